@@ -1,0 +1,189 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Config is the agent's configuration: one YAML file, decoded strictly by cmd,
+// or none. Every field has a working zero value except Server and the join
+// token of the first start.
+type Config struct {
+	// Server is the control plane's agent address, host:port.
+	Server string `yaml:"server"`
+	// TrustDomain that the server must belong to; learned from the join where empty.
+	TrustDomain string `yaml:"trust_domain"`
+	// TokenFile holds the join token, "-" is standard input. Where it is empty,
+	// the environment's SIGNET_TOKEN is read.
+	TokenFile string `yaml:"token_file"`
+	// SocketDir holds the sockets that workloads and proxies talk to, and what
+	// the agent generates for its proxies. Default /run/signet.
+	SocketDir string `yaml:"socket_dir"`
+	// Metrics is where /metrics and /healthz listen. Default 127.0.0.1:9464; port 0
+	// takes a free one, which addresses.json in SocketDir then tells.
+	Metrics string `yaml:"metrics"`
+	// Envoy is the program that supervised proxies run. Default "envoy" from PATH.
+	Envoy string `yaml:"envoy"`
+	// DrainTime is how long a stopping proxy goes on with the requests it has. Default 5s.
+	DrainTime time.Duration `yaml:"drain_time"`
+	// Authz is about the process that decides.
+	Authz AuthzOptions `yaml:"authz"`
+	// Proxies that the agent starts and supervises.
+	Proxies []Proxy `yaml:"proxies"`
+
+	// Executable is the signet program, re-executed as `signet authz`. Default: the running one.
+	Executable string `yaml:"-"`
+}
+
+// AuthzOptions is about the authz process.
+type AuthzOptions struct {
+	// UID and GID it runs as, where the agent may change them. Default: the agent's own.
+	UID *uint32 `yaml:"uid"`
+	GID *uint32 `yaml:"gid"`
+	// MemoryLimit in MiB that its collector keeps it under. Default 512.
+	MemoryLimit int64 `yaml:"memory_limit"`
+}
+
+// Proxy is one Envoy that the agent runs for a virtual node.
+type Proxy struct {
+	// Name is the proxy's own; a Binding knows it by the selector signet:proxy:<name>.
+	Name        string `yaml:"name"`
+	Mesh        string `yaml:"mesh"`
+	VirtualNode string `yaml:"virtual_node"`
+	// Bind is the IP address of its listeners, a loopback or host address. Default 127.0.0.1.
+	Bind string `yaml:"bind"`
+	// App is the IP address of the application behind it. Default 127.0.0.1.
+	App string `yaml:"app"`
+	// EgressPort is where the application sends its own calls. Default 15001.
+	EgressPort int `yaml:"egress_port"`
+	// Concurrency is the number of Envoy's workers. Default 2.
+	Concurrency int `yaml:"concurrency"`
+	// Admin is the Unix socket of Envoy's admin interface, under SocketDir.
+	// Default <SocketDir>/proxies/<name>/admin.sock.
+	Admin string `yaml:"admin"`
+}
+
+const (
+	defaultSocketDir = "/run/signet"
+	defaultMetrics   = "127.0.0.1:9464"
+	defaultDrain     = 5 * time.Second
+	defaultEgress    = 15001
+	defaultAuthzMiB  = 512
+	// maxSocketPath is what sockaddr_un takes, with its closing zero.
+	maxSocketPath = 107
+)
+
+// names of proxies become file names and selector values.
+var proxyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// withDefaults fills what was left out.
+func (c Config) withDefaults() Config {
+	c.SocketDir = or(c.SocketDir, defaultSocketDir)
+	c.Metrics = or(c.Metrics, defaultMetrics)
+	c.Envoy = or(c.Envoy, "envoy")
+	c.DrainTime = or(c.DrainTime, defaultDrain)
+	c.Authz.MemoryLimit = or(c.Authz.MemoryLimit, defaultAuthzMiB)
+	proxies := make([]Proxy, len(c.Proxies))
+	for i, p := range c.Proxies {
+		p.Bind = or(p.Bind, "127.0.0.1")
+		p.App = or(p.App, "127.0.0.1")
+		p.EgressPort = or(p.EgressPort, defaultEgress)
+		p.Concurrency = or(p.Concurrency, 2)
+		p.Admin = or(p.Admin, filepath.Join(c.SocketDir, "proxies", p.Name, "admin.sock"))
+		proxies[i] = p
+	}
+	c.Proxies = proxies
+	return c
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// Validate tells everything that is wrong with c after defaults, each error
+// beginning with the key it is about.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	refuse := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if _, port, err := net.SplitHostPort(c.Server); err != nil || port == "" {
+		refuse("server", "want host:port, got %q", c.Server)
+	}
+	if c.TrustDomain != "" {
+		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
+			refuse("trust_domain", "%v", err)
+		}
+	}
+	if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
+		refuse("metrics", "want host:port, got %q", c.Metrics)
+	}
+	if !filepath.IsAbs(c.SocketDir) {
+		refuse("socket_dir", "want an absolute path, got %q", c.SocketDir)
+	}
+	if s := filepath.Join(c.SocketDir, "workload.sock"); len(s) > maxSocketPath {
+		refuse("socket_dir", "%q is longer than a socket's path may be (%d)", s, maxSocketPath)
+	}
+	if c.DrainTime < 0 {
+		refuse("drain_time", "is negative")
+	}
+	if c.Authz.MemoryLimit < 32 {
+		refuse("authz.memory_limit", "want at least 32 (MiB), got %d", c.Authz.MemoryLimit)
+	}
+	names := map[string]bool{}
+	for i, p := range c.Proxies {
+		key := fmt.Sprintf("proxies[%d]", i)
+		if names[p.Name] {
+			refuse(key+".name", "%q is there twice", p.Name)
+		}
+		names[p.Name] = true
+		p.validate(c.SocketDir, func(field, format string, args ...any) {
+			refuse(key+"."+field, format, args...)
+		})
+	}
+	return errors.Join(errs...)
+}
+
+func (p Proxy) validate(socketDir string, refuse func(field, format string, args ...any)) {
+	if !proxyName.MatchString(p.Name) {
+		refuse("name", "want 1 to 63 letters, digits, '.', '_' or '-', got %q", p.Name)
+	}
+	if p.Mesh == "" {
+		refuse("mesh", "is missing")
+	}
+	if p.VirtualNode == "" {
+		refuse("virtual_node", "is missing")
+	}
+	if _, err := netip.ParseAddr(p.Bind); err != nil {
+		refuse("bind", "want an IP address, got %q", p.Bind)
+	}
+	if _, err := netip.ParseAddr(p.App); err != nil {
+		refuse("app", "want an IP address, got %q", p.App)
+	}
+	if p.EgressPort < 1 || p.EgressPort > 65535 {
+		refuse("egress_port", "want 1 to 65535, got %d", p.EgressPort)
+	}
+	if p.Concurrency < 1 {
+		refuse("concurrency", "want at least 1, got %d", p.Concurrency)
+	}
+	rel, err := filepath.Rel(socketDir, p.Admin)
+	switch {
+	case err != nil || rel == ".." || strings.HasPrefix(rel, "../"):
+		refuse("admin", "%q is not under socket_dir %q", p.Admin, socketDir)
+	case len(p.Admin) > maxSocketPath:
+		refuse("admin", "%q is longer than a socket's path may be (%d)", p.Admin, maxSocketPath)
+	}
+}
