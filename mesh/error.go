@@ -1,0 +1,82 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Error is one mistake in one document, told so that it can be found.
+type Error struct {
+	File         string
+	Line, Column int    // from 1; 0 where there is none
+	Field        string // "spec.listeners[0].portMapping.port", "" for a whole document
+	Msg          string
+	Excerpt      string // source lines with a caret, "" where there is none
+}
+
+// Error is one line: where, which field, what.
+func (e *Error) Error() string {
+	var b strings.Builder
+	if e.File != "" {
+		b.WriteString(e.File)
+		if e.Line > 0 {
+			fmt.Fprintf(&b, ":%d", e.Line)
+		}
+		if e.Line > 0 && e.Column > 0 {
+			fmt.Fprintf(&b, ":%d", e.Column)
+		}
+		b.WriteString(": ")
+	}
+	if e.Field != "" {
+		b.WriteString(e.Field + ": ")
+	}
+	b.WriteString(e.Msg)
+	return b.String()
+}
+
+// Errors is every mistake found, in the order of the source.
+type Errors []*Error
+
+// Error is one line for each mistake.
+func (es Errors) Error() string {
+	lines := make([]string, len(es))
+	for i, e := range es {
+		lines[i] = e.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap gives errors.As and errors.Is each mistake.
+func (es Errors) Unwrap() []error {
+	out := make([]error, len(es))
+	for i, e := range es {
+		out[i] = e
+	}
+	return out
+}
+
+// AsErrors lists the mistakes in err; an error from elsewhere becomes one
+// without a place.
+func AsErrors(err error) Errors {
+	if err == nil {
+		return nil
+	}
+	var es Errors
+	if errors.As(err, &es) {
+		return es
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return Errors{e}
+	}
+	return Errors{{Msg: err.Error()}}
+}
+
+// orNil avoids the non-nil error that holds an empty list.
+func (es Errors) orNil() error {
+	if len(es) == 0 {
+		return nil
+	}
+	return es
+}

@@ -1,0 +1,50 @@
+package mesh
+
+// The API groups whose manifests Signet takes.
+const (
+	GroupVersion       = "appmesh.k8s.aws/v1beta2"
+	SignetGroupVersion = "signet.example/v1alpha1"
+)
+
+// Kind is one of App Mesh's seven.
+type Kind string
+
+// App Mesh's kinds.
+const (
+	KindMesh           Kind = "Mesh"
+	KindVirtualNode    Kind = "VirtualNode"
+	KindVirtualService Kind = "VirtualService"
+	KindVirtualRouter  Kind = "VirtualRouter"
+	KindVirtualGateway Kind = "VirtualGateway"
+	KindGatewayRoute   Kind = "GatewayRoute"
+	KindBackendGroup   Kind = "BackendGroup"
+)
+
+// Kinds lists App Mesh's kinds, referents before what refers to them.
+func Kinds() []Kind {
+	return []Kind{
+		KindMesh, KindVirtualNode, KindVirtualRouter, KindVirtualService,
+		KindVirtualGateway, KindGatewayRoute, KindBackendGroup,
+	}
+}
+
+// Resource is one App Mesh object that satisfies every constraint that can be
+// checked without the others.
+type Resource struct {
+	Kind Kind
+	// Mesh is the mesh's App Mesh name. From Parse it is spec.meshRef.name or
+	// "", for kind Mesh its own; AssignMeshes completes it.
+	Mesh string
+	// Name is App Mesh's: spec.awsName after its default.
+	Name string
+	// ObjectName and Namespace are Kubernetes' metadata, by which references go.
+	ObjectName string
+	Namespace  string
+	// Labels and Annotations are carried; nothing here reads them.
+	Labels      map[string]string
+	Annotations map[string]string
+	// Spec is *MeshSpec, *VirtualNodeSpec, … by Kind.
+	Spec any
+	// Doc is where it was written; nil for one made otherwise.
+	Doc *Document
+}

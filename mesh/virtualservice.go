@@ -1,0 +1,29 @@
+package mesh
+
+// VirtualServiceSpec is the spec of kind VirtualService.
+type VirtualServiceSpec struct {
+	// AWSName defaults to name.namespace (REFERENCE 3). It is the name that
+	// callers use as host.
+	AWSName string `yaml:"awsName,omitempty" json:"awsName,omitempty" check:"len=1..253 pattern=host"`
+	// Provider may be absent: the service then answers nothing.
+	Provider *VirtualServiceProvider `yaml:"provider,omitempty" json:"provider,omitempty"`
+	MeshRef  *MeshRef                `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
+}
+
+// VirtualServiceProvider has exactly one member.
+type VirtualServiceProvider struct {
+	VirtualNode   *VirtualNodeProvider   `yaml:"virtualNode,omitempty" json:"virtualNode,omitempty" check:"one"`
+	VirtualRouter *VirtualRouterProvider `yaml:"virtualRouter,omitempty" json:"virtualRouter,omitempty" check:"one"`
+}
+
+// VirtualNodeProvider names a node by reference or by ARN.
+type VirtualNodeProvider struct {
+	VirtualNodeRef *Reference `yaml:"virtualNodeRef,omitempty" json:"virtualNodeRef,omitempty" check:"one"`
+	VirtualNodeARN string     `yaml:"virtualNodeARN,omitempty" json:"virtualNodeARN,omitempty" check:"one len=1.."`
+}
+
+// VirtualRouterProvider names a router by reference or by ARN.
+type VirtualRouterProvider struct {
+	VirtualRouterRef *Reference `yaml:"virtualRouterRef,omitempty" json:"virtualRouterRef,omitempty" check:"one"`
+	VirtualRouterARN string     `yaml:"virtualRouterARN,omitempty" json:"virtualRouterARN,omitempty" check:"one len=1.."`
+}
