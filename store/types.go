@@ -1,0 +1,69 @@
+package store
+
+import (
+	"errors"
+	"time"
+)
+
+// ErrNotFound is returned when what was named is not there.
+var ErrNotFound = errors.New("not found")
+
+// ErrToken is returned for a join token that is unknown, expired or used; the
+// three are not told apart to the caller.
+var ErrToken = errors.New("join token is unknown, expired or already used")
+
+// ErrConflict is returned when a write contradicts what is stored, for example
+// a host key that belongs to another agent.
+var ErrConflict = errors.New("conflict")
+
+// Object is one stored configuration object; Manifest is opaque here.
+type Object struct {
+	Kind, Mesh, Name string
+	Manifest         []byte
+	Revision         uint64
+}
+
+// Write puts an object, or deletes it. Object.Revision is ignored.
+type Write struct {
+	Object
+	Delete bool
+}
+
+// The kinds of change that Apply does not write.
+const (
+	// KindBan: an agent was banned; Name is its id.
+	KindBan = "signet:ban"
+	// KindPolicyRevision: a policy revision was stored; Name is its id.
+	KindPolicyRevision = "signet:policy-revision"
+)
+
+// Change is one row of the outbox, in the order of its revision.
+type Change struct {
+	Revision         uint64
+	Kind, Mesh, Name string
+	Manifest         []byte
+	Deleted          bool
+	At               time.Time
+}
+
+// Agent is one joined node agent. HostKey is the SHA-256 of its host key's SPKI.
+type Agent struct {
+	ID, Group, Hostname string
+	HostKey             []byte
+	Joined              time.Time
+	Banned              bool
+}
+
+// PolicyRow is one compiled and tested policy revision; Body is opaque here.
+type PolicyRow struct {
+	ID, Source, Commit string
+	Body               []byte
+	At                 time.Time
+}
+
+// AuditRow is one line of the audit trail.
+type AuditRow struct {
+	Sequence              uint64
+	At                    time.Time
+	Actor, Action, Detail string
+}
