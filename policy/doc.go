@@ -1,0 +1,34 @@
+// Package policy owns Rego: it fetches a tree of modules from a git
+// repository, runs their own tests, makes an immutable revision of them,
+// compiles that with restricted capabilities, and evaluates it.
+//
+// It must not know Envoy, gRPC, the store or who asks: package authz turns a
+// request into an Input, and what a Decision means to Envoy is authz's too.
+//
+// Main types in order: Tree (what Fetch read), TestReport (what Test says of
+// it), Revision (what is distributed), Compiled (what evaluates), Input and
+// Decision.
+//
+// # The contract
+//
+// A policy is sets of named rules in package signet.authz, which is asked for
+// every destination, and in signet.authz.<service>, which is asked for the
+// destination of that virtual node name ('-' written as '_'):
+//
+//	package signet.authz.orders
+//
+//	allow contains "web may read orders" if {
+//		input.request.method == "GET"
+//		input.source.spiffe_id == "spiffe://prod.example/shop/web"
+//	}
+//
+// A request is allowed if some allow rule holds and no deny rule does. Names
+// are constants, since they are the rules' ids in explanations and metrics.
+// Package signet.lib.<anything> is for helpers; package envoy.authz with the
+// rule allow works beside it as it does under opa-envoy-plugin.
+//
+// # Concurrency
+//
+// All values are immutable once made. Compiled.Evaluate may be called from any
+// number of goroutines; the package starts none.
+package policy

@@ -1,0 +1,48 @@
+package policy
+
+import (
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Input is the document that a policy sees as input.
+type Input struct {
+	Request     Request
+	Source      Peer
+	Destination Peer
+	// JWT has the verified claims of the end user's token; nil without one.
+	JWT map[string]any
+	// Time is input.time and what time.now_ns returns.
+	Time time.Time
+}
+
+// Request is the HTTP request as the upstream gets it, before route rewrites.
+type Request struct {
+	Method string
+	// Path is normalised and without query; Segments are its parts, decoded and
+	// without parameters (";...").
+	Path     string
+	Segments []string
+	Query    map[string][]string
+	// RawQuery is the query as sent, for exemptions and package envoy.authz only.
+	RawQuery string
+	// Host in lower case without port.
+	Host string
+	// Headers by lower-case name, each value of a repeated header by itself.
+	Headers  map[string][]string
+	Protocol string
+	Scheme   string
+}
+
+// Target is the path with its query, as in the request line.
+func (r Request) Target() string {
+	if r.RawQuery == "" {
+		return r.Path
+	}
+	return r.Path + "?" + r.RawQuery
+}
+
+// Peer is one end of a call. The zero Peer is one that is not verified: it has
+// no spiffe_id, so that no rule which names a source can match it.
+type Peer struct{ ID spiffeid.ID }

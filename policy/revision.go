@@ -1,0 +1,88 @@
+package policy
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"hash"
+	"slices"
+	"strings"
+)
+
+// Module is one Rego file; Path is relative to the repository's root.
+type Module struct{ Path, Rego string }
+
+// IsTest tells whether the module holds tests, which are run but not served.
+func (m Module) IsTest() bool { return strings.HasSuffix(m.Path, "_test.rego") }
+
+// Exemption is a generated allow for a declared health check: Method (always
+// GET) on exactly Path of Destination, from Sources. Identities are SPIFFE IDs.
+type Exemption struct {
+	Name, Destination, Method, Path string
+	Sources                         []string
+}
+
+// Revision is what is distributed and evaluated: tested Rego and the
+// exemptions generated beside it. ID is a hash over all the rest, so that the
+// same revision has the same id on every server.
+type Revision struct {
+	ID, Source, Commit string
+	Modules            []Module
+	Exemptions         []Exemption
+}
+
+// NewRevision sorts its parts, leaves test modules out and computes the ID.
+// Without modules everything but the exemptions is denied.
+func NewRevision(source, commit string, modules []Module, exemptions []Exemption) Revision {
+	r := Revision{Source: source, Commit: commit}
+	for _, m := range modules {
+		if !m.IsTest() {
+			r.Modules = append(r.Modules, m)
+		}
+	}
+	for _, e := range exemptions {
+		e.Sources = slices.Sorted(slices.Values(e.Sources))
+		r.Exemptions = append(r.Exemptions, e)
+	}
+	slices.SortFunc(r.Modules, func(a, b Module) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Rego, b.Rego))
+	})
+	slices.SortFunc(r.Exemptions, compareExemptions)
+	r.ID = r.hash()
+	return r
+}
+
+func compareExemptions(a, b Exemption) int {
+	return cmp.Or(cmp.Compare(a.Destination, b.Destination), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method),
+		cmp.Compare(a.Name, b.Name), slices.Compare(a.Sources, b.Sources))
+}
+
+// hash is the first 128 bits of SHA-256 over every string with its length, so
+// that no two revisions share their bytes by moving a boundary.
+func (r Revision) hash() string {
+	h := sha256.New()
+	writeStrings(h, "signet policy revision 1", r.Source, r.Commit)
+	writeCount(h, len(r.Modules))
+	for _, m := range r.Modules {
+		writeStrings(h, m.Path, m.Rego)
+	}
+	writeCount(h, len(r.Exemptions))
+	for _, e := range r.Exemptions {
+		writeStrings(h, e.Name, e.Destination, e.Method, e.Path)
+		writeCount(h, len(e.Sources))
+		writeStrings(h, e.Sources...)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+func writeStrings(h hash.Hash, ss ...string) {
+	for _, s := range ss {
+		writeCount(h, len(s))
+		h.Write([]byte(s))
+	}
+}
+
+func writeCount(h hash.Hash, n int) {
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(n))) //nolint:gosec // a length is never negative
+}
