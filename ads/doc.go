@@ -1,0 +1,47 @@
+// Package ads speaks the xDS transport protocol, aggregated (ADS), in its
+// delta and state-of-the-world variants, over go-control-plane's generated
+// protobufs. Server and agent both serve with it: the server towards agents
+// (Relay mode), the agent towards Envoy (Proxy mode). The agent's upstream leg
+// is Client.
+//
+// It owns streams, subscriptions, nonces, acknowledgements, the order of
+// pushes, and what is shared between streams. It must not know what a mesh, a
+// virtual node or an SVID is: a Resource is a type, a name, a version and
+// bytes. The one thing it reads from Envoy's own messages is which endpoint
+// assignment a Cluster needs (gate.go).
+//
+// Main types, in the order in which data passes them:
+//
+//   - Resource: one encoded message with its content-hash version.
+//   - Set: an immutable collection of resources.
+//   - View: what one kind of client sees; Publish swaps its Set.
+//   - Views: the caller's function from a client's node to its View.
+//   - Server: the gRPC service; one machine (machine.go) per stream.
+//   - Client: the receiving end, delta only.
+//   - Pool: interns equal resources of many Clients.
+//
+// # What Proxy mode guarantees
+//
+// Secrets, clusters and endpoints are sent as soon as they change and never
+// wait for one another, as Envoy withholds the acknowledgement of clusters
+// until none of them is warming and a cluster does not warm without its
+// endpoints. Listeners and routes wait until clusters and endpoints are
+// acknowledged, so that no route names a cluster that cannot take a request.
+// What disappears from clusters, endpoints and secrets is withdrawn last, once
+// every stream of the view has acknowledged its listeners and routes. Both
+// waits end after 5 s, with an Event of kind Stuck. A version that a proxy
+// refused is not sent to the view again, and what the refused listeners and
+// routes would have replaced keeps the clusters it needs.
+//
+// A route configuration should keep its name when its content changes: a
+// listener that moves to another one drains its old connections on the old
+// routes, whose clusters may be gone by then.
+//
+// # Concurrency
+//
+// Resource and Set are immutable. A View is safe for concurrent use; Publish
+// holds its lock only to swap pointers and wakes the streams after. A stream
+// has two goroutines, the gRPC handler, which owns the machine and is the only
+// sender, and one receiver; wake-ups coalesce, so a slow reader has at most
+// one pass of frames pending and gets the latest state next. Nothing polls.
+package ads

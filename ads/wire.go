@@ -1,0 +1,3 @@
+package ads
+
+type heads struct{ delta, sotw []byte }
