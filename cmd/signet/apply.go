@@ -1,0 +1,207 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/aymanbagabas/go-udiff"
+	"github.com/spf13/cobra"
+
+	"signet.example/api"
+)
+
+func newApply() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Write resources from files: all of a call, or none",
+		Long: `Reads App Mesh resources (appmesh.k8s.aws/v1beta2) and Signet's own
+(signet.example/v1alpha1), checks all of them together with what is stored,
+and writes all or none. What this version does not translate is refused by name.`,
+		Example: `  signet apply -f mesh/
+  signet apply -f mesh.yaml --dry-run
+  kubectl get -o yaml virtualnodes | signet apply -f - --skip-foreign`,
+		Args: cobra.NoArgs,
+	}
+	in := inputFlags(c)
+	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return applySources(c, in, *dry, func(answer *api.ApplyResponse) error {
+			return printChanges(c, answer, *dry)
+		})
+	}
+	return c
+}
+
+func newDiff() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "diff -f FILE",
+		Short: "What apply would change; exit code 3 if anything",
+		Example: `  signet diff -f mesh/
+  signet diff -f mesh.yaml && echo "nothing to do"`,
+		Args: cobra.NoArgs,
+	}
+	in := inputFlags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return applySources(c, in, true, func(answer *api.ApplyResponse) error {
+			changed := false
+			for _, ch := range answer.GetChanges() {
+				if ch.GetAction() == "unchanged" {
+					continue
+				}
+				changed = true
+				if err := printDiff(c, ch); err != nil {
+					return err
+				}
+			}
+			if changed {
+				return different()
+			}
+			return nil
+		})
+	}
+	return c
+}
+
+type input struct {
+	files       *[]string
+	skipForeign *bool
+}
+
+func inputFlags(c *cobra.Command) input {
+	socketFlag(c)
+	in := input{
+		files:       c.Flags().StringArrayP("filename", "f", nil, "file, folder (its .yaml, .yml and .json files) or - for standard input; may be repeated"),
+		skipForeign: c.Flags().Bool("skip-foreign", false, "count kinds of other API groups instead of refusing them"),
+	}
+	_ = c.MarkFlagRequired("filename") // fails only for an undefined flag
+	return in
+}
+
+func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResponse) error) error {
+	sources, err := readSources(c.InOrStdin(), *in.files)
+	if err != nil {
+		return err
+	}
+	return withAdmin(c, func(admin api.AdminClient) error {
+		answer, err := admin.Apply(c.Context(), &api.ApplyRequest{Sources: sources, DryRun: dry, SkipForeign: *in.skipForeign})
+		if err != nil {
+			return err
+		}
+		for _, w := range answer.GetWarnings() {
+			_, _ = fmt.Fprintln(c.ErrOrStderr(), "warning: "+printable(w)) // stderr is gone: nobody to tell
+		}
+		return then(answer)
+	})
+}
+
+// maxSource bounds one input file; the server's parser has its own limits.
+const maxSource = 16 << 20
+
+func readSources(stdin io.Reader, files []string) ([]*api.Source, error) {
+	var out []*api.Source
+	for _, f := range files {
+		if f == "-" {
+			content, err := io.ReadAll(io.LimitReader(stdin, maxSource+1))
+			if err != nil {
+				return nil, fmt.Errorf("read standard input: %w", err)
+			}
+			out = append(out, &api.Source{File: "-", Content: content})
+			continue
+		}
+		paths, err := manifestsIn(f)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range paths {
+			content, err := os.ReadFile(p)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &api.Source{File: p, Content: content})
+		}
+	}
+	for _, s := range out {
+		if len(s.GetContent()) > maxSource {
+			return nil, fmt.Errorf("%s is larger than %d MiB", s.GetFile(), maxSource>>20)
+		}
+	}
+	return out, nil
+}
+
+func manifestsIn(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		switch strings.ToLower(filepath.Ext(e.Name())) {
+		case ".yaml", ".yml", ".json":
+			out = append(out, filepath.Join(path, e.Name()))
+		}
+	}
+	sort.Strings(out)
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s holds no .yaml, .yml or .json file", path)
+	}
+	return out, nil
+}
+
+func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
+	w := c.OutOrStdout()
+	suffix := ""
+	if dry {
+		suffix = " (dry run)"
+	}
+	for _, ch := range answer.GetChanges() {
+		if ch.GetAction() == "configured" {
+			if err := printDiff(c, ch); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintf(w, "%s %s%s\n", objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()), ch.GetAction(), suffix); err != nil {
+			return err
+		}
+	}
+	if n := answer.GetSkippedForeign(); n > 0 {
+		_, err := fmt.Fprintf(w, "%d of other API groups skipped\n", n)
+		return err
+	}
+	return nil
+}
+
+func printDiff(c *cobra.Command, ch *api.Change) error {
+	name := objectName(ch.GetKind(), ch.GetMesh(), ch.GetName())
+	on := colors(c, c.OutOrStdout())
+	for line := range strings.Lines(udiff.Unified("stored/"+name, "given/"+name, ch.GetBefore(), ch.GetAfter())) {
+		text := printable(strings.TrimSuffix(line, "\n"))
+		switch {
+		case strings.HasPrefix(text, "+"):
+			text = paint(on, green, text)
+		case strings.HasPrefix(text, "-"):
+			text = paint(on, red, text)
+		}
+		if _, err := fmt.Fprintln(c.OutOrStdout(), text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func objectName(kind, mesh, name string) string {
+	if mesh == "" || strings.EqualFold(kind, "mesh") {
+		return strings.ToLower(kind) + "/" + name
+	}
+	return strings.ToLower(kind) + "/" + mesh + "/" + name
+}

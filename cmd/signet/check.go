@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/api"
+)
+
+func newCheck() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "What is wrong, why, and the command that fixes it; exit code 3 on errors",
+		Example: `  signet check
+  signet check -o json`,
+		Args: cobra.NoArgs,
+	}
+	socketFlag(c)
+	outputFlags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		o, err := outputOf(c)
+		if err != nil {
+			return err
+		}
+		return withAdmin(c, func(admin api.AdminClient) error {
+			answer, err := admin.Check(c.Context(), &api.CheckRequest{})
+			if err != nil {
+				return err
+			}
+			if o == "table" {
+				err = printFindings(c, answer)
+			} else {
+				err = show(c, findingsView(answer))
+			}
+			if err != nil {
+				return err
+			}
+			for _, f := range answer.GetFindings() {
+				if f.GetSeverity() == "error" {
+					return different()
+				}
+			}
+			return nil
+		})
+	}
+	return c
+}
+
+func findingsView(answer *api.CheckResponse) view {
+	v := view{message: answer, header: []string{"id", "severity", "subject", "cause", "fix"}}
+	for _, f := range answer.GetFindings() {
+		v.rows = append(v.rows, []string{f.GetId(), f.GetSeverity(), f.GetSubject(), f.GetCause(), f.GetFix()})
+	}
+	return v
+}
+
+func printFindings(c *cobra.Command, answer *api.CheckResponse) error {
+	w := c.OutOrStdout()
+	on := colors(c, w)
+	if len(answer.GetFindings()) == 0 {
+		_, err := fmt.Fprintln(w, paint(on, green, "all is well"))
+		return err
+	}
+	for _, f := range answer.GetFindings() {
+		color := map[string]string{"error": red, "warning": yellow}[f.GetSeverity()]
+		head := f.GetSeverity() + " " + f.GetId()
+		if color != "" {
+			head = paint(on, color, head)
+		}
+		if _, err := fmt.Fprintf(w, "%s %s\n  cause: %s\n", head, printable(f.GetSubject()), printable(f.GetCause())); err != nil {
+			return err
+		}
+		if f.GetFix() != "" {
+			if _, err := fmt.Fprintf(w, "  fix:   %s\n", printable(f.GetFix())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

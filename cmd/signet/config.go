@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+)
+
+// readConfig decodes one YAML file strictly over v: an unknown key or a wrong
+// type is an error with its line and a caret under it. No path, no file.
+func readConfig(path string, v any) error {
+	if path == "" {
+		return nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalWithOptions(content, v, yaml.Strict()); err != nil {
+		return hinted(fmt.Errorf("%s:\n%s", path, yaml.FormatError(err, false, true)), "the configuration was not read; nothing has started")
+	}
+	return nil
+}
+
+// logFlags adds --log-format and --log-level to a command that runs for long.
+func logFlags(c *cobra.Command) {
+	c.Flags().String("log-format", "text", "text or json")
+	c.Flags().String("log-level", "info", "debug, info, warn or error")
+}
+
+func logOf(c *cobra.Command) (*slog.Logger, error) {
+	format, _ := c.Flags().GetString("log-format")
+	name, _ := c.Flags().GetString("log-level")
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return nil, usage(fmt.Errorf("--log-level %s: must be debug, info, warn or error", name))
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(c.ErrOrStderr(), opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), opts)), nil
+	}
+	return nil, usage(fmt.Errorf("--log-format %s: must be text or json", format))
+}
+
+// stopped drops the error of a run that ended because it was told to.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// set overwrites *at with the flag's value, where the flag was given.
+func set[T any](c *cobra.Command, name string, at *T, value T) {
+	if c.Flags().Changed(name) {
+		*at = value
+	}
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/dev"
+)
+
+func newDev() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "A whole mesh on this machine, to look at and call",
+		Long: `Makes a mesh in a temporary folder: a server, a node agent, real Envoys, small
+applications, an App Mesh spec and policies in git. It prints the calls to try.
+Ctrl-C stops everything and removes the folder. It reads no file of yours,
+needs no root, and runs beside another.`,
+		Example: `  signet dev
+  signet dev --once     # make the calls, compare, end`,
+		Args: cobra.NoArgs,
+	}
+	once := c.Flags().Bool("once", false, "make the calls, print expected and seen, exit 1 if one differs")
+	envoy := c.Flags().String("envoy", "envoy", "the Envoy binary")
+	lifetime := c.Flags().Duration("svid-lifetime", 20*time.Second, "lifetime of the certificates")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		exe, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		path, err := findEnvoy(*envoy)
+		if err != nil {
+			return err
+		}
+		return stopped(c.Context(), dev.Run(c.Context(), dev.Config{Exe: exe, Envoy: path, Once: *once,
+			SVIDLifetime: *lifetime, Out: c.OutOrStdout(), Progress: c.ErrOrStderr()}))
+	}
+	return c
+}
+
+// newDemoService is what the demo's applications run; it is nobody else's.
+func newDemoService() *cobra.Command {
+	c := &cobra.Command{Use: "demo-service", Hidden: true, Args: cobra.NoArgs}
+	var cfg dev.ServiceConfig
+	c.Flags().StringVar(&cfg.Name, "name", "", "the application's name")
+	c.Flags().StringVar(&cfg.Listen, "listen", "", "address and port to serve")
+	c.Flags().StringVar(&cfg.WorkloadAPI, "workload-api", "", "the agent's Workload API socket")
+	logFlags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		log, err := logOf(c)
+		if err != nil {
+			return err
+		}
+		cfg.Log = log
+		return stopped(c.Context(), dev.RunService(c.Context(), cfg))
+	}
+	return c
+}
+
+// findEnvoy makes the path absolute: children run in other folders.
+func findEnvoy(path string) (string, error) {
+	if filepath.Base(path) == path {
+		found, err := exec.LookPath(path)
+		if err != nil {
+			return "", hinted(err, "`make tools` fetches Envoy into .bin/envoy; name it with --envoy")
+		}
+		path = found
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", hinted(err, "`make tools` fetches Envoy into .bin/envoy; name it with --envoy")
+	}
+	return filepath.Abs(path)
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Exit codes, the same for every command.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDifferent   = 3 // diff found differences, check found violations
+	exitUnreachable = 4
+	exitDenied      = 5
+)
+
+// exitError carries an exit code and a hint for the user.
+type exitError struct {
+	err   error
+	code  int
+	hint  string
+	quiet bool // what is to be said was printed already
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func usage(err error) error {
+	return &exitError{err: err, code: exitUsage, hint: "see --help"}
+}
+
+func hinted(err error, hint string) error {
+	return &exitError{err: err, code: exitFailed, hint: hint}
+}
+
+// different is the silent end of a command that found what it looks for.
+func different() error {
+	return &exitError{err: errors.New("differences found"), code: exitDifferent, quiet: true}
+}
+
+func exitCode(err error) int {
+	var e *exitError
+	if errors.As(err, &e) {
+		return e.code
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded:
+		return exitUnreachable
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return exitDenied
+	}
+	// cobra's own errors about arguments have no type.
+	for _, p := range []string{"unknown command", "unknown flag", "unknown shorthand", "accepts ", "requires ", "required flag", "invalid argument"} {
+		if strings.HasPrefix(err.Error(), p) {
+			return exitUsage
+		}
+	}
+	return exitFailed
+}
+
+// printError writes what happened, and what to do about it.
+func printError(w io.Writer, err error) {
+	msg, hint := err.Error(), ""
+	var e *exitError
+	if errors.As(err, &e) {
+		hint = e.hint
+	} else if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
+		msg = s.Message()
+		if s.Code() == codes.Unavailable && strings.Contains(msg, "connect") {
+			msg = "no server answers: " + msg
+			hint = "start one with `signet server`, or name its socket with --socket or SIGNET_SOCKET"
+		}
+	}
+	_, _ = fmt.Fprintf(w, "signet: %s\n", msg) // stderr is gone: nobody to tell
+	if hint != "" {
+		_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
+	}
+}

@@ -1,0 +1,73 @@
+// Command signet is the whole of Signet in one binary: the server, the node
+// agent, the demo, and what an operator types. Each command is one file here
+// and only reads flags and files; the work is in the folders beside cmd.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the Makefile from git.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns its exit code (see exit.go).
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var silent *exitError
+	if errors.As(err, &silent) && silent.quiet {
+		return silent.code
+	}
+	printError(root.ErrOrStderr(), err)
+	return exitCode(err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "signet",
+		Short: "Identity, routing and authorization for service meshes",
+		Long: `Signet gives every workload a short-lived SPIFFE identity, configures Envoy
+from App Mesh specs, and decides every call with Rego.`,
+		Example: `  signet dev                 # a whole mesh on this machine
+  signet check               # what is wrong, and the command that fixes it
+  signet explain <id>        # why a call was denied`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.PersistentFlags().String("color", "auto", "auto, always or never; NO_COLOR is obeyed")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run:"},
+		&cobra.Group{ID: "config", Title: "Configure:"},
+		&cobra.Group{ID: "look", Title: "Look:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", newInit(), newServer(), newAgent(), newDev())
+	add("config", newToken(), newApply(), newDiff(), newDelete(), newPolicy())
+	add("look", newGet(), newExplain(), newCheck(), newCerts())
+	root.AddCommand(newSigner(), newAuthz(), newDemoService())
+	return root
+}

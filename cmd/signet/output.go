@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// view is how a read command shows an answer: the message itself for json and
+// yaml, rows for people.
+type view struct {
+	message proto.Message
+	header  []string
+	// wide are the extra columns of -o wide, after those of header.
+	wide []string
+	rows [][]string // each as long as header and wide together
+	name int        // the column that -o name prints
+}
+
+func outputFlags(c *cobra.Command) {
+	c.Flags().StringP("output", "o", "table", "table, wide, json, yaml or name")
+	c.Flags().Bool("no-headers", false, "leave out the table's header")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions( // fails only for an undefined flag
+		[]string{"table", "wide", "json", "yaml", "name"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func outputOf(c *cobra.Command) (string, error) {
+	o, _ := c.Flags().GetString("output")
+	switch o {
+	case "table", "wide", "json", "yaml", "name":
+		return o, nil
+	}
+	return "", usage(fmt.Errorf("-o %s: must be table, wide, json, yaml or name", o))
+}
+
+func show(c *cobra.Command, v view) error {
+	o, err := outputOf(c)
+	if err != nil {
+		return err
+	}
+	w := c.OutOrStdout()
+	switch o {
+	case "json", "yaml":
+		return showMessage(w, o, v.message)
+	case "name":
+		for _, r := range v.rows {
+			if _, err := fmt.Fprintln(w, r[v.name]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	noHeaders, _ := c.Flags().GetBool("no-headers")
+	return showTable(w, v, o == "wide", !noHeaders)
+}
+
+func showTable(w io.Writer, v view, wide, header bool) error {
+	columns := len(v.header)
+	if wide {
+		columns += len(v.wide)
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	if header {
+		all := append(append([]string{}, v.header...), v.wide...)
+		_, _ = fmt.Fprintln(t, strings.ToUpper(strings.Join(all[:columns], "\t"))) // Flush tells
+	}
+	for _, r := range v.rows {
+		cells := make([]string, columns)
+		for i := range cells {
+			cells[i] = printable(r[i])
+		}
+		_, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) // Flush tells
+	}
+	return t.Flush()
+}
+
+// showMessage writes JSON with two spaces, or the same document as YAML.
+// protojson alone varies its spacing on purpose, so the text is laid out again.
+func showMessage(w io.Writer, format string, m proto.Message) error {
+	raw, err := protojson.MarshalOptions{UseProtoNames: false, EmitDefaultValues: false}.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, raw, "", "  "); err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	if format == "yaml" {
+		y, err := yaml.JSONToYAML(out.Bytes())
+		if err != nil {
+			return fmt.Errorf("encode the answer: %w", err)
+		}
+		_, err = w.Write(y)
+		return err
+	}
+	_, err = fmt.Fprintln(w, out.String())
+	return err
+}
+
+// showLine writes one JSON document on one line: a watch is NDJSON.
+func showLine(w io.Writer, m proto.Message) error {
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	var out bytes.Buffer
+	if err := json.Compact(&out, raw); err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	_, err = fmt.Fprintln(w, out.String())
+	return err
+}
+
+// printable keeps what others chose (paths, names) from moving the terminal's cursor.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0x2028 || r == 0x2029 {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+// colors tells whether w is a terminal that wants colour.
+func colors(c *cobra.Command, w io.Writer) bool {
+	switch mode, _ := c.Flags().GetString("color"); mode {
+	case "always":
+		return true
+	case "never":
+		return false
+	}
+	if os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func paint(on bool, code, s string) string {
+	if !on {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	bold   = "1"
+)

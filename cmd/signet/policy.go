@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/api"
+)
+
+func newPolicy() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "policy",
+		Short:   "Rego policies from git",
+		Example: "  signet policy sync\n  signet policy sync mesh-policy -o json",
+	}
+	c.AddCommand(newPolicySync())
+	return c
+}
+
+func newPolicySync() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "sync [SOURCE]",
+		Short: "Fetch, test and activate policies now",
+		Long: `Fetches each PolicySource (or the one named), runs its own tests, and serves
+the new revision when they pass. Otherwise the last good revision stays, and
+the command fails with the tests' output.`,
+		Example: `  signet policy sync
+  signet policy sync mesh-policy`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	socketFlag(c)
+	outputFlags(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		req := &api.SyncPolicyRequest{}
+		if len(args) == 1 {
+			req.Source = args[0]
+		}
+		return withAdmin(c, func(admin api.AdminClient) error {
+			answer, err := admin.SyncPolicy(c.Context(), req)
+			if err != nil {
+				return err
+			}
+			return showPolicies(c, answer)
+		})
+	}
+	return c
+}
+
+func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
+	v := view{message: answer, header: []string{"source", "commit", "revision", "modules", "tests", "changed"}, wide: []string{"url"}}
+	var failed []error
+	for _, s := range answer.GetStatuses() {
+		v.rows = append(v.rows, []string{s.GetSource(), short(s.GetCommit()), short(s.GetRevision()),
+			strconv.Itoa(int(s.GetModules())), strconv.Itoa(int(s.GetTests())), strconv.FormatBool(s.GetChanged()), s.GetUrl()})
+		if s.GetError() != "" {
+			failed = append(failed, errors.New(s.GetSource()+": "+s.GetError()))
+		}
+	}
+	if err := show(c, v); err != nil {
+		return err
+	}
+	if len(failed) > 0 {
+		return hinted(errors.Join(failed...), "the last good revision is still served; fix the policies, push, and sync again")
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package dev
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"text/template"
+	"time"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+)
+
+//go:embed world
+var worldFiles embed.FS
+
+const (
+	trustDomain = "demo.example"
+	meshName    = "demo"
+	group       = "demo-hosts"
+	issuer      = "https://login.demo.example"
+	service     = "http://orders.demo.internal"
+	appPort     = 8080
+	egressPort  = 15001
+)
+
+// node is one virtual node of the demo with its proxy and its application.
+type node struct {
+	Name string
+	// Bind is the proxy's own loopback address, App the application's.
+	Bind, App string
+	// Program is the path of the application's executable, by which it is attested.
+	Program string
+}
+
+// world is everything the demo writes down, under one folder.
+type world struct {
+	Dir         string
+	TrustDomain string
+	Nodes       []node
+	Issuer      string
+	JWKS        string
+	PolicyRepo  string
+	Commit      string
+	tokens      *tokenMint
+}
+
+// newWorld makes the folder with the mesh, the policies in git and one
+// executable for each application.
+func newWorld(exe string) (*world, error) {
+	dir, err := os.MkdirTemp("", "signet-") // short: a Unix socket's path has 107 bytes
+	if err != nil {
+		return nil, fmt.Errorf("make the demo's folder: %w", err)
+	}
+	w := &world{Dir: dir, TrustDomain: trustDomain, Issuer: issuer, PolicyRepo: filepath.Join(dir, "policy")}
+	if err := w.build(exe); err != nil {
+		return nil, fmt.Errorf("%w (and remove %s: %v)", err, dir, os.RemoveAll(dir))
+	}
+	return w, nil
+}
+
+func (w *world) build(exe string) error {
+	// Attested applications of other users must be able to reach the sockets.
+	if err := os.Chmod(w.Dir, 0o711); err != nil { //nolint:gosec // no secret lies in the folder itself
+		return err
+	}
+	addresses, err := loopback(2 * len(nodeNames))
+	if err != nil {
+		return err
+	}
+	for i, name := range nodeNames {
+		n := node{Name: name, Bind: addresses[2*i], App: addresses[2*i+1], Program: filepath.Join(w.Dir, "apps", name)}
+		if err := placeProgram(exe, n.Program); err != nil {
+			return err
+		}
+		w.Nodes = append(w.Nodes, n)
+	}
+	if w.tokens, err = newTokenMint(); err != nil {
+		return err
+	}
+	w.JWKS = w.tokens.jwks()
+	if err := w.commitPolicies(); err != nil {
+		return fmt.Errorf("make the policy repository: %w", err)
+	}
+	return w.writeManifests()
+}
+
+// nodeNames of the demo's mesh, as world/mesh.yaml has them.
+var nodeNames = []string{"web", "batch", "orders-v1", "orders-v2"}
+
+// placeProgram gives an application an executable of its own path: a hard
+// link where the file system can, else a copy.
+func placeProgram(exe, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // executables are for all to run
+		return err
+	}
+	if os.Link(exe, path) == nil {
+		return nil
+	}
+	content, err := os.ReadFile(exe)
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", exe, err)
+	}
+	return os.WriteFile(path, content, 0o755) //nolint:gosec // an executable
+}
+
+func (w *world) writeManifests() error {
+	dir := filepath.Join(w.Dir, "mesh")
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for the user to read
+		return err
+	}
+	for _, name := range []string{"mesh.yaml", "signet.yaml"} {
+		t, err := template.ParseFS(worldFiles, "world/"+name)
+		if err != nil {
+			return fmt.Errorf("internal error: %w", err)
+		}
+		var out bytes.Buffer
+		if err := t.Execute(&out, w); err != nil {
+			return fmt.Errorf("internal error: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), out.Bytes(), 0o644); err != nil { //nolint:gosec // for the user to read
+			return err
+		}
+	}
+	return nil
+}
+
+// commitPolicies makes the git repository that the demo's PolicySource names.
+func (w *world) commitPolicies() error {
+	repo, err := git.PlainInitWithOptions(w.PolicyRepo, &git.PlainInitOptions{
+		InitOptions: git.InitOptions{DefaultBranch: plumbing.NewBranchReferenceName("main")}})
+	if err != nil {
+		return err
+	}
+	tree, err := repo.Worktree()
+	if err != nil {
+		return err
+	}
+	policies, err := fs.Sub(worldFiles, "world/policy")
+	if err != nil {
+		return err
+	}
+	names, err := fs.Glob(policies, "*.rego")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		content, err := fs.ReadFile(policies, name)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(w.PolicyRepo, name), content, 0o644); err != nil { //nolint:gosec // for the user to edit
+			return err
+		}
+		if _, err := tree.Add(name); err != nil {
+			return err
+		}
+	}
+	hash, err := tree.Commit("Allow web to read orders, customers to read their account",
+		&git.CommitOptions{Author: &object.Signature{Name: "demo", Email: "demo@" + trustDomain, When: time.Now()}})
+	w.Commit = hash.String()
+	return err
+}
+
+// loopback finds n addresses of 127.0.0.0/8 on which nothing listens at the
+// demo's ports, by listening there for a moment. A second demo starts its
+// search elsewhere, by its process id.
+func loopback(n int) ([]string, error) {
+	pid := os.Getpid()
+	for try := range 200 {
+		block := (pid + try*7919) % (253 * 254)
+		second, third := 2+block/254, block%254
+		var out []string
+		for last := 1; last <= n; last++ {
+			address := fmt.Sprintf("127.%d.%d.%d", second, third, last)
+			if !free(address, appPort) || !free(address, egressPort) {
+				break
+			}
+			out = append(out, address)
+		}
+		if len(out) == n {
+			return out, nil
+		}
+	}
+	return nil, fmt.Errorf("found no block of %d free loopback addresses", n)
+}
+
+func free(address string, port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+func (w *world) node(name string) node {
+	for _, n := range w.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	panic("internal error: no node " + name)
+}

@@ -1,0 +1,221 @@
+// Package arch holds the tests of the tree itself: which folder may import
+// which, what every package must say of itself, and that the table in
+// docs/ARCHITECTURE.md is the one tested here.
+package arch
+
+import (
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const (
+	module       = "signet.example/"
+	longestChain = 6
+)
+
+// allowed is the table of docs/ARCHITECTURE.md: folder → folders it may import.
+var allowed = map[string][]string{
+	"identity":    {},
+	"mesh":        {},
+	"ads":         {},
+	"api":         {},
+	"ca":          {"identity"},
+	"attestation": {"identity"},
+	"policy":      {"identity", "mesh"},
+	"store":       {"identity", "mesh"},
+	"sds":         {"identity", "ads"},
+	"xds":         {"identity", "mesh", "ads"},
+	"authz":       {"identity", "policy"},
+	"server":      {"identity", "mesh", "ads", "api", "ca", "attestation", "policy", "store", "xds", "authz"},
+	"agent":       {"identity", "ads", "api", "attestation", "sds", "authz", "policy"},
+	"dev":         {"api", "identity", "mesh"},
+	"cmd":         {"server", "agent", "dev", "api", "identity", "mesh", "policy"},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func packages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = root(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		all = append(all, p)
+	}
+}
+
+func root(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func folder(path string) (string, bool) {
+	rest, ours := strings.CutPrefix(path, module)
+	top, _, _ := strings.Cut(rest, "/")
+	return top, ours && top != "test"
+}
+
+func TestFoldersImportOnlyWhatTheTableAllows(t *testing.T) {
+	for _, p := range packages(t) {
+		from, ours := folder(p.ImportPath)
+		if !ours {
+			continue
+		}
+		may, known := allowed[from]
+		if !known {
+			t.Errorf("folder %s is not in the table", from)
+			continue
+		}
+		for _, imp := range p.Imports {
+			to, ours := folder(imp)
+			if ours && to != from && !slices.Contains(may, to) {
+				t.Errorf("%s imports %s: %s may import %v", p.ImportPath, imp, from, may)
+			}
+		}
+	}
+}
+
+func TestNoImportChainIsLongerThanSix(t *testing.T) {
+	imports := map[string][]string{}
+	for _, p := range packages(t) {
+		if _, ours := folder(p.ImportPath); ours {
+			imports[p.ImportPath] = p.Imports
+		}
+	}
+	memo := map[string][]string{}
+	var chain func(string) []string
+	chain = func(path string) []string {
+		if c, ok := memo[path]; ok {
+			return c
+		}
+		longest := []string{}
+		for _, imp := range imports[path] {
+			if _, ours := imports[imp]; ours {
+				if c := chain(imp); len(c) > len(longest) {
+					longest = c
+				}
+			}
+		}
+		memo[path] = append([]string{path}, longest...)
+		return memo[path]
+	}
+	for path := range imports {
+		if c := chain(path); len(c) > longestChain {
+			t.Errorf("import chain of %d packages: %s", len(c), strings.Join(c, " → "))
+		}
+	}
+}
+
+// row of the table: | `folder` | owns | `a`, `b` |
+var row = regexp.MustCompile("(?m)^\\| `([a-z]+)` \\|.*\\| ([^|]*) \\|$")
+
+func TestArchitecturePageHasTheSameTable(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root(t), "docs", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+		documented[m[1]] = true
+		var imports []string
+		for _, f := range regexp.MustCompile("`([a-z]+)`").FindAllStringSubmatch(m[2], -1) {
+			imports = append(imports, f[1])
+		}
+		slices.Sort(imports)
+		want := slices.Sorted(slices.Values(allowed[m[1]]))
+		if !slices.Equal(imports, want) {
+			t.Errorf("ARCHITECTURE.md says %s may import %v, the test says %v", m[1], imports, want)
+		}
+	}
+	for f := range allowed {
+		if !documented[f] {
+			t.Errorf("ARCHITECTURE.md does not list %s", f)
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range packages(t) {
+		dir := filepath.Join(root(t), strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, strings.TrimSuffix(module, "/")), "/"))
+		if !hasDoc(t, dir) {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
+
+func hasDoc(t *testing.T, dir string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		parsed, err := parser.ParseFile(token.NewFileSet(), f, nil, parser.PackageClauseOnly|parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parsed.Doc != nil && len(strings.Fields(parsed.Doc.Text())) >= 5 {
+			return true
+		}
+	}
+	return false
+}
+
+// longFiles may be longer than 800 lines, for the reason given.
+var longFiles = map[string]string{}
+
+func TestFilesStayShort(t *testing.T) {
+	const most = 800
+	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root(t) {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".pb.go") {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root(t), path)
+		if n := strings.Count(string(content), "\n"); n > most && longFiles[name] == "" {
+			t.Errorf("%s has %d lines: split it by behaviour, or give the reason here", name, n)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
