@@ -1,0 +1,102 @@
+package identity
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Binding says that a process on a host of Group which has all of Selectors
+// may be the proxy of the virtual node, and so hold its identity. It is the
+// only grant: the node id in an xDS request merely selects among what a peer
+// is bound to.
+type Binding struct {
+	Name, Group       string
+	Mesh, VirtualNode string
+	Selectors         Selectors
+}
+
+// BindingSpec is the spec of kind Binding.
+type BindingSpec struct {
+	Group       string   `yaml:"group" json:"group"`
+	Mesh        string   `yaml:"mesh" json:"mesh"`
+	VirtualNode string   `yaml:"virtualNode" json:"virtualNode"`
+	Selectors   []string `yaml:"selectors" json:"selectors"`
+}
+
+// Build checks the spec. Whether the virtual node exists is the store's
+// question, not this package's.
+func (s BindingSpec) Build(name string, td spiffeid.TrustDomain) (Binding, error) {
+	if err := checkObjectName(name); err != nil {
+		return Binding{}, err
+	}
+	if err := checkGroup(s.Group); err != nil {
+		return Binding{}, err
+	}
+	if _, err := buildVirtualNodeID(td, "spec.mesh", s.Mesh, "spec.virtualNode", s.VirtualNode); err != nil {
+		return Binding{}, err
+	}
+	sels, err := buildWorkloadSelectors(s.Selectors)
+	if err != nil {
+		return Binding{}, err
+	}
+	return Binding{Name: name, Group: s.Group, Mesh: s.Mesh, VirtualNode: s.VirtualNode, Selectors: sels}, nil
+}
+
+// ID is the identity that the binding grants.
+func (b Binding) ID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
+	return ForVirtualNode(td, b.Mesh, b.VirtualNode)
+}
+
+// AmbiguousError is returned when two bindings fit
+// one peer: it gets neither.
+type AmbiguousError struct{ First, Second Binding }
+
+// Error names both bindings and what to do.
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("bindings %q (%s/%s) and %q (%s/%s) both fit this process, so it gets neither: add a selector that tells them apart",
+		e.First.Name, e.First.Mesh, e.First.VirtualNode, e.Second.Name, e.Second.Mesh, e.Second.VirtualNode)
+}
+
+// EntryFits tells whether a workload with the selectors has may hold e's
+// identity. An entry without selectors fits nobody.
+func EntryFits(e Entry, has Selectors) bool { return fits(e.Selectors, has) }
+
+// MatchEntries returns the entries that fit, in their order. Several may: a
+// workload can hold more than one identity.
+func MatchEntries(entries []Entry, has Selectors) []Entry {
+	var out []Entry
+	for _, e := range entries {
+		if EntryFits(e, has) {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// MatchBindings returns the one binding that fits, or false where none does.
+// Where two fit it returns an *AmbiguousError that names the first two by
+// name, even if both lead to the same virtual node: which of them granted the
+// identity would otherwise be chance, and so would what its removal means.
+func MatchBindings(bindings []Binding, has Selectors) (Binding, bool, error) {
+	var found []Binding
+	for _, b := range bindings {
+		if fits(b.Selectors, has) {
+			found = append(found, b)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Binding{}, false, nil
+	case 1:
+		return found[0], true, nil
+	}
+	slices.SortFunc(found, func(a, b Binding) int { return strings.Compare(a.Name, b.Name) })
+	return Binding{}, false, &AmbiguousError{First: found[0], Second: found[1]}
+}
+
+func fits(wanted, has Selectors) bool {
+	return len(wanted) > 0 && has.Contains(wanted)
+}

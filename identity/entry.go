@@ -1,0 +1,161 @@
+package identity
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Bounds of the lifetime that an Entry may ask for. The floor lets rotation be
+// watched; the ceiling is what the outage promises were reckoned with.
+const (
+	MinTTL = time.Second
+	MaxTTL = 24 * time.Hour
+)
+
+// NodeGroup is a set of hosts, by what was attested of them or by the join
+// token that named the group. Entries and bindings hang on groups and not on
+// hosts, since hosts come and go.
+type NodeGroup struct {
+	Name      string
+	Selectors Selectors
+}
+
+// NodeGroupSpec is the spec of kind NodeGroup.
+type NodeGroupSpec struct {
+	Selectors []string `yaml:"selectors,omitempty" json:"selectors,omitempty"`
+}
+
+// Build checks the spec. Selectors are refused by name until an attestor gives
+// evidence about nodes: a group that silently fits no host would be a trap.
+func (s NodeGroupSpec) Build(name string, _ spiffeid.TrustDomain) (NodeGroup, error) {
+	if err := checkObjectName(name); err != nil {
+		return NodeGroup{}, err
+	}
+	if len(s.Selectors) > 0 {
+		return NodeGroup{}, fieldError("spec.selectors[0]", "no node attestor of this version gives selectors: leave them out, the join token names the group")
+	}
+	return NodeGroup{Name: name}, nil
+}
+
+// Entry says that a workload on a host of Group which has all of Selectors may
+// hold ID.
+type Entry struct {
+	Name, Group string
+	ID          spiffeid.ID
+	Selectors   Selectors
+	// TTL of its SVIDs; 0 means the authority's default.
+	TTL time.Duration
+}
+
+// VirtualNodeName names a virtual node where a spec wants its default identity.
+type VirtualNodeName struct {
+	Mesh string `yaml:"mesh" json:"mesh"`
+	Name string `yaml:"name" json:"name"`
+}
+
+// EntrySpec is the spec of kind Entry. The identity is either written out
+// (spiffeID) or that of a virtual node.
+type EntrySpec struct {
+	Group       string           `yaml:"group" json:"group"`
+	SPIFFEID    string           `yaml:"spiffeID,omitempty" json:"spiffeID,omitempty"`
+	VirtualNode *VirtualNodeName `yaml:"virtualNode,omitempty" json:"virtualNode,omitempty"`
+	Selectors   []string         `yaml:"selectors" json:"selectors"`
+	TTL         string           `yaml:"ttl,omitempty" json:"ttl,omitempty"`
+}
+
+// Build checks the spec and returns the Entry. What it returns lies in td and
+// outside Signet's own part of it.
+func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
+	e := Entry{Name: name, Group: s.Group}
+	if err := checkObjectName(name); err != nil {
+		return Entry{}, err
+	}
+	if err := checkGroup(s.Group); err != nil {
+		return Entry{}, err
+	}
+	var err error
+	if e.ID, err = s.id(td); err != nil {
+		return Entry{}, err
+	}
+	if e.Selectors, err = buildWorkloadSelectors(s.Selectors); err != nil {
+		return Entry{}, err
+	}
+	if e.TTL, err = buildDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL); err != nil {
+		return Entry{}, err
+	}
+	return e, nil
+}
+
+func (s EntrySpec) id(td spiffeid.TrustDomain) (spiffeid.ID, error) {
+	switch {
+	case s.SPIFFEID != "" && s.VirtualNode != nil:
+		return spiffeid.ID{}, fieldError("spec.virtualNode", "not together with spiffeID: an entry has one identity")
+	case s.VirtualNode != nil:
+		return buildVirtualNodeID(td, "spec.virtualNode.mesh", s.VirtualNode.Mesh, "spec.virtualNode.name", s.VirtualNode.Name)
+	case s.SPIFFEID != "":
+		return buildOwnID(td, s.SPIFFEID)
+	}
+	return spiffeid.ID{}, fieldError("spec.spiffeID", "spiffeID or virtualNode is needed")
+}
+
+func buildOwnID(td spiffeid.TrustDomain, s string) (spiffeid.ID, error) {
+	const field = "spec.spiffeID"
+	id, err := ParseID(s)
+	if err != nil {
+		return spiffeid.ID{}, &FieldError{Path: field, Msg: err.Error()}
+	}
+	switch {
+	case id.TrustDomain() != td:
+		return spiffeid.ID{}, fieldError(field, "trust domain %q is not this server's %q", id.TrustDomain().Name(), td.Name())
+	case id.Path() == "": // X509-SVID 3.1: a leaf's ID has a path.
+		return spiffeid.ID{}, fieldError(field, "a workload's SPIFFE ID needs a path")
+	case IsReserved(id):
+		return spiffeid.ID{}, fieldError(field, "/%s is reserved for Signet's own agents and servers", reserved)
+	}
+	return id, nil
+}
+
+func buildVirtualNodeID(td spiffeid.TrustDomain, meshField, mesh, nodeField, node string) (spiffeid.ID, error) {
+	if err := CheckName(mesh); err != nil {
+		return spiffeid.ID{}, &FieldError{Path: meshField, Msg: err.Error()}
+	}
+	if err := CheckName(node); err != nil {
+		return spiffeid.ID{}, &FieldError{Path: nodeField, Msg: err.Error()}
+	}
+	id, err := ForVirtualNode(td, mesh, node)
+	if err != nil {
+		return spiffeid.ID{}, &FieldError{Path: meshField, Msg: err.Error()}
+	}
+	return id, nil
+}
+
+func checkObjectName(name string) error {
+	if err := CheckName(name); err != nil {
+		return &FieldError{Path: "metadata.name", Msg: err.Error()}
+	}
+	return nil
+}
+
+func checkGroup(group string) error {
+	if err := CheckName(group); err != nil {
+		return &FieldError{Path: "spec.group", Msg: fmt.Sprintf("node group: %v", err)}
+	}
+	return nil
+}
+
+// buildDuration parses an optional duration and holds it to its bounds.
+func buildDuration(field, s string, absent, least, most time.Duration) (time.Duration, error) {
+	if s == "" {
+		return absent, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fieldError(field, "%s is no duration such as 90s or 1h", abbreviate(s))
+	}
+	if d < least || d > most {
+		return 0, fieldError(field, "%s is out of bounds: from %s to %s", d, least, most)
+	}
+	return d, nil
+}

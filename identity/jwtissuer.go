@@ -1,0 +1,139 @@
+package identity
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+const (
+	defaultJWKSRefresh = 5 * time.Minute
+	minJWKSRefresh     = time.Second
+	maxJWKSRefresh     = 24 * time.Hour
+	maxAudiences       = 32
+	maxTextBytes       = 2048
+)
+
+// JWTIssuer is an issuer of end-user tokens that are accepted. Its keys are
+// either inline (JWKS) or fetched by the server (JWKSURL).
+type JWTIssuer struct {
+	Name, Issuer string
+	Audiences    []string
+	JWKSURL      string
+	JWKS         []byte
+	Refresh      time.Duration
+}
+
+// JWTIssuerSpec is the spec of kind JWTIssuer; JWKS is RFC 7517 JSON as a string.
+type JWTIssuerSpec struct {
+	Issuer    string   `yaml:"issuer" json:"issuer"`
+	Audiences []string `yaml:"audiences" json:"audiences"`
+	JWKSURL   string   `yaml:"jwksURL,omitempty" json:"jwksURL,omitempty"`
+	JWKS      string   `yaml:"jwks,omitempty" json:"jwks,omitempty"`
+	Refresh   string   `yaml:"refresh,omitempty" json:"refresh,omitempty"`
+}
+
+// Build checks the spec. An issuer without audiences is refused: its tokens
+// for any other service would be good here too (RFC 8725 3.9).
+func (s JWTIssuerSpec) Build(name string, _ spiffeid.TrustDomain) (JWTIssuer, error) {
+	if err := checkObjectName(name); err != nil {
+		return JWTIssuer{}, err
+	}
+	if err := checkText("spec.issuer", s.Issuer); err != nil {
+		return JWTIssuer{}, err
+	}
+	if err := checkAudiences(s.Audiences); err != nil {
+		return JWTIssuer{}, err
+	}
+	out := JWTIssuer{Name: name, Issuer: s.Issuer, Audiences: slices.Clone(s.Audiences)}
+	switch {
+	case s.JWKS != "" && s.JWKSURL != "":
+		return JWTIssuer{}, fieldError("spec.jwks", "not together with jwksURL: the keys come from one place")
+	case s.JWKS != "":
+		return s.withInlineKeys(out)
+	case s.JWKSURL != "":
+		return s.withURL(out)
+	}
+	return JWTIssuer{}, fieldError("spec.jwksURL", "jwksURL or jwks is needed: without keys no token can be verified")
+}
+
+func (s JWTIssuerSpec) withInlineKeys(out JWTIssuer) (JWTIssuer, error) {
+	if s.Refresh != "" {
+		return JWTIssuer{}, fieldError("spec.refresh", "only with jwksURL: inline keys are not fetched")
+	}
+	if err := CheckJWKS([]byte(s.JWKS)); err != nil {
+		return JWTIssuer{}, &FieldError{Path: "spec.jwks", Msg: err.Error()}
+	}
+	out.JWKS = []byte(s.JWKS)
+	return out, nil
+}
+
+func (s JWTIssuerSpec) withURL(out JWTIssuer) (JWTIssuer, error) {
+	if err := checkHTTPURL(s.JWKSURL); err != nil {
+		return JWTIssuer{}, &FieldError{Path: "spec.jwksURL", Msg: err.Error()}
+	}
+	var err error
+	out.JWKSURL = s.JWKSURL
+	out.Refresh, err = buildDuration("spec.refresh", s.Refresh, defaultJWKSRefresh, minJWKSRefresh, maxJWKSRefresh)
+	if err != nil {
+		return JWTIssuer{}, err
+	}
+	return out, nil
+}
+
+func checkAudiences(audiences []string) error {
+	if len(audiences) == 0 {
+		return fieldError("spec.audiences", "at least one audience is needed")
+	}
+	if len(audiences) > maxAudiences {
+		return fieldError("spec.audiences", "%d audiences: at most %d", len(audiences), maxAudiences)
+	}
+	for i, a := range audiences {
+		at := fmt.Sprintf("spec.audiences[%d]", i)
+		if err := checkText(at, a); err != nil {
+			return err
+		}
+		if slices.Contains(audiences[:i], a) {
+			return fieldError(at, "audience %s is given twice", abbreviate(a))
+		}
+	}
+	return nil
+}
+
+func checkText(field, s string) error {
+	switch {
+	case s == "":
+		return fieldError(field, "is needed")
+	case len(s) > maxTextBytes:
+		return fieldError(field, "%d bytes: at most %d", len(s), maxTextBytes)
+	case !printable(s):
+		return fieldError(field, "%s has control characters or invalid UTF-8", abbreviate(s))
+	}
+	return nil
+}
+
+// checkHTTPURL refuses what would reach something else than a web server, or
+// carry a secret in a manifest that is stored and shown.
+func checkHTTPURL(s string) error {
+	if len(s) > maxTextBytes || !printable(s) {
+		return fmt.Errorf("URL %s: too long or with control characters", abbreviate(s))
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return fmt.Errorf("URL %s: cannot be parsed", abbreviate(s)) // the error of url.Parse repeats the whole input
+	}
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		return fmt.Errorf("URL %s: want http or https", abbreviate(s))
+	case u.Hostname() == "" || u.Opaque != "":
+		return fmt.Errorf("URL %s: no host", abbreviate(s))
+	case u.User != nil:
+		return fmt.Errorf("URL on host %s: credentials do not belong in a manifest", abbreviate(u.Host))
+	case u.Fragment != "":
+		return fmt.Errorf("URL %s: a fragment is never sent", abbreviate(s))
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package identity
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Plain is an Entry or a Binding in the plain values in which it travels from
+// server to agent. Mesh and VirtualNode are set where it was a Binding.
+type Plain struct {
+	Name              string
+	SPIFFEID          string
+	Selectors         []string
+	TTL               time.Duration
+	Mesh, VirtualNode string
+}
+
+// Plain returns e as plain values.
+func (e Entry) Plain() Plain {
+	return Plain{Name: e.Name, SPIFFEID: e.ID.String(), Selectors: e.Selectors.Strings(), TTL: e.TTL}
+}
+
+// Plain returns b as plain values, with the identity that it grants in td.
+func (b Binding) Plain(td spiffeid.TrustDomain) (Plain, error) {
+	id, err := b.ID(td)
+	if err != nil {
+		return Plain{}, fmt.Errorf("binding %q: %w", b.Name, err)
+	}
+	return Plain{Name: b.Name, SPIFFEID: id.String(), Selectors: b.Selectors.Strings(), Mesh: b.Mesh, VirtualNode: b.VirtualNode}, nil
+}
+
+// IsBinding tells whether p was a Binding.
+func (p Plain) IsBinding() bool { return p.Mesh != "" || p.VirtualNode != "" }
+
+// Entry returns the identity and its selectors, whether p was an Entry or a
+// Binding. It checks again what the sender checked: an agent serves keys by it.
+func (p Plain) Entry(td spiffeid.TrustDomain) (Entry, error) {
+	id, err := buildOwnID(td, p.SPIFFEID)
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry %s: %w", abbreviate(p.Name), err)
+	}
+	sels, err := p.selectors()
+	if err != nil {
+		return Entry{}, err
+	}
+	if p.TTL != 0 && (p.TTL < MinTTL || p.TTL > MaxTTL) {
+		return Entry{}, fmt.Errorf("entry %s: ttl %s is out of bounds", abbreviate(p.Name), p.TTL)
+	}
+	return Entry{Name: p.Name, ID: id, Selectors: sels, TTL: p.TTL}, nil
+}
+
+// Binding returns the binding, and an error where p was an Entry or where its
+// SPIFFE ID is not the one of the virtual node in td.
+func (p Plain) Binding(td spiffeid.TrustDomain) (Binding, error) {
+	sels, err := p.selectors()
+	if err != nil {
+		return Binding{}, err
+	}
+	b := Binding{Name: p.Name, Mesh: p.Mesh, VirtualNode: p.VirtualNode, Selectors: sels}
+	id, err := b.ID(td)
+	if err != nil {
+		return Binding{}, fmt.Errorf("binding %s: %w", abbreviate(p.Name), err)
+	}
+	if id.String() != p.SPIFFEID {
+		return Binding{}, fmt.Errorf("binding %s: %s is not the identity of virtual node %s/%s", abbreviate(p.Name), abbreviate(p.SPIFFEID), abbreviate(p.Mesh), abbreviate(p.VirtualNode))
+	}
+	return b, nil
+}
+
+func (p Plain) selectors() (Selectors, error) {
+	sels, err := buildWorkloadSelectors(p.Selectors)
+	if err != nil {
+		return nil, fmt.Errorf("entry %s: %w", abbreviate(p.Name), err)
+	}
+	return sels, nil
+}

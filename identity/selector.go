@@ -1,0 +1,177 @@
+package identity
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	maxSelectors     = 32
+	maxSelectorBytes = 4096 + 16 // PATH_MAX and "unix:path:"
+	maxNameBytes     = 253
+)
+
+// Selector is one attested property of a workload, such as unix:uid:1000:
+// Type "unix", Value "uid:1000".
+type Selector struct{ Type, Value string }
+
+// String returns "type:value".
+func (s Selector) String() string { return s.Type + ":" + s.Value }
+
+// ParseSelector parses "type:value". It checks the form only; whether an
+// attestor of this version gives such a selector, CheckWorkload tells.
+func ParseSelector(s string) (Selector, error) {
+	if len(s) > maxSelectorBytes {
+		return Selector{}, fmt.Errorf("selector of %d bytes: at most %d", len(s), maxSelectorBytes)
+	}
+	typ, value, ok := strings.Cut(s, ":")
+	if !ok || typ == "" || value == "" {
+		return Selector{}, fmt.Errorf("selector %s: want type:value, such as unix:path:/usr/bin/web", abbreviate(s))
+	}
+	for _, c := range typ {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return Selector{}, fmt.Errorf("selector %s: a type has only a-z, 0-9, - and _", abbreviate(s))
+		}
+	}
+	if !printable(value) {
+		return Selector{}, fmt.Errorf("selector %s: control characters or invalid UTF-8", abbreviate(s))
+	}
+	return Selector{Type: typ, Value: value}, nil
+}
+
+// CheckWorkload refuses a selector that no workload attestor of this version
+// can give, so that a typing mistake is an error and not an entry that never fits.
+func (s Selector) CheckWorkload() error {
+	key, value, ok := strings.Cut(s.Value, ":")
+	if !ok || value == "" {
+		return fmt.Errorf("selector %s: want %s:<key>:<value>", abbreviate(s.String()), s.Type)
+	}
+	check := workloadSelectors[s.Type+":"+key]
+	if check == nil {
+		return fmt.Errorf("selector %s: not known; known are unix:uid, unix:gid, unix:path, unix:sha256 and signet:proxy", abbreviate(s.String()))
+	}
+	if err := check(value); err != nil {
+		return fmt.Errorf("selector %s: %w", abbreviate(s.String()), err)
+	}
+	return nil
+}
+
+var workloadSelectors = map[string]func(string) error{
+	"unix:uid":     checkNumber,
+	"unix:gid":     checkNumber,
+	"unix:path":    checkExePath,
+	"unix:sha256":  checkSHA256,
+	"signet:proxy": CheckName,
+}
+
+// checkNumber accepts only the form in which the attestor writes a number:
+// "007" would be a selector that never fits.
+func checkNumber(s string) error {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || strconv.FormatUint(n, 10) != s {
+		return fmt.Errorf("want a decimal number of 32 bits")
+	}
+	return nil
+}
+
+func checkExePath(s string) error {
+	if !path.IsAbs(s) || path.Clean(s) != s || s == "/" {
+		return fmt.Errorf("want an absolute path without . .. or double slashes")
+	}
+	return nil
+}
+
+func checkSHA256(s string) error {
+	if len(s) != 64 || strings.Trim(s, "0123456789abcdef") != "" {
+		return fmt.Errorf("want 64 hex digits in lower case")
+	}
+	return nil
+}
+
+// CheckName accepts the names of groups, proxies and objects of Signet's own
+// kinds: the letters of a SPIFFE ID's path segment (SPIFFE-ID 2.2), so that a
+// name can stand in one. None of them is a pattern anywhere.
+func CheckName(s string) error {
+	switch {
+	case s == "":
+		return fmt.Errorf("a name is needed")
+	case len(s) > maxNameBytes:
+		return fmt.Errorf("name of %d bytes: at most %d", len(s), maxNameBytes)
+	case s == "." || s == "..":
+		return fmt.Errorf("name %q: not allowed", s)
+	case s[0] == '-':
+		return fmt.Errorf("name %s: must not begin with -", abbreviate(s))
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
+			return fmt.Errorf("name %s: only letters, digits, . _ and - are allowed", abbreviate(s))
+		}
+	}
+	return nil
+}
+
+// Selectors is a set of selectors: what a workload has, or what an entry asks for.
+type Selectors []Selector
+
+// ParseSelectors parses each of s.
+func ParseSelectors(s []string) (Selectors, error) {
+	out := make(Selectors, 0, len(s))
+	for _, one := range s {
+		sel, err := ParseSelector(one)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, sel)
+	}
+	return out, nil
+}
+
+// Contains tells whether each of all is among s, by exact equality.
+func (s Selectors) Contains(all Selectors) bool {
+	for _, want := range all {
+		if !slices.Contains(s, want) {
+			return false
+		}
+	}
+	return true
+}
+
+// Strings returns the selectors as "type:value", in their order.
+func (s Selectors) Strings() []string {
+	out := make([]string, len(s))
+	for i, sel := range s {
+		out[i] = sel.String()
+	}
+	return out
+}
+
+// buildWorkloadSelectors is for the specs whose selectors grant an identity:
+// at least one, since an empty set would fit every process on the host.
+func buildWorkloadSelectors(specs []string) (Selectors, error) {
+	const field = "spec.selectors"
+	if len(specs) == 0 {
+		return nil, fieldError(field, "at least one selector is needed: without any, every process would fit")
+	}
+	if len(specs) > maxSelectors {
+		return nil, fieldError(field, "%d selectors: at most %d", len(specs), maxSelectors)
+	}
+	out := make(Selectors, 0, len(specs))
+	for i, one := range specs {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		sel, err := ParseSelector(one)
+		if err == nil {
+			err = sel.CheckWorkload()
+		}
+		if err != nil {
+			return nil, &FieldError{Path: at, Msg: err.Error()}
+		}
+		if slices.Contains(out, sel) {
+			return nil, fieldError(at, "selector %s is given twice", abbreviate(one))
+		}
+		out = append(out, sel)
+	}
+	return out, nil
+}
