@@ -1,0 +1,79 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// PutAgent stores an agent that joined, or joined again under the same id. It
+// never lifts a ban. A host key that is another agent's is ErrConflict.
+func (s *Store) PutAgent(ctx context.Context, a Agent) error {
+	err := s.update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx,
+			`INSERT INTO agents (id, grp, hostname, host_key, joined, banned) VALUES (?, ?, ?, ?, ?, ?)
+			 ON CONFLICT (id) DO UPDATE SET grp = excluded.grp, hostname = excluded.hostname,
+			   host_key = excluded.host_key, joined = excluded.joined, banned = max(banned, excluded.banned)`,
+			a.ID, a.Group, a.Hostname, blob(a.HostKey), a.Joined.UnixNano(), a.Banned)
+		return err
+	})
+	if isConstraint(err) {
+		err = fmt.Errorf("its host key is another agent's: %w", ErrConflict)
+	}
+	if err != nil {
+		return fmt.Errorf("store agent %q: %w", a.ID, err)
+	}
+	return nil
+}
+
+const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned FROM agents `
+
+func scanAgent(scan func(...any) error) (a Agent, err error) {
+	var joined int64
+	err = scan(&a.ID, &a.Group, &a.Hostname, &a.HostKey, &joined, &a.Banned)
+	a.Joined = time.Unix(0, joined).UTC()
+	return a, err
+}
+
+// AgentByKey returns the agent that enrolled the host key with this hash.
+func (s *Store) AgentByKey(ctx context.Context, hostKey []byte) (Agent, error) {
+	a, err := scanAgent(s.read.QueryRowContext(ctx, agentColumns+`WHERE host_key = ?`, blob(hostKey)).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Agent{}, fmt.Errorf("agent of a host key: %w", err)
+	}
+	return a, nil
+}
+
+// Agents returns all agents, ordered by id.
+func (s *Store) Agents(ctx context.Context) ([]Agent, error) {
+	agents, err := collect(func(rows *sql.Rows) (Agent, error) { return scanAgent(rows.Scan) },
+		func() (*sql.Rows, error) { return s.read.QueryContext(ctx, agentColumns+`ORDER BY id`) })
+	if err != nil {
+		return nil, fmt.Errorf("read agents: %w", err)
+	}
+	return agents, nil
+}
+
+// BanAgent bans an agent for good. It takes a revision, since others must be
+// told: the outbox gets a row of KindBan.
+func (s *Store) BanAgent(ctx context.Context, actor, id string) error {
+	_, err := s.configure(ctx, func(c *change) error {
+		r, err := c.tx.ExecContext(ctx, `UPDATE agents SET banned = 1 WHERE id = ?`, id)
+		if err := one(r, err); err != nil {
+			return err
+		}
+		if err := c.outbox(ctx, KindBan, "", id, nil, false); err != nil {
+			return err
+		}
+		return c.audit(ctx, actor, "ban", fmt.Sprintf("agent %q", id))
+	})
+	if err != nil {
+		return fmt.Errorf("ban agent %q: %w", id, err)
+	}
+	return nil
+}

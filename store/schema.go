@@ -1,0 +1,123 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// applicationID marks the file as Signet's ("Sgnt"), so that another program's
+// database is never migrated.
+const applicationID = 0x53676e74
+
+// migrations are applied in order, each in its own transaction that also sets
+// user_version. A released one is never edited; a change is a new one.
+var migrations = []string{
+	// 1: the first schema. Times are Unix nanoseconds.
+	`CREATE TABLE counter (
+		one      INTEGER PRIMARY KEY CHECK (one = 1),
+		revision INTEGER NOT NULL
+	) STRICT;
+	INSERT INTO counter VALUES (1, 0);
+
+	CREATE TABLE objects (
+		kind     TEXT NOT NULL,
+		mesh     TEXT NOT NULL,
+		name     TEXT NOT NULL,
+		manifest BLOB NOT NULL,
+		revision INTEGER NOT NULL,
+		PRIMARY KEY (kind, mesh, name)
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE changes (
+		revision INTEGER NOT NULL,
+		ordinal  INTEGER NOT NULL,
+		kind     TEXT NOT NULL,
+		mesh     TEXT NOT NULL,
+		name     TEXT NOT NULL,
+		manifest BLOB NOT NULL,
+		deleted  INTEGER NOT NULL,
+		at       INTEGER NOT NULL,
+		PRIMARY KEY (revision, ordinal)
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE tokens (
+		hash    BLOB PRIMARY KEY,
+		grp     TEXT NOT NULL,
+		expires INTEGER NOT NULL,
+		used    INTEGER
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE agents (
+		id       TEXT PRIMARY KEY,
+		grp      TEXT NOT NULL,
+		hostname TEXT NOT NULL,
+		host_key BLOB NOT NULL UNIQUE,
+		joined   INTEGER NOT NULL,
+		banned   INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+
+	CREATE TABLE policy_revisions (
+		revision INTEGER PRIMARY KEY,
+		id       TEXT NOT NULL,
+		source   TEXT NOT NULL,
+		commit_  TEXT NOT NULL,
+		body     BLOB NOT NULL,
+		at       INTEGER NOT NULL
+	) STRICT;
+
+	CREATE TABLE audit (
+		sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+		at       INTEGER NOT NULL,
+		actor    TEXT NOT NULL,
+		action   TEXT NOT NULL,
+		detail   TEXT NOT NULL
+	) STRICT;`,
+}
+
+// migrate brings the schema up to this version. A newer schema is refused: an
+// older program would write rows that the newer one does not expect.
+func migrate(ctx context.Context, db *sql.DB, fresh bool) error {
+	var app, version, tables int
+	for pragma, into := range map[string]*int{
+		`PRAGMA application_id`:              &app,
+		`PRAGMA user_version`:                &version,
+		`SELECT count(*) FROM sqlite_schema`: &tables,
+	} {
+		if err := db.QueryRowContext(ctx, pragma).Scan(into); err != nil {
+			return fmt.Errorf("read schema: %w", err)
+		}
+	}
+	switch {
+	case fresh && tables != 0:
+		return errors.New("the new database is not empty")
+	case !fresh && app != applicationID:
+		return errors.New("not a Signet database")
+	case version > len(migrations):
+		return fmt.Errorf("schema %d is newer than this program's %d", version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		if err := migrateOne(ctx, db, version); err != nil {
+			return fmt.Errorf("migrate to schema %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+func migrateOne(ctx context.Context, db *sql.DB, version int) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
+		return err
+	}
+	// PRAGMA takes no parameters; both numbers are ours.
+	pragmas := fmt.Sprintf(`PRAGMA application_id = %d; PRAGMA user_version = %d`, applicationID, version+1)
+	if _, err := tx.ExecContext(ctx, pragmas); err != nil {
+		return err
+	}
+	return tx.Commit()
+}

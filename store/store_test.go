@@ -1,0 +1,175 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"signet.example/store"
+	"signet.example/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func create(t *testing.T, path string) *store.Store {
+	t.Helper()
+	s, err := store.Create(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestSQLitePassesTheStoreContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Backend {
+		return create(t, filepath.Join(t.TempDir(), "odd ?#%41name.db"))
+	})
+}
+
+func TestOpenRefusesAMissingDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.db")
+	if _, err := store.Open(t.Context(), path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "must already exist") {
+		t.Fatalf("err = %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Open made the file: %v", err)
+	}
+}
+
+func TestOpenRefusesWhatIsNotOurs(t *testing.T) {
+	write := func(content string, mode os.FileMode) string {
+		path := filepath.Join(t.TempDir(), "x.db")
+		if err := os.WriteFile(path, []byte(content), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	foreign := filepath.Join(t.TempDir(), "foreign.db")
+	db, err := sql.Open("sqlite", foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), `CREATE TABLE theirs (x)`); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Close(), os.Chmod(foreign, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{
+		"an empty file":      write("", 0o600),
+		"garbage":            write(strings.Repeat("garbage!", 1000), 0o600),
+		"another program's":  foreign,
+		"readable by others": write("", 0o644),
+		"a directory":        t.TempDir(),
+	} {
+		if s, err := store.Open(t.Context(), path); err == nil {
+			t.Errorf("%s was opened: %v", name, s.Close())
+		}
+	}
+}
+
+func TestCreateRefusesToOverwriteAndKeepsTheFilePrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signet.db")
+	s := create(t, path)
+	if _, err := s.Apply(t.Context(), "x", []store.Write{{Object: store.Object{Kind: "k"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Create(t.Context(), path); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("err = %v", err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %#o", info.Name(), info.Mode().Perm())
+		}
+	}
+}
+
+func TestWhatWasWrittenIsThereAfterReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signet.db")
+	s, err := store.Create(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutToken(t.Context(), []byte("h"), "g", time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := s.Apply(t.Context(), "x", []store.Write{{Object: store.Object{Kind: "k", Name: "n"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.UseToken(t.Context(), []byte("h"), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = store.Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	objects, revision, err := s.Objects(t.Context())
+	if err != nil || revision != 3 || s.Revision() != 3 || len(objects) != 1 || objects[0].Revision != 3 {
+		t.Errorf("revision %d, objects %+v, %v", revision, objects, err)
+	}
+	if _, err := s.UseToken(t.Context(), []byte("h"), time.Now()); !errors.Is(err, store.ErrToken) {
+		t.Errorf("a used token after reopening: %v", err)
+	}
+}
+
+func TestOpenRefusesANewerSchema(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signet.db")
+	s, err := store.Create(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), `PRAGMA user_version = 999`); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func TestCloseWakesWaiters(t *testing.T) {
+	s := create(t, filepath.Join(t.TempDir(), "signet.db"))
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Wait(context.WithoutCancel(t.Context()), 0)
+		done <- err
+	}()
+	time.Sleep(5 * time.Millisecond)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("Wait returned no error after Close")
+	}
+}

@@ -1,0 +1,166 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/store"
+)
+
+func revisionsHaveNoGaps(t *testing.T, b Backend) {
+	const writers, each = 8, 10
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[uint64]bool{}
+	for w := range writers {
+		wg.Go(func() {
+			for n := range each {
+				revision, err := b.Apply(t.Context(), "tester", []store.Write{
+					put("VirtualNode", "m", fmt.Sprint(w), fmt.Sprint(n)), put("VirtualNode", "m", "shared", fmt.Sprint(w, n))})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				if seen[revision] {
+					t.Errorf("revision %d was given twice", revision)
+				}
+				seen[revision] = true
+				mu.Unlock()
+				if n%4 == 3 { // a failed write between must not leave a gap
+					if _, err := b.Apply(t.Context(), "tester", []store.Write{{Object: store.Object{Name: "none"}, Delete: true}}); !errors.Is(err, store.ErrNotFound) {
+						t.Errorf("delete of nothing: %v", err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for r := uint64(1); r <= writers*each; r++ {
+		if !seen[r] {
+			t.Errorf("revision %d is missing", r)
+		}
+	}
+	changes, err := b.Changes(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(changes) != 2*writers*each {
+		t.Fatalf("%d changes, want %d", len(changes), 2*writers*each)
+	}
+	for i, c := range changes {
+		if want := uint64(i/2 + 1); c.Revision != want {
+			t.Fatalf("change %d has revision %d, want %d", i, c.Revision, want)
+		}
+	}
+}
+
+func failedWriteLeavesNothing(t *testing.T, b Backend) {
+	apply(t, b, put("Mesh", "m", "m", "one"))
+	_, err := b.Apply(t.Context(), "tester", []store.Write{
+		put("Mesh", "m", "m", "two"),
+		{Object: store.Object{Kind: "Mesh", Mesh: "m", Name: "nobody"}, Delete: true},
+	})
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("err = %v, want ErrNotFound", err)
+	}
+	objects, revision, err := b.Objects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []store.Object{{Kind: "Mesh", Mesh: "m", Name: "m", Manifest: []byte("one"), Revision: 1}}
+	if d := cmp.Diff(want, objects); d != "" || revision != 1 {
+		t.Errorf("revision %d, objects (-want +got):\n%s", revision, d)
+	}
+	if changes, _ := b.Changes(t.Context(), 1); len(changes) != 0 {
+		t.Errorf("the outbox has %v", changes)
+	}
+	if revision, err := b.Apply(t.Context(), "tester", nil); err != nil || revision != 1 {
+		t.Errorf("an empty apply gave revision %d, %v", revision, err)
+	}
+}
+
+func deletedIsGone(t *testing.T, b Backend) {
+	apply(t, b, put("Mesh", "m", "m", "x"))
+	w := put("Mesh", "m", "m", "")
+	w.Delete = true
+	if revision := apply(t, b, w); revision != 2 {
+		t.Errorf("revision %d, want 2", revision)
+	}
+	objects, _, err := b.Objects(t.Context())
+	if err != nil || len(objects) != 0 {
+		t.Errorf("objects %v, %v", objects, err)
+	}
+	changes, err := b.Changes(t.Context(), 1)
+	if err != nil || len(changes) != 1 || !changes[0].Deleted || changes[0].Name != "m" {
+		t.Errorf("changes %+v, %v", changes, err)
+	}
+}
+
+func anyValue(t *testing.T, b Backend) {
+	values := []string{
+		"", "'", `"`, "';DROP TABLE objects;--", "a\x00b", "\x00", "\xff\xfe", "%s%n", "?1", "ü\u2028\n\r\x1b[31m",
+		strings.Repeat("x", 64<<10), strings.Repeat("\x00'\"", 20<<10),
+	}
+	var writes []store.Write
+	want := map[string]string{}
+	for i, v := range values {
+		writes = append(writes, put(v, v, fmt.Sprint(i)+v, v))
+		want[fmt.Sprint(i)+v] = v
+	}
+	revision, err := b.Apply(t.Context(), strings.Join(values, "\x00"), writes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, _, err := b.Objects(t.Context())
+	if err != nil || len(objects) != len(values) {
+		t.Fatalf("%d objects, %v", len(objects), err)
+	}
+	for _, o := range objects {
+		if v, ok := want[o.Name]; !ok || o.Kind != v || o.Mesh != v || string(o.Manifest) != v || o.Revision != revision {
+			t.Errorf("object %.20q came back as %.20q %.20q %.20q", o.Name, o.Kind, o.Mesh, o.Manifest)
+		}
+	}
+	changes, err := b.Changes(t.Context(), 0)
+	if err != nil || len(changes) != len(values) {
+		t.Fatalf("%d changes, %v", len(changes), err)
+	}
+	for i, c := range changes {
+		if c.Kind != values[i] || string(c.Manifest) != values[i] {
+			t.Errorf("change %d came back as %.20q %.20q", i, c.Kind, c.Manifest)
+		}
+	}
+}
+
+func waitWakes(t *testing.T, b Backend) {
+	got := make(chan uint64, 1)
+	go func() {
+		revision, err := b.Wait(t.Context(), 0)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- revision
+	}()
+	want := apply(t, b, put("Mesh", "m", "m", "x"))
+	if revision := <-got; revision != want {
+		t.Errorf("woken with %d, want %d", revision, want)
+	}
+	if changes, err := b.Changes(t.Context(), 0); err != nil || len(changes) != 1 {
+		t.Errorf("after waking: %v, %v", changes, err)
+	}
+}
+
+func waitEnds(t *testing.T, b Backend) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := b.Wait(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("err = %v", err)
+	}
+}

@@ -1,0 +1,142 @@
+package storetest
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/store"
+)
+
+var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+func tokenUsedOnce(t *testing.T, b Backend) {
+	hash := []byte("hash\x00of a token")
+	if err := b.PutToken(t.Context(), hash, "edge's", noon.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.PutToken(t.Context(), hash, "other", noon.Add(time.Hour)); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the same token again: %v", err)
+	}
+	const users = 200
+	var won atomic.Int32
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for range users {
+		wg.Go(func() {
+			<-start
+			switch group, err := b.UseToken(t.Context(), hash, noon); {
+			case err == nil && group == "edge's":
+				won.Add(1)
+			case !errors.Is(err, store.ErrToken):
+				t.Errorf("group %q, err %v", group, err)
+			}
+		})
+	}
+	close(start)
+	wg.Wait()
+	if n := won.Load(); n != 1 {
+		t.Errorf("%d of %d uses succeeded, want exactly 1", n, users)
+	}
+}
+
+func tokenExpires(t *testing.T, b Backend) {
+	if err := b.PutToken(t.Context(), []byte("h"), "g", noon); err != nil {
+		t.Fatal(err)
+	}
+	for _, hash := range []string{"h", "unknown", ""} {
+		if _, err := b.UseToken(t.Context(), []byte(hash), noon); !errors.Is(err, store.ErrToken) {
+			t.Errorf("token %q: %v", hash, err)
+		}
+	}
+}
+
+func agent(id, key string) store.Agent {
+	return store.Agent{ID: id, Group: "g", Hostname: "h", HostKey: []byte(key), Joined: noon}
+}
+
+func banStays(t *testing.T, b Backend) {
+	if err := b.PutAgent(t.Context(), agent("a", "k")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.BanAgent(t.Context(), "tester", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.PutAgent(t.Context(), agent("a", "k2")); err != nil {
+		t.Fatal(err)
+	}
+	want := agent("a", "k2")
+	want.Banned = true
+	got, err := b.AgentByKey(t.Context(), []byte("k2"))
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Errorf("err %v (-want +got):\n%s", err, d)
+	}
+	changes, err := b.Changes(t.Context(), 0)
+	if err != nil || len(changes) != 1 || changes[0].Kind != store.KindBan || changes[0].Name != "a" {
+		t.Errorf("changes %+v, %v", changes, err)
+	}
+	if err := b.BanAgent(t.Context(), "tester", "nobody"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("ban of nobody: %v", err)
+	}
+}
+
+func hostKeyIsOneAgents(t *testing.T, b Backend) {
+	if err := b.PutAgent(t.Context(), agent("a", "k")); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.PutAgent(t.Context(), agent("b", "k")); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the same host key: %v", err)
+	}
+	if _, err := b.AgentByKey(t.Context(), []byte("other")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("unknown host key: %v", err)
+	}
+	agents, err := b.Agents(t.Context())
+	if d := cmp.Diff([]store.Agent{agent("a", "k")}, agents); d != "" || err != nil {
+		t.Errorf("err %v (-want +got):\n%s", err, d)
+	}
+}
+
+func lastPolicyRevision(t *testing.T, b Backend) {
+	if _, err := b.LastRevision(t.Context()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("before any: %v", err)
+	}
+	one := store.PolicyRow{ID: "r1", Source: "main", Commit: "abc", Body: []byte("x\x00y"), At: noon}
+	two := one
+	two.ID, two.At = "r2", noon.Add(-time.Hour) // the order is that of writing, not of clocks
+	for _, r := range []store.PolicyRow{one, two} {
+		if err := b.PutRevision(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := b.LastRevision(t.Context())
+	if d := cmp.Diff(two, got); d != "" || err != nil {
+		t.Errorf("err %v (-want +got):\n%s", err, d)
+	}
+	if changes, err := b.Changes(t.Context(), 1); err != nil || len(changes) != 1 || changes[0].Kind != store.KindPolicyRevision {
+		t.Errorf("changes %+v, %v", changes, err)
+	}
+}
+
+func auditTrail(t *testing.T, b Backend) {
+	apply(t, b, put("Mesh", "m", "m", "x"))
+	if err := b.Audit(t.Context(), "uid:0", "token-create", "group \"g\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := b.AuditTrail(t.Context(), 0, 10)
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("rows %+v, %v", rows, err)
+	}
+	if r := rows[0]; r.Actor != "tester" || r.Action != "apply" || r.Detail != `put "Mesh" "m"/"m"` {
+		t.Errorf("row %+v", r)
+	}
+	if r := rows[1]; r.Actor != "uid:0" || r.Action != "token-create" || r.Detail != "group \"g\"\n" || r.Sequence <= rows[0].Sequence {
+		t.Errorf("row %+v", r)
+	}
+	if rows, err := b.AuditTrail(t.Context(), rows[0].Sequence, 1); err != nil || len(rows) != 1 || rows[0].Actor != "uid:0" {
+		t.Errorf("from the first on: %+v, %v", rows, err)
+	}
+}

@@ -1,0 +1,68 @@
+// Package storetest holds the contract that every backend of the store passes:
+// gapless revisions, an ordered outbox, tokens used once, values kept byte for
+// byte. It owns no database and knows none: a backend's own test hands in how
+// to open a fresh one.
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"signet.example/store"
+)
+
+// Backend is the store's contract. Methods may be called from any number of
+// goroutines; what a writing method wrote is durable when it returns.
+type Backend interface {
+	Apply(ctx context.Context, actor string, writes []store.Write) (uint64, error)
+	Objects(ctx context.Context) ([]store.Object, uint64, error)
+	Changes(ctx context.Context, after uint64) ([]store.Change, error)
+	Wait(ctx context.Context, after uint64) (uint64, error)
+	PutToken(ctx context.Context, hash []byte, group string, expires time.Time) error
+	UseToken(ctx context.Context, hash []byte, now time.Time) (string, error)
+	PutAgent(ctx context.Context, a store.Agent) error
+	AgentByKey(ctx context.Context, hostKey []byte) (store.Agent, error)
+	Agents(ctx context.Context) ([]store.Agent, error)
+	BanAgent(ctx context.Context, actor, id string) error
+	PutRevision(ctx context.Context, r store.PolicyRow) error
+	LastRevision(ctx context.Context) (store.PolicyRow, error)
+	Audit(ctx context.Context, actor, action, detail string) error
+	AuditTrail(ctx context.Context, after uint64, n int) ([]store.AuditRow, error)
+}
+
+// Run runs the contract. fresh opens an empty database and closes it by t.Cleanup.
+func Run(t *testing.T, fresh func(t *testing.T) Backend) {
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, Backend)
+	}{
+		{"RevisionsHaveNoGapsUnderConcurrency", revisionsHaveNoGaps},
+		{"AFailedWriteLeavesNothing", failedWriteLeavesNothing},
+		{"ADeletedObjectIsGoneAndInTheOutbox", deletedIsGone},
+		{"AnyValueIsKeptByteForByte", anyValue},
+		{"WaitWakesAfterTheCommit", waitWakes},
+		{"WaitEndsWithItsContext", waitEnds},
+		{"ATokenIsUsedOnce", tokenUsedOnce},
+		{"AnExpiredTokenIsRefused", tokenExpires},
+		{"ABanIsNeverLiftedByJoiningAgain", banStays},
+		{"AHostKeyBelongsToOneAgent", hostKeyIsOneAgents},
+		{"TheLastPolicyRevisionIsTheNewest", lastPolicyRevision},
+		{"TheAuditTrailNamesActorAndAction", auditTrail},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.test(t, fresh(t)) })
+	}
+}
+
+func put(kind, mesh, name, manifest string) store.Write {
+	return store.Write{Object: store.Object{Kind: kind, Mesh: mesh, Name: name, Manifest: []byte(manifest)}}
+}
+
+func apply(t *testing.T, b Backend, writes ...store.Write) uint64 {
+	t.Helper()
+	revision, err := b.Apply(t.Context(), "tester", writes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return revision
+}
