@@ -1,0 +1,139 @@
+package meshtest
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Process is one process of a World; its output is in <name>.log.
+type Process struct {
+	Name string
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+}
+
+func (w *World) process(name, program string, args ...string) *Process {
+	return w.processEnv(name, nil, program, args...)
+}
+
+func (w *World) processEnv(name string, env []string, program string, args ...string) *Process {
+	w.T.Helper()
+	p := &Process{Name: name, log: filepath.Join(w.Dir, name+".log"), done: make(chan struct{})}
+	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	defer func() { _ = out.Close() }() // the child holds its own copy
+	p.cmd = exec.Command(program, args...)
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = out, out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		w.T.Fatalf("start %s: %v", name, err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended does not matter to a test that ends it
+		close(p.done)
+	}()
+	return p
+}
+
+// PID of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Alive tells whether the process still runs.
+func (p *Process) Alive() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill sends SIGKILL and waits.
+func (p *Process) Kill() { p.end(syscall.SIGKILL, 10*time.Second) }
+
+// Stop sends SIGTERM and waits; what does not obey in 15 s is killed.
+func (p *Process) Stop() {
+	p.end(syscall.SIGTERM, 15*time.Second)
+	p.end(syscall.SIGKILL, 5*time.Second)
+}
+
+func (p *Process) end(sig syscall.Signal, bound time.Duration) {
+	if !p.Alive() {
+		return
+	}
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return
+	}
+	select {
+	case <-p.done:
+	case <-time.After(bound):
+	}
+}
+
+// Tail is the end of the process's log.
+func (p *Process) Tail(n int) string {
+	content, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(content[max(0, len(content)-n):])
+}
+
+// Signet is the binary under test: SIGNET_BIN, else bin/signet of the module.
+func Signet(t testing.TB) string { return part(t, "SIGNET_BIN", "bin/signet", "make build") }
+
+// Envoy is the real one: SIGNET_ENVOY, else .bin/envoy of the module.
+func Envoy(t testing.TB) string { return part(t, "SIGNET_ENVOY", ".bin/envoy", "make tools") }
+
+// Shared is the folder of shared vectors and samples: SIGNET_SHARED, else ../shared.
+func Shared(t testing.TB, name string) string {
+	return part(t, "", filepath.Join("..", "shared", name), "set SIGNET_SHARED")
+}
+
+// part finds something that a test needs; without it the test skips by name,
+// and under REQUIRE_ALL=1 it fails.
+func part(t testing.TB, env, path, how string) string {
+	t.Helper()
+	found := filepath.Join(Root(), path)
+	if v := os.Getenv(env); env != "" && v != "" {
+		found = v
+	}
+	if shared := os.Getenv("SIGNET_SHARED"); env == "" && shared != "" {
+		rel, err := filepath.Rel(filepath.Join("..", "shared"), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = filepath.Join(shared, rel)
+	}
+	if _, err := os.Stat(found); err != nil {
+		if os.Getenv("REQUIRE_ALL") == "1" {
+			t.Fatalf("%s is required: %v (%s)", path, err, how)
+		}
+		t.Skipf("%s is not here: %s", path, how)
+	}
+	return found
+}
+
+// Root of the module.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// Soak tells whether counts and durations are scaled up, and picks accordingly.
+func Soak[T any](ci, soak T) T {
+	if os.Getenv("SOAK") == "1" {
+		return soak
+	}
+	return ci
+}

@@ -1,0 +1,383 @@
+package meshtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"signet.example/api"
+)
+
+// Options of a World. The zero value is a mesh without nodes.
+type Options struct {
+	// TrustDomain, "test.example" by default.
+	TrustDomain string
+	// Lifetime of SVIDs, 60 s by default.
+	Lifetime time.Duration
+	// Nodes get a proxy each, supervised by the agent.
+	Nodes []string
+	// Manifests are applied before the agent starts. The World adds the node
+	// group "hosts" and a Binding for each node.
+	Manifests string
+	// Policy is the repository's content, by file name. Without one everything
+	// is allowed (AllowAll); "none" means no policy source at all.
+	Policy map[string]string
+	// Apps serve behind the nodes' proxies, by node; Echo by default.
+	Apps map[string]App
+	// NoAgent leaves the agent to the test.
+	NoAgent bool
+	// AgentExtra and ServerExtra are appended to the configuration files.
+	AgentExtra, ServerExtra string
+}
+
+// AllowAll is the policy of tests that are not about policies.
+const AllowAll = "package signet.authz\n\nallow contains \"everything\" if true\n"
+
+// World is a running mesh.
+type World struct {
+	T      testing.TB
+	Dir    string
+	TD     string
+	Admin  api.AdminClient
+	Server *Process
+	Agent  *Process
+	Nodes  map[string]Node
+	opts   Options
+	conn   *grpc.ClientConn
+	signet string
+	envoy  string
+	listen string // the agents' address, kept over restarts
+}
+
+// Node is one virtual node's addresses.
+type Node struct {
+	Name, Bind, App string
+}
+
+// Ports of every node: they repeat, since addresses differ.
+const (
+	AppPort    = 8080
+	EgressPort = 15001
+)
+
+// Start runs a mesh until the test ends.
+func Start(t testing.TB, opts Options) *World {
+	t.Helper()
+	if opts.TrustDomain == "" {
+		opts.TrustDomain = "test.example"
+	}
+	if opts.Lifetime == 0 {
+		opts.Lifetime = time.Minute
+	}
+	if opts.Policy == nil {
+		opts.Policy = map[string]string{"all.rego": AllowAll}
+	}
+	dir, err := os.MkdirTemp("", "sg") // short: a Unix socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: Signet(t), envoy: Envoy(t), listen: "127.0.0.1:0"}
+	t.Cleanup(w.end)
+	w.addNodes()
+	w.init()
+	w.StartServer()
+	w.configure()
+	if !opts.NoAgent {
+		w.StartAgent()
+		w.AwaitProxies()
+	}
+	return w
+}
+
+func (w *World) end() {
+	if w.Agent != nil {
+		w.Agent.Stop()
+	}
+	if w.conn != nil {
+		_ = w.conn.Close() // the server is gone next
+	}
+	if w.Server != nil {
+		w.Server.Stop()
+	}
+	if w.T.Failed() {
+		w.T.Logf("the mesh's files and logs are kept in %s", w.Dir)
+		for _, p := range []*Process{w.Server, w.Agent} {
+			if p != nil {
+				w.T.Logf("end of %s's log:\n%s", p.Name, p.Tail(4000))
+			}
+		}
+		return
+	}
+	_ = os.RemoveAll(w.Dir) // the next run does not look here
+}
+
+// block numbers the loopback blocks of one test process.
+var block atomic.Int32
+
+func (w *World) addNodes() {
+	for range 200 {
+		n := int(block.Add(1))
+		second, third := 2+(os.Getpid()+n*31)%250, (os.Getpid()/250+n)%250
+		if w.tryBlock(second, third) {
+			return
+		}
+	}
+	w.T.Fatal("found no free block of loopback addresses")
+}
+
+func (w *World) tryBlock(second, third int) bool {
+	for i, name := range w.opts.Nodes {
+		n := Node{Name: name, Bind: fmt.Sprintf("127.%d.%d.%d", second, third, 1+2*i), App: fmt.Sprintf("127.%d.%d.%d", second, third, 2+2*i)}
+		for _, a := range []string{n.Bind, n.App} {
+			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", a, AppPort))
+			if err != nil {
+				return false
+			}
+			_ = l.Close() // free again for the proxy
+		}
+		w.Nodes[name] = n
+	}
+	for _, n := range w.Nodes {
+		app := w.opts.Apps[n.Name]
+		if app == nil {
+			app = Echo(n.Name)
+		}
+		serve(w.T, fmt.Sprintf("%s:%d", n.App, AppPort), app)
+	}
+	return true
+}
+
+func (w *World) init() {
+	out, code := w.CLI("init", "--trust-domain", w.TD, "--data-dir", w.ServerDir(), "--password-file", filepath.Join(w.Dir, "password"))
+	if code != 0 {
+		w.T.Fatalf("signet init: %s", out)
+	}
+}
+
+// ServerDir, AgentDir and Socket are where things lie.
+func (w *World) ServerDir() string { return filepath.Join(w.Dir, "server") }
+
+// AgentDir is the agent's socket folder.
+func (w *World) AgentDir() string { return filepath.Join(w.Dir, "agent") }
+
+// Socket is the server's admin socket.
+func (w *World) Socket() string { return filepath.Join(w.ServerDir(), "admin.sock") }
+
+// StartServer starts the server, also again after KillServer, at the same address.
+func (w *World) StartServer() {
+	w.T.Helper()
+	addresses := filepath.Join(w.ServerDir(), "addresses.json")
+	_ = os.Remove(addresses) // from the last run
+	config := fmt.Sprintf("trust_domain: %s\ndata_dir: %s\npassword_file: %s\nlisten: %s\nmetrics: 127.0.0.1:0\nlifetimes:\n  svid: %s\n%s",
+		w.TD, w.ServerDir(), filepath.Join(w.Dir, "password"), w.listen, w.opts.Lifetime, w.opts.ServerExtra)
+	path := w.write("server.yaml", config)
+	w.Server = w.process("server", w.signet, "server", "--config", path)
+	w.Await("server", 20*time.Second, func() error {
+		a, err := w.Addresses(w.ServerDir())
+		if err == nil {
+			w.listen = a["agents"]
+		}
+		return err
+	})
+	if w.conn == nil {
+		var err error
+		if w.Admin, w.conn, err = api.DialAdmin(w.Socket()); err != nil {
+			w.T.Fatal(err)
+		}
+	}
+	w.Await("admin socket", 20*time.Second, func() error {
+		_, err := w.Admin.Get(w.Context(), &api.GetRequest{Kind: "all"})
+		return err
+	})
+}
+
+// KillServer ends the server with SIGKILL, and with it its signer.
+func (w *World) KillServer() { w.Server.Kill() }
+
+func (w *World) configure() {
+	var b strings.Builder
+	b.WriteString("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {}\n")
+	if w.opts.Manifests != "" {
+		for _, n := range w.opts.Nodes {
+			fmt.Fprintf(&b, "---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: %s-proxy}\nspec: {group: hosts, mesh: test, virtualNode: %s, selectors: [\"signet:proxy:%s\"]}\n", n, n, n)
+		}
+		fmt.Fprintf(&b, "---\n%s", w.opts.Manifests)
+	}
+	if _, none := w.opts.Policy["none"]; !none {
+		repo := w.CommitPolicy(w.opts.Policy)
+		fmt.Fprintf(&b, "\n---\napiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: policy}\nspec: {url: \"file://%s\", branch: main, poll: 60s}\n", repo)
+	}
+	w.Apply(b.String())
+	w.SyncPolicy()
+}
+
+// Apply applies manifests and fails the test if they are refused.
+func (w *World) Apply(manifests string) *api.ApplyResponse {
+	w.T.Helper()
+	answer, err := w.TryApply(manifests)
+	if err != nil {
+		w.T.Fatalf("apply: %v", err)
+	}
+	return answer
+}
+
+// TryApply applies manifests.
+func (w *World) TryApply(manifests string) (*api.ApplyResponse, error) {
+	return w.Admin.Apply(w.Context(), &api.ApplyRequest{Sources: []*api.Source{{File: "test.yaml", Content: []byte(manifests)}}})
+}
+
+// SyncPolicy fetches the policies now and fails the test if they are refused.
+func (w *World) SyncPolicy() {
+	w.T.Helper()
+	answer, err := w.Admin.SyncPolicy(w.Context(), &api.SyncPolicyRequest{})
+	if err != nil {
+		w.T.Fatalf("policy sync: %v", err)
+	}
+	for _, s := range answer.GetStatuses() {
+		if s.GetError() != "" {
+			w.T.Fatalf("policy sync: %s", s.GetError())
+		}
+	}
+}
+
+// Token makes a join token for the group "hosts".
+func (w *World) Token() string {
+	w.T.Helper()
+	answer, err := w.Admin.CreateToken(w.Context(), &api.CreateTokenRequest{Group: "hosts"})
+	if err != nil {
+		w.T.Fatalf("token create: %v", err)
+	}
+	return answer.GetToken()
+}
+
+// StartAgent starts the agent with the World's proxies.
+func (w *World) StartAgent() {
+	w.T.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "server: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", w.listen, w.AgentDir(), w.envoy)
+	if len(w.opts.Nodes) > 0 {
+		b.WriteString("proxies:\n")
+	}
+	for _, name := range w.opts.Nodes {
+		n := w.Nodes[name]
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: %s, egress_port: %d, concurrency: 1}\n", name, name, n.Bind, n.App, EgressPort)
+	}
+	b.WriteString(w.opts.AgentExtra)
+	config := w.write("agent.yaml", b.String())
+	_ = os.Remove(filepath.Join(w.AgentDir(), "addresses.json")) // from the last run
+	w.Agent = w.processEnv("agent", []string{"SIGNET_TOKEN=" + w.Token()}, w.signet, "agent", "--config", config)
+	w.Await("agent", 20*time.Second, func() error { _, err := w.Addresses(w.AgentDir()); return err })
+}
+
+// AwaitProxies waits until every node's proxy is ready.
+func (w *World) AwaitProxies() {
+	w.T.Helper()
+	w.Await("proxies", 40*time.Second, func() error {
+		states := w.ProxyStates()
+		for _, n := range w.opts.Nodes {
+			if states[n] != "ready" {
+				return fmt.Errorf("proxy %s is %q", n, states[n])
+			}
+		}
+		return nil
+	})
+}
+
+// ProxyStates tells each proxy's state as the server knows it.
+func (w *World) ProxyStates() map[string]string {
+	out := map[string]string{}
+	for _, p := range w.Proxies() {
+		out[p.GetName()] = p.GetState()
+	}
+	return out
+}
+
+// Proxies as the server knows them from connected agents.
+func (w *World) Proxies() []*api.ProxyStatus {
+	answer, err := w.Admin.Agents(w.Context(), &api.AgentsRequest{})
+	if err != nil {
+		return nil
+	}
+	var out []*api.ProxyStatus
+	for _, a := range answer.GetAgents() {
+		if a.GetConnected() {
+			out = append(out, a.GetReport().GetProxies()...)
+		}
+	}
+	return out
+}
+
+// Addresses that a server or agent wrote into its folder.
+func (w *World) Addresses(dir string) (map[string]string, error) {
+	content, err := os.ReadFile(filepath.Join(dir, "addresses.json"))
+	if err != nil {
+		return nil, err
+	}
+	var out map[string]string
+	return out, json.Unmarshal(content, &out)
+}
+
+// Await fails the test unless ready holds within the bound.
+func (w *World) Await(what string, bound time.Duration, ready func() error) {
+	w.T.Helper()
+	deadline := time.Now().Add(bound)
+	for {
+		err := ready()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.T.Fatalf("%s: not within %s: %v", what, bound, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// CLI runs one signet command against this World's server and gives its whole output.
+func (w *World) CLI(args ...string) (string, int) {
+	stdout, stderr, code := w.CLISplit(args...)
+	return stdout + stderr, code
+}
+
+// CLISplit is CLI with standard output and error apart.
+func (w *World) CLISplit(args ...string) (stdout, stderr string, code int) {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, w.signet, args...)
+	cmd.Env = append(os.Environ(), "SIGNET_SOCKET="+w.Socket(), "NO_COLOR=1")
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.T.Fatalf("signet %v: %v", args, err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// Context ends with the test.
+func (w *World) Context() context.Context { return w.T.Context() }
+
+func (w *World) write(name, content string) string {
+	w.T.Helper()
+	path := filepath.Join(w.Dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		w.T.Fatal(err)
+	}
+	return path
+}
