@@ -1,0 +1,90 @@
+package attestation
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+const (
+	tokenPrefix = "sgt1"
+	redacted    = "redacted"
+)
+
+// tokenEncoding refuses line breaks and stray bits: one token, one text.
+var tokenEncoding = base64.RawURLEncoding.Strict()
+
+// Token lets one host join. Secret is known to the server only by its hash; Pin
+// is the SHA-256 of the key that signs the root set, so that the host knows
+// whom it joins. Whatever prints a Token prints "redacted"; Reveal gives its text.
+type Token struct {
+	Secret [32]byte
+	Pin    [sha256.Size]byte
+}
+
+// NewToken returns a fresh token with the root set's pin.
+func NewToken(pin []byte) (Token, error) {
+	var t Token
+	if len(pin) != len(t.Pin) {
+		return Token{}, fmt.Errorf("new join token: pin of %d bytes: want %d", len(pin), len(t.Pin))
+	}
+	copy(t.Pin[:], pin)
+	if _, err := rand.Read(t.Secret[:]); err != nil {
+		return Token{}, fmt.Errorf("new join token: %w", err)
+	}
+	return t, nil
+}
+
+// ParseToken parses what Reveal gave. White space around it, such as the line
+// break of a file, is not part of it. The error never holds the text.
+func ParseToken(s string) (Token, error) {
+	var t Token
+	parts := strings.Split(strings.TrimSpace(s), ".")
+	if len(parts) != 3 || parts[0] != tokenPrefix {
+		return Token{}, ErrToken
+	}
+	for i, into := range [][]byte{t.Secret[:], t.Pin[:]} {
+		if len(parts[i+1]) != tokenEncoding.EncodedLen(len(into)) {
+			return Token{}, ErrToken
+		}
+		if n, err := tokenEncoding.Decode(into, []byte(parts[i+1])); err != nil || n != len(into) {
+			return Token{}, ErrToken
+		}
+	}
+	return t, nil
+}
+
+// Reveal returns the token's text, "sgt1.<secret>.<pin>". It is for the one
+// answer that hands it to the operator.
+func (t Token) Reveal() string {
+	return tokenPrefix + "." + t.SecretText() + "." + tokenEncoding.EncodeToString(t.Pin[:])
+}
+
+// SecretText is the secret half, which the joining host sends.
+func (t Token) SecretText() string { return tokenEncoding.EncodeToString(t.Secret[:]) }
+
+// Hash is what the server keeps: HashSecret of SecretText.
+func (t Token) Hash() []byte { return HashSecret(t.SecretText()) }
+
+// HashSecret returns the SHA-256 of the secret as it was sent. No salt or
+// stretching: it has 256 random bits, which nobody guesses.
+func HashSecret(secretText string) []byte {
+	sum := sha256.Sum256([]byte(secretText))
+	return sum[:]
+}
+
+// String returns "redacted".
+func (Token) String() string { return redacted }
+
+// Format prints "redacted" for each verb of fmt, %x and %#v included.
+func (Token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) } // fmt takes no error
+
+// LogValue is "redacted".
+func (Token) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText gives "redacted", so that no encoder writes the fields.
+func (Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }

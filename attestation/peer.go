@@ -1,0 +1,282 @@
+package attestation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"signet.example/identity"
+)
+
+// How a peer is held.
+const (
+	// ModePidfd: the kernel handed out a pidfd of the process that connected.
+	ModePidfd = "pidfd"
+	// ModeLegacy: the pidfd was opened by the pid of SO_PEERCRED. A process that
+	// exited in between could have given its pid to another; what both have in
+	// common (user, group) is checked, and the mode reported.
+	ModeLegacy = "legacy"
+)
+
+// Attestor makes peers of connections. The zero value works.
+type Attestor struct {
+	// Supervised tells which proxy of the agent's own the process of pidfd is,
+	// if any; Children.Supervised is one. It is called for every answer, from
+	// any goroutine, and must not keep the descriptor.
+	Supervised func(pidfd int, pid int) (proxy string, ok bool)
+	// RefuseLegacy refuses every peer where the kernel has no SO_PEERPIDFD.
+	RefuseLegacy bool
+
+	hashes hashes
+
+	testOnlyLegacy bool // behave as a kernel without SO_PEERPIDFD
+}
+
+// Peer is one connected local process. It holds two things of the moment of
+// connecting: the pidfd, which goes on meaning that process, and what it was
+// then (program, user, group).
+type Peer struct {
+	attestor *Attestor
+	mode     string
+	pid      int
+	uid, gid uint32 // effective at connect(2), by the kernel's word
+	image    image
+	path     string // of image.exe as seen from here; "" where it is another file or none
+
+	// pidfd is valid between hold and letGo; the last user after Close closes it.
+	pidfd int
+
+	mu     sync.Mutex // guards the two below
+	users  int
+	closed bool
+}
+
+// PeerOf returns the process that connected c, by an Attestor without
+// supervised processes.
+func PeerOf(c *net.UnixConn) (*Peer, error) { return new(Attestor).Peer(c) }
+
+// Peer returns the process that connected c. The caller closes it with the
+// connection.
+func (a *Attestor) Peer(c *net.UnixConn) (*Peer, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("attest peer: %w", err)
+	}
+	p := &Peer{attestor: a, pidfd: -1}
+	var inner error
+	err = raw.Control(func(fd uintptr) { inner = p.open(int(fd)) })
+	if err = errors.Join(err, inner); err == nil {
+		err = p.remember()
+	}
+	if err != nil {
+		_ = p.Close() // the first error is the one to tell
+		return nil, fmt.Errorf("attest peer: %w", err)
+	}
+	return p, nil
+}
+
+// open fills in pid, user, group and pidfd from the socket.
+func (p *Peer) open(socket int) error {
+	cred, err := unix.GetsockoptUcred(socket, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return fmt.Errorf("SO_PEERCRED: %w", err)
+	}
+	if cred.Pid <= 0 { // unix(7): 0 when the peer's PID namespace is not below ours
+		return ErrInvisible
+	}
+	p.uid, p.gid = cred.Uid, cred.Gid
+	if err := p.openPidfd(socket, int(cred.Pid)); err != nil {
+		return err
+	}
+	p.pid, err = pidOf(p.pidfd)
+	if err == nil && p.pid != int(cred.Pid) {
+		err = fmt.Errorf("pidfd is of process %d, the connection of %d", p.pid, cred.Pid)
+	}
+	return err
+}
+
+func (p *Peer) openPidfd(socket, pid int) error {
+	var err error
+	if !p.attestor.testOnlyLegacy {
+		p.pidfd, err = unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+		if err == nil {
+			p.mode = ModePidfd
+			unix.CloseOnExec(p.pidfd) // the kernel has set it; no child of ours shall inherit one
+			return nil
+		}
+		p.pidfd = -1
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+			return ErrGone // reaped before we asked
+		}
+		if !errors.Is(err, unix.ENOPROTOOPT) {
+			return fmt.Errorf("SO_PEERPIDFD: %w", err)
+		}
+	}
+	if p.attestor.RefuseLegacy {
+		return ErrLegacy
+	}
+	p.pidfd, err = unix.PidfdOpen(pid, 0)
+	if err != nil {
+		p.pidfd = -1
+		if errors.Is(err, unix.ESRCH) {
+			return ErrGone
+		}
+		return fmt.Errorf("pidfd_open: %w", err)
+	}
+	p.mode = ModeLegacy
+	return nil
+}
+
+// remember takes down what the process is now, as close to its connecting as
+// can be. A set-user-ID program that it executed before we looked shows by the
+// credentials, which the kernel noted at connect(2).
+func (p *Peer) remember() error {
+	proc, err := openProc(p.pid, p.pidfd)
+	if err != nil {
+		return err
+	}
+	defer proc.close()
+	if p.image, err = proc.image(); err != nil {
+		return p.orGone(err)
+	}
+	if err := p.checkIDs(proc); err != nil {
+		return p.orGone(err)
+	}
+	p.path = proc.path(p.image.exe)
+	return p.unchanged(proc)
+}
+
+// Selectors reads what the process is, anew for each call. It refuses one that
+// is gone, has executed a program, or has changed user or group since it
+// connected; these are looked at before and after, so that everything in
+// between is of the process that connected.
+func (p *Peer) Selectors(ctx context.Context) (identity.Selectors, error) {
+	if err := p.hold(); err != nil {
+		return nil, err
+	}
+	defer p.letGo()
+	proc, err := openProc(p.pid, p.pidfd)
+	if err != nil {
+		return nil, fmt.Errorf("attest peer %d: %w", p.pid, err)
+	}
+	defer proc.close()
+	sels, err := p.read(ctx, proc)
+	if err != nil {
+		return nil, fmt.Errorf("attest peer %d: %w", p.pid, p.orGone(err))
+	}
+	return sels, nil
+}
+
+func (p *Peer) read(ctx context.Context, proc *proc) (identity.Selectors, error) {
+	if err := p.unchanged(proc); err != nil {
+		return nil, err
+	}
+	sels, err := p.unix(ctx, proc)
+	if err != nil {
+		return nil, err
+	}
+	if p.attestor.Supervised != nil {
+		if name, ok := p.attestor.Supervised(p.pidfd, p.pid); ok {
+			sels = append(sels, identity.Selector{Type: "signet", Value: "proxy:" + name})
+		}
+	}
+	return sels, p.unchanged(proc)
+}
+
+// unchanged returns nil while the process is the one that connected, and as it was.
+func (p *Peer) unchanged(proc *proc) error {
+	now, err := proc.image()
+	if err != nil {
+		return err
+	}
+	if now != p.image {
+		return ErrExec
+	}
+	if err := p.checkIDs(proc); err != nil {
+		return err
+	}
+	return alive(p.pidfd)
+}
+
+func (p *Peer) checkIDs(proc *proc) error {
+	uid, gid, err := proc.ids()
+	if err != nil {
+		return err
+	}
+	if uid != p.uid || gid != p.gid {
+		return ErrCredentials
+	}
+	return nil
+}
+
+// orGone replaces the many ways in which reading a dying process fails by the
+// one reason.
+func (p *Peer) orGone(err error) error {
+	if alive(p.pidfd) != nil {
+		return ErrGone
+	}
+	return err
+}
+
+// Alive returns ErrGone once the process has exited, and ErrClosed after Close.
+// It is cheap; it tells nothing of what the process runs.
+func (p *Peer) Alive() error {
+	if err := p.hold(); err != nil {
+		return err
+	}
+	defer p.letGo()
+	return alive(p.pidfd)
+}
+
+// PID of the process as seen from here. It is for people to read: decisions go
+// by the pidfd.
+func (p *Peer) PID() int { return p.pid }
+
+// Mode is ModePidfd or ModeLegacy.
+func (p *Peer) Mode() string { return p.mode }
+
+// Close lets go of the process. It does not wait for a call under way, and may
+// be called more than once.
+func (p *Peer) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	return p.closeUnused()
+}
+
+func (p *Peer) hold() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	p.users++
+	return nil
+}
+
+func (p *Peer) letGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.users--
+	_ = p.closeUnused() // a pidfd has nothing to flush
+}
+
+// closeUnused needs mu.
+func (p *Peer) closeUnused() error {
+	if !p.closed || p.users > 0 || p.pidfd < 0 {
+		return nil
+	}
+	err := unix.Close(p.pidfd)
+	p.pidfd = -1
+	if err != nil {
+		return fmt.Errorf("close pidfd: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package attestation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"signet.example/identity"
+)
+
+// unix returns the selectors of type unix: the effective user and group, and
+// the path and content of the program. A path or hash that cannot be vouched
+// for is left out, which can only make fewer entries fit.
+func (p *Peer) unix(ctx context.Context, proc *proc) (identity.Selectors, error) {
+	sels := identity.Selectors{
+		unixSelector("uid", strconv.FormatUint(uint64(p.uid), 10)),
+		unixSelector("gid", strconv.FormatUint(uint64(p.gid), 10)),
+	}
+	if p.path != "" {
+		sels = append(sels, unixSelector("path", p.path))
+	}
+	sum, err := p.attestor.hashes.of(ctx, proc, p.image.exe)
+	switch {
+	case errors.Is(err, errNoHash):
+	case err != nil:
+		return nil, err
+	default:
+		sels = append(sels, unixSelector("sha256", sum))
+	}
+	return sels, nil
+}
+
+func unixSelector(key, value string) identity.Selector {
+	return identity.Selector{Type: "unix", Value: key + ":" + value}
+}
+
+// path returns the program's path, but only if that path leads to that very
+// file from here too. Else any user could mount a file system of his own over
+// /usr/bin in a mount namespace and be /usr/bin/web: the link is written from
+// the peer's view. A file that was replaced or removed has no path either; a
+// peer that connected before keeps the path that was verified then.
+func (p *proc) path(exe inode) string {
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlinkat(int(p.dir.Fd()), "exe", buf[:])
+	if err != nil || n == len(buf) {
+		return ""
+	}
+	path := string(buf[:n])
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+		return ""
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil || (inode{uint64(st.Dev), st.Ino}) != exe {
+		return ""
+	}
+	return path
+}
+
+// errNoHash: this program is not hashed.
+var errNoHash = errors.New("no hash of the peer's program")
+
+// openExe opens the program for reading, if that is the one wanted. What the
+// agent may not read, or what lies on a file system that can answer each
+// reader differently (FUSE), is not hashed.
+func (p *proc) openExe(exe inode) (*os.File, unix.Stat_t, error) {
+	var st unix.Stat_t
+	f, err := p.open("exe", unix.O_RDONLY|unix.O_NONBLOCK)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, st, errNoHash
+	}
+	if err != nil {
+		return nil, st, err
+	}
+	var fs unix.Statfs_t
+	err = errors.Join(unix.Fstat(int(f.Fd()), &st), unix.Fstatfs(int(f.Fd()), &fs))
+	switch {
+	case err != nil:
+		err = fmt.Errorf("stat the peer's executable: %w", err)
+	case (inode{uint64(st.Dev), st.Ino}) != exe:
+		err = ErrExec
+	case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxHashed || fs.Type == unix.FUSE_SUPER_MAGIC:
+		err = errNoHash
+	default:
+		return f, st, nil
+	}
+	_ = f.Close() // nothing was written
+	return nil, st, err
+}
