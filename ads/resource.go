@@ -9,6 +9,7 @@ import (
 	"io"
 	"strconv"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -33,6 +34,9 @@ type Resource struct {
 func NewResource(typeURL, name string, m proto.Message) (*Resource, error) {
 	if typeURL == "" || name == "" {
 		return nil, errors.New("ads: a resource needs a type and a name")
+	}
+	if !utf8.ValidString(name) || len(name) > maxName {
+		return nil, fmt.Errorf("ads: name of a %s is not UTF-8 of at most %d bytes", typeURL, maxName)
 	}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {

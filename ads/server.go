@@ -21,17 +21,47 @@ type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	// Views finds each stream's view.
 	Views Views
-	// Log receives stream errors; nil discards them.
+	// Log receives what went wrong on streams; nil discards it.
 	Log *slog.Logger
 	// Events, if set, is called from stream goroutines and must not block.
 	Events func(Event)
 }
 
-// Register adds the service to g.
+// Register adds the service to g, which should have been made with ServerOptions.
 func (s *Server) Register(g *grpc.Server) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
 }
 
-// ServerOptions are the options a grpc.Server should have that serves ADS:
-// frames are sent without copying, and requests are bounded.
-func ServerOptions() []grpc.ServerOption { return nil }
+// StreamAggregatedResources serves one state-of-the-world stream until it ends.
+func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return s.serve(g, false, func() (request, error) {
+		req, err := g.Recv()
+		return request{sotw: req}, err
+	})
+}
+
+// DeltaAggregatedResources serves one delta stream until it ends.
+func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.serve(g, true, func() (request, error) {
+		req, err := g.Recv()
+		return request{delta: req}, err
+	})
+}
+
+func (s *Server) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+// emit hands events on, with the view's name.
+func (s *Server) emit(view string, events ...Event) {
+	if s.Events == nil {
+		return
+	}
+	for _, e := range events {
+		e.View = view
+		s.Events(e)
+	}
+}

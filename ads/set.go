@@ -138,6 +138,28 @@ func (s *Set) Without(typeURL string) *Set {
 	return newSet(groups)
 }
 
+// interned returns s built from old's resources where they are equal, and from
+// old's lists where a whole type is: streams then compare pointers, and framing
+// that was made once is kept.
+func (s *Set) interned(old *Set) *Set {
+	groups := make(map[string]group, len(s.types))
+	for t, g := range s.types {
+		was, _ := old.group(t)
+		if was.version == g.version {
+			groups[t] = was
+			continue
+		}
+		rs := slices.Clone(g.rs)
+		for i, r := range rs {
+			if o := find(was.rs, r.Name); o != nil && o.Version == r.Version {
+				rs[i] = o
+			}
+		}
+		groups[t] = group{rs: rs, version: g.version}
+	}
+	return &Set{types: groups, version: s.version, n: s.n}
+}
+
 func (s *Set) appendTo(rs []*Resource) []*Resource {
 	for _, t := range s.Types() {
 		rs = append(rs, s.types[t].rs...)

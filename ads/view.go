@@ -1,43 +1,243 @@
 package ads
 
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
 // Mode says who is attached to a View's streams.
 type Mode int
 
 const (
-	// Proxy serves Envoy: make before break, waits for acknowledgements.
+	// Proxy serves Envoy: make before break, waits for acknowledgements, and
+	// what one proxy refused is kept from the others.
 	Proxy Mode = iota + 1
-	// Relay serves an agent: ordered, closed by the ViewType resource, no waits.
+	// Relay serves an agent, which acknowledges on receipt: the same order,
+	// closed by the ViewType resource, and no waits.
 	Relay
 )
 
-// Rejection is a version that a client refused and that is not sent again.
+// Rejection is a version that a client refused; it is not sent to the view's
+// clients again until the resource's content changes.
 type Rejection struct{ Type, Name, Version, Message string }
 
-// View is what clients of one kind see.
+// View is what clients of one kind see. It is safe for concurrent use.
 type View struct {
-	name string
-	mode Mode
-	set  *Set
+	name  string
+	mode  Mode
+	state atomic.Pointer[state] // replaced under mu
+
+	mu      sync.Mutex
+	streams map[*stream]struct{}
+	settled map[uint64]int // how many streams have settled at which generation
+	cleared uint64         // every stream has settled at this generation
 }
 
-// NewView returns a view that stays silent until its first Publish.
-func NewView(name string, mode Mode) *View { return &View{name: name, mode: mode} }
+// state is one immutable generation of a view.
+type state struct {
+	set *Set   // nil before the first Publish
+	gen uint64 // counts publications
+	// bad are the refused versions, by resource; good what clients had accepted
+	// before, for those that have nothing yet. Both are small.
+	bad  map[key]Rejection
+	good map[key]*Resource
+}
+
+// key names a resource within a set.
+type key struct{ typeURL, name string }
+
+// NewView returns a view whose streams stay silent until its first Publish: an
+// empty answer would tell a proxy to delete all it has (XDS.md R6).
+func NewView(name string, mode Mode) *View {
+	v := &View{name: name, mode: mode, streams: make(map[*stream]struct{}), settled: make(map[uint64]int)}
+	v.state.Store(&state{})
+	return v
+}
 
 // Name returns the name given to NewView.
 func (v *View) Name() string { return v.name }
 
 // Publish makes s what the view's clients are to have and wakes their streams.
-func (v *View) Publish(s *Set) { v.set = s }
+// A set that equals the last one wakes nobody.
+func (v *View) Publish(s *Set) {
+	if s == nil {
+		s = new(Set)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := v.state.Load()
+	if old.set != nil && old.set.Version() == s.Version() {
+		return
+	}
+	v.state.Store(old.next(s.interned(old.set)))
+	v.wake(func(*stream) bool { return true })
+}
+
+// next is the generation after old: rejections of versions that s no longer
+// holds are forgotten, and what s replaces is remembered.
+func (old *state) next(s *Set) *state {
+	st := &state{set: s, gen: old.gen + 1, bad: make(map[key]Rejection), good: make(map[key]*Resource)}
+	for k, rej := range old.bad {
+		if r := s.Get(k.typeURL, k.name); r != nil && r.Version == rej.Version {
+			st.bad[k] = rej
+		}
+	}
+	for _, t := range s.Types() {
+		// A replaced secret is not kept: it holds a private key.
+		if t == SecretType {
+			continue
+		}
+		walk(old.set.Type(t), s.Type(t), func(was, is *Resource) {
+			if was == nil || is == nil {
+				return
+			}
+			k := key{t, is.Name}
+			if was.Version != is.Version && old.bad[k].Version != was.Version {
+				st.good[k] = was
+			} else if g := old.good[k]; g != nil {
+				st.good[k] = g
+			}
+		})
+	}
+	return st
+}
+
+// reject records refused versions, unless the set has moved on, and wakes the
+// other streams, which may have been about to send them.
+func (v *View) reject(rejs []Rejection) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := v.state.Load()
+	st := &state{set: old.set, gen: old.gen, bad: maps.Clone(old.bad), good: maps.Clone(old.good)}
+	for _, rej := range rejs {
+		k := key{rej.Type, rej.Name}
+		if g := st.good[k]; g != nil && g.Version == rej.Version {
+			delete(st.good, k) // it was replaced before it was refused
+		}
+		if r := st.set.Get(k.typeURL, k.name); r != nil && r.Version == rej.Version {
+			st.bad[k] = rej
+		}
+	}
+	v.state.Store(st)
+	v.wake(func(*stream) bool { return true })
+}
 
 // Set returns the last published set, nil before the first.
-func (v *View) Set() *Set { return v.set }
+func (v *View) Set() *Set { return v.state.Load().set }
 
 // Streams returns how many streams are connected.
-func (v *View) Streams() int { return 0 }
+func (v *View) Streams() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.streams)
+}
 
-// Rejected lists what clients refused and what is therefore withheld.
-func (v *View) Rejected() []Rejection { return nil }
+// Rejected lists what clients refused and what is therefore withheld, by type and name.
+func (v *View) Rejected() []Rejection {
+	rejs := slices.Collect(maps.Values(v.state.Load().bad))
+	slices.SortFunc(rejs, func(a, b Rejection) int {
+		if c := strings.Compare(a.Type, b.Type); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return rejs
+}
 
 // Acked returns the published version of a resource, how many streams have
 // acknowledged that version, and how many are subscribed to it.
-func (v *View) Acked(typeURL, name string) (version string, streams, total int) { return "", 0, 0 }
+func (v *View) Acked(typeURL, name string) (version string, streams, total int) {
+	r := v.Set().Get(typeURL, name)
+	if r == nil {
+		return "", 0, 0
+	}
+	v.mu.Lock()
+	all := slices.Collect(maps.Keys(v.streams))
+	v.mu.Unlock()
+	for _, s := range all {
+		has, subscribed := s.acked(typeURL, name)
+		if subscribed {
+			total++
+		}
+		if has == r.Version {
+			streams++
+		}
+	}
+	return r.Version, streams, total
+}
+
+// join adds a stream. It counts as settled: what it has from before it came is
+// its own machine's business.
+func (v *View) join(s *stream) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.settled = v.state.Load().gen
+	v.streams[s] = struct{}{}
+	v.settled[s.settled]++
+	v.advance()
+}
+
+// leave removes a stream, so that nobody waits for it.
+func (v *View) leave(s *stream) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.streams, s)
+	v.uncount(s.settled)
+	v.advance()
+}
+
+// settle says that a stream has acknowledged the listeners and routes of a
+// generation, and whether it waits for others to do so; cleared is what it
+// knew of them when it decided that.
+func (v *View) settle(s *stream, gen uint64, waiting bool, cleared uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.waiting = waiting
+	if gen > s.settled {
+		v.uncount(s.settled)
+		s.settled = gen
+		v.settled[gen]++
+		v.advance()
+	}
+	if waiting && v.cleared != cleared {
+		s.wake() // they did while this stream was sending
+	}
+}
+
+// clear returns the generation that every stream has settled at.
+func (v *View) clear() uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.cleared
+}
+
+func (v *View) uncount(gen uint64) {
+	if v.settled[gen]--; v.settled[gen] == 0 {
+		delete(v.settled, gen)
+	}
+}
+
+// advance raises cleared to what the slowest stream has settled at. There are
+// as many keys as generations under way, two or three.
+func (v *View) advance() {
+	lowest := v.state.Load().gen
+	for gen := range v.settled {
+		lowest = min(lowest, gen)
+	}
+	if lowest > v.cleared {
+		v.cleared = lowest
+		v.wake(func(s *stream) bool { return s.waiting })
+	}
+}
+
+// wake tells the streams that which picks to look again; never blocks.
+func (v *View) wake(which func(*stream) bool) {
+	for s := range v.streams {
+		if which(s) {
+			s.wake()
+		}
+	}
+}

@@ -1,0 +1,340 @@
+package ads
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// bound is how long a stream waits for an acknowledgement before it goes on
+// without it, and says so.
+const bound = 5 * time.Second
+
+// maxResponse is where a delta response is cut, below the 4 MiB that gRPC
+// clients accept by default.
+const maxResponse = 2 << 20
+
+// machine is the protocol state of one stream, without its transport: requests
+// and generations go in, frames and events come out. It is used from one
+// goroutine at a time and reads no clock.
+type machine struct {
+	mode  Mode
+	delta bool
+	id    string // of the stream; nonces begin with it, so that none fits another stream (XDS-02)
+	seq   uint64 // of the last nonce
+
+	topics  []*topic // by rank
+	gate    gate
+	settled uint64 // generation whose listeners and routes the client has acknowledged
+
+	out pass // of the step under way
+}
+
+// pass is what one step decided.
+type pass struct {
+	frames []*frame
+	events []Event
+	// deadline is when to step again although nothing happened; zero: never.
+	deadline time.Time
+	// settled is the generation that the client has settled at, and waiting
+	// says that something is kept until every stream has.
+	settled uint64
+	waiting bool
+}
+
+// topic finds the state of a type, or begins it.
+func (m *machine) topic(typeURL string, st *state) (t *topic, fresh bool, err error) {
+	for _, t := range m.topics {
+		if t.url == typeURL {
+			return t, false, nil
+		}
+	}
+	if _, ok := st.set.group(typeURL); !ok && !known(typeURL) {
+		return nil, false, status.Errorf(codes.InvalidArgument, "type %.200q is not served here", typeURL)
+	}
+	t = &topic{url: typeURL, delta: m.delta, names: make(map[string]struct{}), asked: make(map[string]struct{})}
+	m.topics = append(m.topics, t)
+	slices.SortStableFunc(m.topics, func(a, b *topic) int { return rank(a.url) - rank(b.url) })
+	return t, true, nil
+}
+
+// find returns the state of a type, or nil if the client never asked for it.
+func (m *machine) find(typeURL string) *topic {
+	for _, t := range m.topics {
+		if t.url == typeURL {
+			return t
+		}
+	}
+	return nil
+}
+
+// deltaRequest takes a request and returns what the client thereby refused.
+func (m *machine) deltaRequest(req *discoveryv3.DeltaDiscoveryRequest, st *state) ([]Rejection, error) {
+	t, fresh, err := m.topic(req.GetTypeUrl(), st)
+	if err != nil {
+		return nil, err
+	}
+	rejs := m.reply(t, req.GetResponseNonce(), req.GetErrorDetail())
+	return rejs, t.subscribe(req.GetResourceNamesSubscribe(), req.GetResourceNamesUnsubscribe(), req.GetInitialResourceVersions(), fresh)
+}
+
+// sotwRequest takes a request and returns what the client thereby refused.
+// One with a stale nonce was overtaken by a response on its way; the client
+// will repeat its names when it answers that (XDS-06).
+func (m *machine) sotwRequest(req *discoveryv3.DiscoveryRequest, st *state) ([]Rejection, error) {
+	t, fresh, err := m.topic(req.GetTypeUrl(), st)
+	if err != nil {
+		return nil, err
+	}
+	rejs := m.reply(t, req.GetResponseNonce(), req.GetErrorDetail())
+	if !fresh && t.last != "" && req.GetResponseNonce() != t.last {
+		return rejs, nil
+	}
+	return rejs, t.replace(req.GetResourceNames())
+}
+
+// step brings the client towards a generation. cleared is the one that every
+// stream of the view has settled at.
+func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
+	if st.set == nil {
+		return pass{settled: m.settled} // silence until the first Publish
+	}
+	events := m.out.events // of replies since the last step
+	m.out = pass{events: events}
+	quiet, held := true, false
+	for _, t := range m.topics {
+		target, substituted := m.target(t, st, cleared, now)
+		sent := m.send(t, target, st, now)
+		held = held || !sent
+		if isReferring(t.url) && (substituted || !sent || len(t.flight) > 0) {
+			quiet = false
+		}
+	}
+	if !held {
+		m.gate.since = time.Time{}
+	}
+	if quiet {
+		m.settled = st.gen
+	}
+	out := m.out
+	out.settled = m.settled
+	m.out = pass{}
+	return out
+}
+
+// target is what the client is to have of a type: what it subscribed to of the
+// set, without what was refused, and with what must not disappear yet.
+// substituted says that something refused was left out.
+func (m *machine) target(t *topic, st *state, cleared uint64, now time.Time) (list []*Resource, substituted bool) {
+	list = t.filter(st.set.Type(t.url))
+	if m.mode != Proxy {
+		return list, false
+	}
+	list, substituted = t.spare(list, st)
+	if isReferred(t.url) && !same(list, t.sent) {
+		list = m.hold(t, list, st, cleared, now)
+	}
+	return list, substituted
+}
+
+// spare replaces what clients of the view refused by what this one has, or
+// others had before (XDS.md R8).
+func (t *topic) spare(list []*Resource, st *state) (_ []*Resource, substituted bool) {
+	for k, rej := range st.bad {
+		if k.typeURL != t.url {
+			continue
+		}
+		r := find(list, k.name)
+		if r == nil || r.Version != rej.Version {
+			continue
+		}
+		has := find(t.sent, k.name)
+		switch good := st.good[k]; {
+		case has != nil && has.Version == rej.Version:
+			continue // this client took it, or is about to answer
+		case has != nil:
+			list = with(list, has)
+		case good != nil:
+			list = with(list, good)
+		default:
+			list = without(list, k.name)
+		}
+		substituted = true
+	}
+	return list, substituted
+}
+
+// hold keeps what left the set until the routes and listeners that may refer
+// to it are gone everywhere in the view (XDS.md R5).
+func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, now time.Time) []*Resource {
+	var kept []*Resource
+	doomed := t.doomed
+	t.doomed = nil
+	pinned := m.refused(st)
+	walk(t.sent, list, func(was, is *Resource) {
+		if is != nil {
+			return
+		}
+		d, ok := doomed[was.Name]
+		if !ok {
+			d = doom{gen: st.gen, since: now}
+		}
+		if m.settled >= d.gen && cleared >= d.gen {
+			return
+		}
+		if due := d.since.Add(bound); !pinned {
+			if !now.Before(due) {
+				m.event(Stuck, t.url, was, "removed although not every stream acknowledged its listeners and routes in time")
+				return
+			}
+			m.until(due)
+		}
+		if t.doomed == nil {
+			t.doomed = make(map[string]doom)
+		}
+		t.doomed[was.Name] = d
+		kept = append(kept, was)
+	})
+	if len(kept) == 0 {
+		return list
+	}
+	m.out.waiting = true
+	return patch(list, kept, func(*Resource) bool { return true })
+}
+
+// refused says whether this client runs older listeners or routes because the
+// current ones were refused: those go on needing what left the set, for as
+// long as it takes.
+func (m *machine) refused(st *state) bool {
+	for k, rej := range st.bad {
+		if !isReferring(k.typeURL) {
+			continue
+		}
+		t := m.find(k.typeURL)
+		if t == nil || !t.has(k.name) {
+			continue
+		}
+		if has := find(t.sent, k.name); has != nil && has.Version != rej.Version {
+			return true
+		}
+	}
+	return false
+}
+
+// send emits what leads from what the client has to target, and reports
+// whether it could, or had nothing to do.
+func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) bool {
+	changed, removed := diff(t.sent, target)
+	absent := t.absent(target)
+	if len(changed)+len(removed)+len(absent) == 0 && !t.owe {
+		return true
+	}
+	if len(changed) > 0 && m.mode == Proxy && isReferring(t.url) && !m.open(t, st, now) {
+		return false
+	}
+	t.owe = false
+	clear(t.asked)
+	version := st.set.TypeVersion(t.url)
+	if m.delta {
+		removed = slices.Concat(removed, absent)
+		slices.Sort(removed)
+		m.sendDelta(t, target, changed, removed, version)
+	} else {
+		m.sendSotW(t, target, changed, removed, version)
+	}
+	if isReferred(t.url) {
+		m.gate.passed = false
+	}
+	return true
+}
+
+// absent lists names that were asked for, do not exist, and were not had
+// before: a delta client is told so (XDS-20).
+func (t *topic) absent(target []*Resource) []string {
+	if !t.delta || len(t.asked) == 0 {
+		return nil
+	}
+	var names []string
+	for n := range t.asked {
+		if find(target, n) == nil && find(t.sent, n) == nil {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// sendDelta cuts a delta into responses: one per route configuration, so that
+// a refusal names it exactly (XDS.md R7), else as few as fit.
+func (m *machine) sendDelta(t *topic, target, changed []*Resource, removed []string, version string) {
+	for first := true; first || len(changed) > 0; first = false {
+		n := cut(changed, t.url == RouteType)
+		if t.url == RouteType && len(removed) > 0 {
+			n = 0
+		}
+		r := response{nonce: m.nonce(), changed: changed[:n], removed: removed}
+		changed, removed = changed[n:], nil
+		m.out.frames = append(m.out.frames, deltaFrame(t.url, version, r.nonce, r.changed, r.removed))
+		t.flight = append(t.flight, r)
+	}
+	last := &t.flight[len(t.flight)-1]
+	last.after = target
+	t.sent, t.last = target, last.nonce
+}
+
+// cut returns how many resources go into the next response.
+func cut(rs []*Resource, single bool) int {
+	if single {
+		return min(1, len(rs))
+	}
+	size := 0
+	for i, r := range rs {
+		if size += r.size(); size > maxResponse && i > 0 {
+			return i
+		}
+	}
+	return len(rs)
+}
+
+// sendSotW emits one response: everything of a full type, else what changed.
+func (m *machine) sendSotW(t *topic, target, changed []*Resource, removed []string, version string) {
+	t.sent = target
+	body := changed
+	if isFull(t.url) {
+		body = target
+	} else if len(changed) == 0 {
+		// Deletion is told by the parent (XDS-14).
+		t.acked = patch(t.acked, nil, func(r *Resource) bool { return find(target, r.Name) != nil })
+		return
+	}
+	r := response{nonce: m.nonce(), changed: changed, removed: removed, after: target}
+	m.out.frames = append(m.out.frames, sotwFrame(t.url, version, r.nonce, body))
+	t.flight = append(t.flight, r)
+	t.last = r.nonce
+}
+
+// nonce is unique on the stream (XDS-01).
+func (m *machine) nonce() string {
+	m.seq++
+	return m.id + "." + strconv.FormatUint(m.seq, 10)
+}
+
+// event notes something about a resource; r may be nil.
+func (m *machine) event(kind EventKind, typeURL string, r *Resource, message string) {
+	e := Event{Kind: kind, Stream: m.id, Type: typeURL, Message: message}
+	if r != nil {
+		e.Name, e.Version = r.Name, r.Version
+	}
+	m.out.events = append(m.out.events, e)
+}
+
+// until asks for another step at that time at the latest.
+func (m *machine) until(due time.Time) {
+	if m.out.deadline.IsZero() || due.Before(m.out.deadline) {
+		m.out.deadline = due
+	}
+}

@@ -1,0 +1,254 @@
+package ads
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// burst is how many queued requests are taken before the next push: a client
+// that changes its mind quickly gets one answer (XDS-08).
+const burst = 64
+
+// request is one request of either variant.
+type request struct {
+	delta *discoveryv3.DeltaDiscoveryRequest
+	sotw  *discoveryv3.DiscoveryRequest
+}
+
+// node returns the node the client sent, if it did.
+func (r request) node() *corev3.Node {
+	if r.delta != nil {
+		return r.delta.GetNode()
+	}
+	return r.sotw.GetNode()
+}
+
+// size is the request's encoded size.
+func (r request) size() int {
+	if r.delta != nil {
+		return proto.Size(r.delta)
+	}
+	return proto.Size(r.sotw)
+}
+
+// stream joins one machine with its transport and its view.
+type stream struct {
+	server *Server
+	grpc   grpc.ServerStream
+	view   *View
+	node   string        // id of the first request's node; never changes (XDS-04)
+	woken  chan struct{} // capacity 1: there is something to look at
+
+	// Owned by view, under its lock.
+	settled uint64
+	waiting bool
+
+	mu      sync.Mutex // machine, for View.Acked
+	machine machine
+}
+
+// serve runs one stream. Its goroutine is the only one that sends.
+func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, error)) error {
+	in := receive(g.Context(), recv)
+	first, err := in.next(g.Context())
+	if err != nil {
+		return over(err)
+	}
+	if first.node() == nil {
+		return status.Error(codes.InvalidArgument, "the first request of a stream must carry its node")
+	}
+	view, err := s.Views.View(g.Context(), first.node())
+	if err != nil {
+		return err
+	}
+	st := &stream{server: s, grpc: g, view: view, node: first.node().GetId(), woken: make(chan struct{}, 1)}
+	st.machine = machine{mode: view.mode, delta: delta, id: streamID()}
+	view.join(st)
+	defer view.leave(st)
+	s.emit(view.name, Event{Kind: Opened, Stream: st.machine.id})
+	err = over(st.run(g.Context(), in, first))
+	closed := Event{Kind: Closed, Stream: st.machine.id}
+	if err != nil {
+		closed.Message = clean(err.Error())
+		s.log().WarnContext(g.Context(), "xds stream ended", "view", view.name, "stream", st.machine.id, "err", err)
+	}
+	s.emit(view.name, closed)
+	return err
+}
+
+// over turns the ways in which clients go away into an orderly end.
+func over(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled {
+		return nil
+	}
+	return err
+}
+
+// run takes requests, wake-ups and deadlines, and steps after each.
+func (s *stream) run(ctx context.Context, in *inbox, first request) error {
+	if err := s.take(first); err != nil {
+		return err
+	}
+	timer := time.NewTimer(bound)
+	defer timer.Stop()
+	for {
+		if err := s.drain(in); err != nil {
+			return err
+		}
+		deadline, err := s.push()
+		if err != nil {
+			return err
+		}
+		if timer.Stop(); !deadline.IsZero() {
+			timer.Reset(time.Until(deadline))
+		}
+		select {
+		case req := <-in.requests:
+			err = s.take(req)
+		case err = <-in.failed:
+		case <-s.woken:
+		case <-timer.C:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// drain takes the requests that are there already.
+func (s *stream) drain(in *inbox) error {
+	for range burst {
+		select {
+		case req := <-in.requests:
+			if err := s.take(req); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// take applies one request.
+func (s *stream) take(req request) error {
+	if n := req.size(); n > maxRequest {
+		return status.Errorf(codes.ResourceExhausted, "a request of %d bytes: at most %d are served", n, maxRequest)
+	}
+	if n := req.node(); n != nil && n.GetId() != s.node {
+		return status.Error(codes.InvalidArgument, "the node id changed within the stream")
+	}
+	s.mu.Lock()
+	var rejs []Rejection
+	var err error
+	if st := s.view.state.Load(); req.delta != nil {
+		rejs, err = s.machine.deltaRequest(req.delta, st)
+	} else {
+		rejs, err = s.machine.sotwRequest(req.sotw, st)
+	}
+	s.mu.Unlock()
+	if len(rejs) > 0 {
+		s.view.reject(rejs)
+	}
+	return err
+}
+
+// push sends all that is due and returns when to look again. While it sends,
+// later publications coalesce into the next push.
+func (s *stream) push() (deadline time.Time, err error) {
+	cleared := s.view.clear()
+	s.mu.Lock()
+	out := s.machine.step(s.view.state.Load(), cleared, time.Now())
+	s.mu.Unlock()
+	s.server.emit(s.view.name, out.events...)
+	for _, f := range out.frames {
+		if err := s.grpc.SendMsg(f); err != nil {
+			return time.Time{}, err
+		}
+	}
+	s.view.settle(s, out.settled, out.waiting, cleared)
+	return out.deadline, nil
+}
+
+// wake makes the stream look again; one look sees all that happened before it.
+func (s *stream) wake() {
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
+}
+
+// acked tells which version of a resource the client acknowledged, and whether it is subscribed.
+func (s *stream) acked(typeURL, name string) (version string, subscribed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.machine.find(typeURL)
+	if t == nil || !t.has(name) {
+		return "", false
+	}
+	if r := find(t.acked, name); r != nil {
+		version = r.Version
+	}
+	return version, true
+}
+
+// inbox is what the receiving goroutine hands to the stream's.
+type inbox struct {
+	requests chan request
+	failed   chan error
+}
+
+// receive starts the one other goroutine of a stream. It ends with the
+// stream's context, which gRPC ends when the handler returns.
+func receive(ctx context.Context, recv func() (request, error)) *inbox {
+	in := &inbox{requests: make(chan request), failed: make(chan error, 1)}
+	go func() {
+		for {
+			req, err := recv()
+			if err != nil {
+				in.failed <- err
+				return
+			}
+			select {
+			case in.requests <- req:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return in
+}
+
+// next waits for a request.
+func (in *inbox) next(ctx context.Context) (request, error) {
+	select {
+	case req := <-in.requests:
+		return req, nil
+	case err := <-in.failed:
+		return request{}, err
+	case <-ctx.Done():
+		return request{}, ctx.Err()
+	}
+}
+
+// streamID is random, so that a nonce of a stream of this server before it was
+// restarted means nothing.
+func streamID() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never returns an error
+	return hex.EncodeToString(b[:])
+}
