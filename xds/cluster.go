@@ -1,0 +1,177 @@
+package xds
+
+import (
+	"math"
+	"reflect"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/ads"
+	"signet.example/mesh"
+)
+
+const (
+	connectTimeout      = time.Second // REFERENCE 4.2
+	authzConnectTimeout = 250 * time.Millisecond
+)
+
+// httpOptions is the key of a cluster's HTTP settings.
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// egressCluster is what one cluster was made from: two services that reach the
+// same listener share its cluster if they call it in the same way.
+type egressCluster struct {
+	node   *mesh.VirtualNode
+	port   uint32
+	policy *mesh.ClientTLS
+}
+
+// egressCluster adds the cluster of a target's listener unless it is there, and
+// returns its name. App Mesh's name holds one way of calling a listener; a
+// service with another client policy gets a cluster that also names the service.
+func (b *builder) egressCluster(s *mesh.VirtualService, target *mesh.VirtualNode, l mesh.Listener) string {
+	name := egressClusterName(target.Mesh, target.Name, l.Port)
+	want := egressCluster{node: target, port: l.Port, policy: b.node.ClientTLS(s)}
+	if have, ok := b.clusters[name]; ok && !reflect.DeepEqual(have, want) {
+		name += "_via_" + s.Name
+	}
+	if _, ok := b.clusters[name]; ok {
+		return name
+	}
+	b.clusters[name] = want
+	if l.Protocol != protocol {
+		b.fail(errUntranslated(name, l.Protocol))
+		return name
+	}
+	b.addEgressCluster(name, want, l)
+	return name
+}
+
+// addEgressCluster finds the endpoints from registration first, else as the
+// spec declares (DESIGN decision 19).
+func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener) {
+	endpoints := b.endpoints(e.node, l.Port)
+	c := &clusterv3.Cluster{
+		Name:           name,
+		ConnectTimeout: duration(connectTimeout),
+		// App Mesh's clients are without limits of their own (REFERENCE 4.3).
+		CircuitBreakers: unlimited(),
+		// An endpoint that was removed is gone, even if it still answers probes.
+		IgnoreHealthOnHostRemoval: true,
+		HealthChecks:              healthChecks(e.node, l),
+		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
+			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+				IdleTimeout:                 duration(b.life.upstreamIdle),
+				MaxConnectionDuration:       duration(b.life.upstream),
+				MaxConnectionDurationJitter: &typev3.Percent{Value: 10},
+			},
+			UpstreamProtocolOptions: http1(),
+		}),
+	}
+	if b.secured(e, l, endpoints) {
+		c.TransportSocket = b.upstream(e.node, l, e.policy)
+	}
+	if len(endpoints) == 0 && e.node.DNS != nil {
+		b.byName(c, e.node, l.Port)
+		b.add(ads.ClusterType, name, c)
+		return
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()}
+	if r := b.add(ads.ClusterType, name, c); r != nil {
+		b.addAssignment(name, r.Version, endpoints)
+	}
+}
+
+// secured decides whether a listener is called by mTLS (DESIGN decision 17):
+//
+//   - a client policy enforces it, whatever the server says;
+//   - a listener with tls is called as it declares: DISABLED means plaintext,
+//     also to registered endpoints, since their proxy listens in plaintext only;
+//   - a managed listener (no tls) is called by mTLS if it is registered, or if an
+//     agent may host it: losing registrations must not turn mTLS into plaintext.
+//
+// What remains is a peer outside, found by name, without a word about TLS: it
+// is called in plaintext, as App Mesh did.
+func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint) bool {
+	switch {
+	case e.policy != nil:
+		return true
+	case l.TLS != nil:
+		return l.TLS.Mode != mesh.TLSDisabled
+	case len(endpoints) > 0:
+		return true
+	}
+	return b.in.Managed != nil && b.in.Managed(e.node.Mesh, e.node.Name)
+}
+
+// localCluster is the application beside the proxy.
+func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:       duration(connectTimeout),
+		CircuitBreakers:      unlimited(),
+		LoadAssignment:       fixed(name, address(b.shape.App, p)),
+		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: http1(),
+		}),
+	}
+}
+
+// authzCluster is the agent's decision socket.
+func (b *builder) authzCluster() *clusterv3.Cluster {
+	pipe := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: b.shape.AuthzSocket}}}
+	return &clusterv3.Cluster{
+		Name:                 authzCluster,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:       duration(authzConnectTimeout),
+		CircuitBreakers:      unlimited(),
+		LoadAssignment:       fixed(authzCluster, pipe),
+		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+						Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+					},
+				},
+			},
+		}),
+	}
+}
+
+func fixed(name string, a *corev3.Address) *endpointv3.ClusterLoadAssignment {
+	return &endpointv3.ClusterLoadAssignment{
+		ClusterName: name,
+		Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(a)}}},
+	}
+}
+
+func http1() *httpv3.HttpProtocolOptions_ExplicitHttpConfig_ {
+	return &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+				HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+			},
+		},
+	}
+}
+
+func (b *builder) options(o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
+	return map[string]*anypb.Any{httpOptions: b.any(o)}
+}
+
+// unlimited is App Mesh's circuit breaker (REFERENCE 4.2).
+func unlimited() *clusterv3.CircuitBreakers {
+	most := func() *wrapperspb.UInt32Value { return wrapperspb.UInt32(math.MaxInt32) }
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections: most(), MaxPendingRequests: most(), MaxRequests: most(), MaxRetries: most(),
+	}}}
+}

@@ -1,0 +1,103 @@
+package xds
+
+import (
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/ads"
+	"signet.example/mesh"
+)
+
+// egress translates what the node may call: one listener in http_proxy form,
+// with a virtual host for each declared backend and for nothing else
+// (DROP_ALL: an unknown host is 404).
+func (b *builder) egress() {
+	p := uint32(b.shape.Egress) // #nosec G115 -- validated as a port
+	name := egressListenerName(b.shape.Bind, p)
+	routes := egressRouteName(p)
+	b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: b.virtualHosts()})
+	b.add(ads.ListenerType, name, &listenerv3.Listener{
+		Name:                          name,
+		Address:                       address(b.shape.Bind, p),
+		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		FilterChains: []*listenerv3.FilterChain{{
+			Name:    "explicit",
+			Filters: []*listenerv3.Filter{b.manager(b.egressHCM("egress", routes))},
+		}},
+	})
+}
+
+func (b *builder) virtualHosts() []*routev3.VirtualHost {
+	var hosts []*routev3.VirtualHost
+	seen := map[string]string{}
+	for _, s := range b.node.Backends {
+		// Envoy compares hosts in lower case, and reads * in one as a pattern
+		// (SECURITY A20).
+		host := strings.ToLower(s.Name)
+		if host == "" || strings.ContainsAny(host, "*:/ ") {
+			b.fail(errHost(s.Name))
+			continue
+		}
+		if other, ok := seen[host]; ok {
+			b.fail(errSameHost(other, s.Name))
+			continue
+		}
+		seen[host] = s.Name
+		hosts = append(hosts, b.hostsOf(s, host)...)
+	}
+	return hosts
+}
+
+// hostsOf gives a virtual host to each port of a service. The bare name means
+// port 80 if the service has it (RFC 9110 section 4.2.1), else its first port.
+func (b *builder) hostsOf(s *mesh.VirtualService, host string) []*routev3.VirtualHost {
+	ports := portsOf(s)
+	if len(ports) == 0 {
+		return []*routev3.VirtualHost{{Name: s.Name, Domains: []string{host}}}
+	}
+	bare := ports[0]
+	for _, p := range ports {
+		if p == 80 {
+			bare = p
+		}
+	}
+	var hosts []*routev3.VirtualHost
+	for _, p := range ports {
+		v := &routev3.VirtualHost{
+			Name:    s.Name + ":" + port(p),
+			Domains: []string{host + ":" + port(p)},
+			Routes:  b.serviceRoutes(s, p),
+		}
+		if p == bare {
+			v.Name, v.Domains = s.Name, []string{host, host + ":" + port(p)}
+		}
+		hosts = append(hosts, v)
+	}
+	return hosts
+}
+
+// portsOf lists the ports on which a service may be called, each once.
+func portsOf(s *mesh.VirtualService) []uint32 {
+	var ports []uint32
+	switch {
+	case s.Router != nil:
+		ports = s.Router.Ports
+	case s.Node != nil:
+		for _, l := range s.Node.Listeners {
+			ports = append(ports, l.Port)
+		}
+	}
+	var once []uint32
+	seen := map[uint32]bool{}
+	for _, p := range ports {
+		if !seen[p] {
+			once, seen[p] = append(once, p), true
+		}
+	}
+	return once
+}

@@ -1,0 +1,108 @@
+package xds
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+
+	"signet.example/ads"
+	"signet.example/mesh"
+)
+
+// endpoints are the registered ones in a fixed order, each once.
+func (b *builder) endpoints(n *mesh.VirtualNode, p uint32) []Endpoint {
+	if b.in.Endpoints == nil {
+		return nil
+	}
+	es := slices.Clone(b.in.Endpoints(n.Mesh, n.Name, p))
+	slices.SortFunc(es, func(a, b Endpoint) int {
+		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), healthyFirst(a, b))
+	})
+	return slices.CompactFunc(es, func(a, b Endpoint) bool { return a.Address == b.Address && a.Port == b.Port })
+}
+
+func healthyFirst(a, b Endpoint) int {
+	switch {
+	case a.Healthy == b.Healthy:
+		return 0
+	case a.Healthy:
+		return -1
+	}
+	return 1
+}
+
+// addAssignment adds the endpoints of an EDS cluster: always, also if there are
+// none, or Envoy would not finish warming the cluster (XDS.md R3); and under a
+// version that changes with the cluster's, for the same reason.
+func (b *builder) addAssignment(name, clusterVersion string, es []Endpoint) {
+	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	var group endpointv3.LocalityLbEndpoints
+	for _, e := range es {
+		if _, err := netip.ParseAddr(e.Address); err != nil {
+			// EDS resolves nothing: Envoy would refuse the whole assignment.
+			b.fail(fmt.Errorf("%s: registered endpoint: %w", name, err))
+			return
+		}
+		ep := lbEndpoint(address(e.Address, e.Port))
+		ep.HealthStatus = corev3.HealthStatus_HEALTHY
+		if !e.Healthy {
+			ep.HealthStatus = corev3.HealthStatus_UNHEALTHY
+		}
+		group.LbEndpoints = append(group.LbEndpoints, ep)
+	}
+	if len(group.GetLbEndpoints()) > 0 {
+		cla.Endpoints = []*endpointv3.LocalityLbEndpoints{&group}
+	}
+	if r := b.add(ads.EndpointType, name, cla); r != nil {
+		b.resources[len(b.resources)-1] = r.Salted(clusterVersion)
+	}
+}
+
+// byName completes a cluster of a node that is found by DNS. An address in
+// place of a name needs no resolver.
+func (b *builder) byName(c *clusterv3.Cluster, n *mesh.VirtualNode, p uint32) {
+	c.LoadAssignment = fixed(c.GetName(), address(n.DNS.Hostname, p))
+	if _, err := netip.ParseAddr(n.DNS.Hostname); err == nil {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		return
+	}
+	c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+		Name: "envoy.cluster.dns",
+		TypedConfig: b.any(&dnsclusterv3.DnsCluster{
+			RespectDnsTtl:   true,
+			DnsLookupFamily: b.family(n.Mesh),
+			// LOADBALANCER is what was LOGICAL_DNS: one address at a time, and
+			// connections to earlier answers stay; ENDPOINTS was STRICT_DNS.
+			AllAddressesInSingleEndpoint: n.DNS.ResponseType != mesh.DNSEndpoints,
+		}),
+	}}
+}
+
+// family is the mesh's IP preference (REFERENCE 4.3).
+func (b *builder) family(meshName string) commondnsv3.DnsLookupFamily {
+	spec := b.in.Graph.Mesh(meshName)
+	if spec == nil || spec.MeshServiceDiscovery == nil {
+		return commondnsv3.DnsLookupFamily_AUTO
+	}
+	switch spec.MeshServiceDiscovery.IPPreference {
+	case "IPv4_PREFERRED":
+		return commondnsv3.DnsLookupFamily_V4_PREFERRED
+	case "IPv4_ONLY":
+		return commondnsv3.DnsLookupFamily_V4_ONLY
+	case "IPv6_ONLY":
+		return commondnsv3.DnsLookupFamily_V6_ONLY
+	}
+	return commondnsv3.DnsLookupFamily_AUTO // IPv6_PREFERRED too
+}
+
+func lbEndpoint(a *corev3.Address) *endpointv3.LbEndpoint {
+	return &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}}}
+}

@@ -1,0 +1,25 @@
+package xds
+
+import "fmt"
+
+// errUntranslated is unreachable by way of mesh.Unsupported, which refuses the
+// same at the API; a listener without authorization must not appear either way.
+func errUntranslated(what, protocol string) error {
+	return fmt.Errorf("%s: protocol %q is not translated by this version", what, protocol)
+}
+
+func errPortTaken(listener string) error {
+	return fmt.Errorf("%s: the port is the outbound listener's (egress of the proxy's shape)", listener)
+}
+
+func errHost(service string) error {
+	return fmt.Errorf("virtual service %q: not a host name; a name with * or : would match other hosts", service)
+}
+
+func errSameHost(a, b string) error {
+	return fmt.Errorf("virtual services %q and %q are the same host", a, b)
+}
+
+func errNoNames(where string) error {
+	return fmt.Errorf("%s: an empty list of subject alternative names would accept anyone", where)
+}

@@ -1,0 +1,96 @@
+package xds
+
+import (
+	"time"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// The HTTP filters, by the names that routes refer to.
+const (
+	refuseFilter = "signet.refuse_ambiguous"
+	authzFilter  = "envoy.filters.http.ext_authz"
+	routerFilter = "envoy.filters.http.router"
+)
+
+// authzTimeout is how long a decision may take before it is "unavailable".
+const authzTimeout = 500 * time.Millisecond
+
+// policyRevisionKey is the context extension that carries the stamp.
+const policyRevisionKey = "signet.policy_revision"
+
+// ingressFilters is the only chain that an inbound manager gets: refuse what is
+// ambiguous, ask, forward.
+func (b *builder) ingressFilters() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		b.filter(refuseFilter, refuseAmbiguous()),
+		b.filter(authzFilter, extAuthz()),
+		b.filter(routerFilter, &routerv3.Router{}),
+	}
+}
+
+// egressFilters has no authorization: the callee decides (DESIGN decision 23).
+func (b *builder) egressFilters() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		b.filter(refuseFilter, refuseAmbiguous()),
+		b.filter(routerFilter, &routerv3.Router{}),
+	}
+}
+
+func (b *builder) filter(name string, m proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.any(m)}}
+}
+
+// extAuthz asks the agent, and denies whenever there is no answer.
+func extAuthz() *authzv3.ExtAuthz {
+	return &authzv3.ExtAuthz{
+		TransportApiVersion: corev3.ApiVersion_V3,
+		Services: &authzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
+			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: authzCluster}},
+			Timeout:         duration(authzTimeout),
+		}},
+		FailureModeAllow: false, // stated: the one field that must never change
+		StatusOnError:    &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		// Policies must see each value of a repeated header (SECURITY A03).
+		EncodeRawHeaders: true,
+		// An answer with an invalid header is an error, not a request with part of it.
+		ValidateMutations: true,
+		// A policy's headers may not move the request to another route or host.
+		DecoderHeaderMutationRules: &mutationv3.HeaderMutationRules{DisallowIsError: boolean(true)},
+	}
+}
+
+// stamp is the policy revision that the configuration belongs to. It sits in
+// the routes, so that a new policy replaces routes and drains no connection.
+func (b *builder) stamp() map[string]*anypb.Any {
+	return map[string]*anypb.Any{authzFilter: b.any(&authzv3.ExtAuthzPerRoute{
+		Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &authzv3.CheckSettings{
+			ContextExtensions: map[string]string{policyRevisionKey: b.in.PolicyRevision},
+		}},
+	})}
+}
+
+// The headers of a denial. The agent sets them on its own answers; the local
+// replies below set them on Envoy's.
+const (
+	decisionHeader = "x-signet-decision-id"
+	deniedHeader   = "x-signet-denied"
+)
+
+// denialHeaders are never taken from an application: only a denial has them.
+func denialHeaders() []string { return []string{decisionHeader, deniedHeader} }
+
+// header sets one header to a value of our own making.
+func header(key, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: key, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}

@@ -1,0 +1,115 @@
+package xds
+
+import (
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// Bounds on what one client may hold. They stand here although most are
+// Envoy's defaults: a default may change, a promise may not.
+const (
+	requestHeadersTimeout = 10 * time.Second
+	drainTimeout          = 5 * time.Second
+	maxHeaderKB           = 60
+	maxHeaders            = 100
+	maxStreams            = 128
+	streamWindow          = 64 << 10
+	connectionWindow      = 1 << 20
+)
+
+// hcm is the hardened HTTP manager of both directions (DESIGN decision 20).
+func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		CodecType:  hcmv3.HttpConnectionManager_AUTO,
+		StatPrefix: statPrefix,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource: fromADS(), RouteConfigName: routes,
+		}},
+
+		// One reading of a path, for routes, policy and application alike.
+		NormalizePath:                boolean(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
+
+		// Who called is the TCP peer and its certificate, not what a header says.
+		// No address is internal, so x-envoy-* of a caller is dropped, not obeyed.
+		UseRemoteAddress:         boolean(true),
+		InternalAddressConfig:    &hcmv3.HttpConnectionManager_InternalAddressConfig{},
+		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
+
+		// The id of a decision must be ours and random.
+		GenerateRequestId:         boolean(true),
+		PreserveExternalRequestId: false,
+
+		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
+		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST, MaxHeadersCount: wrapperspb.UInt32(maxHeaders)},
+		HttpProtocolOptions:        &corev3.Http1ProtocolOptions{AllowAbsoluteUrl: boolean(true)},
+		Http2ProtocolOptions:       http2Options(),
+		MaxRequestHeadersKb:        wrapperspb.UInt32(maxHeaderKB),
+		StreamIdleTimeout:          duration(maxIdle),
+		RequestHeadersTimeout:      duration(requestHeadersTimeout),
+		DrainTimeout:               duration(drainTimeout),
+
+		// App Mesh upgraded websockets and nothing else (REFERENCE 4.3). CONNECT is
+		// an upgrade to Envoy; it is not listed, here or in a route.
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+
+		LocalReplyConfig: b.localReplies(),
+		AccessLog:        b.accessLogs(),
+	}
+}
+
+// ingressHCM faces other workloads.
+func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
+	m := b.hcm(statPrefix, routes)
+	m.HttpFilters = b.ingressFilters()
+	// The application may read who called; what a caller wrote there is gone.
+	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+		Subject: boolean(true), Uri: true,
+	}
+	// One form of a host for policy and application (SECURITY A32).
+	m.StripPortMode = &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true}
+	m.StripTrailingHostDot = true
+	o := m.CommonHttpProtocolOptions
+	o.MaxConnectionDuration = duration(b.life.connection)
+	o.MaxStreamDuration = duration(b.life.stream)
+	o.IdleTimeout = duration(b.life.idle)
+	// Says "connection: close" before closing, so that no HTTP/1 request is lost;
+	// a connection without requests ends by its idle timeout instead.
+	m.Http1SafeMaxConnectionDuration = true
+	return m
+}
+
+// egressHCM faces the application beside the proxy, in http_proxy form
+// (DESIGN decision 18).
+func (b *builder) egressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
+	m := b.hcm(statPrefix, routes)
+	m.HttpFilters = b.egressFilters()
+	m.CommonHttpProtocolOptions.IdleTimeout = duration(maxIdle)
+	// The address of the application is that of the proxy; it says nothing.
+	m.SkipXffAppend = true
+	return m
+}
+
+func http2Options() *corev3.Http2ProtocolOptions {
+	return &corev3.Http2ProtocolOptions{
+		MaxConcurrentStreams:        wrapperspb.UInt32(maxStreams),
+		InitialStreamWindowSize:     wrapperspb.UInt32(streamWindow),
+		InitialConnectionWindowSize: wrapperspb.UInt32(connectionWindow),
+		AllowConnect:                false,
+	}
+}
+
+// fromADS is where everything comes from: the stream that is already open.
+func fromADS() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+}
+
+func boolean(v bool) *wrapperspb.BoolValue { return wrapperspb.Bool(v) }

@@ -1,0 +1,52 @@
+package xds
+
+import (
+	"net"
+	"regexp"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/mesh"
+)
+
+// healthChecks are the probes that each client sends to each endpoint of a
+// listener that declares one. They use the cluster's own transport: by mTLS
+// they carry the client's identity, by which authorization lets them in
+// (DESIGN decision 22).
+func healthChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
+	if l.Probe == nil {
+		return nil
+	}
+	return []*corev3.HealthCheck{{
+		Timeout:            duration(l.Probe.Timeout),
+		Interval:           duration(l.Probe.Interval),
+		HealthyThreshold:   wrapperspb.UInt32(l.Probe.Healthy),
+		UnhealthyThreshold: wrapperspb.UInt32(l.Probe.Unhealthy),
+		// Envoy would ask once a minute where there is no traffic; the spec says how often.
+		NoTrafficInterval: duration(l.Probe.Interval),
+		HealthChecker: &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{
+			Host:            probeHost(n, l.Port),
+			Path:            l.Probe.Path,
+			Method:          corev3.RequestMethod_GET,
+			CodecClientType: typev3.CodecClientType_HTTP1,
+		}},
+	}}
+}
+
+var aHost = regexp.MustCompile(`^(?:` + hostGrammar + `)$`)
+
+// probeHost is App Mesh's <hostname>:<port> (REFERENCE 4.2). It must be a host
+// that the callee's own grammar accepts, or every endpoint would be unhealthy.
+func probeHost(n *mesh.VirtualNode, p uint32) string {
+	name := n.Name
+	if n.DNS != nil {
+		name = strings.TrimSuffix(n.DNS.Hostname, ".")
+	}
+	if host := net.JoinHostPort(name, port(p)); aHost.MatchString(host) {
+		return host
+	}
+	return "health-check.signet"
+}

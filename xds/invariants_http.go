@@ -1,0 +1,78 @@
+package xds
+
+import (
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// manager: the order of filters where requests come in, and the hardening.
+func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
+	if inbound(v) {
+		c.filters(v.path, m)
+		if m.GetForwardClientCertDetails() != hcmv3.HttpConnectionManager_SANITIZE_SET {
+			c.say(v.path, "x-forwarded-client-cert of a caller is not replaced")
+		}
+		if m.GetCommonHttpProtocolOptions().GetMaxConnectionDuration() == nil ||
+			m.GetCommonHttpProtocolOptions().GetMaxStreamDuration() == nil {
+			c.say(v.path, "connections or streams have no end")
+		}
+	}
+	for _, h := range []struct {
+		ok   bool
+		what string
+	}{
+		{m.GetNormalizePath().GetValue() && m.GetMergeSlashes(), "paths are not normalised"},
+		{m.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST, "escaped slashes are not refused"},
+		{m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST, "underscores in headers are not refused"},
+		{m.GetUseRemoteAddress().GetValue() && m.GetXffNumTrustedHops() == 0, "x-forwarded-for is believed"},
+		{!m.GetPreserveExternalRequestId(), "request ids of callers are kept"},
+		{m.GetStreamIdleTimeout().AsDuration() > 0 && m.GetRequestHeadersTimeout().AsDuration() > 0, "silent clients are kept"},
+	} {
+		if !h.ok {
+			c.say(v.path, "%s", h.what)
+		}
+	}
+}
+
+// inbound holds unless the listener says otherwise: a manager in doubt must
+// have authorization.
+func inbound(v visited) bool {
+	l, ok := parent[*listenerv3.Listener](v)
+	return !ok || l.GetTrafficDirection() != corev3.TrafficDirection_OUTBOUND
+}
+
+// filters wants exactly one of each, in order, the router last.
+func (c *checker) filters(path string, m *hcmv3.HttpConnectionManager) {
+	want := []proto.Message{&rbacfilterv3.RBAC{}, &authzv3.ExtAuthz{}, &routerv3.Router{}}
+	at := make([]int, len(want))
+	for i, w := range want {
+		at[i] = slices.IndexFunc(m.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetTypedConfig().MessageIs(w) })
+		if at[i] < 0 {
+			c.say(path, "no filter %s", w.ProtoReflect().Descriptor().FullName())
+			return
+		}
+	}
+	if at[0] != 0 || !slices.IsSorted(at) || at[2] != len(m.GetHttpFilters())-1 {
+		c.say(path, "filters are out of order")
+	}
+	var refusal rbacfilterv3.RBAC
+	if m.GetHttpFilters()[0].GetTypedConfig().UnmarshalTo(&refusal) != nil || !proto.Equal(&refusal, refuseAmbiguous()) {
+		c.say(path, "the first filter does not refuse what is ambiguous")
+	}
+	// The stamp is found by the filter's name.
+	if name := m.GetHttpFilters()[at[1]].GetName(); name != authzFilter {
+		c.say(path, "the authorization filter is named %q: no route can stamp it", name)
+	}
+	for _, u := range m.GetUpgradeConfigs() {
+		if len(u.GetFilters()) > 0 {
+			c.say(path, "upgrade %s has filters of its own", u.GetUpgradeType())
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package xds
+
+import (
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+)
+
+// downstream: whoever comes by TLS shows a certificate, and it is verified.
+func (c *checker) downstream(path string, m *tlsv3.DownstreamTlsContext) {
+	if !m.GetRequireClientCertificate().GetValue() {
+		c.say(path, "no client certificate is required")
+	}
+	if !m.GetDisableStatelessSessionResumption() || !m.GetDisableStatefulSessionResumption() {
+		c.say(path, "sessions may be resumed")
+	}
+	c.common(path, m.GetCommonTlsContext())
+}
+
+// upstream: the server is verified, by name.
+func (c *checker) upstream(path string, m *tlsv3.UpstreamTlsContext) {
+	if m.GetAllowRenegotiation() {
+		c.say(path, "renegotiation")
+	}
+	if n := m.GetMaxSessionKeys(); n == nil || n.GetValue() != 0 {
+		c.say(path, "sessions may be resumed")
+	}
+	c.common(path, m.GetCommonTlsContext())
+}
+
+func (c *checker) common(path string, m *tlsv3.CommonTlsContext) {
+	if m.GetTlsParams().GetTlsMinimumProtocolVersion() != tlsv3.TlsParameters_TLSv1_3 {
+		c.say(path, "TLS older than 1.3")
+	}
+	if len(m.GetTlsCertificates()) > 0 || len(m.GetTlsCertificateSdsSecretConfigs()) != 1 {
+		c.say(path, "not exactly one certificate, by SDS")
+	}
+	combined := m.GetCombinedValidationContext()
+	if combined.GetValidationContextSdsSecretConfig().GetName() == "" {
+		c.say(path, "certificates are not verified against a bundle")
+		return
+	}
+	v := combined.GetDefaultValidationContext()
+	if len(v.GetMatchTypedSubjectAltNames()) == 0 {
+		c.say(path, "certificates of anybody in the bundle are accepted")
+	}
+	for _, s := range v.GetMatchTypedSubjectAltNames() {
+		if s.GetSanType() != tlsv3.SubjectAltNameMatcher_URI {
+			c.say(path, "a name that is not a SPIFFE ID is accepted")
+		}
+		if s.GetMatcher().GetExact() == "" && !endsAuthority(s.GetMatcher().GetPrefix()) {
+			c.say(path, "a pattern of SPIFFE IDs is accepted")
+		}
+	}
+	if v.GetTrustChainVerification() != tlsv3.CertificateValidationContext_VERIFY_TRUST_CHAIN || v.GetAllowExpiredCertificate() {
+		c.say(path, "verification is weakened")
+	}
+}
+
+// endsAuthority tells a prefix that is a whole trust domain: spiffe://td/.
+func endsAuthority(prefix string) bool {
+	const scheme = "spiffe://"
+	return len(prefix) > len(scheme)+1 && prefix[:len(scheme)] == scheme && prefix[len(prefix)-1] == '/'
+}

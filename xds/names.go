@@ -1,0 +1,32 @@
+package xds
+
+import (
+	"strconv"
+)
+
+// authzCluster is the agent's ext_authz socket.
+const authzCluster = "signet_authz"
+
+// protocol is the only one that this version translates; mesh.Unsupported
+// refuses the others by field.
+const protocol = "http"
+
+// The names are App Mesh's (REFERENCE 4.1).
+
+func port(p uint32) string { return strconv.FormatUint(uint64(p), 10) }
+
+func ingressListenerName(bind string, p uint32) string { return "lds_ingress_" + bind + "_" + port(p) }
+
+func egressListenerName(bind string, p uint32) string { return "lds_egress_" + bind + "_" + port(p) }
+
+func ingressRouteName(p uint32) string { return "rds_ingress_" + protocol + "_" + port(p) }
+
+func egressRouteName(p uint32) string { return "rds_egress_" + protocol + "_" + port(p) }
+
+func ingressClusterName(mesh, node string, p uint32) string {
+	return "cds_ingress_" + mesh + "_" + node + "_" + protocol + "_" + port(p)
+}
+
+func egressClusterName(mesh, node string, p uint32) string {
+	return "cds_egress_" + mesh + "_" + node + "_" + protocol + "_" + port(p)
+}

@@ -1,0 +1,117 @@
+package xds
+
+import (
+	"net/http"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/mesh"
+)
+
+// defaultRequestTimeout is App Mesh's where nothing is declared (REFERENCE 4.3).
+const defaultRequestTimeout = 15 * time.Second
+
+// ingressRoutes sends everything to the application, behind the stamp.
+func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.RouteConfiguration {
+	return &routev3.RouteConfiguration{
+		Name: name,
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name:                    "application",
+			Domains:                 []string{"*"},
+			TypedPerFilterConfig:    b.stamp(),
+			ResponseHeadersToRemove: denialHeaders(),
+			Routes: []*routev3.Route{{
+				Name:  "application",
+				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_Route{Route: bounded(&routev3.RouteAction{
+					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+				}, t)},
+			}},
+		}},
+	}
+}
+
+// serviceRoutes are the routes of one service on one of its ports.
+func (b *builder) serviceRoutes(s *mesh.VirtualService, p uint32) []*routev3.Route {
+	if s.Router == nil {
+		target := mesh.WeightedTarget{Node: s.Node, Weight: 1, Port: p}
+		t := mesh.Timeout{PerRequest: defaultRequestTimeout, Idle: maxIdle}
+		if l, ok := listenerOf(s.Node, p); ok {
+			t = l.Timeout
+		}
+		return []*routev3.Route{b.route(s, mesh.Route{
+			Name: s.Node.Name, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: t,
+		})}
+	}
+	var routes []*routev3.Route
+	for _, r := range s.Router.Routes {
+		routes = append(routes, b.route(s, r))
+	}
+	return routes
+}
+
+func (b *builder) route(s *mesh.VirtualService, r mesh.Route) *routev3.Route {
+	out := &routev3.Route{Name: r.Name, Match: routeMatch(r.Match)}
+	targets, total := b.targets(s, r.Targets)
+	if total == 0 {
+		// Nothing can answer: say so, rather than let a later route take it.
+		out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusServiceUnavailable}}
+		return out
+	}
+	action := bounded(&routev3.RouteAction{RetryPolicy: b.retryPolicy(r.Retry)}, r.Timeout)
+	if len(targets) == 1 {
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0].GetName()}
+	} else {
+		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{
+			WeightedClusters: &routev3.WeightedCluster{Clusters: targets},
+		}
+	}
+	out.Action = &routev3.Route_Route{Route: action}
+	return out
+}
+
+// targets adds the clusters of a route, and their sum of weights. A target of
+// weight 0 keeps its cluster, warm for the moment when it gets a share; one
+// without a listener has nothing that could be called.
+func (b *builder) targets(s *mesh.VirtualService, ts []mesh.WeightedTarget) ([]*routev3.WeightedCluster_ClusterWeight, uint32) {
+	var (
+		clusters []*routev3.WeightedCluster_ClusterWeight
+		total    uint32
+		index    = map[string]*wrapperspb.UInt32Value{}
+	)
+	for _, t := range ts {
+		l, ok := listenerOf(t.Node, t.Port)
+		if !ok {
+			continue
+		}
+		name := b.egressCluster(s, t.Node, l)
+		total += t.Weight
+		if w := index[name]; w != nil { // the same node twice: its shares add up
+			w.Value += t.Weight
+			continue
+		}
+		w := wrapperspb.UInt32(t.Weight)
+		index[name] = w
+		clusters = append(clusters, &routev3.WeightedCluster_ClusterWeight{Name: name, Weight: w})
+	}
+	return clusters, total
+}
+
+func listenerOf(n *mesh.VirtualNode, p uint32) (mesh.Listener, bool) {
+	for _, l := range n.Listeners {
+		if l.Port == p {
+			return l, true
+		}
+	}
+	return mesh.Listener{}, false
+}
+
+// bounded sets the time that a request and a silent stream may take; 0 lifts
+// the bound, to Envoy as to App Mesh.
+func bounded(a *routev3.RouteAction, t mesh.Timeout) *routev3.RouteAction {
+	a.Timeout = duration(t.PerRequest)
+	a.IdleTimeout = duration(t.Idle)
+	return a
+}

@@ -1,0 +1,142 @@
+package xds
+
+import (
+	"net/netip"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/mesh"
+)
+
+// tlsSocket is the transport socket of both directions.
+const tlsSocket = "envoy.transport_sockets.tls"
+
+// A peer is who one side of a connection demands the other to be.
+type peer struct {
+	certificate string // what to present: the SPIFFE ID that names the secret
+	trust       string // whose authorities: the trust domain ID that names the secret
+	sans        []*tlsv3.SubjectAltNameMatcher
+}
+
+// downstream is the inbound TLS of a listener: a client must show a certificate
+// of the trust domain, and no session outlives a change of trust (SECURITY A08).
+func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
+	p := peer{certificate: b.presented(b.node, l), trust: b.bundle()}
+	if l.TLS != nil && l.TLS.ClientTrust != "" {
+		p.trust = l.TLS.ClientTrust
+	}
+	switch {
+	case l.TLS != nil && l.TLS.Clients != nil:
+		p.sans = b.exactly("clients of "+b.node.Name, l.TLS.Clients)
+	default:
+		// The slash ends the trust domain's name: spiffe://a.example.evil/ is another.
+		p.sans = []*tlsv3.SubjectAltNameMatcher{uri(&matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: p.trust + "/"},
+		})}
+	}
+	return b.socket(&tlsv3.DownstreamTlsContext{
+		CommonTlsContext:                 commonTLS(p, "h2", "http/1.1"),
+		RequireClientCertificate:         boolean(true),
+		DisableStatefulSessionResumption: true,
+		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
+			DisableStatelessSessionResumption: true,
+		},
+	})
+}
+
+// presented is the SPIFFE ID that a listener shows.
+func (b *builder) presented(n *mesh.VirtualNode, l mesh.Listener) string {
+	if l.TLS != nil && l.TLS.Certificate != "" {
+		return l.TLS.Certificate
+	}
+	return b.idOf(n)
+}
+
+// upstream is the client's TLS to one listener of a target. The server must be
+// who the mesh says it is, by SPIFFE ID, whatever address it was found at.
+func (b *builder) upstream(target *mesh.VirtualNode, l mesh.Listener, policy *mesh.ClientTLS) *corev3.TransportSocket {
+	p := peer{
+		certificate: b.idOf(b.node), trust: b.bundle(),
+		sans: b.exactly(target.Name, []string{b.presented(target, l)}),
+	}
+	if policy != nil {
+		if policy.Certificate != "" {
+			p.certificate = policy.Certificate
+		}
+		if policy.Trust != "" {
+			p.trust = policy.Trust
+		}
+		if policy.Servers != nil {
+			p.sans = b.exactly("client policy for "+target.Name, policy.Servers)
+		}
+	}
+	return b.socket(&tlsv3.UpstreamTlsContext{
+		CommonTlsContext: commonTLS(p, "http/1.1"),
+		Sni:              sni(target),
+		MaxSessionKeys:   wrapperspb.UInt32(0), // no resumption from this side either
+	})
+}
+
+// sni is the host that a target's spec names. It decides nothing: identity is
+// the SPIFFE ID. It is there for what reads connections on the way.
+func sni(n *mesh.VirtualNode) string {
+	if n.DNS == nil {
+		return ""
+	}
+	host := strings.TrimSuffix(n.DNS.Hostname, ".")
+	if _, err := netip.ParseAddr(host); err == nil {
+		return "" // RFC 6066 section 3: no literal addresses
+	}
+	return host
+}
+
+// commonTLS has TLS 1.3 only (DESIGN decision 14), secrets by SDS only (XDS.md
+// R10), and a peer that is verified by its URI SAN.
+func commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
+	return &tlsv3.CommonTlsContext{
+		TlsParams: &tlsv3.TlsParameters{
+			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+			TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		},
+		AlpnProtocols:                  alpn,
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(p.certificate)},
+		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: p.sans},
+				ValidationContextSdsSecretConfig: secret(p.trust),
+			},
+		},
+	}
+}
+
+func secret(name string) *tlsv3.SdsSecretConfig {
+	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: fromADS()}
+}
+
+func (b *builder) socket(context proto.Message) *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name:       tlsSocket,
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: b.any(context)},
+	}
+}
+
+// exactly accepts these SPIFFE IDs. No list at all would accept anyone.
+func (b *builder) exactly(where string, ids []string) []*tlsv3.SubjectAltNameMatcher {
+	if len(ids) == 0 {
+		b.fail(errNoNames(where))
+	}
+	var ms []*tlsv3.SubjectAltNameMatcher
+	for _, id := range ids {
+		ms = append(ms, uri(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}}))
+	}
+	return ms
+}
+
+func uri(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {
+	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m}
+}

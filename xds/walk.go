@@ -1,0 +1,102 @@
+package xds
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// visited is one message found by walk.
+type visited struct {
+	path    string          // for people
+	m       proto.Message   // never an Any
+	parents []proto.Message // from the root to m's parent; Anys are left out
+	packed  bool            // the root, or out of an Any: nothing has validated it with its parent
+}
+
+// walk visits m and every message in it, through Any as well, parents first.
+// An Any that cannot be opened is reported to opaque: nobody may say that all
+// is well of what nobody has read.
+func walk(m proto.Message, visit func(visited), opaque func(path, typeURL string)) {
+	w := walker{visit: visit, opaque: opaque}
+	w.message(visited{path: string(m.ProtoReflect().Descriptor().Name()), m: m, packed: true})
+}
+
+type walker struct {
+	visit  func(visited)
+	opaque func(path, typeURL string)
+}
+
+func (w walker) message(v visited) {
+	if a, ok := v.m.(*anypb.Any); ok {
+		inner, err := a.UnmarshalNew()
+		if err != nil {
+			w.opaque(v.path, a.GetTypeUrl())
+			return
+		}
+		v.m, v.packed = inner, true
+		w.message(v)
+		return
+	}
+	w.visit(v)
+	parents := append(v.parents[:len(v.parents):len(v.parents)], v.m)
+	v.m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		w.field(visited{path: v.path + "." + string(f.Name()), parents: parents}, f, value)
+		return true
+	})
+}
+
+// field visits the messages of one field; v has the path and the parents.
+func (w walker) field(v visited, f protoreflect.FieldDescriptor, value protoreflect.Value) {
+	at := func(path string, m protoreflect.Message) {
+		w.message(visited{path: path, m: m.Interface(), parents: v.parents})
+	}
+	switch {
+	case f.IsMap():
+		if f.MapValue().Message() == nil {
+			return
+		}
+		value.Map().Range(func(k protoreflect.MapKey, m protoreflect.Value) bool {
+			at(fmt.Sprintf("%s[%s]", v.path, k), m.Message())
+			return true
+		})
+	case f.Message() == nil:
+	case f.IsList():
+		for i := range value.List().Len() {
+			at(fmt.Sprintf("%s[%d]", v.path, i), value.List().Get(i).Message())
+		}
+	default:
+		at(v.path, value.Message())
+	}
+}
+
+// parent returns the nearest parent of type M.
+func parent[M proto.Message](v visited) (M, bool) {
+	for i := len(v.parents) - 1; i >= 0; i-- {
+		if m, ok := v.parents[i].(M); ok {
+			return m, true
+		}
+	}
+	var none M
+	return none, false
+}
+
+// validate applies the constraints that Envoy's protobufs carry to m and to
+// every extension in it: the generated validators do not look into an Any.
+func validate(m proto.Message) []error {
+	var errs []error
+	walk(m, func(v visited) {
+		a, ok := v.m.(interface{ ValidateAll() error })
+		if !ok || !v.packed {
+			return
+		}
+		if err := a.ValidateAll(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", v.path, err))
+		}
+	}, func(path, typeURL string) {
+		errs = append(errs, fmt.Errorf("%s: unknown type %q", path, typeURL))
+	})
+	return errs
+}
