@@ -106,7 +106,7 @@ type SubjectAlternativeNames struct {
 
 // SubjectAlternativeNameMatchers match exactly; the API has nothing looser.
 type SubjectAlternativeNameMatchers struct {
-	Exact []string `yaml:"exact" json:"exact" check:"required each.len=1..254"`
+	Exact []string `yaml:"exact" json:"exact" check:"required items=1.. each.len=1..254"`
 }
 
 func (p *ClientPolicy) applyDefaults() {

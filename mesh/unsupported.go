@@ -16,3 +16,193 @@ package mesh
 //	VirtualRouter     one listener of protocol http; httpRoute with match.prefix or match.path.exact,
 //	                  headers (exact, prefix, suffix, present, invert), match.port if it is the
 //	                  listener's; weightedTargets with port; timeout; retryPolicy; priority
+
+import (
+	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Unsupported names what r asks for and this version does not translate, each
+// by its field path and place. Whoever applies r must refuse it if there is any.
+func Unsupported(r *Resource) []*Error {
+	u := &lacking{doc: r.Doc}
+	switch s := r.Spec.(type) {
+	case *MeshSpec:
+		u.mesh(s)
+	case *VirtualNodeSpec:
+		u.virtualNode(s)
+	case *VirtualRouterSpec:
+		u.virtualRouter(s)
+	case *VirtualServiceSpec:
+	case *VirtualGatewaySpec:
+		u.add("kind", "virtual gateways are not translated yet")
+	case *GatewayRouteSpec:
+		u.add("kind", "gateway routes are not translated yet: there are no virtual gateways")
+	case *BackendGroupSpec:
+		u.add("kind", "backend groups are not translated yet: list the services in spec.backends")
+	default:
+		u.add("kind", fmt.Sprintf("kind %s is not translated", r.Kind))
+	}
+	sortErrors(u.errs)
+	return u.errs
+}
+
+// lacking collects what is missing.
+type lacking struct {
+	doc  *Document
+	errs Errors
+}
+
+func (u *lacking) add(path, msg string) {
+	u.errs = append(u.errs, u.doc.fieldError(path, "not supported: "+msg))
+}
+
+func (u *lacking) when(lacks bool, path, msg string) {
+	if lacks {
+		u.add(path, msg)
+	}
+}
+
+func (u *lacking) mesh(s *MeshSpec) {
+	u.when(s.EgressFilter != nil && s.EgressFilter.Type != EgressDropAll,
+		"spec.egressFilter.type", "only DROP_ALL; traffic to undeclared destinations is refused")
+	if d := s.MeshServiceDiscovery; d != nil {
+		u.when(d.IPPreference == "IPv6_ONLY" || d.IPPreference == "IPv6_PREFERRED",
+			"spec.meshServiceDiscovery.ipPreference", "IPv6; leave it out or prefer IPv4")
+	}
+}
+
+func (u *lacking) virtualNode(s *VirtualNodeSpec) {
+	for i := range s.Listeners {
+		u.listener(fmt.Sprintf("spec.listeners[%d]", i), &s.Listeners[i])
+	}
+	if d := s.ServiceDiscovery; d != nil {
+		u.when(d.AWSCloudMap != nil, "spec.serviceDiscovery.awsCloudMap",
+			"AWS Cloud Map; leave serviceDiscovery out and let agents register the endpoints, or use dns")
+	}
+	u.when(len(s.BackendGroups) > 0, "spec.backendGroups", "backend groups; list the services in spec.backends")
+	if s.BackendDefaults != nil {
+		u.clientPolicy("spec.backendDefaults.clientPolicy", s.BackendDefaults.ClientPolicy)
+	}
+	for i := range s.Backends {
+		u.clientPolicy(fmt.Sprintf("spec.backends[%d].virtualService.clientPolicy", i), s.Backends[i].VirtualService.ClientPolicy)
+	}
+	if s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
+		u.when(s.Logging.AccessLog.File.Format != nil, "spec.logging.accessLog.file.format", "access log formats; the path alone is")
+	}
+}
+
+func (u *lacking) listener(path string, l *VirtualNodeListener) {
+	u.protocol(path+".portMapping.protocol", l.PortMapping.Protocol)
+	u.when(l.ConnectionPool != nil, path+".connectionPool", "connection pools")
+	u.when(l.OutlierDetection != nil, path+".outlierDetection", "outlier detection")
+	if t := l.Timeout; t != nil {
+		// A timeout of another protocol comes only with a listener of that protocol.
+		u.when(t.GRPC != nil, path+".timeout.grpc", "only timeout.http")
+		u.when(t.HTTP2 != nil, path+".timeout.http2", "only timeout.http")
+		u.when(t.TCP != nil, path+".timeout.tcp", "only timeout.http")
+	}
+	if h := l.HealthCheck; h != nil {
+		u.when(h.Protocol != "http", path+".healthCheck.protocol", "health checks by "+h.Protocol+"; only by http")
+	}
+	u.listenerTLS(path+".tls", l.TLS)
+}
+
+func (u *lacking) protocol(path, protocol string) {
+	switch protocol {
+	case "http":
+	case "tcp":
+		u.add(path, "tcp, until TCP listeners are authorized")
+	default:
+		u.add(path, protocol+"; only http")
+	}
+}
+
+func (u *lacking) listenerTLS(path string, t *ListenerTLS) {
+	if t == nil {
+		return
+	}
+	u.when(t.Certificate.File != nil, path+".certificate.file", "certificates from files; use acm or sds, or leave tls out")
+	u.secretID(path+".certificate.sds.secretName", t.Certificate.SDS)
+	if v := t.Validation; v != nil {
+		u.when(v.Trust.File != nil, path+".validation.trust.file", "authorities from files; use sds")
+		u.secretTrust(path+".validation.trust.sds.secretName", v.Trust.SDS)
+		u.names(path+".validation.subjectAlternativeNames.match.exact", v.SubjectAlternativeNames)
+	}
+}
+
+func (u *lacking) clientPolicy(path string, p *ClientPolicy) {
+	if p == nil || p.TLS == nil {
+		return
+	}
+	t := p.TLS
+	path += ".tls"
+	u.when(t.Enforce != nil && !*t.Enforce, path+".enforce", "servers are always validated; leave it out or set true")
+	u.when(len(t.Ports) > 0, path+".ports", "a policy holds for all ports")
+	if c := t.Certificate; c != nil {
+		u.when(c.File != nil, path+".certificate.file", "certificates from files; use sds, or leave the policy out")
+		u.secretID(path+".certificate.sds.secretName", c.SDS)
+	}
+	u.when(t.Validation.Trust.File != nil, path+".validation.trust.file", "authorities from files; use acm or sds")
+	u.secretTrust(path+".validation.trust.sds.secretName", t.Validation.Trust.SDS)
+	u.names(path+".validation.subjectAlternativeNames.match.exact", t.Validation.SubjectAlternativeNames)
+}
+
+// secretID: a certificate by SDS is an SVID, named by its SPIFFE ID.
+func (u *lacking) secretID(path string, c *TLSSDSCertificate) {
+	if c == nil {
+		return
+	}
+	id, err := spiffeid.FromString(c.SecretName)
+	u.when(err != nil || id.Path() == "", path, fmt.Sprintf("%q; only a SPIFFE ID names a certificate", clip(c.SecretName)))
+}
+
+// secretTrust: a bundle by SDS is named by its trust domain's ID (SPIFFE-ID 2.4).
+func (u *lacking) secretTrust(path string, t *TLSSDSTrust) {
+	if t == nil {
+		return
+	}
+	id, err := spiffeid.FromString(t.SecretName)
+	u.when(err != nil || id.Path() != "", path, fmt.Sprintf("%q; only a trust domain's ID (spiffe://<trust domain>) names a bundle", clip(t.SecretName)))
+}
+
+// names: certificates carry a SPIFFE ID and nothing else that could match.
+func (u *lacking) names(path string, s *SubjectAlternativeNames) {
+	for i, name := range s.exact() {
+		id, err := spiffeid.FromString(name)
+		u.when(err != nil || id.Path() == "", fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q; only SPIFFE IDs are compared", clip(name)))
+	}
+}
+
+func (u *lacking) virtualRouter(s *VirtualRouterSpec) {
+	for i, l := range s.Listeners {
+		u.protocol(fmt.Sprintf("spec.listeners[%d].portMapping.protocol", i), l.PortMapping.Protocol)
+		u.when(i > 0, fmt.Sprintf("spec.listeners[%d]", i), "more than one listener of a router")
+	}
+	for i := range s.Routes {
+		path := fmt.Sprintf("spec.routes[%d]", i)
+		r := &s.Routes[i]
+		u.when(r.GRPCRoute != nil, path+".grpcRoute", "gRPC routes; only httpRoute")
+		u.when(r.HTTP2Route != nil, path+".http2Route", "HTTP/2 routes; only httpRoute")
+		u.when(r.TCPRoute != nil, path+".tcpRoute", "TCP routes, until TCP listeners are authorized")
+		if r.HTTPRoute != nil {
+			u.match(path+".httpRoute.match", &r.HTTPRoute.Match)
+		}
+	}
+}
+
+func (u *lacking) match(path string, m *HTTPRouteMatch) {
+	u.when(m.Method != "", path+".method", "matching by method")
+	u.when(m.Scheme != "", path+".scheme", "matching by scheme")
+	u.when(len(m.QueryParameters) > 0, path+".queryParameters", "matching by query parameter")
+	u.when(m.Path != nil && m.Path.Regex != "", path+".path.regex", "matching by regular expression; use prefix or path.exact")
+	for i, h := range m.Headers {
+		if h.Match == nil {
+			continue
+		}
+		header := fmt.Sprintf("%s.headers[%d].match", path, i)
+		u.when(h.Match.Regex != "", header+".regex", "matching by regular expression; use exact, prefix or suffix")
+		u.when(h.Match.Range != nil, header+".range", "matching by range; use exact, prefix or suffix")
+	}
+}

@@ -156,7 +156,7 @@ type FileAccessLog struct {
 
 // LoggingFormat has exactly one member.
 type LoggingFormat struct {
-	JSON []JSONFormatRef `yaml:"json,omitempty" json:"json,omitempty" check:"one"`
+	JSON []JSONFormatRef `yaml:"json,omitempty" json:"json,omitempty" check:"one items=1.."`
 	Text string          `yaml:"text,omitempty" json:"text,omitempty" check:"one len=1..1000"`
 }
 

@@ -22,7 +22,7 @@ type RouteSpec struct {
 	HTTPRoute  *HTTPRoute `yaml:"httpRoute,omitempty" json:"httpRoute,omitempty" check:"one"`
 	HTTP2Route *HTTPRoute `yaml:"http2Route,omitempty" json:"http2Route,omitempty" check:"one"`
 	TCPRoute   *TCPRoute  `yaml:"tcpRoute,omitempty" json:"tcpRoute,omitempty" check:"one"`
-	// Priority: 0 is tried first; a route without one comes after all that have one.
+	// Priority: 0 is tried first, 1000 (also where absent) last.
 	Priority *int64 `yaml:"priority,omitempty" json:"priority,omitempty" check:"min=0 max=1000"`
 }
 

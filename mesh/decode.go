@@ -1,0 +1,230 @@
+package mesh
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"slices"
+	"sort"
+	"strings"
+)
+
+// maxErrors is where a hopeless document stops being explained.
+const maxErrors = 100
+
+// decoder fills Go values from a tree and collects every mistake.
+type decoder struct {
+	src    *source
+	ignore map[string]bool // paths that are read without effect
+	errs   Errors
+}
+
+func (dec *decoder) fail(at pos, path, msg string) {
+	if len(dec.errs) < maxErrors {
+		dec.errs = append(dec.errs, dec.src.errorAt(at, path, msg))
+	}
+}
+
+func (dec *decoder) done() error {
+	sortErrors(dec.errs)
+	return dec.errs.orNil()
+}
+
+func sortErrors(errs Errors) {
+	sort.SliceStable(errs, func(i, j int) bool {
+		a, b := errs[i], errs[j]
+		if a.Line != b.Line {
+			return a.Line < b.Line
+		}
+		return a.Column < b.Column
+	})
+}
+
+// field decodes a required member of a document.
+func (dec *decoder) field(path string, parent pos, v *value, into any) {
+	p := reflect.ValueOf(into)
+	if p.Kind() != reflect.Pointer || p.IsNil() {
+		panic(fmt.Sprintf("internal error: decode into %T", into))
+	}
+	if v == nil {
+		dec.fail(parent, path, "is required")
+		return
+	}
+	dec.into(path, v, p.Elem(), rule{})
+}
+
+var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
+
+// into decodes one value that is not null.
+func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
+	if to.Kind() == reflect.Pointer {
+		to.Set(reflect.New(to.Type().Elem()))
+		dec.into(path, v, to.Elem(), r)
+		return
+	}
+	if reflect.PointerTo(to.Type()).Implements(textUnmarshaler) {
+		dec.text(path, v, to)
+		return
+	}
+	switch to.Kind() {
+	case reflect.Struct:
+		dec.structure(path, v, to)
+	case reflect.Slice:
+		dec.list(path, v, to, r)
+	case reflect.Map:
+		dec.mapping(path, v, to)
+	case reflect.String:
+		if dec.wants(path, v, isString) {
+			to.SetString(v.text)
+			dec.check(path, v.at, r.text(v.text))
+		}
+	case reflect.Bool:
+		if dec.wants(path, v, isBool) {
+			to.SetBool(v.flag)
+		}
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		dec.integer(path, v, to, r)
+	default:
+		panic(fmt.Sprintf("internal error: %s: cannot decode into %s", path, to.Type()))
+	}
+}
+
+// wants reports a value of another shape, with the way out where it is known.
+func (dec *decoder) wants(path string, v *value, want shape) bool {
+	if v.shape == want {
+		return true
+	}
+	hint := ""
+	switch {
+	case want == isString && v.shape < isString && v.shape != isNull:
+		hint = ": quote it"
+	case want != isString && v.shape == isString && (want == isInt || want == isBool):
+		hint = ": without quotes"
+	}
+	dec.fail(v.at, path, fmt.Sprintf("must be %s, is %s%s", want, v.shape, hint))
+	return false
+}
+
+func (dec *decoder) check(path string, at pos, problem string) {
+	if problem != "" {
+		dec.fail(at, path, problem)
+	}
+}
+
+func (dec *decoder) text(path string, v *value, to reflect.Value) {
+	if !dec.wants(path, v, isString) {
+		return
+	}
+	if err := to.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(v.text)); err != nil {
+		dec.fail(v.at, path, err.Error())
+	}
+}
+
+func (dec *decoder) integer(path string, v *value, to reflect.Value, r rule) {
+	if !dec.wants(path, v, isInt) {
+		return
+	}
+	if problem := r.number(v.number); problem != "" {
+		dec.fail(v.at, path, problem)
+		return
+	}
+	switch {
+	case to.CanInt() && !to.OverflowInt(v.number):
+		to.SetInt(v.number)
+	case to.CanUint() && v.number >= 0 && !to.OverflowUint(uint64(v.number)):
+		to.SetUint(uint64(v.number))
+	default:
+		dec.fail(v.at, path, fmt.Sprintf("%d is out of range", v.number))
+	}
+}
+
+// list leaves an empty list nil: absent and empty mean the same in this model.
+func (dec *decoder) list(path string, v *value, to reflect.Value, r rule) {
+	if !dec.wants(path, v, isList) {
+		return
+	}
+	dec.check(path, v.at, r.items.problem("items", len(v.items)))
+	if len(v.items) == 0 {
+		return
+	}
+	out := reflect.MakeSlice(to.Type(), len(v.items), len(v.items))
+	for i, item := range v.items {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if item.shape == isNull {
+			dec.fail(item.at, at, "is empty")
+			continue
+		}
+		dec.into(at, item, out.Index(i), r.ofEach())
+	}
+	to.Set(out)
+}
+
+func (dec *decoder) mapping(path string, v *value, to reflect.Value) {
+	if !dec.wants(path, v, isMap) || len(v.fields) == 0 {
+		return
+	}
+	out := reflect.MakeMapWithSize(to.Type(), len(v.fields))
+	for _, f := range v.fields {
+		at := fmt.Sprintf("%s[%q]", path, f.name)
+		if f.val.shape == isNull {
+			dec.fail(f.at, at, "is empty")
+			continue
+		}
+		member := reflect.New(to.Type().Elem()).Elem()
+		dec.into(at, f.val, member, rule{})
+		out.SetMapIndex(reflect.ValueOf(f.name).Convert(to.Type().Key()), member)
+	}
+	to.Set(out)
+}
+
+func (dec *decoder) structure(path string, v *value, to reflect.Value) {
+	if !dec.wants(path, v, isMap) {
+		return
+	}
+	members := membersOf(to.Type())
+	names := make([]string, len(members))
+	for i, m := range members {
+		names[i] = m.name
+		dec.member(path+"."+m.name, v, m, to.Field(m.index))
+	}
+	for _, f := range v.fields {
+		if at := path + "." + f.name; !slices.Contains(names, f.name) && !dec.ignore[at] {
+			dec.fail(f.at, at, unknownField(f.name, names))
+		}
+	}
+	dec.oneOf(path, v, members)
+}
+
+func (dec *decoder) member(path string, parent *value, m member, to reflect.Value) {
+	v := parent.get(m.name)
+	if v != nil {
+		dec.into(path, v, to, m.rule)
+		return
+	}
+	if m.rule.required {
+		dec.fail(parent.at, path, "is required")
+	}
+}
+
+// oneOf checks a union: of the members so marked exactly one is given.
+func (dec *decoder) oneOf(path string, v *value, members []member) {
+	var all, given []string
+	for _, m := range members {
+		if !m.rule.one {
+			continue
+		}
+		all = append(all, m.name)
+		if v.get(m.name) != nil {
+			given = append(given, m.name)
+		}
+	}
+	if len(all) == 0 || len(given) == 1 {
+		return
+	}
+	has := "none is given"
+	if len(given) > 1 {
+		has = strings.Join(given, " and ") + " are given"
+	}
+	dec.fail(v.at, path, fmt.Sprintf("needs exactly one of %s; %s", strings.Join(all, ", "), has))
+}

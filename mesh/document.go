@@ -1,0 +1,211 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Document is one object of a manifest: its envelope, and a spec that its
+// owner decodes. The envelope of a foreign group is read, not judged.
+type Document struct {
+	APIVersion, Kind, Name, Namespace, File string
+
+	Line   int // of its first field
+	Labels map[string]string
+	// Annotations, like Labels, are filled for our own groups only.
+	Annotations map[string]string
+
+	src  *source
+	root *value
+}
+
+// Foreign says that the document is of another API group than ours.
+func (d *Document) Foreign() bool { return !isOurs(d.APIVersion) }
+
+func isOurs(apiVersion string) bool {
+	group, _, _ := strings.Cut(apiVersion, "/")
+	for _, ours := range []string{GroupVersion, SignetGroupVersion} {
+		if g, _, _ := strings.Cut(ours, "/"); g == group {
+			return true // in another version as well: refused by name, not skipped
+		}
+	}
+	return false
+}
+
+func isForeign(root *value) bool {
+	v := root.get("apiVersion")
+	return v != nil && v.shape == isString && !isOurs(v.text)
+}
+
+func newDocuments(src *source, root *value) ([]*Document, error) {
+	if root.shape == isNull {
+		return nil, nil
+	}
+	d := &Document{File: src.file, Line: root.at.line, src: src, root: root}
+	if root.shape != isMap {
+		return nil, d.errorAt(root.at, "", fmt.Sprintf("is %s, not a manifest with apiVersion and kind", root.shape))
+	}
+	text := func(v *value) string {
+		if v == nil || v.shape != isString {
+			return ""
+		}
+		return v.text
+	}
+	d.APIVersion, d.Kind = text(root.get("apiVersion")), text(root.get("kind"))
+	if d.APIVersion == "v1" && d.Kind == "List" {
+		return listItems(src, root)
+	}
+	meta := root.get("metadata")
+	d.Name, d.Namespace = text(meta.get("name")), text(meta.get("namespace"))
+	for _, name := range []string{"apiVersion", "kind"} {
+		if text(root.get(name)) == "" {
+			return nil, d.errorAt(root.at, name, "is missing")
+		}
+	}
+	if d.Foreign() {
+		return []*Document{d}, nil
+	}
+	return []*Document{d}, d.readEnvelope()
+}
+
+func listItems(src *source, root *value) ([]*Document, error) {
+	items := root.get("items")
+	if items == nil || items.shape != isList {
+		return nil, nil
+	}
+	var docs []*Document
+	var errs Errors
+	for _, item := range items.items {
+		if k := item.get("kind"); k != nil && k.text == "List" {
+			errs = append(errs, src.errorAt(item.at, "items", "a list in a list is not accepted"))
+			continue
+		}
+		ds, err := newDocuments(src, item)
+		docs = append(docs, ds...)
+		errs = append(errs, AsErrors(err)...)
+	}
+	return docs, errs.orNil()
+}
+
+// objectMeta is what is kept of Kubernetes' ObjectMeta.
+type objectMeta struct {
+	Name        string            `yaml:"name" check:"required len=1..253 pattern=segment"`
+	Namespace   string            `yaml:"namespace,omitempty" check:"len=0..63 pattern=namespace"`
+	Labels      map[string]string `yaml:"labels,omitempty"`
+	Annotations map[string]string `yaml:"annotations,omitempty"`
+}
+
+// What an API server adds to an object: read without effect, and said so by
+// Warnings, so that the output of kubectl can be applied as it is.
+var (
+	serverFields     = []string{"status"}
+	serverMetaFields = []string{
+		"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
+		"generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid",
+	}
+)
+
+// readEnvelope checks all but the spec.
+func (d *Document) readEnvelope() error {
+	dec := &decoder{src: d.src}
+	known := append([]string{"apiVersion", "kind", "metadata", "spec"}, serverFields...)
+	for _, f := range d.root.fields {
+		if !slices.Contains(known, f.name) {
+			dec.fail(f.at, f.name, unknownField(f.name, known))
+		}
+	}
+	if d.APIVersion != GroupVersion && d.APIVersion != SignetGroupVersion {
+		dec.fail(d.root.get("apiVersion").at, "apiVersion", fmt.Sprintf("%q is not known; use %s or %s", d.APIVersion, GroupVersion, SignetGroupVersion))
+	}
+	dec.ignore = map[string]bool{}
+	for _, name := range serverMetaFields {
+		dec.ignore["metadata."+name] = true
+	}
+	var meta objectMeta
+	dec.field("metadata", d.root.at, d.root.get("metadata"), &meta)
+	d.Labels, d.Annotations = meta.Labels, meta.Annotations
+	return dec.done()
+}
+
+// ignored lists what an API server added.
+func (d *Document) ignored() []field {
+	var out []field
+	for _, f := range d.root.fields {
+		if slices.Contains(serverFields, f.name) {
+			out = append(out, f)
+		}
+	}
+	if meta := d.root.get("metadata"); meta != nil {
+		for _, f := range meta.fields {
+			if slices.Contains(serverMetaFields, f.name) {
+				out = append(out, field{name: "metadata." + f.name, at: f.at, val: f.val})
+			}
+		}
+	}
+	return out
+}
+
+// Decode reads the spec into a struct, strictly: an unknown field, a field
+// given twice and a value of the wrong type are errors, and all are reported.
+// Fields are named by their yaml (else json) tags; `check` tags are obeyed.
+func (d *Document) Decode(into any) error {
+	dec := &decoder{src: d.src}
+	spec := d.root.get("spec")
+	if spec == nil { // an absent spec is an empty one
+		spec = &value{shape: isMap, at: d.root.at}
+	}
+	dec.field("spec", d.root.at, spec, into)
+	return dec.done()
+}
+
+// FieldError is an error at the field's place, or that of the nearest field
+// above it that was written.
+func (d *Document) FieldError(path, msg string) error { return d.fieldError(path, msg) }
+
+func (d *Document) fieldError(path, msg string) *Error {
+	if d == nil || d.root == nil {
+		return &Error{Field: path, Msg: msg}
+	}
+	return d.errorAt(d.find(path), path, msg)
+}
+
+func (d *Document) errorAt(at pos, path, msg string) *Error { return d.src.errorAt(at, path, msg) }
+
+// find follows a path such as spec.routes[1].name as far as it was written.
+func (d *Document) find(path string) pos {
+	v, at := d.root, d.root.at
+	for path != "" {
+		name, rest := path, ""
+		if i := strings.IndexAny(path[1:], ".["); i >= 0 {
+			name, rest = path[:i+1], path[i+1:]
+		}
+		path = strings.TrimPrefix(rest, ".")
+		next, nextAt := v.step(name)
+		if next == nil {
+			return at
+		}
+		v, at = next, nextAt
+	}
+	return at
+}
+
+// step goes to a member ("name") or an item ("[3]").
+func (v *value) step(name string) (*value, pos) {
+	if index, ok := strings.CutPrefix(name, "["); ok {
+		i := -1
+		if n, err := fmt.Sscanf(index, "%d]", &i); n != 1 || err != nil || i < 0 || i >= len(v.items) {
+			return nil, pos{}
+		}
+		return v.items[i], v.items[i].at
+	}
+	for _, f := range v.fields {
+		if f.name == name {
+			if len(f.val.fields)+len(f.val.items) > 0 || f.val.shape == isNull {
+				return f.val, f.at // a block's place is its key
+			}
+			return f.val, f.val.at
+		}
+	}
+	return nil, pos{}
+}

@@ -1,0 +1,198 @@
+package mesh_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/mesh"
+)
+
+func TestGraphResolvesReferencesAndARNs(t *testing.T) {
+	g := graphOf(t, shop(t))
+	web := g.Node("shop", "web")
+	var backends []string
+	for _, s := range web.Backends {
+		backends = append(backends, s.Name)
+	}
+	if want := []string{"orders.local", "stock.local"}; !slices.Equal(backends, want) {
+		t.Errorf("backends of web: %v, want %v", backends, want)
+	}
+	if s := g.Service("shop", "Orders.LOCAL"); s == nil || s.Router != g.Router("shop", "orders") {
+		t.Errorf("orders.local does not lead to its router: %+v", s)
+	}
+	if s := g.Service("shop", "stock.local"); s == nil || s.Node != g.Node("shop", "stock") {
+		t.Errorf("stock.local does not lead to its node: %+v", s)
+	}
+	if got, want := g.Meshes(), []string{"shop"}; !slices.Equal(got, want) {
+		t.Errorf("meshes %v, want %v", got, want)
+	}
+	if len(g.Nodes("shop")) != 4 || len(g.Services("shop")) != 2 || len(g.Routers("shop")) != 1 || g.Mesh("shop") == nil {
+		t.Error("the graph lacks something")
+	}
+	if g.Node("other", "web") != nil || g.Service("other", "x") != nil || g.Router("other", "x") != nil || g.Mesh("other") != nil {
+		t.Error("a mesh that does not exist has something")
+	}
+}
+
+func TestRoutesAreTriedInAppMeshOrder(t *testing.T) {
+	var names []string
+	for _, r := range graphOf(t, shop(t)).Router("shop", "orders").Routes {
+		names = append(names, r.Name)
+	}
+	if want := []string{"testers", "exact", "long", "all"}; !slices.Equal(names, want) {
+		t.Errorf("order %v, want %v", names, want)
+	}
+}
+
+func TestRouteCarriesWeightsPortsTimeoutsAndRetries(t *testing.T) {
+	g := graphOf(t, shop(t))
+	routes := g.Router("shop", "orders").Routes
+	all, testers := routes[3], routes[0]
+	got := map[string][2]uint32{}
+	for _, w := range all.Targets {
+		got[w.Node.Name] = [2]uint32{w.Weight, w.Port}
+	}
+	if d := cmp.Diff(map[string][2]uint32{"orders-v1": {90, 9001}, "orders-v2": {10, 9002}}, got); d != "" {
+		t.Error(d)
+	}
+	want := &mesh.Retry{MaxRetries: 2, PerTry: 5 * time.Second, HTTP: []string{"gateway-error"}, TCP: []string{"connection-error"}}
+	if d := cmp.Diff(want, all.Retry); d != "" {
+		t.Error(d)
+	}
+	if all.Timeout != (mesh.Timeout{PerRequest: 15 * time.Second, Idle: 300 * time.Second}) {
+		t.Errorf("default timeouts are %+v", all.Timeout)
+	}
+	if testers.Timeout.PerRequest != 0 || testers.Retry != nil {
+		t.Errorf("testers: %+v", testers)
+	}
+	headers := []mesh.HeaderMatch{{Name: "x-tester", Prefix: "t"}, {Name: "x-off", Present: true, Invert: true}}
+	if d := cmp.Diff(headers, testers.Match.Headers); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestListenerCarriesTLSProbeAndTimeouts(t *testing.T) {
+	g := graphOf(t, shop(t))
+	probe := &mesh.Probe{Protocol: "http", Path: "/healthz", Port: 9001, Interval: 5 * time.Second, Timeout: 2 * time.Second, Healthy: 2, Unhealthy: 3}
+	if d := cmp.Diff(probe, g.Node("shop", "orders-v1").Listeners[0].Probe); d != "" {
+		t.Error(d)
+	}
+	if got, want := g.Node("shop", "web").Listeners[0].Timeout, (mesh.Timeout{PerRequest: time.Minute}); got != want {
+		t.Errorf("timeouts of web %+v, want %+v", got, want)
+	}
+	strict := &mesh.TLS{
+		Mode: mesh.TLSStrict, Certificate: "spiffe://example.org/shop/stock", ClientTrust: "spiffe://example.org",
+		Clients: []string{"spiffe://example.org/shop/web"},
+	}
+	if d := cmp.Diff(strict, g.Node("shop", "stock").Listeners[0].TLS); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(&mesh.TLS{Mode: mesh.TLSStrict}, g.Node("shop", "orders-v2").Listeners[1].TLS); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestBackendPolicyPrecedesTheDefault(t *testing.T) {
+	g := graphOf(t, shop(t))
+	web := g.Node("shop", "web")
+	own := &mesh.ClientTLS{
+		Certificate: "spiffe://example.org/shop/web", Trust: "spiffe://example.org",
+		Servers: []string{"spiffe://example.org/shop/stock"},
+	}
+	if d := cmp.Diff(own, web.ClientTLS(g.Service("shop", "stock.local"))); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(&mesh.ClientTLS{}, web.ClientTLS(g.Service("shop", "orders.local"))); d != "" {
+		t.Error(d)
+	}
+	if g.Node("shop", "stock").ClientTLS(g.Service("shop", "orders.local")) != nil {
+		t.Error("a node without backends has a client policy")
+	}
+}
+
+func TestHealthChecksNameThoseWhoProbe(t *testing.T) {
+	checks := graphOf(t, shop(t)).HealthChecks()
+	if len(checks) != 1 {
+		t.Fatalf("got %d health checks, want 1", len(checks))
+	}
+	c := checks[0]
+	if c.Mesh != "shop" || c.Node != "orders-v1" || c.Method != "GET" || c.Path != "/healthz" {
+		t.Errorf("got %+v", c)
+	}
+	if len(c.Callers) != 1 || c.Callers[0].Name != "web" {
+		t.Errorf("callers %v, want web", c.Callers)
+	}
+}
+
+// manifest is the head of an App Mesh object, to which a test adds its spec.
+func manifest(kind, name string) string {
+	return "apiVersion: appmesh.k8s.aws/v1beta2\nkind: " + kind + "\nmetadata: {name: " + name + "}\n"
+}
+
+func TestDanglingReferenceNamesBothEndsAndItsLine(t *testing.T) {
+	content := manifest("Mesh", "m") + "---\n" + manifest("VirtualNode", "web") +
+		"spec:\n  backends:\n  - virtualService:\n      virtualServiceRef: {name: gone, namespace: far}\n"
+	_, err := mesh.NewGraph(parseAll(t, "m.yaml", []byte(content)))
+	want := "m.yaml:11:7: spec.backends[0].virtualService.virtualServiceRef: virtualNode web refers to virtualService gone in namespace far, which does not exist in mesh m"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+func TestGraphRefuses(t *testing.T) {
+	m := manifest("Mesh", "m") + "---\n"
+	node := manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}]}\n---\n"
+	two := manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}, {portMapping: {port: 2, protocol: http}}]}\n---\n"
+	route := func(target string) string {
+		return manifest("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}], routes: [{name: x, httpRoute: {match: {prefix: /}, action: {weightedTargets: [" + target + "]}}}]}\n"
+	}
+	for what, row := range map[string]struct{ content, want string }{
+		"no mesh":           {manifest("VirtualNode", "n"), "virtualNode n belongs to no mesh"},
+		"two meshes":        {m + manifest("Mesh", "m2") + "---\n" + manifest("VirtualNode", "n"), "spec.meshRef: virtualNode n must say its mesh; there are: m, m2"},
+		"unknown mesh":      {m + manifest("VirtualNode", "n") + "spec: {meshRef: {name: x}}", `spec.meshRef.name: virtualNode n refers to mesh "x"`},
+		"same object":       {m + node + node, "virtualNode n exists already (g.yaml:5)"},
+		"same name":         {m + node + manifest("VirtualNode", "k") + "spec: {awsName: n}", `has the App Mesh name "n" of virtualNode n`},
+		"same host":         {m + manifest("VirtualService", "s") + "---\n" + manifest("VirtualService", "k") + "spec: {awsName: S}", `has the App Mesh name "S" of virtualService s`},
+		"no listener":       {m + manifest("VirtualNode", "n") + "---\n" + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualNode n has no listener"},
+		"wrong port":        {m + node + route("{virtualNodeRef: {name: n}, weight: 1, port: 7}"), "weightedTargets[0].port: virtualNode n has no listener on port 7"},
+		"missing port":      {m + two + route("{virtualNodeRef: {name: n}, weight: 1}"), "weightedTargets[0].port: is required: virtualNode n has 2 listeners"},
+		"missing target":    {m + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualRouter r refers to virtualNode n, which does not exist"},
+		"foreign ARN":       {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/x/virtualNode/n', weight: 1}"), "which is of mesh x"},
+		"dangling ARN":      {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/m/virtualNode/x', weight: 1}"), "virtualNode/x, which does not exist"},
+		"silent provider":   {m + manifest("VirtualNode", "n") + "---\n" + manifest("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", "which has no listener"},
+		"backend twice":     {m + manifest("VirtualService", "s") + "---\n" + manifest("VirtualNode", "n") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}, {virtualService: {virtualServiceRef: {name: s}}}]}", "is the backend of spec.backends[0] already"},
+		"what is lacking":   {m + manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
+		"a virtual gateway": {m + manifest("VirtualGateway", "g"), "virtual gateways are not translated yet"},
+	} {
+		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: got %v\nwant …%s…", what, err, row.want)
+		}
+	}
+}
+
+func TestMeshIsChosenByRefThenByStoreThenAlone(t *testing.T) {
+	content := manifest("Mesh", "a") + "---\n" + manifest("Mesh", "b") + "spec: {awsName: bee}\n---\n" +
+		manifest("VirtualNode", "x") + "spec: {meshRef: {name: b, uid: 1-2}}\n---\n" + manifest("VirtualNode", "y")
+	rs := parseAll(t, "m.yaml", []byte(content))
+	rs[3].Mesh = "a" // as a store keeps it
+	if err := mesh.AssignMeshes(rs); err != nil {
+		t.Fatal(err)
+	}
+	if rs[2].Mesh != "bee" || rs[3].Mesh != "a" {
+		t.Errorf("x is of %q, want bee; y is of %q, want a", rs[2].Mesh, rs[3].Mesh)
+	}
+}
+
+func TestSameNamesInTwoMeshesAreApart(t *testing.T) {
+	content := manifest("Mesh", "a") + "---\n" + manifest("Mesh", "b") + "---\n" +
+		manifest("VirtualNode", "x") + "spec: {meshRef: {name: a}}\n---\n" + manifest("VirtualNode", "x") + "spec: {meshRef: {name: b}}\n"
+	g := graphOf(t, parseAll(t, "m.yaml", []byte(content)))
+	if g.Node("a", "x") == nil || g.Node("a", "x") == g.Node("b", "x") {
+		t.Error("the nodes are not apart")
+	}
+}

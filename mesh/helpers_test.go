@@ -1,0 +1,78 @@
+package mesh_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"signet.example/mesh"
+)
+
+// equalResources compares by meaning: where a resource was written is no part of it.
+var equalResources = cmp.Options{cmpopts.IgnoreFields(mesh.Resource{}, "Doc"), cmpopts.EquateEmpty()}
+
+func parseAll(t *testing.T, file string, content []byte) []*mesh.Resource {
+	t.Helper()
+	docs, err := mesh.Split(file, content)
+	if err != nil {
+		t.Fatalf("split:\n%v", err)
+	}
+	var out []*mesh.Resource
+	for _, d := range docs {
+		r, err := mesh.Parse(d)
+		if err != nil {
+			t.Fatalf("parse:\n%v", err)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func parseOne(t *testing.T, content string) *mesh.Resource {
+	t.Helper()
+	rs := parseAll(t, "test.yaml", []byte(content))
+	if len(rs) != 1 {
+		t.Fatalf("got %d resources, want 1", len(rs))
+	}
+	return rs[0]
+}
+
+func shop(t *testing.T) []*mesh.Resource {
+	t.Helper()
+	content, err := os.ReadFile("testdata/shop.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parseAll(t, "testdata/shop.yaml", content)
+}
+
+func graphOf(t *testing.T, rs []*mesh.Resource) *mesh.Graph {
+	t.Helper()
+	g, err := mesh.NewGraph(rs)
+	if err != nil {
+		t.Fatalf("graph:\n%v", err)
+	}
+	return g
+}
+
+// shared finds a file of the vectors that several parts share.
+func shared(t *testing.T, path ...string) string {
+	t.Helper()
+	root := os.Getenv("SIGNET_SHARED")
+	if root == "" {
+		root = filepath.Join("..", "..", "shared")
+	}
+	file := filepath.Join(append([]string{root}, path...)...)
+	if _, err := os.Stat(file); err != nil {
+		if os.Getenv("REQUIRE_ALL") == "1" {
+			t.Fatalf("shared vectors: %v", err)
+		}
+		t.Skipf("shared vectors: %v; set SIGNET_SHARED", err)
+	}
+	return file
+}
+
+func diff(want, got any) string { return cmp.Diff(want, got, equalResources) }

@@ -1,0 +1,89 @@
+package mesh
+
+import "time"
+
+// Defaults that App Mesh applies without showing them.
+const (
+	// DefaultRequestTimeout holds on routes and on listeners (REFERENCE 4.3
+	// "request timeout").
+	DefaultRequestTimeout = 15 * time.Second
+	// DefaultIdleTimeout is the user guide's; the API document says "none"
+	// (REFERENCE 4.3 "idle timeout"). The bounded one is the safe one.
+	DefaultIdleTimeout = 300 * time.Second
+	// defaultProbePath holds where a check gives no path.
+	defaultProbePath = "/"
+)
+
+func resolveListener(l *VirtualNodeListener) Listener {
+	out := Listener{Port: l.PortMapping.Port, Protocol: l.PortMapping.Protocol, Probe: resolveProbe(l), TLS: resolveTLS(l.TLS)}
+	var t *HTTPTimeout
+	if l.Timeout != nil {
+		t = l.Timeout.HTTP
+	}
+	out.Timeout = resolveTimeout(t)
+	return out
+}
+
+// resolveTimeout: 0 switches a bound off, absence means the default.
+func resolveTimeout(t *HTTPTimeout) Timeout {
+	out := Timeout{PerRequest: DefaultRequestTimeout, Idle: DefaultIdleTimeout}
+	if t != nil && t.PerRequest != nil {
+		out.PerRequest = t.PerRequest.Std()
+	}
+	if t != nil && t.Idle != nil {
+		out.Idle = t.Idle.Std()
+	}
+	return out
+}
+
+func resolveProbe(l *VirtualNodeListener) *Probe {
+	h := l.HealthCheck
+	if h == nil {
+		return nil
+	}
+	p := &Probe{
+		Protocol: h.Protocol, Path: h.Path, Port: h.Port,
+		Interval:  time.Duration(h.IntervalMillis) * time.Millisecond,
+		Timeout:   time.Duration(h.TimeoutMillis) * time.Millisecond,
+		Healthy:   uint32(h.HealthyThreshold),   //nolint:gosec // 2 to 10, by its check
+		Unhealthy: uint32(h.UnhealthyThreshold), //nolint:gosec // 2 to 10, by its check
+	}
+	if p.Path == "" {
+		p.Path = defaultProbePath
+	}
+	if p.Port == 0 {
+		p.Port = l.PortMapping.Port
+	}
+	return p
+}
+
+func resolveTLS(t *ListenerTLS) *TLS {
+	if t == nil {
+		return nil
+	}
+	out := &TLS{Mode: t.Mode}
+	if t.Certificate.SDS != nil {
+		out.Certificate = t.Certificate.SDS.SecretName
+	}
+	if v := t.Validation; v != nil {
+		if v.Trust.SDS != nil {
+			out.ClientTrust = v.Trust.SDS.SecretName
+		}
+		out.Clients = v.SubjectAlternativeNames.exact()
+	}
+	return out
+}
+
+func resolveClientTLS(p *ClientPolicy) *ClientTLS {
+	if p == nil || p.TLS == nil {
+		return nil
+	}
+	out := &ClientTLS{Servers: p.TLS.Validation.SubjectAlternativeNames.exact()}
+	if c := p.TLS.Certificate; c != nil && c.SDS != nil {
+		out.Certificate = c.SDS.SecretName
+	}
+	if s := p.TLS.Validation.Trust.SDS; s != nil {
+		out.Trust = s.SecretName
+	}
+	return out
+}

@@ -1,0 +1,87 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// AssignMeshes completes each resource's Mesh with the App Mesh name of the
+// mesh it belongs to: the one that spec.meshRef names, else the Mesh that is
+// set already (as a store does), else the only one there is. It changes the
+// resources, so they must not be shared yet.
+func AssignMeshes(resources []*Resource) error {
+	byObject, byName := map[string]string{}, map[string]bool{}
+	var names []string
+	for _, r := range resources {
+		if r.Kind == KindMesh && !byName[r.Name] {
+			byObject[r.ObjectName], byName[r.Name] = r.Name, true
+			names = append(names, r.Name)
+		}
+	}
+	slices.Sort(names)
+	var errs Errors
+	for _, r := range resources {
+		if r.Kind == KindMesh {
+			continue
+		}
+		name, err := meshOf(r, byObject, byName, names)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.Mesh = name
+	}
+	return errs.orNil()
+}
+
+func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, names []string) (string, *Error) {
+	known := "there is no mesh"
+	if len(names) > 0 {
+		known = "there are: " + strings.Join(names, ", ")
+	}
+	if _, ref := r.fields(); ref != nil {
+		if name, ok := byObject[ref.Name]; ok {
+			return name, nil
+		}
+		if byName[ref.Name] {
+			return ref.Name, nil
+		}
+		return "", r.fieldError("spec.meshRef.name", fmt.Sprintf("%s refers to mesh %q, which does not exist; %s", r, ref.Name, known))
+	}
+	switch {
+	case r.Mesh != "" && byName[r.Mesh]:
+		return r.Mesh, nil
+	case r.Mesh != "":
+		return "", r.fieldError("", fmt.Sprintf("%s belongs to mesh %q, which does not exist; %s", r, r.Mesh, known))
+	case len(names) == 1:
+		return names[0], nil
+	case len(names) == 0:
+		return "", r.fieldError("", fmt.Sprintf("%s belongs to no mesh: there is none", r))
+	}
+	return "", r.fieldError("spec.meshRef", fmt.Sprintf("%s must say its mesh; %s", r, known))
+}
+
+// String is "virtualNode web" or, in a namespace, "virtualNode web in namespace shop".
+func (r *Resource) String() string {
+	return describe(r.Kind, r.Namespace, r.ObjectName)
+}
+
+func describe(k Kind, namespace, name string) string {
+	s := strings.ToLower(string(k[:1])) + string(k[1:]) + " " + name
+	if namespace != "" {
+		s += " in namespace " + namespace
+	}
+	return s
+}
+
+// fieldError is an error at a field of the resource; Doc may be nil.
+func (r *Resource) fieldError(path, msg string) *Error { return r.Doc.fieldError(path, msg) }
+
+// place is "web.yaml:12" for messages that name a second resource.
+func (r *Resource) place() string {
+	if r.Doc == nil || r.Doc.File == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%s:%d)", r.Doc.File, r.Doc.Line)
+}

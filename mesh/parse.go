@@ -1,0 +1,157 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+)
+
+// reservedMesh is Signet's own path in the trust domain: the agents' and
+// servers' IDs live under it (DESIGN decision 6).
+const reservedMesh = "signet"
+
+// Parse decodes an App Mesh object strictly, checks every constraint that
+// needs no other object, and fills in the defaults that App Mesh shows.
+// Defaults that it does not show (timeouts, retries) are the Graph's.
+func Parse(d *Document) (*Resource, error) {
+	if d.APIVersion != GroupVersion {
+		return nil, d.fieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))
+	}
+	r := &Resource{
+		Kind: Kind(d.Kind), ObjectName: d.Name, Namespace: d.Namespace,
+		Labels: d.Labels, Annotations: d.Annotations, Spec: newSpec(Kind(d.Kind)), Doc: d,
+	}
+	if r.Spec == nil {
+		return nil, d.fieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))
+	}
+	if err := d.Decode(r.Spec); err != nil {
+		return nil, err
+	}
+	rules := &ruler{doc: d}
+	rules.resource(r)
+	if len(rules.errs) > 0 {
+		sortErrors(rules.errs)
+		return nil, rules.errs
+	}
+	r.applyDefaults()
+	return r, nil
+}
+
+func newSpec(k Kind) any {
+	switch k {
+	case KindMesh:
+		return &MeshSpec{}
+	case KindVirtualNode:
+		return &VirtualNodeSpec{}
+	case KindVirtualService:
+		return &VirtualServiceSpec{}
+	case KindVirtualRouter:
+		return &VirtualRouterSpec{}
+	case KindVirtualGateway:
+		return &VirtualGatewaySpec{}
+	case KindGatewayRoute:
+		return &GatewayRouteSpec{}
+	case KindBackendGroup:
+		return &BackendGroupSpec{}
+	}
+	return nil
+}
+
+func joinKinds() string {
+	out := ""
+	for i, k := range Kinds() {
+		if i > 0 {
+			out += ", "
+		}
+		out += string(k)
+	}
+	return out
+}
+
+// identity of a spec: where its App Mesh name and its mesh stand.
+func (r *Resource) fields() (awsName *string, ref *MeshRef) {
+	switch s := r.Spec.(type) {
+	case *MeshSpec:
+		return &s.AWSName, nil
+	case *VirtualNodeSpec:
+		return &s.AWSName, s.MeshRef
+	case *VirtualServiceSpec:
+		return &s.AWSName, s.MeshRef
+	case *VirtualRouterSpec:
+		return &s.AWSName, s.MeshRef
+	case *VirtualGatewaySpec:
+		return &s.AWSName, s.MeshRef
+	case *GatewayRouteSpec:
+		return &s.AWSName, s.MeshRef
+	case *BackendGroupSpec:
+		return nil, s.MeshRef // a Kubernetes idea: App Mesh gives it no name
+	}
+	panic(fmt.Sprintf("internal error: spec of type %T", r.Spec))
+}
+
+func (r *Resource) applyDefaults() {
+	awsName, ref := r.fields()
+	r.Name = r.defaultName()
+	if awsName != nil {
+		if *awsName == "" {
+			*awsName = r.Name
+		}
+		r.Name = *awsName
+	}
+	switch {
+	case r.Kind == KindMesh:
+		r.Mesh = r.Name
+	case ref != nil:
+		r.Mesh = ref.Name
+	}
+	if s, ok := r.Spec.(interface{ applyDefaults() }); ok {
+		s.applyDefaults()
+	}
+}
+
+// defaultName is what the controller's webhook writes into spec.awsName
+// (REFERENCE 3; also each CRD's description of awsName).
+//
+// Deviates: without a namespace, which Kubernetes always has, it is the plain
+// name, so that a mesh outside Kubernetes needs neither.
+func (r *Resource) defaultName() string {
+	if r.Namespace == "" {
+		return r.ObjectName
+	}
+	switch r.Kind {
+	case KindMesh:
+		return r.ObjectName
+	case KindVirtualService:
+		return r.ObjectName + "." + r.Namespace
+	default:
+		return r.ObjectName + "_" + r.Namespace
+	}
+}
+
+// segmentNames are the kinds whose App Mesh name becomes part of SPIFFE IDs and
+// of Envoy's node id "mesh/<mesh>/virtualNode/<node>", so that it must be one
+// path segment (SPIFFE-ID 2.2). Deviates: the API allows any 255 characters.
+var segmentNames = []Kind{KindMesh, KindVirtualNode, KindVirtualRouter, KindVirtualGateway, KindGatewayRoute}
+
+func (ru *ruler) names(r *Resource) {
+	awsName, _ := r.fields()
+	name, at := r.defaultName(), "metadata.name"
+	if awsName != nil && *awsName != "" {
+		name, at = *awsName, "spec.awsName"
+	}
+	if slices.Contains(segmentNames, r.Kind) {
+		if p := (rule{pattern: "segment"}).text(name); p != "" {
+			ru.fail(at, "%s", p)
+		}
+	}
+	if r.Kind == KindMesh && name == reservedMesh {
+		ru.fail(at, "a mesh may not be named %q: agents' and servers' identities live under that path", reservedMesh)
+	}
+	if r.Kind == KindMesh && r.Namespace != "" {
+		ru.fail("metadata.namespace", "a mesh has no namespace")
+	}
+	if r.Kind == KindVirtualService && at == "metadata.name" {
+		if p := (rule{pattern: "host"}).text(name); p != "" {
+			ru.fail(at, "%s; set spec.awsName", p)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+)
+
+func (b *builder) router(r *Resource) {
+	s := r.Spec.(*VirtualRouterSpec)
+	v := &VirtualRouter{Mesh: r.Mesh, Name: r.Name, Spec: s}
+	for _, l := range s.Listeners {
+		v.Ports = append(v.Ports, l.PortMapping.Port)
+	}
+	for i := range s.Routes {
+		if route := &s.Routes[i]; route.HTTPRoute != nil { // the others are refused as unsupported
+			v.Routes = append(v.Routes, b.httpRoute(r, fmt.Sprintf("spec.routes[%d].httpRoute", i), route))
+		}
+	}
+	sortRoutes(v.Routes)
+	b.routers[r] = v
+	b.graph.meshes[r.Mesh].routers[r.Name] = v
+}
+
+func (b *builder) httpRoute(r *Resource, path string, spec *RouteSpec) Route {
+	h := spec.HTTPRoute
+	out := Route{Name: spec.Name, Priority: spec.Priority, Match: resolveMatch(&h.Match), Timeout: resolveTimeout(h.Timeout)}
+	for i := range h.Action.WeightedTargets {
+		at := fmt.Sprintf("%s.action.weightedTargets[%d]", path, i)
+		if t, ok := b.target(r, at, &h.Action.WeightedTargets[i]); ok {
+			out.Targets = append(out.Targets, t)
+		}
+	}
+	if p := h.RetryPolicy; p != nil {
+		out.Retry = &Retry{
+			MaxRetries: uint32(min(p.MaxRetries, maxRetries)), //nolint:gosec // bounded
+			PerTry:     p.PerRetryTimeout.Std(), HTTP: p.HTTPRetryEvents, TCP: p.TCPRetryEvents,
+		}
+	}
+	return out
+}
+
+// maxRetries bounds what the API leaves unbounded: more than this in one
+// request is a storm, and no proxy gets there within any timeout.
+const maxRetries = 1000
+
+func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec) (WeightedTarget, bool) {
+	to := b.find(r, path, KindVirtualNode, spec.VirtualNodeRef, spec.VirtualNodeARN)
+	if to == nil {
+		return WeightedTarget{}, false
+	}
+	n := b.nodes[to]
+	t := WeightedTarget{Node: n, Weight: uint32(spec.Weight), Port: spec.Port} //nolint:gosec // 0 to 100, by its check
+	has := func(l Listener) bool { return l.Port == spec.Port }
+	switch {
+	case len(n.Listeners) == 0:
+		b.fail(r, path, "%s has no listener%s", to, to.place())
+	case spec.Port != 0 && !slices.ContainsFunc(n.Listeners, has):
+		b.fail(r, path+".port", "%s has no listener on port %d%s", to, spec.Port, to.place())
+	case spec.Port == 0 && len(n.Listeners) > 1: // REFERENCE 1, cross-field rules
+		b.fail(r, path+".port", "is required: %s has %d listeners%s", to, len(n.Listeners), to.place())
+	case spec.Port == 0:
+		t.Port = n.Listeners[0].Port
+	}
+	return t, true
+}
+
+func resolveMatch(m *HTTPRouteMatch) Match {
+	out := Match{Prefix: m.Prefix}
+	if m.Path != nil {
+		out.Path = m.Path.Exact
+	}
+	for _, h := range m.Headers {
+		to := HeaderMatch{Name: h.Name, Invert: h.Invert != nil && *h.Invert, Present: h.Match == nil}
+		if h.Match != nil {
+			to.Exact, to.Prefix, to.Suffix = h.Match.Exact, h.Match.Prefix, h.Match.Suffix
+		}
+		out.Headers = append(out.Headers, to)
+	}
+	return out
+}
+
+// lastPriority is that of a route without one (the CRD of gateway routes says
+// so of theirs; REFERENCE 4.3 "route priority").
+const lastPriority = 1000
+
+// sortRoutes puts routes in the order in which App Mesh tries them: by
+// priority, 0 first; then the more specific first, an exact path before a
+// prefix and the longer before the shorter; then those with more header
+// conditions; and last as written.
+func sortRoutes(routes []Route) {
+	slices.SortStableFunc(routes, func(a, b Route) int {
+		for _, d := range []int64{
+			a.order() - b.order(),
+			int64(len(b.Match.Path)) - int64(len(a.Match.Path)),
+			int64(len(b.Match.Prefix)) - int64(len(a.Match.Prefix)),
+			int64(len(b.Match.Headers)) - int64(len(a.Match.Headers)),
+		} {
+			if d != 0 {
+				return int(d)
+			}
+		}
+		return 0
+	})
+}
+
+func (r Route) order() int64 {
+	if r.Priority == nil {
+		return lastPriority
+	}
+	return *r.Priority
+}

@@ -1,0 +1,148 @@
+package mesh
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// ruler checks what one field's rule cannot say: fields against each other
+// (REFERENCE 1, "cross-field rules", and 4.3).
+type ruler struct {
+	doc  *Document
+	errs Errors
+}
+
+func (ru *ruler) fail(path, format string, args ...any) {
+	if len(ru.errs) < maxErrors {
+		ru.errs = append(ru.errs, ru.doc.fieldError(path, fmt.Sprintf(format, args...)))
+	}
+}
+
+func (ru *ruler) resource(r *Resource) {
+	ru.names(r)
+	switch s := r.Spec.(type) {
+	case *VirtualNodeSpec:
+		ru.virtualNode(s)
+	case *VirtualServiceSpec:
+		ru.virtualService(s)
+	case *VirtualRouterSpec:
+		ru.virtualRouter(s)
+	case *VirtualGatewaySpec:
+		ru.virtualGateway(s)
+	case *GatewayRouteSpec:
+		ru.gatewayRoute(s)
+	}
+}
+
+func (ru *ruler) virtualNode(s *VirtualNodeSpec) {
+	// Deviates: App Mesh wants service discovery wherever there is a listener;
+	// here an agent may register the endpoints (DESIGN decision 19).
+	ports := map[uint32]int{}
+	for i := range s.Listeners {
+		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
+		if first, dup := ports[l.PortMapping.Port]; dup {
+			ru.fail(path+".portMapping.port", "port %d is that of spec.listeners[%d] already", l.PortMapping.Port, first)
+		} else {
+			ports[l.PortMapping.Port] = i
+		}
+		ru.listener(path, l)
+	}
+	for i := range s.Backends {
+		b := &s.Backends[i].VirtualService
+		ru.arn(fmt.Sprintf("spec.backends[%d].virtualService.virtualServiceARN", i), b.VirtualServiceARN, arnVirtualService)
+	}
+}
+
+func (ru *ruler) listener(path string, l *VirtualNodeListener) {
+	protocol := l.PortMapping.Protocol
+	if t := l.Timeout; t != nil {
+		ru.sameProtocol(path+".timeout", protocol, protocolOf(t.GRPC != nil, t.HTTP != nil, t.HTTP2 != nil, t.TCP != nil))
+	}
+	if p := l.ConnectionPool; p != nil {
+		ru.sameProtocol(path+".connectionPool", protocol, protocolOf(p.GRPC != nil, p.HTTP != nil, p.HTTP2 != nil, p.TCP != nil))
+	}
+	if h := l.HealthCheck; h != nil {
+		ru.healthCheck(path+".healthCheck", h.Protocol, h.Path, h.Port, l.PortMapping.Port)
+	}
+}
+
+func (ru *ruler) healthCheck(path, protocol, probe string, port, listener uint32) {
+	if probe != "" && protocol != "http" && protocol != "http2" {
+		ru.fail(path+".path", "a path is for protocol http and http2, not %s", protocol)
+	}
+	if port != 0 && port != listener {
+		ru.fail(path+".port", "%d is not the listener's port %d", port, listener)
+	}
+}
+
+func protocolOf(grpc, http, http2, tcp bool) string {
+	switch {
+	case grpc:
+		return "grpc"
+	case http:
+		return "http"
+	case http2:
+		return "http2"
+	case tcp:
+		return "tcp"
+	}
+	return ""
+}
+
+func (ru *ruler) sameProtocol(path, listener, given string) {
+	if given != "" && given != listener {
+		ru.fail(path+"."+given, "the listener's protocol is %s", listener)
+	}
+}
+
+func (ru *ruler) virtualService(s *VirtualServiceSpec) {
+	if s.Provider == nil {
+		return
+	}
+	if n := s.Provider.VirtualNode; n != nil {
+		ru.arn("spec.provider.virtualNode.virtualNodeARN", n.VirtualNodeARN, arnVirtualNode)
+	}
+	if n := s.Provider.VirtualRouter; n != nil {
+		ru.arn("spec.provider.virtualRouter.virtualRouterARN", n.VirtualRouterARN, arnVirtualRouter)
+	}
+}
+
+func (ru *ruler) virtualGateway(s *VirtualGatewaySpec) {
+	for i := range s.Listeners {
+		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
+		if p := l.ConnectionPool; p != nil {
+			ru.sameProtocol(path+".connectionPool", l.PortMapping.Protocol, protocolOf(p.GRPC != nil, p.HTTP != nil, p.HTTP2 != nil, false))
+		}
+		if h := l.HealthCheck; h != nil {
+			ru.healthCheck(path+".healthCheck", h.Protocol, h.Path, h.Port, l.PortMapping.Port)
+		}
+	}
+}
+
+// The resource types that an ARN of this service names.
+const (
+	arnVirtualNode    = "virtualNode"
+	arnVirtualRouter  = "virtualRouter"
+	arnVirtualService = "virtualService"
+)
+
+// arnForm: partition, region and account are carried only, as there are none
+// here; mesh, type and name are what counts (REFERENCE 1, "ARN forms").
+var arnForm = regexp.MustCompile(`^arn:[a-z0-9-]+:appmesh:[a-z0-9-]*:[0-9]*:mesh/([^/]+)/([A-Za-z]+)/([^/]+)$`)
+
+func parseARN(arn string) (mesh, kind, name string, ok bool) {
+	m := arnForm.FindStringSubmatch(arn)
+	if m == nil {
+		return "", "", "", false
+	}
+	return m[1], m[2], m[3], true
+}
+
+func (ru *ruler) arn(path, arn, want string) {
+	if arn == "" {
+		return
+	}
+	if _, kind, _, ok := parseARN(arn); !ok || kind != want {
+		ru.fail(path, "%q is not of the form arn:aws:appmesh:<region>:<account>:mesh/<mesh>/%s/<name>", clip(arn), want)
+	}
+}

@@ -1,0 +1,217 @@
+package mesh
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// shape is what a YAML node is.
+type shape int
+
+const (
+	isNull shape = iota
+	isBool
+	isInt
+	isFloat
+	isString
+	isList
+	isMap
+)
+
+func (k shape) String() string {
+	return [...]string{"null", "true or false", "a whole number", "a number", "a string", "a list", "a mapping"}[k]
+}
+
+// value is one node with aliases resolved. An alias shares its target, so
+// size counts what a walk would see, not what is stored.
+type value struct {
+	shape  shape
+	at     pos
+	text   string // isString, isFloat
+	flag   bool   // isBool
+	number int64  // isInt
+	items  []*value
+	fields []field
+	size   int
+	depth  int
+}
+
+type field struct {
+	name string
+	at   pos
+	val  *value
+}
+
+// get finds a member that is not null.
+func (v *value) get(name string) *value {
+	if v == nil {
+		return nil
+	}
+	for _, f := range v.fields {
+		if f.name == name && f.val.shape != isNull {
+			return f.val
+		}
+	}
+	return nil
+}
+
+// tree turns the parser's nodes into values.
+type tree struct {
+	src     *source
+	anchors map[string]*value
+	errs    Errors
+	level   int
+}
+
+func newTree(src *source) *tree { return &tree{src: src, anchors: map[string]*value{}} }
+
+func (t *tree) build(n ast.Node) (*value, error) {
+	v := t.value(n)
+	if len(t.errs) == 0 && v.size > maxNodes {
+		t.fail(v.at, fmt.Sprintf("expands to more than %d nodes", maxNodes))
+	}
+	return v, t.errs.orNil()
+}
+
+func (t *tree) fail(at pos, msg string) *value {
+	if len(t.errs) < maxErrors {
+		t.errs = append(t.errs, t.src.errorAt(at, "", msg))
+	}
+	return &value{shape: isNull, at: at, size: 1, depth: 1}
+}
+
+func (t *tree) value(n ast.Node) *value {
+	if n == nil {
+		return &value{shape: isNull, at: pos{line: t.src.first}, size: 1, depth: 1}
+	}
+	at := t.src.posOf(n.GetToken())
+	if t.level++; t.level > maxDepth {
+		t.level--
+		return t.fail(at, fmt.Sprintf("is nested more than %d deep", maxDepth))
+	}
+	defer func() { t.level-- }()
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return t.mapping(at, n.Values)
+	case *ast.MappingValueNode:
+		return t.mapping(at, []*ast.MappingValueNode{n})
+	case *ast.SequenceNode:
+		return t.sequence(at, n)
+	case *ast.AnchorNode:
+		v := t.value(n.Value)
+		if n.Name != nil { // registered after its value, so that a cycle finds no anchor
+			t.anchors[n.Name.GetToken().Value] = v
+		}
+		return v
+	case *ast.AliasNode:
+		return t.alias(at, n)
+	case *ast.TagNode:
+		return t.fail(at, "YAML tags are not accepted")
+	default:
+		return t.scalar(at, n)
+	}
+}
+
+func (t *tree) alias(at pos, n *ast.AliasNode) *value {
+	name := ""
+	if n.Value != nil {
+		name = n.Value.GetToken().Value
+	}
+	v, ok := t.anchors[name]
+	if !ok {
+		return t.fail(at, fmt.Sprintf("alias *%s has no anchor before it", name))
+	}
+	if t.level+v.depth > maxDepth {
+		return t.fail(at, fmt.Sprintf("is nested more than %d deep", maxDepth))
+	}
+	return v
+}
+
+func (t *tree) scalar(at pos, n ast.Node) *value {
+	v := &value{at: at, size: 1, depth: 1}
+	switch n := n.(type) {
+	case *ast.NullNode:
+		v.shape = isNull
+	case *ast.BoolNode:
+		v.shape, v.flag = isBool, n.Value
+	case *ast.StringNode:
+		v.shape, v.text = isString, n.Value
+	case *ast.LiteralNode:
+		v.shape, v.text = isString, n.Value.Value
+	case *ast.IntegerNode:
+		return t.integer(v, n.GetToken().Value)
+	case *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		v.shape, v.text = isFloat, n.GetToken().Value
+	default:
+		return t.fail(at, fmt.Sprintf("a YAML %s is not accepted here", n.Type()))
+	}
+	return v
+}
+
+// integer takes decimal only: 010 is eight in YAML 1.1, which kubectl reads,
+// and ten in 1.2; 1_0 a number in one and a string in the other.
+func (t *tree) integer(v *value, text string) *value {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || strconv.FormatInt(n, 10) != text {
+		return t.fail(v.at, fmt.Sprintf("number %q: write it in decimal, without leading zeros", clip(text)))
+	}
+	v.shape, v.number, v.text = isInt, n, text
+	return v
+}
+
+func (t *tree) sequence(at pos, n *ast.SequenceNode) *value {
+	v := &value{shape: isList, at: at, size: 1}
+	for _, item := range n.Values {
+		v.items = append(v.items, t.child(v, item))
+	}
+	v.depth++
+	return v
+}
+
+func (t *tree) mapping(at pos, pairs []*ast.MappingValueNode) *value {
+	v := &value{shape: isMap, at: at, size: 1}
+	seen := map[string]int{}
+	for i, p := range pairs {
+		keyAt := t.src.posOf(p.Key.GetToken())
+		if i == 0 && !p.IsFlowStyle {
+			v.at = keyAt // the parser's own place is the colon's
+		}
+		name, ok := t.key(keyAt, p.Key)
+		if !ok {
+			continue
+		}
+		if line, dup := seen[name]; dup {
+			t.fail(keyAt, fmt.Sprintf("key %q was given before, in line %d", clip(name), line))
+			continue
+		}
+		seen[name] = keyAt.line
+		v.fields = append(v.fields, field{name: name, at: keyAt, val: t.child(v, p.Value)})
+	}
+	v.depth++
+	return v
+}
+
+// child builds one member and adds it to its parent's size and depth.
+func (t *tree) child(parent *value, n ast.Node) *value {
+	c := t.value(n)
+	parent.depth = max(parent.depth, c.depth)
+	if parent.size += c.size; parent.size > math.MaxInt32 {
+		parent.size = math.MaxInt32
+	}
+	return c
+}
+
+func (t *tree) key(at pos, k ast.MapKeyNode) (string, bool) {
+	switch k := k.(type) {
+	case *ast.StringNode:
+		return k.Value, true
+	case *ast.MergeKeyNode:
+		t.fail(at, "merge keys (<<) are not accepted: write the fields out")
+	default:
+		t.fail(at, "a key must be a string: quote it")
+	}
+	return "", false
+}

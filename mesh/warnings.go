@@ -1,0 +1,38 @@
+package mesh
+
+import "fmt"
+
+// Warnings names what r carries and gives back, and what has no effect here.
+func Warnings(r *Resource) []*Error {
+	w := &lacking{doc: r.Doc}
+	warn := func(given bool, path, msg string) {
+		if given {
+			w.errs = append(w.errs, r.Doc.fieldError(path, "has no effect: "+msg))
+		}
+	}
+	const selectors = "Signet knows workloads by their bindings, not by Kubernetes labels"
+	switch s := r.Spec.(type) {
+	case *MeshSpec:
+		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", "resources name their mesh by spec.meshRef, or belong to the only one")
+		warn(s.MeshOwner != "", "spec.meshOwner", "there are no AWS accounts here")
+	case *VirtualNodeSpec:
+		warn(s.PodSelector != nil, "spec.podSelector", selectors)
+		for i := range s.Listeners {
+			t := s.Listeners[i].TLS
+			warn(t != nil && t.Certificate.ACM != nil, fmt.Sprintf("spec.listeners[%d].tls.certificate.acm.certificateARN", i), "the node presents its Signet SVID")
+		}
+	case *VirtualGatewaySpec:
+		warn(s.PodSelector != nil, "spec.podSelector", selectors)
+		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", selectors)
+	}
+	if _, ref := r.fields(); ref != nil {
+		warn(ref.UID != "", "spec.meshRef.uid", "a mesh is found by its name")
+	}
+	if r.Doc != nil {
+		for _, f := range r.Doc.ignored() {
+			warn(true, f.name, "it is an API server's own")
+		}
+	}
+	sortErrors(w.errs)
+	return w.errs
+}
