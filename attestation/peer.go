@@ -143,11 +143,11 @@ func (p *Peer) remember() error {
 	if p.image, err = proc.image(); err != nil {
 		return p.orGone(err)
 	}
-	if err := p.checkIDs(proc); err != nil {
+	p.path = proc.path(p.image.exe)
+	if err := p.unchanged(proc); err != nil {
 		return p.orGone(err)
 	}
-	p.path = proc.path(p.image.exe)
-	return p.unchanged(proc)
+	return nil
 }
 
 // Selectors reads what the process is, anew for each call. It refuses one that
@@ -214,9 +214,10 @@ func (p *Peer) checkIDs(proc *proc) error {
 }
 
 // orGone replaces the many ways in which reading a dying process fails by the
-// one reason.
+// one reason. A process that exits has lost its program before its last thread
+// is gone and the pidfd says so.
 func (p *Peer) orGone(err error) error {
-	if alive(p.pidfd) != nil {
+	if alive(p.pidfd) != nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
 		return ErrGone
 	}
 	return err

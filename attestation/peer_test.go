@@ -1,0 +1,291 @@
+package attestation_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/attestation"
+)
+
+func TestSelectorsAreUserGroupPathAndHashOfTheProgramThatConnected(t *testing.T) {
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		child, conn := s.connect(t, nil)
+		p := peerOf(t, a, conn)
+		want := []string{
+			"unix:uid:" + strconv.Itoa(os.Geteuid()), "unix:gid:" + strconv.Itoa(os.Getegid()),
+			"unix:path:" + s.program, "unix:sha256:" + fileSHA256(t, s.program),
+		}
+		for range 2 { // the second time from the cache
+			if diff := cmp.Diff(want, selectors(t, p).Strings()); diff != "" {
+				t.Error(diff)
+			}
+		}
+		if p.PID() != child.cmd.Process.Pid {
+			t.Errorf("pid %d, want %d", p.PID(), child.cmd.Process.Pid)
+		}
+		for _, sel := range selectors(t, p) {
+			if err := sel.CheckWorkload(); err != nil {
+				t.Errorf("an entry could not name what is attested: %v", err)
+			}
+		}
+	})
+}
+
+func TestPeerTellsHowItIsHeldAndLegacyCanBeRefused(t *testing.T) {
+	s := newStage(t)
+	_, conn := s.connect(t, nil)
+	if got := peerOf(t, new(attestation.Attestor), conn).Mode(); got != attestation.ModePidfd {
+		t.Errorf("mode %q; this kernel has no SO_PEERPIDFD?", got)
+	}
+	legacy := attestation.ForceLegacy(new(attestation.Attestor))
+	if got := peerOf(t, legacy, conn).Mode(); got != attestation.ModeLegacy {
+		t.Errorf("mode %q", got)
+	}
+	legacy.RefuseLegacy = true
+	if _, err := legacy.Peer(conn); !errors.Is(err, attestation.ErrLegacy) {
+		t.Errorf("got %v, want ErrLegacy", err)
+	}
+}
+
+func TestChildOfAnotherUserIsThatUser(t *testing.T) {
+	needRoot(t)
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		_, conn := s.connect(t, as(nobody))
+		if diff := cmp.Diff(s.wanted(t, nobody), selectors(t, peerOf(t, a, conn)).Strings()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestProcessThatExitedIsRefused(t *testing.T) {
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		child, conn := s.connect(t, nil)
+		p := peerOf(t, a, conn)
+		child.exit()
+		if _, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrGone) {
+			t.Errorf("got %v, want ErrGone", err)
+		}
+		if err := p.Alive(); !errors.Is(err, attestation.ErrGone) {
+			t.Errorf("Alive: %v, want ErrGone", err)
+		}
+		if _, err := a.Peer(conn); !errors.Is(err, attestation.ErrGone) {
+			t.Errorf("attested only after it was gone: %v, want ErrGone", err)
+		}
+	})
+}
+
+// A zombie still answers signal 0 and still has a /proc directory.
+func TestProcessThatExitedAndIsNotReapedIsRefused(t *testing.T) {
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		child, conn := s.connect(t, nil)
+		p := peerOf(t, a, conn)
+		_ = child.in.Close()
+		var b [1]byte
+		_, _ = conn.Read(b[:]) // ends when the process does
+		waitZombie(t, child.cmd.Process.Pid)
+		if _, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrGone) {
+			t.Errorf("got %v, want ErrGone", err)
+		}
+	})
+}
+
+func TestPIDThatWasGivenToAnotherProcessIsRefused(t *testing.T) {
+	needRoot(t)
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		child, conn := s.connect(t, as(nobody))
+		p := peerOf(t, a, conn)
+		child.exit()
+		s.takePID(t, p.PID(), as(somebody))
+		if sels, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrGone) {
+			t.Errorf("got %v, %v, want ErrGone", sels, err)
+		}
+		// Attested only now: the kernel's pidfd knows better, the fallback sees
+		// that user and group are not those that connected.
+		if _, err := a.Peer(conn); !errors.Is(err, attestation.ErrGone) && !errors.Is(err, attestation.ErrCredentials) {
+			t.Errorf("attested after the pid was given on: %v", err)
+		}
+	})
+}
+
+func TestProcessThatExecutedAnotherProgramIsRefused(t *testing.T) {
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		other := filepath.Join(s.dir, "other")
+		copyProgram(t, other)
+		child, conn := s.connect(t, nil)
+		p := peerOf(t, a, conn)
+		selectors(t, p)
+		child.order("exec "+other, "idle")
+		if sels, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrExec) {
+			t.Errorf("got %v, %v, want ErrExec", sels, err)
+		}
+	})
+}
+
+// The same file, but another environment: LD_PRELOAD would make it another program.
+func TestProcessThatExecutedItsOwnProgramAgainIsRefused(t *testing.T) {
+	s := newStage(t)
+	child, conn := s.connect(t, nil)
+	p := peerOf(t, new(attestation.Attestor), conn)
+	child.order("exec "+s.program, "idle")
+	if sels, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrExec) {
+		t.Errorf("got %v, %v, want ErrExec", sels, err)
+	}
+}
+
+func TestProcessThatChangedItsUserIsRefused(t *testing.T) {
+	needRoot(t)
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		child, conn := s.connect(t, nil)
+		p := peerOf(t, a, conn)
+		child.order("setuid 65534", "done")
+		if sels, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrCredentials) {
+			t.Errorf("got %v, %v, want ErrCredentials", sels, err)
+		}
+		if _, err := a.Peer(conn); !errors.Is(err, attestation.ErrCredentials) {
+			t.Errorf("attested only afterwards: %v, want ErrCredentials", err)
+		}
+	})
+}
+
+func TestSocketPassedToAnotherUserStaysTheConnectors(t *testing.T) {
+	needRoot(t)
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		handover := filepath.Join(s.dir, "handover.sock")
+		receiver := s.start(t, as(somebody), s.program, "receive", handover)
+		receiver.says("listening")
+		if err := os.Chmod(handover, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		connector, conn := s.connect(t, as(nobody))
+		connector.order("pass "+handover, "done")
+		b := make([]byte, 8)
+		if _, err := conn.Read(b); err != nil || string(b) != "mine now" {
+			t.Fatalf("read %q, %v", b, err)
+		}
+		p := peerOf(t, a, conn)
+		if diff := cmp.Diff(s.wanted(t, nobody), selectors(t, p).Strings()); diff != "" {
+			t.Error(diff)
+		}
+		connector.exit()
+		if sels, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrGone) {
+			t.Errorf("the receiver alone is left: got %v, %v, want ErrGone", sels, err)
+		}
+	})
+}
+
+// A user may mount what he likes over /usr/bin in a mount namespace of his own.
+func TestPathOfAnotherMountNamespaceIsNoSelector(t *testing.T) {
+	needRoot(t)
+	s := newStage(t)
+	dir := filepath.Join(s.dir, "bin")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copyProgram(t, filepath.Join(dir, "web"))
+	impostor := s.start(t, &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}, s.program, "mount", dir, "web", s.socket)
+	impostor.says("connected")
+	sels := selectors(t, peerOf(t, new(attestation.Attestor), s.accept(t)))
+	for _, text := range sels.Strings() {
+		if strings.HasPrefix(text, "unix:path:") {
+			t.Errorf("got %s", text)
+		}
+	}
+	if !has(sels, "unix:sha256:"+fileSHA256(t, s.program)) {
+		t.Error("the content is what it is, and its hash is missing")
+	}
+}
+
+func TestReplacedProgramKeepsItsPathOnlyForWhoWasConnected(t *testing.T) {
+	s := newStage(t)
+	a := new(attestation.Attestor)
+	_, conn := s.connect(t, nil)
+	p := peerOf(t, a, conn)
+	sum := "unix:sha256:" + fileSHA256(t, s.program)
+	fresh := s.program + ".new"
+	copyProgram(t, fresh)
+	if err := os.Rename(fresh, s.program); err != nil {
+		t.Fatal(err)
+	}
+	if sels := selectors(t, p); !has(sels, "unix:path:"+s.program) || !has(sels, sum) {
+		t.Errorf("connected before: %v", sels)
+	}
+	if sels := selectors(t, peerOf(t, a, conn)); has(sels, "unix:path:"+s.program) || !has(sels, sum) {
+		t.Errorf("attested after the replacement: %v", sels)
+	}
+}
+
+func TestHashOfAProgramIsReadOnce(t *testing.T) {
+	s := newStage(t)
+	a := new(attestation.Attestor)
+	for range 3 {
+		_, conn := s.connect(t, nil)
+		selectors(t, peerOf(t, a, conn))
+	}
+	if n := attestation.KnownHashes(a); n != 1 {
+		t.Errorf("%d hashes kept, want 1", n)
+	}
+}
+
+func TestSelectorsEndsWithItsContext(t *testing.T) {
+	s := newStage(t)
+	_, conn := s.connect(t, nil)
+	p := peerOf(t, new(attestation.Attestor), conn)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.Selectors(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClosedPeerAnswersNothing(t *testing.T) {
+	s := newStage(t)
+	_, conn := s.connect(t, nil)
+	before := countFDs(t)
+	p, err := attestation.PeerOf(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := p.Selectors(t.Context()); !errors.Is(err, attestation.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+	if after := countFDs(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func TestPeerInAnotherPIDNamespaceIsRefused(t *testing.T) {
+	needRoot(t)
+	s := newStage(t)
+	socket := filepath.Join(s.dir, "inner.sock")
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	inner := s.start(t, attr, s.program, "attest", socket)
+	inner.says("listening")
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	inner.says("invisible invisible")
+}
