@@ -36,17 +36,17 @@ func Strict(td, node string) string {
 	return fmt.Sprintf("      tls:\n        mode: STRICT\n        certificate:\n          sds: {secretName: \"spiffe://%s/test/%s\"}\n", td, node)
 }
 
-// Host is the name by which a virtual service is called.
-func Host(service string) string { return service + ".test.internal" }
+// HostOf is the name by which a virtual service is called.
+func HostOf(service string) string { return service + ".test.internal" }
 
 // ServiceOfNode is a virtual service that one node provides.
 func ServiceOfNode(name, node string) string {
-	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n  awsName: %s\n  meshRef: {name: test}\n  provider:\n    virtualNode:\n      virtualNodeRef: {name: %s}\n", name, Host(name), node)
+	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n  awsName: %s\n  meshRef: {name: test}\n  provider:\n    virtualNode:\n      virtualNodeRef: {name: %s}\n", name, HostOf(name), node)
 }
 
 // ServiceOfRouter is a virtual service that a router provides.
 func ServiceOfRouter(name, router string) string {
-	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n  awsName: %s\n  meshRef: {name: test}\n  provider:\n    virtualRouter:\n      virtualRouterRef: {name: %s}\n", name, Host(name), router)
+	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n  awsName: %s\n  meshRef: {name: test}\n  provider:\n    virtualRouter:\n      virtualRouterRef: {name: %s}\n", name, HostOf(name), router)
 }
 
 // Weighted is a router with one route of prefix / to nodes by weight, given as

@@ -1,0 +1,121 @@
+package meshtest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"math/big"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"signet.example/api"
+	"signet.example/attestation"
+)
+
+// Host is an agent of the test's own: it joins the server as an agent does and
+// asks for certificates, without Envoys or sockets.
+type Host struct {
+	ID   string
+	conn *grpc.ClientConn
+	api  api.AgentAPIClient
+}
+
+// JoinHost makes a Host with a fresh token. It does not check the server: that is
+// the real agent's matter, with tests of its own.
+func (w *World) JoinHost() *Host {
+	w.T.Helper()
+	addresses, err := w.Addresses(w.ServerDir())
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	token, err := attestation.ParseToken(w.Token())
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	dial := func(cert tls.Certificate) *grpc.ClientConn {
+		conn, err := grpc.NewClient(addresses["agents"], grpc.WithTransportCredentials(credentials.NewTLS(
+			&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}}))) //nolint:gosec // see above
+		if err != nil {
+			w.T.Fatal(err)
+		}
+		w.T.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	key := Key(w.T)
+	answer, err := api.NewAgentAPIClient(dial(selfSigned(w.T, Key(w.T)))).Attest(w.Context(),
+		&api.AttestRequest{Token: token.SecretText(), Csr: CSR(w.T, key), Hostname: "test"})
+	if err != nil {
+		w.T.Fatalf("attest: %v", err)
+	}
+	conn := dial(tls.Certificate{Certificate: answer.GetChain(), PrivateKey: key})
+	return &Host{ID: answer.GetAgentId(), conn: conn, api: api.NewAgentAPIClient(conn)}
+}
+
+// Issue asks for certificates of an entry, one for each CSR, and gives the
+// leaves that came. A server that is being killed answers with errors.
+func (h *Host) Issue(ctx context.Context, entry string, csrs ...[]byte) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req := &api.IssueRequest{}
+	for _, csr := range csrs {
+		req.Requests = append(req.Requests, &api.SVIDRequest{Entry: entry, Csr: csr})
+	}
+	answer, err := h.api.Issue(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	var out []*x509.Certificate
+	for _, r := range answer.GetResults() {
+		if len(r.GetChain()) == 0 {
+			err = fmt.Errorf("refused: %s", r.GetError())
+			continue
+		}
+		leaf, parseErr := x509.ParseCertificate(r.GetChain()[0])
+		if parseErr != nil {
+			return out, parseErr
+		}
+		out = append(out, leaf)
+	}
+	return out, err
+}
+
+// SerialText is a serial as `signet certs` writes it.
+func SerialText(n *big.Int) string { return hex.EncodeToString(n.Bytes()) }
+
+// Key makes a P-256 key.
+func Key(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// CSR makes a request that proves possession of key and asks for nothing.
+func CSR(t testing.TB, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func selfSigned(t testing.TB, key *ecdsa.PrivateKey) tls.Certificate {
+	t.Helper()
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
