@@ -1,0 +1,283 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/store"
+)
+
+// proof is what a method needs to know of its caller.
+type proof int
+
+const (
+	// proveHostKey: a self-signed certificate; the handshake proved its key.
+	proveHostKey proof = iota + 1
+	// proveAgent: an agent's SVID, of an agent that joined and is not banned.
+	proveAgent
+)
+
+// rules is who may call what on the agents' listener. What is not in it is
+// refused: a method that is added later is closed until someone decides.
+var rules = map[string]proof{
+	api.AgentAPI_Attest_FullMethodName:                                             proveHostKey,
+	api.AgentAPI_Issue_FullMethodName:                                              proveAgent,
+	api.AgentAPI_Session_FullMethodName:                                            proveAgent,
+	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName: proveAgent,
+}
+
+// caller is who calls, as access found it. Only access makes one.
+type caller struct {
+	remote  netip.Addr
+	hostKey []byte      // SHA-256 of the SPKI, for proveHostKey
+	id      spiffeid.ID // for proveAgent
+	agent   store.Agent // for proveAgent
+
+	cancel context.CancelCauseFunc // of a stream
+	node   atomic.Pointer[nodeRef] // the virtual node that a stream was given
+}
+
+type nodeRef struct{ mesh, name string }
+
+// access decides who may call what. Its interceptors are the only way in.
+type access struct {
+	td     spiffeid.TrustDomain
+	roots  func() rootSet
+	roster *roster
+	clock  func() time.Time
+	log    *slog.Logger
+
+	metrics *metrics
+
+	mu     sync.Mutex
+	open   map[*caller]struct{} // streams that are open
+	closed bool
+}
+
+type callerKey struct{}
+
+// callerOf returns who access let in.
+func callerOf(ctx context.Context) (*caller, error) {
+	c, ok := ctx.Value(callerKey{}).(*caller)
+	if !ok {
+		return nil, errIdentity // a method that is not behind the interceptors
+	}
+	return c, nil
+}
+
+// identify checks the peer's certificate as the method's rule asks. The second
+// value is when that proof ends.
+func (a *access) identify(ctx context.Context, method string) (*caller, time.Time, error) {
+	rule, ok := rules[method]
+	if !ok {
+		return nil, time.Time{}, reason(errDenied, "%s is not for agents", method)
+	}
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, time.Time{}, errIdentity
+	}
+	tlsInfo, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(tlsInfo.State.PeerCertificates) == 0 {
+		return nil, time.Time{}, reason(errIdentity, "no client certificate")
+	}
+	c := &caller{remote: addrOf(p.Addr)}
+	certs := tlsInfo.State.PeerCertificates
+	if rule == proveHostKey {
+		return c, time.Time{}, c.proveHostKey(certs)
+	}
+	return c, certs[0].NotAfter, a.proveAgent(c, certs)
+}
+
+// proveHostKey accepts one certificate that its own key signed. Nothing in it is
+// believed but the key, which the handshake proved the caller to have.
+func (c *caller) proveHostKey(certs []*x509.Certificate) error {
+	leaf := certs[0]
+	if len(certs) != 1 || !hostKeyAllowed(leaf.PublicKey) {
+		return reason(errIdentity, "a host key certificate is one self-signed certificate of an ECDSA P-256, P-384 or Ed25519 key")
+	}
+	if err := leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature); err != nil {
+		return reason(errIdentity, "the host key certificate is not self-signed")
+	}
+	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	c.hostKey = sum[:]
+	return nil
+}
+
+func hostKeyAllowed(key any) bool {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return k.Curve == elliptic.P256() || k.Curve == elliptic.P384()
+	case ed25519.PublicKey:
+		return true
+	}
+	return false
+}
+
+// proveAgent accepts a chain to our roots whose leaf is the SVID of an agent that
+// joined and is not banned. A workload's SVID is refused: it names no agent (A12).
+func (a *access) proveAgent(c *caller, certs []*x509.Certificate) error {
+	id, err := identity.VerifyChain(certs, a.td, a.roots().pool, a.clock(), x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return reason(errIdentity, "client certificate: %v", err)
+	}
+	name, ok := identity.AgentID(id)
+	if !ok {
+		return reason(errIdentity, "%s is not an agent", id)
+	}
+	agent, ok := a.roster.get(name)
+	if !ok || agent.Banned {
+		return reason(errIdentity, "agent %s is not known here; join again with a new token", name)
+	}
+	c.id, c.agent = id, agent
+	return nil
+}
+
+// unary is the interceptor of calls.
+func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	c, _, err := a.identify(ctx, info.FullMethod)
+	if err != nil {
+		a.refused(ctx, info.FullMethod, c, err)
+		return nil, agentError(err)
+	}
+	resp, err := next(context.WithValue(ctx, callerKey{}, c), req)
+	if err != nil {
+		a.failed(ctx, info.FullMethod, c, err)
+	}
+	return resp, agentError(err)
+}
+
+// stream is the interceptor of streams. A stream ends with the certificate that
+// opened it, or when end says so.
+func (a *access) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	c, until, err := a.identify(ss.Context(), info.FullMethod)
+	if err != nil {
+		a.refused(ss.Context(), info.FullMethod, c, err)
+		return agentError(err)
+	}
+	ctx, cancel := context.WithCancelCause(ss.Context())
+	defer cancel(nil)
+	c.cancel = cancel
+	expire := time.AfterFunc(until.Sub(a.clock()), func() {
+		cancel(reason(errIdentity, "the certificate that opened this stream has expired"))
+	})
+	defer expire.Stop()
+	a.keep(c)
+	defer a.drop(c)
+	err = next(srv, &ownedStream{ServerStream: ss, ctx: context.WithValue(ctx, callerKey{}, c)})
+	if cause := context.Cause(ctx); cause != nil && ss.Context().Err() == nil {
+		err = cause // we ended it: tell why
+	}
+	return agentError(err)
+}
+
+// ownedStream is a stream under a context that access can end.
+type ownedStream struct {
+	grpc.ServerStream
+	ctx context.Context //nolint:containedctx // grpc.ServerStream's own contract
+}
+
+func (s *ownedStream) Context() context.Context { return s.ctx }
+
+// RecvMsg ends with the context: the transport's own knows nothing of a ban. The
+// goroutine that still waits in the transport ends when the handler returns.
+func (s *ownedStream) RecvMsg(m any) error {
+	if s.ctx.Err() != nil {
+		return agentError(context.Cause(s.ctx))
+	}
+	return s.ServerStream.RecvMsg(m)
+}
+
+var errStopping = reason(errUnavailable, "the server is stopping")
+
+func (a *access) keep(c *caller) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.open[c] = struct{}{}
+	if a.closed {
+		c.cancel(errStopping)
+	}
+}
+
+// close ends every stream, and those that still come: the server stops.
+func (a *access) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	for c := range a.open {
+		c.cancel(errStopping)
+	}
+}
+
+func (a *access) drop(c *caller) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.open, c)
+}
+
+// review ends the streams whose standing is gone: the agent was banned, or the
+// virtual node that a stream relays is no longer bound to its group (A30).
+func (a *access) review(bound func(group, mesh, node string) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := range a.open {
+		agent, ok := a.roster.get(c.agent.ID)
+		if !ok || agent.Banned {
+			c.cancel(reason(errIdentity, "agent %s is banned", c.agent.ID))
+			continue
+		}
+		if n := c.node.Load(); n != nil && !bound(agent.Group, n.mesh, n.name) {
+			c.cancel(errDenied)
+		}
+	}
+}
+
+// refused logs a caller that was not let in; never what it sent.
+func (a *access) refused(ctx context.Context, method string, c *caller, err error) {
+	a.metrics.refused.WithLabelValues(method).Inc()
+	attrs := []slog.Attr{slog.String("method", method), slog.Any("err", err)}
+	if c != nil {
+		attrs = append(attrs, slog.String("remote", c.remote.String()))
+	}
+	a.log.LogAttrs(ctx, slog.LevelWarn, "caller refused", attrs...)
+}
+
+// failed logs a call that went wrong, with the inside that the agent is not told.
+func (a *access) failed(ctx context.Context, method string, c *caller, err error) {
+	a.log.LogAttrs(ctx, slog.LevelWarn, "call failed", slog.String("method", method),
+		slog.String("agent", c.agent.ID), slog.String("remote", c.remote.String()), slog.Any("err", err))
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return t.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// String names the caller in logs and audit rows.
+func (c *caller) String() string {
+	if c.agent.ID != "" {
+		return "agent " + c.agent.ID
+	}
+	return fmt.Sprintf("host key %x", c.hostKey[:min(4, len(c.hostKey))])
+}

@@ -1,0 +1,68 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+)
+
+// Addresses is what <data_dir>/addresses.json holds: where the running server
+// really listens, since port 0 is allowed everywhere. The file is there once the
+// server is ready and is removed when it stops.
+type Addresses struct {
+	// TrustDomain that the server issues in.
+	TrustDomain string `json:"trust_domain"`
+	// Agents is host:port of the agents' API.
+	Agents string `json:"agents"`
+	// Metrics is host:port of /metrics; empty where it is off.
+	Metrics string `json:"metrics,omitempty"`
+	// Admin is the path of the operator's socket.
+	Admin string `json:"admin"`
+}
+
+// ReadAddresses reads the file of a running server.
+func ReadAddresses(dir string) (Addresses, error) {
+	var a Addresses
+	b, err := os.ReadFile(dataDir(dir).addresses())
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(b, &a); err != nil {
+		return a, fmt.Errorf("%s: %w", dataDir(dir).addresses(), err)
+	}
+	return a, nil
+}
+
+// writeJSON replaces a file at once: a reader sees the old content or the new one.
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // gone already when the rename succeeded
+	if _, err = f.Write(append(b, '\n')); err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// parseAddr takes an IP address as IPv4 where it is one, without a zone.
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return a, err
+	}
+	return a.Unmap().WithZone(""), nil
+}

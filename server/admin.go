@@ -1,0 +1,278 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/api"
+	"signet.example/attestation"
+	"signet.example/identity"
+)
+
+const (
+	maxAdminBytes   = 64 << 20 // a whole mesh in one apply
+	defaultTokenTTL = 10 * time.Minute
+	maxTokenTTL     = 24 * time.Hour
+)
+
+// admin is what an operator asks over the Unix socket. Whoever may open the
+// socket (0600) and has our uid, or root, may do everything; all of it is audited.
+type admin struct {
+	api.UnimplementedAdminServer
+	*server
+}
+
+// adminServer is the operators' face.
+func (s *server) adminServer() *grpc.Server {
+	a := &admin{server: s}
+	g := grpc.NewServer(
+		grpc.Creds(peerCredentials{}),
+		grpc.MaxRecvMsgSize(maxAdminBytes), grpc.MaxSendMsgSize(maxAdminBytes),
+		grpc.ConnectionTimeout(handshakeDeadline),
+		grpc.UnaryInterceptor(a.unary), grpc.StreamInterceptor(a.stream),
+	)
+	api.RegisterAdminServer(g, a)
+	return g
+}
+
+// operator is who is at the other end of the admin socket, as the kernel says.
+type operator struct {
+	credentials.CommonAuthInfo
+	uid uint32
+	pid int32
+}
+
+// AuthType implements credentials.AuthInfo.
+func (operator) AuthType() string { return "so_peercred" }
+
+func (o operator) String() string { return fmt.Sprintf("uid %d pid %d", o.uid, o.pid) }
+
+// peerCredentials lets in our own uid and root, and nobody else.
+type peerCredentials struct{}
+
+var errOperator = errors.New("the admin socket is for the server's own user and root")
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, nil, errOperator
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, nil, err
+	}
+	if credErr != nil {
+		return nil, nil, credErr
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Getuid() {
+		return nil, nil, errOperator
+	}
+	info := operator{uid: cred.Uid, pid: cred.Pid}
+	info.SecurityLevel = credentials.PrivacyAndIntegrity // it never leaves the kernel
+	return c, info, nil
+}
+
+// ClientHandshake implements credentials.TransportCredentials; nobody calls it.
+func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.ErrUnsupported
+}
+
+// Info implements credentials.TransportCredentials.
+func (peerCredentials) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "so_peercred"}
+}
+
+// Clone implements credentials.TransportCredentials.
+func (p peerCredentials) Clone() credentials.TransportCredentials { return p }
+
+// OverrideServerName implements credentials.TransportCredentials.
+func (peerCredentials) OverrideServerName(string) error { return nil }
+
+// actorOf is the operator in audit rows.
+func actorOf(ctx context.Context) (string, error) {
+	p, ok := peer.FromContext(ctx)
+	if ok {
+		if o, ok := p.AuthInfo.(operator); ok {
+			return o.String(), nil
+		}
+	}
+	return "", errIdentity
+}
+
+// unary audits a call before it is made, and its outcome. What cannot be written
+// down is not done.
+func (a *admin) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	method := methodName(info.FullMethod)
+	if err := a.intent(ctx, method, req); err != nil {
+		return nil, adminError(err)
+	}
+	resp, err := next(ctx, req)
+	err = adminError(err)
+	a.outcome(ctx, method, err)
+	return resp, err
+}
+
+func (a *admin) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	method := methodName(info.FullMethod)
+	if err := a.intent(ss.Context(), method, nil); err != nil {
+		return adminError(err)
+	}
+	err := adminError(next(srv, ss))
+	a.outcome(ss.Context(), method, err)
+	return err
+}
+
+func (a *admin) intent(ctx context.Context, method string, req any) error {
+	actor, err := actorOf(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.store.Audit(ctx, actor, method, describe(req)); err != nil {
+		a.metrics.auditErrors.Inc()
+		return fmt.Errorf("%w: the audit row cannot be written, so nothing was done: %w", errUnavailable, err)
+	}
+	return nil
+}
+
+func (a *admin) outcome(ctx context.Context, method string, err error) {
+	code := status.Code(err)
+	a.metrics.adminCalls.WithLabelValues(method, code.String()).Inc()
+	if err == nil {
+		return
+	}
+	if actor, actorErr := actorOf(ctx); actorErr == nil {
+		a.audit(ctx, actor, method, "failed: "+code.String())
+	}
+	a.log.InfoContext(ctx, "admin call failed", slog.String("method", method), slog.Any("err", err))
+}
+
+func methodName(full string) string { return full[strings.LastIndexByte(full, '/')+1:] }
+
+// describe tells a request in an audit row: what it names, never what it holds.
+func describe(req any) string {
+	switch r := req.(type) {
+	case *api.ApplyRequest:
+		files := make([]string, 0, len(r.GetSources()))
+		for _, s := range r.GetSources() {
+			files = append(files, plainText(s.GetFile()))
+		}
+		return fmt.Sprintf("dry_run=%t skip_foreign=%t files=%q", r.GetDryRun(), r.GetSkipForeign(), files)
+	case *api.CreateTokenRequest:
+		return fmt.Sprintf("group=%q ttl=%s", plainText(r.GetGroup()), r.GetTtl().AsDuration())
+	case *api.DeleteRequest:
+		return fmt.Sprintf("dry_run=%t kind=%q mesh=%q name=%q", r.GetDryRun(), plainText(r.GetKind()), plainText(r.GetMesh()), plainText(r.GetName()))
+	case *api.GetRequest:
+		return fmt.Sprintf("kind=%q mesh=%q name=%q", plainText(r.GetKind()), plainText(r.GetMesh()), plainText(r.GetName()))
+	case *api.ExplainRequest:
+		return fmt.Sprintf("id=%q", plainText(r.GetId()))
+	case *api.SyncPolicyRequest:
+		return fmt.Sprintf("source=%q", plainText(r.GetSource()))
+	case proto.Message, nil:
+	}
+	return ""
+}
+
+// CreateToken mints a join token for a group. The store has only its hash.
+func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*api.CreateTokenResponse, error) {
+	ttl := defaultTokenTTL
+	if req.GetTtl() != nil {
+		ttl = req.GetTtl().AsDuration()
+	}
+	if ttl <= 0 || ttl > maxTokenTTL {
+		return nil, reason(errInvalid, "ttl %s is not between 0 and %s", ttl, maxTokenTTL)
+	}
+	if _, ok := a.model().groups[req.GetGroup()]; !ok {
+		return nil, reason(errNotFound, "NodeGroup %q does not exist; it has: %s", plainText(req.GetGroup()), names(a.model().groups))
+	}
+	token, err := attestation.NewToken(a.authority.roots().Pin())
+	if err != nil {
+		return nil, err
+	}
+	expires := a.clock().Add(ttl).UTC()
+	if err := a.store.PutToken(ctx, token.Hash(), req.GetGroup(), expires); err != nil {
+		return nil, fmt.Errorf("keep the token: %w", err)
+	}
+	return &api.CreateTokenResponse{Token: token.Reveal(), Expires: timestamppb.New(expires)}, nil
+}
+
+func names[V any](m map[string]V) string {
+	if len(m) == 0 {
+		return "none"
+	}
+	return strings.Join(sortedKeys(m), ", ")
+}
+
+// SyncPolicy fetches now.
+func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*api.SyncPolicyResponse, error) {
+	resp := &api.SyncPolicyResponse{}
+	for _, src := range a.model().sources {
+		if req.GetSource() == "" || req.GetSource() == src.Name {
+			resp.Statuses = append(resp.Statuses, a.policies.sync(ctx, src))
+		}
+	}
+	if req.GetSource() != "" && len(resp.GetStatuses()) == 0 {
+		return nil, reason(errNotFound, "PolicySource %q does not exist", plainText(req.GetSource()))
+	}
+	return resp, nil
+}
+
+// Explain looks a decision up on every connected agent.
+func (a *admin) Explain(ctx context.Context, req *api.ExplainRequest) (*api.ExplainResponse, error) {
+	id := strings.ToLower(strings.TrimSpace(req.GetId()))
+	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+		return nil, reason(errInvalid, "%q is not a decision id: 32 hex digits, as in the header x-signet-decision-id", plainText(req.GetId()))
+	}
+	d := a.sessions.explain(ctx, id)
+	if d == nil {
+		return nil, reason(errNotFound, "none of the %d connected agents has decision %s: agents keep a bounded number of them", len(a.sessions.connected()), id)
+	}
+	return &api.ExplainResponse{Decision: d}, nil
+}
+
+// Agents lists who joined, with the latest report of each.
+func (a *admin) Agents(context.Context, *api.AgentsRequest) (*api.AgentsResponse, error) {
+	resp := &api.AgentsResponse{}
+	for _, g := range a.roster.all() {
+		s, report := a.sessions.of(g.ID)
+		info := &api.AgentInfo{
+			Id: g.ID, Group: g.Group, Hostname: g.Hostname, Connected: s != nil,
+			Joined: timestamppb.New(g.Joined), Report: report,
+		}
+		if s != nil {
+			info.Address = s.caller.remote.String()
+		}
+		resp.Agents = append(resp.Agents, info)
+	}
+	return resp, nil
+}
+
+// agentSPIFFE is an agent's identity in findings; an id that makes none is shown.
+func (s *server) agentSPIFFE(id string) string {
+	sid, err := identity.ForAgent(s.td, id)
+	if err != nil {
+		return id
+	}
+	return sid.String()
+}

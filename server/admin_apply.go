@@ -1,0 +1,264 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/mesh"
+	"signet.example/store"
+	"signet.example/xds"
+)
+
+// writeLock serialises admin writes: each is checked against all that is stored,
+// so nothing may be stored between the check and the write.
+type writeLock chan struct{}
+
+func (l writeLock) lock(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l writeLock) unlock() { <-l }
+
+// Apply writes all documents or none. Every mistake of every file is in the error.
+func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
+	actor, err := actorOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.writes.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer a.writes.unlock()
+	now, err := a.reload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in := &intake{server: a.server, skipForeign: req.GetSkipForeign()}
+	for _, src := range req.GetSources() {
+		in.read(src)
+	}
+	next, err := in.join(now)
+	if err != nil {
+		return nil, reason(errInvalid, "%s", err.Error())
+	}
+	changes, writes, err := changesOf(now, in.objects)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.ApplyResponse{
+		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
+		Warnings: append(in.warnings, modelWarnings(next)...),
+	}
+	if req.GetDryRun() || len(writes) == 0 {
+		return resp, nil
+	}
+	if resp.Revision, err = a.write(ctx, actor, writes); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// write stores and serves: when it returns, the views are being rebuilt.
+func (a *admin) write(ctx context.Context, actor string, writes []store.Write) (uint64, error) {
+	revision, err := a.store.Apply(ctx, actor, writes)
+	if err != nil {
+		return 0, fmt.Errorf("%w: write to the store: %w", errUnavailable, err)
+	}
+	if _, err := a.reload(ctx); err != nil { // it is stored: watch tries again
+		return revision, fmt.Errorf("stored as revision %d, not yet served: %w", revision, err)
+	}
+	return revision, nil
+}
+
+// intake collects what an apply brings, and everything wrong with it.
+type intake struct {
+	*server
+	skipForeign bool
+
+	objects  []*object
+	errs     mesh.Errors
+	warnings []string
+	foreign  int32
+}
+
+func (in *intake) bad(err error) { in.errs = append(in.errs, mesh.AsErrors(err)...) }
+
+// read understands one file.
+func (in *intake) read(src *api.Source) {
+	docs, err := mesh.Split(src.GetFile(), src.GetContent())
+	if err != nil {
+		in.bad(err)
+	}
+	for _, d := range docs {
+		o, err := parseObject(d, in.td)
+		switch {
+		case errors.Is(err, errForeign) && in.skipForeign:
+			in.foreign++
+		case errors.Is(err, errForeign):
+			in.bad(d.FieldError("apiVersion", fmt.Sprintf("%s of %q is not applied: it must be %s or %s; --skip-foreign leaves others out and counts them",
+				plainText(d.Kind), plainText(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
+		case err != nil:
+			in.bad(err)
+		default:
+			in.take(o)
+		}
+	}
+}
+
+// take refuses what this version does not translate, by name (never ignored).
+func (in *intake) take(o *object) {
+	if o.resource != nil {
+		in.errs = append(in.errs, mesh.Unsupported(o.resource)...)
+		for _, w := range mesh.Warnings(o.resource) {
+			in.warnings = append(in.warnings, w.Error())
+		}
+	}
+	in.objects = append(in.objects, o)
+}
+
+// join checks the whole that storing would give. Whether references resolve is
+// looked at even when single documents are wrong, so that one run tells all.
+func (in *intake) join(now *model) (*model, error) {
+	if err := in.assign(now); err != nil {
+		in.bad(err)
+		return nil, in.errs
+	}
+	next, err := now.with(in.objects)
+	if err != nil {
+		in.bad(err)
+	}
+	if next != nil {
+		in.transitions(now, next)
+	}
+	if len(in.errs) == 0 {
+		in.translate(next)
+	}
+	if len(in.errs) > 0 {
+		return nil, in.errs
+	}
+	return next, nil
+}
+
+// assign gives each resource its mesh: what it names, or the only one there is.
+func (in *intake) assign(now *model) error {
+	var resources []*mesh.Resource
+	meshes := map[string]bool{}
+	for _, o := range in.objects {
+		if o.resource != nil {
+			resources = append(resources, o.resource)
+			if o.resource.Kind == mesh.KindMesh {
+				meshes[o.resource.Mesh] = true
+			}
+		}
+	}
+	for _, o := range now.all() {
+		if o.resource != nil && o.resource.Kind == mesh.KindMesh && !meshes[o.resource.Mesh] {
+			resources = append(resources, o.resource)
+		}
+	}
+	return assignMeshes(resources)
+}
+
+// transitions refuses changes that break by definition (R12).
+func (in *intake) transitions(now, next *model) {
+	for _, o := range in.objects {
+		old := now.objects[o.key()]
+		if old == nil || old.resource == nil || o.resource == nil {
+			continue
+		}
+		before, ok1 := old.resource.Spec.(*mesh.VirtualNodeSpec)
+		after, ok2 := next.objects[o.key()].resource.Spec.(*mesh.VirtualNodeSpec)
+		if !ok1 || !ok2 {
+			continue
+		}
+		for _, e := range mesh.CheckTransition(before, after) {
+			in.bad(o.doc.FieldError(e.Field, e.Msg))
+		}
+	}
+}
+
+// translate builds every virtual node once, as a proxy of some shape would get
+// it: what xds cannot say is refused here, not when an agent asks.
+func (in *intake) translate(m *model) {
+	for _, k := range sortedObjects(m, string(mesh.KindVirtualNode)) {
+		if _, err := in.trial(m, k.mesh, k.name); err != nil {
+			in.bad(m.objects[k].doc.FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
+		}
+	}
+}
+
+func (in *intake) trial(m *model, meshName, node string) (*ads.Set, error) {
+	return xds.Build(xds.Input{
+		Graph: m.graph, TrustDomain: m.td, Endpoints: in.endpoints.snapshot(), Managed: m.managed,
+		PolicyRevision: in.policies.revision(), SVIDLifetime: in.cfg.Lifetimes.SVID,
+	}, meshName, node, trialShape)
+}
+
+// trialShape is what any proxy may have; nobody connects with it.
+var trialShape = xds.Shape{
+	Bind: "127.0.0.2", App: "127.0.0.1", Egress: xds.DefaultEgress,
+	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"),
+}
+
+func sortedObjects(m *model, kind string) []objectKey {
+	var keys []objectKey
+	for k := range m.objects {
+		if k.kind == kind {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+// changesOf compares with what is stored, by canonical manifest.
+func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write, error) {
+	var changes []*api.Change
+	var writes []store.Write
+	for _, o := range objects {
+		after, err := o.encode()
+		if err != nil {
+			return nil, nil, err
+		}
+		k := o.key()
+		c := &api.Change{Action: "created", Kind: k.kind, Mesh: k.mesh, Name: k.name, After: string(after)}
+		if old := now.objects[k]; old != nil {
+			before, err := old.encode()
+			if err != nil {
+				return nil, nil, err
+			}
+			c.Action, c.Before = "configured", string(before)
+			if bytes.Equal(before, after) {
+				c.Action = "unchanged"
+			}
+		}
+		changes = append(changes, c)
+		if c.GetAction() != "unchanged" {
+			writes = append(writes, store.Write{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Manifest: after}})
+		}
+	}
+	return changes, writes, nil
+}
+
+// modelWarnings tells what is allowed and probably not meant.
+func modelWarnings(m *model) []string {
+	var list []string
+	for _, p := range ambiguous(m) {
+		list = append(list, fmt.Sprintf("bindings %s and %s have the same selectors in group %s: a process that fits both gets neither", p[0].Name, p[1].Name, p[0].Group))
+	}
+	if len(m.sources) == 0 && len(m.graph.Meshes()) > 0 {
+		list = append(list, "there is no PolicySource: every call between services is denied until one is applied")
+	}
+	return list
+}

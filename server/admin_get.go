@@ -1,0 +1,173 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/mesh"
+	"signet.example/store"
+)
+
+// kindAliases are the names under which a kind may be asked for, in lower case.
+var kindAliases = func() map[string]string {
+	short := map[string]string{
+		string(mesh.KindVirtualNode): "vn", string(mesh.KindVirtualService): "vs", string(mesh.KindVirtualRouter): "vr",
+		string(mesh.KindVirtualGateway): "vg", string(mesh.KindGatewayRoute): "gr", string(mesh.KindBackendGroup): "bg",
+		kindNodeGroup: "ng", kindJWTIssuer: "jwt", kindPolicySource: "ps",
+	}
+	all := map[string]string{}
+	for _, k := range kinds() {
+		low := strings.ToLower(k)
+		all[low], all[low+"s"] = k, k
+		if short[k] != "" {
+			all[short[k]] = k
+		}
+	}
+	all["meshes"], all["entries"] = string(mesh.KindMesh), kindEntry
+	return all
+}()
+
+// kinds lists every kind, referents first.
+func kinds() []string {
+	var list []string
+	for _, k := range mesh.Kinds() {
+		list = append(list, string(k))
+	}
+	return append(list, kindNodeGroup, kindEntry, kindBinding, kindJWTIssuer, kindPolicySource)
+}
+
+func kindOf(s string) (string, error) {
+	if k := kindAliases[strings.ToLower(s)]; k != "" {
+		return k, nil
+	}
+	return "", reason(errInvalid, "%q is not a kind; there are %s", plainText(s), strings.Join(kinds(), ", "))
+}
+
+// Get reads back what is stored: of one kind, or of all where none is named.
+func (a *admin) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, error) {
+	kind := ""
+	if req.GetKind() != "" && req.GetKind() != "all" {
+		var err error
+		if kind, err = kindOf(req.GetKind()); err != nil {
+			return nil, err
+		}
+	}
+	m, err := a.reload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.GetResponse{}
+	for _, o := range m.all() {
+		k := o.key()
+		if kind != "" && k.kind != kind || req.GetMesh() != "" && k.mesh != req.GetMesh() || req.GetName() != "" && k.name != req.GetName() {
+			continue
+		}
+		b, err := o.encode()
+		if err != nil {
+			return nil, err
+		}
+		resp.Objects = append(resp.Objects, &api.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Revision: o.revision, Yaml: string(b)})
+	}
+	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
+		return nil, reason(errNotFound, "%s %q does not exist", kind, plainText(req.GetName()))
+	}
+	return resp, nil
+}
+
+// Delete removes one object, unless something still refers to it.
+func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyResponse, error) {
+	actor, err := actorOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.writes.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer a.writes.unlock()
+	m, err := a.reload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o, err := findObject(m, req)
+	if err != nil {
+		return nil, err
+	}
+	k := o.key()
+	if err := a.needed(m, o); err != nil {
+		return nil, err
+	}
+	before, err := o.encode()
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.ApplyResponse{
+		Revision: m.revision,
+		Changes:  []*api.Change{{Action: "deleted", Kind: k.kind, Mesh: k.mesh, Name: k.name, Before: string(before)}},
+	}
+	if req.GetDryRun() {
+		return resp, nil
+	}
+	resp.Revision, err = a.write(ctx, actor, []store.Write{{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name}, Delete: true}})
+	return resp, err
+}
+
+// findObject finds the one object that is meant; the mesh may be left out where
+// only one has such a name.
+func findObject(m *model, req *api.DeleteRequest) (*object, error) {
+	kind, err := kindOf(req.GetKind())
+	if err != nil {
+		return nil, err
+	}
+	var found []*object
+	for _, o := range m.all() {
+		k := o.key()
+		if k.kind == kind && k.name == req.GetName() && (req.GetMesh() == "" || k.mesh == req.GetMesh()) {
+			found = append(found, o)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, reason(errNotFound, "%s %q does not exist", kind, plainText(req.GetName()))
+	case 1:
+		return found[0], nil
+	}
+	return nil, reason(errInvalid, "%s %q exists in meshes %s and %s: name one", kind, plainText(req.GetName()), found[0].key().mesh, found[1].key().mesh)
+}
+
+// needed refuses to remove what the rest cannot stand without.
+func (a *admin) needed(m *model, o *object) error {
+	k := o.key()
+	if k.kind == string(mesh.KindMesh) {
+		for _, other := range m.all() {
+			if ok := other.key(); ok.mesh == k.mesh && ok != k {
+				return reason(errReferenced, "%s is not deleted: %s is in it", k, ok)
+			}
+		}
+	}
+	_, err := m.with(nil, k)
+	var wrong mesh.Errors
+	if errors.As(err, &wrong) {
+		msg := fmt.Sprintf("%s is not deleted, others refer to it:", k)
+		for _, e := range wrong {
+			msg += "\n  " + e.Msg
+		}
+		return reason(errReferenced, "%s", msg)
+	}
+	if err != nil {
+		return reason(errReferenced, "%s is not deleted: %v", k, err)
+	}
+	if g, ok := o.value.(identity.NodeGroup); ok {
+		for _, agent := range a.roster.all() {
+			if agent.Group == g.Name && !agent.Banned {
+				if s, _ := a.sessions.of(agent.ID); s != nil {
+					return reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
+				}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"signet.example/api"
+	"signet.example/attestation"
+	"signet.example/ca"
+	"signet.example/identity"
+	"signet.example/store"
+)
+
+// agentAPI is what agents ask. Every method runs behind access.
+type agentAPI struct {
+	api.UnimplementedAgentAPIServer
+	*server
+
+	attests *limiters // by address
+	issues  *limiters // by agent
+}
+
+// Attest joins an agent with a token, or renews one by its host key.
+func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.AttestResponse, error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !a.attests.allow(c.remote.String(), 1) {
+		return nil, errLimit
+	}
+	// Before a token is used up: a request that cannot succeed should not cost it.
+	if err := checkCSR(req.GetCsr()); err != nil {
+		return nil, err
+	}
+	agent, err := a.enrol(ctx, c, req)
+	if err != nil {
+		return nil, err
+	}
+	chain, err := a.sign(ctx, agent, req.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	return &api.AttestResponse{AgentId: agent.ID, Chain: chain, SignedRootSet: a.authority.roots().signed}, nil
+}
+
+// enrol finds or makes the agent.
+func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest) (store.Agent, error) {
+	if req.GetToken() == "" {
+		return a.known(ctx, c)
+	}
+	group, err := a.store.UseToken(ctx, attestation.HashSecret(req.GetToken()), a.clock())
+	if err != nil {
+		a.audit(ctx, c.String(), "attest", "refused: "+err.Error())
+		return store.Agent{}, err
+	}
+	if _, ok := a.model().groups[group]; !ok {
+		return store.Agent{}, reason(errDenied, "the node group of this token was deleted; mint a new token")
+	}
+	hostname := plainText(req.GetHostname())
+	agent := store.Agent{
+		ID: agentID(hostname), Group: group, Hostname: hostname, HostKey: c.hostKey, Joined: a.clock().UTC(),
+	}
+	if err := a.store.PutAgent(ctx, agent); err != nil {
+		if errors.Is(err, store.ErrConflict) {
+			return store.Agent{}, reason(errInvalid, "this host key has joined already; use a new one")
+		}
+		return store.Agent{}, fmt.Errorf("enrol %s: %w", agent.ID, err)
+	}
+	a.roster.put(agent)
+	a.audit(ctx, "agent "+agent.ID, "attest", fmt.Sprintf("joined group %s as %s from %s, host key %x", group, agent.ID, c.remote, c.hostKey))
+	a.log.InfoContext(ctx, "agent joined", slog.String("agent", agent.ID), slog.String("group", group), slog.String("remote", c.remote.String()))
+	return agent, nil
+}
+
+// known finds the agent of a host key that joined before.
+func (a *agentAPI) known(ctx context.Context, c *caller) (store.Agent, error) {
+	agent, err := a.store.AgentByKey(ctx, c.hostKey)
+	switch {
+	case errors.Is(err, store.ErrNotFound) || err == nil && agent.Banned:
+		return store.Agent{}, reason(errDenied, "this host key is not known here; join with a new token")
+	case err != nil:
+		return store.Agent{}, fmt.Errorf("%w: look up a host key: %w", errUnavailable, err)
+	}
+	return agent, nil
+}
+
+// sign issues the agent's own SVID.
+func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][]byte, error) {
+	id, err := identity.ForAgent(a.td, agent.ID)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := a.signer.Issue(ctx, &api.SignRequest{Items: []*api.SignItem{{
+		SpiffeId: id.String(), Csr: csr, Profile: ca.ProfileAgent, Requester: id.String(),
+		Lifetime: durationpb.New(a.cfg.Lifetimes.Agent),
+	}}})
+	if err != nil || len(resp.GetResults()) != 1 {
+		return nil, fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
+	}
+	r := resp.GetResults()[0]
+	if r.GetError() != "" {
+		return nil, signerError(r)
+	}
+	a.metrics.issued.WithLabelValues(ca.ProfileAgent, "ok").Inc()
+	return r.GetChain(), nil
+}
+
+// signerError tells a request's own fault from the signer's.
+func signerError(r *api.SignResult) error {
+	if r.GetInvalid() {
+		return reason(errInvalid, "%s", r.GetError())
+	}
+	return reason(errUnavailable, "not signed: %s", r.GetError())
+}
+
+// checkCSR sees that a request has a chance before anything is spent on it. The
+// signer checks again, and more: it trusts nobody.
+func checkCSR(der []byte) error {
+	if len(der) == 0 || len(der) > maxCSR {
+		return reason(errInvalid, "certificate request of %d bytes", len(der))
+	}
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return reason(errInvalid, "certificate request: %v", err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return reason(errInvalid, "certificate request: %v", err)
+	}
+	return nil
+}
+
+// agentID is a name that people can read and nobody can guess or choose:
+// something of the hostname, and 40 random bits.
+func agentID(hostname string) string {
+	host, _, _ := strings.Cut(strings.ToLower(hostname), ".")
+	host = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return -1
+	}, host)
+	host = strings.Trim(host[:min(len(host), 40)], "-")
+	if host == "" {
+		host = "host"
+	}
+	b := make([]byte, 5)
+	_, _ = rand.Read(b) // crypto/rand.Read never fails since Go 1.24
+	return host + "-" + hex.EncodeToString(b)
+}
+
+// Session carries reports up and questions down.
+func (a *agentAPI) Session(stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]) error {
+	return a.sessions.serve(stream)
+}
+
+// audit writes a row. What an agent did stays done when the row cannot be
+// written; the failure is loud.
+func (s *server) audit(ctx context.Context, actor, action, detail string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := s.store.Audit(ctx, actor, action, detail); err != nil {
+		s.metrics.auditErrors.Inc()
+		s.log.ErrorContext(ctx, "audit row not written", slog.String("action", action), slog.Any("err", err))
+	}
+}

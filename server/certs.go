@@ -1,0 +1,122 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/api"
+)
+
+// certsBatch bounds one message of a long list; watchEvery is how often a watch
+// looks when no report wakes it (an expiry is nobody's event).
+const (
+	certsBatch = 500
+	watchEvery = time.Second
+)
+
+// Certs lists what is served now, as the agents report it, and with all set
+// everything that the log has. With watch it goes on with what changes.
+func (a *admin) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[api.CertsResponse]) error {
+	ctx := stream.Context()
+	shown := map[string]*api.Cert{}
+	for {
+		wake := a.sessions.wait()
+		list, err := a.certs(ctx, req.GetAll())
+		if err != nil {
+			return adminError(err)
+		}
+		if err := sendCerts(stream, changedCerts(shown, list), len(shown) == 0); err != nil {
+			return err
+		}
+		if !req.GetWatch() {
+			return nil
+		}
+		for _, c := range list {
+			shown[certKey(c)] = c
+		}
+		timer := time.NewTimer(watchEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-a.stopping:
+			timer.Stop()
+			return nil
+		case <-wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// sendCerts sends the list in batches; the first answer is sent though it be empty.
+func sendCerts(stream grpc.ServerStreamingServer[api.CertsResponse], list []*api.Cert, first bool) error {
+	if len(list) == 0 {
+		if !first {
+			return nil
+		}
+		return stream.Send(&api.CertsResponse{})
+	}
+	for batch := range slices.Chunk(list, certsBatch) {
+		if err := stream.Send(&api.CertsResponse{Certs: batch}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func certKey(c *api.Cert) string { return c.GetSerial() + " " + c.GetConsumer() + " " + c.GetNode() }
+
+func changedCerts(shown map[string]*api.Cert, list []*api.Cert) []*api.Cert {
+	return slices.DeleteFunc(slices.Clone(list), func(c *api.Cert) bool { return proto.Equal(shown[certKey(c)], c) })
+}
+
+// certs is the list once: serving ones first, by identity.
+func (s *server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
+	serving := s.serving()
+	if !all {
+		return serving, nil
+	}
+	seen := map[string]bool{}
+	for _, c := range serving {
+		seen[c.GetSerial()] = true
+	}
+	err := s.issuance.history(ctx, func(c *api.Cert) error {
+		if !seen[c.GetSerial()] {
+			serving = append(serving, c)
+		}
+		return nil
+	})
+	return serving, err
+}
+
+// serving lists what connected agents say they serve, with what the log knows.
+func (s *server) serving() []*api.Cert {
+	var list []*api.Cert
+	for _, o := range s.sessions.connected() {
+		for _, v := range o.latest().GetSvids() {
+			c := &api.Cert{
+				SpiffeId: v.GetSpiffeId(), Node: o.caller.id.String(), Serial: v.GetSerial(), NotAfter: v.GetNotAfter(),
+				NextRenewal: v.GetNextRenewal(), State: "serving", Consumer: v.GetConsumer(),
+			}
+			if r := s.issuance.of(v.GetSerial()); r != nil {
+				c.NotBefore = r.GetNotBefore()
+			}
+			list = append(list, c)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *api.Cert) int {
+		return strings.Compare(a.GetSpiffeId()+" "+a.GetNode()+" "+a.GetConsumer(), b.GetSpiffeId()+" "+b.GetNode()+" "+b.GetConsumer())
+	})
+	return list
+}
+
+// isEOF tells the orderly end of a stream.
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }

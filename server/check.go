@@ -1,0 +1,224 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"signet.example/api"
+	"signet.example/identity"
+)
+
+// Severities of findings.
+const (
+	sevError   = "error"
+	sevWarning = "warning"
+	sevInfo    = "info"
+)
+
+// The findings of `signet check`. An id is never given to another cause.
+const (
+	findDisconnected = "SIG001"
+	findExpiry       = "SIG002"
+	findOverdue      = "SIG003"
+	findRejected     = "SIG004"
+	findPolicy       = "SIG005"
+	findNoPolicy     = "SIG006"
+	findIssuingCA    = "SIG007"
+	findConflict     = "SIG008"
+	findPeerMode     = "SIG009"
+	findAgentOwn     = "SIG010"
+	findOrphan       = "SIG011"
+	findAmbiguous    = "SIG012"
+	findNoAgent      = "SIG013"
+	findJWKS         = "SIG014"
+	findStale        = "SIG015"
+	findProxy        = "SIG016"
+	findSigner       = "SIG017"
+)
+
+// overdueAfter is how long past its due time a rotation may be; expirySoon is
+// the part of a lifetime below which a certificate counts as near its end.
+const overdueAfter = time.Minute
+
+// Check looks at everything once and tells what is wrong, why, and the command
+// that fixes it.
+func (a *admin) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckResponse, error) {
+	var list []*api.Finding
+	for _, part := range []func(context.Context) []*api.Finding{
+		a.checkAuthority, a.checkAgents, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog,
+	} {
+		list = append(list, part(ctx)...)
+	}
+	rank := map[string]int{sevError: 0, sevWarning: 1, sevInfo: 2}
+	slices.SortStableFunc(list, func(x, y *api.Finding) int {
+		if d := rank[x.GetSeverity()] - rank[y.GetSeverity()]; d != 0 {
+			return d
+		}
+		return strings.Compare(x.GetId()+x.GetSubject(), y.GetId()+y.GetSubject())
+	})
+	return &api.CheckResponse{Findings: list}, nil
+}
+
+func finding(id, severity, subject, fix, cause string, args ...any) *api.Finding {
+	return &api.Finding{Id: id, Severity: severity, Subject: subject, Fix: fix, Cause: fmt.Sprintf(cause, args...)}
+}
+
+func (a *admin) checkAuthority(ctx context.Context) []*api.Finding {
+	var list []*api.Finding
+	if err := a.authority.load(ctx); err != nil {
+		list = append(list, finding(findSigner, sevError, "signer", "look at the server's log, then restart `signet server`", "the signer does not answer: %v", err))
+	}
+	r := a.authority.roots()
+	left := r.issuing.NotAfter.Sub(a.clock())
+	if life := r.issuing.NotAfter.Sub(r.issuing.NotBefore); left < life/4 {
+		list = append(list, finding(findIssuingCA, sevError, "issuing CA", "restart `signet server`; the signer renews the issuing CA from the root at half of its life",
+			"the issuing certificate ends in %s, at %s, and was not renewed", left.Round(time.Second), r.issuing.NotAfter.UTC().Format(time.RFC3339)))
+	}
+	return list
+}
+
+func (a *admin) checkAgents(context.Context) []*api.Finding {
+	var list []*api.Finding
+	connected := 0
+	for _, g := range a.roster.all() {
+		s, _ := a.sessions.of(g.ID)
+		if s != nil {
+			connected++
+		}
+		if g.Banned || s != nil {
+			continue
+		}
+		list = append(list, finding(findDisconnected, sevWarning, a.agentSPIFFE(g.ID), "signet agent (on "+g.Hostname+")",
+			"the agent joined %s and is not connected; what it has cached goes on working until it expires", g.Joined.UTC().Format(time.RFC3339)))
+	}
+	if connected == 0 {
+		list = append(list, finding(findNoAgent, sevWarning, "agents", "signet token create --group <group>", "no agent is connected: nobody is served"))
+	}
+	return list
+}
+
+// checkReports looks at what the connected agents say.
+func (a *admin) checkReports(context.Context) []*api.Finding {
+	var list []*api.Finding
+	now := a.clock()
+	for _, s := range a.sessions.connected() {
+		r, id := s.latest(), s.caller.id.String()
+		for _, v := range r.GetSvids() {
+			list = append(list, checkSVID(now, id, v)...)
+		}
+		for _, p := range r.GetProxies() {
+			list = append(list, checkProxy(id, p)...)
+		}
+		if r.GetPeerMode() == "legacy" {
+			list = append(list, finding(findPeerMode, sevWarning, id, "upgrade the kernel to 6.5 or later",
+				"the kernel has no SO_PEERPIDFD: local peers are attested by pid with checks around each answer"))
+		}
+		for _, f := range r.GetFindings() {
+			list = append(list, finding(findAgentOwn, sevWarning, id, "see the agent's log", "%s", f))
+		}
+		if want := a.policies.revision(); r != nil && now.Sub(s.since) > stampDeadline && r.GetPolicyRevision() != want {
+			list = append(list, finding(findStale, sevWarning, id, "signet policy sync",
+				"the agent decides by policy revision %q, and %q is in force", r.GetPolicyRevision(), want))
+		}
+	}
+	return list
+}
+
+func checkSVID(now time.Time, agent string, v *api.SVIDStatus) []*api.Finding {
+	end := v.GetNotAfter().AsTime()
+	subject := v.GetSpiffeId() + " (" + v.GetConsumer() + " of " + agent + ")"
+	switch {
+	case !end.After(now):
+		return []*api.Finding{finding(findExpiry, sevError, subject, "signet certs", "its certificate %s expired at %s", v.GetSerial(), end.UTC().Format(time.RFC3339))}
+	case v.GetNextRenewal() != nil && now.Sub(v.GetNextRenewal().AsTime()) > min(overdueAfter, end.Sub(v.GetNextRenewal().AsTime())/2):
+		return []*api.Finding{finding(findOverdue, sevWarning, subject, "see the agent's log for why renewal fails",
+			"its rotation was due at %s; the certificate ends at %s", v.GetNextRenewal().AsTime().UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))}
+	}
+	return nil
+}
+
+func checkProxy(agent string, p *api.ProxyStatus) []*api.Finding {
+	var list []*api.Finding
+	subject := fmt.Sprintf("proxy %s of %s", p.GetName(), agent)
+	for _, j := range p.GetRejected() {
+		list = append(list, finding(findRejected, sevError, subject, "signet get all -o yaml; correct the resource and `signet apply` it",
+			"Envoy refused %s %s, version %s, and keeps the last good one: %s", shortType(j.GetTypeUrl()), plainText(j.GetName()), plainText(j.GetVersion()), j.GetMessage()))
+	}
+	if p.GetState() == "backoff" {
+		list = append(list, finding(findProxy, sevError, subject, "see the agent's log for Envoy's last lines", "Envoy ended %d times and is held back before the next start", p.GetRestarts()))
+	}
+	return list
+}
+
+func shortType(url string) string { return url[strings.LastIndexByte(url, '.')+1:] }
+
+func (a *admin) checkEndpoints(context.Context) []*api.Finding {
+	var list []*api.Finding
+	for _, c := range a.endpoints.refused() {
+		list = append(list, finding(findConflict, sevError, fmt.Sprintf("proxy %s of %s", c.endpoint.Proxy, a.agentSPIFFE(c.endpoint.Agent)),
+			"give the proxy an address of its own, or bind its virtual node to the agent's group",
+			"its endpoint for %s/%s is not served: %s", c.endpoint.Mesh, c.endpoint.Node, c.reason))
+	}
+	return list
+}
+
+func (a *admin) checkPolicy(context.Context) []*api.Finding {
+	var list []*api.Finding
+	state := a.policies.state.Load()
+	for _, st := range a.policies.statuses() {
+		if st.GetError() != "" {
+			list = append(list, finding(findPolicy, sevError, "PolicySource "+st.GetSource(), "signet policy sync",
+				"the last sync failed, revision %s of commit %s stays in force: %s", state.current.GetId(), state.current.GetCommit(), st.GetError()))
+		}
+	}
+	if len(state.current.GetModules()) == 0 {
+		list = append(list, finding(findNoPolicy, sevWarning, "policy", "signet apply -f <file with a PolicySource>",
+			"no policy is loaded: every call is denied but declared health checks"))
+	}
+	return list
+}
+
+func (a *admin) checkIssuers(context.Context) []*api.Finding {
+	failing := a.issuers.failing()
+	var list []*api.Finding
+	for _, name := range sortedKeys(failing) {
+		list = append(list, finding(findJWKS, sevError, "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers",
+			"its keys could not be fetched, the last good ones stay: %s", failing[name]))
+	}
+	return list
+}
+
+func (a *admin) checkModel(context.Context) []*api.Finding {
+	var list []*api.Finding
+	for _, p := range ambiguous(a.model()) {
+		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+p[0].Name+" and Binding "+p[1].Name, "signet delete binding "+p[1].Name,
+			"both fit the same processes of group %s, so that those get neither identity", p[0].Group))
+	}
+	return list
+}
+
+// ambiguous lists pairs of bindings of one group where whoever fits one fits the
+// other, too: the selectors of one are all among the other's.
+func ambiguous(m *model) [][2]identity.Binding {
+	var pairs [][2]identity.Binding
+	for i, b := range m.bindings {
+		for _, c := range m.bindings[i+1:] {
+			if b.Group == c.Group && (b.Selectors.Contains(c.Selectors) || c.Selectors.Contains(b.Selectors)) {
+				pairs = append(pairs, [2]identity.Binding{b, c})
+			}
+		}
+	}
+	return pairs
+}
+
+func (a *admin) checkLog(context.Context) []*api.Finding {
+	var list []*api.Finding
+	for _, r := range a.issuance.orphans(a.clock()) {
+		list = append(list, finding(findOrphan, sevInfo, "serial "+r.GetSerial(), "signet certs --all",
+			"it was reserved for %s at %s and never answered: the signer or the server ended meanwhile", r.GetSpiffeId(), r.GetTime().AsTime().UTC().Format(time.RFC3339)))
+	}
+	return list
+}

@@ -1,0 +1,156 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Config is the server's configuration, decoded strictly from one YAML file over
+// DefaultConfig. Every key has a working default but data_dir.
+type Config struct {
+	// TrustDomain must be the one the CA was made for; empty takes the CA's.
+	TrustDomain string `yaml:"trust_domain" json:"trust_domain"`
+	// DataDir is what `signet init` made: CA, store, sockets.
+	DataDir string `yaml:"data_dir" json:"data_dir"`
+	// Listen is the TCP address that agents connect to. Port 0 takes a free one.
+	Listen string `yaml:"listen" json:"listen"`
+	// Metrics is the address of /metrics, /healthz and /readyz; empty turns them
+	// off. It must be a loopback address: there is no authentication on it.
+	Metrics string `yaml:"metrics" json:"metrics"`
+	// AdminSocket is the operator's Unix socket, <data_dir>/admin.sock by default.
+	AdminSocket string `yaml:"admin_socket" json:"admin_socket"`
+	// PasswordFile opens the CA's key files, <data_dir>/password by default.
+	PasswordFile string `yaml:"password_file" json:"password_file"`
+	// Name is the last segment of this server's SPIFFE ID, "server" by default.
+	Name string `yaml:"name" json:"name"`
+	// Lifetimes of what is issued.
+	Lifetimes Lifetimes `yaml:"lifetimes" json:"lifetimes"`
+	// PolicyPoll is how often a policy source that names no interval is polled.
+	PolicyPoll time.Duration `yaml:"policy_poll" json:"policy_poll"`
+	// EndpointGrace is how long the endpoints of an agent that went away are
+	// still served: an agent or server restart is not a reason to cut traffic.
+	EndpointGrace time.Duration `yaml:"endpoint_grace" json:"endpoint_grace"`
+}
+
+// Lifetimes of certificates, counted from issuance.
+type Lifetimes struct {
+	// SVID of a workload whose entry names no ttl.
+	SVID time.Duration `yaml:"svid" json:"svid"`
+	// Agent is that of agents' own SVIDs.
+	Agent time.Duration `yaml:"agent" json:"agent"`
+}
+
+// Bounds of a lifetime: below, nobody can renew in time; above, it is no
+// short-lived certificate any more and the signer refuses it.
+const (
+	minLifetime = 5 * time.Second
+	maxLifetime = 24 * time.Hour
+)
+
+var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// DefaultConfig has every default filled in but DataDir and what follows from it.
+func DefaultConfig() Config {
+	return Config{
+		Listen:        "127.0.0.1:8443",
+		Metrics:       "127.0.0.1:9464",
+		Name:          "server",
+		Lifetimes:     Lifetimes{SVID: time.Hour, Agent: time.Hour},
+		PolicyPoll:    time.Minute,
+		EndpointGrace: time.Minute,
+	}
+}
+
+// Complete fills in what follows from other keys and every default that is still
+// empty, but Metrics, where empty means off.
+func (c Config) Complete() Config {
+	d := DefaultConfig()
+	fill := func(s *string, v string) {
+		if *s == "" {
+			*s = v
+		}
+	}
+	fill(&c.Listen, d.Listen)
+	fill(&c.Name, d.Name)
+	if c.DataDir != "" {
+		fill(&c.AdminSocket, filepath.Join(c.DataDir, "admin.sock"))
+		fill(&c.PasswordFile, filepath.Join(c.DataDir, "password"))
+	}
+	for _, f := range []struct{ at, def *time.Duration }{
+		{&c.Lifetimes.SVID, &d.Lifetimes.SVID},
+		{&c.Lifetimes.Agent, &d.Lifetimes.Agent},
+		{&c.PolicyPoll, &d.PolicyPoll},
+		{&c.EndpointGrace, &d.EndpointGrace},
+	} {
+		if *f.at == 0 {
+			*f.at = *f.def
+		}
+	}
+	return c
+}
+
+// Validate tells everything that is wrong with a completed configuration.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	if c.DataDir == "" {
+		bad("data_dir", "missing: name the directory that `signet init` made")
+	}
+	if c.TrustDomain != "" {
+		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
+			bad("trust_domain", "%v", err)
+		}
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		bad("listen", "%v", err)
+	}
+	if c.Metrics != "" && !loopbackAddress(c.Metrics) {
+		bad("metrics", "%q is not an address of the loopback interface, and the endpoint has no authentication", c.Metrics)
+	}
+	if !nameRE.MatchString(c.Name) {
+		bad("name", "%q: lower-case letters, digits and dashes, at most 63", c.Name)
+	}
+	for _, l := range []struct {
+		key string
+		d   time.Duration
+	}{{"lifetimes.svid", c.Lifetimes.SVID}, {"lifetimes.agent", c.Lifetimes.Agent}} {
+		if l.d < minLifetime || l.d > maxLifetime {
+			bad(l.key, "%s is not between %s and %s", l.d, minLifetime, maxLifetime)
+		}
+	}
+	if c.PolicyPoll < time.Second {
+		bad("policy_poll", "%s is less than 1s", c.PolicyPoll)
+	}
+	if c.EndpointGrace < 0 {
+		bad("endpoint_grace", "%s is negative", c.EndpointGrace)
+	}
+	return errors.Join(errs...)
+}
+
+// loopbackAddress reports whether host:port is an address of this machine's own.
+func loopbackAddress(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return false
+	}
+	a, err := parseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+// dataDir names the files under Config.DataDir, in one place.
+type dataDir string
+
+func (d dataDir) ca() string        { return filepath.Join(string(d), "ca") }
+func (d dataDir) store() string     { return filepath.Join(string(d), "store.db") }
+func (d dataDir) addresses() string { return filepath.Join(string(d), "addresses.json") }
+func (d dataDir) endpoints() string { return filepath.Join(string(d), "endpoints.json") }
+func (d dataDir) issuers() string   { return filepath.Join(string(d), "issuers.json") }
+func (d dataDir) git() string       { return filepath.Join(string(d), "git") }

@@ -1,0 +1,26 @@
+// Package server is Signet's control plane. It joins the other folders: the
+// store's objects become a model (mesh graph, entries, bindings), the model and
+// what the agents report become views of Envoy resources, and certificate
+// requests that agents may make go to the signer process.
+//
+// It owns who may call what (access.go), the agents' and the operator's API, the
+// set of views, the policy that is served, and the order of start and stop
+// (server.go). It must not know how a certificate is made (ca), how a resource
+// looks (xds), how a stream is spoken (ads) or what Rego means (policy). It never
+// holds a private key other than its own TLS key: workloads' keys are born on
+// their hosts, and the issuing key lives in the signer process.
+//
+// Main types, in the order in which data goes: Config and InitConfig, model (an
+// immutable picture of everything stored), roster (agents that joined), sessions
+// (agents that are connected), endpoints (addresses that they report), policies
+// and issuers (what authorization needs from outside), views (what each agent and
+// proxy is told), agentAPI and admin (the two faces).
+//
+// # Concurrency
+//
+// What is served is immutable and swapped behind atomic pointers: model, policy
+// state, issuer keys. One goroutine (views.run) turns them into views; writers
+// only replace their value and wake it. Admin writes are serialised by one mutex,
+// since each is checked against all that is stored. No call of an agent waits for
+// the database but Attest, which writes.
+package server

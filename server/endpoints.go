@@ -1,0 +1,271 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"signet.example/api"
+	"signet.example/xds"
+)
+
+// Proxy states in which an endpoint is offered, or kept (agent.proto).
+const (
+	stateReady    = "ready"
+	stateDraining = "draining"
+)
+
+// endpoint is one proxy of one virtual node as its agent reported it.
+type endpoint struct {
+	Agent   string    `json:"agent"`
+	Proxy   string    `json:"proxy"`
+	Mesh    string    `json:"mesh"`
+	Node    string    `json:"node"`
+	Address string    `json:"address"`
+	Ports   []uint32  `json:"ports"`
+	Healthy bool      `json:"healthy"`
+	Since   time.Time `json:"since"`
+	// Gone is when its agent went away; zero while it is connected.
+	Gone time.Time `json:"gone"`
+}
+
+func (e *endpoint) key() string { return e.Agent + "\x00" + e.Proxy }
+
+func (e *endpoint) overlaps(o *endpoint) bool {
+	return e.Address == o.Address && (e.Mesh != o.Mesh || e.Node != o.Node) &&
+		slices.ContainsFunc(e.Ports, func(p uint32) bool { return slices.Contains(o.Ports, p) })
+}
+
+// conflict is an endpoint that is reported and not served, with the reason.
+type conflict struct {
+	endpoint endpoint
+	reason   string
+}
+
+// endpoints is the registry of D19: where the proxies of each virtual node listen.
+// It is kept in a file beside the store, so that a server that restarts serves
+// what it served until the agents are back: withdrawing a healthy endpoint because
+// the control plane restarted would be an outage made by us. The file is a cache:
+// lost, the agents' first reports rebuild it.
+type endpoints struct {
+	path    string
+	grace   time.Duration
+	clock   func() time.Time
+	changed func()
+
+	saving    sync.Mutex
+	mu        sync.Mutex
+	by        map[string]*endpoint
+	conflicts map[string][]conflict // by agent
+}
+
+// openEndpoints reads what the last run knew. All of it counts as gone from now:
+// an agent has the grace period to come back and say it again.
+func openEndpoints(path string, grace time.Duration, clock func() time.Time, changed func()) (*endpoints, error) {
+	e := &endpoints{
+		path: path, grace: grace, clock: clock, changed: changed,
+		by: map[string]*endpoint{}, conflicts: map[string][]conflict{},
+	}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, nil
+	}
+	var list []*endpoint
+	if err == nil {
+		err = json.Unmarshal(b, &list)
+	}
+	if err != nil {
+		return e, fmt.Errorf("last known endpoints: %w", err)
+	}
+	for _, p := range list {
+		if p != nil {
+			p.Gone = clock()
+			e.by[p.key()] = p
+		}
+	}
+	return e, nil
+}
+
+// report takes the proxies of a connected agent. bound says whether a virtual
+// node is bound to the agent's group.
+func (e *endpoints) report(c *caller, r *api.Report, bound func(mesh, node string) bool) error {
+	e.mu.Lock()
+	before := e.print()
+	seen := map[string]bool{}
+	var refused []conflict
+	for _, p := range r.GetProxies() {
+		n, why := e.accept(c, p, bound)
+		if n == nil {
+			continue
+		}
+		if why != "" {
+			refused = append(refused, conflict{*n, why})
+			continue
+		}
+		seen[n.key()] = true
+		e.by[n.key()] = n
+	}
+	for k, n := range e.by {
+		if n.Agent == c.agent.ID && !seen[k] {
+			delete(e.by, k)
+		}
+	}
+	e.conflicts[c.agent.ID] = refused
+	return e.finish(before)
+}
+
+// accept turns a report of one proxy into an endpoint; a reason says that it is
+// not served, nil that there is nothing to serve yet or any more.
+func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node string) bool) (*endpoint, string) {
+	n := &endpoint{
+		Agent: c.agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(),
+		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
+		Healthy: p.GetState() == stateReady && p.GetHealthy(), Since: e.clock(),
+	}
+	if old := e.by[n.key()]; old != nil && old.Mesh == n.Mesh && old.Node == n.Node {
+		n.Since = old.Since
+	} else if p.GetState() != stateReady {
+		return nil, "" // it never listened: nobody should wait for it
+	}
+	if p.GetState() == stateDraining || len(n.Ports) == 0 {
+		return nil, ""
+	}
+	if !bound(n.Mesh, n.Node) {
+		return n, fmt.Sprintf("virtual node %s/%s is not bound to group %q of this agent", n.Mesh, n.Node, c.agent.Group)
+	}
+	a, err := parseAddr(n.Address)
+	if err != nil || !addressOfAgent(a, c.remote) {
+		return n, fmt.Sprintf("address %q is not the agent's own (it connects from %s)", plainText(n.Address), c.remote)
+	}
+	n.Address = a.String()
+	if slices.ContainsFunc(n.Ports, func(p uint32) bool { return p == 0 || p > 65535 }) {
+		return n, "port out of range"
+	}
+	for _, o := range e.by {
+		if n.key() != o.key() && n.overlaps(o) {
+			return n, fmt.Sprintf("%s is taken by %s/%s of agent %s since %s",
+				n.Address, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339))
+		}
+	}
+	return n, ""
+}
+
+// addressOfAgent: the connection's own address, or loopback when the agent is on
+// this machine. Nothing else is attested for it.
+func addressOfAgent(a, remote netip.Addr) bool {
+	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
+		return false
+	}
+	return a == remote || a.IsLoopback() && remote.IsLoopback()
+}
+
+// leave starts the grace period of an agent's endpoints.
+func (e *endpoints) leave(agent string) error {
+	e.mu.Lock()
+	before := e.print()
+	for _, n := range e.by {
+		if n.Agent == agent && n.Gone.IsZero() {
+			n.Gone = e.clock()
+		}
+	}
+	delete(e.conflicts, agent)
+	return e.finish(before)
+}
+
+// sweep drops the endpoints whose grace is over and those that keep refuses (the
+// binding is gone, the agent is banned).
+func (e *endpoints) sweep(keep func(*endpoint) bool) error {
+	e.mu.Lock()
+	before := e.print()
+	for k, n := range e.by {
+		if (!n.Gone.IsZero() && e.clock().Sub(n.Gone) >= e.grace) || !keep(n) {
+			delete(e.by, k)
+		}
+	}
+	return e.finish(before)
+}
+
+// print is what is served, to see whether it changed. Callers hold the lock.
+func (e *endpoints) print() string {
+	var b strings.Builder
+	for _, k := range sortedKeys(e.by) {
+		n := e.by[k]
+		fmt.Fprintf(&b, "%s %s %s %s %v %v %v\n", k, n.Mesh, n.Node, n.Address, n.Ports, n.Healthy, n.Gone.IsZero())
+	}
+	return b.String()
+}
+
+// finish unlocks, and announces and saves when something changed.
+func (e *endpoints) finish(before string) error {
+	same := e.print() == before
+	e.mu.Unlock()
+	if same {
+		return nil
+	}
+	e.changed()
+	e.saving.Lock() // the last to save is the last to look
+	defer e.saving.Unlock()
+	e.mu.Lock()
+	list := make([]endpoint, 0, len(e.by))
+	for _, k := range sortedKeys(e.by) {
+		list = append(list, *e.by[k])
+	}
+	e.mu.Unlock()
+	if err := writeJSON(e.path, list); err != nil {
+		return fmt.Errorf("remember endpoints: %w", err)
+	}
+	return nil
+}
+
+// snapshot is an immutable picture for building views: what is registered by
+// virtual node. A node that has proxies but none on a port has an empty list
+// there, not nil: its cluster stays EDS.
+func (e *endpoints) snapshot() func(mesh, node string, port uint32) []xds.Endpoint {
+	type key struct{ mesh, node string }
+	e.mu.Lock()
+	by := map[key][]endpoint{}
+	for _, k := range sortedKeys(e.by) {
+		n := e.by[k]
+		at := key{n.Mesh, n.Node}
+		by[at] = append(by[at], *n)
+	}
+	e.mu.Unlock()
+	return func(mesh, node string, port uint32) []xds.Endpoint {
+		known := by[key{mesh, node}]
+		if known == nil {
+			return nil
+		}
+		list := []xds.Endpoint{}
+		for i := range known {
+			if slices.Contains(known[i].Ports, port) {
+				list = append(list, xds.Endpoint{Address: known[i].Address, Port: port, Healthy: known[i].Healthy})
+			}
+		}
+		return list
+	}
+}
+
+// refused lists the endpoints that are reported and not served.
+func (e *endpoints) refused() []conflict {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var list []conflict
+	for _, k := range sortedKeys(e.conflicts) {
+		list = append(list, e.conflicts[k]...)
+	}
+	return list
+}
+
+// count is the number of endpoints that are served.
+func (e *endpoints) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.by)
+}

@@ -1,0 +1,171 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"signet.example/api"
+)
+
+// The kinds of log record that this file tells apart (signer.proto).
+const (
+	recordReserved  = "reserved"
+	recordIssued    = "issued"
+	recordAbandoned = "abandoned"
+)
+
+// orphanAge is how old a reservation without an outcome is before it counts: a
+// signer takes milliseconds.
+const orphanAge = time.Minute
+
+// issuance follows the signer's log. It keeps what is still open or valid, so its
+// size is that of what is alive, not of history.
+type issuance struct {
+	signer api.SignerClient
+	log    *slog.Logger
+	clock  func() time.Time
+
+	mu   sync.Mutex
+	open map[string]*api.LogRecord // reserved, by serial
+	live map[string]*api.LogRecord // issued and not expired, by serial
+	next uint64
+}
+
+// run follows the log until ctx ends. When the stream breaks (the signer was
+// restarted) it goes on from where it was.
+func (i *issuance) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := i.follow(ctx); err != nil && ctx.Err() == nil {
+			i.log.DebugContext(ctx, "issuance log", slog.Any("err", err))
+		}
+		retry := time.NewTimer(250 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+		case <-retry.C:
+		}
+		retry.Stop()
+	}
+	return nil
+}
+
+func (i *issuance) follow(ctx context.Context) error {
+	i.mu.Lock()
+	from := i.next
+	i.mu.Unlock()
+	stream, err := i.signer.ReadLog(ctx, &api.ReadLogRequest{From: from, Follow: true})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		i.take(r)
+	}
+}
+
+func (i *issuance) take(r *api.LogRecord) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.next = r.GetSequence() + 1
+	switch r.GetKind() {
+	case recordReserved:
+		i.open[r.GetSerial()] = r
+	case recordIssued:
+		delete(i.open, r.GetSerial())
+		if r.GetNotAfter().AsTime().After(i.clock()) {
+			i.live[r.GetSerial()] = r
+		}
+		if i.next%1024 == 0 {
+			i.prune()
+		}
+	case recordAbandoned:
+		delete(i.open, r.GetSerial())
+	}
+}
+
+func (i *issuance) prune() {
+	now := i.clock()
+	maps.DeleteFunc(i.live, func(_ string, r *api.LogRecord) bool { return !r.GetNotAfter().AsTime().After(now) })
+}
+
+// of finds the record of a live certificate.
+func (i *issuance) of(serial string) *api.LogRecord {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.live[serial]
+}
+
+// orphans lists reservations that came to nothing: recorded, never answered.
+func (i *issuance) orphans(now time.Time) []*api.LogRecord {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var list []*api.LogRecord
+	for _, r := range i.open {
+		if now.Sub(r.GetTime().AsTime()) > orphanAge {
+			list = append(list, r)
+		}
+	}
+	slices.SortFunc(list, func(a, b *api.LogRecord) int { return strings.Compare(a.GetSerial(), b.GetSerial()) })
+	return list
+}
+
+// history reads the whole log once and hands over each certificate as the log
+// ends up telling it: issued, expired or reserved, in order of issuance.
+func (i *issuance) history(ctx context.Context, each func(*api.Cert) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := i.signer.ReadLog(ctx, &api.ReadLogRequest{})
+	if err != nil {
+		return fmt.Errorf("read the issuance log: %w", err)
+	}
+	open := map[string]*api.LogRecord{}
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			if isEOF(err) {
+				break
+			}
+			return fmt.Errorf("read the issuance log: %w", err)
+		}
+		switch r.GetKind() {
+		case recordReserved:
+			open[r.GetSerial()] = r
+		case recordAbandoned:
+			// stays listed: a serial that was recorded and never answered
+		case recordIssued:
+			delete(open, r.GetSerial())
+			if err := each(i.cert(r)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, serial := range sortedKeys(open) {
+		if err := each(i.cert(open[serial])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cert is a log record as the operator sees it.
+func (i *issuance) cert(r *api.LogRecord) *api.Cert {
+	state := recordIssued
+	switch {
+	case r.GetKind() == recordReserved:
+		state = recordReserved
+	case !r.GetNotAfter().AsTime().After(i.clock()):
+		state = "expired"
+	}
+	return &api.Cert{
+		SpiffeId: r.GetSpiffeId(), Node: r.GetRequester(), Serial: r.GetSerial(),
+		NotBefore: r.GetNotBefore(), NotAfter: r.GetNotAfter(), State: state,
+	}
+}

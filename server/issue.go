@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"signet.example/api"
+	"signet.example/ca"
+)
+
+// Issue signs SVIDs in a batch. The caller is the agent of the connection; what
+// it may hold is what hangs on its group, and an entry that is another's looks
+// like one that does not exist.
+func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.IssueResponse, error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := len(req.GetRequests())
+	if n > maxBatch {
+		return nil, reason(errInvalid, "%d requests in one batch: at most %d", n, maxBatch)
+	}
+	if !a.issues.allow(c.agent.ID, n) {
+		a.metrics.limited.Inc()
+		return nil, errLimit
+	}
+	grants, err := grantsOf(a.model(), c.agent.Group)
+	if err != nil {
+		return nil, err
+	}
+	by := make(map[string]grant, len(grants))
+	for _, g := range grants {
+		by[g.name] = g
+	}
+	results := make([]*api.SVIDResult, n)
+	var items []*api.SignItem
+	var at []int // where each item's result belongs
+	for i, r := range req.GetRequests() {
+		item, err := a.item(c, r, by)
+		if err != nil {
+			results[i] = &api.SVIDResult{Error: err.Error()}
+			a.metrics.issued.WithLabelValues(ca.ProfileWorkload, "refused").Inc()
+			continue
+		}
+		items, at = append(items, item), append(at, i)
+	}
+	if err := a.signAll(ctx, items, at, results); err != nil {
+		return nil, err
+	}
+	return &api.IssueResponse{Results: results}, nil
+}
+
+// item says what is to be signed for one request.
+func (a *agentAPI) item(c *caller, r *api.SVIDRequest, by map[string]grant) (*api.SignItem, error) {
+	if len(r.GetCsr()) == 0 || len(r.GetCsr()) > maxCSR {
+		return nil, reason(errInvalid, "certificate request of %d bytes", len(r.GetCsr()))
+	}
+	item := &api.SignItem{Csr: r.GetCsr(), Requester: c.id.String()}
+	if r.GetEntry() == "" {
+		item.SpiffeId, item.Profile = c.id.String(), ca.ProfileAgent
+		item.Lifetime = durationpb.New(a.cfg.Lifetimes.Agent)
+		return item, nil
+	}
+	g, ok := by[r.GetEntry()]
+	if !ok {
+		return nil, errDenied // not there, or not yours: the same answer (A27)
+	}
+	lifetime := a.cfg.Lifetimes.SVID
+	if g.entry.TTL > 0 {
+		lifetime = g.entry.TTL
+	}
+	item.SpiffeId, item.Profile, item.Lifetime = g.entry.ID.String(), ca.ProfileWorkload, durationpb.New(lifetime)
+	return item, nil
+}
+
+// signAll asks the signer once for all, and puts the answers in their places.
+func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int, results []*api.SVIDResult) error {
+	if len(items) == 0 {
+		return nil
+	}
+	resp, err := a.signer.Issue(ctx, &api.SignRequest{Items: items})
+	if err != nil {
+		return fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
+	}
+	if len(resp.GetResults()) != len(items) {
+		return fmt.Errorf("the signer answered %d of %d requests", len(resp.GetResults()), len(items))
+	}
+	for j, r := range resp.GetResults() {
+		out := &api.SVIDResult{Chain: r.GetChain()}
+		outcome := "ok"
+		if r.GetError() != "" {
+			out, outcome = &api.SVIDResult{Error: signerError(r).Error()}, "failed"
+		}
+		results[at[j]] = out
+		a.metrics.issued.WithLabelValues(items[j].GetProfile(), outcome).Inc()
+	}
+	return nil
+}

@@ -1,0 +1,281 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"signet.example/api"
+	"signet.example/identity"
+)
+
+const (
+	jwksDeadline = 5 * time.Second
+	jwksMaxBytes = 1 << 20
+	jwksRetry    = 10 * time.Second // after a failure, unless the refresh is sooner
+	jwksParallel = 4
+)
+
+// issuerKeys is what was last fetched for one JWTIssuer.
+type issuerKeys struct {
+	URL     string    `json:"url"`
+	JWKS    []byte    `json:"jwks"`
+	Fetched time.Time `json:"fetched"`
+
+	next time.Time // when to fetch again
+	err  string    // of the last attempt
+}
+
+// issuers keeps the public keys of end-user token issuers. Only the server
+// fetches: agents and proxies need no way out, and what they trust is one thing.
+// The last good keys are kept over failures and restarts; an issuer whose keys
+// were never there is not served, so that its tokens are refused.
+//
+// Decision (A18): the URL was written by an operator over the admin socket, so a
+// literal loopback or private address in it is meant. An address that a name
+// resolves to is not: loopback, link-local, unspecified and multicast ones are
+// refused at the dial, as are redirects to another host.
+type issuers struct {
+	path    string
+	model   func() *model
+	changed func()
+	log     *slog.Logger
+	clock   func() time.Time
+	renew   chan struct{}
+	metrics *metrics
+
+	mu   sync.Mutex
+	keys map[string]*issuerKeys
+}
+
+// load reads the last good keys; a file that cannot be read is only a cache lost.
+func (i *issuers) load() error {
+	b, err := os.ReadFile(i.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	keys := map[string]*issuerKeys{}
+	if err == nil {
+		err = json.Unmarshal(b, &keys)
+	}
+	if err != nil {
+		return fmt.Errorf("last known issuer keys: %w", err)
+	}
+	for name, k := range keys {
+		if k == nil || identity.CheckJWKS(k.JWKS) != nil {
+			delete(keys, name)
+		}
+	}
+	i.keys = keys
+	return nil
+}
+
+// run fetches keys as they come due until ctx ends.
+func (i *issuers) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-i.renew:
+		case <-timer.C:
+		}
+		timer.Reset(i.refresh(ctx))
+	}
+}
+
+// refresh fetches what is due, and returns in how long the next is.
+func (i *issuers) refresh(ctx context.Context) time.Duration {
+	var g errgroup.Group
+	g.SetLimit(jwksParallel)
+	list := i.model().issuers
+	i.forget(list)
+	for _, is := range list {
+		if is.JWKSURL == "" || !i.due(is) {
+			continue
+		}
+		g.Go(func() error {
+			jwks, err := fetchJWKS(ctx, is.JWKSURL)
+			i.learn(ctx, is, jwks, err)
+			return nil
+		})
+	}
+	_ = g.Wait() // learn has recorded each failure
+	next := time.Hour
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, k := range i.keys {
+		if !k.next.IsZero() {
+			next = min(next, max(k.next.Sub(i.clock()), 100*time.Millisecond))
+		}
+	}
+	return next
+}
+
+func (i *issuers) due(is identity.JWTIssuer) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	k := i.keys[is.Name]
+	return k == nil || k.URL != is.JWKSURL || !k.next.After(i.clock())
+}
+
+// forget drops what the model no longer has.
+func (i *issuers) forget(list []identity.JWTIssuer) {
+	urls := map[string]string{}
+	for _, is := range list {
+		urls[is.Name] = is.JWKSURL
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for name, k := range i.keys {
+		if urls[name] != k.URL { // keys of another URL vouch for nothing here
+			delete(i.keys, name)
+		}
+	}
+}
+
+func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	k := i.keys[is.Name]
+	if k == nil || k.URL != is.JWKSURL {
+		k = &issuerKeys{URL: is.JWKSURL}
+		i.keys[is.Name] = k
+	}
+	if err != nil {
+		k.err, k.next = plainText(err.Error()), i.clock().Add(min(is.Refresh, jwksRetry))
+		i.metrics.jwksErrors.WithLabelValues(is.Name).Inc()
+		i.log.WarnContext(ctx, "issuer keys not fetched; the last good ones stay", slog.String("issuer", is.Name), slog.Any("err", err))
+		return
+	}
+	same := string(k.JWKS) == string(jwks)
+	k.JWKS, k.Fetched, k.err, k.next = jwks, i.clock(), "", i.clock().Add(is.Refresh)
+	if same {
+		return
+	}
+	i.changed()
+	good := map[string]*issuerKeys{}
+	for name, k := range i.keys {
+		if len(k.JWKS) > 0 {
+			good[name] = k
+		}
+	}
+	if err := writeJSON(i.path, good); err != nil {
+		i.log.WarnContext(ctx, "issuer keys not remembered", slog.Any("err", err))
+	}
+}
+
+// resources are the issuers that have keys, as agents are told.
+func (i *issuers) resources(m *model) []*api.JWTIssuer {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var list []*api.JWTIssuer
+	for _, is := range m.issuers {
+		jwks := is.JWKS
+		if is.JWKSURL != "" {
+			if k := i.keys[is.Name]; k != nil && k.URL == is.JWKSURL {
+				jwks = k.JWKS
+			}
+		}
+		if len(jwks) > 0 {
+			list = append(list, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, Jwks: jwks})
+		}
+	}
+	return list
+}
+
+// failing lists the issuers whose last fetch failed, with the error.
+func (i *issuers) failing() map[string]string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	out := map[string]string{}
+	for name, k := range i.keys {
+		if k.err != "" {
+			out[name] = k.err
+		}
+	}
+	return out
+}
+
+// fetchJWKS gets and checks a key set.
+func fetchJWKS(ctx context.Context, raw string) ([]byte, error) {
+	u, err := url.Parse(raw)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, fmt.Errorf("%q is not an http or https URL", plainText(raw))
+	}
+	ctx, cancel := context.WithTimeout(ctx, jwksDeadline)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	client := jwksClient(u)
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to the end or given up: nothing to lose
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("GET %s: %s", u.Redacted(), resp.Status)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, jwksMaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
+	}
+	if len(body) > jwksMaxBytes {
+		return nil, fmt.Errorf("GET %s: more than %d bytes", u.Redacted(), jwksMaxBytes)
+	}
+	if err := identity.CheckJWKS(body); err != nil {
+		return nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
+	}
+	return body, nil
+}
+
+// jwksClient reaches the host that the operator wrote, and no other.
+func jwksClient(u *url.URL) *http.Client {
+	literal, err := parseAddr(u.Hostname())
+	meant := err == nil && !literal.IsLinkLocalUnicast() && !literal.IsUnspecified() || u.Hostname() == "localhost"
+	dialer := &net.Dialer{Timeout: jwksDeadline, Control: func(_, address string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		ip := a.Addr().Unmap()
+		inside := ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast()
+		if inside && !meant {
+			return fmt.Errorf("%s is not an address that an issuer's name may lead to", ip)
+		}
+		return nil
+	}}
+	return &http.Client{
+		Timeout: jwksDeadline,
+		Transport: &http.Transport{
+			DialContext: dialer.DialContext, TLSHandshakeTimeout: jwksDeadline,
+			ResponseHeaderTimeout: jwksDeadline, MaxResponseHeaderBytes: 64 << 10,
+			DisableKeepAlives: true, ForceAttemptHTTP2: true,
+		},
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if len(via) > 3 || req.URL.Host != u.Host || req.URL.Scheme != u.Scheme {
+				return fmt.Errorf("redirect to %s is not followed", req.URL.Redacted())
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,89 @@
+package server
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// Limits of the agents' API (A28). They are generous for an agent that hosts a
+// hundred proxies and bound what a hostile one costs.
+const (
+	handshakeDeadline = 10 * time.Second
+	maxRequestBytes   = 4 << 20
+	maxHeaderBytes    = 16 << 10
+	maxStreams        = 1024
+	maxConnections    = 16384
+	maxBatch          = 256     // SVIDs in one Issue
+	maxCSR            = 8 << 10 // bytes
+	maxProxies        = 1024    // in one report
+	maxSVIDs          = 8192    // in one report
+	maxText           = 1024    // bytes of one string in a report
+
+	issuePerSecond, issueBurst   = 500, 4096 // SVIDs of one agent
+	attestPerSecond, attestBurst = 20, 200   // attestations of one address
+	reportPerSecond, reportBurst = 50, 100   // messages of one session
+)
+
+// agentServerOptions are the transport limits of the agents' listener. A
+// connection lives at most half an agent SVID's lifetime, so that an agent that
+// has renewed comes back with its new certificate and a chain is never trusted
+// for longer than it was checked for.
+func agentServerOptions(agentLifetime time.Duration) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ConnectionTimeout(handshakeDeadline),
+		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 5 * time.Second, PermitWithoutStream: true,
+		}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 20 * time.Second, Timeout: 10 * time.Second,
+			MaxConnectionAge: agentLifetime / 2, MaxConnectionAgeGrace: 2 * time.Second,
+		}),
+	}
+}
+
+// limiters holds one token bucket per key. Buckets that are full again are
+// forgotten, so that it does not grow with everyone who ever came.
+type limiters struct {
+	limit rate.Limit
+	burst int
+
+	mu   sync.Mutex
+	by   map[string]*rate.Limiter
+	next int // size at which to look for full buckets
+}
+
+func newLimiters(perSecond float64, burst int) *limiters {
+	return &limiters{limit: rate.Limit(perSecond), burst: burst, by: map[string]*rate.Limiter{}, next: 1024}
+}
+
+// allow takes n tokens of key's bucket, or none.
+func (l *limiters) allow(key string, n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.by[key]
+	if b == nil {
+		l.forgetFull()
+		b = rate.NewLimiter(l.limit, l.burst)
+		l.by[key] = b
+	}
+	return b.AllowN(time.Now(), n)
+}
+
+func (l *limiters) forgetFull() {
+	if len(l.by) < l.next {
+		return
+	}
+	for k, b := range l.by {
+		if b.Tokens() >= float64(l.burst) {
+			delete(l.by, k)
+		}
+	}
+	l.next = max(1024, 2*len(l.by))
+}

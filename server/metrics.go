@@ -1,0 +1,154 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics are the server's own, in a registry of their own.
+type metrics struct {
+	registry *prometheus.Registry
+
+	issued       *prometheus.CounterVec // profile, outcome
+	limited      prometheus.Counter
+	refused      *prometheus.CounterVec // method
+	published    prometheus.Counter
+	buildErrors  prometheus.Counter
+	rebuild      prometheus.Histogram
+	policyErrors *prometheus.CounterVec // source
+	jwksErrors   *prometheus.CounterVec // issuer
+	auditErrors  prometheus.Counter
+	adminCalls   *prometheus.CounterVec // method, code
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		registry:     prometheus.NewRegistry(),
+		issued:       vec("signet_server_svids_issued_total", "SVIDs asked for, by profile and outcome (ok, failed, refused).", "profile", "outcome"),
+		limited:      counter("signet_server_rate_limited_total", "Issue calls refused because their agent asked for too much."),
+		refused:      vec("signet_server_callers_refused_total", "Calls on the agents' listener that were not let in.", "method"),
+		published:    counter("signet_server_views_published_total", "Views that came out different and were published."),
+		buildErrors:  counter("signet_server_view_build_errors_total", "Views that could not be built; the last good one stayed."),
+		policyErrors: vec("signet_server_policy_sync_errors_total", "Policy syncs that failed.", "source"),
+		jwksErrors:   vec("signet_server_jwks_fetch_errors_total", "Key set fetches that failed.", "issuer"),
+		auditErrors:  counter("signet_server_audit_errors_total", "Audit rows that could not be written."),
+		adminCalls:   vec("signet_server_admin_calls_total", "Calls on the admin socket, by method and code.", "method", "code"),
+		rebuild: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "signet_server_views_rebuild_seconds", Help: "Time to rebuild all views after a change.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+	}
+	m.registry.MustRegister(m.issued, m.limited, m.refused, m.published, m.buildErrors, m.rebuild,
+		m.policyErrors, m.jwksErrors, m.auditErrors, m.adminCalls,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// watched are gauges read from the server's state at scrape time.
+type watched struct{ s *server }
+
+var (
+	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state (connected, away, banned).", []string{"state"}, nil)
+	descViews     = prometheus.NewDesc("signet_server_views", "Views with a stream, by kind (agent, node).", []string{"kind"}, nil)
+	descEndpoints = prometheus.NewDesc("signet_server_endpoints", "Registered endpoints, by state (served, refused).", []string{"state"}, nil)
+	descRejected  = prometheus.NewDesc("signet_server_xds_rejected", "Resource versions that proxies refused, as agents report them.", nil, nil)
+	descPolicy    = prometheus.NewDesc("signet_server_policy_revision_info", "The policy revision in force.", []string{"revision", "commit", "source"}, nil)
+	descRevision  = prometheus.NewDesc("signet_server_config_revision", "Revision of the configuration that is served.", nil, nil)
+	descIssuing   = prometheus.NewDesc("signet_server_issuing_ca_not_after_timestamp_seconds", "End of the issuing CA's certificate.", nil, nil)
+	descRoot      = prometheus.NewDesc("signet_server_root_ca_not_after_timestamp_seconds", "End of the first root to end.", nil, nil)
+	descOrphans   = prometheus.NewDesc("signet_server_orphan_reservations", "Serials that were reserved and neither issued nor abandoned.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (watched) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descAgents, descViews, descEndpoints, descRejected, descPolicy, descRevision, descIssuing, descRoot, descOrphans,
+	} {
+		c <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (w watched) Collect(c chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := w.s
+	var banned, rejected int
+	all := s.roster.all()
+	for _, a := range all {
+		if a.Banned {
+			banned++
+		}
+	}
+	connected := s.sessions.connected()
+	for _, o := range connected {
+		for _, p := range o.latest().GetProxies() {
+			rejected += len(p.GetRejected())
+		}
+	}
+	gauge(descAgents, float64(len(connected)), "connected")
+	gauge(descAgents, float64(banned), "banned")
+	gauge(descAgents, float64(max(0, len(all)-banned-len(connected))), "away")
+	agents, nodes := s.views.count()
+	gauge(descViews, float64(agents), "agent")
+	gauge(descViews, float64(nodes), "node")
+	gauge(descEndpoints, float64(s.endpoints.count()), "served")
+	gauge(descEndpoints, float64(len(s.endpoints.refused())), "refused")
+	gauge(descRejected, float64(rejected))
+	p := s.policies.state.Load().current
+	gauge(descPolicy, 1, p.GetId(), p.GetCommit(), p.GetSource())
+	gauge(descRevision, float64(s.model().revision))
+	roots := s.authority.roots()
+	gauge(descIssuing, float64(roots.issuing.NotAfter.Unix()))
+	gauge(descRoot, float64(firstEnd(roots).Unix()))
+	gauge(descOrphans, float64(len(s.issuance.orphans(s.clock()))))
+}
+
+func firstEnd(r rootSet) time.Time {
+	var end time.Time
+	for _, c := range r.Roots {
+		if end.IsZero() || c.NotAfter.Before(end) {
+			end = c.NotAfter
+		}
+	}
+	return end
+}
+
+// httpFace serves /metrics, /healthz and /readyz on a loopback address.
+func (s *server) httpFace(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
+	ok := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) } // the client may be gone
+	mux.HandleFunc("GET /healthz", ok)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if !s.ready.Load() {
+			http.Error(w, "starting or stopping", http.StatusServiceUnavailable)
+			return
+		}
+		ok(w, r)
+	})
+	h := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second,
+		WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
+	}
+	stop := context.AfterFunc(ctx, func() { _ = h.Close() }) // a scrape that is cut is scraped again
+	defer stop()
+	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,343 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/policy"
+	"signet.example/store"
+)
+
+const (
+	// syncDeadline bounds one fetch, test and compile of a policy source.
+	syncDeadline = time.Minute
+	// stampDeadline is how long routes keep the old revision's stamp while agents
+	// have not said that they loaded the new one. An agent that is stamped with a
+	// revision it does not have denies, so laggards are waited for, but not for ever.
+	stampDeadline = 3 * time.Second
+)
+
+// policyState is what is served now. Immutable.
+type policyState struct {
+	// current is the newest revision. Agents have it before routes carry its stamp.
+	current *api.PolicyRevision
+	// keep is what agents hold: current, the one before, and the one stamped.
+	keep []*api.PolicyRevision
+	// stamp is the revision that routes carry (D3: sent means stamped).
+	stamp string
+}
+
+// goodTree is the last tree whose tests passed and that compiled.
+type goodTree struct {
+	source, url, commit string
+	modules             []policy.Module
+}
+
+// policies fetches, tests and activates policy revisions. What fails leaves the
+// last good revision in force and its error in the status.
+type policies struct {
+	td      spiffeid.TrustDomain
+	store   *store.Store
+	dir     string // of git clones
+	model   func() *model
+	loaded  func(revision string) bool // every connected agent has loaded it
+	reports func() <-chan struct{}     // closed at the next report
+	changed func()                     // wakes the views
+	log     *slog.Logger
+	clock   func() time.Time
+	metrics *metrics
+
+	state atomic.Pointer[policyState]
+	renew chan struct{} // wakes run: the model changed
+	stamp chan struct{} // wakes runStamp: a revision is to be stamped
+
+	syncing sync.Mutex // one fetch at a time
+	mu      sync.Mutex // guards the following
+	good    goodTree
+	status  map[string]*api.PolicyStatus
+	tried   map[string]identity.PolicySource // as it was when last tried
+}
+
+// load puts the last good revision in force, as the store has it: a restarted
+// server serves it before it has reached any repository.
+func (p *policies) load(ctx context.Context) error {
+	row, err := p.store.LastRevision(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return p.renewRevision(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("last policy revision: %w", err)
+	}
+	rev := &api.PolicyRevision{}
+	if err := proto.Unmarshal(row.Body, rev); err != nil {
+		return fmt.Errorf("stored policy revision %s: %w", row.ID, err)
+	}
+	p.mu.Lock()
+	if row.Source != "" {
+		p.good = goodTree{source: row.Source, url: rev.GetSource(), commit: rev.GetCommit()}
+		for _, m := range rev.GetModules() {
+			p.good.modules = append(p.good.modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
+		}
+		p.status[row.Source] = &api.PolicyStatus{
+			Source: row.Source, Url: rev.GetSource(), Commit: rev.GetCommit(), Revision: rev.GetId(),
+			Modules: int32(len(rev.GetModules())), Synced: timestamppb.New(row.At), //nolint:gosec // bounded by policy.Fetch
+		}
+	}
+	p.mu.Unlock()
+	p.state.Store(&policyState{current: rev, keep: []*api.PolicyRevision{rev}, stamp: rev.GetId()})
+	return p.renewRevision(ctx)
+}
+
+// run polls the sources until ctx ends.
+func (p *policies) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.renew:
+		case <-timer.C:
+		}
+		if err := p.renewRevision(ctx); err != nil && ctx.Err() == nil {
+			p.log.ErrorContext(ctx, "policy revision not renewed", slog.Any("err", err))
+		}
+		timer.Reset(p.poll(ctx))
+	}
+}
+
+// poll syncs what is due and returns when the next is.
+func (p *policies) poll(ctx context.Context) time.Duration {
+	next := time.Hour
+	for _, src := range p.model().sources {
+		wait := p.due(src)
+		if wait <= 0 {
+			p.sync(ctx, src)
+			wait = src.Poll
+		}
+		next = min(next, wait)
+	}
+	return next
+}
+
+// due says in how long a source is to be fetched; a changed one at once.
+func (p *policies) due(src identity.PolicySource) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.status[src.Name]
+	if st == nil || p.tried[src.Name] != src {
+		return 0
+	}
+	return st.GetSynced().AsTime().Add(src.Poll).Sub(p.clock())
+}
+
+// sync fetches, tests and activates one source, and returns what came of it.
+func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.PolicyStatus {
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
+	defer cancel()
+	before := p.revision()
+	tree, tests, err := p.fetch(ctx, src)
+	if err == nil {
+		p.mu.Lock()
+		p.good = goodTree{source: src.Name, url: tree.URL, commit: tree.Commit, modules: served(tree.Modules)}
+		p.mu.Unlock()
+		err = p.renewRevision(ctx)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := &api.PolicyStatus{Source: src.Name, Url: tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(tests)} //nolint:gosec // a count of tests
+	if err != nil {
+		st.Error = plainText(err.Error())
+		p.metrics.policyErrors.WithLabelValues(src.Name).Inc()
+		p.log.WarnContext(ctx, "policy source failed; the last good revision stays", slog.String("source", src.Name), slog.Any("err", err))
+	}
+	if p.good.source == src.Name { // what is in force, not what was tried
+		st.Url, st.Commit, st.Modules = p.good.url, p.good.commit, int32(len(p.good.modules)) //nolint:gosec // bounded by policy.Fetch
+		st.Revision = p.revision()
+		st.Changed = st.Revision != before
+	}
+	p.status[src.Name], p.tried[src.Name] = st, src
+	out, _ := proto.Clone(st).(*api.PolicyStatus) // Clone returns what it was given
+	return out
+}
+
+// fetch gets a tree that is good to serve, and how many tests it passed.
+func (p *policies) fetch(ctx context.Context, src identity.PolicySource) (policy.Tree, int, error) {
+	tree, err := policy.Fetch(ctx, src, filepath.Join(p.dir, src.Name))
+	if err != nil {
+		return policy.Tree{}, 0, fmt.Errorf("fetch: %w", err)
+	}
+	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), nil)); err != nil {
+		return tree, 0, fmt.Errorf("commit %s does not compile: %w", tree.Commit, err)
+	}
+	report, err := policy.Test(ctx, tree)
+	if err != nil {
+		return tree, 0, fmt.Errorf("test commit %s: %w", tree.Commit, err)
+	}
+	if report.Failed > 0 {
+		return tree, 0, fmt.Errorf("commit %s fails %d of its %d tests: %s", tree.Commit,
+			report.Failed, report.Failed+report.Passed, strings.Join(report.Failures, "; "))
+	}
+	return tree, report.Passed, nil
+}
+
+// served leaves the tests out: they are run here and not shipped.
+func served(modules []policy.Module) []policy.Module {
+	return slices.DeleteFunc(slices.Clone(modules), policy.Module.IsTest)
+}
+
+// renewRevision makes the revision of the last good tree and the mesh as it is,
+// records it, and hands it to the agents. Without a source everything is denied
+// but the generated exemptions.
+func (p *policies) renewRevision(ctx context.Context) error {
+	m := p.model()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !slices.ContainsFunc(m.sources, func(s identity.PolicySource) bool { return s.Name == p.good.source }) {
+		p.good = goodTree{} // its source was deleted
+	}
+	for name := range p.status {
+		if !slices.ContainsFunc(m.sources, func(s identity.PolicySource) bool { return s.Name == name }) {
+			delete(p.status, name)
+			delete(p.tried, name)
+		}
+	}
+	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, policy.HealthExemptions(m.graph, p.td)))
+	old := p.state.Load()
+	if old != nil && old.current.GetId() == rev.GetId() {
+		return nil
+	}
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(rev)
+	if err != nil {
+		return fmt.Errorf("encode policy revision: %w", err)
+	}
+	row := store.PolicyRow{ID: rev.GetId(), Source: p.good.source, Commit: rev.GetCommit(), Body: body, At: p.clock()}
+	if err := p.store.PutRevision(ctx, row); err != nil {
+		return fmt.Errorf("record policy revision %s: %w", rev.GetId(), err)
+	}
+	p.state.Store(nextState(old, rev))
+	p.log.InfoContext(ctx, "policy revision active", slog.String("policy_rev", rev.GetId()),
+		slog.String("commit", rev.GetCommit()), slog.Int("modules", len(rev.GetModules())))
+	p.changed()
+	wake(p.stamp)
+	return nil
+}
+
+// nextState keeps what routes may still be stamped with.
+func nextState(old *policyState, rev *api.PolicyRevision) *policyState {
+	if old == nil {
+		return &policyState{current: rev, keep: []*api.PolicyRevision{rev}, stamp: rev.GetId()}
+	}
+	keep := []*api.PolicyRevision{rev}
+	for _, r := range old.keep {
+		if r.GetId() != rev.GetId() && (r.GetId() == old.stamp || r.GetId() == old.current.GetId()) {
+			keep = append(keep, r)
+		}
+	}
+	return &policyState{current: rev, keep: keep, stamp: old.stamp}
+}
+
+// runStamp moves the stamp to the current revision once the connected agents
+// have loaded it, so that no route asks for a revision that its agent lacks.
+func (p *policies) runStamp(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.stamp:
+		}
+		id := p.revision()
+		deadline := time.NewTimer(stampDeadline)
+		for waiting := true; waiting; {
+			next := p.reports()
+			if p.loaded(id) {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				deadline.Stop()
+				return nil
+			case <-next:
+			case <-p.stamp: // a newer revision: wait for that one
+				id = p.revision()
+				deadline.Reset(stampDeadline)
+			case <-deadline.C:
+				waiting = false
+				p.log.WarnContext(ctx, "not every agent loaded the policy revision in time; it is stamped now", slog.String("policy_rev", id))
+			}
+		}
+		deadline.Stop()
+		p.setStamp(id)
+	}
+}
+
+func (p *policies) setStamp(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := *p.state.Load()
+	if s.stamp == id || s.current.GetId() != id {
+		return
+	}
+	s.stamp = id
+	p.state.Store(&s)
+	p.changed()
+}
+
+// revision is the id of the newest revision.
+func (p *policies) revision() string {
+	if s := p.state.Load(); s != nil {
+		return s.current.GetId()
+	}
+	return ""
+}
+
+// statuses lists what came of each source's last sync, by name.
+func (p *policies) statuses() []*api.PolicyStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []*api.PolicyStatus
+	for _, name := range sortedKeys(p.status) {
+		st, _ := proto.Clone(p.status[name]).(*api.PolicyStatus) // Clone returns what it was given
+		list = append(list, st)
+	}
+	return list
+}
+
+// revisionMessage is a revision as it travels and as it is stored.
+func revisionMessage(r policy.Revision) *api.PolicyRevision {
+	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit}
+	for _, mod := range r.Modules {
+		m.Modules = append(m.Modules, &api.PolicyModule{Path: mod.Path, Rego: mod.Rego})
+	}
+	for _, e := range r.Exemptions {
+		m.Exemptions = append(m.Exemptions, &api.Exemption{
+			Name: e.Name, Destination: e.Destination, Method: e.Method, Path: e.Path, Sources: e.Sources,
+		})
+	}
+	return m
+}
+
+// wake fills a channel of one without waiting: the reader has not yet seen the
+// last one, or will see this one.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,415 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/store"
+)
+
+const (
+	// authorityEvery is how often the signer is asked for a new issuing certificate.
+	authorityEvery = 30 * time.Second
+	// stopGrace is how long calls may take to end when the server stops.
+	stopGrace = time.Second
+	// sweepEvery is how often endpoints whose grace is over are looked for.
+	sweepEvery = time.Second
+)
+
+// server joins the parts. All fields are set before anything runs.
+type server struct {
+	cfg   Config
+	dir   dataDir
+	td    spiffeid.TrustDomain
+	log   *slog.Logger
+	clock func() time.Time
+
+	store     *store.Store
+	signer    api.SignerClient
+	authority *authority
+	own       *ownSVID
+	roster    *roster
+	sessions  *sessions
+	endpoints *endpoints
+	policies  *policies
+	issuers   *issuers
+	views     *views
+	access    *access
+	issuance  *issuance
+	metrics   *metrics
+	writes    writeLock
+
+	current  atomic.Pointer[model]
+	ready    atomic.Bool
+	stopping chan struct{} // closed when the server begins to stop
+}
+
+// Run starts the server and serves until ctx ends. It returns nil for an orderly
+// stop, and the first error of a part that cannot go on otherwise.
+//
+// Order of start: lock, store, signer, authority, what is stored (agents, model,
+// policy, issuer keys, endpoints), own certificate, listeners, addresses.json.
+// Nothing listens before everything it answers from is there. Order of stop: the
+// reverse; agents keep what they have.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	cfg = cfg.Complete()
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	unlock, err := lockDir(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	signer, err := startSigner(ctx, cfg, log)
+	if err != nil {
+		return fmt.Errorf("start the signer: %w", err)
+	}
+	defer func() { _ = signer.Close() }() // its end is ours: nothing is signed any more
+	return run(ctx, cfg, log, signer.Client(), time.Now)
+}
+
+// startSigner runs the same binary again as `signet signer`.
+func startSigner(ctx context.Context, cfg Config, log *slog.Logger) (*SignerProcess, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"signer", "--data-dir", cfg.DataDir, "--password-file", cfg.PasswordFile}
+	return StartSigner(ctx, exe, args, SignerOptions{Log: log, Stderr: os.Stderr})
+}
+
+// lockDir keeps two servers from one data directory.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("%w (is it a data directory that `signet init` made?)", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close() // never locked
+		return nil, fmt.Errorf("%s is in use by another server", dir)
+	}
+	return func() { _ = f.Close() }, nil // closing unlocks
+}
+
+// run is Run with the signer given.
+func run(ctx context.Context, cfg Config, log *slog.Logger, signer api.SignerClient, clock func() time.Time) error {
+	st, err := store.Open(ctx, dataDir(cfg.DataDir).store())
+	if err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	defer func() { _ = st.Close() }() // every write was committed when it returned
+	s, err := load(ctx, cfg, log, st, signer, clock)
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx)
+}
+
+// load makes the parts and reads what they had.
+func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, signer api.SignerClient, clock func() time.Time) (*server, error) {
+	s := &server{
+		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: signer,
+		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
+		writes: make(writeLock, 1),
+	}
+	s.views = &views{
+		lifetime: cfg.Lifetimes.SVID, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
+		signal: make(chan struct{}, 1), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
+	}
+	s.authority = &authority{signer: signer, changed: s.views.changed}
+	if err := s.authority.load(ctx); err != nil {
+		return nil, err
+	}
+	s.td = s.authority.roots().TrustDomain
+	if cfg.TrustDomain != "" && cfg.TrustDomain != s.td.Name() {
+		return nil, fmt.Errorf("trust_domain is %q in the configuration and %q in the CA of %s", cfg.TrustDomain, s.td.Name(), cfg.DataDir)
+	}
+	if err := s.loadState(ctx); err != nil {
+		return nil, err
+	}
+	id, err := identity.ForServer(s.td, cfg.Name)
+	if err != nil {
+		return nil, err
+	}
+	s.own = &ownSVID{id: id, signer: signer, roots: s.authority.roots, log: log, clock: clock}
+	if err := s.own.renew(ctx); err != nil {
+		return nil, err
+	}
+	s.metrics.registry.MustRegister(watched{s})
+	return s, nil
+}
+
+// loadState reads what is stored, and joins the parts that depend on it.
+func (s *server) loadState(ctx context.Context) error {
+	if err := s.roster.load(ctx); err != nil {
+		return err
+	}
+	s.issuance = &issuance{
+		signer: s.signer, log: s.log, clock: s.clock,
+		open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{},
+	}
+	s.issuers = &issuers{
+		path: s.dir.issuers(), model: s.model, changed: s.views.changed, log: s.log, clock: s.clock,
+		renew: make(chan struct{}, 1), metrics: s.metrics, keys: map[string]*issuerKeys{},
+	}
+	if err := s.issuers.load(); err != nil {
+		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
+	}
+	var err error
+	s.endpoints, err = openEndpoints(s.dir.endpoints(), s.cfg.EndpointGrace, s.clock, s.views.changed)
+	if err != nil {
+		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
+	}
+	s.policies = &policies{
+		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.loaded, reports: s.sessions.wait,
+		changed: s.views.changed, log: s.log, clock: s.clock, metrics: s.metrics,
+		renew: make(chan struct{}, 1), stamp: make(chan struct{}, 1),
+		status: map[string]*api.PolicyStatus{}, tried: map[string]identity.PolicySource{},
+	}
+	s.access = &access{
+		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,
+		metrics: s.metrics, open: map[*caller]struct{}{},
+	}
+	v := s.views
+	v.td, v.roots, v.endpoints, v.policies, v.issuers, v.access = s.td, s.authority.roots, s.endpoints, s.policies, s.issuers, s.access
+	s.sessions.reported, s.sessions.gone = s.agentReported, s.agentGone
+	if _, err := s.reload(ctx); err != nil {
+		return err
+	}
+	return s.policies.load(ctx)
+}
+
+// model is what is stored, as last read.
+func (s *server) model() *model { return s.current.Load() }
+
+// reload reads the store and wakes what depends on it. Several may call it; an
+// older picture never replaces a newer one.
+func (s *server) reload(ctx context.Context) (*model, error) {
+	for {
+		prev := s.current.Load()
+		rows, revision, err := s.store.Objects(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("read the store: %w", err)
+		}
+		if prev != nil && prev.revision >= revision {
+			return prev, nil
+		}
+		next, err := loadModel(s.td, prev, rows, revision)
+		if err != nil {
+			return nil, err
+		}
+		if s.current.CompareAndSwap(prev, next) {
+			wake(s.policies.renew)
+			wake(s.issuers.renew)
+			s.views.changed()
+			return next, nil
+		}
+	}
+}
+
+// watch follows the store's revisions: objects, bans.
+func (s *server) watch(ctx context.Context) error {
+	after := s.model().revision
+	for {
+		revision, err := s.store.Wait(ctx, after)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			after = revision
+			if err = s.roster.load(ctx); err == nil {
+				_, err = s.reload(ctx)
+			}
+			s.views.changed() // bans are in views, too
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "store not read; what is served stays", slog.Any("err", err))
+			pause(ctx, time.Second)
+		}
+	}
+}
+
+// agentReported takes an agent's report.
+func (s *server) agentReported(o *session, r *api.Report) {
+	err := s.endpoints.report(o.caller, r, func(mesh, node string) bool {
+		return s.model().bound(o.caller.agent.Group, mesh, node)
+	})
+	if err != nil {
+		s.log.Warn("endpoints", slog.Any("err", err))
+	}
+}
+
+func (s *server) agentGone(o *session) {
+	select {
+	case <-s.stopping: // we went, not the agent
+		return
+	default:
+	}
+	if err := s.endpoints.leave(o.caller.agent.ID); err != nil {
+		s.log.Warn("endpoints", slog.Any("err", err))
+	}
+}
+
+// sweep drops endpoints whose grace is over or that nothing grants any more.
+func (s *server) sweep(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			err := s.endpoints.sweep(func(e *endpoint) bool {
+				a, ok := s.roster.get(e.Agent)
+				return ok && !a.Banned && s.model().bound(a.Group, e.Mesh, e.Node)
+			})
+			if err != nil {
+				s.log.WarnContext(ctx, "endpoints", slog.Any("err", err))
+			}
+		}
+	}
+}
+
+// serve listens and runs everything until ctx ends or a part fails.
+func (s *server) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	agents, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for agents: %w", err)
+	}
+	defer func() { _ = agents.Close() }() // closed already where gRPC served it
+	adminL, err := listenUnix(ctx, s.cfg.AdminSocket)
+	if err != nil {
+		return fmt.Errorf("listen for operators: %w", err)
+	}
+	defer func() { _ = adminL.Close() }()
+	where := Addresses{TrustDomain: s.td.Name(), Agents: agents.Addr().String(), Admin: s.cfg.AdminSocket}
+	if s.cfg.Metrics != "" {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Metrics)
+		if err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
+		}
+		where.Metrics = l.Addr().String()
+		g.Go(func() error { return s.httpFace(work, l) })
+	}
+	for _, part := range []func(context.Context) error{
+		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.issuance.run, s.sweep,
+		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
+	} {
+		g.Go(func() error { return part(work) })
+	}
+	faces := []face{
+		{s.agentServer(), netutil.LimitListener(agents, maxConnections)},
+		{s.adminServer(), adminL},
+	}
+	for _, f := range faces {
+		g.Go(func() error { return f.server.Serve(f.listener) })
+	}
+	if err := writeJSON(s.dir.addresses(), where); err != nil {
+		s.log.ErrorContext(ctx, "addresses not written", slog.Any("err", err))
+	}
+	s.ready.Store(true)
+	s.log.InfoContext(ctx, "ready", slog.String("trust_domain", s.td.Name()),
+		slog.String("agents", where.Agents), slog.String("admin", where.Admin), slog.String("metrics", where.Metrics))
+	g.Go(func() error {
+		<-ctx.Done()
+		s.stop(faces, stopWork)
+		return nil
+	})
+	return g.Wait()
+}
+
+// face is one gRPC server and its listener.
+type face struct {
+	server   *grpc.Server
+	listener net.Listener
+}
+
+// stop ends the faces, then the work behind them.
+func (s *server) stop(faces []face, stopWork context.CancelFunc) {
+	s.ready.Store(false)
+	close(s.stopping)
+	_ = os.Remove(s.dir.addresses()) // a reader that finds it finds nobody there
+	s.access.close()
+	hard := time.AfterFunc(stopGrace, func() {
+		for _, f := range faces {
+			f.server.Stop()
+		}
+	})
+	defer hard.Stop()
+	for _, f := range faces {
+		f.server.GracefulStop()
+	}
+	stopWork()
+}
+
+// agentServer is the agents' face.
+func (s *server) agentServer() *grpc.Server {
+	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
+	opts = append(opts,
+		grpc.Creds(credentials.NewTLS(s.own.tlsConfig())),
+		grpc.UnaryInterceptor(s.access.unary),
+		grpc.StreamInterceptor(s.access.stream),
+	)
+	g := grpc.NewServer(opts...)
+	api.RegisterAgentAPIServer(g, &agentAPI{
+		server: s, attests: newLimiters(attestPerSecond, attestBurst), issues: newLimiters(issuePerSecond, issueBurst),
+	})
+	(&ads.Server{Views: s.views, Log: s.log}).Register(g)
+	return g
+}
+
+// listenUnix makes the admin socket, 0600 from the first instant. One that a dead
+// server left is replaced; anything else under that name is left alone.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if fi, err := os.Lstat(path); err == nil {
+		if fi.Mode().Type() != os.ModeSocket {
+			return nil, fmt.Errorf("%s exists and is not a socket", path)
+		}
+		if c, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
+			_ = c.Close() // only asked whether somebody listens
+			return nil, fmt.Errorf("%s is another server's", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var mode error
+		// Linux gives the socket's file the mode of the socket itself, less the umask.
+		err := c.Control(func(fd uintptr) { mode = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, mode)
+	}}
+	return lc.Listen(ctx, "unix", path)
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

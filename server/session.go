@@ -1,0 +1,294 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/api"
+)
+
+// explainDeadline is how long the connected agents have to look up a decision.
+const explainDeadline = time.Second
+
+// session is one connected agent.
+type session struct {
+	caller *caller
+	since  time.Time
+	down   chan *api.SessionDown
+	end    context.CancelCauseFunc
+
+	mu     sync.Mutex
+	report *api.Report // the latest; replaced whole, never changed
+}
+
+func (s *session) latest() *api.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report
+}
+
+// sessions are the connected agents, one session each: the newest wins, since an
+// agent that reconnects may do so before the old connection is seen to be dead.
+type sessions struct {
+	log      *slog.Logger
+	reported func(s *session, r *api.Report) // called in the session's goroutine
+	gone     func(s *session)                // called when the agent's last session ended
+
+	mu      sync.Mutex
+	by      map[string]*session             // by agent id
+	last    map[string]*api.Report          // of agents that went away
+	waiting map[string][]chan *api.Decision // questions by decision id
+	changed chan struct{}                   // closed and replaced at each report, for watchers
+}
+
+func newSessions(log *slog.Logger) *sessions {
+	return &sessions{
+		log: log, by: map[string]*session{}, last: map[string]*api.Report{},
+		waiting: map[string][]chan *api.Decision{}, changed: make(chan struct{}),
+	}
+}
+
+// serve runs one session until the agent leaves or is replaced.
+func (r *sessions) serve(stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]) error {
+	c, err := callerOf(stream.Context())
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(stream.Context())
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	s := &session{caller: c, since: time.Now(), down: make(chan *api.SessionDown, 64), end: end}
+	r.enter(s)
+	defer r.leave(s)
+	up := make(chan error, 1)
+	g.Go(func() error { // ends when the handler has returned, as every Recv does
+		up <- r.receive(ctx, stream, s)
+		return nil
+	})
+	for {
+		select {
+		case m := <-s.down:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		case err := <-up:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (r *sessions) receive(ctx context.Context, stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown], s *session) error {
+	limit := rate.NewLimiter(reportPerSecond, reportBurst)
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return nil //nolint:nilerr // the agent left: nothing to tell it
+		}
+		if err := limit.Wait(ctx); err != nil { // slows a talkative agent down
+			return err
+		}
+		if err := r.handle(s, m); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *sessions) handle(s *session, m *api.SessionUp) error {
+	switch m := m.GetMessage().(type) {
+	case *api.SessionUp_Report:
+		if err := checkReport(m.Report); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.report = m.Report
+		s.mu.Unlock()
+		r.reported(s, m.Report)
+		r.announce()
+	case *api.SessionUp_Explain:
+		r.answer(s, m.Explain)
+	}
+	return nil
+}
+
+// checkReport bounds what an agent makes the server remember and show.
+func checkReport(r *api.Report) error {
+	if len(r.GetProxies()) > maxProxies || len(r.GetSvids()) > maxSVIDs || len(r.GetFindings()) > maxProxies {
+		return reason(errInvalid, "report: more than %d proxies or findings, or %d SVIDs", maxProxies, maxSVIDs)
+	}
+	for _, p := range r.GetProxies() {
+		if len(p.GetPorts()) > maxProxies || len(p.GetRejected()) > maxProxies {
+			return reason(errInvalid, "report: proxy with more than %d ports or rejected resources", maxProxies)
+		}
+		for _, j := range p.GetRejected() {
+			j.Message = plainText(j.GetMessage())
+		}
+		p.Name, p.State = plainText(p.GetName()), plainText(p.GetState())
+	}
+	for i, f := range r.GetFindings() {
+		r.Findings[i] = plainText(f)
+	}
+	return nil
+}
+
+// plainText takes the control characters out of a string that an agent wrote and
+// that an operator's terminal will show (A21), and bounds it.
+func plainText(s string) string {
+	s = strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f || (c >= 0x80 && c < 0xa0) || c == '\u2028' || c == '\u2029' {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "") + "…"
+	}
+	return s
+}
+
+func (r *sessions) enter(s *session) {
+	id := s.caller.agent.ID
+	r.mu.Lock()
+	old := r.by[id]
+	r.by[id] = s
+	r.mu.Unlock()
+	if old != nil {
+		old.end(errors.New("replaced by a newer session of the same agent"))
+	}
+	r.log.Info("agent connected", slog.String("agent", id), slog.String("remote", s.caller.remote.String()))
+}
+
+func (r *sessions) leave(s *session) {
+	id := s.caller.agent.ID
+	r.mu.Lock()
+	last := r.by[id] == s
+	if last {
+		delete(r.by, id)
+		if rep := s.latest(); rep != nil {
+			r.last[id] = rep
+		}
+	}
+	r.mu.Unlock()
+	if last {
+		r.log.Info("agent disconnected", slog.String("agent", id))
+		r.gone(s)
+		r.announce()
+	}
+}
+
+// announce wakes those who watch reports.
+func (r *sessions) announce() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// wait is closed at the next report, connect or disconnect.
+func (r *sessions) wait() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+// connected lists the sessions by agent id.
+func (r *sessions) connected() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*session, 0, len(r.by))
+	for _, s := range r.by {
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b *session) int { return strings.Compare(a.caller.agent.ID, b.caller.agent.ID) })
+	return list
+}
+
+// loaded says whether every connected agent has loaded a policy revision.
+func (r *sessions) loaded(revision string) bool {
+	for _, s := range r.connected() {
+		if s.latest().GetPolicyRevision() != revision {
+			return false
+		}
+	}
+	return true
+}
+
+// of returns an agent's session, if it is connected, and its latest report.
+func (r *sessions) of(id string) (*session, *api.Report) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.by[id]; s != nil {
+		return s, s.latest()
+	}
+	return nil, r.last[id]
+}
+
+// explain asks every connected agent for a decision, in parallel, and returns
+// the first that has it, or nil when none does in time.
+func (r *sessions) explain(ctx context.Context, id string) *api.Decision {
+	found := make(chan *api.Decision, 1)
+	r.mu.Lock()
+	r.waiting[id] = append(r.waiting[id], found)
+	r.mu.Unlock()
+	defer r.forget(id, found)
+	asked := 0
+	for _, s := range r.connected() {
+		select {
+		case s.down <- &api.SessionDown{Message: &api.SessionDown_Explain{Explain: id}}:
+			asked++
+		default: // its queue is full: it will not answer within the deadline
+		}
+	}
+	if asked == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, explainDeadline)
+	defer cancel()
+	select {
+	case d := <-found:
+		return d
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (r *sessions) forget(id string, found chan *api.Decision) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting[id] = slices.DeleteFunc(r.waiting[id], func(c chan *api.Decision) bool { return c == found })
+	if len(r.waiting[id]) == 0 {
+		delete(r.waiting, id)
+	}
+}
+
+// answer hands an agent's answer to those who asked. The node is written by us:
+// an agent cannot speak in another's name.
+func (r *sessions) answer(s *session, a *api.ExplainAnswer) {
+	if a.GetDecision() == nil || a.GetDecision().GetId() != a.GetId() {
+		return
+	}
+	d, ok := proto.Clone(a.GetDecision()).(*api.Decision)
+	if !ok {
+		return
+	}
+	d.Node = s.caller.id.String()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.waiting[a.GetId()] {
+		select {
+		case c <- d:
+		default: // another agent was first
+		}
+	}
+}
