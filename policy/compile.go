@@ -1,0 +1,221 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+)
+
+// Compiled is a revision that is ready to evaluate. It is immutable.
+type Compiled struct {
+	rev      Revision
+	compiler *ast.Compiler
+	// store has no data. It returns AST values: the evaluator's default store
+	// converts on each read, which costs 10 µs a decision.
+	store storage.Store
+	// services has a program per service package; mesh is that of all others.
+	services map[string]*program
+	mesh     *program
+	compat   *query
+	exempt   map[exemptKey]Exemption
+	tracing  chan struct{}
+}
+
+type exemptKey struct{ destination, method, target string }
+
+// program is what is asked for one destination.
+type program struct {
+	// sets asks all allow and deny sets; allows only the former, for tracing.
+	sets, allows *query
+	headers      *query
+	// allow and deny find a name's rule, by the variable that holds its set.
+	allow, deny map[ast.Var]map[string]RuleRef
+	// rules are all allow rules by where they stand.
+	rules map[position]RuleRef
+	// settable are the headers that the header rules name as constants.
+	settable []string
+}
+
+// query is a compiled query; both parts may be used by many goroutines.
+type query struct {
+	body     ast.Body
+	compiler ast.QueryCompiler
+}
+
+type position struct {
+	file     string
+	row, col int
+}
+
+// Compile parses, checks and prepares a revision. Its ID must be the hash of
+// its content, so that what a route is stamped with is what was tested.
+func Compile(r Revision) (*Compiled, error) {
+	if want := r.hash(); r.ID != want {
+		return nil, fmt.Errorf("policy revision %.40q: its content is that of revision %s", r.ID, want)
+	}
+	c := &Compiled{
+		rev:      r,
+		store:    inmem.NewFromObjectWithOpts(map[string]any{}, inmem.OptReturnASTValuesOnRead(true)),
+		services: map[string]*program{},
+		exempt:   map[exemptKey]Exemption{},
+		tracing:  make(chan struct{}, maxTracing),
+	}
+	modules, all, err := parse(r.Modules)
+	if err != nil {
+		return nil, fmt.Errorf("policy revision %s: %w", r.ID, err)
+	}
+	if c.compiler, err = compileModules(modules); err != nil {
+		return nil, fmt.Errorf("policy revision %s: %w", r.ID, err)
+	}
+	if err := c.prepare(all); err != nil {
+		return nil, fmt.Errorf("policy revision %s: %w", r.ID, err)
+	}
+	return c, c.addExemptions()
+}
+
+// Revision returns what was compiled.
+func (c *Compiled) Revision() Revision { return c.rev }
+
+func compileModules(modules map[string]*ast.Module) (*ast.Compiler, error) {
+	for _, lib := range libraries() {
+		if _, ok := modules[lib.Path]; ok {
+			return nil, fmt.Errorf("%s: the name is that of a library of Signet", lib.Path)
+		}
+		p, err := parseModule(lib)
+		if err != nil {
+			return nil, fmt.Errorf("internal error: %w", err)
+		}
+		modules[lib.Path] = p.module
+	}
+	compiler := ast.NewCompiler().WithCapabilities(capabilities()).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
+	if compiler.Compile(modules); compiler.Failed() {
+		return nil, shorten(compiler.Errors)
+	}
+	return compiler, nil
+}
+
+// shorten keeps the first errors, which name file and line each.
+func shorten(errs ast.Errors) error {
+	const most = 10
+	var out []error
+	for i, e := range errs {
+		if i == most {
+			out = append(out, fmt.Errorf("and %d more", len(errs)-most))
+			break
+		}
+		out = append(out, e)
+	}
+	return errors.Join(out...)
+}
+
+func (c *Compiled) prepare(all []parsed) error {
+	services := map[string]bool{}
+	compat := false
+	for _, p := range all {
+		if p.service != "" {
+			services[p.service] = true
+		}
+		compat = compat || p.compat
+	}
+	var err error
+	if c.mesh, err = c.newProgram(""); err != nil {
+		return err
+	}
+	for _, s := range slices.Sorted(maps.Keys(services)) {
+		if c.services[s], err = c.newProgram("", s); err != nil {
+			return err
+		}
+	}
+	if compat {
+		ref := ast.MustParseRef("data.envoy.authz.allow")
+		if len(c.compiler.GetRulesExact(ref)) == 0 {
+			return errors.New("package envoy.authz: it has no rule allow")
+		}
+		c.compat, err = c.query([]string{fmt.Sprintf("result = [x | x = %s]", ref)})
+	}
+	return err
+}
+
+// newProgram prepares the queries over the packages of the services ("" is the mesh's).
+func (c *Compiled) newProgram(services ...string) (*program, error) {
+	p := &program{allow: map[ast.Var]map[string]RuleRef{}, deny: map[ast.Var]map[string]RuleRef{}, rules: map[position]RuleRef{}}
+	var allows, denies, headers []string
+	for i, s := range services {
+		if ref := setRef(s, kindAllow); c.has(ref) {
+			v := fmt.Sprintf("allow%d", i)
+			allows = append(allows, fmt.Sprintf("%s = %s", v, ref))
+			p.allow[ast.Var(v)] = c.names(ref, p.rules)
+		}
+		if ref := setRef(s, kindDeny); c.has(ref) {
+			v := fmt.Sprintf("deny%d", i)
+			denies = append(denies, fmt.Sprintf("%s = %s", v, ref))
+			p.deny[ast.Var(v)] = c.names(ref, nil)
+		}
+		if ref := setRef(s, kindHeaders); c.has(ref) {
+			headers = append(headers, fmt.Sprintf("headers%d = [x | x = %s]", i, ref))
+			p.settable = append(p.settable, settableHeaders(c.rulesOf(ref))...)
+		}
+	}
+	slices.Sort(p.settable)
+	p.settable = slices.Compact(p.settable)
+	var err error
+	if p.sets, err = c.query(append(slices.Clone(allows), denies...)); err != nil {
+		return nil, err
+	}
+	if p.allows, err = c.query(allows); err != nil {
+		return nil, err
+	}
+	p.headers, err = c.query(headers)
+	return p, err
+}
+
+func (c *Compiled) has(ref ast.Ref) bool { return len(c.rulesOf(ref)) > 0 }
+
+// rulesOf returns the rules of a document, also those with a longer head such as headers["x"].
+func (c *Compiled) rulesOf(ref ast.Ref) []*ast.Rule { return c.compiler.GetRulesWithPrefix(ref) }
+
+// names maps each name of a set to its first rule, and adds all to positions.
+func (c *Compiled) names(ref ast.Ref, positions map[position]RuleRef) map[string]RuleRef {
+	out := map[string]RuleRef{}
+	rules := slices.Clone(c.rulesOf(ref))
+	slices.SortFunc(rules, func(a, b *ast.Rule) int { return a.Loc().Compare(b.Loc()) })
+	for _, r := range rules {
+		name := string(r.Head.Key.Value.(ast.String)) // checkNamedRule
+		rr := RuleRef{Name: name, File: r.Loc().File, Line: r.Loc().Row}
+		if _, ok := out[name]; !ok {
+			out[name] = rr
+		}
+		if positions != nil {
+			positions[positionOf(r.Loc())] = rr
+		}
+	}
+	return out
+}
+
+func positionOf(l *ast.Location) position { return position{l.File, l.Row, l.Col} }
+
+// query compiles expressions joined by "and"; none is nil, which is never asked.
+func (c *Compiled) query(exprs []string) (*query, error) {
+	if len(exprs) == 0 {
+		return nil, nil
+	}
+	body, err := ast.ParseBodyWithOpts(strings.Join(exprs, "; "), ast.ParserOptions{RegoVersion: ast.RegoV1})
+	if err != nil {
+		return nil, fmt.Errorf("internal error: query: %w", err)
+	}
+	qc := c.compiler.QueryCompiler().WithContext(ast.NewQueryContext())
+	if body, err = qc.Compile(body); err != nil {
+		return nil, fmt.Errorf("internal error: query: %w", err)
+	}
+	return &query{body: body, compiler: qc}, nil
+}
+
+// ServicePackage is the name of a virtual node as it stands in its package
+// signet.authz.<service>: with '_' for '-', which no Rego name may have.
+func ServicePackage(virtualNode string) string { return strings.ReplaceAll(virtualNode, "-", "_") }

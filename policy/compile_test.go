@@ -1,0 +1,101 @@
+package policy_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"signet.example/policy"
+)
+
+func TestCompileRefuses(t *testing.T) {
+	for name, tc := range map[string]struct{ rego, want string }{
+		"a package nobody asks":      {"package app.authz\nallow contains \"x\"", "want signet.authz"},
+		"a service of a service":     {"package signet.authz.a.b\nallow contains \"x\"", "want signet.authz"},
+		"allow as a boolean":         {"package signet.authz\nallow if true", `want a set of names`},
+		"allow as an object":         {"package signet.authz\nallow[\"x\"] := true", `want a set of names`},
+		"deny as a boolean":          {"package signet.authz\ndefault deny := false", `want a set of names`},
+		"a name from the request":    {"package signet.authz\nallow contains n if n := input.request.path", `constant string`},
+		"a number for a name":        {"package signet.authz\nallow contains 5", `constant string`},
+		"an empty name":              {"package signet.authz\nallow contains \"\"", `printable`},
+		"a line feed in a name":      {"package signet.authz\nallow contains \"a\\nb\"", `printable`},
+		"Signet's own prefix":        {"package signet.authz\nallow contains \"generated: x\"", `prefix`},
+		"a decision in a wrong spot": {"package signet.authz\norders.allow contains \"x\"", `own package`},
+		"setting host":               {"package signet.authz\nheaders[\"host\"] := \"x\"", `where or how`},
+		"setting x-signet-*":         {"package signet.authz\nheaders := {\"x-signet-id\": \"x\"}", `own`},
+		"setting a pseudo-header":    {"package signet.authz\nheaders := {\"ok\": \"x\"} if false else := {\":path\": \"x\"}", `pseudo`},
+		"headers as a set":           {"package signet.authz\nheaders contains \"x\"", `object`},
+		"http.send":                  {"package signet.authz\nallow contains \"x\" if http.send({\"method\": \"get\", \"url\": \"http://h\"})", `undefined function http.send`},
+		"http.send by with":          {"package signet.authz\nallow contains \"x\" if f with f as http.send\nf := 1", `http`},
+		"net.lookup_ip_addr":         {"package signet.authz\nallow contains \"x\" if net.lookup_ip_addr(\"h\")", `undefined function`},
+		"opa.runtime":                {"package signet.authz\nallow contains \"x\" if opa.runtime().env", `undefined function`},
+		"rand.intn":                  {"package signet.authz\nallow contains \"x\" if rand.intn(\"a\", 2) == 1", `undefined function`},
+		"uuid":                       {"package signet.authz\nallow contains \"x\" if uuid.rfc4122(\"a\")", `undefined function`},
+		"signing":                    {"package signet.authz\nallow contains \"x\" if io.jwt.encode_sign({}, {}, {})", `undefined function`},
+		"schemas by reference":       {"package signet.authz\nallow contains \"x\" if json.match_schema({}, {\"$ref\": \"file:///etc/passwd\"})", `undefined function`},
+		"Rego v0":                    {"package signet.authz\nallow[\"x\"] { true }", `if`},
+		"an unused variable":         {"package signet.authz\nallow contains \"x\" if { y := 1 }", `assigned`},
+		"an unused import":           {"package signet.authz\nimport data.signet.lib.http\nallow contains \"x\"", `unused`},
+		"no rule allow for Envoy":    {"package envoy.authz\nalow := true", `no rule allow`},
+		"a syntax error":             {"package signet.authz\nallow contains", `policies/a.rego:2`},
+		"a library of Signet's name": {"package signet.lib.http\nvalues(x) := x", `library of Signet`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := policy.Compile(policy.NewRevision("", "", modules(tc.rego), nil))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestCompileRefusesARevisionThatIsNotItsID(t *testing.T) {
+	r := policy.NewRevision("file:///r", "c0ffee", modules(meshRego), nil)
+	r.Modules[0].Rego += "\nallow contains \"all\""
+	if _, err := policy.Compile(r); err == nil || !strings.Contains(err.Error(), "its content is that of") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestRevisionIDIsThatOfTheContentInAnyOrder(t *testing.T) {
+	mods := modules(meshRego, ordersRego)
+	exempt := []policy.Exemption{
+		{Name: "a", Destination: "spiffe://d/a", Method: "GET", Path: "/h", Sources: []string{"x", "y"}},
+		{Name: "b", Destination: "spiffe://d/b", Method: "GET", Path: "/h", Sources: []string{"x"}},
+	}
+	one := policy.NewRevision("u", "c", mods, exempt)
+	slices.Reverse(mods)
+	slices.Reverse(exempt)
+	exempt[1].Sources = []string{"y", "x"}
+	mods = append(mods, policy.Module{Path: "a_test.rego", Rego: "package signet.authz_test"})
+	if two := policy.NewRevision("u", "c", mods, exempt); one.ID != two.ID {
+		t.Errorf("%s and %s", one.ID, two.ID)
+	}
+	ids := map[string]bool{one.ID: true}
+	for _, r := range []policy.Revision{
+		policy.NewRevision("u", "d", mods, exempt),
+		policy.NewRevision("v", "c", mods, exempt),
+		policy.NewRevision("uc", "", mods, exempt),
+		policy.NewRevision("u", "c", mods[:1], exempt),
+		policy.NewRevision("u", "c", mods, exempt[:1]),
+	} {
+		if ids[r.ID] {
+			t.Errorf("id %s twice", r.ID)
+		}
+		ids[r.ID] = true
+	}
+	if len(one.Modules) != 2 || exempt[1].Sources[0] != "y" {
+		t.Error("tests are in the revision, or the caller's exemptions were sorted")
+	}
+}
+
+func TestHelpersMayStandInLibrariesAndBesideRules(t *testing.T) {
+	c := compile(t, `package signet.authz.order_store
+import data.signet.lib.roles
+level["web"] := 3
+allow contains "by level" if level[roles.name(input.source.path)] > 2`, `package signet.lib.roles
+name(p) := trim_prefix(p, "/shop/")`)
+	if d, err := c.Evaluate(t.Context(), call("GET", "/", web)); err != nil || !d.Allowed {
+		t.Errorf("%+v %v", d, err)
+	}
+}

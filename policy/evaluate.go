@@ -1,0 +1,219 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/topdown"
+)
+
+// Limits of one evaluation; what passes them is an error, which denies.
+const (
+	maxTime = 100 * time.Millisecond
+	maxCost = 100_000 // expressions evaluated
+)
+
+// ErrLimit: an evaluation took more time or steps than it may.
+var ErrLimit = errors.New("the policy takes too long")
+
+// Error is an evaluation error. It tells where and of what kind, and leaves
+// the evaluator's message out: that quotes values of the request.
+type Error struct {
+	File string
+	Line int
+	Code string
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.File == "" {
+		return "evaluation failed: " + e.Code
+	}
+	return fmt.Sprintf("%s:%d: evaluation failed: %s", e.File, e.Line, e.Code)
+}
+
+// Evaluate decides one request: an exemption, else some allow rule and no deny
+// rule. An error denies; it never quotes the request. A builtin that fails is
+// an error and not undefined, since a deny rule that is undefined would allow.
+func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
+	if rule, ok := c.exemption(in); ok {
+		return Decision{Allowed: true, Allow: []RuleRef{rule}}, nil
+	}
+	value, err := in.value(c.compat != nil)
+	if err != nil {
+		return Decision{}, err
+	}
+	txn, err := c.store.NewTransaction(ctx)
+	if err != nil {
+		return Decision{}, fmt.Errorf("evaluate: %w", err)
+	}
+	defer c.store.Abort(ctx, txn)
+	e := &evaluation{c: c, program: c.programFor(in), input: ast.NewTerm(value), txn: txn, time: in.Time, budget: newBudget(ctx, maxTime, maxCost)}
+	return e.decide(ctx)
+}
+
+func (c *Compiled) programFor(in Input) *program {
+	if p, ok := c.services[ServicePackage(in.Destination.virtualNode())]; ok {
+		return p
+	}
+	return c.mesh
+}
+
+// evaluation is one request's way through the queries of its program.
+type evaluation struct {
+	c       *Compiled
+	program *program
+	input   *ast.Term
+	txn     storage.Transaction
+	time    time.Time
+	budget  *budget
+}
+
+func (e *evaluation) decide(ctx context.Context) (Decision, error) {
+	var d Decision
+	if err := e.sets(ctx, &d); err != nil {
+		return Decision{}, err
+	}
+	headers := http.Header{}
+	if len(d.Allow) == 0 && len(d.Deny) == 0 && e.c.compat != nil {
+		if err := e.compat(ctx, &d, headers); err != nil {
+			return Decision{}, err
+		}
+	}
+	d.Allowed = len(d.Allow) > 0 && len(d.Deny) == 0
+	if !d.Allowed {
+		if len(d.Deny) == 0 {
+			e.trace(ctx, &d)
+		}
+		return d, nil
+	}
+	if err := e.headers(ctx, headers); err != nil {
+		return Decision{}, err
+	}
+	if len(headers) > 0 {
+		d.Headers = headers
+	}
+	for _, name := range e.program.settable {
+		if headers.Get(name) == "" {
+			d.Unset = append(d.Unset, name)
+		}
+	}
+	return d, nil
+}
+
+// sets fills in the rules that hold.
+func (e *evaluation) sets(ctx context.Context, d *Decision) error {
+	result, err := e.run(ctx, e.program.sets, true)
+	if err != nil || result == nil {
+		return err
+	}
+	for v, names := range e.program.allow {
+		if d.Allow, err = collect(d.Allow, result[v], names); err != nil {
+			return err
+		}
+	}
+	for v, names := range e.program.deny {
+		if d.Deny, err = collect(d.Deny, result[v], names); err != nil {
+			return err
+		}
+	}
+	sortRules(d.Allow)
+	sortRules(d.Deny)
+	return nil
+}
+
+func collect(into []RuleRef, term *ast.Term, names map[string]RuleRef) ([]RuleRef, error) {
+	if term == nil {
+		return nil, &Error{Code: "internal: a set is undefined"}
+	}
+	set, ok := term.Value.(ast.Set)
+	if !ok {
+		return nil, &Error{Code: "internal: not a set"}
+	}
+	var err error
+	set.Foreach(func(t *ast.Term) {
+		name, ok := t.Value.(ast.String)
+		rule, known := names[string(name)]
+		if !ok || !known {
+			err = &Error{Code: "internal: a name that no rule has"}
+			return
+		}
+		into = append(into, rule)
+	})
+	return into, err
+}
+
+func sortRules(rules []RuleRef) {
+	slices.SortFunc(rules, func(a, b RuleRef) int {
+		if n := strings.Compare(a.Name, b.Name); n != 0 {
+			return n
+		}
+		if n := strings.Compare(a.File, b.File); n != 0 {
+			return n
+		}
+		return a.Line - b.Line
+	})
+}
+
+func (e *evaluation) headers(ctx context.Context, into http.Header) error {
+	result, err := e.run(ctx, e.program.headers, true)
+	if err != nil {
+		return err
+	}
+	for _, term := range result {
+		if doc, ok := only(term); ok {
+			if err := addHeaders(into, doc); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// only returns the one value of an array that a comprehension made; none means undefined.
+func only(term *ast.Term) (ast.Value, bool) {
+	a, ok := term.Value.(*ast.Array)
+	if !ok || a.Len() != 1 {
+		return nil, false
+	}
+	return a.Elem(0).Value, true
+}
+
+// run evaluates a query, which yields one result, or nil for no query.
+func (e *evaluation) run(ctx context.Context, q *query, strict bool, tracers ...topdown.QueryTracer) (topdown.QueryResult, error) {
+	if q == nil {
+		return nil, nil
+	}
+	t := topdown.NewQuery(q.body).
+		WithQueryCompiler(q.compiler).
+		WithCompiler(e.c.compiler).
+		WithStore(e.c.store).
+		WithTransaction(e.txn).
+		WithInput(e.input).
+		WithTime(e.time).
+		WithCancel(e.budget).
+		WithStrictBuiltinErrors(strict)
+	for _, tracer := range tracers {
+		// Without index and early exit every rule is entered and can tell where it fails.
+		t = t.WithQueryTracer(tracer).WithIndexing(false).WithEarlyExit(false)
+	}
+	var out topdown.QueryResult
+	err := t.Iter(ctx, func(r topdown.QueryResult) error {
+		out = r
+		return nil
+	})
+	if err != nil {
+		return nil, e.budget.explain(err)
+	}
+	if out == nil {
+		return nil, &Error{Code: "internal: the query is undefined"}
+	}
+	return out, nil
+}

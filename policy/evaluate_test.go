@@ -1,0 +1,345 @@
+package policy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/policy"
+)
+
+const meshRego = `package signet.authz
+
+import data.signet.lib.http
+
+deny contains "nobody reaches admin" if input.request.segments[0] == "admin"
+
+deny contains "no admin role" if "admin" in http.values("X-Role")
+
+allow contains "every service may read status" if {
+	input.request.method == "GET"
+	input.request.path == "/status"
+	input.source.spiffe_id
+}
+`
+
+const ordersRego = `package signet.authz.order_store
+
+# web reads
+allow contains "web may read orders" if {
+	input.request.method == "GET"
+	input.request.segments[0] == "orders"
+	input.source.spiffe_id == "spiffe://prod.example/shop/web"
+}
+
+allow contains "users may write their own" if {
+	input.request.method == "POST"
+	some scope in split(input.jwt.scope, " ")
+	scope == "write"
+	is_own
+}
+
+is_own if input.request.segments[1] == input.jwt.sub
+
+headers["x-user"] := input.jwt.sub
+
+headers["x-tier"] := "gold" if input.jwt.tier == "gold"
+`
+
+var (
+	web   = spiffeid.RequireFromString("spiffe://prod.example/shop/web")
+	store = spiffeid.RequireFromString("spiffe://prod.example/shop/order-store")
+	noon  = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+)
+
+func compile(t testing.TB, files ...string) *policy.Compiled {
+	t.Helper()
+	c, err := policy.Compile(policy.NewRevision("file:///repo", "c0ffee", modules(files...), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func modules(files ...string) []policy.Module {
+	var out []policy.Module
+	for i, f := range files {
+		out = append(out, policy.Module{Path: fmt.Sprintf("policies/%c.rego", 'a'+i), Rego: f})
+	}
+	return out
+}
+
+func call(method, path string, source spiffeid.ID) policy.Input {
+	return policy.Input{
+		Request: policy.Request{
+			Method: method, Path: path, Segments: strings.Split(strings.Trim(path, "/"), "/"),
+			Host: "orders", Headers: map[string][]string{}, Query: map[string][]string{}, Protocol: "HTTP/1.1",
+		},
+		Source: policy.Peer{ID: source}, Destination: policy.Peer{ID: store}, Time: noon,
+	}
+}
+
+func TestAllowNeedsSomeAllowAndNoDeny(t *testing.T) {
+	c := compile(t, meshRego, ordersRego)
+	withRole := call("GET", "/orders/1", web)
+	withRole.Request.Headers["x-role"] = []string{"user, admin"}
+	other := call("GET", "/orders/1", web)
+	other.Destination.ID = spiffeid.RequireFromString("spiffe://prod.example/shop/stock")
+	for name, tc := range map[string]struct {
+		in          policy.Input
+		allowed     bool
+		allow, deny string
+	}{
+		"the service's rule":        {call("GET", "/orders/1", web), true, "web may read orders", ""},
+		"the mesh's rule":           {call("GET", "/status", web), true, "every service may read status", ""},
+		"no verified peer":          {call("GET", "/status", spiffeid.ID{}), false, "", ""},
+		"another source":            {call("GET", "/orders/1", store), false, "", ""},
+		"another service":           {other, false, "", ""},
+		"deny wins":                 {withRole, false, "web may read orders", "no admin role"},
+		"deny without any allow":    {call("GET", "/admin", web), false, "", "nobody reaches admin"},
+		"no rule says yes":          {call("DELETE", "/orders/1", web), false, "", ""},
+		"no token for a user's own": {call("POST", "/orders/1", web), false, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := c.Evaluate(t.Context(), tc.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Allowed != tc.allowed || names(d.Allow) != tc.allow || names(d.Deny) != tc.deny {
+				t.Errorf("allowed %v by %q, denied by %q", d.Allowed, names(d.Allow), names(d.Deny))
+			}
+		})
+	}
+}
+
+func names(rules []policy.RuleRef) string {
+	var out []string
+	for _, r := range rules {
+		out = append(out, r.Name)
+	}
+	return strings.Join(out, "|")
+}
+
+func TestDenialNamesTheExpressionThatStoppedEachAllowRule(t *testing.T) {
+	c := compile(t, meshRego, ordersRego)
+	in := call("POST", "/orders/bob", web)
+	in.JWT = map[string]any{"scope": "read write", "sub": "alice"}
+	d, err := c.Evaluate(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []policy.RuleRef{
+		{Name: "every service may read status", File: "policies/a.rego", Line: 9, Expression: `input.request.method == "GET"`, ExpressionLine: 10},
+		{Name: "users may write their own", File: "policies/b.rego", Line: 10, Expression: "is_own", ExpressionLine: 14},
+		{Name: "web may read orders", File: "policies/b.rego", Line: 4, Expression: `input.request.method == "GET"`, ExpressionLine: 5},
+	}
+	if diff := cmp.Diff(want, d.Failed); diff != "" {
+		t.Error(diff)
+	}
+	in.JWT["scope"] = "read"
+	d, err = c.Evaluate(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Failed[1]; got.Expression != `scope == "write"` || got.ExpressionLine != 13 {
+		t.Errorf("stopped at %q line %d", got.Expression, got.ExpressionLine)
+	}
+}
+
+func TestHeadersOnlyOnAllowAndTheUnsetAreNamed(t *testing.T) {
+	c := compile(t, meshRego, ordersRego)
+	in := call("POST", "/orders/alice", web)
+	in.JWT = map[string]any{"scope": "write", "sub": "alice"}
+	d, err := c.Evaluate(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !d.Allowed || d.Headers.Get("x-user") != "alice" || len(d.Headers) != 1 {
+		t.Errorf("allowed %v, headers %v", d.Allowed, d.Headers)
+	}
+	if diff := cmp.Diff([]string{"x-tier"}, d.Unset); diff != "" {
+		t.Error(diff)
+	}
+	in.Request.Segments = []string{"orders", "bob"}
+	if d, err = c.Evaluate(t.Context(), in); err != nil || d.Allowed || d.Headers != nil {
+		t.Errorf("allowed %v, headers %v, err %v", d.Allowed, d.Headers, err)
+	}
+}
+
+func TestHeadersOfAnAllowMayNotSpeakForSignetOrEnvoy(t *testing.T) {
+	in := call("GET", "/status", web)
+	for _, body := range []string{
+		`headers[name] := "x" if name := concat("", ["x-sig", "net-id"])`,
+		`headers[name] := "x" if name := concat("", ["ho", "st"])`,
+		`headers[name] := "x" if name := concat("", [":", "path"])`,
+		`headers["x-a"] := concat("", ["a\r", "\nb: c"])`,
+		`headers["x-a"] := 5`,
+	} {
+		c := compile(t, meshRego, "package signet.authz\n"+body)
+		if d, err := c.Evaluate(t.Context(), in); err == nil {
+			t.Errorf("%s: allowed %v with %v", body, d.Allowed, d.Headers)
+		}
+	}
+}
+
+func TestABuiltinThatFailsIsAnErrorThatQuotesNothing(t *testing.T) {
+	c := compile(t, meshRego, `package signet.authz
+deny contains "too old" if to_number(input.request.headers.cookie[0]) > 5`)
+	in := call("GET", "/status", web)
+	in.Request.Headers["cookie"] = []string{"canary"}
+	_, err := c.Evaluate(t.Context(), in)
+	var ee *policy.Error
+	if !errors.As(err, &ee) || ee.File != "policies/b.rego" || ee.Line != 2 || strings.Contains(err.Error(), "canary") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestARunawayPolicyIsStoppedByCostAndByContext(t *testing.T) {
+	c := compile(t, `package signet.authz
+allow contains "slow" if {
+	some x in numbers.range(1, 100000)
+	some y in numbers.range(1, 100000)
+	x + y == -1
+}`)
+	began := time.Now()
+	_, err := c.Evaluate(t.Context(), call("GET", "/", web))
+	if !errors.Is(err, policy.ErrLimit) {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("took %s", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if d, err := c.Evaluate(ctx, call("GET", "/", web)); err == nil || d.Allowed {
+		t.Errorf("with a cancelled context: %v %v", d, err)
+	}
+}
+
+func TestTheClockIsTheRequests(t *testing.T) {
+	c := compile(t, `package signet.authz
+allow contains "at noon" if {
+	time.now_ns() == time.parse_rfc3339_ns(input.time)
+	time.clock(time.now_ns())[0] == 12
+}`)
+	if d, err := c.Evaluate(t.Context(), call("GET", "/", web)); err != nil || !d.Allowed {
+		t.Errorf("%+v %v", d, err)
+	}
+}
+
+func TestExemptionIsExactAndBeforeThePolicy(t *testing.T) {
+	rev := policy.NewRevision("", "", modules(`package signet.authz
+deny contains "all" if true`), []policy.Exemption{{
+		Name: "generated: health check /health of shop/order-store", Destination: store.String(), Method: "GET", Path: "/health", Sources: []string{web.String()},
+	}})
+	c, err := policy.Compile(rev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := call("GET", "/health", web)
+	query.Request.RawQuery = "a=b"
+	elsewhere := call("GET", "/health", web)
+	elsewhere.Destination.ID = web
+	for name, tc := range map[string]struct {
+		in   policy.Input
+		want bool
+	}{
+		"declared":             {call("GET", "/health", web), true},
+		"another path":         {call("GET", "/health/", web), false},
+		"below the path":       {call("GET", "/health/x", web), false},
+		"a query":              {query, false},
+		"another method":       {call("HEAD", "/health", web), false},
+		"another source":       {call("GET", "/health", store), false},
+		"no verified source":   {call("GET", "/health", spiffeid.ID{}), false},
+		"another destination":  {elsewhere, false},
+		"another case of path": {call("GET", "/Health", web), false},
+	} {
+		d, err := c.Evaluate(t.Context(), tc.in)
+		if err != nil || d.Allowed != tc.want {
+			t.Errorf("%s: %v, error %v", name, d.Allowed, err)
+		}
+		if tc.want && d.Allow[0].Name != rev.Exemptions[0].Name {
+			t.Errorf("rule %v", d.Allow)
+		}
+	}
+}
+
+func TestNoModulesDenyEverything(t *testing.T) {
+	c := compile(t)
+	if d, err := c.Evaluate(t.Context(), call("GET", "/", web)); err != nil || d.Allowed {
+		t.Errorf("%+v %v", d, err)
+	}
+}
+
+const envoyRego = `package envoy.authz
+
+import input.attributes.request.http as request
+
+default allow := false
+
+allow if {
+	request.method == "GET"
+	input.parsed_path[0] == "people"
+	input.parsed_query.lang[0] == "en"
+	input.attributes.source.principal == "spiffe://prod.example/shop/web"
+	request.headers["x-a"] == "1,2"
+}
+
+allow := {"allowed": true, "headers": {"x-who": "bob"}} if {
+	request.headers.authorization == "Basic Ym9iOg=="
+}
+
+allow if to_number(request.headers["x-n"]) > 5
+`
+
+func TestEnvoyAuthzRunsBesideAsUnderOPAEnvoy(t *testing.T) {
+	c := compile(t, meshRego, envoyRego)
+	people := call("GET", "/people/1", web)
+	people.Request.Query, people.Request.RawQuery = map[string][]string{"lang": {"en"}}, "lang=en"
+	people.Request.Headers["x-a"] = []string{"1", "2"}
+	people.Request.Headers["x-n"] = []string{"no number"} // undefined, not an error
+	basic := call("POST", "/x", spiffeid.ID{})
+	basic.Request.Headers["authorization"] = []string{"Basic Ym9iOg=="}
+	admin := call("GET", "/admin", web)
+	admin.Request.Headers["authorization"] = basic.Request.Headers["authorization"]
+	for name, tc := range map[string]struct {
+		in      policy.Input
+		allowed bool
+	}{
+		"boolean": {people, true}, "object": {basic, true}, "denied by the mesh": {admin, false}, "default": {call("GET", "/x", web), false},
+	} {
+		d, err := c.Evaluate(t.Context(), tc.in)
+		if err != nil || d.Allowed != tc.allowed {
+			t.Errorf("%s: allowed %v, error %v", name, d.Allowed, err)
+		}
+		if name == "object" && d.Headers.Get("x-who") != "bob" {
+			t.Errorf("headers %v", d.Headers)
+		}
+	}
+}
+
+func BenchmarkEvaluateAllowed(b *testing.B) {
+	c, in := compile(b, meshRego, ordersRego), call("GET", "/orders/1", web)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := c.Evaluate(b.Context(), in); err != nil || !d.Allowed {
+			b.Fatal(d, err)
+		}
+	}
+}
+
+func BenchmarkEvaluateDeniedAndTraced(b *testing.B) {
+	c, in := compile(b, meshRego, ordersRego), call("PUT", "/orders/1", web)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := c.Evaluate(b.Context(), in); err != nil || d.Allowed || len(d.Failed) != 3 {
+			b.Fatal(d, err)
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Limits of a tree and of a revision.
+const (
+	maxModules    = 2000
+	maxModuleSize = 1 << 20
+	maxTotalSize  = 16 << 20
+	maxRuleName   = 200
+)
+
+// The packages of a policy.
+const (
+	packageRoot = "signet"
+	kindAllow   = "allow"
+	kindDeny    = "deny"
+	kindHeaders = "headers"
+)
+
+// parsed is one module with what its package says of it.
+type parsed struct {
+	module *ast.Module
+	// service of signet.authz.<service>; "" for signet.authz.
+	service string
+	// served: the package is signet.authz or one of its services.
+	served bool
+	// compat: the package is envoy.authz.
+	compat bool
+}
+
+// parse reads the modules and holds their packages and rules to the contract.
+func parse(modules []Module) (map[string]*ast.Module, []parsed, error) {
+	if err := checkSizes(modules); err != nil {
+		return nil, nil, err
+	}
+	byPath := map[string]*ast.Module{}
+	var all []parsed
+	var errs []error
+	for _, m := range modules {
+		if _, ok := byPath[m.Path]; ok {
+			errs = append(errs, fmt.Errorf("%s: given twice", m.Path))
+			continue
+		}
+		p, err := parseModule(m)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if isLibrary(p.module) {
+			errs = append(errs, fmt.Errorf("%s: %s is a library of Signet", m.Path, p.module.Package))
+			continue
+		}
+		byPath[m.Path] = p.module
+		all = append(all, p)
+	}
+	return byPath, all, errors.Join(errs...)
+}
+
+func checkSizes(modules []Module) error {
+	if len(modules) > maxModules {
+		return fmt.Errorf("%d modules: at most %d", len(modules), maxModules)
+	}
+	total := 0
+	for _, m := range modules {
+		if len(m.Rego) > maxModuleSize {
+			return fmt.Errorf("%s: %d bytes: at most %d", m.Path, len(m.Rego), maxModuleSize)
+		}
+		total += len(m.Rego)
+	}
+	if total > maxTotalSize {
+		return fmt.Errorf("%d bytes of Rego: at most %d", total, maxTotalSize)
+	}
+	return nil
+}
+
+func parseModule(m Module) (parsed, error) {
+	mod, err := ast.ParseModuleWithOpts(m.Path, m.Rego, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities()})
+	if err != nil {
+		return parsed{}, err // an ast.Errors names file and line
+	}
+	if mod == nil {
+		return parsed{}, fmt.Errorf("%s: empty module", m.Path)
+	}
+	p, err := classify(mod, m.IsTest())
+	if err != nil {
+		return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, mod.Package.Loc().Row, err)
+	}
+	for _, r := range mod.Rules {
+		if err := checkRule(r, p, m.IsTest()); err != nil {
+			return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, r.Loc().Row, err)
+		}
+	}
+	return p, nil
+}
+
+// classify tells what a package is for, and refuses one that nothing would ever ask.
+func classify(mod *ast.Module, test bool) (parsed, error) {
+	p := parsed{module: mod}
+	var name []string
+	for _, t := range mod.Package.Path[1:] { // after "data"
+		s, ok := t.Value.(ast.String)
+		if !ok {
+			return p, fmt.Errorf("%s: not a constant name", mod.Package)
+		}
+		name = append(name, string(s))
+	}
+	last := name[len(name)-1]
+	isTest := test && strings.HasSuffix(last, "_test")
+	switch full := strings.Join(name, "."); {
+	case full == "signet.authz":
+		p.served = true
+	case isTest && (name[0] == packageRoot || full == "envoy.authz_test"):
+	case len(name) == 3 && name[0] == packageRoot && name[1] == "authz":
+		p.served, p.service = true, name[2]
+	case len(name) >= 3 && name[0] == packageRoot && name[1] == "lib":
+	case full == "envoy.authz":
+		p.compat = true
+	default:
+		return p, fmt.Errorf("package %s: want signet.authz, signet.authz.<service>, signet.lib.<name> or envoy.authz", full)
+	}
+	return p, nil
+}
+
+func checkRule(r *ast.Rule, p parsed, test bool) error {
+	ref := r.Head.Ref()
+	kind := ref[0].Value.String()
+	if !p.served {
+		if p.compat && test && kind == kindAllow {
+			return errors.New("rule allow in a test file: it would be tested and not served")
+		}
+		return nil
+	}
+	switch {
+	case kind != kindAllow && kind != kindDeny && kind != kindHeaders:
+		return checkHelper(ref)
+	case test:
+		return fmt.Errorf("rule %s in a test file: it would be tested and not served", kind)
+	case kind == kindHeaders:
+		return checkHeaderRule(r)
+	}
+	return checkNamedRule(r, kind)
+}
+
+// checkHelper refuses what looks like a decision and would never be asked for,
+// such as orders.allow in package signet.authz.
+func checkHelper(ref ast.Ref) error {
+	for _, t := range ref[1:] {
+		if s, ok := t.Value.(ast.String); ok && (s == kindAllow || s == kindDeny) {
+			return fmt.Errorf("rule %s: decisions of a service stand in its own package signet.authz.<service>", ref)
+		}
+	}
+	return nil
+}
+
+// checkNamedRule wants allow and deny to be sets of constant names: a name is
+// a rule's id in explanations and metrics, so no input may get into it.
+func checkNamedRule(r *ast.Rule, kind string) error {
+	if len(r.Head.Ref()) != 1 || r.Head.Key == nil || r.Head.Value != nil {
+		return fmt.Errorf("rule %s: want a set of names: %s contains \"who may do what\" if { … }", kind, kind)
+	}
+	name, ok := r.Head.Key.Value.(ast.String)
+	if !ok {
+		return fmt.Errorf("rule %s: its name must be a constant string, not %s", kind, r.Head.Key)
+	}
+	s := string(name)
+	switch {
+	case strings.TrimSpace(s) != s || s == "" || len(s) > maxRuleName || strings.ContainsFunc(s, unprintable) || !utf8.ValidString(s):
+		return fmt.Errorf("rule %s: name %q: want 1 to %d printable bytes", kind, s, maxRuleName)
+	case strings.HasPrefix(s, "generated:") || strings.HasPrefix(s, "signet:"):
+		return fmt.Errorf("rule %s: name %q: this prefix is Signet's own", kind, s)
+	}
+	return nil
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// setRef returns data.signet.authz[.service].<kind>.
+func setRef(service, kind string) ast.Ref {
+	ref := ast.Ref{ast.DefaultRootDocument, ast.StringTerm(packageRoot), ast.StringTerm("authz")}
+	if service != "" {
+		ref = append(ref, ast.StringTerm(service))
+	}
+	return append(ref, ast.StringTerm(kind))
+}

@@ -1,0 +1,121 @@
+package policy_test
+
+import (
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-git/go-git/v5/plumbing/transport/client"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+
+	"signet.example/policy"
+)
+
+// serveGit serves a repository over HTTPS by git's own http-backend, behind a password.
+func serveGit(t *testing.T, r *repository) (url string) {
+	t.Helper()
+	path, err := exec.LookPath("git")
+	if err != nil {
+		if os.Getenv("REQUIRE_ALL") == "1" {
+			t.Fatal("git: not installed")
+		}
+		t.Skip("git: not installed")
+	}
+	backend := &cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{
+		"GIT_PROJECT_ROOT=" + filepath.Dir(r.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + t.TempDir(),
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+	}}
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if _, password, _ := q.BasicAuth(); password != "secretcanary" {
+			w.Header().Set("www-authenticate", "Basic")
+			http.Error(w, "no", http.StatusUnauthorized)
+			return
+		}
+		backend.ServeHTTP(w, q)
+	}))
+	t.Cleanup(srv.Close)
+	old := client.Protocols["https"]
+	client.InstallProtocol("https", githttp.NewClient(srv.Client()))
+	t.Cleanup(func() { client.InstallProtocol("https", old) })
+	return strings.Replace(srv.URL, "https://", "https://u:secretcanary@", 1) + "/" + filepath.Base(r.dir)
+}
+
+func TestFetchOverHTTPSKeepsABareCacheAndFollowsTheBranch(t *testing.T) {
+	r := newRepository(t)
+	first := r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
+	src, dir := r.source(), t.TempDir()
+	src.URL = serveGit(t, r)
+	for i := range 4 {
+		want := first
+		if i > 1 { // a commit that is no descendant: a forced push
+			want = r.commit("main", r.tree(rego("b.rego", "package signet.authz # "+strings.Repeat("x", i))))
+		}
+		tree, err := policy.Fetch(t.Context(), src, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tree.Commit != want.String() || strings.Contains(tree.URL, "canary") {
+			t.Errorf("%d: %s from %s, want %s", i, tree.Commit, tree.URL, want)
+		}
+	}
+	if found, _ := filepath.Glob(dir + "/*/*.rego"); len(found) > 0 {
+		t.Errorf("checked out: %v", found)
+	}
+	src.Branch, src.Commit = "", first.String()
+	src.URL = strings.Replace(src.URL, "127.0.0.1", "localhost", 1) // another cache
+	if tree, err := policy.Fetch(t.Context(), src, dir); err == nil {
+		t.Logf("commit %s that no branch has was given", tree.Commit)
+	}
+}
+
+func TestFetchOfACommitOverHTTPS(t *testing.T) {
+	r := newRepository(t)
+	want := r.commit("other", r.tree(rego("a.rego", "package signet.authz")))
+	r.commit("main", r.tree(rego("b.rego", "package signet.authz")))
+	src := r.source()
+	src.URL, src.Branch, src.Commit = serveGit(t, r), "", want.String()
+	tree, err := policy.Fetch(t.Context(), src, t.TempDir())
+	if err != nil || tree.Commit != want.String() {
+		t.Errorf("%s %v", tree.Commit, err)
+	}
+}
+
+func TestADamagedCacheIsMadeAnew(t *testing.T) {
+	r := newRepository(t)
+	want := r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
+	src, dir := r.source(), t.TempDir()
+	src.URL = serveGit(t, r)
+	for i := range 3 {
+		tree, err := policy.Fetch(t.Context(), src, dir)
+		if err != nil || tree.Commit != want.String() {
+			t.Fatalf("%d: %s %v", i, tree.Commit, err)
+		}
+		damaged, _ := filepath.Glob(dir + "/git-*/" + []string{"objects/*/*", "config", "HEAD"}[i])
+		for _, f := range damaged {
+			if err := os.Chmod(f, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(f, []byte("\x00damaged"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if tree, err := policy.Fetch(t.Context(), src, dir); err != nil || tree.Commit != want.String() {
+		t.Errorf("%s %v", tree.Commit, err)
+	}
+}
+
+func TestAWrongPasswordIsAnErrorWithoutIt(t *testing.T) {
+	r := newRepository(t)
+	r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
+	src := r.source()
+	src.URL = strings.Replace(serveGit(t, r), "secretcanary", "wrongcanary", 1)
+	if _, err := policy.Fetch(t.Context(), src, t.TempDir()); err == nil || strings.Contains(err.Error(), "canary") {
+		t.Errorf("error %v", err)
+	}
+}

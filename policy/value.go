@@ -1,0 +1,110 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Keys of the input document, made once.
+var (
+	keyRequest     = ast.StringTerm("request")
+	keySource      = ast.StringTerm("source")
+	keyDestination = ast.StringTerm("destination")
+	keyJWT         = ast.StringTerm("jwt")
+	keyTime        = ast.StringTerm("time")
+	keyMethod      = ast.StringTerm("method")
+	keyPath        = ast.StringTerm("path")
+	keySegments    = ast.StringTerm("segments")
+	keyQuery       = ast.StringTerm("query")
+	keyHost        = ast.StringTerm("host")
+	keyHeaders     = ast.StringTerm("headers")
+	keyProtocol    = ast.StringTerm("protocol")
+	keySpiffeID    = ast.StringTerm("spiffe_id")
+	keyTrustDomain = ast.StringTerm("trust_domain")
+	keyMesh        = ast.StringTerm("mesh")
+	keyVirtualNode = ast.StringTerm("virtual_node")
+)
+
+// value is the input document, made directly of AST terms: going by way of Go
+// maps and their conversion costs as much again as a simple policy.
+func (in Input) value(compat bool) (ast.Value, error) {
+	pairs := make([][2]*ast.Term, 0, 8)
+	pairs = append(pairs,
+		[2]*ast.Term{keyRequest, in.Request.term()},
+		[2]*ast.Term{keySource, in.Source.term()},
+		[2]*ast.Term{keyDestination, in.Destination.term()},
+		[2]*ast.Term{keyTime, ast.StringTerm(in.Time.UTC().Format(time.RFC3339Nano))},
+	)
+	if in.JWT != nil {
+		claims, err := ast.InterfaceToValue(in.JWT)
+		if err != nil {
+			return nil, fmt.Errorf("claims of the token cannot be represented") // the error would quote them
+		}
+		pairs = append(pairs, [2]*ast.Term{keyJWT, ast.NewTerm(claims)})
+	}
+	if compat {
+		pairs = append(pairs, in.compatPairs()...)
+	}
+	return ast.NewObject(pairs...), nil
+}
+
+func (r Request) term() *ast.Term {
+	return ast.ObjectTerm(
+		[2]*ast.Term{keyMethod, ast.StringTerm(r.Method)},
+		[2]*ast.Term{keyPath, ast.StringTerm(r.Path)},
+		[2]*ast.Term{keySegments, listTerm(r.Segments)},
+		[2]*ast.Term{keyQuery, listsTerm(r.Query)},
+		[2]*ast.Term{keyHost, ast.StringTerm(r.Host)},
+		[2]*ast.Term{keyHeaders, listsTerm(r.Headers)},
+		[2]*ast.Term{keyProtocol, ast.StringTerm(r.Protocol)},
+	)
+}
+
+// term of an unverified peer is the empty object.
+func (p Peer) term() *ast.Term {
+	if p.ID.IsZero() {
+		return ast.ObjectTerm()
+	}
+	pairs := [][2]*ast.Term{
+		{keySpiffeID, ast.StringTerm(p.ID.String())},
+		{keyTrustDomain, ast.StringTerm(p.ID.TrustDomain().Name())},
+		{keyPath, ast.StringTerm(p.ID.Path())},
+	}
+	if mesh, node, ok := p.split(); ok {
+		pairs = append(pairs, [2]*ast.Term{keyMesh, ast.StringTerm(mesh)}, [2]*ast.Term{keyVirtualNode, ast.StringTerm(node)})
+	}
+	return ast.ObjectTerm(pairs...)
+}
+
+// split takes /<mesh>/<virtual node> apart; Signet's own identities are none.
+func (p Peer) split() (mesh, node string, ok bool) {
+	mesh, node, ok = strings.Cut(strings.TrimPrefix(p.ID.Path(), "/"), "/")
+	return mesh, node, ok && mesh != packageRoot && !strings.Contains(node, "/")
+}
+
+func (p Peer) virtualNode() string {
+	_, node, ok := p.split()
+	if !ok {
+		return ""
+	}
+	return node
+}
+
+func listTerm(list []string) *ast.Term {
+	terms := make([]*ast.Term, len(list))
+	for i, s := range list {
+		terms[i] = ast.StringTerm(s)
+	}
+	return ast.ArrayTerm(terms...)
+}
+
+func listsTerm(lists map[string][]string) *ast.Term {
+	pairs := make([][2]*ast.Term, 0, len(lists))
+	for k, v := range lists {
+		pairs = append(pairs, [2]*ast.Term{ast.StringTerm(k), listTerm(v)})
+	}
+	return ast.ObjectTerm(pairs...)
+}
