@@ -95,8 +95,10 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 //   - a client policy enforces it, whatever the server says;
 //   - a listener with tls is called as it declares: DISABLED means plaintext,
 //     also to registered endpoints, since their proxy listens in plaintext only;
-//   - a managed listener (no tls) is called by mTLS if it is registered, or if an
-//     agent may host it: losing registrations must not turn mTLS into plaintext.
+//   - a managed listener (no tls) is called by mTLS if it is registered, if it can
+//     be found in no other way (Envoy may give endpoints to the cluster that a new
+//     one is about to replace), or if an agent may host it: losing registrations
+//     must not turn mTLS into plaintext.
 //
 // What remains is a peer outside, found by name, without a word about TLS: it
 // is called in plaintext, as App Mesh did.
@@ -106,7 +108,7 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 		return true
 	case l.TLS != nil:
 		return l.TLS.Mode != mesh.TLSDisabled
-	case len(endpoints) > 0:
+	case len(endpoints) > 0 || e.node.DNS == nil:
 		return true
 	}
 	return b.in.Managed != nil && b.in.Managed(e.node.Mesh, e.node.Name)

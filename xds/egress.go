@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -35,7 +36,7 @@ func (b *builder) egress() {
 func (b *builder) virtualHosts() []*routev3.VirtualHost {
 	var hosts []*routev3.VirtualHost
 	seen := map[string]string{}
-	for _, s := range b.node.Backends {
+	for _, s := range b.plainFirst() {
 		// Envoy compares hosts in lower case, and reads * in one as a pattern
 		// (SECURITY A20).
 		host := strings.ToLower(s.Name)
@@ -50,7 +51,22 @@ func (b *builder) virtualHosts() []*routev3.VirtualHost {
 		seen[host] = s.Name
 		hosts = append(hosts, b.hostsOf(s, host)...)
 	}
+	slices.SortFunc(hosts, func(a, b *routev3.VirtualHost) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return hosts
+}
+
+// plainFirst lists the backends, those without a client policy first, so that
+// App Mesh's cluster names go to the ordinary way of calling a target.
+func (b *builder) plainFirst() []*mesh.VirtualService {
+	services := slices.Clone(b.node.Backends)
+	special := func(s *mesh.VirtualService) int {
+		if b.node.ClientTLS(s) != nil {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(services, func(x, y *mesh.VirtualService) int { return special(x) - special(y) })
+	return services
 }
 
 // hostsOf gives a virtual host to each port of a service. The bare name means

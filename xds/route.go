@@ -2,16 +2,12 @@ package xds
 
 import (
 	"net/http"
-	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
 )
-
-// defaultRequestTimeout is App Mesh's where nothing is declared (REFERENCE 4.3).
-const defaultRequestTimeout = 15 * time.Second
 
 // ingressRoutes sends everything to the application, behind the stamp.
 func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.RouteConfiguration {
@@ -37,12 +33,11 @@ func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.R
 func (b *builder) serviceRoutes(s *mesh.VirtualService, p uint32) []*routev3.Route {
 	if s.Router == nil {
 		target := mesh.WeightedTarget{Node: s.Node, Weight: 1, Port: p}
-		t := mesh.Timeout{PerRequest: defaultRequestTimeout, Idle: maxIdle}
-		if l, ok := listenerOf(s.Node, p); ok {
-			t = l.Timeout
-		}
+		// There is no route to declare a time-out on: the callee's own is as long as
+		// an answer can take.
+		l, _ := listenerOf(s.Node, p)
 		return []*routev3.Route{b.route(s, mesh.Route{
-			Name: s.Node.Name, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: t,
+			Name: s.Node.Name, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
 		})}
 	}
 	var routes []*routev3.Route

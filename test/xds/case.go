@@ -1,0 +1,141 @@
+package xdstest
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/mesh"
+	"signet.example/xds"
+)
+
+// Case is one golden view: a mesh.yaml whose leading comments say whose view it
+// is and what else the translator is told:
+//
+//	# view: front
+//	# registered: orders 8080 10.0.0.7:8080          (or ... unhealthy)
+//	# managed: orders
+//	# strict: front
+//	# lifetime: 1h
+type Case struct {
+	Name  string
+	Mesh  string
+	Node  string
+	Input xds.Input
+	Shape xds.Shape
+}
+
+// TrustDomain is that of every case.
+var TrustDomain = spiffeid.RequireTrustDomainFromString("test.example")
+
+// Shape is that of every golden case.
+var Shape = xds.Shape{
+	Bind: "127.0.0.2", App: "127.0.0.1", Egress: xds.DefaultEgress,
+	AuthzSocket: "/run/signet/authz.sock", EnvoyVersion: "1.40.0", Proxy: "one",
+}
+
+// Load reads the case in dir.
+func Load(t testing.TB, dir string) Case {
+	t.Helper()
+	file := filepath.Join(dir, "mesh.yaml")
+	content, err := os.ReadFile(file) // #nosec G304 -- our own testdata
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := Graph(t, file, content)
+	c := Case{
+		Name: filepath.Base(dir), Mesh: g.Meshes()[0], Shape: Shape,
+		Input: xds.Input{Graph: g, TrustDomain: TrustDomain, PolicyRevision: "5f0c2a"},
+	}
+	if err := c.directives(content); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return c
+}
+
+// Graph resolves manifests.
+func Graph(t testing.TB, file string, content []byte) *mesh.Graph {
+	t.Helper()
+	docs, err := mesh.Split(file, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rs []*mesh.Resource
+	for _, d := range docs {
+		r, err := mesh.Parse(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	g, err := mesh.NewGraph(rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// directives reads the comments before the first manifest.
+func (c *Case) directives(content []byte) error {
+	var (
+		registered = map[string][]xds.Endpoint{}
+		managed    = map[string]bool{}
+		strict     = map[string]bool{}
+	)
+	for s := bufio.NewScanner(bytes.NewReader(content)); s.Scan() && strings.HasPrefix(s.Text(), "#"); {
+		key, value, ok := strings.Cut(strings.TrimSpace(strings.TrimPrefix(s.Text(), "#")), ": ")
+		if !ok || strings.Contains(key, " ") {
+			continue // prose
+		}
+		var err error
+		switch key {
+		case "view":
+			c.Node = value
+		case "registered":
+			err = register(registered, strings.Fields(value))
+		case "managed":
+			managed[value] = true
+		case "strict":
+			strict[value] = true
+		case "lifetime":
+			c.Input.SVIDLifetime, err = time.ParseDuration(value)
+		default:
+			err = fmt.Errorf("directive %q", key)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.Input.Endpoints = func(_, node string, port uint32) []xds.Endpoint { return registered[key(node, port)] }
+	c.Input.Managed = func(_, node string) bool { return managed[node] }
+	c.Input.Strict = func(_, node string) bool { return strict[node] }
+	return nil
+}
+
+func register(into map[string][]xds.Endpoint, f []string) error {
+	if len(f) < 3 {
+		return fmt.Errorf("registered: want node, port, address:port")
+	}
+	i := strings.LastIndex(f[2], ":")
+	port, err := strconv.ParseUint(f[2][i+1:], 10, 16)
+	if err != nil {
+		return err
+	}
+	listener, err := strconv.ParseUint(f[1], 10, 16)
+	if err != nil {
+		return err
+	}
+	k := key(f[0], uint32(listener))
+	into[k] = append(into[k], xds.Endpoint{Address: f[2][:i], Port: uint32(port), Healthy: len(f) == 3})
+	return nil
+}
+
+func key(node string, port uint32) string { return node + ":" + strconv.FormatUint(uint64(port), 10) }
