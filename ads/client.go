@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -17,6 +18,13 @@ import (
 
 // maxAnswer bounds one response that a Client takes.
 const maxAnswer = 64 << 20
+
+// maxAnswers is how many answers may wait to be sent, more than a server of
+// ours leaves open.
+const maxAnswers = 1024
+
+// deltaClient is the client's end of a delta stream.
+type deltaClient = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 
 // Client follows a Relay view over delta ADS and hands on complete sets only.
 // Versions are carried through as the server named them: one that is made anew
@@ -46,42 +54,64 @@ type Client struct {
 // Run follows the server until the stream breaks or ctx ends; call it again to
 // resume from the last complete set. What came after that is asked for again.
 func (c *Client) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the stream
+	group, ctx := errgroup.WithContext(ctx) // its end ends the stream
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(c.Conn).
 		DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxAnswer))
 	if err != nil {
-		return fmt.Errorf("open xds stream: %w", err)
+		return errors.Join(fmt.Errorf("open xds stream: %w", err), group.Wait())
 	}
 	types := slices.DeleteFunc(slices.Clone(c.Types), func(t string) bool { return t == ViewType })
 	types = append(types, ViewType)
+	out := make(chan *discoveryv3.DeltaDiscoveryRequest, maxAnswers)
+	requests := c.subscriptions(types)
+	group.Go(func() error { return send(ctx, stream, requests, out) })
+	group.Go(func() error { return c.receive(ctx, stream, c.begin(types), out) })
+	return group.Wait()
+}
+
+// subscriptions are the first requests of a stream.
+func (c *Client) subscriptions(types []string) []*discoveryv3.DeltaDiscoveryRequest {
+	reqs := make([]*discoveryv3.DeltaDiscoveryRequest, len(types))
 	for i, t := range types {
-		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResourceNamesSubscribe: []string{wildcard}, InitialResourceVersions: c.versions(t)}
-		if i == 0 {
-			req.Node = c.Node
-		}
-		if err := stream.Send(req); err != nil {
-			return broken(stream, err)
+		reqs[i] = &discoveryv3.DeltaDiscoveryRequest{TypeUrl: t, ResourceNamesSubscribe: []string{wildcard}, InitialResourceVersions: c.versions(t)}
+	}
+	reqs[0].Node = c.Node
+	return reqs
+}
+
+// send is the only sender. It is apart from the receiver, as a server may
+// answer the first subscription at length before it reads the next.
+func send(ctx context.Context, stream deltaClient, first []*discoveryv3.DeltaDiscoveryRequest, out <-chan *discoveryv3.DeltaDiscoveryRequest) error {
+	for _, req := range first {
+		if stream.Send(req) != nil {
+			return nil // the receiver learns why
 		}
 	}
-	got := c.begin(types)
+	for {
+		select {
+		case req := <-out:
+			if stream.Send(req) != nil {
+				return nil
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// receive applies responses and queues the answers.
+func (c *Client) receive(ctx context.Context, stream deltaClient, got partial, out chan<- *discoveryv3.DeltaDiscoveryRequest) error {
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
 			return fmt.Errorf("xds stream: %w", err)
 		}
-		if err := stream.Send(c.take(ctx, got, resp)); err != nil {
-			return broken(stream, err)
+		select {
+		case out <- c.take(ctx, got, resp):
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-}
-
-// broken finds the status of a stream that refuses to send.
-func broken(stream grpc.ClientStream, err error) error {
-	if recv := stream.RecvMsg(new(discoveryv3.DeltaDiscoveryResponse)); recv != nil {
-		err = recv
-	}
-	return fmt.Errorf("xds stream: %w", err)
 }
 
 // versions is what the client has of a type.

@@ -14,6 +14,11 @@ import (
 // without it, and says so.
 const bound = 5 * time.Second
 
+// window is how many responses of one type may be unanswered. A client that
+// answers each before it reads the next would otherwise block, and with it the
+// stream, once transport buffers are full of thousands of answers.
+const window = 64
+
 // maxResponse is where a delta response is cut, below the 4 MiB that gRPC
 // clients accept by default.
 const maxResponse = 2 << 20
@@ -44,6 +49,8 @@ type pass struct {
 	// says that something is kept until every stream has.
 	settled uint64
 	waiting bool
+	// more says that a window was full: not all of the generation was sent.
+	more bool
 }
 
 // topic finds the state of a type, or begins it.
@@ -107,6 +114,9 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	m.out = pass{events: events}
 	quiet, held := true, false
 	for _, t := range m.topics {
+		if t.url == ViewType && m.out.more {
+			break // it closes a complete state only
+		}
 		target, substituted := m.target(t, st, cleared, now)
 		sent := m.send(t, target, st, now)
 		held = held || !sent
@@ -236,6 +246,10 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 	if len(changed) > 0 && m.mode == Proxy && isReferring(t.url) && !m.open(t, st, now) {
 		return false
 	}
+	if t.delta && len(t.flight) >= window {
+		m.out.more = true
+		return true // an answer will bring us back
+	}
 	t.owe = false
 	clear(t.asked)
 	version := st.set.TypeVersion(t.url)
@@ -269,21 +283,43 @@ func (t *topic) absent(target []*Resource) []string {
 }
 
 // sendDelta cuts a delta into responses: one per route configuration, so that
-// a refusal names it exactly (XDS.md R7), else as few as fit.
+// a refusal names it exactly (XDS.md R7), else as few as fit. What exceeds the
+// window goes once responses are answered.
 func (m *machine) sendDelta(t *topic, target, changed []*Resource, removed []string, version string) {
-	for first := true; first || len(changed) > 0; first = false {
-		n := cut(changed, t.url == RouteType)
+	rest := changed
+	for first := true; first || len(rest) > 0; first = false {
+		if len(t.flight) >= window {
+			m.out.more = true
+			t.sent = t.partly(changed[:len(changed)-len(rest)], changed, target)
+			return
+		}
+		n := cut(rest, t.url == RouteType)
 		if t.url == RouteType && len(removed) > 0 {
 			n = 0
 		}
-		r := response{nonce: m.nonce(), changed: changed[:n], removed: removed}
-		changed, removed = changed[n:], nil
+		r := response{nonce: m.nonce(), changed: rest[:n], removed: removed}
+		rest, removed = rest[n:], nil
 		m.out.frames = append(m.out.frames, deltaFrame(t.url, version, r.nonce, r.changed, r.removed))
-		t.flight = append(t.flight, r)
+		t.flight, t.last = append(t.flight, r), r.nonce
 	}
-	last := &t.flight[len(t.flight)-1]
-	last.after = target
-	t.sent, t.last = target, last.nonce
+	t.flight[len(t.flight)-1].after = target
+	t.sent = target
+}
+
+// partly is what the client has, or has on its way, when only some of what
+// changed was sent: the rest is as it was.
+func (t *topic) partly(went, changed, target []*Resource) []*Resource {
+	var list []*Resource
+	walk(t.sent, target, func(was, is *Resource) {
+		switch {
+		case is == nil: // removals went first
+		case find(went, is.Name) != nil || find(changed, is.Name) == nil:
+			list = append(list, is)
+		case was != nil:
+			list = append(list, was)
+		}
+	})
+	return list
 }
 
 // cut returns how many resources go into the next response.

@@ -57,11 +57,12 @@ func (m *machine) accept(t *topic, r response) {
 	t.settle(r)
 }
 
-// settle puts what is still wanted of a response into acked, and drops what is not.
+// settle puts what is still wanted of a response into acked, be it that a newer
+// version is on its way, and drops what is not.
 func (t *topic) settle(r response) {
 	still := patch(nil, r.changed, func(c *Resource) bool {
-		s := find(t.sent, c.Name)
-		return s != nil && s.Version == c.Version
+		s, a := find(t.sent, c.Name), find(t.acked, c.Name)
+		return s != nil && (a == nil || a.Version != s.Version)
 	})
 	t.acked = patch(t.acked, still, func(c *Resource) bool {
 		_, gone := slices.BinarySearch(r.removed, c.Name)
