@@ -1,0 +1,241 @@
+package envoytest
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Load is an open-loop load: requests start when they are due, however long
+// the ones before take, so that a stall shows as failures and not as a pause.
+type Load struct {
+	// URL is what is asked for; Host, if set, is the Host header.
+	URL, Host string
+	// Header is added to each request.
+	Header http.Header
+	// Rate is requests per second.
+	Rate int
+	// NewConnections is the share of requests that open their own connection;
+	// the rest is on keep-alive.
+	NewConnections float64
+	// Slow is the share of requests that the backend holds for SlowFor (by
+	// ?ms=, as Backend understands it); it keeps requests in flight over changes.
+	Slow    float64
+	SlowFor time.Duration
+	// TLS, if set, is used for https URLs.
+	TLS *tls.Config
+	// Proxy, if set, is asked in http_proxy form (absolute request URI).
+	Proxy *url.URL
+	// Timeout bounds a request; 0 means 5 s.
+	Timeout time.Duration
+	// Check, if set, says why an answer is a failure, or "". Unset: any status
+	// but 200 is.
+	Check func(status int, h http.Header, body string) string
+}
+
+// maxReason bounds what is kept of a failure.
+const maxReason = 120
+
+// Run is a load that is under way.
+type Run struct {
+	load   Load
+	keep   *http.Client
+	fresh  *http.Client
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+
+	mu     sync.Mutex
+	report Report
+}
+
+// Report is what a load saw.
+type Report struct {
+	Sent, Failed int
+	// Reasons counts failures by what went wrong.
+	Reasons map[string]int
+	// Bodies counts answers by their first 40 bytes.
+	Bodies map[string]int
+
+	took []time.Duration
+}
+
+// Start begins the load; it goes on until Stop or until ctx ends.
+func (l Load) Start(ctx context.Context) *Run {
+	if l.Timeout == 0 {
+		l.Timeout = 5 * time.Second
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &Run{load: l, cancel: cancel, report: Report{Reasons: make(map[string]int), Bodies: make(map[string]int)}}
+	r.keep, r.fresh = l.client(false), l.client(true)
+	r.all.Go(func() { r.pace(ctx) })
+	return r
+}
+
+// client makes an HTTP client with or without keep-alive.
+func (l Load) client(single bool) *http.Client {
+	tr := &http.Transport{
+		DisableKeepAlives: single, MaxIdleConnsPerHost: 256, TLSClientConfig: l.TLS,
+		DialContext: (&net.Dialer{Timeout: l.Timeout}).DialContext,
+	}
+	if l.Proxy != nil {
+		tr.Proxy = http.ProxyURL(l.Proxy)
+	}
+	return &http.Client{Timeout: l.Timeout, Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// pace starts each request when it is due.
+func (r *Run) pace(ctx context.Context) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	start := time.Now()
+	for n := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			due := int(now.Sub(start).Seconds() * float64(r.load.Rate))
+			for ; n < due; n++ {
+				i := n
+				r.all.Go(func() { r.request(ctx, i) })
+			}
+		}
+	}
+}
+
+// request sends the n-th request and notes how it went.
+func (r *Run) request(ctx context.Context, n int) {
+	// A request that has begun is finished: ctx ends only the pace.
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet, r.load.URL, nil)
+	if err != nil {
+		r.note(0, "request: "+err.Error(), "")
+		return
+	}
+	req.Host = r.load.Host
+	for k, v := range r.load.Header {
+		req.Header[k] = v
+	}
+	if share(n, r.load.Slow, 7) {
+		q := req.URL.Query()
+		q.Set("ms", fmt.Sprint(r.load.SlowFor.Milliseconds()))
+		req.URL.RawQuery = q.Encode()
+	}
+	client := r.keep
+	if share(n, r.load.NewConnections, 3) {
+		client = r.fresh
+	}
+	start := time.Now()
+	resp, err := client.Do(req)
+	if err != nil {
+		r.note(time.Since(start), classify(err), "")
+		return
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	took := time.Since(start)
+	if err != nil {
+		r.note(took, "body: "+classify(err), "")
+		return
+	}
+	r.note(took, r.load.check(resp, string(body)), string(body))
+}
+
+// share picks a fraction of all requests, spread evenly; different strides
+// make two choices independent.
+func share(n int, fraction float64, stride int) bool {
+	return float64((n*stride)%100) < fraction*100
+}
+
+func (l Load) check(resp *http.Response, body string) string {
+	if l.Check != nil {
+		return l.Check(resp.StatusCode, resp.Header, body)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return ""
+	}
+	return fmt.Sprintf("%d %s %s", resp.StatusCode, resp.Header.Get("x-envoy-flags"), strings.TrimSpace(body))
+}
+
+// note counts one request.
+func (r *Run) note(took time.Duration, failure, body string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Sent++
+	r.report.took = append(r.report.took, took)
+	if failure != "" {
+		r.report.Failed++
+		r.report.Reasons[failure[:min(len(failure), maxReason)]]++
+		return
+	}
+	r.report.Bodies[body[:min(len(body), 40)]]++
+}
+
+// Stop ends the load, waits for what is in flight, and reports.
+func (r *Run) Stop() Report {
+	r.cancel()
+	r.all.Wait()
+	r.keep.CloseIdleConnections()
+	r.fresh.CloseIdleConnections()
+	return r.Report()
+}
+
+// Report is what the load has seen so far.
+func (r *Run) Report() Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rep := r.report
+	rep.Reasons, rep.Bodies, rep.took = maps.Clone(rep.Reasons), maps.Clone(rep.Bodies), slices.Sorted(slices.Values(rep.took))
+	return rep
+}
+
+// Quantile is the time that the fraction q of all requests stayed within.
+func (r Report) Quantile(q float64) time.Duration {
+	if len(r.took) == 0 {
+		return 0
+	}
+	return r.took[min(len(r.took)-1, int(q*float64(len(r.took))))]
+}
+
+// String is a line for a test's log.
+func (r Report) String() string {
+	s := fmt.Sprintf("%d requests, %d failed, p50 %v, p99 %v, max %v",
+		r.Sent, r.Failed, r.Quantile(0.5), r.Quantile(0.99), r.Quantile(1))
+	for _, why := range slices.Sorted(maps.Keys(r.Reasons)) {
+		s += fmt.Sprintf("\n  %5d x %s", r.Reasons[why], why)
+	}
+	return s
+}
+
+// classify names an error without addresses, so that equal failures count together.
+func classify(err error) string {
+	var timeout net.Error
+	var alert tls.AlertError
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, syscall.ECONNRESET):
+		return "connection reset"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "EOF"
+	case errors.As(err, &alert):
+		return "tls: " + alert.Error()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return err.Error()
+}
