@@ -2,13 +2,27 @@ package authz
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"signet.example/policy"
 )
+
+const defaultConcurrent = 256
+
+// revisionKey of the context extensions has the policy revision that the
+// route's configuration is stamped with.
+const revisionKey = "signet.policy_revision"
 
 // Options of a Server. The zero value works.
 type Options struct {
@@ -17,7 +31,7 @@ type Options struct {
 	Record func(Record)
 	// MaxConcurrent checks at a time; one more is denied as unavailable. 0: 256.
 	MaxConcurrent int
-	// Clock is time.Now if nil.
+	// Clock is time.Now if nil. Tokens are judged by it and policies see it.
 	Clock func() time.Time
 	// Log is slog.Default() if nil.
 	Log *slog.Logger
@@ -44,17 +58,196 @@ type Issuer struct {
 // Server implements envoy.service.auth.v3.Authorization.
 type Server struct {
 	authv3.UnimplementedAuthorizationServer
-	opts Options
+	opts  Options
+	slots chan struct{}
+
+	configure sync.Mutex // one Configure at a time
+	state     atomic.Pointer[state]
+}
+
+// state is one Config, ready to decide by. It is immutable but for the
+// verifier's memory, which has a lock of its own.
+type state struct {
+	policies map[string]*policy.Compiled
+	verifier *verifier // nil without issuers
+	bans     map[string]bool
+	hashKey  []byte
 }
 
 // New returns a Server that denies everything until it is configured.
-func New(opts Options) *Server { return &Server{opts: opts} }
+func New(opts Options) *Server {
+	if opts.MaxConcurrent <= 0 {
+		opts.MaxConcurrent = defaultConcurrent
+	}
+	if opts.Clock == nil {
+		opts.Clock = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	if opts.Record == nil {
+		opts.Record = func(Record) {}
+	}
+	return &Server{opts: opts, slots: make(chan struct{}, opts.MaxConcurrent)}
+}
 
 // Configure swaps what decisions are made by. Checks under way end with what
-// they began with.
-func (s *Server) Configure(c Config) {}
+// they began with. A key that cannot be used is left out and logged.
+func (s *Server) Configure(c Config) {
+	s.configure.Lock()
+	defer s.configure.Unlock()
+	next := &state{policies: map[string]*policy.Compiled{}, bans: maps.Clone(c.Bans), hashKey: slices.Clone(c.TokenHashKey)}
+	for _, p := range c.Policies {
+		if p != nil {
+			next.policies[p.Revision().ID] = p
+		}
+	}
+	if len(c.Issuers) > 0 {
+		next.verifier = s.verifier(c.Issuers)
+	}
+	s.state.Store(next)
+}
 
-// Check decides one request. It never returns an error.
+func (s *Server) verifier(issuers []Issuer) *verifier {
+	if old := s.state.Load(); old != nil && old.verifier != nil && old.verifier.same(issuers) {
+		return old.verifier
+	}
+	v, problems := newVerifier(issuers)
+	for _, p := range problems {
+		s.opts.Log.Warn("token key not used", "err", p)
+	}
+	return v
+}
+
+// Check decides one request. It never returns an error: Envoy's answer to one
+// is a matter of its configuration (CVE-2024-23324), to a denial it is not.
 func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	panic("not yet")
+	began := time.Now()
+	a := &answer{record: Record{ID: newID(), Time: s.opts.Clock()}}
+	s.guarded(ctx, req, a)
+	a.record.Duration = time.Since(began)
+	s.report(a.record)
+	return a.response(), nil
+}
+
+// newID cannot fail: without randomness crypto/rand ends the program.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// report keeps a panic of the recorder from becoming one of the request.
+func (s *Server) report(r Record) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.opts.Log.Error("decision not recorded", "decision", r.ID, "panic", fmt.Sprintf("%T", p))
+		}
+	}()
+	s.opts.Record(r)
+}
+
+// guarded decides within the limit of checks at a time, and turns a panic into
+// a denial.
+func (s *Server) guarded(ctx context.Context, req *authv3.CheckRequest, a *answer) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		a.deny(CauseUnavailable, fmt.Sprintf("more than %d decisions at a time", cap(s.slots)))
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			// What panicked may quote the request; its type does not.
+			s.opts.Log.ErrorContext(ctx, "decision panicked", "decision", a.record.ID, "panic", fmt.Sprintf("%T", p))
+			a.deny(CauseError, "internal error while deciding")
+		}
+	}()
+	s.decide(ctx, req, a)
+}
+
+// decide goes through the steps in an order in which no later one can allow
+// what an earlier one refused.
+func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer) {
+	caller, ok := CallerFromContext(ctx)
+	if !ok {
+		a.deny(CauseError, "the asking proxy is not attested")
+		return
+	}
+	a.caller(caller)
+	st := s.state.Load()
+	if st == nil {
+		a.deny(CauseUnavailable, "no configuration has arrived yet")
+		return
+	}
+	in, err := newInput(req, caller, a.record.Time)
+	a.request(in)
+	if err == nil {
+		err = st.checkBans(in)
+	}
+	if err != nil {
+		a.refuse(err)
+		return
+	}
+	if !st.checkToken(&in, a) {
+		return
+	}
+	st.evaluate(ctx, stamped(req), in, a)
+}
+
+func stamped(req *authv3.CheckRequest) string {
+	return req.GetAttributes().GetContextExtensions()[revisionKey]
+}
+
+// checkBans comes before everything that could allow.
+func (st *state) checkBans(in policy.Input) error {
+	if !in.Source.ID.IsZero() && st.bans[in.Source.ID.String()] || st.bans[in.Destination.ID.String()] {
+		return &refusedRequest{"signet: banned identity", "source or destination is banned"}
+	}
+	return nil
+}
+
+// checkToken verifies a bearer token where any issuer is trusted; a bad one is
+// a denial, whatever the policy would say to a request without. Without
+// issuers there is no input.jwt.
+func (st *state) checkToken(in *policy.Input, a *answer) bool {
+	if st.verifier == nil {
+		return true
+	}
+	text, present, err := bearer(in.Request.Headers)
+	if !present {
+		return true
+	}
+	var t *token
+	if err == nil {
+		t, err = st.verifier.verify(text, in.Time)
+	}
+	a.record.Token = summary(text, t, err, st.hashKey)
+	if err != nil {
+		a.refuseToken(err)
+		return false
+	}
+	in.JWT = t.claims
+	return true
+}
+
+func (st *state) evaluate(ctx context.Context, revision string, in policy.Input, a *answer) {
+	compiled := st.policies[revision]
+	if compiled == nil {
+		a.record.PolicyRevision = escape(revision, 64)
+		a.deny(CauseUnavailable, "the policy revision that the route is stamped with is not loaded")
+		return
+	}
+	rev := compiled.Revision()
+	a.record.PolicyRevision, a.record.PolicySource, a.record.Commit = rev.ID, rev.Source, rev.Commit
+	d, err := compiled.Evaluate(ctx, in)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		a.deny(CauseUnavailable, "the proxy gave up waiting")
+	case err != nil:
+		a.deny(CauseError, err.Error())
+	default:
+		a.decided(d, in)
+	}
 }

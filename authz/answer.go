@@ -1,0 +1,196 @@
+package authz
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"signet.example/policy"
+)
+
+// Limits of recorded text.
+const (
+	maxRecordedPath   = 1024
+	maxRecordedHeader = 256
+	maxRecordedText   = 256
+)
+
+// recordedHeaders is the allow-list of a record: names that carry no secret.
+var recordedHeaders = []string{
+	"accept", "content-length", "content-type", "user-agent", "x-request-id",
+	"traceparent", "x-b3-traceid", "x-amzn-trace-id", "grpc-timeout",
+}
+
+// answer collects a decision's record on the way and becomes Envoy's answer.
+// Until something allows it is a denial.
+type answer struct {
+	record  Record
+	token   bool // a refused token: 401
+	headers http.Header
+	remove  []string
+}
+
+func (a *answer) caller(c Caller) {
+	a.record.Destination, a.record.Proxy = c.Destination.String(), escape(c.Proxy, maxRecordedText)
+}
+
+// request records what may be recorded; this is where redaction happens.
+func (a *answer) request(in policy.Input) {
+	r := &a.record
+	if !in.Source.ID.IsZero() {
+		r.Source = in.Source.ID.String()
+	}
+	r.Method, r.Host = escape(in.Request.Method, maxRecordedText), escape(in.Request.Host, maxRecordedText)
+	path, _, _ := strings.Cut(in.Request.Path, "#") // a fragment is as private as a query
+	r.Path = escape(path, maxRecordedPath)
+	for _, name := range recordedHeaders {
+		if values := in.Request.Headers[name]; len(values) > 0 {
+			if r.Headers == nil {
+				r.Headers = make(map[string]string, len(recordedHeaders))
+			}
+			r.Headers[name] = escape(strings.Join(values, ", "), maxRecordedHeader)
+		}
+	}
+}
+
+func (a *answer) deny(cause Cause, message string) {
+	a.record.Allowed, a.record.Cause, a.record.Message = false, cause, message
+}
+
+// refuse denies by a rule of Signet's own.
+func (a *answer) refuse(err error) {
+	var refused *refusedRequest
+	if !errors.As(err, &refused) {
+		a.deny(CauseError, "internal error: "+err.Error())
+		return
+	}
+	a.record.Rules = []policy.RuleRef{{Name: refused.rule}}
+	a.deny(CausePolicy, refused.rule+": "+refused.why)
+}
+
+func (a *answer) refuseToken(err error) {
+	a.token = true
+	a.record.Rules = []policy.RuleRef{{Name: "signet: token refused"}}
+	a.deny(CausePolicy, "the bearer token is refused: "+err.Error())
+}
+
+func (a *answer) decided(d policy.Decision, in policy.Input) {
+	r := &a.record
+	if d.Allowed {
+		r.Allowed, r.Rules = true, d.Allow
+		a.headers = d.Headers
+		a.remove = append(slices.Clone(d.Unset), ownHeaders(in.Request.Headers)...)
+		r.Message = "allowed by: " + ruleNames(d.Allow)
+		return
+	}
+	r.Rules, r.Failed = d.Deny, d.Failed
+	message := "no allow rule holds"
+	if len(d.Deny) > 0 {
+		message = "denied by: " + ruleNames(d.Deny)
+	}
+	if d.Untraced != "" {
+		message += " (" + d.Untraced + ")"
+	}
+	a.deny(CausePolicy, message)
+}
+
+func ruleNames(rules []policy.RuleRef) string {
+	names := make([]string, len(rules))
+	for i, r := range rules {
+		names[i] = r.Name
+	}
+	return strings.Join(names, "; ")
+}
+
+// ownHeaders are the client's copies of headers that only Signet may set.
+func ownHeaders(headers map[string][]string) []string {
+	var out []string
+	for name := range headers {
+		if strings.HasPrefix(name, "x-signet-") {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (a *answer) response() *authv3.CheckResponse {
+	if a.record.Allowed {
+		return a.ok()
+	}
+	return a.denied()
+}
+
+func (a *answer) ok() *authv3.CheckResponse {
+	ok := &authv3.OkHttpResponse{HeadersToRemove: a.remove}
+	for name, values := range a.headers {
+		ok.Headers = append(ok.Headers, header(strings.ToLower(name), values[0]))
+	}
+	slices.SortFunc(ok.Headers, func(x, y *corev3.HeaderValueOption) int {
+		return strings.Compare(x.GetHeader().GetKey(), y.GetHeader().GetKey())
+	})
+	return &authv3.CheckResponse{
+		Status:          &status.Status{Code: int32(codes.OK)},
+		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
+		DynamicMetadata: a.metadata("allowed"),
+	}
+}
+
+// header replaces what the client sent of the same name.
+func header(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+// denied tells the caller the id and the class, and nothing of the reason.
+func (a *answer) denied() *authv3.CheckResponse {
+	code, http := codes.PermissionDenied, typev3.StatusCode_Forbidden
+	switch {
+	case a.token:
+		code, http = codes.Unauthenticated, typev3.StatusCode_Unauthorized
+	case a.record.Cause == CauseUnavailable:
+		code, http = codes.Unavailable, typev3.StatusCode_ServiceUnavailable
+	case a.record.Cause != CausePolicy:
+		code, http = codes.Internal, typev3.StatusCode_InternalServerError
+	}
+	headers := []*corev3.HeaderValueOption{
+		header("x-signet-decision-id", a.record.ID),
+		header("x-signet-denied", string(a.record.Cause)),
+		header("content-type", "text/plain; charset=utf-8"),
+	}
+	if a.token {
+		headers = append(headers, header("www-authenticate", `Bearer error="invalid_token"`)) // RFC 6750 3
+	}
+	return &authv3.CheckResponse{
+		Status: &status.Status{Code: int32(code)},
+		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+			Status:  &typev3.HttpStatus{Code: http},
+			Headers: headers,
+			Body:    "denied (" + string(a.record.Cause) + "), decision " + a.record.ID + "\n",
+		}},
+		DynamicMetadata: a.metadata("denied"),
+	}
+}
+
+// metadata is for Envoy's access log: the record's id under the request's line.
+func (a *answer) metadata(result string) *structpb.Struct {
+	fields := map[string]*structpb.Value{
+		"decision_id":     structpb.NewStringValue(a.record.ID),
+		"result":          structpb.NewStringValue(result),
+		"policy_revision": structpb.NewStringValue(a.record.PolicyRevision),
+	}
+	if a.record.Cause != CauseNone {
+		fields["cause"] = structpb.NewStringValue(string(a.record.Cause))
+	}
+	return &structpb.Struct{Fields: fields}
+}

@@ -1,0 +1,137 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/policy"
+)
+
+const (
+	maxHeaders     = 512
+	maxHeaderBytes = 256 << 10
+	maxPrincipal   = 2048 // SPIFFE-ID 2.3
+)
+
+// refusedRequest is a denial by a rule of Signet's own.
+type refusedRequest struct{ rule, why string }
+
+// Error implements error.
+func (r *refusedRequest) Error() string { return r.rule + ": " + r.why }
+
+// newInput makes policy's document of Envoy's question. Destination is who the
+// asking proxy was attested to be; source is the peer certificate that Envoy
+// verified. No header and no field of the request says who anybody is.
+func newInput(req *authv3.CheckRequest, caller Caller, now time.Time) (policy.Input, error) {
+	in := policy.Input{
+		Source:      policy.Peer{ID: verifiedPeer(req)},
+		Destination: policy.Peer{ID: caller.Destination},
+		Time:        now,
+	}
+	h := req.GetAttributes().GetRequest().GetHttp()
+	if h == nil {
+		return in, &refusedRequest{"signet: not HTTP", "the question has no HTTP request"}
+	}
+	in.Request = policy.Request{Method: h.GetMethod(), Protocol: h.GetProtocol(), Scheme: h.GetScheme()}
+	// What can be told is filled in even of a refused request: for its record.
+	t, pathErr := parseTarget(h.GetPath())
+	in.Request.Path, in.Request.Segments, in.Request.Query, in.Request.RawQuery = t.path, t.segments, t.query, t.rawQuery
+	host, hostErr := canonicalHost(h.GetHost())
+	in.Request.Host = host
+	headers, headerErr := readHeaders(h)
+	in.Request.Headers = headers
+	switch {
+	case !isToken(h.GetMethod()):
+		return in, &refusedRequest{"signet: ambiguous method", "not a method (RFC 9110 9.1)"}
+	case pathErr != nil:
+		return in, &refusedRequest{"signet: ambiguous path", pathErr.Error()}
+	case hostErr != nil:
+		return in, &refusedRequest{"signet: ambiguous host", hostErr.Error()}
+	case headerErr != nil:
+		return in, &refusedRequest{"signet: ambiguous header", headerErr.Error()}
+	}
+	return in, nil
+}
+
+// verifiedPeer returns the SPIFFE ID of the client certificate, which Envoy
+// verified: generated listeners never ask for a certificate without verifying
+// it. Anything else than one SPIFFE ID is no peer.
+func verifiedPeer(req *authv3.CheckRequest) spiffeid.ID {
+	principal := req.GetAttributes().GetSource().GetPrincipal()
+	if principal == "" || len(principal) > maxPrincipal {
+		return spiffeid.ID{}
+	}
+	id, err := spiffeid.FromString(principal)
+	if err != nil || id.Path() == "" { // X509-SVID 2: a leaf's ID has a path
+		return spiffeid.ID{}
+	}
+	return id
+}
+
+// readHeaders returns every value of each header by its lower-case name.
+// With encode_raw_headers, as generated, they come as a list of raw values in
+// header_map; otherwise as a map in which Envoy joined repeated ones.
+func readHeaders(h *authv3.AttributeContext_HttpRequest) (map[string][]string, error) {
+	out := make(map[string][]string, len(h.GetHeaderMap().GetHeaders())+len(h.GetHeaders()))
+	var bytes, n int
+	add := func(name, value string) error {
+		if strings.HasPrefix(name, ":") {
+			return nil // pseudo-headers are the request line's
+		}
+		n++
+		if bytes += len(name) + len(value); bytes > maxHeaderBytes || n > maxHeaders {
+			return errors.New("too many or too large")
+		}
+		if !isToken(name) {
+			return errors.New("not a header name (RFC 9110 5.1)")
+		}
+		if !utf8.ValidString(value) || strings.ContainsAny(value, "\x00\r\n") {
+			return fmt.Errorf("%.64s: value with invalid UTF-8, NUL or line ends", name)
+		}
+		name = strings.ToLower(name)
+		out[name] = append(out[name], value)
+		return nil
+	}
+	if raw := h.GetHeaderMap().GetHeaders(); len(raw) > 0 {
+		for _, hv := range raw {
+			if err := add(hv.GetKey(), rawValue(hv)); err != nil {
+				return out, err
+			}
+		}
+		return out, nil
+	}
+	for name, value := range h.GetHeaders() {
+		if err := add(name, value); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+func rawValue(hv *corev3.HeaderValue) string {
+	if raw := hv.GetRawValue(); len(raw) > 0 {
+		return string(raw)
+	}
+	return hv.GetValue()
+}
+
+// isToken: RFC 9110 5.6.2.
+func isToken(s string) bool {
+	if s == "" || len(s) > 256 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if !isUnreserved(c) && !strings.ContainsRune("!#$%&'*+.^`|", rune(c)) {
+			return false
+		}
+	}
+	return true
+}
