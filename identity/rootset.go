@@ -22,8 +22,8 @@ const (
 	maxRoots       = 16
 )
 
-// strict refuses line breaks and non-zero trailing bits, so that one document
-// has one text.
+// strict refuses non-zero trailing bits. Line breaks it skips, so they are
+// looked for apart: one document has one text.
 var strict = base64.RawURLEncoding.Strict()
 
 // ErrPin is returned by ParseRootSet when the document was signed by another
@@ -105,7 +105,7 @@ func ParseRootSet(doc []byte, pin []byte) (RootSet, error) {
 		return RootSet{}, fmt.Errorf("root set of %d bytes: at most %d", len(doc), maxRootSetSize)
 	}
 	parts := strings.Split(string(doc), ".")
-	if len(parts) != 3 || parts[0] != rootSetHeader {
+	if len(parts) != 3 || parts[0] != rootSetHeader || bytes.ContainsAny(doc, "\r\n") {
 		return RootSet{}, fmt.Errorf("root set: not a %s document", rootSetHeader)
 	}
 	payload, err := strict.DecodeString(parts[1])

@@ -1,0 +1,179 @@
+package identity_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/identity"
+)
+
+var oneSelector = []string{"unix:uid:1000"}
+
+// wantField checks that err is a FieldError at path.
+func wantField(t *testing.T, what, path string, err error) {
+	t.Helper()
+	var fe *identity.FieldError
+	if !errors.As(err, &fe) {
+		t.Errorf("%s: got %v, want an error at %s", what, err, path)
+		return
+	}
+	if fe.Path != path || !strings.HasPrefix(err.Error(), path+": ") || fe.Msg == "" {
+		t.Errorf("%s: got %v, want it at %s", what, err, path)
+	}
+}
+
+func TestEntryIsBuiltFromItsSpec(t *testing.T) {
+	e, err := identity.EntrySpec{Group: "edge", SPIFFEID: "spiffe://prod.example/batch/report", Selectors: []string{"unix:uid:1000", "unix:path:/usr/bin/report"}, TTL: "1h"}.Build("report", td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]any{"name": e.Name, "group": e.Group, "id": e.ID.String(), "selectors": e.Selectors.Strings(), "ttl": e.TTL}
+	want := map[string]any{"name": "report", "group": "edge", "id": "spiffe://prod.example/batch/report", "selectors": []string{"unix:uid:1000", "unix:path:/usr/bin/report"}, "ttl": time.Hour}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	e, err = identity.EntrySpec{Group: "edge", VirtualNode: &identity.VirtualNodeName{Mesh: "shop", Name: "web"}, Selectors: oneSelector}.Build("web", td)
+	if err != nil || e.ID.String() != "spiffe://prod.example/shop/web" || e.TTL != 0 {
+		t.Errorf("got %+v, %v", e, err)
+	}
+}
+
+func TestEntryThatMustNotBeIsRefusedWithItsField(t *testing.T) {
+	good := identity.EntrySpec{Group: "edge", SPIFFEID: "spiffe://prod.example/a", Selectors: oneSelector}
+	for what, c := range map[string]struct {
+		path   string
+		change func(*identity.EntrySpec)
+	}{
+		"no group":                {"spec.group", func(s *identity.EntrySpec) { s.Group = "" }},
+		"group with a slash":      {"spec.group", func(s *identity.EntrySpec) { s.Group = "a/b" }},
+		"no identity":             {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "" }},
+		"two identities":          {"spec.virtualNode", func(s *identity.EntrySpec) { s.VirtualNode = &identity.VirtualNodeName{Mesh: "m", Name: "n"} }},
+		"another trust domain":    {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "spiffe://other.example/a" }},
+		"a subdomain":             {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "spiffe://sub.prod.example/a" }},
+		"an agent's":              {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "spiffe://prod.example/signet/agent/a" }},
+		"a server's":              {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "spiffe://prod.example/signet/server/s" }},
+		"Signet itself":           {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "spiffe://prod.example/signet" }},
+		"the trust domain itself": {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "spiffe://prod.example" }},
+		"not a SPIFFE ID":         {"spec.spiffeID", func(s *identity.EntrySpec) { s.SPIFFEID = "https://prod.example/a" }},
+		"mesh signet": {"spec.virtualNode.mesh", func(s *identity.EntrySpec) {
+			s.SPIFFEID, s.VirtualNode = "", &identity.VirtualNodeName{Mesh: "signet", Name: "agent"}
+		}},
+		"node with a slash": {"spec.virtualNode.name", func(s *identity.EntrySpec) {
+			s.SPIFFEID, s.VirtualNode = "", &identity.VirtualNodeName{Mesh: "shop", Name: "a/b"}
+		}},
+		"no selectors":        {"spec.selectors", func(s *identity.EntrySpec) { s.Selectors = nil }},
+		"an unknown selector": {"spec.selectors[1]", func(s *identity.EntrySpec) { s.Selectors = []string{"unix:uid:1", "unix:user:web"} }},
+		"no selector at all":  {"spec.selectors[0]", func(s *identity.EntrySpec) { s.Selectors = []string{""} }},
+		"one selector twice":  {"spec.selectors[1]", func(s *identity.EntrySpec) { s.Selectors = []string{"unix:uid:1", "unix:uid:1"} }},
+		"too many selectors":  {"spec.selectors", func(s *identity.EntrySpec) { s.Selectors = make([]string, 33) }},
+		"ttl too short":       {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "999ms" }},
+		"ttl too long":        {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "24h1s" }},
+		"negative ttl":        {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "-1h" }},
+		"ttl without a unit":  {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "3600" }},
+	} {
+		s := good
+		c.change(&s)
+		_, err := s.Build("e", td)
+		wantField(t, what, c.path, err)
+	}
+	for _, name := range []string{"", "a/b", "-a", ".."} {
+		_, err := good.Build(name, td)
+		wantField(t, "name "+name, "metadata.name", err)
+	}
+	for _, ttl := range []string{"1s", "24h"} {
+		good.TTL = ttl
+		if _, err := good.Build("e", td); err != nil {
+			t.Errorf("ttl %s: %v", ttl, err)
+		}
+	}
+}
+
+func TestBindingNeedsGroupMeshNodeAndSelectors(t *testing.T) {
+	good := identity.BindingSpec{Group: "edge", Mesh: "shop", VirtualNode: "web", Selectors: oneSelector}
+	b, err := good.Build("b", td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := b.ID(td); err != nil || id.String() != "spiffe://prod.example/shop/web" {
+		t.Errorf("got %q, %v", id, err)
+	}
+	for path, change := range map[string]func(*identity.BindingSpec){
+		"spec.group":        func(s *identity.BindingSpec) { s.Group = "" },
+		"spec.mesh":         func(s *identity.BindingSpec) { s.Mesh = "signet" },
+		"spec.virtualNode":  func(s *identity.BindingSpec) { s.VirtualNode = "" },
+		"spec.selectors":    func(s *identity.BindingSpec) { s.Selectors = nil },
+		"spec.selectors[0]": func(s *identity.BindingSpec) { s.Selectors = []string{"unix:uid:x"} },
+	} {
+		s := good
+		change(&s)
+		_, err := s.Build("b", td)
+		wantField(t, path, path, err)
+	}
+}
+
+func TestNodeGroupTakesNoSelectorsYet(t *testing.T) {
+	g, err := identity.NodeGroupSpec{}.Build("edge", td)
+	if err != nil || g.Name != "edge" {
+		t.Errorf("got %+v, %v", g, err)
+	}
+	_, err = identity.NodeGroupSpec{Selectors: []string{"aws_iid:tag:a:b"}}.Build("edge", td)
+	wantField(t, "selectors", "spec.selectors[0]", err)
+}
+
+func TestPolicySourceDefaultsToBranchMain(t *testing.T) {
+	p, err := identity.PolicySourceSpec{URL: "https://git.example/policy.git"}.Build("p", td)
+	if err != nil || p.Branch != "main" || p.Tag != "" || p.Commit != "" || p.Poll != time.Minute {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	p, err = identity.PolicySourceSpec{URL: "/srv/policy", Tag: "v1.2", Path: "rego/prod", Poll: "5s"}.Build("p", td)
+	if err != nil || p.Branch != "" || p.Tag != "v1.2" || p.Path != "rego/prod" || p.Poll != 5*time.Second {
+		t.Errorf("got %+v, %v", p, err)
+	}
+}
+
+// SECURITY A23.
+func TestPolicySourceThatGitCouldMistakeIsRefusedWithItsField(t *testing.T) {
+	good := identity.PolicySourceSpec{URL: "https://git.example/policy.git"}
+	commit := strings.Repeat("a", 40)
+	type change = func(*identity.PolicySourceSpec)
+	for path, changes := range map[string][]change{
+		"spec.tag":    {func(s *identity.PolicySourceSpec) { s.Branch, s.Tag = "main", "v1" }},
+		"spec.commit": {func(s *identity.PolicySourceSpec) { s.Tag, s.Commit = "v1", commit }, func(s *identity.PolicySourceSpec) { s.Commit = commit[:12] }, func(s *identity.PolicySourceSpec) { s.Commit = strings.ToUpper(commit) }},
+		"spec.poll":   {func(s *identity.PolicySourceSpec) { s.Poll = "1ms" }, func(s *identity.PolicySourceSpec) { s.Poll = "often" }},
+	} {
+		for _, c := range changes {
+			s := good
+			c(&s)
+			_, err := s.Build("p", td)
+			wantField(t, path, path, err)
+		}
+	}
+	for _, url := range []string{
+		"", "-oProxyCommand=x", "--upload-pack=x", "ext::sh -c x", "ext::sh", "ext://x", "git.example/policy", "../policy", "ftp://git.example/x",
+		"https:///x", "https://user:pw@git.example/x", "https://token@git.example/x", "ssh://git:pw@git.example/x", "ssh://-oProxyCommand=x/y", "ssh://-x@git.example/y",
+		"git@-x:policy", "git@host:-x", "git@host:", "file://host/x", "file:relative", "https://git.example/a b", "https://git.example/\n", "https://git.example/\\x", "https://%zz/",
+	} {
+		_, err := identity.PolicySourceSpec{URL: url}.Build("p", td)
+		wantField(t, "url "+url, "spec.url", err)
+	}
+	for _, ref := range []string{"../../x", "a..b", "-x", "/x", "x/", "a//b", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[", "a\\b", "@", "a@{1}", ".a", "a/.b", "a.lock", "a.", "a\n", strings.Repeat("a", 256)} {
+		_, err := identity.PolicySourceSpec{URL: good.URL, Branch: ref}.Build("p", td)
+		wantField(t, "branch "+ref, "spec.branch", err)
+	}
+	for _, path := range []string{"/etc", "..", "../x", "a/../b", "a//b", "./a", ".", "a/", "-a", ".git", "a/.GIT/b", "a\\b", "a\x00"} {
+		_, err := identity.PolicySourceSpec{URL: good.URL, Path: path}.Build("p", td)
+		wantField(t, "path "+path, "spec.path", err)
+	}
+}
+
+func TestPolicySourceTakesTheUsualURLs(t *testing.T) {
+	for _, url := range []string{"https://git.example/policy.git", "http://127.0.0.1:8080/p", "ssh://git@git.example:22/p.git", "git@git.example:team/p.git", "git://git.example/p", "file:///srv/p", "/srv/p"} {
+		if _, err := (identity.PolicySourceSpec{URL: url, Branch: "release/1.x"}).Build("p", td); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
