@@ -58,7 +58,8 @@ type Proxy struct {
 	Name        string `yaml:"name"`
 	Mesh        string `yaml:"mesh"`
 	VirtualNode string `yaml:"virtual_node"`
-	// Bind is the IP address of its listeners, a loopback or host address. Default 127.0.0.1.
+	// Bind is the IP address of its listeners, a loopback or host address other
+	// than App: both serve the same ports.
 	Bind string `yaml:"bind"`
 	// App is the IP address of the application behind it. Default 127.0.0.1.
 	App string `yaml:"app"`
@@ -93,7 +94,6 @@ func (c Config) withDefaults() Config {
 	c.Authz.MemoryLimit = or(c.Authz.MemoryLimit, defaultAuthzMiB)
 	proxies := make([]Proxy, len(c.Proxies))
 	for i, p := range c.Proxies {
-		p.Bind = or(p.Bind, "127.0.0.1")
 		p.App = or(p.App, "127.0.0.1")
 		p.EgressPort = or(p.EgressPort, defaultEgress)
 		p.Concurrency = or(p.Concurrency, 2)
@@ -172,6 +172,9 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 	}
 	if _, err := netip.ParseAddr(p.App); err != nil {
 		refuse("app", "want an IP address, got %q", p.App)
+	}
+	if p.Bind == p.App {
+		refuse("bind", "%s is the application's address too: the proxy would call itself", p.Bind)
 	}
 	if p.EgressPort < 1 || p.EgressPort > 65535 {
 		refuse("egress_port", "want 1 to 65535, got %d", p.EgressPort)

@@ -3,15 +3,293 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/reflection"
+
+	"signet.example/ads"
+	"signet.example/attestation"
+	"signet.example/sds"
 )
 
-// Run is the agent until ctx ends.
+// Run is the agent until ctx ends. It joins first; from then on it goes on
+// whatever happens to the servers.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
-	return errors.New("agent: not yet")
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("agent: configuration: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	token, err := cfg.readToken(os.Stdin)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	// This process holds the keys: others of its user may not read its memory, and
+	// it leaves no core file.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("agent: PR_SET_DUMPABLE: %w", err)
+	}
+	m := newMetrics()
+	enrol, err := newEnrolment(cfg, m, log)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	sockets, err := listen(cfg)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	defer sockets.close()
+	first, err := enrol.join(ctx, token)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	m.rotated(first)
+	log.InfoContext(ctx, "joined", "spiffe_id", first.id.String(), "server", cfg.Server)
+	u, err := newUpstream(enrol, first, m, log)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	defer func() { _ = u.conn.Close() }() // everything that uses it has ended
+	a, err := assemble(cfg, u, sockets, m, log)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	if err := a.run(ctx); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	return nil
 }
 
-// RunAuthz is the authz process, on the descriptors 3 and 4 that the agent left it.
-func RunAuthz(ctx context.Context, log *slog.Logger) error {
-	return errors.New("authz: not yet")
+// agent is the assembled whole.
+type agent struct {
+	cfg      Config
+	log      *slog.Logger
+	metrics  *metrics
+	sockets  *sockets
+	attestor *attestation.Attestor
+
+	upstream *upstream
+	authz    *authzProcess
+	gate     *authzGate
+	relay    *relay
+	envoys   []*envoy
+	session  *session
+
+	xds, workload *grpc.Server
+}
+
+func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Logger) (*agent, error) {
+	children := &attestation.Children{}
+	a := &agent{cfg: cfg, log: log, metrics: m, sockets: socks, upstream: u}
+	a.attestor = &attestation.Attestor{Supervised: children.Supervised}
+	process, err := newAuthzProcess(cfg, &u.state, m, log)
+	if err != nil {
+		return nil, err
+	}
+	a.authz = process
+	a.gate = &authzGate{attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log}
+	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), m, log)
+	changed := &watched[int]{}
+	for _, p := range cfg.Proxies {
+		a.envoys = append(a.envoys, newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log))
+	}
+	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.envoys, version: version(), proxies: changed}
+	if r.peerMode, err = peerMode(); err != nil {
+		return nil, err
+	}
+	if cfg.Authz.UID == nil {
+		r.fixed = append(r.fixed, "authz-same-user: the authz process runs as the agent's own user; set authz.uid and authz.gid")
+	}
+	a.session = &session{u: u, reporter: r, ring: process.ring, log: log}
+	a.serveADS()
+	a.serveWorkloadAPI()
+	m.outageBudget(a.budget)
+	return a, nil
+}
+
+func (a *agent) serveADS() {
+	options := append(socketOptions(a.attestor.Credentials()), ads.ServerOptions()...)
+	a.xds = grpc.NewServer(append(options, grpc.StreamInterceptor(a.relay.guarded))...)
+	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event}).Register(a.xds)
+	a.metrics.streams("xds", a.relay.open)
+}
+
+func (a *agent) serveWorkloadAPI() {
+	var open openStreams
+	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		// For reflection too: the header guards the endpoint (Workload Endpoint 3).
+		if err := sds.CheckHeader(stream.Context()); err != nil {
+			return err
+		}
+		return open.intercept(srv, stream, info, next)
+	}
+	a.workload = grpc.NewServer(append(socketOptions(a.attestor.Credentials()),
+		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
+	sds.NewWorkloadAPI(&workloads{a.upstream}, attestedSelectors, a.log).Register(a.workload)
+	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
+	a.metrics.streams("workload", open.count)
+}
+
+// run starts everything and stops it in the order of need: the proxies drain
+// while identity, routing and decisions still stand behind them.
+func (a *agent) run(ctx context.Context) error {
+	under, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, under := errgroup.WithContext(under)
+	http, err := net.Listen("tcp", a.cfg.Metrics)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	g.Go(func() error { return a.upstream.Run(under) })
+	g.Go(func() error { return a.relay.Run(under) })
+	g.Go(func() error { return a.authz.Run(under) })
+	g.Go(func() error { return a.gate.serve(under, a.sockets.authz) })
+	g.Go(func() error { return serveGRPC(under, a.xds, a.sockets.xds) })
+	g.Go(func() error { return serveGRPC(under, a.workload, a.sockets.workload) })
+	g.Go(func() error { return a.session.Run(under) })
+	g.Go(func() error { return a.metrics.serveHTTP(under, http, a.health) })
+	g.Go(func() error {
+		defer stop()
+		// The proxies end with the caller's context, or when something below fails.
+		proxies, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(under, cancel)()
+		return a.supervise(proxies)
+	})
+	if err := (addresses{Metrics: http.Addr().String(), PID: os.Getpid()}).write(a.cfg.SocketDir); err != nil {
+		stop()
+		return errors.Join(err, g.Wait())
+	}
+	defer func() { _ = os.Remove(filepath.Join(a.cfg.SocketDir, "addresses.json")) }() // best effort: its reader finds no process
+	a.log.InfoContext(ctx, "agent ready", "socket_dir", a.cfg.SocketDir, "metrics", http.Addr().String())
+	return g.Wait()
+}
+
+// supervise runs the proxies until ctx ends and each has stopped.
+func (a *agent) supervise(ctx context.Context) error {
+	g := errgroup.Group{}
+	for _, e := range a.envoys {
+		g.Go(func() error { return e.Run(ctx) })
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		return nil
+	})
+	return g.Wait()
+}
+
+// health is red where an identity is past its renewal by more than it should be,
+// although nothing has ended yet.
+func (a *agent) health() error {
+	held := a.upstream.keeper.held.load()
+	now := time.Now()
+	for _, s := range held {
+		if late := s.issued.Add(s.lifetime() / 2); now.After(late) {
+			return fmt.Errorf("%s was to be renewed at %s: %w", s.id, s.due.Format(time.RFC3339),
+				or(a.upstream.keeper.failure(s.entry), errNoServer))
+		}
+	}
+	if a.upstream.state.load() == nil {
+		return errNoState
+	}
+	return nil
+}
+
+// budget is how long the SVID with the nearest end still is.
+func (a *agent) budget() (time.Duration, bool) {
+	held := a.upstream.keeper.held.load()
+	var least time.Duration
+	found := false
+	for _, s := range held {
+		if left := time.Until(s.notAfter()); !found || left < least {
+			least, found = left, true
+		}
+	}
+	return least, found
+}
+
+// sockets are the agent's three.
+type sockets struct {
+	dir                  string
+	xds, workload, authz *net.UnixListener
+}
+
+func (s *sockets) path(name string) string { return filepath.Join(s.dir, name) }
+
+// listen opens the sockets. Everyone on the host may connect: who they are is
+// attested, and no file mode could tell a proxy from an application.
+func listen(cfg Config) (*sockets, error) {
+	s := &sockets{dir: cfg.SocketDir}
+	// Others may pass through the folder and not list it.
+	if err := os.MkdirAll(s.dir, 0o711); err != nil {
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(s.dir, "proxies"), 0o700); err != nil {
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	for name, l := range map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz} {
+		listener, err := listenUnix(s.path(name))
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		*l = listener
+	}
+	return s, nil
+}
+
+func listenUnix(path string) (*net.UnixListener, error) {
+	// A socket that somebody still answers on is another agent's.
+	if c, err := net.Dial("unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("%s is in use: is another agent running?", path), c.Close())
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("stale socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // peers are attested
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (s *sockets) close() {
+	for _, l := range []*net.UnixListener{s.xds, s.workload, s.authz} {
+		if l != nil {
+			_ = l.Close() // closed already where it was served
+		}
+	}
+}
+
+// peerMode is how this kernel lets peers be attested.
+func peerMode() (string, error) {
+	ours, theirs, err := socketpair(unix.SOCK_STREAM, "peer mode")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = errors.Join(ours.Close(), theirs.Close()) }() // only looked at
+	p, err := attestation.PeerOf(ours)
+	if err != nil {
+		return "", fmt.Errorf("peers cannot be attested here: %w", err)
+	}
+	defer func() { _ = p.Close() }() // a pidfd
+	return p.Mode(), nil
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return ""
 }

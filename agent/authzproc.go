@@ -1,0 +1,342 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/api"
+)
+
+const (
+	// authzRestartFirst is the first pause before a restart; it doubles while the
+	// process does not live for authzSettled.
+	authzRestartFirst = 10 * time.Millisecond
+	authzRestartMost  = 5 * time.Second
+	authzSettled      = 5 * time.Second
+	configureTimeout  = 30 * time.Second
+	// maxRevisions bounds what the process compiles, whatever views are stamped with.
+	maxRevisions = 16
+)
+
+// authzProcess runs the process that decides, tells it what to decide by, hands
+// it the connections of attested proxies, and keeps its records. When that
+// process dies nothing else here is touched, and all is denied until it is back.
+type authzProcess struct {
+	executable string
+	options    AuthzOptions
+	log        *slog.Logger
+	metrics    *metrics
+	state      *watched[*state]
+	ring       *ring
+	hashKey    []byte
+
+	// loaded are the revisions that the running process has compiled; empty while
+	// there is none.
+	loaded watched[[]string]
+	// over is where connections go to the running, configured process; nil while
+	// there is none.
+	over watched[*handoverTo]
+	// stamps are the revisions that views need, by leg.
+	stamps watched[map[*leg][]string]
+
+	// known are revisions that were seen, for views that are still stamped with
+	// one which the server no longer sends. Owned by the goroutine of once.
+	known map[string]*api.PolicyRevision
+}
+
+// handoverTo is the way to one running process.
+type handoverTo struct {
+	conn *net.UnixConn
+	mu   sync.Mutex
+	// granted are the identities that its connections were attested for, guarded by mu.
+	granted map[want]bool
+}
+
+func newAuthzProcess(cfg Config, s *watched[*state], m *metrics, log *slog.Logger) (*authzProcess, error) {
+	a := &authzProcess{
+		executable: cfg.Executable, options: cfg.Authz, log: log, metrics: m, state: s,
+		ring: newRing(ringCount, ringBytes), hashKey: make([]byte, 32), known: map[string]*api.PolicyRevision{},
+	}
+	if a.executable == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("authz: %w", err)
+		}
+		a.executable = exe
+	}
+	if _, err := rand.Read(a.hashKey); err != nil {
+		return nil, fmt.Errorf("authz: %w", err)
+	}
+	a.stamps.set(map[*leg][]string{})
+	return a, nil
+}
+
+// stamp notes the revisions that a leg's sets are stamped with.
+func (a *authzProcess) stamp(l *leg, revisions []string) {
+	a.stamps.update(func(old map[*leg][]string) map[*leg][]string {
+		next := make(map[*leg][]string, len(old)+1)
+		for k, v := range old {
+			next[k] = v
+		}
+		next[l] = revisions
+		return next
+	})
+}
+
+// Run starts the process again and again until ctx ends.
+func (a *authzProcess) Run(ctx context.Context) error {
+	pause := authzRestartFirst
+	for {
+		begun := time.Now()
+		err := a.once(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(begun) > authzSettled {
+			pause = authzRestartFirst
+		}
+		a.metrics.authzRestarts.Inc()
+		a.log.ErrorContext(ctx, "authz process ended, restarting", "err", err, "pause", pause)
+		if !sleep(ctx, pause) {
+			return nil
+		}
+		pause = min(2*pause, authzRestartMost)
+	}
+}
+
+// once runs one process to its end.
+func (a *authzProcess) once(ctx context.Context) error {
+	control, controlFile, err := socketpair(unix.SOCK_STREAM, "authz control")
+	if err != nil {
+		return err
+	}
+	passing, passingFile, err := socketpair(unix.SOCK_SEQPACKET, "authz passing")
+	if err != nil {
+		return errors.Join(err, control.Close(), controlFile.Close())
+	}
+	child, err := a.start(ctx, controlFile, passingFile)
+	if err = errors.Join(err, controlFile.Close(), passingFile.Close()); err != nil {
+		if child != nil {
+			child.stop(0)
+		}
+		return errors.Join(err, control.Close(), passing.Close())
+	}
+	conn, err := overConn(control)
+	if err != nil {
+		child.stop(0)
+		return errors.Join(err, control.Close(), passing.Close())
+	}
+	defer func() {
+		// No new connection goes there; those under way fail with the process.
+		a.over.set(nil)
+		a.loaded.set(nil)
+		_ = conn.Close()    // its peer is gone
+		_ = control.Close() // closed by conn where it was ever used
+		_ = passing.Close()
+	}()
+	g, gctx := errgroup.WithContext(ctx)
+	client := api.NewAuthzControlClient(conn)
+	g.Go(func() error { return a.configure(gctx, client, &handoverTo{conn: passing, granted: map[want]bool{}}) })
+	g.Go(func() error { return a.collect(gctx, client) })
+	g.Go(func() error {
+		select {
+		case <-child.done:
+			return fmt.Errorf("pid %d: %w", child.pid(), or(child.err, errExited))
+		case <-gctx.Done():
+			child.stop(0) // it has nothing to finish
+			return nil
+		}
+	})
+	return g.Wait()
+}
+
+var errExited = errors.New("exited")
+
+func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*process, error) {
+	cmd := exec.Command(a.executable, "authz") //nolint:gosec,noctx // our own program; it is ended by stop
+	// Nothing of the agent's environment: it may hold what it started with.
+	cmd.Env = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOTRACEBACK=single"}
+	if v := os.Getenv("GOCOVERDIR"); v != "" {
+		cmd.Env = append(cmd.Env, "GOCOVERDIR="+v)
+	}
+	cmd.ExtraFiles = files // from descriptor 3 on
+	cmd.Dir = "/"
+	output := lines(ctx, a.log.With("process", "authz"))
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if a.options.UID != nil || a.options.GID != nil {
+		uid, gid := uint32(os.Getuid()), uint32(os.Getgid()) //nolint:gosec // never negative on Linux
+		if a.options.UID != nil {
+			uid = *a.options.UID
+		}
+		if a.options.GID != nil {
+			gid = *a.options.GID
+		}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: gid}
+	}
+	p, err := start(cmd, func(int) (func(), error) {
+		return func() { _ = output.Close() }, nil // an io.Pipe does not fail
+	})
+	if err != nil {
+		return nil, errors.Join(err, output.Close())
+	}
+	return p, nil
+}
+
+// overConn makes a gRPC client of one connection, which is never dialled again.
+func overConn(c net.Conn) (*grpc.ClientConn, error) {
+	once := make(chan net.Conn, 1)
+	once <- c
+	return grpc.NewClient("passthrough:///"+filepath.Base(c.RemoteAddr().String()),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, net.ErrClosed
+			}
+		}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(16<<20)))
+}
+
+// configure sends what to decide by, at once and whenever it changes. When the
+// first is in force the process gets connections.
+func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlClient, over *handoverTo) error {
+	var last *api.AuthzConfig
+	for {
+		s, stateChanged := a.state.get()
+		stamps, stampsChanged := a.stamps.get()
+		if s != nil && over.revoked(s) {
+			// Its open connections are of a proxy that is bound no longer. Ending it
+			// ends them; those who may come again do.
+			return errors.New("a binding was taken away")
+		}
+		if config := a.config(s, stamps); s != nil && !proto.Equal(config, last) {
+			bounded, cancel := context.WithTimeout(ctx, configureTimeout)
+			status, err := client.Configure(bounded, config)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("configure: %w", err)
+			}
+			last = config
+			a.loaded.set(status.GetLoaded())
+			a.over.set(over)
+		}
+		select {
+		case <-stateChanged:
+		case <-stampsChanged:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// config is everything that decisions are made by: the revisions that the server
+// sends now, and those that a published view is stamped with.
+func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConfig {
+	if s == nil {
+		return nil
+	}
+	c := &api.AuthzConfig{Issuers: s.issuers, TokenHashKey: a.hashKey}
+	for id := range s.bans {
+		c.Bans = append(c.Bans, &api.Ban{SpiffeId: id})
+	}
+	slices.SortFunc(c.Bans, func(x, y *api.Ban) int { return compareStrings(x.GetSpiffeId(), y.GetSpiffeId()) })
+	needed := map[string]bool{}
+	for _, ids := range stamps {
+		for _, id := range ids {
+			needed[id] = true
+		}
+	}
+	for _, p := range s.policies {
+		a.known[p.GetId()] = p
+		needed[p.GetId()] = true
+	}
+	for id := range a.known {
+		if !needed[id] {
+			delete(a.known, id)
+		}
+	}
+	for _, p := range a.known {
+		c.Revisions = append(c.Revisions, p)
+	}
+	slices.SortFunc(c.Revisions, func(x, y *api.PolicyRevision) int { return compareStrings(x.GetId(), y.GetId()) })
+	// Those of now are the ones that must be there.
+	c.Revisions = append(slices.DeleteFunc(c.Revisions, func(r *api.PolicyRevision) bool { return slices.Contains(s.policies, r) }), s.policies...)
+	if n := len(c.Revisions); n > maxRevisions {
+		c.Revisions = c.Revisions[n-maxRevisions:]
+	}
+	return c
+}
+
+func compareStrings(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// collect keeps the records of decisions.
+func (a *authzProcess) collect(ctx context.Context, client api.AuthzControlClient) error {
+	stream, err := client.Decisions(ctx, &api.DecisionsRequest{})
+	if err != nil {
+		return fmt.Errorf("decisions: %w", err)
+	}
+	for {
+		batch, err := stream.Recv()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("decisions: %w", err)
+		}
+		a.metrics.decisionsLost.Add(float64(batch.GetDropped()))
+		for _, d := range batch.GetDecisions() {
+			a.ring.add(d)
+			a.metrics.decisions.WithLabelValues(causeLabel(d)).Inc()
+		}
+	}
+}
+
+// give hands over a connection whose peer was attested to be the proxy of w.
+func (h *handoverTo) give(c *net.UnixConn, w want, proxy string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.granted[w] = true
+	return pass(h.conn, c, handover{Destination: w.id.String(), Proxy: proxy})
+}
+
+// revoked tells whether an identity that connections were handed over for is no
+// longer granted.
+func (h *handoverTo) revoked(s *state) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for w := range h.granted {
+		if !s.grants(w) {
+			return true
+		}
+	}
+	return false
+}

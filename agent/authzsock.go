@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"signet.example/attestation"
+	"signet.example/identity"
+)
+
+const (
+	// authzWait bounds how long an accepted connection waits for the authz process
+	// to be there; a request does not wait longer (its timeout is 500 ms).
+	authzWait = time.Second
+	// authzAccepting bounds the connections that are being attested at a time.
+	authzAccepting = 128
+)
+
+// authzGate accepts ext_authz connections, attests who is at the other end, and
+// hands over those of a proxy that is bound here. It reads nothing from them.
+type authzGate struct {
+	attestor *attestation.Attestor
+	state    *watched[*state]
+	over     *watched[*handoverTo]
+	metrics  *metrics
+	log      *slog.Logger
+}
+
+// serve accepts on l until ctx ends.
+func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // ends Accept
+	defer stop()
+	slots := make(chan struct{}, authzAccepting)
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("authz.sock: %w", err)
+			}
+			// Out of descriptors, say: others may end theirs.
+			g.log.ErrorContext(ctx, "authz.sock: accept", "err", err)
+			if !sleep(ctx, 10*time.Millisecond) {
+				return nil
+			}
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := g.admit(ctx, c); err != nil {
+				g.metrics.refused.WithLabelValues("authz").Inc()
+				g.log.WarnContext(ctx, "authz.sock: connection refused", "err", err)
+			}
+			_ = c.Close() // ours; the authz process has its own
+		})
+	}
+}
+
+func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
+	peer, err := g.attestor.Peer(c)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = peer.Close() }() // a pidfd
+	has, err := peer.Selectors(ctx)
+	if err != nil {
+		return err
+	}
+	s := g.state.load()
+	if s == nil {
+		return errNoState
+	}
+	// An authorization request has no node id: the destination is who the peer is.
+	b, id, err := s.binding(has, "", "")
+	if err != nil {
+		return fmt.Errorf("pid %d: %w", peer.PID(), err)
+	}
+	bounded, cancel := context.WithTimeout(ctx, authzWait)
+	defer cancel()
+	over, err := g.over.wait(bounded, func(o *handoverTo) bool { return o != nil })
+	if err != nil {
+		return fmt.Errorf("no authz process: %w", err)
+	}
+	return over.give(c, want{b.Name, id}, or(supervisedName(has), b.Name))
+}
+
+var errNoState = errors.New("the agent has nothing from its server yet")
+
+// supervisedName is the name of the agent's own proxy among a peer's selectors,
+// "" where it is none.
+func supervisedName(has identity.Selectors) string {
+	for _, s := range has {
+		if name, ok := cutProxy(s); ok {
+			return name
+		}
+	}
+	return ""
+}

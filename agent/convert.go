@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/api"
+	"signet.example/authz"
+	"signet.example/policy"
+)
+
+// What travels between the agent's two processes is api's; what decides knows
+// only its own values.
+
+func revisionOf(p *api.PolicyRevision) policy.Revision {
+	r := policy.Revision{ID: p.GetId(), Source: p.GetSource(), Commit: p.GetCommit()}
+	for _, m := range p.GetModules() {
+		r.Modules = append(r.Modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
+	}
+	for _, e := range p.GetExemptions() {
+		r.Exemptions = append(r.Exemptions, policy.Exemption{
+			Name: e.GetName(), Destination: e.GetDestination(), Method: e.GetMethod(), Path: e.GetPath(), Sources: e.GetSources(),
+		})
+	}
+	return r
+}
+
+func issuersOf(all []*api.JWTIssuer) []authz.Issuer {
+	var out []authz.Issuer
+	for _, j := range all {
+		out = append(out, authz.Issuer{Name: j.GetName(), Issuer: j.GetIssuer(), Audiences: j.GetAudiences(), JWKS: j.GetJwks()})
+	}
+	return out
+}
+
+var causes = map[authz.Cause]api.Cause{
+	authz.CausePolicy:      api.Cause_CAUSE_POLICY,
+	authz.CauseError:       api.Cause_CAUSE_ERROR,
+	authz.CauseUnavailable: api.Cause_CAUSE_UNAVAILABLE,
+}
+
+func decisionOf(r authz.Record) *api.Decision {
+	d := &api.Decision{
+		Id: r.ID, Time: timestamppb.New(r.Time), Allowed: r.Allowed, Cause: causes[r.Cause],
+		Source: r.Source, Destination: r.Destination, Method: r.Method, Host: r.Host, Path: r.Path, Headers: r.Headers,
+		Rules: rulesOf(r.Rules), Failed: rulesOf(r.Failed),
+		PolicyRevision: r.PolicyRevision, PolicySource: r.PolicySource, Commit: r.Commit,
+		Message: r.Message, Proxy: r.Proxy, DurationMicros: r.Duration.Microseconds(),
+	}
+	if t := r.Token; t != nil {
+		d.Token = &api.TokenSummary{
+			Issuer: t.Issuer, Subject: t.Subject, Audience: t.Audience, KeyId: t.KeyID, KeyedHash: t.KeyedHash, Error: t.Error,
+		}
+		if !t.Expiry.IsZero() {
+			d.Token.Expiry = timestamppb.New(t.Expiry)
+		}
+	}
+	return d
+}
+
+func rulesOf(refs []policy.RuleRef) []*api.Rule {
+	var out []*api.Rule
+	for _, r := range refs {
+		out = append(out, &api.Rule{
+			Name: r.Name, File: r.File, Line: int32(r.Line), //nolint:gosec // a line of a file
+			Expression: r.Expression, ExpressionLine: int32(r.ExpressionLine), //nolint:gosec // likewise
+		})
+	}
+	return out
+}
+
+// causeLabel is the metric's word for a decision.
+func causeLabel(d *api.Decision) string {
+	switch d.GetCause() {
+	case api.Cause_CAUSE_POLICY:
+		return "policy"
+	case api.Cause_CAUSE_ERROR:
+		return "error"
+	case api.Cause_CAUSE_UNAVAILABLE:
+		return "unavailable"
+	}
+	return "none"
+}

@@ -1,0 +1,310 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"signet.example/attestation"
+	"signet.example/identity"
+)
+
+// States of a supervised proxy, as reports tell them.
+const (
+	stateWaiting  = "waiting"
+	stateStarting = "starting"
+	stateReady    = "ready"
+	stateBackoff  = "backoff"
+	stateDraining = "draining"
+)
+
+const (
+	envoyRestartFirst = 100 * time.Millisecond
+	envoyRestartMost  = 10 * time.Second
+	envoySettled      = 10 * time.Second
+	// envoyGrace is what Envoy has to end after SIGTERM.
+	envoyGrace = 5 * time.Second
+	// pollStarting and pollReady are how often the admin interface is asked.
+	pollStarting = 25 * time.Millisecond
+	pollReady    = time.Second
+)
+
+// proxyStatus is what is known of one supervised proxy. Immutable.
+type proxyStatus struct {
+	state    string
+	reason   string // why it waits or failed
+	pid      int
+	restarts int
+	version  string
+	view     *proxyView // nil while nothing is bound
+}
+
+// envoy supervises the Envoy of one configured proxy.
+type envoy struct {
+	proxy     Proxy
+	program   string
+	drainTime time.Duration
+	xdsSocket string
+	relay     *relay
+	children  *attestation.Children
+	log       *slog.Logger
+	metrics   *metrics
+	admin     *envoyAdmin
+
+	status watched[proxyStatus]
+	// any is set with every change of status, for reports.
+	any *watched[int]
+}
+
+func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Children, changed *watched[int], m *metrics, log *slog.Logger) *envoy {
+	e := &envoy{
+		proxy: p, program: cfg.Envoy, drainTime: cfg.DrainTime, xdsSocket: xdsSocket, relay: r, children: c,
+		log: log.With("proxy", p.Name), metrics: m, admin: newEnvoyAdmin(p.Admin), any: changed,
+	}
+	e.status.set(proxyStatus{state: stateWaiting})
+	return e
+}
+
+func (e *envoy) become(change func(*proxyStatus)) {
+	e.status.update(func(s proxyStatus) proxyStatus {
+		change(&s)
+		return s
+	})
+	e.any.update(func(n int) int { return n + 1 })
+	s := e.status.load()
+	e.metrics.envoyReady.WithLabelValues(e.proxy.Name).Set(map[bool]float64{true: 1}[s.state == stateReady])
+}
+
+// Run keeps an Envoy running until ctx ends, then drains and stops it.
+func (e *envoy) Run(ctx context.Context) error {
+	pause := envoyRestartFirst
+	for {
+		e.become(func(s *proxyStatus) { s.state, s.pid = stateWaiting, 0 })
+		v, ok := e.awaitView(ctx)
+		if !ok {
+			return nil
+		}
+		begun := time.Now()
+		err := e.once(ctx, v)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(begun) > envoySettled {
+			pause = envoyRestartFirst
+		}
+		e.metrics.envoyRestarts.WithLabelValues(e.proxy.Name).Inc()
+		e.become(func(s *proxyStatus) {
+			s.state, s.pid, s.restarts, s.reason = stateBackoff, 0, s.restarts+1, err.Error()
+		})
+		e.log.ErrorContext(ctx, "envoy ended, restarting", "err", err, "pause", pause)
+		if !sleep(ctx, pause) {
+			return nil
+		}
+		pause = min(2*pause, envoyRestartMost)
+	}
+}
+
+// awaitView waits until there is everything that Envoy needs: a binding, its
+// identity, and a complete routing set. Envoy is not started before: it would
+// listen on nothing, and look alive.
+func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
+	for {
+		_, changed := e.relay.u.state.get()
+		has, err := e.selectors()
+		var v *proxyView
+		if err == nil {
+			v, err = e.relay.forProxy(ctx, e.proxy, has)
+		}
+		e.explainWait(ctx, err)
+		if err == nil {
+			e.become(func(s *proxyStatus) { s.view = v })
+			_, published := v.published.get()
+			if v.published.load() != nil {
+				return v, true
+			}
+			select {
+			case <-published:
+				continue
+			case <-v.gone:
+				continue
+			case <-ctx.Done():
+				return nil, false
+			}
+		}
+		timer := time.NewTimer(time.Second) // the program may be installed meanwhile
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil, false
+		}
+	}
+}
+
+func (e *envoy) explainWait(ctx context.Context, err error) {
+	reason := "for its identity and its routing"
+	if err != nil {
+		reason = err.Error()
+	}
+	if e.status.load().reason != reason {
+		e.become(func(s *proxyStatus) { s.reason = reason })
+		e.log.InfoContext(ctx, "envoy waits", "reason", reason)
+	}
+}
+
+// selectors are what the proxy will be attested to have.
+func (e *envoy) selectors() (identity.Selectors, error) {
+	path, err := exec.LookPath(e.program)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("envoy: %w", err)
+	}
+	return identity.Selectors{
+		{Type: "unix", Value: "uid:" + strconv.Itoa(os.Geteuid())},
+		{Type: "unix", Value: "gid:" + strconv.Itoa(os.Getegid())},
+		{Type: "unix", Value: "path:" + path},
+		{Type: "signet", Value: "proxy:" + e.proxy.Name},
+	}, nil
+}
+
+// once runs one Envoy to its end.
+func (e *envoy) once(ctx context.Context, v *proxyView) error {
+	p, err := e.start(ctx)
+	if err != nil {
+		return err
+	}
+	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = stateStarting, p.pid(), "" })
+	e.log.InfoContext(ctx, "envoy started", "pid", p.pid())
+	watch, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() { // ends with watch, which is waited for below
+		defer close(watched)
+		e.watch(watch, v)
+	}()
+	defer func() {
+		cancel()
+		<-watched
+	}()
+	select {
+	case <-p.done:
+		return fmt.Errorf("pid %d: %w", p.pid(), or(p.err, errExited))
+	case <-ctx.Done():
+		cancel()
+		<-watched
+		e.stop(context.WithoutCancel(ctx), p)
+		return nil
+	}
+}
+
+func (e *envoy) start(ctx context.Context) (*process, error) {
+	dir := filepath.Dir(e.proxy.Admin)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	config, err := bootstrap(e.proxy, e.relay.shapeOf(e.proxy), e.xdsSocket)
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, e.proxy.Name+".bootstrap.json")
+	if err := writeFile(file, config, 0o600); err != nil {
+		return nil, fmt.Errorf("bootstrap of %s: %w", e.proxy.Name, err)
+	}
+	cmd := exec.Command(e.program, "--config-path", file, "--disable-hot-restart", //nolint:gosec,noctx // configured; ended by stop
+		"--concurrency", strconv.Itoa(e.proxy.Concurrency),
+		"--drain-time-s", strconv.Itoa(max(1, int(e.drainTime.Seconds()))),
+		"--log-level", "warning", "--log-format", "[%l] [%n] %v")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // nothing of what the agent started with
+	output := lines(ctx, e.log)
+	cmd.Stdout, cmd.Stderr = output, output
+	p, err := start(cmd, func(pidfd int) (func(), error) {
+		remove, err := e.children.Add(pidfd, e.proxy.Name)
+		return func() {
+			remove()
+			_ = output.Close() // an io.Pipe does not fail
+		}, err
+	})
+	if err != nil {
+		return nil, errors.Join(err, output.Close())
+	}
+	return p, nil
+}
+
+// watch asks the admin interface how Envoy is, until ctx ends.
+func (e *envoy) watch(ctx context.Context, v *proxyView) {
+	wait := pollStarting
+	for sleep(ctx, wait) {
+		err := e.admin.ready(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		state := e.status.load().state
+		switch {
+		case err == nil && state != stateReady:
+			version, err := e.admin.version(ctx)
+			if err != nil {
+				e.log.DebugContext(ctx, "envoy version", "err", err)
+			}
+			e.become(func(s *proxyStatus) { s.state, s.version, s.reason = stateReady, version, "" })
+			e.log.InfoContext(ctx, "envoy ready", "version", version)
+			wait = pollReady
+		case err != nil && state == stateReady:
+			e.become(func(s *proxyStatus) { s.state, s.reason = stateStarting, err.Error() })
+			wait = pollStarting
+		}
+		if err == nil {
+			e.readBack(ctx, v)
+		}
+	}
+}
+
+// readBack looks whether what Envoy serves is the newest SVID: that one was sent
+// proves nothing.
+func (e *envoy) readBack(ctx context.Context, v *proxyView) {
+	s := e.relay.u.keeper.get(v.want.entry)
+	if s == nil || time.Since(s.issued) < pollReady {
+		return // on its way
+	}
+	serials, err := e.admin.serials(ctx, s.id.String())
+	if err != nil {
+		return // it is asked again
+	}
+	match := 0.0
+	if slices.Contains(serials, strings.TrimLeft(s.serial(), "0")) {
+		match = 1
+	}
+	e.metrics.fingerprintMatch.WithLabelValues(e.proxy.Name).Set(match)
+}
+
+// stop drains Envoy and ends it. The report that it drains goes out meanwhile,
+// so that others stop calling it before it stops answering.
+func (e *envoy) stop(ctx context.Context, p *process) {
+	e.become(func(s *proxyStatus) { s.state = stateDraining })
+	if err := e.admin.drain(ctx); err != nil {
+		e.log.WarnContext(ctx, "envoy drain", "err", err)
+	} else {
+		t := time.NewTimer(e.drainTime)
+		select {
+		case <-t.C:
+		case <-p.done:
+		}
+		t.Stop()
+	}
+	p.stop(envoyGrace)
+	e.log.InfoContext(ctx, "envoy stopped", "pid", p.pid())
+}

@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// envoyAdmin speaks to one Envoy's admin interface over its Unix socket.
+type envoyAdmin struct{ client *http.Client }
+
+func newEnvoyAdmin(socket string) *envoyAdmin {
+	return &envoyAdmin{&http.Client{
+		Timeout: 2 * time.Second,
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			},
+			// The admin interface of a restarted Envoy is another one.
+			DisableKeepAlives: true,
+		},
+	}}
+}
+
+// maxAdminAnswer is more than /certs has with a thousand certificates.
+const maxAdminAnswer = 8 << 20
+
+func (a *envoyAdmin) do(ctx context.Context, method, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://envoy"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read only
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAdminAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("envoy %s: %w", path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("envoy %s: %s", path, resp.Status)
+	}
+	return body, nil
+}
+
+// ready is nil once Envoy has warmed all that it was sent.
+func (a *envoyAdmin) ready(ctx context.Context) error {
+	_, err := a.do(ctx, http.MethodGet, "/ready")
+	return err
+}
+
+// version is Envoy's, such as "1.40.0".
+func (a *envoyAdmin) version(ctx context.Context) (string, error) {
+	body, err := a.do(ctx, http.MethodGet, "/server_info")
+	if err != nil {
+		return "", err
+	}
+	var info struct {
+		Version string `json:"version"`
+	}
+	if err := json.Unmarshal(body, &info); err != nil {
+		return "", fmt.Errorf("envoy /server_info: %w", err)
+	}
+	// commit/version/Clean/RELEASE/BoringSSL
+	if parts := strings.Split(info.Version, "/"); len(parts) > 1 {
+		return parts[1], nil
+	}
+	return info.Version, nil
+}
+
+// serials are the serial numbers, in hexadecimal, of the certificates that Envoy
+// serves with a SPIFFE ID.
+func (a *envoyAdmin) serials(ctx context.Context, spiffeID string) ([]string, error) {
+	body, err := a.do(ctx, http.MethodGet, "/certs")
+	if err != nil {
+		return nil, err
+	}
+	var certs struct {
+		Certificates []struct {
+			Chain []struct {
+				Serial string `json:"serial_number"`
+				SANs   []struct {
+					URI string `json:"uri"`
+				} `json:"subject_alt_names"`
+			} `json:"cert_chain"`
+		} `json:"certificates"`
+	}
+	if err := json.Unmarshal(body, &certs); err != nil {
+		return nil, fmt.Errorf("envoy /certs: %w", err)
+	}
+	var serials []string
+	for _, c := range certs.Certificates {
+		if len(c.Chain) > 0 && len(c.Chain[0].SANs) > 0 && c.Chain[0].SANs[0].URI == spiffeID {
+			serials = append(serials, strings.TrimLeft(strings.ToLower(c.Chain[0].Serial), "0"))
+		}
+	}
+	return serials, nil
+}
+
+// drain has Envoy tell its clients to go elsewhere, and stop listening in the end.
+func (a *envoyAdmin) drain(ctx context.Context) error {
+	if _, err := a.do(ctx, http.MethodPost, "/healthcheck/fail"); err != nil {
+		return err
+	}
+	_, err := a.do(ctx, http.MethodPost, "/drain_listeners?graceful")
+	return err
+}

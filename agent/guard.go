@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/attestation"
+	"signet.example/identity"
+)
+
+// guard stands before one stream of a proxy: it attests the peer for each answer
+// and ends the stream when the binding is taken away.
+type guard struct {
+	grpc.ServerStream
+
+	ctx    context.Context //nolint:containedctx // grpc.ServerStream's own contract
+	cancel context.CancelCauseFunc
+	peer   *attestation.Peer
+	relay  *relay
+
+	mu         sync.Mutex
+	bound      bool // the three below are set; guarded by mu
+	want       want
+	mesh, node string
+}
+
+type guardKey struct{}
+
+// guarded is the interceptor that puts a guard before each stream of xds.sock.
+func (r *relay) guarded(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	peer, ok := attestation.PeerFromContext(stream.Context())
+	if !ok {
+		return status.Error(codes.PermissionDenied, errNotBound.Error())
+	}
+	g := &guard{ServerStream: stream, peer: peer, relay: r}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	g.ctx, g.cancel = context.WithValue(ctx, guardKey{}, g), cancel
+	r.mu.Lock()
+	r.streams[g] = struct{}{}
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.streams, g)
+		r.mu.Unlock()
+	}()
+	err := next(srv, g)
+	if cause := context.Cause(ctx); errors.Is(cause, errNotBound) {
+		return status.Error(codes.PermissionDenied, errNotBound.Error())
+	}
+	return err
+}
+
+// Context implements grpc.ServerStream.
+func (g *guard) Context() context.Context { return g.ctx }
+
+// SendMsg lets an answer pass only to the process that asked, as it is now:
+// answers carry keys, and a process may have become another one.
+func (g *guard) SendMsg(m any) error {
+	g.mu.Lock()
+	bound, w, mesh, node := g.bound, g.want, g.mesh, g.node
+	g.mu.Unlock()
+	s := g.relay.u.state.load()
+	if !bound || s == nil {
+		return status.Error(codes.Internal, "internal error: an answer to a peer that is not bound")
+	}
+	now, _, err := g.attest(g.ctx, s, mesh, node)
+	if err == nil && now != w {
+		err = errNotBound
+	}
+	if err != nil {
+		g.cancel(errNotBound)
+		return g.relay.refuse(g.ctx, nodeID(mesh, node), err)
+	}
+	return g.ServerStream.SendMsg(m)
+}
+
+// attest finds out what the peer is now, and which binding lets it be the proxy
+// of this virtual node.
+func (g *guard) attest(ctx context.Context, s *state, mesh, node string) (want, identity.Selectors, error) {
+	has, err := g.peer.Selectors(ctx)
+	if err != nil {
+		return want{}, nil, err
+	}
+	b, id, err := s.binding(has, mesh, node)
+	if err != nil {
+		return want{}, nil, err
+	}
+	return want{b.Name, id}, has, nil
+}
+
+// bind notes what the stream was given.
+func (g *guard) bind(w want, mesh, node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bound, g.want, g.mesh, g.node = true, w, mesh, node
+}
+
+func (g *guard) boundTo() (want, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.want, g.bound
+}

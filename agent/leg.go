@@ -1,0 +1,132 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/ads"
+	"signet.example/api"
+)
+
+// policyWait bounds how long a view waits for the policy revision that it is
+// stamped with. After it the view is published all the same: authz denies by an
+// unknown revision as unavailable, which fails closed and shows.
+const policyWait = 5 * time.Second
+
+// legKey names one stream from the server: a virtual node and the shape of the
+// proxies that it is for.
+type legKey struct {
+	mesh, node string
+	shape      shape
+}
+
+// routing is a complete routing set of a virtual node, released to proxies.
+type routing struct {
+	set      *ads.Set
+	revision string
+}
+
+// leg follows one virtual node's view and releases its sets, each when the authz
+// process has loaded the policy that it is stamped with (DESIGN decision 3).
+type leg struct {
+	key legKey
+	log *slog.Logger
+	// loaded tells the revisions that the authz process has.
+	loaded *watched[[]string]
+	// stamped is called with the revisions that this leg's sets need: the newest
+	// one before it is released.
+	stamped func(l *leg, revisions []string)
+
+	pending watched[*routing]
+	// released is nil until the first complete set.
+	released watched[*routing]
+}
+
+func (l *leg) nodeID() string { return nodeID(l.key.mesh, l.key.node) }
+
+// Run follows the view over conn until ctx ends.
+func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.release(ctx) })
+	g.Go(func() error {
+		client := &ads.Client{
+			Conn:     conn,
+			Node:     &corev3.Node{Id: l.nodeID(), Cluster: l.key.node, UserAgentName: "signet-agent", Metadata: l.key.shape.metadata()},
+			Types:    []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType},
+			Complete: complete,
+			OnSet: func(set *ads.Set, view *ads.Resource) {
+				var v api.View
+				if err := proto.Unmarshal(view.Body, &v); err != nil {
+					l.log.ErrorContext(ctx, "view not readable", "node", l.nodeID(), "err", err)
+					return
+				}
+				l.pending.set(&routing{set: set, revision: v.GetPolicyRevision()})
+			},
+			Log: l.log,
+		}
+		return follow(ctx, client, l.log)
+	})
+	return g.Wait()
+}
+
+// release passes each pending set on when its policy is loaded.
+func (l *leg) release(ctx context.Context) error {
+	var done *routing
+	for {
+		next, err := l.pending.wait(ctx, func(r *routing) bool { return r != done && r != nil })
+		if err != nil {
+			return nil
+		}
+		// The set before this one is still what requests are stamped with until
+		// every proxy has taken the new one.
+		l.stamped(l, revisionsOf(done, next))
+		if !l.awaitPolicy(ctx, next) {
+			continue // a newer one is there, or ctx ended
+		}
+		l.released.set(next)
+		done = next
+	}
+}
+
+// awaitPolicy waits until next may be released; false where it is out of date.
+func (l *leg) awaitPolicy(ctx context.Context, next *routing) bool {
+	timer := time.NewTimer(policyWait)
+	defer timer.Stop()
+	for {
+		pending, newer := l.pending.get()
+		if pending != next {
+			return false
+		}
+		loaded, changed := l.loaded.get()
+		if next.revision == "" || slices.Contains(loaded, next.revision) {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-newer:
+		case <-timer.C:
+			l.log.WarnContext(ctx, "policy revision not loaded in time, routing goes on: requests are denied as unavailable",
+				"node", l.nodeID(), "policy_rev", next.revision)
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func revisionsOf(rs ...*routing) []string {
+	var ids []string
+	for _, r := range rs {
+		if r != nil && r.revision != "" {
+			ids = append(ids, r.revision)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+)
+
+// What one local user, one process and all of them together may hold of a
+// socket. A connection that is too many is closed before its first byte is read.
+const (
+	maxConnsPerPID = 32
+	maxConnsPerUID = 1024
+	maxConns       = 4096
+	// maxStreamsPerConn bounds the calls on one connection.
+	maxStreamsPerConn = 32
+	socketHandshake   = 5 * time.Second
+)
+
+// tally counts the open connections of a socket by who has them.
+type tally struct {
+	mu    sync.Mutex
+	total int
+	pids  map[int32]int
+	uids  map[uint32]int
+}
+
+func newTally() *tally { return &tally{pids: map[int32]int{}, uids: map[uint32]int{}} }
+
+var errTooMany = errors.New("too many connections")
+
+// enter counts one connection and returns how to count it out.
+func (t *tally) enter(c *unix.Ucred) (leave func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.pids[c.Pid] >= maxConnsPerPID:
+		return nil, fmt.Errorf("%w: process %d has %d", errTooMany, c.Pid, t.pids[c.Pid])
+	case t.uids[c.Uid] >= maxConnsPerUID:
+		return nil, fmt.Errorf("%w: user %d has %d", errTooMany, c.Uid, t.uids[c.Uid])
+	case t.total >= maxConns:
+		return nil, fmt.Errorf("%w: %d", errTooMany, t.total)
+	}
+	t.total++
+	t.pids[c.Pid]++
+	t.uids[c.Uid]++
+	return sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.total--
+		if t.pids[c.Pid]--; t.pids[c.Pid] == 0 {
+			delete(t.pids, c.Pid)
+		}
+		if t.uids[c.Uid]--; t.uids[c.Uid] == 0 {
+			delete(t.uids, c.Uid)
+		}
+	}), nil
+}
+
+// counted are credentials that count a connection before they attest its peer.
+type counted struct {
+	credentials.TransportCredentials
+	tally *tally
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, nil, fmt.Errorf("a %T on a Unix socket", conn)
+	}
+	who, err := ucred(u)
+	if err != nil {
+		return nil, nil, err
+	}
+	leave, err := c.tally.enter(who)
+	if err != nil {
+		return nil, nil, err
+	}
+	attested, info, err := c.TransportCredentials.ServerHandshake(conn)
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return &countedConn{attested, leave}, info, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c counted) Clone() credentials.TransportCredentials { return c }
+
+type countedConn struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+func ucred(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var inner error
+	err = raw.Control(func(fd uintptr) { cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	return cred, errors.Join(err, inner)
+}
+
+// socketOptions are those of every gRPC server on a socket of the agent.
+func socketOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(counted{creds, newTally()}),
+		grpc.ConnectionTimeout(socketHandshake),
+		grpc.MaxConcurrentStreams(maxStreamsPerConn),
+		grpc.MaxHeaderListSize(16 << 10),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// openStreams counts the streams of a server.
+type openStreams struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (o *openStreams) add(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.n += n
+}
+
+func (o *openStreams) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.n
+}
+
+func (o *openStreams) intercept(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	o.add(1)
+	defer o.add(-1)
+	return next(srv, stream)
+}
+
+// serveGRPC serves on l until ctx ends.
+func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
+	stop := context.AfterFunc(ctx, s.Stop) // streams of local peers have no end of their own
+	defer stop()
+	if err := s.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}

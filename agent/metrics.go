@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// metrics are the agent's own, in a registry of their own.
+type metrics struct {
+	registry *prometheus.Registry
+
+	notAfter, renewDue, lastRotation *prometheus.GaugeVec
+	renewFailures                    *prometheus.CounterVec
+	fingerprintMatch                 *prometheus.GaugeVec
+	decisions                        *prometheus.CounterVec
+	decisionsLost                    prometheus.Counter
+	authzRestarts, attestations      prometheus.Counter
+	envoyRestarts                    *prometheus.CounterVec
+	envoyReady                       *prometheus.GaugeVec
+	upstream                         prometheus.Gauge
+	refused                          *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+	m.notAfter = gauge("signet_agent_svid_not_after_timestamp_seconds", "When the SVID that is served ends.", "spiffe_id")
+	m.renewDue = gauge("signet_agent_svid_renew_due_timestamp_seconds", "When the SVID's renewal is due.", "spiffe_id")
+	m.lastRotation = gauge("signet_agent_svid_last_rotation_timestamp_seconds", "When the SVID was issued.", "spiffe_id")
+	m.renewFailures = counter("signet_agent_svid_renew_failures_total", "Failed requests for an SVID, by reason.", "reason")
+	m.fingerprintMatch = gauge("signet_agent_served_fingerprint_match", "1 where the proxy's certificate, read back, is the newest SVID.", "proxy")
+	m.decisions = counter("signet_agent_decisions_total", "Decisions, by cause; allowed ones have the cause \"none\".", "cause")
+	m.decisionsLost = counter("signet_agent_decision_records_lost_total", "Decisions whose record was dropped because the reader was slow.").WithLabelValues()
+	m.authzRestarts = counter("signet_agent_authz_restarts_total", "Restarts of the authz process.").WithLabelValues()
+	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()
+	m.envoyRestarts = counter("signet_agent_envoy_restarts_total", "Restarts of a supervised Envoy.", "proxy")
+	m.envoyReady = gauge("signet_agent_envoy_ready", "1 where the supervised Envoy is ready.", "proxy")
+	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
+	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")
+	return m
+}
+
+// rotated notes a new SVID.
+func (m *metrics) rotated(s *svid) {
+	id := s.id.String()
+	m.notAfter.WithLabelValues(id).Set(seconds(s.notAfter()))
+	m.renewDue.WithLabelValues(id).Set(seconds(s.due))
+	m.lastRotation.WithLabelValues(id).Set(seconds(s.issued))
+}
+
+// dropped removes the series of an identity that is no longer kept.
+func (m *metrics) dropped(spiffeID string) {
+	for _, v := range []*prometheus.GaugeVec{m.notAfter, m.renewDue, m.lastRotation} {
+		v.DeleteLabelValues(spiffeID)
+	}
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
+
+// outageBudget registers what the shortest-lived SVID leaves, as it is asked for.
+func (m *metrics) outageBudget(left func() (time.Duration, bool)) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signet_agent_outage_budget_seconds",
+		Help: "How long every identity that is kept would outlive the servers; -1 while there is none.",
+	}, func() float64 {
+		if d, ok := left(); ok {
+			return d.Seconds()
+		}
+		return -1
+	}))
+}
+
+// streams registers the number of open streams of a socket.
+func (m *metrics) streams(socket string, open func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signet_agent_streams", Help: "Open streams of local peers, by socket.",
+		ConstLabels: prometheus.Labels{"socket": socket},
+	}, func() float64 { return float64(open()) }))
+}
+
+// failureReason sorts an error of issuance for the counter: few, fixed words.
+func failureReason(err error) string {
+	if errors.Is(err, errBadAnswer) {
+		return "bad_answer"
+	}
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return "refused"
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return "unreachable"
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return "denied"
+	}
+	return "server"
+}
+
+// health tells what is wrong; nil is well.
+type health func() error
+
+// serveHTTP serves /metrics and /healthz on l until ctx ends.
+func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := well(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok") // the client's loss
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // nobody waits for a scrape
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
+
+// addresses is what addresses.json in the socket directory tells.
+type addresses struct {
+	Metrics string `json:"metrics"`
+	PID     int    `json:"pid"`
+}
+
+// write puts the file there whole or not at all.
+func (a addresses) write(dir string) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	return writeFile(filepath.Join(dir, "addresses.json"), append(b, '\n'), 0o644)
+}
+
+// writeFile replaces a file in one step, so that no reader sees half of it.
+func writeFile(path string, content []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,273 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/ads"
+	"signet.example/attestation"
+	"signet.example/identity"
+)
+
+// maxLegs bounds the streams that local proxies can make the agent open.
+const maxLegs = 512
+
+// relay passes the server's views on to the proxies of this host, each with the
+// secrets of the identity that its binding grants. It implements ads.Views.
+type relay struct {
+	u           *upstream
+	authz       *authzProcess
+	proxies     map[string]Proxy
+	authzSocket string
+	log         *slog.Logger
+	metrics     *metrics
+
+	// spawn takes what Run's goroutines do.
+	spawn chan func(context.Context)
+	// changed counts what proxies said of their resources, for reports.
+	changed watched[int]
+
+	mu      sync.Mutex
+	legs    map[legKey]*leg        // guarded by mu
+	views   map[viewKey]*proxyView // guarded by mu
+	streams map[*guard]struct{}    // guarded by mu
+}
+
+// viewKey names a view: replicas of one virtual node with one shape, bound by the
+// same binding, share it.
+type viewKey struct {
+	leg  legKey
+	want want
+}
+
+func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket string, m *metrics, log *slog.Logger) *relay {
+	r := &relay{
+		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, log: log, metrics: m,
+		spawn: make(chan func(context.Context)), legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, streams: map[*guard]struct{}{},
+	}
+	for _, p := range cfg.Proxies {
+		r.proxies[p.Name] = p
+	}
+	return r
+}
+
+// Run owns the goroutines of all legs and views until ctx ends.
+func (r *relay) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { r.watchState(ctx) })
+	for {
+		// Nothing here takes mu: who spawns may hold it.
+		select {
+		case f := <-r.spawn:
+			wg.Go(func() { f(ctx) })
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (r *relay) watchState(ctx context.Context) {
+	for {
+		s, changed := r.u.state.get()
+		if s != nil {
+			r.review(s)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// review ends the streams and views whose binding is gone. The proxy keeps what
+// it has until its connection comes again and is refused.
+func (r *relay) review(s *state) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for g := range r.streams {
+		if w, ok := g.boundTo(); ok && !s.grants(w) {
+			g.cancel(errNotBound)
+		}
+	}
+	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {
+		if s.grants(k.want) {
+			return false
+		}
+		close(v.gone)
+		return true
+	})
+}
+
+// View implements ads.Views: who the peer is decides, and the node id selects
+// among what it is bound to.
+func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) {
+	g, ok := ctx.Value(guardKey{}).(*guard)
+	if !ok {
+		return nil, status.Error(codes.Internal, "internal error: a stream without its guard")
+	}
+	mesh, name, err := parseNodeID(node.GetId())
+	if err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "%v, got %q", err, node.GetId())
+	}
+	s := r.u.state.load()
+	if s == nil {
+		return nil, status.Error(codes.Unavailable, errNoState.Error())
+	}
+	w, has, err := g.attest(ctx, s, mesh, name)
+	if err != nil {
+		return nil, r.refuse(ctx, node.GetId(), err)
+	}
+	sh, err := r.shapeFor(node, has, mesh, name)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	v, err := r.view(ctx, viewKey{legKey{mesh, name, sh}, w})
+	if err != nil {
+		return nil, err
+	}
+	g.bind(w, mesh, name)
+	return v.view, nil
+}
+
+// refuse tells a peer no more than that it may not; where two bindings fit it,
+// which they are, since nobody else can mend that.
+func (r *relay) refuse(ctx context.Context, node string, err error) error {
+	r.metrics.refused.WithLabelValues("xds").Inc()
+	r.log.WarnContext(ctx, "xds.sock: peer refused", "node", node, "err", err)
+	var two *identity.AmbiguousError
+	if errors.As(err, &two) {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	return status.Error(codes.PermissionDenied, errNotBound.Error())
+}
+
+// shapeFor is the configuration's for a proxy that the agent started, else what
+// the node says of itself.
+func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, mesh, name string) (shape, error) {
+	if p, ok := r.proxies[supervisedName(has)]; ok {
+		if p.Mesh != mesh || p.VirtualNode != name {
+			return shape{}, fmt.Errorf("proxy %s is configured for %s", p.Name, nodeID(p.Mesh, p.VirtualNode))
+		}
+		return r.shapeOf(p), nil
+	}
+	return shapeOf(node, r.authzSocket)
+}
+
+func (r *relay) shapeOf(p Proxy) shape {
+	return shape{bind: p.Bind, app: p.App, egress: p.EgressPort, authzSocket: r.authzSocket}
+}
+
+// view returns the view of key, beginning it where it is new.
+func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
+	r.u.keeper.need(key.want)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := r.views[key]; v != nil {
+		return v, nil
+	}
+	l := r.legs[key.leg]
+	if l == nil {
+		if len(r.legs) >= maxLegs {
+			return nil, status.Errorf(codes.ResourceExhausted, "%d views are relayed already", maxLegs)
+		}
+		l = &leg{key: key.leg, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp}
+		if err := r.run(ctx, func(ctx context.Context) { _ = l.Run(ctx, r.u.conn) }); err != nil { // it ends with ctx only
+			return nil, err
+		}
+		r.legs[key.leg] = l
+	}
+	v := newProxyView(l, key.want, r.u)
+	if err := r.run(ctx, v.Run); err != nil {
+		return nil, err
+	}
+	r.views[key] = v
+	return v, nil
+}
+
+// run gives f to Run.
+func (r *relay) run(ctx context.Context, f func(context.Context)) error {
+	select {
+	case r.spawn <- f:
+		return nil
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// forProxy is the view of a proxy that the agent supervises, before it runs: by
+// the binding that it will fit.
+func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (*proxyView, error) {
+	s := r.u.state.load()
+	if s == nil {
+		return nil, errNoState
+	}
+	var candidates []identity.Binding
+	for _, b := range s.bindings {
+		if b.Mesh != p.Mesh || b.VirtualNode != p.VirtualNode {
+			continue
+		}
+		// The hash is not known before the program runs: it is looked at then.
+		b.Selectors = slices.DeleteFunc(slices.Clone(b.Selectors), func(sel identity.Selector) bool {
+			return strings.HasPrefix(sel.Value, "sha256:")
+		})
+		candidates = append(candidates, b)
+	}
+	b, ok, err := identity.MatchBindings(candidates, has)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", p.Name, has, nodeID(p.Mesh, p.VirtualNode))
+	}
+	return r.view(ctx, viewKey{legKey{p.Mesh, p.VirtualNode, r.shapeOf(p)}, want{b.Name, s.ids[b.Name]}})
+}
+
+// event notes what a proxy did with its resources.
+func (r *relay) event(e ads.Event) {
+	switch e.Kind {
+	case ads.Rejected:
+		r.log.Warn("resource rejected by a proxy", "node", e.View, "type", e.Type, "name", e.Name, "version", e.Version, "err", e.Message)
+		r.changed.update(func(n int) int { return n + 1 })
+	case ads.Stuck:
+		r.log.Warn("proxy did not acknowledge in time", "node", e.View, "type", e.Type, "err", e.Message)
+	case ads.Opened, ads.Closed:
+		r.log.Debug("proxy stream "+e.Kind.String(), "node", e.View, "stream", e.Stream, "err", e.Message)
+		r.changed.update(func(n int) int { return n + 1 })
+	}
+}
+
+// open is the number of streams that proxies have.
+func (r *relay) open() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.streams)
+}
+
+// cutProxy tells whether a selector is that of a supervised proxy, and its name.
+func cutProxy(s identity.Selector) (string, bool) {
+	if s.Type != "signet" {
+		return "", false
+	}
+	return strings.CutPrefix(s.Value, "proxy:")
+}
+
+// attestedSelectors are the selectors of the process behind a call.
+func attestedSelectors(ctx context.Context) (identity.Selectors, error) {
+	p, ok := attestation.PeerFromContext(ctx)
+	if !ok {
+		return nil, errors.New("the connection was not attested")
+	}
+	return p.Selectors(ctx)
+}

@@ -1,0 +1,56 @@
+package agent
+
+import "time"
+
+// When an SVID is renewed. Everything here is a pure function of its arguments,
+// so that the promise can be tested: an identity that is kept has at any
+// instant at least three quarters of its lifetime left (45 of 60 minutes), as
+// long as the server answers.
+
+const (
+	// renewFrom and renewTo bound the part of its life after which an SVID is
+	// renewed: 20 % ± 5 %. The last hundredth of that window is not drawn: it is
+	// for the answer, which must be there before the quarter is over.
+	renewFrom = 0.15
+	renewTo   = 0.24
+
+	// Retries begin at retryFirst and double, up to retryShare of a lifetime but
+	// never beyond retryMost: a renewal that fails once still has time to succeed,
+	// and a fleet does not fall on a server that has just come back.
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 30 * time.Second
+	retryShare = 0.01
+	// retryNew bounds the delay where there is no SVID yet: somebody waits for it.
+	retryNew = 2 * time.Second
+)
+
+// renewalDue is when an SVID issued at issued, good until notAfter, is renewed.
+// random is in [0, 1): it spreads the renewals of SVIDs that began together.
+func renewalDue(issued, notAfter time.Time, random float64) time.Time {
+	share := renewFrom + (renewTo-renewFrom)*random
+	return issued.Add(time.Duration(float64(notAfter.Sub(issued)) * share))
+}
+
+// retryDelay is how long to wait after the given number of failures (1 is the
+// first) for an SVID with this lifetime; 0 means that there is none yet.
+func retryDelay(failures int, lifetime time.Duration, random float64) time.Duration {
+	most := retryNew
+	if lifetime > 0 {
+		most = min(retryMost, max(retryFirst, time.Duration(float64(lifetime)*retryShare)))
+	}
+	d := retryFirst
+	for range min(failures, 32) - 1 {
+		if d = 2 * d; d >= most {
+			break
+		}
+	}
+	// Half of the delay is random: full jitter would retry at once now and then.
+	d = min(d, most)
+	return d/2 + time.Duration(float64(d)/2*random)
+}
+
+// coalesce is how much earlier than its time an SVID may be renewed so that it
+// shares a request with another one that is due now.
+func coalesce(lifetime time.Duration) time.Duration {
+	return min(time.Second, time.Duration(float64(lifetime)*retryShare))
+}

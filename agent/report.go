@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/ads"
+	"signet.example/api"
+)
+
+// reporter gathers the agent's state for reports. It owns none of it.
+type reporter struct {
+	u        *upstream
+	relay    *relay
+	authz    *authzProcess
+	envoys   []*envoy
+	peerMode string
+	version  string
+	// proxies is set with every change of a proxy's status.
+	proxies *watched[int]
+	// fixed findings hold as long as the agent runs.
+	fixed []string
+}
+
+// changed is closed when the report may have become another one, or reportIdle
+// has passed.
+func (r *reporter) changed(ctx context.Context) <-chan struct{} {
+	_, held := r.u.keeper.held.get()
+	_, state := r.u.state.get()
+	_, loaded := r.authz.loaded.get()
+	_, proxies := r.proxies.get()
+	_, relay := r.relay.changed.get()
+	done := make(chan struct{})
+	go func() { // ends within reportIdle, or with ctx
+		defer close(done)
+		t := time.NewTimer(reportIdle)
+		defer t.Stop()
+		select {
+		case <-held:
+		case <-state:
+		case <-loaded:
+		case <-proxies:
+		case <-relay:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}()
+	return done
+}
+
+func (r *reporter) report() *api.Report {
+	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
+	consumers := map[string]string{ownEntry: "agent"}
+	report.Findings = slices.Clone(r.fixed)
+	for _, e := range r.envoys {
+		s := e.status.load()
+		report.Proxies = append(report.Proxies, proxyReport(e, s))
+		if s.view != nil {
+			consumers[s.view.want.entry] = "proxy:" + e.proxy.Name
+		}
+		if s.state == stateWaiting && s.reason != "" {
+			report.Findings = append(report.Findings, fmt.Sprintf("proxy-waiting: proxy %s waits: %s", e.proxy.Name, s.reason))
+		}
+	}
+	held := r.u.keeper.held.load()
+	for _, name := range slices.Sorted(maps.Keys(held)) {
+		report.Svids = append(report.Svids, svidReport(held[name], or(consumers[name], "workload")))
+	}
+	if s := r.u.state.load(); s != nil {
+		for _, p := range s.problems {
+			report.Findings = append(report.Findings, "resource-not-usable: "+p)
+		}
+	}
+	return report
+}
+
+// revision is the newest revision if the authz process has it, else one that it has.
+func (r *reporter) revision() string {
+	loaded := r.authz.loaded.load()
+	s := r.u.state.load()
+	if s != nil && slices.Contains(loaded, s.newest) {
+		return s.newest
+	}
+	for _, id := range loaded {
+		if s == nil || id != s.newest {
+			return id
+		}
+	}
+	return ""
+}
+
+func proxyReport(e *envoy, s proxyStatus) *api.ProxyStatus {
+	p := &api.ProxyStatus{
+		Name:         e.proxy.Name,
+		VirtualNode:  &api.VirtualNodeRef{Mesh: e.proxy.Mesh, Name: e.proxy.VirtualNode},
+		Address:      e.proxy.Bind,
+		Healthy:      s.state == stateReady,
+		EnvoyVersion: s.version,
+		Pid:          int64(s.pid),
+		Restarts:     int32(s.restarts), //nolint:gosec // a count
+		State:        s.state,
+	}
+	if s.view == nil {
+		return p
+	}
+	p.Ports = ingressPorts(s.view.published.load())
+	for _, j := range s.view.view.Rejected() {
+		p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: j.Type, Name: j.Name, Version: j.Version, Message: j.Message})
+	}
+	slices.SortFunc(p.Rejected, func(a, b *api.ResourceStatus) int {
+		return cmp.Or(cmp.Compare(a.GetTypeUrl(), b.GetTypeUrl()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return p
+}
+
+// ingressPrefix begins the names of the listeners that others call.
+const ingressPrefix = "lds_ingress_"
+
+// ingressPorts are the ports of the listeners that others call.
+func ingressPorts(set *ads.Set) []uint32 {
+	var ports []uint32
+	for _, r := range set.Type(ads.ListenerType) {
+		if !strings.HasPrefix(r.Name, ingressPrefix) {
+			continue
+		}
+		var l listenerv3.Listener
+		if proto.Unmarshal(r.Body, &l) == nil {
+			ports = append(ports, l.GetAddress().GetSocketAddress().GetPortValue())
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+func svidReport(s *svid, consumer string) *api.SVIDStatus {
+	return &api.SVIDStatus{
+		SpiffeId:     s.id.String(),
+		Serial:       s.serial(),
+		NotAfter:     timestamppb.New(s.notAfter()),
+		NextRenewal:  timestamppb.New(s.due),
+		LastRotation: timestamppb.New(s.issued),
+		Consumer:     consumer,
+		// What it leaves at worst, just before it is renewed: a figure that does not
+		// change by itself, so that it is not news every second.
+		OutageBudget: durationpb.New(s.notAfter().Sub(s.due)),
+	}
+}

@@ -1,0 +1,224 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"signet.example/api"
+	"signet.example/authz"
+	"signet.example/policy"
+)
+
+// RunAuthz is the authz process: it decides for the connections that the agent
+// hands it on descriptor 4 and is told what to decide by on descriptor 3. It holds
+// no key, opens no socket, and ends with the agent.
+func RunAuthz(ctx context.Context, log *slog.Logger) error {
+	if err := confine(); err != nil {
+		return fmt.Errorf("authz: %w", err)
+	}
+	control, err := unixConn(os.NewFile(controlFD, "control"))
+	if err != nil {
+		return fmt.Errorf("authz: %w", err)
+	}
+	passing, err := unixConn(os.NewFile(passingFD, "passing"))
+	if err != nil {
+		return errors.Join(fmt.Errorf("authz: %w", err), control.Close())
+	}
+	if err := newDecider(log).run(ctx, control, passing); err != nil {
+		return fmt.Errorf("authz: %w", err)
+	}
+	return nil
+}
+
+// confine gives away what the process does not need: other processes of its user
+// may not read its memory, and it is ended before the one with the keys where
+// memory is short.
+func confine() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
+	}
+	// Best effort: /proc may not be writable, and the kernel then picks by size.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
+	// GOMEMLIMIT makes the collector work harder; past twice of it, dying is better.
+	if soft := debug.SetMemoryLimit(-1); soft < math.MaxInt64/4 {
+		hard := uint64(2*soft) + 256<<20 //nolint:gosec // positive
+		if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: hard, Max: hard}); err != nil {
+			return fmt.Errorf("RLIMIT_DATA: %w", err)
+		}
+	}
+	return nil
+}
+
+const (
+	// recordBuffer is how many decisions wait for a slow reader before some are dropped.
+	recordBuffer = 4096
+	recordBatch  = 256
+)
+
+// decider joins the deciding server with its control.
+type decider struct {
+	api.UnimplementedAuthzControlServer
+
+	log     *slog.Logger
+	server  *authz.Server
+	records chan *api.Decision
+	dropped atomic.Uint64
+
+	// mu guards compiled; Configure calls come one at a time.
+	mu       sync.Mutex
+	compiled map[string]*policy.Compiled
+}
+
+func newDecider(log *slog.Logger) *decider {
+	d := &decider{log: log, records: make(chan *api.Decision, recordBuffer), compiled: map[string]*policy.Compiled{}}
+	d.server = authz.New(authz.Options{Record: d.record, Log: log})
+	return d
+}
+
+// record is called by each decision and must not block it.
+func (d *decider) record(r authz.Record) {
+	select {
+	case d.records <- decisionOf(r):
+	default:
+		d.dropped.Add(1)
+	}
+}
+
+// run serves until ctx ends or the agent is gone.
+func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+
+	controls := newHanded()
+	controlServer := grpc.NewServer(grpc.Creds(insecure.NewCredentials()), grpc.MaxRecvMsgSize(64<<20))
+	api.RegisterAuthzControlServer(controlServer, d)
+	g.Go(func() error { return controlServer.Serve(controls) })
+
+	checks := newHanded()
+	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.MaxRecvMsgSize(1<<20), grpc.MaxConcurrentStreams(1024))
+	authv3.RegisterAuthorizationServer(checkServer, d.server)
+	g.Go(func() error { return checkServer.Serve(checks) })
+
+	g.Go(func() error {
+		defer cancel() // the agent is gone: so are we
+		return d.take(ctx, passing, checks)
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		// No grace: whoever asks is denied, and asks the next process.
+		checkServer.Stop()
+		controlServer.Stop()
+		return passing.Close()
+	})
+	controls.give(ctx, control)
+	if err := g.Wait(); !errors.Is(err, net.ErrClosed) && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
+
+// take receives the connections that the agent attested.
+func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed) error {
+	for {
+		c, h, err := receive(passing)
+		if errors.Is(err, errHandoverEnded) {
+			return nil
+		}
+		if err != nil {
+			d.log.WarnContext(ctx, "connection refused", "err", err)
+			continue
+		}
+		id, err := spiffeid.FromString(h.Destination)
+		if err != nil {
+			d.log.WarnContext(ctx, "connection refused", "err", errors.Join(err, c.Close()))
+			continue
+		}
+		to.give(ctx, authz.NewConn(c, authz.Caller{Destination: id, Proxy: h.Proxy}))
+	}
+}
+
+// Configure compiles what is new and swaps what decisions are made by.
+func (d *decider) Configure(ctx context.Context, c *api.AuthzConfig) (*api.AuthzStatus, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	status := &api.AuthzStatus{Errors: map[string]string{}}
+	kept := map[string]*policy.Compiled{}
+	config := authz.Config{Issuers: issuersOf(c.GetIssuers()), Bans: map[string]bool{}, TokenHashKey: c.GetTokenHashKey()}
+	for _, b := range c.GetBans() {
+		config.Bans[b.GetSpiffeId()] = true
+	}
+	for _, r := range c.GetRevisions() {
+		compiled, err := d.compile(ctx, r)
+		if err != nil {
+			status.Errors[r.GetId()] = err.Error()
+			d.log.ErrorContext(ctx, "policy revision refused", "policy_rev", r.GetId(), "err", err)
+			continue
+		}
+		kept[r.GetId()] = compiled
+		config.Policies = append(config.Policies, compiled)
+		status.Loaded = append(status.Loaded, r.GetId())
+	}
+	d.compiled = kept
+	d.server.Configure(config)
+	return status, nil
+}
+
+func (d *decider) compile(ctx context.Context, r *api.PolicyRevision) (*policy.Compiled, error) {
+	if c := d.compiled[r.GetId()]; c != nil {
+		return c, nil // an id is a hash of the content
+	}
+	begun := time.Now()
+	c, err := policy.Compile(revisionOf(r))
+	if err == nil {
+		d.log.InfoContext(ctx, "policy revision loaded", "policy_rev", r.GetId(), "commit", r.GetCommit(), "took", time.Since(begun))
+	}
+	return c, err
+}
+
+// Decisions streams the records to the agent, in batches as they come.
+func (d *decider) Decisions(_ *api.DecisionsRequest, stream grpc.ServerStreamingServer[api.DecisionBatch]) error {
+	for {
+		batch := &api.DecisionBatch{}
+		select {
+		case r := <-d.records:
+			batch.Decisions = append(batch.Decisions, r)
+		case <-stream.Context().Done():
+			return nil
+		}
+		for more := true; more && len(batch.Decisions) < recordBatch; {
+			select {
+			case r := <-d.records:
+				batch.Decisions = append(batch.Decisions, r)
+			default:
+				more = false
+			}
+		}
+		batch.Decisions = slices.Clip(batch.Decisions)
+		batch.Dropped = d.dropped.Swap(0)
+		if err := stream.Send(batch); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package agent
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/identity"
+)
+
+// state is all that the agent was told in Signet's own resources, at one
+// moment. Immutable.
+type state struct {
+	td spiffeid.TrustDomain
+	// entries and bindings are those of this host's group, without banned identities.
+	entries  []identity.Entry
+	bindings []identity.Binding
+	// ids is the identity that each entry or binding grants, by name.
+	ids      map[string]spiffeid.ID
+	policies []*api.PolicyRevision
+	// newest is the id of the revision that is in force or about to be.
+	newest  string
+	issuers []*api.JWTIssuer
+	bans    map[string]bool
+	// problems are resources that could not be used, for `signet check`.
+	problems []string
+}
+
+// ownTypes is what the agent subscribes to for itself.
+var ownTypes = []string{ads.EntryType, ads.BundleType, ads.PolicyType, ads.JWTIssuerType, ads.BanType}
+
+// newState reads a complete set of the agent's own resources; old is the state
+// before, or nil. A resource that cannot be used costs itself and no other one,
+// and is named.
+func newState(td spiffeid.TrustDomain, set *ads.Set, view *ads.Resource, old *state) *state {
+	s := &state{td: td, ids: map[string]spiffeid.ID{}, bans: map[string]bool{}}
+	each(s, set, ads.BanType, func(b *api.Ban) error {
+		s.bans[b.GetSpiffeId()] = true
+		return nil
+	})
+	each(s, set, ads.EntryType, s.addEntry)
+	each(s, set, ads.PolicyType, func(p *api.PolicyRevision) error {
+		s.policies = append(s.policies, p)
+		return nil
+	})
+	each(s, set, ads.JWTIssuerType, func(j *api.JWTIssuer) error {
+		s.issuers = append(s.issuers, j)
+		return nil
+	})
+	s.newest = s.newestRevision(view, old)
+	return s
+}
+
+// newestRevision is what the view says; where it says nothing, the revision that
+// was not there before.
+func (s *state) newestRevision(view *ads.Resource, old *state) string {
+	var v api.View
+	if view != nil && proto.Unmarshal(view.Body, &v) == nil && v.GetPolicyRevision() != "" {
+		return v.GetPolicyRevision()
+	}
+	known := map[string]bool{}
+	newest := ""
+	if old != nil {
+		for _, p := range old.policies {
+			known[p.GetId()] = true
+		}
+	}
+	for _, p := range s.policies {
+		if newest == "" || !known[p.GetId()] || old != nil && p.GetId() == old.newest && known[newest] {
+			newest = p.GetId()
+		}
+	}
+	return newest
+}
+
+func (s *state) addEntry(e *api.Entry) error {
+	plain := identity.Plain{
+		Name: e.GetName(), SPIFFEID: e.GetSpiffeId(), Selectors: e.GetSelectors(), TTL: e.GetTtl().AsDuration(),
+		Mesh: e.GetVirtualNode().GetMesh(), VirtualNode: e.GetVirtualNode().GetName(),
+	}
+	if s.bans[plain.SPIFFEID] {
+		return nil
+	}
+	if plain.Name == ownEntry {
+		return errors.New("it has no name")
+	}
+	if !plain.IsBinding() {
+		entry, err := plain.Entry(s.td)
+		if err != nil {
+			return err
+		}
+		s.entries = append(s.entries, entry)
+		s.ids[entry.Name] = entry.ID
+		return nil
+	}
+	binding, err := plain.Binding(s.td)
+	if err != nil {
+		return err
+	}
+	id, err := binding.ID(s.td)
+	if err != nil {
+		return err
+	}
+	s.bindings = append(s.bindings, binding)
+	s.ids[binding.Name] = id
+	return nil
+}
+
+// each calls use with every resource of a type, decoded.
+func each[M any, P interface {
+	*M
+	proto.Message
+}](s *state, set *ads.Set, typeURL string, use func(P) error) {
+	for _, r := range set.Type(typeURL) {
+		m := P(new(M))
+		err := proto.Unmarshal(r.Body, m)
+		if err == nil {
+			err = use(m)
+		}
+		if err != nil {
+			s.problems = append(s.problems, fmt.Sprintf("%T %s: %v", m, r.Name, err))
+		}
+	}
+}
+
+// grants tells whether the entry or binding exists and grants this identity.
+func (s *state) grants(w want) bool {
+	id, ok := s.ids[w.entry]
+	return ok && id == w.id
+}
+
+// binding returns the one binding that lets a peer with these selectors be the
+// proxy of a virtual node. The mesh and node of an xDS node id select among what
+// the peer is bound to; empty ones select nothing. Where two are left the peer
+// gets neither: which of them granted the identity would be chance.
+func (s *state) binding(has identity.Selectors, mesh, node string) (identity.Binding, spiffeid.ID, error) {
+	candidates := s.bindings
+	if mesh != "" || node != "" {
+		candidates = nil
+		for _, b := range s.bindings {
+			if b.Mesh == mesh && b.VirtualNode == node {
+				candidates = append(candidates, b)
+			}
+		}
+	}
+	b, ok, err := identity.MatchBindings(candidates, has)
+	if err != nil {
+		return identity.Binding{}, spiffeid.ID{}, err
+	}
+	if !ok {
+		return identity.Binding{}, spiffeid.ID{}, errNotBound
+	}
+	return b, s.ids[b.Name], nil
+}
+
+// errNotBound does not say whether there is such a virtual node: the same
+// answer for "not yours" and "does not exist".
+var errNotBound = errors.New("no binding lets this process be a proxy here")
+
+// identities are all that a peer with these selectors may hold: those of its
+// entries, and that of its binding where exactly one fits.
+func (s *state) identities(has identity.Selectors) ([]want, error) {
+	var wants []want
+	seen := map[spiffeid.ID]bool{}
+	add := func(w want) {
+		if !seen[w.id] {
+			wants = append(wants, w)
+		}
+		seen[w.id] = true
+	}
+	for _, e := range identity.MatchEntries(s.entries, has) {
+		add(want{e.Name, e.ID})
+	}
+	b, id, err := s.binding(has, "", "")
+	if err == nil {
+		add(want{b.Name, id})
+	}
+	if len(wants) > 0 || errors.Is(err, errNotBound) {
+		return wants, nil
+	}
+	return wants, err
+}
+
+// trust is what the agent believes: the trust domain's roots and the pin of the
+// key that speaks for them. Immutable.
+type trust struct {
+	roots identity.RootSet
+	pool  *x509.CertPool
+	// der are the roots' encodings, for bundles.
+	der [][]byte
+}
+
+func newTrust(roots identity.RootSet) *trust {
+	t := &trust{roots: roots, pool: roots.Pool()}
+	for _, c := range roots.Roots {
+		t.der = append(t.der, c.Raw)
+	}
+	return t
+}
+
+// follow returns the trust that a set of resources leads to: a newer root set,
+// if it is signed by the key that the agent has known since it joined. The list
+// of authorities beside the signed document is not looked at: nothing vouches for it.
+func (t *trust) follow(set *ads.Set) (*trust, error) {
+	for _, r := range set.Type(ads.BundleType) {
+		var b api.Bundle
+		if err := proto.Unmarshal(r.Body, &b); err != nil {
+			return t, fmt.Errorf("bundle %s: %w", r.Name, err)
+		}
+		if b.GetTrustDomain() != t.roots.TrustDomain.Name() {
+			continue // federated bundles come with federation
+		}
+		roots, err := identity.ParseRootSet(b.GetSignedRootSet(), t.roots.Pin())
+		if err != nil {
+			return t, fmt.Errorf("bundle %s: %w", r.Name, err)
+		}
+		// An older document may be true and yet lack a root that was taken away.
+		if roots.TrustDomain != t.roots.TrustDomain || roots.Number <= t.roots.Number {
+			continue
+		}
+		return newTrust(roots), nil
+	}
+	return t, nil
+}

@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/ads"
+	"signet.example/api"
+)
+
+// upstream is the agent's one connection to the servers. What came over it stays
+// when it breaks.
+type upstream struct {
+	enrol   *enrolment
+	keeper  *keeper
+	conn    *grpc.ClientConn
+	log     *slog.Logger
+	metrics *metrics
+
+	// state is nil until the first complete set of the agent's own resources.
+	state watched[*state]
+	// connected is true while the connection stands.
+	connected watched[bool]
+}
+
+// newUpstream prepares the connection; first is the SVID of the join.
+func newUpstream(e *enrolment, first *svid, m *metrics, log *slog.Logger) (*upstream, error) {
+	u := &upstream{enrol: e, log: log, metrics: m}
+	u.keeper = newKeeper(u.issue, m, log)
+	u.keeper.install(first)
+	conn, err := dial(e.server, func() *tls.Certificate {
+		if s := u.keeper.get(ownEntry); s != nil {
+			return s.certificate()
+		}
+		return nil
+	}, byTrust(e.trust.load, time.Now))
+	if err != nil {
+		return nil, err
+	}
+	u.conn = conn
+	return u, nil
+}
+
+// id is the agent's own SPIFFE ID.
+func (u *upstream) id() string {
+	if s := u.keeper.held.load()[ownEntry]; s != nil {
+		return s.id.String()
+	}
+	return ""
+}
+
+// Run keeps the connection, the agent's own resources and its SVIDs until ctx ends.
+func (u *upstream) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return u.keeper.Run(ctx) })
+	g.Go(func() error { return u.watchConnection(ctx) })
+	g.Go(func() error { return u.stand(ctx) })
+	g.Go(func() error {
+		client := &ads.Client{
+			Conn: u.conn, Node: &corev3.Node{Id: u.id(), UserAgentName: "signet-agent"}, Types: ownTypes,
+			Complete: complete, OnSet: func(set *ads.Set, view *ads.Resource) { u.apply(ctx, set, view) }, Log: u.log,
+		}
+		return follow(ctx, client, u.log)
+	})
+	return g.Wait()
+}
+
+// follow runs a client's stream over and over until ctx ends. What it has is
+// kept between streams, so that a server sends only what differs.
+func follow(ctx context.Context, c *ads.Client, log *slog.Logger) error {
+	for failures := 1; ; failures++ {
+		begun := time.Now()
+		err := c.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(begun) > retryNew {
+			failures = 1
+		}
+		log.InfoContext(ctx, "upstream stream ended", "node", c.Node.GetId(), "err", err)
+		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
+			return nil
+		}
+	}
+}
+
+// complete tells whether got is what view describes, type by type.
+func complete(view *ads.Resource, got *ads.Set) bool {
+	var v api.View
+	if proto.Unmarshal(view.Body, &v) != nil {
+		return false
+	}
+	for typeURL, version := range v.GetSetVersions() {
+		if got.TypeVersion(typeURL) != version {
+			return false
+		}
+	}
+	for _, typeURL := range got.Types() {
+		if _, ok := v.GetSetVersions()[typeURL]; !ok && typeURL != ads.ViewType {
+			return false
+		}
+	}
+	return true
+}
+
+// apply takes a complete set of the agent's own resources.
+func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) {
+	t, err := u.enrol.trust.load().follow(set)
+	if err != nil {
+		u.log.ErrorContext(ctx, "root set refused", "err", err)
+	}
+	u.enrol.keep(t)
+	s := newState(t.roots.TrustDomain, set, view, u.state.load())
+	for _, p := range s.problems {
+		u.log.WarnContext(ctx, "resource not usable", "err", p)
+	}
+	u.log.InfoContext(ctx, "own resources", "entries", len(s.entries), "bindings", len(s.bindings),
+		"policies", len(s.policies), "issuers", len(s.issuers), "roots", t.roots.Number)
+	u.keeper.retain(func(w want) bool { return w.entry == ownEntry || s.grants(w) })
+	u.state.set(s)
+}
+
+// issue asks for a batch of SVIDs, each for a key that is made here and now.
+func (u *upstream) issue(ctx context.Context, wants []want) ([]issued, error) {
+	request := &api.IssueRequest{}
+	keys := make([]*ecdsa.PrivateKey, len(wants))
+	for i, w := range wants {
+		key, csr, err := newKey()
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = key
+		request.Requests = append(request.Requests, &api.SVIDRequest{Entry: w.entry, Csr: csr})
+	}
+	answer, err := api.NewAgentAPIClient(u.conn).Issue(ctx, request)
+	if err != nil {
+		return nil, fmt.Errorf("issue: %w", err)
+	}
+	if len(answer.GetResults()) != len(wants) {
+		return nil, fmt.Errorf("%w: %d results for %d requests", errBadAnswer, len(answer.GetResults()), len(wants))
+	}
+	results := make([]issued, len(wants))
+	t, now := u.enrol.trust.load(), time.Now()
+	for i, r := range answer.GetResults() {
+		if r.GetError() != "" {
+			results[i].err = &refusedError{r.GetError()}
+			continue
+		}
+		s, err := newSVID(wants[i].entry, r.GetChain(), keys[i], t, now)
+		if err == nil && s.id != wants[i].id {
+			err = fmt.Errorf("%w: it is of %s", errBadAnswer, s.id)
+		}
+		results[i] = issued{svid: s, err: err}
+	}
+	return results, nil
+}
+
+// watchConnection follows the connection's state: when it is back, renewals that
+// failed are tried at once.
+func (u *upstream) watchConnection(ctx context.Context) error {
+	defer u.connected.set(false)
+	for {
+		state := u.conn.GetState()
+		switch state {
+		case connectivity.Idle:
+			u.conn.Connect()
+		case connectivity.Ready:
+			u.keeper.retryNow()
+		}
+		u.connected.set(state == connectivity.Ready)
+		u.metrics.upstream.Set(map[bool]float64{true: 1}[state == connectivity.Ready])
+		if !u.conn.WaitForStateChange(ctx, state) {
+			return nil
+		}
+	}
+}
+
+// stand attests anew by the host key when the agent's own SVID has ended, as
+// after an outage longer than its life, or is no longer accepted. Without it an
+// agent would never come back by itself.
+func (u *upstream) stand(ctx context.Context) error {
+	for failures := 0; ; {
+		held, changed := u.keeper.held.get()
+		own := held[ownEntry]
+		if own.fresh(time.Now()) && status.Code(u.keeper.failure(ownEntry)) != codes.Unauthenticated {
+			failures = 0
+			timer := time.NewTimer(time.Until(own.notAfter()))
+			select {
+			case <-changed:
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+			if ctx.Err() != nil {
+				return nil
+			}
+			continue
+		}
+		next, err := u.enrol.renew(ctx)
+		if err == nil {
+			u.log.InfoContext(ctx, "attested again by the host key", "spiffe_id", next.id.String())
+			u.metrics.rotated(next)
+			u.keeper.install(next)
+			u.conn.ResetConnectBackoff()
+			continue
+		}
+		failures++
+		u.metrics.renewFailures.WithLabelValues(failureReason(err)).Inc()
+		u.log.ErrorContext(ctx, "attest again", "err", err)
+		if !sleep(ctx, retryDelay(failures, time.Hour, rand.Float64())) {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"context"
+
+	"signet.example/ads"
+	"signet.example/sds"
+)
+
+// proxyView is what the proxies of one binding and shape are sent: the routing
+// that the server made, and the two secrets it refers to. There is no third one:
+// a name that is not theirs is answered like one that does not exist.
+type proxyView struct {
+	leg  *leg
+	want want
+	u    *upstream
+	view *ads.View
+	// gone is closed when the binding is taken away.
+	gone chan struct{}
+	// published is nil until the first complete set.
+	published watched[*ads.Set]
+
+	// secret is made of svid, bundle of trust. Owned by Run.
+	svid   *svid
+	secret *ads.Resource
+	trust  *trust
+	bundle *ads.Resource
+}
+
+func newProxyView(l *leg, w want, u *upstream) *proxyView {
+	return &proxyView{
+		leg: l, want: w, u: u, gone: make(chan struct{}),
+		view: ads.NewView(l.nodeID(), ads.Proxy),
+	}
+}
+
+// Run publishes whenever routing, SVID or bundle change, from the moment when all
+// three are there.
+func (v *proxyView) Run(ctx context.Context) {
+	for {
+		routing, routingChanged := v.leg.released.get()
+		held, heldChanged := v.u.keeper.held.get()
+		trust, trustChanged := v.u.enrol.trust.get()
+		if s := held[v.want.entry]; routing != nil && s != nil && s.id == v.want.id {
+			if err := v.publish(routing, s, trust); err != nil {
+				v.leg.log.ErrorContext(ctx, "view not published", "node", v.view.Name(), "spiffe_id", v.want.id.String(), "err", err)
+			}
+		}
+		select {
+		case <-routingChanged:
+		case <-heldChanged:
+		case <-trustChanged:
+		case <-v.gone:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (v *proxyView) publish(r *routing, s *svid, t *trust) error {
+	if v.svid != s {
+		secret, err := sds.SVIDSecret(s.id, s.chain, s.key)
+		if err != nil {
+			return err
+		}
+		v.svid, v.secret = s, secret
+	}
+	if v.trust != t {
+		bundle, err := sds.BundleSecret(t.roots.TrustDomain, t.der)
+		if err != nil {
+			return err
+		}
+		v.trust, v.bundle = t, bundle
+	}
+	secrets, err := ads.NewSet(v.secret, v.bundle)
+	if err != nil {
+		return err
+	}
+	// The server has no secrets to give: what it might send as one is left out.
+	set, err := r.set.Without(ads.SecretType).Merge(secrets)
+	if err != nil {
+		return err
+	}
+	if old := v.published.load(); old != nil && old.Version() == set.Version() {
+		return nil
+	}
+	v.view.Publish(set)
+	v.published.set(set)
+	return nil
+}

@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"signet.example/identity"
+	"signet.example/sds"
+)
+
+// workloadWait bounds how long a client waits for an SVID that is being issued
+// for the first time, before it is told to come again.
+const workloadWait = 3 * time.Second
+
+// workloads is what the Workload API serves: an sds.Source.
+type workloads struct{ u *upstream }
+
+// look is what an answer is made of, at one moment.
+type look struct {
+	state *state
+	trust *trust
+	wants []want
+	svids []*svid // those of wants that are there and good
+}
+
+// same tells whether nothing that concerns the caller has changed since.
+func (l look) same(o look) bool {
+	if l.state != o.state || l.trust != o.trust || len(l.svids) != len(o.svids) {
+		return false
+	}
+	for i := range l.svids {
+		if l.svids[i] != o.svids[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Watch implements sds.Source.
+func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (identity.Selectors, error), send func(sds.Update) error) error {
+	var last look
+	deadline := time.NewTimer(workloadWait)
+	defer deadline.Stop()
+	late, sent := false, false
+	for {
+		s, stateChanged := w.u.state.get()
+		held, heldChanged := w.u.keeper.held.get()
+		t, trustChanged := w.u.enrol.trust.get()
+		if s == nil {
+			return fmt.Errorf("%w: %w", sds.ErrUnavailable, errNoState)
+		}
+		// A process is looked at again only when there may be something to send.
+		now := look{state: s, trust: t, wants: last.wants, svids: good(held, last.wants)}
+		if late || last.state == nil || !now.same(last) {
+			next, err := w.attest(ctx, now, held, selectors)
+			if err != nil {
+				return err
+			}
+			waiting := len(next.svids) < len(next.wants)
+			switch {
+			case !waiting || len(next.svids) > 0 && (late || sent):
+				if err := send(next.update()); err != nil {
+					return err
+				}
+				sent = true
+			case late || !w.u.connected.load():
+				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, or(w.u.keeper.failure(next.missing(held)), errNoServer))
+			}
+			last, late = next, false
+		}
+		select {
+		case <-stateChanged:
+		case <-heldChanged:
+		case <-trustChanged:
+		case <-deadline.C:
+			late = !sent
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+var errNoServer = errors.New("no server to issue it")
+
+// attest finds out what the caller is now and has what it may hold be issued.
+func (w *workloads) attest(ctx context.Context, l look, held map[string]*svid, selectors func(context.Context) (identity.Selectors, error)) (look, error) {
+	has, err := selectors(ctx)
+	if err != nil {
+		return l, err
+	}
+	l.wants, err = l.state.identities(has)
+	if err != nil {
+		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
+	}
+	if len(l.wants) == 0 {
+		return l, sds.ErrNoIdentity
+	}
+	w.u.keeper.need(l.wants...)
+	l.svids = good(held, l.wants)
+	return l, nil
+}
+
+func good(held map[string]*svid, wants []want) []*svid {
+	var svids []*svid
+	for _, w := range wants {
+		if s := held[w.entry]; s.fresh(time.Now()) && s.id == w.id {
+			svids = append(svids, s)
+		}
+	}
+	return svids
+}
+
+func (l look) missing(held map[string]*svid) string {
+	for _, w := range l.wants {
+		if !held[w.entry].fresh(time.Now()) {
+			return w.entry
+		}
+	}
+	return ""
+}
+
+func (l look) update() sds.Update {
+	u := sds.Update{Bundles: map[string][][]byte{l.trust.roots.TrustDomain.IDString(): l.trust.der}}
+	for _, s := range l.svids {
+		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.id, Chain: s.chain, Key: s.key})
+	}
+	return u
+}
