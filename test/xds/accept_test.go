@@ -1,0 +1,39 @@
+package xdstest_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3" // config dumps hold it
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+func TestEnvoyAcceptsEveryGoldenViewAndKeepsItsInvariants(t *testing.T) {
+	dirs, err := filepath.Glob("../../xds/testdata/*")
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no golden cases: %v", err)
+	}
+	pki := newPKI(t)
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			c := xdstest.Load(t, dir)
+			c.Shape.Bind = loopback()
+			p := startProxy(t, c, pki)
+			var dump adminv3.ConfigDump
+			if err := protojson.Unmarshal(p.dump(), &dump); err != nil {
+				t.Fatal(err)
+			}
+			if len(dump.GetConfigs()) < 4 {
+				t.Fatalf("a config dump of %d parts", len(dump.GetConfigs()))
+			}
+			for _, v := range xds.CheckInvariants([]proto.Message{&dump}) {
+				t.Errorf("config dump: %s", v)
+			}
+		})
+	}
+}
