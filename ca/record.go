@@ -7,9 +7,7 @@ type Kind string
 
 // The kinds of record.
 const (
-	// KindOrigin is the first line of a log; Read never returns it.
-	KindOrigin Kind = "origin"
-	// KindAuthority: an issuing certificate is about to be used for the first time.
+	// KindAuthority: a signing certificate is about to be used for the first time.
 	KindAuthority Kind = "authority"
 	// KindReserved: a certificate with this serial is about to be signed.
 	KindReserved Kind = "reserved"
@@ -27,13 +25,13 @@ type Record struct {
 	Kind      Kind
 	Serial    string // lower-case hex
 	ID        string // SPIFFE ID
-	Requester string
+	Requester string // SPIFFE ID of the agent, or "server"
 	Profile   string
 	NotBefore time.Time
 	NotAfter  time.Time
 	// SPKI is the SHA-256 of the subject's public key (PKIX DER).
 	SPKI []byte
-	// TBS is the SHA-256 of what is to be signed (reserved only).
+	// TBS is the SHA-256 of what is to be signed (reserved).
 	TBS []byte
 	// Certificate is the SHA-256 of the certificate (issued, authority).
 	Certificate []byte

@@ -1,0 +1,220 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/identity"
+)
+
+// renewRetry is how long after a failed renewal the next is tried.
+const renewRetry = time.Minute
+
+// Authority is an opened authority: the issuing key ready to sign, the root key
+// on disk, opened only to renew the issuing certificate. Where the root key is
+// kept elsewhere, everything works until the issuing certificate ends.
+type Authority struct {
+	dir      string
+	td       spiffeid.TrustDomain
+	clock    func() time.Time
+	log      *slog.Logger
+	root     *x509.Certificate
+	roots    *x509.CertPool
+	rootSet  []byte
+	password []byte // for renewals; the log never sees it
+
+	issuing atomic.Pointer[issuing]
+
+	renewing sync.Mutex // one at a time; guards retry
+	retry    time.Time  // no renewal is tried before
+}
+
+// issuing is one issuing certificate with its key, immutable.
+type issuing struct {
+	cert   *x509.Certificate
+	key    crypto.Signer
+	serial string
+}
+
+// OpenAuthority opens what Init made and verifies it: the root set's signature,
+// the issuing certificate's chain, that keys and certificates belong together.
+// An issuing certificate in the second half of its life is renewed at once.
+func OpenAuthority(dir string, password []byte, clock func() time.Time, log *slog.Logger) (*Authority, error) {
+	a := &Authority{dir: dir, clock: clock, log: log, password: append([]byte(nil), password...)}
+	if a.clock == nil {
+		a.clock = time.Now
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if err := a.open(); err != nil {
+		return nil, fmt.Errorf("open authority %s: %w", dir, err)
+	}
+	return a, nil
+}
+
+func (a *Authority) open() error {
+	content, err := readPrivate(filepath.Join(a.dir, rootCertFile))
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("it must already exist: %w", err)
+		}
+		return err
+	}
+	if a.root, err = parseCert(rootCertFile, content); err != nil {
+		return err
+	}
+	if err := a.openRootSet(); err != nil {
+		return err
+	}
+	content, err = readPrivate(filepath.Join(a.dir, issuingFile))
+	if err != nil {
+		return err
+	}
+	cert, err := parseCert(issuingFile, content)
+	if err != nil {
+		return err
+	}
+	key, err := openKey(issuingFile, content, a.password, cert)
+	if err != nil {
+		return err
+	}
+	now := a.clock()
+	a.issuing.Store(&issuing{cert: cert, key: key, serial: SerialText(cert.SerialNumber)})
+	cur, err := a.current(now)
+	if err != nil && !now.Before(cert.NotBefore) { // a clock that is behind stops issuance, not the opening
+		return err
+	}
+	return verifyIssuing(a.td, a.root, cur)
+}
+
+// openRootSet holds the root set to being signed by the root and naming it.
+func (a *Authority) openRootSet() error {
+	doc, err := readPrivate(filepath.Join(a.dir, rootSetFile))
+	if err != nil {
+		return err
+	}
+	pin, err := hashKey(a.root.PublicKey)
+	if err != nil {
+		return err
+	}
+	set, err := identity.ParseRootSet(doc, pin[:])
+	if err != nil {
+		return err
+	}
+	for _, r := range set.Roots {
+		if r.Equal(a.root) {
+			a.td, a.rootSet, a.roots = set.TrustDomain, doc, set.Pool()
+			return nil
+		}
+	}
+	return errors.New("the root set does not name the root")
+}
+
+// TrustDomain that the authority signs for, and no other.
+func (a *Authority) TrustDomain() spiffeid.TrustDomain { return a.td }
+
+// RootSet is the signed root set document.
+func (a *Authority) RootSet() []byte { return append([]byte(nil), a.rootSet...) }
+
+// Issuing is the issuing certificate in use. It is shared: do not change it.
+func (a *Authority) Issuing() *x509.Certificate { return a.issuing.Load().cert }
+
+// life is the nominal life of an issuing certificate.
+func (a *Authority) life() time.Duration {
+	c := a.Issuing()
+	return c.NotAfter.Sub(c.NotBefore) - backdate
+}
+
+// current returns what to sign with, renewed if the second half of its life has
+// begun. While one caller renews, others go on with the old one; when renewal
+// fails, all do, and it is tried again after a while.
+func (a *Authority) current(now time.Time) (*issuing, error) {
+	cur := a.issuing.Load()
+	if now.Before(halfLife(cur.cert)) {
+		return cur, usable(cur, now)
+	}
+	if a.renewing.TryLock() {
+		defer a.renewing.Unlock()
+		// Another caller may have renewed since the pointer was loaded.
+		if cur = a.issuing.Load(); now.Before(halfLife(cur.cert)) || now.Before(a.retry) {
+			return cur, usable(cur, now)
+		}
+		next, err := a.renew(now)
+		if err == nil {
+			a.issuing.Store(next)
+			a.log.Info("issuing certificate renewed", "serial", next.serial, "not_after", next.cert.NotAfter)
+			return next, nil
+		}
+		a.retry = now.Add(renewRetry)
+		a.log.Error("issuing certificate not renewed", "err", err, "not_after", cur.cert.NotAfter)
+		if gone := usable(cur, now); gone != nil {
+			return nil, errors.Join(gone, err)
+		}
+	}
+	return cur, usable(cur, now)
+}
+
+func halfLife(c *x509.Certificate) time.Time {
+	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 2)
+}
+
+// usable tells whether a certificate is valid now: none is signed with one that
+// is not.
+func usable(i *issuing, now time.Time) error {
+	if c := i.cert; now.Before(c.NotBefore) || now.After(c.NotAfter) {
+		return fmt.Errorf("%w: it is %s, outside the issuing certificate's %s to %s", ErrClock,
+			now.UTC().Format(time.RFC3339), c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// renew makes a new issuing key and certificate and puts them in place on disk.
+func (a *Authority) renew(now time.Time) (*issuing, error) {
+	content, err := readPrivate(filepath.Join(a.dir, rootKeyFile))
+	if err != nil {
+		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
+	}
+	rootKey, err := openKey(rootKeyFile, content, a.password, a.root)
+	if err != nil {
+		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
+	}
+	next, bundle, err := makeIssuing(a.td, a.root, rootKey, a.password, now.Truncate(time.Second), a.life())
+	if err != nil {
+		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
+	}
+	if err := verifyIssuing(a.td, a.root, next); err != nil {
+		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
+	}
+	if err := replaceFile(filepath.Join(a.dir, issuingFile), bundle); err != nil {
+		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
+	}
+	return next, nil
+}
+
+// makeIssuing makes an issuing key and certificate, and the file of both.
+func makeIssuing(td spiffeid.TrustDomain, root *x509.Certificate, rootKey crypto.Signer, password []byte, now time.Time, life time.Duration) (*issuing, []byte, error) {
+	key, block, err := newKey(issuingFile, password)
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := newIssuing(td, root, rootKey, key.Public(), now, life)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &issuing{cert: cert, key: key, serial: SerialText(cert.SerialNumber)},
+		append(certPEM(cert.Raw), pem.EncodeToMemory(block)...), nil
+}
+
+func rootsOf(certs ...*x509.Certificate) []*x509.Certificate { return certs }

@@ -1,0 +1,282 @@
+package ca
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// readStep is how many records lie between two entries of the sparse index.
+const readStep = 64
+
+// lockWait is how long OpenLog waits for another process to let go of the file:
+// a signer whose server was killed is gone within moments.
+var lockWait = 5 * time.Second // shorter in tests
+
+// Log is the issuance log: append-only, hash-chained, one file, one writer.
+// Many goroutines may append, read and wait.
+type Log struct {
+	path   string
+	file   disk
+	header header
+	torn   int // bytes of an incomplete last record that OpenLog cut off
+
+	queue   chan *commit  // to the writer
+	kick    chan struct{} // something is owed
+	stop    chan struct{}
+	stopped chan struct{} // closed by the writer when it ends
+	once    sync.Once
+
+	mu      sync.Mutex // guards what follows
+	ledger  *ledger    // ahead of what is durable while the writer writes
+	last    uint64     // sequence number of the newest durable record
+	newest  time.Time  // latest time of a durable record
+	size    int64      // bytes that are durable; the file may be longer for a moment
+	hash    [sha256.Size]byte
+	index   []checkpoint
+	moved   chan struct{} // closed and replaced at each commit
+	owed    []Record      // abandonments that the next commit writes first
+	orphans []Record      // open reservations found by OpenLog
+	broken  error         // once set, nothing is written any more
+}
+
+// disk is the part of *os.File that the log uses; tests put a failing one in.
+type disk interface {
+	io.ReaderAt
+	io.WriterAt
+	Truncate(size int64) error
+	Sync() error
+	Close() error
+}
+
+// checkpoint is where Read may begin: the chain's state before a record.
+type checkpoint struct {
+	sequence uint64 // of the record that begins at offset
+	offset   int64
+	prev     [sha256.Size]byte
+}
+
+// OpenLog opens the log that Init made, verifies every record, cuts off an
+// incomplete last one, and marks reservations that were never answered as
+// abandoned. A record that does not verify is ErrCorrupt, naming it: nothing is
+// repaired by guessing.
+func OpenLog(path string) (*Log, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open issuance log: %w", err)
+	}
+	if err := lock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("open issuance log %s: %w", path, err), f.Close())
+	}
+	l, err := startLog(path, dataSync{f}, f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open issuance log %s: %w", path, err), f.Close())
+	}
+	return l, nil
+}
+
+// startLog recovers what r holds and starts the writer on file.
+func startLog(path string, file disk, r io.Reader) (*Log, error) {
+	l := &Log{
+		path: path, file: file, ledger: newLedger(), moved: make(chan struct{}),
+		queue: make(chan *commit, 64), kick: make(chan struct{}, 1),
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	if err := l.recover(bufio.NewReaderSize(r, maxLine)); err != nil {
+		return nil, err
+	}
+	if err := l.repair(); err != nil {
+		return nil, err
+	}
+	l.last, l.newest = l.ledger.sequence, l.ledger.newest
+	for _, r := range l.ledger.open {
+		l.orphans = append(l.orphans, r)
+	}
+	slices.SortFunc(l.orphans, func(a, b Record) int { return int(a.Sequence) - int(b.Sequence) }) //nolint:gosec // sequences are small
+	l.owe(l.orphans, time.Time{}, "the signer ended before it was answered")
+	l.flush(nil) // a full disk leaves them owed; reading must go on
+	go l.write()
+	return l, nil
+}
+
+// Close waits for what is under way and closes the file.
+func (l *Log) Close() error {
+	l.once.Do(func() { close(l.stop) })
+	<-l.stopped
+	return l.file.Close()
+}
+
+// Origin is the random identity of this log, for the life of the authority.
+func (l *Log) Origin() string { return l.header.Origin }
+
+// TrustDomain is the trust domain that the log was made for.
+func (l *Log) TrustDomain() string { return l.header.TrustDomain }
+
+// Size is the sequence number of the newest durable record.
+func (l *Log) Size() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
+// Newest is the latest time of any durable record.
+func (l *Log) Newest() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newest
+}
+
+// Orphans are the reservations without an end that OpenLog found, in order. A
+// certificate may have been signed for them; none was answered.
+func (l *Log) Orphans() []Record { return slices.Clone(l.orphans) }
+
+// Torn is how many bytes of an incomplete last record OpenLog cut off.
+func (l *Log) Torn() int { return l.torn }
+
+// Append writes records and returns when they are durable. Each is held to the
+// log's rules (a serial is reserved once, and issued or abandoned once after
+// that; a key belongs to one SPIFFE ID); one that breaks them is left out, and
+// the error says why. If ctx ends first, the outcome is not known.
+func (l *Log) Append(ctx context.Context, records ...Record) error {
+	_, errs := l.submit(ctx, records)
+	return errors.Join(errs...)
+}
+
+// Wait blocks until the log has a record after the given sequence number and
+// returns the newest one's.
+func (l *Log) Wait(ctx context.Context, after uint64) (uint64, error) {
+	for {
+		l.mu.Lock()
+		newest, moved := l.last, l.moved
+		l.mu.Unlock()
+		if newest > after {
+			return newest, nil
+		}
+		select {
+		case <-moved:
+		case <-l.stop:
+			return 0, fmt.Errorf("%w: closed", ErrLog)
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// Read returns up to n durable records from sequence number from (at least 1)
+// on. It verifies the chain of what it reads.
+func (l *Log) Read(from uint64, n int) ([]Record, error) {
+	from = max(from, 1)
+	l.mu.Lock()
+	last, size := l.last, l.size
+	at, found := slices.BinarySearchFunc(l.index, from, func(c checkpoint, seq uint64) int {
+		switch {
+		case c.sequence < seq:
+			return -1
+		case c.sequence > seq:
+			return 1
+		}
+		return 0
+	})
+	if !found {
+		at-- // the one before; index[0] is record 1
+	}
+	var start checkpoint
+	if at >= 0 {
+		start = l.index[at]
+	}
+	l.mu.Unlock()
+	if n <= 0 || from > last {
+		return nil, nil
+	}
+	return l.read(start, size, from, min(last, from+uint64(n)-1))
+}
+
+func (l *Log) read(start checkpoint, size int64, from, to uint64) ([]Record, error) {
+	r := bufio.NewReaderSize(io.NewSectionReader(l.file, start.offset, size-start.offset), maxLine)
+	records := make([]Record, 0, min(to-from+1, 4096))
+	prev := start.prev
+	for seq := start.sequence; seq <= to; seq++ {
+		text, err := r.ReadSlice('\n')
+		if err != nil {
+			return nil, fmt.Errorf("read issuance log %s: record %d: %w", l.path, seq, err)
+		}
+		record, err := decodeRecord(text[:len(text)-1], prev)
+		if err == nil && record.Sequence != seq {
+			err = fmt.Errorf("it says it is record %d", record.Sequence)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read issuance log %s: record %d: %w: %w", l.path, seq, ErrCorrupt, err)
+		}
+		prev = [sha256.Size]byte(record.Hash)
+		if seq >= from {
+			records = append(records, record)
+		}
+	}
+	return records, nil
+}
+
+// lock takes the file for this process. Two writers would fork the chain.
+func lock(f *os.File) error {
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a file descriptor fits
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("lock: %w", err)
+		}
+		if time.Now().After(deadline) {
+			return errors.New("another signer uses it")
+		}
+	}
+}
+
+// dataSync is a file whose Sync leaves out metadata that reading back does not
+// need; the size is among what fdatasync writes.
+type dataSync struct{ *os.File }
+
+func (d dataSync) Sync() error {
+	for {
+		if err := unix.Fdatasync(int(d.Fd())); !errors.Is(err, unix.EINTR) { //nolint:gosec // a file descriptor fits
+			return err
+		}
+	}
+}
+
+// knowsAuthority tells whether a signing certificate is recorded. The caller
+// sees to it that no record of one is under way.
+func (l *Log) knowsAuthority(spki, certificate []byte) bool {
+	k, err := prefixOf(spki)
+	if err != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.ledger.authorities[k]) == string(certificate)
+}
+
+// checkKey asks the ledger ahead of the reservation, which asks again.
+func (l *Log) checkKey(spki []byte, id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ledger.checkKey(spki, id)
+}
+
+// clip keeps what is written for an operator short.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return strings.ToValidUTF8(s, "?")
+	}
+	return strings.ToValidUTF8(s[:most], "?") + "…"
+}
