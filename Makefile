@@ -49,7 +49,7 @@ soak: build tools ## the same tests with counts and durations scaled up
 	SOAK=1 CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 4h -v ./test/...
 
 bench: build tools ## figures beside their goals, limits and peers, in one run
-	CGO_ENABLED=0 BENCH=1 $(GO) test -p 1 -count 1 -timeout 60m -run '^TestBench' -v ./test/bench/... | grep -v '^=== '
+	 CGO_ENABLED=0 $(GO) test -tags bench -p 1 -count 1 -timeout 60m -run '^TestBench' -v ./test/bench/... | grep -v '^=== '
 
 golden: ## write the golden files again; review the diff
 	$(GO) test ./xds/... ./mesh/... -update

@@ -138,10 +138,10 @@ func TestStrictListenerRefusesWhoIsNotOfTheMesh(t *testing.T) {
 	mine := svidOf(t, w)
 
 	// The controls: what is right is answered, so that a refusal means something.
-	if a := w.Get("front", "http://"+meshtest.Host("back")+"/"); a.Status != 200 || a.Seen.Caller() != "spiffe://test.example/test/front" {
+	if a := w.Get("front", "http://"+meshtest.HostOf("back")+"/"); a.Status != 200 || a.Seen.Caller() != "spiffe://test.example/test/front" {
 		t.Fatalf("front → back: %d, caller %q, %s", a.Status, a.Seen.Caller(), a.Body)
 	}
-	if a := w.Get("front", "http://"+meshtest.Host("picky")+"/"); a.Status != 200 {
+	if a := w.Get("front", "http://"+meshtest.HostOf("picky")+"/"); a.Status != 200 {
 		t.Fatalf("front → picky: %d %s", a.Status, a.Body)
 	}
 	if status, _, err := dialTLS(back, mine, nil); status != 200 {
@@ -224,7 +224,7 @@ func TestClientRefusesAServerWithTheWrongSPIFFEID(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	a := w.Get("front", "http://"+meshtest.Host("impostor")+"/")
+	a := w.Get("front", "http://"+meshtest.HostOf("impostor")+"/")
 	if a.Status == 200 || requests.Load() != 0 {
 		t.Errorf("front spoke to an impostor: %d, %d requests", a.Status, requests.Load())
 	}

@@ -1,13 +1,12 @@
 package e2e
 
 import (
+	"crypto/tls"
+	"fmt"
 	"net"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
-
-	"fmt"
 
 	"signet.example/test/meshtest"
 )
@@ -21,7 +20,7 @@ func TestCertificatesRotateUnderLoadWithoutAFailedRequest(t *testing.T) {
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "back"),
 			meshtest.VirtualNode("back", meshtest.Strict("test.example", "back")), meshtest.ServiceOfNode("back", "back"), fmt.Sprintf(tester, uid())),
 	})
-	load := w.StartLoad("front", "http://"+meshtest.Host("back")+"/", 200)
+	load := w.StartLoad("front", "http://"+meshtest.HostOf("back")+"/", 200)
 	changes := map[string]int{}
 	last := proxySerials(t, w)
 	seen := seenSerials{t: t, address: net.JoinHostPort(w.Nodes["back"].Bind, strconv.Itoa(meshtest.AppPort)), serials: map[string]bool{}}
@@ -68,6 +67,16 @@ func TestCertificatesRotateUnderLoadWithoutAFailedRequest(t *testing.T) {
 type seenSerials struct {
 	t       *testing.T
 	address string
-	mu      sync.Mutex
 	serials map[string]bool
+}
+
+// look makes one connection and notes the serial of the listener's certificate.
+func (s *seenSerials) look(cert *tls.Certificate) {
+	conn, err := tls.Dial("tcp", s.address, &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{*cert}}) //nolint:gosec // looks at what is shown
+	if err != nil {
+		s.t.Errorf("look at %s: %v", s.address, err)
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	s.serials[meshtest.SerialText(conn.ConnectionState().PeerCertificates[0].SerialNumber)] = true
 }

@@ -78,7 +78,7 @@ func TestChangesUnderLoadFailNoRequest(t *testing.T) {
 		} {
 			w.Apply(step.manifest)
 			time.Sleep(700 * time.Millisecond) // load runs on
-			if r := load.So(); r.Failed > 0 {
+			if r := load.Report(); r.Failed > 0 {
 				t.Fatalf("%s: %d of %d failed: %v", step.what, r.Failed, r.Sent, r.Reasons)
 			}
 		}

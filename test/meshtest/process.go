@@ -2,13 +2,15 @@ package meshtest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
+
+	"signet.example/test/envoytest"
 )
 
 // Process is one process of a World; its output is in <name>.log.
@@ -90,49 +92,35 @@ func (p *Process) Tail(n int) string {
 }
 
 // Signet is the binary under test: SIGNET_BIN, else bin/signet of the module.
-func Signet(t testing.TB) string { return part(t, "SIGNET_BIN", "bin/signet", "make build") }
-
-// Envoy is the real one: SIGNET_ENVOY, else .bin/envoy of the module.
-func Envoy(t testing.TB) string { return part(t, "SIGNET_ENVOY", ".bin/envoy", "make tools") }
-
-// Shared is the folder of shared vectors and samples: SIGNET_SHARED, else ../shared.
-func Shared(t testing.TB, name string) string {
-	return part(t, "", filepath.Join("..", "shared", name), "set SIGNET_SHARED")
-}
-
-// part finds something that a test needs; without it the test skips by name,
-// and under REQUIRE_ALL=1 it fails.
-func part(t testing.TB, env, path, how string) string {
+func Signet(t testing.TB) string {
 	t.Helper()
-	found := filepath.Join(Root(), path)
-	if v := os.Getenv(env); env != "" && v != "" {
-		found = v
+	if p := os.Getenv("SIGNET_BIN"); p != "" {
+		return p
 	}
-	if shared := os.Getenv("SIGNET_SHARED"); env == "" && shared != "" {
-		rel, err := filepath.Rel(filepath.Join("..", "shared"), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found = filepath.Join(shared, rel)
-	}
-	if _, err := os.Stat(found); err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatalf("%s is required: %v (%s)", path, err, how)
-		}
-		t.Skipf("%s is not here: %s", path, how)
-	}
-	return found
+	return part(t, filepath.Join(envoytest.Root(t), "bin", "signet"), "run make build")
 }
 
-// Root of the module.
-func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..")
+// Shared is a file of the shared vectors and samples, below SIGNET_SHARED, else ../shared.
+func Shared(t testing.TB, name string) string {
+	t.Helper()
+	dir := os.Getenv("SIGNET_SHARED")
+	if dir == "" {
+		dir = filepath.Join(envoytest.Root(t), "..", "shared")
+	}
+	return part(t, filepath.Join(dir, name), "set SIGNET_SHARED")
 }
 
-// Soak tells whether counts and durations are scaled up, and picks accordingly.
+func part(t testing.TB, path, how string) string {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		envoytest.Missing(t, fmt.Sprintf("%s is not here: %s", filepath.Base(path), how))
+	}
+	return path
+}
+
+// Soak picks ci, or soak where counts and durations are scaled up.
 func Soak[T any](ci, soak T) T {
-	if os.Getenv("SOAK") == "1" {
+	if envoytest.Soak() {
 		return soak
 	}
 	return ci

@@ -1,0 +1,15 @@
+package meshtest
+
+import (
+	"fmt"
+	"net/url"
+
+	"signet.example/test/envoytest"
+)
+
+// StartLoad sends perSecond GETs of rawURL as a node, through its proxy, in an
+// open loop. One request in fifty opens a connection of its own.
+func (w *World) StartLoad(node, rawURL string, perSecond int) *envoytest.Run {
+	proxy := &url.URL{Scheme: "http", Host: fmt.Sprintf("%s:%d", w.Nodes[node].Bind, EgressPort)}
+	return envoytest.Load{URL: rawURL, Rate: perSecond, NewConnections: 0.02, Proxy: proxy}.Start(w.T.Context())
+}
