@@ -93,6 +93,8 @@ type script struct {
 	end     chan error
 	// careless does not attest before it sends.
 	careless bool
+	// first is sent on each stream before updates.
+	first *sds.Update
 }
 
 func newScript() *script {
@@ -100,6 +102,12 @@ func newScript() *script {
 }
 
 func (s *script) Watch(ctx context.Context, selectors func(context.Context) (identity.Selectors, error), send func(sds.Update) error) error {
+	if s.first != nil {
+		_, err := selectors(ctx)
+		if err := errors.Join(err, send(*s.first)); err != nil {
+			return err
+		}
+	}
 	for {
 		select {
 		case u := <-s.updates:

@@ -184,8 +184,7 @@ func TestAnEqualUpdateIsNotSentAgain(t *testing.T) {
 func TestGoSpiffesClientTakesSVIDAndBundles(t *testing.T) {
 	a, ca := serve(t), newAuthority(t)
 	svid := ca.svid(t, "/shop/web")
-	update := sds.Update{SVIDs: []sds.SVID{svid}, Bundles: ca.bundles()}
-	a.source.updates <- update
+	a.source.first = &sds.Update{SVIDs: []sds.SVID{svid}, Bundles: ca.bundles()}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	got, err := workloadapi.FetchX509Context(ctx, workloadapi.WithAddr(a.address))
@@ -195,7 +194,6 @@ func TestGoSpiffesClientTakesSVIDAndBundles(t *testing.T) {
 	if got.DefaultSVID().ID != svid.ID {
 		t.Errorf("got %s", got.DefaultSVID().ID)
 	}
-	a.source.updates <- update
 	bundles, err := workloadapi.FetchX509Bundles(ctx, workloadapi.WithAddr(a.address))
 	if err != nil {
 		t.Fatal(err)
