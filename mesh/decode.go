@@ -100,7 +100,7 @@ func (dec *decoder) wants(path string, v *value, want shape) bool {
 	case want == isString && v.shape < isString && v.shape != isNull:
 		hint = ": quote it"
 	case want != isString && v.shape == isString && (want == isInt || want == isBool):
-		hint = ": without quotes"
+		hint = ": write it without quotes"
 	}
 	dec.fail(v.at, path, fmt.Sprintf("must be %s, is %s%s", want, v.shape, hint))
 	return false

@@ -16,8 +16,9 @@ type Document struct {
 	// Annotations, like Labels, are filled for our own groups only.
 	Annotations map[string]string
 
-	src  *source
-	root *value
+	src      *source
+	root     *value
+	envelope Errors // what is wrong around the spec; Decode reports it with the rest
 }
 
 // Foreign says that the document is of another API group than ours.
@@ -66,7 +67,8 @@ func newDocuments(src *source, root *value) ([]*Document, error) {
 	if d.Foreign() {
 		return []*Document{d}, nil
 	}
-	return []*Document{d}, d.readEnvelope()
+	d.readEnvelope()
+	return []*Document{d}, nil
 }
 
 func listItems(src *source, root *value) ([]*Document, error) {
@@ -107,7 +109,7 @@ var (
 )
 
 // readEnvelope checks all but the spec.
-func (d *Document) readEnvelope() error {
+func (d *Document) readEnvelope() {
 	dec := &decoder{src: d.src}
 	known := append([]string{"apiVersion", "kind", "metadata", "spec"}, serverFields...)
 	for _, f := range d.root.fields {
@@ -124,8 +126,7 @@ func (d *Document) readEnvelope() error {
 	}
 	var meta objectMeta
 	dec.field("metadata", d.root.at, d.root.get("metadata"), &meta)
-	d.Labels, d.Annotations = meta.Labels, meta.Annotations
-	return dec.done()
+	d.Labels, d.Annotations, d.envelope = meta.Labels, meta.Annotations, dec.errs
 }
 
 // ignored lists what an API server added.
@@ -147,10 +148,11 @@ func (d *Document) ignored() []field {
 }
 
 // Decode reads the spec into a struct, strictly: an unknown field, a field
-// given twice and a value of the wrong type are errors, and all are reported.
+// given twice and a value of the wrong type are errors, and all are reported,
+// with those of metadata and of the fields beside the spec.
 // Fields are named by their yaml (else json) tags; `check` tags are obeyed.
 func (d *Document) Decode(into any) error {
-	dec := &decoder{src: d.src}
+	dec := &decoder{src: d.src, errs: slices.Clone(d.envelope)}
 	spec := d.root.get("spec")
 	if spec == nil { // an absent spec is an empty one
 		spec = &value{shape: isMap, at: d.root.at}

@@ -24,7 +24,10 @@ func (r *Resource) YAML() ([]byte, error) {
 	meta := objectMeta{Name: r.ObjectName, Namespace: r.Namespace, Labels: r.Labels, Annotations: r.Annotations}
 	w.fields(reflect.ValueOf(meta), "  ")
 	w.member("spec", reflect.ValueOf(r.Spec).Elem(), "")
-	return b.Bytes(), r.checkYAML(b.Bytes())
+	if err := r.checkYAML(b.Bytes()); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // checkYAML makes sure of the promise above: what cannot be read back, such as

@@ -13,7 +13,7 @@ const reservedMesh = "signet"
 // needs no other object, and fills in the defaults that App Mesh shows.
 // Defaults that it does not show (timeouts, retries) are the Graph's.
 func Parse(d *Document) (*Resource, error) {
-	if d.APIVersion != GroupVersion {
+	if d.APIVersion == SignetGroupVersion || d.Foreign() {
 		return nil, d.fieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))
 	}
 	r := &Resource{

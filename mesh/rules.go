@@ -62,16 +62,13 @@ func (ru *ruler) listener(path string, l *VirtualNodeListener) {
 		ru.sameProtocol(path+".connectionPool", protocol, protocolOf(p.GRPC != nil, p.HTTP != nil, p.HTTP2 != nil, p.TCP != nil))
 	}
 	if h := l.HealthCheck; h != nil {
-		ru.healthCheck(path+".healthCheck", h.Protocol, h.Path, h.Port, l.PortMapping.Port)
+		ru.healthCheckPort(path, h.Port, l.PortMapping.Port)
 	}
 }
 
-func (ru *ruler) healthCheck(path, protocol, probe string, port, listener uint32) {
-	if probe != "" && protocol != "http" && protocol != "http2" {
-		ru.fail(path+".path", "a path is for protocol http and http2, not %s", protocol)
-	}
-	if port != 0 && port != listener {
-		ru.fail(path+".port", "%d is not the listener's port %d", port, listener)
+func (ru *ruler) healthCheckPort(listener string, port, own uint32) {
+	if port != 0 && port != own {
+		ru.fail(listener+".healthCheck.port", "%d is not the listener's port %d", port, own)
 	}
 }
 
@@ -114,7 +111,7 @@ func (ru *ruler) virtualGateway(s *VirtualGatewaySpec) {
 			ru.sameProtocol(path+".connectionPool", l.PortMapping.Protocol, protocolOf(p.GRPC != nil, p.HTTP != nil, p.HTTP2 != nil, false))
 		}
 		if h := l.HealthCheck; h != nil {
-			ru.healthCheck(path+".healthCheck", h.Protocol, h.Path, h.Port, l.PortMapping.Port)
+			ru.healthCheckPort(path, h.Port, l.PortMapping.Port)
 		}
 	}
 }

@@ -125,8 +125,6 @@ func (s *source) parse() (body ast.Node, err error) {
 	for _, d := range f.Docs {
 		switch {
 		case d.Body == nil:
-		case d.Body.Type() == ast.DirectiveType:
-			return nil, s.errorAt(s.posOf(d.Body.GetToken()), "", "YAML directives are not accepted")
 		case body != nil:
 			return nil, s.errorAt(s.posOf(d.Body.GetToken()), "", "a second document starts without ---")
 		default:
@@ -148,6 +146,8 @@ func (s *source) checkTokens(tokens token.Tokens) error {
 			inline, line = 0, t.Position.Line
 		}
 		switch t.Type {
+		case token.DirectiveType:
+			return s.errorAt(s.posOf(t), "", "YAML directives are not accepted")
 		case token.SequenceStartType, token.MappingStartType:
 			flow++
 		case token.SequenceEndType, token.MappingEndType:

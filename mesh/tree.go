@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -69,68 +70,68 @@ type tree struct {
 func newTree(src *source) *tree { return &tree{src: src, anchors: map[string]*value{}} }
 
 func (t *tree) build(n ast.Node) (*value, error) {
-	v := t.value(n)
+	v := t.value("", n)
 	if len(t.errs) == 0 && v.size > maxNodes {
-		t.fail(v.at, fmt.Sprintf("expands to more than %d nodes", maxNodes))
+		t.fail(v.at, "", fmt.Sprintf("expands to more than %d nodes", maxNodes))
 	}
 	return v, t.errs.orNil()
 }
 
-func (t *tree) fail(at pos, msg string) *value {
+func (t *tree) fail(at pos, path, msg string) *value {
 	if len(t.errs) < maxErrors {
-		t.errs = append(t.errs, t.src.errorAt(at, "", msg))
+		t.errs = append(t.errs, t.src.errorAt(at, path, msg))
 	}
 	return &value{shape: isNull, at: at, size: 1, depth: 1}
 }
 
-func (t *tree) value(n ast.Node) *value {
+func (t *tree) value(path string, n ast.Node) *value {
 	if n == nil {
 		return &value{shape: isNull, at: pos{line: t.src.first}, size: 1, depth: 1}
 	}
 	at := t.src.posOf(n.GetToken())
 	if t.level++; t.level > maxDepth {
 		t.level--
-		return t.fail(at, fmt.Sprintf("is nested more than %d deep", maxDepth))
+		return t.fail(at, path, fmt.Sprintf("is nested more than %d deep", maxDepth))
 	}
 	defer func() { t.level-- }()
 	switch n := n.(type) {
 	case *ast.MappingNode:
-		return t.mapping(at, n.Values)
+		return t.mapping(path, at, n.Values)
 	case *ast.MappingValueNode:
-		return t.mapping(at, []*ast.MappingValueNode{n})
+		return t.mapping(path, at, []*ast.MappingValueNode{n})
 	case *ast.SequenceNode:
-		return t.sequence(at, n)
+		return t.sequence(path, at, n)
 	case *ast.AnchorNode:
-		v := t.value(n.Value)
+		v := t.value(path, n.Value)
 		if n.Name != nil { // registered after its value, so that a cycle finds no anchor
 			t.anchors[n.Name.GetToken().Value] = v
 		}
 		return v
 	case *ast.AliasNode:
-		return t.alias(at, n)
+		return t.alias(path, at, n)
 	case *ast.TagNode:
-		return t.fail(at, "YAML tags are not accepted")
+		return t.fail(at, path, "has a YAML tag, which is not accepted")
 	default:
-		return t.scalar(at, n)
+		return t.scalar(path, at, n)
 	}
 }
 
-func (t *tree) alias(at pos, n *ast.AliasNode) *value {
+func (t *tree) alias(path string, at pos, n *ast.AliasNode) *value {
 	name := ""
 	if n.Value != nil {
 		name = n.Value.GetToken().Value
 	}
 	v, ok := t.anchors[name]
 	if !ok {
-		return t.fail(at, fmt.Sprintf("alias *%s has no anchor before it", name))
+		return t.fail(at, path, fmt.Sprintf("alias *%s has no anchor before it", name))
 	}
 	if t.level+v.depth > maxDepth {
-		return t.fail(at, fmt.Sprintf("is nested more than %d deep", maxDepth))
+		return t.fail(at, path, fmt.Sprintf("is nested more than %d deep", maxDepth))
 	}
 	return v
 }
 
-func (t *tree) scalar(at pos, n ast.Node) *value {
+func (t *tree) scalar(path string, at pos, n ast.Node) *value {
 	v := &value{at: at, size: 1, depth: 1}
 	switch n := n.(type) {
 	case *ast.NullNode:
@@ -142,36 +143,43 @@ func (t *tree) scalar(at pos, n ast.Node) *value {
 	case *ast.LiteralNode:
 		v.shape, v.text = isString, n.Value.Value
 	case *ast.IntegerNode:
-		return t.integer(v, n.GetToken().Value)
+		return t.integer(path, v, n.GetToken().Value)
 	case *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		v.shape, v.text = isFloat, n.GetToken().Value
 	default:
-		return t.fail(at, fmt.Sprintf("a YAML %s is not accepted here", n.Type()))
+		return t.fail(at, path, fmt.Sprintf("is a YAML %s, which is not accepted", n.Type()))
 	}
 	return v
 }
 
 // integer takes decimal only: 010 is eight in YAML 1.1, which kubectl reads,
 // and ten in 1.2; 1_0 a number in one and a string in the other.
-func (t *tree) integer(v *value, text string) *value {
+func (t *tree) integer(path string, v *value, text string) *value {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || strconv.FormatInt(n, 10) != text {
-		return t.fail(v.at, fmt.Sprintf("number %q: write it in decimal, without leading zeros", clip(text)))
+		return t.fail(v.at, path, fmt.Sprintf("number %q: write it in decimal, without leading zeros", clip(text)))
 	}
 	v.shape, v.number, v.text = isInt, n, text
 	return v
 }
 
-func (t *tree) sequence(at pos, n *ast.SequenceNode) *value {
+func (t *tree) sequence(path string, at pos, n *ast.SequenceNode) *value {
 	v := &value{shape: isList, at: at, size: 1}
-	for _, item := range n.Values {
-		v.items = append(v.items, t.child(v, item))
+	for i, item := range n.Values {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		c := t.child(at, v, item)
+		// The parser takes "-" and a mapping below it in the same column for an
+		// item; YAML 1.2 section 8.2.1, and so kubectl, sees an empty item there.
+		if !n.IsFlowStyle && c.shape == isMap && item.Type() != ast.AliasType && c.at.col <= v.at.col {
+			t.fail(c.at, at, "must be indented more than its hyphen")
+		}
+		v.items = append(v.items, c)
 	}
 	v.depth++
 	return v
 }
 
-func (t *tree) mapping(at pos, pairs []*ast.MappingValueNode) *value {
+func (t *tree) mapping(path string, at pos, pairs []*ast.MappingValueNode) *value {
 	v := &value{shape: isMap, at: at, size: 1}
 	seen := map[string]int{}
 	for i, p := range pairs {
@@ -179,24 +187,25 @@ func (t *tree) mapping(at pos, pairs []*ast.MappingValueNode) *value {
 		if i == 0 && !p.IsFlowStyle {
 			v.at = keyAt // the parser's own place is the colon's
 		}
-		name, ok := t.key(keyAt, p.Key)
+		name, ok := t.key(path, keyAt, p.Key)
 		if !ok {
 			continue
 		}
+		member := strings.TrimPrefix(path+"."+name, ".")
 		if line, dup := seen[name]; dup {
-			t.fail(keyAt, fmt.Sprintf("key %q was given before, in line %d", clip(name), line))
+			t.fail(keyAt, member, fmt.Sprintf("was given before, in line %d", line))
 			continue
 		}
 		seen[name] = keyAt.line
-		v.fields = append(v.fields, field{name: name, at: keyAt, val: t.child(v, p.Value)})
+		v.fields = append(v.fields, field{name: name, at: keyAt, val: t.child(member, v, p.Value)})
 	}
 	v.depth++
 	return v
 }
 
 // child builds one member and adds it to its parent's size and depth.
-func (t *tree) child(parent *value, n ast.Node) *value {
-	c := t.value(n)
+func (t *tree) child(path string, parent *value, n ast.Node) *value {
+	c := t.value(path, n)
 	parent.depth = max(parent.depth, c.depth)
 	if parent.size += c.size; parent.size > math.MaxInt32 {
 		parent.size = math.MaxInt32
@@ -204,14 +213,14 @@ func (t *tree) child(parent *value, n ast.Node) *value {
 	return c
 }
 
-func (t *tree) key(at pos, k ast.MapKeyNode) (string, bool) {
+func (t *tree) key(path string, at pos, k ast.MapKeyNode) (string, bool) {
 	switch k := k.(type) {
 	case *ast.StringNode:
 		return k.Value, true
 	case *ast.MergeKeyNode:
-		t.fail(at, "merge keys (<<) are not accepted: write the fields out")
+		t.fail(at, path, "merge keys (<<) are not accepted: write the fields out")
 	default:
-		t.fail(at, "a key must be a string: quote it")
+		t.fail(at, path, "a key must be a string: quote it")
 	}
 	return "", false
 }

@@ -18,8 +18,10 @@ func Warnings(r *Resource) []*Error {
 	case *VirtualNodeSpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
 		for i := range s.Listeners {
-			t := s.Listeners[i].TLS
+			t, h := s.Listeners[i].TLS, s.Listeners[i].HealthCheck
 			warn(t != nil && t.Certificate.ACM != nil, fmt.Sprintf("spec.listeners[%d].tls.certificate.acm.certificateARN", i), "the node presents its Signet SVID")
+			warn(h != nil && h.Path != "" && (h.Protocol == "grpc" || h.Protocol == "tcp"), // the CRD's description
+				fmt.Sprintf("spec.listeners[%d].healthCheck.path", i), "only http and http2 ask for a path")
 		}
 	case *VirtualGatewaySpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)

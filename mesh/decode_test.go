@@ -1,0 +1,109 @@
+package mesh_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/mesh"
+)
+
+// binding stands for the specs that other packages decode.
+type binding struct {
+	Group     string                 `yaml:"group"`
+	Selectors []string               `json:"selectors"`
+	Limit     *int                   `yaml:"limit,omitempty"`
+	Node      *struct{ M, N string } `yaml:"virtualNode,omitempty"`
+	TTL       duration               `yaml:"ttl"`
+	Tags      map[string]string      `yaml:"tags"`
+}
+
+type duration struct{ time.Duration }
+
+func (d *duration) UnmarshalText(b []byte) (err error) {
+	if d.Duration, err = time.ParseDuration(string(b)); err != nil {
+		return fmt.Errorf("is not a duration such as 1h")
+	}
+	return nil
+}
+
+func signetDoc(t *testing.T, spec string) *mesh.Document {
+	t.Helper()
+	docs, err := mesh.Split("b.yaml", []byte("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\n"+spec))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return docs[0]
+}
+
+func TestDecodeFillsSpecsOfOtherOwners(t *testing.T) {
+	var got binding
+	err := signetDoc(t, "spec: {group: g, selectors: [a, b], limit: 3, virtualNode: {m: x, n: y}, ttl: 90m, tags: {k: v}}").Decode(&got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	three := 3
+	want := binding{
+		Group: "g", Selectors: []string{"a", "b"}, Limit: &three, Node: &struct{ M, N string }{"x", "y"},
+		TTL: duration{90 * time.Minute}, Tags: map[string]string{"k": "v"},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestDecodeNamesEveryMistake(t *testing.T) {
+	err := signetDoc(t, "spec:\n  group: 1\n  selectors:\n  - a\n  - ~\n  ttl: long\n  virtualNode: x\n  limit: 1.5\n  tags: {a: }\n  grup: x\n").Decode(&binding{})
+	var got []string
+	for _, e := range mesh.AsErrors(err) {
+		got = append(got, e.Error())
+	}
+	want := []string{
+		"b.yaml:5:10: spec.group: must be a string, is a whole number: quote it",
+		"b.yaml:8:5: spec.selectors[1]: is empty",
+		"b.yaml:9:8: spec.ttl: is not a duration such as 1h",
+		"b.yaml:10:16: spec.virtualNode: must be a mapping, is a string",
+		"b.yaml:11:10: spec.limit: must be a whole number, is a number",
+		`b.yaml:12:10: spec.tags["a"]: is empty`,
+		"b.yaml:13:3: spec.grup: unknown field; did you mean group?",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestAbsentAndNullSpecsAreEmpty(t *testing.T) {
+	for _, spec := range []string{"", "spec:", "spec: {}", "spec: ~"} {
+		var got binding
+		if err := signetDoc(t, spec).Decode(&got); err != nil || got.Group != "" {
+			t.Errorf("%q: %v", spec, err)
+		}
+	}
+}
+
+func TestFieldErrorPointsAtTheFieldOrTheNearestAbove(t *testing.T) {
+	d := signetDoc(t, "spec:\n  group: g\n  selectors:\n  - a\n  - b\n")
+	for path, want := range map[string]string{
+		"spec.selectors[1]":  "b.yaml:8:5",
+		"spec.selectors[9]":  "b.yaml:6:3",
+		"spec.selectors[-1]": "b.yaml:6:3",
+		"spec.group":         "b.yaml:5:10",
+		"spec.ttl":           "b.yaml:4:1",
+		"spec.group.x":       "b.yaml:5:10",
+		"kind":               "b.yaml:2:7",
+		"":                   "b.yaml:1:1",
+		".":                  "b.yaml:1:1",
+		"[":                  "b.yaml:1:1",
+	} {
+		got := d.FieldError(path, "no").Error()
+		full := want + ": " + path + ": no"
+		if path == "" {
+			full = want + ": no"
+		}
+		if got != full {
+			t.Errorf("%q: got %s, want %s", path, got, full)
+		}
+	}
+}

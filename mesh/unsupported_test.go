@@ -1,0 +1,92 @@
+package mesh_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"signet.example/mesh"
+)
+
+func fieldsOf(es []*mesh.Error) []string {
+	var out []string
+	for _, e := range es {
+		out = append(out, e.Field)
+	}
+	return out
+}
+
+func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
+	const check = "healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000"
+	node := func(listener string) string {
+		return manifest("VirtualNode", "n") + "spec: {listeners: [{" + listener + "}]}"
+	}
+	client := func(policy string) string {
+		return manifest("VirtualNode", "n") + "spec: {backendDefaults: {clientPolicy: {tls: {" + policy + "}}}}"
+	}
+	router := func(protocol, route string) string {
+		return manifest("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: " + protocol + "}}], routes: [{name: r, " + route + "}]}"
+	}
+	const http, action = "portMapping: {port: 1, protocol: http}", "action: {weightedTargets: [{virtualNodeRef: {name: n}, weight: 1}]}"
+	const trust = "validation: {trust: {acm: {certificateAuthorityARNs: [a]}}}"
+	l, m := "spec.listeners[0].", "spec.routes[0].httpRoute.match."
+	for _, row := range []struct {
+		content string
+		want    []string
+	}{
+		{manifest("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", []string{"spec.egressFilter.type", "spec.meshServiceDiscovery.ipPreference"}},
+		{manifest("Mesh", "m") + "spec: {egressFilter: {type: DROP_ALL}, meshServiceDiscovery: {ipPreference: IPv4_ONLY}}", nil},
+		{manifest("VirtualGateway", "g"), []string{"kind"}},
+		{manifest("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", []string{"kind"}},
+		{manifest("BackendGroup", "g"), []string{"kind"}},
+		{manifest("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", nil},
+		{node("portMapping: {port: 1, protocol: tcp}"), []string{l + "portMapping.protocol"}},
+		{node("portMapping: {port: 1, protocol: grpc}, timeout: {grpc: {}}"), []string{l + "portMapping.protocol", l + "timeout.grpc"}},
+		{node("portMapping: {port: 1, protocol: http2}, timeout: {http2: {}}"), []string{l + "portMapping.protocol", l + "timeout.http2"}},
+		{node(http + ", connectionPool: {http: {maxConnections: 1}}, outlierDetection: {maxServerErrors: 1, maxEjectionPercent: 0, interval: {unit: s, value: 1}, baseEjectionDuration: {unit: s, value: 1}}"), []string{l + "connectionPool", l + "outlierDetection"}},
+		{node(http + ", healthCheck: {protocol: tcp, " + check + "}"), []string{l + "healthCheck.protocol"}},
+		{node(http + ", healthCheck: {protocol: http, " + check + "}"), nil},
+		{node(http + ", tls: {mode: STRICT, certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}}"), []string{l + "tls.certificate.file", l + "tls.validation.trust.file"}},
+		{node(http + ", tls: {mode: STRICT, certificate: {sds: {secretName: web}}, validation: {trust: {sds: {secretName: roots}}, subjectAlternativeNames: {match: {exact: [a.example, 'spiffe://x']}}}}"), []string{l + "tls.certificate.sds.secretName", l + "tls.validation.trust.sds.secretName", l + "tls.validation.subjectAlternativeNames.match.exact[0]", l + "tls.validation.subjectAlternativeNames.match.exact[1]"}},
+		{node(http + ", tls: {mode: PERMISSIVE, certificate: {acm: {certificateARN: a}}}"), nil},
+		{client("enforce: false, ports: [1], certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}"), []string{"spec.backendDefaults.clientPolicy.tls.enforce", "spec.backendDefaults.clientPolicy.tls.ports", "spec.backendDefaults.clientPolicy.tls.certificate.file", "spec.backendDefaults.clientPolicy.tls.validation.trust.file"}},
+		{client(trust), nil},
+		{manifest("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b}}, backendGroups: [{name: g}]}", []string{"spec.serviceDiscovery.awsCloudMap", "spec.backendGroups"}},
+		{manifest("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {text: x}}}}}", []string{"spec.logging.accessLog.file.format"}},
+		{router("http", "http2Route: {match: {prefix: /}, "+action+"}"), []string{"spec.routes[0].http2Route"}},
+		{router("grpc", "grpcRoute: {match: {}, "+action+"}"), []string{l + "portMapping.protocol", "spec.routes[0].grpcRoute"}},
+		{router("tcp", "tcpRoute: {"+action+"}"), []string{l + "portMapping.protocol", "spec.routes[0].tcpRoute"}},
+		{router("http", "httpRoute: {match: {path: {regex: /a}, method: GET, scheme: http, queryParameters: [{name: q}], headers: [{name: a, match: {regex: b}}, {name: a, match: {range: {start: 1, end: 2}}}]}, "+action+"}"), []string{m + "path.regex", m + "method", m + "scheme", m + "queryParameters", m + "headers[0].match.regex", m + "headers[1].match.range"}},
+		{router("http", "httpRoute: {match: {path: {exact: /a}, port: 1, headers: [{name: a}, {name: b, match: {suffix: c}, invert: true}]}, "+action+"}"), nil},
+		{manifest("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}, {portMapping: {port: 2, protocol: http}}]}", []string{"spec.listeners[1]"}},
+	} {
+		lacks := mesh.Unsupported(parseOne(t, row.content))
+		got, want := fieldsOf(lacks), row.want
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s\ngot  %v\nwant %v", row.content, got, want)
+		}
+		for _, e := range lacks {
+			if e.Line == 0 || !strings.HasPrefix(e.Msg, "not supported: ") {
+				t.Errorf("says %q without a place or reason", e.Error())
+			}
+		}
+	}
+}
+
+func TestWarningsNameWhatHasNoEffect(t *testing.T) {
+	for content, want := range map[string][]string{
+		manifest("Mesh", "m") + "spec: {namespaceSelector: {matchLabels: {a: b}}, meshOwner: '1'}":                                                                   {"spec.meshOwner", "spec.namespaceSelector"},
+		manifest("VirtualNode", "n") + "spec: {podSelector: {}, meshRef: {name: m, uid: u}}\nstatus: {}":                                                             {"spec.meshRef.uid", "spec.podSelector", "status"},
+		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n, generation: 3, uid: u}":                                                         {"metadata.generation", "metadata.uid"},
+		manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]}": {"spec.listeners[0].tls.certificate.acm.certificateARN"},
+		manifest("VirtualService", "s"): nil,
+	} {
+		got := fieldsOf(mesh.Warnings(parseOne(t, content)))
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s\ngot %v, want %v", content, got, want)
+		}
+	}
+}
