@@ -1,0 +1,127 @@
+// Package docs holds the pages of this repository to what the code does: the
+// metrics that are listed are those that exist, the commands of the README are
+// targets, the examples parse.
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/agent"
+	"signet.example/mesh"
+	"signet.example/policy"
+	"signet.example/server"
+)
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(append([]string{"..", ".."}, path...)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+var metricName = regexp.MustCompile(`"(signet_[a-z0-9_]+)"`)
+
+func TestMetricsPageListsTheMetricsThatExist(t *testing.T) {
+	declared := map[string]bool{}
+	files, err := filepath.Glob("../../*/metrics.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no metrics.go found: %v", err)
+	}
+	for _, f := range files {
+		for _, m := range metricName.FindAllStringSubmatch(read(t, strings.TrimPrefix(f, "../../")), -1) {
+			declared[m[1]] = true
+		}
+	}
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(signet_[a-z0-9_]+)").FindAllStringSubmatch(read(t, "docs", "METRICS.md"), -1) {
+		listed[m[1]] = true
+	}
+	for name := range declared {
+		if !listed[name] {
+			t.Errorf("docs/METRICS.md does not list %s", name)
+		}
+	}
+	for name := range listed {
+		if !declared[name] {
+			t.Errorf("docs/METRICS.md lists %s, which no metrics.go declares", name)
+		}
+	}
+}
+
+var yamlTag = regexp.MustCompile("yaml:\"([a-z_]+)[,\"]")
+
+func TestConfigurationPageNamesEveryKey(t *testing.T) {
+	page := read(t, "docs", "CONFIGURATION.md")
+	for _, f := range []string{"server", "agent"} {
+		for _, m := range yamlTag.FindAllStringSubmatch(read(t, f, "config.go"), -1) {
+			key := m[1]
+			if key == "lifetimes" || key == "authz" {
+				continue // groups of keys, named with them
+			}
+			if !regexp.MustCompile("`(lifetimes\\.|authz\\.)?" + key + "[`\\[]").MatchString(page) {
+				t.Errorf("docs/CONFIGURATION.md does not name %s of %s", key, f)
+			}
+		}
+	}
+	_ = agent.Config{} // the two types whose keys these are
+	_ = server.Config{}
+}
+
+// block gives the fenced blocks of a page in a language.
+func block(page, language string) []string {
+	var out []string
+	for _, m := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(page, -1) {
+		out = append(out, m[1])
+	}
+	return out
+}
+
+func TestReadmeCommandsAreTargets(t *testing.T) {
+	makefile := read(t, "Makefile")
+	for _, b := range block(read(t, "README.md"), "sh") {
+		for line := range strings.Lines(b) {
+			target, ok := strings.CutPrefix(strings.TrimSpace(line), "make ")
+			if !ok || !strings.Contains(makefile, "\n"+target+":") {
+				t.Errorf("README's command %q is no target of the Makefile", strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
+func TestPolicyPageCompiles(t *testing.T) {
+	for _, b := range block(read(t, "docs", "POLICY.md"), "rego") {
+		if _, err := policy.Compile(policy.NewRevision("docs", "", []policy.Module{{Path: "POLICY.md", Rego: b}}, nil)); err != nil {
+			t.Errorf("docs/POLICY.md: %v", err)
+		}
+	}
+}
+
+func TestKindsOfTheConfigurationPageParse(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("prod.example")
+	var kinds []string
+	for _, b := range block(read(t, "docs", "CONFIGURATION.md"), "yaml") {
+		docs, err := mesh.Split("CONFIGURATION.md", []byte(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range docs {
+			kinds = append(kinds, d.Kind)
+			if err := build(d, td); err != nil {
+				t.Errorf("%s %s: %v", d.Kind, d.Name, err)
+			}
+		}
+	}
+	slices.Sort(kinds)
+	if want := []string{"Binding", "Entry", "JWTIssuer", "NodeGroup", "PolicySource"}; !slices.Equal(kinds, want) {
+		t.Errorf("the page shows %v, want each of %v", kinds, want)
+	}
+}
