@@ -15,7 +15,8 @@ const (
 	redacted    = "redacted"
 )
 
-// tokenEncoding refuses line breaks and stray bits: one token, one text.
+// tokenEncoding refuses stray bits; line breaks, which it would skip, show by
+// the length. One token has one text.
 var tokenEncoding = base64.RawURLEncoding.Strict()
 
 // Token lets one host join. Secret is known to the server only by its hash; Pin
