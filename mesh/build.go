@@ -27,13 +27,11 @@ func NewGraph(resources []*Resource) (*Graph, error) {
 		b.errs = append(b.errs, Unsupported(r)...)
 		b.index(r)
 	}
-	if len(b.errs) == 0 {
-		// Referents first, so that each step finds what it points at.
-		b.each(own, KindVirtualNode, b.node)
-		b.each(own, KindVirtualRouter, b.router)
-		b.each(own, KindVirtualService, b.service)
-		b.each(own, KindVirtualNode, b.backends)
-	}
+	// Referents first, so that each step finds what it points at.
+	b.each(own, KindVirtualNode, b.node)
+	b.each(own, KindVirtualRouter, b.router)
+	b.each(own, KindVirtualService, b.service)
+	b.each(own, KindVirtualNode, b.backends)
 	if err := b.errs.orNil(); err != nil {
 		return nil, err
 	}
@@ -74,6 +72,12 @@ func (b *builder) fail(r *Resource, path, format string, args ...any) {
 
 func (b *builder) index(r *Resource) {
 	object := objectKey{r.Kind, r.Mesh, r.Namespace, r.ObjectName}
+	if s, ok := r.Spec.(*MeshSpec); ok {
+		object.mesh = "" // a mesh is in none
+		b.graph.meshes[r.Name] = &meshGraph{
+			spec: s, nodes: map[string]*VirtualNode{}, routers: map[string]*VirtualRouter{}, services: map[string]*VirtualService{},
+		}
+	}
 	if first, dup := b.objects[object]; dup {
 		b.fail(r, "metadata.name", "%s exists already%s", r, first.place())
 		return
@@ -89,11 +93,6 @@ func (b *builder) index(r *Resource) {
 		return
 	}
 	b.named[name] = r
-	if s, ok := r.Spec.(*MeshSpec); ok {
-		b.graph.meshes[r.Name] = &meshGraph{
-			spec: s, nodes: map[string]*VirtualNode{}, routers: map[string]*VirtualRouter{}, services: map[string]*VirtualService{},
-		}
-	}
 }
 
 // find resolves a reference or an ARN; path is that of the struct that has both.

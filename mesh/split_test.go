@@ -70,7 +70,7 @@ func TestListBecomesItsItems(t *testing.T) {
 }
 
 func TestHostileDocumentsAreRefusedSoon(t *testing.T) {
-	const n = 60_000
+	const n = 35_000
 	for what, content := range map[string]string{
 		"open brackets":  strings.Repeat("[", n),
 		"brackets":       strings.Repeat("[", n) + strings.Repeat("]", n),
@@ -98,6 +98,23 @@ func TestHostileDocumentsAreRefusedSoon(t *testing.T) {
 				t.Errorf("%s: the error has %d characters", what, len(e.Error())+len(e.Excerpt))
 			}
 		}
+	}
+}
+
+func TestLargestRouterIsRead(t *testing.T) {
+	target := "        - {virtualNodeRef: {name: n}, weight: 10}\n"
+	header := "        - {name: x-header, match: {exact: value}, invert: true}\n"
+	var b strings.Builder
+	b.WriteString(manifest("VirtualRouter", "r") + "spec:\n  listeners: [{portMapping: {port: 80, protocol: http}}]\n  routes:\n")
+	for i := range 50 {
+		fmt.Fprintf(&b, "  - name: route-%d\n    httpRoute:\n      match:\n        prefix: /\n        headers:\n%s      action:\n        weightedTargets:\n%s", i, strings.Repeat(header, 10), strings.Repeat(target, 10))
+	}
+	r := parseOne(t, b.String())
+	if n := len(r.Spec.(*mesh.VirtualRouterSpec).Routes); n != 50 {
+		t.Errorf("has %d routes", n)
+	}
+	if _, err := r.YAML(); err != nil {
+		t.Error(err)
 	}
 }
 
