@@ -20,7 +20,10 @@ import (
 	"signet.example/ca"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	ca.ForTestFastKeys()
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	td       = spiffeid.RequireTrustDomainFromString("mesh.example")
@@ -29,18 +32,35 @@ var (
 	noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 )
 
-// madeOnce is one authority's folder: deriving a key from a password is slow on
-// purpose, and with -race slower.
-var madeOnce = sync.OnceValues(func() (*ca.Authority, error) {
-	dir, err := os.MkdirTemp("", "ca")
+// made is an authority with its folder's files.
+type made struct {
+	authority *ca.Authority
+	files     map[string][]byte
+}
+
+// madeOnce makes one for all tests: a copy of it is a fresh authority.
+var madeOnce = sync.OnceValues(func() (m made, err error) {
+	parent, err := os.MkdirTemp("", "ca")
 	if err != nil {
-		return nil, err
+		return m, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // opened is all that is needed
-	if err := ca.Init(filepath.Join(dir, "ca"), td, password, noon); err != nil {
-		return nil, err
+	defer func() { _ = os.RemoveAll(parent) }()
+	dir := filepath.Join(parent, "ca")
+	if err := ca.Init(dir, td, password, noon); err != nil {
+		return m, err
 	}
-	return ca.OpenAuthority(filepath.Join(dir, "ca"), password, func() time.Time { return noon }, nil)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return m, err
+	}
+	m.files = map[string][]byte{}
+	for _, e := range entries {
+		if m.files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			return m, err
+		}
+	}
+	m.authority, err = ca.OpenAuthority(dir, password, func() time.Time { return noon }, nil)
+	return m, err
 })
 
 // clock is a settable time.
@@ -73,11 +93,11 @@ type world struct {
 func newWorld(t testing.TB, profiles ca.Profiles) *world {
 	t.Helper()
 	w := &world{clock: &clock{now: noon}, path: newLog(t)}
-	a, err := madeOnce()
+	m, err := madeOnce()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.authority = a.ForTestClone(w.clock.Now)
+	w.authority = m.authority.ForTestClone(w.clock.Now)
 	w.log = openLog(t, w.path)
 	w.issuer = ca.NewIssuer(w.authority, w.log, profiles)
 	return w

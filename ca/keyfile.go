@@ -12,6 +12,12 @@ import (
 	"go.step.sm/crypto/pemutil"
 )
 
+// sealKey is a variable for tests alone: deriving a key is slow on purpose, and
+// many times slower under the race detector. Reading takes any number of rounds.
+var sealKey = func(key crypto.PrivateKey, password []byte) (*pem.Block, error) {
+	return pemutil.Serialize(key, pemutil.WithPKCS8(true), pemutil.WithPassword(password))
+}
+
 // newKey makes an ECDSA P-256 key in the KMS and returns it with its file: PEM,
 // PKCS#8, encrypted under the password (PBES2, AES-256, PBKDF2 with 600,000
 // rounds). softkms keeps nothing itself.
@@ -21,7 +27,7 @@ func newKey(name string, password []byte) (crypto.Signer, *pem.Block, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make key %s: %w", name, err)
 	}
-	block, err := pemutil.Serialize(made.PrivateKey, pemutil.WithPKCS8(true), pemutil.WithPassword(password))
+	block, err := sealKey(made.PrivateKey, password)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encrypt key %s: %w", name, err)
 	}

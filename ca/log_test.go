@@ -226,18 +226,21 @@ func TestEveryFlippedBitIsFound(t *testing.T) {
 	l, d := memLog(t)
 	fill(t, l, 4)
 	whole := bytes.Clone(d.content)
-	lines := bytes.Count(whole, []byte("\n"))
-	for at := range whole {
+	for at, b := range whole {
 		for bit := range 8 {
+			// One bit of each byte, all of a newline, where one is missed most easily.
+			if os.Getenv("SOAK") != "1" && b != '\n' && bit != at%8 {
+				continue
+			}
 			content := bytes.Clone(whole)
 			content[at] ^= 1 << bit
 			l, err := ca.ForTestStartLog(&memDisk{content: content}, bytes.NewReader(bytes.Clone(content)))
 			if err == nil {
 				_ = l.Close()
-				t.Fatalf("bit %d of byte %d (line %d of %d, %q) was taken", bit, at, bytes.Count(whole[:at], []byte("\n")), lines, whole[at])
+				t.Fatalf("bit %d of byte %d (%q) was taken", bit, at, b)
 			}
 			if !errors.Is(err, ca.ErrCorrupt) {
-				t.Fatalf("bit %d of byte %d: %v", bit, at, err)
+				t.Fatalf("bit %d of byte %d (%q): %v", bit, at, b, err)
 			}
 		}
 	}

@@ -1,0 +1,315 @@
+package ca_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"signet.example/ca"
+	"signet.example/identity"
+)
+
+// A thief of the issuing key signs whatever he likes; name constraints decide
+// what others believe of it (D14).
+func TestAStolenIssuingKeyIsConfinedToItsTrustDomain(t *testing.T) {
+	w := newWorld(t, ca.Profiles{})
+	set, err := identity.ParseRootSet(w.authority.RootSet(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	openssl := newOpenSSL(t, set.Roots[0], w.authority.Issuing())
+	for _, c := range []struct {
+		name   string
+		names  func(*x509.Certificate)
+		accept bool
+		byGo   bool // crypto/x509 lets subdomains pass; our own check does not
+	}{
+		{"its own trust domain", uri("spiffe://mesh.example/shop/web"), true, true},
+		{"another trust domain", uri("spiffe://evil.example/shop/web"), false, false},
+		{"a subdomain", uri("spiffe://sub.mesh.example/shop/web"), false, true},
+		{"a parent domain", uri("spiffe://example/shop/web"), false, false},
+		{"a DNS name", func(c *x509.Certificate) { c.DNSNames = []string{"mesh.example"} }, false, false},
+		{"a DNS name beside its own", both(uri("spiffe://mesh.example/a"), func(c *x509.Certificate) { c.DNSNames = []string{"bank.example"} }), false, false},
+		{"an IPv4 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }, false, false},
+		{"an IPv6 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.ParseIP("fe80::1")} }, false, false},
+		{"a mail address", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@mesh.example"} }, false, false},
+		{"a mail address nowhere", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@none.invalid"} }, false, false},
+		{"a CA below it", both(uri("spiffe://mesh.example"), func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }), false, false},
+	} {
+		leaf := steal(t, w, c.names)
+		_, err := leaf.Verify(x509.VerifyOptions{
+			Roots: set.Pool(), Intermediates: identity.PoolOf(w.authority.Issuing()), CurrentTime: noon,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		})
+		if leaf.IsCA {
+			_, err = below(t, w, leaf).Verify(x509.VerifyOptions{
+				Roots: set.Pool(), Intermediates: identity.PoolOf(w.authority.Issuing(), leaf), CurrentTime: noon,
+				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+			})
+		}
+		if (err == nil) != c.byGo {
+			t.Errorf("%s: crypto/x509: %v", c.name, err)
+		}
+		chain := []*x509.Certificate{leaf, w.authority.Issuing()}
+		if _, err := identity.VerifyChain(chain, td, set.Pool(), noon, x509.ExtKeyUsageAny); (err == nil) != c.accept {
+			t.Errorf("%s: identity: %v", c.name, err)
+		}
+		if openssl == nil || leaf.IsCA { // openssl verify takes a CA as the end of a chain
+			continue
+		}
+		if out, err := openssl.verify(t, leaf); (err == nil) != c.accept {
+			t.Errorf("%s: openssl: %v\n%s", c.name, err, out)
+		}
+	}
+}
+
+func uri(s string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		u, err := url.Parse(s)
+		if err != nil {
+			panic(err) // a constant of this file
+		}
+		c.URIs = []*url.URL{u}
+	}
+}
+
+func both(a, b func(*x509.Certificate)) func(*x509.Certificate) {
+	return func(c *x509.Certificate) { a(c); b(c) }
+}
+
+func steal(t *testing.T, w *world, names func(*x509.Certificate)) *x509.Certificate {
+	t.Helper()
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(7), NotBefore: noon.Add(-time.Minute), NotAfter: noon.Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
+	}
+	names(c)
+	der, err := x509.CreateCertificate(rand.Reader, c, w.authority.Issuing(), newKey(t).Public(), w.authority.ForTestKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
+}
+
+// below signs a leaf with a CA whose key nobody has: only its place counts.
+func below(t *testing.T, w *world, parent *x509.Certificate) *x509.Certificate {
+	t.Helper()
+	p := *parent
+	key := newKey(t)
+	p.PublicKey = key.Public()
+	c := &x509.Certificate{SerialNumber: big.NewInt(8), NotBefore: noon, NotAfter: noon.Add(time.Hour)}
+	uri("spiffe://mesh.example/x")(c)
+	der, err := x509.CreateCertificate(rand.Reader, c, &p, newKey(t).Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf
+}
+
+type openSSL struct{ root, issuing, dir string }
+
+func newOpenSSL(t *testing.T, root, issuing *x509.Certificate) *openSSL {
+	t.Helper()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		if os.Getenv("REQUIRE_ALL") == "1" {
+			t.Fatal("openssl: not installed")
+		}
+		t.Log("openssl: not installed; only Go's verifiers are tried")
+		return nil
+	}
+	o := &openSSL{dir: t.TempDir()}
+	o.root, o.issuing = o.write(t, "root.pem", root), o.write(t, "issuing.pem", issuing)
+	return o
+}
+
+func (o *openSSL) write(t *testing.T, name string, c *x509.Certificate) string {
+	t.Helper()
+	path := filepath.Join(o.dir, name)
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (o *openSSL) verify(t *testing.T, leaf *x509.Certificate) (string, error) {
+	t.Helper()
+	at := big.NewInt(noon.Unix()).String()
+	out, err := exec.CommandContext(t.Context(), "openssl", "verify", "-x509_strict", "-attime", at, //nolint:gosec // our own files
+		"-CAfile", o.root, "-untrusted", o.issuing, o.write(t, "leaf.pem", leaf)).CombinedOutput()
+	return string(out), err
+}
+
+func TestALeafIsWhatOthersExpect(t *testing.T) {
+	w := newWorld(t, ca.Profiles{AllowRSA: true})
+	set, err := identity.ParseRootSet(w.authority.RootSet(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	openssl := newOpenSSL(t, set.Roots[0], w.authority.Issuing())
+	for name, r := range map[string]ca.Request{
+		"P-256": request(t, "/shop/a"), "P-384": requestFor(t, "/shop/b", curveKey(t, elliptic.P384())),
+		"Ed25519": requestFor(t, "/shop/c", edKey(t)), "RSA": requestFor(t, "/shop/d", rsaKey(t, 2048)),
+	} {
+		leaf := w.issue(t, r)[0]
+		if err := identity.CheckLeaf(leaf); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if id, err := x509svid.IDFromCert(leaf); err != nil || id != r.ID {
+			t.Errorf("%s: go-spiffe: %v, %v", name, id, err)
+		}
+		if len(leaf.Raw) > 1200 {
+			t.Errorf("%s: %d bytes", name, len(leaf.Raw))
+		}
+		if openssl != nil {
+			if out, err := openssl.verify(t, leaf); err != nil {
+				t.Errorf("%s: openssl: %v\n%s", name, err, out)
+			}
+		}
+	}
+}
+
+// TestTheIssuerCannotMakeAHostileLeaf asks for the identity and key of every
+// hostile chain that our verifiers must reject; what comes out, if anything, is
+// a leaf like any other.
+func TestTheIssuerCannotMakeAHostileLeaf(t *testing.T) {
+	w := newWorld(t, ca.Profiles{})
+	set, err := identity.ParseRootSet(w.authority.RootSet(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range hostileCases(t) {
+		if c.Expect != "reject" || len(c.Chain) == 0 {
+			continue
+		}
+		block, _ := pem.Decode([]byte(c.Chain[0]))
+		if block == nil {
+			continue
+		}
+		hostile, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			continue // Go cannot read it, so it cannot have come from here
+		}
+		for _, u := range hostile.URIs {
+			id, err := spiffeid.FromString(u.String())
+			if err != nil {
+				continue // no caller can ask for it
+			}
+			r := request(t, "/x")
+			r.ID = id
+			result := w.issuer.Issue(t.Context(), []ca.Request{r})[0]
+			if result.Err != nil {
+				continue
+			}
+			leaf, err := x509.ParseCertificate(result.Chain[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			chain := []*x509.Certificate{leaf, w.authority.Issuing()}
+			if _, err := identity.VerifyChain(chain, td, set.Pool(), noon, x509.ExtKeyUsageClientAuth); err != nil || id.TrustDomain() != td {
+				t.Errorf("%s: made a leaf for %s: %v", c.ID, id, err)
+			}
+		}
+	}
+}
+
+type hostileCase struct {
+	ID     string   `json:"id"`
+	Expect string   `json:"expect"`
+	Chain  []string `json:"chain_pem_leaf_first"`
+}
+
+func hostileCases(t *testing.T) []hostileCase {
+	t.Helper()
+	shared := os.Getenv("SIGNET_SHARED")
+	if shared == "" {
+		shared = "../../shared" // beside the module root
+	}
+	content, err := os.ReadFile(filepath.Join(shared, "testdata/svid-hostile/svid-hostile-dev.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		if os.Getenv("REQUIRE_ALL") == "1" {
+			t.Fatal("svid-hostile: set SIGNET_SHARED")
+		}
+		t.Skip("svid-hostile: not beside the module; set SIGNET_SHARED")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []hostileCase
+	if err := json.Unmarshal(content, &cases); err != nil {
+		t.Fatal(err)
+	}
+	return cases
+}
+
+func TestEd25519KeysOfSmallOrderAreRefused(t *testing.T) {
+	// With A of small order, (R, S) = (identity, 0) verifies for some messages:
+	// a CSR can be made without any private key.
+	for _, y := range []string{
+		"0100000000000000000000000000000000000000000000000000000000000000",
+		"0100000000000000000000000000000000000000000000000000000000000080",
+		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+	} {
+		key, err := hex.DecodeString(y)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ca.ForTestPublicKey(ed25519.PublicKey(key)); !errors.Is(err, ca.ErrInvalid) {
+			t.Errorf("%s: %v", y, err)
+		}
+	}
+	if err := ca.ForTestPublicKey(edKey(t).Public()); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzCSR(f *testing.F) {
+	for _, key := range []any{newKey(f), edKey(f), rsaKey(f, 2048)} {
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(der, true)
+	}
+	f.Add([]byte{0x30, 0x80}, false)
+	f.Fuzz(func(t *testing.T, der []byte, rsa bool) {
+		err := ca.ForTestParse(der, rsa)
+		if err != nil && !errors.Is(err, ca.ErrInvalid) {
+			t.Errorf("the CSR's fault is not called so: %v", err)
+		}
+		if err == nil {
+			csr, err := x509.ParseCertificateRequest(der)
+			if err != nil || csr.CheckSignature() != nil {
+				t.Errorf("taken without proof: %v", err)
+			}
+			if k, ok := csr.PublicKey.(*ecdsa.PublicKey); ok && k.Curve.Params().BitSize > 384 {
+				t.Errorf("taken with curve %s", k.Curve.Params().Name)
+			}
+		}
+	})
+}
