@@ -8,6 +8,7 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -61,9 +62,19 @@ func extAuthz() *authzv3.ExtAuthz {
 		// Policies must see each value of a repeated header (SECURITY A03).
 		EncodeRawHeaders: true,
 		// An answer with an invalid header is an error, not a request with part of it.
-		ValidateMutations: true,
-		// A policy's headers may not move the request to another route or host.
-		DecoderHeaderMutationRules: &mutationv3.HeaderMutationRules{DisallowIsError: boolean(true)},
+		ValidateMutations:          true,
+		DecoderHeaderMutationRules: mutationRules(),
+	}
+}
+
+// mutationRules: a policy may add headers, but what it decided on stays as it
+// was, and so does the caller's identity. By default Envoy would protect host
+// and method and let :path be changed (measured).
+func mutationRules() *mutationv3.HeaderMutationRules {
+	return &mutationv3.HeaderMutationRules{
+		DisallowSystem:     boolean(true),
+		DisallowExpression: &matcherv3.RegexMatcher{Regex: "host|x-forwarded-.*"},
+		DisallowIsError:    boolean(true),
 	}
 }
 

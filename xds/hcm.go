@@ -35,9 +35,8 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
 
 		// Who called is the TCP peer and its certificate, not what a header says.
-		// No address is internal, so x-envoy-* of a caller is dropped, not obeyed.
 		UseRemoteAddress:         boolean(true),
-		InternalAddressConfig:    &hcmv3.HttpConnectionManager_InternalAddressConfig{},
+		InternalAddressConfig:    nobodyInternal(),
 		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 
 		// The id of a decision must be ours and random.
@@ -59,6 +58,16 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 
 		LocalReplyConfig: b.localReplies(),
 		AccessLog:        b.accessLogs(),
+	}
+}
+
+// nobodyInternal makes every caller external, so that its x-envoy-* headers and
+// its request id are dropped, not obeyed. An empty list would mean Envoy's
+// default, by which private and loopback addresses are internal (measured): the
+// one listed is the limited broadcast address, which no peer can have.
+func nobodyInternal() *hcmv3.HttpConnectionManager_InternalAddressConfig {
+	return &hcmv3.HttpConnectionManager_InternalAddressConfig{
+		CidrRanges: []*corev3.CidrRange{{AddressPrefix: "255.255.255.255", PrefixLen: wrapperspb.UInt32(32)}},
 	}
 }
 

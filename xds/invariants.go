@@ -179,6 +179,9 @@ func (c *checker) extAuthz(path string, m *authzv3.ExtAuthz) {
 	if code := m.GetStatusOnError().GetCode(); code != 0 && code < 400 {
 		c.say(path, "status on error is %d", code)
 	}
+	if !proto.Equal(m.GetDecoderHeaderMutationRules(), mutationRules()) {
+		c.say(path, "an answer may change what was decided on")
+	}
 	if !m.GetEncodeRawHeaders() {
 		c.say(path, "repeated headers are joined")
 	}

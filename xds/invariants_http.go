@@ -32,6 +32,7 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 		{m.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST, "escaped slashes are not refused"},
 		{m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST, "underscores in headers are not refused"},
 		{m.GetUseRemoteAddress().GetValue() && m.GetXffNumTrustedHops() == 0, "x-forwarded-for is believed"},
+		{proto.Equal(m.GetInternalAddressConfig(), nobodyInternal()), "callers may be internal"},
 		{!m.GetPreserveExternalRequestId(), "request ids of callers are kept"},
 		{m.GetStreamIdleTimeout().AsDuration() > 0 && m.GetRequestHeadersTimeout().AsDuration() > 0, "silent clients are kept"},
 	} {

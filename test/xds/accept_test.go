@@ -25,7 +25,7 @@ func TestEnvoyAcceptsEveryGoldenViewAndKeepsItsInvariants(t *testing.T) {
 			c.Shape.Bind = loopback()
 			p := startProxy(t, c, pki)
 			var dump adminv3.ConfigDump
-			if err := protojson.Unmarshal(p.dump(), &dump); err != nil {
+			if err := protojson.Unmarshal(p.envoy.ConfigDump(t), &dump); err != nil {
 				t.Fatal(err)
 			}
 			if len(dump.GetConfigs()) < 4 {

@@ -1,20 +1,14 @@
 package xdstest_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,7 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/ads"
-	"signet.example/test/meshtest"
+	"signet.example/test/envoytest"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -32,8 +26,7 @@ import (
 type proxy struct {
 	t     *testing.T
 	view  *ads.View
-	admin string
-	errs  *lockedBuffer
+	envoy *envoytest.Envoy
 }
 
 // View makes the view every client's.
@@ -47,8 +40,7 @@ func loopback() string {
 // startProxy runs Envoy with what c describes and the secrets that it names.
 func startProxy(t *testing.T, c xdstest.Case, pki *pki) *proxy {
 	t.Helper()
-	binary := meshtest.Envoy(t)
-	p := &proxy{t: t, view: ads.NewView(c.Name, ads.Proxy), errs: new(lockedBuffer)}
+	p := &proxy{t: t, view: ads.NewView(c.Name, ads.Proxy)}
 	dir := socketDir(t)
 	g := grpc.NewServer(ads.ServerOptions()...)
 	(&ads.Server{Views: p}).Register(g)
@@ -61,52 +53,10 @@ func startProxy(t *testing.T, c xdstest.Case, pki *pki) *proxy {
 	t.Cleanup(func() { g.Stop(); wg.Wait() })
 	p.publish(c, pki)
 
-	config := filepath.Join(dir, "bootstrap.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, bootstrap, xds.NodeID(c.Mesh, c.Node), filepath.Join(dir, "xds.sock")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	adminFile := filepath.Join(dir, "admin")
-	cmd := exec.Command(binary, "-c", config, "--concurrency", "1", "--disable-hot-restart", //nolint:noctx // ended by the cleanup, which waits
-		"--admin-address-path", adminFile, "-l", "warn", "--drain-time-s", "1")
-	cmd.Stdout, cmd.Stderr = p.errs, p.errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Envoy said:\n%s", p.errs)
-		}
-	})
-	eventually(t, "Envoy's admin address", func() bool {
-		a, err := os.ReadFile(adminFile) // #nosec G304 -- our own
-		p.admin = string(a)
-		return err == nil && p.admin != ""
-	})
+	p.envoy = envoytest.Start(t, envoytest.Config{NodeID: xds.NodeID(c.Mesh, c.Node), Cluster: "test", ADS: filepath.Join(dir, "xds.sock")})
 	p.settle()
 	return p
 }
-
-// bootstrap has nothing but the way to everything else.
-const bootstrap = `
-node: {id: %q, cluster: test}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-dynamic_resources:
-  ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: agent}}]}
-  cds_config: {ads: {}, resource_api_version: V3}
-  lds_config: {ads: {}, resource_api_version: V3}
-static_resources:
-  clusters:
-  - name: agent
-    type: STATIC
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}
-    load_assignment: {cluster_name: agent, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: %q}}}}]}]}
-`
 
 // publish builds the view and completes it as an agent would.
 func (p *proxy) publish(c xdstest.Case, pki *pki) {
@@ -131,7 +81,7 @@ func (p *proxy) settle() {
 			p.t.Logf("not acknowledged: %s; refused: %+v", waiting, p.view.Rejected())
 		}
 	}()
-	eventually(p.t, "Envoy has the view", func() bool {
+	p.envoy.Wait(p.t, "Envoy has the view", func() bool {
 		for _, r := range p.view.Rejected() {
 			p.t.Fatalf("Envoy refuses %s: %s", r.Name, r.Message)
 		}
@@ -146,25 +96,6 @@ func (p *proxy) settle() {
 		}
 		return true
 	})
-}
-
-// dump is Envoy's own account of what it runs.
-func (p *proxy) dump() []byte {
-	p.t.Helper()
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.admin+"/config_dump?include_eds", nil)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return b
 }
 
 // socketDir is short: a Unix socket's path has at most 107 bytes.
@@ -225,21 +156,4 @@ func sdsNames(t *testing.T, set *ads.Set) []string {
 		}
 	}
 	return names
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.TrimSpace(b.b.String())
 }
