@@ -19,7 +19,7 @@ const (
 	// and a fleet does not fall on a server that has just come back.
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 30 * time.Second
-	retryShare = 0.01
+	retryShare = 0.025
 	// retryNew bounds the delay where there is no SVID yet: somebody waits for it.
 	retryNew = 2 * time.Second
 )
@@ -52,5 +52,5 @@ func retryDelay(failures int, lifetime time.Duration, random float64) time.Durat
 // coalesce is how much earlier than its time an SVID may be renewed so that it
 // shares a request with another one that is due now.
 func coalesce(lifetime time.Duration) time.Duration {
-	return min(time.Second, time.Duration(float64(lifetime)*retryShare))
+	return min(time.Second, lifetime/100)
 }

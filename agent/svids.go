@@ -273,7 +273,11 @@ func (k *keeper) file(ctx context.Context, s *slot, result issued, now time.Time
 	}
 	reason := failureReason(result.err)
 	k.metrics.renewFailures.WithLabelValues(reason).Inc()
-	k.log.WarnContext(ctx, "svid not issued", "spiffe_id", s.want.id.String(), "reason", reason,
+	level := slog.LevelWarn
+	if s.failures&(s.failures-1) != 0 {
+		level = slog.LevelDebug // in a long outage every doubling is told
+	}
+	k.log.Log(ctx, level, "svid not issued", "spiffe_id", s.want.id.String(), "reason", reason,
 		"failures", s.failures, "retry", s.next, "err", result.err)
 }
 

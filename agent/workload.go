@@ -65,6 +65,8 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 					return err
 				}
 				sent = true
+			case sent:
+				// Its SVIDs ended in an outage: it is told when there are new ones.
 			case late || !w.u.connected.load():
 				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, or(w.u.keeper.failure(next.missing(held)), errNoServer))
 			}

@@ -1,0 +1,193 @@
+package agent_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc/codes"
+
+	"signet.example/api"
+)
+
+const allowReads = `package signet.authz
+
+allow contains "reads" if input.request.method == "GET"
+`
+
+// check asks as this process; "" stands for no answer.
+func (r *rig) check(client authv3.AuthorizationClient, method, revision string) (codes.Code, string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	answer, err := client.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source:            &authv3.AttributeContext_Peer{Principal: "spiffe://test.example/shop/caller"},
+		ContextExtensions: map[string]string{"signet.policy_revision": revision},
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Method: method, Path: "/orders", Host: "orders", Scheme: "https", Protocol: "HTTP/1.1",
+			HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
+				{Key: ":method", RawValue: []byte(method)}, {Key: ":path", RawValue: []byte("/orders")},
+				{Key: ":authority", RawValue: []byte("orders")}, {Key: ":scheme", RawValue: []byte("https")},
+			}},
+		}},
+	}})
+	if err != nil {
+		return 0, "", err
+	}
+	id := ""
+	for _, h := range answer.GetDeniedResponse().GetHeaders() {
+		if h.GetHeader().GetKey() == "x-signet-decision-id" {
+			id = h.GetHeader().GetValue() + string(h.GetHeader().GetRawValue())
+		}
+	}
+	return codes.Code(answer.GetStatus().GetCode()), id, nil
+}
+
+// authzPID finds the agent's authz process among this process's children.
+func authzPID(t testing.TB) int {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil {
+			continue
+		}
+		for _, pid := range strings.Fields(string(b)) {
+			cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline")
+			if err == nil && slices.Contains(strings.Split(string(cmdline), "\x00"), "authz") {
+				n, err := strconv.Atoi(pid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+func newAuthzRig(t *testing.T) (*rig, *api.PolicyRevision, authv3.AuthorizationClient) {
+	t.Helper()
+	allow := revision(t, allowReads)
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{binding("web", "web", self(t)), entry("one", "/shop/one", self(t))}
+		f.policies = []*api.PolicyRevision{allow}
+	})
+	r.ready(allow.GetId())
+	return r, allow, authv3.NewAuthorizationClient(r.dial("authz.sock"))
+}
+
+func TestABoundProxyIsAnsweredAndItsDenialCanBeExplained(t *testing.T) {
+	r, allow, client := newAuthzRig(t)
+	if c, _, err := r.check(client, "GET", allow.GetId()); err != nil || c != codes.OK {
+		t.Errorf("GET: %v %v", c, err)
+	}
+	c, id, err := r.check(client, "POST", allow.GetId())
+	if err != nil || c == codes.OK || id == "" {
+		t.Fatalf("POST: %v id %q %v", c, id, err)
+	}
+	r.explain <- id
+	select {
+	case a := <-r.answers:
+		d := a.GetDecision()
+		if d.GetId() != id || d.GetCause() != api.Cause_CAUSE_POLICY || d.GetDestination() != "spiffe://test.example/shop/web" || d.GetCommit() != "c0ffee" {
+			t.Errorf("explained as %v", d)
+		}
+		if len(d.GetFailed()) != 1 || d.GetFailed()[0].GetName() != "reads" {
+			t.Errorf("failed rules: %v", d.GetFailed())
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("no explanation")
+	}
+	r.explain <- "00000000000000000000000000000000"
+	if a := <-r.answers; a.GetDecision() != nil {
+		t.Errorf("explained what is not there: %v", a)
+	}
+	r.await("the metric", func() bool { return r.metric(`signet_agent_decisions_total{cause="policy"}`) == "1" })
+}
+
+func TestAnUnknownRevisionIsDeniedAsUnavailable(t *testing.T) {
+	r, _, client := newAuthzRig(t)
+	c, id, err := r.check(client, "GET", "another")
+	if err != nil || c == codes.OK || id == "" {
+		t.Errorf("%v %q %v", c, id, err)
+	}
+}
+
+// A06; DESIGN decision 26.
+func TestAKilledAuthzProcessDeniesAndIsBackAndTouchesNothingElse(t *testing.T) {
+	r, allow, client := newAuthzRig(t)
+	workload := r.fetch()
+	next(t, workload)
+	for range 3 {
+		if c, _, err := r.check(client, "GET", allow.GetId()); err != nil || c != codes.OK {
+			t.Fatalf("before: %v %v", c, err)
+		}
+		pid := authzPID(t)
+		if pid == 0 {
+			t.Fatal("no authz process")
+		}
+		begun := time.Now()
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		r.await("decisions", func() bool {
+			c, _, err := r.check(client, "GET", allow.GetId())
+			return err == nil && c == codes.OK
+		})
+		t.Logf("decided again %s after the kill", time.Since(begun))
+	}
+	// The stream is still the same one.
+	r.change(func(f *fakeServer) { f.entries = append(f.entries, entry("two", "/shop/two", self(t))) })
+	if ids := next(t, workload); len(ids) != 3 { // the binding's too
+		t.Errorf("got %v", ids)
+	}
+	r.await("the metric", func() bool { return r.metric("signet_agent_authz_restarts_total") == "3" })
+}
+
+func TestOnlyBoundProxiesMayAsk(t *testing.T) {
+	allow := revision(t, allowReads)
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{entry("one", "/shop/one", self(t)), binding("web", "web", "unix:path:/bin/other")}
+		f.policies = []*api.PolicyRevision{allow}
+	})
+	r.ready(allow.GetId())
+	c, err := net.Dial("unix", filepath.Join(r.dir, "authz.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("read %d bytes, %v: want the connection closed", n, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	r.await("the metric", func() bool { return r.metric(`signet_agent_peers_refused_total{socket="authz"}`) == "1" })
+}
+
+func TestATakenBindingEndsItsConnections(t *testing.T) {
+	r, allow, client := newAuthzRig(t)
+	if c, _, err := r.check(client, "GET", allow.GetId()); err != nil || c != codes.OK {
+		t.Fatalf("before: %v %v", c, err)
+	}
+	r.change(func(f *fakeServer) { f.entries = nil })
+	r.await("denial", func() bool {
+		_, _, err := r.check(client, "GET", allow.GetId())
+		return err != nil
+	})
+}

@@ -1,0 +1,26 @@
+package agent_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"signet.example/agent"
+)
+
+// TestMain is also the authz process: the agents under test start their own
+// program again.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "authz" {
+		if err := agent.RunAuthz(context.Background(), slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
