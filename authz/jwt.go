@@ -171,15 +171,22 @@ func verifySegments(s segments, issuers map[string]*issuer) (*token, error) {
 	if err != nil {
 		return nil, err
 	}
-	jws, err := jose.ParseSignedCompact(s.text, []jose.SignatureAlgorithm{key.algorithm})
-	if err != nil {
-		return nil, errTokenForm
-	}
-	if _, err := jws.Verify(key.public); err != nil {
-		return nil, errTokenSignature
+	if err := checkSignature(s, key); err != nil {
+		return nil, err
 	}
 	t := &token{claims: claims, issuer: name, kid: key.id, size: len(s.payload)}
 	return t, t.readClaims(iss)
+}
+
+func checkSignature(s segments, key verificationKey) error {
+	jws, err := jose.ParseSignedCompact(s.text, []jose.SignatureAlgorithm{key.algorithm})
+	if err != nil {
+		return errTokenForm
+	}
+	if _, err := jws.Verify(key.public); err != nil {
+		return errTokenSignature
+	}
+	return nil
 }
 
 // readClaims holds the registered claims of RFC 7519 4.1 to their types. On an

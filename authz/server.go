@@ -234,7 +234,7 @@ func (st *state) checkToken(in *policy.Input, a *answer) bool {
 
 func (st *state) evaluate(ctx context.Context, revision string, in policy.Input, a *answer) {
 	compiled := st.policies[revision]
-	if compiled == nil {
+	if compiled == nil || revision == "" {
 		a.record.PolicyRevision = escape(revision, 64)
 		a.deny(CauseUnavailable, "the policy revision that the route is stamped with is not loaded")
 		return

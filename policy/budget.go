@@ -43,7 +43,10 @@ func (b *budget) explain(err error) error {
 		if b.left < 0 {
 			return fmt.Errorf("%w: more than %d steps", ErrLimit, maxCost)
 		}
-		return fmt.Errorf("%w: more than %s, or the caller gave up", ErrLimit, maxTime)
+		if err := b.ctx.Err(); err != nil {
+			return fmt.Errorf("evaluate: %w", err)
+		}
+		return fmt.Errorf("%w: more than %s", ErrLimit, maxTime)
 	}
 	var te *topdown.Error
 	if !errors.As(err, &te) {

@@ -92,7 +92,8 @@ func objectKeys(r *ast.Rule) []string {
 }
 
 // addHeaders merges one headers document. Two packages that set a header to
-// different values are an error: neither may win by chance.
+// different values are an error: neither may win by chance. No error has a
+// name or value in it, since both may be made of the request.
 func addHeaders(into http.Header, doc ast.Value) error {
 	document, ok := doc.(ast.Object)
 	if !ok {
@@ -105,18 +106,18 @@ func addHeaders(into http.Header, doc ast.Value) error {
 			return errors.New("headers is not an object of name and string")
 		}
 		if err := forbiddenHeader(string(name)); err != nil {
-			return fmt.Errorf("header: %w", err) // the name may come from the request
+			return fmt.Errorf("headers: a name is refused: %w", err)
 		}
 		if len(value) > maxHeaderValue || strings.ContainsFunc(string(value), func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-			return fmt.Errorf("header %s: value with control characters or longer than %d bytes", name, maxHeaderValue)
+			return fmt.Errorf("headers: a value has control characters or more than %d bytes", maxHeaderValue)
 		}
 		canonical := http.CanonicalHeaderKey(string(name))
 		if old, ok := into[canonical]; ok && old[0] != string(value) {
-			return fmt.Errorf("header %s: two packages set it to different values", name)
+			return errors.New("headers: two packages set one header to different values")
 		}
 		into.Set(canonical, string(value))
 		if len(into) > maxHeaders {
-			return fmt.Errorf("more than %d headers", maxHeaders)
+			return fmt.Errorf("headers: more than %d", maxHeaders)
 		}
 		return nil
 	})

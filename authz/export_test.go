@@ -1,0 +1,78 @@
+package authz
+
+import "time"
+
+// ParseTarget gives the tests a path as policy would see it.
+func ParseTarget(raw string) (path string, segments []string, query map[string][]string, err error) {
+	t, err := parseTarget(raw)
+	return t.path, t.segments, t.query, err
+}
+
+var (
+	CanonicalHost = canonicalHost
+	Escape        = escape
+	Bearer        = bearer
+)
+
+// TokenVerifier verifies each token as if for the first time.
+func TokenVerifier(issuers []Issuer) func(text string, now time.Time) (map[string]any, error) {
+	v, _ := newVerifier(issuers)
+	return func(text string, now time.Time) (map[string]any, error) {
+		clear(v.newer)
+		t, err := v.verify(text, now)
+		if err != nil {
+			return nil, err
+		}
+		return t.claims, nil
+	}
+}
+
+// VerifySignature does what is done before the claims are looked at, with one key.
+func VerifySignature(jwk []byte, text string) error {
+	key, err := parseKey(jwk)
+	if err != nil {
+		return err
+	}
+	s, err := split(text)
+	if err != nil {
+		return err
+	}
+	alg, kid, err := tokenHeader(s.header)
+	if err != nil {
+		return err
+	}
+	iss := &issuer{keys: []verificationKey{key}}
+	found, err := iss.key(alg, kid)
+	if err != nil {
+		return err
+	}
+	return checkSignature(s, found)
+}
+
+// KeyAlgorithm tells what a JWK is used for, or why it is not.
+func KeyAlgorithm(jwk []byte) (string, error) {
+	k, err := parseKey(jwk)
+	return string(k.algorithm), err
+}
+
+// Remembered counts the tokens that the server's verifier remembers.
+func (s *Server) Remembered() int {
+	v := s.state.Load().verifier
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.newer) + len(v.older)
+}
+
+// RememberAfter tells how many of n tokens of a size are remembered.
+func RememberAfter(n, size int) int {
+	v, _ := newVerifier(nil)
+	for i := range n {
+		v.remember(digest{byte(i), byte(i >> 8), byte(i >> 16)}, &token{size: size})
+	}
+	return len(v.newer) + len(v.older)
+}
+
+const (
+	GenerationTokens = generationTokens
+	GenerationBytes  = generationBytes
+)

@@ -1,0 +1,387 @@
+package authz_test
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/authz"
+	"signet.example/policy"
+)
+
+const ordersRego = `package signet.authz.orders
+
+allow contains "web may read orders" if {
+	input.request.method == "GET"
+	input.request.segments[0] == "orders"
+	input.source.spiffe_id == "spiffe://prod.example/shop/web"
+}
+
+allow contains "users may write" if {
+	input.request.method == "POST"
+	input.jwt.scope == "write"
+}
+
+deny contains "nobody reaches admin" if input.request.segments[0] == "admin"
+
+deny contains "no admin role" if "admin" in input.request.headers["x-role"]
+
+headers["x-user"] := input.jwt.sub
+`
+
+var (
+	orders = spiffeid.RequireFromString("spiffe://prod.example/shop/orders")
+	noon   = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+)
+
+const web = "spiffe://prod.example/shop/web"
+
+// fixture is a configured server, with the records that it made.
+type fixture struct {
+	*authz.Server
+	rev  policy.Revision
+	conf authz.Config
+
+	mu      sync.Mutex
+	records []authz.Record
+}
+
+func newFixture(t testing.TB, change ...func(*authz.Options, *authz.Config)) *fixture {
+	t.Helper()
+	return newFixtureWith(t, ordersRego, change...)
+}
+
+func newFixtureWith(t testing.TB, rego string, change ...func(*authz.Options, *authz.Config)) *fixture {
+	t.Helper()
+	f := &fixture{rev: policy.NewRevision("file:///repo", "c0ffee", []policy.Module{{Path: "orders.rego", Rego: rego}}, []policy.Exemption{{
+		Name: "generated: health check /health of shop/orders", Destination: orders.String(), Method: "GET", Path: "/health", Sources: []string{web},
+	}})}
+	compiled, err := policy.Compile(f.rev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := authz.Options{Clock: func() time.Time { return noon }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Record: f.record}
+	f.conf = authz.Config{Policies: []*policy.Compiled{compiled}, TokenHashKey: []byte("key")}
+	for _, c := range change {
+		c(&opts, &f.conf)
+	}
+	f.Server = authz.New(opts)
+	f.Configure(f.conf)
+	return f
+}
+
+func (f *fixture) record(r authz.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.records = append(f.records, r)
+}
+
+func (f *fixture) last() authz.Record {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.records[len(f.records)-1]
+}
+
+func asked(ctx context.Context) context.Context {
+	return authz.WithCaller(ctx, authz.Caller{Destination: orders, Proxy: "orders-1"})
+}
+
+// ask asks as the attested proxy of orders.
+func (f *fixture) ask(t testing.TB, q *authv3.CheckRequest) (*authv3.CheckResponse, authz.Record) {
+	t.Helper()
+	resp, err := f.Check(asked(t.Context()), q)
+	if err != nil || resp == nil {
+		t.Fatalf("%v %v", resp, err)
+	}
+	r := f.last()
+	if (resp.GetOkResponse() != nil) != r.Allowed || (resp.GetStatus().GetCode() == 0) != r.Allowed {
+		t.Errorf("answer %v, record %+v", resp, r)
+	}
+	return resp, r
+}
+
+func (f *fixture) question(method, path, source string, headers ...string) *authv3.CheckRequest {
+	return question(f.rev.ID, method, path, source, headers...)
+}
+
+// question is as Envoy asks it with encode_raw_headers.
+func question(revision, method, path, source string, headers ...string) *authv3.CheckRequest {
+	h := &authv3.AttributeContext_HttpRequest{Method: method, Path: path, Host: "Orders.shop:8080", Protocol: "HTTP/1.1", Scheme: "http"}
+	h.HeaderMap = &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: ":path", RawValue: []byte(path)}, {Key: ":method", RawValue: []byte(method)}}}
+	for _, hv := range headers {
+		name, value, _ := strings.Cut(hv, ": ")
+		h.HeaderMap.Headers = append(h.HeaderMap.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
+	}
+	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source:            &authv3.AttributeContext_Peer{Principal: source},
+		Destination:       &authv3.AttributeContext_Peer{Principal: "spiffe://prod.example/shop/lies"},
+		Request:           &authv3.AttributeContext_Request{Http: h},
+		ContextExtensions: map[string]string{"signet.policy_revision": revision},
+	}}
+}
+
+func TestAnAllowNamesItsRuleAndADenialItsCause(t *testing.T) {
+	f := newFixture(t, func(_ *authz.Options, c *authz.Config) {
+		c.Bans = map[string]bool{"spiffe://prod.example/shop/bad": true}
+	})
+	twoHosts := f.question("GET", "/orders/1", web)
+	twoHosts.Attributes.Request.Http.Host = "h,evil"
+	for name, tc := range map[string]struct {
+		q     *authv3.CheckRequest
+		cause authz.Cause
+		http  int
+		rule  string
+	}{
+		"allowed":               {f.question("GET", "/orders/1?a=b", web), "", 0, "web may read orders"},
+		"no rule":               {f.question("PUT", "/orders/1", web), "policy", 403, ""},
+		"denied":                {f.question("GET", "/admin", web), "policy", 403, "nobody reaches admin"},
+		"another source":        {f.question("GET", "/orders/1", "spiffe://prod.example/shop/other"), "policy", 403, ""},
+		"no source":             {f.question("GET", "/orders/1", ""), "policy", 403, ""},
+		"a source that is none": {f.question("GET", "/orders/1", "CN=web"), "policy", 403, ""},
+		"two sources":           {f.question("GET", "/orders/1", web+","+web), "policy", 403, ""},
+		"a source in a header":  {f.question("GET", "/orders/1", "", "x-forwarded-client-cert: URI="+web, "source: "+web), "policy", 403, ""},
+		"repeated header":       {f.question("GET", "/orders/1", web, "x-role: user", "X-Role: admin"), "policy", 403, "no admin role"},
+		"repeated, other order": {f.question("GET", "/orders/1", web, "x-role: admin", "x-role: user"), "policy", 403, "no admin role"},
+		"banned":                {f.question("GET", "/orders/1", "spiffe://prod.example/shop/bad"), "policy", 403, "signet: banned identity"},
+		"health check":          {f.question("GET", "/health", web), "", 0, "generated: health check /health of shop/orders"},
+		"health check of other": {f.question("GET", "/health", "spiffe://prod.example/shop/x"), "policy", 403, ""},
+		"ambiguous path":        {f.question("GET", "/orders/%2e%2e/admin", web), "policy", 403, "signet: ambiguous path"},
+		"two hosts":             {twoHosts, "policy", 403, "signet: ambiguous host"},
+		"no method":             {f.question("", "/orders/1", web), "policy", 403, "signet: ambiguous method"},
+		"bad header":            {f.question("GET", "/orders/1", web, "x-a: \xff"), "policy", 403, "signet: ambiguous header"},
+		"no stamp":              {question("", "GET", "/orders/1", web), "unavailable", 503, ""},
+		"unknown revision":      {question("0123", "GET", "/orders/1", web), "unavailable", 503, ""},
+		"not HTTP":              {&authv3.CheckRequest{}, "policy", 403, "signet: not HTTP"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, r := f.ask(t, tc.q)
+			rule := ""
+			if len(r.Rules) > 0 {
+				rule = r.Rules[0].Name
+			}
+			if r.Cause != tc.cause || rule != tc.rule || r.Allowed != (tc.cause == "") {
+				t.Fatalf("cause %q, rule %q, allowed %v: %s", r.Cause, rule, r.Allowed, r.Message)
+			}
+			if r.Destination != orders.String() || r.Proxy != "orders-1" {
+				t.Errorf("destination %s, proxy %s", r.Destination, r.Proxy)
+			}
+			if b, err := hex.DecodeString(r.ID); err != nil || len(b) != 16 {
+				t.Errorf("id %q", r.ID)
+			}
+			if r.Allowed {
+				return
+			}
+			d := resp.GetDeniedResponse()
+			if int(d.GetStatus().GetCode()) != tc.http {
+				t.Errorf("status %v", d.GetStatus())
+			}
+			if h := answerHeaders(d.GetHeaders()); h["x-signet-decision-id"] != r.ID || h["x-signet-denied"] != string(tc.cause) {
+				t.Errorf("headers %v", h)
+			}
+			if want := fmt.Sprintf("denied (%s), decision %s\n", tc.cause, r.ID); d.GetBody() != want {
+				t.Errorf("body %q", d.GetBody())
+			}
+		})
+	}
+}
+
+func answerHeaders(list []*corev3.HeaderValueOption) map[string]string {
+	out := map[string]string{}
+	for _, h := range list {
+		out[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+	}
+	return out
+}
+
+func TestDenialRecordTellsWhereEachAllowRuleStopped(t *testing.T) {
+	f := newFixture(t)
+	_, r := f.ask(t, f.question("GET", "/x", web))
+	if len(r.Failed) != 2 || r.Failed[1].Name != "web may read orders" || r.Failed[1].File != "orders.rego" || r.Failed[1].Line != 3 ||
+		r.Failed[1].Expression != `input.request.segments[0] == "orders"` || r.Failed[1].ExpressionLine != 5 {
+		t.Errorf("%+v", r.Failed)
+	}
+	if r.Commit != "c0ffee" || r.PolicySource != "file:///repo" || r.PolicyRevision != f.rev.ID {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestHeadersMapOfAnEnvoyWithoutRawHeadersIsRead(t *testing.T) {
+	f := newFixture(t)
+	q := f.question("GET", "/orders/1", web)
+	q.Attributes.Request.Http.HeaderMap = nil
+	q.Attributes.Request.Http.Headers = map[string]string{":path": "/orders/1", "x-role": "admin"}
+	if _, r := f.ask(t, q); r.Allowed || r.Rules[0].Name != "no admin role" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestAnAllowTakesTheClientsCopiesOfSetHeadersAway(t *testing.T) {
+	f := newFixture(t)
+	resp, _ := f.ask(t, f.question("GET", "/orders/1", web, "x-user: root", "X-Signet-Decision-Id: forged"))
+	if got := strings.Join(resp.GetOkResponse().GetHeadersToRemove(), " "); got != "x-user x-signet-decision-id" {
+		t.Errorf("removed %q", got)
+	}
+}
+
+func TestAnEvaluationErrorDeniesAsErrorAndQuotesNothing(t *testing.T) {
+	f := newFixtureWith(t, ordersRego+"\ndeny contains \"old\" if to_number(input.request.headers.cookie[0]) > 1")
+	resp, r := f.ask(t, f.question("GET", "/orders/1", web, "cookie: canary"))
+	if r.Cause != authz.CauseError || resp.GetDeniedResponse().GetStatus().GetCode() != 500 {
+		t.Errorf("%+v", r)
+	}
+	if !strings.Contains(r.Message, "orders.rego:20") || strings.Contains(fmt.Sprint(r), "canary") {
+		t.Errorf("message %q", r.Message)
+	}
+}
+
+func TestBeforeConfigurationEverythingIsUnavailable(t *testing.T) {
+	s := authz.New(authz.Options{})
+	resp, err := s.Check(asked(t.Context()), question("x", "GET", "/health", web))
+	if err != nil || resp.GetDeniedResponse().GetStatus().GetCode() != 503 {
+		t.Errorf("%v %v", resp, err)
+	}
+}
+
+func TestOnlyAttestedCallersAreAnswered(t *testing.T) {
+	f := newFixture(t)
+	resp, err := f.Check(t.Context(), f.question("GET", "/orders/1", web))
+	if err != nil || resp.GetOkResponse() != nil || f.last().Cause != authz.CauseError {
+		t.Errorf("%v %v", resp, err)
+	}
+}
+
+// oddContext panics or blocks where a decision begins.
+type oddContext struct {
+	context.Context
+	value func()
+}
+
+func (c oddContext) Value(key any) any {
+	c.value()
+	return c.Context.Value(key)
+}
+
+func TestAPanicIsADenial(t *testing.T) {
+	f := newFixture(t)
+	resp, err := f.Check(oddContext{asked(t.Context()), func() { panic("canary") }}, f.question("GET", "/orders/1", web))
+	if err != nil || resp.GetDeniedResponse().GetStatus().GetCode() != 500 || f.last().Cause != authz.CauseError {
+		t.Errorf("%v %v", resp, err)
+	}
+	if strings.Contains(fmt.Sprint(f.last()), "canary") {
+		t.Error("the panic's value is in the record")
+	}
+}
+
+func TestAPanickingRecorderChangesNoAnswer(t *testing.T) {
+	f := newFixture(t, func(o *authz.Options, _ *authz.Config) { o.Record = func(authz.Record) { panic("full") } })
+	resp, err := f.Check(asked(t.Context()), f.question("GET", "/orders/1", web))
+	if err != nil || resp.GetOkResponse() == nil {
+		t.Errorf("%v %v", resp, err)
+	}
+}
+
+func TestOverloadIsUnavailable(t *testing.T) {
+	f := newFixture(t, func(o *authz.Options, _ *authz.Config) { o.MaxConcurrent = 1 })
+	hold, held, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	go func() {
+		defer close(done)
+		ctx := oddContext{asked(t.Context()), func() {
+			once.Do(func() { close(held) })
+			<-hold
+		}}
+		if _, err := f.Check(ctx, f.question("GET", "/orders/1", web)); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-held
+	resp, r := f.ask(t, f.question("GET", "/orders/1", web))
+	if r.Cause != authz.CauseUnavailable || resp.GetDeniedResponse().GetStatus().GetCode() != 503 {
+		t.Errorf("%+v", r)
+	}
+	close(hold)
+	<-done
+	if _, r := f.ask(t, f.question("GET", "/orders/1", web)); !r.Allowed {
+		t.Errorf("after the overload: %+v", r)
+	}
+}
+
+func TestACallerThatGaveUpIsDenied(t *testing.T) {
+	f := newFixture(t)
+	ctx, cancel := context.WithCancel(asked(t.Context()))
+	cancel()
+	for range 3 {
+		resp, err := f.Check(ctx, f.question("GET", "/x", web))
+		if err != nil || resp.GetOkResponse() != nil {
+			t.Errorf("%v %v", resp, err)
+		}
+	}
+}
+
+func TestConfigureSwapsRevisionsWhileDeciding(t *testing.T) {
+	f := newFixture(t)
+	allowAll, err := policy.Compile(policy.NewRevision("", "2", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\nallow contains \"all\""}}, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := f.conf
+	both.Policies = append(both.Policies, allowAll)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// Under either configuration this revision denies.
+				resp, err := f.Check(asked(t.Context()), f.question("DELETE", "/x", web))
+				if err != nil || resp.GetOkResponse() != nil {
+					t.Errorf("%v %v", resp, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		f.Configure([]authz.Config{f.conf, both}[i%2])
+	}
+	close(stop)
+	wg.Wait()
+	if resp, _ := f.ask(t, question(allowAll.Revision().ID, "DELETE", "/x", web)); resp.GetOkResponse() == nil {
+		t.Error("the new revision is not used")
+	}
+}
+
+func TestMetricsCountByResultAndCause(t *testing.T) {
+	m := authz.NewMetrics()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(m)
+	m.Observe(authz.Record{Allowed: true})
+	m.Observe(authz.Record{Cause: authz.CausePolicy})
+	m.Observe(authz.Record{Cause: authz.CausePolicy})
+	want := `# HELP signet_authz_decisions_total Authorization decisions by result (allowed, denied) and cause of the denial (policy, error, unavailable).
+# TYPE signet_authz_decisions_total counter
+signet_authz_decisions_total{cause="",result="allowed"} 1
+signet_authz_decisions_total{cause="error",result="denied"} 0
+signet_authz_decisions_total{cause="policy",result="denied"} 2
+signet_authz_decisions_total{cause="unavailable",result="denied"} 0
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "signet_authz_decisions_total"); err != nil {
+		t.Error(err)
+	}
+}
