@@ -1,18 +1,46 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
 	"signet.example/ca"
+	"signet.example/identity"
 )
 
-// SignerConfig is what the signer process is told on its command line.
+// This file is the signer process (D26): the issuing key and the issuance log
+// live in it, and the server reaches them only through one socket that both
+// inherit. It decides nothing about who may have what; it holds every request to
+// its profile and leaves none unrecorded, also when the server is compromised.
+
+const (
+	// signerFD is where StartSigner puts the child's end of the socket.
+	signerFD = 3
+	// signerMessage bounds a message between the two: a full batch of CSRs.
+	signerMessage = 32 << 20
+	// logPage is how many records one read of the log takes.
+	logPage = 256
+)
+
+// SignerConfig is what the signer process is told on its command line. There is
+// no secret in it: command lines are for everybody to see.
 type SignerConfig struct {
 	// DataDir of the server; the authority is in its folder "ca".
 	DataDir string
@@ -22,33 +50,229 @@ type SignerConfig struct {
 	Profiles ca.Profiles
 	// Clock is time.Now if nil.
 	Clock func() time.Time
-	Log   *slog.Logger
+	// Log is where it writes; nothing if nil.
+	Log *slog.Logger
 }
 
-// RunSigner serves api.Signer on conn until conn closes or ctx ends.
+// RunSigner serves api.Signer on conn until conn closes or ctx ends, and returns
+// nil for either.
 func RunSigner(ctx context.Context, cfg SignerConfig, conn net.Conn) error {
-	return errors.New("not written yet")
+	defer func() { _ = conn.Close() }() // it may be closed already
+	if err := harden(); err != nil {
+		return fmt.Errorf("harden the signer: %w", err)
+	}
+	s, err := openSigner(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.records.Close() }() // what was answered is durable
+	g := grpc.NewServer(
+		grpc.Creds(insecure.NewCredentials()), // a socketpair has no third party
+		grpc.MaxRecvMsgSize(signerMessage), grpc.MaxSendMsgSize(signerMessage),
+		grpc.WaitForHandlers(true), // before the log closes under them
+	)
+	api.RegisterSignerServer(g, s)
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	err = g.Serve(listenOnce(conn))
+	g.Stop()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("serve the signer's socket: %w", err)
+	}
+	return nil
 }
 
-// SignerConn is the socket that StartSigner gave this process as fd 3.
-func SignerConn() (net.Conn, error) { return nil, errors.New("not written yet") }
-
-// SignerOptions is what StartSigner may be told.
-type SignerOptions struct {
-	Log    *slog.Logger
-	Stderr io.Writer
+// SignerConn is the socket that StartSigner gave this process.
+func SignerConn() (net.Conn, error) {
+	unix.CloseOnExec(signerFD)
+	f := os.NewFile(signerFD, "signer socket")
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("file descriptor %d is not the signer's socket: %w", signerFD, errors.Join(err, f.Close()))
+	}
+	return conn, f.Close() // conn has its own
 }
 
-// SignerProcess is the running signer, restarted when it dies.
-type SignerProcess struct{}
-
-// StartSigner runs exe with args as the signer process and waits until it answers.
-func StartSigner(ctx context.Context, exe string, args []string, opts SignerOptions) (*SignerProcess, error) {
-	return nil, errors.New("not written yet")
+// harden keeps the key out of core dumps and debuggers of the same user.
+func harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("RLIMIT_CORE: %w", err)
+	}
+	return nil
 }
 
-// Client speaks to the signer that runs now.
-func (p *SignerProcess) Client() api.SignerClient { return nil }
+type signer struct {
+	api.UnimplementedSignerServer
+	authority *ca.Authority
+	records   *ca.Log
+	issuer    *ca.Issuer
+	log       *slog.Logger
+}
 
-// Close stops the signer and waits for it.
-func (p *SignerProcess) Close() error { return nil }
+func openSigner(cfg SignerConfig) (*signer, error) {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	password, err := readPassword(cfg.PasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cfg.DataDir, "ca")
+	a, err := ca.OpenAuthority(dir, password, cfg.Clock, log)
+	clear(password)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Profiles.Check(a); err != nil {
+		return nil, err
+	}
+	l, err := ca.OpenLog(ca.LogPath(dir))
+	if err != nil {
+		return nil, err
+	}
+	if n := l.Torn(); n > 0 {
+		log.Warn("an incomplete last record was cut off the issuance log", slog.Int("bytes", n))
+	}
+	for _, r := range l.Orphans() {
+		log.Warn("reserved but never answered: marked abandoned",
+			slog.String("serial", r.Serial), slog.String("spiffe_id", r.ID), slog.Uint64("record", r.Sequence))
+	}
+	return &signer{authority: a, records: l, issuer: ca.NewIssuer(a, l, cfg.Profiles), log: log}, nil
+}
+
+// readPassword takes the first line of a file that others cannot read.
+func readPassword(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("password file: %w", err)
+	}
+	if info.Mode().Perm()&0o027 != 0 {
+		return nil, fmt.Errorf("password file %s: mode %#o lets others in, want 0600 or 0640", path, info.Mode().Perm())
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("password file: %w", err)
+	}
+	line, _, _ := bytes.Cut(content, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return nil, fmt.Errorf("password file %s: the first line is empty", path)
+	}
+	return line, nil
+}
+
+// Issue implements api.SignerServer.
+func (s *signer) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
+	results := make([]*api.SignResult, len(req.GetItems()))
+	var requests []ca.Request
+	var at []int // where each request's result belongs
+	for n, item := range req.GetItems() {
+		id, err := identity.ParseID(item.GetSpiffeId())
+		if err != nil {
+			results[n] = &api.SignResult{Error: err.Error(), Invalid: true}
+			continue
+		}
+		requests, at = append(requests, ca.Request{
+			ID: id, CSR: item.GetCsr(), Lifetime: item.GetLifetime().AsDuration(),
+			Profile: item.GetProfile(), Requester: item.GetRequester(),
+		}), append(at, n)
+	}
+	for k, r := range s.issuer.Issue(ctx, requests) {
+		result := &api.SignResult{Chain: r.Chain}
+		if r.Err != nil {
+			result = &api.SignResult{Error: r.Err.Error(), Invalid: errors.Is(r.Err, ca.ErrInvalid)}
+			s.log.WarnContext(ctx, "not issued", slog.String("spiffe_id", requests[k].ID.String()),
+				slog.String("requester", requests[k].Requester), slog.Any("err", r.Err))
+		}
+		results[at[k]] = result
+	}
+	return &api.SignResponse{Results: results}, nil
+}
+
+// Authority implements api.SignerServer.
+func (s *signer) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+	return &api.AuthorityResponse{
+		TrustDomain: s.authority.TrustDomain().Name(), SignedRootSet: s.authority.RootSet(),
+		Issuing: s.authority.Issuing().Raw, LogOrigin: s.records.Origin(), LogSize: s.records.Size(),
+	}, nil
+}
+
+// ReadLog implements api.SignerServer.
+func (s *signer) ReadLog(req *api.ReadLogRequest, stream grpc.ServerStreamingServer[api.LogRecord]) error {
+	for next := max(req.GetFrom(), 1); ; {
+		records, err := s.records.Read(next, logPage)
+		if err != nil {
+			return status.Error(codes.DataLoss, err.Error())
+		}
+		for _, r := range records {
+			if err := stream.Send(logRecord(r)); err != nil {
+				return err
+			}
+		}
+		next += uint64(len(records))
+		switch {
+		case len(records) > 0:
+		case !req.GetFollow():
+			return nil
+		default:
+			if _, err := s.records.Wait(stream.Context(), next-1); err != nil {
+				return status.FromContextError(err).Err()
+			}
+		}
+	}
+}
+
+func logRecord(r ca.Record) *api.LogRecord {
+	return &api.LogRecord{
+		Sequence: r.Sequence, Time: timestamppb.New(r.Time), Kind: string(r.Kind), Serial: r.Serial,
+		SpiffeId: r.ID, Requester: r.Requester, Profile: r.Profile,
+		NotBefore: timestamppb.New(r.NotBefore), NotAfter: timestamppb.New(r.NotAfter),
+		SpkiSha256: r.SPKI, CertificateSha256: r.Certificate,
+	}
+}
+
+// onceListener is a listener of one connection that is there already. It ends
+// when that connection does.
+type onceListener struct {
+	conn chan net.Conn
+	addr net.Addr
+	gone chan struct{}
+	once sync.Once
+}
+
+func listenOnce(conn net.Conn) *onceListener {
+	l := &onceListener{conn: make(chan net.Conn, 1), addr: conn.LocalAddr(), gone: make(chan struct{})}
+	l.conn <- &onceConn{Conn: conn, l: l}
+	return l
+}
+
+// Accept returns the connection, then waits until it is closed.
+func (l *onceListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conn:
+		return c, nil
+	case <-l.gone:
+		return nil, io.EOF
+	}
+}
+
+// Close ends Accept.
+func (l *onceListener) Close() error {
+	l.once.Do(func() { close(l.gone) })
+	return nil
+}
+
+// Addr is the connection's.
+func (l *onceListener) Addr() net.Addr { return l.addr }
+
+type onceConn struct {
+	net.Conn
+	l *onceListener
+}
+
+// Close closes the connection and ends the listener.
+func (c *onceConn) Close() error { return errors.Join(c.Conn.Close(), c.l.Close()) }
