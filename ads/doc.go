@@ -33,9 +33,9 @@
 // refused is not sent to the view again, and what the refused listeners and
 // routes would have replaced keeps the clusters it needs.
 //
-// A route configuration should keep its name when its content changes: a
-// listener that moves to another one drains its old connections on the old
-// routes, whose clusters may be gone by then.
+// A route configuration should keep its name when its content changes. A
+// listener that moves to another one, or goes, drains its old connections on
+// the old routes; Server.Drain keeps their clusters for as long.
 //
 // # Concurrency
 //

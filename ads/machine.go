@@ -36,6 +36,10 @@ type machine struct {
 	gate    gate
 	settled uint64 // generation whose listeners and routes the client has acknowledged
 
+	drain    time.Duration // see Server.Drain
+	moved    bool          // a listener that the client had has changed or gone since settled
+	draining time.Time     // when the client is done with listeners that moved
+
 	out pass // of the step under way
 }
 
@@ -129,6 +133,9 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	}
 	if quiet {
 		m.settled = st.gen
+		if m.moved {
+			m.moved, m.draining = false, now.Add(m.drain)
+		}
 	}
 	out := m.out
 	out.settled = m.settled
@@ -193,15 +200,8 @@ func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, no
 		if !ok {
 			d = doom{gen: st.gen, since: now}
 		}
-		if m.settled >= d.gen && cleared >= d.gen {
+		if !pinned && m.due(t, was, d, cleared, now) {
 			return
-		}
-		if due := d.since.Add(bound); !pinned {
-			if !now.Before(due) {
-				m.event(Stuck, t.url, was, "removed although not every stream acknowledged its listeners and routes in time")
-				return
-			}
-			m.until(due)
 		}
 		if t.doomed == nil {
 			t.doomed = make(map[string]doom)
@@ -214,6 +214,23 @@ func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, no
 	}
 	m.out.waiting = true
 	return patch(list, kept, func(*Resource) bool { return true })
+}
+
+// due says whether what is doomed may go now; else it sees to another look.
+func (m *machine) due(t *topic, r *Resource, d doom, cleared uint64, now time.Time) bool {
+	if m.settled >= d.gen && cleared >= d.gen {
+		if now.Before(m.draining) {
+			m.until(m.draining)
+			return false
+		}
+		return true
+	}
+	if limit := d.since.Add(bound); now.Before(limit) {
+		m.until(limit)
+		return false
+	}
+	m.event(Stuck, t.url, r, "removed although not every stream acknowledged its listeners and routes in time")
+	return true
 }
 
 // refused says whether this client runs older listeners or routes because the
@@ -252,6 +269,7 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 	}
 	t.owe = false
 	clear(t.asked)
+	m.moved = m.moved || m.drain > 0 && t.url == ListenerType && t.moves(changed, removed)
 	version := st.set.TypeVersion(t.url)
 	if m.delta {
 		removed = slices.Concat(removed, absent)
@@ -264,6 +282,11 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 		m.gate.passed = false
 	}
 	return true
+}
+
+// moves says whether a change touches what the client has already.
+func (t *topic) moves(changed []*Resource, removed []string) bool {
+	return len(removed) > 0 || slices.ContainsFunc(changed, func(r *Resource) bool { return find(t.sent, r.Name) != nil })
 }
 
 // absent lists names that were asked for, do not exist, and were not had

@@ -3,6 +3,7 @@ package ads
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -23,6 +24,11 @@ type Server struct {
 	Views Views
 	// Log receives what went wrong on streams; nil discards it.
 	Log *slog.Logger
+	// Drain is how long a proxy drains connections of a listener that changed or
+	// went away (Envoy's --drain-time-s): they stay on the routes they had, so
+	// what leaves the set together with such a change is kept as much longer.
+	// Zero suits listeners whose route configurations keep their names.
+	Drain time.Duration
 	// Events, if set, is called from stream goroutines and must not block.
 	Events func(Event)
 }

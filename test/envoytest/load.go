@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -38,8 +39,12 @@ type Load struct {
 	TLS *tls.Config
 	// Proxy, if set, is asked in http_proxy form (absolute request URI).
 	Proxy *url.URL
-	// Timeout bounds a request; 0 means 5 s.
+	// Timeout bounds a request; 0 means 10 s.
 	Timeout time.Duration
+	// MaxInFlight bounds how many requests are under way; 0 means 256. What
+	// is due beyond that is counted as Skipped: a generator that collapses
+	// under its own backlog tells nothing about the one it asks.
+	MaxInFlight int
 	// Check, if set, says why an answer is a failure, or "". Unset: any status
 	// but 200 is.
 	Check func(status int, h http.Header, body string) string
@@ -55,6 +60,7 @@ type Run struct {
 	fresh  *http.Client
 	cancel context.CancelFunc
 	all    sync.WaitGroup
+	flight atomic.Int64
 
 	mu     sync.Mutex
 	report Report
@@ -63,6 +69,8 @@ type Run struct {
 // Report is what a load saw.
 type Report struct {
 	Sent, Failed int
+	// Skipped were due while MaxInFlight requests were under way.
+	Skipped int
 	// Reasons counts failures by what went wrong.
 	Reasons map[string]int
 	// Bodies counts answers by their first 40 bytes.
@@ -74,7 +82,10 @@ type Report struct {
 // Start begins the load; it goes on until Stop or until ctx ends.
 func (l Load) Start(ctx context.Context) *Run {
 	if l.Timeout == 0 {
-		l.Timeout = 5 * time.Second
+		l.Timeout = 10 * time.Second
+	}
+	if l.MaxInFlight == 0 {
+		l.MaxInFlight = 256
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &Run{load: l, cancel: cancel, report: Report{Reasons: make(map[string]int), Bodies: make(map[string]int)}}
@@ -107,11 +118,25 @@ func (r *Run) pace(ctx context.Context) {
 		case now := <-tick.C:
 			due := int(now.Sub(start).Seconds() * float64(r.load.Rate))
 			for ; n < due; n++ {
-				i := n
-				r.all.Go(func() { r.request(ctx, i) })
+				r.begin(ctx, n)
 			}
 		}
 	}
+}
+
+// begin starts the n-th request, unless too many are under way.
+func (r *Run) begin(ctx context.Context, n int) {
+	if r.flight.Add(1) > int64(r.load.MaxInFlight) {
+		r.flight.Add(-1)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.report.Skipped++
+		return
+	}
+	r.all.Go(func() {
+		defer r.flight.Add(-1)
+		r.request(ctx, n)
+	})
 }
 
 // request sends the n-th request and notes how it went.
@@ -209,8 +234,8 @@ func (r Report) Quantile(q float64) time.Duration {
 
 // String is a line for a test's log.
 func (r Report) String() string {
-	s := fmt.Sprintf("%d requests, %d failed, p50 %v, p99 %v, max %v",
-		r.Sent, r.Failed, r.Quantile(0.5), r.Quantile(0.99), r.Quantile(1))
+	s := fmt.Sprintf("%d requests, %d failed, %d skipped, p50 %v, p99 %v, max %v",
+		r.Sent, r.Failed, r.Skipped, r.Quantile(0.5), r.Quantile(0.99), r.Quantile(1))
 	for _, why := range slices.Sorted(maps.Keys(r.Reasons)) {
 		s += fmt.Sprintf("\n  %5d x %s", r.Reasons[why], why)
 	}
