@@ -14,14 +14,14 @@ import (
 // all from the evaluating goroutine; that is cheaper than the goroutine and
 // timer of a context's cancellation, and bounds steps on a fast machine too.
 type budget struct {
-	ctx      context.Context //nolint:containedctx // it lives as long as the call that it was given to
+	gaveUp   func() error // the call's context
 	deadline time.Time
 	left     int
 	over     bool
 }
 
 func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
-	return &budget{ctx: ctx, deadline: time.Now().Add(d), left: cost}
+	return &budget{gaveUp: ctx.Err, deadline: time.Now().Add(d), left: cost}
 }
 
 // Cancel implements topdown.Cancel.
@@ -33,7 +33,7 @@ func (b *budget) Cancelled() bool {
 		return true
 	}
 	b.left--
-	b.over = b.left < 0 || b.left%64 == 0 && (b.ctx.Err() != nil || time.Now().After(b.deadline))
+	b.over = b.left < 0 || b.left%64 == 0 && (b.gaveUp() != nil || time.Now().After(b.deadline))
 	return b.over
 }
 
@@ -43,7 +43,7 @@ func (b *budget) explain(err error) error {
 		if b.left < 0 {
 			return fmt.Errorf("%w: more than %d steps", ErrLimit, maxCost)
 		}
-		if err := b.ctx.Err(); err != nil {
+		if err := b.gaveUp(); err != nil {
 			return fmt.Errorf("evaluate: %w", err)
 		}
 		return fmt.Errorf("%w: more than %s", ErrLimit, maxTime)

@@ -29,7 +29,6 @@ func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format
 // walk reads the modules of a commit's tree. It reads objects and never writes
 // a file, so names in the tree cannot lead anywhere.
 type walk struct {
-	ctx     context.Context //nolint:containedctx // the walk is one call
 	entries int
 	total   int
 	modules []Module
@@ -48,8 +47,8 @@ func readModules(ctx context.Context, commit *object.Commit, root string) ([]Mod
 			return nil, fmt.Errorf("path %s: %w", root, err)
 		}
 	}
-	w := &walk{ctx: ctx}
-	if err := w.tree(tree, root, 0); err != nil {
+	w := &walk{}
+	if err := w.tree(ctx, tree, root, 0); err != nil {
 		return nil, err
 	}
 	if len(w.modules) == 0 {
@@ -76,25 +75,25 @@ func subtree(t *object.Tree, root string) (*object.Tree, error) {
 	return t, nil
 }
 
-func (w *walk) tree(t *object.Tree, dir string, depth int) error {
+func (w *walk) tree(ctx context.Context, t *object.Tree, dir string, depth int) error {
 	if depth > maxDepth {
 		return refuse("%.200q: more than %d folders deep", dir, maxDepth)
 	}
 	for i := range t.Entries {
-		if err := w.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if w.entries++; w.entries > maxEntries {
 			return refuse("more than %d files and folders", maxEntries)
 		}
-		if err := w.entry(t, &t.Entries[i], dir, depth); err != nil {
+		if err := w.entry(ctx, t, &t.Entries[i], dir, depth); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *walk) entry(t *object.Tree, e *object.TreeEntry, dir string, depth int) error {
+func (w *walk) entry(ctx context.Context, t *object.Tree, e *object.TreeEntry, dir string, depth int) error {
 	if err := checkEntryName(e.Name); err != nil {
 		return refuse("%.200q: %w", path.Join(dir, e.Name), err)
 	}
@@ -105,7 +104,7 @@ func (w *walk) entry(t *object.Tree, e *object.TreeEntry, dir string, depth int)
 		if err != nil {
 			return fmt.Errorf("%s: %w", full, err)
 		}
-		return w.tree(sub, full, depth+1)
+		return w.tree(ctx, sub, full, depth+1)
 	case filemode.Regular, filemode.Executable, filemode.Deprecated:
 		return w.file(t, e, full)
 	case filemode.Symlink:

@@ -1,0 +1,78 @@
+package policy_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/mesh"
+	"signet.example/policy"
+)
+
+const checkedMesh = `apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+spec: {}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: web}
+spec:
+  listeners: [{portMapping: {port: 8080, protocol: http}}]
+  backends: [{virtualService: {virtualServiceRef: {name: orders}}}]
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: stranger}
+spec:
+  listeners: [{portMapping: {port: 8080, protocol: http}}]
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: orders}
+spec:
+  listeners:
+    - portMapping: {port: 9001, protocol: http}
+      healthCheck: {protocol: http, path: /healthz, healthyThreshold: 2, unhealthyThreshold: 3, timeoutMillis: 2000, intervalMillis: 5000}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: orders}
+spec:
+  awsName: orders.local
+  provider: {virtualNode: {virtualNodeRef: {name: orders}}}
+`
+
+func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
+	docs, err := mesh.Split("mesh.yaml", []byte(checkedMesh))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var resources []*mesh.Resource
+	for _, d := range docs {
+		r, err := mesh.Parse(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resources = append(resources, r)
+	}
+	if err := mesh.AssignMeshes(resources); err != nil {
+		t.Fatal(err)
+	}
+	g, err := mesh.NewGraph(resources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []policy.Exemption{{
+		Name: "generated: health check /healthz of shop/orders", Destination: "spiffe://prod.example/shop/orders",
+		Method: "GET", Path: "/healthz", Sources: []string{"spiffe://prod.example/shop/web"},
+	}}
+	got := policy.HealthExemptions(g, spiffeid.RequireTrustDomainFromString("prod.example"))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := policy.Compile(policy.NewRevision("", "", nil, got)); err != nil {
+		t.Error(err)
+	}
+}
