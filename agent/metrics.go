@@ -143,7 +143,10 @@ func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health) er
 // addresses is what addresses.json in the socket directory tells.
 type addresses struct {
 	Metrics string `json:"metrics"`
-	PID     int    `json:"pid"`
+	// The sockets, by what they serve.
+	XDS      string `json:"xds"`
+	Workload string `json:"workload"`
+	Authz    string `json:"authz"`
 }
 
 // write puts the file there whole or not at all.

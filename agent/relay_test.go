@@ -199,7 +199,9 @@ func TestAnOutageLeavesRoutingAndIdentityToNewProxies(t *testing.T) {
 	r := newRig(t, func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", self(t))} })
 	r.routeWeb("", "one")
 	r.ready()
-	answer := func(m *discoveryv3.DeltaDiscoveryResponse) bool { return m.GetTypeUrl() == ads.SecretType && len(m.GetResources()) == 1 }
+	answer := func(m *discoveryv3.DeltaDiscoveryResponse) bool {
+		return m.GetTypeUrl() == ads.SecretType && len(m.GetResources()) == 1
+	}
 	take(t, r.ads(webNode, "spiffe://test.example/shop/web"), answer)
 	r.stop()
 	begun := time.Now()

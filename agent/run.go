@@ -164,7 +164,11 @@ func (a *agent) run(ctx context.Context) error {
 		defer context.AfterFunc(under, cancel)()
 		return a.supervise(proxies)
 	})
-	if err := (addresses{Metrics: http.Addr().String(), PID: os.Getpid()}).write(a.cfg.SocketDir); err != nil {
+	where := addresses{
+		Metrics: http.Addr().String(),
+		XDS:     a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock"),
+	}
+	if err := where.write(a.cfg.SocketDir); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
