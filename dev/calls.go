@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -182,7 +183,7 @@ func (d *demo) denied(ctx context.Context, what, from, path, token string, statu
 		(token != "" || dec.GetCommit() == d.world.Commit)
 	r.more = append(r.more, "signet explain "+a.DecisionID, dec.GetMessage())
 	for _, rule := range append(dec.GetRules(), dec.GetFailed()...) {
-		r.more = append(r.more, fmt.Sprintf("rule %q at %s:%d%s", rule.GetName(), rule.GetFile(), rule.GetLine(), failedAt(rule)))
+		r.more = append(r.more, "rule "+strconv.Quote(rule.GetName())+ruleAt(rule))
 	}
 	if dec.GetCommit() != "" {
 		r.more = append(r.more, "commit "+dec.GetCommit())
@@ -190,11 +191,16 @@ func (d *demo) denied(ctx context.Context, what, from, path, token string, statu
 	return r
 }
 
-func failedAt(rule *api.Rule) string {
-	if rule.GetExpression() == "" {
+// ruleAt tells where a rule stands and what stopped it; Signet's own rules have no file.
+func ruleAt(rule *api.Rule) string {
+	if rule.GetFile() == "" {
 		return ""
 	}
-	return fmt.Sprintf(", stopped at line %d: %s", rule.GetExpressionLine(), rule.GetExpression())
+	at := fmt.Sprintf(" at %s:%d", rule.GetFile(), rule.GetLine())
+	if rule.GetExpression() != "" {
+		at += fmt.Sprintf(", stopped at line %d: %s", rule.GetExpressionLine(), rule.GetExpression())
+	}
+	return at
 }
 
 func names(rules []*api.Rule) string {

@@ -137,12 +137,12 @@ func (d *demo) startServer(ctx context.Context) error {
 }
 
 // addresses that a server or agent wrote when it was ready.
-func (d *demo) addresses(dir string) (map[string]string, error) {
+func (d *demo) addresses(dir string) (map[string]any, error) {
 	content, err := os.ReadFile(filepath.Join(dir, "addresses.json"))
 	if err != nil {
 		return nil, err
 	}
-	var out map[string]string
+	var out map[string]any
 	return out, json.Unmarshal(content, &out)
 }
 

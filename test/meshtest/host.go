@@ -41,7 +41,7 @@ func (w *World) JoinHost() *Host {
 		w.T.Fatal(err)
 	}
 	dial := func(cert tls.Certificate) *grpc.ClientConn {
-		conn, err := grpc.NewClient(addresses["agents"], grpc.WithTransportCredentials(credentials.NewTLS(
+		conn, err := grpc.NewClient(addresses.Agents, grpc.WithTransportCredentials(credentials.NewTLS(
 			&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}}))) //nolint:gosec // see above
 		if err != nil {
 			w.T.Fatal(err)

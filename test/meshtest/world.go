@@ -191,7 +191,7 @@ func (w *World) StartServer() {
 	w.Await("server", 20*time.Second, func() error {
 		a, err := w.Addresses(w.ServerDir())
 		if err == nil {
-			w.listen = a["agents"]
+			w.listen = a.Agents
 		}
 		return err
 	})
@@ -323,13 +323,16 @@ func (w *World) Proxies() []*api.ProxyStatus {
 	return out
 }
 
+// Addresses of a running server (Agents) or agent.
+type Addresses struct{ Agents, Metrics string }
+
 // Addresses that a server or agent wrote into its folder.
-func (w *World) Addresses(dir string) (map[string]string, error) {
+func (w *World) Addresses(dir string) (Addresses, error) {
+	var out Addresses
 	content, err := os.ReadFile(filepath.Join(dir, "addresses.json"))
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	var out map[string]string
 	return out, json.Unmarshal(content, &out)
 }
 
