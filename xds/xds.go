@@ -130,10 +130,11 @@ func (b *builder) add(typeURL, name string, m proto.Message) *ads.Resource {
 	return r
 }
 
-// any packs an extension's configuration, deterministically.
+// any packs an extension's configuration, deterministically: anypb.New would
+// write maps in any order, and each build would be another version.
 func (b *builder) any(m proto.Message) *anypb.Any {
-	a, err := anypb.New(m)
-	if err != nil { // a string that is not UTF-8
+	a := new(anypb.Any)
+	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil { // a string that is not UTF-8
 		b.fail(fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err))
 	}
 	return a

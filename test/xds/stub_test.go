@@ -124,6 +124,12 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.requests = append(a.requests, r)
 	a.mu.Unlock()
+	if r.Header.Get("Upgrade") == "websocket" {
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		return
+	}
 	// An application may not pretend to be a denial.
 	w.Header().Set("X-Signet-Denied", "forged")
 	w.Header().Set("X-Signet-Decision-Id", "forged")

@@ -1,0 +1,63 @@
+package xdstest_test
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"signet.example/xds"
+)
+
+func (in *inbound) egress() string {
+	host, _, _ := net.SplitHostPort(in.addr)
+	return net.JoinHostPort(host, strconv.Itoa(xds.DefaultEgress))
+}
+
+func TestOutboundCallsReachDeclaredBackendsOnly(t *testing.T) {
+	in := startInbound(t, orders)
+	port := strconv.FormatUint(uint64(in.app.port), 10)
+	absolute := func(target string) *http.Response {
+		return raw(t, in.egress(), "GET "+target+" HTTP/1.1\r\nHost: whatever\r\nX-Forwarded-Client-Cert: forged\r\nConnection: close\r\n\r\n")
+	}
+	for target, want := range map[string]int{
+		"http://plain.shop.internal/a":                200,
+		"http://plain.shop.internal:" + port + "/a":   200,
+		"http://PLAIN.shop.internal/a":                200,
+		"http://plain.shop.internal:1/a":              404,
+		"http://plainXshop.internal/a":                404,
+		"http://undeclared.shop.internal/a":           404,
+		"http://" + in.app.address + ":" + port + "/": 404,
+		"http://plain.shop.internal/a;b":              400,
+	} {
+		r := absolute(target)
+		if status(r) != want {
+			t.Errorf("%s: %d, want %d", target, status(r), want)
+		}
+		arrived := in.app.take()
+		if (want == 200) != (len(arrived) == 1) {
+			t.Errorf("%s: %d arrived", target, len(arrived))
+			continue
+		}
+		if want == 200 && (arrived[0].Header.Get("X-Forwarded-Client-Cert") != "" || arrived[0].RequestURI != "/a") {
+			t.Errorf("%s: arrived as %s %v", target, arrived[0].RequestURI, arrived[0].Header)
+		}
+	}
+	if r := raw(t, in.egress(), "CONNECT plain.shop.internal:443 HTTP/1.1\r\nHost: plain.shop.internal:443\r\n\r\n"); status(r) < 400 {
+		t.Errorf("CONNECT: %d", status(r))
+	}
+}
+
+func TestWebsocketsPassInAndOut(t *testing.T) {
+	in := startInbound(t, orders)
+	for name, at := range map[string]string{"in": in.addr, "out": in.egress()} {
+		r := raw(t, at, "GET /ws HTTP/1.1\r\nHost: plain.shop.internal\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+		if status(r) != http.StatusSwitchingProtocols {
+			t.Errorf("%s: %d", name, status(r))
+		}
+		if name == "in" && !strings.HasPrefix(in.stub.lastCheck().GetRequest().GetHttp().GetPath(), "/ws") {
+			t.Error("nobody asked about it")
+		}
+	}
+}

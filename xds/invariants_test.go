@@ -1,0 +1,237 @@
+package xds_test
+
+import (
+	"strings"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/ads"
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+// pack packs m; it cannot fail for what the tests make.
+func pack(t *testing.T, m proto.Message) *anypb.Any {
+	t.Helper()
+	a, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// edit changes the message in a.
+func edit[M proto.Message](t *testing.T, a *anypb.Any, m M, change func(M)) {
+	t.Helper()
+	if err := a.UnmarshalTo(m); err != nil {
+		t.Fatal(err)
+	}
+	change(m)
+	*a = anypb.Any{TypeUrl: a.GetTypeUrl()}
+	if err := a.MarshalFrom(m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// manager changes the HTTP manager of a listener's first chain.
+func manager(change func(*testing.T, *hcmv3.HttpConnectionManager)) func(*testing.T, proto.Message) {
+	return func(t *testing.T, m proto.Message) {
+		t.Helper()
+		f := m.(*listenerv3.Listener).GetFilterChains()[0].GetFilters()[0]
+		edit(t, f.GetTypedConfig(), new(hcmv3.HttpConnectionManager), func(h *hcmv3.HttpConnectionManager) { change(t, h) })
+	}
+}
+
+func authz(change func(*authzv3.ExtAuthz)) func(*testing.T, proto.Message) {
+	return manager(func(t *testing.T, h *hcmv3.HttpConnectionManager) {
+		edit(t, h.GetHttpFilters()[1].GetTypedConfig(), new(authzv3.ExtAuthz), change)
+	})
+}
+
+func downstream(change func(*tlsv3.DownstreamTlsContext)) func(*testing.T, proto.Message) {
+	return func(t *testing.T, m proto.Message) {
+		t.Helper()
+		s := m.(*listenerv3.Listener).GetFilterChains()[0].GetTransportSocket()
+		edit(t, s.GetTypedConfig(), new(tlsv3.DownstreamTlsContext), change)
+	}
+}
+
+func validation(change func(*tlsv3.CertificateValidationContext)) func(*testing.T, proto.Message) {
+	return downstream(func(c *tlsv3.DownstreamTlsContext) {
+		change(c.GetCommonTlsContext().GetCombinedValidationContext().GetDefaultValidationContext())
+	})
+}
+
+func perRoute(t *testing.T, m proto.Message, p proto.Message) {
+	t.Helper()
+	h := m.(*routev3.RouteConfiguration).GetVirtualHosts()[0]
+	h.GetRoutes()[0].TypedPerFilterConfig = map[string]*anypb.Any{"envoy.filters.http.ext_authz": pack(t, p)}
+}
+
+type breakage struct {
+	resource, name string // which resource of the golden case "strict" is broken
+	how            func(*testing.T, proto.Message)
+	want           string // part of the violation
+}
+
+const (
+	inListener = "lds_ingress_127.0.0.2_8080"
+	inRoutes   = "rds_ingress_http_8080"
+	outCluster = "cds_egress_shop_stock_http_8080"
+)
+
+var breakages = map[string]breakage{
+	"failure mode":       {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.FailureModeAllow = true }), "failure_mode_allow"},
+	"skipped by runtime": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.FilterEnabled = new(corev3.RuntimeFractionalPercent) }), "can be skipped"},
+	"skipped by metadata": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) {
+		a.FilterEnabledMetadata = new(matcherv3.MetadataMatcher)
+	}), "can be skipped"},
+	"shadow":      {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.ShadowMode = true }), "can be skipped"},
+	"other authz": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "x" }), "does not ask"},
+	"joined":      {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.EncodeRawHeaders = false }), "joined"},
+	"mutations":   {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.DecoderHeaderMutationRules = nil }), "decided on"},
+	"error is OK": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.StatusOnError.Code = 200 }), "status on error"},
+	"no authz": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.HttpFilters = append(h.HttpFilters[:1:1], h.HttpFilters[2])
+	}), "no filter envoy.extensions.filters.http.ext_authz"},
+	"order": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.HttpFilters[0], h.HttpFilters[1] = h.HttpFilters[1], h.HttpFilters[0]
+	}), "out of order"},
+	"disabled": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.HttpFilters[1].Disabled = true }), "disabled"},
+	"optional": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.HttpFilters[1].IsOptional = true }), "disabled"},
+	"renamed":  {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.HttpFilters[1].Name = "x" }), "no route can stamp"},
+	"weaker refusal": {ads.ListenerType, inListener, manager(func(t *testing.T, h *hcmv3.HttpConnectionManager) {
+		edit(t, h.GetHttpFilters()[0].GetTypedConfig(), new(rbacv3.RBAC), func(r *rbacv3.RBAC) { r.Rules.Action = rbacconfigv3.RBAC_ALLOW })
+	}), "does not refuse"},
+	"CONNECT": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.UpgradeConfigs = append(h.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
+	}), `upgrade to "CONNECT"`},
+	"upgrade with filters": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.UpgradeConfigs[0].Filters = h.HttpFilters[2:]
+	}), "filters of its own"},
+	"HTTP/2 CONNECT": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.Http2ProtocolOptions.AllowConnect = true
+	}), "CONNECT"},
+	"raw paths": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.MergeSlashes = false }), "not normalised"},
+	"internal":  {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.InternalAddressConfig = nil }), "internal"},
+	"XFCC":      {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.ForwardClientCertDetails = 0 }), "x-forwarded-client-cert"},
+	"eternal": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.CommonHttpProtocolOptions.MaxStreamDuration = nil
+	}), "no end"},
+	"request ids":   {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.PreserveExternalRequestId = true }), "request ids"},
+	"escaped slash": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.PathWithEscapedSlashesAction = 0 }), "escaped slashes"},
+	"underscores": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.CommonHttpProtocolOptions.HeadersWithUnderscoresAction = 0
+	}), "underscores"},
+	"trusted XFF":    {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.XffNumTrustedHops = 1 }), "x-forwarded-for"},
+	"silent clients": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.StreamIdleTimeout = durationpb.New(0) }), "silent"},
+	"no certificate": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) { c.RequireClientCertificate = wrapperspb.Bool(false) }), "no client certificate"},
+	"tickets":        {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) { c.SessionTicketKeysType = nil }), "resumed"},
+	"TLS 1.2": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) {
+		c.CommonTlsContext.TlsParams.TlsMinimumProtocolVersion = tlsv3.TlsParameters_TLSv1_2
+	}), "older than 1.3"},
+	"no bundle":  {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) { c.CommonTlsContext.ValidationContextType = nil }), "not verified"},
+	"inline key": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) { c.CommonTlsContext.TlsCertificates = []*tlsv3.TlsCertificate{{}} }), "by SDS"},
+	"anybody":    {ads.ListenerType, inListener, validation(func(v *tlsv3.CertificateValidationContext) { v.MatchTypedSubjectAltNames = nil }), "anybody"},
+	"DNS name": {ads.ListenerType, inListener, validation(func(v *tlsv3.CertificateValidationContext) {
+		v.MatchTypedSubjectAltNames[0].SanType = tlsv3.SubjectAltNameMatcher_DNS
+	}), "not a SPIFFE ID"},
+	"half a domain": {ads.ListenerType, inListener, validation(func(v *tlsv3.CertificateValidationContext) {
+		v.MatchTypedSubjectAltNames[0].Matcher = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://test.example"}}
+	}), "pattern"},
+	"untrusted": {ads.ListenerType, inListener, validation(func(v *tlsv3.CertificateValidationContext) {
+		v.TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
+	}), "weakened"},
+	"expired is fine": {ads.ListenerType, inListener, validation(func(v *tlsv3.CertificateValidationContext) { v.AllowExpiredCertificate = true }), "weakened"},
+	"TCP": {ads.ListenerType, inListener, func(t *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).FilterChains[0].Filters = []*listenerv3.Filter{{Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &tcpv3.TcpProxy{})}}}
+	}, "not exactly one HTTP manager"},
+	"default chain": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).DefaultFilterChain = &listenerv3.FilterChain{}
+	}, "not exactly one HTTP manager"},
+	"unreadable": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).FilterChains[0].Filters[0].GetTypedConfig().TypeUrl = "type.googleapis.com/x.Y"
+	}, "cannot be read"},
+	"no direction": {ads.ListenerType, "lds_egress_127.0.0.2_15001", func(_ *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).TrafficDirection = 0
+	}, "no filter"},
+	"disabled by route": {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) {
+		perRoute(t, m, &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_Disabled{Disabled: true}})
+	}, "disables"},
+	"sent elsewhere by route": {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) {
+		perRoute(t, m, &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &authzv3.CheckSettings{
+			ServiceOverride: &authzv3.CheckSettings_GrpcService{GrpcService: new(corev3.GrpcService)},
+		}}})
+	}, "elsewhere"},
+	"overridden by route": {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) { perRoute(t, m, &routev3.FilterConfig{Disabled: true}) }, "overrides a filter"},
+	"refusal overridden":  {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) { perRoute(t, m, &rbacv3.RBACPerRoute{}) }, "ambiguous"},
+	"no stamp": {ads.RouteType, inRoutes, func(_ *testing.T, m proto.Message) {
+		m.(*routev3.RouteConfiguration).VirtualHosts[0].TypedPerFilterConfig = nil
+	}, "no policy revision"},
+	"CONNECT route": {ads.RouteType, inRoutes, func(_ *testing.T, m proto.Message) {
+		m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].Match.PathSpecifier = &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}
+	}, "CONNECT"},
+	"CONNECT by route": {ads.RouteType, inRoutes, func(_ *testing.T, m proto.Message) {
+		m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetRoute().UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "CONNECT"}}
+	}, "CONNECT"},
+	"anybody serves": {ads.ClusterType, outCluster, func(t *testing.T, m proto.Message) {
+		edit(t, m.(*clusterv3.Cluster).GetTransportSocket().GetTypedConfig(), new(tlsv3.UpstreamTlsContext), func(c *tlsv3.UpstreamTlsContext) {
+			c.CommonTlsContext.GetCombinedValidationContext().DefaultValidationContext = nil
+		})
+	}, "anybody"},
+	"client resumes": {ads.ClusterType, outCluster, func(t *testing.T, m proto.Message) {
+		edit(t, m.(*clusterv3.Cluster).GetTransportSocket().GetTypedConfig(), new(tlsv3.UpstreamTlsContext), func(c *tlsv3.UpstreamTlsContext) { c.MaxSessionKeys = nil })
+	}, "resumed"},
+}
+
+func TestEachBrokenInvariantIsFound(t *testing.T) {
+	c := xdstest.Load(t, "testdata/strict")
+	set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range breakages {
+		t.Run(name, func(t *testing.T) {
+			r := set.Get(b.resource, b.name)
+			if r == nil {
+				t.Fatalf("no resource %s", b.name)
+			}
+			m, err := xds.Message(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v := xds.CheckInvariants([]proto.Message{m}); len(v) > 0 {
+				t.Fatalf("before: %q", v)
+			}
+			b.how(t, m)
+			if v := xds.CheckInvariants([]proto.Message{m}); !strings.Contains(strings.Join(v, "\n"), b.want) {
+				t.Errorf("want %q, found %q", b.want, v)
+			}
+		})
+	}
+}
+
+func TestCheckSetReportsWhatItCannotDecode(t *testing.T) {
+	set, err := ads.NewSet(&ads.Resource{Type: ads.ListenerType, Name: "x", Version: "1", Body: []byte{0xff}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := xds.CheckSet(set); len(v) != 1 {
+		t.Errorf("found %q", v)
+	}
+}

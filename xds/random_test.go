@@ -1,0 +1,200 @@
+package xds_test
+
+import (
+	"fmt"
+	"math/rand"
+	"strings"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"signet.example/ads"
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+func TestInvariantsHoldForRandomMeshes(t *testing.T) {
+	n := 500
+	if testing.Short() {
+		n = 50
+	}
+	for seed := range n {
+		r := rand.New(rand.NewSource(int64(seed))) // #nosec G404 -- repeatable on purpose
+		text, nodes := randomMesh(r)
+		g := xdstest.Graph(t, fmt.Sprintf("seed-%d.yaml", seed), []byte(text))
+		in := xds.Input{
+			Graph: g, TrustDomain: xdstest.TrustDomain, PolicyRevision: "r",
+			Endpoints: func(_, node string, port uint32) []xds.Endpoint {
+				var es []xds.Endpoint
+				for i := range (len(node) + int(port)) % 3 {
+					es = append(es, xds.Endpoint{Address: fmt.Sprintf("10.0.0.%d", i+1), Port: port, Healthy: i%2 == 0})
+				}
+				return es
+			},
+			Managed: func(_, node string) bool { return len(node)%2 == 0 },
+			Strict:  func(_, node string) bool { return strings.HasSuffix(node, "1") },
+		}
+		for _, node := range nodes {
+			set, err := xds.Build(in, "shop", node, xdstest.Shape)
+			if err != nil {
+				t.Fatalf("seed %d, %s: %v\n%s", seed, node, err, text)
+			}
+			for _, v := range append(xds.CheckSet(set), dangling(t, set)...) {
+				t.Errorf("seed %d, %s: %s", seed, node, v)
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d:\n%s", seed, text)
+		}
+	}
+}
+
+// dangling finds references to what the set does not have: Envoy would wait
+// for it, or answer 503.
+func dangling(t *testing.T, set *ads.Set) []string {
+	t.Helper()
+	var bad []string
+	for _, r := range set.Type(ads.ClusterType) {
+		c := decodeAs[*clusterv3.Cluster](t, r)
+		if c.GetType() == clusterv3.Cluster_EDS && c.GetClusterType() == nil && set.Get(ads.EndpointType, c.GetName()) == nil {
+			bad = append(bad, c.GetName()+" has no endpoint assignment")
+		}
+	}
+	for _, r := range set.Type(ads.RouteType) {
+		for _, h := range decodeAs[*routev3.RouteConfiguration](t, r).GetVirtualHosts() {
+			for _, route := range h.GetRoutes() {
+				names := []string{route.GetRoute().GetCluster()}
+				for _, w := range route.GetRoute().GetWeightedClusters().GetClusters() {
+					names = append(names, w.GetName())
+				}
+				for _, name := range names {
+					if name != "" && set.Get(ads.ClusterType, name) == nil {
+						bad = append(bad, "a route leads to "+name)
+					}
+				}
+			}
+		}
+	}
+	return bad
+}
+
+func decodeAs[M any](t *testing.T, r *ads.Resource) M {
+	t.Helper()
+	m, err := xds.Message(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, ok := m.(M)
+	if !ok {
+		t.Fatalf("%s is a %T", r.Name, m)
+	}
+	return out
+}
+
+// randomMesh writes manifests with every member that is translated, and
+// returns the nodes' names.
+func randomMesh(r *rand.Rand) (string, []string) {
+	m := mesher{Rand: r}
+	m.doc("Mesh", "shop", "spec: {}\n")
+	for i := range 1 + r.Intn(6) {
+		m.nodes = append(m.nodes, fmt.Sprintf("n%s%d", strings.Repeat("x", r.Intn(2)), i))
+	}
+	services := 1 + r.Intn(5)
+	for i := range services {
+		m.service(i)
+	}
+	for _, n := range m.nodes {
+		m.node(n, services)
+	}
+	return m.String(), m.nodes
+}
+
+type mesher struct {
+	*rand.Rand
+	strings.Builder
+	nodes []string
+}
+
+func (m *mesher) doc(kind, name, spec string) {
+	fmt.Fprintf(m, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: %s\nmetadata: {name: %s}\n%s", kind, name, spec)
+}
+
+func (m *mesher) coin() bool { return m.Intn(2) == 0 }
+
+func (m *mesher) pick(s ...string) string { return s[m.Intn(len(s))] }
+
+func (m *mesher) node(name string, services int) {
+	var b strings.Builder
+	b.WriteString("spec:\n  listeners:\n")
+	b.WriteString("    - portMapping: {port: 8080, protocol: http}\n")
+	if m.coin() {
+		fmt.Fprintf(&b, "      tls: {mode: %s, certificate: {%s}}\n", m.pick("STRICT", "PERMISSIVE", "DISABLED"),
+			m.pick(`acm: {certificateARN: "arn:x"}`, `sds: {secretName: "spiffe://test.example/x/y"}`))
+	}
+	if m.coin() {
+		fmt.Fprintf(&b, "      healthCheck: {protocol: http, path: /p%d, healthyThreshold: 2, unhealthyThreshold: 3, intervalMillis: 5000, timeoutMillis: 2000}\n", m.Intn(9))
+	}
+	if m.coin() {
+		fmt.Fprintf(&b, "      timeout: {http: {perRequest: {unit: ms, value: %d}}}\n", m.Intn(90000))
+	}
+	if m.coin() {
+		fmt.Fprintf(&b, "  serviceDiscovery: {dns: {hostname: %s, responseType: %s}}\n", m.pick(name+".example", "192.0.2.1"), m.pick("ENDPOINTS", "LOADBALANCER"))
+	}
+	if m.coin() {
+		b.WriteString("  logging: {accessLog: {file: {path: /dev/stdout}}}\n")
+	}
+	if m.coin() {
+		b.WriteString("  backends:\n")
+		for i := range services {
+			policy := ""
+			if m.coin() {
+				policy = `, clientPolicy: {tls: {validation: {trust: {sds: {secretName: "spiffe://test.example"}}}}}`
+			}
+			fmt.Fprintf(&b, "    - virtualService: {virtualServiceRef: {name: s%d}%s}\n", i, policy)
+		}
+	}
+	m.doc("VirtualNode", name, b.String())
+}
+
+func (m *mesher) service(i int) {
+	name := fmt.Sprintf("s%d", i)
+	spec := fmt.Sprintf("spec: {awsName: %s.shop.internal%%s}\n", name)
+	switch m.Intn(4) {
+	case 0:
+		m.doc("VirtualService", name, fmt.Sprintf(spec, ""))
+	case 1:
+		m.doc("VirtualService", name, fmt.Sprintf(spec, ", provider: {virtualNode: {virtualNodeRef: {name: "+m.pick(m.nodes...)+"}}}"))
+	default:
+		m.doc("VirtualService", name, fmt.Sprintf(spec, ", provider: {virtualRouter: {virtualRouterRef: {name: "+name+"}}}"))
+		m.doc("VirtualRouter", name, m.routes())
+	}
+}
+
+func (m *mesher) routes() string {
+	var b strings.Builder
+	b.WriteString("spec:\n  listeners: [{portMapping: {port: 80, protocol: http}}]\n  routes:\n")
+	for i := range 1 + m.Intn(4) {
+		fmt.Fprintf(&b, "    - name: r%d\n", i)
+		if m.coin() {
+			fmt.Fprintf(&b, "      priority: %d\n", m.Intn(1001))
+		}
+		match := m.pick("prefix: /", "prefix: /a.b", "path: {exact: /x}")
+		if m.coin() {
+			match += ", headers: [{name: x-h, match: {" + m.pick("exact", "prefix", "suffix") + ": a.b}}, {name: x-i, invert: true}]"
+		}
+		fmt.Fprintf(&b, "      httpRoute:\n        match: {%s}\n        action:\n          weightedTargets:\n", match)
+		for j := range 1 + m.Intn(3) {
+			weight := m.Intn(33)
+			if j == 0 {
+				weight++
+			}
+			fmt.Fprintf(&b, "            - {virtualNodeRef: {name: %s}, weight: %d}\n", m.pick(m.nodes...), weight)
+		}
+		if m.coin() {
+			fmt.Fprintf(&b, "        retryPolicy: {httpRetryEvents: [%s], maxRetries: %d, perRetryTimeout: {unit: s, value: %d}}\n",
+				m.pick("server-error", "gateway-error", "client-error", "stream-error"), m.Intn(5), m.Intn(5))
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,195 @@
+package xds_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"signet.example/ads"
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+func build(t *testing.T, c xdstest.Case) *ads.Set {
+	t.Helper()
+	set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// changed lists the resources of a that b has in another version, or not.
+func changed(a, b *ads.Set) []string {
+	var names []string
+	for _, typeURL := range a.Types() {
+		for _, r := range a.Type(typeURL) {
+			if o := b.Get(typeURL, r.Name); o == nil || o.Version != r.Version {
+				names = append(names, r.Name)
+			}
+		}
+	}
+	return names
+}
+
+func TestEqualInputsGiveEqualBytesWhateverTheOrderOfEndpoints(t *testing.T) {
+	c := xdstest.Load(t, "testdata/discovery")
+	a := build(t, c)
+	endpoints := c.Input.Endpoints
+	c.Input.Endpoints = func(mesh, node string, port uint32) []xds.Endpoint {
+		es := slices.Clone(endpoints(mesh, node, port))
+		slices.Reverse(es)
+		return es
+	}
+	for range 5 {
+		if b := build(t, c); a.Version() != b.Version() {
+			t.Fatalf("changed: %q", changed(a, b))
+		}
+	}
+	c.Shape.Proxy, c.Shape.EnvoyVersion = "two", "1.40.1"
+	if b := build(t, c); a.Version() != b.Version() {
+		t.Errorf("another replica has another view: %q", changed(a, b))
+	}
+}
+
+func TestANewPolicyChangesInboundRoutesOnly(t *testing.T) {
+	c := xdstest.Load(t, "testdata/router")
+	a := build(t, c)
+	c.Input.PolicyRevision = "another"
+	if got := changed(a, build(t, c)); !slices.Equal(got, []string{"rds_ingress_http_8080"}) {
+		t.Errorf("changed: %q", got)
+	}
+}
+
+func TestHardeningChangesTheListenersChainsOnly(t *testing.T) {
+	c := xdstest.Load(t, "testdata/managed")
+	a := build(t, c)
+	c.Input.Strict = func(_, _ string) bool { return true }
+	b := build(t, c)
+	const name = "lds_ingress_127.0.0.2_8080"
+	if got := changed(a, b); !slices.Equal(got, []string{name}) {
+		t.Errorf("changed: %q", got)
+	}
+	before := decodeAs[*listenerv3.Listener](t, a.Get(ads.ListenerType, name))
+	after := decodeAs[*listenerv3.Listener](t, b.Get(ads.ListenerType, name))
+	if len(before.GetFilterChains()) != 2 || len(after.GetFilterChains()) != 1 {
+		t.Fatalf("chains: %d, then %d", len(before.GetFilterChains()), len(after.GetFilterChains()))
+	}
+	before.FilterChains = before.GetFilterChains()[:1]
+	if before.String() != after.String() {
+		t.Error("more than the plaintext chain changed: Envoy would drain connections")
+	}
+}
+
+func TestAChangedClusterBringsItsEndpointsAgain(t *testing.T) {
+	c := xdstest.Load(t, "testdata/ports")
+	a := build(t, c)
+	c.Input.SVIDLifetime = time.Minute // changes every cluster, no endpoint
+	b := build(t, c)
+	const name = "cds_egress_shop_orders_http_8080"
+	x, y := a.Get(ads.EndpointType, name), b.Get(ads.EndpointType, name)
+	if string(x.Body) != string(y.Body) || x.Version == y.Version {
+		t.Errorf("bodies equal: %v, versions %s and %s", string(x.Body) == string(y.Body), x.Version, y.Version)
+	}
+}
+
+func TestAnEndpointChangesItsAssignmentOnly(t *testing.T) {
+	c := xdstest.Load(t, "testdata/ports")
+	a := build(t, c)
+	endpoints := c.Input.Endpoints
+	c.Input.Endpoints = func(mesh, node string, port uint32) []xds.Endpoint {
+		es := endpoints(mesh, node, port)
+		if len(es) > 0 && port == 80 {
+			es = append(slices.Clone(es), xds.Endpoint{Address: "2001:db8::1", Port: 80, Healthy: true})
+		}
+		return es
+	}
+	for _, name := range changed(a, build(t, c)) {
+		if !strings.HasPrefix(name, "cds_egress_shop_orders_http_80") || a.Get(ads.EndpointType, name) == nil {
+			t.Errorf("changed: %s", name)
+		}
+	}
+}
+
+func TestLosingRegistrationsNeverMeansPlaintextToAManagedNode(t *testing.T) {
+	c := xdstest.Load(t, "testdata/discovery")
+	const name = "cds_egress_shop_registered_http_8080"
+	secure := func(set *ads.Set) bool {
+		return decodeAs[*clusterv3.Cluster](t, set.Get(ads.ClusterType, name)).GetTransportSocket() != nil
+	}
+	if !secure(build(t, c)) {
+		t.Fatal("a registered node is called in plaintext")
+	}
+	c.Input.Endpoints = nil
+	c.Input.Managed = func(_, node string) bool { return node == "registered" }
+	if !secure(build(t, c)) {
+		t.Error("the loss of the last registration turned mTLS into plaintext")
+	}
+}
+
+func TestConnectionsEndWithinOneSVIDLifetime(t *testing.T) {
+	c := xdstest.Load(t, "testdata/managed")
+	for _, lifetime := range []time.Duration{0, 6 * time.Second, time.Hour, 24 * time.Hour} {
+		c.Input.SVIDLifetime = lifetime
+		if lifetime == 0 {
+			lifetime = xds.DefaultSVIDLifetime
+		}
+		connection, stream, idle, upstream := lifetimes(t, build(t, c))
+		if connection+max(stream, idle) > lifetime {
+			t.Errorf("%s: connection %s, stream %s, idle %s", lifetime, connection, stream, idle)
+		}
+		if upstream >= connection && upstream != 0 {
+			t.Errorf("%s: the client keeps a connection for %s, the server for %s", lifetime, upstream, connection)
+		}
+	}
+}
+
+func TestOnlyTheNodesOwnBackendsAreInItsView(t *testing.T) {
+	c := xdstest.Load(t, "testdata/discovery")
+	for _, r := range build(t, c).Type(ads.ClusterType) {
+		if strings.Contains(r.Name, "undeclared") {
+			t.Errorf("cluster %s", r.Name)
+		}
+	}
+	for _, h := range decodeAs[*routev3.RouteConfiguration](t, build(t, c).Get(ads.RouteType, "rds_egress_http_15001")).GetVirtualHosts() {
+		if slices.Contains(h.GetDomains(), "*") || strings.Contains(h.GetName(), "undeclared") {
+			t.Errorf("virtual host %s for %q", h.GetName(), h.GetDomains())
+		}
+	}
+}
+
+func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
+	for name, change := range map[string]func(*xdstest.Case){
+		"no graph":                    func(c *xdstest.Case) { c.Input.Graph = nil },
+		"no such node":                func(c *xdstest.Case) { c.Node = "nobody" },
+		"no such mesh":                func(c *xdstest.Case) { c.Mesh = "nowhere" },
+		"bad shape":                   func(c *xdstest.Case) { c.Shape.App = c.Shape.Bind },
+		"egress on a listener's port": func(c *xdstest.Case) { c.Shape.Egress = 8080 },
+		"an endpoint by name": func(c *xdstest.Case) {
+			c.Input.Endpoints = func(_, _ string, _ uint32) []xds.Endpoint { return []xds.Endpoint{{Address: "a.example", Port: 1}} }
+		},
+		"an endpoint without port": func(c *xdstest.Case) {
+			c.Input.Endpoints = func(_, _ string, _ uint32) []xds.Endpoint {
+				return []xds.Endpoint{{Address: "10.0.0.1", Port: 70000}}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := xdstest.Load(t, "testdata/ports")
+			change(&c)
+			set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+			if err == nil || set != nil {
+				t.Fatalf("built %v", set)
+			}
+			if strings.HasPrefix(name, "no such") != errors.Is(err, xds.ErrNoNode) || (name == "bad shape") != errors.Is(err, xds.ErrShape) {
+				t.Errorf("error: %v", err)
+			}
+		})
+	}
+}
