@@ -231,8 +231,12 @@ func explained(t *testing.T, w *meshtest.World, p *idp) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if failed := answer.GetDecision().GetFailed(); len(failed) == 0 || !strings.Contains(failed[0].GetExpression(), "spiffe_id") || failed[0].GetExpressionLine() == 0 {
-		t.Errorf("no failed expression for a denial by default: %v", failed)
+	stopped := map[string]string{}
+	for _, rule := range answer.GetDecision().GetFailed() {
+		stopped[rule.GetName()] = fmt.Sprintf("%s:%d %s", rule.GetFile(), rule.GetExpressionLine(), rule.GetExpression())
+	}
+	if want := `orders.rego:4 input.source.spiffe_id == "spiffe://test.example/test/front"`; stopped["front may read orders"] != want {
+		t.Errorf("what stopped each rule is %q, want %q for the first", stopped, want)
 	}
 	// Nothing that the caller sent in confidence is in any record, log or answer.
 	everything := []string{out, answer.String()}

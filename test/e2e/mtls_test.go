@@ -198,7 +198,7 @@ func TestClientRefusesAServerWithTheWrongSPIFFEID(t *testing.T) {
 	impostor := "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: impostor}\nspec:\n  meshRef: {name: test}\n" +
 		"  listeners:\n    - portMapping: {port: %d, protocol: http}\n" +
 		"      tls: {mode: STRICT, certificate: {sds: {secretName: \"spiffe://test.example/test/impostor\"}}}\n" +
-		"  serviceDiscovery:\n    dns: {hostname: localhost}\n"
+		"  serviceDiscovery:\n    dns: {hostname: 127.0.0.1}\n"
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestClientRefusesAServerWithTheWrongSPIFFEID(t *testing.T) {
 		t.Errorf("front spoke to an impostor: %d, %d requests", a.Status, requests.Load())
 	}
 	if handshakes.Load() == 0 {
-		t.Error("front never tried, so nothing was refused")
+		t.Errorf("front never tried, so nothing was refused: %d %s", a.Status, a.Body)
 	}
 }
 
