@@ -422,7 +422,7 @@ type LogRecord struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Time     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// kind: "reserved", "issued" or "abandoned".
+	// kind: "reserved", "issued", "abandoned", or "authority": a signing certificate before its first use.
 	Kind      string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	Serial    string                 `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
 	SpiffeId  string                 `protobuf:"bytes,5,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
