@@ -31,8 +31,6 @@ type Config struct {
 	Name string `yaml:"name" json:"name"`
 	// Lifetimes of what is issued.
 	Lifetimes Lifetimes `yaml:"lifetimes" json:"lifetimes"`
-	// PolicyPoll is how often a policy source that names no interval is polled.
-	PolicyPoll time.Duration `yaml:"policy_poll" json:"policy_poll"`
 	// EndpointGrace is how long the endpoints of an agent that went away are
 	// still served: an agent or server restart is not a reason to cut traffic.
 	EndpointGrace time.Duration `yaml:"endpoint_grace" json:"endpoint_grace"`
@@ -62,7 +60,6 @@ func DefaultConfig() Config {
 		Metrics:       "127.0.0.1:9464",
 		Name:          "server",
 		Lifetimes:     Lifetimes{SVID: time.Hour, Agent: time.Hour},
-		PolicyPoll:    time.Minute,
 		EndpointGrace: time.Minute,
 	}
 }
@@ -85,7 +82,6 @@ func (c Config) Complete() Config {
 	for _, f := range []struct{ at, def *time.Duration }{
 		{&c.Lifetimes.SVID, &d.Lifetimes.SVID},
 		{&c.Lifetimes.Agent, &d.Lifetimes.Agent},
-		{&c.PolicyPoll, &d.PolicyPoll},
 		{&c.EndpointGrace, &d.EndpointGrace},
 	} {
 		if *f.at == 0 {
@@ -125,9 +121,6 @@ func (c Config) Validate() error {
 		if l.d < minLifetime || l.d > maxLifetime {
 			bad(l.key, "%s is not between %s and %s", l.d, minLifetime, maxLifetime)
 		}
-	}
-	if c.PolicyPoll < time.Second {
-		bad("policy_poll", "%s is less than 1s", c.PolicyPoll)
 	}
 	if c.EndpointGrace < 0 {
 		bad("endpoint_grace", "%s is negative", c.EndpointGrace)

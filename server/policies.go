@@ -25,6 +25,9 @@ import (
 const (
 	// syncDeadline bounds one fetch, test and compile of a policy source.
 	syncDeadline = time.Minute
+	// syncRetry is how soon a failed source is tried again, unless its own
+	// interval is shorter.
+	syncRetry = 30 * time.Second
 	// stampDeadline is how long routes keep the old revision's stamp while agents
 	// have not said that they loaded the new one. An agent that is stamped with a
 	// revision it does not have denies, so laggards are waited for, but not for ever.
@@ -127,7 +130,7 @@ func (p *policies) poll(ctx context.Context) time.Duration {
 		wait := p.due(src)
 		if wait <= 0 {
 			p.sync(ctx, src)
-			wait = src.Poll
+			wait = max(p.due(src), time.Second)
 		}
 		next = min(next, wait)
 	}
@@ -142,7 +145,11 @@ func (p *policies) due(src identity.PolicySource) time.Duration {
 	if st == nil || p.tried[src.Name] != src {
 		return 0
 	}
-	return st.GetSynced().AsTime().Add(src.Poll).Sub(p.clock())
+	wait := src.Poll
+	if st.GetError() != "" {
+		wait = min(wait, syncRetry)
+	}
+	return st.GetSynced().AsTime().Add(wait).Sub(p.clock())
 }
 
 // sync fetches, tests and activates one source, and returns what came of it.

@@ -34,6 +34,9 @@ const (
 	sweepEvery = time.Second
 )
 
+// testOnlyRunning is handed each server that is about to be ready.
+var testOnlyRunning func(*server)
+
 // server joins the parts. All fields are set before anything runs.
 type server struct {
 	cfg   Config
@@ -325,6 +328,9 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	for _, f := range faces {
 		g.Go(func() error { return f.server.Serve(f.listener) })
+	}
+	if testOnlyRunning != nil {
+		testOnlyRunning(s)
 	}
 	if err := writeJSON(s.dir.addresses(), where); err != nil {
 		s.log.ErrorContext(ctx, "addresses not written", slog.Any("err", err))

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -164,7 +163,7 @@ func (r *sessions) enter(s *session) {
 	r.by[id] = s
 	r.mu.Unlock()
 	if old != nil {
-		old.end(errors.New("replaced by a newer session of the same agent"))
+		old.end(reason(errUnavailable, "replaced by a newer session of this agent"))
 	}
 	r.log.Info("agent connected", slog.String("agent", id), slog.String("remote", s.caller.remote.String()))
 }

@@ -318,7 +318,8 @@ func closeView(set *ads.Set, name, revision string, types []string) (*ads.Set, e
 // grant is an identity that workloads on hosts of a group may hold: from an Entry,
 // or from a Binding for a virtual node's proxy.
 type grant struct {
-	// name is that of the Entry resource: "entry/<name>" or "binding/<name>".
+	// name is that of the Entry resource: an Entry's own, or "binding/<name>", which
+	// no Entry can have.
 	name string
 	// entry has the identity, the selectors and the lifetime.
 	entry identity.Entry
@@ -340,7 +341,7 @@ func grantsOf(m *model, group string) ([]grant, error) {
 	var list []grant
 	for _, e := range m.entries {
 		if e.Group == group {
-			list = append(list, grant{name: "entry/" + e.Name, entry: e})
+			list = append(list, grant{name: e.Name, entry: e})
 		}
 	}
 	for _, b := range m.bindings {

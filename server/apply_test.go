@@ -1,0 +1,136 @@
+package server_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"signet.example/api"
+)
+
+func TestApplyStoresAllOrNothingAndNamesEveryMistake(t *testing.T) {
+	r := newRig(t)
+	_, err := r.admin.Apply(t.Context(), &api.ApplyRequest{Sources: []*api.Source{
+		{File: "good.yaml", Content: []byte(registry)},
+		{File: "typo.yaml", Content: []byte("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: x}\nspec: {selector: []}\n")},
+		{File: "foreign.yaml", Content: []byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {}\n")},
+		{File: "field.yaml", Content: []byte("apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e}\nspec: {group: front, spiffeID: \"spiffe://other/x\", selectors: [\"unix:uid:1\"]}\n")},
+	}})
+	wantCode(t, err, codes.InvalidArgument, "typo.yaml:4", "foreign.yaml:1", "apps/v1", "--skip-foreign", "field.yaml:4", "spec.spiffeID")
+	resp, err := r.admin.Get(t.Context(), &api.GetRequest{})
+	if err != nil || len(resp.GetObjects()) != 0 {
+		t.Errorf("stored %d objects, %v", len(resp.GetObjects()), err)
+	}
+}
+
+func TestApplyChecksReferencesAgainstWhatIsStored(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	entry := "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\nspec: {group: %s, mesh: shop, virtualNode: %s, selectors: [\"unix:uid:1\"]}\n"
+	_, err := r.tryApply(strings.Replace(strings.Replace(entry, "%s", "nowhere", 1), "%s", "web", 1))
+	wantCode(t, err, codes.InvalidArgument, "NodeGroup nowhere", "Binding b")
+	_, err = r.tryApply(strings.Replace(strings.Replace(entry, "%s", "front", 1), "%s", "nothing", 1))
+	wantCode(t, err, codes.InvalidArgument, "VirtualNode shop/nothing")
+	r.apply(strings.Replace(strings.Replace(entry, "%s", "front", 1), "%s", "web", 1))
+}
+
+func TestSkippedForeignKindsAreCounted(t *testing.T) {
+	r := newRig(t)
+	resp, err := r.admin.Apply(t.Context(), &api.ApplyRequest{SkipForeign: true, Sources: []*api.Source{
+		{File: "a.yaml", Content: []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n---" + registry)},
+	}})
+	if err != nil || resp.GetSkippedForeign() != 1 || len(resp.GetChanges()) != 4 {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
+func TestADryRunTellsTheChangesAndStoresNothing(t *testing.T) {
+	r := newRig(t)
+	resp, err := r.admin.Apply(t.Context(), &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a.yaml", Content: []byte(registry)}}})
+	if err != nil || len(resp.GetChanges()) != 4 || resp.GetChanges()[0].GetAction() != "created" {
+		t.Errorf("%v, %v", resp, err)
+	}
+	got, err := r.admin.Get(t.Context(), &api.GetRequest{})
+	if err != nil || len(got.GetObjects()) != 0 {
+		t.Errorf("stored %d objects, %v", len(got.GetObjects()), err)
+	}
+}
+
+func TestWhatGetReadsBackAppliesUnchanged(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	got, err := r.admin.Get(t.Context(), &api.GetRequest{Kind: "all"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, o := range got.GetObjects() {
+		all = append(all, o.GetYaml())
+	}
+	resp := r.apply(strings.Join(all, "\n---\n"))
+	for _, c := range resp.GetChanges() {
+		if c.GetAction() != "unchanged" {
+			t.Errorf("%s %s: %s\n%s\n---\n%s", c.GetKind(), c.GetName(), c.GetAction(), c.GetBefore(), c.GetAfter())
+		}
+	}
+	if len(resp.GetChanges()) != 10 {
+		t.Errorf("%d changes", len(resp.GetChanges()))
+	}
+}
+
+func TestKindsHaveShortNames(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	for kind, want := range map[string]int{"vn": 2, "VirtualNode": 2, "virtualnodes": 2, "vs": 1, "meshes": 1, "mesh": 1, "entries": 2, "bindings": 2, "ng": 2} {
+		got, err := r.admin.Get(t.Context(), &api.GetRequest{Kind: kind})
+		if err != nil || len(got.GetObjects()) != want {
+			t.Errorf("%s: %d objects, %v", kind, len(got.GetObjects()), err)
+		}
+	}
+	_, err := r.admin.Get(t.Context(), &api.GetRequest{Kind: "pod"})
+	wantCode(t, err, codes.InvalidArgument, "VirtualNode")
+	_, err = r.admin.Get(t.Context(), &api.GetRequest{Kind: "vn", Name: "nothing"})
+	wantCode(t, err, codes.NotFound)
+}
+
+func TestDeleteIsRefusedWhileSomethingRefersToTheObject(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	del := func(kind, name string) error {
+		_, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: kind, Name: name})
+		return err
+	}
+	wantCode(t, del("vn", "orders"), codes.FailedPrecondition, "orders")
+	wantCode(t, del("nodegroup", "front"), codes.FailedPrecondition, "Entry job")
+	wantCode(t, del("mesh", "shop"), codes.FailedPrecondition)
+	wantCode(t, del("vn", "nothing"), codes.NotFound)
+	for _, o := range [][2]string{{"binding", "web"}, {"binding", "orders"}, {"vn", "web"}, {"vs", "orders"}, {"vn", "orders"}, {"mesh", "shop"}} {
+		if err := del(o[0], o[1]); err != nil {
+			t.Errorf("delete %s: %v", o, err)
+		}
+	}
+}
+
+func TestPlaintextDoesNotBecomeStrictInOneStep(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	node := func(mode string) string {
+		return "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: orders}\nspec:\n  listeners:\n    - portMapping: {port: 8080, protocol: http}\n" +
+			"      tls: {mode: " + mode + ", certificate: {sds: {secretName: \"spiffe://test.example/shop/orders\"}}}\n  serviceDiscovery: {dns: {hostname: orders.internal}}\n"
+	}
+	r.apply(node("DISABLED"))
+	_, err := r.tryApply(node("STRICT"))
+	wantCode(t, err, codes.InvalidArgument, "PERMISSIVE", "test.yaml")
+	r.apply(node("PERMISSIVE"))
+	r.apply(node("STRICT"))
+}
+
+func TestTheAdminSocketIsOfItsOwnerAlone(t *testing.T) {
+	r := newRig(t)
+	fi, err := os.Stat(r.addr.Admin)
+	if err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", fi.Mode(), err)
+	}
+}

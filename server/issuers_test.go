@@ -1,0 +1,92 @@
+package server_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/server"
+)
+
+const jwksFormat = `{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","use":"sig","kid":"%s","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
+
+func issuer(url string) string {
+	return "apiVersion: signet.example/v1alpha1\nkind: JWTIssuer\nmetadata: {name: users}\nspec: {issuer: \"https://users.example\", audiences: [shop], jwksURL: \"" + url + "\", refresh: 1s}\n"
+}
+
+func TestIssuerKeysAreFetchedPushedKeptAndRemembered(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	var body atomic.Value
+	body.Store(fmt.Sprintf(jwksFormat, "one"))
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(body.Load().(string)))
+	}))
+	t.Cleanup(idp.Close)
+	h := r.join("front")
+	own := h.followOwn()
+	own.await("no issuer", func(s *ads.Set, _ *api.View) bool { return len(s.Type(ads.JWTIssuerType)) == 0 })
+	r.apply(issuer(idp.URL))
+	has := func(kid string) func(*ads.Set, *api.View) bool {
+		return func(s *ads.Set, _ *api.View) bool {
+			res := s.Get(ads.JWTIssuerType, "users")
+			is := &api.JWTIssuer{}
+			return res != nil && proto.Unmarshal(res.Body, is) == nil && strings.Contains(string(is.GetJwks()), kid) && is.GetIssuer() == "https://users.example"
+		}
+	}
+	own.await("the keys", has("one"))
+	body.Store(fmt.Sprintf(jwksFormat, "two"))
+	own.await("the new keys", has("two"))
+	body.Store("<html>")
+	awaitFinding(t, r, "SIG014", "GET "+idp.URL)
+	own.await("the last good keys", has("two"))
+	idp.Close()
+
+	r.halt()
+	r.start()
+	if err := h.attest(""); err != nil {
+		t.Fatal(err)
+	}
+	h.followOwn().await("the keys of before the restart", has("two"))
+}
+
+func TestFetchingKeysGoesWhereTheOperatorSaidAndNowhereElse(t *testing.T) {
+	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, jwksFormat, "x") }))
+	defer inside.Close()
+	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		http.Redirect(w, req, inside.URL, http.StatusFound)
+	}))
+	defer moved.Close()
+	huge := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(strings.Repeat(" ", 2<<20)))
+	}))
+	defer huge.Close()
+	if _, err := server.FetchJWKS(t.Context(), inside.URL); err != nil {
+		t.Errorf("a loopback address that was written out: %v", err)
+	}
+	port := inside.URL[strings.LastIndexByte(inside.URL, ':'):]
+	for name, url := range map[string]string{
+		"a redirect to another host":        moved.URL,
+		"more than a megabyte":              huge.URL,
+		"a file":                            "file:///etc/passwd",
+		"a Unix socket":                     "unix:///run/x.sock",
+		"the metadata service":              "http://169.254.169.254/latest",
+		"the unspecified address":           "http://0.0.0.0" + port,
+		"an address that no literal names":  "http://2130706433" + port,
+		"a literal that maps to link-local": "http://[::ffff:169.254.169.254]/",
+		"a path that answers with an error": inside.URL[:len(inside.URL)-1] + "0/none",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if b, err := server.FetchJWKS(t.Context(), url); err == nil {
+				t.Errorf("%s answered %d bytes", url, len(b))
+			}
+		})
+	}
+}

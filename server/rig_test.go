@@ -1,0 +1,459 @@
+package server_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+	"signet.example/attestation"
+	"signet.example/ca"
+	"signet.example/identity"
+	"signet.example/server"
+)
+
+const trustDomain = "test.example"
+
+// rig is a server on sockets and a data directory of its own.
+type rig struct {
+	t     *testing.T
+	cfg   server.Config
+	addr  server.Addresses
+	admin api.AdminClient
+
+	conn *grpc.ClientConn
+	stop func() error
+	run  func(context.Context, server.Config, *slog.Logger) error
+}
+
+// opened is the authority of made, with its keys decrypted once for all rigs.
+var opened = sync.OnceValues(func() (*ca.Authority, error) {
+	dir, err := made()
+	if err != nil {
+		return nil, err
+	}
+	return server.OpenCA(dir)
+})
+
+func runInProcess(ctx context.Context, cfg server.Config, log *slog.Logger) error {
+	return server.RunInProcess(ctx, cfg, log, opened)
+}
+
+// made is a data directory as Init makes it; each rig takes a copy, since making
+// keys from passwords is slow on purpose.
+var made = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "signet-made")
+	if err != nil {
+		return "", err
+	}
+	data := filepath.Join(dir, "d")
+	return data, server.Init(context.Background(), server.InitConfig{TrustDomain: trustDomain, DataDir: data})
+})
+
+// newRig runs a server whose signer is in this process.
+func newRig(t *testing.T) *rig { return newRigWith(t, runInProcess) }
+
+// newRigWith runs a server by run, which is server.Run or the like.
+func newRigWith(t *testing.T, run func(context.Context, server.Config, *slog.Logger) error) *rig {
+	t.Helper()
+	src, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// t.TempDir has the test's name in it, and a socket's path has 108 bytes.
+	dir, err := os.MkdirTemp("", "signet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	data := filepath.Join(dir, "d")
+	if err := os.CopyFS(data, os.DirFS(src)); err != nil {
+		t.Fatal(err)
+	}
+	tighten(t, data)
+	r := &rig{t: t, cfg: server.Config{DataDir: data, Listen: "127.0.0.1:0", Metrics: "127.0.0.1:0"}, run: run}
+	r.start()
+	t.Cleanup(func() {
+		if r.stop != nil {
+			r.halt()
+		}
+	})
+	return r
+}
+
+// tighten gives the copies the modes that Init gave the originals.
+func tighten(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.Walk(dir, func(p string, fi os.FileInfo, err error) error {
+		if err != nil {
+			return err
+		}
+		if fi.IsDir() {
+			return os.Chmod(p, 0o700)
+		}
+		return os.Chmod(p, 0o600)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start runs the server until halt, and waits until it is ready.
+func (r *rig) start() {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.run(ctx, r.cfg, testLog(r.t)) }()
+	r.stop = func() error { cancel(); return <-done }
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		select {
+		case err := <-done:
+			r.t.Fatalf("server ended: %v", err)
+		default:
+		}
+		addr, err := server.ReadAddresses(r.cfg.DataDir)
+		if err == nil {
+			r.addr = addr
+			break
+		}
+		if time.Now().After(deadline) {
+			cancel()
+			r.t.Fatalf("server is not ready: %v", err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	var err error
+	if r.admin, r.conn, err = api.DialAdmin(r.addr.Admin); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) halt() {
+	r.t.Helper()
+	_ = r.conn.Close()
+	if err := r.stop(); err != nil {
+		r.t.Errorf("server: %v", err)
+	}
+	r.stop = nil
+}
+
+func testLog(t *testing.T) *slog.Logger {
+	if os.Getenv("SIGNET_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+func (r *rig) apply(manifests string) *api.ApplyResponse {
+	r.t.Helper()
+	resp, err := r.tryApply(manifests)
+	if err != nil {
+		r.t.Fatalf("apply: %v", err)
+	}
+	return resp
+}
+
+func (r *rig) tryApply(manifests string) (*api.ApplyResponse, error) {
+	return r.admin.Apply(r.t.Context(), &api.ApplyRequest{Sources: []*api.Source{{File: "test.yaml", Content: []byte(manifests)}}})
+}
+
+func (r *rig) token(group string) string {
+	r.t.Helper()
+	resp, err := r.admin.CreateToken(r.t.Context(), &api.CreateTokenRequest{Group: group})
+	if err != nil {
+		r.t.Fatalf("token: %v", err)
+	}
+	return resp.GetToken()
+}
+
+// host is a machine with a host key; joined, it is an agent.
+type host struct {
+	t       *testing.T
+	rig     *rig
+	hostKey tls.Certificate
+	key     *ecdsa.PrivateKey
+	id      string
+	svid    tls.Certificate
+	roots   identity.RootSet
+	conn    *grpc.ClientConn
+}
+
+func newHost(r *rig) *host {
+	return &host{t: r.t, rig: r, hostKey: selfSigned(r.t), key: newKey(r.t)}
+}
+
+// attest asks with a token in full, or with none.
+func (h *host) attest(token string) error {
+	var secret string
+	var pin []byte
+	if token != "" {
+		parsed, err := attestation.ParseToken(token)
+		if err != nil {
+			return err
+		}
+		secret, pin = parsed.SecretText(), parsed.Pin[:]
+	}
+	conn := dial(h.t, h.rig.addr.Agents, h.hostKey, pin)
+	resp, err := api.NewAgentAPIClient(conn).Attest(h.t.Context(), &api.AttestRequest{
+		Token: secret, Csr: newCSR(h.t, h.key), Hostname: "Web-01.corp.example",
+	})
+	if err != nil {
+		return err
+	}
+	roots, err := identity.ParseRootSet(resp.GetSignedRootSet(), pin)
+	if err != nil {
+		return err
+	}
+	h.id, h.roots = resp.GetAgentId(), roots
+	h.svid = tls.Certificate{Certificate: resp.GetChain(), PrivateKey: h.key}
+	h.conn = dial(h.t, h.rig.addr.Agents, h.svid, nil)
+	return nil
+}
+
+// join makes an agent of a group.
+func (r *rig) join(group string) *host {
+	r.t.Helper()
+	h := newHost(r)
+	if err := h.attest(r.token(group)); err != nil {
+		r.t.Fatalf("join: %v", err)
+	}
+	return h
+}
+
+func (h *host) spiffeID() string { return "spiffe://" + trustDomain + "/signet/agent/" + h.id }
+
+func (h *host) api() api.AgentAPIClient { return api.NewAgentAPIClient(h.conn) }
+
+// issue asks for one SVID of each entry.
+func (h *host) issue(entries ...string) ([]*api.SVIDResult, error) {
+	req := &api.IssueRequest{}
+	for _, e := range entries {
+		req.Requests = append(req.Requests, &api.SVIDRequest{Entry: e, Csr: newCSR(h.t, newKey(h.t))})
+	}
+	resp, err := h.api().Issue(h.t.Context(), req)
+	return resp.GetResults(), err
+}
+
+// dial connects as an agent does that has a pin: the chain must hold the root of
+// which the pin is.
+func dial(t *testing.T, addr string, cert tls.Certificate, pin []byte) *grpc.ClientConn {
+	t.Helper()
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
+		InsecureSkipVerify: true, //nolint:gosec // verified below, by pin
+		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
+			if pin == nil {
+				return nil
+			}
+			return verifyByPin(raw, pin)
+		},
+	}
+	if len(cert.Certificate) == 0 {
+		cfg.Certificates = nil
+	}
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func verifyByPin(raw [][]byte, pin []byte) error {
+	var certs []*x509.Certificate
+	for _, der := range raw {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		certs = append(certs, c)
+	}
+	root := certs[len(certs)-1]
+	if sum := sha256.Sum256(root.RawSubjectPublicKeyInfo); string(sum[:]) != string(pin) {
+		return errors.New("the last certificate is not the pinned root")
+	}
+	td, err := identity.ParseTrustDomain(trustDomain)
+	if err != nil {
+		return err
+	}
+	id, err := identity.VerifyChain(certs[:len(certs)-1], td, identity.PoolOf(root), time.Now(), x509.ExtKeyUsageServerAuth)
+	if err != nil {
+		return err
+	}
+	if name, ok := identity.ServerName(id); !ok || name != "server" {
+		return errors.New("not the server: " + id.String())
+	}
+	return nil
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func newCSR(t *testing.T, key *ecdsa.PrivateKey) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key := newKey(t)
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// leafID is the SPIFFE ID of an answer's leaf.
+func leafID(t *testing.T, chain [][]byte) string {
+	t.Helper()
+	if len(chain) == 0 {
+		return ""
+	}
+	c, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.URIs) != 1 {
+		t.Fatalf("%d URIs", len(c.URIs))
+	}
+	return c.URIs[0].String()
+}
+
+func wantCode(t *testing.T, err error, want codes.Code, parts ...string) {
+	t.Helper()
+	if status.Code(err) != want {
+		t.Errorf("code %s, want %s: %v", status.Code(err), want, err)
+	}
+	for _, p := range parts {
+		if err != nil && !strings.Contains(err.Error(), p) {
+			t.Errorf("error lacks %q:\n%v", p, err)
+		}
+	}
+}
+
+// eventually waits for what other goroutines bring about.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// registry is two groups and what hangs on them.
+const registry = `
+apiVersion: signet.example/v1alpha1
+kind: NodeGroup
+metadata: {name: front}
+spec: {}
+---
+apiVersion: signet.example/v1alpha1
+kind: NodeGroup
+metadata: {name: back}
+spec: {}
+---
+apiVersion: signet.example/v1alpha1
+kind: Entry
+metadata: {name: job}
+spec: {group: front, spiffeID: "spiffe://test.example/batch/job", selectors: ["unix:uid:1000"], ttl: 30m}
+---
+apiVersion: signet.example/v1alpha1
+kind: Entry
+metadata: {name: secret}
+spec: {group: back, spiffeID: "spiffe://test.example/vault", selectors: ["unix:uid:0"]}
+`
+
+// shop is a mesh of two nodes; web calls orders.
+const shop = `
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+spec: {}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: web}
+spec:
+  listeners:
+    - portMapping: {port: 8080, protocol: http}
+  backends:
+    - virtualService: {virtualServiceRef: {name: orders}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: orders}
+spec:
+  listeners:
+    - portMapping: {port: 8080, protocol: http}
+  serviceDiscovery:
+    dns: {hostname: orders.internal}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: orders}
+spec:
+  provider:
+    virtualNode: {virtualNodeRef: {name: orders}}
+---
+apiVersion: signet.example/v1alpha1
+kind: Binding
+metadata: {name: web}
+spec: {group: front, mesh: shop, virtualNode: web, selectors: ["signet:proxy:web"]}
+---
+apiVersion: signet.example/v1alpha1
+kind: Binding
+metadata: {name: orders}
+spec: {group: back, mesh: shop, virtualNode: orders, selectors: ["signet:proxy:orders"]}
+`
+
+// ban bans an agent in the store, as a later version's command will.
+func (r *rig) ban(id string) {
+	r.t.Helper()
+	if err := server.BanAgent(r.t.Context(), id); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// serialOf is an answer's leaf's serial, as the log and reports write it.
+func serialOf(t *testing.T, chain [][]byte) string {
+	t.Helper()
+	c, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(c.SerialNumber.Bytes())
+}

@@ -1,0 +1,303 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/xds"
+)
+
+var (
+	ownTypes   = []string{ads.EntryType, ads.BundleType, ads.PolicyType, ads.JWTIssuerType, ads.BanType}
+	envoyTypes = []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType}
+)
+
+// follower keeps the last complete set of one view, as an agent does.
+type follower struct {
+	t    *testing.T
+	err  chan error
+	mu   sync.Mutex
+	set  *ads.Set
+	view *api.View
+}
+
+func (h *host) follow(node *corev3.Node, types []string) *follower {
+	h.t.Helper()
+	f := &follower{t: h.t, err: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &ads.Client{Conn: h.conn, Node: node, Types: types, Complete: func(r *ads.Resource, got *ads.Set) bool {
+		v := &api.View{}
+		if err := proto.Unmarshal(r.Body, v); err != nil {
+			return false
+		}
+		for typeURL, version := range v.GetSetVersions() {
+			if got.TypeVersion(typeURL) != version {
+				return false
+			}
+		}
+		return true
+	}, OnSet: func(s *ads.Set, r *ads.Resource) {
+		v := &api.View{}
+		_ = proto.Unmarshal(r.Body, v) // Complete has seen it
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.set, f.view = s, v
+	}}
+	done := make(chan struct{})
+	go func() { f.err <- c.Run(ctx); close(done) }()
+	h.t.Cleanup(func() { cancel(); <-done })
+	return f
+}
+
+func (f *follower) now() (*ads.Set, *api.View) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.set, f.view
+}
+
+func (f *follower) await(what string, ok func(*ads.Set, *api.View) bool) {
+	f.t.Helper()
+	eventually(f.t, what, func() bool {
+		select {
+		case err := <-f.err:
+			f.t.Fatalf("stream ended: %v", err)
+		default:
+		}
+		s, v := f.now()
+		return s != nil && ok(s, v)
+	})
+}
+
+func (h *host) followOwn() *follower {
+	return h.follow(&corev3.Node{Id: h.spiffeID()}, ownTypes)
+}
+
+func nodeOf(mesh, node, bind string) *corev3.Node {
+	shape := xds.Shape{Bind: bind, App: "127.0.0.1", Egress: 15001, AuthzSocket: "/run/signet/authz.sock", EnvoyVersion: "1.40.0"}
+	return &corev3.Node{Id: xds.NodeID(mesh, node), Metadata: shape.Metadata()}
+}
+
+func namesOf(s *ads.Set, typeURL string) []string {
+	var list []string
+	for _, r := range s.Type(typeURL) {
+		list = append(list, r.Name)
+	}
+	return list
+}
+
+func TestAnAgentIsToldWhatItsGroupMayBeAndNothingElse(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	front, back := r.join("front").followOwn(), r.join("back").followOwn()
+	front.await("its entries", func(s *ads.Set, v *api.View) bool {
+		return slices.Equal(namesOf(s, ads.EntryType), []string{"binding/web", "job"}) && v.GetPolicyRevision() == ""
+	})
+	back.await("its entries", func(s *ads.Set, _ *api.View) bool {
+		return slices.Equal(namesOf(s, ads.EntryType), []string{"binding/orders", "secret"})
+	})
+	s, _ := front.now()
+	if len(s.Type(ads.BundleType)) != 1 || len(s.Type(ads.PolicyType)) != 1 {
+		t.Errorf("%d bundles, %d policy revisions", len(s.Type(ads.BundleType)), len(s.Type(ads.PolicyType)))
+	}
+	r.apply("apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: new}\nspec: {group: front, spiffeID: \"spiffe://test.example/new\", selectors: [\"unix:uid:7\"]}\n")
+	front.await("a new entry", func(s *ads.Set, _ *api.View) bool { return s.Get(ads.EntryType, "new") != nil })
+	if s, _ := back.now(); s.Get(ads.EntryType, "new") != nil {
+		t.Error("the other group sees the entry")
+	}
+}
+
+func TestAVirtualNodesViewIsForAgentsThatABindingNames(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	h := r.join("front")
+	f := h.follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	f.await("a complete view", func(s *ads.Set, v *api.View) bool {
+		return len(s.Type(ads.ListenerType)) > 0 && len(s.Type(ads.ClusterType)) > 0 && v.GetPolicyRevision() != "" && v.GetName() == "mesh/shop/virtualNode/web"
+	})
+	for _, id := range []string{"mesh/shop/virtualNode/orders", "mesh/shop/virtualNode/none", "mesh/none/virtualNode/web", "spiffe://test.example/signet/agent/other", "../web", ""} {
+		node := nodeOf("shop", "web", "127.0.0.9")
+		node.Id = id
+		g := h.follow(node, envoyTypes)
+		wantCode(t, <-g.err, codes.PermissionDenied, "not known to this agent")
+		g.err <- nil
+	}
+	bad := nodeOf("shop", "web", "0.0.0.0")
+	g := h.follow(bad, envoyTypes)
+	wantCode(t, <-g.err, codes.InvalidArgument, "bind")
+}
+
+func TestAStreamEndsWhenItsBindingIsDeleted(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	f := r.join("front").follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	f.await("a view", func(*ads.Set, *api.View) bool { return true })
+	if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "binding", Name: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, <-f.err, codes.PermissionDenied)
+}
+
+// session opens the agent's session and hands back how to report.
+func (h *host) session() (func(*api.Report), api.AgentAPI_SessionClient) {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s, err := h.api().Session(ctx)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(cancel)
+	return func(r *api.Report) {
+		h.t.Helper()
+		if err := s.Send(&api.SessionUp{Message: &api.SessionUp_Report{Report: r}}); err != nil {
+			h.t.Fatal(err)
+		}
+	}, s
+}
+
+func proxyReport(name, mesh, node, address string, port uint32) *api.Report {
+	return &api.Report{PeerMode: "pidfd", Proxies: []*api.ProxyStatus{{
+		Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: mesh, Name: node}, Address: address, Ports: []uint32{port}, Healthy: true, State: "ready",
+	}}}
+}
+
+// addresses of the endpoints that callers of orders are sent to.
+func addresses(s *ads.Set) []string {
+	found := map[string]bool{}
+	for _, r := range s.Type(ads.EndpointType) {
+		cla := &endpointv3.ClusterLoadAssignment{}
+		if proto.Unmarshal(r.Body, cla) != nil || !strings.Contains(r.Name, "orders") {
+			continue
+		}
+		for _, l := range cla.GetEndpoints() {
+			for _, e := range l.GetLbEndpoints() {
+				a := e.GetEndpoint().GetAddress().GetSocketAddress()
+				found[fmt.Sprintf("%s:%d", a.GetAddress(), a.GetPortValue())] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+func TestWhatAnAgentReportsBecomesAnEndpointOfItsCallers(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	f := r.join("front").follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	f.await("a view", func(*ads.Set, *api.View) bool { return true })
+	back := r.join("back")
+	report, _ := back.session()
+	report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
+	f.await("the endpoint", func(s *ads.Set, _ *api.View) bool { return slices.Equal(addresses(s), []string{"127.0.0.10:8080"}) })
+
+	t.Run("but not for a node that is not its own", func(t *testing.T) {
+		report(proxyReport("web", "shop", "web", "127.0.0.11", 8080))
+		awaitFinding(t, r, "SIG008", "not bound to group")
+	})
+	t.Run("nor at an address that is not its own", func(t *testing.T) {
+		report(proxyReport("orders", "shop", "orders", "10.1.2.3", 8080))
+		awaitFinding(t, r, "SIG008", "not the agent's own")
+	})
+	f.await("no endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 0 })
+}
+
+func awaitFinding(t *testing.T, r *rig, id, cause string) *api.Finding {
+	t.Helper()
+	var found *api.Finding
+	var last *api.CheckResponse
+	eventually(t, id+" "+cause, func() bool {
+		resp, err := r.admin.Check(t.Context(), &api.CheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = resp
+		for _, f := range resp.GetFindings() {
+			if f.GetId() == id && strings.Contains(f.GetCause(), cause) {
+				found = f
+				return true
+			}
+		}
+		return false
+	})
+	_ = last
+	if found.GetFix() == "" || found.GetSubject() == "" {
+		t.Errorf("finding without subject or fix: %v", found)
+	}
+	return found
+}
+
+func differences(a, b *ads.Set) (list []string) {
+	for _, typeURL := range []string{ads.ClusterType, ads.EndpointType, ads.RouteType} {
+		for _, r := range append(a.Type(typeURL), b.Type(typeURL)...) {
+			x, y := a.Get(typeURL, r.Name), b.Get(typeURL, r.Name)
+			if x == nil || y == nil || x.Version != y.Version {
+				list = append(list, typeURL+" "+r.Name)
+			}
+		}
+	}
+	return list
+}
+
+func TestARestartKeepsEverything(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	front, back := r.join("front"), r.join("back")
+	report, _ := back.session()
+	report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
+	f := front.follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	f.await("the endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 1 })
+	own := front.followOwn()
+	own.await("its view", func(*ads.Set, *api.View) bool { return true })
+	before, _ := f.now()
+	ownBefore, _ := own.now()
+	objects, err := r.admin.Get(t.Context(), &api.GetRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r.halt()
+	r.start()
+
+	again, err := r.admin.Get(t.Context(), &api.GetRequest{})
+	if err != nil || !proto.Equal(objects, again) {
+		t.Errorf("objects differ after the restart: %v", err)
+	}
+	if err := front.attest(""); err != nil {
+		t.Fatalf("re-attest: %v", err)
+	}
+	f = front.follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	f.await("the first view", func(s *ads.Set, _ *api.View) bool {
+		// The agent that has the endpoint is not back yet.
+		if diff := differences(before, s); len(diff) > 0 || len(addresses(s)) != 1 {
+			t.Errorf("the first view after the restart differs in %v, endpoints %v", diff, addresses(s))
+		}
+		return true
+	})
+	own = front.followOwn()
+	own.await("its view", func(s *ads.Set, _ *api.View) bool { return s.Version() == ownBefore.Version() })
+}
+
+func TestABannedAgentIsCutOffAndStaysOut(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	h, other := r.join("front"), r.join("front")
+	f := h.followOwn()
+	f.await("its view", func(*ads.Set, *api.View) bool { return true })
+	witness := other.followOwn()
+	r.ban(h.id)
+	wantCode(t, <-f.err, codes.Unauthenticated)
+	_, err := h.issue("job")
+	wantCode(t, err, codes.Unauthenticated, "join again")
+	wantCode(t, h.attest(""), codes.PermissionDenied)
+	witness.await("the ban", func(s *ads.Set, _ *api.View) bool { return s.Get(ads.BanType, h.spiffeID()) != nil })
+}
