@@ -27,7 +27,7 @@ import (
 )
 
 // patience is a generous ceiling for what takes a few milliseconds.
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 // quiet is how long nothing must happen to count as nothing.
 const quiet = 60 * time.Millisecond
@@ -129,7 +129,8 @@ type client struct {
 	sotw  discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
 	in    chan answer
 	done  chan struct{}
-	err   error // once done is closed
+	err   error  // once done is closed
+	body  []byte // of the last resource, once it was received
 	stop  context.CancelFunc
 }
 
@@ -178,6 +179,7 @@ func (c *client) recv() (answer, error) {
 		for _, x := range r.GetResources() {
 			a.Names = append(a.Names, x.GetName())
 			a.Versions[x.GetName()] = x.GetVersion()
+			c.body = x.GetResource().GetValue()
 		}
 		return a, nil
 	}
@@ -191,6 +193,7 @@ func (c *client) recv() (answer, error) {
 		if err := proto.Unmarshal(x.GetValue(), &s); err != nil {
 			return a, err
 		}
+		c.body = x.GetValue()
 		name, _, _ := strings.Cut(s.GetValue(), "=")
 		a.Names = append(a.Names, name)
 	}

@@ -116,7 +116,7 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	}
 	events := m.out.events // of replies since the last step
 	m.out = pass{events: events}
-	quiet, held := true, false
+	quiet, held := m.attached(st), false
 	for _, t := range m.topics {
 		if t.url == ViewType && m.out.more {
 			break // it closes a complete state only
@@ -141,6 +141,21 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	out.settled = m.settled
 	m.out = pass{}
 	return out
+}
+
+// attached says whether a client that has clusters has asked for listeners and
+// routes, if there are any. Until a proxy that reconnects has, it runs on
+// routes that this server knows nothing of.
+func (m *machine) attached(st *state) bool {
+	if m.find(ClusterType) == nil {
+		return true
+	}
+	for _, t := range []string{ListenerType, RouteType} {
+		if len(st.set.Type(t)) > 0 && m.find(t) == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // target is what the client is to have of a type: what it subscribed to of the
@@ -197,8 +212,8 @@ func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, no
 			return
 		}
 		d, ok := doomed[was.Name]
-		if !ok {
-			d = doom{gen: st.gen, since: now}
+		if !ok || pinned || d.pinned {
+			d = doom{gen: st.gen, since: now, pinned: pinned}
 		}
 		if !pinned && m.due(t, was, d, cleared, now) {
 			return

@@ -3,6 +3,7 @@ package ads_test
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -331,8 +332,10 @@ func TestServerObeysTheTransportProtocol(t *testing.T) {
 			name := r.id + " " + r.what + map[bool]string{true: "/delta", false: "/sotw"}[delta]
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
-				r.test(t, w, w.connect(delta))
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+					r.test(t, w, w.connect(delta))
+				})
 			})
 		}
 	}

@@ -41,8 +41,9 @@ type topic struct {
 
 // doom is when a name left the set.
 type doom struct {
-	gen   uint64
-	since time.Time
+	gen    uint64
+	since  time.Time
+	pinned bool // by refused routes or listeners; the bound begins after that
 }
 
 // response is one response on its way to the client.

@@ -1,0 +1,340 @@
+package ads_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"signet.example/ads"
+)
+
+// edsCluster is a real Cluster that waits for endpoints of its name.
+func edsCluster(t *testing.T, name, content string) *ads.Resource {
+	t.Helper()
+	r, err := ads.NewResource(cds, name, &clusterv3.Cluster{
+		Name: name, AltStatName: content, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// both runs a test in delta and in state-of-the-world, in a bubble of its own
+// with a clock that jumps.
+func both(t *testing.T, mode ads.Mode, test func(t *testing.T, w *world, c *client)) {
+	for _, delta := range []bool{true, false} {
+		t.Run(map[bool]string{true: "delta", false: "sotw"}[delta], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, mode, ads.ServerOptions()...)
+				test(t, w, w.connect(delta))
+			})
+		})
+	}
+}
+
+// attach brings a client to the state that an Envoy has which acknowledged
+// cluster, endpoints, listener and routes. It returns the latest responses.
+func attach(c *client, cluster string) map[string]answer {
+	c.t.Helper()
+	last := make(map[string]answer)
+	for _, ask := range []struct {
+		typeURL string
+		names   []string
+	}{{cds, nil}, {eds, []string{cluster}}, {lds, nil}, {rds, []string{"r"}}} {
+		c.request(ask.typeURL, "", ask.names...)
+		a := c.of(ask.typeURL)
+		c.ack(a, ask.names...)
+		last[ask.typeURL] = a
+	}
+	return last
+}
+
+func TestRoutesWaitForClustersAndTheirEndpoints(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		l := res(t, lds, "l", "1")
+		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1")}
+		w.publish(append(old, l, res(t, rds, "r", "old"))...)
+		last := attach(c, "old")
+
+		w.publish(append(old, edsCluster(t, "new", "1"), res(t, eds, "new", "1"), l, res(t, rds, "r", "new"))...)
+		clusters := c.of(cds)
+		c.silent() // nobody subscribed to the new endpoints
+		c.request(eds, last[eds].Nonce, "old", "new")
+		endpoints := c.of(eds) // without waiting for the clusters
+		c.silent()             // and the routes wait for both
+		c.ack(endpoints, "old", "new")
+		c.silent()
+		c.ack(clusters)
+		c.of(rds).want(t, []string{"r"}, nil)
+		if n := w.count(ads.Stuck); n != 0 {
+			t.Errorf("%d bounds passed", n)
+		}
+	})
+}
+
+func TestRoutesWaitUntilEndpointsAreSubscribedTo(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		l := res(t, lds, "l", "1")
+		w.publish(edsCluster(t, "old", "1"), res(t, eds, "old", "1"), l, res(t, rds, "r", "old"))
+		attach(c, "old")
+		w.publish(edsCluster(t, "old", "1"), res(t, eds, "old", "1"), edsCluster(t, "new", "1"), res(t, eds, "new", "1"), l, res(t, rds, "r", "new"))
+		c.ack(c.of(cds))
+		c.silent()
+		start := time.Now()
+		c.of(rds)
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("waited %v", took)
+		}
+		if n := w.count(ads.Stuck); n != 1 {
+			t.Errorf("%d bounds passed, want 1", n)
+		}
+	})
+}
+
+func TestRoutesGoAfterFiveSecondsWithoutAcknowledgement(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		cl := func(v string) []*ads.Resource { return []*ads.Resource{edsCluster(t, "c", v), res(t, eds, "c", "1")} }
+		w.publish(append(cl("1"), res(t, lds, "l", "1"), res(t, rds, "r", "1"))...)
+		attach(c, "c")
+		start := time.Now()
+		w.publish(append(cl("2"), res(t, lds, "l", "2"), res(t, rds, "r", "2"))...)
+		c.of(cds) // never acknowledged
+		time.Sleep(3 * time.Second)
+		w.publish(append(cl("3"), res(t, lds, "l", "2"), res(t, rds, "r", "3"))...)
+		c.of(cds) // sent again although the last was not acknowledged
+		c.of(lds)
+		c.of(rds)
+		if took := time.Since(start); took < 5*time.Second || took > 5100*time.Millisecond {
+			t.Errorf("listeners and routes came after %v", took)
+		}
+		if n := w.count(ads.Stuck); n != 1 {
+			t.Errorf("%d bounds passed, want 1", n)
+		}
+		w.publish(append(cl("3"), res(t, lds, "l", "2"), res(t, rds, "r", "4"))...)
+		at := time.Now()
+		c.of(rds)
+		if took := time.Since(at); took > time.Second {
+			t.Errorf("the next change waited %v for the same clusters", took)
+		}
+	})
+}
+
+func TestClustersAreRemovedAfterEveryStreamMovedItsRoutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		a, b := w.connect(true), w.connect(true)
+		l := res(t, lds, "l", "1")
+		keep := []*ads.Resource{edsCluster(t, "keep", "1"), res(t, eds, "keep", "1")}
+		w.publish(append(keep, edsCluster(t, "gone", "1"), res(t, eds, "gone", "1"), l, res(t, rds, "r", "1"))...)
+		for _, c := range []*client{a, b} {
+			c.subscribe(cds)
+			c.ack(c.of(cds))
+			c.subscribe(eds, "keep", "gone")
+			c.ack(c.of(eds))
+			c.subscribe(lds)
+			c.ack(c.of(lds))
+			c.subscribe(rds, "r")
+			c.ack(c.of(rds))
+		}
+		w.publish(append(keep, l, res(t, rds, "r", "2"))...)
+		c := a.of(rds)
+		a.silent()
+		a.ack(c)
+		a.silent() // b is not there yet
+		d := b.of(rds)
+		b.ack(d)
+		for _, c := range []*client{a, b} {
+			c.of(cds).want(t, nil, []string{"gone"})
+			c.of(eds).want(t, nil, []string{"gone"})
+		}
+		if n := w.count(ads.Stuck); n != 0 {
+			t.Errorf("%d bounds passed", n)
+		}
+	})
+}
+
+func TestADeadStreamHoldsNoRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		a, b := w.connect(true), w.connect(true)
+		l := res(t, lds, "l", "1")
+		w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), l, res(t, rds, "r", "1"))
+		attach(a, "c")
+		attach(b, "c")
+		w.publish(l, res(t, rds, "r", "2"))
+		a.ack(a.of(rds))
+		a.silent()
+		b.close()
+		a.of(cds).want(t, nil, []string{"c"})
+	})
+}
+
+func TestClustersAreRemovedAfterFiveSecondsWithoutAcknowledgement(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		l := res(t, lds, "l", "1")
+		w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), l, res(t, rds, "r", "1"))
+		attach(c, "c")
+		start := time.Now()
+		w.publish(l, res(t, rds, "r", "2"))
+		c.of(rds) // never acknowledged
+		c.of(cds).want(t, nil, map[bool][]string{true: {"c"}}[c.delta != nil])
+		if took := time.Since(start); took < 5*time.Second || took > 5100*time.Millisecond {
+			t.Errorf("removed after %v", took)
+		}
+		if n := w.count(ads.Stuck); n == 0 {
+			t.Error("nobody was told")
+		}
+	})
+}
+
+func TestARemovalThatIsTakenBackIsNotSent(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		l, cl, e := res(t, lds, "l", "1"), edsCluster(t, "c", "1"), res(t, eds, "c", "1")
+		w.publish(cl, e, l, res(t, rds, "r", "1"))
+		attach(c, "c")
+		w.publish(l, res(t, rds, "r", "2"))
+		a := c.of(rds)
+		w.publish(cl, e, l, res(t, rds, "r", "2"))
+		c.ack(a, "r")
+		c.silent()
+		time.Sleep(10 * time.Second)
+		c.silent()
+		if n := w.count(ads.Stuck); n != 0 {
+			t.Errorf("%d bounds passed", n)
+		}
+	})
+}
+
+func TestNothingIsSentBeforeTheFirstPublish(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		c.request(cds, "")
+		c.request(sds, "", "s")
+		time.Sleep(time.Hour)
+		c.silent()
+		w.publish()
+		if got := c.next(); got.Type != cds && got.Type != sds {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func TestAnEmptySetIsToldToAProxyThatStarts(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		w.publish()
+		c.request(cds, "")
+		c.of(cds).want(t, nil, nil)
+		c.request(lds, "")
+		c.of(lds).want(t, nil, nil)
+	})
+}
+
+func TestRouteConfigurationsGoOnePerResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		c := w.connect(true)
+		w.publish(res(t, rds, "a", "1"), res(t, rds, "b", "1"), res(t, rds, "c", "1"))
+		c.subscribe(rds, "a", "b", "c")
+		var got []answer
+		for range 3 {
+			a := c.of(rds)
+			if len(a.Names) != 1 {
+				t.Fatalf("a response of %v", a.Names)
+			}
+			got = append(got, a)
+		}
+		c.ack(got[0])
+		c.nack(got[1], "missing ): (")
+		c.ack(got[2])
+		synctest.Wait()
+		if rejs := w.view.Rejected(); len(rejs) != 1 || rejs[0].Name != got[1].Names[0] {
+			t.Errorf("rejected %v", rejs)
+		}
+	})
+}
+
+func TestRelaySendsInOrderAndTheViewLast(t *testing.T) {
+	both(t, ads.Relay, func(t *testing.T, w *world, c *client) {
+		all := []string{sds, cds, eds, lds, rds, ads.BundleType, ads.EntryType, ads.PolicyType, ads.ViewType}
+		for i := len(all) - 1; i >= 0; i-- {
+			c.request(all[i], "", "*")
+		}
+		synctest.Wait()
+		for _, v := range []string{"1", "2"} {
+			var rs []*ads.Resource
+			for _, typeURL := range all {
+				rs = append(rs, res(t, typeURL, "x", v))
+			}
+			w.publish(rs...)
+			for _, typeURL := range all {
+				c.of(typeURL) // none waits for an acknowledgement
+			}
+		}
+	})
+}
+
+func TestRelayClosesACompleteStateOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		c := w.connect(true)
+		rs := []*ads.Resource{res(t, ads.ViewType, "v", "1")}
+		for _, n := range names("r", 150) {
+			rs = append(rs, res(t, rds, n, "1"))
+		}
+		c.subscribe(rds, "*")
+		c.subscribe(ads.ViewType, "*")
+		synctest.Wait()
+		w.publish(rs...)
+		for range 64 {
+			defer c.ack(c.of(rds))
+		}
+		c.silent() // the window is full
+	})
+}
+
+func TestRelayWindowMovesOnWithEachAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		c := w.connect(true)
+		rs := []*ads.Resource{res(t, ads.ViewType, "v", "1")}
+		for _, n := range names("r", 150) {
+			rs = append(rs, res(t, rds, n, "1"))
+		}
+		c.subscribe(rds, "*")
+		c.subscribe(ads.ViewType, "*")
+		synctest.Wait()
+		w.publish(rs...)
+		seen := make(map[string]bool)
+		for len(seen) < 150 {
+			a := c.of(rds)
+			seen[a.Names[0]] = true
+			c.ack(a)
+		}
+		c.of(ads.ViewType)
+		c.silent()
+	})
+}
+
+func TestReconnectedProxyKeepsItsOldClusterUntilItsRoutesMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		c := w.connect(true)
+		l := res(t, lds, "l", "1")
+		w.publish(l, edsCluster(t, "new", "1"), res(t, eds, "new", "1"), res(t, rds, "r", "new"))
+		// The server that this proxy knew before it was restarted had "old".
+		c.send(&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: cds, InitialResourceVersions: map[string]string{"old": "1"}})
+		c.ack(c.of(cds).want(t, []string{"new"}, nil))
+		c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: eds, ResourceNamesSubscribe: []string{"old", "new"}, InitialResourceVersions: map[string]string{"old": "1"}})
+		c.ack(c.of(eds).want(t, []string{"new"}, nil))
+		c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: lds, InitialResourceVersions: map[string]string{"l": l.Version}})
+		c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: rds, ResourceNamesSubscribe: []string{"r"}, InitialResourceVersions: map[string]string{"r": "1"}})
+		a := c.of(rds).want(t, []string{"r"}, nil)
+		c.silent()
+		c.ack(a)
+		c.of(cds).want(t, nil, []string{"old"})
+		c.of(eds).want(t, nil, []string{"old"})
+	})
+}
