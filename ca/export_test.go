@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bufio"
 	"bytes"
 	"crypto"
 	"crypto/aes"
@@ -10,6 +11,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/hex"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -129,4 +131,51 @@ func sealFast(key crypto.PrivateKey, password []byte) (*pem.Block, error) {
 		return nil, err
 	}
 	return &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: out}, nil
+}
+
+// ForTestRecover reads a log's content as OpenLog does, without starting anything.
+// whole is what is left once an incomplete last record is cut off or ended.
+func ForTestRecover(content []byte) (whole []byte, last uint64, err error) {
+	d := &sliceDisk{content: bytes.Clone(content)}
+	l := &Log{file: d, ledger: newLedger()}
+	if err := l.recover(bufio.NewReaderSize(bytes.NewReader(content), maxLine)); err != nil {
+		return nil, 0, err
+	}
+	err = l.repair()
+	return d.content, l.ledger.sequence, err
+}
+
+type sliceDisk struct {
+	disk
+	content []byte
+}
+
+func (d *sliceDisk) WriteAt(p []byte, off int64) (int, error) {
+	d.content = append(d.content[:off], p...)
+	return len(p), nil
+}
+
+func (d *sliceDisk) Truncate(size int64) error {
+	d.content = d.content[:size]
+	return nil
+}
+
+func (d *sliceDisk) Sync() error { return nil }
+
+// ForTestSeal makes a log of lines whose JSON comes from outside but whose chain
+// holds, as one who can write the file would.
+func ForTestSeal(bodies [][]byte) []byte {
+	content, hash, _ := seal(nil, chainStart, header{Format: logFormat, Origin: "x", TrustDomain: "mesh.example"})
+	for _, body := range bodies {
+		if len(body) < 2 {
+			continue
+		}
+		hash = chain(hash, body)
+		content = append(content, body[:len(body)-1]...)
+		content = append(content, hashPrefix...)
+		content = hex.AppendEncode(content, hash[:])
+		content = append(content, hashSuffix...)
+		content = append(content, '\n')
+	}
+	return content
 }

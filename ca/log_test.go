@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -436,21 +435,35 @@ func FuzzLog(f *testing.F) {
 	f.Add(d.content[:len(d.content)-20])
 	f.Add(append(bytes.Clone(d.content), "{}\n"...))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		d := &memDisk{content: bytes.Clone(content)}
-		l, err := ca.ForTestStartLog(d, bytes.NewReader(content))
+		whole, last, err := ca.ForTestRecover(content)
 		if err != nil {
+			if !errors.Is(err, ca.ErrCorrupt) {
+				t.Errorf("not called corrupt: %v", err)
+			}
 			return
 		}
-		if _, err := l.Read(1, 1<<20); err != nil {
-			t.Errorf("a log that opened cannot be read: %v", err)
+		if len(whole) > len(content)+1 || !bytes.HasPrefix(append(bytes.Clone(content), '\n'), whole) {
+			t.Errorf("repair changed more than the end")
 		}
-		if err := l.Close(); err != nil {
-			t.Error(err)
+		again, seq, err := ca.ForTestRecover(whole)
+		if err != nil || seq != last || !bytes.Equal(again, whole) {
+			t.Errorf("a log that was recovered is not whole: record %d, then %d, %v", last, seq, err)
 		}
-		again, err := ca.ForTestStartLog(d, io.NewSectionReader(d, 0, int64(len(d.content))))
-		if err != nil {
-			t.Fatalf("a log that opened does not open again: %v", err)
+	})
+}
+
+// FuzzSealedLog is FuzzLog behind the hashes.
+func FuzzSealedLog(f *testing.F) {
+	f.Add([]byte(`{"seq":1,"kind":"reserved","serial":"1","spiffe_id":"x","spki_sha256":"` + strings.Repeat("00", 32) + `"}
+{"seq":2,"kind":"issued","serial":"1","spiffe_id":"x","spki_sha256":"` + strings.Repeat("00", 32) + `"}`))
+	f.Add([]byte(`{"seq":1,"kind":"authority","spki_sha256":"00","certificate_sha256":null}`))
+	f.Fuzz(func(t *testing.T, bodies []byte) {
+		_, last, err := ca.ForTestRecover(ca.ForTestSeal(bytes.Split(bodies, []byte("\n"))))
+		if err != nil && !errors.Is(err, ca.ErrCorrupt) {
+			t.Errorf("not called corrupt: %v", err)
 		}
-		_ = again.Close()
+		if n := uint64(bytes.Count(bodies, []byte("\n")) + 1); last > n { //nolint:gosec // a count
+			t.Errorf("%d records in %d lines", last, n)
+		}
 	})
 }
