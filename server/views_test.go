@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -211,6 +212,41 @@ func TestWhatAnAgentReportsBecomesAnEndpointOfItsCallers(t *testing.T) {
 	f.await("no endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 0 })
 }
 
+func TestTwoAgentsDoNotShareAnAddressUnlessForOneVirtualNode(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	first, second := r.join("back"), r.join("front")
+	report, _ := first.session()
+	report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
+	web := second.follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	web.await("the endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 1 })
+	rival, _ := second.session()
+	rival(proxyReport("web", "shop", "web", "127.0.0.10", 8080))
+	awaitFinding(t, r, "SIG008", "is taken by shop/orders")
+	if s, _ := web.now(); !slices.Equal(addresses(s), []string{"127.0.0.10:8080"}) {
+		t.Errorf("the one who was there first is served at %v", addresses(s))
+	}
+}
+
+func TestTheEndpointsOfAnAgentThatLeftAreServedForTheGracePeriod(t *testing.T) {
+	r := newRig(t)
+	r.halt()
+	r.cfg.EndpointGrace = 2 * time.Second
+	r.start()
+	r.apply(registry + shop)
+	f := r.join("front").follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	back := r.join("back")
+	report, _ := back.session()
+	report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
+	f.await("the endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 1 })
+	_ = back.conn.Close()
+	awaitFinding(t, r, "SIG001", "is not connected")
+	if s, _ := f.now(); len(addresses(s)) != 1 {
+		t.Error("withdrawn at once")
+	}
+	f.await("no endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 0 })
+}
+
 func awaitFinding(t *testing.T, r *rig, id, cause string) *api.Finding {
 	t.Helper()
 	var found *api.Finding
@@ -237,10 +273,9 @@ func awaitFinding(t *testing.T, r *rig, id, cause string) *api.Finding {
 }
 
 func differences(a, b *ads.Set) (list []string) {
-	for _, typeURL := range []string{ads.ClusterType, ads.EndpointType, ads.RouteType} {
-		for _, r := range append(a.Type(typeURL), b.Type(typeURL)...) {
-			x, y := a.Get(typeURL, r.Name), b.Get(typeURL, r.Name)
-			if x == nil || y == nil || x.Version != y.Version {
+	for _, typeURL := range a.Types() {
+		for _, r := range a.Type(typeURL) {
+			if other := b.Get(typeURL, r.Name); other == nil || other.Version != r.Version {
 				list = append(list, typeURL+" "+r.Name)
 			}
 		}
@@ -278,8 +313,8 @@ func TestARestartKeepsEverything(t *testing.T) {
 	f = front.follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
 	f.await("the first view", func(s *ads.Set, _ *api.View) bool {
 		// The agent that has the endpoint is not back yet.
-		if diff := differences(before, s); len(diff) > 0 || len(addresses(s)) != 1 {
-			t.Errorf("the first view after the restart differs in %v, endpoints %v", diff, addresses(s))
+		if s.Version() != before.Version() || len(addresses(s)) != 1 {
+			t.Errorf("the first view after the restart differs in %v, endpoints %v", differences(before, s), addresses(s))
 		}
 		return true
 	})

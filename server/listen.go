@@ -1,0 +1,82 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"signet.example/ads"
+	"signet.example/api"
+)
+
+// face is one gRPC server and its listener.
+type face struct {
+	server   *grpc.Server
+	listener net.Listener
+}
+
+// stop ends the faces, then the work behind them.
+func (s *server) stop(faces []face, stopWork context.CancelFunc) {
+	s.ready.Store(false)
+	close(s.stopping)
+	_ = os.Remove(s.dir.addresses()) // a reader that finds it finds nobody there
+	s.access.close()
+	hard := time.AfterFunc(stopGrace, func() {
+		for _, f := range faces {
+			f.server.Stop()
+		}
+	})
+	defer hard.Stop()
+	for _, f := range faces {
+		f.server.GracefulStop()
+	}
+	stopWork()
+}
+
+// agentServer is the agents' face.
+func (s *server) agentServer() *grpc.Server {
+	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
+	opts = append(opts,
+		grpc.Creds(credentials.NewTLS(s.own.tlsConfig())),
+		grpc.UnaryInterceptor(s.access.unary),
+		grpc.StreamInterceptor(s.access.stream),
+	)
+	g := grpc.NewServer(opts...)
+	api.RegisterAgentAPIServer(g, &agentAPI{
+		server: s, attests: newLimiters(attestPerSecond, attestBurst), issues: newLimiters(issuePerSecond, issueBurst),
+	})
+	(&ads.Server{Views: s.views, Log: s.log}).Register(g)
+	return g
+}
+
+// listenUnix makes the admin socket, 0600 from the first instant. One that a dead
+// server left is replaced; anything else under that name is left alone.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if fi, err := os.Lstat(path); err == nil {
+		if fi.Mode().Type() != os.ModeSocket {
+			return nil, fmt.Errorf("%s exists and is not a socket", path)
+		}
+		if c, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
+			_ = c.Close() // only asked whether somebody listens
+			return nil, fmt.Errorf("%s is another server's", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var mode error
+		// Linux gives the socket's file the mode of the socket itself, less the umask.
+		err := c.Control(func(fd uintptr) { mode = unix.Fchmod(int(fd), 0o600) })
+		return errors.Join(err, mode)
+	}}
+	return lc.Listen(ctx, "unix", path)
+}
