@@ -137,7 +137,7 @@ func sealFast(key crypto.PrivateKey, password []byte) (*pem.Block, error) {
 // whole is what is left once an incomplete last record is cut off or ended.
 func ForTestRecover(content []byte) (whole []byte, last uint64, err error) {
 	d := &sliceDisk{content: bytes.Clone(content)}
-	l := &Log{file: d, ledger: newLedger()}
+	l := &Log{file: d, ended: true, ledger: newLedger()}
 	if err := l.recover(bufio.NewReaderSize(bytes.NewReader(content), maxLine)); err != nil {
 		return nil, 0, err
 	}

@@ -29,7 +29,8 @@ type Log struct {
 	path   string
 	file   disk
 	header header
-	torn   int // bytes of an incomplete last record that OpenLog cut off
+	torn   int  // bytes of an incomplete last record that OpenLog cut off
+	ended  bool // false: only the last record's newline is missing
 
 	queue   chan *commit  // to the writer
 	kick    chan struct{} // something is owed
@@ -88,7 +89,7 @@ func OpenLog(path string) (*Log, error) {
 // startLog recovers what r holds and starts the writer on file.
 func startLog(path string, file disk, r io.Reader) (*Log, error) {
 	l := &Log{
-		path: path, file: file, ledger: newLedger(), moved: make(chan struct{}),
+		path: path, file: file, ended: true, ledger: newLedger(), moved: make(chan struct{}),
 		queue: make(chan *commit, 64), kick: make(chan struct{}, 1),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}

@@ -84,7 +84,7 @@ func (l *Log) recoverTail(tail []byte) error {
 		if err := l.recoverRecord(tail); err != nil {
 			return l.corrupt(err)
 		}
-		l.torn = -1
+		l.ended = false
 		return nil
 	}
 	for at := 0; ; {
@@ -108,14 +108,13 @@ func (l *Log) corrupt(err error) error {
 // repair makes the file end where recover found the last good record.
 func (l *Log) repair() error {
 	switch {
-	case l.torn == 0:
-		return nil
-	case l.torn < 0:
-		l.torn = 0
+	case !l.ended:
 		if _, err := l.file.WriteAt([]byte("\n"), l.size); err != nil {
 			return fmt.Errorf("end the last record: %w", err)
 		}
 		l.size++
+	case l.torn == 0:
+		return nil
 	default:
 		if err := l.file.Truncate(l.size); err != nil {
 			return fmt.Errorf("cut off an incomplete last record: %w", err)

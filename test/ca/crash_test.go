@@ -37,9 +37,7 @@ func kills() int {
 func TestEveryReceivedCertificateHasARecordAfterAnyNumberOfKills(t *testing.T) {
 	crasher := build(t)
 	dir := filepath.Join(t.TempDir(), "ca")
-	if err := ca.Init(dir, td, password, time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	initialize(t, crasher, dir)
 	var c counts
 	read := uint64(0)
 	issued := map[string][]byte{} // serial -> hash of the certificate
@@ -72,10 +70,11 @@ func TestEveryReceivedCertificateHasARecordAfterAnyNumberOfKills(t *testing.T) {
 
 type counts struct{ received, issued, orphans, torn int }
 
+// build compiles the crasher, without the race detector: under it, deriving the
+// key from the password takes longer than the issuing.
 func build(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "crasher")
-	// Without the race detector: deriving the key would take longer than issuing.
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./crasher").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build crasher: %v\n%s", err, out)
@@ -83,11 +82,19 @@ func build(t *testing.T) string {
 	return path
 }
 
+func initialize(t *testing.T, crasher, dir string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), crasher, "init", dir, string(password)).CombinedOutput() //nolint:gosec // our own
+	if err != nil {
+		t.Fatalf("crasher init: %v\n%s", err, out)
+	}
+}
+
 // crash runs the crasher, kills it some time after it is ready, and returns the
 // certificates that it answered with until then.
 func crash(t *testing.T, crasher, dir string, after time.Duration) [][]byte {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), crasher, dir, string(password)) //nolint:gosec // our own
+	cmd := exec.CommandContext(t.Context(), crasher, "issue", dir, string(password)) //nolint:gosec // our own
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()

@@ -40,9 +40,7 @@ func smallDisk(t *testing.T, size string) string {
 func TestAFullDiskStopsIssuanceUntilSpaceReturns(t *testing.T) {
 	disk := smallDisk(t, "256k")
 	dir := filepath.Join(disk, "ca")
-	if err := ca.Init(dir, td, password, time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	initialize(t, build(t), dir)
 	a, err := ca.OpenAuthority(dir, password, time.Now, nil)
 	if err != nil {
 		t.Fatal(err)
