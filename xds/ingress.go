@@ -69,16 +69,16 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 // manager stands behind each, so plaintext meets the same authorization, with
 // no source identity.
 func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*listenerv3.FilterChain {
-	mode := b.mode(l)
+	mode, shared := b.mode(l), b.manager(m)
 	var chains []*listenerv3.FilterChain
 	if mode != mesh.TLSDisabled {
-		tls := b.chain("tls", "tls", m)
+		tls := chain("tls", "tls", shared)
 		tls.TransportSocket = b.downstream(l)
 		tls.TransportSocketConnectTimeout = duration(handshakeTimeout)
 		chains = append(chains, tls)
 	}
 	if mode != mesh.TLSStrict {
-		chains = append(chains, b.chain("plaintext", "raw_buffer", m))
+		chains = append(chains, chain("plaintext", "raw_buffer", shared))
 	}
 	return chains
 }
@@ -93,11 +93,11 @@ func (b *builder) mode(l mesh.Listener) string {
 	return mesh.TLSPermissive
 }
 
-func (b *builder) chain(name, transport string, m *hcmv3.HttpConnectionManager) *listenerv3.FilterChain {
+func chain(name, transport string, manager *listenerv3.Filter) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{
 		Name:             name,
 		FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: transport},
-		Filters:          []*listenerv3.Filter{b.manager(m)},
+		Filters:          []*listenerv3.Filter{manager},
 	}
 }
 

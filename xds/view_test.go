@@ -193,3 +193,12 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 		})
 	}
 }
+
+func BenchmarkBuild(b *testing.B) {
+	c := xdstest.Load(b, "testdata/router")
+	for b.Loop() {
+		if _, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

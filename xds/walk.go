@@ -13,7 +13,6 @@ type visited struct {
 	path    string          // for people
 	m       proto.Message   // never an Any
 	parents []proto.Message // from the root to m's parent; Anys are left out
-	packed  bool            // the root, or out of an Any: nothing has validated it with its parent
 }
 
 // walk visits m and every message in it, through Any as well, parents first.
@@ -21,7 +20,7 @@ type visited struct {
 // is well of what nobody has read.
 func walk(m proto.Message, visit func(visited), opaque func(path, typeURL string)) {
 	w := walker{visit: visit, opaque: opaque}
-	w.message(visited{path: string(m.ProtoReflect().Descriptor().Name()), m: m, packed: true})
+	w.message(visited{path: string(m.ProtoReflect().Descriptor().Name()), m: m})
 }
 
 type walker struct {
@@ -36,7 +35,7 @@ func (w walker) message(v visited) {
 			w.opaque(v.path, a.GetTypeUrl())
 			return
 		}
-		v.m, v.packed = inner, true
+		v.m = inner
 		w.message(v)
 		return
 	}
@@ -81,22 +80,4 @@ func parent[M proto.Message](v visited) (M, bool) {
 	}
 	var none M
 	return none, false
-}
-
-// validate applies the constraints that Envoy's protobufs carry to m and to
-// every extension in it: the generated validators do not look into an Any.
-func validate(m proto.Message) []error {
-	var errs []error
-	walk(m, func(v visited) {
-		a, ok := v.m.(interface{ ValidateAll() error })
-		if !ok || !v.packed {
-			return
-		}
-		if err := a.ValidateAll(); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", v.path, err))
-		}
-	}, func(path, typeURL string) {
-		errs = append(errs, fmt.Errorf("%s: unknown type %q", path, typeURL))
-	})
-	return errs
 }

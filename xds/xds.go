@@ -116,9 +116,10 @@ func (b *builder) fail(err error) {
 }
 
 // add validates m by the constraints of Envoy's own protobufs, and encodes it.
+// The extensions in it were validated by any, before they were packed.
 func (b *builder) add(typeURL, name string, m proto.Message) *ads.Resource {
-	if errs := validate(m); len(errs) > 0 {
-		b.fail(fmt.Errorf("%s: %w", name, errors.Join(errs...)))
+	if err := validate(m); err != nil {
+		b.fail(fmt.Errorf("%s: %w", name, err))
 		return nil
 	}
 	r, err := ads.NewResource(typeURL, name, m)
@@ -130,9 +131,20 @@ func (b *builder) add(typeURL, name string, m proto.Message) *ads.Resource {
 	return r
 }
 
-// any packs an extension's configuration, deterministically: anypb.New would
-// write maps in any order, and each build would be another version.
+// validate asks the generated validator, which looks into all of m but an Any.
+func validate(m proto.Message) error {
+	if v, ok := m.(interface{ ValidateAll() error }); ok {
+		return v.ValidateAll()
+	}
+	return nil
+}
+
+// any validates and packs an extension's configuration, deterministically:
+// anypb.New would write maps in any order, and each build would be another version.
 func (b *builder) any(m proto.Message) *anypb.Any {
+	if err := validate(m); err != nil {
+		b.fail(fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().FullName(), err))
+	}
 	a := new(anypb.Any)
 	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil { // a string that is not UTF-8
 		b.fail(fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err))

@@ -85,6 +85,7 @@ func TestAManagedListenerKnowsItsCallers(t *testing.T) {
 		"an authority of the same name":                  certificates(other.svid(t, front)),
 		"our authority, another trust domain":            certificates(in.pki.svid(t, "spiffe://test.example.evil/shop/front")),
 		"our authority, a trust domain that ours begins": certificates(in.pki.svid(t, "spiffe://test.exampl/shop/front")),
+		"our authority, no path":                         certificates(in.pki.svid(t, "spiffe://test.example")),
 	} {
 		if _, refused := in.handshake(t, c); refused == "" {
 			t.Errorf("%s: accepted", name)
