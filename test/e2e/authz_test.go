@@ -264,7 +264,7 @@ func TestAuthzThatFailsNeverAllows(t *testing.T) {
 	}
 	identities := func() {
 		t.Helper()
-		svidOf(t, w) // a new Workload API client is served
+		certificate(t, identity(t, w)) // a new Workload API client is served
 		if len(proxySerials(t, w)) != 3 {
 			t.Error("a proxy lost its certificate")
 		}

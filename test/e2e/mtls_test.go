@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -33,14 +34,23 @@ metadata: {name: tester}
 spec: {group: hosts, spiffeID: "spiffe://test.example/test/tester", selectors: ["unix:uid:%d"]}
 `
 
-func svidOf(t *testing.T, w *meshtest.World) *tls.Certificate {
+// identity of the test's own process, kept fresh by the Workload API.
+func identity(t *testing.T, w *meshtest.World) *workloadapi.X509Source {
 	t.Helper()
-	source, err := workloadapi.NewX509Source(t.Context(), workloadapi.WithClientOptions(
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	source, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(
 		workloadapi.WithAddr("unix://"+filepath.Join(w.AgentDir(), "workload.sock"))))
 	if err != nil {
 		t.Fatalf("Workload API: %v", err)
 	}
 	t.Cleanup(func() { _ = source.Close() })
+	return source
+}
+
+// certificate that the source holds now.
+func certificate(t *testing.T, source *workloadapi.X509Source) *tls.Certificate {
+	t.Helper()
 	svid, err := source.GetX509SVID()
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +145,7 @@ func TestStrictListenerRefusesWhoIsNotOfTheMesh(t *testing.T) {
 	})
 	back := net.JoinHostPort(w.Nodes["back"].Bind, strconv.Itoa(meshtest.AppPort))
 	picky := net.JoinHostPort(w.Nodes["picky"].Bind, strconv.Itoa(meshtest.AppPort))
-	mine := svidOf(t, w)
+	mine := certificate(t, identity(t, w))
 
 	// The controls: what is right is answered, so that a refusal means something.
 	if a := w.Get("front", "http://"+meshtest.HostOf("back")+"/"); a.Status != 200 || a.Seen.Caller() != "spiffe://test.example/test/front" {
@@ -209,7 +219,7 @@ func TestClientRefusesAServerWithTheWrongSPIFFEID(t *testing.T) {
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "impostor"),
 			fmt.Sprintf(impostor, port), meshtest.ServiceOfNode("impostor", "impostor"), fmt.Sprintf(tester, uid())),
 	})
-	mine := svidOf(t, w)
+	mine := certificate(t, identity(t, w))
 	var handshakes, requests atomic.Int32
 	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }),
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {

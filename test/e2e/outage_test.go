@@ -18,13 +18,13 @@ func TestTheMeshGoesOnWithoutItsServer(t *testing.T) {
 		Policy: map[string]string{"orders.rego": orders, "orders_test.rego": ordersTest},
 	})
 	before := proxySerials(t, w)
+	envoy := proxyPID(t, w, "orders")
 	load := w.StartLoad("front", host+"/orders", 50)
 	w.KillServer()
 	began := time.Now()
 
 	time.Sleep(gone / 3)
 	// An Envoy that starts now gets identity and routing from the agent alone.
-	envoy := proxyPID(t, w, "orders")
 	if r := load.Stop(); r.Failed > 0 {
 		t.Errorf("before the proxy was killed %d of %d failed: %v", r.Failed, r.Sent, r.Reasons)
 	}
@@ -65,9 +65,11 @@ func TestTheMeshGoesOnWithoutItsServer(t *testing.T) {
 
 func proxyPID(t *testing.T, w *meshtest.World, name string) int {
 	t.Helper()
-	pid := childPID(t, w.Agent.PID(), "mesh/test/virtualNode/"+name)
-	if pid == 0 {
-		t.Fatalf("no Envoy of %s among the agent's children", name)
+	for _, p := range w.Proxies() {
+		if p.GetName() == name {
+			return int(p.GetPid())
+		}
 	}
-	return pid
+	t.Fatalf("the agent reports no proxy %s", name)
+	return 0
 }

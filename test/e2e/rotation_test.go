@@ -21,6 +21,7 @@ func TestCertificatesRotateUnderLoadWithoutAFailedRequest(t *testing.T) {
 			meshtest.VirtualNode("back", meshtest.Strict("test.example", "back")), meshtest.ServiceOfNode("back", "back"), fmt.Sprintf(tester, uid())),
 	})
 	load := w.StartLoad("front", "http://"+meshtest.HostOf("back")+"/", 200)
+	mine := identity(t, w)
 	changes := map[string]int{}
 	last := proxySerials(t, w)
 	seen := seenSerials{t: t, address: net.JoinHostPort(w.Nodes["back"].Bind, strconv.Itoa(meshtest.AppPort)), serials: map[string]bool{}}
@@ -31,7 +32,7 @@ func TestCertificatesRotateUnderLoadWithoutAFailedRequest(t *testing.T) {
 				last[id] = serial
 			}
 		}
-		seen.look(svidOf(t, w))
+		seen.look(certificate(t, mine))
 	}
 	result := load.Stop()
 	t.Logf("%s at a lifetime of %s: %d requests, %d failed %v; changes of serial %v; %d serials seen at back's listener",
