@@ -1,0 +1,90 @@
+package xdstest_test
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+// pair is a caller, the node it calls, and one that only pretends.
+const pair = `
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+spec: {}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: front}
+spec:
+  backends: [{virtualService: {virtualServiceRef: {name: orders}}}]
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: orders}
+spec:
+  listeners:
+    - portMapping: {port: PORT, protocol: http}
+      healthCheck: {protocol: http, path: /ping, healthyThreshold: 2, unhealthyThreshold: 2, intervalMillis: 5000, timeoutMillis: 2000}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: pretender}
+spec:
+  listeners:
+    - portMapping: {port: PORT, protocol: http}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: orders}
+spec: {awsName: orders.shop.internal, provider: {virtualNode: {virtualNodeRef: {name: orders}}}}
+`
+
+func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
+	stub, app, pki := startStub(t), startApplication(t), newPKI(t)
+	text := strings.ReplaceAll(pair, "PORT", strconv.FormatUint(uint64(app.port), 10))
+	node := func(name string, endpoints ...xds.Endpoint) xdstest.Case {
+		return xdstest.Case{
+			Name: name, Mesh: "shop", Node: name,
+			Input: xds.Input{
+				Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
+				Endpoints: func(_, _ string, _ uint32) []xds.Endpoint { return endpoints },
+			},
+			Shape: xds.Shape{Bind: loopback(), App: app.address, Egress: xds.DefaultEgress, AuthzSocket: stub.socket},
+		}
+	}
+	orders, pretender := node("orders"), node("pretender")
+	startProxy(t, orders, pki)
+	startProxy(t, pretender, pki)
+
+	call := func(to xdstest.Case) int {
+		front := node("front", xds.Endpoint{Address: to.Shape.Bind, Port: app.port, Healthy: true})
+		startProxy(t, front, pki)
+		return status(raw(t, net.JoinHostPort(front.Shape.Bind, strconv.Itoa(xds.DefaultEgress)),
+			"GET http://orders.shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+	}
+	if code := call(orders); code != 200 {
+		t.Fatalf("the node itself: %d", code)
+	}
+	probed := false
+	for _, r := range app.take() {
+		probed = probed || r.RequestURI == "/ping"
+		if xfcc := r.Header.Get("X-Forwarded-Client-Cert"); !strings.Contains(xfcc, "URI=spiffe://test.example/shop/front") {
+			t.Errorf("%s came from %q", r.RequestURI, xfcc)
+		}
+	}
+	if !probed {
+		t.Error("no health check arrived")
+	}
+	// It has a certificate of the trust domain, and it is not orders.
+	if code := call(pretender); code != 503 {
+		t.Errorf("a node with another SPIFFE ID: %d", code)
+	}
+	if n := len(app.take()); n > 0 {
+		t.Errorf("%d requests passed to the wrong node", n)
+	}
+}
