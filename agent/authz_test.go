@@ -115,7 +115,7 @@ func TestABoundProxyIsAnsweredAndItsDenialCanBeExplained(t *testing.T) {
 	if a := <-r.answers; a.GetDecision() != nil {
 		t.Errorf("explained what is not there: %v", a)
 	}
-	r.await("the metric", func() bool { return r.metric(`signet_agent_decisions_total{cause="policy"}`) == "1" })
+	r.await("the metric", func() bool { return r.metric(`signet_authz_decisions_total{cause="policy",result="denied"}`) == "1" })
 }
 
 func TestAnUnknownRevisionIsDeniedAsUnavailable(t *testing.T) {

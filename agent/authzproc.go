@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
@@ -171,7 +172,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 var errExited = errors.New("exited")
 
 func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*process, error) {
-	cmd := exec.Command(a.executable, "authz") //nolint:gosec,noctx // our own program; it is ended by stop
+	cmd := exec.Command(a.executable, "authz", "--log-format", "json") //nolint:gosec,noctx // our own program; it is ended by stop
 	// Nothing of the agent's environment: it may hold what it started with.
 	cmd.Env = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOTRACEBACK=single"}
 	if v := os.Getenv("GOCOVERDIR"); v != "" {
@@ -179,7 +180,8 @@ func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*process, 
 	}
 	cmd.ExtraFiles = files // from descriptor 3 on
 	cmd.Dir = "/"
-	output := lines(ctx, a.log.With("process", "authz"))
+	log := a.log.With("process", "authz")
+	output := lines(func(line string) { ownLine(ctx, log, line) })
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if a.options.UID != nil || a.options.GID != nil {
@@ -215,6 +217,8 @@ func overConn(c net.Conn) (*grpc.ClientConn, error) {
 				return nil, net.ErrClosed
 			}
 		}),
+		// A process that is stopped and not dead is noticed, and replaced.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(16<<20)))
 }
 
@@ -315,7 +319,7 @@ func (a *authzProcess) collect(ctx context.Context, client api.AuthzControlClien
 		a.metrics.decisionsLost.Add(float64(batch.GetDropped()))
 		for _, d := range batch.GetDecisions() {
 			a.ring.add(d)
-			a.metrics.decisions.WithLabelValues(causeLabel(d)).Inc()
+			a.metrics.decisions.Observe(observed(d))
 		}
 	}
 }

@@ -27,7 +27,7 @@ type Config struct {
 	// SocketDir holds the sockets that workloads and proxies talk to, and what
 	// the agent generates for its proxies. Default /run/signet.
 	SocketDir string `yaml:"socket_dir"`
-	// Metrics is where /metrics and /healthz listen. Default 127.0.0.1:9464; port 0
+	// Metrics is where /metrics and /healthz listen. Default 127.0.0.1:9465; port 0
 	// takes a free one, which addresses.json in SocketDir then tells.
 	Metrics string `yaml:"metrics"`
 	// Envoy is the program that supervised proxies run. Default "envoy" from PATH.
@@ -74,7 +74,7 @@ type Proxy struct {
 
 const (
 	defaultSocketDir = "/run/signet"
-	defaultMetrics   = "127.0.0.1:9464"
+	defaultMetrics   = "127.0.0.1:9465"
 	defaultDrain     = 5 * time.Second
 	defaultEgress    = 15001
 	defaultAuthzMiB  = 512

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
@@ -68,15 +70,13 @@ func rulesOf(refs []policy.RuleRef) []*api.Rule {
 	return out
 }
 
-// causeLabel is the metric's word for a decision.
-func causeLabel(d *api.Decision) string {
-	switch d.GetCause() {
-	case api.Cause_CAUSE_POLICY:
-		return "policy"
-	case api.Cause_CAUSE_ERROR:
-		return "error"
-	case api.Cause_CAUSE_UNAVAILABLE:
-		return "unavailable"
+// observed is what metrics need of a decision.
+func observed(d *api.Decision) authz.Record {
+	r := authz.Record{Allowed: d.GetAllowed(), Duration: time.Duration(d.GetDurationMicros()) * time.Microsecond}
+	for ours, theirs := range causes {
+		if theirs == d.GetCause() {
+			r.Cause = ours
+		}
 	}
-	return "none"
+	return r
 }

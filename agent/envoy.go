@@ -226,11 +226,13 @@ func (e *envoy) start(ctx context.Context) (*process, error) {
 		return nil, fmt.Errorf("bootstrap of %s: %w", e.proxy.Name, err)
 	}
 	cmd := exec.Command(e.program, "--config-path", file, "--disable-hot-restart", //nolint:gosec,noctx // configured; ended by stop
+		// Said in the file already; here it tells one Envoy from another in ps.
+		"--service-node", nodeID(e.proxy.Mesh, e.proxy.VirtualNode),
 		"--concurrency", strconv.Itoa(e.proxy.Concurrency),
 		"--drain-time-s", strconv.Itoa(max(1, int(e.drainTime.Seconds()))),
-		"--log-level", "warning", "--log-format", "[%l] [%n] %v")
+		"--log-level", "warning", "--log-format", "[%l] %n: %v")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // nothing of what the agent started with
-	output := lines(ctx, e.log)
+	output := lines(func(line string) { envoyLine(ctx, e.log, line) })
 	cmd.Stdout, cmd.Stderr = output, output
 	p, err := start(cmd, func(pidfd int) (func(), error) {
 		remove, err := e.children.Add(pidfd, e.proxy.Name)

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -77,7 +78,7 @@ func (e *enrolment) join(ctx context.Context, token attestation.Token) (*svid, e
 		unsure = true
 		e.log.WarnContext(ctx, "join failed, trying again", "server", e.server, "err", err)
 		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
-			return nil, fmt.Errorf("join %s: %w", e.server, context.Cause(ctx))
+			return nil, fmt.Errorf("join %s: %w; the last attempt: %w", e.server, context.Cause(ctx), err)
 		}
 	}
 }
@@ -108,7 +109,15 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
-	conn, err := dial(e.server, func() *tls.Certificate { return &e.host }, verify)
+	// gRPC calls a failed handshake "unavailable", as if it were worth a retry.
+	var impostor atomic.Pointer[error]
+	conn, err := dial(e.server, func() *tls.Certificate { return &e.host }, func(chain []*x509.Certificate) error {
+		err := verify(chain)
+		if err != nil {
+			impostor.Store(&err)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +125,9 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	ctx, cancel := context.WithTimeout(ctx, attestTimeout)
 	defer cancel()
 	answer, err := api.NewAgentAPIClient(conn).Attest(ctx, &api.AttestRequest{Token: secret, Csr: csr, Hostname: hostname})
+	if why := impostor.Load(); err != nil && why != nil {
+		return nil, fmt.Errorf("%w: %w", errBadAnswer, *why)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}

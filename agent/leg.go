@@ -36,8 +36,9 @@ type routing struct {
 // leg follows one virtual node's view and releases its sets, each when the authz
 // process has loaded the policy that it is stamped with (DESIGN decision 3).
 type leg struct {
-	key legKey
-	log *slog.Logger
+	key  legKey
+	pool *ads.Pool // shared by all legs
+	log  *slog.Logger
 	// loaded tells the revisions that the authz process has.
 	loaded *watched[[]string]
 	// stamped is called with the revisions that this leg's sets need: the newest
@@ -69,7 +70,8 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 				}
 				l.pending.set(&routing{set: set, revision: v.GetPolicyRevision()})
 			},
-			Log: l.log,
+			Pool: l.pool,
+			Log:  l.log,
 		}
 		return follow(ctx, client, l.log)
 	})

@@ -16,7 +16,7 @@ import (
 // program again.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "authz" {
-		if err := agent.RunAuthz(context.Background(), slog.New(slog.NewTextHandler(os.Stderr, nil))); err != nil {
+		if err := agent.RunAuthz(context.Background(), slog.New(slog.NewJSONHandler(os.Stderr, nil))); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"signet.example/authz"
 )
 
 // metrics are the agent's own, in a registry of their own.
@@ -24,7 +26,7 @@ type metrics struct {
 	notAfter, renewDue, lastRotation *prometheus.GaugeVec
 	renewFailures                    *prometheus.CounterVec
 	fingerprintMatch                 *prometheus.GaugeVec
-	decisions                        *prometheus.CounterVec
+	decisions                        *authz.Metrics
 	decisionsLost                    prometheus.Counter
 	authzRestarts, attestations      prometheus.Counter
 	envoyRestarts                    *prometheus.CounterVec
@@ -50,7 +52,9 @@ func newMetrics() *metrics {
 	m.lastRotation = gauge("signet_agent_svid_last_rotation_timestamp_seconds", "When the SVID was issued.", "spiffe_id")
 	m.renewFailures = counter("signet_agent_svid_renew_failures_total", "Failed requests for an SVID, by reason.", "reason")
 	m.fingerprintMatch = gauge("signet_agent_served_fingerprint_match", "1 where the proxy's certificate, read back, is the newest SVID.", "proxy")
-	m.decisions = counter("signet_agent_decisions_total", "Decisions, by cause; allowed ones have the cause \"none\".", "cause")
+	// Counted here, with the records: the authz process serves no page of its own.
+	m.decisions = authz.NewMetrics()
+	m.registry.MustRegister(m.decisions)
 	m.decisionsLost = counter("signet_agent_decision_records_lost_total", "Decisions whose record was dropped because the reader was slow.").WithLabelValues()
 	m.authzRestarts = counter("signet_agent_authz_restarts_total", "Restarts of the authz process.").WithLabelValues()
 	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()

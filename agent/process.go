@@ -3,12 +3,15 @@ package agent
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -103,16 +106,18 @@ func (p *process) stop(grace time.Duration) {
 	<-p.done
 }
 
-// lines logs what a child writes, line by line. Envoy's own level names decide
-// the level; lines without one are information. A very long line is cut.
-func lines(ctx context.Context, log *slog.Logger) io.WriteCloser {
+// maxLine is where a child's line is cut.
+const maxLine = 16 << 10
+
+// lines gives what a child writes to use, line by line.
+func lines(use func(string)) io.WriteCloser {
 	r, w := io.Pipe()
 	go func() { // ends when the child's output does
-		in := bufio.NewReaderSize(r, 4096)
+		in := bufio.NewReaderSize(r, maxLine)
 		for {
 			line, err := in.ReadSlice('\n')
 			if text := strings.TrimRight(string(line), "\r\n"); text != "" {
-				log.Log(ctx, lineLevel(text), text)
+				use(text)
 			}
 			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 				_ = r.CloseWithError(err) // so that no writer blocks
@@ -123,14 +128,38 @@ func lines(ctx context.Context, log *slog.Logger) io.WriteCloser {
 	return w
 }
 
-func lineLevel(line string) slog.Level {
-	for name, level := range map[string]slog.Level{
-		"[error]": slog.LevelError, "[critical]": slog.LevelError, "[warning]": slog.LevelWarn,
+// envoyLine logs a line of Envoy's by the level that it begins with.
+func envoyLine(ctx context.Context, log *slog.Logger, line string) {
+	levels := map[string]slog.Level{
+		"[error]": slog.LevelError, "[critical]": slog.LevelError, "[warning]": slog.LevelWarn, "[info]": slog.LevelInfo,
 		"[debug]": slog.LevelDebug, "[trace]": slog.LevelDebug,
-	} {
-		if strings.Contains(line, name) {
-			return level
+	}
+	name, text, _ := strings.Cut(line, " ")
+	if level, ok := levels[name]; ok {
+		log.Log(ctx, level, text)
+		return
+	}
+	log.InfoContext(ctx, line)
+}
+
+// ownLine logs a line that a process of ours wrote as JSON. What is not, such as
+// a panic, is an error.
+func ownLine(ctx context.Context, log *slog.Logger, line string) {
+	var record map[string]any
+	if json.Unmarshal([]byte(line), &record) != nil {
+		log.ErrorContext(ctx, line)
+		return
+	}
+	var level slog.Level
+	if text, _ := record[slog.LevelKey].(string); level.UnmarshalText([]byte(text)) != nil {
+		level = slog.LevelError
+	}
+	message, _ := record[slog.MessageKey].(string)
+	var attrs []slog.Attr
+	for _, k := range slices.Sorted(maps.Keys(record)) {
+		if k != slog.LevelKey && k != slog.MessageKey && k != slog.TimeKey {
+			attrs = append(attrs, slog.Any(k, record[k]))
 		}
 	}
-	return slog.LevelInfo
+	log.LogAttrs(ctx, level, message, attrs...)
 }

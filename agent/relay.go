@@ -32,6 +32,8 @@ type relay struct {
 	log         *slog.Logger
 	metrics     *metrics
 
+	// pool holds equal resources of several legs once.
+	pool ads.Pool
 	// spawn takes what Run's goroutines do.
 	spawn chan func(context.Context)
 	// changed counts what proxies said of their resources, for reports.
@@ -182,7 +184,7 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 		if len(r.legs) >= maxLegs {
 			return nil, status.Errorf(codes.ResourceExhausted, "%d views are relayed already", maxLegs)
 		}
-		l = &leg{key: key.leg, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp}
+		l = &leg{key: key.leg, pool: &r.pool, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp}
 		if err := r.run(ctx, func(ctx context.Context) { _ = l.Run(ctx, r.u.conn) }); err != nil { // it ends with ctx only
 			return nil, err
 		}

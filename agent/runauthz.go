@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
@@ -112,7 +113,8 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	g, ctx := errgroup.WithContext(ctx)
 
 	controls := newHanded()
-	controlServer := grpc.NewServer(grpc.Creds(insecure.NewCredentials()), grpc.MaxRecvMsgSize(64<<20))
+	controlServer := grpc.NewServer(grpc.Creds(insecure.NewCredentials()), grpc.MaxRecvMsgSize(64<<20),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
 	api.RegisterAuthzControlServer(controlServer, d)
 	g.Go(func() error { return controlServer.Serve(controls) })
 

@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/hex"
@@ -41,11 +40,10 @@ type svid struct {
 	issued, due time.Time
 }
 
-func (s *svid) notAfter() time.Time         { return s.leaf.NotAfter }
-func (s *svid) fresh(now time.Time) bool    { return s != nil && now.Before(s.leaf.NotAfter) }
-func (s *svid) lifetime() time.Duration     { return s.leaf.NotAfter.Sub(s.issued) }
-func (s *svid) serial() string              { return hex.EncodeToString(s.leaf.SerialNumber.Bytes()) }
-func (s *svid) publicKey() crypto.PublicKey { return s.key.Public() }
+func (s *svid) notAfter() time.Time      { return s.leaf.NotAfter }
+func (s *svid) fresh(now time.Time) bool { return s != nil && now.Before(s.leaf.NotAfter) }
+func (s *svid) lifetime() time.Duration  { return s.leaf.NotAfter.Sub(s.issued) }
+func (s *svid) serial() string           { return hex.EncodeToString(s.leaf.SerialNumber.Bytes()) }
 
 // want names an SVID that somebody needs.
 type want struct {
@@ -119,10 +117,23 @@ func (k *keeper) need(wants ...want) {
 func (k *keeper) retain(keep func(want) bool) {
 	k.mu.Lock()
 	before := len(k.slots)
-	maps.DeleteFunc(k.slots, func(_ string, s *slot) bool { return !keep(s.want) })
-	gone := len(k.slots) != before
+	gone, kept := map[string]bool{}, map[string]bool{}
+	maps.DeleteFunc(k.slots, func(_ string, s *slot) bool {
+		if keep(s.want) {
+			kept[s.want.id.String()] = true
+			return false
+		}
+		gone[s.want.id.String()] = true
+		return true
+	})
+	changed := len(k.slots) != before
 	k.mu.Unlock()
-	if gone {
+	for id := range gone {
+		if !kept[id] {
+			k.metrics.dropped(id)
+		}
+	}
+	if changed {
 		k.publish()
 	}
 }

@@ -1,0 +1,341 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/attestation"
+	"signet.example/identity"
+)
+
+func TestTheRingForgetsTheOldestByCountAndByBytes(t *testing.T) {
+	r := newRing(3, 1<<20)
+	for _, id := range []string{"a", "b", "c", "d"} {
+		r.add(&api.Decision{Id: id})
+	}
+	if r.get("a") != nil || r.get("b") == nil || r.get("d") == nil {
+		t.Error("not the newest three are kept")
+	}
+	r = newRing(1000, 5000)
+	for _, id := range []string{"a", "b", "c"} {
+		r.add(&api.Decision{Id: id, Message: strings.Repeat("x", 2000)})
+	}
+	if r.get("a") != nil || r.get("c") == nil || r.size > 5000 {
+		t.Errorf("%d bytes are kept", r.size)
+	}
+	r.add(&api.Decision{Id: "huge", Message: strings.Repeat("x", 6000)})
+	if r.get("huge") != nil || r.get("c") == nil {
+		t.Error("one record pushed out all the others")
+	}
+	r.add(&api.Decision{Id: "c", Message: "another"})
+	if r.get("c").GetMessage() == "another" {
+		t.Error("a record was replaced by one with its id")
+	}
+}
+
+func goodConfig() Config {
+	return Config{Server: "127.0.0.1:8443", Proxies: []Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2"}}}
+}
+
+func TestAConfigurationWithDefaultsIsValid(t *testing.T) {
+	if err := goodConfig().Validate(); err != nil {
+		t.Error(err)
+	}
+	if err := (Config{Server: "mesh:8443"}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAWrongConfigurationNamesTheKey(t *testing.T) {
+	for key, wrong := range map[string]func(*Config){
+		"server":                  func(c *Config) { c.Server = "mesh" },
+		"trust_domain":            func(c *Config) { c.TrustDomain = "spiffe://a b" },
+		"metrics":                 func(c *Config) { c.Metrics = "9464" },
+		"socket_dir":              func(c *Config) { c.SocketDir = "run" },
+		"drain_time":              func(c *Config) { c.DrainTime = -time.Second },
+		"authz.memory_limit":      func(c *Config) { c.Authz.MemoryLimit = 1 },
+		"proxies[0].name":         func(c *Config) { c.Proxies[0].Name = "../x" },
+		"proxies[0].mesh":         func(c *Config) { c.Proxies[0].Mesh = "" },
+		"proxies[0].virtual_node": func(c *Config) { c.Proxies[0].VirtualNode = "" },
+		"proxies[0].bind":         func(c *Config) { c.Proxies[0].Bind = "127.0.0.1" },
+		"proxies[0].app":          func(c *Config) { c.Proxies[0].App = "localhost" },
+		"proxies[0].egress_port":  func(c *Config) { c.Proxies[0].EgressPort = 70000 },
+		"proxies[0].concurrency":  func(c *Config) { c.Proxies[0].Concurrency = -1 },
+		"proxies[0].admin":        func(c *Config) { c.Proxies[0].Admin = "/tmp/admin.sock" },
+		"proxies[1].name":         func(c *Config) { c.Proxies = append(c.Proxies, c.Proxies[0]) },
+	} {
+		c := goodConfig()
+		wrong(&c)
+		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), key+":") {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
+	token, err := attestation.NewToken(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token.Reveal()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(tokenEnv, token.Reveal())
+	for name, c := range map[string]Config{"file": {TokenFile: file}, "input": {TokenFile: "-"}, "environment": {}} {
+		got, err := c.readToken(strings.NewReader(token.Reveal() + "\nmore\n"))
+		if err != nil || got != token {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, ok := os.LookupEnv(tokenEnv); ok {
+		t.Error("children would inherit the token")
+	}
+	if _, err := (Config{}).readToken(strings.NewReader("")); !errors.Is(err, errNoToken) || !strings.Contains(err.Error(), "signet token create") {
+		t.Errorf("without a token: %v", err)
+	}
+	if _, err := (Config{TokenFile: "-"}).readToken(strings.NewReader("sgt1.hunter2")); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the error of a bad token: %v", err)
+	}
+}
+
+func entrySet(t testing.TB, entries ...*api.Entry) *ads.Set {
+	t.Helper()
+	var rs []*ads.Resource
+	for _, e := range entries {
+		r, err := ads.NewResource(ads.EntryType, e.GetName(), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	set, err := ads.NewSet(rs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// A compromised server cannot have the agent serve what is not in its trust
+// domain, nor Signet's own identities, nor to everyone.
+func TestEntriesThatMustNotBeServedAreRefusedAndNamed(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("test.example")
+	node := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
+	fine := &api.Entry{Name: "fine", SpiffeId: "spiffe://test.example/a", Selectors: []string{"unix:uid:1"}}
+	s := newState(td, entrySet(t, fine,
+		&api.Entry{Name: "foreign", SpiffeId: "spiffe://other.example/a", Selectors: []string{"unix:uid:1"}},
+		&api.Entry{Name: "server", SpiffeId: "spiffe://test.example/signet/server/x", Selectors: []string{"unix:uid:1"}},
+		&api.Entry{Name: "everyone", SpiffeId: "spiffe://test.example/b"},
+		&api.Entry{Name: "unknown", SpiffeId: "spiffe://test.example/b", Selectors: []string{"cloud:zone:a"}},
+		&api.Entry{Name: "lie", SpiffeId: "spiffe://test.example/shop/other", Selectors: []string{"unix:uid:1"}, VirtualNode: node},
+	), nil, nil)
+	if len(s.problems) != 5 || len(s.ids) != 1 {
+		t.Errorf("%d problems, %d identities: %v", len(s.problems), len(s.ids), s.problems)
+	}
+	wants, err := s.identities(identity.Selectors{{Type: "unix", Value: "uid:1"}})
+	if err != nil || len(wants) != 1 || wants[0].entry != "fine" {
+		t.Errorf("%v %v", wants, err)
+	}
+}
+
+func TestABannedIdentityIsGrantedToNobody(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("test.example")
+	ban, err := ads.NewResource(ads.BanType, "a", &api.Ban{SpiffeId: "spiffe://test.example/a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bans, err := ads.NewSet(ban)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := bans.Merge(entrySet(t, &api.Entry{Name: "a", SpiffeId: "spiffe://test.example/a", Selectors: []string{"unix:uid:1"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newState(td, set, nil, nil)
+	if len(s.ids) != 0 || !s.bans["spiffe://test.example/a"] {
+		t.Errorf("granted: %v", s.ids)
+	}
+}
+
+func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
+	meta, err := structpb.NewStruct(map[string]any{shapeKey: map[string]any{
+		"bind": "10.0.0.1", "app": "127.0.0.1", "authz_socket": "/tmp/mine.sock",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := shapeOf(&corev3.Node{Metadata: meta}, "/run/signet/authz.sock")
+	if err != nil || s.authzSocket != "/run/signet/authz.sock" || s.egress != defaultEgress {
+		t.Errorf("%+v %v", s, err)
+	}
+	if _, err := shapeOf(&corev3.Node{}, "/run/signet/authz.sock"); err == nil {
+		t.Error("a node without a shape was accepted")
+	}
+}
+
+func FuzzParseNodeID(f *testing.F) {
+	for _, s := range []string{"mesh/shop/virtualNode/web", "arn:aws:appmesh:eu-west-1:1:mesh/shop/virtualNode/web", "mesh//virtualNode/", "arn:", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		mesh, node, err := parseNodeID(s)
+		if err != nil {
+			return
+		}
+		if m, n, err := parseNodeID(nodeID(mesh, node)); err != nil || m != mesh || n != node {
+			t.Errorf("%q: %q %q, and back %q %q %v", s, mesh, node, m, n, err)
+		}
+	})
+}
+
+// handoverPair is both ends of a passing socket.
+func handoverPair(t testing.TB) (ours, theirs *net.UnixConn) {
+	t.Helper()
+	ours, file, err := socketpair(unix.SOCK_SEQPACKET, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err = unixConn(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(ours.Close(), theirs.Close()) }) // may be closed by the test
+	return ours, theirs
+}
+
+func TestAConnectionIsHandedOverWithItsMessage(t *testing.T) {
+	ours, theirs := handoverPair(t)
+	client, file, err := socketpair(unix.SOCK_STREAM, "client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := unixConn(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := handover{Destination: "spiffe://test.example/shop/web", Proxy: "web"}
+	if err := errors.Join(pass(ours, accepted, want), accepted.Close()); err != nil {
+		t.Fatal(err)
+	}
+	got, h, err := receive(theirs)
+	if err != nil || h != want {
+		t.Fatalf("%+v %v", h, err)
+	}
+	if _, err := client.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(got, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q %v", b, err)
+	}
+	if err := errors.Join(got.Close(), client.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := ours.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := receive(theirs); !errors.Is(err, errHandoverEnded) {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+func FuzzReceiveRefusesWhatIsNotAHandover(f *testing.F) {
+	good, err := json.Marshal(handover{"spiffe://a/b", "c"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good, 1)
+	f.Add([]byte("{"), 1)
+	f.Add(good, 3)
+	f.Add(good, 0)
+	f.Fuzz(func(t *testing.T, message []byte, files int) {
+		if len(message) == 0 || len(message) > 2*maxHandover {
+			return
+		}
+		ours, theirs := handoverPair(t)
+		var fds []int
+		for range min(max(files, 0), 6) {
+			fds = append(fds, int(os.Stdin.Fd()))
+		}
+		if _, _, err := ours.WriteMsgUnix(message, unix.UnixRights(fds...), nil); err != nil {
+			return
+		}
+		c, h, err := receive(theirs)
+		var parsed handover
+		if err == nil {
+			if len(fds) != 1 || json.Unmarshal(message, &parsed) != nil || parsed != h {
+				t.Errorf("%q with %d files was accepted as %+v", message, len(fds), h)
+			}
+			_ = c.Close() // a copy of standard input
+		}
+	})
+}
+
+func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
+	tally := newTally()
+	var leaves []func()
+	for range maxConnsPerPID {
+		leave, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves = append(leaves, leave)
+	}
+	if _, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1}); !errors.Is(err, errTooMany) {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, err := tally.enter(&unix.Ucred{Pid: 8, Uid: 1}); err != nil {
+		t.Errorf("another process: %v", err)
+	}
+	leaves[0]()
+	leaves[0]() // once only
+	if _, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1}); err != nil {
+		t.Errorf("after one left: %v", err)
+	}
+	if _, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1}); !errors.Is(err, errTooMany) {
+		t.Errorf("a connection was counted out twice: %v", err)
+	}
+}
+
+func TestWatchedWakesAllWaitersWithTheNewest(t *testing.T) {
+	var w watched[int]
+	got := make(chan int, 2)
+	for range 2 {
+		go func() {
+			v, err := w.wait(context.Background(), func(v int) bool { return v >= 3 })
+			if err != nil {
+				t.Error(err)
+			}
+			got <- v
+		}()
+	}
+	for i := range 4 {
+		w.set(i)
+	}
+	for range 2 {
+		if v := <-got; v != 3 {
+			t.Errorf("got %d", v)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.wait(ctx, func(int) bool { return false }); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
