@@ -28,8 +28,9 @@ type Rejection struct{ Type, Name, Version, Message string }
 type View struct {
 	name  string
 	mode  Mode
-	state atomic.Pointer[state] // replaced under mu
+	state atomic.Pointer[state] // replaced under change
 
+	change  sync.Mutex // one publication or rejection at a time; before mu
 	mu      sync.Mutex
 	streams map[*stream]struct{}
 	settled map[uint64]int // how many streams have settled at which generation
@@ -66,13 +67,20 @@ func (v *View) Publish(s *Set) {
 	if s == nil {
 		s = new(Set)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.change.Lock()
+	defer v.change.Unlock()
 	old := v.state.Load()
 	if old.set != nil && old.set.Version() == s.Version() {
 		return
 	}
-	v.state.Store(old.next(s.interned(old.set)))
+	v.swap(old.next(s.interned(old.set)))
+}
+
+// swap makes st current and wakes the streams.
+func (v *View) swap(st *state) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.state.Store(st)
 	v.wake(func(*stream) bool { return true })
 }
 
@@ -108,8 +116,8 @@ func (old *state) next(s *Set) *state {
 // reject records refused versions, unless the set has moved on, and wakes the
 // other streams, which may have been about to send them.
 func (v *View) reject(rejs []Rejection) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.change.Lock()
+	defer v.change.Unlock()
 	old := v.state.Load()
 	st := &state{set: old.set, gen: old.gen, bad: maps.Clone(old.bad), good: maps.Clone(old.good)}
 	for _, rej := range rejs {
@@ -121,8 +129,7 @@ func (v *View) reject(rejs []Rejection) {
 			st.bad[k] = rej
 		}
 	}
-	v.state.Store(st)
-	v.wake(func(*stream) bool { return true })
+	v.swap(st)
 }
 
 // Set returns the last published set, nil before the first.

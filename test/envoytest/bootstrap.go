@@ -20,6 +20,9 @@ func bootstrap(c Config, admin string) *bootstrapv3.Bootstrap {
 	if c.SotW {
 		api = corev3.ApiConfigSource_GRPC
 	}
+	if c.Cluster == "" {
+		c.Cluster = c.NodeID // Envoy wants one
+	}
 	return &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: c.NodeID, Cluster: c.Cluster, Metadata: c.Metadata},
 		Admin: &bootstrapv3.Admin{Address: pipe(admin)},

@@ -25,7 +25,8 @@ import (
 
 // Config says which Envoy to start. NodeID and ADS are needed.
 type Config struct {
-	// NodeID, Cluster and Metadata are the node that Envoy names to the ADS server.
+	// NodeID, Cluster (empty: the same) and Metadata are the node that Envoy
+	// names to the ADS server.
 	NodeID, Cluster string
 	Metadata        *structpb.Struct
 	// ADS is the path of the ADS server's Unix socket. It need not listen yet.
