@@ -1,0 +1,241 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"signet.example/ads"
+	"signet.example/agent"
+	"signet.example/api"
+)
+
+// envoyProgram finds the pinned Envoy.
+func envoyProgram(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("SIGNET_ENVOY"); path != "" {
+		return path
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if path := filepath.Join(dir, ".bin", "envoy"); exists(path) {
+			return path
+		}
+		if exists(filepath.Join(dir, "go.mod")) {
+			break
+		}
+	}
+	if os.Getenv("REQUIRE_ALL") == "1" {
+		t.Fatal("envoy: not in .bin; run make tools")
+	}
+	t.Skip("envoy: not in .bin; run make tools")
+	return ""
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func packed(t testing.TB, m proto.Message) *anypb.Any {
+	t.Helper()
+	a, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// listener answers every request itself, over mutual TLS by the proxy's secrets.
+func listener(t testing.TB, address string, port uint32, answer string) *listenerv3.Listener {
+	t.Helper()
+	overADS := &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+	manager := &hcmv3.HttpConnectionManager{
+		StatPrefix: "in",
+		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+			VirtualHosts: []*routev3.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: []*routev3.Route{{
+				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+				Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+					Status: 200, Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: answer}},
+				}},
+			}}}},
+		}},
+		HttpFilters: []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(t, &routerv3.Router{})}}},
+	}
+	tlsContext := &tlsv3.DownstreamTlsContext{
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: "spiffe://test.example/shop/web", SdsConfig: overADS}},
+		},
+	}
+	return &listenerv3.Listener{
+		Name: fmt.Sprintf("lds_ingress_%s_%d", address, port),
+		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+		}}},
+		FilterChains: []*listenerv3.FilterChain{{
+			Filters: []*listenerv3.Filter{{Name: "http", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(t, manager)}}},
+			TransportSocket: &corev3.TransportSocket{
+				Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(t, tlsContext)},
+			},
+		}},
+	}
+}
+
+// freePort is a port that is free on the address now.
+func freePort(t testing.TB, address string) uint32 {
+	t.Helper()
+	l, err := net.Listen("tcp", address+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err := errors.Join(err, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint32(n)
+}
+
+// envoyRig is an agent with one supervised Envoy that is not yet routed.
+type envoyRig struct {
+	*rig
+	address string
+	port    uint32
+}
+
+func newEnvoyRig(t *testing.T, lifetime time.Duration) *envoyRig {
+	t.Helper()
+	program := envoyProgram(t)
+	e := &envoyRig{address: fmt.Sprintf("127.%d.%d.9", 100+os.Getpid()%100, os.Getpid()/100%250)}
+	e.port = freePort(t, e.address)
+	e.rig = newRig(t, func(f *fakeServer) {
+		f.lifetime = lifetime
+		f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web")}
+	}, func(c *agent.Config) {
+		c.Envoy = program
+		c.Proxies = []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: e.address, Concurrency: 1}}
+	})
+	return e
+}
+
+func (e *envoyRig) route(answer string) {
+	l := listener(e.t, e.address, e.port, answer)
+	e.fakeServer.route(webNode, "", e.resource(ads.ListenerType, l.GetName(), l))
+}
+
+func (e *envoyRig) proxy() *api.ProxyStatus {
+	for _, p := range e.lastReport().GetProxies() {
+		return p
+	}
+	return &api.ProxyStatus{}
+}
+
+// get calls the proxy and returns its answer and its certificate's serial.
+func (e *envoyRig) get() (body, serial string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // only looked at
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("https://%s:%d/", e.address, e.port), nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", ""
+	}
+	b, err := io.ReadAll(resp.Body)
+	if errors.Join(err, resp.Body.Close()) != nil {
+		return "", ""
+	}
+	return string(b), resp.TLS.PeerCertificates[0].SerialNumber.Text(16)
+}
+
+func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
+	e := newEnvoyRig(t, 6*time.Second)
+	e.await("the proxy's status", func() bool { return e.proxy().GetState() == "waiting" })
+	time.Sleep(200 * time.Millisecond)
+	if p := e.proxy(); p.GetPid() != 0 {
+		t.Error("Envoy was started without routing")
+	}
+	e.route("hello")
+	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
+	body, first := e.get()
+	if body != "hello" {
+		t.Errorf("answer %q", body)
+	}
+	p := e.proxy()
+	if p.GetAddress() != e.address || len(p.GetPorts()) != 1 || p.GetPorts()[0] != e.port || p.GetEnvoyVersion() == "" || !p.GetHealthy() {
+		t.Errorf("reported as %v", p)
+	}
+	info, err := os.Stat(filepath.Join(e.dir, "proxies", "web", "admin.sock"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("admin socket: %v %v", info, err)
+	}
+	e.await("another certificate", func() bool { _, serial := e.get(); return serial != first && serial != "" })
+	e.await("the certificate read back", func() bool { return e.metric(`signet_agent_served_fingerprint_match{proxy="web"}`) == "1" })
+
+	// A new one comes from memory, with the server gone.
+	e.stop()
+	if err := syscall.Kill(int(p.GetPid()), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	e.await("the next Envoy", func() bool { body, _ := e.get(); return body == "hello" })
+	t.Logf("a killed Envoy serves again after %s, without a server", time.Since(begun))
+	e.start()
+	e.await("the report", func() bool { return e.proxy().GetRestarts() == 1 && e.proxy().GetState() == "ready" })
+
+	pid := int(e.proxy().GetPid())
+	e.cancel()
+	e.await("the report of draining", func() bool { return e.proxy().GetState() == "draining" })
+	e.await("the end of Envoy", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
+}
+
+func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
+	e := newEnvoyRig(t, time.Hour)
+	e.route("good")
+	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
+	bad := listener(t, e.address, e.port, "bad")
+	bad.FilterChains[0].Filters[0].Name = "no such filter"
+	bad.FilterChains[0].Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: &anypb.Any{TypeUrl: "type.googleapis.com/no.such.Type"}}
+	e.fakeServer.route(webNode, "", e.resource(ads.ListenerType, bad.GetName(), bad))
+	e.await("the rejection", func() bool {
+		r := e.proxy().GetRejected()
+		return len(r) == 1 && r[0].GetTypeUrl() == ads.ListenerType && strings.Contains(r[0].GetMessage(), "no.such.Type")
+	})
+	if body, _ := e.get(); body != "good" {
+		t.Errorf("the proxy answers %q", body)
+	}
+}
