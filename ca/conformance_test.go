@@ -1,7 +1,6 @@
 package ca_test
 
 import (
-	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -286,30 +285,4 @@ func TestEd25519KeysOfSmallOrderAreRefused(t *testing.T) {
 	if err := ca.ForTestPublicKey(edKey(t).Public()); err != nil {
 		t.Error(err)
 	}
-}
-
-func FuzzCSR(f *testing.F) {
-	for _, key := range []any{newKey(f), edKey(f), rsaKey(f, 2048)} {
-		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(der, true)
-	}
-	f.Add([]byte{0x30, 0x80}, false)
-	f.Fuzz(func(t *testing.T, der []byte, rsa bool) {
-		err := ca.ForTestParse(der, rsa)
-		if err != nil && !errors.Is(err, ca.ErrInvalid) {
-			t.Errorf("the CSR's fault is not called so: %v", err)
-		}
-		if err == nil {
-			csr, err := x509.ParseCertificateRequest(der)
-			if err != nil || csr.CheckSignature() != nil {
-				t.Errorf("taken without proof: %v", err)
-			}
-			if k, ok := csr.PublicKey.(*ecdsa.PublicKey); ok && k.Curve.Params().BitSize > 384 {
-				t.Errorf("taken with curve %s", k.Curve.Params().Name)
-			}
-		}
-	})
 }

@@ -179,3 +179,26 @@ func ForTestSeal(bodies [][]byte) []byte {
 	}
 	return content
 }
+
+// ForTestLint lints a leaf whose template went wrong.
+func (i *Issuer) ForTestLint(req Request, now time.Time, spoil func(*x509.Certificate)) error {
+	c, err := i.check(req)
+	if err != nil {
+		return err
+	}
+	by := i.authority.issuing.Load()
+	t, err := leafTemplate(c.id, i.prefix, by.cert, now, c.lifetime)
+	if err != nil {
+		return err
+	}
+	spoil(t)
+	_, err = i.lintTemplate(c, t, by)
+	return err
+}
+
+// ForTestSetKey gives the authority another issuing key than its certificate's.
+func (a *Authority) ForTestSetKey(key crypto.Signer) {
+	next := *a.issuing.Load()
+	next.key = key
+	a.issuing.Store(&next)
+}

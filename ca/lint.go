@@ -39,6 +39,10 @@ func (i *Issuer) lint(c *checked, by *issuing, now time.Time) (*linted, error) {
 	if t.NotAfter.After(by.cert.NotAfter) {
 		return nil, fmt.Errorf("%s until %s would outlive the issuing certificate, which ends %s", c.id, t.NotAfter, by.cert.NotAfter)
 	}
+	return i.lintTemplate(c, t, by)
+}
+
+func (i *Issuer) lintTemplate(c *checked, t *x509.Certificate, by *issuing) (*linted, error) {
 	der, err := create(t, by.cert, c.key, i.throwAway)
 	if err != nil {
 		return nil, fmt.Errorf("draft %s: %w", c.id, err)
