@@ -366,3 +366,23 @@ func TestTwoProcessesCannotShareALog(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+func TestWhatAFailedWriteLeftIsCutOff(t *testing.T) {
+	l, d := memLog(t)
+	before := len(d.content)
+	d.set(func() { d.limited, d.space = true, 1500 })
+	if err := l.Append(t.Context(), reserved(1), reserved(2), reserved(3), reserved(4)); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("err = %v", err)
+	}
+	d.set(func() {
+		if d.limited = false; len(d.content) != before {
+			t.Errorf("%d bytes are left of the failed write", len(d.content)-before)
+		}
+	})
+	if err := errors.Join(l.Append(t.Context(), reserved(5), issued(5)), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, last, err := ca.ForTestRecover(d.content); last != 2 || err != nil {
+		t.Errorf("record %d, %v", last, err)
+	}
+}
