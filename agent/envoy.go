@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
 )
@@ -60,6 +61,8 @@ type envoy struct {
 	admin     *envoyAdmin
 
 	status watched[proxyStatus]
+	// denied takes the records of denials that the proxy made by itself.
+	denied func(*api.Decision)
 	// any is set with every change of status, for reports.
 	any *watched[int]
 }
@@ -71,6 +74,24 @@ func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Ch
 	}
 	e.status.set(proxyStatus{state: stateWaiting})
 	return e
+}
+
+// line takes one line of the proxy's output: the record of a denial, or its log.
+func (e *envoy) line(ctx context.Context, line string) {
+	denial, ok := nativeDenialLine(line)
+	if !ok {
+		envoyLine(ctx, e.log, line)
+		return
+	}
+	destination := "" // not known before the first answer of the server
+	if s := e.relay.u.state.load(); s != nil {
+		if id, err := identity.ForVirtualNode(s.td, e.proxy.Mesh, e.proxy.VirtualNode); err == nil {
+			destination = id.String()
+		}
+	}
+	d := denial.record(destination, e.proxy.Name)
+	e.metrics.decisions.Observe(observed(d))
+	e.denied(d)
 }
 
 func (e *envoy) become(change func(*proxyStatus)) {
@@ -230,9 +251,11 @@ func (e *envoy) start(ctx context.Context) (*process, error) {
 		"--service-node", nodeID(e.proxy.Mesh, e.proxy.VirtualNode),
 		"--concurrency", strconv.Itoa(e.proxy.Concurrency),
 		"--drain-time-s", strconv.Itoa(max(1, int(e.drainTime.Seconds()))),
+		// Its own denials are told on standard error and looked up right away.
+		"--file-flush-interval-msec", "100",
 		"--log-level", "warning", "--log-format", "[%l] %n: %v")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // nothing of what the agent started with
-	output := lines(func(line string) { envoyLine(ctx, e.log, line) })
+	output := lines(func(line string) { e.line(ctx, line) })
 	cmd.Stdout, cmd.Stderr = output, output
 	p, err := start(cmd, func(pidfd int) (func(), error) {
 		remove, err := e.children.Add(pidfd, e.proxy.Name)

@@ -99,7 +99,9 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), m, log)
 	changed := &watched[int]{}
 	for _, p := range cfg.Proxies {
-		a.envoys = append(a.envoys, newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log))
+		e := newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log)
+		e.denied = process.ring.add
+		a.envoys = append(a.envoys, e)
 	}
 	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.envoys, version: version(), proxies: changed}
 	if r.peerMode, err = peerMode(); err != nil {

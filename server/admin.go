@@ -240,7 +240,8 @@ func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*ap
 
 // Explain looks a decision up on every connected agent.
 func (a *admin) Explain(ctx context.Context, req *api.ExplainRequest) (*api.ExplainResponse, error) {
-	id := strings.ToLower(strings.TrimSpace(req.GetId()))
+	// Envoy writes its own denials' ids with dashes.
+	id := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(req.GetId())), "-", "")
 	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
 		return nil, reason(errInvalid, "%q is not a decision id: 32 hex digits, as in the header x-signet-decision-id", plainText(req.GetId()))
 	}

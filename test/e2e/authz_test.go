@@ -292,8 +292,14 @@ func TestAuthzThatFailsNeverAllows(t *testing.T) {
 		}
 		defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }() // the agent may have replaced it
 		for range 3 {
-			if a := w.Get("front", host+"/orders"); a.Status != 503 {
-				t.Errorf("while authz hangs: %d %s", a.Status, a.Body)
+			a := w.Get("front", host+"/orders")
+			if a.Status != 503 || a.Denied != "unavailable" {
+				t.Errorf("while authz hangs: %d %q %s", a.Status, a.Denied, a.Body)
+			}
+			// The proxy's own denial is explained like any other.
+			out, code := w.CLI("explain", a.DecisionID)
+			if code != 0 || !strings.Contains(out, "nobody could decide") || !strings.Contains(out, "test/orders") {
+				t.Errorf("explain of the proxy's own denial %q: exit %d\n%s", a.DecisionID, code, out)
 			}
 		}
 		identities()

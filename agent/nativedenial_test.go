@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"testing"
+
+	"signet.example/api"
+)
+
+func TestAProxysOwnDenialBecomesARecord(t *testing.T) {
+	line := `{"msg":"native denial","time":"2026-11-21T10:00:00.123Z","decision_id":"0B6F5C2A-9a53-4c41-8e3f-0123456789ab","details":"ext_authz_error","status":503,"method":"GET","path":"/orders","source":"spiffe://td/m/web","peer":"127.0.0.1:1"}`
+	d, ok := nativeDenialLine(line)
+	if !ok {
+		t.Fatal("not taken for a denial")
+	}
+	r := d.record("spiffe://td/m/orders", "orders")
+	if r.GetId() != "0b6f5c2a9a534c418e3f0123456789ab" || r.GetCause() != api.Cause_CAUSE_UNAVAILABLE || r.GetAllowed() ||
+		r.GetSource() != "spiffe://td/m/web" || r.GetDestination() != "spiffe://td/m/orders" || r.GetPath() != "/orders" || r.GetTime().AsTime().Year() != 2026 {
+		t.Errorf("record: %v", r)
+	}
+}
+
+func TestOtherLinesOfAProxyAreNoDenials(t *testing.T) {
+	for _, line := range []string{
+		"[warning] main: caught SIGTERM", "", "{", `{"msg":"something else","decision_id":"0b6f5c2a9a534c418e3f0123456789ab"}`,
+		`{"msg":"native denial","decision_id":"short"}`, `{"msg":"native denial","decision_id":"zzzzzzzz-9a53-4c41-8e3f-0123456789ab"}`,
+	} {
+		if d, ok := nativeDenialLine(line); ok {
+			t.Errorf("%q was taken for a denial: %+v", line, d)
+		}
+	}
+}
+
+func FuzzNativeDenialLine(f *testing.F) {
+	f.Add(`{"msg":"native denial","time":"2026-11-21T10:00:00Z","decision_id":"0b6f5c2a-9a53-4c41-8e3f-0123456789ab","details":"x"}`)
+	f.Fuzz(func(t *testing.T, line string) {
+		if d, ok := nativeDenialLine(line); ok && d.record("", "").GetAllowed() {
+			t.Error("a denial allows")
+		}
+	})
+}
