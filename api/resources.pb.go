@@ -33,7 +33,8 @@ type View struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// set_versions: type URL -> version of that type's set (hash of its names and versions).
 	SetVersions map[string]string `protobuf:"bytes,2,rep,name=set_versions,json=setVersions,proto3" json:"set_versions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// policy_revision that the routes of this view are stamped with; empty in an agent's own view.
+	// policy_revision that the routes of this view are stamped with; in an agent's
+	// own view the one that is in force or about to be.
 	PolicyRevision string `protobuf:"bytes,3,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache

@@ -295,7 +295,7 @@ func (v *views) buildAgent(in inputs, id, group string) (*ads.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	return closeView(set, self.String(), "", agentTypes)
+	return closeView(set, self.String(), in.policy.current.GetId(), agentTypes)
 }
 
 // closeView adds the resource that is sent last and tells what is complete (R6).

@@ -103,7 +103,7 @@ func TestAnAgentIsToldWhatItsGroupMayBeAndNothingElse(t *testing.T) {
 	r.apply(registry + shop)
 	front, back := r.join("front").followOwn(), r.join("back").followOwn()
 	front.await("its entries", func(s *ads.Set, v *api.View) bool {
-		return slices.Equal(namesOf(s, ads.EntryType), []string{"binding/web", "job"}) && v.GetPolicyRevision() == ""
+		return slices.Equal(namesOf(s, ads.EntryType), []string{"binding/web", "job"}) && v.GetPolicyRevision() != ""
 	})
 	back.await("its entries", func(s *ads.Set, _ *api.View) bool {
 		return slices.Equal(namesOf(s, ads.EntryType), []string{"binding/orders", "secret"})
