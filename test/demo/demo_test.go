@@ -1,0 +1,121 @@
+// Package demo holds `signet dev` to its promises: the calls answer as
+// expected, two demos run side by side, and nothing is left behind.
+package demo
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"signet.example/test/envoytest"
+	"signet.example/test/meshtest"
+)
+
+// demo is one run of the command, with a temporary folder of its own.
+type demo struct {
+	cmd *exec.Cmd
+	tmp string
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (d *demo) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.out.Write(p)
+}
+
+func (d *demo) output() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.out.String()
+}
+
+func start(t *testing.T, args ...string) *demo {
+	t.Helper()
+	tmp, err := os.MkdirTemp("", "sd") // short: Unix sockets lie below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(tmp, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, meshtest.Signet(t), append([]string{"dev", "--envoy", envoytest.Binary(t)}, args...)...)}
+	d.cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "NO_COLOR=1")
+	d.cmd.Stdout, d.cmd.Stderr = d, d
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// leftovers are files in the demo's temporary folder and processes that name it.
+func (d *demo) leftovers(t *testing.T) []string {
+	t.Helper()
+	out, err := filepath.Glob(filepath.Join(d.tmp, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmdlines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range cmdlines {
+		if line, err := os.ReadFile(path); err == nil && bytes.Contains(line, []byte(d.tmp)) {
+			out = append(out, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return out
+}
+
+func TestTwoDemosSideBySideAnswerAsExpectedAndLeaveNothing(t *testing.T) {
+	demos := []*demo{start(t, "--once"), start(t, "--once", "--svid-lifetime", "10s")}
+	for i, d := range demos {
+		if err := d.cmd.Wait(); err != nil {
+			t.Errorf("demo %d: %v\n%s", i, err, d.output())
+		}
+		for _, want := range []string{"orders-v2", "spiffe://demo.example/demo/web", "nobody reaches the admin pages", "mesh.rego:18", "401 denied: policy"} {
+			if !strings.Contains(d.output(), want) {
+				t.Errorf("demo %d does not say %q:\n%s", i, want, d.output())
+			}
+		}
+		if strings.Contains(d.output(), "DIFFERS") {
+			t.Errorf("demo %d:\n%s", i, d.output())
+		}
+		if left := d.leftovers(t); len(left) > 0 {
+			t.Errorf("demo %d left behind: %q", i, left)
+		}
+	}
+}
+
+func TestInterruptStopsEverything(t *testing.T) {
+	d := start(t)
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(d.output(), "Ctrl-C"); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the demo never came up:\n%s", d.output())
+		}
+	}
+	if len(d.leftovers(t)) < 5 {
+		t.Fatal("a running demo has fewer than five files and processes, so finding none later shows nothing")
+	}
+	if err := d.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("after Ctrl-C: %v\n%s", err, d.output())
+	}
+	if left := d.leftovers(t); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
