@@ -120,7 +120,8 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 func (a *agent) serveADS() {
 	options := append(socketOptions(a.attestor.Credentials()), ads.ServerOptions()...)
 	a.xds = grpc.NewServer(append(options, grpc.StreamInterceptor(a.relay.guarded))...)
-	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event}).Register(a.xds)
+	// A listener that changed goes on with its old routes while it drains.
+	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.open)
 }
 
