@@ -143,10 +143,13 @@ func ordersWorld(t *testing.T, p *idp, extra ...string) *meshtest.World {
 	t.Helper()
 	docs := append([]string{meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("batch", "", "orders"),
 		meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders"), p.manifest(t)}, extra...)
-	return meshtest.Start(t, meshtest.Options{
+	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"front", "batch", "orders"}, Manifests: meshtest.Join(docs...),
 		Policy: map[string]string{"orders.rego": orders, "orders_test.rego": ordersTest},
 	})
+	w.AwaitRoute("front", host+"/orders")
+	w.AwaitRoute("batch", host+"/orders")
+	return w
 }
 
 const host = "http://orders.test.internal"

@@ -147,6 +147,8 @@ func TestStrictListenerRefusesWhoIsNotOfTheMesh(t *testing.T) {
 	picky := net.JoinHostPort(w.Nodes["picky"].Bind, strconv.Itoa(meshtest.AppPort))
 	mine := certificate(t, identity(t, w))
 
+	w.AwaitRoute("front", "http://"+meshtest.HostOf("back")+"/")
+	w.AwaitRoute("front", "http://"+meshtest.HostOf("picky")+"/")
 	// The controls: what is right is answered, so that a refusal means something.
 	if a := w.Get("front", "http://"+meshtest.HostOf("back")+"/"); a.Status != 200 || a.Seen.Caller() != "spiffe://test.example/test/front" {
 		t.Fatalf("front → back: %d, caller %q, %s", a.Status, a.Seen.Caller(), a.Body)

@@ -17,6 +17,8 @@ func TestTheMeshGoesOnWithoutItsServer(t *testing.T) {
 			meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders"), p.manifest(t)),
 		Policy: map[string]string{"orders.rego": orders, "orders_test.rego": ordersTest},
 	})
+	w.AwaitRoute("front", host+"/orders")
+	w.AwaitRoute("batch", host+"/orders")
 	before := proxySerials(t, w)
 	envoy := proxyPID(t, w, "orders")
 	load := w.StartLoad("front", host+"/orders", 50)

@@ -20,6 +20,7 @@ func TestCertificatesRotateUnderLoadWithoutAFailedRequest(t *testing.T) {
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "back"),
 			meshtest.VirtualNode("back", meshtest.Strict("test.example", "back")), meshtest.ServiceOfNode("back", "back"), fmt.Sprintf(tester, uid())),
 	})
+	w.AwaitRoute("front", "http://"+meshtest.HostOf("back")+"/")
 	load := w.StartLoad("front", "http://"+meshtest.HostOf("back")+"/", 200)
 	mine := identity(t, w)
 	changes := map[string]int{}

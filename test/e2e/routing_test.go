@@ -17,6 +17,7 @@ const shop = "http://shop.test.internal/"
 
 func TestWeightsAreKept(t *testing.T) {
 	w := meshtest.Start(t, meshtest.Options{Nodes: []string{"front", "shop-1", "shop-2"}, Manifests: canary(90, 10)})
+	w.AwaitRoute("front", shop)
 	share := func(calls int) float64 {
 		second := 0
 		client := w.Client("front")
@@ -65,6 +66,7 @@ func TestChangesUnderLoadFailNoRequest(t *testing.T) {
 	}
 	w.Apply(router(100, 0)) // shop-2's cluster is gone
 	repeats := meshtest.Soak(3, 10)
+	w.AwaitRoute("front", shop)
 	load := w.StartLoad("front", shop, 800)
 	for range repeats {
 		for _, step := range []struct{ what, manifest string }{

@@ -15,6 +15,14 @@ import (
 // App is an application behind a proxy.
 type App = http.Handler
 
+// RawApp is an App that takes its listener itself, to see bytes before any server
+// library has read them. ServeListener returns, with all that it began ended, once
+// the listener is closed.
+type RawApp interface {
+	App
+	ServeListener(l net.Listener)
+}
+
 // Seen is what Echo answers: what the application got.
 type Seen struct {
 	Service string              `json:"service"`
@@ -54,6 +62,12 @@ func serve(t testing.TB, address string, app App) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if raw, ok := app.(RawApp); ok {
+		done := make(chan struct{})
+		go func() { defer close(done); raw.ServeListener(l) }()
+		t.Cleanup(func() { _ = l.Close(); <-done })
+		return
 	}
 	server := &http.Server{Handler: app, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})
@@ -114,4 +128,17 @@ func Do(t testing.TB, client *http.Client, method, rawURL string, headers ...str
 		err = json.Unmarshal(body, &a.Seen)
 	}
 	return a, err
+}
+
+// AwaitRoute waits until a call as a node gets an answer that is not 503: a
+// proxy is ready a moment before the others know its endpoint.
+func (w *World) AwaitRoute(node, rawURL string) {
+	w.T.Helper()
+	w.Await("route of "+node+" to "+rawURL, 15*time.Second, func() error {
+		a, err := Do(w.T, w.Client(node), http.MethodGet, rawURL)
+		if err == nil && a.Status == http.StatusServiceUnavailable {
+			err = fmt.Errorf("503 %s", a.Body)
+		}
+		return err
+	})
 }
