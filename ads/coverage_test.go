@@ -2,9 +2,10 @@ package ads_test
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"signet.example/test/parts"
 )
 
 // elsewhere are the rules of the shared table that rules does not hold, and why.
@@ -17,16 +18,9 @@ var elsewhere = map[string]string{
 }
 
 func TestEveryRuleOfTheSharedTableIsTestedOrExplained(t *testing.T) {
-	shared := os.Getenv("SIGNET_SHARED")
-	if shared == "" {
-		shared = filepath.Join("..", "..", "shared") // beside the module
-	}
-	table, err := os.ReadFile(filepath.Join(shared, "testdata", "xds-conformance", "xds-rules.tsv"))
+	table, err := os.ReadFile(parts.Shared(t, "testdata", "xds-conformance", "xds-rules.tsv"))
 	if err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip("shared test vectors: not there; set SIGNET_SHARED")
+		t.Fatal(err)
 	}
 	tested := make(map[string]bool)
 	for _, r := range rules {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -29,37 +28,8 @@ import (
 	"signet.example/ads"
 	"signet.example/agent"
 	"signet.example/api"
+	"signet.example/test/parts"
 )
-
-// envoyProgram finds the pinned Envoy.
-func envoyProgram(t testing.TB) string {
-	t.Helper()
-	if path := os.Getenv("SIGNET_ENVOY"); path != "" {
-		return path
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if path := filepath.Join(dir, ".bin", "envoy"); exists(path) {
-			return path
-		}
-		if exists(filepath.Join(dir, "go.mod")) {
-			break
-		}
-	}
-	if os.Getenv("REQUIRE_ALL") == "1" {
-		t.Fatal("envoy: not in .bin; run make tools")
-	}
-	t.Skip("envoy: not in .bin; run make tools")
-	return ""
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return !errors.Is(err, fs.ErrNotExist)
-}
 
 func packed(t testing.TB, m proto.Message) *anypb.Any {
 	t.Helper()
@@ -135,7 +105,7 @@ type envoyRig struct {
 
 func newEnvoyRig(t *testing.T, lifetime time.Duration) *envoyRig {
 	t.Helper()
-	program := envoyProgram(t)
+	program := parts.Envoy(t)
 	e := &envoyRig{address: fmt.Sprintf("127.%d.%d.9", 100+os.Getpid()%100, os.Getpid()/100%250)}
 	e.port = freePort(t, e.address)
 	e.rig = newRig(t, func(f *fakeServer) {

@@ -18,6 +18,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/test/parts"
 )
 
 const nobody, somebody = 65534, 65533
@@ -153,17 +154,8 @@ func as(uid uint32) *syscall.SysProcAttr {
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		skip(t, "root: this test starts processes of other users")
+		parts.Missing(t, "root: this test starts processes of other users")
 	}
-}
-
-// skip names what is missing; nothing may be missing under REQUIRE_ALL=1.
-func skip(t *testing.T, reason string) {
-	t.Helper()
-	if os.Getenv("REQUIRE_ALL") == "1" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 // eachMode runs a test with the kernel's pidfd and with the fallback.
@@ -232,7 +224,7 @@ func (s *stage) takePID(t *testing.T, pid int, attr *syscall.SysProcAttr) {
 	const lastPID = "/proc/sys/kernel/ns_last_pid"
 	for range 200 {
 		if err := os.WriteFile(lastPID, []byte(strconv.Itoa(pid-1)), 0); err != nil {
-			skip(t, lastPID+": "+err.Error())
+			parts.Missing(t, lastPID+": "+err.Error())
 		}
 		a := s.start(t, attr, s.program, "idle")
 		a.says("idle")
@@ -241,5 +233,5 @@ func (s *stage) takePID(t *testing.T, pid int, attr *syscall.SysProcAttr) {
 		}
 		a.exit()
 	}
-	skip(t, "pid "+strconv.Itoa(pid)+": could not be taken again on this busy machine")
+	parts.Missing(t, "pid "+strconv.Itoa(pid)+": could not be taken again on this busy machine")
 }

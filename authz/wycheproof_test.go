@@ -3,25 +3,18 @@ package authz_test
 import (
 	"encoding/json"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"signet.example/authz"
+	"signet.example/test/parts"
 )
 
 // shared reads a file of the shared test vectors.
 func shared(t *testing.T, name string) []byte {
 	t.Helper()
-	dir := os.Getenv("SIGNET_SHARED")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared")
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "testdata", name))
+	b, err := os.ReadFile(parts.Shared(t, "testdata", name))
 	if err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatalf("shared test vectors: %v", err)
-		}
-		t.Skipf("shared test vectors: %s is not there; set SIGNET_SHARED", name)
+		t.Fatal(err)
 	}
 	return b
 }

@@ -23,6 +23,7 @@ import (
 
 	"signet.example/ca"
 	"signet.example/identity"
+	"signet.example/test/parts"
 )
 
 // A thief of the issuing key signs whatever he likes; name constraints decide
@@ -134,13 +135,7 @@ type openSSL struct{ root, issuing, dir string }
 
 func newOpenSSL(t *testing.T, root, issuing *x509.Certificate) *openSSL {
 	t.Helper()
-	if _, err := exec.LookPath("openssl"); err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal("openssl: not installed")
-		}
-		t.Log("openssl: not installed; only Go's verifiers are tried")
-		return nil
-	}
+	parts.Program(t, "openssl")
 	o := &openSSL{dir: t.TempDir()}
 	o.root, o.issuing = o.write(t, "root.pem", root), o.write(t, "issuing.pem", issuing)
 	return o
@@ -244,17 +239,7 @@ type hostileCase struct {
 
 func hostileCases(t *testing.T) []hostileCase {
 	t.Helper()
-	shared := os.Getenv("SIGNET_SHARED")
-	if shared == "" {
-		shared = "../../shared" // beside the module root
-	}
-	content, err := os.ReadFile(filepath.Join(shared, "testdata/svid-hostile/svid-hostile-dev.json"))
-	if errors.Is(err, os.ErrNotExist) {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal("svid-hostile: set SIGNET_SHARED")
-		}
-		t.Skip("svid-hostile: not beside the module; set SIGNET_SHARED")
-	}
+	content, err := os.ReadFile(parts.Shared(t, "testdata", "svid-hostile", "svid-hostile-dev.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

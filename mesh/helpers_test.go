@@ -2,13 +2,13 @@ package mesh_test
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"signet.example/mesh"
+	"signet.example/test/parts"
 )
 
 // equalResources compares by meaning: where a resource was written is no part of it.
@@ -58,21 +58,10 @@ func graphOf(t *testing.T, rs []*mesh.Resource) *mesh.Graph {
 	return g
 }
 
-// shared finds a file of the vectors that several parts share.
+// shared is a file of the vectors that several folders share.
 func shared(t *testing.T, path ...string) string {
 	t.Helper()
-	root := os.Getenv("SIGNET_SHARED")
-	if root == "" {
-		root = filepath.Join("..", "..", "shared")
-	}
-	file := filepath.Join(append([]string{root}, path...)...)
-	if _, err := os.Stat(file); err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatalf("shared vectors: %v", err)
-		}
-		t.Skipf("shared vectors: %v; set SIGNET_SHARED", err)
-	}
-	return file
+	return parts.Shared(t, path...)
 }
 
 func diff(want, got any) string { return cmp.Diff(want, got, equalResources) }

@@ -5,7 +5,6 @@ import (
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,19 +13,13 @@ import (
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 
 	"signet.example/policy"
+	"signet.example/test/parts"
 )
 
 // serveGit serves a repository over HTTPS by git's own http-backend, behind a password.
 func serveGit(t *testing.T, r *repository) (url string) {
 	t.Helper()
-	path, err := exec.LookPath("git")
-	if err != nil {
-		if os.Getenv("REQUIRE_ALL") == "1" {
-			t.Fatal("git: not installed")
-		}
-		t.Skip("git: not installed")
-	}
-	backend := &cgi.Handler{Path: path, Args: []string{"http-backend"}, Env: []string{
+	backend := &cgi.Handler{Path: parts.Program(t, "git"), Args: []string{"http-backend"}, Env: []string{
 		"GIT_PROJECT_ROOT=" + filepath.Dir(r.dir), "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + t.TempDir(),
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
 	}}

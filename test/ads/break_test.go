@@ -11,11 +11,12 @@ import (
 
 	"signet.example/ads"
 	"signet.example/test/envoytest"
+	"signet.example/test/parts"
 )
 
 // times is how often a change is made: a few in CI, many in soak.
 func times(n int) int {
-	if envoytest.Soak() {
+	if parts.Soak() {
 		return 20 * n
 	}
 	return n

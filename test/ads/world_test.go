@@ -24,6 +24,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/test/envoytest"
+	"signet.example/test/parts"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -59,7 +60,7 @@ func newWorld(t *testing.T, sotw bool) *world {
 // newWorldOf is newWorld with a view of that mode.
 func newWorldOf(t *testing.T, mode ads.Mode, sotw bool) *world {
 	t.Helper()
-	envoytest.Binary(t)
+	parts.Envoy(t)
 	dir, err := os.MkdirTemp("", "ads")
 	if err != nil {
 		t.Fatal(err)

@@ -12,10 +12,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"signet.example/test/meshtest"
+	"signet.example/test/parts"
 )
 
 func TestStories(t *testing.T) {
-	signet := meshtest.Signet(t)
+	signet := parts.Signet(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
@@ -50,7 +51,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // TestEveryCommandHasHelpWithTwoExamples is house rule 1.
 func TestEveryCommandHasHelpWithTwoExamples(t *testing.T) {
-	signet := meshtest.Signet(t)
+	signet := parts.Signet(t)
 	for _, command := range []string{"init", "server", "agent", "dev", "token create", "apply", "diff", "get", "delete", "policy sync", "explain", "check", "certs"} {
 		out, err := exec.CommandContext(t.Context(), signet, append(strings.Fields(command), "--help")...).CombinedOutput()
 		if err != nil {

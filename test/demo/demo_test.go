@@ -14,8 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"signet.example/test/envoytest"
-	"signet.example/test/meshtest"
+	"signet.example/test/parts"
 )
 
 // demo is one run of the command, with a temporary folder of its own.
@@ -51,7 +50,7 @@ func start(t *testing.T, args ...string) *demo {
 	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, meshtest.Signet(t), append([]string{"dev", "--envoy", envoytest.Binary(t)}, args...)...)}
+	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, parts.Signet(t), append([]string{"dev", "--envoy", parts.Envoy(t)}, args...)...)}
 	d.cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "NO_COLOR=1")
 	d.cmd.Stdout, d.cmd.Stderr = d, d
 	if err := d.cmd.Start(); err != nil {

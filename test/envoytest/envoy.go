@@ -21,6 +21,8 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"signet.example/test/parts"
 )
 
 // Config says which Envoy to start. NodeID and ADS are needed.
@@ -57,7 +59,7 @@ type Envoy struct {
 // with the test. It does not wait until it is ready.
 func Start(t testing.TB, c Config) *Envoy {
 	t.Helper()
-	bin := Binary(t)
+	bin := parts.Envoy(t)
 	dir, err := os.MkdirTemp("", "envoy") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)

@@ -2,15 +2,13 @@ package meshtest
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
-	"testing"
 	"time"
 
-	"signet.example/test/envoytest"
+	"signet.example/test/parts"
 )
 
 // Process is one process of a World; its output is in <name>.log.
@@ -91,36 +89,9 @@ func (p *Process) Tail(n int) string {
 	return string(content[max(0, len(content)-n):])
 }
 
-// Signet is the binary under test: SIGNET_BIN, else bin/signet of the module.
-func Signet(t testing.TB) string {
-	t.Helper()
-	if p := os.Getenv("SIGNET_BIN"); p != "" {
-		return p
-	}
-	return part(t, filepath.Join(envoytest.Root(t), "bin", "signet"), "run make build")
-}
-
-// Shared is a file of the shared vectors and samples, below SIGNET_SHARED, else ../shared.
-func Shared(t testing.TB, name string) string {
-	t.Helper()
-	dir := os.Getenv("SIGNET_SHARED")
-	if dir == "" {
-		dir = filepath.Join(envoytest.Root(t), "..", "shared")
-	}
-	return part(t, filepath.Join(dir, name), "set SIGNET_SHARED")
-}
-
-func part(t testing.TB, path, how string) string {
-	t.Helper()
-	if _, err := os.Stat(path); err != nil {
-		envoytest.Missing(t, fmt.Sprintf("%s is not here: %s", filepath.Base(path), how))
-	}
-	return path
-}
-
 // Soak picks ci, or soak where counts and durations are scaled up.
 func Soak[T any](ci, soak T) T {
-	if envoytest.Soak() {
+	if parts.Soak() {
 		return soak
 	}
 	return ci

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
-	"signet.example/test/envoytest"
+	"signet.example/test/parts"
 )
 
 // Options of a World. The zero value is a mesh without nodes.
@@ -92,7 +92,7 @@ func Start(t testing.TB, opts Options) *World {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: Signet(t), envoy: envoytest.Binary(t), listen: "127.0.0.1:0"}
+	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: parts.Signet(t), envoy: parts.Envoy(t), listen: "127.0.0.1:0"}
 	t.Cleanup(w.end)
 	w.addNodes()
 	w.init()
