@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/test/corpus"
 	"signet.example/xds"
 )
 
@@ -32,8 +33,8 @@ func TestOutboundCallsReachDeclaredBackendsOnly(t *testing.T) {
 		"http://plain.shop.internal/a;b":              400,
 	} {
 		r := absolute(target)
-		if status(r) != want {
-			t.Errorf("%s: %d, want %d", target, status(r), want)
+		if corpus.Status(r) != want {
+			t.Errorf("%s: %d, want %d", target, corpus.Status(r), want)
 		}
 		arrived := in.app.take()
 		if (want == 200) != (len(arrived) == 1) {
@@ -44,8 +45,8 @@ func TestOutboundCallsReachDeclaredBackendsOnly(t *testing.T) {
 			t.Errorf("%s: arrived as %s %v", target, arrived[0].RequestURI, arrived[0].Header)
 		}
 	}
-	if r := raw(t, in.egress(), "CONNECT plain.shop.internal:443 HTTP/1.1\r\nHost: plain.shop.internal:443\r\n\r\n"); status(r) < 400 {
-		t.Errorf("CONNECT: %d", status(r))
+	if r := raw(t, in.egress(), "CONNECT plain.shop.internal:443 HTTP/1.1\r\nHost: plain.shop.internal:443\r\n\r\n"); corpus.Status(r) < 400 {
+		t.Errorf("CONNECT: %d", corpus.Status(r))
 	}
 }
 
@@ -53,8 +54,8 @@ func TestWebsocketsPassInAndOut(t *testing.T) {
 	in := startInbound(t, orders)
 	for name, at := range map[string]string{"in": in.addr, "out": in.egress()} {
 		r := raw(t, at, "GET /ws HTTP/1.1\r\nHost: plain.shop.internal\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n\r\n")
-		if status(r) != http.StatusSwitchingProtocols {
-			t.Errorf("%s: %d", name, status(r))
+		if corpus.Status(r) != http.StatusSwitchingProtocols {
+			t.Errorf("%s: %d", name, corpus.Status(r))
 		}
 		if name == "in" && !strings.HasPrefix(in.stub.lastCheck().GetRequest().GetHttp().GetPath(), "/ws") {
 			t.Error("nobody asked about it")

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -64,7 +65,7 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 	call := func(to xdstest.Case) int {
 		front := node("front", xds.Endpoint{Address: to.Shape.Bind, Port: app.port, Healthy: true})
 		startProxy(t, front, pki)
-		return status(raw(t, net.JoinHostPort(front.Shape.Bind, strconv.Itoa(xds.DefaultEgress)),
+		return corpus.Status(raw(t, net.JoinHostPort(front.Shape.Bind, strconv.Itoa(xds.DefaultEgress)),
 			"GET http://orders.shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 	}
 	if code := call(orders); code != 200 {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"signet.example/test/corpus"
 )
 
 // hostile is one request of the corpus's header and line rows, and what must
@@ -97,7 +99,7 @@ func ownRequestID(t *testing.T, r *http.Request, _ *authv3.AttributeContext) {
 func TestHostileHeadersAndRequestLinesAreRefusedOrMadeHarmless(t *testing.T) {
 	in := startInbound(t, orders)
 	for _, kind := range []string{"header", "line"} {
-		for _, row := range corpus(t, kind) {
+		for _, row := range corpus.Rows(t, kind) {
 			if _, ok := hostileRows[kind+" "+row]; !ok {
 				t.Errorf("no expectation for row %s %q of the shared corpus", kind, row)
 			}
@@ -109,7 +111,7 @@ func TestHostileHeadersAndRequestLinesAreRefusedOrMadeHarmless(t *testing.T) {
 			resp := raw(t, in.addr, h.request+end)
 			arrived := in.app.take()
 			if h.status != http.StatusOK {
-				if code := status(resp); code != 0 && code < 400 || h.status != 0 && code != h.status {
+				if code := corpus.Status(resp); code != 0 && code < 400 || h.status != 0 && code != h.status {
 					t.Errorf("status %d", code)
 				}
 				if len(arrived) > 0 {
@@ -117,8 +119,8 @@ func TestHostileHeadersAndRequestLinesAreRefusedOrMadeHarmless(t *testing.T) {
 				}
 				return
 			}
-			if status(resp) != http.StatusOK || len(arrived) != 1 {
-				t.Fatalf("status %d, %d arrived", status(resp), len(arrived))
+			if corpus.Status(resp) != http.StatusOK || len(arrived) != 1 {
+				t.Fatalf("status %d, %d arrived", corpus.Status(resp), len(arrived))
 			}
 			h.arrived(t, arrived[0], in.stub.lastCheck())
 		})
