@@ -3,8 +3,11 @@ package xds
 import (
 	"time"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -38,6 +41,8 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 		UseRemoteAddress:         boolean(true),
 		InternalAddressConfig:    nobodyInternal(),
 		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
+		// Envoy's own sanitizing is a list of names; others of the kind would pass.
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{Name: dropFilter, TypedConfig: b.any(dropProxyHeaders())}},
 
 		// The id of a decision must be ours and random.
 		GenerateRequestId:         boolean(true),
@@ -69,6 +74,24 @@ func nobodyInternal() *hcmv3.HttpConnectionManager_InternalAddressConfig {
 	return &hcmv3.HttpConnectionManager_InternalAddressConfig{
 		CidrRanges: []*corev3.CidrRange{{AddressPrefix: "255.255.255.255", PrefixLen: wrapperspb.UInt32(32)}},
 	}
+}
+
+// dropFilter is the name of what takes callers' copies of a proxy's headers away.
+const dropFilter = "signet.drop_proxy_headers"
+
+// dropProxyHeaders removes what only a proxy may say, Envoy or Signet, before
+// anybody reads a request: filters and application see none that a caller wrote
+// (SECURITY A33). What Envoy itself adds, it adds later.
+func dropProxyHeaders() *earlyv3.HeaderMutation {
+	m := &earlyv3.HeaderMutation{}
+	for _, prefix := range []string{"x-envoy-", "x-signet-"} {
+		m.Mutations = append(m.Mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+			RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix},
+			}},
+		}})
+	}
+	return m
 }
 
 // ingressHCM faces other workloads.

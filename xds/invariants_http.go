@@ -9,6 +9,7 @@ import (
 	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -33,6 +34,7 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 		{m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST, "underscores in headers are not refused"},
 		{m.GetUseRemoteAddress().GetValue() && m.GetXffNumTrustedHops() == 0, "x-forwarded-for is believed"},
 		{proto.Equal(m.GetInternalAddressConfig(), nobodyInternal()), "callers may be internal"},
+		{dropsProxyHeaders(m), "a caller may speak in a proxy's name"},
 		{!m.GetPreserveExternalRequestId(), "request ids of callers are kept"},
 		{m.GetStreamIdleTimeout().AsDuration() > 0 && m.GetRequestHeadersTimeout().AsDuration() > 0, "silent clients are kept"},
 	} {
@@ -40,6 +42,12 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 			c.say(v.path, "%s", h.what)
 		}
 	}
+}
+
+func dropsProxyHeaders(m *hcmv3.HttpConnectionManager) bool {
+	es := m.GetEarlyHeaderMutationExtensions()
+	var drop earlyv3.HeaderMutation
+	return len(es) == 1 && es[0].GetTypedConfig().UnmarshalTo(&drop) == nil && proto.Equal(&drop, dropProxyHeaders())
 }
 
 // inbound holds unless the listener says otherwise: a manager in doubt must

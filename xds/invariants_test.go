@@ -127,9 +127,10 @@ var breakages = map[string]breakage{
 	"HTTP/2 CONNECT": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
 		h.Http2ProtocolOptions.AllowConnect = true
 	}), "CONNECT"},
-	"raw paths": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.MergeSlashes = false }), "not normalised"},
-	"internal":  {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.InternalAddressConfig = nil }), "internal"},
-	"XFCC":      {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.ForwardClientCertDetails = 0 }), "x-forwarded-client-cert"},
+	"raw paths":       {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.MergeSlashes = false }), "not normalised"},
+	"internal":        {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.InternalAddressConfig = nil }), "internal"},
+	"proxy's headers": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.EarlyHeaderMutationExtensions = nil }), "in a proxy's name"},
+	"XFCC":            {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) { h.ForwardClientCertDetails = 0 }), "x-forwarded-client-cert"},
 	"eternal": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
 		h.CommonHttpProtocolOptions.MaxStreamDuration = nil
 	}), "no end"},
