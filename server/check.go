@@ -91,7 +91,8 @@ func (a *admin) checkAgents(context.Context) []*api.Finding {
 		if g.Banned || s != nil {
 			continue
 		}
-		list = append(list, finding(findDisconnected, sevWarning, a.agentSPIFFE(g.ID), "signet agent (on "+g.Hostname+")",
+		list = append(list, finding(findDisconnected, sevWarning, a.agentSPIFFE(g.ID),
+			"signet token create --group "+g.Group+" (then `signet agent` on "+g.Hostname+" with it, if its agent is not running)",
 			"the agent joined %s and is not connected; what it has cached goes on working until it expires", g.Joined.UTC().Format(time.RFC3339)))
 	}
 	if connected == 0 {
