@@ -244,6 +244,8 @@ deny contains "all" if true`), []policy.Exemption{{
 	}
 	query := call("GET", "/health", web)
 	query.Request.RawQuery = "a=b"
+	upgrade := call("GET", "/health", web)
+	upgrade.Request.Headers = map[string][]string{"upgrade": {"websocket"}}
 	elsewhere := call("GET", "/health", web)
 	elsewhere.Destination.ID = web
 	for name, tc := range map[string]struct {
@@ -254,6 +256,7 @@ deny contains "all" if true`), []policy.Exemption{{
 		"another path":         {call("GET", "/health/", web), false},
 		"below the path":       {call("GET", "/health/x", web), false},
 		"a query":              {query, false},
+		"an upgrade":           {upgrade, false},
 		"another method":       {call("HEAD", "/health", web), false},
 		"another source":       {call("GET", "/health", store), false},
 		"no verified source":   {call("GET", "/health", spiffeid.ID{}), false},
