@@ -13,9 +13,11 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/attestation"
 )
@@ -23,40 +25,78 @@ import (
 // Host is an agent of the test's own: it joins the server as an agent does and
 // asks for certificates, without Envoys or sockets.
 type Host struct {
-	ID   string
-	conn *grpc.ClientConn
-	api  api.AgentAPIClient
+	ID       string
+	spiffeID string
+	t        testing.TB
+	conn     *grpc.ClientConn
+	api      api.AgentAPIClient
 }
 
 // JoinHost makes a Host with a fresh token. It does not check the server: that is
 // the real agent's matter, with tests of its own.
 func (w *World) JoinHost() *Host {
 	w.T.Helper()
-	addresses, err := w.Addresses(w.ServerDir())
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	token, err := attestation.ParseToken(w.Token())
-	if err != nil {
-		w.T.Fatal(err)
-	}
-	dial := func(cert tls.Certificate) *grpc.ClientConn {
-		conn, err := grpc.NewClient(addresses.Agents, grpc.WithTransportCredentials(credentials.NewTLS(
-			&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}}))) //nolint:gosec // see above
-		if err != nil {
-			w.T.Fatal(err)
-		}
-		w.T.Cleanup(func() { _ = conn.Close() })
-		return conn
-	}
-	key := Key(w.T)
-	answer, err := api.NewAgentAPIClient(dial(selfSigned(w.T, Key(w.T)))).Attest(w.Context(),
-		&api.AttestRequest{Token: token.SecretText(), Csr: CSR(w.T, key), Hostname: "test"})
+	h, err := w.TryJoinHost(w.Token())
 	if err != nil {
 		w.T.Fatalf("attest: %v", err)
 	}
-	conn := dial(tls.Certificate{Certificate: answer.GetChain(), PrivateKey: key})
-	return &Host{ID: answer.GetAgentId(), conn: conn, api: api.NewAgentAPIClient(conn)}
+	return h
+}
+
+// TryJoinHost joins with a token that may not be good any more; the error is the
+// server's answer. It may be called by several goroutines of the test.
+func (w *World) TryJoinHost(text string) (*Host, error) {
+	addresses, err := w.Addresses(w.ServerDir())
+	if err != nil {
+		return nil, err
+	}
+	token, err := attestation.ParseToken(text)
+	if err != nil {
+		return nil, err
+	}
+	dial := func(cert tls.Certificate) (*grpc.ClientConn, error) {
+		conn, err := grpc.NewClient(addresses.Agents, grpc.WithTransportCredentials(credentials.NewTLS(
+			&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}}))) //nolint:gosec // see above
+		if err == nil {
+			w.T.Cleanup(func() { _ = conn.Close() })
+		}
+		return conn, err
+	}
+	key := Key(w.T)
+	joining, err := dial(selfSigned(w.T, Key(w.T)))
+	if err != nil {
+		return nil, err
+	}
+	answer, err := api.NewAgentAPIClient(joining).Attest(w.Context(),
+		&api.AttestRequest{Token: token.SecretText(), Csr: CSR(w.T, key), Hostname: "test"})
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dial(tls.Certificate{Certificate: answer.GetChain(), PrivateKey: key})
+	if err != nil {
+		return nil, err
+	}
+	spiffeID := "spiffe://" + w.TD + "/signet/agent/" + answer.GetAgentId()
+	return &Host{ID: answer.GetAgentId(), spiffeID: spiffeID, t: w.T, conn: conn, api: api.NewAgentAPIClient(conn)}, nil
+}
+
+// Resources of a type in the first complete set that the server sends the host
+// as an agent.
+func (h *Host) Resources(typeURL string) []*ads.Resource {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
+	defer cancel()
+	var out []*ads.Resource
+	complete := false
+	client := &ads.Client{Conn: h.conn, Node: &corev3.Node{Id: h.spiffeID}, Types: []string{typeURL},
+		OnSet: func(set *ads.Set, _ *ads.Resource) {
+			out, complete = set.Type(typeURL), true
+			cancel()
+		}}
+	if err := client.Run(ctx); !complete {
+		h.t.Fatalf("resources of type %s: %v", typeURL, err)
+	}
+	return out
 }
 
 // Issue asks for certificates of an entry, one for each CSR, and gives the
