@@ -191,3 +191,16 @@ func TestATakenBindingEndsItsConnections(t *testing.T) {
 		return err != nil
 	})
 }
+
+// The binding still grants the identity, but not to this process any more.
+func TestABindingThatNoLongerFitsEndsItsConnections(t *testing.T) {
+	r, allow, client := newAuthzRig(t)
+	if c, _, err := r.check(client, "GET", allow.GetId()); err != nil || c != codes.OK {
+		t.Fatalf("before: %v %v", c, err)
+	}
+	r.change(func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", "unix:path:/bin/other")} })
+	r.await("denial", func() bool {
+		_, _, err := r.check(client, "GET", allow.GetId())
+		return err != nil
+	})
+}

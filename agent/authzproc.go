@@ -12,10 +12,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -24,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
+	"signet.example/identity"
 )
 
 const (
@@ -65,10 +68,19 @@ type authzProcess struct {
 
 // handoverTo is the way to one running process.
 type handoverTo struct {
-	conn *net.UnixConn
-	mu   sync.Mutex
-	// granted are the identities that its connections were attested for, guarded by mu.
-	granted map[want]bool
+	conn  *net.UnixConn
+	state *watched[*state]
+	mu    sync.Mutex
+	// granted is what its connections were attested for, guarded by mu.
+	granted map[grant]bool
+}
+
+// grant is what a connection was handed over by: a binding as it was then, since
+// one whose selectors change may fit its old peers no longer.
+type grant struct{ binding, selectors string }
+
+func grantOf(b identity.Binding, id spiffeid.ID) grant {
+	return grant{b.Name + "\n" + id.String(), strings.Join(b.Selectors.Strings(), "\n")}
 }
 
 func newAuthzProcess(cfg Config, s *watched[*state], m *metrics, log *slog.Logger) (*authzProcess, error) {
@@ -155,7 +167,9 @@ func (a *authzProcess) once(ctx context.Context) error {
 	}()
 	g, gctx := errgroup.WithContext(ctx)
 	client := api.NewAuthzControlClient(conn)
-	g.Go(func() error { return a.configure(gctx, client, &handoverTo{conn: passing, granted: map[want]bool{}}) })
+	g.Go(func() error {
+		return a.configure(gctx, client, &handoverTo{conn: passing, state: a.state, granted: map[grant]bool{}})
+	})
 	g.Go(func() error { return a.collect(gctx, client) })
 	g.Go(func() error {
 		select {
@@ -324,23 +338,39 @@ func (a *authzProcess) collect(ctx context.Context, client api.AuthzControlClien
 	}
 }
 
-// give hands over a connection whose peer was attested to be the proxy of w.
-func (h *handoverTo) give(c *net.UnixConn, w want, proxy string) error {
+// give hands over a connection whose peer was attested to be the proxy of b. The
+// state may have moved on since, and configure may have looked for what is
+// revoked already: so what is granted is looked at under the same lock.
+func (h *handoverTo) give(c *net.UnixConn, b identity.Binding, id spiffeid.ID, proxy string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.granted[w] = true
-	return pass(h.conn, c, handover{Destination: w.id.String(), Proxy: proxy})
+	g := grantOf(b, id)
+	if s := h.state.load(); s == nil || !s.granted()[g] {
+		return errNotBound
+	}
+	h.granted[g] = true
+	return pass(h.conn, c, handover{Destination: id.String(), Proxy: proxy})
 }
 
-// revoked tells whether an identity that connections were handed over for is no
+// revoked tells whether something that connections were handed over for is no
 // longer granted.
 func (h *handoverTo) revoked(s *state) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for w := range h.granted {
-		if !s.grants(w) {
+	now := s.granted()
+	for g := range h.granted {
+		if !now[g] {
 			return true
 		}
 	}
 	return false
+}
+
+// granted is every grant of now.
+func (s *state) granted() map[grant]bool {
+	all := make(map[grant]bool, len(s.bindings))
+	for _, b := range s.bindings {
+		all[grantOf(b, s.ids[b.Name])] = true
+	}
+	return all
 }

@@ -91,7 +91,7 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	if err != nil {
 		return fmt.Errorf("no authz process: %w", err)
 	}
-	return over.give(c, want{b.Name, id}, or(supervisedName(has), b.Name))
+	return over.give(c, b, id, or(supervisedName(has), b.Name))
 }
 
 var errNoState = errors.New("the agent has nothing from its server yet")

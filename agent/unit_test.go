@@ -255,6 +255,37 @@ func TestAConnectionIsHandedOverWithItsMessage(t *testing.T) {
 	}
 }
 
+// A peer was attested, and its binding is taken away before its connection is
+// handed over: whoever looks for revoked grants has looked already.
+func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
+	ours, theirs := handoverPair(t)
+	accepted, _ := handoverPair(t)
+	id := spiffeid.RequireFromString("spiffe://test.example/shop/web")
+	b := identity.Binding{Name: "web", Mesh: "shop", VirtualNode: "web", Selectors: identity.Selectors{{Type: "unix", Value: "uid:1"}}}
+	var now watched[*state]
+	now.set(&state{bindings: []identity.Binding{b}, ids: map[string]spiffeid.ID{"web": id}})
+	over := &handoverTo{conn: ours, state: &now, granted: map[grant]bool{}}
+	if err := over.give(accepted, b, id, "web"); err != nil {
+		t.Fatal(err)
+	}
+	if c, _, err := receive(theirs); err != nil || c.Close() != nil {
+		t.Fatal(err)
+	}
+	now.set(&state{})
+	if !over.revoked(now.load()) {
+		t.Error("what was granted is not seen to be gone")
+	}
+	if err := over.give(accepted, b, id, "web"); !errors.Is(err, errNotBound) {
+		t.Errorf("after it was taken away: %v", err)
+	}
+	if err := theirs.SetReadDeadline(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if c, _, err := receive(theirs); err == nil {
+		t.Errorf("the connection was handed over: %v", c.Close())
+	}
+}
+
 func FuzzReceiveRefusesWhatIsNotAHandover(f *testing.F) {
 	good, err := json.Marshal(handover{"spiffe://a/b", "c"})
 	if err != nil {
