@@ -9,8 +9,11 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,41 +22,81 @@ import (
 
 const record = "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: bench}\nspec: {group: hosts, spiffeID: \"spiffe://test.example/test/bench\", selectors: [\"unix:uid:1\"]}\n"
 
+// hostsEach is how many agents ask in one measurement. They are joined for it
+// alone, since the server gives each agent a bucket of certificates
+// (server/limits.go: 4,096, refilled by 500 a second): the limit is not what is measured.
+const hostsEach = 8
+
 // TestBenchIssuance measures certificates per second through the whole path
 // (mTLS, authorization, the signer's check, lint, two durable records,
-// signature, verification) beside the raw loop: parse a CSR, verify its proof,
-// create the certificate, parse it.
+// signature, verification) beside two limits of the same moment: the raw loop
+// (parse a CSR, verify its proof, create the certificate, parse it), and two
+// durable writes, one after the other, by one caller.
 func TestBenchIssuance(t *testing.T) {
 	w := meshtest.Start(t, meshtest.Options{NoAgent: true, Lifetime: time.Hour, Manifests: record})
+	csrs := pool(t, 256)
 	var rows []row
 	for _, callers := range []int{1, 8, 64} {
 		raw := rate(t, callers, rawLoop(t))
-		hosts := make([]*meshtest.Host, min(callers, 8))
-		for i := range hosts {
-			hosts[i] = w.JoinHost()
+		one := rate(t, callers, issue(t, w, csrs, 1))
+		beside := fmt.Sprintf("raw loop %.0f/s", raw.perSecond)
+		if callers == 1 {
+			beside += fmt.Sprintf("; two durable writes %.0f/s", rate(t, 1, twoWrites(t, w.Dir)).perSecond)
 		}
-		csrs := pool(t, 256)
-		var next atomic.Int64
-		one := rate(t, callers, func() error {
-			n := next.Add(1)
-			_, err := hosts[n%int64(len(hosts))].Issue(t.Context(), "bench", csrs[n%256])
-			return err
+		rows = append(rows, row{
+			fmt.Sprintf("issued, %d callers", callers), fmt.Sprintf("%.0f/s, p50 %s, p99 %s", one.perSecond, ms(one.p50), ms(one.p99)),
+			beside, fmt.Sprintf("%.2f", one.perSecond/raw.perSecond), "best known without a record: 0.47 of raw",
 		})
-		batch := rate(t, callers, func() error {
-			n := next.Add(1)
-			got, err := hosts[n%int64(len(hosts))].Issue(t.Context(), "bench", csrs[:50]...)
-			if err == nil && len(got) != 50 {
-				err = fmt.Errorf("%d of 50", len(got))
-			}
-			return err
+		if callers > 8 {
+			continue // thousands of certificates under way would measure only their queue
+		}
+		batch := rate(t, callers, issue(t, w, csrs, 50))
+		rows = append(rows, row{
+			fmt.Sprintf("issued in batches of 50, %d callers", callers), fmt.Sprintf("%.0f/s, p99 of a batch %s", batch.perSecond*50, ms(batch.p99)),
+			"", fmt.Sprintf("%.2f", batch.perSecond*50/raw.perSecond), "",
 		})
-		rows = append(rows,
-			row{fmt.Sprintf("issued, %d callers", callers), fmt.Sprintf("%.0f/s, p50 %s, p99 %s", one.perSecond, ms(one.p50), ms(one.p99)),
-				fmt.Sprintf("raw loop %.0f/s", raw.perSecond), fmt.Sprintf("%.2f", one.perSecond/raw.perSecond), "as a ratio, 0.47 is the best known without a record"},
-			row{fmt.Sprintf("issued in batches of 50, %d callers", callers), fmt.Sprintf("%.0f/s, p99 %s", batch.perSecond*50, ms(batch.p99)),
-				"", fmt.Sprintf("%.2f", batch.perSecond*50/raw.perSecond), ""})
 	}
 	report(t, "Issuance, mTLS to a server with its signer, every certificate recorded before and after signing", rows)
+}
+
+// issue asks for n certificates at a time, as one of several agents.
+func issue(t *testing.T, w *meshtest.World, csrs [][]byte, n int) func() error {
+	t.Helper()
+	hosts := make([]*meshtest.Host, hostsEach)
+	for i := range hosts {
+		hosts[i] = w.JoinHost()
+	}
+	var next atomic.Int64
+	return func() error {
+		turn := int(next.Add(1))
+		from := turn % (len(csrs) - n)
+		got, err := hosts[turn%len(hosts)].Issue(t.Context(), "bench", csrs[from:from+n]...)
+		if err == nil && len(got) != n {
+			err = fmt.Errorf("%d of %d", len(got), n)
+		}
+		return err
+	}
+}
+
+// twoWrites appends two records as long as the issuance log's to a file on the
+// same disk, each durable before the next.
+func twoWrites(t *testing.T, dir string) func() error {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "writes")) // #nosec G304 -- in a folder of the test
+	must(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	line := make([]byte, 700)
+	return func() error {
+		for range 2 {
+			if _, err := f.Write(line); err != nil {
+				return err
+			}
+			if err := syscall.Fdatasync(int(f.Fd())); err != nil { // #nosec G115 -- a file descriptor fits
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 type rated struct {
@@ -85,6 +128,9 @@ func rate(t *testing.T, n int, f func() error) rated {
 		})
 	}
 	wg.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
 	return rated{float64(len(took)) / time.Since(began).Seconds(), percentile(took, 0.5), percentile(took, 0.99)}
 }
 

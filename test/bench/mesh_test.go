@@ -42,6 +42,12 @@ func TestBenchExplain(t *testing.T) {
 		meshtest.VirtualNode("front", "", "back"), meshtest.VirtualNode("back", ""), meshtest.ServiceOfNode("back", "back")),
 		Policy: map[string]string{"p.rego": "package signet.authz\n\nallow contains \"x\" if input.request.path == \"/x\"\n"}})
 	var took []time.Duration
+	w.Await("a decision", 20*time.Second, func() error { // the proxies find each other first
+		if a := w.Get("front", "http://"+meshtest.HostOf("back")+"/"); a.DecisionID == "" {
+			return fmt.Errorf("answered %d %s", a.Status, a.Body)
+		}
+		return nil
+	})
 	for range 20 {
 		a := w.Get("front", "http://"+meshtest.HostOf("back")+"/")
 		began := time.Now()

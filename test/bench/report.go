@@ -77,3 +77,19 @@ func rss(t *testing.T, pid int) float64 {
 	}
 	return 0
 }
+
+// us writes nanoseconds as microseconds.
+func us(ns float64) string { return fmt.Sprintf("%.0f µs", ns/1000) }
+
+// median of one figure of several rounds.
+func median[T any](all []T, f func(T) float64) float64 {
+	var values []float64
+	for _, v := range all {
+		values = append(values, f(v))
+	}
+	slices.Sort(values)
+	if len(values) == 0 {
+		return 0
+	}
+	return values[len(values)/2]
+}
