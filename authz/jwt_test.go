@@ -379,3 +379,16 @@ func TestKeysThatMustNotVerifyAreLeftOut(t *testing.T) {
 		t.Errorf("%s %v", alg, err)
 	}
 }
+
+// An issuer whose keys have not come yet: its tokens are refused, not passed over.
+func TestATokenOfAnIssuerWithoutKeysIsRefused(t *testing.T) {
+	f := newFixture(t, withJWT, func(_ *authz.Options, c *authz.Config) {
+		for i := range c.Issuers {
+			c.Issuers[i].JWKS = []byte(`{"keys":[]}`)
+		}
+	})
+	_, r := f.ask(t, f.question("GET", "/orders/1", web, "authorization: Bearer "+sign(keys()["rsa"], rs256, good().json())))
+	if r.Allowed || r.Token == nil || r.Token.Error != "key is unknown" {
+		t.Errorf("%+v", r)
+	}
+}

@@ -43,7 +43,8 @@ type issuerKeys struct {
 // issuers keeps the public keys of end-user token issuers. Only the server
 // fetches: agents and proxies need no way out, and what they trust is one thing.
 // The last good keys are kept over failures and restarts; an issuer whose keys
-// were never there is not served, so that its tokens are refused.
+// were never there is served without any, so that its tokens are refused: were
+// it left out and no other there, tokens would not be looked at at all.
 //
 // Decision (A18): the URL was written by an operator over the admin socket, so a
 // literal loopback or private address in it is meant. An address that a name
@@ -180,7 +181,10 @@ func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte,
 	}
 }
 
-// resources are the issuers that have keys, as agents are told.
+// noKeys is a key set by which every token is refused.
+var noKeys = []byte(`{"keys":[]}`)
+
+// resources are all issuers, as agents are told.
 func (i *issuers) resources(m *model) []*api.JWTIssuer {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -188,13 +192,12 @@ func (i *issuers) resources(m *model) []*api.JWTIssuer {
 	for _, is := range m.issuers {
 		jwks := is.JWKS
 		if is.JWKSURL != "" {
-			if k := i.keys[is.Name]; k != nil && k.URL == is.JWKSURL {
+			jwks = noKeys
+			if k := i.keys[is.Name]; k != nil && k.URL == is.JWKSURL && len(k.JWKS) > 0 {
 				jwks = k.JWKS
 			}
 		}
-		if len(jwks) > 0 {
-			list = append(list, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, Jwks: jwks})
-		}
+		list = append(list, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, Jwks: jwks})
 	}
 	return list
 }

@@ -57,6 +57,22 @@ func TestIssuerKeysAreFetchedPushedKeptAndRemembered(t *testing.T) {
 	h.followOwn().await("the keys of before the restart", has("two"))
 }
 
+// Left out, it would be as if nobody issued tokens: they would not be verified,
+// and rules that deny by a claim would not hold.
+func TestAnIssuerWhoseKeysWereNeverThereIsServedWithoutKeys(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	idp := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(idp.Close)
+	r.apply(issuer(idp.URL))
+	awaitFinding(t, r, "SIG014", "GET "+idp.URL)
+	r.join("front").followOwn().await("the issuer", func(s *ads.Set, _ *api.View) bool {
+		res := s.Get(ads.JWTIssuerType, "users")
+		is := &api.JWTIssuer{}
+		return res != nil && proto.Unmarshal(res.Body, is) == nil && string(is.GetJwks()) == `{"keys":[]}` && len(is.GetAudiences()) == 1
+	})
+}
+
 func TestFetchingKeysGoesWhereTheOperatorSaidAndNowhereElse(t *testing.T) {
 	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, jwksFormat, "x") }))
 	defer inside.Close()
