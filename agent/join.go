@@ -72,6 +72,9 @@ func (e *enrolment) join(ctx context.Context, token attestation.Token) (*svid, e
 		if err == nil {
 			return s, nil
 		}
+		if status.Code(err) == codes.PermissionDenied { // most often the token of an agent that was restarted
+			return nil, fmt.Errorf("join %s: %w: %w", e.server, err, errNoToken)
+		}
 		if refusal(err) || ctx.Err() != nil {
 			return nil, fmt.Errorf("join %s: %w", e.server, err)
 		}
