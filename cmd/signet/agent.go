@@ -1,7 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +23,7 @@ The host key is kept in memory: a restarted agent needs a new token.`,
 		Example: `  signet token create --group hosts | signet agent --server mesh:8443 --token-file -
   signet agent --config /etc/signet/agent.yaml
   signet agent --config /etc/signet/agent.yaml --check`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	logFlags(c)
 	file := c.Flags().String("config", "", "YAML file")
@@ -36,7 +40,12 @@ The host key is kept in memory: a restarted agent needs a new token.`,
 		set(c, "token-file", &cfg.TokenFile, *token)
 		set(c, "socket-dir", &cfg.SocketDir, *sockets)
 		if err := cfg.Validate(); err != nil {
-			return hinted(err, "see the keys in docs/CONFIGURATION.md")
+			return hinted(err, "the keys are in docs/CONFIGURATION.md; --server, --token-file and --socket-dir are flags, too")
+		}
+		if len(cfg.Proxies) > 0 {
+			if err := tryEnvoy(c.Context(), cmp.Or(cfg.Envoy, "envoy")); err != nil {
+				return hinted(err, "the key envoy of the configuration file names the program that the proxies run")
+			}
 		}
 		if *check {
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
@@ -46,7 +55,24 @@ The host key is kept in memory: a restarted agent needs a new token.`,
 		if err != nil {
 			return err
 		}
-		return stopped(c.Context(), agent.Run(c.Context(), cfg, log))
+		return agentHint(stopped(c.Context(), agent.Run(c.Context(), cfg, log)))
 	}
 	return c
+}
+
+// agentHint says what to do about a start that fails often.
+func agentHint(err error) error {
+	token := "make a token where the server runs, and give it to the agent: signet token create --group <group> --out <file>"
+	var exit *exitError
+	switch {
+	case err == nil || errors.As(err, &exit), strings.Contains(err.Error(), "signet token create"):
+		return err
+	case errors.Is(err, syscall.EADDRINUSE):
+		return hinted(err, "another program, or another agent, has this port: choose with the key metrics of the configuration file, 127.0.0.1:0 takes a free one")
+	case exitCode(err) == exitDenied:
+		return &exitError{err: err, code: exitDenied, hint: token}
+	case strings.Contains(err.Error(), "token"):
+		return hinted(err, token)
+	}
+	return err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,7 +25,7 @@ and writes all or none. What this version does not translate is refused by name.
 		Example: `  signet apply -f mesh/
   signet apply -f mesh.yaml --dry-run
   kubectl get -o yaml virtualnodes | signet apply -f - --skip-foreign`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	in := inputFlags(c)
 	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
@@ -40,9 +41,11 @@ func newDiff() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "diff -f FILE",
 		Short: "What apply would change; exit code 3 if anything",
+		Long: `Checks the files as apply does, prints what it would change as a unified diff,
+and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would refuse.`,
 		Example: `  signet diff -f mesh/
   signet diff -f mesh.yaml && echo "nothing to do"`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	in := inputFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -77,11 +80,14 @@ func inputFlags(c *cobra.Command) input {
 		files:       c.Flags().StringArrayP("filename", "f", nil, "file, folder (its .yaml, .yml and .json files) or - for standard input; may be repeated"),
 		skipForeign: c.Flags().Bool("skip-foreign", false, "count kinds of other API groups instead of refusing them"),
 	}
-	_ = c.MarkFlagRequired("filename") // fails only for an undefined flag
+	_ = c.MarkFlagFilename("filename", "yaml", "yml", "json") // fails only for an undefined flag
 	return in
 }
 
 func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResponse) error) error {
+	if len(*in.files) == 0 {
+		return usage(errors.New("no file is named: -f FILE, -f FOLDER or -f - for standard input"))
+	}
 	sources, err := readSources(c.InOrStdin(), *in.files)
 	if err != nil {
 		return err
@@ -93,6 +99,9 @@ func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResp
 		}
 		for _, w := range answer.GetWarnings() {
 			_, _ = fmt.Fprintln(c.ErrOrStderr(), "warning: "+printable(w)) // stderr is gone: nobody to tell
+		}
+		if len(answer.GetChanges()) == 0 && answer.GetSkippedForeign() == 0 {
+			return fmt.Errorf("no resource in %s", strings.Join(*in.files, ", "))
 		}
 		return then(answer)
 	})
@@ -135,7 +144,7 @@ func readSources(stdin io.Reader, files []string) ([]*api.Source, error) {
 func manifestsIn(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("-f %s: %w", path, errors.Unwrap(err))
 	}
 	if !info.IsDir() {
 		return []string{path}, nil

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
@@ -18,11 +19,13 @@ func newCerts() *cobra.Command {
 		Short: "Which identity holds which certificate, and when it is renewed",
 		Long: `Shows the certificates that agents hold now. With --all it adds everything the
 issuance log knows: issued, expired, and reserved ones that nobody received.
-Times are in UTC; a watch in JSON is one document a line.`,
+A certificate is held for a consumer: a proxy, applications (workload) or the agent
+itself. Times are in UTC; a watch in JSON is one certificate a line.`,
 		Example: `  signet certs
   signet certs --all -o json
+  signet certs --columns identity,expiry --no-headers
   signet certs --watch`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	socketFlag(c)
 	outputFlags(c)
@@ -38,55 +41,89 @@ Times are in UTC; a watch in JSON is one document a line.`,
 			if err != nil {
 				return err
 			}
+			if *watch {
+				return watchCerts(c, o, stream)
+			}
 			whole := &api.CertsResponse{}
 			for {
 				answer, err := stream.Recv()
 				if errors.Is(err, io.EOF) {
-					break
+					return show(c, certsView(whole))
 				}
 				if err != nil {
-					if *watch && c.Context().Err() != nil {
-						return nil // Ctrl-C ends a watch
-					}
 					return err
 				}
-				if !*watch {
-					whole.Certs = append(whole.Certs, answer.GetCerts()...)
-					continue
-				}
-				if err := showCerts(c, o, answer, true); err != nil {
-					return err
-				}
+				whole.Certs = append(whole.Certs, answer.GetCerts()...)
 			}
-			if *watch {
-				return nil
-			}
-			return showCerts(c, o, whole, false)
 		})
 	}
 	return c
 }
 
-func showCerts(c *cobra.Command, o string, answer *api.CertsResponse, watching bool) error {
-	if watching && o == "json" {
-		for _, cert := range answer.GetCerts() {
-			if err := showLine(c.OutOrStdout(), cert); err != nil {
+// watchCerts shows changes until Ctrl-C. A server that ends is an error: whoever
+// watches must not take silence for quiet.
+func watchCerts(c *cobra.Command, o string, stream grpc.ServerStreamingClient[api.CertsResponse]) error {
+	var t *table
+	for {
+		answer, err := stream.Recv()
+		switch {
+		case err != nil && c.Context().Err() != nil:
+			return nil
+		case errors.Is(err, io.EOF):
+			return &exitError{err: errors.New("the server ended the watch"), code: exitUnreachable, hint: "start it again, then watch again"}
+		case err != nil:
+			return err
+		}
+		v := certsView(answer)
+		if t == nil {
+			if t, err = tableOf(c, v); err != nil {
+				return err
+			}
+		}
+		if err := showChange(c, o, t, v); err != nil {
+			return err
+		}
+	}
+}
+
+// showChange writes one answer of a watch: rows, names, or one document a certificate.
+func showChange(c *cobra.Command, o string, t *table, v view) error {
+	w := c.OutOrStdout()
+	switch o {
+	case "json":
+		for _, cert := range v.message.(*api.CertsResponse).GetCerts() {
+			if err := showLine(w, cert); err != nil {
 				return err
 			}
 		}
 		return nil
-	}
-	v := view{message: answer, header: []string{"identity", "node", "serial", "expiry", "next renewal", "state"}, wide: []string{"consumer", "not before"}}
-	for _, cert := range answer.GetCerts() {
-		v.rows = append(v.rows, []string{cert.GetSpiffeId(), cert.GetNode(), cert.GetSerial(), stamp(cert.GetNotAfter()),
-			stamp(cert.GetNextRenewal()), cert.GetState(), cert.GetConsumer(), stamp(cert.GetNotBefore())})
-	}
-	if watching {
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "# %s\n", time.Now().UTC().Format(time.RFC3339)); err != nil {
+	case "yaml":
+		if _, err := fmt.Fprintln(w, "---"); err != nil {
 			return err
 		}
+		return showMessage(w, o, v.message)
+	case "name":
+		return show(c, v)
 	}
-	return show(c, v)
+	return t.print(w, v.rows)
+}
+
+func certsView(answer *api.CertsResponse) view {
+	v := view{message: answer, header: []string{"identity", "node", "consumer", "serial", "expiry", "next renewal", "state"},
+		wide: []string{"not before", "node id"}, none: "no certificate: no agent is connected, or none has an identity to serve; see signet check"}
+	for _, cert := range answer.GetCerts() {
+		v.rows = append(v.rows, []string{cert.GetSpiffeId(), nodeName(cert.GetNode()), cert.GetConsumer(), cert.GetSerial(), stamp(cert.GetNotAfter()),
+			stamp(cert.GetNextRenewal()), cert.GetState(), stamp(cert.GetNotBefore()), cert.GetNode()})
+	}
+	return v
+}
+
+// nodeName is an agent's name as `signet get agents` has it.
+func nodeName(id string) string {
+	if _, name, ok := strings.Cut(id, "/signet/agent/"); ok {
+		return name
+	}
+	return id
 }
 
 func stamp(t *timestamppb.Timestamp) string {

@@ -1,8 +1,14 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,10 +47,33 @@ func socketOf(c *cobra.Command) string {
 
 // withAdmin runs f with a client of the server's admin socket.
 func withAdmin(c *cobra.Command, f func(api.AdminClient) error) error {
-	client, conn, err := api.DialAdmin(socketOf(c))
+	socket := socketOf(c)
+	if err := tryDial(socket); err != nil {
+		return err
+	}
+	client, conn, err := api.DialAdmin(socket)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // a client connection: nothing is lost
 	return f(client)
+}
+
+// tryDial tells a server that is not there from one that is another user's,
+// before gRPC wraps and retries either.
+func tryDial(socket string) error {
+	conn, err := net.DialTimeout("unix", socket, 5*time.Second)
+	if err == nil {
+		return conn.Close()
+	}
+	var cause syscall.Errno
+	if !errors.As(err, &cause) {
+		return &exitError{err: fmt.Errorf("no server answers on %s: %w", socket, err), code: exitUnreachable}
+	}
+	if errors.Is(cause, fs.ErrPermission) {
+		return &exitError{err: fmt.Errorf("%s: %w", socket, cause), code: exitDenied,
+			hint: "the admin socket is for the server's own user and root: run this as one of them"}
+	}
+	return &exitError{err: fmt.Errorf("no server answers on %s: %w", socket, cause), code: exitUnreachable,
+		hint: "start one with `signet server`, or name its socket with --socket or SIGNET_SOCKET: <data-dir>/admin.sock"}
 }

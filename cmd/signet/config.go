@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
@@ -19,12 +21,49 @@ func readConfig(path string, v any) error {
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("--config: %w", err)
 	}
 	if err := yaml.UnmarshalWithOptions(content, v, yaml.Strict()); err != nil {
-		return hinted(fmt.Errorf("%s:\n%s", path, yaml.FormatError(err, false, true)), "the configuration was not read; nothing has started")
+		return hinted(configError(path, content, err), "the configuration was not read, nothing has started; docs/CONFIGURATION.md has the keys")
 	}
 	return nil
+}
+
+var (
+	goTypes     = regexp.MustCompile(`cannot unmarshal (.+?) into Go (?:struct field \w+\.(\w+)|value) of type (\S+)`)
+	badDuration = regexp.MustCompile(`^time: (.*duration (".*"))$`)
+)
+
+// configError says it without Go's types, and always with a line.
+func configError(path string, content []byte, err error) error {
+	msg := strings.TrimSpace(yaml.FormatError(err, false, true))
+	if m := badDuration.FindStringSubmatch(msg); m != nil {
+		for i, line := range strings.Split(string(content), "\n") {
+			if strings.Contains(line, strings.Trim(m[2], `"`)) {
+				return fmt.Errorf("%s:%d: %s; durations are like 30s, 10m or 1h", path, i+1, m[1])
+			}
+		}
+	}
+	msg = goTypes.ReplaceAllStringFunc(msg, func(s string) string {
+		m := goTypes.FindStringSubmatch(s)
+		return fmt.Sprintf("want %s, got %s", plainType(m[3]), plainType(m[1]))
+	})
+	return fmt.Errorf("%s:\n%s", path, msg)
+}
+
+// plainType is a Go type in an operator's words.
+func plainType(t string) string {
+	switch {
+	case strings.HasPrefix(t, "[]"):
+		return "a list"
+	case strings.HasPrefix(t, "map"), strings.Contains(t, "."):
+		return "keys and values"
+	case strings.Contains(t, "int"), strings.Contains(t, "float"):
+		return "a number"
+	case t == "bool":
+		return "true or false"
+	}
+	return "text"
 }
 
 // logFlags adds --log-format and --log-level to a command that runs for long.

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +24,7 @@ Ctrl-C stops everything and removes the folder. It reads no file of yours,
 needs no root, and runs beside another.`,
 		Example: `  signet dev
   signet dev --once     # make the calls, compare, end`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	once := c.Flags().Bool("once", false, "make the calls, print expected and seen, exit 1 if one differs")
 	envoy := c.Flags().String("envoy", "envoy", "the Envoy binary")
@@ -31,7 +34,7 @@ needs no root, and runs beside another.`,
 		if err != nil {
 			return err
 		}
-		path, err := findEnvoy(*envoy)
+		path, err := findEnvoy(c.Context(), *envoy)
 		if err != nil {
 			return err
 		}
@@ -61,16 +64,29 @@ func newDemoService() *cobra.Command {
 }
 
 // findEnvoy makes the path absolute: children run in other folders.
-func findEnvoy(path string) (string, error) {
-	if filepath.Base(path) == path {
-		found, err := exec.LookPath(path)
-		if err != nil {
-			return "", hinted(err, "`make tools` fetches Envoy into .bin/envoy; name it with --envoy")
-		}
-		path = found
+func findEnvoy(ctx context.Context, path string) (string, error) {
+	const hint = "`make tools` fetches Envoy into .bin/envoy; name it with --envoy"
+	found, err := exec.LookPath(path)
+	if err != nil {
+		return "", hinted(err, hint)
 	}
-	if _, err := os.Stat(path); err != nil {
-		return "", hinted(err, "`make tools` fetches Envoy into .bin/envoy; name it with --envoy")
+	if err := tryEnvoy(ctx, found); err != nil {
+		return "", hinted(err, hint)
 	}
-	return filepath.Abs(path)
+	return filepath.Abs(found)
+}
+
+// tryEnvoy runs `envoy --version`: what is no Envoy is told at once, not after
+// proxies that never come up.
+func tryEnvoy(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return fmt.Errorf("%s --version: %w", path, err)
+	}
+	if !bytes.Contains(out, []byte("version:")) {
+		return fmt.Errorf("%s is not an Envoy: --version answers %.60q", path, out)
+	}
+	return nil
 }

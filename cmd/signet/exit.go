@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -32,7 +33,7 @@ func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
 func usage(err error) error {
-	return &exitError{err: err, code: exitUsage, hint: "see --help"}
+	return &exitError{err: err, code: exitUsage}
 }
 
 func hinted(err error, hint string) error {
@@ -55,8 +56,8 @@ func exitCode(err error) int {
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return exitDenied
 	}
-	// cobra's own errors about arguments have no type.
-	for _, p := range []string{"unknown command", "unknown flag", "unknown shorthand", "accepts ", "requires ", "required flag", "invalid argument"} {
+	// cobra's own errors about the command line have no type.
+	for _, p := range []string{"unknown command", "unknown flag", "unknown shorthand", "required flag", "invalid argument"} {
 		if strings.HasPrefix(err.Error(), p) {
 			return exitUsage
 		}
@@ -64,20 +65,30 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// rpcNoise is what gRPC puts before the message of a status, and of a failed dial.
+var rpcNoise = regexp.MustCompile(`rpc error: code = \w+ desc = |connection error: desc = "transport: Error while dialing: (.*?)"`)
+
+// requiredFlags is how cobra tells that flags are missing.
+var requiredFlags = regexp.MustCompile(`^required flag\(s\) (.*) not set$`)
+
 // printError writes what happened, and what to do about it.
-func printError(w io.Writer, err error) {
+func printError(w io.Writer, command string, err error) {
 	msg, hint := err.Error(), ""
 	var e *exitError
 	if errors.As(err, &e) {
 		hint = e.hint
-	} else if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
-		msg = s.Message()
-		if s.Code() == codes.Unavailable && strings.Contains(msg, "connect") {
-			msg = "no server answers: " + msg
-			hint = "start one with `signet server`, or name its socket with --socket or SIGNET_SOCKET"
-		}
 	}
-	_, _ = fmt.Fprintf(w, "signet: %s\n", msg) // stderr is gone: nobody to tell
+	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
+		msg = s.Message()
+	}
+	msg = rpcNoise.ReplaceAllString(msg, "$1")
+	if m := requiredFlags.FindStringSubmatch(msg); m != nil {
+		msg = "needed and not given: --" + strings.ReplaceAll(strings.ReplaceAll(m[1], `", "`, ", --"), `"`, "")
+	}
+	if hint == "" && exitCode(err) == exitUsage {
+		hint = "see " + command + " --help"
+	}
+	_, _ = fmt.Fprintf(w, "signet: %s\n", strings.TrimSpace(msg)) // stderr is gone: nobody to tell
 	if hint != "" {
 		_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
-	"io"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,8 +20,10 @@ func newExplain() *cobra.Command {
 		Long: `Looks up a decision by the id in the denied answer's x-signet-decision-id header.
 The record is redacted: no token, no cookie, no query, no body. Looking is audited.`,
 		Example: `  signet explain 5f0c2c1f9c7b4d6e8a1b2c3d4e5f6071
-  signet explain 5f0c2c1f9c7b4d6e8a1b2c3d4e5f6071 -o json`,
-		Args: cobra.ExactArgs(1),
+  signet explain 5f0c2c1f9c7b4d6e8a1b2c3d4e5f6071 -o json
+  signet explain 5f0c2c1f9c7b4d6e8a1b2c3d4e5f6071 --columns why,policy`,
+		Args:              exactArgs("the decision's ID"),
+		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	socketFlag(c)
 	outputFlags(c)
@@ -27,26 +32,64 @@ The record is redacted: no token, no cookie, no query, no body. Looking is audit
 		if err != nil {
 			return err
 		}
+		if !decisionID.MatchString(args[0]) {
+			return &exitError{err: fmt.Errorf("%q is not a decision's id: 32 hex digits", printable(args[0])), code: exitUsage,
+				hint: "it is in the denied answer's header x-signet-decision-id: curl -i shows it"}
+		}
 		return withAdmin(c, func(admin api.AdminClient) error {
 			answer, err := admin.Explain(c.Context(), &api.ExplainRequest{Id: args[0]})
 			if err != nil {
 				return err
 			}
-			if o == "json" || o == "yaml" {
-				return showMessage(c.OutOrStdout(), o, answer.GetDecision())
+			d := answer.GetDecision()
+			switch o {
+			case "json", "yaml":
+				return showMessage(c.OutOrStdout(), o, d)
+			case "name":
+				_, err := fmt.Fprintln(c.OutOrStdout(), d.GetId())
+				return err
 			}
-			_, err = io.WriteString(c.OutOrStdout(), decisionText(answer.GetDecision()))
-			return err
+			return printFacts(c, factsOf(d, o == "wide"))
 		})
 	}
 	return c
 }
 
-func decisionText(d *api.Decision) string {
-	var b strings.Builder
+var decisionID = regexp.MustCompile(`^[0-9a-fA-F]{32}$`)
+
+// fact is one line of an explanation.
+type fact struct{ key, value string }
+
+func printFacts(c *cobra.Command, facts []fact) error {
+	columns, _ := c.Flags().GetStringSlice("columns")
+	var keys []string
+	for _, f := range facts {
+		keys = append(keys, f.key)
+	}
+	show := map[string]bool{}
+	for _, name := range columns {
+		i, err := columnOf(keys, name)
+		if err != nil {
+			return err
+		}
+		show[keys[i]] = true
+	}
+	for _, f := range facts {
+		if len(columns) > 0 && !show[f.key] {
+			continue
+		}
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "%-12s %s\n", f.key, printable(f.value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func factsOf(d *api.Decision, wide bool) []fact {
+	var facts []fact
 	line := func(key, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "%-12s %s\n", key, printable(value))
+			facts = append(facts, fact{key, value})
 		}
 	}
 	line("decision", d.GetId())
@@ -71,8 +114,16 @@ func decisionText(d *api.Decision) string {
 		line("token", tokenText(t))
 	}
 	line("time", stamp(d.GetTime()))
-	line("node", d.GetNode())
-	return b.String()
+	line("node", nodeName(d.GetNode()))
+	if wide {
+		line("proxy", d.GetProxy())
+		line("revision", d.GetPolicyRevision())
+		line("took", (time.Duration(d.GetDurationMicros()) * time.Microsecond).String())
+		for _, name := range slices.Sorted(maps.Keys(d.GetHeaders())) {
+			line("header", name+": "+d.GetHeaders()[name])
+		}
+	}
+	return facts
 }
 
 func result(d *api.Decision) string {

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"signet.example/api"
@@ -20,14 +24,15 @@ KIND is a kind in any case, singular or plural (virtualnode, virtualnodes), or a
 agents lists the node agents.`,
 		Example: `  signet get virtualnodes
   signet get virtualrouter orders -o yaml
+  signet get all --columns kind,name
   signet get agents`,
-		Args: cobra.RangeArgs(1, 2),
-		ValidArgs: []string{"all", "agents", "meshes", "virtualnodes", "virtualservices", "virtualrouters",
-			"nodegroups", "entries", "bindings", "jwtissuers", "policysources"},
+		Args:              rangeArgs(1, "a KIND (or all, or agents)", "a NAME"),
+		ValidArgsFunction: completeObjects("all", "agents"),
 	}
 	socketFlag(c)
 	outputFlags(c)
 	mesh := c.Flags().String("mesh", "", "only of this mesh")
+	completeFlag(c, "mesh", "meshes")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		name := ""
 		if len(args) == 2 {
@@ -35,7 +40,7 @@ agents lists the node agents.`,
 		}
 		return withAdmin(c, func(admin api.AdminClient) error {
 			if args[0] == "agents" || args[0] == "agent" {
-				return getAgents(c, admin)
+				return getAgents(c, admin, name)
 			}
 			answer, err := admin.Get(c.Context(), &api.GetRequest{Kind: args[0], Mesh: *mesh, Name: name})
 			if err != nil {
@@ -52,7 +57,8 @@ func showObjects(c *cobra.Command, answer *api.GetResponse) error {
 	if err != nil {
 		return err
 	}
-	if o == "yaml" { // the manifests themselves, so that apply takes them back
+	switch o {
+	case "yaml": // the manifests themselves, so that apply takes them back
 		for i, obj := range answer.GetObjects() {
 			sep := ""
 			if i > 0 {
@@ -63,31 +69,70 @@ func showObjects(c *cobra.Command, answer *api.GetResponse) error {
 			}
 		}
 		return nil
+	case "json":
+		return showManifests(c.OutOrStdout(), answer)
 	}
-	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, name: 2}
+	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, name: 2, none: "nothing of this kind is stored"}
 	for _, obj := range answer.GetObjects() {
 		v.rows = append(v.rows, []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10)})
 	}
 	return show(c, v)
 }
 
-func getAgents(c *cobra.Command, admin api.AdminClient) error {
+// showManifests writes the objects with their manifests as JSON, not as YAML in
+// a string: jq must reach every field.
+func showManifests(w io.Writer, answer *api.GetResponse) error {
+	type object struct {
+		Kind     string          `json:"kind"`
+		Mesh     string          `json:"mesh"`
+		Name     string          `json:"name"`
+		Revision uint64          `json:"revision"`
+		Manifest json.RawMessage `json:"manifest"`
+	}
+	objects := []object{}
+	for _, obj := range answer.GetObjects() {
+		manifest, err := yaml.YAMLToJSON([]byte(obj.GetYaml()))
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", objectName(obj.GetKind(), obj.GetMesh(), obj.GetName()), err)
+		}
+		objects = append(objects, object{obj.GetKind(), obj.GetMesh(), obj.GetName(), obj.GetRevision(), manifest})
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(map[string]any{"objects": objects})
+}
+
+func getAgents(c *cobra.Command, admin api.AdminClient, name string) error {
 	answer, err := admin.Agents(c.Context(), &api.AgentsRequest{})
 	if err != nil {
 		return err
 	}
-	v := view{message: answer, header: []string{"agent", "group", "connected", "proxies"}, wide: []string{"host", "address", "version", "policy"}}
+	if name != "" {
+		answer.Agents = slices.DeleteFunc(answer.GetAgents(), func(a *api.AgentInfo) bool { return a.GetId() != nodeName(name) })
+		if len(answer.GetAgents()) == 0 {
+			return hinted(fmt.Errorf("agent %q does not exist", printable(name)), "`signet get agents` lists them")
+		}
+	}
+	v := view{message: answer, header: []string{"agent", "group", "connected", "proxies"}, wide: []string{"host", "address", "joined", "version", "policy"},
+		none: "no agent has joined; make a token for one: signet token create --group <group>"}
 	for _, a := range answer.GetAgents() {
-		v.rows = append(v.rows, []string{a.GetId(), a.GetGroup(), strconv.FormatBool(a.GetConnected()),
-			proxySummary(a.GetReport()), a.GetHostname(), a.GetAddress(), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision())})
+		v.rows = append(v.rows, []string{a.GetId(), a.GetGroup(), strconv.FormatBool(a.GetConnected()), proxySummary(a),
+			a.GetHostname(), a.GetAddress(), stamp(a.GetJoined()), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision())})
 	}
 	return show(c, v)
 }
 
-func proxySummary(r *api.Report) string {
+// proxySummary is the state of an agent's proxies; what an agent that went away
+// said last is no state.
+func proxySummary(a *api.AgentInfo) string {
 	var out []string
-	for _, p := range r.GetProxies() {
-		out = append(out, p.GetName()+"="+p.GetState())
+	for _, p := range a.GetReport().GetProxies() {
+		state := p.GetState()
+		if !a.GetConnected() {
+			state = "unknown"
+		}
+		out = append(out, p.GetName()+"="+state)
 	}
 	return strings.Join(out, ",")
 }

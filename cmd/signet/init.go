@@ -19,7 +19,7 @@ What exists is refused, never overwritten. The password is read from a file,
 which is made with a random password where it does not exist.`,
 		Example: `  signet init --trust-domain prod.example
   signet init --trust-domain prod.example --data-dir /srv/signet --password-file /etc/signet/password`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	td := c.Flags().String("trust-domain", "", "the trust domain, e.g. prod.example (required)")
 	dir := c.Flags().String("data-dir", defaultDataDir(), "folder to make")
@@ -32,7 +32,15 @@ which is made with a random password where it does not exist.`,
 		if err := server.Init(c.Context(), server.InitConfig{TrustDomain: *td, DataDir: *dir, PasswordFile: *password}); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.OutOrStdout(), "made trust domain %s in %s\npassword in %s: keep a copy elsewhere, without it the keys are lost\nnext: signet server --data-dir %s\n", *td, *dir, *password, *dir)
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.OutOrStdout(), `made trust domain %s in %s
+password in %s: keep a copy elsewhere, without it the keys are lost
+next: signet server --data-dir %s
+then: export SIGNET_SOCKET=%s
+`, *td, *dir, *password, *dir, filepath.Join(abs, "admin.sock"))
 		return err
 	}
 	return c

@@ -6,8 +6,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -27,7 +29,7 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -35,7 +37,7 @@ func run(ctx context.Context, args []string) int {
 	if errors.As(err, &silent) && silent.quiet {
 		return silent.code
 	}
-	printError(root.ErrOrStderr(), err)
+	printError(root.ErrOrStderr(), c.CommandPath(), err)
 	return exitCode(err)
 }
 
@@ -51,8 +53,15 @@ from App Mesh specs, and decides every call with Rego.`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if mode, _ := c.Flags().GetString("color"); !slices.Contains(colorModes, mode) {
+				return usage(fmt.Errorf("--color %s: must be auto, always or never", mode))
+			}
+			return nil
+		},
 	}
 	root.PersistentFlags().String("color", "auto", "auto, always or never; NO_COLOR is obeyed")
+	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colorModes, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
@@ -69,5 +78,10 @@ from App Mesh specs, and decides every call with Rego.`,
 	add("config", newToken(), newApply(), newDiff(), newDelete(), newPolicy())
 	add("look", newGet(), newExplain(), newCheck(), newCerts())
 	root.AddCommand(newSigner(), newAuthz(), newDemoService())
+	for _, c := range root.Commands() { // commands without arguments offer no files
+		if c.ValidArgsFunction == nil && !c.HasSubCommands() {
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
+	}
 	return root
 }

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
@@ -24,22 +24,29 @@ type view struct {
 	wide []string
 	rows [][]string // each as long as header and wide together
 	name int        // the column that -o name prints
+	// none is said on standard error where there are no rows.
+	none string
 }
+
+var outputs = []string{"table", "wide", "json", "yaml", "name"}
 
 func outputFlags(c *cobra.Command) {
 	c.Flags().StringP("output", "o", "table", "table, wide, json, yaml or name")
 	c.Flags().Bool("no-headers", false, "leave out the table's header")
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions( // fails only for an undefined flag
-		[]string{"table", "wide", "json", "yaml", "name"}, cobra.ShellCompDirectiveNoFileComp))
+	c.Flags().StringSlice("columns", nil, "columns of the table, in this order, e.g. --columns name,mesh")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
+	_ = c.RegisterFlagCompletionFunc("columns", cobra.NoFileCompletions)                                            // the same
 }
 
 func outputOf(c *cobra.Command) (string, error) {
 	o, _ := c.Flags().GetString("output")
-	switch o {
-	case "table", "wide", "json", "yaml", "name":
-		return o, nil
+	if !slices.Contains(outputs, o) {
+		return "", usage(fmt.Errorf("-o %s: must be table, wide, json, yaml or name", o))
 	}
-	return "", usage(fmt.Errorf("-o %s: must be table, wide, json, yaml or name", o))
+	if c.Flags().Changed("columns") && o != "table" && o != "wide" {
+		return "", usage(fmt.Errorf("--columns chooses columns of a table: it does not go with -o %s", o))
+	}
+	return o, nil
 }
 
 func show(c *cobra.Command, v view) error {
@@ -53,40 +60,30 @@ func show(c *cobra.Command, v view) error {
 		return showMessage(w, o, v.message)
 	case "name":
 		for _, r := range v.rows {
-			if _, err := fmt.Fprintln(w, r[v.name]); err != nil {
+			if _, err := fmt.Fprintln(w, printable(r[v.name])); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	noHeaders, _ := c.Flags().GetBool("no-headers")
-	return showTable(w, v, o == "wide", !noHeaders)
-}
-
-func showTable(w io.Writer, v view, wide, header bool) error {
-	columns := len(v.header)
-	if wide {
-		columns += len(v.wide)
+	t, err := tableOf(c, v)
+	if err != nil {
+		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	if header {
-		all := append(append([]string{}, v.header...), v.wide...)
-		_, _ = fmt.Fprintln(t, strings.ToUpper(strings.Join(all[:columns], "\t"))) // Flush tells
+	if err := t.print(w, v.rows); err != nil {
+		return err
 	}
-	for _, r := range v.rows {
-		cells := make([]string, columns)
-		for i := range cells {
-			cells[i] = printable(r[i])
-		}
-		_, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) // Flush tells
+	if len(v.rows) == 0 && v.none != "" {
+		_, _ = fmt.Fprintln(c.ErrOrStderr(), v.none) // stderr is gone: nobody to tell
 	}
-	return t.Flush()
+	return nil
 }
 
 // showMessage writes JSON with two spaces, or the same document as YAML.
-// protojson alone varies its spacing on purpose, so the text is laid out again.
+// Every field is there, also where it is false, zero or empty: a script can rely
+// on it. protojson alone varies its spacing on purpose, so the text is laid out again.
 func showMessage(w io.Writer, format string, m proto.Message) error {
-	raw, err := protojson.MarshalOptions{UseProtoNames: false, EmitDefaultValues: false}.Marshal(m)
+	raw, err := protojson.MarshalOptions{UseProtoNames: false, EmitDefaultValues: true}.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
@@ -108,7 +105,7 @@ func showMessage(w io.Writer, format string, m proto.Message) error {
 
 // showLine writes one JSON document on one line: a watch is NDJSON.
 func showLine(w io.Writer, m proto.Message) error {
-	raw, err := protojson.Marshal(m)
+	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
@@ -129,6 +126,8 @@ func printable(s string) string {
 		return r
 	}, s)
 }
+
+var colorModes = []string{"auto", "always", "never"}
 
 // colors tells whether w is a terminal that wants colour.
 func colors(c *cobra.Command, w io.Writer) bool {

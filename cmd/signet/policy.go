@@ -10,11 +10,11 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	c := &cobra.Command{
+	c := group(&cobra.Command{
 		Use:     "policy",
 		Short:   "Rego policies from git",
 		Example: "  signet policy sync\n  signet policy sync mesh-policy -o json",
-	}
+	})
 	c.AddCommand(newPolicySync())
 	return c
 }
@@ -28,7 +28,8 @@ the new revision when they pass. Otherwise the last good revision stays, and
 the command fails with the tests' output.`,
 		Example: `  signet policy sync
   signet policy sync mesh-policy`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              rangeArgs(0, "a SOURCE"),
+		ValidArgsFunction: completeNames("policysources"),
 	}
 	socketFlag(c)
 	outputFlags(c)
@@ -49,7 +50,7 @@ the command fails with the tests' output.`,
 }
 
 func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
-	v := view{message: answer, header: []string{"source", "commit", "revision", "modules", "tests", "changed"}, wide: []string{"url"}}
+	v := view{message: answer, header: []string{"source", "commit", "revision", "modules", "tests", "changed"}, wide: []string{"url"}, none: "there is no PolicySource: every call between services is denied until one is applied"}
 	var failed []error
 	for _, s := range answer.GetStatuses() {
 		v.rows = append(v.rows, []string{s.GetSource(), short(s.GetCommit()), short(s.GetRevision()),

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +21,7 @@ they must know. Flags win over the file, the file over the defaults.`,
 		Example: `  signet server
   signet server --config /etc/signet/server.yaml
   signet server --config /etc/signet/server.yaml --check`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	logFlags(c)
 	file := c.Flags().String("config", "", "YAML file")
@@ -35,7 +38,7 @@ they must know. Flags win over the file, the file over the defaults.`,
 		set(c, "listen", &cfg.Listen, *listen)
 		cfg = cfg.Complete()
 		if err := cfg.Validate(); err != nil {
-			return hinted(err, "see the keys in docs/CONFIGURATION.md")
+			return hinted(err, "the keys are in docs/CONFIGURATION.md")
 		}
 		if *check {
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
@@ -45,7 +48,20 @@ they must know. Flags win over the file, the file over the defaults.`,
 		if err != nil {
 			return err
 		}
-		return stopped(c.Context(), server.Run(c.Context(), cfg, log))
+		return serverHint(stopped(c.Context(), server.Run(c.Context(), cfg, log)), cfg.DataDir)
 	}
 	return c
+}
+
+// serverHint says what to do about a start that fails often.
+func serverHint(err error, dir string) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return hinted(err, "another program, or another server, has this port: choose with --listen, or with the key metrics of the configuration file")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return hinted(err, "this machine does not have that address: choose with --listen")
+	case errors.Is(err, fs.ErrNotExist):
+		return hinted(err, "make the folder with: signet init --trust-domain <domain> --data-dir "+dir)
+	}
+	return err
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,11 +15,11 @@ import (
 )
 
 func newToken() *cobra.Command {
-	c := &cobra.Command{
+	c := group(&cobra.Command{
 		Use:     "token",
 		Short:   "Join tokens for node agents",
 		Example: "  signet token create --group hosts\n  signet token create --group hosts --out /run/signet/token",
-	}
+	})
 	c.AddCommand(newTokenCreate())
 	return c
 }
@@ -30,25 +33,56 @@ pin of this trust domain's root set. The server keeps only its hash, so it
 cannot be shown again. Give it to the agent by file, environment or stdin.`,
 		Example: `  signet token create --group hosts | ssh host 'signet agent --token-file - --server mesh:8443'
   signet token create --group hosts --out /run/signet/token`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 	}
 	socketFlag(c)
 	group := c.Flags().String("group", "", "node group that the agent joins (required)")
 	ttl := c.Flags().Duration("ttl", 10*time.Minute, "how long the token can be used")
 	out := c.Flags().String("out", "", "write the token to this file (mode 0600) instead of standard output")
+	completeFlag(c, "group", "nodegroups")
 	_ = c.MarkFlagRequired("group") // fails only for an undefined flag
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		write, err := tokenOut(c, *out)
+		if err != nil {
+			return err
+		}
 		return withAdmin(c, func(admin api.AdminClient) error {
 			answer, err := admin.CreateToken(c.Context(), &api.CreateTokenRequest{Group: *group, Ttl: durationpb.New(*ttl)})
 			if err != nil {
+				return errors.Join(err, write(""))
+			}
+			if err := write(answer.GetToken() + "\n"); err != nil {
 				return err
 			}
 			if *out != "" {
-				return os.WriteFile(*out, []byte(answer.GetToken()+"\n"), 0o600)
+				_, _ = fmt.Fprintf(c.ErrOrStderr(), "wrote %s: one agent may join group %s with it, until %s\n", *out, *group, stamp(answer.GetExpires())) // stderr is gone: nobody to tell
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), answer.GetToken())
-			return err
+			return nil
 		})
 	}
 	return c
+}
+
+// tokenOut opens the place for a token before there is one: a token that cannot
+// be kept must not be made. A file that exists is replaced, never written into:
+// others may read it. Nothing written is nothing left.
+func tokenOut(c *cobra.Command, path string) (func(string) error, error) {
+	if path == "" {
+		return func(token string) error {
+			_, err := io.WriteString(c.OutOrStdout(), token)
+			return err
+		}, nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".token-*") // mode 0600
+	if err != nil {
+		return nil, fmt.Errorf("--out: %w", err)
+	}
+	return func(token string) error {
+		_, err := f.WriteString(token)
+		err = errors.Join(err, f.Close())
+		if err != nil || token == "" {
+			return errors.Join(err, os.Remove(f.Name()))
+		}
+		return os.Rename(f.Name(), path)
+	}, nil
 }

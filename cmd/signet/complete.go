@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/api"
+)
+
+// kindNames are the kinds as get and delete take them.
+var kindNames = []string{"meshes", "virtualnodes", "virtualservices", "virtualrouters",
+	"nodegroups", "entries", "bindings", "jwtissuers", "policysources"}
+
+// completionTime bounds what a press of Tab may wait for the server.
+const completionTime = 300 * time.Millisecond
+
+type completion = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
+
+// completeObjects completes KIND, then the names that the server has of it.
+func completeObjects(more ...string) completion {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		switch len(args) {
+		case 0:
+			return append(slices.Clone(more), kindNames...), cobra.ShellCompDirectiveNoFileComp
+		case 1:
+			mesh, _ := c.Flags().GetString("mesh")
+			return storedNames(c, args[0], mesh), cobra.ShellCompDirectiveNoFileComp
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeNames completes one argument with the names of a kind.
+func completeNames(kind string) completion {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return storedNames(c, kind, ""), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeFlag completes a flag's value with the names of a kind.
+func completeFlag(c *cobra.Command, flag, kind string) {
+	_ = c.RegisterFlagCompletionFunc(flag, func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) { // fails only for an undefined flag
+		return storedNames(c, kind, ""), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// storedNames asks the server; without one there is nothing to offer.
+func storedNames(c *cobra.Command, kind, mesh string) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
+	defer cancel()
+	var names []string
+	_ = withAdmin(c, func(admin api.AdminClient) error { // whoever presses Tab wants no error
+		if kind == "agents" || kind == "agent" {
+			answer, err := admin.Agents(ctx, &api.AgentsRequest{})
+			for _, a := range answer.GetAgents() {
+				names = append(names, a.GetId())
+			}
+			return err
+		}
+		answer, err := admin.Get(ctx, &api.GetRequest{Kind: kind, Mesh: mesh})
+		for _, o := range answer.GetObjects() {
+			names = append(names, o.GetName())
+		}
+		return err
+	})
+	return names
+}
