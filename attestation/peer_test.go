@@ -199,7 +199,7 @@ func TestPathOfAnotherMountNamespaceIsNoSelector(t *testing.T) {
 		t.Fatal(err)
 	}
 	copyProgram(t, filepath.Join(dir, "web"))
-	impostor := s.start(t, &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}, s.program, "mount", dir, "web", s.socket)
+	impostor := s.start(t, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}, s.program, "mount", dir, "web", s.socket)
 	impostor.says("connected")
 	sels := selectors(t, peerOf(t, new(attestation.Attestor), s.accept(t)))
 	for _, text := range sels.Strings() {
