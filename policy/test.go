@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -46,16 +47,19 @@ func Test(ctx context.Context, tree Tree) (TestReport, error) {
 	}
 	slices.Sort(report.Failures)
 	if err := ctx.Err(); err != nil {
-		return report, fmt.Errorf("policy tests of %s: %w", tree.Commit, err)
+		return report, fmt.Errorf("policy tests of commit %.12s: %w", tree.Commit, err)
 	}
 	if report.Passed+report.Failed == 0 {
 		report.Warnings = append(report.Warnings, "the repository has no policy tests (*_test.rego)")
 	}
 	if report.Failed > 0 {
-		return report, fmt.Errorf("policy tests of %s: %d of %d failed: %s", tree.Commit, report.Failed, report.Passed+report.Failed, report.Failures[0])
+		return report, fmt.Errorf("policy tests of commit %.12s: %d of %d failed: %s", tree.Commit, report.Failed, report.Passed+report.Failed, strings.Join(report.Failures[:min(len(report.Failures), maxToldFailures)], "; "))
 	}
 	return report, nil
 }
+
+// maxToldFailures bounds how many failing tests one error names.
+const maxToldFailures = 5
 
 func runTests(ctx context.Context, modules map[string]*ast.Module, all []parsed) (chan *tester.Result, error) {
 	compat := slices.ContainsFunc(all, func(p parsed) bool { return p.compat })

@@ -204,7 +204,7 @@ func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*
 		return nil, reason(errInvalid, "ttl %s is not between 0 and %s", ttl, maxTokenTTL)
 	}
 	if _, ok := a.model().groups[req.GetGroup()]; !ok {
-		return nil, reason(errNotFound, "NodeGroup %q does not exist; it has: %s", plainText(req.GetGroup()), names(a.model().groups))
+		return nil, reason(errNotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plainText(req.GetGroup()), others(a.model(), kindNodeGroup))
 	}
 	token, err := attestation.NewToken(a.authority.roots().Pin())
 	if err != nil {

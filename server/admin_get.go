@@ -73,7 +73,7 @@ func (a *admin) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse,
 		resp.Objects = append(resp.Objects, &api.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Revision: o.revision, Yaml: string(b)})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
-		return nil, reason(errNotFound, "%s %q does not exist", kind, plainText(req.GetName()))
+		return nil, reason(errNotFound, "%s %q does not exist%s", kind, plainText(req.GetName()), others(m, kind))
 	}
 	return resp, nil
 }
@@ -131,7 +131,7 @@ func findObject(m *model, req *api.DeleteRequest) (*object, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, reason(errNotFound, "%s %q does not exist", kind, plainText(req.GetName()))
+		return nil, reason(errNotFound, "%s %q does not exist%s", kind, plainText(req.GetName()), others(m, kind))
 	case 1:
 		return found[0], nil
 	}
@@ -153,7 +153,8 @@ func (a *admin) needed(m *model, o *object) error {
 	if errors.As(err, &wrong) {
 		msg := fmt.Sprintf("%s is not deleted, others refer to it:", k)
 		for _, e := range wrong {
-			msg += "\n  " + e.Msg
+			does, _, _ := strings.Cut(e.Msg, ", which does not exist") // it does still
+			msg += "\n  " + does
 		}
 		return reason(errReferenced, "%s", msg)
 	}
@@ -170,4 +171,26 @@ func (a *admin) needed(m *model, o *object) error {
 		}
 	}
 	return nil
+}
+
+// maxOthers bounds how many names a message lists.
+const maxOthers = 10
+
+// others lists what there is of a kind, for whoever asked for what there is not.
+func others(m *model, kind string) string {
+	keys := sortedObjects(m, kind)
+	if kind == "" {
+		return ""
+	}
+	if len(keys) == 0 {
+		return "; there is none"
+	}
+	var list []string
+	for _, k := range keys[:min(len(keys), maxOthers)] {
+		list = append(list, k.name)
+	}
+	if more := len(keys) - len(list); more > 0 {
+		list = append(list, fmt.Sprintf("%d more", more))
+	}
+	return "; there are " + strings.Join(list, ", ")
 }

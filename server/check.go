@@ -118,7 +118,7 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 				"the kernel has no SO_PEERPIDFD: local peers are attested by pid with checks around each answer"))
 		}
 		for _, f := range r.GetFindings() {
-			list = append(list, finding(findAgentOwn, sevWarning, id, "see the agent's log", "%s", f))
+			list = append(list, finding(findAgentOwn, sevWarning, id, agentFix(f), "%s", f))
 		}
 		if want := a.policies.revision(); r != nil && now.Sub(s.since) > stampDeadline && r.GetPolicyRevision() != want {
 			list = append(list, finding(findStale, sevWarning, id, "signet policy sync",
@@ -171,8 +171,8 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 	state := a.policies.state.Load()
 	for _, st := range a.policies.statuses() {
 		if st.GetError() != "" {
-			list = append(list, finding(findPolicy, sevError, "PolicySource "+st.GetSource(), "signet policy sync",
-				"the last sync failed, revision %s of commit %s stays in force: %s", state.current.GetId(), state.current.GetCommit(), st.GetError()))
+			list = append(list, finding(findPolicy, sevError, "PolicySource "+st.GetSource(), "signet policy sync, after what the cause names is mended and committed",
+				"the last sync failed, %s: %s", inForce(state.current.GetCommit()), st.GetError()))
 		}
 	}
 	if len(state.current.GetModules()) == 0 {
@@ -180,6 +180,26 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 			"no policy is loaded: every call is denied but declared health checks"))
 	}
 	return list
+}
+
+// inForce tells what is served where the newest policies are not.
+func inForce(commit string) string {
+	if commit == "" {
+		return "and none succeeded before: every call is denied but declared health checks"
+	}
+	return "commit " + commit + " stays in force"
+}
+
+// agentFix is what mends a finding that an agent reports of itself; the finding
+// begins with its name.
+func agentFix(finding string) string {
+	switch name, _, _ := strings.Cut(finding, ":"); name {
+	case "authz-same-user":
+		return "set authz.uid and authz.gid in the agent's configuration to a user of its own, and start the agent as root"
+	case "proxy-waiting":
+		return "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
+	}
+	return "see the agent's log"
 }
 
 func (a *admin) checkIssuers(context.Context) []*api.Finding {

@@ -240,15 +240,15 @@ func (m *model) check() mesh.Errors {
 	}
 	for _, e := range m.entries {
 		if _, ok := m.groups[e.Group]; !ok {
-			bad(kindEntry, e.Name, "spec.group", "NodeGroup %s, which Entry %s hangs on, does not exist", e.Group, e.Name)
+			bad(kindEntry, e.Name, "spec.group", "Entry %s names NodeGroup %s, which does not exist", e.Name, e.Group)
 		}
 	}
 	for _, b := range m.bindings {
 		if _, ok := m.groups[b.Group]; !ok {
-			bad(kindBinding, b.Name, "spec.group", "NodeGroup %s, which Binding %s hangs on, does not exist", b.Group, b.Name)
+			bad(kindBinding, b.Name, "spec.group", "Binding %s names NodeGroup %s, which does not exist", b.Name, b.Group)
 		}
 		if m.graph.Node(b.Mesh, b.VirtualNode) == nil {
-			bad(kindBinding, b.Name, "spec.virtualNode", "VirtualNode %s/%s, which Binding %s grants, does not exist", b.Mesh, b.VirtualNode, b.Name)
+			bad(kindBinding, b.Name, "spec.virtualNode", "Binding %s grants VirtualNode %s/%s, which does not exist", b.Name, b.Mesh, b.VirtualNode)
 		}
 	}
 	for i, s := range m.sources {

@@ -184,6 +184,14 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.Pol
 	return out
 }
 
+// bare leaves out which revision an error is of: nobody has seen its id yet.
+func bare(err error) error {
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner
+	}
+	return err
+}
+
 // fetch gets a tree that is good to serve, and how many tests it passed.
 func (p *policies) fetch(ctx context.Context, src identity.PolicySource) (policy.Tree, int, error) {
 	tree, err := policy.Fetch(ctx, src, filepath.Join(p.dir, src.Name))
@@ -191,11 +199,11 @@ func (p *policies) fetch(ctx context.Context, src identity.PolicySource) (policy
 		return policy.Tree{}, 0, fmt.Errorf("fetch: %w", err)
 	}
 	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), nil)); err != nil {
-		return tree, 0, fmt.Errorf("commit %s does not compile: %w", tree.Commit, err)
+		return tree, 0, fmt.Errorf("commit %.12s does not compile: %w", tree.Commit, bare(err))
 	}
 	report, err := policy.Test(ctx, tree)
 	if err != nil {
-		return tree, 0, fmt.Errorf("test commit %s: %w", tree.Commit, err)
+		return tree, 0, err // it names the commit
 	}
 	if report.Failed > 0 {
 		return tree, 0, fmt.Errorf("commit %s fails %d of its %d tests: %s", tree.Commit,
