@@ -38,9 +38,31 @@ type endpoint struct {
 
 func (e *endpoint) key() string { return e.Agent + "\x00" + e.Proxy }
 
-func (e *endpoint) overlaps(o *endpoint) bool {
-	return e.Address == o.Address && (e.Mesh != o.Mesh || e.Node != o.Node) &&
-		slices.ContainsFunc(e.Ports, func(p uint32) bool { return slices.Contains(o.Ports, p) })
+func (e *endpoint) sameNode(mesh, node string) bool { return e.Mesh == mesh && e.Node == node }
+
+// claim is one port of one address. All endpoints on it are of one virtual node.
+type claim struct {
+	address string
+	port    uint32
+}
+
+// claims is who is on what, for the time of one report.
+type claims map[claim]*endpoint
+
+func (c claims) add(n *endpoint) {
+	for _, p := range n.Ports {
+		c[claim{n.Address, p}] = n
+	}
+}
+
+// rival is an endpoint of another virtual node where n wants to be.
+func (c claims) rival(n *endpoint) *endpoint {
+	for _, p := range n.Ports {
+		if o := c[claim{n.Address, p}]; o != nil && o.key() != n.key() && !o.sameNode(n.Mesh, n.Node) {
+			return o
+		}
+	}
+	return nil
 }
 
 // conflict is an endpoint that is reported and not served, with the reason.
@@ -98,19 +120,25 @@ func openEndpoints(path string, grace time.Duration, clock func() time.Time, cha
 func (e *endpoints) report(c *caller, r *api.Report, bound func(mesh, node string) bool) error {
 	e.mu.Lock()
 	before := e.print()
-	seen := map[string]bool{}
+	seen, names := map[string]bool{}, map[string]bool{}
+	taken := e.claims(c.agent.ID, r)
 	var refused []conflict
 	for _, p := range r.GetProxies() {
-		n, why := e.accept(c, p, bound)
+		n, why := e.accept(c, p, bound, taken)
 		if n == nil {
 			continue
 		}
+		if names[n.key()] {
+			why = "reported twice"
+		}
+		names[n.key()] = true
 		if why != "" {
 			refused = append(refused, conflict{*n, why})
 			continue
 		}
 		seen[n.key()] = true
 		e.by[n.key()] = n
+		taken.add(n)
 	}
 	for k, n := range e.by {
 		if n.Agent == c.agent.ID && !seen[k] {
@@ -121,15 +149,31 @@ func (e *endpoints) report(c *caller, r *api.Report, bound func(mesh, node strin
 	return e.finish(before)
 }
 
+// claims is what is taken when an agent reports: all that is served, but of its
+// own only what it goes on to report as the same.
+func (e *endpoints) claims(agent string, r *api.Report) claims {
+	same := map[string]*api.VirtualNodeRef{}
+	for _, p := range r.GetProxies() {
+		same[p.GetName()] = p.GetVirtualNode()
+	}
+	taken := claims{}
+	for _, n := range e.by {
+		if v, ok := same[n.Proxy]; n.Agent != agent || ok && n.sameNode(v.GetMesh(), v.GetName()) {
+			taken.add(n)
+		}
+	}
+	return taken
+}
+
 // accept turns a report of one proxy into an endpoint; a reason says that it is
 // not served, nil that there is nothing to serve yet or any more.
-func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node string) bool) (*endpoint, string) {
+func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node string) bool, taken claims) (*endpoint, string) {
 	n := &endpoint{
 		Agent: c.agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(),
 		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
 		Healthy: p.GetState() == stateReady && p.GetHealthy(), Since: e.clock(),
 	}
-	if old := e.by[n.key()]; old != nil && old.Mesh == n.Mesh && old.Node == n.Node {
+	if old := e.by[n.key()]; old != nil && old.sameNode(n.Mesh, n.Node) {
 		n.Since = old.Since
 	} else if p.GetState() != stateReady {
 		return nil, "" // it never listened: nobody should wait for it
@@ -148,11 +192,9 @@ func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node 
 	if slices.ContainsFunc(n.Ports, func(p uint32) bool { return p == 0 || p > 65535 }) {
 		return n, "port out of range"
 	}
-	for _, o := range e.by {
-		if n.key() != o.key() && n.overlaps(o) {
-			return n, fmt.Sprintf("%s is taken by %s/%s of agent %s since %s",
-				n.Address, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339))
-		}
+	if o := taken.rival(n); o != nil {
+		return n, fmt.Sprintf("%s is taken by %s/%s of agent %s since %s",
+			n.Address, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339))
 	}
 	return n, ""
 }

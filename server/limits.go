@@ -20,8 +20,9 @@ const (
 	maxBatch          = 256     // SVIDs in one Issue
 	maxCSR            = 8 << 10 // bytes
 	maxProxies        = 1024    // in one report
+	maxPorts          = 64      // of one proxy in a report
 	maxSVIDs          = 8192    // in one report
-	maxText           = 1024    // bytes of one string in a report
+	maxText           = 2048    // bytes of one string in a report; a SPIFFE ID has as many
 
 	issuePerSecond, issueBurst   = 500, 4096 // SVIDs of one agent
 	attestPerSecond, attestBurst = 20, 200   // attestations of one address

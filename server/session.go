@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"signet.example/api"
 )
@@ -28,6 +29,30 @@ type session struct {
 
 	mu     sync.Mutex
 	report *api.Report // the latest; replaced whole, never changed
+
+	taking sync.Mutex // held while a report is taken
+	over   bool       // nothing is taken any more; guarded by taking
+}
+
+// retire ends the taking of reports: one that is still on its way must not come
+// after what is done when a session ends or is replaced.
+func (s *session) retire() {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	s.over = true
+}
+
+// take calls take with a report, unless the session is over.
+func (s *session) take(r *api.Report, take func(*session, *api.Report)) {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	if s.over {
+		return
+	}
+	s.mu.Lock()
+	s.report = r
+	s.mu.Unlock()
+	take(s, r)
 }
 
 func (s *session) latest() *api.Report {
@@ -110,10 +135,7 @@ func (r *sessions) handle(s *session, m *api.SessionUp) error {
 		if err := checkReport(m.Report); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.report = m.Report
-		s.mu.Unlock()
-		r.reported(s, m.Report)
+		s.take(m.Report, r.reported)
 		r.announce()
 	case *api.SessionUp_Explain:
 		r.answer(s, m.Explain)
@@ -127,18 +149,57 @@ func checkReport(r *api.Report) error {
 		return reason(errInvalid, "report: more than %d proxies or findings, or %d SVIDs", maxProxies, maxSVIDs)
 	}
 	for _, p := range r.GetProxies() {
-		if len(p.GetPorts()) > maxProxies || len(p.GetRejected()) > maxProxies {
-			return reason(errInvalid, "report: proxy with more than %d ports or rejected resources", maxProxies)
+		if len(p.GetPorts()) > maxPorts || len(p.GetRejected()) > maxProxies {
+			return reason(errInvalid, "report: proxy with more than %d ports or %d rejected resources", maxPorts, maxProxies)
 		}
-		for _, j := range p.GetRejected() {
-			j.Message = plainText(j.GetMessage())
-		}
-		p.Name, p.State = plainText(p.GetName()), plainText(p.GetState())
 	}
-	for i, f := range r.GetFindings() {
-		r.Findings[i] = plainText(f)
-	}
+	plainMessage(r.ProtoReflect())
 	return nil
+}
+
+// plainMessage makes plain text of every string in a message that an agent wrote.
+// A new field of a report is then as harmless as the old ones.
+func plainMessage(m protoreflect.Message) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.IsMap():
+			plainMap(f, v.Map())
+		case f.IsList():
+			for i := range v.List().Len() {
+				if item, changed := plainValue(f, v.List().Get(i)); changed {
+					v.List().Set(i, item)
+				}
+			}
+		default:
+			if item, changed := plainValue(f, v); changed {
+				m.Set(f, item)
+			}
+		}
+		return true
+	})
+}
+
+func plainMap(f protoreflect.FieldDescriptor, m protoreflect.Map) {
+	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+		if f.MapKey().Kind() == protoreflect.StringKind && plainText(k.String()) != k.String() {
+			m.Clear(k) // a name that cannot be shown is nobody's
+		} else if item, changed := plainValue(f.MapValue(), v); changed {
+			m.Set(k, item)
+		}
+		return true
+	})
+}
+
+func plainValue(f protoreflect.FieldDescriptor, v protoreflect.Value) (protoreflect.Value, bool) {
+	switch f.Kind() {
+	case protoreflect.StringKind:
+		s := plainText(v.String())
+		return protoreflect.ValueOfString(s), s != v.String()
+	case protoreflect.MessageKind:
+		plainMessage(v.Message())
+	default: // numbers and bytes are printed as such
+	}
+	return v, false
 }
 
 // plainText takes the control characters out of a string that an agent wrote and
@@ -163,12 +224,14 @@ func (r *sessions) enter(s *session) {
 	r.by[id] = s
 	r.mu.Unlock()
 	if old != nil {
+		old.retire()
 		old.end(reason(errUnavailable, "replaced by a newer session of this agent"))
 	}
 	r.log.Info("agent connected", slog.String("agent", id), slog.String("remote", s.caller.remote.String()))
 }
 
 func (r *sessions) leave(s *session) {
+	s.retire()
 	id := s.caller.agent.ID
 	r.mu.Lock()
 	last := r.by[id] == s
@@ -281,6 +344,7 @@ func (r *sessions) answer(s *session, a *api.ExplainAnswer) {
 	if !ok {
 		return
 	}
+	plainMessage(d.ProtoReflect())
 	d.Node = s.caller.id.String()
 	r.mu.Lock()
 	defer r.mu.Unlock()

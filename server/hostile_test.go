@@ -1,0 +1,138 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"signet.example/api"
+	"signet.example/store"
+)
+
+// These are about an agent that is not ours any more.
+
+func hostile(id string) *caller {
+	return &caller{agent: store.Agent{ID: id, Group: "g"}, remote: netip.MustParseAddr("127.0.0.1"), cancel: func(error) {}}
+}
+
+func openTestEndpoints(t *testing.T) *endpoints {
+	t.Helper()
+	e, err := openEndpoints(filepath.Join(t.TempDir(), "endpoints.json"), time.Minute, time.Now, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func everything(string, string) bool { return true }
+
+// A28: comparing each with each took minutes, under the lock that every view waits for.
+func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
+	e := openTestEndpoints(t)
+	r := &api.Report{}
+	for n := range maxProxies {
+		p := &api.ProxyStatus{
+			Name: fmt.Sprint(n), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(n % 2)}, Address: "127.0.0.1", State: stateReady, Healthy: true,
+		}
+		for port := range maxPorts {
+			p.Ports = append(p.Ports, uint32(1+(n%2)*maxPorts+port))
+		}
+		r.Proxies = append(r.Proxies, p)
+	}
+	if err := checkReport(r); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	if err := e.report(hostile("x"), r, everything); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("%s", took)
+	}
+	if e.count() != maxProxies || len(e.refused()) != 0 {
+		t.Errorf("%d endpoints, %d refused", e.count(), len(e.refused()))
+	}
+	r.Proxies[0].Ports = make([]uint32, maxPorts+1)
+	if checkReport(r) == nil {
+		t.Error("a proxy with any number of ports is taken")
+	}
+}
+
+func TestAClaimIsOfOneVirtualNode(t *testing.T) {
+	e := openTestEndpoints(t)
+	proxy := func(name, node string) *api.ProxyStatus {
+		return &api.ProxyStatus{Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: node}, Address: "127.0.0.1", Ports: []uint32{80}, State: stateReady}
+	}
+	report := func(agent string, proxies ...*api.ProxyStatus) {
+		t.Helper()
+		if err := e.report(hostile(agent), &api.Report{Proxies: proxies}, everything); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(served, refused int) {
+		t.Helper()
+		if e.count() != served || len(e.refused()) != refused {
+			t.Errorf("%d endpoints, refused %v: want %d and %d", e.count(), e.refused(), served, refused)
+		}
+	}
+	report("one", proxy("a", "a"), proxy("a2", "a"))
+	want(2, 0)
+	report("two", proxy("b", "b"))
+	want(2, 1)
+	report("two", proxy("b", "b"), proxy("b", "a"), proxy("c", "a"))
+	want(3, 2) // the name that comes twice is one refusal more
+	report("one", proxy("b", "b"), proxy("a", "a"))
+	want(2, 3) // what stays is looked at before what is new
+	report("two")
+	report("one", proxy("a", "b"))
+	want(1, 0) // an agent may give its own place to another node
+}
+
+func TestNothingOfAReportCanSteerATerminal(t *testing.T) {
+	const evil = "a\x1b]0;x\x07\u009bb"
+	r := &api.Report{PeerMode: evil, Version: evil, PolicyRevision: evil, Findings: []string{evil},
+		Proxies: []*api.ProxyStatus{{Name: evil, Address: evil, EnvoyVersion: evil, State: evil,
+			VirtualNode: &api.VirtualNodeRef{Mesh: evil, Name: evil},
+			Rejected:    []*api.ResourceStatus{{TypeUrl: evil, Name: evil, Version: evil, Message: evil}}}},
+		Svids: []*api.SVIDStatus{{SpiffeId: evil, Serial: evil, Consumer: evil}}}
+	if err := checkReport(r); err != nil {
+		t.Fatal(err)
+	}
+	text, err := protojson.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(string(text), "\x1b\x07\u009b") || strings.Contains(string(text), `\u00`) {
+		t.Errorf("%s", text)
+	}
+}
+
+// The stream's reader may hold a report when the stream ends.
+func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
+	taken := 0
+	r := newSessions(slog.New(slog.DiscardHandler))
+	r.reported, r.gone = func(*session, *api.Report) { taken++ }, func(*session) {}
+	first := &session{caller: hostile("x"), end: func(error) {}}
+	second := &session{caller: hostile("x"), end: func(error) {}}
+	up := &api.SessionUp{Message: &api.SessionUp_Report{Report: &api.Report{}}}
+	r.enter(first)
+	r.enter(second)
+	for _, s := range []*session{first, second} {
+		if err := r.handle(s, up); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if taken != 1 {
+		t.Errorf("%d reports were taken, one of a session that was replaced", taken)
+	}
+	r.leave(second)
+	if err := r.handle(second, up); err != nil || taken != 1 {
+		t.Errorf("after the session ended: %d, %v", taken, err)
+	}
+}
