@@ -121,6 +121,7 @@ func invariantsMesh(t *testing.T) (*meshtest.World, *recorder) {
 			fmt.Sprintf(tester, uid()), memberOf("front"), memberOf("batch")),
 		Policy: map[string]string{"front.rego": frontOnly},
 	})
+	w.AwaitRoute("front", host+"/orders")
 	return w, app
 }
 
@@ -326,27 +327,31 @@ func unknownHosts(t *testing.T, w *meshtest.World) {
 	if a := w.Get("front", "http://"+meshtest.HostOf("orders")+"/orders"); a.Status != 200 {
 		t.Fatalf("the control: %d %s", a.Status, a.Body)
 	}
-	before := upstreamConnections(t, w, "front")
-	if before == 0 {
-		t.Fatal("no upstream connection is counted")
-	}
 	orders := w.Nodes["orders"]
-	for _, host := range []string{
-		meshtest.HostOf("stock"), // exists, and front did not declare it
-		meshtest.HostOf("nothing"), "localhost", "example.org", orders.Bind + ":8080", orders.App + ":8080", "[::1]", "169.254.169.254",
-		meshtest.HostOf("orders") + ":9999", "x." + meshtest.HostOf("orders"),
-	} {
-		conn, err := net.Dial("tcp", net.JoinHostPort(w.Nodes["front"].Bind, strconv.Itoa(meshtest.EgressPort)))
-		if err != nil {
-			t.Fatal(err)
+	ask := func() int {
+		before := upstreamConnections(t, w, "front")
+		if before == 0 {
+			t.Fatal("no upstream connection is counted")
 		}
-		if status := corpus.Status(corpus.HTTP1(t, conn, "GET http://"+host+"/orders HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")); status != http.StatusNotFound {
-			t.Errorf("%s: %d, want 404", host, status)
+		for _, host := range []string{
+			meshtest.HostOf("stock"), // exists, and front did not declare it
+			meshtest.HostOf("nothing"), "localhost", "example.org", orders.Bind + ":8080", orders.App + ":8080", "[::1]", "169.254.169.254",
+			meshtest.HostOf("orders") + ":9999", "x." + meshtest.HostOf("orders"),
+		} {
+			conn, err := net.Dial("tcp", net.JoinHostPort(w.Nodes["front"].Bind, strconv.Itoa(meshtest.EgressPort)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status := corpus.Status(corpus.HTTP1(t, conn, "GET http://"+host+"/orders HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")); status != http.StatusNotFound {
+				t.Errorf("%s: %d, want 404", host, status)
+			}
+			_ = conn.Close() // one request
 		}
-		_ = conn.Close() // one request
+		return upstreamConnections(t, w, "front") - before
 	}
-	if after := upstreamConnections(t, w, "front"); after != before {
-		t.Errorf("%d upstream connections were opened", after-before)
+	// A probe in between, each 5 s, is counted too: not in three rounds of a moment each.
+	if opened := min(ask(), ask(), ask()); opened > 0 {
+		t.Errorf("%d upstream connections were opened", opened)
 	}
 }
 

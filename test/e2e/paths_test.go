@@ -46,6 +46,8 @@ func openDoor(t *testing.T) *door {
 			meshtest.VirtualNode("back", meshtest.Strict("test.example", "back")), meshtest.ServiceOfNode("back", "back"), fmt.Sprintf(tester, uid())),
 		Policy: map[string]string{"open.rego": openButAdmin},
 	})
+	w.AwaitRoute("front", "http://"+meshtest.HostOf("back")+"/")
+	app.take()
 	return &door{t: t, w: w, address: net.JoinHostPort(w.Nodes["back"].Bind, strconv.Itoa(meshtest.AppPort)),
 		cert: certificate(t, identity(t, w)), app: app}
 }

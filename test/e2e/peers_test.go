@@ -41,13 +41,15 @@ func peersMesh(t *testing.T) *meshtest.World {
 	if os.Geteuid() != 0 {
 		parts.Missing(t, "other users: they need root")
 	}
-	return meshtest.Start(t, meshtest.Options{
+	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"front", "orders"},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("lone", ""),
 			meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders"),
 			fmt.Sprintf(loneBinding, loneUID)),
 		Policy: map[string]string{"orders.rego": inOrders},
 	})
+	w.AwaitRoute("front", host+"/orders")
+	return w
 }
 
 func TestWhoIsNotAttestedGetsNothing(t *testing.T) {
