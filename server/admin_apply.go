@@ -2,13 +2,11 @@ package server
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"signet.example/ads"
 	"signet.example/api"
@@ -147,18 +145,9 @@ func (in *intake) join(now *model) (*model, error) {
 		in.translate(next)
 	}
 	if len(in.errs) > 0 {
-		return nil, inOrder(in.errs)
+		return nil, in.errs
 	}
 	return next, nil
-}
-
-// inOrder sorts errors as a reader meets their places, each once: what is
-// wrong with a document can show again in the whole.
-func inOrder(errs mesh.Errors) mesh.Errors {
-	slices.SortStableFunc(errs, func(a, b *mesh.Error) int {
-		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, a.Column-b.Column, strings.Compare(a.Field, b.Field))
-	})
-	return slices.CompactFunc(errs, func(a, b *mesh.Error) bool { return a.Error() == b.Error() })
 }
 
 // assign gives each resource its mesh: what it names, or the only one there is.
@@ -199,10 +188,15 @@ func (in *intake) transitions(now, next *model) {
 	}
 }
 
-// translate builds every virtual node once, as a proxy of some shape would get
-// it: what xds cannot say is refused here, not when an agent asks.
+// translate builds every virtual node that the apply touches once, as a proxy of
+// some shape would get it: what xds cannot say is refused here, not when an agent
+// asks.
 func (in *intake) translate(m *model) {
+	changed := touchedBy(in.objects)
 	for _, k := range sortedObjects(m, string(mesh.KindVirtualNode)) {
+		if !changed.has(m.graph.Node(k.mesh, k.name)) {
+			continue
+		}
 		if _, err := in.trial(m, k.mesh, k.name); err != nil {
 			in.bad(m.objects[k].doc.FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
 		}

@@ -1,0 +1,67 @@
+package server_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/server"
+)
+
+// canary has web call orders by a router, admin call ledger, and lonely nobody.
+var canary = func() string {
+	node := func(name, backends string) string {
+		return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec:\n  listeners: [{portMapping: {port: 8080, protocol: http}}]\n  backends: [%s]\n", name, backends)
+	}
+	calls := func(service string) string { return "{virtualService: {virtualServiceRef: {name: " + service + "}}}" }
+	return strings.Join([]string{
+		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n",
+		node("web", calls("orders")), node("admin", calls("ledger")), node("lonely", ""),
+		node("orders-1", ""), node("orders-2", ""), node("ledger", ""),
+		ordersRouter(90), service("orders", "virtualRouter: {virtualRouterRef: {name: orders}}"),
+		service("ledger", "virtualNode: {virtualNodeRef: {name: ledger}}"),
+	}, "---\n")
+}()
+
+func service(name, provider string) string {
+	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n  awsName: %s.shop.internal\n  provider: {%s}\n", name, name, provider)
+}
+
+func ordersRouter(weight int) string {
+	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: orders}\nspec:\n  listeners: [{portMapping: {port: 8080, protocol: http}}]\n  routes: [{name: all, httpRoute: {match: {prefix: /}, action: {weightedTargets: [{virtualNodeRef: {name: orders-1}, weight: %d}, {virtualNodeRef: {name: orders-2}, weight: 10}]}}}]\n", weight)
+}
+
+func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("prod.example")
+	all := []string{"admin", "ledger", "lonely", "orders-1", "orders-2", "web"}
+	for _, c := range []struct {
+		name, applied string
+		want          []string
+	}{
+		{"a router: its callers", ordersRouter(50), []string{"web"}},
+		{"a service: its callers", service("ledger", "virtualNode: {virtualNodeRef: {name: orders-1}}"), []string{"admin"}},
+		{"a node behind a router: itself and its callers", nodeOnPort("orders-2", 8081), []string{"orders-2", "web"}},
+		{"a node behind a service: itself and its callers", nodeOnPort("ledger", 8081), []string{"admin", "ledger"}},
+		{"a node that nobody calls", nodeOnPort("lonely", 8081), []string{"lonely"}},
+		{"a mesh: all", "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {meshServiceDiscovery: {ipPreference: IPv4_ONLY}}\n", all},
+		{"a binding: all", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\nspec: {group: g, mesh: shop, virtualNode: web, selectors: [\"unix:uid:1\"]}\n", all},
+		{"an entry: none", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e}\nspec: {group: g, spiffeID: \"spiffe://prod.example/x\", selectors: [\"unix:uid:1\"]}\n", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := server.Touched(td, canary, c.applied)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("translated again (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func nodeOnPort(name string, port int) string {
+	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec:\n  listeners: [{portMapping: {port: %d, protocol: http}}]\n", name, port)
+}
