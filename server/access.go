@@ -215,6 +215,18 @@ func (a *access) keep(c *caller) {
 	if a.closed {
 		c.cancel(errStopping)
 	}
+	// Again: between identify and here it may have been banned and reviewed.
+	a.standing(c)
+}
+
+// standing ends the stream of an agent that is banned. Callers hold the lock.
+func (a *access) standing(c *caller) (store.Agent, bool) {
+	agent, ok := a.roster.get(c.agent.ID)
+	if !ok || agent.Banned {
+		c.cancel(reason(errIdentity, "agent %s is banned", c.agent.ID))
+		return agent, false
+	}
+	return agent, true
 }
 
 // close ends every stream, and those that still come: the server stops.
@@ -239,9 +251,8 @@ func (a *access) review(bound func(group, mesh, node string) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for c := range a.open {
-		agent, ok := a.roster.get(c.agent.ID)
-		if !ok || agent.Banned {
-			c.cancel(reason(errIdentity, "agent %s is banned", c.agent.ID))
+		agent, ok := a.standing(c)
+		if !ok {
 			continue
 		}
 		if n := c.node.Load(); n != nil && !bound(agent.Group, n.mesh, n.name) {

@@ -9,16 +9,19 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/api"
+	"signet.example/identity"
 	"signet.example/store"
 )
 
 // These are about an agent that is not ours any more.
 
 func hostile(id string) *caller {
-	return &caller{agent: store.Agent{ID: id, Group: "g"}, remote: netip.MustParseAddr("127.0.0.1"), cancel: func(error) {}}
+	return &caller{id: spiffeid.RequireFromString("spiffe://test.example/signet/agent/" + id), agent: store.Agent{ID: id, Group: "g"}, remote: netip.MustParseAddr("127.0.0.1"), cancel: func(error) {}}
 }
 
 func openTestEndpoints(t *testing.T) *endpoints {
@@ -134,5 +137,48 @@ func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
 	r.leave(second)
 	if err := r.handle(second, up); err != nil || taken != 1 {
 		t.Errorf("after the session ended: %d, %v", taken, err)
+	}
+}
+
+func accessOf(agents ...store.Agent) *access {
+	r := newRoster(nil)
+	for _, a := range agents {
+		r.put(a)
+	}
+	return &access{roster: r, open: map[*caller]struct{}{}}
+}
+
+// The review for a ban may be over when the stream of before is entered.
+func TestAStreamThatWasLetInBeforeABanAndEnteredAfterItEnds(t *testing.T) {
+	a := accessOf(store.Agent{ID: "x", Group: "g"})
+	c := hostile("x")
+	ended := 0
+	c.cancel = func(error) { ended++ }
+	a.roster.put(store.Agent{ID: "x", Group: "g", Banned: true})
+	a.review(everythingBound)
+	a.keep(c)
+	if ended == 0 {
+		t.Error("the stream goes on")
+	}
+}
+
+func everythingBound(string, string, string) bool { return true }
+
+// The binding is there when it is asked for, and gone before the stream has its view.
+func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
+	a := accessOf(store.Agent{ID: "x", Group: "g"})
+	c := hostile("x")
+	ended := 0
+	c.cancel = func(error) { ended++ }
+	a.keep(c)
+	v := &views{access: a, model: func() *model {
+		a.review(func(string, string, string) bool { return false }) // of the next model, right after this one was read
+		return &model{bindings: []identity.Binding{{Group: "g", Mesh: "m", VirtualNode: "n"}}}
+	}}
+	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); err == nil {
+		t.Fatal("a node without a shape was given a view")
+	}
+	if ended == 0 {
+		t.Error("the stream goes on")
 	}
 }

@@ -83,14 +83,19 @@ func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
 		return v.agentView(c)
 	}
 	mesh, name, err := xds.ParseNodeID(node.GetId())
-	if err != nil || !v.model().bound(c.agent.Group, mesh, name) {
+	if err != nil {
+		return nil, errDenied
+	}
+	// Before the question whether it may: a binding that goes right after it is
+	// then missed by nobody, since access reviews what a stream was given.
+	c.node.Store(&nodeRef{mesh, name})
+	if !v.model().bound(c.agent.Group, mesh, name) {
 		return nil, errDenied
 	}
 	shape, err := xds.ShapeFromNode(node)
 	if err != nil {
 		return nil, reason(errInvalid, "node %s: %v", xds.NodeID(mesh, name), err)
 	}
-	c.node.Store(&nodeRef{mesh, name})
 	shape.Proxy = ""
 	return v.nodeView(nodeKey{mesh, name, shape})
 }
