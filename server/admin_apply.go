@@ -2,11 +2,13 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"signet.example/ads"
 	"signet.example/api"
@@ -145,9 +147,18 @@ func (in *intake) join(now *model) (*model, error) {
 		in.translate(next)
 	}
 	if len(in.errs) > 0 {
-		return nil, in.errs
+		return nil, inOrder(in.errs)
 	}
 	return next, nil
+}
+
+// inOrder sorts errors as a reader meets their places, each once: what is
+// wrong with a document can show again in the whole.
+func inOrder(errs mesh.Errors) mesh.Errors {
+	slices.SortStableFunc(errs, func(a, b *mesh.Error) int {
+		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, a.Column-b.Column, strings.Compare(a.Field, b.Field))
+	})
+	return slices.CompactFunc(errs, func(a, b *mesh.Error) bool { return a.Error() == b.Error() })
 }
 
 // assign gives each resource its mesh: what it names, or the only one there is.
