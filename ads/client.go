@@ -156,7 +156,7 @@ func (c *Client) take(ctx context.Context, got partial, resp *discoveryv3.DeltaD
 		err = c.complete(got)
 	}
 	if err != nil {
-		c.log().WarnContext(ctx, "xds response refused", "type", resp.GetTypeUrl(), "err", err)
+		c.log().WarnContext(ctx, "xds response refused", slog.String("type", resp.GetTypeUrl()), slog.Any("err", err))
 		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
 	}
 	return answer

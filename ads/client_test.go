@@ -193,8 +193,10 @@ func TestClientsOfOnePoolShareResources(t *testing.T) {
 func TestARelayedSetReachesAProxyUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up, down := newWorld(t, ads.Relay, ads.ServerOptions()...), newWorld(t, ads.Proxy, ads.ServerOptions()...)
-		c := &ads.Client{Conn: up.conn, Node: node, Types: followed, Complete: complete(t),
-			OnSet: func(s *ads.Set, _ *ads.Resource) { down.view.Publish(s) }}
+		c := &ads.Client{
+			Conn: up.conn, Node: node, Types: followed, Complete: complete(t),
+			OnSet: func(s *ads.Set, _ *ads.Resource) { down.view.Publish(s) },
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = c.Run(ctx) })

@@ -1,7 +1,9 @@
 package ads_test
 
 import (
+	"maps"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -118,7 +120,7 @@ func (f follower) run(seed uint64) {
 			for _, typeURL := range []string{cds, lds} {
 				for _, n := range []string{"a", "b", "c"} {
 					if v := f.rnd.IntN(4); v > 0 {
-						rs = append(rs, res(t, typeURL, n, string(rune('0'+v))))
+						rs = append(rs, res(t, typeURL, n, strconv.Itoa(v)))
 					}
 				}
 			}
@@ -160,9 +162,7 @@ func (f follower) run(seed uint64) {
 func (f *follower) read(frames [][]byte) {
 	for _, fr := range frames {
 		typeURL, nonce, resources, removed := decoded(f.t, true, fr, f.nonces)
-		for n, v := range resources {
-			f.has[typeURL][n] = v
-		}
+		maps.Copy(f.has[typeURL], resources)
 		for _, n := range removed {
 			delete(f.has[typeURL], n)
 		}

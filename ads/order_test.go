@@ -1,6 +1,7 @@
 package ads_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -259,8 +260,8 @@ func TestRouteConfigurationsGoOnePerResponse(t *testing.T) {
 func TestRelaySendsInOrderAndTheViewLast(t *testing.T) {
 	both(t, ads.Relay, func(t *testing.T, w *world, c *client) {
 		all := []string{sds, cds, eds, lds, rds, ads.BundleType, ads.EntryType, ads.PolicyType, ads.ViewType}
-		for i := len(all) - 1; i >= 0; i-- {
-			c.request(all[i], "", "*")
+		for _, typeURL := range slices.Backward(all) {
+			c.request(typeURL, "", "*")
 		}
 		synctest.Wait()
 		for _, v := range []string{"1", "2"} {

@@ -253,7 +253,8 @@ var rules = []rule{
 		a := res(t, lds, "a", "1")
 		w.publish(a, res(t, lds, "b", "1"))
 		c.send(&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: lds, InitialResourceVersions: map[string]string{
-			"a": a.Version, "b": "old", "c": "deleted"}})
+			"a": a.Version, "b": "old", "c": "deleted",
+		}})
 		c.ack(c.of(lds).want(t, []string{"b"}, []string{"c"}))
 		c.silent()
 	}},

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -82,7 +83,7 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 	closed := Event{Kind: Closed, Stream: st.machine.id}
 	if err != nil {
 		closed.Message = clean(err.Error())
-		s.log().WarnContext(g.Context(), "xds stream ended", "view", view.name, "stream", st.machine.id, "err", err)
+		s.log().WarnContext(g.Context(), "xds stream ended", slog.String("view", view.name), slog.String("stream", st.machine.id), slog.Any("err", err))
 	}
 	s.emit(view.name, closed)
 	return err
