@@ -18,7 +18,7 @@ func TestProcessThatTheAgentStartedIsItsProxy(t *testing.T) {
 		a.Supervised = children.Supervised
 		pidfd := -1
 		_, conn := s.connect(t, withPidfd(&pidfd))
-		defer unix.Close(pidfd)
+		defer func() { _ = unix.Close(pidfd) }() // nothing is lost
 		_, stranger := s.connect(t, nil)
 		remove, err := children.Add(pidfd, "web-1")
 		if err != nil {
@@ -43,14 +43,14 @@ func TestTwoPidfdsOfOneProcessAreTheSameAndOfTwoAreNot(t *testing.T) {
 	s := newStage(t)
 	var a, b int
 	one, _ := s.connect(t, withPidfd(&a))
-	defer unix.Close(a)
+	defer func() { _ = unix.Close(a) }() // nothing is lost
 	s.connect(t, withPidfd(&b))
-	defer unix.Close(b)
+	defer func() { _ = unix.Close(b) }() // nothing is lost
 	again, err := unix.PidfdOpen(one.cmd.Process.Pid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(again)
+	defer func() { _ = unix.Close(again) }() // nothing is lost
 	for name, same := range map[string]func(int, int) (bool, error){"inode": attestation.SameProcess, "pid": attestation.SameLivePID} {
 		if ok, err := same(a, again); err != nil || !ok {
 			t.Errorf("%s: one process: %v, %v", name, ok, err)

@@ -70,7 +70,7 @@ func call(t *testing.T, socket string) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // nothing is lost
 	_, err = healthpb.NewHealthClient(c).Check(t.Context(), &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
 	return err
 }
@@ -133,8 +133,8 @@ func TestConnectionOfAProcessThatIsGoneEndsInTheHandshake(t *testing.T) {
 func TestCredentialsAreForUnixSocketsAndServersOnly(t *testing.T) {
 	c := new(attestation.Attestor).Credentials()
 	here, there := net.Pipe()
-	defer here.Close()
-	defer there.Close()
+	defer func() { _ = here.Close() }()  // nothing is lost
+	defer func() { _ = there.Close() }() // nothing is lost
 	if _, _, err := c.ServerHandshake(here); err == nil {
 		t.Error("a pipe was attested")
 	}

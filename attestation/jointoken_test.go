@@ -46,15 +46,15 @@ func TestTokenNeverPrintsItself(t *testing.T) {
 	tok := newToken(t)
 	var log bytes.Buffer
 	logger := slog.New(slog.NewJSONHandler(&log, nil))
-	logger.Info("joining", "token", tok, "pointer", &tok, "any", map[string]any{"t": tok})
-	slog.New(slog.NewTextHandler(&log, nil)).Info("joining", "token", tok)
+	logger.InfoContext(t.Context(), "joining", slog.Any("token", tok), slog.Any("pointer", &tok), slog.Any("any", map[string]any{"t": tok}))
+	slog.New(slog.NewTextHandler(&log, nil)).InfoContext(t.Context(), "joining", slog.Any("token", tok))
 	fmt.Fprintf(&log, "%v %+v %#v %s %q %x %d %v %s", tok, tok, tok, tok, tok, tok, tok, &tok, []any{tok})
 	fmt.Fprintln(&log, tok, struct{ T attestation.Token }{tok}, tok.String())
 	if err := json.NewEncoder(&log).Encode(map[string]any{"t": tok}); err != nil {
 		t.Fatal(err)
 	}
 	out := log.String()
-	for _, leak := range []string{tok.SecretText(), fmt.Sprintf("%x", tok.Secret[:]), fmt.Sprint(tok.Secret[:4])[1:8]} {
+	for _, leak := range []string{tok.SecretText(), fmt.Sprintf("%x", tok.Secret[:]), fmt.Sprint(tok.Secret[:4])[1:8]} { //nolint:staticcheck // the bytes, not their text
 		if strings.Contains(out, leak) {
 			t.Errorf("%q is in %s", leak, out)
 		}

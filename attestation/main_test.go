@@ -87,12 +87,12 @@ func pass(socket string, c *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	defer to.Close()
+	defer func() { _ = to.Close() }() // nothing is lost
 	f, err := c.File()
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // nothing is lost
 	_, _, err = to.WriteMsgUnix([]byte{'x'}, unix.UnixRights(int(f.Fd())), nil)
 	return err
 }

@@ -286,6 +286,6 @@ func TestPeerInAnotherPIDNamespaceIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // nothing is lost
 	inner.says("invisible invisible")
 }
