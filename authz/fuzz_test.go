@@ -13,7 +13,8 @@ import (
 func FuzzCheckRequest(f *testing.F) {
 	fix := newFixture(f, withJWT)
 	for _, q := range []*authv3.CheckRequest{
-		fix.question("GET", "/orders/1", web), fix.question("GET", "/admin", web, "x-role: admin"), {},
+		fix.question("GET", "/orders/1", web), fix.question("GET", "/admin", web, "x-role: admin"),
+		{},
 		fix.question("POST", "/x?a=b", "", "authorization: Bearer a.b.c"),
 	} {
 		b, err := proto.Marshal(q)

@@ -350,7 +350,7 @@ func TestRememberedTokensAreBounded(t *testing.T) {
 }
 
 func TestKeysThatMustNotVerifyAreLeftOut(t *testing.T) {
-	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	small, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // too small on purpose
 	must(err)
 	ec := string(jwks("ec"))[len(`{"keys":[`) : len(jwks("ec"))-len(`]}`)]
 	private, err := json.Marshal(jose.JSONWebKey{Key: keys()["ec"], KeyID: "p"})

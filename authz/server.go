@@ -114,7 +114,7 @@ func (s *Server) verifier(issuers []Issuer) *verifier {
 	}
 	v, problems := newVerifier(issuers)
 	for _, p := range problems {
-		s.opts.Log.Warn("token key not used", "err", p)
+		s.opts.Log.Warn("token key not used", slog.Any("err", p))
 	}
 	return v
 }
@@ -141,7 +141,7 @@ func newID() string {
 func (s *Server) report(r Record) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.opts.Log.Error("decision not recorded", "decision", r.ID, "panic", fmt.Sprintf("%T", p))
+			s.opts.Log.Error("decision not recorded", slog.String("decision", r.ID), slog.String("panic", fmt.Sprintf("%T", p)))
 		}
 	}()
 	s.opts.Record(r)
@@ -160,7 +160,7 @@ func (s *Server) guarded(ctx context.Context, req *authv3.CheckRequest, a *answe
 	defer func() {
 		if p := recover(); p != nil {
 			// What panicked may quote the request; its type does not.
-			s.opts.Log.ErrorContext(ctx, "decision panicked", "decision", a.record.ID, "panic", fmt.Sprintf("%T", p))
+			s.opts.Log.ErrorContext(ctx, "decision panicked", slog.String("decision", a.record.ID), slog.String("panic", fmt.Sprintf("%T", p)))
 			a.deny(CauseError, "internal error while deciding")
 		}
 	}()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -72,7 +71,7 @@ func newFixtureWith(t testing.TB, rego string, change ...func(*authz.Options, *a
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := authz.Options{Clock: func() time.Time { return noon }, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Record: f.record}
+	opts := authz.Options{Clock: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler), Record: f.record}
 	f.conf = authz.Config{Policies: []*policy.Compiled{compiled}, TokenHashKey: []byte("key")}
 	for _, c := range change {
 		c(&opts, &f.conf)
