@@ -154,11 +154,11 @@ func (a *Authority) current(now time.Time) (*issuing, error) {
 		next, err := a.renew(now)
 		if err == nil {
 			a.issuing.Store(next)
-			a.log.Info("issuing certificate renewed", "serial", next.serial, "not_after", next.cert.NotAfter)
+			a.log.Info("issuing certificate renewed", slog.String("serial", next.serial), slog.Time("not_after", next.cert.NotAfter))
 			return next, nil
 		}
 		a.retry = now.Add(renewRetry)
-		a.log.Error("issuing certificate not renewed", "err", err, "not_after", cur.cert.NotAfter)
+		a.log.Error("issuing certificate not renewed", slog.Any("err", err), slog.Time("not_after", cur.cert.NotAfter))
 		if gone := usable(cur, now); gone != nil {
 			return nil, errors.Join(gone, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"math/big"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -48,7 +49,7 @@ func TestAStolenIssuingKeyIsConfinedToItsTrustDomain(t *testing.T) {
 		{"a DNS name", func(c *x509.Certificate) { c.DNSNames = []string{"mesh.example"} }, false, false},
 		{"a DNS name beside its own", both(uri("spiffe://mesh.example/a"), func(c *x509.Certificate) { c.DNSNames = []string{"bank.example"} }), false, false},
 		{"an IPv4 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }, false, false},
-		{"an IPv6 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.ParseIP("fe80::1")} }, false, false},
+		{"an IPv6 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IP(netip.MustParseAddr("fe80::1").AsSlice())} }, false, false},
 		{"a mail address", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@mesh.example"} }, false, false},
 		{"a mail address nowhere", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@none.invalid"} }, false, false},
 		{"a CA below it", both(uri("spiffe://mesh.example"), func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }), false, false},
@@ -59,7 +60,7 @@ func TestAStolenIssuingKeyIsConfinedToItsTrustDomain(t *testing.T) {
 			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 		})
 		if leaf.IsCA {
-			_, err = below(t, w, leaf).Verify(x509.VerifyOptions{
+			_, err = below(t, leaf).Verify(x509.VerifyOptions{
 				Roots: set.Pool(), Intermediates: identity.PoolOf(w.authority.Issuing(), leaf), CurrentTime: noon,
 				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 			})
@@ -113,7 +114,7 @@ func steal(t *testing.T, w *world, names func(*x509.Certificate)) *x509.Certific
 }
 
 // below signs a leaf with a CA whose key nobody has: only its place counts.
-func below(t *testing.T, w *world, parent *x509.Certificate) *x509.Certificate {
+func below(t *testing.T, parent *x509.Certificate) *x509.Certificate {
 	t.Helper()
 	p := *parent
 	key := newKey(t)

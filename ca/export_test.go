@@ -108,7 +108,7 @@ func sealFast(key crypto.PrivateKey, password []byte) (*pem.Block, error) {
 		return nil, err
 	}
 	pad := aes.BlockSize - len(der)%aes.BlockSize
-	der = append(der, bytes.Repeat([]byte{byte(pad)}, pad)...) //nolint:gosec // at most 16
+	der = append(der, bytes.Repeat([]byte{byte(pad)}, pad)...)
 	cipher.NewCBCEncrypter(block, iv).CryptBlocks(der, der)
 	type algorithm struct {
 		OID    asn1.ObjectIdentifier

@@ -286,8 +286,11 @@ func TestAClockBeforeTheRecordsStopsIssuance(t *testing.T) {
 func TestAnAuthorityBelowSixTimesTheLeafIsRefused(t *testing.T) {
 	w := newWorld(t, ca.Profiles{})
 	for _, p := range []ca.Profiles{
-		{Max: 7*24*time.Hour/6 + time.Second}, {Default: 48 * time.Hour}, {Default: 2 * time.Hour, Max: time.Hour},
-		{Min: time.Hour, Default: time.Minute}, {Min: time.Millisecond},
+		{Max: 7*24*time.Hour/6 + time.Second},
+		{Default: 48 * time.Hour},
+		{Default: 2 * time.Hour, Max: time.Hour},
+		{Min: time.Hour, Default: time.Minute},
+		{Min: time.Millisecond},
 	} {
 		if err := p.Check(w.authority); !errors.Is(err, ca.ErrConfig) {
 			t.Errorf("%+v: %v", p, err)

@@ -229,7 +229,7 @@ func (l *Log) read(start checkpoint, size int64, from, to uint64) ([]Record, err
 // lock takes the file for this process. Two writers would fork the chain.
 func lock(f *os.File) error {
 	for deadline := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a file descriptor fits
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return nil
 		}
@@ -248,7 +248,7 @@ type dataSync struct{ *os.File }
 
 func (d dataSync) Sync() error {
 	for {
-		if err := unix.Fdatasync(int(d.Fd())); !errors.Is(err, unix.EINTR) { //nolint:gosec // a file descriptor fits
+		if err := unix.Fdatasync(int(d.Fd())); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

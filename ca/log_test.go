@@ -75,7 +75,7 @@ func TestReadReturnsWhatWasAppendedFromAnywhere(t *testing.T) {
 		}
 		for k, r := range records {
 			seq := first + uint64(k)
-			if n := int(seq-1) / 2; r.Sequence != seq || r.Serial != reserved(n).Serial || (r.Kind == ca.KindIssued) != (seq%2 == 0) {
+			if n := int(seq-1) / 2; r.Sequence != seq || r.Serial != reserved(n).Serial || (r.Kind == ca.KindIssued) != (seq%2 == 0) { //nolint:gosec // a short log
 				t.Fatalf("from %d: record %d is %+v", from, seq, r)
 			}
 		}

@@ -122,8 +122,8 @@ func (l *Log) flush(group []*commit) {
 	}
 	err := l.persist(b)
 	if err != nil {
-		for i := len(b.undo) - 1; i >= 0; i-- {
-			b.undo[i]()
+		for _, undo := range slices.Backward(b.undo) {
+			undo()
 		}
 		l.owed = append(owed, l.owed...)
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 // (D14), a SPIFFE ID without a path (X509-SVID 3.2), and nothing but signing
 // certificates among its usages.
 func signingTemplate(td spiffeid.TrustDomain, name string, key crypto.PublicKey) (*x509.Certificate, error) {
-	if net.ParseIP(td.Name()) != nil {
+	if _, err := netip.ParseAddr(td.Name()); err == nil {
 		// RFC 5280 4.2.1.10: a URI constraint is a host name, and a URI whose host
 		// is an IP address fails against any constraint.
 		return nil, fmt.Errorf("trust domain %q is an IP address, which no name constraint can confine: choose a name", td.Name())
