@@ -259,7 +259,7 @@ func (d *demo) callRotated(ctx context.Context) row {
 				break
 			}
 		}
-		time.Sleep(200 * time.Millisecond) //nolint:forbidigo // waits for wall-clock time to pass
+		time.Sleep(200 * time.Millisecond)
 	}
 	r.ok = second.Status == 200 && after != before && second.Greeting.CallerCertificate != first.Greeting.CallerCertificate
 	r.seen = fmt.Sprintf("serial %s… then %s…", head(before), head(after))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -34,16 +35,15 @@ func newChildren(dir string) *children {
 	return &children{dir: dir, died: make(chan *child, 64)}
 }
 
-// start runs a program; env is added to the demo's own environment.
-func (cs *children) start(name, program string, env []string, args ...string) (*child, error) {
+// start runs a program in the demo's own environment.
+func (cs *children) start(name, program string, args ...string) (*child, error) {
 	c := &child{name: name, log: filepath.Join(cs.dir, name+".log"), done: make(chan struct{})}
 	out, err := os.Create(c.log)
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", name, err)
 	}
-	defer func() { _ = out.Close() }() // the child holds its own copy
-	c.cmd = exec.Command(program, args...)
-	c.cmd.Env = append(os.Environ(), env...)
+	defer func() { _ = out.Close() }()     // the child holds its own copy
+	c.cmd = exec.Command(program, args...) //nolint:gosec,noctx // our own programs; ended by stop
 	c.cmd.Stdout, c.cmd.Stderr = out, out
 	// A process group of its own: Ctrl-C on the terminal reaches the demo alone,
 	// which then stops its children in order.
@@ -63,8 +63,8 @@ func (cs *children) start(name, program string, env []string, args ...string) (*
 // stop ends every child, last started first, and waits for each.
 func (cs *children) stop() error {
 	var errs []error
-	for i := len(cs.all) - 1; i >= 0; i-- {
-		errs = append(errs, cs.all[i].stop())
+	for _, c := range slices.Backward(cs.all) {
+		errs = append(errs, c.stop())
 	}
 	return errors.Join(errs...)
 }
@@ -78,10 +78,12 @@ func (c *child) stop() error {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop %s: %w", c.name, err)
 	}
+	late := time.NewTimer(grace)
+	defer late.Stop()
 	select {
 	case <-c.done:
 		return nil
-	case <-time.After(grace):
+	case <-late.C:
 	}
 	_ = c.cmd.Process.Kill() // ended meanwhile, or ends now
 	<-c.done
@@ -112,8 +114,9 @@ func (cs *children) await(ctx context.Context, what string, ready func() error) 
 		}
 		select {
 		case c := <-cs.died:
-			cs.died <- c // whoever asks next must know, too
-			return fmt.Errorf("%s: %s ended: %v; its last words:\n%s", what, c.name, c.err, c.tail())
+			// Whoever asks next must know, too.
+			cs.died <- c
+			return fmt.Errorf("%s: %s ended: %v; its last words:\n%s", what, c.name, c.err, c.tail()) //nolint:errorlint // nil where it ended by itself
 		case <-ctx.Done():
 			return fmt.Errorf("%s: %w: %w", what, ctx.Err(), err)
 		case <-tick.C:

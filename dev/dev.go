@@ -72,7 +72,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		d.progress("stopping")
 		return nil
 	case c := <-d.children.died:
-		return fmt.Errorf("%s ended: %v; its last words:\n%s", c.name, c.err, c.tail())
+		return fmt.Errorf("%s ended: %v; its last words:\n%s", c.name, c.err, c.tail()) //nolint:errorlint // nil where it ended by itself
 	}
 }
 
@@ -108,7 +108,7 @@ func (d *demo) startServer(ctx context.Context) error {
 	if err := writeSecret(password); err != nil {
 		return err
 	}
-	initialized, err := d.children.start("init", d.cfg.Exe, nil, "init",
+	initialized, err := d.children.start("init", d.cfg.Exe, "init",
 		"--trust-domain", trustDomain, "--data-dir", d.serverDir(), "--password-file", password)
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (d *demo) startServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.children.start("server", d.cfg.Exe, nil, "server", "--config", config); err != nil {
+	if _, err := d.children.start("server", d.cfg.Exe, "server", "--config", config); err != nil {
 		return err
 	}
 	if err := d.children.await(ctx, "server", func() error { _, err := d.addresses(d.serverDir()); return err }); err != nil {
@@ -186,8 +186,10 @@ func (d *demo) startAgent(ctx context.Context) error {
 	}
 	var proxies []map[string]any
 	for _, n := range d.world.Nodes {
-		proxies = append(proxies, map[string]any{"name": n.Name, "mesh": meshName, "virtual_node": n.Name,
-			"bind": n.Bind, "app": n.App, "egress_port": egressPort})
+		proxies = append(proxies, map[string]any{
+			"name": n.Name, "mesh": meshName, "virtual_node": n.Name,
+			"bind": n.Bind, "app": n.App, "egress_port": egressPort,
+		})
 	}
 	config, err := writeYAML(filepath.Join(d.world.Dir, "agent.yaml"), map[string]any{
 		"server": addresses["agents"], "token_file": tokenFile, "socket_dir": d.agentDir(), "metrics": "127.0.0.1:0",
@@ -196,14 +198,14 @@ func (d *demo) startAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.children.start("agent", d.cfg.Exe, nil, "agent", "--config", config); err != nil {
+	if _, err := d.children.start("agent", d.cfg.Exe, "agent", "--config", config); err != nil {
 		return err
 	}
 	if err := d.children.await(ctx, "agent", func() error { _, err := d.addresses(d.agentDir()); return err }); err != nil {
 		return err
 	}
 	for _, n := range d.world.Nodes {
-		if _, err := d.children.start("app-"+n.Name, n.Program, nil, "demo-service", "--name", n.Name,
+		if _, err := d.children.start("app-"+n.Name, n.Program, "demo-service", "--name", n.Name,
 			"--listen", fmt.Sprintf("%s:%d", n.App, appPort), "--workload-api", filepath.Join(d.agentDir(), "workload.sock")); err != nil {
 			return err
 		}

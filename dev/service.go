@@ -65,14 +65,14 @@ func (cfg ServiceConfig) handler(source *workloadapi.X509Source) http.Handler {
 		g.Caller, g.CallerCertificate = callerOf(r.Header.Get("X-Forwarded-Client-Cert"))
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(g); err != nil {
-			cfg.Log.InfoContext(r.Context(), "caller went away", "err", err)
+			cfg.Log.InfoContext(r.Context(), "caller went away", slog.Any("err", err))
 		}
 	})
 }
 
 // callerOf reads URI and Hash of the one element that the proxy set.
 func callerOf(xfcc string) (uri, hash string) {
-	for _, pair := range strings.Split(xfcc, ";") {
+	for pair := range strings.SplitSeq(xfcc, ";") {
 		key, value, _ := strings.Cut(pair, "=")
 		switch key {
 		case "URI":

@@ -45,8 +45,10 @@ func (m *tokenMint) jwks() string {
 // token for the demo's customer, valid for lifetime (negative: expired).
 func (m *tokenMint) token(lifetime time.Duration) (string, error) {
 	now := time.Now()
-	claims := jwt.Claims{Issuer: issuer, Subject: "ana", Audience: jwt.Audience{"orders"},
-		IssuedAt: jwt.NewNumericDate(now.Add(-time.Hour)), Expiry: jwt.NewNumericDate(now.Add(lifetime))}
+	claims := jwt.Claims{
+		Issuer: issuer, Subject: "ana", Audience: jwt.Audience{"orders"},
+		IssuedAt: jwt.NewNumericDate(now.Add(-time.Hour)), Expiry: jwt.NewNumericDate(now.Add(lifetime)),
+	}
 	return jwt.Signed(m.signer).Claims(claims).Claims(map[string]any{"scope": "orders:read"}).Serialize()
 }
 

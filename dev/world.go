@@ -3,6 +3,7 @@ package dev
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -59,7 +60,7 @@ func newWorld(exe string) (*world, error) {
 	}
 	w := &world{Dir: dir, TrustDomain: trustDomain, Issuer: issuer, PolicyRepo: filepath.Join(dir, "policy")}
 	if err := w.build(exe); err != nil {
-		return nil, fmt.Errorf("%w (and remove %s: %v)", err, dir, os.RemoveAll(dir))
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return w, nil
 }
@@ -133,7 +134,8 @@ func (w *world) writeManifests() error {
 // commitPolicies makes the git repository that the demo's PolicySource names.
 func (w *world) commitPolicies() error {
 	repo, err := git.PlainInitWithOptions(w.PolicyRepo, &git.PlainInitOptions{
-		InitOptions: git.InitOptions{DefaultBranch: plumbing.NewBranchReferenceName("main")}})
+		InitOptions: git.InitOptions{DefaultBranch: plumbing.NewBranchReferenceName("main")},
+	})
 	if err != nil {
 		return err
 	}
@@ -191,7 +193,7 @@ func loopback(n int) ([]string, error) {
 }
 
 func free(address string, port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
+	l, err := net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port))) //nolint:noctx // an address of this host: nothing to wait for
 	if err != nil {
 		return false
 	}
