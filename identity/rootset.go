@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -201,10 +202,8 @@ func (rs RootSet) check() error {
 		if err := checkRoot(r, rs.TrustDomain); err != nil {
 			return fmt.Errorf("roots[%d]: %w", i, err)
 		}
-		for _, other := range rs.Roots[:i] {
-			if r.Equal(other) {
-				return fmt.Errorf("roots[%d]: given twice", i)
-			}
+		if slices.ContainsFunc(rs.Roots[:i], r.Equal) {
+			return fmt.Errorf("roots[%d]: given twice", i)
 		}
 	}
 	return nil
