@@ -86,8 +86,7 @@ func (c *crdCheck) object(path string, s *schema, typ reflect.Type) {
 		return // matchLabels
 	}
 	ours := map[string]reflect.StructField{}
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for f := range typ.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if jsonName, _, _ := strings.Cut(f.Tag.Get("json"), ","); jsonName != name {
 			c.t.Errorf("%s.%s: json calls it %q", path, name, jsonName)
@@ -178,7 +177,7 @@ func (c *crdCheck) differs(what string) {
 
 func wordsOf(tag string) map[string]string {
 	out := map[string]string{}
-	for _, w := range strings.Fields(tag) {
+	for w := range strings.FieldsSeq(tag) {
 		name, arg, ok := strings.Cut(w, "=")
 		if !ok {
 			arg = "yes"

@@ -62,12 +62,10 @@ func AsErrors(err error) Errors {
 	if err == nil {
 		return nil
 	}
-	var es Errors
-	if errors.As(err, &es) {
+	if es, ok := errors.AsType[Errors](err); ok {
 		return es
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return Errors{e}
 	}
 	return Errors{{Msg: err.Error()}}
