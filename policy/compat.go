@@ -49,7 +49,7 @@ func str(s string) *ast.Term { return ast.StringTerm(s) }
 func obj(keysAndTerms ...any) *ast.Term {
 	pairs := make([][2]*ast.Term, 0, len(keysAndTerms)/2)
 	for i := 0; i < len(keysAndTerms); i += 2 {
-		pairs = append(pairs, [2]*ast.Term{str(keysAndTerms[i].(string)), keysAndTerms[i+1].(*ast.Term)})
+		pairs = append(pairs, [2]*ast.Term{str(keysAndTerms[i].(string)), keysAndTerms[i+1].(*ast.Term)}) //nolint:gosec // they come in pairs
 	}
 	return ast.ObjectTerm(pairs...)
 }

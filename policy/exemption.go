@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -64,10 +65,8 @@ func (c *Compiled) exemption(in Input) (RuleRef, bool) {
 		return RuleRef{}, false
 	}
 	source := in.Source.ID.String()
-	for _, s := range e.Sources {
-		if s == source {
-			return RuleRef{Name: e.Name}, true
-		}
+	if slices.Contains(e.Sources, source) {
+		return RuleRef{Name: e.Name}, true
 	}
 	return RuleRef{}, false
 }

@@ -68,8 +68,8 @@ func networkRemote(u *url.URL) (remote, error) {
 	shown := *u
 	if u.User != nil {
 		password, has := u.User.Password()
-		switch {
-		case u.Scheme == "ssh":
+		switch u.Scheme {
+		case "ssh":
 			shown.User = url.User(u.User.Username()) // the login name is no secret
 		default:
 			shown.User = nil // a token is often given as the user
