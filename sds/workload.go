@@ -101,16 +101,16 @@ func (w *WorkloadAPI) status(ctx context.Context, err error) error {
 	case errors.Is(err, ErrNoIdentity):
 		return status.Error(codes.PermissionDenied, ErrNoIdentity.Error())
 	case errors.Is(err, errNotAttested):
-		w.log.WarnContext(ctx, "workload api: caller refused", "err", err)
+		w.log.WarnContext(ctx, "workload api: caller refused", slog.Any("err", err))
 		return status.Error(codes.PermissionDenied, ErrNoIdentity.Error())
 	case errors.Is(err, ErrUnavailable):
-		w.log.InfoContext(ctx, "workload api: not available", "err", err)
+		w.log.InfoContext(ctx, "workload api: not available", slog.Any("err", err))
 		return status.Error(codes.Unavailable, "the agent cannot answer yet")
 	}
 	if s, ok := status.FromError(err); ok {
 		return s.Err()
 	}
-	w.log.ErrorContext(ctx, "workload api: stream ended", "err", err)
+	w.log.ErrorContext(ctx, "workload api: stream ended", slog.Any("err", err))
 	return status.Error(codes.Internal, "the agent failed to answer")
 }
 
