@@ -22,7 +22,7 @@ func (s *Store) Changes(ctx context.Context, after uint64) ([]Change, error) {
 	}, func() (*sql.Rows, error) {
 		return s.read.QueryContext(ctx,
 			`SELECT revision, kind, mesh, name, manifest, deleted, at FROM changes
-			 WHERE revision > ? ORDER BY revision, ordinal`, int64(min(after, 1<<62))) //nolint:gosec // bounded
+			 WHERE revision > ? ORDER BY revision, ordinal`, int64(min(after, 1<<62)))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read changes after revision %d: %w", after, err)

@@ -23,7 +23,8 @@ func revisionsHaveNoGaps(t *testing.T, b Backend) {
 		wg.Go(func() {
 			for n := range each {
 				revision, err := b.Apply(t.Context(), "tester", []store.Write{
-					put("VirtualNode", "m", fmt.Sprint(w), fmt.Sprint(n)), put("VirtualNode", "m", "shared", fmt.Sprint(w, n))})
+					put("VirtualNode", "m", fmt.Sprint(w), fmt.Sprint(n)), put("VirtualNode", "m", "shared", fmt.Sprint(w, n)),
+				})
 				if err != nil {
 					t.Error(err)
 					return
