@@ -117,7 +117,7 @@ type mesher struct {
 }
 
 func (m *mesher) doc(kind, name, spec string) {
-	fmt.Fprintf(m, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: %s\nmetadata: {name: %s}\n%s", kind, name, spec)
+	_, _ = fmt.Fprintf(m, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: %s\nmetadata: {name: %s}\n%s", kind, name, spec)
 }
 
 func (m *mesher) coin() bool { return m.Intn(2) == 0 }

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,7 +41,7 @@ func (w walker) message(v visited) {
 		return
 	}
 	w.visit(v)
-	parents := append(v.parents[:len(v.parents):len(v.parents)], v.m)
+	parents := append(slices.Clip(v.parents), v.m)
 	v.m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		w.field(visited{path: v.path + "." + string(f.Name()), parents: parents}, f, value)
 		return true
@@ -73,8 +74,8 @@ func (w walker) field(v visited, f protoreflect.FieldDescriptor, value protorefl
 
 // parent returns the nearest parent of type M.
 func parent[M proto.Message](v visited) (M, bool) {
-	for i := len(v.parents) - 1; i >= 0; i-- {
-		if m, ok := v.parents[i].(M); ok {
+	for _, p := range slices.Backward(v.parents) {
+		if m, ok := p.(M); ok {
 			return m, true
 		}
 	}
