@@ -97,14 +97,31 @@ func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResp
 		if err != nil {
 			return err
 		}
-		for _, w := range answer.GetWarnings() {
-			_, _ = fmt.Fprintln(c.ErrOrStderr(), "warning: "+printable(w)) // stderr is gone: nobody to tell
-		}
+		warn(c.ErrOrStderr(), answer.GetWarnings())
 		if len(answer.GetChanges()) == 0 && answer.GetSkippedForeign() == 0 {
 			return fmt.Errorf("no resource in %s", strings.Join(*in.files, ", "))
 		}
 		return then(answer)
 	})
+}
+
+// exported ends the warning about a field that an API server wrote.
+const exported = "it is an API server's own"
+
+// warn writes warnings a line each; an export's are the same for every resource
+// and would bury the others, so they are counted.
+func warn(w io.Writer, warnings []string) {
+	n := 0
+	for _, text := range warnings {
+		if strings.HasSuffix(text, exported) {
+			n++
+			continue
+		}
+		_, _ = fmt.Fprintln(w, "warning: "+printable(text)) // stderr is gone: nobody to tell
+	}
+	if n > 0 {
+		_, _ = fmt.Fprintf(w, "warning: %d fields that an API server wrote (status, metadata.uid and such) have no effect\n", n) // the same
+	}
 }
 
 // maxSource bounds one input file; the server's parser has its own limits.

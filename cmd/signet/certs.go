@@ -109,11 +109,15 @@ func showChange(c *cobra.Command, o string, t *table, v view) error {
 }
 
 func certsView(answer *api.CertsResponse) view {
-	v := view{message: answer, header: []string{"identity", "node", "consumer", "serial", "expiry", "next renewal", "state"},
-		wide: []string{"not before", "node id"}, none: "no certificate: no agent is connected, or none has an identity to serve; see signet check"}
+	v := view{
+		message: answer, header: []string{"identity", "node", "consumer", "serial", "expiry", "next renewal", "state"},
+		wide: []string{"not before", "node id"}, none: "no certificate: no agent is connected, or none has an identity to serve; see signet check",
+	}
 	for _, cert := range answer.GetCerts() {
-		v.rows = append(v.rows, []string{cert.GetSpiffeId(), nodeName(cert.GetNode()), cert.GetConsumer(), cert.GetSerial(), stamp(cert.GetNotAfter()),
-			stamp(cert.GetNextRenewal()), cert.GetState(), stamp(cert.GetNotBefore()), cert.GetNode()})
+		v.rows = append(v.rows, []string{
+			cert.GetSpiffeId(), nodeName(cert.GetNode()), cert.GetConsumer(), cert.GetSerial(), stamp(cert.GetNotAfter()),
+			stamp(cert.GetNextRenewal()), cert.GetState(), stamp(cert.GetNotBefore()), cert.GetNode(),
+		})
 	}
 	return v
 }

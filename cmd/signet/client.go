@@ -62,7 +62,7 @@ func withAdmin(c *cobra.Command, f func(api.AdminClient) error) error {
 // tryDial tells a server that is not there from one that is another user's,
 // before gRPC wraps and retries either.
 func tryDial(socket string) error {
-	conn, err := net.DialTimeout("unix", socket, 5*time.Second)
+	conn, err := net.DialTimeout("unix", socket, 5*time.Second) //nolint:noctx // bounded
 	if err == nil {
 		return conn.Close()
 	}
@@ -71,9 +71,13 @@ func tryDial(socket string) error {
 		return &exitError{err: fmt.Errorf("no server answers on %s: %w", socket, err), code: exitUnreachable}
 	}
 	if errors.Is(cause, fs.ErrPermission) {
-		return &exitError{err: fmt.Errorf("%s: %w", socket, cause), code: exitDenied,
-			hint: "the admin socket is for the server's own user and root: run this as one of them"}
+		return &exitError{
+			err: fmt.Errorf("%s: %w", socket, cause), code: exitDenied,
+			hint: "the admin socket is for the server's own user and root: run this as one of them",
+		}
 	}
-	return &exitError{err: fmt.Errorf("no server answers on %s: %w", socket, cause), code: exitUnreachable,
-		hint: "start one with `signet server`, or name its socket with --socket or SIGNET_SOCKET: <data-dir>/admin.sock"}
+	return &exitError{
+		err: fmt.Errorf("no server answers on %s: %w", socket, cause), code: exitUnreachable,
+		hint: "start one with `signet server`, or name its socket with --socket or SIGNET_SOCKET: <data-dir>/admin.sock",
+	}
 }

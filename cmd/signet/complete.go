@@ -11,8 +11,10 @@ import (
 )
 
 // kindNames are the kinds as get and delete take them.
-var kindNames = []string{"meshes", "virtualnodes", "virtualservices", "virtualrouters",
-	"nodegroups", "entries", "bindings", "jwtissuers", "policysources"}
+var kindNames = []string{
+	"meshes", "virtualnodes", "virtualservices", "virtualrouters",
+	"nodegroups", "entries", "bindings", "jwtissuers", "policysources",
+}
 
 // completionTime bounds what a press of Tab may wait for the server.
 const completionTime = 300 * time.Millisecond

@@ -38,8 +38,10 @@ needs no root, and runs beside another.`,
 		if err != nil {
 			return err
 		}
-		return stopped(c.Context(), dev.Run(c.Context(), dev.Config{Exe: exe, Envoy: path, Once: *once,
-			SVIDLifetime: *lifetime, Out: c.OutOrStdout(), Progress: c.ErrOrStderr()}))
+		return stopped(c.Context(), dev.Run(c.Context(), dev.Config{
+			Exe: exe, Envoy: path, Once: *once,
+			SVIDLifetime: *lifetime, Out: c.OutOrStdout(), Progress: c.ErrOrStderr(),
+		}))
 	}
 	return c
 }

@@ -46,8 +46,7 @@ func different() error {
 }
 
 func exitCode(err error) int {
-	var e *exitError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exitError](err); ok {
 		return e.code
 	}
 	switch status.Code(err) {
@@ -74,8 +73,7 @@ var requiredFlags = regexp.MustCompile(`^required flag\(s\) (.*) not set$`)
 // printError writes what happened, and what to do about it.
 func printError(w io.Writer, command string, err error) {
 	msg, hint := err.Error(), ""
-	var e *exitError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exitError](err); ok {
 		hint = e.hint
 	}
 	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {

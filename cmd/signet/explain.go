@@ -33,8 +33,10 @@ The record is redacted: no token, no cookie, no query, no body. Looking is audit
 			return err
 		}
 		if !decisionID.MatchString(args[0]) {
-			return &exitError{err: fmt.Errorf("%q is not a decision's id: 32 hex digits", printable(args[0])), code: exitUsage,
-				hint: "it is in the denied answer's header x-signet-decision-id: curl -i shows it"}
+			return &exitError{
+				err: fmt.Errorf("%q is not a decision's id: 32 hex digits", printable(args[0])), code: exitUsage,
+				hint: "it is in the denied answer's header x-signet-decision-id: curl -i shows it",
+			}
 		}
 		return withAdmin(c, func(admin api.AdminClient) error {
 			answer, err := admin.Explain(c.Context(), &api.ExplainRequest{Id: args[0]})

@@ -114,11 +114,15 @@ func getAgents(c *cobra.Command, admin api.AdminClient, name string) error {
 			return hinted(fmt.Errorf("agent %q does not exist", printable(name)), "`signet get agents` lists them")
 		}
 	}
-	v := view{message: answer, header: []string{"agent", "group", "connected", "proxies"}, wide: []string{"host", "address", "joined", "version", "policy"},
-		none: "no agent has joined; make a token for one: signet token create --group <group>"}
+	v := view{
+		message: answer, header: []string{"agent", "group", "connected", "proxies"}, wide: []string{"host", "address", "joined", "version", "policy"},
+		none: "no agent has joined; make a token for one: signet token create --group <group>",
+	}
 	for _, a := range answer.GetAgents() {
-		v.rows = append(v.rows, []string{a.GetId(), a.GetGroup(), strconv.FormatBool(a.GetConnected()), proxySummary(a),
-			a.GetHostname(), a.GetAddress(), stamp(a.GetJoined()), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision())})
+		v.rows = append(v.rows, []string{
+			a.GetId(), a.GetGroup(), strconv.FormatBool(a.GetConnected()), proxySummary(a),
+			a.GetHostname(), a.GetAddress(), stamp(a.GetJoined()), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision()),
+		})
 	}
 	return show(c, v)
 }

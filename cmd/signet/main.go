@@ -27,7 +27,7 @@ func main() {
 
 // run executes one command line and returns its exit code (see exit.go).
 func run(ctx context.Context, args []string) int {
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // cobra hands each command its context
 	root.SetArgs(args)
 	c, err := root.ExecuteContextC(ctx)
 	if err == nil {

@@ -53,8 +53,10 @@ func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
 	v := view{message: answer, header: []string{"source", "commit", "revision", "modules", "tests", "changed"}, wide: []string{"url"}, none: "there is no PolicySource: every call between services is denied until one is applied"}
 	var failed []error
 	for _, s := range answer.GetStatuses() {
-		v.rows = append(v.rows, []string{s.GetSource(), short(s.GetCommit()), short(s.GetRevision()),
-			strconv.Itoa(int(s.GetModules())), strconv.Itoa(int(s.GetTests())), strconv.FormatBool(s.GetChanged()), s.GetUrl()})
+		v.rows = append(v.rows, []string{
+			s.GetSource(), short(s.GetCommit()), short(s.GetRevision()),
+			strconv.Itoa(int(s.GetModules())), strconv.Itoa(int(s.GetTests())), strconv.FormatBool(s.GetChanged()), s.GetUrl(),
+		})
 		if s.GetError() != "" {
 			failed = append(failed, errors.New(s.GetSource()+": "+s.GetError()))
 		}
