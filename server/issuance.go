@@ -41,7 +41,7 @@ type issuance struct {
 // restarted) it goes on from where it was.
 func (i *issuance) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := i.follow(ctx); err != nil && ctx.Err() == nil {
+		if err := i.follow(ctx); ctx.Err() == nil {
 			i.log.DebugContext(ctx, "issuance log", slog.Any("err", err))
 		}
 		retry := time.NewTimer(250 * time.Millisecond)
@@ -54,6 +54,7 @@ func (i *issuance) run(ctx context.Context) error {
 	return nil
 }
 
+// follow reads on until the signer or ctx ends, and says which.
 func (i *issuance) follow(ctx context.Context) error {
 	i.mu.Lock()
 	from := i.next

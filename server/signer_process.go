@@ -211,7 +211,7 @@ func (c *signerChild) ready(ctx context.Context) error {
 		return fmt.Errorf("the signer does not answer: %w", err)
 	case <-c.exited:
 		cancel()
-		<-answered
+		_ = <-answered // the child's own end says more
 		return c.failure()
 	}
 }
@@ -261,7 +261,7 @@ func socketPair() (net.Conn, *os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "signer"), os.NewFile(uintptr(fds[1]), "signer") //nolint:gosec // file descriptors
+	ours, theirs := os.NewFile(uintptr(fds[0]), "signer"), os.NewFile(uintptr(fds[1]), "signer")
 	conn, err := net.FileConn(ours)
 	if err := errors.Join(err, ours.Close()); err != nil { // conn has its own
 		return nil, nil, errors.Join(err, theirs.Close())
