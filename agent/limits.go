@@ -65,6 +65,35 @@ func (t *tally) enter(c *unix.Ucred) (leave func(), err error) {
 	}), nil
 }
 
+// maxAuthzConns bounds the ext_authz connections of one proxy: an Envoy has one
+// for each of its workers, and one that is not ours any more must not keep the
+// others from being answered.
+const maxAuthzConns = 256
+
+// shares counts the open connections of each proxy.
+type shares struct {
+	most int
+	mu   sync.Mutex
+	open map[string]int // guarded by mu
+}
+
+// enter counts a connection of who, which counts itself out when it is closed.
+func (s *shares) enter(c net.Conn, who string) (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[who] >= s.most {
+		return nil, fmt.Errorf("%w: %s has %d", errTooMany, who, s.most)
+	}
+	s.open[who]++
+	return &countedConn{c, sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.open[who]--; s.open[who] == 0 {
+			delete(s.open, who)
+		}
+	})}, nil
+}
+
 // counted are credentials that count a connection before they attest its peer.
 type counted struct {
 	credentials.TransportCredentials

@@ -19,8 +19,13 @@ import (
 	"signet.example/identity"
 )
 
-// maxLegs bounds the streams that local proxies can make the agent open.
-const maxLegs = 512
+// maxLegs bounds the streams that local proxies can make the agent open, maxShapes
+// those for one virtual node: a proxy that claims ever new shapes must not keep
+// those of other nodes from their views.
+const (
+	maxLegs   = 512
+	maxShapes = 64
+)
 
 // relay passes the server's views on to the proxies of this host, each with the
 // secrets of the identity that its binding grants. It implements ads.Views.
@@ -147,9 +152,8 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 // which they are, since nobody else can mend that.
 func (r *relay) refuse(ctx context.Context, node string, err error) error {
 	r.metrics.refused.WithLabelValues("xds").Inc()
-	r.log.WarnContext(ctx, "xds.sock: peer refused", "node", node, "err", err)
-	var two *identity.AmbiguousError
-	if errors.As(err, &two) {
+	r.log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("err", err))
+	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
 	return status.Error(codes.PermissionDenied, errNotBound.Error())
@@ -181,8 +185,8 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 	}
 	l := r.legs[key.leg]
 	if l == nil {
-		if len(r.legs) >= maxLegs {
-			return nil, status.Errorf(codes.ResourceExhausted, "%d views are relayed already", maxLegs)
+		if len(r.legs) >= maxLegs || r.shapes(key.leg) >= maxShapes {
+			return nil, status.Errorf(codes.ResourceExhausted, "%d views are relayed already, %d of this virtual node", len(r.legs), r.shapes(key.leg))
 		}
 		l = &leg{key: key.leg, pool: &r.pool, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp}
 		if err := r.run(ctx, func(ctx context.Context) { _ = l.Run(ctx, r.u.conn) }); err != nil { // it ends with ctx only
@@ -196,6 +200,17 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 	}
 	r.views[key] = v
 	return v, nil
+}
+
+// shapes is how many legs the virtual node of k has. The caller holds mu.
+func (r *relay) shapes(k legKey) int {
+	n := 0
+	for other := range r.legs {
+		if other.mesh == k.mesh && other.node == k.node {
+			n++
+		}
+	}
+	return n
 }
 
 // run gives f to Run.
@@ -240,12 +255,12 @@ func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (
 func (r *relay) event(e ads.Event) {
 	switch e.Kind {
 	case ads.Rejected:
-		r.log.Warn("resource rejected by a proxy", "node", e.View, "type", e.Type, "name", e.Name, "version", e.Version, "err", e.Message)
+		r.log.Warn("resource rejected by a proxy", slog.String("node", e.View), slog.String("type", e.Type), slog.String("name", e.Name), slog.String("version", e.Version), slog.String("err", e.Message))
 		r.changed.update(func(n int) int { return n + 1 })
 	case ads.Stuck:
-		r.log.Warn("proxy did not acknowledge in time", "node", e.View, "type", e.Type, "err", e.Message)
+		r.log.Warn("proxy did not acknowledge in time", slog.String("node", e.View), slog.String("type", e.Type), slog.String("err", e.Message))
 	case ads.Opened, ads.Closed:
-		r.log.Debug("proxy stream "+e.Kind.String(), "node", e.View, "stream", e.Stream, "err", e.Message)
+		r.log.Debug("proxy stream "+e.Kind.String(), slog.String("node", e.View), slog.String("stream", e.Stream), slog.String("err", e.Message))
 		r.changed.update(func(n int) int { return n + 1 })
 	}
 }

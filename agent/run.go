@@ -52,13 +52,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("agent: %w", err)
 	}
 	m.rotated(first)
-	log.InfoContext(ctx, "joined", "spiffe_id", first.id.String(), "server", cfg.Server)
+	log.InfoContext(ctx, "joined", slog.String("spiffe_id", first.id.String()), slog.String("server", cfg.Server))
 	u, err := newUpstream(enrol, first, m, log)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	defer func() { _ = u.conn.Close() }() // everything that uses it has ended
-	a, err := assemble(cfg, u, sockets, m, log)
+	defer func() { _ = u.conn.Close() }()       // everything that uses it has ended
+	a, err := assemble(cfg, u, sockets, m, log) //nolint:contextcheck // each stream brings its own
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -147,7 +147,7 @@ func (a *agent) run(ctx context.Context) error {
 	under, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, under := errgroup.WithContext(under)
-	http, err := net.Listen("tcp", a.cfg.Metrics)
+	http, err := new(net.ListenConfig).Listen(under, "tcp", a.cfg.Metrics)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
@@ -176,7 +176,7 @@ func (a *agent) run(ctx context.Context) error {
 		return errors.Join(err, g.Wait())
 	}
 	defer func() { _ = os.Remove(filepath.Join(a.cfg.SocketDir, "addresses.json")) }() // best effort: its reader finds no process
-	a.log.InfoContext(ctx, "agent ready", "socket_dir", a.cfg.SocketDir, "metrics", http.Addr().String())
+	a.log.InfoContext(ctx, "agent ready", slog.String("socket_dir", a.cfg.SocketDir), slog.String("metrics", http.Addr().String()))
 	return g.Wait()
 }
 
@@ -236,7 +236,10 @@ func (s *sockets) path(name string) string { return filepath.Join(s.dir, name) }
 func listen(cfg Config) (*sockets, error) {
 	s := &sockets{dir: cfg.SocketDir}
 	// Others may pass through the folder and not list it.
-	if err := os.MkdirAll(s.dir, 0o711); err != nil {
+	if err := os.MkdirAll(s.dir, 0o711); err != nil { //nolint:gosec // see above
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	if err := ownFolder(s.dir); err != nil {
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(s.dir, "proxies"), 0o700); err != nil {
@@ -253,9 +256,28 @@ func listen(cfg Config) (*sockets, error) {
 	return s, nil
 }
 
+// ownFolder refuses a folder in which another user could put sockets of his own
+// in the place of ours: workloads and proxies would take their keys and their
+// decisions from him.
+func ownFolder(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return fmt.Errorf("%s is not a folder", dir)
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("%s belongs to user %d, who could replace the sockets in it", dir, st.Uid)
+	case st.Mode&0o002 != 0:
+		return fmt.Errorf("%s may be written by everyone, who could replace the sockets in it", dir)
+	}
+	return nil
+}
+
 func listenUnix(path string) (*net.UnixListener, error) {
 	// A socket that somebody still answers on is another agent's.
-	if c, err := net.Dial("unix", path); err == nil {
+	if c, err := net.Dial("unix", path); err == nil { //nolint:noctx // a Unix socket answers or refuses at once
 		return nil, errors.Join(fmt.Errorf("%s is in use: is another agent running?", path), c.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -119,7 +119,7 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	g.Go(func() error { return controlServer.Serve(controls) })
 
 	checks := newHanded()
-	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.MaxRecvMsgSize(1<<20), grpc.MaxConcurrentStreams(1024))
+	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(socketHandshake), grpc.MaxRecvMsgSize(1<<20), grpc.MaxConcurrentStreams(1024))
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
 	g.Go(func() error { return checkServer.Serve(checks) })
 
@@ -143,21 +143,27 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 
 // take receives the connections that the agent attested.
 func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed) error {
+	open := &shares{most: maxAuthzConns, open: map[string]int{}}
 	for {
 		c, h, err := receive(passing)
 		if errors.Is(err, errHandoverEnded) {
 			return nil
 		}
 		if err != nil {
-			d.log.WarnContext(ctx, "connection refused", "err", err)
+			d.log.WarnContext(ctx, "connection refused", slog.Any("err", err))
 			continue
 		}
 		id, err := spiffeid.FromString(h.Destination)
 		if err != nil {
+			d.log.WarnContext(ctx, "connection refused", slog.Any("err", errors.Join(err, c.Close())))
+			continue
+		}
+		counted, err := open.enter(c, h.Destination+" "+h.Proxy)
+		if err != nil {
 			d.log.WarnContext(ctx, "connection refused", "err", errors.Join(err, c.Close()))
 			continue
 		}
-		to.give(ctx, authz.NewConn(c, authz.Caller{Destination: id, Proxy: h.Proxy}))
+		to.give(ctx, authz.NewConn(counted, authz.Caller{Destination: id, Proxy: h.Proxy}))
 	}
 }
 
@@ -175,7 +181,7 @@ func (d *decider) Configure(ctx context.Context, c *api.AuthzConfig) (*api.Authz
 		compiled, err := d.compile(ctx, r)
 		if err != nil {
 			status.Errors[r.GetId()] = err.Error()
-			d.log.ErrorContext(ctx, "policy revision refused", "policy_rev", r.GetId(), "err", err)
+			d.log.ErrorContext(ctx, "policy revision refused", slog.String("policy_rev", r.GetId()), slog.Any("err", err))
 			continue
 		}
 		kept[r.GetId()] = compiled
@@ -194,7 +200,7 @@ func (d *decider) compile(ctx context.Context, r *api.PolicyRevision) (*policy.C
 	begun := time.Now()
 	c, err := policy.Compile(revisionOf(r))
 	if err == nil {
-		d.log.InfoContext(ctx, "policy revision loaded", "policy_rev", r.GetId(), "commit", r.GetCommit(), "took", time.Since(begun))
+		d.log.InfoContext(ctx, "policy revision loaded", slog.String("policy_rev", r.GetId()), slog.String("commit", r.GetCommit()), slog.String("took", time.Since(begun).Round(time.Microsecond).String()))
 	}
 	return c, err
 }

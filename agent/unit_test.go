@@ -15,6 +15,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/ads"
@@ -316,6 +318,84 @@ func FuzzReceiveRefusesWhatIsNotAHandover(f *testing.F) {
 			_ = c.Close() // a copy of standard input
 		}
 	})
+}
+
+// A28: the others' connections are still taken.
+func TestTooManyAuthzConnectionsOfOneProxyAreRefusedAndCountedOut(t *testing.T) {
+	s := &shares{most: 2, open: map[string]int{}}
+	enter := func(who string) (net.Conn, error) {
+		here, there := net.Pipe()
+		t.Cleanup(func() { _ = errors.Join(here.Close(), there.Close()) }) // closed by the test
+		return s.enter(here, who)
+	}
+	first, err := enter("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enter("web"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enter("web"); !errors.Is(err, errTooMany) {
+		t.Errorf("the third: %v", err)
+	}
+	if _, err := enter("orders"); err != nil {
+		t.Errorf("of another: %v", err)
+	}
+	if err := errors.Join(first.Close(), first.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enter("web"); err != nil {
+		t.Errorf("after one was closed twice: %v", err)
+	}
+	if _, err := enter("web"); !errors.Is(err, errTooMany) {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
+	r := &relay{legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, authz: &authzProcess{}}
+	for n := range maxShapes {
+		r.legs[legKey{"shop", "web", shape{egress: n}}] = &leg{}
+	}
+	r.u = &upstream{keeper: newKeeper(nil, newMetrics(), nil)}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody runs what is begun
+	if _, err := r.view(ctx, viewKey{leg: legKey{"shop", "orders", shape{}}}); status.Code(err) != codes.Canceled {
+		t.Errorf("another node: %v", err)
+	}
+	if _, err := r.view(ctx, viewKey{leg: legKey{"shop", "web", shape{egress: -1}}}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one shape more: %v", err)
+	}
+}
+
+func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {
+	dir := t.TempDir()
+	if err := ownFolder(dir); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(dir, 0o1777); err != nil {
+		t.Fatal(err)
+	}
+	if err := ownFolder(dir); err == nil {
+		t.Error("a folder that everyone may write is taken")
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	if err := ownFolder(link); err == nil {
+		t.Error("a link is taken")
+	}
+	if os.Geteuid() != 0 {
+		return // only root can give a folder away
+	}
+	theirs := t.TempDir()
+	if err := os.Chown(theirs, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := ownFolder(theirs); err == nil {
+		t.Error("a folder of another user is taken")
+	}
 }
 
 func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
