@@ -182,3 +182,20 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 		t.Error("the stream goes on")
 	}
 }
+
+// It would be unknown until the next change of anything, and told to join again.
+func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
+	st, err := store.Create(t.Context(), filepath.Join(t.TempDir(), "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() }) // nothing was written that is looked at
+	r := newRoster(st)
+	r.put(store.Agent{ID: "new"}) // and the read of before does not have it
+	if err := r.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.get("new"); !ok {
+		t.Error("it is not known")
+	}
+}

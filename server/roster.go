@@ -33,8 +33,13 @@ func (r *roster) load(ctx context.Context) error {
 		by[a.ID] = a
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, a := range r.by {
+		if _, ok := by[id]; !ok { // joined since the store was read: agents are never deleted
+			by[id] = a
+		}
+	}
 	r.by = by
-	r.mu.Unlock()
 	return nil
 }
 
