@@ -33,7 +33,7 @@ type Config struct {
 var ErrDiffers = errors.New("a call answered something else than expected")
 
 // startTimeout bounds everything up to the first call; on two cores it takes about three seconds.
-const startTimeout = 60 * time.Second
+const startTimeout = 45 * time.Second
 
 type demo struct {
 	cfg      Config
@@ -263,7 +263,7 @@ func (d *demo) stop(failure error) error {
 		d.progress("logs are in " + d.world.Dir)
 		return err
 	}
-	return os.RemoveAll(d.world.Dir)
+	return d.world.Close()
 }
 
 func writeYAML(path string, v any) (string, error) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"text/template"
@@ -49,6 +48,7 @@ type world struct {
 	PolicyRepo  string
 	Commit      string
 	tokens      *tokenMint
+	loopback    *Loopback
 }
 
 // newWorld makes the folder with the mesh, the policies in git and one
@@ -65,15 +65,25 @@ func newWorld(exe string) (*world, error) {
 	return w, nil
 }
 
+// Close gives the addresses back and removes the folder.
+func (w *world) Close() error {
+	var err error
+	if w.loopback != nil {
+		err = w.loopback.Close()
+	}
+	return errors.Join(err, os.RemoveAll(w.Dir))
+}
+
 func (w *world) build(exe string) error {
 	// Attested applications of other users must be able to reach the sockets.
 	if err := os.Chmod(w.Dir, 0o711); err != nil { //nolint:gosec // no secret lies in the folder itself
 		return err
 	}
-	addresses, err := loopback(2 * len(nodeNames))
-	if err != nil {
+	var err error
+	if w.loopback, err = ReserveLoopback(2*len(nodeNames), appPort, egressPort); err != nil {
 		return err
 	}
+	addresses := w.loopback.Addresses
 	for i, name := range nodeNames {
 		n := node{Name: name, Bind: addresses[2*i], App: addresses[2*i+1], Program: filepath.Join(w.Dir, "apps", name)}
 		if err := placeProgram(exe, n.Program); err != nil {
@@ -167,37 +177,6 @@ func (w *world) commitPolicies() error {
 		&git.CommitOptions{Author: &object.Signature{Name: "demo", Email: "demo@" + trustDomain, When: time.Now()}})
 	w.Commit = hash.String()
 	return err
-}
-
-// loopback finds n addresses of 127.0.0.0/8 on which nothing listens at the
-// demo's ports, by listening there for a moment. A second demo starts its
-// search elsewhere, by its process id.
-func loopback(n int) ([]string, error) {
-	pid := os.Getpid()
-	for try := range 200 {
-		block := (pid + try*7919) % (253 * 254)
-		second, third := 2+block/254, block%254
-		var out []string
-		for last := 1; last <= n; last++ {
-			address := fmt.Sprintf("127.%d.%d.%d", second, third, last)
-			if !free(address, appPort) || !free(address, egressPort) {
-				break
-			}
-			out = append(out, address)
-		}
-		if len(out) == n {
-			return out, nil
-		}
-	}
-	return nil, fmt.Errorf("found no block of %d free loopback addresses", n)
-}
-
-func free(address string, port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port))) //nolint:noctx // an address of this host: nothing to wait for
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
 }
 
 func (w *world) node(name string) node {

@@ -59,6 +59,17 @@ func start(t *testing.T, args ...string) *demo {
 	return d
 }
 
+// logs of the demo's own processes, their ends.
+func (d *demo) logs() string {
+	var out strings.Builder
+	files, _ := filepath.Glob(filepath.Join(d.tmp, "*", "*.log")) // fails only for a bad pattern
+	for _, f := range files {
+		content, _ := os.ReadFile(f) // for a failed test's message only
+		out.WriteString(f + ":\n" + string(content[max(0, len(content)-3000):]) + "\n")
+	}
+	return out.String()
+}
+
 // leftovers are files in the demo's temporary folder and processes that name it.
 func (d *demo) leftovers(t *testing.T) []string {
 	t.Helper()
@@ -82,7 +93,7 @@ func TestTwoDemosSideBySideAnswerAsExpectedAndLeaveNothing(t *testing.T) {
 	demos := []*demo{start(t, "--once"), start(t, "--once", "--svid-lifetime", "10s")}
 	for i, d := range demos {
 		if err := d.cmd.Wait(); err != nil {
-			t.Errorf("demo %d: %v\n%s", i, err, d.output())
+			t.Errorf("demo %d: %v\n%s\n%s", i, err, d.output(), d.logs())
 		}
 		for _, want := range []string{"orders-v2", "spiffe://demo.example/demo/web", "nobody reaches the admin pages", "mesh.rego:18", "401 denied: policy"} {
 			if !strings.Contains(d.output(), want) {
@@ -100,9 +111,9 @@ func TestTwoDemosSideBySideAnswerAsExpectedAndLeaveNothing(t *testing.T) {
 
 func TestInterruptStopsEverything(t *testing.T) {
 	d := start(t)
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(d.output(), "Ctrl-C"); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); !strings.Contains(d.output(), "Ctrl-C"); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the demo never came up:\n%s", d.output())
+			t.Fatalf("the demo never came up:\n%s\n%s", d.output(), d.logs())
 		}
 	}
 	if len(d.leftovers(t)) < 5 {

@@ -6,18 +6,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/dev"
 	"signet.example/test/parts"
 )
 
@@ -127,40 +126,26 @@ func (w *World) end() {
 	_ = os.RemoveAll(w.Dir) // the next run does not look here
 }
 
-// block numbers the loopback blocks of one test process.
-var block atomic.Int32
-
 func (w *World) addNodes() {
-	for range 200 {
-		n := int(block.Add(1))
-		second, third := 2+(os.Getpid()+n*31)%250, (os.Getpid()/250+n)%250
-		if w.tryBlock(second, third) {
-			return
-		}
+	w.T.Helper()
+	loopback, err := dev.ReserveLoopback(2*len(w.opts.Nodes), AppPort, EgressPort)
+	if err != nil {
+		w.T.Fatal(err)
 	}
-	w.T.Fatal("found no free block of loopback addresses")
-}
-
-func (w *World) tryBlock(second, third int) bool {
+	w.T.Cleanup(func() {
+		if err := loopback.Close(); err != nil {
+			w.T.Error(err)
+		}
+	})
 	for i, name := range w.opts.Nodes {
-		n := Node{Name: name, Bind: fmt.Sprintf("127.%d.%d.%d", second, third, 1+2*i), App: fmt.Sprintf("127.%d.%d.%d", second, third, 2+2*i)}
-		for _, a := range []string{n.Bind, n.App} {
-			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", a, AppPort))
-			if err != nil {
-				return false
-			}
-			_ = l.Close() // free again for the proxy
-		}
+		n := Node{Name: name, Bind: loopback.Addresses[2*i], App: loopback.Addresses[2*i+1]}
 		w.Nodes[name] = n
-	}
-	for _, n := range w.Nodes {
-		app := w.opts.Apps[n.Name]
+		app := w.opts.Apps[name]
 		if app == nil {
-			app = Echo(n.Name)
+			app = Echo(name)
 		}
 		serve(w.T, fmt.Sprintf("%s:%d", n.App, AppPort), app)
 	}
-	return true
 }
 
 func (w *World) init() {
