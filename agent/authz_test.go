@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -35,8 +36,10 @@ func (r *rig) check(client authv3.AuthorizationClient, method, revision string) 
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Method: method, Path: "/orders", Host: "orders", Scheme: "https", Protocol: "HTTP/1.1",
 			HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
-				{Key: ":method", RawValue: []byte(method)}, {Key: ":path", RawValue: []byte("/orders")},
-				{Key: ":authority", RawValue: []byte("orders")}, {Key: ":scheme", RawValue: []byte("https")},
+				{Key: ":method", RawValue: []byte(method)},
+				{Key: ":path", RawValue: []byte("/orders")},
+				{Key: ":authority", RawValue: []byte("orders")},
+				{Key: ":scheme", RawValue: []byte("https")},
 			}},
 		}},
 	}})
@@ -49,7 +52,7 @@ func (r *rig) check(client authv3.AuthorizationClient, method, revision string) 
 			id = h.GetHeader().GetValue() + string(h.GetHeader().GetRawValue())
 		}
 	}
-	return codes.Code(answer.GetStatus().GetCode()), id, nil
+	return codes.Code(answer.GetStatus().GetCode()), id, nil //nolint:gosec // never negative
 }
 
 // authzPID finds the agent's authz process among this process's children.
@@ -64,7 +67,7 @@ func authzPID(t testing.TB) int {
 		if err != nil {
 			continue
 		}
-		for _, pid := range strings.Fields(string(b)) {
+		for pid := range strings.FieldsSeq(string(b)) {
 			cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline")
 			if err == nil && slices.Contains(strings.Split(string(cmdline), "\x00"), "authz") {
 				n, err := strconv.Atoi(pid)
@@ -171,7 +174,7 @@ func TestOnlyBoundProxiesMayAsk(t *testing.T) {
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF && !strings.Contains(err.Error(), "reset") {
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("read %d bytes, %v: want the connection closed", n, err)
 	}
 	if err := c.Close(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -106,9 +107,7 @@ func newAuthzProcess(cfg Config, s *watched[*state], m *metrics, log *slog.Logge
 func (a *authzProcess) stamp(l *leg, revisions []string) {
 	a.stamps.update(func(old map[*leg][]string) map[*leg][]string {
 		next := make(map[*leg][]string, len(old)+1)
-		for k, v := range old {
-			next[k] = v
-		}
+		maps.Copy(next, old)
 		next[l] = revisions
 		return next
 	})
@@ -127,7 +126,7 @@ func (a *authzProcess) Run(ctx context.Context) error {
 			pause = authzRestartFirst
 		}
 		a.metrics.authzRestarts.Inc()
-		a.log.ErrorContext(ctx, "authz process ended, restarting", "err", err, "pause", pause)
+		a.log.ErrorContext(ctx, "authz process ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
 		if !sleep(ctx, pause) {
 			return nil
 		}
@@ -194,7 +193,7 @@ func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*process, 
 	}
 	cmd.ExtraFiles = files // from descriptor 3 on
 	cmd.Dir = "/"
-	log := a.log.With("process", "authz")
+	log := a.log.With(slog.String("process", "authz"))
 	output := lines(func(line string) { ownLine(ctx, log, line) })
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{}

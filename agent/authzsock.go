@@ -48,7 +48,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 				return fmt.Errorf("authz.sock: %w", err)
 			}
 			// Out of descriptors, say: others may end theirs.
-			g.log.ErrorContext(ctx, "authz.sock: accept", "err", err)
+			g.log.ErrorContext(ctx, "authz.sock: accept", slog.Any("err", err))
 			if !sleep(ctx, 10*time.Millisecond) {
 				return nil
 			}
@@ -59,7 +59,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 			defer func() { <-slots }()
 			if err := g.admit(ctx, c); err != nil {
 				g.metrics.refused.WithLabelValues("authz").Inc()
-				g.log.WarnContext(ctx, "authz.sock: connection refused", "err", err)
+				g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
 			}
 			_ = c.Close() // ours; the authz process has its own
 		})

@@ -70,7 +70,7 @@ type envoy struct {
 func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Children, changed *watched[int], m *metrics, log *slog.Logger) *envoy {
 	e := &envoy{
 		proxy: p, program: cfg.Envoy, drainTime: cfg.DrainTime, xdsSocket: xdsSocket, relay: r, children: c,
-		log: log.With("proxy", p.Name), metrics: m, admin: newEnvoyAdmin(p.Admin), any: changed,
+		log: log.With(slog.String("proxy", p.Name)), metrics: m, admin: newEnvoyAdmin(p.Admin), any: changed,
 	}
 	e.status.set(proxyStatus{state: stateWaiting})
 	return e
@@ -125,7 +125,7 @@ func (e *envoy) Run(ctx context.Context) error {
 		e.become(func(s *proxyStatus) {
 			s.state, s.pid, s.restarts, s.reason = stateBackoff, 0, s.restarts+1, err.Error()
 		})
-		e.log.ErrorContext(ctx, "envoy ended, restarting", "err", err, "pause", pause)
+		e.log.ErrorContext(ctx, "envoy ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
 		if !sleep(ctx, pause) {
 			return nil
 		}
@@ -180,7 +180,7 @@ func (e *envoy) explainWait(ctx context.Context, err error) {
 	}
 	if e.status.load().reason != reason {
 		e.become(func(s *proxyStatus) { s.reason = reason })
-		e.log.InfoContext(ctx, "envoy waits", "reason", reason)
+		e.log.InfoContext(ctx, "envoy waits", slog.String("reason", reason))
 	}
 }
 
@@ -211,7 +211,7 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 		return err
 	}
 	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = stateStarting, p.pid(), "" })
-	e.log.InfoContext(ctx, "envoy started", "pid", p.pid())
+	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.pid()))
 	watch, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() { // ends with watch, which is waited for below
@@ -283,10 +283,10 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 		case err == nil && state != stateReady:
 			version, err := e.admin.version(ctx)
 			if err != nil {
-				e.log.DebugContext(ctx, "envoy version", "err", err)
+				e.log.DebugContext(ctx, "envoy version", slog.Any("err", err))
 			}
 			e.become(func(s *proxyStatus) { s.state, s.version, s.reason = stateReady, version, "" })
-			e.log.InfoContext(ctx, "envoy ready", "version", version)
+			e.log.InfoContext(ctx, "envoy ready", slog.String("version", version))
 			wait = pollReady
 		case err != nil && state == stateReady:
 			e.become(func(s *proxyStatus) { s.state, s.reason = stateStarting, err.Error() })
@@ -321,7 +321,7 @@ func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 func (e *envoy) stop(ctx context.Context, p *process) {
 	e.become(func(s *proxyStatus) { s.state = stateDraining })
 	if err := e.admin.drain(ctx); err != nil {
-		e.log.WarnContext(ctx, "envoy drain", "err", err)
+		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
 	} else {
 		t := time.NewTimer(e.drainTime)
 		select {
@@ -331,5 +331,5 @@ func (e *envoy) stop(ctx context.Context, p *process) {
 		t.Stop()
 	}
 	p.stop(envoyGrace)
-	e.log.InfoContext(ctx, "envoy stopped", "pid", p.pid())
+	e.log.InfoContext(ctx, "envoy stopped", slog.Int("pid", p.pid()))
 }

@@ -242,7 +242,7 @@ func (f *fakeServer) route(node, revision string, rs ...*ads.Resource) {
 
 // View implements ads.Views.
 func (f *fakeServer) View(ctx context.Context, node *corev3.Node) (*ads.View, error) {
-	if _, err := f.agent(ctx); err != nil {
+	if err := f.agent(ctx); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
@@ -266,12 +266,12 @@ func peerCertificates(ctx context.Context) []*x509.Certificate {
 }
 
 // agent verifies the caller's SVID.
-func (f *fakeServer) agent(ctx context.Context) (spiffeid.ID, error) {
-	id, err := identity.VerifyChain(peerCertificates(ctx), td, identity.PoolOf(f.root), time.Now(), x509.ExtKeyUsageClientAuth)
+func (f *fakeServer) agent(ctx context.Context) error {
+	_, err := identity.VerifyChain(peerCertificates(ctx), td, identity.PoolOf(f.root), time.Now(), x509.ExtKeyUsageClientAuth)
 	if err != nil {
-		return id, status.Error(codes.Unauthenticated, err.Error())
+		return status.Error(codes.Unauthenticated, err.Error())
 	}
-	return id, nil
+	return nil
 }
 
 // Attest implements api.AgentAPIServer.
@@ -310,7 +310,7 @@ func (f *fakeServer) answer(csr []byte, path string) ([][]byte, error) {
 
 // Issue implements api.AgentAPIServer.
 func (f *fakeServer) Issue(ctx context.Context, req *api.IssueRequest) (*api.IssueResponse, error) {
-	if _, err := f.agent(ctx); err != nil {
+	if err := f.agent(ctx); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
@@ -346,7 +346,7 @@ func (f *fakeServer) Issue(ctx context.Context, req *api.IssueRequest) (*api.Iss
 
 // Session implements api.AgentAPIServer.
 func (f *fakeServer) Session(stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]) error {
-	if _, err := f.agent(stream.Context()); err != nil {
+	if err := f.agent(stream.Context()); err != nil {
 		return err
 	}
 	go func() { // ends with the stream
@@ -402,6 +402,8 @@ func binding(name, node string, selectors ...string) *api.Entry {
 func revision(t testing.TB, rego string) *api.PolicyRevision {
 	t.Helper()
 	r := policy.NewRevision("https://git.example/policies", "c0ffee", []policy.Module{{Path: "mesh.rego", Rego: rego}}, nil)
-	return &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit,
-		Modules: []*api.PolicyModule{{Path: "mesh.rego", Rego: rego}}}
+	return &api.PolicyRevision{
+		Id: r.ID, Source: r.Source, Commit: r.Commit,
+		Modules: []*api.PolicyModule{{Path: "mesh.rego", Rego: rego}},
+	}
 }

@@ -79,7 +79,7 @@ func (e *enrolment) join(ctx context.Context, token attestation.Token) (*svid, e
 			return nil, fmt.Errorf("join %s: %w", e.server, err)
 		}
 		unsure = true
-		e.log.WarnContext(ctx, "join failed, trying again", "server", e.server, "err", err)
+		e.log.WarnContext(ctx, "join failed, trying again", slog.String("server", e.server), slog.Any("err", err))
 		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
 			return nil, fmt.Errorf("join %s: %w; the last attempt: %w", e.server, context.Cause(ctx), err)
 		}

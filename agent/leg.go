@@ -65,7 +65,7 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 			OnSet: func(set *ads.Set, view *ads.Resource) {
 				var v api.View
 				if err := proto.Unmarshal(view.Body, &v); err != nil {
-					l.log.ErrorContext(ctx, "view not readable", "node", l.nodeID(), "err", err)
+					l.log.ErrorContext(ctx, "view not readable", slog.String("node", l.nodeID()), slog.Any("err", err))
 					return
 				}
 				l.pending.set(&routing{set: set, revision: v.GetPolicyRevision()})
@@ -115,7 +115,7 @@ func (l *leg) awaitPolicy(ctx context.Context, next *routing) bool {
 		case <-newer:
 		case <-timer.C:
 			l.log.WarnContext(ctx, "policy revision not loaded in time, routing goes on: requests are denied as unavailable",
-				"node", l.nodeID(), "policy_rev", next.revision)
+				slog.String("node", l.nodeID()), slog.String("policy_rev", next.revision))
 			return true
 		case <-ctx.Done():
 			return false

@@ -108,8 +108,7 @@ func failureReason(err error) string {
 	if errors.Is(err, errBadAnswer) {
 		return "bad_answer"
 	}
-	var refused *refusedError
-	if errors.As(err, &refused) {
+	if _, ok := errors.AsType[*refusedError](err); ok {
 		return "refused"
 	}
 	switch status.Code(err) {

@@ -44,7 +44,7 @@ func (s *session) Run(ctx context.Context) error {
 		if time.Since(begun) > retryNew {
 			failures = 1
 		}
-		s.log.DebugContext(ctx, "session ended", "err", err)
+		s.log.DebugContext(ctx, "session ended", slog.Any("err", err))
 		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
 			return nil
 		}

@@ -273,8 +273,8 @@ func (k *keeper) file(ctx context.Context, s *slot, result issued, now time.Time
 	if result.err == nil {
 		s.current, s.failures, s.next = result.svid, 0, result.svid.due
 		k.metrics.rotated(result.svid)
-		k.log.InfoContext(ctx, "svid issued", "spiffe_id", s.want.id.String(), "serial", result.svid.serial(),
-			"not_after", result.svid.notAfter(), "renewal", result.svid.due)
+		k.log.InfoContext(ctx, "svid issued", slog.String("spiffe_id", s.want.id.String()), slog.String("serial", result.svid.serial()),
+			slog.Time("not_after", result.svid.notAfter()), slog.Time("renewal", result.svid.due))
 		return
 	}
 	s.failures++
@@ -288,8 +288,8 @@ func (k *keeper) file(ctx context.Context, s *slot, result issued, now time.Time
 	if s.failures&(s.failures-1) != 0 {
 		level = slog.LevelDebug // in a long outage every doubling is told
 	}
-	k.log.Log(ctx, level, "svid not issued", "spiffe_id", s.want.id.String(), "reason", reason,
-		"failures", s.failures, "retry", s.next, "err", result.err)
+	k.log.Log(ctx, level, "svid not issued", slog.String("spiffe_id", s.want.id.String()), slog.String("reason", reason),
+		slog.Int("failures", s.failures), slog.Time("retry", s.next), slog.Any("err", result.err))
 }
 
 func (s *slot) life() time.Duration {

@@ -90,7 +90,7 @@ func follow(ctx context.Context, c *ads.Client, log *slog.Logger) error {
 		if time.Since(begun) > retryNew {
 			failures = 1
 		}
-		log.InfoContext(ctx, "upstream stream ended", "node", c.Node.GetId(), "err", err)
+		log.InfoContext(ctx, "upstream stream ended", slog.String("node", c.Node.GetId()), slog.Any("err", err))
 		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
 			return nil
 		}
@@ -120,15 +120,15 @@ func complete(view *ads.Resource, got *ads.Set) bool {
 func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) {
 	t, err := u.enrol.trust.load().follow(set)
 	if err != nil {
-		u.log.ErrorContext(ctx, "root set refused", "err", err)
+		u.log.ErrorContext(ctx, "root set refused", slog.Any("err", err))
 	}
 	u.enrol.keep(t)
 	s := newState(t.roots.TrustDomain, set, view, u.state.load())
 	for _, p := range s.problems {
-		u.log.WarnContext(ctx, "resource not usable", "err", p)
+		u.log.WarnContext(ctx, "resource not usable", slog.String("err", p))
 	}
-	u.log.InfoContext(ctx, "own resources", "entries", len(s.entries), "bindings", len(s.bindings),
-		"policies", len(s.policies), "issuers", len(s.issuers), "roots", t.roots.Number)
+	u.log.InfoContext(ctx, "own resources", slog.Int("entries", len(s.entries)), slog.Int("bindings", len(s.bindings)),
+		slog.Int("policies", len(s.policies)), slog.Int("issuers", len(s.issuers)), slog.Uint64("roots", t.roots.Number))
 	u.keeper.retain(func(w want) bool { return w.entry == ownEntry || s.grants(w) })
 	u.state.set(s)
 }
@@ -211,7 +211,7 @@ func (u *upstream) stand(ctx context.Context) error {
 		}
 		next, err := u.enrol.renew(ctx)
 		if err == nil {
-			u.log.InfoContext(ctx, "attested again by the host key", "spiffe_id", next.id.String())
+			u.log.InfoContext(ctx, "attested again by the host key", slog.String("spiffe_id", next.id.String()))
 			u.metrics.rotated(next)
 			u.keeper.install(next)
 			u.conn.ResetConnectBackoff()
@@ -219,7 +219,7 @@ func (u *upstream) stand(ctx context.Context) error {
 		}
 		failures++
 		u.metrics.renewFailures.WithLabelValues(failureReason(err)).Inc()
-		u.log.ErrorContext(ctx, "attest again", "err", err)
+		u.log.ErrorContext(ctx, "attest again", slog.Any("err", err))
 		if !sleep(ctx, retryDelay(failures, time.Hour, rand.Float64())) {
 			return nil
 		}

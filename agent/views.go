@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 
 	"signet.example/ads"
 	"signet.example/sds"
@@ -43,7 +44,7 @@ func (v *proxyView) Run(ctx context.Context) {
 		trust, trustChanged := v.u.enrol.trust.get()
 		if s := held[v.want.entry]; routing != nil && s != nil && s.id == v.want.id {
 			if err := v.publish(routing, s, trust); err != nil {
-				v.leg.log.ErrorContext(ctx, "view not published", "node", v.view.Name(), "spiffe_id", v.want.id.String(), "err", err)
+				v.leg.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.want.id.String()), slog.Any("err", err))
 			}
 		}
 		select {
