@@ -1,7 +1,7 @@
 package server_test
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -131,7 +131,7 @@ func (r *rig) certs(all bool) []*api.Cert {
 	var list []*api.Cert
 	for {
 		m, err := s.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return list
 		}
 		if err != nil {
@@ -246,7 +246,7 @@ func FuzzAnAgentsNameIsOneSafeSegment(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		id := server.AgentName(s)
 		if strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || len(id) > 51 || id[0] == '-' {
-			t.Error(fmt.Sprintf("%q", id))
+			t.Errorf("%q", id)
 		}
 	})
 }
