@@ -147,7 +147,7 @@ func (e *Envoy) Admin(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read to its end
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("envoy admin %s: %s: %s", path, resp.Status, bytes.TrimSpace(body))

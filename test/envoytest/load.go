@@ -166,7 +166,7 @@ func (r *Run) request(ctx context.Context, n int) {
 		r.note(time.Since(start), classify(err), "")
 		return
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // read to its end
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	took := time.Since(start)
 	if err != nil {
