@@ -79,6 +79,11 @@ func (b *builder) index(r *Resource) {
 		}
 	}
 	if first, dup := b.objects[object]; dup {
+		if first.Name != r.Name { // one of them is stored, and awsName was changed
+			b.fail(r, "metadata.name", "%s has two App Mesh names, %q and %q%s: a name does not change; delete the old one first, or give the new one another metadata.name",
+				r, r.Name, first.Name, first.place())
+			return
+		}
 		b.fail(r, "metadata.name", "%s exists already%s", r, first.place())
 		return
 	}
