@@ -155,7 +155,7 @@ func TestGraphRefuses(t *testing.T) {
 		"two meshes":        {m + manifest("Mesh", "m2") + "---\n" + manifest("VirtualNode", "n"), "spec.meshRef: virtualNode n must say its mesh; there are: m, m2"},
 		"unknown mesh":      {m + manifest("VirtualNode", "n") + "spec: {meshRef: {name: x}}", `spec.meshRef.name: virtualNode n refers to mesh "x"`},
 		"same object":       {m + node + node, "virtualNode n exists already (g.yaml:5)"},
-		"same mesh":         {m + manifest("Mesh", "m") + "spec: {awsName: k}\n---\n" + manifest("VirtualNode", "n") + "spec: {meshRef: {name: k}}", "mesh m exists already (g.yaml:1)"},
+		"same mesh":         {m + manifest("Mesh", "m") + "spec: {awsName: k}\n---\n" + manifest("VirtualNode", "n") + "spec: {meshRef: {name: k}}", "mesh m has two App Mesh names, \"k\" and \"m\" (g.yaml:1)"},
 		"same name":         {m + node + manifest("VirtualNode", "k") + "spec: {awsName: n}", `has the App Mesh name "n" of virtualNode n`},
 		"same host":         {m + manifest("VirtualService", "s") + "---\n" + manifest("VirtualService", "k") + "spec: {awsName: S}", `has the App Mesh name "S" of virtualService s`},
 		"no listener":       {m + manifest("VirtualNode", "n") + "---\n" + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualNode n has no listener"},
