@@ -67,6 +67,8 @@ type access struct {
 	log    *slog.Logger
 
 	metrics *metrics
+	// proven is told of a connection that an agent called on.
+	proven func(net.Addr)
 
 	mu     sync.Mutex
 	open   map[*caller]struct{} // streams that are open
@@ -104,7 +106,11 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 	if rule == proveHostKey {
 		return c, time.Time{}, c.proveHostKey(certs)
 	}
-	return c, certs[0].NotAfter, a.proveAgent(c, certs)
+	if err := a.proveAgent(c, certs); err != nil {
+		return c, time.Time{}, err
+	}
+	a.proven(p.Addr)
+	return c, certs[0].NotAfter, nil
 }
 
 // proveHostKey accepts one certificate that its own key signed. Nothing in it is

@@ -1,9 +1,13 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -197,5 +201,42 @@ func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
 	}
 	if _, ok := r.get("new"); !ok {
 		t.Error("it is not known")
+	}
+}
+
+// A28: everyone can make a host key, and hold what it connects with.
+func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := newUnproven(l, 200*time.Millisecond)
+	t.Cleanup(func() { _ = u.Close() }) // nothing was written
+	var clients, served []net.Conn
+	for range 2 {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := u.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients, served = append(clients, c), append(served, s)
+	}
+	u.proven(served[1].RemoteAddr())
+	for i, want := range []error{io.EOF, os.ErrDeadlineExceeded} {
+		if err := clients[i].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := clients[i].Read(make([]byte, 1)); !errors.Is(err, want) {
+			t.Errorf("connection %d: %v, want %v", i, err, want)
+		}
+	}
+	for i := range served {
+		_ = errors.Join(served[i].Close(), clients[i].Close()) // one is closed already
+	}
+	if len(u.timers) != 0 {
+		t.Errorf("%d timers are left", len(u.timers))
 	}
 }

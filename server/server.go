@@ -297,6 +297,8 @@ func (s *server) serve(ctx context.Context) error {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
+	young := newUnproven(agents, provenWithin)
+	s.access.proven = young.proven
 	adminL, err := listenUnix(ctx, s.cfg.AdminSocket)
 	if err != nil {
 		return fmt.Errorf("listen for operators: %w", err)
@@ -318,7 +320,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return part(work) })
 	}
 	faces := []face{
-		{s.agentServer(), netutil.LimitListener(agents, maxConnections)},
+		{s.agentServer(), netutil.LimitListener(young, maxConnections)},
 		{s.adminServer(), adminL},
 	}
 	for _, f := range faces {
