@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"time"
@@ -130,10 +131,18 @@ func checkHTTPURL(s string) error {
 		return fmt.Errorf("URL %s: want http or https", abbreviate(s))
 	case u.Hostname() == "" || u.Opaque != "":
 		return fmt.Errorf("URL %s: no host", abbreviate(s))
+	case u.Scheme == "http" && !loopbackHost(u.Hostname()):
+		return fmt.Errorf("URL %s: want https: who sits on the wire would write the keys; http is for loopback addresses", abbreviate(s))
 	case u.User != nil:
 		return fmt.Errorf("URL on host %s: credentials do not belong in a manifest", abbreviate(u.Host))
 	case u.Fragment != "":
 		return fmt.Errorf("URL %s: a fragment is never sent", abbreviate(s))
 	}
 	return nil
+}
+
+// loopbackHost tells whether a URL's host is this machine.
+func loopbackHost(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }

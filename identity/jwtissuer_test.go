@@ -48,6 +48,11 @@ func TestJWTIssuerIsBuiltFromItsSpec(t *testing.T) {
 	if err != nil || is.Name != "idp" || is.JWKSURL != "https://idp.example/keys" || is.Refresh != 10*time.Second || is.JWKS != nil {
 		t.Errorf("got %+v, %v", is, err)
 	}
+	for _, own := range []string{"http://127.0.0.1:8080/keys", "http://[::1]/keys", "http://localhost/keys"} {
+		if _, err := (identity.JWTIssuerSpec{Issuer: "dev", Audiences: []string{"shop"}, JWKSURL: own}).Build("dev", td); err != nil {
+			t.Errorf("%s: %v", own, err)
+		}
+	}
 	inline := set(jwk(t, newKey(t).Public(), nil))
 	is, err = identity.JWTIssuerSpec{Issuer: "dev", Audiences: []string{"shop"}, JWKS: inline}.Build("dev", td)
 	if err != nil || string(is.JWKS) != inline || is.Refresh != 0 {
@@ -79,6 +84,9 @@ func TestJWTIssuerThatMustNotBeIsRefusedWithItsField(t *testing.T) {
 			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "https://idp.example/keys#x" },
 			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "https://idp.example/\r\nX: y" },
 			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "https://%zz/" },
+			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://idp.example/keys" },
+			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://10.0.0.7/keys" },
+			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://127.0.0.1.idp.example/keys" },
 		},
 	} {
 		for i, c := range changes {
