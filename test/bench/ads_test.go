@@ -202,7 +202,7 @@ func followRoutes(ctx context.Context, socket string, got chan<- struct{}) {
 	if err != nil {
 		return
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing is lost
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
 		return
@@ -240,7 +240,7 @@ type adsChild struct {
 func startADSChild(t *testing.T, kind string, clusters int) *adsChild {
 	t.Helper()
 	c := &adsChild{socket: filepath.Join(socketDir(t), "xds.sock")}
-	c.cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestADSChild$") // #nosec G204 -- this binary
+	c.cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestADSChild$") // #nosec G204 G702 -- this binary
 	c.cmd.Env = append(os.Environ(), fmt.Sprintf("SIGNET_BENCH_ADS=%s %d %s", kind, clusters, c.socket))
 	var err error
 	c.in, err = c.cmd.StdinPipe()

@@ -21,9 +21,9 @@ func report(t *testing.T, title string, rows []row) {
 	t.Helper()
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Printf("\n%s\n", title)
-	fmt.Fprintln(w, "figure\tours\tbeside it\tratio\tgoal")
+	_, _ = fmt.Fprintln(w, "figure\tours\tbeside it\tratio\tgoal")
 	for _, r := range rows {
-		fmt.Fprintln(w, strings.Join([]string{r.figure, r.ours, r.beside, r.ratio, r.goal}, "\t"))
+		_, _ = fmt.Fprintln(w, strings.Join([]string{r.figure, r.ours, r.beside, r.ratio, r.goal}, "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
