@@ -31,8 +31,7 @@ import (
 )
 
 const (
-	// authzRestartFirst is the first pause before a restart; it doubles while the
-	// process does not live for authzSettled.
+	// See restarts.
 	authzRestartFirst = 10 * time.Millisecond
 	authzRestartMost  = 5 * time.Second
 	authzSettled      = 5 * time.Second
@@ -115,22 +114,19 @@ func (a *authzProcess) stamp(l *leg, revisions []string) {
 
 // Run starts the process again and again until ctx ends.
 func (a *authzProcess) Run(ctx context.Context) error {
-	pause := authzRestartFirst
+	restart := restarts{first: authzRestartFirst, most: authzRestartMost, settled: authzSettled}
 	for {
 		begun := time.Now()
 		err := a.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(begun) > authzSettled {
-			pause = authzRestartFirst
-		}
+		pause := restart.after(time.Since(begun))
 		a.metrics.authzRestarts.Inc()
 		a.log.ErrorContext(ctx, "authz process ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
 		if !sleep(ctx, pause) {
 			return nil
 		}
-		pause = min(2*pause, authzRestartMost)
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 )
 
 const (
+	// See restarts.
 	envoyRestartFirst = 100 * time.Millisecond
 	envoyRestartMost  = 10 * time.Second
 	envoySettled      = 10 * time.Second
@@ -106,7 +107,7 @@ func (e *envoy) become(change func(*proxyStatus)) {
 
 // Run keeps an Envoy running until ctx ends, then drains and stops it.
 func (e *envoy) Run(ctx context.Context) error {
-	pause := envoyRestartFirst
+	restart := restarts{first: envoyRestartFirst, most: envoyRestartMost, settled: envoySettled}
 	for {
 		e.become(func(s *proxyStatus) { s.state, s.pid = stateWaiting, 0 })
 		v, ok := e.awaitView(ctx)
@@ -118,9 +119,7 @@ func (e *envoy) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(begun) > envoySettled {
-			pause = envoyRestartFirst
-		}
+		pause := restart.after(time.Since(begun))
 		e.metrics.envoyRestarts.WithLabelValues(e.proxy.Name).Inc()
 		e.become(func(s *proxyStatus) {
 			s.state, s.pid, s.restarts, s.reason = stateBackoff, 0, s.restarts+1, err.Error()
@@ -129,7 +128,6 @@ func (e *envoy) Run(ctx context.Context) error {
 		if !sleep(ctx, pause) {
 			return nil
 		}
-		pause = min(2*pause, envoyRestartMost)
 	}
 }
 

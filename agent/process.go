@@ -163,3 +163,16 @@ func ownLine(ctx context.Context, log *slog.Logger, line string) {
 	}
 	log.LogAttrs(ctx, level, message, attrs...)
 }
+
+// restarts is how long a process that ended is left before it is started again:
+// from first to most, doubled each time, and anew after one that lived for settled.
+type restarts struct{ first, most, settled, next time.Duration }
+
+func (r *restarts) after(lived time.Duration) time.Duration {
+	if r.next == 0 || lived > r.settled {
+		r.next = r.first
+	}
+	pause := r.next
+	r.next = min(2*pause, r.most)
+	return pause
+}
