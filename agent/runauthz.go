@@ -160,7 +160,7 @@ func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed) e
 		}
 		counted, err := open.enter(c, h.Destination+" "+h.Proxy)
 		if err != nil {
-			d.log.WarnContext(ctx, "connection refused", "err", errors.Join(err, c.Close()))
+			d.log.WarnContext(ctx, "connection refused", slog.Any("err", errors.Join(err, c.Close())))
 			continue
 		}
 		to.give(ctx, authz.NewConn(counted, authz.Caller{Destination: id, Proxy: h.Proxy}))
