@@ -32,20 +32,29 @@ func (l writeLock) lock(ctx context.Context) error {
 
 func (l writeLock) unlock() { <-l }
 
-// Apply writes all documents or none. Every mistake of every file is in the error.
-func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
-	actor, err := actorOf(ctx)
-	if err != nil {
-		return nil, err
+// begin is the beginning of every write: who writes, and the newest model, which
+// no other admin changes until unlock.
+func (a *admin) begin(ctx context.Context) (actor string, newest *model, unlock func(), err error) {
+	if actor, err = actorOf(ctx); err != nil {
+		return "", nil, nil, err
 	}
 	if err := a.writes.lock(ctx); err != nil {
-		return nil, err
+		return "", nil, nil, err
 	}
-	defer a.writes.unlock()
-	now, err := a.reload(ctx)
+	if newest, err = a.reload(ctx); err != nil {
+		a.writes.unlock()
+		return "", nil, nil, err
+	}
+	return actor, newest, a.writes.unlock, nil
+}
+
+// Apply writes all documents or none. Every mistake of every file is in the error.
+func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
+	actor, now, unlock, err := a.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer unlock()
 	in := &intake{server: a.server, skipForeign: req.GetSkipForeign()}
 	for _, src := range req.GetSources() {
 		in.read(src)

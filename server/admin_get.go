@@ -80,18 +80,11 @@ func (a *admin) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse,
 
 // Delete removes one object, unless something still refers to it.
 func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyResponse, error) {
-	actor, err := actorOf(ctx)
+	actor, m, unlock, err := a.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.writes.lock(ctx); err != nil {
-		return nil, err
-	}
-	defer a.writes.unlock()
-	m, err := a.reload(ctx)
-	if err != nil {
-		return nil, err
-	}
+	defer unlock()
 	o, err := findObject(m, req)
 	if err != nil {
 		return nil, err
@@ -149,8 +142,7 @@ func (a *admin) needed(m *model, o *object) error {
 		}
 	}
 	_, err := m.with(nil, k)
-	var wrong mesh.Errors
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[mesh.Errors](err); ok {
 		msg := fmt.Sprintf("%s is not deleted, others refer to it:", k)
 		for _, e := range wrong {
 			does, _, _ := strings.Cut(e.Msg, ", which does not exist") // it does still
