@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"signet.example/ca"
@@ -93,5 +94,5 @@ func makePassword(path string) ([]byte, error) {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	return b[:len(b):len(b)], err
+	return slices.Clip(b), err
 }

@@ -130,8 +130,7 @@ func decodeOwn[S, V any](d *mesh.Document, td spiffeid.TrustDomain, build func(S
 		return nil, err
 	}
 	v, err := build(spec, d.Name, td)
-	var field *identity.FieldError
-	if errors.As(err, &field) {
+	if field, ok := errors.AsType[*identity.FieldError](err); ok {
 		return nil, d.FieldError(field.Path, field.Msg)
 	}
 	if err != nil {

@@ -201,8 +201,9 @@ func TestMetricsAndReadiness(t *testing.T) {
 	report, _ := h.session()
 	report(&api.Report{})
 	eventually(t, "the session", func() bool { return len(connected(t, r)) == 1 })
+	client := &http.Client{Timeout: 10 * time.Second}
 	get := func(path string) string {
-		resp, err := http.Get("http://" + r.addr.Metrics + path) //nolint:noctx // a test
+		resp, err := client.Get("http://" + r.addr.Metrics + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +225,7 @@ func TestMetricsAndReadiness(t *testing.T) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
+	client.CloseIdleConnections()
 }
 
 func FuzzPlainTextIsOneLineOfText(f *testing.F) {

@@ -211,7 +211,7 @@ func (c *signerChild) ready(ctx context.Context) error {
 		return fmt.Errorf("the signer does not answer: %w", err)
 	case <-c.exited:
 		cancel()
-		_ = <-answered // the child's own end says more
+		<-answered //nolint:errcheck // the child's own end says more
 		return c.failure()
 	}
 }
