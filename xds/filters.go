@@ -12,6 +12,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // The HTTP filters, by the names that routes refer to.
@@ -72,9 +73,9 @@ func extAuthz() *authzv3.ExtAuthz {
 // and method and let :path be changed (measured).
 func mutationRules() *mutationv3.HeaderMutationRules {
 	return &mutationv3.HeaderMutationRules{
-		DisallowSystem:     boolean(true),
+		DisallowSystem:     wrapperspb.Bool(true),
 		DisallowExpression: &matcherv3.RegexMatcher{Regex: "host|x-forwarded-.*"},
-		DisallowIsError:    boolean(true),
+		DisallowIsError:    wrapperspb.Bool(true),
 	}
 }
 

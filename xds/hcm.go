@@ -33,24 +33,24 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 		}},
 
 		// One reading of a path, for routes, policy and application alike.
-		NormalizePath:                boolean(true),
+		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
 
 		// Who called is the TCP peer and its certificate, not what a header says.
-		UseRemoteAddress:         boolean(true),
+		UseRemoteAddress:         wrapperspb.Bool(true),
 		InternalAddressConfig:    nobodyInternal(),
 		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 		// Envoy's own sanitizing is a list of names; others of the kind would pass.
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{Name: dropFilter, TypedConfig: b.any(dropProxyHeaders())}},
 
 		// The id of a decision must be ours and random.
-		GenerateRequestId:         boolean(true),
+		GenerateRequestId:         wrapperspb.Bool(true),
 		PreserveExternalRequestId: false,
 
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
 		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST, MaxHeadersCount: wrapperspb.UInt32(maxHeaders)},
-		HttpProtocolOptions:        &corev3.Http1ProtocolOptions{AllowAbsoluteUrl: boolean(true)},
+		HttpProtocolOptions:        &corev3.Http1ProtocolOptions{AllowAbsoluteUrl: wrapperspb.Bool(true)},
 		Http2ProtocolOptions:       http2Options(),
 		MaxRequestHeadersKb:        wrapperspb.UInt32(maxHeaderKB),
 		StreamIdleTimeout:          duration(maxIdle),
@@ -101,7 +101,7 @@ func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionMan
 	// The application may read who called; what a caller wrote there is gone.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
-		Subject: boolean(true), Uri: true,
+		Subject: wrapperspb.Bool(true), Uri: true,
 	}
 	// One form of a host for policy and application (SECURITY A32).
 	m.StripPortMode = &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true}
@@ -143,5 +143,3 @@ func fromADS() *corev3.ConfigSource {
 		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
 	}
 }
-
-func boolean(v bool) *wrapperspb.BoolValue { return wrapperspb.Bool(v) }

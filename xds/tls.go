@@ -41,7 +41,7 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 	}
 	return b.socket(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext:                 commonTLS(p, "h2", "http/1.1"),
-		RequireClientCertificate:         boolean(true),
+		RequireClientCertificate:         wrapperspb.Bool(true),
 		DisableStatefulSessionResumption: true,
 		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
 			DisableStatelessSessionResumption: true,
