@@ -39,7 +39,7 @@ func ReserveLoopback(n int, ports ...int) (*Loopback, error) {
 func (l *Loopback) take(second, third, n int, ports []int) bool {
 	for last := 1; last <= n; last++ {
 		address := fmt.Sprintf("127.%d.%d.%d", second, third, last)
-		held, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(reservationPort)))
+		held, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(reservationPort))) //nolint:noctx // an address of this host: nothing to wait for
 		if err != nil {
 			return false
 		}
@@ -55,7 +55,7 @@ func (l *Loopback) take(second, third, n int, ports []int) bool {
 }
 
 func free(address string, port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+	l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port))) //nolint:noctx // likewise
 	if err != nil {
 		return false
 	}
