@@ -84,7 +84,7 @@ func build(t *testing.T) string {
 
 func initialize(t *testing.T, crasher, dir string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), crasher, "init", dir, string(password)).CombinedOutput() //nolint:gosec // our own
+	out, err := exec.CommandContext(t.Context(), crasher, "init", dir, string(password)).CombinedOutput()
 	if err != nil {
 		t.Fatalf("crasher init: %v\n%s", err, out)
 	}
@@ -94,7 +94,7 @@ func initialize(t *testing.T, crasher, dir string) {
 // certificates that it answered with until then.
 func crash(t *testing.T, crasher, dir string, after time.Duration) [][]byte {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), crasher, "issue", dir, string(password)) //nolint:gosec // our own
+	cmd := exec.CommandContext(t.Context(), crasher, "issue", dir, string(password))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()

@@ -61,7 +61,7 @@ func TestTheTutorialsCommandsDoWhatItSays(t *testing.T) {
 // columns do not count.
 func shows(out, want string) bool {
 	var re []string
-	for _, part := range strings.Split(strings.Join(strings.Fields(want), " "), "…") {
+	for part := range strings.SplitSeq(strings.Join(strings.Fields(want), " "), "…") {
 		re = append(re, regexp.QuoteMeta(part))
 	}
 	line := regexp.MustCompile("^" + strings.Join(re, ".*") + "$")

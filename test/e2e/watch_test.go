@@ -20,7 +20,7 @@ func metrics(t *testing.T, w *meshtest.World, dir string) map[string]float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.Get("http://" + addresses.Metrics + "/metrics") //nolint:noctx // a test has its own end
+	resp, err := http.Get("http://" + addresses.Metrics + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,9 +148,7 @@ func (r *Run) request(ctx context.Context, n int) {
 		return
 	}
 	req.Host = r.load.Host
-	for k, v := range r.load.Header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, r.load.Header)
 	if share(n, r.load.Slow, 7) {
 		q := req.URL.Query()
 		q.Set("ms", fmt.Sprint(r.load.SlowFor.Milliseconds()))
@@ -258,8 +256,7 @@ func classify(err error) string {
 	case errors.As(err, &alert):
 		return "tls: " + alert.Error()
 	}
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	return err.Error()

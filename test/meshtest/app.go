@@ -40,7 +40,7 @@ func (s Seen) Caller() string { return xfcc(s.Headers, "URI") }
 func (s Seen) CallerCertificate() string { return xfcc(s.Headers, "Hash") }
 
 func xfcc(headers map[string][]string, key string) string {
-	for _, pair := range strings.Split(strings.Join(headers["X-Forwarded-Client-Cert"], ","), ";") {
+	for pair := range strings.SplitSeq(strings.Join(headers["X-Forwarded-Client-Cert"], ","), ";") {
 		if k, v, _ := strings.Cut(pair, "="); k == key {
 			return strings.Trim(v, `"`)
 		}

@@ -116,7 +116,7 @@ var Defaults = regexp.MustCompile(`^spec\.(awsName|egressFilter\.type|listeners\
 func Documents(t testing.TB, content string) map[string]map[string]string {
 	t.Helper()
 	out := map[string]map[string]string{}
-	for _, text := range strings.Split(content, "\n---") {
+	for text := range strings.SplitSeq(content, "\n---") {
 		if fields := Leaves(t, text); fields["kind"] != "" {
 			out[fields["kind"]+"/"+fields["metadata.name"]] = fields
 		}

@@ -54,7 +54,7 @@ func sendHTTP1(t *testing.T, addr, target string) int {
 
 func connect(t *testing.T, addr string) net.Conn {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", addr, 5*time.Second) //nolint:noctx // bounded
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
