@@ -90,8 +90,10 @@ func FuzzSotWRequest(f *testing.F) {
 // whatever order publications, refusals, subscriptions and answers come in.
 func TestAnyOrderOfEventsEndsWithWhatWasPublished(t *testing.T) {
 	for seed := range uint64(200) {
-		follower{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), nonces: make(map[string]bool),
-			m: ads.NewMachine(ads.Proxy, true, mustSet(t)), has: make(map[string]map[string]string), now: time.Unix(0, 0)}.run(seed)
+		follower{
+			t: t, rnd: rand.New(rand.NewPCG(seed, 1)), nonces: make(map[string]bool),
+			m: ads.NewMachine(ads.Proxy, true, mustSet(t)), has: make(map[string]map[string]string), now: time.Unix(0, 0),
+		}.run(seed)
 	}
 }
 

@@ -103,11 +103,15 @@ func TestAClaimIsOfOneVirtualNode(t *testing.T) {
 
 func TestNothingOfAReportCanSteerATerminal(t *testing.T) {
 	const evil = "a\x1b]0;x\x07\u009bb"
-	r := &api.Report{PeerMode: evil, Version: evil, PolicyRevision: evil, Findings: []string{evil},
-		Proxies: []*api.ProxyStatus{{Name: evil, Address: evil, EnvoyVersion: evil, State: evil,
+	r := &api.Report{
+		PeerMode: evil, Version: evil, PolicyRevision: evil, Findings: []string{evil},
+		Proxies: []*api.ProxyStatus{{
+			Name: evil, Address: evil, EnvoyVersion: evil, State: evil,
 			VirtualNode: &api.VirtualNodeRef{Mesh: evil, Name: evil},
-			Rejected:    []*api.ResourceStatus{{TypeUrl: evil, Name: evil, Version: evil, Message: evil}}}},
-		Svids: []*api.SVIDStatus{{SpiffeId: evil, Serial: evil, Consumer: evil}}}
+			Rejected:    []*api.ResourceStatus{{TypeUrl: evil, Name: evil, Version: evil, Message: evil}},
+		}},
+		Svids: []*api.SVIDStatus{{SpiffeId: evil, Serial: evil, Consumer: evil}},
+	}
 	if err := checkReport(r); err != nil {
 		t.Fatal(err)
 	}

@@ -247,7 +247,7 @@ func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	in, err := os.Open(from) // #nosec G304 -- the pinned binary
 	must(t, err)
-	defer func() { _ = in.Close() }() // read to its end
+	defer func() { _ = in.Close() }()                           // read to its end
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755) // #nosec G302 G304 -- a program
 	must(t, err)
 	_, err = io.Copy(out, in)

@@ -38,9 +38,11 @@ func TestBenchMemory(t *testing.T) {
 
 // TestBenchExplain measures the way from an id to its reason, by the command line.
 func TestBenchExplain(t *testing.T) {
-	w := meshtest.Start(t, meshtest.Options{Nodes: []string{"front", "back"}, Manifests: meshtest.Join(meshtest.Mesh(),
-		meshtest.VirtualNode("front", "", "back"), meshtest.VirtualNode("back", ""), meshtest.ServiceOfNode("back", "back")),
-		Policy: map[string]string{"p.rego": "package signet.authz\n\nallow contains \"x\" if input.request.path == \"/x\"\n"}})
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes: []string{"front", "back"}, Manifests: meshtest.Join(meshtest.Mesh(),
+			meshtest.VirtualNode("front", "", "back"), meshtest.VirtualNode("back", ""), meshtest.ServiceOfNode("back", "back")),
+		Policy: map[string]string{"p.rego": "package signet.authz\n\nallow contains \"x\" if input.request.path == \"/x\"\n"},
+	})
 	var took []time.Duration
 	w.Await("a decision", 20*time.Second, func() error { // the proxies find each other first
 		if a := w.Get("front", "http://"+meshtest.HostOf("back")+"/"); a.DecisionID == "" {
@@ -56,8 +58,10 @@ func TestBenchExplain(t *testing.T) {
 		}
 		took = append(took, time.Since(began))
 	}
-	report(t, "Why was it denied", []row{{"signet explain, whole command, p50 of 20", ms(percentile(took, 0.5)), "", "", "≤ 1 s"},
-		{"the slowest of 20", ms(percentile(took, 0.99)), "", "", "≤ 1 s"}})
+	report(t, "Why was it denied", []row{
+		{"signet explain, whole command, p50 of 20", ms(percentile(took, 0.5)), "", "", "≤ 1 s"},
+		{"the slowest of 20", ms(percentile(took, 0.99)), "", "", "≤ 1 s"},
+	})
 }
 
 // child of a process, by an argument of its command line.

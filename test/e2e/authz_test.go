@@ -141,8 +141,10 @@ func (p *idp) sealed(t *testing.T, header, c map[string]any) string {
 
 func ordersWorld(t *testing.T, p *idp, extra ...string) *meshtest.World {
 	t.Helper()
-	docs := append([]string{meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("batch", "", "orders"),
-		meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders"), p.manifest(t)}, extra...)
+	docs := append([]string{
+		meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("batch", "", "orders"),
+		meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders"), p.manifest(t),
+	}, extra...)
 	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"front", "batch", "orders"}, Manifests: meshtest.Join(docs...),
 		Policy: map[string]string{"orders.rego": orders, "orders_test.rego": ordersTest},

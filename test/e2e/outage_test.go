@@ -12,7 +12,8 @@ func TestTheMeshGoesOnWithoutItsServer(t *testing.T) {
 	lifetime := meshtest.Soak(time.Minute, time.Hour)
 	gone := meshtest.Soak(30*time.Second, 45*time.Minute)
 	p := newIDP(t, "k1")
-	w := meshtest.Start(t, meshtest.Options{Lifetime: lifetime, Nodes: []string{"front", "batch", "orders"},
+	w := meshtest.Start(t, meshtest.Options{
+		Lifetime: lifetime, Nodes: []string{"front", "batch", "orders"},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("batch", "", "orders"),
 			meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders"), p.manifest(t)),
 		Policy: map[string]string{"orders.rego": orders, "orders_test.rego": ordersTest},

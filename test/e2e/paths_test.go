@@ -48,8 +48,10 @@ func openDoor(t *testing.T) *door {
 	})
 	w.AwaitRoute("front", "http://"+meshtest.HostOf("back")+"/")
 	app.take()
-	return &door{t: t, w: w, address: net.JoinHostPort(w.Nodes["back"].Bind, strconv.Itoa(meshtest.AppPort)),
-		cert: certificate(t, identity(t, w)), app: app}
+	return &door{
+		t: t, w: w, address: net.JoinHostPort(w.Nodes["back"].Bind, strconv.Itoa(meshtest.AppPort)),
+		cert: certificate(t, identity(t, w)), app: app,
+	}
 }
 
 // connect by TLS with the test's own SVID; protocol is an ALPN name or "".

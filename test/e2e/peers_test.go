@@ -96,13 +96,17 @@ func foreignNodes(t *testing.T, socket string) {
 
 func foreignSecrets(t *testing.T, socket string) {
 	own := xds.NodeID("test", "lone")
-	names := []string{"spiffe://test.example/test/front", "spiffe://test.example/test/nothing", "spiffe://other.example", "spiffe://test.example/signet/server/a",
-		"spiffe://test.example/test/lone", "spiffe://test.example"}
+	names := []string{
+		"spiffe://test.example/test/front", "spiffe://test.example/test/nothing", "spiffe://other.example", "spiffe://test.example/signet/server/a",
+		"spiffe://test.example/test/lone", "spiffe://test.example",
+	}
 	answers := askAs(t, loneUID,
 		question{Do: "xds", Socket: socket, Node: own, Names: names},
 		question{Do: "xds", Socket: socket, Node: own, Names: names[4:5], Then: nodeIDs[0]})
-	want := told{Code: "OK", Names: []string{"spiffe://test.example", "spiffe://test.example/test/lone"},
-		Missing: []string{"spiffe://other.example", "spiffe://test.example/signet/server/a", "spiffe://test.example/test/front", "spiffe://test.example/test/nothing"}}
+	want := told{
+		Code: "OK", Names: []string{"spiffe://test.example", "spiffe://test.example/test/lone"},
+		Missing: []string{"spiffe://other.example", "spiffe://test.example/signet/server/a", "spiffe://test.example/test/front", "spiffe://test.example/test/nothing"},
+	}
 	if d := cmp.Diff(want, answers[0]); d != "" {
 		t.Errorf("secrets by name (-want +got):\n%s", d)
 	}

@@ -38,8 +38,10 @@ func (r *received) ask(t *testing.T, h *meshtest.Host, n int) {
 
 func TestNoCertificateWithoutARecordThoughServerAndSignerAreKilled(t *testing.T) {
 	kills := meshtest.Soak(15, 200)
-	w := meshtest.Start(t, meshtest.Options{NoAgent: true, Lifetime: time.Hour,
-		Manifests: "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: record}\nspec: {group: hosts, spiffeID: \"spiffe://test.example/test/record\", selectors: [\"unix:uid:1\"]}\n"})
+	w := meshtest.Start(t, meshtest.Options{
+		NoAgent: true, Lifetime: time.Hour,
+		Manifests: "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: record}\nspec: {group: hosts, spiffeID: \"spiffe://test.example/test/record\", selectors: [\"unix:uid:1\"]}\n",
+	})
 	h := w.JoinHost()
 	got := &received{serials: map[string]bool{}}
 	stop := make(chan struct{})

@@ -8,8 +8,10 @@ import (
 )
 
 func canary(v1, v2 int, extra ...string) string {
-	docs := []string{meshtest.Mesh(), meshtest.VirtualNode("front", "", "shop"), meshtest.VirtualNode("shop-1", ""), meshtest.VirtualNode("shop-2", ""),
-		meshtest.Weighted("shop", "shop-1", v1, "shop-2", v2), meshtest.ServiceOfRouter("shop", "shop")}
+	docs := []string{
+		meshtest.Mesh(), meshtest.VirtualNode("front", "", "shop"), meshtest.VirtualNode("shop-1", ""), meshtest.VirtualNode("shop-2", ""),
+		meshtest.Weighted("shop", "shop-1", v1, "shop-2", v2), meshtest.ServiceOfRouter("shop", "shop"),
+	}
 	return meshtest.Join(append(docs, extra...)...)
 }
 

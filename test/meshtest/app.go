@@ -122,8 +122,10 @@ func Do(t testing.TB, client *http.Client, method, rawURL string, headers ...str
 	if err != nil {
 		return Answer{}, err
 	}
-	a := Answer{Status: resp.StatusCode, Header: resp.Header, Body: string(body),
-		DecisionID: resp.Header.Get("X-Signet-Decision-Id"), Denied: resp.Header.Get("X-Signet-Denied")}
+	a := Answer{
+		Status: resp.StatusCode, Header: resp.Header, Body: string(body),
+		DecisionID: resp.Header.Get("X-Signet-Decision-Id"), Denied: resp.Header.Get("X-Signet-Denied"),
+	}
 	if resp.StatusCode == http.StatusOK && strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
 		err = json.Unmarshal(body, &a.Seen)
 	}

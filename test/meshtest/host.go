@@ -88,11 +88,13 @@ func (h *Host) Resources(typeURL string) []*ads.Resource {
 	defer cancel()
 	var out []*ads.Resource
 	complete := false
-	client := &ads.Client{Conn: h.conn, Node: &corev3.Node{Id: h.spiffeID}, Types: []string{typeURL},
+	client := &ads.Client{
+		Conn: h.conn, Node: &corev3.Node{Id: h.spiffeID}, Types: []string{typeURL},
 		OnSet: func(set *ads.Set, _ *ads.Resource) {
 			out, complete = set.Type(typeURL), true
 			cancel()
-		}}
+		},
+	}
 	if err := client.Run(ctx); !complete {
 		h.t.Fatalf("resources of type %s: %v", typeURL, err)
 	}

@@ -53,8 +53,10 @@ func startProxy(t *testing.T, c xdstest.Case, pki *pki) *proxy {
 	t.Cleanup(func() { g.Stop(); wg.Wait() })
 	p.publish(c, pki)
 
-	p.envoy = envoytest.Start(t, envoytest.Config{NodeID: xds.NodeID(c.Mesh, c.Node), Cluster: "test", ADS: filepath.Join(dir, "xds.sock"),
-		Args: []string{"--file-flush-interval-msec", "50"}})
+	p.envoy = envoytest.Start(t, envoytest.Config{
+		NodeID: xds.NodeID(c.Mesh, c.Node), Cluster: "test", ADS: filepath.Join(dir, "xds.sock"),
+		Args: []string{"--file-flush-interval-msec", "50"},
+	})
 	p.settle()
 	return p
 }
