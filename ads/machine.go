@@ -36,6 +36,8 @@ type machine struct {
 	gate    gate
 	settled uint64 // generation whose listeners and routes the client has acknowledged
 
+	startSince time.Time // see starting
+
 	drain    time.Duration // see Server.Drain
 	moved    bool          // a listener that the client had has changed or gone since settled
 	draining time.Time     // when the client is done with listeners that moved
@@ -207,6 +209,9 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 	absent := t.absent(target)
 	if len(changed)+len(removed)+len(absent) == 0 && !t.owe {
 		return true
+	}
+	if len(changed)+len(removed) > 0 && m.starting(t, st, now) {
+		return true // the subscription to listeners will bring us back
 	}
 	if len(changed) > 0 && m.mode == Proxy && isReferring(t.url) && !m.open(t, st, now) {
 		return false

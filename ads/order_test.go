@@ -339,3 +339,32 @@ func TestReconnectedProxyKeepsItsOldClusterUntilItsRoutesMoved(t *testing.T) {
 		c.of(eds).want(t, nil, []string{"old"})
 	})
 }
+
+func TestAChangeOfClustersWaitsForTheListenersOfAProxyThatStarts(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), res(t, lds, "l", "1"))
+		c.request(cds, "")
+		c.ack(c.of(cds))
+		w.publish(edsCluster(t, "c", "2"), res(t, eds, "c", "2"), res(t, lds, "l", "1"))
+		c.silent() // its clusters are still coming up
+		c.request(eds, "", "c")
+		c.ack(c.of(eds), "c") // endpoints go on meanwhile
+		c.silent()
+		c.request(lds, "") // now they are
+		c.ack(c.of(cds))
+	})
+}
+
+func TestAProxyThatNeverAsksForListenersGetsItsClustersAfterFifteenSeconds(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), res(t, lds, "l", "1"))
+		c.request(cds, "")
+		c.ack(c.of(cds))
+		w.publish(edsCluster(t, "c", "2"), res(t, eds, "c", "2"), res(t, lds, "l", "1"))
+		began := time.Now()
+		c.of(cds)
+		if took := time.Since(began); took != 15*time.Second {
+			t.Errorf("after %s, want 15s", took)
+		}
+	})
+}
