@@ -217,13 +217,6 @@ func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*
 	return &api.CreateTokenResponse{Token: token.Reveal(), Expires: timestamppb.New(expires)}, nil
 }
 
-func names[V any](m map[string]V) string {
-	if len(m) == 0 {
-		return "none"
-	}
-	return strings.Join(sortedKeys(m), ", ")
-}
-
 // SyncPolicy fetches now.
 func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*api.SyncPolicyResponse, error) {
 	resp := &api.SyncPolicyResponse{}
