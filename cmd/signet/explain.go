@@ -32,7 +32,8 @@ The record is redacted: no token, no cookie, no query, no body. Looking is audit
 		if err != nil {
 			return err
 		}
-		if !decisionID.MatchString(args[0]) {
+		// Envoy writes its own denials' ids with dashes.
+		if !decisionID.MatchString(strings.ReplaceAll(args[0], "-", "")) {
 			return &exitError{
 				err: fmt.Errorf("%q is not a decision's id: 32 hex digits", printable(args[0])), code: exitUsage,
 				hint: "it is in the denied answer's header x-signet-decision-id: curl -i shows it",
