@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,16 @@ func TestTwoServersDoNotShareADataDirectory(t *testing.T) {
 	r := newRig(t)
 	if err := runInProcess(t.Context(), r.cfg, testLog(t)); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestAServerStoppedWhileItStartsHasNotFailed(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.ServeStopped(l); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
 
 	"signet.example/api"
 	"signet.example/mesh"
@@ -66,4 +68,11 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) ([]string, error) 
 		}
 	}
 	return slices.Compact(names), nil
+}
+
+// ServeStopped serves a face that was stopped before.
+func ServeStopped(l net.Listener) error {
+	f := face{grpc.NewServer(), l}
+	f.server.Stop()
+	return f.serve()
 }

@@ -23,6 +23,16 @@ type face struct {
 	listener net.Listener
 }
 
+// serve answers on the face's listener until the face is stopped, which may come first:
+// a server that is told to stop while it starts has not failed.
+func (f face) serve() error {
+	err := f.server.Serve(f.listener)
+	if errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
 // stop ends the faces, then the work behind them.
 func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 	s.ready.Store(false)

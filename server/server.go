@@ -324,7 +324,7 @@ func (s *server) serve(ctx context.Context) error {
 		{s.adminServer(), adminL},
 	}
 	for _, f := range faces {
-		g.Go(func() error { return f.server.Serve(f.listener) })
+		g.Go(f.serve)
 	}
 	if testOnlyRunning != nil {
 		testOnlyRunning(s)

@@ -76,7 +76,7 @@ func RunSigner(ctx context.Context, cfg SignerConfig, conn net.Conn) error {
 	defer stop()
 	err = g.Serve(listenOnce(conn))
 	g.Stop()
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve the signer's socket: %w", err)
 	}
 	return nil
