@@ -19,7 +19,7 @@ func init() { testOnlyRunning = running.Store }
 
 // BanAgent bans in the store of the server that was started last.
 func BanAgent(ctx context.Context, id string) error {
-	return running.Load().store.BanAgent(ctx, "test", id)
+	return running.Load().store.BanAgent(ctx, "test", id, "")
 }
 
 // Internals that are tested by themselves.

@@ -28,11 +28,11 @@ func (s *Store) PutAgent(ctx context.Context, a Agent) error {
 	return nil
 }
 
-const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned FROM agents `
+const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned, ban_reason FROM agents `
 
 func scanAgent(scan func(...any) error) (a Agent, err error) {
 	var joined int64
-	err = scan(&a.ID, &a.Group, &a.Hostname, &a.HostKey, &joined, &a.Banned)
+	err = scan(&a.ID, &a.Group, &a.Hostname, &a.HostKey, &joined, &a.Banned, &a.BanReason)
 	a.Joined = time.Unix(0, joined).UTC()
 	return a, err
 }
@@ -61,19 +61,39 @@ func (s *Store) Agents(ctx context.Context) ([]Agent, error) {
 
 // BanAgent bans an agent for good. It takes a revision, since others must be
 // told: the outbox gets a row of KindBan.
-func (s *Store) BanAgent(ctx context.Context, actor, id string) error {
+func (s *Store) BanAgent(ctx context.Context, actor, id, reason string) error {
 	_, err := s.configure(ctx, func(c *change) error {
-		r, err := c.tx.ExecContext(ctx, `UPDATE agents SET banned = 1 WHERE id = ?`, id)
+		r, err := c.tx.ExecContext(ctx, `UPDATE agents SET banned = 1, ban_reason = ? WHERE id = ?`, reason, id)
 		if err := one(r, err); err != nil {
 			return err
 		}
 		if err := c.outbox(ctx, KindBan, "", id, nil, false); err != nil {
 			return err
 		}
-		return c.audit(ctx, actor, "ban", fmt.Sprintf("agent %q", id))
+		return c.audit(ctx, actor, "ban", fmt.Sprintf("agent %q, reason %q", id, reason))
 	})
 	if err != nil {
 		return fmt.Errorf("ban agent %q: %w", id, err)
+	}
+	return nil
+}
+
+// DeleteAgent forgets an agent: its host key is as unknown as before it joined.
+// A banned one is ErrNotFound: its row is what keeps its host key out. The outbox
+// gets a row of KindAgent.
+func (s *Store) DeleteAgent(ctx context.Context, actor, id string) error {
+	_, err := s.configure(ctx, func(c *change) error {
+		r, err := c.tx.ExecContext(ctx, `DELETE FROM agents WHERE id = ? AND banned = 0`, id)
+		if err := one(r, err); err != nil {
+			return err
+		}
+		if err := c.outbox(ctx, KindAgent, "", id, nil, true); err != nil {
+			return err
+		}
+		return c.audit(ctx, actor, "delete", fmt.Sprintf("agent %q", id))
+	})
+	if err != nil {
+		return fmt.Errorf("delete agent %q: %w", id, err)
 	}
 	return nil
 }

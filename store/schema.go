@@ -74,6 +74,9 @@ var migrations = []string{
 		action   TEXT NOT NULL,
 		detail   TEXT NOT NULL
 	) STRICT;`,
+
+	// 2: why an agent was banned.
+	`ALTER TABLE agents ADD COLUMN ban_reason TEXT NOT NULL DEFAULT ''`,
 }
 
 // migrate brings the schema up to this version. A newer schema is refused: an

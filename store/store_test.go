@@ -134,6 +134,43 @@ func TestWhatWasWrittenIsThereAfterReopening(t *testing.T) {
 	}
 }
 
+// exec runs statements on a database that no store has open.
+func exec(t *testing.T, path, statements string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), statements); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signet.db")
+	s, err := store.Create(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a"}), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, path, `ALTER TABLE agents DROP COLUMN ban_reason; PRAGMA user_version = 1`)
+	if s, err = store.Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	agents, err := s.Agents(t.Context())
+	if err != nil || len(agents) != 1 || agents[0].ID != "a" {
+		t.Errorf("agents %+v, %v", agents, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOpenRefusesANewerSchema(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "signet.db")
 	s, err := store.Create(t.Context(), path)
@@ -143,16 +180,7 @@ func TestOpenRefusesANewerSchema(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.ExecContext(t.Context(), `PRAGMA user_version = 999`); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	exec(t, path, `PRAGMA user_version = 999`)
 	if _, err := store.Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "newer") {
 		t.Errorf("err = %v", err)
 	}

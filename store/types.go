@@ -31,6 +31,8 @@ type Write struct {
 
 // The kinds of change that Apply does not write.
 const (
+	// KindAgent: an agent was deleted; Name is its id.
+	KindAgent = "signet:agent"
 	// KindBan: an agent was banned; Name is its id.
 	KindBan = "signet:ban"
 	// KindPolicyRevision: a policy revision was stored; Name is its id.
@@ -52,6 +54,7 @@ type Agent struct {
 	HostKey             []byte
 	Joined              time.Time
 	Banned              bool
+	BanReason           string // the operator's, may be empty
 }
 
 // PolicyRow is one compiled and tested policy revision; Body is opaque here.

@@ -63,14 +63,14 @@ func banStays(t *testing.T, b Backend) {
 	if err := b.PutAgent(t.Context(), agent("a", "k")); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.BanAgent(t.Context(), "tester", "a"); err != nil {
+	if err := b.BanAgent(t.Context(), "tester", "a", "lost"); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.PutAgent(t.Context(), agent("a", "k2")); err != nil {
 		t.Fatal(err)
 	}
 	want := agent("a", "k2")
-	want.Banned = true
+	want.Banned, want.BanReason = true, "lost"
 	got, err := b.AgentByKey(t.Context(), []byte("k2"))
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("err %v (-want +got):\n%s", err, d)
@@ -79,8 +79,37 @@ func banStays(t *testing.T, b Backend) {
 	if err != nil || len(changes) != 1 || changes[0].Kind != store.KindBan || changes[0].Name != "a" {
 		t.Errorf("changes %+v, %v", changes, err)
 	}
-	if err := b.BanAgent(t.Context(), "tester", "nobody"); !errors.Is(err, store.ErrNotFound) {
+	if err := b.BanAgent(t.Context(), "tester", "nobody", ""); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("ban of nobody: %v", err)
+	}
+}
+
+func deletedAgentIsForgotten(t *testing.T, b Backend) {
+	for _, id := range []string{"a", "b"} {
+		if err := b.PutAgent(t.Context(), agent(id, "key of "+id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.BanAgent(t.Context(), "tester", "b", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.DeleteAgent(t.Context(), "tester", "a"); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a", "b"} {
+		if err := b.DeleteAgent(t.Context(), "tester", id); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("delete %s: %v", id, err)
+		}
+	}
+	if _, err := b.AgentByKey(t.Context(), []byte("key of a")); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the deleted one: %v", err)
+	}
+	if a, err := b.AgentByKey(t.Context(), []byte("key of b")); err != nil || !a.Banned {
+		t.Errorf("the banned one: %+v, %v", a, err)
+	}
+	changes, err := b.Changes(t.Context(), 1)
+	if err != nil || len(changes) != 1 || changes[0].Kind != store.KindAgent || changes[0].Name != "a" || !changes[0].Deleted {
+		t.Errorf("changes %+v, %v", changes, err)
 	}
 }
 

@@ -24,7 +24,8 @@ type Backend interface {
 	PutAgent(ctx context.Context, a store.Agent) error
 	AgentByKey(ctx context.Context, hostKey []byte) (store.Agent, error)
 	Agents(ctx context.Context) ([]store.Agent, error)
-	BanAgent(ctx context.Context, actor, id string) error
+	BanAgent(ctx context.Context, actor, id, reason string) error
+	DeleteAgent(ctx context.Context, actor, id string) error
 	PutRevision(ctx context.Context, r store.PolicyRow) error
 	LastRevision(ctx context.Context) (store.PolicyRow, error)
 	Audit(ctx context.Context, actor, action, detail string) error
@@ -46,6 +47,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"ATokenIsUsedOnce", tokenUsedOnce},
 		{"AnExpiredTokenIsRefused", tokenExpires},
 		{"ABanIsNeverLiftedByJoiningAgain", banStays},
+		{"ADeletedAgentIsForgottenAndABannedOneIsNot", deletedAgentIsForgotten},
 		{"AHostKeyBelongsToOneAgent", hostKeyIsOneAgents},
 		{"TheLastPolicyRevisionIsTheNewest", lastPolicyRevision},
 		{"TheAuditTrailNamesActorAndAction", auditTrail},
