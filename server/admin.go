@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -40,7 +37,7 @@ type admin struct {
 func (s *server) adminServer() *grpc.Server {
 	a := &admin{server: s}
 	g := grpc.NewServer(
-		grpc.Creds(peerCredentials{}),
+		grpc.Creds(peerCredentials{operators}),
 		grpc.MaxRecvMsgSize(maxAdminBytes), grpc.MaxSendMsgSize(maxAdminBytes),
 		grpc.ConnectionTimeout(handshakeDeadline),
 		grpc.UnaryInterceptor(a.unary), grpc.StreamInterceptor(a.stream),
@@ -49,73 +46,22 @@ func (s *server) adminServer() *grpc.Server {
 	return g
 }
 
-// operator is who is at the other end of the admin socket, as the kernel says.
-type operator struct {
-	credentials.CommonAuthInfo
-	uid uint32
-	pid int32
-}
-
-// AuthType implements credentials.AuthInfo.
-func (operator) AuthType() string { return "so_peercred" }
-
-func (o operator) String() string { return fmt.Sprintf("uid %d pid %d", o.uid, o.pid) }
-
-// peerCredentials lets in our own uid and root, and nobody else.
-type peerCredentials struct{}
-
 var errOperator = errors.New("the admin socket is for the server's own user and root")
 
-// ServerHandshake implements credentials.TransportCredentials.
-func (peerCredentials) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil, nil, errOperator
+// operators lets in our own uid and root, and nobody else.
+func operators(p unixPeer) error {
+	if p.uid != 0 && int(p.uid) != os.Getuid() {
+		return errOperator
 	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return nil, nil, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, nil, err
-	}
-	if credErr != nil {
-		return nil, nil, credErr
-	}
-	if cred.Uid != 0 && int(cred.Uid) != os.Getuid() {
-		return nil, nil, errOperator
-	}
-	info := operator{uid: cred.Uid, pid: cred.Pid}
-	info.SecurityLevel = credentials.PrivacyAndIntegrity // it never leaves the kernel
-	return c, info, nil
+	return nil
 }
-
-// ClientHandshake implements credentials.TransportCredentials; nobody calls it.
-func (peerCredentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return nil, nil, errors.ErrUnsupported
-}
-
-// Info implements credentials.TransportCredentials.
-func (peerCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "so_peercred"}
-}
-
-// Clone implements credentials.TransportCredentials.
-func (p peerCredentials) Clone() credentials.TransportCredentials { return p }
-
-// OverrideServerName implements credentials.TransportCredentials.
-func (peerCredentials) OverrideServerName(string) error { return nil }
 
 // actorOf is the operator in audit rows.
 func actorOf(ctx context.Context) (string, error) {
 	p, ok := peer.FromContext(ctx)
 	if ok {
-		if o, ok := p.AuthInfo.(operator); ok {
-			return o.String(), nil
+		if o, ok := p.AuthInfo.(unixPeer); ok {
+			return fmt.Sprintf("uid %d pid %d", o.uid, o.pid), nil
 		}
 	}
 	return "", errIdentity
