@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -279,6 +280,8 @@ func clientOf(conn net.Conn) (*grpc.ClientConn, error) {
 			once.Do(func() { c, err = conn, nil })
 			return c, err
 		}),
+		// The signer's first byte comes when it has read its log; there is no second socket to try.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: signerReady}),
 		grpc.WithIdleTimeout(0), // an idle connection that closes would end the signer
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(signerMessage), grpc.MaxCallSendMsgSize(signerMessage)),
 	)

@@ -259,6 +259,26 @@ func TestASignerThatCannotStartSaysWhy(t *testing.T) {
 	}
 }
 
+func TestASignerThatStartsSlowlyIsWaitedFor(t *testing.T) {
+	delay := "0.3"
+	if os.Getenv("SOAK") == "1" {
+		delay = "25" // longer than gRPC waits for a connection by itself
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := signerDir(t)
+	args := []string{"-c", "sleep " + delay + `; exec "$0" "$@"`, exe, "signer", "--data-dir", dir, "--password-file", filepath.Join(dir, "password")}
+	p, err := server.StartSigner(t.Context(), "/bin/sh", args, server.SignerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheSignerIsNotDumpable(t *testing.T) {
 	p, err := startSigner(t, signerDir(t))
 	if err != nil {
