@@ -35,6 +35,7 @@ type Authority struct {
 	password []byte // for renewals; the log never sees it
 
 	issuing atomic.Pointer[issuing]
+	proven  atomic.Pointer[issuing] // a leaf of it was verified up to the root
 
 	renewing sync.Mutex // one at a time; guards retry
 	retry    time.Time  // no renewal is tried before
@@ -43,8 +44,13 @@ type Authority struct {
 // issuing is one issuing certificate with its key, immutable.
 type issuing struct {
 	cert   *x509.Certificate
+	pool   *x509.CertPool // of cert alone
 	key    crypto.Signer
 	serial string
+}
+
+func newIssuingKey(cert *x509.Certificate, key crypto.Signer) *issuing {
+	return &issuing{cert: cert, pool: identity.PoolOf(cert), key: key, serial: SerialText(cert.SerialNumber)}
 }
 
 // OpenAuthority opens what Init made and verifies it: the root set's signature,
@@ -91,7 +97,7 @@ func (a *Authority) open() error {
 		return err
 	}
 	now := a.clock()
-	a.issuing.Store(&issuing{cert: cert, key: key, serial: SerialText(cert.SerialNumber)})
+	a.issuing.Store(newIssuingKey(cert, key))
 	cur, err := a.current(now)
 	if err != nil && !now.Before(cert.NotBefore) { // a clock that is behind stops issuance, not the opening
 		return err
@@ -213,8 +219,7 @@ func makeIssuing(td spiffeid.TrustDomain, root *x509.Certificate, rootKey crypto
 	if err != nil {
 		return nil, nil, err
 	}
-	return &issuing{cert: cert, key: key, serial: SerialText(cert.SerialNumber)},
-		append(certPEM(cert.Raw), pem.EncodeToMemory(block)...), nil
+	return newIssuingKey(cert, key), append(certPEM(cert.Raw), pem.EncodeToMemory(block)...), nil
 }
 
 func rootsOf(certs ...*x509.Certificate) []*x509.Certificate { return certs }

@@ -6,6 +6,8 @@ import (
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
@@ -14,7 +16,6 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"io"
-	"math/big"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -54,14 +55,14 @@ func (i *Issuer) ForTestSignTwice(reserved Record, req Request, now time.Time) (
 	if err != nil {
 		return err, err, err
 	}
-	reserved.Kind, reserved.Sequence, reserved.TBS = KindReserved, 1, l.digest[:]
+	digest := sha256.Sum256(l.tbs)
+	reserved.Kind, reserved.Sequence, reserved.TBS = KindReserved, 1, digest[:]
 	r := &reservation{linted: l, record: reserved}
 	_, first = sign(r)
 	_, second = sign(r)
-	changed := *l.template
-	changed.SerialNumber = big.NewInt(7)
 	l2 := *l
-	l2.template = &changed
+	l2.tbs = bytes.Clone(l.tbs)
+	l2.tbs[len(l.tbs)-1] ^= 1
 	_, other = sign(&reservation{linted: &l2, record: reserved})
 	return first, second, other
 }
@@ -201,4 +202,31 @@ func (a *Authority) ForTestSetKey(key crypto.Signer) {
 	next := *a.issuing.Load()
 	next.key = key
 	a.issuing.Store(&next)
+}
+
+// ForTestSetIssuing gives the authority another issuing certificate and its key.
+func (a *Authority) ForTestSetIssuing(cert *x509.Certificate, key crypto.Signer) {
+	a.issuing.Store(newIssuingKey(cert, key))
+}
+
+// ForTestOutliving holds an issuing certificate to a root of the same name and
+// key that ends before or begins after it.
+func ForTestOutliving(td spiffeid.TrustDomain, now time.Time, rootFrom time.Time, rootLife time.Duration) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	long, err := newRoot(td, key, now, 24*time.Hour)
+	if err != nil {
+		return err
+	}
+	cert, err := newIssuing(td, long, key, key.Public(), now, 2*time.Hour)
+	if err != nil {
+		return err
+	}
+	root, err := newRoot(td, key, rootFrom, rootLife)
+	if err != nil {
+		return err
+	}
+	return verifyIssuing(td, root, newIssuingKey(cert, key))
 }

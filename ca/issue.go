@@ -2,10 +2,6 @@ package ca
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -26,8 +22,7 @@ type Issuer struct {
 	log       *Log
 	profiles  Profiles
 	prefix    serialPrefix
-	throwAway crypto.Signer // signs drafts; nobody trusts it
-	broken    error         // why every request is refused
+	broken    error // why every request is refused
 
 	// cpu admits as many stages as there are processors, in order of arrival:
 	// hundreds of callers at once would only make each other wait.
@@ -45,8 +40,6 @@ func NewIssuer(a *Authority, l *Log, cfg Profiles) *Issuer {
 	if l.TrustDomain() != a.td.Name() {
 		i.broken = errors.Join(i.broken, fmt.Errorf("%w: the log is of trust domain %q, the authority of %q", ErrConfig, l.TrustDomain(), a.td.Name()))
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	i.throwAway, i.broken = key, errors.Join(i.broken, err)
 	return i
 }
 
@@ -200,10 +193,11 @@ func (b *run) reserve(ctx context.Context, drafts []*linted) []*reservation {
 }
 
 func (l *linted) reserve(now time.Time) Record {
+	digest := sha256.Sum256(l.tbs)
 	return Record{
 		Time: now, Kind: KindReserved, Serial: l.serial, ID: l.id.String(), Requester: l.requester,
 		Profile: l.profile, NotBefore: l.template.NotBefore, NotAfter: l.template.NotAfter,
-		SPKI: l.spki[:], TBS: l.digest[:], Issuer: l.by.serial,
+		SPKI: l.spki[:], TBS: digest[:], Issuer: l.by.serial,
 	}
 }
 

@@ -2,7 +2,6 @@ package ca
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -23,14 +22,13 @@ type linted struct {
 	template *x509.Certificate
 	serial   string
 	tbs      []byte // DER of the TBSCertificate
-	digest   [sha256.Size]byte
 	by       *issuing
 }
 
-// lint makes the certificate under a key that nobody trusts and reads it as a
-// stranger would: all but the signature is what the real one will be, byte for
-// byte (the idea of RFC 9925, an unsigned certificate, but with the signature
-// algorithm of the real one, which is part of the signed bytes).
+// lint makes the certificate without a signature and reads it as a stranger
+// would: all but the signature is what the real one will be, byte for byte (the
+// idea of RFC 9925, an unsigned certificate, but with the signature algorithm of
+// the real one, which is part of the signed bytes).
 func (i *Issuer) lint(c *checked, by *issuing, now time.Time) (*linted, error) {
 	t, err := leafTemplate(c.id, i.prefix, by.cert, now, c.lifetime)
 	if err != nil {
@@ -43,7 +41,11 @@ func (i *Issuer) lint(c *checked, by *issuing, now time.Time) (*linted, error) {
 }
 
 func (i *Issuer) lintTemplate(c *checked, t *x509.Certificate, by *issuing) (*linted, error) {
-	der, err := create(t, by.cert, c.key, i.throwAway)
+	tbs, err := encode(t, by.cert, c.key)
+	if err != nil {
+		return nil, fmt.Errorf("draft %s: %w", c.id, err)
+	}
+	der, err := join(tbs, nil)
 	if err != nil {
 		return nil, fmt.Errorf("draft %s: %w", c.id, err)
 	}
@@ -51,8 +53,7 @@ func (i *Issuer) lintTemplate(c *checked, t *x509.Certificate, by *issuing) (*li
 	if err != nil {
 		return nil, fmt.Errorf("lint %s: %w", c.id, err)
 	}
-	l := &linted{checked: c, template: t, serial: SerialText(t.SerialNumber), tbs: draft.RawTBSCertificate, by: by}
-	l.digest = sha256.Sum256(l.tbs)
+	l := &linted{checked: c, template: t, serial: SerialText(t.SerialNumber), tbs: tbs, by: by}
 	for _, lint := range lints {
 		if err := lint.check(draft, l); err != nil {
 			return nil, fmt.Errorf("lint %s: %s (%s): %w", c.id, lint.name, lint.source, err)

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -41,52 +43,90 @@ type verified struct {
 // errRedeemed cannot happen: a stage ran twice.
 var errRedeemed = errors.New("internal error: a reservation was used twice")
 
-// sign redeems a reservation. The key is bound to the digest that was linted and
-// recorded: should the encoder produce other bytes this time, nothing is signed.
+// sign redeems a reservation. What is signed are the very bytes that were linted,
+// and they are the ones that were recorded.
 func sign(r *reservation) (*signed, error) {
 	if r.redeemed.Swap(true) {
 		return nil, errRedeemed
 	}
-	if !bytes.Equal(r.record.TBS, r.digest[:]) || r.record.Kind != KindReserved || r.record.Sequence == 0 {
+	if digest := sha256.Sum256(r.tbs); !bytes.Equal(r.record.TBS, digest[:]) || r.record.Kind != KindReserved || r.record.Sequence == 0 {
 		return nil, fmt.Errorf("internal error: %s is not what was reserved", r.id)
 	}
-	der, err := create(r.template, r.by.cert, r.key, &boundKey{key: r.by.key, digest: r.digest})
+	der, err := signTBS(r.tbs, r.by.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", r.id, err)
 	}
 	return &signed{reservation: r, der: der}, nil
 }
 
-// create is the only call of x509.CreateCertificate for leaves. The parent is
-// reduced to what a leaf takes from it, since the key may be a throw-away one.
-func create(t, issuer *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) ([]byte, error) {
-	parent := &x509.Certificate{
-		RawSubject: issuer.RawSubject, SubjectKeyId: issuer.SubjectKeyId, PublicKey: key.Public(),
+// encode is the only call of x509.CreateCertificate for leaves, and nothing is
+// signed in it: the TBSCertificate is taken on its way to the key. The parent is
+// reduced to what a leaf takes from it.
+func encode(t, issuer *x509.Certificate, pub crypto.PublicKey) ([]byte, error) {
+	parent := &x509.Certificate{RawSubject: issuer.RawSubject, SubjectKeyId: issuer.SubjectKeyId}
+	key := &notSigning{public: issuer.PublicKey}
+	if _, err := x509.CreateCertificate(nil, t, parent, pub, key); !errors.Is(err, errNotSigning) {
+		return nil, fmt.Errorf("encode: %w", err)
 	}
-	return x509.CreateCertificate(rand.Reader, t, parent, pub, key)
+	return key.message, nil
 }
 
-// boundKey signs one digest, once.
-type boundKey struct {
-	key    crypto.Signer
-	digest [sha256.Size]byte
-	used   bool
+// notSigning stands where a key is asked for: it keeps what it should have signed.
+type notSigning struct {
+	public  crypto.PublicKey
+	message []byte
 }
 
-// Public is the issuing key's.
-func (b *boundKey) Public() crypto.PublicKey { return b.key.Public() }
+var errNotSigning = errors.New("internal error: this key signs nothing")
 
-// Sign refuses every digest but the one it is bound to.
-func (b *boundKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if b.used || opts.HashFunc() != crypto.SHA256 || !bytes.Equal(digest, b.digest[:]) {
-		return nil, errors.New("internal error: what is to be signed is not what was linted")
+// Public implements crypto.Signer.
+func (n *notSigning) Public() crypto.PublicKey { return n.public }
+
+// Sign implements crypto.Signer. A digest is nothing to keep.
+func (n *notSigning) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("internal error: asked to sign a digest")
+}
+
+// SignMessage implements crypto.MessageSigner.
+func (n *notSigning) SignMessage(_ io.Reader, message []byte, _ crypto.SignerOpts) ([]byte, error) {
+	n.message = message
+	return nil, errNotSigning
+}
+
+// signTBS makes a certificate of a TBSCertificate.
+func signTBS(tbs []byte, key crypto.Signer) ([]byte, error) {
+	digest := sha256.Sum256(tbs)
+	signature, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, err
 	}
-	b.used = true
-	return b.key.Sign(rand, digest, opts)
+	return join(tbs, signature)
 }
+
+// join is RFC 5280 4.1: tbsCertificate, signatureAlgorithm, signatureValue. That
+// the algorithm is the one inside is checked whenever the outcome is parsed.
+func join(tbs, signature []byte) ([]byte, error) {
+	return asn1.Marshal(struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{
+		asn1.RawValue{FullBytes: tbs},
+		pkix.AlgorithmIdentifier{Algorithm: oidECDSAWithSHA256},
+		asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)},
+	})
+}
+
+var oidECDSAWithSHA256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2} // RFC 5758 3.2: no parameters
 
 // verify reads the certificate as a peer will and compares it with what was
 // linted, before anybody sees it.
+//
+// The first leaf of an issuing certificate is verified up to the root. That the
+// root signed the issuing certificate does not change after that (verifyIssuing
+// sees to it that it never outlives the root): those that follow end at the
+// issuing certificate, which is itself held to its validity, its constraints and
+// X509-SVID each time.
 func (a *Authority) verify(s *signed, now time.Time) (*verified, error) {
 	leaf, err := x509.ParseCertificate(s.der)
 	if err != nil {
@@ -95,13 +135,18 @@ func (a *Authority) verify(s *signed, now time.Time) (*verified, error) {
 	if !bytes.Equal(leaf.RawTBSCertificate, s.tbs) {
 		return nil, fmt.Errorf("internal error: %s is not what was linted", s.id)
 	}
-	id, err := identity.VerifyChain([]*x509.Certificate{leaf, s.by.cert}, a.td, a.roots, now, x509.ExtKeyUsageServerAuth)
+	path, roots := []*x509.Certificate{leaf, s.by.cert}, a.roots
+	if a.proven.Load() == s.by {
+		path, roots = path[:1], s.by.pool
+	}
+	id, err := identity.VerifyChain(path, a.td, roots, now, x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", s.id, err)
 	}
 	if id != s.id {
 		return nil, fmt.Errorf("internal error: a certificate for %s says %s", s.id, id)
 	}
+	a.proven.Store(s.by)
 	return &verified{signed: s, chain: [][]byte{s.der, s.by.cert.Raw}}, nil
 }
 

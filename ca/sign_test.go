@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,81 @@ func TestAFailedSignatureIsAbandoned(t *testing.T) {
 	}
 	if got := strings.Join(kinds, " "); got != "reserved abandoned reserved issued" {
 		t.Errorf("records %s", got)
+	}
+}
+
+// fickleKey begins to sign with another key than its own.
+type fickleKey struct {
+	crypto.Signer
+	other crypto.Signer
+	lies  bool
+}
+
+func (k *fickleKey) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if k.lies {
+		return k.other.Sign(rand, digest, opts)
+	}
+	return k.Signer.Sign(rand, digest, opts)
+}
+
+// Also when a leaf of the same issuing certificate has been verified before.
+func TestASignatureOfAnotherKeyIsNotAnswered(t *testing.T) {
+	w := newWorld(t, ca.Profiles{})
+	key := &fickleKey{Signer: w.authority.ForTestKey(), other: newKey(t), lies: true}
+	w.authority.ForTestSetKey(key)
+	for _, lies := range []bool{true, false, true, false} {
+		key.lies = lies
+		r := w.issuer.Issue(t.Context(), []ca.Request{request(t, "/shop/web")})[0]
+		if (r.Err != nil) != lies || (r.Chain == nil) != lies || lies && !strings.Contains(r.Err.Error(), "verify") {
+			t.Errorf("lies %t: chain of %d, err %v", lies, len(r.Chain), r.Err)
+		}
+	}
+	var kinds []string
+	for _, r := range w.records(t)[2:] {
+		kinds = append(kinds, string(r.Kind))
+	}
+	if got := strings.Join(kinds, " "); got != "reserved abandoned reserved issued reserved abandoned reserved issued" {
+		t.Errorf("records %s", got)
+	}
+}
+
+// What was verified of one issuing certificate says nothing of the next.
+func TestEachIssuingCertificateIsVerifiedUpToTheRootByItsFirstLeaf(t *testing.T) {
+	w := newWorld(t, ca.Profiles{})
+	ours, key := w.authority.Issuing(), w.authority.ForTestKey()
+	w.issue(t, request(t, "/shop/web"))
+	foreign := filepath.Join(t.TempDir(), "ca")
+	if err := ca.Init(foreign, td, password, noon); err != nil {
+		t.Fatal(err)
+	}
+	other, err := ca.OpenAuthority(foreign, password, w.clock.Now, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.authority.ForTestSetIssuing(other.Issuing(), other.ForTestKey())
+	for range 2 {
+		if r := w.issuer.Issue(t.Context(), []ca.Request{request(t, "/shop/web")})[0]; r.Err == nil || r.Chain != nil {
+			t.Errorf("a leaf that does not lead to the root was answered: %v", r.Err)
+		}
+	}
+	w.authority.ForTestSetIssuing(ours, key)
+	w.issue(t, request(t, "/shop/web"))
+}
+
+func TestAnIssuingCertificateThatIsValidWhenItsRootIsNotIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		from time.Time
+		life time.Duration
+		good bool
+	}{
+		"longer than it":  {noon, 3 * time.Hour, true},
+		"just as long":    {noon, 2 * time.Hour, true},
+		"ends before it":  {noon, 2*time.Hour - time.Second, false},
+		"begins after it": {noon.Add(time.Second), 3 * time.Hour, false},
+	} {
+		if err := ca.ForTestOutliving(td, noon, c.from, c.life); (err == nil) != c.good {
+			t.Errorf("a root that %s: %v", name, err)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ func verifyIssuing(td spiffeid.TrustDomain, root *x509.Certificate, i *issuing) 
 		return fmt.Errorf("issuing certificate: %w", err)
 	case !c.IsCA || c.MaxPathLen != 0 || !c.MaxPathLenZero || c.KeyUsage&x509.KeyUsageCertSign == 0:
 		return errors.New("issuing certificate: it is not one for leaves only")
+	case c.NotBefore.Before(root.NotBefore) || c.NotAfter.After(root.NotAfter):
+		return errors.New("issuing certificate: it is valid when its root is not")
 	case !c.PermittedDNSDomainsCritical || !slices.Equal(c.PermittedURIDomains, []string{td.Name()}):
 		return fmt.Errorf("issuing certificate: it is not confined to trust domain %q", td.Name())
 	}
@@ -70,7 +72,11 @@ func rehearse(td spiffeid.TrustDomain, now time.Time, life Lifetimes) error {
 	if err != nil {
 		return err
 	}
-	der, err := create(t, cert, keys[2].Public(), keys[1])
+	tbs, err := encode(t, cert, keys[2].Public())
+	if err != nil {
+		return fmt.Errorf("try out %q: %w", td.Name(), err)
+	}
+	der, err := signTBS(tbs, keys[1])
 	if err != nil {
 		return fmt.Errorf("try out %q: %w", td.Name(), err)
 	}
