@@ -14,6 +14,11 @@ const (
 	renewFrom = 0.15
 	renewTo   = 0.24
 
+	// clockCheck is the longest that is slept before the clocks are looked at again.
+	// Timers stand still while the host sleeps, and nobody is told when the wall
+	// clock is set.
+	clockCheck = 5 * time.Second
+
 	// Retries begin at retryFirst and double, up to retryShare of a lifetime but
 	// never beyond retryMost: a renewal that fails once still has time to succeed,
 	// and a fleet does not fall on a server that has just come back.
@@ -48,6 +53,24 @@ func retryDelay(failures int, lifetime time.Duration, random float64) time.Durat
 	d = min(d, most)
 	return d/2 + time.Duration(float64(d)/2*random)
 }
+
+// returnDelay is how long a renewal that failed waits once the server is there
+// again, by how long the SVID still lives: every agent of a fleet has waited for
+// this moment, and what has time takes it.
+func returnDelay(left time.Duration, random float64) time.Duration {
+	most := min(retryMost, max(0, time.Duration(float64(left)*retryShare)))
+	return retryFirst + time.Duration(float64(most)*random)
+}
+
+// reached tells whether a deadline has come by either of the kernel's clocks: the
+// wall clock alone goes on while the host sleeps, the monotonic one alone when
+// the wall clock is set back.
+func reached(deadline, now time.Time) bool {
+	return !now.Before(deadline) || !now.Round(0).Before(deadline.Round(0))
+}
+
+// until is how long to sleep for a deadline before looking at the clocks again.
+func until(deadline time.Time) time.Duration { return min(clockCheck, time.Until(deadline)) }
 
 // coalesce is how much earlier than its time an SVID may be renewed so that it
 // shares a request with another one that is due now.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -188,19 +189,116 @@ func TestAnExpiredSVIDIsNoLongerGiven(t *testing.T) {
 	})
 }
 
-func TestRetryNowBringsFailedRenewalsForward(t *testing.T) {
+// asleep is a time that was noted before the host slept for d: the kernel does
+// not count the monotonic clock on meanwhile. A negative d is a wall clock that
+// was set back. There is no other way to have the two clocks differ.
+func asleep(t testing.TB, before time.Time, d time.Duration) time.Time {
+	t.Helper()
+	after := before
+	*(*int64)(unsafe.Add(unsafe.Pointer(&after), 8)) += int64(d) //nolint:gosec // time.Time's second word is the monotonic reading; checked below
+	if !after.Round(0).Equal(before.Round(0)) || after.Sub(before) != d {
+		t.Fatal("time.Time is laid out otherwise")
+	}
+	return after
+}
+
+func TestADeadlineIsReachedByEitherClock(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		deadline time.Time
+		want     bool
+	}{
+		"ahead":                          {now.Add(time.Minute), false},
+		"past":                           {now.Add(-time.Minute), true},
+		"past, by the wall clock alone":  {asleep(t, now.Add(-time.Minute), hour), true},
+		"past, by the monotonic alone":   {asleep(t, now.Add(time.Minute), -hour), true},
+		"ahead, without a second clock":  {now.Add(time.Minute).Round(0), false},
+		"this very moment":               {now, true},
+		"past, without a second clock":   {now.Add(-time.Minute).Round(0), true},
+		"ahead, and the host slept some": {asleep(t, now.Add(time.Minute), hour), false},
+	} {
+		if reached(c.deadline, now) != c.want {
+			t.Errorf("%s: want %v", name, c.want)
+		}
+	}
+}
+
+// A virtual machine that was suspended wakes up with certificates that are due or
+// have ended, and with timers that know nothing of it.
+func TestAHostThatSleptRenewsAtOnce(t *testing.T) {
+	s := &signer{lifetime: hour}
+	k := newKeeper(s.issue, newMetrics(), slog.New(slog.DiscardHandler))
+	w, now := wantOf("/web"), time.Now() // real time: synctest's has one clock
+	old := &svid{entry: w.entry, id: w.id, leaf: &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: now.Add(hour)}}
+	old.issued, old.due = asleep(t, now, 8*hour), asleep(t, now.Add(100*time.Millisecond), 8*hour)
+	k.install(old)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.Run(ctx) }()
+	bounded, late := context.WithTimeout(t.Context(), 20*time.Second)
+	defer late()
+	if _, err := k.held.wait(bounded, func(held map[string]*svid) bool { return held[w.entry] != old }); err != nil {
+		t.Error("it was not renewed when the wall clock said so")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAClockThatIsSetBackDoesNotMakeAnSVIDLiveLonger(t *testing.T) {
+	now := time.Now()
+	old := &svid{issued: now.Add(-2 * hour), leaf: &x509.Certificate{NotAfter: now.Add(-hour).Round(0)}}
+	back := asleep(t, now.Add(-24*hour), 24*hour) // what both clocks say after the wall clock was set back a day
+	if old.fresh(now) || old.fresh(back) {
+		t.Errorf("an SVID that ended an hour ago is given: %v, after the clock was set back: %v", old.fresh(now), old.fresh(back))
+	}
+}
+
+// What is urgent comes first when the server is back. The rest is spread: all
+// agents of a fleet have waited for this moment.
+func TestWhenTheServerIsBackTheUrgentComesAtOnceAndTheRestIsSpread(t *testing.T) {
+	const left = 40 * time.Minute
+	for _, r := range []float64{0, 0.5, 0.999999} {
+		if d := returnDelay(0, r); d > 2*retryFirst {
+			t.Errorf("without an SVID it waits for %s", d)
+		}
+		if d := returnDelay(10*time.Second, r); d > time.Second {
+			t.Errorf("with 10 s left it waits for %s", d)
+		}
+		if d := returnDelay(left, r); d > retryMost+retryFirst {
+			t.Errorf("with %s left it waits for %s", left, d)
+		}
+	}
+	if a, b := returnDelay(left, 0.1), returnDelay(left, 0.9); b-a < retryMost/2 {
+		t.Errorf("agents with %s left are only %s apart", left, b-a)
+	}
+}
+
+func TestRetryNowRenewsWhatIsUrgentAtOnceAndTheRestSoon(t *testing.T) {
 	s := &signer{lifetime: hour}
 	keep(t, s, func(k *keeper) {
-		w := wantOf("/web")
-		k.need(w)
+		var wants []want
+		for i := range 50 {
+			wants = append(wants, wantOf("/w/"+string(rune('a'+i%26))+string(rune('a'+i/26))))
+		}
+		k.need(wants...)
 		time.Sleep(time.Second)
 		s.fail(errors.New("no server"))
+		k.need(wantOf("/new"))
 		time.Sleep(30 * time.Minute)
 		s.fail(nil)
 		k.retryNow()
 		time.Sleep(2 * retryFirst)
-		if time.Since(k.get(w.entry).issued) > retryFirst*2 {
-			t.Error("not renewed")
+		if k.get("entry/new") == nil {
+			t.Error("who waits for a first SVID waits on")
+		}
+		time.Sleep(retryMost)
+		synctest.Wait()
+		for _, w := range wants {
+			if sv := k.get(w.entry); time.Since(sv.issued) > time.Minute {
+				t.Errorf("%s is not renewed", w.id)
+			}
 		}
 	})
 }

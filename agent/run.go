@@ -199,7 +199,7 @@ func (a *agent) health() error {
 	held := a.upstream.keeper.held.load()
 	now := time.Now()
 	for _, s := range held {
-		if late := s.issued.Add(s.lifetime() / 2); now.After(late) {
+		if reached(s.issued.Add(s.lifetime()/2), now) {
 			return fmt.Errorf("%s was to be renewed at %s: %w", s.id, s.due.Format(time.RFC3339),
 				or(a.upstream.keeper.failure(s.entry), errNoServer))
 		}

@@ -40,9 +40,12 @@ type svid struct {
 	issued, due time.Time
 }
 
-func (s *svid) notAfter() time.Time      { return s.leaf.NotAfter }
-func (s *svid) fresh(now time.Time) bool { return s != nil && now.Before(s.leaf.NotAfter) }
-func (s *svid) lifetime() time.Duration  { return s.leaf.NotAfter.Sub(s.issued) }
+func (s *svid) notAfter() time.Time     { return s.leaf.NotAfter }
+func (s *svid) lifetime() time.Duration { return s.leaf.NotAfter.Sub(s.issued) }
+
+// ends is notAfter on both clocks.
+func (s *svid) ends() time.Time          { return s.issued.Add(s.lifetime()) }
+func (s *svid) fresh(now time.Time) bool { return s != nil && !reached(s.ends(), now) }
 func (s *svid) serial() string           { return hex.EncodeToString(s.leaf.SerialNumber.Bytes()) }
 
 // want names an SVID that somebody needs.
@@ -165,14 +168,14 @@ func (k *keeper) failure(entry string) error {
 	return nil
 }
 
-// retryNow brings forward every attempt that waits after a failure: the server
-// is there again. The delays stay jittered.
+// retryNow brings forward the attempts that wait after a failure: the server is
+// there again. One draw is for all, so that most of them share requests.
 func (k *keeper) retryNow() {
+	now, random := time.Now(), rand.Float64()
 	k.mu.Lock()
 	for _, s := range k.slots {
 		if s.failures > 0 {
-			s.failures = 1
-			s.next = earlier(s.next, time.Now().Add(retryDelay(1, s.life(), rand.Float64())))
+			s.next = earlier(s.next, now.Add(returnDelay(s.left(now), random)))
 		}
 	}
 	k.mu.Unlock()
@@ -191,7 +194,7 @@ func (k *keeper) Run(ctx context.Context) error {
 			wg.Go(func() { k.renew(ctx, batch) })
 			continue
 		}
-		timer.Reset(time.Until(next))
+		timer.Reset(until(next))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -214,7 +217,7 @@ func (k *keeper) take(now time.Time) (batch []want, next time.Time) {
 	for _, s := range k.slots {
 		switch {
 		case s.asked:
-		case !s.next.After(now):
+		case reached(s.next, now):
 			due = append(due, s)
 		case s.failures == 0 && !s.next.After(now.Add(coalesce(s.life()))):
 			soon = append(soon, s)
@@ -297,6 +300,14 @@ func (s *slot) life() time.Duration {
 		return 0
 	}
 	return s.current.lifetime()
+}
+
+// left is how long the current SVID still lives.
+func (s *slot) left(now time.Time) time.Duration {
+	if s.current == nil {
+		return 0
+	}
+	return s.current.notAfter().Sub(now)
 }
 
 // publish swaps what readers see, where it changed.

@@ -197,7 +197,7 @@ func (u *upstream) stand(ctx context.Context) error {
 		own := held[ownEntry]
 		if own.fresh(time.Now()) && status.Code(u.keeper.failure(ownEntry)) != codes.Unauthenticated {
 			failures = 0
-			timer := time.NewTimer(time.Until(own.notAfter()))
+			timer := time.NewTimer(until(own.ends()))
 			select {
 			case <-changed:
 			case <-timer.C:
