@@ -332,12 +332,22 @@ func TestARememberedTokenExpiresAndGoesWithItsKey(t *testing.T) {
 	if f.Remembered() != 1 {
 		t.Error("the same issuers forgot their tokens")
 	}
-	f.conf.Issuers[0].JWKS = jwks("ec")
-	c := f.conf
-	c.Issuers = []authz.Issuer{{Name: "id", Issuer: issuerURL, Audiences: []string{"orders"}, JWKS: jwks("ec")}}
-	f.Configure(c)
-	if _, r := f.ask(t, q); r.Allowed {
-		t.Errorf("without its key: %+v", r)
+	for name, change := range map[string]func(*authz.Issuer){
+		"its key":      func(i *authz.Issuer) { i.JWKS = jwks("ec") },
+		"its audience": func(i *authz.Issuer) { i.Audiences = []string{"others"} },
+		"its issuer":   func(i *authz.Issuer) { i.Issuer = "https://third.example" },
+	} {
+		f.Configure(f.conf)
+		if _, r := f.ask(t, q); !r.Allowed {
+			t.Fatalf("%+v", r)
+		}
+		c := f.conf
+		c.Issuers = issuers()
+		change(&c.Issuers[0])
+		f.Configure(c)
+		if _, r := f.ask(t, q); r.Allowed {
+			t.Errorf("without %s: %+v", name, r)
+		}
 	}
 }
 

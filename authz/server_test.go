@@ -196,6 +196,15 @@ func TestAnAllowNamesItsRuleAndADenialItsCause(t *testing.T) {
 	}
 }
 
+func TestABannedDestinationAllowsNothing(t *testing.T) {
+	f := newFixture(t, func(_ *authz.Options, c *authz.Config) { c.Bans = map[string]bool{orders.String(): true} })
+	for _, path := range []string{"/orders/1", "/health"} {
+		if _, r := f.ask(t, f.question("GET", path, web)); r.Allowed || r.Rules[0].Name != "signet: banned identity" {
+			t.Errorf("%s: %+v", path, r)
+		}
+	}
+}
+
 func answerHeaders(list []*corev3.HeaderValueOption) map[string]string {
 	out := map[string]string{}
 	for _, h := range list {
@@ -234,6 +243,16 @@ func TestAnAllowTakesTheClientsCopiesOfSetHeadersAway(t *testing.T) {
 	}
 }
 
+func TestAHeaderThatAnAllowSetsReplacesTheClients(t *testing.T) {
+	f := newFixture(t, withJWT)
+	resp, _ := f.ask(t, f.question("POST", "/x", web, "x-user: root", "authorization: Bearer "+sign(keys()["rsa"], rs256, good().json())))
+	set := resp.GetOkResponse().GetHeaders()
+	if len(set) != 1 || set[0].GetHeader().GetKey() != "x-user" || set[0].GetHeader().GetValue() != "alice" ||
+		set[0].GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
+		t.Errorf("set %v", set)
+	}
+}
+
 func TestAnEvaluationErrorDeniesAsErrorAndQuotesNothing(t *testing.T) {
 	f := newFixtureWith(t, ordersRego+"\ndeny contains \"old\" if to_number(input.request.headers.cookie[0]) > 1")
 	resp, r := f.ask(t, f.question("GET", "/orders/1", web, "cookie: canary"))
@@ -255,9 +274,11 @@ func TestBeforeConfigurationEverythingIsUnavailable(t *testing.T) {
 
 func TestOnlyAttestedCallersAreAnswered(t *testing.T) {
 	f := newFixture(t)
-	resp, err := f.Check(t.Context(), f.question("GET", "/orders/1", web))
-	if err != nil || resp.GetOkResponse() != nil || f.last().Cause != authz.CauseError {
-		t.Errorf("%v %v", resp, err)
+	for _, ctx := range []context.Context{t.Context(), authz.WithCaller(t.Context(), authz.Caller{Proxy: "nobody's"})} {
+		resp, err := f.Check(ctx, f.question("GET", "/orders/1", web))
+		if err != nil || resp.GetOkResponse() != nil || f.last().Cause != authz.CauseError {
+			t.Errorf("%v %v", resp, err)
+		}
 	}
 }
 
@@ -363,6 +384,25 @@ func TestConfigureSwapsRevisionsWhileDeciding(t *testing.T) {
 	wg.Wait()
 	if resp, _ := f.ask(t, question(allowAll.Revision().ID, "DELETE", "/x", web)); resp.GetOkResponse() == nil {
 		t.Error("the new revision is not used")
+	}
+}
+
+func TestAConfigurationIsAsItWasWhenItWasGiven(t *testing.T) {
+	f := newFixture(t, withJWT, func(_ *authz.Options, c *authz.Config) { c.Bans = map[string]bool{web: true} })
+	q := f.question("POST", "/x", "", "authorization: Bearer "+sign(keys()["rsa"], rs256, good().json()))
+	_, before := f.ask(t, q)
+	delete(f.conf.Bans, web)
+	f.conf.TokenHashKey[0]++
+	if _, r := f.ask(t, f.question("GET", "/orders/1", web)); r.Allowed {
+		t.Error("a ban was lifted without a new configuration")
+	}
+	if _, r := f.ask(t, q); r.Token.KeyedHash != before.Token.KeyedHash {
+		t.Error("tokens are hashed with another key without a new configuration")
+	}
+	f.conf.Issuers[0].JWKS = jwks("ec")
+	f.Configure(f.conf)
+	if _, r := f.ask(t, q); r.Allowed {
+		t.Error("a key that is gone still verifies: the new issuers were taken for the old ones")
 	}
 }
 

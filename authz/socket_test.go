@@ -86,7 +86,7 @@ func TestAConnectionWithoutCallerIsClosed(t *testing.T) {
 		t.Errorf("answered %v", resp)
 	}
 	client = serve(t, f, func() (authz.Caller, bool) { return authz.Caller{}, true })()
-	if resp, err := client.Check(t.Context(), f.question("GET", "/orders/1", web)); err != nil || resp.GetOkResponse() != nil {
+	if resp, err := client.Check(t.Context(), f.question("GET", "/orders/1", web)); err != nil || resp.GetOkResponse() != nil || f.last().Cause != authz.CauseError {
 		t.Errorf("a caller without identity: %v %v", resp, err)
 	}
 }

@@ -30,7 +30,7 @@ type verifier struct {
 
 func newVerifier(configured []Issuer) (*verifier, []error) {
 	issuers, problems := issuersOf(configured)
-	return &verifier{configured: configured, issuers: issuers, newer: map[digest]*token{}}, problems
+	return &verifier{configured: slices.Clone(configured), issuers: issuers, newer: map[digest]*token{}}, problems
 }
 
 // same tells whether the verifier already is that of these issuers, so that a
