@@ -1369,14 +1369,22 @@ func (x *AgentsResponse) GetAgents() []*AgentInfo {
 }
 
 type AgentInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
-	Hostname      string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Connected     bool                   `protobuf:"varint,4,opt,name=connected,proto3" json:"connected,omitempty"`
-	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
-	Joined        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=joined,proto3" json:"joined,omitempty"`
-	Report        *Report                `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Group     string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Hostname  string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Connected bool                   `protobuf:"varint,4,opt,name=connected,proto3" json:"connected,omitempty"`
+	Address   string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	Joined    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=joined,proto3" json:"joined,omitempty"`
+	Report    *Report                `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"`
+	// state: connected, joined (and not seen since), away, gone (away, and its certificate has ended), banned.
+	State    string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	LastSeen *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// not_after: end of the agent's own newest certificate.
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// attestation: how the node proved itself: join_token.
+	Attestation   string `protobuf:"bytes,11,opt,name=attestation,proto3" json:"attestation,omitempty"`
+	BanReason     string `protobuf:"bytes,12,opt,name=ban_reason,json=banReason,proto3" json:"ban_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1456,6 +1464,165 @@ func (x *AgentInfo) GetJoined() *timestamppb.Timestamp {
 func (x *AgentInfo) GetReport() *Report {
 	if x != nil {
 		return x.Report
+	}
+	return nil
+}
+
+func (x *AgentInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *AgentInfo) GetLastSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
+func (x *AgentInfo) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *AgentInfo) GetAttestation() string {
+	if x != nil {
+		return x.Attestation
+	}
+	return ""
+}
+
+func (x *AgentInfo) GetBanReason() string {
+	if x != nil {
+		return x.BanReason
+	}
+	return ""
+}
+
+type BanAgentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// agent: its id.
+	Agent string `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	// reason is kept for operators; the agent is not told.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BanAgentRequest) Reset() {
+	*x = BanAgentRequest{}
+	mi := &file_api_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BanAgentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BanAgentRequest) ProtoMessage() {}
+
+func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
+func (*BanAgentRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BanAgentRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *BanAgentRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BanAgentRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type BanAgentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// changed: it was not banned before.
+	Changed bool `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
+	// certificates that were issued to the agent, its own among them, and are still good; the last ends at not_after.
+	Certificates  int32                  `protobuf:"varint,2,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BanAgentResponse) Reset() {
+	*x = BanAgentResponse{}
+	mi := &file_api_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BanAgentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BanAgentResponse) ProtoMessage() {}
+
+func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
+func (*BanAgentResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BanAgentResponse) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+func (x *BanAgentResponse) GetCertificates() int32 {
+	if x != nil {
+		return x.Certificates
+	}
+	return 0
+}
+
+func (x *BanAgentResponse) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
 	}
 	return nil
 }
@@ -1552,7 +1719,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\bconsumer\x18\b \x01(\tR\bconsumer\"\x0f\n" +
 	"\rAgentsRequest\"D\n" +
 	"\x0eAgentsResponse\x122\n" +
-	"\x06agents\x18\x01 \x03(\v2\x1a.signet.v1alpha1.AgentInfoR\x06agents\"\xea\x01\n" +
+	"\x06agents\x18\x01 \x03(\v2\x1a.signet.v1alpha1.AgentInfoR\x06agents\"\xb3\x03\n" +
 	"\tAgentInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x1a\n" +
@@ -1560,7 +1727,22 @@ const file_api_admin_proto_rawDesc = "" +
 	"\tconnected\x18\x04 \x01(\bR\tconnected\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x122\n" +
 	"\x06joined\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06joined\x12/\n" +
-	"\x06report\x18\a \x01(\v2\x17.signet.v1alpha1.ReportR\x06report2\xb7\x05\n" +
+	"\x06report\x18\a \x01(\v2\x17.signet.v1alpha1.ReportR\x06report\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x127\n" +
+	"\tlast_seen\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x127\n" +
+	"\tnot_after\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12 \n" +
+	"\vattestation\x18\v \x01(\tR\vattestation\x12\x1d\n" +
+	"\n" +
+	"ban_reason\x18\f \x01(\tR\tbanReason\"X\n" +
+	"\x0fBanAgentRequest\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x89\x01\n" +
+	"\x10BanAgentResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
+	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\x88\x06\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
@@ -1571,7 +1753,8 @@ const file_api_admin_proto_rawDesc = "" +
 	"\aExplain\x12\x1f.signet.v1alpha1.ExplainRequest\x1a .signet.v1alpha1.ExplainResponse\x12F\n" +
 	"\x05Check\x12\x1d.signet.v1alpha1.CheckRequest\x1a\x1e.signet.v1alpha1.CheckResponse\x12H\n" +
 	"\x05Certs\x12\x1d.signet.v1alpha1.CertsRequest\x1a\x1e.signet.v1alpha1.CertsResponse0\x01\x12I\n" +
-	"\x06Agents\x12\x1e.signet.v1alpha1.AgentsRequest\x1a\x1f.signet.v1alpha1.AgentsResponseB\x14Z\x12signet.example/apib\x06proto3"
+	"\x06Agents\x12\x1e.signet.v1alpha1.AgentsRequest\x1a\x1f.signet.v1alpha1.AgentsResponse\x12O\n" +
+	"\bBanAgent\x12 .signet.v1alpha1.BanAgentRequest\x1a!.signet.v1alpha1.BanAgentResponseB\x14Z\x12signet.example/apib\x06proto3"
 
 var (
 	file_api_admin_proto_rawDescOnce sync.Once
@@ -1585,7 +1768,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 	return file_api_admin_proto_rawDescData
 }
 
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_api_admin_proto_goTypes = []any{
 	(*CreateTokenRequest)(nil),    // 0: signet.v1alpha1.CreateTokenRequest
 	(*CreateTokenResponse)(nil),   // 1: signet.v1alpha1.CreateTokenResponse
@@ -1611,51 +1794,58 @@ var file_api_admin_proto_goTypes = []any{
 	(*AgentsRequest)(nil),         // 21: signet.v1alpha1.AgentsRequest
 	(*AgentsResponse)(nil),        // 22: signet.v1alpha1.AgentsResponse
 	(*AgentInfo)(nil),             // 23: signet.v1alpha1.AgentInfo
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Decision)(nil),              // 26: signet.v1alpha1.Decision
-	(*Report)(nil),                // 27: signet.v1alpha1.Report
+	(*BanAgentRequest)(nil),       // 24: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),      // 25: signet.v1alpha1.BanAgentResponse
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*Decision)(nil),              // 28: signet.v1alpha1.Decision
+	(*Report)(nil),                // 29: signet.v1alpha1.Report
 }
 var file_api_admin_proto_depIdxs = []int32{
-	24, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	25, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	26, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	27, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	3,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	5,  // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	8,  // 4: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	12, // 5: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	25, // 6: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	26, // 7: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	27, // 6: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	28, // 7: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
 	17, // 8: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
 	20, // 9: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	25, // 10: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	25, // 11: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	25, // 12: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	27, // 10: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	27, // 11: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	27, // 12: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
 	23, // 13: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	25, // 14: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	27, // 15: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	0,  // 16: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	2,  // 17: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	6,  // 18: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	9,  // 19: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	10, // 20: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	13, // 21: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	15, // 22: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	18, // 23: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	21, // 24: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	1,  // 25: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	4,  // 26: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	7,  // 27: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	4,  // 28: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	11, // 29: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	14, // 30: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	16, // 31: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	19, // 32: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	22, // 33: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	25, // [25:34] is the sub-list for method output_type
-	16, // [16:25] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	27, // 14: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	29, // 15: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	27, // 16: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	27, // 17: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	27, // 18: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 19: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	2,  // 20: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	6,  // 21: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	9,  // 22: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	10, // 23: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	13, // 24: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	15, // 25: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	18, // 26: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	21, // 27: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	24, // 28: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	1,  // 29: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	4,  // 30: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	7,  // 31: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	4,  // 32: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	11, // 33: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	14, // 34: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	16, // 35: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	19, // 36: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	22, // 37: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	25, // 38: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	29, // [29:39] is the sub-list for method output_type
+	19, // [19:29] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -1671,7 +1861,7 @@ func file_api_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

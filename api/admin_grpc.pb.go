@@ -30,6 +30,7 @@ const (
 	Admin_Check_FullMethodName       = "/signet.v1alpha1.Admin/Check"
 	Admin_Certs_FullMethodName       = "/signet.v1alpha1.Admin/Certs"
 	Admin_Agents_FullMethodName      = "/signet.v1alpha1.Admin/Agents"
+	Admin_BanAgent_FullMethodName    = "/signet.v1alpha1.Admin/BanAgent"
 )
 
 // AdminClient is the client API for Admin service.
@@ -46,6 +47,8 @@ type AdminClient interface {
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	Certs(ctx context.Context, in *CertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CertsResponse], error)
 	Agents(ctx context.Context, in *AgentsRequest, opts ...grpc.CallOption) (*AgentsResponse, error)
+	// BanAgent shuts an agent out at once and for good.
+	BanAgent(ctx context.Context, in *BanAgentRequest, opts ...grpc.CallOption) (*BanAgentResponse, error)
 }
 
 type adminClient struct {
@@ -155,6 +158,16 @@ func (c *adminClient) Agents(ctx context.Context, in *AgentsRequest, opts ...grp
 	return out, nil
 }
 
+func (c *adminClient) BanAgent(ctx context.Context, in *BanAgentRequest, opts ...grpc.CallOption) (*BanAgentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BanAgentResponse)
+	err := c.cc.Invoke(ctx, Admin_BanAgent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -169,6 +182,8 @@ type AdminServer interface {
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	Certs(*CertsRequest, grpc.ServerStreamingServer[CertsResponse]) error
 	Agents(context.Context, *AgentsRequest) (*AgentsResponse, error)
+	// BanAgent shuts an agent out at once and for good.
+	BanAgent(context.Context, *BanAgentRequest) (*BanAgentResponse, error)
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -205,6 +220,9 @@ func (UnimplementedAdminServer) Certs(*CertsRequest, grpc.ServerStreamingServer[
 }
 func (UnimplementedAdminServer) Agents(context.Context, *AgentsRequest) (*AgentsResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Agents not implemented")
+}
+func (UnimplementedAdminServer) BanAgent(context.Context, *BanAgentRequest) (*BanAgentResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method BanAgent not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -382,6 +400,24 @@ func _Admin_Agents_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_BanAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BanAgentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).BanAgent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_BanAgent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).BanAgent(ctx, req.(*BanAgentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -420,6 +456,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Agents",
 			Handler:    _Admin_Agents_Handler,
+		},
+		{
+			MethodName: "BanAgent",
+			Handler:    _Admin_BanAgent_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

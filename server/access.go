@@ -149,9 +149,9 @@ func (a *access) proveAgent(c *caller, certs []*x509.Certificate) error {
 	if !ok {
 		return reason(errIdentity, "%s is not an agent", id)
 	}
-	agent, ok := a.roster.get(name)
-	if !ok || agent.Banned {
-		return reason(errIdentity, "agent %s is not known here; join again with a new token", name)
+	agent, err := a.roster.standing(name)
+	if err != nil {
+		return err
 	}
 	c.id, c.agent = id, agent
 	return nil
@@ -165,6 +165,9 @@ func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return nil, agentError(err)
 	}
 	resp, err := next(context.WithValue(ctx, callerKey{}, c), req)
+	if err == nil && c.agent.ID != "" { // banned meanwhile: what was made for it is not handed out
+		_, err = a.roster.standing(c.agent.ID)
+	}
 	if err != nil {
 		a.failed(ctx, info.FullMethod, c, err)
 	}
@@ -225,14 +228,14 @@ func (a *access) keep(c *caller) {
 	a.standing(c)
 }
 
-// standing ends the stream of an agent that is banned. Callers hold the lock.
+// standing ends the stream of an agent that is not to be served any more. Callers
+// hold the lock.
 func (a *access) standing(c *caller) (store.Agent, bool) {
-	agent, ok := a.roster.get(c.agent.ID)
-	if !ok || agent.Banned {
-		c.cancel(reason(errIdentity, "agent %s is banned", c.agent.ID))
-		return agent, false
+	agent, err := a.roster.standing(c.agent.ID)
+	if err != nil {
+		c.cancel(err)
 	}
-	return agent, true
+	return agent, err == nil
 }
 
 // close ends every stream, and those that still come: the server stops.

@@ -17,7 +17,6 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation"
-	"signet.example/identity"
 )
 
 const (
@@ -131,6 +130,8 @@ func describe(req any) string {
 		return fmt.Sprintf("dry_run=%t kind=%q mesh=%q name=%q", r.GetDryRun(), plainText(r.GetKind()), plainText(r.GetMesh()), plainText(r.GetName()))
 	case *api.GetRequest:
 		return fmt.Sprintf("kind=%q mesh=%q name=%q", plainText(r.GetKind()), plainText(r.GetMesh()), plainText(r.GetName()))
+	case *api.BanAgentRequest:
+		return fmt.Sprintf("dry_run=%t agent=%q reason=%q", r.GetDryRun(), plainText(r.GetAgent()), plainText(r.GetReason()))
 	case *api.ExplainRequest:
 		return fmt.Sprintf("id=%q", plainText(r.GetId()))
 	case *api.SyncPolicyRequest:
@@ -189,30 +190,4 @@ func (a *admin) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Expl
 		return nil, reason(errNotFound, "none of the %d connected agents has decision %s: agents keep a bounded number of them", len(a.sessions.connected()), id)
 	}
 	return &api.ExplainResponse{Decision: d}, nil
-}
-
-// Agents lists who joined, with the latest report of each.
-func (a *admin) Agents(context.Context, *api.AgentsRequest) (*api.AgentsResponse, error) {
-	resp := &api.AgentsResponse{}
-	for _, g := range a.roster.all() {
-		s, report := a.sessions.of(g.ID)
-		info := &api.AgentInfo{
-			Id: g.ID, Group: g.Group, Hostname: g.Hostname, Connected: s != nil,
-			Joined: timestamppb.New(g.Joined), Report: report,
-		}
-		if s != nil {
-			info.Address = s.caller.remote.String()
-		}
-		resp.Agents = append(resp.Agents, info)
-	}
-	return resp, nil
-}
-
-// agentSPIFFE is an agent's identity in findings; an id that makes none is shown.
-func (s *server) agentSPIFFE(id string) string {
-	sid, err := identity.ForAgent(s.td, id)
-	if err != nil {
-		return id
-	}
-	return sid.String()
 }

@@ -44,7 +44,7 @@ func kindOf(s string) (string, error) {
 	if k := kindAliases[strings.ToLower(s)]; k != "" {
 		return k, nil
 	}
-	return "", reason(errInvalid, "%q is not a kind; there are %s", plainText(s), strings.Join(kinds(), ", "))
+	return "", reason(errInvalid, "%q is not a kind; there are %s", plainText(s), strings.Join(append(kinds(), kindAgent), ", "))
 }
 
 // Get reads back what is stored: of one kind, or of all where none is named.
@@ -80,6 +80,9 @@ func (a *admin) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse,
 
 // Delete removes one object, unless something still refers to it.
 func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyResponse, error) {
+	if isAgentKind(req.GetKind()) {
+		return a.deleteAgent(ctx, req)
+	}
 	actor, m, unlock, err := a.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -155,10 +158,8 @@ func (a *admin) needed(m *model, o *object) error {
 	}
 	if g, ok := o.value.(identity.NodeGroup); ok {
 		for _, agent := range a.roster.all() {
-			if agent.Group == g.Name && !agent.Banned {
-				if s, _ := a.sessions.of(agent.ID); s != nil {
-					return reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
-				}
+			if agent.Group == g.Name && a.agentStatus(agent).state == agentConnected {
+				return reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
 			}
 		}
 	}

@@ -71,13 +71,12 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 	agent := store.Agent{
 		ID: agentID(hostname), Group: group, Hostname: hostname, HostKey: c.hostKey, Joined: a.clock().UTC(),
 	}
-	if err := a.store.PutAgent(ctx, agent); err != nil {
+	if err := a.roster.enrol(ctx, agent); err != nil {
 		if errors.Is(err, store.ErrConflict) {
 			return store.Agent{}, reason(errInvalid, "this host key has joined already; use a new one")
 		}
 		return store.Agent{}, fmt.Errorf("enrol %s: %w", agent.ID, err)
 	}
-	a.roster.put(agent)
 	a.audit(ctx, "agent "+agent.ID, "attest", fmt.Sprintf("joined group %s as %s from %s, host key %x", group, agent.ID, c.remote, c.hostKey))
 	a.log.InfoContext(ctx, "agent joined", slog.String("agent", agent.ID), slog.String("group", group), slog.String("remote", c.remote.String()))
 	return agent, nil
@@ -87,10 +86,12 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 func (a *agentAPI) known(ctx context.Context, c *caller) (store.Agent, error) {
 	agent, err := a.store.AgentByKey(ctx, c.hostKey)
 	switch {
-	case errors.Is(err, store.ErrNotFound) || err == nil && agent.Banned:
-		return store.Agent{}, reason(errDenied, "this host key is not known here; join with a new token")
+	case errors.Is(err, store.ErrNotFound):
+		return store.Agent{}, reason(errIdentity, "this host key is not known here; join with a new token")
 	case err != nil:
 		return store.Agent{}, fmt.Errorf("%w: look up a host key: %w", errUnavailable, err)
+	case agent.Banned:
+		return store.Agent{}, banned(agent.ID)
 	}
 	return agent, nil
 }

@@ -67,7 +67,7 @@ func TestAHostKeyThatJoinedAttestsAgainWithoutAToken(t *testing.T) {
 	if h.id != first {
 		t.Errorf("id %s became %s", first, h.id)
 	}
-	wantCode(t, newHost(r).attest(""), codes.PermissionDenied, "join with a new token")
+	wantCode(t, newHost(r).attest(""), codes.Unauthenticated, "join with a new token")
 }
 
 func TestARequestThatCannotSucceedDoesNotCostTheToken(t *testing.T) {

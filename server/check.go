@@ -75,31 +75,73 @@ func (a *admin) checkAuthority(ctx context.Context) []*api.Finding {
 	left := r.issuing.NotAfter.Sub(a.clock())
 	if life := r.issuing.NotAfter.Sub(r.issuing.NotBefore); left < life/4 {
 		list = append(list, finding(findIssuingCA, sevError, "issuing CA", "restart `signet server`; the signer renews the issuing CA from the root at half of its life",
-			"the issuing certificate ends in %s, at %s, and was not renewed", left.Round(time.Second), r.issuing.NotAfter.UTC().Format(time.RFC3339)))
+			"the issuing certificate ends in %s, at %s, and was not renewed", left.Round(time.Second), utc(r.issuing.NotAfter)))
 	}
 	return list
 }
 
 func (a *admin) checkAgents(context.Context) []*api.Finding {
 	var list []*api.Finding
-	connected := 0
-	for _, g := range a.roster.all() {
-		s, _ := a.sessions.of(g.ID)
-		if s != nil {
-			connected++
+	connected := false
+	for _, n := range a.nodes() {
+		if f := n.finding(); f != nil {
+			list = append(list, f)
 		}
-		if g.Banned || s != nil {
-			continue
-		}
-		list = append(list, finding(findDisconnected, sevWarning, a.agentSPIFFE(g.ID),
-			"signet token create --group "+g.Group+" (then `signet agent` on "+g.Hostname+" with it, if its agent is not running)",
-			"the agent joined %s and is not connected; what it has cached goes on working until it expires", g.Joined.UTC().Format(time.RFC3339)))
+		connected = connected || n.has(agentConnected)
 	}
-	if connected == 0 {
+	if !connected {
 		list = append(list, finding(findNoAgent, sevWarning, "agents", "signet token create --group <group>", "no agent is connected: nobody is served"))
 	}
 	return list
 }
+
+// node is the agents that joined from one host, in the order of joining: a host
+// whose agent was restarted is a new agent, and its old one no loss.
+type node []agentStatus
+
+// nodes are told apart by group and host name. The name is only what the agent
+// says, so nothing but advice may hang on it.
+func (a *admin) nodes() map[string]node {
+	by := map[string]node{}
+	for _, g := range a.roster.all() {
+		key := g.Group + "/" + g.Hostname // a group's name has no slash
+		by[key] = append(by[key], a.agentStatus(g))
+	}
+	for _, n := range by {
+		slices.SortFunc(n, func(x, y agentStatus) int { return x.Joined.Compare(y.Joined) })
+	}
+	return by
+}
+
+func (n node) has(state string) bool {
+	return slices.ContainsFunc(n, func(st agentStatus) bool { return st.state == state })
+}
+
+// finding is about a host without a connected agent, unless it was meant: its
+// newest agent is banned.
+func (n node) finding() *api.Finding {
+	newest := n[len(n)-1]
+	if n.has(agentConnected) || newest.state == agentBanned {
+		return nil
+	}
+	subject := fmt.Sprintf("host %s of group %s", newest.Hostname, newest.Group)
+	token := "signet token create --group " + newest.Group
+	var gone []string
+	for _, st := range n {
+		switch st.state {
+		case agentGone:
+			gone = append(gone, st.ID)
+		case agentAway, agentJoined:
+			return finding(findDisconnected, sevWarning, subject, token+" (then start `signet agent` there with it, if it does not run)",
+				"its agent %s is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s",
+				st.ID, utc(st.seen), utc(st.end))
+		}
+	}
+	return finding(findDisconnected, sevWarning, subject, "signet delete agent "+strings.Join(gone, " ")+" (if the host does not come back; else "+token+")",
+		"its agent %s is not connected, last seen at %s, and its certificate ended at %s", newest.ID, utc(newest.seen), utc(newest.end))
+}
+
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // checkReports looks at what the connected agents say.
 func (a *admin) checkReports(context.Context) []*api.Finding {
@@ -133,10 +175,10 @@ func checkSVID(now time.Time, agent string, v *api.SVIDStatus) []*api.Finding {
 	subject := v.GetSpiffeId() + " (" + v.GetConsumer() + " of " + agent + ")"
 	switch {
 	case !end.After(now):
-		return []*api.Finding{finding(findExpiry, sevError, subject, "signet certs", "its certificate %s expired at %s", v.GetSerial(), end.UTC().Format(time.RFC3339))}
+		return []*api.Finding{finding(findExpiry, sevError, subject, "signet certs", "its certificate %s expired at %s", v.GetSerial(), utc(end))}
 	case v.GetNextRenewal() != nil && now.Sub(v.GetNextRenewal().AsTime()) > min(overdueAfter, end.Sub(v.GetNextRenewal().AsTime())/2):
 		return []*api.Finding{finding(findOverdue, sevWarning, subject, "see the agent's log for why renewal fails",
-			"its rotation was due at %s; the certificate ends at %s", v.GetNextRenewal().AsTime().UTC().Format(time.RFC3339), end.UTC().Format(time.RFC3339))}
+			"its rotation was due at %s; the certificate ends at %s", utc(v.GetNextRenewal().AsTime()), utc(end))}
 	}
 	return nil
 }
@@ -239,7 +281,7 @@ func (a *admin) checkLog(context.Context) []*api.Finding {
 	var list []*api.Finding
 	for _, r := range a.issuance.orphans(a.clock()) {
 		list = append(list, finding(findOrphan, sevInfo, "serial "+r.GetSerial(), "signet certs --all",
-			"it was reserved for %s at %s and never answered: the signer or the server ended meanwhile", r.GetSpiffeId(), r.GetTime().AsTime().UTC().Format(time.RFC3339)))
+			"it was reserved for %s at %s and never answered: the signer or the server ended meanwhile", r.GetSpiffeId(), utc(r.GetTime().AsTime())))
 	}
 	return list
 }

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"net"
 	"slices"
-	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
@@ -12,15 +10,6 @@ import (
 	"signet.example/api"
 	"signet.example/mesh"
 )
-
-var running atomic.Pointer[server]
-
-func init() { testOnlyRunning = running.Store }
-
-// BanAgent bans in the store of the server that was started last.
-func BanAgent(ctx context.Context, id string) error {
-	return running.Load().store.BanAgent(ctx, "test", id, "")
-}
 
 // Internals that are tested by themselves.
 var (

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -199,12 +200,19 @@ func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = st.Close() }) // nothing was written that is looked at
 	r := newRoster(st)
-	r.put(store.Agent{ID: "new"}) // and the read of before does not have it
-	if err := r.load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, ok := r.get("new"); !ok {
-		t.Error("it is not known")
+	for n := range 20 {
+		id := fmt.Sprint("new-", n)
+		var wg sync.WaitGroup
+		var errs [2]error
+		wg.Go(func() { errs[0] = r.load(t.Context()) })
+		wg.Go(func() { errs[1] = r.enrol(t.Context(), store.Agent{ID: id, HostKey: []byte(id)}) })
+		wg.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := r.get(id); !ok {
+			t.Fatalf("%s is not known", id)
+		}
 	}
 }
 

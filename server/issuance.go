@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/ca"
 )
 
 // The kinds of log record that this file tells apart (signer.proto).
@@ -34,7 +35,14 @@ type issuance struct {
 	mu   sync.Mutex
 	open map[string]*api.LogRecord // reserved, by serial
 	live map[string]*api.LogRecord // issued and not expired, by serial
+	own  map[string]ownCert        // agents' own, by SPIFFE ID: one each, however long ago
 	next uint64
+}
+
+// ownCert is the newest certificate of an agent's own.
+type ownCert struct {
+	issued, end time.Time
+	renewed     bool // there was one before it
 }
 
 // run follows the log until ctx ends. When the stream breaks (the signer was
@@ -84,6 +92,10 @@ func (i *issuance) take(r *api.LogRecord) {
 		if r.GetNotAfter().AsTime().After(i.clock()) {
 			i.live[r.GetSerial()] = r
 		}
+		if r.GetProfile() == ca.ProfileAgent {
+			_, renewed := i.own[r.GetSpiffeId()]
+			i.own[r.GetSpiffeId()] = ownCert{r.GetTime().AsTime(), r.GetNotAfter().AsTime(), renewed}
+		}
 		if i.next%1024 == 0 {
 			i.prune()
 		}
@@ -102,6 +114,47 @@ func (i *issuance) of(serial string) *api.LogRecord {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.live[serial]
+}
+
+// ownOf finds the newest certificate of an agent's own.
+func (i *issuance) ownOf(spiffeID string) ownCert {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.own[spiffeID]
+}
+
+// heldBy counts the certificates that were issued to an agent and are still good,
+// and tells when the last of them ends.
+func (i *issuance) heldBy(spiffeID string) (n int32, last time.Time) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, r := range i.live {
+		if end := r.GetNotAfter().AsTime(); r.GetRequester() == spiffeID && end.After(i.clock()) {
+			n++
+			if end.After(last) {
+				last = end
+			}
+		}
+	}
+	return n, last
+}
+
+// caughtUp waits until the log was read as far as it goes now.
+func (i *issuance) caughtUp(ctx context.Context) error {
+	a, err := i.signer.Authority(ctx, &api.AuthorityRequest{})
+	if err != nil {
+		return fmt.Errorf("%w: size of the issuance log: %w", errUnavailable, err)
+	}
+	for ctx.Err() == nil {
+		i.mu.Lock()
+		next := i.next
+		i.mu.Unlock()
+		if next >= a.GetLogSize() {
+			return nil
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
+	return ctx.Err()
 }
 
 // orphans lists reservations that came to nothing: recorded, never answered.

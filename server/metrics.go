@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,7 +62,7 @@ func newMetrics() *metrics {
 type watched struct{ s *server }
 
 var (
-	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state (connected, away, banned).", []string{"state"}, nil)
+	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state ("+strings.Join(agentStates, ", ")+").", []string{"state"}, nil)
 	descViews     = prometheus.NewDesc("signet_server_views", "Views with a stream, by kind (agent, node).", []string{"kind"}, nil)
 	descEndpoints = prometheus.NewDesc("signet_server_endpoints", "Registered endpoints, by state (served, refused).", []string{"state"}, nil)
 	descRejected  = prometheus.NewDesc("signet_server_xds_rejected", "Resource versions that proxies refused, as agents report them.", nil, nil)
@@ -87,22 +88,19 @@ func (w watched) Collect(c chan<- prometheus.Metric) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s := w.s
-	var banned, rejected int
-	all := s.roster.all()
-	for _, a := range all {
-		if a.Banned {
-			banned++
-		}
+	states := map[string]int{}
+	for _, a := range s.roster.all() {
+		states[s.agentStatus(a).state]++
 	}
-	connected := s.sessions.connected()
-	for _, o := range connected {
+	var rejected int
+	for _, o := range s.sessions.connected() {
 		for _, p := range o.latest().GetProxies() {
 			rejected += len(p.GetRejected())
 		}
 	}
-	gauge(descAgents, float64(len(connected)), "connected")
-	gauge(descAgents, float64(banned), "banned")
-	gauge(descAgents, float64(max(0, len(all)-banned-len(connected))), "away")
+	for _, state := range agentStates {
+		gauge(descAgents, float64(states[state]), state)
+	}
 	agents, nodes := s.views.count()
 	gauge(descViews, float64(agents), "agent")
 	gauge(descViews, float64(nodes), "node")

@@ -441,12 +441,13 @@ metadata: {name: orders}
 spec: {group: back, mesh: shop, virtualNode: orders, selectors: ["signet:proxy:orders"]}
 `
 
-// ban bans an agent in the store, as a later version's command will.
-func (r *rig) ban(id string) {
+func (r *rig) ban(id string) *api.BanAgentResponse {
 	r.t.Helper()
-	if err := server.BanAgent(r.t.Context(), id); err != nil {
+	resp, err := r.admin.BanAgent(r.t.Context(), &api.BanAgentRequest{Agent: id, Reason: "test"})
+	if err != nil {
 		r.t.Fatal(err)
 	}
+	return resp
 }
 
 // serialOf is an answer's leaf's serial, as the log and reports write it.

@@ -11,10 +11,14 @@ import (
 	"signet.example/store"
 )
 
-// roster is the agents that ever joined, held in memory so that no call waits for
+// roster is the agents that joined, held in memory so that no call waits for
 // the database. The store is the truth: the roster follows it.
 type roster struct {
 	store *store.Store
+
+	// following is held from reading or writing the store to changing the picture:
+	// an agent that joins meanwhile must not be lost, nor a deleted one come back.
+	following sync.Mutex
 
 	mu sync.RWMutex
 	by map[string]store.Agent
@@ -24,6 +28,8 @@ func newRoster(s *store.Store) *roster { return &roster{store: s, by: map[string
 
 // load replaces the picture with what the store has.
 func (r *roster) load(ctx context.Context) error {
+	r.following.Lock()
+	defer r.following.Unlock()
 	agents, err := r.store.Agents(ctx)
 	if err != nil {
 		return fmt.Errorf("load agents: %w", err)
@@ -33,17 +39,22 @@ func (r *roster) load(ctx context.Context) error {
 		by[a.ID] = a
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for id, a := range r.by {
-		if _, ok := by[id]; !ok { // joined since the store was read: agents are never deleted
-			by[id] = a
-		}
-	}
 	r.by = by
+	r.mu.Unlock()
 	return nil
 }
 
-// put records an agent that has just joined.
+// enrol stores an agent that joins.
+func (r *roster) enrol(ctx context.Context, a store.Agent) error {
+	r.following.Lock()
+	defer r.following.Unlock()
+	if err := r.store.PutAgent(ctx, a); err != nil {
+		return err
+	}
+	r.put(a)
+	return nil
+}
+
 func (r *roster) put(a store.Agent) {
 	r.mu.Lock()
 	r.by[a.ID] = a
@@ -56,6 +67,24 @@ func (r *roster) get(id string) (store.Agent, bool) {
 	defer r.mu.RUnlock()
 	a, ok := r.by[id]
 	return a, ok
+}
+
+// standing finds an agent that is to be served: one that joined and is not banned.
+func (r *roster) standing(id string) (store.Agent, error) {
+	a, ok := r.get(id)
+	if !ok {
+		return a, reason(errIdentity, "agent %s is not known here; join again with a new token", id)
+	}
+	if a.Banned {
+		return a, banned(id)
+	}
+	return a, nil
+}
+
+// banned is what a banned agent is told, and ends by: elsewhere it is refused by
+// errIdentity, or is refused one thing.
+func banned(id string) error {
+	return reason(errDenied, "agent %s is banned; its host can only join as a new agent, with a new token", id)
 }
 
 // all lists the agents by id.

@@ -29,9 +29,6 @@ const (
 	sweepEvery = time.Second
 )
 
-// testOnlyRunning is handed each server that is about to be ready.
-var testOnlyRunning func(*server)
-
 // server joins the parts. All fields are set before anything runs.
 type server struct {
 	cfg   Config
@@ -163,7 +160,7 @@ func (s *server) loadState(ctx context.Context) error {
 	}
 	s.issuance = &issuance{
 		signer: s.signer, log: s.log, clock: s.clock,
-		open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{},
+		open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{}, own: map[string]ownCert{},
 	}
 	s.issuers = &issuers{
 		path: s.dir.issuers(), model: s.model, changed: s.views.changed, log: s.log, clock: s.clock,
@@ -276,15 +273,17 @@ func (s *server) sweep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			err := s.endpoints.sweep(func(e *endpoint) bool {
-				a, ok := s.roster.get(e.Agent)
-				return ok && !a.Banned && s.model().bound(a.Group, e.Mesh, e.Node)
-			})
-			if err != nil {
+			if err := s.endpoints.sweep(s.granted); err != nil {
 				s.log.WarnContext(ctx, "endpoints", slog.Any("err", err))
 			}
 		}
 	}
+}
+
+// granted tells whether an endpoint may still be its agent's.
+func (s *server) granted(e *endpoint) bool {
+	a, err := s.roster.standing(e.Agent)
+	return err == nil && s.model().bound(a.Group, e.Mesh, e.Node)
 }
 
 // serve listens and runs everything until ctx ends or a part fails.
@@ -325,9 +324,6 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	for _, f := range faces {
 		g.Go(f.serve)
-	}
-	if testOnlyRunning != nil {
-		testOnlyRunning(s)
 	}
 	if err := writeJSON(s.dir.addresses(), where); err != nil {
 		s.log.ErrorContext(ctx, "addresses not written", slog.Any("err", err))

@@ -61,6 +61,12 @@ func (s *session) latest() *api.Report {
 	return s.report
 }
 
+// parting is what stays of an agent's last session.
+type parting struct {
+	report *api.Report // its latest, nil if it made none
+	at     time.Time
+}
+
 // sessions are the connected agents, one session each: the newest wins, since an
 // agent that reconnects may do so before the old connection is seen to be dead.
 type sessions struct {
@@ -70,14 +76,14 @@ type sessions struct {
 
 	mu      sync.Mutex
 	by      map[string]*session             // by agent id
-	last    map[string]*api.Report          // of agents that went away
+	left    map[string]parting              // of agents that went away
 	waiting map[string][]chan *api.Decision // questions by decision id
 	changed chan struct{}                   // closed and replaced at each report, for watchers
 }
 
 func newSessions(log *slog.Logger) *sessions {
 	return &sessions{
-		log: log, by: map[string]*session{}, last: map[string]*api.Report{},
+		log: log, by: map[string]*session{}, left: map[string]parting{},
 		waiting: map[string][]chan *api.Decision{}, changed: make(chan struct{}),
 	}
 }
@@ -237,9 +243,7 @@ func (r *sessions) leave(s *session) {
 	last := r.by[id] == s
 	if last {
 		delete(r.by, id)
-		if rep := s.latest(); rep != nil {
-			r.last[id] = rep
-		}
+		r.left[id] = parting{s.latest(), time.Now()}
 	}
 	r.mu.Unlock()
 	if last {
@@ -286,14 +290,18 @@ func (r *sessions) loaded(revision string) bool {
 	return true
 }
 
-// of returns an agent's session, if it is connected, and its latest report.
-func (r *sessions) of(id string) (*session, *api.Report) {
+// of returns an agent's session, if it is connected, else what stayed of its last.
+func (r *sessions) of(id string) (*session, parting) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.by[id]; s != nil {
-		return s, s.latest()
-	}
-	return nil, r.last[id]
+	return r.by[id], r.left[id]
+}
+
+// drop lets go of what stayed of an agent that was deleted.
+func (r *sessions) drop(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.left, id)
 }
 
 // explain asks every connected agent for a decision, in parallel, and returns

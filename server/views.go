@@ -179,8 +179,8 @@ func (v *views) rebuild(ctx context.Context) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for id, k := range v.agents {
-		agent, ok := v.roster.get(id)
-		if !ok || agent.Banned {
+		agent, err := v.roster.standing(id)
+		if err != nil {
 			delete(v.agents, id)
 			continue
 		}

@@ -329,10 +329,43 @@ func TestABannedAgentIsCutOffAndStaysOut(t *testing.T) {
 	f := h.followOwn()
 	f.await("its view", func(*ads.Set, *api.View) bool { return true })
 	witness := other.followOwn()
-	r.ban(h.id)
-	wantCode(t, <-f.err, codes.Unauthenticated)
+	if resp := r.ban(h.id); !resp.GetChanged() || resp.GetCertificates() != 1 || resp.GetNotAfter().AsTime().Before(time.Now()) {
+		t.Errorf("%v; it has its own certificate", resp)
+	}
+	// At once: no watch of the store is waited for.
 	_, err := h.issue("job")
-	wantCode(t, err, codes.Unauthenticated, "join again")
-	wantCode(t, h.attest(""), codes.PermissionDenied)
+	wantCode(t, err, codes.PermissionDenied, "banned", "new token")
+	wantCode(t, <-f.err, codes.PermissionDenied, "banned")
+	wantCode(t, h.attest(""), codes.PermissionDenied, "banned")
+	wantCode(t, h.attest(r.token("front")), codes.InvalidArgument, "host key")
 	witness.await("the ban", func(s *ads.Set, _ *api.View) bool { return s.Get(ads.BanType, h.spiffeID()) != nil })
+}
+
+func TestOnlyAnAgentThatIsGoneIsForgotten(t *testing.T) {
+	r := newRig(t)
+	r.halt()
+	r.cfg.Lifetimes.Agent = 5 * time.Second
+	r.start()
+	r.apply(registry)
+	out, gone := r.join("front"), r.join("front")
+	r.ban(out.id)
+	remove := func(id string) error {
+		_, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "agent", Name: id})
+		return err
+	}
+	wantCode(t, remove(gone.id), codes.FailedPrecondition, "its certificate is good until", "signet ban "+gone.id)
+	wantCode(t, remove(out.id), codes.FailedPrecondition, "its host key stays out")
+	wantCode(t, remove("nobody"), codes.NotFound, "signet get agents")
+	if f := awaitFinding(t, r, "SIG001", "ended at"); !strings.HasPrefix(f.GetFix(), "signet delete agent "+gone.id) {
+		t.Errorf("%v", f)
+	}
+	if err := remove(gone.id); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := r.admin.Agents(t.Context(), &api.AgentsRequest{})
+	if err != nil || len(resp.GetAgents()) != 1 || resp.GetAgents()[0].GetState() != "banned" || resp.GetAgents()[0].GetBanReason() != "test" {
+		t.Errorf("%v, %v", resp, err)
+	}
+	wantCode(t, gone.attest(""), codes.Unauthenticated, "not known here")
+	wantCode(t, out.attest(""), codes.PermissionDenied, "banned")
 }

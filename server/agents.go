@@ -1,0 +1,180 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/store"
+)
+
+// The states of an agent, as operators and the metrics are told them.
+const (
+	agentConnected = "connected" // it has a session
+	agentJoined    = "joined"    // it was not seen since it joined
+	agentAway      = "away"      // it was, and is not connected
+	agentGone      = "gone"      // nor is its certificate good any more
+	agentBanned    = "banned"
+)
+
+var agentStates = []string{agentConnected, agentJoined, agentAway, agentGone, agentBanned}
+
+// kindAgent is how operators name agents where they name a kind. Agents are not
+// applied: they join.
+const kindAgent = "Agent"
+
+// agentStatus is what is known of an agent at one moment.
+type agentStatus struct {
+	store.Agent
+	state   string
+	session *session    // nil unless it is connected
+	report  *api.Report // the latest, nil if there was none
+	seen    time.Time
+	end     time.Time // of its own newest certificate
+}
+
+func (s *server) agentStatus(g store.Agent) agentStatus {
+	now := s.clock()
+	session, left := s.sessions.of(g.ID)
+	cert := s.issuance.ownOf(s.agentSPIFFE(g.ID))
+	st := agentStatus{
+		Agent: g, session: session, report: left.report, seen: later(later(g.Joined, cert.issued), left.at),
+		// The log may have no certificate of it: not read so far, or never issued.
+		end: cmp.Or(cert.end, g.Joined.Add(s.cfg.Lifetimes.Agent)),
+	}
+	if session != nil {
+		st.report, st.seen = session.latest(), now
+	}
+	switch {
+	case g.Banned:
+		st.state = agentBanned
+	case session != nil:
+		st.state = agentConnected
+	case !st.end.After(now):
+		st.state = agentGone
+	case left.at.IsZero() && !cert.renewed:
+		st.state = agentJoined
+	default:
+		st.state = agentAway
+	}
+	return st
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func (st agentStatus) message() *api.AgentInfo {
+	info := &api.AgentInfo{
+		Id: st.ID, Group: st.Group, Hostname: st.Hostname, Connected: st.session != nil,
+		Joined: timestamppb.New(st.Joined), Report: st.report, State: st.state,
+		LastSeen: timestamppb.New(st.seen), NotAfter: timestamppb.New(st.end),
+		Attestation: "join_token", // the only method of this version
+		BanReason:   st.BanReason,
+	}
+	if st.session != nil {
+		info.Address = st.session.caller.remote.String()
+	}
+	return info
+}
+
+// Agents lists who joined, with the latest report of each.
+func (a *admin) Agents(context.Context, *api.AgentsRequest) (*api.AgentsResponse, error) {
+	resp := &api.AgentsResponse{}
+	for _, g := range a.roster.all() {
+		resp.Agents = append(resp.Agents, a.agentStatus(g).message())
+	}
+	return resp, nil
+}
+
+// BanAgent shuts an agent out. When it returns, the agent has no stream, gets no
+// certificate, and nobody is sent to its proxies; the other agents are told next.
+func (a *admin) BanAgent(ctx context.Context, req *api.BanAgentRequest) (*api.BanAgentResponse, error) {
+	actor, err := actorOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g, err := a.agentNamed(req.GetAgent())
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.BanAgentResponse{Changed: !g.Banned}
+	held, last := a.issuance.heldBy(a.agentSPIFFE(g.ID))
+	if held > 0 {
+		resp.Certificates, resp.NotAfter = held, timestamppb.New(last)
+	}
+	if g.Banned || req.GetDryRun() {
+		return resp, nil
+	}
+	if err := a.store.BanAgent(ctx, actor, g.ID, plainText(req.GetReason())); err != nil {
+		return nil, err
+	}
+	if err := a.roster.load(ctx); err != nil {
+		return nil, err
+	}
+	a.access.review(a.model().bound)
+	return resp, a.endpoints.sweep(a.granted)
+}
+
+// deleteAgent forgets an agent that is gone for good.
+func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.ApplyResponse, error) {
+	actor, err := actorOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	g, err := a.agentNamed(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if err := a.issuance.caughtUp(ctx); err != nil { // a certificate that is not seen may be good
+		return nil, err
+	}
+	switch st := a.agentStatus(g); st.state {
+	case agentGone:
+	case agentBanned:
+		return nil, reason(errReferenced, "agent %s is not deleted: it is banned, and is kept so that its host key stays out", g.ID)
+	default:
+		return nil, reason(errReferenced, "agent %s is not deleted: it is %s, and its certificate is good until %s; to shut it out now: signet ban %s",
+			g.ID, st.state, utc(st.end), g.ID)
+	}
+	resp := &api.ApplyResponse{Revision: a.store.Revision(), Changes: []*api.Change{{Action: "deleted", Kind: kindAgent, Name: g.ID}}}
+	if req.GetDryRun() {
+		return resp, nil
+	}
+	if err := a.store.DeleteAgent(ctx, actor, g.ID); err != nil {
+		return nil, err
+	}
+	resp.Revision = a.store.Revision()
+	a.sessions.drop(g.ID)
+	return resp, a.roster.load(ctx)
+}
+
+func (a *admin) agentNamed(id string) (store.Agent, error) {
+	g, ok := a.roster.get(id)
+	if !ok {
+		return g, reason(errNotFound, "agent %q does not exist; `signet get agents` lists them", plainText(id))
+	}
+	return g, nil
+}
+
+// isAgentKind tells agents from the kinds of objects that are stored.
+func isAgentKind(kind string) bool {
+	return strings.EqualFold(kind, kindAgent) || strings.EqualFold(kind, kindAgent+"s")
+}
+
+// agentSPIFFE is an agent's identity in findings; an id that makes none is shown.
+func (s *server) agentSPIFFE(id string) string {
+	sid, err := identity.ForAgent(s.td, id)
+	if err != nil {
+		return id
+	}
+	return sid.String()
+}

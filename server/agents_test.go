@@ -1,0 +1,106 @@
+package server
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/store"
+)
+
+// known is a server that knows agents and does nothing.
+type known struct {
+	*admin
+	now time.Time
+}
+
+func newKnown() *known {
+	k := &known{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}
+	clock := func() time.Time { return k.now }
+	k.admin = &admin{server: &server{
+		clock: clock, td: spiffeid.RequireTrustDomainFromString("test.example"), cfg: Config{Lifetimes: Lifetimes{Agent: time.Hour}},
+		roster: newRoster(nil), sessions: newSessions(slog.New(slog.DiscardHandler)),
+		issuance: &issuance{clock: clock, own: map[string]ownCert{}},
+	}}
+	k.sessions.gone = func(*session) {}
+	return k
+}
+
+// agent joined some time ago; its newest certificate was issued then or later.
+func (k *known) agent(id, group, host string, joined, issued time.Duration) {
+	k.roster.put(store.Agent{ID: id, Group: group, Hostname: host, Joined: k.now.Add(-joined)})
+	at := k.now.Add(-issued)
+	k.issuance.own[k.agentSPIFFE(id)] = ownCert{issued: at, end: at.Add(time.Hour), renewed: issued != joined}
+}
+
+func (k *known) connect(id string) *session {
+	s := &session{caller: hostile(id), end: func(error) {}}
+	k.sessions.enter(s)
+	return s
+}
+
+func (k *known) ban(id string) {
+	g, _ := k.roster.get(id)
+	g.Banned = true
+	k.roster.put(g)
+}
+
+func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
+	k := newKnown()
+	k.agent("new", "g", "a", time.Minute, time.Minute)
+	k.agent("here", "g", "b", 2*time.Hour, time.Minute)
+	k.agent("left", "g", "c", time.Minute, time.Minute)
+	k.agent("before-a-restart", "g", "d", 2*time.Hour, time.Minute)
+	k.agent("ended", "g", "e", 3*time.Hour, 2*time.Hour)
+	k.agent("out", "g", "f", time.Minute, time.Minute)
+	k.roster.put(store.Agent{ID: "never-issued", Joined: k.now.Add(-2 * time.Hour)})
+	k.connect("here")
+	k.sessions.leave(k.connect("left"))
+	k.ban("out")
+	got := map[string]string{}
+	for _, g := range k.roster.all() {
+		got[g.ID] = k.agentStatus(g).state
+	}
+	want := map[string]string{
+		"new": "joined", "here": "connected", "left": "away", "before-a-restart": "away", "ended": "gone", "out": "banned", "never-issued": "gone",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	g, _ := k.roster.get("ended")
+	if st := k.agentStatus(g); !st.seen.Equal(k.now.Add(-2*time.Hour)) || !st.end.Equal(k.now.Add(-time.Hour)) {
+		t.Errorf("seen %s, end %s", st.seen, st.end)
+	}
+}
+
+func TestCheckWarnsOfHostsAndNotOfAgentsThatWereReplaced(t *testing.T) {
+	k := newKnown()
+	k.agent("restarted-1", "g", "restarted", 4*time.Hour, 3*time.Hour)
+	k.agent("restarted-2", "g", "restarted", time.Minute, time.Minute)
+	k.connect("restarted-2")
+	k.agent("down-1", "g", "down", 4*time.Hour, 3*time.Hour)
+	k.agent("down-2", "g", "down", 2*time.Hour, time.Minute)
+	k.agent("lost-1", "g", "lost", 4*time.Hour, 3*time.Hour)
+	k.agent("lost-2", "g", "lost", 3*time.Hour, 2*time.Hour)
+	k.agent("restarted-of-another-group", "other", "restarted", 2*time.Hour, time.Minute)
+	k.agent("out-1", "g", "out", 4*time.Hour, 3*time.Hour)
+	k.agent("out-2", "g", "out", time.Minute, time.Minute)
+	k.ban("out-2")
+	got := map[string]string{}
+	for _, f := range k.checkAgents(t.Context()) {
+		fix, _, _ := strings.Cut(f.GetFix(), " (")
+		got[f.GetSubject()] = f.GetId() + " " + fix
+	}
+	want := map[string]string{
+		"host down of group g":          "SIG001 signet token create --group g",
+		"host lost of group g":          "SIG001 signet delete agent lost-1 lost-2",
+		"host restarted of group other": "SIG001 signet token create --group other",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
