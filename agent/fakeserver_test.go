@@ -59,11 +59,13 @@ type fakeServer struct {
 	entries  []*api.Entry
 	policies []*api.PolicyRevision
 	refuse   error // of Issue
-	issued   int
-	attests  int
-	reports  []*api.Report
-	explain  chan string
-	answers  chan *api.ExplainAnswer
+	// spoil, where it is set, makes another answer of a chain that was issued for an entry.
+	spoil   func(entry string, chain [][]byte) ([][]byte, error)
+	issued  int
+	attests int
+	reports []*api.Report
+	explain chan string
+	answers chan *api.ExplainAnswer
 
 	grpc   *grpc.Server
 	served chan error
@@ -335,6 +337,9 @@ func (f *fakeServer) Issue(ctx context.Context, req *api.IssueRequest) (*api.Iss
 			err = errors.New("no such entry")
 		} else {
 			result.Chain, err = f.answer(r.GetCsr(), path)
+		}
+		if err == nil && f.spoil != nil {
+			result.Chain, err = f.spoil(r.GetEntry(), result.Chain)
 		}
 		if err != nil {
 			result.Error = err.Error()

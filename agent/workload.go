@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"signet.example/identity"
@@ -58,9 +59,9 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 			if err != nil {
 				return err
 			}
-			waiting := len(next.svids) < len(next.wants)
+			pending, failure := w.pending(next)
 			switch {
-			case !waiting || len(next.svids) > 0 && (late || sent):
+			case len(next.svids) > 0 && (!pending || late || sent):
 				if err := send(next.update()); err != nil {
 					return err
 				}
@@ -68,7 +69,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 			case sent:
 				// Its SVIDs ended in an outage: it is told when there are new ones.
 			case late || !w.u.connected.load():
-				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, or(w.u.keeper.failure(next.missing(held)), errNoServer))
+				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, or(failure, errNoServer))
 			}
 			last, late = next, false
 		}
@@ -114,13 +115,21 @@ func good(held map[string]*svid, wants []want) []*svid {
 	return svids
 }
 
-func (l look) missing(held map[string]*svid) string {
-	for _, w := range l.wants {
-		if !held[w.entry].fresh(time.Now()) {
-			return w.entry
+// pending tells whether an SVID that is not there is worth waiting for: the server
+// is there, and has not failed to issue it. failure is that of one that has.
+func (w *workloads) pending(l look) (pending bool, failure error) {
+	connected := w.u.connected.load()
+	for _, wanted := range l.wants {
+		if slices.ContainsFunc(l.svids, func(s *svid) bool { return s.entry == wanted.entry }) {
+			continue
+		}
+		if err := w.u.keeper.failure(wanted.entry); err != nil {
+			failure = err
+		} else if connected {
+			pending = true
 		}
 	}
-	return ""
+	return pending, failure
 }
 
 func (l look) update() sds.Update {

@@ -2,6 +2,11 @@ package agent_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,6 +119,95 @@ func TestANewEntryReachesAnOpenClientAtOnceAndARemovedOneIsTakenAway(t *testing.
 	if _, err := stream.Recv(); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("got %v", err)
 	}
+}
+
+// An identity that the server will not or cannot issue must not hold up the one
+// that is there.
+func TestAnIdentityThatIsHeldDoesNotWaitForOneThatIsNot(t *testing.T) {
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{entry("one", "/shop/one", self(t)), entry("refused", "/shop/refused", self(t))}
+		f.spoil = func(entry string, chain [][]byte) ([][]byte, error) {
+			if entry == "entry/refused" {
+				return nil, errors.New("not this one")
+			}
+			return chain, nil
+		}
+	})
+	r.await("the first SVID", func() bool {
+		_, err := r.fetchOnce()
+		return err == nil
+	})
+	ask := func(when string) {
+		begun := time.Now()
+		m, err := r.fetchOnce()
+		if err != nil || len(m.GetSvids()) != 1 || m.GetSvids()[0].GetSpiffeId() != "spiffe://test.example/shop/one" {
+			t.Errorf("%s: %d SVIDs, %v", when, len(m.GetSvids()), err)
+		}
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("%s: it took %s", when, took)
+		}
+	}
+	ask("while the server refuses the other one")
+	r.stop()
+	r.await("the outage", func() bool { return r.metric("signet_agent_upstream_connected") == "0" })
+	ask("while the server is gone")
+}
+
+// A server that answers nonsense, by a fault or on purpose, harms nobody who has
+// a certificate, and nothing that it sent reaches a workload.
+func TestNothingThatDoesNotVerifyIsGivenToAWorkload(t *testing.T) {
+	other := newFakeServer(t)
+	nonsense := map[string]func(f *fakeServer, path string, key *ecdsa.PublicKey) [][]byte{
+		"another-root": func(_ *fakeServer, path string, key *ecdsa.PublicKey) [][]byte {
+			return [][]byte{other.leaf(path, key, time.Hour).Raw}
+		},
+		"another-key": func(f *fakeServer, path string, _ *ecdsa.PublicKey) [][]byte {
+			return [][]byte{f.leaf(path, &f.rootKey.PublicKey, time.Hour).Raw}
+		},
+		"another-identity": func(f *fakeServer, _ string, key *ecdsa.PublicKey) [][]byte {
+			return [][]byte{f.leaf("/shop/fine", key, time.Hour).Raw}
+		},
+		"the-agents-own": func(f *fakeServer, _ string, key *ecdsa.PublicKey) [][]byte {
+			return [][]byte{f.leaf("/signet/agent/one", key, time.Hour).Raw}
+		},
+		"already-ended": func(f *fakeServer, path string, key *ecdsa.PublicKey) [][]byte {
+			return [][]byte{f.leaf(path, key, -time.Second).Raw}
+		},
+		"more-than-a-chain": func(f *fakeServer, path string, key *ecdsa.PublicKey) [][]byte {
+			return [][]byte{f.leaf(path, key, time.Hour).Raw, other.leaf(path, key, time.Hour).Raw}
+		},
+		"the-root-alone": func(f *fakeServer, _ string, _ *ecdsa.PublicKey) [][]byte { return [][]byte{f.root.Raw} },
+		"no-certificate": func(*fakeServer, string, *ecdsa.PublicKey) [][]byte { return [][]byte{[]byte("-----BEGIN")} },
+		"an-empty-chain": func(*fakeServer, string, *ecdsa.PublicKey) [][]byte { return nil },
+	}
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{entry("fine", "/shop/fine", self(t))}
+		for name := range nonsense {
+			f.entries = append(f.entries, entry(name, "/shop/"+name, self(t)))
+		}
+		f.spoil = func(entry string, chain [][]byte) ([][]byte, error) {
+			leaf, err := x509.ParseCertificate(chain[0])
+			name := strings.TrimPrefix(entry, "entry/")
+			if err != nil || nonsense[name] == nil {
+				return chain, err
+			}
+			key, _ := leaf.PublicKey.(*ecdsa.PublicKey)
+			return nonsense[name](f, "/shop/"+name, key), nil
+		}
+	})
+	r.await("the one that verifies, and no other", func() bool {
+		m, err := r.fetchOnce()
+		return err == nil && len(m.GetSvids()) == 1 && m.GetSvids()[0].GetSpiffeId() == "spiffe://test.example/shop/fine"
+	})
+	refused, err := strconv.Atoi(r.metric(`signet_agent_svid_renew_failures_total{reason="bad_answer"}`))
+	if err != nil || refused < len(nonsense) {
+		t.Errorf("%d answers were refused, want at least %d (%v)", refused, len(nonsense), err)
+	}
+	r.change(func(f *fakeServer) { f.spoil = nil })
+	r.await("all, of a server in its right mind", func() bool {
+		m, err := r.fetchOnce()
+		return err == nil && len(m.GetSvids()) == 1+len(nonsense)
+	})
 }
 
 func TestSVIDsRotateGoOnInAnOutageAndResumeByThemselves(t *testing.T) {
