@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +58,33 @@ func TestCompileRefusesARevisionThatIsNotItsID(t *testing.T) {
 	}
 }
 
+func TestCompileRefusesAnExemptionThatIsNoHealthCheck(t *testing.T) {
+	good := policy.Exemption{Name: "generated: x", Destination: store.String(), Method: "GET", Path: "/health", Sources: []string{web.String()}}
+	for _, spoil := range []func(*policy.Exemption){
+		func(e *policy.Exemption) { e.Method = "POST" },
+		func(e *policy.Exemption) { e.Name = "" },
+		func(e *policy.Exemption) { e.Path = "" },
+		func(e *policy.Exemption) { e.Path = "health" },
+	} {
+		e := good
+		spoil(&e)
+		if _, err := policy.Compile(policy.NewRevision("", "", nil, []policy.Exemption{e})); err == nil {
+			t.Errorf("taken: %+v", e)
+		}
+	}
+}
+
+func TestNoPolicySetsAHeaderThatNamesTheCallerOrFramesTheRequest(t *testing.T) {
+	for _, name := range []string{
+		"x-forwarded-client-cert", "x-envoy-internal", "x-signet-denied", "host", "connection", "keep-alive", "proxy-connection",
+		"transfer-encoding", "upgrade", "te", "trailer", "content-length", "expect", "X-Upper", "a b", "",
+	} {
+		if _, err := policy.Compile(policy.NewRevision("", "", modules(fmt.Sprintf("package signet.authz\nheaders[%q] := \"x\"", name)), nil)); err == nil {
+			t.Errorf("%q may be set", name)
+		}
+	}
+}
+
 func TestRevisionIDIsThatOfTheContentInAnyOrder(t *testing.T) {
 	mods := modules(meshRego, ordersRego)
 	exempt := []policy.Exemption{
@@ -78,6 +106,9 @@ func TestRevisionIDIsThatOfTheContentInAnyOrder(t *testing.T) {
 		policy.NewRevision("uc", "", mods, exempt),
 		policy.NewRevision("u", "c", mods[:1], exempt),
 		policy.NewRevision("u", "c", mods, exempt[:1]),
+		policy.NewRevision("u", "c", mods, []policy.Exemption{exempt[0], {Name: "a", Destination: "spiffe://d/a", Method: "GET", Path: "/h", Sources: []string{"x", "z"}}}),
+		policy.NewRevision("u", "c", []policy.Module{{Path: "a", Rego: "b"}}, nil),
+		policy.NewRevision("u", "c", []policy.Module{{Path: "", Rego: "ab"}}, nil),
 	} {
 		if ids[r.ID] {
 			t.Errorf("id %s twice", r.ID)

@@ -188,6 +188,19 @@ func TestHeadersOfAnAllowMayNotSpeakForSignetOrEnvoy(t *testing.T) {
 	}
 }
 
+func TestHeadersThatFailOrContradictEachOtherAreAnError(t *testing.T) {
+	for name, rego := range map[string]string{
+		"a builtin that fails":      "package signet.authz\nheaders[\"x-a\"] := \"1\" if to_number(input.request.path) > 0",
+		"two packages, two values":  "package signet.authz.order_store\nheaders[\"x-tier\"] := \"gold\"",
+		"two values in one package": "package signet.authz\nheaders[\"x-a\"] := input.request.method\nheaders[\"x-a\"] := input.request.path",
+	} {
+		c := compile(t, meshRego, "package signet.authz\nheaders[\"x-tier\"] := \"silver\"", rego)
+		if d, err := c.Evaluate(t.Context(), call("GET", "/status", web)); err == nil {
+			t.Errorf("%s: allowed %v with %v", name, d.Allowed, d.Headers)
+		}
+	}
+}
+
 func TestABuiltinThatFailsIsAnErrorThatQuotesNothing(t *testing.T) {
 	c := compile(t, meshRego, `package signet.authz
 deny contains "too old" if to_number(input.request.headers.cookie[0]) > 5`)
@@ -219,6 +232,19 @@ allow contains "slow" if {
 	cancel()
 	if d, err := c.Evaluate(ctx, call("GET", "/", web)); err == nil || d.Allowed {
 		t.Errorf("with a cancelled context: %v %v", d, err)
+	}
+}
+
+func TestFewSlowStepsAreStoppedByTheClock(t *testing.T) {
+	c := compile(t, `package signet.authz
+allow contains "slow" if {
+	some x in numbers.range(1, 10000)
+	count(split(input.request.headers.big[0], sprintf("%d", [x]))) == 0
+}`)
+	in := call("GET", "/", web)
+	in.Request.Headers["big"] = []string{strings.Repeat("0", 1<<20)}
+	if _, err := c.Evaluate(t.Context(), in); !errors.Is(err, policy.ErrLimit) {
+		t.Errorf("error %v", err)
 	}
 }
 
