@@ -183,7 +183,9 @@ var errExited = errors.New("exited")
 func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*process, error) {
 	cmd := exec.Command(a.executable, "authz", "--log-format", "json") //nolint:gosec,noctx // our own program; it is ended by stop
 	// Nothing of the agent's environment: it may hold what it started with.
-	cmd.Env = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOTRACEBACK=single"}
+	// GOGC: what lives is a few MiB, so that by default a hundred decisions or so
+	// start a collection. The limit bounds it where policies are large.
+	cmd.Env = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOGC=400", "GOTRACEBACK=single"}
 	if v := os.Getenv("GOCOVERDIR"); v != "" {
 		cmd.Env = append(cmd.Env, "GOCOVERDIR="+v)
 	}

@@ -1,0 +1,23 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+
+	"signet.example/api"
+	"signet.example/authz"
+)
+
+const (
+	RecordDelay = recordDelay
+	RecordBatch = recordBatch
+)
+
+// BatchOf is the first batch of what the authz process sends of these records.
+func BatchOf(ctx context.Context, records []authz.Record) []*api.Decision {
+	d := newDecider(slog.New(slog.DiscardHandler))
+	for _, r := range records {
+		d.record(r)
+	}
+	return d.batch(ctx)
+}
