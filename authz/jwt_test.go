@@ -175,6 +175,7 @@ func TestAttackedTokensAreRefused(t *testing.T) {
 		"not valid yet":                 claim("nbf", noon.Add(61*time.Second).Unix()),
 		"issued in the future":          claim("iat", noon.Add(2*time.Minute).Unix()),
 		"issued after it expires":       claim("iat", exp+1),
+		"issued after it expired":       sign(k["rsa"], rs256, good().with("exp", noon.Add(-30*time.Second).Unix()).with("iat", noon.Add(-10*time.Second).Unix()).json()),
 		"nbf as text":                   claim("nbf", "now"),
 		"sub as a number":               claim("sub", 5),
 		"another audience":              claim("aud", "billing"),
@@ -262,6 +263,16 @@ func TestAttackedTokensAreRefused(t *testing.T) {
 				t.Error("accepted by the verifier")
 			}
 		})
+	}
+}
+
+func TestATokenWithoutKidIsRefusedWhereTwoKeysCouldHaveSigned(t *testing.T) {
+	tok := sign(keys()["rsa"], `{"alg":"RS256"}`, good().json())
+	for want, names := range map[bool][]string{true: {"rsa", "ec"}, false: {"rsa", "other"}} {
+		verify := authz.TokenVerifier([]authz.Issuer{{Name: "id", Issuer: issuerURL, Audiences: []string{"orders"}, JWKS: jwks(names...)}})
+		if _, err := verify(tok, noon); (err == nil) != want {
+			t.Errorf("%v: %v", names, err)
+		}
 	}
 }
 

@@ -143,26 +143,27 @@ func TestAnAllowNamesItsRuleAndADenialItsCause(t *testing.T) {
 		http  int
 		rule  string
 	}{
-		"allowed":               {f.question("GET", "/orders/1?a=b", web), "", 0, "web may read orders"},
-		"no rule":               {f.question("PUT", "/orders/1", web), "policy", 403, ""},
-		"denied":                {f.question("GET", "/admin", web), "policy", 403, "nobody reaches admin"},
-		"another source":        {f.question("GET", "/orders/1", "spiffe://prod.example/shop/other"), "policy", 403, ""},
-		"no source":             {f.question("GET", "/orders/1", ""), "policy", 403, ""},
-		"a source that is none": {f.question("GET", "/orders/1", "CN=web"), "policy", 403, ""},
-		"two sources":           {f.question("GET", "/orders/1", web+","+web), "policy", 403, ""},
-		"a source in a header":  {f.question("GET", "/orders/1", "", "x-forwarded-client-cert: URI="+web, "source: "+web), "policy", 403, ""},
-		"repeated header":       {f.question("GET", "/orders/1", web, "x-role: user", "X-Role: admin"), "policy", 403, "no admin role"},
-		"repeated, other order": {f.question("GET", "/orders/1", web, "x-role: admin", "x-role: user"), "policy", 403, "no admin role"},
-		"banned":                {f.question("GET", "/orders/1", "spiffe://prod.example/shop/bad"), "policy", 403, "signet: banned identity"},
-		"health check":          {f.question("GET", "/health", web), "", 0, "generated: health check /health of shop/orders"},
-		"health check of other": {f.question("GET", "/health", "spiffe://prod.example/shop/x"), "policy", 403, ""},
-		"ambiguous path":        {f.question("GET", "/orders/%2e%2e/admin", web), "policy", 403, "signet: ambiguous path"},
-		"two hosts":             {twoHosts, "policy", 403, "signet: ambiguous host"},
-		"no method":             {f.question("", "/orders/1", web), "policy", 403, "signet: ambiguous method"},
-		"bad header":            {f.question("GET", "/orders/1", web, "x-a: \xff"), "policy", 403, "signet: ambiguous header"},
-		"no stamp":              {question("", "GET", "/orders/1", web), "unavailable", 503, ""},
-		"unknown revision":      {question("0123", "GET", "/orders/1", web), "unavailable", 503, ""},
-		"not HTTP":              {&authv3.CheckRequest{}, "policy", 403, "signet: not HTTP"},
+		"allowed":                {f.question("GET", "/orders/1?a=b", web), "", 0, "web may read orders"},
+		"no rule":                {f.question("PUT", "/orders/1", web), "policy", 403, ""},
+		"denied":                 {f.question("GET", "/admin", web), "policy", 403, "nobody reaches admin"},
+		"another source":         {f.question("GET", "/orders/1", "spiffe://prod.example/shop/other"), "policy", 403, ""},
+		"no source":              {f.question("GET", "/orders/1", ""), "policy", 403, ""},
+		"a source that is none":  {f.question("GET", "/orders/1", "CN=web"), "policy", 403, ""},
+		"two sources":            {f.question("GET", "/orders/1", web+","+web), "policy", 403, ""},
+		"a source in a header":   {f.question("GET", "/orders/1", "", "x-forwarded-client-cert: URI="+web, "source: "+web), "policy", 403, ""},
+		"repeated header":        {f.question("GET", "/orders/1", web, "x-role: user", "X-Role: admin"), "policy", 403, "no admin role"},
+		"repeated, other order":  {f.question("GET", "/orders/1", web, "x-role: admin", "x-role: user"), "policy", 403, "no admin role"},
+		"banned":                 {f.question("GET", "/orders/1", "spiffe://prod.example/shop/bad"), "policy", 403, "signet: banned identity"},
+		"health check":           {f.question("GET", "/health", web), "", 0, "generated: health check /health of shop/orders"},
+		"health check of other":  {f.question("GET", "/health", "spiffe://prod.example/shop/x"), "policy", 403, ""},
+		"ambiguous path":         {f.question("GET", "/orders/%2e%2e/admin", web), "policy", 403, "signet: ambiguous path"},
+		"two hosts":              {twoHosts, "policy", 403, "signet: ambiguous host"},
+		"no method":              {f.question("", "/orders/1", web), "policy", 403, "signet: ambiguous method"},
+		"a line end in a header": {f.question("GET", "/orders/1", web, "x-a: b\r\nx-role: user"), "policy", 403, "signet: ambiguous header"},
+		"bad header":             {f.question("GET", "/orders/1", web, "x-a: \xff"), "policy", 403, "signet: ambiguous header"},
+		"no stamp":               {question("", "GET", "/orders/1", web), "unavailable", 503, ""},
+		"unknown revision":       {question("0123", "GET", "/orders/1", web), "unavailable", 503, ""},
+		"not HTTP":               {&authv3.CheckRequest{}, "policy", 403, "signet: not HTTP"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, r := f.ask(t, tc.q)
@@ -193,6 +194,18 @@ func TestAnAllowNamesItsRuleAndADenialItsCause(t *testing.T) {
 				t.Errorf("body %q", d.GetBody())
 			}
 		})
+	}
+}
+
+func TestASourceIsOneWholeSPIFFEIDOrNone(t *testing.T) {
+	f := newFixture(t)
+	for _, principal := range []string{
+		"", "spiffe://prod.example", "spiffe://prod.example/", "SPIFFE://prod.example/shop/web", "https://prod.example/shop/web",
+		"DNS:web", web + "?x", web + "," + web, "spiffe://prod.example/" + strings.Repeat("a", 2048),
+	} {
+		if _, r := f.ask(t, f.question("GET", "/orders/1", principal)); r.Source != "" {
+			t.Errorf("%.50q is taken for %.50q", principal, r.Source)
+		}
 	}
 }
 
