@@ -18,7 +18,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
 	"signet.example/api"
@@ -97,20 +96,19 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 	if !ok {
 		return nil, time.Time{}, errIdentity
 	}
-	tlsInfo, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(tlsInfo.State.PeerCertificates) == 0 {
+	from, ok := p.AuthInfo.(*tlsPeer)
+	if !ok || len(from.chain()) == 0 {
 		return nil, time.Time{}, reason(errIdentity, "no client certificate")
 	}
 	c := &caller{remote: addrOf(p.Addr)}
-	certs := tlsInfo.State.PeerCertificates
 	if rule == proveHostKey {
-		return c, time.Time{}, c.proveHostKey(certs)
+		return c, time.Time{}, c.proveHostKey(from.chain())
 	}
-	if err := a.proveAgent(c, certs); err != nil {
+	if err := a.proveAgent(c, from); err != nil {
 		return c, time.Time{}, err
 	}
 	a.proven(p.Addr)
-	return c, certs[0].NotAfter, nil
+	return c, from.chain()[0].NotAfter, nil
 }
 
 // proveHostKey accepts one certificate that its own key signed. Nothing in it is
@@ -140,8 +138,8 @@ func hostKeyAllowed(key any) bool {
 
 // proveAgent accepts a chain to our roots whose leaf is the SVID of an agent that
 // joined and is not banned. A workload's SVID is refused: it names no agent (A12).
-func (a *access) proveAgent(c *caller, certs []*x509.Certificate) error {
-	id, err := identity.VerifyChain(certs, a.td, a.roots().pool, a.clock(), x509.ExtKeyUsageClientAuth)
+func (a *access) proveAgent(c *caller, from *tlsPeer) error {
+	id, err := a.verifySVID(from)
 	if err != nil {
 		return reason(errIdentity, "client certificate: %v", err)
 	}

@@ -55,7 +55,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 func (s *server) agentServer() *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
 	opts = append(opts,
-		grpc.Creds(credentials.NewTLS(s.own.tlsConfig())),
+		grpc.Creds(provenCredentials{credentials.NewTLS(s.own.tlsConfig())}),
 		grpc.UnaryInterceptor(s.access.unary),
 		grpc.StreamInterceptor(s.access.stream),
 	)
@@ -67,8 +67,8 @@ func (s *server) agentServer() *grpc.Server {
 	return g
 }
 
-// listenUnix makes the admin socket, 0600 from the first instant. One that a dead
-// server left is replaced; anything else under that name is left alone.
+// listenUnix makes a Unix socket, 0600 from the first instant. One that a dead
+// process left is replaced; anything else under that name is left alone.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if fi, err := os.Lstat(path); err == nil {
 		if fi.Mode().Type() != os.ModeSocket {
@@ -76,7 +76,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 		}
 		if c, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
 			_ = c.Close() // only asked whether somebody listens
-			return nil, fmt.Errorf("%s is another server's", path)
+			return nil, fmt.Errorf("%s: another process listens there", path)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, err

@@ -1,0 +1,80 @@
+package server
+
+import (
+	"crypto/x509"
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/credentials"
+
+	"signet.example/identity"
+)
+
+// provenCredentials are TLS credentials that give each connection a place to keep
+// what its peer's chain has proven: a connection has one chain for all its calls.
+type provenCredentials struct {
+	credentials.TransportCredentials
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (c provenCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	if t, ok := info.(credentials.TLSInfo); ok {
+		info = &tlsPeer{TLSInfo: t}
+	}
+	return conn, info, err
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c provenCredentials) Clone() credentials.TransportCredentials {
+	return provenCredentials{c.TransportCredentials.Clone()}
+}
+
+// tlsPeer is who is at the other end of a connection.
+type tlsPeer struct {
+	credentials.TLSInfo
+	path atomic.Pointer[provenPath]
+}
+
+func (p *tlsPeer) chain() []*x509.Certificate { return p.State.PeerCertificates }
+
+// provenPath is an outcome of identity.VerifyChain that need not be computed
+// again. It depends on the chain, on the roots and on the time: the first is the
+// connection's, the second is the very pool, and the third changes nothing while
+// every certificate that could be on the path is valid. Who the agent is and
+// whether it is banned is no part of it.
+type provenPath struct {
+	id          spiffeid.ID
+	roots       *x509.CertPool
+	from, until time.Time
+}
+
+func (v *provenPath) holds(roots *x509.CertPool, now time.Time) bool {
+	return v != nil && v.roots == roots && !now.Before(v.from) && !now.After(v.until)
+}
+
+// verifySVID is whose SVID the peer has shown.
+func (a *access) verifySVID(p *tlsPeer) (spiffeid.ID, error) {
+	roots, now := a.roots(), a.clock()
+	if v := p.path.Load(); v.holds(roots.pool, now) {
+		return v.id, nil
+	}
+	id, err := identity.VerifyChain(p.chain(), a.td, roots.pool, now, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return id, err
+	}
+	v := &provenPath{id: id, roots: roots.pool, from: p.chain()[0].NotBefore, until: p.chain()[0].NotAfter}
+	for _, c := range slices.Concat(p.chain(), roots.Roots) {
+		if c.NotBefore.After(v.from) {
+			v.from = c.NotBefore
+		}
+		if c.NotAfter.Before(v.until) {
+			v.until = c.NotAfter
+		}
+	}
+	p.path.Store(v)
+	return id, nil
+}

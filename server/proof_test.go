@@ -1,0 +1,122 @@
+package server
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"math/big"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/credentials"
+
+	"signet.example/identity"
+	"signet.example/store"
+)
+
+// testAuthority signs chains that end when a test says.
+type testAuthority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func (a *testAuthority) sign(path string, from, until time.Time) *testAuthority {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: rand.Text()}, NotBefore: from, NotAfter: until,
+		BasicConstraintsValid: true, URIs: []*url.URL{{Scheme: "spiffe", Host: "test.example", Path: path}},
+	}
+	if path == "" {
+		c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign
+	} else {
+		c.KeyUsage, c.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}
+	parent, by := a.cert, a.key
+	if parent == nil {
+		parent, by = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if c, err = x509.ParseCertificate(der); err != nil {
+		a.t.Fatal(err)
+	}
+	return &testAuthority{a.t, c, key}
+}
+
+// The second call on a connection is not the first: what ends between them ends it.
+func TestAnAgentThatWasLetInOnceIsRefusedAsSoonAsAnythingOfItEnds(t *testing.T) {
+	noon := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	hours := func(n float64) time.Time { return noon.Add(time.Duration(n * float64(time.Hour))) }
+	joined := store.Agent{ID: "x", Group: "g"}
+	for name, c := range map[string]struct {
+		root, issuing, leaf float64 // hours that they last
+		then                func(a *access)
+		refused             bool
+	}{
+		"nothing has changed":     {8, 4, 2, func(*access) {}, false},
+		"just not expired":        {8, 4, 2, func(a *access) { a.clock = func() time.Time { return hours(2) } }, false},
+		"its SVID has expired":    {8, 4, 2, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
+		"its issuer has expired":  {8, 2, 4, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
+		"the root has expired":    {2, 4, 4, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
+		"the clock was set back":  {8, 4, 2, func(a *access) { a.clock = func() time.Time { return hours(-0.1) } }, true},
+		"it was banned":           {8, 4, 2, func(a *access) { a.roster.put(store.Agent{ID: "x", Group: "g", Banned: true}) }, true},
+		"it was forgotten":        {8, 4, 2, func(a *access) { a.roster = newRoster(nil) }, true},
+		"the roots were replaced": {8, 4, 2, func(a *access) { a.roots = rootsOf((&testAuthority{t: t}).sign("", noon, hours(8)).cert) }, true},
+		"a root came to them": {8, 4, 2, func(a *access) {
+			a.roots = rootsOf(append(a.roots().Roots, (&testAuthority{t: t}).sign("", noon, hours(8)).cert)...)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := (&testAuthority{t: t}).sign("", noon, hours(c.root))
+			issuing := root.sign("", noon, hours(c.issuing))
+			leaf := issuing.sign("/signet/agent/x", noon, hours(c.leaf))
+			a := accessOf(joined)
+			a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return hours(1) }
+			p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf.cert, issuing.cert}}}}
+			for range 2 {
+				if err := a.proveAgent(&caller{}, p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.then(a)
+			err := a.proveAgent(&caller{}, p)
+			if (err != nil) != c.refused || err != nil && !errors.Is(err, errIdentity) {
+				t.Errorf("err = %v", err)
+			}
+		})
+	}
+}
+
+func rootsOf(certs ...*x509.Certificate) func() rootSet {
+	set := rootSet{RootSet: identity.RootSet{Roots: certs}, pool: identity.PoolOf(certs...)}
+	return func() rootSet { return set }
+}
+
+func TestAConnectionsChainIsVerifiedOnce(t *testing.T) {
+	noon := time.Now().Truncate(time.Second)
+	root := (&testAuthority{t: t}).sign("", noon, noon.Add(time.Hour))
+	leaf := root.sign("/signet/agent/x", noon, noon.Add(time.Hour))
+	a := accessOf(store.Agent{ID: "x"})
+	a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return noon }
+	p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf.cert}}}}
+	if _, err := a.verifySVID(p); err != nil {
+		t.Fatal(err)
+	}
+	first := p.path.Load()
+	if _, err := a.verifySVID(p); err != nil || p.path.Load() != first {
+		t.Errorf("verified again, or refused: %v", err)
+	}
+}
