@@ -7,8 +7,8 @@
 // It owns streams, subscriptions, nonces, acknowledgements, the order of
 // pushes, and what is shared between streams. It must not know what a mesh, a
 // virtual node or an SVID is: a Resource is a type, a name, a version and
-// bytes. The one thing it reads from Envoy's own messages is which endpoint
-// assignment a Cluster needs (gate.go).
+// bytes. What it reads from Envoy's own messages is which endpoint assignment a
+// Cluster needs, and whether a string in a message names a cluster (gate.go).
 //
 // Main types, in the order in which data passes them:
 //
@@ -25,8 +25,9 @@
 // Secrets, clusters and endpoints are sent as soon as they change and never
 // wait for one another, as Envoy withholds the acknowledgement of clusters
 // until none of them is warming and a cluster does not warm without its
-// endpoints. Listeners and routes wait until clusters and endpoints are
-// acknowledged, so that no route names a cluster that cannot take a request.
+// endpoints. Listeners and routes that name a new or changing cluster wait
+// until it and its endpoints are acknowledged, so that no route names a cluster
+// that cannot take a request; the others do not wait for its health checks.
 // What disappears from clusters, endpoints and secrets is withdrawn last, once
 // every stream of the view has acknowledged its listeners and routes. Both
 // waits end after 5 s, with an Event of kind Stuck. A version that a proxy

@@ -2,9 +2,11 @@ package ads
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -14,77 +16,130 @@ type gate struct {
 	since  time.Time // something has been waiting since; zero: nothing is
 	passed bool      // the bound passed for the present clusters and endpoints
 
-	// memo of the last time that nothing was in the way
-	clusters, acked, endpoints []*Resource
-	subs                       uint64
-	clear                      bool
+	last clearing // the last time that nothing was in the way
 }
 
-// open says whether a change of t may be sent now.
-func (m *machine) open(t *topic, st *state, now time.Time) bool {
-	why := m.blocked(st)
-	if why == "" {
+// clearing is what the absence of unready clusters was concluded from.
+type clearing struct {
+	clusters, acked, endpoints, located []*Resource
+	subs                                uint64
+}
+
+func (a clearing) equal(b clearing) bool {
+	return a.subs == b.subs && same(a.clusters, b.clusters) && same(a.acked, b.acked) &&
+		same(a.endpoints, b.endpoints) && same(a.located, b.located)
+}
+
+// usable returns those of the changed listeners or routes that may be sent now.
+// The others name a cluster that the client cannot use yet.
+func (m *machine) usable(t *topic, changed []*Resource, st *state, now time.Time) []*Resource {
+	waits := m.unready(st)
+	if len(waits) == 0 {
 		m.gate.passed = false
-		return true
 	}
-	if m.gate.passed {
-		return true
+	if len(waits) == 0 || m.gate.passed {
+		return changed
+	}
+	if t.url == ListenerType {
+		// A listener uses the clusters of its routes.
+		for _, r := range st.set.Type(RouteType) {
+			if cluster, ok := r.refers(waits); ok {
+				waits[r.Name] = waits[cluster]
+			}
+		}
+	}
+	var ready []*Resource
+	why := ""
+	for _, r := range changed {
+		if name, ok := r.refers(waits); ok {
+			why = waits[name]
+		} else {
+			ready = append(ready, r)
+		}
+	}
+	if len(ready) == len(changed) {
+		return changed
 	}
 	if m.gate.since.IsZero() {
 		m.gate.since = now
 	}
 	if due := m.gate.since.Add(bound); now.Before(due) {
 		m.until(due)
-		return false
+		return ready
 	}
 	m.gate.passed = true
 	m.event(Stuck, t.url, nil, "sent although "+why)
-	return true
+	return changed
 }
 
-// blocked says what listeners and routes have to wait for, or "". A client
-// that asked for no clusters has none to wait for.
-func (m *machine) blocked(st *state) string {
-	c, e := m.find(ClusterType), m.find(EndpointType)
-	switch {
-	case c == nil:
-		return ""
-	case len(c.flight) > 0:
-		return "clusters are not acknowledged"
-	case e != nil && len(e.flight) > 0:
-		return "endpoints are not acknowledged"
-	}
-	now := gate{clusters: c.filter(st.set.Type(ClusterType)), acked: c.acked, endpoints: st.set.Type(EndpointType), clear: true}
-	if e != nil {
-		now.subs = e.subs
-	}
-	if g := &m.gate; g.clear && same(g.clusters, now.clusters) && same(g.acked, now.acked) && same(g.endpoints, now.endpoints) && g.subs == now.subs {
-		return ""
-	}
-	why := missing(now.clusters, now.acked, st, e)
-	if why == "" {
-		now.since, now.passed = m.gate.since, m.gate.passed
-		m.gate = now
-	}
-	return why
-}
-
-// missing names the first cluster that the client has no version of, or whose
-// endpoints it has not asked for.
-func missing(clusters, acked []*Resource, st *state, e *topic) (why string) {
-	walk(acked, clusters, func(has, is *Resource) {
-		switch {
-		case why != "" || is == nil:
-		case has == nil:
-			why = fmt.Sprintf("cluster %q is not accepted", is.Name)
-		case has.Version == is.Version:
-			name := is.endpoints()
-			if name != "" && st.set.Get(EndpointType, name) != nil && (e == nil || !e.has(name)) {
-				why = fmt.Sprintf("endpoints %q of cluster %q are not subscribed to", name, is.Name)
-			}
+// refers finds a name of those given in r. A name is a string, and protobuf writes
+// that as its length and its bytes, in an Any too. A cluster's name that routes
+// take from the request (cluster_header) is not seen.
+func (r *Resource) refers(names map[string]string) (name string, ok bool) {
+	for i := range r.Body {
+		s, n := protowire.ConsumeBytes(r.Body[i:])
+		if n < 0 || len(s) > maxName {
+			continue
 		}
-	})
-	return why
+		if _, ok := names[string(s)]; ok {
+			return string(s), true
+		}
+	}
+	return "", false
+}
+
+// unready holds the clusters that listeners and routes have to wait for, and why.
+// A client that asked for no clusters has none to wait for.
+func (m *machine) unready(st *state) map[string]string {
+	c, e := m.find(ClusterType), m.find(EndpointType)
+	if c == nil {
+		return nil
+	}
+	now := clearing{clusters: c.filter(st.set.Type(ClusterType)), acked: c.acked, endpoints: st.set.Type(EndpointType)}
+	quiet := len(c.flight) == 0
+	if e != nil {
+		now.located, now.subs, quiet = e.acked, e.subs, quiet && len(e.flight) == 0
+	}
+	if quiet && now.equal(m.gate.last) {
+		return nil
+	}
+	waits := make(map[string]string)
+	for _, r := range now.clusters {
+		if why := lacks(r, st, c, e); why != "" {
+			waits[r.Name] = fmt.Sprintf("cluster %q is not ready: %s", r.Name, why)
+		}
+	}
+	if len(waits) == 0 && quiet {
+		m.gate.last = now
+	}
+	return waits
+}
+
+// lacks tells what a client of c and e still needs to use a cluster, or "".
+func lacks(cluster *Resource, st *state, c, e *topic) string {
+	if c.awaits(cluster) {
+		return "it is not acknowledged"
+	}
+	name := cluster.endpoints()
+	if name == "" {
+		return ""
+	}
+	switch r := st.set.Get(EndpointType, name); {
+	case r == nil:
+		return ""
+	case e == nil || !e.has(name):
+		return "its endpoints are not subscribed to"
+	case e.awaits(r):
+		return "its endpoints are not acknowledged"
+	}
+	return ""
+}
+
+// awaits says whether the client has yet to accept what it was sent of r, or was
+// sent nothing of it.
+func (t *topic) awaits(r *Resource) bool {
+	return find(t.acked, r.Name) == nil ||
+		slices.ContainsFunc(t.flight, func(f response) bool { return find(f.changed, r.Name) != nil })
 }
 
 // endpoints returns the name of the assignment that a Cluster of type EDS

@@ -203,7 +203,7 @@ func (t *topic) spare(list []*Resource, st *state) (_ []*Resource, substituted b
 }
 
 // send emits what leads from what the client has to target, and reports
-// whether it could, or had nothing to do.
+// whether it could do all of it, or had nothing to do.
 func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) bool {
 	changed, removed := diff(t.sent, target)
 	absent := t.absent(target)
@@ -213,15 +213,27 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 	if len(changed)+len(removed) > 0 && m.starting(t, st, now) {
 		return true // the subscription to listeners will bring us back
 	}
-	if len(changed) > 0 && m.mode == Proxy && isReferring(t.url) && !m.open(t, st, now) {
-		return false
+	waits := false
+	if len(changed) > 0 && m.mode == Proxy && isReferring(t.url) {
+		ready := m.usable(t, changed, st, now)
+		if waits = len(ready) < len(changed); waits {
+			// In a state-of-the-world response of listeners, absence means deletion.
+			if len(ready) == 0 || !t.delta && isFull(t.url) {
+				return false
+			}
+			// What goes away waits with the rest, which may come in its place.
+			target = patch(t.sent, ready, func(*Resource) bool { return true })
+			changed, removed, absent = ready, nil, nil
+		}
 	}
 	if t.delta && len(t.flight) >= window {
 		m.out.more = true
 		return true // an answer will bring us back
 	}
 	t.owe = false
-	clear(t.asked)
+	if !waits {
+		clear(t.asked)
+	}
 	m.moved = m.moved || m.drain > 0 && t.url == ListenerType && t.moves(changed, removed)
 	version := st.set.TypeVersion(t.url)
 	if m.delta {
@@ -234,7 +246,7 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 	if isReferred(t.url) {
 		m.gate.passed = false
 	}
-	return true
+	return !waits
 }
 
 // moves says whether a change touches what the client has already.

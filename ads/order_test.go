@@ -2,11 +2,13 @@ package ads_test
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"signet.example/ads"
@@ -18,6 +20,16 @@ func edsCluster(t *testing.T, name, content string) *ads.Resource {
 	r, err := ads.NewResource(cds, name, &clusterv3.Cluster{
 		Name: name, AltStatName: content, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// using is res of routes or a listener that names a cluster.
+func using(t *testing.T, typeURL, name, cluster, content string) *ads.Resource {
+	t.Helper()
+	r, err := ads.NewResource(typeURL, name, &corev3.Node{Id: name + "=" + content, Cluster: cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,10 +70,10 @@ func TestRoutesWaitForClustersAndTheirEndpoints(t *testing.T) {
 	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
 		l := res(t, lds, "l", "1")
 		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1")}
-		w.publish(append(old, l, res(t, rds, "r", "old"))...)
+		w.publish(append(old, l, using(t, rds, "r", "old", ""))...)
 		last := attach(c, "old")
 
-		w.publish(append(old, edsCluster(t, "new", "1"), res(t, eds, "new", "1"), l, res(t, rds, "r", "new"))...)
+		w.publish(append(old, edsCluster(t, "new", "1"), res(t, eds, "new", "1"), l, using(t, rds, "r", "new", ""))...)
 		clusters := c.of(cds)
 		c.silent() // nobody subscribed to the new endpoints
 		c.request(eds, last[eds].Nonce, "old", "new")
@@ -80,9 +92,9 @@ func TestRoutesWaitForClustersAndTheirEndpoints(t *testing.T) {
 func TestRoutesWaitUntilEndpointsAreSubscribedTo(t *testing.T) {
 	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
 		l := res(t, lds, "l", "1")
-		w.publish(edsCluster(t, "old", "1"), res(t, eds, "old", "1"), l, res(t, rds, "r", "old"))
+		w.publish(edsCluster(t, "old", "1"), res(t, eds, "old", "1"), l, using(t, rds, "r", "old", ""))
 		attach(c, "old")
-		w.publish(edsCluster(t, "old", "1"), res(t, eds, "old", "1"), edsCluster(t, "new", "1"), res(t, eds, "new", "1"), l, res(t, rds, "r", "new"))
+		w.publish(edsCluster(t, "old", "1"), res(t, eds, "old", "1"), edsCluster(t, "new", "1"), res(t, eds, "new", "1"), l, using(t, rds, "r", "new", ""))
 		c.ack(c.of(cds))
 		c.silent()
 		start := time.Now()
@@ -99,13 +111,13 @@ func TestRoutesWaitUntilEndpointsAreSubscribedTo(t *testing.T) {
 func TestRoutesGoAfterFiveSecondsWithoutAcknowledgement(t *testing.T) {
 	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
 		cl := func(v string) []*ads.Resource { return []*ads.Resource{edsCluster(t, "c", v), res(t, eds, "c", "1")} }
-		w.publish(append(cl("1"), res(t, lds, "l", "1"), res(t, rds, "r", "1"))...)
+		w.publish(append(cl("1"), using(t, lds, "l", "c", "1"), using(t, rds, "r", "c", "1"))...)
 		attach(c, "c")
 		start := time.Now()
-		w.publish(append(cl("2"), res(t, lds, "l", "2"), res(t, rds, "r", "2"))...)
+		w.publish(append(cl("2"), using(t, lds, "l", "c", "2"), using(t, rds, "r", "c", "2"))...)
 		c.of(cds) // never acknowledged
 		time.Sleep(3 * time.Second)
-		w.publish(append(cl("3"), res(t, lds, "l", "2"), res(t, rds, "r", "3"))...)
+		w.publish(append(cl("3"), using(t, lds, "l", "c", "2"), using(t, rds, "r", "c", "3"))...)
 		c.of(cds) // sent again although the last was not acknowledged
 		c.of(lds)
 		c.of(rds)
@@ -115,12 +127,152 @@ func TestRoutesGoAfterFiveSecondsWithoutAcknowledgement(t *testing.T) {
 		if n := w.count(ads.Stuck); n != 1 {
 			t.Errorf("%d bounds passed, want 1", n)
 		}
-		w.publish(append(cl("3"), res(t, lds, "l", "2"), res(t, rds, "r", "4"))...)
+		w.publish(append(cl("3"), using(t, lds, "l", "c", "2"), using(t, rds, "r", "c", "4"))...)
 		at := time.Now()
 		c.of(rds)
 		if took := time.Since(at); took > time.Second {
 			t.Errorf("the next change waited %v for the same clusters", took)
 		}
+	})
+}
+
+func TestOnlyRoutesThatNameAClusterUnderWayWait(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1")}
+		keep := []*ads.Resource{res(t, cds, "keep", "1"), res(t, lds, "l", "1")}
+		w.publish(slices.Concat(old, keep, []*ads.Resource{using(t, rds, "r", "old", "1"), using(t, rds, "s", "keep", "1")})...)
+		last := attach(c, "old")
+		c.request(rds, last[rds].Nonce, map[bool][]string{true: {"s"}, false: {"r", "s"}}[c.delta != nil]...)
+		c.ack(c.of(rds).want(t, []string{"s"}, nil), "r", "s")
+
+		next := append(keep, edsCluster(t, "new", "1"), res(t, eds, "new", "1"), using(t, rds, "r", "new", "1"))
+		w.publish(append(next, using(t, rds, "s", "keep", "2"))...)
+		clusters := c.of(cds).want(t, map[bool][]string{true: {"new"}, false: {"keep", "new", "old"}}[c.delta != nil], nil)
+		c.ack(c.of(rds).want(t, []string{"s"}, nil), "r", "s")
+		c.request(eds, last[eds].Nonce, "old", "new")
+		c.ack(c.of(eds), "old", "new")
+		w.publish(append(next, using(t, rds, "s", "keep", "3"))...)
+		c.ack(c.of(rds).want(t, []string{"s"}, nil), "r", "s")
+		c.silent() // what r used is still there
+		c.ack(clusters)
+		c.ack(c.of(rds).want(t, []string{"r"}, nil), "r", "s")
+		c.of(cds).want(t, map[bool][]string{true: nil, false: {"keep", "new"}}[c.delta != nil], map[bool][]string{true: {"old"}}[c.delta != nil])
+		if n := w.count(ads.Stuck); n != 0 {
+			t.Errorf("%d bounds passed", n)
+		}
+	})
+}
+
+func TestChangesOfOtherRoutesDoNotProlongTheWait(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1"), res(t, lds, "l", "1")}
+		w.publish(append(old, using(t, rds, "r", "old", "1"), using(t, rds, "s", "old", ""))...)
+		last := attach(c, "old")
+		c.request(rds, last[rds].Nonce, map[bool][]string{true: {"s"}, false: {"r", "s"}}[c.delta != nil]...)
+		c.ack(c.of(rds).want(t, []string{"s"}, nil), "r", "s")
+		start := time.Now()
+		for i := range 3 {
+			w.publish(append(old, edsCluster(t, "new", "1"), using(t, rds, "r", "new", "1"), using(t, rds, "s", "old", strconv.Itoa(i)))...)
+			if i == 0 {
+				c.of(cds) // never acknowledged
+			}
+			c.ack(c.of(rds).want(t, []string{"s"}, nil), "r", "s")
+			time.Sleep(1500 * time.Millisecond)
+		}
+		c.of(rds).want(t, []string{"r"}, nil)
+		if took := time.Since(start); took < 5*time.Second || took > 5100*time.Millisecond {
+			t.Errorf("waited %v", took)
+		}
+	})
+}
+
+func TestRoutesWaitForAClusterThatTheyUseAlreadyWhileItChanges(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		l, e := res(t, lds, "l", "1"), res(t, eds, "c", "1")
+		w.publish(edsCluster(t, "c", "1"), e, l, using(t, rds, "r", "c", "0%"))
+		attach(c, "c")
+		w.publish(edsCluster(t, "c", "2"), e, l, using(t, rds, "r", "c", "100%"))
+		clusters := c.of(cds)
+		c.silent() // the one it has may be of no use
+		c.ack(clusters)
+		c.of(rds)
+	})
+}
+
+func TestRoutesWaitForAClusterThatComesBackWhileItsRemovalIsUnderWay(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		l, e, cl := res(t, lds, "l", "1"), res(t, eds, "c", "1"), edsCluster(t, "c", "1")
+		w.publish(cl, e, l, using(t, rds, "r", "c", ""))
+		attach(c, "c")
+		w.publish(l, res(t, rds, "r", "none"))
+		c.ack(c.of(rds), "r")
+		gone := c.of(cds)
+		if c.delta != nil {
+			c.ack(c.of(eds))
+		}
+		w.publish(cl, e, l, using(t, rds, "r", "c", ""))
+		back := c.of(cds)
+		c.ack(c.of(eds), "c")
+		if c.delta != nil {
+			c.ack(gone)
+		}
+		c.silent()
+		c.ack(back)
+		c.of(rds)
+	})
+}
+
+func TestListenersOfAStateOfTheWorldResponseWaitTogether(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1")}
+		w.publish(append(old, res(t, lds, "l", "1"), res(t, rds, "r", "1"))...)
+		attach(c, "old")
+		w.publish(append(old, edsCluster(t, "new", "1"), res(t, lds, "l", "2"), using(t, lds, "m", "new", ""), res(t, rds, "r", "1"))...)
+		clusters := c.of(cds)
+		if c.delta != nil {
+			c.ack(c.of(lds).want(t, []string{"l"}, nil))
+			c.ack(clusters)
+			c.of(lds).want(t, []string{"m"}, nil)
+			return
+		}
+		c.silent() // without m would mean that there is none
+		c.ack(clusters)
+		c.of(lds).want(t, []string{"l", "m"}, nil)
+	})
+}
+
+func TestAListenerThatMovesToOtherRoutesWaitsForTheirCluster(t *testing.T) {
+	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
+		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1")}
+		w.publish(append(old, res(t, lds, "l", "1"), using(t, rds, "r", "old", "1"))...)
+		attach(c, "old")
+		w.publish(edsCluster(t, "new", "1"), using(t, lds, "l", "s", "2"), using(t, rds, "s", "new", "1"))
+		clusters := c.of(cds)
+		if c.delta != nil {
+			c.ack(c.of(rds).want(t, nil, []string{"r"})) // which Envoy ignores
+		}
+		c.silent() // it would stay with its old routes, and nobody know it
+		c.ack(clusters)
+		c.of(lds).want(t, []string{"l"}, nil)
+	})
+}
+
+func TestWhatGoesAwayWaitsWithWhatMayReplaceIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		c := w.connect(true)
+		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1"), res(t, rds, "r", "1")}
+		w.publish(append(old, res(t, lds, "gone", "1"), res(t, lds, "l", "1"))...)
+		attach(c, "old")
+		w.publish(append(old, edsCluster(t, "new", "1"), res(t, lds, "l", "2"), using(t, lds, "m", "new", ""))...)
+		clusters := c.of(cds)
+		c.ack(c.of(lds).want(t, []string{"l"}, nil))
+		c.subscribe(lds, "nothing")
+		c.silent()
+		w.publish(append(old, edsCluster(t, "new", "1"), res(t, lds, "l", "3"), using(t, lds, "m", "new", ""))...)
+		c.ack(c.of(lds).want(t, []string{"l"}, nil))
+		c.ack(clusters)
+		c.of(lds).want(t, []string{"m"}, []string{"gone", "nothing"}) // so is the absence of what was asked for
 	})
 }
 

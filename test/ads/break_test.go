@@ -34,9 +34,12 @@ func each(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 // load is the traffic that must not notice anything.
-func load(w *world, url string) *envoytest.Run {
+func load(w *world, url string) *envoytest.Run { return rated(w, url, 800) }
+
+// rated is load of so many requests a second.
+func rated(w *world, url string, rate int) *envoytest.Run {
 	return envoytest.Load{
-		URL: url, Rate: 800, NewConnections: 0.2, Slow: 0.1, SlowFor: 300 * time.Millisecond,
+		URL: url, Rate: rate, NewConnections: 0.2, Slow: 0.1, SlowFor: 300 * time.Millisecond,
 		Check: func(status int, h http.Header, body string) string {
 			if status == http.StatusOK {
 				return ""
@@ -105,6 +108,40 @@ func TestRemovedClusterFailsNoRequest(t *testing.T) {
 			pause()
 			w.publish(both...)
 			w.settled()
+		}
+		spotless(w, run)
+	})
+}
+
+// A health check that takes its time is the business of the routes that wait for
+// it, and of no others.
+func TestSlowHealthCheckDelaysOnlyTheRoutesToItsCluster(t *testing.T) {
+	const health = 4 * time.Second
+	each(t, func(t *testing.T, w *world) {
+		one, two := envoytest.StartBackend(t, "one", 0), envoytest.StartBackend(t, "two", 0)
+		slow := cluster(t, "slow", envoytest.StartBackend(t, "slow", health), func(c *clusterv3.Cluster) {
+			checked(c)
+			c.HealthChecks[0].Timeout = durationpb.New(2 * health)
+		})
+		rest := concat(cluster(t, "one", one, nil), cluster(t, "two", two, nil),
+			[]*ads.Resource{listener(t, "other", "others", nil), listener(t, "moved", "moves", nil)})
+		w.publish(concat(rest, []*ads.Resource{routes(t, "others", "one"), routes(t, "moves", "one")})...)
+		w.envoy.WaitReady(t)
+		run := rated(w, w.url("moved"), 50)
+		pause()
+		start := time.Now()
+		w.publish(concat(rest, slow, []*ads.Resource{routes(t, "others", "two"), routes(t, "moves", "slow")})...)
+		w.envoy.Wait(t, "the other routes have changed", func() bool {
+			_, n, _ := w.view.Acked(ads.RouteType, "others")
+			return n == 1
+		})
+		t.Logf("the other routes changed after %v", time.Since(start))
+		if _, n, _ := w.view.Acked(ads.ClusterType, "slow"); n > 0 {
+			t.Error("the other routes waited for a cluster that they do not name")
+		}
+		w.settled()
+		if took := time.Since(start); took < health {
+			t.Errorf("the cluster was used after %v, before its health was known", took)
 		}
 		spotless(w, run)
 	})
