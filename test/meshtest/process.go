@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -34,15 +35,29 @@ func (w *World) processEnv(name string, env []string, program string, args ...st
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := p.cmd.Start(); err != nil {
+	if err := p.start(); err != nil {
 		w.T.Fatalf("start %s: %v", name, err)
 	}
-	go func() {
-		_ = p.cmd.Wait() // how it ended does not matter to a test that ends it
-		close(p.done)
-	}()
 	return p
+}
+
+// start starts the process so that it ends with this one, even if this one is
+// killed; server and agent see to it that their own children do too.
+func (p *Process) start() error {
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		// The kernel takes the thread for the parent: it has to stay for as long.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(p.done)
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = p.cmd.Wait() // how it ended does not matter to a test that ends it
+		}
+	}()
+	return <-started
 }
 
 // PID of the process.
