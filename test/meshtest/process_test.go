@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,7 +27,7 @@ func TestNothingOfAWorldOutlivesATestThatIsKilled(t *testing.T) {
 		_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed
 		return
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v") //nolint:gosec // this very test
 	cmd.Env = append(os.Environ(), victim+"=1")
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -74,15 +75,13 @@ func descendants(pid int) map[int]string {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // a good pattern
 	for _, list := range lists {
 		text, _ := os.ReadFile(list) // of a thread that is gone: none
-		for _, field := range strings.Fields(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			child, err := strconv.Atoi(field)
 			if err != nil {
 				continue
 			}
 			all[child] = command(child)
-			for grandchild, what := range descendants(child) {
-				all[grandchild] = what
-			}
+			maps.Copy(all, descendants(child))
 		}
 	}
 	return all
