@@ -11,7 +11,6 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/policy"
 )
@@ -138,9 +137,8 @@ func (a *answer) ok() *authv3.CheckResponse {
 		return strings.Compare(x.GetHeader().GetKey(), y.GetHeader().GetKey())
 	})
 	return &authv3.CheckResponse{
-		Status:          &status.Status{Code: int32(codes.OK)},
-		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: a.metadata("allowed"),
+		Status:       &status.Status{Code: int32(codes.OK)},
+		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok},
 	}
 }
 
@@ -178,19 +176,5 @@ func (a *answer) denied() *authv3.CheckResponse {
 			Headers: headers,
 			Body:    "denied (" + string(a.record.Cause) + "), decision " + a.record.ID + "\n",
 		}},
-		DynamicMetadata: a.metadata("denied"),
 	}
-}
-
-// metadata is for Envoy's access log: the record's id under the request's line.
-func (a *answer) metadata(result string) *structpb.Struct {
-	fields := map[string]*structpb.Value{
-		"decision_id":     structpb.NewStringValue(a.record.ID),
-		"result":          structpb.NewStringValue(result),
-		"policy_revision": structpb.NewStringValue(a.record.PolicyRevision),
-	}
-	if a.record.Cause != CauseNone {
-		fields["cause"] = structpb.NewStringValue(string(a.record.Cause))
-	}
-	return &structpb.Struct{Fields: fields}
 }

@@ -47,8 +47,8 @@ func FuzzToken(f *testing.F) {
 	}
 	verify := authz.TokenVerifier(issuers())
 	f.Fuzz(func(t *testing.T, s string) {
-		if claims, err := verify(s, noon); err == nil && s != valid {
-			t.Fatalf("accepted with claims %v", claims)
+		if err := verify(s, noon); err == nil && s != valid {
+			t.Fatal("accepted")
 		}
 	})
 }

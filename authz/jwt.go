@@ -14,6 +14,8 @@ import (
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
+
+	"signet.example/policy"
 )
 
 const (
@@ -42,7 +44,7 @@ var (
 
 // token is a verified token, but for the time, which is looked at on each use.
 type token struct {
-	claims               map[string]any
+	claims               *policy.Claims
 	issuer, subject, kid string
 	audience             []string
 	expiry, notBefore    time.Time
@@ -174,8 +176,14 @@ func verifySegments(s segments, issuers map[string]*issuer) (*token, error) {
 	if err := checkSignature(s, key); err != nil {
 		return nil, err
 	}
-	t := &token{claims: claims, issuer: name, kid: key.id, size: len(s.payload)}
-	return t, t.readClaims(iss)
+	t := &token{issuer: name, kid: key.id, size: len(s.payload)}
+	if err := t.readClaims(claims, iss); err != nil {
+		return t, err
+	}
+	if t.claims, err = policy.NewClaims(claims); err != nil {
+		return t, errTokenClaims
+	}
+	return t, nil
 }
 
 func checkSignature(s segments, key verificationKey) error {
@@ -191,28 +199,28 @@ func checkSignature(s segments, key verificationKey) error {
 
 // readClaims holds the registered claims of RFC 7519 4.1 to their types. On an
 // error what was read stays, for the record: the signature was good.
-func (t *token) readClaims(iss *issuer) error {
-	if sub, ok := t.claims["sub"]; ok {
+func (t *token) readClaims(claims map[string]any, iss *issuer) error {
+	if sub, ok := claims["sub"]; ok {
 		if t.subject, ok = sub.(string); !ok {
 			return errTokenClaims
 		}
 	}
-	exp, ok, err := numericDate(t.claims, "exp")
+	exp, ok, err := numericDate(claims, "exp")
 	if err != nil || !ok {
 		return errTokenExpiry
 	}
 	t.expiry = exp
-	if t.notBefore, _, err = numericDate(t.claims, "nbf"); err != nil {
+	if t.notBefore, _, err = numericDate(claims, "nbf"); err != nil {
 		return errTokenClaims
 	}
-	iat, _, err := numericDate(t.claims, "iat")
+	iat, _, err := numericDate(claims, "iat")
 	if err != nil || iat.After(exp) {
 		return errTokenClaims
 	}
 	if iat.After(t.notBefore) {
 		t.notBefore = iat // used before it was issued: one of two clocks is wrong
 	}
-	if t.audience, err = audience(t.claims["aud"]); err != nil {
+	if t.audience, err = audience(claims["aud"]); err != nil {
 		return err
 	}
 	for _, a := range t.audience {

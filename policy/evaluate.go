@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
@@ -46,16 +47,12 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 	if rule, ok := c.exemption(in); ok {
 		return Decision{Allowed: true, Allow: []RuleRef{rule}}, nil
 	}
-	value, err := in.value(c.compat != nil)
-	if err != nil {
-		return Decision{}, err
-	}
 	txn, err := c.store.NewTransaction(ctx)
 	if err != nil {
 		return Decision{}, fmt.Errorf("evaluate: %w", err)
 	}
 	defer c.store.Abort(ctx, txn)
-	e := &evaluation{c: c, program: c.programFor(in), input: ast.NewTerm(value), txn: txn, time: in.Time, budget: newBudget(ctx, maxTime, maxCost)}
+	e := &evaluation{c: c, program: c.programFor(in), input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: newBudget(ctx, maxTime, maxCost)}
 	return e.decide(ctx)
 }
 
@@ -199,6 +196,7 @@ func (e *evaluation) run(ctx context.Context, q *query, strict bool, tracers ...
 		WithInput(e.input).
 		WithTime(e.time).
 		WithCancel(e.budget).
+		WithMetrics(metrics.NoOp()).
 		WithStrictBuiltinErrors(strict)
 	for _, tracer := range tracers {
 		// Without index and early exit every rule is entered and can tell where it fails.

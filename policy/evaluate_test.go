@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -129,7 +130,7 @@ func names(rules []policy.RuleRef) string {
 func TestDenialNamesTheExpressionThatStoppedEachAllowRule(t *testing.T) {
 	c := compile(t, meshRego, ordersRego)
 	in := call("POST", "/orders/bob", web)
-	in.JWT = map[string]any{"scope": "read write", "sub": "alice"}
+	in.JWT = claims(t, "read write")
 	d, err := c.Evaluate(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +143,7 @@ func TestDenialNamesTheExpressionThatStoppedEachAllowRule(t *testing.T) {
 	if diff := cmp.Diff(want, d.Failed); diff != "" {
 		t.Error(diff)
 	}
-	in.JWT["scope"] = "read"
+	in.JWT = claims(t, "read")
 	d, err = c.Evaluate(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +156,7 @@ func TestDenialNamesTheExpressionThatStoppedEachAllowRule(t *testing.T) {
 func TestHeadersOnlyOnAllowAndTheUnsetAreNamed(t *testing.T) {
 	c := compile(t, meshRego, ordersRego)
 	in := call("POST", "/orders/alice", web)
-	in.JWT = map[string]any{"scope": "write", "sub": "alice"}
+	in.JWT = claims(t, "write")
 	d, err := c.Evaluate(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
@@ -371,4 +372,34 @@ func BenchmarkEvaluateDeniedAndTraced(b *testing.B) {
 			b.Fatal(d, err)
 		}
 	}
+}
+
+func claims(t *testing.T, scope string) *policy.Claims {
+	t.Helper()
+	c, err := policy.NewClaims(map[string]any{"scope": scope, "sub": "alice", "groups": []any{"a", "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A remembered token's claims are in many requests at a time.
+func TestClaimsAreReadByManyEvaluationsAtOnce(t *testing.T) {
+	c := compile(t, `package signet.authz
+
+allow contains "any claim" if { some name; input.jwt[name] == {"a", "b"}[_] }
+allow contains "group" if { some g in input.jwt.groups; g == "b" }
+allow contains "all" if count(input.jwt) == 3
+`)
+	in := call("GET", "/", web)
+	in.JWT = claims(t, "read")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if d, err := c.Evaluate(t.Context(), in); err != nil || names(d.Allow) != "all|group" {
+				t.Errorf("%q, %v", names(d.Allow), err)
+			}
+		})
+	}
+	wg.Wait()
 }

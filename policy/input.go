@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"errors"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -12,9 +14,22 @@ type Input struct {
 	Source      Peer
 	Destination Peer
 	// JWT has the verified claims of the end user's token; nil without one.
-	JWT map[string]any
+	JWT *Claims
 	// Time is input.time and what time.now_ns returns.
 	Time time.Time
+}
+
+// Claims are those of one token. They are made once and used by every request
+// that brings the token, at the same time too.
+type Claims struct{ term *ast.Term }
+
+// NewClaims takes decoded JSON.
+func NewClaims(decoded map[string]any) (*Claims, error) {
+	v, err := ast.InterfaceToValue(decoded)
+	if err != nil {
+		return nil, errors.New("claims of the token cannot be represented") // the error would quote them
+	}
+	return &Claims{ast.NewTerm(v)}, nil
 }
 
 // Request is the HTTP request as the upstream gets it, before route rewrites.

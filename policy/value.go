@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ var (
 
 // value is the input document, made directly of AST terms: going by way of Go
 // maps and their conversion costs as much again as a simple policy.
-func (in Input) value(compat bool) (ast.Value, error) {
+func (in Input) value(compat bool) ast.Value {
 	pairs := make([][2]*ast.Term, 0, 8)
 	pairs = append(pairs,
 		[2]*ast.Term{keyRequest, in.Request.term()},
@@ -39,16 +38,12 @@ func (in Input) value(compat bool) (ast.Value, error) {
 		[2]*ast.Term{keyTime, ast.StringTerm(in.Time.UTC().Format(time.RFC3339Nano))},
 	)
 	if in.JWT != nil {
-		claims, err := ast.InterfaceToValue(in.JWT)
-		if err != nil {
-			return nil, fmt.Errorf("claims of the token cannot be represented") // the error would quote them
-		}
-		pairs = append(pairs, [2]*ast.Term{keyJWT, ast.NewTerm(claims)})
+		pairs = append(pairs, [2]*ast.Term{keyJWT, in.JWT.term})
 	}
 	if compat {
 		pairs = append(pairs, in.compatPairs()...)
 	}
-	return ast.NewObject(pairs...), nil
+	return ast.NewObject(pairs...)
 }
 
 func (r Request) term() *ast.Term {
