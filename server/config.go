@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -16,7 +17,8 @@ import (
 type Config struct {
 	// TrustDomain must be the one the CA was made for; empty takes the CA's.
 	TrustDomain string `yaml:"trust_domain" json:"trust_domain"`
-	// DataDir is what `signet init` made: CA, store, sockets.
+	// DataDir is what `signet init` made: store, sockets, and the CA unless
+	// Signer is elsewhere.
 	DataDir string `yaml:"data_dir" json:"data_dir"`
 	// Listen is the TCP address that agents connect to. Port 0 takes a free one.
 	Listen string `yaml:"listen" json:"listen"`
@@ -27,6 +29,13 @@ type Config struct {
 	AdminSocket string `yaml:"admin_socket" json:"admin_socket"`
 	// PasswordFile opens the CA's key files, <data_dir>/password by default.
 	PasswordFile string `yaml:"password_file" json:"password_file"`
+	// Signer is the socket, unix:/path, of a signer that is a service of its own
+	// user. Empty has the server start one as its child, which is as safe as the
+	// server itself.
+	Signer string `yaml:"signer" json:"signer"`
+	// SignerUser, a name or a uid, must be at the other end of that socket, or
+	// root. Empty takes any user but the server's own.
+	SignerUser string `yaml:"signer_user" json:"signer_user"`
 	// Name is the last segment of this server's SPIFFE ID, "server" by default.
 	Name string `yaml:"name" json:"name"`
 	// Lifetimes of what is issued.
@@ -77,7 +86,9 @@ func (c Config) Complete() Config {
 	fill(&c.Name, d.Name)
 	if c.DataDir != "" {
 		fill(&c.AdminSocket, filepath.Join(c.DataDir, "admin.sock"))
-		fill(&c.PasswordFile, filepath.Join(c.DataDir, "password"))
+		if c.Signer == "" {
+			fill(&c.PasswordFile, dataDir(c.DataDir).password())
+		}
 	}
 	for _, f := range []struct{ at, def *time.Duration }{
 		{&c.Lifetimes.SVID, &d.Lifetimes.SVID},
@@ -111,6 +122,15 @@ func (c Config) Validate() error {
 	if c.Metrics != "" && !loopbackAddress(c.Metrics) {
 		bad("metrics", "%q is not an address of the loopback interface, and the endpoint has no authentication", c.Metrics)
 	}
+	if path, ok := strings.CutPrefix(c.Signer, "unix:"); c.Signer != "" && (!ok || !filepath.IsAbs(path)) {
+		bad("signer", "%q: want unix: and an absolute path", c.Signer)
+	}
+	if c.Signer != "" && c.PasswordFile != "" {
+		bad("password_file", "it is for the signer alone, which has a configuration of its own")
+	}
+	if c.Signer == "" && c.SignerUser != "" {
+		bad("signer_user", "there is no signer that it could be checked of: name its socket with the key signer")
+	}
 	if !nameRE.MatchString(c.Name) {
 		bad("name", "%q: lower-case letters, digits and dashes, at most 63", c.Name)
 	}
@@ -142,6 +162,7 @@ func loopbackAddress(hostport string) bool {
 type dataDir string
 
 func (d dataDir) ca() string        { return filepath.Join(string(d), "ca") }
+func (d dataDir) password() string  { return filepath.Join(string(d), "password") }
 func (d dataDir) store() string     { return filepath.Join(string(d), "store.db") }
 func (d dataDir) addresses() string { return filepath.Join(string(d), "addresses.json") }
 func (d dataDir) endpoints() string { return filepath.Join(string(d), "endpoints.json") }

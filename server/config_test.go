@@ -49,6 +49,51 @@ func TestEveryMistakeOfAConfigurationIsNamed(t *testing.T) {
 	}
 }
 
+func TestASignerElsewhereHasItsOwnPassword(t *testing.T) {
+	c := server.Config{DataDir: "/srv/signet", Signer: "unix:/run/signet-signer/signer.sock", SignerUser: "signet-signer"}
+	if c = c.Complete(); c.PasswordFile != "" || c.Validate() != nil {
+		t.Errorf("%+v: %v", c, c.Validate())
+	}
+	for want, spoil := range map[string]func(*server.Config){
+		"signer":        func(c *server.Config) { c.Signer = "unix:signer.sock" },
+		"password_file": func(c *server.Config) { c.PasswordFile = "/srv/signet/password" },
+		"signer_user":   func(c *server.Config) { c.Signer = "" },
+	} {
+		bad := c
+		spoil(&bad)
+		if err := bad.Complete().Validate(); err == nil || !strings.HasPrefix(err.Error(), want+":") {
+			t.Errorf("%s is not named in %v", want, err)
+		}
+	}
+}
+
+func TestInitPutsTheAuthorityElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	cfg := server.InitConfig{TrustDomain: trustDomain, DataDir: filepath.Join(dir, "server"), SignerDir: filepath.Join(dir, "signer")}
+	if err := server.Init(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{
+		"server": 0o700, "server/store.db": 0o600, "signer": 0o700, "signer/ca": 0o700, "signer/ca/root.key": 0o600, "signer/password": 0o600,
+	} {
+		if info, err := os.Stat(filepath.Join(dir, path)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+	if files, err := os.ReadDir(cfg.DataDir); err != nil || len(files) != 1 {
+		t.Errorf("the server's folder has %v, %v", files, err)
+	}
+	// Without being told of the signer, the server has none; with its keys in reach, it takes no other.
+	c := server.Config{DataDir: cfg.DataDir, Listen: "127.0.0.1:0"}
+	if err := server.Run(t.Context(), c, testLog(t)); err == nil || !strings.Contains(err.Error(), "--signer") {
+		t.Errorf("no signer: %v", err)
+	}
+	c = server.Config{DataDir: cfg.SignerDir, Listen: "127.0.0.1:0", Signer: "unix:" + filepath.Join(dir, "s.sock")}
+	if err := server.Run(t.Context(), c, testLog(t)); err == nil || !strings.Contains(err.Error(), "belongs into the signer's folder") {
+		t.Errorf("keys in reach: %v", err)
+	}
+}
+
 func TestInitRefusesWhatExists(t *testing.T) {
 	src, err := made()
 	if err != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -9,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -24,13 +24,16 @@ type InitConfig struct {
 	TrustDomain string
 	// DataDir to make. It may exist, if it is empty or holds only the password.
 	DataDir string
-	// PasswordFile encrypts the CA's keys, <data_dir>/password by default. It is
+	// SignerDir gets the CA, DataDir by default. A signer with a user of its own
+	// has its own folder, which the server's user cannot read.
+	SignerDir string
+	// PasswordFile encrypts the CA's keys, <signer_dir>/password by default. It is
 	// made with a random password where it does not exist.
 	PasswordFile string
 }
 
-// Init makes a data directory: the CA, its first root set and an empty store.
-// Where one of them exists nothing is touched.
+// Init makes a server's data directory and a signer's: an empty store, and the CA
+// with its first root set. Where one of them exists nothing is touched.
 func Init(ctx context.Context, cfg InitConfig) error {
 	td, err := identity.ParseTrustDomain(cfg.TrustDomain)
 	if err != nil {
@@ -39,30 +42,31 @@ func Init(ctx context.Context, cfg InitConfig) error {
 	if cfg.DataDir == "" {
 		return errors.New("no data directory given")
 	}
-	if cfg.PasswordFile == "" {
-		cfg.PasswordFile = filepath.Join(cfg.DataDir, "password")
-	}
-	dir := dataDir(cfg.DataDir)
-	for _, p := range []string{dir.ca(), dir.store()} {
+	cfg.SignerDir = cmp.Or(cfg.SignerDir, cfg.DataDir)
+	cfg.PasswordFile = cmp.Or(cfg.PasswordFile, dataDir(cfg.SignerDir).password())
+	authority, db := dataDir(cfg.SignerDir).ca(), dataDir(cfg.DataDir).store()
+	for _, p := range []string{authority, db} {
 		if _, err := os.Lstat(p); err == nil {
 			return fmt.Errorf("%s exists: a trust domain is made once; choose another data directory", p)
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return err
+	for _, p := range []string{cfg.DataDir, cfg.SignerDir} {
+		if err := os.MkdirAll(p, 0o700); err != nil {
+			return err
+		}
 	}
 	password, err := makePassword(cfg.PasswordFile)
 	if err != nil {
 		return err
 	}
-	if err := ca.Init(dir.ca(), td, password, time.Now()); err != nil {
-		return fmt.Errorf("make the CA in %s: %w", dir.ca(), err)
+	if err := ca.Init(authority, td, password, time.Now()); err != nil {
+		return fmt.Errorf("make the CA in %s: %w", authority, err)
 	}
-	s, err := store.Create(ctx, dir.store())
+	s, err := store.Create(ctx, db)
 	if err != nil {
-		return fmt.Errorf("make the store %s: %w", dir.store(), err)
+		return fmt.Errorf("make the store %s: %w", db, err)
 	}
 	return s.Close()
 }

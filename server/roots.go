@@ -45,8 +45,14 @@ func (a *authority) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask the signer for its authority: %w", err)
 	}
-	// No pin: the signer is our own child, over a socket that nobody else has.
-	set, err := identity.ParseRootSet(resp.GetSignedRootSet(), nil)
+	// No pin at first: the signer is our own child, or the user that may listen at
+	// a path. From then on it must be the same authority, also after a restart.
+	var pin []byte
+	old := a.now.Load()
+	if old != nil {
+		pin = old.Pin()
+	}
+	set, err := identity.ParseRootSet(resp.GetSignedRootSet(), pin)
 	if err != nil {
 		return fmt.Errorf("root set: %w", err)
 	}
@@ -58,7 +64,7 @@ func (a *authority) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("issuing certificate: %w", err)
 	}
-	old := a.now.Swap(&rootSet{RootSet: set, signed: resp.GetSignedRootSet(), pool: set.Pool(), issuing: issuing})
+	a.now.Store(&rootSet{RootSet: set, signed: resp.GetSignedRootSet(), pool: set.Pool(), issuing: issuing})
 	if old != nil && old.Number != set.Number {
 		a.changed()
 	}

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -74,16 +76,33 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	signer, err := startSigner(ctx, cfg, log)
+	signer, err := reachSigner(ctx, cfg, log)
 	if err != nil {
-		return fmt.Errorf("start the signer: %w", err)
+		return fmt.Errorf("reach the signer: %w", err)
 	}
-	defer func() { _ = signer.Close() }() // its end is ours: nothing is signed any more
+	defer func() { _ = signer.Close() }() // a child's end is ours: nothing is signed any more
 	return run(ctx, cfg, log, signer.Client(), time.Now)
+}
+
+// signing is a signer in reach: our child, or the other end of a connection.
+type signing interface {
+	Client() api.SignerClient
+	Close() error
+}
+
+// reachSigner connects to the signer that is configured, or starts one.
+func reachSigner(ctx context.Context, cfg Config, log *slog.Logger) (signing, error) {
+	if cfg.Signer != "" {
+		return connectSigner(ctx, cfg, log)
+	}
+	return startSigner(ctx, cfg, log)
 }
 
 // startSigner runs the same binary again as `signet signer`.
 func startSigner(ctx context.Context, cfg Config, log *slog.Logger) (*SignerProcess, error) {
+	if _, err := os.Stat(dataDir(cfg.DataDir).ca()); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no CA in %s: a signer that is a service of its own is named with --signer", cfg.DataDir)
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -327,6 +346,9 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	if err := writeJSON(s.dir.addresses(), where); err != nil {
 		s.log.ErrorContext(ctx, "addresses not written", slog.Any("err", err))
+	}
+	if err := notifyReady(ctx); err != nil {
+		s.log.ErrorContext(ctx, "the service manager was not told", slog.Any("err", err))
 	}
 	s.ready.Store(true)
 	s.log.InfoContext(ctx, "ready", slog.String("trust_domain", s.td.Name()),

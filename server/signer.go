@@ -9,9 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -26,8 +24,8 @@ import (
 )
 
 // This file is the signer process (D26): the issuing key and the issuance log
-// live in it, and the server reaches them only through one socket that both
-// inherit. It decides nothing about who may have what; it holds every request to
+// live in it, and the server reaches them only through one socket, inherited or,
+// where the signer is a service of its own user, by path. It decides nothing about who may have what; it holds every request to
 // its profile and leaves none unrecorded, also when the server is compromised.
 
 const (
@@ -39,42 +37,37 @@ const (
 	logPage = 256
 )
 
-// SignerConfig is what the signer process is told on its command line. There is
-// no secret in it: command lines are for everybody to see.
-type SignerConfig struct {
-	// DataDir of the server; the authority is in its folder "ca".
-	DataDir string
-	// PasswordFile holds the password of the key files; only the signer reads it.
-	PasswordFile string
-	// Profiles bounds lifetimes and keys.
-	Profiles ca.Profiles
-	// Clock is time.Now if nil.
-	Clock func() time.Time
-	// Log is where it writes; nothing if nil.
-	Log *slog.Logger
-}
-
-// RunSigner serves api.Signer on conn until conn closes or ctx ends, and returns
-// nil for either.
+// RunSigner serves api.Signer on conn, the server's end of which is its parent's,
+// until conn closes or ctx ends, and returns nil for either.
 func RunSigner(ctx context.Context, cfg SignerConfig, conn net.Conn) error {
 	defer func() { _ = conn.Close() }() // it may be closed already
+	return serveSigner(ctx, cfg, func() (net.Listener, error) { return listenOnce(conn), nil })
+}
+
+// serveSigner opens authority and log, and only then listens. Whoever listen lets
+// in may call.
+func serveSigner(ctx context.Context, cfg SignerConfig, listen func() (net.Listener, error)) error {
 	if err := harden(); err != nil {
 		return fmt.Errorf("harden the signer: %w", err)
 	}
-	s, err := openSigner(cfg)
+	s, err := openSigner(cfg.Complete())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.records.Close() }() // what was answered is durable
 	g := grpc.NewServer(
-		grpc.Creds(insecure.NewCredentials()), // a socketpair has no third party
+		grpc.Creds(insecure.NewCredentials()), grpc.ConnectionTimeout(handshakeDeadline),
 		grpc.MaxRecvMsgSize(signerMessage), grpc.MaxSendMsgSize(signerMessage),
 		grpc.WaitForHandlers(true), // before the log closes under them
 	)
 	api.RegisterSignerServer(g, s)
+	l, err := listen()
+	if err != nil {
+		return fmt.Errorf("listen for the server: %w", err)
+	}
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
-	err = g.Serve(listenOnce(conn))
+	err = g.Serve(l)
 	g.Stop()
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve the signer's socket: %w", err)
@@ -121,7 +114,7 @@ func openSigner(cfg SignerConfig) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(cfg.DataDir, "ca")
+	dir := dataDir(cfg.DataDir).ca()
 	a, err := ca.OpenAuthority(dir, password, cfg.Clock, log)
 	clear(password)
 	if err != nil {

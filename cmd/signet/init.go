@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 
@@ -16,32 +17,48 @@ func newInit() *cobra.Command {
 		Long: `Makes the folder that a server works in: a root and an issuing authority whose
 keys are encrypted with a password, the first root set, and an empty store.
 What exists is refused, never overwritten. The password is read from a file,
-which is made with a random password where it does not exist.`,
+which is made with a random password where it does not exist. With --signer-dir
+all but the store goes there, for a signer that has a user of its own.`,
 		Example: `  signet init --trust-domain prod.example
-  signet init --trust-domain prod.example --data-dir /srv/signet --password-file /etc/signet/password`,
+  signet init --trust-domain prod.example --data-dir /srv/signet --password-file /etc/signet/password
+  signet init --trust-domain prod.example --data-dir /var/lib/signet --signer-dir /var/lib/signet-signer`,
 		Args: noArgs,
 	}
 	td := c.Flags().String("trust-domain", "", "the trust domain, e.g. prod.example (required)")
 	dir := c.Flags().String("data-dir", defaultDataDir(), "folder to make")
-	password := c.Flags().String("password-file", "", "password of the key files (default <data-dir>/password)")
+	signer := c.Flags().String("signer-dir", "", "folder for keys, password and issuance log (default <data-dir>)")
+	password := c.Flags().String("password-file", "", "password of the key files (default <signer-dir>/password)")
 	_ = c.MarkFlagRequired("trust-domain") // fails only for an undefined flag
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *password == "" {
-			*password = filepath.Join(*dir, "password")
+			*password = filepath.Join(cmp.Or(*signer, *dir), "password")
 		}
-		if err := server.Init(c.Context(), server.InitConfig{TrustDomain: *td, DataDir: *dir, PasswordFile: *password}); err != nil {
+		cfg := server.InitConfig{TrustDomain: *td, DataDir: *dir, SignerDir: *signer, PasswordFile: *password}
+		if err := server.Init(c.Context(), cfg); err != nil {
 			return err
 		}
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.OutOrStdout(), `made trust domain %s in %s
-password in %s: keep a copy elsewhere, without it the keys are lost
-next: signet server --data-dir %s
-then: export SIGNET_SOCKET=%s
-`, *td, *dir, *password, *dir, filepath.Join(abs, "admin.sock"))
+		_, err = fmt.Fprintf(c.OutOrStdout(), "made trust domain %s in %s\npassword in %s: keep a copy elsewhere, without it the keys are lost\n%sthen: export SIGNET_SOCKET=%s\n",
+			*td, *dir, *password, next(cfg), filepath.Join(abs, "admin.sock"))
 		return err
 	}
 	return c
+}
+
+// next is what to do with the folders that were made.
+func next(cfg server.InitConfig) string {
+	if cfg.SignerDir == "" || cfg.SignerDir == cfg.DataDir {
+		return "next: signet server --data-dir " + cfg.DataDir + "\n"
+	}
+	// Names as in docs/SIGNER.md, which has the units, too.
+	return fmt.Sprintf(`next: as root, give each folder to a user of its own, and the signer one for its socket:
+      chown -R signet: %[1]s
+      chown -R signet-signer: %[2]s
+      install -d -o signet-signer /run/signet-signer
+next: as signet-signer: signet signer --data-dir %[2]s --password-file %[3]s --listen /run/signet-signer/signer.sock --server-user signet
+next: as signet: signet server --data-dir %[1]s --signer unix:/run/signet-signer/signer.sock
+`, cfg.DataDir, cfg.SignerDir, cfg.PasswordFile)
 }

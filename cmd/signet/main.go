@@ -74,10 +74,10 @@ from App Mesh specs, and decides every call with Rego.`,
 			root.AddCommand(c)
 		}
 	}
-	add("run", newInit(), newServer(), newAgent(), newDev())
+	add("run", newInit(), newServer(), newSigner(), newAgent(), newDev())
 	add("config", newToken(), newApply(), newDiff(), newDelete(), newPolicy())
 	add("look", newGet(), newExplain(), newCheck(), newCerts())
-	root.AddCommand(newSigner(), newAuthz(), newDemoService())
+	root.AddCommand(newAuthz(), newDemoService())
 	for _, c := range root.Commands() { // commands without arguments offer no files
 		if c.ValidArgsFunction == nil && !c.HasSubCommands() {
 			c.ValidArgsFunction = cobra.NoFileCompletions

@@ -28,6 +28,7 @@ they must know. Flags win over the file, the file over the defaults.`,
 	check := c.Flags().Bool("check", false, "check the configuration and end")
 	dir := c.Flags().String("data-dir", defaultDataDir(), "folder that signet init made")
 	listen := c.Flags().String("listen", "", "address for agents (default 127.0.0.1:8443)")
+	signer := c.Flags().String("signer", "", "unix:/path of a signer that runs as its own user (default: one is started)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg := server.DefaultConfig()
 		cfg.DataDir = *dir
@@ -36,6 +37,7 @@ they must know. Flags win over the file, the file over the defaults.`,
 		}
 		set(c, "data-dir", &cfg.DataDir, *dir)
 		set(c, "listen", &cfg.Listen, *listen)
+		set(c, "signer", &cfg.Signer, *signer)
 		cfg = cfg.Complete()
 		if err := cfg.Validate(); err != nil {
 			return hinted(err, "the keys are in docs/CONFIGURATION.md")

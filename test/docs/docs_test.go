@@ -61,8 +61,8 @@ var yamlTag = regexp.MustCompile("yaml:\"([a-z_]+)[,\"]")
 
 func TestConfigurationPageNamesEveryKey(t *testing.T) {
 	page := read(t, "docs", "CONFIGURATION.md")
-	for _, f := range []string{"server", "agent"} {
-		for _, m := range yamlTag.FindAllStringSubmatch(read(t, f, "config.go"), -1) {
+	for _, f := range []string{"server/config.go", "server/signer_config.go", "agent/config.go"} {
+		for _, m := range yamlTag.FindAllStringSubmatch(read(t, f), -1) {
 			key := m[1]
 			if key == "lifetimes" || key == "authz" {
 				continue // groups of keys, named with them
@@ -72,8 +72,8 @@ func TestConfigurationPageNamesEveryKey(t *testing.T) {
 			}
 		}
 	}
-	_ = agent.Config{} // the two types whose keys these are
-	_ = server.Config{}
+	_ = agent.Config{} // the types whose keys these are
+	_, _ = server.Config{}, server.SignerConfig{}
 }
 
 // block gives the fenced blocks of a page in a language.

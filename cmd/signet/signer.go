@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/server"
+)
+
+func newSigner() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "signer",
+		Short: "Run the signer as a service of its own user",
+		Long: `Runs the process that owns the issuing key and the issuance log, on a socket
+that only the server's user is served on. It refuses to start where that user
+could read its key, password or log. docs/SIGNER.md has the units of both.
+Without a socket it is the server's child: then the server starts it.`,
+		Example: `  signet signer --data-dir /var/lib/signet-signer --listen /run/signet-signer/signer.sock --server-user signet
+  signet signer --config /etc/signet/signer.yaml
+  signet signer --config /etc/signet/signer.yaml --check`,
+		Args: noArgs,
+	}
+	logFlags(c)
+	file := c.Flags().String("config", "", "YAML file")
+	check := c.Flags().Bool("check", false, "check the configuration and end")
+	var given server.SignerConfig
+	c.Flags().StringVar(&given.DataDir, "data-dir", "", "folder that signet init --signer-dir made")
+	c.Flags().StringVar(&given.PasswordFile, "password-file", "", "password of the key files (default <data-dir>/password)")
+	c.Flags().StringVar(&given.Listen, "listen", "", "the socket")
+	c.Flags().StringVar(&given.ServerUser, "server-user", "", "the user that the server runs as, by name or uid")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		var cfg server.SignerConfig
+		if err := readConfig(*file, &cfg); err != nil {
+			return err
+		}
+		set(c, "data-dir", &cfg.DataDir, given.DataDir)
+		set(c, "password-file", &cfg.PasswordFile, given.PasswordFile)
+		set(c, "listen", &cfg.Listen, given.Listen)
+		set(c, "server-user", &cfg.ServerUser, given.ServerUser)
+		log, err := logOf(c)
+		if err != nil {
+			return err
+		}
+		cfg.Log = log
+		if cfg.Listen == "" && *file == "" {
+			return runSignerChild(c, cfg)
+		}
+		cfg = cfg.Complete()
+		if err := cfg.Validate(); err != nil {
+			return hinted(err, "the keys are in docs/CONFIGURATION.md; each is a flag, too")
+		}
+		if *check {
+			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
+			return err
+		}
+		return stopped(c.Context(), server.ServeSigner(c.Context(), cfg))
+	}
+	return c
+}
+
+// runSignerChild serves the socket that `signet server` started this process with.
+func runSignerChild(c *cobra.Command, cfg server.SignerConfig) error {
+	conn, err := server.SignerConn()
+	if err != nil {
+		return hinted(err, "`signet server` starts this process; as a service of its own user it needs --listen and --server-user")
+	}
+	return stopped(c.Context(), server.RunSigner(c.Context(), cfg, conn))
+}

@@ -1,0 +1,26 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+)
+
+// notifyReady tells the service manager that this process is ready, where one
+// asked to be told: sd_notify(3), Type=notify.
+func notifyReady(ctx context.Context) error {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return nil
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unixgram", socket)
+	if err == nil {
+		_, err = conn.Write([]byte("READY=1"))
+		_ = conn.Close() // a datagram is sent or not
+	}
+	if err != nil {
+		return fmt.Errorf("NOTIFY_SOCKET: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+)
+
+// remoteSigner is the connection to a signer that is a service of its own user.
+// gRPC makes it again with back-off; while there is none, calls fail at once.
+type remoteSigner struct {
+	*grpc.ClientConn
+}
+
+// connectSigner returns when the signer has answered for the first time.
+func connectSigner(ctx context.Context, cfg Config, log *slog.Logger) (*remoteSigner, error) {
+	for _, p := range []string{dataDir(cfg.DataDir).ca(), dataDir(cfg.DataDir).password()} {
+		if _, err := os.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s is where the server's own user reads it: it belongs into the signer's folder, and nowhere else", p)
+		}
+	}
+	allow, err := signerUser(cfg.SignerUser)
+	if err != nil {
+		return nil, fmt.Errorf("signer_user: %w", err)
+	}
+	s, err := dialSigner(cfg.Signer, allow)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.await(ctx, log); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func dialSigner(target string, allow func(unixPeer) error) (*remoteSigner, error) {
+	conn, err := grpc.NewClient(target,
+		grpc.WithTransportCredentials(peerCredentials{allow}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: signerBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: handshakeDeadline,
+		}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(signerMessage), grpc.MaxCallSendMsgSize(signerMessage)),
+	)
+	return &remoteSigner{conn}, err
+}
+
+// signerUser tells which users may be at the other end: root, and the expected
+// one, or where none is named any but our own.
+func signerUser(expected string) (func(unixPeer) error, error) {
+	own := os.Geteuid()
+	uid := uint32(0)
+	if expected != "" {
+		var err error
+		if uid, err = userID(expected); err != nil {
+			return nil, err
+		}
+	}
+	return func(p unixPeer) error {
+		switch {
+		case int(p.uid) == own:
+			return fmt.Errorf("the signer runs as the server's own user, uid %d: give it another, or have the server start it by leaving the key signer out", own)
+		case expected != "" && p.uid != uid && p.uid != 0:
+			return fmt.Errorf("uid %d listens there and not %s", p.uid, expected)
+		}
+		return nil
+	}, nil
+}
+
+// await waits for the first answer; the reason of the first failure goes to the
+// log at once, for whoever started the two the wrong way.
+func (s *remoteSigner) await(ctx context.Context, log *slog.Logger) error {
+	_, err := s.Client().Authority(ctx, &api.AuthorityRequest{})
+	if err == nil {
+		return nil
+	}
+	log.WarnContext(ctx, "waiting for the signer", slog.Any("err", err))
+	wait, cancel := context.WithTimeout(ctx, signerReady)
+	defer cancel()
+	_, err = s.Client().Authority(wait, &api.AuthorityRequest{}, grpc.WaitForReady(true))
+	if ctx.Err() != nil { // told to stop, which is no failure
+		return ctx.Err()
+	}
+	return err
+}
+
+// Client speaks to the signer.
+func (s *remoteSigner) Client() api.SignerClient { return api.NewSignerClient(s) }
+
+// Invoke implements grpc.ClientConnInterface.
+func (s *remoteSigner) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return s.explain(s.ClientConn.Invoke(ctx, method, args, reply, opts...))
+}
+
+// NewStream implements grpc.ClientConnInterface.
+func (s *remoteSigner) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	stream, err := s.ClientConn.NewStream(ctx, desc, method, opts...)
+	return stream, s.explain(err)
+}
+
+// explain says whose connection was not there, or was lost. In the latter case
+// what was asked for may have been signed and recorded; it was not answered.
+func (s *remoteSigner) explain(err error) error {
+	if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
+		return status.Errorf(code, "no answer from the signer at %s: %s", s.Target(), status.Convert(err).Message())
+	}
+	return err
+}

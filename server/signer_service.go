@@ -1,0 +1,78 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"golang.org/x/time/rate"
+)
+
+// signerConns is how many connections a signer serves at a time: the server's,
+// and what is left of one that was killed.
+const signerConns = 4
+
+// ServeSigner runs the signer as a service of its own user until ctx ends. Only
+// processes of the server's user are served, by what the kernel says of each
+// connection; the folder of the socket keeps everybody else from replacing it.
+func ServeSigner(ctx context.Context, cfg SignerConfig) error {
+	cfg = cfg.Complete()
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	uid, err := userID(cfg.ServerUser)
+	if err != nil {
+		return fmt.Errorf("server_user: %w", err)
+	}
+	if cfg, err = cfg.private(uid); err != nil {
+		return fmt.Errorf("the signer's files: %w", err)
+	}
+	return serveSigner(ctx, cfg, func() (net.Listener, error) {
+		l, err := listenUnix(ctx, cfg.Listen)
+		if err != nil {
+			return nil, err
+		}
+		// The server is another user, so the file lets everybody knock.
+		if err := os.Chmod(cfg.Listen, 0o666); err != nil { //nolint:gosec // see above
+			_ = l.Close() // not served yet
+			return nil, err
+		}
+		cfg.Log.InfoContext(ctx, "ready", slog.String("listen", cfg.Listen), slog.Any("server_uid", uid))
+		only := &userListener{Listener: l, uid: uid, log: cfg.Log, often: rate.Sometimes{First: 3, Interval: time.Minute}}
+		return netutil.LimitListener(only, signerConns), notifyReady(ctx)
+	})
+}
+
+// userListener accepts the connections of one user; others are closed before a
+// byte of theirs is read.
+type userListener struct {
+	net.Listener
+	uid   uint32
+	log   *slog.Logger
+	often rate.Sometimes // a stranger may come back at once, and fill the log
+}
+
+// Accept implements net.Listener.
+func (l *userListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		p, err := peerOf(c)
+		if err == nil && p.uid == l.uid {
+			return c, nil
+		}
+		_ = c.Close() // nothing was said
+		l.often.Do(func() {
+			l.log.Warn("refused a connection", slog.Any("uid", p.uid), slog.Any("pid", p.pid), slog.Any("server_uid", l.uid), slog.Any("err", err))
+		})
+	}
+}

@@ -1,0 +1,245 @@
+package server_test
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+	"signet.example/ca"
+	"signet.example/server"
+)
+
+// another is the uid of somebody else.
+func another() uint32 { return uint32(os.Getuid()) + 60000 } //nolint:gosec // uids are small
+
+// shortDir is a folder whose path leaves room for a socket's name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "signer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// TestASignerWhoseFilesOthersCouldReachDoesNotStart spoils one thing at a time.
+func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
+	mode := func(m os.FileMode, path ...string) func(string) error {
+		return func(dir string) error { return os.Chmod(filepath.Join(append([]string{dir}, path...)...), m) }
+	}
+	given := func(path ...string) func(string) error {
+		return func(dir string) error {
+			return os.Lchown(filepath.Join(append([]string{dir}, path...)...), int(another()), -1)
+		}
+	}
+	for name, c := range map[string]struct {
+		spoil func(dir string) error
+		root  bool // only root can
+		want  string
+	}{
+		"nothing":                         {func(string) error { return nil }, false, ""},
+		"a folder that others may enter":  {mode(0o755, "signer"), false, ""}, // what is in it is closed
+		"a password for the group":        {mode(0o640, "signer", "password"), false, "password has mode 0640"},
+		"keys for the group":              {mode(0o710, "signer", "ca"), false, "ca has mode 0710"},
+		"a key for the group":             {mode(0o640, "signer", "ca", "issuing.pem"), false, "issuing.pem has mode 0640"},
+		"a log for all":                   {mode(0o604, "signer", "ca", "issuance.log"), false, "issuance.log has mode 0604"},
+		"a folder that the group changes": {mode(0o770, "signer"), false, "signer has mode 0770"},
+		"a socket that all may replace":   {mode(0o777|os.ModeSticky, "run"), false, "run has mode 0777"},
+		"no authority":                    {func(dir string) error { return os.RemoveAll(filepath.Join(dir, "signer", "ca")) }, false, "no such file"},
+		"a key of the server's user":      {given("signer", "ca", "issuing.pem"), true, "issuing.pem belongs to"},
+		"a folder of the server's user":   {given("signer"), true, "signer belongs to"},
+		"a socket of the server's user":   {given("run"), true, "run belongs to"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.root && os.Getuid() != 0 {
+				t.Skip("root gives files away")
+			}
+			dir := shortDir(t)
+			if err := os.Rename(signerDir(t), filepath.Join(dir, "signer")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(filepath.Join(dir, "run"), 0o755); err != nil { //nolint:gosec // the server enters it
+				t.Fatal(err)
+			}
+			cfg := server.SignerConfig{DataDir: filepath.Join(dir, "signer"), Listen: filepath.Join(dir, "run", "s.sock")}
+			if err := c.spoil(dir); err != nil {
+				t.Fatal(err)
+			}
+			_, err := server.PrivateSigner(cfg, another())
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("want %q: %v", c.want, err)
+			}
+		})
+	}
+}
+
+func TestASignerOfTheServersOwnUserDoesNotStart(t *testing.T) {
+	cfg := server.SignerConfig{DataDir: signerDir(t), Listen: "/nowhere/s.sock"}
+	if _, err := server.PrivateSigner(cfg, 0); err == nil || !strings.Contains(err.Error(), "root") {
+		t.Errorf("a server that is root: %v", err)
+	}
+	own := uint32(os.Getuid()) //nolint:gosec // uids are small
+	if _, err := server.PrivateSigner(cfg, own); own != 0 && (err == nil || !strings.Contains(err.Error(), "a user of its own")) {
+		t.Errorf("a server of our own user: %v", err)
+	}
+}
+
+func TestALinkInASignersPathIsFollowedOnce(t *testing.T) {
+	dir, real := shortDir(t), signerDir(t)
+	if err := os.Symlink(real, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := server.PrivateSigner(server.SignerConfig{DataDir: filepath.Join(dir, "link"), Listen: filepath.Join(dir, "s.sock")}, another())
+	if err != nil || cfg.DataDir != real || cfg.PasswordFile != filepath.Join(real, "password") {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
+func TestTheSignersSocketIsForOneUser(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s.sock")
+	inner, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := server.OnlyUser(inner, another())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Accept()
+		ended <- err
+	}()
+	for range 3 { // and goes on after each
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(make([]byte, 1)); err != io.EOF { //nolint:errorlint // io.Reader says so
+			t.Errorf("read %d, %v", n, err)
+		}
+		_ = c.Close()
+	}
+	_ = l.Close()
+	if err := <-ended; err == nil {
+		t.Error("a connection of another user was accepted")
+	}
+}
+
+func TestAServerTakesOnlyTheSignersUser(t *testing.T) {
+	own := uint32(os.Getuid()) //nolint:gosec // uids are small
+	for _, c := range []struct {
+		expected string
+		uid      uint32
+		want     string
+	}{
+		{"", own, "the server's own user"},
+		{"", another(), ""},
+		{fmt.Sprint(another()), another(), ""},
+		{fmt.Sprint(another()), another() + 1, "listens there and not"},
+		{fmt.Sprint(own), own, "the server's own user"},
+		{"nobody-has-this-name", another(), "not known here"},
+	} {
+		err := server.MayBeSigner(c.expected, c.uid)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%q and uid %d: want %q: %v", c.expected, c.uid, c.want, err)
+		}
+	}
+	if uid, err := server.UserID("root"); err != nil || uid != 0 {
+		t.Errorf("root is %d, %v", uid, err)
+	}
+}
+
+// lateSigner answers nothing but that it is there.
+type lateSigner struct{ api.UnimplementedSignerServer }
+
+func (lateSigner) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+	return &api.AuthorityResponse{}, nil
+}
+
+func TestACallWithoutASignerFailsAtOnceAndTheNextFindsIt(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s.sock")
+	s, err := server.DialAnySigner("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	for range 2 { // before the first start, and after an end
+		if _, err := s.Client().Authority(t.Context(), &api.AuthorityRequest{}); status.Code(err) != codes.Unavailable ||
+			!strings.Contains(err.Error(), "no answer from the signer at unix:"+path) {
+			t.Errorf("nobody listens: %v", err)
+		}
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := grpc.NewServer()
+		api.RegisterSignerServer(g, lateSigner{})
+		done := make(chan error, 1)
+		go func() { done <- g.Serve(l) }()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a ceiling, not a figure
+		if _, err := s.Client().Authority(ctx, &api.AuthorityRequest{}, grpc.WaitForReady(true)); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		g.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAnotherAuthorityIsNotTakenForTheSignersOwn(t *testing.T) {
+	say := func(dir string) *api.AuthorityResponse {
+		set, err := os.ReadFile(filepath.Join(dir, "root-set"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bundle, err := os.ReadFile(filepath.Join(dir, "issuing.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		issuing, _ := pem.Decode(bundle)
+		return &api.AuthorityResponse{TrustDomain: signerTD.Name(), SignedRootSet: set, Issuing: issuing.Bytes}
+	}
+	other := filepath.Join(t.TempDir(), "ca")
+	if err := ca.Init(other, signerTD, []byte("other"), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	first := say(filepath.Join(signerDir(t), "ca"))
+	errs := server.FollowAuthority(t.Context(), first, say(other), first)
+	if errs[0] != nil || errs[1] == nil || errs[2] != nil {
+		t.Errorf("the first, another and the first again: %v", errs)
+	}
+}
+
+func TestTheServiceManagerIsToldOnce(t *testing.T) {
+	path := filepath.Join(shortDir(t), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	t.Setenv("NOTIFY_SOCKET", path)
+	if err := server.NotifyReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	if n, err := l.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	t.Setenv("NOTIFY_SOCKET", "")
+	if err := server.NotifyReady(t.Context()); err != nil {
+		t.Errorf("nobody asked: %v", err)
+	}
+}
