@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -42,10 +43,12 @@ func TestMain(m *testing.M) {
 
 // question is one thing that a process asks of a socket.
 type question struct {
-	// Do is dial, xds, authz, workload or admin.
+	// Do is dial, open, xds, authz, workload, admin or sign.
 	Do, Socket string
 	// Node is an xDS node id; Then another one for the same stream.
 	Node, Then string
+	// Times is how many batches are to be signed.
+	Times int
 	// Names are secrets that are asked for by name; none: the clusters, all.
 	Names []string
 	// Destination and Revision are what the asker claims to ext_authz.
@@ -110,15 +113,11 @@ func askAll(questions []question) []told {
 func (q question) ask() told {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if q.Do == "dial" {
-		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", q.Socket)
-		if err == nil {
-			_ = conn.Close() // only asked whether it can be had
-			return told{Code: "OK"}
-		}
-		var errno syscall.Errno
-		_ = errors.As(err, &errno) // 0 is told as it is
-		return told{Code: errno.Error(), Message: err.Error()}
+	switch q.Do {
+	case "dial":
+		return tried((&net.Dialer{}).DialContext(ctx, "unix", q.Socket))
+	case "open":
+		return tried(os.Open(q.Socket))
 	}
 	conn, err := grpc.NewClient("unix:"+q.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -135,12 +134,25 @@ func (q question) ask() told {
 		err = q.workload(ctx, conn, &out)
 	case "admin":
 		_, err = api.NewAdminClient(conn).Get(ctx, &api.GetRequest{Kind: "all"})
+	case "sign":
+		err = q.sign(ctx, conn, &out)
 	}
 	if out.Code == "" || err != nil {
 		s := status.Convert(err)
 		out.Code, out.Message = s.Code().String(), s.Message()
 	}
 	return out
+}
+
+// tried tells whether something could be had, and gives it back.
+func tried(c io.Closer, err error) told {
+	if err == nil {
+		_ = c.Close() // see above
+		return told{Code: "OK"}
+	}
+	var errno syscall.Errno
+	_ = errors.As(err, &errno) // 0 is told as it is
+	return told{Code: errno.Error(), Message: err.Error()}
 }
 
 func (q question) xds(ctx context.Context, conn *grpc.ClientConn, out *told) error {

@@ -38,6 +38,9 @@ type Options struct {
 	Apps map[string]App
 	// NoAgent leaves the agent to the test.
 	NoAgent bool
+	// ServerUID and SignerUID give the two users of their own, and the signer its
+	// own folder. The test must be root.
+	ServerUID, SignerUID uint32
 	// AgentExtra and ServerExtra are appended to the configuration files.
 	AgentExtra, ServerExtra string
 }
@@ -53,6 +56,7 @@ type World struct {
 	Admin  api.AdminClient
 	Server *Process
 	Agent  *Process
+	Signer *Process // where it has a user of its own
 	Nodes  map[string]Node
 	opts   Options
 	conn   *grpc.ClientConn
@@ -95,6 +99,10 @@ func Start(t testing.TB, opts Options) *World {
 	t.Cleanup(w.end)
 	w.addNodes()
 	w.init()
+	if opts.SignerUID != 0 {
+		w.part()
+		w.StartSigner()
+	}
 	w.StartServer()
 	w.configure()
 	if !opts.NoAgent {
@@ -114,9 +122,12 @@ func (w *World) end() {
 	if w.Server != nil {
 		w.Server.Stop()
 	}
+	if w.Signer != nil {
+		w.Signer.Stop()
+	}
 	if w.T.Failed() {
 		w.T.Logf("the mesh's files and logs are kept in %s", w.Dir)
-		for _, p := range []*Process{w.Server, w.Agent} {
+		for _, p := range []*Process{w.Signer, w.Server, w.Agent} {
 			if p != nil {
 				w.T.Logf("end of %s's log:\n%s", p.Name, p.Tail(4000))
 			}
@@ -149,7 +160,11 @@ func (w *World) addNodes() {
 }
 
 func (w *World) init() {
-	out, code := w.CLI("init", "--trust-domain", w.TD, "--data-dir", w.ServerDir(), "--password-file", filepath.Join(w.Dir, "password"))
+	authority := []string{"--password-file", filepath.Join(w.Dir, "password")}
+	if w.opts.SignerUID != 0 {
+		authority = []string{"--signer-dir", w.SignerDir()}
+	}
+	out, code := w.CLI(append([]string{"init", "--trust-domain", w.TD, "--data-dir", w.ServerDir()}, authority...)...)
 	if code != 0 {
 		w.T.Fatalf("signet init: %s", out)
 	}
@@ -169,10 +184,15 @@ func (w *World) StartServer() {
 	w.T.Helper()
 	addresses := filepath.Join(w.ServerDir(), "addresses.json")
 	_ = os.Remove(addresses) // from the last run
-	config := fmt.Sprintf("trust_domain: %s\ndata_dir: %s\npassword_file: %s\nlisten: %s\nmetrics: 127.0.0.1:0\nlifetimes:\n  svid: %s\n%s",
-		w.TD, w.ServerDir(), filepath.Join(w.Dir, "password"), w.listen, w.opts.Lifetime, w.opts.ServerExtra)
+	signer := "password_file: " + filepath.Join(w.Dir, "password")
+	if w.opts.SignerUID != 0 {
+		signer = fmt.Sprintf("signer: unix:%s\nsigner_user: \"%d\"", w.SignerSocket(), w.opts.SignerUID)
+	}
+	config := fmt.Sprintf("trust_domain: %s\ndata_dir: %s\n%s\nlisten: %s\nmetrics: 127.0.0.1:0\nlifetimes:\n  svid: %s\n%s",
+		w.TD, w.ServerDir(), signer, w.listen, w.opts.Lifetime, w.opts.ServerExtra)
 	path := w.write("server.yaml", config)
-	w.Server = w.process("server", w.signet, "server", "--config", path)
+	w.own(path, w.opts.ServerUID)
+	w.Server = w.processOf(w.opts.ServerUID, "server", w.signet, "server", "--config", path)
 	w.Await("server", 20*time.Second, func() error {
 		a, err := w.Addresses(w.ServerDir())
 		if err == nil {
