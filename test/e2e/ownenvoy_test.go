@@ -1,0 +1,237 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"signet.example/dev"
+	"signet.example/test/meshtest"
+	"signet.example/test/parts"
+)
+
+// closed denies one path to everybody.
+const closed = `package signet.authz
+
+allow contains "what is not closed" if input.request.path != "/closed"
+`
+
+const (
+	ownID    = "spiffe://test.example/test/web"
+	frontID  = "spiffe://test.example/test/front"
+	webHost  = "http://web.test.internal:8080"
+	lifetime = 40 * time.Second
+)
+
+// ownEnvoy is an Envoy that is not the agent's: its program lies elsewhere, its
+// bootstrap and binding are those of docs/ENVOY.md.
+type ownEnvoy struct {
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{}
+}
+
+func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
+	loopback, err := dev.ReserveLoopback(2, meshtest.AppPort, meshtest.EgressPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = loopback.Close() })
+	bind, app := loopback.Addresses[0], loopback.Addresses[1]
+	dir := t.TempDir()
+	program := copyOf(t, parts.Envoy(t), filepath.Join(dir, "envoy"))
+	page := func(agentDir string) []string {
+		return ownBlocks(t, "/opt/web", dir, "/run/signet", agentDir, "unix:uid:1001", fmt.Sprintf("unix:uid:%d", uid()),
+			"192.0.2.7", bind, "127.0.0.1", app, "shop", "test")
+	}
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes: []string{"front", "orders"}, Lifetime: lifetime,
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "web"), meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")),
+			meshtest.ServiceOfNode("orders", "orders"), meshtest.ServiceOfNode("web", "web"), page("")[0]),
+		Policy: map[string]string{"closed.rego": closed},
+	})
+	w.Nodes["web"] = meshtest.Node{Name: "web", Bind: bind, App: app}
+	serveEcho(t, net.JoinHostPort(app, "8080"))
+	e := startOwn(t, program, dir, page(w.AgentDir())[1])
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("its log:\n%s", e.said(t))
+		}
+	})
+	w.AwaitRoute("front", webHost+"/")
+	w.AwaitRoute("web", host+"/orders")
+
+	t.Run("it serves and calls by mTLS", func(t *testing.T) {
+		if a := w.Get("front", webHost+"/"); a.Status != 200 || a.Seen.Service != "web" || a.Seen.Caller() != frontID {
+			t.Errorf("front to web: %d, called by %q: %s", a.Status, a.Seen.Caller(), a.Body)
+		}
+		if a := w.Get("web", host+"/orders"); a.Status != 200 || a.Seen.Caller() != ownID {
+			t.Errorf("web to orders: %d, called by %q: %s", a.Status, a.Seen.Caller(), a.Body)
+		}
+	})
+	t.Run("its requests are decided", func(t *testing.T) {
+		a := w.Get("front", webHost+"/closed")
+		if a.Status != 403 || a.Denied != "policy" {
+			t.Fatalf("%d %q", a.Status, a.Denied)
+		}
+		if out, code := w.CLI("explain", a.DecisionID); code != 0 || !regexp.MustCompile(`(?m)^to +`+ownID+`$`).MatchString(out) {
+			t.Errorf("explain: exit %d\n%s", code, out)
+		}
+	})
+	t.Run("it goes on over a restart of the agent", func(t *testing.T) {
+		before := w.Get("web", host+"/orders").Seen.CallerCertificate()
+		w.Agent.Kill()
+		w.StartAgent()
+		w.AwaitProxies()
+		eventually(t, 30*time.Second, "a certificate from the new agent", func() bool {
+			a, err := meshtest.Do(t, w.Client("web"), http.MethodGet, host+"/orders")
+			return err == nil && a.Status == 200 && a.Seen.CallerCertificate() != before
+		})
+		eventually(t, 30*time.Second, "it is decided again", func() bool {
+			a, err := meshtest.Do(t, w.Client("front"), http.MethodGet, webHost+"/")
+			return err == nil && a.Status == 200
+		})
+	})
+	t.Run("it was content with what it was sent", func(t *testing.T) {
+		for line := range strings.Lines(e.said(t)) {
+			if strings.Contains(strings.ToLower(line), "deprecat") || strings.Contains(line, "rejected") {
+				t.Error(line)
+			}
+		}
+	})
+	t.Run("it loses what it had with its binding", func(t *testing.T) { unbound(t, w, e) })
+}
+
+// unbound deletes the binding: what needs the agent ends at once, what Envoy
+// holds in memory with its certificate.
+func unbound(t *testing.T, w *meshtest.World, e *ownEnvoy) {
+	if out, code := w.CLI("delete", "binding", "web-envoy"); code != 0 {
+		t.Fatalf("delete: %s", out)
+	}
+	began := time.Now()
+	took := eventually(t, 10*time.Second, "nobody decides for it", func() bool {
+		a, err := meshtest.Do(t, w.Client("front"), http.MethodGet, webHost+"/")
+		return err == nil && a.Status == 503
+	})
+	t.Logf("inbound requests were refused %s after the binding was deleted", took)
+	eventually(t, 40*time.Second, "it is told why", func() bool {
+		return strings.Contains(e.said(t), "no binding lets this process be a proxy here")
+	})
+	eventually(t, lifetime+20*time.Second, "its certificate ends", func() bool {
+		a, err := meshtest.Do(t, w.Client("web"), http.MethodGet, host+"/orders")
+		return err == nil && a.Status == 503
+	})
+	t.Logf("outbound requests were refused %s after, at a lifetime of %s", time.Since(began).Round(time.Second), lifetime)
+	if !e.alive() {
+		t.Error("it ended meanwhile: this shows nothing")
+	}
+}
+
+// ownBlocks are the YAML blocks of docs/ENVOY.md with old, new, old, new…
+// replaced: manifests and bootstrap.
+func ownBlocks(t *testing.T, replace ...string) []string {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join(parts.Root(), "docs", "ENVOY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, m := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
+		out = append(out, strings.NewReplacer(replace...).Replace(m[1]))
+	}
+	if len(out) != 2 {
+		t.Fatalf("docs/ENVOY.md has %d YAML blocks, want manifests and bootstrap", len(out))
+	}
+	return out
+}
+
+// copyOf is a program at another path, so that it is another one to a binding.
+func copyOf(t *testing.T, program, path string) string {
+	t.Helper()
+	in, err := os.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }() // read only
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = io.Copy(out, in); err == nil {
+		err = out.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func serveEcho(t *testing.T, address string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: meshtest.Echo("web"), ReadHeaderTimeout: 10 * time.Second}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }() // ends by Close
+	t.Cleanup(func() { _ = server.Close(); <-done })
+}
+
+func startOwn(t *testing.T, program, dir, bootstrap string) *ownEnvoy {
+	t.Helper()
+	file := filepath.Join(dir, "bootstrap.yaml")
+	if err := os.WriteFile(file, []byte(bootstrap), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := &ownEnvoy{log: filepath.Join(dir, "envoy.log"), done: make(chan struct{})}
+	log, err := os.Create(e.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), program, "--config-path", file, "--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
+	e.cmd.Stdout, e.cmd.Stderr = log, log
+	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives a killed test
+	if err := e.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(e.done)
+		_ = e.cmd.Wait() // its log says why
+	}()
+	t.Cleanup(func() {
+		_ = e.cmd.Process.Kill() // it may have ended by itself
+		<-e.done
+		_ = log.Close() // written by Envoy
+	})
+	return e
+}
+
+func (e *ownEnvoy) alive() bool {
+	select {
+	case <-e.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// said is its log.
+func (e *ownEnvoy) said(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(e.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
