@@ -37,6 +37,7 @@ const (
 	findStale        = "SIG015"
 	findProxy        = "SIG016"
 	findSigner       = "SIG017"
+	findSignerUser   = "SIG018"
 )
 
 // overdueAfter is how long past its due time a rotation may be; expirySoon is
@@ -68,13 +69,20 @@ func finding(id, severity, subject, fix, cause string, args ...any) *api.Finding
 
 func (a *admin) checkAuthority(ctx context.Context) []*api.Finding {
 	var list []*api.Finding
+	restart := "signet server"
+	if a.cfg.Signer != "" {
+		restart = "signet signer"
+	} else {
+		list = append(list, finding(findSignerUser, sevWarning, "signer", "signet signer --listen <socket> --server-user <user>, run as another user: docs/SIGNER.md",
+			"the signer runs as the server's own user: whoever gets into the server can read the CA's keys"))
+	}
 	if err := a.authority.load(ctx); err != nil {
-		list = append(list, finding(findSigner, sevError, "signer", "look at the server's log, then restart `signet server`", "the signer does not answer: %v", err))
+		list = append(list, finding(findSigner, sevError, "signer", "look at its log and the server's, then restart `"+restart+"`", "the signer does not answer: %v", err))
 	}
 	r := a.authority.roots()
 	left := r.issuing.NotAfter.Sub(a.clock())
 	if life := r.issuing.NotAfter.Sub(r.issuing.NotBefore); left < life/4 {
-		list = append(list, finding(findIssuingCA, sevError, "issuing CA", "restart `signet server`; the signer renews the issuing CA from the root at half of its life",
+		list = append(list, finding(findIssuingCA, sevError, "issuing CA", "restart `"+restart+"`; the signer renews the issuing CA from the root at half of its life",
 			"the issuing certificate ends in %s, at %s, and was not renewed", left.Round(time.Second), utc(r.issuing.NotAfter)))
 	}
 	return list

@@ -223,6 +223,10 @@ func TestAnotherAuthorityIsNotTakenForTheSignersOwn(t *testing.T) {
 	}
 }
 
+func TestCheckWarnsOfASignerOfTheServersOwnUser(t *testing.T) {
+	awaitFinding(t, newRig(t), "SIG018", "the server's own user")
+}
+
 func TestTheServiceManagerIsToldOnce(t *testing.T) {
 	path := filepath.Join(shortDir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
