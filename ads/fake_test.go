@@ -52,12 +52,19 @@ type world struct {
 	events []ads.Event
 }
 
-// newWorld serves a view over bufconn; plain says without ServerOptions.
+// newWorld serves a view over bufconn.
 func newWorld(t *testing.T, mode ads.Mode, opts ...grpc.ServerOption) *world {
+	t.Helper()
+	return newWorldOf(t, mode, &ads.Server{}, opts...)
+}
+
+// newWorldOf is newWorld with a server that has settings of its own.
+func newWorldOf(t *testing.T, mode ads.Mode, s *ads.Server, opts ...grpc.ServerOption) *world {
 	t.Helper()
 	w := &world{t: t, view: ads.NewView("v", mode)}
 	g := grpc.NewServer(opts...)
-	(&ads.Server{Views: one{w.view}, Events: w.record}).Register(g)
+	s.Views, s.Events = one{w.view}, w.record
+	s.Register(g)
 	l := bufconn.Listen(1 << 20)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(l) })

@@ -298,6 +298,8 @@ func TestClustersAreRemovedAfterEveryStreamMovedItsRoutes(t *testing.T) {
 		a.silent()
 		a.ack(c)
 		a.silent() // b is not there yet
+		a.ack(c)   // a stale nonce means nothing, but the stream looks again
+		a.silent()
 		d := b.of(rds)
 		b.ack(d)
 		for _, c := range []*client{a, b} {
@@ -323,6 +325,9 @@ func TestADeadStreamHoldsNoRemoval(t *testing.T) {
 		a.silent()
 		b.close()
 		a.of(cds).want(t, nil, []string{"c"})
+		if n := w.count(ads.Stuck); n != 0 {
+			t.Errorf("%d bounds passed", n)
+		}
 	})
 }
 
@@ -340,6 +345,23 @@ func TestClustersAreRemovedAfterFiveSecondsWithoutAcknowledgement(t *testing.T) 
 		}
 		if n := w.count(ads.Stuck); n == 0 {
 			t.Error("nobody was told")
+		}
+	})
+}
+
+func TestTheClustersOfAListenerThatMovedStayWhileItDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldOf(t, ads.Proxy, &ads.Server{Drain: 3 * time.Second}, ads.ServerOptions()...)
+		c := w.connect(true)
+		w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), res(t, lds, "l", "1"), res(t, rds, "r", "1"))
+		attach(c, "c")
+		w.publish(res(t, lds, "l", "2"), res(t, rds, "r", "2"))
+		c.ack(c.of(lds))
+		c.ack(c.of(rds))
+		start := time.Now()
+		c.of(cds).want(t, nil, []string{"c"})
+		if took := time.Since(start); took < 3*time.Second || took > 3100*time.Millisecond {
+			t.Errorf("removed after %v", took)
 		}
 	})
 }
