@@ -45,6 +45,7 @@ type Log struct {
 	size    int64      // bytes that are durable; the file may be longer for a moment
 	hash    [sha256.Size]byte
 	index   []checkpoint
+	resume  checkpoint    // where the last Read ended
 	moved   chan struct{} // closed and replaced at each commit
 	owed    []Record      // abandonments that the next commit writes first
 	orphans []Record      // open reservations found by OpenLog
@@ -195,35 +196,46 @@ func (l *Log) Read(from uint64, n int) ([]Record, error) {
 	if at >= 0 {
 		start = l.index[at]
 	}
+	if l.resume.sequence == from { // who follows the log goes on from there
+		start = l.resume
+	}
 	l.mu.Unlock()
 	if n <= 0 || from > last {
 		return nil, nil
 	}
-	return l.read(start, size, from, min(last, from+uint64(n)-1))
+	records, end, err := l.read(start, size, from, min(last, from+uint64(n)-1))
+	if err != nil {
+		return nil, fmt.Errorf("read issuance log %s: record %d: %w", l.path, end.sequence, err)
+	}
+	l.mu.Lock()
+	l.resume = end
+	l.mu.Unlock()
+	return records, nil
 }
 
-func (l *Log) read(start checkpoint, size int64, from, to uint64) ([]Record, error) {
-	r := bufio.NewReaderSize(io.NewSectionReader(l.file, start.offset, size-start.offset), maxLine)
+// read returns the records from one sequence number to another, and how far it came.
+func (l *Log) read(at checkpoint, size int64, from, to uint64) ([]Record, checkpoint, error) {
+	left := size - at.offset
+	r := bufio.NewReaderSize(io.NewSectionReader(l.file, at.offset, left), int(min(left, maxLine)))
 	records := make([]Record, 0, min(to-from+1, 4096))
-	prev := start.prev
-	for seq := start.sequence; seq <= to; seq++ {
+	for at.sequence <= to {
 		text, err := r.ReadSlice('\n')
 		if err != nil {
-			return nil, fmt.Errorf("read issuance log %s: record %d: %w", l.path, seq, err)
+			return nil, at, err
 		}
-		record, err := decodeRecord(text[:len(text)-1], prev)
-		if err == nil && record.Sequence != seq {
+		record, err := decodeRecord(text[:len(text)-1], at.prev)
+		if err == nil && record.Sequence != at.sequence {
 			err = fmt.Errorf("it says it is record %d", record.Sequence)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read issuance log %s: record %d: %w: %w", l.path, seq, ErrCorrupt, err)
+			return nil, at, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		prev = [sha256.Size]byte(record.Hash)
-		if seq >= from {
+		if at.sequence >= from {
 			records = append(records, record)
 		}
+		at = checkpoint{at.sequence + 1, at.offset + int64(len(text)), [sha256.Size]byte(record.Hash)}
 	}
-	return records, nil
+	return records, at, nil
 }
 
 // lock takes the file for this process. Two writers would fork the chain.
