@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+	"signet.example/attestation"
+)
+
+// sentStream counts what passes.
+type sentStream struct {
+	grpc.ServerStream
+	sent int
+}
+
+func (s *sentStream) SendMsg(any) error {
+	s.sent++
+	return nil
+}
+
+// Answers carry keys, so each is for a peer that is bound now, by the binding that
+// its stream was opened by. That the stream is also ended comes later.
+func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
+	ours, theirs, err := socketpair(unix.SOCK_STREAM, "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = ours.Close(), theirs.Close() }()
+	peer, err := attestation.PeerOf(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = peer.Close() }()
+	has, err := peer.Selectors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := func(name, selector string) *api.Entry {
+		return &api.Entry{
+			Name: name, SpiffeId: "spiffe://test.example/shop/web", Selectors: []string{selector},
+			VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"},
+		}
+	}
+	mine := has[0].String()
+	for name, c := range map[string]struct {
+		now   *state
+		bound bool
+		want  codes.Code
+	}{
+		"as it was":         {newState(testDomain, entrySet(t, web("a", mine)), nil, nil), true, codes.OK},
+		"another user":      {newState(testDomain, entrySet(t, web("a", "unix:uid:4242")), nil, nil), true, codes.PermissionDenied},
+		"another binding":   {newState(testDomain, entrySet(t, web("b", mine)), nil, nil), true, codes.PermissionDenied},
+		"no binding":        {newState(testDomain, entrySet(t), nil, nil), true, codes.PermissionDenied},
+		"never bound":       {newState(testDomain, entrySet(t, web("a", mine)), nil, nil), false, codes.Internal},
+		"no state any more": {nil, true, codes.Internal},
+	} {
+		r := &relay{u: &upstream{}, metrics: newMetrics(), log: slog.New(slog.DiscardHandler)}
+		r.u.state.set(c.now)
+		out := &sentStream{}
+		g := &guard{ServerStream: out, peer: peer, relay: r}
+		g.ctx, g.cancel = context.WithCancelCause(t.Context())
+		if c.bound {
+			g.bind(want{"a", wantOf("/shop/web").id}, "shop", "web")
+		}
+		err := g.SendMsg(nil)
+		g.cancel(nil)
+		if status.Code(err) != c.want || (out.sent == 1) != (c.want == codes.OK) {
+			t.Errorf("%s: %d sent, %v", name, out.sent, err)
+		}
+	}
+}
+
+func TestANodeIDSelectsByMeshAndName(t *testing.T) {
+	s := newState(testDomain, entrySet(t, &api.Entry{
+		Name: "a", SpiffeId: "spiffe://test.example/shop/web", Selectors: []string{"unix:uid:1"},
+		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"},
+	}), nil, nil)
+	has := s.bindings[0].Selectors
+	for id, want := range map[[2]string]bool{
+		{"shop", "web"}: true, {"", ""}: true, {"other", "web"}: false, {"shop", "api"}: false, {"shop", ""}: false, {"", "web"}: false,
+	} {
+		if _, _, err := s.binding(has, id[0], id[1]); (err == nil) != want {
+			t.Errorf("%v: %v", id, err)
+		}
+	}
+}
