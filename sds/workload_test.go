@@ -131,6 +131,48 @@ func TestASourceThatDoesNotAttestAnewCannotSend(t *testing.T) {
 	wantCode(t, err, codes.Internal)
 }
 
+func TestEachAnswerNeedsAnAttestationOfItsOwn(t *testing.T) {
+	a, ca := serve(t), newAuthority(t)
+	a.source.careless = true
+	a.source.first = &sds.Update{SVIDs: []sds.SVID{ca.svid(t, "/shop/web")}, Bundles: ca.bundles()}
+	stream := fetch(t, a, good(t))
+	recv(t, stream)
+	a.source.updates <- sds.Update{SVIDs: []sds.SVID{ca.svid(t, "/shop/web")}, Bundles: ca.bundles()}
+	_, err := stream.Recv()
+	wantCode(t, err, codes.Internal)
+}
+
+// Workload API 4.5: what is mandatory is there, or there is no answer.
+func TestAnUpdateThatLacksSomethingIsNoAnswer(t *testing.T) {
+	ca := newAuthority(t)
+	svid, bare := ca.svid(t, "/shop/web"), ca.svid(t, "/shop/web")
+	bare.Chain = nil
+	for name, c := range map[string]struct {
+		update        sds.Update
+		svid, bundles codes.Code
+	}{
+		"no identity":         {sds.Update{Bundles: ca.bundles()}, codes.PermissionDenied, codes.PermissionDenied},
+		"no bundle":           {sds.Update{SVIDs: []sds.SVID{svid}}, codes.Unavailable, codes.Unavailable},
+		"another's bundle":    {sds.Update{SVIDs: []sds.SVID{svid}, Bundles: map[string][][]byte{"spiffe://other.example": {ca.cert.Raw}}}, codes.Unavailable, codes.Unavailable},
+		"a bundle of nothing": {sds.Update{SVIDs: []sds.SVID{svid}, Bundles: map[string][][]byte{td.IDString(): {}}}, codes.Unavailable, codes.Unavailable},
+		"no chain":            {sds.Update{SVIDs: []sds.SVID{bare}, Bundles: ca.bundles()}, codes.Unavailable, codes.OK},
+	} {
+		a := serve(t)
+		a.source.first = &c.update
+		_, err := fetch(t, a, good(t)).Recv()
+		if status.Code(err) != c.svid {
+			t.Errorf("%s: SVIDs: %v", name, err)
+		}
+		bundles, err := a.FetchX509Bundles(good(t), &workload.X509BundlesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bundles.Recv(); status.Code(err) != c.bundles {
+			t.Errorf("%s: bundles: %v", name, err)
+		}
+	}
+}
+
 // WAPI-05, 09, 10, 16.
 func TestEachMessageIsFullAndAbsenceTakesAway(t *testing.T) {
 	a, ca := serve(t), newAuthority(t)
