@@ -102,12 +102,14 @@ func newAuthzProcess(cfg Config, s *watched[*state], m *metrics, log *slog.Logge
 	return a, nil
 }
 
-// stamp notes the revisions that a leg's sets are stamped with.
+// stamp notes the revisions that a leg's sets are stamped with; none forgets it.
 func (a *authzProcess) stamp(l *leg, revisions []string) {
 	a.stamps.update(func(old map[*leg][]string) map[*leg][]string {
 		next := make(map[*leg][]string, len(old)+1)
 		maps.Copy(next, old)
-		next[l] = revisions
+		if next[l] = revisions; len(revisions) == 0 {
+			delete(next, l)
+		}
 		return next
 	})
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -45,6 +45,9 @@ type leg struct {
 	// one before it is released.
 	stamped func(l *leg, revisions []string)
 
+	// gone is closed when no view is left.
+	gone chan struct{}
+
 	pending watched[*routing]
 	// released is nil until the first complete set.
 	released watched[*routing]
@@ -52,11 +55,12 @@ type leg struct {
 
 func (l *leg) nodeID() string { return nodeID(l.key.mesh, l.key.node) }
 
-// Run follows the view over conn until ctx ends.
-func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return l.release(ctx) })
-	g.Go(func() error {
+// Run follows the view over conn until l is gone or ctx ends.
+func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
+	ctx, end := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { l.release(ctx) })
+	wg.Go(func() {
 		client := &ads.Client{
 			Conn:     conn,
 			Node:     &corev3.Node{Id: l.nodeID(), Cluster: l.key.node, UserAgentName: "signet-agent", Metadata: l.key.shape.metadata()},
@@ -73,18 +77,24 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) error {
 			Pool: l.pool,
 			Log:  l.log,
 		}
-		return follow(ctx, client, l.log)
+		_ = follow(ctx, client, l.log) // it ends with ctx only
 	})
-	return g.Wait()
+	select {
+	case <-l.gone:
+	case <-ctx.Done():
+	}
+	end()
+	wg.Wait()
+	l.stamped(l, nil)
 }
 
 // release passes each pending set on when its policy is loaded.
-func (l *leg) release(ctx context.Context) error {
+func (l *leg) release(ctx context.Context) {
 	var done *routing
 	for {
 		next, err := l.pending.wait(ctx, func(r *routing) bool { return r != done && r != nil })
 		if err != nil {
-			return nil
+			return
 		}
 		// The set before this one is still what requests are stamped with until
 		// every proxy has taken the new one.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
@@ -25,6 +26,10 @@ import (
 const (
 	maxLegs   = 512
 	maxShapes = 64
+	// viewIdle is how long a view without a proxy is kept. Its stream from the
+	// server counts against the bounds above, and a proxy that the agent did not
+	// start may come with another address each time.
+	viewIdle = 10 * time.Minute
 )
 
 // relay passes the server's views on to the proxies of this host, each with the
@@ -73,6 +78,7 @@ func (r *relay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.watchState(ctx) })
+	wg.Go(func() { r.sweepIdle(ctx) })
 	for {
 		// Nothing here takes mu: who spawns may hold it.
 		select {
@@ -113,6 +119,44 @@ func (r *relay) review(s *state) {
 			return false
 		}
 		close(v.gone)
+		return true
+	})
+}
+
+// sweepIdle ends the views that no proxy has used for long.
+func (r *relay) sweepIdle(ctx context.Context) {
+	for sleep(ctx, viewIdle/2) {
+		// In an outage a proxy that comes back must find what was there.
+		if r.u.connected.load() {
+			r.sweep(time.Now())
+		}
+	}
+}
+
+// sweep ends views that were idle until now, and the legs that have no view.
+func (r *relay) sweep(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	used := map[legKey]bool{}
+	for _, p := range r.proxies {
+		used[legKey{p.Mesh, p.VirtualNode, r.shapeOf(p)}] = true
+	}
+	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {
+		if v.view.Streams() > 0 {
+			v.used = now
+		}
+		if used[k.leg] || now.Sub(v.used) < viewIdle {
+			used[k.leg] = true
+			return false
+		}
+		close(v.gone)
+		return true
+	})
+	maps.DeleteFunc(r.legs, func(k legKey, l *leg) bool {
+		if used[k] {
+			return false
+		}
+		close(l.gone)
 		return true
 	})
 }
@@ -181,6 +225,7 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if v := r.views[key]; v != nil {
+		v.used = time.Now()
 		return v, nil
 	}
 	l := r.legs[key.leg]
@@ -188,8 +233,8 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 		if len(r.legs) >= maxLegs || r.shapes(key.leg) >= maxShapes {
 			return nil, status.Errorf(codes.ResourceExhausted, "%d views are relayed already, %d of this virtual node", len(r.legs), r.shapes(key.leg))
 		}
-		l = &leg{key: key.leg, pool: &r.pool, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp}
-		if err := r.run(ctx, func(ctx context.Context) { _ = l.Run(ctx, r.u.conn) }); err != nil { // it ends with ctx only
+		l = &leg{key: key.leg, pool: &r.pool, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp, gone: make(chan struct{})}
+		if err := r.run(ctx, func(ctx context.Context) { l.Run(ctx, r.u.conn) }); err != nil {
 			return nil, err
 		}
 		r.legs[key.leg] = l

@@ -3,6 +3,10 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -33,22 +37,40 @@ func (s shape) metadata() *structpb.Struct {
 }
 
 // shapeOf reads the shape that a proxy which the agent did not start declares of
-// itself. Where its ext_authz goes is not its own to say.
+// itself. Where its ext_authz goes is not its own to say. What the server would
+// refuse is refused here: its refusal would reach the log and not the proxy.
 func shapeOf(n *corev3.Node, authzSocket string) (shape, error) {
 	fields := n.GetMetadata().GetFields()[shapeKey].GetStructValue().GetFields()
 	if fields == nil {
 		return shape{}, fmt.Errorf("the node's metadata has no %q", shapeKey)
 	}
-	s := shape{
-		bind: fields["bind"].GetStringValue(), app: fields["app"].GetStringValue(),
-		egress: int(fields["egress"].GetNumberValue()), authzSocket: authzSocket,
-		envoyVersion: fields["envoy_version"].GetStringValue(),
+	s := shape{egress: defaultEgress, authzSocket: authzSocket}
+	var ignored string
+	into := map[string]*string{
+		"bind": &s.bind, "app": &s.app, "envoy_version": &s.envoyVersion, "authz_socket": &ignored, "proxy": &ignored,
 	}
-	if s.bind == "" || s.app == "" {
-		return shape{}, fmt.Errorf("the %q of the node's metadata needs bind and app", shapeKey)
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if name == "egress" {
+			port := fields[name].GetNumberValue()
+			if port < 1 || port > 65535 || port != math.Trunc(port) {
+				return shape{}, fmt.Errorf("%s: egress: want a number from 1 to 65535", shapeKey)
+			}
+			s.egress = int(port)
+			continue
+		}
+		text, ok := fields[name].GetKind().(*structpb.Value_StringValue)
+		if into[name] == nil || !ok {
+			return shape{}, fmt.Errorf("%s: %.64q is not known, or not a text", shapeKey, name)
+		}
+		*into[name] = text.StringValue
 	}
-	if s.egress == 0 {
-		s.egress = defaultEgress
+	bind, errBind := netip.ParseAddr(s.bind)
+	app, errApp := netip.ParseAddr(s.app)
+	switch {
+	case errBind != nil || errApp != nil:
+		return shape{}, fmt.Errorf("%s: bind and app: want an IP address each, got %.64q and %.64q", shapeKey, s.bind, s.app)
+	case bind == app:
+		return shape{}, fmt.Errorf("%s: bind: %s is the application's address too: the proxy would call itself", shapeKey, bind)
 	}
 	return s, nil
 }

@@ -191,6 +191,26 @@ func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
 	}
 }
 
+func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
+	for name, fields := range map[string]map[string]any{
+		"a host name":              {"bind": "localhost", "app": "127.0.0.1"},
+		"no application":           {"bind": "10.0.0.1"},
+		"one address for both":     {"bind": "10.0.0.1", "app": "10.0.0.1"},
+		"a port that is a text":    {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "15001"},
+		"a port that is too large": {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 1e300},
+		"half a port":              {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 80.5},
+		"a key with a mistake":     {"bind": "10.0.0.1", "app": "127.0.0.1", "egres": 15002.0},
+	} {
+		meta, err := structpb.NewStruct(map[string]any{shapeKey: fields})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := shapeOf(&corev3.Node{Metadata: meta}, "/a"); err == nil || !strings.Contains(err.Error(), shapeKey) {
+			t.Errorf("%s: %+v %v", name, s, err)
+		}
+	}
+}
+
 func FuzzParseNodeID(f *testing.F) {
 	for _, s := range []string{"mesh/shop/virtualNode/web", "arn:aws:appmesh:eu-west-1:1:mesh/shop/virtualNode/web", "mesh//virtualNode/", "arn:", ""} {
 		f.Add(s)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"signet.example/ads"
 	"signet.example/sds"
@@ -16,8 +17,9 @@ type proxyView struct {
 	want want
 	u    *upstream
 	view *ads.View
-	// gone is closed when the binding is taken away.
+	// gone is closed when the binding is taken away, or nobody used it for long.
 	gone chan struct{}
+	used time.Time // last; guarded by relay.mu
 	// published is nil until the first complete set.
 	published watched[*ads.Set]
 
@@ -30,7 +32,7 @@ type proxyView struct {
 
 func newProxyView(l *leg, w want, u *upstream) *proxyView {
 	return &proxyView{
-		leg: l, want: w, u: u, gone: make(chan struct{}),
+		leg: l, want: w, u: u, gone: make(chan struct{}), used: time.Now(),
 		view: ads.NewView(l.nodeID(), ads.Proxy),
 	}
 }

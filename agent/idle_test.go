@@ -1,0 +1,97 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+)
+
+// idleRelay is a relay without a server, and a proxy that it supervises.
+func idleRelay(t *testing.T) (*relay, Proxy) {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///nobody", grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, log := newMetrics(), slog.New(slog.DiscardHandler)
+	u := &upstream{enrol: &enrolment{}, keeper: newKeeper(nil, m, log), conn: conn, log: log, metrics: m}
+	a, err := newAuthzProcess(Config{Executable: "none"}, &u.state, m, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Proxy{Name: "p", Mesh: "m", VirtualNode: "n", Bind: "127.0.0.2", App: "127.0.0.1", EgressPort: 15001}
+	r := newRelay(Config{Proxies: []Proxy{p}}, u, a, "/authz.sock", m, log)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = r.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		_ = conn.Close() // nobody answered
+	})
+	return r, p
+}
+
+func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *testing.T) {
+	r, p := idleRelay(t)
+	view := func(bind string) error {
+		_, err := r.view(t.Context(), viewKey{legKey{"m", "n", shape{bind: bind}}, want{}})
+		return err
+	}
+	supervised, err := r.view(t.Context(), viewKey{legKey{"m", "n", r.shapeOf(p)}, want{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxShapes - 1 {
+		if err := view(fmt.Sprintf("10.0.0.%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := view("10.0.1.1"); status.Code(err) != codes.ResourceExhausted {
+		t.Fatalf("one more than %d: %v", maxShapes, err)
+	}
+	for l := range r.legsOf(t) {
+		r.authz.stamp(l, []string{"revision"})
+	}
+	r.sweep(time.Now())
+	if err := view("10.0.1.1"); err == nil {
+		t.Error("views that were used a moment ago are gone")
+	}
+	r.sweep(time.Now().Add(viewIdle))
+	if err := view("10.0.1.1"); err != nil {
+		t.Errorf("after all others were idle: %v", err)
+	}
+	if got := len(r.legsOf(t)); got != 2 {
+		t.Errorf("%d legs, want the supervised proxy's and the new one", got)
+	}
+	select {
+	case <-supervised.gone:
+		t.Error("the view of a supervised proxy is gone")
+	default:
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = r.authz.stamps.wait(ctx, func(s map[*leg][]string) bool { return len(s) == 1 })
+	if err != nil {
+		t.Errorf("revisions are kept for legs that ended: %v", err)
+	}
+}
+
+func (r *relay) legsOf(t *testing.T) map[*leg]bool {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	legs := map[*leg]bool{}
+	for _, l := range r.legs {
+		legs[l] = true
+	}
+	return legs
+}
