@@ -67,7 +67,9 @@ func (e *enrolment) join(ctx context.Context, token attestation.Token) (*svid, e
 		if err != nil && unsure && refusal(err) {
 			// An attempt whose answer was lost may have spent the token and enrolled
 			// our key: then the key is what we are known by.
-			s, err = e.attest(ctx, "", token.Pin[:], verify)
+			if known, keyErr := e.attest(ctx, "", token.Pin[:], verify); !refusal(keyErr) {
+				s, err = known, keyErr
+			}
 		}
 		if err == nil {
 			return s, nil

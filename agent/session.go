@@ -33,13 +33,16 @@ type session struct {
 	log      *slog.Logger
 }
 
-// Run keeps a session open until ctx ends.
+// Run keeps a session open until ctx ends, or the agent is banned.
 func (s *session) Run(ctx context.Context) error {
 	for failures := 1; ; failures++ {
 		begun := time.Now()
 		err := s.once(ctx)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if banned(err) {
+			return err
 		}
 		if time.Since(begun) > retryNew {
 			failures = 1

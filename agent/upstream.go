@@ -190,7 +190,7 @@ func (u *upstream) watchConnection(ctx context.Context) error {
 
 // stand attests anew by the host key when the agent's own SVID has ended, as
 // after an outage longer than its life, or is no longer accepted. Without it an
-// agent would never come back by itself.
+// agent would never come back by itself. One that is banned ends.
 func (u *upstream) stand(ctx context.Context) error {
 	for failures := 0; ; {
 		held, changed := u.keeper.held.get()
@@ -217,6 +217,9 @@ func (u *upstream) stand(ctx context.Context) error {
 			u.conn.ResetConnectBackoff()
 			continue
 		}
+		if banned(err) {
+			return err
+		}
 		failures++
 		u.metrics.renewFailures.WithLabelValues(failureReason(err)).Inc()
 		u.log.ErrorContext(ctx, "attest again", slog.Any("err", err))
@@ -225,3 +228,9 @@ func (u *upstream) stand(ctx context.Context) error {
 		}
 	}
 }
+
+// banned tells that the servers will not have this agent again: that is all that
+// PermissionDenied means to a session and to a host key that has joined. The agent
+// then ends, and its keys, sockets and proxies with it (A30): waiting would only
+// keep identities in use that somebody wants out of it.
+func banned(err error) bool { return status.Code(err) == codes.PermissionDenied }
