@@ -29,7 +29,7 @@ The host key is kept in memory: a restarted agent needs a new token.`,
 	file := c.Flags().String("config", "", "YAML file")
 	check := c.Flags().Bool("check", false, "check the configuration and end")
 	srv := c.Flags().String("server", "", "the server's address, host:port")
-	token := c.Flags().String("token-file", "", "file with the join token, - for standard input (default: SIGNET_TOKEN)")
+	token := c.Flags().String("token-file", "", "file with the join token, - for standard input; without one SIGNET_TOKEN is the token")
 	sockets := c.Flags().String("socket-dir", "", "folder of the sockets (default /run/signet)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var cfg agent.Config

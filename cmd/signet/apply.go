@@ -184,11 +184,14 @@ func manifestsIn(path string) ([]string, error) {
 	return out, nil
 }
 
+// dryRun ends the line of what was not done.
+const dryRun = " (dry run)"
+
 func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
 	w := c.OutOrStdout()
 	suffix := ""
 	if dry {
-		suffix = " (dry run)"
+		suffix = dryRun
 	}
 	for _, ch := range answer.GetChanges() {
 		if ch.GetAction() == "configured" {

@@ -30,24 +30,13 @@ func defaultDataDir() string {
 	return filepath.Join(home, ".local", "state", "signet")
 }
 
-// socketFlag adds --socket: flag > SIGNET_SOCKET > the default data folder's.
 func socketFlag(c *cobra.Command) {
-	c.Flags().String("socket", "", "the server's admin socket (SIGNET_SOCKET; default "+filepath.Join(defaultDataDir(), "admin.sock")+")")
-}
-
-func socketOf(c *cobra.Command) string {
-	if s, _ := c.Flags().GetString("socket"); s != "" {
-		return s
-	}
-	if s := os.Getenv("SIGNET_SOCKET"); s != "" {
-		return s
-	}
-	return filepath.Join(defaultDataDir(), "admin.sock")
+	c.Flags().String("socket", filepath.Join(defaultDataDir(), "admin.sock"), "the server's admin socket")
 }
 
 // withAdmin runs f with a client of the server's admin socket.
 func withAdmin(c *cobra.Command, f func(api.AdminClient) error) error {
-	socket := socketOf(c)
+	socket, _ := c.Flags().GetString("socket")
 	if err := tryDial(socket); err != nil {
 		return err
 	}

@@ -21,17 +21,18 @@ const completionTime = 300 * time.Millisecond
 
 type completion = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
-// completeObjects completes KIND, then the names that the server has of it.
-func completeObjects(more ...string) completion {
+// completeObjects completes KIND, then so many of the names that the server has of it.
+func completeObjects(names int, more ...string) completion {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		switch len(args) {
-		case 0:
+		switch {
+		case len(args) == 0:
 			return append(slices.Clone(more), kindNames...), cobra.ShellCompDirectiveNoFileComp
-		case 1:
-			mesh, _ := c.Flags().GetString("mesh")
-			return storedNames(c, args[0], mesh), cobra.ShellCompDirectiveNoFileComp
+		case len(args) > names:
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return nil, cobra.ShellCompDirectiveNoFileComp
+		mesh, _ := c.Flags().GetString("mesh")
+		known := storedNames(c, args[0], mesh)
+		return slices.DeleteFunc(known, func(n string) bool { return slices.Contains(args[1:], n) }), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -57,8 +58,9 @@ func storedNames(c *cobra.Command, kind, mesh string) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
 	defer cancel()
 	var names []string
+	_ = readEnv(c)                                       // what is wrong there shows when the command runs
 	_ = withAdmin(c, func(admin api.AdminClient) error { // whoever presses Tab wants no error
-		if kind == "agents" || kind == "agent" {
+		if isAgents(kind) {
 			answer, err := admin.Agents(ctx, &api.AgentsRequest{})
 			for _, a := range answer.GetAgents() {
 				names = append(names, a.GetId())

@@ -38,6 +38,7 @@ needs no root, and runs beside another.`,
 		if err != nil {
 			return err
 		}
+		clearEnv()
 		return stopped(c.Context(), dev.Run(c.Context(), dev.Config{
 			Exe: exe, Envoy: path, Once: *once,
 			SVIDLifetime: *lifetime, Out: c.OutOrStdout(), Progress: c.ErrOrStderr(),

@@ -20,14 +20,16 @@ func newGet() *cobra.Command {
 		Short: "Show stored resources, after defaults",
 		Long: `Shows resources as they are stored, with every default filled in.
 With -o yaml the output is a manifest that apply takes back unchanged.
-KIND is a kind in any case, singular or plural (virtualnode, virtualnodes), or all;
-agents lists the node agents.`,
+KIND is a kind in any case, singular or plural (virtualnode, virtualnodes), or all.
+agents are the hosts' agents that joined: connected; joined, and not seen since; away;
+gone, away and without a good certificate (signet delete agent); or banned.`,
 		Example: `  signet get virtualnodes
   signet get virtualrouter orders -o yaml
   signet get all --columns kind,name
-  signet get agents`,
+  signet get agents -o wide
+  signet get agent web-01-3fa9c2d47b -o json`,
 		Args:              rangeArgs(1, "a KIND (or all, or agents)", "a NAME"),
-		ValidArgsFunction: completeObjects("all", "agents"),
+		ValidArgsFunction: completeObjects(1, "all", "agents"),
 	}
 	socketFlag(c)
 	outputFlags(c)
@@ -39,7 +41,7 @@ agents lists the node agents.`,
 			name = args[1]
 		}
 		return withAdmin(c, func(admin api.AdminClient) error {
-			if args[0] == "agents" || args[0] == "agent" {
+			if isAgents(args[0]) {
 				return getAgents(c, admin, name)
 			}
 			answer, err := admin.Get(c.Context(), &api.GetRequest{Kind: args[0], Mesh: *mesh, Name: name})
@@ -103,6 +105,10 @@ func showManifests(w io.Writer, answer *api.GetResponse) error {
 	return e.Encode(map[string]any{"objects": objects})
 }
 
+func isAgents(kind string) bool {
+	return strings.EqualFold(kind, "agent") || strings.EqualFold(kind, "agents")
+}
+
 func getAgents(c *cobra.Command, admin api.AdminClient, name string) error {
 	answer, err := admin.Agents(c.Context(), &api.AgentsRequest{})
 	if err != nil {
@@ -115,13 +121,14 @@ func getAgents(c *cobra.Command, admin api.AdminClient, name string) error {
 		}
 	}
 	v := view{
-		message: answer, header: []string{"agent", "group", "connected", "proxies"}, wide: []string{"host", "address", "joined", "version", "policy"},
+		message: answer, header: []string{"agent", "group", "host", "state", "last seen", "certificate end", "proxies"},
+		wide: []string{"address", "joined", "attestation", "version", "policy", "ban reason"},
 		none: "no agent has joined; make a token for one: signet token create --group <group>",
 	}
 	for _, a := range answer.GetAgents() {
 		v.rows = append(v.rows, []string{
-			a.GetId(), a.GetGroup(), strconv.FormatBool(a.GetConnected()), proxySummary(a),
-			a.GetHostname(), a.GetAddress(), stamp(a.GetJoined()), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision()),
+			a.GetId(), a.GetGroup(), a.GetHostname(), a.GetState(), stamp(a.GetLastSeen()), stamp(a.GetNotAfter()), proxySummary(a),
+			a.GetAddress(), stamp(a.GetJoined()), a.GetAttestation(), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision()), a.GetBanReason(),
 		})
 	}
 	return show(c, v)

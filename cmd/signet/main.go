@@ -57,7 +57,7 @@ from App Mesh specs, and decides every call with Rego.`,
 			if mode, _ := c.Flags().GetString("color"); !slices.Contains(colorModes, mode) {
 				return usage(fmt.Errorf("--color %s: must be auto, always or never", mode))
 			}
-			return nil
+			return readEnv(c)
 		},
 	}
 	root.PersistentFlags().String("color", "auto", "auto, always or never; NO_COLOR is obeyed")
@@ -75,9 +75,10 @@ from App Mesh specs, and decides every call with Rego.`,
 		}
 	}
 	add("run", newInit(), newServer(), newSigner(), newAgent(), newDev())
-	add("config", newToken(), newApply(), newDiff(), newDelete(), newPolicy())
+	add("config", newToken(), newApply(), newDiff(), newDelete(), newBan(), newPolicy())
 	add("look", newGet(), newExplain(), newCheck(), newCerts())
 	root.AddCommand(newAuthz(), newDemoService())
+	tellEnv(root)
 	for _, c := range root.Commands() { // commands without arguments offer no files
 		if c.ValidArgsFunction == nil && !c.HasSubCommands() {
 			c.ValidArgsFunction = cobra.NoFileCompletions

@@ -17,7 +17,7 @@ func newServer() *cobra.Command {
 		Short: "Run the control plane",
 		Long: `Runs the control plane on the folder that signet init made: it signs, keeps
 the registry and the mesh, fetches and tests policies, and gives agents what
-they must know. Flags win over the file, the file over the defaults.`,
+they must know. Flags win over the environment, that over the file.`,
 		Example: `  signet server
   signet server --config /etc/signet/server.yaml
   signet server --config /etc/signet/server.yaml --check`,
@@ -50,6 +50,7 @@ they must know. Flags win over the file, the file over the defaults.`,
 		if err != nil {
 			return err
 		}
+		clearEnv()
 		return serverHint(stopped(c.Context(), server.Run(c.Context(), cfg, log)), cfg.DataDir)
 	}
 	return c

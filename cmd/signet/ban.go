@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/api"
+)
+
+func newBan() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "ban AGENT",
+		Short: "Shut a host's agent out, at once and for good",
+		Long: `Shuts an agent out: its streams end, it gets no certificate any more, and callers
+are not sent to its proxies. A banned agent that obeys ends with its proxies; for
+one that does not, what it holds ends with its certificates. There is no way back
+for the agent or its host key: its host can join as a new agent, with a new token.
+The reason is kept for operators, and the agent is not told.`,
+		Example: `  signet ban web-01-3fa9c2d47b --reason "disk lost in transit"
+  signet ban web-01-3fa9c2d47b --dry-run
+  signet get agents          # which there are`,
+		Args:              exactArgs("an AGENT"),
+		ValidArgsFunction: completeNames("agents"),
+	}
+	socketFlag(c)
+	why := c.Flags().String("reason", "", "why, for the audit trail and signet get agents -o wide")
+	dry := c.Flags().Bool("dry-run", false, "tell what would happen, ban nobody")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		id := nodeName(args[0])
+		return withAdmin(c, func(admin api.AdminClient) error {
+			answer, err := admin.BanAgent(c.Context(), &api.BanAgentRequest{Agent: id, Reason: *why, DryRun: *dry})
+			if err != nil {
+				return err
+			}
+			return printBan(c, id, answer, *dry)
+		})
+	}
+	return c
+}
+
+func printBan(c *cobra.Command, id string, answer *api.BanAgentResponse, dry bool) error {
+	action := "banned"
+	if !answer.GetChanged() {
+		action = "unchanged: it is banned already"
+	}
+	if dry {
+		action += dryRun
+	}
+	if _, err := fmt.Fprintf(c.OutOrStdout(), "agent/%s %s\n", id, action); err != nil {
+		return err
+	}
+	if n := answer.GetCertificates(); n > 0 {
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "certificates that it was given and that are still good: %d; the last ends at %s\n", n, stamp(answer.GetNotAfter())) // stderr is gone: nobody to tell
+	}
+	return nil
+}
