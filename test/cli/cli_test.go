@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +24,17 @@ func TestStories(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(signet)+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("NO_COLOR", "1")
-			w := meshtest.Start(env.T().(testing.TB), meshtest.Options{NoAgent: true})
+			w := meshtest.Start(env.T().(testing.TB), meshtest.Options{NoAgent: true, ServerExtra: "  agent: 8s\n"}) // under lifetimes
+			addresses, err := w.Addresses(w.ServerDir())
+			if err != nil {
+				return err
+			}
+			for _, script := range []string{"await.sh", "with.sh", "fix.sh"} { // txtar has no modes
+				if err := os.Chmod(filepath.Join(env.WorkDir, script), 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+			env.Setenv("AGENTS", addresses.Agents)
 			env.Setenv("SIGNET_SOCKET", w.Socket())
 			env.Setenv("SERVER_DIR", w.ServerDir())
 			return nil
@@ -52,7 +64,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // TestEveryCommandHasHelpWithTwoExamples is house rule 1.
 func TestEveryCommandHasHelpWithTwoExamples(t *testing.T) {
 	signet := parts.Signet(t)
-	for _, command := range []string{"init", "server", "signer", "agent", "dev", "token create", "apply", "diff", "get", "delete", "policy sync", "explain", "check", "certs"} {
+	for _, command := range []string{"init", "server", "signer", "agent", "dev", "token create", "apply", "diff", "get", "delete", "ban", "policy sync", "explain", "check", "certs"} {
 		out, err := exec.CommandContext(t.Context(), signet, append(strings.Fields(command), "--help")...).CombinedOutput()
 		if err != nil {
 			t.Errorf("signet %s --help: %v", command, err)
