@@ -1,0 +1,47 @@
+package server_test
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"signet.example/api"
+)
+
+func TestATokenIsGoodForTenMinutesUnlessTheOperatorSaysOtherwise(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	for name, c := range map[string]struct {
+		group string
+		ttl   *durationpb.Duration
+		lasts time.Duration
+		want  codes.Code
+	}{
+		"nothing said":    {"front", nil, 10 * time.Minute, codes.OK},
+		"an hour":         {"front", durationpb.New(time.Hour), time.Hour, codes.OK},
+		"a day":           {"front", durationpb.New(24 * time.Hour), 24 * time.Hour, codes.OK},
+		"longer":          {"front", durationpb.New(24*time.Hour + 1), 0, codes.InvalidArgument},
+		"no time":         {"front", durationpb.New(0), 0, codes.InvalidArgument},
+		"the past":        {"front", durationpb.New(-time.Hour), 0, codes.InvalidArgument},
+		"a group of none": {"nobodys", nil, 0, codes.NotFound},
+	} {
+		begun := time.Now()
+		resp, err := r.admin.CreateToken(t.Context(), &api.CreateTokenRequest{Group: c.group, Ttl: c.ttl})
+		wantCode(t, err, c.want)
+		if lasts := resp.GetExpires().AsTime().Sub(begun); err == nil && (lasts < c.lasts || lasts > c.lasts+10*time.Second) {
+			t.Errorf("%s: good for %s", name, lasts)
+		}
+	}
+}
+
+func TestATokenOfAGroupThatWasDeletedIsRefused(t *testing.T) {
+	r := newRig(t)
+	r.apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: gone}\nspec: {}\n")
+	token := r.token("gone")
+	if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "NodeGroup", Name: "gone"}); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, newHost(r).attest(token), codes.PermissionDenied, "deleted")
+}
