@@ -38,7 +38,7 @@ type program struct {
 	allow, deny map[ast.Var]map[string]RuleRef
 	// rules are all allow rules by where they stand.
 	rules map[position]RuleRef
-	// settable are the headers that the header rules name as constants.
+	// settable are the headers that the header rules can set.
 	settable []string
 }
 
@@ -124,11 +124,11 @@ func (c *Compiled) prepare(all []parsed) error {
 		compat = compat || p.compat
 	}
 	var err error
-	if c.mesh, err = c.newProgram(""); err != nil {
+	if c.mesh, err = c.newProgram(all, ""); err != nil {
 		return err
 	}
 	for _, s := range slices.Sorted(maps.Keys(services)) {
-		if c.services[s], err = c.newProgram("", s); err != nil {
+		if c.services[s], err = c.newProgram(all, "", s); err != nil {
 			return err
 		}
 	}
@@ -143,7 +143,7 @@ func (c *Compiled) prepare(all []parsed) error {
 }
 
 // newProgram prepares the queries over the packages of the services ("" is the mesh's).
-func (c *Compiled) newProgram(services ...string) (*program, error) {
+func (c *Compiled) newProgram(all []parsed, services ...string) (*program, error) {
 	p := &program{allow: map[ast.Var]map[string]RuleRef{}, deny: map[ast.Var]map[string]RuleRef{}, rules: map[position]RuleRef{}}
 	var allows, denies, headers []string
 	for i, s := range services {
@@ -159,7 +159,11 @@ func (c *Compiled) newProgram(services ...string) (*program, error) {
 		}
 		if ref := setRef(s, kindHeaders); c.has(ref) {
 			headers = append(headers, fmt.Sprintf("headers%d = [x | x = %s]", i, ref))
-			p.settable = append(p.settable, settableHeaders(c.rulesOf(ref))...)
+		}
+	}
+	for _, m := range all {
+		if m.served && slices.Contains(services, m.service) {
+			p.settable = append(p.settable, m.headers...)
 		}
 	}
 	slices.Sort(p.settable)

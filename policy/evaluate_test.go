@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -173,18 +174,34 @@ func TestHeadersOnlyOnAllowAndTheUnsetAreNamed(t *testing.T) {
 	}
 }
 
+// The client's own copy of a header that could have been set must not pass.
+func TestHeadersThatAreNotSetAreUnsetHoweverTheyAreWritten(t *testing.T) {
+	for _, rule := range []string{
+		`headers["x-user"] := input.jwt.sub`,
+		`headers := {"x-user": input.jwt.sub}`,
+		`headers := {"x-user": sprintf("%s", [input.jwt.sub])} if input.request.method == "GET"`,
+		`headers := {"x-a": "b"} if input.request.path == "/a" else := {"x-user": input.jwt.sub}`,
+	} {
+		d, err := compile(t, "package signet.authz\nallow contains \"all\"\n"+rule).Evaluate(t.Context(), call("GET", "/", web))
+		if err != nil || !d.Allowed || !slices.Contains(d.Unset, "x-user") {
+			t.Errorf("%s: unset %q, %v", rule, d.Unset, err)
+		}
+	}
+}
+
 func TestHeadersOfAnAllowMayNotSpeakForSignetOrEnvoy(t *testing.T) {
 	in := call("GET", "/status", web)
-	for _, body := range []string{
-		`headers[name] := "x" if name := concat("", ["x-sig", "net-id"])`,
-		`headers[name] := "x" if name := concat("", ["ho", "st"])`,
-		`headers[name] := "x" if name := concat("", [":", "path"])`,
-		`headers["x-a"] := concat("", ["a\r", "\nb: c"])`,
-		`headers["x-a"] := 5`,
+	inEnvoys := func(name string) string {
+		return fmt.Sprintf("package envoy.authz\nallow := {\"allowed\": true, \"headers\": {concat(\"\", [%q, \"\"]): \"x\"}}", name)
+	}
+	for _, rego := range []string{
+		"package signet.authz\nallow contains \"all\"\nheaders[\"x-a\"] := concat(\"\", [\"a\\r\", \"\\nb: c\"])",
+		"package signet.authz\nallow contains \"all\"\nheaders[\"x-a\"] := 5",
+		inEnvoys("x-signet-id"), inEnvoys("x-forwarded-for"), inEnvoys("host"), inEnvoys(":path"),
 	} {
-		c := compile(t, meshRego, "package signet.authz\n"+body)
+		c := compile(t, rego)
 		if d, err := c.Evaluate(t.Context(), in); err == nil {
-			t.Errorf("%s: allowed %v with %v", body, d.Allowed, d.Headers)
+			t.Errorf("%s: allowed %v with %v", rego, d.Allowed, d.Headers)
 		}
 	}
 }

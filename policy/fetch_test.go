@@ -174,7 +174,7 @@ func TestFetchRefusesWhatATreeMustNotHold(t *testing.T) {
 		"name with escape":       {[]file{ok, rego("a\x1b[31m.rego", "x")}, "cannot be shown"},
 		"too many files":         {many, "more than 2000"},
 		"a file of over 1 MiB":   {[]file{rego("a.rego", big)}, "at most 1048576"},
-		"more than 16 MiB":       {large, "more than 16777216"},
+		"more than 4 MiB":        {large, "more than 4194304"},
 		"not UTF-8":              {[]file{rego("a.rego", "package signet.authz # \xff")}, "not UTF-8"},
 		"no Rego at all":         {[]file{rego("a.txt", "x")}, "no *.rego"},
 		"a mode that is no mode": {[]file{ok, {"b.rego", filemode.FileMode(0o120755), "x"}}, "refused"},

@@ -24,7 +24,7 @@ func forbiddenHeader(name string) error {
 		return errors.New("pseudo-headers cannot be set")
 	case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 		return errors.New("want lower-case letters, digits and '-'")
-	case strings.HasPrefix(name, "x-signet-"), strings.HasPrefix(name, "x-envoy-"), name == "x-forwarded-client-cert":
+	case strings.HasPrefix(name, "x-signet-"), strings.HasPrefix(name, "x-envoy-"), strings.HasPrefix(name, "x-forwarded-"):
 		return errors.New("the header is Signet's or Envoy's own")
 	}
 	switch name {
@@ -34,61 +34,42 @@ func forbiddenHeader(name string) error {
 	return nil
 }
 
-// checkHeaderRule refuses at compile time what can be seen then: constant names.
-func checkHeaderRule(r *ast.Rule) error {
-	if r.Head.Key != nil && r.Head.Value == nil {
-		return errors.New("rule headers: want an object of name and string")
-	}
-	for _, name := range settableHeaders([]*ast.Rule{r}) {
-		if err := forbiddenHeader(name); err != nil {
-			return fmt.Errorf("rule headers: %q: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// settableHeaders returns the constant names that header rules set, whether by
-// headers["name"] := …, headers := {"name": …} or an else branch.
-func settableHeaders(rules []*ast.Rule) []string {
-	var out []string
-	for _, r := range rules {
-		ref := r.Head.Ref()
-		for i, t := range ref {
-			if s, ok := t.Value.(ast.String); ok && i > 0 && (string(ref[i-1].Value.String()) == kindHeaders || isString(ref[i-1], kindHeaders)) {
-				out = append(out, string(s))
-			}
-		}
-		if r.Head.Key != nil {
-			if s, ok := r.Head.Key.Value.(ast.String); ok && len(ref) == 1 {
-				out = append(out, string(s))
-			}
-		}
-		out = append(out, objectKeys(r)...)
-	}
-	return out
-}
-
-func isString(t *ast.Term, s string) bool {
-	v, ok := t.Value.(ast.String)
-	return ok && string(v) == s
-}
-
-// objectKeys collects the keys of all objects that a rule's value is made of.
-func objectKeys(r *ast.Rule) []string {
-	var out []string
+// headerNames returns the names that a headers rule can set. They have to be
+// constants: where no rule sets a header the client's own copy of it is taken
+// away, so all of them must be known.
+func headerNames(r *ast.Rule) ([]string, error) {
+	var names []string
 	for ; r != nil; r = r.Else {
-		if r.Head.Value == nil {
-			continue
+		keys, err := headerKeys(r.Head)
+		if err != nil {
+			return nil, err
 		}
-		if o, ok := r.Head.Value.Value.(ast.Object); ok && len(r.Head.Ref()) == 1 {
-			o.Foreach(func(k, _ *ast.Term) {
-				if s, ok := k.Value.(ast.String); ok {
-					out = append(out, string(s))
-				}
-			})
+		for _, k := range keys {
+			name, ok := k.Value.(ast.String)
+			if !ok {
+				return nil, fmt.Errorf("rule headers: a name must be a constant string, not %s", k)
+			}
+			if err := forbiddenHeader(string(name)); err != nil {
+				return nil, fmt.Errorf("rule headers: %q: %w", string(name), err)
+			}
+			names = append(names, string(name))
 		}
 	}
-	return out
+	return names, nil
+}
+
+// headerKeys returns the x of headers[x] := …, or the keys of headers := {…}.
+func headerKeys(h *ast.Head) ([]*ast.Term, error) {
+	ref := h.Ref()
+	if len(h.Args) == 0 && h.Value != nil {
+		if len(ref) == 2 {
+			return ref[1:], nil
+		}
+		if o, ok := h.Value.Value.(ast.Object); ok && len(ref) == 1 {
+			return o.Keys(), nil
+		}
+	}
+	return nil, errors.New(`rule headers: want headers["name"] := "value", or an object of such: headers := {"name": "value"}`)
 }
 
 // addHeaders merges one headers document. Two packages that set a header to

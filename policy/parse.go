@@ -14,8 +14,9 @@ import (
 const (
 	maxModules    = 2000
 	maxModuleSize = 1 << 20
-	maxTotalSize  = 16 << 20
+	maxTotalSize  = 4 << 20 // compiled it is 45 times as much, and an old revision stays beside a new one
 	maxRuleName   = 200
+	maxNesting    = 8
 )
 
 // The packages of a policy.
@@ -26,6 +27,8 @@ const (
 	kindHeaders = "headers"
 )
 
+func isKind(name string) bool { return name == kindAllow || name == kindDeny || name == kindHeaders }
+
 // parsed is one module with what its package says of it.
 type parsed struct {
 	module *ast.Module
@@ -35,6 +38,8 @@ type parsed struct {
 	served bool
 	// compat: the package is envoy.authz.
 	compat bool
+	// headers are the names that its headers rules can set.
+	headers []string
 }
 
 // parse reads the modules and holds their packages and rules to the contract.
@@ -95,7 +100,7 @@ func parseModule(m Module) (parsed, error) {
 		return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, mod.Package.Loc().Row, err)
 	}
 	for _, r := range mod.Rules {
-		if err := checkRule(r, p, m.IsTest()); err != nil {
+		if err := p.checkRule(r, m.IsTest()); err != nil {
 			return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, r.Loc().Row, err)
 		}
 	}
@@ -119,6 +124,8 @@ func classify(mod *ast.Module, test bool) (parsed, error) {
 	case full == "signet.authz":
 		p.served = true
 	case isTest && (name[0] == packageRoot || full == "envoy.authz_test"):
+	case len(name) == 3 && name[0] == packageRoot && name[1] == "authz" && isKind(last):
+		return p, fmt.Errorf("package %s: it would be the rule %s of package signet.authz; write the node's rules there, by input.destination", full, last)
 	case len(name) == 3 && name[0] == packageRoot && name[1] == "authz":
 		p.served, p.service = true, name[2]
 	case len(name) >= 3 && name[0] == packageRoot && name[1] == "lib":
@@ -130,7 +137,10 @@ func classify(mod *ast.Module, test bool) (parsed, error) {
 	return p, nil
 }
 
-func checkRule(r *ast.Rule, p parsed, test bool) error {
+func (p *parsed) checkRule(r *ast.Rule, test bool) error {
+	if err := checkNesting(r); err != nil {
+		return err
+	}
 	ref := r.Head.Ref()
 	kind := ref[0].Value.String()
 	if !p.served {
@@ -140,14 +150,37 @@ func checkRule(r *ast.Rule, p parsed, test bool) error {
 		return nil
 	}
 	switch {
-	case kind != kindAllow && kind != kindDeny && kind != kindHeaders:
+	case !isKind(kind):
 		return checkHelper(ref)
 	case test:
 		return fmt.Errorf("rule %s in a test file: it would be tested and not served", kind)
 	case kind == kindHeaders:
-		return checkHeaderRule(r)
+		names, err := headerNames(r)
+		p.headers = append(p.headers, names...)
+		return err
 	}
 	return checkNamedRule(r, kind)
+}
+
+// checkNesting: the compiler takes twice as long for each comprehension inside
+// of another, and cannot be stopped.
+func checkNesting(r *ast.Rule) error {
+	depth, deepest := 0, 0
+	step := func(x any, by int) {
+		switch x.(type) {
+		case *ast.ArrayComprehension, *ast.SetComprehension, *ast.ObjectComprehension, *ast.Every:
+			depth += by
+			deepest = max(deepest, depth)
+		}
+	}
+	ast.NewBeforeAfterVisitor(
+		func(x any) bool { step(x, 1); return depth > maxNesting },
+		func(x any) { step(x, -1) },
+	).Walk(r)
+	if deepest > maxNesting {
+		return fmt.Errorf("comprehensions nested more than %d deep", maxNesting)
+	}
+	return nil
 }
 
 // checkHelper refuses what looks like a decision and would never be asked for,
