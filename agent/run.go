@@ -144,6 +144,8 @@ func (a *agent) serveWorkloadAPI() {
 // run starts everything and stops it in the order of need: the proxies drain
 // while identity, routing and decisions still stand behind them.
 func (a *agent) run(ctx context.Context) error {
+	ctx, banish := context.WithCancelCause(ctx)
+	defer banish(nil)
 	under, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, under := errgroup.WithContext(under)
@@ -151,13 +153,21 @@ func (a *agent) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	g.Go(func() error { return a.upstream.Run(under) })
+	for _, standing := range []func(context.Context) error{a.upstream.Run, a.session.Run} {
+		g.Go(func() error {
+			err := standing(under)
+			if banned(err) { // as if told to stop: who calls our proxies is told now that they are gone
+				banish(err)
+				return nil
+			}
+			return err
+		})
+	}
 	g.Go(func() error { return a.relay.Run(under) })
 	g.Go(func() error { return a.authz.Run(under) })
 	g.Go(func() error { return a.gate.serve(under, a.sockets.authz) })
 	g.Go(func() error { return serveGRPC(under, a.xds, a.sockets.xds) })
 	g.Go(func() error { return serveGRPC(under, a.workload, a.sockets.workload) })
-	g.Go(func() error { return a.session.Run(under) })
 	g.Go(func() error { return a.metrics.serveHTTP(under, http, a.health) })
 	g.Go(func() error {
 		defer stop()
@@ -177,7 +187,13 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	defer func() { _ = os.Remove(filepath.Join(a.cfg.SocketDir, "addresses.json")) }() // best effort: its reader finds no process
 	a.log.InfoContext(ctx, "agent ready", slog.String("socket_dir", a.cfg.SocketDir), slog.String("metrics", http.Addr().String()))
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); banned(cause) {
+		return cause
+	}
+	return nil
 }
 
 // supervise runs the proxies until ctx ends and each has stopped.
