@@ -2,6 +2,8 @@ package policy
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -63,7 +65,7 @@ func stringsTerm(m map[string]string) *ast.Term {
 }
 
 // compat asks data.envoy.authz.allow: true, or an object whose allowed is true
-// and which may carry headers. Builtin errors are undefined there, as under
+// and which may set and remove headers of the request. Builtin errors are undefined there, as under
 // opa-envoy-plugin; all else that is not an allow is none.
 func (e *evaluation) compat(ctx context.Context, d *Decision, headers http.Header) error {
 	result, err := e.run(ctx, e.c.compat, false)
@@ -83,6 +85,9 @@ func (e *evaluation) compat(ctx context.Context, d *Decision, headers http.Heade
 		if h := v.Get(str("headers")); ok && h != nil {
 			err = addHeaders(headers, h.Value)
 		}
+		if h := v.Get(str("request_headers_to_remove")); ok && err == nil && h != nil {
+			d.Unset, err = headersToRemove(h.Value)
+		}
 	default:
 		ok = false
 	}
@@ -90,6 +95,28 @@ func (e *evaluation) compat(ctx context.Context, d *Decision, headers http.Heade
 		d.Allow = append(d.Allow, e.c.compatRule())
 	}
 	return err
+}
+
+// headersToRemove reads a list of names. What cannot be done is an error: the
+// policy relies on it.
+func headersToRemove(list ast.Value) ([]string, error) {
+	a, ok := list.(*ast.Array)
+	if !ok || a.Len() > maxHeaders {
+		return nil, fmt.Errorf("request_headers_to_remove is not a list of at most %d names", maxHeaders)
+	}
+	var names []string
+	for i := range a.Len() {
+		name, ok := a.Elem(i).Value.(ast.String)
+		if !ok {
+			return nil, errors.New("request_headers_to_remove has what is no name")
+		}
+		lower := strings.ToLower(string(name))
+		if err := forbiddenHeader(lower); err != nil {
+			return nil, fmt.Errorf("request_headers_to_remove: a name is refused: %w", err)
+		}
+		names = append(names, lower)
+	}
+	return names, nil
 }
 
 func (c *Compiled) compatRule() RuleRef {

@@ -371,6 +371,16 @@ func TestEnvoyAuthzRunsBesideAsUnderOPAEnvoy(t *testing.T) {
 	}
 }
 
+func TestEnvoyAuthzRemovesTheHeadersThatItNamesOrFails(t *testing.T) {
+	for list, want := range map[string]string{`["X-Role", "x-debug"]`: "x-role x-debug", `[]`: "", `"x-role"`: "error", `[5]`: "error", `["host"]`: "error"} {
+		c := compile(t, "package envoy.authz\nallow := {\"allowed\": true, \"request_headers_to_remove\": "+list+"}")
+		d, err := c.Evaluate(t.Context(), call("GET", "/", web))
+		if got := strings.Join(d.Unset, " "); (err != nil) != (want == "error") || err == nil && (!d.Allowed || got != want) {
+			t.Errorf("%s: %q, %v", list, got, err)
+		}
+	}
+}
+
 func BenchmarkEvaluateAllowed(b *testing.B) {
 	c, in := compile(b, meshRego, ordersRego), call("GET", "/orders/1", web)
 	b.ReportAllocs()
