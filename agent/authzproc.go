@@ -35,7 +35,9 @@ const (
 	authzRestartFirst = 10 * time.Millisecond
 	authzRestartMost  = 5 * time.Second
 	authzSettled      = 5 * time.Second
-	configureTimeout  = 30 * time.Second
+	// configureTimeout is several times what the largest policies take to compile on
+	// a busy machine. Meanwhile a running process decides by what it has.
+	configureTimeout = 2 * time.Minute
 	// maxRevisions bounds what the process compiles, whatever views are stamped with.
 	maxRevisions = 16
 )
