@@ -62,6 +62,13 @@ func newMetrics() *metrics {
 	m.envoyReady = gauge("signet_agent_envoy_ready", "1 where the supervised Envoy is ready.", "proxy")
 	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
 	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")
+	// A series that comes with its first event hides it from rate and increase.
+	for _, reason := range []string{reasonBadAnswer, reasonRefused, reasonUnreachable, reasonDenied, reasonServer} {
+		m.renewFailures.WithLabelValues(reason)
+	}
+	for _, socket := range []string{"xds", "workload", "authz"} {
+		m.refused.WithLabelValues(socket)
+	}
 	return m
 }
 
@@ -103,21 +110,30 @@ func (m *metrics) streams(socket string, open func() int) {
 	}, func() float64 { return float64(open()) }))
 }
 
-// failureReason sorts an error of issuance for the counter: few, fixed words.
+// Why an SVID was not issued.
+const (
+	reasonBadAnswer   = "bad_answer"
+	reasonRefused     = "refused"
+	reasonUnreachable = "unreachable"
+	reasonDenied      = "denied"
+	reasonServer      = "server"
+)
+
+// failureReason sorts an error of issuance for the counter.
 func failureReason(err error) string {
 	if errors.Is(err, errBadAnswer) {
-		return "bad_answer"
+		return reasonBadAnswer
 	}
 	if _, ok := errors.AsType[*refusedError](err); ok {
-		return "refused"
+		return reasonRefused
 	}
 	switch status.Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return "unreachable"
+		return reasonUnreachable
 	case codes.PermissionDenied, codes.Unauthenticated:
-		return "denied"
+		return reasonDenied
 	}
-	return "server"
+	return reasonServer
 }
 
 // health tells what is wrong; nil is well.

@@ -99,6 +99,7 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), m, log)
 	changed := &watched[int]{}
 	for _, p := range cfg.Proxies {
+		m.envoyRestarts.WithLabelValues(p.Name) // as in newMetrics
 		e := newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log)
 		e.denied = process.ring.add
 		a.envoys = append(a.envoys, e)

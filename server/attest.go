@@ -107,10 +107,12 @@ func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][
 		Lifetime: durationpb.New(a.cfg.Lifetimes.Agent),
 	}}})
 	if err != nil || len(resp.GetResults()) != 1 {
+		a.metrics.issued.WithLabelValues(ca.ProfileAgent, "failed").Inc()
 		return nil, fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
 	}
 	r := resp.GetResults()[0]
 	if r.GetError() != "" {
+		a.metrics.issued.WithLabelValues(ca.ProfileAgent, "failed").Inc()
 		return nil, signerError(r)
 	}
 	a.metrics.issued.WithLabelValues(ca.ProfileAgent, "ok").Inc()

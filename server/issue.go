@@ -80,12 +80,18 @@ func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int,
 	if len(items) == 0 {
 		return nil
 	}
-	resp, err := a.signer.Issue(ctx, &api.SignRequest{Items: items})
-	if err != nil {
-		return fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
+	resp, err := a.signing.Issue(ctx, &api.SignRequest{Items: items})
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
+	case len(resp.GetResults()) != len(items):
+		err = fmt.Errorf("the signer answered %d of %d requests", len(resp.GetResults()), len(items))
 	}
-	if len(resp.GetResults()) != len(items) {
-		return fmt.Errorf("the signer answered %d of %d requests", len(resp.GetResults()), len(items))
+	if err != nil {
+		for _, item := range items {
+			a.metrics.issued.WithLabelValues(item.GetProfile(), "failed").Inc()
+		}
+		return err
 	}
 	for j, r := range resp.GetResults() {
 		out := &api.SVIDResult{Chain: r.GetChain()}

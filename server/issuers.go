@@ -153,6 +153,7 @@ func (i *issuers) forget(list []identity.JWTIssuer) {
 func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	failures := i.metrics.jwksErrors.WithLabelValues(is.Name) // there from the first time, so that its first increase shows
 	k := i.keys[is.Name]
 	if k == nil || k.URL != is.JWKSURL {
 		k = &issuerKeys{URL: is.JWKSURL}
@@ -160,7 +161,7 @@ func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte,
 	}
 	if err != nil {
 		k.err, k.next = plainText(err.Error()), i.clock().Add(min(is.Refresh, jwksRetry))
-		i.metrics.jwksErrors.WithLabelValues(is.Name).Inc()
+		failures.Inc()
 		i.log.WarnContext(ctx, "issuer keys not fetched; the last good ones stay", slog.String("issuer", is.Name), slog.Any("err", err))
 		return
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"signet.example/ca"
 )
 
 // metrics are the server's own, in a registry of their own.
@@ -51,6 +53,15 @@ func newMetrics() *metrics {
 			Name: "signet_server_views_rebuild_seconds", Help: "Time to rebuild all views after a change.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}),
+	}
+	// A series that comes with its first event hides it from rate and increase.
+	for _, profile := range []string{ca.ProfileWorkload, ca.ProfileAgent} {
+		for _, outcome := range []string{"ok", "failed", "refused"} {
+			m.issued.WithLabelValues(profile, outcome)
+		}
+	}
+	for method := range rules {
+		m.refused.WithLabelValues(method)
 	}
 	m.registry.MustRegister(m.issued, m.limited, m.refused, m.published, m.buildErrors, m.rebuild,
 		m.policyErrors, m.jwksErrors, m.auditErrors, m.adminCalls,

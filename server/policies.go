@@ -158,6 +158,7 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.Pol
 	defer p.syncing.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
+	failures := p.metrics.policyErrors.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
 	before := p.revision()
 	tree, tests, err := p.fetch(ctx, src)
 	if err == nil {
@@ -171,7 +172,7 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.Pol
 	st := &api.PolicyStatus{Source: src.Name, Url: tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(tests)} //nolint:gosec // a count of tests
 	if err != nil {
 		st.Error = plainText(err.Error())
-		p.metrics.policyErrors.WithLabelValues(src.Name).Inc()
+		failures.Inc()
 		p.log.WarnContext(ctx, "policy source failed; the last good revision stays", slog.String("source", src.Name), slog.Any("err", err))
 	}
 	if p.good.source == src.Name { // what is in force, not what was tried

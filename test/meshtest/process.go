@@ -20,6 +20,14 @@ type Process struct {
 	done chan struct{}
 }
 
+// Run runs another program beside the mesh until the test ends.
+func (w *World) Run(name, program string, args ...string) *Process {
+	w.T.Helper()
+	p := w.process(name, program, args...)
+	w.T.Cleanup(p.Stop)
+	return p
+}
+
 func (w *World) process(name, program string, args ...string) *Process {
 	return w.processEnv(name, nil, program, args...)
 }
