@@ -17,7 +17,7 @@ func newDelete() *cobra.Command {
 		Long: `Removes resources by name. What others still refer to stays, and the message
 names them. KIND is a kind in any case, singular or plural, as in get.
 An agent can be deleted when it is gone: not connected, and its certificate has
-ended. --gone deletes all of those. To shut out one that is not: signet ban.`,
+ended. --gone deletes all that are. To shut out one that may come back: signet ban.`,
 		Example: `  signet delete virtualnode old-orders
   signet delete entry batch --dry-run
   signet delete agent web-01-3fa9c2d47b
@@ -28,7 +28,7 @@ ended. --gone deletes all of those. To shut out one that is not: signet ban.`,
 	mesh := c.Flags().String("mesh", "", "the resource's mesh, where names repeat")
 	completeFlag(c, "mesh", "meshes")
 	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
-	gone := c.Flags().Bool("gone", false, "with agents: all that are gone")
+	gone := c.Flags().Bool("gone", false, "in place of a NAME, with the KIND agents: all that are gone")
 	c.Args = func(c *cobra.Command, args []string) error {
 		if !*gone {
 			return someArgs("a KIND", "a NAME")(c, args)

@@ -20,9 +20,16 @@ func newGet() *cobra.Command {
 		Short: "Show stored resources, after defaults",
 		Long: `Shows resources as they are stored, with every default filled in.
 With -o yaml the output is a manifest that apply takes back unchanged.
-KIND is a kind in any case, singular or plural (virtualnode, virtualnodes), or all.
-agents are the hosts' agents that joined: connected; joined, and not seen since; away;
-gone, away and without a good certificate (signet delete agent); or banned.`,
+KIND is all, or a kind in any case, singular or plural:
+  ` + strings.Join(kindNames[:4], ", ") + `,
+  ` + strings.Join(kindNames[4:], ", ") + `, and agents.
+
+Agents are not applied: they join. The state of each is one of
+  connected  it is served now
+  joined     it was not seen since it joined
+  away       it is not connected, and what it has cached goes on working
+  gone       its certificate has ended, too: signet delete agent forgets it
+  banned     by signet ban, for good`,
 		Example: `  signet get virtualnodes
   signet get virtualrouter orders -o yaml
   signet get all --columns kind,name

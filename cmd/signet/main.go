@@ -46,7 +46,10 @@ func newRoot() *cobra.Command {
 		Use:   "signet",
 		Short: "Identity, routing and authorization for service meshes",
 		Long: `Signet gives every workload a short-lived SPIFFE identity, configures Envoy
-from App Mesh specs, and decides every call with Rego.`,
+from App Mesh specs, and decides every call with Rego.
+
+Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 differences or
+violations found (diff, check), 4 nobody answers, 5 denied.`,
 		Example: `  signet dev                 # a whole mesh on this machine
   signet check               # what is wrong, and the command that fixes it
   signet explain <id>        # why a call was denied`,

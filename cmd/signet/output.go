@@ -33,7 +33,7 @@ var outputs = []string{"table", "wide", "json", "yaml", "name"}
 func outputFlags(c *cobra.Command) {
 	c.Flags().StringP("output", "o", "table", "table, wide, json, yaml or name")
 	c.Flags().Bool("no-headers", false, "leave out the table's header")
-	c.Flags().StringSlice("columns", nil, "columns of the table, in this order, e.g. --columns name,mesh")
+	c.Flags().StringSlice("columns", nil, "columns of the table by their titles, in this order: first,second")
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
 	_ = c.RegisterFlagCompletionFunc("columns", cobra.NoFileCompletions)                                            // the same
 }

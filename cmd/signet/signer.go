@@ -27,7 +27,7 @@ Without a socket it is the server's child: then the server starts it.`,
 	var given server.SignerConfig
 	c.Flags().StringVar(&given.DataDir, "data-dir", "", "folder that signet init --signer-dir made")
 	c.Flags().StringVar(&given.PasswordFile, "password-file", "", "password of the key files (default <data-dir>/password)")
-	c.Flags().StringVar(&given.Listen, "listen", "", "the socket")
+	c.Flags().StringVar(&given.Listen, "listen", "", "path of the socket that the server connects to")
 	c.Flags().StringVar(&given.ServerUser, "server-user", "", "the user that the server runs as, by name or uid")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var cfg server.SignerConfig

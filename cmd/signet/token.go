@@ -37,7 +37,7 @@ cannot be shown again. Give it to the agent by file, environment or stdin.`,
 	}
 	socketFlag(c)
 	group := c.Flags().String("group", "", "node group that the agent joins (required)")
-	ttl := c.Flags().Duration("ttl", 10*time.Minute, "how long the token can be used")
+	ttl := c.Flags().Duration("ttl", 10*time.Minute, "how long the token can be used, a day at most")
 	out := c.Flags().String("out", "", "write the token to this file (mode 0600) instead of standard output")
 	completeFlag(c, "group", "nodegroups")
 	_ = c.MarkFlagRequired("group") // fails only for an undefined flag
