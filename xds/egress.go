@@ -16,11 +16,15 @@ import (
 // egress translates what the node may call: one listener in http_proxy form,
 // with a virtual host for each declared backend and for nothing else
 // (DROP_ALL: an unknown host is 404).
-func (b *builder) egress() {
+func (b *builder) egress(n *Node) {
 	p := uint32(b.shape.Egress) // #nosec G115 -- validated as a port
 	name := egressListenerName(b.shape.Bind, p)
 	routes := egressRouteName(p)
-	b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: b.virtualHosts()})
+	if r := n.routes[b.shape.Egress]; r != nil {
+		b.resources = append(b.resources, r)
+	} else {
+		n.routes[b.shape.Egress] = b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: n.hosts})
+	}
 	b.add(ads.ListenerType, name, &listenerv3.Listener{
 		Name:                          name,
 		Address:                       address(b.shape.Bind, p),

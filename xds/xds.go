@@ -3,8 +3,10 @@ package xds
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -54,6 +56,23 @@ var ErrNoNode = errors.New("no such virtual node")
 // Build translates one view: clusters, endpoints, listeners and routes of one
 // virtual node in one shape. Secrets are named in it, never contained.
 func Build(in Input, meshName, node string, shape Shape) (*ads.Set, error) {
+	n, err := Translate(in, meshName, node)
+	if err != nil {
+		return nil, err
+	}
+	return n.View(shape)
+}
+
+// Node is one virtual node translated as far as all of its shapes have in
+// common, which is most of it: what it calls, and how. Use it from one goroutine.
+type Node struct {
+	calls  builder
+	hosts  []*routev3.VirtualHost
+	routes map[int]*ads.Resource // the hosts as a resource, by egress port
+}
+
+// Translate begins the views of one virtual node.
+func Translate(in Input, meshName, node string) (*Node, error) {
 	if in.Graph == nil {
 		return nil, errors.New("xds: no mesh graph")
 	}
@@ -61,18 +80,44 @@ func Build(in Input, meshName, node string, shape Shape) (*ads.Set, error) {
 	if vn == nil {
 		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", meshName, node, ErrNoNode)
 	}
-	if err := shape.Validate(); err != nil {
-		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", meshName, node, err)
+	if in.SVIDLifetime <= 0 {
+		in.SVIDLifetime = DefaultSVIDLifetime
 	}
-	b := newBuilder(in, vn, shape)
-	if err := b.build(); err != nil {
-		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", meshName, node, err)
+	n := &Node{
+		calls:  builder{in: in, node: vn, life: lifetimesOf(in.SVIDLifetime), clusters: map[string]egressCluster{}},
+		routes: map[int]*ads.Resource{},
+	}
+	n.hosts = n.calls.virtualHosts()
+	if n.calls.err != nil {
+		return nil, n.failed(n.calls.err)
+	}
+	return n, nil
+}
+
+// View completes the view of one shape.
+func (n *Node) View(shape Shape) (*ads.Set, error) {
+	if err := shape.Validate(); err != nil {
+		return nil, n.failed(err)
+	}
+	b := n.calls
+	b.shape, b.resources = shape, slices.Clip(b.resources)
+	b.add(ads.ClusterType, authzCluster, b.authzCluster())
+	for _, l := range b.node.Listeners {
+		b.ingress(l)
+	}
+	b.egress(n)
+	if b.err != nil {
+		return nil, n.failed(b.err)
 	}
 	set, err := ads.NewSet(b.resources...)
 	if err != nil {
-		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", meshName, node, err)
+		return nil, n.failed(err)
 	}
 	return set, nil
+}
+
+func (n *Node) failed(err error) error {
+	return fmt.Errorf("xds: mesh %q, virtual node %q: %w", n.calls.node.Mesh, n.calls.node.Name, err)
 }
 
 // builder collects the resources of one view. Its first error wins and ends
@@ -80,32 +125,12 @@ func Build(in Input, meshName, node string, shape Shape) (*ads.Set, error) {
 type builder struct {
 	in    Input
 	node  *mesh.VirtualNode
-	shape Shape
+	shape Shape // zero while what all shapes have in common is built
 	life  lifetimes
 
 	resources []*ads.Resource
 	clusters  map[string]egressCluster // those that were added, by name
 	err       error
-}
-
-func newBuilder(in Input, vn *mesh.VirtualNode, shape Shape) *builder {
-	if in.SVIDLifetime <= 0 {
-		in.SVIDLifetime = DefaultSVIDLifetime
-	}
-	return &builder{
-		in: in, node: vn, shape: shape,
-		life:     lifetimesOf(in.SVIDLifetime),
-		clusters: map[string]egressCluster{},
-	}
-}
-
-func (b *builder) build() error {
-	b.add(ads.ClusterType, authzCluster, b.authzCluster())
-	for _, l := range b.node.Listeners {
-		b.ingress(l)
-	}
-	b.egress()
-	return b.err
 }
 
 // fail keeps the first error.
