@@ -70,13 +70,23 @@ func actorOf(ctx context.Context) (string, error) {
 // down is not done.
 func (a *admin) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	method := methodName(info.FullMethod)
-	if err := a.intent(ctx, method, req); err != nil {
-		return nil, adminError(err)
+	if !recordsItself(req) {
+		if err := a.intent(ctx, method, req); err != nil {
+			return nil, adminError(err)
+		}
 	}
 	resp, err := next(ctx, req)
 	err = adminError(err)
-	a.outcome(ctx, method, err)
+	a.outcome(ctx, method, req, err)
 	return resp, err
+}
+
+// recordsItself tells an apply, which is in the audit trail by the transaction
+// that makes it: there is never one without the other, and a row of its own
+// before would be one more wait for the disk.
+func recordsItself(req any) bool {
+	r, ok := req.(*api.ApplyRequest)
+	return ok && !r.GetDryRun()
 }
 
 func (a *admin) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
@@ -85,7 +95,7 @@ func (a *admin) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 		return adminError(err)
 	}
 	err := adminError(next(srv, ss))
-	a.outcome(ss.Context(), method, err)
+	a.outcome(ss.Context(), method, nil, err)
 	return err
 }
 
@@ -101,14 +111,14 @@ func (a *admin) intent(ctx context.Context, method string, req any) error {
 	return nil
 }
 
-func (a *admin) outcome(ctx context.Context, method string, err error) {
+func (a *admin) outcome(ctx context.Context, method string, req any, err error) {
 	code := status.Code(err)
 	a.metrics.adminCalls.WithLabelValues(method, code.String()).Inc()
 	if err == nil {
 		return
 	}
 	if actor, actorErr := actorOf(ctx); actorErr == nil {
-		a.audit(ctx, actor, method, "failed: "+code.String())
+		a.audit(ctx, actor, method, strings.TrimSpace(describe(req)+" failed: "+code.String()))
 	}
 	a.log.InfoContext(ctx, "admin call failed", slog.String("method", method), slog.Any("err", err))
 }

@@ -6,15 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/mesh"
 	"signet.example/store"
-	"signet.example/xds"
 )
 
 // writeLock serialises admin writes: each is checked against all that is stored,
@@ -67,26 +64,45 @@ func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	if err != nil {
 		return nil, err
 	}
+	p, err := in.plan(now, next, writes)
+	if err != nil {
+		return nil, err
+	}
 	resp := &api.ApplyResponse{
 		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
 		Warnings: append(in.warnings, modelWarnings(next)...),
 	}
-	if req.GetDryRun() || len(writes) == 0 {
+	switch {
+	case req.GetDryRun():
 		return resp, nil
+	case len(writes) == 0:
+		return resp, a.intent(ctx, "Apply", req)
 	}
-	if resp.Revision, err = a.write(ctx, actor, writes); err != nil {
-		return nil, err
-	}
-	return resp, nil
+	resp.Revision, err = a.write(ctx, actor, describe(req), p)
+	return resp, err
 }
 
-// write stores and serves: when it returns, the views are being rebuilt.
-func (a *admin) write(ctx context.Context, actor string, writes []store.Write) (uint64, error) {
-	revision, err := a.store.Apply(ctx, actor, writes)
+// plan is a change that was checked against all that is stored.
+type plan struct {
+	writes []store.Write
+	next   *model // what the store will have when it has taken them
+	tried  *trial // what next serves
+}
+
+// write stores and serves: when it returns, the views have the change.
+func (a *admin) write(ctx context.Context, actor, asked string, p plan) (uint64, error) {
+	a.loading.Lock()
+	defer a.loading.Unlock()
+	revision, err := a.store.Apply(ctx, actor, asked, p.writes)
 	if err != nil {
 		return 0, fmt.Errorf("%w: write to the store: %w", errUnavailable, err)
 	}
-	if _, err := a.reload(ctx); err != nil { // it is stored: watch tries again
+	if revision == p.next.revision { // nothing came between, so there is nothing to read
+		a.install(p.next)
+		a.views.rebuild(ctx, p.tried)
+		return revision, nil
+	}
+	if _, err := a.catchUp(ctx); err != nil { // it is stored: watch tries again
 		return revision, fmt.Errorf("stored as revision %d, not yet served: %w", revision, err)
 	}
 	return revision, nil
@@ -152,13 +168,27 @@ func (in *intake) join(now *model) (*model, error) {
 	if next != nil {
 		in.transitions(now, next)
 	}
-	if len(in.errs) == 0 {
-		in.translate(next)
-	}
 	if len(in.errs) > 0 {
 		return nil, inOrder(in.errs)
 	}
 	return next, nil
+}
+
+// plan translates what the writes change, as it will be read back: what xds
+// cannot say is refused here, not when an agent asks.
+func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
+	stored, err := now.written(writes, next.graph)
+	if err != nil {
+		return plan{}, err
+	}
+	tried := in.views.try(now, stored, func(n nodeRef, err error) {
+		k := objectKey{string(mesh.KindVirtualNode), n.mesh, n.name}
+		in.bad(next.objects[k].doc.FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
+	})
+	if len(in.errs) > 0 {
+		return plan{}, reason(errInvalid, "%s", inOrder(in.errs).Error())
+	}
+	return plan{writes, stored, tried}, nil
 }
 
 // inOrder sorts errors as a reader meets their places, each once: what is
@@ -206,34 +236,6 @@ func (in *intake) transitions(now, next *model) {
 			in.bad(o.doc.FieldError(e.Field, e.Msg))
 		}
 	}
-}
-
-// translate builds every virtual node that the apply touches once, as a proxy of
-// some shape would get it: what xds cannot say is refused here, not when an agent
-// asks.
-func (in *intake) translate(m *model) {
-	changed := touchedBy(in.objects)
-	for _, k := range sortedObjects(m, string(mesh.KindVirtualNode)) {
-		if !changed.has(m.graph.Node(k.mesh, k.name)) {
-			continue
-		}
-		if _, err := in.trial(m, k.mesh, k.name); err != nil {
-			in.bad(m.objects[k].doc.FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
-		}
-	}
-}
-
-func (in *intake) trial(m *model, meshName, node string) (*ads.Set, error) {
-	return xds.Build(xds.Input{
-		Graph: m.graph, TrustDomain: m.td, Endpoints: in.endpoints.snapshot(), Managed: m.managed,
-		PolicyRevision: in.policies.revision(), SVIDLifetime: in.cfg.Lifetimes.SVID,
-	}, meshName, node, trialShape)
-}
-
-// trialShape is what any proxy may have; nobody connects with it.
-var trialShape = xds.Shape{
-	Bind: "127.0.0.2", App: "127.0.0.1", Egress: xds.DefaultEgress,
-	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"),
 }
 
 func sortedObjects(m *model, kind string) []objectKey {

@@ -93,7 +93,8 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 		return nil, err
 	}
 	k := o.key()
-	if err := a.needed(m, o); err != nil {
+	rest, err := a.without(m, o)
+	if err != nil {
 		return nil, err
 	}
 	before, err := o.encode()
@@ -107,7 +108,11 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 	if req.GetDryRun() {
 		return resp, nil
 	}
-	resp.Revision, err = a.write(ctx, actor, []store.Write{{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name}, Delete: true}})
+	p := plan{writes: []store.Write{{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name}, Delete: true}}}
+	if p.next, err = m.written(p.writes, rest.graph); err != nil {
+		return nil, err
+	}
+	resp.Revision, err = a.write(ctx, actor, describe(req), p)
 	return resp, err
 }
 
@@ -134,36 +139,36 @@ func findObject(m *model, req *api.DeleteRequest) (*object, error) {
 	return nil, reason(errInvalid, "%s %q exists in meshes %s and %s: name one", kind, plainText(req.GetName()), found[0].key().mesh, found[1].key().mesh)
 }
 
-// needed refuses to remove what the rest cannot stand without.
-func (a *admin) needed(m *model, o *object) error {
+// without returns the rest, or refuses to remove what it cannot stand without.
+func (a *admin) without(m *model, o *object) (*model, error) {
 	k := o.key()
 	if k.kind == string(mesh.KindMesh) {
 		for _, other := range m.all() {
 			if ok := other.key(); ok.mesh == k.mesh && ok != k {
-				return reason(errReferenced, "%s is not deleted: %s is in it", k, ok)
+				return nil, reason(errReferenced, "%s is not deleted: %s is in it", k, ok)
 			}
 		}
 	}
-	_, err := m.with(nil, k)
+	rest, err := m.with(nil, k)
 	if wrong, ok := errors.AsType[mesh.Errors](err); ok {
 		msg := fmt.Sprintf("%s is not deleted, others refer to it:", k)
 		for _, e := range wrong {
 			does, _, _ := strings.Cut(e.Msg, ", which does not exist") // it does still
 			msg += "\n  " + does
 		}
-		return reason(errReferenced, "%s", msg)
+		return nil, reason(errReferenced, "%s", msg)
 	}
 	if err != nil {
-		return reason(errReferenced, "%s is not deleted: %v", k, err)
+		return nil, reason(errReferenced, "%s is not deleted: %v", k, err)
 	}
 	if g, ok := o.value.(identity.NodeGroup); ok {
 		for _, agent := range a.roster.all() {
 			if agent.Group == g.Name && a.agentStatus(agent).state == agentConnected {
-				return reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
+				return nil, reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
 			}
 		}
 	}
-	return nil
+	return rest, nil
 }
 
 // maxOthers bounds how many names a message lists.

@@ -20,7 +20,8 @@
 //
 // What is served is immutable and swapped behind atomic pointers: model, policy
 // state, issuer keys. One goroutine (views.run) turns them into views; writers
-// only replace their value and wake it. Admin writes are serialised by one mutex,
+// only replace their value and wake it, but an admin write, which has its views
+// already, publishes them itself, under the same lock. Admin writes are serialised by one mutex,
 // since each is checked against all that is stored. No call of an agent waits for
 // the database but Attest, which writes.
 package server

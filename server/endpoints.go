@@ -86,6 +86,7 @@ type endpoints struct {
 	mu        sync.Mutex
 	by        map[string]*endpoint
 	conflicts map[string][]conflict // by agent
+	picture   *registered           // nil: not made since the last change
 }
 
 // openEndpoints reads what the last run knew. All of it counts as gone from now:
@@ -247,6 +248,9 @@ func (e *endpoints) print() string {
 // finish unlocks, and announces and saves when something changed.
 func (e *endpoints) finish(before string) error {
 	same := e.print() == before
+	if !same {
+		e.picture = nil
+	}
 	e.mu.Unlock()
 	if same {
 		return nil
@@ -266,32 +270,61 @@ func (e *endpoints) finish(before string) error {
 	return nil
 }
 
-// snapshot is an immutable picture for building views: what is registered by
-// virtual node. A node that has proxies but none on a port has an empty list
-// there, not nil: its cluster stays EDS.
-func (e *endpoints) snapshot() func(mesh, node string, port uint32) []xds.Endpoint {
-	type key struct{ mesh, node string }
+// registered is an immutable picture for building views: what is registered, by
+// virtual node. Another picture is another pointer.
+type registered struct{ by map[nodeRef][]endpoint }
+
+// snapshot is the picture of now. Callers hold no lock.
+func (e *endpoints) snapshot() *registered {
 	e.mu.Lock()
-	by := map[key][]endpoint{}
-	for _, k := range sortedKeys(e.by) {
-		n := e.by[k]
-		at := key{n.Mesh, n.Node}
-		by[at] = append(by[at], *n)
-	}
-	e.mu.Unlock()
-	return func(mesh, node string, port uint32) []xds.Endpoint {
-		known := by[key{mesh, node}]
-		if known == nil {
-			return nil
+	defer e.mu.Unlock()
+	if e.picture == nil {
+		e.picture = &registered{map[nodeRef][]endpoint{}}
+		for _, k := range sortedKeys(e.by) {
+			n := e.by[k]
+			at := nodeRef{n.Mesh, n.Node}
+			e.picture.by[at] = append(e.picture.by[at], *n)
 		}
-		list := []xds.Endpoint{}
-		for i := range known {
-			if slices.Contains(known[i].Ports, port) {
-				list = append(list, xds.Endpoint{Address: known[i].Address, Port: port, Healthy: known[i].Healthy})
-			}
-		}
-		return list
 	}
+	return e.picture
+}
+
+// at is what is registered for a port. A node that has proxies but none on the
+// port has an empty list there, not nil: its cluster stays EDS.
+func (r *registered) at(mesh, node string, port uint32) []xds.Endpoint {
+	known := r.by[nodeRef{mesh, node}]
+	if known == nil {
+		return nil
+	}
+	list := []xds.Endpoint{}
+	for i := range known {
+		if slices.Contains(known[i].Ports, port) {
+			list = append(list, xds.Endpoint{Address: known[i].Address, Port: port, Healthy: known[i].Healthy})
+		}
+	}
+	return list
+}
+
+// differ lists the virtual nodes of which callers are told something else.
+func (r *registered) differ(from *registered) []nodeRef {
+	if r == from {
+		return nil
+	}
+	same := func(a, b endpoint) bool {
+		return a.Address == b.Address && a.Healthy == b.Healthy && slices.Equal(a.Ports, b.Ports)
+	}
+	var list []nodeRef
+	for at, now := range r.by {
+		if !slices.EqualFunc(now, from.by[at], same) {
+			list = append(list, at)
+		}
+	}
+	for at := range from.by {
+		if r.by[at] == nil {
+			list = append(list, at)
+		}
+	}
+	return list
 }
 
 // refused lists the endpoints that are reported and not served.

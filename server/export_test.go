@@ -1,14 +1,16 @@
 package server
 
 import (
+	"context"
 	"net"
-	"slices"
+	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 
 	"signet.example/api"
 	"signet.example/mesh"
+	"signet.example/store"
 )
 
 // Internals that are tested by themselves.
@@ -19,11 +21,11 @@ var (
 )
 
 // Touched lists the virtual nodes of a mesh that would be translated again if
-// applied were applied to it.
-func Touched(td spiffeid.TrustDomain, stored, applied string) ([]string, error) {
+// applied were applied to it, and those of which the translation then differs.
+func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ []string, err error) {
 	empty, err := newModel(td, 0, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	read := func(now *model, manifests string) (*intake, error) {
 		in := &intake{server: &server{td: td}}
@@ -35,28 +37,38 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) ([]string, error) 
 	}
 	before, err := read(empty, stored)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	now, err := empty.with(before.objects)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	in, err := read(now, applied)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	next, err := now.with(in.objects)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var names []string
-	t := touchedBy(in.objects)
+	v := &views{td: td}
+	was, is := nodeInputs{model: now, endpoints: &registered{}}, nodeInputs{model: next, endpoints: &registered{}}
+	t := is.touched(was)
 	for _, k := range sortedObjects(next, string(mesh.KindVirtualNode)) {
 		if t.has(next.graph.Node(k.mesh, k.name)) {
-			names = append(names, k.name)
+			touched = append(touched, k.name)
+		}
+		key := nodeKey{k.mesh, k.name, anyShape}
+		old, _ := v.translate(was).set(key) // there may have been none
+		set, err := v.translate(is).set(key)
+		if err != nil {
+			return nil, nil, err
+		}
+		if old.Version() != set.Version() {
+			differ = append(differ, k.name)
 		}
 	}
-	return slices.Compact(names), nil
+	return touched, differ, nil
 }
 
 // ServeStopped serves a face that was stopped before.
@@ -64,4 +76,43 @@ func ServeStopped(l net.Listener) error {
 	f := face{grpc.NewServer(), l}
 	f.server.Stop()
 	return f.serve()
+}
+
+// running is the server that RunInProcess started last.
+var running atomic.Pointer[server]
+
+// AuditTrail is that of the server that was started last.
+func AuditTrail(ctx context.Context) ([]store.AuditRow, error) {
+	return running.Load().store.AuditTrail(ctx, 0, 1000)
+}
+
+// Stale lists the views of the server that was started last whose set is not
+// what would be built from nothing now.
+func Stale() ([]string, error) {
+	v := running.Load().views
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var list []string
+	for key, k := range v.nodes {
+		set, err := v.translate(v.inputs().nodeInputs).view(key)
+		if err != nil {
+			return nil, err
+		}
+		if k.view.Set().Version() != set.Version() {
+			list = append(list, k.view.Name())
+		}
+	}
+	return list, nil
+}
+
+// BanInStore bans, again and again if asked, behind the back of the server that
+// was started last.
+func BanInStore(ctx context.Context, id string) error {
+	return running.Load().store.BanAgent(ctx, "test", id, "")
+}
+
+// Write stores an object behind the back of the server that was started last.
+func Write(ctx context.Context, kind, name string, manifest []byte) error {
+	_, err := running.Load().store.Apply(ctx, "test", "a test", []store.Write{{Object: store.Object{Kind: kind, Name: name, Manifest: manifest}}})
+	return err
 }

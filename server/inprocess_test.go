@@ -19,6 +19,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/ca"
+	"signet.example/store"
 )
 
 // inProcess is a signer without a process of its own, over the real ca: most
@@ -61,7 +62,17 @@ func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func()
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	return run(ctx, cfg, log, api.NewSignerClient(conn), time.Now)
+	st, err := store.Open(ctx, dataDir(cfg.DataDir).store())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = st.Close() }() // every write was committed when it returned
+	s, err := load(ctx, cfg, log, st, api.NewSignerClient(conn), time.Now)
+	if err != nil {
+		return err
+	}
+	running.Store(s)
+	return s.serve(ctx)
 }
 
 // OpenCA opens the authority of a data directory that Init made.

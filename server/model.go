@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 
 	"signet.example/identity"
 	"signet.example/mesh"
-	"signet.example/store"
 )
 
 // Signet's own kinds.
@@ -287,6 +285,26 @@ func (m *model) all() []*object {
 	return list
 }
 
+// differ lists the objects that are not the same as in another model, or only
+// in one of the two. Objects are not changed once they are in a model.
+func (m *model) differ(from *model) []objectKey {
+	if m == from {
+		return nil
+	}
+	var list []objectKey
+	for k, o := range m.objects {
+		if from.objects[k] != o {
+			list = append(list, k)
+		}
+	}
+	for k := range from.objects {
+		if m.objects[k] == nil {
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
 // with returns the model that applying these objects and removing those gives.
 func (m *model) with(put []*object, remove ...objectKey) (*model, error) {
 	replaced := map[objectKey]bool{}
@@ -303,46 +321,6 @@ func (m *model) with(put []*object, remove ...objectKey) (*model, error) {
 		}
 	}
 	return newModel(m.td, m.revision, next)
-}
-
-// loadModel reads what the store has. Objects that have not changed since prev
-// are not parsed again.
-func loadModel(td spiffeid.TrustDomain, prev *model, rows []store.Object, revision uint64) (*model, error) {
-	objects := make([]*object, 0, len(rows))
-	for _, row := range rows {
-		k := objectKey{row.Kind, row.Mesh, row.Name}
-		if prev != nil {
-			if o := prev.objects[k]; o != nil && o.revision == row.Revision && bytes.Equal(o.manifest, row.Manifest) {
-				objects = append(objects, o)
-				continue
-			}
-		}
-		o, err := parseStored(row, td)
-		if err != nil {
-			return nil, fmt.Errorf("stored %s: %w", k, err)
-		}
-		objects = append(objects, o)
-	}
-	return newModel(td, revision, objects)
-}
-
-func parseStored(row store.Object, td spiffeid.TrustDomain) (*object, error) {
-	docs, err := mesh.Split("store", row.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	if len(docs) != 1 {
-		return nil, fmt.Errorf("%d documents in one row", len(docs))
-	}
-	o, err := parseObject(docs[0], td)
-	if err != nil {
-		return nil, err
-	}
-	if o.resource != nil {
-		o.resource.Mesh = row.Mesh
-	}
-	o.manifest, o.revision = row.Manifest, row.Revision
-	return o, nil
 }
 
 // sortedKeys lists a map's keys in order.

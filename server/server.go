@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,7 @@ type server struct {
 	metrics   *metrics
 	writes    writeLock
 
+	loading  sync.Mutex // from a write to the store, or a look at it, until current is replaced
 	current  atomic.Pointer[model]
 	ready    atomic.Bool
 	stopping chan struct{} // closed when the server begins to stop
@@ -206,60 +208,16 @@ func (s *server) loadState(ctx context.Context) error {
 	v := s.views
 	v.td, v.roots, v.endpoints, v.policies, v.issuers, v.access = s.td, s.authority.roots, s.endpoints, s.policies, s.issuers, s.access
 	s.sessions.reported, s.sessions.gone = s.agentReported, s.agentGone
-	if _, err := s.reload(ctx); err != nil {
+	rows, revision, err := s.store.Objects(ctx)
+	if err != nil {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	first, err := loadModel(s.td, rows, revision)
+	if err != nil {
 		return err
 	}
+	s.install(first)
 	return s.policies.load(ctx)
-}
-
-// model is what is stored, as last read.
-func (s *server) model() *model { return s.current.Load() }
-
-// reload reads the store and wakes what depends on it. Several may call it; an
-// older picture never replaces a newer one.
-func (s *server) reload(ctx context.Context) (*model, error) {
-	for {
-		prev := s.current.Load()
-		rows, revision, err := s.store.Objects(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("read the store: %w", err)
-		}
-		if prev != nil && prev.revision >= revision {
-			return prev, nil
-		}
-		next, err := loadModel(s.td, prev, rows, revision)
-		if err != nil {
-			return nil, err
-		}
-		if s.current.CompareAndSwap(prev, next) {
-			wake(s.policies.renew)
-			wake(s.issuers.renew)
-			s.views.changed()
-			return next, nil
-		}
-	}
-}
-
-// watch follows the store's revisions: objects, bans.
-func (s *server) watch(ctx context.Context) error {
-	after := s.model().revision
-	for {
-		revision, err := s.store.Wait(ctx, after)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err == nil {
-			after = revision
-			if err = s.roster.load(ctx); err == nil {
-				_, err = s.reload(ctx)
-			}
-			s.views.changed() // bans are in views, too
-		}
-		if err != nil && ctx.Err() == nil {
-			s.log.ErrorContext(ctx, "store not read; what is served stays", slog.Any("err", err))
-			pause(ctx, time.Second)
-		}
-	}
 }
 
 // agentReported takes an agent's report.

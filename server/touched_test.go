@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,6 +43,8 @@ func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
 		want          []string
 	}{
 		{"a router: its callers", ordersRouter(50), []string{"web"}},
+		{"a service that moves to a node: its callers", service("orders", "virtualNode: {virtualNodeRef: {name: ledger}}"), []string{"web"}},
+		{"a caller that stops calling: itself", nodeOnPort("web", 8080), []string{"web"}},
 		{"a service: its callers", service("ledger", "virtualNode: {virtualNodeRef: {name: orders-1}}"), []string{"admin"}},
 		{"a node behind a router: itself and its callers", nodeOnPort("orders-2", 8081), []string{"orders-2", "web"}},
 		{"a node behind a service: itself and its callers", nodeOnPort("ledger", 8081), []string{"admin", "ledger"}},
@@ -51,12 +54,17 @@ func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
 		{"an entry: none", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e}\nspec: {group: g, spiffeID: \"spiffe://prod.example/x\", selectors: [\"unix:uid:1\"]}\n", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := server.Touched(td, canary, c.applied)
+			got, differ, err := server.Touched(td, canary, c.applied)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("translated again (-want +got):\n%s", diff)
+			}
+			for _, node := range differ {
+				if !slices.Contains(got, node) {
+					t.Errorf("%s would be served as it was before", node)
+				}
 			}
 		})
 	}

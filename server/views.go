@@ -2,19 +2,15 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/ads"
 	"signet.example/api"
-	"signet.example/identity"
 	"signet.example/xds"
 )
 
@@ -39,11 +35,15 @@ type nodeKey struct {
 type keptView struct {
 	view *ads.View
 	used time.Time
+	// What its set was made of: a virtual node's by what that was built from, an
+	// agent's by content.
+	from nodeInputs
+	told told
 }
 
 // views are what agents are told: one view for each agent, one for each virtual
-// node and shape. All are rebuilt when anything changes; since versions are hashes
-// of content, one that comes out equal is not published.
+// node and shape. When anything changes, those are rebuilt that it can change;
+// since versions are hashes of content, one that comes out equal is not published.
 type views struct {
 	td        spiffeid.TrustDomain
 	lifetime  time.Duration // of SVIDs
@@ -107,11 +107,16 @@ func (v *views) agentView(c *caller) (*ads.View, error) {
 		k.used = time.Now()
 		return k.view, nil
 	}
-	set, err := v.buildAgent(v.inputs(), c.agent.ID, c.agent.Group)
+	in := v.inputs()
+	all, err := v.buildGroup(in, c.agent.Group)
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{ads.NewView(c.id.String(), ads.Relay), time.Now()}
+	set, err := closeView(all, c.id.String(), in.policy.current.GetId(), agentTypes)
+	if err != nil {
+		return nil, err
+	}
+	k := &keptView{view: ads.NewView(c.id.String(), ads.Relay), used: time.Now(), told: in.told(all)}
 	k.view.Publish(set)
 	v.agents[c.agent.ID] = k
 	return k.view, nil
@@ -124,11 +129,12 @@ func (v *views) nodeView(key nodeKey) (*ads.View, error) {
 		k.used = time.Now()
 		return k.view, nil
 	}
-	set, err := v.buildNode(v.inputs(), key)
+	in := v.inputs().nodeInputs
+	set, err := v.translate(in).view(key)
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{ads.NewView(xds.NodeID(key.mesh, key.node), ads.Relay), time.Now()}
+	k := &keptView{view: ads.NewView(xds.NodeID(key.mesh, key.node), ads.Relay), used: time.Now(), from: in}
 	k.view.Publish(set)
 	v.nodes[key] = k
 	return k.view, nil
@@ -146,7 +152,7 @@ func (v *views) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-v.signal:
-			v.rebuild(ctx)
+			v.rebuild(ctx, nil)
 		case <-idle.C:
 			v.release()
 		}
@@ -155,47 +161,90 @@ func (v *views) run(ctx context.Context) error {
 
 // inputs is one consistent look at everything views are made of.
 type inputs struct {
-	model     *model
-	roots     rootSet
-	policy    *policyState
-	issuers   []*api.JWTIssuer
-	endpoints func(mesh, node string, port uint32) []xds.Endpoint
+	nodeInputs
+	roots   rootSet
+	policy  *policyState
+	issuers []*api.JWTIssuer
 }
 
 func (v *views) inputs() inputs {
-	m := v.model()
+	m, policy := v.model(), v.policies.state.Load()
 	return inputs{
-		model: m, roots: v.roots(), policy: v.policies.state.Load(),
-		issuers: v.issuers.resources(m), endpoints: v.endpoints.snapshot(),
+		nodeInputs: nodeInputs{model: m, endpoints: v.endpoints.snapshot(), stamp: policy.stamp},
+		roots:      v.roots(), policy: policy, issuers: v.issuers.resources(m),
 	}
 }
 
-// rebuild publishes what came out different. Agents' own views go first: a
-// policy revision should be there before a route speaks of it.
-func (v *views) rebuild(ctx context.Context) {
+// rebuild publishes what came out different; tried, if any, is what was built
+// before. Agents' own views go first: a policy revision should be there before
+// a route speaks of it.
+func (v *views) rebuild(ctx context.Context, tried *trial) {
 	start := time.Now()
-	in := v.inputs()
-	v.access.review(in.model.bound)
+	v.access.review(v.model().bound)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	in := v.inputs() // not before the lock: nobody publishes an older look after a newer one
+	v.rebuildAgents(ctx, in)
+	v.rebuildNodes(ctx, in.nodeInputs, tried)
+	v.metrics.rebuild.Observe(time.Since(start).Seconds())
+}
+
+// rebuildAgents builds what each group is told once, and closes it for each
+// agent that was told something else.
+func (v *views) rebuildAgents(ctx context.Context, in inputs) {
+	groups := map[string]*ads.Set{}
 	for id, k := range v.agents {
 		agent, err := v.roster.standing(id)
 		if err != nil {
 			delete(v.agents, id)
 			continue
 		}
-		set, err := v.buildAgent(in, id, agent.Group)
-		v.publish(ctx, k.view, set, err)
+		all := groups[agent.Group]
+		if all == nil {
+			if all, err = v.buildGroup(in, agent.Group); err != nil {
+				v.publish(ctx, k.view, nil, err)
+				continue
+			}
+			groups[agent.Group] = all
+		}
+		if k.told == in.told(all) {
+			continue
+		}
+		set, err := closeView(all, k.view.Name(), in.policy.current.GetId(), agentTypes)
+		if v.publish(ctx, k.view, set, err); err == nil {
+			k.told = in.told(all)
+		}
 	}
+}
+
+// rebuildNodes builds the views that differ by what has changed since they were
+// built. One that fails is built again with the next change.
+func (v *views) rebuildNodes(ctx context.Context, in nodeInputs, tried *trial) {
+	t := v.translate(in)
+	since := map[nodeInputs]touched{}
 	for key, k := range v.nodes {
-		if in.model.graph.Node(key.mesh, key.node) == nil {
+		node := in.model.graph.Node(key.mesh, key.node)
+		if node == nil {
 			delete(v.nodes, key) // its streams were ended by review
 			continue
 		}
-		set, err := v.buildNode(in, key)
-		v.publish(ctx, k.view, set, err)
+		changed, ok := since[k.from]
+		if !ok {
+			changed = in.touched(k.from)
+			since[k.from] = changed
+		}
+		if !changed.has(node) {
+			k.from = in
+			continue
+		}
+		set, err := tried.set(in, key), error(nil)
+		if set == nil {
+			set, err = t.view(key)
+		}
+		if v.publish(ctx, k.view, set, err); err == nil {
+			k.from = in
+		}
 	}
-	v.metrics.rebuild.Observe(time.Since(start).Seconds())
 }
 
 // publish keeps the last good set of a view that cannot be built.
@@ -246,63 +295,6 @@ func (v *views) count() (agents, nodes int) {
 	return agents, nodes
 }
 
-// buildNode makes the view of one virtual node.
-func (v *views) buildNode(in inputs, key nodeKey) (*ads.Set, error) {
-	set, err := xds.Build(xds.Input{
-		Graph: in.model.graph, TrustDomain: v.td, Endpoints: in.endpoints, Managed: in.model.managed,
-		PolicyRevision: in.policy.stamp, SVIDLifetime: v.lifetime,
-	}, key.mesh, key.node, key.shape)
-	if err != nil {
-		return nil, fmt.Errorf("%w: build %s: %w", errUnavailable, xds.NodeID(key.mesh, key.node), err)
-	}
-	return closeView(set, xds.NodeID(key.mesh, key.node), in.policy.stamp, nodeTypes)
-}
-
-// buildAgent makes an agent's own view: what its group may be, and what it
-// authorizes by.
-func (v *views) buildAgent(in inputs, id, group string) (*ads.Set, error) {
-	self, err := identity.ForAgent(v.td, id)
-	if err != nil {
-		return nil, err
-	}
-	var rs []*ads.Resource
-	add := func(typeURL, name string, m proto.Message) {
-		var r *ads.Resource
-		if err == nil {
-			if r, err = ads.NewResource(typeURL, name, m); err == nil {
-				rs = append(rs, r)
-			}
-		}
-	}
-	grants, err := grantsOf(in.model, group)
-	if err != nil {
-		return nil, err
-	}
-	for _, g := range grants {
-		add(ads.EntryType, g.name, g.message())
-	}
-	add(ads.BundleType, v.td.IDString(), in.roots.bundle())
-	for _, rev := range in.policy.keep {
-		add(ads.PolicyType, rev.GetId(), rev)
-	}
-	for _, is := range in.issuers {
-		add(ads.JWTIssuerType, is.GetName(), is)
-	}
-	for _, a := range v.roster.all() {
-		if banned, idErr := identity.ForAgent(v.td, a.ID); a.Banned && idErr == nil {
-			add(ads.BanType, banned.String(), &api.Ban{SpiffeId: banned.String()})
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	set, err := ads.NewSet(rs...)
-	if err != nil {
-		return nil, err
-	}
-	return closeView(set, self.String(), in.policy.current.GetId(), agentTypes)
-}
-
 // closeView adds the resource that is sent last and tells what is complete (R6).
 func closeView(set *ads.Set, name, revision string, types []string) (*ads.Set, error) {
 	versions := map[string]string{}
@@ -318,50 +310,4 @@ func closeView(set *ads.Set, name, revision string, types []string) (*ads.Set, e
 		return nil, err
 	}
 	return set.Merge(last)
-}
-
-// grant is an identity that workloads on hosts of a group may hold: from an Entry,
-// or from a Binding for a virtual node's proxy.
-type grant struct {
-	// name is that of the Entry resource: an Entry's own, or "binding/<name>", which
-	// no Entry can have.
-	name string
-	// entry has the identity, the selectors and the lifetime.
-	entry identity.Entry
-	node  *api.VirtualNodeRef
-}
-
-func (g grant) message() *api.Entry {
-	m := &api.Entry{
-		Name: g.name, SpiffeId: g.entry.ID.String(), Selectors: g.entry.Selectors.Strings(), VirtualNode: g.node,
-	}
-	if g.entry.TTL > 0 {
-		m.Ttl = durationpb.New(g.entry.TTL)
-	}
-	return m
-}
-
-// grantsOf lists what hangs on a group.
-func grantsOf(m *model, group string) ([]grant, error) {
-	var list []grant
-	for _, e := range m.entries {
-		if e.Group == group {
-			list = append(list, grant{name: e.Name, entry: e})
-		}
-	}
-	for _, b := range m.bindings {
-		if b.Group != group {
-			continue
-		}
-		id, err := b.ID(m.td)
-		if err != nil {
-			return nil, fmt.Errorf("binding %s: %w", b.Name, err)
-		}
-		list = append(list, grant{
-			name:  "binding/" + b.Name,
-			entry: identity.Entry{Name: b.Name, Group: b.Group, ID: id, Selectors: b.Selectors},
-			node:  &api.VirtualNodeRef{Mesh: b.Mesh, Name: b.VirtualNode},
-		})
-	}
-	return list, nil
 }

@@ -8,10 +8,11 @@ import (
 )
 
 // Apply makes all writes or none, under one new revision. On return they are
-// durable, in the changes outbox and in the audit trail. Deleting what is not
+// durable, in the changes outbox and in the audit trail, which also has what was
+// asked for: a write that left no row did not happen. Deleting what is not
 // there is ErrNotFound. Without writes nothing happens and the present revision
 // is returned.
-func (s *Store) Apply(ctx context.Context, actor string, writes []Write) (uint64, error) {
+func (s *Store) Apply(ctx context.Context, actor, asked string, writes []Write) (uint64, error) {
 	if len(writes) == 0 {
 		return s.revision.Load(), nil
 	}
@@ -21,7 +22,7 @@ func (s *Store) Apply(ctx context.Context, actor string, writes []Write) (uint64
 				return err
 			}
 		}
-		return c.audit(ctx, actor, "apply", describe(writes))
+		return c.audit(ctx, actor, "apply", asked+": "+describe(writes))
 	})
 	if err != nil {
 		return 0, fmt.Errorf("apply %d objects: %w", len(writes), err)

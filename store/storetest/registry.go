@@ -159,7 +159,7 @@ func auditTrail(t *testing.T, b Backend) {
 	if err != nil || len(rows) != 2 {
 		t.Fatalf("rows %+v, %v", rows, err)
 	}
-	if r := rows[0]; r.Actor != "tester" || r.Action != "apply" || r.Detail != `put "Mesh" "m"/"m"` {
+	if r := rows[0]; r.Actor != "tester" || r.Action != "apply" || r.Detail != `a test: put "Mesh" "m"/"m"` {
 		t.Errorf("row %+v", r)
 	}
 	if r := rows[1]; r.Actor != "uid:0" || r.Action != "token-create" || r.Detail != "group \"g\"\n" || r.Sequence <= rows[0].Sequence {

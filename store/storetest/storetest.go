@@ -15,7 +15,7 @@ import (
 // Backend is the store's contract. Methods may be called from any number of
 // goroutines; what a writing method wrote is durable when it returns.
 type Backend interface {
-	Apply(ctx context.Context, actor string, writes []store.Write) (uint64, error)
+	Apply(ctx context.Context, actor, asked string, writes []store.Write) (uint64, error)
 	Objects(ctx context.Context) ([]store.Object, uint64, error)
 	Changes(ctx context.Context, after uint64) ([]store.Change, error)
 	Wait(ctx context.Context, after uint64) (uint64, error)
@@ -62,7 +62,7 @@ func put(kind, mesh, name, manifest string) store.Write {
 
 func apply(t *testing.T, b Backend, writes ...store.Write) uint64 {
 	t.Helper()
-	revision, err := b.Apply(t.Context(), "tester", writes)
+	revision, err := b.Apply(t.Context(), "tester", "a test", writes)
 	if err != nil {
 		t.Fatal(err)
 	}

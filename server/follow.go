@@ -1,0 +1,73 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"signet.example/store"
+)
+
+// model is what is stored, as last seen.
+func (s *server) model() *model { return s.current.Load() }
+
+// install makes m what is served, and wakes what depends on it but the views.
+// Callers hold loading, or nothing runs yet.
+func (s *server) install(m *model) {
+	s.current.Store(m)
+	wake(s.policies.renew)
+	wake(s.issuers.renew)
+}
+
+// reload takes what the store has and we have not, and returns the newest model.
+func (s *server) reload(ctx context.Context) (*model, error) {
+	if now := s.model(); now.revision >= s.store.Revision() { // waits for no write that is under way
+		return now, nil
+	}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	return s.catchUp(ctx)
+}
+
+// catchUp is reload for callers that hold loading.
+func (s *server) catchUp(ctx context.Context) (*model, error) {
+	now := s.model()
+	if now.revision >= s.store.Revision() {
+		return now, nil
+	}
+	changes, err := s.store.Changes(ctx, now.revision)
+	if err != nil {
+		return nil, fmt.Errorf("read the store: %w", err)
+	}
+	if slices.ContainsFunc(changes, func(c store.Change) bool { return c.Kind == store.KindAgent || c.Kind == store.KindBan }) {
+		if err := s.roster.load(ctx); err != nil {
+			return nil, err
+		}
+	}
+	next, err := now.follow(changes)
+	if err != nil {
+		return nil, err
+	}
+	s.install(next)
+	s.views.changed()
+	return next, nil
+}
+
+// watch follows the store's revisions: objects, agents, bans.
+func (s *server) watch(ctx context.Context) error {
+	for {
+		_, err := s.store.Wait(ctx, s.model().revision)
+		if err == nil {
+			_, err = s.reload(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			s.log.ErrorContext(ctx, "store not read; what is served stays", slog.Any("err", err))
+			pause(ctx, time.Second)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package server
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"signet.example/ads"
+	"signet.example/xds"
+)
+
+// nodeInputs is what a virtual node's view is made of, beside the node and its
+// shape. Each part is immutable: equal inputs give an equal view.
+type nodeInputs struct {
+	model     *model
+	endpoints *registered
+	stamp     string // the policy revision that routes carry
+}
+
+// translation makes views from one look; what the shapes of a virtual node have
+// in common is translated once.
+type translation struct {
+	*views
+	in    nodeInputs
+	nodes map[nodeRef]*xds.Node
+}
+
+func (v *views) translate(in nodeInputs) *translation {
+	return &translation{v, in, map[nodeRef]*xds.Node{}}
+}
+
+// view makes the view of one virtual node in one shape.
+func (t *translation) view(key nodeKey) (*ads.Set, error) {
+	name := xds.NodeID(key.mesh, key.node)
+	set, err := t.set(key)
+	if err != nil {
+		return nil, fmt.Errorf("%w: build %s: %w", errUnavailable, name, err)
+	}
+	return closeView(set, name, t.in.stamp, nodeTypes)
+}
+
+// set is the view without the resource that closes it.
+func (t *translation) set(key nodeKey) (*ads.Set, error) {
+	at := nodeRef{key.mesh, key.node}
+	if t.nodes[at] == nil {
+		n, err := xds.Translate(xds.Input{
+			Graph: t.in.model.graph, TrustDomain: t.td, Endpoints: t.in.endpoints.at, Managed: t.in.model.managed,
+			PolicyRevision: t.in.stamp, SVIDLifetime: t.lifetime,
+		}, key.mesh, key.node)
+		if err != nil {
+			return nil, err
+		}
+		t.nodes[at] = n
+	}
+	return t.nodes[at].View(key.shape)
+}
+
+// trial is what a model that is not stored yet would serve. When it is stored
+// and nothing else has changed, that is what is published: what was checked is
+// what is served, and nothing is translated twice.
+type trial struct {
+	from nodeInputs
+	sets map[nodeKey]*ads.Set
+}
+
+// set is what was tried for a view, nil if nothing was or from something else.
+func (t *trial) set(in nodeInputs, key nodeKey) *ads.Set {
+	if t == nil || t.from != in {
+		return nil
+	}
+	return t.sets[key]
+}
+
+// try builds what differs between now and next: every virtual node once as a
+// proxy of some shape would get it, so that what xds cannot say is refused before
+// it is stored, and the views that are followed. refused is called for each node
+// that cannot be translated. What a proxy's own shape does not allow is between
+// it and its agent: it refuses no change.
+func (v *views) try(now, next *model, refused func(nodeRef, error)) *trial {
+	v.mu.Lock()
+	in := v.inputs().nodeInputs
+	followed := map[nodeRef][]nodeKey{}
+	for key := range v.nodes {
+		at := nodeRef{key.mesh, key.node}
+		followed[at] = append(followed[at], key)
+	}
+	v.mu.Unlock()
+	was := in
+	was.model, in.model = now, next
+	changed, t, tried := in.touched(was), v.translate(in), &trial{from: in, sets: map[nodeKey]*ads.Set{}}
+	for _, mesh := range next.graph.Meshes() {
+		for _, n := range next.graph.Nodes(mesh) {
+			if !changed.has(n) {
+				continue
+			}
+			at := nodeRef{mesh, n.Name}
+			if _, err := t.set(nodeKey{mesh, n.Name, anyShape}); err != nil {
+				refused(at, err)
+				continue
+			}
+			for _, key := range followed[at] {
+				if set, err := t.view(key); err == nil {
+					tried.sets[key] = set
+				}
+			}
+		}
+	}
+	return tried
+}
+
+// anyShape is what any proxy may have; nobody connects with it.
+var anyShape = xds.Shape{
+	Bind: "127.0.0.2", App: "127.0.0.1", Egress: xds.DefaultEgress,
+	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"),
+}
