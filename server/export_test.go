@@ -78,18 +78,18 @@ func ServeStopped(l net.Listener) error {
 	return f.serve()
 }
 
-// running is the server that RunInProcess started last.
-var running atomic.Pointer[server]
+// lastRun is the server that RunInProcess started last.
+var lastRun atomic.Pointer[server]
 
 // AuditTrail is that of the server that was started last.
 func AuditTrail(ctx context.Context) ([]store.AuditRow, error) {
-	return running.Load().store.AuditTrail(ctx, 0, 1000)
+	return lastRun.Load().store.AuditTrail(ctx, 0, 1000)
 }
 
 // Stale lists the views of the server that was started last whose set is not
 // what would be built from nothing now.
 func Stale() ([]string, error) {
-	v := running.Load().views
+	v := lastRun.Load().views
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var list []string
@@ -108,11 +108,11 @@ func Stale() ([]string, error) {
 // BanInStore bans, again and again if asked, behind the back of the server that
 // was started last.
 func BanInStore(ctx context.Context, id string) error {
-	return running.Load().store.BanAgent(ctx, "test", id, "")
+	return lastRun.Load().store.BanAgent(ctx, "test", id, "")
 }
 
 // Write stores an object behind the back of the server that was started last.
 func Write(ctx context.Context, kind, name string, manifest []byte) error {
-	_, err := running.Load().store.Apply(ctx, "test", "a test", []store.Write{{Object: store.Object{Kind: kind, Name: name, Manifest: manifest}}})
+	_, err := lastRun.Load().store.Apply(ctx, "test", "a test", []store.Write{{Object: store.Object{Kind: kind, Name: name, Manifest: manifest}}})
 	return err
 }

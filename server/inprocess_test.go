@@ -71,7 +71,7 @@ func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func()
 	if err != nil {
 		return err
 	}
-	running.Store(s)
+	lastRun.Store(s)
 	return s.serve(ctx)
 }
 
