@@ -67,7 +67,7 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		g := &guard{ServerStream: out, peer: peer, relay: r}
 		g.ctx, g.cancel = context.WithCancelCause(t.Context())
 		if c.bound {
-			g.bind(want{"a", wantOf("/shop/web").id}, "shop", "web")
+			g.bound, g.want, g.mesh, g.node = true, want{"a", wantOf("/shop/web").id}, "shop", "web"
 		}
 		err := g.SendMsg(nil)
 		g.cancel(nil)

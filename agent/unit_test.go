@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -146,6 +147,9 @@ func TestEntriesThatMustNotBeServedAreRefusedAndNamed(t *testing.T) {
 		&api.Entry{Name: "unknown", SpiffeId: "spiffe://test.example/b", Selectors: []string{"cloud:zone:a"}},
 		&api.Entry{Name: "lie", SpiffeId: "spiffe://test.example/shop/other", Selectors: []string{"unix:uid:1"}, VirtualNode: node},
 	), nil, nil)
+	if err := s.addEntry(&api.Entry{Name: ownEntry, SpiffeId: "spiffe://test.example/c", Selectors: []string{"unix:uid:1"}}); err == nil {
+		t.Error("an entry that has the agent's own place was taken")
+	}
 	if len(s.problems) != 5 || len(s.ids) != 1 {
 		t.Errorf("%d problems, %d identities: %v", len(s.problems), len(s.ids), s.problems)
 	}
@@ -441,6 +445,27 @@ func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
 	}
 	if _, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1}); !errors.Is(err, errTooMany) {
 		t.Errorf("a connection was counted out twice: %v", err)
+	}
+}
+
+func TestASupervisedProxyIsNoOtherNodeThanItIsConfiguredFor(t *testing.T) {
+	r := &relay{proxies: map[string]Proxy{"web-1": {Name: "web-1", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2", App: "127.0.0.1"}}}
+	has := identity.Selectors{{Type: "signet", Value: "proxy:web-1"}}
+	for node, want := range map[string]bool{"web": true, "api": false} {
+		if sh, err := r.shapeFor(&corev3.Node{}, has, "shop", node); (err == nil) != want {
+			t.Errorf("%s: %+v, %v", node, sh, err)
+		}
+	}
+}
+
+func TestAnSVIDThatHasEndedIsNotServed(t *testing.T) {
+	now := time.Now()
+	w := wantOf("/web")
+	for left, served := range map[time.Duration]int{time.Minute: 1, -time.Second: 0} {
+		s := &svid{entry: w.entry, id: w.id, issued: now.Add(-time.Hour), leaf: &x509.Certificate{NotAfter: now.Add(left)}}
+		if n := len(good(map[string]*svid{w.entry: s}, []want{w})); n != served {
+			t.Errorf("%s before its end: %d served", left, n)
+		}
 	}
 }
 
