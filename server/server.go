@@ -42,6 +42,7 @@ type server struct {
 
 	store     *store.Store
 	signer    api.SignerClient
+	signing   *signQueue
 	authority *authority
 	own       *ownSVID
 	roster    *roster
@@ -143,7 +144,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, signer api.SignerCli
 // load makes the parts and reads what they had.
 func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, signer api.SignerClient, clock func() time.Time) (*server, error) {
 	s := &server{
-		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: signer,
+		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: signer, signing: newSignQueue(signer),
 		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
 		writes: make(writeLock, 1),
 	}
@@ -290,7 +291,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.issuance.run, s.sweep,
+		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.run, s.issuance.run, s.sweep,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {
 		g.Go(func() error { return part(work) })

@@ -1,0 +1,179 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc"
+
+	"signet.example/api"
+)
+
+// heldSigner answers each request with its own identity, once it may.
+type heldSigner struct {
+	api.SignerClient
+	may   chan struct{} // closed, everything is answered
+	short int           // results left out
+	fail  error
+
+	mu    sync.Mutex
+	calls []int // items of each
+}
+
+func (s *heldSigner) Issue(ctx context.Context, req *api.SignRequest, _ ...grpc.CallOption) (*api.SignResponse, error) {
+	s.mu.Lock()
+	s.calls = append(s.calls, len(req.GetItems()))
+	s.mu.Unlock()
+	select {
+	case <-s.may:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	out := &api.SignResponse{}
+	for _, i := range req.GetItems()[s.short:] {
+		out.Results = append(out.Results, &api.SignResult{Chain: [][]byte{[]byte(i.GetSpiffeId())}})
+	}
+	return out, s.fail
+}
+
+// runQueue is a queue that runs until the test ends.
+func runQueue(t *testing.T, s *heldSigner) *signQueue {
+	t.Helper()
+	s.may = make(chan struct{})
+	q := newSignQueue(s)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- q.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return q
+}
+
+func signItems(name string, n int) *api.SignRequest {
+	req := &api.SignRequest{}
+	for k := range n {
+		req.Items = append(req.Items, &api.SignItem{SpiffeId: fmt.Sprintf("%s/%d", name, k)})
+	}
+	return req
+}
+
+func TestWhatArrivesWhileTheSignerWorksSharesACallAndEveryoneGetsHisOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &heldSigner{}
+		q := runQueue(t, s)
+		var asking sync.WaitGroup
+		for n := range 40 {
+			asking.Go(func() {
+				size, name := 1+n%3, fmt.Sprint(n)
+				resp, err := q.Issue(t.Context(), signItems(name, size))
+				if err != nil || len(resp.GetResults()) != size {
+					t.Errorf("%s: %d results, %v", name, len(resp.GetResults()), err)
+					return
+				}
+				for k, r := range resp.GetResults() {
+					if got := string(r.GetChain()[0]); got != fmt.Sprintf("%s/%d", name, k) {
+						t.Errorf("%s was given %s", name, got)
+					}
+				}
+			})
+			if n < signCalls {
+				synctest.Wait() // it is under way
+			}
+		}
+		synctest.Wait()
+		close(s.may)
+		asking.Wait()
+		if len(s.calls) > signCalls+3 {
+			t.Errorf("40 requests made the calls %v", s.calls)
+		}
+		for _, n := range s.calls {
+			if n >= signShared+signAlone {
+				t.Errorf("a call carries %d", n)
+			}
+		}
+	})
+}
+
+func TestABatchGoesByItselfAndAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &heldSigner{}
+		q := runQueue(t, s)
+		var asking sync.WaitGroup
+		for _, n := range []int{1, 1, 1, 1, signAlone, signAlone} {
+			asking.Go(func() {
+				if _, err := q.Issue(t.Context(), signItems("x", n)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		alone := 0
+		for _, n := range s.calls {
+			if n == signAlone {
+				alone++
+			}
+		}
+		if alone != 2 || len(s.calls) != 2+signCalls {
+			t.Errorf("under way: %v", s.calls)
+		}
+		close(s.may)
+		asking.Wait()
+	})
+}
+
+func TestOneWhoLeavesStopsNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &heldSigner{}
+		q := runQueue(t, s)
+		ctx, leave := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		for n := range 20 {
+			asking.Go(func() {
+				own, stays := ctx, n%2 == 0
+				if stays {
+					own = t.Context()
+				}
+				if _, err := q.Issue(own, signItems("x", 1)); (err == nil) != stays {
+					t.Errorf("request %d: %v", n, err)
+				}
+			})
+		}
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		close(s.may)
+		asking.Wait()
+	})
+}
+
+func TestASignerThatFailsFailsEveryoneOfACall(t *testing.T) {
+	down := errors.New("down")
+	for name, s := range map[string]*heldSigner{"an error": {fail: down}, "a result too few": {short: 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			q := runQueue(t, s)
+			close(s.may)
+			for range 3 {
+				if resp, err := q.Issue(t.Context(), signItems("x", 2)); err == nil || len(resp.GetResults()) > 0 {
+					t.Errorf("%s: %d results, %v", name, len(resp.GetResults()), err)
+				}
+			}
+		})
+	}
+}
+
+func TestASignerThatHangsIsNotWaitedForForever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := runQueue(t, &heldSigner{})
+		if _, err := q.Issue(t.Context(), signItems("x", 1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("err = %v", err)
+		}
+	})
+}
