@@ -19,6 +19,9 @@ import (
 // readStep is how many records lie between two entries of the sparse index.
 const readStep = 64
 
+// followEvery bounds how often Wait wakes one who follows.
+const followEvery = 20 * time.Millisecond
+
 // lockWait is how long OpenLog waits for another process to let go of the file:
 // a signer whose server was killed is gone within moments.
 var lockWait = 5 * time.Second // shorter in tests
@@ -155,7 +158,8 @@ func (l *Log) Append(ctx context.Context, records ...Record) error {
 }
 
 // Wait blocks until the log has a record after the given sequence number and
-// returns the newest one's.
+// returns the newest one's. It lets more come for a moment: who follows the log is
+// woken for many records, not for each.
 func (l *Log) Wait(ctx context.Context, after uint64) (uint64, error) {
 	for {
 		l.mu.Lock()
@@ -166,11 +170,22 @@ func (l *Log) Wait(ctx context.Context, after uint64) (uint64, error) {
 		}
 		select {
 		case <-moved:
+			l.linger(ctx)
 		case <-l.stop:
 			return 0, fmt.Errorf("%w: closed", ErrLog)
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
+	}
+}
+
+func (l *Log) linger(ctx context.Context) {
+	t := time.NewTimer(followEvery)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.stop:
+	case <-ctx.Done():
 	}
 }
 
