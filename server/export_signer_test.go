@@ -16,9 +16,10 @@ var (
 	NotifyReady = notifyReady
 )
 
-// PrivateSigner tells what is wrong with the files of a signer for a server's user.
-func PrivateSigner(cfg SignerConfig, serverUID uint32) (SignerConfig, error) {
-	return cfg.Complete().private(serverUID)
+// PrivateSigner tells what is wrong with the files of a signer of one user for a
+// server of another.
+func PrivateSigner(cfg SignerConfig, own, server uint32) (SignerConfig, error) {
+	return cfg.Complete().private(own, server)
 }
 
 // OnlyUser is the listener of a signer for one user.
@@ -37,7 +38,7 @@ func MayBeSigner(expected string, uid uint32) error {
 
 // DialAnySigner connects to a signer whatever its user.
 func DialAnySigner(target string) (signing, error) {
-	return dialSigner(target, func(unixPeer) error { return nil })
+	return dialSigner(target, slog.New(slog.DiscardHandler), func(unixPeer) error { return nil })
 }
 
 // answers is a signer of which only the authority is asked.

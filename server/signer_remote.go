@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -17,10 +18,15 @@ import (
 	"signet.example/api"
 )
 
+// signerSays is how often the log tells that there is no signer.
+const signerSays = 10 * time.Second
+
 // remoteSigner is the connection to a signer that is a service of its own user.
 // gRPC makes it again with back-off; while there is none, calls fail at once.
 type remoteSigner struct {
 	*grpc.ClientConn
+	log   *slog.Logger
+	often rate.Sometimes // each call fails while there is no signer
 }
 
 // connectSigner returns when the signer has answered for the first time.
@@ -34,17 +40,23 @@ func connectSigner(ctx context.Context, cfg Config, log *slog.Logger) (*remoteSi
 	if err != nil {
 		return nil, fmt.Errorf("signer_user: %w", err)
 	}
-	s, err := dialSigner(cfg.Signer, allow)
+	s, err := dialSigner(cfg.Signer, log, func(p unixPeer) error {
+		err := allow(p)
+		if err == nil {
+			log.InfoContext(ctx, "connected to the signer", slog.Any("uid", p.uid), slog.Any("pid", p.pid))
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, log); err != nil {
+	if err := s.await(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func dialSigner(target string, allow func(unixPeer) error) (*remoteSigner, error) {
+func dialSigner(target string, log *slog.Logger, allow func(unixPeer) error) (*remoteSigner, error) {
 	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(peerCredentials{allow}),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -54,7 +66,7 @@ func dialSigner(target string, allow func(unixPeer) error) (*remoteSigner, error
 		grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(signerMessage), grpc.MaxCallSendMsgSize(signerMessage)),
 	)
-	return &remoteSigner{conn}, err
+	return &remoteSigner{ClientConn: conn, log: log, often: rate.Sometimes{Interval: signerSays}}, err
 }
 
 // signerUser tells which users may be at the other end: root, and the expected
@@ -79,14 +91,13 @@ func signerUser(expected string) (func(unixPeer) error, error) {
 	}, nil
 }
 
-// await waits for the first answer; the reason of the first failure goes to the
-// log at once, for whoever started the two the wrong way.
-func (s *remoteSigner) await(ctx context.Context, log *slog.Logger) error {
+// await waits for the first answer. It first asks without patience, so that the
+// log has the reason at once for whoever started the two the wrong way.
+func (s *remoteSigner) await(ctx context.Context) error {
 	_, err := s.Client().Authority(ctx, &api.AuthorityRequest{})
 	if err == nil {
 		return nil
 	}
-	log.WarnContext(ctx, "waiting for the signer", slog.Any("err", err))
 	wait, cancel := context.WithTimeout(ctx, signerReady)
 	defer cancel()
 	_, err = s.Client().Authority(wait, &api.AuthorityRequest{}, grpc.WaitForReady(true))
@@ -101,20 +112,23 @@ func (s *remoteSigner) Client() api.SignerClient { return api.NewSignerClient(s)
 
 // Invoke implements grpc.ClientConnInterface.
 func (s *remoteSigner) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return s.explain(s.ClientConn.Invoke(ctx, method, args, reply, opts...))
+	return s.explain(ctx, s.ClientConn.Invoke(ctx, method, args, reply, opts...))
 }
 
 // NewStream implements grpc.ClientConnInterface.
 func (s *remoteSigner) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	stream, err := s.ClientConn.NewStream(ctx, desc, method, opts...)
-	return stream, s.explain(err)
+	return stream, s.explain(ctx, err)
 }
 
 // explain says whose connection was not there, or was lost. In the latter case
 // what was asked for may have been signed and recorded; it was not answered.
-func (s *remoteSigner) explain(err error) error {
-	if code := status.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
-		return status.Errorf(code, "no answer from the signer at %s: %s", s.Target(), status.Convert(err).Message())
+func (s *remoteSigner) explain(ctx context.Context, err error) error {
+	code := status.Code(err)
+	if code != codes.Unavailable && code != codes.DeadlineExceeded {
+		return err
 	}
+	err = status.Errorf(code, "no answer from the signer at %s: %s", s.Target(), status.Convert(err).Message())
+	s.often.Do(func() { s.log.WarnContext(ctx, "certificates cannot be issued now", slog.Any("err", err)) })
 	return err
 }

@@ -31,7 +31,7 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 	if err != nil {
 		return fmt.Errorf("server_user: %w", err)
 	}
-	if cfg, err = cfg.private(uid); err != nil {
+	if cfg, err = cfg.private(uint32(os.Geteuid()), uid); err != nil { //nolint:gosec // a uid has 32 bits
 		return fmt.Errorf("the signer's files: %w", err)
 	}
 	return serveSigner(ctx, cfg, func() (net.Listener, error) {
@@ -46,7 +46,10 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 		}
 		cfg.Log.InfoContext(ctx, "ready", slog.String("listen", cfg.Listen), slog.Any("server_uid", uid))
 		only := &userListener{Listener: l, uid: uid, log: cfg.Log, often: rate.Sometimes{First: 3, Interval: time.Minute}}
-		return netutil.LimitListener(only, signerConns), notifyReady(ctx)
+		if err := notifyReady(ctx); err != nil {
+			cfg.Log.ErrorContext(ctx, "the service manager was not told", slog.Any("err", err))
+		}
+		return netutil.LimitListener(only, signerConns), nil
 	})
 }
 

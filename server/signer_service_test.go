@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,12 +18,15 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
-	"signet.example/ca"
+	"signet.example/identity"
 	"signet.example/server"
+	"signet.example/test/parts"
 )
 
+func self() uint32 { return uint32(os.Getuid()) } //nolint:gosec // uids are small
+
 // another is the uid of somebody else.
-func another() uint32 { return uint32(os.Getuid()) + 60000 } //nolint:gosec // uids are small
+func another() uint32 { return self() + 60000 }
 
 // shortDir is a folder whose path leaves room for a socket's name.
 func shortDir(t *testing.T) string {
@@ -65,20 +69,20 @@ func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.root && os.Getuid() != 0 {
-				t.Skip("root gives files away")
+				parts.Missing(t, "giving files away needs root")
 			}
 			dir := shortDir(t)
 			if err := os.Rename(signerDir(t), filepath.Join(dir, "signer")); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Mkdir(filepath.Join(dir, "run"), 0o755); err != nil { //nolint:gosec // the server enters it
+			if err := os.Mkdir(filepath.Join(dir, "run"), 0o755); err != nil {
 				t.Fatal(err)
 			}
 			cfg := server.SignerConfig{DataDir: filepath.Join(dir, "signer"), Listen: filepath.Join(dir, "run", "s.sock")}
 			if err := c.spoil(dir); err != nil {
 				t.Fatal(err)
 			}
-			_, err := server.PrivateSigner(cfg, another())
+			_, err := server.PrivateSigner(cfg, self(), another())
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("want %q: %v", c.want, err)
 			}
@@ -87,23 +91,29 @@ func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 }
 
 func TestASignerOfTheServersOwnUserDoesNotStart(t *testing.T) {
-	cfg := server.SignerConfig{DataDir: signerDir(t), Listen: "/nowhere/s.sock"}
-	if _, err := server.PrivateSigner(cfg, 0); err == nil || !strings.Contains(err.Error(), "root") {
-		t.Errorf("a server that is root: %v", err)
-	}
-	own := uint32(os.Getuid()) //nolint:gosec // uids are small
-	if _, err := server.PrivateSigner(cfg, own); own != 0 && (err == nil || !strings.Contains(err.Error(), "a user of its own")) {
-		t.Errorf("a server of our own user: %v", err)
+	dir := signerDir(t)
+	cfg := server.SignerConfig{DataDir: dir, Listen: filepath.Join(dir, "s.sock")}
+	for _, c := range []struct {
+		own, server uint32
+		want        string
+	}{
+		{1000, 0, "is root"},
+		{0, 0, "is root"},
+		{1000, 1000, "a user of its own"},
+	} {
+		if _, err := server.PrivateSigner(cfg, c.own, c.server); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("uid %d for uid %d: want %q: %v", c.own, c.server, c.want, err)
+		}
 	}
 }
 
 func TestALinkInASignersPathIsFollowedOnce(t *testing.T) {
-	dir, real := shortDir(t), signerDir(t)
-	if err := os.Symlink(real, filepath.Join(dir, "link")); err != nil {
+	dir, files := shortDir(t), signerDir(t)
+	if err := os.Symlink(files, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := server.PrivateSigner(server.SignerConfig{DataDir: filepath.Join(dir, "link"), Listen: filepath.Join(dir, "s.sock")}, another())
-	if err != nil || cfg.DataDir != real || cfg.PasswordFile != filepath.Join(real, "password") {
+	cfg, err := server.PrivateSigner(server.SignerConfig{DataDir: filepath.Join(dir, "link"), Listen: filepath.Join(dir, "s.sock")}, self(), another())
+	if err != nil || cfg.DataDir != files || cfg.PasswordFile != filepath.Join(files, "password") {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 }
@@ -137,17 +147,16 @@ func TestTheSignersSocketIsForOneUser(t *testing.T) {
 }
 
 func TestAServerTakesOnlyTheSignersUser(t *testing.T) {
-	own := uint32(os.Getuid()) //nolint:gosec // uids are small
 	for _, c := range []struct {
 		expected string
 		uid      uint32
 		want     string
 	}{
-		{"", own, "the server's own user"},
+		{"", self(), "the server's own user"},
 		{"", another(), ""},
 		{fmt.Sprint(another()), another(), ""},
 		{fmt.Sprint(another()), another() + 1, "listens there and not"},
-		{fmt.Sprint(own), own, "the server's own user"},
+		{fmt.Sprint(self()), self(), "the server's own user"},
 		{"nobody-has-this-name", another(), "not known here"},
 	} {
 		err := server.MayBeSigner(c.expected, c.uid)
@@ -200,25 +209,25 @@ func TestACallWithoutASignerFailsAtOnceAndTheNextFindsIt(t *testing.T) {
 }
 
 func TestAnotherAuthorityIsNotTakenForTheSignersOwn(t *testing.T) {
-	say := func(dir string) *api.AuthorityResponse {
-		set, err := os.ReadFile(filepath.Join(dir, "root-set"))
+	say := func(dir, td string) *api.AuthorityResponse {
+		set, err := os.ReadFile(filepath.Join(dir, "ca", "root-set"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		bundle, err := os.ReadFile(filepath.Join(dir, "issuing.pem"))
+		bundle, err := os.ReadFile(filepath.Join(dir, "ca", "issuing.pem"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		issuing, _ := pem.Decode(bundle)
-		return &api.AuthorityResponse{TrustDomain: signerTD.Name(), SignedRootSet: set, Issuing: issuing.Bytes}
+		return &api.AuthorityResponse{TrustDomain: td, SignedRootSet: set, Issuing: issuing.Bytes}
 	}
-	other := filepath.Join(t.TempDir(), "ca")
-	if err := ca.Init(other, signerTD, []byte("other"), time.Now()); err != nil {
+	other, err := made()
+	if err != nil {
 		t.Fatal(err)
 	}
-	first := say(filepath.Join(signerDir(t), "ca"))
-	errs := server.FollowAuthority(t.Context(), first, say(other), first)
-	if errs[0] != nil || errs[1] == nil || errs[2] != nil {
+	first := say(signerDir(t), signerTD.Name())
+	errs := server.FollowAuthority(t.Context(), first, say(other, trustDomain), first)
+	if errs[0] != nil || !errors.Is(errs[1], identity.ErrPin) || errs[2] != nil {
 		t.Errorf("the first, another and the first again: %v", errs)
 	}
 }
@@ -227,7 +236,7 @@ func TestCheckWarnsOfASignerOfTheServersOwnUser(t *testing.T) {
 	awaitFinding(t, newRig(t), "SIG018", "the server's own user")
 }
 
-func TestTheServiceManagerIsToldOnce(t *testing.T) {
+func TestTheServiceManagerIsTold(t *testing.T) {
 	path := filepath.Join(shortDir(t), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -241,9 +250,5 @@ func TestTheServiceManagerIsToldOnce(t *testing.T) {
 	buf := make([]byte, 64)
 	if n, err := l.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
 		t.Errorf("%q, %v", buf[:n], err)
-	}
-	t.Setenv("NOTIFY_SOCKET", "")
-	if err := server.NotifyReady(t.Context()); err != nil {
-		t.Errorf("nobody asked: %v", err)
 	}
 }

@@ -24,10 +24,10 @@ func (w *World) part() {
 		w.T.Fatal(err)
 	}
 	w.signet = filepath.Join(w.Dir, "signet")
-	if err := os.WriteFile(w.signet, program, 0o755); err != nil { //nolint:gosec // it is a program
+	if err := os.WriteFile(w.signet, program, 0o755); err != nil {
 		w.T.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Dir(w.SignerSocket()), 0o755); err != nil { //nolint:gosec // see SignerSocket
+	if err := os.Mkdir(filepath.Dir(w.SignerSocket()), 0o755); err != nil {
 		w.T.Fatal(err)
 	}
 	w.own(filepath.Dir(w.SignerSocket()), w.opts.SignerUID)
