@@ -10,12 +10,15 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"signet.example/attestation"
 )
 
-// What one local user, one process and all of them together may hold of a
-// socket. A connection that is too many is closed before its first byte is read.
+// What one local process, one user and all of them together may hold of a socket.
 const (
 	maxConnsPerPID = 32
 	maxConnsPerUID = 1024
@@ -25,28 +28,63 @@ const (
 	socketHandshake   = 5 * time.Second
 )
 
-// tally counts the open connections of a socket by who has them.
-type tally struct {
-	mu    sync.Mutex
-	total int
-	pids  map[int32]int
-	uids  map[uint32]int
+// most is what one process, one user and all of them together may have.
+type most struct{ pid, uid, all int }
+
+// mostStreams are fewer than the connections would allow: every stream is looked
+// at again with each change of what the agent has.
+var mostStreams = most{pid: 256, uid: 1024, all: 4096}
+
+// mostConns leaves half of the files that this process may open for other things
+// than the peers of its two sockets; a connection takes two, with its pidfd.
+func mostConns(files uint64) most {
+	all := int(min(maxConns, max(4, files/8))) //nolint:gosec // at most maxConns
+	uid := min(maxConnsPerUID, all/4)
+	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all}
 }
 
-func newTally() *tally { return &tally{pids: map[int32]int{}, uids: map[uint32]int{}} }
+// openFiles is how many files this process may open.
+func openFiles() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024 // what POSIX systems begin with
+	}
+	return limit.Cur
+}
 
-var errTooMany = errors.New("too many connections")
+// tally counts what is open by who has it.
+type tally struct {
+	most most
 
-// enter counts one connection and returns how to count it out.
+	mu    sync.Mutex
+	total int            // the three are guarded by mu
+	pids  map[int32]int  // by process
+	uids  map[uint32]int // by user
+}
+
+func newTally() *tally { return tallyOf(mostConns(openFiles())) }
+
+func tallyOf(m most) *tally { return &tally{most: m, pids: map[int32]int{}, uids: map[uint32]int{}} }
+
+var errTooMany = errors.New("too many are open")
+
+// count is how many are open.
+func (t *tally) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.total
+}
+
+// enter counts one in and returns how to count it out.
 func (t *tally) enter(c *unix.Ucred) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.pids[c.Pid] >= maxConnsPerPID:
+	case t.pids[c.Pid] >= t.most.pid:
 		return nil, fmt.Errorf("%w: process %d has %d", errTooMany, c.Pid, t.pids[c.Pid])
-	case t.uids[c.Uid] >= maxConnsPerUID:
+	case t.uids[c.Uid] >= t.most.uid:
 		return nil, fmt.Errorf("%w: user %d has %d", errTooMany, c.Uid, t.uids[c.Uid])
-	case t.total >= maxConns:
+	case t.total >= t.most.all:
 		return nil, fmt.Errorf("%w: %d", errTooMany, t.total)
 	}
 	t.total++
@@ -94,7 +132,22 @@ func (s *shares) enter(c net.Conn, who string) (net.Conn, error) {
 	})}, nil
 }
 
+// stream is an interceptor that counts the streams of a server.
+func (t *tally) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	p, ok := attestation.PeerFromContext(stream.Context())
+	if !ok {
+		return status.Error(codes.Internal, "internal error: a stream of a peer that was not attested")
+	}
+	leave, err := t.enter(&unix.Ucred{Pid: int32(p.PID()), Uid: p.UID()}) //nolint:gosec // it was one
+	if err != nil {
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	defer leave()
+	return next(srv, stream)
+}
+
 // counted are credentials that count a connection before they attest its peer.
+// One that is too many is closed before its first byte is read.
 type counted struct {
 	credentials.TransportCredentials
 	tally *tally
@@ -156,30 +209,6 @@ func socketOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
-}
-
-// openStreams counts the streams of a server.
-type openStreams struct {
-	mu sync.Mutex
-	n  int
-}
-
-func (o *openStreams) add(n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.n += n
-}
-
-func (o *openStreams) count() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.n
-}
-
-func (o *openStreams) intercept(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	o.add(1)
-	defer o.add(-1)
-	return next(srv, stream)
 }
 
 // serveGRPC serves on l until ctx ends.

@@ -120,20 +120,20 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 
 func (a *agent) serveADS() {
 	options := append(socketOptions(a.attestor.Credentials()), ads.ServerOptions()...)
-	a.xds = grpc.NewServer(append(options, grpc.StreamInterceptor(a.relay.guarded))...)
+	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams).stream, a.relay.guarded))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.open)
 }
 
 func (a *agent) serveWorkloadAPI() {
-	var open openStreams
+	open := tallyOf(mostStreams)
 	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		// For reflection too: the header guards the endpoint (Workload Endpoint 3).
 		if err := sds.CheckHeader(stream.Context()); err != nil {
 			return err
 		}
-		return open.intercept(srv, stream, info, next)
+		return open.stream(srv, stream, info, next)
 	}
 	a.workload = grpc.NewServer(append(socketOptions(a.attestor.Credentials()),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)

@@ -85,6 +85,31 @@ func TestAWorkloadGetsTheIdentitiesThatItsSelectorsFit(t *testing.T) {
 	}
 }
 
+// Streams cost memory and a look at each change; one process cannot take them all.
+func TestAProcessThatOpensTooManyStreamsIsRefusedTheRest(t *testing.T) {
+	r := newRig(t, func(f *fakeServer) { f.entries = []*api.Entry{entry("one", "/shop/one", self(t))} })
+	r.await("the first SVID", func() bool {
+		_, err := r.fetchOnce()
+		return err == nil
+	})
+	r.await("its stream's end", func() bool { return r.metric(`signet_agent_streams{socket="workload"}`) == "0" })
+	const most, each = 256, 16
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "workload.spiffe.io", "true")
+	for range most / each {
+		client := workload.NewSpiffeWorkloadAPIClient(r.dial("workload.sock"))
+		for range each {
+			stream, err := client.FetchX509SVID(ctx, &workload.X509SVIDRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			next(t, stream)
+		}
+	}
+	if _, err := r.fetchOnce(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("stream %d: %v", most+1, err)
+	}
+}
+
 func TestAProcessWithoutAnIdentityIsDenied(t *testing.T) {
 	r := newRig(t, nil)
 	r.await("the agent's state", func() bool {

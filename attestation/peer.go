@@ -237,6 +237,9 @@ func (p *Peer) Alive() error {
 // by the pidfd.
 func (p *Peer) PID() int { return p.pid }
 
+// UID is the effective user at connect(2).
+func (p *Peer) UID() uint32 { return p.uid }
+
 // Mode is ModePidfd or ModeLegacy.
 func (p *Peer) Mode() string { return p.mode }
 
