@@ -201,22 +201,9 @@ func TestMetricsAndReadiness(t *testing.T) {
 	report, _ := h.session()
 	report(&api.Report{})
 	eventually(t, "the session", func() bool { return len(connected(t, r)) == 1 })
-	client := &http.Client{Timeout: 10 * time.Second}
-	get := func(path string) string {
-		resp, err := client.Get("http://" + r.addr.Metrics + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %s, %v", path, resp.Status, err)
-		}
-		return string(b)
-	}
-	get("/healthz")
-	get("/readyz")
-	body := get("/metrics")
+	r.get("/healthz")
+	r.get("/readyz")
+	body := r.get("/metrics")
 	for _, want := range []string{
 		`signet_server_agents{state="connected"} 1`, `signet_server_svids_issued_total{outcome="ok",profile="agent"} 1`,
 		"signet_server_issuing_ca_not_after_timestamp_seconds", "signet_server_policy_revision_info{", "signet_server_xds_rejected 0",
@@ -225,7 +212,41 @@ func TestMetricsAndReadiness(t *testing.T) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}
-	client.CloseIdleConnections()
+}
+
+// get asks the HTTP face.
+func (r *rig) get(path string) string {
+	r.t.Helper()
+	client := &http.Client{Timeout: 10 * time.Second}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("http://" + r.addr.Metrics + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		r.t.Fatalf("%s: %s, %v", path, resp.Status, err)
+	}
+	return string(b)
+}
+
+func TestNobodyIsSentToTheProxiesOfAnAgentThatIsBanned(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	h := r.join("back")
+	report, _ := h.session()
+	report(&api.Report{Proxies: []*api.ProxyStatus{{
+		Name: "orders", VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "orders"}, Address: "127.0.0.9", Ports: []uint32{8080}, Healthy: true, State: "ready",
+	}}})
+	served := func(n string) bool {
+		return strings.Contains(r.get("/metrics"), `signet_server_endpoints{state="served"} `+n)
+	}
+	eventually(t, "its endpoint", func() bool { return served("1") })
+	r.ban(h.id)
+	if !served("0") { // the next sweep would come within a second
+		t.Error("they are still sent to it when the ban is answered")
+	}
 }
 
 func FuzzPlainTextIsOneLineOfText(f *testing.F) {
