@@ -248,7 +248,48 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 	for i := range served {
 		_ = errors.Join(served[i].Close(), clients[i].Close()) // one is closed already
 	}
-	if len(u.timers) != 0 {
-		t.Errorf("%d timers are left", len(u.timers))
+	if len(u.young) != 0 {
+		t.Errorf("%d connections are still known", len(u.young))
 	}
 }
+
+// A28: what is sent is held in memory until its message is complete, and one
+// connection may carry a thousand messages.
+func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := newUnproven(l, time.Minute)
+	t.Cleanup(func() { _ = u.Close() }) // nothing was written
+	for _, proven := range []bool{false, true} {
+		client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		served, err := u.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if proven {
+			u.proven(served.RemoteAddr())
+		}
+		const sent = 3 * unprovenBytes
+		go func() { // ends by Close
+			_, _ = io.Copy(client, io.LimitReader(zeros{}, sent)) // it may be refused
+			_ = client.Close()
+		}()
+		got, err := io.Copy(io.Discard, struct{ io.Reader }{served})
+		if proven && (got != sent || err != nil) {
+			t.Errorf("an agent's connection: %d bytes, %v", got, err)
+		}
+		if !proven && (got > unprovenBytes || !errors.Is(err, errUnprovenBytes)) {
+			t.Errorf("nobody's connection: %d bytes, %v", got, err)
+		}
+		_ = served.Close() // closed already where it was refused
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
