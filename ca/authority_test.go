@@ -179,11 +179,16 @@ func TestOpenRefusesADamagedAuthority(t *testing.T) {
 				t.Errorf("%s %s was taken", what, name)
 			}
 		}
-		if err := errors.Join(os.WriteFile(path, good, 0o600), os.Chmod(path, 0o644)); err != nil {
+		if err := os.WriteFile(path, good, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ca.OpenAuthority(dir, password, at, nil); err == nil || !strings.Contains(err.Error(), "lets others in") {
-			t.Errorf("%s readable by others: %v", name, err)
+		for _, mode := range []os.FileMode{0o604, 0o640, 0o620} {
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ca.OpenAuthority(dir, password, at, nil); err == nil || !strings.Contains(err.Error(), "lets others in") {
+				t.Errorf("%s of mode %#o: %v", name, mode, err)
+			}
 		}
 		if err := os.Chmod(path, 0o600); err != nil {
 			t.Fatal(err)

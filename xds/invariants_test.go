@@ -165,6 +165,16 @@ var breakages = map[string]breakage{
 	"default chain": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
 		m.(*listenerv3.Listener).DefaultFilterChain = &listenerv3.FilterChain{}
 	}, "not exactly one HTTP manager"},
+	"TCP before HTTP": {ads.ListenerType, inListener, func(t *testing.T, m proto.Message) {
+		c := m.(*listenerv3.Listener).FilterChains[0]
+		c.Filters = append([]*listenerv3.Filter{{Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &tcpv3.TcpProxy{})}}}, c.Filters...)
+	}, "not exactly one HTTP manager"},
+	"API listener": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).ApiListener = &listenerv3.ApiListener{}
+	}, "not checked"},
+	"behind the router": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.HttpFilters = append(h.HttpFilters, h.HttpFilters[0])
+	}), "out of order"},
 	"unreadable": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
 		m.(*listenerv3.Listener).FilterChains[0].Filters[0].GetTypedConfig().TypeUrl = "type.googleapis.com/x.Y"
 	}, "cannot be read"},
@@ -177,6 +187,11 @@ var breakages = map[string]breakage{
 	"sent elsewhere by route": {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) {
 		perRoute(t, m, &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &authzv3.CheckSettings{
 			ServiceOverride: &authzv3.CheckSettings_GrpcService{GrpcService: new(corev3.GrpcService)},
+		}}})
+	}, "elsewhere"},
+	"sent elsewhere by route, over HTTP": {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) {
+		perRoute(t, m, &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &authzv3.CheckSettings{
+			ServiceOverride: &authzv3.CheckSettings_HttpService{HttpService: new(authzv3.HttpService)},
 		}}})
 	}, "elsewhere"},
 	"overridden by route": {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) { perRoute(t, m, &routev3.FilterConfig{Disabled: true}) }, "overrides a filter"},
