@@ -119,6 +119,9 @@ func (e *envoy) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errNotBound) {
+			continue // it is started again when it is bound again
+		}
 		pause := restart.after(time.Since(begun))
 		e.metrics.envoyRestarts.WithLabelValues(e.proxy.Name).Inc()
 		e.become(func(s *proxyStatus) {
@@ -202,7 +205,7 @@ func (e *envoy) selectors() (identity.Selectors, error) {
 	}, nil
 }
 
-// once runs one Envoy to its end.
+// once runs one Envoy to its end, or to that of its binding.
 func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	p, err := e.start(ctx)
 	if err != nil {
@@ -220,15 +223,18 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 		cancel()
 		<-watched
 	}()
+	var ended error
 	select {
 	case <-p.done:
 		return fmt.Errorf("pid %d: %w", p.pid(), or(p.err, errExited))
+	case <-v.gone:
+		ended = errNotBound
 	case <-ctx.Done():
-		cancel()
-		<-watched
-		e.stop(context.WithoutCancel(ctx), p)
-		return nil
 	}
+	cancel()
+	<-watched
+	e.stop(context.WithoutCancel(ctx), p)
+	return ended
 }
 
 func (e *envoy) start(ctx context.Context) (*process, error) {

@@ -193,6 +193,24 @@ func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
 	e.await("the end of Envoy", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 }
 
+func TestASupervisedEnvoyEndsWithItsBindingAndComesBackWithTheNext(t *testing.T) {
+	e := newEnvoyRig(t, time.Hour)
+	e.route("hello")
+	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
+	pid := int(e.proxy().GetPid())
+	e.change(func(f *fakeServer) { f.entries = nil })
+	e.await("the end of Envoy", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
+	e.await("the report that it waits", func() bool { return e.proxy().GetState() == "waiting" && len(e.proxy().GetPorts()) == 0 })
+	e.change(func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web")} })
+	e.await("ready again", func() bool {
+		p := e.proxy()
+		return p.GetState() == "ready" && len(p.GetPorts()) == 1 && p.GetRestarts() == 0
+	})
+	if body, _ := e.get(); body != "hello" {
+		t.Errorf("answer %q", body)
+	}
+}
+
 func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 	e := newEnvoyRig(t, time.Hour)
 	e.route("good")

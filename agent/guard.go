@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,6 +28,8 @@ type guard struct {
 	bound      bool // the three below are set; guarded by mu
 	want       want
 	mesh, node string
+	// leaving is the time that is left to take things away, once the binding is gone.
+	leaving *time.Timer
 }
 
 type guardKey struct{}
@@ -41,6 +44,7 @@ func (r *relay) guarded(srv any, stream grpc.ServerStream, _ *grpc.StreamServerI
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	g.ctx, g.cancel = context.WithValue(ctx, guardKey{}, g), cancel
+	defer g.left()
 	r.mu.Lock()
 	r.streams[g] = struct{}{}
 	r.mu.Unlock()
@@ -63,11 +67,14 @@ func (g *guard) Context() context.Context { return g.ctx }
 // answers carry keys, and a process may have become another one.
 func (g *guard) SendMsg(m any) error {
 	g.mu.Lock()
-	bound, w, mesh, node := g.bound, g.want, g.mesh, g.node
+	bound, leaving, w, mesh, node := g.bound, g.leaving != nil, g.want, g.mesh, g.node
 	g.mu.Unlock()
 	s := g.relay.u.state.load()
 	if !bound || s == nil {
 		return status.Error(codes.Internal, "internal error: an answer to a peer that is not bound")
+	}
+	if leaving {
+		return g.sendLast(m)
 	}
 	now, _, err := g.attest(g.ctx, s, mesh, node)
 	if err == nil && now != w {
@@ -78,6 +85,34 @@ func (g *guard) SendMsg(m any) error {
 		return g.relay.refuse(g.ctx, nodeID(mesh, node), err)
 	}
 	return g.ServerStream.SendMsg(m)
+}
+
+// sendLast lets an answer pass that takes away what the peer was given, as long as
+// it is the process that it was given to, and runs the same program.
+func (g *guard) sendLast(m any) error {
+	if _, err := g.peer.Selectors(g.ctx); err != nil {
+		g.cancel(errNotBound)
+		return status.Error(codes.PermissionDenied, errNotBound.Error())
+	}
+	return g.ServerStream.SendMsg(m)
+}
+
+// leave gives the stream of a peer whose binding is gone so long to be told.
+func (g *guard) leave(within time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.leaving == nil {
+		g.leaving = time.AfterFunc(within, func() { g.cancel(errNotBound) })
+	}
+}
+
+// left ends what leave began.
+func (g *guard) left() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.leaving != nil {
+		g.leaving.Stop()
+	}
 }
 
 // attest finds out what the peer is now, and which binding lets it be the proxy

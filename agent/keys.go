@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"math/big"
@@ -109,8 +110,10 @@ func newHostKey(now time.Time) (tls.Certificate, error) {
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("make the host key: %w", err)
 	}
-	// Its times are not looked at: the server knows the key, not the certificate.
+	// Name and times are not looked at: the server knows the key, not the
+	// certificate. Envoy takes none without a name (proxyView.takeBack).
 	template := &x509.Certificate{
+		Subject:      pkix.Name{CommonName: "self-signed"},
 		SerialNumber: serial.Add(serial, big.NewInt(1)),
 		NotBefore:    now.Add(-time.Hour),
 		NotAfter:     now.AddDate(10, 0, 0),

@@ -39,6 +39,7 @@ type relay struct {
 	authz       *authzProcess
 	proxies     map[string]Proxy
 	authzSocket string
+	drain       time.Duration // as ads.Server.Drain
 	log         *slog.Logger
 	metrics     *metrics
 
@@ -64,7 +65,7 @@ type viewKey struct {
 
 func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket string, m *metrics, log *slog.Logger) *relay {
 	r := &relay{
-		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, log: log, metrics: m,
+		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
 		spawn: make(chan func(context.Context)), legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, streams: map[*guard]struct{}{},
 	}
 	for _, p := range cfg.Proxies {
@@ -104,14 +105,18 @@ func (r *relay) watchState(ctx context.Context) {
 	}
 }
 
-// review ends the streams and views whose binding is gone. The proxy keeps what
-// it has until its connection comes again and is refused.
+// takeBackWithin is how long a proxy whose binding is gone has, beyond the
+// draining of its listeners, to take what its view comes to in the end.
+const takeBackWithin = 3 * time.Second
+
+// review ends the views whose binding is gone, and in a while their streams:
+// until then the proxy is told to drop what it has.
 func (r *relay) review(s *state) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for g := range r.streams {
 		if w, ok := g.boundTo(); ok && !s.grants(w) {
-			g.cancel(errNotBound)
+			g.leave(r.drain + takeBackWithin)
 		}
 	}
 	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {

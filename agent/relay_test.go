@@ -161,6 +161,40 @@ func TestAStreamEndsWithItsBinding(t *testing.T) {
 	}
 }
 
+func TestAProxyIsLeftNothingWithoutItsBinding(t *testing.T) {
+	const own = "spiffe://test.example/shop/web"
+	r := newRig(t, func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", self(t))} })
+	r.routeWeb("", "one")
+	r.ready()
+	s := r.ads(webNode, own)
+	secrets, clusters := map[string]string{}, 0
+	look := func(m *discoveryv3.DeltaDiscoveryResponse) {
+		for _, res := range m.GetResources() {
+			if m.GetTypeUrl() == ads.SecretType {
+				secrets[res.GetName()] = res.GetVersion()
+			} else {
+				clusters++
+			}
+		}
+		if m.GetTypeUrl() == ads.ClusterType {
+			clusters -= len(m.GetRemovedResources())
+		}
+	}
+	take(t, s, func(m *discoveryv3.DeltaDiscoveryResponse) bool {
+		look(m)
+		return clusters == 1 && secrets[own] != ""
+	})
+	before := secrets[own]
+	r.change(func(f *fakeServer) { f.entries = nil })
+	take(t, s, func(m *discoveryv3.DeltaDiscoveryResponse) bool {
+		look(m)
+		return clusters == 0 && secrets[own] != before
+	})
+	if c, _ := code(s); c != codes.PermissionDenied {
+		t.Errorf("the stream ends with %v", c)
+	}
+}
+
 func TestTheSecretIsPushedWhenTheSVIDRotates(t *testing.T) {
 	r := newRig(t, func(f *fakeServer) {
 		f.lifetime = 3 * time.Second

@@ -54,6 +54,9 @@ func (v *proxyView) Run(ctx context.Context) {
 		case <-heldChanged:
 		case <-trustChanged:
 		case <-v.gone:
+			if err := v.takeBack(); err != nil {
+				v.leg.log.ErrorContext(ctx, "view not taken back", slog.String("node", v.view.Name()), slog.Any("err", err))
+			}
 			return
 		case <-ctx.Done():
 			return
@@ -87,6 +90,30 @@ func (v *proxyView) publish(r *routing, s *svid, t *trust) error {
 	}
 	if old := v.published.load(); old != nil && old.Version() == set.Version() {
 		return nil
+	}
+	v.view.Publish(set)
+	v.published.set(set)
+	return nil
+}
+
+// takeBack leaves the proxies nothing: no listener, no cluster, and another
+// certificate, which nobody trusts, in the place of theirs. Envoy would go on with
+// one that is merely removed (DESIGN decision 13).
+func (v *proxyView) takeBack() error {
+	if v.published.load() == nil {
+		return nil
+	}
+	nobody, err := newHostKey(time.Now())
+	if err != nil {
+		return err
+	}
+	secret, err := sds.SVIDSecret(v.want.id, nobody.Certificate, nobody.PrivateKey)
+	if err != nil {
+		return err
+	}
+	set, err := ads.NewSet(secret)
+	if err != nil {
+		return err
 	}
 	v.view.Publish(set)
 	v.published.set(set)
