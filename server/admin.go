@@ -195,7 +195,10 @@ func (a *admin) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Expl
 	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
 		return nil, reason(errInvalid, "%q is not a decision id: 32 hex digits, as in the header x-signet-decision-id", plainText(req.GetId()))
 	}
-	d := a.sessions.explain(ctx, id)
+	d, err := a.sessions.explain(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	if d == nil {
 		return nil, reason(errNotFound, "none of the %d connected agents has decision %s: agents keep a bounded number of them", len(a.sessions.connected()), id)
 	}

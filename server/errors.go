@@ -23,6 +23,8 @@ var (
 	errInvalid = errors.New("invalid request")
 	// errNotFound is returned to operators only.
 	errNotFound = errors.New("not found")
+	// errConflict is returned when agents contradict each other.
+	errConflict = errors.New("contradiction")
 	// errReferenced is returned when something else still needs the object.
 	errReferenced = errors.New("still referenced")
 	// errLimit is returned when the caller asks for too much at a time.
@@ -55,7 +57,7 @@ func codeOf(err error) codes.Code {
 		return codes.InvalidArgument
 	case errors.Is(err, errNotFound):
 		return codes.NotFound
-	case errors.Is(err, errReferenced):
+	case errors.Is(err, errReferenced), errors.Is(err, errConflict):
 		return codes.FailedPrecondition
 	case errors.Is(err, errLimit):
 		return codes.ResourceExhausted

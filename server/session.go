@@ -17,8 +17,13 @@ import (
 	"signet.example/api"
 )
 
-// explainDeadline is how long the connected agents have to look up a decision.
-const explainDeadline = time.Second
+const (
+	// explainDeadline is how long the connected agents have to look up a decision.
+	explainDeadline = time.Second
+	// explainRest is how long the others still have when one has it. An agent looks
+	// for 200 ms before it says that it has not.
+	explainRest = 400 * time.Millisecond
+)
 
 // session is one connected agent.
 type session struct {
@@ -75,16 +80,16 @@ type sessions struct {
 	gone     func(s *session)                // called when the agent's last session ended
 
 	mu      sync.Mutex
-	by      map[string]*session             // by agent id
-	left    map[string]parting              // of agents that went away
-	waiting map[string][]chan *api.Decision // questions by decision id
-	changed chan struct{}                   // closed and replaced at each report, for watchers
+	by      map[string]*session    // by agent id
+	left    map[string]parting     // of agents that went away
+	waiting map[string][]*question // by decision id
+	changed chan struct{}          // closed and replaced at each report, for watchers
 }
 
 func newSessions(log *slog.Logger) *sessions {
 	return &sessions{
 		log: log, by: map[string]*session{}, left: map[string]parting{},
-		waiting: map[string][]chan *api.Decision{}, changed: make(chan struct{}),
+		waiting: map[string][]*question{}, changed: make(chan struct{}),
 	}
 }
 
@@ -304,62 +309,97 @@ func (r *sessions) drop(id string) {
 	delete(r.left, id)
 }
 
+// question is asked of all agents that are connected. Guarded by sessions.mu.
+type question struct {
+	open      map[string]bool // agents whose answer is awaited
+	decisions []*api.Decision
+	found     chan struct{} // closed with the first decision
+	all       chan struct{} // closed with the last answer
+}
+
 // explain asks every connected agent for a decision, in parallel, and returns
-// the first that has it, or nil when none does in time.
-func (r *sessions) explain(ctx context.Context, id string) *api.Decision {
-	found := make(chan *api.Decision, 1)
-	r.mu.Lock()
-	r.waiting[id] = append(r.waiting[id], found)
-	r.mu.Unlock()
-	defer r.forget(id, found)
-	asked := 0
-	for _, s := range r.connected() {
-		select {
-		case s.down <- &api.SessionDown{Message: &api.SessionDown_Explain{Explain: id}}:
-			asked++
-		default: // its queue is full: it will not answer within the deadline
-		}
-	}
-	if asked == 0 {
-		return nil
-	}
+// it, or nil when none has it in time. Ids are random: where two agents claim
+// one, one of them makes it up, and nobody can tell from here which.
+func (r *sessions) explain(ctx context.Context, id string) (*api.Decision, error) {
+	q := &question{open: map[string]bool{}, found: make(chan struct{}), all: make(chan struct{})}
+	r.ask(id, q)
+	defer r.forget(id, q)
 	ctx, cancel := context.WithTimeout(ctx, explainDeadline)
 	defer cancel()
 	select {
-	case d := <-found:
-		return d
+	case <-q.found:
+		rest := time.NewTimer(explainRest)
+		defer rest.Stop()
+		select {
+		case <-q.all:
+		case <-rest.C:
+		}
+	case <-q.all:
 	case <-ctx.Done():
-		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch all := q.decisions; len(all) {
+	case 0:
+		return nil, nil
+	case 1:
+		return all[0], nil
+	default:
+		return nil, reason(errConflict, "%s and %s both claim decision %s: ids are random, so one of these hosts makes it up",
+			all[0].GetNode(), all[1].GetNode(), id)
 	}
 }
 
-func (r *sessions) forget(id string, found chan *api.Decision) {
+// ask puts a question to the agents.
+func (r *sessions) ask(id string, q *question) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.waiting[id] = slices.DeleteFunc(r.waiting[id], func(c chan *api.Decision) bool { return c == found })
+	for agent, s := range r.by {
+		select {
+		case s.down <- &api.SessionDown{Message: &api.SessionDown_Explain{Explain: id}}:
+			q.open[agent] = true
+		default: // its queue is full: it will not answer within the deadline
+		}
+	}
+	if len(q.open) == 0 {
+		close(q.all)
+		return
+	}
+	r.waiting[id] = append(r.waiting[id], q)
+}
+
+func (r *sessions) forget(id string, q *question) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting[id] = slices.DeleteFunc(r.waiting[id], func(o *question) bool { return o == q })
 	if len(r.waiting[id]) == 0 {
 		delete(r.waiting, id)
 	}
 }
 
-// answer hands an agent's answer to those who asked. The node is written by us:
-// an agent cannot speak in another's name.
+// answer files an agent's answer, one for each question. The node is written by
+// us: an agent cannot speak in another's name.
 func (r *sessions) answer(s *session, a *api.ExplainAnswer) {
-	if a.GetDecision() == nil || a.GetDecision().GetId() != a.GetId() {
-		return
+	var d *api.Decision
+	if a.GetDecision().GetId() == a.GetId() && a.GetDecision() != nil {
+		d, _ = proto.Clone(a.GetDecision()).(*api.Decision) // Clone returns what it was given
+		plainMessage(d.ProtoReflect())
+		d.Node = s.caller.id.String()
 	}
-	d, ok := proto.Clone(a.GetDecision()).(*api.Decision)
-	if !ok {
-		return
-	}
-	plainMessage(d.ProtoReflect())
-	d.Node = s.caller.id.String()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, c := range r.waiting[a.GetId()] {
-		select {
-		case c <- d:
-		default: // another agent was first
+	for _, q := range r.waiting[a.GetId()] {
+		if !q.open[s.caller.agent.ID] {
+			continue
+		}
+		delete(q.open, s.caller.agent.ID)
+		if d != nil {
+			if q.decisions = append(q.decisions, d); len(q.decisions) == 1 {
+				close(q.found)
+			}
+		}
+		if len(q.open) == 0 {
+			close(q.all)
 		}
 	}
 }

@@ -58,6 +58,41 @@ func TestExplainFindsTheAgentThatDecided(t *testing.T) {
 	wantCode(t, err, codes.NotFound, "2 connected agents")
 }
 
+// A host that was broken into is asked for every decision, and may answer first
+// and as often as it likes.
+func TestADecisionThatTwoAgentsClaimIsNobodys(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	const id = "0123456789abcdef0123456789abcdef"
+	honest, liar := r.join("front"), r.join("back")
+	for _, h := range []*host{honest, liar} {
+		report, session := h.session()
+		report(&api.Report{})
+		go func() {
+			for {
+				m, err := session.Recv()
+				if err != nil {
+					return
+				}
+				answers := []*api.ExplainAnswer{{Id: id, Decision: &api.Decision{Id: id, Message: h.spiffeID()}}}
+				if h == honest { // it looks before it answers
+					time.Sleep(100 * time.Millisecond)
+				} else {
+					answers = append(answers, &api.ExplainAnswer{Id: id}, &api.ExplainAnswer{Id: id}, answers[0])
+				}
+				for _, a := range answers {
+					if m.GetExplain() != id || session.Send(&api.SessionUp{Message: &api.SessionUp_Explain{Explain: a}}) != nil {
+						return
+					}
+				}
+			}
+		}()
+	}
+	eventually(t, "both are connected", func() bool { return len(connected(t, r)) == 2 })
+	_, err := r.admin.Explain(t.Context(), &api.ExplainRequest{Id: id})
+	wantCode(t, err, codes.FailedPrecondition, honest.spiffeID(), liar.spiffeID())
+}
+
 func connected(t *testing.T, r *rig) []string {
 	t.Helper()
 	resp, err := r.admin.Agents(t.Context(), &api.AgentsRequest{})
