@@ -44,15 +44,16 @@ func (e *Error) Error() string {
 // rule. An error denies; it never quotes the request. A builtin that fails is
 // an error and not undefined, since a deny rule that is undefined would allow.
 func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
+	program := c.programFor(in)
 	if rule, ok := c.exemption(in); ok {
-		return Decision{Allowed: true, Allow: []RuleRef{rule}}, nil
+		return Decision{Allowed: true, Allow: []RuleRef{rule}, Unset: slices.Clone(program.settable)}, nil
 	}
 	txn, err := c.store.NewTransaction(ctx)
 	if err != nil {
 		return Decision{}, fmt.Errorf("evaluate: %w", err)
 	}
 	defer c.store.Abort(ctx, txn)
-	e := &evaluation{c: c, program: c.programFor(in), input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: newBudget(ctx, maxTime, maxCost)}
+	e := &evaluation{c: c, program: program, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: newBudget(ctx, maxTime, maxCost)}
 	return e.decide(ctx)
 }
 

@@ -279,7 +279,8 @@ allow contains "at noon" if {
 
 func TestExemptionIsExactAndBeforeThePolicy(t *testing.T) {
 	rev := policy.NewRevision("", "", modules(`package signet.authz
-deny contains "all" if true`), []policy.Exemption{{
+deny contains "all" if true
+headers["x-user"] := input.jwt.sub`), []policy.Exemption{{
 		Name: "generated: health check /health of shop/order-store", Destination: store.String(), Method: "GET", Path: "/health", Sources: []string{web.String()},
 	}})
 	c, err := policy.Compile(rev)
@@ -311,8 +312,8 @@ deny contains "all" if true`), []policy.Exemption{{
 		if err != nil || d.Allowed != tc.want {
 			t.Errorf("%s: %v, error %v", name, d.Allowed, err)
 		}
-		if tc.want && d.Allow[0].Name != rev.Exemptions[0].Name {
-			t.Errorf("rule %v", d.Allow)
+		if tc.want && (d.Allow[0].Name != rev.Exemptions[0].Name || !slices.Equal(d.Unset, []string{"x-user"})) {
+			t.Errorf("rule %v, unset %q", d.Allow, d.Unset)
 		}
 	}
 }
