@@ -246,10 +246,11 @@ func fetchJWKS(ctx context.Context, raw string) ([]byte, error) {
 	if len(body) > jwksMaxBytes {
 		return nil, fmt.Errorf("GET %s: more than %d bytes", u.Redacted(), jwksMaxBytes)
 	}
-	if err := identity.CheckJWKS(body); err != nil {
+	jwks, _, err := identity.UsableJWKS(body) // RFC 7517 5: what cannot be used is ignored
+	if err != nil {
 		return nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
 	}
-	return body, nil
+	return jwks, nil
 }
 
 // jwksClient reaches the host that the operator wrote, and no other.

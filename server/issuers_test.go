@@ -73,6 +73,17 @@ func TestAnIssuerWhoseKeysWereNeverThereIsServedWithoutKeys(t *testing.T) {
 	})
 }
 
+// RFC 7517 5: most providers publish keys for encryption beside those for signatures.
+func TestKeysOfASetThatCannotBeUsedLeaveTheOthers(t *testing.T) {
+	set := strings.Replace(fmt.Sprintf(jwksFormat, "x"), "[", `[{"kty":"oct","k":"AAAA","kid":"unusable"},`, 1)
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(set)) }))
+	defer idp.Close()
+	got, err := server.FetchJWKS(t.Context(), idp.URL)
+	if err != nil || !strings.Contains(string(got), `"x"`) || strings.Contains(string(got), "unusable") {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestFetchingKeysGoesWhereTheOperatorSaidAndNowhereElse(t *testing.T) {
 	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, jwksFormat, "x") }))
 	defer inside.Close()
