@@ -86,6 +86,8 @@ func TestJWTIssuerThatMustNotBeIsRefusedWithItsField(t *testing.T) {
 			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "https://%zz/" },
 			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://idp.example/keys" },
 			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://10.0.0.7/keys" },
+			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://169.254.169.254/keys" },
+			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://0.0.0.0/keys" },
 			func(s *identity.JWTIssuerSpec) { s.JWKSURL = "http://127.0.0.1.idp.example/keys" },
 		},
 	} {

@@ -150,6 +150,21 @@ func TestVerifyChainNeedsDomainRootsAndTime(t *testing.T) {
 			t.Errorf("%s: %q", what, id)
 		}
 	}
+	// Nil is the machine's roots to crypto/x509: they must not even be asked.
+	if _, err := identity.VerifyChain(chain, td, nil, noon, 0); err == nil || !strings.Contains(err.Error(), "are needed") {
+		t.Errorf("no roots: %v", err)
+	}
+}
+
+// A self-signed leaf vouches for itself alone, even where it was made a root.
+func TestALeafIsNoRootOfItsOwn(t *testing.T) {
+	key := newKey(t)
+	tmpl := newRoot(t, nil).leaf(t, func(c *x509.Certificate) { c.Subject.CommonName = "own" })
+	tmpl.PublicKey = key.Public()
+	own := create(t, tmpl, tmpl, key.Public(), key)
+	if id, err := identity.VerifyChain([]*x509.Certificate{own}, td, identity.PoolOf(own), noon, 0); err == nil {
+		t.Errorf("verified as %q", id)
+	}
 }
 
 // SECURITY A09.

@@ -165,9 +165,9 @@ var breakages = map[string]breakage{
 	"default chain": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
 		m.(*listenerv3.Listener).DefaultFilterChain = &listenerv3.FilterChain{}
 	}, "not exactly one HTTP manager"},
-	"TCP before HTTP": {ads.ListenerType, inListener, func(t *testing.T, m proto.Message) {
+	"TCP beside HTTP": {ads.ListenerType, inListener, func(t *testing.T, m proto.Message) {
 		c := m.(*listenerv3.Listener).FilterChains[0]
-		c.Filters = append([]*listenerv3.Filter{{Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &tcpv3.TcpProxy{})}}}, c.Filters...)
+		c.Filters = append(c.Filters, &listenerv3.Filter{Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &tcpv3.TcpProxy{})}})
 	}, "not exactly one HTTP manager"},
 	"API listener": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
 		m.(*listenerv3.Listener).ApiListener = &listenerv3.ApiListener{}
