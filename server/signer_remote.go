@@ -7,9 +7,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -18,15 +18,12 @@ import (
 	"signet.example/api"
 )
 
-// signerSays is how often the log tells that there is no signer.
-const signerSays = 10 * time.Second
-
 // remoteSigner is the connection to a signer that is a service of its own user.
 // gRPC makes it again with back-off; while there is none, calls fail at once.
 type remoteSigner struct {
 	*grpc.ClientConn
-	log   *slog.Logger
-	often rate.Sometimes // each call fails while there is no signer
+	log  *slog.Logger
+	gone atomic.Bool // the last call found nobody: the log has it once
 }
 
 // connectSigner returns when the signer has answered for the first time.
@@ -40,13 +37,7 @@ func connectSigner(ctx context.Context, cfg Config, log *slog.Logger) (*remoteSi
 	if err != nil {
 		return nil, fmt.Errorf("signer_user: %w", err)
 	}
-	s, err := dialSigner(cfg.Signer, log, func(p unixPeer) error {
-		err := allow(p)
-		if err == nil {
-			log.InfoContext(ctx, "connected to the signer", slog.Any("uid", p.uid), slog.Any("pid", p.pid))
-		}
-		return err
-	})
+	s, err := dialSigner(cfg.Signer, log, allow)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +57,7 @@ func dialSigner(target string, log *slog.Logger, allow func(unixPeer) error) (*r
 		grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(signerMessage), grpc.MaxCallSendMsgSize(signerMessage)),
 	)
-	return &remoteSigner{ClientConn: conn, log: log, often: rate.Sometimes{Interval: signerSays}}, err
+	return &remoteSigner{ClientConn: conn, log: log}, err
 }
 
 // signerUser tells which users may be at the other end: root, and the expected
@@ -124,11 +115,16 @@ func (s *remoteSigner) NewStream(ctx context.Context, desc *grpc.StreamDesc, met
 // explain says whose connection was not there, or was lost. In the latter case
 // what was asked for may have been signed and recorded; it was not answered.
 func (s *remoteSigner) explain(ctx context.Context, err error) error {
-	code := status.Code(err)
-	if code != codes.Unavailable && code != codes.DeadlineExceeded {
-		return err
+	switch code := status.Code(err); code {
+	case codes.OK:
+		if s.gone.Swap(false) {
+			s.log.InfoContext(ctx, "the signer answers")
+		}
+	case codes.Unavailable, codes.DeadlineExceeded:
+		err = status.Errorf(code, "no answer from the signer at %s, whose log tells whom it refuses: %s", s.Target(), status.Convert(err).Message())
+		if !s.gone.Swap(true) {
+			s.log.WarnContext(ctx, "certificates cannot be issued now", slog.Any("err", err))
+		}
 	}
-	err = status.Errorf(code, "no answer from the signer at %s: %s", s.Target(), status.Convert(err).Message())
-	s.often.Do(func() { s.log.WarnContext(ctx, "certificates cannot be issued now", slog.Any("err", err)) })
 	return err
 }

@@ -75,7 +75,7 @@ func (l *userListener) Accept() (net.Conn, error) {
 		}
 		_ = c.Close() // nothing was said
 		l.often.Do(func() {
-			l.log.Warn("refused a connection", slog.Any("uid", p.uid), slog.Any("pid", p.pid), slog.Any("server_uid", l.uid), slog.Any("err", err))
+			l.log.Warn("refused a connection: only the server's user is served", slog.Any("uid", p.uid), slog.Any("server_uid", l.uid), slog.Any("pid", p.pid), slog.Any("err", err))
 		})
 	}
 }
