@@ -24,6 +24,10 @@ func TestEnvoyAcceptsEveryGoldenViewAndKeepsItsInvariants(t *testing.T) {
 			c := xdstest.Load(t, dir)
 			c.Shape.Bind = loopback()
 			p := startProxy(t, c, pki)
+			const deprecated = "runtime.deprecated_feature_use"
+			if n, ok := p.envoy.Stats(t, deprecated)[deprecated]; !ok || n != 0 {
+				t.Errorf("%d uses of what Envoy has deprecated:\n%s", n, p.envoy.Log())
+			}
 			var dump adminv3.ConfigDump
 			if err := protojson.Unmarshal(p.envoy.ConfigDump(t), &dump); err != nil {
 				t.Fatal(err)
