@@ -1,5 +1,7 @@
 package attestation
 
+import "context"
+
 // ForceLegacy makes a behave as on a kernel without SO_PEERPIDFD.
 func ForceLegacy(a *Attestor) *Attestor {
 	a.testOnlyLegacy = true
@@ -10,7 +12,17 @@ func ForceLegacy(a *Attestor) *Attestor {
 func KnownHashes(a *Attestor) int {
 	a.hashes.mu.Lock()
 	defer a.hashes.mu.Unlock()
-	return len(a.hashes.known)
+	n := 0
+	for _, h := range a.hashes.by {
+		n += len(h.known)
+	}
+	return n
+}
+
+// ReadFor behaves as if a program of a user were being read, until done.
+func ReadFor(ctx context.Context, a *Attestor, uid uint32) (done func(), err error) {
+	reading := &a.hashes.user(uid).reading
+	return reading.unlock, reading.lock(ctx)
 }
 
 // ParseStart reads the start time out of /proc/<pid>/stat.

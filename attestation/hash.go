@@ -17,9 +17,38 @@ const (
 	// maxHashed is the largest program that is hashed: a sparse file of a
 	// terabyte is quickly made and long read.
 	maxHashed = 1 << 30
-	// maxHashes kept. A host runs few programs that hold identities.
-	maxHashes = 256
+	// maxHashes kept for a user, and maxUsers. A host runs few programs that hold
+	// identities.
+	maxHashes = 64
+	maxUsers  = 256
 )
+
+// hashesByUser gives each user hashes of his own: who starts large programs, or
+// many, makes himself wait and nobody else.
+type hashesByUser struct {
+	mu sync.Mutex
+	by map[uint32]*hashes // guarded by mu
+}
+
+func (h *hashesByUser) user(uid uint32) *hashes {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known, ok := h.by[uid]; ok {
+		return known
+	}
+	if h.by == nil {
+		h.by = make(map[uint32]*hashes)
+	}
+	for old := range h.by { // any one: its files are read again when needed
+		if len(h.by) < maxUsers {
+			break
+		}
+		delete(h.by, old)
+	}
+	fresh := &hashes{}
+	h.by[uid] = fresh
+	return fresh
+}
 
 // fileVersion is a file in one state: content cannot change without a new
 // ctime, which no user can set.

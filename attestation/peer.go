@@ -31,7 +31,7 @@ type Attestor struct {
 	// RefuseLegacy refuses every peer where the kernel has no SO_PEERPIDFD.
 	RefuseLegacy bool
 
-	hashes hashes
+	hashes hashesByUser
 
 	testOnlyLegacy bool // behave as a kernel without SO_PEERPIDFD
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -240,6 +241,34 @@ func TestHashOfAProgramIsReadOnce(t *testing.T) {
 	}
 	if n := attestation.KnownHashes(a); n != 1 {
 		t.Errorf("%d hashes kept, want 1", n)
+	}
+}
+
+// Nobody can keep others from their identities by starting programs that are long
+// to read.
+func TestAProgramThatIsBeingReadHoldsUpItsOwnUserOnly(t *testing.T) {
+	needRoot(t)
+	s := newStage(t)
+	a := new(attestation.Attestor)
+	_, slow := s.connect(t, as(nobody))
+	_, other := s.connect(t, as(somebody))
+	done, err := attestation.ReadFor(t.Context(), a, nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := peerOf(t, a, other).Selectors(ctx); err != nil {
+		t.Errorf("another user: %v", err)
+	}
+	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	if _, err := peerOf(t, a, slow).Selectors(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the same user: %v", err)
+	}
+	done()
+	if _, err := peerOf(t, a, slow).Selectors(t.Context()); err != nil {
+		t.Errorf("the same user, afterwards: %v", err)
 	}
 }
 

@@ -24,7 +24,7 @@ func (p *Peer) unix(ctx context.Context, proc *proc) (identity.Selectors, error)
 	if p.path != "" {
 		sels = append(sels, unixSelector("path", p.path))
 	}
-	sum, err := p.attestor.hashes.of(ctx, proc, p.image.exe)
+	sum, err := p.attestor.hashes.user(p.uid).of(ctx, proc, p.image.exe)
 	switch {
 	case errors.Is(err, errNoHash):
 	case err != nil:
