@@ -27,7 +27,8 @@ type Config struct {
 	// SocketDir holds the sockets that workloads and proxies talk to, and what
 	// the agent generates for its proxies. Default /run/signet.
 	SocketDir string `yaml:"socket_dir"`
-	// Metrics is where /metrics and /healthz listen. Default 127.0.0.1:9465; port 0
+	// Metrics is where /metrics and /healthz listen, without authentication: an
+	// address that others reach is warned of. Default 127.0.0.1:9465; port 0
 	// takes a free one, which addresses.json in SocketDir then tells.
 	Metrics string `yaml:"metrics"`
 	// Envoy is the program that supervised proxies run. Default "envoy" from PATH.
@@ -128,8 +129,8 @@ func (c Config) Validate() error {
 			refuse("trust_domain", "%v", err)
 		}
 	}
-	if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
-		refuse("metrics", "want host:port, got %q", c.Metrics)
+	if host, _, err := net.SplitHostPort(c.Metrics); err != nil || host == "" {
+		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
 	}
 	if !filepath.IsAbs(c.SocketDir) {
 		refuse("socket_dir", "want an absolute path, got %q", c.SocketDir)
@@ -155,6 +156,13 @@ func (c Config) Validate() error {
 		})
 	}
 	return errors.Join(errs...)
+}
+
+// metricsOpen tells whether others than this host can reach the metrics.
+func (c Config) metricsOpen() bool {
+	host, _, err := net.SplitHostPort(c.Metrics)
+	a, notAddress := netip.ParseAddr(host)
+	return err != nil || host != "localhost" && (notAddress != nil || !a.IsLoopback())
 }
 
 func (p Proxy) validate(socketDir string, refuse func(field, format string, args ...any)) {

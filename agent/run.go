@@ -108,6 +108,10 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 	if r.peerMode, err = peerMode(); err != nil {
 		return nil, err
 	}
+	if cfg.metricsOpen() {
+		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
+		r.fixed = append(r.fixed, "metrics-open: metrics have no authentication and are open to the network at "+cfg.Metrics)
+	}
 	if cfg.Authz.UID == nil {
 		r.fixed = append(r.fixed, "authz-same-user: the authz process runs as the agent's own user; set authz.uid and authz.gid")
 	}

@@ -246,6 +246,8 @@ func agentFix(finding string) string {
 	switch name, _, _ := strings.Cut(finding, ":"); name {
 	case "authz-same-user":
 		return "set authz.uid and authz.gid in the agent's configuration to a user of its own, and start the agent as root"
+	case "metrics-open":
+		return "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
 	case "proxy-waiting":
 		return "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
 	}
