@@ -138,6 +138,11 @@ type api struct {
 
 func serve(t testing.TB) *api {
 	t.Helper()
+	return serveLogging(t, slog.New(slog.DiscardHandler))
+}
+
+func serveLogging(t testing.TB, log *slog.Logger) *api {
+	t.Helper()
 	a := &api{source: newScript()}
 	path := filepath.Join(t.TempDir(), "w.sock")
 	l, err := net.Listen("unix", path)
@@ -151,7 +156,7 @@ func serve(t testing.TB) *api {
 			return nil, errors.New("the process is gone")
 		}
 		return identity.Selectors{{Type: "unix", Value: "uid:1"}}, nil
-	}, slog.New(slog.DiscardHandler)).Register(g)
+	}, log).Register(g)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()
 	a.address = "unix://" + path

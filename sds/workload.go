@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,15 +25,16 @@ import (
 type WorkloadAPI struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
 
-	source Source
-	attest func(context.Context) (identity.Selectors, error)
-	log    *slog.Logger
+	source  Source
+	attest  func(context.Context) (identity.Selectors, error)
+	log     *slog.Logger
+	refused rate.Sometimes // how often a refusal is logged: anybody can provoke them
 }
 
 // NewWorkloadAPI serves src. attest finds out, at each call anew, what the
 // process behind a call's context is.
 func NewWorkloadAPI(src Source, attest func(context.Context) (identity.Selectors, error), log *slog.Logger) *WorkloadAPI {
-	return &WorkloadAPI{source: src, attest: attest, log: log}
+	return &WorkloadAPI{source: src, attest: attest, log: log, refused: rate.Sometimes{First: 10, Interval: time.Second}}
 }
 
 // Register makes g answer for the API.
@@ -101,7 +104,7 @@ func (w *WorkloadAPI) status(ctx context.Context, err error) error {
 	case errors.Is(err, ErrNoIdentity):
 		return status.Error(codes.PermissionDenied, ErrNoIdentity.Error())
 	case errors.Is(err, errNotAttested):
-		w.log.WarnContext(ctx, "workload api: caller refused", slog.Any("err", err))
+		w.refused.Do(func() { w.log.WarnContext(ctx, "workload api: caller refused", slog.Any("err", err)) })
 		return status.Error(codes.PermissionDenied, ErrNoIdentity.Error())
 	case errors.Is(err, ErrUnavailable):
 		w.log.InfoContext(ctx, "workload api: not available", slog.Any("err", err))
