@@ -134,14 +134,11 @@ func TestOneWhoLeavesStopsNobodyElse(t *testing.T) {
 		s := &heldSigner{}
 		q := runQueue(t, s)
 		ctx, leave := context.WithCancel(t.Context())
+		contexts := []context.Context{t.Context(), ctx}
 		var asking sync.WaitGroup
 		for n := range 20 {
 			asking.Go(func() {
-				own, stays := ctx, n%2 == 0
-				if stays {
-					own = t.Context()
-				}
-				if _, err := q.Issue(own, signItems("x", 1)); (err == nil) != stays {
+				if _, err := q.Issue(contexts[n%2], signItems("x", 1)); (err == nil) != (n%2 == 0) {
 					t.Errorf("request %d: %v", n, err)
 				}
 			})
