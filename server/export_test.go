@@ -105,6 +105,40 @@ func Stale() ([]string, error) {
 	return list, nil
 }
 
+// ApplyAfter applies to the server that was started last; between runs when all is
+// checked and translated and nothing is stored.
+func ApplyAfter(ctx context.Context, manifests string, between func()) error {
+	a := &admin{server: lastRun.Load()}
+	if err := a.writes.lock(ctx); err != nil {
+		return err
+	}
+	defer a.writes.unlock()
+	now, err := a.reload(ctx)
+	if err != nil {
+		return err
+	}
+	in := &intake{server: a.server}
+	in.read(&api.Source{File: "test.yaml", Content: []byte(manifests)})
+	next, err := in.join(now)
+	if err != nil {
+		return err
+	}
+	_, writes, err := changesOf(now, in.objects)
+	if err != nil {
+		return err
+	}
+	p, err := in.plan(now, next, writes)
+	if err != nil {
+		return err
+	}
+	between()
+	_, err = a.write(ctx, "test", "a test", p)
+	return err
+}
+
+// Endpoints is how many the server that was started last has registered.
+func Endpoints() int { return lastRun.Load().endpoints.count() }
+
 // BanInStore bans, again and again if asked, behind the back of the server that
 // was started last.
 func BanInStore(ctx context.Context, id string) error {

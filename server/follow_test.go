@@ -64,6 +64,40 @@ func TestWhenApplyReturnsTheViewsHaveTheChange(t *testing.T) {
 	r.noneStale("after a deletion")
 }
 
+func TestWhatChangesBetweenTheTrialAndTheWriteIsServedToo(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	f := r.join("front").follow(nodeOf("shop", "web", "127.0.0.9"), envoyTypes)
+	back := r.join("back")
+	report, _ := back.session()
+	f.await("a view", func(*ads.Set, *api.View) bool { return true })
+	onPort := func(port string) string {
+		return strings.Replace(shop, "port: 8080, protocol: http}\n  serviceDiscovery", "port: "+port+", protocol: http}\n  serviceDiscovery", 1)
+	}
+	for name, c := range map[string]struct {
+		manifests string
+		between   func()
+	}{
+		"an endpoint": {onPort("8081"), func() {
+			report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8081))
+			eventually(t, "the endpoint", func() bool { return server.Endpoints() == 1 })
+		}},
+		"a revision that is not of the mesh": {onPort("8082"), func() {
+			if err := server.BanInStore(t.Context(), r.join("back").id); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		if err := server.ApplyAfter(t.Context(), c.manifests, c.between); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		eventually(t, name, func() bool {
+			stale, err := server.Stale()
+			return err == nil && len(stale) == 0
+		})
+	}
+}
+
 func TestViewsAreNeverStaleWhateverChangesAtOnce(t *testing.T) {
 	r := newRig(t)
 	r.apply(registry + shop)
@@ -159,6 +193,10 @@ func TestWhatTheStoreCouldNotBeReadForIsReadAgain(t *testing.T) {
 	if err := server.Write(t.Context(), "NodeGroup", "late", []byte("not a manifest")); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the server has looked", func() bool {
+		_, err := r.admin.Get(t.Context(), &api.GetRequest{})
+		return err != nil
+	})
 	r.exec(`UPDATE objects SET manifest = ?1 WHERE name = 'late'`, []byte(good))
 	r.exec(`UPDATE changes SET manifest = ?1 WHERE name = 'late'`, []byte(good))
 	eventually(t, "the group is known", func() bool {
