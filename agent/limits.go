@@ -38,7 +38,7 @@ var mostStreams = most{pid: 256, uid: 1024, all: 4096}
 // mostConns leaves half of the files that this process may open for other things
 // than the peers of its two sockets; a connection takes two, with its pidfd.
 func mostConns(files uint64) most {
-	all := int(min(maxConns, max(4, files/8))) //nolint:gosec // at most maxConns
+	all := int(min(maxConns, max(4, files/8)))
 	uid := min(maxConnsPerUID, all/4)
 	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all}
 }
