@@ -76,13 +76,13 @@ func (g *guard) SendMsg(m any) error {
 	if leaving {
 		return g.sendLast(m)
 	}
-	now, _, err := g.attest(g.ctx, s, mesh, node)
+	now, has, err := g.attest(g.ctx, s, mesh, node)
 	if err == nil && now != w {
 		err = errNotBound
 	}
 	if err != nil {
 		g.cancel(errNotBound)
-		return g.relay.refuse(g.ctx, nodeID(mesh, node), err)
+		return g.relay.refuse(g.ctx, nodeID(mesh, node), has, err)
 	}
 	return g.ServerStream.SendMsg(m)
 }
@@ -116,7 +116,7 @@ func (g *guard) left() {
 }
 
 // attest finds out what the peer is now, and which binding lets it be the proxy
-// of this virtual node.
+// of this virtual node; where none does, at least the former.
 func (g *guard) attest(ctx context.Context, s *state, mesh, node string) (want, identity.Selectors, error) {
 	has, err := g.peer.Selectors(ctx)
 	if err != nil {
@@ -124,7 +124,7 @@ func (g *guard) attest(ctx context.Context, s *state, mesh, node string) (want, 
 	}
 	b, id, err := s.binding(has, mesh, node)
 	if err != nil {
-		return want{}, nil, err
+		return want{}, has, err
 	}
 	return want{b.Name, id}, has, nil
 }

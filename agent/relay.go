@@ -183,7 +183,7 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	}
 	w, has, err := g.attest(ctx, s, mesh, name)
 	if err != nil {
-		return nil, r.refuse(ctx, node.GetId(), err)
+		return nil, r.refuse(ctx, node.GetId(), has, err)
 	}
 	sh, err := r.shapeFor(node, has, mesh, name)
 	if err != nil {
@@ -198,10 +198,11 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 }
 
 // refuse tells a peer no more than that it may not; where two bindings fit it,
-// which they are, since nobody else can mend that.
-func (r *relay) refuse(ctx context.Context, node string, err error) error {
+// which they are, since nobody else can mend that. What it was seen to be is for
+// whoever writes its binding.
+func (r *relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
 	r.metrics.refused.WithLabelValues("xds").Inc()
-	r.log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("err", err))
+	r.log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
 	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}

@@ -116,7 +116,7 @@ func TestRemovedClusterFailsNoRequest(t *testing.T) {
 // A health check that takes its time is the business of the routes that wait for
 // it, and of no others.
 func TestSlowHealthCheckDelaysOnlyTheRoutesToItsCluster(t *testing.T) {
-	const health = 4 * time.Second
+	const health = 3 * time.Second
 	each(t, func(t *testing.T, w *world) {
 		one, two := envoytest.StartBackend(t, "one", 0), envoytest.StartBackend(t, "two", 0)
 		slow := cluster(t, "slow", envoytest.StartBackend(t, "slow", health), func(c *clusterv3.Cluster) {

@@ -130,6 +130,9 @@ func unbound(t *testing.T, w *meshtest.World, e *ownEnvoy) {
 	eventually(t, 40*time.Second, "it is told why", func() bool {
 		return strings.Contains(e.said(t), "no binding lets this process be a proxy here")
 	})
+	eventually(t, 40*time.Second, "the agent says what it was seen to be", func() bool {
+		return strings.Contains(w.Agent.Tail(1<<20), "unix:path:"+e.cmd.Path)
+	})
 	certs, listeners := e.admin(t, "/certs"), e.admin(t, "/listeners")
 	if strings.Contains(certs, ownID) || listeners != "" {
 		t.Errorf("it has still\n%s\n%s", certs, listeners)
