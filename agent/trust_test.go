@@ -179,8 +179,8 @@ func TestTheAgentSpeaksTLS13Alone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := tls.NewListener(l, &tls.Config{
-		MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, //nolint:gosec // too old on purpose
+	old := tls.NewListener(l, &tls.Config{ //nolint:gosec // too old on purpose
+		MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 		Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}},
 	})
 	shaken := make(chan error, 1)

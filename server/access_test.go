@@ -63,7 +63,7 @@ func TestTheAgentsListenerSpeaksTLS13AndResumesNothing(t *testing.T) {
 	r := newRig(t)
 	connect := func(cfg *tls.Config) (tls.ConnectionState, error) {
 		cfg.Certificates, cfg.NextProtos = []tls.Certificate{selfSigned(t)}, []string{"h2"}
-		cfg.InsecureSkipVerify = true //nolint:gosec // only the handshake is looked at
+		cfg.InsecureSkipVerify = true
 		c, err := (&tls.Dialer{Config: cfg}).DialContext(t.Context(), "tcp", r.addr.Agents)
 		if err != nil {
 			return tls.ConnectionState{}, err
@@ -77,7 +77,7 @@ func TestTheAgentsListenerSpeaksTLS13AndResumesNothing(t *testing.T) {
 	}
 	sessions := tls.NewLRUClientSessionCache(1)
 	for range 2 {
-		if s, err := connect(&tls.Config{ClientSessionCache: sessions, ServerName: "x"}); err != nil || s.DidResume { //nolint:gosec // 1.3 is its default
+		if s, err := connect(&tls.Config{ClientSessionCache: sessions, ServerName: "x"}); err != nil || s.DidResume {
 			t.Errorf("resumed %t, %v", s.DidResume, err)
 		}
 	}
