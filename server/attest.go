@@ -106,17 +106,34 @@ func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][
 		SpiffeId: id.String(), Csr: csr, Profile: ca.ProfileAgent, Requester: id.String(),
 		Lifetime: durationpb.New(a.cfg.Lifetimes.Agent),
 	}}})
-	if err != nil || len(resp.GetResults()) != 1 {
-		a.metrics.issued.WithLabelValues(ca.ProfileAgent, "failed").Inc()
-		return nil, fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
+	if err != nil {
+		err = fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
 	}
-	r := resp.GetResults()[0]
-	if r.GetError() != "" {
-		a.metrics.issued.WithLabelValues(ca.ProfileAgent, "failed").Inc()
+	var chain [][]byte
+	if err == nil {
+		chain, err = chainOf(resp)
+	}
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+	}
+	a.metrics.issued.WithLabelValues(ca.ProfileAgent, outcome).Inc()
+	return chain, err
+}
+
+// chainOf is the signer's answer to a request of one item.
+func chainOf(resp *api.SignResponse) ([][]byte, error) {
+	if n := len(resp.GetResults()); n != 1 {
+		return nil, fmt.Errorf("%w: the signer answered one request with %d results", errUnavailable, n)
+	}
+	switch r := resp.GetResults()[0]; {
+	case r.GetError() != "":
 		return nil, signerError(r)
+	case len(r.GetChain()) == 0:
+		return nil, fmt.Errorf("%w: the signer answered with neither a chain nor an error", errUnavailable)
+	default:
+		return r.GetChain(), nil
 	}
-	a.metrics.issued.WithLabelValues(ca.ProfileAgent, "ok").Inc()
-	return r.GetChain(), nil
 }
 
 // signerError tells a request's own fault from the signer's.

@@ -56,10 +56,11 @@ func (o *ownSVID) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("issue %s: %w", o.id, err)
 	}
-	if len(resp.GetResults()) != 1 || resp.GetResults()[0].GetError() != "" || len(resp.GetResults()[0].GetChain()) == 0 {
-		return fmt.Errorf("issue %s: %s", o.id, resp.GetResults()[0].GetError())
+	chain, err := chainOf(resp)
+	if err != nil {
+		return fmt.Errorf("issue %s: %w", o.id, err)
 	}
-	cert := &tls.Certificate{Certificate: resp.GetResults()[0].GetChain(), PrivateKey: key}
+	cert := &tls.Certificate{Certificate: chain, PrivateKey: key}
 	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
 		return fmt.Errorf("issue %s: %w", o.id, err)
 	}
