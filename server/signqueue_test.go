@@ -115,13 +115,15 @@ func TestABatchGoesByItselfAndAtOnce(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		alone := 0
+		alone, shared := 0, 0 // what of the small ones goes together is a matter of who came first
 		for _, n := range s.calls {
 			if n == signAlone {
 				alone++
+			} else {
+				shared++
 			}
 		}
-		if alone != 2 || len(s.calls) != 2+signCalls {
+		if alone != 2 || shared < 1 || shared > signCalls {
 			t.Errorf("under way: %v", s.calls)
 		}
 		close(s.may)
