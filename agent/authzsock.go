@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"signet.example/attestation"
 	"signet.example/identity"
 )
@@ -29,6 +31,7 @@ type authzGate struct {
 	over     *watched[*handoverTo]
 	metrics  *metrics
 	log      *slog.Logger
+	refused  rate.Sometimes // how often a refusal is logged: anybody can provoke them
 }
 
 // serve accepts on l until ctx ends.
@@ -59,7 +62,9 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 			defer func() { <-slots }()
 			if err := g.admit(ctx, c); err != nil {
 				g.metrics.refused.WithLabelValues("authz").Inc()
-				g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
+				g.refused.Do(func() {
+					g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
+				})
 			}
 			_ = c.Close() // ours; the authz process has its own
 		})

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/reflection"
 
@@ -95,7 +96,10 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 		return nil, err
 	}
 	a.authz = process
-	a.gate = &authzGate{attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log}
+	a.gate = &authzGate{
+		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
+		refused: rate.Sometimes{First: 10, Interval: time.Second},
+	}
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), m, log)
 	changed := &watched[int]{}
 	for _, p := range cfg.Proxies {

@@ -172,12 +172,22 @@ func (u *upstream) issue(ctx context.Context, wants []want) ([]issued, error) {
 // failed are tried at once.
 func (u *upstream) watchConnection(ctx context.Context) error {
 	defer u.connected.set(false)
+	var since time.Time // when it was ready last
+	short := 0          // connections in a row that were lost as soon as they stood
 	for {
 		state := u.conn.GetState()
 		switch state {
 		case connectivity.Idle:
+			// gRPC waits only after attempts that fail: a balancer with nobody behind it
+			// takes each connection, and closes it.
+			if since.IsZero() || time.Since(since) > retryNew {
+				short = 0
+			} else if short++; !sleep(ctx, retryDelay(short, 0, rand.Float64())) {
+				return nil
+			}
 			u.conn.Connect()
 		case connectivity.Ready:
+			since = time.Now()
 			u.keeper.retryNow()
 		}
 		u.connected.set(state == connectivity.Ready)

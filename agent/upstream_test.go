@@ -1,9 +1,17 @@
 package agent
 
 import (
+	"context"
+	"io"
 	"log/slog"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"signet.example/ads"
 	"signet.example/api"
@@ -30,6 +38,39 @@ func TestAnIdentityThatIsGrantedNoLongerIsForgotten(t *testing.T) {
 	u.apply(t.Context(), entrySet(t, &api.Entry{Name: "/kept", SpiffeId: "spiffe://test.example/kept", Selectors: []string{"unix:uid:1"}}), nil)
 	if u.keeper.get("/gone") != nil || u.keeper.get("/kept") == nil || u.keeper.get(ownEntry) == nil {
 		t.Errorf("held: %v", u.keeper.held.load())
+	}
+}
+
+// A balancer in front of no server at all takes connections and closes them.
+func TestConnectionsThatEndAtOnceAreNotTriedWithoutPause(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	var taken atomic.Int64
+	go func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			taken.Add(1)
+			_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+			_ = http2.NewFramer(c, nil).WriteSettings() // the handshake is done
+			time.AfterFunc(5*time.Millisecond, func() { _ = c.Close() })
+		}
+	}()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	log, m := slog.New(slog.DiscardHandler), newMetrics()
+	u := &upstream{conn: conn, keeper: newKeeper(nil, m, log), metrics: m, log: log}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := u.watchConnection(ctx); err != nil {
+		t.Error(err)
+	}
+	if n := taken.Load(); n < 2 || n > 20 {
+		t.Errorf("%d connections within a second", n)
 	}
 }
 
