@@ -60,7 +60,7 @@ func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
 	if err := e.report(hostile("x"), r, everything); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("%s", took)
 	}
 	if e.count() != maxProxies || len(e.refused()) != 0 {
