@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"net"
+	"net/http"
+	"net/url"
 	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -69,6 +71,11 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 		}
 	}
 	return touched, differ, nil
+}
+
+// FollowsRedirect tells why an issuer's keys are not fetched where their URL redirects to.
+func FollowsRedirect(from, to *url.URL) error {
+	return jwksClient(from).CheckRedirect(&http.Request{URL: to}, nil)
 }
 
 // ServeStopped serves a face that was stopped before.

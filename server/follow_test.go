@@ -154,7 +154,14 @@ func TestAnApplyThatCannotBeAuditedChangesNothing(t *testing.T) {
 	_, err := r.tryApply(shop)
 	wantCode(t, err, codes.Unavailable, "write to the store", "no room")
 	_, err = r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "entry", Name: "job"})
-	wantCode(t, err, codes.Unavailable, "no room")
+	wantCode(t, err, codes.Unavailable, "no room", "nothing was done")
+	_, err = r.admin.Explain(t.Context(), &api.ExplainRequest{Id: "x"}) // what is read counts, too
+	wantCode(t, err, codes.Unavailable, "nothing was done")
+	certs, err := r.admin.Certs(t.Context(), &api.CertsRequest{})
+	if err == nil {
+		_, err = certs.Recv()
+	}
+	wantCode(t, err, codes.Unavailable, "nothing was done")
 	r.exec(`DROP TRIGGER full`)
 	got, err := r.admin.Get(t.Context(), &api.GetRequest{})
 	if err != nil || len(got.GetObjects()) != 4 {

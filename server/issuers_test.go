@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -115,5 +116,25 @@ func TestFetchingKeysGoesWhereTheOperatorSaidAndNowhereElse(t *testing.T) {
 				t.Errorf("%s answered %d bytes", url, len(b))
 			}
 		})
+	}
+}
+
+func TestAnIssuersRedirectStaysWithItsHostAndScheme(t *testing.T) {
+	const from = "https://idp.example/keys"
+	for to, good := range map[string]bool{
+		"https://idp.example/keys/2": true, "http://idp.example/keys": false,
+		"https://idp.example:8443/keys": false, "https://other.example/keys": false,
+	} {
+		a, err := url.Parse(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := url.Parse(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.FollowsRedirect(a, b); (err == nil) != good {
+			t.Errorf("%s: %v", to, err)
+		}
 	}
 }
