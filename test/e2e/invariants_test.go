@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -130,11 +131,28 @@ func TestEveryRunningEnvoyKeepsTheInvariants(t *testing.T) {
 	for _, node := range []string{"front", "batch", "orders", "stock"} {
 		t.Run("config of "+node, func(t *testing.T) { dumpedConfig(t, w, node) })
 	}
+	t.Run("what an Envoy is started with", func(t *testing.T) { startedWith(t, w) })
 	t.Run("exemptions, one by one", func(t *testing.T) { listedExemptions(t, w) })
 	d := &door{t: t, w: w, address: net.JoinHostPort(w.Nodes["orders"].Bind, strconv.Itoa(meshtest.AppPort)), app: app}
 	t.Run("exemptions, by call", func(t *testing.T) { calledExemptions(t, w, d) })
 	t.Run("no other way in", func(t *testing.T) { otherWays(t, w, d) })
 	t.Run("unknown hosts", func(t *testing.T) { unknownHosts(t, w) })
+}
+
+// startedWith checks that nothing of the agent's environment, which may have held
+// its token, is handed on, and that nobody else reads the proxies' files.
+func startedWith(t *testing.T, w *meshtest.World) {
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", childPID(t, w.Agent.PID(), "mesh/test/virtualNode/orders")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(environ), "PATH="+os.Getenv("PATH")+"\x00"; got != want {
+		t.Errorf("an Envoy was started with %q", got)
+	}
+	info, err := os.Stat(filepath.Join(w.AgentDir(), "proxies"))
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("proxies: %v, %v", info, err)
+	}
 }
 
 // dumpedConfig checks what an Envoy says that it runs, and counts what it was
