@@ -36,7 +36,9 @@
 //
 // A route configuration should keep its name when its content changes. A
 // listener that moves to another one, or goes, drains its old connections on
-// the old routes; Server.Drain keeps their clusters for as long.
+// the old routes; Server.Drain keeps their clusters for as long. Requests that
+// were routed before a change wait for connections of the old cluster;
+// Server.Linger keeps it for them.
 //
 // # Concurrency
 //

@@ -40,7 +40,9 @@ type machine struct {
 
 	drain    time.Duration // see Server.Drain
 	moved    bool          // a listener that the client had has changed or gone since settled
-	draining time.Time     // when the client is done with listeners that moved
+	linger   time.Duration // see Server.Linger
+	rerouted bool          // a route configuration that the client had has changed or gone since settled
+	draining time.Time     // when the client is done with listeners and routes that moved
 
 	out pass // of the step under way
 }
@@ -135,14 +137,28 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	}
 	if quiet {
 		m.settled = st.gen
-		if m.moved {
-			m.moved, m.draining = false, now.Add(m.drain)
-		}
+		m.leaveTime(now)
 	}
 	out := m.out
 	out.settled = m.settled
 	m.out = pass{}
 	return out
+}
+
+// leaveTime gives the client time to be done with what it had before its
+// listeners and routes changed, and never takes back what it was given.
+func (m *machine) leaveTime(now time.Time) {
+	var d time.Duration
+	if m.rerouted {
+		d = m.linger
+	}
+	if m.moved {
+		d = max(d, m.drain)
+	}
+	m.rerouted, m.moved = false, false
+	if due := now.Add(d); due.After(m.draining) {
+		m.draining = due
+	}
 }
 
 // attached says whether a client that has clusters has asked for listeners and
@@ -235,6 +251,7 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 		clear(t.asked)
 	}
 	m.moved = m.moved || m.drain > 0 && t.url == ListenerType && t.moves(changed, removed)
+	m.rerouted = m.rerouted || m.linger > 0 && t.url == RouteType && t.moves(changed, removed)
 	version := st.set.TypeVersion(t.url)
 	if m.delta {
 		removed = slices.Concat(removed, absent)

@@ -366,6 +366,26 @@ func TestTheClustersOfAListenerThatMovedStayWhileItDrains(t *testing.T) {
 	})
 }
 
+func TestTheClusterThatRoutesLedToStaysForRequestsUnderWay(t *testing.T) {
+	for _, delta := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorldOf(t, ads.Proxy, &ads.Server{Linger: time.Second}, ads.ServerOptions()...)
+			c := w.connect(delta)
+			l := res(t, lds, "l", "1")
+			w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), l, res(t, rds, "r", "1"))
+			attach(c, "c")
+			w.publish(l, res(t, rds, "r", "2"))
+			time.Sleep(time.Second)
+			c.ack(c.of(rds))
+			start := time.Now()
+			c.of(cds).want(t, nil, map[bool][]string{true: {"c"}}[delta])
+			if took := time.Since(start); took < time.Second || took > 1100*time.Millisecond {
+				t.Errorf("removed after %v", took)
+			}
+		})
+	}
+}
+
 func TestARemovalThatIsTakenBackIsNotSent(t *testing.T) {
 	both(t, ads.Proxy, func(t *testing.T, w *world, c *client) {
 		l, cl, e := res(t, lds, "l", "1"), edsCluster(t, "c", "1"), res(t, eds, "c", "1")

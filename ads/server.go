@@ -29,6 +29,11 @@ type Server struct {
 	// what leaves the set together with such a change is kept as much longer.
 	// Zero suits listeners whose route configurations keep their names.
 	Drain time.Duration
+	// Linger is how long a proxy may still need what its routes led to before they
+	// changed: a request that was routed waits for a connection, and a retry fails
+	// if the cluster is gone meanwhile. So what leaves the set together with a
+	// change of routes is kept as much longer.
+	Linger time.Duration
 	// Events, if set, is called from stream goroutines and must not block.
 	Events func(Event)
 }

@@ -75,7 +75,7 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 		return err
 	}
 	st := &stream{server: s, grpc: g, view: view, node: first.node().GetId(), woken: make(chan struct{}, 1)}
-	st.machine = machine{mode: view.mode, delta: delta, id: streamID(), drain: s.Drain}
+	st.machine = machine{mode: view.mode, delta: delta, id: streamID(), drain: s.Drain, linger: s.Linger}
 	view.join(st)
 	defer view.leave(st)
 	s.emit(view.name, Event{Kind: Opened, Stream: st.machine.id})

@@ -126,11 +126,15 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 	return a, nil
 }
 
+// routedWait is how long a request may wait for a connection of the cluster that
+// it was routed to: Envoy's time for a connection (xds), and one for a retry.
+const routedWait = 2 * time.Second
+
 func (a *agent) serveADS() {
 	options := append(socketOptions(a.attestor.Credentials()), ads.ServerOptions()...)
 	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams).stream, a.relay.guarded))...)
 	// A listener that changed goes on with its old routes while it drains.
-	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second}).Register(a.xds)
+	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.open)
 }
 

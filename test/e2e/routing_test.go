@@ -68,20 +68,24 @@ func TestChangesUnderLoadFailNoRequest(t *testing.T) {
 	}
 	w.Apply(router(100, 0)) // shop-2's cluster is gone
 	repeats := meshtest.Soak(3, 10)
+	const brief, long = 700 * time.Millisecond, 2700 * time.Millisecond
 	w.AwaitRoute("front", shop)
 	load := w.StartLoad("front", shop, 800)
 	for range repeats {
-		for _, step := range []struct{ what, manifest string }{
-			{"the route moves to another cluster", router(0, 100)},
-			{"and back, the other is removed", router(100, 0)},
-			{"moves to a cluster with a 400 ms health check", meshtest.Join(node2, router(0, 100))},
-			{"a cluster changes in place", meshtest.VirtualNode("shop-2", slowHealth+"      timeout: {http: {perRequest: {unit: s, value: 9}}}\n")},
-			{"both", router(50, 50)},
-			{"one is removed", router(100, 0)},
-			{"the health check goes", meshtest.VirtualNode("shop-2", "")},
+		for _, step := range []struct {
+			what, manifest string
+			run            time.Duration // under load; what is removed goes 2 s after the routes
+		}{
+			{"the route moves to another cluster", router(0, 100), brief},
+			{"and back, the other is removed", router(100, 0), long},
+			{"moves to a cluster with a 400 ms health check", meshtest.Join(node2, router(0, 100)), brief},
+			{"a cluster changes in place", meshtest.VirtualNode("shop-2", slowHealth+"      timeout: {http: {perRequest: {unit: s, value: 9}}}\n"), brief},
+			{"both", router(50, 50), brief},
+			{"one is removed", router(100, 0), long},
+			{"the health check goes", meshtest.VirtualNode("shop-2", ""), brief},
 		} {
 			w.Apply(step.manifest)
-			time.Sleep(700 * time.Millisecond) // load runs on
+			time.Sleep(step.run)
 			if r := load.Report(); r.Failed > 0 {
 				t.Fatalf("%s: %d of %d failed: %v", step.what, r.Failed, r.Sent, r.Reasons)
 			}
