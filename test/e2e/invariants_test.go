@@ -61,8 +61,14 @@ func memberOf(node string) string {
 // adminGet asks a supervised Envoy's admin interface.
 func adminGet(t *testing.T, w *meshtest.World, proxy, path string) []byte {
 	t.Helper()
+	return adminAt(t, filepath.Join(w.AgentDir(), "proxies", proxy, "admin.sock"), path)
+}
+
+// adminAt asks the admin interface at a Unix socket.
+func adminAt(t *testing.T, socket, path string) []byte {
+	t.Helper()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(w.AgentDir(), "proxies", proxy, "admin.sock"))
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://envoy"+path, nil)
 	if err != nil {
@@ -75,7 +81,7 @@ func adminGet(t *testing.T, w *meshtest.World, proxy, path string) []byte {
 	defer func() { _ = resp.Body.Close() }() // read to its end
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("envoy %s %s: %s %v", proxy, path, resp.Status, err)
+		t.Fatalf("envoy %s %s: %s %v", socket, path, resp.Status, err)
 	}
 	return body
 }

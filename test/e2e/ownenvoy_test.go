@@ -222,23 +222,7 @@ func startOwn(t *testing.T, program, dir, bootstrap string) *ownEnvoy {
 // admin is what its admin interface says, which it does while it lives.
 func (e *ownEnvoy) admin(t *testing.T, path string) string {
 	t.Helper()
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(filepath.Dir(e.log), "admin.sock"))
-	}}}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://envoy"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }() // read to its end
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(body)
+	return string(adminAt(t, filepath.Join(filepath.Dir(e.log), "admin.sock"), path))
 }
 
 // said is its log.
