@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -64,8 +65,15 @@ type Proxy struct {
 	Bind string `yaml:"bind"`
 	// App is the IP address of the application behind it. Default 127.0.0.1.
 	App string `yaml:"app"`
-	// EgressPort is where the application sends its own calls. Default 15001.
+	// Egress is where the application sends its own calls, ADDRESS:PORT. Whoever
+	// can connect there calls as this proxy, so that it is a loopback address:
+	// Bind by default where that is one, else 127.0.0.1; port 15001.
+	Egress string `yaml:"egress"`
+	// EgressPort is the port of the default Egress, instead of Egress.
 	EgressPort int `yaml:"egress_port"`
+	// EgressOpen lets Egress be an address that other hosts reach: all of them
+	// may then call as this proxy, which is warned of.
+	EgressOpen bool `yaml:"egress_open"`
 	// Concurrency is the number of Envoy's workers. Default 2.
 	Concurrency int `yaml:"concurrency"`
 	// Admin is the Unix socket of Envoy's admin interface, under SocketDir.
@@ -74,11 +82,11 @@ type Proxy struct {
 }
 
 const (
-	defaultSocketDir = "/run/signet"
-	defaultMetrics   = "127.0.0.1:9465"
-	defaultDrain     = 5 * time.Second
-	defaultEgress    = 15001
-	defaultAuthzMiB  = 512
+	defaultSocketDir  = "/run/signet"
+	defaultMetrics    = "127.0.0.1:9465"
+	defaultDrain      = 5 * time.Second
+	defaultEgressPort = 15001
+	defaultAuthzMiB   = 512
 	// maxSocketPath is what sockaddr_un takes, with its closing zero.
 	maxSocketPath = 107
 )
@@ -96,7 +104,6 @@ func (c Config) withDefaults() Config {
 	proxies := make([]Proxy, len(c.Proxies))
 	for i, p := range c.Proxies {
 		p.App = or(p.App, "127.0.0.1")
-		p.EgressPort = or(p.EgressPort, defaultEgress)
 		p.Concurrency = or(p.Concurrency, 2)
 		p.Admin = or(p.Admin, filepath.Join(c.SocketDir, "proxies", p.Name, "admin.sock"))
 		proxies[i] = p
@@ -144,13 +151,19 @@ func (c Config) Validate() error {
 	if c.Authz.MemoryLimit < 32 {
 		refuse("authz.memory_limit", "want at least 32 (MiB), got %d", c.Authz.MemoryLimit)
 	}
-	names := map[string]bool{}
+	names, egress := map[string]bool{}, map[netip.AddrPort]string{}
 	for i, p := range c.Proxies {
 		key := fmt.Sprintf("proxies[%d]", i)
 		if names[p.Name] {
 			refuse(key+".name", "%q is there twice", p.Name)
 		}
 		names[p.Name] = true
+		if at, err := p.egress(); err == nil {
+			if other, taken := egress[at]; taken {
+				refuse(key+".egress", "proxies %q and %q have the same one, %s: calls of one would leave as the other", other, p.Name, at)
+			}
+			egress[at] = p.Name
+		}
 		p.validate(c.SocketDir, func(field, format string, args ...any) {
 			refuse(key+"."+field, format, args...)
 		})
@@ -163,6 +176,29 @@ func (c Config) metricsOpen() bool {
 	host, _, err := net.SplitHostPort(c.Metrics)
 	a, notAddress := netip.ParseAddr(host)
 	return err != nil || host != "localhost" && (notAddress != nil || !a.IsLoopback())
+}
+
+// egress is where the outbound listener listens.
+func (p Proxy) egress() (netip.AddrPort, error) {
+	if p.Egress != "" {
+		return parseEgress(p.Egress)
+	}
+	return netip.AddrPortFrom(loopbackFor(p.Bind), uint16(or(p.EgressPort, defaultEgressPort))), nil // #nosec G115 -- validateEgress
+}
+
+func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
+	at, err := p.egress()
+	if err == nil {
+		err = validEgress(at, p.EgressOpen)
+	}
+	switch {
+	case p.Egress != "" && p.EgressPort != 0:
+		refuse("egress_port", "egress is %s and has a port already: leave egress_port out", p.Egress)
+	case p.EgressPort < 0 || p.EgressPort > math.MaxUint16:
+		refuse("egress_port", "want 1 to 65535, got %d", p.EgressPort)
+	case err != nil:
+		refuse("egress", "%v", err)
+	}
 }
 
 func (p Proxy) validate(socketDir string, refuse func(field, format string, args ...any)) {
@@ -184,9 +220,7 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 	if p.Bind == p.App {
 		refuse("bind", "%s is the application's address too: the proxy would call itself", p.Bind)
 	}
-	if p.EgressPort < 1 || p.EgressPort > 65535 {
-		refuse("egress_port", "want 1 to 65535, got %d", p.EgressPort)
-	}
+	p.validateEgress(refuse)
 	if p.Concurrency < 1 {
 		refuse("concurrency", "want at least 1, got %d", p.Concurrency)
 	}

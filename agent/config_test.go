@@ -1,6 +1,12 @@
 package agent
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+)
 
 func TestMetricsThatOthersReachAreAnExplicitChoice(t *testing.T) {
 	for address, open := range map[string]bool{
@@ -17,5 +23,78 @@ func TestMetricsThatOthersReachAreAnExplicitChoice(t *testing.T) {
 	}
 	if err := (Config{Server: "mesh:8443", Metrics: ":9465"}).Validate(); err == nil {
 		t.Error("all addresses, without a word about it")
+	}
+}
+
+func TestTheWayOutListensOnLoopbackUnlessItIsOpenedByName(t *testing.T) {
+	for name, tc := range map[string]struct {
+		proxy Proxy
+		at    string // where it listens, if it may
+	}{
+		"nothing said":                    {Proxy{Bind: "192.0.2.7"}, "127.0.0.1:15001"},
+		"a loopback bind":                 {Proxy{Bind: "127.0.0.9"}, "127.0.0.9:15001"},
+		"an IPv6 bind":                    {Proxy{Bind: "2001:db8::7"}, "127.0.0.1:15001"},
+		"a port":                          {Proxy{Bind: "192.0.2.7", EgressPort: 15002}, "127.0.0.1:15002"},
+		"an address":                      {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.5:15003"}, "127.0.0.5:15003"},
+		"an IPv6 address":                 {Proxy{Bind: "192.0.2.7", Egress: "[::1]:15003"}, "[::1]:15003"},
+		"address and port":                {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.5:15003", EgressPort: 15003}, ""},
+		"a routable address":              {Proxy{Bind: "192.0.2.7", Egress: "192.0.2.7:15001"}, ""},
+		"a routable one by name":          {Proxy{Bind: "192.0.2.7", Egress: "192.0.2.7:15001", EgressOpen: true}, "192.0.2.7:15001"},
+		"every address":                   {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001"}, ""},
+		"every address by name":           {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001", EgressOpen: true}, ""},
+		"opened, and nothing to open":     {Proxy{Bind: "192.0.2.7", EgressOpen: true}, ""},
+		"no port":                         {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1"}, ""},
+		"port 0":                          {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1:0"}, ""},
+		"a name":                          {Proxy{Bind: "192.0.2.7", Egress: "localhost:15001"}, ""},
+		"loopback in the form of IPv6":    {Proxy{Bind: "192.0.2.7", Egress: "[::ffff:127.0.0.1]:15001"}, ""},
+		"a routable one in such a form":   {Proxy{Bind: "192.0.2.7", Egress: "[::ffff:192.0.2.7]:15001"}, ""},
+		"a port beyond what a port is":    {Proxy{Bind: "192.0.2.7", EgressPort: 70000}, ""},
+		"a port that wraps to a good one": {Proxy{Bind: "192.0.2.7", EgressPort: 65536 + 15001}, ""},
+	} {
+		tc.proxy.Name, tc.proxy.Mesh, tc.proxy.VirtualNode = "web", "shop", "web"
+		c := Config{Server: "mesh:8443", Proxies: []Proxy{tc.proxy}}
+		err := c.Validate()
+		if (err == nil) != (tc.at != "") || err != nil && !strings.HasPrefix(err.Error(), "proxies[0].egress") {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if at, _ := c.withDefaults().Proxies[0].egress(); err == nil && at.String() != tc.at {
+			t.Errorf("%s: at %s, want %s", name, at, tc.at)
+		}
+	}
+}
+
+func TestTwoProxiesWithOneWayOutAreRefusedByName(t *testing.T) {
+	c := Config{Server: "mesh:8443", Proxies: []Proxy{
+		{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "192.0.2.7"},
+		{Name: "orders", Mesh: "shop", VirtualNode: "orders", Bind: "192.0.2.8"},
+	}}
+	err := c.Validate()
+	for _, want := range []string{"proxies[1].egress", `"web"`, `"orders"`, "127.0.0.1:15001"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %s", err, want)
+		}
+	}
+	c.Proxies[1].Egress = "127.0.0.2:15001"
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
+	shape := func(fields map[string]any) (shape, error) {
+		s, err := structpb.NewStruct(map[string]any{shapeKey: fields})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return shapeOf(&corev3.Node{Metadata: s}, "/run/signet/authz.sock")
+	}
+	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
+	if err != nil || s.egress.String() != "127.0.0.1:15002" {
+		t.Errorf("a port alone: %s, %v", s.egress, err)
+	}
+	s, err = shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": "192.0.2.7:15001", "egress_open": true})
+	if err != nil || !s.egressOpen || !s.metadata().GetFields()[shapeKey].GetStructValue().GetFields()["egress_open"].GetBoolValue() {
+		t.Errorf("by name: %+v, %v", s, err)
 	}
 }

@@ -189,6 +189,10 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	if sh.egressOpen {
+		r.log.WarnContext(ctx, "the outbound listener is open to other hosts: whoever reaches it calls as this proxy",
+			slog.String("node", node.GetId()), slog.String("address", sh.egress.String()))
+	}
 	v, err := r.view(ctx, viewKey{legKey{mesh, name, sh}, w})
 	if err != nil {
 		return nil, err
@@ -222,7 +226,8 @@ func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, mesh, name s
 }
 
 func (r *relay) shapeOf(p Proxy) shape {
-	return shape{bind: p.Bind, app: p.App, egress: p.EgressPort, authzSocket: r.authzSocket}
+	at, _ := p.egress() // Validate has refused what is none
+	return shape{bind: p.Bind, app: p.App, egress: at, egressOpen: p.EgressOpen, authzSocket: r.authzSocket}
 }
 
 // view returns the view of key, beginning it where it is new.

@@ -17,7 +17,8 @@ import (
 // metadata under shapeKey. The server validates it; it grants nothing.
 type shape struct {
 	bind, app    string
-	egress       int
+	egress       netip.AddrPort
+	egressOpen   bool
 	authzSocket  string
 	envoyVersion string
 }
@@ -27,9 +28,12 @@ const shapeKey = "signet.shape"
 func (s shape) metadata() *structpb.Struct {
 	text := structpb.NewStringValue
 	fields := &structpb.Struct{Fields: map[string]*structpb.Value{
-		"bind": text(s.bind), "app": text(s.app), "egress": structpb.NewNumberValue(float64(s.egress)),
+		"bind": text(s.bind), "app": text(s.app), "egress": text(s.egress.String()),
 		"authz_socket": text(s.authzSocket),
 	}}
+	if s.egressOpen {
+		fields.Fields["egress_open"] = structpb.NewBoolValue(true)
+	}
 	if s.envoyVersion != "" {
 		fields.Fields["envoy_version"] = text(s.envoyVersion)
 	}
@@ -44,35 +48,94 @@ func shapeOf(n *corev3.Node, authzSocket string) (shape, error) {
 	if fields == nil {
 		return shape{}, fmt.Errorf("the node's metadata has no %q", shapeKey)
 	}
-	s := shape{egress: defaultEgress, authzSocket: authzSocket}
+	s := shape{authzSocket: authzSocket}
 	var ignored string
 	into := map[string]*string{
 		"bind": &s.bind, "app": &s.app, "envoy_version": &s.envoyVersion, "authz_socket": &ignored, "proxy": &ignored,
 	}
+	egress := structpb.NewNumberValue(defaultEgressPort)
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if name == "egress" {
-			port := fields[name].GetNumberValue()
-			if port < 1 || port > 65535 || port != math.Trunc(port) {
-				return shape{}, fmt.Errorf("%s: egress: want a number from 1 to 65535", shapeKey)
-			}
-			s.egress = int(port)
-			continue
+		open, isBool := fields[name].GetKind().(*structpb.Value_BoolValue)
+		text, isText := fields[name].GetKind().(*structpb.Value_StringValue)
+		switch {
+		case name == "egress":
+			egress = fields[name]
+		case name == "egress_open" && isBool:
+			s.egressOpen = open.BoolValue
+		case into[name] != nil && isText:
+			*into[name] = text.StringValue
+		default:
+			return shape{}, fmt.Errorf("%s: %.64q is not known, or not of the right type", shapeKey, name)
 		}
-		text, ok := fields[name].GetKind().(*structpb.Value_StringValue)
-		if into[name] == nil || !ok {
-			return shape{}, fmt.Errorf("%s: %.64q is not known, or not a text", shapeKey, name)
-		}
-		*into[name] = text.StringValue
 	}
+	if err := s.validAddresses(); err != nil {
+		return shape{}, err
+	}
+	var err error
+	if s.egress, err = egressOf(egress, s.bind); err == nil {
+		err = validEgress(s.egress, s.egressOpen)
+	}
+	if err != nil {
+		return shape{}, fmt.Errorf("%s: egress: %w", shapeKey, err)
+	}
+	return s, nil
+}
+
+func (s shape) validAddresses() error {
 	bind, errBind := netip.ParseAddr(s.bind)
 	app, errApp := netip.ParseAddr(s.app)
 	switch {
 	case errBind != nil || errApp != nil:
-		return shape{}, fmt.Errorf("%s: bind and app: want an IP address each, got %.64q and %.64q", shapeKey, s.bind, s.app)
+		return fmt.Errorf("%s: bind and app: want an IP address each, got %.64q and %.64q", shapeKey, s.bind, s.app)
 	case bind == app:
-		return shape{}, fmt.Errorf("%s: bind: %s is the application's address too: the proxy would call itself", shapeKey, bind)
+		return fmt.Errorf("%s: bind: %s is the application's address too: the proxy would call itself", shapeKey, bind)
 	}
-	return s, nil
+	return nil
+}
+
+// egressOf reads an address with its port, or a port alone, which never means an
+// address that other hosts reach.
+func egressOf(v *structpb.Value, bind string) (netip.AddrPort, error) {
+	if text, ok := v.GetKind().(*structpb.Value_StringValue); ok {
+		return parseEgress(text.StringValue)
+	}
+	port := v.GetNumberValue()
+	if port < 1 || port > math.MaxUint16 || port != math.Trunc(port) {
+		return netip.AddrPort{}, errors.New("want an address with its port, such as 127.0.0.1:15001, or a number from 1 to 65535")
+	}
+	return netip.AddrPortFrom(loopbackFor(bind), uint16(port)), nil
+}
+
+func parseEgress(s string) (netip.AddrPort, error) {
+	at, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return at, fmt.Errorf("want an IP address with its port, such as 127.0.0.1:15001, got %.64q", s)
+	}
+	return at, nil
+}
+
+// loopbackFor is where a proxy's outbound listener listens if nothing names an
+// address for it.
+func loopbackFor(bind string) netip.Addr {
+	if a, err := netip.ParseAddr(bind); err == nil && a.IsLoopback() {
+		return a
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
+// validEgress refuses an outbound listener that other hosts reach, unless that
+// was asked for by name: whoever connects to it calls as the proxy.
+func validEgress(at netip.AddrPort, open bool) error {
+	a := at.Addr()
+	switch {
+	case at.Port() == 0 || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.Is4In6():
+		return fmt.Errorf("%s is not the address of one host with a port", at)
+	case !a.IsLoopback() && !open:
+		return fmt.Errorf("%s is not a loopback address: every host that reaches it would call as this proxy; use an address such as 127.0.0.1, or allow it with egress_open: true", at)
+	case a.IsLoopback() && open:
+		return fmt.Errorf("%s is a loopback address: leave egress_open out", at)
+	}
+	return nil
 }
 
 // nodeID is the xDS node id of a virtual node, as App Mesh writes it.

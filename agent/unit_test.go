@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,7 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 		"proxies[0].egress_port":  func(c *Config) { c.Proxies[0].EgressPort = 70000 },
 		"proxies[0].concurrency":  func(c *Config) { c.Proxies[0].Concurrency = -1 },
 		"proxies[0].admin":        func(c *Config) { c.Proxies[0].Admin = "/tmp/admin.sock" },
+		"proxies[0].egress":       func(c *Config) { c.Proxies[0].Egress = "192.0.2.7:15001" },
 		"proxies[1].name":         func(c *Config) { c.Proxies = append(c.Proxies, c.Proxies[0]) },
 	} {
 		c := goodConfig()
@@ -187,7 +189,7 @@ func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := shapeOf(&corev3.Node{Metadata: meta}, "/run/signet/authz.sock")
-	if err != nil || s.authzSocket != "/run/signet/authz.sock" || s.egress != defaultEgress {
+	if err != nil || s.authzSocket != "/run/signet/authz.sock" || s.egress.String() != "127.0.0.1:15001" {
 		t.Errorf("%+v %v", s, err)
 	}
 	if _, err := shapeOf(&corev3.Node{}, "/run/signet/authz.sock"); err == nil {
@@ -202,6 +204,8 @@ func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 		"one address for both":     {"bind": "10.0.0.1", "app": "10.0.0.1"},
 		"a port that is a text":    {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "15001"},
 		"a port that is too large": {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 1e300},
+		"open to other hosts":      {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "10.0.0.1:15001"},
+		"open, as a text":          {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "10.0.0.1:15001", "egress_open": "true"},
 		"half a port":              {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 80.5},
 		"a key with a mistake":     {"bind": "10.0.0.1", "app": "127.0.0.1", "egres": 15002.0},
 	} {
@@ -379,7 +383,7 @@ func TestTooManyAuthzConnectionsOfOneProxyAreRefusedAndCountedOut(t *testing.T) 
 func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 	r := &relay{legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, authz: &authzProcess{}}
 	for n := range maxShapes {
-		r.legs[legKey{"shop", "web", shape{egress: n}}] = &leg{}
+		r.legs[legKey{"shop", "web", shape{egress: netip.AddrPortFrom(netip.Addr{}, uint16(n))}}] = &leg{}
 	}
 	r.u = &upstream{keeper: newKeeper(nil, newMetrics(), nil)}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -387,7 +391,7 @@ func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 	if _, err := r.view(ctx, viewKey{leg: legKey{"shop", "orders", shape{}}}); status.Code(err) != codes.Canceled {
 		t.Errorf("another node: %v", err)
 	}
-	if _, err := r.view(ctx, viewKey{leg: legKey{"shop", "web", shape{egress: -1}}}); status.Code(err) != codes.ResourceExhausted {
+	if _, err := r.view(ctx, viewKey{leg: legKey{"shop", "web", shape{app: "another"}}}); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("one shape more: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/xds"
 )
 
 // Severities of findings.
@@ -38,6 +39,7 @@ const (
 	findProxy        = "SIG016"
 	findSigner       = "SIG017"
 	findSignerUser   = "SIG018"
+	findOpenEgress   = "SIG019"
 )
 
 // overdueAfter is how long past its due time a rotation may be; expirySoon is
@@ -49,7 +51,7 @@ const overdueAfter = time.Minute
 func (a *admin) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckResponse, error) {
 	var list []*api.Finding
 	for _, part := range []func(context.Context) []*api.Finding{
-		a.checkAuthority, a.checkAgents, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog,
+		a.checkAuthority, a.checkAgents, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog, a.checkShapes,
 	} {
 		list = append(list, part(ctx)...)
 	}
@@ -292,6 +294,17 @@ func (a *admin) checkLog(context.Context) []*api.Finding {
 	for _, r := range a.issuance.orphans(a.clock()) {
 		list = append(list, finding(findOrphan, sevInfo, "serial "+r.GetSerial(), "signet certs --all",
 			"it was reserved for %s at %s and never answered: the signer or the server ended meanwhile", r.GetSpiffeId(), utc(r.GetTime().AsTime())))
+	}
+	return list
+}
+
+// checkShapes looks at what proxies listen on, their operators' own Envoys included.
+func (a *admin) checkShapes(context.Context) []*api.Finding {
+	var list []*api.Finding
+	for _, key := range a.views.open() {
+		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
+			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
+			"its outbound listener at %s is open to other hosts: whoever reaches it calls as this virtual node", key.shape.Egress))
 	}
 	return list
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 
 	"signet.example/ads"
@@ -109,6 +110,6 @@ func (v *views) try(now, next *model, refused func(nodeRef, error)) *trial {
 
 // anyShape is what any proxy may have; nobody connects with it.
 var anyShape = xds.Shape{
-	Bind: "127.0.0.2", App: "127.0.0.1", Egress: xds.DefaultEgress,
+	Bind: "127.0.0.2", App: "127.0.0.1", Egress: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 2}), xds.DefaultEgressPort),
 	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"),
 }

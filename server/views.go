@@ -295,6 +295,20 @@ func (v *views) count() (agents, nodes int) {
 	return agents, nodes
 }
 
+// open lists the outbound listeners that other hosts reach, of proxies that are
+// being served now.
+func (v *views) open() []nodeKey {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var keys []nodeKey
+	for key, k := range v.nodes {
+		if key.shape.EgressOpen && k.view.Streams() > 0 {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 // closeView adds the resource that is sent last and tells what is complete (R6).
 func closeView(set *ads.Set, name, revision string, types []string) (*ads.Set, error) {
 	versions := map[string]string{}

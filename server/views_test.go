@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
@@ -86,7 +88,7 @@ func (h *host) followOwn() *follower {
 }
 
 func nodeOf(mesh, node, bind string) *corev3.Node {
-	shape := xds.Shape{Bind: bind, App: "127.0.0.1", Egress: 15001, AuthzSocket: "/run/signet/authz.sock", EnvoyVersion: "1.40.0"}
+	shape := xds.Shape{Bind: bind, App: "127.0.0.1", Egress: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 15001), AuthzSocket: "/run/signet/authz.sock", EnvoyVersion: "1.40.0"}
 	return &corev3.Node{Id: xds.NodeID(mesh, node), Metadata: shape.Metadata()}
 }
 
@@ -368,4 +370,26 @@ func TestOnlyAnAgentThatIsGoneIsForgotten(t *testing.T) {
 	}
 	wantCode(t, gone.attest(""), codes.Unauthenticated, "not known here")
 	wantCode(t, out.attest(""), codes.PermissionDenied, "banned")
+}
+
+func TestAWayOutThatIsOpenToOtherHostsIsRefusedUnlessNamedAndThenLoud(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	h := r.join("front")
+	open := func(named bool) *corev3.Node {
+		s := xds.Shape{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.7:15001"), EgressOpen: named, AuthzSocket: "/a"}
+		return &corev3.Node{Id: xds.NodeID("shop", "web"), Metadata: s.Metadata()}
+	}
+	select {
+	case err := <-h.follow(open(false), envoyTypes).err:
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "egress") {
+			t.Errorf("not named: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("not named: served")
+	}
+	h.follow(open(true), envoyTypes).await("a view with the listener", func(s *ads.Set, _ *api.View) bool {
+		return s.Get(ads.ListenerType, "lds_egress_192.0.2.7_15001") != nil
+	})
+	awaitFinding(t, r, "SIG019", "192.0.2.7:15001")
 }

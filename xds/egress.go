@@ -17,17 +17,17 @@ import (
 // with a virtual host for each declared backend and for nothing else
 // (DROP_ALL: an unknown host is 404).
 func (b *builder) egress(n *Node) {
-	p := uint32(b.shape.Egress) // #nosec G115 -- validated as a port
-	name := egressListenerName(b.shape.Bind, p)
+	host, p := b.shape.Egress.Addr().String(), uint32(b.shape.Egress.Port())
+	name := egressListenerName(host, p)
 	routes := egressRouteName(p)
-	if r := n.routes[b.shape.Egress]; r != nil {
+	if r := n.routes[p]; r != nil {
 		b.resources = append(b.resources, r)
 	} else {
-		n.routes[b.shape.Egress] = b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: n.hosts})
+		n.routes[p] = b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: n.hosts})
 	}
 	b.add(ads.ListenerType, name, &listenerv3.Listener{
 		Name:                          name,
-		Address:                       address(b.shape.Bind, p),
+		Address:                       address(host, p),
 		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{

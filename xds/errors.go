@@ -9,7 +9,7 @@ func errUntranslated(what, protocol string) error {
 }
 
 func errPortTaken(listener string) error {
-	return fmt.Errorf("%s: the port is the outbound listener's (egress of the proxy's shape)", listener)
+	return fmt.Errorf("%s: the outbound listener has this port already, on the proxy's or the application's address (egress of the proxy's shape)", listener)
 }
 
 func errHost(service string) error {

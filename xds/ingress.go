@@ -32,7 +32,7 @@ func (b *builder) ingress(l mesh.Listener) {
 		b.fail(errUntranslated(name, l.Protocol))
 		return
 	}
-	if int(l.Port) == b.shape.Egress {
+	if b.shape.egressTakes(l.Port) {
 		b.fail(errPortTaken(name))
 		return
 	}

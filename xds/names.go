@@ -17,7 +17,7 @@ func port(p uint32) string { return strconv.FormatUint(uint64(p), 10) }
 
 func ingressListenerName(bind string, p uint32) string { return "lds_ingress_" + bind + "_" + port(p) }
 
-func egressListenerName(bind string, p uint32) string { return "lds_egress_" + bind + "_" + port(p) }
+func egressListenerName(host string, p uint32) string { return "lds_egress_" + host + "_" + port(p) }
 
 func ingressRouteName(p uint32) string { return "rds_ingress_" + protocol + "_" + port(p) }
 

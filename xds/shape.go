@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// DefaultEgress is App Mesh's port for outbound calls.
-const DefaultEgress = 15001
+// DefaultEgressPort is App Mesh's port for outbound calls.
+const DefaultEgressPort = 15001
 
 // shapeKey is where a node's metadata carries its Shape.
 const shapeKey = "signet.shape"
@@ -30,8 +30,12 @@ type Shape struct {
 	Bind string
 	// App is the address where the application listens, on the same ports.
 	App string
-	// Egress is the port of the outbound listener on Bind.
-	Egress int
+	// Egress is where the outbound listener listens. Whoever can connect there
+	// calls with the proxy's identity, so that it is a loopback address unless
+	// EgressOpen names the exception.
+	Egress netip.AddrPort
+	// EgressOpen lets Egress be an address that other hosts reach.
+	EgressOpen bool
 	// AuthzSocket is the agent's Unix socket that answers ext_authz.
 	AuthzSocket string
 	// EnvoyVersion is the proxy's version, such as "1.40.0"; empty if not known.
@@ -68,8 +72,8 @@ func (s Shape) Validate() error {
 	if bind == app {
 		return fmt.Errorf("%w: bind and app are both %s", ErrShape, bind)
 	}
-	if s.Egress < 1 || s.Egress > 65535 {
-		return fmt.Errorf("%w: egress port %d", ErrShape, s.Egress)
+	if err := s.validEgress(); err != nil {
+		return err
 	}
 	if err := validSocket(s.AuthzSocket); err != nil {
 		return err
@@ -80,6 +84,29 @@ func (s Shape) Validate() error {
 	return validEnvoy(s.EnvoyVersion)
 }
 
+// validEgress refuses an outbound listener that other hosts reach, unless that
+// was asked for by name.
+func (s Shape) validEgress() error {
+	a := s.Egress.Addr()
+	switch {
+	case !oneHost(a) || s.Egress.Port() == 0:
+		return fmt.Errorf("%w: egress: want an address of one host with a port, such as 127.0.0.1:%d, got %s", ErrShape, DefaultEgressPort, s.Egress)
+	case !a.IsLoopback() && !s.EgressOpen:
+		return fmt.Errorf("%w: egress: %s is not a loopback address: every host that reaches it would call as this proxy; egress_open: true allows that", ErrShape, s.Egress)
+	case a.IsLoopback() && s.EgressOpen:
+		return fmt.Errorf("%w: egress_open: is for an address that other hosts reach, and egress is %s", ErrShape, s.Egress)
+	}
+	return nil
+}
+
+// egressTakes reports whether the outbound listener stands where a listener of
+// this port, or the application behind it, should.
+func (s Shape) egressTakes(port uint32) bool {
+	at := s.Egress.Addr().String()
+	same := func(text string) bool { a, err := netip.ParseAddr(text); return err == nil && a.String() == at }
+	return port == uint32(s.Egress.Port()) && (same(s.Bind) || same(s.App))
+}
+
 // hostAddress parses one address. An unspecified one would also take the
 // application's own address, and so give the loop that Validate refuses.
 func hostAddress(field, s string) (netip.Addr, error) {
@@ -87,10 +114,14 @@ func hostAddress(field, s string) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("%w: %s: %w", ErrShape, field, err)
 	}
-	if a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.Is4In6() {
+	if !oneHost(a) {
 		return netip.Addr{}, fmt.Errorf("%w: %s: %s is not the address of one host", ErrShape, field, s)
 	}
 	return a, nil
+}
+
+func oneHost(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && a.Zone() == "" && !a.Is4In6()
 }
 
 func validSocket(s string) error {
@@ -127,11 +158,14 @@ func (s Shape) Metadata() *structpb.Struct {
 	shape := &structpb.Struct{Fields: map[string]*structpb.Value{
 		"bind":          text(s.Bind),
 		"app":           text(s.App),
-		"egress":        structpb.NewNumberValue(float64(s.Egress)),
+		"egress":        text(s.Egress.String()),
 		"authz_socket":  text(s.AuthzSocket),
 		"envoy_version": text(s.EnvoyVersion),
 		"proxy":         text(s.Proxy),
 	}}
+	if s.EgressOpen {
+		shape.Fields["egress_open"] = structpb.NewBoolValue(true)
+	}
 	return &structpb.Struct{Fields: map[string]*structpb.Value{shapeKey: structpb.NewStructValue(shape)}}
 }
 
@@ -141,27 +175,55 @@ func ShapeFromNode(n *corev3.Node) (Shape, error) {
 	if st == nil {
 		return Shape{}, fmt.Errorf("%w: node metadata has no %s", ErrShape, shapeKey)
 	}
-	s := Shape{Egress: DefaultEgress}
+	var s Shape
 	into := map[string]*string{
 		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket,
 		"envoy_version": &s.EnvoyVersion, "proxy": &s.Proxy,
 	}
+	egress := structpb.NewNumberValue(DefaultEgressPort)
 	for key, v := range st.GetFields() {
-		if key == "egress" {
-			port, ok := v.GetKind().(*structpb.Value_NumberValue)
-			if !ok || port.NumberValue != float64(int(port.NumberValue)) {
-				return Shape{}, fmt.Errorf("%w: egress is not a port number", ErrShape)
-			}
-			s.Egress = int(port.NumberValue)
-			continue
-		}
-		// What we do not know could change what the proxy needs: refused.
-		field, known := into[key]
+		open, isBool := v.GetKind().(*structpb.Value_BoolValue)
 		str, isString := v.GetKind().(*structpb.Value_StringValue)
-		if !known || !isString {
+		switch {
+		case key == "egress":
+			egress = v
+		case key == "egress_open" && isBool:
+			s.EgressOpen = open.BoolValue
+		case into[key] != nil && isString:
+			*into[key] = str.StringValue
+		default: // what we do not know could change what the proxy needs
 			return Shape{}, fmt.Errorf("%w: field %q", ErrShape, key)
 		}
-		*field = str.StringValue
+	}
+	var err error
+	if s.Egress, err = egressOf(egress, s.Bind); err != nil {
+		return Shape{}, err
 	}
 	return s, s.Validate()
+}
+
+// egressOf reads an address with its port. A port alone, as agents before it were
+// two sent it, never means an address that other hosts reach.
+func egressOf(v *structpb.Value, bind string) (netip.AddrPort, error) {
+	if text, ok := v.GetKind().(*structpb.Value_StringValue); ok {
+		at, err := netip.ParseAddrPort(text.StringValue)
+		if err != nil {
+			return at, fmt.Errorf("%w: egress: %w", ErrShape, err)
+		}
+		return at, nil
+	}
+	number, ok := v.GetKind().(*structpb.Value_NumberValue)
+	if !ok || !(number.NumberValue >= 1 && number.NumberValue <= 65535) || number.NumberValue != float64(int(number.NumberValue)) {
+		return netip.AddrPort{}, fmt.Errorf("%w: egress is neither an address with a port nor a port", ErrShape)
+	}
+	return netip.AddrPortFrom(loopbackFor(bind), uint16(number.NumberValue)), nil
+}
+
+// loopbackFor is where the outbound listener of a proxy listens that names no
+// address for it.
+func loopbackFor(bind string) netip.Addr {
+	if a, err := netip.ParseAddr(bind); err == nil && a.IsLoopback() {
+		return a
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }

@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -54,8 +55,14 @@ func TestShapesThatWouldLoopOrFailAreRefused(t *testing.T) {
 		"a zone":              func(s *xds.Shape) { s.Bind = "fe80::1%eth0" },
 		"IPv4 in IPv6":        func(s *xds.Shape) { s.App = "::ffff:127.0.0.2" },
 		"app is bind":         func(s *xds.Shape) { s.App = s.Bind },
-		"port 0":              func(s *xds.Shape) { s.Egress = 0 },
-		"port 65536":          func(s *xds.Shape) { s.Egress = 65536 },
+		"no egress":           func(s *xds.Shape) { s.Egress = netip.AddrPort{} },
+		"port 0":              func(s *xds.Shape) { s.Egress = netip.MustParseAddrPort("127.0.0.2:0") },
+		"open to the network": func(s *xds.Shape) { s.Egress = netip.MustParseAddrPort("192.0.2.7:15001") },
+		"open to all":         func(s *xds.Shape) { s.Egress = netip.MustParseAddrPort("0.0.0.0:15001") },
+		"open to IPv6":        func(s *xds.Shape) { s.Egress = netip.MustParseAddrPort("[2001:db8::7]:15001") },
+		"all, by name":        func(s *xds.Shape) { s.Egress, s.EgressOpen = netip.MustParseAddrPort("0.0.0.0:15001"), true },
+		"open in IPv6's form": func(s *xds.Shape) { s.Egress = netip.MustParseAddrPort("[::ffff:127.0.0.1]:15001") },
+		"open for nothing":    func(s *xds.Shape) { s.EgressOpen = true },
 		"no socket":           func(s *xds.Shape) { s.AuthzSocket = "" },
 		"a relative socket":   func(s *xds.Shape) { s.AuthzSocket = "run/authz.sock" },
 		"an unclean socket":   func(s *xds.Shape) { s.AuthzSocket = "/run/../etc/x" },
@@ -75,7 +82,12 @@ func TestShapesThatWouldLoopOrFailAreRefused(t *testing.T) {
 }
 
 func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
-	for _, s := range []xds.Shape{xdstest.Shape, {Bind: "::1", App: "127.0.0.1", Egress: 1, AuthzSocket: "/a"}} {
+	for _, s := range []xds.Shape{
+		xdstest.Shape,
+		{Bind: "::1", App: "127.0.0.1", Egress: netip.MustParseAddrPort("[::1]:1"), AuthzSocket: "/a"},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.1:15001"), AuthzSocket: "/a"},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.8:15001"), EgressOpen: true, AuthzSocket: "/a"},
+	} {
 		got, err := xds.ShapeFromNode(&corev3.Node{Metadata: s.Metadata()})
 		if err != nil || got != s {
 			t.Errorf("%+v came back as %+v, %v", s, got, err)
@@ -84,6 +96,11 @@ func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 	for name, change := range map[string]func(map[string]*structpb.Value){
 		"an unknown field": func(f map[string]*structpb.Value) { f["x"] = structpb.NewStringValue("y") },
 		"a number as text": func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("1") },
+		"a name":           func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("localhost:1") },
+		"port 0":           func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(0) },
+		"port 65536":       func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(65536) },
+		"open as text":     func(f map[string]*structpb.Value) { f["egress_open"] = structpb.NewStringValue("true") },
+		"open, in silence": func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("192.0.2.7:15001") },
 		"half a port":      func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(1.5) },
 		"text as a number": func(f map[string]*structpb.Value) { f["bind"] = structpb.NewNumberValue(1) },
 		"nothing":          func(f map[string]*structpb.Value) { clear(f) },
@@ -96,6 +113,25 @@ func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 	}
 	if _, err := xds.ShapeFromNode(nil); !errors.Is(err, xds.ErrShape) {
 		t.Errorf("no node: %v", err)
+	}
+}
+
+func TestAShapeWithOnlyAnEgressPortNeverOpensItToOtherHosts(t *testing.T) {
+	for bind, want := range map[string]string{
+		"192.0.2.7": "127.0.0.1:15001", "2001:db8::7": "127.0.0.1:15001", // not where others reach it
+		"127.0.0.9": "127.0.0.9:15001", "::1": "[::1]:15001",
+	} {
+		for _, egress := range []*structpb.Value{structpb.NewNumberValue(15001), nil} {
+			fields := xds.Shape{Bind: bind, App: "127.0.0.1", AuthzSocket: "/a"}.Metadata().GetFields()
+			shape := fields["signet.shape"].GetStructValue().GetFields()
+			if delete(shape, "egress"); egress != nil {
+				shape["egress"] = egress
+			}
+			s, err := xds.ShapeFromNode(&corev3.Node{Metadata: &structpb.Struct{Fields: fields}})
+			if err != nil || s.Egress.String() != want || s.EgressOpen {
+				t.Errorf("bind %s, egress %v: %s, open %v, %v; want %s", bind, egress, s.Egress, s.EgressOpen, err, want)
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package xds_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -170,7 +171,7 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 		"no such node":                func(c *xdstest.Case) { c.Node = "nobody" },
 		"no such mesh":                func(c *xdstest.Case) { c.Mesh = "nowhere" },
 		"bad shape":                   func(c *xdstest.Case) { c.Shape.App = c.Shape.Bind },
-		"egress on a listener's port": func(c *xdstest.Case) { c.Shape.Egress = 8080 },
+		"egress on a listener's port": func(c *xdstest.Case) { c.Shape.Egress = netip.MustParseAddrPort("127.0.0.2:8080") },
 		"an endpoint by name": func(c *xdstest.Case) {
 			c.Input.Endpoints = func(_, _ string, _ uint32) []xds.Endpoint { return []xds.Endpoint{{Address: "a.example", Port: 1}} }
 		},

@@ -68,7 +68,7 @@ func Build(in Input, meshName, node string, shape Shape) (*ads.Set, error) {
 type Node struct {
 	calls  builder
 	hosts  []*routev3.VirtualHost
-	routes map[int]*ads.Resource // the hosts as a resource, by egress port
+	routes map[uint32]*ads.Resource // the hosts as a resource, by egress port
 }
 
 // Translate begins the views of one virtual node.
@@ -85,7 +85,7 @@ func Translate(in Input, meshName, node string) (*Node, error) {
 	}
 	n := &Node{
 		calls:  builder{in: in, node: vn, life: lifetimesOf(in.SVIDLifetime), clusters: map[string]egressCluster{}},
-		routes: map[int]*ads.Resource{},
+		routes: map[uint32]*ads.Resource{},
 	}
 	n.hosts = n.calls.virtualHosts()
 	if n.calls.err != nil {

@@ -362,7 +362,7 @@ func unknownHosts(t *testing.T, w *meshtest.World) {
 			meshtest.HostOf("nothing"), "localhost", "example.org", orders.Bind + ":8080", orders.App + ":8080", "[::1]", "169.254.169.254",
 			meshtest.HostOf("orders") + ":9999", "x." + meshtest.HostOf("orders"),
 		} {
-			conn, err := net.Dial("tcp", net.JoinHostPort(w.Nodes["front"].Bind, strconv.Itoa(meshtest.EgressPort)))
+			conn, err := net.Dial("tcp", w.Nodes["front"].EgressAddress())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -59,7 +59,7 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 			meshtest.ServiceOfNode("orders", "orders"), meshtest.ServiceOfNode("web", "web"), page("")[0]),
 		Policy: map[string]string{"closed.rego": closed},
 	})
-	w.Nodes["web"] = meshtest.Node{Name: "web", Bind: bind, App: app}
+	w.Nodes["web"] = meshtest.Node{Name: "web", Bind: bind, App: app, Egress: app}
 	serveEcho(t, net.JoinHostPort(app, "8080"))
 	e := startOwn(t, program, dir, page(w.AgentDir())[1])
 	t.Cleanup(func() {

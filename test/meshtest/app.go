@@ -88,7 +88,7 @@ type Answer struct {
 // Client that calls as a node: through the node's own proxy, with http_proxy's absolute form.
 func (w *World) Client(node string) *http.Client {
 	n := w.Nodes[node]
-	proxy := &url.URL{Scheme: "http", Host: fmt.Sprintf("%s:%d", n.Bind, EgressPort)}
+	proxy := &url.URL{Scheme: "http", Host: n.EgressAddress()}
 	transport := &http.Transport{Proxy: http.ProxyURL(proxy), MaxIdleConnsPerHost: 64}
 	w.T.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}

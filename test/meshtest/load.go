@@ -1,7 +1,6 @@
 package meshtest
 
 import (
-	"fmt"
 	"net/url"
 
 	"signet.example/test/envoytest"
@@ -10,6 +9,6 @@ import (
 // StartLoad sends perSecond GETs of rawURL as a node, through its proxy, in an
 // open loop. One request in fifty opens a connection of its own.
 func (w *World) StartLoad(node, rawURL string, perSecond int) *envoytest.Run {
-	proxy := &url.URL{Scheme: "http", Host: fmt.Sprintf("%s:%d", w.Nodes[node].Bind, EgressPort)}
+	proxy := &url.URL{Scheme: "http", Host: w.Nodes[node].EgressAddress()}
 	return envoytest.Load{URL: rawURL, Rate: perSecond, NewConnections: 0.02, Proxy: proxy}.Start(w.T.Context())
 }

@@ -2,6 +2,7 @@ package meshtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,11 @@ type Options struct {
 	// Policy is the repository's content, by file name. Without one everything
 	// is allowed (AllowAll); "none" means no policy source at all.
 	Policy map[string]string
+	// Binds are addresses of nodes' inbound listeners that are not on loopback; the
+	// test sees to it that they are there. The outbound ones stay there.
+	Binds map[string]string
+	// Listen is the address of the server's port for agents, 127.0.0.1:0 by default.
+	Listen string
 	// Apps serve behind the nodes' proxies, by node; Echo by default.
 	Apps map[string]App
 	// NoAgent leaves the agent to the test.
@@ -68,7 +74,11 @@ type World struct {
 // Node is one virtual node's addresses.
 type Node struct {
 	Name, Bind, App string
+	Egress          string // host of the outbound listener
 }
+
+// EgressAddress is where the node's application sends its own calls.
+func (n Node) EgressAddress() string { return fmt.Sprintf("%s:%d", n.Egress, EgressPort) }
 
 // Ports of every node: they repeat, since addresses differ.
 const (
@@ -95,7 +105,7 @@ func Start(t testing.TB, opts Options) *World {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: parts.Signet(t), envoy: parts.Envoy(t), listen: "127.0.0.1:0"}
+	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: parts.Signet(t), envoy: parts.Envoy(t), listen: cmp.Or(opts.Listen, "127.0.0.1:0")}
 	t.Cleanup(w.end)
 	w.addNodes()
 	w.init()
@@ -150,6 +160,10 @@ func (w *World) addNodes() {
 	})
 	for i, name := range w.opts.Nodes {
 		n := Node{Name: name, Bind: loopback.Addresses[2*i], App: loopback.Addresses[2*i+1]}
+		n.Egress = n.Bind
+		if bind := w.opts.Binds[name]; bind != "" {
+			n.Bind = bind
+		}
 		w.Nodes[name] = n
 		app := w.opts.Apps[name]
 		if app == nil {
@@ -281,7 +295,7 @@ func (w *World) StartAgent() {
 	}
 	for _, name := range w.opts.Nodes {
 		n := w.Nodes[name]
-		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: %s, egress_port: %d, concurrency: 1}\n", name, name, n.Bind, n.App, EgressPort)
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: %s, egress: \"%s\", concurrency: 1}\n", name, name, n.Bind, n.App, n.EgressAddress())
 	}
 	b.WriteString(w.opts.AgentExtra)
 	config := w.write("agent.yaml", b.String())

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,7 +39,7 @@ var TrustDomain = spiffeid.RequireTrustDomainFromString("test.example")
 
 // Shape is that of every golden case.
 var Shape = xds.Shape{
-	Bind: "127.0.0.2", App: "127.0.0.1", Egress: xds.DefaultEgress,
+	Bind: "127.0.0.2", App: "127.0.0.1", Egress: EgressOn("127.0.0.2"),
 	AuthzSocket: "/run/signet/authz.sock", EnvoyVersion: "1.40.0", Proxy: "one",
 }
 
@@ -139,3 +140,8 @@ func register(into map[string][]xds.Endpoint, f []string) error {
 }
 
 func key(node string, port uint32) string { return node + ":" + strconv.FormatUint(uint64(port), 10) }
+
+// EgressOn is an outbound listener of the usual port.
+func EgressOn(host string) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(host), xds.DefaultEgressPort)
+}

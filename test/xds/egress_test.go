@@ -8,12 +8,12 @@ import (
 	"testing"
 
 	"signet.example/test/corpus"
-	"signet.example/xds"
+	xdstest "signet.example/test/xds"
 )
 
 func (in *inbound) egress() string {
 	host, _, _ := net.SplitHostPort(in.addr)
-	return net.JoinHostPort(host, strconv.Itoa(xds.DefaultEgress))
+	return xdstest.EgressOn(host).String()
 }
 
 func TestOutboundCallsReachDeclaredBackendsOnly(t *testing.T) {

@@ -1,7 +1,6 @@
 package xdstest_test
 
 import (
-	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -49,13 +48,14 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 	stub, app, pki := startStub(t), startApplication(t), newPKI(t)
 	text := strings.ReplaceAll(pair, "PORT", strconv.FormatUint(uint64(app.port), 10))
 	node := func(name string, endpoints ...xds.Endpoint) xdstest.Case {
+		bind := loopback()
 		return xdstest.Case{
 			Name: name, Mesh: "shop", Node: name,
 			Input: xds.Input{
 				Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
 				Endpoints: func(_, _ string, _ uint32) []xds.Endpoint { return endpoints },
 			},
-			Shape: xds.Shape{Bind: loopback(), App: app.address, Egress: xds.DefaultEgress, AuthzSocket: stub.socket},
+			Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket},
 		}
 	}
 	orders, pretender := node("orders"), node("pretender")
@@ -65,7 +65,7 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 	call := func(to xdstest.Case) int {
 		front := node("front", xds.Endpoint{Address: to.Shape.Bind, Port: app.port, Healthy: true})
 		startProxy(t, front, pki)
-		return corpus.Status(raw(t, net.JoinHostPort(front.Shape.Bind, strconv.Itoa(xds.DefaultEgress)),
+		return corpus.Status(raw(t, front.Shape.Egress.String(),
 			"GET http://orders.shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 	}
 	if code := call(orders); code != 200 {

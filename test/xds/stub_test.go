@@ -159,10 +159,11 @@ func startInbound(t *testing.T, manifest string, egressTo ...string) *inbound {
 	in := &inbound{stub: startStub(t), app: startApplication(t), pki: newPKI(t)}
 	port := strconv.FormatUint(uint64(in.app.port), 10)
 	text := strings.NewReplacer(append([]string{"PORT", port, "APP", in.app.address}, egressTo...)...).Replace(manifest)
+	bind := loopback()
 	c := xdstest.Case{
 		Name: "inbound", Mesh: "shop", Node: "orders",
 		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "rev-7"},
-		Shape: xds.Shape{Bind: loopback(), App: in.app.address, Egress: xds.DefaultEgress, AuthzSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
+		Shape: xds.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	in.addr = net.JoinHostPort(c.Shape.Bind, port)
 	in.proxy = startProxy(t, c, in.pki)

@@ -1,0 +1,112 @@
+package parts
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Addresses of the two hosts that [Hosts] makes.
+const (
+	ThisHost    = "10.231.0.1"
+	AnotherHost = "10.231.0.2"
+)
+
+const anotherHost = "SIGNET_TEST_ANOTHER_HOST"
+
+// Hosts runs the calling test, whose name it is given, on a host of its own: a
+// network namespace that a wire joins to a second one, so that "from another host"
+// is tried and not supposed. It returns true in that second run; the first only
+// waits for it and returns false. Needs root and iproute2.
+func Hosts(t *testing.T, name string) bool {
+	t.Helper()
+	if os.Getenv(anotherHost) != "" {
+		return true
+	}
+	if os.Getuid() != 0 {
+		Missing(t, "network namespaces need root")
+	}
+	ip := Program(t, "ip")
+	run := func(ctx context.Context, args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(ctx, ip, args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	here, there := fmt.Sprintf("sg%da", os.Getpid()), fmt.Sprintf("sg%db", os.Getpid())
+	for _, ns := range []string{here, there} {
+		run(t.Context(), "netns", "add", ns)
+		t.Cleanup(func() { run(context.WithoutCancel(t.Context()), "netns", "del", ns) })
+		run(t.Context(), "-n", ns, "link", "set", "lo", "up")
+	}
+	run(t.Context(), "link", "add", "wire", "netns", here, "type", "veth", "peer", "name", "wire", "netns", there)
+	for ns, address := range map[string]string{here: ThisHost, there: AnotherHost} {
+		run(t.Context(), "-n", ns, "addr", "add", address+"/24", "dev", "wire")
+		run(t.Context(), "-n", ns, "link", "set", "wire", "up")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := exec.CommandContext(t.Context(), ip, "netns", "exec", here, self, "-test.run", "^"+name+"$", "-test.v", "-test.timeout", "5m")
+	again.Env = append(os.Environ(), anotherHost+"="+there)
+	out, err := again.CombinedOutput()
+	t.Logf("on a host of its own:\n%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return false
+}
+
+// FromAnotherHost calls f where every socket it makes is on the other host, for
+// the calling goroutine only.
+func FromAnotherHost(t testing.TB, f func()) {
+	t.Helper()
+	ns, err := os.Open("/run/netns/" + os.Getenv(anotherHost))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ns.Close() }() // read only
+	onThread(t, f, func() error { return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET) })
+}
+
+// AsUser calls f as a user without any rights, for the calling goroutine only.
+func AsUser(t testing.TB, uid int, f func()) {
+	t.Helper()
+	onThread(t, f, func() error {
+		// The raw calls: those of package syscall change every thread.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
+			return errno
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+			return errno
+		}
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+			return errno
+		}
+		return nil
+	})
+}
+
+// onThread runs f on a thread that change has changed, which ends with it.
+func onThread(t testing.TB, f func(), change func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread is of no use to others
+		err := change()
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
