@@ -116,8 +116,8 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	}
 	// gRPC calls a failed handshake "unavailable", as if it were worth a retry.
 	var impostor atomic.Pointer[error]
-	conn, err := dial(e.server, func() *tls.Certificate { return &e.host }, func(chain []*x509.Certificate) error {
-		err := verify(chain)
+	conn, err := dial(e.server, func() *tls.Certificate { return &e.host }, func(cs tls.ConnectionState) error {
+		err := verify(cs)
 		if err != nil {
 			impostor.Store(&err)
 		}
@@ -170,21 +170,21 @@ func (e *enrolment) keep(t *trust) {
 // the token: a root in its chain must have the pinned key, and the chain must
 // verify under that root alone.
 func (e *enrolment) byPin(pin []byte) serverVerifier {
-	return func(chain []*x509.Certificate) error {
-		for _, c := range chain {
+	return func(cs tls.ConnectionState) error {
+		for _, c := range cs.PeerCertificates {
 			sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
 			if subtle.ConstantTimeCompare(sum[:], pin) != 1 {
 				continue
 			}
 			td := e.td
 			if td.IsZero() {
-				id, err := trustDomainOf(chain[0])
+				id, err := trustDomainOf(cs.PeerCertificates[0])
 				if err != nil {
 					return err
 				}
 				td = id
 			}
-			return verifyServer(chain, td, identity.PoolOf(c), time.Now())
+			return verifyServer(cs, td, identity.PoolOf(c), time.Now())
 		}
 		return errors.New("no certificate that the server sent has the key that the token pins: is it another server's token?")
 	}
@@ -205,25 +205,8 @@ func trustDomainOf(leaf *x509.Certificate) (spiffeid.TrustDomain, error) {
 // at each handshake. Both sides are verified in full each time: there is no
 // session cache, so nothing is ever resumed.
 func dial(server string, certificate func() *tls.Certificate, verify serverVerifier) (*grpc.ClientConn, error) {
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		// The chain is verified below, as a SPIFFE ID and not as a host name.
-		InsecureSkipVerify: true, //nolint:gosec // replaced by VerifyConnection
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			if len(cs.PeerCertificates) == 0 || cs.DidResume {
-				return errors.New("the server sent no certificate")
-			}
-			return verify(cs.PeerCertificates)
-		},
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			if c := certificate(); c != nil {
-				return c, nil
-			}
-			return nil, errors.New("the agent's own SVID has ended")
-		},
-	}
 	conn, err := grpc.NewClient("passthrough:///"+server,
-		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(certificate, verify))),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		}),
@@ -238,6 +221,22 @@ func dial(server string, certificate func() *tls.Certificate, verify serverVerif
 		return nil, fmt.Errorf("connect to %s: %w", server, err)
 	}
 	return conn, nil
+}
+
+// clientTLS is the agent's side of every handshake with a server.
+func clientTLS(certificate func() *tls.Certificate, verify serverVerifier) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		// The chain is verified below, as a SPIFFE ID and not as a host name.
+		InsecureSkipVerify: true, //nolint:gosec // replaced by VerifyConnection
+		VerifyConnection:   verify,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if c := certificate(); c != nil {
+				return c, nil
+			}
+			return nil, errors.New("the agent's own SVID has ended")
+		},
+	}
 }
 
 // sleep waits for d; false means that ctx ended first.

@@ -43,7 +43,7 @@ func newKey() (*ecdsa.PrivateKey, []byte, error) {
 }
 
 // newSVID checks an issued chain and joins it with its key. The server is not
-// believed: a chain must verify under our roots, be for our key and still good.
+// believed: the first certificate must be for our key, and verify under our roots.
 func newSVID(entry string, chain [][]byte, key *ecdsa.PrivateKey, t *trust, now time.Time) (*svid, error) {
 	certs, err := parseChain(chain)
 	if err != nil {
@@ -56,16 +56,16 @@ func newSVID(entry string, chain [][]byte, key *ecdsa.PrivateKey, t *trust, now 
 	if !key.PublicKey.Equal(certs[0].PublicKey) {
 		return nil, fmt.Errorf("%w: %s is for another key", errBadAnswer, id)
 	}
-	s := &svid{entry: entry, id: id, leaf: certs[0], key: key, issued: now}
-	for _, c := range certs {
-		s.chain = append(s.chain, c.Raw)
+	s := &svid{entry: entry, id: id, leaf: certs[0], key: key, issued: now, chain: [][]byte{certs[0].Raw}}
+	for _, c := range certs[1:] {
+		if !selfSigned(c) { // a root proves nothing, and is not sent on (X509-SVID 3.1)
+			s.chain = append(s.chain, c.Raw)
+		}
 	}
 	s.due = renewalDue(now, s.leaf.NotAfter, mrand.Float64())
 	return s, nil
 }
 
-// parseChain parses a chain and leaves out what signed itself: a root in a chain
-// proves nothing and is not sent on (X509-SVID 3.1).
 func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for i, der := range chain {
@@ -75,22 +75,14 @@ func parseChain(chain [][]byte) ([]*x509.Certificate, error) {
 		}
 		certs = append(certs, c)
 	}
-	certs = withoutRoots(certs)
 	if len(certs) == 0 {
 		return nil, errors.New("the chain is empty")
 	}
 	return certs, nil
 }
 
-func withoutRoots(certs []*x509.Certificate) []*x509.Certificate {
-	var rest []*x509.Certificate
-	for _, c := range certs {
-		if c.IsCA && bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(c) == nil {
-			continue
-		}
-		rest = append(rest, c)
-	}
-	return rest
+func selfSigned(c *x509.Certificate) bool {
+	return c.IsCA && bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(c) == nil
 }
 
 // certificate is the SVID as the client side of a handshake takes it.
@@ -128,18 +120,18 @@ func newHostKey(now time.Time) (tls.Certificate, error) {
 }
 
 // serverVerifier checks who answered a handshake.
-type serverVerifier func(chain []*x509.Certificate) error
+type serverVerifier func(tls.ConnectionState) error
 
 // byTrust accepts a server of the trust domain, by the roots of the moment.
 func byTrust(current func() *trust, now func() time.Time) serverVerifier {
-	return func(chain []*x509.Certificate) error {
+	return func(cs tls.ConnectionState) error {
 		t := current()
-		return verifyServer(chain, t.roots.TrustDomain, t.pool, now())
+		return verifyServer(cs, t.roots.TrustDomain, t.pool, now())
 	}
 }
 
-func verifyServer(chain []*x509.Certificate, td spiffeid.TrustDomain, roots *x509.CertPool, now time.Time) error {
-	id, err := identity.VerifyChain(withoutRoots(chain), td, roots, now, x509.ExtKeyUsageServerAuth)
+func verifyServer(cs tls.ConnectionState, td spiffeid.TrustDomain, roots *x509.CertPool, now time.Time) error {
+	id, err := identity.VerifyPeer(cs, td, roots, now, x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return fmt.Errorf("the server's certificate: %w", err)
 	}

@@ -95,18 +95,23 @@ func (r *testRoot) trust(number uint64) *trust {
 	return newTrust(set)
 }
 
+// shown is a handshake in which these certificates were shown.
+func shown(chain ...*x509.Certificate) tls.ConnectionState {
+	return tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: chain}
+}
+
 // Whoever holds an SVID of the trust domain could else play the server.
 func TestOnlyAServersSVIDIsAServer(t *testing.T) {
 	root, other := newTestRoot(t), newTestRoot(t)
 	verify := byTrust(func() *trust { return root.trust(1) }, time.Now)
 	for path, want := range map[string]bool{"/signet/server/one": true, "/signet/agent/one": false, "/shop/web": false} {
 		leaf, _ := root.leaf(path)
-		if err := verify([]*x509.Certificate{leaf}); (err == nil) != want {
+		if err := verify(shown(leaf)); (err == nil) != want {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
 	leaf, _ := other.leaf("/signet/server/one")
-	if err := verify([]*x509.Certificate{leaf, other.cert}); err == nil {
+	if err := verify(shown(leaf, other.cert)); err == nil {
 		t.Error("a server of another root was accepted")
 	}
 }
@@ -128,7 +133,7 @@ func TestThePinnedRootMustHaveSignedTheServersChain(t *testing.T) {
 		"an impostor with both roots": {root.pin(), []*x509.Certificate{forged, impostor.cert, root.cert}, false},
 		"a pin that is nearly it":     {near, []*x509.Certificate{own, root.cert}, false},
 	} {
-		if err := (&enrolment{}).byPin(c.pin)(c.chain); (err == nil) != c.want {
+		if err := (&enrolment{}).byPin(c.pin)(shown(c.chain...)); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -193,7 +198,7 @@ func TestTheAgentSpeaksTLS13Alone(t *testing.T) {
 		shaken <- err
 	}()
 	conn, err := dial(l.Addr().String(), func() *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key} },
-		func([]*x509.Certificate) error { return nil })
+		func(tls.ConnectionState) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -20,9 +21,32 @@ const (
 	maxNames = 64
 )
 
-// VerifyChain verifies an X.509-SVID (X509-SVID 5), leaf first, and returns
-// whose it is. The leaf must lie in td, and roots must be td's own: the caller
+// VerifyPeer returns who is at the other end of a TLS connection. Every place
+// that verifies a peer calls it, with the connection's state as crypto/tls gave
+// it: the handshake proves the key of the first certificate and of no other
+// (RFC 8446 4.4.2), so that one must be the leaf that is verified. Nothing may
+// be taken out of the chain, or moved in it, on the way here.
+//
+// A handshake that has not ended yet (in VerifyConnection) proves the key when it
+// does, and fails otherwise. A resumed one proves nothing anew and is refused.
+func VerifyPeer(cs tls.ConnectionState, td spiffeid.TrustDomain, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (spiffeid.ID, error) {
+	switch {
+	case cs.DidResume:
+		return spiffeid.ID{}, errors.New("verify peer: the TLS session is a resumed one")
+	case cs.Version < tls.VersionTLS13:
+		return spiffeid.ID{}, errors.New("verify peer: the connection is older than TLS 1.3")
+	case len(cs.PeerCertificates) == 0:
+		return spiffeid.ID{}, errors.New("verify peer: it showed no certificate")
+	}
+	return VerifyChain(cs.PeerCertificates, td, roots, now, usage)
+}
+
+// VerifyChain verifies an X.509-SVID (X509-SVID 5) and returns whose it is. The
+// first certificate is the leaf, the others are what may lead from it to a root,
+// in any order. The leaf must lie in td, and roots must be td's own: the caller
 // picks them by trust domain and never merges two (X509-SVID 5.1, federation).
+//
+// It says nothing of who holds the leaf's key: for a peer there is VerifyPeer.
 //
 // It is stricter than go-spiffe: signing certificates are held to X509-SVID 3.2
 // and 4, URI name constraints match a host exactly (RFC 5280 4.2.1.10, where Go

@@ -41,7 +41,7 @@ type tlsPeer struct {
 
 func (p *tlsPeer) chain() []*x509.Certificate { return p.State.PeerCertificates }
 
-// provenPath is an outcome of identity.VerifyChain that need not be computed
+// provenPath is an outcome of identity.VerifyPeer that need not be computed
 // again. It depends on the chain, on the roots and on the time: the first is the
 // connection's, the second is the very pool, and the third changes nothing while
 // every certificate that could be on the path is valid. Who the agent is and
@@ -62,7 +62,7 @@ func (a *access) verifySVID(p *tlsPeer) (spiffeid.ID, error) {
 	if v := p.path.Load(); v.holds(roots.pool, now) {
 		return v.id, nil
 	}
-	id, err := identity.VerifyChain(p.chain(), a.td, roots.pool, now, x509.ExtKeyUsageClientAuth)
+	id, err := identity.VerifyPeer(p.State, a.td, roots.pool, now, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return id, err
 	}

@@ -84,7 +84,7 @@ func TestAnAgentThatWasLetInOnceIsRefusedAsSoonAsAnythingOfItEnds(t *testing.T) 
 			leaf := issuing.sign("/signet/agent/x", noon, hours(c.leaf))
 			a := accessOf(joined)
 			a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return hours(1) }
-			p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf.cert, issuing.cert}}}}
+			p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{leaf.cert, issuing.cert}}}}
 			for range 2 {
 				if err := a.proveAgent(&caller{}, p); err != nil {
 					t.Fatal(err)
@@ -110,7 +110,7 @@ func TestAConnectionsChainIsVerifiedOnce(t *testing.T) {
 	leaf := root.sign("/signet/agent/x", noon, noon.Add(time.Hour))
 	a := accessOf(store.Agent{ID: "x"})
 	a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return noon }
-	p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf.cert}}}}
+	p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{leaf.cert}}}}
 	if _, err := a.verifySVID(p); err != nil {
 		t.Fatal(err)
 	}
