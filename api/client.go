@@ -1,22 +1,34 @@
 package api
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"path/filepath"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+
+	"signet.example/internal/unixsock"
 )
 
 // maxAdminMessage bounds an answer of the admin socket: a mesh of 10,000
 // resources fits many times over.
 const maxAdminMessage = 64 << 20
 
-// DialAdmin connects to a server's admin socket. The socket itself is the
-// credential: the server looks at the peer's uid. Nothing is sent before the
-// first call, so a missing socket shows there, as codes.Unavailable.
+// DialAdmin connects to a server's admin socket. Each side looks at the other's
+// user, as the kernel tells it: the server at who may operate it, we at who may be
+// the server (unixsock.TrustedListener). Nothing is sent before the first call, so
+// a missing socket and an impostor show there, as codes.Unavailable.
 func DialAdmin(socket string) (AdminClient, *grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("unix://"+socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	path, err := filepath.Abs(socket)
+	if err != nil {
+		return nil, nil, fmt.Errorf("admin socket %s: %w", socket, err)
+	}
+	conn, err := grpc.NewClient("passthrough:///localhost", // HTTP/2 wants an authority, and a path is none
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}),
+		grpc.WithTransportCredentials(unixsock.Credentials(unixsock.TrustedListener(path))),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAdminMessage), grpc.MaxCallSendMsgSize(maxAdminMessage)))
 	if err != nil {
 		return nil, nil, fmt.Errorf("admin socket %s: %w", socket, err)

@@ -17,6 +17,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation"
+	"signet.example/internal/unixsock"
 )
 
 const (
@@ -36,7 +37,7 @@ type admin struct {
 func (s *server) adminServer() *grpc.Server {
 	a := &admin{server: s}
 	g := grpc.NewServer(
-		grpc.Creds(peerCredentials{operators}),
+		grpc.Creds(unixsock.Credentials(operators)),
 		grpc.MaxRecvMsgSize(maxAdminBytes), grpc.MaxSendMsgSize(maxAdminBytes),
 		grpc.ConnectionTimeout(handshakeDeadline),
 		grpc.UnaryInterceptor(a.unary), grpc.StreamInterceptor(a.stream),
@@ -48,8 +49,8 @@ func (s *server) adminServer() *grpc.Server {
 var errOperator = errors.New("the admin socket is for the server's own user and root")
 
 // operators lets in our own uid and root, and nobody else.
-func operators(p unixPeer) error {
-	if p.uid != 0 && int(p.uid) != os.Getuid() {
+func operators(p unixsock.Peer) error {
+	if p.UID != 0 && int(p.UID) != os.Getuid() {
 		return errOperator
 	}
 	return nil
@@ -59,8 +60,8 @@ func operators(p unixPeer) error {
 func actorOf(ctx context.Context) (string, error) {
 	p, ok := peer.FromContext(ctx)
 	if ok {
-		if o, ok := p.AuthInfo.(unixPeer); ok {
-			return fmt.Sprintf("uid %d pid %d", o.uid, o.pid), nil
+		if o, ok := p.AuthInfo.(unixsock.Peer); ok {
+			return fmt.Sprintf("uid %d pid %d", o.UID, o.PID), nil
 		}
 	}
 	return "", errIdentity

@@ -34,7 +34,7 @@ type Config struct {
 	// server itself.
 	Signer string `yaml:"signer" json:"signer"`
 	// SignerUser, a name or a uid, must be at the other end of that socket, or
-	// root. Empty takes any user but the server's own.
+	// root. Whoever is taken for the signer is the certificate authority.
 	SignerUser string `yaml:"signer_user" json:"signer_user"`
 	// Name is the last segment of this server's SPIFFE ID, "server" by default.
 	Name string `yaml:"name" json:"name"`
@@ -127,6 +127,9 @@ func (c Config) Validate() error {
 	}
 	if c.Signer != "" && c.PasswordFile != "" {
 		bad("password_file", "it is for the signer alone, which has a configuration of its own")
+	}
+	if c.Signer != "" && c.SignerUser == "" {
+		bad("signer_user", "missing: name the user that the signer runs as, or any user could be taken for it")
 	}
 	if c.Signer == "" && c.SignerUser != "" {
 		bad("signer_user", "there is no signer that it could be checked of: name its socket with the key signer")

@@ -55,9 +55,10 @@ func TestASignerElsewhereHasItsOwnPassword(t *testing.T) {
 		t.Errorf("%+v: %v", c, c.Validate())
 	}
 	for want, spoil := range map[string]func(*server.Config){
-		"signer":        func(c *server.Config) { c.Signer = "unix:signer.sock" },
-		"password_file": func(c *server.Config) { c.PasswordFile = "/srv/signet/password" },
-		"signer_user":   func(c *server.Config) { c.Signer = "" },
+		"signer":               func(c *server.Config) { c.Signer = "unix:signer.sock" },
+		"password_file":        func(c *server.Config) { c.PasswordFile = "/srv/signet/password" },
+		"signer_user":          func(c *server.Config) { c.Signer = "" },
+		"signer_user: missing": func(c *server.Config) { c.SignerUser = "" },
 	} {
 		bad := c
 		spoil(&bad)

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/internal/unixsock"
 )
 
 // Internals of the two ends of the signer's socket.
@@ -33,12 +34,12 @@ func MayBeSigner(expected string, uid uint32) error {
 	if err != nil {
 		return err
 	}
-	return allow(unixPeer{uid: uid})
+	return allow(unixsock.Peer{UID: uid})
 }
 
 // DialAnySigner connects to a signer whatever its user.
 func DialAnySigner(target string) (signing, error) {
-	return dialSigner(target, slog.New(slog.DiscardHandler), func(unixPeer) error { return nil })
+	return dialSigner(target, slog.New(slog.DiscardHandler), func(unixsock.Peer) error { return nil })
 }
 
 // answers is a signer of which only the authority is asked.

@@ -3,13 +3,10 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -65,28 +62,4 @@ func (s *server) agentServer() *grpc.Server {
 	})
 	(&ads.Server{Views: s.views, Log: s.log}).Register(g)
 	return g
-}
-
-// listenUnix makes a Unix socket, 0600 from the first instant. One that a dead
-// process left is replaced; anything else under that name is left alone.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if fi, err := os.Lstat(path); err == nil {
-		if fi.Mode().Type() != os.ModeSocket {
-			return nil, fmt.Errorf("%s exists and is not a socket", path)
-		}
-		if c, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
-			_ = c.Close() // only asked whether somebody listens
-			return nil, fmt.Errorf("%s: another process listens there", path)
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var mode error
-		// Linux gives the socket's file the mode of the socket itself, less the umask.
-		err := c.Control(func(fd uintptr) { mode = unix.Fchmod(int(fd), 0o600) })
-		return errors.Join(err, mode)
-	}}
-	return lc.Listen(ctx, "unix", path)
 }

@@ -20,6 +20,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/unixsock"
 	"signet.example/store"
 )
 
@@ -276,7 +277,7 @@ func (s *server) serve(ctx context.Context) error {
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
 	young := newUnproven(agents, provenWithin)
 	s.access.proven = young.proven
-	adminL, err := listenUnix(ctx, s.cfg.AdminSocket)
+	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
 		return fmt.Errorf("listen for operators: %w", err)
 	}

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"syscall"
+
+	"signet.example/internal/unixsock"
 )
 
 // A signer with a user of its own is worth what keeps the server's user out. So
@@ -35,42 +35,13 @@ func (c SignerConfig) private(own, server uint32) (SignerConfig, error) {
 		}
 	}
 	c.Listen = filepath.Join(folder, filepath.Base(c.Listen))
-	if err := errors.Join(guarded(folder, own, othersWrite), guarded(c.PasswordFile, own, othersAll)); err != nil {
+	if err := errors.Join(unixsock.Guarded(folder, own, unixsock.OthersWrite), unixsock.Guarded(c.PasswordFile, own, unixsock.OthersAll)); err != nil {
 		return c, err
 	}
 	return c, filepath.WalkDir(dataDir(c.DataDir).ca(), func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return guarded(path, own, othersAll)
+		return unixsock.Guarded(path, own, unixsock.OthersAll)
 	})
-}
-
-// What a mode may give to group and others. An access control list shows in the
-// group's bits.
-const (
-	othersAll   fs.FileMode = 0o077
-	othersWrite fs.FileMode = 0o022
-)
-
-// guarded tells whether path, without the permissions in deny, and every folder
-// above it belong to own or root and can be changed by nobody else. In a sticky
-// folder nobody renames what is another's.
-func guarded(path string, own uint32, deny fs.FileMode) error {
-	for sticky := fs.FileMode(0); ; path, deny, sticky = filepath.Dir(path), othersWrite, fs.ModeSticky {
-		info, err := os.Lstat(path)
-		if err != nil {
-			return err
-		}
-		owner := info.Sys().(*syscall.Stat_t).Uid //nolint:forcetypeassert // Linux
-		switch mode := info.Mode(); {
-		case owner != 0 && owner != own:
-			return fmt.Errorf("%s belongs to uid %d and must to the signer's, %d: chown it", path, owner, own)
-		case mode.Perm()&deny != 0 && mode&sticky == 0:
-			return fmt.Errorf("%s has mode %#o, which lets others in: take %#o away", path, mode.Perm(), mode.Perm()&deny)
-		}
-		if path == filepath.Dir(path) {
-			return nil
-		}
-	}
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/internal/unixsock"
 )
 
 // remoteSigner is the connection to a signer that is a service of its own user.
@@ -47,9 +48,9 @@ func connectSigner(ctx context.Context, cfg Config, log *slog.Logger) (*remoteSi
 	return s, nil
 }
 
-func dialSigner(target string, log *slog.Logger, allow func(unixPeer) error) (*remoteSigner, error) {
+func dialSigner(target string, log *slog.Logger, allow func(unixsock.Peer) error) (*remoteSigner, error) {
 	conn, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(peerCredentials{allow}),
+		grpc.WithTransportCredentials(unixsock.Credentials(allow)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: signerBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: handshakeDeadline,
@@ -60,23 +61,21 @@ func dialSigner(target string, log *slog.Logger, allow func(unixPeer) error) (*r
 	return &remoteSigner{ClientConn: conn, log: log}, err
 }
 
-// signerUser tells which users may be at the other end: root, and the expected
-// one, or where none is named any but our own.
-func signerUser(expected string) (func(unixPeer) error, error) {
-	own := os.Geteuid()
-	uid := uint32(0)
-	if expected != "" {
-		var err error
-		if uid, err = userID(expected); err != nil {
-			return nil, err
-		}
+// signerUser returns the check of who is at the other end: the expected user, or
+// root. Without a name it is nobody: whoever else could make the socket would be
+// our certificate authority.
+func signerUser(expected string) (func(unixsock.Peer) error, error) {
+	uid, err := userID(expected)
+	if err != nil {
+		return nil, err
 	}
-	return func(p unixPeer) error {
+	own := os.Geteuid()
+	return func(p unixsock.Peer) error {
 		switch {
-		case int(p.uid) == own:
+		case int(p.UID) == own:
 			return fmt.Errorf("the signer runs as the server's own user, uid %d: give it another, or have the server start it by leaving the key signer out", own)
-		case expected != "" && p.uid != uid && p.uid != 0:
-			return fmt.Errorf("uid %d listens there and not %s", p.uid, expected)
+		case p.UID != uid && p.UID != 0:
+			return fmt.Errorf("uid %d listens there and not %s", p.UID, expected)
 		}
 		return nil
 	}, nil

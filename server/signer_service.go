@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
+
+	"signet.example/internal/unixsock"
 )
 
 // signerConns is how many connections a signer serves at a time: the server's,
@@ -35,13 +37,9 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 		return fmt.Errorf("the signer's files: %w", err)
 	}
 	return serveSigner(ctx, cfg, func() (net.Listener, error) {
-		l, err := listenUnix(ctx, cfg.Listen)
-		if err != nil {
-			return nil, err
-		}
 		// The server is another user, so the file lets everybody knock.
-		if err := os.Chmod(cfg.Listen, 0o666); err != nil { //nolint:gosec // see above
-			_ = l.Close() // not served yet
+		l, err := unixsock.Listen(ctx, cfg.Listen, 0o666)
+		if err != nil {
 			return nil, err
 		}
 		cfg.Log.InfoContext(ctx, "ready", slog.String("listen", cfg.Listen), slog.Any("server_uid", uid))
@@ -69,13 +67,13 @@ func (l *userListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := peerOf(c)
-		if err == nil && p.uid == l.uid {
+		p, err := unixsock.PeerOf(c)
+		if err == nil && p.UID == l.uid {
 			return c, nil
 		}
 		_ = c.Close() // nothing was said
 		l.often.Do(func() {
-			l.log.Warn("refused a connection: only the server's user is served", slog.Any("uid", p.uid), slog.Any("server_uid", l.uid), slog.Any("pid", p.pid), slog.Any("err", err))
+			l.log.Warn("refused a connection: only the server's user is served", slog.Any("uid", p.UID), slog.Any("server_uid", l.uid), slog.Any("pid", p.PID), slog.Any("err", err))
 		})
 	}
 }

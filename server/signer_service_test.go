@@ -153,8 +153,9 @@ func TestAServerTakesOnlyTheSignersUser(t *testing.T) {
 		uid      uint32
 		want     string
 	}{
-		{"", self(), "the server's own user"},
-		{"", another(), ""},
+		{"", self(), "not known here"},
+		{"", another(), "not known here"},
+		{"", 0, "not known here"},
 		{fmt.Sprint(another()), another(), ""},
 		{fmt.Sprint(another()), another() + 1, "listens there and not"},
 		{fmt.Sprint(self()), self(), "the server's own user"},

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/api"
+	"signet.example/internal/unixsock"
 )
 
 // defaultDataDir is the server's folder where nothing else is said.
@@ -48,12 +49,20 @@ func withAdmin(c *cobra.Command, f func(api.AdminClient) error) error {
 	return f(client)
 }
 
-// tryDial tells a server that is not there from one that is another user's,
-// before gRPC wraps and retries either.
+// tryDial tells a server that is not there from one that is another user's, and
+// from an impostor, before gRPC wraps and retries any of them.
 func tryDial(socket string) error {
 	conn, err := net.DialTimeout("unix", socket, 5*time.Second) //nolint:noctx // bounded
 	if err == nil {
-		return conn.Close()
+		defer func() { _ = conn.Close() }() // nothing is said on it
+		peer, err := unixsock.PeerOf(conn)
+		if err == nil {
+			err = unixsock.TrustedListener(socket)(peer)
+		}
+		if err != nil {
+			return &exitError{err: err, code: exitDenied}
+		}
+		return nil
 	}
 	var cause syscall.Errno
 	if !errors.As(err, &cause) {

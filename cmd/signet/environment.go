@@ -11,7 +11,7 @@ import (
 // fromEnv are the flags that may come from the environment, in every command that
 // has them: a flag wins over its variable, that over the file, that over the default.
 var fromEnv = []string{
-	"socket", "data-dir", "password-file", "listen", "server", "token-file", "socket-dir", "signer", "server-user", "log-format", "log-level",
+	"socket", "data-dir", "password-file", "listen", "server", "token-file", "socket-dir", "signer", "signer-user", "server-user", "log-format", "log-level",
 }
 
 // variable is a flag's name in the environment.

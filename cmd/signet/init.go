@@ -59,6 +59,6 @@ func next(cfg server.InitConfig) string {
       chown -R signet-signer: %[2]s
       install -d -o signet-signer /run/signet-signer
 next: as signet-signer: signet signer --data-dir %[2]s --password-file %[3]s --listen /run/signet-signer/signer.sock --server-user signet
-next: as signet: signet server --data-dir %[1]s --signer unix:/run/signet-signer/signer.sock
+next: as signet: signet server --data-dir %[1]s --signer unix:/run/signet-signer/signer.sock --signer-user signet-signer
 `, cfg.DataDir, cfg.SignerDir, cfg.PasswordFile)
 }

@@ -29,7 +29,8 @@ var allowed = map[string][]string{
 	"identity":    {},
 	"mesh":        {},
 	"ads":         {},
-	"api":         {},
+	"internal":    {},
+	"api":         {"internal"},
 	"ca":          {"identity"},
 	"attestation": {"identity"},
 	"policy":      {"identity", "mesh"},
@@ -37,10 +38,10 @@ var allowed = map[string][]string{
 	"sds":         {"identity", "ads"},
 	"xds":         {"identity", "mesh", "ads"},
 	"authz":       {"identity", "policy"},
-	"server":      {"identity", "mesh", "ads", "api", "ca", "attestation", "policy", "store", "xds", "authz"},
+	"server":      {"identity", "mesh", "ads", "api", "ca", "attestation", "policy", "store", "xds", "authz", "internal"},
 	"agent":       {"identity", "ads", "api", "attestation", "sds", "authz", "policy"},
 	"dev":         {"api", "identity", "mesh"},
-	"cmd":         {"server", "agent", "dev", "api", "identity", "mesh", "policy"},
+	"cmd":         {"server", "agent", "dev", "api", "identity", "mesh", "policy", "internal"},
 }
 
 type listed struct {

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 	if text := os.Getenv(strangerEnv); text != "" {
 		os.Exit(stranger(text))
 	}
+	if path := os.Getenv(listenEnv); path != "" {
+		os.Exit(listenUntilClosed(path))
+	}
 	os.Exit(m.Run())
 }
 

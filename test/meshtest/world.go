@@ -47,6 +47,9 @@ type Options struct {
 	// ServerUID and SignerUID give the two users of their own, and the signer its
 	// own folder. The test must be root.
 	ServerUID, SignerUID uint32
+	// Through, where it is set, returns the address that the agent connects to in
+	// the place of the server's.
+	Through func(server string) string
 	// AgentExtra and ServerExtra are appended to the configuration files.
 	AgentExtra, ServerExtra string
 }
@@ -289,7 +292,11 @@ func (w *World) Token() string {
 func (w *World) StartAgent() {
 	w.T.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "server: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", w.listen, w.AgentDir(), w.envoy)
+	server := w.listen
+	if w.opts.Through != nil {
+		server = w.opts.Through(server)
+	}
+	fmt.Fprintf(&b, "server: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", server, w.AgentDir(), w.envoy)
 	if len(w.opts.Nodes) > 0 {
 		b.WriteString("proxies:\n")
 	}
@@ -391,6 +398,23 @@ func (w *World) CLISplit(args ...string) (stdout, stderr string, code int) {
 		w.T.Fatalf("signet %v: %v", args, err)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// Program is the signet binary, where every user of the World can run it.
+func (w *World) Program() string { return w.signet }
+
+// AgentConnected reports whether one agent is connected, or none.
+func (w *World) AgentConnected(want bool) error {
+	answer, err := w.Admin.Agents(w.Context(), &api.AgentsRequest{})
+	if err != nil {
+		return err
+	}
+	for _, a := range answer.GetAgents() {
+		if a.GetConnected() != want {
+			return fmt.Errorf("agent %s: connected is %t", a.GetId(), a.GetConnected())
+		}
+	}
+	return nil
 }
 
 // Context ends with the test.

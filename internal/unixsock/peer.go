@@ -1,4 +1,4 @@
-package server
+package unixsock
 
 import (
 	"context"
@@ -9,25 +9,54 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// peerCredentials are the transport credentials of a Unix socket: the kernel
-// says which user is at the other end, and allow decides. What a listener says
-// of itself is the user that called listen(2); a caller, connect(2).
-type peerCredentials struct {
-	allow func(unixPeer) error
-}
-
-// unixPeer is who is at the other end of a Unix socket, as the kernel says.
-type unixPeer struct {
+// Peer is who is at the other end of a Unix socket, as the kernel says: of a
+// caller the process that called connect(2), of a listener the one that called
+// listen(2).
+type Peer struct {
 	credentials.CommonAuthInfo
-	uid uint32
-	pid int32
+	UID uint32
+	PID int32
 }
 
 // AuthType implements credentials.AuthInfo.
-func (unixPeer) AuthType() string { return "so_peercred" }
+func (Peer) AuthType() string { return "so_peercred" }
+
+// PeerOf returns the peer of a connected Unix socket.
+func PeerOf(c net.Conn) (Peer, error) {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return Peer{}, errors.New("not a Unix socket")
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return Peer{}, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return Peer{}, err
+	}
+	if credErr != nil {
+		return Peer{}, credErr
+	}
+	peer := Peer{UID: cred.Uid, PID: cred.Pid}
+	peer.SecurityLevel = credentials.PrivacyAndIntegrity // it never leaves the kernel
+	return peer, nil
+}
+
+// Credentials returns gRPC transport credentials for either side of a Unix
+// socket. Nothing is read or written where allow refuses the peer. allow is called
+// from several goroutines.
+func Credentials(allow func(Peer) error) credentials.TransportCredentials {
+	return peerCredentials{allow}
+}
+
+type peerCredentials struct{ allow func(Peer) error }
 
 func (p peerCredentials) handshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	peer, err := peerOf(c)
+	peer, err := PeerOf(c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -35,30 +64,6 @@ func (p peerCredentials) handshake(c net.Conn) (net.Conn, credentials.AuthInfo, 
 		return nil, nil, err
 	}
 	return c, peer, nil
-}
-
-func peerOf(c net.Conn) (unixPeer, error) {
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return unixPeer{}, errors.New("not a Unix socket")
-	}
-	raw, err := u.SyscallConn()
-	if err != nil {
-		return unixPeer{}, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return unixPeer{}, err
-	}
-	if credErr != nil {
-		return unixPeer{}, credErr
-	}
-	peer := unixPeer{uid: cred.Uid, pid: cred.Pid}
-	peer.SecurityLevel = credentials.PrivacyAndIntegrity // it never leaves the kernel
-	return peer, nil
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
