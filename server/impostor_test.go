@@ -27,7 +27,8 @@ func TestTheServerTakesNobodyForAnAgentWhoHasNotItsKey(t *testing.T) {
 	o.now.Store(impostor.Shows(own.key, own.cert, issuing.cert, root.cert))
 	call := func(method string, shows *tls.Certificate) error {
 		_, seen, err := impostor.Handshake(t, &tls.Config{
-			InsecureSkipVerify: true, NextProtos: []string{"h2"},
+			InsecureSkipVerify:   true, //nolint:gosec // the server is under test, not this client
+			NextProtos:           []string{"h2"},
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shows, nil },
 		}, o.tlsConfig())
 		if err != nil {

@@ -105,7 +105,7 @@ func TestOnlyRootOurselvesOrTheFoldersOwnOwnerMayAnswer(t *testing.T) {
 	allowed := func(uid uint32) error {
 		return unixsock.TrustedListener(filepath.Join(dir, "s.sock"))(unixsock.Peer{UID: uid})
 	}
-	for _, uid := range []uint32{0, uint32(os.Geteuid())} {
+	for _, uid := range []uint32{0, uint32(os.Geteuid())} { //nolint:gosec // a uid has 32 bits
 		if err := allowed(uid); err != nil {
 			t.Errorf("uid %d: %v", uid, err)
 		}

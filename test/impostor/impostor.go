@@ -37,9 +37,9 @@ func New(t testing.TB, honest ...*x509.Certificate) *Impostor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed of the impostor's chains: %d", seed)
-	im := &Impostor{Key: key, honest: honest, random: mrand.New(mrand.NewPCG(seed, seed))} //nolint:gosec // to be repeated, not secret
+	im := &Impostor{Key: key, honest: honest, random: mrand.New(mrand.NewPCG(seed, seed))}
 	leaf, root := honest[0], honest[len(honest)-1]
 	now := leaf.NotBefore
 	ca := func(subject pkix.Name, like *x509.Certificate) *x509.Certificate {

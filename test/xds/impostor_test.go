@@ -90,7 +90,7 @@ func TestAProxyTakesNobodyForTheNodeItCallsWhoHasNotItsKey(t *testing.T) {
 		Input: xds.Input{
 			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
 			Endpoints: func(_, _ string, _ uint32) []xds.Endpoint {
-				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(port), Healthy: true}}
+				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(port), Healthy: true}} //nolint:gosec // a port
 			},
 		},
 		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket},
