@@ -89,7 +89,7 @@ func TestInitPutsTheAuthorityElsewhere(t *testing.T) {
 	if err := server.Run(t.Context(), c, testLog(t)); err == nil || !strings.Contains(err.Error(), "--signer") {
 		t.Errorf("no signer: %v", err)
 	}
-	c = server.Config{DataDir: cfg.SignerDir, Listen: "127.0.0.1:0", Signer: "unix:" + filepath.Join(dir, "s.sock")}
+	c = server.Config{DataDir: cfg.SignerDir, Listen: "127.0.0.1:0", Signer: "unix:" + filepath.Join(dir, "s.sock"), SignerUser: "0"}
 	if err := server.Run(t.Context(), c, testLog(t)); err == nil || !strings.Contains(err.Error(), "belongs into the signer's folder") {
 		t.Errorf("keys in reach: %v", err)
 	}
