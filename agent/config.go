@@ -38,6 +38,9 @@ type Config struct {
 	DrainTime time.Duration `yaml:"drain_time"`
 	// Authz is about the process that decides.
 	Authz AuthzOptions `yaml:"authz"`
+	// RefuseLegacyPeers has the agent serve nobody on a kernel before 6.5, which
+	// holds local peers by pid and not by the process itself (attestation.ModeLegacy).
+	RefuseLegacyPeers bool `yaml:"refuse_legacy_peers"`
 	// Proxies that the agent starts and supervises.
 	Proxies []Proxy `yaml:"proxies"`
 

@@ -13,6 +13,9 @@ const (
 	RecordBatch = recordBatch
 )
 
+// PeerMode is how this kernel lets peers be attested.
+var PeerMode = peerMode
+
 // BatchOf is the first batch of what the authz process sends of these records.
 func BatchOf(ctx context.Context, records []authz.Record) []*api.Decision {
 	d := newDecider(slog.New(slog.DiscardHandler))

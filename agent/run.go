@@ -90,7 +90,7 @@ type agent struct {
 func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Logger) (*agent, error) {
 	children := &attestation.Children{}
 	a := &agent{cfg: cfg, log: log, metrics: m, sockets: socks, upstream: u}
-	a.attestor = &attestation.Attestor{Supervised: children.Supervised}
+	a.attestor = &attestation.Attestor{Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers}
 	process, err := newAuthzProcess(cfg, &u.state, m, log)
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 		a.envoys = append(a.envoys, e)
 	}
 	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.envoys, version: version(), proxies: changed}
-	if r.peerMode, err = peerMode(); err != nil {
+	if r.peerMode, err = peerMode(cfg.RefuseLegacyPeers); err != nil {
 		return nil, err
 	}
 	if cfg.metricsOpen() {
@@ -331,13 +331,16 @@ func (s *sockets) close() {
 }
 
 // peerMode is how this kernel lets peers be attested.
-func peerMode() (string, error) {
+func peerMode(refuseLegacy bool) (string, error) {
 	ours, theirs, err := socketpair(unix.SOCK_STREAM, "peer mode")
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = errors.Join(ours.Close(), theirs.Close()) }() // only looked at
-	p, err := attestation.PeerOf(ours)
+	p, err := (&attestation.Attestor{RefuseLegacy: refuseLegacy}).Peer(ours)
+	if errors.Is(err, attestation.ErrLegacy) {
+		return "", fmt.Errorf("refuse_legacy_peers: %w: run a kernel of 6.5 or later, or leave the key out", err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("peers cannot be attested here: %w", err)
 	}

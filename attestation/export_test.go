@@ -8,6 +8,9 @@ func ForceLegacy(a *Attestor) *Attestor {
 	return a
 }
 
+// LegacyKernel tells whether the tests run as on a kernel before 6.5.
+const LegacyKernel = legacyKernel
+
 // KnownHashes returns how many programs' hashes are kept.
 func KnownHashes(a *Attestor) int {
 	a.hashes.mu.Lock()

@@ -16,9 +16,9 @@ import (
 const (
 	// ModePidfd: the kernel handed out a pidfd of the process that connected.
 	ModePidfd = "pidfd"
-	// ModeLegacy: the pidfd was opened by the pid of SO_PEERCRED. A process that
-	// exited in between could have given its pid to another; what both have in
-	// common (user, group) is checked, and the mode reported.
+	// ModeLegacy: the pidfd was opened by the pid of SO_PEERCRED, on kernels before
+	// 6.5. A process that exited in between could have given its pid to another;
+	// what both have in common (user, group) is checked, and the mode reported.
 	ModeLegacy = "legacy"
 )
 
@@ -101,7 +101,7 @@ func (p *Peer) open(socket int) error {
 
 func (p *Peer) openPidfd(socket, pid int) error {
 	var err error
-	if !p.attestor.testOnlyLegacy {
+	if !legacyKernel && !p.attestor.testOnlyLegacy {
 		p.pidfd, err = unix.GetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 		if err == nil {
 			p.mode = ModePidfd

@@ -85,7 +85,7 @@ func statPidfd(fd int) (st unix.Stat_t, onPidfs bool, err error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return st, false, fmt.Errorf("stat pidfd: %w", err)
 	}
-	return st, fs.Type == pidfsMagic, nil
+	return st, fs.Type == pidfsMagic && !legacyKernel, nil
 }
 
 func sameLivePID(a, b int) (bool, error) {

@@ -1,0 +1,22 @@
+package agent_test
+
+import (
+	"errors"
+	"testing"
+
+	"signet.example/agent"
+	"signet.example/attestation"
+)
+
+// On a kernel before 6.5 (in CI by the tag legacypeer) the agent serves and says so,
+// or does not start where the operator wants it that way.
+func TestALegacyKernelIsServedUnlessTheOperatorRefusesIt(t *testing.T) {
+	mode, err := agent.PeerMode(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = agent.PeerMode(true)
+	if legacy := mode == attestation.ModeLegacy; legacy != errors.Is(err, attestation.ErrLegacy) || !legacy && err != nil {
+		t.Errorf("mode %q, refusing legacy ones: %v", mode, err)
+	}
+}

@@ -1,0 +1,6 @@
+//go:build legacypeer
+
+package attestation
+
+// legacyKernel: see legacy.go.
+const legacyKernel = true
