@@ -10,13 +10,13 @@ import (
 	"signet.example/api"
 )
 
-// nativeDenial is a line that Envoy writes where it denied by itself: authz was
-// not there, its answer broke the rules, or the request could be read in two
-// ways. xds names the fields, and takes no query, header or body into them.
+// nativeDenial is a line that Envoy writes where it denied by itself. xds names
+// the fields and the classes, and takes no query, header or body into them.
 type nativeDenial struct {
 	Message  string    `json:"msg"`
 	Time     time.Time `json:"time"`
 	ID       string    `json:"decision_id"`
+	Class    string    `json:"class"`
 	Details  string    `json:"details"`
 	Method   string    `json:"method"`
 	Path     string    `json:"path"`
@@ -48,14 +48,45 @@ func (d nativeDenial) record(destination, proxy string) *api.Decision {
 		Id: decisionIDOf(d.ID), Time: timestamppb.New(d.Time), Source: d.Source, Destination: destination, Proxy: proxy,
 		Method: d.Method, Path: d.Path,
 	}
-	switch d.Details {
-	case "ext_authz_error":
+	switch d.Class {
+	case "unavailable":
 		out.Cause, out.Message = api.Cause_CAUSE_UNAVAILABLE, "the proxy got no answer from authz"
-	case "ext_authz_invalid":
+		return out
+	case "error":
 		out.Cause, out.Message = api.Cause_CAUSE_ERROR, "authz answered with headers that the proxy must not set"
+		return out
+	case "upgrade":
+		d.refused(out, "upgrade", "it asks for an upgrade to a protocol that is not carried; only websocket is")
+	case "undeclared":
+		// The way out: the application beside the proxy asked.
+		out.Source, out.Destination = destination, ""
+		d.refused(out, "undeclared host", "the virtual node has no backend of this host and port")
+	case "malformed":
+		d.refused(out, "malformed request", "it breaks the rules of HTTP or the bounds on a request")
 	default:
-		out.Cause, out.Message = api.Cause_CAUSE_POLICY, "the proxy refused the request: its path or host can be read in two ways"
-		out.Rules = []*api.Rule{{Name: "signet: ambiguous request"}}
+		d.refused(out, "ambiguous request", "its path, host or headers can be read in two ways")
 	}
 	return out
+}
+
+// refused is a denial by a rule that stands in no policy. Details are Envoy's
+// own word for what it found.
+func (d nativeDenial) refused(out *api.Decision, rule, why string) {
+	out.Cause, out.Message = api.Cause_CAUSE_POLICY, "the proxy refused the request: "+why+" ("+plainDetails(d.Details)+")"
+	out.Rules = []*api.Rule{{Name: "signet: " + rule}}
+}
+
+const maxDetails = 128
+
+// plainDetails bounds what goes into a message.
+func plainDetails(s string) string {
+	if len(s) > maxDetails {
+		s = s[:maxDetails]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f {
+			return -1
+		}
+		return r
+	}, s)
 }

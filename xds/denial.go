@@ -1,6 +1,9 @@
 package xds
 
 import (
+	"net/http"
+	"strings"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
@@ -20,16 +23,62 @@ type nativeDenial struct {
 	status uint32 // 0 keeps Envoy's
 }
 
+// The classes of native denials, in x-signet-denied. The first two are causes
+// of the agent's own denials, too.
+const (
+	unavailable = "unavailable"
+	failed      = "error"
+	ambiguous   = "ambiguous"  // two readers could understand it differently
+	upgrade     = "upgrade"    // to a protocol that is not carried
+	undeclared  = "undeclared" // the caller's node does not declare the host as a backend
+	malformed   = "malformed"  // breaks the rules of HTTP, or the bounds on a request
+)
+
 var nativeDenials = []nativeDenial{
-	{class: "unavailable", when: "response.code_details == 'ext_authz_error'"},
+	{class: unavailable, when: detailsAre("ext_authz_error")},
 	// The agent's answer broke the rules for mutations: an error of its policy.
-	{class: "error", when: "response.code_details == 'ext_authz_invalid'"},
-	// Envoy would say 403, but the request is at fault, not who sent it.
-	{class: ambiguous, when: "response.code_details == '" + ambiguousDetails + "'", status: 400},
+	{class: failed, when: detailsAre("ext_authz_invalid")},
+	// Envoy's RBAC would say 403, but the request is at fault, not who sent it.
+	{
+		class: ambiguous, status: http.StatusBadRequest,
+		when: detailsAre(ambiguousDetails, "path_normalization_failed", "http1.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"),
+	},
+	{class: upgrade, when: detailsAre("upgrade_failed")},
+	{class: undeclared, when: detailsAre("route_not_found")},
+	{class: malformed, when: detailsAre("low_version", "missing_host_header", "request_headers_too_large", "request_header_timeout", "request_payload_too_large") +
+		" || " + detailsBegin("http1.", "http2.")},
 }
 
-// decisionID is the request id, made afresh for each request: 122 random bits.
-const decisionID = "%STREAM_ID%"
+// An application's proxy tells its callers what must not be sent again (decision
+// 024): 502 where the application may have got the request, 503 and a header
+// where it did not. Envoy says 503 to both.
+const (
+	notServedHeader = "x-signet-not-served"
+	resetDetails    = "upstream_reset_before_response_started{"
+)
+
+var (
+	notSent = detailsAre("no_healthy_upstream", "cluster_not_found") + " || " + detailsBegin(
+		resetDetails+"local_connection_failure", resetDetails+"remote_connection_failure", resetDetails+"connection_timeout",
+		resetDetails+"overflow", resetDetails+"remote_refused_stream_reset")
+	maySent = detailsBegin(resetDetails)
+)
+
+// decisionID is made afresh at each use: 122 random bits. Envoy's stream id
+// would be the same everywhere, but a request that the codec refuses has none;
+// so body and log quote the header.
+const (
+	decisionID     = "%UNIQUE_ID%"
+	thisDecisionID = "%RESP(" + decisionHeader + ")%"
+)
+
+func detailsAre(list ...string) string {
+	return "response.code_details in ['" + strings.Join(list, "', '") + "']"
+}
+
+func detailsBegin(list ...string) string {
+	return "response.code_details.startsWith('" + strings.Join(list, "') || response.code_details.startsWith('") + "')"
+}
 
 // localReplies gives native denials their headers and a body of id and class.
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
@@ -40,7 +89,7 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 			HeadersToAdd: []*corev3.HeaderValueOption{header(decisionHeader, decisionID), header(deniedHeader, d.class)},
 			BodyFormatOverride: &corev3.SubstitutionFormatString{
 				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-					Specifier: &corev3.DataSource_InlineString{InlineString: "denied: " + d.class + ", decision " + decisionID + "\n"},
+					Specifier: &corev3.DataSource_InlineString{InlineString: "denied: " + d.class + ", decision " + thisDecisionID + "\n"},
 				}},
 			},
 		}
@@ -50,6 +99,17 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 		c.Mappers = append(c.Mappers, m)
 	}
 	return &c
+}
+
+// ingressReplies also tell what reached the application. The first mapper that
+// fits is the only one.
+func (b *builder) ingressReplies() *hcmv3.LocalReplyConfig {
+	c := b.localReplies()
+	c.Mappers = append(c.Mappers,
+		&hcmv3.ResponseMapper{Filter: b.celFilter(notSent), HeadersToAdd: []*corev3.HeaderValueOption{header(notServedHeader, "true")}},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(maySent), StatusCode: wrapperspb.UInt32(http.StatusBadGateway)},
+	)
+	return c
 }
 
 // accessLogs are the one that the node declares, and the record of native
@@ -63,8 +123,9 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 		})
 	}
 	return append(logs, &accesslogv3.AccessLog{
-		Name:   "envoy.access_loggers.stderr",
-		Filter: b.celFilter(anyNativeDenial()),
+		Name: "envoy.access_loggers.stderr",
+		// Nearly all requests are answered below 400: they need no expression.
+		Filter: both(statusAtLeast(http.StatusBadRequest), b.celFilter(anyNativeDenial())),
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StderrAccessLog{
 			AccessLogFormat: &streamv3.StderrAccessLog_LogFormat{LogFormat: denialFormat()},
 		})},
@@ -77,7 +138,8 @@ func denialFormat() *corev3.SubstitutionFormatString {
 	fields := map[string]string{
 		"msg":         "native denial",
 		"time":        "%START_TIME%",
-		"decision_id": decisionID,
+		"decision_id": thisDecisionID,
+		"class":       "%RESP(" + deniedHeader + ")%",
 		"details":     "%RESPONSE_CODE_DETAILS%",
 		"status":      "%RESPONSE_CODE%",
 		"method":      "%REQ(:METHOD):16%",
@@ -112,5 +174,19 @@ func (b *builder) celFilter(expression string) *accesslogv3.AccessLogFilter {
 			Name:       "envoy.access_loggers.extension_filters.cel",
 			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: b.any(&celv3.ExpressionFilter{Expression: expression})},
 		},
+	}}
+}
+
+func statusAtLeast(code uint32) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
+		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
+			Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "signet.denials_from_status"},
+		}},
+	}}
+}
+
+func both(a, b *accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
+		AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{a, b}},
 	}}
 }

@@ -96,8 +96,8 @@ const (
 	deniedHeader   = "x-signet-denied"
 )
 
-// denialHeaders are never taken from an application: only a denial has them.
-func denialHeaders() []string { return []string{decisionHeader, deniedHeader} }
+// proxyHeaders are never taken from an application: only a proxy says such a thing.
+func proxyHeaders() []string { return []string{decisionHeader, deniedHeader, notServedHeader} }
 
 // header sets one header to a value of our own making.
 func header(key, value string) *corev3.HeaderValueOption {

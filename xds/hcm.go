@@ -50,7 +50,7 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
 		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST, MaxHeadersCount: wrapperspb.UInt32(maxHeaders)},
-		HttpProtocolOptions:        &corev3.Http1ProtocolOptions{AllowAbsoluteUrl: wrapperspb.Bool(true)},
+		HttpProtocolOptions:        http1Options(),
 		Http2ProtocolOptions:       http2Options(),
 		MaxRequestHeadersKb:        wrapperspb.UInt32(maxHeaderKB),
 		StreamIdleTimeout:          duration(maxIdle),
@@ -98,6 +98,7 @@ func dropProxyHeaders() *earlyv3.HeaderMutation {
 func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 	m := b.hcm(statPrefix, routes)
 	m.HttpFilters = b.ingressFilters()
+	m.LocalReplyConfig = b.ingressReplies()
 	// The application may read who called; what a caller wrote there is gone.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
@@ -125,6 +126,19 @@ func (b *builder) egressHCM(statPrefix, routes string) *hcmv3.HttpConnectionMana
 	// The address of the application is that of the proxy; it says nothing.
 	m.SkipXffAppend = true
 	return m
+}
+
+// http1Options ignore offers of another HTTP or of TLS, as RFC 9110 section 7.8
+// allows: clients in wide use make them with every request. Other upgrades are
+// refused, since what asks for one expects it.
+func http1Options() *corev3.Http1ProtocolOptions {
+	o := &corev3.Http1ProtocolOptions{AllowAbsoluteUrl: wrapperspb.Bool(true)}
+	for _, prefix := range []string{"TLS/", "HTTP/", "h2"} {
+		o.IgnoreHttp_11Upgrade = append(o.IgnoreHttp_11Upgrade, &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true,
+		})
+	}
+	return o
 }
 
 func http2Options() *corev3.Http2ProtocolOptions {

@@ -28,6 +28,7 @@ import (
 //   - no inbound listener without an HTTP manager, since nothing else authorizes;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
 //   - hardened managers (DESIGN decision 20);
+//   - no retry of what may have been served, but of methods that are idempotent;
 //   - verification wherever a certificate is asked for: TLS 1.3, certificates and
 //     authorities by SDS, names that are compared, no session resumption.
 //
@@ -105,6 +106,8 @@ func (c *checker) visit(v visited) {
 		c.say(v.path, "a route overrides a filter")
 	case *routev3.RouteConfiguration:
 		c.routes(v.path, m)
+	case *routev3.Route:
+		c.retry(v.path, m)
 	case *routev3.RouteMatch_ConnectMatcher:
 		c.say(v.path, "a route takes CONNECT")
 	case *routev3.RouteAction_UpgradeConfig:
@@ -161,6 +164,30 @@ func (c *checker) routes(path string, m *routev3.RouteConfiguration) {
 		}
 		if _, ok := per.GetCheckSettings().GetContextExtensions()[policyRevisionKey]; !ok {
 			c.say(path, "virtual host %s has no policy revision", h.GetName())
+		}
+	}
+}
+
+// retry: any method may be sent again only on conditions that hold for requests
+// which were not served.
+func (c *checker) retry(path string, m *routev3.Route) {
+	if slices.ContainsFunc(m.GetMatch().GetHeaders(), func(h *routev3.HeaderMatcher) bool {
+		return h.GetName() == ":method" && !h.GetInvertMatch() && h.GetStringMatch().GetSafeRegex().GetRegex() == idempotent
+	}) {
+		return
+	}
+	p := m.GetRoute().GetRetryPolicy()
+	if p == nil {
+		return
+	}
+	for on := range strings.SplitSeq(p.GetRetryOn(), ",") {
+		if !slices.Contains(safeConditions, on) {
+			c.say(path, "route %s repeats what may have been served: %s", m.GetName(), on)
+		}
+	}
+	for _, h := range p.GetRetriableHeaders() {
+		if !slices.ContainsFunc(notServed(), func(w *routev3.HeaderMatcher) bool { return proto.Equal(h, w) }) {
+			c.say(path, "route %s repeats by the header %s", m.GetName(), h.GetName())
 		}
 	}
 }

@@ -83,6 +83,22 @@ func perRoute(t *testing.T, m proto.Message, p proto.Message) {
 	h.GetRoutes()[0].TypedPerFilterConfig = map[string]*anypb.Any{"envoy.filters.http.ext_authz": pack(t, p)}
 }
 
+// anyMethod changes how a route repeats requests of every method.
+func anyMethod(change func(*routev3.RetryPolicy)) func(*testing.T, proto.Message) {
+	return func(t *testing.T, m proto.Message) {
+		t.Helper()
+		for _, h := range m.(*routev3.RouteConfiguration).GetVirtualHosts() {
+			for _, r := range h.GetRoutes() {
+				if len(r.GetMatch().GetHeaders()) == 0 {
+					change(r.GetRoute().GetRetryPolicy())
+					return
+				}
+			}
+		}
+		t.Fatal("no such route")
+	}
+}
+
 type breakage struct {
 	resource, name string // which resource of the golden case "strict" is broken
 	how            func(*testing.T, proto.Message)
@@ -93,6 +109,7 @@ const (
 	inListener = "lds_ingress_127.0.0.2_8080"
 	inRoutes   = "rds_ingress_http_8080"
 	outCluster = "cds_egress_shop_stock_http_8080"
+	outRoutes  = "rds_egress_http_15001"
 )
 
 var breakages = map[string]breakage{
@@ -205,6 +222,9 @@ var breakages = map[string]breakage{
 	"CONNECT by route": {ads.RouteType, inRoutes, func(_ *testing.T, m proto.Message) {
 		m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetRoute().UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "CONNECT"}}
 	}, "CONNECT"},
+	"repeated after a reset": {ads.RouteType, outRoutes, anyMethod(func(p *routev3.RetryPolicy) { p.RetryOn = "reset" }), "repeats what may have been served"},
+	"repeated by status":     {ads.RouteType, outRoutes, anyMethod(func(p *routev3.RetryPolicy) { p.RetryOn += ",retriable-status-codes" }), "repeats what may have been served"},
+	"repeated by any header": {ads.RouteType, outRoutes, anyMethod(func(p *routev3.RetryPolicy) { p.RetriableHeaders[0].Name = "server" }), "repeats by the header"},
 	"anybody serves": {ads.ClusterType, outCluster, func(t *testing.T, m proto.Message) {
 		edit(t, m.(*clusterv3.Cluster).GetTransportSocket().GetTypedConfig(), new(tlsv3.UpstreamTlsContext), func(c *tlsv3.UpstreamTlsContext) {
 			c.CommonTlsContext.GetCombinedValidationContext().DefaultValidationContext = nil

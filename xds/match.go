@@ -25,7 +25,7 @@ func headerMatch(h mesh.HeaderMatch) *routev3.HeaderMatcher {
 	var s *matcherv3.StringMatcher
 	switch {
 	case h.Exact != "":
-		s = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: h.Exact}}
+		s = exact(h.Exact)
 	case h.Prefix != "":
 		s = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: h.Prefix}}
 	case h.Suffix != "":
@@ -36,4 +36,16 @@ func headerMatch(h mesh.HeaderMatch) *routev3.HeaderMatcher {
 	}
 	out.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: s}
 	return out
+}
+
+// methodsOf narrows m to the methods that the expression, a constant of ours, names.
+func methodsOf(m *routev3.RouteMatch, regex string) *routev3.RouteMatch {
+	m.Headers = append(m.Headers, &routev3.HeaderMatcher{
+		Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: wholeRegex(regex)},
+	})
+	return m
+}
+
+func exact(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
 }

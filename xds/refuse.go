@@ -18,11 +18,8 @@ import (
 // and is part of every Envoy build; Lua would be a second language on the
 // request path, and routes are looked at only after the authorization filter.
 
-// ambiguous is the name of the refusing policy. Envoy puts it into the
-// response's details, by which the local reply and the log find it.
-const ambiguous = "ambiguous"
-
-// ambiguousDetails is what Envoy says of a request that the policy refused.
+// ambiguousDetails is what Envoy says of a request that the policy of that name
+// refused: by it the local reply and the log find it.
 const ambiguousDetails = "rbac_access_denied_matched_policy[" + ambiguous + "]"
 
 // The regular expressions are RE2, matched against the whole value, after the

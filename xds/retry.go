@@ -12,34 +12,89 @@ import (
 )
 
 // What App Mesh retries with where nothing is declared (REFERENCE 4.3). The
-// guide adds "reset"; a running proxy did not have it, and it would send a
-// request twice that the callee may have served.
+// guide adds "reset"; a running proxy did not have it.
 const (
 	defaultRetryOn = "unavailable,connect-failure,refused-stream,retriable-status-codes"
 	defaultRetries = 2
 	hostAttempts   = 5
 )
 
-// retryEvent is what one of App Mesh's events means to Envoy.
+// Envoy's conditions. The first three hold only for requests that were not
+// served: the connection did not stand, the callee refused the stream, or its
+// proxy says so by a header.
+const (
+	connectFailure   = "connect-failure"
+	refusedStream    = "refused-stream"
+	retriableHeaders = "retriable-headers"
+	reset            = "reset"
+	retriableStatus  = "retriable-status-codes"
+)
+
+// retryEvent is what one of App Mesh's events means to Envoy, and how much of it
+// holds only for requests that were not served.
 type retryEvent struct {
 	on    []string
 	codes []uint32
+	safe  []string
 }
-
-const retriableStatus = "retriable-status-codes"
 
 // retryEvents is the documented map (REFERENCE 4.3).
 var retryEvents = map[string]retryEvent{
-	"server-error":     {[]string{"reset", retriableStatus}, []uint32{500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511}},
-	"gateway-error":    {[]string{"reset", retriableStatus}, []uint32{502, 503, 504}},
-	"client-error":     {[]string{retriableStatus}, []uint32{409}},
-	"stream-error":     {[]string{"refused-stream"}, nil},
-	"connection-error": {[]string{"connect-failure"}, nil},
+	"server-error":     {[]string{reset, retriableStatus}, []uint32{500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511}, safeConditions},
+	"gateway-error":    {[]string{reset, retriableStatus}, []uint32{502, 503, 504}, safeConditions},
+	"client-error":     {[]string{retriableStatus}, []uint32{409}, nil},
+	"stream-error":     {[]string{refusedStream}, nil, []string{refusedStream}},
+	"connection-error": {[]string{connectFailure}, nil, []string{connectFailure}},
 }
+
+var safeConditions = []string{connectFailure, refusedStream, retriableHeaders}
 
 // retryOrder is the order in which conditions are written, so that equal
 // policies give equal bytes.
-var retryOrder = []string{"reset", "connect-failure", "refused-stream", retriableStatus}
+var retryOrder = []string{reset, connectFailure, refusedStream, retriableHeaders, retriableStatus}
+
+// idempotent are the methods that a proxy may repeat without knowing what they
+// mean (RFC 9110 section 9.2.2). One that nobody knows is not among them.
+const idempotent = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
+
+// retries are the ways in which a route repeats requests: as declared those
+// that are idempotent, and any other only if it was not served (decision 024).
+// Where both are the same, repeat holds for all; nil means never.
+type retries struct {
+	repeat, unserved *routev3.RetryPolicy
+}
+
+func (b *builder) retries(r *mesh.Retry) retries {
+	declared, safe := b.retryPolicy(r), b.retryPolicy(r)
+	safe.RetriableStatusCodes = nil
+	safe.RetryOn = join(safeConditions)
+	if r != nil {
+		var on []string
+		for _, e := range slices.Concat(r.HTTP, r.TCP) {
+			on = append(on, retryEvents[e].safe...)
+		}
+		safe.RetryOn = join(on)
+	}
+	switch {
+	case safe.GetRetryOn() == declared.GetRetryOn():
+		return retries{declared, declared}
+	case safe.GetRetryOn() == "":
+		return retries{declared, nil}
+	}
+	if strings.Contains(safe.GetRetryOn(), retriableHeaders) {
+		safe.RetriableHeaders = notServed()
+	}
+	return retries{declared, safe}
+}
+
+// notServed are the answers by which a callee's proxy says that the application
+// did not get the request: it could not be reached, or nobody could decide.
+func notServed() []*routev3.HeaderMatcher {
+	return []*routev3.HeaderMatcher{
+		{Name: notServedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}},
+		{Name: deniedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exact(unavailable)}},
+	}
+}
 
 func (b *builder) retryPolicy(r *mesh.Retry) *routev3.RetryPolicy {
 	out := &routev3.RetryPolicy{
@@ -76,11 +131,16 @@ func retryOn(events []string) (string, []uint32) {
 		codes = append(codes, retryEvents[e].codes...)
 	}
 	slices.Sort(codes)
+	return join(on), slices.Compact(codes)
+}
+
+// join writes conditions in their order, each once.
+func join(on []string) string {
 	var ordered []string
 	for _, o := range retryOrder {
 		if slices.Contains(on, o) {
 			ordered = append(ordered, o)
 		}
 	}
-	return strings.Join(ordered, ","), slices.Compact(codes)
+	return strings.Join(ordered, ",")
 }

@@ -17,7 +17,7 @@ func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.R
 			Name:                    "application",
 			Domains:                 []string{"*"},
 			TypedPerFilterConfig:    b.stamp(),
-			ResponseHeadersToRemove: denialHeaders(),
+			ResponseHeadersToRemove: proxyHeaders(),
 			Routes: []*routev3.Route{{
 				Name:  "application",
 				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -36,35 +36,47 @@ func (b *builder) serviceRoutes(s *mesh.VirtualService, p uint32) []*routev3.Rou
 		// There is no route to declare a time-out on: the callee's own is as long as
 		// an answer can take.
 		l, _ := listenerOf(s.Node, p)
-		return []*routev3.Route{b.route(s, mesh.Route{
+		return b.route(s, mesh.Route{
 			Name: s.Node.Name, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
-		})}
+		})
 	}
 	var routes []*routev3.Route
 	for _, r := range s.Router.Routes {
-		routes = append(routes, b.route(s, r))
+		routes = append(routes, b.route(s, r)...)
 	}
 	return routes
 }
 
-func (b *builder) route(s *mesh.VirtualService, r mesh.Route) *routev3.Route {
-	out := &routev3.Route{Name: r.Name, Match: routeMatch(r.Match)}
+// route is one of App Mesh's routes: two of Envoy's where idempotent requests
+// are repeated in more cases than others, which then meet the second.
+func (b *builder) route(s *mesh.VirtualService, r mesh.Route) []*routev3.Route {
 	targets, total := b.targets(s, r.Targets)
 	if total == 0 {
 		// Nothing can answer: say so, rather than let a later route take it.
-		out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusServiceUnavailable}}
-		return out
+		return []*routev3.Route{{
+			Name: r.Name, Match: routeMatch(r.Match),
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusServiceUnavailable}},
+		}}
 	}
-	action := bounded(&routev3.RouteAction{RetryPolicy: b.retryPolicy(r.Retry)}, r.Timeout)
-	if len(targets) == 1 {
-		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0].GetName()}
-	} else {
-		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{
-			WeightedClusters: &routev3.WeightedCluster{Clusters: targets},
+	to := func(m *routev3.RouteMatch, retry *routev3.RetryPolicy) *routev3.Route {
+		action := bounded(&routev3.RouteAction{RetryPolicy: retry}, r.Timeout)
+		if len(targets) == 1 {
+			action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0].GetName()}
+		} else {
+			action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{
+				WeightedClusters: &routev3.WeightedCluster{Clusters: targets},
+			}
 		}
+		return &routev3.Route{Name: r.Name, Match: m, Action: &routev3.Route_Route{Route: action}}
 	}
-	out.Action = &routev3.Route_Route{Route: action}
-	return out
+	again := b.retries(r.Retry)
+	if again.repeat == again.unserved {
+		return []*routev3.Route{to(routeMatch(r.Match), again.repeat)}
+	}
+	return []*routev3.Route{
+		to(methodsOf(routeMatch(r.Match), idempotent), again.repeat),
+		to(routeMatch(r.Match), again.unserved),
+	}
 }
 
 // targets adds the clusters of a route, and their sum of weights. A target of
