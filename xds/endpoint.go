@@ -6,12 +6,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
 	dnsclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
 	"signet.example/mesh"
@@ -77,8 +80,10 @@ func (b *builder) byName(c *clusterv3.Cluster, n *mesh.VirtualNode, p uint32) {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 		Name: "envoy.cluster.dns",
 		TypedConfig: b.any(&dnsclusterv3.DnsCluster{
-			RespectDnsTtl:   true,
-			DnsLookupFamily: b.family(n.Mesh),
+			RespectDnsTtl:          true,
+			DnsLookupFamily:        b.family(n.Mesh),
+			TypedDnsResolverConfig: b.resolver(),
+			DnsFailureRefreshRate:  &dnsclusterv3.DnsCluster_RefreshRate{BaseInterval: duration(dnsRetry), MaxInterval: duration(dnsRetryMost)},
 			// LOADBALANCER is what was LOGICAL_DNS: one address at a time, and
 			// connections to earlier answers stay; ENDPOINTS was STRICT_DNS.
 			AllAddressesInSingleEndpoint: n.DNS.ResponseType != mesh.DNSEndpoints,
@@ -86,21 +91,45 @@ func (b *builder) byName(c *clusterv3.Cluster, n *mesh.VirtualNode, p uint32) {
 	}}
 }
 
-// family is the mesh's IP preference (REFERENCE 4.3).
+// A starting Envoy asks for no listener before the first answer for each name:
+// by c-ares' own bounds (5 s, 4 tries, for AAAA and then for A) one resolver that
+// is silent kept a service off for two minutes. Two tries, since one packet may
+// be lost; what fails is asked again soon, and keeps the addresses it had.
+const (
+	dnsTimeout   = 1 // seconds, the unit of c-ares; the second try has twice that
+	dnsTries     = 2
+	dnsRetry     = 500 * time.Millisecond
+	dnsRetryMost = 5 * time.Second
+)
+
+func (b *builder) resolver() *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{
+		Name: "envoy.network.dns_resolver.cares",
+		TypedConfig: b.any(&caresv3.CaresDnsResolverConfig{
+			QueryTimeoutSeconds: wrapperspb.UInt64(dnsTimeout),
+			QueryTries:          wrapperspb.UInt32(dnsTries),
+		}),
+	}
+}
+
+// family is the mesh's IP preference (REFERENCE 4.3). Where nothing is said it
+// is IPv4, which is all that this version supports. Not IPv4 preferred: where an
+// A query is lost and AAAA has no record, Envoy takes that for "no addresses" and
+// drops those it had, while after a time-out it keeps them.
 func (b *builder) family(meshName string) commondnsv3.DnsLookupFamily {
 	spec := b.in.Graph.Mesh(meshName)
 	if spec == nil || spec.MeshServiceDiscovery == nil {
-		return commondnsv3.DnsLookupFamily_AUTO
+		return commondnsv3.DnsLookupFamily_V4_ONLY
 	}
 	switch spec.MeshServiceDiscovery.IPPreference {
 	case "IPv4_PREFERRED":
 		return commondnsv3.DnsLookupFamily_V4_PREFERRED
-	case "IPv4_ONLY":
-		return commondnsv3.DnsLookupFamily_V4_ONLY
 	case "IPv6_ONLY":
 		return commondnsv3.DnsLookupFamily_V6_ONLY
+	case "IPv6_PREFERRED":
+		return commondnsv3.DnsLookupFamily_AUTO
 	}
-	return commondnsv3.DnsLookupFamily_AUTO // IPv6_PREFERRED too
+	return commondnsv3.DnsLookupFamily_V4_ONLY
 }
 
 func lbEndpoint(a *corev3.Address) *endpointv3.LbEndpoint {

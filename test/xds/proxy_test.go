@@ -27,6 +27,7 @@ type proxy struct {
 	t     *testing.T
 	view  *ads.View
 	envoy *envoytest.Envoy
+	edit  func(*ads.Resource) *ads.Resource // of what was built, where a test must
 }
 
 // View makes the view every client's.
@@ -40,7 +41,12 @@ func loopback() string {
 // startProxy runs Envoy with what c describes and the secrets that it names.
 func startProxy(t *testing.T, c xdstest.Case, pki *pki) *proxy {
 	t.Helper()
-	p := &proxy{t: t, view: ads.NewView(c.Name, ads.Proxy)}
+	return startEdited(t, c, pki, func(r *ads.Resource) *ads.Resource { return r })
+}
+
+func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource) *ads.Resource) *proxy {
+	t.Helper()
+	p := &proxy{t: t, view: ads.NewView(c.Name, ads.Proxy), edit: edit}
 	dir := socketDir(t)
 	g := grpc.NewServer(ads.ServerOptions()...)
 	(&ads.Server{Views: p}).Register(g)
@@ -70,6 +76,15 @@ func (p *proxy) publish(c xdstest.Case, pki *pki) {
 	}
 	full, err := set.Merge(pki.secrets(p.t, set))
 	if err != nil {
+		p.t.Fatal(err)
+	}
+	var edited []*ads.Resource
+	for _, typeURL := range full.Types() {
+		for _, r := range full.Type(typeURL) {
+			edited = append(edited, p.edit(r))
+		}
+	}
+	if full, err = ads.NewSet(edited...); err != nil {
 		p.t.Fatal(err)
 	}
 	p.view.Publish(full)

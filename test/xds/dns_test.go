@@ -1,0 +1,220 @@
+package xdstest_test
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	dnsclusterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
+	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
+	"golang.org/x/net/dns/dnsmessage"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"signet.example/ads"
+	"signet.example/test/corpus"
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+// nameserver answers for the names that it has, both families at once, says
+// nothing at all to a query for another, and remembers what it was asked.
+type nameserver struct {
+	conn *net.UDPConn
+	a    map[string]netip.Addr
+
+	mu    sync.Mutex
+	asked map[string]int // by "name type"; guarded by mu
+}
+
+func startNameserver(t *testing.T, a map[string]netip.Addr) *nameserver {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &nameserver{conn: conn, a: a, asked: map[string]int{}}
+	var wg sync.WaitGroup
+	wg.Go(n.serve)
+	t.Cleanup(func() { _ = conn.Close(); wg.Wait() })
+	return n
+}
+
+func (n *nameserver) serve() {
+	buf := make([]byte, 4096)
+	for {
+		size, from, err := n.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		var m dnsmessage.Message
+		if m.Unpack(buf[:size]) != nil || len(m.Questions) != 1 {
+			continue
+		}
+		q := m.Questions[0]
+		n.mu.Lock()
+		n.asked[q.Name.String()+" "+q.Type.String()]++
+		n.mu.Unlock()
+		a, ok := n.a[q.Name.String()]
+		if !ok {
+			continue
+		}
+		m.Response, m.Additionals = true, nil
+		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
+		switch q.Type {
+		case dnsmessage.TypeA:
+			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
+		case dnsmessage.TypeAAAA: // leads nowhere (RFC 6666)
+			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr("100::1").As16()}}}
+		}
+		if out, err := m.Pack(); err == nil {
+			_, _ = n.conn.WriteToUDPAddrPort(out, from)
+		}
+	}
+}
+
+func (n *nameserver) count(question string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked[question]
+}
+
+// resolvers makes each DNS cluster ask n in place of the host's resolver, and
+// leaves all else of it as it was generated.
+func (n *nameserver) resolvers(t *testing.T) func(*ads.Resource) *ads.Resource {
+	t.Helper()
+	return func(r *ads.Resource) *ads.Resource {
+		if r.Type != ads.ClusterType {
+			return r
+		}
+		m, err := xds.Message(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dns dnsclusterv3.DnsCluster
+		c := m.(*clusterv3.Cluster)
+		if c.GetClusterType().GetTypedConfig().UnmarshalTo(&dns) != nil {
+			return r
+		}
+		var cares caresv3.CaresDnsResolverConfig
+		if err := dns.GetTypedDnsResolverConfig().GetTypedConfig().UnmarshalTo(&cares); err != nil {
+			t.Fatal(err)
+		}
+		port := uint32(n.conn.LocalAddr().(*net.UDPAddr).Port) // #nosec G115 -- a port
+		cares.Resolvers = []*corev3.Address{{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+		}}}}
+		dns.TypedDnsResolverConfig.TypedConfig = packed(t, &cares)
+		c.GetClusterType().TypedConfig = packed(t, &dns)
+		out, err := ads.NewResource(r.Type, r.Name, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+}
+
+func packed(t *testing.T, m proto.Message) *anypb.Any {
+	t.Helper()
+	a, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// callers calls two names that are found by DNS, in each of App Mesh's ways.
+func callers(port uint32) string {
+	text := `
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+spec: {}
+`
+	var backends []string
+	for _, name := range []string{"both", "silent"} {
+		for _, way := range []string{"ENDPOINTS", "LOADBALANCER"} {
+			service := name + "-" + strings.ToLower(way)
+			backends = append(backends, "{virtualService: {virtualServiceRef: {name: "+service+"}}}")
+			text += strings.NewReplacer("SERVICE", service, "NAME", name, "WAY", way).Replace(`---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: SERVICE}
+spec:
+  listeners: [{portMapping: {port: PORT, protocol: http}}]
+  serviceDiscovery: {dns: {hostname: NAME.dns.internal, responseType: WAY}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: SERVICE}
+spec: {awsName: SERVICE.shop.internal, provider: {virtualNode: {virtualNodeRef: {name: SERVICE}}}}
+`)
+		}
+	}
+	text += `---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: orders}
+spec:
+  listeners: [{portMapping: {port: PORT, protocol: http}}]
+  backends: [` + strings.Join(backends, ", ") + "]\n"
+	return strings.ReplaceAll(text, "PORT", strconv.FormatUint(uint64(port), 10))
+}
+
+func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
+	stub, app, pki := startStub(t), startApplication(t), newPKI(t)
+	dns := startNameserver(t, map[string]netip.Addr{"both.dns.internal.": netip.MustParseAddr(app.address)})
+	c := xdstest.Case{
+		Name: "dns", Mesh: "shop", Node: "orders",
+		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(callers(app.port))), TrustDomain: xdstest.TrustDomain},
+		Shape: xds.Shape{Bind: loopback(), App: app.address, Egress: xds.DefaultEgress, AuthzSocket: stub.socket},
+	}
+	began := time.Now()
+	p := startEdited(t, c, pki, dns.resolvers(t))
+	in := net.JoinHostPort(c.Shape.Bind, strconv.FormatUint(uint64(app.port), 10))
+	eventually(t, "the inbound listener serves", func() bool {
+		conn, err := net.Dial("tcp", in)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return sendHTTP1(t, in, "/q") == http.StatusOK
+	})
+	took := time.Since(began)
+	t.Logf("served %s after the start of Envoy, with a name that is never answered", took)
+	if took > 10*time.Second { // c-ares' own bounds: 70 s and more
+		t.Errorf("served after %s", took)
+	}
+	if dns.count("silent.dns.internal. TypeA") == 0 {
+		t.Error("nobody asked for the silent name: the test sees nothing")
+	}
+
+	// The name that is answered is called by IPv4, though it has an IPv6 address too.
+	out := net.JoinHostPort(c.Shape.Bind, strconv.Itoa(xds.DefaultEgress))
+	for _, way := range []string{"endpoints", "loadbalancer"} {
+		r := raw(t, out, "GET http://both-"+way+".shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if corpus.Status(r) != http.StatusOK {
+			t.Errorf("a name with both families, %s: %v", way, r)
+		}
+	}
+	if n := dns.count("both.dns.internal. TypeAAAA"); n != 0 {
+		t.Errorf("%d questions for an IPv6 address", n)
+	}
+
+	// A second dead name later holds nothing either, and what is there goes on.
+	before := dns.count("late.dns.internal. TypeA")
+	text := strings.ReplaceAll(callers(app.port), "silent.dns.internal", "late.dns.internal")
+	c.Input.Graph = xdstest.Graph(t, "mesh.yaml", []byte(text))
+	p.publish(c, pki)
+	eventually(t, "the late name is asked for", func() bool { return dns.count("late.dns.internal. TypeA") > before })
+	if code := sendHTTP1(t, in, "/q"); code != http.StatusOK {
+		t.Errorf("inbound, while a new name is not answered: %d", code)
+	}
+}
