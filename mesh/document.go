@@ -103,7 +103,7 @@ type objectMeta struct {
 var (
 	serverFields     = []string{"status"}
 	serverMetaFields = []string{
-		"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
+		"clusterName", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
 		"generation", "managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid",
 	}
 )

@@ -20,6 +20,9 @@ func Parse(d *Document) (*Resource, error) {
 		Kind: Kind(d.Kind), ObjectName: d.Name, Namespace: d.Namespace,
 		Labels: d.Labels, Annotations: d.Annotations, Spec: newSpec(Kind(d.Kind)), Doc: d,
 	}
+	if r.Kind == KindMesh {
+		r.Namespace = "" // as Kubernetes does for what is cluster-wide; Warnings says so
+	}
 	if r.Spec == nil {
 		return nil, d.fieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))
 	}
@@ -145,9 +148,6 @@ func (ru *ruler) names(r *Resource) {
 	}
 	if r.Kind == KindMesh && name == reservedMesh {
 		ru.fail(at, "a mesh may not be named %q: agents' and servers' identities live under that path", reservedMesh)
-	}
-	if r.Kind == KindMesh && r.Namespace != "" {
-		ru.fail("metadata.namespace", "a mesh has no namespace")
 	}
 	if r.Kind == KindVirtualService && at == "metadata.name" {
 		if p := (rule{pattern: "host"}).text(name); p != "" {

@@ -48,3 +48,9 @@ type Resource struct {
 	// Doc is where it was written; nil for one made otherwise.
 	Doc *Document
 }
+
+// SameObject reports whether both are the same object to Kubernetes, whatever
+// App Mesh name they have.
+func (r *Resource) SameObject(o *Resource) bool {
+	return r.Kind == o.Kind && r.Namespace == o.Namespace && r.ObjectName == o.ObjectName
+}

@@ -81,6 +81,7 @@ func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 		manifest("VirtualNode", "n") + "spec: {podSelector: {}, meshRef: {name: m, uid: u}}\nstatus: {}":                                                             {"spec.meshRef.uid", "spec.podSelector", "status"},
 		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n, generation: 3, uid: u}":                                                         {"metadata.generation", "metadata.uid"},
 		manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]}": {"spec.listeners[0].tls.certificate.acm.certificateARN"},
+		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: m, namespace: m, clusterName: c}":                                                         {"metadata.clusterName", "metadata.namespace"},
 		manifest("VirtualService", "s"): nil,
 	} {
 		got := fieldsOf(mesh.Warnings(parseOne(t, content)))
@@ -88,5 +89,16 @@ func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s\ngot %v, want %v", content, got, want)
 		}
+	}
+}
+
+func TestAMeshIsInNoNamespaceThoughItsFileNamesOne(t *testing.T) {
+	r := parseOne(t, "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop, namespace: shop}")
+	text, err := r.YAML()
+	if r.Namespace != "" || r.Name != "shop" || err != nil || strings.Contains(string(text), "namespace") {
+		t.Errorf("namespace %q, name %q, %v:\n%s", r.Namespace, r.Name, err, text)
+	}
+	if _, err := mesh.NewGraph([]*mesh.Resource{r, parseOne(t, "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web, namespace: shop}")}); err != nil {
+		t.Error(err)
 	}
 }

@@ -31,10 +31,30 @@ func Warnings(r *Resource) []*Error {
 		warn(ref.UID != "", "spec.meshRef.uid", "a mesh is found by its name")
 	}
 	if r.Doc != nil {
-		for _, f := range r.Doc.ignored() {
-			warn(true, f.name, "it is an API server's own")
-		}
+		warn(r.Kind == KindMesh && r.Doc.Namespace != "", "metadata.namespace", "a mesh is in no namespace, here as in Kubernetes")
+		w.errs = append(w.errs, r.Doc.ignoredWarnings()...)
 	}
 	sortErrors(w.errs)
 	return w.errs
+}
+
+// EnvelopeWarnings names what stands around the spec of one of Signet's own
+// kinds and has no effect: of its metadata, all but the name.
+func EnvelopeWarnings(d *Document) []*Error {
+	errs := d.ignoredWarnings()
+	for _, name := range []string{"namespace", "labels", "annotations"} {
+		if path := "metadata." + name; d.root.get("metadata").get(name) != nil {
+			errs = append(errs, d.fieldError(path, "has no effect: an object of "+SignetGroupVersion+" has a name and nothing beside it"))
+		}
+	}
+	sortErrors(errs)
+	return errs
+}
+
+func (d *Document) ignoredWarnings() []*Error {
+	var errs []*Error
+	for _, f := range d.ignored() {
+		errs = append(errs, d.fieldError(f.name, "has no effect: it is an API server's own"))
+	}
+	return errs
 }

@@ -145,11 +145,15 @@ func (in *intake) read(src *api.Source) {
 
 // take refuses what this version does not translate, by name (never ignored).
 func (in *intake) take(o *object) {
+	var warnings []*mesh.Error
 	if o.resource != nil {
 		in.errs = append(in.errs, mesh.Unsupported(o.resource)...)
-		for _, w := range mesh.Warnings(o.resource) {
-			in.warnings = append(in.warnings, w.Error())
-		}
+		warnings = mesh.Warnings(o.resource)
+	} else {
+		warnings = mesh.EnvelopeWarnings(o.doc)
+	}
+	for _, w := range warnings {
+		in.warnings = append(in.warnings, w.Error())
 	}
 	in.objects = append(in.objects, o)
 }
@@ -165,6 +169,7 @@ func (in *intake) join(now *model) (*model, error) {
 	if err != nil {
 		in.bad(err)
 	}
+	in.takeovers(now)
 	if next != nil {
 		in.transitions(now, next)
 	}
@@ -218,6 +223,20 @@ func (in *intake) assign(now *model) error {
 		}
 	}
 	return assignMeshes(resources)
+}
+
+// takeovers refuses an object that has the App Mesh name of a stored one which is
+// another in Kubernetes' terms, as NewGraph does for two of one apply: callers of
+// the one would go to the other.
+func (in *intake) takeovers(now *model) {
+	for _, o := range in.objects {
+		old := now.objects[o.key()]
+		if o.resource == nil || old == nil || old.resource == nil || o.resource.SameObject(old.resource) {
+			continue
+		}
+		in.bad(o.doc.FieldError("spec.awsName", fmt.Sprintf("%s has the App Mesh name %q of %s, which is stored; delete that one first if this is to take its place",
+			o.resource, o.resource.Name, old.resource)))
+	}
 }
 
 // transitions refuses changes that break by definition (R12).

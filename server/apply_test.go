@@ -134,3 +134,64 @@ func TestTheAdminSocketIsOfItsOwnerAlone(t *testing.T) {
 		t.Errorf("%v, %v", fi.Mode(), err)
 	}
 }
+
+func TestAnObjectOfAnotherNamespaceIsNotTakenOver(t *testing.T) {
+	team := func(namespace string) string {
+		return strings.ReplaceAll(`
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: catalog, namespace: TEAM}
+spec: {awsName: catalog, listeners: [{portMapping: {port: 8080, protocol: http}}]}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualRouter
+metadata: {name: catalog, namespace: TEAM}
+spec:
+  awsName: catalog
+  listeners: [{portMapping: {port: 8080, protocol: http}}]
+  routes: [{name: all, httpRoute: {match: {prefix: /}, action: {weightedTargets: [{virtualNodeRef: {name: catalog}, weight: 1}]}}}]
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: catalog, namespace: TEAM}
+spec: {awsName: catalog.shop.internal, provider: {virtualRouter: {virtualRouterRef: {name: catalog}}}}
+`, "TEAM", namespace)
+	}
+	r := newRig(t)
+	r.apply(registry + shop + team("team-a"))
+	for _, other := range []string{team("team-b"), strings.ReplaceAll(team("team-b"), ", namespace: team-b", "")} {
+		_, err := r.tryApply(other)
+		wantCode(t, err, codes.InvalidArgument, "virtualService catalog", "virtualRouter catalog", "virtualNode catalog", "in namespace team-a", "delete that one first")
+	}
+	_, err := r.tryApply("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: other}\nspec: {awsName: shop}")
+	wantCode(t, err, codes.InvalidArgument, "mesh other", "of mesh shop", "delete that one first")
+	resp := r.apply(team("team-a"))
+	for _, c := range resp.GetChanges() {
+		if c.GetAction() != "unchanged" {
+			t.Errorf("%s %s was %s", c.GetKind(), c.GetName(), c.GetAction())
+		}
+	}
+	// Whoever deletes it first may have the name.
+	for _, kind := range []string{"vs", "vr", "vn"} {
+		name := map[string]string{"vs": "catalog.shop.internal"}[kind]
+		if name == "" {
+			name = "catalog"
+		}
+		if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: kind, Name: name}); err != nil {
+			t.Fatalf("delete %s: %v", kind, err)
+		}
+	}
+	r.apply(team("team-b"))
+}
+
+func TestWhatKubernetesTakesAndIgnoresIsAWarning(t *testing.T) {
+	r := newRig(t)
+	resp := r.apply(registry + strings.Replace(shop, "{name: shop}", "{name: shop, namespace: shop}", 1) +
+		"---\napiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g, namespace: shop, labels: {a: b}, uid: x}\nspec: {}\n")
+	for _, field := range []string{"metadata.namespace: has no effect: a mesh", "metadata.namespace: has no effect: an object of", "metadata.labels: has no effect", "metadata.uid: has no effect"} {
+		if !strings.Contains(strings.Join(resp.GetWarnings(), "\n"), field) {
+			t.Errorf("no warning %q in %q", field, resp.GetWarnings())
+		}
+	}
+}
