@@ -171,10 +171,11 @@ spec:
 func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 	stub, app, pki := startStub(t), startApplication(t), newPKI(t)
 	dns := startNameserver(t, map[string]netip.Addr{"both.dns.internal.": netip.MustParseAddr(app.address)})
+	bind := loopback()
 	c := xdstest.Case{
 		Name: "dns", Mesh: "shop", Node: "orders",
 		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(callers(app.port))), TrustDomain: xdstest.TrustDomain},
-		Shape: xds.Shape{Bind: loopback(), App: app.address, Egress: xds.DefaultEgress, AuthzSocket: stub.socket},
+		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket},
 	}
 	began := time.Now()
 	p := startEdited(t, c, pki, dns.resolvers(t))
@@ -197,7 +198,7 @@ func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 	}
 
 	// The name that is answered is called by IPv4, though it has an IPv6 address too.
-	out := net.JoinHostPort(c.Shape.Bind, strconv.Itoa(xds.DefaultEgress))
+	out := c.Shape.Egress.String()
 	for _, way := range []string{"endpoints", "loadbalancer"} {
 		r := raw(t, out, "GET http://both-"+way+".shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 		if corpus.Status(r) != http.StatusOK {

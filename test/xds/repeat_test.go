@@ -173,13 +173,13 @@ func TestWhatMayHaveBeenServedIsNotSentAgain(t *testing.T) {
 					return []xds.Endpoint{{Address: at[node], Port: port, Healthy: true}}
 				},
 			},
-			Shape: xds.Shape{Bind: at[name], App: application, Egress: xds.DefaultEgress, AuthzSocket: stub.socket},
+			Shape: xds.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: stub.socket},
 		}
 	}
 	startProxy(t, node("orders", app.address), pki)
 	gone := startProxy(t, node("gone", loopback()), pki)
 	startProxy(t, node("front", app.address), pki)
-	out := net.JoinHostPort(at["front"], strconv.Itoa(xds.DefaultEgress))
+	out := xdstest.EgressOn(at["front"]).String()
 	call := func(policy, node, method, path string) *http.Response {
 		return raw(t, out, fmt.Sprintf("%s http://%s.%s.internal%s HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody", method, policy, node, path))
 	}
