@@ -75,7 +75,10 @@ func (b *builder) index(r *Resource) {
 	if s, ok := r.Spec.(*MeshSpec); ok {
 		object.mesh = "" // a mesh is in none
 		b.graph.meshes[r.Name] = &meshGraph{
-			spec: s, nodes: map[string]*VirtualNode{}, routers: map[string]*VirtualRouter{}, services: map[string]*VirtualService{},
+			spec: s, unsafe: map[string]bool{}, nodes: map[string]*VirtualNode{}, routers: map[string]*VirtualRouter{}, services: map[string]*VirtualService{},
+		}
+		for _, name := range unsafeNames(r) {
+			b.graph.meshes[r.Name].unsafe[name] = true
 		}
 	}
 	if first, dup := b.objects[object]; dup {

@@ -9,6 +9,7 @@ type Graph struct {
 
 type meshGraph struct {
 	spec     *MeshSpec
+	unsafe   map[string]bool
 	nodes    map[string]*VirtualNode
 	services map[string]*VirtualService
 	routers  map[string]*VirtualRouter

@@ -40,7 +40,7 @@ type Resource struct {
 	// ObjectName and Namespace are Kubernetes' metadata, by which references go.
 	ObjectName string
 	Namespace  string
-	// Labels and Annotations are carried; nothing here reads them.
+	// Labels and Annotations are carried; only UnsafeAnnotation is read.
 	Labels      map[string]string
 	Annotations map[string]string
 	// Spec is *MeshSpec, *VirtualNodeSpec, … by Kind.

@@ -20,6 +20,7 @@ func (ru *ruler) fail(path, format string, args ...any) {
 
 func (ru *ruler) resource(r *Resource) {
 	ru.names(r)
+	ru.annotations(r)
 	switch s := r.Spec.(type) {
 	case *VirtualNodeSpec:
 		ru.virtualNode(s)

@@ -2,7 +2,8 @@ package mesh
 
 import "fmt"
 
-// Warnings names what r carries and gives back, and what has no effect here.
+// Warnings names what r carries and gives back, what has no effect here, and what
+// it lets through although it is unsafe.
 func Warnings(r *Resource) []*Error {
 	w := &lacking{doc: r.Doc}
 	warn := func(given bool, path, msg string) {
@@ -15,6 +16,9 @@ func Warnings(r *Resource) []*Error {
 	case *MeshSpec:
 		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", "resources name their mesh by spec.meshRef, or belong to the only one")
 		warn(s.MeshOwner != "", "spec.meshOwner", "there are no AWS accounts here")
+		for _, name := range unsafeNames(r) {
+			w.errs = append(w.errs, r.Doc.fieldError(annotationPath(UnsafeAnnotation), "unsafe: "+name+": "+unsafe[name]))
+		}
 	case *VirtualNodeSpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
 		for i := range s.Listeners {

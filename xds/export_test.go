@@ -3,7 +3,7 @@ package xds
 import "regexp"
 
 var (
-	thePath = regexp.MustCompile(`^(?s:` + pathGrammar + `)$`)
+	thePath = regexp.MustCompile(`^(?s:` + pathGrammar + plainQuery + `)$`)
 	theDots = regexp.MustCompile(`^(?s:` + dotSegments + `)$`)
 )
 

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/mesh"
 )
 
 // The HTTP filters, by the names that routes refer to.
@@ -32,16 +34,24 @@ const policyRevisionKey = "signet.policy_revision"
 // ambiguous, ask, forward.
 func (b *builder) ingressFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
-		b.filter(refuseFilter, refuseAmbiguous()),
+		b.filter(refuseFilter, refuseAmbiguous(b.queryGrammar())),
 		b.filter(authzFilter, extAuthz()),
 		b.filter(routerFilter, &routerv3.Router{}),
 	}
 }
 
-// egressFilters has no authorization: the callee decides (DESIGN decision 23).
+func (b *builder) queryGrammar() string {
+	if b.unsafe(mesh.UnsafeQuerySemicolons) {
+		return anyQuery
+	}
+	return plainQuery
+}
+
+// egressFilters has no authorization: the callee decides (DESIGN decision 23),
+// on the query as well.
 func (b *builder) egressFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
-		b.filter(refuseFilter, refuseAmbiguous()),
+		b.filter(refuseFilter, refuseAmbiguous(anyQuery)),
 		b.filter(routerFilter, &routerv3.Router{}),
 	}
 }

@@ -42,7 +42,7 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 		InternalAddressConfig:    nobodyInternal(),
 		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 		// Envoy's own sanitizing is a list of names; others of the kind would pass.
-		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{Name: dropFilter, TypedConfig: b.any(dropProxyHeaders())}},
+		EarlyHeaderMutationExtensions: b.early(dropProxyHeaders()),
 
 		// The id of a decision must be ours and random.
 		GenerateRequestId:         wrapperspb.Bool(true),
@@ -94,11 +94,16 @@ func dropProxyHeaders() *earlyv3.HeaderMutation {
 	return m
 }
 
+func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfig {
+	return []*corev3.TypedExtensionConfig{{Name: dropFilter, TypedConfig: b.any(m)}}
+}
+
 // ingressHCM faces other workloads.
 func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 	m := b.hcm(statPrefix, routes)
 	m.HttpFilters = b.ingressFilters()
 	m.LocalReplyConfig = b.ingressReplies()
+	m.EarlyHeaderMutationExtensions = b.early(b.ingressHeaders())
 	// The application may read who called; what a caller wrote there is gone.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{

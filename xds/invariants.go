@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"signet.example/ads"
+	"signet.example/mesh"
 )
 
 // CheckInvariants looks for what must be true of every configuration that a
@@ -28,7 +29,8 @@ import (
 //   - no inbound listener without an HTTP manager, since nothing else authorizes;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
 //   - hardened managers (DESIGN decision 20);
-//   - no retry of what may have been served, but of methods that are idempotent;
+//   - no retry of what may have been served, but of methods that are idempotent, unless the
+//     mesh lets it by name, as the route then says;
 //   - verification wherever a certificate is asked for: TLS 1.3, certificates and
 //     authorities by SDS, names that are compared, no session resumption.
 //
@@ -177,7 +179,7 @@ func (c *checker) retry(path string, m *routev3.Route) {
 		return
 	}
 	p := m.GetRoute().GetRetryPolicy()
-	if p == nil {
+	if p == nil || m.GetMetadata().GetFilterMetadata()[mesh.UnsafeAnnotation].GetFields()[mesh.UnsafeRepeatAnyMethod].GetBoolValue() {
 		return
 	}
 	for on := range strings.SplitSeq(p.GetRetryOn(), ",") {

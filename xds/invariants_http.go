@@ -3,6 +3,7 @@ package xds
 import (
 	"slices"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
@@ -44,10 +45,19 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 	}
 }
 
+// dropsProxyHeaders: more may be dropped, and nothing else may be done.
 func dropsProxyHeaders(m *hcmv3.HttpConnectionManager) bool {
 	es := m.GetEarlyHeaderMutationExtensions()
 	var drop earlyv3.HeaderMutation
-	return len(es) == 1 && es[0].GetTypedConfig().UnmarshalTo(&drop) == nil && proto.Equal(&drop, dropProxyHeaders())
+	if len(es) != 1 || es[0].GetTypedConfig().UnmarshalTo(&drop) != nil {
+		return false
+	}
+	least := len(dropProxyHeaders().GetMutations())
+	if len(drop.GetMutations()) < least || slices.ContainsFunc(drop.GetMutations()[least:], func(m *mutationv3.HeaderMutation) bool { return m.GetRemove() == "" }) {
+		return false
+	}
+	drop.Mutations = drop.GetMutations()[:least]
+	return proto.Equal(&drop, dropProxyHeaders())
 }
 
 // inbound holds unless the listener says otherwise: a manager in doubt must
@@ -72,7 +82,8 @@ func (c *checker) filters(path string, m *hcmv3.HttpConnectionManager) {
 		c.say(path, "filters are out of order")
 	}
 	var refusal rbacfilterv3.RBAC
-	if m.GetHttpFilters()[0].GetTypedConfig().UnmarshalTo(&refusal) != nil || !proto.Equal(&refusal, refuseAmbiguous()) {
+	if m.GetHttpFilters()[0].GetTypedConfig().UnmarshalTo(&refusal) != nil ||
+		!proto.Equal(&refusal, refuseAmbiguous(plainQuery)) && !proto.Equal(&refusal, refuseAmbiguous(anyQuery)) { // a mesh may let semicolons through
 		c.say(path, "the first filter does not refuse what is ambiguous")
 	}
 	// The stamp is found by the filter's name.

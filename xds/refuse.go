@@ -44,9 +44,14 @@ const (
 		`|(?:[Ee]0%[ABab][0-9A-Fa-f]|[Ee][1-9A-CEFa-cef]` + continued + `|[Ee][Dd]%[89][0-9A-Fa-f])` + continued +
 		`|(?:[Ff]0%[9ABab][0-9A-Fa-f]|[Ff][1-3]` + continued + `|[Ff]4%8[0-9A-Fa-f])` + continued + continued
 
-	// pathGrammar is a whole :path; what follows the question mark is not part of
-	// the path to anybody and is left to the application.
-	pathGrammar = `/(?:` + plainChar + `|%(?:` + escapedASCII + `|` + escapedUTF8 + `))*(?:\?.*)?`
+	// pathGrammar is the path of a whole :path. The query follows.
+	pathGrammar = `/(?:` + plainChar + `|%(?:` + escapedASCII + `|` + escapedUTF8 + `))*`
+
+	// plainQuery has no semicolon: some servers end a parameter there, as HTML 4
+	// advised, for others (and for policies) it is part of the value. ?a=1;b=2 has
+	// a b for the ones only. Escaped, as %3B, it is part of the value for all.
+	plainQuery = `(?:\?[^;]*)?`
+	anyQuery   = `(?:\?.*)?`
 
 	// dotSegments finds what normalisation should have removed.
 	dotSegments = `[^?]*/\.\.?(?:/[^?]*)?(?:\?.*)?`
@@ -57,7 +62,7 @@ const (
 )
 
 // refuseAmbiguous is the first HTTP filter everywhere.
-func refuseAmbiguous() *rbacfilterv3.RBAC {
+func refuseAmbiguous(queryGrammar string) *rbacfilterv3.RBAC {
 	return &rbacfilterv3.RBAC{
 		RulesStatPrefix: ambiguous + "_",
 		Rules: &rbacv3.RBAC{
@@ -65,7 +70,7 @@ func refuseAmbiguous() *rbacfilterv3.RBAC {
 			Policies: map[string]*rbacv3.Policy{ambiguous: {
 				Principals: []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Any{Any: true}}},
 				Permissions: []*rbacv3.Permission{
-					unless(headerMatches(":path", pathGrammar)),
+					unless(headerMatches(":path", pathGrammar+queryGrammar)),
 					headerMatches(":path", dotSegments),
 					unless(headerMatches(":authority", hostGrammar)),
 				},

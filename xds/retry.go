@@ -66,6 +66,9 @@ type retries struct {
 
 func (b *builder) retries(r *mesh.Retry) retries {
 	declared, safe := b.retryPolicy(r), b.retryPolicy(r)
+	if b.unsafe(mesh.UnsafeRepeatAnyMethod) {
+		return retries{declared, declared}
+	}
 	safe.RetriableStatusCodes = nil
 	safe.RetryOn = join(safeConditions)
 	if r != nil {

@@ -71,7 +71,9 @@ func (b *builder) route(s *mesh.VirtualService, r mesh.Route) []*routev3.Route {
 	}
 	again := b.retries(r.Retry)
 	if again.repeat == again.unserved {
-		return []*routev3.Route{to(routeMatch(r.Match), again.repeat)}
+		one := to(routeMatch(r.Match), again.repeat)
+		one.Metadata = b.unsafeMark(mesh.UnsafeRepeatAnyMethod)
+		return []*routev3.Route{one}
 	}
 	return []*routev3.Route{
 		to(methodsOf(routeMatch(r.Match), idempotent), again.repeat),

@@ -17,6 +17,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/server"
+	"signet.example/xds"
 )
 
 func read(t *testing.T, path ...string) string {
@@ -123,5 +124,25 @@ func TestKindsOfTheConfigurationPageParse(t *testing.T) {
 	slices.Sort(kinds)
 	if want := []string{"Binding", "Entry", "JWTIssuer", "NodeGroup", "PolicySource"}; !slices.Equal(kinds, want) {
 		t.Errorf("the page shows %v, want each of %v", kinds, want)
+	}
+}
+
+func TestThePolicyPageListsEveryWithheldHeader(t *testing.T) {
+	page := read(t, "docs", "POLICY.md")
+	rows := 0
+	for line := range strings.Lines(page) {
+		cells := strings.Split(line, "|")
+		for _, w := range xds.WithheldHeaders() {
+			if len(cells) < 3 || strings.TrimSpace(cells[1]) != "`"+w.Unsafe+"`" {
+				continue
+			}
+			rows++
+			if want := " `" + strings.Join(w.Headers, "`, `") + "` "; cells[2] != want {
+				t.Errorf("docs/POLICY.md, %s: %s, want%s", w.Unsafe, cells[2], want)
+			}
+		}
+	}
+	if want := len(xds.WithheldHeaders()); rows != want {
+		t.Errorf("docs/POLICY.md has %d of the %d kinds of withheld headers", rows, want)
 	}
 }
