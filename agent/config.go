@@ -34,6 +34,9 @@ type Config struct {
 	Metrics string `yaml:"metrics"`
 	// Envoy is the program that supervised proxies run. Default "envoy" from PATH.
 	Envoy string `yaml:"envoy"`
+	// AccessLogDir is the folder in which proxies may write the access logs that
+	// the mesh declares, beside their own output. Default: none.
+	AccessLogDir string `yaml:"access_log_dir"`
 	// DrainTime is how long a stopping proxy goes on with the requests it has. Default 5s.
 	DrainTime time.Duration `yaml:"drain_time"`
 	// Authz is about the process that decides.
@@ -147,6 +150,9 @@ func (c Config) Validate() error {
 	}
 	if s := filepath.Join(c.SocketDir, "workload.sock"); len(s) > maxSocketPath {
 		refuse("socket_dir", "%q is longer than a socket's path may be (%d)", s, maxSocketPath)
+	}
+	if c.AccessLogDir != "" && !validLogDir(c.AccessLogDir) {
+		refuse("access_log_dir", "want the absolute path of a folder for logs, without . and .., got %q", c.AccessLogDir)
 	}
 	if c.DrainTime < 0 {
 		refuse("drain_time", "is negative")

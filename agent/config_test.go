@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -87,7 +88,7 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return shapeOf(&corev3.Node{Metadata: s}, "/run/signet/authz.sock")
+		return shapeOf(&corev3.Node{Metadata: s}, "/run/signet/authz.sock", "")
 	}
 	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
 	if err != nil || s.egress.String() != "127.0.0.1:15002" {
@@ -96,5 +97,23 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 	s, err = shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": "192.0.2.7:15001", "egress_open": true})
 	if err != nil || !s.egressOpen || !s.metadata().GetFields()[shapeKey].GetStructValue().GetFields()["egress_open"].GetBoolValue() {
 		t.Errorf("by name: %+v, %v", s, err)
+	}
+}
+
+func TestAccessLogsGoToAFolderOfTheOperatorsOwn(t *testing.T) {
+	for dir, ok := range map[string]bool{
+		"": true, "/var/log/mesh": true, "/srv/logs/a": true,
+		"/": false, "logs": false, "/var/log/../log": false, "/var/log/": false, "/dev": false, "/dev/shm": false, "/proc/self": false, "/sys": false, "/a\tb": false,
+	} {
+		err := Config{Server: "mesh:8443", AccessLogDir: dir}.Validate()
+		if (err == nil) != ok || err != nil && !strings.HasPrefix(err.Error(), "access_log_dir") {
+			t.Errorf("%q: %v", dir, err)
+		}
+	}
+	// An Envoy of somebody's own cannot widen it.
+	own := shape{bind: "127.0.0.7", app: "127.0.0.1", egress: netip.MustParseAddrPort("127.0.0.7:15001"), logDir: "/etc"}
+	s, err := shapeOf(&corev3.Node{Metadata: own.metadata()}, "/run/signet/authz.sock", "/var/log/mesh")
+	if err != nil || s.logDir != "/var/log/mesh" {
+		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -39,6 +39,7 @@ type relay struct {
 	authz       *authzProcess
 	proxies     map[string]Proxy
 	authzSocket string
+	logDir      string        // for access logs; "" for none
 	drain       time.Duration // as ads.Server.Drain
 	log         *slog.Logger
 	metrics     *metrics
@@ -65,7 +66,7 @@ type viewKey struct {
 
 func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket string, m *metrics, log *slog.Logger) *relay {
 	r := &relay{
-		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
+		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, logDir: cfg.AccessLogDir, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
 		spawn: make(chan func(context.Context)), legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, streams: map[*guard]struct{}{},
 	}
 	for _, p := range cfg.Proxies {
@@ -222,12 +223,12 @@ func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, mesh, name s
 		}
 		return r.shapeOf(p), nil
 	}
-	return shapeOf(node, r.authzSocket)
+	return shapeOf(node, r.authzSocket, r.logDir)
 }
 
 func (r *relay) shapeOf(p Proxy) shape {
 	at, _ := p.egress() // Validate has refused what is none
-	return shape{bind: p.Bind, app: p.App, egress: at, egressOpen: p.EgressOpen, authzSocket: r.authzSocket}
+	return shape{bind: p.Bind, app: p.App, egress: at, egressOpen: p.EgressOpen, authzSocket: r.authzSocket, logDir: r.logDir}
 }
 
 // view returns the view of key, beginning it where it is new.

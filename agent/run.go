@@ -58,6 +58,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	u.logDir = cfg.AccessLogDir
 	defer func() { _ = u.conn.Close() }()       // everything that uses it has ended
 	a, err := assemble(cfg, u, sockets, m, log) //nolint:contextcheck // each stream brings its own
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -20,10 +21,25 @@ type shape struct {
 	egress       netip.AddrPort
 	egressOpen   bool
 	authzSocket  string
+	logDir       string
 	envoyVersion string
 }
 
-const shapeKey = "signet.shape"
+const (
+	shapeKey = "signet.shape"
+	// logDirKey is where the agent's own stream names its folder for access logs.
+	logDirKey = "signet.access_log_dir"
+)
+
+// validLogDir is the server's rule, too: never the folders of devices and kernel.
+func validLogDir(dir string) bool {
+	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || dir == "/" || len(dir) > 255 ||
+		strings.ContainsFunc(dir, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
+		return false
+	}
+	top, _, _ := strings.Cut(dir[1:], "/")
+	return !slices.Contains([]string{"dev", "proc", "sys"}, top)
+}
 
 func (s shape) metadata() *structpb.Struct {
 	text := structpb.NewStringValue
@@ -34,6 +50,9 @@ func (s shape) metadata() *structpb.Struct {
 	if s.egressOpen {
 		fields.Fields["egress_open"] = structpb.NewBoolValue(true)
 	}
+	if s.logDir != "" {
+		fields.Fields["access_log_dir"] = text(s.logDir)
+	}
 	if s.envoyVersion != "" {
 		fields.Fields["envoy_version"] = text(s.envoyVersion)
 	}
@@ -41,17 +60,18 @@ func (s shape) metadata() *structpb.Struct {
 }
 
 // shapeOf reads the shape that a proxy which the agent did not start declares of
-// itself. Where its ext_authz goes is not its own to say. What the server would
-// refuse is refused here: its refusal would reach the log and not the proxy.
-func shapeOf(n *corev3.Node, authzSocket string) (shape, error) {
+// itself. Where its ext_authz goes and where it may log is not its own to say.
+// What the server would refuse is refused here: its refusal would reach the log
+// and not the proxy.
+func shapeOf(n *corev3.Node, authzSocket, logDir string) (shape, error) {
 	fields := n.GetMetadata().GetFields()[shapeKey].GetStructValue().GetFields()
 	if fields == nil {
 		return shape{}, fmt.Errorf("the node's metadata has no %q", shapeKey)
 	}
-	s := shape{authzSocket: authzSocket}
+	s := shape{authzSocket: authzSocket, logDir: logDir}
 	var ignored string
 	into := map[string]*string{
-		"bind": &s.bind, "app": &s.app, "envoy_version": &s.envoyVersion, "authz_socket": &ignored, "proxy": &ignored,
+		"bind": &s.bind, "app": &s.app, "envoy_version": &s.envoyVersion, "authz_socket": &ignored, "proxy": &ignored, "access_log_dir": &ignored,
 	}
 	egress := structpb.NewNumberValue(defaultEgressPort)
 	for _, name := range slices.Sorted(maps.Keys(fields)) {

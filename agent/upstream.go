@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/ads"
 	"signet.example/api"
@@ -29,6 +30,7 @@ type upstream struct {
 	conn    *grpc.ClientConn
 	log     *slog.Logger
 	metrics *metrics
+	logDir  string // that its operator names for access logs; "" for none
 
 	// state is nil until the first complete set of the agent's own resources.
 	state watched[*state]
@@ -62,6 +64,15 @@ func (u *upstream) id() string {
 	return ""
 }
 
+// ownNode is what the agent says of itself.
+func (u *upstream) ownNode() *corev3.Node {
+	n := &corev3.Node{Id: u.id(), UserAgentName: "signet-agent"}
+	if u.logDir != "" {
+		n.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{logDirKey: structpb.NewStringValue(u.logDir)}}
+	}
+	return n
+}
+
 // Run keeps the connection, the agent's own resources and its SVIDs until ctx ends.
 func (u *upstream) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -70,7 +81,7 @@ func (u *upstream) Run(ctx context.Context) error {
 	g.Go(func() error { return u.stand(ctx) })
 	g.Go(func() error {
 		client := &ads.Client{
-			Conn: u.conn, Node: &corev3.Node{Id: u.id(), UserAgentName: "signet-agent"}, Types: ownTypes,
+			Conn: u.conn, Node: u.ownNode(), Types: ownTypes,
 			Complete: complete, OnSet: func(set *ads.Set, view *ads.Resource) { u.apply(ctx, set, view) }, Log: u.log,
 		}
 		return follow(ctx, client, u.log)

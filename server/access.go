@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type caller struct {
 
 	cancel context.CancelCauseFunc // of a stream
 	node   atomic.Pointer[nodeRef] // the virtual node that a stream was given
+	logDir atomic.Pointer[string]  // for access logs, of an agent's own stream
 }
 
 type nodeRef struct{ mesh, name string }
@@ -244,6 +246,21 @@ func (a *access) close() {
 	for c := range a.open {
 		c.cancel(errStopping)
 	}
+}
+
+// logDirs are the folders that the operators of connected agents named for
+// access logs.
+func (a *access) logDirs() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var dirs []string
+	for c := range a.open {
+		if dir := c.logDir.Load(); dir != nil && *dir != "" {
+			dirs = append(dirs, *dir)
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
 }
 
 func (a *access) drop(c *caller) {

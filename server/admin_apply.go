@@ -12,6 +12,7 @@ import (
 	"signet.example/api"
 	"signet.example/mesh"
 	"signet.example/store"
+	"signet.example/xds"
 )
 
 // writeLock serialises admin writes: each is checked against all that is stored,
@@ -170,6 +171,7 @@ func (in *intake) join(now *model) (*model, error) {
 		in.bad(err)
 	}
 	in.takeovers(now)
+	in.accessLogs(now)
 	if next != nil {
 		in.transitions(now, next)
 	}
@@ -237,6 +239,40 @@ func (in *intake) takeovers(now *model) {
 		in.bad(o.doc.FieldError("spec.awsName", fmt.Sprintf("%s has the App Mesh name %q of %s, which is stored; delete that one first if this is to take its place",
 			o.resource, o.resource.Name, old.resource)))
 	}
+}
+
+// accessLogs refuses a new path that no host takes: whoever may write a mesh
+// could else write to any file that a proxy's user can. What is stored stays, so
+// that it can be applied again while its agent is away.
+func (in *intake) accessLogs(now *model) {
+	for _, o := range in.objects {
+		file := accessLogOf(o)
+		if file == "" || xds.StandardLog(file) || file == accessLogOf(now.objects[o.key()]) {
+			continue
+		}
+		dirs := in.access.logDirs()
+		if slices.ContainsFunc(dirs, func(dir string) bool { return xds.LogWithin(dir, file) }) {
+			continue
+		}
+		named := "no connected agent has one"
+		if len(dirs) > 0 {
+			named = "connected agents have " + strings.Join(dirs, ", ")
+		}
+		in.bad(o.doc.FieldError("spec.logging.accessLog.file.path", fmt.Sprintf(
+			"%q is not written: use /dev/stdout or /dev/stderr, or a file in the folder that the agent's operator names as access_log_dir; %s", plainText(file), named)))
+	}
+}
+
+// accessLogOf is the path to which a virtual node logs; "" for none.
+func accessLogOf(o *object) string {
+	if o == nil || o.resource == nil {
+		return ""
+	}
+	s, ok := o.resource.Spec.(*mesh.VirtualNodeSpec)
+	if !ok || s.Logging == nil || s.Logging.AccessLog == nil || s.Logging.AccessLog.File == nil {
+		return ""
+	}
+	return s.Logging.AccessLog.File.Path
 }
 
 // transitions refuses changes that break by definition (R12).

@@ -9,6 +9,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/mesh"
 	"signet.example/xds"
 )
 
@@ -40,6 +41,7 @@ const (
 	findSigner       = "SIG017"
 	findSignerUser   = "SIG018"
 	findOpenEgress   = "SIG019"
+	findAccessLog    = "SIG032"
 )
 
 // overdueAfter is how long past its due time a rotation may be; expirySoon is
@@ -305,6 +307,11 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
 			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
 			"its outbound listener at %s is open to other hosts: whoever reaches it calls as this virtual node", key.shape.Egress))
+	}
+	for _, key := range a.views.unlogged() {
+		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
+			"name its folder as access_log_dir in the agent's configuration, or log to /dev/stdout",
+			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects[objectKey{string(mesh.KindVirtualNode), key.mesh, key.node}]))))
 	}
 	return list
 }

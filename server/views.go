@@ -80,6 +80,8 @@ func (v *views) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 
 func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
 	if node.GetId() == c.id.String() {
+		dir := xds.LogDirOfAgent(node)
+		c.logDir.Store(&dir)
 		return v.agentView(c)
 	}
 	mesh, name, err := xds.ParseNodeID(node.GetId())
@@ -303,6 +305,21 @@ func (v *views) open() []nodeKey {
 	var keys []nodeKey
 	for key, k := range v.nodes {
 		if key.shape.EgressOpen && k.view.Streams() > 0 {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// unlogged lists the proxies that are being served now and whose host does not
+// take the access log of their virtual node.
+func (v *views) unlogged() []nodeKey {
+	graph := v.model().graph
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var keys []nodeKey
+	for key, k := range v.nodes {
+		if n := graph.Node(key.mesh, key.node); n != nil && n.AccessLog != "" && !key.shape.Logs(n.AccessLog) && k.view.Streams() > 0 {
 			keys = append(keys, key)
 		}
 	}

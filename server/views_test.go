@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/ads"
 	"signet.example/api"
@@ -392,4 +393,57 @@ func TestAWayOutThatIsOpenToOtherHostsIsRefusedUnlessNamedAndThenLoud(t *testing
 		return s.Get(ads.ListenerType, "lds_egress_192.0.2.7_15001") != nil
 	})
 	awaitFinding(t, r, "SIG019", "192.0.2.7:15001")
+}
+
+func TestAnAccessLogGoesOnlyWhereTheAgentsOperatorSays(t *testing.T) {
+	logging := func(path string) string {
+		return strings.Replace(shop, "metadata: {name: web}\nspec:\n", "metadata: {name: web}\nspec:\n  logging: {accessLog: {file: {path: "+path+"}}}\n", 1)
+	}
+	r := newRig(t)
+	r.apply(registry + logging("/dev/stdout"))
+	refused := func(path string, want ...string) {
+		t.Helper()
+		_, err := r.tryApply(logging(path))
+		wantCode(t, err, codes.InvalidArgument, append([]string{"spec.logging.accessLog.file.path", "access_log_dir"}, want...)...)
+	}
+	refused("/var/log/mesh/web.log", "no connected agent has one")
+
+	// An agent names its folder before it has any proxy.
+	h := r.join("front")
+	own := &corev3.Node{Id: h.spiffeID(), Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"signet.access_log_dir": structpb.NewStringValue("/var/log/mesh")}}}
+	h.follow(own, ownTypes).await("its own resources", func(*ads.Set, *api.View) bool { return true })
+	for _, path := range []string{
+		"/etc/cron.d/x", "/var/log/mesh", "/var/log/mesh/", "/var/log/mesh/../syslog", "/var/log/mesh//x", "/var/log/meshes/x", "var/log/mesh/x",
+		"/dev/stdout/../../etc/passwd", "/dev/null", "/proc/self/fd/1", "/dev/fd/2", `"/var/log/mesh/a\tb"`, "stdout",
+	} {
+		refused(path, "connected agents have /var/log/mesh")
+	}
+	r.apply(logging("/dev/stderr"))
+	r.apply(logging("/var/log/mesh/web.log"))
+
+	served := func(dir string) bool {
+		s := xds.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.7:15001"), AuthzSocket: "/a", AccessLogDir: dir}
+		var logs bool
+		h.follow(&corev3.Node{Id: xds.NodeID("shop", "web"), Metadata: s.Metadata()}, envoyTypes).await("a view", func(set *ads.Set, _ *api.View) bool {
+			l := set.Get(ads.ListenerType, "lds_ingress_127.0.0.7_8080")
+			logs = l != nil && strings.Contains(string(l.Body), "/var/log/mesh/web.log")
+			return l != nil
+		})
+		return logs
+	}
+	if !served("/var/log/mesh") {
+		t.Error("the log is not written where it may be")
+	}
+	if served("") || served("/srv/log") {
+		t.Error("the log is written where its agent names no folder, or another")
+	}
+	awaitFinding(t, r, "SIG032", "/var/log/mesh/web.log")
+
+	// What is stored can be applied again while no agent is there; another path cannot.
+	_ = h.conn.Close()
+	eventually(t, "the agent is gone", func() bool {
+		_, err := r.tryApply(logging("/var/log/mesh/other.log"))
+		return err != nil && strings.Contains(err.Error(), "no connected agent has one")
+	})
+	r.apply(logging("/var/log/mesh/web.log"))
 }

@@ -116,7 +116,8 @@ func (b *builder) ingressReplies() *hcmv3.LocalReplyConfig {
 // denials on the proxy's standard error, which its supervisor keeps.
 func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 	var logs []*accesslogv3.AccessLog
-	if b.node.AccessLog != "" {
+	// One that the host does not take is left out, and found by check.
+	if b.shape.Logs(b.node.AccessLog) {
 		logs = append(logs, &accesslogv3.AccessLog{
 			Name:       "envoy.access_loggers.file",
 			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&filev3.FileAccessLog{Path: b.node.AccessLog})},

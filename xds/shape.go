@@ -7,7 +7,6 @@ import (
 	"path"
 	"regexp"
 	"strconv"
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -38,6 +37,9 @@ type Shape struct {
 	EgressOpen bool
 	// AuthzSocket is the agent's Unix socket that answers ext_authz.
 	AuthzSocket string
+	// AccessLogDir is the folder in which the agent's operator lets access logs be
+	// written; empty for none.
+	AccessLogDir string
 	// EnvoyVersion is the proxy's version, such as "1.40.0"; empty if not known.
 	EnvoyVersion string
 	// Proxy is the agent's name for the proxy, or the like; it is not used in
@@ -77,6 +79,9 @@ func (s Shape) Validate() error {
 	}
 	if err := validSocket(s.AuthzSocket); err != nil {
 		return err
+	}
+	if s.AccessLogDir != "" && !ValidLogDir(s.AccessLogDir) {
+		return fmt.Errorf("%w: access_log_dir %q is not the clean absolute path of a folder for logs", ErrShape, s.AccessLogDir)
 	}
 	if s.Proxy != "" && !proxyName.MatchString(s.Proxy) {
 		return fmt.Errorf("%w: proxy name %q", ErrShape, s.Proxy)
@@ -130,7 +135,7 @@ func validSocket(s string) error {
 		return fmt.Errorf("%w: authorization socket %q is not a clean absolute path", ErrShape, s)
 	case len(s) > sunPathMax:
 		return fmt.Errorf("%w: authorization socket %q: longer than %d bytes", ErrShape, s, sunPathMax)
-	case strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f }):
+	case control(s):
 		return fmt.Errorf("%w: authorization socket %q: control characters", ErrShape, s)
 	}
 	return nil
@@ -163,6 +168,9 @@ func (s Shape) Metadata() *structpb.Struct {
 		"envoy_version": text(s.EnvoyVersion),
 		"proxy":         text(s.Proxy),
 	}}
+	if s.AccessLogDir != "" {
+		shape.Fields["access_log_dir"] = text(s.AccessLogDir)
+	}
 	if s.EgressOpen {
 		shape.Fields["egress_open"] = structpb.NewBoolValue(true)
 	}
@@ -178,7 +186,7 @@ func ShapeFromNode(n *corev3.Node) (Shape, error) {
 	var s Shape
 	into := map[string]*string{
 		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket,
-		"envoy_version": &s.EnvoyVersion, "proxy": &s.Proxy,
+		"envoy_version": &s.EnvoyVersion, "proxy": &s.Proxy, "access_log_dir": &s.AccessLogDir,
 	}
 	egress := structpb.NewNumberValue(DefaultEgressPort)
 	for key, v := range st.GetFields() {
