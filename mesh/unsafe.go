@@ -39,6 +39,14 @@ func (g *Graph) Unsafe(mesh, name string) bool {
 	return m != nil && m.unsafe[name]
 }
 
+// UnsafeNames lists what a mesh lets through, sorted.
+func (g *Graph) UnsafeNames(mesh string) []string {
+	if m := g.meshes[mesh]; m != nil {
+		return slices.Sorted(maps.Keys(m.unsafe))
+	}
+	return nil
+}
+
 func unsafeNames(r *Resource) []string {
 	var names []string
 	for name := range strings.SplitSeq(r.Annotations[UnsafeAnnotation], ",") {

@@ -195,3 +195,27 @@ func TestWhatKubernetesTakesAndIgnoresIsAWarning(t *testing.T) {
 		}
 	}
 }
+
+func TestAMeshThatLetsThroughWhatIsUnsafeIsWarnedOfAndFound(t *testing.T) {
+	annotated := func(names string) string {
+		return strings.Replace(shop, "metadata: {name: shop}", `metadata: {name: shop, annotations: {"signet.example/unsafe": "`+names+`"}}`, 1)
+	}
+	r := newRig(t)
+	_, err := r.tryApply(registry + annotated("method-headers, everything"))
+	wantCode(t, err, codes.InvalidArgument, "metadata.annotations[", `"everything" is not known`)
+	resp := r.apply(registry + annotated("query-semicolons, method-headers"))
+	if w := strings.Join(resp.GetWarnings(), "\n"); !strings.Contains(w, "unsafe: method-headers") || !strings.Contains(w, "unsafe: query-semicolons") {
+		t.Errorf("warnings: %q", w)
+	}
+	awaitFinding(t, r, "SIG033", "method-headers, query-semicolons")
+	r.apply(shop)
+	check, err := r.admin.Check(t.Context(), &api.CheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range check.GetFindings() {
+		if f.GetId() == "SIG033" {
+			t.Errorf("found when it is gone: %v", f)
+		}
+	}
+}

@@ -42,6 +42,7 @@ const (
 	findSignerUser   = "SIG018"
 	findOpenEgress   = "SIG019"
 	findAccessLog    = "SIG032"
+	findUnsafeMesh   = "SIG033"
 )
 
 // overdueAfter is how long past its due time a rotation may be; expirySoon is
@@ -300,13 +301,21 @@ func (a *admin) checkLog(context.Context) []*api.Finding {
 	return list
 }
 
-// checkShapes looks at what proxies listen on, their operators' own Envoys included.
+// checkShapes looks at what proxies listen on, log to and let through, their
+// operators' own Envoys included.
 func (a *admin) checkShapes(context.Context) []*api.Finding {
 	var list []*api.Finding
 	for _, key := range a.views.open() {
 		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
 			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
 			"its outbound listener at %s is open to other hosts: whoever reaches it calls as this virtual node", key.shape.Egress))
+	}
+	graph := a.model().graph
+	for _, name := range graph.Meshes() {
+		if names := graph.UnsafeNames(name); len(names) > 0 {
+			list = append(list, finding(findUnsafeMesh, sevWarning, "Mesh "+name, "take what no application needs out of its annotation "+mesh.UnsafeAnnotation+": docs/POLICY.md",
+				"its proxies let through what is unsafe: %s", strings.Join(names, ", ")))
+		}
 	}
 	for _, key := range a.views.unlogged() {
 		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),

@@ -11,7 +11,7 @@ import (
 	"signet.example/xds"
 )
 
-// ask sends every withheld header, and returns the names of those that the
+// askWithAll sends every withheld header, and returns the names of those that the
 // policy and the application saw.
 func askWithAll(t *testing.T, in *inbound, addr string) (policy, application []string) {
 	t.Helper()
@@ -20,7 +20,7 @@ func askWithAll(t *testing.T, in *inbound, addr string) (policy, application []s
 	for _, w := range xds.WithheldHeaders() {
 		for _, name := range w.Headers {
 			names = append(names, name)
-			// In any case, twice, and as what a hop is asked to take away.
+			// Twice, and in different case.
 			request += strings.ToUpper(name) + ": /admin\r\n" + http.CanonicalHeaderKey(name) + ": DELETE\r\n"
 		}
 	}
