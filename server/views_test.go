@@ -442,7 +442,7 @@ func TestAnAccessLogGoesOnlyWhereTheAgentsOperatorSays(t *testing.T) {
 	// What is stored can be applied again while no agent is there; another path cannot.
 	_ = h.conn.Close()
 	eventually(t, "the agent is gone", func() bool {
-		_, err := r.tryApply(logging("/var/log/mesh/other.log"))
+		_, err := r.admin.Apply(t.Context(), &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a.yaml", Content: []byte(logging("/var/log/mesh/other.log"))}}})
 		return err != nil && strings.Contains(err.Error(), "no connected agent has one")
 	})
 	r.apply(logging("/var/log/mesh/web.log"))
