@@ -14,7 +14,7 @@ import (
 // only its own values.
 
 func revisionOf(p *api.PolicyRevision) policy.Revision {
-	r := policy.Revision{ID: p.GetId(), Source: p.GetSource(), Commit: p.GetCommit()}
+	r := policy.Revision{ID: p.GetId(), Source: p.GetSource(), Commit: p.GetCommit(), Contested: p.GetContested()}
 	for _, m := range p.GetModules() {
 		r.Modules = append(r.Modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
 	}

@@ -746,8 +746,10 @@ type PolicyStatus struct {
 	// changed: this sync activated a new revision.
 	Changed bool `protobuf:"varint,7,opt,name=changed,proto3" json:"changed,omitempty"`
 	// error of the last attempt; the last good revision stays.
-	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
-	Synced        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=synced,proto3" json:"synced,omitempty"`
+	Error  string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	Synced *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=synced,proto3" json:"synced,omitempty"`
+	// warnings of the revision in force, with file and line.
+	Warnings      []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -841,6 +843,13 @@ func (x *PolicyStatus) GetError() string {
 func (x *PolicyStatus) GetSynced() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Synced
+	}
+	return nil
+}
+
+func (x *PolicyStatus) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -1678,7 +1687,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x11SyncPolicyRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\"O\n" +
 	"\x12SyncPolicyResponse\x129\n" +
-	"\bstatuses\x18\x01 \x03(\v2\x1d.signet.v1alpha1.PolicyStatusR\bstatuses\"\x80\x02\n" +
+	"\bstatuses\x18\x01 \x03(\v2\x1d.signet.v1alpha1.PolicyStatusR\bstatuses\"\x9c\x02\n" +
 	"\fPolicyStatus\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x16\n" +
@@ -1688,7 +1697,9 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x05tests\x18\x06 \x01(\x05R\x05tests\x12\x18\n" +
 	"\achanged\x18\a \x01(\bR\achanged\x12\x14\n" +
 	"\x05error\x18\b \x01(\tR\x05error\x122\n" +
-	"\x06synced\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06synced\" \n" +
+	"\x06synced\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06synced\x12\x1a\n" +
+	"\bwarnings\x18\n" +
+	" \x03(\tR\bwarnings\" \n" +
 	"\x0eExplainRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"H\n" +
 	"\x0fExplainResponse\x125\n" +

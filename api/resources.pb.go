@@ -298,10 +298,12 @@ type PolicyRevision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// source URL (without credentials) and commit the modules come from; empty: no policy yet, all is denied.
-	Source        string          `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	Commit        string          `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
-	Modules       []*PolicyModule `protobuf:"bytes,4,rep,name=modules,proto3" json:"modules,omitempty"`
-	Exemptions    []*Exemption    `protobuf:"bytes,5,rep,name=exemptions,proto3" json:"exemptions,omitempty"`
+	Source     string          `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	Commit     string          `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	Modules    []*PolicyModule `protobuf:"bytes,4,rep,name=modules,proto3" json:"modules,omitempty"`
+	Exemptions []*Exemption    `protobuf:"bytes,5,rep,name=exemptions,proto3" json:"exemptions,omitempty"`
+	// contested packages of nodes, which several virtual nodes claim: what they allow holds for none.
+	Contested     []string `protobuf:"bytes,6,rep,name=contested,proto3" json:"contested,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -367,6 +369,13 @@ func (x *PolicyRevision) GetModules() []*PolicyModule {
 func (x *PolicyRevision) GetExemptions() []*Exemption {
 	if x != nil {
 		return x.Exemptions
+	}
+	return nil
+}
+
+func (x *PolicyRevision) GetContested() []string {
+	if x != nil {
+		return x.Contested
 	}
 	return nil
 }
@@ -640,7 +649,7 @@ const file_api_resources_proto_rawDesc = "" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12)\n" +
 	"\x10x509_authorities\x18\x03 \x03(\fR\x0fx509Authorities\x12&\n" +
-	"\x0fsigned_root_set\x18\x04 \x01(\fR\rsignedRootSet\"\xc5\x01\n" +
+	"\x0fsigned_root_set\x18\x04 \x01(\fR\rsignedRootSet\"\xe3\x01\n" +
 	"\x0ePolicyRevision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -648,7 +657,8 @@ const file_api_resources_proto_rawDesc = "" +
 	"\amodules\x18\x04 \x03(\v2\x1d.signet.v1alpha1.PolicyModuleR\amodules\x12:\n" +
 	"\n" +
 	"exemptions\x18\x05 \x03(\v2\x1a.signet.v1alpha1.ExemptionR\n" +
-	"exemptions\"6\n" +
+	"exemptions\x12\x1c\n" +
+	"\tcontested\x18\x06 \x03(\tR\tcontested\"6\n" +
 	"\fPolicyModule\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04rego\x18\x02 \x01(\tR\x04rego\"\x87\x01\n" +

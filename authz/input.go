@@ -39,7 +39,13 @@ func newInput(req *authv3.CheckRequest, caller Caller, now time.Time) (policy.In
 	if h == nil {
 		return in, &refusedRequest{"signet: not HTTP", "the question has no HTTP request"}
 	}
-	in.Request = policy.Request{Method: h.GetMethod(), Protocol: h.GetProtocol(), Scheme: h.GetScheme()}
+	in.Request = policy.Request{
+		Method: h.GetMethod(), Protocol: h.GetProtocol(),
+		RawTarget: h.GetPath(), Authority: h.GetHost(), Scheme: h.GetScheme(),
+	}
+	if at := req.GetAttributes().GetRequest().GetTime(); at.IsValid() {
+		in.Request.Received = at.AsTime()
+	}
 	// What can be told is filled in even of a refused request: for its record.
 	t, pathErr := parseTarget(h.GetPath())
 	in.Request.Path, in.Request.Segments, in.Request.Query, in.Request.RawQuery = t.path, t.segments, t.query, t.rawQuery

@@ -213,20 +213,26 @@ func mustBounds(s string) bounds {
 
 // unknownField names the field that was probably meant.
 func unknownField(name string, known []string) string {
-	best, at := "", 3 // further than two edits is no typing mistake
-	for _, k := range known {
-		if strings.EqualFold(k, name) {
-			best = k
-			break
-		}
-		if d := edits(name, k); d < at && d < len(k) {
-			best, at = k, d
-		}
-	}
+	best := Nearest(name, known)
 	if best == "" {
 		return "unknown field"
 	}
 	return fmt.Sprintf("unknown field; did you mean %s?", best)
+}
+
+// Nearest returns the word that was probably meant by name, which is none of
+// them; "" where all are further away than a typing mistake.
+func Nearest(name string, words []string) string {
+	best, at := "", 3 // further than two edits is no typing mistake
+	for _, w := range words {
+		if strings.EqualFold(w, name) {
+			return w
+		}
+		if d := edits(name, w); d < at && d < len(w) {
+			best, at = w, d
+		}
+	}
+	return best
 }
 
 // edits is the Levenshtein distance, or 3 for names that differ much in length.

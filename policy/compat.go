@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -12,31 +13,72 @@ import (
 )
 
 // compatPairs is the view of the request that policies written for
-// opa-envoy-plugin know: Envoy's CheckRequest in its JSON form, with repeated
-// headers joined, and path and query taken apart.
+// opa-envoy-plugin know: Envoy's CheckRequest in its JSON form, in which what is
+// empty is left out, with path and query taken apart. It is what the plugin
+// gives, byte for byte: nothing in it is made canonical as in input.request.
 func (in Input) compatPairs() [][2]*ast.Term {
 	r := in.Request
+	path, query, _ := strings.Cut(r.RawTarget, "?")
+	request := []any{"http", r.compatHTTP()}
+	if !r.Received.IsZero() {
+		request = append(request, "time", str(protoTime(r.Received)))
+	}
+	return [][2]*ast.Term{
+		{str("attributes"), obj("request", obj(request...), "source", principal(in.Source), "destination", principal(in.Destination))},
+		{str("parsed_path"), listTerm(parsedPath(path))},
+		{str("parsed_query"), listsTerm(parsedQuery(query))},
+		{str("version"), obj("encoding", str("protojson"), "ext_authz", str("v3"))},
+	}
+}
+
+func (r Request) compatHTTP() *ast.Term {
 	headers := make(map[string]string, len(r.Headers)+4)
 	for name, values := range r.Headers {
 		headers[name] = strings.Join(values, ",")
 	}
-	headers[":path"], headers[":method"], headers[":authority"] = r.Target(), r.Method, r.Host
-	if r.Scheme != "" {
-		headers[":scheme"] = r.Scheme
+	fields := make([]any, 0, 12)
+	for _, f := range [][3]string{
+		{"method", ":method", r.Method},
+		{"path", ":path", r.RawTarget},
+		{"host", ":authority", r.Authority},
+		{"scheme", ":scheme", r.Scheme},
+		{"protocol", "", r.Protocol},
+	} {
+		if f[2] == "" {
+			continue
+		}
+		fields = append(fields, f[0], str(f[2]))
+		if f[1] != "" {
+			headers[f[1]] = f[2]
+		}
 	}
-	request := obj(
-		"method", str(r.Method), "path", str(r.Target()), "host", str(r.Host),
-		"scheme", str(r.Scheme), "protocol", str(r.Protocol), "headers", stringsTerm(headers),
-	)
-	return [][2]*ast.Term{
-		{str("attributes"), obj(
-			"request", obj("http", request, "time", str(in.Time.UTC().Format(time.RFC3339Nano))),
-			"source", principal(in.Source), "destination", principal(in.Destination),
-		)},
-		{str("parsed_path"), listTerm(r.Segments)},
-		{str("parsed_query"), listsTerm(r.Query)},
-		{str("version"), obj("encoding", str("protojson"), "ext_authz", str("v3"))},
+	return obj(append(fields, "headers", stringsTerm(headers))...)
+}
+
+// parsedPath has the parts of the path, decoded: of "/" one that is empty, and
+// an empty one at the end where the path ends with a slash.
+func parsedPath(path string) []string {
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		decoded = path // package authz refused it
 	}
+	return strings.Split(strings.TrimLeft(decoded, "/"), "/")
+}
+
+// parsedQuery is Go's reading of a query, which leaves out what it cannot read.
+func parsedQuery(query string) map[string][]string {
+	values, _ := url.ParseQuery(query)
+	return values
+}
+
+// protoTime is a time in protobuf's JSON form: with 0, 3, 6 or 9 digits of the second.
+func protoTime(t time.Time) string {
+	t = t.UTC()
+	s := t.Format("2006-01-02T15:04:05.000000000")
+	for range 3 {
+		s = strings.TrimSuffix(s, "000")
+	}
+	return strings.TrimSuffix(s, ".") + "Z"
 }
 
 func principal(p Peer) *ast.Term {

@@ -3,7 +3,6 @@ package policy
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -19,8 +18,10 @@ type Compiled struct {
 	// store has no data. It returns AST values: the evaluator's default store
 	// converts on each read, which costs 10 µs a decision.
 	store storage.Store
-	// services has a program per service package; mesh is that of all others.
-	services map[string]*program
+	// nodes are the packages of nodes that there are; programs has one for each
+	// set of them that is asked together, by their names; mesh is that of none.
+	nodes    map[string]bool
+	programs map[string]*program
 	mesh     *program
 	compat   *query
 	exempt   map[exemptKey]Exemption
@@ -40,6 +41,8 @@ type program struct {
 	rules map[position]RuleRef
 	// settable are the headers that the header rules can set.
 	settable []string
+	// contested are packages whose allow rules hold for no node.
+	contested []string
 }
 
 // query is a compiled query; both parts may be used by many goroutines.
@@ -62,7 +65,8 @@ func Compile(r Revision) (*Compiled, error) {
 	c := &Compiled{
 		rev:      r,
 		store:    inmem.NewFromObjectWithOpts(map[string]any{}, inmem.OptReturnASTValuesOnRead(true)),
-		services: map[string]*program{},
+		nodes:    map[string]bool{},
+		programs: map[string]*program{},
 		exempt:   map[exemptKey]Exemption{},
 		tracing:  make(chan struct{}, maxTracing),
 	}
@@ -83,21 +87,32 @@ func Compile(r Revision) (*Compiled, error) {
 func (c *Compiled) Revision() Revision { return c.rev }
 
 func compileModules(modules map[string]*ast.Module) (*ast.Compiler, error) {
-	for _, lib := range libraries() {
-		if _, ok := modules[lib.Path]; ok {
-			return nil, fmt.Errorf("%s: the name is that of a library of Signet", lib.Path)
-		}
-		p, err := parseModule(lib)
-		if err != nil {
-			return nil, fmt.Errorf("internal error: %w", err)
-		}
-		modules[lib.Path] = p.module
+	if err := addLibraries(modules); err != nil {
+		return nil, err
 	}
-	compiler := ast.NewCompiler().WithCapabilities(capabilities()).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
+	compiler := newCompiler()
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, shorten(compiler.Errors)
 	}
 	return compiler, nil
+}
+
+func newCompiler() *ast.Compiler {
+	return ast.NewCompiler().WithCapabilities(capabilities()).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
+}
+
+func addLibraries(modules map[string]*ast.Module) error {
+	for _, lib := range libraries() {
+		if _, ok := modules[lib.Path]; ok {
+			return fmt.Errorf("%s: the name is that of a library of Signet", lib.Path)
+		}
+		p, err := parseModule(lib)
+		if err != nil {
+			return fmt.Errorf("internal error: %w", err)
+		}
+		modules[lib.Path] = p.module
+	}
+	return nil
 }
 
 // shorten keeps the first errors, which name file and line each.
@@ -115,11 +130,10 @@ func shorten(errs ast.Errors) error {
 }
 
 func (c *Compiled) prepare(all []parsed) error {
-	services := map[string]bool{}
 	compat := false
 	for _, p := range all {
-		if p.service != "" {
-			services[p.service] = true
+		if p.node != "" {
+			c.nodes[p.node] = true
 		}
 		compat = compat || p.compat
 	}
@@ -127,8 +141,8 @@ func (c *Compiled) prepare(all []parsed) error {
 	if c.mesh, err = c.newProgram(all, ""); err != nil {
 		return err
 	}
-	for _, s := range slices.Sorted(maps.Keys(services)) {
-		if c.services[s], err = c.newProgram(all, "", s); err != nil {
+	for _, asked := range c.askedTogether() {
+		if c.programs[programKey(asked)], err = c.newProgram(all, append([]string{""}, asked...)...); err != nil {
 			return err
 		}
 	}
@@ -142,27 +156,33 @@ func (c *Compiled) prepare(all []parsed) error {
 	return err
 }
 
-// newProgram prepares the queries over the packages of the services ("" is the mesh's).
-func (c *Compiled) newProgram(all []parsed, services ...string) (*program, error) {
+// newProgram prepares the queries over the packages of the nodes ("" is the
+// mesh's). What a package that several nodes claim allows, it allows to none of
+// them, since it was written for one; what it denies holds for each.
+func (c *Compiled) newProgram(all []parsed, nodes ...string) (*program, error) {
 	p := &program{allow: map[ast.Var]map[string]RuleRef{}, deny: map[ast.Var]map[string]RuleRef{}, rules: map[position]RuleRef{}}
 	var allows, denies, headers []string
-	for i, s := range services {
-		if ref := setRef(s, kindAllow); c.has(ref) {
+	for i, n := range nodes {
+		contested := slices.Contains(c.rev.Contested, n)
+		if contested {
+			p.contested = append(p.contested, PackageName(n))
+		}
+		if ref := setRef(n, kindAllow); c.has(ref) && !contested {
 			v := fmt.Sprintf("allow%d", i)
 			allows = append(allows, fmt.Sprintf("%s = %s", v, ref))
 			p.allow[ast.Var(v)] = c.names(ref, p.rules)
 		}
-		if ref := setRef(s, kindDeny); c.has(ref) {
+		if ref := setRef(n, kindDeny); c.has(ref) {
 			v := fmt.Sprintf("deny%d", i)
 			denies = append(denies, fmt.Sprintf("%s = %s", v, ref))
 			p.deny[ast.Var(v)] = c.names(ref, nil)
 		}
-		if ref := setRef(s, kindHeaders); c.has(ref) {
+		if ref := setRef(n, kindHeaders); c.has(ref) && !contested {
 			headers = append(headers, fmt.Sprintf("headers%d = [x | x = %s]", i, ref))
 		}
 	}
 	for _, m := range all {
-		if m.served && slices.Contains(services, m.service) {
+		if m.served && slices.Contains(nodes, m.node) {
 			p.settable = append(p.settable, m.headers...)
 		}
 	}
@@ -219,7 +239,3 @@ func (c *Compiled) query(exprs []string) (*query, error) {
 	}
 	return &query{body: body, compiler: qc}, nil
 }
-
-// ServicePackage is the name of a virtual node as it stands in its package
-// signet.authz.<service>: with '_' for '-', which no Rego name may have.
-func ServicePackage(virtualNode string) string { return strings.ReplaceAll(virtualNode, "-", "_") }

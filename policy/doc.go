@@ -5,17 +5,17 @@
 // It must not know Envoy, gRPC, the store or who asks: package authz turns a
 // request into an Input, and what a Decision means to Envoy is authz's too.
 //
-// Main types in order: Tree (what Fetch read), TestReport (what Test says of
-// it), Revision (what is distributed), Compiled (what evaluates), Input and
+// Main types in order: Tree (what Fetch read), Check and TestReport (what is
+// said of it before it is served), Revision (what is distributed), Compiled (what evaluates), Input and
 // Decision.
 //
 // # The contract
 //
 // A policy is sets of named rules in package signet.authz, which is asked for
-// every destination, and in signet.authz.<service>, which is asked for the
-// destination of that virtual node name ('-' written as '_'):
+// every destination, and in signet.authz.<mesh>.<node>, which is asked for that
+// virtual node; signet.authz.<node> is short for it while it can mean one only:
 //
-//	package signet.authz.orders
+//	package signet.authz.shop.orders
 //
 //	allow contains "web may read orders" if {
 //		input.request.method == "GET"
@@ -23,7 +23,7 @@
 //	}
 //
 // A request is allowed if some allow rule holds and no deny rule does. Names
-// are constants, since they are the rules' ids in explanations and metrics.
+// are constants, since they are the rules' ids in explanations.
 // Package signet.lib.<anything> is for helpers; package envoy.authz with the
 // rule allow works beside it as it does under opa-envoy-plugin.
 //

@@ -58,10 +58,15 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 }
 
 func (c *Compiled) programFor(in Input) *program {
-	if p, ok := c.services[ServicePackage(in.Destination.virtualNode())]; ok {
-		return p
+	mesh, node, ok := in.Destination.split()
+	if !ok || len(c.nodes) == 0 {
+		return c.mesh
 	}
-	return c.mesh
+	asked := c.packagesOf(mesh, node)
+	if len(asked) == 0 {
+		return c.mesh
+	}
+	return c.programs[programKey(asked)]
 }
 
 // evaluation is one request's way through the queries of its program.
@@ -89,6 +94,9 @@ func (e *evaluation) decide(ctx context.Context) (Decision, error) {
 	if !d.Allowed {
 		if len(d.Deny) == 0 {
 			e.trace(ctx, &d)
+			if len(e.program.contested) > 0 && d.Untraced == "" {
+				d.Untraced = strings.Join(e.program.contested, " and ") + " may mean several virtual nodes, so its allow rules hold for none"
+			}
 		}
 		return d, nil
 	}

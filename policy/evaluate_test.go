@@ -80,8 +80,8 @@ func modules(files ...string) []policy.Module {
 func call(method, path string, source spiffeid.ID) policy.Input {
 	return policy.Input{
 		Request: policy.Request{
-			Method: method, Path: path, Segments: strings.Split(strings.Trim(path, "/"), "/"),
-			Host: "orders", Headers: map[string][]string{}, Query: map[string][]string{}, Protocol: "HTTP/1.1",
+			Method: method, Path: path, RawTarget: path, Segments: strings.Split(strings.Trim(path, "/"), "/"),
+			Host: "orders", Authority: "orders", Headers: map[string][]string{}, Query: map[string][]string{}, Protocol: "HTTP/1.1",
 		},
 		Source: policy.Peer{ID: source}, Destination: policy.Peer{ID: store}, Time: noon,
 	}
@@ -349,7 +349,7 @@ allow if to_number(request.headers["x-n"]) > 5
 func TestEnvoyAuthzRunsBesideAsUnderOPAEnvoy(t *testing.T) {
 	c := compile(t, meshRego, envoyRego)
 	people := call("GET", "/people/1", web)
-	people.Request.Query, people.Request.RawQuery = map[string][]string{"lang": {"en"}}, "lang=en"
+	people.Request.RawTarget = "/people/1?lang=en"
 	people.Request.Headers["x-a"] = []string{"1", "2"}
 	people.Request.Headers["x-n"] = []string{"no number"} // undefined, not an error
 	basic := call("POST", "/x", spiffeid.ID{})

@@ -20,6 +20,9 @@ const (
 	maxDepth   = 16
 )
 
+// dataFiles are what OPA would load as data: a policy without them says something else.
+var dataFiles = []string{"data.json", "data.yaml", "data.yml"}
+
 // refusal is an error that reading again cannot mend: the tree is whole and
 // holds what it must not.
 type refusal struct{ error }
@@ -128,8 +131,7 @@ func checkEntryName(name string) error {
 }
 
 func (w *walk) file(t *object.Tree, e *object.TreeEntry, full string) error {
-	switch e.Name {
-	case "data.json", "data.yaml", "data.yml":
+	if slices.Contains(dataFiles, e.Name) {
 		return refuse("%s: data files are not loaded; write the values in Rego", full)
 	}
 	if !strings.HasSuffix(e.Name, ".rego") {

@@ -40,14 +40,18 @@ type Request struct {
 	Path     string
 	Segments []string
 	Query    map[string][]string
-	// RawQuery is the query as sent, for exemptions and package envoy.authz only.
+	// RawQuery is the query as sent, for exemptions only.
 	RawQuery string
 	// Host in lower case without port.
 	Host string
-	// Headers by lower-case name, each value of a repeated header by itself.
+	// Headers by lower-case name, each line of a repeated header by itself. A
+	// policy sees them so as header_lines, and as headers split into values.
 	Headers  map[string][]string
 	Protocol string
-	Scheme   string
+	// What package envoy.authz sees besides, as Envoy has it: path and query in
+	// one, the host as it was written, and when the request came.
+	RawTarget, Authority, Scheme string
+	Received                     time.Time
 }
 
 // Target is the path with its query, as in the request line.

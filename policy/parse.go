@@ -32,9 +32,9 @@ func isKind(name string) bool { return name == kindAllow || name == kindDeny || 
 // parsed is one module with what its package says of it.
 type parsed struct {
 	module *ast.Module
-	// service of signet.authz.<service>; "" for signet.authz.
-	service string
-	// served: the package is signet.authz or one of its services.
+	// node is whose rules they are, as in Package.Node; "" for signet.authz.
+	node string
+	// served: the package is signet.authz or that of a node.
 	served bool
 	// compat: the package is envoy.authz.
 	compat bool
@@ -90,7 +90,7 @@ func checkSizes(modules []Module) error {
 func parseModule(m Module) (parsed, error) {
 	mod, err := ast.ParseModuleWithOpts(m.Path, m.Rego, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities()})
 	if err != nil {
-		return parsed{}, err // an ast.Errors names file and line
+		return parsed{}, oneLineEach(err)
 	}
 	if mod == nil {
 		return parsed{}, fmt.Errorf("%s: empty module", m.Path)
@@ -99,12 +99,31 @@ func parseModule(m Module) (parsed, error) {
 	if err != nil {
 		return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, mod.Package.Loc().Row, err)
 	}
+	var errs []error
 	for _, r := range mod.Rules {
-		if err := p.checkRule(r, m.IsTest()); err != nil {
-			return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, r.Loc().Row, err)
+		if err := p.checkRule(r, m.IsTest()); err != nil && len(errs) < maxTold {
+			errs = append(errs, fmt.Errorf("%s:%d: %w", m.Path, r.Loc().Row, err))
 		}
 	}
-	return p, nil
+	return p, errors.Join(errs...)
+}
+
+// oneLineEach has file, line and message of a parser's errors, and leaves out
+// the excerpts that it draws below them.
+func oneLineEach(err error) error {
+	var list ast.Errors
+	if !errors.As(err, &list) {
+		return err
+	}
+	var errs []error
+	for _, e := range list[:min(len(list), maxTold)] {
+		if e.Location == nil {
+			errs = append(errs, errors.New(e.Message))
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s:%d: %s", e.Location.File, e.Location.Row, e.Message))
+	}
+	return errors.Join(errs...)
 }
 
 // classify tells what a package is for, and refuses one that nothing would ever ask.
@@ -124,17 +143,31 @@ func classify(mod *ast.Module, test bool) (parsed, error) {
 	case full == "signet.authz":
 		p.served = true
 	case isTest && (name[0] == packageRoot || full == "envoy.authz_test"):
-	case len(name) == 3 && name[0] == packageRoot && name[1] == "authz" && isKind(last):
-		return p, fmt.Errorf("package %s: it would be the rule %s of package signet.authz; write the node's rules there, by input.destination", full, last)
-	case len(name) == 3 && name[0] == packageRoot && name[1] == "authz":
-		p.served, p.service = true, name[2]
+	case (len(name) == 3 || len(name) == 4) && name[0] == packageRoot && name[1] == "authz":
+		p.served, p.node = true, strings.Join(name[2:], "/")
+		return p, checkNodePackage(mod.Package, name[2:])
 	case len(name) >= 3 && name[0] == packageRoot && name[1] == "lib":
 	case full == "envoy.authz":
 		p.compat = true
 	default:
-		return p, fmt.Errorf("package %s: want signet.authz, signet.authz.<service>, signet.lib.<name> or envoy.authz", full)
+		return p, fmt.Errorf("%s: want signet.authz, signet.authz.<node>, signet.authz.<mesh>.<node>, signet.lib.<name> or envoy.authz", mod.Package)
 	}
 	return p, nil
+}
+
+// checkNodePackage refuses names that would be those of a rule: package
+// signet.authz.deny is the rule deny of package signet.authz.
+func checkNodePackage(p *ast.Package, names []string) error {
+	for i, name := range names {
+		if isKind(name) {
+			above := strings.Join(append([]string{"signet.authz"}, names[:i]...), ".")
+			return fmt.Errorf("%s: it would be the rule %s of package %s; write the node's rules in package signet.authz, by input.destination", p, name, above)
+		}
+		if name == "" || strings.Contains(name, "/") {
+			return fmt.Errorf("%s: %q is no name of a mesh or virtual node", p, name)
+		}
+	}
+	return nil
 }
 
 func (p *parsed) checkRule(r *ast.Rule, test bool) error {
@@ -188,14 +221,14 @@ func checkNesting(r *ast.Rule) error {
 func checkHelper(ref ast.Ref) error {
 	for _, t := range ref[1:] {
 		if s, ok := t.Value.(ast.String); ok && (s == kindAllow || s == kindDeny) {
-			return fmt.Errorf("rule %s: decisions of a service stand in its own package signet.authz.<service>", ref)
+			return fmt.Errorf("rule %s: decisions of a node stand in its own package signet.authz.<mesh>.<node>", ref)
 		}
 	}
 	return nil
 }
 
 // checkNamedRule wants allow and deny to be sets of constant names: a name is
-// a rule's id in explanations and metrics, so no input may get into it.
+// a rule's id in explanations, so no input may get into it.
 func checkNamedRule(r *ast.Rule, kind string) error {
 	if len(r.Head.Ref()) != 1 || r.Head.Key == nil || r.Head.Value != nil {
 		return fmt.Errorf("rule %s: want a set of names: %s contains \"who may do what\" if { … }", kind, kind)
@@ -216,11 +249,13 @@ func checkNamedRule(r *ast.Rule, kind string) error {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// setRef returns data.signet.authz[.service].<kind>.
-func setRef(service, kind string) ast.Ref {
+// setRef returns data.signet.authz.<kind>, or that of a node's package.
+func setRef(node, kind string) ast.Ref {
 	ref := ast.Ref{ast.DefaultRootDocument, ast.StringTerm(packageRoot), ast.StringTerm("authz")}
-	if service != "" {
-		ref = append(ref, ast.StringTerm(service))
+	if node != "" {
+		for name := range strings.SplitSeq(node, "/") {
+			ref = append(ref, ast.StringTerm(name))
+		}
 	}
 	return append(ref, ast.StringTerm(kind))
 }

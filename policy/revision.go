@@ -30,12 +30,14 @@ type Revision struct {
 	ID, Source, Commit string
 	Modules            []Module
 	Exemptions         []Exemption
+	// Contested are the packages of nodes that several virtual nodes claim.
+	Contested []string
 }
 
 // NewRevision sorts its parts, leaves test modules out and computes the ID.
 // Without modules everything but the exemptions is denied.
-func NewRevision(source, commit string, modules []Module, exemptions []Exemption) Revision {
-	r := Revision{Source: source, Commit: commit}
+func NewRevision(source, commit string, modules []Module, exemptions []Exemption, contested ...string) Revision {
+	r := Revision{Source: source, Commit: commit, Contested: slices.Sorted(slices.Values(contested))}
 	for _, m := range modules {
 		if !m.IsTest() {
 			r.Modules = append(r.Modules, m)
@@ -72,6 +74,10 @@ func (r Revision) hash() string {
 		writeStrings(h, e.Name, e.Destination, e.Method, e.Path)
 		writeCount(h, len(e.Sources))
 		writeStrings(h, e.Sources...)
+	}
+	if len(r.Contested) > 0 {
+		writeCount(h, len(r.Contested))
+		writeStrings(h, r.Contested...)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }

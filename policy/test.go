@@ -26,14 +26,20 @@ type TestReport struct {
 	Warnings []string
 }
 
-// Test compiles a tree as it will be served and runs its tests. An error means
-// that the tree must not be served: it does not compile, or a test failed (the
-// report is filled in then too). A tree without tests has a warning.
+// Test compiles a tree as it will be served, checks it and runs its tests. An
+// error means that the tree must not be served: it does not compile, Check
+// refuses it, or a test failed (the report is filled in then too). A tree
+// without tests has a warning.
 func Test(ctx context.Context, tree Tree) (TestReport, error) {
 	var report TestReport
 	if _, err := Compile(NewRevision(tree.URL, tree.Commit, tree.Modules, nil)); err != nil {
 		return report, err
 	}
+	warnings, err := Check(tree.Modules)
+	if err != nil {
+		return report, fmt.Errorf("commit %.12s: %w", tree.Commit, err)
+	}
+	report.Warnings = warnings
 	modules, all, err := parse(tree.Modules)
 	if err != nil {
 		return report, err
@@ -49,8 +55,8 @@ func Test(ctx context.Context, tree Tree) (TestReport, error) {
 	if err := ctx.Err(); err != nil {
 		return report, fmt.Errorf("policy tests of commit %.12s: %w", tree.Commit, err)
 	}
-	if report.Passed+report.Failed == 0 {
-		report.Warnings = append(report.Warnings, "the repository has no policy tests (*_test.rego)")
+	if report.Passed+report.Failed == 0 && slices.ContainsFunc(tree.Modules, Module.IsTest) {
+		report.Warnings = append(report.Warnings, "no rule in the *_test.rego files is a test: their names begin with test_")
 	}
 	if report.Failed > 0 {
 		return report, fmt.Errorf("policy tests of commit %.12s: %d of %d failed: %s", tree.Commit, report.Failed, report.Passed+report.Failed, strings.Join(report.Failures[:min(len(report.Failures), maxToldFailures)], "; "))
@@ -63,21 +69,16 @@ const maxToldFailures = 5
 
 func runTests(ctx context.Context, modules map[string]*ast.Module, all []parsed) (chan *tester.Result, error) {
 	compat := slices.ContainsFunc(all, func(p parsed) bool { return p.compat })
-	for _, lib := range libraries() {
-		p, err := parseModule(lib)
-		if err != nil {
-			return nil, err
-		}
-		modules[lib.Path] = p.module
+	if err := addLibraries(modules); err != nil {
+		return nil, err
 	}
 	store := inmem.NewFromObjectWithOpts(map[string]any{}, inmem.OptReturnASTValuesOnRead(true))
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("policy tests: %w", err)
 	}
-	compiler := ast.NewCompiler().WithCapabilities(capabilities()).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
 	results, err := tester.NewRunner().
-		SetCompiler(compiler).
+		SetCompiler(newCompiler()).
 		SetStore(store).
 		SetModules(modules).
 		SetTimeout(testTime).

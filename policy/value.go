@@ -20,6 +20,7 @@ var (
 	keyQuery       = ast.StringTerm("query")
 	keyHost        = ast.StringTerm("host")
 	keyHeaders     = ast.StringTerm("headers")
+	keyHeaderLines = ast.StringTerm("header_lines")
 	keyProtocol    = ast.StringTerm("protocol")
 	keySpiffeID    = ast.StringTerm("spiffe_id")
 	keyTrustDomain = ast.StringTerm("trust_domain")
@@ -47,13 +48,15 @@ func (in Input) value(compat bool) ast.Value {
 }
 
 func (r Request) term() *ast.Term {
+	headers, lines := headerTerms(r.Headers)
 	return ast.ObjectTerm(
 		[2]*ast.Term{keyMethod, ast.StringTerm(r.Method)},
 		[2]*ast.Term{keyPath, ast.StringTerm(r.Path)},
 		[2]*ast.Term{keySegments, listTerm(r.Segments)},
 		[2]*ast.Term{keyQuery, listsTerm(r.Query)},
 		[2]*ast.Term{keyHost, ast.StringTerm(r.Host)},
-		[2]*ast.Term{keyHeaders, listsTerm(r.Headers)},
+		[2]*ast.Term{keyHeaders, headers},
+		[2]*ast.Term{keyHeaderLines, lines},
 		[2]*ast.Term{keyProtocol, ast.StringTerm(r.Protocol)},
 	)
 }
@@ -78,14 +81,6 @@ func (p Peer) term() *ast.Term {
 func (p Peer) split() (mesh, node string, ok bool) {
 	mesh, node, ok = strings.Cut(strings.TrimPrefix(p.ID.Path(), "/"), "/")
 	return mesh, node, ok && mesh != packageRoot && !strings.Contains(node, "/")
-}
-
-func (p Peer) virtualNode() string {
-	_, node, ok := p.split()
-	if !ok {
-		return ""
-	}
-	return node
 }
 
 func listTerm(list []string) *ast.Term {

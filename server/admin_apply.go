@@ -174,6 +174,7 @@ func (in *intake) join(now *model) (*model, error) {
 	in.accessLogs(now)
 	if next != nil {
 		in.transitions(now, next)
+		in.claimed(now, next)
 	}
 	if len(in.errs) > 0 {
 		return nil, inOrder(in.errs)

@@ -41,6 +41,8 @@ const (
 	findSigner       = "SIG017"
 	findSignerUser   = "SIG018"
 	findOpenEgress   = "SIG019"
+	findContested    = "SIG030"
+	findPolicyWarn   = "SIG031"
 	findAccessLog    = "SIG032"
 	findUnsafeMesh   = "SIG033"
 )
@@ -229,7 +231,11 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 			list = append(list, finding(findPolicy, sevError, "PolicySource "+st.GetSource(), "signet policy sync, after what the cause names is mended and committed",
 				"the last sync failed, %s: %s", inForce(state.current.GetCommit()), st.GetError()))
 		}
+		for _, w := range st.GetWarnings() {
+			list = append(list, finding(findPolicyWarn, sevWarning, "PolicySource "+st.GetSource(), "signet policy check <folder>, in a clone of the repository; commit, and `signet policy sync`", "%s", w))
+		}
 	}
+	list = append(list, a.checkPackages()...)
 	if len(state.current.GetModules()) == 0 {
 		list = append(list, finding(findNoPolicy, sevWarning, "policy", "signet apply -f <file with a PolicySource>",
 			"no policy is loaded: every call is denied but declared health checks"))

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +47,8 @@ type policyState struct {
 type goodTree struct {
 	source, url, commit string
 	modules             []policy.Module
+	packages            []policy.Package // of virtual nodes
+	warnings            []string
 }
 
 // policies fetches, tests and activates policy revisions. What fails leaves the
@@ -94,6 +95,9 @@ func (p *policies) load(ctx context.Context) error {
 		p.good = goodTree{source: row.Source, url: rev.GetSource(), commit: rev.GetCommit()}
 		for _, m := range rev.GetModules() {
 			p.good.modules = append(p.good.modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
+		}
+		if p.good.packages, err = policy.Packages(p.good.modules); err != nil {
+			p.log.WarnContext(ctx, "the last good policy cannot be read any more", slog.Any("err", err))
 		}
 		p.status[row.Source] = &api.PolicyStatus{
 			Source: row.Source, Url: rev.GetSource(), Commit: rev.GetCommit(), Revision: rev.GetId(),
@@ -160,16 +164,13 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.Pol
 	defer cancel()
 	failures := p.metrics.policyErrors.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
 	before := p.revision()
-	tree, tests, err := p.fetch(ctx, src)
+	tree, report, err := p.fetch(ctx, src)
 	if err == nil {
-		p.mu.Lock()
-		p.good = goodTree{source: src.Name, url: tree.URL, commit: tree.Commit, modules: served(tree.Modules)}
-		p.mu.Unlock()
-		err = p.renewRevision(ctx)
+		err = p.accept(ctx, src.Name, tree, report.Warnings)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	st := &api.PolicyStatus{Source: src.Name, Url: tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(tests)} //nolint:gosec // a count of tests
+	st := &api.PolicyStatus{Source: src.Name, Url: tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(report.Passed)} //nolint:gosec // a count of tests
 	if err != nil {
 		st.Error = plainText(err.Error())
 		failures.Inc()
@@ -181,7 +182,32 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.Pol
 		st.Changed = st.Revision != before
 	}
 	p.status[src.Name], p.tried[src.Name] = st, src
+	return p.told(st)
+}
+
+// accept puts a tree that passed its tests in force, unless a package of it may
+// mean several virtual nodes.
+func (p *policies) accept(ctx context.Context, source string, tree policy.Tree, warnings []string) error {
+	packages, err := policy.Packages(tree.Modules)
+	if err == nil {
+		err = p.model().uncontested(packages)
+	}
+	if err != nil {
+		return fmt.Errorf("commit %.12s: %w", tree.Commit, err)
+	}
+	p.mu.Lock()
+	p.good = goodTree{source: source, url: tree.URL, commit: tree.Commit, modules: served(tree.Modules), packages: packages, warnings: warnings}
+	p.mu.Unlock()
+	return p.renewRevision(ctx)
+}
+
+// told is a copy of a status with the warnings of what is in force now. p.mu
+// must be held.
+func (p *policies) told(st *api.PolicyStatus) *api.PolicyStatus {
 	out, _ := proto.Clone(st).(*api.PolicyStatus) // Clone returns what it was given
+	if p.good.source == st.GetSource() {
+		out.Warnings = append(slices.Clone(p.good.warnings), p.model().unclaimed(p.good.packages)...)
+	}
 	return out
 }
 
@@ -193,24 +219,21 @@ func bare(err error) error {
 	return err
 }
 
-// fetch gets a tree that is good to serve, and how many tests it passed.
-func (p *policies) fetch(ctx context.Context, src identity.PolicySource) (policy.Tree, int, error) {
+// fetch gets a tree that is good to serve, and what its tests say.
+func (p *policies) fetch(ctx context.Context, src identity.PolicySource) (policy.Tree, policy.TestReport, error) {
+	var none policy.TestReport
 	tree, err := policy.Fetch(ctx, src, filepath.Join(p.dir, src.Name))
 	if err != nil {
-		return policy.Tree{}, 0, fmt.Errorf("fetch: %w", err)
+		return policy.Tree{}, none, fmt.Errorf("fetch: %w", err)
 	}
 	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), nil)); err != nil {
-		return tree, 0, fmt.Errorf("commit %.12s does not compile: %w", tree.Commit, bare(err))
+		return tree, none, fmt.Errorf("commit %.12s does not compile: %w", tree.Commit, bare(err))
 	}
 	report, err := policy.Test(ctx, tree)
 	if err != nil {
-		return tree, 0, err // it names the commit
+		return tree, none, err // it names the commit
 	}
-	if report.Failed > 0 {
-		return tree, 0, fmt.Errorf("commit %s fails %d of its %d tests: %s", tree.Commit,
-			report.Failed, report.Failed+report.Passed, strings.Join(report.Failures, "; "))
-	}
-	return tree, report.Passed, nil
+	return tree, report, nil
 }
 
 // served leaves the tests out: they are run here and not shipped.
@@ -234,7 +257,11 @@ func (p *policies) renewRevision(ctx context.Context) error {
 			delete(p.tried, name)
 		}
 	}
-	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, policy.HealthExemptions(m.graph, p.td)))
+	var contested []string
+	for _, c := range m.contested(p.good.packages) {
+		contested = append(contested, c.Node)
+	}
+	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, policy.HealthExemptions(m.graph, p.td), contested...))
 	old := p.state.Load()
 	if old != nil && old.current.GetId() == rev.GetId() {
 		return nil
@@ -329,15 +356,14 @@ func (p *policies) statuses() []*api.PolicyStatus {
 	defer p.mu.Unlock()
 	var list []*api.PolicyStatus
 	for _, name := range sortedKeys(p.status) {
-		st, _ := proto.Clone(p.status[name]).(*api.PolicyStatus) // Clone returns what it was given
-		list = append(list, st)
+		list = append(list, p.told(p.status[name]))
 	}
 	return list
 }
 
 // revisionMessage is a revision as it travels and as it is stored.
 func revisionMessage(r policy.Revision) *api.PolicyRevision {
-	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit}
+	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit, Contested: r.Contested}
 	for _, mod := range r.Modules {
 		m.Modules = append(m.Modules, &api.PolicyModule{Path: mod.Path, Rego: mod.Rego})
 	}

@@ -13,9 +13,9 @@ func newPolicy() *cobra.Command {
 	c := group(&cobra.Command{
 		Use:     "policy",
 		Short:   "Rego policies from git",
-		Example: "  signet policy sync\n  signet policy sync mesh-policy -o json",
+		Example: "  signet policy sync\n  signet policy check .\n  signet policy sync mesh-policy -o json",
 	})
-	c.AddCommand(newPolicySync())
+	c.AddCommand(newPolicySync(), newPolicyCheck(), newPolicyTest())
 	return c
 }
 
@@ -57,6 +57,7 @@ func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
 			s.GetSource(), short(s.GetCommit()), short(s.GetRevision()),
 			strconv.Itoa(int(s.GetModules())), strconv.Itoa(int(s.GetTests())), strconv.FormatBool(s.GetChanged()), s.GetUrl(),
 		})
+		warn(c.ErrOrStderr(), s.GetWarnings())
 		if s.GetError() != "" {
 			failed = append(failed, errors.New(s.GetSource()+": "+s.GetError()))
 		}

@@ -1,0 +1,133 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"signet.example/api"
+	"signet.example/mesh"
+	"signet.example/policy"
+)
+
+// claims lists the virtual nodes that a package of the policy may have been
+// written for. More than one must not be: a rule that was written for one would
+// open the other.
+func (m *model) claims(p policy.Package) []nodeRef {
+	var list []nodeRef
+	for _, name := range m.graph.Meshes() {
+		for _, n := range m.graph.Nodes(name) {
+			if p.Means(n.Mesh, n.Name) {
+				list = append(list, nodeRef{n.Mesh, n.Name})
+			}
+		}
+	}
+	return list
+}
+
+// contested are the packages that several virtual nodes claim.
+func (m *model) contested(packages []policy.Package) []policy.Package {
+	return slices.DeleteFunc(slices.Clone(packages), func(p policy.Package) bool { return len(m.claims(p)) < 2 })
+}
+
+// contestedText says which nodes claim a package, and how each is named alone.
+func contestedText(p policy.Package, nodes []nodeRef) string {
+	var names, packages []string
+	for _, n := range nodes {
+		names = append(names, n.mesh+"/"+n.name)
+		packages = append(packages, policy.PackageName(n.mesh+"/"+n.name))
+	}
+	return fmt.Sprintf("%s:%d: %s may mean the virtual nodes %s: write %s", p.File, p.Line, p, strings.Join(names, " and "), strings.Join(packages, " or "))
+}
+
+// uncontested refuses a tree in which a package may mean several virtual nodes.
+func (m *model) uncontested(packages []policy.Package) error {
+	var texts []string
+	for _, p := range m.contested(packages) {
+		texts = append(texts, contestedText(p, m.claims(p)))
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s", strings.Join(texts, "; "))
+}
+
+// maxUnclaimed bounds how many packages of no node are told.
+const maxUnclaimed = 20
+
+// unclaimed warns of packages that are of no virtual node. Its rules may be
+// there before it, so they are served.
+func (m *model) unclaimed(packages []policy.Package) []string {
+	var short, full, list []string
+	for _, name := range m.graph.Meshes() {
+		for _, n := range m.graph.Nodes(name) {
+			full = append(full, n.Mesh+"/"+n.Name)
+			short = append(short, strings.ReplaceAll(n.Name, "-", "_"))
+		}
+	}
+	for i, p := range packages {
+		if len(m.claims(p)) > 0 {
+			continue
+		}
+		if len(list) == maxUnclaimed {
+			return append(list, fmt.Sprintf("and perhaps more among %d further packages", len(packages)-i))
+		}
+		names := short
+		if strings.Contains(p.Node, "/") {
+			names = full
+		}
+		text := fmt.Sprintf("%s:%d: %s is of no virtual node, so nobody is asked for its rules", p.File, p.Line, p)
+		if best := mesh.Nearest(p.Node, names); best != "" {
+			text += fmt.Sprintf("; did you mean %s?", policy.PackageName(best))
+		} else if named := withNamespace(p.Node, short); named != "" {
+			text += fmt.Sprintf("; did you mean %s?", policy.PackageName(named))
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+// withNamespace finds the node whose name is this one and a namespace, as App
+// Mesh's controller makes it.
+func withNamespace(name string, nodes []string) string {
+	for _, n := range nodes {
+		if strings.HasPrefix(n, name+"_") {
+			return n
+		}
+	}
+	return ""
+}
+
+// packagesInForce are the nodes' packages of the policy that is served.
+func (p *policies) packagesInForce() []policy.Package {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.good.packages
+}
+
+// claimed refuses a virtual node that would make a package of the policy in
+// force mean two: neither of them would be allowed by it any more.
+func (in *intake) claimed(now, next *model) {
+	for _, p := range next.contested(in.policies.packagesInForce()) {
+		before, after := now.claims(p), next.claims(p)
+		for _, n := range after {
+			o := next.objects[objectKey{string(mesh.KindVirtualNode), n.mesh, n.name}]
+			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
+				continue
+			}
+			in.bad(o.doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+contestedText(p, after)))
+		}
+	}
+}
+
+// checkPackages tells of packages that several virtual nodes claim.
+func (a *admin) checkPackages() []*api.Finding {
+	var list []*api.Finding
+	m := a.model()
+	for _, p := range m.contested(a.policies.packagesInForce()) {
+		nodes := m.claims(p)
+		list = append(list, finding(findContested, sevError, p.String(), "rename the package as the cause says, commit, and `signet policy sync`",
+			"what it allows holds for none of them, what it denies for each: %s", contestedText(p, nodes)))
+	}
+	return list
+}
