@@ -29,7 +29,7 @@ func revisionOf(p *api.PolicyRevision) policy.Revision {
 func issuersOf(all []*api.JWTIssuer) []authz.Issuer {
 	var out []authz.Issuer
 	for _, j := range all {
-		out = append(out, authz.Issuer{Name: j.GetName(), Issuer: j.GetIssuer(), Audiences: j.GetAudiences(), JWKS: j.GetJwks()})
+		out = append(out, authz.Issuer{Name: j.GetName(), Issuer: j.GetIssuer(), Audiences: j.GetAudiences(), AudienceClaim: j.GetAudienceClaim(), JWKS: j.GetJwks()})
 	}
 	return out
 }

@@ -516,7 +516,9 @@ type JWTIssuer struct {
 	Issuer    string                 `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
 	Audiences []string               `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
 	// jwks: RFC 7517 JSON; the server fetched it or it was given inline.
-	Jwks          []byte `protobuf:"bytes,4,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	Jwks []byte `protobuf:"bytes,4,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	// audience_claim is read in place of aud where a token has no aud; empty: none.
+	AudienceClaim string `protobuf:"bytes,5,opt,name=audience_claim,json=audienceClaim,proto3" json:"audience_claim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +579,13 @@ func (x *JWTIssuer) GetJwks() []byte {
 		return x.Jwks
 	}
 	return nil
+}
+
+func (x *JWTIssuer) GetAudienceClaim() string {
+	if x != nil {
+		return x.AudienceClaim
+	}
+	return ""
 }
 
 // Ban: an agent or identity that is no longer served.
@@ -667,12 +676,13 @@ const file_api_resources_proto_rawDesc = "" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x18\n" +
-	"\asources\x18\x05 \x03(\tR\asources\"i\n" +
+	"\asources\x18\x05 \x03(\tR\asources\"\x90\x01\n" +
 	"\tJWTIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
 	"\taudiences\x18\x03 \x03(\tR\taudiences\x12\x12\n" +
-	"\x04jwks\x18\x04 \x01(\fR\x04jwks\"\"\n" +
+	"\x04jwks\x18\x04 \x01(\fR\x04jwks\x12%\n" +
+	"\x0eaudience_claim\x18\x05 \x01(\tR\raudienceClaim\"\"\n" +
 	"\x03Ban\x12\x1b\n" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeIdB\x14Z\x12signet.example/apib\x06proto3"
 

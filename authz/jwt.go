@@ -1,6 +1,10 @@
 package authz
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -8,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,18 +33,32 @@ const (
 // Reasons a token is refused for. They are constants: a record and a message
 // have them, so nothing of a token's text may be in one.
 var (
-	errTokenForm      = errors.New("malformed")
-	errTokenSize      = errors.New("too large")
-	errTokenHeader    = errors.New("header is not accepted")
-	errTokenAlgorithm = errors.New("algorithm is not accepted")
-	errTokenClaims    = errors.New("claims are not accepted")
-	errTokenIssuer    = errors.New("issuer is unknown")
-	errTokenAudience  = errors.New("audience is another")
-	errTokenKey       = errors.New("key is unknown")
-	errTokenSignature = errors.New("signature is wrong")
-	errTokenExpired   = errors.New("expired")
-	errTokenNotYet    = errors.New("not valid yet")
-	errTokenExpiry    = errors.New("expiry is missing or not sane")
+	errTokenForm       = errors.New("malformed: not three parts of base64url without padding")
+	errTokenSize       = errors.New("too large")
+	errTokenScheme     = errors.New("malformed: not one header `authorization: Bearer <token>`")
+	errTokenHeader     = errors.New("its header is no JSON object, or has a name twice")
+	errTokenCritical   = errors.New("its header has crit, b64, zip or cty, which change how it is read")
+	errTokenType       = errors.New("its typ is not JWT or at+jwt")
+	errTokenKeyID      = errors.New("its kid is not a text of 1 to 256 bytes")
+	errTokenAlgorithm  = errors.New("its algorithm is not RS256, ES256 or EdDSA")
+	errTokenPayload    = errors.New("its claims are no JSON object, or have a name twice")
+	errTokenNoIssuer   = errors.New("it has no issuer (iss)")
+	errTokenIssuer     = errors.New("no JWTIssuer has its issuer")
+	errTokenNoKeys     = errors.New("none of its issuer's keys is here")
+	errTokenKey        = errors.New("its issuer has no key of its kid")
+	errTokenKeyAlg     = errors.New("its issuer's key of its kid is for another algorithm")
+	errTokenNoKeyID    = errors.New("it has no kid, and its issuer not exactly one key for its algorithm")
+	errTokenSignature  = errors.New("signature is wrong")
+	errTokenSubject    = errors.New("its sub is not a text")
+	errTokenNoExpiry   = errors.New("it has no expiry (exp)")
+	errTokenTime       = errors.New("its exp, nbf or iat is not a time")
+	errTokenOrder      = errors.New("it was issued (iat) after it expires (exp)")
+	errTokenNoAudience = errors.New("it has no audience (aud)")
+	errTokenNoClaim    = errors.New("it has no audience: neither aud nor the issuer's audienceClaim")
+	errTokenAudiences  = errors.New("its audience is neither a text nor a list of texts")
+	errTokenAudience   = errors.New("its audience is another")
+	errTokenExpired    = errors.New("expired")
+	errTokenNotYet     = errors.New("not valid yet")
 )
 
 // token is a verified token, but for the time, which is looked at on each use.
@@ -95,28 +114,29 @@ func (s segments) digest() digest {
 	return digest(h.Sum(nil))
 }
 
-// tokenHeader reads the protected header. Only alg, kid and typ may be in it:
-// every other name is an instruction to us by whoever made the token (jku,
-// x5u, jwk, x5c: which key; crit, cty, zip, b64: how to read it).
+// tokenHeader reads the protected header: alg, kid and typ. Names that are not
+// understood are ignored (RFC 7515 4), and never used: which key signed is the
+// issuer's to say, not the token's (jku, x5u, jwk, x5c, x5t). What would change
+// how the token is read is refused.
 func tokenHeader(raw []byte) (alg, kid string, err error) {
 	members, err := decodeObject(raw)
 	if err != nil {
 		return "", "", errTokenHeader
 	}
-	for name, value := range members {
-		s, ok := value.(string)
-		if !ok || !slices.Contains([]string{"alg", "kid", "typ"}, name) {
-			return "", "", errTokenHeader
+	for _, name := range []string{"crit", "b64", "zip", "cty"} {
+		if _, ok := members[name]; ok {
+			return "", "", errTokenCritical
 		}
-		if name == "typ" && !acceptedType(s) {
-			return "", "", errTokenHeader
+	}
+	if typ, ok := members["typ"]; ok && !acceptedType(typ) {
+		return "", "", errTokenType
+	}
+	if v, ok := members["kid"]; ok {
+		if kid, ok = v.(string); !ok || kid == "" || len(kid) > maxKeyID {
+			return "", "", errTokenKeyID
 		}
 	}
 	alg, _ = members["alg"].(string)
-	kid, hasKid := members["kid"].(string)
-	if len(kid) > maxKeyID || hasKid && kid == "" {
-		return "", "", errTokenHeader
-	}
 	if !slices.Contains([]jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA}, jose.SignatureAlgorithm(alg)) {
 		return "", "", errTokenAlgorithm
 	}
@@ -125,31 +145,45 @@ func tokenHeader(raw []byte) (alg, kid string, err error) {
 
 // acceptedType: RFC 7519 5.1 and RFC 9068 2.1; the names are case-insensitive
 // media types. A token that says it is something else is something else.
-func acceptedType(typ string) bool {
-	t := strings.TrimPrefix(strings.ToLower(typ), "application/")
+func acceptedType(typ any) bool {
+	name, _ := typ.(string)
+	t := strings.TrimPrefix(strings.ToLower(name), "application/")
 	return t == "jwt" || t == "at+jwt"
 }
 
 // issuer is one trusted issuer with its usable keys.
 type issuer struct {
-	name      string
-	audiences []string
-	keys      []verificationKey
+	name          string
+	audiences     []string
+	audienceClaim string
+	keys          []verificationKey
 }
 
 // key finds the one key that a token may be signed by. Without kid there must
 // be no choice: trying all would let a sender choose the work.
 func (i *issuer) key(alg, kid string) (verificationKey, error) {
 	var found []verificationKey
+	named := false
 	for _, k := range i.keys {
-		if string(k.algorithm) == alg && (kid == "" || k.id == kid) {
+		if kid != "" && k.id != kid {
+			continue
+		}
+		named = true
+		if string(k.algorithm) == alg {
 			found = append(found, k)
 		}
 	}
-	if len(found) != 1 {
-		return verificationKey{}, errTokenKey
+	switch {
+	case len(found) == 1:
+		return found[0], nil
+	case len(i.keys) == 0:
+		return verificationKey{}, errTokenNoKeys
+	case kid == "":
+		return verificationKey{}, errTokenNoKeyID
+	case named:
+		return verificationKey{}, errTokenKeyAlg
 	}
-	return found[0], nil
+	return verificationKey{}, errTokenKey
 }
 
 // verifySegments does everything but the look at the clock.
@@ -160,13 +194,16 @@ func verifySegments(s segments, issuers map[string]*issuer) (*token, error) {
 	}
 	claims, err := decodeObject(s.payload)
 	if err != nil {
-		return nil, errTokenClaims
+		return nil, errTokenPayload
 	}
 	// The issuer's name is not proven yet. It only chooses whose keys must have
 	// signed: an issuer's key never speaks for another issuer.
 	name, ok := claims["iss"].(string)
+	if !ok {
+		return nil, errTokenNoIssuer
+	}
 	iss := issuers[name]
-	if !ok || iss == nil {
+	if iss == nil {
 		return nil, errTokenIssuer
 	}
 	key, err := iss.key(alg, kid)
@@ -181,17 +218,27 @@ func verifySegments(s segments, issuers map[string]*issuer) (*token, error) {
 		return t, err
 	}
 	if t.claims, err = policy.NewClaims(claims); err != nil {
-		return t, errTokenClaims
+		return t, errTokenPayload
 	}
 	return t, nil
 }
 
+// checkSignature verifies over the parts as they came, by the key's algorithm
+// and by nothing that the header says (RFC 7515 5.2).
 func checkSignature(s segments, key verificationKey) error {
-	jws, err := jose.ParseSignedCompact(s.text, []jose.SignatureAlgorithm{key.algorithm})
-	if err != nil {
-		return errTokenForm
+	signed := s.text[:strings.LastIndexByte(s.text, '.')]
+	sum := sha256.Sum256([]byte(signed))
+	good := false
+	switch public := key.public.(type) {
+	case *rsa.PublicKey: // RS256: RFC 7518 3.3
+		good = rsa.VerifyPKCS1v15(public, crypto.SHA256, sum[:], s.signature) == nil
+	case *ecdsa.PublicKey: // ES256: RFC 7518 3.4, r and s of 32 bytes each
+		good = len(s.signature) == 64 &&
+			ecdsa.Verify(public, sum[:], new(big.Int).SetBytes(s.signature[:32]), new(big.Int).SetBytes(s.signature[32:]))
+	case ed25519.PublicKey: // EdDSA: RFC 8037 3.1
+		good = ed25519.Verify(public, []byte(signed), s.signature)
 	}
-	if _, err := jws.Verify(key.public); err != nil {
+	if !good {
 		return errTokenSignature
 	}
 	return nil
@@ -202,25 +249,31 @@ func checkSignature(s segments, key verificationKey) error {
 func (t *token) readClaims(claims map[string]any, iss *issuer) error {
 	if sub, ok := claims["sub"]; ok {
 		if t.subject, ok = sub.(string); !ok {
-			return errTokenClaims
+			return errTokenSubject
 		}
 	}
 	exp, ok, err := numericDate(claims, "exp")
-	if err != nil || !ok {
-		return errTokenExpiry
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return errTokenNoExpiry
 	}
 	t.expiry = exp
 	if t.notBefore, _, err = numericDate(claims, "nbf"); err != nil {
-		return errTokenClaims
+		return err
 	}
 	iat, _, err := numericDate(claims, "iat")
-	if err != nil || iat.After(exp) {
-		return errTokenClaims
+	if err != nil {
+		return err
+	}
+	if iat.After(exp) {
+		return errTokenOrder
 	}
 	if iat.After(t.notBefore) {
 		t.notBefore = iat // used before it was issued: one of two clocks is wrong
 	}
-	if t.audience, err = audience(claims["aud"]); err != nil {
+	if t.audience, err = iss.audience(claims); err != nil {
 		return err
 	}
 	for _, a := range t.audience {
@@ -231,9 +284,19 @@ func (t *token) readClaims(claims map[string]any, iss *issuer) error {
 	return errTokenAudience
 }
 
-// audience is a string or a list of them, and must be there: a token for
-// nobody in particular is a token for somebody else.
-func audience(v any) ([]string, error) {
+// audience is a text or a list of them, and must be there: a token for nobody
+// in particular is a token for somebody else. Of an issuer that has a claim for
+// it, a token without aud is judged by that; one with aud never is (RFC 7519 4.1.3).
+func (i *issuer) audience(claims map[string]any) ([]string, error) {
+	v, ok := claims["aud"]
+	if !ok && i.audienceClaim != "" {
+		if v, ok = claims[i.audienceClaim]; !ok {
+			return nil, errTokenNoClaim
+		}
+	}
+	if !ok {
+		return nil, errTokenNoAudience
+	}
 	switch v := v.(type) {
 	case string:
 		return []string{v}, nil
@@ -242,13 +305,16 @@ func audience(v any) ([]string, error) {
 		for _, e := range v {
 			s, ok := e.(string)
 			if !ok {
-				return nil, errTokenClaims
+				return nil, errTokenAudiences
 			}
 			out = append(out, s)
 		}
+		if len(out) == 0 {
+			return nil, errTokenNoAudience
+		}
 		return out, nil
 	}
-	return nil, errTokenAudience
+	return nil, errTokenAudiences
 }
 
 // numericDate reads seconds since 1970; a fraction is allowed (RFC 7519 2).
@@ -259,11 +325,11 @@ func numericDate(claims map[string]any, name string) (time.Time, bool, error) {
 	}
 	n, ok := v.(json.Number)
 	if !ok {
-		return time.Time{}, false, errTokenClaims
+		return time.Time{}, false, errTokenTime
 	}
 	f, err := strconv.ParseFloat(n.String(), 64)
 	if err != nil || math.IsNaN(f) || f < 0 || f > maxNumericDate {
-		return time.Time{}, false, errTokenClaims
+		return time.Time{}, false, errTokenTime
 	}
 	whole, frac := math.Modf(f)
 	return time.Unix(int64(whole), int64(frac*1e9)), true, nil
@@ -294,11 +360,11 @@ func bearer(headers map[string][]string) (text string, present bool, err error) 
 			continue
 		}
 		if len(values) > 1 {
-			return "", true, errTokenForm
+			return "", true, errTokenScheme
 		}
 		rest, ok := strings.CutPrefix(v[len(scheme):], " ")
 		if !ok || !strings.EqualFold(scheme, "bearer") {
-			return "", true, errTokenForm
+			return "", true, errTokenScheme
 		}
 		return strings.TrimLeft(rest, " "), true, nil
 	}
@@ -319,7 +385,7 @@ func issuersOf(configured []Issuer) (map[string]*issuer, []error) {
 			problems = append(problems, fmt.Errorf("issuer %s: no issuer URL, or one that another has", c.Name))
 			continue
 		}
-		out[c.Issuer] = &issuer{name: c.Name, audiences: slices.Clone(c.Audiences), keys: keys}
+		out[c.Issuer] = &issuer{name: c.Name, audiences: slices.Clone(c.Audiences), audienceClaim: c.AudienceClaim, keys: keys}
 	}
 	return out, problems
 }

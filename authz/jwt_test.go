@@ -214,10 +214,10 @@ func TestAttackedTokensAreRefused(t *testing.T) {
 		"crit":                          header(`"crit":["exp"],"exp":1`),
 		"empty crit":                    header(`"crit":[]`),
 		"b64 false":                     header(`"b64":false`),
-		"jku":                           header(`"jku":"https://evil.example/keys"`),
-		"x5u":                           header(`"x5u":"https://evil.example/cert"`),
+		"jku of the attacker":           sign(k["other"], `{"alg":"RS256","kid":"rsa","jku":"https://evil.example/keys"}`, good().json()),
+		"x5u of the attacker":           sign(k["other"], `{"alg":"RS256","kid":"rsa","x5u":"https://evil.example/cert"}`, good().json()),
+		"jwk of the attacker and a kid": sign(k["other"], `{"alg":"RS256","kid":"rsa","jwk":`+string(jwk)+`}`, good().json()),
 		"jwk of the attacker":           sign(k["other"], `{"alg":"RS256","jwk":`+string(jwk)+`}`, good().json()),
-		"x5c":                           header(`"x5c":["MAA="]`),
 		"cty":                           header(`"cty":"JWT"`),
 		"zip":                           header(`"zip":"DEF"`),
 		"typ of something else":         header(`"typ":"logout+jwt"`),
@@ -345,6 +345,7 @@ func TestARememberedTokenExpiresAndGoesWithItsKey(t *testing.T) {
 	}
 	for name, change := range map[string]func(*authz.Issuer){
 		"its key":      func(i *authz.Issuer) { i.JWKS = jwks("ec") },
+		"its claim":    func(i *authz.Issuer) { i.Audiences, i.AudienceClaim = []string{"others"}, "scope" },
 		"its audience": func(i *authz.Issuer) { i.Audiences = []string{"others"} },
 		"its issuer":   func(i *authz.Issuer) { i.Issuer = "https://third.example" },
 	} {
@@ -409,7 +410,86 @@ func TestATokenOfAnIssuerWithoutKeysIsRefused(t *testing.T) {
 		}
 	})
 	_, r := f.ask(t, f.question("GET", "/orders/1", web, "authorization: Bearer "+sign(keys()["rsa"], rs256, good().json())))
-	if r.Allowed || r.Token == nil || r.Token.Error != "key is unknown" {
+	if r.Allowed || r.Token == nil || r.Token.Error != "none of its issuer's keys is here" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// RFC 7515 4: what is not understood is ignored, and never used.
+func TestHeaderParametersThatAreNotUnderstoodAreIgnored(t *testing.T) {
+	f := newFixture(t, withJWT)
+	other, err := json.Marshal(jose.JSONWebKey{Key: keys()["other"].Public()})
+	must(err)
+	for _, extra := range []string{
+		`"x5t":"nOo3ZDrODXEK1jKWhXslHR_KXEg"`, `"x5t#S256":"AAAA"`, `"x5c":["MAA="]`, `"x5c":"no list"`, `"x5u":"https://evil.example/cert"`,
+		`"jku":"https://evil.example/keys"`, `"jwk":` + string(other), `"jwk":5`, `"tty":"provider-token"`, `"ver":2`, `"nested":{"a":[1,null]}`, `"epk":{}`,
+	} {
+		for name, header := range map[string]string{"RS256": "rsa", "ES256": "ec", "EdDSA": "ed"} {
+			tok := sign(keys()[header], `{"alg":"`+name+`","kid":"`+header+`","typ":"JWT",`+extra+`}`, good().json())
+			if _, r := f.ask(t, f.question("POST", "/x", "", "authorization: Bearer "+tok)); !r.Allowed {
+				t.Errorf("%s, %s: %s", name, extra, r.Message)
+			}
+		}
+	}
+}
+
+func TestATokenWithoutAudienceIsJudgedByTheClaimThatItsIssuerHasForIt(t *testing.T) {
+	f := newFixture(t, withJWT, func(_ *authz.Options, c *authz.Config) { c.Issuers[0].AudienceClaim = "client_id" })
+	noAud := good().with("aud", nil)
+	for name, tc := range map[string]struct {
+		claims claims
+		why    string
+	}{
+		"the claim":              {noAud.with("client_id", "orders"), ""},
+		"a list of them":         {noAud.with("client_id", []string{"x", "orders"}), ""},
+		"another's":              {noAud.with("client_id", "billing"), "its audience is another"},
+		"neither":                {noAud, "it has no audience: neither aud nor the issuer's audienceClaim"},
+		"a number":               {noAud.with("client_id", 5), "its audience is neither a text nor a list of texts"},
+		"aud alone":              {good(), ""},
+		"another aud, the claim": {good().with("aud", "billing").with("client_id", "orders"), "its audience is another"},
+		"no aud in it":           {good().with("aud", []string{}).with("client_id", "orders"), "it has no audience (aud)"},
+	} {
+		_, r := f.ask(t, f.question("POST", "/x", "", "authorization: Bearer "+sign(keys()["rsa"], rs256, tc.claims.json())))
+		if r.Allowed != (tc.why == "") || r.Token.Error != tc.why {
+			t.Errorf("%s: %+v %q", name, r.Token, tc.why)
+		}
+	}
+}
+
+func TestARefusedTokenHasItsTrueReason(t *testing.T) {
+	f := newFixture(t, withJWT)
+	k := keys()
+	header := func(h string) string { return sign(k["rsa"], h, good().json()) }
+	claim := func(name string, v any) string { return sign(k["rsa"], rs256, good().with(name, v).json()) }
+	for want, toks := range map[string][]string{
+		"malformed: not three parts of base64url without padding":   {"a.b", header(rs256) + "=", header(rs256) + ".x"},
+		"too large": {claim("pad", strings.Repeat("x", 8<<10))},
+		"its header is no JSON object, or has a name twice":                 {header(`[]`), header(`{"alg":"RS256","alg":"RS256"}`)},
+		"its header has crit, b64, zip or cty, which change how it is read": {header(`{"alg":"RS256","kid":"rsa","crit":[]}`), header(`{"alg":"RS256","kid":"rsa","b64":true}`), header(`{"alg":"RS256","zip":"DEF"}`), header(`{"alg":"RS256","cty":"JWT"}`)},
+		"its typ is not JWT or at+jwt":                                      {header(`{"alg":"RS256","kid":"rsa","typ":"logout+jwt"}`), header(`{"alg":"RS256","typ":5}`)},
+		"its kid is not a text of 1 to 256 bytes":                           {header(`{"alg":"RS256","kid":""}`), header(`{"alg":"RS256","kid":5}`)},
+		"its algorithm is not RS256, ES256 or EdDSA":                        {header(`{"alg":"PS256","kid":"rsa"}`), header(`{"kid":"rsa"}`)},
+		"its claims are no JSON object, or have a name twice":               {sign(k["rsa"], rs256, `[]`)},
+		"it has no issuer (iss)":                                            {claim("iss", nil), claim("iss", 5)},
+		"no JWTIssuer has its issuer":                                       {claim("iss", "https://evil.example")},
+		"its issuer has no key of its kid":                                  {header(`{"alg":"RS256","kid":"gone"}`)},
+		"its issuer's key of its kid is for another algorithm":              {header(`{"alg":"RS256","kid":"ec"}`)},
+		"signature is wrong":                                                {sign(k["other"], rs256, good().json())},
+		"its sub is not a text":                                             {claim("sub", 5)},
+		"it has no expiry (exp)":                                            {claim("exp", nil)},
+		"its exp, nbf or iat is not a time":                                 {claim("exp", "x"), claim("nbf", "x"), claim("iat", "x"), claim("exp", 1e18)},
+		"it was issued (iat) after it expires (exp)":                        {claim("iat", noon.Add(2*time.Hour).Unix())},
+		"it has no audience (aud)":                                          {claim("aud", nil)},
+		"its audience is neither a text nor a list of texts":                {claim("aud", 5), claim("aud", []any{"orders", 5})},
+		"its audience is another":                                           {claim("aud", "billing")},
+		"expired":                                                           {sign(k["rsa"], rs256, good().with("iat", nil).with("exp", noon.Add(-time.Hour).Unix()).json())},
+		"not valid yet":                                                     {claim("nbf", noon.Add(30*time.Minute).Unix())},
+	} {
+		for _, tok := range toks {
+			_, r := f.ask(t, f.question("POST", "/x", "", "authorization: Bearer "+tok))
+			if r.Token == nil || r.Token.Error != want || r.Message != "the bearer token is refused: "+r.Token.Error {
+				t.Errorf("%.80q: %+v, want %q", tok, r.Token, want)
+			}
+		}
 	}
 }

@@ -48,7 +48,7 @@ func parseKeys(jwks []byte) ([]verificationKey, []error) {
 	for i, raw := range set.Keys {
 		k, err := parseKey(raw)
 		if err == nil && hasKey(keys, k) {
-			err = errors.New("kid is given twice")
+			err = errors.New("a second key of its kid and algorithm: the first one is used")
 		}
 		if err != nil {
 			left = append(left, fmt.Errorf("keys[%d]: %w", i, err))

@@ -52,7 +52,9 @@ type Config struct {
 type Issuer struct {
 	Name, Issuer string
 	Audiences    []string
-	JWKS         []byte
+	// AudienceClaim is read in place of aud where a token has no aud; "" is none.
+	AudienceClaim string
+	JWKS          []byte
 }
 
 // Server implements envoy.service.auth.v3.Authorization.

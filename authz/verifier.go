@@ -37,7 +37,7 @@ func newVerifier(configured []Issuer) (*verifier, []error) {
 // new policy does not forget tokens.
 func (v *verifier) same(configured []Issuer) bool {
 	return slices.EqualFunc(v.configured, configured, func(a, b Issuer) bool {
-		return a.Name == b.Name && a.Issuer == b.Issuer && slices.Equal(a.Audiences, b.Audiences) && string(a.JWKS) == string(b.JWKS)
+		return a.Name == b.Name && a.Issuer == b.Issuer && slices.Equal(a.Audiences, b.Audiences) && a.AudienceClaim == b.AudienceClaim && string(a.JWKS) == string(b.JWKS)
 	})
 }
 

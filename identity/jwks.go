@@ -28,17 +28,39 @@ func CheckJWKS(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	seen := map[string]bool{}
+	seen := seenKeys{}
 	for i, k := range keys {
-		kid, err := checkJWK(k)
-		if err != nil {
+		if err := seen.take(k); err != nil {
 			return fmt.Errorf("keys[%d]: %w", i, err)
 		}
-		if seen[kid] {
-			return fmt.Errorf("keys[%d]: kid %s is given twice", i, abbreviate(kid))
-		}
-		seen[kid] = true
 	}
+	return nil
+}
+
+// ErrOtherUse is returned for a key that is there for something else than
+// signatures, as most providers publish one: nothing is lost without it.
+var ErrOtherUse = errors.New("not for signatures")
+
+// keyName is what a token names its key by.
+type keyName struct {
+	kid string
+	alg jose.SignatureAlgorithm
+}
+
+type seenKeys map[keyName]bool
+
+// take accepts a key that can be used and told from those before.
+func (s seenKeys) take(raw json.RawMessage) error {
+	name, err := checkJWK(raw)
+	switch {
+	case err != nil:
+		return err
+	case s[name] && name.kid == "":
+		return fmt.Errorf("a second %s key without kid: a token could not say which signed it, so the first one is used", name.alg)
+	case s[name]:
+		return fmt.Errorf("a second %s key of kid %s: a token could not say which signed it, so the first one is used", name.alg, abbreviate(name.kid))
+	}
+	s[name] = true
 	return nil
 }
 
@@ -50,18 +72,13 @@ func UsableJWKS(raw []byte) (jwks []byte, left []error, err error) {
 		return nil, nil, err
 	}
 	var kept []json.RawMessage
-	seen := map[string]bool{}
+	seen := seenKeys{}
 	for i, k := range keys {
-		kid, err := checkJWK(k)
-		switch {
-		case err != nil:
+		if err := seen.take(k); err != nil {
 			left = append(left, fmt.Errorf("keys[%d]: %w", i, err))
-		case seen[kid]:
-			left = append(left, fmt.Errorf("keys[%d]: kid %s is given twice", i, abbreviate(kid)))
-		default:
-			seen[kid] = true
-			kept = append(kept, k)
+			continue
 		}
+		kept = append(kept, k)
 	}
 	if len(kept) == 0 {
 		return nil, left, fmt.Errorf("JWKS: none of %d keys is usable: %w", len(keys), errors.Join(left...))
@@ -89,40 +106,40 @@ func splitJWKS(raw []byte) ([]json.RawMessage, error) {
 	return set.Keys, nil
 }
 
-// checkJWK returns the key's kid. A symmetric key would let each holder of it
+// checkJWK returns what tokens name the key by. A symmetric key would let each holder of it
 // make tokens, a private key has leaked by being here.
-func checkJWK(raw json.RawMessage) (kid string, err error) {
+func checkJWK(raw json.RawMessage) (keyName, error) {
 	var head struct {
 		Kty    string   `json:"kty"`
 		Use    string   `json:"use"`
 		KeyOps []string `json:"key_ops"`
 	}
 	if err := json.Unmarshal(raw, &head); err != nil {
-		return "", errors.New("not a JSON object of RFC 7517 4")
+		return keyName{}, errors.New("not a JSON object of RFC 7517 4")
 	}
 	switch {
 	case head.Kty == "oct":
-		return "", errors.New("kty oct: a shared secret cannot verify end-user tokens")
+		return keyName{}, errors.New("kty oct: a shared secret cannot verify end-user tokens")
 	case head.Use != "" && head.Use != "sig":
-		return "", fmt.Errorf("use %s: want sig", abbreviate(head.Use))
+		return keyName{}, fmt.Errorf("use %s: %w", abbreviate(head.Use), ErrOtherUse)
 	case len(head.KeyOps) > 0 && !slices.Contains(head.KeyOps, "verify"):
-		return "", errors.New("key_ops without verify")
+		return keyName{}, fmt.Errorf("key_ops without verify: %w", ErrOtherUse)
 	}
 	var k jose.JSONWebKey
 	if err := k.UnmarshalJSON(raw); err != nil || !k.Valid() {
-		return "", fmt.Errorf("kty %s: not a valid key", abbreviate(head.Kty))
+		return keyName{}, fmt.Errorf("kty %s: not a valid key", abbreviate(head.Kty))
 	}
 	if !k.IsPublic() {
-		return "", errors.New("a private key: only public keys belong here, and this one is to be replaced")
+		return keyName{}, errors.New("a private key: only public keys belong here, and this one is to be replaced")
 	}
 	alg, err := algorithmOf(k.Key)
 	if err != nil {
-		return "", err
+		return keyName{}, err
 	}
 	if k.Algorithm != "" && k.Algorithm != string(alg) {
-		return "", fmt.Errorf("alg %s does not fit the key or is not accepted: want %s", abbreviate(k.Algorithm), alg)
+		return keyName{}, fmt.Errorf("alg %s does not fit the key or is not accepted: want %s", abbreviate(k.Algorithm), alg)
 	}
-	return k.KeyID, nil
+	return keyName{k.KeyID, alg}, nil
 }
 
 // algorithmOf pins the algorithm by the key, never by a token's header

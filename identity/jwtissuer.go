@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -23,18 +24,23 @@ const (
 type JWTIssuer struct {
 	Name, Issuer string
 	Audiences    []string
-	JWKSURL      string
-	JWKS         []byte
-	Refresh      time.Duration
+	// AudienceClaim is read in place of aud where a token has no aud; "" is none.
+	AudienceClaim string
+	JWKSURL       string
+	JWKS          []byte
+	Refresh       time.Duration
 }
 
 // JWTIssuerSpec is the spec of kind JWTIssuer; JWKS is RFC 7517 JSON as a string.
 type JWTIssuerSpec struct {
 	Issuer    string   `yaml:"issuer" json:"issuer"`
 	Audiences []string `yaml:"audiences" json:"audiences"`
-	JWKSURL   string   `yaml:"jwksURL,omitempty" json:"jwksURL,omitempty"`
-	JWKS      string   `yaml:"jwks,omitempty" json:"jwks,omitempty"`
-	Refresh   string   `yaml:"refresh,omitempty" json:"refresh,omitempty"`
+	// AudienceClaim is for issuers whose tokens have no aud, such as client_id
+	// of the access tokens of Amazon Cognito. A token with aud is judged by it.
+	AudienceClaim string `yaml:"audienceClaim,omitempty" json:"audienceClaim,omitempty"`
+	JWKSURL       string `yaml:"jwksURL,omitempty" json:"jwksURL,omitempty"`
+	JWKS          string `yaml:"jwks,omitempty" json:"jwks,omitempty"`
+	Refresh       string `yaml:"refresh,omitempty" json:"refresh,omitempty"`
 }
 
 // Build checks the spec. An issuer without audiences is refused: its tokens
@@ -49,7 +55,10 @@ func (s JWTIssuerSpec) Build(name string, _ spiffeid.TrustDomain) (JWTIssuer, er
 	if err := checkAudiences(s.Audiences); err != nil {
 		return JWTIssuer{}, err
 	}
-	out := JWTIssuer{Name: name, Issuer: s.Issuer, Audiences: slices.Clone(s.Audiences)}
+	if err := checkAudienceClaim(s.AudienceClaim); err != nil {
+		return JWTIssuer{}, err
+	}
+	out := JWTIssuer{Name: name, Issuer: s.Issuer, Audiences: slices.Clone(s.Audiences), AudienceClaim: s.AudienceClaim}
 	switch {
 	case s.JWKS != "" && s.JWKSURL != "":
 		return JWTIssuer{}, fieldError("spec.jwks", "not together with jwksURL: the keys come from one place")
@@ -102,6 +111,24 @@ func checkAudiences(audiences []string) error {
 		}
 	}
 	return nil
+}
+
+// checkAudienceClaim refuses claims that say something else: RFC 7519 4.1 has
+// who signed, for whom, and when.
+func checkAudienceClaim(claim string) error {
+	switch {
+	case claim == "":
+		return nil
+	case slices.Contains([]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "scp"}, claim):
+		return fieldError("spec.audienceClaim", "%s says something else; it is for issuers whose tokens have no aud and name the client or service in a claim of its own, such as client_id", claim)
+	}
+	return checkText("spec.audienceClaim", claim)
+}
+
+// Wildcard returns the index of an audience that is written as a pattern, -1
+// without one: audiences are compared as they are, so it would match no token.
+func (i JWTIssuer) Wildcard() int {
+	return slices.IndexFunc(i.Audiences, func(a string) bool { return strings.Contains(a, "*") })
 }
 
 func checkText(field, s string) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"signet.example/api"
+	"signet.example/identity"
 	"signet.example/mesh"
 	"signet.example/store"
 	"signet.example/xds"
@@ -155,6 +156,9 @@ func (in *intake) take(o *object) {
 	}
 	for _, w := range warnings {
 		in.warnings = append(in.warnings, w.Error())
+	}
+	if is, ok := o.value.(identity.JWTIssuer); ok && is.Wildcard() >= 0 {
+		in.bad(o.doc.FieldError(fmt.Sprintf("spec.audiences[%d]", is.Wildcard()), "audiences are compared as they are, so a * matches no token: name the service's own audience, and an audienceClaim (such as client_id) for tokens that have no aud"))
 	}
 	in.objects = append(in.objects, o)
 }

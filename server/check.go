@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,6 +46,7 @@ const (
 	findPolicyWarn   = "SIG031"
 	findAccessLog    = "SIG032"
 	findUnsafeMesh   = "SIG033"
+	findKeysLeft     = "SIG034"
 )
 
 // overdueAfter is how long past its due time a rotation may be; expirySoon is
@@ -271,6 +273,15 @@ func (a *admin) checkIssuers(context.Context) []*api.Finding {
 	for _, name := range sortedKeys(failing) {
 		list = append(list, finding(findJWKS, sevError, "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers",
 			"its keys could not be fetched, the last good ones stay: %s", failing[name]))
+	}
+	losing := a.issuers.losing()
+	for _, name := range sortedKeys(losing) {
+		severity := sevInfo // a key for encryption is no loss
+		if slices.ContainsFunc(losing[name], func(err error) bool { return !errors.Is(err, identity.ErrOtherUse) }) {
+			severity = sevWarning
+		}
+		list = append(list, finding(findKeysLeft, severity, "JWTIssuer "+name, "none here: RS256 (2048 bits and more), ES256 and EdDSA keys are used, each of a kid of its own",
+			"keys of its set are not used, and tokens that they sign are refused: %s", strings.Join(errorTexts(losing[name]), "; ")))
 	}
 	return list
 }

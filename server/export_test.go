@@ -19,8 +19,13 @@ import (
 var (
 	PlainText = plainText
 	AgentName = agentID
-	FetchJWKS = fetchJWKS
 )
+
+// FetchJWKS gets a key set.
+func FetchJWKS(ctx context.Context, url string) ([]byte, error) {
+	jwks, _, err := fetchJWKS(ctx, url)
+	return jwks, err
+}
 
 // Touched lists the virtual nodes of a mesh that would be translated again if
 // applied were applied to it, and those of which the translation then differs.

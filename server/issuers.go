@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -38,6 +39,7 @@ type issuerKeys struct {
 
 	next time.Time // when to fetch again
 	err  string    // of the last attempt
+	left []error   // keys of the set that are not used
 }
 
 // issuers keeps the public keys of end-user token issuers. Only the server
@@ -111,8 +113,8 @@ func (i *issuers) refresh(ctx context.Context) time.Duration {
 			continue
 		}
 		g.Go(func() error {
-			jwks, err := fetchJWKS(ctx, is.JWKSURL)
-			i.learn(ctx, is, jwks, err)
+			jwks, left, err := fetchJWKS(ctx, is.JWKSURL)
+			i.learn(ctx, is, jwks, left, err)
 			return nil
 		})
 	}
@@ -150,7 +152,7 @@ func (i *issuers) forget(list []identity.JWTIssuer) {
 	}
 }
 
-func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte, err error) {
+func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte, left []error, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	failures := i.metrics.jwksErrors.WithLabelValues(is.Name) // there from the first time, so that its first increase shows
@@ -165,6 +167,10 @@ func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte,
 		i.log.WarnContext(ctx, "issuer keys not fetched; the last good ones stay", slog.String("issuer", is.Name), slog.Any("err", err))
 		return
 	}
+	if lost := errorTexts(left); !slices.Equal(lost, errorTexts(k.left)) && len(lost) > 0 {
+		i.log.WarnContext(ctx, "keys of the issuer's set are not used", slog.String("issuer", is.Name), slog.Any("left", lost))
+	}
+	k.left = left
 	same := string(k.JWKS) == string(jwks)
 	k.JWKS, k.Fetched, k.err, k.next = jwks, i.clock(), "", i.clock().Add(is.Refresh)
 	if same {
@@ -198,7 +204,7 @@ func (i *issuers) resources(m *model) []*api.JWTIssuer {
 				jwks = k.JWKS
 			}
 		}
-		list = append(list, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, Jwks: jwks})
+		list = append(list, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, AudienceClaim: is.AudienceClaim, Jwks: jwks})
 	}
 	return list
 }
@@ -216,41 +222,62 @@ func (i *issuers) failing() map[string]string {
 	return out
 }
 
-// fetchJWKS gets and checks a key set.
-func fetchJWKS(ctx context.Context, raw string) ([]byte, error) {
+func errorTexts(errs []error) []string {
+	var list []string
+	for _, err := range errs {
+		list = append(list, plainText(err.Error()))
+	}
+	return list
+}
+
+// losing lists the issuers whose set has keys that are not used.
+func (i *issuers) losing() map[string][]error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	out := map[string][]error{}
+	for name, k := range i.keys {
+		if len(k.left) > 0 {
+			out[name] = k.left
+		}
+	}
+	return out
+}
+
+// fetchJWKS gets a key set, and what of it cannot be used (RFC 7517 5: it is ignored).
+func fetchJWKS(ctx context.Context, raw string) (jwks []byte, left []error, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("%q is not an http or https URL", plainText(raw))
+		return nil, nil, fmt.Errorf("%q is not an http or https URL", plainText(raw))
 	}
 	ctx, cancel := context.WithTimeout(ctx, jwksDeadline)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req.Header.Set("Accept", "application/json")
 	client := jwksClient(u)
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read to the end or given up: nothing to lose
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET %s: %s", u.Redacted(), resp.Status)
+		return nil, nil, fmt.Errorf("GET %s: %s", u.Redacted(), resp.Status)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, jwksMaxBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
+		return nil, nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
 	}
 	if len(body) > jwksMaxBytes {
-		return nil, fmt.Errorf("GET %s: more than %d bytes", u.Redacted(), jwksMaxBytes)
+		return nil, nil, fmt.Errorf("GET %s: more than %d bytes", u.Redacted(), jwksMaxBytes)
 	}
-	jwks, _, err := identity.UsableJWKS(body) // RFC 7517 5: what cannot be used is ignored
+	jwks, left, err = identity.UsableJWKS(body)
 	if err != nil {
-		return nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
+		return nil, nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
 	}
-	return jwks, nil
+	return jwks, left, nil
 }
 
 // jwksClient reaches the host that the operator wrote, and no other.

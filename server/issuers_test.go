@@ -138,3 +138,42 @@ func TestAnIssuersRedirectStaysWithItsHostAndScheme(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAKeySetLosesIsToldByCheck(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	key := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf(jwksFormat, "one"), `{"keys":[`), `]}`)
+	var body atomic.Value
+	body.Store(`{"keys":[` + key + `,` + strings.Replace(key, `"use":"sig"`, `"use":"enc"`, 1) + `]}`)
+	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body.Load().(string))) }))
+	t.Cleanup(idp.Close)
+	r.apply(issuer(idp.URL))
+	if f := awaitFinding(t, r, "SIG034", "not for signatures"); f.GetSeverity() != "info" {
+		t.Errorf("a key for encryption is no loss: %v", f)
+	}
+	body.Store(`{"keys":[` + key + `,` + key + `]}`)
+	if f := awaitFinding(t, r, "SIG034", "keys[1]: a second EdDSA key of kid"); f.GetSeverity() != "warning" {
+		t.Errorf("%v", f)
+	}
+	body.Store(fmt.Sprintf(jwksFormat, "one"))
+	eventually(t, "nothing is lost", func() bool { return len(findings(t, r, "SIG034")) == 0 })
+}
+
+func TestAnAudienceThatIsAPatternIsRefusedByName(t *testing.T) {
+	r := newRig(t)
+	for _, audiences := range []string{`["*"]`, `["shop", "https://*.example"]`} {
+		_, err := r.tryApply(strings.Replace(issuer("https://users.example/keys"), "[shop]", audiences, 1))
+		if err == nil || !strings.Contains(err.Error(), "spec.audiences[") || !strings.Contains(err.Error(), "audienceClaim") {
+			t.Errorf("%s: %v", audiences, err)
+		}
+	}
+	if _, err := r.tryApply(strings.Replace(issuer("https://users.example/keys"), "jwksURL:", "audienceClaim: sub, jwksURL:", 1)); err == nil || !strings.Contains(err.Error(), "spec.audienceClaim") {
+		t.Errorf("sub as audience: %v", err)
+	}
+	r.apply(registry + "---\n" + strings.Replace(issuer("https://users.example/keys"), "jwksURL:", "audienceClaim: client_id, jwksURL:", 1))
+	r.join("front").followOwn().await("the claim", func(s *ads.Set, _ *api.View) bool {
+		res := s.Get(ads.JWTIssuerType, "users")
+		is := &api.JWTIssuer{}
+		return res != nil && proto.Unmarshal(res.Body, is) == nil && is.GetAudienceClaim() == "client_id"
+	})
+}
