@@ -462,7 +462,7 @@ func TestARefusedTokenHasItsTrueReason(t *testing.T) {
 	header := func(h string) string { return sign(k["rsa"], h, good().json()) }
 	claim := func(name string, v any) string { return sign(k["rsa"], rs256, good().with(name, v).json()) }
 	for want, toks := range map[string][]string{
-		"malformed: not three parts of base64url without padding":   {"a.b", header(rs256) + "=", header(rs256) + ".x"},
+		"malformed: not three parts of base64url without padding": {"a.b", header(rs256) + "=", header(rs256) + ".x"},
 		"too large": {claim("pad", strings.Repeat("x", 8<<10))},
 		"its header is no JSON object, or has a name twice":                 {header(`[]`), header(`{"alg":"RS256","alg":"RS256"}`)},
 		"its header has crit, b64, zip or cty, which change how it is read": {header(`{"alg":"RS256","kid":"rsa","crit":[]}`), header(`{"alg":"RS256","kid":"rsa","b64":true}`), header(`{"alg":"RS256","zip":"DEF"}`), header(`{"alg":"RS256","cty":"JWT"}`)},
