@@ -1,11 +1,14 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -25,6 +28,10 @@ type Config struct {
 	// TokenFile holds the join token, "-" is standard input. Where it is empty,
 	// the environment's SIGNET_TOKEN is read.
 	TokenFile string `yaml:"token_file"`
+	// DataDir holds what this host is known by after a restart: its host key, agent
+	// id and root set. No other host may have a copy. Default /var/lib/signet-agent
+	// for root, else signet-agent under XDG_STATE_HOME or ~/.local/state.
+	DataDir string `yaml:"data_dir"`
 	// SocketDir holds the sockets that workloads and proxies talk to, and what
 	// the agent generates for its proxies. Default /run/signet.
 	SocketDir string `yaml:"socket_dir"`
@@ -47,6 +54,13 @@ type Config struct {
 	// Proxies that the agent starts and supervises.
 	Proxies []Proxy `yaml:"proxies"`
 
+	// LogLevel is debug, info, warn or error; the flag and the environment win.
+	LogLevel string `yaml:"log_level"`
+
+	// Reload, where it is set, runs as long as the agent does. It calls apply, by one
+	// goroutine at a time, with a configuration that was read again: a refused one
+	// changes nothing.
+	Reload func(ctx context.Context, apply func(Config) error) `yaml:"-"`
 	// Executable is the signet program, re-executed as `signet authz`. Default: the running one.
 	Executable string `yaml:"-"`
 }
@@ -102,6 +116,7 @@ var proxyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
+	c.DataDir = or(c.DataDir, defaultDataDir())
 	c.SocketDir = or(c.SocketDir, defaultSocketDir)
 	c.Metrics = or(c.Metrics, defaultMetrics)
 	c.Envoy = or(c.Envoy, "envoy")
@@ -116,6 +131,21 @@ func (c Config) withDefaults() Config {
 	}
 	c.Proxies = proxies
 	return c
+}
+
+// defaultDataDir is empty where the environment has no place for it.
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/signet-agent"
+	}
+	state := os.Getenv("XDG_STATE_HOME")
+	if home, err := os.UserHomeDir(); state == "" && err == nil {
+		state = filepath.Join(home, ".local", "state")
+	}
+	if !filepath.IsAbs(state) {
+		return ""
+	}
+	return filepath.Join(state, "signet-agent")
 }
 
 func or[T comparable](v, otherwise T) T {
@@ -145,6 +175,9 @@ func (c Config) Validate() error {
 	if host, _, err := net.SplitHostPort(c.Metrics); err != nil || host == "" {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
 	}
+	if !filepath.IsAbs(c.DataDir) {
+		refuse("data_dir", "want an absolute path, got %q", c.DataDir)
+	}
 	if !filepath.IsAbs(c.SocketDir) {
 		refuse("socket_dir", "want an absolute path, got %q", c.SocketDir)
 	}
@@ -153,6 +186,9 @@ func (c Config) Validate() error {
 	}
 	if c.AccessLogDir != "" && !validLogDir(c.AccessLogDir) {
 		refuse("access_log_dir", "want the absolute path of a folder for logs, without . and .., got %q", c.AccessLogDir)
+	}
+	if err := new(slog.Level).UnmarshalText([]byte(or(c.LogLevel, "info"))); err != nil {
+		refuse("log_level", "want debug, info, warn or error, got %q", c.LogLevel)
 	}
 	if c.DrainTime < 0 {
 		refuse("drain_time", "is negative")

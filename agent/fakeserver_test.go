@@ -287,6 +287,8 @@ func (f *fakeServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.A
 	case f.tokens[req.GetToken()]:
 		delete(f.tokens, req.GetToken())
 		f.hosts[host] = true
+	case req.GetToken() == "":
+		return nil, status.Error(codes.Unauthenticated, "this host key is not known here")
 	default:
 		return nil, status.Error(codes.PermissionDenied, "no such token")
 	}

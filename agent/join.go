@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
@@ -12,6 +15,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,67 +35,158 @@ import (
 const attestTimeout = 10 * time.Second
 
 // enrolment is the agent's standing with the servers: the host key that it
-// joined with, and what it trusts since.
+// joined with, and what it trusts since. Both are kept in data_dir.
 type enrolment struct {
-	server  string
-	td      spiffeid.TrustDomain // zero: learned from the join
-	host    tls.Certificate
-	log     *slog.Logger
-	metrics *metrics
+	server string
+	td     spiffeid.TrustDomain // zero: learned from the join
+	host   tls.Certificate
+	// earlier is true where the host key is that of an earlier run.
+	earlier bool
+	dir     *dataDir
+	// instance tells this run of the agent from others with the same host key.
+	instance string
+	log      *slog.Logger
+	metrics  *metrics
 
-	// trust is nil before the join.
+	// trust is nil before the first answer of a server.
 	trust watched[*trust]
+
+	mu   sync.Mutex
+	kept kept // guarded by mu
 }
 
-func newEnrolment(cfg Config, m *metrics, log *slog.Logger) (*enrolment, error) {
-	host, err := newHostKey(time.Now())
-	if err != nil {
-		return nil, err
-	}
-	e := &enrolment{server: cfg.Server, host: host, log: log, metrics: m}
+func newEnrolment(cfg Config, dir *dataDir, m *metrics, log *slog.Logger) (*enrolment, error) {
+	e := &enrolment{server: cfg.Server, dir: dir, instance: crand.Text(), log: log, metrics: m}
+	var err error
 	if cfg.TrustDomain != "" {
 		if e.td, err = spiffeid.TrustDomainFromString(cfg.TrustDomain); err != nil {
 			return nil, fmt.Errorf("trust_domain: %w", err)
 		}
 	}
+	key, k, err := dir.load()
+	if err != nil {
+		return nil, err
+	}
+	if key == nil {
+		e.host, err = newHostKey(time.Now())
+		return e, err
+	}
+	if e.host, err = hostCertificate(key, time.Now()); err != nil {
+		return nil, err
+	}
+	e.earlier, e.kept = true, k
+	if k.RootSet == "" {
+		return e, nil
+	}
+	t, err := parseTrust([]byte(k.RootSet), k.Pin)
+	if err != nil {
+		return nil, err
+	}
+	if !e.td.IsZero() && e.td != t.roots.TrustDomain {
+		return nil, fmt.Errorf("trust_domain: the configuration says %s, and this host joined %s: correct one, or move %s away and join anew",
+			e.td, t.roots.TrustDomain, dir.path)
+	}
+	e.trust.set(t)
 	return e, nil
 }
 
-// join spends the token and returns the agent's first SVID. It waits for a
-// server that is not there; a refusal ends it.
-func (e *enrolment) join(ctx context.Context, token attestation.Token) (*svid, error) {
-	verify := e.byPin(token.Pin[:])
-	secret, unsure := token.SecretText(), false
-	for failures := 1; ; failures++ {
+// enter returns the agent's first SVID. A host that joined before is known by its
+// key, and re-anchored by the root set that it kept: it needs no token, and spends
+// none. It waits for a server that is not there; a refusal ends it.
+func (e *enrolment) enter(ctx context.Context, source tokens) (*svid, error) {
+	began, joined := len(e.kept.Pin) > 0, e.kept.AgentID != ""
+	if joined {
+		s, err := e.comeBack(ctx)
+		if err == nil && source.given() {
+			e.log.InfoContext(ctx, "this host has joined already: the token was not used and stays good", slog.String("agent", e.kept.AgentID))
+		}
+		if err == nil || status.Code(err) != codes.Unauthenticated {
+			return s, err
+		}
+		e.log.WarnContext(ctx, "this host is not known any more", slog.Any("err", err))
+	}
+	token, err := source.read()
+	switch {
+	case errors.Is(err, errNoToken) && began && !joined: // it ended while it joined
+		return e.comeBack(ctx)
+	case err != nil:
+		return nil, err
+	case joined && !bytes.Equal(token.Pin[:], e.kept.Pin):
+		return nil, fmt.Errorf("the token is of another trust domain than %s, to which %s belongs: move that away, and join with the token as a new agent",
+			e.trust.load().roots.TrustDomain, e.dir.path)
+	case !joined:
+		key, ok := e.host.PrivateKey.(*ecdsa.PrivateKey)
+		if !ok {
+			return nil, fmt.Errorf("internal error: a host key of type %T", e.host.PrivateKey)
+		}
+		if e.kept, err = e.dir.begin(key, token.Pin[:]); err != nil {
+			return nil, fmt.Errorf("data_dir: %w", err)
+		}
+	}
+	return e.join(ctx, token, e.earlier && !joined)
+}
+
+// join spends the token. Where it is unsure whether an earlier attempt spent it
+// and enrolled our key, the key is what we may be known by.
+func (e *enrolment) join(ctx context.Context, token attestation.Token, unsure bool) (*svid, error) {
+	verify, secret := e.byPin(token.Pin[:]), token.SecretText()
+	s, err := e.untilAnswered(ctx, func() (*svid, error) {
 		s, err := e.attest(ctx, secret, token.Pin[:], verify)
 		if err != nil && unsure && refusal(err) {
-			// An attempt whose answer was lost may have spent the token and enrolled
-			// our key: then the key is what we are known by.
 			if known, keyErr := e.attest(ctx, "", token.Pin[:], verify); !refusal(keyErr) {
 				s, err = known, keyErr
 			}
 		}
-		if err == nil {
-			return s, nil
+		unsure = true // the next attempt
+		return s, err
+	})
+	if status.Code(err) == codes.PermissionDenied {
+		return nil, fmt.Errorf("join %s: %w: %w", e.server, err, errNoToken)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("join %s: %w", e.server, err)
+	}
+	return s, nil
+}
+
+// comeBack attests by the host key of an earlier run.
+func (e *enrolment) comeBack(ctx context.Context) (*svid, error) {
+	s, err := e.untilAnswered(ctx, func() (*svid, error) { return e.renew(ctx) })
+	switch {
+	case banned(err):
+		return nil, fmt.Errorf("attest to %s: %w: move %s away, and start the agent with that token", e.server, err, e.dir.path)
+	case elsewhere(err):
+		return nil, fmt.Errorf("attest to %s: %w: if %s is a copy of another host's, move it away and join this host as a new agent with a new token; if this is the right host, ban the agent: its key was stolen",
+			e.server, err, e.dir.path)
+	case status.Code(err) == codes.Unauthenticated:
+		return nil, fmt.Errorf("attest to %s: %w: %w", e.server, err, errNoToken)
+	case err != nil:
+		return nil, fmt.Errorf("attest to %s: %w", e.server, err)
+	}
+	return s, nil
+}
+
+// untilAnswered repeats attempt until a server has answered, one way or the other.
+func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svid, error)) (*svid, error) {
+	for failures := 1; ; failures++ {
+		s, err := attempt()
+		if err == nil || refusal(err) || ctx.Err() != nil {
+			return s, err
 		}
-		if status.Code(err) == codes.PermissionDenied { // most often the token of an agent that was restarted
-			return nil, fmt.Errorf("join %s: %w: %w", e.server, err, errNoToken)
-		}
-		if refusal(err) || ctx.Err() != nil {
-			return nil, fmt.Errorf("join %s: %w", e.server, err)
-		}
-		unsure = true
-		e.log.WarnContext(ctx, "join failed, trying again", slog.String("server", e.server), slog.Any("err", err))
+		e.log.WarnContext(ctx, "no server answers, trying again", slog.String("server", e.server), slog.Any("err", err))
 		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
-			return nil, fmt.Errorf("join %s: %w; the last attempt: %w", e.server, context.Cause(ctx), err)
+			return nil, fmt.Errorf("%w; the last attempt: %w", context.Cause(ctx), err)
 		}
 	}
 }
 
-// renew attests by the host key, when the agent's SVID ended during an outage.
+// renew attests by the host key: at a start, and when the agent's SVID ended
+// during an outage.
 func (e *enrolment) renew(ctx context.Context) (*svid, error) {
-	t := e.trust.load()
-	return e.attest(ctx, "", t.roots.Pin(), byTrust(e.trust.load, time.Now))
+	if t := e.trust.load(); t != nil {
+		return e.attest(ctx, "", t.roots.Pin(), byTrust(e.trust.load, time.Now))
+	}
+	return e.attest(ctx, "", e.kept.Pin, e.byPin(e.kept.Pin)) // it ended while it joined
 }
 
 // refusal tells an answer of the server's from a failure to get one.
@@ -116,7 +211,7 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	}
 	// gRPC calls a failed handshake "unavailable", as if it were worth a retry.
 	var impostor atomic.Pointer[error]
-	conn, err := dial(e.server, func() *tls.Certificate { return &e.host }, func(cs tls.ConnectionState) error {
+	conn, err := e.dial(func() *tls.Certificate { return &e.host }, func(cs tls.ConnectionState) error {
 		err := verify(cs)
 		if err != nil {
 			impostor.Store(&err)
@@ -136,34 +231,47 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
-	roots, err := identity.ParseRootSet(answer.GetSignedRootSet(), pin)
+	t, err := parseTrust(answer.GetSignedRootSet(), pin)
 	if err != nil {
 		return nil, fmt.Errorf("%w: root set: %w", errBadAnswer, err)
 	}
-	if !e.td.IsZero() && e.td != roots.TrustDomain {
-		return nil, fmt.Errorf("%w: the server is of trust domain %s, the configuration says %s", errBadAnswer, roots.TrustDomain, e.td)
+	if !e.td.IsZero() && e.td != t.roots.TrustDomain {
+		return nil, fmt.Errorf("%w: the server is of trust domain %s, the configuration says %s", errBadAnswer, t.roots.TrustDomain, e.td)
 	}
-	t := newTrust(roots)
 	s, err := newSVID(ownEntry, answer.GetChain(), key, t, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := identity.AgentID(s.id); !ok {
+	id, ok := identity.AgentID(s.id)
+	if !ok {
 		return nil, fmt.Errorf("%w: %s is not an agent's identity", errBadAnswer, s.id)
 	}
 	e.metrics.attestations.Inc()
-	e.keep(t)
+	e.keep(t, id)
 	return s, nil
 }
 
-// keep takes a root set unless a newer one is known.
-func (e *enrolment) keep(t *trust) {
+// keep takes a root set unless a newer one is known, and writes down what this
+// host is known by where that has changed.
+func (e *enrolment) keep(t *trust, agentID string) {
 	e.trust.update(func(old *trust) *trust {
 		if old != nil && old.roots.Number >= t.roots.Number {
 			return old
 		}
 		return t
 	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := e.kept
+	next.AgentID, next.RootSet = agentID, string(e.trust.load().signed)
+	if next.AgentID == e.kept.AgentID && next.RootSet == e.kept.RootSet {
+		return
+	}
+	if err := e.dir.save(next); err != nil { // what is kept still finds the way back, by older roots or by the pin
+		e.log.Error("standing not written", slog.String("data_dir", e.dir.path), slog.Any("err", err))
+		return
+	}
+	e.kept = next
 }
 
 // byPin accepts a server before anything is trusted but the pin that came with
@@ -201,11 +309,15 @@ func trustDomainOf(leaf *x509.Certificate) (spiffeid.TrustDomain, error) {
 	return id.TrustDomain(), nil
 }
 
+// instanceHeader names this run of the agent in each call. It is a secret between
+// the agent and the servers.
+const instanceHeader = "signet-instance"
+
 // dial opens a connection to the server that shows the certificate of the moment
 // at each handshake. Both sides are verified in full each time: there is no
 // session cache, so nothing is ever resumed.
-func dial(server string, certificate func() *tls.Certificate, verify serverVerifier) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+server,
+func (e *enrolment) dial(certificate func() *tls.Certificate, verify serverVerifier) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+e.server,
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(certificate, verify))),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
@@ -214,11 +326,12 @@ func dial(server string, certificate func() *tls.Certificate, verify serverVerif
 			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
+		grpc.WithPerRPCCredentials(instance(e.instance)),
 		// A server that is stopped and not closed is noticed within 15 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", server, err)
+		return nil, fmt.Errorf("connect to %s: %w", e.server, err)
 	}
 	return conn, nil
 }
@@ -238,6 +351,28 @@ func clientTLS(certificate func() *tls.Certificate, verify serverVerifier) *tls.
 		},
 	}
 }
+
+// instance is sent with each call, over TLS only.
+type instance string
+
+// GetRequestMetadata implements credentials.PerRPCCredentials.
+func (i instance) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{instanceHeader: string(i)}, nil
+}
+
+// RequireTransportSecurity implements credentials.PerRPCCredentials.
+func (instance) RequireTransportSecurity() bool { return true }
+
+// agentID is the agent's id as it is kept.
+func (e *enrolment) agentID() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.kept.AgentID
+}
+
+// elsewhere reports whether a server refused this agent because another one with
+// the same host key is connected.
+func elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
 
 // sleep waits for d; false means that ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -20,7 +20,7 @@ func join(t *testing.T, server, token string, change func(*agent.Config)) error 
 	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := agent.Config{Server: server, SocketDir: filepath.Join(dir, "s"), Metrics: "127.0.0.1:0", TokenFile: file}
+	cfg := agent.Config{Server: server, SocketDir: filepath.Join(dir, "s"), DataDir: filepath.Join(dir, "data"), Metrics: "127.0.0.1:0", TokenFile: file}
 	if change != nil {
 		change(&cfg)
 	}

@@ -90,17 +90,21 @@ func (s *svid) certificate() *tls.Certificate {
 	return &tls.Certificate{Certificate: s.chain, PrivateKey: s.key, Leaf: s.leaf}
 }
 
-// newHostKey makes the key by which the server knows this host again, with a
-// certificate that it signs itself: the handshake then proves its possession.
-// It lives in memory only.
+// newHostKey makes a key by which the server can know this host again.
 func newHostKey(now time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("make the host key: %w", err)
 	}
+	return hostCertificate(key, now)
+}
+
+// hostCertificate is a host key with a certificate that it signs itself: the
+// handshake then proves its possession.
+func hostCertificate(key *ecdsa.PrivateKey, now time.Time) (tls.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make the host key: %w", err)
+		return tls.Certificate{}, fmt.Errorf("certificate of the host key: %w", err)
 	}
 	// Name and times are not looked at: the server knows the key, not the
 	// certificate. Envoy takes none without a name (proxyView.takeBack).
@@ -114,7 +118,7 @@ func newHostKey(now time.Time) (tls.Certificate, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make the host key: %w", err)
+		return tls.Certificate{}, fmt.Errorf("certificate of the host key: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }

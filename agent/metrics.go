@@ -87,6 +87,13 @@ func (m *metrics) dropped(spiffeID string) {
 	}
 }
 
+// proxyGone removes the series of a proxy that the agent no longer runs.
+func (m *metrics) proxyGone(name string) {
+	m.fingerprintMatch.DeleteLabelValues(name)
+	m.envoyReady.DeleteLabelValues(name)
+	m.envoyRestarts.DeleteLabelValues(name)
+}
+
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
 
 // outageBudget registers what the shortest-lived SVID leaves, as it is asked for.

@@ -37,7 +37,6 @@ const (
 type relay struct {
 	u           *upstream
 	authz       *authzProcess
-	proxies     map[string]Proxy
 	authzSocket string
 	logDir      string        // for access logs; "" for none
 	drain       time.Duration // as ads.Server.Drain
@@ -55,6 +54,7 @@ type relay struct {
 	legs    map[legKey]*leg        // guarded by mu
 	views   map[viewKey]*proxyView // guarded by mu
 	streams map[*guard]struct{}    // guarded by mu
+	proxies map[string]Proxy       // those that the agent runs, by name; guarded by mu
 }
 
 // viewKey names a view: replicas of one virtual node with one shape, bound by the
@@ -65,14 +65,31 @@ type viewKey struct {
 }
 
 func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket string, m *metrics, log *slog.Logger) *relay {
-	r := &relay{
+	return &relay{
 		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, logDir: cfg.AccessLogDir, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
 		spawn: make(chan func(context.Context)), legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, streams: map[*guard]struct{}{},
 	}
-	for _, p := range cfg.Proxies {
-		r.proxies[p.Name] = p
-	}
-	return r
+}
+
+// configure notes a proxy that the agent runs: what it is comes from the
+// configuration, not from what it says.
+func (r *relay) configure(p Proxy) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.proxies[p.Name] = p
+}
+
+func (r *relay) unconfigure(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.proxies, name)
+}
+
+func (r *relay) configured(name string) (Proxy, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, ok := r.proxies[name]
+	return p, ok
 }
 
 // Run owns the goroutines of all legs and views until ctx ends.
@@ -217,7 +234,7 @@ func (r *relay) refuse(ctx context.Context, node string, has identity.Selectors,
 // shapeFor is the configuration's for a proxy that the agent started, else what
 // the node says of itself.
 func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, mesh, name string) (shape, error) {
-	if p, ok := r.proxies[supervisedName(has)]; ok {
+	if p, ok := r.configured(supervisedName(has)); ok {
 		if p.Mesh != mesh || p.VirtualNode != name {
 			return shape{}, fmt.Errorf("proxy %s is configured for %s", p.Name, nodeID(p.Mesh, p.VirtualNode))
 		}

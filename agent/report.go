@@ -23,11 +23,13 @@ type reporter struct {
 	u        *upstream
 	relay    *relay
 	authz    *authzProcess
-	envoys   []*envoy
+	envoys   func() []*envoy
 	peerMode string
 	version  string
 	// proxies is set with every change of a proxy's status.
 	proxies *watched[int]
+	// unserved are the proxies whose endpoints the server does not serve, and why.
+	unserved watched[map[string]string]
 	// fixed findings hold as long as the agent runs.
 	fixed []string
 }
@@ -62,7 +64,7 @@ func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
 	consumers := map[string]string{ownEntry: "agent"}
 	report.Findings = slices.Clone(r.fixed)
-	for _, e := range r.envoys {
+	for _, e := range r.envoys() {
 		s := e.status.load()
 		report.Proxies = append(report.Proxies, proxyReport(e, s))
 		if s.view != nil {

@@ -24,6 +24,7 @@ type rig struct {
 	*fakeServer
 	t       testing.TB
 	dir     string
+	cfg     agent.Config
 	metrics string
 	log     *logBuffer
 	cancel  context.CancelFunc
@@ -73,13 +74,14 @@ func newRig(t testing.TB, server func(*fakeServer), change ...func(*agent.Config
 		t.Fatal(err)
 	}
 	r := &rig{fakeServer: f, t: t, dir: dir, log: &logBuffer{}, done: make(chan error, 1)}
-	cfg := agent.Config{Server: f.addr, SocketDir: dir, Metrics: "127.0.0.1:0", TokenFile: filepath.Join(dir, "token"), DrainTime: time.Second}
+	cfg := agent.Config{Server: f.addr, SocketDir: dir, DataDir: filepath.Join(dir, "data"), Metrics: "127.0.0.1:0", TokenFile: filepath.Join(dir, "token"), DrainTime: time.Second}
 	for _, c := range change {
 		c(&cfg)
 	}
 	if err := os.WriteFile(cfg.TokenFile, []byte(f.token()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	r.cfg = cfg
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() {

@@ -22,14 +22,14 @@ import (
 	"signet.example/sds"
 )
 
-// Run is the agent until ctx ends. It joins first; from then on it goes on
-// whatever happens to the servers.
+// Run is the agent until ctx ends. It joins first, or comes back; from then on it
+// goes on whatever happens to the servers.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("agent: configuration: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	token, err := cfg.readToken(os.Stdin)
+	source, err := cfg.tokens(os.Stdin)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -38,17 +38,17 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("agent: PR_SET_DUMPABLE: %w", err)
 	}
+	own, err := openHost(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	defer own.close()
 	m := newMetrics()
-	enrol, err := newEnrolment(cfg, m, log)
+	enrol, err := newEnrolment(cfg, own.data, m, log)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	sockets, err := listen(cfg)
-	if err != nil {
-		return fmt.Errorf("agent: %w", err)
-	}
-	defer sockets.close()
-	first, err := enrol.join(ctx, token)
+	first, err := enrol.enter(ctx, source)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -59,8 +59,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("agent: %w", err)
 	}
 	u.logDir = cfg.AccessLogDir
-	defer func() { _ = u.conn.Close() }()       // everything that uses it has ended
-	a, err := assemble(cfg, u, sockets, m, log) //nolint:contextcheck // each stream brings its own
+	defer func() { _ = u.conn.Close() }()   // everything that uses it has ended
+	a, err := assemble(cfg, u, own, m, log) //nolint:contextcheck // each stream brings its own
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -75,6 +75,7 @@ type agent struct {
 	cfg      Config
 	log      *slog.Logger
 	metrics  *metrics
+	host     *host
 	sockets  *sockets
 	attestor *attestation.Attestor
 
@@ -82,15 +83,17 @@ type agent struct {
 	authz    *authzProcess
 	gate     *authzGate
 	relay    *relay
-	envoys   []*envoy
 	session  *session
+
+	supervisor *supervisor
 
 	xds, workload *grpc.Server
 }
 
-func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Logger) (*agent, error) {
+func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) (*agent, error) {
 	children := &attestation.Children{}
-	a := &agent{cfg: cfg, log: log, metrics: m, sockets: socks, upstream: u}
+	socks := own.sockets
+	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u}
 	a.attestor = &attestation.Attestor{Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers}
 	process, err := newAuthzProcess(cfg, &u.state, m, log)
 	if err != nil {
@@ -103,13 +106,12 @@ func assemble(cfg Config, u *upstream, socks *sockets, m *metrics, log *slog.Log
 	}
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), m, log)
 	changed := &watched[int]{}
-	for _, p := range cfg.Proxies {
-		m.envoyRestarts.WithLabelValues(p.Name) // as in newMetrics
+	a.supervisor = newSupervisor(func(p Proxy) *envoy {
 		e := newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log)
 		e.denied = process.ring.add
-		a.envoys = append(a.envoys, e)
-	}
-	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.envoys, version: version(), proxies: changed}
+		return e
+	}, a.relay, m)
+	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: version(), proxies: changed}
 	if r.peerMode, err = peerMode(cfg.RefuseLegacyPeers); err != nil {
 		return nil, err
 	}
@@ -163,10 +165,6 @@ func (a *agent) run(ctx context.Context) error {
 	under, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, under := errgroup.WithContext(under)
-	http, err := new(net.ListenConfig).Listen(under, "tcp", a.cfg.Metrics)
-	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
 	for _, standing := range []func(context.Context) error{a.upstream.Run, a.session.Run} {
 		g.Go(func() error {
 			err := standing(under)
@@ -182,17 +180,25 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.gate.serve(under, a.sockets.authz) })
 	g.Go(func() error { return serveGRPC(under, a.xds, a.sockets.xds) })
 	g.Go(func() error { return serveGRPC(under, a.workload, a.sockets.workload) })
-	g.Go(func() error { return a.metrics.serveHTTP(under, http, a.health) })
+	g.Go(func() error { return a.metrics.serveHTTP(under, a.host.metrics, a.health) })
+	first := a.cfg.Proxies // before a reload changes it
 	g.Go(func() error {
 		defer stop()
 		// The proxies end with the caller's context, or when something below fails.
 		proxies, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(under, cancel)()
-		return a.supervise(proxies)
+		a.supervisor.Run(proxies, first)
+		return nil
 	})
+	if a.cfg.Reload != nil {
+		g.Go(func() error {
+			a.cfg.Reload(under, func(next Config) error { return a.reload(under, next) })
+			return nil
+		})
+	}
 	where := addresses{
-		Metrics: http.Addr().String(),
+		Metrics: a.host.metrics.Addr().String(),
 		XDS:     a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock"),
 	}
 	if err := where.write(a.cfg.SocketDir); err != nil {
@@ -200,7 +206,7 @@ func (a *agent) run(ctx context.Context) error {
 		return errors.Join(err, g.Wait())
 	}
 	defer func() { _ = os.Remove(filepath.Join(a.cfg.SocketDir, "addresses.json")) }() // best effort: its reader finds no process
-	a.log.InfoContext(ctx, "agent ready", slog.String("socket_dir", a.cfg.SocketDir), slog.String("metrics", http.Addr().String()))
+	a.log.InfoContext(ctx, "agent ready", slog.String("socket_dir", a.cfg.SocketDir), slog.String("metrics", a.host.metrics.Addr().String()))
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -208,19 +214,6 @@ func (a *agent) run(ctx context.Context) error {
 		return cause
 	}
 	return nil
-}
-
-// supervise runs the proxies until ctx ends and each has stopped.
-func (a *agent) supervise(ctx context.Context) error {
-	g := errgroup.Group{}
-	for _, e := range a.envoys {
-		g.Go(func() error { return e.Run(ctx) })
-	}
-	g.Go(func() error {
-		<-ctx.Done()
-		return nil
-	})
-	return g.Wait()
 }
 
 // health is red where an identity is past its renewal by more than it should be,

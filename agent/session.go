@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,7 +49,11 @@ func (s *session) Run(ctx context.Context) error {
 		if time.Since(begun) > retryNew {
 			failures = 1
 		}
-		s.log.DebugContext(ctx, "session ended", slog.Any("err", err))
+		level := slog.LevelDebug
+		if elsewhere(err) && failures&(failures-1) == 0 { // each doubling is told
+			level = slog.LevelError
+		}
+		s.log.Log(ctx, level, "session ended", slog.Any("err", err))
 		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
 			return nil
 		}
@@ -84,12 +90,10 @@ func (s *session) once(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("session: %w", err)
 			}
-			if id := m.GetExplain(); id != "" {
-				questions.Go(func() error {
-					s.explain(ctx, id, out)
-					return nil
-				})
-			}
+			questions.Go(func() error {
+				s.answer(ctx, m, out)
+				return nil
+			})
 		}
 	})
 	return g.Wait()
@@ -117,6 +121,39 @@ func (s *session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// answer does what the server asks of a session.
+func (s *session) answer(ctx context.Context, m *api.SessionDown, out chan<- *api.SessionUp) {
+	switch m := m.GetMessage().(type) {
+	case *api.SessionDown_Explain:
+		s.explain(ctx, m.Explain, out)
+	case *api.SessionDown_Probe:
+		s.log.ErrorContext(ctx, "another process has this host's key and was refused: was data_dir copied, or stolen? signet check on the server has more",
+			slog.String("remote", m.Probe.GetRemote()))
+		select {
+		case out <- &api.SessionUp{Message: &api.SessionUp_Alive{Alive: m.Probe.GetNonce()}}:
+		case <-ctx.Done():
+		}
+	case *api.SessionDown_Unserved:
+		s.unserved(ctx, m.Unserved.GetReasons())
+	}
+}
+
+// unserved takes which proxies no caller is sent to.
+func (s *session) unserved(ctx context.Context, reasons map[string]string) {
+	before := s.reporter.unserved.load()
+	for _, name := range slices.Sorted(maps.Keys(reasons)) {
+		if before[name] != reasons[name] {
+			s.log.WarnContext(ctx, "no caller is sent to this proxy", slog.String("proxy", name), slog.String("reason", reasons[name]))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if reasons[name] == "" {
+			s.log.InfoContext(ctx, "callers are sent to this proxy", slog.String("proxy", name))
+		}
+	}
+	s.reporter.unserved.set(reasons)
 }
 
 // explain answers for one decision, with nothing where it is not here.

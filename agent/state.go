@@ -190,17 +190,24 @@ func (s *state) identities(has identity.Selectors) ([]want, error) {
 // key that speaks for them. Immutable.
 type trust struct {
 	roots identity.RootSet
-	pool  *x509.CertPool
+	// signed is the document that roots was read from.
+	signed []byte
+	pool   *x509.CertPool
 	// der are the roots' encodings, for bundles.
 	der [][]byte
 }
 
-func newTrust(roots identity.RootSet) *trust {
-	t := &trust{roots: roots, pool: roots.Pool()}
+// parseTrust verifies a signed root set by the pin of its key.
+func parseTrust(signed, pin []byte) (*trust, error) {
+	roots, err := identity.ParseRootSet(signed, pin)
+	if err != nil {
+		return nil, err
+	}
+	t := &trust{roots: roots, signed: signed, pool: roots.Pool()}
 	for _, c := range roots.Roots {
 		t.der = append(t.der, c.Raw)
 	}
-	return t
+	return t, nil
 }
 
 // follow returns the trust that a set of resources leads to: a newer root set,
@@ -215,15 +222,15 @@ func (t *trust) follow(set *ads.Set) (*trust, error) {
 		if b.GetTrustDomain() != t.roots.TrustDomain.Name() {
 			continue // federated bundles come with federation
 		}
-		roots, err := identity.ParseRootSet(b.GetSignedRootSet(), t.roots.Pin())
+		next, err := parseTrust(b.GetSignedRootSet(), t.roots.Pin())
 		if err != nil {
 			return t, fmt.Errorf("bundle %s: %w", r.Name, err)
 		}
 		// An older document may be true and yet lack a root that was taken away.
-		if roots.TrustDomain != t.roots.TrustDomain || roots.Number <= t.roots.Number {
+		if next.roots.TrustDomain != t.roots.TrustDomain || next.roots.Number <= t.roots.Number {
 			continue
 		}
-		return newTrust(roots), nil
+		return next, nil
 	}
 	return t, nil
 }

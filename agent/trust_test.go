@@ -88,11 +88,11 @@ func (r *testRoot) rootSet(number uint64, roots ...*x509.Certificate) []byte {
 
 func (r *testRoot) trust(number uint64) *trust {
 	r.t.Helper()
-	set, err := identity.ParseRootSet(r.rootSet(number, r.cert), r.pin())
+	t, err := parseTrust(r.rootSet(number, r.cert), r.pin())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return newTrust(set)
+	return t
 }
 
 // shown is a handshake in which these certificates were shown.
@@ -169,9 +169,9 @@ func TestARootSetIsFollowedIfItIsNewerAndOfTheSameKey(t *testing.T) {
 
 func TestAnOlderRootSetDoesNotReplaceANewerOne(t *testing.T) {
 	root := newTestRoot(t)
-	e := &enrolment{}
+	e := &enrolment{dir: &dataDir{path: t.TempDir()}}
 	for _, number := range []uint64{2, 1} {
-		e.keep(root.trust(number))
+		e.keep(root.trust(number), "one")
 	}
 	if n := e.trust.load().roots.Number; n != 2 {
 		t.Errorf("number %d is trusted", n)
@@ -197,7 +197,7 @@ func TestTheAgentSpeaksTLS13Alone(t *testing.T) {
 		}
 		shaken <- err
 	}()
-	conn, err := dial(l.Addr().String(), func() *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key} },
+	conn, err := (&enrolment{server: l.Addr().String()}).dial(func() *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key} },
 		func(tls.ConnectionState) error { return nil })
 	if err != nil {
 		t.Fatal(err)

@@ -70,6 +70,7 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 		"server":                  func(c *Config) { c.Server = "mesh" },
 		"trust_domain":            func(c *Config) { c.TrustDomain = "spiffe://a b" },
 		"metrics":                 func(c *Config) { c.Metrics = "9464" },
+		"data_dir":                func(c *Config) { c.DataDir = "data" },
 		"socket_dir":              func(c *Config) { c.SocketDir = "run" },
 		"drain_time":              func(c *Config) { c.DrainTime = -time.Second },
 		"authz.memory_limit":      func(c *Config) { c.Authz.MemoryLimit = 1 },
@@ -101,20 +102,21 @@ func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
 	if err := os.WriteFile(file, []byte(token.Reveal()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv(tokenEnv, token.Reveal())
 	for name, c := range map[string]Config{"file": {TokenFile: file}, "input": {TokenFile: "-"}, "environment": {}} {
-		got, err := c.readToken(strings.NewReader(token.Reveal() + "\nmore\n"))
-		if err != nil || got != token {
+		t.Setenv(tokenEnv, token.Reveal())
+		source, err := c.tokens(strings.NewReader(token.Reveal() + "\nmore\n"))
+		got, rerr := source.read()
+		if err != nil || rerr != nil || got != token || !source.given() {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if _, ok := os.LookupEnv(tokenEnv); ok {
 		t.Error("children would inherit the token")
 	}
-	if _, err := (Config{}).readToken(strings.NewReader("")); !errors.Is(err, errNoToken) || !strings.Contains(err.Error(), "signet token create") {
+	if _, err := (tokens{stdin: strings.NewReader("")}).read(); !errors.Is(err, errNoToken) || !strings.Contains(err.Error(), "signet token create") {
 		t.Errorf("without a token: %v", err)
 	}
-	if _, err := (Config{TokenFile: "-"}).readToken(strings.NewReader("sgt1.hunter2")); err == nil || strings.Contains(err.Error(), "hunter2") {
+	if _, err := (tokens{file: "-", stdin: strings.NewReader("sgt1.hunter2")}).read(); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the error of a bad token: %v", err)
 	}
 }

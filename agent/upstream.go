@@ -43,7 +43,7 @@ func newUpstream(e *enrolment, first *svid, m *metrics, log *slog.Logger) (*upst
 	u := &upstream{enrol: e, log: log, metrics: m}
 	u.keeper = newKeeper(u.issue, m, log)
 	u.keeper.install(first)
-	conn, err := dial(e.server, func() *tls.Certificate {
+	conn, err := e.dial(func() *tls.Certificate {
 		if s := u.keeper.get(ownEntry); s != nil {
 			return s.certificate()
 		}
@@ -133,7 +133,7 @@ func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) 
 	if err != nil {
 		u.log.ErrorContext(ctx, "root set refused", slog.Any("err", err))
 	}
-	u.enrol.keep(t)
+	u.enrol.keep(t, u.enrol.agentID())
 	s := newState(t.roots.TrustDomain, set, view, u.state.load())
 	for _, p := range s.problems {
 		u.log.WarnContext(ctx, "resource not usable", slog.String("err", p))

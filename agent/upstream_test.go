@@ -29,8 +29,8 @@ func (r *testRoot) svid(entry, path string) *svid {
 
 func TestAnIdentityThatIsGrantedNoLongerIsForgotten(t *testing.T) {
 	root, log := newTestRoot(t), slog.New(slog.DiscardHandler)
-	u := &upstream{enrol: &enrolment{}, keeper: newKeeper(nil, newMetrics(), log), log: log}
-	u.enrol.keep(root.trust(1))
+	u := &upstream{enrol: &enrolment{dir: &dataDir{path: t.TempDir()}}, keeper: newKeeper(nil, newMetrics(), log), log: log}
+	u.enrol.keep(root.trust(1), "one")
 	u.keeper.install(root.svid(ownEntry, "/signet/agent/one"))
 	for _, path := range []string{"/kept", "/gone"} {
 		u.keeper.install(root.svid(path, path))

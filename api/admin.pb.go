@@ -1579,8 +1579,10 @@ type BanAgentResponse struct {
 	// changed: it was not banned before.
 	Changed bool `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
 	// certificates that were issued to the agent, its own among them, and are still good; the last ends at not_after.
-	Certificates  int32                  `protobuf:"varint,2,opt,name=certificates,proto3" json:"certificates,omitempty"`
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	Certificates int32                  `protobuf:"varint,2,opt,name=certificates,proto3" json:"certificates,omitempty"`
+	NotAfter     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// unread: why the issuance log could not be read up to now, empty if it was. There may then be more certificates.
+	Unread        string `protobuf:"bytes,4,opt,name=unread,proto3" json:"unread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1634,6 +1636,13 @@ func (x *BanAgentResponse) GetNotAfter() *timestamppb.Timestamp {
 		return x.NotAfter
 	}
 	return nil
+}
+
+func (x *BanAgentResponse) GetUnread() string {
+	if x != nil {
+		return x.Unread
+	}
+	return ""
 }
 
 var File_api_admin_proto protoreflect.FileDescriptor
@@ -1749,11 +1758,12 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x0fBanAgentRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x89\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xa1\x01\n" +
 	"\x10BanAgentResponse\x12\x18\n" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
-	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter2\x88\x06\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\x88\x06\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +

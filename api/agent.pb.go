@@ -348,6 +348,7 @@ type SessionUp struct {
 	//
 	//	*SessionUp_Report
 	//	*SessionUp_Explain
+	//	*SessionUp_Alive
 	Message       isSessionUp_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -408,6 +409,15 @@ func (x *SessionUp) GetExplain() *ExplainAnswer {
 	return nil
 }
 
+func (x *SessionUp) GetAlive() string {
+	if x != nil {
+		if x, ok := x.Message.(*SessionUp_Alive); ok {
+			return x.Alive
+		}
+	}
+	return ""
+}
+
 type isSessionUp_Message interface {
 	isSessionUp_Message()
 }
@@ -420,15 +430,24 @@ type SessionUp_Explain struct {
 	Explain *ExplainAnswer `protobuf:"bytes,2,opt,name=explain,proto3,oneof"`
 }
 
+type SessionUp_Alive struct {
+	// alive answers a probe by its nonce.
+	Alive string `protobuf:"bytes,3,opt,name=alive,proto3,oneof"`
+}
+
 func (*SessionUp_Report) isSessionUp_Message() {}
 
 func (*SessionUp_Explain) isSessionUp_Message() {}
+
+func (*SessionUp_Alive) isSessionUp_Message() {}
 
 type SessionDown struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
 	//
 	//	*SessionDown_Explain
+	//	*SessionDown_Probe
+	//	*SessionDown_Unserved
 	Message       isSessionDown_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -480,6 +499,24 @@ func (x *SessionDown) GetExplain() string {
 	return ""
 }
 
+func (x *SessionDown) GetProbe() *Probe {
+	if x != nil {
+		if x, ok := x.Message.(*SessionDown_Probe); ok {
+			return x.Probe
+		}
+	}
+	return nil
+}
+
+func (x *SessionDown) GetUnserved() *Unserved {
+	if x != nil {
+		if x, ok := x.Message.(*SessionDown_Unserved); ok {
+			return x.Unserved
+		}
+	}
+	return nil
+}
+
 type isSessionDown_Message interface {
 	isSessionDown_Message()
 }
@@ -489,7 +526,119 @@ type SessionDown_Explain struct {
 	Explain string `protobuf:"bytes,1,opt,name=explain,proto3,oneof"`
 }
 
+type SessionDown_Probe struct {
+	// probe: somebody else proves this agent's host key. An agent that answers stays, and the other one is refused.
+	Probe *Probe `protobuf:"bytes,2,opt,name=probe,proto3,oneof"`
+}
+
+type SessionDown_Unserved struct {
+	// unserved: the proxies whose endpoints no caller is sent to, all of them each time.
+	Unserved *Unserved `protobuf:"bytes,3,opt,name=unserved,proto3,oneof"`
+}
+
 func (*SessionDown_Explain) isSessionDown_Message() {}
+
+func (*SessionDown_Probe) isSessionDown_Message() {}
+
+func (*SessionDown_Unserved) isSessionDown_Message() {}
+
+type Probe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nonce string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// remote address of the other one.
+	Remote        string `protobuf:"bytes,2,opt,name=remote,proto3" json:"remote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Probe) Reset() {
+	*x = Probe{}
+	mi := &file_api_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Probe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Probe) ProtoMessage() {}
+
+func (x *Probe) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Probe.ProtoReflect.Descriptor instead.
+func (*Probe) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Probe) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *Probe) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+type Unserved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// reasons by the proxy's name.
+	Reasons       map[string]string `protobuf:"bytes,1,rep,name=reasons,proto3" json:"reasons,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unserved) Reset() {
+	*x = Unserved{}
+	mi := &file_api_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unserved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unserved) ProtoMessage() {}
+
+func (x *Unserved) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unserved.ProtoReflect.Descriptor instead.
+func (*Unserved) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Unserved) GetReasons() map[string]string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
 
 type ExplainAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -502,7 +651,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +663,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +676,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainAnswer) GetId() string {
@@ -562,7 +711,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +723,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +736,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -644,15 +793,18 @@ type ProxyStatus struct {
 	Pid          int64             `protobuf:"varint,7,opt,name=pid,proto3" json:"pid,omitempty"`
 	Rejected     []*ResourceStatus `protobuf:"bytes,8,rep,name=rejected,proto3" json:"rejected,omitempty"`
 	Restarts     int32             `protobuf:"varint,9,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	// state: waiting, starting, ready, draining, backoff.
-	State         string `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
+	// state: waiting, starting, ready, draining, backoff; in answers of the server also unserved: it runs, and no
+	// caller is sent to it.
+	State string `protobuf:"bytes,10,opt,name=state,proto3" json:"state,omitempty"`
+	// reason: why it waits, failed or is not served.
+	Reason        string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +816,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +829,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -750,6 +902,13 @@ func (x *ProxyStatus) GetState() string {
 	return ""
 }
 
+func (x *ProxyStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type ResourceStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TypeUrl       string                 `protobuf:"bytes,1,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
@@ -762,7 +921,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +933,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +946,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -834,7 +993,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +1005,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1018,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -934,14 +1093,25 @@ const file_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"SVIDResult\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\x85\x01\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\x9d\x01\n" +
 	"\tSessionUp\x121\n" +
 	"\x06report\x18\x01 \x01(\v2\x17.signet.v1alpha1.ReportH\x00R\x06report\x12:\n" +
-	"\aexplain\x18\x02 \x01(\v2\x1e.signet.v1alpha1.ExplainAnswerH\x00R\aexplainB\t\n" +
-	"\amessage\"4\n" +
+	"\aexplain\x18\x02 \x01(\v2\x1e.signet.v1alpha1.ExplainAnswerH\x00R\aexplain\x12\x16\n" +
+	"\x05alive\x18\x03 \x01(\tH\x00R\x05aliveB\t\n" +
+	"\amessage\"\x9d\x01\n" +
 	"\vSessionDown\x12\x1a\n" +
-	"\aexplain\x18\x01 \x01(\tH\x00R\aexplainB\t\n" +
-	"\amessage\"V\n" +
+	"\aexplain\x18\x01 \x01(\tH\x00R\aexplain\x12.\n" +
+	"\x05probe\x18\x02 \x01(\v2\x16.signet.v1alpha1.ProbeH\x00R\x05probe\x127\n" +
+	"\bunserved\x18\x03 \x01(\v2\x19.signet.v1alpha1.UnservedH\x00R\bunservedB\t\n" +
+	"\amessage\"5\n" +
+	"\x05Probe\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x16\n" +
+	"\x06remote\x18\x02 \x01(\tR\x06remote\"\x88\x01\n" +
+	"\bUnserved\x12@\n" +
+	"\areasons\x18\x01 \x03(\v2&.signet.v1alpha1.Unserved.ReasonsEntryR\areasons\x1a:\n" +
+	"\fReasonsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
 	"\rExplainAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"\xef\x01\n" +
@@ -951,7 +1121,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\tpeer_mode\x18\x03 \x01(\tR\bpeerMode\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1a\n" +
 	"\bfindings\x18\x05 \x03(\tR\bfindings\x12'\n" +
-	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\"\xd5\x02\n" +
+	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\"\xed\x02\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\fvirtual_node\x18\x02 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
@@ -963,7 +1133,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\brejected\x18\b \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\brejected\x12\x1a\n" +
 	"\brestarts\x18\t \x01(\x05R\brestarts\x12\x14\n" +
 	"\x05state\x18\n" +
-	" \x01(\tR\x05state\"s\n" +
+	" \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\"s\n" +
 	"\x0eResourceStatus\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -995,7 +1166,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_proto_rawDescData
 }
 
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_api_agent_proto_goTypes = []any{
 	(*AttestRequest)(nil),         // 0: signet.v1alpha1.AttestRequest
 	(*AttestResponse)(nil),        // 1: signet.v1alpha1.AttestResponse
@@ -1005,41 +1176,47 @@ var file_api_agent_proto_goTypes = []any{
 	(*SVIDResult)(nil),            // 5: signet.v1alpha1.SVIDResult
 	(*SessionUp)(nil),             // 6: signet.v1alpha1.SessionUp
 	(*SessionDown)(nil),           // 7: signet.v1alpha1.SessionDown
-	(*ExplainAnswer)(nil),         // 8: signet.v1alpha1.ExplainAnswer
-	(*Report)(nil),                // 9: signet.v1alpha1.Report
-	(*ProxyStatus)(nil),           // 10: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 11: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 12: signet.v1alpha1.SVIDStatus
-	(*Decision)(nil),              // 13: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 14: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*Probe)(nil),                 // 8: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 9: signet.v1alpha1.Unserved
+	(*ExplainAnswer)(nil),         // 10: signet.v1alpha1.ExplainAnswer
+	(*Report)(nil),                // 11: signet.v1alpha1.Report
+	(*ProxyStatus)(nil),           // 12: signet.v1alpha1.ProxyStatus
+	(*ResourceStatus)(nil),        // 13: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 14: signet.v1alpha1.SVIDStatus
+	nil,                           // 15: signet.v1alpha1.Unserved.ReasonsEntry
+	(*Decision)(nil),              // 16: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 17: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	3,  // 0: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
 	5,  // 1: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	9,  // 2: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	8,  // 3: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	13, // 4: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	10, // 5: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	12, // 6: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	14, // 7: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	11, // 8: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	15, // 9: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	15, // 10: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	15, // 11: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	16, // 12: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	0,  // 13: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	2,  // 14: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	6,  // 15: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	1,  // 16: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	4,  // 17: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	7,  // 18: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	11, // 2: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	10, // 3: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	8,  // 4: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	9,  // 5: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	15, // 6: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	16, // 7: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	12, // 8: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	14, // 9: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	17, // 10: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	13, // 11: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	18, // 12: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	18, // 13: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	18, // 14: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	19, // 15: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	0,  // 16: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	2,  // 17: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	6,  // 18: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	1,  // 19: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	4,  // 20: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	7,  // 21: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -1052,9 +1229,12 @@ func file_api_agent_proto_init() {
 	file_api_agent_proto_msgTypes[6].OneofWrappers = []any{
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),
+		(*SessionUp_Alive)(nil),
 	}
 	file_api_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),
+		(*SessionDown_Probe)(nil),
+		(*SessionDown_Unserved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1062,7 +1242,7 @@ func file_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

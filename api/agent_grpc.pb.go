@@ -29,6 +29,9 @@ const (
 // AgentAPIClient is the client API for AgentAPI service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Each call carries the metadata "signet-instance": a text that one run of an agent draws at random, and by which
+// a restarted agent is told from a copy of it (docs/decisions/018).
 type AgentAPIClient interface {
 	// Attest joins an agent with a token, or renews the standing of one by its host key.
 	// The TLS client certificate is self-signed by the host key: the handshake proves its possession.
@@ -84,6 +87,9 @@ type AgentAPI_SessionClient = grpc.BidiStreamingClient[SessionUp, SessionDown]
 // AgentAPIServer is the server API for AgentAPI service.
 // All implementations must embed UnimplementedAgentAPIServer
 // for forward compatibility.
+//
+// Each call carries the metadata "signet-instance": a text that one run of an agent draws at random, and by which
+// a restarted agent is told from a copy of it (docs/decisions/018).
 type AgentAPIServer interface {
 	// Attest joins an agent with a token, or renews the standing of one by its host key.
 	// The TLS client certificate is self-signed by the host key: the handshake proves its possession.

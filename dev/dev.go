@@ -192,7 +192,7 @@ func (d *demo) startAgent(ctx context.Context) error {
 		})
 	}
 	config, err := writeYAML(filepath.Join(d.world.Dir, "agent.yaml"), map[string]any{
-		"server": addresses["agents"], "token_file": tokenFile, "socket_dir": d.agentDir(), "metrics": "127.0.0.1:0",
+		"server": addresses["agents"], "token_file": tokenFile, "data_dir": filepath.Join(d.world.Dir, "agent-data"), "socket_dir": d.agentDir(), "metrics": "127.0.0.1:0",
 		"envoy": d.cfg.Envoy, "drain_time": "1s", "proxies": proxies,
 	})
 	if err != nil {

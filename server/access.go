@@ -51,6 +51,8 @@ type caller struct {
 	hostKey []byte      // SHA-256 of the SPKI, for proveHostKey
 	id      spiffeid.ID // for proveAgent
 	agent   store.Agent // for proveAgent
+	// instance is which run of the agent it says that it is.
+	instance string
 
 	cancel context.CancelCauseFunc // of a stream
 	node   atomic.Pointer[nodeRef] // the virtual node that a stream was given
@@ -67,7 +69,8 @@ type access struct {
 	clock  func() time.Time
 	log    *slog.Logger
 
-	metrics *metrics
+	metrics   *metrics
+	instances *instances
 	// proven is told of a connection that an agent called on.
 	proven func(net.Addr)
 
@@ -103,6 +106,10 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 		return nil, time.Time{}, reason(errIdentity, "no client certificate")
 	}
 	c := &caller{remote: addrOf(p.Addr)}
+	var err error
+	if c.instance, err = instanceOf(ctx); err != nil {
+		return c, time.Time{}, err
+	}
 	if rule == proveHostKey {
 		return c, time.Time{}, c.proveHostKey(from.chain())
 	}
@@ -111,6 +118,15 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 	}
 	a.proven(p.Addr)
 	return c, from.chain()[0].NotAfter, nil
+}
+
+// enter is identify for a call that is to be served: of an agent, its one instance.
+func (a *access) enter(ctx context.Context, method string) (*caller, time.Time, error) {
+	c, until, err := a.identify(ctx, method)
+	if err == nil && c.agent.ID != "" {
+		err = a.instances.admit(ctx, c.agent.ID, c)
+	}
+	return c, until, err
 }
 
 // proveHostKey accepts one certificate that its own key signed. Nothing in it is
@@ -159,7 +175,7 @@ func (a *access) proveAgent(c *caller, from *tlsPeer) error {
 
 // unary is the interceptor of calls.
 func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	c, _, err := a.identify(ctx, info.FullMethod)
+	c, _, err := a.enter(ctx, info.FullMethod)
 	if err != nil {
 		a.refused(ctx, info.FullMethod, c, err)
 		return nil, agentError(err)
@@ -177,7 +193,7 @@ func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 // stream is the interceptor of streams. A stream ends with the certificate that
 // opened it, or when end says so.
 func (a *access) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	c, until, err := a.identify(ss.Context(), info.FullMethod)
+	c, until, err := a.enter(ss.Context(), info.FullMethod)
 	if err != nil {
 		a.refused(ss.Context(), info.FullMethod, c, err)
 		return agentError(err)

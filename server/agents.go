@@ -106,22 +106,42 @@ func (a *admin) BanAgent(ctx context.Context, req *api.BanAgentRequest) (*api.Ba
 	if err != nil {
 		return nil, err
 	}
-	resp := &api.BanAgentResponse{Changed: !g.Banned}
-	held, last := a.issuance.heldBy(a.agentSPIFFE(g.ID))
-	if held > 0 {
-		resp.Certificates, resp.NotAfter = held, timestamppb.New(last)
+	if !g.Banned && !req.GetDryRun() {
+		if err := a.ban(ctx, actor, g.ID, plainText(req.GetReason())); err != nil {
+			return nil, err
+		}
 	}
-	if g.Banned || req.GetDryRun() {
-		return resp, nil
-	}
-	if err := a.store.BanAgent(ctx, actor, g.ID, plainText(req.GetReason())); err != nil {
-		return nil, err
+	// What it holds is counted after the ban: nothing waits for the signer before
+	// the agent is out, and nothing is issued to it that would not be counted.
+	return a.holdings(ctx, g.ID, &api.BanAgentResponse{Changed: !g.Banned}), nil
+}
+
+func (a *admin) ban(ctx context.Context, actor, id, why string) error {
+	if err := a.store.BanAgent(ctx, actor, id, why); err != nil {
+		return err
 	}
 	if err := a.roster.load(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	a.access.review(a.model().bound)
-	return resp, a.endpoints.sweep(a.granted)
+	return a.endpoints.sweep(a.granted)
+}
+
+// logWait is how long the answer to a ban waits for the issuance log. A signer
+// that answers is behind by milliseconds.
+const logWait = 2 * time.Second
+
+// holdings completes the answer to a ban with the certificates that the agent has.
+func (a *admin) holdings(ctx context.Context, id string, resp *api.BanAgentResponse) *api.BanAgentResponse {
+	ctx, cancel := context.WithTimeout(ctx, logWait)
+	defer cancel()
+	if err := a.issuance.caughtUp(ctx); err != nil {
+		resp.Unread = plainText(err.Error())
+	}
+	if held, last := a.issuance.heldBy(a.agentSPIFFE(id)); held > 0 {
+		resp.Certificates, resp.NotAfter = held, timestamppb.New(last)
+	}
+	return resp
 }
 
 // deleteAgent forgets an agent that is gone for good.
@@ -154,6 +174,7 @@ func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.A
 	}
 	resp.Revision = a.store.Revision()
 	a.sessions.drop(g.ID)
+	a.instances.forget(g.ID)
 	return resp, a.roster.load(ctx)
 }
 

@@ -77,6 +77,7 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 		}
 		return store.Agent{}, fmt.Errorf("enrol %s: %w", agent.ID, err)
 	}
+	a.instances.joined(agent.ID, c)
 	a.audit(ctx, "agent "+agent.ID, "attest", fmt.Sprintf("joined group %s as %s from %s, host key %x", group, agent.ID, c.remote, c.hostKey))
 	a.log.InfoContext(ctx, "agent joined", slog.String("agent", agent.ID), slog.String("group", group), slog.String("remote", c.remote.String()))
 	return agent, nil
@@ -93,7 +94,7 @@ func (a *agentAPI) known(ctx context.Context, c *caller) (store.Agent, error) {
 	case agent.Banned:
 		return store.Agent{}, banned(agent.ID)
 	}
-	return agent, nil
+	return agent, a.instances.admit(ctx, agent.ID, c)
 }
 
 // sign issues the agent's own SVID.

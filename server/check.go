@@ -42,6 +42,7 @@ const (
 	findSigner       = "SIG017"
 	findSignerUser   = "SIG018"
 	findOpenEgress   = "SIG019"
+	findTwoPlaces    = "SIG020"
 	findContested    = "SIG030"
 	findPolicyWarn   = "SIG031"
 	findAccessLog    = "SIG032"
@@ -58,7 +59,7 @@ const overdueAfter = time.Minute
 func (a *admin) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckResponse, error) {
 	var list []*api.Finding
 	for _, part := range []func(context.Context) []*api.Finding{
-		a.checkAuthority, a.checkAgents, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog, a.checkShapes,
+		a.checkAuthority, a.checkAgents, a.checkInstances, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog, a.checkShapes,
 	} {
 		list = append(list, part(ctx)...)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -30,6 +31,16 @@ type inProcess struct {
 	authority *ca.Authority
 	log       *ca.Log
 	issuer    *ca.Issuer
+}
+
+// silent is whether the signers of RunInProcess keep what they know of their log to
+// themselves until the caller has had enough.
+var silent atomic.Bool
+
+// Silence does that until the function that it returns is called.
+func Silence() (end func()) {
+	silent.Store(true)
+	return func() { silent.Store(false) }
 }
 
 // RunInProcess is Run with such a signer. open is called for the authority.
@@ -107,7 +118,11 @@ func (s *inProcess) Issue(ctx context.Context, req *api.SignRequest) (*api.SignR
 	return out, nil
 }
 
-func (s *inProcess) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+func (s *inProcess) Authority(ctx context.Context, _ *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+	if silent.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return &api.AuthorityResponse{
 		TrustDomain: s.authority.TrustDomain().Name(), SignedRootSet: s.authority.RootSet(),
 		Issuing: s.authority.Issuing().Raw, LogOrigin: s.log.Origin(), LogSize: s.log.Size(),

@@ -196,10 +196,21 @@ type host struct {
 	svid    tls.Certificate
 	roots   identity.RootSet
 	conn    *grpc.ClientConn
+	// instance is which run of the agent this is.
+	instance runOf
 }
 
+// runOf is sent with each call, as agents do.
+type runOf string
+
+func (r runOf) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"signet-instance": string(r)}, nil
+}
+
+func (runOf) RequireTransportSecurity() bool { return true }
+
 func newHost(r *rig) *host {
-	return &host{t: r.t, rig: r, hostKey: selfSigned(r.t), key: newKey(r.t)}
+	return &host{t: r.t, rig: r, hostKey: selfSigned(r.t), key: newKey(r.t), instance: runOf(rand.Text())}
 }
 
 // attest asks with a token in full, or with none.
@@ -213,7 +224,7 @@ func (h *host) attest(token string) error {
 		}
 		secret, pin = parsed.SecretText(), parsed.Pin[:]
 	}
-	conn := dial(h.t, h.rig.addr.Agents, h.hostKey, pin)
+	conn := dial(h.t, h.rig.addr.Agents, h.hostKey, pin, grpc.WithPerRPCCredentials(h.instance))
 	resp, err := api.NewAgentAPIClient(conn).Attest(h.t.Context(), &api.AttestRequest{
 		Token: secret, Csr: newCSR(h.t, h.key), Hostname: "Web-01.corp.example",
 	})
@@ -226,7 +237,7 @@ func (h *host) attest(token string) error {
 	}
 	h.id, h.roots = resp.GetAgentId(), roots
 	h.svid = tls.Certificate{Certificate: resp.GetChain(), PrivateKey: h.key}
-	h.conn = dial(h.t, h.rig.addr.Agents, h.svid, nil)
+	h.conn = dial(h.t, h.rig.addr.Agents, h.svid, nil, grpc.WithPerRPCCredentials(h.instance))
 	return nil
 }
 
@@ -256,7 +267,7 @@ func (h *host) issue(entries ...string) ([]*api.SVIDResult, error) {
 
 // dial connects as an agent does that has a pin: the chain must hold the root of
 // which the pin is.
-func dial(t *testing.T, addr string, cert tls.Certificate, pin []byte) *grpc.ClientConn {
+func dial(t *testing.T, addr string, cert tls.Certificate, pin []byte, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert},
@@ -272,7 +283,7 @@ func dial(t *testing.T, addr string, cert tls.Certificate, pin []byte) *grpc.Cli
 	if len(cert.Certificate) == 0 {
 		cfg.Certificates = nil
 	}
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
+	conn, err := grpc.NewClient(addr, append(opts, grpc.WithTransportCredentials(credentials.NewTLS(cfg)))...)
 	if err != nil {
 		t.Fatal(err)
 	}

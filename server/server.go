@@ -48,6 +48,7 @@ type server struct {
 	own       *ownSVID
 	roster    *roster
 	sessions  *sessions
+	instances *instances
 	endpoints *endpoints
 	policies  *policies
 	issuers   *issuers
@@ -207,6 +208,8 @@ func (s *server) loadState(ctx context.Context) error {
 		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,
 		metrics: s.metrics, open: map[*caller]struct{}{},
 	}
+	s.instances = newInstances(s)
+	s.access.instances = s.instances
 	v := s.views
 	v.td, v.roots, v.endpoints, v.policies, v.issuers, v.access = s.td, s.authority.roots, s.endpoints, s.policies, s.issuers, s.access
 	s.sessions.reported, s.sessions.gone = s.agentReported, s.agentGone

@@ -31,6 +31,7 @@ type session struct {
 	since  time.Time
 	down   chan *api.SessionDown
 	end    context.CancelCauseFunc
+	gone   chan struct{} // closed when its stream has ended
 
 	mu     sync.Mutex
 	report *api.Report // the latest; replaced whole, never changed
@@ -83,13 +84,14 @@ type sessions struct {
 	by      map[string]*session    // by agent id
 	left    map[string]parting     // of agents that went away
 	waiting map[string][]*question // by decision id
+	probes  map[string]*probe      // by nonce
 	changed chan struct{}          // closed and replaced at each report, for watchers
 }
 
 func newSessions(log *slog.Logger) *sessions {
 	return &sessions{
 		log: log, by: map[string]*session{}, left: map[string]parting{},
-		waiting: map[string][]*question{}, changed: make(chan struct{}),
+		waiting: map[string][]*question{}, probes: map[string]*probe{}, changed: make(chan struct{}),
 	}
 }
 
@@ -102,7 +104,8 @@ func (r *sessions) serve(stream grpc.BidiStreamingServer[api.SessionUp, api.Sess
 	g, ctx := errgroup.WithContext(stream.Context())
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	s := &session{caller: c, since: time.Now(), down: make(chan *api.SessionDown, 64), end: end}
+	s := &session{caller: c, since: time.Now(), down: make(chan *api.SessionDown, 64), end: end, gone: make(chan struct{})}
+	defer close(s.gone)
 	r.enter(s)
 	defer r.leave(s)
 	up := make(chan error, 1)
@@ -150,6 +153,8 @@ func (r *sessions) handle(s *session, m *api.SessionUp) error {
 		r.announce()
 	case *api.SessionUp_Explain:
 		r.answer(s, m.Explain)
+	case *api.SessionUp_Alive:
+		r.alive(s, m.Alive)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/server"
 	"signet.example/xds"
 )
 
@@ -342,6 +343,23 @@ func TestABannedAgentIsCutOffAndStaysOut(t *testing.T) {
 	wantCode(t, h.attest(""), codes.PermissionDenied, "banned")
 	wantCode(t, h.attest(r.token("front")), codes.InvalidArgument, "host key")
 	witness.await("the ban", func(s *ads.Set, _ *api.View) bool { return s.Get(ads.BanType, h.spiffeID()) != nil })
+}
+
+func TestABanStandsWhereTheSignerDoesNotAnswerAndSaysWhatIsUnknown(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	end := server.Silence()
+	defer end()
+	if resp := r.ban(h.id); !resp.GetChanged() || !strings.Contains(resp.GetUnread(), "issuance log") {
+		t.Errorf("%v; nobody could tell what it holds", resp)
+	}
+	_, err := h.issue("job")
+	wantCode(t, err, codes.PermissionDenied, "banned")
+	end()
+	if resp := r.ban(h.id); resp.GetChanged() || resp.GetUnread() != "" || resp.GetCertificates() != 1 {
+		t.Errorf("%v; it has its own certificate, and no other", resp)
+	}
 }
 
 func TestOnlyAnAgentThatIsGoneIsForgotten(t *testing.T) {

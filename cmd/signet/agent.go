@@ -2,8 +2,12 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -19,7 +23,10 @@ func newAgent() *cobra.Command {
 		Long: `Runs the node agent: it joins the server with a token, makes and keeps the
 private keys of this host's workloads, serves Envoys and applications over Unix
 sockets, and starts the Envoys it is told to. It goes on when the server is gone.
-The host key is kept in memory: a restarted agent needs a new token.`,
+SIGHUP reads the file again: proxies are added and taken away, the log level is
+set; where anything is wrong with it, the old one stays in force.
+The host key is kept in data_dir: once it has joined, the agent is started again
+without a token, as the same agent, until it is banned.`,
 		Example: `  signet token create --group hosts | signet agent --server mesh:8443 --token-file -
   signet agent --config /etc/signet/agent.yaml
   signet agent --config /etc/signet/agent.yaml --check`,
@@ -27,20 +34,33 @@ The host key is kept in memory: a restarted agent needs a new token.`,
 	}
 	logFlags(c)
 	file := c.Flags().String("config", "", "YAML file")
-	check := c.Flags().Bool("check", false, "check the configuration and end")
+	check := c.Flags().Bool("check", false, "check the configuration and what this host has for it, and end")
 	srv := c.Flags().String("server", "", "the server's address, host:port")
 	token := c.Flags().String("token-file", "", "file with the join token, - for standard input; without one SIGNET_TOKEN is the token")
+	data := c.Flags().String("data-dir", "", "folder of the host key (default /var/lib/signet-agent for root, else signet-agent in ~/.local/state)")
 	sockets := c.Flags().String("socket-dir", "", "folder of the sockets (default /run/signet)")
-	c.RunE = func(c *cobra.Command, _ []string) error {
+	// What the command line says holds over each reading of the file.
+	read := func() (agent.Config, error) {
 		var cfg agent.Config
 		if err := readConfig(*file, &cfg); err != nil {
-			return err
+			return cfg, err
 		}
 		set(c, "server", &cfg.Server, *srv)
 		set(c, "token-file", &cfg.TokenFile, *token)
+		set(c, "data-dir", &cfg.DataDir, *data)
 		set(c, "socket-dir", &cfg.SocketDir, *sockets)
 		if err := cfg.Validate(); err != nil {
-			return hinted(err, "the keys are in docs/CONFIGURATION.md; --server, --token-file and --socket-dir are flags, too")
+			return cfg, hinted(err, "the keys are in docs/CONFIGURATION.md; --server, --token-file, --data-dir and --socket-dir are flags, too")
+		}
+		return cfg, nil
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP) // from here on: it would end an agent that still waits for its server
+		defer signal.Stop(hangups)
+		cfg, err := read()
+		if err != nil {
+			return err
 		}
 		if len(cfg.Proxies) > 0 {
 			if err := tryEnvoy(c.Context(), cmp.Or(cfg.Envoy, "envoy")); err != nil {
@@ -48,16 +68,52 @@ The host key is kept in memory: a restarted agent needs a new token.`,
 			}
 		}
 		if *check {
+			if err := agent.Check(c.Context(), cfg); err != nil {
+				return agentHint(err)
+			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
 			return err
 		}
-		log, err := logOf(c)
+		var level slog.LevelVar
+		if err := setLevel(c, &level, cfg); err != nil {
+			return err
+		}
+		log, err := logAt(c, &level)
 		if err != nil {
 			return err
+		}
+		cfg.Reload = func(ctx context.Context, apply func(agent.Config) error) {
+			for {
+				select {
+				case <-hangups:
+				case <-ctx.Done():
+					return
+				}
+				next, err := read()
+				if err == nil {
+					err = apply(next)
+				}
+				if err == nil {
+					err = setLevel(c, &level, next)
+				}
+				if err != nil {
+					log.ErrorContext(ctx, "configuration not reloaded, the old one stays in force", slog.Any("err", err))
+					continue
+				}
+				log.InfoContext(ctx, "configuration reloaded", slog.String("log_level", level.Level().String()))
+			}
 		}
 		return agentHint(stopped(c.Context(), agent.Run(c.Context(), cfg, log)))
 	}
 	return c
+}
+
+func setLevel(c *cobra.Command, at *slog.LevelVar, cfg agent.Config) error {
+	level, err := levelOf(c, cfg.LogLevel)
+	if err == nil {
+		at.Set(level)
+	}
+	return err
 }
 
 // agentHint says what to do about a start that fails often.

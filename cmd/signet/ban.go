@@ -50,6 +50,9 @@ func printBan(c *cobra.Command, id string, answer *api.BanAgentResponse, dry boo
 	if _, err := fmt.Fprintf(c.OutOrStdout(), "agent/%s %s\n", id, action); err != nil {
 		return err
 	}
+	if why := answer.GetUnread(); why != "" {
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "how many certificates it was given and that are still good is unknown: the issuance log could not be read up to now: %s\nhint: signet check, then the same command again: a ban that stands is only told\n", why) // as below
+	}
 	if n := answer.GetCertificates(); n > 0 {
 		_, _ = fmt.Fprintf(c.ErrOrStderr(), "certificates that it was given and that are still good: %d; the last ends at %s\n", n, stamp(answer.GetNotAfter())) // stderr is gone: nobody to tell
 	}

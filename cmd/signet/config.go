@@ -73,20 +73,37 @@ func logFlags(c *cobra.Command) {
 }
 
 func logOf(c *cobra.Command) (*slog.Logger, error) {
-	format, _ := c.Flags().GetString("log-format")
+	level, err := levelOf(c, "")
+	if err != nil {
+		return nil, err
+	}
+	return logAt(c, level)
+}
+
+// levelOf is the level of flag or environment, else of the file, else the default.
+func levelOf(c *cobra.Command, file string) (slog.Level, error) {
 	name, _ := c.Flags().GetString("log-level")
+	if file != "" && !c.Flags().Changed("log-level") {
+		name = file
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(name)); err != nil {
-		return nil, usage(fmt.Errorf("--log-level %s: must be debug, info, warn or error", name))
+		return level, usage(fmt.Errorf("--log-level %s: must be debug, info, warn or error", name))
 	}
+	return level, nil
+}
+
+// logAt logs on standard error, in the format of the flag.
+func logAt(c *cobra.Command, level slog.Leveler) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: level}
-	switch format {
+	switch format, _ := c.Flags().GetString("log-format"); format {
 	case "text":
 		return slog.New(slog.NewTextHandler(c.ErrOrStderr(), opts)), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), opts)), nil
+	default:
+		return nil, usage(fmt.Errorf("--log-format %s: must be text or json", format))
 	}
-	return nil, usage(fmt.Errorf("--log-format %s: must be text or json", format))
 }
 
 // stopped drops the error of a run that ended because it was told to.

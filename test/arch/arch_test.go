@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"xds":         {"identity", "mesh", "ads"},
 	"authz":       {"identity", "policy"},
 	"server":      {"identity", "mesh", "ads", "api", "ca", "attestation", "policy", "store", "xds", "authz", "internal"},
-	"agent":       {"identity", "ads", "api", "attestation", "sds", "authz", "policy"},
+	"agent":       {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal"},
 	"dev":         {"api", "identity", "mesh"},
 	"cmd":         {"server", "agent", "dev", "api", "identity", "mesh", "policy", "internal"},
 }

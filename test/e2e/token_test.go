@@ -77,9 +77,12 @@ func TestATokenJoinsOneAgentOnce(t *testing.T) {
 	}
 }
 
-func TestARestartedAgentWithoutATokenSaysWhatToDo(t *testing.T) {
+func TestAHostThatLostItsDataDirSaysWhatToDoWithoutAToken(t *testing.T) {
 	w := meshtest.Start(t, meshtest.Options{})
 	w.Agent.Stop()
+	if err := os.RemoveAll(filepath.Join(w.Dir, "agent-data")); err != nil {
+		t.Fatal(err)
+	}
 	used := w.Token()
 	if _, err := w.TryJoinHost(used); err != nil {
 		t.Fatal(err)

@@ -296,7 +296,7 @@ func (w *World) StartAgent() {
 	if w.opts.Through != nil {
 		server = w.opts.Through(server)
 	}
-	fmt.Fprintf(&b, "server: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", server, w.AgentDir(), w.envoy)
+	fmt.Fprintf(&b, "server: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", server, filepath.Join(w.Dir, "agent-data"), w.AgentDir(), w.envoy)
 	if len(w.opts.Nodes) > 0 {
 		b.WriteString("proxies:\n")
 	}

@@ -1,0 +1,181 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// host is what the agent needs of its own host. All of it is had before a server
+// is asked: a start that fails for a port in use must not cost the join token.
+type host struct {
+	data    *dataDir
+	sockets *sockets
+	metrics net.Listener
+}
+
+// openHost takes it, or says everything that cannot be had, each error beginning
+// with the key that it is about.
+func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
+	h := &host{}
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	var errs []error
+	if h.data, err = openDataDir(cfg.DataDir); err == nil {
+		err = h.data.writable()
+	}
+	if err != nil {
+		errs = append(errs, fmt.Errorf("data_dir: %w", err))
+	}
+	if h.sockets, err = listen(cfg); err != nil {
+		errs = append(errs, err)
+	}
+	if h.metrics, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics); err != nil {
+		errs = append(errs, fmt.Errorf("metrics: %w", err))
+	}
+	return h, errors.Join(append(errs, tryProxies(ctx, cfg)...)...)
+}
+
+func (h *host) close() {
+	if h.data != nil {
+		h.data.close()
+	}
+	if h.sockets != nil {
+		h.sockets.close()
+	}
+	if h.metrics != nil {
+		_ = h.metrics.Close() // closed already where it was served
+	}
+}
+
+// tryProxies looks whether the host can run the proxies of a configuration.
+func tryProxies(ctx context.Context, cfg Config) []error {
+	var errs []error
+	if len(cfg.Proxies) > 0 {
+		if _, err := exec.LookPath(cfg.Envoy); err != nil {
+			errs = append(errs, fmt.Errorf("envoy: %w", err))
+		}
+	}
+	for i, p := range cfg.Proxies {
+		if err := tryAddress(ctx, p.Bind); err != nil {
+			errs = append(errs, fmt.Errorf("proxies[%d].bind: %w", i, err))
+		}
+	}
+	return errs
+}
+
+// tryAddress looks whether this host can listen on an address.
+func tryAddress(ctx context.Context, address string) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, "0"))
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("this host does not have the address %s: `ip address` lists those that it has", address)
+	}
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// Check tries what a start would try before it asks a server, and leaves
+// nothing behind. Beside an agent that runs it does not try what that one holds.
+func Check(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	cfg = cfg.withDefaults()
+	errs := tryProxies(ctx, cfg)
+	joined, running, err := checkDataDir(cfg.DataDir)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("data_dir: %w", err))
+	} else if !joined {
+		errs = append(errs, cfg.checkToken())
+	}
+	if !running {
+		errs = append(errs, checkFree(ctx, cfg)...)
+	}
+	return errors.Join(errs...)
+}
+
+// checkDataDir looks at a data_dir without making it.
+func checkDataDir(path string) (joined, running bool, err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return false, false, checkParent(path)
+	}
+	d, err := openDataDir(path)
+	if errors.Is(err, errDataDirInUse) {
+		return true, true, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	defer d.close()
+	if err := d.writable(); err != nil {
+		return false, false, err
+	}
+	_, k, err := d.load()
+	return len(k.Pin) > 0, false, err
+}
+
+// checkParent looks whether a start could make a folder: in the nearest one that exists.
+func checkParent(path string) error {
+	for {
+		path = filepath.Dir(path)
+		err := unix.Access(path, unix.W_OK|unix.X_OK)
+		if err == nil || !errors.Is(err, unix.ENOENT) {
+			if err != nil {
+				err = fmt.Errorf("it is missing and cannot be made in %s: %w", path, err)
+			}
+			return err
+		}
+	}
+}
+
+// checkToken looks whether a host that has not joined has what it takes.
+func (c Config) checkToken() error {
+	t := tokens{file: c.TokenFile, environment: os.Getenv(tokenEnv)}
+	if t.file == "-" {
+		return nil // it is there when it is read
+	}
+	_, err := t.read()
+	if errors.Is(err, errNoToken) {
+		return fmt.Errorf("token_file: this host has not joined (nothing in %s): %w", c.DataDir, err)
+	}
+	return err
+}
+
+// checkFree looks whether a start could take its port and its sockets.
+func checkFree(ctx context.Context, cfg Config) []error {
+	var errs []error
+	if l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics); err != nil {
+		errs = append(errs, fmt.Errorf("metrics: %w", err))
+	} else {
+		_ = l.Close() // only tried
+	}
+	if _, err := os.Stat(cfg.SocketDir); errors.Is(err, fs.ErrNotExist) {
+		err = checkParent(cfg.SocketDir)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("socket_dir: %w", err))
+		}
+		return errs
+	}
+	if err := ownFolder(cfg.SocketDir); err != nil {
+		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
+	}
+	for _, name := range []string{"xds.sock", "workload.sock", "authz.sock"} {
+		path := filepath.Join(cfg.SocketDir, name)
+		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
+			errs = append(errs, errors.Join(fmt.Errorf("%s is in use: is another agent running?", path), c.Close()))
+		}
+	}
+	return errs
+}

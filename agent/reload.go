@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// reloadable are the keys that may differ in a configuration that is read again.
+// A key that is not here needs a restart: so does each new one, until somebody
+// has thought about it.
+var reloadable = []string{"proxies", "log_level", "token_file"}
+
+// reload puts the proxies of another configuration into force, or refuses all of
+// it. It is called by one goroutine at a time, and returns before those that are
+// taken away have drained.
+func (a *agent) reload(ctx context.Context, next Config) error {
+	if err := next.Validate(); err != nil {
+		return err
+	}
+	next = next.withDefaults()
+	if keys := fixedKeys(a.cfg, next); len(keys) > 0 {
+		return fmt.Errorf("%s cannot be changed by a reload: restart the agent for that", strings.Join(keys, ", "))
+	}
+	c := changeOf(a.cfg.Proxies, next.Proxies)
+	if err := errors.Join(tryProxies(ctx, next)...); err != nil {
+		return err
+	}
+	select {
+	case a.supervisor.changes <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	a.cfg.Proxies = next.Proxies
+	var added []string
+	for _, p := range c.added {
+		added = append(added, p.Name)
+	}
+	a.log.InfoContext(ctx, "proxies changed", slog.Any("ended", c.gone), slog.Any("started", added))
+	return nil
+}
+
+// fixedKeys are the keys in which two configurations differ and may not.
+func fixedKeys(old, next Config) []string {
+	var keys []string
+	a, b := reflect.ValueOf(old), reflect.ValueOf(next)
+	for i := range a.NumField() {
+		key, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("yaml"), ",")
+		if key == "-" || slices.Contains(reloadable, key) {
+			continue
+		}
+		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// changeOf is what leads from one list of proxies to another.
+func changeOf(old, next []Proxy) change {
+	var c change
+	for _, p := range old {
+		if !slices.ContainsFunc(next, func(n Proxy) bool { return reflect.DeepEqual(n, p) }) {
+			c.gone = append(c.gone, p.Name)
+		}
+	}
+	for _, n := range next {
+		if !slices.ContainsFunc(old, func(p Proxy) bool { return reflect.DeepEqual(n, p) }) {
+			c.added = append(c.added, n)
+		}
+	}
+	return c
+}

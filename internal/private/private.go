@@ -1,0 +1,143 @@
+// Package private checks that what a path names is a user's own: nobody but
+// that user and root can change it, put something else in its place or, where
+// it is a secret, read it. It is the rule that sshd has for its own files
+// (StrictModes), asked of every folder that the path goes through.
+//
+// The functions are [Guarded], [Secret] and [SecretTree]. They only look:
+// what they refuse is for the operator to mend, and the error has the command.
+package private
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a mode may give to group and others.
+const (
+	othersAll   fs.FileMode = 0o077
+	othersWrite fs.FileMode = 0o022
+	groupWrite  fs.FileMode = 0o020
+)
+
+// mostLinks is how many symbolic links one path may lead through, as for the kernel.
+const mostLinks = 40
+
+// Guarded returns an error if anybody but the user own and root could change
+// what path names, or replace it by changing a folder or a link on its way.
+func Guarded(path string, own uint32) error { return check(path, own, othersWrite) }
+
+// Secret is Guarded for what nobody else may read or look into either. Its own
+// mode gives nothing to any group: a secret is never made with a umask of 002.
+func Secret(path string, own uint32) error { return check(path, own, othersAll) }
+
+// SecretTree is Secret for a folder and everything in it.
+func SecretTree(dir string, own uint32) error {
+	if err := Secret(dir, own); err != nil {
+		return err
+	}
+	dir, err := filepath.EvalSymlinks(dir) // nobody else can change a link by now
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return Secret(path, own)
+	})
+}
+
+func check(path string, own uint32, deny fs.FileMode) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	c := checker{own: own, links: mostLinks}
+	return c.check(path, deny, 0)
+}
+
+type checker struct {
+	own   uint32
+	links int // how many more may be followed
+}
+
+// check looks at path and at every folder above it. A link counts as what it
+// leads to; that it does so depends on the folders it lies in. In a folder with
+// the sticky bit nobody renames what is another's, so sticky is that bit for what
+// lies above the path asked for.
+func (c *checker) check(path string, deny, sticky fs.FileMode) error {
+	for ; ; path, deny, sticky = filepath.Dir(path), othersWrite, fs.ModeSticky {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		owner := info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // Linux
+		if owner.Uid != 0 && owner.Uid != c.own {
+			return fmt.Errorf("%s belongs to uid %d, who could change or replace it; the owner must be root or uid %d: chown %d %s, or choose another folder",
+				path, owner.Uid, c.own, c.own, path)
+		}
+		if info.Mode().Type() == fs.ModeSymlink {
+			if err := c.follow(path, deny, sticky); err != nil {
+				return err
+			}
+		} else if open := info.Mode().Perm() & deny; open != 0 && info.Mode()&sticky == 0 && (deny == othersAll || !c.alone(path, owner.Gid, open)) {
+			return fmt.Errorf("%s has mode %#o, which lets others in: chmod %s %s", path, info.Mode().Perm(), without(open), path)
+		}
+		if path == filepath.Dir(path) {
+			return nil
+		}
+	}
+}
+
+// follow checks what a link leads to.
+func (c *checker) follow(link string, deny, sticky fs.FileMode) error {
+	if c.links--; c.links < 0 {
+		return fmt.Errorf("%s: %w", link, unix.ELOOP)
+	}
+	to, err := os.Readlink(link)
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(to) {
+		to = filepath.Join(filepath.Dir(link), to)
+	}
+	return c.check(to, deny, sticky)
+}
+
+// alone reports whether the open bits of a mode let in nobody but own and root:
+// they are the group's, and the group has no other member. It is how systems
+// that give each user a group of its own, and a umask of 002, mean it.
+func (c *checker) alone(path string, gid uint32, open fs.FileMode) bool {
+	if open&^groupWrite != 0 || !groupOf(gid, c.own) {
+		return false
+	}
+	// Where there is an access control list, the group's bits are its mask and
+	// say nothing of whom it names.
+	_, err := unix.Lgetxattr(path, "system.posix_acl_access", nil)
+	return errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// without is chmod's word for taking bits away.
+func without(open fs.FileMode) string {
+	who, what := "", ""
+	for _, w := range []struct {
+		name  string
+		shift int
+	}{{"g", 3}, {"o", 0}} {
+		if open>>w.shift&0o7 != 0 {
+			who += w.name
+		}
+	}
+	for i, r := range "xwr" {
+		if open&(0o011<<i) != 0 {
+			what = string(r) + what
+		}
+	}
+	return who + "-" + what
+}

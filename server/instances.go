@@ -1,0 +1,232 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	grpcmd "google.golang.org/grpc/metadata"
+
+	"signet.example/api"
+)
+
+// A host key lies in a file, and a file can be copied: by a thief, or with the
+// image of a machine. Each run of an agent draws an instance id. While one run
+// is connected and answers, no other one with its host key is let in; one that
+// was killed, or whose host lost its power, does not answer, and the next is let
+// in at once (docs/decisions/018).
+const (
+	instanceHeader = "signet-instance"
+	maxInstance    = 64
+	// probeWait is how long the one that is connected has to answer. A process that
+	// ended is known by its closed connection; this is for hosts that went silent.
+	probeWait = 3 * time.Second
+	// clashKept is how long `signet check` tells of a refused instance, unless the
+	// agent is banned before.
+	clashKept = 24 * time.Hour
+	// clashAgain is when the same agent's next clash is worth a line and a row.
+	clashAgain = time.Minute
+)
+
+// instances is which run of each agent is served.
+type instances struct {
+	answers func(ctx context.Context, agent, instance string, newcomer netip.Addr) (at netip.Addr, alive bool)
+	evict   func(agent, instance string) // ends the streams of all other instances
+	tell    func(ctx context.Context, agent string, c clash)
+	clock   func() time.Time
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	current map[string]string // by agent id
+	clashes map[string]clash  // by agent id: the last
+}
+
+// clash is one host key in two places.
+type clash struct {
+	served, refused netip.Addr
+	at, told        time.Time
+}
+
+func newInstances(s *server) *instances {
+	return &instances{
+		answers: s.sessions.answers, evict: s.access.evict, tell: s.tellClash, clock: s.clock, log: s.log,
+		current: map[string]string{}, clashes: map[string]clash{},
+	}
+}
+
+// instanceOf is what a caller says that its instance is; callers of the last
+// version say nothing, and are one.
+func instanceOf(ctx context.Context) (string, error) {
+	all := grpcmd.ValueFromIncomingContext(ctx, instanceHeader)
+	switch {
+	case len(all) == 0:
+		return "", nil
+	case len(all) > 1 || len(all[0]) > maxInstance:
+		return "", reason(errInvalid, "%s: want one text of at most %d bytes", instanceHeader, maxInstance)
+	}
+	return all[0], nil
+}
+
+// admit lets a caller in as an agent, or refuses it while another instance is
+// served. It may take probeWait.
+func (i *instances) admit(ctx context.Context, agent string, c *caller) error {
+	i.mu.Lock()
+	now, known := i.current[agent]
+	if !known || now == c.instance {
+		i.current[agent] = c.instance
+		i.mu.Unlock()
+		return nil
+	}
+	i.mu.Unlock()
+	if at, alive := i.answers(ctx, agent, now, c.remote); alive {
+		i.clash(ctx, agent, at, c.remote)
+		return inUse(agent)
+	}
+	i.mu.Lock()
+	first := i.current[agent] == now
+	if first {
+		i.current[agent] = c.instance
+	}
+	i.mu.Unlock()
+	if !first { // a third one was faster
+		return inUse(agent)
+	}
+	i.evict(agent, c.instance)
+	return nil
+}
+
+// joined is the instance by which a new agent joined.
+func (i *instances) joined(agent string, c *caller) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.current[agent] = c.instance
+}
+
+// forget lets go of an agent that was deleted.
+func (i *instances) forget(agent string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.current, agent)
+	delete(i.clashes, agent)
+}
+
+func inUse(agent string) error {
+	return reason(errConflict, "agent %s is connected already: another process has its host key", agent)
+}
+
+func (i *instances) clash(ctx context.Context, agent string, served, refused netip.Addr) {
+	now := i.clock()
+	i.mu.Lock()
+	c := clash{served: served, refused: refused, at: now, told: i.clashes[agent].told}
+	tell := now.Sub(c.told) >= clashAgain
+	if tell {
+		c.told = now
+	}
+	i.clashes[agent] = c
+	i.mu.Unlock()
+	if tell {
+		i.tell(ctx, agent, c)
+	}
+}
+
+// recent lists the clashes that are worth a finding.
+func (i *instances) recent() map[string]clash {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	list := map[string]clash{}
+	for agent, c := range i.clashes {
+		if i.clock().Sub(c.at) < clashKept {
+			list[agent] = c
+		}
+	}
+	return list
+}
+
+func (s *server) tellClash(ctx context.Context, agent string, c clash) {
+	s.log.ErrorContext(ctx, "one host key in two places: the newcomer is refused", slog.String("agent", agent),
+		slog.String("served", c.served.String()), slog.String("refused", c.refused.String()))
+	s.audit(ctx, "agent "+agent, "attest", fmt.Sprintf("refused: its host key is in use at %s, and was shown from %s", c.served, c.refused))
+}
+
+func (a *admin) checkInstances(context.Context) []*api.Finding {
+	var list []*api.Finding
+	clashes := a.instances.recent()
+	for _, id := range sortedKeys(clashes) {
+		if g, ok := a.roster.get(id); !ok || g.Banned {
+			continue
+		}
+		c := clashes[id]
+		list = append(list, finding(findTwoPlaces, sevError, a.agentSPIFFE(id),
+			"signet ban "+id+", and join both hosts anew, each with a token of its own and an empty data_dir; if you copied the folder yourself, remove the copy",
+			"its host key is in two places: the agent at %s is served, and another one at %s was refused, last at %s", c.served, c.refused, utc(c.at)))
+	}
+	return list
+}
+
+// evict ends the streams of an agent that other instances than this one have.
+func (a *access) evict(agent, instance string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := range a.open {
+		if c.agent.ID == agent && c.instance != instance {
+			c.cancel(inUse(agent))
+		}
+	}
+}
+
+// probe is a question to one session.
+type probe struct {
+	session *session
+	alive   chan struct{} // closed by its answer
+}
+
+// answers asks the session of an agent's instance whether it lives, and tells it
+// who wants its place. Without such a session nobody does.
+func (r *sessions) answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (netip.Addr, bool) {
+	nonce := rand.Text()
+	p := &probe{alive: make(chan struct{})}
+	r.mu.Lock()
+	s := r.by[agent]
+	if s == nil || s.caller.instance != instance {
+		r.mu.Unlock()
+		return netip.Addr{}, false
+	}
+	p.session = s
+	r.probes[nonce] = p
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.probes, nonce)
+	}()
+	select {
+	case s.down <- &api.SessionDown{Message: &api.SessionDown_Probe{Probe: &api.Probe{Nonce: nonce, Remote: newcomer.String()}}}:
+	default: // it has not read for long
+		return netip.Addr{}, false
+	}
+	wait := time.NewTimer(probeWait)
+	defer wait.Stop()
+	select {
+	case <-p.alive:
+		return s.caller.remote, true
+	case <-s.gone:
+	case <-wait.C:
+	case <-ctx.Done(): // whoever asks has left: nothing changes hands
+		return s.caller.remote, true
+	}
+	return netip.Addr{}, false
+}
+
+// alive takes the answer to a probe, from the session that was asked.
+func (r *sessions) alive(s *session, nonce string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.probes[nonce]; p != nil && p.session == s {
+		close(p.alive)
+		delete(r.probes, nonce)
+	}
+}

@@ -1,0 +1,154 @@
+package server_test
+
+import (
+	"crypto/rand"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"signet.example/api"
+	"signet.example/server"
+	"signet.example/store"
+)
+
+// again is another run of an agent with the same host key.
+func (h *host) again() *host {
+	next := newHost(h.rig)
+	next.hostKey = h.hostKey
+	return next
+}
+
+// stay keeps a session open that answers probes; it returns the addresses that the
+// agent was told of.
+func (h *host) stay() <-chan string {
+	report, session := h.session()
+	report(&api.Report{})
+	told := make(chan string, 16)
+	go func() {
+		for {
+			m, err := session.Recv()
+			if err != nil {
+				return
+			}
+			if p := m.GetProbe(); p != nil {
+				told <- p.GetRemote()
+				_ = session.Send(&api.SessionUp{Message: &api.SessionUp_Alive{Alive: p.GetNonce()}})
+			}
+		}
+	}()
+	eventually(h.t, "its session", func() bool { return len(connected(h.t, h.rig)) == 1 })
+	return told
+}
+
+func TestAHostKeyThatIsInUseIsRefusedFromAnotherPlaceAndBothAreTold(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	told := h.stay()
+	thief := h.again()
+	wantCode(t, thief.attest(""), codes.FailedPrecondition, "connected already", h.id)
+	if from := <-told; from != "127.0.0.1" {
+		t.Errorf("the agent was told of %q", from)
+	}
+	if f := awaitFinding(t, r, "SIG020", "127.0.0.1"); f.GetSeverity() != "error" || !strings.Contains(f.GetFix(), "signet ban "+h.id) {
+		t.Errorf("%v", f)
+	}
+	rows, err := server.AuditTrail(t.Context())
+	if err != nil || !slices.ContainsFunc(rows, func(row store.AuditRow) bool { return strings.Contains(row.Detail, "is in use") }) {
+		t.Errorf("%v, %v", rows, err)
+	}
+	if err := h.attest(""); err != nil { // its own SVID may have ended
+		t.Errorf("the same run: %v", err)
+	}
+	if _, err := h.issue("job"); err != nil {
+		t.Error(err)
+	}
+	r.ban(h.id)
+	resp, err := r.admin.Check(t.Context(), &api.CheckRequest{})
+	if err != nil || strings.Contains(resp.String(), "SIG020") {
+		t.Errorf("after the ban: %v, %v", resp, err)
+	}
+}
+
+func TestARestartedAgentIsLetInAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	for range 3 {
+		h.stay()
+		if err := h.conn.Close(); err != nil { // as the kernel does for a process that was killed
+			t.Fatal(err)
+		}
+		next, begun := h.again(), time.Now()
+		if err := next.attest(""); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took > 2*time.Second || next.id != h.id {
+			t.Errorf("after %s, as %s and not %s", took, next.id, h.id)
+		}
+		h = next
+	}
+	resp, err := r.admin.Check(t.Context(), &api.CheckRequest{})
+	if err != nil || strings.Contains(resp.String(), "SIG020") {
+		t.Errorf("%v, %v", resp, err)
+	}
+}
+
+// A host without power closes no connection.
+func TestAnAgentThatDoesNotAnswerGivesItsPlaceToTheNext(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	report, silent := h.session()
+	report(&api.Report{})
+	eventually(t, "its session", func() bool { return len(connected(t, r)) == 1 })
+	next := h.again()
+	if err := next.attest(""); err != nil {
+		t.Fatal(err)
+	}
+	next.stay()
+	var err error
+	for err == nil { // the probe comes first
+		_, err = silent.Recv()
+	}
+	wantCode(t, err, codes.FailedPrecondition, "connected already")
+	_, err = h.issue("job") // it wakes up: now it is the second one
+	wantCode(t, err, codes.FailedPrecondition, "connected already")
+	awaitFinding(t, r, "SIG020", "two places")
+}
+
+func TestAnAnswerToAnotherSessionsProbeIsNone(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h, other := r.join("front"), r.join("front")
+	report, silent := h.session()
+	report(&api.Report{})
+	report, liar := other.session()
+	report(&api.Report{})
+	eventually(t, "their sessions", func() bool { return len(connected(t, r)) == 2 })
+	go func() {
+		for {
+			m, err := silent.Recv()
+			if err != nil {
+				return
+			}
+			if p := m.GetProbe(); p != nil {
+				_ = liar.Send(&api.SessionUp{Message: &api.SessionUp_Alive{Alive: p.GetNonce()}})
+			}
+		}
+	}()
+	if err := h.again().attest(""); err != nil {
+		t.Errorf("another agent kept it out: %v", err)
+	}
+}
+
+func TestAnInstanceThatIsTooLongIsRefused(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := newHost(r)
+	h.instance = runOf(strings.Repeat(rand.Text(), 4))
+	wantCode(t, h.attest(r.token("front")), codes.InvalidArgument, "signet-instance")
+}
