@@ -84,6 +84,12 @@ func (a *Authority) open() error {
 	if err := a.openRootSet(); err != nil {
 		return err
 	}
+	now := a.clock()
+	if !readable(a.root) {
+		if err := a.resignRoot(now); err != nil {
+			return err
+		}
+	}
 	content, err = readPrivate(filepath.Join(a.dir, issuingFile))
 	if err != nil {
 		return err
@@ -96,11 +102,16 @@ func (a *Authority) open() error {
 	if err != nil {
 		return err
 	}
-	now := a.clock()
 	a.issuing.Store(newIssuingKey(cert, key))
 	cur, err := a.current(now)
 	if err != nil && !now.Before(cert.NotBefore) { // a clock that is behind stops issuance, not the opening
 		return err
+	}
+	if err == nil && readable(a.root) && !readable(cur.cert) {
+		if cur, err = a.renew(now); err != nil {
+			return err
+		}
+		a.issuing.Store(cur)
 	}
 	return verifyIssuing(a.td, a.root, cur)
 }
@@ -125,7 +136,7 @@ func (a *Authority) openRootSet() error {
 			return nil
 		}
 	}
-	return errors.New("the root set does not name the root")
+	return a.adoptRoot(set, doc)
 }
 
 // TrustDomain that the authority signs for, and no other.
@@ -188,11 +199,7 @@ func usable(i *issuing, now time.Time) error {
 
 // renew makes a new issuing key and certificate and puts them in place on disk.
 func (a *Authority) renew(now time.Time) (*issuing, error) {
-	content, err := readPrivate(filepath.Join(a.dir, rootKeyFile))
-	if err != nil {
-		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
-	}
-	rootKey, err := openKey(rootKeyFile, content, a.password, a.root)
+	rootKey, err := a.rootKey()
 	if err != nil {
 		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
 	}
@@ -207,6 +214,15 @@ func (a *Authority) renew(now time.Time) (*issuing, error) {
 		return nil, fmt.Errorf("renew the issuing certificate: %w", err)
 	}
 	return next, nil
+}
+
+// rootKey opens the root's key for one use.
+func (a *Authority) rootKey() (crypto.Signer, error) {
+	content, err := readPrivate(filepath.Join(a.dir, rootKeyFile))
+	if err != nil {
+		return nil, err
+	}
+	return openKey(rootKeyFile, content, a.password, a.root)
 }
 
 // makeIssuing makes an issuing key and certificate, and the file of both.

@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,7 +97,7 @@ func TestInitRefusesWhatCannotBe(t *testing.T) {
 	for name, err := range map[string]error{
 		"no trust domain":                ca.Init(dir, spiffeid.TrustDomain{}, password, noon),
 		"an empty password":              ca.Init(dir, td, nil, noon),
-		"a root below two issuing lives": ca.InitWith(dir, td, password, noon, ca.Lifetimes{Root: time.Hour, Issuing: time.Hour}),
+		"a root below two issuing lives": ca.InitWith(dir, td, password, noon, ca.Options{Root: time.Hour, Issuing: time.Hour}),
 	} {
 		if err == nil {
 			t.Errorf("%s was taken", name)
@@ -115,7 +117,13 @@ func TestInitWorksForOddButValidNames(t *testing.T) {
 }
 
 func TestTheAuthorityIsWhatItsProfileSays(t *testing.T) {
-	a := newWorld(t, ca.Profiles{}).authority
+	for confined, a := range map[bool]*ca.Authority{false: newWorld(t, ca.Profiles{}).authority, true: newConfined(t)} {
+		t.Run(fmt.Sprintf("URIs confined %t", confined), func(t *testing.T) { checkProfile(t, a, confined) })
+	}
+}
+
+func checkProfile(t *testing.T, a *ca.Authority, confined bool) {
+	t.Helper()
 	set, err := identity.ParseRootSet(a.RootSet(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -142,8 +150,17 @@ func TestTheAuthorityIsWhatItsProfileSays(t *testing.T) {
 		for _, e := range c.Extensions {
 			critical = critical || (e.Id.Equal([]int{2, 5, 29, 30}) && e.Critical)
 		}
-		if !critical || len(c.PermittedURIDomains) != 1 || c.PermittedURIDomains[0] != "mesh.example" {
-			t.Errorf("%s: name constraints", c.Subject)
+		var uris, dns []string
+		if confined {
+			uris = []string{"mesh.example"}
+		}
+		if c != root { // entries may have DNS names one day, and a root lives for ten years
+			dns = []string{""}
+		}
+		if !critical || !slices.Equal(c.PermittedURIDomains, uris) || !slices.Equal(c.ExcludedDNSDomains, dns) ||
+			!slices.Equal(c.PermittedEmailAddresses, []string{"none.invalid"}) || len(c.ExcludedEmailAddresses) > 0 || len(c.ExcludedIPRanges) != 2 {
+			t.Errorf("%s: name constraints: URIs %q, DNS %q, mail %q %q, addresses %v",
+				c.Subject, c.PermittedURIDomains, c.ExcludedDNSDomains, c.PermittedEmailAddresses, c.ExcludedEmailAddresses, c.ExcludedIPRanges)
 		}
 	}
 }

@@ -28,31 +28,55 @@ import (
 )
 
 // A thief of the issuing key signs whatever he likes; name constraints decide
-// what others believe of it (D14).
+// what others believe of it (D14). Where URIs are not confined it is our own
+// verifiers that refuse another trust domain's name, and plain path validation
+// takes it: docs/DEVIATIONS.md says so.
 func TestAStolenIssuingKeyIsConfinedToItsTrustDomain(t *testing.T) {
-	w := newWorld(t, ca.Profiles{})
+	plain := newWorld(t, ca.Profiles{})
+	confined := newWorld(t, ca.Profiles{})
+	confined.authority = newConfined(t)
+	for name, w := range map[string]*world{"by default": plain, "URIs confined": confined} {
+		t.Run(name, func(t *testing.T) { tryStolenKey(t, w, w == confined) })
+	}
+}
+
+func newConfined(t *testing.T) *ca.Authority {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "ca")
+	if err := ca.InitWith(dir, td, password, noon, ca.Options{ConfineURIs: true}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := ca.OpenAuthority(dir, password, func() time.Time { return noon }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func tryStolenKey(t *testing.T, w *world, confined bool) {
+	t.Helper()
 	set, err := identity.ParseRootSet(w.authority.RootSet(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	openssl := newOpenSSL(t, set.Roots[0], w.authority.Issuing())
 	for _, c := range []struct {
-		name   string
-		names  func(*x509.Certificate)
-		accept bool
-		byGo   bool // crypto/x509 lets subdomains pass; our own check does not
+		name  string
+		names func(*x509.Certificate)
+		// By whom it is accepted: all verifiers of ours, crypto/x509 and openssl.
+		ours, byGo, byOpenSSL bool
 	}{
-		{"its own trust domain", uri("spiffe://mesh.example/shop/web"), true, true},
-		{"another trust domain", uri("spiffe://evil.example/shop/web"), false, false},
-		{"a subdomain", uri("spiffe://sub.mesh.example/shop/web"), false, true},
-		{"a parent domain", uri("spiffe://example/shop/web"), false, false},
-		{"a DNS name", func(c *x509.Certificate) { c.DNSNames = []string{"mesh.example"} }, false, false},
-		{"a DNS name beside its own", both(uri("spiffe://mesh.example/a"), func(c *x509.Certificate) { c.DNSNames = []string{"bank.example"} }), false, false},
-		{"an IPv4 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }, false, false},
-		{"an IPv6 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IP(netip.MustParseAddr("fe80::1").AsSlice())} }, false, false},
-		{"a mail address", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@mesh.example"} }, false, false},
-		{"a mail address nowhere", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@none.invalid"} }, false, false},
-		{"a CA below it", both(uri("spiffe://mesh.example"), func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }), false, false},
+		{"its own trust domain", uri("spiffe://mesh.example/shop/web"), true, true, true},
+		{"another trust domain", uri("spiffe://evil.example/shop/web"), false, !confined, !confined},
+		{"a subdomain", uri("spiffe://sub.mesh.example/shop/web"), false, true, !confined}, // crypto/x509 lets subdomains pass
+		{"a parent domain", uri("spiffe://example/shop/web"), false, !confined, !confined},
+		{"a DNS name", func(c *x509.Certificate) { c.DNSNames = []string{"mesh.example"} }, false, false, false},
+		{"a DNS name beside its own", both(uri("spiffe://mesh.example/a"), func(c *x509.Certificate) { c.DNSNames = []string{"bank.example"} }), false, false, false},
+		{"an IPv4 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }, false, false, false},
+		{"an IPv6 address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IP(netip.MustParseAddr("fe80::1").AsSlice())} }, false, false, false},
+		{"a mail address", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@mesh.example"} }, false, false, false},
+		{"a mail address that cannot exist", func(c *x509.Certificate) { c.EmailAddresses = []string{"a@none.invalid"} }, false, true, true},
+		{"a CA below it", both(uri("spiffe://mesh.example"), func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }), false, false, false},
 	} {
 		leaf := steal(t, w, c.names)
 		_, err := leaf.Verify(x509.VerifyOptions{
@@ -69,13 +93,13 @@ func TestAStolenIssuingKeyIsConfinedToItsTrustDomain(t *testing.T) {
 			t.Errorf("%s: crypto/x509: %v", c.name, err)
 		}
 		chain := []*x509.Certificate{leaf, w.authority.Issuing()}
-		if _, err := identity.VerifyChain(chain, td, set.Pool(), noon, x509.ExtKeyUsageAny); (err == nil) != c.accept {
+		if _, err := identity.VerifyChain(chain, td, set.Pool(), noon, x509.ExtKeyUsageAny); (err == nil) != c.ours {
 			t.Errorf("%s: identity: %v", c.name, err)
 		}
 		if openssl == nil || leaf.IsCA { // openssl verify takes a CA as the end of a chain
 			continue
 		}
-		if out, err := openssl.verify(t, leaf); (err == nil) != c.accept {
+		if out, err := openssl.verify(t, leaf); (err == nil) != c.byOpenSSL {
 			t.Errorf("%s: openssl: %v\n%s", c.name, err, out)
 		}
 	}

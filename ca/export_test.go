@@ -216,7 +216,7 @@ func ForTestOutliving(td spiffeid.TrustDomain, now time.Time, rootFrom time.Time
 	if err != nil {
 		return err
 	}
-	long, err := newRoot(td, key, now, 24*time.Hour)
+	long, err := newRoot(td, key, now, Options{Root: 24 * time.Hour})
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func ForTestOutliving(td spiffeid.TrustDomain, now time.Time, rootFrom time.Time
 	if err != nil {
 		return err
 	}
-	root, err := newRoot(td, key, rootFrom, rootLife)
+	root, err := newRoot(td, key, rootFrom, Options{Root: rootLife})
 	if err != nil {
 		return err
 	}

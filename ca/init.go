@@ -14,10 +14,15 @@ import (
 	"signet.example/identity"
 )
 
-// Lifetimes of signing certificates, counted from now.
-type Lifetimes struct {
-	Root    time.Duration // 10 years if zero
-	Issuing time.Duration // 7 days if zero
+// Options of a new authority. The zero value works.
+type Options struct {
+	// Root and Issuing are the lifetimes of the signing certificates, counted from
+	// now: 10 years and 7 days if zero.
+	Root, Issuing time.Duration
+	// ConfineURIs has the signing certificates name the trust domain as the only
+	// host of permitted URIs, critical. Not every TLS stack can read that: see
+	// docs/DEVIATIONS.md. It cannot be changed later.
+	ConfineURIs bool
 }
 
 const (
@@ -27,41 +32,41 @@ const (
 	backdate = time.Minute
 )
 
-func (l Lifetimes) withDefaults() Lifetimes {
-	if l.Root == 0 {
-		l.Root = defaultRootLife
+func (o Options) withDefaults() Options {
+	if o.Root == 0 {
+		o.Root = defaultRootLife
 	}
-	if l.Issuing == 0 {
-		l.Issuing = defaultIssuingLife
+	if o.Issuing == 0 {
+		o.Issuing = defaultIssuingLife
 	}
-	return l
+	return o
 }
 
 // Init makes an authority's folder: root and issuing key and certificate, root
 // set number 1, and an empty issuance log. The folder appears whole or not at
 // all; if there is one already, the error is ErrExists and nothing is changed.
 func Init(dir string, td spiffeid.TrustDomain, password []byte, now time.Time) error {
-	return InitWith(dir, td, password, now, Lifetimes{})
+	return InitWith(dir, td, password, now, Options{})
 }
 
-// InitWith is Init with other lifetimes than the default ones.
-func InitWith(dir string, td spiffeid.TrustDomain, password []byte, now time.Time, life Lifetimes) error {
-	if err := initialize(dir, td, password, now, life.withDefaults()); err != nil {
+// InitWith is Init with other options than the default ones.
+func InitWith(dir string, td spiffeid.TrustDomain, password []byte, now time.Time, o Options) error {
+	if err := initialize(dir, td, password, now, o.withDefaults()); err != nil {
 		return fmt.Errorf("make authority %s: %w", dir, err)
 	}
 	return nil
 }
 
-func initialize(dir string, td spiffeid.TrustDomain, password []byte, now time.Time, life Lifetimes) (err error) {
+func initialize(dir string, td spiffeid.TrustDomain, password []byte, now time.Time, o Options) (err error) {
 	switch {
 	case td.IsZero():
 		return errors.New("no trust domain")
 	case len(password) == 0:
 		return errors.New("the password is empty: keys are never written unencrypted")
-	case life.Root < 2*life.Issuing:
-		return fmt.Errorf("%w: root lives %s, less than two issuing certificates of %s", ErrConfig, life.Root, life.Issuing)
+	case o.Root < 2*o.Issuing:
+		return fmt.Errorf("%w: root lives %s, less than two issuing certificates of %s", ErrConfig, o.Root, o.Issuing)
 	}
-	files, err := newFiles(td, password, now.Truncate(time.Second), life)
+	files, err := newFiles(td, password, now.Truncate(time.Second), o)
 	if err != nil {
 		return err
 	}
@@ -95,20 +100,20 @@ func initialize(dir string, td spiffeid.TrustDomain, password []byte, now time.T
 
 // newFiles makes everything in memory, so that nothing is written if a trust
 // domain turns out to be impossible.
-func newFiles(td spiffeid.TrustDomain, password []byte, now time.Time, life Lifetimes) (map[string][]byte, error) {
+func newFiles(td spiffeid.TrustDomain, password []byte, now time.Time, o Options) (map[string][]byte, error) {
 	rootKey, rootPEM, err := newKey(rootKeyFile, password)
 	if err != nil {
 		return nil, err
 	}
-	root, err := newRoot(td, rootKey, now, life.Root)
+	root, err := newRoot(td, rootKey, now, o)
 	if err != nil {
 		return nil, err
 	}
-	issuing, bundle, err := makeIssuing(td, root, rootKey, password, now, life.Issuing)
+	issuing, bundle, err := makeIssuing(td, root, rootKey, password, now, o.Issuing)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(verifyIssuing(td, root, issuing), rehearse(td, now, life)); err != nil {
+	if err := errors.Join(verifyIssuing(td, root, issuing), rehearse(td, now, o)); err != nil {
 		return nil, err
 	}
 	set := identity.RootSet{TrustDomain: td, Number: 1, Roots: rootsOf(root), Key: rootKey.Public()}

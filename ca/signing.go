@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"time"
@@ -17,9 +16,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// signingTemplate is a signing certificate of a trust domain: name constraints
-// (D14), a SPIFFE ID without a path (X509-SVID 3.2), and nothing but signing
-// certificates among its usages.
+// signingTemplate is a signing certificate of a trust domain: a SPIFFE ID without
+// a path (X509-SVID 3.2), and nothing but signing certificates among its usages.
 func signingTemplate(td spiffeid.TrustDomain, name string, key crypto.PublicKey) (*x509.Certificate, error) {
 	if _, err := netip.ParseAddr(td.Name()); err == nil {
 		// RFC 5280 4.2.1.10: a URI constraint is a host name, and a URI whose host
@@ -38,7 +36,7 @@ func signingTemplate(td spiffeid.TrustDomain, name string, key crypto.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	t := &x509.Certificate{
+	return &x509.Certificate{
 		SerialNumber: serial,
 		// Different keys have different names, so that no verifier has to try.
 		Subject:               pkix.Name{CommonName: name, SerialNumber: hex.EncodeToString(spki[:8])},
@@ -47,36 +45,22 @@ func signingTemplate(td spiffeid.TrustDomain, name string, key crypto.PublicKey)
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		URIs:                  []*url.URL{id},
 		SignatureAlgorithm:    x509.ECDSAWithSHA256,
-	}
-	constrain(t, td)
-	return t, nil
+	}, nil
 }
 
-// constrain confines a signing certificate to SPIFFE IDs of its trust domain.
-// RFC 5280 4.2.1.10: an empty dNSName or rfc822Name is every one. OpenSSL and
-// BoringSSL take an empty rfc822Name literally, so mail is also confined to a
-// domain that cannot exist (RFC 2606 2), which is excluded in turn.
-func constrain(t *x509.Certificate, td spiffeid.TrustDomain) {
-	const nowhere = "none.invalid"
-	t.PermittedDNSDomainsCritical = true
-	t.PermittedURIDomains = []string{td.Name()}
-	t.ExcludedDNSDomains = []string{""}
-	t.PermittedEmailAddresses = []string{nowhere}
-	t.ExcludedEmailAddresses = []string{"", nowhere}
-	t.ExcludedIPRanges = []*net.IPNet{
-		{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
-		{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
-	}
+// newRoot makes a self-signed root that ends o.Root after now.
+func newRoot(td spiffeid.TrustDomain, key crypto.Signer, now time.Time, o Options) (*x509.Certificate, error) {
+	return signRoot(td, key, now.Add(-backdate), now.Add(o.Root), o.ConfineURIs)
 }
 
-// newRoot makes a self-signed root that ends life after now.
-func newRoot(td spiffeid.TrustDomain, key crypto.Signer, now time.Time, life time.Duration) (*x509.Certificate, error) {
+func signRoot(td spiffeid.TrustDomain, key crypto.Signer, from, until time.Time, confineURIs bool) (*x509.Certificate, error) {
 	t, err := signingTemplate(td, "Signet root", key.Public())
 	if err != nil {
 		return nil, err
 	}
-	t.NotBefore, t.NotAfter = now.Add(-backdate).UTC(), now.Add(life).UTC()
+	t.NotBefore, t.NotAfter = from.UTC(), until.UTC()
 	t.MaxPathLen = 1
+	constrainRoot(t, td, confineURIs)
 	return createSigning(t, t, key.Public(), key)
 }
 
@@ -92,6 +76,7 @@ func newIssuing(td spiffeid.TrustDomain, root *x509.Certificate, rootKey crypto.
 	if t.NotAfter.After(root.NotAfter) {
 		return nil, fmt.Errorf("an issuing certificate until %s would outlive the root, which ends %s", t.NotAfter, root.NotAfter)
 	}
+	constrainIssuing(t, td, confinesURIs(root))
 	return createSigning(t, root, key, rootKey)
 }
 

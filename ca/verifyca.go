@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -30,8 +29,9 @@ func verifyIssuing(td spiffeid.TrustDomain, root *x509.Certificate, i *issuing) 
 		return errors.New("issuing certificate: it is not one for leaves only")
 	case c.NotBefore.Before(root.NotBefore) || c.NotAfter.After(root.NotAfter):
 		return errors.New("issuing certificate: it is valid when its root is not")
-	case !c.PermittedDNSDomainsCritical || !slices.Equal(c.PermittedURIDomains, []string{td.Name()}):
-		return fmt.Errorf("issuing certificate: it is not confined to trust domain %q", td.Name())
+	}
+	if err := checkConfined(c, td, confinesURIs(root)); err != nil {
+		return fmt.Errorf("issuing certificate: %w", err)
 	}
 	digest := sha256.Sum256([]byte("signet: the key works"))
 	sig, err := i.key.Sign(rand.Reader, digest[:], nil)
@@ -48,7 +48,7 @@ func verifyIssuing(td spiffeid.TrustDomain, root *x509.Certificate, i *issuing) 
 // that are thrown away, and verifies the leaf: a trust domain whose name no
 // certificate or constraint can carry is found before there is an authority. The
 // real key signs no leaf that is not in the log, not even for a trial.
-func rehearse(td spiffeid.TrustDomain, now time.Time, life Lifetimes) error {
+func rehearse(td spiffeid.TrustDomain, now time.Time, o Options) error {
 	keys := make([]*ecdsa.PrivateKey, 3)
 	for i := range keys {
 		var err error
@@ -56,11 +56,11 @@ func rehearse(td spiffeid.TrustDomain, now time.Time, life Lifetimes) error {
 			return fmt.Errorf("try out %q: %w", td.Name(), err)
 		}
 	}
-	root, err := newRoot(td, keys[0], now, life.Root)
+	root, err := newRoot(td, keys[0], now, o)
 	if err != nil {
 		return err
 	}
-	cert, err := newIssuing(td, root, keys[0], keys[1].Public(), now, life.Issuing)
+	cert, err := newIssuing(td, root, keys[0], keys[1].Public(), now, o.Issuing)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func rehearse(td spiffeid.TrustDomain, now time.Time, life Lifetimes) error {
 	if err != nil {
 		return fmt.Errorf("try out %q: %w", td.Name(), err)
 	}
-	t, err := leafTemplate(id, caPrefix, cert, now, life.Issuing/2)
+	t, err := leafTemplate(id, caPrefix, cert, now, o.Issuing/2)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,8 @@ type InitConfig struct {
 	// PasswordFile encrypts the CA's keys, <signer_dir>/password by default. It is
 	// made with a random password where it does not exist.
 	PasswordFile string
+	// ConfineURIs: see ca.Options.
+	ConfineURIs bool
 }
 
 // Init makes a server's data directory and a signer's: an empty store, and the CA
@@ -61,7 +63,7 @@ func Init(ctx context.Context, cfg InitConfig) error {
 	if err != nil {
 		return err
 	}
-	if err := ca.Init(authority, td, password, time.Now()); err != nil {
+	if err := ca.InitWith(authority, td, password, time.Now(), ca.Options{ConfineURIs: cfg.ConfineURIs}); err != nil {
 		return fmt.Errorf("make the CA in %s: %w", authority, err)
 	}
 	s, err := store.Create(ctx, db)

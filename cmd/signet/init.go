@@ -18,7 +18,13 @@ func newInit() *cobra.Command {
 keys are encrypted with a password, the first root set, and an empty store.
 What exists is refused, never overwritten. The password is read from a file,
 which is made with a random password where it does not exist. With --signer-dir
-all but the store goes there, for a signer that has a user of its own.`,
+all but the store goes there, for a signer that has a user of its own.
+
+With --uri-constraint root and issuing certificate permit no other URIs than the
+trust domain's (a critical name constraint), so that plain path validation refuses
+a stolen CA's certificate for another trust domain. Go, OpenSSL, Envoy, Java and
+Node read it; rustls-webpki and Python's cryptography refuse every certificate
+under such a CA. It cannot be changed later.`,
 		Example: `  signet init --trust-domain prod.example
   signet init --trust-domain prod.example --data-dir /srv/signet --password-file /etc/signet/password
   signet init --trust-domain prod.example --data-dir /var/lib/signet --signer-dir /var/lib/signet-signer`,
@@ -28,12 +34,13 @@ all but the store goes there, for a signer that has a user of its own.`,
 	dir := c.Flags().String("data-dir", defaultDataDir(), "folder to make")
 	signer := c.Flags().String("signer-dir", "", "folder for keys, password and issuance log (default <data-dir>)")
 	password := c.Flags().String("password-file", "", "password of the key files (default <signer-dir>/password)")
+	confine := c.Flags().Bool("uri-constraint", false, "confine the CA's certificates to the trust domain's URIs (Rust's webpki and Python's cryptography then refuse them)")
 	_ = c.MarkFlagRequired("trust-domain") // fails only for an undefined flag
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *password == "" {
 			*password = filepath.Join(cmp.Or(*signer, *dir), "password")
 		}
-		cfg := server.InitConfig{TrustDomain: *td, DataDir: *dir, SignerDir: *signer, PasswordFile: *password}
+		cfg := server.InitConfig{TrustDomain: *td, DataDir: *dir, SignerDir: *signer, PasswordFile: *password, ConfineURIs: *confine}
 		if err := server.Init(c.Context(), cfg); err != nil {
 			return err
 		}
