@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"signet.example/api"
+	"signet.example/test/peertest"
 )
 
 const allowReads = `package signet.authz
@@ -30,8 +31,7 @@ allow contains "reads" if input.request.method == "GET"
 func (r *rig) check(client authv3.AuthorizationClient, method, revision string) (codes.Code, string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	answer, err := client.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Source:            &authv3.AttributeContext_Peer{Principal: "spiffe://test.example/shop/caller"},
+	answer, err := client.Check(ctx, peertest.Present(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		ContextExtensions: map[string]string{"signet.policy_revision": revision},
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Method: method, Path: "/orders", Host: "orders", Scheme: "https", Protocol: "HTTP/1.1",
@@ -42,7 +42,7 @@ func (r *rig) check(client authv3.AuthorizationClient, method, revision string) 
 				{Key: ":scheme", RawValue: []byte("https")},
 			}},
 		}},
-	}})
+	}}, "spiffe://test.example/shop/caller"))
 	if err != nil {
 		return 0, "", err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/authz"
+	"signet.example/test/peertest"
 )
 
 // The way of a ban and of the key of token hashes goes over a resource, the state,
@@ -25,12 +26,11 @@ func TestTheAuthzProcessDecidesByAllThatTheAgentWasTold(t *testing.T) {
 	}
 	ask := func(source string) *api.Decision {
 		t.Helper()
-		_, err := d.server.Check(authz.WithCaller(t.Context(), authz.Caller{Destination: id}), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-			Source: &authv3.AttributeContext_Peer{Principal: source},
+		_, err := d.server.Check(authz.WithCaller(t.Context(), authz.Caller{Destination: id}), peertest.Present(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 				Method: "GET", Path: "/", Host: "web", Headers: map[string]string{"authorization": "Bearer a.b.c"},
 			}},
-		}})
+		}}, source))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,13 @@
 package authz
 
-import "time"
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
 
 // ParseTarget gives the tests a path as policy would see it.
 func ParseTarget(raw string) (path string, segments []string, query map[string][]string, err error) {
@@ -73,3 +80,24 @@ const (
 	GenerationTokens = generationTokens
 	GenerationBytes  = generationBytes
 )
+
+// PeersKept is how many callers are remembered at least.
+const PeersKept = peersKept
+
+// PeersRemembered is how many are after n.
+func PeersRemembered(n int) int {
+	var p peers
+	for i := range n {
+		p.keep(sha256.Sum256(fmt.Append(nil, i)), verdict{})
+	}
+	return len(p.recent) + len(p.older)
+}
+
+// Presented is the identity of a question's caller.
+func Presented(s *Server, q *authv3.CheckRequest) (spiffeid.ID, error) {
+	headers, err := readHeaders(q.GetAttributes().GetRequest().GetHttp())
+	if err != nil {
+		return spiffeid.ID{}, err
+	}
+	return s.peers.verified(q, takeChain(headers))
+}

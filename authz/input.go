@@ -9,7 +9,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/policy"
 )
@@ -17,7 +16,6 @@ import (
 const (
 	maxHeaders     = 512
 	maxHeaderBytes = 256 << 10
-	maxPrincipal   = 2048 // SPIFFE-ID 2.3
 )
 
 // refusedRequest is a denial by a rule of Signet's own.
@@ -28,10 +26,9 @@ func (r *refusedRequest) Error() string { return r.rule + ": " + r.why }
 
 // newInput makes policy's document of Envoy's question. Destination is who the
 // asking proxy was attested to be; source is the peer certificate that Envoy
-// verified. No header and no field of the request says who anybody is.
-func newInput(req *authv3.CheckRequest, caller Caller, now time.Time) (policy.Input, error) {
+// verified. No header of the caller and no field of the request says who anybody is.
+func (p *peers) newInput(req *authv3.CheckRequest, caller Caller, now time.Time) (policy.Input, error) {
 	in := policy.Input{
-		Source:      policy.Peer{ID: verifiedPeer(req)},
 		Destination: policy.Peer{ID: caller.Destination},
 		Time:        now,
 	}
@@ -53,6 +50,8 @@ func newInput(req *authv3.CheckRequest, caller Caller, now time.Time) (policy.In
 	in.Request.Host = host
 	headers, headerErr := readHeaders(h)
 	in.Request.Headers = headers
+	id, peerErr := p.verified(req, takeChain(headers))
+	in.Source.ID = id
 	switch {
 	case !isToken(h.GetMethod()):
 		return in, &refusedRequest{"signet: ambiguous method", "not a method (RFC 9110 9.1)"}
@@ -63,22 +62,8 @@ func newInput(req *authv3.CheckRequest, caller Caller, now time.Time) (policy.In
 	case headerErr != nil:
 		return in, &refusedRequest{"signet: ambiguous header", headerErr.Error()}
 	}
-	return in, nil
-}
-
-// verifiedPeer returns the SPIFFE ID of the client certificate, which Envoy
-// verified: generated listeners never ask for a certificate without verifying
-// it. Anything else than one SPIFFE ID is no peer.
-func verifiedPeer(req *authv3.CheckRequest) spiffeid.ID {
-	principal := req.GetAttributes().GetSource().GetPrincipal()
-	if principal == "" || len(principal) > maxPrincipal {
-		return spiffeid.ID{}
-	}
-	id, err := spiffeid.FromString(principal)
-	if err != nil || id.Path() == "" { // X509-SVID 2: a leaf's ID has a path
-		return spiffeid.ID{}
-	}
-	return id
+	// Last, since a request whose headers were not all read has no chain either.
+	return in, peerErr
 }
 
 // readHeaders returns every value of each header by its lower-case name.

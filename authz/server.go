@@ -62,6 +62,7 @@ type Server struct {
 	authv3.UnimplementedAuthorizationServer
 	opts  Options
 	slots chan struct{}
+	peers peers
 
 	configure sync.Mutex // one Configure at a time
 	state     atomic.Pointer[state]
@@ -183,7 +184,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 		a.deny(CauseUnavailable, "no configuration has arrived yet")
 		return
 	}
-	in, err := newInput(req, caller, a.record.Time)
+	in, err := s.peers.newInput(req, caller, a.record.Time)
 	a.request(in)
 	if err == nil {
 		err = st.checkBans(in)

@@ -18,6 +18,7 @@ import (
 
 	"signet.example/authz"
 	"signet.example/policy"
+	"signet.example/test/peertest"
 )
 
 const ordersRego = `package signet.authz.orders
@@ -123,12 +124,12 @@ func question(revision, method, path, source string, headers ...string) *authv3.
 		name, value, _ := strings.Cut(hv, ": ")
 		h.HeaderMap.Headers = append(h.HeaderMap.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
 	}
-	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Source:            &authv3.AttributeContext_Peer{Principal: source},
+	q := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Destination:       &authv3.AttributeContext_Peer{Principal: "spiffe://prod.example/shop/lies"},
 		Request:           &authv3.AttributeContext_Request{Http: h},
 		ContextExtensions: map[string]string{"signet.policy_revision": revision},
 	}}
+	return peertest.Present(q, source)
 }
 
 func TestAnAllowNamesItsRuleAndADenialItsCause(t *testing.T) {
@@ -148,8 +149,8 @@ func TestAnAllowNamesItsRuleAndADenialItsCause(t *testing.T) {
 		"denied":                 {f.question("GET", "/admin", web), "policy", 403, "nobody reaches admin"},
 		"another source":         {f.question("GET", "/orders/1", "spiffe://prod.example/shop/other"), "policy", 403, ""},
 		"no source":              {f.question("GET", "/orders/1", ""), "policy", 403, ""},
-		"a source that is none":  {f.question("GET", "/orders/1", "CN=web"), "policy", 403, ""},
-		"two sources":            {f.question("GET", "/orders/1", web+","+web), "policy", 403, ""},
+		"a source that is none":  {f.question("GET", "/orders/1", "CN=web"), "policy", 403, "signet: peer certificate"},
+		"two sources":            {f.question("GET", "/orders/1", web+","+web), "policy", 403, "signet: peer certificate"},
 		"a source in a header":   {f.question("GET", "/orders/1", "", "x-forwarded-client-cert: URI="+web, "source: "+web), "policy", 403, ""},
 		"repeated header":        {f.question("GET", "/orders/1", web, "x-role: user", "X-Role: admin"), "policy", 403, "no admin role"},
 		"repeated, other order":  {f.question("GET", "/orders/1", web, "x-role: admin", "x-role: user"), "policy", 403, "no admin role"},
@@ -243,6 +244,7 @@ func TestHeadersMapOfAnEnvoyWithoutRawHeadersIsRead(t *testing.T) {
 	q := f.question("GET", "/orders/1", web)
 	q.Attributes.Request.Http.HeaderMap = nil
 	q.Attributes.Request.Http.Headers = map[string]string{":path": "/orders/1", "x-role": "admin"}
+	peertest.Present(q, web)
 	if _, r := f.ask(t, q); r.Allowed || r.Rules[0].Name != "no admin role" {
 		t.Errorf("%+v", r)
 	}

@@ -6,6 +6,7 @@ import (
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -19,9 +20,10 @@ import (
 
 // The HTTP filters, by the names that routes refer to.
 const (
-	refuseFilter = "signet.refuse_ambiguous"
-	authzFilter  = "envoy.filters.http.ext_authz"
-	routerFilter = "envoy.filters.http.router"
+	refuseFilter       = "signet.refuse_ambiguous"
+	withoutChainFilter = "signet.without_chain"
+	authzFilter        = "envoy.filters.http.ext_authz"
+	routerFilter       = "envoy.filters.http.router"
 )
 
 // authzTimeout is how long a decision may take before it is "unavailable".
@@ -31,11 +33,12 @@ const authzTimeout = 500 * time.Millisecond
 const policyRevisionKey = "signet.policy_revision"
 
 // ingressFilters is the only chain that an inbound manager gets: refuse what is
-// ambiguous, ask, forward.
+// ambiguous, ask, take the caller's chain away, forward.
 func (b *builder) ingressFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(b.queryGrammar())),
 		b.filter(authzFilter, extAuthz()),
+		b.filter(withoutChainFilter, withoutChain()),
 		b.filter(routerFilter, &routerv3.Router{}),
 	}
 }
@@ -72,10 +75,27 @@ func extAuthz() *authzv3.ExtAuthz {
 		StatusOnError:    &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		// Policies must see each value of a repeated header (SECURITY A03).
 		EncodeRawHeaders: true,
+		// The agent looks at what Envoy does not of the caller's certificate (020).
+		IncludePeerCertificate: true,
 		// An answer with an invalid header is an error, not a request with part of it.
 		ValidateMutations:          true,
 		DecoderHeaderMutationRules: mutationRules(),
 	}
+}
+
+// withoutChain writes x-forwarded-client-cert again, where there is one, as Envoy
+// would without the caller's chain, which is there for the agent alone: how large
+// it is is the caller's choice, and applications read that header.
+func withoutChain() *headermutationv3.HeaderMutation {
+	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		RequestMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+			Header: &corev3.HeaderValue{
+				Key:   "x-forwarded-client-cert",
+				Value: "By=%DOWNSTREAM_LOCAL_URI_SAN%;Hash=%DOWNSTREAM_PEER_FINGERPRINT_256%;URI=%DOWNSTREAM_PEER_URI_SAN%",
+			},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS,
+		}}}},
+	}}
 }
 
 // mutationRules: a policy may add headers, but what it decided on stays as it

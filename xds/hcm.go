@@ -106,9 +106,8 @@ func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionMan
 	m.EarlyHeaderMutationExtensions = b.early(b.ingressHeaders())
 	// The application may read who called; what a caller wrote there is gone.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
-	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
-		Subject: wrapperspb.Bool(true), Uri: true,
-	}
+	// The chain is for the agent; withoutChain takes it away.
+	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Chain: true, Uri: true}
 	// One form of a host for policy and application (SECURITY A32).
 	m.StripPortMode = &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true}
 	m.StripTrailingHostDot = true

@@ -72,7 +72,7 @@ func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*lis
 	mode, shared := b.mode(l), b.manager(m)
 	var chains []*listenerv3.FilterChain
 	if mode != mesh.TLSDisabled {
-		tls := chain("tls", "tls", shared)
+		tls := chain("tls", "tls", b.oneSVID(), shared)
 		tls.TransportSocket = b.downstream(l)
 		tls.TransportSocketConnectTimeout = duration(handshakeTimeout)
 		chains = append(chains, tls)
@@ -93,11 +93,11 @@ func (b *builder) mode(l mesh.Listener) string {
 	return mesh.TLSPermissive
 }
 
-func chain(name, transport string, manager *listenerv3.Filter) *listenerv3.FilterChain {
+func chain(name, transport string, filters ...*listenerv3.Filter) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{
 		Name:             name,
 		FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: transport},
-		Filters:          []*listenerv3.Filter{manager},
+		Filters:          filters,
 	}
 }
 

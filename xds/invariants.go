@@ -11,9 +11,11 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"signet.example/ads"
 	"signet.example/mesh"
@@ -27,6 +29,7 @@ import (
 //     nothing allows on failure, switches the filter off, makes it optional or
 //     sends it elsewhere, in a listener or in a route; inbound routes are stamped;
 //   - no inbound listener without an HTTP manager, since nothing else authorizes;
+//   - callers by TLS have one SPIFFE ID, and the agent sees their chain;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
 //   - hardened managers (DESIGN decision 20);
 //   - no retry of what may have been served, but of methods that are idempotent, unless the
@@ -142,13 +145,29 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 		chains = append(slices.Clone(chains), d)
 	}
 	for _, chain := range chains {
-		if len(chain.GetFilters()) != 1 || !chain.GetFilters()[0].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
+		filters := chain.GetFilters()
+		if chain.GetTransportSocket() != nil {
+			if len(filters) == 0 || !isOneSVID(filters[0]) {
+				c.say(path, "listener %s, filter chain %q: the first filter does not demand one SPIFFE ID", m.GetName(), chain.GetName())
+				continue
+			}
+			filters = filters[1:]
+		}
+		if len(filters) != 1 || !filters[0].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
 			c.say(path, "listener %s, filter chain %q: not exactly one HTTP manager", m.GetName(), chain.GetName())
 		}
 	}
 	if m.GetFilterChainMatcher() != nil || m.GetApiListener() != nil {
 		c.say(path, "listener %s: a way in that is not checked", m.GetName())
 	}
+}
+
+func isOneSVID(f *listenerv3.Filter) bool {
+	var got networkrbacv3.RBAC
+	return f.GetTypedConfig().UnmarshalTo(&got) == nil && proto.Equal(&got, oneSVID(func(m proto.Message) *anypb.Any {
+		a, _ := pack(m) // what cannot be packed equals nothing
+		return a
+	}))
 }
 
 // routes: what is named as inbound must carry a policy revision on every
@@ -213,6 +232,9 @@ func (c *checker) extAuthz(path string, m *authzv3.ExtAuthz) {
 	}
 	if !m.GetEncodeRawHeaders() {
 		c.say(path, "repeated headers are joined")
+	}
+	if !m.GetIncludePeerCertificate() {
+		c.say(path, "the agent is not shown the caller's certificate")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -20,6 +21,9 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 		c.filters(v.path, m)
 		if m.GetForwardClientCertDetails() != hcmv3.HttpConnectionManager_SANITIZE_SET {
 			c.say(v.path, "x-forwarded-client-cert of a caller is not replaced")
+		}
+		if !m.GetSetCurrentClientCertDetails().GetChain() {
+			c.say(v.path, "the agent is not shown the caller's chain")
 		}
 		if m.GetCommonHttpProtocolOptions().GetMaxConnectionDuration() == nil ||
 			m.GetCommonHttpProtocolOptions().GetMaxStreamDuration() == nil {
@@ -69,7 +73,7 @@ func inbound(v visited) bool {
 
 // filters wants exactly one of each, in order, the router last.
 func (c *checker) filters(path string, m *hcmv3.HttpConnectionManager) {
-	want := []proto.Message{&rbacfilterv3.RBAC{}, &authzv3.ExtAuthz{}, &routerv3.Router{}}
+	want := []proto.Message{&rbacfilterv3.RBAC{}, &authzv3.ExtAuthz{}, &headermutationv3.HeaderMutation{}, &routerv3.Router{}}
 	at := make([]int, len(want))
 	for i, w := range want {
 		at[i] = slices.IndexFunc(m.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool { return f.GetTypedConfig().MessageIs(w) })
@@ -78,13 +82,17 @@ func (c *checker) filters(path string, m *hcmv3.HttpConnectionManager) {
 			return
 		}
 	}
-	if at[0] != 0 || !slices.IsSorted(at) || at[2] != len(m.GetHttpFilters())-1 {
+	if at[0] != 0 || !slices.IsSorted(at) || at[3] != len(m.GetHttpFilters())-1 {
 		c.say(path, "filters are out of order")
 	}
 	var refusal rbacfilterv3.RBAC
 	if m.GetHttpFilters()[0].GetTypedConfig().UnmarshalTo(&refusal) != nil ||
 		!proto.Equal(&refusal, refuseAmbiguous(plainQuery)) && !proto.Equal(&refusal, refuseAmbiguous(anyQuery)) { // a mesh may let semicolons through
 		c.say(path, "the first filter does not refuse what is ambiguous")
+	}
+	var chain headermutationv3.HeaderMutation
+	if m.GetHttpFilters()[at[2]].GetTypedConfig().UnmarshalTo(&chain) != nil || !proto.Equal(&chain, withoutChain()) {
+		c.say(path, "the caller's chain reaches the application")
 	}
 	// The stamp is found by the filter's name.
 	if name := m.GetHttpFilters()[at[1]].GetName(); name != authzFilter {

@@ -10,6 +10,7 @@ import (
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -52,7 +53,7 @@ func edit[M proto.Message](t *testing.T, a *anypb.Any, m M, change func(M)) {
 func manager(change func(*testing.T, *hcmv3.HttpConnectionManager)) func(*testing.T, proto.Message) {
 	return func(t *testing.T, m proto.Message) {
 		t.Helper()
-		f := m.(*listenerv3.Listener).GetFilterChains()[0].GetFilters()[0]
+		f := m.(*listenerv3.Listener).GetFilterChains()[0].GetFilters()[1]
 		edit(t, f.GetTypedConfig(), new(hcmv3.HttpConnectionManager), func(h *hcmv3.HttpConnectionManager) { change(t, h) })
 	}
 }
@@ -124,7 +125,7 @@ var breakages = map[string]breakage{
 	"mutations":   {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.DecoderHeaderMutationRules = nil }), "decided on"},
 	"error is OK": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.StatusOnError.Code = 200 }), "status on error"},
 	"no authz": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
-		h.HttpFilters = append(h.HttpFilters[:1:1], h.HttpFilters[2])
+		h.HttpFilters = append(h.HttpFilters[:1:1], h.HttpFilters[2:]...)
 	}), "no filter envoy.extensions.filters.http.ext_authz"},
 	"order": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
 		h.HttpFilters[0], h.HttpFilters[1] = h.HttpFilters[1], h.HttpFilters[0]
@@ -176,8 +177,19 @@ var breakages = map[string]breakage{
 		v.TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 	}), "weakened"},
 	"expired is fine": {ads.ListenerType, inListener, validation(func(v *tlsv3.CertificateValidationContext) { v.AllowExpiredCertificate = true }), "weakened"},
+	"any number of names": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
+		c := m.(*listenerv3.Listener).FilterChains[0]
+		c.Filters = c.Filters[1:]
+	}, "one SPIFFE ID"},
+	"certificate not shown": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.IncludePeerCertificate = false }), "not shown the caller's certificate"},
+	"chain not shown": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
+		h.SetCurrentClientCertDetails.Chain = false
+	}), "not shown the caller's chain"},
+	"chain for everybody": {ads.ListenerType, inListener, manager(func(t *testing.T, h *hcmv3.HttpConnectionManager) {
+		edit(t, h.GetHttpFilters()[2].GetTypedConfig(), new(headermutationv3.HeaderMutation), func(m *headermutationv3.HeaderMutation) { m.Mutations = nil })
+	}), "chain reaches the application"},
 	"TCP": {ads.ListenerType, inListener, func(t *testing.T, m proto.Message) {
-		m.(*listenerv3.Listener).FilterChains[0].Filters = []*listenerv3.Filter{{Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &tcpv3.TcpProxy{})}}}
+		m.(*listenerv3.Listener).FilterChains[0].Filters[1] = &listenerv3.Filter{Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &tcpv3.TcpProxy{})}}
 	}, "not exactly one HTTP manager"},
 	"default chain": {ads.ListenerType, inListener, func(_ *testing.T, m proto.Message) {
 		m.(*listenerv3.Listener).DefaultFilterChain = &listenerv3.FilterChain{}

@@ -25,7 +25,8 @@ func lifetimes(t *testing.T, set *ads.Set) (connection, stream, idle, upstream t
 	t.Helper()
 	l := decodeAs[*listenerv3.Listener](t, set.Get(ads.ListenerType, "lds_ingress_127.0.0.2_8080"))
 	var m hcmv3.HttpConnectionManager
-	if err := l.GetFilterChains()[0].GetFilters()[0].GetTypedConfig().UnmarshalTo(&m); err != nil {
+	filters := l.GetFilterChains()[0].GetFilters()
+	if err := filters[len(filters)-1].GetTypedConfig().UnmarshalTo(&m); err != nil {
 		t.Fatal(err)
 	}
 	o := m.GetCommonHttpProtocolOptions()

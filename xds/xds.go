@@ -170,11 +170,17 @@ func (b *builder) any(m proto.Message) *anypb.Any {
 	if err := validate(m); err != nil {
 		b.fail(fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().FullName(), err))
 	}
-	a := new(anypb.Any)
-	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil { // a string that is not UTF-8
+	a, err := pack(m)
+	if err != nil { // a string that is not UTF-8
 		b.fail(fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err))
 	}
 	return a
+}
+
+func pack(m proto.Message) (*anypb.Any, error) {
+	a := new(anypb.Any)
+	err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true})
+	return a, err
 }
 
 // idOf is the SPIFFE ID that a virtual node presents.

@@ -29,6 +29,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/test/peertest"
 	"signet.example/xds"
 )
 
@@ -198,12 +199,11 @@ func (q question) xds(ctx context.Context, conn *grpc.ClientConn, out *told) err
 }
 
 func (q question) authz(ctx context.Context, conn *grpc.ClientConn, out *told) error {
-	answer, err := authv3.NewAuthorizationClient(conn).Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Source:            &authv3.AttributeContext_Peer{Principal: "spiffe://test.example/test/front"},
+	answer, err := authv3.NewAuthorizationClient(conn).Check(ctx, peertest.Present(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Destination:       &authv3.AttributeContext_Peer{Principal: q.Destination},
 		Request:           &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/orders", Host: "orders", Protocol: "HTTP/1.1"}},
 		ContextExtensions: map[string]string{"signet.policy_revision": q.Revision},
-	}})
+	}}, "spiffe://test.example/test/front"))
 	if err != nil {
 		return err
 	}

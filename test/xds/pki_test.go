@@ -23,6 +23,8 @@ import (
 type pki struct {
 	root *x509.Certificate
 	key  *ecdsa.PrivateKey
+	// bundle is what listeners trust instead of root, in DER.
+	bundle [][]byte
 }
 
 func newPKI(t *testing.T) *pki {
@@ -112,8 +114,12 @@ func (p *pki) secrets(t *testing.T, set *ads.Set) *ads.Set {
 }
 
 func (p *pki) bundleSecret(name string) *tlsv3.Secret {
+	bundle := p.bundle
+	if bundle == nil {
+		bundle = [][]byte{p.root.Raw}
+	}
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{
-		ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline("CERTIFICATE", p.root.Raw)},
+		ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline("CERTIFICATE", bundle...)},
 	}}
 }
 
@@ -129,8 +135,10 @@ func (p *pki) svidSecret(t *testing.T, name string) *tlsv3.Secret {
 	}}}
 }
 
-func inline(kind string, der []byte) *corev3.DataSource {
-	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{
-		InlineBytes: pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}),
-	}}
+func inline(kind string, ders ...[]byte) *corev3.DataSource {
+	var text []byte
+	for _, der := range ders {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
+	}
+	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: text}}
 }

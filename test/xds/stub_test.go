@@ -119,6 +119,8 @@ func startApplication(t *testing.T) *application {
 	return a
 }
 
+func (a *application) portText() string { return strconv.FormatUint(uint64(a.port), 10) }
+
 // ServeHTTP is not a ServeMux, which would clean the path before we see it.
 func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
