@@ -66,6 +66,8 @@ func authzListener(pki *benchPKI, name, revision string) *listenerv3.Listener {
 		}}}},
 	}
 	if name != "base" {
+		hcm.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		hcm.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Chain: true, Uri: true}
 		hcm.HttpFilters = append(hcm.HttpFilters, &hcmv3.HttpFilter{Name: authzName, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: envoytest.Any(askSocket(name))}})
 		hcm.GetRouteConfig().VirtualHosts[0].TypedPerFilterConfig = map[string]*anypb.Any{authzName: envoytest.Any(&authzv3.ExtAuthzPerRoute{
 			Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &authzv3.CheckSettings{
@@ -91,9 +93,10 @@ func askSocket(cluster string) *authzv3.ExtAuthz {
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster}},
 			Timeout:         durationpb.New(500 * time.Millisecond),
 		}},
-		StatusOnError:     &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
-		EncodeRawHeaders:  true,
-		ValidateMutations: true,
+		StatusOnError:          &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		EncodeRawHeaders:       true,
+		IncludePeerCertificate: true,
+		ValidateMutations:      true,
 		DecoderHeaderMutationRules: &mutationv3.HeaderMutationRules{
 			DisallowSystem:     wrapperspb.Bool(true),
 			DisallowExpression: &matcherv3.RegexMatcher{Regex: "host|x-forwarded-.*"},
