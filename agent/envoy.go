@@ -62,6 +62,8 @@ type envoy struct {
 	admin     *envoyAdmin
 
 	status watched[proxyStatus]
+	// classical are its TLS handshakes that were not post-quantum.
+	classical classical
 	// denied takes the records of denials that the proxy made by itself.
 	denied func(*api.Decision)
 	// any is set with every change of status, for reports.
@@ -298,6 +300,7 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 		}
 		if err == nil {
 			e.readBack(ctx, v)
+			e.countKeyExchanges(ctx)
 		}
 	}
 }

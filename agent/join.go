@@ -339,7 +339,8 @@ func (e *enrolment) dial(certificate func() *tls.Certificate, verify serverVerif
 // clientTLS is the agent's side of every handshake with a server.
 func clientTLS(certificate func() *tls.Certificate, verify serverVerifier) *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
+		MinVersion:       tls.VersionTLS13,
+		CurvePreferences: identity.KeyExchanges(),
 		// The chain is verified below, as a SPIFFE ID and not as a host name.
 		InsecureSkipVerify: true, //nolint:gosec // replaced by VerifyConnection
 		VerifyConnection:   verify,

@@ -31,6 +31,7 @@ type metrics struct {
 	authzRestarts, attestations      prometheus.Counter
 	envoyRestarts                    *prometheus.CounterVec
 	envoyReady                       *prometheus.GaugeVec
+	handshakes                       *prometheus.CounterVec
 	upstream                         prometheus.Gauge
 	refused                          *prometheus.CounterVec
 }
@@ -60,6 +61,7 @@ func newMetrics() *metrics {
 	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()
 	m.envoyRestarts = counter("signet_agent_envoy_restarts_total", "Restarts of a supervised Envoy.", "proxy")
 	m.envoyReady = gauge("signet_agent_envoy_ready", "1 where the supervised Envoy is ready.", "proxy")
+	m.handshakes = counter("signet_agent_proxy_handshakes_total", "TLS handshakes of a supervised Envoy, by side (callers, called) and key exchange (post_quantum, classical).", "proxy", "side", "key_exchange")
 	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
 	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")
 	// A series that comes with its first event hides it from rate and increase.

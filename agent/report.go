@@ -67,6 +67,7 @@ func (r *reporter) report() *api.Report {
 	for _, e := range r.envoys() {
 		s := e.status.load()
 		report.Proxies = append(report.Proxies, proxyReport(e, s))
+		report.Findings = append(report.Findings, e.classical.findings(time.Now(), e.proxy.Name)...)
 		if s.view != nil {
 			consumers[s.view.want.entry] = "proxy:" + e.proxy.Name
 		}

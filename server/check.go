@@ -48,6 +48,7 @@ const (
 	findAccessLog    = "SIG032"
 	findUnsafeMesh   = "SIG033"
 	findKeysLeft     = "SIG034"
+	findPostQuantum  = "SIG050"
 )
 
 // overdueAfter is how long past its due time a rotation may be; expirySoon is
@@ -178,7 +179,7 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 				"the kernel has no SO_PEERPIDFD: local peers are attested by pid with checks around each answer"))
 		}
 		for _, f := range r.GetFindings() {
-			list = append(list, finding(findAgentOwn, sevWarning, id, agentFix(f), "%s", f))
+			list = append(list, finding(findAgentOwn, agentSeverity(f), id, agentFix(f), "%s", f))
 		}
 		if want := a.policies.revision(); r != nil && now.Sub(s.since) > stampDeadline && r.GetPolicyRevision() != want {
 			list = append(list, finding(findStale, sevWarning, id, "signet policy sync",
@@ -254,6 +255,14 @@ func inForce(commit string) string {
 	return "commit " + commit + " stays in force"
 }
 
+// agentSeverity: what falls back is served, and is not of today's dangers.
+func agentSeverity(finding string) string {
+	if strings.HasPrefix(finding, "classical-key-exchange:") {
+		return sevInfo
+	}
+	return sevWarning
+}
+
 // agentFix is what mends a finding that an agent reports of itself; the finding
 // begins with its name.
 func agentFix(finding string) string {
@@ -262,6 +271,8 @@ func agentFix(finding string) string {
 		return "set authz.uid and authz.gid in the agent's configuration to a user of its own, and start the agent as root"
 	case "metrics-open":
 		return "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
+	case "classical-key-exchange":
+		return "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
 	case "proxy-waiting":
 		return "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
 	}
@@ -289,6 +300,12 @@ func (a *admin) checkIssuers(context.Context) []*api.Finding {
 
 func (a *admin) checkModel(context.Context) []*api.Finding {
 	var list []*api.Finding
+	for _, name := range a.cfg.RequirePostQuantum {
+		if !slices.Contains(a.model().graph.Meshes(), name) {
+			list = append(list, finding(findPostQuantum, sevError, "require_post_quantum "+name, "signet get meshes; correct the name in the server's configuration and restart it",
+				"there is no mesh of this name: what was meant accepts other key exchanges"))
+		}
+	}
 	for _, p := range ambiguous(a.model()) {
 		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+p[0].Name+" and Binding "+p[1].Name, "signet delete binding "+p[1].Name,
 			"both fit the same processes of group %s, so that those get neither identity", p[0].Group))

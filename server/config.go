@@ -6,10 +6,13 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/identity"
 )
 
 // Config is the server's configuration, decoded strictly from one YAML file over
@@ -43,6 +46,9 @@ type Config struct {
 	// EndpointGrace is how long the endpoints of an agent that went away are
 	// still served: an agent or server restart is not a reason to cut traffic.
 	EndpointGrace time.Duration `yaml:"endpoint_grace" json:"endpoint_grace"`
+	// RequirePostQuantum names the meshes whose proxies refuse a TLS connection
+	// without X25519MLKEM768, in either direction.
+	RequirePostQuantum []string `yaml:"require_post_quantum" json:"require_post_quantum"`
 }
 
 // Lifetimes of certificates, counted from issuance.
@@ -59,6 +65,9 @@ const (
 	minLifetime = 5 * time.Second
 	maxLifetime = 24 * time.Hour
 )
+
+// anyTrustDomain stands where a name is tried that none decides about.
+var anyTrustDomain = spiffeid.RequireTrustDomainFromString("example.org")
 
 var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -102,6 +111,11 @@ func (c Config) Complete() Config {
 	return c
 }
 
+// requiresPostQuantum reports whether proxies of a mesh refuse other key exchanges.
+func (c Config) requiresPostQuantum(mesh string) bool {
+	return slices.Contains(c.RequirePostQuantum, mesh)
+}
+
 // Validate tells everything that is wrong with a completed configuration.
 func (c Config) Validate() error {
 	var errs []error
@@ -143,6 +157,11 @@ func (c Config) Validate() error {
 	}{{"lifetimes.svid", c.Lifetimes.SVID}, {"lifetimes.agent", c.Lifetimes.Agent}} {
 		if l.d < minLifetime || l.d > maxLifetime {
 			bad(l.key, "%s is not between %s and %s", l.d, minLifetime, maxLifetime)
+		}
+	}
+	for i, mesh := range c.RequirePostQuantum {
+		if _, err := identity.ForVirtualNode(anyTrustDomain, mesh, "node"); err != nil {
+			bad(fmt.Sprintf("require_post_quantum[%d]", i), "%q is not the name of a mesh: %v", mesh, err)
 		}
 	}
 	if c.EndpointGrace < 0 {

@@ -40,9 +40,9 @@ func TestAConfigurationFileIsReadStrictly(t *testing.T) {
 }
 
 func TestEveryMistakeOfAConfigurationIsNamed(t *testing.T) {
-	c := server.Config{TrustDomain: "UPPER case", Listen: "nowhere", Metrics: "0.0.0.0:9464", Name: "a/b", Lifetimes: server.Lifetimes{SVID: time.Second}}
+	c := server.Config{TrustDomain: "UPPER case", Listen: "nowhere", Metrics: "0.0.0.0:9464", Name: "a/b", Lifetimes: server.Lifetimes{SVID: time.Second}, RequirePostQuantum: []string{"shop", "a/b"}}
 	err := c.Complete().Validate()
-	for _, want := range []string{"data_dir", "trust_domain", "listen", "metrics", "name", "lifetimes.svid"} {
+	for _, want := range []string{"data_dir", "trust_domain", "listen", "metrics", "name", "lifetimes.svid", "require_post_quantum[1]"} {
 		if err == nil || !strings.Contains(err.Error(), want+":") {
 			t.Errorf("%s is not named in %v", want, err)
 		}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -29,6 +30,7 @@ type metrics struct {
 	jwksErrors   *prometheus.CounterVec // issuer
 	auditErrors  prometheus.Counter
 	adminCalls   *prometheus.CounterVec // method, code
+	handshakes   *prometheus.CounterVec // key_exchange
 }
 
 func newMetrics() *metrics {
@@ -49,6 +51,7 @@ func newMetrics() *metrics {
 		jwksErrors:   vec("signet_server_jwks_fetch_errors_total", "Key set fetches that failed.", "issuer"),
 		auditErrors:  counter("signet_server_audit_errors_total", "Audit rows that could not be written."),
 		adminCalls:   vec("signet_server_admin_calls_total", "Calls on the admin socket, by method and code.", "method", "code"),
+		handshakes:   vec("signet_server_handshakes_total", "TLS handshakes of the agents' listener, by key exchange (post_quantum, classical).", "key_exchange"),
 		rebuild: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "signet_server_views_rebuild_seconds", Help: "Time to rebuild all views after a change.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
@@ -60,13 +63,31 @@ func newMetrics() *metrics {
 			m.issued.WithLabelValues(profile, outcome)
 		}
 	}
+	for _, kind := range []string{exchangePostQuantum, exchangeClassical} {
+		m.handshakes.WithLabelValues(kind)
+	}
 	for method := range rules {
 		m.refused.WithLabelValues(method)
 	}
 	m.registry.MustRegister(m.issued, m.limited, m.refused, m.published, m.buildErrors, m.rebuild,
-		m.policyErrors, m.jwksErrors, m.auditErrors, m.adminCalls,
+		m.policyErrors, m.jwksErrors, m.auditErrors, m.adminCalls, m.handshakes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// Kinds of key exchange.
+const (
+	exchangePostQuantum = "post_quantum"
+	exchangeClassical   = "classical"
+)
+
+// exchanged counts the key exchange of a connection.
+func (m *metrics) exchanged(id tls.CurveID) {
+	kind := exchangeClassical
+	if id == tls.X25519MLKEM768 {
+		kind = exchangePostQuantum
+	}
+	m.handshakes.WithLabelValues(kind).Inc()
 }
 
 // watched are gauges read from the server's state at scrape time.

@@ -151,7 +151,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 		writes: make(writeLock, 1),
 	}
 	s.views = &views{
-		lifetime: cfg.Lifetimes.SVID, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
+		lifetime: cfg.Lifetimes.SVID, postQuantum: cfg.requiresPostQuantum, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
 		signal: make(chan struct{}, 1), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
 	}
 	s.authority = &authority{signer: signer, changed: s.views.changed}
@@ -169,7 +169,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 	if err != nil {
 		return nil, err
 	}
-	s.own = &ownSVID{id: id, signer: signer, roots: s.authority.roots, log: log, clock: clock}
+	s.own = &ownSVID{id: id, signer: signer, roots: s.authority.roots, log: log, clock: clock, exchanged: s.metrics.exchanged}
 	if err := s.own.renew(ctx); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/ca"
+	"signet.example/identity"
 )
 
 // The server's own certificate is renewed like everyone's (D15): at a fifth of
@@ -35,6 +36,8 @@ type ownSVID struct {
 	roots  func() rootSet
 	log    *slog.Logger
 	clock  func() time.Time
+	// exchanged is told the key exchange of each connection.
+	exchanged func(tls.CurveID)
 
 	now atomic.Pointer[tls.Certificate]
 }
@@ -112,9 +115,14 @@ func (o *ownSVID) run(ctx context.Context) error {
 func (o *ownSVID) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
+		CurvePreferences:       identity.KeyExchanges(),
 		SessionTicketsDisabled: true,
 		ClientAuth:             tls.RequireAnyClientCert,
 		NextProtos:             []string{"h2"},
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			o.exchanged(cs.CurveID)
+			return nil
+		},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if c := o.now.Load(); c != nil {
 				return c, nil

@@ -46,6 +46,7 @@ func (t *translation) set(key nodeKey) (*ads.Set, error) {
 		n, err := xds.Translate(xds.Input{
 			Graph: t.in.model.graph, TrustDomain: t.td, Endpoints: t.in.endpoints.at, Managed: t.in.model.managed,
 			PolicyRevision: t.in.stamp, SVIDLifetime: t.lifetime,
+			RequirePostQuantum: t.postQuantum,
 		}, key.mesh, key.node)
 		if err != nil {
 			return nil, err

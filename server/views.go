@@ -45,18 +45,20 @@ type keptView struct {
 // node and shape. When anything changes, those are rebuilt that it can change;
 // since versions are hashes of content, one that comes out equal is not published.
 type views struct {
-	td        spiffeid.TrustDomain
-	lifetime  time.Duration // of SVIDs
-	model     func() *model
-	roots     func() rootSet
-	roster    *roster
-	endpoints *endpoints
-	policies  *policies
-	issuers   *issuers
-	access    *access
-	log       *slog.Logger
-	metrics   *metrics
-	signal    chan struct{} // wakes run
+	td       spiffeid.TrustDomain
+	lifetime time.Duration // of SVIDs
+	// postQuantum reports the meshes that refuse other key exchanges.
+	postQuantum func(mesh string) bool
+	model       func() *model
+	roots       func() rootSet
+	roster      *roster
+	endpoints   *endpoints
+	policies    *policies
+	issuers     *issuers
+	access      *access
+	log         *slog.Logger
+	metrics     *metrics
+	signal      chan struct{} // wakes run
 
 	mu     sync.Mutex
 	agents map[string]*keptView

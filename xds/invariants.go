@@ -34,6 +34,7 @@ import (
 //   - hardened managers (DESIGN decision 20);
 //   - no retry of what may have been served, but of methods that are idempotent, unless the
 //     mesh lets it by name, as the route then says;
+//   - a post-quantum key exchange is preferred in every TLS context;
 //   - verification wherever a certificate is asked for: TLS 1.3, certificates and
 //     authorities by SDS, names that are compared, no session resumption.
 //

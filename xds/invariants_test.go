@@ -164,6 +164,12 @@ var breakages = map[string]breakage{
 	"TLS 1.2": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) {
 		c.CommonTlsContext.TlsParams.TlsMinimumProtocolVersion = tlsv3.TlsParameters_TLSv1_2
 	}), "older than 1.3"},
+	"no post-quantum": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) {
+		c.CommonTlsContext.TlsParams.EcdhCurves = nil
+	}), "left to a default"},
+	"post-quantum second": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) {
+		c.CommonTlsContext.TlsParams.EcdhCurves = []string{"X25519", "X25519MLKEM768"}
+	}), "key exchange X25519 in place 0"},
 	"no bundle":  {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) { c.CommonTlsContext.ValidationContextType = nil }), "not verified"},
 	"inline key": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) { c.CommonTlsContext.TlsCertificates = []*tlsv3.TlsCertificate{{}} }), "by SDS"},
 	"anybody":    {ads.ListenerType, inListener, validation(func(v *tlsv3.CertificateValidationContext) { v.MatchTypedSubjectAltNames = nil }), "anybody"},

@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"slices"
+
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 )
 
@@ -29,6 +31,14 @@ func (c *checker) upstream(path string, m *tlsv3.UpstreamTlsContext) {
 func (c *checker) common(path string, m *tlsv3.CommonTlsContext) {
 	if m.GetTlsParams().GetTlsMinimumProtocolVersion() != tlsv3.TlsParameters_TLSv1_3 {
 		c.say(path, "TLS older than 1.3")
+	}
+	for i, curve := range m.GetTlsParams().GetEcdhCurves() {
+		if i == 0 && curve != postQuantum || !slices.Contains([]string{postQuantum, "X25519", "P-256"}, curve) {
+			c.say(path, "key exchange %s in place %d", curve, i)
+		}
+	}
+	if len(m.GetTlsParams().GetEcdhCurves()) == 0 {
+		c.say(path, "post-quantum key exchange is left to a default")
 	}
 	if len(m.GetTlsCertificates()) > 0 || len(m.GetTlsCertificateSdsSecretConfigs()) != 1 {
 		c.say(path, "not exactly one certificate, by SDS")

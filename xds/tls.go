@@ -40,7 +40,7 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 		})}
 	}
 	return b.socket(&tlsv3.DownstreamTlsContext{
-		CommonTlsContext:                 commonTLS(p, "h2", "http/1.1"),
+		CommonTlsContext:                 b.commonTLS(p, "h2", "http/1.1"),
 		RequireClientCertificate:         wrapperspb.Bool(true),
 		DisableStatefulSessionResumption: true,
 		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
@@ -76,7 +76,7 @@ func (b *builder) upstream(target *mesh.VirtualNode, l mesh.Listener, policy *me
 		}
 	}
 	return b.socket(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: commonTLS(p, "http/1.1"),
+		CommonTlsContext: b.commonTLS(p, "http/1.1"),
 		Sni:              sni(target),
 		MaxSessionKeys:   wrapperspb.UInt32(0), // no resumption from this side either
 	})
@@ -97,11 +97,12 @@ func sni(n *mesh.VirtualNode) string {
 
 // commonTLS has TLS 1.3 only (DESIGN decision 14), secrets by SDS only (XDS.md
 // R10), and a peer that is verified by its URI SAN.
-func commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
+func (b *builder) commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
 	return &tlsv3.CommonTlsContext{
 		TlsParams: &tlsv3.TlsParameters{
 			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
 			TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+			EcdhCurves:                b.keyExchanges(),
 		},
 		AlpnProtocols:                  alpn,
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(p.certificate)},
@@ -112,6 +113,19 @@ func commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
 			},
 		},
 	}
+}
+
+// postQuantum is the hybrid key exchange that every connection of ours prefers
+// (docs/decisions/021).
+const postQuantum = "X25519MLKEM768"
+
+// keyExchanges are offered and accepted in this order. Peers of before fall back
+// to the others, unless the mesh requires the first.
+func (b *builder) keyExchanges() []string {
+	if b.in.RequirePostQuantum != nil && b.in.RequirePostQuantum(b.node.Mesh) {
+		return []string{postQuantum}
+	}
+	return []string{postQuantum, "X25519", "P-256"}
 }
 
 func secret(name string) *tlsv3.SdsSecretConfig {

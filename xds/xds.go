@@ -43,6 +43,9 @@ type Input struct {
 	// Strict tells whether a managed listener was hardened, so that it takes no
 	// plaintext (DESIGN decision 17). A nil func means that none was.
 	Strict func(mesh, node string) bool
+	// RequirePostQuantum reports whether proxies of a mesh refuse a TLS connection
+	// without a post-quantum key exchange. A nil func means that none does.
+	RequirePostQuantum func(mesh string) bool
 	// PolicyRevision is stamped on what the proxy asks the agent (DESIGN decision
 	// 3). An agent that does not know it denies.
 	PolicyRevision string

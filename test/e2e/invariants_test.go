@@ -137,6 +137,7 @@ func TestEveryRunningEnvoyKeepsTheInvariants(t *testing.T) {
 	for _, node := range []string{"front", "batch", "orders", "stock"} {
 		t.Run("config of "+node, func(t *testing.T) { dumpedConfig(t, w, node) })
 	}
+	t.Run("key exchanges", func(t *testing.T) { keyExchanges(t, w) })
 	t.Run("what an Envoy is started with", func(t *testing.T) { startedWith(t, w) })
 	t.Run("exemptions, one by one", func(t *testing.T) { listedExemptions(t, w) })
 	d := &door{t: t, w: w, address: net.JoinHostPort(w.Nodes["orders"].Bind, strconv.Itoa(meshtest.AppPort)), app: app}

@@ -99,14 +99,14 @@ func startHostileListener(t *testing.T, td spiffeid.TrustDomain) *hostileListene
 	h := &hostileListener{inbound: &inbound{app: startApplication(t), pki: newPKI(t)}}
 	var revision string
 	h.decider, revision = startAllowAll(t, td.IDString()+"/shop/orders")
-	text := strings.ReplaceAll(strictCallee, "PORT", h.app.portText())
+	text, bind := strings.ReplaceAll(strictCallee, "PORT", h.app.portText()), loopback()
 	h.c = xdstest.Case{
 		Name: "hostile", Mesh: "shop", Node: "orders",
 		Input: xds.Input{
 			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td, PolicyRevision: revision,
 			Strict: func(string, string) bool { return true },
 		},
-		Shape: xds.Shape{Bind: loopback(), App: h.app.address, Egress: xds.DefaultEgress, AuthzSocket: h.decider.socket, EnvoyVersion: "1.40.0"},
+		Shape: xds.Shape{Bind: bind, App: h.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: h.decider.socket, EnvoyVersion: "1.40.0"},
 	}
 	h.addr = net.JoinHostPort(h.c.Shape.Bind, h.app.portText())
 	h.proxy = startProxy(t, h.c, h.pki)

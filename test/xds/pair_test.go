@@ -59,12 +59,13 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 		}
 	}
 	orders, pretender := node("orders"), node("pretender")
-	startProxy(t, orders, pki)
+	callee := startProxy(t, orders, pki)
 	startProxy(t, pretender, pki)
 
+	var caller *proxy
 	call := func(to xdstest.Case) int {
 		front := node("front", xds.Endpoint{Address: to.Shape.Bind, Port: app.port, Healthy: true})
-		startProxy(t, front, pki)
+		caller = startProxy(t, front, pki)
 		return corpus.Status(raw(t, front.Shape.Egress.String(),
 			"GET http://orders.shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 	}
@@ -80,6 +81,12 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 	}
 	if !probed {
 		t.Error("no health check arrived")
+	}
+	// Between two Envoys of ours there is no other key exchange.
+	for side, got := range map[string]map[string]int64{"called": caller.curves("cluster"), "caller": callee.curves("listener")} {
+		if got["X25519MLKEM768"] == 0 || len(got) != 1 {
+			t.Errorf("%s: Envoy counted %v", side, got)
+		}
 	}
 	// It has a certificate of the trust domain, and it is not orders.
 	if code := call(pretender); code != 503 {

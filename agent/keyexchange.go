@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// classicalShown is how long connections without a post-quantum key exchange are
+// a finding after the last one.
+const classicalShown = 5 * time.Minute
+
+// The sides of a proxy's TLS, as the metric's label.
+const (
+	sideCallers = "callers" // who connected to it
+	sideCalled  = "called"  // whom it connected to
+)
+
+// keyExchanges is what an Envoy has counted of its TLS handshakes, by side and
+// whether they were post-quantum.
+type keyExchanges map[exchange]uint64
+
+type exchange struct {
+	side    string
+	quantum bool
+}
+
+func (x exchange) label() string {
+	if x.quantum {
+		return "post_quantum"
+	}
+	return "classical"
+}
+
+// exchangeLine: listener.<address>.ssl.curves.X25519: 3, or cluster.<name>….
+var exchangeLine = regexp.MustCompile(`^(listener|cluster)\..*\.ssl\.curves\.([A-Za-z0-9_-]+): ([0-9]{1,19})$`)
+
+// keyExchanges asks for the counters of all listeners and clusters.
+func (a *envoyAdmin) keyExchanges(ctx context.Context) (keyExchanges, error) {
+	body, err := a.do(ctx, "GET", `/stats?usedonly&filter=\.ssl\.curves\.`)
+	if err != nil {
+		return nil, err
+	}
+	counted := keyExchanges{}
+	for line := range strings.Lines(string(body)) {
+		m := exchangeLine.FindStringSubmatch(strings.TrimSpace(line))
+		if m == nil {
+			continue
+		}
+		n, err := strconv.ParseUint(m[3], 10, 64)
+		if err != nil {
+			continue // longer than any counter
+		}
+		x := exchange{side: sideCallers, quantum: m[2] == tls.X25519MLKEM768.String()}
+		if m[1] == "cluster" {
+			x.side = sideCalled
+		}
+		counted[x] += n
+	}
+	return counted, nil
+}
+
+// classical is what is remembered of one proxy's handshakes.
+type classical struct {
+	mu   sync.Mutex
+	seen keyExchanges // by the Envoy that runs now
+	// last is when there was a classical one, by side; count how many there have
+	// been since the agent started.
+	last  map[string]time.Time
+	count map[string]uint64
+}
+
+// note takes what an Envoy says now, and hands on what is new. An Envoy that was
+// started again counts from 0.
+func (c *classical) note(now time.Time, counted keyExchanges, add func(exchange, uint64)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.last == nil {
+		c.last, c.count = map[string]time.Time{}, map[string]uint64{}
+	}
+	for x, n := range counted {
+		before := c.seen[x]
+		if n < before {
+			before = 0
+		}
+		if n == before {
+			continue
+		}
+		add(x, n-before)
+		if !x.quantum {
+			c.last[x.side] = now
+			c.count[x.side] += n - before
+		}
+	}
+	c.seen = counted
+}
+
+// findings are for `signet check`, of a proxy by name.
+func (c *classical) findings(now time.Time, proxy string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []string
+	for _, side := range []struct{ name, words string }{
+		{sideCallers, "connections of callers"}, {sideCalled, "connections to whom it calls"},
+	} {
+		if last, ok := c.last[side.name]; ok && now.Sub(last) < classicalShown {
+			list = append(list, fmt.Sprintf("classical-key-exchange: proxy %s: %d %s without X25519MLKEM768 so far, the last at %s",
+				proxy, c.count[side.name], side.words, last.UTC().Format(time.RFC3339)))
+		}
+	}
+	return list
+}
+
+// countKeyExchanges reads what Envoy has counted.
+func (e *envoy) countKeyExchanges(ctx context.Context) {
+	counted, err := e.admin.keyExchanges(ctx)
+	if err != nil {
+		return // it is asked again
+	}
+	e.classical.note(time.Now(), counted, func(x exchange, n uint64) {
+		e.metrics.handshakes.WithLabelValues(e.proxy.Name, x.side, x.label()).Add(float64(n))
+	})
+}

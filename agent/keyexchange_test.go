@@ -1,0 +1,67 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T) {
+	var mu sync.Mutex
+	page := ""
+	say := func(lines ...string) { mu.Lock(); defer mu.Unlock(); page = strings.Join(lines, "\n") }
+	socket := filepath.Join(t.TempDir(), "a.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		_, _ = w.Write([]byte(page))
+	})}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(l) })
+	t.Cleanup(func() { _ = srv.Close(); wg.Wait() })
+
+	admin, c, counted := newEnvoyAdmin(socket), classical{}, map[exchange]uint64{}
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	look := func() {
+		t.Helper()
+		seen, err := admin.keyExchanges(context.WithoutCancel(t.Context()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.note(now, seen, func(x exchange, n uint64) { counted[x] += n })
+	}
+	say("cluster.cds_egress_shop_b_http_80.ssl.curves.X25519MLKEM768: 3", "listener.127.0.0.2_8080.ssl.curves.X25519MLKEM768: 4", "nothing: 1")
+	look()
+	if f := c.findings(now, "web"); len(f) > 0 {
+		t.Errorf("%q", f)
+	}
+	say("listener.127.0.0.2_8080.ssl.curves.X25519MLKEM768: 4", "listener.127.0.0.2_8080.ssl.curves.X25519: 2", "listener.127.0.0.2_9090.ssl.curves.P-256: 1")
+	look()
+	look()
+	if f := c.findings(now, "web"); len(f) != 1 || !strings.HasPrefix(f[0], "classical-key-exchange: proxy web: 3 connections of callers without X25519MLKEM768") {
+		t.Errorf("%q", f)
+	}
+	say("cluster.x.ssl.curves.X25519: 1", "listener.127.0.0.2_8080.ssl.curves.X25519: 1") // another Envoy
+	look()
+	if f := c.findings(now, "web"); len(f) != 2 || !strings.Contains(f[0], ": 4 connections") || !strings.Contains(f[1], ": 1 connections to whom it calls") {
+		t.Errorf("%q", f)
+	}
+	want := map[exchange]uint64{{sideCalled, true}: 3, {sideCallers, true}: 4, {sideCallers, false}: 4, {sideCalled, false}: 1}
+	for x, n := range want {
+		if counted[x] != n {
+			t.Errorf("%+v: %d, want %d", x, counted[x], n)
+		}
+	}
+	if f := c.findings(now.Add(classicalShown), "web"); len(f) > 0 {
+		t.Errorf("still told: %q", f)
+	}
+}
