@@ -121,8 +121,9 @@ func (r *remaker) key(spki []byte) crypto.Signer {
 	if k := r.keys[string(spki)]; k != nil {
 		return k
 	}
-	old, err := x509.ParsePKIXPublicKey(spki)
+	old, _ := x509.ParsePKIXPublicKey(spki) // what cannot be parsed gets a key of the usual kind
 	var k crypto.Signer
+	var err error
 	switch old := old.(type) {
 	case *rsa.PublicKey:
 		k, err = rsa.GenerateKey(rand.Reader, old.N.BitLen())
