@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"container/heap"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -8,45 +9,49 @@ import (
 	"signet.example/api"
 )
 
+// Limits of the decisions that are kept. Denials have most of the room, since
+// only their ids are told to callers.
 const (
 	ringCount = 4096
 	ringBytes = 4 << 20
+
+	allowedShare = 4 // one part in so many is for what was allowed
 )
 
 // ring keeps the newest decisions for explanations, bounded by number and by
 // bytes. It lives in the keys process: a killed authz process takes none along.
-// It is safe for any number of goroutines.
+// Nobody can flush it: what is allowed is kept apart from what is denied, and
+// where there is no room, the oldest decision of the caller and callee that
+// have most of it goes. It is safe for any number of goroutines.
 type ring struct {
-	count, bytes int
-
-	mu    sync.Mutex
-	size  int
-	order []*api.Decision // oldest first
-	byID  map[string]*api.Decision
+	mu              sync.Mutex
+	denied, allowed *room
+	byID            map[string]*api.Decision
 }
 
 func newRing(count, bytes int) *ring {
-	return &ring{count: count, bytes: bytes, byID: map[string]*api.Decision{}}
+	byID := map[string]*api.Decision{}
+	return &ring{
+		byID:    byID,
+		denied:  newRoom(count-count/allowedShare, bytes-bytes/allowedShare, byID),
+		allowed: newRoom(count/allowedShare, bytes/allowedShare, byID),
+	}
 }
 
-// add keeps d, and forgets the oldest ones that there is no room for.
+// add keeps d, and forgets what there is no room for.
 func (r *ring) add(d *api.Decision) {
 	n := proto.Size(d)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n > r.bytes || d.GetId() == "" || r.byID[d.GetId()] != nil {
+	into := r.denied
+	if d.GetAllowed() {
+		into = r.allowed
+	}
+	if n > into.bytes || d.GetId() == "" || r.byID[d.GetId()] != nil {
 		return // no room at all, or no record of ours
 	}
-	r.order = append(r.order, d)
 	r.byID[d.GetId()] = d
-	r.size += n
-	for len(r.order) > r.count || r.size > r.bytes {
-		oldest := r.order[0]
-		r.order[0] = nil
-		r.order = r.order[1:]
-		r.size -= proto.Size(oldest)
-		delete(r.byID, oldest.GetId())
-	}
+	into.add(d, n)
 }
 
 // get returns the decision with this id, nil where it is unknown or forgotten.
@@ -54,4 +59,102 @@ func (r *ring) get(id string) *api.Decision {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.byID[id]
+}
+
+// pair is who asked for what. A caller has one identity that Envoy verified, or
+// none, and a host has few callees, so nobody has many pairs.
+type pair struct{ source, destination string }
+
+// portion is what one pair has in the ring, oldest first.
+type portion struct {
+	of    pair
+	list  []*api.Decision
+	bytes int
+	at    int // in the heap
+}
+
+// room is a bounded room that is divided among pairs: the largest portion gives
+// way. It is a heap of them, the largest first.
+type room struct {
+	count, bytes int // bounds
+	n, size      int // what is kept
+	by           map[pair]*portion
+	heap         []*portion
+	byID         map[string]*api.Decision
+}
+
+func newRoom(count, bytes int, byID map[string]*api.Decision) *room {
+	return &room{count: count, bytes: bytes, by: map[pair]*portion{}, byID: byID}
+}
+
+func (s *room) add(d *api.Decision, n int) {
+	of := pair{d.GetSource(), d.GetDestination()}
+	p := s.by[of]
+	if p == nil {
+		p = &portion{of: of}
+		s.by[of] = p
+		heap.Push(s, p)
+	}
+	p.list = append(p.list, d)
+	p.bytes += n
+	s.n, s.size = s.n+1, s.size+n
+	heap.Fix(s, p.at)
+	for s.n > s.count || s.size > s.bytes {
+		s.forget(s.largest(d))
+	}
+}
+
+// largest is the largest portion, but not one that is only this decision.
+func (s *room) largest(but *api.Decision) *portion {
+	if len(s.heap) == 1 || s.heap[0].list[0] != but {
+		return s.heap[0]
+	}
+	if len(s.heap) > 2 && s.Less(2, 1) {
+		return s.heap[2]
+	}
+	return s.heap[1]
+}
+
+// forget drops the oldest decision of a portion.
+func (s *room) forget(p *portion) {
+	oldest := p.list[0]
+	p.list[0] = nil
+	p.list = p.list[1:]
+	n := proto.Size(oldest)
+	p.bytes -= n
+	s.n, s.size = s.n-1, s.size-n
+	delete(s.byID, oldest.GetId())
+	if len(p.list) > 0 {
+		heap.Fix(s, p.at)
+		return
+	}
+	heap.Remove(s, p.at)
+	delete(s.by, p.of)
+}
+
+// Len implements heap.Interface.
+func (s *room) Len() int { return len(s.heap) }
+
+// Less implements heap.Interface: the largest portion is first.
+func (s *room) Less(i, j int) bool { return s.heap[i].bytes > s.heap[j].bytes }
+
+// Swap implements heap.Interface.
+func (s *room) Swap(i, j int) {
+	s.heap[i], s.heap[j] = s.heap[j], s.heap[i]
+	s.heap[i].at, s.heap[j].at = i, j
+}
+
+// Push implements heap.Interface.
+func (s *room) Push(x any) {
+	p := x.(*portion)
+	p.at = len(s.heap)
+	s.heap = append(s.heap, p)
+}
+
+// Pop implements heap.Interface.
+func (s *room) Pop() any {
+	last := s.heap[len(s.heap)-1]
+	s.heap[len(s.heap)-1] = nil
+	s.heap = s.heap[:len(s.heap)-1]
+	return last
 }

@@ -39,8 +39,8 @@ func TestTheRingForgetsTheOldestByCountAndByBytes(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		r.add(&api.Decision{Id: id, Message: strings.Repeat("x", 2000)})
 	}
-	if r.get("a") != nil || r.get("c") == nil || r.size > 5000 {
-		t.Errorf("%d bytes are kept", r.size)
+	if r.get("a") != nil || r.get("c") == nil || r.denied.size > 5000 {
+		t.Errorf("%d bytes are kept", r.denied.size)
 	}
 	r.add(&api.Decision{Id: "huge", Message: strings.Repeat("x", 6000)})
 	if r.get("huge") != nil || r.get("c") == nil {

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/api"
+)
+
+func TestNoCallerFlushesTheDecisionsOfOthers(t *testing.T) {
+	decision := func(source, destination string, n int, allowed bool) *api.Decision {
+		return &api.Decision{Id: fmt.Sprintf("%s %s %d %v", source, destination, n, allowed), Source: source, Destination: destination, Allowed: allowed, Path: "/a/path"}
+	}
+	for name, flood := range map[string]func(n int) *api.Decision{
+		"by denials":              func(n int) *api.Decision { return decision("mallory", "orders", n, false) },
+		"by what is allowed":      func(n int) *api.Decision { return decision("mallory", "orders", n, true) },
+		"without an identity":     func(n int) *api.Decision { return decision("", "orders", n, n%2 == 0) },
+		"at several destinations": func(n int) *api.Decision { return decision("mallory", fmt.Sprint("d", n%10), n, false) },
+		"by large records": func(n int) *api.Decision {
+			d := decision("mallory", "orders", n, false)
+			d.Failed = make([]*api.Rule, 50)
+			for i := range d.Failed {
+				d.Failed[i] = &api.Rule{Name: fmt.Sprint("a rule of some length ", i)}
+			}
+			return d
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRing(ringCount, ringBytes)
+			var others []*api.Decision
+			for n := range 10 {
+				for _, source := range []string{"web", "batch", "cron"} {
+					others = append(others, decision(source, "orders", n, n%2 == 0))
+				}
+			}
+			for _, d := range others {
+				r.add(d)
+			}
+			const many = ringCount + 1000
+			for n := range many {
+				r.add(flood(n))
+			}
+			for _, d := range others {
+				if r.get(d.GetId()) == nil {
+					t.Errorf("%s is forgotten", d.GetId())
+				}
+			}
+			if r.get(flood(many-1).GetId()) == nil {
+				t.Error("the newest of the flood is not kept: it has room of its own")
+			}
+		})
+	}
+}
+
+func TestTheRingIsBoundedHoweverManyCallersThereAre(t *testing.T) {
+	seed := rand.Uint64()
+	g := rand.New(rand.NewPCG(seed, 1))
+	r := newRing(ringCount, ringBytes)
+	for n := range 12000 {
+		d := &api.Decision{Id: fmt.Sprint(n), Source: fmt.Sprint(g.IntN(1 + g.IntN(10000))), Destination: fmt.Sprint(g.IntN(5)), Allowed: g.IntN(2) == 0, Path: fmt.Sprint("/", g.IntN(1<<g.IntN(40)+1))}
+		r.add(d)
+		if r.get(d.GetId()) != d {
+			t.Fatalf("seed %d: the newest is not kept", seed)
+		}
+	}
+	n, size := 0, 0
+	for _, s := range []*room{r.denied, r.allowed} {
+		kept, bytes := 0, 0
+		for at, p := range s.heap {
+			if p.at != at || s.by[p.of] != p || len(p.list) == 0 {
+				t.Fatalf("seed %d: portion %+v at %d", seed, p.of, at)
+			}
+			sum := 0
+			for _, d := range p.list {
+				sum += proto.Size(d)
+			}
+			if sum != p.bytes {
+				t.Errorf("seed %d: a portion of %d bytes says %d", seed, sum, p.bytes)
+			}
+			kept, bytes = kept+len(p.list), bytes+sum
+		}
+		if kept != s.n || bytes != s.size || kept > s.count || bytes > s.bytes || len(s.by) != len(s.heap) {
+			t.Errorf("seed %d: %d decisions of %d bytes; it says %d of %d", seed, kept, bytes, s.n, s.size)
+		}
+		n, size = n+kept, size+bytes
+	}
+	if n != len(r.byID) || n > ringCount || size > ringBytes {
+		t.Errorf("seed %d: %d decisions of %d bytes, %d by id", seed, n, size, len(r.byID))
+	}
+}
