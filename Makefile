@@ -13,7 +13,11 @@ PEERS    := ./attestation ./agent ./sds
 export SIGNET_ENVOY := $(CURDIR)/.bin/envoy
 export SIGNET_BIN   := $(CURDIR)/bin/signet
 
-.PHONY: help build tools tools-lint deps stacks-deps demo test check lint e2e soak bench golden generate fuzz clean
+.PHONY: help build tools tools-lint deps stacks-deps demo test check repeat lint e2e soak bench golden generate fuzz clean
+
+# How often unit tests run: CI runs them twice, in another order each time.
+COUNT ?= 1
+BASE  ?= $(shell git merge-base HEAD origin/main 2>/dev/null || git rev-parse HEAD~1)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -78,8 +82,14 @@ check: lint ## formatting, linters, go.mod, unit tests
 	@test -z "$$(.bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { .bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'); echo 'run .bin/gofumpt -w on these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
-	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -timeout 10m $(UNIT)
-	CGO_ENABLED=0 $(GO) test -tags legacypeer -timeout 10m $(PEERS)
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -count $(COUNT) -timeout 15m $(UNIT)
+	CGO_ENABLED=0 $(GO) test -tags legacypeer -shuffle on -timeout 10m $(PEERS)
+
+# A test that fails one time in ten tells something about the product.
+repeat: ## what changed since BASE (default: the last commit of main elsewhere, or the one before this), ten times, shuffled
+	@pk=$$(git diff --name-only $(BASE) -- '*.go' | grep -v '^test/' | xargs -r -n1 dirname | sort -u | while read d; do ls $$d/*.go >/dev/null 2>&1 && echo ./$$d; done); \
+	test -n "$$pk" || { echo "no Go package differs from $(BASE)"; exit 0; }; \
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -count 10 -timeout 60m $$pk
 
 e2e: build tools ## real Envoys, real processes, one package at a time
 	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 20m ./test/...
