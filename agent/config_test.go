@@ -88,7 +88,7 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return shapeOf(&corev3.Node{Metadata: s}, "/run/signet/authz.sock", "")
+		return shapeOf(&corev3.Node{Metadata: s}, shape{authzSocket: "/run/signet/authz.sock", wayout: "/run/signet/wayout.sock"})
 	}
 	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
 	if err != nil || s.egress.String() != "127.0.0.1:15002" {
@@ -112,7 +112,7 @@ func TestAccessLogsGoToAFolderOfTheOperatorsOwn(t *testing.T) {
 	}
 	// An Envoy of somebody's own cannot widen it.
 	own := shape{bind: "127.0.0.7", app: "127.0.0.1", egress: netip.MustParseAddrPort("127.0.0.7:15001"), logDir: "/etc"}
-	s, err := shapeOf(&corev3.Node{Metadata: own.metadata()}, "/run/signet/authz.sock", "/var/log/mesh")
+	s, err := shapeOf(&corev3.Node{Metadata: own.metadata()}, shape{authzSocket: "/run/signet/authz.sock", logDir: "/var/log/mesh"})
 	if err != nil || s.logDir != "/var/log/mesh" {
 		t.Errorf("%+v, %v", s, err)
 	}

@@ -25,9 +25,10 @@ type guard struct {
 	relay  *relay
 
 	mu         sync.Mutex
-	bound      bool // the three below are set; guarded by mu
+	bound      bool // the four below are set; guarded by mu
 	want       want
 	mesh, node string
+	shape      shape
 	// leaving is the time that is left to take things away, once the binding is gone.
 	leaving *time.Timer
 }
@@ -130,10 +131,17 @@ func (g *guard) attest(ctx context.Context, s *state, mesh, node string) (want, 
 }
 
 // bind notes what the stream was given.
-func (g *guard) bind(w want, mesh, node string) {
+func (g *guard) bind(w want, key legKey) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.bound, g.want, g.mesh, g.node = true, w, mesh, node
+	g.bound, g.want, g.mesh, g.node, g.shape = true, w, key.mesh, key.node, key.shape
+}
+
+// boundAs is what the stream was given, and in which shape.
+func (g *guard) boundAs() (want, shape, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.want, g.shape, g.bound
 }
 
 func (g *guard) boundTo() (want, bool) {

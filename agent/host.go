@@ -19,6 +19,8 @@ type host struct {
 	data    *dataDir
 	sockets *sockets
 	metrics net.Listener
+	// applications are who was remembered to stand behind the proxies.
+	applications map[string]owner
 }
 
 // openHost takes it, or says everything that cannot be had, each error beginning
@@ -36,6 +38,9 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	}
 	if err != nil {
 		errs = append(errs, fmt.Errorf("data_dir: %w", err))
+	}
+	if h.applications, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile)); err != nil {
+		errs = append(errs, err)
 	}
 	if h.sockets, err = listen(cfg); err != nil {
 		errs = append(errs, err)
@@ -171,7 +176,7 @@ func checkFree(ctx context.Context, cfg Config) []error {
 	if err := ownFolder(cfg.SocketDir); err != nil {
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
-	for _, name := range []string{"xds.sock", "workload.sock", "authz.sock"} {
+	for _, name := range []string{"xds.sock", "workload.sock", "authz.sock", "wayout.sock"} {
 		path := filepath.Join(cfg.SocketDir, name)
 		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 			errs = append(errs, errors.Join(fmt.Errorf("%s is in use: is another agent running?", path), c.Close()))

@@ -28,7 +28,7 @@ func idleRelay(t *testing.T) (*relay, Proxy) {
 		t.Fatal(err)
 	}
 	p := Proxy{Name: "p", Mesh: "m", VirtualNode: "n", Bind: "127.0.0.2", App: "127.0.0.1", EgressPort: 15001}
-	r := newRelay(Config{}, u, a, "/authz.sock", m, log)
+	r := newRelay(Config{}, u, a, "/authz.sock", "/wayout.sock", m, log)
 	r.configure(p)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

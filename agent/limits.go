@@ -146,6 +146,20 @@ func (t *tally) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerIn
 	return next(srv, stream)
 }
 
+// unary is stream for calls with one answer.
+func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	p, ok := attestation.PeerFromContext(ctx)
+	if !ok {
+		return nil, status.Error(codes.Internal, "internal error: a call of a peer that was not attested")
+	}
+	leave, err := t.enter(&unix.Ucred{Pid: int32(p.PID()), Uid: p.UID()}) //nolint:gosec // it was one
+	if err != nil {
+		return nil, status.Error(codes.ResourceExhausted, err.Error())
+	}
+	defer leave()
+	return next(ctx, req)
+}
+
 // counted are credentials that count a connection before they attest its peer.
 // One that is too many is closed before its first byte is read.
 type counted struct {

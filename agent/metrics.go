@@ -34,6 +34,8 @@ type metrics struct {
 	handshakes                       *prometheus.CounterVec
 	upstream                         prometheus.Gauge
 	refused                          *prometheus.CounterVec
+	wayOut                           *prometheus.CounterVec
+	wayOutSeconds                    prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -64,6 +66,15 @@ func newMetrics() *metrics {
 	m.handshakes = counter("signet_agent_proxy_handshakes_total", "TLS handshakes of a supervised Envoy, by side (callers, called) and key exchange (post_quantum, classical).", "proxy", "side", "key_exchange")
 	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
 	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")
+	m.wayOut = counter("signet_agent_wayout_connections_total", "Connections to outbound listeners, by whether they were let out and why not.", "result")
+	m.wayOutSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "signet_agent_wayout_seconds", Help: "Time that it took to decide on a connection to an outbound listener.",
+		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .25},
+	})
+	m.registry.MustRegister(m.wayOutSeconds)
+	for _, reason := range wayOutReasons {
+		m.wayOut.WithLabelValues(reason)
+	}
 	// A series that comes with its first event hides it from rate and increase.
 	for _, reason := range []string{reasonBadAnswer, reasonRefused, reasonUnreachable, reasonDenied, reasonServer} {
 		m.renewFailures.WithLabelValues(reason)

@@ -39,6 +39,7 @@ type relay struct {
 	authz       *authzProcess
 	authzSocket string
 	logDir      string        // for access logs; "" for none
+	wayout      string        // the socket that decides who may call out
 	drain       time.Duration // as ads.Server.Drain
 	log         *slog.Logger
 	metrics     *metrics
@@ -64,9 +65,9 @@ type viewKey struct {
 	want want
 }
 
-func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket string, m *metrics, log *slog.Logger) *relay {
+func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket, wayout string, m *metrics, log *slog.Logger) *relay {
 	return &relay{
-		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, logDir: cfg.AccessLogDir, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
+		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, wayout: wayout, logDir: cfg.AccessLogDir, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
 		spawn: make(chan func(context.Context)), legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, streams: map[*guard]struct{}{},
 	}
 }
@@ -215,7 +216,7 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	if err != nil {
 		return nil, err
 	}
-	g.bind(w, mesh, name)
+	g.bind(w, legKey{mesh, name, sh})
 	return v.view, nil
 }
 
@@ -240,12 +241,19 @@ func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, mesh, name s
 		}
 		return r.shapeOf(p), nil
 	}
-	return shapeOf(node, r.authzSocket, r.logDir)
+	return shapeOf(node, r.given())
+}
+
+// given is what no proxy says of itself: who decides for it, and where it may log.
+func (r *relay) given() shape {
+	return shape{authzSocket: r.authzSocket, wayout: r.wayout, logDir: r.logDir}
 }
 
 func (r *relay) shapeOf(p Proxy) shape {
 	at, _ := p.egress() // Validate has refused what is none
-	return shape{bind: p.Bind, app: p.App, egress: at, egressOpen: p.EgressOpen, authzSocket: r.authzSocket, logDir: r.logDir}
+	s := r.given()
+	s.bind, s.app, s.egress, s.egressOpen = p.Bind, p.App, at, p.EgressOpen
+	return s
 }
 
 // view returns the view of key, beginning it where it is new.

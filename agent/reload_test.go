@@ -54,7 +54,7 @@ func aSupervisor(t *testing.T, first ...Proxy) *supervisor {
 	t.Helper()
 	log, m := slog.New(slog.DiscardHandler), newMetrics()
 	u := &upstream{}
-	r := newRelay(Config{}, u, nil, "", m, log)
+	r := newRelay(Config{}, u, nil, "", "", m, log)
 	s := newSupervisor(func(p Proxy) *envoy {
 		return newEnvoy(Config{Envoy: "/bin/true"}, p, "", r, nil, &watched[int]{}, m, log)
 	}, r, m)

@@ -30,6 +30,8 @@ type reporter struct {
 	proxies *watched[int]
 	// unserved are the proxies whose endpoints the server does not serve, and why.
 	unserved watched[map[string]string]
+	// speaker is who may call out through a proxy (wayOut.speaker).
+	speaker func(Proxy, *proxyView) (who, problem string, applications []string)
 	// fixed findings hold as long as the agent runs.
 	fixed []string
 }
@@ -66,7 +68,11 @@ func (r *reporter) report() *api.Report {
 	report.Findings = slices.Clone(r.fixed)
 	for _, e := range r.envoys() {
 		s := e.status.load()
-		report.Proxies = append(report.Proxies, proxyReport(e, s))
+		status := proxyReport(e, s)
+		if s.view != nil && s.state == stateReady {
+			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(e.proxy, s.view)
+		}
+		report.Proxies = append(report.Proxies, status)
 		report.Findings = append(report.Findings, e.classical.findings(time.Now(), e.proxy.Name)...)
 		if s.view != nil {
 			consumers[s.view.want.entry] = "proxy:" + e.proxy.Name

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -85,9 +86,11 @@ type agent struct {
 	relay    *relay
 	session  *session
 
+	wayOut *wayOut
+
 	supervisor *supervisor
 
-	xds, workload *grpc.Server
+	xds, workload, wayout *grpc.Server
 }
 
 func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) (*agent, error) {
@@ -104,14 +107,19 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
 		refused: rate.Sometimes{First: 10, Interval: time.Second},
 	}
-	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), m, log)
+	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), socks.path("wayout.sock"), m, log)
 	changed := &watched[int]{}
+	a.wayOut = &wayOut{
+		state: &u.state, relay: a.relay, metrics: m, log: log,
+		owners:  newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.update(func(n int) int { return n + 1 }) }),
+		refused: rate.Sometimes{First: 10, Interval: time.Second},
+	}
 	a.supervisor = newSupervisor(func(p Proxy) *envoy {
 		e := newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log)
 		e.denied = process.ring.add
 		return e
 	}, a.relay, m)
-	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: version(), proxies: changed}
+	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: version(), proxies: changed, speaker: a.wayOut.speaker}
 	if r.peerMode, err = peerMode(cfg.RefuseLegacyPeers); err != nil {
 		return nil, err
 	}
@@ -125,6 +133,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	a.session = &session{u: u, reporter: r, ring: process.ring, log: log}
 	a.serveADS()
 	a.serveWorkloadAPI()
+	a.serveWayOut()
 	m.outageBudget(a.budget)
 	return a, nil
 }
@@ -157,6 +166,13 @@ func (a *agent) serveWorkloadAPI() {
 	a.metrics.streams("workload", open.count)
 }
 
+// serveWayOut serves who may call out, to proxies alone.
+func (a *agent) serveWayOut() {
+	a.wayout = grpc.NewServer(append(socketOptions(a.attestor.Credentials()),
+		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(tallyOf(mostStreams).unary))...)
+	authv3.RegisterAuthorizationServer(a.wayout, a.wayOut)
+}
+
 // run starts everything and stops it in the order of need: the proxies drain
 // while identity, routing and decisions still stand behind them.
 func (a *agent) run(ctx context.Context) error {
@@ -180,6 +196,7 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.gate.serve(under, a.sockets.authz) })
 	g.Go(func() error { return serveGRPC(under, a.xds, a.sockets.xds) })
 	g.Go(func() error { return serveGRPC(under, a.workload, a.sockets.workload) })
+	g.Go(func() error { return serveGRPC(under, a.wayout, a.sockets.wayout) })
 	g.Go(func() error { return a.metrics.serveHTTP(under, a.host.metrics, a.health) })
 	first := a.cfg.Proxies // before a reload changes it
 	g.Go(func() error {
@@ -246,10 +263,10 @@ func (a *agent) budget() (time.Duration, bool) {
 	return least, found
 }
 
-// sockets are the agent's three.
+// sockets are the agent's four.
 type sockets struct {
-	dir                  string
-	xds, workload, authz *net.UnixListener
+	dir                          string
+	xds, workload, authz, wayout *net.UnixListener
 }
 
 func (s *sockets) path(name string) string { return filepath.Join(s.dir, name) }
@@ -268,7 +285,7 @@ func listen(cfg Config) (*sockets, error) {
 	if err := os.MkdirAll(filepath.Join(s.dir, "proxies"), 0o700); err != nil {
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
-	for name, l := range map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz} {
+	for name, l := range map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz, "wayout.sock": &s.wayout} {
 		listener, err := listenUnix(s.path(name))
 		if err != nil {
 			s.close()
@@ -317,7 +334,7 @@ func listenUnix(path string) (*net.UnixListener, error) {
 }
 
 func (s *sockets) close() {
-	for _, l := range []*net.UnixListener{s.xds, s.workload, s.authz} {
+	for _, l := range []*net.UnixListener{s.xds, s.workload, s.authz, s.wayout} {
 		if l != nil {
 			_ = l.Close() // closed already where it was served
 		}

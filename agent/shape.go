@@ -21,6 +21,7 @@ type shape struct {
 	egress       netip.AddrPort
 	egressOpen   bool
 	authzSocket  string
+	wayout       string // the socket that decides who may call out
 	logDir       string
 	envoyVersion string
 }
@@ -45,7 +46,7 @@ func (s shape) metadata() *structpb.Struct {
 	text := structpb.NewStringValue
 	fields := &structpb.Struct{Fields: map[string]*structpb.Value{
 		"bind": text(s.bind), "app": text(s.app), "egress": text(s.egress.String()),
-		"authz_socket": text(s.authzSocket),
+		"authz_socket": text(s.authzSocket), "wayout_socket": text(s.wayout),
 	}}
 	if s.egressOpen {
 		fields.Fields["egress_open"] = structpb.NewBoolValue(true)
@@ -60,18 +61,19 @@ func (s shape) metadata() *structpb.Struct {
 }
 
 // shapeOf reads the shape that a proxy which the agent did not start declares of
-// itself. Where its ext_authz goes and where it may log is not its own to say.
-// What the server would refuse is refused here: its refusal would reach the log
-// and not the proxy.
-func shapeOf(n *corev3.Node, authzSocket, logDir string) (shape, error) {
+// itself; ours is what is not its own to say: who decides for it, and where it
+// may log. What the server would refuse is refused here: its refusal would reach
+// the log and not the proxy.
+func shapeOf(n *corev3.Node, ours shape) (shape, error) {
 	fields := n.GetMetadata().GetFields()[shapeKey].GetStructValue().GetFields()
 	if fields == nil {
 		return shape{}, fmt.Errorf("the node's metadata has no %q", shapeKey)
 	}
-	s := shape{authzSocket: authzSocket, logDir: logDir}
+	s := ours
 	var ignored string
 	into := map[string]*string{
-		"bind": &s.bind, "app": &s.app, "envoy_version": &s.envoyVersion, "authz_socket": &ignored, "proxy": &ignored, "access_log_dir": &ignored,
+		"bind": &s.bind, "app": &s.app, "envoy_version": &s.envoyVersion, "proxy": &ignored,
+		"authz_socket": &ignored, "wayout_socket": &ignored, "access_log_dir": &ignored,
 	}
 	egress := structpb.NewNumberValue(defaultEgressPort)
 	for _, name := range slices.Sorted(maps.Keys(fields)) {

@@ -81,7 +81,7 @@ func (s *state) newestRevision(view *ads.Resource, old *state) string {
 func (s *state) addEntry(e *api.Entry) error {
 	plain := identity.Plain{
 		Name: e.GetName(), SPIFFEID: e.GetSpiffeId(), Selectors: e.GetSelectors(), TTL: e.GetTtl().AsDuration(),
-		Mesh: e.GetVirtualNode().GetMesh(), VirtualNode: e.GetVirtualNode().GetName(),
+		Mesh: e.GetVirtualNode().GetMesh(), VirtualNode: e.GetVirtualNode().GetName(), Applications: e.GetApplications(),
 	}
 	if s.bans[plain.SPIFFEID] {
 		return nil
@@ -132,6 +132,19 @@ func each[M any, P interface {
 func (s *state) grants(w want) bool {
 	id, ok := s.ids[w.entry]
 	return ok && id == w.id
+}
+
+// bindingNamed finds a binding by its name; a nil state has none.
+func (s *state) bindingNamed(name string) (identity.Binding, bool) {
+	if s == nil {
+		return identity.Binding{}, false
+	}
+	for _, b := range s.bindings {
+		if b.Name == name {
+			return b, true
+		}
+	}
+	return identity.Binding{}, false
 }
 
 // binding returns the one binding that lets a peer with these selectors be the

@@ -190,11 +190,11 @@ func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := shapeOf(&corev3.Node{Metadata: meta}, "/run/signet/authz.sock", "")
+	s, err := shapeOf(&corev3.Node{Metadata: meta}, shape{authzSocket: "/run/signet/authz.sock"})
 	if err != nil || s.authzSocket != "/run/signet/authz.sock" || s.egress.String() != "127.0.0.1:15001" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if _, err := shapeOf(&corev3.Node{}, "/run/signet/authz.sock", ""); err == nil {
+	if _, err := shapeOf(&corev3.Node{}, shape{authzSocket: "/run/signet/authz.sock"}); err == nil {
 		t.Error("a node without a shape was accepted")
 	}
 }
@@ -215,7 +215,7 @@ func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err := shapeOf(&corev3.Node{Metadata: meta}, "/a", ""); err == nil || !strings.Contains(err.Error(), shapeKey) {
+		if s, err := shapeOf(&corev3.Node{Metadata: meta}, shape{authzSocket: "/a"}); err == nil || !strings.Contains(err.Error(), shapeKey) {
 			t.Errorf("%s: %+v %v", name, s, err)
 		}
 	}

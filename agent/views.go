@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"strconv"
+	"strings"
 	"time"
 
 	"signet.example/ads"
@@ -20,6 +22,9 @@ type proxyView struct {
 	// gone is closed when the binding is taken away, or nobody used it for long.
 	gone chan struct{}
 	used time.Time // last; guarded by relay.mu
+	// portsOf and portsText remember ports; guarded by relay.mu.
+	portsOf   *ads.Set
+	portsText string
 	// published is nil until the first complete set.
 	published watched[*ads.Set]
 
@@ -118,4 +123,17 @@ func (v *proxyView) takeBack() error {
 	v.view.Publish(set)
 	v.published.set(set)
 	return nil
+}
+
+// ports are those of the proxy's inbound listeners, in order; the caller holds
+// relay.mu.
+func (v *proxyView) ports() string {
+	if set := v.published.load(); set != v.portsOf {
+		var text []string
+		for _, p := range ingressPorts(set) {
+			text = append(text, strconv.FormatUint(uint64(p), 10))
+		}
+		v.portsOf, v.portsText = set, strings.Join(text, ", ")
+	}
+	return v.portsText
 }

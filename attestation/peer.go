@@ -284,3 +284,26 @@ func (p *Peer) closeUnused() error {
 	}
 	return nil
 }
+
+// SameNetwork tells whether the process is in this one's network namespace. It
+// is read from the process, as Selectors reads: where it cannot be, the answer is
+// an error, and nobody's word takes its place.
+func (p *Peer) SameNetwork() (bool, error) {
+	if err := p.hold(); err != nil {
+		return false, err
+	}
+	defer p.letGo()
+	proc, err := openProc(p.pid, p.pidfd)
+	if err != nil {
+		return false, fmt.Errorf("attest peer %d: %w", p.pid, err)
+	}
+	defer proc.close()
+	var theirs, ours unix.Stat_t
+	if err := errors.Join(unix.Fstatat(int(proc.dir.Fd()), "ns/net", &theirs, 0), unix.Stat("/proc/self/ns/net", &ours)); err != nil {
+		return false, fmt.Errorf("attest peer %d: network namespace: %w", p.pid, p.orGone(err))
+	}
+	if err := p.unchanged(proc); err != nil {
+		return false, fmt.Errorf("attest peer %d: %w", p.pid, p.orGone(err))
+	}
+	return theirs.Dev == ours.Dev && theirs.Ino == ours.Ino, nil
+}

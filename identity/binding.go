@@ -16,6 +16,8 @@ type Binding struct {
 	Name, Group       string
 	Mesh, VirtualNode string
 	Selectors         Selectors
+	// Applications says who may call out through such a proxy.
+	Applications Applications
 }
 
 // BindingSpec is the spec of kind Binding.
@@ -24,6 +26,9 @@ type BindingSpec struct {
 	Mesh        string   `yaml:"mesh" json:"mesh"`
 	VirtualNode string   `yaml:"virtualNode" json:"virtualNode"`
 	Selectors   []string `yaml:"selectors" json:"selectors"`
+	// Applications: unix:uid:N of those who may call out through the proxy, or
+	// "anyone", or "namespace".
+	Applications []string `yaml:"applications,omitempty" json:"applications,omitempty"`
 }
 
 // Build checks the spec. Whether the virtual node exists is the store's
@@ -42,7 +47,11 @@ func (s BindingSpec) Build(name string, td spiffeid.TrustDomain) (Binding, error
 	if err != nil {
 		return Binding{}, err
 	}
-	return Binding{Name: name, Group: s.Group, Mesh: s.Mesh, VirtualNode: s.VirtualNode, Selectors: sels}, nil
+	apps, err := buildApplications(s.Applications)
+	if err != nil {
+		return Binding{}, err
+	}
+	return Binding{Name: name, Group: s.Group, Mesh: s.Mesh, VirtualNode: s.VirtualNode, Selectors: sels, Applications: apps}, nil
 }
 
 // ID is the identity that the binding grants.

@@ -15,6 +15,7 @@ type Plain struct {
 	Selectors         []string
 	TTL               time.Duration
 	Mesh, VirtualNode string
+	Applications      []string // of a Binding
 }
 
 // Plain returns e as plain values.
@@ -28,7 +29,7 @@ func (b Binding) Plain(td spiffeid.TrustDomain) (Plain, error) {
 	if err != nil {
 		return Plain{}, fmt.Errorf("binding %q: %w", b.Name, err)
 	}
-	return Plain{Name: b.Name, SPIFFEID: id.String(), Selectors: b.Selectors.Strings(), Mesh: b.Mesh, VirtualNode: b.VirtualNode}, nil
+	return Plain{Name: b.Name, SPIFFEID: id.String(), Selectors: b.Selectors.Strings(), Mesh: b.Mesh, VirtualNode: b.VirtualNode, Applications: b.Applications.Strings()}, nil
 }
 
 // IsBinding tells whether p was a Binding.
@@ -58,7 +59,11 @@ func (p Plain) Binding(td spiffeid.TrustDomain) (Binding, error) {
 	if err != nil {
 		return Binding{}, err
 	}
-	b := Binding{Name: p.Name, Mesh: p.Mesh, VirtualNode: p.VirtualNode, Selectors: sels}
+	apps, err := buildApplications(p.Applications)
+	if err != nil {
+		return Binding{}, fmt.Errorf("binding %s: %w", abbreviate(p.Name), err)
+	}
+	b := Binding{Name: p.Name, Mesh: p.Mesh, VirtualNode: p.VirtualNode, Selectors: sels, Applications: apps}
 	id, err := b.ID(td)
 	if err != nil {
 		return Binding{}, fmt.Errorf("binding %s: %w", abbreviate(p.Name), err)

@@ -344,6 +344,11 @@ func modelWarnings(m *model) []string {
 	for _, p := range ambiguous(m) {
 		list = append(list, fmt.Sprintf("bindings %s and %s have the same selectors in group %s: a process that fits both gets neither", p[0].Name, p[1].Name, p[0].Group))
 	}
+	for _, b := range m.bindings {
+		if b.Applications.Anyone {
+			list = append(list, fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s/%s (applications: anyone)", b.Name, b.Mesh, b.VirtualNode))
+		}
+	}
 	if len(m.sources) == 0 && len(m.graph.Meshes()) > 0 {
 		list = append(list, "there is no PolicySource: every call between services is denied until one is applied")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ const (
 	findAccessLog    = "SIG032"
 	findUnsafeMesh   = "SIG033"
 	findKeysLeft     = "SIG034"
+	findNoSpeaker    = "SIG040"
+	findWideSpeaker  = "SIG041"
+	findSpeaker      = "SIG042"
 	findPostQuantum  = "SIG050"
 )
 
@@ -173,6 +177,7 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 		}
 		for _, p := range r.GetProxies() {
 			list = append(list, checkProxy(id, p)...)
+			list = append(list, checkSpeaker(id, p)...)
 		}
 		if r.GetPeerMode() == "legacy" {
 			list = append(list, finding(findPeerMode, sevWarning, id, "upgrade the kernel to 6.5 or later",
@@ -358,4 +363,37 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects[objectKey{string(mesh.KindVirtualNode), key.mesh, key.node}]))))
 	}
 	return list
+}
+
+// checkSpeaker tells who may call out through a proxy, and what is wrong with it.
+func checkSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
+	subject := fmt.Sprintf("proxy %s of %s", p.GetName(), agent)
+	paste := "name them for good in its Binding's spec: applications: [" + strings.Join(quoted(p.GetApplications()), ", ") + "]"
+	if len(p.GetApplications()) == 0 {
+		paste = "name them in its Binding's spec: applications: [\"unix:uid:<uid of the application>\"]"
+	}
+	who, problem := plainText(p.GetSpeaker()), plainText(p.GetSpeakerProblem())
+	switch {
+	case who == "" && problem == "":
+		return nil
+	case who == "":
+		severity := sevWarning
+		if len(p.GetApplications()) > 0 { // somebody is there, and refused
+			severity = sevError
+		}
+		return []*api.Finding{finding(findNoSpeaker, severity, subject, paste, "nobody may call out through it: %s", problem)}
+	case problem != "":
+		return []*api.Finding{finding(findWideSpeaker, sevWarning, subject, "run the application as a user of its own, or name who may call out in applications of the Binding", "%s", problem)}
+	case len(p.GetApplications()) == 0: // the Binding says it
+		return nil
+	}
+	return []*api.Finding{finding(findSpeaker, sevInfo, subject, paste, "%s may call out through it, as was found when it first listened", who)}
+}
+
+func quoted(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strconv.Quote(plainText(s))
+	}
+	return out
 }

@@ -63,11 +63,13 @@ type grant struct {
 	// entry has the identity, the selectors and the lifetime.
 	entry identity.Entry
 	node  *api.VirtualNodeRef
+	// applications of a Binding.
+	applications []string
 }
 
 func (g grant) message() *api.Entry {
 	m := &api.Entry{
-		Name: g.name, SpiffeId: g.entry.ID.String(), Selectors: g.entry.Selectors.Strings(), VirtualNode: g.node,
+		Name: g.name, SpiffeId: g.entry.ID.String(), Selectors: g.entry.Selectors.Strings(), VirtualNode: g.node, Applications: g.applications,
 	}
 	if g.entry.TTL > 0 {
 		m.Ttl = durationpb.New(g.entry.TTL)
@@ -94,7 +96,7 @@ func grantsOf(m *model, group string) ([]grant, error) {
 		list = append(list, grant{
 			name:  "binding/" + b.Name,
 			entry: identity.Entry{Name: b.Name, Group: b.Group, ID: id, Selectors: b.Selectors},
-			node:  &api.VirtualNodeRef{Mesh: b.Mesh, Name: b.VirtualNode},
+			node:  &api.VirtualNodeRef{Mesh: b.Mesh, Name: b.VirtualNode}, applications: b.Applications.Strings(),
 		})
 	}
 	return list, nil

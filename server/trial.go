@@ -112,5 +112,5 @@ func (v *views) try(now, next *model, refused func(nodeRef, error)) *trial {
 // anyShape is what any proxy may have; nobody connects with it.
 var anyShape = xds.Shape{
 	Bind: "127.0.0.2", App: "127.0.0.1", Egress: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 2}), xds.DefaultEgressPort),
-	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"),
+	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"), WayoutSocket: filepath.Join("/run", "signet", "wayout.sock"),
 }

@@ -90,7 +90,7 @@ func (h *host) followOwn() *follower {
 }
 
 func nodeOf(mesh, node, bind string) *corev3.Node {
-	shape := xds.Shape{Bind: bind, App: "127.0.0.1", Egress: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 15001), AuthzSocket: "/run/signet/authz.sock", EnvoyVersion: "1.40.0"}
+	shape := xds.Shape{Bind: bind, App: "127.0.0.1", Egress: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 15001), AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", EnvoyVersion: "1.40.0"}
 	return &corev3.Node{Id: xds.NodeID(mesh, node), Metadata: shape.Metadata()}
 }
 
@@ -396,7 +396,7 @@ func TestAWayOutThatIsOpenToOtherHostsIsRefusedUnlessNamedAndThenLoud(t *testing
 	r.apply(registry + shop)
 	h := r.join("front")
 	open := func(named bool) *corev3.Node {
-		s := xds.Shape{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.7:15001"), EgressOpen: named, AuthzSocket: "/a"}
+		s := xds.Shape{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.7:15001"), EgressOpen: named, AuthzSocket: "/a", WayoutSocket: "/w"}
 		return &corev3.Node{Id: xds.NodeID("shop", "web"), Metadata: s.Metadata()}
 	}
 	select {
@@ -440,7 +440,7 @@ func TestAnAccessLogGoesOnlyWhereTheAgentsOperatorSays(t *testing.T) {
 	r.apply(logging("/var/log/mesh/web.log"))
 
 	served := func(dir string) bool {
-		s := xds.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.7:15001"), AuthzSocket: "/a", AccessLogDir: dir}
+		s := xds.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.7:15001"), AuthzSocket: "/a", WayoutSocket: "/w", AccessLogDir: dir}
 		var logs bool
 		h.follow(&corev3.Node{Id: xds.NodeID("shop", "web"), Metadata: s.Metadata()}, envoyTypes).await("a view", func(set *ads.Set, _ *api.View) bool {
 			l := set.Get(ads.ListenerType, "lds_ingress_127.0.0.7_8080")

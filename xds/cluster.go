@@ -129,14 +129,14 @@ func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
 }
 
 // authzCluster is the agent's decision socket.
-func (b *builder) authzCluster() *clusterv3.Cluster {
-	pipe := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: b.shape.AuthzSocket}}}
+func (b *builder) agentCluster(name, socket string) *clusterv3.Cluster {
+	pipe := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: socket}}}
 	return &clusterv3.Cluster{
-		Name:                 authzCluster,
+		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:       duration(authzConnectTimeout),
 		CircuitBreakers:      unlimited(),
-		LoadAssignment:       fixed(authzCluster, pipe),
+		LoadAssignment:       fixed(name, pipe),
 		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{

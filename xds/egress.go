@@ -3,10 +3,12 @@ package xds
 import (
 	"slices"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
@@ -32,9 +34,38 @@ func (b *builder) egress(n *Node) {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",
-			Filters: []*listenerv3.Filter{b.manager(b.egressHCM("egress", routes))},
+			Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.manager(b.egressHCM("egress", routes))},
 		}},
 	})
+}
+
+const (
+	connectionAuthzFilter = "envoy.filters.network.ext_authz"
+	// wayoutTimeout is how long the agent may take to find who calls. It takes
+	// less than a millisecond; a connection without an answer is closed.
+	wayoutTimeout = time.Second
+)
+
+// onlyTheApplication asks the agent for each new connection whose it is, before
+// a byte of it is read as HTTP. Whoever may not call out sees the connection
+// closed, and the agent's log says why.
+func (b *builder) onlyTheApplication() *listenerv3.Filter {
+	return &listenerv3.Filter{
+		Name:       connectionAuthzFilter,
+		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(connectionAuthz())},
+	}
+}
+
+func connectionAuthz() *connauthzv3.ExtAuthz {
+	return &connauthzv3.ExtAuthz{
+		StatPrefix:          "wayout",
+		TransportApiVersion: corev3.ApiVersion_V3,
+		GrpcService: &corev3.GrpcService{
+			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: wayoutCluster}},
+			Timeout:         duration(wayoutTimeout),
+		},
+		FailureModeAllow: false, // stated: the one field that must never change
+	}
 }
 
 func (b *builder) virtualHosts() []*routev3.VirtualHost {

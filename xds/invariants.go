@@ -10,6 +10,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -28,6 +29,8 @@ import (
 //     requests are refused and ext_authz asked before the router, in that order;
 //     nothing allows on failure, switches the filter off, makes it optional or
 //     sends it elsewhere, in a listener or in a route; inbound routes are stamped;
+//   - no outbound listener that does not ask the agent who calls, or that lets out
+//     whom it got no answer for;
 //   - no inbound listener without an HTTP manager, since nothing else authorizes;
 //   - callers by TLS have one SPIFFE ID, and the agent sees their chain;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
@@ -138,12 +141,16 @@ func (c *checker) upgrade(path, kind string) {
 // listener: a network filter other than the HTTP manager would be a way in that
 // nothing authorizes.
 func (c *checker) listener(path string, m *listenerv3.Listener) {
-	if m.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
-		return
-	}
 	chains := m.GetFilterChains()
 	if d := m.GetDefaultFilterChain(); d != nil {
 		chains = append(slices.Clone(chains), d)
+	}
+	if m.GetFilterChainMatcher() != nil || m.GetApiListener() != nil {
+		c.say(path, "listener %s: a way in that is not checked", m.GetName())
+	}
+	if m.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
+		c.outbound(path, m.GetName(), chains)
+		return
 	}
 	for _, chain := range chains {
 		filters := chain.GetFilters()
@@ -158,8 +165,17 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 			c.say(path, "listener %s, filter chain %q: not exactly one HTTP manager", m.GetName(), chain.GetName())
 		}
 	}
-	if m.GetFilterChainMatcher() != nil || m.GetApiListener() != nil {
-		c.say(path, "listener %s: a way in that is not checked", m.GetName())
+}
+
+// outbound: whoever calls out was asked for by the agent first.
+func (c *checker) outbound(path, name string, chains []*listenerv3.FilterChain) {
+	for _, chain := range chains {
+		f := chain.GetFilters()
+		var ask connauthzv3.ExtAuthz
+		if len(f) != 2 || f[0].GetTypedConfig().UnmarshalTo(&ask) != nil || !proto.Equal(&ask, connectionAuthz()) ||
+			!f[1].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
+			c.say(path, "listener %s, filter chain %q: a way out that does not ask who calls", name, chain.GetName())
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -107,10 +108,11 @@ type breakage struct {
 }
 
 const (
-	inListener = "lds_ingress_127.0.0.2_8080"
-	inRoutes   = "rds_ingress_http_8080"
-	outCluster = "cds_egress_shop_stock_http_8080"
-	outRoutes  = "rds_egress_http_15001"
+	inListener  = "lds_ingress_127.0.0.2_8080"
+	inRoutes    = "rds_ingress_http_8080"
+	outCluster  = "cds_egress_shop_stock_http_8080"
+	outRoutes   = "rds_egress_http_15001"
+	outListener = "lds_egress_127.0.0.2_15001"
 )
 
 var breakages = map[string]breakage{
@@ -216,6 +218,16 @@ var breakages = map[string]breakage{
 	"no direction": {ads.ListenerType, "lds_egress_127.0.0.2_15001", func(_ *testing.T, m proto.Message) {
 		m.(*listenerv3.Listener).TrafficDirection = 0
 	}, "no filter"},
+	"a way out for everybody": {ads.ListenerType, outListener, func(_ *testing.T, m proto.Message) {
+		c := m.(*listenerv3.Listener).FilterChains[0]
+		c.Filters = c.Filters[1:]
+	}, "does not ask who calls"},
+	"a way out on failure": {ads.ListenerType, outListener, wayOut(func(a *connauthzv3.ExtAuthz) { a.FailureModeAllow = true }), "does not ask who calls"},
+	"a way out in shadow":  {ads.ListenerType, outListener, wayOut(func(a *connauthzv3.ExtAuthz) { a.ShadowMode = true }), "does not ask who calls"},
+	"a way out by another": {ads.ListenerType, outListener, wayOut(func(a *connauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "x" }), "does not ask who calls"},
+	"another way out": {ads.ListenerType, outListener, func(_ *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).DefaultFilterChain = &listenerv3.FilterChain{}
+	}, "does not ask who calls"},
 	"disabled by route": {ads.RouteType, inRoutes, func(t *testing.T, m proto.Message) {
 		perRoute(t, m, &authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_Disabled{Disabled: true}})
 	}, "disables"},
@@ -251,6 +263,12 @@ var breakages = map[string]breakage{
 	"client resumes": {ads.ClusterType, outCluster, func(t *testing.T, m proto.Message) {
 		edit(t, m.(*clusterv3.Cluster).GetTransportSocket().GetTypedConfig(), new(tlsv3.UpstreamTlsContext), func(c *tlsv3.UpstreamTlsContext) { c.MaxSessionKeys = nil })
 	}, "resumed"},
+}
+
+func wayOut(change func(*connauthzv3.ExtAuthz)) func(*testing.T, proto.Message) {
+	return func(t *testing.T, m proto.Message) {
+		edit(t, m.(*listenerv3.Listener).FilterChains[0].Filters[0].GetTypedConfig(), new(connauthzv3.ExtAuthz), change)
+	}
 }
 
 func TestEachBrokenInvariantIsFound(t *testing.T) {

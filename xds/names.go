@@ -7,6 +7,9 @@ import (
 // authzCluster is the agent's ext_authz socket.
 const authzCluster = "signet_authz"
 
+// wayoutCluster is the agent's socket that decides who may call out.
+const wayoutCluster = "signet_wayout"
+
 // protocol is the only one that this version translates; mesh.Unsupported
 // refuses the others by field.
 const protocol = "http"

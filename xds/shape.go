@@ -40,6 +40,8 @@ type Shape struct {
 	// AccessLogDir is the folder in which the agent's operator lets access logs be
 	// written; empty for none.
 	AccessLogDir string
+	// WayoutSocket is the agent's Unix socket that answers who may call out.
+	WayoutSocket string
 	// EnvoyVersion is the proxy's version, such as "1.40.0"; empty if not known.
 	EnvoyVersion string
 	// Proxy is the agent's name for the proxy, or the like; it is not used in
@@ -77,7 +79,7 @@ func (s Shape) Validate() error {
 	if err := s.validEgress(); err != nil {
 		return err
 	}
-	if err := validSocket(s.AuthzSocket); err != nil {
+	if err := errors.Join(validSocket("authz_socket", s.AuthzSocket), validSocket("wayout_socket", s.WayoutSocket)); err != nil {
 		return err
 	}
 	if s.AccessLogDir != "" && !ValidLogDir(s.AccessLogDir) {
@@ -129,14 +131,14 @@ func oneHost(a netip.Addr) bool {
 	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && a.Zone() == "" && !a.Is4In6()
 }
 
-func validSocket(s string) error {
+func validSocket(field, s string) error {
 	switch {
 	case !path.IsAbs(s) || path.Clean(s) != s || s == "/":
-		return fmt.Errorf("%w: authorization socket %q is not a clean absolute path", ErrShape, s)
+		return fmt.Errorf("%w: %s: %q is not a clean absolute path", ErrShape, field, s)
 	case len(s) > sunPathMax:
-		return fmt.Errorf("%w: authorization socket %q: longer than %d bytes", ErrShape, s, sunPathMax)
+		return fmt.Errorf("%w: %s: %q: longer than %d bytes", ErrShape, field, s, sunPathMax)
 	case control(s):
-		return fmt.Errorf("%w: authorization socket %q: control characters", ErrShape, s)
+		return fmt.Errorf("%w: %s: %q: control characters", ErrShape, field, s)
 	}
 	return nil
 }
@@ -165,6 +167,7 @@ func (s Shape) Metadata() *structpb.Struct {
 		"app":           text(s.App),
 		"egress":        text(s.Egress.String()),
 		"authz_socket":  text(s.AuthzSocket),
+		"wayout_socket": text(s.WayoutSocket),
 		"envoy_version": text(s.EnvoyVersion),
 		"proxy":         text(s.Proxy),
 	}}
@@ -185,7 +188,7 @@ func ShapeFromNode(n *corev3.Node) (Shape, error) {
 	}
 	var s Shape
 	into := map[string]*string{
-		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket,
+		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket, "wayout_socket": &s.WayoutSocket,
 		"envoy_version": &s.EnvoyVersion, "proxy": &s.Proxy, "access_log_dir": &s.AccessLogDir,
 	}
 	egress := structpb.NewNumberValue(DefaultEgressPort)

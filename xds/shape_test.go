@@ -85,9 +85,9 @@ func TestShapesThatWouldLoopOrFailAreRefused(t *testing.T) {
 func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 	for _, s := range []xds.Shape{
 		xdstest.Shape,
-		{Bind: "::1", App: "127.0.0.1", Egress: netip.MustParseAddrPort("[::1]:1"), AuthzSocket: "/a"},
-		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.1:15001"), AuthzSocket: "/a"},
-		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.8:15001"), EgressOpen: true, AuthzSocket: "/a"},
+		{Bind: "::1", App: "127.0.0.1", Egress: netip.MustParseAddrPort("[::1]:1"), AuthzSocket: "/a", WayoutSocket: "/w"},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w"},
+		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.8:15001"), EgressOpen: true, AuthzSocket: "/a", WayoutSocket: "/w"},
 	} {
 		got, err := xds.ShapeFromNode(&corev3.Node{Metadata: s.Metadata()})
 		if err != nil || got != s {
@@ -123,7 +123,7 @@ func TestAShapeWithOnlyAnEgressPortNeverOpensItToOtherHosts(t *testing.T) {
 		"127.0.0.9": "127.0.0.9:15001", "::1": "[::1]:15001",
 	} {
 		for _, egress := range []*structpb.Value{structpb.NewNumberValue(15001), nil} {
-			fields := xds.Shape{Bind: bind, App: "127.0.0.1", AuthzSocket: "/a"}.Metadata().GetFields()
+			fields := xds.Shape{Bind: bind, App: "127.0.0.1", AuthzSocket: "/a", WayoutSocket: "/w"}.Metadata().GetFields()
 			shape := fields["signet.shape"].GetStructValue().GetFields()
 			if delete(shape, "egress"); egress != nil {
 				shape["egress"] = egress

@@ -104,7 +104,8 @@ func (n *Node) View(shape Shape) (*ads.Set, error) {
 	}
 	b := n.calls
 	b.shape, b.resources = shape, slices.Clip(b.resources)
-	b.add(ads.ClusterType, authzCluster, b.authzCluster())
+	b.add(ads.ClusterType, authzCluster, b.agentCluster(authzCluster, shape.AuthzSocket))
+	b.add(ads.ClusterType, wayoutCluster, b.agentCluster(wayoutCluster, shape.WayoutSocket))
 	for _, l := range b.node.Listeners {
 		b.ingress(l)
 	}

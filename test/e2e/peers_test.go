@@ -89,7 +89,7 @@ func foreignNodes(t *testing.T, socket string) {
 			}
 		}
 	}
-	if a := askAs(t, loneUID, own)[0]; a.Code != "OK" || !slices.Equal(a.Names, []string{"cds_ingress_test_lone_http_8080", "signet_authz"}) {
+	if a := askAs(t, loneUID, own)[0]; a.Code != "OK" || !slices.Equal(a.Names, []string{"cds_ingress_test_lone_http_8080", "signet_authz", "signet_wayout"}) {
 		t.Errorf("the control, a user who is bound to this node: %+v", a)
 	}
 }

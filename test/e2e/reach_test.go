@@ -94,6 +94,7 @@ func reachNames(t *testing.T, w *meshtest.World) map[string]string {
 		filepath.Join(w.AgentDir(), "xds.sock"): "agent, xds.sock",
 		filepath.Join(w.AgentDir(), "*load.sock"):                 "agent, workload.sock",
 		filepath.Join(w.AgentDir(), "authz.sock"):                 "agent, authz.sock",
+		filepath.Join(w.AgentDir(), "wayout.sock"):                "agent, wayout.sock",
 		filepath.Join(w.AgentDir(), "proxies", "*", "admin.sock"): "proxy, admin.sock",
 	}
 }

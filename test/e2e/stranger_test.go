@@ -165,7 +165,7 @@ func (q question) xds(ctx context.Context, conn *grpc.ClientConn, out *told) err
 	if err != nil {
 		return err
 	}
-	shape := xds.Shape{Bind: "127.0.0.1", App: "127.0.0.2", Egress: netip.MustParseAddrPort("127.0.0.1:15001"), AuthzSocket: "/nowhere/authz.sock"}
+	shape := xds.Shape{Bind: "127.0.0.1", App: "127.0.0.2", Egress: netip.MustParseAddrPort("127.0.0.1:15001"), AuthzSocket: "/nowhere/authz.sock", WayoutSocket: "/nowhere/wayout.sock"}
 	req := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: q.Node, Metadata: shape.Metadata()}, TypeUrl: ads.ClusterType, ResourceNamesSubscribe: []string{"*"}}
 	if len(q.Names) > 0 {
 		req.TypeUrl, req.ResourceNamesSubscribe = ads.SecretType, q.Names

@@ -38,6 +38,9 @@ type Options struct {
 	// Binds are addresses of nodes' inbound listeners that are not on loopback; the
 	// test sees to it that they are there. The outbound ones stay there.
 	Binds map[string]string
+	// Applications of nodes' Bindings: who may call out through their proxies, as
+	// elements of a YAML list.
+	Applications map[string]string
 	// Listen is the address of the server's port for agents, 127.0.0.1:0 by default.
 	Listen string
 	// Apps serve behind the nodes' proxies, by node; Echo by default.
@@ -237,7 +240,7 @@ func (w *World) configure() {
 	b.WriteString("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {}\n")
 	if w.opts.Manifests != "" {
 		for _, n := range w.opts.Nodes {
-			fmt.Fprintf(&b, "---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: %s-proxy}\nspec: {group: hosts, mesh: test, virtualNode: %s, selectors: [\"signet:proxy:%s\"]}\n", n, n, n)
+			fmt.Fprintf(&b, "---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: %s-proxy}\nspec: {group: hosts, mesh: test, virtualNode: %s, selectors: [\"signet:proxy:%s\"], applications: [%s]}\n", n, n, n, w.opts.Applications[n])
 		}
 		fmt.Fprintf(&b, "---\n%s", w.opts.Manifests)
 	}

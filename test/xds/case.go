@@ -40,7 +40,7 @@ var TrustDomain = spiffeid.RequireTrustDomainFromString("test.example")
 // Shape is that of every golden case.
 var Shape = xds.Shape{
 	Bind: "127.0.0.2", App: "127.0.0.1", Egress: EgressOn("127.0.0.2"),
-	AuthzSocket: "/run/signet/authz.sock", EnvoyVersion: "1.40.0", Proxy: "one",
+	AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", EnvoyVersion: "1.40.0", Proxy: "one",
 }
 
 // Load reads the case in dir.

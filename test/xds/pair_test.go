@@ -55,7 +55,7 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 				Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
 				Endpoints: func(_, _ string, _ uint32) []xds.Endpoint { return endpoints },
 			},
-			Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket},
+			Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 		}
 	}
 	orders, pretender := node("orders"), node("pretender")

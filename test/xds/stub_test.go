@@ -165,7 +165,7 @@ func startInbound(t *testing.T, manifest string, egressTo ...string) *inbound {
 	c := xdstest.Case{
 		Name: "inbound", Mesh: "shop", Node: "orders",
 		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "rev-7"},
-		Shape: xds.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
+		Shape: xds.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, WayoutSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	in.addr = net.JoinHostPort(c.Shape.Bind, port)
 	in.proxy = startProxy(t, c, in.pki)

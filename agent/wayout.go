@@ -1,0 +1,235 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"golang.org/x/time/rate"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+
+	"signet.example/attestation"
+	"signet.example/identity"
+)
+
+// wayOut decides who may speak with a proxy's identity. Whoever connects to an
+// outbound listener calls as its virtual node, so that Envoy asks here for each
+// new connection (network ext_authz), before it reads a request. It is part of
+// the process with the keys: that the authz process is gone changes nothing.
+type wayOut struct {
+	authv3.UnimplementedAuthorizationServer
+	state   *watched[*state]
+	relay   *relay
+	owners  *owners
+	metrics *metrics
+	log     *slog.Logger
+	refused rate.Sometimes // how often a refusal is logged: every local process can provoke them
+}
+
+// Check implements Envoy's network ext_authz. Whatever goes wrong denies.
+func (w *wayOut) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	start := time.Now()
+	caller, err := w.decide(ctx, req.GetAttributes())
+	w.metrics.wayOutSeconds.Observe(time.Since(start).Seconds())
+	if err == nil {
+		w.metrics.wayOut.WithLabelValues(reasonAllowed).Inc()
+		return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.OK)}}, nil
+	}
+	reason := reasonError
+	if no, ok := errors.AsType[*notAllowed](err); ok {
+		reason = no.reason
+	}
+	w.metrics.wayOut.WithLabelValues(reason).Inc()
+	w.refused.Do(func() {
+		w.log.WarnContext(ctx, "way out: connection refused", slog.String("reason", reason), slog.String("caller", caller), slog.Any("err", err))
+	})
+	return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)}}, nil
+}
+
+// Why a connection was let out or not.
+const (
+	reasonAllowed    = "allowed"
+	reasonProxy      = "proxy"     // who asks is not a proxy here
+	reasonGone       = "gone"      // nobody holds the connection any more
+	reasonNamespace  = "namespace" // the proxy is in another network namespace
+	reasonNoOwner    = "no_owner"  // nobody is known to be the application
+	reasonNewOwner   = "new_owner" // the application belongs to somebody else than before
+	reasonNotTheirs  = "not_owner" // the caller is not the application
+	reasonError      = "error"
+	reasonNotReady   = "not_ready" // the agent does not know the proxy's configuration yet
+	reasonListenAddr = "address"   // the proxy says nothing usable of the connection
+)
+
+var wayOutReasons = []string{
+	reasonAllowed, reasonProxy, reasonGone, reasonNamespace, reasonNoOwner, reasonNewOwner, reasonNotTheirs, reasonError, reasonNotReady, reasonListenAddr,
+}
+
+// notAllowed is a refusal with its reason for the counter.
+type notAllowed struct {
+	reason string
+	err    error
+}
+
+func (n *notAllowed) Error() string { return n.err.Error() }
+func (n *notAllowed) Unwrap() error { return n.err }
+
+func no(reason, format string, args ...any) error {
+	return &notAllowed{reason, fmt.Errorf(format, args...)}
+}
+
+// decide returns nil if the connection may go out. caller is for the log.
+func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (caller string, err error) {
+	from, to := socketAddress(at.GetSource()), socketAddress(at.GetDestination())
+	caller = from.String()
+	peer, ok := attestation.PeerFromContext(ctx)
+	if !ok {
+		return caller, no(reasonProxy, "the connection was not attested")
+	}
+	has, err := peer.Selectors(ctx)
+	if err != nil {
+		return caller, no(reasonProxy, "who asks: %w", err)
+	}
+	s := w.state.load()
+	if s == nil {
+		return caller, no(reasonNotReady, "%w", errNoState)
+	}
+	b, id, err := s.binding(has, "", "")
+	if err != nil {
+		return caller, no(reasonProxy, "pid %d: %w", peer.PID(), err)
+	}
+	if !from.IsValid() || !to.IsValid() {
+		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", nodeID(b.Mesh, b.VirtualNode))
+	}
+	same, err := peer.SameNetwork()
+	switch {
+	case err != nil:
+		return caller, no(reasonNamespace, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
+	case b.Applications.Anyone, !same && b.Applications.Namespace:
+		return caller, nil
+	case !same:
+		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", nodeID(b.Mesh, b.VirtualNode), b.Name)
+	}
+	owner, err := attestation.ConnectionOwner(from, to)
+	if err != nil {
+		return caller, no(reasonGone, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
+	}
+	caller = w.owners.describe(owner)
+	if !b.Applications.IsZero() {
+		if !b.Applications.Allows(owner.UID) {
+			return caller, no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", nodeID(b.Mesh, b.VirtualNode), caller, b.Name, b.Applications.Strings())
+		}
+		return caller, nil
+	}
+	f, err := w.relay.front(peer.PID(), has, want{b.Name, id}, b)
+	if err != nil {
+		return caller, no(reasonNotReady, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
+	}
+	return caller, w.owners.allows(f, b, owner)
+}
+
+// socketAddress is the IP address and port that Envoy tells of one end, or none.
+func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
+	sa := p.GetAddress().GetSocketAddress()
+	a, err := netip.ParseAddr(sa.GetAddress())
+	if err != nil || a.Zone() != "" || sa.GetProtocol() != corev3.SocketAddress_TCP || sa.GetPortValue() == 0 || sa.GetPortValue() > 65535 {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a.Unmap(), uint16(sa.GetPortValue())) // #nosec G115 -- looked at above
+}
+
+// front is what stands behind one proxy: the application, as the proxy's own
+// configuration has it.
+type front struct {
+	node  string // as an xDS node id
+	app   netip.Addr
+	ports string // as text, so that a front can be a key; see list
+}
+
+// front finds the configuration of the proxy that a process is. For one that the
+// agent did not start it is what its stream was given: without a stream it has
+// no configuration, and nobody may speak through it.
+func (r *relay) front(pid int, has identity.Selectors, w want, b identity.Binding) (front, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := viewKey{leg: legKey{mesh: b.Mesh, node: b.VirtualNode}, want: w}
+	if p, ok := r.proxies[supervisedName(has)]; ok {
+		key.leg.shape = r.shapeOf(p)
+	} else if sh, ok := r.shapeOfStream(pid, w); ok {
+		key.leg.shape = sh
+	} else {
+		return front{}, errors.New("the proxy has no stream to the agent")
+	}
+	return r.frontOf(key)
+}
+
+// frontOf needs mu.
+func (r *relay) frontOf(key viewKey) (front, error) {
+	v := r.views[key]
+	if v == nil || v.published.load() == nil {
+		return front{}, errors.New("the proxy has no configuration yet")
+	}
+	app, err := netip.ParseAddr(key.leg.shape.app)
+	if err != nil {
+		return front{}, fmt.Errorf("the application's address: %w", err)
+	}
+	return front{node: nodeID(key.leg.mesh, key.leg.node), app: app.Unmap(), ports: v.ports()}, nil
+}
+
+// shapeOfStream needs mu.
+func (r *relay) shapeOfStream(pid int, w want) (shape, bool) {
+	for g := range r.streams {
+		if g.peer.PID() != pid || g.peer.Alive() != nil {
+			continue
+		}
+		if bound, sh, ok := g.boundAs(); ok && bound == w {
+			return sh, true
+		}
+	}
+	return shape{}, false
+}
+
+// frontOfProxy is that of a supervised proxy, for reports.
+func (r *relay) frontOfProxy(p Proxy, w want) (front, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.frontOf(viewKey{legKey{p.Mesh, p.VirtualNode, r.shapeOf(p)}, w})
+}
+
+// speaker is who may call out through a supervised proxy, for reports: in words,
+// what is wrong or doubtful about it, and what the Binding would say of it.
+func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applications []string) {
+	b, ok := w.state.load().bindingNamed(v.want.entry)
+	if !ok {
+		return "", "", nil
+	}
+	switch a := b.Applications; {
+	case a.Anyone:
+		return "every process of the host", "Binding " + b.Name + " lets anyone call out as this virtual node", nil
+	case !a.IsZero():
+		return "those whom Binding " + b.Name + " names", rootAmong(a.UIDs), nil
+	}
+	f, err := w.relay.frontOfProxy(p, v.want)
+	if err != nil {
+		return "", "", nil // it has no configuration yet, which is said elsewhere
+	}
+	app, err := w.owners.of(f, b)
+	if err != nil {
+		return "", err.Error(), w.owners.listeningNow(f)
+	}
+	named := identity.Applications{UIDs: []uint32{app.UID}}
+	return app.String() + ", who holds the application's listeners", rootAmong(named.UIDs), named.Strings()
+}
+
+func rootAmong(uids []uint32) string {
+	if slices.Contains(uids, 0) {
+		return "the application runs as user 0, so that every root process of the host, and of its containers in the same network namespace, may call out as this virtual node"
+	}
+	return ""
+}
