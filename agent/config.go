@@ -203,6 +203,12 @@ func (c Config) Validate() error {
 			refuse(key+".name", "%q is there twice", p.Name)
 		}
 		names[p.Name] = true
+		for _, o := range c.Proxies[:i] {
+			if sameAddress(o.Bind, p.Bind) && o.Mesh == p.Mesh && o.VirtualNode == p.VirtualNode {
+				refuse(key+".bind", "proxies %q and %q are both %s on %s: each would get a part of the calls on the same ports; give one another address",
+					o.Name, p.Name, nodeID(p.Mesh, p.VirtualNode), p.Bind)
+			}
+		}
 		if at, err := p.egress(); err == nil {
 			if other, taken := egress[at]; taken {
 				refuse(key+".egress", "proxies %q and %q have the same one, %s: calls of one would leave as the other", other, p.Name, at)
@@ -214,6 +220,12 @@ func (c Config) Validate() error {
 		})
 	}
 	return errors.Join(errs...)
+}
+
+func sameAddress(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	return errX == nil && errY == nil && x.Unmap() == y.Unmap()
 }
 
 // metricsOpen tells whether others than this host can reach the metrics.

@@ -118,6 +118,7 @@ func (e *envoy) Run(ctx context.Context) error {
 		}
 		begun := time.Now()
 		err := e.once(ctx, v)
+		e.relay.taken.release(e.proxy.Name)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -151,8 +152,15 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 		if err == nil {
 			e.become(func(s *proxyStatus) { s.view = v })
 			_, published := v.published.get()
-			if v.published.load() != nil {
-				return v, true
+			if set := v.published.load(); set != nil {
+				if err = e.relay.taken.claim(e.proxy.Name, listening(set)); err == nil {
+					return v, true
+				}
+				e.explainWait(ctx, err)
+				if !sleep(ctx, time.Second) {
+					return nil, false
+				}
+				continue
 			}
 			select {
 			case <-published:

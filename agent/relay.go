@@ -48,6 +48,8 @@ type relay struct {
 	pool ads.Pool
 	// spawn takes what Run's goroutines do.
 	spawn chan func(context.Context)
+	// taken is where the proxies that the agent runs listen.
+	taken taken
 	// changed counts what proxies said of their resources, for reports.
 	changed watched[int]
 

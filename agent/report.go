@@ -78,7 +78,11 @@ func (r *reporter) report() *api.Report {
 			consumers[s.view.want.entry] = "proxy:" + e.proxy.Name
 		}
 		if s.state == stateWaiting && s.reason != "" {
-			report.Findings = append(report.Findings, fmt.Sprintf("proxy-waiting: proxy %s waits: %s", e.proxy.Name, s.reason))
+			name := "proxy-waiting"
+			if strings.HasPrefix(s.reason, addressTaken) {
+				name = "proxy-address"
+			}
+			report.Findings = append(report.Findings, fmt.Sprintf("%s: proxy %s waits: %s", name, e.proxy.Name, s.reason))
 		}
 	}
 	held := r.u.keeper.held.load()
@@ -118,6 +122,7 @@ func proxyReport(e *envoy, s proxyStatus) *api.ProxyStatus {
 		Pid:          int64(s.pid),
 		Restarts:     int32(s.restarts), //nolint:gosec // a count
 		State:        s.state,
+		Reason:       s.reason,
 	}
 	if s.view == nil {
 		return p

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
@@ -31,11 +32,12 @@ const kindAgent = "Agent"
 // agentStatus is what is known of an agent at one moment.
 type agentStatus struct {
 	store.Agent
-	state   string
-	session *session    // nil unless it is connected
-	report  *api.Report // the latest, nil if there was none
-	seen    time.Time
-	end     time.Time // of its own newest certificate
+	state    string
+	unserved map[string]string // why no caller is sent to a proxy, by its name
+	session  *session          // nil unless it is connected
+	report   *api.Report       // the latest, nil if there was none
+	seen     time.Time
+	end      time.Time // of its own newest certificate
 }
 
 func (s *server) agentStatus(g store.Agent) agentStatus {
@@ -49,6 +51,7 @@ func (s *server) agentStatus(g store.Agent) agentStatus {
 	}
 	if session != nil {
 		st.report, st.seen = session.latest(), now
+		st.unserved = s.endpoints.unserved(g.ID)
 	}
 	switch {
 	case g.Banned:
@@ -80,10 +83,25 @@ func (st agentStatus) message() *api.AgentInfo {
 		Attestation: "join_token", // the only method of this version
 		BanReason:   st.BanReason,
 	}
+	if len(st.unserved) > 0 {
+		info.Report = withUnserved(st.report, st.unserved)
+	}
 	if st.session != nil {
 		info.Address = st.session.caller.remote.String()
 	}
 	return info
+}
+
+// withUnserved is a report in which a proxy that runs, and to which no caller is
+// sent, is not told to be ready.
+func withUnserved(r *api.Report, reasons map[string]string) *api.Report {
+	r, _ = proto.Clone(r).(*api.Report) // Clone returns what it was given
+	for _, p := range r.GetProxies() {
+		if reason, ok := reasons[p.GetName()]; ok && p.GetState() == stateReady {
+			p.State, p.Reason = stateUnserved, reason
+		}
+	}
+	return r
 }
 
 // Agents lists who joined, with the latest report of each.

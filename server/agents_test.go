@@ -24,7 +24,8 @@ func newKnown() *known {
 	k.admin = &admin{server: &server{
 		clock: clock, td: spiffeid.RequireTrustDomainFromString("test.example"), cfg: Config{Lifetimes: Lifetimes{Agent: time.Hour}},
 		roster: newRoster(nil), sessions: newSessions(slog.New(slog.DiscardHandler)),
-		issuance: &issuance{clock: clock, own: map[string]ownCert{}},
+		issuance:  &issuance{clock: clock, own: map[string]ownCert{}},
+		endpoints: &endpoints{},
 	}}
 	k.sessions.gone = func(*session) {}
 	return k

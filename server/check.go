@@ -226,7 +226,7 @@ func (a *admin) checkEndpoints(context.Context) []*api.Finding {
 	var list []*api.Finding
 	for _, c := range a.endpoints.refused() {
 		list = append(list, finding(findConflict, sevError, fmt.Sprintf("proxy %s of %s", c.endpoint.Proxy, a.agentSPIFFE(c.endpoint.Agent)),
-			"give the proxy an address of its own, or bind its virtual node to the agent's group",
+			c.fix,
 			"its endpoint for %s/%s is not served: %s", c.endpoint.Mesh, c.endpoint.Node, c.reason))
 	}
 	return list
@@ -278,6 +278,8 @@ func agentFix(finding string) string {
 		return "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
 	case "classical-key-exchange":
 		return "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
+	case "proxy-address":
+		return otherBind
 	case "proxy-waiting":
 		return "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
 	}

@@ -20,6 +20,7 @@ import (
 const (
 	stateReady    = "ready"
 	stateDraining = "draining"
+	stateUnserved = "unserved" // by the server alone: it runs, and no caller is sent to it
 )
 
 // endpoint is one proxy of one virtual node as its agent reported it.
@@ -40,7 +41,8 @@ func (e *endpoint) key() string { return e.Agent + "\x00" + e.Proxy }
 
 func (e *endpoint) sameNode(mesh, node string) bool { return e.Mesh == mesh && e.Node == node }
 
-// claim is one port of one address. All endpoints on it are of one virtual node.
+// claim is one port of one address. It is one proxy's; those of another agent may
+// be there for the same virtual node, since a host that joined anew is one.
 type claim struct {
 	address string
 	port    uint32
@@ -55,21 +57,28 @@ func (c claims) add(n *endpoint) {
 	}
 }
 
-// rival is an endpoint of another virtual node where n wants to be.
+// rival is who is where n wants to be: another virtual node, or another proxy of
+// the same host, with which it would share the calls.
 func (c claims) rival(n *endpoint) *endpoint {
 	for _, p := range n.Ports {
-		if o := c[claim{n.Address, p}]; o != nil && o.key() != n.key() && !o.sameNode(n.Mesh, n.Node) {
+		if o := c[claim{n.Address, p}]; o != nil && o.key() != n.key() && (o.Agent == n.Agent || !o.sameNode(n.Mesh, n.Node)) {
 			return o
 		}
 	}
 	return nil
 }
 
-// conflict is an endpoint that is reported and not served, with the reason.
+// conflict is an endpoint that is reported and not served.
 type conflict struct {
 	endpoint endpoint
-	reason   string
+	refusal
 }
+
+// refusal says why an endpoint is not served, and what mends it.
+type refusal struct{ reason, fix string }
+
+// otherBind mends two proxies in one place.
+const otherBind = "give one of the two another bind in its agent's configuration, and reload that (SIGHUP)"
 
 // endpoints is the registry of D19: where the proxies of each virtual node listen.
 // It is kept in a file beside the store, so that a server that restarts serves
@@ -130,11 +139,11 @@ func (e *endpoints) report(c *caller, r *api.Report, bound func(mesh, node strin
 			continue
 		}
 		if names[n.key()] {
-			why = "reported twice"
+			why = &refusal{"reported twice", otherBind}
 		}
 		names[n.key()] = true
-		if why != "" {
-			refused = append(refused, conflict{*n, why})
+		if why != nil {
+			refused = append(refused, conflict{*n, *why})
 			continue
 		}
 		seen[n.key()] = true
@@ -168,7 +177,7 @@ func (e *endpoints) claims(agent string, r *api.Report) claims {
 
 // accept turns a report of one proxy into an endpoint; a reason says that it is
 // not served, nil that there is nothing to serve yet or any more.
-func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node string) bool, taken claims) (*endpoint, string) {
+func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node string) bool, taken claims) (*endpoint, *refusal) {
 	n := &endpoint{
 		Agent: c.agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(),
 		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
@@ -177,27 +186,33 @@ func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node 
 	if old := e.by[n.key()]; old != nil && old.sameNode(n.Mesh, n.Node) {
 		n.Since = old.Since
 	} else if p.GetState() != stateReady {
-		return nil, "" // it never listened: nobody should wait for it
+		return nil, nil // it never listened: nobody should wait for it
 	}
 	if p.GetState() == stateDraining || len(n.Ports) == 0 {
-		return nil, ""
+		return nil, nil
 	}
 	if !bound(n.Mesh, n.Node) {
-		return n, fmt.Sprintf("virtual node %s/%s is not bound to group %q of this agent", n.Mesh, n.Node, c.agent.Group)
+		return n, &refusal{
+			fmt.Sprintf("virtual node %s/%s is not bound to group %q of this agent", n.Mesh, n.Node, c.agent.Group),
+			fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and virtualNode %s>", c.agent.Group, n.Mesh, n.Node),
+		}
 	}
 	a, err := parseAddr(n.Address)
 	if err != nil || !addressOfAgent(a, c.remote) {
-		return n, fmt.Sprintf("address %q is not the agent's own (it connects from %s)", plainText(n.Address), c.remote)
+		return n, &refusal{
+			fmt.Sprintf("address %q is not the agent's own (it connects from %s)", plainText(n.Address), c.remote),
+			fmt.Sprintf("set bind of this proxy to %s in the agent's configuration, and reload that (SIGHUP): callers are sent to the address from which the agent connects, and to no other", c.remote),
+		}
 	}
 	n.Address = a.String()
 	if slices.ContainsFunc(n.Ports, func(p uint32) bool { return p == 0 || p > 65535 }) {
-		return n, "port out of range"
+		return n, &refusal{"port out of range", "signet get virtualnode " + plainText(n.Node) + " -o yaml"}
 	}
 	if o := taken.rival(n); o != nil {
-		return n, fmt.Sprintf("%s is taken by %s/%s of agent %s since %s",
-			n.Address, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339))
+		return n, &refusal{fmt.Sprintf("%s is taken by proxy %s for %s/%s of agent %s since %s",
+			n.Address, o.Proxy, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339)), otherBind}
 	}
-	return n, ""
+	return n, nil
 }
 
 // addressOfAgent: the connection's own address, or loopback when the agent is on
@@ -336,6 +351,17 @@ func (e *endpoints) refused() []conflict {
 		list = append(list, e.conflicts[k]...)
 	}
 	return list
+}
+
+// unserved are the proxies of an agent to which no caller is sent, and why.
+func (e *endpoints) unserved(agent string) map[string]string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	reasons := map[string]string{}
+	for _, c := range e.conflicts[agent] {
+		reasons[c.endpoint.Proxy] = c.reason
+	}
+	return reasons
 }
 
 // count is the number of endpoints that are served.

@@ -233,6 +233,7 @@ func (s *server) agentReported(o *session, r *api.Report) {
 	if err != nil {
 		s.log.Warn("endpoints", slog.Any("err", err))
 	}
+	o.tellUnserved(s.endpoints.unserved(o.caller.agent.ID))
 }
 
 func (s *server) agentGone(o *session) {

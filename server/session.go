@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,21 @@ type session struct {
 
 	taking sync.Mutex // held while a report is taken
 	over   bool       // nothing is taken any more; guarded by taking
+	// unserved is what the agent was told last; guarded by taking.
+	unserved map[string]string
+}
+
+// tellUnserved tells the agent to which of its proxies no caller is sent, where
+// that has changed. The caller holds taking.
+func (s *session) tellUnserved(reasons map[string]string) {
+	if maps.Equal(reasons, s.unserved) {
+		return
+	}
+	select {
+	case s.down <- &api.SessionDown{Message: &api.SessionDown_Unserved{Unserved: &api.Unserved{Reasons: reasons}}}:
+		s.unserved = reasons
+	default: // it has not read for long: with its next report
+	}
 }
 
 // retire ends the taking of reports: one that is still on its way must not come

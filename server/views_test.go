@@ -216,6 +216,53 @@ func TestWhatAnAgentReportsBecomesAnEndpointOfItsCallers(t *testing.T) {
 	f.await("no endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 0 })
 }
 
+// Each fix mends its cause: none leads to the other.
+func TestAProxyToWhichNoCallerIsSentIsNotReadyAndEverybodyIsToldWhy(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	back := r.join("back")
+	report, session := back.session()
+	seen := func() *api.ProxyStatus {
+		resp, err := r.admin.Agents(t.Context(), &api.AgentsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetAgents()[0].GetReport().GetProxies()[0]
+	}
+	two := proxyReport("orders", "shop", "orders", "127.0.0.10", 8080)
+	two.Proxies = append(proxyReport("first", "shop", "orders", "127.0.0.10", 8080).GetProxies(), two.GetProxies()...)
+	for _, c := range []struct {
+		report             *api.Report
+		proxy, reason, fix string
+	}{
+		{proxyReport("web", "shop", "web", "127.0.0.11", 8080), "web", "not bound to group", "Binding of group back, mesh shop and virtualNode web"},
+		{proxyReport("orders", "shop", "orders", "10.1.2.3", 8080), "orders", "not the agent's own", "set bind of this proxy to 127.0.0.1 "},
+		{two, "orders", "taken by proxy first", "another bind"},
+	} {
+		report(c.report)
+		f := awaitFinding(t, r, "SIG008", c.reason)
+		if !strings.Contains(f.GetFix(), c.fix) {
+			t.Errorf("%s: the fix is %q", c.reason, f.GetFix())
+		}
+		if len(c.report.GetProxies()) == 1 {
+			if p := seen(); p.GetState() != "unserved" || !strings.Contains(p.GetReason(), c.reason) {
+				t.Errorf("%s: %v", c.reason, p)
+			}
+		}
+		m, err := session.Recv()
+		if err != nil || !strings.Contains(m.GetUnserved().GetReasons()[c.proxy], c.reason) {
+			t.Errorf("%s: the agent was told %v, %v", c.reason, m, err)
+		}
+	}
+	report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
+	if m, err := session.Recv(); err != nil || m.GetUnserved() == nil || len(m.GetUnserved().GetReasons()) > 0 {
+		t.Errorf("mended: the agent was told %v, %v", m, err)
+	}
+	if p := seen(); p.GetState() != "ready" {
+		t.Errorf("mended: %v", p)
+	}
+}
+
 func TestTwoAgentsDoNotShareAnAddressUnlessForOneVirtualNode(t *testing.T) {
 	r := newRig(t)
 	r.apply(registry + shop)
@@ -226,7 +273,7 @@ func TestTwoAgentsDoNotShareAnAddressUnlessForOneVirtualNode(t *testing.T) {
 	web.await("the endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 1 })
 	rival, _ := second.session()
 	rival(proxyReport("web", "shop", "web", "127.0.0.10", 8080))
-	awaitFinding(t, r, "SIG008", "is taken by shop/orders")
+	awaitFinding(t, r, "SIG008", "is taken by proxy orders for shop/orders")
 	if s, _ := web.now(); !slices.Equal(addresses(s), []string{"127.0.0.10:8080"}) {
 		t.Errorf("the one who was there first is served at %v", addresses(s))
 	}

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
+	"signet.example/ads"
+)
+
+func TestAnAddressAndPortBelongToOneProxy(t *testing.T) {
+	at := netip.MustParseAddrPort
+	var k taken
+	steps := []struct {
+		proxy, want string
+		at          []netip.AddrPort
+	}{
+		{"a", "", []netip.AddrPort{at("127.0.0.2:8080"), at("127.0.0.2:15001")}},
+		{"a", "", []netip.AddrPort{at("127.0.0.2:8080")}}, // its own
+		{"b", "its address is taken: proxy a listens on 127.0.0.2:8080", []netip.AddrPort{at("127.0.0.2:9090"), at("127.0.0.2:8080")}},
+		{"c", "", []netip.AddrPort{at("127.0.0.2:9090")}}, // what b did not get
+		{"d", "", []netip.AddrPort{at("127.0.0.3:8080")}},
+		{"e", "listens on", []netip.AddrPort{at("0.0.0.0:9090")}},
+	}
+	for _, s := range steps {
+		err := k.claim(s.proxy, s.at)
+		if (err == nil) != (s.want == "") || err != nil && !strings.Contains(err.Error(), s.want) {
+			t.Errorf("%s: %v", s.proxy, err)
+		}
+	}
+	k.release("a")
+	if err := k.claim("b", []netip.AddrPort{at("127.0.0.2:8080")}); err != nil {
+		t.Errorf("after the other ended: %v", err)
+	}
+}
+
+func TestEveryListenerOfASetCountsAsTaken(t *testing.T) {
+	var rs []*ads.Resource
+	for name, port := range map[string]uint32{"lds_ingress_8080": 8080, "lds_egress_15001": 15001} {
+		r, err := ads.NewResource(ads.ListenerType, name, &listenerv3.Listener{Name: name, Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+			SocketAddress: &corev3.SocketAddress{Address: "127.0.0.2", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	set, err := ads.NewSet(rs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := listening(set); len(got) != 2 || got[0].Addr() != netip.MustParseAddr("127.0.0.2") {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestTwoProxiesOfOneNodeOnOneAddressAreRefused(t *testing.T) {
+	c := goodConfig()
+	second := c.Proxies[0]
+	second.Name, second.Egress = "again", "127.0.0.9:15001"
+	c.Proxies = append(c.Proxies, second)
+	if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), "proxies[1].bind: ") || !strings.Contains(err.Error(), `"web" and "again"`) {
+		t.Errorf("%v", err)
+	}
+	c.Proxies[1].VirtualNode = "orders" // its ports may be others: known when the server has told them
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+}
