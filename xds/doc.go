@@ -12,8 +12,9 @@
 //   - [Input], [Build]: what goes in, and the order of the translation;
 //   - [Shape], [NodeID]: what a proxy says about itself;
 //   - ingress.go, egress.go: the two listeners, with hcm.go and filters.go for
-//     what every HTTP manager has, refuse.go for requests that two readers
-//     could understand differently, tls.go for both sides of mTLS;
+//     what every HTTP manager has, refuse.go and withheld.go for requests that two
+//     readers could understand differently, denial.go for what Envoy answers by
+//     itself, accesslog.go, tls.go for both sides of mTLS;
 //   - route.go, match.go, retry.go: App Mesh routes as Envoy routes;
 //   - cluster.go, endpoint.go, health.go: where requests go;
 //   - [CheckInvariants]: what must hold of anything generated, checked without
