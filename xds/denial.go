@@ -49,9 +49,9 @@ var nativeDenials = []nativeDenial{
 		" || " + detailsBegin("http1.", "http2.")},
 }
 
-// An application's proxy tells its callers what must not be sent again (decision
-// 024): 502 where the application may have got the request, 503 and a header
-// where it did not. Envoy says 503 to both.
+// A proxy tells its callers what must not be sent again (decision 024): 502 where
+// the application may have got the request, 503 and a header where it did not.
+// Envoy says 503 to both.
 const (
 	notServedHeader = "x-signet-not-served"
 	resetDetails    = "upstream_reset_before_response_started{"
@@ -61,7 +61,7 @@ var (
 	notSent = detailsAre("no_healthy_upstream", "cluster_not_found") + " || " + detailsBegin(
 		resetDetails+"local_connection_failure", resetDetails+"remote_connection_failure", resetDetails+"connection_timeout",
 		resetDetails+"overflow", resetDetails+"remote_refused_stream_reset")
-	maySent = detailsBegin(resetDetails)
+	mayBeSent = detailsBegin(resetDetails)
 )
 
 // decisionID is made afresh at each use: 122 random bits. Envoy's stream id
@@ -80,7 +80,9 @@ func detailsBegin(list ...string) string {
 	return "response.code_details.startsWith('" + strings.Join(list, "') || response.code_details.startsWith('") + "')"
 }
 
-// localReplies gives native denials their headers and a body of id and class.
+// localReplies gives native denials their headers and a body of id and class, and
+// tells of other failures whether the request was sent on. The first mapper that
+// fits is the only one.
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	var c hcmv3.LocalReplyConfig
 	for _, d := range nativeDenials {
@@ -98,18 +100,11 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 		}
 		c.Mappers = append(c.Mappers, m)
 	}
-	return &c
-}
-
-// ingressReplies also tell what reached the application. The first mapper that
-// fits is the only one.
-func (b *builder) ingressReplies() *hcmv3.LocalReplyConfig {
-	c := b.localReplies()
 	c.Mappers = append(c.Mappers,
 		&hcmv3.ResponseMapper{Filter: b.celFilter(notSent), HeadersToAdd: []*corev3.HeaderValueOption{header(notServedHeader, "true")}},
-		&hcmv3.ResponseMapper{Filter: b.celFilter(maySent), StatusCode: wrapperspb.UInt32(http.StatusBadGateway)},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(mayBeSent), StatusCode: wrapperspb.UInt32(http.StatusBadGateway)},
 	)
-	return c
+	return &c
 }
 
 // accessLogs are the one that the node declares, and the record of native

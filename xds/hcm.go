@@ -102,7 +102,6 @@ func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfi
 func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 	m := b.hcm(statPrefix, routes)
 	m.HttpFilters = b.ingressFilters()
-	m.LocalReplyConfig = b.ingressReplies()
 	m.EarlyHeaderMutationExtensions = b.early(b.ingressHeaders())
 	// The application may read who called; what a caller wrote there is gone.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,6 +97,13 @@ func (m *mortal) serve(conn *net.TCPConn) {
 	}
 }
 
+// seen is how often a request arrived since it was taken.
+func (m *mortal) seen(key string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.got[key]
+}
+
 // take returns how often a request arrived since the last call.
 func (m *mortal) take(key string) int {
 	m.mu.Lock()
@@ -160,12 +168,21 @@ spec: {listeners: [{portMapping: {port: PORT, protocol: http}}]}`
 	return strings.ReplaceAll(shop+front+text.String(), "PORT", strconv.FormatUint(uint64(m.port), 10))
 }
 
-func TestWhatMayHaveBeenServedIsNotSentAgain(t *testing.T) {
-	stub, app, pki := startStub(t), startMortal(t), newPKI(t)
-	graph := xdstest.Graph(t, "mesh.yaml", []byte(repeatMesh(app)))
+// served is the mesh of repeatMesh, running.
+type served struct {
+	app          *mortal
+	stub         *stub
+	orders, gone *proxy
+	out          string // the caller's way out
+}
+
+func startMesh(t *testing.T) *served {
+	t.Helper()
+	m := &served{app: startMortal(t), stub: startStub(t)}
+	pki, graph := newPKI(t), xdstest.Graph(t, "mesh.yaml", []byte(repeatMesh(m.app)))
 	at := map[string]string{"orders": loopback(), "gone": loopback(), "front": loopback()}
-	node := func(name, application string) xdstest.Case {
-		return xdstest.Case{
+	start := func(name, application string) *proxy {
+		return startProxy(t, xdstest.Case{
 			Name: name, Mesh: "shop", Node: name,
 			Input: xds.Input{
 				Graph: graph, TrustDomain: xdstest.TrustDomain,
@@ -173,17 +190,25 @@ func TestWhatMayHaveBeenServedIsNotSentAgain(t *testing.T) {
 					return []xds.Endpoint{{Address: at[node], Port: port, Healthy: true}}
 				},
 			},
-			Shape: xds.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: stub.socket},
-		}
+			Shape: xds.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: m.stub.socket},
+		}, pki)
 	}
-	startProxy(t, node("orders", app.address), pki)
-	gone := startProxy(t, node("gone", loopback()), pki)
-	startProxy(t, node("front", app.address), pki)
-	out := xdstest.EgressOn(at["front"]).String()
-	call := func(policy, node, method, path string) *http.Response {
-		return raw(t, out, fmt.Sprintf("%s http://%s.%s.internal%s HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody", method, policy, node, path))
-	}
+	m.orders, m.gone = start("orders", m.app.address), start("gone", loopback())
+	start("front", m.app.address)
+	m.out = xdstest.EgressOn(at["front"]).String()
+	return m
+}
 
+// call sends one request by the caller's proxy to the service of a retry policy.
+func (m *served) call(t *testing.T, policy, node, method, path string) *http.Response {
+	t.Helper()
+	return raw(t, m.out, fmt.Sprintf("%s http://%s.%s.internal%s HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody", method, policy, node, path))
+}
+
+func TestWhatMayHaveBeenServedIsNotSentAgain(t *testing.T) {
+	m := startMesh(t)
+	app, gone, stub := m.app, m.gone, m.stub
+	call := func(policy, node, method, path string) *http.Response { return m.call(t, policy, node, method, path) }
 	for policy := range retryPolicies {
 		// Each way in which a served request can end, or an application can answer.
 		for _, end := range []string{"reset", "close", "half", "slow", "500", "502", "503", "504", "409"} {
@@ -257,9 +282,27 @@ func TestWhatMayHaveBeenServedIsNotSentAgain(t *testing.T) {
 			t.Errorf("POST %s: %d, want %d", path, code, want)
 		}
 	}
+	// Nothing was served while nobody could decide.
 	stub.stop()
 	if r := call("none", "orders", "POST", "/x/200"); corpus.Status(r) != 503 || r.Header.Get("X-Signet-Denied") != "unavailable" || app.take("POST /x/200") != 0 {
 		t.Errorf("without authorization: %v", r)
+	}
+}
+
+func TestACallerIsToldWhetherItsRequestWasSentWhenTheCalleesProxyDies(t *testing.T) {
+	m := startMesh(t)
+	var wg sync.WaitGroup
+	wg.Go(func() { // while the request is served
+		eventually(t, "the request arrived", func() bool { return m.app.seen("POST /dies/slow") > 0 })
+		_ = syscall.Kill(m.orders.envoy.PID(), syscall.SIGKILL)
+	})
+	r := m.call(t, "none", "orders", "POST", "/dies/slow")
+	wg.Wait()
+	if corpus.Status(r) != http.StatusBadGateway || r.Header.Get("X-Signet-Not-Served") != "" || m.app.take("POST /dies/slow") != 1 {
+		t.Errorf("the callee's proxy died under a POST: %v", r)
+	}
+	if r := m.call(t, "none", "orders", "POST", "/x/200"); corpus.Status(r) != http.StatusServiceUnavailable || r.Header.Get("X-Signet-Not-Served") != "true" {
+		t.Errorf("the callee's proxy is gone: %v", r)
 	}
 }
 
