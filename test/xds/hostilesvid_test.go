@@ -3,8 +3,12 @@ package xdstest_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"math/big"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -156,12 +160,20 @@ func TestHostileSVIDsReachNoApplication(t *testing.T) {
 	// Envoy takes no such keys: what we would accept does not get that far.
 	envoyRefuses := map[string]bool{"ed25519-leaf": true, "p521-leaf": true}
 	byAuthz, accepted := 0, 0
+	all := map[string]remade{}
+	for _, c := range cases {
+		all[c.ID] = r.all(c)
+	}
+	for id, m := range r.namedBadly(cases[0]) {
+		all[id] = m
+		cases = append(cases, hostileSVID{ID: id, Expect: "reject", TrustDomain: cases[0].TrustDomain})
+	}
 	for _, c := range cases {
 		if c.TrustDomain != h.c.Input.TrustDomain.Name() {
 			t.Errorf("%s: trust domain %s", c.ID, c.TrustDomain)
 			continue
 		}
-		m := r.all(c)
+		m := all[c.ID]
 		h.trust(m.bundle)
 		status, why := h.present(t, m)
 		arrived := h.app.take()
@@ -187,6 +199,45 @@ func TestHostileSVIDsReachNoApplication(t *testing.T) {
 		}
 	}
 	t.Logf("%d chains: %d accepted, %d refused by the listener, %d by the authorization", len(cases), accepted, len(cases)-accepted-byAuthz, byAuthz)
+}
+
+// namedBadly are leaves of the root of a case, right in all but their names.
+func (r *remaker) namedBadly(c hostileSVID) map[string]remade {
+	r.t.Helper()
+	m := r.all(c)
+	root, err := x509.ParseCertificate(m.bundle[0])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	good := "spiffe://" + c.TrustDomain + "/ns/default/sa/web"
+	made := map[string]remade{}
+	for name, uris := range map[string][]string{
+		"own: a comma":                      {good + "," + good},
+		"own: NUL behind a good name":       {good + "\x00"},
+		"own: a newline behind a good name": {good + "\n"},
+		"own: a bad name first":             {"spiffe://" + c.TrustDomain + "/../x", good},
+		"own: another trust domain's, too":  {good, "spiffe://other.example/x"},
+		"own: an empty one, too":            {good, ""},
+		"own: a chain in the name":          {good + `;Chain="x";URI=` + good},
+		"own: not in ASCII":                 {good + "\xff"},
+	} {
+		var names []asn1.RawValue
+		for _, u := range uris {
+			names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(u)})
+		}
+		key := newKey(r.t)
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(int64(len(made) + 1)), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+			KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
+			ExtKeyUsage:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Critical: true, Value: r.marshal(names)}},
+		}, root, key.Public(), r.key(parseOld(r.t, c.Bundle[0]).spki()))
+		if err != nil {
+			r.t.Fatalf("%s: %v", name, err)
+		}
+		made[name] = remade{chain: [][]byte{der}, bundle: m.bundle, key: key}
+	}
+	return made
 }
 
 func verify(m remade, td spiffeid.TrustDomain) error {
