@@ -155,7 +155,7 @@ func (h *hostileListener) present(t *testing.T, m remade) (int, string) {
 // the chain: nothing that our own verifiers refuse comes in, and what they take
 // does, with one name in the header that the application reads.
 func TestHostileSVIDsReachNoApplication(t *testing.T) {
-	cases, r := hostileSVIDs(t), newRemaker(t)
+	cases, r := hostileSVIDs(t, "*.json"), newRemaker(t)
 	h := startHostileListener(t, spiffeid.RequireTrustDomainFromString(cases[0].TrustDomain))
 	// Envoy takes no such keys: what we would accept does not get that far.
 	envoyRefuses := map[string]bool{"ed25519-leaf": true, "p521-leaf": true}

@@ -30,10 +30,10 @@ type hostileSVID struct {
 	Bundle           []string  `json:"bundle_pem"`
 }
 
-// hostileSVIDs are those of every file of the set that is here.
-func hostileSVIDs(t *testing.T) []hostileSVID {
+// hostileSVIDs are those of the files of the set that are here and fit pattern.
+func hostileSVIDs(t *testing.T, pattern string) []hostileSVID {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(parts.Shared(t, "testdata", "svid-hostile"), "*.json"))
+	files, err := filepath.Glob(filepath.Join(parts.Shared(t, "testdata", "svid-hostile"), pattern))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no files: %v", err)
 	}
