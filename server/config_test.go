@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"os"
 	"path/filepath"
@@ -144,5 +146,26 @@ func TestTheServerKeepsItsSignerInAProcessOfItsOwn(t *testing.T) {
 	r.start()
 	if err := h.attest(""); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestInitConfinesURIsOnlyWhereThatWasChosen(t *testing.T) {
+	for _, confined := range []bool{false, true} {
+		dir := t.TempDir()
+		if err := server.Init(t.Context(), server.InitConfig{TrustDomain: trustDomain, DataDir: dir, ConfineURIs: confined}); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(filepath.Join(dir, "ca", "root.crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode(content)
+		root, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(root.PermittedURIDomains) > 0; got != confined {
+			t.Errorf("asked for %t: URIs %q", confined, root.PermittedURIDomains)
+		}
 	}
 }
