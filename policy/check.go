@@ -160,7 +160,7 @@ func (c *checker) unread() {
 	told := map[string]bool{}
 	c.rules(func(m *ast.Module, r *ast.Rule) {
 		name := r.Ref().GroundPrefix().String()
-		if isLibraryPackage(m) || read[name] || told[name] {
+		if read[name] || told[name] || isLibraryPackage(m) && !isKind(ruleName(r)) {
 			return
 		}
 		told[name] = true
@@ -204,6 +204,9 @@ var pluginResults = []string{
 
 func unreadText(m *ast.Module, r *ast.Rule) string {
 	name := ruleName(r)
+	if isLibraryPackage(m) {
+		return fmt.Sprintf("rule %s: nobody reads it: of a library nothing is asked; it belongs in package signet.authz or a node's", name)
+	}
 	contract := []string{kindAllow, kindDeny, kindHeaders}
 	if isCompat(m) {
 		if slices.Contains(pluginResults, name) {

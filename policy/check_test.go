@@ -77,6 +77,17 @@ func TestCheckRefusesByFileAndLineWhatTheInputNeverHas(t *testing.T) {
 		"a result with computed names":         {"package envoy.authz\nallow := {k: true | some k in input.parsed_path}", `a.rego:2: rule allow: the object's names are computed`},
 		"a result that is a text":              {"package envoy.authz\nallow := \"yes\"", `a.rego:2: rule allow: it can be a string`},
 		"a result built by another rule":       {"package envoy.authz\nallow := r\nr[\"allowed\"] := true\nr[\"body\"] := \"x\"", `body: nobody reads it`},
+		"a header with '_'":                    {"package signet.authz\ndeny contains \"x\" if \"admin\" in input.request.headers.x_role", `input.request.headers.x_role: the input never has this: proxies refuse headers with '_' in their name; did you mean ["x-role"]?`},
+		"the plugin's header with '_'":         {"package envoy.authz\nallow if input.attributes.request.http.headers.x_role == \"a\"", `did you mean ["x-role"]?`},
+		"a header of Signet's own":             {"package signet.authz\nallow contains \"x\" if input.request.headers[\"x-signet-spiffe-id\"]", `taken away before`},
+		"a host with its port":                 {"package signet.authz\ndeny contains \"x\" if input.request.host == \"orders:8080\"", `a.rego:2: input.request.host is never "orders:8080": it is in lower case and without port`},
+		"a host in upper case":                 {"package signet.authz\ndeny contains \"x\" if \"Orders\" == input.request.host", `input.request.host is never "Orders"`},
+		"a path with its query":                {"package signet.authz\ndeny contains \"x\" if input.request.path == \"/a?b=c\"", `input.request.path is never "/a?b=c"`},
+		"a path without a slash":               {"package signet.authz\ndeny contains \"x\" if input.request.path == \"admin\"", `it begins with a slash`},
+		"a segment with a slash":               {"package signet.authz\ndeny contains \"x\" if input.request.segments[0] == \"/admin\"", `a.rego:2: input.request.segments[0] is never "/admin": a segment has no slash`},
+		"a list where a text is wanted":        {"package envoy.authz\ndefault allow := true\nallow := false if startswith(input.request.headers[\"x-role\"], \"adm\")", `a.rego:3: input.request.headers["x-role"] is a list, and startswith wants a text`},
+		"a text where a list is wanted":        {"package envoy.authz\nallow if array.concat(input.attributes.request.http.headers[\"x-role\"], []) == []", `is a text, and array.concat wants a list`},
+		"deny in a library":                    {"package signet.lib.x\n\ndeny contains \"x\" if input.request.method == \"DELETE\"", `a.rego:3: rule deny: nobody reads it: of a library nothing is asked`},
 		"what Compile refuses":                 {"package signet.authz\nallow if true", `want a set of names`},
 		"a computed name and a slip elsewhere": {"package signet.authz\nallow contains \"x\" if {\n\tsome k\n\tinput.request[k] == \"GET\"\n\tinput.request.methd\n}", `a.rego:5: input.request.methd`},
 	} {
@@ -122,6 +133,11 @@ allow contains "all" if {
 	"x" in input.request.query.q
 	input.request.query[_][0] == "y"
 	input.request.host == "orders"
+	input.request.host != "[::1]"
+	input.request.path == "/a/b"
+	input.request.segments[0] == "a"
+	contains(input.request.headers["x-role"][0], "x")
+	concat("/", input.request.segments) == "a/b"
 	input.request.protocol == "HTTP/2"
 	input.request.headers["x-role"][_] == "a"
 	input.request.headers["x-role"] == ["a"]

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/types"
 
 	"signet.example/mesh"
 )
@@ -215,6 +217,7 @@ func (r *reader) call(terms []*ast.Term) {
 			r.member(args[0], args[1])
 		}
 	}
+	r.operands(terms[0].String(), terms[1:])
 	for _, a := range args {
 		r.walk(a)
 	}
@@ -240,13 +243,52 @@ func (r *reader) get(from, key *ast.Term) bool {
 	return true
 }
 
-// compare finds a list that is held against one text.
-func (r *reader) compare(list1, with *ast.Term) {
-	if _, ok := with.Value.(ast.String); !ok {
+// compare finds what is held against a text that it never is.
+func (r *reader) compare(what, with *ast.Term) {
+	literal, ok := with.Value.(ast.String)
+	if !ok {
 		return
 	}
-	if p, ok := r.part(list1, nil); ok && p.is.kind == isList {
-		r.tell(list1, fmt.Sprintf("%s is a list, which no text equals: write %s in %s", p.path, with, p.path))
+	p, ok := r.part(what, nil)
+	if !ok {
+		return
+	}
+	path := p.path
+	if steps := strings.TrimPrefix(path, "input.request.segments"); steps != path && steps != "" {
+		path = "input.request.segments[_]"
+	}
+	if p.is.kind == isList {
+		r.tell(what, fmt.Sprintf("%s is a list, which no text equals: write %s in %s", p.path, with, p.path))
+	} else if why := neverText(path, string(literal)); why != "" {
+		r.tell(what, fmt.Sprintf("%s is never %s: %s", p.path, with, why))
+	}
+}
+
+// operands finds lists and texts that a function does not take: it would be
+// undefined or an error with each request.
+func (r *reader) operands(op string, args []*ast.Term) {
+	builtin := ast.BuiltinMap[op]
+	if builtin == nil || builtin.Infix != "" {
+		return
+	}
+	wants := builtin.Decl.FuncArgs().Args
+	for i, a := range args[:min(len(args), len(wants))] {
+		p, ok := r.part(a, nil)
+		if !ok {
+			continue
+		}
+		want := wants[i]
+		if named, ok := want.(*types.NamedType); ok {
+			want = named.Type
+		}
+		_, wantsText := want.(types.String)
+		_, wantsList := want.(*types.Array)
+		switch {
+		case p.is.kind == isList && wantsText:
+			r.tell(a, fmt.Sprintf("%s is a list, and %s wants a text: write %s[_]", p.path, op, p.path))
+		case p.is.kind == isText && wantsList:
+			r.tell(a, fmt.Sprintf("%s is a text, and %s wants a list", p.path, op))
+		}
 	}
 }
 

@@ -143,11 +143,10 @@ func (s *shape) step(t *ast.Term, header bool) (next *shape, why string, compute
 		}
 		return nil, s.unknown(string(name)), false
 	case isLists, isTexts:
-		if header && constant && s.kind == isLists && strings.HasPrefix(string(name), ":") {
-			return nil, "request.method, path and host are what HTTP/2 calls so", false
-		}
-		if header && constant && strings.ToLower(string(name)) != string(name) {
-			return nil, "header names are in lower case: " + strings.ToLower(string(name)), false
+		if header && constant {
+			if why := neverHeader(string(name), s.kind == isLists); why != "" {
+				return nil, why, false
+			}
 		}
 		if s.kind == isTexts {
 			return aText, "", false
@@ -162,6 +161,41 @@ func (s *shape) step(t *ast.Term, header bool) (next *shape, why string, compute
 		return nil, "it is a text", false
 	}
 	return s, "", false
+}
+
+// neverHeader says why no request that a policy sees has a header of this name.
+func neverHeader(name string, ours bool) string {
+	lower := strings.ToLower(name)
+	switch {
+	case ours && strings.HasPrefix(name, ":"):
+		return "request.method, path and host are what HTTP/2 calls so"
+	case lower != name:
+		return "header names are in lower case: " + lower
+	case strings.Contains(name, "_"):
+		return "proxies refuse headers with '_' in their name; did you mean [\"" + strings.ReplaceAll(name, "_", "-") + "\"]?"
+	case strings.HasPrefix(name, "x-signet-"):
+		return "a caller's own headers of this name are taken away before"
+	}
+	return ""
+}
+
+// neverText says why no request has this text in a field.
+func neverText(path, literal string) string {
+	switch path {
+	case "input.request.host":
+		if literal != strings.ToLower(literal) || strings.Contains(literal, ":") && strings.Count(literal, ":") == 1 {
+			return "it is in lower case and without port"
+		}
+	case "input.request.path":
+		if !strings.HasPrefix(literal, "/") || strings.Contains(literal, "?") {
+			return "it begins with a slash and has no query, which is input.request.query"
+		}
+	case "input.request.segments[_]":
+		if strings.Contains(literal, "/") {
+			return "a segment has no slash"
+		}
+	}
+	return ""
 }
 
 func (s *shape) unknown(name string) string {

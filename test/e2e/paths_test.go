@@ -18,13 +18,11 @@ import (
 // openButAdmin is what a user would write who thinks of one path and one header.
 const openButAdmin = `package signet.authz
 
-import data.signet.lib.http
-
 allow contains "everything" if true
 
 deny contains "nobody reaches the admin pages" if input.request.segments[0] == "admin"
 
-deny contains "administrators use another way" if "admin" in http.values("x-role")
+deny contains "administrators use another way" if input.request.headers["x-role"][_] == "admin"
 `
 
 // door is an inbound listener, and the application behind it, as a member of the
