@@ -159,3 +159,58 @@ func TestAKilledAgentServesAgainAsTheSameOneWithoutAToken(t *testing.T) {
 		t.Errorf("a restart was taken for a copy:\n%s", out)
 	}
 }
+
+// An upgrade: the agent is stopped, which drains its proxies, and the new program
+// is started. Callers have another replica meanwhile.
+func TestAnAgentThatIsUpgradedFailsNoRequestOfCallersThatHaveAnotherReplica(t *testing.T) {
+	spare, err := dev.ReserveLoopback(2, meshtest.AppPort, meshtest.EgressPort)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = spare.Close() }) // the processes that used them have ended
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes: []string{"front", "orders"}, Apps: map[string]meshtest.App{"orders": patient("orders")},
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")),
+			meshtest.ServiceOfNode("orders", "orders")) + replicas("second"),
+	})
+	token, config := filepath.Join(w.Dir, "second.token"), filepath.Join(w.Dir, "second.yaml")
+	addresses, err := w.Addresses(w.ServerDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("server: %s\ntoken_file: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\nproxies:\n- {name: second, mesh: test, virtual_node: orders, bind: %s, app: %s, concurrency: 1}\n",
+		addresses.Agents, token, filepath.Join(w.Dir, "second-data"), filepath.Join(w.Dir, "second"), parts.Envoy(t), spare.Addresses[0], w.Nodes["orders"].App)
+	for path, content := range map[string]string{token: w.Token(), config: text} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := func() *meshtest.Process {
+		p := w.Run("second", parts.Signet(t), "agent", "--config", config)
+		eventually(t, 20*time.Second, "the second host serves", func() bool { return w.ProxyStates()["second"] == "ready" })
+		return p
+	}
+	second := start()
+	if err := os.Remove(token); err != nil { // nobody needs it any more
+		t.Fatal(err)
+	}
+	w.AwaitRoute("front", host+"/orders")
+	load := envoytest.Load{
+		URL: host + "/orders", Rate: 200, NewConnections: 0.02, Slow: 0.05, SlowFor: 800 * time.Millisecond,
+		Proxy: &url.URL{Scheme: "http", Host: w.Nodes["front"].EgressAddress()},
+	}.Start(t.Context())
+	for range meshtest.Soak(2, 20) {
+		time.Sleep(500 * time.Millisecond)
+		second.Stop()
+		second = start()
+	}
+	time.Sleep(500 * time.Millisecond)
+	r := load.Stop()
+	t.Logf("%d requests, %d failed", r.Sent, r.Failed)
+	if r.Failed > 0 || r.Sent < 400 {
+		t.Errorf("%d of %d failed: %v", r.Failed, r.Sent, r.Reasons)
+	}
+	if known := agents(t, w); len(known) != 2 {
+		t.Errorf("the server knows %v", known)
+	}
+}
