@@ -271,7 +271,9 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 	if _, err := netip.ParseAddr(p.Bind); err != nil {
 		refuse("bind", "want an IP address, got %q", p.Bind)
 	}
-	if _, err := netip.ParseAddr(p.App); err != nil {
+	if strings.HasPrefix(p.App, "unix:") {
+		refuse("app", "%q: an application on a Unix socket is not in this version; use its IP address", p.App)
+	} else if _, err := netip.ParseAddr(p.App); err != nil {
 		refuse("app", "want an IP address, got %q", p.App)
 	}
 	if p.Bind == p.App {

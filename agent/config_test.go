@@ -44,6 +44,7 @@ func TestTheWayOutListensOnLoopbackUnlessItIsOpenedByName(t *testing.T) {
 		"every address":                   {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001"}, ""},
 		"every address by name":           {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001", EgressOpen: true}, ""},
 		"opened, and nothing to open":     {Proxy{Bind: "192.0.2.7", EgressOpen: true}, ""},
+		"a Unix socket":                   {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock"}, ""},
 		"no port":                         {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1"}, ""},
 		"port 0":                          {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1:0"}, ""},
 		"a name":                          {Proxy{Bind: "192.0.2.7", Egress: "localhost:15001"}, ""},

@@ -129,6 +129,9 @@ func egressOf(v *structpb.Value, bind string) (netip.AddrPort, error) {
 }
 
 func parseEgress(s string) (netip.AddrPort, error) {
+	if strings.HasPrefix(s, "unix:") {
+		return netip.AddrPort{}, fmt.Errorf("%.64q: an outbound listener on a Unix socket is not in this version; use a loopback address such as 127.0.0.1:15001", s)
+	}
 	at, err := netip.ParseAddrPort(s)
 	if err != nil {
 		return at, fmt.Errorf("want an IP address with its port, such as 127.0.0.1:15001, got %.64q", s)

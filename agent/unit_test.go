@@ -93,6 +93,14 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 	}
 }
 
+func TestASocketForTheApplicationIsRefusedByName(t *testing.T) {
+	c := goodConfig()
+	c.Proxies[0].App = "unix:/run/web/8080.sock"
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "proxies[0].app") || !strings.Contains(err.Error(), "Unix socket is not in this version") {
+		t.Error(err)
+	}
+}
+
 func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
 	token, err := attestation.NewToken(make([]byte, 32))
 	if err != nil {

@@ -105,7 +105,26 @@ func TestOnlyTheApplicationCallsOutWithTheProxysIdentity(t *testing.T) {
 		t.Error("the agent's log does not say who was refused and why")
 	}
 
-	t.Run("none of its own connections fails", func(t *testing.T) {
+	t.Run("none of its own connections fails, while another user tries as fast as it can", func(t *testing.T) {
+		stop, tries := make(chan struct{}), 0
+		flooding := make(chan struct{})
+		go func() {
+			defer close(flooding)
+			parts.AsUser(t, otherUser, func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						if _, err := rawCall(at, "/stolen"); err == nil {
+							t.Error("another user was answered")
+						}
+						tries++
+					}
+				}
+			})
+		}()
+		defer func() { close(stop); <-flooding; t.Logf("another user tried %d times", tries) }()
 		const workers = 4
 		var failed atomic.Int64
 		var wg sync.WaitGroup
@@ -162,4 +181,99 @@ func TestOnlyTheApplicationCallsOutWithTheProxysIdentity(t *testing.T) {
 	if app.stranger.Load() != 0 {
 		t.Error("another user reached the application")
 	}
+}
+
+// movable is an application that can leave its address to another user.
+type movable struct {
+	http.Handler
+	mu sync.Mutex
+	l  net.Listener
+}
+
+func (m *movable) ServeListener(l net.Listener) {
+	m.mu.Lock()
+	m.l = l
+	m.mu.Unlock()
+	server := &http.Server{Handler: m.Handler, ReadHeaderTimeout: 10 * time.Second}
+	_ = server.Serve(l) // ends when it is closed
+}
+
+func (m *movable) leave(t *testing.T) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhoMayCallOutIsToldAndNamedAndANewOwnerIsNotBelieved(t *testing.T) {
+	app := &movable{Handler: meshtest.Echo("web")}
+	if os.Getuid() != 0 {
+		parts.Missing(t, "another user needs root")
+	}
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes: []string{"web", "orders"}, Apps: map[string]meshtest.App{"web": app},
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "", "orders"), meshtest.VirtualNode("orders", ""), meshtest.ServiceOfNode("orders", "orders")),
+	})
+	w.AwaitRoute("web", host+"/orders")
+	at := w.Nodes["web"].EgressAddress()
+	checked := func(what string, code int, words ...string) {
+		t.Helper()
+		var out string
+		eventually(t, 15*time.Second, "signet check: "+what, func() bool {
+			var got int
+			out, got = w.CLI("check")
+			for _, word := range words {
+				if !strings.Contains(out, word) {
+					return false
+				}
+			}
+			return got == code
+		})
+	}
+	may := func(what string, uid int, yes bool) {
+		t.Helper()
+		eventually(t, 10*time.Second, what, func() bool { // an owner is looked up once a second
+			status, err := callAs(t, uid, at, "/orders")
+			return yes == (err == nil && status == 200)
+		})
+	}
+	bind := func(applications string) []string {
+		t.Helper()
+		return w.Apply("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web-proxy}\n" +
+			"spec: {group: hosts, mesh: test, virtualNode: web, selectors: [\"signet:proxy:web\"], applications: [" + applications + "]}\n").GetWarnings()
+	}
+	may("the owner", 0, true)
+	may("another user", otherUser, false)
+	checked("an owner that is root", 0, "SIG041", "proxy web of", "user 0")
+
+	app.leave(t)
+	may("the owner, while it does not listen", 0, true)
+	var taken net.Listener
+	parts.AsUser(t, otherUser, func() {
+		var err error
+		if taken, err = net.Listen("tcp", w.Nodes["web"].App+":8080"); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { _ = taken.Close() })
+	may("who has taken the application's port", otherUser, false)
+	may("who has lost it", 0, false)
+	checked("a new owner", 3, "SIG040", "its application was user 0, and now user 61001", `applications: ["unix:uid:61001"]`)
+
+	bind(`"unix:uid:61001"`)
+	may("who is named", otherUser, true)
+	may("who is not", 0, false)
+	eventually(t, 15*time.Second, "nothing to tell", func() bool { out, _ := w.CLI("check"); return !strings.Contains(out, "SIG040") })
+
+	bind(`"namespace"`)
+	may("the agent's own namespace is no unit", otherUser, false)
+	may("the agent's own namespace is no unit", 0, false)
+
+	if warnings := strings.Join(bind(`"anyone"`), "\n"); !strings.Contains(warnings, "every process") {
+		t.Errorf("applied with %q", warnings)
+	}
+	may("anyone", otherUser+1, true)
+	checked("anyone", 0, "SIG041", "lets anyone call out")
 }
