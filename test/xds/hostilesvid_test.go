@@ -110,7 +110,7 @@ func startHostileListener(t *testing.T, td spiffeid.TrustDomain) *hostileListene
 			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td, PolicyRevision: revision,
 			Strict: func(string, string) bool { return true },
 		},
-		Shape: xds.Shape{Bind: bind, App: h.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: h.decider.socket, EnvoyVersion: "1.40.0"},
+		Shape: xds.Shape{Bind: bind, App: h.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: h.decider.socket, WayoutSocket: h.decider.socket, EnvoyVersion: "1.40.0"},
 	}
 	h.addr = net.JoinHostPort(h.c.Shape.Bind, h.app.portText())
 	h.proxy = startProxy(t, h.c, h.pki)

@@ -93,7 +93,7 @@ func TestAProxyTakesNobodyForTheNodeItCallsWhoHasNotItsKey(t *testing.T) {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(port), Healthy: true}} //nolint:gosec // a port
 			},
 		},
-		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket},
+		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 	}
 	startProxy(t, front, pki)
 	call := func() int {

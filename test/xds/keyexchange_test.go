@@ -55,7 +55,7 @@ func TestAMeshThatRequiresPostQuantumRefusesTheRest(t *testing.T) {
 			Graph:       xdstest.Graph(t, "mesh.yaml", []byte(strings.ReplaceAll(strictCallee, "PORT", app.portText()))),
 			TrustDomain: xdstest.TrustDomain, RequirePostQuantum: func(mesh string) bool { return mesh == "shop" },
 		},
-		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket},
+		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 	}
 	in := &inbound{stub: stub, app: app, pki: pki, addr: net.JoinHostPort(c.Shape.Bind, app.portText()), proxy: startProxy(t, c, pki)}
 	svid := pki.svid(t, "spiffe://test.example/shop/front")

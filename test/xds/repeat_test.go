@@ -179,6 +179,7 @@ type served struct {
 func startMesh(t *testing.T) *served {
 	t.Helper()
 	m := &served{app: startMortal(t), stub: startStub(t)}
+	wayout := startStub(t) // who may call goes on being answered when nobody decides
 	pki, graph := newPKI(t), xdstest.Graph(t, "mesh.yaml", []byte(repeatMesh(m.app)))
 	at := map[string]string{"orders": loopback(), "gone": loopback(), "front": loopback()}
 	start := func(name, application string) *proxy {
@@ -190,7 +191,7 @@ func startMesh(t *testing.T) *served {
 					return []xds.Endpoint{{Address: at[node], Port: port, Healthy: true}}
 				},
 			},
-			Shape: xds.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: m.stub.socket},
+			Shape: xds.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: m.stub.socket, WayoutSocket: wayout.socket},
 		}, pki)
 	}
 	m.orders, m.gone = start("orders", m.app.address), start("gone", loopback())
