@@ -47,7 +47,7 @@ tools-lint: .bin/golangci-lint ## the pinned golangci-lint and gofumpt, built fr
 
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd >/dev/null
 	$(MAKE) .bin/prometheus
 
 # Out of Debian's package and not installed: that would start a server on this machine, and bring

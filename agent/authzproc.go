@@ -10,12 +10,10 @@ import (
 	"math"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -28,6 +26,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/child"
 )
 
 const (
@@ -144,16 +143,16 @@ func (a *authzProcess) once(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, control.Close(), controlFile.Close())
 	}
-	child, err := a.start(ctx, controlFile, passingFile)
+	running, err := a.start(ctx, controlFile, passingFile)
 	if err = errors.Join(err, controlFile.Close(), passingFile.Close()); err != nil {
-		if child != nil {
-			child.stop(0)
+		if running != nil {
+			running.Stop(0)
 		}
 		return errors.Join(err, control.Close(), passing.Close())
 	}
 	conn, err := overConn(control)
 	if err != nil {
-		child.stop(0)
+		running.Stop(0)
 		return errors.Join(err, control.Close(), passing.Close())
 	}
 	defer func() {
@@ -172,10 +171,10 @@ func (a *authzProcess) once(ctx context.Context) error {
 	g.Go(func() error { return a.collect(gctx, client) })
 	g.Go(func() error {
 		select {
-		case <-child.done:
-			return fmt.Errorf("pid %d: %w", child.pid(), or(child.err, errExited))
+		case <-running.Done():
+			return fmt.Errorf("pid %d: %w", running.PID(), or(running.Err(), errExited))
 		case <-gctx.Done():
-			child.stop(0) // it has nothing to finish
+			running.Stop(0) // it has nothing to finish
 			return nil
 		}
 	})
@@ -184,33 +183,18 @@ func (a *authzProcess) once(ctx context.Context) error {
 
 var errExited = errors.New("exited")
 
-func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*process, error) {
-	cmd := exec.Command(a.executable, "authz", "--log-format", "json") //nolint:gosec,noctx // our own program; it is ended by stop
-	// Nothing of the agent's environment: it may hold what it started with.
+func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*child.Process, error) {
 	// GOGC: what lives is a few MiB, so that by default a hundred decisions or so
 	// start a collection. The limit bounds it where policies are large.
-	cmd.Env = []string{fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOGC=400", "GOTRACEBACK=single"}
-	if v := os.Getenv("GOCOVERDIR"); v != "" {
-		cmd.Env = append(cmd.Env, "GOCOVERDIR="+v)
-	}
-	cmd.ExtraFiles = files // from descriptor 3 on
-	cmd.Dir = "/"
+	env := child.OwnEnv(fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOGC=400", "GOTRACEBACK=single")
 	log := a.log.With(slog.String("process", "authz"))
 	output := lines(func(line string) { ownLine(ctx, log, line) })
-	cmd.Stdout, cmd.Stderr = output, output
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
-	if a.options.UID != nil || a.options.GID != nil {
-		uid, gid := uint32(os.Getuid()), uint32(os.Getgid()) //nolint:gosec // never negative on Linux
-		if a.options.UID != nil {
-			uid = *a.options.UID
-		}
-		if a.options.GID != nil {
-			gid = *a.options.GID
-		}
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: gid}
-	}
-	p, err := start(cmd, func(int) (func(), error) {
-		return func() { _ = output.Close() }, nil // an io.Pipe does not fail
+	p, err := child.Start(child.Spec{
+		Path: a.executable, Args: []string{"authz", "--log-format", "json"}, Confines: true,
+		Env: env, Files: files, Stdout: output, Stderr: output, User: a.options.as,
+		Begun: func(int) (func(), error) {
+			return func() { _ = output.Close() }, nil // an io.Pipe does not fail
+		},
 	})
 	if err != nil {
 		return nil, errors.Join(err, output.Close())

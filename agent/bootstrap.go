@@ -30,11 +30,11 @@ const (
 )
 
 // bootstrap is what an Envoy of p starts with: everything but the way to the
-// agent comes over ADS.
-func bootstrap(p Proxy, sh shape, xdsSocket string) ([]byte, error) {
+// agent comes over ADS. adminMode is the mode of its admin socket.
+func bootstrap(p Proxy, sh shape, xdsSocket string, adminMode uint32) ([]byte, error) {
 	b := &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: nodeID(p.Mesh, p.VirtualNode), Cluster: p.VirtualNode, Metadata: sh.metadata()},
-		Admin: &bootstrapv3.Admin{Address: pipe(p.Admin, 0o600)},
+		Admin: &bootstrapv3.Admin{Address: pipe(p.Admin, adminMode)},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{
 				ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,

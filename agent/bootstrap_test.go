@@ -7,7 +7,7 @@ import (
 
 // The admin interface can do everything with a proxy, and asks nobody who he is.
 func TestAProxysAdminInterfaceIsTheAgentsAlone(t *testing.T) {
-	text, err := bootstrap(Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Admin: "/run/x/web.sock"}, shape{}, "/run/x/xds.sock")
+	text, err := bootstrap(Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Admin: "/run/x/web.sock"}, shape{}, "/run/x/xds.sock", 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

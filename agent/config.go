@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/internal/child"
 )
 
 // Config is the agent's configuration: one YAML file, decoded strictly by cmd,
@@ -51,6 +53,9 @@ type Config struct {
 	// RefuseLegacyPeers has the agent serve nobody on a kernel before 6.5, which
 	// holds local peers by pid and not by the process itself (attestation.ModeLegacy).
 	RefuseLegacyPeers bool `yaml:"refuse_legacy_peers"`
+	// ProxyUser is the user of proxies that name none: a name, a uid or uid:gid.
+	// Default: the agent's own, unless that is root.
+	ProxyUser string `yaml:"proxy_user"`
 	// Proxies that the agent starts and supervises.
 	Proxies []Proxy `yaml:"proxies"`
 
@@ -67,9 +72,12 @@ type Config struct {
 
 // AuthzOptions is about the authz process.
 type AuthzOptions struct {
-	// UID and GID it runs as, where the agent may change them. Default: the agent's own.
-	UID *uint32 `yaml:"uid"`
-	GID *uint32 `yaml:"gid"`
+	// User it runs as: a name, a uid or uid:gid. Default: the agent's own.
+	User string `yaml:"user"`
+	// UID and GID are another way to say it.
+	UID *uint32     `yaml:"uid"`
+	GID *uint32     `yaml:"gid"`
+	as  *child.User // of these; nil is the agent's own
 	// MemoryLimit in MiB that its collector keeps it under. Default 512.
 	MemoryLimit int64 `yaml:"memory_limit"`
 }
@@ -80,6 +88,9 @@ type Proxy struct {
 	Name        string `yaml:"name"`
 	Mesh        string `yaml:"mesh"`
 	VirtualNode string `yaml:"virtual_node"`
+	// User that this Envoy runs as, another than authz's. Default: ProxyUser.
+	User string      `yaml:"user"`
+	as   *child.User // of User; nil is the agent's own
 	// Bind is the IP address of its listeners, a loopback or host address other
 	// than App: both serve the same ports.
 	Bind string `yaml:"bind"`
@@ -124,6 +135,7 @@ func (c Config) withDefaults() Config {
 	c.Authz.MemoryLimit = or(c.Authz.MemoryLimit, defaultAuthzMiB)
 	proxies := make([]Proxy, len(c.Proxies))
 	for i, p := range c.Proxies {
+		p.User = or(p.User, c.ProxyUser)
 		p.App = or(p.App, "127.0.0.1")
 		p.Concurrency = or(p.Concurrency, 2)
 		p.Admin = or(p.Admin, filepath.Join(c.SocketDir, "proxies", p.Name, "admin.sock"))
@@ -195,6 +207,9 @@ func (c Config) Validate() error {
 	}
 	if c.Authz.MemoryLimit < 32 {
 		refuse("authz.memory_limit", "want at least 32 (MiB), got %d", c.Authz.MemoryLimit)
+	}
+	if c.Authz.User != "" && (c.Authz.UID != nil || c.Authz.GID != nil) {
+		refuse("authz.user", "is given beside authz.uid or authz.gid: leave one of them out")
 	}
 	names, egress := map[string]bool{}, map[netip.AddrPort]string{}
 	for i, p := range c.Proxies {

@@ -16,6 +16,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/child"
 )
 
 // States of a supervised proxy, as reports tell them.
@@ -34,6 +35,8 @@ const (
 	envoySettled      = 10 * time.Second
 	// envoyGrace is what Envoy has to end after SIGTERM.
 	envoyGrace = 5 * time.Second
+	// envoyUmask lets the group of a proxy's user read the access logs that it writes.
+	envoyUmask = 0o027
 	// pollStarting and pollReady are how often the admin interface is asked.
 	pollStarting = 25 * time.Millisecond
 	pollReady    = time.Second
@@ -207,9 +210,13 @@ func (e *envoy) selectors() (identity.Selectors, error) {
 	if err != nil {
 		return nil, fmt.Errorf("envoy: %w", err)
 	}
+	uid, gid := os.Geteuid(), os.Getegid()
+	if e.proxy.as != nil {
+		uid, gid = int(e.proxy.as.UID), int(e.proxy.as.GID)
+	}
 	return identity.Selectors{
-		{Type: "unix", Value: "uid:" + strconv.Itoa(os.Geteuid())},
-		{Type: "unix", Value: "gid:" + strconv.Itoa(os.Getegid())},
+		{Type: "unix", Value: "uid:" + strconv.Itoa(uid)},
+		{Type: "unix", Value: "gid:" + strconv.Itoa(gid)},
 		{Type: "unix", Value: "path:" + path},
 		{Type: "signet", Value: "proxy:" + e.proxy.Name},
 	}, nil
@@ -221,8 +228,8 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	if err != nil {
 		return err
 	}
-	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = stateStarting, p.pid(), "" })
-	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.pid()))
+	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = stateStarting, p.PID(), "" })
+	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
 	watch, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() { // ends with watch, which is waited for below
@@ -235,8 +242,8 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	}()
 	var ended error
 	select {
-	case <-p.done:
-		return fmt.Errorf("pid %d: %w", p.pid(), or(p.err, errExited))
+	case <-p.Done():
+		return fmt.Errorf("pid %d: %w", p.PID(), or(p.Err(), errExited))
 	case <-v.gone:
 		ended = errNotBound
 	case <-ctx.Done():
@@ -247,36 +254,41 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	return ended
 }
 
-func (e *envoy) start(ctx context.Context) (*process, error) {
-	dir := filepath.Dir(e.proxy.Admin)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+func (e *envoy) start(ctx context.Context) (*child.Process, error) {
+	if err := adminFolder(filepath.Dir(e.proxy.Admin), e.proxy.as); err != nil {
+		return nil, fmt.Errorf("folder of the admin socket: %w", err)
 	}
-	config, err := bootstrap(e.proxy, e.relay.shapeOf(e.proxy), e.xdsSocket)
+	config, err := bootstrap(e.proxy, e.relay.shapeOf(e.proxy), e.xdsSocket, adminMode(e.proxy.as))
 	if err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, e.proxy.Name+".bootstrap.json")
-	if err := writeFile(file, config, 0o600); err != nil {
+	file, err := memoryFile("bootstrap of "+e.proxy.Name, config)
+	if err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", e.proxy.Name, err)
 	}
-	cmd := exec.Command(e.program, "--config-path", file, "--disable-hot-restart", //nolint:gosec,noctx // configured; ended by stop
-		// Said in the file already; here it tells one Envoy from another in ps.
-		"--service-node", nodeID(e.proxy.Mesh, e.proxy.VirtualNode),
-		"--concurrency", strconv.Itoa(e.proxy.Concurrency),
-		"--drain-time-s", strconv.Itoa(max(1, int(e.drainTime.Seconds()))),
-		// Its own denials are told on standard error and looked up right away.
-		"--file-flush-interval-msec", "100",
-		"--log-level", "warning", "--log-format", "[%l] %n: %v")
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // nothing of what the agent started with
+	defer func() { _ = file.Close() }() // Envoy has its own
 	output := lines(func(line string) { e.line(ctx, line) })
-	cmd.Stdout, cmd.Stderr = output, output
-	p, err := start(cmd, func(pidfd int) (func(), error) {
-		remove, err := e.children.Add(pidfd, e.proxy.Name)
-		return func() {
-			remove()
-			_ = output.Close() // an io.Pipe does not fail
-		}, err
+	p, err := child.Start(child.Spec{
+		Path: e.program,
+		Args: []string{
+			"--config-path", "/dev/fd/3", "--disable-hot-restart",
+			// Said in the file already; here it tells one Envoy from another in ps.
+			"--service-node", nodeID(e.proxy.Mesh, e.proxy.VirtualNode),
+			"--concurrency", strconv.Itoa(e.proxy.Concurrency),
+			"--drain-time-s", strconv.Itoa(max(1, int(e.drainTime.Seconds()))),
+			// Its own denials are told on standard error and looked up right away.
+			"--file-flush-interval-msec", "100",
+			"--log-level", "warning", "--log-format", "[%l] %n: %v",
+		},
+		Env: []string{"PATH=" + os.Getenv("PATH")}, Stdout: output, Stderr: output,
+		Files: []*os.File{file}, User: e.proxy.as, Umask: envoyUmask,
+		Begun: func(pidfd int) (func(), error) {
+			remove, err := e.children.Add(pidfd, e.proxy.Name)
+			return func() {
+				remove()
+				_ = output.Close() // an io.Pipe does not fail
+			}, err
+		},
 	})
 	if err != nil {
 		return nil, errors.Join(err, output.Close())
@@ -333,7 +345,7 @@ func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 
 // stop drains Envoy and ends it. The report that it drains goes out meanwhile,
 // so that others stop calling it before it stops answering.
-func (e *envoy) stop(ctx context.Context, p *process) {
+func (e *envoy) stop(ctx context.Context, p *child.Process) {
 	e.become(func(s *proxyStatus) { s.state = stateDraining })
 	if err := e.admin.drain(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
@@ -341,10 +353,10 @@ func (e *envoy) stop(ctx context.Context, p *process) {
 		t := time.NewTimer(e.drainTime)
 		select {
 		case <-t.C:
-		case <-p.done:
+		case <-p.Done():
 		}
 		t.Stop()
 	}
-	p.stop(envoyGrace)
-	e.log.InfoContext(ctx, "envoy stopped", slog.Int("pid", p.pid()))
+	p.Stop(envoyGrace)
+	e.log.InfoContext(ctx, "envoy stopped", slog.Int("pid", p.PID()))
 }

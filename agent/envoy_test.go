@@ -113,7 +113,7 @@ func newEnvoyRig(t *testing.T, lifetime time.Duration) *envoyRig {
 		f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web")}
 	}, func(c *agent.Config) {
 		c.Envoy = program
-		c.Proxies = []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: e.address, Concurrency: 1}}
+		c.Proxies = []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: e.address, Concurrency: 1, User: strconv.Itoa(os.Getuid())}}
 	})
 	return e
 }

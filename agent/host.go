@@ -97,8 +97,8 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	cfg = cfg.withDefaults()
-	errs := tryProxies(ctx, cfg)
+	cfg, err := cfg.withDefaults().withUsers()
+	errs := append(tryProxies(ctx, cfg), err)
 	joined, running, err := checkDataDir(cfg.DataDir)
 	if err != nil {
 		errs = append(errs, fmt.Errorf("data_dir: %w", err))

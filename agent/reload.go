@@ -13,7 +13,7 @@ import (
 // reloadable are the keys that may differ in a configuration that is read again.
 // A key that is not here needs a restart: so does each new one, until somebody
 // has thought about it.
-var reloadable = []string{"proxies", "log_level", "token_file"}
+var reloadable = []string{"proxies", "proxy_user", "log_level", "token_file"}
 
 // reload puts the proxies of another configuration into force, or refuses all of
 // it. It is called by one goroutine at a time, and returns before those that are
@@ -22,7 +22,10 @@ func (a *agent) reload(ctx context.Context, next Config) error {
 	if err := next.Validate(); err != nil {
 		return err
 	}
-	next = next.withDefaults()
+	next, err := next.withDefaults().withUsers()
+	if err != nil {
+		return err
+	}
 	if keys := fixedKeys(a.cfg, next); len(keys) > 0 {
 		return fmt.Errorf("%s cannot be changed by a reload: restart the agent for that", strings.Join(keys, ", "))
 	}

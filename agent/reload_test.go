@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -114,11 +116,20 @@ func TestAReloadThatIsRefusedChangesNothing(t *testing.T) {
 	cfg := goodConfig()
 	cfg.Envoy = "/bin/true"
 	s := aSupervisor(t, cfg.Proxies...)
-	a := &agent{cfg: cfg.withDefaults(), supervisor: s, log: slog.New(slog.DiscardHandler)}
+	held, err := cfg.withDefaults().withUsers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{cfg: held, supervisor: s, log: slog.New(slog.DiscardHandler)}
 	for want, change := range map[string]func(*Config){
 		"metrics cannot be changed by a reload": func(c *Config) { c.Metrics, c.Proxies = "127.0.0.1:0", nil },
-		"proxies[0].bind: this host does not":   func(c *Config) { c.Proxies = []Proxy{{Name: "x", Mesh: "m", VirtualNode: "n", Bind: "192.0.2.1"}} },
-		"proxies[0].mesh: is missing":           func(c *Config) { c.Proxies = []Proxy{{Name: "x", VirtualNode: "n", Bind: "127.0.0.9"}} },
+		"proxies[0].bind: this host does not": func(c *Config) {
+			c.Proxies = []Proxy{{Name: "x", Mesh: "m", VirtualNode: "n", User: strconv.Itoa(os.Getuid()), Bind: "192.0.2.1"}}
+		},
+		`proxies[0].user: user "no-such" is`: func(c *Config) {
+			c.ProxyUser, c.Proxies = "no-such", []Proxy{{Name: "x", Mesh: "m", VirtualNode: "n", Bind: "127.0.0.9"}}
+		},
+		"proxies[0].mesh: is missing": func(c *Config) { c.Proxies = []Proxy{{Name: "x", VirtualNode: "n", Bind: "127.0.0.9"}} },
 	} {
 		next := cfg
 		change(&next)

@@ -65,7 +65,7 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
 	consumers := map[string]string{ownEntry: "agent"}
-	report.Findings = slices.Clone(r.fixed)
+	report.Findings = append(slices.Clone(r.fixed), sameUser(r.envoys())...)
 	for _, e := range r.envoys() {
 		s := e.status.load()
 		status := proxyReport(e, s)

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -289,12 +290,15 @@ func TestAStartThatFailsOnItsOwnHostDoesNotSpendTheToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
-	proxy := agent.Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "192.0.2.1"}
+	proxy := agent.Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "192.0.2.1", User: strconv.Itoa(os.Getuid())}
 	for key, spoil := range map[string]func(*aHost){
-		"metrics: ":         func(h *aHost) { h.cfg.Metrics = taken.Addr().String() },
-		"data_dir: ":        func(h *aHost) { h.write("../data", nil) },
-		"socket_dir: ":      func(h *aHost) { h.write("../s", nil) },
-		"envoy: ":           func(h *aHost) { h.cfg.Envoy, h.cfg.Proxies = "/nowhere/envoy", []agent.Proxy{proxy} },
+		"metrics: ":    func(h *aHost) { h.cfg.Metrics = taken.Addr().String() },
+		"data_dir: ":   func(h *aHost) { h.write("../data", nil) },
+		"socket_dir: ": func(h *aHost) { h.write("../s", nil) },
+		"envoy: ":      func(h *aHost) { h.cfg.Envoy, h.cfg.Proxies = "/nowhere/envoy", []agent.Proxy{proxy} },
+		"proxies[0].user: ": func(h *aHost) {
+			h.cfg.ProxyUser, h.cfg.Proxies = "no-such", []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2"}}
+		},
 		"proxies[0].bind: ": func(h *aHost) { h.cfg.Envoy, h.cfg.Proxies = "/bin/true", []agent.Proxy{proxy} },
 	} {
 		h := newHost(t, f)
@@ -310,7 +314,7 @@ func TestAStartThatFailsOnItsOwnHostDoesNotSpendTheToken(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.attests != 0 || len(f.tokens) != 5 {
+	if f.attests != 0 || len(f.tokens) != 6 {
 		t.Errorf("%d attempts to join, %d tokens left", f.attests, len(f.tokens))
 	}
 }

@@ -30,6 +30,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("agent: configuration: %w", err)
 	}
 	cfg = cfg.withDefaults()
+	cfg, err := cfg.withUsers()
+	if err != nil {
+		return fmt.Errorf("agent: configuration: %w", err)
+	}
 	source, err := cfg.tokens(os.Stdin)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
@@ -127,8 +131,8 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, "metrics-open: metrics have no authentication and are open to the network at "+cfg.Metrics)
 	}
-	if cfg.Authz.UID == nil {
-		r.fixed = append(r.fixed, "authz-same-user: the authz process runs as the agent's own user; set authz.uid and authz.gid")
+	if !cfg.Authz.as.Other() {
+		r.fixed = append(r.fixed, "authz-same-user: the authz process runs as the agent's own user")
 	}
 	a.session = &session{u: u, reporter: r, ring: process.ring, log: log}
 	a.serveADS()
@@ -282,7 +286,12 @@ func listen(cfg Config) (*sockets, error) {
 	if err := ownFolder(s.dir); err != nil {
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Join(s.dir, "proxies"), 0o700); err != nil {
+	proxies := filepath.Join(s.dir, "proxies")
+	if err := os.MkdirAll(proxies, 0o711); err != nil { //nolint:gosec // see above; each proxy has a folder of its own in it
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	// Whatever the umask says. This folder holds nothing but folders.
+	if err := os.Chmod(proxies, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	for name, l := range map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz, "wayout.sock": &s.wayout} {

@@ -24,6 +24,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/authz"
+	"signet.example/internal/child"
 	"signet.example/policy"
 )
 
@@ -48,15 +49,11 @@ func RunAuthz(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// confine gives away what the process does not need: other processes of its user
-// may not read its memory, and it is ended before the one with the keys where
-// memory is short.
+// confine gives away what the process does not need, and has it ended before the
+// one with the keys where memory is short.
 func confine() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
+	if err := child.Confine(); err != nil {
+		return err
 	}
 	// Best effort: /proc may not be writable, and the kernel then picks by size.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func TestTheRingForgetsTheOldestByCountAndByBytes(t *testing.T) {
 }
 
 func goodConfig() Config {
-	return Config{Server: "127.0.0.1:8443", Proxies: []Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2"}}}
+	return Config{Server: "127.0.0.1:8443", Proxies: []Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2", User: strconv.Itoa(os.Getuid())}}}
 }
 
 func TestAConfigurationWithDefaultsIsValid(t *testing.T) {

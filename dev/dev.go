@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,7 +52,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		cfg.SVIDLifetime = 20 * time.Second
 	}
 	d := &demo{cfg: cfg, began: time.Now()}
-	if d.world, err = newWorld(cfg.Exe); err != nil {
+	if d.world, err = newWorld(cfg.Exe, cfg.Envoy); err != nil {
 		return err
 	}
 	d.children = newChildren(d.world.Dir)
@@ -108,7 +109,7 @@ func (d *demo) startServer(ctx context.Context) error {
 	if err := writeSecret(password); err != nil {
 		return err
 	}
-	initialized, err := d.children.start("init", d.cfg.Exe, "init",
+	initialized, err := d.children.start("init", d.world.Exe, "init",
 		"--trust-domain", trustDomain, "--data-dir", d.serverDir(), "--password-file", password)
 	if err != nil {
 		return err
@@ -126,7 +127,7 @@ func (d *demo) startServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.children.start("server", d.cfg.Exe, "server", "--config", config); err != nil {
+	if _, err := d.children.start("server", d.world.Exe, "server", "--config", config); err != nil {
 		return err
 	}
 	if err := d.children.await(ctx, "server", func() error { _, err := d.addresses(d.serverDir()); return err }); err != nil {
@@ -191,14 +192,18 @@ func (d *demo) startAgent(ctx context.Context) error {
 			"bind": n.Bind, "app": n.App, "egress_port": egressPort,
 		})
 	}
-	config, err := writeYAML(filepath.Join(d.world.Dir, "agent.yaml"), map[string]any{
+	settings := map[string]any{
 		"server": addresses["agents"], "token_file": tokenFile, "data_dir": filepath.Join(d.world.Dir, "agent-data"), "socket_dir": d.agentDir(), "metrics": "127.0.0.1:0",
-		"envoy": d.cfg.Envoy, "drain_time": "1s", "proxies": proxies,
-	})
+		"envoy": d.world.Envoy, "drain_time": "1s", "proxies": proxies,
+	}
+	if root() {
+		settings["proxy_user"], settings["authz"] = strconv.Itoa(proxyUID), map[string]any{"user": strconv.Itoa(authzUID)}
+	}
+	config, err := writeYAML(filepath.Join(d.world.Dir, "agent.yaml"), settings)
 	if err != nil {
 		return err
 	}
-	if _, err := d.children.start("agent", d.cfg.Exe, "agent", "--config", config); err != nil {
+	if _, err := d.children.start("agent", d.world.Exe, "agent", "--config", config); err != nil {
 		return err
 	}
 	if err := d.children.await(ctx, "agent", func() error { _, err := d.addresses(d.agentDir()); return err }); err != nil {

@@ -38,6 +38,15 @@ type node struct {
 	Program string
 }
 
+// Where the demo is root it gives the Envoys and the authz process users of their own,
+// that own nothing. No system or tool hands these numbers out. The applications stay
+// the demo's user: only an application's own user calls out through its proxy, and
+// here that is whoever pastes a call.
+const (
+	proxyUID = 60810
+	authzUID = 60811
+)
+
 // world is everything the demo writes down, under one folder.
 type world struct {
 	Dir         string
@@ -49,17 +58,19 @@ type world struct {
 	Commit      string
 	tokens      *tokenMint
 	loopback    *Loopback
+	// Exe and Envoy are the programs, where every user that runs them gets at them.
+	Exe, Envoy string
 }
 
 // newWorld makes the folder with the mesh, the policies in git and one
 // executable for each application.
-func newWorld(exe string) (*world, error) {
+func newWorld(exe, envoy string) (*world, error) {
 	dir, err := os.MkdirTemp("", "signet-") // short: a Unix socket's path has 107 bytes
 	if err != nil {
 		return nil, fmt.Errorf("make the demo's folder: %w", err)
 	}
-	w := &world{Dir: dir, TrustDomain: trustDomain, Issuer: issuer, PolicyRepo: filepath.Join(dir, "policy")}
-	if err := w.build(exe); err != nil {
+	w := &world{Dir: dir, Exe: exe, Envoy: envoy, TrustDomain: trustDomain, Issuer: issuer, PolicyRepo: filepath.Join(dir, "policy")}
+	if err := w.build(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return w, nil
@@ -74,9 +85,12 @@ func (w *world) Close() error {
 	return errors.Join(err, os.RemoveAll(w.Dir))
 }
 
-func (w *world) build(exe string) error {
+func (w *world) build() error {
 	// Attested applications of other users must be able to reach the sockets.
 	if err := os.Chmod(w.Dir, 0o711); err != nil { //nolint:gosec // no secret lies in the folder itself
+		return err
+	}
+	if err := w.placePrograms(); err != nil {
 		return err
 	}
 	var err error
@@ -86,7 +100,7 @@ func (w *world) build(exe string) error {
 	addresses := w.loopback.Addresses
 	for i, name := range nodeNames {
 		n := node{Name: name, Bind: addresses[2*i], App: addresses[2*i+1], Program: filepath.Join(w.Dir, "apps", name)}
-		if err := placeProgram(exe, n.Program); err != nil {
+		if err := placeProgram(w.Exe, n.Program); err != nil {
 			return err
 		}
 		w.Nodes = append(w.Nodes, n)
@@ -104,13 +118,35 @@ func (w *world) build(exe string) error {
 // nodeNames of the demo's mesh, as world/mesh.yaml has them.
 var nodeNames = []string{"web", "batch", "orders-v1", "orders-v2"}
 
+func root() bool { return os.Geteuid() == 0 }
+
+// placePrograms puts the programs where other users can execute them; the folders
+// in which they lie may be closed to those.
+func (w *world) placePrograms() error {
+	if !root() {
+		return nil
+	}
+	for _, p := range []*string{&w.Exe, &w.Envoy} {
+		placed := filepath.Join(w.Dir, "bin", filepath.Base(*p))
+		if err := placeProgram(*p, placed); err != nil {
+			return err
+		}
+		*p = placed
+	}
+	return nil
+}
+
 // placeProgram gives an application an executable of its own path: a hard
 // link where the file system can, else a copy.
 func placeProgram(exe, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // executables are for all to run
 		return err
 	}
-	if os.Link(exe, path) == nil {
+	exe, err := filepath.EvalSymlinks(exe)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Stat(exe); err == nil && info.Mode().Perm()&0o001 != 0 && os.Link(exe, path) == nil {
 		return nil
 	}
 	content, err := os.ReadFile(exe)

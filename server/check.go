@@ -273,7 +273,9 @@ func agentSeverity(finding string) string {
 func agentFix(finding string) string {
 	switch name, _, _ := strings.Cut(finding, ":"); name {
 	case "authz-same-user":
-		return "set authz.uid and authz.gid in the agent's configuration to a user of its own, and start the agent as root"
+		return "set authz.user in the agent's configuration to a user of its own; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
+	case "proxies-same-user":
+		return "set proxy_user in the agent's configuration to a user of its own, another than authz.user; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
 	case "metrics-open":
 		return "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
 	case "classical-key-exchange":

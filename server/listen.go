@@ -43,8 +43,9 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 	})
 	defer hard.Stop()
 	for _, f := range faces {
-		f.server.GracefulStop()
+		f.server.GracefulStop() // waits for the handlers, also where it was cut short
 	}
+	s.sessions.close() // before what reports are written to
 	stopWork()
 }
 

@@ -112,7 +112,16 @@ func startSigner(ctx context.Context, cfg Config, log *slog.Logger) (*SignerProc
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"signer", "--data-dir", cfg.DataDir, "--password-file", cfg.PasswordFile}
+	// It starts in another folder.
+	dir, err := filepath.Abs(cfg.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	password, err := filepath.Abs(cfg.PasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"signer", "--data-dir", dir, "--password-file", password}
 	return StartSigner(ctx, exe, args, SignerOptions{Log: log, Stderr: os.Stderr})
 }
 

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -102,7 +101,12 @@ type sessions struct {
 	waiting map[string][]*question // by decision id
 	probes  map[string]*probe      // by nonce
 	changed chan struct{}          // closed and replaced at each report, for watchers
+
+	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
 }
+
+// close waits for the readers of all sessions. No handler may be running any more.
+func (r *sessions) close() { r.receiving.Wait() }
 
 func newSessions(log *slog.Logger) *sessions {
 	return &sessions{
@@ -117,18 +121,15 @@ func (r *sessions) serve(stream grpc.BidiStreamingServer[api.SessionUp, api.Sess
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(stream.Context())
-	ctx, end := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
 	s := &session{caller: c, since: time.Now(), down: make(chan *api.SessionDown, 64), end: end, gone: make(chan struct{})}
 	defer close(s.gone)
 	r.enter(s)
 	defer r.leave(s)
 	up := make(chan error, 1)
-	g.Go(func() error { // ends when the handler has returned, as every Recv does
-		up <- r.receive(ctx, stream, s)
-		return nil
-	})
+	// It ends when the handler has returned, as every Recv does, and not before: close waits for it.
+	r.receiving.Go(func() { up <- r.receive(ctx, stream, s) })
 	for {
 		select {
 		case m := <-s.down:

@@ -21,6 +21,7 @@ import (
 	"signet.example/api"
 	"signet.example/ca"
 	"signet.example/identity"
+	"signet.example/internal/child"
 )
 
 // This file is the signer process (D26): the issuing key and the issuance log
@@ -75,8 +76,12 @@ func serveSigner(ctx context.Context, cfg SignerConfig, listen func() (net.Liste
 	return nil
 }
 
-// SignerConn is the socket that StartSigner gave this process.
+// SignerConn is the socket that StartSigner gave this process. A signer that is a
+// child calls it before anything else: it confines the process, too.
 func SignerConn() (net.Conn, error) {
+	if err := child.Confine(); err != nil {
+		return nil, fmt.Errorf("signer: %w", err)
+	}
 	unix.CloseOnExec(signerFD)
 	f := os.NewFile(signerFD, "signer socket")
 	conn, err := net.FileConn(f)

@@ -9,10 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/internal/child"
 )
 
 const (
@@ -79,13 +78,13 @@ func StartSigner(ctx context.Context, exe string, args []string, opts SignerOpti
 		p.stderr = io.Discard
 	}
 	p.link.Store(&signerLink{down: "the signer is starting"})
-	child, err := p.spawn(ctx)
+	running, err := p.spawn(ctx)
 	if err != nil {
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.stop = stop
-	go p.supervise(life, child)
+	go p.supervise(life, running)
 	return p, nil
 }
 
@@ -107,14 +106,14 @@ func (p *SignerProcess) Close() error {
 }
 
 // supervise keeps a signer running until ctx ends.
-func (p *SignerProcess) supervise(ctx context.Context, child *signerChild) {
+func (p *SignerProcess) supervise(ctx context.Context, running *signerChild) {
 	defer close(p.done)
 	for wait := signerBackoff; ; {
-		if child != nil {
-			if child.run(ctx, p); ctx.Err() != nil {
+		if running != nil {
+			if running.run(ctx, p); ctx.Err() != nil {
 				return
 			}
-			if time.Since(child.started) >= signerSteady {
+			if time.Since(running.started) >= signerSteady {
 				wait = signerBackoff
 			}
 		}
@@ -128,7 +127,7 @@ func (p *SignerProcess) supervise(ctx context.Context, child *signerChild) {
 		wait = min(2*wait, signerBackoffMax)
 		p.restarts.Add(1)
 		var err error
-		if child, err = p.spawn(ctx); err != nil {
+		if running, err = p.spawn(ctx); err != nil {
 			p.down(ctx, err)
 		}
 	}
@@ -146,12 +145,11 @@ func (p *SignerProcess) down(ctx context.Context, err error) {
 
 // signerChild is one process.
 type signerChild struct {
-	cmd     *exec.Cmd
+	*child.Process
+
 	conn    *grpc.ClientConn
 	started time.Time
 	tail    *tail
-	exited  chan struct{}
-	err     error // how it ended, once exited is closed
 }
 
 // spawn starts a process and waits for its first answer; only then calls go to it.
@@ -161,34 +159,29 @@ func (p *SignerProcess) spawn(ctx context.Context) (*signerChild, error) {
 		return nil, fmt.Errorf("make the signer's socket: %w", err)
 	}
 	defer func() { _ = theirs.Close() }() // the child has its own
-	child := &signerChild{started: time.Now(), tail: &tail{to: p.stderr}, exited: make(chan struct{})}
-	// Not CommandContext: the end of ctx closes the socket first, and a signer
-	// finishes what it is writing.
-	child.cmd = exec.Command(p.exe, p.args...) //nolint:gosec,noctx // our own binary; see above
-	child.cmd.ExtraFiles = []*os.File{theirs}  // becomes signerFD
-	child.cmd.Stdout, child.cmd.Stderr = child.tail, child.tail
-	child.cmd.WaitDelay = time.Second
-	// Ctrl-C at the terminal is for the server, which then stops the signer last.
-	child.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if child.conn, err = clientOf(ours); err != nil {
+	c := &signerChild{started: time.Now(), tail: &tail{to: p.stderr}}
+	if c.conn, err = clientOf(ours); err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
-	if err := child.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the signer: %w", errors.Join(err, child.conn.Close(), ours.Close()))
+	// The end of ctx does not end it but closes the socket, so that a signer
+	// finishes what it is writing.
+	c.Process, err = child.Start(child.Spec{
+		Path: p.exe, Args: p.args, Confines: true, Env: child.OwnEnv(),
+		Files:  []*os.File{theirs}, // becomes signerFD
+		Stdout: c.tail, Stderr: c.tail,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the signer: %w", errors.Join(err, c.conn.Close(), ours.Close()))
 	}
-	go func() {
-		child.err = child.cmd.Wait()
-		close(child.exited)
-	}()
-	if err := child.ready(ctx); err != nil {
-		child.end()
+	if err := c.ready(ctx); err != nil {
+		c.end()
 		_ = ours.Close() // where nothing was ever sent, gRPC has not taken it over
 		return nil, err
 	}
-	p.pid.Store(int64(child.cmd.Process.Pid))
-	p.link.Store(&signerLink{conn: child.conn})
-	p.log.InfoContext(ctx, "signer started", slog.Int("pid", child.cmd.Process.Pid))
-	return child, nil
+	p.pid.Store(int64(c.PID()))
+	p.link.Store(&signerLink{conn: c.conn})
+	p.log.InfoContext(ctx, "signer started", slog.Int("pid", c.PID()))
+	return c, nil
 }
 
 // ready waits for the first answer.
@@ -210,7 +203,7 @@ func (c *signerChild) ready(ctx context.Context) error {
 			return c.failure()
 		}
 		return fmt.Errorf("the signer does not answer: %w", err)
-	case <-c.exited:
+	case <-c.Done():
 		cancel()
 		<-answered //nolint:errcheck // the child's own end says more
 		return c.failure()
@@ -220,9 +213,9 @@ func (c *signerChild) ready(ctx context.Context) error {
 func (c *signerChild) failure() error {
 	how := "it closed its socket"
 	select {
-	case <-c.exited:
-		if c.err != nil {
-			how = c.err.Error()
+	case <-c.Done():
+		if err := c.Err(); err != nil {
+			how = err.Error()
 		}
 	default:
 	}
@@ -235,7 +228,7 @@ func (c *signerChild) failure() error {
 // run waits until the process ends or ctx does, and cleans up after it.
 func (c *signerChild) run(ctx context.Context, p *SignerProcess) {
 	select {
-	case <-c.exited:
+	case <-c.Done():
 	case <-ctx.Done():
 	}
 	p.down(ctx, c.failure()) // first, so that no call meets a connection that we close
@@ -249,10 +242,9 @@ func (c *signerChild) end() {
 	timer := time.NewTimer(signerStop)
 	defer timer.Stop()
 	select {
-	case <-c.exited:
+	case <-c.Done():
 	case <-timer.C:
-		_ = c.cmd.Process.Kill() // it may have gone meanwhile
-		<-c.exited
+		c.Stop(0)
 	}
 }
 

@@ -62,9 +62,13 @@ without a token, as the same agent, until it is banned.`,
 		if err != nil {
 			return err
 		}
-		if len(cfg.Proxies) > 0 {
-			if err := tryEnvoy(c.Context(), cmp.Or(cfg.Envoy, "envoy")); err != nil {
-				return hinted(err, "the key envoy of the configuration file names the program that the proxies run")
+		users, err := cfg.ProxyUsers()
+		if err != nil {
+			return hinted(err, "docs/AGENT.md has the users of a host, and the unit that grants the agent what it needs")
+		}
+		for _, u := range users {
+			if err := tryEnvoy(cmp.Or(cfg.Envoy, "envoy"), u); err != nil {
+				return hinted(err, "the key envoy of the configuration file names the program that the proxies run; their users must be able to execute it")
 			}
 		}
 		if *check {

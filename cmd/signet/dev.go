@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/dev"
+	"signet.example/internal/child"
 )
 
 func newDev() *cobra.Command {
@@ -34,7 +34,7 @@ needs no root, and runs beside another.`,
 		if err != nil {
 			return err
 		}
-		path, err := findEnvoy(c.Context(), *envoy)
+		path, err := findEnvoy(*envoy)
 		if err != nil {
 			return err
 		}
@@ -67,29 +67,37 @@ func newDemoService() *cobra.Command {
 }
 
 // findEnvoy makes the path absolute: children run in other folders.
-func findEnvoy(ctx context.Context, path string) (string, error) {
+func findEnvoy(path string) (string, error) {
 	const hint = "`make tools` fetches Envoy into .bin/envoy; name it with --envoy"
 	found, err := exec.LookPath(path)
 	if err != nil {
 		return "", hinted(err, hint)
 	}
-	if err := tryEnvoy(ctx, found); err != nil {
+	if err := tryEnvoy(found, nil); err != nil {
 		return "", hinted(err, hint)
 	}
 	return filepath.Abs(found)
 }
 
-// tryEnvoy runs `envoy --version`: what is no Envoy is told at once, not after
-// proxies that never come up.
-func tryEnvoy(ctx context.Context, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
+// tryEnvoy runs `envoy --version` as a user: what is no Envoy, or not this user's to
+// execute, is told at once, not after proxies that never come up.
+func tryEnvoy(path string, as *child.User) error {
+	var out bytes.Buffer
+	p, err := child.Start(child.Spec{
+		Path: path, Args: []string{"--version"}, Stdout: &out, User: as, Limits: child.Limits{Deadline: 10 * time.Second},
+	})
 	if err != nil {
+		if as != nil {
+			return fmt.Errorf("%s --version as uid %d: %w", path, as.UID, err)
+		}
 		return fmt.Errorf("%s --version: %w", path, err)
 	}
-	if !bytes.Contains(out, []byte("version:")) {
-		return fmt.Errorf("%s is not an Envoy: --version answers %.60q", path, out)
+	<-p.Done()
+	if err := p.Err(); err != nil {
+		return fmt.Errorf("%s --version: %w", path, err)
+	}
+	if !bytes.Contains(out.Bytes(), []byte("version:")) {
+		return fmt.Errorf("%s is not an Envoy: --version answers %.60q", path, out.Bytes())
 	}
 	return nil
 }

@@ -119,6 +119,7 @@ func TestInterruptStopsEverything(t *testing.T) {
 	if len(d.leftovers(t)) < 5 {
 		t.Fatal("a running demo has fewer than five files and processes, so finding none later shows nothing")
 	}
+	usersOf(t, d)
 	if err := d.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -127,5 +128,50 @@ func TestInterruptStopsEverything(t *testing.T) {
 	}
 	if left := d.leftovers(t); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// usersOf holds a demo of root to what its Envoys and its authz process run as.
+func usersOf(t *testing.T, d *demo) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return // then everything runs as one user
+	}
+	exes, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]map[string]int{} // program or command, then uid
+	for _, link := range exes {
+		exe, err := os.Readlink(link)
+		if err != nil || !strings.HasPrefix(exe, d.tmp) {
+			continue
+		}
+		what := filepath.Base(exe)
+		if line, err := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline")); err == nil && what == "signet" {
+			what = strings.Split(string(line)+"\x00\x00", "\x00")[1]
+		}
+		status, err := os.ReadFile(filepath.Dir(link) + "/status")
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(status), "\nUid:\t")
+		uid, _, _ := strings.Cut(rest, "\t")
+		if seen[what] == nil {
+			seen[what] = map[string]int{}
+		}
+		seen[what][uid]++
+	}
+	taken := map[string]string{"0": "root"}
+	for what, of := range map[string]int{"envoy": 4, "authz": 1} {
+		if len(seen[what]) != 1 {
+			t.Errorf("%s runs as %v, want one user", what, seen[what])
+		}
+		for uid, n := range seen[what] {
+			if other := taken[uid]; other != "" || n != of {
+				t.Errorf("%d of %s run as uid %s, which is also %q", n, what, uid, other)
+			}
+			taken[uid] = what
+		}
 	}
 }

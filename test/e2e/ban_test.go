@@ -126,9 +126,10 @@ data_dir: %s
 socket_dir: %s
 metrics: 127.0.0.1:0
 envoy: %s
+proxy_user: "%d"
 proxies:
 - {name: orders, mesh: test, virtual_node: orders, bind: %s, app: %s, egress_port: %d, concurrency: 1}
-`, addresses.Agents, filepath.Join(w.Dir, "second-data"), filepath.Join(w.Dir, "second"), parts.Envoy(t), h.bind, loopback.Addresses[1], meshtest.EgressPort)
+`, addresses.Agents, filepath.Join(w.Dir, "second-data"), filepath.Join(w.Dir, "second"), parts.Envoy(t), os.Getuid(), h.bind, loopback.Addresses[1], meshtest.EgressPort)
 	path := filepath.Join(w.Dir, "second.yaml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)

@@ -52,7 +52,10 @@ func (w *World) processEnv(name string, env []string, program string, args ...st
 // start starts the process so that it ends with this one, even if this one is
 // killed; server and agent see to it that their own children do too.
 func (p *Process) start() error {
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan error)
 	go func() {
 		// The kernel takes the thread for the parent: it has to stay for as long.

@@ -1,10 +1,12 @@
 package meshtest
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"signet.example/test/parts"
 )
@@ -44,6 +46,54 @@ func (w *World) processOf(uid uint32, name, program string, args ...string) *Pro
 	id := strconv.Itoa(int(uid))
 	return w.process(name, parts.Program(w.T, "setpriv"),
 		append([]string{"--reuid", id, "--regid", id, "--clear-groups", "--pdeathsig", "KILL", "--", program}, args...)...)
+}
+
+// Place copies a program to where every user can execute it.
+func (w *World) Place(program, name string) string {
+	w.T.Helper()
+	content, err := os.ReadFile(program)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	dir := filepath.Join(w.Dir, "bin")
+	placed := filepath.Join(dir, name)
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(placed, content, 0o755)); err != nil {
+		w.T.Fatal(err)
+	}
+	return placed
+}
+
+// AgentConfig writes the agent's configuration and gives its path and the variable
+// with a token, for a test that starts it in a way of its own. The agent is up once
+// AwaitAgent returns.
+func (w *World) AgentConfig() (path, token string) {
+	w.T.Helper()
+	_ = os.Remove(filepath.Join(w.AgentDir(), "addresses.json")) // from the last run
+	return w.agentConfig(w.envoy), "SIGNET_TOKEN=" + w.Token()
+}
+
+// AwaitAgent waits until the agent and its proxies are ready.
+func (w *World) AwaitAgent() {
+	w.T.Helper()
+	w.Await("agent", 20*time.Second, func() error { _, err := w.Addresses(w.AgentDir()); return err })
+	w.AwaitProxies()
+}
+
+// StartAgentAs starts the agent by a command that makes it one of uid, and with a
+// descriptor, of the file left-open, that is not for its children.
+func (w *World) StartAgentAs(uid uint32, envoy string, command ...string) {
+	w.T.Helper()
+	config := w.agentConfig(envoy)
+	left := w.write("left-open", "")
+	for dir, mode := range map[string]os.FileMode{w.AgentDir(): 0o711, filepath.Join(w.Dir, "agent-data"): 0o700} {
+		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, mode)); err != nil {
+			w.T.Fatal(err)
+		}
+		w.own(dir, uid)
+	}
+	w.own(config, uid)
+	w.startAgent([]string{"SECRET=not-for-children"}, "sh", append([]string{"-c", `exec 9<"$0"; exec "$@"`, left},
+		append(command, "agent", "--config", config)...)...)
 }
 
 // own is chown -R; 0 leaves all as it is.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,8 @@ type Options struct {
 	// Through, where it is set, returns the address that the agent connects to in
 	// the place of the server's.
 	Through func(server string) string
+	// ProxyUser of the agent's configuration; the test's own by default.
+	ProxyUser string
 	// AgentExtra and ServerExtra are appended to the configuration files.
 	AgentExtra, ServerExtra string
 }
@@ -294,23 +297,33 @@ func (w *World) Token() string {
 // StartAgent starts the agent with the World's proxies.
 func (w *World) StartAgent() {
 	w.T.Helper()
+	w.startAgent(nil, w.signet, "agent", "--config", w.agentConfig(w.envoy))
+}
+
+func (w *World) agentConfig(envoy string) string {
+	w.T.Helper()
 	var b strings.Builder
 	server := w.listen
 	if w.opts.Through != nil {
 		server = w.opts.Through(server)
 	}
-	fmt.Fprintf(&b, "server: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", server, filepath.Join(w.Dir, "agent-data"), w.AgentDir(), w.envoy)
+	fmt.Fprintf(&b, "server: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", server, filepath.Join(w.Dir, "agent-data"), w.AgentDir(), envoy)
 	if len(w.opts.Nodes) > 0 {
-		b.WriteString("proxies:\n")
+		// Where the test is root so are they, and by name: only then do they run as it.
+		fmt.Fprintf(&b, "proxy_user: %q\nproxies:\n", cmp.Or(w.opts.ProxyUser, strconv.Itoa(os.Getuid())))
 	}
 	for _, name := range w.opts.Nodes {
 		n := w.Nodes[name]
 		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: %s, egress: \"%s\", concurrency: 1}\n", name, name, n.Bind, n.App, n.EgressAddress())
 	}
 	b.WriteString(w.opts.AgentExtra)
-	config := w.write("agent.yaml", b.String())
+	return w.write("agent.yaml", b.String())
+}
+
+func (w *World) startAgent(env []string, program string, args ...string) {
+	w.T.Helper()
 	_ = os.Remove(filepath.Join(w.AgentDir(), "addresses.json")) // from the last run
-	w.Agent = w.processEnv("agent", []string{"SIGNET_TOKEN=" + w.Token()}, w.signet, "agent", "--config", config)
+	w.Agent = w.processEnv("agent", append(env, "SIGNET_TOKEN="+w.Token()), program, args...)
 	w.Await("agent", 20*time.Second, func() error { _, err := w.Addresses(w.AgentDir()); return err })
 }
 

@@ -1,0 +1,185 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"signet.example/internal/child"
+)
+
+// This file is about the users that the agent's children run as. Users are the
+// boundary on a host: a process can read what another one of its user holds.
+
+// ProxyUsers are the different users that the proxies run as, nil for the agent's
+// own, and an error names what is wrong with the children's users on this host and
+// for this process. It looks names up, so it is not part of Validate.
+func (c Config) ProxyUsers() ([]*child.User, error) {
+	c, err := c.withDefaults().withUsers()
+	var list []*child.User
+	for _, p := range c.Proxies {
+		if !slices.ContainsFunc(list, func(u *child.User) bool { return reflect.DeepEqual(u, p.as) }) {
+			list = append(list, p.as)
+		}
+	}
+	return list, err
+}
+
+// withUsers finds the users that the children are to run as.
+func (c Config) withUsers() (Config, error) {
+	var errs []error
+	refuse := func(key string, err error) { errs = append(errs, fmt.Errorf("%s: %w", key, err)) }
+	var err error
+	if c.Authz.as, err = c.Authz.user(); err != nil {
+		refuse("authz.user", err)
+	}
+	c.Proxies = slices.Clone(c.Proxies)
+	for i := range c.Proxies {
+		p := &c.Proxies[i]
+		p.as, err = p.user()
+		if err == nil && c.Authz.as.Other() && p.as != nil && p.as.UID == c.Authz.as.UID {
+			err = fmt.Errorf("uid %d is the authz process's, too, which could read this proxy's key: give each a user of its own", p.as.UID)
+		}
+		if err != nil {
+			refuse(fmt.Sprintf("proxies[%d].user", i), err)
+		}
+	}
+	return c, errors.Join(append(errs, c.adminFolders())...)
+}
+
+// user whom the authz process runs as.
+func (o AuthzOptions) user() (*child.User, error) {
+	if o.User == "" && o.UID == nil && o.GID == nil {
+		return nil, nil
+	}
+	u := child.User{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())} //nolint:gosec // never negative on Linux
+	var err error
+	if o.User != "" {
+		u, err = child.LookupUser(o.User)
+	}
+	if o.UID != nil {
+		u.UID = *o.UID
+	}
+	if o.GID != nil {
+		u.GID = *o.GID
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &u, u.Possible()
+}
+
+// user whom the proxy runs as. Root only by name: an Envoy that strangers reach
+// would own this host.
+func (p Proxy) user() (*child.User, error) {
+	if p.User == "" {
+		if os.Geteuid() == 0 {
+			return nil, errors.New("is missing, and this agent is root: name the user that Envoy is to run as, here or with proxy_user for all (docs/AGENT.md); \"root\" is one only if named")
+		}
+		return nil, nil
+	}
+	u, err := child.LookupUser(p.User)
+	if err != nil {
+		return nil, err
+	}
+	return &u, u.Possible()
+}
+
+// adminFolders refuses admin sockets of proxies of different users in one folder:
+// each must be able to make its own there, and nobody else's.
+func (c Config) adminFolders() error {
+	var errs []error
+	of := map[string]*child.User{
+		filepath.Clean(c.SocketDir): nil, filepath.Join(c.SocketDir, "proxies"): nil,
+	}
+	for i, p := range c.Proxies {
+		dir := filepath.Dir(filepath.Clean(p.Admin))
+		u := p.as
+		other, taken := of[dir]
+		if taken && (u.Other() || other.Other()) && (u == nil || other == nil || u.UID != other.UID) {
+			errs = append(errs, fmt.Errorf("proxies[%d].admin: %s is not in a folder of its own, and only this proxy's user must be able to write there", i, p.Admin))
+		}
+		of[dir] = u
+	}
+	return errors.Join(errs...)
+}
+
+// sameUser is the finding about proxies that run as the agent's own user.
+func sameUser(all []*envoy) []string {
+	var same []string
+	for _, e := range all {
+		if !e.proxy.as.Other() {
+			same = append(same, e.proxy.Name)
+		}
+	}
+	if same == nil {
+		return nil
+	}
+	slices.Sort(same)
+	return []string{fmt.Sprintf("proxies-same-user: as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
+}
+
+// adminMode is the mode of a proxy's admin socket. Of another user's socket the
+// agent has only what others have; who these are is the folder's to say.
+func adminMode(u *child.User) uint32 {
+	if u.Other() {
+		return 0o666
+	}
+	return 0o600
+}
+
+// adminFolder makes the folder in which the proxy makes its admin socket and
+// nobody but it and the agent can enter. For a proxy of another user that is by its
+// primary group.
+func adminFolder(dir string, u *child.User) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if !u.Other() {
+		return nil
+	}
+	if err := giveGroup(dir, int(u.GID)); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o770) //nolint:gosec // for the proxy's own group
+}
+
+// giveGroup is chgrp by an owner who is not in the group: where there is no
+// CAP_CHOWN, CAP_SETGID lets one thread be in it for a moment, for files alone.
+func giveGroup(path string, gid int) error {
+	runtime.LockOSThread()
+	own, err := unix.SetfsgidRetGid(gid)
+	if err != nil {
+		return fmt.Errorf("setfsgid: %w", err) // the thread stays locked and ends with its goroutine
+	}
+	err = os.Chown(path, -1, gid)
+	if _, back := unix.SetfsgidRetGid(own); back != nil {
+		return errors.Join(err, fmt.Errorf("setfsgid: %w", back)) // likewise
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// memoryFile is a file without a path, for a child to read and nobody else.
+func memoryFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("memfd_create: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.Write(content)
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}

@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"signet.example/test/parts"
+)
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "root: the rules for an agent that is root")
+	}
+}
+
+func TestARootAgentRunsEnvoyAsRootOnlyIfThatIsNamed(t *testing.T) {
+	needRoot(t)
+	c := Config{Proxies: []Proxy{{Name: "web"}, {Name: "orders"}}}
+	if _, err := c.ProxyUsers(); err == nil || !strings.Contains(err.Error(), "proxies[0].user: is missing") || !strings.Contains(err.Error(), "proxies[1].user: is missing") {
+		t.Errorf("no user: %v", err)
+	}
+	for name, set := range map[string]func(*Config){
+		"for all": func(c *Config) { c.ProxyUser = "root" },
+		"each":    func(c *Config) { c.Proxies = []Proxy{{Name: "web", User: "0"}, {Name: "orders", User: "0"}} },
+		"another": func(c *Config) { c.ProxyUser = "64991" },
+		"different": func(c *Config) {
+			c.ProxyUser, c.Proxies = "64991", []Proxy{{Name: "web"}, {Name: "orders", User: "64992"}}
+		},
+	} {
+		c := c
+		set(&c)
+		if _, err := c.ProxyUsers(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestTheUsersOfChildrenAreKeptApart(t *testing.T) {
+	needRoot(t)
+	uid := uint32(64991)
+	for want, c := range map[string]Config{
+		"proxies[0].user: uid 64991 is the authz process's":  {Authz: AuthzOptions{UID: &uid}, Proxies: []Proxy{{Name: "web", User: "64991"}}},
+		`proxies[0].user: user "nobody-knows-me" is not`:     {Proxies: []Proxy{{Name: "web", User: "nobody-knows-me"}}},
+		`authz.user: user "nobody-knows-me" is not`:          {Authz: AuthzOptions{User: "nobody-knows-me"}},
+		"proxies[0].admin: /run/signet/a.sock is not in":     {Proxies: []Proxy{{Name: "web", User: "64991", Admin: "/run/signet/a.sock"}}},
+		"proxies[1].admin: /run/signet/x/b.sock is not in a": {Proxies: []Proxy{{Name: "web", User: "64991", Admin: "/run/signet/x/a.sock"}, {Name: "orders", User: "64992", Admin: "/run/signet/x/b.sock"}}},
+	} {
+		if _, err := c.ProxyUsers(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q: %v", want, err)
+		}
+	}
+}
+
+// envoysOf are the Envoys of a configuration, not started.
+func envoysOf(t *testing.T, c Config) []*envoy {
+	t.Helper()
+	c, err := c.withDefaults().withUsers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*envoy
+	for _, p := range c.Proxies {
+		all = append(all, newEnvoy(c, p, "", nil, nil, &watched[int]{}, newMetrics(), slog.New(slog.DiscardHandler)))
+	}
+	return all
+}
+
+func TestProxiesOfTheAgentsOwnUserAreAFinding(t *testing.T) {
+	needRoot(t)
+	all := envoysOf(t, Config{ProxyUser: "root", Proxies: []Proxy{{Name: "web"}, {Name: "orders", User: "64991"}}})
+	want := []string{"proxies-same-user: as the agent's own user, uid 0, run the Envoys of web"}
+	if got := sameUser(all); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got := sameUser(all[1:]); got != nil {
+		t.Errorf("of another user: %q", got)
+	}
+}
+
+func TestAProxyIsAttestedAsTheUserThatItRunsAs(t *testing.T) {
+	needRoot(t)
+	has, err := envoysOf(t, Config{Envoy: "/bin/sh", Proxies: []Proxy{{Name: "web", User: "64991:64992"}}})[0].selectors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"unix:uid:64991", "unix:gid:64992"} {
+		if !slices.Contains(has.Strings(), want) {
+			t.Errorf("%s is not among %q", want, has.Strings())
+		}
+	}
+}
