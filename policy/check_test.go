@@ -108,6 +108,9 @@ func TestCheckWarnsOfComputedReads(t *testing.T) {
 		"iterated":            "package signet.authz\n\nallow contains \"x\" if { some k, v in input.source; k == v }",
 		"by a computed path":  "package signet.authz\n\nallow contains \"x\" if object.get(input.request, [\"query\", input.time][0], \"\") == \"\"",
 		"a library's":         "package signet.lib.x\n\nf(k) := input.request[k]",
+		"a withheld header":   "package signet.authz\n\ndeny contains \"x\" if \"10.0.0.1\" in input.request.headers[\"x-real-ip\"]",
+		"one by the library":  "package signet.authz\nimport data.signet.lib.http\ndeny contains \"x\" if \"DELETE\" in http.values(\"X-HTTP-Method-Override\")",
+		"the plugin's":        "package envoy.authz\n\nallow if not input.attributes.request.http.headers[\"x-original-url\"]",
 		"in a name of a rule": "package signet.authz\n\nallow contains \"x\" if m[\"GET\"]\nm[k] := input.request[k] if some k in [\"method\"]",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -212,6 +212,10 @@ func (r *reader) call(terms []*ast.Term) {
 			r.compare(args[0], args[1])
 			r.compare(args[1], args[0])
 		}
+	case "data.signet.lib.http.values":
+		if len(args) == 1 {
+			r.withheld(args[0], args[0])
+		}
 	case ast.Member.Name:
 		if len(args) == 2 {
 			r.member(args[0], args[1])
@@ -220,6 +224,21 @@ func (r *reader) call(terms []*ast.Term) {
 	r.operands(terms[0].String(), terms[1:])
 	for _, a := range args {
 		r.walk(a)
+	}
+}
+
+// withheld warns of a header that proxies take from requests before a policy
+// sees them, unless a mesh lets it through by name.
+func (r *reader) withheld(at, name *ast.Term) {
+	s, ok := name.Value.(ast.String)
+	if !ok {
+		return
+	}
+	lower := strings.ToLower(string(s))
+	for _, w := range mesh.WithheldHeaders() {
+		if slices.Contains(w.Headers, lower) {
+			r.add(at, fmt.Sprintf("header %s is taken from requests before a policy sees them, but where the Mesh has %s: %s", lower, mesh.UnsafeAnnotation, w.Unsafe), true)
+		}
 	}
 }
 
@@ -363,6 +382,9 @@ func (r *reader) follow(p part, steps []*ast.Term, at *ast.Term, tell func(*ast.
 			return part{}, false
 		default:
 			return part{}, false
+		}
+		if header && tell != nil {
+			r.withheld(at, t)
 		}
 		name, _ := t.Value.(ast.String)
 		header = name == "headers" || name == "header_lines"

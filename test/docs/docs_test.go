@@ -17,7 +17,6 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/server"
-	"signet.example/xds"
 )
 
 func read(t *testing.T, path ...string) string {
@@ -133,7 +132,7 @@ func TestThePolicyPageListsEveryWithheldHeader(t *testing.T) {
 	rows := 0
 	for line := range strings.Lines(page) {
 		cells := strings.Split(line, "|")
-		for _, w := range xds.WithheldHeaders() {
+		for _, w := range mesh.WithheldHeaders() {
 			if len(cells) < 3 || strings.TrimSpace(cells[1]) != "`"+w.Unsafe+"`" {
 				continue
 			}
@@ -143,7 +142,7 @@ func TestThePolicyPageListsEveryWithheldHeader(t *testing.T) {
 			}
 		}
 	}
-	if want := len(xds.WithheldHeaders()); rows != want {
+	if want := len(mesh.WithheldHeaders()); rows != want {
 		t.Errorf("docs/POLICY.md has %d of the %d kinds of withheld headers", rows, want)
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"signet.example/mesh"
 	"signet.example/test/corpus"
-	"signet.example/xds"
 )
 
 // askWithAll sends every withheld header, and returns the names of those that the
@@ -17,7 +16,7 @@ func askWithAll(t *testing.T, in *inbound, addr string) (policy, application []s
 	t.Helper()
 	request := "GET /q HTTP/1.1\r\nHost: plain.shop.internal\r\nConnection: close\r\n"
 	var names []string
-	for _, w := range xds.WithheldHeaders() {
+	for _, w := range mesh.WithheldHeaders() {
 		for _, name := range w.Headers {
 			names = append(names, name)
 			// Twice, and in different case.
@@ -70,7 +69,7 @@ func TestAMeshLetsThroughByNameWhatItsApplicationsNeed(t *testing.T) {
 	for _, name := range []string{mesh.UnsafeMethodHeaders, mesh.UnsafeQuerySemicolons} {
 		in := startInbound(t, strings.Replace(orders, "metadata: {name: shop}", "metadata: {name: shop, annotations: {signet.example/unsafe: \" , "+name+", "+name+"\"}}", 1))
 		var want []string
-		for _, w := range xds.WithheldHeaders() {
+		for _, w := range mesh.WithheldHeaders() {
 			if w.Unsafe == name {
 				want = w.Headers
 			}

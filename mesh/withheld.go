@@ -1,0 +1,30 @@
+package mesh
+
+// Withheld are headers by which frameworks let a request say that it is another
+// than it is. A policy decides on the method, path, host and peer that are there;
+// so no application gets these from a caller, unless its mesh lets a kind of
+// them through by name (decision 025). Policies do not see them either.
+//
+// X-Forwarded-For and X-Forwarded-Proto are not among them: Envoy appends the
+// peer's address to the one, and sets the other to the truth.
+type Withheld struct {
+	// Unsafe is the name by which a mesh lets them through.
+	Unsafe  string
+	Headers []string
+}
+
+// WithheldHeaders is the default of every mesh.
+func WithheldHeaders() []Withheld {
+	return []Withheld{
+		{UnsafePathHeaders, []string{"x-original-url", "x-rewrite-url", "x-original-uri", "x-original-path", "x-forwarded-uri", "x-forwarded-path", "x-forwarded-prefix"}},
+		{UnsafeMethodHeaders, []string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-method", "x-forwarded-method"}},
+		{UnsafeHostHeaders, []string{
+			"forwarded", "x-forwarded-host", "x-forwarded-server", "x-forwarded-port", "x-forwarded-scheme", "x-forwarded-protocol", "x-forwarded-ssl",
+			"x-host", "x-original-host", "x-http-host-override", "x-url-scheme", "front-end-https",
+		}},
+		{UnsafeAddressHeaders, []string{
+			"x-real-ip", "x-client-ip", "client-ip", "true-client-ip", "x-cluster-client-ip", "x-originating-ip", "x-remote-ip", "x-remote-addr",
+			"cf-connecting-ip", "fastly-client-ip", "x-original-forwarded-for",
+		}},
+	}
+}
