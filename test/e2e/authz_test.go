@@ -187,9 +187,11 @@ func TestEveryCallIsDecided(t *testing.T) {
 		{"alg none", "front", "/account", p.sealed(t, map[string]any{"alg": "none", "kid": "k1"}, claims()), 401, "policy"},
 		{"alg nOnE", "front", "/account", p.sealed(t, map[string]any{"alg": "nOnE", "kid": "k1"}, claims()), 401, "policy"},
 		{"HS256 with the public key", "front", "/account", p.sealed(t, map[string]any{"alg": "HS256", "kid": "k1"}, claims()), 401, "policy"},
-		{"jku header", "front", "/account", p.sealed(t, es("jku", "https://evil.example/jwks"), claims()), 401, "policy"},
+		// RFC 7515 4: what is not understood is ignored, and no key is taken from a header.
+		{"jku header, key of the issuer", "front", "/account", p.sealed(t, es("jku", "https://evil.example/jwks"), claims()), 200, ""},
+		{"jku header, another key", "front", "/account", other.sealed(t, es("jku", "https://evil.example/jwks"), claims()), 401, "policy"},
 		{"crit header", "front", "/account", p.sealed(t, es("crit", []string{"b64"}, "b64", true), claims()), 401, "policy"},
-		{"jwk header", "front", "/account", p.sealed(t, es("jwk", map[string]string{"kty": "EC"}), claims()), 401, "policy"},
+		{"jwk header, another key: its own", "front", "/account", other.sealed(t, es("jwk", jose.JSONWebKey{Key: other.key.Public()}), claims()), 401, "policy"},
 		{"another key", "front", "/account", other.token(t, claims()), 401, "policy"},
 		{"not a token", "front", "/account", "x.y.z", 401, "policy"},
 		{"an expired token where none is needed", "front", "/orders", p.token(t, with("exp", 1)), 401, "policy"},
