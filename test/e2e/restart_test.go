@@ -178,8 +178,8 @@ func TestAnAgentThatIsUpgradedFailsNoRequestOfCallersThatHaveAnotherReplica(t *t
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("server: %s\ntoken_file: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\nproxies:\n- {name: second, mesh: test, virtual_node: orders, bind: %s, app: %s, concurrency: 1}\n",
-		addresses.Agents, token, filepath.Join(w.Dir, "second-data"), filepath.Join(w.Dir, "second"), parts.Envoy(t), spare.Addresses[0], w.Nodes["orders"].App)
+	text := fmt.Sprintf("server: %s\ntoken_file: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\nproxy_user: \"%d\"\nproxies:\n- {name: second, mesh: test, virtual_node: orders, bind: %s, app: %s, concurrency: 1}\n",
+		addresses.Agents, token, filepath.Join(w.Dir, "second-data"), filepath.Join(w.Dir, "second"), parts.Envoy(t), os.Getuid(), spare.Addresses[0], w.Nodes["orders"].App)
 	for path, content := range map[string]string{token: w.Token(), config: text} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
