@@ -89,7 +89,7 @@ func TestWhatEnvoyTakesOfAServerIsWhatTheDocumentationSays(t *testing.T) {
 	wg.Go(func() { _ = srv.Serve(served) })
 	t.Cleanup(func() { _ = srv.Close(); wg.Wait() })
 
-	at, bind, pki := l.Addr().(*net.TCPAddr), loopback(), newPKI(t)
+	at, bind, pki, stub := l.Addr().(*net.TCPAddr), loopback(), newPKI(t), startStub(t)
 	pki.bundle = first.bundle
 	text := strings.NewReplacer("TD", td.Name(), "PORT", strconv.Itoa(at.Port)).Replace(callsOne)
 	front := xdstest.Case{
@@ -100,7 +100,7 @@ func TestWhatEnvoyTakesOfAServerIsWhatTheDocumentationSays(t *testing.T) {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(at.Port), Healthy: true}} //nolint:gosec // a port
 			},
 		},
-		Shape: xds.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: "/nowhere", EnvoyVersion: "1.40.0"},
+		Shape: xds.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	startProxy(t, front, pki)
 
