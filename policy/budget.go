@@ -9,35 +9,63 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
-// budget stops an evaluation that takes too many steps or too long. The
-// evaluator asks it before each expression, and slow builtins in their loops,
-// all from the evaluating goroutine; that is cheaper than the goroutine and
-// timer of a context's cancellation, and bounds steps on a fast machine too.
+// budget stops an evaluation that takes too many steps, too long, or gives its
+// builtins too much. The evaluator asks it before each expression, and slow builtins
+// in their loops, all from the evaluating goroutine; that is cheaper than the
+// goroutine and timer of a context's cancellation, and bounds steps on a fast machine
+// too.
 type budget struct {
 	gaveUp   func() error // the call's context
 	time     time.Duration
 	cost     int
-	deadline time.Time
+	begun    time.Time
 	left     int
+	builtins int // bytes that builtins may still be given
 	over     bool
+
+	// lanes is nil where slow evaluations need none.
+	lanes       *lanes
+	destination string
+	leave       func() // of the lane that it is in, else nil
 }
 
 func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
-	return &budget{gaveUp: ctx.Err, time: d, cost: cost, deadline: time.Now().Add(d), left: cost}
+	return &budget{gaveUp: ctx.Err, time: d, cost: cost, begun: time.Now(), left: cost, builtins: maxBuiltins}
 }
 
 // Cancel implements topdown.Cancel.
 func (b *budget) Cancel() { b.over = true }
 
-// Cancelled implements topdown.Cancel. The clock is read every 16th time:
-// a builtin on a large header takes milliseconds.
+// Cancelled implements topdown.Cancel. The clock is read each time: where each step
+// takes twice as long as the one before, the sixteenth from here would never end.
 func (b *budget) Cancelled() bool {
 	if b.over {
 		return true
 	}
 	b.left--
-	b.over = b.left < 0 || b.left%16 == 0 && (b.gaveUp() != nil || time.Now().After(b.deadline))
+	took := time.Since(b.begun)
+	if b.lanes != nil && b.leave == nil && took > slowAfter {
+		b.leave = b.lanes.enter(b.destination, b.time-took)
+		took = time.Since(b.begun)
+	}
+	b.over = b.left < 0 || took > b.time || b.left%16 == 0 && b.gaveUp() != nil
 	return b.over
+}
+
+// charge takes the cost of a builtin's call.
+func (b *budget) charge(n int) error {
+	if b.builtins -= n; b.builtins < 0 {
+		return fmt.Errorf("%w: all calls of this evaluation together more than %d MiB", errFence, maxBuiltins>>20)
+	}
+	return nil
+}
+
+// done must be called when the evaluation has ended.
+func (b *budget) done() {
+	if b.leave != nil {
+		b.leave()
+		b.leave = nil
+	}
 }
 
 // explain makes an error that may be recorded of the evaluator's.
@@ -56,6 +84,9 @@ func (b *budget) explain(err error) error {
 		return &Error{Code: "internal error"}
 	}
 	out := &Error{Code: te.Code}
+	if te.Code == fenceCode {
+		out.Code = te.Message // it has the builtin and the limit, and nothing of the request
+	}
 	if te.Location != nil {
 		out.File, out.Line = te.Location.File, te.Location.Row
 	}

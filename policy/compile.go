@@ -26,6 +26,7 @@ type Compiled struct {
 	compat   *query
 	exempt   map[exemptKey]Exemption
 	tracing  chan struct{}
+	lanes    *lanes // of the process
 }
 
 type exemptKey struct{ destination, method, target string }
@@ -69,7 +70,9 @@ func Compile(r Revision) (*Compiled, error) {
 		programs: map[string]*program{},
 		exempt:   map[exemptKey]Exemption{},
 		tracing:  make(chan struct{}, maxTracing),
+		lanes:    slowLanes(),
 	}
+	fencing()
 	modules, all, err := parse(r.Modules)
 	if err != nil {
 		return nil, fmt.Errorf("policy revision %s: %w", r.ID, err)

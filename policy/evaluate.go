@@ -53,7 +53,10 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 		return Decision{}, fmt.Errorf("evaluate: %w", err)
 	}
 	defer c.store.Abort(ctx, txn)
-	e := &evaluation{c: c, program: program, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: newBudget(ctx, maxTime, maxCost)}
+	b := newBudget(ctx, maxTime, maxCost)
+	b.lanes, b.destination = c.lanes, in.Destination.ID.String()
+	e := &evaluation{c: c, program: program, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: b}
+	defer b.done()
 	return e.decide(ctx)
 }
 

@@ -12,3 +12,12 @@ func HeadersOf(in Input) (headers, lines map[string][]string) {
 	}
 	return headers, lines
 }
+
+// BuiltinNames are those that a policy may call.
+var BuiltinNames = builtinNames
+
+// Fence puts the fence before the evaluator's builtins, as Compile does.
+var Fence = fencing
+
+// SlowAtOnce is how many slow evaluations go on now.
+func SlowAtOnce() int { return len(slowLanes().all) }

@@ -100,8 +100,9 @@ func parseModule(m Module) (parsed, error) {
 		return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, mod.Package.Loc().Row, err)
 	}
 	var errs []error
+	no := refused()
 	for _, r := range mod.Rules {
-		if err := p.checkRule(r, m.IsTest()); err != nil && len(errs) < maxTold {
+		if err := errors.Join(checkBuiltins(r, no), p.checkRule(r, m.IsTest())); err != nil && len(errs) < maxTold {
 			errs = append(errs, fmt.Errorf("%s:%d: %w", m.Path, r.Loc().Row, err))
 		}
 	}

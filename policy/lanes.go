@@ -1,0 +1,80 @@
+package policy
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// slowAfter is when an evaluation counts as slow. Most take less than a tenth of it.
+const slowAfter = 2 * time.Millisecond
+
+// lanes keep slow evaluations out of the way of the others: of one destination one
+// goes on at a time, and of all together one less than there are processors, so that
+// whoever repeats the dearest request gets no more of the machine. The rest wait
+// without using it, each at most until its own time is over.
+type lanes struct {
+	all chan struct{}
+
+	mu sync.Mutex
+	of map[string]*lane // those in use, by destination; guarded by mu
+}
+
+type lane struct {
+	busy  chan struct{}
+	users int // guarded by lanes.mu
+}
+
+// slowLanes are those of the process: its processors are what they share out.
+var slowLanes = sync.OnceValue(newLanes)
+
+func newLanes() *lanes {
+	return &lanes{all: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), of: map[string]*lane{}}
+}
+
+// enter waits for both and returns what gives them back, or nil when time is over.
+func (l *lanes) enter(destination string, within time.Duration) (leave func()) {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	own := l.use(destination)
+	select {
+	case own.busy <- struct{}{}:
+	case <-timer.C:
+		l.release(destination)
+		return nil
+	}
+	select {
+	case l.all <- struct{}{}:
+	case <-timer.C:
+		<-own.busy
+		l.release(destination)
+		return nil
+	}
+	return func() {
+		<-l.all
+		<-own.busy
+		l.release(destination)
+	}
+}
+
+func (l *lanes) use(destination string) *lane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := l.of[destination]
+	if own == nil {
+		own = &lane{busy: make(chan struct{}, 1)}
+		l.of[destination] = own
+	}
+	own.users++
+	return own
+}
+
+func (l *lanes) release(destination string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if own := l.of[destination]; own != nil {
+		if own.users--; own.users == 0 {
+			delete(l.of, destination)
+		}
+	}
+}
