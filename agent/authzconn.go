@@ -17,6 +17,7 @@ import (
 const (
 	controlFD = 3 // gRPC of api.AuthzControl; the authz process serves it
 	passingFD = 4 // accepted ext_authz connections, with SCM_RIGHTS
+	journalFD = 5 // memory: what is being evaluated
 )
 
 // handover is the message beside a passed connection: who is at its other end.

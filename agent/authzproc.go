@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
+	"signet.example/authz"
 	"signet.example/identity"
 	"signet.example/internal/child"
 )
@@ -65,6 +66,11 @@ type authzProcess struct {
 	// known are revisions that were seen, for views that are still stamped with
 	// one which the server no longer sends. Owned by the goroutine of once.
 	known map[string]*api.PolicyRevision
+	// blame is what ended processes; it lives here, since they do not remember.
+	// Owned by the goroutine of once.
+	blame blame
+	// stopped are the evaluations of blame that are not made any more.
+	stopped watched[[]authz.Evaluation]
 }
 
 // handoverTo is the way to one running process.
@@ -125,6 +131,9 @@ func (a *authzProcess) Run(ctx context.Context) error {
 			return nil
 		}
 		pause := restart.after(time.Since(begun))
+		if errors.As(err, new(errStuck)) {
+			pause = authzRestartFirst // what ended it will not do so again
+		}
 		a.metrics.authzRestarts.Inc()
 		a.log.ErrorContext(ctx, "authz process ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
 		if !sleep(ctx, pause) {
@@ -143,8 +152,13 @@ func (a *authzProcess) once(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, control.Close(), controlFile.Close())
 	}
-	running, err := a.start(ctx, controlFile, passingFile)
-	if err = errors.Join(err, controlFile.Close(), passingFile.Close()); err != nil {
+	journal, journalFile, err := newJournal()
+	if err != nil {
+		return errors.Join(err, control.Close(), controlFile.Close(), passing.Close(), passingFile.Close())
+	}
+	defer func() { _ = journal.Close() }() // nothing reads it any more
+	running, err := a.start(ctx, controlFile, passingFile, journalFile)
+	if err = errors.Join(err, controlFile.Close(), passingFile.Close(), journalFile.Close()); err != nil {
 		if running != nil {
 			running.Stop(0)
 		}
@@ -169,6 +183,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 		return a.configure(gctx, client, &handoverTo{conn: passing, state: a.state, granted: map[grant]bool{}})
 	})
 	g.Go(func() error { return a.collect(gctx, client) })
+	g.Go(func() error { return watch(gctx, journal) })
 	g.Go(func() error {
 		select {
 		case <-running.Done():
@@ -178,10 +193,31 @@ func (a *authzProcess) once(ctx context.Context) error {
 			return nil
 		}
 	})
-	return g.Wait()
+	err = g.Wait()
+	if ctx.Err() == nil && !errors.Is(err, errBindingTaken) {
+		err = errors.Join(err, running.Err()) // it has ended
+		a.learn(ctx, err, journal.entries())
+	}
+	return err
 }
 
-var errExited = errors.New("exited")
+// learn notes what ended the process, so that the next one does not end by it.
+func (a *authzProcess) learn(ctx context.Context, err error, underway map[int]entry) {
+	stopped := a.blame.learn(err, underway, time.Now())
+	for _, e := range stopped {
+		a.metrics.stopped.Inc()
+		a.log.ErrorContext(ctx, "an evaluation ended the authz process: calls to this destination are answered with an error until the policy changes",
+			slog.String("spiffe_id", e.Destination), slog.String("policy_rev", e.Revision))
+	}
+	if len(stopped) > 0 {
+		a.stopped.set(slices.Collect(maps.Keys(a.blame.stopped)))
+	}
+}
+
+var (
+	errExited       = errors.New("exited")
+	errBindingTaken = errors.New("a binding was taken away")
+)
 
 func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*child.Process, error) {
 	// GOGC: what lives is a few MiB, so that by default a hundred decisions or so
@@ -231,7 +267,7 @@ func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlCli
 		if s != nil && over.revoked(s) {
 			// Its open connections are of a proxy that is bound no longer. Ending it
 			// ends them; those who may come again do.
-			return errors.New("a binding was taken away")
+			return errBindingTaken
 		}
 		if config := a.config(s, stamps); s != nil && !proto.Equal(config, last) {
 			bounded, cancel := context.WithTimeout(ctx, configureTimeout)
@@ -279,6 +315,10 @@ func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConf
 			delete(a.known, id)
 		}
 	}
+	if a.blame.forget(needed, time.Now()) {
+		a.stopped.set(slices.Collect(maps.Keys(a.blame.stopped)))
+	}
+	c.Stopped, c.Suspect = evaluationMessages(a.blame.stopped), evaluationMessages(a.blame.suspects())
 	for _, p := range a.known {
 		c.Revisions = append(c.Revisions, p)
 	}

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -79,4 +81,24 @@ func observed(d *api.Decision) authz.Record {
 		}
 	}
 	return r
+}
+
+func evaluationsOf(list []*api.Evaluation) map[authz.Evaluation]bool {
+	all := make(map[authz.Evaluation]bool, len(list))
+	for _, e := range list {
+		all[authz.Evaluation{Destination: e.GetDestination(), Revision: e.GetRevision()}] = true
+	}
+	return all
+}
+
+// evaluationMessages is the reverse, sorted.
+func evaluationMessages(all map[authz.Evaluation]bool) []*api.Evaluation {
+	var list []*api.Evaluation
+	for e := range all {
+		list = append(list, &api.Evaluation{Destination: e.Destination, Revision: e.Revision})
+	}
+	slices.SortFunc(list, func(a, b *api.Evaluation) int {
+		return cmp.Or(cmp.Compare(a.GetDestination(), b.GetDestination()), cmp.Compare(a.GetRevision(), b.GetRevision()))
+	})
+	return list
 }

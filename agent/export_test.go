@@ -18,7 +18,7 @@ var PeerMode = peerMode
 
 // BatchOf is the first batch of what the authz process sends of these records.
 func BatchOf(ctx context.Context, records []authz.Record) []*api.Decision {
-	d := newDecider(slog.New(slog.DiscardHandler))
+	d := newDecider(slog.New(slog.DiscardHandler), nil)
 	for _, r := range records {
 		d.record(r)
 	}

@@ -42,6 +42,7 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 	_, held := r.u.keeper.held.get()
 	_, state := r.u.state.get()
 	_, loaded := r.authz.loaded.get()
+	_, stopped := r.authz.stopped.get()
 	_, proxies := r.proxies.get()
 	_, relay := r.relay.changed.get()
 	done := make(chan struct{})
@@ -53,6 +54,7 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 		case <-held:
 		case <-state:
 		case <-loaded:
+		case <-stopped:
 		case <-proxies:
 		case <-relay:
 		case <-t.C:
@@ -65,7 +67,7 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
 	consumers := map[string]string{ownEntry: "agent"}
-	report.Findings = append(slices.Clone(r.fixed), sameUser(r.envoys())...)
+	report.Findings = slices.Concat(r.fixed, sameUser(r.envoys()), stoppedFindings(r.authz.stopped.load()))
 	for _, e := range r.envoys() {
 		s := e.status.load()
 		status := proxyReport(e, s)

@@ -43,7 +43,11 @@ func RunAuthz(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("authz: %w", err), control.Close())
 	}
-	if err := newDecider(log).run(ctx, control, passing); err != nil {
+	journal, err := openJournal(os.NewFile(journalFD, "journal"))
+	if err != nil {
+		return errors.Join(fmt.Errorf("authz: %w", err), control.Close(), passing.Close())
+	}
+	if err := newDecider(log, journal.begin).run(ctx, control, passing); err != nil {
 		return fmt.Errorf("authz: %w", err)
 	}
 	return nil
@@ -95,9 +99,10 @@ type decider struct {
 	compiled map[string]*policy.Compiled
 }
 
-func newDecider(log *slog.Logger) *decider {
+// newDecider takes what is told of each evaluation, or nil.
+func newDecider(log *slog.Logger, evaluating func(authz.Evaluation) func()) *decider {
 	d := &decider{log: log, records: make(chan *api.Decision, recordBuffer), compiled: map[string]*policy.Compiled{}}
-	d.server = authz.New(authz.Options{Record: d.record, Log: log})
+	d.server = authz.New(authz.Options{Record: d.record, Log: log, Evaluating: evaluating})
 	return d
 }
 
@@ -182,6 +187,7 @@ func (d *decider) Configure(ctx context.Context, c *api.AuthzConfig) (*api.Authz
 	for _, b := range c.GetBans() {
 		config.Bans[b.GetSpiffeId()] = true
 	}
+	config.Stopped, config.Suspect = evaluationsOf(c.GetStopped()), evaluationsOf(c.GetSuspect())
 	for _, r := range c.GetRevisions() {
 		compiled, err := d.compile(ctx, r)
 		if err != nil {

@@ -20,7 +20,7 @@ func TestTheAuthzProcessDecidesByAllThatTheAgentWasTold(t *testing.T) {
 		bans:    map[string]bool{"spiffe://test.example/shop/bad": true},
 		issuers: []*api.JWTIssuer{{Name: "users", Issuer: "https://id.example", Audiences: []string{"web"}, Jwks: []byte(`{"keys":[]}`)}},
 	}, nil)
-	d := newDecider(slog.New(slog.DiscardHandler))
+	d := newDecider(slog.New(slog.DiscardHandler), nil)
 	if _, err := d.Configure(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,12 @@ type AuthzConfig struct {
 	Issuers   []*JWTIssuer      `protobuf:"bytes,2,rep,name=issuers,proto3" json:"issuers,omitempty"`
 	Bans      []*Ban            `protobuf:"bytes,3,rep,name=bans,proto3" json:"bans,omitempty"`
 	// token_hash_key keys the hash of tokens in records.
-	TokenHashKey  []byte `protobuf:"bytes,4,opt,name=token_hash_key,json=tokenHashKey,proto3" json:"token_hash_key,omitempty"`
+	TokenHashKey []byte `protobuf:"bytes,4,opt,name=token_hash_key,json=tokenHashKey,proto3" json:"token_hash_key,omitempty"`
+	// stopped evaluations ended the process: they are answered as errors at once.
+	Stopped []*Evaluation `protobuf:"bytes,5,rep,name=stopped,proto3" json:"stopped,omitempty"`
+	// suspect evaluations were under way when the process ended: they are made one at
+	// a time, so that it is known which one ends it again.
+	Suspect       []*Evaluation `protobuf:"bytes,6,rep,name=suspect,proto3" json:"suspect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +98,73 @@ func (x *AuthzConfig) GetTokenHashKey() []byte {
 	return nil
 }
 
+func (x *AuthzConfig) GetStopped() []*Evaluation {
+	if x != nil {
+		return x.Stopped
+	}
+	return nil
+}
+
+func (x *AuthzConfig) GetSuspect() []*Evaluation {
+	if x != nil {
+		return x.Suspect
+	}
+	return nil
+}
+
+// Evaluation is that of one destination's policy under one revision.
+type Evaluation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Destination   string                 `protobuf:"bytes,1,opt,name=destination,proto3" json:"destination,omitempty"`
+	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evaluation) Reset() {
+	*x = Evaluation{}
+	mi := &file_api_authz_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evaluation) ProtoMessage() {}
+
+func (x *Evaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_authz_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
+func (*Evaluation) Descriptor() ([]byte, []int) {
+	return file_api_authz_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Evaluation) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Evaluation) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
 type AuthzStatus struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Loaded []string               `protobuf:"bytes,1,rep,name=loaded,proto3" json:"loaded,omitempty"`
@@ -104,7 +176,7 @@ type AuthzStatus struct {
 
 func (x *AuthzStatus) Reset() {
 	*x = AuthzStatus{}
-	mi := &file_api_authz_proto_msgTypes[1]
+	mi := &file_api_authz_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -116,7 +188,7 @@ func (x *AuthzStatus) String() string {
 func (*AuthzStatus) ProtoMessage() {}
 
 func (x *AuthzStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_authz_proto_msgTypes[1]
+	mi := &file_api_authz_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -129,7 +201,7 @@ func (x *AuthzStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthzStatus.ProtoReflect.Descriptor instead.
 func (*AuthzStatus) Descriptor() ([]byte, []int) {
-	return file_api_authz_proto_rawDescGZIP(), []int{1}
+	return file_api_authz_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AuthzStatus) GetLoaded() []string {
@@ -154,7 +226,7 @@ type DecisionsRequest struct {
 
 func (x *DecisionsRequest) Reset() {
 	*x = DecisionsRequest{}
-	mi := &file_api_authz_proto_msgTypes[2]
+	mi := &file_api_authz_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -166,7 +238,7 @@ func (x *DecisionsRequest) String() string {
 func (*DecisionsRequest) ProtoMessage() {}
 
 func (x *DecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_authz_proto_msgTypes[2]
+	mi := &file_api_authz_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -179,7 +251,7 @@ func (x *DecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsRequest.ProtoReflect.Descriptor instead.
 func (*DecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_api_authz_proto_rawDescGZIP(), []int{2}
+	return file_api_authz_proto_rawDescGZIP(), []int{3}
 }
 
 type DecisionBatch struct {
@@ -193,7 +265,7 @@ type DecisionBatch struct {
 
 func (x *DecisionBatch) Reset() {
 	*x = DecisionBatch{}
-	mi := &file_api_authz_proto_msgTypes[3]
+	mi := &file_api_authz_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -205,7 +277,7 @@ func (x *DecisionBatch) String() string {
 func (*DecisionBatch) ProtoMessage() {}
 
 func (x *DecisionBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_authz_proto_msgTypes[3]
+	mi := &file_api_authz_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -218,7 +290,7 @@ func (x *DecisionBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionBatch.ProtoReflect.Descriptor instead.
 func (*DecisionBatch) Descriptor() ([]byte, []int) {
-	return file_api_authz_proto_rawDescGZIP(), []int{3}
+	return file_api_authz_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DecisionBatch) GetDecisions() []*Decision {
@@ -239,12 +311,18 @@ var File_api_authz_proto protoreflect.FileDescriptor
 
 const file_api_authz_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/authz.proto\x12\x0fsignet.v1alpha1\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xd2\x01\n" +
+	"\x0fapi/authz.proto\x12\x0fsignet.v1alpha1\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xc0\x02\n" +
 	"\vAuthzConfig\x12=\n" +
 	"\trevisions\x18\x01 \x03(\v2\x1f.signet.v1alpha1.PolicyRevisionR\trevisions\x124\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1a.signet.v1alpha1.JWTIssuerR\aissuers\x12(\n" +
 	"\x04bans\x18\x03 \x03(\v2\x14.signet.v1alpha1.BanR\x04bans\x12$\n" +
-	"\x0etoken_hash_key\x18\x04 \x01(\fR\ftokenHashKey\"\xa2\x01\n" +
+	"\x0etoken_hash_key\x18\x04 \x01(\fR\ftokenHashKey\x125\n" +
+	"\astopped\x18\x05 \x03(\v2\x1b.signet.v1alpha1.EvaluationR\astopped\x125\n" +
+	"\asuspect\x18\x06 \x03(\v2\x1b.signet.v1alpha1.EvaluationR\asuspect\"J\n" +
+	"\n" +
+	"Evaluation\x12 \n" +
+	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\tR\brevision\"\xa2\x01\n" +
 	"\vAuthzStatus\x12\x16\n" +
 	"\x06loaded\x18\x01 \x03(\tR\x06loaded\x12@\n" +
 	"\x06errors\x18\x02 \x03(\v2(.signet.v1alpha1.AuthzStatus.ErrorsEntryR\x06errors\x1a9\n" +
@@ -271,33 +349,36 @@ func file_api_authz_proto_rawDescGZIP() []byte {
 	return file_api_authz_proto_rawDescData
 }
 
-var file_api_authz_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_api_authz_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_api_authz_proto_goTypes = []any{
 	(*AuthzConfig)(nil),      // 0: signet.v1alpha1.AuthzConfig
-	(*AuthzStatus)(nil),      // 1: signet.v1alpha1.AuthzStatus
-	(*DecisionsRequest)(nil), // 2: signet.v1alpha1.DecisionsRequest
-	(*DecisionBatch)(nil),    // 3: signet.v1alpha1.DecisionBatch
-	nil,                      // 4: signet.v1alpha1.AuthzStatus.ErrorsEntry
-	(*PolicyRevision)(nil),   // 5: signet.v1alpha1.PolicyRevision
-	(*JWTIssuer)(nil),        // 6: signet.v1alpha1.JWTIssuer
-	(*Ban)(nil),              // 7: signet.v1alpha1.Ban
-	(*Decision)(nil),         // 8: signet.v1alpha1.Decision
+	(*Evaluation)(nil),       // 1: signet.v1alpha1.Evaluation
+	(*AuthzStatus)(nil),      // 2: signet.v1alpha1.AuthzStatus
+	(*DecisionsRequest)(nil), // 3: signet.v1alpha1.DecisionsRequest
+	(*DecisionBatch)(nil),    // 4: signet.v1alpha1.DecisionBatch
+	nil,                      // 5: signet.v1alpha1.AuthzStatus.ErrorsEntry
+	(*PolicyRevision)(nil),   // 6: signet.v1alpha1.PolicyRevision
+	(*JWTIssuer)(nil),        // 7: signet.v1alpha1.JWTIssuer
+	(*Ban)(nil),              // 8: signet.v1alpha1.Ban
+	(*Decision)(nil),         // 9: signet.v1alpha1.Decision
 }
 var file_api_authz_proto_depIdxs = []int32{
-	5, // 0: signet.v1alpha1.AuthzConfig.revisions:type_name -> signet.v1alpha1.PolicyRevision
-	6, // 1: signet.v1alpha1.AuthzConfig.issuers:type_name -> signet.v1alpha1.JWTIssuer
-	7, // 2: signet.v1alpha1.AuthzConfig.bans:type_name -> signet.v1alpha1.Ban
-	4, // 3: signet.v1alpha1.AuthzStatus.errors:type_name -> signet.v1alpha1.AuthzStatus.ErrorsEntry
-	8, // 4: signet.v1alpha1.DecisionBatch.decisions:type_name -> signet.v1alpha1.Decision
-	0, // 5: signet.v1alpha1.AuthzControl.Configure:input_type -> signet.v1alpha1.AuthzConfig
-	2, // 6: signet.v1alpha1.AuthzControl.Decisions:input_type -> signet.v1alpha1.DecisionsRequest
-	1, // 7: signet.v1alpha1.AuthzControl.Configure:output_type -> signet.v1alpha1.AuthzStatus
-	3, // 8: signet.v1alpha1.AuthzControl.Decisions:output_type -> signet.v1alpha1.DecisionBatch
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6, // 0: signet.v1alpha1.AuthzConfig.revisions:type_name -> signet.v1alpha1.PolicyRevision
+	7, // 1: signet.v1alpha1.AuthzConfig.issuers:type_name -> signet.v1alpha1.JWTIssuer
+	8, // 2: signet.v1alpha1.AuthzConfig.bans:type_name -> signet.v1alpha1.Ban
+	1, // 3: signet.v1alpha1.AuthzConfig.stopped:type_name -> signet.v1alpha1.Evaluation
+	1, // 4: signet.v1alpha1.AuthzConfig.suspect:type_name -> signet.v1alpha1.Evaluation
+	5, // 5: signet.v1alpha1.AuthzStatus.errors:type_name -> signet.v1alpha1.AuthzStatus.ErrorsEntry
+	9, // 6: signet.v1alpha1.DecisionBatch.decisions:type_name -> signet.v1alpha1.Decision
+	0, // 7: signet.v1alpha1.AuthzControl.Configure:input_type -> signet.v1alpha1.AuthzConfig
+	3, // 8: signet.v1alpha1.AuthzControl.Decisions:input_type -> signet.v1alpha1.DecisionsRequest
+	2, // 9: signet.v1alpha1.AuthzControl.Configure:output_type -> signet.v1alpha1.AuthzStatus
+	4, // 10: signet.v1alpha1.AuthzControl.Decisions:output_type -> signet.v1alpha1.DecisionBatch
+	9, // [9:11] is the sub-list for method output_type
+	7, // [7:9] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_api_authz_proto_init() }
@@ -313,7 +394,7 @@ func file_api_authz_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_authz_proto_rawDesc), len(file_api_authz_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,7 +35,13 @@ type Options struct {
 	Clock func() time.Time
 	// Log is slog.Default() if nil.
 	Log *slog.Logger
+	// Evaluating is called before each evaluation, and what it returned after it,
+	// both from the goroutine that makes it. It must not block.
+	Evaluating func(Evaluation) (end func())
 }
+
+// Evaluation is that of one destination's policy under one revision.
+type Evaluation struct{ Destination, Revision string }
 
 // Config is everything that decisions are made by; it is replaced as a whole.
 type Config struct {
@@ -46,6 +52,10 @@ type Config struct {
 	Bans map[string]bool
 	// TokenHashKey keys the hash of tokens in records; without it there is none.
 	TokenHashKey []byte
+	// Stopped evaluations are not made: they ended the process.
+	Stopped map[Evaluation]bool
+	// Suspect evaluations are made one at a time: one of them may have.
+	Suspect map[Evaluation]bool
 }
 
 // Issuer of end-user tokens; JWKS is RFC 7517 JSON.
@@ -64,6 +74,8 @@ type Server struct {
 	slots chan struct{}
 	peers peers
 
+	alone chan struct{} // held while a suspect evaluation is made
+
 	configure sync.Mutex // one Configure at a time
 	state     atomic.Pointer[state]
 }
@@ -75,6 +87,8 @@ type state struct {
 	verifier *verifier // nil without issuers
 	bans     map[string]bool
 	hashKey  []byte
+	stopped  map[Evaluation]bool
+	suspect  map[Evaluation]bool
 }
 
 // New returns a Server that denies everything until it is configured.
@@ -91,7 +105,10 @@ func New(opts Options) *Server {
 	if opts.Record == nil {
 		opts.Record = func(Record) {}
 	}
-	return &Server{opts: opts, slots: make(chan struct{}, opts.MaxConcurrent)}
+	if opts.Evaluating == nil {
+		opts.Evaluating = func(Evaluation) func() { return func() {} }
+	}
+	return &Server{opts: opts, slots: make(chan struct{}, opts.MaxConcurrent), alone: make(chan struct{}, 1)}
 }
 
 // Configure swaps what decisions are made by. Checks under way end with what
@@ -99,7 +116,10 @@ func New(opts Options) *Server {
 func (s *Server) Configure(c Config) {
 	s.configure.Lock()
 	defer s.configure.Unlock()
-	next := &state{policies: map[string]*policy.Compiled{}, bans: maps.Clone(c.Bans), hashKey: slices.Clone(c.TokenHashKey)}
+	next := &state{
+		policies: map[string]*policy.Compiled{}, bans: maps.Clone(c.Bans), hashKey: slices.Clone(c.TokenHashKey),
+		stopped: maps.Clone(c.Stopped), suspect: maps.Clone(c.Suspect),
+	}
 	for _, p := range c.Policies {
 		if p != nil {
 			next.policies[p.Revision().ID] = p
@@ -196,7 +216,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 	if !st.checkToken(&in, a) {
 		return
 	}
-	st.evaluate(ctx, stamped(req), in, a)
+	s.evaluate(ctx, st, stamped(req), in, a)
 }
 
 func stamped(req *authv3.CheckRequest) string {
@@ -235,7 +255,7 @@ func (st *state) checkToken(in *policy.Input, a *answer) bool {
 	return true
 }
 
-func (st *state) evaluate(ctx context.Context, revision string, in policy.Input, a *answer) {
+func (s *Server) evaluate(ctx context.Context, st *state, revision string, in policy.Input, a *answer) {
 	compiled := st.policies[revision]
 	if compiled == nil || revision == "" {
 		a.record.PolicyRevision = escape(revision, 64)
@@ -244,6 +264,21 @@ func (st *state) evaluate(ctx context.Context, revision string, in policy.Input,
 	}
 	rev := compiled.Revision()
 	a.record.PolicyRevision, a.record.PolicySource, a.record.Commit = rev.ID, rev.Source, rev.Commit
+	which := Evaluation{Destination: in.Destination.ID.String(), Revision: rev.ID}
+	if st.stopped[which] {
+		a.deny(CauseError, "an evaluation for this destination under this revision ended the authz process: none is made until the policy changes")
+		return
+	}
+	if st.suspect[which] {
+		select {
+		case s.alone <- struct{}{}:
+			defer func() { <-s.alone }()
+		case <-ctx.Done():
+			a.deny(CauseUnavailable, "the proxy gave up waiting")
+			return
+		}
+	}
+	defer s.opts.Evaluating(which)()
 	d, err := compiled.Evaluate(ctx, in)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

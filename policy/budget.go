@@ -21,12 +21,13 @@ type budget struct {
 	begun    time.Time
 	left     int
 	builtins int // bytes that builtins may still be given
+	work     int // of builtins, so far
 	over     bool
 
 	// lanes is nil where slow evaluations need none.
 	lanes       *lanes
 	destination string
-	leave       func() // of the lane that it is in, else nil
+	leave       func(over bool) // of the lane that it is in, else nil
 }
 
 func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
@@ -44,7 +45,7 @@ func (b *budget) Cancelled() bool {
 	}
 	b.left--
 	took := time.Since(b.begun)
-	if b.lanes != nil && b.leave == nil && took > slowAfter {
+	if b.lanes != nil && b.leave == nil && b.slow(took) {
 		b.leave = b.lanes.enter(b.destination, b.time-took)
 		took = time.Since(b.begun)
 	}
@@ -52,9 +53,16 @@ func (b *budget) Cancelled() bool {
 	return b.over
 }
 
+// slow reports whether the evaluation costs much. It goes by what was done: on a busy
+// machine any may take a few milliseconds.
+func (b *budget) slow(took time.Duration) bool {
+	return b.cost-b.left > slowSteps || b.work > slowWork || maxBuiltins-b.builtins > slowWork || took > slowAfter
+}
+
 // charge takes the cost of a builtin's call.
-func (b *budget) charge(n int) error {
-	if b.builtins -= n; b.builtins < 0 {
+func (b *budget) charge(bytes, work int) error {
+	b.work += work
+	if b.builtins -= bytes; b.builtins < 0 {
 		return fmt.Errorf("%w: all calls of this evaluation together more than %d MiB", errFence, maxBuiltins>>20)
 	}
 	return nil
@@ -63,7 +71,7 @@ func (b *budget) charge(n int) error {
 // done must be called when the evaluation has ended.
 func (b *budget) done() {
 	if b.leave != nil {
-		b.leave()
+		b.leave(b.over)
 		b.leave = nil
 	}
 }

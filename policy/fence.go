@@ -22,6 +22,7 @@ const (
 	maxResult    = 1 << 20  // bytes that a call may make of them
 	maxWork      = 16 << 20 // steps of those that go over one operand for each part of another
 	maxBuiltins  = 64 << 20 // bytes of all calls of one evaluation, operands and results
+	dearCall     = 64 << 10 // of both: the budget is looked at before such a call, too
 	maxDepthOf   = 256      // of a value that is walked
 	maxDigits    = 1024     // of a number, and of what its exponent stands for
 	maxRegexText = 64 << 10 // more than a header has
@@ -56,9 +57,11 @@ var unmeasured = map[string]bool{
 
 func fenced(name string, f topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
-		cost, err := costOf(name, operands)
+		cost, work, err := costOf(name, operands)
 		if b, ok := bctx.Cancel.(*budget); ok && err == nil {
-			err = b.charge(cost)
+			if err = b.charge(cost, work); err == nil && cost+work > dearCall && b.Cancelled() {
+				return topdown.Halt{Err: &topdown.Error{Code: topdown.CancelErr, Location: bctx.Location}}
+			}
 		}
 		if err != nil {
 			// Halt, since an error of a builtin is "undefined" in package envoy.authz,
@@ -69,9 +72,9 @@ func fenced(name string, f topdown.BuiltinFunc) topdown.BuiltinFunc {
 	}
 }
 
-// costOf is the bytes that a call reads and may make, or an error where that or the
-// work is more than one call may have.
-func costOf(name string, operands []*ast.Term) (int, error) {
+// costOf is the bytes that a call reads and may make, and the steps of its work, or an
+// error where either is more than one call may have.
+func costOf(name string, operands []*ast.Term) (cost, work int, err error) {
 	m := measure{left: maxOperands}
 	if most, ok := mostOperands[name]; ok {
 		m.left = most
@@ -79,23 +82,23 @@ func costOf(name string, operands []*ast.Term) (int, error) {
 	most := m.left
 	for _, o := range operands {
 		if !m.value(o.Value, 0) {
-			return 0, fmt.Errorf("%w: operands of more than %d bytes, %d levels or %d digits", errFence, most, maxDepthOf, maxDigits)
+			return 0, 0, fmt.Errorf("%w: operands of more than %d bytes, %d levels or %d digits", errFence, most, maxDepthOf, maxDigits)
 		}
 	}
-	cost := most - m.left
+	cost = most - m.left
 	if result, ok := results[name]; ok {
 		n := result(operands)
 		if n < 0 || n > maxResult {
-			return 0, fmt.Errorf("%w: a result of more than %d bytes", errFence, maxResult)
+			return 0, 0, fmt.Errorf("%w: a result of more than %d bytes", errFence, maxResult)
 		}
 		cost += n
 	}
-	if work, ok := works[name]; ok {
-		if n := work(operands); n < 0 || n > maxWork {
-			return 0, fmt.Errorf("%w: more than %d steps", errFence, maxWork)
+	if steps, ok := works[name]; ok {
+		if work = steps(operands); work < 0 || work > maxWork {
+			return 0, 0, fmt.Errorf("%w: more than %d steps", errFence, maxWork)
 		}
 	}
-	return cost, nil
+	return cost, work, nil
 }
 
 // measure counts a value with everything that is repeated in it: a value in which
@@ -211,14 +214,14 @@ var works = map[string]func([]*ast.Term) int{
 	"json.patch":        product, "json.filter": product, "json.remove": product,
 	"net.cidr_merge": func(o []*ast.Term) int { return 1024 * count(o, 0) },
 	"product":        func(o []*ast.Term) int { return sizeOf(o[0]) * sizeOf(o[0]) / 64 },
-	"regex.match":    func(o []*ast.Term) int { return regexSize(o, 0) * (text(o, 1) + 1) },
-	"re_match":       func(o []*ast.Term) int { return regexSize(o, 0) * (text(o, 1) + 1) },
+	"regex.match":    func(o []*ast.Term) int { return matchWork(o, 0, 1) },
+	"re_match":       func(o []*ast.Term) int { return matchWork(o, 0, 1) },
 	"regex.is_valid": func(o []*ast.Term) int { return regexSize(o, 0) },
-	"regex.find_n":   func(o []*ast.Term) int { return regexSize(o, 0) * (text(o, 1) + 1) },
-	"regex.split":    func(o []*ast.Term) int { return regexSize(o, 0) * (text(o, 1) + 1) },
-	"regex.replace":  func(o []*ast.Term) int { return regexSize(o, 1) * (text(o, 0) + 1) },
+	"regex.find_n":   func(o []*ast.Term) int { return matchWork(o, 0, 1) },
+	"regex.split":    func(o []*ast.Term) int { return matchWork(o, 0, 1) },
+	"regex.replace":  func(o []*ast.Term) int { return matchWork(o, 1, 0) },
 	"regex.find_all_string_submatch_n": func(o []*ast.Term) int {
-		return (regexSize(o, 0) + 64*strings.Count(strAt(o, 0), "(")) * (text(o, 1) + 1)
+		return matchWork(o, 0, 1) + 64*strings.Count(strAt(o, 0), "(")*(text(o, 1)+1)
 	},
 	"regex.template_match": func(o []*ast.Term) int { return 1000 * text(o, 0) * (text(o, 1) + 1) },
 	"glob.match":           func(o []*ast.Term) int { return (text(o, 0) + 1) * (text(o, 2) + 1) },
@@ -353,6 +356,9 @@ func regexSize(o []*ast.Term, i int) int {
 	}
 	return size
 }
+
+// matchWork: a step of a regular expression takes as long as four of others.
+func matchWork(o []*ast.Term, expr, in int) int { return 4 * regexSize(o, expr) * (text(o, in) + 1) }
 
 func instructions(re *syntax.Regexp) int {
 	n := 1 + len(re.Rune)

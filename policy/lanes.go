@@ -6,13 +6,21 @@ import (
 	"time"
 )
 
-// slowAfter is when an evaluation counts as slow. Most take less than a tenth of it.
-const slowAfter = 2 * time.Millisecond
+// When an evaluation counts as slow. Most take less than a tenth of the first, which
+// is some milliseconds; the last is for what is not counted.
+const (
+	slowSteps = 4000
+	slowWork  = 1 << 20
+	slowAfter = 20 * time.Millisecond
+	// laneRest is how long a destination's lane rests after an evaluation that used up
+	// its time, as a multiple of that: such a one is never answered but by an error.
+	laneRest = 3
+)
 
 // lanes keep slow evaluations out of the way of the others: of one destination one
 // goes on at a time, and of all together one less than there are processors, so that
-// whoever repeats the dearest request gets no more of the machine. The rest wait
-// without using it, each at most until its own time is over.
+// whoever repeats the dearest request gets no more than a part of one. The rest wait
+// without using any, each at most until its own time is over.
 type lanes struct {
 	all chan struct{}
 
@@ -33,7 +41,7 @@ func newLanes() *lanes {
 }
 
 // enter waits for both and returns what gives them back, or nil when time is over.
-func (l *lanes) enter(destination string, within time.Duration) (leave func()) {
+func (l *lanes) enter(destination string, within time.Duration) (leave func(over bool)) {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	own := l.use(destination)
@@ -50,10 +58,18 @@ func (l *lanes) enter(destination string, within time.Duration) (leave func()) {
 		l.release(destination)
 		return nil
 	}
-	return func() {
+	begun := time.Now()
+	return func(over bool) {
 		<-l.all
-		<-own.busy
-		l.release(destination)
+		free := func() {
+			<-own.busy
+			l.release(destination)
+		}
+		if over {
+			time.AfterFunc(laneRest*time.Since(begun), free)
+			return
+		}
+		free()
 	}
 }
 

@@ -260,9 +260,13 @@ func inForce(commit string) string {
 	return "commit " + commit + " stays in force"
 }
 
-// agentSeverity: what falls back is served, and is not of today's dangers.
+// agentSeverity is by effect: an error is what makes calls fail; what falls back is
+// served, and is not of today's dangers.
 func agentSeverity(finding string) string {
-	if strings.HasPrefix(finding, "classical-key-exchange:") {
+	switch name, _, _ := strings.Cut(finding, ":"); name {
+	case "policy-stopped":
+		return sevError
+	case "classical-key-exchange":
 		return sevInfo
 	}
 	return sevWarning
@@ -282,6 +286,9 @@ func agentFix(finding string) string {
 		return "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
 	case "proxy-address":
 		return otherBind
+
+	case "policy-stopped":
+		return "correct the policy and push it: under its next revision the calls are decided again; docs/POLICY.md says what an evaluation may cost"
 	case "proxy-waiting":
 		return "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
 	}

@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"signet.example/authz"
+)
+
+// The journal is memory that the authz process shares with the keys process: what it
+// is evaluating now. It outlives that process, however it ends, and is read without
+// asking it. Its content is the authz process' word and no more: it can deny by it,
+// as it can anyway, and the reader takes nothing from it but text of bounded length.
+const (
+	journalSlots = 256 // as many evaluations as are made at a time (authz)
+	slotBytes    = 4096
+	slotText     = slotBytes - 8
+	// maxDestination and maxRevisionID are what fits; no identity and no revision is longer.
+	maxDestination = 2048
+	maxRevisionID  = 128
+)
+
+// journal is one end of it.
+type journal struct {
+	memory []byte
+	free   chan int // slots that are not in use; of the writing end
+}
+
+// newJournal makes the memory. It is sealed: whoever holds it cannot shrink it under
+// the reader, which that would end.
+func newJournal() (*journal, *os.File, error) {
+	fd, err := unix.MemfdCreate("evaluations", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, nil, fmt.Errorf("journal: memfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "evaluations")
+	err = f.Truncate(journalSlots * slotBytes)
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("journal: %w", err), f.Close())
+	}
+	j, err := mapJournal(f, unix.PROT_READ)
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return j, f, nil
+}
+
+// openJournal is the writing end. It closes f.
+func openJournal(f *os.File) (*journal, error) {
+	j, err := mapJournal(f, unix.PROT_READ|unix.PROT_WRITE)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	j.free = make(chan int, journalSlots)
+	for i := range journalSlots {
+		j.free <- i
+	}
+	return j, nil
+}
+
+func mapJournal(f *os.File, prot int) (*journal, error) {
+	memory, err := unix.Mmap(int(f.Fd()), 0, journalSlots*slotBytes, prot, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("journal: mmap: %w", err)
+	}
+	return &journal{memory: memory}, nil
+}
+
+// Close must not be called while anything else is.
+func (j *journal) Close() error { return unix.Munmap(j.memory) }
+
+// turn of a slot is even while it is free, odd while it is in use, and another one
+// for each evaluation.
+func (j *journal) turn(slot int) *uint32 {
+	return (*uint32)(unsafe.Pointer(&j.memory[slot*slotBytes])) //nolint:gosec // aligned: slots are
+}
+
+// begin notes an evaluation until end is called.
+func (j *journal) begin(e authz.Evaluation) (end func()) {
+	select {
+	case slot := <-j.free:
+		at := j.memory[slot*slotBytes+4 : (slot+1)*slotBytes]
+		d, r := e.Destination[:min(len(e.Destination), maxDestination)], e.Revision[:min(len(e.Revision), maxRevisionID)]
+		binary.NativeEndian.PutUint16(at, uint16(len(d)))     //nolint:gosec // bounded
+		binary.NativeEndian.PutUint16(at[2:], uint16(len(r))) //nolint:gosec // bounded
+		copy(at[4:], d)
+		copy(at[4+len(d):], r)
+		atomic.AddUint32(j.turn(slot), 1)
+		return func() {
+			atomic.AddUint32(j.turn(slot), 1)
+			j.free <- slot
+		}
+	default: // never, as there are as many slots as evaluations
+		return func() {}
+	}
+}
+
+// entry is a slot in use.
+type entry struct {
+	turn uint32
+	authz.Evaluation
+}
+
+// entries are the evaluations under way, by slot.
+func (j *journal) entries() map[int]entry {
+	var all map[int]entry
+	for slot := range journalSlots {
+		turn := atomic.LoadUint32(j.turn(slot))
+		if turn%2 == 0 {
+			continue
+		}
+		at := j.memory[slot*slotBytes+4 : (slot+1)*slotBytes]
+		d, r := int(binary.NativeEndian.Uint16(at)), int(binary.NativeEndian.Uint16(at[2:]))
+		if d > maxDestination || r > maxRevisionID || 4+d+r > slotText {
+			continue
+		}
+		e := entry{turn, authz.Evaluation{Destination: string(at[4 : 4+d]), Revision: string(at[4+d : 4+d+r])}}
+		if atomic.LoadUint32(j.turn(slot)) != turn {
+			continue // it ended meanwhile
+		}
+		if all == nil {
+			all = map[int]entry{}
+		}
+		all[slot] = e
+	}
+	return all
+}
