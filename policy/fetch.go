@@ -14,11 +14,12 @@ import (
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/memory"
 
 	"signet.example/identity"
 )
 
-const fetchTime = 2 * time.Minute
+const fetchTime = 45 * time.Second
 
 // fetched is where the wanted reference of the remote is kept in the cache.
 const fetched = plumbing.ReferenceName("refs/signet/source")
@@ -59,36 +60,97 @@ func fetch(ctx context.Context, rem remote, src identity.PolicySource, dir strin
 		return Tree{}, err
 	}
 	if rem.local != "" {
-		commit, err := openLocal(rem.local, want)
+		repo, commit, err := openLocal(rem.local, want)
 		if err != nil {
 			return Tree{}, err
 		}
-		return readTree(ctx, rem, commit, root)
+		return readTree(ctx, rem, repo, commit, root)
 	}
 	return fetchRemote(ctx, rem, want, root, dir)
 }
 
-func readTree(ctx context.Context, rem remote, commit *object.Commit, root string) (Tree, error) {
-	modules, err := readModules(ctx, commit, root)
+func readTree(ctx context.Context, rem remote, repo *git.Repository, commit *object.Commit, root string) (Tree, error) {
+	modules, err := readModules(ctx, repo.Storer, commit, root)
 	if err != nil {
 		return Tree{}, fmt.Errorf("commit %s: %w", commit.Hash, err)
 	}
 	return Tree{URL: rem.display, Commit: commit.Hash.String(), Modules: modules}, nil
 }
 
-func openLocal(path string, want wanted) (*object.Commit, error) {
+func openLocal(path string, want wanted) (*git.Repository, *object.Commit, error) {
 	repo, err := git.PlainOpen(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	hash, err := localHash(repo, want)
+	if err != nil {
+		return nil, nil, err
+	}
+	commit, err := resolve(repo, hash)
+	return repo, commit, err
+}
+
+func localHash(repo *git.Repository, want wanted) (plumbing.Hash, error) {
 	if want.hash != plumbing.ZeroHash {
-		return resolve(repo, want.hash)
+		return want.hash, nil
 	}
 	ref, err := repo.Reference(want.name, true)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", want.name, err)
+		return plumbing.ZeroHash, fmt.Errorf("%s: %w", want.name, err)
 	}
-	return resolve(repo, ref.Hash())
+	return ref.Hash(), nil
+}
+
+// Resolve returns what the source's branch or tag is now, without fetching it: a
+// commit, or the tag that names one. An error has no credentials in it.
+func Resolve(ctx context.Context, src identity.PolicySource) (string, error) {
+	rem, err := parseRemote(src.URL)
+	if err != nil {
+		return "", fmt.Errorf("policy source %s: %w", src.Name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	want, err := parseWanted(src)
+	if err != nil {
+		return "", fmt.Errorf("policy source %s: %s: %w", src.Name, rem.display, err)
+	}
+	hash, err := remoteHash(ctx, rem, want)
+	if err != nil {
+		return "", fmt.Errorf("policy source %s: %s: %w", src.Name, rem.display, rem.scrub(err))
+	}
+	return hash.String(), nil
+}
+
+func remoteHash(ctx context.Context, rem remote, want wanted) (plumbing.Hash, error) {
+	if want.hash != plumbing.ZeroHash {
+		return want.hash, nil
+	}
+	if rem.local != "" {
+		repo, err := git.PlainOpen(rem.local)
+		if err != nil {
+			return plumbing.ZeroHash, err
+		}
+		return localHash(repo, want)
+	}
+	refs, err := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{rem.url}}).
+		ListContext(ctx, &git.ListOptions{PeelingOption: git.IgnorePeeled})
+	if err != nil {
+		return plumbing.ZeroHash, err
+	}
+	name := want.name
+	for range 2 { // HEAD names another
+		for _, ref := range refs {
+			if ref.Name() != name {
+				continue
+			}
+			if ref.Type() == plumbing.HashReference {
+				return ref.Hash(), nil
+			}
+			name = ref.Target()
+			break
+		}
+	}
+	return plumbing.ZeroHash, fmt.Errorf("%s: %w", want.name, plumbing.ErrReferenceNotFound)
 }
 
 // fetchRemote uses the cache; where that cannot serve it is made anew, once:
@@ -108,18 +170,18 @@ func fetchRemote(ctx context.Context, rem remote, want wanted, root, dir string)
 }
 
 func fetchTree(ctx context.Context, cache string, rem remote, want wanted, root string) (Tree, error) {
-	commit, err := fetchInto(ctx, cache, rem, want)
+	repo, err := openCache(cache)
+	if err != nil {
+		return Tree{}, fmt.Errorf("cache: %w", err)
+	}
+	commit, err := fetchInto(ctx, repo, rem, want)
 	if err != nil {
 		return Tree{}, err
 	}
-	return readTree(ctx, rem, commit, root)
+	return readTree(ctx, rem, repo, commit, root)
 }
 
-func fetchInto(ctx context.Context, cache string, rem remote, want wanted) (*object.Commit, error) {
-	repo, err := openCache(cache)
-	if err != nil {
-		return nil, fmt.Errorf("cache: %w", err)
-	}
+func fetchInto(ctx context.Context, repo *git.Repository, rem remote, want wanted) (*object.Commit, error) {
 	r := git.NewRemote(repo.Storer, &config.RemoteConfig{Name: "origin", URLs: []string{rem.url}})
 	if want.hash == plumbing.ZeroHash {
 		spec := config.RefSpec(fmt.Sprintf("+%s:%s", want.name, fetched))
@@ -162,6 +224,9 @@ func fetchRefs(ctx context.Context, r *git.Remote, depth int, specs ...config.Re
 func resolve(repo *git.Repository, h plumbing.Hash) (*object.Commit, error) {
 	const maxTags = 8
 	for range maxTags {
+		if err := checkSize(repo.Storer, h); err != nil {
+			return nil, fmt.Errorf("commit %s: %w", h, err)
+		}
 		tag, err := repo.TagObject(h)
 		if errors.Is(err, plumbing.ErrObjectNotFound) {
 			break

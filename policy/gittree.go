@@ -10,14 +10,18 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/storer"
 )
 
 // Limits of what is walked, beside those of the modules.
 const (
 	maxEntries = 2000
 	maxDepth   = 16
+	// maxObject is the size of a commit, a tag or a folder's list; and of a module.
+	maxObject = maxModuleSize
 )
 
 // dataFiles are what OPA would load as data: a policy without them says something else.
@@ -32,6 +36,7 @@ func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format
 // walk reads the modules of a commit's tree. It reads objects and never writes
 // a file, so names in the tree cannot lead anywhere.
 type walk struct {
+	objects storer.EncodedObjectStorer
 	entries int
 	total   int
 	modules []Module
@@ -40,17 +45,20 @@ type walk struct {
 // readModules returns all *.rego below root. Symbolic links, submodules and
 // data files are refused there and not left out: a policy of which a part is
 // missing says something else.
-func readModules(ctx context.Context, commit *object.Commit, root string) ([]Module, error) {
+func readModules(ctx context.Context, objects storer.EncodedObjectStorer, commit *object.Commit, root string) ([]Module, error) {
+	w := &walk{objects: objects}
+	if err := checkSize(objects, commit.TreeHash); err != nil {
+		return nil, err
+	}
 	tree, err := commit.Tree()
 	if err != nil {
 		return nil, err
 	}
 	if root != "" {
-		if tree, err = subtree(tree, root); err != nil {
+		if tree, err = w.subtree(tree, root); err != nil {
 			return nil, fmt.Errorf("path %s: %w", root, err)
 		}
 	}
-	w := &walk{}
 	if err := w.tree(ctx, tree, root, 0); err != nil {
 		return nil, err
 	}
@@ -61,8 +69,21 @@ func readModules(ctx context.Context, commit *object.Commit, root string) ([]Mod
 	return w.modules, nil
 }
 
+// checkSize looks at the size that an object has in the repository before it is
+// inflated: a kilobyte can stand for gigabytes.
+func checkSize(objects storer.EncodedObjectStorer, h plumbing.Hash) error {
+	size, err := objects.EncodedObjectSize(h)
+	if err != nil {
+		return err
+	}
+	if size > maxObject {
+		return refuse("object %s has %d bytes: at most %d", h, size, maxObject)
+	}
+	return nil
+}
+
 // subtree goes down by folders only: a link on the way is not followed.
-func subtree(t *object.Tree, root string) (*object.Tree, error) {
+func (w *walk) subtree(t *object.Tree, root string) (*object.Tree, error) {
 	for part := range strings.SplitSeq(root, "/") {
 		e, err := t.FindEntry(part)
 		if err != nil {
@@ -70,6 +91,9 @@ func subtree(t *object.Tree, root string) (*object.Tree, error) {
 		}
 		if e.Mode != filemode.Dir {
 			return nil, refuse("%s is no folder", part)
+		}
+		if err := checkSize(w.objects, e.Hash); err != nil {
+			return nil, err
 		}
 		if t, err = t.Tree(part); err != nil {
 			return nil, err
@@ -103,6 +127,9 @@ func (w *walk) entry(ctx context.Context, t *object.Tree, e *object.TreeEntry, d
 	full := path.Join(dir, e.Name)
 	switch e.Mode {
 	case filemode.Dir:
+		if err := checkSize(w.objects, e.Hash); err != nil {
+			return fmt.Errorf("%s: %w", full, err)
+		}
 		sub, err := t.Tree(e.Name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", full, err)
@@ -137,12 +164,12 @@ func (w *walk) file(t *object.Tree, e *object.TreeEntry, full string) error {
 	if !strings.HasSuffix(e.Name, ".rego") {
 		return nil
 	}
+	if err := checkSize(w.objects, e.Hash); err != nil {
+		return fmt.Errorf("%s: %w", full, err)
+	}
 	file, err := t.TreeEntryFile(e)
 	if err != nil {
 		return fmt.Errorf("%s: %w", full, err)
-	}
-	if file.Size > maxModuleSize {
-		return refuse("%s: %d bytes: at most %d", full, file.Size, maxModuleSize)
 	}
 	if w.total += int(file.Size); w.total > maxTotalSize {
 		return refuse("%s: more than %d bytes of Rego", full, maxTotalSize)

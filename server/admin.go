@@ -180,7 +180,11 @@ func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*ap
 	resp := &api.SyncPolicyResponse{}
 	for _, src := range a.model().sources {
 		if req.GetSource() == "" || req.GetSource() == src.Name {
-			resp.Statuses = append(resp.Statuses, a.policies.sync(ctx, src))
+			st, err := a.policies.sync(ctx, src)
+			if err != nil {
+				return nil, err
+			}
+			resp.Statuses = append(resp.Statuses, st)
 		}
 	}
 	if req.GetSource() != "" && len(resp.GetStatuses()) == 0 {

@@ -15,12 +15,20 @@ import (
 	"signet.example/server"
 )
 
-// TestMain is also the signer: server.Run starts its own executable with the
-// argument "signer", and under test that is this one.
+// TestMain is also the signer and what reads policies: server.Run starts its own
+// executable with the argument "signer" or "policy-child", and under test that is
+// this one.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "signer" {
 		if err := runSigner(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, "signer:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "policy-child" {
+		if err := server.RunPolicyChild(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)

@@ -22,11 +22,18 @@ import (
 )
 
 const (
-	// syncDeadline bounds one fetch, test and compile of a policy source.
-	syncDeadline = time.Minute
+	// syncDeadline bounds one fetch, test and compile of a policy source. The process
+	// that does it has ended before.
+	syncDeadline = policyDeadline + 30*time.Second
 	// syncRetry is how soon a failed source is tried again, unless its own
 	// interval is shorter.
 	syncRetry = 30 * time.Second
+	// syncShare bounds what a source takes that fails again and again: it rests so many
+	// times as long as it took.
+	syncShare = 10
+	// hardMost is how long a source is left alone whose reading was killed before its
+	// commit was known.
+	hardMost = time.Hour
 	// stampDeadline is how long routes keep the old revision's stamp while agents
 	// have not said that they loaded the new one. An agent that is stamped with a
 	// revision it does not have denies, so laggards are waited for, but not for ever.
@@ -51,6 +58,13 @@ type goodTree struct {
 	warnings            []string
 }
 
+// hardFailure is a source whose reading was killed, or would be again.
+type hardFailure struct {
+	of     identity.PolicySource
+	commit string        // "" where it was not known yet
+	again  time.Duration // after which it is looked at again
+}
+
 // policies fetches, tests and activates policy revisions. What fails leaves the
 // last good revision in force and its error in the status.
 type policies struct {
@@ -66,11 +80,15 @@ type policies struct {
 	metrics *metrics
 
 	state atomic.Pointer[policyState]
-	renew chan struct{} // wakes run: the model changed
+	renew chan struct{} // wakes run: the model changed, or a source was read
 	stamp chan struct{} // wakes runStamp: a revision is to be stamped
 
-	syncing sync.Mutex // one fetch at a time
-	mu      sync.Mutex // guards the following
+	// read reads one source; with failed, only where its commit is another one.
+	read    func(ctx context.Context, src identity.PolicySource, dir, failed string) (reading, error)
+	reading chan struct{}            // full while a source is read: one at a time
+	mu      sync.Mutex               // guards the following
+	failed  map[string]hardFailure   // by source
+	took    map[string]time.Duration // the last reading, by source
 	good    goodTree
 	status  map[string]*api.PolicyStatus
 	tried   map[string]identity.PolicySource // as it was when last tried
@@ -113,6 +131,8 @@ func (p *policies) load(ctx context.Context) error {
 func (p *policies) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var polling sync.WaitGroup
+	defer polling.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -123,20 +143,32 @@ func (p *policies) run(ctx context.Context) error {
 		if err := p.renewRevision(ctx); err != nil && ctx.Err() == nil {
 			p.log.ErrorContext(ctx, "policy revision not renewed", slog.Any("err", err))
 		}
-		timer.Reset(p.poll(ctx))
+		// Beside this loop: the mesh changes meanwhile, and its exemptions with it.
+		timer.Reset(p.poll(func(src identity.PolicySource) {
+			polling.Go(func() {
+				p.syncOne(ctx, src, false)
+				<-p.reading
+				wake(p.renew)
+			})
+		}))
 	}
 }
 
-// poll syncs what is due and returns when the next is.
-func (p *policies) poll(ctx context.Context) time.Duration {
+// poll has the first source read that is due, where none is being read, and returns
+// when the next one is due.
+func (p *policies) poll(read func(src identity.PolicySource)) time.Duration {
 	next := time.Hour
 	for _, src := range p.model().sources {
 		wait := p.due(src)
-		if wait <= 0 {
-			p.sync(ctx, src)
-			wait = max(p.due(src), time.Second)
+		if wait > 0 {
+			next = min(next, wait)
+			continue
 		}
-		next = min(next, wait)
+		select {
+		case p.reading <- struct{}{}:
+			read(src)
+		default: // the end of the one that is being read wakes run
+		}
 	}
 	return next
 }
@@ -150,27 +182,50 @@ func (p *policies) due(src identity.PolicySource) time.Duration {
 		return 0
 	}
 	wait := src.Poll
-	if st.GetError() != "" {
-		wait = min(wait, syncRetry)
+	if f, ok := p.failed[src.Name]; ok && f.of == src {
+		wait = max(wait, f.again)
+	} else if st.GetError() != "" {
+		wait = max(min(wait, syncRetry), syncShare*p.took[src.Name])
 	}
 	return st.GetSynced().AsTime().Add(wait).Sub(p.clock())
 }
 
-// sync fetches, tests and activates one source, and returns what came of it.
-func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.PolicyStatus {
-	p.syncing.Lock()
-	defer p.syncing.Unlock()
+// sync reads one source by hand, whatever came of it before, and returns what came of it now.
+func (p *policies) sync(ctx context.Context, src identity.PolicySource) (*api.PolicyStatus, error) {
+	select {
+	case p.reading <- struct{}{}:
+		defer func() {
+			<-p.reading
+			wake(p.renew)
+		}()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("a policy source is being read: %w", ctx.Err())
+	}
+	return p.syncOne(ctx, src, true), nil
+}
+
+// syncOne fetches, tests and activates one source. The caller holds reading.
+func (p *policies) syncOne(ctx context.Context, src identity.PolicySource, byHand bool) *api.PolicyStatus {
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
 	failures := p.metrics.policyErrors.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
+	failed := p.failure(src)
+	if byHand {
+		failed = hardFailure{}
+	}
+	begun := p.clock()
+	got, err := p.read(ctx, src, filepath.Join(p.dir, src.Name), failed.commit)
+	if err == nil && got.unchanged {
+		return p.unchanged(src)
+	}
 	before := p.revision()
-	tree, report, err := p.fetch(ctx, src)
+	p.failedBy(src, failed, got.commit, err)
 	if err == nil {
-		err = p.accept(ctx, src.Name, tree, report.Warnings)
+		err = p.accept(ctx, src.Name, got)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	st := &api.PolicyStatus{Source: src.Name, Url: tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(report.Passed)} //nolint:gosec // a count of tests
+	st := &api.PolicyStatus{Source: src.Name, Url: got.tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(got.tests)} //nolint:gosec // a count of tests
 	if err != nil {
 		st.Error = plainText(err.Error())
 		failures.Inc()
@@ -181,22 +236,18 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) *api.Pol
 		st.Revision = p.revision()
 		st.Changed = st.Revision != before
 	}
-	p.status[src.Name], p.tried[src.Name] = st, src
+	p.status[src.Name], p.tried[src.Name], p.took[src.Name] = st, src, p.clock().Sub(begun)
 	return p.told(st)
 }
 
 // accept puts a tree that passed its tests in force, unless a package of it may
 // mean several virtual nodes.
-func (p *policies) accept(ctx context.Context, source string, tree policy.Tree, warnings []string) error {
-	packages, err := policy.Packages(tree.Modules)
-	if err == nil {
-		err = p.model().uncontested(packages)
-	}
-	if err != nil {
-		return fmt.Errorf("commit %.12s: %w", tree.Commit, err)
+func (p *policies) accept(ctx context.Context, source string, got reading) error {
+	if err := p.model().uncontested(got.packages); err != nil {
+		return fmt.Errorf("commit %.12s: %w", got.tree.Commit, err)
 	}
 	p.mu.Lock()
-	p.good = goodTree{source: source, url: tree.URL, commit: tree.Commit, modules: served(tree.Modules), packages: packages, warnings: warnings}
+	p.good = goodTree{source: source, url: got.tree.URL, commit: got.tree.Commit, modules: got.tree.Modules, packages: got.packages, warnings: got.warnings}
 	p.mu.Unlock()
 	return p.renewRevision(ctx)
 }
@@ -211,29 +262,53 @@ func (p *policies) told(st *api.PolicyStatus) *api.PolicyStatus {
 	return out
 }
 
+// failure is that of the source as it is now.
+func (p *policies) failure(src identity.PolicySource) hardFailure {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.failed[src.Name]; f.of == src {
+		return f
+	}
+	return hardFailure{}
+}
+
+// failedBy remembers a hard failure: the same commit is not read again, and where none
+// was known the source is left alone, twice as long each time.
+func (p *policies) failedBy(src identity.PolicySource, before hardFailure, commit string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, hard := errors.AsType[hardError](err); !hard {
+		if err == nil || commit != "" { // else nothing is known of the commit that failed
+			delete(p.failed, src.Name)
+		}
+		return
+	}
+	f := hardFailure{of: src, commit: commit}
+	if commit == "" {
+		f.again = min(max(2*before.again, syncRetry), hardMost)
+	}
+	p.failed[src.Name] = f
+}
+
+// unchanged is the status of a source whose commit still is the one that failed.
+func (p *policies) unchanged(src identity.PolicySource) *api.PolicyStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st, _ := proto.Clone(p.status[src.Name]).(*api.PolicyStatus) // Clone returns what it was given
+	if st == nil {
+		st = &api.PolicyStatus{Source: src.Name}
+	}
+	st.Synced, st.Changed = timestamppb.New(p.clock()), false
+	p.status[src.Name], p.tried[src.Name] = st, src
+	return st
+}
+
 // bare leaves out which revision an error is of: nobody has seen its id yet.
 func bare(err error) error {
 	if inner := errors.Unwrap(err); inner != nil {
 		return inner
 	}
 	return err
-}
-
-// fetch gets a tree that is good to serve, and what its tests say.
-func (p *policies) fetch(ctx context.Context, src identity.PolicySource) (policy.Tree, policy.TestReport, error) {
-	var none policy.TestReport
-	tree, err := policy.Fetch(ctx, src, filepath.Join(p.dir, src.Name))
-	if err != nil {
-		return policy.Tree{}, none, fmt.Errorf("fetch: %w", err)
-	}
-	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), nil)); err != nil {
-		return tree, none, fmt.Errorf("commit %.12s does not compile: %w", tree.Commit, bare(err))
-	}
-	report, err := policy.Test(ctx, tree)
-	if err != nil {
-		return tree, none, err // it names the commit
-	}
-	return tree, report, nil
 }
 
 // served leaves the tests out: they are run here and not shipped.
@@ -255,6 +330,8 @@ func (p *policies) renewRevision(ctx context.Context) error {
 		if !slices.ContainsFunc(m.sources, func(s identity.PolicySource) bool { return s.Name == name }) {
 			delete(p.status, name)
 			delete(p.tried, name)
+			delete(p.failed, name)
+			delete(p.took, name)
 		}
 	}
 	var contested []string

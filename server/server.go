@@ -211,7 +211,15 @@ func (s *server) loadState(ctx context.Context) error {
 		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.loaded, reports: s.sessions.wait,
 		changed: s.views.changed, log: s.log, clock: s.clock, metrics: s.metrics,
 		renew: make(chan struct{}, 1), stamp: make(chan struct{}, 1),
-		status: map[string]*api.PolicyStatus{}, tried: map[string]identity.PolicySource{},
+		status: map[string]*api.PolicyStatus{}, tried: map[string]identity.PolicySource{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
+		reading: make(chan struct{}, 1),
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	s.policies.read = func(ctx context.Context, src identity.PolicySource, dir, failed string) (reading, error) {
+		return readPolicies(ctx, exe, src, dir, failed)
 	}
 	s.access = &access{
 		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/agent"
+	"signet.example/server"
 )
 
 // newAuthz is the process that the agent starts from this same binary, on a
@@ -17,6 +18,16 @@ func newAuthz() *cobra.Command {
 			return err
 		}
 		return stopped(c.Context(), agent.RunAuthz(c.Context(), log))
+	}
+	return c
+}
+
+// newPolicyChild is the process in which the server reads a policy repository. It is
+// not for the command line.
+func newPolicyChild() *cobra.Command {
+	c := &cobra.Command{Use: "policy-child", Hidden: true, Args: cobra.NoArgs}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return stopped(c.Context(), server.RunPolicyChild(c.Context()))
 	}
 	return c
 }
