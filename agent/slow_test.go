@@ -49,12 +49,19 @@ func TestCallersWhoRepeatTheWorstEvaluationKeepNobodyWaiting(t *testing.T) {
 	// measure asks for as long as d, every 5 ms, and returns how long answers took.
 	measure := func(d time.Duration) time.Duration {
 		var all []time.Duration
+		late := 0
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 			begun := time.Now()
-			if c, _, err := r.check(client, "GET", slow.GetId()); err != nil || c != codes.OK {
+			switch c, _, err := r.check(client, "GET", slow.GetId()); {
+			case err == nil && c == codes.Internal: // it stood still for its 100 ms: the machine is busy
+				late++
+			case err != nil || c != codes.OK:
 				t.Fatalf("a good request: %v %v", c, err)
 			}
 			all = append(all, time.Since(begun))
+		}
+		if late > len(all)/100 {
+			t.Errorf("%d of %d good requests were not decided in time", late, len(all))
 		}
 		slices.Sort(all)
 		return all[len(all)*99/100]

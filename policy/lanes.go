@@ -7,11 +7,12 @@ import (
 )
 
 // When an evaluation counts as slow. Most take less than a tenth of the first, which
-// is some milliseconds; the last is for what is not counted.
+// is some milliseconds. The last is for what is not counted, and late: on a busy
+// machine any evaluation may stand still for a while.
 const (
 	slowSteps = 4000
 	slowWork  = 1 << 20
-	slowAfter = 20 * time.Millisecond
+	slowAfter = maxTime / 2
 	// laneRest is how long a destination's lane rests after an evaluation that used up
 	// its time, as a multiple of that: such a one is never answered but by an error.
 	laneRest = 3

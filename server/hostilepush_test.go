@@ -282,6 +282,11 @@ func TestACommitWhoseReadingWasKilledIsReadAgainOnlyByHand(t *testing.T) {
 	repo.commit(repo.object("tree", treeOf("100644", "a.rego", rego, "100644", "a_test.rego", repo.object("blob", wide, 0)), 0))
 	r.apply(registry + shop + "---\n" + repo.source("file://"+repo.dir))
 	errs := func() string { return r.metric(`signet_server_policy_sync_errors_total{source="main"}`) }
+	for end := time.Now().Add(time.Minute); errs() == "0" || errs() == ""; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is not read")
+		}
+	}
 	awaitFinding(t, r, "SIG005", "killed: memory is over its limit")
 	if n := errs(); n != "1" {
 		t.Errorf("read %s times", n)
