@@ -188,10 +188,20 @@ func TestATakenBindingEndsItsConnections(t *testing.T) {
 	if c, _, err := r.check(client, "GET", allow.GetId()); err != nil || c != codes.OK {
 		t.Fatalf("before: %v %v", c, err)
 	}
+	pid := authzPID(t)
 	r.change(func(f *fakeServer) { f.entries = nil })
 	r.await("denial", func() bool {
 		_, _, err := r.check(client, "GET", allow.GetId())
 		return err != nil
+	})
+	if now := authzPID(t); now != pid || r.metric("signet_agent_authz_restarts_total") != "0" {
+		t.Errorf("it ended the process that decides for all: %d, then %d", pid, now)
+	}
+	r.change(func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", self(t))} })
+	again := authv3.NewAuthorizationClient(r.dial("authz.sock"))
+	r.await("decisions", func() bool {
+		c, _, err := r.check(again, "GET", allow.GetId())
+		return err == nil && c == codes.OK
 	})
 }
 

@@ -26,6 +26,8 @@ type handover struct {
 	Destination string `json:"destination"`
 	// Proxy names it in records.
 	Proxy string `json:"proxy"`
+	// Grant numbers what it was attested for; AuthzConfig names those that are no more.
+	Grant uint64 `json:"grant"`
 }
 
 // maxHandover is more than any handover has.

@@ -40,6 +40,8 @@ const (
 	configureTimeout = 2 * time.Minute
 	// maxRevisions bounds what the process compiles, whatever views are stamped with.
 	maxRevisions = 16
+	// maxRevoked bounds the list of what a running process is told to end.
+	maxRevoked = 4096
 )
 
 // authzProcess runs the process that decides, tells it what to decide by, hands
@@ -78,8 +80,11 @@ type handoverTo struct {
 	conn  *net.UnixConn
 	state *watched[*state]
 	mu    sync.Mutex
-	// granted is what its connections were attested for, guarded by mu.
-	granted map[grant]bool
+	// granted is what its connections were attested for, by number; revoked are the
+	// numbers of what is granted no longer. Guarded by mu.
+	granted map[grant]uint64
+	revoked []uint64
+	last    uint64
 }
 
 // grant is what a connection was handed over by: a binding as it was then, since
@@ -180,7 +185,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	client := api.NewAuthzControlClient(conn)
 	g.Go(func() error {
-		return a.configure(gctx, client, &handoverTo{conn: passing, state: a.state, granted: map[grant]bool{}})
+		return a.configure(gctx, client, &handoverTo{conn: passing, state: a.state, granted: map[grant]uint64{}})
 	})
 	g.Go(func() error { return a.collect(gctx, client) })
 	g.Go(func() error { return watch(gctx, journal) })
@@ -264,12 +269,13 @@ func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlCli
 	for {
 		s, stateChanged := a.state.get()
 		stamps, stampsChanged := a.stamps.get()
-		if s != nil && over.revoked(s) {
-			// Its open connections are of a proxy that is bound no longer. Ending it
-			// ends them; those who may come again do.
-			return errBindingTaken
+		config := a.config(s, stamps)
+		if s != nil {
+			if config.RevokedGrants = over.revoke(s); len(config.RevokedGrants) > maxRevoked {
+				return errBindingTaken // ending the process ends the connections, too
+			}
 		}
-		if config := a.config(s, stamps); s != nil && !proto.Equal(config, last) {
+		if s != nil && !proto.Equal(config, last) {
 			bounded, cancel := context.WithTimeout(ctx, configureTimeout)
 			status, err := client.Configure(bounded, config)
 			cancel()
@@ -373,22 +379,27 @@ func (h *handoverTo) give(c *net.UnixConn, b identity.Binding, id spiffeid.ID, p
 	if s := h.state.load(); s == nil || !s.granted()[g] {
 		return errNotBound
 	}
-	h.granted[g] = true
-	return pass(h.conn, c, handover{Destination: id.String(), Proxy: proxy})
+	if h.granted[g] == 0 {
+		h.last++
+		h.granted[g] = h.last
+	}
+	return pass(h.conn, c, handover{Destination: id.String(), Proxy: proxy, Grant: h.granted[g]})
 }
 
-// revoked tells whether something that connections were handed over for is no
-// longer granted.
-func (h *handoverTo) revoked(s *state) bool {
+// revoke lists all that connections were handed over for and that is granted no longer.
+// What is granted again has another number.
+func (h *handoverTo) revoke(s *state) []uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := s.granted()
-	for g := range h.granted {
+	for g, number := range h.granted {
 		if !now[g] {
-			return true
+			h.revoked = append(h.revoked, number)
+			delete(h.granted, g)
 		}
 	}
-	return false
+	slices.Sort(h.revoked)
+	return slices.Clone(h.revoked)
 }
 
 // granted is every grant of now.

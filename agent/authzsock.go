@@ -19,8 +19,6 @@ const (
 	// authzWait bounds how long an accepted connection waits for the authz process
 	// to be there; a request does not wait longer (its timeout is 500 ms).
 	authzWait = time.Second
-	// authzAccepting bounds the connections that are being attested at a time.
-	authzAccepting = 128
 )
 
 // authzGate accepts ext_authz connections, attests who is at the other end, and
@@ -40,7 +38,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // ends Accept
 	defer stop()
-	slots := make(chan struct{}, authzAccepting)
+	attesting := authzTally() // by who asks, so that nobody takes the others' share
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {
@@ -57,18 +55,28 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 			}
 			continue
 		}
-		slots <- struct{}{}
+		leave, err := attesting.enterConn(c)
+		if err != nil {
+			g.refuse(ctx, c, err)
+			continue
+		}
 		wg.Go(func() {
-			defer func() { <-slots }()
+			defer leave()
 			if err := g.admit(ctx, c); err != nil {
-				g.metrics.refused.WithLabelValues("authz").Inc()
-				g.refused.Do(func() {
-					g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
-				})
+				g.refuse(ctx, c, err)
+				return
 			}
 			_ = c.Close() // ours; the authz process has its own
 		})
 	}
+}
+
+func (g *authzGate) refuse(ctx context.Context, c *net.UnixConn, err error) {
+	g.metrics.refused.WithLabelValues("authz").Inc()
+	g.refused.Do(func() {
+		g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
+	})
+	_ = c.Close() // nothing was read from it
 }
 
 func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {

@@ -103,6 +103,23 @@ func (t *tally) enter(c *unix.Ucred) (leave func(), err error) {
 	}), nil
 }
 
+// enterConn counts one in for the peer of c.
+func (t *tally) enterConn(c *net.UnixConn) (leave func(), err error) {
+	who, err := ucred(c)
+	if err != nil {
+		return nil, err
+	}
+	return t.enter(who)
+}
+
+// authzTally is of connections that are being attested. An Envoy may open all of its
+// own at once.
+func authzTally() *tally {
+	m := mostConns(openFiles())
+	m.pid = min(maxAuthzConns, m.uid)
+	return tallyOf(m)
+}
+
 // maxAuthzConns bounds the ext_authz connections of one proxy: an Envoy has one
 // for each of its workers, and one that is not ours any more must not keep the
 // others from being answered.
@@ -130,6 +147,53 @@ func (s *shares) enter(c net.Conn, who string) (net.Conn, error) {
 			delete(s.open, who)
 		}
 	})}, nil
+}
+
+// grants cut the connections of what is granted no longer, and no others.
+type grants struct {
+	mu      sync.Mutex
+	open    map[uint64]map[net.Conn]struct{} // by grant; both guarded by mu
+	revoked map[uint64]bool
+}
+
+// enter keeps a connection with its grant until it is closed.
+func (g *grants) enter(c net.Conn, grant uint64) (net.Conn, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.revoked[grant] {
+		return nil, errNotBound
+	}
+	if g.open == nil {
+		g.open = map[uint64]map[net.Conn]struct{}{}
+	}
+	if g.open[grant] == nil {
+		g.open[grant] = map[net.Conn]struct{}{}
+	}
+	g.open[grant][c] = struct{}{}
+	return &countedConn{c, sync.OnceFunc(func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if delete(g.open[grant], c); len(g.open[grant]) == 0 {
+			delete(g.open, grant)
+		}
+	})}, nil
+}
+
+// revoke closes what is open of the grants, and refuses what is still to come of them.
+func (g *grants) revoke(all []uint64) {
+	g.mu.Lock()
+	g.revoked = make(map[uint64]bool, len(all))
+	var cut []net.Conn
+	for _, grant := range all {
+		g.revoked[grant] = true
+		for c := range g.open[grant] {
+			cut = append(cut, c)
+		}
+	}
+	g.mu.Unlock()
+	for _, c := range cut {
+		_ = c.Close() // whoever reads it ends, and counts it out
+	}
 }
 
 // stream is an interceptor that counts the streams of a server.
@@ -173,11 +237,7 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 	if !ok {
 		return nil, nil, fmt.Errorf("a %T on a Unix socket", conn)
 	}
-	who, err := ucred(u)
-	if err != nil {
-		return nil, nil, err
-	}
-	leave, err := c.tally.enter(who)
+	leave, err := c.tally.enterConn(u)
 	if err != nil {
 		return nil, nil, err
 	}

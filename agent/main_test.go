@@ -22,5 +22,8 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) > 2 && os.Args[1] == "connect" {
+		connectAgain(os.Args[2])
+	}
 	goleak.VerifyTestMain(m)
 }

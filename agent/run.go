@@ -20,6 +20,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/attestation"
+	"signet.example/identity"
 	"signet.example/sds"
 )
 
@@ -101,7 +102,13 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	children := &attestation.Children{}
 	socks := own.sockets
 	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u}
-	a.attestor = &attestation.Attestor{Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers}
+	a.attestor = &attestation.Attestor{
+		Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers,
+		WantsHash: func(others identity.Selectors) bool {
+			s := u.state.load()
+			return s != nil && s.wantsHash(others)
+		},
+	}
 	process, err := newAuthzProcess(cfg, &u.state, m, log)
 	if err != nil {
 		return nil, err

@@ -93,6 +93,7 @@ type decider struct {
 	server  *authz.Server
 	records chan *api.Decision
 	dropped atomic.Uint64
+	grants  grants
 
 	// mu guards compiled; Configure calls come one at a time.
 	mu       sync.Mutex
@@ -173,7 +174,12 @@ func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed) e
 			d.log.WarnContext(ctx, "connection refused", slog.Any("err", errors.Join(err, c.Close())))
 			continue
 		}
-		to.give(ctx, authz.NewConn(counted, authz.Caller{Destination: id, Proxy: h.Proxy}))
+		kept, err := d.grants.enter(counted, h.Grant)
+		if err != nil {
+			d.log.WarnContext(ctx, "connection refused", slog.Any("err", errors.Join(err, counted.Close())))
+			continue
+		}
+		to.give(ctx, authz.NewConn(kept, authz.Caller{Destination: id, Proxy: h.Proxy}))
 	}
 }
 
@@ -201,6 +207,7 @@ func (d *decider) Configure(ctx context.Context, c *api.AuthzConfig) (*api.Authz
 	}
 	d.compiled = kept
 	d.server.Configure(config)
+	d.grants.revoke(c.GetRevokedGrants())
 	return status, nil
 }
 

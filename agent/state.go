@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
@@ -169,6 +171,25 @@ func (s *state) binding(has identity.Selectors, mesh, node string) (identity.Bin
 		return identity.Binding{}, spiffeid.ID{}, errNotBound
 	}
 	return b, s.ids[b.Name], nil
+}
+
+// wantsHash reports whether an entry or binding that a peer with these selectors
+// might fit asks for the hash of its program.
+func (s *state) wantsHash(others identity.Selectors) bool {
+	asks := func(wanted identity.Selectors) bool {
+		hash := false
+		for _, w := range wanted {
+			switch {
+			case w.Type == "unix" && strings.HasPrefix(w.Value, "sha256:"):
+				hash = true
+			case !slices.Contains(others, w):
+				return false
+			}
+		}
+		return hash
+	}
+	return slices.ContainsFunc(s.bindings, func(b identity.Binding) bool { return asks(b.Selectors) }) ||
+		slices.ContainsFunc(s.entries, func(e identity.Entry) bool { return asks(e.Selectors) })
 }
 
 // errNotBound does not say whether there is such a virtual node: the same

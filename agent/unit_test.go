@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -305,7 +306,7 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 	b := identity.Binding{Name: "web", Mesh: "shop", VirtualNode: "web", Selectors: identity.Selectors{{Type: "unix", Value: "uid:1"}}}
 	var now watched[*state]
 	now.set(&state{bindings: []identity.Binding{b}, ids: map[string]spiffeid.ID{"web": id}})
-	over := &handoverTo{conn: ours, state: &now, granted: map[grant]bool{}}
+	over := &handoverTo{conn: ours, state: &now, granted: map[grant]uint64{}}
 	if err := over.give(accepted, b, id, "web"); err != nil {
 		t.Fatal(err)
 	}
@@ -313,8 +314,8 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	now.set(&state{})
-	if !over.revoked(now.load()) {
-		t.Error("what was granted is not seen to be gone")
+	if all := over.revoke(now.load()); !slices.Equal(all, []uint64{1}) {
+		t.Errorf("what was granted is not seen to be gone: %v", all)
 	}
 	if err := over.give(accepted, b, id, "web"); !errors.Is(err, errNotBound) {
 		t.Errorf("after it was taken away: %v", err)
@@ -328,7 +329,7 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 }
 
 func FuzzReceiveRefusesWhatIsNotAHandover(f *testing.F) {
-	good, err := json.Marshal(handover{"spiffe://a/b", "c"})
+	good, err := json.Marshal(handover{"spiffe://a/b", "c", 7})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -35,7 +35,9 @@ type AuthzConfig struct {
 	Stopped []*Evaluation `protobuf:"bytes,5,rep,name=stopped,proto3" json:"stopped,omitempty"`
 	// suspect evaluations were under way when the process ended: they are made one at
 	// a time, so that it is known which one ends it again.
-	Suspect       []*Evaluation `protobuf:"bytes,6,rep,name=suspect,proto3" json:"suspect,omitempty"`
+	Suspect []*Evaluation `protobuf:"bytes,6,rep,name=suspect,proto3" json:"suspect,omitempty"`
+	// revoked_grants: connections that were handed over with one of these end.
+	RevokedGrants []uint64 `protobuf:"varint,7,rep,packed,name=revoked_grants,json=revokedGrants,proto3" json:"revoked_grants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -108,6 +110,13 @@ func (x *AuthzConfig) GetStopped() []*Evaluation {
 func (x *AuthzConfig) GetSuspect() []*Evaluation {
 	if x != nil {
 		return x.Suspect
+	}
+	return nil
+}
+
+func (x *AuthzConfig) GetRevokedGrants() []uint64 {
+	if x != nil {
+		return x.RevokedGrants
 	}
 	return nil
 }
@@ -311,14 +320,15 @@ var File_api_authz_proto protoreflect.FileDescriptor
 
 const file_api_authz_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/authz.proto\x12\x0fsignet.v1alpha1\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xc0\x02\n" +
+	"\x0fapi/authz.proto\x12\x0fsignet.v1alpha1\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xe7\x02\n" +
 	"\vAuthzConfig\x12=\n" +
 	"\trevisions\x18\x01 \x03(\v2\x1f.signet.v1alpha1.PolicyRevisionR\trevisions\x124\n" +
 	"\aissuers\x18\x02 \x03(\v2\x1a.signet.v1alpha1.JWTIssuerR\aissuers\x12(\n" +
 	"\x04bans\x18\x03 \x03(\v2\x14.signet.v1alpha1.BanR\x04bans\x12$\n" +
 	"\x0etoken_hash_key\x18\x04 \x01(\fR\ftokenHashKey\x125\n" +
 	"\astopped\x18\x05 \x03(\v2\x1b.signet.v1alpha1.EvaluationR\astopped\x125\n" +
-	"\asuspect\x18\x06 \x03(\v2\x1b.signet.v1alpha1.EvaluationR\asuspect\"J\n" +
+	"\asuspect\x18\x06 \x03(\v2\x1b.signet.v1alpha1.EvaluationR\asuspect\x12%\n" +
+	"\x0erevoked_grants\x18\a \x03(\x04R\rrevokedGrants\"J\n" +
 	"\n" +
 	"Evaluation\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x1a\n" +

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,9 @@ type Attestor struct {
 	// if any; Children.Supervised is one. It is called for every answer, from
 	// any goroutine, and must not keep the descriptor.
 	Supervised func(pidfd int, pid int) (proxy string, ok bool)
+	// WantsHash reports whether something hangs on the hash of a program that has the
+	// other selectors. Nil: of any. It is called for every answer, from any goroutine.
+	WantsHash func(others identity.Selectors) bool
 	// RefuseLegacy refuses every peer where the kernel has no SO_PEERPIDFD.
 	RefuseLegacy bool
 
@@ -150,6 +154,10 @@ func (p *Peer) remember() error {
 	return nil
 }
 
+// selectorsTime bounds what one peer's program costs: who starts a large one does not
+// keep a socket's slot with it.
+const selectorsTime = 5 * time.Second
+
 // Selectors reads what the process is, anew for each call. It refuses one that
 // is gone, has executed a program, or has changed user or group since it
 // connected; these are looked at before and after, so that everything in
@@ -159,6 +167,8 @@ func (p *Peer) Selectors(ctx context.Context) (identity.Selectors, error) {
 		return nil, err
 	}
 	defer p.letGo()
+	ctx, cancel := context.WithTimeout(ctx, selectorsTime)
+	defer cancel()
 	proc, err := openProc(p.pid, p.pidfd)
 	if err != nil {
 		return nil, fmt.Errorf("attest peer %d: %w", p.pid, err)
@@ -175,14 +185,15 @@ func (p *Peer) read(ctx context.Context, proc *proc) (identity.Selectors, error)
 	if err := p.unchanged(proc); err != nil {
 		return nil, err
 	}
-	sels, err := p.unix(ctx, proc)
-	if err != nil {
-		return nil, err
-	}
+	sels := p.unix()
 	if p.attestor.Supervised != nil {
 		if name, ok := p.attestor.Supervised(p.pidfd, p.pid); ok {
 			sels = append(sels, identity.Selector{Type: "signet", Value: "proxy:" + name})
 		}
+	}
+	sels, err := p.hash(ctx, proc, sels)
+	if err != nil {
+		return nil, err
 	}
 	return sels, p.unchanged(proc)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/attestation"
+	"signet.example/identity"
 )
 
 func TestSelectorsAreUserGroupPathAndHashOfTheProgramThatConnected(t *testing.T) {
@@ -89,6 +90,20 @@ func TestProcessThatExitedIsRefused(t *testing.T) {
 			t.Errorf("attested only after it was gone: %v, want ErrGone", err)
 		}
 	})
+}
+
+func TestAProgramIsNotReadWhereNothingHangsOnItsHash(t *testing.T) {
+	s := newStage(t)
+	_, conn := s.connect(t, nil)
+	var asked identity.Selectors
+	a := &attestation.Attestor{WantsHash: func(others identity.Selectors) bool {
+		asked = others
+		return false
+	}}
+	sels := selectors(t, peerOf(t, a, conn))
+	if has(sels, "unix:sha256:"+fileSHA256(t, s.program)) || !has(sels, "unix:path:"+s.program) || len(asked) != len(sels) {
+		t.Errorf("got %v, asked with %v", sels, asked)
+	}
 }
 
 // A zombie still answers signal 0 and still has a /proc directory.

@@ -13,10 +13,10 @@ import (
 	"signet.example/identity"
 )
 
-// unix returns the selectors of type unix: the effective user and group, and
-// the path and content of the program. A path or hash that cannot be vouched
-// for is left out, which can only make fewer entries fit.
-func (p *Peer) unix(ctx context.Context, proc *proc) (identity.Selectors, error) {
+// unix returns the selectors of type unix but for the hash: the effective user and
+// group, and the path of the program. A path that cannot be vouched for is left out,
+// which can only make fewer entries fit.
+func (p *Peer) unix() identity.Selectors {
 	sels := identity.Selectors{
 		unixSelector("uid", strconv.FormatUint(uint64(p.uid), 10)),
 		unixSelector("gid", strconv.FormatUint(uint64(p.gid), 10)),
@@ -24,15 +24,23 @@ func (p *Peer) unix(ctx context.Context, proc *proc) (identity.Selectors, error)
 	if p.path != "" {
 		sels = append(sels, unixSelector("path", p.path))
 	}
+	return sels
+}
+
+// hash adds the program's content, where it can be vouched for and something hangs
+// on it: reading it may take long, and any local user may ask for it.
+func (p *Peer) hash(ctx context.Context, proc *proc, sels identity.Selectors) (identity.Selectors, error) {
+	if wants := p.attestor.WantsHash; wants != nil && !wants(sels) {
+		return sels, nil
+	}
 	sum, err := p.attestor.hashes.user(p.uid).of(ctx, proc, p.image.exe)
 	switch {
 	case errors.Is(err, errNoHash):
+		return sels, nil
 	case err != nil:
 		return nil, err
-	default:
-		sels = append(sels, unixSelector("sha256", sum))
 	}
-	return sels, nil
+	return append(sels, unixSelector("sha256", sum)), nil
 }
 
 func unixSelector(key, value string) identity.Selector {
