@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -36,26 +35,17 @@ func (a answer) String() string {
 }
 
 // call GETs a path of the orders service as a node would: through the node's
-// own proxy, in the absolute form that http_proxy= gives.
+// own proxy.
 func (d *demo) call(ctx context.Context, from, path, token string) answer {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, service+path, nil)
-	if err != nil {
-		return answer{Err: err}
-	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	proxy := &url.URL{Scheme: "http", Host: fmt.Sprintf("%s:%d", d.world.node(from).Bind, egressPort)}
-	transport := &http.Transport{Proxy: http.ProxyURL(proxy), DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
+	resp, err := get(ctx, fmt.Sprintf("%s:%d", d.world.node(from).Bind, egressPort), service+path, token)
 	if err != nil {
 		return answer{Err: err}
 	}
 	defer func() { _ = resp.Body.Close() }() // read below as far as needed
 	a := answer{Status: resp.StatusCode, DecisionID: resp.Header.Get("X-Signet-Decision-Id"), Denied: resp.Header.Get("X-Signet-Denied")}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return answer{Err: err}
 	}
@@ -75,9 +65,14 @@ type row struct {
 // callAll makes every call and prints what was expected and what was seen.
 func (d *demo) callAll(ctx context.Context) error {
 	var rows []row
-	for _, c := range []func(context.Context) row{
+	calls := []func(context.Context) row{
 		d.callMTLS, d.callDenied, d.callAdmin, d.callWithoutToken, d.callWithToken, d.callExpired, d.callWeighted, d.callRotated,
-	} {
+		d.callImpostor, d.callAuthzKilled, d.callEnvoyKilled, d.callServerKilled, d.callKeyExchange,
+	}
+	if root() { // nobody else can be somebody else
+		calls = append(calls, d.callStranger)
+	}
+	for _, c := range calls {
 		r := c(ctx)
 		d.progress(r.what)
 		rows = append(rows, r)

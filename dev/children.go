@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -22,6 +23,8 @@ type child struct {
 	log  string
 	done chan struct{}
 	err  error // owned by the waiting goroutine until done is closed
+	// meant is set before it is killed on purpose: then its end is no news.
+	meant atomic.Bool
 }
 
 // children are started one by one and stopped in the reverse order.
@@ -38,7 +41,7 @@ func newChildren(dir string) *children {
 // start runs a program in the demo's own environment.
 func (cs *children) start(name, program string, args ...string) (*child, error) {
 	c := &child{name: name, log: filepath.Join(cs.dir, name+".log"), done: make(chan struct{})}
-	out, err := os.Create(c.log)
+	out, err := os.OpenFile(c.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) // one that is started again goes on in it
 	if err != nil {
 		return nil, fmt.Errorf("log of %s: %w", name, err)
 	}
@@ -55,9 +58,21 @@ func (cs *children) start(name, program string, args ...string) (*child, error) 
 	go func() {
 		c.err = c.cmd.Wait()
 		close(c.done)
-		cs.died <- c
+		if !c.meant.Load() {
+			cs.died <- c
+		}
 	}()
 	return c, nil
+}
+
+// named is the child that was started last under a name.
+func (cs *children) named(name string) *child {
+	for _, c := range slices.Backward(cs.all) {
+		if c.name == name {
+			return c
+		}
+	}
+	panic("internal error: no child " + name)
 }
 
 // stop ends every child, last started first, and waits for each.

@@ -63,6 +63,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := d.start(starting); err != nil {
 		return err
 	}
+	if err := d.publish(); err != nil {
+		return err
+	}
 	d.printWorld()
 	if cfg.Once {
 		return d.callAll(ctx)
@@ -234,6 +237,9 @@ func (d *demo) awaitMesh(ctx context.Context) error {
 		a := d.call(ctx, "web", "/orders", "")
 		if a.Status != 200 {
 			return fmt.Errorf("GET %s/orders by web: %s", service, a)
+		}
+		if a := d.call(ctx, "batch", "/orders", ""); a.Denied != "policy" {
+			return fmt.Errorf("GET %s/orders by batch: %s", service, a)
 		}
 		return nil
 	})

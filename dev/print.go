@@ -23,21 +23,19 @@ func (d *demo) printCalls() {
 	w := d.cfg.Out
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) } // nobody left to tell
 	proxy := func(name string) string { return fmt.Sprintf("http://%s:%d", d.world.node(name).Bind, egressPort) }
-	token, err := d.world.tokens.token(24 * time.Hour)
-	if err != nil {
-		token = "(" + err.Error() + ")"
-	}
+	call := func(args string) { say("  %s dev call %s", d.cfg.Exe, args) }
 	say("Calls to try:")
 	say("  # web may read orders: 200 over mTLS, with both identities; 1 in 10 by orders-v2")
-	say("  curl -x %s %s/orders", proxy("web"), service)
+	call("web /orders")
+	say("  # or as any program does: curl -x %s %s/orders", proxy("web"), service)
 	say("  # batch may not: 403, with the id of the decision")
-	say("  curl -i -x %s %s/orders", proxy("batch"), service)
+	call("batch /orders")
 	say("  # nobody reaches the admin pages: 403; then ask why: rule, file and line, commit")
-	say("  curl -i -x %s %s/admin", proxy("web"), service)
+	call("web /admin")
 	say("  %s explain --socket %s ID", d.cfg.Exe, d.socket())
-	say("  # an end user's own data: 403 without a token, 200 with this one")
-	say("  curl -i -x %s %s/account", proxy("web"), service)
-	say("  curl -i -x %s -H 'Authorization: Bearer %s' %s/account", proxy("web"), token, service)
+	say("  # an end user's own data: 403 without a token, 200 with one")
+	call("web /account")
+	call("web /account --token valid")
 	say("  # certificates live %s and are renewed at a fifth of that: watch the serials", d.cfg.SVIDLifetime)
 	say("  %s certs --watch --socket %s", d.cfg.Exe, d.socket())
 	say("  # change the weights, and see what would change first")

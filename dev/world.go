@@ -20,13 +20,14 @@ import (
 var worldFiles embed.FS
 
 const (
-	trustDomain = "demo.example"
-	meshName    = "demo"
-	group       = "demo-hosts"
-	issuer      = "https://login.demo.example"
-	service     = "http://orders.demo.internal"
-	appPort     = 8080
-	egressPort  = 15001
+	folderPrefix = "signet-"
+	trustDomain  = "demo.example"
+	meshName     = "demo"
+	group        = "demo-hosts"
+	issuer       = "https://login.demo.example"
+	service      = "http://orders.demo.internal"
+	appPort      = 8080
+	egressPort   = 15001
 )
 
 // node is one virtual node of the demo with its proxy and its application.
@@ -65,7 +66,7 @@ type world struct {
 // newWorld makes the folder with the mesh, the policies in git and one
 // executable for each application.
 func newWorld(exe, envoy string) (*world, error) {
-	dir, err := os.MkdirTemp("", "signet-") // short: a Unix socket's path has 107 bytes
+	dir, err := os.MkdirTemp("", folderPrefix) // short: a Unix socket's path has 107 bytes
 	if err != nil {
 		return nil, fmt.Errorf("make the demo's folder: %w", err)
 	}

@@ -23,7 +23,8 @@ applications, an App Mesh spec and policies in git. It prints the calls to try.
 Ctrl-C stops everything and removes the folder. It reads no file of yours,
 needs no root, and runs beside another.`,
 		Example: `  signet dev
-  signet dev --once     # make the calls, compare, end`,
+  signet dev --once     # make the calls, compare, end
+  signet dev call web /orders`,
 		Args: noArgs,
 	}
 	once := c.Flags().Bool("once", false, "make the calls, print expected and seen, exit 1 if one differs")
@@ -44,7 +45,40 @@ needs no root, and runs beside another.`,
 			SVIDLifetime: *lifetime, Out: c.OutOrStdout(), Progress: c.ErrOrStderr(),
 		}))
 	}
+	c.AddCommand(newDevCall())
 	return c
+}
+
+// newDevCall is one call in a demo that runs.
+func newDevCall() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "call NODE PATH",
+		Short: "One call in the demo that runs, as a node's application makes it",
+		Long: `Calls the orders service of a running demo through a node's own proxy, and prints
+the status, the id of a denial, and the body.`,
+		Example: `  signet dev call web /orders
+  signet dev call web /account --token valid
+  signet dev call batch /orders --demo /tmp/signet-1234`,
+		Args: cobra.ExactArgs(2),
+	}
+	cfg := dev.CallConfig{}
+	c.Flags().StringVar(&cfg.Token, "token", "", "with an end user's token: valid or expired")
+	c.Flags().StringVar(&cfg.Dir, "demo", "", "the demo's folder, where several run")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		cfg.From, cfg.Path, cfg.Out = args[0], args[1], c.OutOrStdout()
+		return dev.Call(c.Context(), cfg)
+	}
+	return c
+}
+
+// newDemoGet is what the demo runs as another user.
+func newDemoGet() *cobra.Command {
+	return &cobra.Command{
+		Use: "demo-get WAY URL", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			return dev.Get(c.Context(), args[0], args[1], c.OutOrStdout())
+		},
+	}
 }
 
 // newDemoService is what the demo's applications run; it is nobody else's.

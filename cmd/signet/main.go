@@ -80,7 +80,7 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 	add("run", newInit(), newServer(), newSigner(), newAgent(), newDev())
 	add("config", newToken(), newApply(), newDiff(), newDelete(), newBan(), newPolicy())
 	add("look", newGet(), newExplain(), newCheck(), newCerts())
-	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService())
+	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService(), newDemoGet())
 	tellEnv(root)
 	for _, c := range root.Commands() { // commands without arguments offer no files
 		if c.ValidArgsFunction == nil && !c.HasSubCommands() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -78,6 +79,11 @@ func (p *Process) prepare(spec Spec) error {
 	p.cmd = exec.Command(spec.Path, spec.Args...) //nolint:gosec,noctx // the caller's choice; it is ended by Stop
 	if p.cmd.Err != nil {
 		return p.cmd.Err
+	}
+	// As the parent sees it: the child's working directory is another.
+	var err error
+	if p.cmd.Path, err = filepath.Abs(p.cmd.Path); err != nil {
+		return err
 	}
 	if err := plainFile(p.cmd.Path); err != nil && !spec.Confines {
 		return err

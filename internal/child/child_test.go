@@ -517,3 +517,19 @@ func pidOf(t *testing.T, pidfd int) int {
 	t.Fatal("no pid")
 	return 0
 }
+
+// `signet dev --envoy .bin/envoy` is what the README's first command runs.
+func TestAProgramsRelativePathIsTheParents(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Symlink("/bin/true", "own-true"); err != nil {
+		t.Fatal(err)
+	}
+	p, err := child.Start(child.Spec{Path: "./own-true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if err := p.Err(); err != nil {
+		t.Error(err)
+	}
+}

@@ -95,7 +95,7 @@ func TestTwoDemosSideBySideAnswerAsExpectedAndLeaveNothing(t *testing.T) {
 		if err := d.cmd.Wait(); err != nil {
 			t.Errorf("demo %d: %v\n%s\n%s", i, err, d.output(), d.logs())
 		}
-		for _, want := range []string{"orders-v2", "spiffe://demo.example/demo/web", "nobody reaches the admin pages", "mesh.rego:18", "401 denied: policy"} {
+		for _, want := range []string{"orders-v2", "spiffe://demo.example/demo/web", "nobody reaches the admin pages", "mesh.rego:18", "401 denied: policy", "0 of 1 handshakes ended well", " answered, 0 failed", " post-quantum, 0 classical"} {
 			if !strings.Contains(d.output(), want) {
 				t.Errorf("demo %d does not say %q:\n%s", i, want, d.output())
 			}
