@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"signet.example/internal/private"
 )
 
 // host is what the agent needs of its own host. All of it is had before a server
@@ -42,7 +44,7 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	if h.applications, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile)); err != nil {
 		errs = append(errs, err)
 	}
-	if h.sockets, err = listen(cfg); err != nil {
+	if h.sockets, err = listen(ctx, cfg); err != nil {
 		errs = append(errs, err)
 	}
 	if h.metrics, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics); err != nil {
@@ -173,7 +175,7 @@ func checkFree(ctx context.Context, cfg Config) []error {
 		}
 		return errs
 	}
-	if err := ownFolder(cfg.SocketDir); err != nil {
+	if err := private.Guarded(cfg.SocketDir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
 	for _, name := range []string{"xds.sock", "workload.sock", "authz.sock", "wayout.sock"} {

@@ -69,7 +69,7 @@ func TestTheTokenIsNotSentToAServerWithoutThePinnedKey(t *testing.T) {
 func TestASecondAgentOnTheSameSocketsIsRefused(t *testing.T) {
 	r := newRig(t, nil)
 	err := join(t, r.addr, r.token(), func(c *agent.Config) { c.SocketDir = r.dir })
-	if err == nil || !strings.Contains(err.Error(), "another agent") {
+	if err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"signet.example/ads"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/private"
+	"signet.example/internal/unixsock"
 	"signet.example/sds"
 )
 
@@ -284,13 +286,15 @@ func (s *sockets) path(name string) string { return filepath.Join(s.dir, name) }
 
 // listen opens the sockets. Everyone on the host may connect: who they are is
 // attested, and no file mode could tell a proxy from an application.
-func listen(cfg Config) (*sockets, error) {
+func listen(ctx context.Context, cfg Config) (*sockets, error) {
 	s := &sockets{dir: cfg.SocketDir}
 	// Others may pass through the folder and not list it.
 	if err := os.MkdirAll(s.dir, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
-	if err := ownFolder(s.dir); err != nil {
+	// Whoever could put sockets of his own in the place of ours would be asked for
+	// keys and decisions by every workload and proxy.
+	if err := private.Guarded(s.dir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	proxies := filepath.Join(s.dir, "proxies")
@@ -302,7 +306,7 @@ func listen(cfg Config) (*sockets, error) {
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	for name, l := range map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz, "wayout.sock": &s.wayout} {
-		listener, err := listenUnix(s.path(name))
+		listener, err := unixsock.Listen(ctx, s.path(name), 0o666)
 		if err != nil {
 			s.close()
 			return nil, err
@@ -310,43 +314,6 @@ func listen(cfg Config) (*sockets, error) {
 		*l = listener
 	}
 	return s, nil
-}
-
-// ownFolder refuses a folder in which another user could put sockets of his own
-// in the place of ours: workloads and proxies would take their keys and their
-// decisions from him.
-func ownFolder(dir string) error {
-	var st unix.Stat_t
-	if err := unix.Lstat(dir, &st); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return fmt.Errorf("%s is not a folder", dir)
-	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("%s belongs to user %d, who could replace the sockets in it", dir, st.Uid)
-	case st.Mode&0o002 != 0:
-		return fmt.Errorf("%s may be written by everyone, who could replace the sockets in it", dir)
-	}
-	return nil
-}
-
-func listenUnix(path string) (*net.UnixListener, error) {
-	// A socket that somebody still answers on is another agent's.
-	if c, err := net.Dial("unix", path); err == nil { //nolint:noctx // a Unix socket answers or refuses at once
-		return nil, errors.Join(fmt.Errorf("%s is in use: is another agent running?", path), c.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("stale socket: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o666); err != nil { //nolint:gosec // peers are attested
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
 }
 
 func (s *sockets) close() {

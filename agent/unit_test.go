@@ -27,6 +27,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/test/parts"
 )
 
 func TestTheRingForgetsTheOldestByCountAndByBytes(t *testing.T) {
@@ -409,32 +410,44 @@ func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 }
 
 func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {
-	dir := t.TempDir()
-	if err := ownFolder(dir); err != nil {
-		t.Error(err)
-	}
-	if err := os.Chmod(dir, 0o1777); err != nil {
-		t.Fatal(err)
-	}
-	if err := ownFolder(dir); err == nil {
-		t.Error("a folder that everyone may write is taken")
-	}
-	link := filepath.Join(t.TempDir(), "link")
-	if err := os.Symlink(t.TempDir(), link); err != nil {
-		t.Fatal(err)
-	}
-	if err := ownFolder(link); err == nil {
-		t.Error("a link is taken")
-	}
-	if os.Geteuid() != 0 {
-		return // only root can give a folder away
-	}
-	theirs := t.TempDir()
-	if err := os.Chown(theirs, 65534, -1); err != nil {
-		t.Fatal(err)
-	}
-	if err := ownFolder(theirs); err == nil {
-		t.Error("a folder of another user is taken")
+	for name, c := range map[string]struct {
+		spoil func(parent, dir string) error
+		root  bool // only root can
+		want  string
+	}{
+		"nothing":                     {func(string, string) error { return nil }, false, ""},
+		"for everyone to write":       {func(_, dir string) error { return os.Chmod(dir, 0o1777) }, false, "chmod go-w"},
+		"in one that everyone writes": {func(parent, _ string) error { return os.Chmod(parent, 0o777) }, false, "chmod go-w"},
+		"for a group to write": {func(_, dir string) error {
+			return errors.Join(os.Chown(dir, -1, 60000), os.Chmod(dir, 0o775))
+		}, true, "chmod g-w"},
+		"of another user":          {func(_, dir string) error { return os.Chown(dir, 60000, -1) }, true, "belongs to uid 60000"},
+		"a file in a socket's way": {func(_, dir string) error { return os.WriteFile(filepath.Join(dir, "xds.sock"), []byte("mine"), 0o600) }, false, "is not a socket"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.root && os.Geteuid() != 0 {
+				parts.Missing(t, "giving files away needs root")
+			}
+			parent, err := os.MkdirTemp("", "sa")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = os.RemoveAll(parent) }()
+			dir := filepath.Join(parent, "run")
+			if err := errors.Join(os.Mkdir(dir, 0o700), c.spoil(parent, dir)); err != nil {
+				t.Fatal(err)
+			}
+			s, err := listen(t.Context(), Config{SocketDir: dir})
+			if err == nil {
+				s.close()
+			}
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("want %q: %v", c.want, err)
+			}
+			if kept, err := os.ReadFile(filepath.Join(dir, "xds.sock")); strings.HasPrefix(name, "a file") && string(kept) != "mine" {
+				t.Errorf("the file is gone: %q, %v", kept, err)
+			}
+		})
 	}
 }
 

@@ -2,9 +2,10 @@ package ca
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
+
+	"signet.example/internal/private"
 )
 
 // The files in an authority's folder.
@@ -59,12 +60,8 @@ func syncDir(dir string) error {
 
 // readPrivate reads a file that nobody else may read or change.
 func readPrivate(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	if err := private.Secret(path, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
 		return nil, err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s: mode %#o lets others in, want 0600", path, info.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }

@@ -19,9 +19,12 @@ var (
 
 // PrivateSigner tells what is wrong with the files of a signer of one user for a
 // server of another.
-func PrivateSigner(cfg SignerConfig, own, server uint32) (SignerConfig, error) {
-	return cfg.Complete().private(own, server)
+func PrivateSigner(cfg SignerConfig, own, server uint32) error {
+	return cfg.Complete().guarded(own, server)
 }
+
+// PrivateServer tells what is wrong with a server's files.
+func PrivateServer(cfg Config, own uint32) error { return cfg.Complete().guarded(own) }
 
 // OnlyUser is the listener of a signer for one user.
 func OnlyUser(l net.Listener, uid uint32) net.Listener {

@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"signet.example/ca"
 	"signet.example/identity"
+	"signet.example/internal/private"
 	"signet.example/store"
 )
 
@@ -58,6 +60,9 @@ func Init(ctx context.Context, cfg InitConfig) error {
 		if err := os.MkdirAll(p, 0o700); err != nil {
 			return err
 		}
+		if err := private.Guarded(p, self()); err != nil {
+			return err
+		}
 	}
 	password, err := makePassword(cfg.PasswordFile)
 	if err != nil {
@@ -75,8 +80,14 @@ func Init(ctx context.Context, cfg InitConfig) error {
 
 // makePassword reads the password, or makes 256 random bits where there is none.
 func makePassword(path string) ([]byte, error) {
+	if err := private.Guarded(filepath.Dir(path), self()); err != nil {
+		return nil, fmt.Errorf("password: %w", err)
+	}
 	b, err := os.ReadFile(path)
 	if err == nil {
+		if err := passwordMode(path); err != nil {
+			return nil, err
+		}
 		if b = bytes.TrimSpace(b); len(b) == 0 {
 			return nil, fmt.Errorf("%s is empty", path)
 		}

@@ -76,6 +76,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
+	if err := cfg.guarded(self()); err != nil {
+		return fmt.Errorf("the server's files: %w", err)
+	}
 	unlock, err := lockDir(cfg.DataDir)
 	if err != nil {
 		return err
@@ -129,7 +132,7 @@ func startSigner(ctx context.Context, cfg Config, log *slog.Logger) (*SignerProc
 func lockDir(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("%w (is it a data directory that `signet init` made?)", err)
+		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close() // never locked

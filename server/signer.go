@@ -144,12 +144,8 @@ func openSigner(cfg SignerConfig) (*signer, error) {
 
 // readPassword takes the first line of a file that others cannot read.
 func readPassword(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("password file: %w", err)
-	}
-	if info.Mode().Perm()&0o027 != 0 {
-		return nil, fmt.Errorf("password file %s: mode %#o lets others in, want 0600 or 0640", path, info.Mode().Perm())
+	if err := passwordMode(path); err != nil {
+		return nil, err
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -161,6 +157,19 @@ func readPassword(path string) ([]byte, error) {
 		return nil, fmt.Errorf("password file %s: the first line is empty", path)
 	}
 	return line, nil
+}
+
+// passwordMode lets a group read the password: service managers and container
+// platforms hand secrets over that way.
+func passwordMode(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("password file: %w", err)
+	}
+	if info.Mode().Perm()&0o027 != 0 {
+		return fmt.Errorf("password file %s: mode %#o lets others in, want 0600 or 0640: chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	return nil
 }
 
 // Issue implements api.SignerServer.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -33,7 +32,7 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 	if err != nil {
 		return fmt.Errorf("server_user: %w", err)
 	}
-	if cfg, err = cfg.private(uint32(os.Geteuid()), uid); err != nil { //nolint:gosec // a uid has 32 bits
+	if err := cfg.guarded(self(), uid); err != nil {
 		return fmt.Errorf("the signer's files: %w", err)
 	}
 	return serveSigner(ctx, cfg, func() (net.Listener, error) {

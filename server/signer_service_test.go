@@ -44,6 +44,12 @@ func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 	mode := func(m os.FileMode, path ...string) func(string) error {
 		return func(dir string) error { return os.Chmod(filepath.Join(append([]string{dir}, path...)...), m) }
 	}
+	grouped := func(m os.FileMode, path ...string) func(string) error {
+		return func(dir string) error {
+			at := filepath.Join(append([]string{dir}, path...)...)
+			return errors.Join(os.Chown(at, -1, int(another())), os.Chmod(at, m))
+		}
+	}
 	given := func(path ...string) func(string) error {
 		return func(dir string) error {
 			return os.Lchown(filepath.Join(append([]string{dir}, path...)...), int(another()), -1)
@@ -54,18 +60,18 @@ func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 		root  bool // only root can
 		want  string
 	}{
-		"nothing":                         {func(string) error { return nil }, false, ""},
-		"a folder that others may enter":  {mode(0o755, "signer"), false, ""}, // what is in it is closed
-		"a password for the group":        {mode(0o640, "signer", "password"), false, "password has mode 0640"},
-		"keys for the group":              {mode(0o710, "signer", "ca"), false, "ca has mode 0710"},
-		"a key for the group":             {mode(0o640, "signer", "ca", "issuing.pem"), false, "issuing.pem has mode 0640"},
-		"a log for all":                   {mode(0o604, "signer", "ca", "issuance.log"), false, "issuance.log has mode 0604"},
-		"a folder that the group changes": {mode(0o770, "signer"), false, "signer has mode 0770"},
-		"a socket that all may replace":   {mode(0o777|os.ModeSticky, "run"), false, "run has mode 0777"},
-		"no authority":                    {func(dir string) error { return os.RemoveAll(filepath.Join(dir, "signer", "ca")) }, false, "no such file"},
-		"a key of the server's user":      {given("signer", "ca", "issuing.pem"), true, "issuing.pem belongs to"},
-		"a folder of the server's user":   {given("signer"), true, "signer belongs to"},
-		"a socket of the server's user":   {given("run"), true, "run belongs to"},
+		"nothing":                        {func(string) error { return nil }, false, ""},
+		"a folder that others may enter": {mode(0o755, "signer"), false, ""}, // what is in it is closed
+		"a password for the group":       {mode(0o640, "signer", "password"), false, "password has mode 0640"},
+		"keys for the group":             {mode(0o710, "signer", "ca"), false, "ca has mode 0710"},
+		"a key for the group":            {mode(0o640, "signer", "ca", "issuing.pem"), false, "issuing.pem has mode 0640"},
+		"a log for all":                  {mode(0o604, "signer", "ca", "issuance.log"), false, "issuance.log has mode 0604"},
+		"a folder that a group changes":  {grouped(0o770, "signer"), true, "signer has mode 0770"},
+		"a socket that all may replace":  {mode(0o777|os.ModeSticky, "run"), false, "run has mode 0777"},
+		"no authority":                   {func(dir string) error { return os.RemoveAll(filepath.Join(dir, "signer", "ca")) }, false, "no such file"},
+		"a key of the server's user":     {given("signer", "ca", "issuing.pem"), true, "issuing.pem belongs to"},
+		"a folder of the server's user":  {given("signer"), true, "signer belongs to"},
+		"a socket of the server's user":  {given("run"), true, "run belongs to"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.root && os.Getuid() != 0 {
@@ -82,7 +88,7 @@ func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 			if err := c.spoil(dir); err != nil {
 				t.Fatal(err)
 			}
-			_, err := server.PrivateSigner(cfg, self(), another())
+			err := server.PrivateSigner(cfg, self(), another())
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("want %q: %v", c.want, err)
 			}
@@ -101,20 +107,26 @@ func TestASignerOfTheServersOwnUserDoesNotStart(t *testing.T) {
 		{0, 0, "is root"},
 		{1000, 1000, "a user of its own"},
 	} {
-		if _, err := server.PrivateSigner(cfg, c.own, c.server); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := server.PrivateSigner(cfg, c.own, c.server); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("uid %d for uid %d: want %q: %v", c.own, c.server, c.want, err)
 		}
 	}
 }
 
-func TestALinkInASignersPathIsFollowedOnce(t *testing.T) {
+func TestALinkInASignersPathIsFollowed(t *testing.T) {
 	dir, files := shortDir(t), signerDir(t)
 	if err := os.Symlink(files, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := server.PrivateSigner(server.SignerConfig{DataDir: filepath.Join(dir, "link"), Listen: filepath.Join(dir, "s.sock")}, self(), another())
-	if err != nil || cfg.DataDir != files || cfg.PasswordFile != filepath.Join(files, "password") {
-		t.Errorf("%+v, %v", cfg, err)
+	cfg := server.SignerConfig{DataDir: filepath.Join(dir, "link"), Listen: filepath.Join(dir, "s.sock")}
+	if err := server.PrivateSigner(cfg, self(), another()); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(filepath.Join(files, "ca", "issuing.pem"), 0o604); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.PrivateSigner(cfg, self(), another()); err == nil {
+		t.Error("a key that others can read, behind a link, is taken")
 	}
 }
 

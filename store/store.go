@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"signet.example/internal/private"
+
 	"modernc.org/sqlite" // pure Go SQLite; registers the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -62,8 +64,8 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("open store %s: not a regular file", path)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("open store %s: mode %#o lets others in, want 0600", path, info.Mode().Perm())
+	if err := private.Secret(path, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
+		return nil, fmt.Errorf("open store: %w", err)
 	}
 	return open(ctx, path, false)
 }

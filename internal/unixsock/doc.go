@@ -3,6 +3,6 @@
 // anybody else could put another one in its place.
 //
 // It must not know what is said over the socket, nor attest programs: that is
-// attestation's. Main types in reading order: Peer, Credentials, Listen, Guarded,
+// attestation's. Main types in reading order: Peer, Credentials, Listen,
 // TrustedListener.
 package unixsock

@@ -1,46 +1,14 @@
 package unixsock
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
-)
 
-// What a mode may give to group and others. An access control list shows in the
-// group's bits.
-const (
-	OthersAll   fs.FileMode = 0o077
-	OthersWrite fs.FileMode = 0o022
+	"signet.example/internal/private"
 )
-
-// Guarded reports why anybody but own and root could change path: path, without
-// the permissions in deny, and every folder above it must belong to one of the two
-// and be writable by nobody else. In a sticky folder nobody renames what is
-// another's. It is the rule that sshd has for its own files (StrictModes).
-//
-// path must be absolute and without links: what was resolved and found guarded
-// stays what it is.
-func Guarded(path string, own uint32, deny fs.FileMode) error {
-	for sticky := fs.FileMode(0); ; path, deny, sticky = filepath.Dir(path), OthersWrite, fs.ModeSticky {
-		info, err := os.Lstat(path)
-		if err != nil {
-			return err
-		}
-		owner := ownerOf(info)
-		switch mode := info.Mode(); {
-		case owner != 0 && owner != own:
-			return fmt.Errorf("%s belongs to uid %d and must to uid %d: chown it", path, owner, own)
-		case mode.Perm()&deny != 0 && mode&sticky == 0:
-			return fmt.Errorf("%s has mode %#o, which lets others in: take %#o away", path, mode.Perm(), mode.Perm()&deny)
-		}
-		if path == filepath.Dir(path) {
-			return nil
-		}
-	}
-}
 
 func ownerOf(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid } //nolint:forcetypeassert // Linux
 
@@ -74,13 +42,10 @@ func keptBy(folder string, uid uint32) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case ownerOf(info) != uid:
+	if ownerOf(info) != uid {
 		return fmt.Errorf("%s belongs to uid %d", folder, ownerOf(info))
-	case info.Mode().Perm()&OthersWrite != 0:
-		return errors.New(folder + " can be written by others")
 	}
-	return Guarded(folder, uid, OthersWrite)
+	return private.Guarded(folder, uid)
 }
 
 func own() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits

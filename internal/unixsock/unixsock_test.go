@@ -130,7 +130,7 @@ func TestOnlyRootOurselvesOrTheFoldersOwnOwnerMayAnswer(t *testing.T) {
 		{other, 0o777 | fs.ModeSticky, third, false},
 		{0, 0o777 | fs.ModeSticky, other, false},
 	} {
-		if err := os.Chown(dir, c.owner, -1); err != nil {
+		if err := os.Chown(dir, c.owner, third); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chmod(dir, c.mode); err != nil {
