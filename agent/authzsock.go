@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"signet.example/attestation"
 	"signet.example/identity"
 )
@@ -29,7 +27,6 @@ type authzGate struct {
 	over     *watched[*handoverTo]
 	metrics  *metrics
 	log      *slog.Logger
-	refused  rate.Sometimes // how often a refusal is logged: anybody can provoke them
 }
 
 // serve accepts on l until ctx ends.
@@ -73,9 +70,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 
 func (g *authzGate) refuse(ctx context.Context, c *net.UnixConn, err error) {
 	g.metrics.refused.WithLabelValues("authz").Inc()
-	g.refused.Do(func() {
-		g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
-	})
+	g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
 	_ = c.Close() // nothing was read from it
 }
 

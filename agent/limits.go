@@ -228,7 +228,8 @@ func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 // One that is too many is closed before its first byte is read.
 type counted struct {
 	credentials.TransportCredentials
-	tally *tally
+	tally   *tally
+	refused func(c *unix.Ucred, err error) // told of what does not come in
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
@@ -237,13 +238,19 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 	if !ok {
 		return nil, nil, fmt.Errorf("a %T on a Unix socket", conn)
 	}
-	leave, err := c.tally.enterConn(u)
+	who, err := ucred(u)
 	if err != nil {
+		return nil, nil, err
+	}
+	leave, err := c.tally.enter(who)
+	if err != nil {
+		c.refused(who, err)
 		return nil, nil, err
 	}
 	attested, info, err := c.TransportCredentials.ServerHandshake(conn)
 	if err != nil {
 		leave()
+		c.refused(who, err)
 		return nil, nil, err
 	}
 	return &countedConn{attested, leave}, info, nil
@@ -274,10 +281,11 @@ func ucred(c *net.UnixConn) (*unix.Ucred, error) {
 	return cred, errors.Join(err, inner)
 }
 
-// socketOptions are those of every gRPC server on a socket of the agent.
-func socketOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
+// socketOptions are those of every gRPC server on a socket of the agent; refused
+// is told of connections that are closed without an answer.
+func socketOptions(creds credentials.TransportCredentials, refused func(*unix.Ucred, error)) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(counted{creds, newTally()}),
+		grpc.Creds(counted{creds, newTally(), refused}),
 		grpc.ConnectionTimeout(socketHandshake),
 		grpc.MaxConcurrentStreams(maxStreamsPerConn),
 		grpc.MaxHeaderListSize(16 << 10),

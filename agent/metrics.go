@@ -81,7 +81,7 @@ func newMetrics() *metrics {
 	for _, reason := range []string{reasonBadAnswer, reasonRefused, reasonUnreachable, reasonDenied, reasonServer} {
 		m.renewFailures.WithLabelValues(reason)
 	}
-	for _, socket := range []string{"xds", "workload", "authz"} {
+	for _, socket := range []string{"xds", "workload", "authz", "wayout"} {
 		m.refused.WithLabelValues(socket)
 	}
 	return m

@@ -14,7 +14,6 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/reflection"
 
@@ -118,14 +117,12 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	a.authz = process
 	a.gate = &authzGate{
 		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
-		refused: rate.Sometimes{First: 10, Interval: time.Second},
 	}
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), socks.path("wayout.sock"), m, log)
 	changed := &watched[int]{}
 	a.wayOut = &wayOut{
 		state: &u.state, relay: a.relay, metrics: m, log: log,
-		owners:  newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.update(func(n int) int { return n + 1 }) }),
-		refused: rate.Sometimes{First: 10, Interval: time.Second},
+		owners: newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.update(func(n int) int { return n + 1 }) }),
 	}
 	a.supervisor = newSupervisor(func(p Proxy) *envoy {
 		e := newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log)
@@ -156,11 +153,29 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
-	options := append(socketOptions(a.attestor.Credentials()), ads.ServerOptions()...)
+	options := append(socketOptions(a.attestor.Credentials(), a.turnedAway("xds")), ads.ServerOptions()...)
 	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams).stream, a.relay.guarded))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.open)
+}
+
+// turnedAway counts and logs connections to a socket that are closed before their
+// first byte is read: their owner sees no more than that.
+func (a *agent) turnedAway(socket string) func(*unix.Ucred, error) {
+	return func(c *unix.Ucred, err error) {
+		a.metrics.refused.WithLabelValues(socket).Inc()
+		a.log.Warn(socket+".sock: connection closed: its process cannot be attested", slog.Any("uid", c.Uid), slog.Any("pid", c.Pid),
+			slog.Any("err", err), slog.String("hint", attestHint(err)))
+	}
+}
+
+// attestHint says what to do where the kernel does not show the agent a process.
+func attestHint(err error) string {
+	if errors.Is(err, os.ErrPermission) {
+		return "the agent does not see other users' programs: give it CAP_SYS_PTRACE, or run it as root"
+	}
+	return ""
 }
 
 func (a *agent) serveWorkloadAPI() {
@@ -172,16 +187,16 @@ func (a *agent) serveWorkloadAPI() {
 		}
 		return open.stream(srv, stream, info, next)
 	}
-	a.workload = grpc.NewServer(append(socketOptions(a.attestor.Credentials()),
+	a.workload = grpc.NewServer(append(socketOptions(a.attestor.Credentials(), a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
-	sds.NewWorkloadAPI(&workloads{a.upstream}, attestedSelectors, a.log).Register(a.workload)
+	sds.NewWorkloadAPI(&workloads{a.upstream, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
 	a.metrics.streams("workload", open.count)
 }
 
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
-	a.wayout = grpc.NewServer(append(socketOptions(a.attestor.Credentials()),
+	a.wayout = grpc.NewServer(append(socketOptions(a.attestor.Credentials(), a.turnedAway("wayout")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(tallyOf(mostStreams).unary))...)
 	authv3.RegisterAuthorizationServer(a.wayout, a.wayOut)
 }

@@ -11,7 +11,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"golang.org/x/time/rate"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 
@@ -30,7 +29,6 @@ type wayOut struct {
 	owners  *owners
 	metrics *metrics
 	log     *slog.Logger
-	refused rate.Sometimes // how often a refusal is logged: every local process can provoke them
 }
 
 // Check implements Envoy's network ext_authz. Whatever goes wrong denies.
@@ -47,9 +45,7 @@ func (w *wayOut) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.C
 		reason = no.reason
 	}
 	w.metrics.wayOut.WithLabelValues(reason).Inc()
-	w.refused.Do(func() {
-		w.log.WarnContext(ctx, "way out: connection refused", slog.String("reason", reason), slog.String("caller", caller), slog.Any("err", err))
-	})
+	w.log.WarnContext(ctx, "way out: connection refused", slog.String("reason", reason), slog.String("caller", caller), slog.Any("err", err))
 	return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)}}, nil
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
+	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/sds"
 )
@@ -16,7 +18,25 @@ import (
 const workloadWait = 3 * time.Second
 
 // workloads is what the Workload API serves: an sds.Source.
-type workloads struct{ u *upstream }
+type workloads struct {
+	u       *upstream
+	metrics *metrics
+	log     *slog.Logger
+}
+
+// refuse counts and logs a process that has no identity here: what it was seen to
+// be is what its entry's selectors would have to be.
+func (w *workloads) refuse(ctx context.Context, has identity.Selectors, err error) {
+	w.metrics.refused.WithLabelValues("workload").Inc()
+	attrs := []slog.Attr{slog.Any("selectors", has.Strings()), slog.Any("err", err)}
+	if p, ok := attestation.PeerFromContext(ctx); ok {
+		attrs = append(attrs, slog.Any("uid", p.UID()), slog.Int("pid", p.PID()))
+	}
+	if hint := attestHint(err); hint != "" {
+		attrs = append(attrs, slog.String("hint", hint))
+	}
+	w.log.LogAttrs(ctx, slog.LevelWarn, "workload.sock: process refused", attrs...)
+}
 
 // look is what an answer is made of, at one moment.
 type look struct {
@@ -85,20 +105,24 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 	}
 }
 
+var errNoEntry = errors.New("no entry and no binding of this host's group fits what the process is")
+
 var errNoServer = errors.New("no server to issue it")
 
 // attest finds out what the caller is now and has what it may hold be issued.
 func (w *workloads) attest(ctx context.Context, l look, held map[string]*svid, selectors func(context.Context) (identity.Selectors, error)) (look, error) {
 	has, err := selectors(ctx)
 	if err != nil {
+		w.refuse(ctx, nil, err)
 		return l, err
 	}
 	l.wants, err = l.state.identities(has)
-	if err != nil {
-		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
+	if err == nil && len(l.wants) == 0 {
+		err = errNoEntry
 	}
-	if len(l.wants) == 0 {
-		return l, sds.ErrNoIdentity
+	if err != nil {
+		w.refuse(ctx, has, err)
+		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
 	}
 	w.u.keeper.need(l.wants...)
 	l.svids = good(held, l.wants)

@@ -272,3 +272,19 @@ func TestSVIDsRotateGoOnInAnOutageAndResumeByThemselves(t *testing.T) {
 		t.Errorf("attested %d times", r.attests)
 	}
 }
+
+func TestARefusedWorkloadIsLoggedWithWhatItIsAndCounted(t *testing.T) {
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{entry("other", "/shop/other", "unix:path:/usr/bin/other")}
+	})
+	r.await("a refusal", func() bool {
+		_, err := r.fetchOnce()
+		return status.Code(err) == codes.PermissionDenied
+	})
+	if log := r.log.String(); !strings.Contains(log, "workload.sock: process refused") || !strings.Contains(log, self(t)) || !strings.Contains(log, "no entry and no binding") {
+		t.Errorf("%s", log)
+	}
+	if n := r.metric(`signet_agent_peers_refused_total{socket="workload"}`); n == "" || n == "0" {
+		t.Errorf("%q are counted", n)
+	}
+}

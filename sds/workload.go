@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,16 +23,15 @@ import (
 type WorkloadAPI struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
 
-	source  Source
-	attest  func(context.Context) (identity.Selectors, error)
-	log     *slog.Logger
-	refused rate.Sometimes // how often a refusal is logged: anybody can provoke them
+	source Source
+	attest func(context.Context) (identity.Selectors, error)
+	log    *slog.Logger
 }
 
 // NewWorkloadAPI serves src. attest finds out, at each call anew, what the
 // process behind a call's context is.
 func NewWorkloadAPI(src Source, attest func(context.Context) (identity.Selectors, error), log *slog.Logger) *WorkloadAPI {
-	return &WorkloadAPI{source: src, attest: attest, log: log, refused: rate.Sometimes{First: 10, Interval: time.Second}}
+	return &WorkloadAPI{source: src, attest: attest, log: log}
 }
 
 // Register makes g answer for the API.
@@ -104,10 +101,9 @@ func (w *WorkloadAPI) status(ctx context.Context, err error) error {
 	case errors.Is(err, ErrNoIdentity):
 		return status.Error(codes.PermissionDenied, ErrNoIdentity.Error())
 	case errors.Is(err, errNotAttested):
-		w.refused.Do(func() { w.log.WarnContext(ctx, "workload api: caller refused", slog.Any("err", err)) })
 		return status.Error(codes.PermissionDenied, ErrNoIdentity.Error())
 	case errors.Is(err, ErrUnavailable):
-		w.log.InfoContext(ctx, "workload api: not available", slog.Any("err", err))
+		w.log.WarnContext(ctx, "workload api: not available", slog.Any("err", err))
 		return status.Error(codes.Unavailable, "the agent cannot answer yet")
 	}
 	if s, ok := status.FromError(err); ok {

@@ -3,8 +3,6 @@ package sds_test
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,29 +127,6 @@ func TestAPeerThatCannotBeAttestedGetsNothing(t *testing.T) {
 	a.source.updates <- sds.Update{SVIDs: []sds.SVID{newAuthority(t).svid(t, "/shop/web")}}
 	_, err := fetch(t, a, good(t)).Recv()
 	wantCode(t, err, codes.PermissionDenied)
-}
-
-// Anybody can have himself refused, as often as he likes.
-func TestRefusalsDoNotFloodTheLog(t *testing.T) {
-	var lines lineCount
-	a := serveLogging(t, slog.New(slog.NewTextHandler(&lines, nil)))
-	a.refuse.Store(true)
-	const calls = 200
-	for range calls {
-		a.source.updates <- sds.Update{}
-		_, err := fetch(t, a, good(t)).Recv()
-		wantCode(t, err, codes.PermissionDenied)
-	}
-	if n := lines.n.Load(); n < 1 || n > calls/2 {
-		t.Errorf("%d calls were logged in %d lines", calls, n)
-	}
-}
-
-type lineCount struct{ n atomic.Int32 }
-
-func (l *lineCount) Write(b []byte) (int, error) {
-	l.n.Add(1)
-	return len(b), nil
 }
 
 func TestASourceThatDoesNotAttestAnewCannotSend(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 
 	"signet.example/api"
@@ -71,6 +72,8 @@ type access struct {
 
 	metrics   *metrics
 	instances *instances
+	// turnedAway is told of what a caller was not given.
+	turnedAway func(ctx context.Context, c *caller, action, why string)
 	// proven is told of a connection that an agent called on.
 	proven func(net.Addr)
 
@@ -301,9 +304,29 @@ func (a *access) review(bound func(group, mesh, node string) bool) {
 	}
 }
 
+// audited are the methods whose refusals stand in the audit trail, by its word for them.
+var audited = map[string]string{
+	api.AgentAPI_Attest_FullMethodName: "attest",
+	api.AgentAPI_Issue_FullMethodName:  "issue",
+}
+
+// audit writes down that a caller was turned away, not that something of ours failed.
+func (a *access) audit(ctx context.Context, method string, c *caller, err error) {
+	action, ok := audited[method]
+	if !ok || c == nil {
+		return
+	}
+	switch codeOf(err) {
+	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.ResourceExhausted, codes.FailedPrecondition:
+		a.turnedAway(ctx, c, action, err.Error())
+	default:
+	}
+}
+
 // refused logs a caller that was not let in; never what it sent.
 func (a *access) refused(ctx context.Context, method string, c *caller, err error) {
 	a.metrics.refused.WithLabelValues(method).Inc()
+	a.audit(ctx, method, c, err)
 	attrs := []slog.Attr{slog.String("method", method), slog.Any("err", err)}
 	if c != nil {
 		attrs = append(attrs, slog.String("remote", c.remote.String()))
@@ -313,6 +336,7 @@ func (a *access) refused(ctx context.Context, method string, c *caller, err erro
 
 // failed logs a call that went wrong, with the inside that the agent is not told.
 func (a *access) failed(ctx context.Context, method string, c *caller, err error) {
+	a.audit(ctx, method, c, err)
 	a.log.LogAttrs(ctx, slog.LevelWarn, "call failed", slog.String("method", method),
 		slog.String("agent", c.agent.ID), slog.String("remote", c.remote.String()), slog.Any("err", err))
 }
@@ -330,5 +354,8 @@ func (c *caller) String() string {
 	if c.agent.ID != "" {
 		return "agent " + c.agent.ID
 	}
-	return fmt.Sprintf("host key %x", c.hostKey[:min(4, len(c.hostKey))])
+	if len(c.hostKey) == 0 {
+		return "caller at " + c.remote.String()
+	}
+	return fmt.Sprintf("host key %x at %s", c.hostKey[:min(4, len(c.hostKey))], c.remote)
 }

@@ -61,7 +61,6 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 	}
 	group, err := a.store.UseToken(ctx, attestation.HashSecret(req.GetToken()), a.clock())
 	if err != nil {
-		a.audit(ctx, c.String(), "attest", "refused: "+err.Error())
 		return store.Agent{}, err
 	}
 	if _, ok := a.model().groups[group]; !ok {

@@ -49,7 +49,21 @@ type Config struct {
 	// RequirePostQuantum names the meshes whose proxies refuse a TLS connection
 	// without X25519MLKEM768, in either direction.
 	RequirePostQuantum []string `yaml:"require_post_quantum" json:"require_post_quantum"`
+	// Retention of what would else only grow.
+	Retention Retention `yaml:"retention" json:"retention"`
 }
+
+// Retention says how long rows of the store are kept. What goes leaves a row in
+// the audit trail.
+type Retention struct {
+	// Audit is for the audit trail, and for join tokens that ended.
+	Audit time.Duration `yaml:"audit" json:"audit"`
+	// Changes is for old versions of applied objects. The objects stay.
+	Changes time.Duration `yaml:"changes" json:"changes"`
+}
+
+// minRetention is long enough for whoever looks on the next day.
+const minRetention = 24 * time.Hour
 
 // Lifetimes of certificates, counted from issuance.
 type Lifetimes struct {
@@ -79,6 +93,7 @@ func DefaultConfig() Config {
 		Name:          "server",
 		Lifetimes:     Lifetimes{SVID: time.Hour, Agent: time.Hour},
 		EndpointGrace: time.Minute,
+		Retention:     Retention{Audit: 400 * 24 * time.Hour, Changes: 30 * 24 * time.Hour},
 	}
 }
 
@@ -103,6 +118,8 @@ func (c Config) Complete() Config {
 		{&c.Lifetimes.SVID, &d.Lifetimes.SVID},
 		{&c.Lifetimes.Agent, &d.Lifetimes.Agent},
 		{&c.EndpointGrace, &d.EndpointGrace},
+		{&c.Retention.Audit, &d.Retention.Audit},
+		{&c.Retention.Changes, &d.Retention.Changes},
 	} {
 		if *f.at == 0 {
 			*f.at = *f.def
@@ -162,6 +179,14 @@ func (c Config) Validate() error {
 	for i, mesh := range c.RequirePostQuantum {
 		if _, err := identity.ForVirtualNode(anyTrustDomain, mesh, "node"); err != nil {
 			bad(fmt.Sprintf("require_post_quantum[%d]", i), "%q is not the name of a mesh: %v", mesh, err)
+		}
+	}
+	for _, r := range []struct {
+		key string
+		d   time.Duration
+	}{{"retention.audit", c.Retention.Audit}, {"retention.changes", c.Retention.Changes}} {
+		if r.d < minRetention {
+			bad(r.key, "%s is less than %s", r.d, minRetention)
 		}
 	}
 	if c.EndpointGrace < 0 {

@@ -98,6 +98,9 @@ func AuditTrail(ctx context.Context) ([]store.AuditRow, error) {
 	return lastRun.Load().store.AuditTrail(ctx, 0, 1000)
 }
 
+// TellRefusals writes the numbers that are owed, as each minute does.
+func TellRefusals(ctx context.Context) { lastRun.Load().refusals.tell(ctx) }
+
 // Stale lists the views of the server that was started last whose set is not
 // what would be built from nothing now.
 func Stale() ([]string, error) {

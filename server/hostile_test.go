@@ -222,7 +222,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := newUnproven(l, 200*time.Millisecond)
+	u := newUnproven(l, 200*time.Millisecond, newMetrics().tooMany)
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	var clients, served []net.Conn
 	for range 2 {
@@ -260,7 +260,7 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := newUnproven(l, time.Minute)
+	u := newUnproven(l, time.Minute, newMetrics().tooMany)
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	for _, proven := range []bool{false, true} {
 		client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())

@@ -3,11 +3,13 @@ package server
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
 	"signet.example/ca"
+	"signet.example/internal/plain"
 )
 
 // Issue signs SVIDs in a batch. The caller is the agent of the connection; what
@@ -35,18 +37,24 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 		by[g.name] = g
 	}
 	results := make([]*api.SVIDResult, n)
+	var turnedAway []string
 	var items []*api.SignItem
 	var at []int // where each item's result belongs
 	for i, r := range req.GetRequests() {
 		item, err := a.item(c, r, by)
 		if err != nil {
 			results[i] = &api.SVIDResult{Error: err.Error()}
+			turnedAway = append(turnedAway, fmt.Sprintf("entry %q: %s", plain.Clip(r.GetEntry(), 64), err))
 			a.metrics.issued.WithLabelValues(ca.ProfileWorkload, "refused").Inc()
 			continue
 		}
 		items, at = append(items, item), append(at, i)
 	}
-	if err := a.signAll(ctx, items, at, results); err != nil {
+	invalid, err := a.signAll(ctx, items, at, results)
+	if turnedAway = append(turnedAway, invalid...); len(turnedAway) > 0 {
+		a.refusals.refused(ctx, c, "issue", fmt.Sprintf("%d of %d: %s", len(turnedAway), n, strings.Join(turnedAway[:min(len(turnedAway), 4)], "; ")))
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &api.IssueResponse{Results: results}, nil
@@ -75,10 +83,11 @@ func (a *agentAPI) item(c *caller, r *api.SVIDRequest, by map[string]grant) (*ap
 	return item, nil
 }
 
-// signAll asks the signer once for all, and puts the answers in their places.
-func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int, results []*api.SVIDResult) error {
+// signAll asks the signer once for all, and puts the answers in their places. It
+// returns what the signer refused because of the requests themselves.
+func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int, results []*api.SVIDResult) (invalid []string, err error) {
 	if len(items) == 0 {
-		return nil
+		return nil, nil
 	}
 	resp, err := a.signing.Issue(ctx, &api.SignRequest{Items: items})
 	switch {
@@ -91,7 +100,7 @@ func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int,
 		for _, item := range items {
 			a.metrics.issued.WithLabelValues(item.GetProfile(), "failed").Inc()
 		}
-		return err
+		return nil, err
 	}
 	for j, r := range resp.GetResults() {
 		out := &api.SVIDResult{Chain: r.GetChain()}
@@ -99,8 +108,12 @@ func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int,
 		if r.GetError() != "" {
 			out, outcome = &api.SVIDResult{Error: signerError(r).Error()}, "failed"
 		}
+		if r.GetInvalid() {
+			outcome = "refused"
+			invalid = append(invalid, items[j].GetSpiffeId()+": "+r.GetError())
+		}
 		results[at[j]] = out
 		a.metrics.issued.WithLabelValues(items[j].GetProfile(), outcome).Inc()
 	}
-	return nil
+	return invalid, nil
 }

@@ -23,6 +23,7 @@ type metrics struct {
 	issued       *prometheus.CounterVec // profile, outcome
 	limited      prometheus.Counter
 	refused      *prometheus.CounterVec // method
+	tooMany      prometheus.Counter
 	published    prometheus.Counter
 	buildErrors  prometheus.Counter
 	rebuild      prometheus.Histogram
@@ -45,6 +46,7 @@ func newMetrics() *metrics {
 		issued:       vec("signet_server_svids_issued_total", "SVIDs asked for, by profile and outcome (ok, failed, refused).", "profile", "outcome"),
 		limited:      counter("signet_server_rate_limited_total", "Issue calls refused because their agent asked for too much."),
 		refused:      vec("signet_server_callers_refused_total", "Calls on the agents' listener that were not let in.", "method"),
+		tooMany:      counter("signet_server_connections_refused_total", "Connections that were closed because too many were open on which no agent had called."),
 		published:    counter("signet_server_views_published_total", "Views that came out different and were published."),
 		buildErrors:  counter("signet_server_view_build_errors_total", "Views that could not be built; the last good one stayed."),
 		policyErrors: vec("signet_server_policy_sync_errors_total", "Policy syncs that failed.", "source"),
@@ -69,7 +71,7 @@ func newMetrics() *metrics {
 	for method := range rules {
 		m.refused.WithLabelValues(method)
 	}
-	m.registry.MustRegister(m.issued, m.limited, m.refused, m.published, m.buildErrors, m.rebuild,
+	m.registry.MustRegister(m.issued, m.limited, m.refused, m.tooMany, m.published, m.buildErrors, m.rebuild,
 		m.policyErrors, m.jwksErrors, m.auditErrors, m.adminCalls, m.handshakes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

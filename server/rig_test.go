@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,8 +11,10 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"io"
 	"log/slog"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +31,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/ca"
 	"signet.example/identity"
+	"signet.example/internal/sampled"
 	"signet.example/server"
 )
 
@@ -469,4 +473,53 @@ func serialOf(t *testing.T, chain [][]byte) string {
 		t.Fatal(err)
 	}
 	return hex.EncodeToString(c.SerialNumber.Bytes())
+}
+
+// newRigLogged is newRig with the log that a server of its own process has.
+func newRigLogged(t *testing.T, out io.Writer) *rig {
+	t.Helper()
+	return newRigWith(t, func(ctx context.Context, cfg server.Config, _ *slog.Logger) error {
+		return runInProcess(ctx, cfg, slog.New(sampled.NewHandler(slog.NewTextHandler(out, nil))))
+	})
+}
+
+// safeBuffer is written by many.
+type safeBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Len()
+}
+
+func (b *safeBuffer) bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return bytes.Clone(b.buf.Bytes())
+}
+
+// dialFrom connects from an address of this host's own.
+func dialFrom(t *testing.T, addr string, cert tls.Certificate, from net.IP) *grpc.ClientConn {
+	t.Helper()
+	cfg := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true} //nolint:gosec // a stranger does not care
+	if len(cert.Certificate) > 0 {
+		cfg.Certificates = []tls.Certificate{cert}
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(credentials.NewTLS(cfg)),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() }) // closed already, often
+	return conn
 }

@@ -56,6 +56,7 @@ type server struct {
 	access    *access
 	issuance  *issuance
 	metrics   *metrics
+	refusals  *refusals
 	writes    writeLock
 
 	loading  sync.Mutex // from a write to the store, or a look at it, until current is replaced
@@ -162,6 +163,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
 		writes: make(writeLock, 1),
 	}
+	s.refusals = newRefusals(clock, s.audit)
 	s.views = &views{
 		lifetime: cfg.Lifetimes.SVID, postQuantum: cfg.requiresPostQuantum, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
 		signal: make(chan struct{}, 1), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
@@ -226,7 +228,7 @@ func (s *server) loadState(ctx context.Context) error {
 	}
 	s.access = &access{
 		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,
-		metrics: s.metrics, open: map[*caller]struct{}{},
+		metrics: s.metrics, open: map[*caller]struct{}{}, turnedAway: s.refusals.refused,
 	}
 	s.instances = newInstances(s)
 	s.access.instances = s.instances
@@ -299,7 +301,7 @@ func (s *server) serve(ctx context.Context) error {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
-	young := newUnproven(agents, provenWithin)
+	young := newUnproven(agents, provenWithin, s.metrics.tooMany)
 	s.access.proven = young.proven
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
@@ -317,6 +319,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	for _, part := range []func(context.Context) error{
 		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.run, s.issuance.run, s.sweep,
+		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {
 		g.Go(func() error { return part(work) })

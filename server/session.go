@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"signet.example/api"
+	"signet.example/internal/plain"
 )
 
 const (
@@ -235,20 +236,9 @@ func plainValue(f protoreflect.FieldDescriptor, v protoreflect.Value) (protorefl
 	return v, false
 }
 
-// plainText takes the control characters out of a string that an agent wrote and
-// that an operator's terminal will show (A21), and bounds it.
-func plainText(s string) string {
-	s = strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || (c >= 0x80 && c < 0xa0) || c == '\u2028' || c == '\u2029' {
-			return ' '
-		}
-		return c
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "") + "…"
-	}
-	return s
-}
+// plainText bounds a string that an agent or operator wrote and that a terminal
+// will show (A21), and takes out what would not be shown as itself.
+func plainText(s string) string { return plain.Clip(s, maxText) }
 
 func (r *sessions) enter(s *session) {
 	id := s.caller.agent.ID

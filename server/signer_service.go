@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"golang.org/x/net/netutil"
-	"golang.org/x/time/rate"
 
 	"signet.example/internal/unixsock"
 )
@@ -42,7 +40,7 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 			return nil, err
 		}
 		cfg.Log.InfoContext(ctx, "ready", slog.String("listen", cfg.Listen), slog.Any("server_uid", uid))
-		only := &userListener{Listener: l, uid: uid, log: cfg.Log, often: rate.Sometimes{First: 3, Interval: time.Minute}}
+		only := &userListener{Listener: l, uid: uid, log: cfg.Log}
 		if err := notifyReady(ctx); err != nil {
 			cfg.Log.ErrorContext(ctx, "the service manager was not told", slog.Any("err", err))
 		}
@@ -54,9 +52,8 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 // byte of theirs is read.
 type userListener struct {
 	net.Listener
-	uid   uint32
-	log   *slog.Logger
-	often rate.Sometimes // a stranger may come back at once, and fill the log
+	uid uint32
+	log *slog.Logger
 }
 
 // Accept implements net.Listener.
@@ -71,8 +68,6 @@ func (l *userListener) Accept() (net.Conn, error) {
 			return c, nil
 		}
 		_ = c.Close() // nothing was said
-		l.often.Do(func() {
-			l.log.Warn("refused a connection: only the server's user is served", slog.Any("uid", p.UID), slog.Any("server_uid", l.uid), slog.Any("pid", p.PID), slog.Any("err", err))
-		})
+		l.log.Warn("refused a connection: only the server's user is served", slog.Any("uid", p.UID), slog.Any("server_uid", l.uid), slog.Any("pid", p.PID), slog.Any("err", err))
 	}
 }

@@ -34,6 +34,7 @@ func create(t *testing.T, path string) *store.Store {
 }
 
 func TestSQLitePassesTheStoreContract(t *testing.T) {
+	store.SetPruneBatch(t, 100)
 	storetest.Run(t, func(t *testing.T) storetest.Backend {
 		return create(t, filepath.Join(t.TempDir(), "odd ?#%41name.db"))
 	})

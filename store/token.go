@@ -31,7 +31,15 @@ func (s *Store) PutToken(ctx context.Context, hash []byte, group string, expires
 // but never to the caller.
 func (s *Store) UseToken(ctx context.Context, hash []byte, now time.Time) (string, error) {
 	var group string
-	err := s.update(ctx, func(tx *sql.Tx) error {
+	// Whoever guesses tokens does not get between those who write.
+	err := s.read.QueryRowContext(ctx, `SELECT grp FROM tokens WHERE hash = ? AND used IS NULL AND expires > ?`, blob(hash), now.UnixNano()).Scan(&group)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", ErrToken
+	}
+	if err != nil {
+		return "", fmt.Errorf("use join token: %w", err)
+	}
+	err = s.update(ctx, func(tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx,
 			`UPDATE tokens SET used = ?1 WHERE hash = ?2 AND used IS NULL AND expires > ?1 RETURNING grp`,
 			now.UnixNano(), blob(hash)).Scan(&group)

@@ -11,6 +11,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+
+	"signet.example/internal/sampled"
 )
 
 // readConfig decodes one YAML file strictly over v: an unknown key or a wrong
@@ -96,14 +98,18 @@ func levelOf(c *cobra.Command, file string) (slog.Level, error) {
 // logAt logs on standard error, in the format of the flag.
 func logAt(c *cobra.Command, level slog.Leveler) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: level}
+	var out slog.Handler
 	switch format, _ := c.Flags().GetString("log-format"); format {
 	case "text":
-		return slog.New(slog.NewTextHandler(c.ErrOrStderr(), opts)), nil
+		out = slog.NewTextHandler(c.ErrOrStderr(), opts)
 	case "json":
-		return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), opts)), nil
+		out = slog.NewJSONHandler(c.ErrOrStderr(), opts)
 	default:
 		return nil, usage(fmt.Errorf("--log-format %s: must be text or json", format))
 	}
+	bounded := sampled.NewHandler(out)
+	cobra.OnFinalize(func() { bounded.Flush(context.WithoutCancel(c.Context())) })
+	return slog.New(bounded), nil
 }
 
 // stopped drops the error of a run that ended because it was told to.

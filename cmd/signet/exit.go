@@ -86,7 +86,11 @@ func printError(w io.Writer, command string, err error) {
 	if hint == "" && exitCode(err) == exitUsage {
 		hint = "see " + command + " --help"
 	}
-	_, _ = fmt.Fprintf(w, "signet: %s\n", strings.TrimSpace(msg)) // stderr is gone: nobody to tell
+	lines := strings.Split(strings.TrimSpace(msg), "\n")
+	for i, line := range lines {
+		lines[i] = printable(strings.ReplaceAll(line, "\t", "    "))
+	}
+	_, _ = fmt.Fprintf(w, "signet: %s\n", strings.Join(lines, "\n")) // stderr is gone: nobody to tell
 	if hint != "" {
 		_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
 	}

@@ -7,12 +7,13 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"signet.example/internal/plain"
 )
 
 // view is how a read command shows an answer: the message itself for json and
@@ -118,14 +119,7 @@ func showLine(w io.Writer, m proto.Message) error {
 }
 
 // printable keeps what others chose (paths, names) from moving the terminal's cursor.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0x2028 || r == 0x2029 {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
-}
+func printable(s string) string { return plain.Line(s) }
 
 var colorModes = []string{"auto", "always", "never"}
 

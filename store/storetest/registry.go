@@ -2,6 +2,8 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -167,5 +169,48 @@ func auditTrail(t *testing.T, b Backend) {
 	}
 	if rows, err := b.AuditTrail(t.Context(), rows[0].Sequence, 1); err != nil || len(rows) != 1 || rows[0].Actor != "uid:0" {
 		t.Errorf("from the first on: %+v, %v", rows, err)
+	}
+}
+
+func prunedLeavesARow(t *testing.T, b Backend) {
+	token := []byte("hash of a token")
+	if err := b.PutToken(t.Context(), token, "g", time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, b, put("Mesh", "m", "m", "1"))
+	apply(t, b, put("Mesh", "m", "m", "2"))
+	for range 298 { // several transactions
+		if err := b.Audit(t.Context(), "host key 00", "attest", "refused"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := b.Prune(t.Context(), store.Retention{Audit: time.Now().Add(-2 * time.Hour), Changes: time.Now().Add(-time.Hour)}); err != nil || n != 0 {
+		t.Fatalf("%d rows that are young are gone, %v", n, err)
+	}
+	now := time.Now()
+	n, err := b.Prune(t.Context(), store.Retention{Audit: now, Changes: now})
+	if err != nil || n < 301 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	rows, err := b.AuditTrail(t.Context(), 0, 100_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told int
+	for _, r := range rows {
+		var count, first, last int
+		if _, err := fmt.Sscanf(r.Detail, "audit: %d rows, %d to %d, ", &count, &first, &last); err == nil && r.Action == "prune" && last-first+1 == count {
+			told += count
+		}
+	}
+	if told != 300 || len(rows) > 8 || !strings.Contains(rows[0].Detail, "apply 2, attest") {
+		t.Errorf("%d rows are told of: %+v", told, rows)
+	}
+	changes, err := b.Changes(t.Context(), 0)
+	if err != nil || len(changes) != 1 || string(changes[0].Manifest) != "2" {
+		t.Errorf("the newest revision's changes are to stay: %+v, %v", changes, err)
+	}
+	if objects, _, err := b.Objects(t.Context()); err != nil || len(objects) != 1 {
+		t.Errorf("%v, %v", objects, err)
 	}
 }

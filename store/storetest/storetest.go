@@ -29,6 +29,7 @@ type Backend interface {
 	PutRevision(ctx context.Context, r store.PolicyRow) error
 	LastRevision(ctx context.Context) (store.PolicyRow, error)
 	Audit(ctx context.Context, actor, action, detail string) error
+	Prune(ctx context.Context, keep store.Retention) (int64, error)
 	AuditTrail(ctx context.Context, after uint64, n int) ([]store.AuditRow, error)
 }
 
@@ -51,6 +52,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"AHostKeyBelongsToOneAgent", hostKeyIsOneAgents},
 		{"TheLastPolicyRevisionIsTheNewest", lastPolicyRevision},
 		{"TheAuditTrailNamesActorAndAction", auditTrail},
+		{"WhatIsPrunedLeavesARow", prunedLeavesARow},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, fresh(t)) })
 	}

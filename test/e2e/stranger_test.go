@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 
 // question is one thing that a process asks of a socket.
 type question struct {
-	// Do is dial, open, xds, authz, workload, admin or sign.
+	// Do is dial, open, xds, authz, workload, admin, sign or flood.
 	Do, Socket string
 	// Node is an xDS node id; Then another one for the same stream.
 	Node, Then string
@@ -58,6 +58,8 @@ type question struct {
 	Names []string
 	// Destination and Revision are what the asker claims to ext_authz.
 	Destination, Revision string
+	// For is how long a flood lasts.
+	For time.Duration
 	// Header is the Workload API's security header, as often as it is sent.
 	Header []string
 }
@@ -67,6 +69,7 @@ type told struct {
 	Code, Message  string
 	Names, Missing []string // resources that came, and those that came as "no such"
 	Status         int      // of an ext_authz answer
+	Tries          int      // of a flood
 }
 
 func stranger(text string) int {
@@ -88,7 +91,7 @@ func askAs(t *testing.T, uid uint32, questions ...question) []told {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	// The link leads to this binary wherever it lies: its folder is ours alone.
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
@@ -116,6 +119,9 @@ func askAll(questions []question) []told {
 }
 
 func (q question) ask() told {
+	if q.Do == "flood" {
+		return q.flood()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	switch q.Do {

@@ -1,0 +1,41 @@
+// Package plain makes text that came from outside fit for an operator's
+// terminal, log or table: what is printed is what is there. Control characters
+// move the cursor, bidirectional ones turn the order of what follows around,
+// and characters without width make two names look like one.
+package plain
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Line returns s with every rune that is not shown as itself on one line replaced by U+FFFD.
+func Line(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !Shown(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, s)
+}
+
+// Clip is Line of at most the first most bytes, and … where there were more.
+func Clip(s string, most int) string {
+	if len(s) <= most {
+		return Line(s)
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return Line(s[:most]) + "…"
+}
+
+// Shown reports whether r is shown as itself: a graphic character or a plain
+// space. unicode.IsPrint leaves out controls, line separators, private use, and
+// bidirectional and zero-width format characters; the letters and marks that
+// Unicode has renderers ignore, and a blank that counts as a symbol, remain.
+func Shown(r rune) bool {
+	return unicode.IsPrint(r) && r != '\u2800' &&
+		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}

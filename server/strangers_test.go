@@ -1,0 +1,209 @@
+package server_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"signet.example/api"
+	"signet.example/server"
+)
+
+// rowsOf are the audit rows of an action.
+func rowsOf(t *testing.T, action string) []string {
+	t.Helper()
+	rows, err := server.AuditTrail(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, r := range rows {
+		if r.Action == action {
+			out = append(out, r.Actor+": "+r.Detail)
+		}
+	}
+	return out
+}
+
+func TestRefusalsInTheAuditTrailAreBoundedAndCounted(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	secret := strings.Repeat("A", 43)
+	const tries = 300
+	conn := dial(t, r.addr.Agents, selfSigned(t), nil)
+	csr := newCSR(t, newKey(t))
+	for range tries {
+		_, err := api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Token: secret, Csr: csr})
+		if err == nil {
+			t.Fatal("joined with a token of nobody")
+		}
+	}
+	if rows := rowsOf(t, "attest"); len(rows) != 3 || !strings.Contains(rows[0], "refused: join token is unknown") || !strings.Contains(rows[0], "host key ") {
+		t.Errorf("%d rows: %q", len(rows), rows)
+	}
+	server.TellRefusals(t.Context())
+	if rows := rowsOf(t, "attest"); len(rows) != 4 || !strings.Contains(rows[3], fmt.Sprintf("refused: %d more like these since", tries-3)) {
+		t.Errorf("%q", rows)
+	}
+}
+
+func TestARefusedRequestForACertificateLeavesAnAuditRow(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	if res, err := h.issue("secret", "job"); err != nil || res[0].GetError() == "" || res[1].GetError() != "" {
+		t.Fatalf("%v, %v", res, err)
+	}
+	resp, err := h.api().Issue(t.Context(), &api.IssueRequest{Requests: []*api.SVIDRequest{{Entry: "job", Csr: []byte("no request")}}})
+	if err != nil || resp.GetResults()[0].GetError() == "" {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	r.ban(h.id)
+	_, err = h.issue("job")
+	wantCode(t, err, codes.PermissionDenied)
+	rows := rowsOf(t, "issue")
+	for i, want := range []string{"agent " + h.id + `: refused: 1 of 2: entry "secret": not known to this agent`, "agent " + h.id + ": refused: 1 of 1: spiffe://test.example/batch/job: ", "refused: "} {
+		if i >= len(rows) || !strings.Contains(rows[i], want) {
+			t.Errorf("row %d of %q: want %q", i, rows, want)
+		}
+	}
+}
+
+func TestConnectionsOfOneAddressDoNotKeepAnAgentFromJoining(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	var held []net.Conn
+	var mu sync.Mutex
+	defer func() {
+		for _, c := range held {
+			_ = c.Close()
+		}
+	}()
+	var wg sync.WaitGroup
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 77)}, Timeout: 2 * time.Second}
+	for range 8 {
+		wg.Go(func() {
+			for range 500 {
+				c, err := d.DialContext(t.Context(), "tcp", r.addr.Agents)
+				if err != nil {
+					continue
+				}
+				mu.Lock()
+				held = append(held, c)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(held) < 1000 {
+		t.Fatalf("%d connections", len(held))
+	}
+	begun := time.Now()
+	r.join("front")
+	took := time.Since(begun)
+	t.Logf("%d connections were tried; a join took %s", len(held), took)
+	if took > 5*time.Second {
+		t.Errorf("a join took %s", took)
+	}
+	if page := r.get("/metrics"); strings.Contains(page, "signet_server_connections_refused_total 0\n") {
+		t.Error("none was refused")
+	}
+}
+
+// TestStrangersNeitherFillTheDiskNorKeepAgentsOut tries the port of the agents in
+// every way that is refused, from many addresses at once.
+func TestStrangersNeitherFillTheDiskNorKeepAgentsOut(t *testing.T) {
+	length := 3 * time.Second
+	if os.Getenv("SOAK") == "1" {
+		length = time.Minute
+	}
+	log := &safeBuffer{}
+	r := newRigLogged(t, log)
+	r.apply(registry)
+	h := r.join("front")
+	before := sizeOf(t, r.cfg.DataDir)
+	lines := log.len()
+	stranger := selfSigned(t)
+	csr := newCSR(t, newKey(t))
+	end := time.Now().Add(length)
+	var tries [4]int
+	var wg sync.WaitGroup
+	for k := range tries {
+		wg.Go(func() {
+			for n := 0; time.Now().Before(end); n++ {
+				cert := stranger
+				if k == 3 {
+					cert = tls.Certificate{}
+				}
+				conn := dialFrom(t, r.addr.Agents, cert, net.IPv4(127, 0, byte(1+k), byte(1+n%40))) //nolint:gosec // both are small
+				for range 500 {
+					if time.Now().After(end) {
+						break
+					}
+					var err error
+					switch k {
+					case 0:
+						_, err = api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Token: strings.Repeat("B", 43), Csr: csr, Hostname: "a\u202eb"})
+					case 1:
+						_, err = api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Csr: csr})
+					default:
+						_, err = api.NewAgentAPIClient(conn).Issue(t.Context(), &api.IssueRequest{Requests: []*api.SVIDRequest{{Entry: "job", Csr: csr}}})
+					}
+					if err == nil {
+						t.Error("a stranger was served")
+						return
+					}
+					tries[k]++
+				}
+				_ = conn.Close()
+			}
+		})
+	}
+	worst := time.Duration(0)
+	for time.Now().Before(end) {
+		begun := time.Now()
+		if res, err := h.issue("job"); err != nil || res[0].GetError() != "" {
+			t.Errorf("a joined agent: %v, %v", res, err)
+		}
+		worst = max(worst, time.Since(begun))
+		time.Sleep(50 * time.Millisecond)
+	}
+	wg.Wait()
+	server.TellRefusals(t.Context())
+	grown := sizeOf(t, r.cfg.DataDir) - before
+	t.Logf("%v attempts in %s: log %d bytes, store %d bytes, slowest certificate %s", tries, length, log.len()-lines, grown, worst)
+	if log.len()-lines > 1<<20 || grown > 1<<20 {
+		t.Errorf("the log grew by %d bytes, the store by %d", log.len()-lines, grown)
+	}
+	if rows := rowsOf(t, "attest"); len(rows) > 40 {
+		t.Errorf("%d audit rows", len(rows))
+	}
+	if bytes.ContainsRune(log.bytes(), '\u202e') {
+		t.Error("a bidirectional character is in the log")
+	}
+}
+
+// sizeOf is what the store's files take.
+func sizeOf(t *testing.T, dir string) int64 {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "store.db*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int64
+	for _, f := range files {
+		if fi, err := os.Stat(f); err == nil {
+			n += fi.Size()
+		}
+	}
+	return n
+}
