@@ -25,6 +25,7 @@ type authzGate struct {
 	attestor *attestation.Attestor
 	state    *watched[*state]
 	over     *watched[*handoverTo]
+	nodeOf   func(*attestation.Peer) (mesh, node string)
 	metrics  *metrics
 	log      *slog.Logger
 }
@@ -88,8 +89,10 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	if s == nil {
 		return errNoState
 	}
-	// An authorization request has no node id: the destination is who the peer is.
-	b, id, err := s.binding(has, "", "")
+	// An authorization request has no node id: the destination is who the peer is,
+	// and where bindings for several nodes fit it, the one that it is on xds.sock.
+	mesh, node := g.nodeOf(peer)
+	b, id, err := s.binding(has, mesh, node)
 	if err != nil {
 		return fmt.Errorf("pid %d: %w", peer.PID(), err)
 	}

@@ -144,6 +144,13 @@ func (g *guard) boundAs() (want, shape, bool) {
 	return g.want, g.shape, g.bound
 }
 
+// nodeGiven is the virtual node that the stream was given, empty where it was none.
+func (g *guard) nodeGiven() (mesh, node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mesh, g.node
+}
+
 func (g *guard) boundTo() (want, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -95,6 +95,33 @@ func (r *relay) configured(name string) (Proxy, bool) {
 	return p, ok
 }
 
+// ownNode is which virtual node a proxy of the configuration is.
+func (r *relay) ownNode(proxy string) (mesh, node string, ok bool) {
+	p, ok := r.configured(proxy)
+	return p.Mesh, p.VirtualNode, ok
+}
+
+// nodeOf is which virtual node a process was given on its streams; empty where
+// it has none, or streams of several.
+func (r *relay) nodeOf(p *attestation.Peer) (mesh, node string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for g := range r.streams {
+		if g.peer == nil || g.peer.PID() != p.PID() || g.peer.Alive() != nil { // a pid is another's once its process is gone
+			continue
+		}
+		m, n := g.nodeGiven()
+		if m == "" || m == mesh && n == node {
+			continue
+		}
+		if mesh != "" {
+			return "", ""
+		}
+		mesh, node = m, n
+	}
+	return mesh, node
+}
+
 // Run owns the goroutines of all legs and views until ctx ends.
 func (r *relay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup

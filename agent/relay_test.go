@@ -2,13 +2,16 @@ package agent_test
 
 import (
 	"context"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -143,6 +146,35 @@ func TestTwoBindingsThatFitGiveNeitherAndAreNamed(t *testing.T) {
 func TestTheNodeIDSelectsAmongBindings(t *testing.T) {
 	r := newRig(t, func(f *fakeServer) {
 		f.entries = []*api.Entry{binding("web", "web", self(t)), binding("api", "api", self(t))}
+	})
+	r.routeWeb("", "one")
+	r.ready()
+	take(t, r.ads(webNode), func(m *discoveryv3.DeltaDiscoveryResponse) bool { return len(m.GetResources()) == 1 })
+}
+
+// What a process is on xds.sock, its decisions are of: else its configuration
+// would come and every call be denied.
+func TestDecisionsAreOfTheNodeThatTheProcessIs(t *testing.T) {
+	allow := revision(t, allowReads)
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{binding("web", "web", self(t)), binding("api", "api", self(t))}
+		f.policies = []*api.PolicyRevision{allow}
+	})
+	r.routeWeb("", "one")
+	r.ready()
+	if _, _, err := r.check(authv3.NewAuthorizationClient(r.dial("authz.sock")), "GET", allow.GetId()); err == nil {
+		t.Error("a process that is two nodes, and has not said which, is answered")
+	}
+	take(t, r.ads(webNode), func(m *discoveryv3.DeltaDiscoveryResponse) bool { return len(m.GetResources()) == 1 })
+	r.await("a decision", func() bool {
+		code, _, err := r.check(authv3.NewAuthorizationClient(r.dial("authz.sock")), "GET", allow.GetId())
+		return err == nil && code == codes.OK
+	})
+}
+
+func TestTwoBindingsForOneNodeAreAsGoodAsOne(t *testing.T) {
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{binding("web", "web", self(t)), binding("also", "web", "unix:uid:"+strconv.Itoa(os.Geteuid()))}
 	})
 	r.routeWeb("", "one")
 	r.ready()

@@ -119,6 +119,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
 	}
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), socks.path("wayout.sock"), m, log)
+	u.own, a.gate.nodeOf = a.relay.ownNode, a.relay.nodeOf
 	changed := &watched[int]{}
 	a.wayOut = &wayOut{
 		state: &u.state, relay: a.relay, metrics: m, log: log,

@@ -29,6 +29,8 @@ type state struct {
 	newest  string
 	issuers []*api.JWTIssuer
 	bans    map[string]bool
+	// own says which virtual node a proxy that the agent starts is; nil: it starts none.
+	own func(proxy string) (mesh, node string, ok bool)
 	// problems are resources that could not be used, for `signet check`.
 	problems []string
 }
@@ -149,11 +151,18 @@ func (s *state) bindingNamed(name string) (identity.Binding, bool) {
 	return identity.Binding{}, false
 }
 
-// binding returns the one binding that lets a peer with these selectors be the
-// proxy of a virtual node. The mesh and node of an xDS node id select among what
-// the peer is bound to; empty ones select nothing. Where two are left the peer
-// gets neither: which of them granted the identity would be chance.
+// binding returns the binding that lets a peer with these selectors be the proxy
+// of a virtual node. The mesh and node of an xDS node id select among what the
+// peer is bound to and grant nothing; so does the agent's configuration, for a
+// proxy that it starts. Empty ones select nothing, and then a peer that bindings
+// for two nodes fit is neither: which identity it had would be chance.
 func (s *state) binding(has identity.Selectors, mesh, node string) (identity.Binding, spiffeid.ID, error) {
+	if ownMesh, ownNode, ok := s.configured(supervisedName(has)); ok {
+		if (mesh != "" || node != "") && (mesh != ownMesh || node != ownNode) {
+			return identity.Binding{}, spiffeid.ID{}, errNotBound
+		}
+		mesh, node = ownMesh, ownNode
+	}
 	candidates := s.bindings
 	if mesh != "" || node != "" {
 		candidates = nil
@@ -190,6 +199,14 @@ func (s *state) wantsHash(others identity.Selectors) bool {
 	}
 	return slices.ContainsFunc(s.bindings, func(b identity.Binding) bool { return asks(b.Selectors) }) ||
 		slices.ContainsFunc(s.entries, func(e identity.Entry) bool { return asks(e.Selectors) })
+}
+
+// configured is which virtual node a proxy of the agent's own configuration is.
+func (s *state) configured(proxy string) (mesh, node string, ok bool) {
+	if proxy == "" || s.own == nil {
+		return "", "", false
+	}
+	return s.own(proxy)
 }
 
 // errNotBound does not say whether there is such a virtual node: the same

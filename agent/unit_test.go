@@ -524,3 +524,24 @@ func TestWatchedWakesAllWaitersWithTheNewest(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A proxy that the agent starts is what the agent's configuration says, whatever
+// else fits the process: it runs as the agent's user.
+func TestASupervisedProxyIsTheNodeOfItsConfiguration(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("test.example")
+	bind := func(name, node, selector string) *api.Entry {
+		return &api.Entry{Name: "binding/" + name, SpiffeId: "spiffe://test.example/shop/" + node, Selectors: []string{selector}, VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: node}}
+	}
+	s := newState(td, entrySet(t, bind("api", "api", "unix:uid:0"), bind("web", "web", "signet:proxy:web-1")), nil, nil)
+	has := identity.Selectors{{Type: "unix", Value: "uid:0"}, {Type: "signet", Value: "proxy:web-1"}}
+	if _, _, err := s.binding(has, "", ""); err == nil {
+		t.Error("the control: two nodes fit")
+	}
+	s.own = func(proxy string) (string, string, bool) { return "shop", "web", proxy == "web-1" }
+	if b, _, err := s.binding(has, "", ""); err != nil || b.VirtualNode != "web" {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if _, _, err := s.binding(has, "shop", "api"); !errors.Is(err, errNotBound) {
+		t.Errorf("another node: %v", err)
+	}
+}

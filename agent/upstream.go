@@ -36,6 +36,8 @@ type upstream struct {
 	state watched[*state]
 	// connected is true while the connection stands.
 	connected watched[bool]
+	// own is which virtual node a proxy is that the agent starts; set before Run.
+	own func(proxy string) (mesh, node string, ok bool)
 }
 
 // newUpstream prepares the connection; first is the SVID of the join.
@@ -135,6 +137,7 @@ func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) 
 	}
 	u.enrol.keep(t, u.enrol.agentID())
 	s := newState(t.roots.TrustDomain, set, view, u.state.load())
+	s.own = u.own
 	for _, p := range s.problems {
 		u.log.WarnContext(ctx, "resource not usable", slog.String("err", p))
 	}

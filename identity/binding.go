@@ -59,8 +59,8 @@ func (b Binding) ID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
 	return ForVirtualNode(td, b.Mesh, b.VirtualNode)
 }
 
-// AmbiguousError is returned when two bindings fit
-// one peer: it gets neither.
+// AmbiguousError is returned when bindings for two virtual nodes fit one peer: it
+// gets neither.
 type AmbiguousError struct{ First, Second Binding }
 
 // Error names both bindings and what to do.
@@ -85,10 +85,11 @@ func MatchEntries(entries []Entry, has Selectors) []Entry {
 	return out
 }
 
-// MatchBindings returns the one binding that fits, or false where none does.
-// Where two fit it returns an *AmbiguousError that names the first two by
-// name, even if both lead to the same virtual node: which of them granted the
-// identity would otherwise be chance, and so would what its removal means.
+// MatchBindings returns the binding that fits, or false where none does. Of two
+// for the same virtual node it is the first by name: the identity is the same,
+// and when that one is deleted the other takes its place. Where those that fit
+// lead to different virtual nodes it returns an *AmbiguousError that names two:
+// which identity the peer had would be chance.
 func MatchBindings(bindings []Binding, has Selectors) (Binding, bool, error) {
 	var found []Binding
 	for _, b := range bindings {
@@ -96,14 +97,16 @@ func MatchBindings(bindings []Binding, has Selectors) (Binding, bool, error) {
 			found = append(found, b)
 		}
 	}
-	switch len(found) {
-	case 0:
+	if len(found) == 0 {
 		return Binding{}, false, nil
-	case 1:
-		return found[0], true, nil
 	}
 	slices.SortFunc(found, func(a, b Binding) int { return strings.Compare(a.Name, b.Name) })
-	return Binding{}, false, &AmbiguousError{First: found[0], Second: found[1]}
+	for _, other := range found[1:] {
+		if other.Mesh != found[0].Mesh || other.VirtualNode != found[0].VirtualNode {
+			return Binding{}, false, &AmbiguousError{First: found[0], Second: other}
+		}
+	}
+	return found[0], true, nil
 }
 
 func fits(wanted, has Selectors) bool {

@@ -50,8 +50,32 @@ func TestPeerThatTwoBindingsFitGetsNeither(t *testing.T) {
 	if b, ok, err := identity.MatchBindings([]identity.Binding{web, api}, selectors(t, "unix:uid:1000")); err != nil || !ok || b.Name != "web" {
 		t.Errorf("one fits: %+v, %v, %v", b, ok, err)
 	}
+	second := binding(t, "another", "web", "unix:path:/bin/api")
+	for _, order := range [][]identity.Binding{{web, second}, {second, web}} {
+		if b, ok, err := identity.MatchBindings(order, both); err != nil || !ok || b.Name != "another" {
+			t.Errorf("two for one virtual node: %+v, %v, %v", b, ok, err)
+		}
+	}
 	if _, ok, err := identity.MatchBindings([]identity.Binding{web, api, {Name: "empty"}}, selectors(t, "unix:uid:7")); err != nil || ok {
 		t.Errorf("none fits: %v, %v", ok, err)
+	}
+}
+
+func TestSelectorsThatOneProcessCanHave(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"unix:uid:1", "unix:uid:2", false},
+		{"unix:uid:1", "unix:uid:1", true},
+		{"unix:uid:1", "unix:gid:2", true},
+		{"unix:path:/a", "unix:path:/b", false},
+		{"signet:proxy:a", "signet:proxy:b", false},
+		{"signet:proxy:a", "unix:uid:1", true},
+	} {
+		if got := selectors(t, c.a).CompatibleWith(selectors(t, c.b, "unix:sha256:"+strings.Repeat("0", 64))); got != c.want {
+			t.Errorf("%s and %s: %t", c.a, c.b, got)
+		}
 	}
 }
 

@@ -139,6 +139,20 @@ func (s Selectors) Contains(all Selectors) bool {
 	return true
 }
 
+// CompatibleWith reports whether one process can have both: no kind of selector,
+// of which a process has one value, is asked for with two.
+func (s Selectors) CompatibleWith(o Selectors) bool {
+	for _, a := range s {
+		key, _, _ := strings.Cut(a.Value, ":")
+		for _, b := range o {
+			if other, _, _ := strings.Cut(b.Value, ":"); a.Type == b.Type && key == other && a.Value != b.Value {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Strings returns the selectors as "type:value", in their order.
 func (s Selectors) Strings() []string {
 	out := make([]string, len(s))

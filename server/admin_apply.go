@@ -341,8 +341,8 @@ func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write, err
 // modelWarnings tells what is allowed and probably not meant.
 func modelWarnings(m *model) []string {
 	var list []string
-	for _, p := range ambiguous(m) {
-		list = append(list, fmt.Sprintf("bindings %s and %s have the same selectors in group %s: a process that fits both gets neither", p[0].Name, p[1].Name, p[0].Group))
+	for _, o := range overlaps(m) {
+		list = append(list, o.String())
 	}
 	for _, b := range m.bindings {
 		if b.Applications.Anyone {

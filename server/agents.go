@@ -37,6 +37,7 @@ type agentStatus struct {
 	session  *session          // nil unless it is connected
 	report   *api.Report       // the latest, nil if there was none
 	seen     time.Time
+	left     time.Time // when its last session ended, zero if that was not seen
 	end      time.Time // of its own newest certificate
 }
 
@@ -45,7 +46,7 @@ func (s *server) agentStatus(g store.Agent) agentStatus {
 	session, left := s.sessions.of(g.ID)
 	cert := s.issuance.ownOf(s.agentSPIFFE(g.ID))
 	st := agentStatus{
-		Agent: g, session: session, report: left.report, seen: later(later(g.Joined, cert.issued), left.at),
+		Agent: g, session: session, report: left.report, seen: later(later(g.Joined, cert.issued), left.at), left: left.at,
 		// The log may have no certificate of it: not read so far, or never issued.
 		end: cmp.Or(cert.end, g.Joined.Add(s.cfg.Lifetimes.Agent)),
 	}

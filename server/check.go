@@ -23,6 +23,7 @@ const (
 )
 
 // The findings of `signet check`. An id is never given to another cause.
+// docs/CHECKS.md has a section for each.
 const (
 	findDisconnected = "SIG001"
 	findExpiry       = "SIG002"
@@ -44,6 +45,8 @@ const (
 	findSignerUser   = "SIG018"
 	findOpenEgress   = "SIG019"
 	findTwoPlaces    = "SIG020"
+	findNoEndpoint   = "SIG021"
+	findNoProvider   = "SIG022"
 	findContested    = "SIG030"
 	findPolicyWarn   = "SIG031"
 	findAccessLog    = "SIG032"
@@ -55,6 +58,42 @@ const (
 	findPostQuantum  = "SIG050"
 )
 
+// severities is which a finding can have: an error makes calls fail, or will when
+// something ends; a warning does not.
+var severities = map[string][]string{
+	findDisconnected: {sevWarning},
+	findExpiry:       {sevError},
+	findOverdue:      {sevWarning},
+	findRejected:     {sevError},
+	findPolicy:       {sevError},
+	findNoPolicy:     {sevError, sevWarning},
+	findIssuingCA:    {sevError},
+	findConflict:     {sevError},
+	findPeerMode:     {sevWarning},
+	findAgentOwn:     {sevError, sevWarning, sevInfo},
+	findOrphan:       {sevInfo},
+	findAmbiguous:    {sevWarning},
+	findNoAgent:      {sevError, sevWarning},
+	findJWKS:         {sevError, sevWarning},
+	findStale:        {sevError},
+	findProxy:        {sevError},
+	findSigner:       {sevError},
+	findSignerUser:   {sevWarning},
+	findOpenEgress:   {sevWarning},
+	findTwoPlaces:    {sevError},
+	findNoEndpoint:   {sevError, sevWarning},
+	findNoProvider:   {sevError, sevWarning},
+	findContested:    {sevError},
+	findPolicyWarn:   {sevWarning},
+	findAccessLog:    {sevWarning},
+	findUnsafeMesh:   {sevWarning},
+	findKeysLeft:     {sevWarning, sevInfo},
+	findNoSpeaker:    {sevError, sevWarning},
+	findWideSpeaker:  {sevWarning},
+	findSpeaker:      {sevInfo},
+	findPostQuantum:  {sevError},
+}
+
 // overdueAfter is how long past its due time a rotation may be; expirySoon is
 // the part of a lifetime below which a certificate counts as near its end.
 const overdueAfter = time.Minute
@@ -64,7 +103,7 @@ const overdueAfter = time.Minute
 func (a *admin) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckResponse, error) {
 	var list []*api.Finding
 	for _, part := range []func(context.Context) []*api.Finding{
-		a.checkAuthority, a.checkAgents, a.checkInstances, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog, a.checkShapes,
+		a.checkAuthority, a.checkAgents, a.checkInstances, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog, a.checkShapes, a.checkRoutes,
 	} {
 		list = append(list, part(ctx)...)
 	}
@@ -103,67 +142,6 @@ func (a *admin) checkAuthority(ctx context.Context) []*api.Finding {
 	return list
 }
 
-func (a *admin) checkAgents(context.Context) []*api.Finding {
-	var list []*api.Finding
-	connected := false
-	for _, n := range a.nodes() {
-		if f := n.finding(); f != nil {
-			list = append(list, f)
-		}
-		connected = connected || n.has(agentConnected)
-	}
-	if !connected {
-		list = append(list, finding(findNoAgent, sevWarning, "agents", "signet token create --group <group>", "no agent is connected: nobody is served"))
-	}
-	return list
-}
-
-// node is the agents that joined from one host, in the order of joining: a host
-// whose agent was restarted is a new agent, and its old one no loss.
-type node []agentStatus
-
-// nodes are told apart by group and host name. The name is only what the agent
-// says, so nothing but advice may hang on it.
-func (a *admin) nodes() map[string]node {
-	by := map[string]node{}
-	for _, g := range a.roster.all() {
-		key := g.Group + "/" + g.Hostname // a group's name has no slash
-		by[key] = append(by[key], a.agentStatus(g))
-	}
-	for _, n := range by {
-		slices.SortFunc(n, func(x, y agentStatus) int { return x.Joined.Compare(y.Joined) })
-	}
-	return by
-}
-
-func (n node) has(state string) bool {
-	return slices.ContainsFunc(n, func(st agentStatus) bool { return st.state == state })
-}
-
-// finding is about a host without a connected agent, unless it was meant: its
-// newest agent is banned.
-func (n node) finding() *api.Finding {
-	newest := n[len(n)-1]
-	if n.has(agentConnected) || newest.state == agentBanned {
-		return nil
-	}
-	subject := fmt.Sprintf("host %s of group %s", newest.Hostname, newest.Group)
-	token := "signet token create --group " + newest.Group
-	var gone []string
-	for _, st := range n {
-		switch st.state {
-		case agentGone:
-			gone = append(gone, st.ID)
-		case agentAway, agentJoined:
-			return finding(findDisconnected, sevWarning, subject, token+" (then start `signet agent` there with it, if it does not run)",
-				"its agent %s is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s",
-				st.ID, utc(st.seen), utc(st.end))
-		}
-	}
-	return finding(findDisconnected, sevWarning, subject, "signet delete agent "+strings.Join(gone, " ")+" (if the host does not come back; else "+token+")",
-		"its agent %s is not connected, last seen at %s, and its certificate ended at %s", newest.ID, utc(newest.seen), utc(newest.end))
-}
-
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // checkReports looks at what the connected agents say.
@@ -184,11 +162,12 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 				"the kernel has no SO_PEERPIDFD: local peers are attested by pid with checks around each answer"))
 		}
 		for _, f := range r.GetFindings() {
-			list = append(list, finding(findAgentOwn, agentSeverity(f), id, agentFix(f), "%s", f))
+			severity, fix := agentAdvice(f)
+			list = append(list, finding(findAgentOwn, severity, id, fix, "%s", f))
 		}
-		if want := a.policies.revision(); r != nil && now.Sub(s.since) > stampDeadline && r.GetPolicyRevision() != want {
-			list = append(list, finding(findStale, sevWarning, id, "signet policy sync",
-				"the agent decides by policy revision %q, and %q is in force", r.GetPolicyRevision(), want))
+		if want, since := a.policies.inForceSince(); r != nil && now.Sub(later(s.since, since)) > stampDeadline && r.GetPolicyRevision() != want {
+			list = append(list, finding(findStale, sevError, id, "look at the agent's log for why it does not load it; then restart `signet agent` there",
+				"the agent has policy revision %q, and routes ask for %q: its proxies deny every call as unavailable", r.GetPolicyRevision(), want))
 		}
 	}
 	return list
@@ -246,7 +225,13 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 	}
 	list = append(list, a.checkPackages()...)
 	if len(state.current.GetModules()) == 0 {
-		list = append(list, finding(findNoPolicy, sevWarning, "policy", "signet apply -f <file with a PolicySource>",
+		severity := sevWarning
+		for _, name := range a.model().graph.Meshes() {
+			if len(a.model().graph.Nodes(name)) > 0 { // there is something to call
+				severity = sevError
+			}
+		}
+		list = append(list, finding(findNoPolicy, severity, "policy", "signet apply -f <file with a PolicySource>",
 			"no policy is loaded: every call is denied but declared health checks"))
 	}
 	return list
@@ -260,47 +245,39 @@ func inForce(commit string) string {
 	return "commit " + commit + " stays in force"
 }
 
-// agentSeverity is by effect: an error is what makes calls fail; what falls back is
-// served, and is not of today's dangers.
-func agentSeverity(finding string) string {
-	switch name, _, _ := strings.Cut(finding, ":"); name {
-	case "policy-stopped":
-		return sevError
-	case "classical-key-exchange":
-		return sevInfo
-	}
-	return sevWarning
-}
-
-// agentFix is what mends a finding that an agent reports of itself; the finding
-// begins with its name.
-func agentFix(finding string) string {
+// agentAdvice is how bad a finding is that an agent reports of itself, and what
+// mends it; the finding begins with its name.
+func agentAdvice(finding string) (severity, fix string) {
 	switch name, _, _ := strings.Cut(finding, ":"); name {
 	case "authz-same-user":
-		return "set authz.user in the agent's configuration to a user of its own; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
+		return sevWarning, "set authz.user in the agent's configuration to a user of its own; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
 	case "proxies-same-user":
-		return "set proxy_user in the agent's configuration to a user of its own, another than authz.user; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
+		return sevWarning, "set proxy_user in the agent's configuration to a user of its own, another than authz.user; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
 	case "metrics-open":
-		return "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
-	case "classical-key-exchange":
-		return "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
+		return sevWarning, "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
+	case "classical-key-exchange": // what falls back is served, and is not of today's dangers
+		return sevInfo, "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
 	case "proxy-address":
-		return otherBind
-
+		return sevError, otherBind
 	case "policy-stopped":
-		return "correct the policy and push it: under its next revision the calls are decided again; docs/POLICY.md says what an evaluation may cost"
+		return sevError, "correct the policy and push it: under its next revision the calls are decided again; docs/POLICY.md says what an evaluation may cost"
 	case "proxy-waiting":
-		return "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
+		return sevError, "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
 	}
-	return "see the agent's log"
+	return sevWarning, "see the agent's log"
 }
 
 func (a *admin) checkIssuers(context.Context) []*api.Finding {
 	failing := a.issuers.failing()
 	var list []*api.Finding
 	for _, name := range sortedKeys(failing) {
-		list = append(list, finding(findJWKS, sevError, "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers",
-			"its keys could not be fetched, the last good ones stay: %s", failing[name]))
+		f := failing[name]
+		severity, what := sevWarning, "the last good ones, of "+utc(f.fetched)+", stay"
+		if f.fetched.IsZero() {
+			severity, what = sevError, "there never were any, so that each of its tokens is refused"
+		}
+		list = append(list, finding(findJWKS, severity, "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers",
+			"its keys could not be fetched; %s: %s", what, f.err))
 	}
 	losing := a.issuers.losing()
 	for _, name := range sortedKeys(losing) {
@@ -322,25 +299,50 @@ func (a *admin) checkModel(context.Context) []*api.Finding {
 				"there is no mesh of this name: what was meant accepts other key exchanges"))
 		}
 	}
-	for _, p := range ambiguous(a.model()) {
-		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+p[0].Name+" and Binding "+p[1].Name, "signet delete binding "+p[1].Name,
-			"both fit the same processes of group %s, so that those get neither identity", p[0].Group))
+	for _, o := range overlaps(a.model()) {
+		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+o.first.Name+" and Binding "+o.second.Name,
+			"add a selector to one that tells them apart, or: signet delete binding "+o.second.Name, "%s", o))
 	}
 	return list
 }
 
-// ambiguous lists pairs of bindings of one group where whoever fits one fits the
-// other, too: the selectors of one are all among the other's.
-func ambiguous(m *model) [][2]identity.Binding {
-	var pairs [][2]identity.Binding
+// overlap is two bindings of one group, for different virtual nodes, that can fit
+// one process.
+type overlap struct {
+	first, second identity.Binding
+	certain       bool // whoever fits one fits the other, too
+}
+
+// String says what is wrong, for a finding and for a warning.
+func (o overlap) String() string {
+	who := "a process can fit both"
+	if o.certain {
+		who = "every process that the more exact one fits, the other fits too"
+	}
+	return fmt.Sprintf("bindings %s (%s/%s) and %s (%s/%s) of group %s overlap: %s; such a process is the proxy that its xDS node id names, and gets neither identity from the Workload API", o.first.Name, o.first.Mesh, o.first.VirtualNode,
+		o.second.Name, o.second.Mesh, o.second.VirtualNode, o.first.Group, who)
+}
+
+// overlaps are those of a model. Bindings of one virtual node do not compete, nor
+// does one for a proxy that an agent starts itself: which virtual node that is
+// stands in the agent's configuration.
+func overlaps(m *model) []overlap {
+	var list []overlap
 	for i, b := range m.bindings {
 		for _, c := range m.bindings[i+1:] {
-			if b.Group == c.Group && (b.Selectors.Contains(c.Selectors) || c.Selectors.Contains(b.Selectors)) {
-				pairs = append(pairs, [2]identity.Binding{b, c})
+			if b.Group != c.Group || b.Mesh == c.Mesh && b.VirtualNode == c.VirtualNode ||
+				supervised(b.Selectors) || supervised(c.Selectors) || !b.Selectors.CompatibleWith(c.Selectors) {
+				continue
 			}
+			list = append(list, overlap{b, c, b.Selectors.Contains(c.Selectors) || c.Selectors.Contains(b.Selectors)})
 		}
 	}
-	return pairs
+	return list
+}
+
+// supervised reports whether selectors fit only a proxy that an agent started.
+func supervised(s identity.Selectors) bool {
+	return slices.ContainsFunc(s, func(x identity.Selector) bool { return x.Type == "signet" })
 }
 
 func (a *admin) checkLog(context.Context) []*api.Finding {

@@ -19,6 +19,8 @@ import (
 var (
 	PlainText = plainText
 	AgentName = agentID
+	// FindingSeverities is which severities each finding can have.
+	FindingSeverities = severities
 )
 
 // FetchJWKS gets a key set.

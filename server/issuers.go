@@ -209,14 +209,20 @@ func (i *issuers) resources(m *model) []*api.JWTIssuer {
 	return list
 }
 
-// failing lists the issuers whose last fetch failed, with the error.
-func (i *issuers) failing() map[string]string {
+// failure is of the last fetch; fetched is when the keys in use were, if ever.
+type failure struct {
+	err     string
+	fetched time.Time
+}
+
+// failing lists the issuers whose last fetch failed.
+func (i *issuers) failing() map[string]failure {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	out := map[string]string{}
+	out := map[string]failure{}
 	for name, k := range i.keys {
 		if k.err != "" {
-			out[name] = k.err
+			out[name] = failure{k.err, k.Fetched}
 		}
 	}
 	return out

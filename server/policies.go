@@ -48,6 +48,8 @@ type policyState struct {
 	keep []*api.PolicyRevision
 	// stamp is the revision that routes carry (D3: sent means stamped).
 	stamp string
+	// since is when current became that.
+	since time.Time
 }
 
 // goodTree is the last tree whose tests passed and that compiled.
@@ -351,7 +353,9 @@ func (p *policies) renewRevision(ctx context.Context) error {
 	if err := p.store.PutRevision(ctx, row); err != nil {
 		return fmt.Errorf("record policy revision %s: %w", rev.GetId(), err)
 	}
-	p.state.Store(nextState(old, rev))
+	next := nextState(old, rev)
+	next.since = p.clock()
+	p.state.Store(next)
 	p.log.InfoContext(ctx, "policy revision active", slog.String("policy_rev", rev.GetId()),
 		slog.String("commit", rev.GetCommit()), slog.Int("modules", len(rev.GetModules())))
 	p.changed()
@@ -417,6 +421,14 @@ func (p *policies) setStamp(id string) {
 	s.stamp = id
 	p.state.Store(&s)
 	p.changed()
+}
+
+// inForceSince is the newest revision, and when it came into force.
+func (p *policies) inForceSince() (id string, since time.Time) {
+	if s := p.state.Load(); s != nil {
+		return s.current.GetId(), s.since
+	}
+	return "", time.Time{}
 }
 
 // revision is the id of the newest revision.

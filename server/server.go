@@ -58,6 +58,7 @@ type server struct {
 	metrics   *metrics
 	refusals  *refusals
 	writes    writeLock
+	started   time.Time
 
 	loading  sync.Mutex // from a write to the store, or a look at it, until current is replaced
 	current  atomic.Pointer[model]
@@ -161,7 +162,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 	s := &server{
 		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: signer, signing: newSignQueue(signer),
 		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
-		writes: make(writeLock, 1),
+		writes: make(writeLock, 1), started: clock(),
 	}
 	s.refusals = newRefusals(clock, s.audit)
 	s.views = &views{

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"signet.example/api"
+)
+
+const (
+	// reconnectGrace is how long an agent may be without a session before that is
+	// a finding: a connection is renewed at half of its certificate's life, and a
+	// restarted server's agents come back one by one.
+	reconnectGrace = 3 * time.Second
+	// handover is how long an agent may still be seen after its successor joined.
+	handover = time.Second
+)
+
+// checkAgents is about hosts without a connected agent.
+func (a *admin) checkAgents(context.Context) []*api.Finding {
+	var list []*api.Finding
+	var standing, connected int
+	for _, h := range a.hosts() {
+		for _, st := range h {
+			if st.state == agentBanned {
+				continue
+			}
+			standing++
+			if a.there(st) {
+				connected++
+			}
+		}
+		list = append(list, a.absent(h)...)
+	}
+	switch {
+	case connected > 0:
+	case standing == 0:
+		list = append(list, finding(findNoAgent, sevWarning, "agents", "signet token create --group <group>", "no agent has joined: nobody is served"))
+	default:
+		list = append(list, finding(findNoAgent, sevError, "agents", "start `signet agent` on the hosts; look at their logs, and at whether they reach this server",
+			"no agent is connected: nothing is renewed, no change arrives, and calls fail as endpoints and certificates end"))
+	}
+	return list
+}
+
+// there reports whether an agent is connected, or was until just now.
+func (a *admin) there(st agentStatus) bool {
+	now := a.clock()
+	return st.session != nil || now.Sub(st.left) < reconnectGrace || now.Sub(a.started) < reconnectGrace
+}
+
+// host is the agents that joined under one name from one group, in the order of
+// joining: an agent that was made anew, and hosts that have one name.
+type host []agentStatus
+
+// hosts are told apart by group and host name. The name is only what the agent
+// says, so nothing but advice may hang on it.
+func (a *admin) hosts() []host {
+	by := map[string]host{}
+	for _, g := range a.roster.all() {
+		key := g.Group + "/" + g.Hostname // a group's name has no slash
+		by[key] = append(by[key], a.agentStatus(g))
+	}
+	list := make([]host, 0, len(by))
+	for _, key := range sortedKeys(by) {
+		slices.SortFunc(by[key], func(x, y agentStatus) int { return x.Joined.Compare(y.Joined) })
+		list = append(list, by[key])
+	}
+	return list
+}
+
+// replaced reports whether agent i has a successor: one of its name joined when
+// it was not seen any more. Two that lived at the same time are two hosts.
+func (h host) replaced(i int) bool {
+	return slices.ContainsFunc(h[i+1:], func(next agentStatus) bool {
+		return !h[i].seen.After(next.Joined.Add(handover))
+	})
+}
+
+// absent are the findings about agents of one name that are not connected and
+// were not replaced. That an agent is banned is meant.
+func (a *admin) absent(h host) []*api.Finding {
+	var list []*api.Finding
+	for i, st := range h {
+		if st.state == agentBanned || a.there(st) || h.replaced(i) {
+			continue
+		}
+		subject := fmt.Sprintf("host %s of group %s, agent %s", st.Hostname, st.Group, st.ID)
+		token := "signet token create --group " + st.Group
+		if st.state != agentGone {
+			list = append(list, finding(findDisconnected, sevWarning, subject, token+" (then start `signet agent` there with it, if it does not run)",
+				"it is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s", utc(st.seen), utc(st.end)))
+			continue
+		}
+		var gone []string
+		for j, old := range h {
+			if old.state == agentGone && (j == i || h.replaced(j)) {
+				gone = append(gone, old.ID)
+			}
+		}
+		list = append(list, finding(findDisconnected, sevWarning, subject, "signet delete agent "+strings.Join(gone, " ")+" (if the host does not come back; else "+token+")",
+			"it is not connected, last seen at %s, and its certificate ended at %s", utc(st.seen), utc(st.end)))
+	}
+	return list
+}
