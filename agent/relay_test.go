@@ -131,18 +131,6 @@ func TestAPeerWithoutABindingIsRefused(t *testing.T) {
 	}
 }
 
-func TestTwoBindingsThatFitGiveNeitherAndAreNamed(t *testing.T) {
-	r := newRig(t, func(f *fakeServer) {
-		f.entries = []*api.Entry{binding("first", "web", self(t)), binding("second", "web", "unix:uid:0")}
-	})
-	r.routeWeb("", "one")
-	r.ready()
-	c, message := code(r.ads(webNode))
-	if c != codes.PermissionDenied || !strings.Contains(message, "first") || !strings.Contains(message, "second") {
-		t.Errorf("%v: %s", c, message)
-	}
-}
-
 func TestTheNodeIDSelectsAmongBindings(t *testing.T) {
 	r := newRig(t, func(f *fakeServer) {
 		f.entries = []*api.Entry{binding("web", "web", self(t)), binding("api", "api", self(t))}

@@ -267,7 +267,7 @@ func TestAnIssuerWhoseKeysAreNotThereIsAnError(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(fmt.Appendf(nil, jwksFormat, "k")) })}}
+		s := &httptest.Server{Listener: l, Config: &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(fmt.Appendf(nil, jwksFormat, "k")) })}}
 		s.Start()
 		return s
 	}
