@@ -199,7 +199,7 @@ func TestCertsCanBeWatched(t *testing.T) {
 func TestCheckNamesWhatIsWrongAndTheCommandThatFixesIt(t *testing.T) {
 	r := newRig(t)
 	r.apply(registry)
-	awaitFinding(t, r, "SIG013", "no agent is connected")
+	awaitFinding(t, r, "SIG013", "no agent has joined")
 	h := r.join("front")
 	awaitFinding(t, r, "SIG001", "is not connected")
 	report, _ := h.session()
