@@ -216,7 +216,7 @@ func TestCheckNamesWhatIsWrongAndTheCommandThatFixesIt(t *testing.T) {
 	})
 	awaitFinding(t, r, "SIG002", "expired at")
 	awaitFinding(t, r, "SIG003", "was due at")
-	if f := awaitFinding(t, r, "SIG004", "no such thing"); !strings.Contains(f.GetCause(), "Listener l") {
+	if f := awaitFinding(t, r, "SIG004", "no such\ufffdthing"); !strings.Contains(f.GetCause(), "Listener l") {
 		t.Errorf("%v", f)
 	}
 	awaitFinding(t, r, "SIG009", "SO_PEERPIDFD")
@@ -225,7 +225,8 @@ func TestCheckNamesWhatIsWrongAndTheCommandThatFixesIt(t *testing.T) {
 	}
 	awaitFinding(t, r, "SIG016", "4 times")
 	r.apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n" + shop +
-		"---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web2}\nspec: {group: front, mesh: shop, virtualNode: orders, selectors: [\"signet:proxy:web\", \"unix:uid:7\"]}\n")
+		"---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web2}\nspec: {group: front, mesh: shop, virtualNode: orders, selectors: [\"unix:uid:7\"]}\n" +
+		"---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web3}\nspec: {group: front, mesh: shop, virtualNode: web, selectors: [\"unix:uid:7\", \"unix:gid:7\"]}\n")
 	awaitFinding(t, r, "SIG012", "neither identity")
 }
 
