@@ -56,7 +56,7 @@ func (i *Issuer) check(r Request) (*checked, error) {
 // clocks are allowed to differ.
 func checkClock(now, newest time.Time) error {
 	if now.Before(newest.Add(-backdate)) {
-		return fmt.Errorf("%w: it is %s, but the log has a record of %s", ErrClock,
+		return fmt.Errorf("%w: it is %s, but the log has a record of %s: set this host's clock, or wait until then (docs/SIGNER.md, \"The clock\")", ErrClock,
 			now.UTC().Format(time.RFC3339), newest.Format(time.RFC3339))
 	}
 	return nil

@@ -1,14 +1,11 @@
 package ca_test
 
 import (
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"math/big"
 	"net"
 	"net/netip"
@@ -192,7 +189,7 @@ func TestALeafIsWhatOthersExpect(t *testing.T) {
 	openssl := newOpenSSL(t, set.Roots[0], w.authority.Issuing())
 	for name, r := range map[string]ca.Request{
 		"P-256": request(t, "/shop/a"), "P-384": requestFor(t, "/shop/b", curveKey(t, elliptic.P384())),
-		"Ed25519": requestFor(t, "/shop/c", edKey(t)), "RSA": requestFor(t, "/shop/d", rsaKey(t, 2048)),
+		"RSA": requestFor(t, "/shop/d", rsaKey(t, 2048)),
 	} {
 		leaf := w.issue(t, r)[0]
 		if err := identity.CheckLeaf(leaf); err != nil {
@@ -273,26 +270,4 @@ func hostileCases(t *testing.T) []hostileCase {
 		t.Fatal(err)
 	}
 	return cases
-}
-
-func TestEd25519KeysOfSmallOrderAreRefused(t *testing.T) {
-	// With A of small order, (R, S) = (identity, 0) verifies for some messages:
-	// a CSR can be made without any private key.
-	for _, y := range []string{
-		"0100000000000000000000000000000000000000000000000000000000000000",
-		"0100000000000000000000000000000000000000000000000000000000000080",
-		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
-	} {
-		key, err := hex.DecodeString(y)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := ca.ForTestPublicKey(ed25519.PublicKey(key)); !errors.Is(err, ca.ErrInvalid) {
-			t.Errorf("%s: %v", y, err)
-		}
-	}
-	if err := ca.ForTestPublicKey(edKey(t).Public()); err != nil {
-		t.Error(err)
-	}
 }

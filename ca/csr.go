@@ -7,7 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"slices"
 )
@@ -42,12 +41,12 @@ func parseCSR(der []byte, allowRSA bool) (crypto.PublicKey, error) {
 }
 
 var csrAlgorithms = []x509.SignatureAlgorithm{
-	x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512, x509.PureEd25519,
+	x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512,
 	x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA,
 	x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS,
 }
 
-// checkPublicKey accepts P-256, P-384, Ed25519, and RSA where allowed. That an
+// checkPublicKey accepts P-256, P-384, and RSA where allowed. That an
 // ECDSA point lies on its curve was checked in parsing.
 func checkPublicKey(key crypto.PublicKey, allowRSA bool) error {
 	switch k := key.(type) {
@@ -57,10 +56,7 @@ func checkPublicKey(key crypto.PublicKey, allowRSA bool) error {
 		}
 		return fmt.Errorf("%w: ECDSA key on curve %s: want P-256 or P-384", ErrInvalid, k.Curve.Params().Name)
 	case ed25519.PublicKey:
-		if isSmallOrder(k) {
-			return fmt.Errorf("%w: Ed25519 key of small order: anybody can sign for it", ErrInvalid)
-		}
-		return nil
+		return fmt.Errorf("%w: Ed25519 keys are not accepted: Envoy cannot serve a certificate of one; want ECDSA P-256 or P-384", ErrInvalid)
 	case *rsa.PublicKey:
 		if !allowRSA {
 			return fmt.Errorf("%w: RSA keys are not accepted", ErrInvalid)
@@ -71,26 +67,4 @@ func checkPublicKey(key crypto.PublicKey, allowRSA bool) error {
 		return nil
 	}
 	return fmt.Errorf("%w: public key of type %T is not accepted", ErrInvalid, key)
-}
-
-// smallOrder are the y coordinates of the points of order 1, 2, 4 and 8 on
-// edwards25519, and the encodings of them that are not reduced (RFC 8032 5.1.3
-// has decoders refuse those; crypto/ed25519 does not).
-var smallOrder = []string{
-	"0000000000000000000000000000000000000000000000000000000000000000",
-	"0100000000000000000000000000000000000000000000000000000000000000",
-	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-}
-
-func isSmallOrder(k ed25519.PublicKey) bool {
-	y := slices.Clone(k)
-	if len(y) != ed25519.PublicKeySize {
-		return true
-	}
-	y[len(y)-1] &= 0x7f // the sign of x
-	return slices.Contains(smallOrder, hex.EncodeToString(y))
 }

@@ -19,6 +19,7 @@ import (
 var (
 	PlainText = plainText
 	AgentName = agentID
+	Inside    = inside
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
 )

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -176,4 +177,19 @@ func TestAnAudienceThatIsAPatternIsRefusedByName(t *testing.T) {
 		is := &api.JWTIssuer{}
 		return res != nil && proto.Unmarshal(res.Body, is) == nil && is.GetAudienceClaim() == "client_id"
 	})
+}
+
+func TestAnIssuersNameLeadsToNoMetadataService(t *testing.T) {
+	for address, want := range map[string]bool{
+		"127.0.0.1": true, "::1": true, "169.254.169.254": true, "fe80::1": true, "0.0.0.0": true, "::": true, "224.0.0.1": true,
+		"100.100.100.200": true, "100.64.0.1": true, "192.0.0.192": true, "168.63.129.16": true, "255.255.255.255": true,
+		"fd00:ec2::254": true, "fd20:ce::254": true, "fc00::1": true,
+		"64:ff9b::a9fe:a9fe": true, "64:ff9b:1::a9fe:a9fe": true, "2002:a9fe:a9fe::1": true, "::169.254.169.254": true, "::ffff:169.254.169.254": true,
+		"64:ff9b::6440:1": true,
+		"192.0.2.1":       false, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false, "64:ff9b::c000:201": false, "2001:db8::1": false, "2600::1": false,
+	} {
+		if got := server.Inside(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %t", address, got)
+		}
+	}
 }
