@@ -219,3 +219,24 @@ func TestAMeshThatLetsThroughWhatIsUnsafeIsWarnedOfAndFound(t *testing.T) {
 		}
 	}
 }
+
+func TestDeletingThePolicySourceWarns(t *testing.T) {
+	r := newRig(t)
+	p := newRepo(t)
+	p.commit(map[string]string{"a.rego": allowAll, "a_test.rego": passes})
+	r.apply(registry + shop + "---\n" + p.source())
+	r.deleteWarns("main", true)
+}
+
+func (r *rig) deleteWarns(source string, want bool) {
+	r.t.Helper()
+	for _, dry := range []bool{true, false} {
+		resp, err := r.admin.Delete(r.t.Context(), &api.DeleteRequest{Kind: "PolicySource", Name: source, DryRun: dry})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if warned := strings.Contains(strings.Join(resp.GetWarnings(), "\n"), "every call between services is denied"); warned != want {
+			r.t.Errorf("delete %s, dry run %t: %q", source, dry, resp.GetWarnings())
+		}
+	}
+}

@@ -55,6 +55,7 @@ ended. --gone deletes all that are. To shut out one that may come back: signet b
 				if err != nil {
 					return err
 				}
+				warn(c.ErrOrStderr(), answer.GetWarnings())
 				if err := printChanges(c, answer, *dry); err != nil {
 					return err
 				}
