@@ -23,7 +23,7 @@ func TestTheServerTakesNobodyForAnAgentWhoHasNotItsKey(t *testing.T) {
 	leaf, own := issuing.sign("/signet/agent/x", from, until), issuing.sign("/signet/server/server", from, until)
 	a := accessOf(store.Agent{ID: "x"})
 	a.td, a.roots, a.clock, a.proven = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), time.Now, func(net.Addr) {}
-	o := &ownSVID{}
+	o := &ownSVID{exchanged: func(tls.CurveID) {}}
 	o.now.Store(impostor.Shows(own.key, own.cert, issuing.cert, root.cert))
 	call := func(method string, shows *tls.Certificate) error {
 		_, seen, err := impostor.Handshake(t, &tls.Config{
