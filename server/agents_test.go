@@ -97,9 +97,9 @@ func TestCheckWarnsOfHostsAndNotOfAgentsThatWereReplaced(t *testing.T) {
 		got[f.GetSubject()] = f.GetId() + " " + fix
 	}
 	want := map[string]string{
-		"host down of group g, agent down-2":                              "SIG001 signet token create --group g",
+		"host down of group g, agent down-2":                              "SIG001 start `signet agent` there",
 		"host lost of group g, agent lost-2":                              "SIG001 signet delete agent lost-1 lost-2",
-		"host restarted of group other, agent restarted-of-another-group": "SIG001 signet token create --group other",
+		"host restarted of group other, agent restarted-of-another-group": "SIG001 start `signet agent` there",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

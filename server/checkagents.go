@@ -91,7 +91,7 @@ func (a *admin) absent(h host) []*api.Finding {
 		subject := fmt.Sprintf("host %s of group %s, agent %s", st.Hostname, st.Group, st.ID)
 		token := "signet token create --group " + st.Group
 		if st.state != agentGone {
-			list = append(list, finding(findDisconnected, sevWarning, subject, token+" (then start `signet agent` there with it, if it does not run)",
+			list = append(list, finding(findDisconnected, sevWarning, subject, "start `signet agent` there (with its data_dir it needs no token; without: "+token+")",
 				"it is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s", utc(st.seen), utc(st.end)))
 			continue
 		}
@@ -101,7 +101,7 @@ func (a *admin) absent(h host) []*api.Finding {
 				gone = append(gone, old.ID)
 			}
 		}
-		list = append(list, finding(findDisconnected, sevWarning, subject, "signet delete agent "+strings.Join(gone, " ")+" (if the host does not come back; else "+token+")",
+		list = append(list, finding(findDisconnected, sevWarning, subject, "signet delete agent "+strings.Join(gone, " ")+" (if the host does not come back; else start `signet agent` there: with its data_dir it needs no token)",
 			"it is not connected, last seen at %s, and its certificate ended at %s", utc(st.seen), utc(st.end)))
 	}
 	return list
