@@ -77,7 +77,7 @@ func TestCheckNamesWhatIsWrongAndTheCommandThatFixesIt(t *testing.T) {
 	w.Agent.Stop()
 	eventually(t, 10*time.Second, "the lost agent is found", func() bool {
 		out, code := w.CLI("check")
-		return code == 0 && strings.Contains(out, "SIG001") && strings.Contains(out, "cause:") && strings.Contains(out, "fix:") && strings.Contains(out, "signet token create --group hosts")
+		return code == 3 && strings.Contains(out, "SIG013") && strings.Contains(out, "SIG001") && strings.Contains(out, "cause:") && strings.Contains(out, "fix:") && strings.Contains(out, "signet token create --group hosts")
 	})
 	// A policy that fails its own test is not served, and says so.
 	w.CommitPolicy(map[string]string{"broken_test.rego": "package signet.authz_test\n\ntest_wrong if 1 == 2\n"})
