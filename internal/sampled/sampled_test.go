@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +14,34 @@ import (
 	"signet.example/internal/sampled"
 )
 
-// logged is a log in memory.
-func logged() (*slog.Logger, *sampled.Handler, *bytes.Buffer) {
-	var out bytes.Buffer
-	h := sampled.NewHandler(slog.NewTextHandler(&out, nil))
-	return slog.New(h), h, &out
+// lines is a log in memory: numbers are written from a goroutine of their own.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *lines) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+}
+
+func logged() (*slog.Logger, *sampled.Handler, *lines) {
+	out := &lines{}
+	h := sampled.NewHandler(slog.NewTextHandler(out, nil))
+	return slog.New(h), h, out
 }
 
 func TestAFloodOfRefusalsIsToldByItsNumber(t *testing.T) {
