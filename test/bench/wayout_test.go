@@ -81,6 +81,7 @@ func unknown(t *testing.T, conn net.Conn, r *bufio.Reader) {
 	answer, err := http.ReadResponse(r, nil)
 	if err == nil {
 		_, err = io.Copy(io.Discard, answer.Body)
+		_ = answer.Body.Close() // read to its end
 	}
 	if err != nil || answer.StatusCode != 404 {
 		t.Fatalf("%v %v", answer, err)
