@@ -228,6 +228,7 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	if err != nil {
 		return err
 	}
+	e.classical.begin()
 	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = stateStarting, p.PID(), "" })
 	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
 	watch, cancel := context.WithCancel(ctx)

@@ -21,9 +21,14 @@ const (
 	sideCalled  = "called"  // whom it connected to
 )
 
-// keyExchanges is what an Envoy has counted of its TLS handshakes, by side and
-// whether they were post-quantum.
-type keyExchanges map[exchange]uint64
+// keyExchanges is what an Envoy has counted of its TLS handshakes, by the name of
+// each counter. Only each by itself never falls: listeners and clusters go.
+type keyExchanges map[string]counter
+
+type counter struct {
+	exchange
+	n uint64
+}
 
 type exchange struct {
 	side    string
@@ -60,7 +65,7 @@ func (a *envoyAdmin) keyExchanges(ctx context.Context) (keyExchanges, error) {
 		if m[1] == "cluster" {
 			x.side = sideCalled
 		}
-		counted[x] += n
+		counted[strings.TrimSuffix(m[0], ": "+m[3])] = counter{x, n}
 	}
 	return counted, nil
 }
@@ -75,16 +80,23 @@ type classical struct {
 	count map[string]uint64
 }
 
-// note takes what an Envoy says now, and hands on what is new. An Envoy that was
-// started again counts from 0.
-func (c *classical) note(now time.Time, counted keyExchanges, add func(exchange, uint64)) {
+// begin forgets the counters of the Envoy before: the next one counts from 0.
+func (c *classical) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = nil
+}
+
+// note takes what an Envoy says now, and hands on what is new. A counter that went
+// with its listener or cluster, and is back, counts from 0.
+func (c *classical) note(at time.Time, counted keyExchanges, add func(exchange, uint64)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.last == nil {
 		c.last, c.count = map[string]time.Time{}, map[string]uint64{}
 	}
-	for x, n := range counted {
-		before := c.seen[x]
+	for name, now := range counted {
+		x, n, before := now.exchange, now.n, c.seen[name].n
 		if n < before {
 			before = 0
 		}
@@ -93,7 +105,7 @@ func (c *classical) note(now time.Time, counted keyExchanges, add func(exchange,
 		}
 		add(x, n-before)
 		if !x.quantum {
-			c.last[x.side] = now
+			c.last[x.side] = at
 			c.count[x.side] += n - before
 		}
 	}

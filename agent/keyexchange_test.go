@@ -47,10 +47,14 @@ func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T
 	say("listener.127.0.0.2_8080.ssl.curves.X25519MLKEM768: 4", "listener.127.0.0.2_8080.ssl.curves.X25519: 2", "listener.127.0.0.2_9090.ssl.curves.P-256: 1")
 	look()
 	look()
-	if f := c.findings(now, "web"); len(f) != 1 || !strings.HasPrefix(f[0], "classical-key-exchange: proxy web: 3 connections of callers without X25519MLKEM768") {
+	now = now.Add(time.Minute)
+	say("listener.127.0.0.2_8080.ssl.curves.X25519MLKEM768: 4", "listener.127.0.0.2_8080.ssl.curves.X25519: 2") // one listener is gone
+	look()
+	if f := c.findings(now, "web"); len(f) != 1 || !strings.HasSuffix(f[0], "the last at 2026-11-28T12:00:00Z") || !strings.HasPrefix(f[0], "classical-key-exchange: proxy web: 3 connections of callers without X25519MLKEM768") {
 		t.Errorf("%q", f)
 	}
 	say("cluster.x.ssl.curves.X25519: 1", "listener.127.0.0.2_8080.ssl.curves.X25519: 1") // another Envoy
+	c.begin()
 	look()
 	if f := c.findings(now, "web"); len(f) != 2 || !strings.Contains(f[0], ": 4 connections") || !strings.Contains(f[1], ": 1 connections to whom it calls") {
 		t.Errorf("%q", f)
@@ -63,5 +67,27 @@ func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T
 	}
 	if f := c.findings(now.Add(classicalShown), "web"); len(f) > 0 {
 		t.Errorf("still told: %q", f)
+	}
+}
+
+func TestAProxyThatIsGoneLeavesNoSeries(t *testing.T) {
+	m := newMetrics()
+	m.fingerprintMatch.WithLabelValues("web").Set(1)
+	m.envoyReady.WithLabelValues("web").Set(1)
+	m.envoyRestarts.WithLabelValues("web").Inc()
+	m.handshakes.WithLabelValues("web", sideCallers, "classical").Inc()
+	m.proxyGone("web")
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, series := range f.GetMetric() {
+			for _, l := range series.GetLabel() {
+				if l.GetName() == "proxy" {
+					t.Errorf("%s still has proxy %s", f.GetName(), l.GetValue())
+				}
+			}
+		}
 	}
 }

@@ -107,6 +107,7 @@ func (m *metrics) proxyGone(name string) {
 	m.fingerprintMatch.DeleteLabelValues(name)
 	m.envoyReady.DeleteLabelValues(name)
 	m.envoyRestarts.DeleteLabelValues(name)
+	m.handshakes.DeletePartialMatch(prometheus.Labels{"proxy": name})
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }

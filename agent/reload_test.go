@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -54,7 +55,12 @@ func TestAReloadEndsAndStartsOnlyTheProxiesThatDiffer(t *testing.T) {
 // aSupervisor runs proxies whose program never starts: nobody binds them.
 func aSupervisor(t *testing.T, first ...Proxy) *supervisor {
 	t.Helper()
-	log, m := slog.New(slog.DiscardHandler), newMetrics()
+	return aLoggingSupervisor(t, slog.New(slog.DiscardHandler), first...)
+}
+
+func aLoggingSupervisor(t *testing.T, log *slog.Logger, first ...Proxy) *supervisor {
+	t.Helper()
+	m := newMetrics()
 	u := &upstream{}
 	r := newRelay(Config{}, u, nil, "", "", m, log)
 	s := newSupervisor(func(p Proxy) *envoy {
@@ -109,6 +115,44 @@ func TestTheSupervisorFollowsChangesThatComeFasterThanProxiesEnd(t *testing.T) {
 	}
 	if _, ok := s.relay.configured("b"); ok {
 		t.Error("the relay still has b")
+	}
+}
+
+// held is a log whose first writer does not go on before it is let go.
+type held struct {
+	slog.Handler
+	once       sync.Once
+	came, goOn chan struct{}
+}
+
+func (*held) Enabled(context.Context, slog.Level) bool { return true }
+func (h *held) WithAttrs([]slog.Attr) slog.Handler     { return h }
+func (h *held) Handle(context.Context, slog.Record) error {
+	h.once.Do(func() {
+		close(h.came)
+		<-h.goOn
+	})
+	return nil
+}
+
+func TestAProxyThatIsAddedBackWhileItDrainsWaitsForItsEnd(t *testing.T) {
+	log := &held{Handler: slog.DiscardHandler, came: make(chan struct{}), goOn: make(chan struct{})}
+	a := Proxy{Name: "a", Bind: "1", Admin: "a.sock"}
+	s := aLoggingSupervisor(t, slog.New(log), a)
+	<-log.came // a runs, and does not end when it is told to
+	s.changes <- change{gone: []string{"a"}}
+	s.changes <- change{added: []Proxy{a}}
+	s.changes <- change{added: []Proxy{{Name: "b", Bind: "2", Admin: "b.sock"}}}
+	s.await(t, "a@1", "b@2") // b came later, and waits for nobody
+	time.Sleep(20 * time.Millisecond)
+	s.await(t, "a@1", "b@2")
+	close(log.goOn)
+	s.await(t, "a@1", "b@2")
+	for range 20 { // the one that ended has taken nothing from the other
+		if p, ok := s.relay.configured("a"); !ok {
+			t.Fatalf("the relay has %+v", p)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

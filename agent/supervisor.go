@@ -24,6 +24,8 @@ type supervised struct {
 	proxy Proxy
 	stop  context.CancelFunc
 	done  chan struct{}
+	// ending is set for good when it is told to stop; guarded by supervisor.mu.
+	ending bool
 	// envoy is nil while it waits for another proxy's end; guarded by supervisor.mu.
 	envoy *envoy
 }
@@ -67,18 +69,21 @@ func (s *supervisor) Run(ctx context.Context, first []Proxy) {
 }
 
 // apply stops what is gone, which drains first, and starts what is added: after
-// the end of those that have its name, or its address and are to end.
+// the end of all that are to end, by this change or an earlier one, and have its
+// name, its address or its admin socket. What is kept by these has one owner.
 func (s *supervisor) apply(ctx context.Context, wg *sync.WaitGroup, c change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ending := slices.DeleteFunc(slices.Clone(s.all), func(p *supervised) bool { return !slices.Contains(c.gone, p.proxy.Name) })
-	for _, p := range ending {
-		p.stop()
+	for _, p := range s.all {
+		if slices.Contains(c.gone, p.proxy.Name) {
+			p.ending = true
+			p.stop()
+		}
 	}
 	for _, added := range c.added {
 		var before []<-chan struct{}
-		for _, p := range ending {
-			if p.proxy.Name == added.Name || p.proxy.Bind == added.Bind {
+		for _, p := range s.all {
+			if p.ending && (p.proxy.Name == added.Name || p.proxy.Bind == added.Bind || p.proxy.Admin == added.Admin) {
 				before = append(before, p.done)
 			}
 		}
