@@ -1,9 +1,11 @@
 package docs
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,17 +51,54 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 	}
 }
 
-var findingRow = regexp.MustCompile(`(?m)^\| [SUC][0-9]+[a-z]? \|.*$`)
+// findingID is a letter, a number and, where two findings share them, a letter or
+// a word that tells them apart; PQ is older than this.
+var findingID = regexp.MustCompile(`^(?:([SUC])([0-9]+)([a-z]?(?: \([^|]+\))?)|PQ)$`)
 
-// TestEveryFindingHasATest holds the list to its purpose.
-func TestEveryFindingHasATest(t *testing.T) {
-	rows := findingRow.FindAllString(read(t, "docs", "FINDINGS.md"), -1)
+// TestFindingsAreOneTableWithOneRowAnID: a second header in a table is not rendered,
+// and of two rows with one id only one is kept true.
+func TestFindingsAreOneTableWithOneRowAnID(t *testing.T) {
+	_, table, found := strings.Cut(read(t, "docs", "FINDINGS.md"), "\n\n| id | what was wrong | kind | test |\n|---|---|---|---|\n")
+	if !found {
+		t.Fatal("the table has no header")
+	}
+	rows := strings.Split(strings.TrimSpace(table), "\n")
 	if len(rows) < 2 {
 		t.Fatalf("%d rows", len(rows))
 	}
+	last, seen := "", map[string]bool{}
 	for _, row := range rows {
-		if cells := strings.Split(row, "|"); len(cells) != 6 || !strings.Contains(cells[4], "`") {
-			t.Errorf("this row names no test: %s", row)
+		cells := strings.Split(row, "|")
+		if len(cells) != 6 || cells[0] != "" || cells[5] != "" {
+			t.Errorf("this is no row of the one table: %s", row)
+			continue
+		}
+		id := strings.TrimSpace(cells[1])
+		m := findingID.FindStringSubmatch(id)
+		if m == nil {
+			t.Errorf("%q is no id", id)
+			continue
+		}
+		if seen[id] {
+			t.Errorf("%s stands twice", id)
+		}
+		seen[id] = true
+		place := "z" // after the others
+		if m[1] != "" {
+			number, _ := strconv.Atoi(m[2]) // digits
+			place = fmt.Sprintf("%d %04d %s", strings.Index("SUC", m[1]), number, m[3])
+		}
+		if place < last {
+			t.Errorf("%s is out of order: S, U, C, each by number and word", id)
+		}
+		last = place
+		if !strings.Contains(cells[4], "`") && !strings.Contains(cells[4], "none; [decision") {
+			t.Errorf("%s names no test, and no decision that says why not", id)
+		}
+		for _, bare := range bareTest.FindAllString(cells[4], -1) {
+			t.Errorf("%s: %s is not in backquotes, so that nothing checks that it exists", id, bare)
 		}
 	}
 }
+
+var bareTest = regexp.MustCompile("(?:^|[^`A-Za-z0-9])(?:Test|Fuzz)[A-Z][A-Za-z0-9]+")
