@@ -35,10 +35,13 @@ type most struct{ pid, uid, all int }
 // at again with each change of what the agent has.
 var mostStreams = most{pid: 256, uid: 1024, all: 4096}
 
-// mostConns leaves half of the files that this process may open for other things
-// than the peers of its two sockets; a connection takes two, with its pidfd.
-func mostConns(files uint64) most {
-	all := int(min(maxConns, max(4, files/8)))
+// filesPerConn: a connection and the pidfd of its peer.
+const filesPerConn = 2
+
+// mostConns is for one of so many sockets, each with a tally of its own: together
+// they leave half of the files that this process may open for other things.
+func mostConns(files uint64, sockets int) most {
+	all := int(min(maxConns, max(4, files/2/uint64(filesPerConn*sockets)))) //nolint:gosec // a few
 	uid := min(maxConnsPerUID, all/4)
 	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all}
 }
@@ -62,7 +65,7 @@ type tally struct {
 	uids  map[uint32]int // by user
 }
 
-func newTally() *tally { return tallyOf(mostConns(openFiles())) }
+func newTally() *tally { return tallyOf(mostConns(openFiles(), len(new(sockets).all()))) }
 
 func tallyOf(m most) *tally { return &tally{most: m, pids: map[int32]int{}, uids: map[uint32]int{}} }
 
@@ -115,9 +118,9 @@ func (t *tally) enterConn(c *net.UnixConn) (leave func(), err error) {
 // authzTally is of connections that are being attested. An Envoy may open all of its
 // own at once.
 func authzTally() *tally {
-	m := mostConns(openFiles())
-	m.pid = min(maxAuthzConns, m.uid)
-	return tallyOf(m)
+	t := newTally()
+	t.most.pid = min(maxAuthzConns, t.most.uid)
+	return t
 }
 
 // maxAuthzConns bounds the ext_authz connections of one proxy: an Envoy has one

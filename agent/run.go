@@ -292,13 +292,18 @@ func (a *agent) budget() (time.Duration, bool) {
 	return least, found
 }
 
-// sockets are the agent's four.
+// sockets are the agent's.
 type sockets struct {
 	dir                          string
 	xds, workload, authz, wayout *net.UnixListener
 }
 
 func (s *sockets) path(name string) string { return filepath.Join(s.dir, name) }
+
+// all are the sockets by the names of their files.
+func (s *sockets) all() map[string]**net.UnixListener {
+	return map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz, "wayout.sock": &s.wayout}
+}
 
 // listen opens the sockets. Everyone on the host may connect: who they are is
 // attested, and no file mode could tell a proxy from an application.
@@ -321,7 +326,7 @@ func listen(ctx context.Context, cfg Config) (*sockets, error) {
 	if err := os.Chmod(proxies, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
-	for name, l := range map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz, "wayout.sock": &s.wayout} {
+	for name, l := range s.all() {
 		listener, err := unixsock.Listen(ctx, s.path(name), 0o666)
 		if err != nil {
 			s.close()
@@ -333,9 +338,9 @@ func listen(ctx context.Context, cfg Config) (*sockets, error) {
 }
 
 func (s *sockets) close() {
-	for _, l := range []*net.UnixListener{s.xds, s.workload, s.authz, s.wayout} {
-		if l != nil {
-			_ = l.Close() // closed already where it was served
+	for _, l := range s.all() {
+		if *l != nil {
+			_ = (*l).Close() // closed already where it was served
 		}
 	}
 }

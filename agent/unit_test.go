@@ -454,7 +454,7 @@ func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {
 func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
 	tally := newTally()
 	var leaves []func()
-	for range maxConnsPerPID {
+	for range tally.most.pid {
 		leave, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1})
 		if err != nil {
 			t.Fatal(err)
