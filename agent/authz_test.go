@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/codes"
 
+	"signet.example/agent"
 	"signet.example/api"
 	"signet.example/test/peertest"
 )
@@ -119,6 +121,56 @@ func TestABoundProxyIsAnsweredAndItsDenialCanBeExplained(t *testing.T) {
 		t.Errorf("explained what is not there: %v", a)
 	}
 	r.await("the metric", func() bool { return r.metric(`signet_authz_decisions_total{cause="policy",result="denied"}`) == "1" })
+}
+
+// executableForAll is this test's program where other users reach it.
+func executableForAll(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "signet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	name := filepath.Join(dir, "agent.test")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(name, b, 0o755), os.Chmod(name, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// The process that decides is ended before the one with the keys: as another user
+// where there may be one, whose /proc/self is not its own after it is confined.
+func TestTheAuthzProcessIsEndedFirstWhereMemoryIsShort(t *testing.T) {
+	uid := uint32(os.Geteuid()) //nolint:gosec // a uid has 32 bits
+	if uid == 0 {
+		uid = 64991
+	}
+	r := newRig(t, nil, func(c *agent.Config) {
+		if os.Geteuid() == 0 {
+			c.Authz.User, c.Executable = strconv.Itoa(int(uid)), executableForAll(t)
+		}
+	})
+	r.await("its score", func() bool {
+		proc := "/proc/" + strconv.Itoa(authzPID(t))
+		status, err := os.ReadFile(proc + "/status")
+		if err != nil || !strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", uid)) {
+			return false
+		}
+		score, err := os.ReadFile(proc + "/oom_score_adj")
+		return err == nil && string(score) == "500\n"
+	})
 }
 
 func TestAnUnknownRevisionIsDeniedAsUnavailable(t *testing.T) {

@@ -32,7 +32,7 @@ import (
 // hands it on descriptor 4 and is told what to decide by on descriptor 3. It holds
 // no key, opens no socket, and ends with the agent.
 func RunAuthz(ctx context.Context, log *slog.Logger) error {
-	if err := confine(); err != nil {
+	if err := confine(ctx, log); err != nil {
 		return fmt.Errorf("authz: %w", err)
 	}
 	control, err := unixConn(os.NewFile(controlFD, "control"))
@@ -55,12 +55,14 @@ func RunAuthz(ctx context.Context, log *slog.Logger) error {
 
 // confine gives away what the process does not need, and has it ended before the
 // one with the keys where memory is short.
-func confine() error {
+func confine(ctx context.Context, log *slog.Logger) error {
+	if err := child.Expendable(oomScore); err != nil {
+		// As in a sandbox that shows no /proc of its own: the kernel then picks by size.
+		log.WarnContext(ctx, "authz cannot ask to be ended first where memory is short", slog.Any("err", err))
+	}
 	if err := child.Confine(); err != nil {
 		return err
 	}
-	// Best effort: /proc may not be writable, and the kernel then picks by size.
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 	// GOMEMLIMIT makes the collector work harder; past twice of it, dying is better.
 	if soft := debug.SetMemoryLimit(-1); soft < math.MaxInt64/4 {
 		hard := uint64(2*soft) + 256<<20 //nolint:gosec // positive
@@ -72,6 +74,8 @@ func confine() error {
 }
 
 const (
+	// oomScore is added to the kernel's 0 to 1000 for the memory that authz uses.
+	oomScore = 500
 	// recordBuffer is how many decisions wait for a slow reader before some are dropped.
 	recordBuffer = 4096
 	recordBatch  = 256

@@ -177,7 +177,7 @@ func readMessage(r io.Reader, m proto.Message, most uint32) error {
 // RunPolicyChild reads the one source that the server asks for on descriptor 3.
 func RunPolicyChild(ctx context.Context) error {
 	// Best effort: where memory is short it goes first, and where time is, it waits.
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
+	_ = child.Expendable(1000)
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, policyNice)
 	if err := child.Confine(); err != nil {
 		return fmt.Errorf("policy-child: %w", err)

@@ -4,13 +4,34 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
+// Expendable has the kernel end this process before others where memory is short:
+// score is 1 to 1000, and only raised, which needs no privilege. It comes before
+// Confine, which gives /proc/self to root.
+func Expendable(score int) error {
+	const file = "/proc/self/oom_score_adj"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	now, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if now >= score {
+		return nil
+	}
+	return os.WriteFile(file, []byte(strconv.Itoa(score)), 0)
+}
+
 // Confine is what a program of ours that was started as a child does before
-// anything else. It drops capabilities that its file may have given it, has the
+// anything else, or after Expendable. It drops capabilities that its file may have given it, has the
 // kernel end it with its parent, and keeps others of its user from reading its
 // memory. A parent that has died before is noticed by the end of what the child
 // reads from it.
