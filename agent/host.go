@@ -23,6 +23,8 @@ type host struct {
 	metrics net.Listener
 	// applications are who was remembered to stand behind the proxies.
 	applications map[string]owner
+	// peerMode is how this kernel lets peers be attested.
+	peerMode string
 }
 
 // openHost takes it, or says everything that cannot be had, each error beginning
@@ -40,10 +42,12 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	}
 	if err != nil {
 		errs = append(errs, fmt.Errorf("data_dir: %w", err))
-	}
-	if h.applications, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile)); err != nil {
+	} else {
+		h.applications, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile))
 		errs = append(errs, err)
 	}
+	h.peerMode, err = peerMode(cfg.RefuseLegacyPeers)
+	errs = append(errs, err)
 	if h.sockets, err = listen(ctx, cfg); err != nil {
 		errs = append(errs, err)
 	}
@@ -107,6 +111,12 @@ func Check(ctx context.Context, cfg Config) error {
 	} else if !joined {
 		errs = append(errs, cfg.checkToken())
 	}
+	if err == nil {
+		_, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile))
+		errs = append(errs, err)
+	}
+	_, err = peerMode(cfg.RefuseLegacyPeers)
+	errs = append(errs, err)
 	if !running {
 		errs = append(errs, checkFree(ctx, cfg)...)
 	}
@@ -168,18 +178,24 @@ func checkFree(ctx context.Context, cfg Config) []error {
 	} else {
 		_ = l.Close() // only tried
 	}
-	if _, err := os.Stat(cfg.SocketDir); errors.Is(err, fs.ErrNotExist) {
-		err = checkParent(cfg.SocketDir)
-		if err != nil {
+	info, err := os.Stat(cfg.SocketDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := checkParent(cfg.SocketDir); err != nil {
 			errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 		}
 		return errs
+	case err == nil && !info.IsDir():
+		return append(errs, fmt.Errorf("socket_dir: %s is not a folder", cfg.SocketDir))
 	}
 	if err := private.Guarded(cfg.SocketDir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
 	for _, name := range []string{"xds.sock", "workload.sock", "authz.sock", "wayout.sock"} {
 		path := filepath.Join(cfg.SocketDir, name)
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+			errs = append(errs, fmt.Errorf("socket_dir: %s exists and is not a socket", path))
+		}
 		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
 			errs = append(errs, errors.Join(fmt.Errorf("%s is in use: is another agent running?", path), c.Close()))
 		}

@@ -99,7 +99,7 @@ func readOwners(file string) (map[string]owner, error) {
 		err = json.Unmarshal(b, &known)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("who the applications are: %s: %w (remove the file to have them found anew)", file, err)
+		return nil, fmt.Errorf("data_dir: who the applications are: %s: %w (remove the file to have them found anew)", file, err)
 	}
 	return known, nil
 }

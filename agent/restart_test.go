@@ -300,6 +300,18 @@ func TestAStartThatFailsOnItsOwnHostDoesNotSpendTheToken(t *testing.T) {
 			h.cfg.ProxyUser, h.cfg.Proxies = "no-such", []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2"}}
 		},
 		"proxies[0].bind: ": func(h *aHost) { h.cfg.Envoy, h.cfg.Proxies = "/bin/true", []agent.Proxy{proxy} },
+		"data_dir: who the applications are: ": func(h *aHost) {
+			if err := os.MkdirAll(h.cfg.DataDir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			h.write("applications.json", []byte("{"))
+		},
+		"xds.sock exists and is not a socket": func(h *aHost) {
+			if err := os.MkdirAll(h.cfg.SocketDir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			h.write("../s/xds.sock", nil)
+		},
 	} {
 		h := newHost(t, f)
 		h.token(f.token())
@@ -314,7 +326,7 @@ func TestAStartThatFailsOnItsOwnHostDoesNotSpendTheToken(t *testing.T) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.attests != 0 || len(f.tokens) != 6 {
+	if f.attests != 0 || len(f.tokens) != 8 {
 		t.Errorf("%d attempts to join, %d tokens left", f.attests, len(f.tokens))
 	}
 }

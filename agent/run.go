@@ -130,10 +130,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		e.denied = process.ring.add
 		return e
 	}, a.relay, m)
-	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: version(), proxies: changed, speaker: a.wayOut.speaker}
-	if r.peerMode, err = peerMode(cfg.RefuseLegacyPeers); err != nil {
-		return nil, err
-	}
+	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: version(), proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
 	if cfg.metricsOpen() {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, "metrics-open: metrics have no authentication and are open to the network at "+cfg.Metrics)

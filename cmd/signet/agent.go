@@ -39,7 +39,8 @@ without a token, as the same agent, until it is banned.`,
 	token := c.Flags().String("token-file", "", "file with the join token, - for standard input; without one SIGNET_TOKEN is the token")
 	data := c.Flags().String("data-dir", "", "folder of the host key (default /var/lib/signet-agent for root, else signet-agent in ~/.local/state)")
 	sockets := c.Flags().String("socket-dir", "", "folder of the sockets (default /run/signet)")
-	// What the command line says holds over each reading of the file.
+	// What the command line says holds over each reading of the file. A start, a
+	// reload and --check all read by this, and so refuse the same.
 	read := func() (agent.Config, error) {
 		var cfg agent.Config
 		if err := readConfig(*file, &cfg); err != nil {
@@ -52,7 +53,7 @@ without a token, as the same agent, until it is banned.`,
 		if err := cfg.Validate(); err != nil {
 			return cfg, hinted(err, "the keys are in docs/CONFIGURATION.md; --server, --token-file, --data-dir and --socket-dir are flags, too")
 		}
-		return cfg, nil
+		return cfg, tryUsers(cfg)
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		hangups := make(chan os.Signal, 1)
@@ -61,15 +62,6 @@ without a token, as the same agent, until it is banned.`,
 		cfg, err := read()
 		if err != nil {
 			return err
-		}
-		users, err := cfg.ProxyUsers()
-		if err != nil {
-			return hinted(err, "docs/AGENT.md has the users of a host, and the unit that grants the agent what it needs")
-		}
-		for _, u := range users {
-			if err := tryEnvoy(cmp.Or(cfg.Envoy, "envoy"), u); err != nil {
-				return hinted(err, "the key envoy of the configuration file names the program that the proxies run; their users must be able to execute it")
-			}
 		}
 		if *check {
 			if err := agent.Check(c.Context(), cfg); err != nil {
@@ -110,6 +102,20 @@ without a token, as the same agent, until it is banned.`,
 		return agentHint(stopped(c.Context(), agent.Run(c.Context(), cfg, log)))
 	}
 	return c
+}
+
+// tryUsers looks whether the users of the proxies are there and can run Envoy.
+func tryUsers(cfg agent.Config) error {
+	users, err := cfg.ProxyUsers()
+	if err != nil {
+		return hinted(err, "docs/AGENT.md has the users of a host, and the unit that grants the agent what it needs")
+	}
+	for _, u := range users {
+		if err := tryEnvoy(cmp.Or(cfg.Envoy, "envoy"), u); err != nil {
+			return hinted(err, "the key envoy of the configuration file names the program that the proxies run; their users must be able to execute it")
+		}
+	}
+	return nil
 }
 
 func setLevel(c *cobra.Command, at *slog.LevelVar, cfg agent.Config) error {

@@ -67,3 +67,27 @@ func TestTheUnitOfTheAgentsPageIsGood(t *testing.T) {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 }
+
+// TestTheUnitOfTheAgentsPageLetsWriteWhatItsFileNames compares the folders of the
+// page's configuration with those that its unit leaves writable.
+func TestTheUnitOfTheAgentsPageLetsWriteWhatItsFileNames(t *testing.T) {
+	page := read(t, "docs", "AGENT.md")
+	unit, file := block(page, "ini")[0], block(page, "yaml")[0]
+	var writable []string
+	for key, root := range map[string]string{"StateDirectory": "/var/lib/", "RuntimeDirectory": "/run/", "ReadWritePaths": ""} {
+		for _, m := range regexp.MustCompile(`(?m)^`+key+`=(.*)$`).FindAllStringSubmatch(unit, -1) {
+			for name := range strings.FieldsSeq(m[1]) {
+				writable = append(writable, root+strings.TrimPrefix(name, "-"))
+			}
+		}
+	}
+	named := regexp.MustCompile(`(?m)^(\w+_dir): (.*)$`).FindAllStringSubmatch(file, -1)
+	if !slices.ContainsFunc(named, func(m []string) bool { return m[1] == "access_log_dir" }) {
+		t.Error("the page's configuration has no access_log_dir")
+	}
+	for _, m := range named {
+		if !slices.Contains(writable, m[2]) {
+			t.Errorf("%s %s is read-only under the unit, which leaves %q writable", m[1], m[2], writable)
+		}
+	}
+}
