@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -36,36 +37,59 @@ func (o owner) String() string {
 // Users that systemd gives to services with DynamicUser=, and to others later.
 const dynamicFirst, dynamicLast = 61184, 65519
 
+func (o owner) dynamic() bool { return o.UID >= dynamicFirst && o.UID <= dynamicLast }
+
 // follows tells whether o is the same application as before, in spite of what a
 // restart changes: a container's id is new where its user stays, and the number
-// of a dynamic user where its service stays. New in both is somebody else.
+// of a dynamic user where its service stays. Where a unit was known, the user
+// alone is not enough. Nor is the unit alone: those of cron and the like run
+// every user's jobs, and only a dynamic user is the only one of its service.
 func (o owner) follows(before owner) bool {
-	if o.Unit != "" && o.Unit == before.Unit {
+	switch {
+	case o == before:
 		return true
+	case before.Unit == "":
+		return o.UID == before.UID && !o.dynamic()
+	case o.Unit == before.Unit:
+		return o.dynamic() && before.dynamic()
 	}
-	return o.UID == before.UID && (o.UID < dynamicFirst || o.UID > dynamicLast)
+	return o.UID == before.UID && !o.dynamic() && attestation.MadeAnew(before.Unit, o.Unit)
 }
 
 // owners knows who is the application behind each proxy: who holds the sockets
 // that the proxy sends inbound calls to. Whoever it was first is remembered, in a
 // file, for while an application is down anybody may take its port.
+//
+// Nobody waits for what is looked up for another proxy: mu is never held over
+// that, and those who ask about one proxy at once share one answer.
 type owners struct {
-	file    string
-	cgroups attestation.Cgroups
-	log     *slog.Logger
+	file string
+	log  *slog.Logger
+	// cgroups is an attestation.Cgroups.
+	cgroups cgroups
 	// listeners is attestation.ListenerOwners.
 	listeners func(netip.AddrPort) ([]attestation.SocketOwner, error)
 	// changed is told of what a report should tell.
 	changed func()
 
+	saving sync.Mutex // held while the file is written; never waited for with mu
 	mu     sync.Mutex
-	known  map[string]owner   // by node and address; guarded by mu
-	recent map[front]foundNow // guarded by mu
+	known  map[string]owner    // by node and address; guarded by mu, replaced under saving
+	recent map[front]*foundNow // guarded by mu
+}
+
+// cgroups tells the units of sockets, to several goroutines at once.
+type cgroups interface {
+	// Units has no answer for a cgroup that is gone or cannot be seen; with an
+	// error it may be there all the same.
+	Units(ids []uint64) (map[uint64]string, error)
+	In(unit string, id uint64) bool
 }
 
 // foundNow is what was found lately: listing sockets for each connection of a
 // burst would cost more than it tells.
 type foundNow struct {
+	done  chan struct{} // closed when the rest is set
 	at    time.Time
 	owner owner
 	err   error
@@ -80,7 +104,8 @@ const (
 
 func newOwners(file string, known map[string]owner, log *slog.Logger, changed func()) *owners {
 	return &owners{
-		file: file, known: known, recent: map[front]foundNow{}, log: log, changed: changed, listeners: attestation.ListenerOwners,
+		file: file, known: known, recent: map[front]*foundNow{}, log: log, changed: changed,
+		cgroups: &attestation.Cgroups{}, listeners: attestation.ListenerOwners,
 	}
 }
 
@@ -110,10 +135,10 @@ func (o *owners) allows(f front, b identity.Binding, caller attestation.SocketOw
 	if err != nil {
 		return err
 	}
-	if caller.UID != app.UID {
-		return no(reasonNotTheirs, "%s: %s is not the application, which is %s; name it in applications of Binding %s if it may call out", f.node, o.describe(caller), app, b.Name)
+	if caller.UID != app.UID { // whose unit is not looked for: another user decides how much there is to search
+		return no(reasonNotTheirs, "%s: %s is not the application, which is %s; name it in applications of Binding %s if it may call out", f.node, owner{UID: caller.UID}, app, b.Name)
 	}
-	if app.Unit != "" && o.cgroups.Unit(caller.Cgroup) != app.Unit {
+	if app.Unit != "" && !o.cgroups.In(app.Unit, caller.Cgroup) {
 		return no(reasonNotTheirs, "%s: a process of user %d outside of %s is not the application; name the user in applications of Binding %s if all of its processes may call out", f.node, caller.UID, app.Unit, b.Name)
 	}
 	return nil
@@ -122,94 +147,144 @@ func (o *owners) allows(f front, b identity.Binding, caller attestation.SocketOw
 // of is the application behind f.
 func (o *owners) of(f front, b identity.Binding) (owner, error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	now := time.Now()
-	if r, ok := o.recent[f]; ok && now.Sub(r.at) < ownerFresh {
-		return r.owner, r.err
+	before := o.recent[f]
+	if before != nil {
+		select {
+		case <-before.done:
+			if time.Since(before.at) >= ownerFresh {
+				break
+			}
+			o.mu.Unlock()
+			return before.owner, before.err
+		default: // somebody looks for it
+			o.mu.Unlock()
+			<-before.done
+			return before.owner, before.err
+		}
 	}
-	app, err := o.find(f, b)
 	if len(o.recent) >= maxOwners {
 		clear(o.recent)
 	}
-	if was, ok := o.recent[f]; !ok || was.owner != app || (was.err == nil) != (err == nil) {
+	r := &foundNow{done: make(chan struct{})}
+	o.recent[f] = r
+	o.mu.Unlock()
+	r.owner, r.err = o.find(f, b)
+	r.at = time.Now()
+	close(r.done)
+	if before == nil || before.owner != r.owner || (before.err == nil) != (r.err == nil) {
 		o.changed()
 	}
-	o.recent[f] = foundNow{now, app, err}
-	return app, err
+	return r.owner, r.err
 }
 
-// find needs mu.
 func (o *owners) find(f front, b identity.Binding) (owner, error) {
 	key := f.node + "@" + f.app.String()
+	o.mu.Lock()
 	before, known := o.known[key]
-	now, listens, err := o.listening(f)
+	full := len(o.known) >= maxOwners
+	o.mu.Unlock()
+	l, err := o.listening(f)
+	now := l.owner
 	name := fmt.Sprintf("name who may call out in applications of Binding %s", b.Name)
 	switch {
 	case err != nil:
 		return owner{}, no(reasonNoOwner, "%s: %w; %s", f.node, err, name)
 	case f.ports == "":
 		return owner{}, no(reasonNoOwner, "%s: the virtual node has no listener, so that its application cannot be found by one; %s", f.node, name)
-	case !listens && known:
+	case !l.any && known:
 		return before, nil // it calls before it listens
-	case !listens:
+	case !l.any:
 		return owner{}, no(reasonNoOwner, "%s: nobody listens at %s, port %s, so that its application is not known yet; %s", f.node, f.app, f.ports, name)
-	case known && now == before:
-		return now, nil
+	case known && now == before, known && l.unseen && now.UID == before.UID:
+		return before, nil // what cannot be seen changes nothing of what is known
 	case known && !now.follows(before):
 		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s", f.node, before, now, f.app, f.ports, name)
-	case !known && len(o.known) >= maxOwners:
-		return owner{}, no(reasonNoOwner, "%s: %d applications are remembered already; %s", f.node, len(o.known), name)
+	case !known && l.search != nil:
+		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and may be in a service or container: %w; %s", f.node, now, f.app, f.ports, l.search, name)
+	case !known && now.dynamic() && now.Unit == "":
+		return owner{}, no(reasonNoOwner, "%s: %s, of those that are given to services while they run (%d to %d), listens at %s, port %s, in no service that can be seen; %s",
+			f.node, now, dynamicFirst, dynamicLast, f.app, f.ports, name)
+	case !known && full:
+		return owner{}, no(reasonNoOwner, "%s: %d applications are remembered already; %s", f.node, maxOwners, name)
 	}
-	if err := o.remember(key, now); err != nil {
+	if err := o.remember(key, known, before, now); err != nil {
 		return owner{}, no(reasonNoOwner, "%s: its application is %s, and cannot be remembered: %w", f.node, now, err)
 	}
 	o.log.Info("way out: the application is known", slog.String("node", f.node), slog.String("owner", now.String()))
 	return now, nil
 }
 
+// holder is who listens, and how much of it can be seen.
+type holder struct {
+	owner  owner
+	any    bool
+	unseen bool  // the cgroup is gone, or not to be seen from here
+	search error // or the search for it could not be finished
+}
+
 // listening is the one owner of all sockets that the proxy would send calls to.
-func (o *owners) listening(f front) (one owner, any bool, err error) {
+func (o *owners) listening(f front) (holder, error) {
+	var all []attestation.SocketOwner
+	var ids []uint64
 	for _, port := range f.list() {
 		at := netip.AddrPortFrom(f.app, port)
 		found, err := o.listeners(at)
 		if err != nil {
-			return owner{}, false, err
+			return holder{}, err
 		}
 		for _, s := range found {
-			now := owner{s.UID, o.cgroups.Unit(s.Cgroup)}
 			switch {
 			case !s.Known():
-				return owner{}, false, fmt.Errorf("who listens at %s has no number in the agent's user namespace", at)
-			case any && now != one:
-				return owner{}, false, fmt.Errorf("its listeners have several owners, %s and %s, and so it has none", one, now)
+				return holder{}, fmt.Errorf("who listens at %s has no number in the agent's user namespace", at)
+			case len(all) > 0 && s.UID != all[0].UID:
+				return holder{}, severalOwners(owner{UID: all[0].UID}, owner{UID: s.UID})
 			}
-			one, any = now, true
+			all, ids = append(all, s), append(ids, s.Cgroup)
 		}
 	}
-	return one, any, nil
+	if len(all) == 0 {
+		return holder{}, nil
+	}
+	units, err := o.cgroups.Units(ids)
+	l := holder{any: true, owner: owner{all[0].UID, units[ids[0]]}}
+	for _, s := range all {
+		unit, seen := units[s.Cgroup]
+		if !seen {
+			l.unseen, l.search = true, err
+		}
+		if unit != l.owner.Unit {
+			return holder{}, severalOwners(l.owner, owner{s.UID, unit})
+		}
+	}
+	return l, nil
 }
 
-// remember needs mu. It is in the file before it counts.
-func (o *owners) remember(key string, app owner) error {
-	known := map[string]owner{key: app}
-	for k, v := range o.known {
-		if k != key {
-			known[k] = v
-		}
+func severalOwners(one, another owner) error {
+	return fmt.Errorf("its listeners have several owners, %s and %s, and so it has none", one, another)
+}
+
+// remember has the application in the file before it counts. before is what was
+// known when it was looked for, if anything was.
+func (o *owners) remember(key string, known bool, before, app owner) error {
+	o.saving.Lock()
+	defer o.saving.Unlock()
+	o.mu.Lock()
+	all := maps.Clone(o.known)
+	o.mu.Unlock()
+	if was, ok := all[key]; ok != known || was != before {
+		return errors.New("another is remembered meanwhile")
 	}
-	b, err := json.MarshalIndent(known, "", "  ")
+	all[key] = app
+	b, err := json.MarshalIndent(all, "", "  ")
 	if err == nil {
 		err = durable.WriteFile(o.file, append(b, '\n'), 0o600)
 	}
 	if err == nil {
-		o.known = known
+		o.mu.Lock()
+		o.known = all
+		o.mu.Unlock()
 	}
 	return err
-}
-
-// describe is for logs.
-func (o *owners) describe(s attestation.SocketOwner) string {
-	return owner{s.UID, o.cgroups.Unit(s.Cgroup)}.String()
 }
 
 func (f front) list() []uint16 {

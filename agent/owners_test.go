@@ -1,12 +1,15 @@
 package agent
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -121,21 +124,173 @@ func TestWhatCannotBeRememberedIsNotServed(t *testing.T) {
 }
 
 func TestARestartOfTheSameServiceIsNotAnotherOwner(t *testing.T) {
+	docker := func(digit string) string { return "/system.slice/docker-" + strings.Repeat(digit, 64) + ".scope" }
+	const web, cron = "/system.slice/web.service", "/system.slice/cron.service"
 	for name, tc := range map[string]struct {
 		before, now owner
 		same        bool
 	}{
-		"a container made anew":            {owner{1000, "/docker/a"}, owner{1000, "/docker/b"}, true},
-		"a dynamic user's service":         {owner{61200, "/system.slice/web.service"}, owner{61201, "/system.slice/web.service"}, true},
-		"a dynamic user's number, reused":  {owner{61200, "/system.slice/web.service"}, owner{61200, "/system.slice/other.service"}, false},
-		"a user, now as a service":         {owner{1000, ""}, owner{1000, "/system.slice/web.service"}, true},
-		"another user, outside of a unit":  {owner{1000, ""}, owner{1001, ""}, false},
-		"another user in another service":  {owner{1000, "/system.slice/web.service"}, owner{1001, "/system.slice/x.service"}, false},
-		"another user in no unit any more": {owner{1000, "/system.slice/web.service"}, owner{1001, ""}, false},
+		"the same":                              {owner{1000, web}, owner{1000, web}, true},
+		"a container made anew":                 {owner{1000, docker("a")}, owner{1000, docker("b")}, true},
+		"a service in a container made anew":    {owner{1000, docker("a") + web}, owner{1000, docker("b") + web}, true},
+		"another service in a container":        {owner{1000, docker("a") + web}, owner{1000, docker("b") + cron}, false},
+		"a container, now as another user":      {owner{1000, docker("a")}, owner{1001, docker("b")}, false},
+		"a container's user, now in a service":  {owner{1000, docker("a")}, owner{1000, web}, false},
+		"a container's user, now in no unit":    {owner{1000, docker("a")}, owner{1000, ""}, false},
+		"a dynamic user's service":              {owner{61200, web}, owner{61201, web}, true},
+		"a dynamic user's number, reused":       {owner{61200, web}, owner{61200, cron}, false},
+		"a dynamic user's number, in no unit":   {owner{61200, web}, owner{61200, ""}, false},
+		"a dynamic user's, now as a user":       {owner{61200, web}, owner{1000, web}, false},
+		"a user, now as a service":              {owner{1000, ""}, owner{1000, web}, true},
+		"a user's job, now another user's":      {owner{1000, cron}, owner{1001, cron}, false},
+		"a user's job, now root's":              {owner{1000, cron}, owner{0, cron}, false},
+		"a user's service, now another service": {owner{1000, web}, owner{1000, cron}, false},
+		"a user's service, now in no unit":      {owner{1000, web}, owner{1000, ""}, false},
+		"another user, outside of a unit":       {owner{1000, ""}, owner{1001, ""}, false},
+		"another user in another service":       {owner{1000, web}, owner{1001, "/system.slice/x.service"}, false},
+		"another user in no unit any more":      {owner{1000, web}, owner{1001, ""}, false},
 	} {
 		if got := tc.now.follows(tc.before); got != tc.same {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// unitsOf are cgroups by id; what is not among them cannot be found.
+type unitsOf struct {
+	units    map[uint64]string
+	err      error // of a search for what is not there
+	mu       sync.Mutex
+	searches int
+}
+
+func (u *unitsOf) Units(ids []uint64) (map[uint64]string, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.searches++
+	out, err := map[uint64]string{0: ""}, error(nil)
+	for _, id := range ids {
+		if unit, ok := u.units[id]; ok {
+			out[id] = unit
+		} else if id != 0 {
+			err = u.err
+		}
+	}
+	return out, err
+}
+
+func (u *unitsOf) In(unit string, id uint64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return unit != "" && u.units[id] == unit
+}
+
+func TestAUnitThatCannotBeSeenWidensNothing(t *testing.T) {
+	const web, cron, session, gone = 11, 12, 13, 99
+	file := filepath.Join(t.TempDir(), "applications.json")
+	units := &unitsOf{units: map[uint64]string{web: "/system.slice/web.service", cron: "/system.slice/cron.service", session: ""}, err: errors.New("interrupted")}
+	r := newOwnersRig(t, file)
+	r.cgroups = units
+	listens := func(uid uint32, cgroup uint64) {
+		r.listen[8080] = []attestation.SocketOwner{{UID: uid, Cgroup: cgroup}}
+	}
+	expect := func(what string, uid uint32, cgroup uint64, reason string) {
+		t.Helper()
+		clear(r.recent)
+		got := ""
+		if n, ok := errors.AsType[*notAllowed](r.allows(theFront, theBinding, attestation.SocketOwner{UID: uid, Cgroup: cgroup})); ok {
+			got = n.reason
+		}
+		if got != reason {
+			t.Errorf("%s: %q, want %q", what, got, reason)
+		}
+	}
+	listens(1000, gone)
+	expect("the first, after a search that could not be finished", 1000, web, reasonNoOwner)
+	units.err = nil
+	listens(61200, gone)
+	expect("a dynamic user without its service", 61200, gone, reasonNoOwner)
+	listens(1000, web)
+	expect("the service", 1000, web, "")
+	expect("its user outside of it", 1000, session, reasonNotTheirs)
+	expect("its user in a cgroup that is gone", 1000, gone, reasonNotTheirs)
+	for name, err := range map[string]error{"cgroup that is gone": nil, "search that could not be finished": errors.New("interrupted")} {
+		units.err = err
+		listens(1000, gone)
+		expect("the service, after a "+name, 1000, web, "")
+		expect("its user outside of it, after a "+name, 1000, session, reasonNotTheirs)
+		expect("its user in a cgroup that is gone, after a "+name, 1000, gone, reasonNotTheirs)
+		listens(1001, gone)
+		expect("another user, after a "+name, 1001, gone, reasonNewOwner)
+	}
+	listens(1000, session)
+	expect("its user, who has taken its port", 1000, session, reasonNewOwner)
+	listens(1001, web)
+	expect("another user of its unit", 1001, web, reasonNewOwner)
+	listens(1000, cron)
+	expect("another unit of its user", 1000, cron, reasonNewOwner)
+	listens(1000, web)
+	expect("the service again", 1000, web, "")
+	known, err := readOwners(file)
+	if want := (owner{1000, "/system.slice/web.service"}); err != nil || known[theFront.node+"@127.0.0.1"] != want {
+		t.Errorf("remembered: %v, %v", known, err)
+	}
+}
+
+func TestAStrangersConnectionsCostNoSearchAndOneProxyKeepsNoOtherWaiting(t *testing.T) {
+	units := &unitsOf{units: map[uint64]string{11: "/system.slice/web.service"}}
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
+	r.cgroups = units
+	r.listen[8080] = []attestation.SocketOwner{{UID: 1000, Cgroup: 11}}
+	for i := range uint64(1000) {
+		_ = r.allows(theFront, theBinding, attestation.SocketOwner{UID: 1001, Cgroup: 1000 + i}) // refused
+	}
+	if took := units.searches; took > 10 {
+		t.Errorf("1000 connections of a stranger took %d searches", took)
+	}
+
+	slow, release, asked := theFront, make(chan struct{}), make(chan struct{}, 100)
+	slow.node, slow.ports = "mesh/shop/virtualNode/slow", "9090"
+	r.listeners = func(at netip.AddrPort) ([]attestation.SocketOwner, error) {
+		if at.Port() == 9090 {
+			asked <- struct{}{}
+			<-release
+		}
+		return []attestation.SocketOwner{{UID: 1000, Cgroup: 11}}, nil
+	}
+	var waiting sync.WaitGroup
+	for range 50 {
+		waiting.Go(func() {
+			if err := r.allows(slow, theBinding, attestation.SocketOwner{UID: 1000, Cgroup: 11}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-asked
+	done := make(chan error, 1)
+	go func() { done <- r.allows(theFront, theBinding, attestation.SocketOwner{UID: 1000, Cgroup: 11}) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for what is looked up for another proxy")
+	}
+	close(release)
+	waiting.Wait()
+	if more := len(asked); more > 2 { // a second may pass meanwhile
+		t.Errorf("50 questions at once took %d lookups", more+1)
+	}
+}
+
+func TestWhoIsRememberedMeanwhileIsNotReplaced(t *testing.T) {
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
+	if err := r.remember("node@127.0.0.1", false, owner{}, owner{UID: 0}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.remember("node@127.0.0.1", false, owner{}, owner{UID: 1001}); err == nil {
+		t.Error("two were the first")
 	}
 }
 

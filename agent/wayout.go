@@ -112,13 +112,13 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	case !same:
 		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", nodeID(b.Mesh, b.VirtualNode), b.Name)
 	}
-	owner, err := attestation.ConnectionOwner(from, to)
+	holder, err := attestation.ConnectionOwner(from, to)
 	if err != nil {
 		return caller, no(reasonGone, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
 	}
-	caller = w.owners.describe(owner)
+	caller = owner{UID: holder.UID}.String()
 	if !b.Applications.IsZero() {
-		if !b.Applications.Allows(owner.UID) {
+		if !b.Applications.Allows(holder.UID) {
 			return caller, no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", nodeID(b.Mesh, b.VirtualNode), caller, b.Name, b.Applications.Strings())
 		}
 		return caller, nil
@@ -127,7 +127,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	if err != nil {
 		return caller, no(reasonNotReady, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
 	}
-	return caller, w.owners.allows(f, b, owner)
+	return caller, w.owners.allows(f, b, holder)
 }
 
 // socketAddress is the IP address and port that Envoy tells of one end, or none.

@@ -1,80 +1,202 @@
 package attestation
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Cgroups finds the unit behind a cgroup id: the service or container that a
-// process was started in. The zero value works; it may be used by several goroutines.
+// process was started in. The zero value works; it may be used by several
+// goroutines, and none waits for the search of another.
 type Cgroups struct {
-	mu    sync.Mutex
-	units map[uint64]string // guarded by mu; what was found, "" for none
+	mu     sync.Mutex
+	units  map[uint64]string // guarded by mu; what was found, "" for none
+	missed map[search]missed // guarded by mu; what was searched in vain lately
+	walks  int               // guarded by mu; searches that read folders
+
+	testOnlyRoot string // in the place of where cgroup v2 is mounted
+	testOnlyMost int    // in the place of maxCgroups, for one search
+}
+
+// search is for one cgroup, below one unit or everywhere ("").
+type search struct {
+	below string
+	id    uint64
+}
+
+type missed struct {
+	at  time.Time
+	err error // the search could not be finished
 }
 
 const (
 	// maxCgroups bounds a search, and what is remembered of them.
 	maxCgroups = 16 << 10
+	// missedFor is how long a search is not tried again: a cgroup that is gone
+	// does not come back, one that could not be seen may.
+	missedFor = 10 * time.Second
 	// unifiedRoot and hybridRoot are where cgroup v2 is mounted.
 	unifiedRoot = "/sys/fs/cgroup"
 	hybridRoot  = "/sys/fs/cgroup/unified"
 )
 
-// Unit returns the path of the service or container that the cgroup belongs to;
-// "" where it is none, such as a login session, or cannot be found from here.
-func (c *Cgroups) Unit(id uint64) string {
-	if id <= 1 {
-		return ""
+// ErrCgroupSearch is returned when a search for cgroups could not be finished.
+var ErrCgroupSearch = errors.New("the search for its service or container could not be finished")
+
+// Units returns the paths of the services or containers that the cgroups belong
+// to, "" for one that belongs to none, such as a login session. A cgroup that is
+// gone, or cannot be seen from here, is missing from the answer; with
+// ErrCgroupSearch it may be there all the same. All that is not known yet is
+// searched for at once.
+func (c *Cgroups) Units(ids []uint64) (map[uint64]string, error) {
+	units, missing := map[uint64]string{}, map[uint64]bool{}
+	var errs error
+	c.mu.Lock()
+	for _, id := range ids {
+		if u, ok := c.units[id]; ok || id <= 1 {
+			units[id] = u // an id is not given again
+		} else if m, ok := c.missedLately(search{"", id}); !ok {
+			missing[id] = true
+		} else if m.err != nil {
+			errs = m.err
+		}
+	}
+	c.mu.Unlock()
+	if len(missing) == 0 {
+		return units, errs
+	}
+	paths, err := c.walk("", missing)
+	for id, p := range paths {
+		units[id] = unitOf(p)
+	}
+	if err != nil {
+		errs = err
+	}
+	return units, errs
+}
+
+// In tells whether the cgroup is that of a unit or of a part of it. It looks
+// there only, so that it costs a caller from elsewhere nothing to be told apart.
+func (c *Cgroups) In(unit string, id uint64) bool {
+	if id <= 1 || unit == "" {
+		return false
+	}
+	c.mu.Lock()
+	u, known := c.units[id]
+	_, recently := c.missedLately(search{unit, id})
+	c.mu.Unlock()
+	if known || recently {
+		return known && u == unit
+	}
+	paths, _ := c.walk(unit, map[uint64]bool{id: true}) // what was not found is not in it
+	p, ok := paths[id]
+	return ok && unitOf(p) == unit
+}
+
+// missedLately needs mu.
+func (c *Cgroups) missedLately(s search) (missed, bool) {
+	m, ok := c.missed[s]
+	return m, ok && time.Since(m.at) < missedFor
+}
+
+// walk looks for cgroups below a unit, and remembers what it found and what not.
+func (c *Cgroups) walk(below string, ids map[uint64]bool) (map[uint64]string, error) {
+	var paths map[uint64]string
+	var err error
+	if root := c.root(); root != "" {
+		paths, err = cgroupPaths(root, below, ids, cmp.Or(c.testOnlyMost, maxCgroups))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if u, ok := c.units[id]; ok {
-		return u // an id is not given again
-	}
-	p, ok := cgroupPath(id)
-	if !ok {
-		return ""
-	}
-	if c.units == nil || len(c.units) >= maxCgroups {
+	c.walks++
+	if c.units == nil || len(c.units)+len(ids) > maxCgroups {
 		c.units = map[uint64]string{}
 	}
-	c.units[id] = unitOf(p)
-	return c.units[id]
+	if c.missed == nil || len(c.missed)+len(ids) > maxCgroups {
+		c.missed = map[search]missed{}
+	}
+	for id := range ids {
+		if p, ok := paths[id]; ok {
+			c.units[id] = unitOf(p)
+		} else {
+			c.missed[search{below, id}] = missed{time.Now(), err}
+		}
+	}
+	return paths, err
 }
 
-// cgroupPath is the cgroup's path below the root of cgroup v2: its id is the
-// number of its folder there.
-func cgroupPath(id uint64) (string, bool) {
+// root is where cgroup v2 is mounted, "" for nowhere.
+func (c *Cgroups) root() string {
+	if c.testOnlyRoot != "" {
+		return c.testOnlyRoot
+	}
 	for _, root := range []string{unifiedRoot, hybridRoot} {
 		var fs unix.Statfs_t
-		if unix.Statfs(root, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
-			continue
+		if unix.Statfs(root, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+			return root
 		}
-		found, seen := "", 0
-		_ = filepath.WalkDir(root, func(p string, d os.DirEntry, err error) error { // what cannot be read is not found
-			if err != nil || !d.IsDir() {
-				return nil //nolint:nilerr // see above
-			}
-			if seen++; seen > maxCgroups {
-				return filepath.SkipAll
-			}
-			info, err := d.Info()
-			if err != nil {
-				return nil //nolint:nilerr // it went meanwhile
-			}
-			if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Ino == id {
-				found = "/" + strings.Trim(strings.TrimPrefix(p, root), "/")
-				return filepath.SkipAll
-			}
+	}
+	return ""
+}
+
+// cgroupPaths are the cgroups' paths below the root of cgroup v2: an id is the
+// number of a folder there.
+func cgroupPaths(root, below string, ids map[uint64]bool, most int) (map[uint64]string, error) {
+	found, seen := map[uint64]string{}, 0
+	err := filepath.WalkDir(filepath.Join(root, below), func(p string, d os.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV):
+			return nil // it went meanwhile
+		case err != nil:
+			return err
+		case !d.IsDir():
 			return nil
-		})
-		return found, found != ""
+		}
+		if seen++; seen > most {
+			return fmt.Errorf("more than %d cgroups", most)
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil //nolint:nilerr // it went meanwhile
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && ids[st.Ino] {
+			found[st.Ino] = "/" + strings.Trim(strings.TrimPrefix(p, root), "/")
+			if len(found) == len(ids) {
+				return filepath.SkipAll
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrCgroupSearch, err)
+	}
+	return found, err
+}
+
+// MadeAnew tells whether a unit can be the container before, or a service in it,
+// made anew: its id, and what it lies in, are new then, and what is inside is not.
+func MadeAnew(before, now string) bool {
+	was, inOne := insideContainer(before)
+	is, inAnother := insideContainer(now)
+	return inOne && inAnother && was == is
+}
+
+// insideContainer is the rest of a path below the innermost container.
+func insideContainer(unit string) (rest string, ok bool) {
+	for p := path.Clean(unit); p != "/" && p != "."; p = path.Dir(p) {
+		if isContainer(path.Base(p)) {
+			return strings.TrimPrefix(path.Clean(unit), p), true
+		}
 	}
 	return "", false
 }

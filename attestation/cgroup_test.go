@@ -1,12 +1,18 @@
 package attestation
 
 import (
+	"errors"
+	"maps"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"signet.example/test/parts"
 )
 
 func TestAServiceOrAContainerIsAUnitAndALoginIsNone(t *testing.T) {
@@ -41,11 +47,11 @@ func TestACgroupIsFoundByItsID(t *testing.T) {
 		root = hybridRoot
 	}
 	if unix.Statfs(root, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		t.Skip("cgroup v2 is not mounted")
+		parts.Missing(t, "cgroup v2 is not mounted")
 	}
 	dir := root + "/signet-test.service"
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Skip(err) // read only, or not root
+		parts.Missing(t, "cgroups are made by root, where they may be written: "+err.Error())
 	}
 	t.Cleanup(func() { _ = os.Remove(dir) })
 	info, err := os.Stat(dir)
@@ -55,14 +61,94 @@ func TestACgroupIsFoundByItsID(t *testing.T) {
 	var c Cgroups
 	id := info.Sys().(*syscall.Stat_t).Ino
 	for range 2 {
-		if got := c.Unit(id); got != "/signet-test.service" {
-			t.Errorf("%d: %q", id, got)
+		got, err := c.Units([]uint64{id, 1 << 60, 1, 0})
+		if want := map[uint64]string{id: "/signet-test.service", 1: "", 0: ""}; err != nil || !maps.Equal(got, want) {
+			t.Errorf("%v, %v, want %v", got, err, want)
 		}
 	}
-	if got := c.Unit(1 << 60); got != "" {
-		t.Errorf("a cgroup that is not there: %q", got)
+	if !c.In("/signet-test.service", id) || c.In("/system.slice", id) {
+		t.Error("it is not in its unit, or in another")
 	}
-	if got := c.Unit(1); got != "" {
-		t.Errorf("unknown: %q", got)
+}
+
+// cgroupTree is a folder that stands for cgroup v2, with a service and what is
+// in and beside it.
+func cgroupTree(t *testing.T) (c *Cgroups, idOf func(string) uint64) {
+	t.Helper()
+	c = &Cgroups{testOnlyRoot: t.TempDir()}
+	for _, dir := range []string{"system.slice/web.service/workers", "system.slice/web.service/inner.service", "user.slice/user-1000.slice/session-3.scope"} {
+		if err := os.MkdirAll(filepath.Join(c.testOnlyRoot, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c, func(dir string) uint64 {
+		info, err := os.Stat(filepath.Join(c.testOnlyRoot, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Sys().(*syscall.Stat_t).Ino
+	}
+}
+
+func TestACgroupIsInItsInnermostUnit(t *testing.T) {
+	c, id := cgroupTree(t)
+	for range 2 { // looked for, and remembered
+		for dir, want := range map[string]bool{
+			"system.slice/web.service": true, "system.slice/web.service/workers": true, "system.slice/web.service/inner.service": false,
+			"system.slice": false, "user.slice/user-1000.slice/session-3.scope": false,
+		} {
+			if got := c.In("/system.slice/web.service", id(dir)); got != want {
+				t.Errorf("%s: %v", dir, got)
+			}
+		}
+	}
+	if c.In("", id("system.slice")) {
+		t.Error("something is in no unit")
+	}
+}
+
+func TestACgroupThatIsGoneIsSearchedForOnce(t *testing.T) {
+	c, id := cgroupTree(t)
+	gone := uint64(1 << 60)
+	for range 1000 {
+		if c.In("/system.slice/web.service", gone) {
+			t.Error("what is gone is in a unit")
+		}
+		if got, err := c.Units([]uint64{gone, gone + 1, gone + 2}); len(got) != 0 || err != nil {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+	if c.walks > 4 { // one each, and again if 10 s have passed
+		t.Errorf("%d searches for what is gone", c.walks)
+	}
+	for i := range uint64(maxCgroups + 1) {
+		if _, err := c.walk("/nowhere", map[uint64]bool{gone + i: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(c.missed) > maxCgroups {
+		t.Errorf("%d searches in vain are remembered", len(c.missed))
+	}
+	if !c.In("/system.slice/web.service", id("system.slice/web.service")) {
+		t.Error("what is there is not found any more")
+	}
+}
+
+func TestASearchThatCannotBeFinishedSaysSo(t *testing.T) {
+	c, id := cgroupTree(t)
+	web := id("system.slice/web.service")
+	c.testOnlyMost = 20
+	for i := range c.testOnlyMost {
+		if err := os.Mkdir(filepath.Join(c.testOnlyRoot, "a"+strconv.Itoa(i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // and says it of what it remembers, too
+		if got, err := c.Units([]uint64{web}); !errors.Is(err, ErrCgroupSearch) || len(got) != 0 {
+			t.Errorf("%v, %v", got, err)
+		}
+	}
+	if !c.In("/system.slice/web.service", web) {
+		t.Error("a unit cannot be looked into because of what is beside it")
 	}
 }

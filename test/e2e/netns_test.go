@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -83,6 +84,57 @@ func TestAProxyInAnotherNetworkNamespaceLetsOutWhomItsBindingSays(t *testing.T) 
 		status, err := call()
 		return err == nil && status == 200
 	})
+}
+
+// TestThroughAnOpenWayOutAnotherHostCallsOnlyWhereAnyoneMay: who calls there is
+// not to be seen from here, whatever user it is.
+func TestThroughAnOpenWayOutAnotherHostCallsOnlyWhereAnyoneMay(t *testing.T) {
+	if !parts.Hosts(t, t.Name()) {
+		return
+	}
+	w := meshtest.Start(t, meshtest.Options{
+		Listen: parts.ThisHost + ":0", Nodes: []string{"web"}, Binds: map[string]string{"web": parts.ThisHost}, EgressOpen: map[string]string{"web": parts.ThisHost},
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "", "web"), meshtest.ServiceOfNode("web", "web")),
+	})
+	w.AwaitRoute("web", webHost+"/")
+	at := w.Nodes["web"].EgressAddress()
+	here := func() bool { status, err := rawCallTo(at, webHost+"/"); return err == nil && status == 200 }
+	there := func() (served bool) {
+		parts.FromAnotherHost(t, func() { served = here() })
+		return served
+	}
+	bind := func(applications string) {
+		t.Helper()
+		w.Apply("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web-proxy}\n" +
+			"spec: {group: hosts, mesh: test, virtualNode: web, selectors: [\"signet:proxy:web\"], applications: [" + applications + "]}\n")
+	}
+	only := func(what string) {
+		t.Helper()
+		for range 20 {
+			if there() {
+				t.Errorf("%s: another host was served", what)
+			}
+		}
+		if !here() {
+			t.Errorf("%s: the application was not served", what)
+		}
+	}
+	only("the owner of the listeners")
+	eventually(t, 5*time.Second, "the agent says why", func() bool {
+		return strings.Contains(w.Agent.Tail(1<<20), "reason=gone caller="+parts.AnotherHost)
+	})
+	bind(fmt.Sprintf("\"unix:uid:%d\"", nobody))
+	eventually(t, 10*time.Second, "nobody is named", func() bool { return !here() })
+	bind(fmt.Sprintf("\"unix:uid:%d\"", os.Getuid()))
+	eventually(t, 10*time.Second, "the user is named", here)
+	only("the user by name")
+	bind("namespace")
+	eventually(t, 10*time.Second, "the agent's own namespace is no unit", func() bool { return !here() })
+	if there() {
+		t.Error("another host was served as the agent's own namespace")
+	}
+	bind("anyone")
+	eventually(t, 10*time.Second, "anyone is served", there)
 }
 
 // startThere starts an Envoy on the other host.

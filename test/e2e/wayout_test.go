@@ -70,7 +70,9 @@ func callAs(t *testing.T, uid int, at, path string) (status int, err error) {
 	return status, err
 }
 
-func rawCall(at, path string) (int, error) {
+func rawCall(at, path string) (int, error) { return rawCallTo(at, host+path) }
+
+func rawCallTo(at, url string) (int, error) {
 	conn, err := net.DialTimeout("tcp", at, 5*time.Second)
 	if err != nil {
 		return 0, err
@@ -79,7 +81,7 @@ func rawCall(at, path string) (int, error) {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return 0, err
 	}
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", host+path); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", url); err != nil {
 		return 0, err
 	}
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -171,11 +173,45 @@ func TestOnlyTheApplicationCallsOutWithTheProxysIdentity(t *testing.T) {
 		}
 	})
 	t.Run("without the authz process as with it", func(t *testing.T) {
-		if err := unix.Kill(authzPID(t, w), unix.SIGSTOP); err != nil {
+		served := func(what string) {
+			t.Helper()
+			// Of a host that the mesh does not know, so that no decision of authz is in it.
+			if status, err := rawCallTo(at, "http://unknown.internal/"); err != nil || status != 404 {
+				t.Errorf("%s, the application at its way out: %d, %v", what, status, err)
+			}
+			if status, err := callAs(t, otherUser, at, "/stolen"); err == nil {
+				t.Errorf("%s, another user was answered %d", what, status)
+			}
+		}
+		pid := authzPID(t, w)
+		if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-		if status, err := callAs(t, otherUser, at, "/stolen"); err == nil {
-			t.Errorf("another user was answered %d", status)
+		served("while authz stands still")
+		// Each new one ends at once: it is dead for most of the time.
+		killing, killed := make(chan struct{}), make(chan int)
+		go func() {
+			n := 0
+			for {
+				select {
+				case <-killing:
+					killed <- n
+					return
+				case <-time.After(5 * time.Millisecond):
+					if pid := childPID(t, w.Agent.PID(), "authz"); pid != 0 && unix.Kill(pid, unix.SIGKILL) == nil {
+						n++
+					}
+				}
+			}
+		}()
+		for range 50 {
+			served("while authz is dead")
+		}
+		close(killing)
+		if n := <-killed; n == 0 {
+			t.Error("authz was never killed")
+		} else {
+			t.Logf("authz was killed %d times", n)
 		}
 	})
 	if app.stranger.Load() != 0 {

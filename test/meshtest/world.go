@@ -39,6 +39,8 @@ type Options struct {
 	// Binds are addresses of nodes' inbound listeners that are not on loopback; the
 	// test sees to it that they are there. The outbound ones stay there.
 	Binds map[string]string
+	// EgressOpen are addresses, not on loopback, of nodes' outbound listeners.
+	EgressOpen map[string]string
 	// Applications of nodes' Bindings: who may call out through their proxies, as
 	// elements of a YAML list.
 	Applications map[string]string
@@ -172,6 +174,9 @@ func (w *World) addNodes() {
 		n.Egress = n.Bind
 		if bind := w.opts.Binds[name]; bind != "" {
 			n.Bind = bind
+		}
+		if open := w.opts.EgressOpen[name]; open != "" {
+			n.Egress = open
 		}
 		w.Nodes[name] = n
 		app := w.opts.Apps[name]
@@ -314,7 +319,7 @@ func (w *World) agentConfig(envoy string) string {
 	}
 	for _, name := range w.opts.Nodes {
 		n := w.Nodes[name]
-		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: %s, egress: \"%s\", concurrency: 1}\n", name, name, n.Bind, n.App, n.EgressAddress())
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: %s, egress: \"%s\", egress_open: %t, concurrency: 1}\n", name, name, n.Bind, n.App, n.EgressAddress(), w.opts.EgressOpen[name] != "")
 	}
 	b.WriteString(w.opts.AgentExtra)
 	return w.write("agent.yaml", b.String())
