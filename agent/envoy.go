@@ -100,11 +100,19 @@ func (e *envoy) line(ctx context.Context, line string) {
 	e.denied(d)
 }
 
+// become changes the status. What leaves it as it is, as each look of one that
+// waits does, is told to nobody.
 func (e *envoy) become(change func(*proxyStatus)) {
+	news := false
 	e.status.update(func(s proxyStatus) proxyStatus {
+		before := s
 		change(&s)
+		news = s != before
 		return s
 	})
+	if !news {
+		return
+	}
 	e.any.update(func(n int) int { return n + 1 })
 	s := e.status.load()
 	e.metrics.envoyReady.WithLabelValues(e.proxy.Name).Set(map[bool]float64{true: 1}[s.state == stateReady])
@@ -151,8 +159,9 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 		if err == nil {
 			v, err = e.relay.forProxy(ctx, e.proxy, has)
 		}
-		e.explainWait(ctx, err)
-		if err == nil {
+		if err != nil {
+			e.explainWait(ctx, err)
+		} else {
 			e.become(func(s *proxyStatus) { s.view = v })
 			_, published := v.published.get()
 			if set := v.published.load(); set != nil {
@@ -165,6 +174,7 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 				}
 				continue
 			}
+			e.explainWait(ctx, nil)
 			select {
 			case <-published:
 				continue

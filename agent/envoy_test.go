@@ -227,3 +227,28 @@ func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 		t.Errorf("the proxy answers %q", body)
 	}
 }
+
+func TestAProxyThatWaitsForAnAddressSaysSoOnce(t *testing.T) {
+	program := parts.Envoy(t)
+	address := fmt.Sprintf("127.%d.%d.10", 100+os.Getpid()%100, os.Getpid()/100%250)
+	user := strconv.Itoa(os.Getuid())
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web"), binding("orders", "orders", "signet:proxy:orders")}
+	}, func(c *agent.Config) {
+		c.Envoy = program
+		c.Proxies = []agent.Proxy{
+			{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: address, Concurrency: 1, User: user},
+			{Name: "orders", Mesh: "shop", VirtualNode: "orders", Bind: address, Egress: address + ":15002", Concurrency: 1, User: user},
+		}
+	})
+	l := listener(t, address, freePort(t, address), "hello")
+	for _, node := range []string{"web", "orders"} {
+		r.route("mesh/shop/virtualNode/"+node, "", r.resource(ads.ListenerType, l.GetName(), l))
+	}
+	told := func() int { return strings.Count(r.log.String(), "its address is taken") }
+	r.await("that one waits", func() bool { return told() > 0 })
+	time.Sleep(2500 * time.Millisecond) // it looks each second
+	if n := told(); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+}

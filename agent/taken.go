@@ -26,12 +26,16 @@ const addressTaken = "its address is taken: "
 func (t *taken) claim(proxy string, at []netip.AddrPort) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var first netip.AddrPort // of several, so that the reason stays the same
 	for _, want := range at {
 		for has, other := range t.by {
-			if other != proxy && overlap(want, has) {
-				return fmt.Errorf(addressTaken+"proxy %s listens on %s", other, has)
+			if other != proxy && overlap(want, has) && (!first.IsValid() || has.Compare(first) < 0) {
+				first = has
 			}
 		}
+	}
+	if first.IsValid() {
+		return fmt.Errorf(addressTaken+"proxy %s listens on %s", t.by[first], first)
 	}
 	if t.by == nil {
 		t.by = map[netip.AddrPort]string{}

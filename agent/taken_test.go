@@ -70,3 +70,17 @@ func TestTwoProxiesOfOneNodeOnOneAddressAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestOfSeveralTakenAddressesOneIsToldAlways(t *testing.T) {
+	at := netip.MustParseAddrPort
+	var k taken
+	all := []netip.AddrPort{at("127.0.0.2:8080"), at("127.0.0.2:8081"), at("127.0.0.2:8082"), at("127.0.0.2:8083")}
+	if err := k.claim("a", all); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if err := k.claim("b", all); err == nil || !strings.HasSuffix(err.Error(), "listens on 127.0.0.2:8080") {
+			t.Fatal(err)
+		}
+	}
+}
