@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -75,6 +76,10 @@ func parsePiece(file string, p piece) ([]*Document, error) {
 	src := &source{file: file, text: p.text, first: p.first}
 	if err := src.checkText(); err != nil {
 		return nil, err
+	}
+	if form := otherForm(p.text); form != "" {
+		return nil, src.errorAt(pos{line: p.first}, "", "is "+form+", which is not read yet: write the spec, whose fields have the same names, under apiVersion "+
+			GroupVersion+", kind and metadata.name (docs/APPMESH.md)")
 	}
 	body, err := src.parse()
 	if body == nil || err != nil {
@@ -173,4 +178,27 @@ func (s *source) syntaxError(err error) error {
 		return s.errorAt(s.posOf(located.GetToken()), "", located.GetMessage())
 	}
 	return s.errorAt(pos{line: s.first}, "", err.Error())
+}
+
+var (
+	anAPIVersion   = regexp.MustCompile(`(?m)^[\s{]*"?apiVersion"?\s*:`)
+	cloudFormation = regexp.MustCompile(`(?m)^[\s{]*"?AWSTemplateFormatVersion"?\s*:|\bAWS::AppMesh::`)
+	terraform      = regexp.MustCompile(`(?m)^\s*resource\s+"aws_appmesh_`)
+	awsJSON        = regexp.MustCompile(`(?m)^[\s{]*"(meshName|virtualNodeName|virtualRouterName|virtualServiceName|virtualGatewayName|routeName)"\s*:`)
+)
+
+// otherForm names the form of App Mesh's other inputs: one line about it says more
+// than one about each thing in it that is no manifest.
+func otherForm(text string) string {
+	switch {
+	case anAPIVersion.MatchString(text):
+		return ""
+	case cloudFormation.MatchString(text):
+		return "a CloudFormation template"
+	case terraform.MatchString(text):
+		return "Terraform"
+	case awsJSON.MatchString(text):
+		return "the JSON of `aws appmesh`"
+	}
+	return ""
 }
