@@ -35,7 +35,13 @@ type PolicyRead struct {
 	// dir of the source's clone.
 	Dir string `protobuf:"bytes,7,opt,name=dir,proto3" json:"dir,omitempty"`
 	// failed_commit is not read again: its reading was killed.
-	FailedCommit  string `protobuf:"bytes,8,opt,name=failed_commit,json=failedCommit,proto3" json:"failed_commit,omitempty"`
+	FailedCommit string `protobuf:"bytes,8,opt,name=failed_commit,json=failedCommit,proto3" json:"failed_commit,omitempty"`
+	// user and password for https, ssh_key and the path of a known_hosts file for ssh:
+	// what the server's configuration has for this one URL.
+	User          string `protobuf:"bytes,9,opt,name=user,proto3" json:"user,omitempty"`
+	Password      string `protobuf:"bytes,10,opt,name=password,proto3" json:"password,omitempty"`
+	SshKey        []byte `protobuf:"bytes,11,opt,name=ssh_key,json=sshKey,proto3" json:"ssh_key,omitempty"`
+	KnownHosts    string `protobuf:"bytes,12,opt,name=known_hosts,json=knownHosts,proto3" json:"known_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +128,34 @@ func (x *PolicyRead) GetDir() string {
 func (x *PolicyRead) GetFailedCommit() string {
 	if x != nil {
 		return x.FailedCommit
+	}
+	return ""
+}
+
+func (x *PolicyRead) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *PolicyRead) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *PolicyRead) GetSshKey() []byte {
+	if x != nil {
+		return x.SshKey
+	}
+	return nil
+}
+
+func (x *PolicyRead) GetKnownHosts() string {
+	if x != nil {
+		return x.KnownHosts
 	}
 	return ""
 }
@@ -322,7 +356,7 @@ var File_api_policychild_proto protoreflect.FileDescriptor
 
 const file_api_policychild_proto_rawDesc = "" +
 	"\n" +
-	"\x15api/policychild.proto\x12\x0fsignet.v1alpha1\x1a\x13api/resources.proto\"\xbf\x01\n" +
+	"\x15api/policychild.proto\x12\x0fsignet.v1alpha1\x1a\x13api/resources.proto\"\xa9\x02\n" +
 	"\n" +
 	"PolicyRead\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
@@ -332,7 +366,13 @@ const file_api_policychild_proto_rawDesc = "" +
 	"\x06commit\x18\x05 \x01(\tR\x06commit\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12\x10\n" +
 	"\x03dir\x18\a \x01(\tR\x03dir\x12#\n" +
-	"\rfailed_commit\x18\b \x01(\tR\ffailedCommit\"\xdb\x02\n" +
+	"\rfailed_commit\x18\b \x01(\tR\ffailedCommit\x12\x12\n" +
+	"\x04user\x18\t \x01(\tR\x04user\x12\x1a\n" +
+	"\bpassword\x18\n" +
+	" \x01(\tR\bpassword\x12\x17\n" +
+	"\assh_key\x18\v \x01(\fR\x06sshKey\x12\x1f\n" +
+	"\vknown_hosts\x18\f \x01(\tR\n" +
+	"knownHosts\"\xdb\x02\n" +
 	"\rPolicyReading\x12\x16\n" +
 	"\x06commit\x18\x01 \x01(\tR\x06commit\x12\x1c\n" +
 	"\tunchanged\x18\x02 \x01(\bR\tunchanged\x12\x12\n" +

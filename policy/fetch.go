@@ -37,7 +37,12 @@ type Tree struct {
 // nothing is ever checked out; a local one is read in place, without a copy
 // and without a git program. An error has no credentials in it.
 func Fetch(ctx context.Context, src identity.PolicySource, dir string) (Tree, error) {
-	rem, err := parseRemote(src.URL)
+	return Login{}.Fetch(ctx, src, dir)
+}
+
+// Fetch is the function Fetch with a login.
+func (l Login) Fetch(ctx context.Context, src identity.PolicySource, dir string) (Tree, error) {
+	rem, err := l.prepare(src)
 	if err != nil {
 		return Tree{}, fmt.Errorf("policy source %s: %w", src.Name, err)
 	}
@@ -103,8 +108,8 @@ func localHash(repo *git.Repository, want wanted) (plumbing.Hash, error) {
 
 // Resolve returns what the source's branch or tag is now, without fetching it: a
 // commit, or the tag that names one. An error has no credentials in it.
-func Resolve(ctx context.Context, src identity.PolicySource) (string, error) {
-	rem, err := parseRemote(src.URL)
+func (l Login) Resolve(ctx context.Context, src identity.PolicySource) (string, error) {
+	rem, err := l.prepare(src)
 	if err != nil {
 		return "", fmt.Errorf("policy source %s: %w", src.Name, err)
 	}
@@ -133,7 +138,7 @@ func remoteHash(ctx context.Context, rem remote, want wanted) (plumbing.Hash, er
 		return localHash(repo, want)
 	}
 	refs, err := git.NewRemote(memory.NewStorage(), &config.RemoteConfig{Name: "origin", URLs: []string{rem.url}}).
-		ListContext(ctx, &git.ListOptions{PeelingOption: git.IgnorePeeled})
+		ListContext(ctx, &git.ListOptions{PeelingOption: git.IgnorePeeled, Auth: rem.auth})
 	if err != nil {
 		return plumbing.ZeroHash, err
 	}
@@ -185,7 +190,7 @@ func fetchInto(ctx context.Context, repo *git.Repository, rem remote, want wante
 	r := git.NewRemote(repo.Storer, &config.RemoteConfig{Name: "origin", URLs: []string{rem.url}})
 	if want.hash == plumbing.ZeroHash {
 		spec := config.RefSpec(fmt.Sprintf("+%s:%s", want.name, fetched))
-		if err := fetchRefs(ctx, r, 1, spec); err != nil {
+		if err := fetchRefs(ctx, r, rem, 1, spec); err != nil {
 			return nil, err
 		}
 		ref, err := repo.Reference(fetched, true)
@@ -198,22 +203,22 @@ func fetchInto(ctx context.Context, repo *git.Repository, rem remote, want wante
 		return c, nil // a commit never changes
 	}
 	// Not every server gives a commit by its hash; then what has it is fetched.
-	if err := fetchRefs(ctx, r, 1, config.RefSpec(fmt.Sprintf("%s:%s", want.hash, fetched))); err == nil {
+	if err := fetchRefs(ctx, r, rem, 1, config.RefSpec(fmt.Sprintf("%s:%s", want.hash, fetched))); err == nil {
 		return resolve(repo, want.hash)
 	}
-	if err := fetchRefs(ctx, r, 0, "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"); err != nil {
+	if err := fetchRefs(ctx, r, rem, 0, "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"); err != nil {
 		return nil, err
 	}
 	return resolve(repo, want.hash)
 }
 
-func fetchRefs(ctx context.Context, r *git.Remote, depth int, specs ...config.RefSpec) error {
+func fetchRefs(ctx context.Context, r *git.Remote, rem remote, depth int, specs ...config.RefSpec) error {
 	for _, s := range specs {
 		if err := s.Validate(); err != nil {
 			return err
 		}
 	}
-	err := r.FetchContext(ctx, &git.FetchOptions{RefSpecs: specs, Depth: depth, Tags: git.NoTags, Force: true})
+	err := r.FetchContext(ctx, &git.FetchOptions{RefSpecs: specs, Depth: depth, Tags: git.NoTags, Force: true, Auth: rem.auth})
 	if errors.Is(err, git.NoErrAlreadyUpToDate) {
 		return nil
 	}

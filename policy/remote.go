@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/transport"
 
 	"signet.example/identity"
 )
@@ -22,6 +23,8 @@ type remote struct {
 	// display has no credentials.
 	display string
 	secrets []string
+	// auth is nil for what everybody may read.
+	auth transport.AuthMethod
 }
 
 // parseRemote accepts https, ssh (also as user@host:path), file and absolute
@@ -103,8 +106,9 @@ func (r *remote) addSecret(s string) {
 }
 
 // scrub takes the credentials out of an error, and with them the error's
-// chain but for what callers decide by.
+// chain but for what callers decide by; and says what mends a refusal.
 func (r *remote) scrub(err error) error {
+	err = r.explain(err)
 	msg := err.Error()
 	clean := msg
 	for _, s := range r.secrets {

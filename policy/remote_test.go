@@ -112,3 +112,27 @@ func TestAWrongPasswordIsAnErrorWithoutIt(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestALoginIsUsedAndItsAbsenceNamesTheKeys(t *testing.T) {
+	r := newRepository(t)
+	want := r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
+	src := r.source()
+	src.URL = strings.Replace(serveGit(t, r), "u:secretcanary@", "", 1)
+	tree, err := policy.Login{User: "u", Password: "secretcanary"}.Fetch(t.Context(), src, t.TempDir())
+	if err != nil || tree.Commit != want.String() {
+		t.Errorf("%s %v", tree.Commit, err)
+	}
+	for wanted, l := range map[string]policy.Login{"name a credentials_file": {}, "refuses the user and password": {User: "u", Password: "wrongcanary"}} {
+		if _, err := l.Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), wanted) || !strings.Contains(err.Error(), "policy_git") || strings.Contains(err.Error(), "canary") {
+			t.Errorf("want %q: %v", wanted, err)
+		}
+	}
+	t.Setenv("SSH_AUTH_SOCK", "")
+	src.URL = "git@127.0.0.1:p.git"
+	if _, err := (policy.Login{}).Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), "ssh_key_file") {
+		t.Errorf("ssh without a key: %v", err)
+	}
+	if _, err := (policy.Login{SSHKey: []byte("canary")}).Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), "ssh_key_file") || strings.Contains(err.Error(), "canary") {
+		t.Errorf("no key: %v", err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/mesh"
+	"signet.example/policy"
 	"signet.example/store"
 	"signet.example/xds"
 )
@@ -159,6 +160,11 @@ func (in *intake) take(o *object) {
 	}
 	if is, ok := o.value.(identity.JWTIssuer); ok && is.Wildcard() >= 0 {
 		in.bad(o.doc.FieldError(fmt.Sprintf("spec.audiences[%d]", is.Wildcard()), "audiences are compared as they are, so a * matches no token: name the service's own audience, and an audienceClaim (such as client_id) for tokens that have no aud"))
+	}
+	if src, ok := o.value.(identity.PolicySource); ok { // one that is stored already is not looked at: a server starts with it
+		if err := policy.CheckURL(src.URL); err != nil {
+			in.bad(o.doc.FieldError("spec.url", err.Error()))
+		}
 	}
 	in.objects = append(in.objects, o)
 }

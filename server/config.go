@@ -49,6 +49,8 @@ type Config struct {
 	// RequirePostQuantum names the meshes whose proxies refuse a TLS connection
 	// without X25519MLKEM768, in either direction.
 	RequirePostQuantum []string `yaml:"require_post_quantum" json:"require_post_quantum"`
+	// PolicyGit is how to log in at private policy repositories.
+	PolicyGit []PolicyGit `yaml:"policy_git" json:"policy_git"`
 	// Retention of what would else only grow.
 	Retention Retention `yaml:"retention" json:"retention"`
 }
@@ -187,6 +189,11 @@ func (c Config) Validate() error {
 	}{{"retention.audit", c.Retention.Audit}, {"retention.changes", c.Retention.Changes}} {
 		if r.d < minRetention {
 			bad(r.key, "%s is less than %s", r.d, minRetention)
+		}
+	}
+	for i, g := range c.PolicyGit {
+		if err := g.validate(); err != nil {
+			bad(fmt.Sprintf("policy_git[%d]", i), "%v", err)
 		}
 	}
 	if c.EndpointGrace < 0 {

@@ -12,6 +12,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/mesh"
+	"signet.example/policy"
 	"signet.example/store"
 )
 
@@ -83,7 +84,7 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 
 // FollowsRedirect tells why an issuer's keys are not fetched where their URL redirects to.
 func FollowsRedirect(from, to *url.URL) error {
-	return jwksClient(from).CheckRedirect(&http.Request{URL: to}, nil)
+	return jwksClient(from, nil).CheckRedirect(&http.Request{URL: to}, nil)
 }
 
 // ServeStopped serves a face that was stopped before.
@@ -168,3 +169,6 @@ func Write(ctx context.Context, kind, name string, manifest []byte) error {
 	_, err := lastRun.Load().store.Apply(ctx, "test", "a test", []store.Write{{Object: store.Object{Kind: kind, Name: name, Manifest: manifest}}})
 	return err
 }
+
+// PolicyLogin is the login that a source's URL has.
+func (c Config) PolicyLogin(url string) (policy.Login, error) { return c.policyLogin(url) }

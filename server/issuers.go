@@ -13,11 +13,13 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sync/errgroup"
 
 	"signet.example/api"
@@ -51,7 +53,7 @@ type issuerKeys struct {
 // Decision (A18): the URL was written by an operator over the admin socket, so a
 // literal loopback or private address in it is meant. An address that a name
 // resolves to is not: one of this host or of a metadata service (inside) is
-// refused at the dial, as are redirects to another host.
+// refused at the dial, or before a proxy is asked, as are redirects to another host.
 type issuers struct {
 	path    string
 	model   func() *model
@@ -262,7 +264,11 @@ func fetchJWKS(ctx context.Context, raw string) (jwks []byte, left []error, err 
 		return nil, nil, err
 	}
 	req.Header.Set("Accept", "application/json")
-	client := jwksClient(u)
+	proxy, err := jwksProxy(ctx, u)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := jwksClient(u, proxy)
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -333,23 +339,69 @@ func inside(ip netip.Addr) bool {
 	return false
 }
 
-// jwksClient reaches the host that the operator wrote, and no other.
-func jwksClient(u *url.URL) *http.Client {
+// meantInside reports whether the operator wrote an address, or localhost, so that
+// it may be one of inside; a link-local one is never meant.
+func meantInside(u *url.URL) bool {
 	literal, err := parseAddr(u.Hostname())
-	meant := err == nil && !literal.IsLinkLocalUnicast() && !literal.IsUnspecified() || u.Hostname() == "localhost"
+	return err == nil && !literal.IsLinkLocalUnicast() && !literal.IsUnspecified() || u.Hostname() == "localhost"
+}
+
+// refusedInside is the error for an address that an issuer's URL leads to; nil if it may.
+func refusedInside(u *url.URL, a netip.Addr) error {
+	if meantInside(u) || !inside(a) {
+		return nil
+	}
+	return fmt.Errorf("%s is not an address that an issuer's name may lead to: write it as the address in jwksURL where it is meant", a)
+}
+
+// numberRE matches hosts that old resolvers read as an IPv4 address.
+var numberRE = regexp.MustCompile(`(?i)(^|\.)([0-9]+|0x[0-9a-f]*)\.?$`)
+
+// jwksProxy is the proxy that the environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) has
+// for a URL; nil for none. With a proxy it is the proxy that resolves the name, so
+// that what the name leads to is looked at here first, as far as this host can:
+// a name that only the proxy knows is the proxy's to judge.
+func jwksProxy(ctx context.Context, u *url.URL) (*url.URL, error) {
+	proxy, err := httpproxy.FromEnvironment().ProxyFunc()(u)
+	if err != nil {
+		return nil, errors.New("HTTPS_PROXY or HTTP_PROXY in the server's environment is not a URL") // the error would repeat it with its password
+	}
+	if proxy == nil {
+		return nil, nil
+	}
+	addrs := []netip.Addr{}
+	if literal, err := parseAddr(u.Hostname()); err == nil {
+		addrs = append(addrs, literal)
+	} else if numberRE.MatchString(u.Hostname()) {
+		return nil, fmt.Errorf("%q in jwksURL is an address in a form that a proxy may read as one of its own host: write it as a.b.c.d", plainText(u.Hostname()))
+	} else if found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname()); err == nil {
+		addrs = found
+	}
+	for _, a := range addrs {
+		if err := refusedInside(u, a); err != nil {
+			return nil, err
+		}
+	}
+	return proxy, nil
+}
+
+// jwksClient reaches the host that the operator wrote, and no other, by the proxy
+// if there is one: where that is, the server's environment says, and it may be this host.
+func jwksClient(u, proxy *url.URL) *http.Client {
 	dialer := &net.Dialer{Timeout: jwksDeadline, Control: func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return err
 		}
-		if !meant && inside(a.Addr()) {
-			return fmt.Errorf("%s is not an address that an issuer's name may lead to: write it as the address in jwksURL where it is meant", a.Addr())
+		if proxy != nil {
+			return nil
 		}
-		return nil
+		return refusedInside(u, a.Addr())
 	}}
 	return &http.Client{
 		Timeout: jwksDeadline,
 		Transport: &http.Transport{
+			Proxy:       http.ProxyURL(proxy), // none if nil: what the environment says was asked once
 			DialContext: dialer.DialContext, TLSHandshakeTimeout: jwksDeadline,
 			ResponseHeaderTimeout: jwksDeadline, MaxResponseHeaderBytes: 64 << 10,
 			DisableKeepAlives: true, ForceAttemptHTTP2: true,

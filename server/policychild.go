@@ -64,7 +64,7 @@ func (e hardError) Unwrap() error { return e.error }
 
 // readPolicies runs one such process. With failed its commit is looked up, and only
 // another one is read.
-func readPolicies(ctx context.Context, exe string, src identity.PolicySource, dir, failed string) (reading, error) {
+func readPolicies(ctx context.Context, exe string, src identity.PolicySource, login policy.Login, dir, failed string) (reading, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return reading{}, fmt.Errorf("read policies: %w", err)
@@ -85,6 +85,7 @@ func readPolicies(ctx context.Context, exe string, src identity.PolicySource, di
 	defer stop()
 	last, err := ask(ours, &api.PolicyRead{
 		Name: src.Name, Url: src.URL, Branch: src.Branch, Tag: src.Tag, Commit: src.Commit, Path: src.Path, Dir: dir, FailedCommit: failed,
+		User: login.User, Password: login.Password, SshKey: login.SSHKey, KnownHosts: login.KnownHosts,
 	})
 	if err == nil {
 		p.Stop(time.Second) // it is ending
@@ -193,8 +194,9 @@ func RunPolicyChild(ctx context.Context) error {
 		return fmt.Errorf("policy-child: %w", err)
 	}
 	src := identity.PolicySource{Name: read.GetName(), URL: read.GetUrl(), Branch: read.GetBranch(), Tag: read.GetTag(), Commit: read.GetCommit(), Path: read.GetPath()}
+	login := policy.Login{User: read.GetUser(), Password: read.GetPassword(), SSHKey: read.GetSshKey(), KnownHosts: read.GetKnownHosts()}
 	answer := &api.PolicyReading{}
-	if answer.Commit, err = policy.Resolve(ctx, src); err != nil {
+	if answer.Commit, err = login.Resolve(ctx, src); err != nil {
 		answer.Done, answer.Error = true, sayable("fetch: "+err.Error())
 		return writeMessage(conn, answer)
 	}
@@ -205,15 +207,15 @@ func RunPolicyChild(ctx context.Context) error {
 	if err := writeMessage(conn, answer); err != nil { // so that it is known if this process is killed
 		return err
 	}
-	readSource(ctx, src, read.GetDir(), answer)
+	readSource(ctx, src, login, read.GetDir(), answer)
 	answer.Done = true
 	return writeMessage(conn, answer)
 }
 
 // readSource fetches, compiles and tests.
-func readSource(ctx context.Context, src identity.PolicySource, dir string, answer *api.PolicyReading) {
+func readSource(ctx context.Context, src identity.PolicySource, login policy.Login, dir string, answer *api.PolicyReading) {
 	defer func() { answer.Error = sayable(answer.GetError()) }()
-	tree, err := policy.Fetch(ctx, src, dir)
+	tree, err := login.Fetch(ctx, src, dir)
 	if err != nil {
 		answer.Error = "fetch: " + err.Error()
 		return

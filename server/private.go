@@ -36,6 +36,9 @@ func (c Config) guarded(own uint32) error {
 		private.Guarded(c.DataDir, own),
 		private.Guarded(filepath.Dir(c.AdminSocket), own),
 	}
+	for _, g := range c.PolicyGit {
+		errs = append(errs, g.guarded(own))
+	}
 	if c.Signer == "" { // startSigner says where there is no CA
 		if _, err := os.Lstat(dataDir(c.DataDir).ca()); errors.Is(err, fs.ErrNotExist) {
 			return errors.Join(errs...)

@@ -225,7 +225,11 @@ func (s *server) loadState(ctx context.Context) error {
 		return err
 	}
 	s.policies.read = func(ctx context.Context, src identity.PolicySource, dir, failed string) (reading, error) {
-		return readPolicies(ctx, exe, src, dir, failed)
+		login, err := s.cfg.policyLogin(src.URL)
+		if err != nil {
+			return reading{}, fmt.Errorf("fetch: policy source %s: %w", src.Name, err)
+		}
+		return readPolicies(ctx, exe, src, login, dir, failed)
 	}
 	s.access = &access{
 		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,
