@@ -71,8 +71,8 @@ type authzProcess struct {
 	// blame is what ended processes; it lives here, since they do not remember.
 	// Owned by the goroutine of once.
 	blame blame
-	// stopped are the evaluations of blame that are not made any more.
-	stopped watched[[]authz.Evaluation]
+	// stopped are the evaluations of blame that are not made for now, and until when.
+	stopped watched[map[authz.Evaluation]time.Time]
 }
 
 // handoverTo is the way to one running process.
@@ -188,7 +188,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 		return a.configure(gctx, client, &handoverTo{conn: passing, state: a.state, granted: map[grant]uint64{}})
 	})
 	g.Go(func() error { return a.collect(gctx, client) })
-	g.Go(func() error { return watch(gctx, journal) })
+	g.Go(func() error { return watch(gctx, journal, cpuOf(running.PID())) })
 	g.Go(func() error {
 		select {
 		case <-running.Done():
@@ -209,13 +209,14 @@ func (a *authzProcess) once(ctx context.Context) error {
 // learn notes what ended the process, so that the next one does not end by it.
 func (a *authzProcess) learn(ctx context.Context, err error, underway map[int]entry) {
 	stopped := a.blame.learn(err, underway, time.Now())
+	all := a.blame.those(true)
 	for _, e := range stopped {
 		a.metrics.stopped.Inc()
-		a.log.ErrorContext(ctx, "an evaluation ended the authz process: calls to this destination are answered with an error until the policy changes",
-			slog.String("spiffe_id", e.Destination), slog.String("policy_rev", e.Revision))
+		a.log.ErrorContext(ctx, "an evaluation ended the authz process: calls to this destination are answered with an error for a time, or until the policy changes",
+			slog.String("spiffe_id", e.Destination), slog.String("policy_rev", e.Revision), slog.Time("until", all[e]))
 	}
 	if len(stopped) > 0 {
-		a.stopped.set(slices.Collect(maps.Keys(a.blame.stopped)))
+		a.stopped.set(all)
 	}
 }
 
@@ -286,12 +287,16 @@ func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlCli
 			a.loaded.set(status.GetLoaded())
 			a.over.set(over)
 		}
+		over := time.NewTimer(a.blame.wait(time.Now()))
 		select {
 		case <-stateChanged:
 		case <-stampsChanged:
+		case <-over.C: // what is stopped is tried again
 		case <-ctx.Done():
+			over.Stop()
 			return nil
 		}
+		over.Stop()
 	}
 }
 
@@ -322,9 +327,9 @@ func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConf
 		}
 	}
 	if a.blame.forget(needed, time.Now()) {
-		a.stopped.set(slices.Collect(maps.Keys(a.blame.stopped)))
+		a.stopped.set(a.blame.those(true))
 	}
-	c.Stopped, c.Suspect = evaluationMessages(a.blame.stopped), evaluationMessages(a.blame.suspects())
+	c.Stopped, c.Suspect = evaluationMessages(a.blame.those(true)), evaluationMessages(a.blame.those(false))
 	for _, p := range a.known {
 		c.Revisions = append(c.Revisions, p)
 	}

@@ -1,10 +1,18 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os/exec"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"signet.example/api"
 	"signet.example/authz"
 )
 
@@ -24,7 +32,8 @@ func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
 	}()
 	begun := time.Now()
 	seen := make(chan error, 1)
-	go func() { seen <- watch(t.Context(), ours) }() // ends with the evaluation that does not
+	cpu := func() time.Duration { return time.Since(begun) }
+	go func() { seen <- watch(t.Context(), ours, cpu) }() // ends with the evaluation that does not
 	stuck := authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"}
 	_ = theirs.begin(stuck)
 	for {
@@ -43,6 +52,51 @@ func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			end()
 		}
+	}
+}
+
+// However long an evaluation has been under way, it is stuck only while its process
+// uses processor time: a clock of the kernel's, here that of real processes.
+func TestAFrozenProcessIsNotTakenForABusyOne(t *testing.T) {
+	ours, f, err := newJournal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := openJournal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	busy := exec.CommandContext(t.Context(), "/bin/sh", "-c", "while :; do :; done")
+	if err := busy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(busy.Process.Kill(), busy.Wait()) }() // it was killed
+	if err := busy.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan error, 1)
+	go func() { seen <- watch(t.Context(), ours, cpuOf(busy.Process.Pid)) }() // ends by what follows
+	defer theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})()
+	select {
+	case err := <-seen:
+		t.Fatalf("a frozen process: %v", err)
+	case <-time.After(25 * evaluationTick):
+	}
+	if err := busy.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-seen:
+		if !errors.As(err, new(errStuck)) {
+			t.Errorf("a busy process: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("a busy process is not seen")
 	}
 }
 
@@ -74,28 +128,113 @@ func TestTheJournalHoldsAsManyEvaluationsAsAreMadeAtATime(t *testing.T) {
 	}
 }
 
+// ended is how a shell ends that does this to itself.
+func ended(t *testing.T, does string) error {
+	t.Helper()
+	err := exec.CommandContext(t.Context(), "/bin/sh", "-c", does).Run()
+	if err == nil {
+		t.Fatalf("%s: no error", does)
+	}
+	return fmt.Errorf("pid 1: %w", err)
+}
+
 // Which of several evaluations ended the process shows when they are made one at a time.
 func TestTheCulpritAmongSeveralEvaluationsIsFoundAndNoOtherIsStopped(t *testing.T) {
 	culprit, other := authz.Evaluation{Destination: "a", Revision: "r"}, authz.Evaluation{Destination: "b", Revision: "r"}
-	killed, now := errors.New("signal: killed"), time.Now()
+	failed, now := ended(t, "exit 2"), time.Now()
 	var b blame
-	if stopped := b.learn(killed, map[int]entry{0: {1, culprit}, 7: {3, other}}, now); len(stopped) != 0 || len(b.suspects()) != 2 {
-		t.Fatalf("stopped %v, suspects %v", stopped, b.suspects())
+	if stopped := b.learn(failed, map[int]entry{0: {1, culprit}, 7: {3, other}}, now); len(stopped) != 0 || len(b.those(false)) != 2 {
+		t.Fatalf("stopped %v, suspects %v", stopped, b.those(false))
 	}
 	bystander := authz.Evaluation{Destination: "c", Revision: "r"}
-	if stopped := b.learn(killed, map[int]entry{0: {1, culprit}, 7: {3, bystander}}, now); len(stopped) != 1 || stopped[0] != culprit {
+	if stopped := b.learn(failed, map[int]entry{0: {1, culprit}, 7: {3, bystander}}, now); len(stopped) != 1 || stopped[0] != culprit {
 		t.Fatalf("stopped %v", stopped)
 	}
-	if b.suspects()[bystander] || len(b.stopped) != 1 {
+	if _, suspected := b.those(false)[bystander]; suspected || len(b.those(true)) != 1 {
 		t.Errorf("%v", b)
 	}
-	if !b.forget(map[string]bool{"r2": true}, now) || len(b.stopped) != 0 || len(b.suspect) != 0 {
+	if !b.forget(map[string]bool{"r2": true}, now) || len(b.of) != 0 {
 		t.Errorf("not forgotten with its revision: %v", b)
 	}
 	for i := range 3 * maxStopped {
-		b.stop(authz.Evaluation{Destination: string(rune(i)), Revision: "r2"})
+		b.stop(authz.Evaluation{Destination: string(rune(i)), Revision: "r2"}, now)
 	}
-	if len(b.stopped) > maxStopped {
-		t.Errorf("%d are remembered", len(b.stopped))
+	if len(b.of) > 2*maxStopped {
+		t.Errorf("%d are remembered", len(b.of))
 	}
+}
+
+// What was under way when the process was ended from outside, or by us for another
+// reason, was merely there, however often that happens.
+func TestAnEndThatNoEvaluationBringsAboutBlamesNone(t *testing.T) {
+	there := map[int]entry{0: {1, authz.Evaluation{Destination: "a", Revision: "r"}}}
+	for name, err := range map[string]error{
+		"killed":             ended(t, "kill -KILL $$"),
+		"told to end":        ended(t, "kill -TERM $$"),
+		"its own error":      ended(t, "exit 1"),
+		"no error":           errExited,
+		"configure failed":   errors.Join(errors.New("configure: deadline exceeded"), ended(t, "kill -KILL $$")),
+		"did not start":      errors.New("start signet: no such file"),
+		"its socket was cut": errors.Join(errors.New("decisions: EOF"), ended(t, "exit 1")),
+	} {
+		var b blame
+		for range 3 {
+			if stopped := b.learn(err, there, time.Now()); len(stopped) != 0 || len(b.of) != 0 {
+				t.Errorf("%s: stopped %v, remembered %v", name, stopped, b.of)
+			}
+		}
+	}
+}
+
+// Each time it is stopped for twice as long, and whatever it was, it is tried again.
+func TestWhatIsStoppedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := authz.Evaluation{Destination: "a", Revision: "r"}
+		a := &authzProcess{known: map[string]*api.PolicyRevision{}, state: &watched[*state]{}}
+		a.state.set(&state{policies: []*api.PolicyRevision{{Id: "r"}}})
+		control := &controlStub{configs: make(chan *api.AuthzConfig, 1)}
+		var want, all time.Duration
+		for i := range 9 {
+			stopped := a.blame.learn(errStuck{bad}, map[int]entry{0: {1, bad}}, time.Now())
+			if len(stopped) != 1 {
+				t.Fatalf("time %d: not stopped", i)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- a.configure(ctx, control, &handoverTo{state: a.state}) }()
+			begun := time.Now()
+			if c := <-control.configs; len(c.GetStopped()) != 1 || len(c.GetSuspect()) != 0 {
+				t.Fatalf("time %d: %v", i, c)
+			}
+			if c := <-control.configs; len(c.GetStopped()) != 0 || len(c.GetSuspect()) != 1 {
+				t.Fatalf("time %d: %v", i, c)
+			}
+			took := time.Since(begun)
+			if want = min(max(2*want, stopFirst), stopMost); took != want || len(a.stopped.load()) != 0 {
+				t.Errorf("time %d: stopped for %s, want %s; told: %v", i, took, want, a.stopped.load())
+			}
+			all += took
+			if i == 8 { // it behaves from now on
+				if c := <-control.configs; len(c.GetSuspect()) != 0 || len(a.blame.of) != 0 {
+					t.Errorf("never forgotten: %v", c)
+				}
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		t.Logf("9 restarts in %s", all)
+	})
+}
+
+// controlStub takes what an authz process is told.
+type controlStub struct {
+	api.AuthzControlClient
+	configs chan *api.AuthzConfig
+}
+
+func (c *controlStub) Configure(_ context.Context, config *api.AuthzConfig, _ ...grpc.CallOption) (*api.AuthzStatus, error) {
+	c.configs <- config
+	return &api.AuthzStatus{}, nil
 }

@@ -92,7 +92,7 @@ func evaluationsOf(list []*api.Evaluation) map[authz.Evaluation]bool {
 }
 
 // evaluationMessages is the reverse, sorted.
-func evaluationMessages(all map[authz.Evaluation]bool) []*api.Evaluation {
+func evaluationMessages[T any](all map[authz.Evaluation]T) []*api.Evaluation {
 	var list []*api.Evaluation
 	for e := range all {
 		list = append(list, &api.Evaluation{Destination: e.Destination, Revision: e.Revision})

@@ -61,7 +61,7 @@ func newMetrics() *metrics {
 	m.registry.MustRegister(m.decisions)
 	m.decisionsLost = counter("signet_agent_decision_records_lost_total", "Decisions whose record was dropped because the reader was slow.").WithLabelValues()
 	m.authzRestarts = counter("signet_agent_authz_restarts_total", "Restarts of the authz process.").WithLabelValues()
-	m.stopped = counter("signet_agent_evaluations_stopped_total", "Destinations whose calls are answered with an error under a policy revision, since an evaluation ended the authz process.").WithLabelValues()
+	m.stopped = counter("signet_agent_evaluations_stopped_total", "Times that the calls to a destination began to be answered with an error under a policy revision, since an evaluation ended the authz process.").WithLabelValues()
 	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()
 	m.envoyRestarts = counter("signet_agent_envoy_restarts_total", "Restarts of a supervised Envoy.", "proxy")
 	m.envoyReady = gauge("signet_agent_envoy_ready", "1 where the supervised Envoy is ready.", "proxy")

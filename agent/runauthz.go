@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,11 @@ func RunAuthz(ctx context.Context, log *slog.Logger) error {
 	if err := confine(ctx, log); err != nil {
 		return fmt.Errorf("authz: %w", err)
 	}
+	// From others they would end it as a failure of its runtime does (exitRuntime).
+	// What the kernel sends of these for what the process itself does is still that.
+	ctx, ignore := signal.NotifyContext(ctx, unix.SIGQUIT, unix.SIGABRT, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL,
+		unix.SIGTRAP, unix.SIGSYS, unix.SIGSTKFLT)
+	defer ignore()
 	control, err := unixConn(os.NewFile(controlFD, "control"))
 	if err != nil {
 		return fmt.Errorf("authz: %w", err)

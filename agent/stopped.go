@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os/exec"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"signet.example/authz"
 )
@@ -19,11 +20,25 @@ const (
 	evaluationTick  = 100 * time.Millisecond
 	// idleTick is how soon an evaluation is seen where there was none.
 	idleTick = 250 * time.Millisecond
+	// stuckCPU is the processor time that the process must have used meanwhile: half
+	// of one processor. Without it, the process is frozen, swapped out or gets no
+	// processor, which no evaluation brings about.
+	stuckCPU = evaluationTicks * evaluationTick / 2
+	// movedCPU in one tick is less than an evaluation uses and more than a process
+	// does whose pages are being read back.
+	movedCPU = evaluationTick / 100
+	// stopFirst is how long an evaluation that ended the process is not made, twice
+	// as long each time that it does so again, and at most stopMost.
+	stopFirst = time.Minute
+	stopMost  = time.Hour
 	// suspectFor is how long evaluations that were under way at an end are made one
 	// at a time.
 	suspectFor = 10 * time.Minute
 	// maxStopped bounds what is remembered, whatever the process says of itself.
 	maxStopped = 1024
+	// exitRuntime is how the Go runtime exits when it fails: out of memory, out of
+	// stack, a panic. No signal from outside makes the authz process do so (RunAuthz).
+	exitRuntime = 2
 )
 
 // errStuck ends an authz process in which an evaluation does not end.
@@ -33,33 +48,40 @@ func (e errStuck) Error() string {
 	return fmt.Sprintf("an evaluation for %s under policy revision %s did not end within %s", e.Destination, e.Revision, evaluationTicks*evaluationTick)
 }
 
+// sight is an evaluation as it was looked at.
+type sight struct {
+	entry
+	looks int
+	since time.Duration // processor time of the process at the first look
+}
+
 // watch ends when an evaluation has been under way for too long. It counts looks, not
-// time: a host that slept, or was too busy to look, has not made anything slow.
-func watch(ctx context.Context, j *journal) error {
-	seen := map[int]entry{}
-	looks := map[int]int{}
-	tick := idleTick
+// time, and only those between which the process moved: a host that slept, or was too
+// busy to look, has not made anything slow, and neither has a process that is frozen.
+// cpu is the processor time that the process has used.
+func watch(ctx context.Context, j *journal, cpu func() time.Duration) error {
+	var seen map[int]sight
+	tick, last := idleTick, cpu()
 	for sleep(ctx, tick) {
-		now := j.entries()
-		oldest, most := entry{}, 0
-		for slot := range journalSlots {
-			e, ok := now[slot]
+		now, used := j.entries(), cpu()
+		moved := used-last >= movedCPU
+		next, oldest := make(map[int]sight, len(now)), sight{}
+		for slot, e := range now {
+			s, ok := seen[slot]
 			switch {
-			case !ok:
-				delete(looks, slot)
-			case seen[slot] == e:
-				looks[slot]++
-			default:
-				looks[slot] = 1
+			case !ok || s.entry != e:
+				s = sight{entry: e, looks: 1, since: used}
+			case moved:
+				s.looks++
 			}
-			if looks[slot] > most {
-				oldest, most = e, looks[slot]
+			if next[slot] = s; s.looks > oldest.looks {
+				oldest = s
 			}
 		}
-		if most > evaluationTicks {
+		if oldest.looks > evaluationTicks && used-oldest.since >= stuckCPU {
 			return errStuck{oldest.Evaluation}
 		}
-		seen = now
+		seen, last = next, used
 		if tick = evaluationTick; len(now) == 0 {
 			tick = idleTick
 		}
@@ -67,84 +89,134 @@ func watch(ctx context.Context, j *journal) error {
 	return nil
 }
 
-// blame is what ended authz processes: evaluations that are not made any more, and
-// those that may have been it.
-type blame struct {
-	stopped map[authz.Evaluation]bool
-	suspect map[authz.Evaluation]time.Time // until when
+// cpuOf returns the processor time that a process has used, whoever's it is. Where the
+// kernel does not tell, it is time itself: what hangs is then taken to be busy.
+func cpuOf(pid int) func() time.Duration {
+	begun := time.Now()
+	clock := ^int32(pid)<<3 | 2 //nolint:gosec // clock_getcpuclockid(3): a pid has 22 bits
+	return func() time.Duration {
+		var t unix.Timespec
+		if err := unix.ClockGettime(clock, &t); err != nil {
+			return time.Since(begun)
+		}
+		return time.Duration(t.Nano())
+	}
 }
 
+// blame is what ended authz processes: evaluations that are not made for now, and
+// those that may have been it.
+type blame struct {
+	of map[authz.Evaluation]verdict
+}
+
+// verdict is stopped or suspect.
+type verdict struct {
+	stopped bool
+	until   time.Time
+	times   int // that it was stopped
+}
+
+// stop is how long the last one was.
+func (v verdict) stop() time.Duration { return min(stopFirst<<min(v.times-1, 16), stopMost) }
+
 // learn draws the conclusion from the end of a process. underway is what it was
-// evaluating.
+// evaluating. Only an end that an evaluation can bring about counts: the process was
+// ended by us since one did not end, or its runtime failed. By a signal, ours or
+// another's, or where it exits otherwise, what was under way was merely there. That
+// is so for the kernel's OOM killer, too, whose choice may be for what others use; the
+// process's own limit on its memory comes before where the host has as much.
 func (b *blame) learn(err error, underway map[int]entry, now time.Time) (stopped []authz.Evaluation) {
 	if stuck, ok := errors.AsType[errStuck](err); ok {
-		return b.stop(stuck.Evaluation)
+		return b.stop(stuck.Evaluation, now)
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitRuntime {
+		return nil
 	}
 	all := map[authz.Evaluation]bool{}
 	for _, e := range underway {
 		all[e.Evaluation] = true
 	}
-	// Of suspects one is made at a time: the one that was is what ended it.
+	// Of suspects one is made at a time: the one that was is what ended it. So is
+	// the only one.
 	for e := range all {
-		if until, ok := b.suspect[e]; ok && now.Before(until) {
-			stopped = append(stopped, b.stop(e)...)
+		if v, ok := b.of[e]; len(all) == 1 || ok && now.Before(v.until) {
+			stopped = append(stopped, b.stop(e, now)...)
 		}
 	}
 	if len(stopped) > 0 {
 		return stopped
 	}
-	// The runtime ended it itself, as for want of memory, over the only one.
-	var exit *exec.ExitError
-	if len(all) == 1 && errors.As(err, &exit) && exit.ExitCode() == 2 {
-		for e := range all {
-			return b.stop(e)
-		}
-	}
 	for e := range all {
-		if b.suspect == nil {
-			b.suspect = map[authz.Evaluation]time.Time{}
-		}
-		if len(b.suspect) < maxStopped {
-			b.suspect[e] = now.Add(suspectFor)
+		if v := b.of[e]; !v.stopped && len(b.of) < maxStopped {
+			b.set(e, verdict{times: v.times, until: now.Add(suspectFor)})
 		}
 	}
 	return nil
 }
 
-func (b *blame) stop(e authz.Evaluation) []authz.Evaluation {
-	if b.stopped == nil {
-		b.stopped = map[authz.Evaluation]bool{}
-	}
-	delete(b.suspect, e)
-	if b.stopped[e] || len(b.stopped) >= maxStopped {
+func (b *blame) stop(e authz.Evaluation, now time.Time) []authz.Evaluation {
+	v, known := b.of[e]
+	if v.stopped || !known && len(b.of) >= 2*maxStopped {
 		return nil
 	}
-	b.stopped[e] = true
+	v.stopped, v.times = true, v.times+1
+	v.until = now.Add(v.stop())
+	b.set(e, v)
 	return []authz.Evaluation{e}
 }
 
-// forget drops what is about revisions that nobody is stamped with any more, and
-// suspicions that are over. It reports whether a stopped one was dropped.
-func (b *blame) forget(needed map[string]bool, now time.Time) bool {
-	before := len(b.stopped)
-	maps.DeleteFunc(b.stopped, func(e authz.Evaluation, _ bool) bool { return !needed[e.Revision] })
-	maps.DeleteFunc(b.suspect, func(e authz.Evaluation, until time.Time) bool { return !needed[e.Revision] || now.After(until) })
-	return len(b.stopped) != before
+func (b *blame) set(e authz.Evaluation, v verdict) {
+	if b.of == nil {
+		b.of = map[authz.Evaluation]verdict{}
+	}
+	b.of[e] = v
 }
 
-func (b *blame) suspects() map[authz.Evaluation]bool {
-	all := map[authz.Evaluation]bool{}
-	for e := range b.suspect {
-		all[e] = true
+// forget drops what is about revisions that nobody is stamped with any more, and what
+// is over: one that was stopped is a suspect for twice as long, so that what it does
+// next counts. It reports whether fewer are stopped.
+func (b *blame) forget(needed map[string]bool, now time.Time) (fewer bool) {
+	for e, v := range b.of {
+		switch {
+		case !needed[e.Revision]:
+			delete(b.of, e)
+		case now.Before(v.until):
+			continue
+		case v.stopped:
+			b.of[e] = verdict{times: v.times, until: now.Add(max(suspectFor, 2*v.stop()))}
+		default:
+			delete(b.of, e)
+		}
+		fewer = fewer || v.stopped
+	}
+	return fewer
+}
+
+// wait is how long nothing is over, at least a second and at most stopMost.
+func (b *blame) wait(now time.Time) time.Duration {
+	wait := stopMost
+	for _, v := range b.of {
+		wait = min(wait, v.until.Sub(now))
+	}
+	return max(wait, time.Second)
+}
+
+// those are the stopped ones, or the suspects, and until when.
+func (b *blame) those(stopped bool) map[authz.Evaluation]time.Time {
+	all := map[authz.Evaluation]time.Time{}
+	for e, v := range b.of {
+		if v.stopped == stopped {
+			all[e] = v.until
+		}
 	}
 	return all
 }
 
 // stoppedFindings tells them for `signet check`.
-func stoppedFindings(stopped []authz.Evaluation) []string {
+func stoppedFindings(stopped map[authz.Evaluation]time.Time) []string {
 	var list []string
-	for _, e := range stopped {
-		list = append(list, fmt.Sprintf("policy-stopped: every call to %s under policy revision %s is answered with an error: an evaluation of it ended the authz process", e.Destination, e.Revision))
+	for e, until := range stopped {
+		list = append(list, fmt.Sprintf("policy-stopped: every call to %s under policy revision %s is answered with an error until %s: an evaluation of it ended the authz process", e.Destination, e.Revision, until.UTC().Format("15:04:05 UTC")))
 	}
 	slices.Sort(list)
 	return list

@@ -2,7 +2,11 @@ package agent_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -85,4 +89,59 @@ func TestAnEvaluationThatEndsTheProcessDoesSoOnce(t *testing.T) {
 		c, _, err := r.check(client, "GET", good.GetId())
 		return err == nil && c == codes.OK
 	})
+}
+
+// An innocent evaluation is under way whenever somebody kills, interrupts or freezes
+// the process. It is answered as before when that is over.
+func TestAnEvaluationThatWasThereWhenTheProcessWasEndedFromOutsideIsMadeAsBefore(t *testing.T) {
+	slow := revision(t, slowRego)
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{binding("web", "web", self(t))}
+		f.policies = []*api.PolicyRevision{slow}
+	})
+	r.ready(slow.GetId())
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop.Store(true)
+	for range 3 {
+		caller := authv3.NewAuthorizationClient(r.dial("authz.sock"))
+		wg.Go(func() {
+			for !stop.Load() {
+				_, _, _ = r.check(caller, "POST", slow.GetId()) // the process may just have ended
+			}
+		})
+	}
+	client := authv3.NewAuthorizationClient(r.dial("authz.sock"))
+	decided := func() bool {
+		c, _, err := r.check(client, "GET", slow.GetId())
+		return err == nil && c == codes.OK
+	}
+	signals := []syscall.Signal{syscall.SIGKILL, syscall.SIGQUIT, syscall.SIGSEGV, syscall.SIGABRT, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGQUIT}
+	for i, s := range signals {
+		r.await("a decision", decided)
+		time.Sleep(200 * time.Millisecond) // the slow ones are there again
+		if err := syscall.Kill(authzPID(t), s); err != nil {
+			t.Fatal(err)
+		}
+		r.await("the end by "+s.String(), func() bool { return r.metric("signet_agent_authz_restarts_total") == strconv.Itoa(i+1) })
+	}
+	r.await("a decision", decided)
+	pid := authzPID(t)
+	for range 2 {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2500 * time.Millisecond)
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		r.await("a decision", decided)
+	}
+	if now := authzPID(t); now != pid {
+		t.Errorf("a frozen process was ended: pid %d, then %d", pid, now)
+	}
+	if n := r.metric("signet_agent_evaluations_stopped_total"); n != "0" {
+		t.Errorf("%s evaluations are stopped", n)
+	}
 }

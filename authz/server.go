@@ -266,7 +266,7 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 	a.record.PolicyRevision, a.record.PolicySource, a.record.Commit = rev.ID, rev.Source, rev.Commit
 	which := Evaluation{Destination: in.Destination.ID.String(), Revision: rev.ID}
 	if st.stopped[which] {
-		a.deny(CauseError, "an evaluation for this destination under this revision ended the authz process: none is made until the policy changes")
+		a.deny(CauseError, "an evaluation for this destination under this revision ended the authz process: none is made for a time, or until the policy changes")
 		return
 	}
 	if st.suspect[which] {
