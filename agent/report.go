@@ -28,8 +28,6 @@ type reporter struct {
 	version  string
 	// proxies is set with every change of a proxy's status.
 	proxies *watched[int]
-	// unserved are the proxies whose endpoints the server does not serve, and why.
-	unserved watched[map[string]string]
 	// speaker is who may call out through a proxy (wayOut.speaker).
 	speaker func(Proxy, *proxyView) (who, problem string, applications []string)
 	// fixed findings hold as long as the agent runs.

@@ -25,6 +25,8 @@ const (
 	explainTries  = 5
 	explainPause  = 40 * time.Millisecond
 	explainAtOnce = 16
+	// newcomersTold is how often newcomers with this host's key are worth a line.
+	newcomersTold = time.Minute
 )
 
 // session tells the server how this host is, and answers its questions.
@@ -33,6 +35,17 @@ type session struct {
 	reporter *reporter
 	ring     *ring
 	log      *slog.Logger
+
+	// unserved are the proxies to which no caller is sent, and why, as the server said
+	// last, over all streams. It and newcomers belong to the goroutine that receives.
+	unserved  map[string]string
+	newcomers newcomers
+}
+
+// newcomers are other processes that show this host's key.
+type newcomers struct {
+	told   time.Time // when a line was written
+	untold int       // probes since
 }
 
 // Run keeps a session open until ctx ends, or the agent is banned.
@@ -81,22 +94,40 @@ func (s *session) once(ctx context.Context) error {
 			}
 		}
 	})
-	g.Go(func() error {
-		questions := errgroup.Group{}
-		questions.SetLimit(explainAtOnce)
-		defer func() { _ = questions.Wait() }() // they fail with ctx only
-		for {
-			m, err := stream.Recv()
-			if err != nil {
-				return fmt.Errorf("session: %w", err)
-			}
+	g.Go(func() error { return s.receive(ctx, stream, out) })
+	return g.Wait()
+}
+
+// receive does what comes on a stream, in its order. Only decisions are looked up
+// beside it, since that takes a while.
+func (s *session) receive(ctx context.Context, stream interface {
+	Recv() (*api.SessionDown, error)
+}, out chan<- *api.SessionUp,
+) error {
+	questions := errgroup.Group{}
+	questions.SetLimit(explainAtOnce)
+	defer func() { _ = questions.Wait() }() // they fail with ctx only
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("session: %w", err)
+		}
+		switch m := m.GetMessage().(type) {
+		case *api.SessionDown_Explain:
 			questions.Go(func() error {
-				s.answer(ctx, m, out)
+				s.explain(ctx, m.Explain, out)
 				return nil
 			})
+		case *api.SessionDown_Probe:
+			select {
+			case out <- &api.SessionUp{Message: &api.SessionUp_Alive{Alive: m.Probe.GetNonce()}}:
+			case <-ctx.Done():
+			}
+			s.newcomer(ctx, m.Probe.GetRemote())
+		case *api.SessionDown_Unserved:
+			s.takeUnserved(ctx, m.Unserved.GetReasons())
 		}
-	})
-	return g.Wait()
+	}
 }
 
 // report sends the state whenever it differs from what was sent last.
@@ -123,26 +154,22 @@ func (s *session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 	}
 }
 
-// answer does what the server asks of a session.
-func (s *session) answer(ctx context.Context, m *api.SessionDown, out chan<- *api.SessionUp) {
-	switch m := m.GetMessage().(type) {
-	case *api.SessionDown_Explain:
-		s.explain(ctx, m.Explain, out)
-	case *api.SessionDown_Probe:
-		s.log.ErrorContext(ctx, "another process has this host's key and was refused: was data_dir copied, or stolen? signet check on the server has more",
-			slog.String("remote", m.Probe.GetRemote()))
-		select {
-		case out <- &api.SessionUp{Message: &api.SessionUp_Alive{Alive: m.Probe.GetNonce()}}:
-		case <-ctx.Done():
-		}
-	case *api.SessionDown_Unserved:
-		s.unserved(ctx, m.Unserved.GetReasons())
+// newcomer tells of another process with this host's key, and of how many probes
+// there were since it last did: a thief may try as often as he likes.
+func (s *session) newcomer(ctx context.Context, remote string) {
+	n := &s.newcomers
+	if !n.told.IsZero() && time.Since(n.told) < newcomersTold {
+		n.untold++
+		return
 	}
+	s.log.ErrorContext(ctx, "another process has this host's key and was refused: was data_dir copied, or stolen? signet check on the server has more",
+		slog.String("remote", remote), slog.Int("untold", n.untold))
+	*n = newcomers{told: time.Now()}
 }
 
-// unserved takes which proxies no caller is sent to.
-func (s *session) unserved(ctx context.Context, reasons map[string]string) {
-	before := s.reporter.unserved.load()
+// takeUnserved takes which proxies no caller is sent to.
+func (s *session) takeUnserved(ctx context.Context, reasons map[string]string) {
+	before := s.unserved
 	for _, name := range slices.Sorted(maps.Keys(reasons)) {
 		if before[name] != reasons[name] {
 			s.log.WarnContext(ctx, "no caller is sent to this proxy", slog.String("proxy", name), slog.String("reason", reasons[name]))
@@ -153,7 +180,7 @@ func (s *session) unserved(ctx context.Context, reasons map[string]string) {
 			s.log.InfoContext(ctx, "callers are sent to this proxy", slog.String("proxy", name))
 		}
 	}
-	s.reporter.unserved.set(reasons)
+	s.unserved = reasons
 }
 
 // explain answers for one decision, with nothing where it is not here.

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -22,9 +21,6 @@ import (
 const (
 	instanceHeader = "signet-instance"
 	maxInstance    = 64
-	// probeWait is how long the one that is connected has to answer. A process that
-	// ended is known by its closed connection; this is for hosts that went silent.
-	probeWait = 3 * time.Second
 	// clashKept is how long `signet check` tells of a refused instance, unless the
 	// agent is banned before.
 	clashKept = 24 * time.Hour
@@ -34,7 +30,9 @@ const (
 
 // instances is which run of each agent is served.
 type instances struct {
-	answers func(ctx context.Context, agent, instance string, newcomer netip.Addr) (at netip.Addr, alive bool)
+	// answers reports whether an instance has a session that is alive, and where. With
+	// an error it is not known: nothing changes hands.
+	answers func(ctx context.Context, agent, instance string, newcomer netip.Addr) (at netip.Addr, alive bool, err error)
 	evict   func(agent, instance string) // ends the streams of all other instances
 	tell    func(ctx context.Context, agent string, c clash)
 	clock   func() time.Time
@@ -72,7 +70,7 @@ func instanceOf(ctx context.Context) (string, error) {
 }
 
 // admit lets a caller in as an agent, or refuses it while another instance is
-// served. It may take probeWait.
+// served or may be. It can take probeWait and probeMargin.
 func (i *instances) admit(ctx context.Context, agent string, c *caller) error {
 	i.mu.Lock()
 	now, known := i.current[agent]
@@ -82,7 +80,11 @@ func (i *instances) admit(ctx context.Context, agent string, c *caller) error {
 		return nil
 	}
 	i.mu.Unlock()
-	if at, alive := i.answers(ctx, agent, now, c.remote); alive {
+	at, alive, err := i.answers(ctx, agent, now, c.remote)
+	if err != nil {
+		return fmt.Errorf("admit agent %s: %w", agent, err)
+	}
+	if alive {
 		i.clash(ctx, agent, at, c.remote)
 		return inUse(agent)
 	}
@@ -175,58 +177,5 @@ func (a *access) evict(agent, instance string) {
 		if c.agent.ID == agent && c.instance != instance {
 			c.cancel(inUse(agent))
 		}
-	}
-}
-
-// probe is a question to one session.
-type probe struct {
-	session *session
-	alive   chan struct{} // closed by its answer
-}
-
-// answers asks the session of an agent's instance whether it lives, and tells it
-// who wants its place. Without such a session nobody does.
-func (r *sessions) answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (netip.Addr, bool) {
-	nonce := rand.Text()
-	p := &probe{alive: make(chan struct{})}
-	r.mu.Lock()
-	s := r.by[agent]
-	if s == nil || s.caller.instance != instance {
-		r.mu.Unlock()
-		return netip.Addr{}, false
-	}
-	p.session = s
-	r.probes[nonce] = p
-	r.mu.Unlock()
-	defer func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.probes, nonce)
-	}()
-	select {
-	case s.down <- &api.SessionDown{Message: &api.SessionDown_Probe{Probe: &api.Probe{Nonce: nonce, Remote: newcomer.String()}}}:
-	default: // it has not read for long
-		return netip.Addr{}, false
-	}
-	wait := time.NewTimer(probeWait)
-	defer wait.Stop()
-	select {
-	case <-p.alive:
-		return s.caller.remote, true
-	case <-s.gone:
-	case <-wait.C:
-	case <-ctx.Done(): // whoever asks has left: nothing changes hands
-		return s.caller.remote, true
-	}
-	return netip.Addr{}, false
-}
-
-// alive takes the answer to a probe, from the session that was asked.
-func (r *sessions) alive(s *session, nonce string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p := r.probes[nonce]; p != nil && p.session == s {
-		close(p.alive)
-		delete(r.probes, nonce)
 	}
 }

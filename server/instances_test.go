@@ -2,12 +2,16 @@ package server_test
 
 import (
 	"crypto/rand"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/server"
@@ -34,8 +38,11 @@ func (h *host) stay() <-chan string {
 				return
 			}
 			if p := m.GetProbe(); p != nil {
-				told <- p.GetRemote()
 				_ = session.Send(&api.SessionUp{Message: &api.SessionUp_Alive{Alive: p.GetNonce()}})
+				select {
+				case told <- p.GetRemote():
+				default: // nobody reads any more
+				}
 			}
 		}
 	}()
@@ -70,6 +77,35 @@ func TestAHostKeyThatIsInUseIsRefusedFromAnotherPlaceAndBothAreTold(t *testing.T
 	resp, err := r.admin.Check(t.Context(), &api.CheckRequest{})
 	if err != nil || strings.Contains(resp.String(), "SIG020") {
 		t.Errorf("after the ban: %v, %v", resp, err)
+	}
+}
+
+// Answers pass no limit that a newcomer can fill, however many come at once.
+func TestManyThievesAtOnceDoNotDisplaceALiveAgent(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	h.stay()
+	var thieves sync.WaitGroup
+	for from := byte(2); from < 5; from++ {
+		conn := dialFrom(t, r.addr.Agents, h.hostKey, net.IPv4(127, 0, 0, from))
+		for range 150 {
+			csr := newCSR(t, newKey(t))
+			thieves.Go(func() {
+				ctx := metadata.AppendToOutgoingContext(t.Context(), "signet-instance", rand.Text())
+				_, err := api.NewAgentAPIClient(conn).Attest(ctx, &api.AttestRequest{Csr: csr})
+				if code := status.Code(err); code != codes.FailedPrecondition && code != codes.Unavailable {
+					t.Errorf("a thief was answered %v", err)
+				}
+			})
+		}
+	}
+	thieves.Wait()
+	if _, err := h.issue("job"); err != nil {
+		t.Errorf("the agent: %v", err)
+	}
+	if list := connected(t, r); len(list) != 1 {
+		t.Errorf("connected are %v", list)
 	}
 }
 

@@ -31,27 +31,32 @@ type session struct {
 	caller *caller
 	since  time.Time
 	down   chan *api.SessionDown
+	ask    chan *probe // has room for the one that is outstanding
 	end    context.CancelCauseFunc
 	gone   chan struct{} // closed when its stream has ended
 
 	mu     sync.Mutex
 	report *api.Report // the latest; replaced whole, never changed
+	probe  *probe      // the one that is outstanding, nil if none is
+	idle   time.Time   // since when the reader waits for a message, zero while it has one
 
 	taking sync.Mutex // held while a report is taken
 	over   bool       // nothing is taken any more; guarded by taking
-	// unserved is what the agent was told last; guarded by taking.
+	// unserved is what the agent was told last, if it was told; guarded by taking.
 	unserved map[string]string
+	told     bool
 }
 
 // tellUnserved tells the agent to which of its proxies no caller is sent, where
-// that has changed. The caller holds taking.
+// that has changed, and once on each stream: an earlier one may have told another
+// thing. The caller holds taking.
 func (s *session) tellUnserved(reasons map[string]string) {
-	if maps.Equal(reasons, s.unserved) {
+	if s.told && maps.Equal(reasons, s.unserved) {
 		return
 	}
 	select {
 	case s.down <- &api.SessionDown{Message: &api.SessionDown_Unserved{Unserved: &api.Unserved{Reasons: reasons}}}:
-		s.unserved = reasons
+		s.unserved, s.told = reasons, true
 	default: // it has not read for long: with its next report
 	}
 }
@@ -100,7 +105,6 @@ type sessions struct {
 	by      map[string]*session    // by agent id
 	left    map[string]parting     // of agents that went away
 	waiting map[string][]*question // by decision id
-	probes  map[string]*probe      // by nonce
 	changed chan struct{}          // closed and replaced at each report, for watchers
 
 	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
@@ -112,7 +116,7 @@ func (r *sessions) close() { r.receiving.Wait() }
 func newSessions(log *slog.Logger) *sessions {
 	return &sessions{
 		log: log, by: map[string]*session{}, left: map[string]parting{},
-		waiting: map[string][]*question{}, probes: map[string]*probe{}, changed: make(chan struct{}),
+		waiting: map[string][]*question{}, changed: make(chan struct{}),
 	}
 }
 
@@ -124,7 +128,9 @@ func (r *sessions) serve(stream grpc.BidiStreamingServer[api.SessionUp, api.Sess
 	}
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
-	s := &session{caller: c, since: time.Now(), down: make(chan *api.SessionDown, 64), end: end, gone: make(chan struct{})}
+	s := &session{
+		caller: c, since: time.Now(), down: make(chan *api.SessionDown, 64), ask: make(chan *probe, 1), end: end, gone: make(chan struct{}),
+	}
 	defer close(s.gone)
 	r.enter(s)
 	defer r.leave(s)
@@ -137,6 +143,11 @@ func (r *sessions) serve(stream grpc.BidiStreamingServer[api.SessionUp, api.Sess
 			if err := stream.Send(m); err != nil {
 				return err
 			}
+		case p := <-s.ask:
+			if err := stream.Send(p.message()); err != nil {
+				return err
+			}
+			s.sent(p)
 		case err := <-up:
 			return err
 		case <-ctx.Done():
@@ -148,9 +159,14 @@ func (r *sessions) serve(stream grpc.BidiStreamingServer[api.SessionUp, api.Sess
 func (r *sessions) receive(ctx context.Context, stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown], s *session) error {
 	limit := rate.NewLimiter(reportPerSecond, reportBurst)
 	for {
+		s.waits(true)
 		m, err := stream.Recv()
+		s.waits(false)
 		if err != nil {
 			return nil //nolint:nilerr // the agent left: nothing to tell it
+		}
+		if s.alive(m) {
+			continue
 		}
 		if err := limit.Wait(ctx); err != nil { // slows a talkative agent down
 			return err
@@ -171,8 +187,7 @@ func (r *sessions) handle(s *session, m *api.SessionUp) error {
 		r.announce()
 	case *api.SessionUp_Explain:
 		r.answer(s, m.Explain)
-	case *api.SessionUp_Alive:
-		r.alive(s, m.Alive)
+	case *api.SessionUp_Alive: // to a probe that is not outstanding
 	}
 	return nil
 }

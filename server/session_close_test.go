@@ -54,3 +54,14 @@ func TestTheServerWaitsForTheReadersOfItsSessions(t *testing.T) {
 		}
 	})
 }
+
+// An earlier stream may have told another thing, and ended before it was mended.
+func TestEachStreamTellsItsAgentOnceWhichProxiesAreNotServed(t *testing.T) {
+	s := &session{down: make(chan *api.SessionDown, 4)}
+	for range 3 {
+		s.tellUnserved(nil)
+	}
+	if n := len(s.down); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+}

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet.example/api"
+)
+
+// said is what a server says on a session, all of it at once.
+type said []*api.SessionDown
+
+func (s *said) Recv() (*api.SessionDown, error) {
+	if len(*s) == 0 {
+		return nil, io.EOF
+	}
+	m := (*s)[0]
+	*s = (*s)[1:]
+	return m, nil
+}
+
+// lineCount counts a log's lines.
+type lineCount struct{ n atomic.Int64 }
+
+func (l *lineCount) Write(p []byte) (int, error) {
+	l.n.Add(int64(strings.Count(string(p), "\n")))
+	return len(p), nil
+}
+
+func TestTheLastThingThatAServerSaidHoldsHoweverFastItSpeaks(t *testing.T) {
+	s := &session{log: slog.New(slog.DiscardHandler)}
+	for range 20 {
+		var all said
+		var want map[string]string
+		for i := range 200 {
+			want = map[string]string{fmt.Sprint("proxy", i%7): fmt.Sprint(i)}
+			all = append(all, &api.SessionDown{Message: &api.SessionDown_Unserved{Unserved: &api.Unserved{Reasons: want}}})
+		}
+		_ = s.receive(t.Context(), &all, nil) // it ends with what was said
+		if !maps.Equal(s.unserved, want) {
+			t.Fatalf("%v holds, and %v was said last", s.unserved, want)
+		}
+	}
+}
+
+func TestProbesAreAllAnsweredInTheirOrderAndToldOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &lineCount{}
+		s := &session{log: slog.New(slog.NewTextHandler(log, nil))}
+		for minute := range 3 {
+			var all said
+			for i := range 1000 {
+				all = append(all, &api.SessionDown{Message: &api.SessionDown_Probe{Probe: &api.Probe{Nonce: fmt.Sprint(i), Remote: fmt.Sprintf("10.0.0.%d", i%250)}}})
+			}
+			out := make(chan *api.SessionUp, len(all))
+			_ = s.receive(t.Context(), &all, out) // it ends with what was said
+			close(out)
+			next := 0
+			for m := range out {
+				if m.GetAlive() != fmt.Sprint(next) {
+					t.Fatalf("answer %d is %v", next, m)
+				}
+				next++
+			}
+			if n := log.n.Load(); next != 1000 || n != int64(minute+1) {
+				t.Fatalf("minute %d: %d answers, %d lines", minute, next, n)
+			}
+			time.Sleep(newcomersTold)
+		}
+	})
+}

@@ -1,0 +1,259 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"signet.example/api"
+)
+
+// probedStream is an agent's stream as the server sees it.
+type probedStream struct {
+	grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]
+
+	ctx  context.Context //nolint:containedctx // grpc.ServerStream's own contract
+	up   chan *api.SessionUp
+	send func(*api.SessionDown) // in the session's goroutine
+}
+
+func (s *probedStream) Context() context.Context { return s.ctx }
+
+func (s *probedStream) Send(m *api.SessionDown) error {
+	s.send(m)
+	return nil
+}
+
+func (s *probedStream) Recv() (*api.SessionUp, error) {
+	select {
+	case m, ok := <-s.up:
+		if ok {
+			return m, nil
+		}
+	case <-s.ctx.Done():
+	}
+	return nil, io.EOF
+}
+
+// probedAgent is the session of agent x. The returned function ends it.
+func probedAgent(t *testing.T, r *sessions, send func(*probedStream, *api.SessionDown)) (stream *probedStream, end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), callerKey{}, hostile("x")))
+	stream = &probedStream{ctx: ctx, up: make(chan *api.SessionUp, 4096)}
+	stream.send = func(m *api.SessionDown) { send(stream, m) }
+	var served sync.WaitGroup
+	served.Go(func() { _ = r.serve(stream) }) // it ends with ctx
+	synctest.Wait()
+	return stream, func() {
+		cancel()
+		served.Wait()
+	}
+}
+
+func probedSessions() *sessions {
+	r := newSessions(slog.New(slog.DiscardHandler))
+	r.gone = func(*session) {}
+	r.reported = func(*session, *api.Report) {}
+	return r
+}
+
+type verdict struct {
+	alive bool
+	err   error
+	took  time.Duration
+}
+
+// newcomersAsk has many newcomers ask for the place of agent x at once.
+func newcomersAsk(t *testing.T, r *sessions, n int) []verdict {
+	t.Helper()
+	list := make([]verdict, n)
+	var all sync.WaitGroup
+	for i := range list {
+		all.Go(func() {
+			begun := time.Now()
+			_, alive, err := r.answers(t.Context(), "x", "", netip.MustParseAddr(fmt.Sprintf("10.0.%d.%d", i/250, i%250)))
+			list[i] = verdict{alive, err, time.Since(begun)}
+		})
+	}
+	all.Wait()
+	return list
+}
+
+func alive(m *api.SessionDown) *api.SessionUp {
+	return &api.SessionUp{Message: &api.SessionUp_Alive{Alive: m.GetProbe().GetNonce()}}
+}
+
+// A thief may come as often as he likes, from as many addresses as he has.
+func TestAllNewcomersShareOneProbeAndItsAnswerWaitsForNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := probedSessions()
+		probes := 0
+		stream, end := probedAgent(t, r, func(s *probedStream, m *api.SessionDown) {
+			if m.GetProbe() != nil {
+				probes++
+				time.AfterFunc(time.Millisecond, func() { s.up <- alive(m) })
+			}
+		})
+		defer end()
+		for range reportBurst { // the limit of its reports is used up
+			stream.up <- &api.SessionUp{Message: &api.SessionUp_Report{Report: &api.Report{}}}
+		}
+		synctest.Wait()
+		for round := range 50 {
+			for _, v := range newcomersAsk(t, r, 100) {
+				if !v.alive || v.err != nil || v.took > time.Second {
+					t.Fatalf("round %d: %+v", round, v)
+				}
+			}
+		}
+		if probes > 50 {
+			t.Errorf("%d probes for 50 rounds", probes)
+		}
+	})
+}
+
+func TestAnAgentThatAnswersLateKeepsItsPlaceAgainstAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := probedSessions()
+		probes := 0
+		_, end := probedAgent(t, r, func(s *probedStream, m *api.SessionDown) {
+			if m.GetProbe() != nil {
+				probes++
+				time.AfterFunc(probeWait-time.Millisecond, func() { s.up <- alive(m) })
+			}
+		})
+		defer end()
+		for _, v := range newcomersAsk(t, r, 1000) {
+			if !v.alive || v.err != nil {
+				t.Fatalf("%+v", v)
+			}
+		}
+		if probes != 1 {
+			t.Errorf("%d probes", probes)
+		}
+	})
+}
+
+func TestASilentAgentIsDeadToAllNewcomersWithinTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := probedSessions()
+		_, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
+		defer end()
+		for _, v := range newcomersAsk(t, r, 100) {
+			if v.alive || v.err != nil || v.took > probeWait {
+				t.Fatalf("%+v", v)
+			}
+		}
+	})
+}
+
+// What it sent before it died is heard late; then it is dead.
+func TestAnAgentWhoseMessagesTheServerHoldsBackIsNotTakenForDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := probedSessions()
+		stream, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
+		defer end()
+		for range reportBurst + 10*reportPerSecond {
+			stream.up <- &api.SessionUp{Message: &api.SessionUp_Report{Report: &api.Report{}}}
+		}
+		for _, v := range newcomersAsk(t, r, 10) {
+			if v.alive || !errors.Is(v.err, errUnsure) || v.took > probeWait+probeMargin {
+				t.Fatalf("%+v", v)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if _, alive, err := r.answers(t.Context(), "x", "", netip.Addr{}); alive || err != nil {
+			t.Errorf("alive %v, %v", alive, err)
+		}
+	})
+}
+
+func TestAFullQueueIsNoReasonToTakeAnAgentForDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := probedSessions()
+		blocked := make(chan struct{})
+		_, end := probedAgent(t, r, func(s *probedStream, m *api.SessionDown) {
+			<-blocked
+			if m.GetProbe() != nil {
+				s.up <- alive(m)
+			}
+		})
+		defer end()
+		for i := range 2 * cap(r.by["x"].down) {
+			r.ask(fmt.Sprint(i), &question{open: map[string]bool{}, found: make(chan struct{}), all: make(chan struct{})})
+			synctest.Wait()
+		}
+		for _, v := range newcomersAsk(t, r, 10) {
+			if v.alive || !errors.Is(v.err, errUnsure) {
+				t.Fatalf("%+v", v)
+			}
+		}
+		close(blocked)
+		if _, alive, err := r.answers(t.Context(), "x", "", netip.Addr{}); !alive || err != nil {
+			t.Errorf("alive %v, %v", alive, err)
+		}
+	})
+}
+
+// Connections live for a limited time, and an agent opens the next one itself.
+func TestAnAgentThatComesBackWhileItIsProbedKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := probedSessions()
+		_, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
+		defer end()
+		var verdicts []verdict
+		var asked sync.WaitGroup
+		asked.Go(func() { verdicts = newcomersAsk(t, r, 10) })
+		time.Sleep(time.Second)
+		_, end = probedAgent(t, r, func(s *probedStream, m *api.SessionDown) {
+			if m.GetProbe() != nil {
+				s.up <- alive(m)
+			}
+		})
+		defer end()
+		asked.Wait()
+		for _, v := range verdicts {
+			if !v.alive || v.err != nil || v.took != time.Second {
+				t.Errorf("%+v", v)
+			}
+		}
+	})
+}
+
+func TestANewcomerThatLeavesOrOfWhomNothingIsKnownIsNoClash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := probedSessions()
+		_, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
+		defer end()
+		i := &instances{
+			answers: r.answers, clock: time.Now, current: map[string]string{"x": ""}, clashes: map[string]clash{},
+			evict: func(string, string) { t.Error("somebody is evicted") },
+			tell:  func(context.Context, string, clash) { t.Error("a clash is told") },
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c := hostile("x")
+		c.instance = "another"
+		if err := i.admit(ctx, "x", c); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the one that left: %v", err)
+		}
+		i.answers = func(context.Context, string, string, netip.Addr) (netip.Addr, bool, error) {
+			return netip.Addr{}, false, errUnsure
+		}
+		if err := i.admit(t.Context(), "x", c); !errors.Is(err, errUnavailable) {
+			t.Errorf("nothing is known: %v", err)
+		}
+		if len(i.recent()) != 0 || i.current["x"] != "" {
+			t.Errorf("clashes %v, served %q", i.recent(), i.current["x"])
+		}
+	})
+}
