@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,12 +50,11 @@ func ConnectionOwner(local, remote netip.AddrPort) (SocketOwner, error) {
 	}
 	var errs []error
 	for _, family := range families {
-		found, err := diag(diagRequest(family, unix.NLM_F_REQUEST, ^uint32(0), local, remote), 1)
+		found, err := diag(diagRequest(family, unix.NLM_F_REQUEST, ^uint32(0), local, remote), 1,
+			func(s diagSocket) bool { return s.connects(local, remote) })
 		if err == nil {
-			for _, s := range found {
-				if s.connects(local, remote) {
-					return s.owner, nil
-				}
+			if len(found) > 0 {
+				return found[0].owner, nil
 			}
 			err = ErrNoOwner
 		}
@@ -63,8 +63,8 @@ func ConnectionOwner(local, remote netip.AddrPort) (SocketOwner, error) {
 	return SocketOwner{}, fmt.Errorf("sock_diag: %s to %s: %w", local, remote, errors.Join(errs...))
 }
 
-// maxListeners bounds the sockets that listen on one port of one host: the
-// workers of one server, each with its own.
+// maxListeners bounds the sockets that listen for one address: the workers of one
+// server, each with its own. Only a user who may listen there beside them adds to them.
 const maxListeners = 1024
 
 // ListenerOwners returns who holds the sockets that a connection to at could
@@ -72,19 +72,23 @@ const maxListeners = 1024
 func ListenerOwners(at netip.AddrPort) ([]SocketOwner, error) {
 	at = unmapped(at)
 	var owners []SocketOwner
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		any := netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
+	families := []byte{unix.AF_INET6}
+	if at.Addr().Is4() {
+		families = []byte{unix.AF_INET, unix.AF_INET6}
+	}
+	for _, family := range families {
+		any := netip.IPv6Unspecified()
 		if family == unix.AF_INET {
-			any = netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
+			any = netip.IPv4Unspecified()
 		}
-		found, err := diag(diagRequest(family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, 1<<tcpListen, any, netip.AddrPort{}), maxListeners)
+		request := diagRequest(family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, 1<<tcpListen, netip.AddrPortFrom(any, at.Port()), netip.AddrPort{})
+		found, err := diag(onlyAt(request, family, any, at.Addr()), maxListeners,
+			func(s diagSocket) bool { return s.listensFor(at) })
 		if err != nil {
 			return nil, fmt.Errorf("sock_diag: listeners at %s: %w", at, err)
 		}
 		for _, s := range found {
-			if s.listensFor(at) {
-				owners = append(owners, s.owner)
-			}
+			owners = append(owners, s.owner)
 		}
 	}
 	return owners, nil
@@ -147,6 +151,9 @@ const (
 	attrSKV6Only  = 11 // INET_DIAG_SKV6ONLY
 	attrCgroupID  = 21 // INET_DIAG_CGROUP_ID
 	sockDiagByFam = 20 // SOCK_DIAG_BY_FAMILY
+	attrBytecode  = 1  // INET_DIAG_REQ_BYTECODE
+	bcJump        = 1  // INET_DIAG_BC_JMP
+	bcSCond       = 7  // INET_DIAG_BC_S_COND
 )
 
 // diagRequest asks for one socket, or with NLM_F_DUMP for all of a local port
@@ -177,12 +184,42 @@ func diagRequest(family byte, flags uint16, states uint32, local, remote netip.A
 	return b
 }
 
+// onlyAt has the kernel leave out of a dump what is bound to neither of the two
+// addresses: of a port it would tell the sockets of all, however many one user holds.
+func onlyAt(request []byte, family byte, one, other netip.Addr) []byte {
+	condition := func(a netip.Addr) []byte { // inet_diag_bc_op and inet_diag_hostcond
+		addr := a.AsSlice()
+		if family == unix.AF_INET6 {
+			sixteen := a.As16()
+			addr = sixteen[:]
+		}
+		size := byte(4 + 8 + len(addr))                                                          //nolint:gosec // at most 28
+		op := []byte{bcSCond, size, 0, 0, family, 8 * (size - 12), 0, 0, 0xff, 0xff, 0xff, 0xff} // all bits, of any port
+		binary.NativeEndian.PutUint16(op[2:], uint16(size)+4)                                    // where it is not: over the jump, or past the end
+		return append(op, addr...)
+	}
+	first, second := condition(one), condition(other)
+	jump := []byte{bcJump, 4, 0, 0}
+	binary.NativeEndian.PutUint16(jump[2:], uint16(4+len(second))) //nolint:gosec // at most 32
+	program := slices.Concat(first, jump, second)
+	attr := make([]byte, 4, 4+len(program))
+	binary.NativeEndian.PutUint16(attr, uint16(4+len(program))) //nolint:gosec // at most 64
+	binary.NativeEndian.PutUint16(attr[2:], attrBytecode)
+	request = slices.Concat(request, attr, program)
+	binary.NativeEndian.PutUint32(request, uint32(len(request))) //nolint:gosec // at most 136
+	return request
+}
+
 // diagTimeout is far more than the kernel takes, which answers at once.
 const diagTimeout = time.Second
 
-// diag asks the kernel and reads at most so many sockets. It has a netlink
+// diagBytes bounds what is read of one answer: far more than all that may be asked for.
+const diagBytes = 1 << 20
+
+// diag asks the kernel and keeps the sockets that are asked for, of which there may
+// be so many: what the kernel tells beside them does not count. It has a netlink
 // socket of its own, so that no answer to another question can be in it.
-func diag(request []byte, most int) ([]diagSocket, error) {
+func diag(request []byte, most int, asked func(diagSocket) bool) ([]diagSocket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
@@ -196,7 +233,7 @@ func diag(request []byte, most int) ([]diagSocket, error) {
 	dump := binary.NativeEndian.Uint16(request[6:])&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 	var all []diagSocket
 	buf := make([]byte, 32<<10)
-	for {
+	for left := diagBytes; left > 0; {
 		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_TRUNC)
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -211,13 +248,20 @@ func diag(request []byte, most int) ([]diagSocket, error) {
 		if err != nil {
 			return nil, err
 		}
-		if all = append(all, found...); len(all) > most {
+		left -= n
+		for _, s := range found {
+			if asked(s) {
+				all = append(all, s)
+			}
+		}
+		if len(all) > most {
 			return nil, fmt.Errorf("more than %d sockets", most)
 		}
 		if done || !dump {
 			return all, nil
 		}
 	}
+	return nil, fmt.Errorf("more than %d bytes of sockets", diagBytes)
 }
 
 var errNetlink = errors.New("netlink: malformed answer")

@@ -157,6 +157,34 @@ func TestAListenersOwnersAreThoseThatAConnectionCouldReach(t *testing.T) {
 	}
 }
 
+// One user listens at more addresses of the port than sockets may listen for one of
+// them, and at more than are read of one answer.
+func TestSocketsAtOtherAddressesDoNotHideWhoListens(t *testing.T) {
+	own, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = own.Close() }()
+	port := addressOf(own.Addr()).Port()
+	for n := range 12_000 {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			defer func() { _ = unix.Close(fd) }() // nothing was written
+			err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: [4]byte{127, 1, byte(n >> 8), byte(n)}}), unix.Listen(fd, 1))
+		}
+		if err != nil && n > maxListeners {
+			t.Logf("%d sockets: %v", n, err)
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	owners, err := ListenerOwners(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port))
+	if err != nil || len(owners) != 1 {
+		t.Errorf("%d owners, %v", len(owners), err)
+	}
+}
+
 func TestAnAnswerThatNamesNobodyDoesNotCount(t *testing.T) {
 	local, remote := netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.0.0.1:2")
 	good := diagSocket{state: tcpEstablished, local: local, remote: remote, inode: 7, owner: SocketOwner{UID: 1000}}

@@ -26,8 +26,19 @@ type agentAPI struct {
 	api.UnimplementedAgentAPIServer
 	*server
 
-	attests *limiters // by address
-	issues  *limiters // by agent
+	strangers *limiters // attestations with keys of nobody, by where they come from
+	attests   *limiters // attestations of those that joined, by host key
+	issues    *limiters // by agent
+}
+
+// attestable takes the attestation of a caller out of a bucket. One that joined is
+// known by the key that its handshake proved, and has a bucket that nobody else
+// can empty: whoever shares its address cannot keep it out.
+func (a *agentAPI) attestable(c *caller) bool {
+	if a.roster.hasKey(c.hostKey) {
+		return a.attests.allow(string(c.hostKey), 1)
+	}
+	return a.strangers.allow(prefixOf(c.remote).String(), 1)
 }
 
 // Attest joins an agent with a token, or renews one by its host key.
@@ -36,7 +47,7 @@ func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.Att
 	if err != nil {
 		return nil, err
 	}
-	if !a.attests.allow(c.remote.String(), 1) {
+	if !a.attestable(c) {
 		return nil, errLimit
 	}
 	// Before a token is used up: a request that cannot succeed should not cost it.

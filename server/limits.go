@@ -24,9 +24,10 @@ const (
 	maxSVIDs          = 8192    // in one report
 	maxText           = 2048    // bytes of one string in a report; a SPIFFE ID has as many
 
-	issuePerSecond, issueBurst   = 500, 4096 // SVIDs of one agent
-	attestPerSecond, attestBurst = 20, 200   // attestations of one address
-	reportPerSecond, reportBurst = 50, 100   // messages of one session
+	issuePerSecond, issueBurst         = 500, 4096 // SVIDs of one agent
+	strangersPerSecond, strangersBurst = 20, 200   // attestations of one address (of IPv6: a /64), of keys that did not join
+	attestPerSecond, attestBurst       = 1, 20     // attestations of one agent; it needs one for each start
+	reportPerSecond, reportBurst       = 50, 100   // messages of one session
 )
 
 // agentServerOptions are the transport limits of the agents' listener. A

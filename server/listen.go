@@ -59,7 +59,8 @@ func (s *server) agentServer() *grpc.Server {
 	)
 	g := grpc.NewServer(opts...)
 	api.RegisterAgentAPIServer(g, &agentAPI{
-		server: s, attests: newLimiters(attestPerSecond, attestBurst), issues: newLimiters(issuePerSecond, issueBurst),
+		server: s, strangers: newLimiters(strangersPerSecond, strangersBurst),
+		attests: newLimiters(attestPerSecond, attestBurst), issues: newLimiters(issuePerSecond, issueBurst),
 	})
 	(&ads.Server{Views: s.views, Log: s.log}).Register(g)
 	return g

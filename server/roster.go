@@ -20,11 +20,14 @@ type roster struct {
 	// an agent that joins meanwhile must not be lost, nor a deleted one come back.
 	following sync.Mutex
 
-	mu sync.RWMutex
-	by map[string]store.Agent
+	mu   sync.RWMutex
+	by   map[string]store.Agent // both guarded by mu
+	keys map[string]string      // ids by host key, SHA-256 of the SPKI
 }
 
-func newRoster(s *store.Store) *roster { return &roster{store: s, by: map[string]store.Agent{}} }
+func newRoster(s *store.Store) *roster {
+	return &roster{store: s, by: map[string]store.Agent{}, keys: map[string]string{}}
+}
 
 // load replaces the picture with what the store has.
 func (r *roster) load(ctx context.Context) error {
@@ -34,12 +37,12 @@ func (r *roster) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load agents: %w", err)
 	}
-	by := make(map[string]store.Agent, len(agents))
+	by, keys := make(map[string]store.Agent, len(agents)), make(map[string]string, len(agents))
 	for _, a := range agents {
-		by[a.ID] = a
+		by[a.ID], keys[string(a.HostKey)] = a, a.ID
 	}
 	r.mu.Lock()
-	r.by = by
+	r.by, r.keys = by, keys
 	r.mu.Unlock()
 	return nil
 }
@@ -57,8 +60,17 @@ func (r *roster) enrol(ctx context.Context, a store.Agent) error {
 
 func (r *roster) put(a store.Agent) {
 	r.mu.Lock()
-	r.by[a.ID] = a
+	r.by[a.ID], r.keys[string(a.HostKey)] = a, a.ID
 	r.mu.Unlock()
+}
+
+// hasKey tells whether an agent joined with this host key. It costs a look into
+// memory, whoever asks.
+func (r *roster) hasKey(hostKey []byte) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, ok := r.keys[string(hostKey)]
+	return ok
 }
 
 // get finds an agent, banned or not.

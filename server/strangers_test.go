@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -12,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/server"
@@ -206,4 +209,74 @@ func sizeOf(t *testing.T, dir string) int64 {
 		}
 	}
 	return n
+}
+
+// floodUntilDry attests with this until the bucket that it takes from is empty, and
+// goes on until the test ends.
+func floodUntilDry(t *testing.T, conn *grpc.ClientConn, req *api.AttestRequest) {
+	t.Helper()
+	client := api.NewAgentAPIClient(conn)
+	try := func(ctx context.Context) codes.Code {
+		_, err := client.Attest(ctx, req)
+		return status.Code(err)
+	}
+	eventually(t, "nothing is left of the address's bucket", func() bool {
+		for range 20 {
+			if try(t.Context()) == codes.ResourceExhausted {
+				return true
+			}
+		}
+		return false
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			try(ctx)
+		}
+	})
+	t.Cleanup(func() { stop(); wg.Wait() })
+}
+
+func TestAnAgentThatJoinedAttestsAgainWhileStrangersFloodFromItsAddress(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	csr := newCSR(t, newKey(t))
+	for _, req := range []*api.AttestRequest{
+		{Token: strings.Repeat("B", 43), Csr: csr}, // a token of nobody
+		{Csr: csr}, // a key of nobody
+	} {
+		floodUntilDry(t, dial(t, r.addr.Agents, selfSigned(t), nil), req)
+		begun := time.Now()
+		if err := h.attest(""); err != nil {
+			t.Errorf("an agent that joined: %v", err)
+		}
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	}
+}
+
+func TestOneHostKeyGetsFewAgentCertificatesInASecond(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h, other := r.join("front"), r.join("front")
+	client := api.NewAgentAPIClient(dial(t, r.addr.Agents, h.hostKey, nil))
+	csr := newCSR(t, newKey(t))
+	signed, begun := 0, time.Now()
+	for range 200 {
+		_, err := client.Attest(t.Context(), &api.AttestRequest{Csr: csr})
+		if err == nil {
+			signed++
+		} else if status.Code(err) != codes.ResourceExhausted {
+			t.Fatal(err)
+		}
+	}
+	if most := 25 + int(time.Since(begun).Seconds()); signed > most || signed == 0 {
+		t.Errorf("%d certificates of one key in %s", signed, time.Since(begun))
+	}
+	if err := other.attest(""); err != nil {
+		t.Errorf("another agent of that address: %v", err)
+	}
 }

@@ -106,8 +106,9 @@ func (u *unproven) leave(c *unprovenConn) {
 }
 
 // sourceOf is who is counted as one: an address, or what a single IPv6 host has.
-func sourceOf(a net.Addr) netip.Prefix {
-	addr := addrOf(a)
+func sourceOf(a net.Addr) netip.Prefix { return prefixOf(addrOf(a)) }
+
+func prefixOf(addr netip.Addr) netip.Prefix {
 	bits := addr.BitLen()
 	if addr.Is6() {
 		bits = 64
