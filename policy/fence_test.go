@@ -20,8 +20,8 @@ import (
 
 // What one call of a builtin may take, at the most: it cannot be stopped.
 const (
-	longestCall = 2 * time.Second // a ceiling for busy machines: 30 ms are usual
-	dearestCall = 192 << 20       // bytes that it allocates, kept or not
+	longestCall = 10 * time.Second // a ceiling for busy machines, with the race detector: 30 ms are usual
+	dearestCall = 192 << 20        // bytes that it allocates, kept or not
 )
 
 // slower is by how much the race detector is, in time and memory.
