@@ -35,17 +35,9 @@ type journal struct {
 // newJournal makes the memory. It is sealed: whoever holds it cannot shrink it under
 // the reader, which that would end.
 func newJournal() (*journal, *os.File, error) {
-	fd, err := unix.MemfdCreate("evaluations", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	f, err := sealed("evaluations", 0, func(f *os.File) error { return f.Truncate(journalSlots * slotBytes) })
 	if err != nil {
-		return nil, nil, fmt.Errorf("journal: memfd: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "evaluations")
-	err = f.Truncate(journalSlots * slotBytes)
-	if err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("journal: %w", err), f.Close())
+		return nil, nil, fmt.Errorf("journal: %w", err)
 	}
 	j, err := mapJournal(f, unix.PROT_READ)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/attestation"
+	"signet.example/internal/unixsock"
 )
 
 // What one local process, one user and all of them together may hold of a socket.
@@ -79,36 +80,36 @@ func (t *tally) count() int {
 }
 
 // enter counts one in and returns how to count it out.
-func (t *tally) enter(c *unix.Ucred) (leave func(), err error) {
+func (t *tally) enter(c unixsock.Peer) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.pids[c.Pid] >= t.most.pid:
-		return nil, fmt.Errorf("%w: process %d has %d", errTooMany, c.Pid, t.pids[c.Pid])
-	case t.uids[c.Uid] >= t.most.uid:
-		return nil, fmt.Errorf("%w: user %d has %d", errTooMany, c.Uid, t.uids[c.Uid])
+	case t.pids[c.PID] >= t.most.pid:
+		return nil, fmt.Errorf("%w: process %d has %d", errTooMany, c.PID, t.pids[c.PID])
+	case t.uids[c.UID] >= t.most.uid:
+		return nil, fmt.Errorf("%w: user %d has %d", errTooMany, c.UID, t.uids[c.UID])
 	case t.total >= t.most.all:
 		return nil, fmt.Errorf("%w: %d", errTooMany, t.total)
 	}
 	t.total++
-	t.pids[c.Pid]++
-	t.uids[c.Uid]++
+	t.pids[c.PID]++
+	t.uids[c.UID]++
 	return sync.OnceFunc(func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.total--
-		if t.pids[c.Pid]--; t.pids[c.Pid] == 0 {
-			delete(t.pids, c.Pid)
+		if t.pids[c.PID]--; t.pids[c.PID] == 0 {
+			delete(t.pids, c.PID)
 		}
-		if t.uids[c.Uid]--; t.uids[c.Uid] == 0 {
-			delete(t.uids, c.Uid)
+		if t.uids[c.UID]--; t.uids[c.UID] == 0 {
+			delete(t.uids, c.UID)
 		}
 	}), nil
 }
 
 // enterConn counts one in for the peer of c.
 func (t *tally) enterConn(c *net.UnixConn) (leave func(), err error) {
-	who, err := ucred(c)
+	who, err := unixsock.PeerOf(c)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +206,7 @@ func (t *tally) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerIn
 	if !ok {
 		return status.Error(codes.Internal, "internal error: a stream of a peer that was not attested")
 	}
-	leave, err := t.enter(&unix.Ucred{Pid: int32(p.PID()), Uid: p.UID()}) //nolint:gosec // it was one
+	leave, err := t.enter(unixsock.Peer{PID: int32(p.PID()), UID: p.UID()}) //nolint:gosec // it was one
 	if err != nil {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
@@ -219,7 +220,7 @@ func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 	if !ok {
 		return nil, status.Error(codes.Internal, "internal error: a call of a peer that was not attested")
 	}
-	leave, err := t.enter(&unix.Ucred{Pid: int32(p.PID()), Uid: p.UID()}) //nolint:gosec // it was one
+	leave, err := t.enter(unixsock.Peer{PID: int32(p.PID()), UID: p.UID()}) //nolint:gosec // it was one
 	if err != nil {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
@@ -232,16 +233,12 @@ func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 type counted struct {
 	credentials.TransportCredentials
 	tally   *tally
-	refused func(c *unix.Ucred, err error) // told of what does not come in
+	refused func(c unixsock.Peer, err error) // told of what does not come in
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return nil, nil, fmt.Errorf("a %T on a Unix socket", conn)
-	}
-	who, err := ucred(u)
+	who, err := unixsock.PeerOf(conn)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -273,20 +270,9 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-func ucred(c *net.UnixConn) (*unix.Ucred, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var inner error
-	err = raw.Control(func(fd uintptr) { cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	return cred, errors.Join(err, inner)
-}
-
 // socketOptions are those of every gRPC server on a socket of the agent; refused
 // is told of connections that are closed without an answer.
-func socketOptions(creds credentials.TransportCredentials, refused func(*unix.Ucred, error)) []grpc.ServerOption {
+func socketOptions(creds credentials.TransportCredentials, refused func(unixsock.Peer, error)) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(counted{creds, newTally(), refused}),
 		grpc.ConnectionTimeout(socketHandshake),

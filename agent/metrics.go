@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/authz"
+	"signet.example/internal/durable"
 )
 
 // metrics are the agent's own, in a registry of their own.
@@ -197,22 +197,5 @@ func (a addresses) write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
-	return writeFile(filepath.Join(dir, "addresses.json"), append(b, '\n'), 0o644)
-}
-
-// writeFile replaces a file in one step, so that no reader sees half of it.
-func writeFile(path string, content []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return durable.WriteFile(filepath.Join(dir, "addresses.json"), append(b, '\n'), 0o644)
 }

@@ -160,10 +160,10 @@ func (a *agent) serveADS() {
 
 // turnedAway counts and logs connections to a socket that are closed before their
 // first byte is read: their owner sees no more than that.
-func (a *agent) turnedAway(socket string) func(*unix.Ucred, error) {
-	return func(c *unix.Ucred, err error) {
+func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
+	return func(c unixsock.Peer, err error) {
 		a.metrics.refused.WithLabelValues(socket).Inc()
-		a.log.Warn(socket+".sock: connection closed: its process cannot be attested", slog.Any("uid", c.Uid), slog.Any("pid", c.Pid),
+		a.log.Warn(socket+".sock: connection closed: its process cannot be attested", slog.Any("uid", c.UID), slog.Any("pid", c.PID),
 			slog.Any("err", err), slog.String("hint", attestHint(err)))
 	}
 }
@@ -312,7 +312,7 @@ func listen(ctx context.Context, cfg Config) (*sockets, error) {
 	}
 	// Whoever could put sockets of his own in the place of ours would be asked for
 	// keys and decisions by every workload and proxy.
-	if err := private.Guarded(s.dir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
+	if err := private.Folder(s.dir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	proxies := filepath.Join(s.dir, "proxies")

@@ -27,6 +27,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/unixsock"
 	"signet.example/test/parts"
 )
 
@@ -455,24 +456,24 @@ func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
 	tally := newTally()
 	var leaves []func()
 	for range tally.most.pid {
-		leave, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1})
+		leave, err := tally.enter(unixsock.Peer{PID: 7, UID: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
 		leaves = append(leaves, leave)
 	}
-	if _, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1}); !errors.Is(err, errTooMany) {
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}); !errors.Is(err, errTooMany) {
 		t.Errorf("one too many: %v", err)
 	}
-	if _, err := tally.enter(&unix.Ucred{Pid: 8, Uid: 1}); err != nil {
+	if _, err := tally.enter(unixsock.Peer{PID: 8, UID: 1}); err != nil {
 		t.Errorf("another process: %v", err)
 	}
 	leaves[0]()
 	leaves[0]() // once only
-	if _, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1}); err != nil {
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}); err != nil {
 		t.Errorf("after one left: %v", err)
 	}
-	if _, err := tally.enter(&unix.Ucred{Pid: 7, Uid: 1}); !errors.Is(err, errTooMany) {
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}); !errors.Is(err, errTooMany) {
 		t.Errorf("a connection was counted out twice: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/identity"
+	"signet.example/internal/durable"
 )
 
 // Options of a new authority. The zero value works.
@@ -80,12 +81,9 @@ func initialize(dir string, td spiffeid.TrustDomain, password []byte, now time.T
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	for name, content := range files {
-		if err := writeFile(filepath.Join(temp, name), content); err != nil {
+		if err := replaceFile(filepath.Join(temp, name), content); err != nil {
 			return err
 		}
-	}
-	if err := syncDir(temp); err != nil {
-		return err
 	}
 	// NOREPLACE: whatever is there stays, even an empty folder or a link.
 	err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE)
@@ -95,7 +93,7 @@ func initialize(dir string, td spiffeid.TrustDomain, password []byte, now time.T
 	if err != nil {
 		return fmt.Errorf("put the folder in place: %w", err)
 	}
-	return syncDir(parent)
+	return durable.SyncDir(parent)
 }
 
 // newFiles makes everything in memory, so that nothing is written if a trust

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
+
+	"signet.example/internal/durable"
 )
 
 // Addresses is what <data_dir>/addresses.json holds: where the running server
@@ -35,27 +36,16 @@ func ReadAddresses(dir string) (Addresses, error) {
 	return a, nil
 }
 
-// writeJSON replaces a file at once: a reader sees the old content or the new one.
+// writeJSON puts v in a file of our own, by durable.WriteFile.
 func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone already when the rename succeeded
-	if _, err = f.Write(append(b, '\n')); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	if err := durable.WriteFile(path, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return os.Rename(f.Name(), path)
+	return nil
 }
 
 // parseAddr takes an IP address as IPv4 where it is one, without a zone.

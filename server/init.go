@@ -60,7 +60,7 @@ func Init(ctx context.Context, cfg InitConfig) error {
 		if err := os.MkdirAll(p, 0o700); err != nil {
 			return err
 		}
-		if err := private.Guarded(p, self()); err != nil {
+		if err := private.Folder(p, self()); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,7 @@ func Init(ctx context.Context, cfg InitConfig) error {
 
 // makePassword reads the password, or makes 256 random bits where there is none.
 func makePassword(path string) ([]byte, error) {
-	if err := private.Guarded(filepath.Dir(path), self()); err != nil {
+	if err := private.Folder(filepath.Dir(path), self()); err != nil {
 		return nil, fmt.Errorf("password: %w", err)
 	}
 	b, err := os.ReadFile(path)

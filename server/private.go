@@ -21,7 +21,7 @@ func (c SignerConfig) guarded(own, server uint32) error {
 		return fmt.Errorf("the signer runs as uid %d, and so does the server: whoever gets into the server could read the keys; give the signer a user of its own", own)
 	}
 	return errors.Join(
-		private.Guarded(filepath.Dir(c.Listen), own),
+		private.Folder(filepath.Dir(c.Listen), own),
 		private.Secret(c.PasswordFile, own),
 		private.SecretTree(dataDir(c.DataDir).ca(), own),
 	)
@@ -33,8 +33,8 @@ func (c Config) guarded(own uint32) error {
 		return fmt.Errorf("%w (is it a data directory that `signet init` made?)", err)
 	}
 	errs := []error{
-		private.Guarded(c.DataDir, own),
-		private.Guarded(filepath.Dir(c.AdminSocket), own),
+		private.Folder(c.DataDir, own),
+		private.Folder(filepath.Dir(c.AdminSocket), own),
 	}
 	for _, g := range c.PolicyGit {
 		errs = append(errs, g.guarded(own))

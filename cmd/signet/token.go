@@ -4,14 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
+	"signet.example/internal/durable"
 )
 
 func newToken() *cobra.Command {
@@ -73,16 +72,14 @@ func tokenOut(c *cobra.Command, path string) (func(string) error, error) {
 			return err
 		}, nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".token-*") // mode 0600
+	f, err := durable.Create(path, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("--out: %w", err)
 	}
 	return func(token string) error {
-		_, err := f.WriteString(token)
-		err = errors.Join(err, f.Close())
-		if err != nil || token == "" {
-			return errors.Join(err, os.Remove(f.Name()))
+		if token == "" {
+			return f.Drop()
 		}
-		return os.Rename(f.Name(), path)
+		return f.Put([]byte(token))
 	}, nil
 }

@@ -42,3 +42,27 @@ func TestAFileThatCannotBeReplacedStays(t *testing.T) {
 		t.Errorf("%v, %v", left, err)
 	}
 }
+
+func TestWhatIsDroppedLeavesTheOldFileAndNothingBeside(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "token")
+	if err := durable.WriteFile(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := durable.Create(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Drop(); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "old" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if _, err := durable.Create(filepath.Join(dir, "nowhere", "token"), 0o600); err == nil {
+		t.Error("a file was made in a folder that is not there")
+	}
+}

@@ -3,7 +3,7 @@
 // it is a secret, read it. It is the rule that sshd has for its own files
 // (StrictModes), asked of every folder that the path goes through.
 //
-// The functions are [Guarded], [Secret] and [SecretTree]. They only look:
+// The functions are [Guarded], [Folder], [Secret] and [SecretTree]. They only look:
 // what they refuse is for the operator to mend, and the error has the command.
 package private
 
@@ -31,6 +31,18 @@ const mostLinks = 40
 // Guarded returns an error if anybody but the user own and root could change
 // what path names, or replace it by changing a folder or a link on its way.
 func Guarded(path string, own uint32) error { return check(path, own, othersWrite) }
+
+// Folder is Guarded for a folder: anything else in its place is refused too.
+func Folder(path string, own uint32) error {
+	if err := Guarded(path, own); err != nil {
+		return err
+	}
+	info, err := os.Stat(path) // nobody else can change a link by now
+	if err == nil && !info.IsDir() {
+		err = &fs.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
+	}
+	return err
+}
 
 // Secret is Guarded for what nobody else may read or look into either. Its own
 // mode gives nothing to any group: a secret is never made with a umask of 002.

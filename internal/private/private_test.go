@@ -95,6 +95,14 @@ func expect(t *testing.T, err error, want string) {
 	}
 }
 
+func TestAFileIsNoFolder(t *testing.T) {
+	asRoot(t)
+	path := file(t, 1000, 1000, 0o700, 0o600)
+	expect(t, private.Folder(filepath.Dir(path), 1000), "")
+	expect(t, private.Folder(path, 1000), "not a directory")
+	expect(t, private.Folder(filepath.Dir(path), 1001), "belongs to uid 1000")
+}
+
 func TestALinkIsAsPrivateAsWhatItLeadsThrough(t *testing.T) {
 	asRoot(t)
 	good, bad := file(t, 0, 0, 0o755, 0o600), file(t, 0, 0, 0o777, 0o600)

@@ -45,7 +45,7 @@ func keptBy(folder string, uid uint32) error {
 	if ownerOf(info) != uid {
 		return fmt.Errorf("%s belongs to uid %d", folder, ownerOf(info))
 	}
-	return private.Guarded(folder, uid)
+	return private.Folder(folder, uid)
 }
 
 func own() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits

@@ -1,0 +1,63 @@
+package arch
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// homes says where a call of the system stands that others have by a function of
+// ours: a second home of the same idea is as weak as what it forgot.
+var homes = []struct {
+	call  string // regular expression
+	files []string
+	why   string
+}{
+	{`\bos\.(Rename|CreateTemp)\(`, []string{"internal/durable/durable.go"}, "a file is replaced by internal/durable"},
+	{`\bGetsockoptUcred\(`, []string{"internal/unixsock/peer.go", "attestation/peer.go"}, "who is at the other end of a socket is unixsock.PeerOf's to say; attestation asks with its pidfd, at one instant"},
+	{`\bListen(Unix)?\([^)]*"unix"`, []string{"internal/unixsock/listen.go"}, "what a socket may replace is unixsock.Listen's to say"},
+	{`\bMemfdCreate\(`, []string{"agent/memory.go"}, "shared memory has its seals"},
+}
+
+func TestEachIdeaHasOneHome(t *testing.T) {
+	found := map[string]bool{}
+	err := filepath.WalkDir(root(t), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root(t), path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (name == "test" || strings.HasPrefix(name, ".") && name != ".") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		content, err := os.ReadFile(path)
+		for _, h := range homes {
+			if !regexp.MustCompile(h.call).Match(content) {
+				continue
+			}
+			if found[name+h.call] = true; !slices.Contains(h.files, name) {
+				t.Errorf("%s has %s: %s", name, h.call, h.why)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range homes {
+		for _, f := range h.files {
+			if !found[f+h.call] {
+				t.Errorf("%s has no %s", f, h.call)
+			}
+		}
+	}
+}
