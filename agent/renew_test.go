@@ -364,7 +364,8 @@ func TestAnEntryThatGoesOrChangesIsForgotten(t *testing.T) {
 		}
 		changed := want{two.entry, one.id}
 		k.need(changed)
-		if k.get(two.entry) != nil {
+		// The new one may be there already: the keeper runs beside us.
+		if got := k.get(two.entry); got != nil && got.id != one.id {
 			t.Error("the old identity is still given under the entry")
 		}
 		time.Sleep(time.Second)
