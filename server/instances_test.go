@@ -94,7 +94,8 @@ func TestManyThievesAtOnceDoNotDisplaceALiveAgent(t *testing.T) {
 			thieves.Go(func() {
 				ctx := metadata.AppendToOutgoingContext(t.Context(), "signet-instance", rand.Text())
 				_, err := api.NewAgentAPIClient(conn).Attest(ctx, &api.AttestRequest{Csr: csr})
-				if code := status.Code(err); code != codes.FailedPrecondition && code != codes.Unavailable {
+				// Refused for the agent that lives, or since one key asks too often.
+				if code := status.Code(err); code != codes.FailedPrecondition && code != codes.Unavailable && code != codes.ResourceExhausted {
 					t.Errorf("a thief was answered %v", err)
 				}
 			})
