@@ -84,18 +84,21 @@ func reachNames(t *testing.T, w *meshtest.World) map[string]string {
 		t.Fatal(err)
 	}
 	n := w.Nodes["web"]
+	sock := func(name string) string { return filepath.Join(w.AgentDir(), name) }
 	return map[string]string{
 		server.Agents: "server, agents' port", server.Metrics: "server, metrics", agent.Metrics: "agent, metrics",
-		w.Socket():                              "server, admin.sock",
-		n.Bind + ":8080":                        "proxy, inbound",
-		n.EgressAddress():                       "proxy, outbound",
-		n.App + ":8080":                         "application",
-		"127.*:15999":                           "application", // that the addresses are taken
-		filepath.Join(w.AgentDir(), "xds.sock"): "agent, xds.sock",
-		filepath.Join(w.AgentDir(), "*load.sock"):                 "agent, workload.sock",
-		filepath.Join(w.AgentDir(), "authz.sock"):                 "agent, authz.sock",
-		filepath.Join(w.AgentDir(), "wayout.sock"):                "agent, wayout.sock",
-		filepath.Join(w.AgentDir(), "proxies", "*", "admin.sock"): "proxy, admin.sock",
+
+		w.Socket():        "server, admin.sock",
+		n.Bind + ":8080":  "proxy, inbound",
+		n.EgressAddress(): "proxy, outbound",
+		n.App + ":8080":   "application",
+		"127.*:15999":     "application", // that the addresses are taken
+
+		sock("xds.sock"):             "agent, xds.sock",
+		sock("*load.sock"):           "agent, workload.sock",
+		sock("authz.sock"):           "agent, authz.sock",
+		sock("wayout.sock"):          "agent, wayout.sock",
+		sock("proxies/*/admin.sock"): "proxy, admin.sock",
 	}
 }
 
