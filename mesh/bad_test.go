@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 )
 
@@ -18,10 +19,10 @@ var update = flag.Bool("update", false, "rewrite the expectations under testdata
 // mistakes is what reading a file says, a line each, without the file's name.
 func mistakes(file string, content []byte) []string {
 	docs, err := mesh.Split(file, content)
-	all := mesh.AsErrors(err)
+	all := manifest.AsErrors(err)
 	for _, d := range docs {
 		_, err := mesh.Parse(d)
-		all = append(all, mesh.AsErrors(err)...)
+		all = append(all, manifest.AsErrors(err)...)
 	}
 	var out []string
 	for _, e := range all {
@@ -80,7 +81,7 @@ func TestErrorShowsItsSourceWithACaret(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = mesh.Parse(docs[0])
-	var e *mesh.Error
+	var e *manifest.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("got %v", err)
 	}

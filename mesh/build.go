@@ -3,6 +3,8 @@ package mesh
 import (
 	"fmt"
 	"strings"
+
+	"signet.example/internal/manifest"
 )
 
 // NewGraph resolves every reference between resources. Each must have a mesh
@@ -32,7 +34,7 @@ func NewGraph(resources []*Resource) (*Graph, error) {
 	b.each(own, KindVirtualRouter, b.router)
 	b.each(own, KindVirtualService, b.service)
 	b.each(own, KindVirtualNode, b.backends)
-	if err := b.errs.orNil(); err != nil {
+	if err := b.errs.OrNil(); err != nil {
 		return nil, err
 	}
 	return b.graph, nil
@@ -55,7 +57,7 @@ type builder struct {
 	nodes    map[*Resource]*VirtualNode
 	routers  map[*Resource]*VirtualRouter
 	services map[*Resource]*VirtualService
-	errs     Errors
+	errs     manifest.Errors
 }
 
 func (b *builder) each(rs []*Resource, k Kind, do func(*Resource)) {

@@ -7,20 +7,20 @@
 //
 // The data goes one way, and so do the main types:
 //
-//	bytes -> Split -> Document -> Parse -> Resource -> NewGraph -> Graph
+//	bytes -> Split -> manifest.Document -> Parse -> Resource -> NewGraph -> Graph
 //
-// Document is one YAML document, not yet understood; kinds of other groups are
-// decoded from it by their owners ([Document.Decode]). Resource is one App Mesh
+// A Document is one object, not yet understood (internal/manifest); Signet's own
+// kinds are decoded from it by their owners. Resource is one App Mesh
 // object with its spec, which satisfies every constraint that can be checked
 // alone. Graph is all of them, with every reference resolved. [Unsupported]
 // names what this version does not translate, [Warnings] what has no effect,
 // [CheckTransition] what may not change in one step.
 //
-// Every mistake is an [Error] with file, line, column and field path; all
-// mistakes of a document are reported, not just the first, as [Errors].
+// Every mistake is a [manifest.Error] with file, line, column and field path; all
+// mistakes of a document are reported, not just the first.
 //
 // # Concurrency
 //
 // Values are immutable once returned, by convention: nothing here locks, and
-// nothing here changes a Document, Resource or Graph after handing it out.
+// nothing here changes a Resource or Graph after handing it out.
 package mesh

@@ -17,7 +17,7 @@ func TestAnyValidResourceReadsBackEqual(t *testing.T) {
 	for _, k := range mesh.Kinds() {
 		for seed := range seeds {
 			spec := generator{rand.New(rand.NewPCG(seed, 7))}.spec(k)
-			input := manifest(string(k), "n") + mesh.SpecYAML(spec)
+			input := object(string(k), "n") + mesh.SpecYAML(spec)
 			r := parseOne(t, input)
 			out, err := r.YAML()
 			if err != nil {

@@ -1,15 +1,15 @@
 package mesh
 
 import (
-	"bytes"
-	"reflect"
+	"strings"
+
+	"signet.example/internal/manifest"
 )
 
 // SpecYAML writes a spec as it is, before defaults and unchecked.
 func SpecYAML(spec any) string {
-	var b bytes.Buffer
-	writer{&b}.member("spec", reflect.ValueOf(spec).Elem(), "")
-	return b.String()
+	_, text, _ := strings.Cut(string(manifest.Encode(GroupVersion, "", manifest.Meta{}, spec)), "\nspec:")
+	return "spec:" + text
 }
 
 // NewSpec is an empty spec of the kind.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 )
 
@@ -128,13 +129,13 @@ func TestHealthChecksNameThoseWhoProbe(t *testing.T) {
 	}
 }
 
-// manifest is the head of an App Mesh object, to which a test adds its spec.
-func manifest(kind, name string) string {
+// object is the head of an App Mesh object, to which a test adds its spec.
+func object(kind, name string) string {
 	return "apiVersion: appmesh.k8s.aws/v1beta2\nkind: " + kind + "\nmetadata: {name: " + name + "}\n"
 }
 
 func TestDanglingReferenceNamesBothEndsAndItsLine(t *testing.T) {
-	content := manifest("Mesh", "m") + "---\n" + manifest("VirtualNode", "web") +
+	content := object("Mesh", "m") + "---\n" + object("VirtualNode", "web") +
 		"spec:\n  backends:\n  - virtualService:\n      virtualServiceRef: {name: gone, namespace: far}\n"
 	_, err := mesh.NewGraph(parseAll(t, "m.yaml", []byte(content)))
 	want := "m.yaml:11:7: spec.backends[0].virtualService.virtualServiceRef: virtualNode web refers to virtualService gone in namespace far, which does not exist in mesh m"
@@ -144,30 +145,30 @@ func TestDanglingReferenceNamesBothEndsAndItsLine(t *testing.T) {
 }
 
 func TestGraphRefuses(t *testing.T) {
-	m := manifest("Mesh", "m") + "---\n"
-	node := manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}]}\n---\n"
-	two := manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}, {portMapping: {port: 2, protocol: http}}]}\n---\n"
+	m := object("Mesh", "m") + "---\n"
+	node := object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}]}\n---\n"
+	two := object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}, {portMapping: {port: 2, protocol: http}}]}\n---\n"
 	route := func(target string) string {
-		return manifest("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}], routes: [{name: x, httpRoute: {match: {prefix: /}, action: {weightedTargets: [" + target + "]}}}]}\n"
+		return object("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}], routes: [{name: x, httpRoute: {match: {prefix: /}, action: {weightedTargets: [" + target + "]}}}]}\n"
 	}
 	for what, row := range map[string]struct{ content, want string }{
-		"no mesh":           {manifest("VirtualNode", "n"), "virtualNode n belongs to no mesh"},
-		"two meshes":        {m + manifest("Mesh", "m2") + "---\n" + manifest("VirtualNode", "n"), "spec.meshRef: virtualNode n must say its mesh; there are: m, m2"},
-		"unknown mesh":      {m + manifest("VirtualNode", "n") + "spec: {meshRef: {name: x}}", `spec.meshRef.name: virtualNode n refers to mesh "x"`},
+		"no mesh":           {object("VirtualNode", "n"), "virtualNode n belongs to no mesh"},
+		"two meshes":        {m + object("Mesh", "m2") + "---\n" + object("VirtualNode", "n"), "spec.meshRef: virtualNode n must say its mesh; there are: m, m2"},
+		"unknown mesh":      {m + object("VirtualNode", "n") + "spec: {meshRef: {name: x}}", `spec.meshRef.name: virtualNode n refers to mesh "x"`},
 		"same object":       {m + node + node, "virtualNode n exists already (g.yaml:5)"},
-		"same mesh":         {m + manifest("Mesh", "m") + "spec: {awsName: k}\n---\n" + manifest("VirtualNode", "n") + "spec: {meshRef: {name: k}}", "mesh m has two App Mesh names, \"k\" and \"m\" (g.yaml:1)"},
-		"same name":         {m + node + manifest("VirtualNode", "k") + "spec: {awsName: n}", `has the App Mesh name "n" of virtualNode n`},
-		"same host":         {m + manifest("VirtualService", "s") + "---\n" + manifest("VirtualService", "k") + "spec: {awsName: S}", `has the App Mesh name "S" of virtualService s`},
-		"no listener":       {m + manifest("VirtualNode", "n") + "---\n" + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualNode n has no listener"},
+		"same mesh":         {m + object("Mesh", "m") + "spec: {awsName: k}\n---\n" + object("VirtualNode", "n") + "spec: {meshRef: {name: k}}", "mesh m has two App Mesh names, \"k\" and \"m\" (g.yaml:1)"},
+		"same name":         {m + node + object("VirtualNode", "k") + "spec: {awsName: n}", `has the App Mesh name "n" of virtualNode n`},
+		"same host":         {m + object("VirtualService", "s") + "---\n" + object("VirtualService", "k") + "spec: {awsName: S}", `has the App Mesh name "S" of virtualService s`},
+		"no listener":       {m + object("VirtualNode", "n") + "---\n" + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualNode n has no listener"},
 		"wrong port":        {m + node + route("{virtualNodeRef: {name: n}, weight: 1, port: 7}"), "weightedTargets[0].port: virtualNode n has no listener on port 7"},
 		"missing port":      {m + two + route("{virtualNodeRef: {name: n}, weight: 1}"), "weightedTargets[0].port: is required: virtualNode n has 2 listeners"},
 		"missing target":    {m + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualRouter r refers to virtualNode n, which does not exist"},
 		"foreign ARN":       {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/x/virtualNode/n', weight: 1}"), "which is of mesh x"},
 		"dangling ARN":      {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/m/virtualNode/x', weight: 1}"), "virtualNode/x, which does not exist"},
-		"silent provider":   {m + manifest("VirtualNode", "n") + "---\n" + manifest("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", "which has no listener"},
-		"backend twice":     {m + manifest("VirtualService", "s") + "---\n" + manifest("VirtualNode", "n") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}, {virtualService: {virtualServiceRef: {name: s}}}]}", "is the backend of spec.backends[0] already"},
-		"what is lacking":   {m + manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
-		"a virtual gateway": {m + manifest("VirtualGateway", "g"), "virtual gateways are not translated yet"},
+		"silent provider":   {m + object("VirtualNode", "n") + "---\n" + object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", "which has no listener"},
+		"backend twice":     {m + object("VirtualService", "s") + "---\n" + object("VirtualNode", "n") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}, {virtualService: {virtualServiceRef: {name: s}}}]}", "is the backend of spec.backends[0] already"},
+		"what is lacking":   {m + object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
+		"a virtual gateway": {m + object("VirtualGateway", "g"), "virtual gateways are not translated yet"},
 	} {
 		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
 		if err == nil || !strings.Contains(err.Error(), row.want) {
@@ -177,17 +178,17 @@ func TestGraphRefuses(t *testing.T) {
 }
 
 func TestGraphReportsWhatIsLackingBesideWhatDangles(t *testing.T) {
-	content := manifest("Mesh", "m") + "---\n" + manifest("VirtualNode", "n") +
+	content := object("Mesh", "m") + "---\n" + object("VirtualNode", "n") +
 		"spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}], backends: [{virtualService: {virtualServiceRef: {name: s}}}]}"
 	_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(content)))
-	if errs := mesh.AsErrors(err); len(errs) != 2 {
+	if errs := manifest.AsErrors(err); len(errs) != 2 {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestMeshIsChosenByRefThenByStoreThenAlone(t *testing.T) {
-	content := manifest("Mesh", "a") + "---\n" + manifest("Mesh", "b") + "spec: {awsName: bee}\n---\n" +
-		manifest("VirtualNode", "x") + "spec: {meshRef: {name: b, uid: 1-2}}\n---\n" + manifest("VirtualNode", "y")
+	content := object("Mesh", "a") + "---\n" + object("Mesh", "b") + "spec: {awsName: bee}\n---\n" +
+		object("VirtualNode", "x") + "spec: {meshRef: {name: b, uid: 1-2}}\n---\n" + object("VirtualNode", "y")
 	rs := parseAll(t, "m.yaml", []byte(content))
 	rs[3].Mesh = "a" // as a store keeps it
 	if err := mesh.AssignMeshes(rs); err != nil {
@@ -199,8 +200,8 @@ func TestMeshIsChosenByRefThenByStoreThenAlone(t *testing.T) {
 }
 
 func TestSameNamesInTwoMeshesAreApart(t *testing.T) {
-	content := manifest("Mesh", "a") + "---\n" + manifest("Mesh", "b") + "---\n" +
-		manifest("VirtualNode", "x") + "spec: {meshRef: {name: a}}\n---\n" + manifest("VirtualNode", "x") + "spec: {meshRef: {name: b}}\n"
+	content := object("Mesh", "a") + "---\n" + object("Mesh", "b") + "---\n" +
+		object("VirtualNode", "x") + "spec: {meshRef: {name: a}}\n---\n" + object("VirtualNode", "x") + "spec: {meshRef: {name: b}}\n"
 	g := graphOf(t, parseAll(t, "m.yaml", []byte(content)))
 	if g.Node("a", "x") == nil || g.Node("a", "x") == g.Node("b", "x") {
 		t.Error("the nodes are not apart")

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"signet.example/internal/manifest"
 )
 
 // AssignMeshes completes each resource's Mesh with the App Mesh name of the
@@ -20,7 +22,7 @@ func AssignMeshes(resources []*Resource) error {
 		}
 	}
 	slices.Sort(names)
-	var errs Errors
+	var errs manifest.Errors
 	for _, r := range resources {
 		if r.Kind == KindMesh {
 			continue
@@ -32,10 +34,10 @@ func AssignMeshes(resources []*Resource) error {
 		}
 		r.Mesh = name
 	}
-	return errs.orNil()
+	return errs.OrNil()
 }
 
-func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, names []string) (string, *Error) {
+func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, names []string) (string, *manifest.Error) {
 	known := "there is no mesh"
 	if len(names) > 0 {
 		known = "there are: " + strings.Join(names, ", ")
@@ -76,7 +78,7 @@ func describe(k Kind, namespace, name string) string {
 }
 
 // fieldError is an error at a field of the resource; Doc may be nil.
-func (r *Resource) fieldError(path, msg string) *Error { return r.Doc.fieldError(path, msg) }
+func (r *Resource) fieldError(path, msg string) *manifest.Error { return r.Doc.FieldError(path, msg) }
 
 // place is "web.yaml:12" for messages that name a second resource.
 func (r *Resource) place() string {

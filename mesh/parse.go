@@ -3,6 +3,8 @@ package mesh
 import (
 	"fmt"
 	"slices"
+
+	"signet.example/internal/manifest"
 )
 
 // reservedMesh is Signet's own path in the trust domain: the agents' and
@@ -12,9 +14,9 @@ const reservedMesh = "signet"
 // Parse decodes an App Mesh object strictly, checks every constraint that
 // needs no other object, and fills in the defaults that App Mesh shows.
 // Defaults that it does not show (timeouts, retries) are the Graph's.
-func Parse(d *Document) (*Resource, error) {
+func Parse(d *manifest.Document) (*Resource, error) {
 	if d.APIVersion == SignetGroupVersion || d.Foreign() {
-		return nil, d.fieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))
+		return nil, d.FieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))
 	}
 	r := &Resource{
 		Kind: Kind(d.Kind), ObjectName: d.Name, Namespace: d.Namespace,
@@ -24,7 +26,7 @@ func Parse(d *Document) (*Resource, error) {
 		r.Namespace = "" // as Kubernetes does for what is cluster-wide; Warnings says so
 	}
 	if r.Spec == nil {
-		return nil, d.fieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))
+		return nil, d.FieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))
 	}
 	if err := d.Decode(r.Spec); err != nil {
 		return nil, err
@@ -32,7 +34,7 @@ func Parse(d *Document) (*Resource, error) {
 	rules := &ruler{doc: d}
 	rules.resource(r)
 	if len(rules.errs) > 0 {
-		sortErrors(rules.errs)
+		rules.errs.Sort()
 		return nil, rules.errs
 	}
 	r.applyDefaults()
@@ -142,7 +144,7 @@ func (ru *ruler) names(r *Resource) {
 		name, at = *awsName, "spec.awsName"
 	}
 	if slices.Contains(segmentNames, r.Kind) {
-		if p := (rule{pattern: "segment"}).text(name); p != "" {
+		if p := manifest.CheckText("segment", name); p != "" {
 			ru.fail(at, "%s", p)
 		}
 	}
@@ -150,7 +152,7 @@ func (ru *ruler) names(r *Resource) {
 		ru.fail(at, "a mesh may not be named %q: agents' and servers' identities live under that path", reservedMesh)
 	}
 	if r.Kind == KindVirtualService && at == "metadata.name" {
-		if p := (rule{pattern: "host"}).text(name); p != "" {
+		if p := manifest.CheckText("host", name); p != "" {
 			ru.fail(at, "%s; set spec.awsName", p)
 		}
 	}

@@ -1,5 +1,7 @@
 package mesh
 
+import "signet.example/internal/manifest"
+
 // The API groups whose manifests Signet takes.
 const (
 	GroupVersion       = "appmesh.k8s.aws/v1beta2"
@@ -46,7 +48,7 @@ type Resource struct {
 	// Spec is *MeshSpec, *VirtualNodeSpec, … by Kind.
 	Spec any
 	// Doc is where it was written; nil for one made otherwise.
-	Doc *Document
+	Doc *manifest.Document
 }
 
 // SameObject reports whether both are the same object to Kubernetes, whatever

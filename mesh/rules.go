@@ -3,18 +3,20 @@ package mesh
 import (
 	"fmt"
 	"regexp"
+
+	"signet.example/internal/manifest"
 )
 
 // ruler checks what one field's rule cannot say: fields against each other
 // (REFERENCE 1, "cross-field rules", and 4.3).
 type ruler struct {
-	doc  *Document
-	errs Errors
+	doc  *manifest.Document
+	errs manifest.Errors
 }
 
 func (ru *ruler) fail(path, format string, args ...any) {
-	if len(ru.errs) < maxErrors {
-		ru.errs = append(ru.errs, ru.doc.fieldError(path, fmt.Sprintf(format, args...)))
+	if len(ru.errs) < manifest.MaxErrors {
+		ru.errs = append(ru.errs, ru.doc.FieldError(path, fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -141,6 +143,6 @@ func (ru *ruler) arn(path, arn, want string) {
 		return
 	}
 	if _, kind, _, ok := parseARN(arn); !ok || kind != want {
-		ru.fail(path, "%q is not of the form arn:aws:appmesh:<region>:<account>:mesh/<mesh>/%s/<name>", clip(arn), want)
+		ru.fail(path, "%q is not of the form arn:aws:appmesh:<region>:<account>:mesh/<mesh>/%s/<name>", manifest.Clip(arn), want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/test/samples"
 )
@@ -26,7 +27,7 @@ func verdict(t *testing.T, content string) (table []string, applied []*mesh.Reso
 			continue
 		}
 		r, err := mesh.Parse(d)
-		errs := mesh.AsErrors(err)
+		errs := manifest.AsErrors(err)
 		if err == nil {
 			errs = mesh.Unsupported(r)
 			applied = append(applied, r)

@@ -1,183 +1,18 @@
 package mesh
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"regexp"
-	"strings"
-	"unicode/utf8"
 
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
+	"signet.example/internal/manifest"
 )
 
-// Limits of one document. App Mesh's largest object, a router with 50 routes
-// of 10 targets and 10 headers, has about 16,000 tokens and is 12 deep. The
-// parser is quadratic in keys and depth, so tokens and nesting are bounded
-// before it runs, and what aliases expand to after.
-const (
-	maxBytes  = 1 << 20
-	maxTokens = 30_000
-	maxDepth  = 64
-	maxNodes  = 100_000
-)
+// manifests are those of App Mesh's kinds and of Signet's own.
+var manifests = &manifest.Format{Versions: []string{GroupVersion, SignetGroupVersion}, Reject: otherForm}
 
 // Split takes a YAML stream (or one JSON text) apart into its documents, none
-// of them understood yet. A v1 List, as kubectl writes it, becomes its items.
-// The documents that could be read are returned beside the errors of the rest.
-func Split(file string, content []byte) ([]*Document, error) {
-	var docs []*Document
-	var errs Errors
-	for _, p := range pieces(content) {
-		ds, err := parsePiece(file, p)
-		docs = append(docs, ds...)
-		errs = append(errs, AsErrors(err)...)
-	}
-	return docs, errs.orNil()
-}
-
-// piece is the text of one document and the number of its first line.
-type piece struct {
-	text  string
-	first int
-}
-
-// pieces cuts at document markers. YAML 1.2 section 9.1.2 forbids a line that
-// starts with one inside any scalar, so cutting by lines is exact, and one
-// broken document does not hide the mistakes of the next.
-func pieces(content []byte) []piece {
-	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
-	text := strings.ReplaceAll(string(content), "\r\n", "\n")
-	var out []piece
-	start, first, line := 0, 1, 1
-	for at := 0; at < len(text); line++ {
-		end := len(text)
-		if i := strings.IndexByte(text[at:], '\n'); i >= 0 {
-			end = at + i + 1
-		}
-		if at > start && isMarker(text[at:end]) {
-			out = append(out, piece{text[start:at], first})
-			start, first = at, line
-		}
-		at = end
-	}
-	return append(out, piece{text[start:], first})
-}
-
-func isMarker(line string) bool {
-	rest, ok := strings.CutPrefix(line, "---")
-	return ok && (rest == "" || strings.ContainsRune(" \t\n", rune(rest[0])))
-}
-
-func parsePiece(file string, p piece) ([]*Document, error) {
-	src := &source{file: file, text: p.text, first: p.first}
-	if err := src.checkText(); err != nil {
-		return nil, err
-	}
-	if form := otherForm(p.text); form != "" {
-		return nil, src.errorAt(pos{line: p.first}, "", "is "+form+", which is not read yet: write the spec, whose fields have the same names, under apiVersion "+
-			GroupVersion+", kind and metadata.name (docs/APPMESH.md)")
-	}
-	body, err := src.parse()
-	if body == nil || err != nil {
-		return nil, err
-	}
-	root, err := newTree(src).build(body)
-	if err != nil && !isForeign(root) { // of a foreign document only the name is read
-		return nil, err
-	}
-	return newDocuments(src, root)
-}
-
-// checkText refuses what the parser should not see.
-func (s *source) checkText() error {
-	if len(s.text) > maxBytes {
-		return s.errorAt(pos{line: s.first}, "", fmt.Sprintf("document has %d bytes; at most %d are read", len(s.text), maxBytes))
-	}
-	for line, text := range strings.Split(s.text, "\n") {
-		if !utf8.ValidString(text) {
-			return s.errorAt(pos{line: s.first + line}, "", "is not UTF-8")
-		}
-		// YAML 1.2 section 5.1: c-printable.
-		bad := strings.IndexFunc(text, func(r rune) bool { return r != '\t' && (r < ' ' || r >= 0x7f && r <= 0x9f && r != 0x85) })
-		if bad >= 0 {
-			return s.errorAt(pos{line: s.first + line, col: 1 + utf8.RuneCountInString(text[:bad])}, "", "has a control character")
-		}
-	}
-	return nil
-}
-
-// parse gives the document's root node, nil for an empty document.
-func (s *source) parse() (body ast.Node, err error) {
-	// The parser is not ours and its input is anybody's; a panic there is a
-	// refused document, not a dead server.
-	defer func() {
-		if r := recover(); r != nil {
-			body, err = nil, s.errorAt(pos{line: s.first}, "", fmt.Sprintf("cannot be parsed: %v", r))
-		}
-	}()
-	tokens := lexer.Tokenize(s.text)
-	if err := s.checkTokens(tokens); err != nil {
-		return nil, err
-	}
-	f, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey()) // duplicates are ours to report, all of them
-	if err != nil {
-		return nil, s.syntaxError(err)
-	}
-	for _, d := range f.Docs {
-		switch {
-		case d.Body == nil:
-		case body != nil:
-			return nil, s.errorAt(s.posOf(d.Body.GetToken()), "", "a second document starts without ---")
-		default:
-			body = d.Body
-		}
-	}
-	return body, nil
-}
-
-// checkTokens bounds what the parser recurses on: brackets, and indicators
-// that nest on one line. Nesting by indentation needs bytes by the square.
-func (s *source) checkTokens(tokens token.Tokens) error {
-	if len(tokens) > maxTokens {
-		return s.errorAt(pos{line: s.first}, "", fmt.Sprintf("document has %d tokens; at most %d are read", len(tokens), maxTokens))
-	}
-	flow, inline, line := 0, 0, 0
-	for _, t := range tokens {
-		if t.Position.Line != line {
-			inline, line = 0, t.Position.Line
-		}
-		switch t.Type {
-		case token.DirectiveType:
-			return s.errorAt(s.posOf(t), "", "YAML directives are not accepted")
-		case token.SequenceStartType, token.MappingStartType:
-			flow++
-		case token.SequenceEndType, token.MappingEndType:
-			flow--
-		case token.SequenceEntryType, token.MappingKeyType, token.MappingValueType, token.AnchorType, token.TagType:
-			if flow <= 0 {
-				inline++
-			}
-		}
-		if flow > maxDepth || inline > maxDepth {
-			return s.errorAt(s.posOf(t), "", fmt.Sprintf("is nested more than %d deep", maxDepth))
-		}
-	}
-	return nil
-}
-
-func (s *source) syntaxError(err error) error {
-	var located interface {
-		GetToken() *token.Token
-		GetMessage() string
-	}
-	if errors.As(err, &located) {
-		return s.errorAt(s.posOf(located.GetToken()), "", located.GetMessage())
-	}
-	return s.errorAt(pos{line: s.first}, "", err.Error())
+// of them understood yet.
+func Split(file string, content []byte) ([]*manifest.Document, error) {
+	return manifests.Split(file, content)
 }
 
 var (
@@ -187,18 +22,21 @@ var (
 	awsJSON        = regexp.MustCompile(`(?m)^[\s{]*"(meshName|virtualNodeName|virtualRouterName|virtualServiceName|virtualGatewayName|routeName)"\s*:`)
 )
 
-// otherForm names the form of App Mesh's other inputs: one line about it says more
-// than one about each thing in it that is no manifest.
+// otherForm says that a text is one of App Mesh's other inputs, "" if it is not.
 func otherForm(text string) string {
+	form := ""
 	switch {
 	case anAPIVersion.MatchString(text):
-		return ""
 	case cloudFormation.MatchString(text):
-		return "a CloudFormation template"
+		form = "a CloudFormation template"
 	case terraform.MatchString(text):
-		return "Terraform"
+		form = "Terraform"
 	case awsJSON.MatchString(text):
-		return "the JSON of `aws appmesh`"
+		form = "the JSON of `aws appmesh`"
 	}
-	return ""
+	if form == "" {
+		return ""
+	}
+	return "is " + form + ", which is not read yet: write the spec, whose fields have the same names, under apiVersion " +
+		GroupVersion + ", kind and metadata.name (docs/APPMESH.md)"
 }

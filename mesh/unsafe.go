@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"signet.example/internal/manifest"
 )
 
 // UnsafeAnnotation, on a Mesh, lists by name what its proxies let through
@@ -67,7 +69,7 @@ func (ru *ruler) annotations(r *Resource) {
 	}
 	for _, name := range unsafeNames(r) {
 		if r.Kind == KindMesh && unsafe[name] == "" {
-			ru.fail(annotationPath(UnsafeAnnotation), "%q is not known; there are: %s", clip(name), strings.Join(slices.Sorted(maps.Keys(unsafe)), ", "))
+			ru.fail(annotationPath(UnsafeAnnotation), "%q is not known; there are: %s", manifest.Clip(name), strings.Join(slices.Sorted(maps.Keys(unsafe)), ", "))
 		}
 	}
 }

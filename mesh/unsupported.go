@@ -21,11 +21,13 @@ import (
 	"fmt"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/internal/manifest"
 )
 
 // Unsupported names what r asks for and this version does not translate, each
 // by its field path and place. Whoever applies r must refuse it if there is any.
-func Unsupported(r *Resource) []*Error {
+func Unsupported(r *Resource) manifest.Errors {
 	u := &lacking{doc: r.Doc}
 	switch s := r.Spec.(type) {
 	case *MeshSpec:
@@ -44,18 +46,18 @@ func Unsupported(r *Resource) []*Error {
 	default:
 		u.add("kind", fmt.Sprintf("kind %s is not translated", r.Kind))
 	}
-	sortErrors(u.errs)
+	u.errs.Sort()
 	return u.errs
 }
 
 // lacking collects what is missing.
 type lacking struct {
-	doc  *Document
-	errs Errors
+	doc  *manifest.Document
+	errs manifest.Errors
 }
 
 func (u *lacking) add(path, msg string) {
-	u.errs = append(u.errs, u.doc.fieldError(path, "not supported: "+msg))
+	u.errs = append(u.errs, u.doc.FieldError(path, "not supported: "+msg))
 }
 
 func (u *lacking) when(lacks bool, path, msg string) {
@@ -155,7 +157,7 @@ func (u *lacking) secretID(path string, c *TLSSDSCertificate) {
 		return
 	}
 	id, err := spiffeid.FromString(c.SecretName)
-	u.when(err != nil || id.Path() == "", path, fmt.Sprintf("%q; only a SPIFFE ID names a certificate", clip(c.SecretName)))
+	u.when(err != nil || id.Path() == "", path, fmt.Sprintf("%q; only a SPIFFE ID names a certificate", manifest.Clip(c.SecretName)))
 }
 
 // secretTrust: a bundle by SDS is named by its trust domain's ID (SPIFFE-ID 2.4).
@@ -164,14 +166,14 @@ func (u *lacking) secretTrust(path string, t *TLSSDSTrust) {
 		return
 	}
 	id, err := spiffeid.FromString(t.SecretName)
-	u.when(err != nil || id.Path() != "", path, fmt.Sprintf("%q; only a trust domain's ID (spiffe://<trust domain>) names a bundle", clip(t.SecretName)))
+	u.when(err != nil || id.Path() != "", path, fmt.Sprintf("%q; only a trust domain's ID (spiffe://<trust domain>) names a bundle", manifest.Clip(t.SecretName)))
 }
 
 // names: certificates carry a SPIFFE ID and nothing else that could match.
 func (u *lacking) names(path string, s *SubjectAlternativeNames) {
 	for i, name := range s.exact() {
 		id, err := spiffeid.FromString(name)
-		u.when(err != nil || id.Path() == "", fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q; only SPIFFE IDs are compared", clip(name)))
+		u.when(err != nil || id.Path() == "", fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q; only SPIFFE IDs are compared", manifest.Clip(name)))
 	}
 }
 

@@ -5,10 +5,11 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 )
 
-func fieldsOf(es []*mesh.Error) []string {
+func fieldsOf(es []*manifest.Error) []string {
 	var out []string
 	for _, e := range es {
 		out = append(out, e.Field)
@@ -19,13 +20,13 @@ func fieldsOf(es []*mesh.Error) []string {
 func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 	const check = "healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000"
 	node := func(listener string) string {
-		return manifest("VirtualNode", "n") + "spec: {listeners: [{" + listener + "}]}"
+		return object("VirtualNode", "n") + "spec: {listeners: [{" + listener + "}]}"
 	}
 	client := func(policy string) string {
-		return manifest("VirtualNode", "n") + "spec: {backendDefaults: {clientPolicy: {tls: {" + policy + "}}}}"
+		return object("VirtualNode", "n") + "spec: {backendDefaults: {clientPolicy: {tls: {" + policy + "}}}}"
 	}
 	router := func(protocol, route string) string {
-		return manifest("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: " + protocol + "}}], routes: [{name: r, " + route + "}]}"
+		return object("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: " + protocol + "}}], routes: [{name: r, " + route + "}]}"
 	}
 	const http, action = "portMapping: {port: 1, protocol: http}", "action: {weightedTargets: [{virtualNodeRef: {name: n}, weight: 1}]}"
 	const trust = "validation: {trust: {acm: {certificateAuthorityARNs: [a]}}}"
@@ -34,12 +35,12 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		content string
 		want    []string
 	}{
-		{manifest("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", []string{"spec.egressFilter.type", "spec.meshServiceDiscovery.ipPreference"}},
-		{manifest("Mesh", "m") + "spec: {egressFilter: {type: DROP_ALL}, meshServiceDiscovery: {ipPreference: IPv4_ONLY}}", nil},
-		{manifest("VirtualGateway", "g"), []string{"kind"}},
-		{manifest("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", []string{"kind"}},
-		{manifest("BackendGroup", "g"), []string{"kind"}},
-		{manifest("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", nil},
+		{object("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", []string{"spec.egressFilter.type", "spec.meshServiceDiscovery.ipPreference"}},
+		{object("Mesh", "m") + "spec: {egressFilter: {type: DROP_ALL}, meshServiceDiscovery: {ipPreference: IPv4_ONLY}}", nil},
+		{object("VirtualGateway", "g"), []string{"kind"}},
+		{object("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", []string{"kind"}},
+		{object("BackendGroup", "g"), []string{"kind"}},
+		{object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", nil},
 		{node("portMapping: {port: 1, protocol: tcp}"), []string{l + "portMapping.protocol"}},
 		{node("portMapping: {port: 1, protocol: grpc}, timeout: {grpc: {}}"), []string{l + "portMapping.protocol", l + "timeout.grpc"}},
 		{node("portMapping: {port: 1, protocol: http2}, timeout: {http2: {}}"), []string{l + "portMapping.protocol", l + "timeout.http2"}},
@@ -51,14 +52,14 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		{node(http + ", tls: {mode: PERMISSIVE, certificate: {acm: {certificateARN: a}}}"), nil},
 		{client("enforce: false, ports: [1], certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}"), []string{"spec.backendDefaults.clientPolicy.tls.enforce", "spec.backendDefaults.clientPolicy.tls.ports", "spec.backendDefaults.clientPolicy.tls.certificate.file", "spec.backendDefaults.clientPolicy.tls.validation.trust.file"}},
 		{client(trust), nil},
-		{manifest("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b}}, backendGroups: [{name: g}]}", []string{"spec.serviceDiscovery.awsCloudMap", "spec.backendGroups"}},
-		{manifest("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {text: x}}}}}", []string{"spec.logging.accessLog.file.format"}},
+		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b}}, backendGroups: [{name: g}]}", []string{"spec.serviceDiscovery.awsCloudMap", "spec.backendGroups"}},
+		{object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {text: x}}}}}", []string{"spec.logging.accessLog.file.format"}},
 		{router("http", "http2Route: {match: {prefix: /}, "+action+"}"), []string{"spec.routes[0].http2Route"}},
 		{router("grpc", "grpcRoute: {match: {}, "+action+"}"), []string{l + "portMapping.protocol", "spec.routes[0].grpcRoute"}},
 		{router("tcp", "tcpRoute: {"+action+"}"), []string{l + "portMapping.protocol", "spec.routes[0].tcpRoute"}},
 		{router("http", "httpRoute: {match: {path: {regex: /a}, method: GET, scheme: http, queryParameters: [{name: q}], headers: [{name: a, match: {regex: b}}, {name: a, match: {range: {start: 1, end: 2}}}]}, "+action+"}"), []string{m + "path.regex", m + "method", m + "scheme", m + "queryParameters", m + "headers[0].match.regex", m + "headers[1].match.range"}},
 		{router("http", "httpRoute: {match: {path: {exact: /a}, port: 1, headers: [{name: a}, {name: b, match: {suffix: c}, invert: true}]}, "+action+"}"), nil},
-		{manifest("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}, {portMapping: {port: 2, protocol: http}}]}", []string{"spec.listeners[1]"}},
+		{object("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}, {portMapping: {port: 2, protocol: http}}]}", []string{"spec.listeners[1]"}},
 	} {
 		lacks := mesh.Unsupported(parseOne(t, row.content))
 		got, want := fieldsOf(lacks), row.want
@@ -77,12 +78,12 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 
 func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 	for content, want := range map[string][]string{
-		manifest("Mesh", "m") + "spec: {namespaceSelector: {matchLabels: {a: b}}, meshOwner: '1'}":                                                                   {"spec.meshOwner", "spec.namespaceSelector"},
-		manifest("VirtualNode", "n") + "spec: {podSelector: {}, meshRef: {name: m, uid: u}}\nstatus: {}":                                                             {"spec.meshRef.uid", "spec.podSelector", "status"},
-		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n, generation: 3, uid: u}":                                                         {"metadata.generation", "metadata.uid"},
-		manifest("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]}": {"spec.listeners[0].tls.certificate.acm.certificateARN"},
-		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: m, namespace: m, clusterName: c}":                                                         {"metadata.clusterName", "metadata.namespace"},
-		manifest("VirtualService", "s"): nil,
+		object("Mesh", "m") + "spec: {namespaceSelector: {matchLabels: {a: b}}, meshOwner: '1'}":                                                                   {"spec.meshOwner", "spec.namespaceSelector"},
+		object("VirtualNode", "n") + "spec: {podSelector: {}, meshRef: {name: m, uid: u}}\nstatus: {}":                                                             {"spec.meshRef.uid", "spec.podSelector", "status"},
+		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n, generation: 3, uid: u}":                                                       {"metadata.generation", "metadata.uid"},
+		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]}": {"spec.listeners[0].tls.certificate.acm.certificateARN"},
+		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: m, namespace: m, clusterName: c}":                                                       {"metadata.clusterName", "metadata.namespace"},
+		object("VirtualService", "s"): nil,
 	} {
 		got := fieldsOf(mesh.Warnings(parseOne(t, content)))
 		slices.Sort(got)

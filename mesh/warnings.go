@@ -1,14 +1,18 @@
 package mesh
 
-import "fmt"
+import (
+	"fmt"
+
+	"signet.example/internal/manifest"
+)
 
 // Warnings names what r carries and gives back, what has no effect here, and what
 // it lets through although it is unsafe.
-func Warnings(r *Resource) []*Error {
+func Warnings(r *Resource) manifest.Errors {
 	w := &lacking{doc: r.Doc}
 	warn := func(given bool, path, msg string) {
 		if given {
-			w.errs = append(w.errs, r.Doc.fieldError(path, "has no effect: "+msg))
+			w.errs = append(w.errs, r.Doc.FieldError(path, "has no effect: "+msg))
 		}
 	}
 	const selectors = "Signet knows workloads by their bindings, not by Kubernetes labels"
@@ -17,7 +21,7 @@ func Warnings(r *Resource) []*Error {
 		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", "resources name their mesh by spec.meshRef, or belong to the only one")
 		warn(s.MeshOwner != "", "spec.meshOwner", "there are no AWS accounts here")
 		for _, name := range unsafeNames(r) {
-			w.errs = append(w.errs, r.Doc.fieldError(annotationPath(UnsafeAnnotation), "unsafe: "+name+": "+unsafe[name]))
+			w.errs = append(w.errs, r.Doc.FieldError(annotationPath(UnsafeAnnotation), "unsafe: "+name+": "+unsafe[name]))
 		}
 	case *VirtualNodeSpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
@@ -36,29 +40,21 @@ func Warnings(r *Resource) []*Error {
 	}
 	if r.Doc != nil {
 		warn(r.Kind == KindMesh && r.Doc.Namespace != "", "metadata.namespace", "a mesh is in no namespace, here as in Kubernetes")
-		w.errs = append(w.errs, r.Doc.ignoredWarnings()...)
+		w.errs = append(w.errs, r.Doc.Ignored()...)
 	}
-	sortErrors(w.errs)
+	w.errs.Sort()
 	return w.errs
 }
 
 // EnvelopeWarnings names what stands around the spec of one of Signet's own
-// kinds and has no effect: of its metadata, all but the name.
-func EnvelopeWarnings(d *Document) []*Error {
-	errs := d.ignoredWarnings()
+// kinds and has no effect: of its metadata, all except the name.
+func EnvelopeWarnings(d *manifest.Document) manifest.Errors {
+	errs := d.Ignored()
 	for _, name := range []string{"namespace", "labels", "annotations"} {
-		if path := "metadata." + name; d.root.get("metadata").get(name) != nil {
-			errs = append(errs, d.fieldError(path, "has no effect: an object of "+SignetGroupVersion+" has a name and nothing beside it"))
+		if path := "metadata." + name; d.Has(path) {
+			errs = append(errs, d.FieldError(path, "has no effect: an object of "+SignetGroupVersion+" has a name and nothing beside it"))
 		}
 	}
-	sortErrors(errs)
-	return errs
-}
-
-func (d *Document) ignoredWarnings() []*Error {
-	var errs []*Error
-	for _, f := range d.ignored() {
-		errs = append(errs, d.fieldError(f.name, "has no effect: it is an API server's own"))
-	}
+	errs.Sort()
 	return errs
 }

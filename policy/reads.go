@@ -9,10 +9,11 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/types"
 
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 )
 
-func nearest(name string, words []string) string { return mesh.Nearest(name, words) }
+func nearest(name string, words []string) string { return manifest.Nearest(name, words) }
 
 // problem is one thing that is wrong with a policy, by file and line.
 type problem struct {

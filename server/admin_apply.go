@@ -11,6 +11,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/store"
@@ -117,12 +118,12 @@ type intake struct {
 	skipForeign bool
 
 	objects  []*object
-	errs     mesh.Errors
+	errs     manifest.Errors
 	warnings []string
 	foreign  int32
 }
 
-func (in *intake) bad(err error) { in.errs = append(in.errs, mesh.AsErrors(err)...) }
+func (in *intake) bad(err error) { in.errs = append(in.errs, manifest.AsErrors(err)...) }
 
 // read understands one file.
 func (in *intake) read(src *api.Source) {
@@ -148,7 +149,7 @@ func (in *intake) read(src *api.Source) {
 
 // take refuses what this version does not translate, by name (never ignored).
 func (in *intake) take(o *object) {
-	var warnings []*mesh.Error
+	var warnings manifest.Errors
 	if o.resource != nil {
 		in.errs = append(in.errs, mesh.Unsupported(o.resource)...)
 		warnings = mesh.Warnings(o.resource)
@@ -211,11 +212,11 @@ func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
 
 // inOrder sorts errors as a reader meets their places, each once: what is
 // wrong with a document can show again in the whole.
-func inOrder(errs mesh.Errors) mesh.Errors {
-	slices.SortStableFunc(errs, func(a, b *mesh.Error) int {
+func inOrder(errs manifest.Errors) manifest.Errors {
+	slices.SortStableFunc(errs, func(a, b *manifest.Error) int {
 		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, a.Column-b.Column, strings.Compare(a.Field, b.Field))
 	})
-	return slices.CompactFunc(errs, func(a, b *mesh.Error) bool { return a.Error() == b.Error() })
+	return slices.CompactFunc(errs, func(a, b *manifest.Error) bool { return a.Error() == b.Error() })
 }
 
 // assign gives each resource its mesh: what it names, or the only one there is.

@@ -9,6 +9,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/store"
 )
@@ -153,7 +154,7 @@ func (a *admin) without(m *model, o *object) (*model, error) {
 		}
 	}
 	rest, err := m.with(nil, k)
-	if wrong, ok := errors.AsType[mesh.Errors](err); ok {
+	if wrong, ok := errors.AsType[manifest.Errors](err); ok {
 		msg := fmt.Sprintf("%s is not deleted, others refer to it:", k)
 		for _, e := range wrong {
 			does, _, _ := strings.Cut(e.Msg, ", which does not exist") // it does still

@@ -12,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/identity"
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 )
 
@@ -40,7 +41,7 @@ func compareKeys(a, b objectKey) int {
 
 // object is one manifest, understood. It is not changed once it is in a model.
 type object struct {
-	doc      *mesh.Document
+	doc      *manifest.Document
 	resource *mesh.Resource // of App Mesh's kinds
 	value    any            // identity.Entry, … of Signet's kinds
 	own      string         // name, for Signet's kinds
@@ -72,7 +73,7 @@ func (o *object) encode() ([]byte, error) {
 var errForeign = errors.New("API group is not known")
 
 // parseObject understands one document of either group.
-func parseObject(d *mesh.Document, td spiffeid.TrustDomain) (*object, error) {
+func parseObject(d *manifest.Document, td spiffeid.TrustDomain) (*object, error) {
 	switch d.APIVersion {
 	case mesh.GroupVersion:
 		r, err := mesh.Parse(d)
@@ -87,7 +88,7 @@ func parseObject(d *mesh.Document, td spiffeid.TrustDomain) (*object, error) {
 }
 
 // parseOwn understands Signet's own kinds.
-func parseOwn(d *mesh.Document, td spiffeid.TrustDomain) (*object, error) {
+func parseOwn(d *manifest.Document, td spiffeid.TrustDomain) (*object, error) {
 	switch d.Kind {
 	case kindNodeGroup:
 		return decodeOwn(d, td, identity.NodeGroupSpec.Build, nil)
@@ -110,8 +111,8 @@ func parseOwn(d *mesh.Document, td spiffeid.TrustDomain) (*object, error) {
 		mesh.SignetGroupVersion, kindNodeGroup, kindEntry, kindBinding, kindJWTIssuer, kindPolicySource))
 }
 
-// manifest is how Signet's own kinds are stored and shown.
-type manifest[S any] struct {
+// ownManifest is how Signet's own kinds are stored and shown.
+type ownManifest[S any] struct {
 	APIVersion string   `yaml:"apiVersion"`
 	Kind       string   `yaml:"kind"`
 	Metadata   metadata `yaml:"metadata"`
@@ -122,7 +123,7 @@ type metadata struct {
 	Name string `yaml:"name"`
 }
 
-func decodeOwn[S, V any](d *mesh.Document, td spiffeid.TrustDomain, build func(S, string, spiffeid.TrustDomain) (V, error), defaults func(*S, V)) (*object, error) {
+func decodeOwn[S, V any](d *manifest.Document, td spiffeid.TrustDomain, build func(S, string, spiffeid.TrustDomain) (V, error), defaults func(*S, V)) (*object, error) {
 	var spec S
 	if err := d.Decode(&spec); err != nil {
 		return nil, err
@@ -137,7 +138,7 @@ func decodeOwn[S, V any](d *mesh.Document, td spiffeid.TrustDomain, build func(S
 	if defaults != nil {
 		defaults(&spec, v)
 	}
-	b, err := yaml.Marshal(manifest[S]{d.APIVersion, d.Kind, metadata{d.Name}, spec})
+	b, err := yaml.Marshal(ownManifest[S]{d.APIVersion, d.Kind, metadata{d.Name}, spec})
 	if err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, d.Name, err)
 	}
@@ -171,18 +172,18 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*object) (*mod
 	if err := assignMeshes(resources); err != nil {
 		return nil, err
 	}
-	var errs mesh.Errors
+	var errs manifest.Errors
 	for _, o := range objects {
 		k := o.key()
 		if m.objects[k] != nil {
-			errs = append(errs, mesh.AsErrors(o.doc.FieldError("metadata.name", k.String()+" is given twice"))...)
+			errs = append(errs, manifest.AsErrors(o.doc.FieldError("metadata.name", k.String()+" is given twice"))...)
 		}
 		m.objects[k] = o
 	}
 	m.sort()
 	graph, err := mesh.NewGraph(resources)
 	if err != nil {
-		return nil, append(errs, mesh.AsErrors(err)...)
+		return nil, append(errs, manifest.AsErrors(err)...)
 	}
 	m.graph = graph
 	if errs = append(errs, m.check()...); len(errs) > 0 {
@@ -229,11 +230,11 @@ func (m *model) sort() {
 }
 
 // check finds references to what is not there, and what cannot stand together.
-func (m *model) check() mesh.Errors {
-	var errs mesh.Errors
+func (m *model) check() manifest.Errors {
+	var errs manifest.Errors
 	bad := func(kind, name, field, format string, args ...any) {
 		o := m.objects[objectKey{kind: kind, name: name}]
-		errs = append(errs, mesh.AsErrors(o.doc.FieldError(field, fmt.Sprintf(format, args...)))...)
+		errs = append(errs, manifest.AsErrors(o.doc.FieldError(field, fmt.Sprintf(format, args...)))...)
 	}
 	for _, e := range m.entries {
 		if _, ok := m.groups[e.Group]; !ok {

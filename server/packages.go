@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"signet.example/api"
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/policy"
 )
@@ -77,7 +78,7 @@ func (m *model) unclaimed(packages []policy.Package) []string {
 			names = full
 		}
 		text := fmt.Sprintf("%s:%d: %s is of no virtual node, so nobody is asked for its rules", p.File, p.Line, p)
-		if best := mesh.Nearest(p.Node, names); best != "" {
+		if best := manifest.Nearest(p.Node, names); best != "" {
 			text += fmt.Sprintf("; did you mean %s?", policy.PackageName(best))
 		} else if named := withNamespace(p.Node, short); named != "" {
 			text += fmt.Sprintf("; did you mean %s?", policy.PackageName(named))

@@ -27,13 +27,13 @@ const (
 // allowed is the table of docs/ARCHITECTURE.md: folder → folders it may import.
 var allowed = map[string][]string{
 	"identity":    {},
-	"mesh":        {},
+	"mesh":        {"internal"},
 	"ads":         {},
 	"internal":    {},
 	"api":         {"internal"},
 	"ca":          {"identity", "internal"},
 	"attestation": {"identity"},
-	"policy":      {"identity", "mesh"},
+	"policy":      {"identity", "mesh", "internal"},
 	"store":       {"identity", "mesh", "internal"},
 	"sds":         {"identity", "ads"},
 	"xds":         {"identity", "mesh", "ads"},

@@ -6,11 +6,11 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/identity"
-	"signet.example/mesh"
+	"signet.example/internal/manifest"
 )
 
 // build decodes one of Signet's kinds and checks it, as apply does.
-func build(d *mesh.Document, td spiffeid.TrustDomain) error {
+func build(d *manifest.Document, td spiffeid.TrustDomain) error {
 	switch d.Kind {
 	case "NodeGroup":
 		return try(d, td, identity.NodeGroupSpec.Build)
@@ -26,7 +26,7 @@ func build(d *mesh.Document, td spiffeid.TrustDomain) error {
 	return fmt.Errorf("kind %s is not Signet's", d.Kind)
 }
 
-func try[S, V any](d *mesh.Document, td spiffeid.TrustDomain, make func(S, string, spiffeid.TrustDomain) (V, error)) error {
+func try[S, V any](d *manifest.Document, td spiffeid.TrustDomain, make func(S, string, spiffeid.TrustDomain) (V, error)) error {
 	var spec S
 	if err := d.Decode(&spec); err != nil {
 		return err

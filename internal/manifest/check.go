@@ -1,4 +1,4 @@
-package mesh
+package manifest
 
 import (
 	"fmt"
@@ -73,10 +73,14 @@ func (r rule) number(n int64) string {
 	return ""
 }
 
+// CheckText returns what is wrong with s by a pattern's name, "" if nothing is:
+// for what no field's tag can say.
+func CheckText(pattern, s string) string { return rule{pattern: pattern}.text(s) }
+
 // text says what is wrong with s, "" if nothing is.
 func (r rule) text(s string) string {
 	if len(r.enum) > 0 && !slices.Contains(r.enum, s) {
-		return fmt.Sprintf("%q is not one of %s", clip(s), strings.Join(r.enum, ", "))
+		return fmt.Sprintf("%q is not one of %s", Clip(s), strings.Join(r.enum, ", "))
 	}
 	if p := r.len.problem("characters", utf8.RuneCountInString(s)); p != "" {
 		return p
@@ -85,7 +89,7 @@ func (r rule) text(s string) string {
 		return ""
 	}
 	if p := patterns[r.pattern]; !p.re.MatchString(s) || p.segments && hasDotSegment(s) {
-		return fmt.Sprintf("%q %s", clip(s), p.says)
+		return fmt.Sprintf("%q %s", Clip(s), p.says)
 	}
 	return ""
 }

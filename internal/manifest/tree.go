@@ -1,4 +1,4 @@
-package mesh
+package manifest
 
 import (
 	"fmt"
@@ -74,11 +74,11 @@ func (t *tree) build(n ast.Node) (*value, error) {
 	if len(t.errs) == 0 && v.size > maxNodes {
 		t.fail(v.at, "", fmt.Sprintf("expands to more than %d nodes", maxNodes))
 	}
-	return v, t.errs.orNil()
+	return v, t.errs.OrNil()
 }
 
 func (t *tree) fail(at pos, path, msg string) *value {
-	if len(t.errs) < maxErrors {
+	if len(t.errs) < MaxErrors {
 		t.errs = append(t.errs, t.src.errorAt(at, path, msg))
 	}
 	return &value{shape: isNull, at: at, size: 1, depth: 1}
@@ -157,7 +157,7 @@ func (t *tree) scalar(path string, at pos, n ast.Node) *value {
 func (t *tree) integer(path string, v *value, text string) *value {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || strconv.FormatInt(n, 10) != text {
-		return t.fail(v.at, path, fmt.Sprintf("number %q: write it in decimal, without leading zeros", clip(text)))
+		return t.fail(v.at, path, fmt.Sprintf("number %q: write it in decimal, without leading zeros", Clip(text)))
 	}
 	v.shape, v.number, v.text = isInt, n, text
 	return v

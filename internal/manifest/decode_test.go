@@ -1,4 +1,4 @@
-package mesh_test
+package manifest_test
 
 import (
 	"fmt"
@@ -7,8 +7,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"signet.example/mesh"
+	"signet.example/internal/manifest"
 )
+
+// format stands for that of a program that reads two groups.
+var format = &manifest.Format{Versions: []string{"appmesh.k8s.aws/v1beta2", "signet.example/v1alpha1"}}
 
 // binding stands for the specs that other packages decode.
 type binding struct {
@@ -29,9 +32,9 @@ func (d *duration) UnmarshalText(b []byte) (err error) {
 	return nil
 }
 
-func signetDoc(t *testing.T, spec string) *mesh.Document {
+func signetDoc(t *testing.T, spec string) *manifest.Document {
 	t.Helper()
-	docs, err := mesh.Split("b.yaml", []byte("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\n"+spec))
+	docs, err := format.Split("b.yaml", []byte("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\n"+spec))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +60,7 @@ func TestDecodeFillsSpecsOfOtherOwners(t *testing.T) {
 func TestDecodeNamesEveryMistake(t *testing.T) {
 	err := signetDoc(t, "spec:\n  group: 1\n  selectors:\n  - a\n  - ~\n  ttl: long\n  virtualNode: x\n  limit: 1.5\n  tags: {a: }\n  grup: x\n").Decode(&binding{})
 	var got []string
-	for _, e := range mesh.AsErrors(err) {
+	for _, e := range manifest.AsErrors(err) {
 		got = append(got, e.Error())
 	}
 	want := []string{

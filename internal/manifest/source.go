@@ -1,4 +1,4 @@
-package mesh
+package manifest
 
 import (
 	"fmt"
@@ -38,7 +38,7 @@ func (s *source) excerpt(p pos) string {
 	}
 	var b strings.Builder
 	for i := max(0, at-1); i <= at; i++ {
-		fmt.Fprintf(&b, "%4d | %s\n", s.first+i, clip(lines[i]))
+		fmt.Fprintf(&b, "%4d | %s\n", s.first+i, Clip(lines[i]))
 	}
 	if p.col <= maxExcerpt {
 		fmt.Fprintf(&b, "     | %s^\n", strings.Repeat(" ", p.col-1))
@@ -48,7 +48,8 @@ func (s *source) excerpt(p pos) string {
 
 const maxExcerpt = 160 // runes of a source line that an excerpt shows
 
-func clip(line string) string {
+// Clip shortens text from outside to what an error shows of it, on one line.
+func Clip(line string) string {
 	line = strings.ReplaceAll(line, "\t", " ")
 	if r := []rune(line); len(r) > maxExcerpt {
 		return string(r[:maxExcerpt]) + "…"

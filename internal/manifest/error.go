@@ -1,10 +1,15 @@
-package mesh
+package manifest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
+
+// MaxErrors is how many mistakes of one document are reported.
+const MaxErrors = 100
 
 // Error is one mistake in one document, told so that it can be found.
 type Error struct {
@@ -71,10 +76,18 @@ func AsErrors(err error) Errors {
 	return Errors{{Msg: err.Error()}}
 }
 
-// orNil avoids the non-nil error that holds an empty list.
-func (es Errors) orNil() error {
+// OrNil is es as an error, nil where there are none: an empty list in an error
+// would not equal nil.
+func (es Errors) OrNil() error {
 	if len(es) == 0 {
 		return nil
 	}
 	return es
+}
+
+// Sort orders the mistakes as the source has them.
+func (es Errors) Sort() {
+	slices.SortStableFunc(es, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
 }

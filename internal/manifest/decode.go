@@ -1,16 +1,12 @@
-package mesh
+package manifest
 
 import (
 	"encoding"
 	"fmt"
 	"reflect"
 	"slices"
-	"sort"
 	"strings"
 )
-
-// maxErrors is where a hopeless document stops being explained.
-const maxErrors = 100
 
 // decoder fills Go values from a tree and collects every mistake.
 type decoder struct {
@@ -20,24 +16,14 @@ type decoder struct {
 }
 
 func (dec *decoder) fail(at pos, path, msg string) {
-	if len(dec.errs) < maxErrors {
+	if len(dec.errs) < MaxErrors {
 		dec.errs = append(dec.errs, dec.src.errorAt(at, path, msg))
 	}
 }
 
 func (dec *decoder) done() error {
-	sortErrors(dec.errs)
-	return dec.errs.orNil()
-}
-
-func sortErrors(errs Errors) {
-	sort.SliceStable(errs, func(i, j int) bool {
-		a, b := errs[i], errs[j]
-		if a.Line != b.Line {
-			return a.Line < b.Line
-		}
-		return a.Column < b.Column
-	})
+	dec.errs.Sort()
+	return dec.errs.OrNil()
 }
 
 // field decodes a required member of a document.

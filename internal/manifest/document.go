@@ -1,4 +1,4 @@
-package mesh
+package manifest
 
 import (
 	"fmt"
@@ -16,34 +16,34 @@ type Document struct {
 	// Annotations, like Labels, are filled for our own groups only.
 	Annotations map[string]string
 
+	format   *Format
 	src      *source
 	root     *value
 	envelope Errors // what is wrong around the spec; Decode reports it with the rest
 }
 
-// Foreign says that the document is of another API group than ours.
-func (d *Document) Foreign() bool { return !isOurs(d.APIVersion) }
+// Foreign reports whether the document is of a group that the format does not have.
+func (d *Document) Foreign() bool { return !d.format.has(d.APIVersion) }
 
-func isOurs(apiVersion string) bool {
+// has reports whether the group of apiVersion is one of the format's, in whatever version.
+func (f *Format) has(apiVersion string) bool {
 	group, _, _ := strings.Cut(apiVersion, "/")
-	for _, ours := range []string{GroupVersion, SignetGroupVersion} {
-		if g, _, _ := strings.Cut(ours, "/"); g == group {
-			return true // in another version as well: refused by name, not skipped
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.Versions, func(version string) bool {
+		g, _, _ := strings.Cut(version, "/")
+		return g == group
+	})
 }
 
-func isForeign(root *value) bool {
+func (f *Format) isForeign(root *value) bool {
 	v := root.get("apiVersion")
-	return v != nil && v.shape == isString && !isOurs(v.text)
+	return v != nil && v.shape == isString && !f.has(v.text)
 }
 
-func newDocuments(src *source, root *value) ([]*Document, error) {
+func (f *Format) documents(src *source, root *value) ([]*Document, error) {
 	if root.shape == isNull {
 		return nil, nil
 	}
-	d := &Document{File: src.file, Line: root.at.line, src: src, root: root}
+	d := &Document{File: src.file, Line: root.at.line, format: f, src: src, root: root}
 	if root.shape != isMap {
 		return nil, d.errorAt(root.at, "", fmt.Sprintf("is %s, not a manifest with apiVersion and kind", root.shape))
 	}
@@ -55,7 +55,7 @@ func newDocuments(src *source, root *value) ([]*Document, error) {
 	}
 	d.APIVersion, d.Kind = text(root.get("apiVersion")), text(root.get("kind"))
 	if d.APIVersion == "v1" && d.Kind == "List" {
-		return listItems(src, root)
+		return f.listItems(src, root)
 	}
 	meta := root.get("metadata")
 	d.Name, d.Namespace = text(meta.get("name")), text(meta.get("namespace"))
@@ -71,7 +71,7 @@ func newDocuments(src *source, root *value) ([]*Document, error) {
 	return []*Document{d}, nil
 }
 
-func listItems(src *source, root *value) ([]*Document, error) {
+func (f *Format) listItems(src *source, root *value) ([]*Document, error) {
 	items := root.get("items")
 	if items == nil || items.shape != isList {
 		return nil, nil
@@ -83,23 +83,23 @@ func listItems(src *source, root *value) ([]*Document, error) {
 			errs = append(errs, src.errorAt(item.at, "items", "a list in a list is not accepted"))
 			continue
 		}
-		ds, err := newDocuments(src, item)
+		ds, err := f.documents(src, item)
 		docs = append(docs, ds...)
 		errs = append(errs, AsErrors(err)...)
 	}
-	return docs, errs.orNil()
+	return docs, errs.OrNil()
 }
 
-// objectMeta is what is kept of Kubernetes' ObjectMeta.
-type objectMeta struct {
+// Meta is what is kept of Kubernetes' ObjectMeta.
+type Meta struct {
 	Name        string            `yaml:"name" check:"required len=1..253 pattern=segment"`
 	Namespace   string            `yaml:"namespace,omitempty" check:"len=0..63 pattern=namespace"`
 	Labels      map[string]string `yaml:"labels,omitempty"`
 	Annotations map[string]string `yaml:"annotations,omitempty"`
 }
 
-// What an API server adds to an object: read without effect, and said so by
-// Warnings, so that the output of kubectl can be applied as it is.
+// What an API server adds to an object: read without effect, which Ignored
+// reports, so that the output of kubectl can be applied as it is.
 var (
 	serverFields     = []string{"status"}
 	serverMetaFields = []string{
@@ -117,34 +117,46 @@ func (d *Document) readEnvelope() {
 			dec.fail(f.at, f.name, unknownField(f.name, known))
 		}
 	}
-	if d.APIVersion != GroupVersion && d.APIVersion != SignetGroupVersion {
-		dec.fail(d.root.get("apiVersion").at, "apiVersion", fmt.Sprintf("%q is not known; use %s or %s", d.APIVersion, GroupVersion, SignetGroupVersion))
+	if versions := d.format.Versions; !slices.Contains(versions, d.APIVersion) {
+		dec.fail(d.root.get("apiVersion").at, "apiVersion", fmt.Sprintf("%q is not known; use %s", d.APIVersion, strings.Join(versions, " or ")))
 	}
 	dec.ignore = map[string]bool{}
 	for _, name := range serverMetaFields {
 		dec.ignore["metadata."+name] = true
 	}
-	var meta objectMeta
+	var meta Meta
 	dec.field("metadata", d.root.at, d.root.get("metadata"), &meta)
 	d.Labels, d.Annotations, d.envelope = meta.Labels, meta.Annotations, dec.errs
 }
 
-// ignored lists what an API server added.
-func (d *Document) ignored() []field {
-	var out []field
+// Ignored warns of what an API server added, which has no effect here.
+func (d *Document) Ignored() Errors {
+	var errs Errors
+	warn := func(path string) {
+		errs = append(errs, d.FieldError(path, "has no effect: it is an API server's own"))
+	}
 	for _, f := range d.root.fields {
 		if slices.Contains(serverFields, f.name) {
-			out = append(out, f)
+			warn(f.name)
 		}
 	}
 	if meta := d.root.get("metadata"); meta != nil {
 		for _, f := range meta.fields {
 			if slices.Contains(serverMetaFields, f.name) {
-				out = append(out, field{name: "metadata." + f.name, at: f.at, val: f.val})
+				warn("metadata." + f.name)
 			}
 		}
 	}
-	return out
+	return errs
+}
+
+// Has reports whether a field such as metadata.labels was given a value.
+func (d *Document) Has(path string) bool {
+	v := d.root
+	for name := range strings.SplitSeq(path, ".") {
+		v = v.get(name)
+	}
+	return v != nil
 }
 
 // Decode reads the spec into a struct, strictly: an unknown field, a field
@@ -162,10 +174,8 @@ func (d *Document) Decode(into any) error {
 }
 
 // FieldError is an error at the field's place, or that of the nearest field
-// above it that was written.
-func (d *Document) FieldError(path, msg string) error { return d.fieldError(path, msg) }
-
-func (d *Document) fieldError(path, msg string) *Error {
+// above it that was written. A nil Document has no places.
+func (d *Document) FieldError(path, msg string) *Error {
 	if d == nil || d.root == nil {
 		return &Error{Field: path, Msg: msg}
 	}

@@ -1,0 +1,18 @@
+// Package manifest reads and writes manifests strictly: YAML (or JSON) documents
+// with apiVersion, kind, metadata and spec, as kubectl has them. It knows no kind.
+//
+//	bytes -> Format.Split -> Document -> Decode -> a spec of its owner's
+//
+// A [Format] says which API groups are read. A [Document] is one object, its
+// envelope checked and its spec not yet understood; the owner of its kind decodes
+// it into a struct by yaml and `check` tags. [Encode] is the way back, in a form
+// that readers of YAML 1.1 and 1.2 take for the same.
+//
+// Every mistake is an [Error] with file, line, column and field path; all
+// mistakes of a document are reported, not just the first, as [Errors].
+// Documents are bounded in bytes, tokens, depth and what aliases expand to.
+//
+// # Concurrency
+//
+// Values are immutable once returned, by convention; nothing here locks.
+package manifest

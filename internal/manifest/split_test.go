@@ -1,0 +1,121 @@
+package manifest_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/internal/manifest"
+)
+
+// object is the head of an object, to which a test adds its spec.
+func object(kind, name string) string {
+	return "apiVersion: appmesh.k8s.aws/v1beta2\nkind: " + kind + "\nmetadata: {name: " + name + "}\n"
+}
+
+func TestSplitNumbersLinesThroughTheStream(t *testing.T) {
+	content := "\ufeff# head\r\n---\r\n" + strings.ReplaceAll(object("Mesh", "a"), "\n", "\r\n") + "---\r\n---\r\n" + object("VirtualNode", "b") + "...\n---\n# tail\n"
+	docs, err := format.Split("s.yaml", []byte(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range docs {
+		got = append(got, fmt.Sprintf("%s:%d %s %s %s", d.File, d.Line, d.APIVersion, d.Kind, d.Name))
+	}
+	want := []string{"s.yaml:3 appmesh.k8s.aws/v1beta2 Mesh a", "s.yaml:8 appmesh.k8s.aws/v1beta2 VirtualNode b"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestOneBrokenDocumentDoesNotHideTheOthers(t *testing.T) {
+	docs, err := format.Split("s.yaml", []byte("a: [\n---\n"+object("Mesh", "m")+"---\nb: ]\n"))
+	if len(docs) != 1 || docs[0].Name != "m" {
+		t.Errorf("got %d documents", len(docs))
+	}
+	if errs := manifest.AsErrors(err); len(errs) != 2 || errs[0].Line != 1 || errs[1].Line != 7 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMarkerInsideABlockScalarEndsTheDocument(t *testing.T) {
+	docs, err := format.Split("s.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  a: |\n    ---\n    b\n---\n"+object("Mesh", "m")))
+	if err != nil || len(docs) != 2 || docs[1].Name != "m" {
+		t.Errorf("got %d documents, %v", len(docs), err)
+	}
+}
+
+// What others may write in their own kinds is not ours to refuse.
+func TestForeignDocumentIsReadOnlyByName(t *testing.T) {
+	for _, spec := range []string{"{defaultMode: 0644}", "{<<: {a: 1}}", "{a: !!binary aGk=}", "{1: 2}", "{a: 1, a: 2}", "*none"} {
+		docs, err := format.Split("f.yaml", []byte("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: n}\nspec: "+spec))
+		if err != nil || len(docs) != 1 {
+			t.Errorf("%s: %v", spec, err)
+			continue
+		}
+		if d := docs[0]; !d.Foreign() || d.Kind != "Deployment" || d.Name != "d" || d.Namespace != "n" {
+			t.Errorf("%s: got %+v", spec, d)
+		}
+	}
+}
+
+func TestListBecomesItsItems(t *testing.T) {
+	docs, err := format.Split("l.json", []byte(`{"apiVersion": "v1", "kind": "List", "items": [
+	{"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "metadata": {"name": "m", "uid": "1"}, "status": {}},
+	{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}}]}`))
+	if err != nil || len(docs) != 2 || docs[0].Foreign() || !docs[1].Foreign() || docs[0].Line != 2 {
+		t.Errorf("got %d documents, %v", len(docs), err)
+	}
+}
+
+func TestHostileDocumentsAreRefusedSoon(t *testing.T) {
+	const n = 35_000
+	for what, content := range map[string]string{
+		"open brackets":  strings.Repeat("[", n),
+		"brackets":       strings.Repeat("[", n) + strings.Repeat("]", n),
+		"braces":         strings.Repeat("{a: ", n),
+		"hyphens":        strings.Repeat("- ", n),
+		"question marks": strings.Repeat("? ", n),
+		"anchors":        strings.Repeat("&a ", n),
+		"tags":           strings.Repeat("!a ", n),
+		"keys":           manyKeys(60_000),
+		"steps":          steps(1000),
+		"bytes":          "a: " + strings.Repeat("x", 1<<20),
+		"NUL":            "a: \x00",
+		"not UTF-8":      "a: \xff",
+	} {
+		begin := time.Now()
+		_, err := format.Split("h.yaml", []byte(content))
+		if err == nil {
+			t.Errorf("%s: accepted", what)
+		}
+		if took := time.Since(begin); took > 20*time.Second {
+			t.Errorf("%s: took %v", what, took)
+		}
+		for _, e := range manifest.AsErrors(err) {
+			if len(e.Error()) > 500 || len(e.Excerpt) > 2000 {
+				t.Errorf("%s: the error has %d characters", what, len(e.Error())+len(e.Excerpt))
+			}
+		}
+	}
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "k%d: v\n", i)
+	}
+	return b.String()
+}
+
+func steps(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(strings.Repeat(" ", i) + "a:\n")
+	}
+	return b.String()
+}
