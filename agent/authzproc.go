@@ -28,6 +28,7 @@ import (
 	"signet.example/authz"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/watched"
 )
 
 const (
@@ -52,18 +53,18 @@ type authzProcess struct {
 	options    AuthzOptions
 	log        *slog.Logger
 	metrics    *metrics
-	state      *watched[*state]
+	state      *watched.Value[*state]
 	ring       *ring
 	hashKey    []byte
 
 	// loaded are the revisions that the running process has compiled; empty while
 	// there is none.
-	loaded watched[[]string]
+	loaded watched.Value[[]string]
 	// over is where connections go to the running, configured process; nil while
 	// there is none.
-	over watched[*handoverTo]
+	over watched.Value[*handoverTo]
 	// stamps are the revisions that views need, by leg.
-	stamps watched[map[*leg][]string]
+	stamps watched.Value[map[*leg][]string]
 
 	// known are revisions that were seen, for views that are still stamped with
 	// one which the server no longer sends. Owned by the goroutine of once.
@@ -72,13 +73,13 @@ type authzProcess struct {
 	// Owned by the goroutine of once.
 	blame blame
 	// stopped are the evaluations of blame that are not made for now, and until when.
-	stopped watched[map[authz.Evaluation]time.Time]
+	stopped watched.Value[map[authz.Evaluation]time.Time]
 }
 
 // handoverTo is the way to one running process.
 type handoverTo struct {
 	conn  *net.UnixConn
-	state *watched[*state]
+	state *watched.Value[*state]
 	mu    sync.Mutex
 	// granted is what its connections were attested for, by number; revoked are the
 	// numbers of what is granted no longer. Guarded by mu.
@@ -95,7 +96,7 @@ func grantOf(b identity.Binding, id spiffeid.ID) grant {
 	return grant{b.Name + "\n" + id.String(), strings.Join(b.Selectors.Strings(), "\n")}
 }
 
-func newAuthzProcess(cfg Config, s *watched[*state], m *metrics, log *slog.Logger) (*authzProcess, error) {
+func newAuthzProcess(cfg Config, s *watched.Value[*state], m *metrics, log *slog.Logger) (*authzProcess, error) {
 	a := &authzProcess{
 		executable: cfg.Executable, options: cfg.Authz, log: log, metrics: m, state: s,
 		ring: newRing(ringCount, ringBytes), hashKey: make([]byte, 32), known: map[string]*api.PolicyRevision{},
@@ -110,13 +111,13 @@ func newAuthzProcess(cfg Config, s *watched[*state], m *metrics, log *slog.Logge
 	if _, err := rand.Read(a.hashKey); err != nil {
 		return nil, fmt.Errorf("authz: %w", err)
 	}
-	a.stamps.set(map[*leg][]string{})
+	a.stamps.Set(map[*leg][]string{})
 	return a, nil
 }
 
 // stamp notes the revisions that a leg's sets are stamped with; none forgets it.
 func (a *authzProcess) stamp(l *leg, revisions []string) {
-	a.stamps.update(func(old map[*leg][]string) map[*leg][]string {
+	a.stamps.Update(func(old map[*leg][]string) map[*leg][]string {
 		next := make(map[*leg][]string, len(old)+1)
 		maps.Copy(next, old)
 		if next[l] = revisions; len(revisions) == 0 {
@@ -176,8 +177,8 @@ func (a *authzProcess) once(ctx context.Context) error {
 	}
 	defer func() {
 		// No new connection goes there; those under way fail with the process.
-		a.over.set(nil)
-		a.loaded.set(nil)
+		a.over.Set(nil)
+		a.loaded.Set(nil)
 		_ = conn.Close()    // its peer is gone
 		_ = control.Close() // closed by conn where it was ever used
 		_ = passing.Close()
@@ -216,7 +217,7 @@ func (a *authzProcess) learn(ctx context.Context, err error, underway map[int]en
 			slog.String("spiffe_id", e.Destination), slog.String("policy_rev", e.Revision), slog.Time("until", all[e]))
 	}
 	if len(stopped) > 0 {
-		a.stopped.set(all)
+		a.stopped.Set(all)
 	}
 }
 
@@ -268,8 +269,8 @@ func overConn(c net.Conn) (*grpc.ClientConn, error) {
 func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlClient, over *handoverTo) error {
 	var last *api.AuthzConfig
 	for {
-		s, stateChanged := a.state.get()
-		stamps, stampsChanged := a.stamps.get()
+		s, stateChanged := a.state.Get()
+		stamps, stampsChanged := a.stamps.Get()
 		config := a.config(s, stamps)
 		if s != nil {
 			if config.RevokedGrants = over.revoke(s); len(config.RevokedGrants) > maxRevoked {
@@ -284,8 +285,8 @@ func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlCli
 				return fmt.Errorf("configure: %w", err)
 			}
 			last = config
-			a.loaded.set(status.GetLoaded())
-			a.over.set(over)
+			a.loaded.Set(status.GetLoaded())
+			a.over.Set(over)
 		}
 		over := time.NewTimer(a.blame.wait(time.Now()))
 		select {
@@ -327,7 +328,7 @@ func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConf
 		}
 	}
 	if a.blame.forget(needed, time.Now()) {
-		a.stopped.set(a.blame.those(true))
+		a.stopped.Set(a.blame.those(true))
 	}
 	c.Stopped, c.Suspect = evaluationMessages(a.blame.those(true)), evaluationMessages(a.blame.those(false))
 	for _, p := range a.known {
@@ -381,7 +382,7 @@ func (h *handoverTo) give(c *net.UnixConn, b identity.Binding, id spiffeid.ID, p
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	g := grantOf(b, id)
-	if s := h.state.load(); s == nil || !s.granted()[g] {
+	if s := h.state.Load(); s == nil || !s.granted()[g] {
 		return errNotBound
 	}
 	if h.granted[g] == 0 {

@@ -11,6 +11,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 )
 
 const (
@@ -23,8 +24,8 @@ const (
 // hands over those of a proxy that is bound here. It reads nothing from them.
 type authzGate struct {
 	attestor *attestation.Attestor
-	state    *watched[*state]
-	over     *watched[*handoverTo]
+	state    *watched.Value[*state]
+	over     *watched.Value[*handoverTo]
 	nodeOf   func(*attestation.Peer) (mesh, node string)
 	metrics  *metrics
 	log      *slog.Logger
@@ -85,7 +86,7 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	s := g.state.load()
+	s := g.state.Load()
 	if s == nil {
 		return errNoState
 	}
@@ -98,7 +99,7 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	}
 	bounded, cancel := context.WithTimeout(ctx, authzWait)
 	defer cancel()
-	over, err := g.over.wait(bounded, func(o *handoverTo) bool { return o != nil })
+	over, err := g.over.Wait(bounded, func(o *handoverTo) bool { return o != nil })
 	if err != nil {
 		return fmt.Errorf("no authz process: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/authz"
+	"signet.example/internal/watched"
 )
 
 func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
@@ -190,8 +191,8 @@ func TestAnEndThatNoEvaluationBringsAboutBlamesNone(t *testing.T) {
 func TestWhatIsStoppedIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := authz.Evaluation{Destination: "a", Revision: "r"}
-		a := &authzProcess{known: map[string]*api.PolicyRevision{}, state: &watched[*state]{}}
-		a.state.set(&state{policies: []*api.PolicyRevision{{Id: "r"}}})
+		a := &authzProcess{known: map[string]*api.PolicyRevision{}, state: &watched.Value[*state]{}}
+		a.state.Set(&state{policies: []*api.PolicyRevision{{Id: "r"}}})
 		control := &controlStub{configs: make(chan *api.AuthzConfig, 1)}
 		var want, all time.Duration
 		for i := range 9 {
@@ -210,8 +211,8 @@ func TestWhatIsStoppedIsTriedAgain(t *testing.T) {
 				t.Fatalf("time %d: %v", i, c)
 			}
 			took := time.Since(begun)
-			if want = min(max(2*want, stopFirst), stopMost); took != want || len(a.stopped.load()) != 0 {
-				t.Errorf("time %d: stopped for %s, want %s; told: %v", i, took, want, a.stopped.load())
+			if want = min(max(2*want, stopFirst), stopMost); took != want || len(a.stopped.Load()) != 0 {
+				t.Errorf("time %d: stopped for %s, want %s; told: %v", i, took, want, a.stopped.Load())
 			}
 			all += took
 			if i == 8 { // it behaves from now on

@@ -17,6 +17,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/watched"
 )
 
 // States of a supervised proxy, as reports tell them.
@@ -64,21 +65,21 @@ type envoy struct {
 	metrics   *metrics
 	admin     *envoyAdmin
 
-	status watched[proxyStatus]
+	status watched.Value[proxyStatus]
 	// classical are its TLS handshakes that were not post-quantum.
 	classical classical
 	// denied takes the records of denials that the proxy made by itself.
 	denied func(*api.Decision)
 	// any is set with every change of status, for reports.
-	any *watched[int]
+	any *watched.Value[int]
 }
 
-func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Children, changed *watched[int], m *metrics, log *slog.Logger) *envoy {
+func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Children, changed *watched.Value[int], m *metrics, log *slog.Logger) *envoy {
 	e := &envoy{
 		proxy: p, program: cfg.Envoy, drainTime: cfg.DrainTime, xdsSocket: xdsSocket, relay: r, children: c,
 		log: log.With(slog.String("proxy", p.Name)), metrics: m, admin: newEnvoyAdmin(p.Admin), any: changed,
 	}
-	e.status.set(proxyStatus{state: stateWaiting})
+	e.status.Set(proxyStatus{state: stateWaiting})
 	return e
 }
 
@@ -90,7 +91,7 @@ func (e *envoy) line(ctx context.Context, line string) {
 		return
 	}
 	destination := "" // not known before the first answer of the server
-	if s := e.relay.u.state.load(); s != nil {
+	if s := e.relay.u.state.Load(); s != nil {
 		if id, err := identity.ForVirtualNode(s.td, e.proxy.Mesh, e.proxy.VirtualNode); err == nil {
 			destination = id.String()
 		}
@@ -104,7 +105,7 @@ func (e *envoy) line(ctx context.Context, line string) {
 // waits does, is told to nobody.
 func (e *envoy) become(change func(*proxyStatus)) {
 	news := false
-	e.status.update(func(s proxyStatus) proxyStatus {
+	e.status.Update(func(s proxyStatus) proxyStatus {
 		before := s
 		change(&s)
 		news = s != before
@@ -113,8 +114,8 @@ func (e *envoy) become(change func(*proxyStatus)) {
 	if !news {
 		return
 	}
-	e.any.update(func(n int) int { return n + 1 })
-	s := e.status.load()
+	e.any.Update(func(n int) int { return n + 1 })
+	s := e.status.Load()
 	e.metrics.envoyReady.WithLabelValues(e.proxy.Name).Set(map[bool]float64{true: 1}[s.state == stateReady])
 }
 
@@ -153,7 +154,7 @@ func (e *envoy) Run(ctx context.Context) error {
 // listen on nothing, and look alive.
 func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 	for {
-		_, changed := e.relay.u.state.get()
+		_, changed := e.relay.u.state.Get()
 		has, err := e.selectors()
 		var v *proxyView
 		if err == nil {
@@ -163,8 +164,8 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 			e.explainWait(ctx, err)
 		} else {
 			e.become(func(s *proxyStatus) { s.view = v })
-			_, published := v.published.get()
-			if set := v.published.load(); set != nil {
+			_, published := v.published.Get()
+			if set := v.published.Load(); set != nil {
 				if err = e.relay.taken.claim(e.proxy.Name, listening(set)); err == nil {
 					return v, true
 				}
@@ -202,7 +203,7 @@ func (e *envoy) explainWait(ctx context.Context, err error) {
 	if err != nil {
 		reason = err.Error()
 	}
-	if e.status.load().reason != reason {
+	if e.status.Load().reason != reason {
 		e.become(func(s *proxyStatus) { s.reason = reason })
 		e.log.InfoContext(ctx, "envoy waits", slog.String("reason", reason))
 	}
@@ -242,14 +243,14 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = stateStarting, p.PID(), "" })
 	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
 	watch, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
+	done := make(chan struct{})
 	go func() { // ends with watch, which is waited for below
-		defer close(watched)
+		defer close(done)
 		e.watch(watch, v)
 	}()
 	defer func() {
 		cancel()
-		<-watched
+		<-done
 	}()
 	var ended error
 	select {
@@ -260,7 +261,7 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	case <-ctx.Done():
 	}
 	cancel()
-	<-watched
+	<-done
 	e.stop(context.WithoutCancel(ctx), p)
 	return ended
 }
@@ -315,7 +316,7 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 		if ctx.Err() != nil {
 			return
 		}
-		state := e.status.load().state
+		state := e.status.Load().state
 		switch {
 		case err == nil && state != stateReady:
 			version, err := e.admin.version(ctx)

@@ -70,7 +70,7 @@ func (g *guard) SendMsg(m any) error {
 	g.mu.Lock()
 	bound, leaving, w, mesh, node := g.bound, g.leaving != nil, g.want, g.mesh, g.node
 	g.mu.Unlock()
-	s := g.relay.u.state.load()
+	s := g.relay.u.state.Load()
 	if !bound || s == nil {
 		return status.Error(codes.Internal, "internal error: an answer to a peer that is not bound")
 	}

@@ -62,7 +62,7 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		"no state any more": {nil, true, codes.Internal},
 	} {
 		r := &relay{u: &upstream{}, metrics: newMetrics(), log: slog.New(slog.DiscardHandler)}
-		r.u.state.set(c.now)
+		r.u.state.Set(c.now)
 		out := &sentStream{}
 		g := &guard{ServerStream: out, peer: peer, relay: r}
 		g.ctx, g.cancel = context.WithCancelCause(t.Context())

@@ -80,7 +80,7 @@ func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *te
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	_, err = r.authz.stamps.wait(ctx, func(s map[*leg][]string) bool { return len(s) == 1 })
+	_, err = r.authz.stamps.Wait(ctx, func(s map[*leg][]string) bool { return len(s) == 1 })
 	if err != nil {
 		t.Errorf("revisions are kept for legs that ended: %v", err)
 	}

@@ -30,6 +30,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 )
 
 const attestTimeout = 10 * time.Second
@@ -49,7 +50,7 @@ type enrolment struct {
 	metrics  *metrics
 
 	// trust is nil before the first answer of a server.
-	trust watched[*trust]
+	trust watched.Value[*trust]
 
 	mu   sync.Mutex
 	kept kept // guarded by mu
@@ -86,7 +87,7 @@ func newEnrolment(cfg Config, dir *dataDir, m *metrics, log *slog.Logger) (*enro
 		return nil, fmt.Errorf("trust_domain: the configuration says %s, and this host joined %s: correct one, or move %s away and join anew",
 			e.td, t.roots.TrustDomain, dir.path)
 	}
-	e.trust.set(t)
+	e.trust.Set(t)
 	return e, nil
 }
 
@@ -113,7 +114,7 @@ func (e *enrolment) enter(ctx context.Context, source tokens) (*svid, error) {
 		return nil, err
 	case joined && !bytes.Equal(token.Pin[:], e.kept.Pin):
 		return nil, fmt.Errorf("the token is of another trust domain than %s, to which %s belongs: move that away, and join with the token as a new agent",
-			e.trust.load().roots.TrustDomain, e.dir.path)
+			e.trust.Load().roots.TrustDomain, e.dir.path)
 	case !joined:
 		key, ok := e.host.PrivateKey.(*ecdsa.PrivateKey)
 		if !ok {
@@ -183,8 +184,8 @@ func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svid, er
 // renew attests by the host key: at a start, and when the agent's SVID ended
 // during an outage.
 func (e *enrolment) renew(ctx context.Context) (*svid, error) {
-	if t := e.trust.load(); t != nil {
-		return e.attest(ctx, "", t.roots.Pin(), byTrust(e.trust.load, time.Now))
+	if t := e.trust.Load(); t != nil {
+		return e.attest(ctx, "", t.roots.Pin(), byTrust(e.trust.Load, time.Now))
 	}
 	return e.attest(ctx, "", e.kept.Pin, e.byPin(e.kept.Pin)) // it ended while it joined
 }
@@ -254,7 +255,7 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 // keep takes a root set unless a newer one is known, and writes down what this
 // host is known by where that has changed.
 func (e *enrolment) keep(t *trust, agentID string) {
-	e.trust.update(func(old *trust) *trust {
+	e.trust.Update(func(old *trust) *trust {
 		if old != nil && old.roots.Number >= t.roots.Number {
 			return old
 		}
@@ -263,7 +264,7 @@ func (e *enrolment) keep(t *trust, agentID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	next := e.kept
-	next.AgentID, next.RootSet = agentID, string(e.trust.load().signed)
+	next.AgentID, next.RootSet = agentID, string(e.trust.Load().signed)
 	if next.AgentID == e.kept.AgentID && next.RootSet == e.kept.RootSet {
 		return
 	}

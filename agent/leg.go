@@ -13,6 +13,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/internal/watched"
 )
 
 // policyWait bounds how long a view waits for the policy revision that it is
@@ -40,7 +41,7 @@ type leg struct {
 	pool *ads.Pool // shared by all legs
 	log  *slog.Logger
 	// loaded tells the revisions that the authz process has.
-	loaded *watched[[]string]
+	loaded *watched.Value[[]string]
 	// stamped is called with the revisions that this leg's sets need: the newest
 	// one before it is released.
 	stamped func(l *leg, revisions []string)
@@ -48,9 +49,9 @@ type leg struct {
 	// gone is closed when no view is left.
 	gone chan struct{}
 
-	pending watched[*routing]
+	pending watched.Value[*routing]
 	// released is nil until the first complete set.
-	released watched[*routing]
+	released watched.Value[*routing]
 }
 
 func (l *leg) nodeID() string { return nodeID(l.key.mesh, l.key.node) }
@@ -72,7 +73,7 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 					l.log.ErrorContext(ctx, "view not readable", slog.String("node", l.nodeID()), slog.Any("err", err))
 					return
 				}
-				l.pending.set(&routing{set: set, revision: v.GetPolicyRevision()})
+				l.pending.Set(&routing{set: set, revision: v.GetPolicyRevision()})
 			},
 			Pool: l.pool,
 			Log:  l.log,
@@ -92,7 +93,7 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 func (l *leg) release(ctx context.Context) {
 	var done *routing
 	for {
-		next, err := l.pending.wait(ctx, func(r *routing) bool { return r != done && r != nil })
+		next, err := l.pending.Wait(ctx, func(r *routing) bool { return r != done && r != nil })
 		if err != nil {
 			return
 		}
@@ -102,7 +103,7 @@ func (l *leg) release(ctx context.Context) {
 		if !l.awaitPolicy(ctx, next) {
 			continue // a newer one is there, or ctx ended
 		}
-		l.released.set(next)
+		l.released.Set(next)
 		done = next
 	}
 }
@@ -112,11 +113,11 @@ func (l *leg) awaitPolicy(ctx context.Context, next *routing) bool {
 	timer := time.NewTimer(policyWait)
 	defer timer.Stop()
 	for {
-		pending, newer := l.pending.get()
+		pending, newer := l.pending.Get()
 		if pending != next {
 			return false
 		}
-		loaded, changed := l.loaded.get()
+		loaded, changed := l.loaded.Get()
 		if next.revision == "" || slices.Contains(loaded, next.revision) {
 			return true
 		}

@@ -18,6 +18,7 @@ import (
 	"signet.example/ads"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 )
 
 // maxLegs bounds the streams that local proxies can make the agent open, maxShapes
@@ -51,7 +52,7 @@ type relay struct {
 	// taken is where the proxies that the agent runs listen.
 	taken taken
 	// changed counts what proxies said of their resources, for reports.
-	changed watched[int]
+	changed watched.Value[int]
 
 	mu      sync.Mutex
 	legs    map[legKey]*leg        // guarded by mu
@@ -141,7 +142,7 @@ func (r *relay) Run(ctx context.Context) error {
 
 func (r *relay) watchState(ctx context.Context) {
 	for {
-		s, changed := r.u.state.get()
+		s, changed := r.u.state.Get()
 		if s != nil {
 			r.review(s)
 		}
@@ -180,7 +181,7 @@ func (r *relay) review(s *state) {
 func (r *relay) sweepIdle(ctx context.Context) {
 	for sleep(ctx, viewIdle/2) {
 		// In an outage a proxy that comes back must find what was there.
-		if r.u.connected.load() {
+		if r.u.connected.Load() {
 			r.sweep(time.Now())
 		}
 	}
@@ -225,7 +226,7 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "%v, got %q", err, node.GetId())
 	}
-	s := r.u.state.load()
+	s := r.u.state.Load()
 	if s == nil {
 		return nil, status.Error(codes.Unavailable, errNoState.Error())
 	}
@@ -337,7 +338,7 @@ func (r *relay) run(ctx context.Context, f func(context.Context)) error {
 // forProxy is the view of a proxy that the agent supervises, before it runs: by
 // the binding that it will fit.
 func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (*proxyView, error) {
-	s := r.u.state.load()
+	s := r.u.state.Load()
 	if s == nil {
 		return nil, errNoState
 	}
@@ -367,12 +368,12 @@ func (r *relay) event(e ads.Event) {
 	switch e.Kind {
 	case ads.Rejected:
 		r.log.Warn("resource rejected by a proxy", slog.String("node", e.View), slog.String("type", e.Type), slog.String("name", e.Name), slog.String("version", e.Version), slog.String("err", e.Message))
-		r.changed.update(func(n int) int { return n + 1 })
+		r.changed.Update(func(n int) int { return n + 1 })
 	case ads.Stuck:
 		r.log.Warn("proxy did not acknowledge in time", slog.String("node", e.View), slog.String("type", e.Type), slog.String("err", e.Message))
 	case ads.Opened, ads.Closed:
 		r.log.Debug("proxy stream "+e.Kind.String(), slog.String("node", e.View), slog.String("stream", e.Stream), slog.String("err", e.Message))
-		r.changed.update(func(n int) int { return n + 1 })
+		r.changed.Update(func(n int) int { return n + 1 })
 	}
 }
 

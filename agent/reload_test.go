@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"signet.example/internal/watched"
 )
 
 func TestAReloadRefusesWhatNeedsARestartAndNamesIt(t *testing.T) {
@@ -64,7 +66,7 @@ func aLoggingSupervisor(t *testing.T, log *slog.Logger, first ...Proxy) *supervi
 	u := &upstream{}
 	r := newRelay(Config{}, u, nil, "", "", m, log)
 	s := newSupervisor(func(p Proxy) *envoy {
-		return newEnvoy(Config{Envoy: "/bin/true"}, p, "", r, nil, &watched[int]{}, m, log)
+		return newEnvoy(Config{Envoy: "/bin/true"}, p, "", r, nil, &watched.Value[int]{}, m, log)
 	}, r, m)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

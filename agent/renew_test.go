@@ -237,7 +237,7 @@ func TestAHostThatSleptRenewsAtOnce(t *testing.T) {
 	go func() { done <- k.Run(ctx) }()
 	bounded, late := context.WithTimeout(t.Context(), 20*time.Second)
 	defer late()
-	if _, err := k.held.wait(bounded, func(held map[string]*svid) bool { return held[w.entry] != old }); err != nil {
+	if _, err := k.held.Wait(bounded, func(held map[string]*svid) bool { return held[w.entry] != old }); err != nil {
 		t.Error("it was not renewed when the wall clock said so")
 	}
 	cancel()

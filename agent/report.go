@@ -16,6 +16,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/internal/watched"
 )
 
 // reporter gathers the agent's state for reports. It owns none of it.
@@ -27,7 +28,7 @@ type reporter struct {
 	peerMode string
 	version  string
 	// proxies is set with every change of a proxy's status.
-	proxies *watched[int]
+	proxies *watched.Value[int]
 	// speaker is who may call out through a proxy (wayOut.speaker).
 	speaker func(Proxy, *proxyView) (who, problem string, applications []string)
 	// fixed findings hold as long as the agent runs.
@@ -37,12 +38,12 @@ type reporter struct {
 // changed is closed when the report may have become another one, or reportIdle
 // has passed.
 func (r *reporter) changed(ctx context.Context) <-chan struct{} {
-	_, held := r.u.keeper.held.get()
-	_, state := r.u.state.get()
-	_, loaded := r.authz.loaded.get()
-	_, stopped := r.authz.stopped.get()
-	_, proxies := r.proxies.get()
-	_, relay := r.relay.changed.get()
+	_, held := r.u.keeper.held.Get()
+	_, state := r.u.state.Get()
+	_, loaded := r.authz.loaded.Get()
+	_, stopped := r.authz.stopped.Get()
+	_, proxies := r.proxies.Get()
+	_, relay := r.relay.changed.Get()
 	done := make(chan struct{})
 	go func() { // ends within reportIdle, or with ctx
 		defer close(done)
@@ -65,9 +66,9 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
 	consumers := map[string]string{ownEntry: "agent"}
-	report.Findings = slices.Concat(r.fixed, sameUser(r.envoys()), stoppedFindings(r.authz.stopped.load()))
+	report.Findings = slices.Concat(r.fixed, sameUser(r.envoys()), stoppedFindings(r.authz.stopped.Load()))
 	for _, e := range r.envoys() {
-		s := e.status.load()
+		s := e.status.Load()
 		status := proxyReport(e, s)
 		if s.view != nil && s.state == stateReady {
 			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(e.proxy, s.view)
@@ -85,11 +86,11 @@ func (r *reporter) report() *api.Report {
 			report.Findings = append(report.Findings, fmt.Sprintf("%s: proxy %s waits: %s", name, e.proxy.Name, s.reason))
 		}
 	}
-	held := r.u.keeper.held.load()
+	held := r.u.keeper.held.Load()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
 		report.Svids = append(report.Svids, svidReport(held[name], or(consumers[name], "workload")))
 	}
-	if s := r.u.state.load(); s != nil {
+	if s := r.u.state.Load(); s != nil {
 		for _, p := range s.problems {
 			report.Findings = append(report.Findings, "resource-not-usable: "+p)
 		}
@@ -99,8 +100,8 @@ func (r *reporter) report() *api.Report {
 
 // revision is the newest revision if the authz process has it, else one that it has.
 func (r *reporter) revision() string {
-	loaded := r.authz.loaded.load()
-	s := r.u.state.load()
+	loaded := r.authz.loaded.Load()
+	s := r.u.state.Load()
 	if s != nil && slices.Contains(loaded, s.newest) {
 		return s.newest
 	}
@@ -127,7 +128,7 @@ func proxyReport(e *envoy, s proxyStatus) *api.ProxyStatus {
 	if s.view == nil {
 		return p
 	}
-	p.Ports = ingressPorts(s.view.published.load())
+	p.Ports = ingressPorts(s.view.published.Load())
 	for _, j := range s.view.view.Rejected() {
 		p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: j.Type, Name: j.Name, Version: j.Version, Message: j.Message})
 	}

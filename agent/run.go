@@ -22,6 +22,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
+	"signet.example/internal/watched"
 	"signet.example/sds"
 )
 
@@ -106,7 +107,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	a.attestor = &attestation.Attestor{
 		Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers,
 		WantsHash: func(others identity.Selectors) bool {
-			s := u.state.load()
+			s := u.state.Load()
 			return s != nil && s.wantsHash(others)
 		},
 	}
@@ -120,10 +121,10 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	}
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), socks.path("wayout.sock"), m, log)
 	u.own, a.gate.nodeOf = a.relay.ownNode, a.relay.nodeOf
-	changed := &watched[int]{}
+	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
 		state: &u.state, relay: a.relay, metrics: m, log: log,
-		owners: newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.update(func(n int) int { return n + 1 }) }),
+		owners: newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.Update(func(n int) int { return n + 1 }) }),
 	}
 	a.supervisor = newSupervisor(func(p Proxy) *envoy {
 		e := newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log)
@@ -262,7 +263,7 @@ func (a *agent) run(ctx context.Context) error {
 // health is red where an identity is past its renewal by more than it should be,
 // although nothing has ended yet.
 func (a *agent) health() error {
-	held := a.upstream.keeper.held.load()
+	held := a.upstream.keeper.held.Load()
 	now := time.Now()
 	for _, s := range held {
 		if reached(s.issued.Add(s.lifetime()/2), now) {
@@ -270,7 +271,7 @@ func (a *agent) health() error {
 				or(a.upstream.keeper.failure(s.entry), errNoServer))
 		}
 	}
-	if a.upstream.state.load() == nil {
+	if a.upstream.state.Load() == nil {
 		return errNoState
 	}
 	return nil
@@ -278,7 +279,7 @@ func (a *agent) health() error {
 
 // budget is how long the SVID with the nearest end still is.
 func (a *agent) budget() (time.Duration, bool) {
-	held := a.upstream.keeper.held.load()
+	held := a.upstream.keeper.held.Load()
 	var least time.Duration
 	found := false
 	for _, s := range held {

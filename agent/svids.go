@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/internal/watched"
 )
 
 // ownEntry is the keeper's name for the agent's own SVID; no Entry has it.
@@ -73,8 +75,8 @@ type keeper struct {
 	metrics *metrics
 
 	// held is what there is now, by entry.
-	held watched[map[string]*svid]
-	wake chan struct{}
+	held watched.Value[map[string]*svid]
+	wake watched.Signal
 
 	mu    sync.Mutex
 	slots map[string]*slot // guarded by mu
@@ -92,8 +94,8 @@ type slot struct {
 }
 
 func newKeeper(issue issuer, m *metrics, log *slog.Logger) *keeper {
-	k := &keeper{issue: issue, log: log, metrics: m, wake: make(chan struct{}, 1), slots: map[string]*slot{}}
-	k.held.set(map[string]*svid{})
+	k := &keeper{issue: issue, log: log, metrics: m, wake: watched.NewSignal(), slots: map[string]*slot{}}
+	k.held.Set(map[string]*svid{})
 	return k
 }
 
@@ -112,7 +114,7 @@ func (k *keeper) need(wants ...want) {
 	k.mu.Unlock()
 	if added {
 		k.publish()
-		k.nudge()
+		k.wake.Wake()
 	}
 }
 
@@ -147,12 +149,12 @@ func (k *keeper) install(s *svid) {
 	k.slots[s.entry] = &slot{want: want{s.entry, s.id}, current: s, next: s.due}
 	k.mu.Unlock()
 	k.publish()
-	k.nudge()
+	k.wake.Wake()
 }
 
 // get returns the SVID of an entry, nil where there is none that is still good.
 func (k *keeper) get(entry string) *svid {
-	if s := k.held.load()[entry]; s.fresh(time.Now()) {
+	if s := k.held.Load()[entry]; s.fresh(time.Now()) {
 		return s
 	}
 	return nil
@@ -179,7 +181,7 @@ func (k *keeper) retryNow() {
 		}
 	}
 	k.mu.Unlock()
-	k.nudge()
+	k.wake.Wake()
 }
 
 // Run asks for what is due until ctx ends.
@@ -267,7 +269,7 @@ func (k *keeper) renew(ctx context.Context, batch []want) {
 	}
 	k.mu.Unlock()
 	k.publish()
-	k.nudge()
+	k.wake.Wake()
 }
 
 // file notes one answer. The caller holds mu.
@@ -321,14 +323,7 @@ func (k *keeper) publish() {
 		}
 	}
 	// A failure wakes readers too: one may wait for an SVID that will not come.
-	k.held.set(held)
-}
-
-func (k *keeper) nudge() {
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	k.held.Set(held)
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -173,7 +173,7 @@ func TestAnOlderRootSetDoesNotReplaceANewerOne(t *testing.T) {
 	for _, number := range []uint64{2, 1} {
 		e.keep(root.trust(number), "one")
 	}
-	if n := e.trust.load().roots.Number; n != 2 {
+	if n := e.trust.Load().roots.Number; n != 2 {
 		t.Errorf("number %d is trusted", n)
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/unixsock"
+	"signet.example/internal/watched"
 	"signet.example/test/parts"
 )
 
@@ -306,8 +307,8 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 	accepted, _ := handoverPair(t)
 	id := spiffeid.RequireFromString("spiffe://test.example/shop/web")
 	b := identity.Binding{Name: "web", Mesh: "shop", VirtualNode: "web", Selectors: identity.Selectors{{Type: "unix", Value: "uid:1"}}}
-	var now watched[*state]
-	now.set(&state{bindings: []identity.Binding{b}, ids: map[string]spiffeid.ID{"web": id}})
+	var now watched.Value[*state]
+	now.Set(&state{bindings: []identity.Binding{b}, ids: map[string]spiffeid.ID{"web": id}})
 	over := &handoverTo{conn: ours, state: &now, granted: map[grant]uint64{}}
 	if err := over.give(accepted, b, id, "web"); err != nil {
 		t.Fatal(err)
@@ -315,8 +316,8 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 	if c, _, err := receive(theirs); err != nil || c.Close() != nil {
 		t.Fatal(err)
 	}
-	now.set(&state{})
-	if all := over.revoke(now.load()); !slices.Equal(all, []uint64{1}) {
+	now.Set(&state{})
+	if all := over.revoke(now.Load()); !slices.Equal(all, []uint64{1}) {
 		t.Errorf("what was granted is not seen to be gone: %v", all)
 	}
 	if err := over.give(accepted, b, id, "web"); !errors.Is(err, errNotBound) {
@@ -500,11 +501,11 @@ func TestAnSVIDThatHasEndedIsNotServed(t *testing.T) {
 }
 
 func TestWatchedWakesAllWaitersWithTheNewest(t *testing.T) {
-	var w watched[int]
+	var w watched.Value[int]
 	got := make(chan int, 2)
 	for range 2 {
 		go func() {
-			v, err := w.wait(context.Background(), func(v int) bool { return v >= 3 })
+			v, err := w.Wait(context.Background(), func(v int) bool { return v >= 3 })
 			if err != nil {
 				t.Error(err)
 			}
@@ -512,7 +513,7 @@ func TestWatchedWakesAllWaitersWithTheNewest(t *testing.T) {
 		}()
 	}
 	for i := range 4 {
-		w.set(i)
+		w.Set(i)
 	}
 	for range 2 {
 		if v := <-got; v != 3 {
@@ -521,7 +522,7 @@ func TestWatchedWakesAllWaitersWithTheNewest(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := w.wait(ctx, func(int) bool { return false }); !errors.Is(err, context.Canceled) {
+	if _, err := w.Wait(ctx, func(int) bool { return false }); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/internal/watched"
 )
 
 // upstream is the agent's one connection to the servers. What came over it stays
@@ -33,9 +34,9 @@ type upstream struct {
 	logDir  string // that its operator names for access logs; "" for none
 
 	// state is nil until the first complete set of the agent's own resources.
-	state watched[*state]
+	state watched.Value[*state]
 	// connected is true while the connection stands.
-	connected watched[bool]
+	connected watched.Value[bool]
 	// own is which virtual node a proxy is that the agent starts; set before Run.
 	own func(proxy string) (mesh, node string, ok bool)
 }
@@ -50,7 +51,7 @@ func newUpstream(e *enrolment, first *svid, m *metrics, log *slog.Logger) (*upst
 			return s.certificate()
 		}
 		return nil
-	}, byTrust(e.trust.load, time.Now))
+	}, byTrust(e.trust.Load, time.Now))
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func newUpstream(e *enrolment, first *svid, m *metrics, log *slog.Logger) (*upst
 
 // id is the agent's own SPIFFE ID.
 func (u *upstream) id() string {
-	if s := u.keeper.held.load()[ownEntry]; s != nil {
+	if s := u.keeper.held.Load()[ownEntry]; s != nil {
 		return s.id.String()
 	}
 	return ""
@@ -131,12 +132,12 @@ func complete(view *ads.Resource, got *ads.Set) bool {
 
 // apply takes a complete set of the agent's own resources.
 func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) {
-	t, err := u.enrol.trust.load().follow(set)
+	t, err := u.enrol.trust.Load().follow(set)
 	if err != nil {
 		u.log.ErrorContext(ctx, "root set refused", slog.Any("err", err))
 	}
 	u.enrol.keep(t, u.enrol.agentID())
-	s := newState(t.roots.TrustDomain, set, view, u.state.load())
+	s := newState(t.roots.TrustDomain, set, view, u.state.Load())
 	s.own = u.own
 	for _, p := range s.problems {
 		u.log.WarnContext(ctx, "resource not usable", slog.String("err", p))
@@ -144,7 +145,7 @@ func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) 
 	u.log.InfoContext(ctx, "own resources", slog.Int("entries", len(s.entries)), slog.Int("bindings", len(s.bindings)),
 		slog.Int("policies", len(s.policies)), slog.Int("issuers", len(s.issuers)), slog.Uint64("roots", t.roots.Number))
 	u.keeper.retain(func(w want) bool { return w.entry == ownEntry || s.grants(w) })
-	u.state.set(s)
+	u.state.Set(s)
 }
 
 // issue asks for a batch of SVIDs, each for a key that is made here and now.
@@ -167,7 +168,7 @@ func (u *upstream) issue(ctx context.Context, wants []want) ([]issued, error) {
 		return nil, fmt.Errorf("%w: %d results for %d requests", errBadAnswer, len(answer.GetResults()), len(wants))
 	}
 	results := make([]issued, len(wants))
-	t, now := u.enrol.trust.load(), time.Now()
+	t, now := u.enrol.trust.Load(), time.Now()
 	for i, r := range answer.GetResults() {
 		if r.GetError() != "" {
 			results[i].err = &refusedError{r.GetError()}
@@ -185,7 +186,7 @@ func (u *upstream) issue(ctx context.Context, wants []want) ([]issued, error) {
 // watchConnection follows the connection's state: when it is back, renewals that
 // failed are tried at once.
 func (u *upstream) watchConnection(ctx context.Context) error {
-	defer u.connected.set(false)
+	defer u.connected.Set(false)
 	var since time.Time // when it was ready last
 	short := 0          // connections in a row that were lost as soon as they stood
 	for {
@@ -204,7 +205,7 @@ func (u *upstream) watchConnection(ctx context.Context) error {
 			since = time.Now()
 			u.keeper.retryNow()
 		}
-		u.connected.set(state == connectivity.Ready)
+		u.connected.Set(state == connectivity.Ready)
 		u.metrics.upstream.Set(map[bool]float64{true: 1}[state == connectivity.Ready])
 		if !u.conn.WaitForStateChange(ctx, state) {
 			return nil
@@ -217,7 +218,7 @@ func (u *upstream) watchConnection(ctx context.Context) error {
 // agent would never come back by itself. One that is banned ends.
 func (u *upstream) stand(ctx context.Context) error {
 	for failures := 0; ; {
-		held, changed := u.keeper.held.get()
+		held, changed := u.keeper.held.Get()
 		own := held[ownEntry]
 		if own.fresh(time.Now()) && status.Code(u.keeper.failure(ownEntry)) != codes.Unauthenticated {
 			failures = 0

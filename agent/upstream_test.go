@@ -37,7 +37,7 @@ func TestAnIdentityThatIsGrantedNoLongerIsForgotten(t *testing.T) {
 	}
 	u.apply(t.Context(), entrySet(t, &api.Entry{Name: "/kept", SpiffeId: "spiffe://test.example/kept", Selectors: []string{"unix:uid:1"}}), nil)
 	if u.keeper.get("/gone") != nil || u.keeper.get("/kept") == nil || u.keeper.get(ownEntry) == nil {
-		t.Errorf("held: %v", u.keeper.held.load())
+		t.Errorf("held: %v", u.keeper.held.Load())
 	}
 }
 
@@ -89,7 +89,7 @@ func TestTheServersSecretsReachNoProxy(t *testing.T) {
 	if err := v.publish(&routing{set: set}, s, root.trust(1)); err != nil {
 		t.Fatal(err)
 	}
-	secrets := v.published.load().Type(ads.SecretType)
+	secrets := v.published.Load().Type(ads.SecretType)
 	if len(secrets) != 2 || secrets[0].Name != "spiffe://test.example" || secrets[1].Name != s.id.String() {
 		t.Errorf("%d secrets", len(secrets))
 	}

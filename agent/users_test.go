@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/internal/watched"
 	"signet.example/test/parts"
 )
 
@@ -64,7 +65,7 @@ func envoysOf(t *testing.T, c Config) []*envoy {
 	}
 	var all []*envoy
 	for _, p := range c.Proxies {
-		all = append(all, newEnvoy(c, p, "", nil, nil, &watched[int]{}, newMetrics(), slog.New(slog.DiscardHandler)))
+		all = append(all, newEnvoy(c, p, "", nil, nil, &watched.Value[int]{}, newMetrics(), slog.New(slog.DiscardHandler)))
 	}
 	return all
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"signet.example/ads"
+	"signet.example/internal/watched"
 	"signet.example/sds"
 )
 
@@ -26,7 +27,7 @@ type proxyView struct {
 	portsOf   *ads.Set
 	portsText string
 	// published is nil until the first complete set.
-	published watched[*ads.Set]
+	published watched.Value[*ads.Set]
 
 	// secret is made of svid, bundle of trust. Owned by Run.
 	svid   *svid
@@ -46,9 +47,9 @@ func newProxyView(l *leg, w want, u *upstream) *proxyView {
 // three are there.
 func (v *proxyView) Run(ctx context.Context) {
 	for {
-		routing, routingChanged := v.leg.released.get()
-		held, heldChanged := v.u.keeper.held.get()
-		trust, trustChanged := v.u.enrol.trust.get()
+		routing, routingChanged := v.leg.released.Get()
+		held, heldChanged := v.u.keeper.held.Get()
+		trust, trustChanged := v.u.enrol.trust.Get()
 		if s := held[v.want.entry]; routing != nil && s != nil && s.id == v.want.id {
 			if err := v.publish(routing, s, trust); err != nil {
 				v.leg.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.want.id.String()), slog.Any("err", err))
@@ -93,11 +94,11 @@ func (v *proxyView) publish(r *routing, s *svid, t *trust) error {
 	if err != nil {
 		return err
 	}
-	if old := v.published.load(); old != nil && old.Version() == set.Version() {
+	if old := v.published.Load(); old != nil && old.Version() == set.Version() {
 		return nil
 	}
 	v.view.Publish(set)
-	v.published.set(set)
+	v.published.Set(set)
 	return nil
 }
 
@@ -105,7 +106,7 @@ func (v *proxyView) publish(r *routing, s *svid, t *trust) error {
 // certificate, which nobody trusts, in the place of theirs. Envoy would go on with
 // one that is merely removed (DESIGN decision 13).
 func (v *proxyView) takeBack() error {
-	if v.published.load() == nil {
+	if v.published.Load() == nil {
 		return nil
 	}
 	nobody, err := newHostKey(time.Now())
@@ -121,14 +122,14 @@ func (v *proxyView) takeBack() error {
 		return err
 	}
 	v.view.Publish(set)
-	v.published.set(set)
+	v.published.Set(set)
 	return nil
 }
 
 // ports are those of the proxy's inbound listeners, in order; the caller holds
 // relay.mu.
 func (v *proxyView) ports() string {
-	if set := v.published.load(); set != v.portsOf {
+	if set := v.published.Load(); set != v.portsOf {
 		var text []string
 		for _, p := range ingressPorts(set) {
 			text = append(text, strconv.FormatUint(uint64(p), 10))

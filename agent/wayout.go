@@ -16,6 +16,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 )
 
 // wayOut decides who may speak with a proxy's identity. Whoever connects to an
@@ -24,7 +25,7 @@ import (
 // the process with the keys: that the authz process is gone changes nothing.
 type wayOut struct {
 	authv3.UnimplementedAuthorizationServer
-	state   *watched[*state]
+	state   *watched.Value[*state]
 	relay   *relay
 	owners  *owners
 	metrics *metrics
@@ -92,7 +93,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	if err != nil {
 		return caller, no(reasonProxy, "who asks: %w", err)
 	}
-	s := w.state.load()
+	s := w.state.Load()
 	if s == nil {
 		return caller, no(reasonNotReady, "%w", errNoState)
 	}
@@ -168,7 +169,7 @@ func (r *relay) front(pid int, has identity.Selectors, w want, b identity.Bindin
 // frontOf needs mu.
 func (r *relay) frontOf(key viewKey) (front, error) {
 	v := r.views[key]
-	if v == nil || v.published.load() == nil {
+	if v == nil || v.published.Load() == nil {
 		return front{}, errors.New("the proxy has no configuration yet")
 	}
 	app, err := netip.ParseAddr(key.leg.shape.app)
@@ -201,7 +202,7 @@ func (r *relay) frontOfProxy(p Proxy, w want) (front, error) {
 // speaker is who may call out through a supervised proxy, for reports: in words,
 // what is wrong or doubtful about it, and what the Binding would say of it.
 func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applications []string) {
-	b, ok := w.state.load().bindingNamed(v.want.entry)
+	b, ok := w.state.Load().bindingNamed(v.want.entry)
 	if !ok {
 		return "", "", nil
 	}

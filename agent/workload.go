@@ -66,9 +66,9 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 	defer deadline.Stop()
 	late, sent := false, false
 	for {
-		s, stateChanged := w.u.state.get()
-		held, heldChanged := w.u.keeper.held.get()
-		t, trustChanged := w.u.enrol.trust.get()
+		s, stateChanged := w.u.state.Get()
+		held, heldChanged := w.u.keeper.held.Get()
+		t, trustChanged := w.u.enrol.trust.Get()
 		if s == nil {
 			return fmt.Errorf("%w: %w", sds.ErrUnavailable, errNoState)
 		}
@@ -88,7 +88,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 				sent = true
 			case sent:
 				// Its SVIDs ended in an outage: it is told when there are new ones.
-			case late || !w.u.connected.load():
+			case late || !w.u.connected.Load():
 				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, or(failure, errNoServer))
 			}
 			last, late = next, false
@@ -142,7 +142,7 @@ func good(held map[string]*svid, wants []want) []*svid {
 // pending tells whether an SVID that is not there is worth waiting for: the server
 // is there, and has not failed to issue it. failure is that of one that has.
 func (w *workloads) pending(l look) (pending bool, failure error) {
-	connected := w.u.connected.load()
+	connected := w.u.connected.Load()
 	for _, wanted := range l.wants {
 		if slices.ContainsFunc(l.svids, func(s *svid) bool { return s.entry == wanted.entry }) {
 			continue

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"signet.example/internal/watched"
 )
 
 // readStep is how many records lie between two entries of the sparse index.
@@ -35,24 +37,24 @@ type Log struct {
 	torn   int  // bytes of an incomplete last record that OpenLog cut off
 	ended  bool // false: only the last record's newline is missing
 
-	queue   chan *commit  // to the writer
-	kick    chan struct{} // something is owed
+	queue   chan *commit   // to the writer
+	kick    watched.Signal // something is owed
 	stop    chan struct{}
 	stopped chan struct{} // closed by the writer when it ends
 	once    sync.Once
 
+	last watched.Value[uint64] // sequence number of the newest durable record
+
 	mu      sync.Mutex // guards what follows
 	ledger  *ledger    // ahead of what is durable while the writer writes
-	last    uint64     // sequence number of the newest durable record
 	newest  time.Time  // latest time of a durable record
 	size    int64      // bytes that are durable; the file may be longer for a moment
 	hash    [sha256.Size]byte
 	index   []checkpoint
-	resume  checkpoint    // where the last Read ended
-	moved   chan struct{} // closed and replaced at each commit
-	owed    []Record      // abandonments that the next commit writes first
-	orphans []Record      // open reservations found by OpenLog
-	broken  error         // once set, nothing is written any more
+	resume  checkpoint // where the last Read ended
+	owed    []Record   // abandonments that the next commit writes first
+	orphans []Record   // open reservations found by OpenLog
+	broken  error      // once set, nothing is written any more
 }
 
 // disk is the part of *os.File that the log uses; tests put a failing one in.
@@ -93,8 +95,8 @@ func OpenLog(path string) (*Log, error) {
 // startLog recovers what r holds and starts the writer on file.
 func startLog(path string, file disk, r io.Reader) (*Log, error) {
 	l := &Log{
-		path: path, file: file, ended: true, ledger: newLedger(), moved: make(chan struct{}),
-		queue: make(chan *commit, 64), kick: make(chan struct{}, 1),
+		path: path, file: file, ended: true, ledger: newLedger(),
+		queue: make(chan *commit, 64), kick: watched.NewSignal(),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	if err := l.recover(bufio.NewReaderSize(r, maxLine)); err != nil {
@@ -103,7 +105,8 @@ func startLog(path string, file disk, r io.Reader) (*Log, error) {
 	if err := l.repair(); err != nil {
 		return nil, err
 	}
-	l.last, l.newest = l.ledger.sequence, l.ledger.newest
+	l.last.Set(l.ledger.sequence)
+	l.newest = l.ledger.newest
 	for _, r := range l.ledger.open {
 		l.orphans = append(l.orphans, r)
 	}
@@ -129,9 +132,7 @@ func (l *Log) TrustDomain() string { return l.header.TrustDomain }
 
 // Size is the sequence number of the newest durable record.
 func (l *Log) Size() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.last
+	return l.last.Load()
 }
 
 // Newest is the latest time of any durable record.
@@ -162,9 +163,7 @@ func (l *Log) Append(ctx context.Context, records ...Record) error {
 // woken for many records, not for each.
 func (l *Log) Wait(ctx context.Context, after uint64) (uint64, error) {
 	for {
-		l.mu.Lock()
-		newest, moved := l.last, l.moved
-		l.mu.Unlock()
+		newest, moved := l.last.Get()
 		if newest > after {
 			return newest, nil
 		}
@@ -194,7 +193,7 @@ func (l *Log) linger(ctx context.Context) {
 func (l *Log) Read(from uint64, n int) ([]Record, error) {
 	from = max(from, 1)
 	l.mu.Lock()
-	last, size := l.last, l.size
+	last, size := l.last.Load(), l.size
 	at, found := slices.BinarySearchFunc(l.index, from, func(c checkpoint, seq uint64) int {
 		switch {
 		case c.sequence < seq:

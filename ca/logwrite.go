@@ -180,10 +180,9 @@ func (l *Log) persist(b *batch) error {
 	}
 	l.size += int64(len(b.buf))
 	l.hash = b.hash
-	l.last, l.newest = l.ledger.sequence, l.ledger.newest
+	l.newest = l.ledger.newest
 	l.index = append(l.index, b.marks...)
-	close(l.moved)
-	l.moved = make(chan struct{})
+	l.last.Set(l.ledger.sequence)
 	return nil
 }
 
@@ -244,9 +243,6 @@ func (l *Log) owe(reserved []Record, now time.Time, reason string) {
 		})
 	}
 	if len(l.owed) > 0 {
-		select {
-		case l.kick <- struct{}{}:
-		default:
-		}
+		l.kick.Wake()
 	}
 }

@@ -17,8 +17,8 @@ func (s *server) model() *model { return s.current.Load() }
 // Callers hold loading, or nothing runs yet.
 func (s *server) install(m *model) {
 	s.current.Store(m)
-	wake(s.policies.renew)
-	wake(s.issuers.renew)
+	s.policies.renew.Wake()
+	s.issuers.renew.Wake()
 }
 
 // reload takes what the store has and we have not, and returns the newest model.

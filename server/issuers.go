@@ -24,6 +24,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 )
 
 const (
@@ -60,7 +61,7 @@ type issuers struct {
 	changed func()
 	log     *slog.Logger
 	clock   func() time.Time
-	renew   chan struct{}
+	renew   watched.Signal
 	metrics *metrics
 
 	mu   sync.Mutex

@@ -92,8 +92,8 @@ func (m *metrics) exchanged(id tls.CurveID) {
 	m.handshakes.WithLabelValues(kind).Inc()
 }
 
-// watched are gauges read from the server's state at scrape time.
-type watched struct{ s *server }
+// gauges are gauges read from the server's state at scrape time.
+type gauges struct{ s *server }
 
 var (
 	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state ("+strings.Join(agentStates, ", ")+").", []string{"state"}, nil)
@@ -108,7 +108,7 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (watched) Describe(c chan<- *prometheus.Desc) {
+func (gauges) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descAgents, descViews, descEndpoints, descRejected, descPolicy, descRevision, descIssuing, descRoot, descOrphans,
 	} {
@@ -117,7 +117,7 @@ func (watched) Describe(c chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (w watched) Collect(c chan<- prometheus.Metric) {
+func (w gauges) Collect(c chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 	"signet.example/policy"
 	"signet.example/store"
 )
@@ -82,8 +83,8 @@ type policies struct {
 	metrics *metrics
 
 	state atomic.Pointer[policyState]
-	renew chan struct{} // wakes run: the model changed, or a source was read
-	stamp chan struct{} // wakes runStamp: a revision is to be stamped
+	renew watched.Signal // wakes run: the model changed, or a source was read
+	stamp watched.Signal // wakes runStamp: a revision is to be stamped
 
 	// read reads one source; with failed, only where its commit is another one.
 	read    func(ctx context.Context, src identity.PolicySource, dir, failed string) (reading, error)
@@ -150,7 +151,7 @@ func (p *policies) run(ctx context.Context) error {
 			polling.Go(func() {
 				p.syncOne(ctx, src, false)
 				<-p.reading
-				wake(p.renew)
+				p.renew.Wake()
 			})
 		}))
 	}
@@ -198,7 +199,7 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) (*api.Po
 	case p.reading <- struct{}{}:
 		defer func() {
 			<-p.reading
-			wake(p.renew)
+			p.renew.Wake()
 		}()
 	case <-ctx.Done():
 		return nil, fmt.Errorf("a policy source is being read: %w", ctx.Err())
@@ -359,7 +360,7 @@ func (p *policies) renewRevision(ctx context.Context) error {
 	p.log.InfoContext(ctx, "policy revision active", slog.String("policy_rev", rev.GetId()),
 		slog.String("commit", rev.GetCommit()), slog.Int("modules", len(rev.GetModules())))
 	p.changed()
-	wake(p.stamp)
+	p.stamp.Wake()
 	return nil
 }
 
@@ -462,13 +463,4 @@ func revisionMessage(r policy.Revision) *api.PolicyRevision {
 		})
 	}
 	return m
-}
-
-// wake fills a channel of one without waiting: the reader has not yet seen the
-// last one, or will see this one.
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

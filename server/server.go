@@ -21,6 +21,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/unixsock"
+	"signet.example/internal/watched"
 	"signet.example/store"
 )
 
@@ -167,7 +168,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 	s.refusals = newRefusals(clock, s.audit)
 	s.views = &views{
 		lifetime: cfg.Lifetimes.SVID, postQuantum: cfg.requiresPostQuantum, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
-		signal: make(chan struct{}, 1), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
+		signal: watched.NewSignal(), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
 	}
 	s.authority = &authority{signer: signer, changed: s.views.changed}
 	if err := s.authority.load(ctx); err != nil {
@@ -188,7 +189,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 	if err := s.own.renew(ctx); err != nil {
 		return nil, err
 	}
-	s.metrics.registry.MustRegister(watched{s})
+	s.metrics.registry.MustRegister(gauges{s})
 	return s, nil
 }
 
@@ -203,7 +204,7 @@ func (s *server) loadState(ctx context.Context) error {
 	}
 	s.issuers = &issuers{
 		path: s.dir.issuers(), model: s.model, changed: s.views.changed, log: s.log, clock: s.clock,
-		renew: make(chan struct{}, 1), metrics: s.metrics, keys: map[string]*issuerKeys{},
+		renew: watched.NewSignal(), metrics: s.metrics, keys: map[string]*issuerKeys{},
 	}
 	if err := s.issuers.load(); err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
@@ -216,7 +217,7 @@ func (s *server) loadState(ctx context.Context) error {
 	s.policies = &policies{
 		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.loaded, reports: s.sessions.wait,
 		changed: s.views.changed, log: s.log, clock: s.clock, metrics: s.metrics,
-		renew: make(chan struct{}, 1), stamp: make(chan struct{}, 1),
+		renew: watched.NewSignal(), stamp: watched.NewSignal(),
 		status: map[string]*api.PolicyStatus{}, tried: map[string]identity.PolicySource{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
 		reading: make(chan struct{}, 1),
 	}

@@ -16,6 +16,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/plain"
+	"signet.example/internal/watched"
 )
 
 const (
@@ -101,11 +102,12 @@ type sessions struct {
 	reported func(s *session, r *api.Report) // called in the session's goroutine
 	gone     func(s *session)                // called when the agent's last session ended
 
+	changes watched.Value[uint64] // reports, connects and disconnects so far, for those who wait for one
+
 	mu      sync.Mutex
 	by      map[string]*session    // by agent id
 	left    map[string]parting     // of agents that went away
 	waiting map[string][]*question // by decision id
-	changed chan struct{}          // closed and replaced at each report, for watchers
 
 	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
 }
@@ -116,7 +118,7 @@ func (r *sessions) close() { r.receiving.Wait() }
 func newSessions(log *slog.Logger) *sessions {
 	return &sessions{
 		log: log, by: map[string]*session{}, left: map[string]parting{},
-		waiting: map[string][]*question{}, changed: make(chan struct{}),
+		waiting: map[string][]*question{},
 	}
 }
 
@@ -287,17 +289,13 @@ func (r *sessions) leave(s *session) {
 
 // announce wakes those who watch reports.
 func (r *sessions) announce() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.changed)
-	r.changed = make(chan struct{})
+	r.changes.Update(func(n uint64) uint64 { return n + 1 })
 }
 
 // wait is closed at the next report, connect or disconnect.
 func (r *sessions) wait() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.changed
+	_, changed := r.changes.Get()
+	return changed
 }
 
 // connected lists the sessions by agent id.

@@ -11,6 +11,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/internal/watched"
 	"signet.example/xds"
 )
 
@@ -58,7 +59,7 @@ type views struct {
 	access      *access
 	log         *slog.Logger
 	metrics     *metrics
-	signal      chan struct{} // wakes run
+	signal      watched.Signal // wakes run
 
 	mu     sync.Mutex
 	agents map[string]*keptView
@@ -145,7 +146,7 @@ func (v *views) nodeView(key nodeKey) (*ads.View, error) {
 }
 
 // changed asks for a rebuild. It never waits.
-func (v *views) changed() { wake(v.signal) }
+func (v *views) changed() { v.signal.Wake() }
 
 // run rebuilds when something changed, and lets go of what nobody follows.
 func (v *views) run(ctx context.Context) error {

@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"signet.example/internal/private"
+	"signet.example/internal/watched"
 
 	"modernc.org/sqlite" // pure Go SQLite; registers the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -25,10 +25,8 @@ type Store struct {
 	// write has one connection, so that writers queue here and not on SQLite's
 	// lock; read has a few and cannot write.
 	write, read *sql.DB
-	revision    atomic.Uint64 // last committed
+	revision    watched.Value[uint64] // last committed
 
-	mu     sync.Mutex
-	moved  chan struct{} // closed and replaced at each new revision
 	closed chan struct{}
 	once   sync.Once
 }
@@ -71,7 +69,7 @@ func Open(ctx context.Context, path string) (*Store, error) {
 }
 
 func open(ctx context.Context, path string, fresh bool) (_ *Store, err error) {
-	s := &Store{path: path, moved: make(chan struct{}), closed: make(chan struct{})}
+	s := &Store{path: path, closed: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = s.closeDBs() // the error that matters is the one returned
@@ -90,7 +88,7 @@ func open(ctx context.Context, path string, fresh bool) (_ *Store, err error) {
 	if err = s.read.QueryRowContext(ctx, `SELECT revision FROM counter`).Scan(&revision); err != nil {
 		return nil, fmt.Errorf("open store %s: read revision: %w", path, err)
 	}
-	s.revision.Store(revision)
+	s.revision.Set(revision)
 	return s, nil
 }
 

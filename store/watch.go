@@ -37,10 +37,8 @@ func (s *Store) Revision() uint64 { return s.revision.Load() }
 // It is woken in process: it never polls the database.
 func (s *Store) Wait(ctx context.Context, after uint64) (uint64, error) {
 	for {
-		s.mu.Lock()
-		moved := s.moved
-		s.mu.Unlock()
-		if now := s.revision.Load(); now > after {
+		now, moved := s.revision.Get()
+		if now > after {
 			return now, nil
 		}
 		select {
@@ -56,12 +54,5 @@ func (s *Store) Wait(ctx context.Context, after uint64) (uint64, error) {
 // advance publishes a committed revision. Commits are ordered by SQLite, the
 // calls here are not, so the greater one wins.
 func (s *Store) advance(revision uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if revision <= s.revision.Load() {
-		return
-	}
-	s.revision.Store(revision)
-	close(s.moved)
-	s.moved = make(chan struct{})
+	s.revision.Update(func(last uint64) uint64 { return max(last, revision) })
 }
