@@ -7,10 +7,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/internal/unixsock"
@@ -39,14 +42,53 @@ func socketFlag(c *cobra.Command) {
 func withAdmin(c *cobra.Command, f func(api.AdminClient) error) error {
 	socket, _ := c.Flags().GetString("socket")
 	if err := tryDial(socket); err != nil {
-		return err
+		return wrongSocket(socket, err)
 	}
 	client, conn, err := api.DialAdmin(socket)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // a client connection: nothing is lost
-	return f(client)
+	return wrongSocket(socket, f(client))
+}
+
+// otherSockets are what else of ours listens on a Unix socket, by name.
+var otherSockets = map[string]string{
+	"signer.sock":   "the signer's socket, on which it serves the server alone",
+	"xds.sock":      "an agent's xDS socket, for Envoys",
+	"workload.sock": "an agent's Workload API, for applications",
+	"authz.sock":    "an agent's authorization socket, for Envoys",
+	"wayout.sock":   "the socket on which an agent tells Envoys who may call out",
+}
+
+// wrongSocket says so where a call failed since --socket is not an admin socket:
+// gRPC alone says only that a service is not known, or that nobody answered.
+func wrongSocket(socket string, err error) error {
+	if err == nil {
+		return nil
+	}
+	what, known := otherSockets[filepath.Base(socket)]
+	refused := exitCode(err) == exitUnreachable || exitCode(err) == exitDenied
+	info, statErr := os.Stat(socket)
+	switch {
+	case statErr != nil:
+		return err
+	case info.IsDir():
+		what = "a folder"
+	case info.Mode()&fs.ModeSocket == 0:
+		what = "a file that is not a socket"
+	case known && (refused || status.Code(err) == codes.Unimplemented):
+	case refused && strings.Contains(err.Error(), "HTTP/1.1 header"):
+		what = "a socket that speaks HTTP/1.1, as Envoy's own admin interface does"
+	case status.Code(err) == codes.Unimplemented && strings.Contains(err.Error(), "unknown service"):
+		what = "a socket of another program"
+	default:
+		return err
+	}
+	return &exitError{
+		err: fmt.Errorf("%s is %s, and not the admin socket of a server", socket, what), code: exitUsage,
+		hint: "name the server's with --socket or SIGNET_SOCKET: <data-dir>/admin.sock, or its admin_socket",
+	}
 }
 
 // tryDial tells a server that is not there from one that is another user's, and

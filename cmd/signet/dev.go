@@ -59,7 +59,7 @@ the status, the id of a denial, and the body.`,
 		Example: `  signet dev call web /orders
   signet dev call web /account --token valid
   signet dev call batch /orders --demo /tmp/signet-1234`,
-		Args: cobra.ExactArgs(2),
+		Args: exactArgs("a NODE", "a PATH"),
 	}
 	cfg := dev.CallConfig{}
 	c.Flags().StringVar(&cfg.Token, "token", "", "with an end user's token: valid or expired")
@@ -74,7 +74,7 @@ the status, the id of a denial, and the body.`,
 // newDemoGet is what the demo runs as another user.
 func newDemoGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "demo-get WAY URL", Hidden: true, Args: cobra.ExactArgs(2),
+		Use: "demo-get WAY URL", Short: "A part of `signet dev`, which starts it", Hidden: true, Args: exactArgs("a WAY", "a URL"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return dev.Get(c.Context(), args[0], args[1], c.OutOrStdout())
 		},
@@ -83,12 +83,15 @@ func newDemoGet() *cobra.Command {
 
 // newDemoService is what the demo's applications run; it is nobody else's.
 func newDemoService() *cobra.Command {
-	c := &cobra.Command{Use: "demo-service", Hidden: true, Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "demo-service", Short: "A part of `signet dev`, which starts it", Hidden: true, Args: cobra.NoArgs}
 	var cfg dev.ServiceConfig
 	c.Flags().StringVar(&cfg.Name, "name", "", "the application's name")
 	c.Flags().StringVar(&cfg.Listen, "listen", "", "address and port to serve")
 	c.Flags().StringVar(&cfg.WorkloadAPI, "workload-api", "", "the agent's Workload API socket")
 	logFlags(c)
+	for _, flag := range []string{"name", "listen", "workload-api"} {
+		_ = c.MarkFlagRequired(flag) // fails only for an undefined flag
+	}
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		log, err := logOf(c)
 		if err != nil {

@@ -61,9 +61,12 @@ Without a socket it is the server's child: then the server starts it.`,
 
 // runSignerChild serves the socket that `signet server` started this process with.
 func runSignerChild(c *cobra.Command, cfg server.SignerConfig) error {
+	if err := startedBy(c, "signet server"); err != nil {
+		return &exitError{err: err, code: exitUsage, hint: "run signet server; as a service of its own user the signer needs --config, or --data-dir, --listen and --server-user"}
+	}
 	conn, err := server.SignerConn()
 	if err != nil {
-		return hinted(err, "`signet server` starts this process; as a service of its own user it needs --listen and --server-user")
+		return err
 	}
 	return stopped(c.Context(), server.RunSigner(c.Context(), cfg, conn))
 }
