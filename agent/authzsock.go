@@ -54,7 +54,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 			}
 			continue
 		}
-		leave, err := attesting.enterConn(c)
+		_, leave, err := attesting.enterConn(c, g.attestor)
 		if err != nil {
 			g.refuse(ctx, c, err)
 			continue

@@ -27,14 +27,22 @@ const (
 	// maxStreamsPerConn bounds the calls on one connection.
 	maxStreamsPerConn = 32
 	socketHandshake   = 5 * time.Second
+	// guestTime is how long a connection may stay whose process is given nothing:
+	// no view, no identity, no answer.
+	guestTime = 10 * time.Second
 )
 
-// most is what one process, one user and all of them together may have.
-type most struct{ pid, uid, all int }
+// most is what one process, one user and all of them together may have. Of all, own
+// is kept for the proxies that the agent runs, since users are no bound: a person may
+// have as many of them as /etc/subuid gives.
+type most struct{ pid, uid, all, own int }
+
+// ofProxy is what one proxy may have of own.
+func (m most) ofProxy() int { return max(1, min(m.pid, m.own/4)) }
 
 // mostStreams are fewer than the connections would allow: every stream is looked
 // at again with each change of what the agent has.
-var mostStreams = most{pid: 256, uid: 1024, all: 4096}
+var mostStreams = most{pid: 256, uid: 1024, all: 4096, own: 1024}
 
 // filesPerConn: a connection and the pidfd of its peer.
 const filesPerConn = 2
@@ -44,7 +52,7 @@ const filesPerConn = 2
 func mostConns(files uint64, sockets int) most {
 	all := int(min(maxConns, max(4, files/2/uint64(filesPerConn*sockets)))) //nolint:gosec // a few
 	uid := min(maxConnsPerUID, all/4)
-	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all}
+	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all, own: all / 4}
 }
 
 // openFiles is how many files this process may open.
@@ -61,14 +69,18 @@ type tally struct {
 	most most
 
 	mu    sync.Mutex
-	total int            // the three are guarded by mu
+	total int            // all are guarded by mu
 	pids  map[int32]int  // by process
 	uids  map[uint32]int // by user
+	own   int            // of what is kept for proxies
+	names map[string]int // of own, by proxy
 }
 
 func newTally() *tally { return tallyOf(mostConns(openFiles(), len(new(sockets).all()))) }
 
-func tallyOf(m most) *tally { return &tally{most: m, pids: map[int32]int{}, uids: map[uint32]int{}} }
+func tallyOf(m most) *tally {
+	return &tally{most: m, pids: map[int32]int{}, uids: map[uint32]int{}, names: map[string]int{}}
+}
 
 var errTooMany = errors.New("too many are open")
 
@@ -76,11 +88,45 @@ var errTooMany = errors.New("too many are open")
 func (t *tally) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.total
+	return t.total + t.own
 }
 
-// enter counts one in and returns how to count it out.
-func (t *tally) enter(c unixsock.Peer) (leave func(), err error) {
+// enter counts one in and returns how to count it out. Where c may have no more, proxy
+// is asked whether it is a proxy that the agent runs, for which some are kept.
+func (t *tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
+	leave, err = t.enterAnybody(c)
+	if err == nil {
+		return leave, nil
+	}
+	name, ok := proxy() // without the lock: it asks the kernel
+	if !ok {
+		return nil, err
+	}
+	return t.enterProxy(name)
+}
+
+func (t *tally) enterProxy(name string) (leave func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.names[name] >= t.most.ofProxy():
+		return nil, fmt.Errorf("%w: proxy %s has %d of those that are kept for proxies", errTooMany, name, t.names[name])
+	case t.own >= t.most.own:
+		return nil, fmt.Errorf("%w: proxies have the %d that are kept for them", errTooMany, t.own)
+	}
+	t.own++
+	t.names[name]++
+	return sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.own--
+		if t.names[name]--; t.names[name] == 0 {
+			delete(t.names, name)
+		}
+	}), nil
+}
+
+func (t *tally) enterAnybody(c unixsock.Peer) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
@@ -88,7 +134,7 @@ func (t *tally) enter(c unixsock.Peer) (leave func(), err error) {
 		return nil, fmt.Errorf("%w: process %d has %d", errTooMany, c.PID, t.pids[c.PID])
 	case t.uids[c.UID] >= t.most.uid:
 		return nil, fmt.Errorf("%w: user %d has %d", errTooMany, c.UID, t.uids[c.UID])
-	case t.total >= t.most.all:
+	case t.total >= t.most.all-t.most.own:
 		return nil, fmt.Errorf("%w: %d", errTooMany, t.total)
 	}
 	t.total++
@@ -108,12 +154,26 @@ func (t *tally) enter(c unixsock.Peer) (leave func(), err error) {
 }
 
 // enterConn counts one in for the peer of c.
-func (t *tally) enterConn(c *net.UnixConn) (leave func(), err error) {
-	who, err := unixsock.PeerOf(c)
+func (t *tally) enterConn(c *net.UnixConn, a *attestation.Attestor) (who unixsock.Peer, leave func(), err error) {
+	who, err = unixsock.PeerOf(c)
 	if err != nil {
-		return nil, err
+		return who, nil, err
 	}
-	return t.enter(who)
+	leave, err = t.enter(who, func() (string, bool) { return a.Proxy(c) })
+	return who, leave, err
+}
+
+// enterCall counts one in for the peer of a call.
+func (t *tally) enterCall(ctx context.Context) (leave func(), err error) {
+	p, ok := attestation.PeerFromContext(ctx)
+	if !ok {
+		return nil, status.Error(codes.Internal, "internal error: a call of a peer that was not attested")
+	}
+	leave, err = t.enter(unixsock.Peer{PID: int32(p.PID()), UID: p.UID()}, p.Proxy) //nolint:gosec // it was one
+	if err != nil {
+		return nil, status.Error(codes.ResourceExhausted, err.Error())
+	}
+	return leave, nil
 }
 
 // authzTally is of connections that are being attested. An Envoy may open all of its
@@ -202,13 +262,9 @@ func (g *grants) revoke(all []uint64) {
 
 // stream is an interceptor that counts the streams of a server.
 func (t *tally) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	p, ok := attestation.PeerFromContext(stream.Context())
-	if !ok {
-		return status.Error(codes.Internal, "internal error: a stream of a peer that was not attested")
-	}
-	leave, err := t.enter(unixsock.Peer{PID: int32(p.PID()), UID: p.UID()}) //nolint:gosec // it was one
+	leave, err := t.enterCall(stream.Context())
 	if err != nil {
-		return status.Error(codes.ResourceExhausted, err.Error())
+		return err
 	}
 	defer leave()
 	return next(srv, stream)
@@ -216,13 +272,9 @@ func (t *tally) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerIn
 
 // unary is stream for calls with one answer.
 func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	p, ok := attestation.PeerFromContext(ctx)
-	if !ok {
-		return nil, status.Error(codes.Internal, "internal error: a call of a peer that was not attested")
-	}
-	leave, err := t.enter(unixsock.Peer{PID: int32(p.PID()), UID: p.UID()}) //nolint:gosec // it was one
+	leave, err := t.enterCall(ctx)
 	if err != nil {
-		return nil, status.Error(codes.ResourceExhausted, err.Error())
+		return nil, err
 	}
 	defer leave()
 	return next(ctx, req)
@@ -232,17 +284,19 @@ func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 // One that is too many is closed before its first byte is read.
 type counted struct {
 	credentials.TransportCredentials
-	tally   *tally
-	refused func(c unixsock.Peer, err error) // told of what does not come in
+	attestor *attestation.Attestor
+	tally    *tally
+	guests   *guests
+	refused  func(c unixsock.Peer, err error) // told of what does not come in
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	who, err := unixsock.PeerOf(conn)
-	if err != nil {
-		return nil, nil, err
+	local, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, nil, errors.New("internal error: not a Unix socket")
 	}
-	leave, err := c.tally.enter(who)
+	who, leave, err := c.tally.enterConn(local, c.attestor)
 	if err != nil {
 		c.refused(who, err)
 		return nil, nil, err
@@ -253,7 +307,7 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 		c.refused(who, err)
 		return nil, nil, err
 	}
-	return &countedConn{attested, leave}, info, nil
+	return &countedConn{attested, c.guests.enter(attested, info, leave)}, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
@@ -270,11 +324,45 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
+// guests are connections whose process has been found to have nothing here yet.
+// They are closed after a time: what they hold, others may want.
+type guests struct {
+	within time.Duration
+	timers sync.Map // *time.Timer by *attestation.Peer, which each connection has for itself
+}
+
+// enter begins the time of a connection. What it returns ends it, with leave.
+func (n *guests) enter(c net.Conn, info credentials.AuthInfo, leave func()) func() {
+	i, ok := info.(attestation.PeerInfo)
+	if !ok {
+		return leave
+	}
+	n.timers.Store(i.Peer, time.AfterFunc(n.within, func() { _ = c.Close() })) // whoever reads it gets the error
+	return func() {
+		n.stay(i.Peer)
+		leave()
+	}
+}
+
+// stay lets the connection of a process stay: it has something here.
+func (n *guests) stay(p *attestation.Peer) {
+	if timer, ok := n.timers.LoadAndDelete(p); ok {
+		timer.(*time.Timer).Stop() //nolint:forcetypeassert // what it holds
+	}
+}
+
+// stayFor is stay for the process behind a call.
+func (n *guests) stayFor(ctx context.Context) {
+	if p, ok := attestation.PeerFromContext(ctx); ok {
+		n.stay(p)
+	}
+}
+
 // socketOptions are those of every gRPC server on a socket of the agent; refused
 // is told of connections that are closed without an answer.
-func socketOptions(creds credentials.TransportCredentials, refused func(unixsock.Peer, error)) []grpc.ServerOption {
+func socketOptions(a *attestation.Attestor, n *guests, refused func(unixsock.Peer, error)) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(counted{creds, newTally(), refused}),
+		grpc.Creds(counted{a.Credentials(), a, newTally(), n, refused}),
 		grpc.ConnectionTimeout(socketHandshake),
 		grpc.MaxConcurrentStreams(maxStreamsPerConn),
 		grpc.MaxHeaderListSize(16 << 10),

@@ -1,6 +1,17 @@
 package agent
 
-import "testing"
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"signet.example/attestation"
+	"signet.example/internal/unixsock"
+)
 
 // A connection and its pidfd are two files, and each socket has a tally of its own.
 func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
@@ -27,7 +38,90 @@ func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
 			t.Errorf("of %d files: %+v: one user starves the others", files, m)
 		}
 	}
-	if m := mostConns(1<<20, sockets); m != (most{maxConnsPerPID, maxConnsPerUID, maxConns}) {
+	if m := mostConns(1<<20, sockets); m != (most{maxConnsPerPID, maxConnsPerUID, maxConns, maxConns / 4}) {
 		t.Errorf("with many files: %+v", m)
+	}
+}
+
+// One person may have many users: a range of /etc/subuid, a container.
+func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
+	tally := tallyOf(mostConns(4096, 4))
+	stranger := func() (string, bool) { return "", false }
+	in := 0
+	for n := range 200 * tally.most.pid {
+		if _, err := tally.enter(unixsock.Peer{PID: int32(1000 + n%200), UID: uint32(70000 + n%200)}, stranger); err == nil {
+			in++
+		}
+	}
+	if want := tally.most.all - tally.most.own; in != want {
+		t.Errorf("%d connections of strangers came in, want %d", in, want)
+	}
+	proxy := func(name string) func() (string, bool) { return func() (string, bool) { return name, true } }
+	var leave func()
+	for range tally.most.ofProxy() {
+		var err error
+		if leave, err = tally.enter(unixsock.Peer{PID: 1, UID: 70000}, proxy("web")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tally.enter(unixsock.Peer{PID: 1, UID: 70000}, proxy("web")); !errors.Is(err, errTooMany) {
+		t.Errorf("one proxy has all that is kept: %v", err)
+	}
+	if _, err := tally.enter(unixsock.Peer{PID: 2, UID: 70000}, proxy("orders")); err != nil {
+		t.Errorf("another proxy: %v", err)
+	}
+	leave()
+	if _, err := tally.enter(unixsock.Peer{PID: 1, UID: 70000}, proxy("web")); err != nil {
+		t.Errorf("after one left: %v", err)
+	}
+	if n := tally.count(); n > tally.most.all {
+		t.Errorf("%d are open", n)
+	}
+}
+
+func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
+	a := &attestation.Attestor{}
+	tally, g := newTally(), &guests{within: 100 * time.Millisecond}
+	creds := counted{a.Credentials(), a, tally, g, func(unixsock.Peer, error) {}}
+	dir, err := os.MkdirTemp("", "gu") // short: a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // in /tmp
+	l, err := unixsock.Listen(t.Context(), filepath.Join(dir, "s"), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	for _, given := range []bool{false, true} {
+		near, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, info, err := creds.ServerHandshake(far)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if given {
+			g.stay(info.(attestation.PeerInfo).Peer)
+		}
+		if err := near.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = near.Read(make([]byte, 1))
+		if closed := errors.Is(err, io.EOF); closed == given {
+			t.Errorf("given something: %t; its connection after a while: %v", given, err)
+		}
+		_ = far.Close() // it may be closed
+		_ = near.Close()
+	}
+	left := 0
+	g.timers.Range(func(any, any) bool { left++; return true })
+	if left != 0 || tally.count() != 0 {
+		t.Errorf("%d timers and %d connections are left", left, tally.count())
 	}
 }

@@ -51,6 +51,8 @@ type relay struct {
 	spawn chan func(context.Context)
 	// taken is where the proxies that the agent runs listen.
 	taken taken
+	// guests is told of streams that are given a view.
+	guests *guests
 	// changed counts what proxies said of their resources, for reports.
 	changed watched.Value[int]
 
@@ -247,6 +249,7 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 		return nil, err
 	}
 	g.bind(w, legKey{mesh, name, sh})
+	r.guests.stay(g.peer)
 	return v.view, nil
 }
 

@@ -94,6 +94,7 @@ type agent struct {
 	session  *session
 
 	wayOut *wayOut
+	guests *guests
 
 	supervisor *supervisor
 
@@ -103,7 +104,7 @@ type agent struct {
 func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) (*agent, error) {
 	children := &attestation.Children{}
 	socks := own.sockets
-	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u}
+	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u, guests: &guests{within: guestTime}}
 	a.attestor = &attestation.Attestor{
 		Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers,
 		WantsHash: func(others identity.Selectors) bool {
@@ -120,10 +121,10 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
 	}
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), socks.path("wayout.sock"), m, log)
-	u.own, a.gate.nodeOf = a.relay.ownNode, a.relay.nodeOf
+	u.own, a.gate.nodeOf, a.relay.guests = a.relay.ownNode, a.relay.nodeOf, a.guests
 	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
-		state: &u.state, relay: a.relay, metrics: m, log: log,
+		state: &u.state, relay: a.relay, guests: a.guests, metrics: m, log: log,
 		owners: newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.Update(func(n int) int { return n + 1 }) }),
 	}
 	a.supervisor = newSupervisor(func(p Proxy) *envoy {
@@ -152,7 +153,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
-	options := append(socketOptions(a.attestor.Credentials(), a.turnedAway("xds")), ads.ServerOptions()...)
+	options := append(socketOptions(a.attestor, a.guests, a.turnedAway("xds")), ads.ServerOptions()...)
 	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams).stream, a.relay.guarded))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
@@ -164,7 +165,11 @@ func (a *agent) serveADS() {
 func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 	return func(c unixsock.Peer, err error) {
 		a.metrics.refused.WithLabelValues(socket).Inc()
-		a.log.Warn(socket+".sock: connection closed: its process cannot be attested", slog.Any("uid", c.UID), slog.Any("pid", c.PID),
+		why := "its process cannot be attested"
+		if errors.Is(err, errTooMany) {
+			why = "too many are open"
+		}
+		a.log.Warn(socket+".sock: connection closed: "+why, slog.Any("uid", c.UID), slog.Any("pid", c.PID),
 			slog.Any("err", err), slog.String("hint", attestHint(err)))
 	}
 }
@@ -186,16 +191,16 @@ func (a *agent) serveWorkloadAPI() {
 		}
 		return open.stream(srv, stream, info, next)
 	}
-	a.workload = grpc.NewServer(append(socketOptions(a.attestor.Credentials(), a.turnedAway("workload")),
+	a.workload = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
-	sds.NewWorkloadAPI(&workloads{a.upstream, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
+	sds.NewWorkloadAPI(&workloads{a.upstream, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
 	a.metrics.streams("workload", open.count)
 }
 
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
-	a.wayout = grpc.NewServer(append(socketOptions(a.attestor.Credentials(), a.turnedAway("wayout")),
+	a.wayout = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.turnedAway("wayout")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(tallyOf(mostStreams).unary))...)
 	authv3.RegisterAuthorizationServer(a.wayout, a.wayOut)
 }

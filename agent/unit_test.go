@@ -455,26 +455,27 @@ func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {
 
 func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
 	tally := newTally()
+	stranger := func() (string, bool) { return "", false }
 	var leaves []func()
 	for range tally.most.pid {
-		leave, err := tally.enter(unixsock.Peer{PID: 7, UID: 1})
+		leave, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger)
 		if err != nil {
 			t.Fatal(err)
 		}
 		leaves = append(leaves, leave)
 	}
-	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}); !errors.Is(err, errTooMany) {
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger); !errors.Is(err, errTooMany) {
 		t.Errorf("one too many: %v", err)
 	}
-	if _, err := tally.enter(unixsock.Peer{PID: 8, UID: 1}); err != nil {
+	if _, err := tally.enter(unixsock.Peer{PID: 8, UID: 1}, stranger); err != nil {
 		t.Errorf("another process: %v", err)
 	}
 	leaves[0]()
 	leaves[0]() // once only
-	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}); err != nil {
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger); err != nil {
 		t.Errorf("after one left: %v", err)
 	}
-	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}); !errors.Is(err, errTooMany) {
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger); !errors.Is(err, errTooMany) {
 		t.Errorf("a connection was counted out twice: %v", err)
 	}
 }

@@ -28,6 +28,7 @@ type wayOut struct {
 	state   *watched.Value[*state]
 	relay   *relay
 	owners  *owners
+	guests  *guests
 	metrics *metrics
 	log     *slog.Logger
 }
@@ -101,6 +102,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	if err != nil {
 		return caller, no(reasonProxy, "pid %d: %w", peer.PID(), err)
 	}
+	w.guests.stay(peer)
 	if !from.IsValid() || !to.IsValid() {
 		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", nodeID(b.Mesh, b.VirtualNode))
 	}

@@ -20,6 +20,7 @@ const workloadWait = 3 * time.Second
 // workloads is what the Workload API serves: an sds.Source.
 type workloads struct {
 	u       *upstream
+	guests  *guests
 	metrics *metrics
 	log     *slog.Logger
 }
@@ -124,6 +125,7 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svid, s
 		w.refuse(ctx, has, err)
 		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
 	}
+	w.guests.stayFor(ctx)
 	w.u.keeper.need(l.wants...)
 	l.svids = good(held, l.wants)
 	return l, nil

@@ -248,6 +248,31 @@ func (p *Peer) Alive() error {
 // by the pidfd.
 func (p *Peer) PID() int { return p.pid }
 
+// Proxy is which proxy of the agent's own the process is, if any. It is cheap, and
+// tells nothing of what the process runs: it is for bounds, and not for answers.
+func (p *Peer) Proxy() (name string, ok bool) {
+	if p.attestor.Supervised == nil || p.hold() != nil {
+		return "", false
+	}
+	defer p.letGo()
+	return p.attestor.Supervised(p.pidfd, p.pid)
+}
+
+// Proxy is Peer.Proxy of the process that connected c.
+func (a *Attestor) Proxy(c *net.UnixConn) (name string, ok bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return "", false
+	}
+	p := &Peer{attestor: a, pidfd: -1}
+	defer func() { _ = p.Close() }() // a pidfd
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = p.open(int(fd)) }); err != nil || inner != nil {
+		return "", false
+	}
+	return p.Proxy()
+}
+
 // UID is the effective user at connect(2).
 func (p *Peer) UID() uint32 { return p.uid }
 

@@ -62,6 +62,7 @@ func TestWhoIsNotAttestedGetsNothing(t *testing.T) {
 	t.Run("secrets", func(t *testing.T) { foreignSecrets(t, socket("xds.sock")) })
 	t.Run("authz", func(t *testing.T) { foreignChecks(t, w, socket("authz.sock")) })
 	t.Run("workload", func(t *testing.T) { foreignWorkloads(t, socket("workload.sock")) })
+	t.Run("crowds", func(t *testing.T) { crowds(t, w) })
 	t.Run("sockets of operators", func(t *testing.T) { foreignOperators(t, w) })
 }
 
