@@ -13,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/identity"
+	"signet.example/server/signer"
 )
 
 // Config is the server's configuration, decoded strictly from one YAML file over
@@ -113,7 +114,7 @@ func (c Config) Complete() Config {
 	if c.DataDir != "" {
 		fill(&c.AdminSocket, filepath.Join(c.DataDir, "admin.sock"))
 		if c.Signer == "" {
-			fill(&c.PasswordFile, dataDir(c.DataDir).password())
+			fill(&c.PasswordFile, signer.Folder(c.DataDir).Password())
 		}
 	}
 	for _, f := range []struct{ at, def *time.Duration }{
@@ -215,8 +216,6 @@ func loopbackAddress(hostport string) bool {
 // dataDir names the files under Config.DataDir, in one place.
 type dataDir string
 
-func (d dataDir) ca() string        { return filepath.Join(string(d), "ca") }
-func (d dataDir) password() string  { return filepath.Join(string(d), "password") }
 func (d dataDir) store() string     { return filepath.Join(string(d), "store.db") }
 func (d dataDir) addresses() string { return filepath.Join(string(d), "addresses.json") }
 func (d dataDir) endpoints() string { return filepath.Join(string(d), "endpoints.json") }

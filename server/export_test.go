@@ -172,3 +172,28 @@ func Write(ctx context.Context, kind, name string, manifest []byte) error {
 
 // PolicyLogin is the login that a source's URL has.
 func (c Config) PolicyLogin(url string) (policy.Login, error) { return c.policyLogin(url) }
+
+// PrivateServer tells what is wrong with a server's files.
+func PrivateServer(cfg Config, own uint32) error { return cfg.Complete().guarded(own) }
+
+// answers is a signer of which only the authority is asked.
+type answers struct {
+	api.SignerClient
+	left []*api.AuthorityResponse
+}
+
+func (a *answers) Authority(context.Context, *api.AuthorityRequest, ...grpc.CallOption) (*api.AuthorityResponse, error) {
+	next := a.left[0]
+	a.left = a.left[1:]
+	return next, nil
+}
+
+// FollowAuthority tells what a server makes of each of a signer's answers.
+func FollowAuthority(ctx context.Context, said ...*api.AuthorityResponse) []error {
+	errs := make([]error, len(said))
+	a := &authority{signer: &answers{left: said}, changed: func() {}}
+	for i := range errs {
+		errs[i] = a.load(ctx)
+	}
+	return errs
+}

@@ -1,22 +1,16 @@
 package server
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"time"
 
-	"signet.example/ca"
 	"signet.example/identity"
 	"signet.example/internal/private"
+	"signet.example/server/signer"
 	"signet.example/store"
 )
 
@@ -32,7 +26,7 @@ type InitConfig struct {
 	// PasswordFile encrypts the CA's keys, <signer_dir>/password by default. It is
 	// made with a random password where it does not exist.
 	PasswordFile string
-	// ConfineURIs: see ca.Options.
+	// ConfineURIs: see signer.Init.
 	ConfineURIs bool
 }
 
@@ -47,8 +41,8 @@ func Init(ctx context.Context, cfg InitConfig) error {
 		return errors.New("no data directory given")
 	}
 	cfg.SignerDir = cmp.Or(cfg.SignerDir, cfg.DataDir)
-	cfg.PasswordFile = cmp.Or(cfg.PasswordFile, dataDir(cfg.SignerDir).password())
-	authority, db := dataDir(cfg.SignerDir).ca(), dataDir(cfg.DataDir).store()
+	cfg.PasswordFile = cmp.Or(cfg.PasswordFile, signer.Folder(cfg.SignerDir).Password())
+	authority, db := signer.Folder(cfg.SignerDir).CA(), dataDir(cfg.DataDir).store()
 	for _, p := range []string{authority, db} {
 		if _, err := os.Lstat(p); err == nil {
 			return fmt.Errorf("%s exists: a trust domain is made once; choose another data directory", p)
@@ -60,56 +54,16 @@ func Init(ctx context.Context, cfg InitConfig) error {
 		if err := os.MkdirAll(p, 0o700); err != nil {
 			return err
 		}
-		if err := private.Folder(p, self()); err != nil {
+		if err := private.Folder(p, private.Self()); err != nil {
 			return err
 		}
 	}
-	password, err := makePassword(cfg.PasswordFile)
-	if err != nil {
+	if err := signer.Init(td, cfg.SignerDir, cfg.PasswordFile, cfg.ConfineURIs); err != nil {
 		return err
-	}
-	if err := ca.InitWith(authority, td, password, time.Now(), ca.Options{ConfineURIs: cfg.ConfineURIs}); err != nil {
-		return fmt.Errorf("make the CA in %s: %w", authority, err)
 	}
 	s, err := store.Create(ctx, db)
 	if err != nil {
 		return fmt.Errorf("make the store %s: %w", db, err)
 	}
 	return s.Close()
-}
-
-// makePassword reads the password, or makes 256 random bits where there is none.
-func makePassword(path string) ([]byte, error) {
-	if err := private.Folder(filepath.Dir(path), self()); err != nil {
-		return nil, fmt.Errorf("password: %w", err)
-	}
-	b, err := os.ReadFile(path)
-	if err == nil {
-		if err := passwordMode(path); err != nil {
-			return nil, err
-		}
-		if b = bytes.TrimSpace(b); len(b) == 0 {
-			return nil, fmt.Errorf("%s is empty", path)
-		}
-		return b, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("password: %w", err)
-	}
-	secret := make([]byte, 32)
-	if _, err := rand.Read(secret); err != nil {
-		return nil, err
-	}
-	b = []byte(base64.RawURLEncoding.EncodeToString(secret))
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("password: %w", err)
-	}
-	if _, err = f.Write(append(b, '\n')); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return slices.Clip(b), err
 }

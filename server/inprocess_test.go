@@ -20,6 +20,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/ca"
+	"signet.example/server/signer"
 	"signet.example/store"
 )
 
@@ -55,7 +56,7 @@ func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func()
 	if err != nil {
 		return err
 	}
-	records, err := ca.OpenLog(ca.LogPath(dataDir(cfg.DataDir).ca()))
+	records, err := ca.OpenLog(ca.LogPath(signer.Folder(cfg.DataDir).CA()))
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func OpenCA(dir string) (*ca.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ca.OpenAuthority(dataDir(dir).ca(), bytes.TrimSpace(password), time.Now, slog.New(slog.DiscardHandler))
+	return ca.OpenAuthority(signer.Folder(dir).CA(), bytes.TrimSpace(password), time.Now, slog.New(slog.DiscardHandler))
 }
 
 func (s *inProcess) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {

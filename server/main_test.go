@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"signet.example/server"
+	"signet.example/server/signer"
 )
 
 // TestMain is also the signer and what reads policies: server.Run starts its own
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 func runSigner(args []string) error {
-	var cfg server.SignerConfig
+	var cfg signer.Config
 	flags := flag.NewFlagSet("signer", flag.ContinueOnError)
 	flags.StringVar(&cfg.DataDir, "data-dir", "", "")
 	flags.StringVar(&cfg.PasswordFile, "password-file", "", "")
@@ -45,11 +46,11 @@ func runSigner(args []string) error {
 		return err
 	}
 	cfg.Log = slog.New(slog.DiscardHandler)
-	conn, err := server.SignerConn()
+	conn, err := signer.Inherited()
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	return server.RunSigner(ctx, cfg, conn)
+	return signer.Run(ctx, cfg, conn)
 }

@@ -18,6 +18,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/unixsock"
 	"signet.example/policy"
 )
 
@@ -65,12 +66,12 @@ func (e hardError) Unwrap() error { return e.error }
 // readPolicies runs one such process. With failed its commit is looked up, and only
 // another one is read.
 func readPolicies(ctx context.Context, exe string, src identity.PolicySource, login policy.Login, dir, failed string) (reading, error) {
-	ours, theirs, err := socketPair()
+	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "policies")
 	if err != nil {
 		return reading{}, fmt.Errorf("read policies: %w", err)
 	}
 	defer func() { _ = ours.Close() }() // the child has ended
-	tail := &tail{to: io.Discard}
+	tail := child.NewTail(io.Discard)
 	p, err := child.Start(child.Spec{
 		Path: exe, Args: []string{"policy-child"}, Confines: true,
 		Env:   child.OwnEnv(append(fetchEnv(), fmt.Sprintf("GOMEMLIMIT=%dMiB", policyHeap), "GOTRACEBACK=single")...),
@@ -112,7 +113,7 @@ func readPolicies(ctx context.Context, exe string, src identity.PolicySource, lo
 	case ctx.Err() != nil:
 		return got, fmt.Errorf("read policies: %w", ctx.Err())
 	}
-	said := tail.text()
+	said := tail.Text()
 	if len(said) > 200 {
 		said = said[:200]
 	}
@@ -183,9 +184,8 @@ func RunPolicyChild(ctx context.Context) error {
 	if err := child.Confine(); err != nil {
 		return fmt.Errorf("policy-child: %w", err)
 	}
-	f := os.NewFile(policyFD, "server")
-	conn, err := net.FileConn(f)
-	if err = errors.Join(err, f.Close()); err != nil {
+	conn, err := unixsock.FromFile(os.NewFile(policyFD, "server"))
+	if err != nil {
 		return fmt.Errorf("policy-child: `signet server` starts it: %w", err)
 	}
 	defer func() { _ = conn.Close() }() // what was written is the server's

@@ -111,7 +111,7 @@ func (c Config) policyLogin(raw string) (policy.Login, error) {
 			best, long = g, len(p.path)+len(p.user)
 		}
 	}
-	if err := best.guarded(self()); err != nil {
+	if err := best.guarded(private.Self()); err != nil {
 		return policy.Login{}, fmt.Errorf("policy_git: %w", err)
 	}
 	l := policy.Login{KnownHosts: best.KnownHostsFile}

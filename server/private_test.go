@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/internal/private"
 	"signet.example/server"
 	"signet.example/test/parts"
 )
@@ -52,11 +53,9 @@ func TestAServerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := shortDir(t)
-			if err := os.Rename(signerDir(t), filepath.Join(dir, "data")); err != nil {
-				t.Fatal(err)
-			}
+			copyMade(t, filepath.Join(dir, "data"))
 			c.spoil(t, dir)
-			err := server.PrivateServer(server.Config{DataDir: filepath.Join(dir, "data")}, self())
+			err := server.PrivateServer(server.Config{DataDir: filepath.Join(dir, "data")}, private.Self())
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("want %q: %v", c.want, err)
 			}

@@ -79,21 +79,8 @@ func newRig(t *testing.T) *rig { return newRigWith(t, runInProcess) }
 // newRigWith runs a server by run, which is server.Run or the like.
 func newRigWith(t *testing.T, run func(context.Context, server.Config, *slog.Logger) error) *rig {
 	t.Helper()
-	src, err := made()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// t.TempDir has the test's name in it, and a socket's path has 108 bytes.
-	dir, err := os.MkdirTemp("", "signet")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	data := filepath.Join(dir, "d")
-	if err := os.CopyFS(data, os.DirFS(src)); err != nil {
-		t.Fatal(err)
-	}
-	tighten(t, data)
+	data := filepath.Join(shortDir(t), "d")
+	copyMade(t, data)
 	r := &rig{t: t, cfg: server.Config{DataDir: data, Listen: "127.0.0.1:0", Metrics: "127.0.0.1:0"}, run: run}
 	r.start()
 	t.Cleanup(func() {
@@ -102,6 +89,31 @@ func newRigWith(t *testing.T, run func(context.Context, server.Config, *slog.Log
 		}
 	})
 	return r
+}
+
+// shortDir is a folder whose path leaves room for a socket's name: t.TempDir has
+// the test's name in it, and a socket's path has 108 bytes.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "signet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// copyMade makes a copy of made.
+func copyMade(t *testing.T, dir string) {
+	t.Helper()
+	src, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(src)); err != nil {
+		t.Fatal(err)
+	}
+	tighten(t, dir)
 }
 
 // tighten gives the copies the modes that Init gave the originals.

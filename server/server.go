@@ -2,9 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -20,8 +18,10 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
+	"signet.example/server/signer"
 	"signet.example/store"
 )
 
@@ -44,7 +44,7 @@ type server struct {
 
 	store     *store.Store
 	signer    api.SignerClient
-	signing   *signQueue
+	signing   *signer.Queue
 	authority *authority
 	own       *ownSVID
 	roster    *roster
@@ -79,7 +79,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	if err := cfg.guarded(self()); err != nil {
+	if err := cfg.guarded(private.Self()); err != nil {
 		return fmt.Errorf("the server's files: %w", err)
 	}
 	unlock, err := lockDir(cfg.DataDir)
@@ -87,48 +87,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	signer, err := reachSigner(ctx, cfg, log)
+	reached, err := reachSigner(ctx, cfg, log)
 	if err != nil {
 		return fmt.Errorf("reach the signer: %w", err)
 	}
-	defer func() { _ = signer.Close() }() // a child's end is ours: nothing is signed any more
-	return run(ctx, cfg, log, signer.Client(), time.Now)
-}
-
-// signing is a signer in reach: our child, or the other end of a connection.
-type signing interface {
-	Client() api.SignerClient
-	Close() error
-}
-
-// reachSigner connects to the signer that is configured, or starts one.
-func reachSigner(ctx context.Context, cfg Config, log *slog.Logger) (signing, error) {
-	if cfg.Signer != "" {
-		return connectSigner(ctx, cfg, log)
-	}
-	return startSigner(ctx, cfg, log)
-}
-
-// startSigner runs the same binary again as `signet signer`.
-func startSigner(ctx context.Context, cfg Config, log *slog.Logger) (*SignerProcess, error) {
-	if _, err := os.Stat(dataDir(cfg.DataDir).ca()); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no CA in %s: a signer that is a service of its own is named with --signer", cfg.DataDir)
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	// It starts in another folder.
-	dir, err := filepath.Abs(cfg.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	password, err := filepath.Abs(cfg.PasswordFile)
-	if err != nil {
-		return nil, err
-	}
-	args := []string{"signer", "--data-dir", dir, "--password-file", password}
-	return StartSigner(ctx, exe, args, SignerOptions{Log: log, Stderr: os.Stderr})
+	defer func() { _ = reached.Close() }() // a child's end is ours: nothing is signed any more
+	return run(ctx, cfg, log, reached.Client(), time.Now)
 }
 
 // lockDir keeps two servers from one data directory.
@@ -145,13 +109,13 @@ func lockDir(dir string) (unlock func(), err error) {
 }
 
 // run is Run with the signer given.
-func run(ctx context.Context, cfg Config, log *slog.Logger, signer api.SignerClient, clock func() time.Time) error {
+func run(ctx context.Context, cfg Config, log *slog.Logger, client api.SignerClient, clock func() time.Time) error {
 	st, err := store.Open(ctx, dataDir(cfg.DataDir).store())
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
 	defer func() { _ = st.Close() }() // every write was committed when it returned
-	s, err := load(ctx, cfg, log, st, signer, clock)
+	s, err := load(ctx, cfg, log, st, client, clock)
 	if err != nil {
 		return err
 	}
@@ -159,9 +123,9 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, signer api.SignerCli
 }
 
 // load makes the parts and reads what they had.
-func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, signer api.SignerClient, clock func() time.Time) (*server, error) {
+func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, client api.SignerClient, clock func() time.Time) (*server, error) {
 	s := &server{
-		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: signer, signing: newSignQueue(signer),
+		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: client, signing: signer.NewQueue(client),
 		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
 		writes: make(writeLock, 1), started: clock(),
 	}
@@ -170,7 +134,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 		lifetime: cfg.Lifetimes.SVID, postQuantum: cfg.requiresPostQuantum, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
 		signal: watched.NewSignal(), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
 	}
-	s.authority = &authority{signer: signer, changed: s.views.changed}
+	s.authority = &authority{signer: client, changed: s.views.changed}
 	if err := s.authority.load(ctx); err != nil {
 		return nil, err
 	}
@@ -185,7 +149,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, si
 	if err != nil {
 		return nil, err
 	}
-	s.own = &ownSVID{id: id, signer: signer, roots: s.authority.roots, log: log, clock: clock, exchanged: s.metrics.exchanged}
+	s.own = &ownSVID{id: id, signer: client, roots: s.authority.roots, log: log, clock: clock, exchanged: s.metrics.exchanged}
 	if err := s.own.renew(ctx); err != nil {
 		return nil, err
 	}
@@ -324,7 +288,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.run, s.issuance.run, s.sweep,
+		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.sweep,
 		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {
@@ -340,7 +304,7 @@ func (s *server) serve(ctx context.Context) error {
 	if err := writeJSON(s.dir.addresses(), where); err != nil {
 		s.log.ErrorContext(ctx, "addresses not written", slog.Any("err", err))
 	}
-	if err := notifyReady(ctx); err != nil {
+	if err := unixsock.NotifyReady(ctx); err != nil {
 		s.log.ErrorContext(ctx, "the service manager was not told", slog.Any("err", err))
 	}
 	s.ready.Store(true)

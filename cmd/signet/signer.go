@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"signet.example/server"
+	"signet.example/server/signer"
 )
 
 func newSigner() *cobra.Command {
@@ -24,13 +24,13 @@ Without a socket it is the server's child: then the server starts it.`,
 	logFlags(c)
 	file := c.Flags().String("config", "", "YAML file")
 	check := c.Flags().Bool("check", false, "check the configuration and end")
-	var given server.SignerConfig
+	var given signer.Config
 	c.Flags().StringVar(&given.DataDir, "data-dir", "", "folder that signet init --signer-dir made")
 	c.Flags().StringVar(&given.PasswordFile, "password-file", "", "password of the key files (default <data-dir>/password)")
 	c.Flags().StringVar(&given.Listen, "listen", "", "path of the socket that the server connects to")
 	c.Flags().StringVar(&given.ServerUser, "server-user", "", "the user that the server runs as, by name or uid")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		var cfg server.SignerConfig
+		var cfg signer.Config
 		if err := readConfig(*file, &cfg); err != nil {
 			return err
 		}
@@ -54,19 +54,19 @@ Without a socket it is the server's child: then the server starts it.`,
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
 			return err
 		}
-		return stopped(c.Context(), server.ServeSigner(c.Context(), cfg))
+		return stopped(c.Context(), signer.Serve(c.Context(), cfg))
 	}
 	return c
 }
 
 // runSignerChild serves the socket that `signet server` started this process with.
-func runSignerChild(c *cobra.Command, cfg server.SignerConfig) error {
+func runSignerChild(c *cobra.Command, cfg signer.Config) error {
 	if err := startedBy(c, "signet server"); err != nil {
 		return &exitError{err: err, code: exitUsage, hint: "run signet server; as a service of its own user the signer needs --config, or --data-dir, --listen and --server-user"}
 	}
-	conn, err := server.SignerConn()
+	conn, err := signer.Inherited()
 	if err != nil {
 		return err
 	}
-	return stopped(c.Context(), server.RunSigner(c.Context(), cfg, conn))
+	return stopped(c.Context(), signer.Run(c.Context(), cfg, conn))
 }

@@ -3,7 +3,7 @@
 // it is a secret, read it. It is the rule that sshd has for its own files
 // (StrictModes), asked of every folder that the path goes through.
 //
-// The functions are [Guarded], [Folder], [Secret] and [SecretTree]. They only look:
+// The functions are [Guarded], [Folder], [Secret] and [SecretTree], for [Self] or another user. They only look:
 // what they refuse is for the operator to mend, and the error has the command.
 package private
 
@@ -153,3 +153,6 @@ func without(open fs.FileMode) string {
 	}
 	return who + "-" + what
 }
+
+// Self is this process's user, as own of the others.
+func Self() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits

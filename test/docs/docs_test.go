@@ -17,6 +17,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/server"
+	"signet.example/server/signer"
 )
 
 func read(t *testing.T, path ...string) string {
@@ -61,7 +62,7 @@ var yamlTag = regexp.MustCompile("yaml:\"([a-z_]+)[,\"]")
 
 func TestConfigurationPageNamesEveryKey(t *testing.T) {
 	page := read(t, "docs", "CONFIGURATION.md")
-	for _, f := range []string{"server/config.go", "server/signer_config.go", "agent/config.go"} {
+	for _, f := range []string{"server/config.go", "server/signer/config.go", "agent/config.go"} {
 		for _, m := range yamlTag.FindAllStringSubmatch(read(t, f), -1) {
 			key := m[1]
 			if key == "lifetimes" || key == "authz" || key == "retention" {
@@ -73,7 +74,7 @@ func TestConfigurationPageNamesEveryKey(t *testing.T) {
 		}
 	}
 	_ = agent.Config{} // the types whose keys these are
-	_, _ = server.Config{}, server.SignerConfig{}
+	_, _ = server.Config{}, signer.Config{}
 }
 
 // block gives the fenced blocks of a page in a language.

@@ -1,4 +1,4 @@
-package server
+package signer
 
 import (
 	"context"
@@ -8,17 +8,18 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 )
 
-// signerConns is how many connections a signer serves at a time: the server's,
+// maxConns is how many connections a signer serves at a time: the server's,
 // and what is left of one that was killed.
-const signerConns = 4
+const maxConns = 4
 
-// ServeSigner runs the signer as a service of its own user until ctx ends. Only
+// Serve runs the signer as a service of its own user until ctx ends. Only
 // processes of the server's user are served, by what the kernel says of each
 // connection; the folder of the socket keeps everybody else from replacing it.
-func ServeSigner(ctx context.Context, cfg SignerConfig) error {
+func Serve(ctx context.Context, cfg Config) error {
 	cfg = cfg.Complete()
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
@@ -30,10 +31,10 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 	if err != nil {
 		return fmt.Errorf("server_user: %w", err)
 	}
-	if err := cfg.guarded(self(), uid); err != nil {
+	if err := cfg.guarded(private.Self(), uid); err != nil {
 		return fmt.Errorf("the signer's files: %w", err)
 	}
-	return serveSigner(ctx, cfg, func() (net.Listener, error) {
+	return serve(ctx, cfg, func() (net.Listener, error) {
 		// The server is another user, so the file lets everybody knock.
 		l, err := unixsock.Listen(ctx, cfg.Listen, 0o666)
 		if err != nil {
@@ -41,10 +42,10 @@ func ServeSigner(ctx context.Context, cfg SignerConfig) error {
 		}
 		cfg.Log.InfoContext(ctx, "ready", slog.String("listen", cfg.Listen), slog.Any("server_uid", uid))
 		only := &userListener{Listener: l, uid: uid, log: cfg.Log}
-		if err := notifyReady(ctx); err != nil {
+		if err := unixsock.NotifyReady(ctx); err != nil {
 			cfg.Log.ErrorContext(ctx, "the service manager was not told", slog.Any("err", err))
 		}
-		return netutil.LimitListener(only, signerConns), nil
+		return netutil.LimitListener(only, maxConns), nil
 	})
 }
 

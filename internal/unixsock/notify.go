@@ -1,4 +1,4 @@
-package server
+package unixsock
 
 import (
 	"context"
@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// notifyReady tells the service manager that this process is ready, where one
+// NotifyReady tells the service manager that this process is ready, where one
 // asked to be told: sd_notify(3), Type=notify.
-func notifyReady(ctx context.Context) error {
+func NotifyReady(ctx context.Context) error {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
 		return nil

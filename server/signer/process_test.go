@@ -1,4 +1,4 @@
-package server_test
+package signer_test
 
 import (
 	"crypto/ecdsa"
@@ -24,7 +24,7 @@ import (
 	"signet.example/api"
 	"signet.example/ca"
 	"signet.example/identity"
-	"signet.example/server"
+	"signet.example/server/signer"
 )
 
 var signerTD = spiffeid.RequireTrustDomainFromString("mesh.example")
@@ -67,14 +67,14 @@ func signerDir(t *testing.T) string {
 	return dir
 }
 
-func startSigner(t *testing.T, dir string) (*server.SignerProcess, error) {
+func startSigner(t *testing.T, dir string) (*signer.Process, error) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"signer", "--data-dir", dir, "--password-file", filepath.Join(dir, "password")}
-	p, err := server.StartSigner(t.Context(), exe, args, server.SignerOptions{})
+	p, err := signer.Start(t.Context(), exe, args, signer.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func TestTheSignerIssuesRecordsAndTells(t *testing.T) {
 	}
 }
 
-func readKinds(t *testing.T, p *server.SignerProcess, from uint64) string {
+func readKinds(t *testing.T, p *signer.Process, from uint64) string {
 	t.Helper()
 	stream, err := p.Client().ReadLog(t.Context(), &api.ReadLogRequest{From: from})
 	if err != nil {
@@ -270,7 +270,7 @@ func TestASignerThatStartsSlowlyIsWaitedFor(t *testing.T) {
 	}
 	dir := signerDir(t)
 	args := []string{"-c", "sleep " + delay + `; exec "$0" "$@"`, exe, "signer", "--data-dir", dir, "--password-file", filepath.Join(dir, "password")}
-	p, err := server.StartSigner(t.Context(), "/bin/sh", args, server.SignerOptions{})
+	p, err := signer.Start(t.Context(), "/bin/sh", args, signer.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

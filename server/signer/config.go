@@ -1,20 +1,21 @@
-package server
+package signer
 
 import (
 	"errors"
 	"fmt"
 	"log/slog"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"signet.example/ca"
 )
 
-// SignerConfig is the signer's configuration: on the command line where it is
+// Config is the signer process's configuration: on the command line where it is
 // the server's child, decoded strictly from one YAML file where it is a service.
 // There is no secret in it: command lines are for everybody to see.
-type SignerConfig struct {
+type Config struct {
 	// DataDir has the authority and its log in the folder "ca".
 	DataDir string `yaml:"data_dir"`
 	// PasswordFile holds the password of the key files, <data_dir>/password by
@@ -33,15 +34,15 @@ type SignerConfig struct {
 }
 
 // Complete fills in what follows from other keys.
-func (c SignerConfig) Complete() SignerConfig {
+func (c Config) Complete() Config {
 	if c.PasswordFile == "" && c.DataDir != "" {
-		c.PasswordFile = dataDir(c.DataDir).password()
+		c.PasswordFile = Folder(c.DataDir).Password()
 	}
 	return c
 }
 
 // Validate tells everything that is wrong with a service's completed configuration.
-func (c SignerConfig) Validate() error {
+func (c Config) Validate() error {
 	var errs []error
 	if c.DataDir == "" {
 		errs = append(errs, errors.New("data_dir: missing: name the folder that `signet init --signer-dir` made"))
@@ -54,6 +55,16 @@ func (c SignerConfig) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Folder has a signer's files. Where the signer is the server's child it is the
+// server's own data directory.
+type Folder string
+
+// CA is the folder of the authority and its log.
+func (f Folder) CA() string { return filepath.Join(string(f), "ca") }
+
+// Password is the file that Config.PasswordFile is without a word of its own.
+func (f Folder) Password() string { return filepath.Join(string(f), "password") }
 
 // userID is the uid of a user given by name or by number. Users that only NSS
 // knows have a number here and no name.

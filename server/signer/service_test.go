@@ -1,8 +1,7 @@
-package server_test
+package signer_test
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
-	"signet.example/identity"
-	"signet.example/server"
+	"signet.example/server/signer"
 	"signet.example/test/parts"
 )
 
@@ -84,11 +82,11 @@ func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, "run"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			cfg := server.SignerConfig{DataDir: filepath.Join(dir, "signer"), Listen: filepath.Join(dir, "run", "s.sock")}
+			cfg := signer.Config{DataDir: filepath.Join(dir, "signer"), Listen: filepath.Join(dir, "run", "s.sock")}
 			if err := c.spoil(dir); err != nil {
 				t.Fatal(err)
 			}
-			err := server.PrivateSigner(cfg, self(), another())
+			err := signer.Private(cfg, self(), another())
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("want %q: %v", c.want, err)
 			}
@@ -98,7 +96,7 @@ func TestASignerWhoseFilesOthersCouldReachDoesNotStart(t *testing.T) {
 
 func TestASignerOfTheServersOwnUserDoesNotStart(t *testing.T) {
 	dir := signerDir(t)
-	cfg := server.SignerConfig{DataDir: dir, Listen: filepath.Join(dir, "s.sock")}
+	cfg := signer.Config{DataDir: dir, Listen: filepath.Join(dir, "s.sock")}
 	for _, c := range []struct {
 		own, server uint32
 		want        string
@@ -107,7 +105,7 @@ func TestASignerOfTheServersOwnUserDoesNotStart(t *testing.T) {
 		{0, 0, "is root"},
 		{1000, 1000, "a user of its own"},
 	} {
-		if err := server.PrivateSigner(cfg, c.own, c.server); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := signer.Private(cfg, c.own, c.server); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("uid %d for uid %d: want %q: %v", c.own, c.server, c.want, err)
 		}
 	}
@@ -118,14 +116,14 @@ func TestALinkInASignersPathIsFollowed(t *testing.T) {
 	if err := os.Symlink(files, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	cfg := server.SignerConfig{DataDir: filepath.Join(dir, "link"), Listen: filepath.Join(dir, "s.sock")}
-	if err := server.PrivateSigner(cfg, self(), another()); err != nil {
+	cfg := signer.Config{DataDir: filepath.Join(dir, "link"), Listen: filepath.Join(dir, "s.sock")}
+	if err := signer.Private(cfg, self(), another()); err != nil {
 		t.Error(err)
 	}
 	if err := os.Chmod(filepath.Join(files, "ca", "issuing.pem"), 0o604); err != nil {
 		t.Fatal(err)
 	}
-	if err := server.PrivateSigner(cfg, self(), another()); err == nil {
+	if err := signer.Private(cfg, self(), another()); err == nil {
 		t.Error("a key that others can read, behind a link, is taken")
 	}
 }
@@ -136,7 +134,7 @@ func TestTheSignersSocketIsForOneUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := server.OnlyUser(inner, another())
+	l := signer.OnlyUser(inner, another())
 	ended := make(chan error, 1)
 	go func() {
 		_, err := l.Accept()
@@ -173,12 +171,12 @@ func TestAServerTakesOnlyTheSignersUser(t *testing.T) {
 		{fmt.Sprint(self()), self(), "the server's own user"},
 		{"nobody-has-this-name", another(), "not known here"},
 	} {
-		err := server.MayBeSigner(c.expected, c.uid)
+		err := signer.Expects(c.expected, c.uid)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%q and uid %d: want %q: %v", c.expected, c.uid, c.want, err)
 		}
 	}
-	if uid, err := server.UserID("root"); err != nil || uid != 0 {
+	if uid, err := signer.UserID("root"); err != nil || uid != 0 {
 		t.Errorf("root is %d, %v", uid, err)
 	}
 }
@@ -192,7 +190,7 @@ func (lateSigner) Authority(context.Context, *api.AuthorityRequest) (*api.Author
 
 func TestACallWithoutASignerFailsAtOnceAndTheNextFindsIt(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s.sock")
-	s, err := server.DialAnySigner("unix:" + path)
+	s, err := signer.DialAny("unix:" + path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,50 +217,5 @@ func TestACallWithoutASignerFailsAtOnceAndTheNextFindsIt(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestAnotherAuthorityIsNotTakenForTheSignersOwn(t *testing.T) {
-	say := func(dir, td string) *api.AuthorityResponse {
-		set, err := os.ReadFile(filepath.Join(dir, "ca", "root-set"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		bundle, err := os.ReadFile(filepath.Join(dir, "ca", "issuing.pem"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		issuing, _ := pem.Decode(bundle)
-		return &api.AuthorityResponse{TrustDomain: td, SignedRootSet: set, Issuing: issuing.Bytes}
-	}
-	other, err := made()
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := say(signerDir(t), signerTD.Name())
-	errs := server.FollowAuthority(t.Context(), first, say(other, trustDomain), first)
-	if errs[0] != nil || !errors.Is(errs[1], identity.ErrPin) || errs[2] != nil {
-		t.Errorf("the first, another and the first again: %v", errs)
-	}
-}
-
-func TestCheckWarnsOfASignerOfTheServersOwnUser(t *testing.T) {
-	awaitFinding(t, newRig(t), "SIG018", "the server's own user")
-}
-
-func TestTheServiceManagerIsTold(t *testing.T) {
-	path := filepath.Join(shortDir(t), "notify")
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	t.Setenv("NOTIFY_SOCKET", path)
-	if err := server.NotifyReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 64)
-	if n, err := l.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
-		t.Errorf("%q, %v", buf[:n], err)
 	}
 }

@@ -1,4 +1,4 @@
-package server
+package signer
 
 import (
 	"context"
@@ -41,13 +41,13 @@ func (s *heldSigner) Issue(ctx context.Context, req *api.SignRequest, _ ...grpc.
 }
 
 // runQueue is a queue that runs until the test ends.
-func runQueue(t *testing.T, s *heldSigner) *signQueue {
+func runQueue(t *testing.T, s *heldSigner) *Queue {
 	t.Helper()
 	s.may = make(chan struct{})
-	q := newSignQueue(s)
+	q := NewQueue(s)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- q.run(ctx) }()
+	go func() { done <- q.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -84,18 +84,18 @@ func TestWhatArrivesWhileTheSignerWorksSharesACallAndEveryoneGetsHisOwn(t *testi
 					}
 				}
 			})
-			if n < signCalls {
+			if n < sharedCalls {
 				synctest.Wait() // it is under way
 			}
 		}
 		synctest.Wait()
 		close(s.may)
 		asking.Wait()
-		if len(s.calls) > signCalls+3 {
+		if len(s.calls) > sharedCalls+3 {
 			t.Errorf("40 requests made the calls %v", s.calls)
 		}
 		for _, n := range s.calls {
-			if n >= signShared+signAlone {
+			if n >= callSize+aloneFrom {
 				t.Errorf("a call carries %d", n)
 			}
 		}
@@ -107,7 +107,7 @@ func TestABatchGoesByItselfAndAtOnce(t *testing.T) {
 		s := &heldSigner{}
 		q := runQueue(t, s)
 		var asking sync.WaitGroup
-		for _, n := range []int{1, 1, 1, 1, signAlone, signAlone} {
+		for _, n := range []int{1, 1, 1, 1, aloneFrom, aloneFrom} {
 			asking.Go(func() {
 				if _, err := q.Issue(t.Context(), signItems("x", n)); err != nil {
 					t.Error(err)
@@ -117,13 +117,13 @@ func TestABatchGoesByItselfAndAtOnce(t *testing.T) {
 		synctest.Wait()
 		alone, shared := 0, 0 // what of the small ones goes together is a matter of who came first
 		for _, n := range s.calls {
-			if n == signAlone {
+			if n == aloneFrom {
 				alone++
 			} else {
 				shared++
 			}
 		}
-		if alone != 2 || shared < 1 || shared > signCalls {
+		if alone != 2 || shared < 1 || shared > sharedCalls {
 			t.Errorf("under way: %v", s.calls)
 		}
 		close(s.may)

@@ -1,10 +1,9 @@
-package server
+package signer
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -19,26 +18,23 @@ import (
 	"signet.example/internal/unixsock"
 )
 
-// remoteSigner is the connection to a signer that is a service of its own user.
+// Remote is the connection to a signer that is a service of its own user. Its
+// methods may be called from any number of goroutines.
 // gRPC makes it again with back-off; while there is none, calls fail at once.
-type remoteSigner struct {
+type Remote struct {
 	*grpc.ClientConn
 	log  *slog.Logger
 	gone atomic.Bool // the last call found nobody: the log has it once
 }
 
-// connectSigner returns when the signer has answered for the first time.
-func connectSigner(ctx context.Context, cfg Config, log *slog.Logger) (*remoteSigner, error) {
-	for _, p := range []string{dataDir(cfg.DataDir).ca(), dataDir(cfg.DataDir).password()} {
-		if _, err := os.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is where the server's own user reads it: it belongs into the signer's folder, and nowhere else", p)
-		}
-	}
-	allow, err := signerUser(cfg.SignerUser)
+// Dial connects to the service that listens at target, unix:/path, and that the
+// named user runs. It returns when the signer has answered for the first time.
+func Dial(ctx context.Context, target, user string, log *slog.Logger) (*Remote, error) {
+	allow, err := expects(user)
 	if err != nil {
 		return nil, fmt.Errorf("signer_user: %w", err)
 	}
-	s, err := dialSigner(cfg.Signer, log, allow)
+	s, err := dial(target, log, allow)
 	if err != nil {
 		return nil, err
 	}
@@ -48,23 +44,23 @@ func connectSigner(ctx context.Context, cfg Config, log *slog.Logger) (*remoteSi
 	return s, nil
 }
 
-func dialSigner(target string, log *slog.Logger, allow func(unixsock.Peer) error) (*remoteSigner, error) {
+func dial(target string, log *slog.Logger, allow func(unixsock.Peer) error) (*Remote, error) {
 	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(unixsock.Credentials(allow)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: signerBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: restartMin, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: handshakeDeadline,
 		}),
 		grpc.WithIdleTimeout(0),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(signerMessage), grpc.MaxCallSendMsgSize(signerMessage)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)
-	return &remoteSigner{ClientConn: conn, log: log}, err
+	return &Remote{ClientConn: conn, log: log}, err
 }
 
-// signerUser returns the check of who is at the other end: the expected user, or
+// expects returns the check of who is at the other end: the expected user, or
 // root. Without a name it is nobody: whoever else could make the socket would be
 // our certificate authority.
-func signerUser(expected string) (func(unixsock.Peer) error, error) {
+func expects(expected string) (func(unixsock.Peer) error, error) {
 	uid, err := userID(expected)
 	if err != nil {
 		return nil, err
@@ -83,12 +79,12 @@ func signerUser(expected string) (func(unixsock.Peer) error, error) {
 
 // await waits for the first answer. It first asks without patience, so that the
 // log has the reason at once for whoever started the two the wrong way.
-func (s *remoteSigner) await(ctx context.Context) error {
+func (s *Remote) await(ctx context.Context) error {
 	_, err := s.Client().Authority(ctx, &api.AuthorityRequest{})
 	if err == nil {
 		return nil
 	}
-	wait, cancel := context.WithTimeout(ctx, signerReady)
+	wait, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
 	_, err = s.Client().Authority(wait, &api.AuthorityRequest{}, grpc.WaitForReady(true))
 	if ctx.Err() != nil { // told to stop, which is no failure
@@ -98,22 +94,22 @@ func (s *remoteSigner) await(ctx context.Context) error {
 }
 
 // Client speaks to the signer.
-func (s *remoteSigner) Client() api.SignerClient { return api.NewSignerClient(s) }
+func (s *Remote) Client() api.SignerClient { return api.NewSignerClient(s) }
 
 // Invoke implements grpc.ClientConnInterface.
-func (s *remoteSigner) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+func (s *Remote) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	return s.explain(ctx, s.ClientConn.Invoke(ctx, method, args, reply, opts...))
 }
 
 // NewStream implements grpc.ClientConnInterface.
-func (s *remoteSigner) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (s *Remote) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	stream, err := s.ClientConn.NewStream(ctx, desc, method, opts...)
 	return stream, s.explain(ctx, err)
 }
 
 // explain says whose connection was not there, or was lost. In the latter case
 // what was asked for may have been signed and recorded; it was not answered.
-func (s *remoteSigner) explain(ctx context.Context, err error) error {
+func (s *Remote) explain(ctx context.Context, err error) error {
 	switch code := status.Code(err); code {
 	case codes.OK:
 		if s.gone.Swap(false) {

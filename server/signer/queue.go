@@ -1,4 +1,4 @@
-package server
+package signer
 
 import (
 	"context"
@@ -11,46 +11,46 @@ import (
 )
 
 const (
-	// signCalls is how many shared calls of the signer are under way at most: one
+	// sharedCalls is how many shared calls of the signer are under way at most: one
 	// may compute while the other waits for the disk.
-	signCalls = 2
-	// signShared is how many certificates a shared call carries, about.
-	signShared = 64
-	// signAlone is the size from which on a request goes by itself: who asks for
+	sharedCalls = 2
+	// callSize is how many certificates a shared call carries, about.
+	callSize = 64
+	// aloneFrom is the size from which on a request goes by itself: who asks for
 	// little is not to wait for somebody's batch.
-	signAlone = 16
-	// signDeadline bounds a call that is nobody's alone.
-	signDeadline = 10 * time.Second
+	aloneFrom = 16
+	// callDeadline bounds a call that is nobody's alone.
+	callDeadline = 10 * time.Second
 )
 
-// signQueue asks the signer for several agents at once. A call costs two passages
+// Queue asks the signer for several agents at once. A call costs two passages
 // of the socket and two durable writes whatever it carries; what arrives while
-// signCalls are under way goes together in the next. Who may have what was decided
+// sharedCalls are under way goes together in the next. Who may have what was decided
 // before, for each request by itself.
-type signQueue struct {
+type Queue struct {
 	signer api.SignerClient
-	queue  chan *signRequest
+	queue  chan *request
 }
 
-// signRequest is one request in a shared call.
-type signRequest struct {
+// request is one request in a shared call.
+type request struct {
 	items   []*api.SignItem
 	results []*api.SignResult
 	err     error
 	done    chan struct{} // closed when results or err is there
 }
 
-func newSignQueue(signer api.SignerClient) *signQueue {
-	return &signQueue{signer: signer, queue: make(chan *signRequest)}
+func NewQueue(signer api.SignerClient) *Queue {
+	return &Queue{signer: signer, queue: make(chan *request)}
 }
 
 // Issue is api.SignerClient's. When ctx ends first, what is signed nevertheless
 // stands in the log and nobody has it, as when an answer is lost on its way.
-func (q *signQueue) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
-	if len(req.GetItems()) >= signAlone {
+func (q *Queue) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
+	if len(req.GetItems()) >= aloneFrom {
 		return q.signer.Issue(ctx, req)
 	}
-	r := &signRequest{items: req.GetItems(), done: make(chan struct{})}
+	r := &request{items: req.GetItems(), done: make(chan struct{})}
 	select {
 	case q.queue <- r:
 	case <-ctx.Done():
@@ -64,10 +64,10 @@ func (q *signQueue) Issue(ctx context.Context, req *api.SignRequest) (*api.SignR
 	}
 }
 
-// run serves the queue until ctx ends.
-func (q *signQueue) run(ctx context.Context) error {
+// Run serves the queue until ctx ends.
+func (q *Queue) Run(ctx context.Context) error {
 	var g errgroup.Group
-	for range signCalls {
+	for range sharedCalls {
 		g.Go(func() error {
 			for {
 				select {
@@ -83,9 +83,9 @@ func (q *signQueue) run(ctx context.Context) error {
 }
 
 // gather takes what waits besides.
-func (q *signQueue) gather(first *signRequest) []*signRequest {
-	group := []*signRequest{first}
-	for n := len(first.items); n < signShared; {
+func (q *Queue) gather(first *request) []*request {
+	group := []*request{first}
+	for n := len(first.items); n < callSize; {
 		select {
 		case r := <-q.queue:
 			group = append(group, r)
@@ -98,8 +98,8 @@ func (q *signQueue) gather(first *signRequest) []*signRequest {
 }
 
 // share makes one call for a group, and gives everyone what is his.
-func (q *signQueue) share(ctx context.Context, group []*signRequest) {
-	ctx, cancel := context.WithTimeout(ctx, signDeadline)
+func (q *Queue) share(ctx context.Context, group []*request) {
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
 	all := &api.SignRequest{}
 	for _, r := range group {

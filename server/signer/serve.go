@@ -1,4 +1,4 @@
-package server
+package signer
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -22,43 +23,41 @@ import (
 	"signet.example/ca"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/unixsock"
 )
 
-// This file is the signer process (D26): the issuing key and the issuance log
-// live in it, and the server reaches them only through one socket, inherited or,
-// where the signer is a service of its own user, by path. It decides nothing about who may have what; it holds every request to
-// its profile and leaves none unrecorded, also when the server is compromised.
-
 const (
-	// signerFD is where StartSigner puts the child's end of the socket.
-	signerFD = 3
-	// signerMessage bounds a message between the two: a full batch of CSRs.
-	signerMessage = 32 << 20
+	// inheritedFD is where Start puts the child's end of the socket.
+	inheritedFD = 3
+	// maxMessage bounds a message between the two: a full batch of CSRs.
+	maxMessage = 32 << 20
+	// handshakeDeadline bounds the time from a connection to its first call.
+	handshakeDeadline = 10 * time.Second
 	// logPage is how many records one read of the log takes.
 	logPage = 256
 )
 
-// RunSigner serves api.Signer on conn, the server's end of which is its parent's,
+// Run serves api.Signer on conn, the server's end of which is its parent's,
 // until conn closes or ctx ends, and returns nil for either.
-func RunSigner(ctx context.Context, cfg SignerConfig, conn net.Conn) error {
+func Run(ctx context.Context, cfg Config, conn net.Conn) error {
 	defer func() { _ = conn.Close() }() // it may be closed already
-	return serveSigner(ctx, cfg, func() (net.Listener, error) { return listenOnce(conn), nil })
+	return serve(ctx, cfg, func() (net.Listener, error) { return listenOnce(conn), nil })
 }
 
-// serveSigner opens authority and log, and only then listens. Whoever listen lets
+// serve opens authority and log, and only then listens. Whoever listen lets
 // in may call.
-func serveSigner(ctx context.Context, cfg SignerConfig, listen func() (net.Listener, error)) error {
+func serve(ctx context.Context, cfg Config, listen func() (net.Listener, error)) error {
 	if err := harden(); err != nil {
 		return fmt.Errorf("harden the signer: %w", err)
 	}
-	s, err := openSigner(cfg.Complete())
+	s, err := open(cfg.Complete())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.records.Close() }() // what was answered is durable
 	g := grpc.NewServer(
 		grpc.Creds(insecure.NewCredentials()), grpc.ConnectionTimeout(handshakeDeadline),
-		grpc.MaxRecvMsgSize(signerMessage), grpc.MaxSendMsgSize(signerMessage),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.WaitForHandlers(true), // before the log closes under them
 	)
 	api.RegisterSignerServer(g, s)
@@ -76,19 +75,18 @@ func serveSigner(ctx context.Context, cfg SignerConfig, listen func() (net.Liste
 	return nil
 }
 
-// SignerConn is the socket that StartSigner gave this process. A signer that is a
+// Inherited is the socket that Start gave this process. A signer that is a
 // child calls it before anything else: it confines the process, too.
-func SignerConn() (net.Conn, error) {
+func Inherited() (net.Conn, error) {
 	if err := child.Confine(); err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
-	unix.CloseOnExec(signerFD)
-	f := os.NewFile(signerFD, "signer socket")
-	conn, err := net.FileConn(f)
+	unix.CloseOnExec(inheritedFD)
+	conn, err := unixsock.FromFile(os.NewFile(inheritedFD, "signer socket"))
 	if err != nil {
-		return nil, fmt.Errorf("file descriptor %d is not the signer's socket: %w", signerFD, errors.Join(err, f.Close()))
+		return nil, fmt.Errorf("file descriptor %d is not the signer's socket: %w", inheritedFD, err)
 	}
-	return conn, f.Close() // conn has its own
+	return conn, nil
 }
 
 // harden keeps the key out of core dumps and debuggers of the same user.
@@ -110,7 +108,7 @@ type signer struct {
 	log       *slog.Logger
 }
 
-func openSigner(cfg SignerConfig) (*signer, error) {
+func open(cfg Config) (*signer, error) {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -119,7 +117,7 @@ func openSigner(cfg SignerConfig) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir := dataDir(cfg.DataDir).ca()
+	dir := Folder(cfg.DataDir).CA()
 	a, err := ca.OpenAuthority(dir, password, cfg.Clock, log)
 	clear(password)
 	if err != nil {

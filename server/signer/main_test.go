@@ -1,0 +1,46 @@
+package signer_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"signet.example/server/signer"
+)
+
+// TestMain is also the signer: tests start their own executable as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "signer" {
+		if err := runSigner(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "signer:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func runSigner(args []string) error {
+	var cfg signer.Config
+	flags := flag.NewFlagSet("signer", flag.ContinueOnError)
+	flags.StringVar(&cfg.DataDir, "data-dir", "", "")
+	flags.StringVar(&cfg.PasswordFile, "password-file", "", "")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	cfg.Log = slog.New(slog.DiscardHandler)
+	conn, err := signer.Inherited()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	return signer.Run(ctx, cfg, conn)
+}
