@@ -74,8 +74,8 @@ type access struct {
 	instances *instances
 	// turnedAway is told of what a caller was not given.
 	turnedAway func(ctx context.Context, c *caller, action, why string)
-	// proven is told of a connection that an agent called on.
-	proven func(net.Addr)
+	// proven is told of a connection on which this agent called.
+	proven func(conn net.Addr, agent string)
 
 	mu     sync.Mutex
 	open   map[*caller]struct{} // streams that are open
@@ -119,7 +119,7 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 	if err := a.proveAgent(c, from); err != nil {
 		return c, time.Time{}, err
 	}
-	a.proven(p.Addr)
+	a.proven(p.Addr, c.agent.ID)
 	return c, from.chain()[0].NotAfter, nil
 }
 

@@ -32,13 +32,24 @@ type agentAPI struct {
 }
 
 // attestable takes the attestation of a caller out of a bucket. One that joined is
-// known by the key that its handshake proved, and has a bucket that nobody else
-// can empty: whoever shares its address cannot keep it out.
-func (a *agentAPI) attestable(c *caller) bool {
+// known by the key that its handshake proved, one that may join by its token: each
+// has a bucket that nobody else can empty, so that whoever shares its address cannot
+// keep it out.
+func (a *agentAPI) attestable(ctx context.Context, c *caller, token string) (bool, error) {
 	if a.roster.hasKey(c.hostKey) {
-		return a.attests.allow(string(c.hostKey), 1)
+		return a.attests.allow(string(c.hostKey), 1), nil
 	}
-	return a.strangers.allow(prefixOf(c.remote).String(), 1)
+	if token != "" {
+		hash := attestation.HashSecret(token)
+		good, err := a.store.HasToken(ctx, hash, a.clock())
+		if err != nil {
+			return false, err
+		}
+		if good {
+			return a.attests.allow(string(hash), 1), nil
+		}
+	}
+	return a.strangers.allow(prefixOf(c.remote).String(), 1), nil
 }
 
 // Attest joins an agent with a token, or renews one by its host key.
@@ -47,7 +58,9 @@ func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.Att
 	if err != nil {
 		return nil, err
 	}
-	if !a.attestable(c) {
+	if ok, err := a.attestable(ctx, c, req.GetToken()); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
+	} else if !ok {
 		return nil, errLimit
 	}
 	// Before a token is used up: a request that cannot succeed should not cost it.

@@ -21,6 +21,8 @@ var (
 	PlainText = plainText
 	AgentName = agentID
 	Inside    = inside
+	// MostOfOneAddress is how many connections of one address there are on which no agent called.
+	MostOfOneAddress = agentsRoom.source
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
 )

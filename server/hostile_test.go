@@ -222,7 +222,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := newUnproven(l, 200*time.Millisecond, newMetrics().tooMany)
+	u := newUnproven(l, 200*time.Millisecond, agentsRoom, newMetrics().tooMany)
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	var clients, served []net.Conn
 	for range 2 {
@@ -236,7 +236,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 		}
 		clients, served = append(clients, c), append(served, s)
 	}
-	u.proven(served[1].RemoteAddr())
+	u.proven(served[1].RemoteAddr(), "web")
 	for i, want := range []error{io.EOF, os.ErrDeadlineExceeded} {
 		if err := clients[i].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 			t.Fatal(err)
@@ -248,8 +248,66 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 	for i := range served {
 		_ = errors.Join(served[i].Close(), clients[i].Close()) // one is closed already
 	}
-	if len(u.young) != 0 {
-		t.Errorf("%d connections are still known", len(u.young))
+	if len(u.open) != 0 || u.young.len() != 0 || len(u.sources) != 0 || len(u.agents) != 0 || u.called != 0 {
+		t.Errorf("connections are still known: %+v", u)
+	}
+}
+
+// What agents hold and what strangers hold are two rooms, and of the first each agent
+// has a part.
+func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := newUnproven(l, time.Minute, room{source: 2, unproven: 4, agent: 2, agents: 3}, newMetrics().tooMany)
+	t.Cleanup(func() { _ = u.Close() }) // nothing was written
+	connect := func(host byte) (near, far net.Conn) {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 2, host)}}
+		near, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if far, err = u.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = errors.Join(near.Close(), far.Close()) }) // one may be closed already
+		return near, far
+	}
+	open := func(c net.Conn) bool {
+		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := c.Read(make([]byte, 1))
+		return errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	agent := func(name string) net.Conn {
+		near, far := connect(1)
+		u.proven(far.RemoteAddr(), name)
+		return near
+	}
+	web1, web2, orders := agent("web"), agent("web"), agent("orders")
+	if web3 := agent("web"); !open(web3) || open(web1) || !open(web2) || !open(orders) {
+		t.Error("an agent's third connection takes the place of its first, and of no other")
+	}
+	if other := agent("other"); open(other) {
+		t.Error("there was no room for another agent")
+	}
+	strangers := make([]net.Conn, 12)
+	for i := range strangers {
+		strangers[i], _ = connect(byte(2 + i/3))
+	}
+	for i, c := range strangers {
+		if open(c) != (i == 7 || i == 8 || i == 10 || i == 11) { // two of each of the last two addresses
+			t.Errorf("stranger %d: open: %t", i, open(c))
+		}
+	}
+	near, far := connect(9)
+	far.(*unprovenConn).shook()
+	for i := range 8 {
+		connect(byte(10 + i))
+	}
+	if !open(near) || !open(orders) {
+		t.Error("one whose handshake is complete gave way to others that had none, or an agent to strangers")
 	}
 }
 
@@ -260,7 +318,7 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := newUnproven(l, time.Minute, newMetrics().tooMany)
+	u := newUnproven(l, time.Minute, agentsRoom, newMetrics().tooMany)
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	for _, proven := range []bool{false, true} {
 		client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
@@ -272,7 +330,7 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 		if proven {
-			u.proven(served.RemoteAddr())
+			u.proven(served.RemoteAddr(), "web")
 		}
 		const sent = 3 * unprovenBytes
 		go func() { // ends by Close

@@ -16,7 +16,7 @@ const (
 	maxRequestBytes   = 4 << 20
 	maxHeaderBytes    = 16 << 10
 	maxStreams        = 1024
-	maxConnections    = 16384
+	maxConnections    = 16384   // of all agents
 	maxBatch          = 256     // SVIDs in one Issue
 	maxCSR            = 8 << 10 // bytes
 	maxProxies        = 1024    // in one report

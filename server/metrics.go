@@ -46,7 +46,7 @@ func newMetrics() *metrics {
 		issued:       vec("signet_server_svids_issued_total", "SVIDs asked for, by profile and outcome (ok, failed, refused).", "profile", "outcome"),
 		limited:      counter("signet_server_rate_limited_total", "Issue calls refused because their agent asked for too much."),
 		refused:      vec("signet_server_callers_refused_total", "Calls on the agents' listener that were not let in.", "method"),
-		tooMany:      counter("signet_server_connections_refused_total", "Connections that were closed because too many were open on which no agent had called."),
+		tooMany:      counter("signet_server_connections_refused_total", "Connections to the agents' port that were closed because others came and there was no room."),
 		published:    counter("signet_server_views_published_total", "Views that came out different and were published."),
 		buildErrors:  counter("signet_server_view_build_errors_total", "Views that could not be built; the last good one stayed."),
 		policyErrors: vec("signet_server_policy_sync_errors_total", "Policy syncs that failed.", "source"),

@@ -22,6 +22,9 @@ type provenCredentials struct {
 // ServerHandshake implements credentials.TransportCredentials.
 func (c provenCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
+	if c, ok := raw.(*unprovenConn); ok && err == nil {
+		c.shook()
+	}
 	if t, ok := info.(credentials.TLSInfo); ok {
 		info = &tlsPeer{TLSInfo: t}
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -271,7 +270,7 @@ func (s *server) serve(ctx context.Context) error {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
-	young := newUnproven(agents, provenWithin, s.metrics.tooMany)
+	young := newUnproven(agents, provenWithin, agentsRoom, s.metrics.tooMany)
 	s.access.proven = young.proven
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
@@ -295,7 +294,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return part(work) })
 	}
 	faces := []face{
-		{s.agentServer(), netutil.LimitListener(young, maxConnections)},
+		{s.agentServer(), young},
 		{s.adminServer(), adminL},
 	}
 	for _, f := range faces {

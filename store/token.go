@@ -25,19 +25,38 @@ func (s *Store) PutToken(ctx context.Context, hash []byte, group string, expires
 	return nil
 }
 
-// UseToken consumes a token and returns its group, exactly once whatever runs
-// beside it: one statement tests and marks, and on return the mark is durable.
-// The row stays, so that a second use is told from nothing in the audit trail
-// but never to the caller.
-func (s *Store) UseToken(ctx context.Context, hash []byte, now time.Time) (string, error) {
+// HasToken tells whether a token can be used now. It writes nothing and waits for
+// nobody who does.
+func (s *Store) HasToken(ctx context.Context, hash []byte, now time.Time) (bool, error) {
+	_, err := s.tokenGroup(ctx, hash, now)
+	if errors.Is(err, ErrToken) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// tokenGroup is the group of a token that can be used now, else ErrToken.
+func (s *Store) tokenGroup(ctx context.Context, hash []byte, now time.Time) (string, error) {
 	var group string
-	// Whoever guesses tokens does not get between those who write.
 	err := s.read.QueryRowContext(ctx, `SELECT grp FROM tokens WHERE hash = ? AND used IS NULL AND expires > ?`, blob(hash), now.UnixNano()).Scan(&group)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", ErrToken
 	}
 	if err != nil {
-		return "", fmt.Errorf("use join token: %w", err)
+		return "", fmt.Errorf("look up a join token: %w", err)
+	}
+	return group, nil
+}
+
+// UseToken consumes a token and returns its group, exactly once whatever runs
+// beside it: one statement tests and marks, and on return the mark is durable.
+// The row stays, so that a second use is told from nothing in the audit trail
+// but never to the caller.
+func (s *Store) UseToken(ctx context.Context, hash []byte, now time.Time) (string, error) {
+	// Whoever guesses tokens does not get between those who write.
+	group, err := s.tokenGroup(ctx, hash, now)
+	if err != nil {
+		return "", err
 	}
 	err = s.update(ctx, func(tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx,
