@@ -91,6 +91,9 @@ func (w *world) build() error {
 	if err := os.Chmod(w.Dir, 0o711); err != nil { //nolint:gosec // no secret lies in the folder itself
 		return err
 	}
+	if err := openToOthers(w.Dir); root() && err != nil {
+		return err
+	}
 	if err := w.placePrograms(); err != nil {
 		return err
 	}
@@ -114,6 +117,19 @@ func (w *world) build() error {
 		return fmt.Errorf("make the policy repository: %w", err)
 	}
 	return w.writeManifests()
+}
+
+// openToOthers refuses a folder which the users that run proxies and applications
+// could not enter, such as one in a temporary folder of root's own.
+func openToOthers(dir string) error {
+	for at := dir; at != filepath.Dir(at); at = filepath.Dir(at) {
+		if info, err := os.Stat(at); err != nil {
+			return err
+		} else if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("%s: as root, the demo runs proxies and applications as other users, who cannot enter %s: set TMPDIR to a folder that they can, such as /tmp", dir, at)
+		}
+	}
+	return nil
 }
 
 // nodeNames of the demo's mesh, as world/mesh.yaml has them.

@@ -175,3 +175,19 @@ func usersOf(t *testing.T, d *demo) {
 		}
 	}
 }
+
+func TestATemporaryFolderThatIsClosedToOthersIsRefusedByName(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "root, whose demo runs proxies as other users")
+	}
+	closed := t.TempDir()
+	if err := os.Chmod(closed, 0o700); err != nil { // #nosec G302 -- what the test is about
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "--once", "--envoy", parts.Envoy(t)) // #nosec G204 -- the binary under test
+	cmd.Env = append(os.Environ(), "TMPDIR="+closed, "NO_COLOR=1")
+	out, err := cmd.CombinedOutput()
+	if want := "cannot enter " + closed + ": set TMPDIR"; err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("got %v, want %q:\n%s", err, want, out)
+	}
+}
