@@ -94,16 +94,20 @@ type Proxy struct {
 	// Bind is the IP address of its listeners, a loopback or host address other
 	// than App: both serve the same ports.
 	Bind string `yaml:"bind"`
-	// App is the IP address of the application behind it. Default 127.0.0.1.
+	// App is the IP address of the application behind it, or unix:/folder/{port}.sock
+	// where it listens on a Unix socket for each port. Default 127.0.0.1.
 	App string `yaml:"app"`
-	// Egress is where the application sends its own calls, ADDRESS:PORT. Whoever
-	// can connect there calls as this proxy, so that it is a loopback address:
-	// Bind by default where that is one, else 127.0.0.1; port 15001.
+	// Egress is where the application sends its own calls, ADDRESS:PORT or
+	// unix:/path. Whoever can connect there calls as this proxy, so that it is a
+	// loopback address: Bind by default where that is one, else 127.0.0.1; port 15001.
 	Egress string `yaml:"egress"`
+	// EgressMode is that of a Unix socket: "0660", the default, for the proxy's user
+	// and the group of the socket's folder, or "0600".
+	EgressMode string `yaml:"egress_mode"`
 	// EgressPort is the port of the default Egress, instead of Egress.
 	EgressPort int `yaml:"egress_port"`
-	// EgressOpen lets Egress be an address that other hosts reach: all of them
-	// may then call as this proxy, which is warned of.
+	// EgressOpen lets Egress be an address that other hosts reach, which is warned
+	// of. Who calls from there is let out only by applications: [anyone].
 	EgressOpen bool `yaml:"egress_open"`
 	// Concurrency is the number of Envoy's workers. Default 2.
 	Concurrency int `yaml:"concurrency"`
@@ -211,7 +215,7 @@ func (c Config) Validate() error {
 	if c.Authz.User != "" && (c.Authz.UID != nil || c.Authz.GID != nil) {
 		refuse("authz.user", "is given beside authz.uid or authz.gid: leave one of them out")
 	}
-	names, egress := map[string]bool{}, map[netip.AddrPort]string{}
+	names, egress := map[string]bool{}, map[egressAt]string{}
 	for i, p := range c.Proxies {
 		key := fmt.Sprintf("proxies[%d]", i)
 		if names[p.Name] {
@@ -251,23 +255,25 @@ func (c Config) metricsOpen() bool {
 }
 
 // egress is where the outbound listener listens.
-func (p Proxy) egress() (netip.AddrPort, error) {
+func (p Proxy) egress() (egressAt, error) {
 	if p.Egress != "" {
-		return parseEgress(p.Egress)
+		return parseEgress(p.Egress, p.EgressMode)
 	}
-	return netip.AddrPortFrom(loopbackFor(p.Bind), uint16(or(p.EgressPort, defaultEgressPort))), nil // #nosec G115 -- validateEgress
+	return egressAt{AddrPort: netip.AddrPortFrom(loopbackFor(p.Bind), uint16(or(p.EgressPort, defaultEgressPort)))}, nil // #nosec G115 -- validateEgress
 }
 
 func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
 	at, err := p.egress()
 	if err == nil {
-		err = validEgress(at, p.EgressOpen)
+		err = at.valid(p.EgressOpen)
 	}
 	switch {
 	case p.Egress != "" && p.EgressPort != 0:
 		refuse("egress_port", "egress is %s and has a port already: leave egress_port out", p.Egress)
 	case p.EgressPort < 0 || p.EgressPort > math.MaxUint16:
 		refuse("egress_port", "want 1 to 65535, got %d", p.EgressPort)
+	case p.Egress == "" && p.EgressMode != "":
+		refuse("egress_mode", "is for an egress on a Unix socket, and there is none")
 	case err != nil:
 		refuse("egress", "%v", err)
 	}
@@ -286,10 +292,8 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 	if _, err := netip.ParseAddr(p.Bind); err != nil {
 		refuse("bind", "want an IP address, got %q", p.Bind)
 	}
-	if strings.HasPrefix(p.App, "unix:") {
-		refuse("app", "%q: an application on a Unix socket is not in this version; use its IP address", p.App)
-	} else if _, err := netip.ParseAddr(p.App); err != nil {
-		refuse("app", "want an IP address, got %q", p.App)
+	if _, err := parsePlace(p.App); err != nil {
+		refuse("app", "%v", err)
 	}
 	if p.Bind == p.App {
 		refuse("bind", "%s is the application's address too: the proxy would call itself", p.Bind)

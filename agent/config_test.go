@@ -32,26 +32,34 @@ func TestTheWayOutListensOnLoopbackUnlessItIsOpenedByName(t *testing.T) {
 		proxy Proxy
 		at    string // where it listens, if it may
 	}{
-		"nothing said":                    {Proxy{Bind: "192.0.2.7"}, "127.0.0.1:15001"},
-		"a loopback bind":                 {Proxy{Bind: "127.0.0.9"}, "127.0.0.9:15001"},
-		"an IPv6 bind":                    {Proxy{Bind: "2001:db8::7"}, "127.0.0.1:15001"},
-		"a port":                          {Proxy{Bind: "192.0.2.7", EgressPort: 15002}, "127.0.0.1:15002"},
-		"an address":                      {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.5:15003"}, "127.0.0.5:15003"},
-		"an IPv6 address":                 {Proxy{Bind: "192.0.2.7", Egress: "[::1]:15003"}, "[::1]:15003"},
-		"address and port":                {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.5:15003", EgressPort: 15003}, ""},
-		"a routable address":              {Proxy{Bind: "192.0.2.7", Egress: "192.0.2.7:15001"}, ""},
-		"a routable one by name":          {Proxy{Bind: "192.0.2.7", Egress: "192.0.2.7:15001", EgressOpen: true}, "192.0.2.7:15001"},
-		"every address":                   {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001"}, ""},
-		"every address by name":           {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001", EgressOpen: true}, ""},
-		"opened, and nothing to open":     {Proxy{Bind: "192.0.2.7", EgressOpen: true}, ""},
-		"a Unix socket":                   {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock"}, ""},
-		"no port":                         {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1"}, ""},
-		"port 0":                          {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1:0"}, ""},
-		"a name":                          {Proxy{Bind: "192.0.2.7", Egress: "localhost:15001"}, ""},
-		"loopback in the form of IPv6":    {Proxy{Bind: "192.0.2.7", Egress: "[::ffff:127.0.0.1]:15001"}, ""},
-		"a routable one in such a form":   {Proxy{Bind: "192.0.2.7", Egress: "[::ffff:192.0.2.7]:15001"}, ""},
-		"a port beyond what a port is":    {Proxy{Bind: "192.0.2.7", EgressPort: 70000}, ""},
-		"a port that wraps to a good one": {Proxy{Bind: "192.0.2.7", EgressPort: 65536 + 15001}, ""},
+		"nothing said":                     {Proxy{Bind: "192.0.2.7"}, "127.0.0.1:15001"},
+		"a loopback bind":                  {Proxy{Bind: "127.0.0.9"}, "127.0.0.9:15001"},
+		"an IPv6 bind":                     {Proxy{Bind: "2001:db8::7"}, "127.0.0.1:15001"},
+		"a port":                           {Proxy{Bind: "192.0.2.7", EgressPort: 15002}, "127.0.0.1:15002"},
+		"an address":                       {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.5:15003"}, "127.0.0.5:15003"},
+		"an IPv6 address":                  {Proxy{Bind: "192.0.2.7", Egress: "[::1]:15003"}, "[::1]:15003"},
+		"address and port":                 {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.5:15003", EgressPort: 15003}, ""},
+		"a routable address":               {Proxy{Bind: "192.0.2.7", Egress: "192.0.2.7:15001"}, ""},
+		"a routable one by name":           {Proxy{Bind: "192.0.2.7", Egress: "192.0.2.7:15001", EgressOpen: true}, "192.0.2.7:15001"},
+		"every address":                    {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001"}, ""},
+		"every address by name":            {Proxy{Bind: "192.0.2.7", Egress: "0.0.0.0:15001", EgressOpen: true}, ""},
+		"opened, and nothing to open":      {Proxy{Bind: "192.0.2.7", EgressOpen: true}, ""},
+		"a Unix socket":                    {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock"}, "unix:/run/web/egress.sock"},
+		"a Unix socket with a mode":        {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock", EgressMode: "0600"}, "unix:/run/web/egress.sock"},
+		"a Unix socket for everybody":      {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock", EgressMode: "0666"}, ""},
+		"a Unix socket, decimal":           {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock", EgressMode: "432"}, ""},
+		"a Unix socket by a relative path": {Proxy{Bind: "192.0.2.7", Egress: "unix:web.sock"}, ""},
+		"a Unix socket with a port":        {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock", EgressPort: 15003}, ""},
+		"an open Unix socket":              {Proxy{Bind: "192.0.2.7", Egress: "unix:/run/web/egress.sock", EgressOpen: true}, ""},
+		"a mode of an address":             {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.5:15003", EgressMode: "0660"}, ""},
+		"a mode of nothing":                {Proxy{Bind: "192.0.2.7", EgressMode: "0660"}, ""},
+		"no port":                          {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1"}, ""},
+		"port 0":                           {Proxy{Bind: "192.0.2.7", Egress: "127.0.0.1:0"}, ""},
+		"a name":                           {Proxy{Bind: "192.0.2.7", Egress: "localhost:15001"}, ""},
+		"loopback in the form of IPv6":     {Proxy{Bind: "192.0.2.7", Egress: "[::ffff:127.0.0.1]:15001"}, ""},
+		"a routable one in such a form":    {Proxy{Bind: "192.0.2.7", Egress: "[::ffff:192.0.2.7]:15001"}, ""},
+		"a port beyond what a port is":     {Proxy{Bind: "192.0.2.7", EgressPort: 70000}, ""},
+		"a port that wraps to a good one":  {Proxy{Bind: "192.0.2.7", EgressPort: 65536 + 15001}, ""},
 	} {
 		tc.proxy.Name, tc.proxy.Mesh, tc.proxy.VirtualNode = "web", "shop", "web"
 		c := Config{Server: "mesh:8443", Proxies: []Proxy{tc.proxy}}
@@ -112,7 +120,7 @@ func TestAccessLogsGoToAFolderOfTheOperatorsOwn(t *testing.T) {
 		}
 	}
 	// An Envoy of somebody's own cannot widen it.
-	own := shape{bind: "127.0.0.7", app: "127.0.0.1", egress: netip.MustParseAddrPort("127.0.0.7:15001"), logDir: "/etc"}
+	own := shape{bind: "127.0.0.7", app: "127.0.0.1", egress: egressAt{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, logDir: "/etc"}
 	s, err := shapeOf(&corev3.Node{Metadata: own.metadata()}, shape{authzSocket: "/run/signet/authz.sock", logDir: "/var/log/mesh"})
 	if err != nil || s.logDir != "/var/log/mesh" {
 		t.Errorf("%+v, %v", s, err)

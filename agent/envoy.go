@@ -270,7 +270,11 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 	if err := adminFolder(filepath.Dir(e.proxy.Admin), e.proxy.as); err != nil {
 		return nil, fmt.Errorf("folder of the admin socket: %w", err)
 	}
-	config, err := bootstrap(e.proxy, e.relay.shapeOf(e.proxy), e.xdsSocket, adminMode(e.proxy.as))
+	sh := e.relay.shapeOf(e.proxy)
+	if err := sh.egress.tryFolder(e.proxy.uid()); err != nil { // again: it is the operator's, and may have changed
+		return nil, fmt.Errorf("egress: %w", err)
+	}
+	config, err := bootstrap(e.proxy, sh, e.xdsSocket, adminMode(e.proxy.as))
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,16 @@ func tryProxies(ctx context.Context, cfg Config) []error {
 		if err := tryAddress(ctx, p.Bind); err != nil {
 			errs = append(errs, fmt.Errorf("proxies[%d].bind: %w", i, err))
 		}
+		if app, err := parsePlace(p.App); err == nil { // Validate has refused others
+			if err := app.tryFolder(); err != nil {
+				errs = append(errs, fmt.Errorf("proxies[%d].app: %w", i, err))
+			}
+		}
+		if at, err := p.egress(); err == nil {
+			if err := at.tryFolder(p.uid()); err != nil {
+				errs = append(errs, fmt.Errorf("proxies[%d].egress: %w", i, err))
+			}
+		}
 	}
 	return errs
 }

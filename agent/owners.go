@@ -8,15 +8,19 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/durable"
+	"signet.example/internal/private"
 )
 
 // owner is who an application is: the user, and the service or container that it
@@ -69,6 +73,8 @@ type owners struct {
 	cgroups cgroups
 	// listeners is attestation.ListenerOwners.
 	listeners func(netip.AddrPort) ([]attestation.SocketOwner, error)
+	// socket is attestation.ListenerAt.
+	socket func(path string) (attestation.SocketListener, error)
 	// changed is told of what a report should tell.
 	changed func()
 
@@ -105,7 +111,7 @@ const (
 func newOwners(file string, known map[string]owner, log *slog.Logger, changed func()) *owners {
 	return &owners{
 		file: file, known: known, recent: map[front]*foundNow{}, log: log, changed: changed,
-		cgroups: &attestation.Cgroups{}, listeners: attestation.ListenerOwners,
+		cgroups: &attestation.Cgroups{}, listeners: attestation.ListenerOwners, socket: attestation.ListenerAt,
 	}
 }
 
@@ -224,10 +230,13 @@ type holder struct {
 
 // listening is the one owner of all sockets that the proxy would send calls to.
 func (o *owners) listening(f front) (holder, error) {
+	if f.app.socket != "" {
+		return o.listeningAtSockets(f)
+	}
 	var all []attestation.SocketOwner
 	var ids []uint64
 	for _, port := range f.list() {
-		at := netip.AddrPortFrom(f.app, port)
+		at := netip.AddrPortFrom(f.app.addr, port)
 		found, err := o.listeners(at)
 		if err != nil {
 			return holder{}, err
@@ -255,6 +264,53 @@ func (o *owners) listening(f front) (holder, error) {
 		if unit != l.owner.Unit {
 			return holder{}, severalOwners(l.owner, owner{s.UID, unit})
 		}
+	}
+	return l, nil
+}
+
+// listeningAtSockets is listening for an application on Unix sockets: whoever
+// called listen(2) there, in a folder that nobody else but root can write to.
+func (o *owners) listeningAtSockets(f front) (holder, error) {
+	var l holder
+	for _, port := range f.list() {
+		at, err := o.atSocket(f.app.socketFor(port))
+		switch {
+		case err != nil:
+			return holder{}, err
+		case !at.any:
+		case !l.any:
+			l = at
+		case at.owner != l.owner:
+			return holder{}, severalOwners(l.owner, at.owner)
+		default:
+			l.unseen, l.search = l.unseen || at.unseen, errors.Join(l.search, at.search)
+		}
+	}
+	return l, nil
+}
+
+func (o *owners) atSocket(path string) (holder, error) {
+	var l holder
+	found, err := o.socket(path)
+	switch {
+	case errors.Is(err, attestation.ErrNoOwner):
+		return holder{}, nil
+	case errors.Is(err, attestation.ErrSocketBusy):
+		// It is there, and whose it is says its file: enough to go on with who was known.
+		var st unix.Stat_t
+		if gone := unix.Stat(path, &st); gone != nil {
+			return holder{}, err
+		}
+		l = holder{any: true, owner: owner{UID: st.Uid}, unseen: true, search: err}
+	case err != nil:
+		return holder{}, err
+	case !found.Known():
+		return holder{}, fmt.Errorf("who listens at %s has no number in the agent's user namespace", path)
+	default:
+		l = holder{any: true, owner: owner{found.UID, found.Unit}, unseen: found.Unseen != nil, search: found.Unseen}
+	}
+	if err := private.Folder(filepath.Dir(path), l.owner.UID); err != nil {
+		return holder{}, fmt.Errorf("user %d listens at %s, where others could: %w", l.owner.UID, path, err)
 	}
 	return l, nil
 }
@@ -300,14 +356,25 @@ func (f front) list() []uint16 {
 // listeningNow is who could be named for f, for reports.
 func (o *owners) listeningNow(f front) []string {
 	var named identity.Applications
+	add := func(uid uint32) {
+		if !slices.Contains(named.UIDs, uid) {
+			named.UIDs = append(named.UIDs, uid)
+		}
+	}
 	for _, port := range f.list() {
-		found, err := o.listeners(netip.AddrPortFrom(f.app, port))
+		if f.app.socket != "" {
+			if l, err := o.atSocket(f.app.socketFor(port)); err == nil && l.any {
+				add(l.owner.UID)
+			}
+			continue
+		}
+		found, err := o.listeners(netip.AddrPortFrom(f.app.addr, port))
 		if err != nil {
 			return nil
 		}
 		for _, s := range found {
-			if s.Known() && !slices.Contains(named.UIDs, s.UID) {
-				named.UIDs = append(named.UIDs, s.UID)
+			if s.Known() {
+				add(s.UID)
 			}
 		}
 	}

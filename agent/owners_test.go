@@ -35,7 +35,7 @@ func newOwnersRig(t *testing.T, file string) *ownersRig {
 }
 
 var (
-	theFront   = front{node: "mesh/shop/virtualNode/web", app: netip.MustParseAddr("127.0.0.1"), ports: "8080, 8443"}
+	theFront   = front{node: "mesh/shop/virtualNode/web", app: place{addr: netip.MustParseAddr("127.0.0.1")}, ports: "8080, 8443"}
 	theBinding = identity.Binding{Name: "web-proxy"}
 )
 

@@ -18,7 +18,7 @@ import (
 // metadata under shapeKey. The server validates it; it grants nothing.
 type shape struct {
 	bind, app    string
-	egress       netip.AddrPort
+	egress       egressAt
 	egressOpen   bool
 	authzSocket  string
 	wayout       string // the socket that decides who may call out
@@ -48,6 +48,9 @@ func (s shape) metadata() *structpb.Struct {
 		"bind": text(s.bind), "app": text(s.app), "egress": text(s.egress.String()),
 		"authz_socket": text(s.authzSocket), "wayout_socket": text(s.wayout),
 	}}
+	if s.egress.socket != "" {
+		fields.Fields["egress_mode"] = text(fmt.Sprintf("%#o", s.egress.mode))
+	}
 	if s.egressOpen {
 		fields.Fields["egress_open"] = structpb.NewBoolValue(true)
 	}
@@ -70,10 +73,10 @@ func shapeOf(n *corev3.Node, ours shape) (shape, error) {
 		return shape{}, fmt.Errorf("the node's metadata has no %q", shapeKey)
 	}
 	s := ours
-	var ignored string
+	var ignored, mode string
 	into := map[string]*string{
 		"bind": &s.bind, "app": &s.app, "envoy_version": &s.envoyVersion, "proxy": &ignored,
-		"authz_socket": &ignored, "wayout_socket": &ignored, "access_log_dir": &ignored,
+		"authz_socket": &ignored, "wayout_socket": &ignored, "access_log_dir": &ignored, "egress_mode": &mode,
 	}
 	egress := structpb.NewNumberValue(defaultEgressPort)
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
@@ -94,8 +97,8 @@ func shapeOf(n *corev3.Node, ours shape) (shape, error) {
 		return shape{}, err
 	}
 	var err error
-	if s.egress, err = egressOf(egress, s.bind); err == nil {
-		err = validEgress(s.egress, s.egressOpen)
+	if s.egress, err = egressOf(egress, mode, s.bind); err == nil {
+		err = s.egress.valid(s.egressOpen)
 	}
 	if err != nil {
 		return shape{}, fmt.Errorf("%s: egress: %w", shapeKey, err)
@@ -104,39 +107,34 @@ func shapeOf(n *corev3.Node, ours shape) (shape, error) {
 }
 
 func (s shape) validAddresses() error {
-	bind, errBind := netip.ParseAddr(s.bind)
-	app, errApp := netip.ParseAddr(s.app)
+	bind, err := netip.ParseAddr(s.bind)
+	if err != nil {
+		return fmt.Errorf("%s: bind: want an IP address, got %.64q", shapeKey, s.bind)
+	}
+	app, err := parsePlace(s.app)
 	switch {
-	case errBind != nil || errApp != nil:
-		return fmt.Errorf("%s: bind and app: want an IP address each, got %.64q and %.64q", shapeKey, s.bind, s.app)
-	case bind == app:
+	case err != nil:
+		return fmt.Errorf("%s: app: %w", shapeKey, err)
+	case bind == app.addr:
 		return fmt.Errorf("%s: bind: %s is the application's address too: the proxy would call itself", shapeKey, bind)
 	}
 	return nil
 }
 
-// egressOf reads an address with its port, or a port alone, which never means an
+// egressOf reads where the outbound listener is to be. A port alone never means an
 // address that other hosts reach.
-func egressOf(v *structpb.Value, bind string) (netip.AddrPort, error) {
+func egressOf(v *structpb.Value, mode, bind string) (egressAt, error) {
 	if text, ok := v.GetKind().(*structpb.Value_StringValue); ok {
-		return parseEgress(text.StringValue)
+		return parseEgress(text.StringValue, mode)
 	}
 	port := v.GetNumberValue()
-	if port < 1 || port > math.MaxUint16 || port != math.Trunc(port) {
-		return netip.AddrPort{}, errors.New("want an address with its port, such as 127.0.0.1:15001, or a number from 1 to 65535")
+	switch {
+	case port < 1 || port > math.MaxUint16 || port != math.Trunc(port):
+		return egressAt{}, errors.New("want an address with its port, such as 127.0.0.1:15001, or a number from 1 to 65535")
+	case mode != "":
+		return egressAt{}, errors.New("a port is not a Unix socket: leave egress_mode out")
 	}
-	return netip.AddrPortFrom(loopbackFor(bind), uint16(port)), nil
-}
-
-func parseEgress(s string) (netip.AddrPort, error) {
-	if strings.HasPrefix(s, "unix:") {
-		return netip.AddrPort{}, fmt.Errorf("%.64q: an outbound listener on a Unix socket is not in this version; use a loopback address such as 127.0.0.1:15001", s)
-	}
-	at, err := netip.ParseAddrPort(s)
-	if err != nil {
-		return at, fmt.Errorf("want an IP address with its port, such as 127.0.0.1:15001, got %.64q", s)
-	}
-	return at, nil
+	return egressAt{AddrPort: netip.AddrPortFrom(loopbackFor(bind), uint16(port))}, nil
 }
 
 // loopbackFor is where a proxy's outbound listener listens if nothing names an
@@ -146,21 +144,6 @@ func loopbackFor(bind string) netip.Addr {
 		return a
 	}
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-}
-
-// validEgress refuses an outbound listener that other hosts reach, unless that
-// was asked for by name: whoever connects to it calls as the proxy.
-func validEgress(at netip.AddrPort, open bool) error {
-	a := at.Addr()
-	switch {
-	case at.Port() == 0 || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.Is4In6():
-		return fmt.Errorf("%s is not the address of one host with a port", at)
-	case !a.IsLoopback() && !open:
-		return fmt.Errorf("%s is not a loopback address: every host that reaches it would call as this proxy; use an address such as 127.0.0.1, or allow it with egress_open: true", at)
-	case a.IsLoopback() && open:
-		return fmt.Errorf("%s is a loopback address: leave egress_open out", at)
-	}
-	return nil
 }
 
 // nodeID is the xDS node id of a virtual node, as App Mesh writes it.

@@ -88,21 +88,18 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 		"proxies[0].concurrency":  func(c *Config) { c.Proxies[0].Concurrency = -1 },
 		"proxies[0].admin":        func(c *Config) { c.Proxies[0].Admin = "/tmp/admin.sock" },
 		"proxies[0].egress":       func(c *Config) { c.Proxies[0].Egress = "192.0.2.7:15001" },
-		"proxies[1].name":         func(c *Config) { c.Proxies = append(c.Proxies, c.Proxies[0]) },
+		"proxies[0].egress_mode":  func(c *Config) { c.Proxies[0].EgressMode = "0660" },
+		"proxies[1].egress": func(c *Config) {
+			c.Proxies[0].Egress = "unix:/run/out.sock"
+			c.Proxies = append(c.Proxies, Proxy{Name: "b", Mesh: "m", VirtualNode: "n", Bind: "127.0.0.77", Egress: "unix:/run/out.sock"})
+		},
+		"proxies[1].name": func(c *Config) { c.Proxies = append(c.Proxies, c.Proxies[0]) },
 	} {
 		c := goodConfig()
 		wrong(&c)
 		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), key+":") {
 			t.Errorf("%s: %v", key, err)
 		}
-	}
-}
-
-func TestASocketForTheApplicationIsRefusedByName(t *testing.T) {
-	c := goodConfig()
-	c.Proxies[0].App = "unix:/run/web/8080.sock"
-	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "proxies[0].app") || !strings.Contains(err.Error(), "Unix socket is not in this version") {
-		t.Error(err)
 	}
 }
 
@@ -212,6 +209,14 @@ func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
 	}
 }
 
+func TestAShapeOnSocketsTravelsToTheServerAsItIs(t *testing.T) {
+	ours := shape{bind: "10.0.0.1", app: "unix:/run/web/{port}.sock", egress: egressAt{socket: "/run/out/web.sock", mode: 0o600}, authzSocket: "/a", wayout: "/w"}
+	got, err := shapeOf(&corev3.Node{Metadata: ours.metadata()}, shape{authzSocket: "/a", wayout: "/w"})
+	if err != nil || got != ours {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 	for name, fields := range map[string]map[string]any{
 		"a host name":              {"bind": "localhost", "app": "127.0.0.1"},
@@ -221,6 +226,9 @@ func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 		"a port that is too large": {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 1e300},
 		"open to other hosts":      {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "10.0.0.1:15001"},
 		"open, as a text":          {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "10.0.0.1:15001", "egress_open": "true"},
+		"one socket for all ports": {"bind": "10.0.0.1", "app": "unix:/run/web/app.sock"},
+		"a socket for everybody":   {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "unix:/run/out.sock", "egress_mode": "0666"},
+		"a mode of a port":         {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 15001.0, "egress_mode": "0660"},
 		"half a port":              {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 80.5},
 		"a key with a mistake":     {"bind": "10.0.0.1", "app": "127.0.0.1", "egres": 15002.0},
 	} {
@@ -398,7 +406,7 @@ func TestTooManyAuthzConnectionsOfOneProxyAreRefusedAndCountedOut(t *testing.T) 
 func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 	r := &relay{legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, authz: &authzProcess{}}
 	for n := range maxShapes {
-		r.legs[legKey{"shop", "web", shape{egress: netip.AddrPortFrom(netip.Addr{}, uint16(n))}}] = &leg{}
+		r.legs[legKey{"shop", "web", shape{egress: egressAt{AddrPort: netip.AddrPortFrom(netip.Addr{}, uint16(n))}}}] = &leg{}
 	}
 	r.u = &upstream{keeper: newKeeper(nil, newMetrics(), nil)}
 	ctx, cancel := context.WithCancel(t.Context())

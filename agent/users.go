@@ -92,6 +92,14 @@ func (p Proxy) user() (*child.User, error) {
 	return &u, u.Possible()
 }
 
+// uid is the user that the proxy runs as.
+func (p Proxy) uid() uint32 {
+	if p.as != nil {
+		return p.as.UID
+	}
+	return uint32(os.Geteuid()) //nolint:gosec // never negative on Linux
+}
+
 // adminFolders refuses admin sockets of proxies of different users in one folder:
 // each must be able to make its own there, and nobody else's.
 func (c Config) adminFolders() error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -62,11 +63,12 @@ const (
 	reasonNotTheirs  = "not_owner" // the caller is not the application
 	reasonError      = "error"
 	reasonNotReady   = "not_ready" // the agent does not know the proxy's configuration yet
+	reasonSocket     = "socket"    // the proxy's Unix socket does not keep others out, or the Binding asks who calls there
 	reasonListenAddr = "address"   // the proxy says nothing usable of the connection
 )
 
 var wayOutReasons = []string{
-	reasonAllowed, reasonProxy, reasonGone, reasonNamespace, reasonNoOwner, reasonNewOwner, reasonNotTheirs, reasonError, reasonNotReady, reasonListenAddr,
+	reasonAllowed, reasonProxy, reasonGone, reasonNamespace, reasonNoOwner, reasonNewOwner, reasonNotTheirs, reasonError, reasonNotReady, reasonSocket, reasonListenAddr,
 }
 
 // notAllowed is a refusal with its reason for the counter.
@@ -103,6 +105,9 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 		return caller, no(reasonProxy, "pid %d: %w", peer.PID(), err)
 	}
 	w.guests.stay(peer)
+	if socket := at.GetDestination().GetAddress().GetPipe().GetPath(); socket != "" {
+		return socket, w.atSocket(peer, has, want{b.Name, id}, b, socket)
+	}
 	if !from.IsValid() || !to.IsValid() {
 		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", nodeID(b.Mesh, b.VirtualNode))
 	}
@@ -133,6 +138,36 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	return caller, w.owners.allows(f, b, holder)
 }
 
+// atSocket decides about a connection to an outbound listener that is a Unix
+// socket. Envoy does not say who connected there (the peer of a Unix socket has no
+// name), and the kernel does not say whose connection it asks about: whoever can
+// open the socket may call out, so that its folder, owner and mode must be as
+// they were asked for.
+func (w *wayOut) atSocket(peer *attestation.Peer, has identity.Selectors, bound want, b identity.Binding, socket string) error {
+	node := nodeID(b.Mesh, b.VirtualNode)
+	if b.Applications.Anyone {
+		return nil
+	}
+	if !b.Applications.IsZero() {
+		return no(reasonSocket, "%s: %s", node, socketNamesNobody(b))
+	}
+	sh, err := w.relay.shapeOfPeer(peer.PID(), has, bound)
+	switch {
+	case err != nil:
+		return no(reasonNotReady, "%s: %w", node, err)
+	case sh.egress.socket != socket:
+		return no(reasonListenAddr, "%s: its way out is %s, and it asks about %s", node, sh.egress, unixPrefix+socket)
+	}
+	if err := sh.egress.trySocket(peer.UID()); err != nil {
+		return no(reasonSocket, "%s: egress: %w", node, err)
+	}
+	return nil
+}
+
+func socketNamesNobody(b identity.Binding) string {
+	return fmt.Sprintf("egress is a Unix socket, at which nobody sees who calls: its mode and group say who may, and Binding %s cannot (applications: %v); leave applications out there, or give egress a loopback address", b.Name, b.Applications.Strings())
+}
+
 // socketAddress is the IP address and port that Envoy tells of one end, or none.
 func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
 	sa := p.GetAddress().GetSocketAddress()
@@ -147,7 +182,7 @@ func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
 // configuration has it.
 type front struct {
 	node  string // as an xDS node id
-	app   netip.Addr
+	app   place
 	ports string // as text, so that a front can be a key; see list
 }
 
@@ -155,17 +190,26 @@ type front struct {
 // agent did not start it is what its stream was given: without a stream it has
 // no configuration, and nobody may speak through it.
 func (r *relay) front(pid int, has identity.Selectors, w want, b identity.Binding) (front, error) {
+	sh, err := r.shapeOfPeer(pid, has, w)
+	if err != nil {
+		return front{}, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	key := viewKey{leg: legKey{mesh: b.Mesh, node: b.VirtualNode}, want: w}
+	return r.frontOf(viewKey{leg: legKey{mesh: b.Mesh, node: b.VirtualNode, shape: sh}, want: w})
+}
+
+// shapeOfPeer is the shape of the proxy that a process is.
+func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w want) (shape, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if p, ok := r.proxies[supervisedName(has)]; ok {
-		key.leg.shape = r.shapeOf(p)
-	} else if sh, ok := r.shapeOfStream(pid, w); ok {
-		key.leg.shape = sh
-	} else {
-		return front{}, errors.New("the proxy has no stream to the agent")
+		return r.shapeOf(p), nil
 	}
-	return r.frontOf(key)
+	if sh, ok := r.shapeOfStream(pid, w); ok {
+		return sh, nil
+	}
+	return shape{}, errors.New("the proxy has no stream to the agent")
 }
 
 // frontOf needs mu.
@@ -174,11 +218,11 @@ func (r *relay) frontOf(key viewKey) (front, error) {
 	if v == nil || v.published.Load() == nil {
 		return front{}, errors.New("the proxy has no configuration yet")
 	}
-	app, err := netip.ParseAddr(key.leg.shape.app)
+	app, err := parsePlace(key.leg.shape.app)
 	if err != nil {
-		return front{}, fmt.Errorf("the application's address: %w", err)
+		return front{}, fmt.Errorf("the application: %w", err)
 	}
-	return front{node: nodeID(key.leg.mesh, key.leg.node), app: app.Unmap(), ports: v.ports()}, nil
+	return front{node: nodeID(key.leg.mesh, key.leg.node), app: app, ports: v.ports()}, nil
 }
 
 // shapeOfStream needs mu.
@@ -211,6 +255,9 @@ func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applicatio
 	switch a := b.Applications; {
 	case a.Anyone:
 		return "every process of the host", "Binding " + b.Name + " lets anyone call out as this virtual node", nil
+	case strings.HasPrefix(p.Egress, unixPrefix):
+		who, problem = p.opens(b)
+		return who, problem, nil
 	case !a.IsZero():
 		return "those whom Binding " + b.Name + " names", rootAmong(a.UIDs), nil
 	}
@@ -224,6 +271,24 @@ func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applicatio
 	}
 	named := identity.Applications{UIDs: []uint32{app.UID}}
 	return app.String() + ", who holds the application's listeners", rootAmong(named.UIDs), named.Strings()
+}
+
+// opens is who may call out through a proxy whose way out is a Unix socket.
+func (p Proxy) opens(b identity.Binding) (who, problem string) {
+	if !b.Applications.IsZero() {
+		return "", socketNamesNobody(b)
+	}
+	at, err := p.egress()
+	if err == nil {
+		err = at.trySocket(p.uid())
+	}
+	if err == nil {
+		who, err = at.who()
+	}
+	if err != nil {
+		return "", "egress: " + err.Error()
+	}
+	return who, ""
 }
 
 func rootAmong(uids []uint32) string {

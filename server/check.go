@@ -361,7 +361,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 	for _, key := range a.views.open() {
 		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
 			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
-			"its outbound listener at %s is open to other hosts: whoever reaches it calls as this virtual node", key.shape.Egress))
+			"its outbound listener at %s is one that other hosts reach: who calls from there is not to be seen, and is let out only where its Binding has applications: [anyone], and then whoever reaches it calls as this virtual node", key.shape.Egress))
 	}
 	graph := a.model().graph
 	for _, name := range graph.Meshes() {
@@ -386,6 +386,9 @@ func checkSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
 		paste = "name them in its Binding's spec: applications: [\"unix:uid:<uid of the application>\"]"
 	}
 	who, problem := plainText(p.GetSpeaker()), plainText(p.GetSpeakerProblem())
+	if strings.HasPrefix(problem, "egress") { // a Unix socket's, which no Binding can mend
+		paste = "the socket's folder must be the proxy's own, and applications left out of its Binding: docs/AGENT.md"
+	}
 	switch {
 	case who == "" && problem == "":
 		return nil

@@ -121,7 +121,7 @@ func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:       duration(connectTimeout),
 		CircuitBreakers:      unlimited(),
-		LoadAssignment:       fixed(name, address(b.shape.App, p)),
+		LoadAssignment:       fixed(name, b.shape.appAt(p)),
 		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: http1(),
 		}),
@@ -130,13 +130,12 @@ func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
 
 // authzCluster is the agent's decision socket.
 func (b *builder) agentCluster(name, socket string) *clusterv3.Cluster {
-	pipe := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: socket}}}
 	return &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:       duration(authzConnectTimeout),
 		CircuitBreakers:      unlimited(),
-		LoadAssignment:       fixed(name, pipe),
+		LoadAssignment:       fixed(name, pipe(socket, 0)),
 		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{

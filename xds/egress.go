@@ -20,8 +20,10 @@ import (
 // (DROP_ALL: an unknown host is 404).
 func (b *builder) egress(n *Node) {
 	host, p := b.shape.Egress.Addr().String(), uint32(b.shape.Egress.Port())
-	name := egressListenerName(host, p)
-	routes := egressRouteName(p)
+	name, routes, at := egressListenerName(host, p), egressRouteName(p), address(host, p)
+	if socket := b.shape.EgressSocket; socket != "" {
+		name, routes, at = egressSocketName(socket), egressSocketRoutes, pipe(socket, b.shape.EgressMode)
+	}
 	if r := n.routes[p]; r != nil {
 		b.resources = append(b.resources, r)
 	} else {
@@ -29,7 +31,7 @@ func (b *builder) egress(n *Node) {
 	}
 	b.add(ads.ListenerType, name, &listenerv3.Listener{
 		Name:                          name,
-		Address:                       address(host, p),
+		Address:                       at,
 		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{

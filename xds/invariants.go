@@ -150,6 +150,9 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 	}
 	if m.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND {
 		c.outbound(path, m.GetName(), chains)
+		if at := m.GetAddress().GetPipe(); at != nil && at.GetMode() != 0o600 && at.GetMode() != 0o660 {
+			c.say(path, "listener %s: a way out that others than its group can open, mode %#o", m.GetName(), at.GetMode())
+		}
 		return
 	}
 	for _, chain := range chains {

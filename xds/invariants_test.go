@@ -116,7 +116,10 @@ const (
 )
 
 var breakages = map[string]breakage{
-	"failure mode":       {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.FailureModeAllow = true }), "failure_mode_allow"},
+	"failure mode": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.FailureModeAllow = true }), "failure_mode_allow"},
+	"a socket for everybody": {ads.ListenerType, outListener, func(_ *testing.T, m proto.Message) {
+		m.(*listenerv3.Listener).Address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "/run/out.sock", Mode: 0o666}}}
+	}, "others than its group"},
 	"skipped by runtime": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.FilterEnabled = new(corev3.RuntimeFractionalPercent) }), "can be skipped"},
 	"skipped by metadata": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) {
 		a.FilterEnabledMetadata = new(matcherv3.MetadataMatcher)

@@ -22,6 +22,11 @@ func ingressListenerName(bind string, p uint32) string { return "lds_ingress_" +
 
 func egressListenerName(host string, p uint32) string { return "lds_egress_" + host + "_" + port(p) }
 
+// A Unix socket has a path in the place of address and port.
+func egressSocketName(path string) string { return "lds_egress_unix:" + path }
+
+const egressSocketRoutes = "rds_egress_" + protocol + "_unix"
+
 func ingressRouteName(p uint32) string { return "rds_ingress_" + protocol + "_" + port(p) }
 
 func egressRouteName(p uint32) string { return "rds_egress_" + protocol + "_" + port(p) }

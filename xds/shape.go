@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"strconv"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -27,7 +28,8 @@ const sunPathMax = 107
 type Shape struct {
 	// Bind is the address that the listeners bind: a loopback or host address.
 	Bind string
-	// App is the address where the application listens, on the same ports.
+	// App is the address where the application listens, on the same ports, or
+	// unix:/folder/{port}.sock: a socket for each port.
 	App string
 	// Egress is where the outbound listener listens. Whoever can connect there
 	// calls with the proxy's identity, so that it is a loopback address unless
@@ -35,6 +37,11 @@ type Shape struct {
 	Egress netip.AddrPort
 	// EgressOpen lets Egress be an address that other hosts reach.
 	EgressOpen bool
+	// EgressSocket is the outbound listener as a Unix socket, in the place of
+	// Egress. Whoever can open it calls with the proxy's identity.
+	EgressSocket string
+	// EgressMode is that socket's: 0600, or 0660 for the group of its folder.
+	EgressMode uint32
 	// AuthzSocket is the agent's Unix socket that answers ext_authz.
 	AuthzSocket string
 	// AccessLogDir is the folder in which the agent's operator lets access logs be
@@ -67,14 +74,8 @@ func (s Shape) Validate() error {
 	if err != nil {
 		return err
 	}
-	app, err := hostAddress("app", s.App)
-	if err != nil {
+	if err := s.validApp(bind); err != nil {
 		return err
-	}
-	// The local cluster goes to App on the listener's own port: the same address
-	// would make the proxy its own client, without end.
-	if bind == app {
-		return fmt.Errorf("%w: bind and app are both %s", ErrShape, bind)
 	}
 	if err := s.validEgress(); err != nil {
 		return err
@@ -91,15 +92,33 @@ func (s Shape) Validate() error {
 	return validEnvoy(s.EnvoyVersion)
 }
 
+func (s Shape) validApp(bind netip.Addr) error {
+	if template, ok := s.appSocket(); ok {
+		return validAppSocket(template)
+	}
+	app, err := hostAddress("app", s.App)
+	// The local cluster goes to App on the listener's own port: the same address
+	// would make the proxy its own client, without end.
+	if err == nil && bind == app {
+		err = fmt.Errorf("%w: bind and app are both %s", ErrShape, bind)
+	}
+	return err
+}
+
 // validEgress refuses an outbound listener that other hosts reach, unless that
 // was asked for by name.
 func (s Shape) validEgress() error {
+	if s.EgressSocket != "" {
+		return s.validEgressSocket()
+	}
 	a := s.Egress.Addr()
 	switch {
+	case s.EgressMode != 0:
+		return fmt.Errorf("%w: egress_mode: is for a Unix socket, and egress is %s", ErrShape, s.Egress)
 	case !oneHost(a) || s.Egress.Port() == 0:
 		return fmt.Errorf("%w: egress: want an address of one host with a port, such as 127.0.0.1:%d, got %s", ErrShape, DefaultEgressPort, s.Egress)
 	case !a.IsLoopback() && !s.EgressOpen:
-		return fmt.Errorf("%w: egress: %s is not a loopback address: every host that reaches it would call as this proxy; egress_open: true allows that", ErrShape, s.Egress)
+		return fmt.Errorf("%w: egress: %s is not a loopback address: other hosts reach it, and who calls from there is not to be seen; egress_open: true allows that", ErrShape, s.Egress)
 	case a.IsLoopback() && s.EgressOpen:
 		return fmt.Errorf("%w: egress_open: is for an address that other hosts reach, and egress is %s", ErrShape, s.Egress)
 	}
@@ -109,6 +128,9 @@ func (s Shape) validEgress() error {
 // egressTakes reports whether the outbound listener stands where a listener of
 // this port, or the application behind it, should.
 func (s Shape) egressTakes(port uint32) bool {
+	if s.EgressSocket != "" {
+		return s.appAt(port).GetPipe().GetPath() == s.EgressSocket
+	}
 	at := s.Egress.Addr().String()
 	same := func(text string) bool { a, err := netip.ParseAddr(text); return err == nil && a.String() == at }
 	return port == uint32(s.Egress.Port()) && (same(s.Bind) || same(s.App))
@@ -165,12 +187,17 @@ func (s Shape) Metadata() *structpb.Struct {
 	shape := &structpb.Struct{Fields: map[string]*structpb.Value{
 		"bind":          text(s.Bind),
 		"app":           text(s.App),
-		"egress":        text(s.Egress.String()),
 		"authz_socket":  text(s.AuthzSocket),
 		"wayout_socket": text(s.WayoutSocket),
 		"envoy_version": text(s.EnvoyVersion),
 		"proxy":         text(s.Proxy),
 	}}
+	if s.EgressSocket != "" {
+		shape.Fields["egress"] = text(unixPrefix + s.EgressSocket)
+		shape.Fields["egress_mode"] = text(fmt.Sprintf("%#o", s.EgressMode))
+	} else {
+		shape.Fields["egress"] = text(s.Egress.String())
+	}
 	if s.AccessLogDir != "" {
 		shape.Fields["access_log_dir"] = text(s.AccessLogDir)
 	}
@@ -187,9 +214,10 @@ func ShapeFromNode(n *corev3.Node) (Shape, error) {
 		return Shape{}, fmt.Errorf("%w: node metadata has no %s", ErrShape, shapeKey)
 	}
 	var s Shape
+	var mode string
 	into := map[string]*string{
 		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket, "wayout_socket": &s.WayoutSocket,
-		"envoy_version": &s.EnvoyVersion, "proxy": &s.Proxy, "access_log_dir": &s.AccessLogDir,
+		"envoy_version": &s.EnvoyVersion, "proxy": &s.Proxy, "access_log_dir": &s.AccessLogDir, "egress_mode": &mode,
 	}
 	egress := structpb.NewNumberValue(DefaultEgressPort)
 	for key, v := range st.GetFields() {
@@ -206,11 +234,31 @@ func ShapeFromNode(n *corev3.Node) (Shape, error) {
 			return Shape{}, fmt.Errorf("%w: field %q", ErrShape, key)
 		}
 	}
-	var err error
-	if s.Egress, err = egressOf(egress, s.Bind); err != nil {
+	if err := s.setEgress(egress, mode); err != nil {
 		return Shape{}, err
 	}
 	return s, s.Validate()
+}
+
+// setEgress reads where the outbound listener listens.
+func (s *Shape) setEgress(v *structpb.Value, mode string) (err error) {
+	if mode != "" {
+		if s.EgressMode, err = parseEgressMode(mode); err != nil {
+			return err
+		}
+	}
+	if socket, ok := strings.CutPrefix(v.GetStringValue(), unixPrefix); ok {
+		if mode == "" {
+			s.EgressMode = defaultEgressMode
+		}
+		s.EgressSocket = socket
+		if socket == "" { // not as if there were none
+			return fmt.Errorf("%w: egress: %q has no path", ErrShape, v.GetStringValue())
+		}
+		return nil
+	}
+	s.Egress, err = egressOf(v, s.Bind)
+	return err
 }
 
 // egressOf reads an address with its port. A port alone, as agents before it were

@@ -43,6 +43,11 @@ func lifetimes(t *testing.T, set *ads.Set) (connection, stream, idle, upstream t
 	return o.GetMaxConnectionDuration().AsDuration(), o.GetMaxStreamDuration().AsDuration(), o.GetIdleTimeout().AsDuration(), upstream
 }
 
+// socket gives a shape a way out that is one.
+func socket(s *xds.Shape, path string, mode uint32) {
+	s.Egress, s.EgressSocket, s.EgressMode = netip.AddrPort{}, path, mode
+}
+
 func TestShapesThatWouldLoopOrFailAreRefused(t *testing.T) {
 	if err := xdstest.Shape.Validate(); err != nil {
 		t.Fatal(err)
@@ -73,6 +78,22 @@ func TestShapesThatWouldLoopOrFailAreRefused(t *testing.T) {
 		"an old Envoy":        func(s *xds.Shape) { s.EnvoyVersion = "1.37.9" },
 		"not a version":       func(s *xds.Shape) { s.EnvoyVersion = "latest" },
 		"a proxy with a line": func(s *xds.Shape) { s.Proxy = "a\nb" },
+
+		"one socket for all ports":  func(s *xds.Shape) { s.App = "unix:/run/web/app.sock" },
+		"a folder for each port":    func(s *xds.Shape) { s.App = "unix:/run/{port}/app.sock" },
+		"the port twice":            func(s *xds.Shape) { s.App = "unix:/run/web/{port}{port}" },
+		"a relative application":    func(s *xds.Shape) { s.App = "unix:run/{port}.sock" },
+		"an unclean application":    func(s *xds.Shape) { s.App = "unix:/run/../etc/{port}" },
+		"an abstract application":   func(s *xds.Shape) { s.App = "unix:@web-{port}" },
+		"too long with five digits": func(s *xds.Shape) { s.App = "unix:/" + strings.Repeat("x", 102) + "{port}" },
+		"a socket for everybody":    func(s *xds.Shape) { socket(s, "/run/out.sock", 0o666) },
+		"a socket for others":       func(s *xds.Shape) { socket(s, "/run/out.sock", 0o606) },
+		"a socket without a mode":   func(s *xds.Shape) { socket(s, "/run/out.sock", 0) },
+		"a socket of the agent":     func(s *xds.Shape) { socket(s, s.WayoutSocket, 0o660) },
+		"a relative way out":        func(s *xds.Shape) { socket(s, "run/out.sock", 0o660) },
+		"a socket beside a port":    func(s *xds.Shape) { s.EgressSocket, s.EgressMode = "/run/out.sock", 0o660 },
+		"a socket that is open":     func(s *xds.Shape) { socket(s, "/run/out.sock", 0o660); s.EgressOpen = true },
+		"a mode of an address":      func(s *xds.Shape) { s.EgressMode = 0o660 },
 	} {
 		s := xdstest.Shape
 		change(&s)
@@ -88,6 +109,7 @@ func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 		{Bind: "::1", App: "127.0.0.1", Egress: netip.MustParseAddrPort("[::1]:1"), AuthzSocket: "/a", WayoutSocket: "/w"},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.1:15001"), AuthzSocket: "/a", WayoutSocket: "/w"},
 		{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.8:15001"), EgressOpen: true, AuthzSocket: "/a", WayoutSocket: "/w"},
+		{Bind: "192.0.2.7", App: "unix:/run/web/{port}.sock", EgressSocket: "/run/out/web.sock", EgressMode: 0o600, AuthzSocket: "/a", WayoutSocket: "/w"},
 	} {
 		got, err := xds.ShapeFromNode(&corev3.Node{Metadata: s.Metadata()})
 		if err != nil || got != s {
@@ -95,13 +117,22 @@ func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(map[string]*structpb.Value){
-		"an unknown field": func(f map[string]*structpb.Value) { f["x"] = structpb.NewStringValue("y") },
-		"a number as text": func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("1") },
-		"a name":           func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("localhost:1") },
-		"port 0":           func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(0) },
-		"port 65536":       func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(65536) },
-		"open as text":     func(f map[string]*structpb.Value) { f["egress_open"] = structpb.NewStringValue("true") },
-		"open, in silence": func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("192.0.2.7:15001") },
+		"an unknown field":    func(f map[string]*structpb.Value) { f["x"] = structpb.NewStringValue("y") },
+		"a number as text":    func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("1") },
+		"a name":              func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("localhost:1") },
+		"port 0":              func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(0) },
+		"port 65536":          func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(65536) },
+		"open as text":        func(f map[string]*structpb.Value) { f["egress_open"] = structpb.NewStringValue("true") },
+		"open, in silence":    func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("192.0.2.7:15001") },
+		"a socket by no path": func(f map[string]*structpb.Value) { f["egress"] = structpb.NewStringValue("unix:") },
+		"a mode for a port":   func(f map[string]*structpb.Value) { f["egress_mode"] = structpb.NewStringValue("0660") },
+		"a mode that is none": func(f map[string]*structpb.Value) { f["egress_mode"] = structpb.NewStringValue("rw") },
+		"a mode as a number": func(f map[string]*structpb.Value) {
+			f["egress"], f["egress_mode"] = structpb.NewStringValue("unix:/o"), structpb.NewNumberValue(600)
+		},
+		"a socket for everyone": func(f map[string]*structpb.Value) {
+			f["egress"], f["egress_mode"] = structpb.NewStringValue("unix:/o"), structpb.NewStringValue("0666")
+		},
 		"half a port":      func(f map[string]*structpb.Value) { f["egress"] = structpb.NewNumberValue(1.5) },
 		"text as a number": func(f map[string]*structpb.Value) { f["bind"] = structpb.NewNumberValue(1) },
 		"nothing":          func(f map[string]*structpb.Value) { clear(f) },

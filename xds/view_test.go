@@ -167,10 +167,14 @@ func TestOnlyTheNodesOwnBackendsAreInItsView(t *testing.T) {
 
 func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 	for name, change := range map[string]func(*xdstest.Case){
-		"no graph":                    func(c *xdstest.Case) { c.Input.Graph = nil },
-		"no such node":                func(c *xdstest.Case) { c.Node = "nobody" },
-		"no such mesh":                func(c *xdstest.Case) { c.Mesh = "nowhere" },
-		"bad shape":                   func(c *xdstest.Case) { c.Shape.App = c.Shape.Bind },
+		"no graph":     func(c *xdstest.Case) { c.Input.Graph = nil },
+		"no such node": func(c *xdstest.Case) { c.Node = "nobody" },
+		"no such mesh": func(c *xdstest.Case) { c.Mesh = "nowhere" },
+		"bad shape":    func(c *xdstest.Case) { c.Shape.App = c.Shape.Bind },
+		"egress in the application's place": func(c *xdstest.Case) {
+			c.Shape.App = "unix:/run/web/{port}.sock"
+			socket(&c.Shape, "/run/web/8080.sock", 0o660)
+		},
 		"egress on a listener's port": func(c *xdstest.Case) { c.Shape.Egress = netip.MustParseAddrPort("127.0.0.2:8080") },
 		"an endpoint by name": func(c *xdstest.Case) {
 			c.Input.Endpoints = func(_, _ string, _ uint32) []xds.Endpoint { return []xds.Endpoint{{Address: "a.example", Port: 1}} }

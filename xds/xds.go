@@ -71,7 +71,7 @@ func Build(in Input, meshName, node string, shape Shape) (*ads.Set, error) {
 type Node struct {
 	calls  builder
 	hosts  []*routev3.VirtualHost
-	routes map[uint32]*ads.Resource // the hosts as a resource, by egress port
+	routes map[uint32]*ads.Resource // the hosts as a resource, by egress port, 0 for a socket
 }
 
 // Translate begins the views of one virtual node.

@@ -73,7 +73,11 @@ func callAs(t *testing.T, uid int, at, path string) (status int, err error) {
 func rawCall(at, path string) (int, error) { return rawCallTo(at, host+path) }
 
 func rawCallTo(at, url string) (int, error) {
-	conn, err := net.DialTimeout("tcp", at, 5*time.Second)
+	network := "tcp"
+	if strings.HasPrefix(at, "/") {
+		network = "unix"
+	}
+	conn, err := net.DialTimeout(network, at, 5*time.Second)
 	if err != nil {
 		return 0, err
 	}

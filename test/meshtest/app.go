@@ -1,6 +1,7 @@
 package meshtest
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,6 +64,11 @@ func serve(t testing.TB, address string, app App) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveAt(t, l, app)
+}
+
+func serveAt(t testing.TB, l net.Listener, app App) {
+	t.Helper()
 	if raw, ok := app.(RawApp); ok {
 		done := make(chan struct{})
 		go func() { defer close(done); raw.ServeListener(l) }()
@@ -90,6 +96,12 @@ func (w *World) Client(node string) *http.Client {
 	n := w.Nodes[node]
 	proxy := &url.URL{Scheme: "http", Host: n.EgressAddress()}
 	transport := &http.Transport{Proxy: http.ProxyURL(proxy), MaxIdleConnsPerHost: 64}
+	if n.EgressNetwork() == "unix" {
+		proxy.Host = "on-a-socket" // all of its calls go to the one below
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", n.Egress)
+		}
+	}
 	w.T.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 20 * time.Second}
 }

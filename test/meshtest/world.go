@@ -41,6 +41,8 @@ type Options struct {
 	Binds map[string]string
 	// EgressOpen are addresses, not on loopback, of nodes' outbound listeners.
 	EgressOpen map[string]string
+	// OnSockets are nodes with Unix sockets in the place of the application's port.
+	OnSockets map[string]OnSockets
 	// Applications of nodes' Bindings: who may call out through their proxies, as
 	// elements of a YAML list.
 	Applications map[string]string
@@ -85,11 +87,16 @@ type World struct {
 // Node is one virtual node's addresses.
 type Node struct {
 	Name, Bind, App string
-	Egress          string // host of the outbound listener
+	Egress          string // host of the outbound listener, or the path of a socket
 }
 
 // EgressAddress is where the node's application sends its own calls.
-func (n Node) EgressAddress() string { return fmt.Sprintf("%s:%d", n.Egress, EgressPort) }
+func (n Node) EgressAddress() string {
+	if n.EgressNetwork() == "unix" {
+		return n.Egress
+	}
+	return fmt.Sprintf("%s:%d", n.Egress, EgressPort)
+}
 
 // Ports of every node: they repeat, since addresses differ.
 const (
@@ -118,6 +125,9 @@ func Start(t testing.TB, opts Options) *World {
 	}
 	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: parts.Signet(t), envoy: parts.Envoy(t), listen: cmp.Or(opts.Listen, "127.0.0.1:0")}
 	t.Cleanup(w.end)
+	if len(opts.OnSockets) > 0 { // another user runs it
+		w.envoy = w.Place(w.envoy, "envoy")
+	}
 	w.addNodes()
 	w.init()
 	if opts.SignerUID != 0 {
@@ -178,12 +188,16 @@ func (w *World) addNodes() {
 		if open := w.opts.EgressOpen[name]; open != "" {
 			n.Egress = open
 		}
-		w.Nodes[name] = n
 		app := w.opts.Apps[name]
 		if app == nil {
 			app = Echo(name)
 		}
-		serve(w.T, fmt.Sprintf("%s:%d", n.App, AppPort), app)
+		if s, ok := w.opts.OnSockets[name]; ok {
+			serveAt(w.T, w.onSockets(&n, s), app)
+		} else {
+			serve(w.T, fmt.Sprintf("%s:%d", n.App, AppPort), app)
+		}
+		w.Nodes[name] = n
 	}
 }
 
@@ -319,7 +333,11 @@ func (w *World) agentConfig(envoy string) string {
 	}
 	for _, name := range w.opts.Nodes {
 		n := w.Nodes[name]
-		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: %s, egress: \"%s\", egress_open: %t, concurrency: 1}\n", name, name, n.Bind, n.App, n.EgressAddress(), w.opts.EgressOpen[name] != "")
+		egress := n.EgressAddress()
+		if n.EgressNetwork() == "unix" {
+			egress = "unix:" + egress
+		}
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: \"%s\", egress: \"%s\", egress_open: %t, concurrency: 1}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "")
 	}
 	b.WriteString(w.opts.AgentExtra)
 	return w.write("agent.yaml", b.String())

@@ -23,6 +23,9 @@ func TestEnvoyAcceptsEveryGoldenViewAndKeepsItsInvariants(t *testing.T) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			c := xdstest.Load(t, dir)
 			c.Shape.Bind = loopback()
+			if c.Shape.EgressSocket != "" {
+				c.Shape.EgressSocket = filepath.Join(socketDir(t), "out.sock")
+			}
 			p := startProxy(t, c, pki)
 			const deprecated = "runtime.deprecated_feature_use"
 			if n, ok := p.envoy.Stats(t, deprecated)[deprecated]; !ok || n != 0 {

@@ -26,6 +26,8 @@ import (
 //	# managed: orders
 //	# strict: front
 //	# lifetime: 1h
+//	# app: unix:/run/front/{port}.sock
+//	# egress: unix:/run/front-out/egress.sock
 type Case struct {
 	Name  string
 	Mesh  string
@@ -108,6 +110,11 @@ func (c *Case) directives(content []byte) error {
 			strict[value] = true
 		case "lifetime":
 			c.Input.SVIDLifetime, err = time.ParseDuration(value)
+		case "app":
+			c.Shape.App = value
+		case "egress":
+			c.Shape.Egress, c.Shape.EgressMode = netip.AddrPort{}, 0o660
+			c.Shape.EgressSocket = strings.TrimPrefix(value, "unix:")
 		default:
 			err = fmt.Errorf("directive %q", key)
 		}

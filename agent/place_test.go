@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"signet.example/attestation"
+	"signet.example/test/parts"
+)
+
+func TestAnApplicationsSocketsAreInOneFolderAndNamedByPort(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"127.0.0.1": true, "::1": true, "unix:/run/web/{port}.sock": true, "unix:/run/web/app-{port}": true,
+		"unix:/run/web/app.sock": false, "unix:/run/{port}/app.sock": false, "unix:/run/web/{port}{port}": false, "unix:run/{port}": false,
+		"unix:/run/../etc/{port}": false, "unix:@{port}": false, "unix:": false, "web": false, "": false, "unix:/" + strings.Repeat("x", 102) + "{port}": false,
+	} {
+		p, err := parsePlace(text)
+		if (err == nil) != ok || ok && p.String() != text {
+			t.Errorf("%q: %q, %v", text, p, err)
+		}
+	}
+	p, err := parsePlace("unix:/run/web/{port}.sock")
+	if err != nil || p.socketFor(8080) != "/run/web/8080.sock" {
+		t.Errorf("%q, %v", p.socketFor(8080), err)
+	}
+}
+
+// ownFolder is one that nobody but this process's user can write to.
+func ownFolder(t *testing.T, mode fs.FileMode) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pl") // short: a Unix socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func us() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits
+
+func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
+	dir := ownFolder(t, 0o750)
+	at := egressAt{socket: filepath.Join(dir, "out.sock"), mode: 0o600}
+	refused := func(what, words string) {
+		t.Helper()
+		if err := at.trySocket(us()); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v, want %q", what, err, words)
+		}
+	}
+	refused("before the proxy listens", "no such file")
+	if err := at.tryFolder(us()); err != nil {
+		t.Errorf("its folder: %v", err)
+	}
+	l, err := net.Listen("unix", at.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	if err := os.Chmod(at.socket, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := at.trySocket(us()); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(at.socket, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	refused("open to its group", "mode 0660 and not 0600")
+	at.mode = 0o660
+	if err := at.trySocket(us()); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	refused("in a folder that everybody can write to", "chmod")
+	if err := os.Chmod(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := at.trySocket(us() + 1); err == nil {
+		t.Error("a socket of another user than the proxy's")
+	}
+	missing := egressAt{socket: filepath.Join(dir, "none", "out.sock"), mode: 0o660}
+	if err := missing.tryFolder(us()); err == nil || !strings.Contains(err.Error(), "install -d") {
+		t.Errorf("no folder: %v", err)
+	}
+}
+
+func TestWhereOthersCouldPutAnApplicationsSocketNoAgentStarts(t *testing.T) {
+	dir := ownFolder(t, 0o755)
+	try := func(folder string) error {
+		p, err := parsePlace("unix:" + filepath.Join(folder, "{port}.sock"))
+		return errors.Join(err, p.tryFolder())
+	}
+	if err := try(dir); err != nil {
+		t.Error(err)
+	}
+	if err := try(filepath.Join(dir, "made", "later")); err != nil {
+		t.Errorf("a folder that is not there yet: %v", err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{dir, filepath.Join(dir, "made", "later")} {
+		if err := try(folder); err == nil || !strings.Contains(err.Error(), "chmod") {
+			t.Errorf("%s: %v", folder, err)
+		}
+	}
+}
+
+func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "folders of other users need root")
+	}
+	dir := ownFolder(t, 0o755)
+	if err := os.Chown(dir, 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
+	f := front{node: theFront.node, app: place{socket: filepath.Join(dir, portMark+".sock")}, ports: theFront.ports}
+	at := map[string]attestation.SocketListener{}
+	fails := map[string]error{}
+	r.socket = func(path string) (attestation.SocketListener, error) {
+		l, ok := at[filepath.Base(path)]
+		if err := fails[filepath.Base(path)]; err != nil {
+			return l, err
+		}
+		if !ok {
+			return l, attestation.ErrNoOwner
+		}
+		return l, nil
+	}
+	expect := func(what string, uid uint32, reason string) {
+		t.Helper()
+		r.mu.Lock()
+		clear(r.recent)
+		r.mu.Unlock()
+		err := r.allows(f, theBinding, attestation.SocketOwner{UID: uid})
+		n, _ := errors.AsType[*notAllowed](err)
+		if (err == nil) != (reason == "") || n != nil && n.reason != reason {
+			t.Errorf("%s: %v, want %q", what, err, reason)
+		}
+	}
+	const web = "/system.slice/web.service"
+	expect("nobody listens", 1000, reasonNoOwner)
+	at["8080.sock"] = attestation.SocketListener{UID: 1001}
+	expect("somebody in another's folder", 1001, reasonNoOwner)
+	at["8080.sock"] = attestation.SocketListener{UID: 1000, Unseen: errors.New("gone")}
+	expect("whose unit cannot be seen", 1000, reasonNoOwner)
+	at["8080.sock"], at["8443.sock"] = attestation.SocketListener{UID: 1000}, attestation.SocketListener{UID: 1000, Unit: web}
+	expect("in a service and outside of it", 1000, reasonNoOwner)
+	at["8443.sock"] = attestation.SocketListener{UID: 1000}
+	expect("the folder's owner, on both", 1000, "")
+	expect("another user", 1001, reasonNotTheirs)
+	fails["8080.sock"] = attestation.ErrSocketBusy
+	if l, err := net.Listen("unix", filepath.Join(dir, "8080.sock")); err != nil {
+		t.Fatal(err)
+	} else {
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	if err := os.Chown(filepath.Join(dir, "8080.sock"), 1000, 1000); err != nil {
+		t.Fatal(err)
+	}
+	delete(at, "8443.sock")
+	expect("one that has much to do is who it was", 1000, "")
+	fails["8080.sock"] = errors.New("no permission")
+	expect("one that cannot be asked", 1000, reasonNoOwner)
+	delete(fails, "8080.sock")
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	expect("in a folder that others can write to", 1000, reasonNoOwner)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, 1001, 1001)); err != nil {
+		t.Fatal(err)
+	}
+	at["8080.sock"] = attestation.SocketListener{UID: 1001}
+	expect("a new owner of folder and socket", 1001, reasonNewOwner)
+}
+
+// What Envoy tells of a Unix socket: the listener's path, and nothing of the peer.
+func TestAPathIsNotAnAddressOfAConnection(t *testing.T) {
+	p := &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "/run/out.sock"}}}}
+	if at := socketAddress(p); at.IsValid() {
+		t.Errorf("read as %s", at)
+	}
+}
