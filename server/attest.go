@@ -16,7 +16,6 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation"
-	"signet.example/ca"
 	"signet.example/identity"
 	"signet.example/store"
 )
@@ -127,7 +126,7 @@ func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][
 		return nil, err
 	}
 	resp, err := a.signer.Issue(ctx, &api.SignRequest{Items: []*api.SignItem{{
-		SpiffeId: id.String(), Csr: csr, Profile: ca.ProfileAgent, Requester: id.String(),
+		SpiffeId: id.String(), Csr: csr, Profile: api.Profile_PROFILE_AGENT, Requester: id.String(),
 		Lifetime: durationpb.New(a.cfg.Lifetimes.Agent),
 	}}})
 	if err != nil {
@@ -141,7 +140,7 @@ func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][
 	if err != nil {
 		outcome = "failed"
 	}
-	a.metrics.issued.WithLabelValues(ca.ProfileAgent, outcome).Inc()
+	a.metrics.svids(api.Profile_PROFILE_AGENT, outcome).Inc()
 	return chain, err
 }
 

@@ -3,8 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -12,11 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
 	"signet.example/ca"
@@ -27,12 +23,7 @@ import (
 // inProcess is a signer without a process of its own, over the real ca: most
 // tests here are not about the process, and opening the key files is slow on
 // purpose.
-type inProcess struct {
-	api.UnimplementedSignerServer
-	authority *ca.Authority
-	log       *ca.Log
-	issuer    *ca.Issuer
-}
+type inProcess struct{ *signer.Signer }
 
 // silent is whether the signers of RunInProcess keep what they know of their log to
 // themselves until the caller has had enough.
@@ -63,7 +54,7 @@ func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func()
 	defer func() { _ = records.Close() }() // every record was synced
 	l := bufconn.Listen(1 << 20)
 	g := grpc.NewServer()
-	api.RegisterSignerServer(g, &inProcess{authority: authority, log: records, issuer: ca.NewIssuer(authority, records, ca.Profiles{})})
+	api.RegisterSignerServer(g, inProcess{signer.New(authority, records, ca.Profiles{}, log)})
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = g.Serve(l) }) // ends by Stop
 	defer serving.Wait()
@@ -97,63 +88,11 @@ func OpenCA(dir string) (*ca.Authority, error) {
 	return ca.OpenAuthority(signer.Folder(dir).CA(), bytes.TrimSpace(password), time.Now, slog.New(slog.DiscardHandler))
 }
 
-func (s *inProcess) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
-	var requests []ca.Request
-	for _, r := range req.GetItems() {
-		id, err := spiffeid.FromString(r.GetSpiffeId())
-		if err != nil {
-			return nil, fmt.Errorf("sign: %w", err)
-		}
-		requests = append(requests, ca.Request{
-			ID: id, CSR: r.GetCsr(), Lifetime: r.GetLifetime().AsDuration(), Profile: r.GetProfile(), Requester: r.GetRequester(),
-		})
-	}
-	out := &api.SignResponse{}
-	for _, r := range s.issuer.Issue(ctx, requests) {
-		result := &api.SignResult{Chain: r.Chain}
-		if r.Err != nil {
-			result.Error, result.Invalid = r.Err.Error(), errors.Is(r.Err, ca.ErrInvalid)
-		}
-		out.Results = append(out.Results, result)
-	}
-	return out, nil
-}
-
-func (s *inProcess) Authority(ctx context.Context, _ *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+// Authority is the signer's, unless it is silenced.
+func (s inProcess) Authority(ctx context.Context, req *api.AuthorityRequest) (*api.AuthorityResponse, error) {
 	if silent.Load() {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return &api.AuthorityResponse{
-		TrustDomain: s.authority.TrustDomain().Name(), SignedRootSet: s.authority.RootSet(),
-		Issuing: s.authority.Issuing().Raw, LogOrigin: s.log.Origin(), LogSize: s.log.Size(),
-	}, nil
-}
-
-func (s *inProcess) ReadLog(req *api.ReadLogRequest, stream grpc.ServerStreamingServer[api.LogRecord]) error {
-	next := req.GetFrom()
-	for {
-		records, err := s.log.Read(next, 100)
-		if err != nil {
-			return err
-		}
-		for _, r := range records {
-			next = r.Sequence + 1
-			if err := stream.Send(&api.LogRecord{
-				Sequence: r.Sequence, Time: timestamppb.New(r.Time), Kind: string(r.Kind), Serial: r.Serial, SpiffeId: r.ID,
-				Requester: r.Requester, Profile: r.Profile, NotBefore: timestamppb.New(r.NotBefore), NotAfter: timestamppb.New(r.NotAfter),
-			}); err != nil {
-				return err
-			}
-		}
-		if len(records) > 0 {
-			continue
-		}
-		if !req.GetFollow() {
-			return nil
-		}
-		if _, err := s.log.Wait(stream.Context(), next-1); err != nil {
-			return err
-		}
-	}
+	return s.Signer.Authority(ctx, req)
 }

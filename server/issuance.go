@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"signet.example/api"
-	"signet.example/ca"
 )
 
 // The kinds of log record that this file tells apart (signer.proto).
@@ -92,7 +91,7 @@ func (i *issuance) take(r *api.LogRecord) {
 		if r.GetNotAfter().AsTime().After(i.clock()) {
 			i.live[r.GetSerial()] = r
 		}
-		if r.GetProfile() == ca.ProfileAgent {
+		if r.GetProfile() == api.Profile_PROFILE_AGENT {
 			_, renewed := i.own[r.GetSpiffeId()]
 			i.own[r.GetSpiffeId()] = ownCert{r.GetTime().AsTime(), r.GetNotAfter().AsTime(), renewed}
 		}

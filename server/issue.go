@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
-	"signet.example/ca"
 	"signet.example/internal/plain"
 )
 
@@ -45,7 +44,7 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 		if err != nil {
 			results[i] = &api.SVIDResult{Error: err.Error()}
 			turnedAway = append(turnedAway, fmt.Sprintf("entry %q: %s", plain.Clip(r.GetEntry(), 64), err))
-			a.metrics.issued.WithLabelValues(ca.ProfileWorkload, "refused").Inc()
+			a.metrics.svids(api.Profile_PROFILE_WORKLOAD, "refused").Inc()
 			continue
 		}
 		items, at = append(items, item), append(at, i)
@@ -67,7 +66,7 @@ func (a *agentAPI) item(c *caller, r *api.SVIDRequest, by map[string]grant) (*ap
 	}
 	item := &api.SignItem{Csr: r.GetCsr(), Requester: c.id.String()}
 	if r.GetEntry() == "" {
-		item.SpiffeId, item.Profile = c.id.String(), ca.ProfileAgent
+		item.SpiffeId, item.Profile = c.id.String(), api.Profile_PROFILE_AGENT
 		item.Lifetime = durationpb.New(a.cfg.Lifetimes.Agent)
 		return item, nil
 	}
@@ -79,7 +78,7 @@ func (a *agentAPI) item(c *caller, r *api.SVIDRequest, by map[string]grant) (*ap
 	if g.entry.TTL > 0 {
 		lifetime = g.entry.TTL
 	}
-	item.SpiffeId, item.Profile, item.Lifetime = g.entry.ID.String(), ca.ProfileWorkload, durationpb.New(lifetime)
+	item.SpiffeId, item.Profile, item.Lifetime = g.entry.ID.String(), api.Profile_PROFILE_WORKLOAD, durationpb.New(lifetime)
 	return item, nil
 }
 
@@ -98,7 +97,7 @@ func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int,
 	}
 	if err != nil {
 		for _, item := range items {
-			a.metrics.issued.WithLabelValues(item.GetProfile(), "failed").Inc()
+			a.metrics.svids(item.GetProfile(), "failed").Inc()
 		}
 		return nil, err
 	}
@@ -113,7 +112,7 @@ func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int,
 			invalid = append(invalid, items[j].GetSpiffeId()+": "+r.GetError())
 		}
 		results[at[j]] = out
-		a.metrics.issued.WithLabelValues(items[j].GetProfile(), outcome).Inc()
+		a.metrics.svids(items[j].GetProfile(), outcome).Inc()
 	}
 	return invalid, nil
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"signet.example/ca"
+	"signet.example/api"
+	"signet.example/server/signer"
 )
 
 // metrics are the server's own, in a registry of their own.
@@ -60,9 +61,9 @@ func newMetrics() *metrics {
 		}),
 	}
 	// A series that comes with its first event hides it from rate and increase.
-	for _, profile := range []string{ca.ProfileWorkload, ca.ProfileAgent} {
+	for _, profile := range []api.Profile{api.Profile_PROFILE_WORKLOAD, api.Profile_PROFILE_AGENT} {
 		for _, outcome := range []string{"ok", "failed", "refused"} {
-			m.issued.WithLabelValues(profile, outcome)
+			m.svids(profile, outcome)
 		}
 	}
 	for _, kind := range []string{exchangePostQuantum, exchangeClassical} {
@@ -75,6 +76,11 @@ func newMetrics() *metrics {
 		m.policyErrors, m.jwksErrors, m.auditErrors, m.adminCalls, m.handshakes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// svids counts what was asked for with a profile and came out so.
+func (m *metrics) svids(p api.Profile, outcome string) prometheus.Counter {
+	return m.issued.WithLabelValues(signer.ProfileName(p), outcome)
 }
 
 // Kinds of key exchange.

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
-	"signet.example/ca"
 	"signet.example/identity"
 )
 
@@ -53,7 +52,7 @@ func (o *ownSVID) renew(ctx context.Context) error {
 		return err
 	}
 	resp, err := o.signer.Issue(ctx, &api.SignRequest{Items: []*api.SignItem{{
-		SpiffeId: o.id.String(), Csr: csr, Profile: ca.ProfileServer, Requester: "server",
+		SpiffeId: o.id.String(), Csr: csr, Profile: api.Profile_PROFILE_SERVER, Requester: "server",
 		Lifetime: durationpb.New(serverLifetime),
 	}}})
 	if err != nil {

@@ -94,7 +94,7 @@ func signItem(t *testing.T, path string) *api.SignItem {
 	}
 	return &api.SignItem{
 		SpiffeId: signerTD.IDString() + path, Csr: csr, Lifetime: durationpb.New(time.Minute),
-		Profile: "workload", Requester: "server",
+		Profile: api.Profile_PROFILE_WORKLOAD, Requester: "server",
 	}
 }
 

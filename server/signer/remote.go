@@ -94,7 +94,7 @@ func (s *Remote) await(ctx context.Context) error {
 }
 
 // Client speaks to the signer.
-func (s *Remote) Client() api.SignerClient { return api.NewSignerClient(s) }
+func (s *Remote) Client() api.SignerClient { return before{api.NewSignerClient(s)} }
 
 // Invoke implements grpc.ClientConnInterface.
 func (s *Remote) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {

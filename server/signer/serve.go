@@ -100,7 +100,8 @@ func harden() error {
 	return nil
 }
 
-type signer struct {
+// Signer is the service that the process offers.
+type Signer struct {
 	api.UnimplementedSignerServer
 	authority *ca.Authority
 	records   *ca.Log
@@ -108,7 +109,12 @@ type signer struct {
 	log       *slog.Logger
 }
 
-func open(cfg Config) (*signer, error) {
+// New joins an authority and its log. The log stays the caller's to close.
+func New(a *ca.Authority, l *ca.Log, profiles ca.Profiles, log *slog.Logger) *Signer {
+	return &Signer{authority: a, records: l, issuer: ca.NewIssuer(a, l, profiles), log: log}
+}
+
+func open(cfg Config) (*Signer, error) {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -137,7 +143,7 @@ func open(cfg Config) (*signer, error) {
 		log.Warn("reserved but never answered: marked abandoned",
 			slog.String("serial", r.Serial), slog.String("spiffe_id", r.ID), slog.Uint64("record", r.Sequence))
 	}
-	return &signer{authority: a, records: l, issuer: ca.NewIssuer(a, l, cfg.Profiles), log: log}, nil
+	return New(a, l, cfg.Profiles, log), nil
 }
 
 // readPassword takes the first line of a file that others cannot read.
@@ -171,7 +177,7 @@ func passwordMode(path string) error {
 }
 
 // Issue implements api.SignerServer.
-func (s *signer) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
+func (s *Signer) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
 	results := make([]*api.SignResult, len(req.GetItems()))
 	var requests []ca.Request
 	var at []int // where each request's result belongs
@@ -181,9 +187,14 @@ func (s *signer) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResp
 			results[n] = &api.SignResult{Error: err.Error(), Invalid: true}
 			continue
 		}
+		profile, err := profileName(item)
+		if err != nil { // a matter of versions, which may pass
+			results[n] = &api.SignResult{Error: err.Error()}
+			continue
+		}
 		requests, at = append(requests, ca.Request{
 			ID: id, CSR: item.GetCsr(), Lifetime: item.GetLifetime().AsDuration(),
-			Profile: item.GetProfile(), Requester: item.GetRequester(),
+			Profile: profile, Requester: item.GetRequester(),
 		}), append(at, n)
 	}
 	for k, r := range s.issuer.Issue(ctx, requests) {
@@ -199,7 +210,7 @@ func (s *signer) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResp
 }
 
 // Authority implements api.SignerServer.
-func (s *signer) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+func (s *Signer) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
 	return &api.AuthorityResponse{
 		TrustDomain: s.authority.TrustDomain().Name(), SignedRootSet: s.authority.RootSet(),
 		Issuing: s.authority.Issuing().Raw, LogOrigin: s.records.Origin(), LogSize: s.records.Size(),
@@ -207,7 +218,7 @@ func (s *signer) Authority(context.Context, *api.AuthorityRequest) (*api.Authori
 }
 
 // ReadLog implements api.SignerServer.
-func (s *signer) ReadLog(req *api.ReadLogRequest, stream grpc.ServerStreamingServer[api.LogRecord]) error {
+func (s *Signer) ReadLog(req *api.ReadLogRequest, stream grpc.ServerStreamingServer[api.LogRecord]) error {
 	for next := max(req.GetFrom(), 1); ; {
 		records, err := s.records.Read(next, logPage)
 		if err != nil {
@@ -234,7 +245,7 @@ func (s *signer) ReadLog(req *api.ReadLogRequest, stream grpc.ServerStreamingSer
 func logRecord(r ca.Record) *api.LogRecord {
 	return &api.LogRecord{
 		Sequence: r.Sequence, Time: timestamppb.New(r.Time), Kind: string(r.Kind), Serial: r.Serial,
-		SpiffeId: r.ID, Requester: r.Requester, Profile: r.Profile,
+		SpiffeId: r.ID, Requester: r.Requester, Profile: profileOf(r.Profile), ProfileName: r.Profile,
 		NotBefore: timestamppb.New(r.NotBefore), NotAfter: timestamppb.New(r.NotAfter),
 		SpkiSha256: r.SPKI, CertificateSha256: r.Certificate,
 	}

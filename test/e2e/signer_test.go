@@ -184,7 +184,7 @@ func (q question) sign(ctx context.Context, conn *grpc.ClientConn, out *told) er
 	if err != nil {
 		return err
 	}
-	item := &api.SignItem{SpiffeId: "spiffe://test.example/stolen", Csr: csr, Profile: "workload", Requester: "server", Lifetime: durationpb.New(time.Minute)}
+	item := &api.SignItem{SpiffeId: "spiffe://test.example/stolen", Csr: csr, Profile: api.Profile_PROFILE_WORKLOAD, Requester: "server", Lifetime: durationpb.New(time.Minute)}
 	for range q.Times {
 		answer, err := api.NewSignerClient(conn).Issue(ctx, &api.SignRequest{Items: slices.Repeat([]*api.SignItem{item}, 4)})
 		if err != nil {

@@ -1,0 +1,100 @@
+package signer_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"signet.example/api"
+	"signet.example/server/signer"
+)
+
+func TestAServerOfAnotherVersionIsUnderstoodOrToldSo(t *testing.T) {
+	p, err := startSigner(t, signerDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		profile api.Profile
+		name    string
+		want    string
+	}{
+		{api.Profile_PROFILE_UNSPECIFIED, "workload", ""},
+		{api.Profile_PROFILE_WORKLOAD, "workload", ""},
+		{api.Profile_PROFILE_WORKLOAD, "", ""},
+		{api.Profile_PROFILE_AGENT, "workload", "not an identity of profile"}, // the name is for those who know no better
+		{api.Profile_PROFILE_UNSPECIFIED, "", "run one version of both"},
+		{api.Profile_PROFILE_UNSPECIFIED, "other", `profile "other" is not known`},
+		{99, "workload", "update the signer"},
+	} {
+		item := signItem(t, "/shop/web")
+		item.Profile, item.ProfileName = c.profile, c.name
+		resp, err := p.Client().Issue(t.Context(), &api.SignRequest{Items: []*api.SignItem{item}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := resp.GetResults()[0].GetError(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s %q: want %q: %s", c.profile, c.name, c.want, got)
+		}
+	}
+}
+
+// olderSigner knows profiles by their names.
+type olderSigner struct{ api.UnimplementedSignerServer }
+
+func (olderSigner) Issue(_ context.Context, req *api.SignRequest) (*api.SignResponse, error) {
+	resp := &api.SignResponse{}
+	for _, item := range req.GetItems() {
+		resp.Results = append(resp.Results, &api.SignResult{Error: item.GetProfileName()})
+	}
+	return resp, nil
+}
+
+func (olderSigner) ReadLog(_ *api.ReadLogRequest, stream grpc.ServerStreamingServer[api.LogRecord]) error {
+	return errors.Join(
+		stream.Send(&api.LogRecord{Kind: "reserved", ProfileName: "agent"}),
+		stream.Send(&api.LogRecord{Kind: "authority"}),
+	)
+}
+
+func TestASignerOfTheVersionBeforeServesOn(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s.sock")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	api.RegisterSignerServer(g, olderSigner{})
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(l) }()
+	defer func() {
+		g.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := signer.DialAny("unix:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	req := &api.SignRequest{Items: []*api.SignItem{{Profile: api.Profile_PROFILE_SERVER}, {Profile: api.Profile_PROFILE_AGENT}}}
+	resp, err := s.Client().Issue(t.Context(), req)
+	if err != nil || resp.GetResults()[0].GetError() != "server" || resp.GetResults()[1].GetError() != "agent" {
+		t.Errorf("it was told %v, %v", resp.GetResults(), err)
+	}
+	stream, err := s.Client().ReadLog(t.Context(), &api.ReadLogRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []api.Profile{api.Profile_PROFILE_AGENT, api.Profile_PROFILE_UNSPECIFIED} {
+		if r, err := stream.Recv(); err != nil || r.GetProfile() != want {
+			t.Errorf("want %s: %v, %v", want, r, err)
+		}
+	}
+}
