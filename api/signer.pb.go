@@ -81,16 +81,72 @@ func (Profile) EnumDescriptor() ([]byte, []int) {
 	return file_api_signer_proto_rawDescGZIP(), []int{0}
 }
 
-type SignRequest struct {
+// LogPosition is a place in the issuance log: a record and, by its hash, all before it.
+type LogPosition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*SignItem            `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogPosition) Reset() {
+	*x = LogPosition{}
+	mi := &file_api_signer_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogPosition) ProtoMessage() {}
+
+func (x *LogPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_api_signer_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
+func (*LogPosition) Descriptor() ([]byte, []int) {
+	return file_api_signer_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *LogPosition) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *LogPosition) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type SignRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Items []*SignItem            `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	// seen: the newest position that the server has seen. A signer whose log has it no
+	// more issues nothing (FAILED_PRECONDITION).
+	Seen          *LogPosition `protobuf:"bytes,2,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_api_signer_proto_msgTypes[0]
+	mi := &file_api_signer_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -102,7 +158,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[0]
+	mi := &file_api_signer_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -115,12 +171,19 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{0}
+	return file_api_signer_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *SignRequest) GetItems() []*SignItem {
 	if x != nil {
 		return x.Items
+	}
+	return nil
+}
+
+func (x *SignRequest) GetSeen() *LogPosition {
+	if x != nil {
+		return x.Seen
 	}
 	return nil
 }
@@ -141,7 +204,7 @@ type SignItem struct {
 
 func (x *SignItem) Reset() {
 	*x = SignItem{}
-	mi := &file_api_signer_proto_msgTypes[1]
+	mi := &file_api_signer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -153,7 +216,7 @@ func (x *SignItem) String() string {
 func (*SignItem) ProtoMessage() {}
 
 func (x *SignItem) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[1]
+	mi := &file_api_signer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -166,7 +229,7 @@ func (x *SignItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignItem.ProtoReflect.Descriptor instead.
 func (*SignItem) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{1}
+	return file_api_signer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SignItem) GetSpiffeId() string {
@@ -212,15 +275,17 @@ func (x *SignItem) GetProfile() Profile {
 }
 
 type SignResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Results       []*SignResult          `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Results []*SignResult          `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// log: a position behind the records of what was issued.
+	Log           *LogPosition `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignResponse) Reset() {
 	*x = SignResponse{}
-	mi := &file_api_signer_proto_msgTypes[2]
+	mi := &file_api_signer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +297,7 @@ func (x *SignResponse) String() string {
 func (*SignResponse) ProtoMessage() {}
 
 func (x *SignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[2]
+	mi := &file_api_signer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,12 +310,19 @@ func (x *SignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResponse.ProtoReflect.Descriptor instead.
 func (*SignResponse) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{2}
+	return file_api_signer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SignResponse) GetResults() []*SignResult {
 	if x != nil {
 		return x.Results
+	}
+	return nil
+}
+
+func (x *SignResponse) GetLog() *LogPosition {
+	if x != nil {
+		return x.Log
 	}
 	return nil
 }
@@ -267,7 +339,7 @@ type SignResult struct {
 
 func (x *SignResult) Reset() {
 	*x = SignResult{}
-	mi := &file_api_signer_proto_msgTypes[3]
+	mi := &file_api_signer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +351,7 @@ func (x *SignResult) String() string {
 func (*SignResult) ProtoMessage() {}
 
 func (x *SignResult) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[3]
+	mi := &file_api_signer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +364,7 @@ func (x *SignResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResult.ProtoReflect.Descriptor instead.
 func (*SignResult) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{3}
+	return file_api_signer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SignResult) GetChain() [][]byte {
@@ -317,14 +389,16 @@ func (x *SignResult) GetInvalid() bool {
 }
 
 type AuthorityRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// seen: as in SignRequest; without it the log is not looked at.
+	Seen          *LogPosition `protobuf:"bytes,1,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthorityRequest) Reset() {
 	*x = AuthorityRequest{}
-	mi := &file_api_signer_proto_msgTypes[4]
+	mi := &file_api_signer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +410,7 @@ func (x *AuthorityRequest) String() string {
 func (*AuthorityRequest) ProtoMessage() {}
 
 func (x *AuthorityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[4]
+	mi := &file_api_signer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +423,14 @@ func (x *AuthorityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorityRequest.ProtoReflect.Descriptor instead.
 func (*AuthorityRequest) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{4}
+	return file_api_signer_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AuthorityRequest) GetSeen() *LogPosition {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
 }
 
 type AuthorityResponse struct {
@@ -359,15 +440,17 @@ type AuthorityResponse struct {
 	// issuing: the issuing CA's certificate in DER.
 	Issuing []byte `protobuf:"bytes,3,opt,name=issuing,proto3" json:"issuing,omitempty"`
 	// origin of the issuance log.
-	LogOrigin     string `protobuf:"bytes,4,opt,name=log_origin,json=logOrigin,proto3" json:"log_origin,omitempty"`
-	LogSize       uint64 `protobuf:"varint,5,opt,name=log_size,json=logSize,proto3" json:"log_size,omitempty"`
+	LogOrigin string `protobuf:"bytes,4,opt,name=log_origin,json=logOrigin,proto3" json:"log_origin,omitempty"`
+	LogSize   uint64 `protobuf:"varint,5,opt,name=log_size,json=logSize,proto3" json:"log_size,omitempty"`
+	// log: where it ends.
+	Log           *LogPosition `protobuf:"bytes,6,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AuthorityResponse) Reset() {
 	*x = AuthorityResponse{}
-	mi := &file_api_signer_proto_msgTypes[5]
+	mi := &file_api_signer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -379,7 +462,7 @@ func (x *AuthorityResponse) String() string {
 func (*AuthorityResponse) ProtoMessage() {}
 
 func (x *AuthorityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[5]
+	mi := &file_api_signer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -392,7 +475,7 @@ func (x *AuthorityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorityResponse.ProtoReflect.Descriptor instead.
 func (*AuthorityResponse) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{5}
+	return file_api_signer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AuthorityResponse) GetTrustDomain() string {
@@ -430,6 +513,13 @@ func (x *AuthorityResponse) GetLogSize() uint64 {
 	return 0
 }
 
+func (x *AuthorityResponse) GetLog() *LogPosition {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
 type ReadLogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -440,7 +530,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_api_signer_proto_msgTypes[6]
+	mi := &file_api_signer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +542,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[6]
+	mi := &file_api_signer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +555,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{6}
+	return file_api_signer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReadLogRequest) GetFrom() uint64 {
@@ -505,7 +595,7 @@ type LogRecord struct {
 
 func (x *LogRecord) Reset() {
 	*x = LogRecord{}
-	mi := &file_api_signer_proto_msgTypes[7]
+	mi := &file_api_signer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +607,7 @@ func (x *LogRecord) String() string {
 func (*LogRecord) ProtoMessage() {}
 
 func (x *LogRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_signer_proto_msgTypes[7]
+	mi := &file_api_signer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +620,7 @@ func (x *LogRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
 func (*LogRecord) Descriptor() ([]byte, []int) {
-	return file_api_signer_proto_rawDescGZIP(), []int{7}
+	return file_api_signer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogRecord) GetSequence() uint64 {
@@ -621,31 +711,38 @@ var File_api_signer_proto protoreflect.FileDescriptor
 
 const file_api_signer_proto_rawDesc = "" +
 	"\n" +
-	"\x10api/signer.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n" +
+	"\x10api/signer.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n" +
+	"\vLogPosition\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"p\n" +
 	"\vSignRequest\x12/\n" +
-	"\x05items\x18\x01 \x03(\v2\x19.signet.v1alpha1.SignItemR\x05items\"\xe5\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.signet.v1alpha1.SignItemR\x05items\x120\n" +
+	"\x04seen\x18\x02 \x01(\v2\x1c.signet.v1alpha1.LogPositionR\x04seen\"\xe5\x01\n" +
 	"\bSignItem\x12\x1b\n" +
 	"\tspiffe_id\x18\x01 \x01(\tR\bspiffeId\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x125\n" +
 	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\blifetime\x12!\n" +
 	"\fprofile_name\x18\x04 \x01(\tR\vprofileName\x12\x1c\n" +
 	"\trequester\x18\x05 \x01(\tR\trequester\x122\n" +
-	"\aprofile\x18\x06 \x01(\x0e2\x18.signet.v1alpha1.ProfileR\aprofile\"E\n" +
+	"\aprofile\x18\x06 \x01(\x0e2\x18.signet.v1alpha1.ProfileR\aprofile\"u\n" +
 	"\fSignResponse\x125\n" +
-	"\aresults\x18\x01 \x03(\v2\x1b.signet.v1alpha1.SignResultR\aresults\"R\n" +
+	"\aresults\x18\x01 \x03(\v2\x1b.signet.v1alpha1.SignResultR\aresults\x12.\n" +
+	"\x03log\x18\x02 \x01(\v2\x1c.signet.v1alpha1.LogPositionR\x03log\"R\n" +
 	"\n" +
 	"SignResult\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x18\n" +
-	"\ainvalid\x18\x03 \x01(\bR\ainvalid\"\x12\n" +
-	"\x10AuthorityRequest\"\xb2\x01\n" +
+	"\ainvalid\x18\x03 \x01(\bR\ainvalid\"D\n" +
+	"\x10AuthorityRequest\x120\n" +
+	"\x04seen\x18\x01 \x01(\v2\x1c.signet.v1alpha1.LogPositionR\x04seen\"\xe2\x01\n" +
 	"\x11AuthorityResponse\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12&\n" +
 	"\x0fsigned_root_set\x18\x02 \x01(\fR\rsignedRootSet\x12\x18\n" +
 	"\aissuing\x18\x03 \x01(\fR\aissuing\x12\x1d\n" +
 	"\n" +
 	"log_origin\x18\x04 \x01(\tR\tlogOrigin\x12\x19\n" +
-	"\blog_size\x18\x05 \x01(\x04R\alogSize\"<\n" +
+	"\blog_size\x18\x05 \x01(\x04R\alogSize\x12.\n" +
+	"\x03log\x18\x06 \x01(\v2\x1c.signet.v1alpha1.LogPositionR\x03log\"<\n" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xd9\x03\n" +
@@ -688,40 +785,45 @@ func file_api_signer_proto_rawDescGZIP() []byte {
 }
 
 var file_api_signer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_signer_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_api_signer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_api_signer_proto_goTypes = []any{
 	(Profile)(0),                  // 0: signet.v1alpha1.Profile
-	(*SignRequest)(nil),           // 1: signet.v1alpha1.SignRequest
-	(*SignItem)(nil),              // 2: signet.v1alpha1.SignItem
-	(*SignResponse)(nil),          // 3: signet.v1alpha1.SignResponse
-	(*SignResult)(nil),            // 4: signet.v1alpha1.SignResult
-	(*AuthorityRequest)(nil),      // 5: signet.v1alpha1.AuthorityRequest
-	(*AuthorityResponse)(nil),     // 6: signet.v1alpha1.AuthorityResponse
-	(*ReadLogRequest)(nil),        // 7: signet.v1alpha1.ReadLogRequest
-	(*LogRecord)(nil),             // 8: signet.v1alpha1.LogRecord
-	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*LogPosition)(nil),           // 1: signet.v1alpha1.LogPosition
+	(*SignRequest)(nil),           // 2: signet.v1alpha1.SignRequest
+	(*SignItem)(nil),              // 3: signet.v1alpha1.SignItem
+	(*SignResponse)(nil),          // 4: signet.v1alpha1.SignResponse
+	(*SignResult)(nil),            // 5: signet.v1alpha1.SignResult
+	(*AuthorityRequest)(nil),      // 6: signet.v1alpha1.AuthorityRequest
+	(*AuthorityResponse)(nil),     // 7: signet.v1alpha1.AuthorityResponse
+	(*ReadLogRequest)(nil),        // 8: signet.v1alpha1.ReadLogRequest
+	(*LogRecord)(nil),             // 9: signet.v1alpha1.LogRecord
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_api_signer_proto_depIdxs = []int32{
-	2,  // 0: signet.v1alpha1.SignRequest.items:type_name -> signet.v1alpha1.SignItem
-	9,  // 1: signet.v1alpha1.SignItem.lifetime:type_name -> google.protobuf.Duration
-	0,  // 2: signet.v1alpha1.SignItem.profile:type_name -> signet.v1alpha1.Profile
-	4,  // 3: signet.v1alpha1.SignResponse.results:type_name -> signet.v1alpha1.SignResult
-	10, // 4: signet.v1alpha1.LogRecord.time:type_name -> google.protobuf.Timestamp
-	10, // 5: signet.v1alpha1.LogRecord.not_before:type_name -> google.protobuf.Timestamp
-	10, // 6: signet.v1alpha1.LogRecord.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 7: signet.v1alpha1.LogRecord.profile:type_name -> signet.v1alpha1.Profile
-	1,  // 8: signet.v1alpha1.Signer.Issue:input_type -> signet.v1alpha1.SignRequest
-	5,  // 9: signet.v1alpha1.Signer.Authority:input_type -> signet.v1alpha1.AuthorityRequest
-	7,  // 10: signet.v1alpha1.Signer.ReadLog:input_type -> signet.v1alpha1.ReadLogRequest
-	3,  // 11: signet.v1alpha1.Signer.Issue:output_type -> signet.v1alpha1.SignResponse
-	6,  // 12: signet.v1alpha1.Signer.Authority:output_type -> signet.v1alpha1.AuthorityResponse
-	8,  // 13: signet.v1alpha1.Signer.ReadLog:output_type -> signet.v1alpha1.LogRecord
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	3,  // 0: signet.v1alpha1.SignRequest.items:type_name -> signet.v1alpha1.SignItem
+	1,  // 1: signet.v1alpha1.SignRequest.seen:type_name -> signet.v1alpha1.LogPosition
+	10, // 2: signet.v1alpha1.SignItem.lifetime:type_name -> google.protobuf.Duration
+	0,  // 3: signet.v1alpha1.SignItem.profile:type_name -> signet.v1alpha1.Profile
+	5,  // 4: signet.v1alpha1.SignResponse.results:type_name -> signet.v1alpha1.SignResult
+	1,  // 5: signet.v1alpha1.SignResponse.log:type_name -> signet.v1alpha1.LogPosition
+	1,  // 6: signet.v1alpha1.AuthorityRequest.seen:type_name -> signet.v1alpha1.LogPosition
+	1,  // 7: signet.v1alpha1.AuthorityResponse.log:type_name -> signet.v1alpha1.LogPosition
+	11, // 8: signet.v1alpha1.LogRecord.time:type_name -> google.protobuf.Timestamp
+	11, // 9: signet.v1alpha1.LogRecord.not_before:type_name -> google.protobuf.Timestamp
+	11, // 10: signet.v1alpha1.LogRecord.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 11: signet.v1alpha1.LogRecord.profile:type_name -> signet.v1alpha1.Profile
+	2,  // 12: signet.v1alpha1.Signer.Issue:input_type -> signet.v1alpha1.SignRequest
+	6,  // 13: signet.v1alpha1.Signer.Authority:input_type -> signet.v1alpha1.AuthorityRequest
+	8,  // 14: signet.v1alpha1.Signer.ReadLog:input_type -> signet.v1alpha1.ReadLogRequest
+	4,  // 15: signet.v1alpha1.Signer.Issue:output_type -> signet.v1alpha1.SignResponse
+	7,  // 16: signet.v1alpha1.Signer.Authority:output_type -> signet.v1alpha1.AuthorityResponse
+	9,  // 17: signet.v1alpha1.Signer.ReadLog:output_type -> signet.v1alpha1.LogRecord
+	15, // [15:18] is the sub-list for method output_type
+	12, // [12:15] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_api_signer_proto_init() }
@@ -735,7 +837,7 @@ func file_api_signer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_signer_proto_rawDesc), len(file_api_signer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

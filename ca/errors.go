@@ -22,5 +22,9 @@ var ErrLog = errors.New("issuance log cannot be written")
 // names the first record that does not.
 var ErrCorrupt = errors.New("issuance log is corrupt")
 
+// ErrCut is returned when the issuance log lacks a record that it once had: its end
+// was cut off, or it is another log.
+var ErrCut = errors.New("records are missing from the issuance log")
+
 // ErrExists is returned by Init when there is an authority already.
 var ErrExists = errors.New("already initialized")

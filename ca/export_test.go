@@ -43,7 +43,13 @@ func ForTestNewLog(td spiffeid.TrustDomain, now time.Time) ([]byte, error) {
 type ForTestDisk = disk
 
 // ForTestStartLog opens a log on another disk than a file.
-func ForTestStartLog(file ForTestDisk, r io.Reader) (*Log, error) { return startLog("test", file, r) }
+func ForTestStartLog(file ForTestDisk, r io.Reader) (*Log, error) {
+	l, err := recoverLog("test", file, r)
+	if err == nil {
+		l.start()
+	}
+	return l, err
+}
 
 // ForTestSignTwice uses a reservation twice, and one of other bytes than were linted.
 func (i *Issuer) ForTestSignTwice(reserved Record, req Request, now time.Time) (first, second, other error) {

@@ -14,7 +14,7 @@ const (
 	rootCertFile = "root.crt"     // PEM
 	rootSetFile  = "root-set"     // signed document, see identity.RootSet
 	issuingFile  = "issuing.pem"  // certificate and encrypted key together, so that one rename replaces both
-	logFile      = "issuance.log" // see Log
+	logFile      = "issuance.log" // see Log; the mark of its end, issuance.mark, lies beside it
 )
 
 // LogPath is where the authority in dir keeps its issuance log; Init makes it.

@@ -34,8 +34,12 @@ type Log struct {
 	path   string
 	file   disk
 	header header
-	torn   int  // bytes of an incomplete last record that OpenLog cut off
-	ended  bool // false: only the last record's newline is missing
+	first  [sha256.Size]byte // the hash of the first line
+	torn   int               // bytes of an incomplete last record that OpenLog cut off
+	ended  bool              // false: only the last record's newline is missing
+
+	mark     *mark // nil where the log is no file; see mark
+	unmarked bool
 
 	queue   chan *commit   // to the writer
 	kick    watched.Signal // something is owed
@@ -76,7 +80,8 @@ type checkpoint struct {
 // OpenLog opens the log that Init made, verifies every record, cuts off an
 // incomplete last one, and marks reservations that were never answered as
 // abandoned. A record that does not verify is ErrCorrupt, naming it: nothing is
-// repaired by guessing.
+// repaired by guessing. A log that lacks a record of which a certificate was given
+// out is ErrCut.
 func OpenLog(path string) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -85,15 +90,19 @@ func OpenLog(path string) (*Log, error) {
 	if err := lock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("open issuance log %s: %w", path, err), f.Close())
 	}
-	l, err := startLog(path, dataSync{f}, f)
+	l, err := recoverLog(path, dataSync{f}, f)
+	if err == nil {
+		err = l.checkMark()
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open issuance log %s: %w", path, err), f.Close())
 	}
+	l.start()
 	return l, nil
 }
 
-// startLog recovers what r holds and starts the writer on file.
-func startLog(path string, file disk, r io.Reader) (*Log, error) {
+// recoverLog takes in what r holds and makes the file end with the last good record.
+func recoverLog(path string, file disk, r io.Reader) (*Log, error) {
 	l := &Log{
 		path: path, file: file, ended: true, ledger: newLedger(),
 		queue: make(chan *commit, 64), kick: watched.NewSignal(),
@@ -107,6 +116,11 @@ func startLog(path string, file disk, r io.Reader) (*Log, error) {
 	}
 	l.last.Set(l.ledger.sequence)
 	l.newest = l.ledger.newest
+	return l, nil
+}
+
+// start ends what was never answered, and starts the writer.
+func (l *Log) start() {
 	for _, r := range l.ledger.open {
 		l.orphans = append(l.orphans, r)
 	}
@@ -114,14 +128,16 @@ func startLog(path string, file disk, r io.Reader) (*Log, error) {
 	l.owe(l.orphans, time.Time{}, "the signer ended before it was answered")
 	l.flush(nil) // a full disk leaves them owed; reading must go on
 	go l.write()
-	return l, nil
 }
 
 // Close waits for what is under way and closes the file.
 func (l *Log) Close() error {
 	l.once.Do(func() { close(l.stop) })
 	<-l.stopped
-	return l.file.Close()
+	if l.mark == nil {
+		return l.file.Close()
+	}
+	return errors.Join(l.file.Close(), l.mark.f.Close())
 }
 
 // Origin is the random identity of this log, for the life of the authority.

@@ -23,7 +23,7 @@ func (l *Log) recover(r *bufio.Reader) error {
 	if l.header.Format != logFormat {
 		return fmt.Errorf("%w: format %q: want %q", ErrCorrupt, clip(l.header.Format), logFormat)
 	}
-	l.hash, l.size = hash, int64(len(text))
+	l.first, l.hash, l.size = hash, hash, int64(len(text))
 	for {
 		text, err := r.ReadSlice('\n')
 		switch {

@@ -101,6 +101,8 @@ type batch struct {
 	hash  [sha256.Size]byte
 	marks []checkpoint
 	undo  []func()
+	// issued: it has a record of a certificate that is given out when this returns.
+	issued bool
 }
 
 // flush writes what is owed and a group of commits with one fsync. All or
@@ -127,9 +129,30 @@ func (l *Log) flush(group []*commit) {
 		}
 		l.owed = append(owed, l.owed...)
 	}
+	var unmarked error
+	if err == nil && b.issued && l.mark != nil {
+		unmarked = l.putMark(Position{l.last.Load(), l.hash})
+	}
 	for _, c := range group {
+		for i, r := range c.records {
+			if c.errs[i] == nil && r.Kind == KindIssued {
+				c.errs[i] = unmarked
+			}
+		}
 		l.settle(c, err)
 	}
+}
+
+// putMark makes it durable that the log has come this far, before a certificate is
+// given out. The mutex is let go for the time of writing, as in persist. After an
+// error the records stand, and nobody gets the certificates.
+func (l *Log) putMark(p Position) error {
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	if err := l.mark.put(p); err != nil {
+		return fmt.Errorf("%w: the mark of its end: %w", ErrLog, err)
+	}
+	return nil
 }
 
 // add puts a record into the batch, if the ledger lets it follow.
@@ -153,6 +176,7 @@ func (l *Log) add(b *batch, r *Record) error {
 		b.marks = append(b.marks, checkpoint{next.Sequence, at, b.hash})
 	}
 	b.buf, b.hash = buf, hash
+	b.issued = b.issued || next.Kind == KindIssued
 	b.undo = append(b.undo, l.ledger.apply(next))
 	*r = next
 	return nil

@@ -47,6 +47,7 @@ const (
 	findTwoPlaces    = "SIG020"
 	findNoEndpoint   = "SIG021"
 	findNoProvider   = "SIG022"
+	findLogCut       = "SIG023"
 	findContested    = "SIG030"
 	findPolicyWarn   = "SIG031"
 	findAccessLog    = "SIG032"
@@ -83,6 +84,7 @@ var severities = map[string][]string{
 	findTwoPlaces:    {sevError},
 	findNoEndpoint:   {sevError, sevWarning},
 	findNoProvider:   {sevError, sevWarning},
+	findLogCut:       {sevError},
 	findContested:    {sevError},
 	findPolicyWarn:   {sevWarning},
 	findAccessLog:    {sevWarning},
@@ -130,7 +132,10 @@ func (a *admin) checkAuthority(ctx context.Context) []*api.Finding {
 		list = append(list, finding(findSignerUser, sevWarning, "signer", "signet signer --listen <socket> --server-user <user>, run as another user: docs/SIGNER.md",
 			"the signer runs as the server's own user: whoever gets into the server can read the CA's keys"))
 	}
-	if err := a.authority.load(ctx); err != nil {
+	var gone *recordsGone
+	if err := a.authority.load(ctx); errors.As(err, &gone) {
+		list = append(list, finding(findLogCut, sevError, "issuance log", gone.fix(), "%s", gone))
+	} else if err != nil {
 		list = append(list, finding(findSigner, sevError, "signer", "look at its log and the server's, then restart `"+restart+"`", "the signer does not answer: %v", err))
 	}
 	r := a.authority.roots()

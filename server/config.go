@@ -40,6 +40,9 @@ type Config struct {
 	// SignerUser, a name or a uid, must be at the other end of that socket, or
 	// root. Whoever is taken for the signer is the certificate authority.
 	SignerUser string `yaml:"signer_user" json:"signer_user"`
+	// AcceptLog is the one refusal of the signer's issuance log that the operator
+	// accepts, for one start: it is a flag and no key of the file.
+	AcceptLog string `yaml:"-" json:"-"`
 	// Name is the last segment of this server's SPIFFE ID, "server" by default.
 	Name string `yaml:"name" json:"name"`
 	// Lifetimes of what is issued.

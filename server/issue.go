@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -90,6 +91,7 @@ func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int,
 	}
 	resp, err := a.signing.Issue(ctx, &api.SignRequest{Items: items})
 	switch {
+	case errors.Is(err, errUnavailable): // the error has the reason
 	case err != nil:
 		err = fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
 	case len(resp.GetResults()) != len(items):

@@ -123,6 +123,11 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, client api.SignerCli
 
 // load makes the parts and reads what they had.
 func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, client api.SignerClient, clock func() time.Time) (*server, error) {
+	w, err := newWitness(ctx, client, st, cfg.AcceptLog, log)
+	if err != nil {
+		return nil, err
+	}
+	client = w
 	s := &server{
 		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: client, signing: signer.NewQueue(client),
 		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
@@ -135,8 +140,9 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	}
 	s.authority = &authority{signer: client, changed: s.views.changed}
 	if err := s.authority.load(ctx); err != nil {
-		return nil, err
+		return nil, startFix(err)
 	}
+	w.unused(ctx)
 	s.td = s.authority.roots().TrustDomain
 	if cfg.TrustDomain != "" && cfg.TrustDomain != s.td.Name() {
 		return nil, fmt.Errorf("trust_domain is %q in the configuration and %q in the CA of %s", cfg.TrustDomain, s.td.Name(), cfg.DataDir)

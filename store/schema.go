@@ -77,6 +77,13 @@ var migrations = []string{
 
 	// 2: why an agent was banned.
 	`ALTER TABLE agents ADD COLUMN ban_reason TEXT NOT NULL DEFAULT ''`,
+
+	// 3: how far the signer's issuance log was seen.
+	`CREATE TABLE log_mark (
+		one      INTEGER PRIMARY KEY CHECK (one = 1),
+		sequence INTEGER NOT NULL,
+		hash     BLOB NOT NULL
+	) STRICT`,
 }
 
 // migrate brings the schema up to this version. A newer schema is refused: an

@@ -159,7 +159,7 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `ALTER TABLE agents DROP COLUMN ban_reason; PRAGMA user_version = 1`)
+	exec(t, path, `ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; PRAGMA user_version = 1`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}

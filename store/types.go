@@ -70,3 +70,9 @@ type AuditRow struct {
 	At                    time.Time
 	Actor, Action, Detail string
 }
+
+// LogMark is a position of the issuance log: a record and, by its hash, all before.
+type LogMark struct {
+	Sequence uint64
+	Hash     []byte
+}

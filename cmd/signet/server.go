@@ -29,6 +29,7 @@ they must know. Flags win over the environment, that over the file.`,
 	dir := c.Flags().String("data-dir", defaultDataDir(), "folder that signet init made")
 	listen := c.Flags().String("listen", "", "address for agents (default 127.0.0.1:8443)")
 	signer := c.Flags().String("signer", "", "unix:/path of a signer that runs as its own user (default: one is started)")
+	accept := c.Flags().String("accept-log", "", "the code of SIG023: go on with an issuance log that lacks records (docs/SIGNER.md)")
 	signerUser := c.Flags().String("signer-user", "", "the user that must listen there, by name or uid")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg := server.DefaultConfig()
@@ -40,6 +41,7 @@ they must know. Flags win over the environment, that over the file.`,
 		set(c, "listen", &cfg.Listen, *listen)
 		set(c, "signer", &cfg.Signer, *signer)
 		set(c, "signer-user", &cfg.SignerUser, *signerUser)
+		cfg.AcceptLog = *accept
 		cfg = cfg.Complete()
 		if err := cfg.Validate(); err != nil {
 			return hinted(err, "the keys are in docs/CONFIGURATION.md")

@@ -3,6 +3,7 @@ package signer
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -107,6 +109,7 @@ type Signer struct {
 	records   *ca.Log
 	issuer    *ca.Issuer
 	log       *slog.Logger
+	known     atomic.Pointer[ca.Position] // what has looked up last
 }
 
 // New joins an authority and its log. The log stays the caller's to close.
@@ -138,6 +141,9 @@ func open(cfg Config) (*Signer, error) {
 	}
 	if n := l.Torn(); n > 0 {
 		log.Warn("an incomplete last record was cut off the issuance log", slog.Int("bytes", n))
+	}
+	if l.Unmarked() {
+		log.Warn("there was no mark of how far the issuance log goes: one was made for what is there", slog.Uint64("record", l.Size()))
 	}
 	for _, r := range l.Orphans() {
 		log.Warn("reserved but never answered: marked abandoned",
@@ -178,6 +184,9 @@ func passwordMode(path string) error {
 
 // Issue implements api.SignerServer.
 func (s *Signer) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
+	if err := s.has(req.GetSeen()); err != nil {
+		return nil, err
+	}
 	results := make([]*api.SignResult, len(req.GetItems()))
 	var requests []ca.Request
 	var at []int // where each request's result belongs
@@ -206,15 +215,48 @@ func (s *Signer) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResp
 		}
 		results[at[k]] = result
 	}
-	return &api.SignResponse{Results: results}, nil
+	return &api.SignResponse{Results: results, Log: s.position()}, nil
 }
 
 // Authority implements api.SignerServer.
-func (s *Signer) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+func (s *Signer) Authority(_ context.Context, req *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+	if err := s.has(req.GetSeen()); err != nil {
+		return nil, err
+	}
+	log := s.position()
 	return &api.AuthorityResponse{
 		TrustDomain: s.authority.TrustDomain().Name(), SignedRootSet: s.authority.RootSet(),
-		Issuing: s.authority.Issuing().Raw, LogOrigin: s.records.Origin(), LogSize: s.records.Size(),
+		Issuing: s.authority.Issuing().Raw, LogOrigin: s.records.Origin(), LogSize: log.GetSequence(), Log: log,
 	}, nil
+}
+
+func (s *Signer) position() *api.LogPosition {
+	p := s.records.Head()
+	return &api.LogPosition{Sequence: p.Sequence, Hash: p.Hash[:]}
+}
+
+// has returns nil if the log has what the server has seen of it. A position that
+// was right stays right as long as this process has the log.
+func (s *Signer) has(seen *api.LogPosition) error {
+	if seen == nil {
+		return nil
+	}
+	if len(seen.GetHash()) != sha256.Size {
+		return status.Error(codes.InvalidArgument, "seen: the hash has another length")
+	}
+	p := ca.Position{Sequence: seen.GetSequence(), Hash: [sha256.Size]byte(seen.GetHash())}
+	if known := s.known.Load(); known != nil && *known == p {
+		return nil
+	}
+	err := s.records.Has(p)
+	switch {
+	case errors.Is(err, ca.ErrCut):
+		return status.Error(codes.FailedPrecondition, err.Error())
+	case err != nil:
+		return status.Error(codes.DataLoss, err.Error())
+	}
+	s.known.Store(&p)
+	return nil
 }
 
 // ReadLog implements api.SignerServer.

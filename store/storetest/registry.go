@@ -214,3 +214,28 @@ func prunedLeavesARow(t *testing.T, b Backend) {
 		t.Errorf("%v, %v", objects, err)
 	}
 }
+
+func logMarkGrows(t *testing.T, b Backend) {
+	want := func(sequence uint64, hash string) {
+		t.Helper()
+		m, err := b.LogMark(t.Context())
+		if err != nil || m.Sequence != sequence || string(m.Hash) != hash {
+			t.Fatalf("%d %q, %v: want %d %q", m.Sequence, m.Hash, err, sequence, hash)
+		}
+	}
+	want(0, "")
+	for _, m := range []store.LogMark{{Sequence: 7, Hash: []byte("seven")}, {Sequence: 5, Hash: []byte("five")}, {Sequence: 7, Hash: []byte("another")}} {
+		if err := b.PutLogMark(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		want(7, "seven")
+	}
+	if err := b.ResetLogMark(t.Context(), "server", "back to 3", store.LogMark{Sequence: 3, Hash: []byte("three")}); err != nil {
+		t.Fatal(err)
+	}
+	want(3, "three")
+	rows, err := b.AuditTrail(t.Context(), 0, 10)
+	if err != nil || len(rows) != 1 || rows[0].Action != "accept-log" || rows[0].Detail != "back to 3" {
+		t.Errorf("%+v, %v", rows, err)
+	}
+}

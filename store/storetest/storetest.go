@@ -31,6 +31,9 @@ type Backend interface {
 	Audit(ctx context.Context, actor, action, detail string) error
 	Prune(ctx context.Context, keep store.Retention) (int64, error)
 	AuditTrail(ctx context.Context, after uint64, n int) ([]store.AuditRow, error)
+	LogMark(ctx context.Context) (store.LogMark, error)
+	PutLogMark(ctx context.Context, m store.LogMark) error
+	ResetLogMark(ctx context.Context, actor, detail string, m store.LogMark) error
 }
 
 // Run runs the contract. fresh opens an empty database and closes it by t.Cleanup.
@@ -53,6 +56,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"TheLastPolicyRevisionIsTheNewest", lastPolicyRevision},
 		{"TheAuditTrailNamesActorAndAction", auditTrail},
 		{"WhatIsPrunedLeavesARow", prunedLeavesARow},
+		{"ThePositionOfTheLogOnlyGrowsUnlessItIsReset", logMarkGrows},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, fresh(t)) })
 	}

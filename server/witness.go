@@ -1,0 +1,170 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+	"signet.example/store"
+)
+
+// marks is where a witness keeps what it has seen. Writes are durable on return.
+type marks interface {
+	LogMark(ctx context.Context) (store.LogMark, error)
+	PutLogMark(ctx context.Context, m store.LogMark) error
+	ResetLogMark(ctx context.Context, actor, detail string, m store.LogMark) error
+}
+
+// witness is the signer as the rest of the server sees it. It keeps, on the server's
+// side, the newest position of the issuance log that it has seen, before anybody
+// gets a certificate that is recorded up to there. A signer whose log has that
+// position no more issues nothing: certificates are in use of which it has no record.
+type witness struct {
+	api.SignerClient
+	marks  marks
+	accept string // the refusal that the operator accepts, once; see recordsGone.code
+	log    *slog.Logger
+
+	mu   sync.Mutex // held while marks is written
+	seen store.LogMark
+}
+
+// newWitness is called once for a store: nobody else writes its mark.
+func newWitness(ctx context.Context, signer api.SignerClient, m marks, accept string, log *slog.Logger) (*witness, error) {
+	seen, err := m.LogMark(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &witness{SignerClient: signer, marks: m, accept: accept, log: log, seen: seen}, nil
+}
+
+// Issue is api.SignerClient's, without certificates whose records are not marked.
+func (w *witness) Issue(ctx context.Context, req *api.SignRequest, opts ...grpc.CallOption) (*api.SignResponse, error) {
+	return witnessed(ctx, w, func(seen *api.LogPosition) (*api.SignResponse, error) {
+		return w.SignerClient.Issue(ctx, &api.SignRequest{Items: req.GetItems(), Seen: seen}, opts...)
+	})
+}
+
+// Authority is api.SignerClient's. It fails where the log lacks what was seen.
+func (w *witness) Authority(ctx context.Context, _ *api.AuthorityRequest, opts ...grpc.CallOption) (*api.AuthorityResponse, error) {
+	return witnessed(ctx, w, func(seen *api.LogPosition) (*api.AuthorityResponse, error) {
+		return w.SignerClient.Authority(ctx, &api.AuthorityRequest{Seen: seen}, opts...)
+	})
+}
+
+// witnessed makes a call that holds the signer to what was seen, and keeps what the
+// answer shows.
+func witnessed[R interface{ GetLog() *api.LogPosition }](ctx context.Context, w *witness, call func(seen *api.LogPosition) (R, error)) (none R, _ error) {
+	resp, err := call(w.position())
+	if status.Code(err) == codes.FailedPrecondition {
+		if err = w.judge(ctx); err == nil {
+			resp, err = call(w.position())
+		}
+	}
+	if err == nil {
+		err = w.note(ctx, resp.GetLog())
+	}
+	if err != nil {
+		return none, err
+	}
+	return resp, nil
+}
+
+func (w *witness) position() *api.LogPosition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.seen.Sequence == 0 { // nothing was seen yet
+		return nil
+	}
+	return &api.LogPosition{Sequence: w.seen.Sequence, Hash: w.seen.Hash}
+}
+
+// note keeps a position if it is further than the one that is kept.
+func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.GetSequence() <= w.seen.Sequence {
+		if p == nil && w.seen.Sequence > 0 {
+			return fmt.Errorf("%w: the signer does not say how far its log goes: is it of an older version?", errUnavailable)
+		}
+		return nil // another call was further
+	}
+	m := store.LogMark{Sequence: p.GetSequence(), Hash: p.GetHash()}
+	if err := w.marks.PutLogMark(ctx, m); err != nil {
+		return fmt.Errorf("%w: nothing is issued: %w", errUnavailable, err)
+	}
+	w.seen = m
+	return nil
+}
+
+// judge returns what a refusal for the log means, nil if the operator accepts it:
+// what was seen is then what is there.
+func (w *witness) judge(ctx context.Context) error {
+	resp, err := w.SignerClient.Authority(ctx, &api.AuthorityRequest{})
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	gone := &recordsGone{seen: w.seen, head: store.LogMark{Sequence: resp.GetLog().GetSequence(), Hash: resp.GetLog().GetHash()}}
+	if w.accept != gone.code() {
+		return gone
+	}
+	detail := fmt.Sprintf("the issuance log ends at record %d (%x); record %d (%x) had been seen", gone.head.Sequence, gone.head.Hash, gone.seen.Sequence, gone.seen.Hash)
+	if err := w.marks.ResetLogMark(ctx, "server", detail, gone.head); err != nil {
+		return err
+	}
+	w.log.WarnContext(ctx, "an issuance log that lacks records is accepted, as the operator says", slog.Uint64("log_ends", gone.head.Sequence), slog.Uint64("seen", gone.seen.Sequence))
+	w.seen, w.accept = gone.head, ""
+	return nil
+}
+
+// unused tells of an acceptance that nothing was there for.
+func (w *witness) unused(ctx context.Context) {
+	if w.accept != "" {
+		w.log.WarnContext(ctx, "accept-log was not needed: the issuance log has every record that this server has seen; leave it out")
+	}
+}
+
+// recordsGone is why nothing is issued: the signer's log ends at head, and seen is
+// not in it.
+type recordsGone struct{ head, seen store.LogMark }
+
+// code names exactly this refusal, so that who accepts one accepts no other.
+func (g *recordsGone) code() string {
+	sum := sha256.Sum256(append(append([]byte{}, g.head.Hash...), g.seen.Hash...))
+	return fmt.Sprintf("%d-%d-%x", g.head.Sequence, g.seen.Sequence, sum[:4])
+}
+
+func (g *recordsGone) Error() string {
+	cause := fmt.Sprintf("it ends at record %d, and this server has seen record %d", g.head.Sequence, g.seen.Sequence)
+	if g.head.Sequence >= g.seen.Sequence {
+		cause = fmt.Sprintf("its record %d is another than the one that this server has seen", g.seen.Sequence)
+	}
+	return "nothing is issued: records are missing from the signer's issuance log: " + cause
+}
+
+// Unwrap has agents try again later.
+func (g *recordsGone) Unwrap() error { return errUnavailable }
+
+// fix is what the operator does about it.
+func (g *recordsGone) fix() string {
+	return `put the whole log back; if the signer was restored from a backup and the rest is lost, restart the server once with --accept-log ` +
+		g.code() + ` (docs/SIGNER.md, "Records that are gone")`
+}
+
+// startFix adds to the error of a start what is to be done about it.
+func startFix(err error) error {
+	if gone, ok := errors.AsType[*recordsGone](err); ok {
+		return fmt.Errorf("%w; %s", err, gone.fix())
+	}
+	return err
+}

@@ -1,0 +1,135 @@
+package server_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"signet.example/api"
+	"signet.example/server"
+	"signet.example/store"
+)
+
+// logFiles are the issuance log of a data directory and the mark beside it.
+type logFiles map[string][]byte
+
+func copyLog(t *testing.T, dataDir string) logFiles {
+	t.Helper()
+	files := logFiles{}
+	for _, name := range []string{"issuance.log", "issuance.mark"} {
+		content, err := os.ReadFile(filepath.Join(dataDir, "ca", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = content
+	}
+	return files
+}
+
+// putBack replaces the files, as somebody does who restores a backup or hides what
+// was issued. A signer that has them open goes on with the old ones until it ends.
+func (f logFiles) putBack(t *testing.T, dataDir string) {
+	t.Helper()
+	for name, content := range f {
+		path := filepath.Join(dataDir, "ca", name)
+		if err := os.WriteFile(path+".new", content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// killSigner kills the signer that this process started as a server.
+func killSigner(t *testing.T) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		pids, _ := os.ReadFile(list) // a thread that is gone has no children
+		for pid := range strings.FieldsSeq(string(pids)) {
+			cmdline, _ := os.ReadFile("/proc/" + pid + "/cmdline") // it may have ended
+			n, err := strconv.Atoi(pid)
+			if err == nil && bytes.Contains(cmdline, []byte("\x00signer\x00")) {
+				if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+		}
+	}
+	t.Fatal("there is no signer")
+}
+
+var acceptCode = regexp.MustCompile(`--accept-log (\d+-\d+-[0-9a-f]{8})`)
+
+// TestAServerIssuesNothingByALogThatLostItsEnd puts an older log and mark back, so
+// that the signer itself has nothing to see it by.
+func TestAServerIssuesNothingByALogThatLostItsEnd(t *testing.T) {
+	r := newRigWith(t, server.Run)
+	r.apply(registry)
+	h := r.join("front")
+	old := copyLog(t, r.cfg.DataDir)
+	if _, err := h.issue("job"); err != nil {
+		t.Fatal(err)
+	}
+	old.putBack(t, r.cfg.DataDir)
+	killSigner(t)
+	var err error
+	eventually(t, "the cut log is seen", func() bool {
+		var results []*api.SVIDResult
+		if results, err = h.issue("job"); err == nil && len(results[0].GetChain()) > 0 {
+			t.Fatal("a certificate was issued by a log that lost its end")
+		}
+		return err != nil && strings.Contains(err.Error(), "records are missing from the signer's issuance log")
+	})
+	wantCode(t, err, codes.Unavailable, "and this server has seen record")
+	found := r.findings("SIG023", "")
+	if len(found) != 1 || acceptCode.FindString(found[0].GetFix()) == "" || len(r.findings("SIG017", "")) != 0 {
+		t.Fatalf("check: %v", found)
+	}
+	r.halt()
+	if err := r.run(t.Context(), r.cfg, testLog(t)); err == nil || !strings.Contains(err.Error(), found[0].GetFix()) {
+		t.Fatalf("a start: %v", err)
+	}
+	r.cfg.AcceptLog = acceptCode.FindStringSubmatch(found[0].GetFix())[1]
+	r.start()
+	h.conn = dial(t, r.addr.Agents, h.svid, nil, grpc.WithPerRPCCredentials(h.instance))
+	if results, err := h.issue("job"); err != nil || len(results[0].GetChain()) == 0 {
+		t.Errorf("after the operator accepted: %v", err)
+	}
+	if found := r.findings("SIG023", ""); len(found) != 0 {
+		t.Errorf("check, accepted: %v", found)
+	}
+	r.halt()
+	s, err := store.Open(t.Context(), filepath.Join(r.cfg.DataDir, "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := s.AuditTrail(t.Context(), 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(fmt.Sprint(rows), "accept-log the issuance log ends at record") {
+		t.Errorf("audit trail: %v", rows)
+	}
+	old.putBack(t, r.cfg.DataDir)
+	if err := r.run(t.Context(), r.cfg, testLog(t)); err == nil || !acceptCode.MatchString(err.Error()) || strings.Contains(err.Error(), r.cfg.AcceptLog) {
+		t.Errorf("one acceptance let pass another loss: %v", err)
+	}
+}
