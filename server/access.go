@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +63,11 @@ type caller struct {
 }
 
 type nodeRef struct{ mesh, name string }
+
+// Compare implements ordered.Key.
+func (n nodeRef) Compare(o nodeRef) int {
+	return cmp.Or(strings.Compare(n.mesh, o.mesh), strings.Compare(n.name, o.name))
+}
 
 // access decides who may call what. Its interceptors are the only way in.
 type access struct {

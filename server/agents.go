@@ -139,11 +139,11 @@ func (a *admin) ban(ctx context.Context, actor, id, why string) error {
 	if err := a.store.BanAgent(ctx, actor, id, why); err != nil {
 		return err
 	}
-	if err := a.roster.load(ctx); err != nil {
+	if err := a.reloadRoster(ctx); err != nil {
 		return err
 	}
 	a.access.review(a.model().bound)
-	return a.endpoints.sweep(a.granted)
+	return nil
 }
 
 // logWait is how long the answer to a ban waits for the issuance log. A signer
@@ -194,7 +194,7 @@ func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.A
 	resp.Revision = a.store.Revision()
 	a.sessions.drop(g.ID)
 	a.instances.forget(g.ID)
-	return resp, a.roster.load(ctx)
+	return resp, a.reloadRoster(ctx)
 }
 
 func (a *admin) agentNamed(id string) (store.Agent, error) {

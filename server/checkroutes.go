@@ -76,7 +76,7 @@ func serviceFindings(s *mesh.VirtualService, known *registered, severity, who st
 // unservedBy tells why nobody is behind a target, "" where somebody is, or may
 // be: what a name resolves to is not known here.
 func unservedBy(t mesh.WeightedTarget, known *registered) string {
-	registered := known.by[nodeRef{t.Node.Mesh, t.Node.Name}]
+	registered := known.of(nodeRef{t.Node.Mesh, t.Node.Name})
 	if len(registered) == 0 {
 		if t.Node.DNS != nil {
 			return ""

@@ -5,15 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"signet.example/api"
-	"signet.example/xds"
+	"signet.example/internal/watched"
 )
 
 // Proxy states in which an endpoint is offered, or kept (agent.proto).
@@ -48,21 +49,33 @@ type claim struct {
 	port    uint32
 }
 
-// claims is who is on what, for the time of one report.
-type claims map[claim]*endpoint
+// claims is who is on what.
+type claims map[claim][]*endpoint
 
 func (c claims) add(n *endpoint) {
 	for _, p := range n.Ports {
-		c[claim{n.Address, p}] = n
+		at := claim{n.Address, p}
+		c[at] = append(c[at], n)
+	}
+}
+
+func (c claims) remove(n *endpoint) {
+	for _, p := range n.Ports {
+		at := claim{n.Address, p}
+		if c[at] = slices.DeleteFunc(c[at], func(o *endpoint) bool { return o == n }); len(c[at]) == 0 {
+			delete(c, at)
+		}
 	}
 }
 
 // rival is who is where n wants to be: another virtual node, or another proxy of
 // the same host, with which it would share the calls.
-func (c claims) rival(n *endpoint) *endpoint {
+func (c claims) rival(n *endpoint, counts func(*endpoint) bool) *endpoint {
 	for _, p := range n.Ports {
-		if o := c[claim{n.Address, p}]; o != nil && o.key() != n.key() && (o.Agent == n.Agent || !o.sameNode(n.Mesh, n.Node)) {
-			return o
+		for _, o := range c[claim{n.Address, p}] {
+			if o.key() != n.key() && (o.Agent == n.Agent || !o.sameNode(n.Mesh, n.Node)) && counts(o) {
+				return o
+			}
 		}
 	}
 	return nil
@@ -80,31 +93,43 @@ type refusal struct{ reason, fix string }
 // otherBind mends two proxies in one place.
 const otherBind = "give one of the two another bind in its agent's configuration, and reload that (SIGHUP)"
 
+// saveEvery is how often the registry is written at most.
+const saveEvery = time.Second
+
 // endpoints is the registry of D19: where the proxies of each virtual node listen.
 // It is kept in a file beside the store, so that a server that restarts serves
 // what it served until the agents are back: withdrawing a healthy endpoint because
 // the control plane restarted would be an outage made by us. The file is a cache:
-// lost, the agents' first reports rebuild it.
+// lost, the agents' first reports rebuild it; after a crash it may lack the last
+// second.
+//
+// What a report costs is what it says, not how many others there are, and nothing
+// is done while nobody reports and nothing is due (docs/decisions/034).
 type endpoints struct {
 	path    string
 	grace   time.Duration
 	clock   func() time.Time
 	changed func()
+	log     *slog.Logger
+	wake    watched.Signal // wakes run: there is something to save, or a grace began
 
-	saving    sync.Mutex
 	mu        sync.Mutex
-	by        map[string]*endpoint
+	agents    map[string]map[string]*endpoint // by agent and proxy; an endpoint is replaced, not changed
+	on        claims
+	leaving   []*endpoint           // those whose grace runs, in the order of its end; some are back since
 	conflicts map[string][]conflict // by agent
-	picture   *registered           // nil: not made since the last change
+	now       *registered           // the same by virtual node: another one with each change
+	saved     *registered           // what the file has; run's alone
 }
 
 // openEndpoints reads what the last run knew. All of it counts as gone from now:
 // an agent has the grace period to come back and say it again.
-func openEndpoints(path string, grace time.Duration, clock func() time.Time, changed func()) (*endpoints, error) {
+func openEndpoints(path string, grace time.Duration, clock func() time.Time, changed func(), log *slog.Logger) (*endpoints, error) {
 	e := &endpoints{
-		path: path, grace: grace, clock: clock, changed: changed,
-		by: map[string]*endpoint{}, conflicts: map[string][]conflict{},
+		path: path, grace: grace, clock: clock, changed: changed, log: log, wake: watched.NewSignal(),
+		agents: map[string]map[string]*endpoint{}, on: claims{}, conflicts: map[string][]conflict{}, now: &registered{},
 	}
+	e.saved = e.now
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return e, nil
@@ -119,71 +144,134 @@ func openEndpoints(path string, grace time.Duration, clock func() time.Time, cha
 	for _, p := range list {
 		if p != nil {
 			p.Gone = clock()
-			e.by[p.key()] = p
+			e.put(p)
+			e.leaving = append(e.leaving, p)
 		}
 	}
+	e.saved = e.now
 	return e, nil
 }
 
+// put registers n in place of what its proxy was. Callers of this and of drop
+// hold the lock.
+func (e *endpoints) put(n *endpoint) {
+	e.drop(e.of(n))
+	if e.agents[n.Agent] == nil {
+		e.agents[n.Agent] = map[string]*endpoint{}
+	}
+	e.agents[n.Agent][n.Proxy] = n
+	e.on.add(n)
+	e.now = e.now.with(n)
+}
+
+// drop takes away an endpoint that is registered, or nil.
+func (e *endpoints) drop(n *endpoint) {
+	if n == nil {
+		return
+	}
+	if delete(e.agents[n.Agent], n.Proxy); len(e.agents[n.Agent]) == 0 {
+		delete(e.agents, n.Agent)
+	}
+	e.on.remove(n)
+	e.now = e.now.without(n)
+}
+
+// of is what is registered for the proxy of n, nil if nothing is.
+func (e *endpoints) of(n *endpoint) *endpoint { return e.agents[n.Agent][n.Proxy] }
+
 // report takes the proxies of a connected agent. bound says whether a virtual
 // node is bound to the agent's group.
-func (e *endpoints) report(c *caller, r *api.Report, bound func(mesh, node string) bool) error {
+func (e *endpoints) report(c *caller, r *api.Report, bound func(mesh, node string) bool) {
 	e.mu.Lock()
-	before := e.print()
-	seen, names := map[string]bool{}, map[string]bool{}
-	taken := e.claims(c.agent.ID, r)
+	before := e.now
+	in := &reported{endpoints: e, caller: c, bound: bound, stays: map[string]*api.VirtualNodeRef{}, taken: claims{}}
+	for _, p := range r.GetProxies() {
+		in.stays[p.GetName()] = p.GetVirtualNode()
+	}
+	names := map[string]bool{}
+	var accepted []*endpoint
 	var refused []conflict
 	for _, p := range r.GetProxies() {
-		n, why := e.accept(c, p, bound, taken)
+		n, why := in.accept(p)
 		if n == nil {
 			continue
 		}
-		if names[n.key()] {
+		if names[n.Proxy] {
 			why = &refusal{"reported twice", otherBind}
 		}
-		names[n.key()] = true
+		names[n.Proxy] = true
 		if why != nil {
 			refused = append(refused, conflict{*n, *why})
 			continue
 		}
-		seen[n.key()] = true
-		e.by[n.key()] = n
-		taken.add(n)
+		in.taken.add(n)
+		accepted = append(accepted, n)
 	}
-	for k, n := range e.by {
-		if n.Agent == c.agent.ID && !seen[k] {
-			delete(e.by, k)
-		}
+	e.replace(c.agent.ID, accepted)
+	if e.conflicts[c.agent.ID] = refused; len(refused) == 0 {
+		delete(e.conflicts, c.agent.ID)
 	}
-	e.conflicts[c.agent.ID] = refused
-	return e.finish(before)
+	e.finish(before)
 }
 
-// claims is what is taken when an agent reports: all that is served, but of its
-// own only what it goes on to report as the same.
-func (e *endpoints) claims(agent string, r *api.Report) claims {
-	same := map[string]*api.VirtualNodeRef{}
-	for _, p := range r.GetProxies() {
-		same[p.GetName()] = p.GetVirtualNode()
-	}
-	taken := claims{}
-	for _, n := range e.by {
-		if v, ok := same[n.Proxy]; n.Agent != agent || ok && n.sameNode(v.GetMesh(), v.GetName()) {
-			taken.add(n)
+// replace makes these, and no others, the endpoints of an agent.
+func (e *endpoints) replace(agent string, with []*endpoint) {
+	stays := map[string]bool{}
+	for _, n := range with {
+		stays[n.Proxy] = true
+		if old := e.of(n); old == nil || !old.same(n) {
+			e.put(n)
 		}
 	}
-	return taken
+	for _, n := range slices.Collect(maps.Values(e.agents[agent])) {
+		if !stays[n.Proxy] {
+			e.drop(n)
+		}
+	}
+}
+
+// same reports whether o is registered as n is.
+func (n *endpoint) same(o *endpoint) bool {
+	return n.serves(o) && n.sameNode(o.Mesh, o.Node) && n.Gone.IsZero() == o.Gone.IsZero()
+}
+
+// serves reports whether callers of n are told what callers of o are.
+func (n *endpoint) serves(o *endpoint) bool {
+	return n.Address == o.Address && n.Healthy == o.Healthy && slices.Equal(n.Ports, o.Ports)
+}
+
+// reported is one report that is being taken.
+type reported struct {
+	*endpoints
+	caller *caller
+	bound  func(mesh, node string) bool
+	stays  map[string]*api.VirtualNodeRef // what the report says of each proxy
+	taken  claims                         // what it took so far
+}
+
+// rival is who is where n wants to be. All that is registered counts, but of the
+// agent's own only what it goes on to report as the same.
+func (in *reported) rival(n *endpoint) *endpoint {
+	everyone := func(*endpoint) bool { return true }
+	if o := in.taken.rival(n, everyone); o != nil {
+		return o
+	}
+	return in.on.rival(n, func(o *endpoint) bool {
+		at, ok := in.stays[o.Proxy]
+		return o.Agent != n.Agent || ok && o.sameNode(at.GetMesh(), at.GetName())
+	})
 }
 
 // accept turns a report of one proxy into an endpoint; a reason says that it is
 // not served, nil that there is nothing to serve yet or any more.
-func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node string) bool, taken claims) (*endpoint, *refusal) {
+func (in *reported) accept(p *api.ProxyStatus) (*endpoint, *refusal) {
+	c := in.caller
 	n := &endpoint{
 		Agent: c.agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(),
 		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
-		Healthy: p.GetState() == stateReady && p.GetHealthy(), Since: e.clock(),
+		Healthy: p.GetState() == stateReady && p.GetHealthy(), Since: in.clock(),
 	}
-	if old := e.by[n.key()]; old != nil && old.sameNode(n.Mesh, n.Node) {
+	if old := in.of(n); old != nil && old.sameNode(n.Mesh, n.Node) {
 		n.Since = old.Since
 	} else if p.GetState() != stateReady {
 		return nil, nil // it never listened: nobody should wait for it
@@ -191,7 +279,7 @@ func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node 
 	if p.GetState() == stateDraining || len(n.Ports) == 0 {
 		return nil, nil
 	}
-	if !bound(n.Mesh, n.Node) {
+	if !in.bound(n.Mesh, n.Node) {
 		return n, &refusal{
 			fmt.Sprintf("virtual node %s/%s is not bound to group %q of this agent", n.Mesh, n.Node, c.agent.Group),
 			fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and virtualNode %s>", c.agent.Group, n.Mesh, n.Node),
@@ -208,7 +296,7 @@ func (e *endpoints) accept(c *caller, p *api.ProxyStatus, bound func(mesh, node 
 	if slices.ContainsFunc(n.Ports, func(p uint32) bool { return p == 0 || p > 65535 }) {
 		return n, &refusal{"port out of range", "signet get virtualnode " + plainText(n.Node) + " -o yaml"}
 	}
-	if o := taken.rival(n); o != nil {
+	if o := in.rival(n); o != nil {
 		return n, &refusal{fmt.Sprintf("%s is taken by proxy %s for %s/%s of agent %s since %s",
 			n.Address, o.Proxy, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339)), otherBind}
 	}
@@ -225,121 +313,36 @@ func addressOfAgent(a, remote netip.Addr) bool {
 }
 
 // leave starts the grace period of an agent's endpoints.
-func (e *endpoints) leave(agent string) error {
+func (e *endpoints) leave(agent string) {
 	e.mu.Lock()
-	before := e.print()
-	for _, n := range e.by {
-		if n.Agent == agent && n.Gone.IsZero() {
-			n.Gone = e.clock()
+	before := e.now
+	for _, n := range slices.Collect(maps.Values(e.agents[agent])) {
+		if n.Gone.IsZero() {
+			gone := *n
+			gone.Gone = e.clock()
+			e.put(&gone)
+			e.leaving = append(e.leaving, &gone)
 		}
 	}
 	delete(e.conflicts, agent)
-	return e.finish(before)
+	e.finish(before)
 }
 
-// sweep drops the endpoints whose grace is over and those that keep refuses (the
-// binding is gone, the agent is banned).
-func (e *endpoints) sweep(keep func(*endpoint) bool) error {
-	e.mu.Lock()
-	before := e.print()
-	for k, n := range e.by {
-		if (!n.Gone.IsZero() && e.clock().Sub(n.Gone) >= e.grace) || !keep(n) {
-			delete(e.by, k)
-		}
-	}
-	return e.finish(before)
-}
-
-// print is what is served, to see whether it changed. Callers hold the lock.
-func (e *endpoints) print() string {
-	var b strings.Builder
-	for _, k := range sortedKeys(e.by) {
-		n := e.by[k]
-		fmt.Fprintf(&b, "%s %s %s %s %v %v %v\n", k, n.Mesh, n.Node, n.Address, n.Ports, n.Healthy, n.Gone.IsZero())
-	}
-	return b.String()
-}
-
-// finish unlocks, and announces and saves when something changed.
-func (e *endpoints) finish(before string) error {
-	same := e.print() == before
+// finish unlocks, and announces what has changed.
+func (e *endpoints) finish(before *registered) {
+	same := e.now == before
+	e.mu.Unlock()
 	if !same {
-		e.picture = nil
+		e.changed()
+		e.wake.Wake()
 	}
-	e.mu.Unlock()
-	if same {
-		return nil
-	}
-	e.changed()
-	e.saving.Lock() // the last to save is the last to look
-	defer e.saving.Unlock()
-	e.mu.Lock()
-	list := make([]endpoint, 0, len(e.by))
-	for _, k := range sortedKeys(e.by) {
-		list = append(list, *e.by[k])
-	}
-	e.mu.Unlock()
-	if err := writeJSON(e.path, list); err != nil {
-		return fmt.Errorf("remember endpoints: %w", err)
-	}
-	return nil
 }
-
-// registered is an immutable picture for building views: what is registered, by
-// virtual node. Another picture is another pointer.
-type registered struct{ by map[nodeRef][]endpoint }
 
 // snapshot is the picture of now. Callers hold no lock.
 func (e *endpoints) snapshot() *registered {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.picture == nil {
-		e.picture = &registered{map[nodeRef][]endpoint{}}
-		for _, k := range sortedKeys(e.by) {
-			n := e.by[k]
-			at := nodeRef{n.Mesh, n.Node}
-			e.picture.by[at] = append(e.picture.by[at], *n)
-		}
-	}
-	return e.picture
-}
-
-// at is what is registered for a port. A node that has proxies but none on the
-// port has an empty list there, not nil: its cluster stays EDS.
-func (r *registered) at(mesh, node string, port uint32) []xds.Endpoint {
-	known := r.by[nodeRef{mesh, node}]
-	if known == nil {
-		return nil
-	}
-	list := []xds.Endpoint{}
-	for i := range known {
-		if slices.Contains(known[i].Ports, port) {
-			list = append(list, xds.Endpoint{Address: known[i].Address, Port: port, Healthy: known[i].Healthy})
-		}
-	}
-	return list
-}
-
-// differ lists the virtual nodes of which callers are told something else.
-func (r *registered) differ(from *registered) []nodeRef {
-	if r == from {
-		return nil
-	}
-	same := func(a, b endpoint) bool {
-		return a.Address == b.Address && a.Healthy == b.Healthy && slices.Equal(a.Ports, b.Ports)
-	}
-	var list []nodeRef
-	for at, now := range r.by {
-		if !slices.EqualFunc(now, from.by[at], same) {
-			list = append(list, at)
-		}
-	}
-	for at := range from.by {
-		if r.by[at] == nil {
-			list = append(list, at)
-		}
-	}
-	return list
+	return e.now
 }
 
 // refused lists the endpoints that are reported and not served.
@@ -368,5 +371,9 @@ func (e *endpoints) unserved(agent string) map[string]string {
 func (e *endpoints) count() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.by)
+	n := 0
+	for _, own := range e.agents {
+		n += len(own)
+	}
+	return n
 }

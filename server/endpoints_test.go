@@ -1,8 +1,19 @@
 package server
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"signet.example/api"
 )
 
 func TestAnAddressIsAnAgentsIfItConnectsFromThere(t *testing.T) {
@@ -18,5 +29,156 @@ func TestAnAddressIsAnAgentsIfItConnectsFromThere(t *testing.T) {
 	}
 	if addressOfAgent(netip.Addr{}, netip.Addr{}) {
 		t.Error("no address is an address")
+	}
+}
+
+// registryOf has one proxy of each of n virtual nodes, each of an agent of its own.
+func registryOf(t *testing.T, n int, clock func() time.Time) *endpoints {
+	t.Helper()
+	e, err := openEndpoints(filepath.Join(t.TempDir(), "endpoints.json"), time.Minute, clock, func() {}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		e.report(hostile(fmt.Sprint(i)), reportOf(i, true), everything)
+	}
+	if e.count() != n {
+		t.Fatalf("%d endpoints, want %d", e.count(), n)
+	}
+	return e
+}
+
+func reportOf(i int, healthy bool) *api.Report {
+	return &api.Report{Proxies: []*api.ProxyStatus{{
+		Name: "p", VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(i)}, Address: "127.0.0.1",
+		Ports: []uint32{uint32(1 + i)}, State: stateReady, Healthy: healthy, //nolint:gosec // a few
+	}}}
+}
+
+func TestNothingIsDoneAboutEndpointsWhileNothingIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var looks atomic.Int64 // at the clock, without which nothing is found to be due
+		e := registryOf(t, 10_000, func() time.Time { looks.Add(1); return time.Now() })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = e.run(ctx) }()
+		time.Sleep(time.Minute) // what the reports left to do
+		before, picture := looks.Load(), e.snapshot()
+		time.Sleep(24 * time.Hour)
+		if did := looks.Load() - before; did != 0 || e.snapshot() != picture {
+			t.Errorf("in a day in which nothing happened it woke and looked %d times", did)
+		}
+		before = looks.Load()
+		e.leave("7")
+		time.Sleep(time.Minute - time.Second)
+		if e.count() != 10_000 {
+			t.Error("the grace ended early")
+		}
+		time.Sleep(2 * time.Second)
+		if e.count() != 9_999 {
+			t.Error("the grace did not end")
+		}
+		time.Sleep(24 * time.Hour)
+		if did := looks.Load() - before; did > 20 {
+			t.Errorf("one agent left, and it looked %d times", did)
+		}
+	})
+}
+
+func TestAnAgentThatCameBackInTimeKeepsItsEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := registryOf(t, 3, time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = e.run(ctx) }()
+		e.leave("0")
+		time.Sleep(30 * time.Second)
+		e.leave("1")
+		e.report(hostile("0"), reportOf(0, true), everything)
+		time.Sleep(20 * time.Second)
+		e.leave("0") // its second grace is not shortened by the first
+		time.Sleep(50 * time.Second)
+		if at := e.snapshot(); at.of(nodeRef{"m", "0"}) == nil || at.of(nodeRef{"m", "1"}) != nil || at.of(nodeRef{"m", "2"}) == nil {
+			t.Error("want 0, which came back, and 2, which never left")
+		}
+		time.Sleep(20 * time.Second)
+		if e.count() != 1 {
+			t.Errorf("%d endpoints, want that of 2", e.count())
+		}
+	})
+}
+
+func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := registryOf(t, 3, time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ended := make(chan struct{})
+		go func() { _ = e.run(ctx); close(ended) }()
+		writes := 0
+		var last os.FileInfo
+		for i := range 50 {
+			e.report(hostile("0"), reportOf(0, i%2 == 0), everything)
+			synctest.Wait()
+			now, err := os.Stat(e.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last == nil || !os.SameFile(now, last) {
+				writes++
+			}
+			last = now
+		}
+		if writes > 2 {
+			t.Errorf("written %d times at once", writes)
+		}
+		cancel()
+		<-ended
+		again, err := openEndpoints(e.path, time.Minute, time.Now, func() {}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.count() != 3 || again.snapshot().of(nodeRef{"m", "0"})[0].Healthy {
+			t.Error("the restarted server does not know what was reported last")
+		}
+	})
+}
+
+func TestAHealthChangeIsTheSameWorkAmongAnyNumberOfEndpoints(t *testing.T) {
+	work := func(n int) float64 {
+		e := registryOf(t, n, time.Now)
+		healthy := true
+		return testing.AllocsPerRun(100, func() {
+			before := e.snapshot()
+			healthy = !healthy
+			e.report(hostile("7"), reportOf(7, healthy), everything)
+			if touched := e.snapshot().differ(before); !slices.Equal(touched, []nodeRef{{"m", "7"}}) {
+				t.Fatalf("%v differ", touched)
+			}
+			var others int // of which something was made anew
+			for range e.snapshot().by.Differ(before.by) {
+				others++
+			}
+			if others != 1 {
+				t.Fatalf("%d virtual nodes were listed again", others)
+			}
+		})
+	}
+	few, many := work(1000), work(50_000)
+	t.Logf("allocations: %.0f among 1,000, %.0f among 50,000", few, many)
+	if many > 2*few {
+		t.Errorf("%.0f allocations among 50,000 endpoints, %.0f among 1,000", many, few)
+	}
+}
+
+func TestAnEndpointThatNothingGrantsAnyMoreGoesAtOnce(t *testing.T) {
+	e := registryOf(t, 10, time.Now)
+	e.review(func(n *endpoint) bool { return n.Agent != "3" })
+	if e.count() != 9 || e.snapshot().of(nodeRef{"m", "3"}) != nil {
+		t.Error("it is still there")
+	}
+	before := e.snapshot()
+	if e.review(func(*endpoint) bool { return true }); e.snapshot() != before {
+		t.Error("nothing changed, and the picture is another one")
 	}
 }

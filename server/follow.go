@@ -17,6 +17,7 @@ func (s *server) model() *model { return s.current.Load() }
 // Callers hold loading, or nothing runs yet.
 func (s *server) install(m *model) {
 	s.current.Store(m)
+	s.endpoints.review(s.granted)
 	s.policies.renew.Wake()
 	s.issuers.renew.Wake()
 }
@@ -42,7 +43,7 @@ func (s *server) catchUp(ctx context.Context) (*model, error) {
 		return nil, fmt.Errorf("read the store: %w", err)
 	}
 	if slices.ContainsFunc(changes, func(c store.Change) bool { return c.Kind == store.KindAgent || c.Kind == store.KindBan }) {
-		if err := s.roster.load(ctx); err != nil {
+		if err := s.reloadRoster(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -53,6 +54,16 @@ func (s *server) catchUp(ctx context.Context) (*model, error) {
 	s.install(next)
 	s.views.changed()
 	return next, nil
+}
+
+// reloadRoster takes what the store has of the agents, and drops the endpoints of
+// those that are not to be served any more.
+func (s *server) reloadRoster(ctx context.Context) error {
+	if err := s.roster.load(ctx); err != nil {
+		return err
+	}
+	s.endpoints.review(s.granted)
+	return nil
 }
 
 // watch follows the store's revisions: objects, agents, bans.

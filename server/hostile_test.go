@@ -31,7 +31,7 @@ func hostile(id string) *caller {
 
 func openTestEndpoints(t *testing.T) *endpoints {
 	t.Helper()
-	e, err := openEndpoints(filepath.Join(t.TempDir(), "endpoints.json"), time.Minute, time.Now, func() {})
+	e, err := openEndpoints(filepath.Join(t.TempDir(), "endpoints.json"), time.Minute, time.Now, func() {}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,9 +57,7 @@ func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	if err := e.report(hostile("x"), r, everything); err != nil {
-		t.Fatal(err)
-	}
+	e.report(hostile("x"), r, everything)
 	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("%s", took)
 	}
@@ -79,9 +77,7 @@ func TestAClaimIsOfOneVirtualNode(t *testing.T) {
 	}
 	report := func(agent string, proxies ...*api.ProxyStatus) {
 		t.Helper()
-		if err := e.report(hostile(agent), &api.Report{Proxies: proxies}, everything); err != nil {
-			t.Fatal(err)
-		}
+		e.report(hostile(agent), &api.Report{Proxies: proxies}, everything)
 	}
 	want := func(served, refused int) {
 		t.Helper()

@@ -29,8 +29,6 @@ const (
 	authorityEvery = 30 * time.Second
 	// stopGrace is how long calls may take to end when the server stops.
 	stopGrace = time.Second
-	// sweepEvery is how often endpoints whose grace is over are looked for.
-	sweepEvery = time.Second
 )
 
 // server joins the parts. All fields are set before anything runs.
@@ -179,7 +177,7 @@ func (s *server) loadState(ctx context.Context) error {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
 	var err error
-	s.endpoints, err = openEndpoints(s.dir.endpoints(), s.cfg.EndpointGrace, s.clock, s.views.changed)
+	s.endpoints, err = openEndpoints(s.dir.endpoints(), s.cfg.EndpointGrace, s.clock, s.views.changed, s.log)
 	if err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
@@ -224,12 +222,7 @@ func (s *server) loadState(ctx context.Context) error {
 
 // agentReported takes an agent's report.
 func (s *server) agentReported(o *session, r *api.Report) {
-	err := s.endpoints.report(o.caller, r, func(mesh, node string) bool {
-		return s.model().bound(o.caller.agent.Group, mesh, node)
-	})
-	if err != nil {
-		s.log.Warn("endpoints", slog.Any("err", err))
-	}
+	s.endpoints.report(o.caller, r, func(mesh, node string) bool { return s.mayHost(o.caller.agent.ID, mesh, node) })
 	o.tellUnserved(s.endpoints.unserved(o.caller.agent.ID))
 }
 
@@ -239,31 +232,17 @@ func (s *server) agentGone(o *session) {
 		return
 	default:
 	}
-	if err := s.endpoints.leave(o.caller.agent.ID); err != nil {
-		s.log.Warn("endpoints", slog.Any("err", err))
-	}
+	s.endpoints.leave(o.caller.agent.ID)
 }
 
-// sweep drops endpoints whose grace is over or that nothing grants any more.
-func (s *server) sweep(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			if err := s.endpoints.sweep(s.granted); err != nil {
-				s.log.WarnContext(ctx, "endpoints", slog.Any("err", err))
-			}
-		}
-	}
-}
+// granted reports whether an endpoint may still be its agent's.
+func (s *server) granted(e *endpoint) bool { return s.mayHost(e.Agent, e.Mesh, e.Node) }
 
-// granted tells whether an endpoint may still be its agent's.
-func (s *server) granted(e *endpoint) bool {
-	a, err := s.roster.standing(e.Agent)
-	return err == nil && s.model().bound(a.Group, e.Mesh, e.Node)
+// mayHost reports whether an agent may host a virtual node now. One that is banned
+// may not, also while its last report is on its way.
+func (s *server) mayHost(agent, mesh, node string) bool {
+	a, err := s.roster.standing(agent)
+	return err == nil && s.model().bound(a.Group, mesh, node)
 }
 
 // serve listens and runs everything until ctx ends or a part fails.
@@ -293,7 +272,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.sweep,
+		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.endpoints.run,
 		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {

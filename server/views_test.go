@@ -291,7 +291,7 @@ func TestTheEndpointsOfAnAgentThatLeftAreServedForTheGracePeriod(t *testing.T) {
 	report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
 	f.await("the endpoint", func(s *ads.Set, _ *api.View) bool { return len(addresses(s)) == 1 })
 	_ = back.conn.Close()
-	awaitFinding(t, r, "SIG001", "is not connected")
+	awaitFinding(t, r, "SIG021", "none of whose endpoints is healthy and connected")
 	if s, _ := f.now(); len(addresses(s)) != 1 {
 		t.Error("withdrawn at once")
 	}
