@@ -9,7 +9,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
-	"signet.example/xds"
+	"signet.example/test/invariants"
 )
 
 func TestTheAgentsListenerPrefersAPostQuantumKeyExchange(t *testing.T) {
@@ -43,7 +43,7 @@ func TestAMeshIsSentTheKeyExchangesThatItsServerRequires(t *testing.T) {
 	f := r.join("back").follow(nodeOf("shop", "orders", "127.0.0.9"), envoyTypes)
 	f.await("its listener", func(s *ads.Set, _ *api.View) bool {
 		for _, l := range s.Type(ads.ListenerType) {
-			m, err := xds.Message(l)
+			m, err := invariants.Decode(l)
 			if err != nil {
 				t.Fatal(err)
 			}

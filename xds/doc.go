@@ -16,9 +16,10 @@
 //     readers could understand differently, denial.go for what Envoy answers by
 //     itself, accesslog.go, tls.go for both sides of mTLS;
 //   - route.go, match.go, retry.go: App Mesh routes as Envoy routes;
-//   - cluster.go, endpoint.go, health.go: where requests go;
-//   - [CheckInvariants]: what must hold of anything generated, checked without
-//     knowledge of how it was generated, so that it serves config dumps too.
+//   - cluster.go, endpoint.go, health.go: where requests go.
+//
+// What must hold of anything generated is checked by test/invariants, without
+// knowledge of how it was generated, so that it serves config dumps too.
 //
 // Names are App Mesh's (lds_ingress_…, cds_egress_…), so that dashboards and
 // alarms of its users keep working.

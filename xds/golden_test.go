@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/ads"
+	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -33,7 +34,7 @@ func TestGoldenViews(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, v := range xds.CheckSet(set) {
+			for _, v := range invariants.CheckSet(set) {
 				t.Errorf("invariant: %s", v)
 			}
 			got := render(t, set)
@@ -62,7 +63,7 @@ func render(t *testing.T, set *ads.Set) []byte {
 	seen := map[string]bool{}
 	for _, typeURL := range []string{ads.ListenerType, ads.RouteType, ads.ClusterType, ads.EndpointType} {
 		for _, r := range set.Type(typeURL) {
-			m, err := xds.Message(r)
+			m, err := invariants.Decode(r)
 			if err != nil {
 				t.Fatal(err)
 			}

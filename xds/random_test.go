@@ -11,6 +11,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"signet.example/ads"
+	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -40,7 +41,7 @@ func TestInvariantsHoldForRandomMeshes(t *testing.T) {
 			if err != nil {
 				t.Fatalf("seed %d, %s: %v\n%s", seed, node, err, text)
 			}
-			for _, v := range append(xds.CheckSet(set), dangling(t, set)...) {
+			for _, v := range append(invariants.CheckSet(set), dangling(t, set)...) {
 				t.Errorf("seed %d, %s: %s", seed, node, v)
 			}
 		}
@@ -81,7 +82,7 @@ func dangling(t *testing.T, set *ads.Set) []string {
 
 func decodeAs[M any](t *testing.T, r *ads.Resource) M {
 	t.Helper()
-	m, err := xds.Message(r)
+	m, err := invariants.Decode(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,8 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/test/corpus"
+	"signet.example/test/invariants"
 	"signet.example/test/meshtest"
-	"signet.example/xds"
 )
 
 // frontOnly is a policy by which a health check would be denied if it were not exempt.
@@ -167,7 +167,7 @@ func startedWith(t *testing.T, w *meshtest.World) {
 // that was checked: nothing is easier than to find no fault in nothing.
 func dumpedConfig(t *testing.T, w *meshtest.World, node string) {
 	dump := configDump(t, w, node)
-	for _, v := range xds.CheckInvariants([]proto.Message{dump}) {
+	for _, v := range invariants.Check([]proto.Message{dump}) {
 		t.Error(v)
 	}
 	counts := map[string]int{}
@@ -225,7 +225,7 @@ func dumpedConfig(t *testing.T, w *meshtest.World, node string) {
 	if err := protojson.Unmarshal([]byte(strings.ReplaceAll(raw, place, `"failure_mode_allow": true, `+place)), &worse); err != nil {
 		t.Fatal(err)
 	}
-	if v := xds.CheckInvariants([]proto.Message{&worse}); !strings.Contains(strings.Join(v, " "), "failure_mode_allow") {
+	if v := invariants.Check([]proto.Message{&worse}); !strings.Contains(strings.Join(v, " "), "failure_mode_allow") {
 		t.Errorf("with failure_mode_allow: %q", v)
 	}
 }

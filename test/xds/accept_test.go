@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
-	"signet.example/xds"
 )
 
 func TestEnvoyAcceptsEveryGoldenViewAndKeepsItsInvariants(t *testing.T) {
@@ -38,7 +38,7 @@ func TestEnvoyAcceptsEveryGoldenViewAndKeepsItsInvariants(t *testing.T) {
 			if len(dump.GetConfigs()) < 4 {
 				t.Fatalf("a config dump of %d parts", len(dump.GetConfigs()))
 			}
-			for _, v := range xds.CheckInvariants([]proto.Message{&dump}) {
+			for _, v := range invariants.Check([]proto.Message{&dump}) {
 				t.Errorf("config dump: %s", v)
 			}
 		})

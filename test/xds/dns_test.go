@@ -20,6 +20,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/test/corpus"
+	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -94,7 +95,7 @@ func (n *nameserver) resolvers(t *testing.T) func(*ads.Resource) *ads.Resource {
 		if r.Type != ads.ClusterType {
 			return r
 		}
-		m, err := xds.Message(r)
+		m, err := invariants.Decode(r)
 		if err != nil {
 			t.Fatal(err)
 		}

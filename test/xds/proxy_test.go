@@ -18,6 +18,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/test/envoytest"
+	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -158,7 +159,7 @@ func sdsNames(t *testing.T, set *ads.Set) []string {
 	}
 	for _, typeURL := range []string{ads.ListenerType, ads.ClusterType} {
 		for _, r := range set.Type(typeURL) {
-			m, err := xds.Message(r)
+			m, err := invariants.Decode(r)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,4 +1,7 @@
-package xds
+// Package invariants looks at configurations of Envoy for what must be true of
+// every one that a proxy of ours runs. It shares nothing with the package that
+// makes them, not even a name: what both had wrong would be found by neither.
+package invariants
 
 import (
 	"fmt"
@@ -16,13 +19,12 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"signet.example/ads"
 	"signet.example/mesh"
 )
 
-// CheckInvariants looks for what must be true of every configuration that a
+// Check looks for what must be true of every configuration that a
 // proxy of ours runs, and returns a sentence for each violation:
 //
 //   - no way round authorization: in every inbound HTTP manager, ambiguous
@@ -44,7 +46,7 @@ import (
 // It works on resources as well as on a proxy's own config dump (admin v3
 // ConfigDump), and knows nothing of how a configuration was made. What it
 // cannot read is a violation.
-func CheckInvariants(ms []proto.Message) []string {
+func Check(ms []proto.Message) []string {
 	var c checker
 	for _, m := range ms {
 		walk(m, c.visit, func(path, typeURL string) { c.say(path, "type %q cannot be read", typeURL) })
@@ -53,7 +55,7 @@ func CheckInvariants(ms []proto.Message) []string {
 	return slices.Compact(c.violations)
 }
 
-// CheckSet is [CheckInvariants] for the Envoy resources of a set.
+// CheckSet is [Check] for the Envoy resources of a set.
 func CheckSet(s *ads.Set) []string {
 	var (
 		ms       []proto.Message
@@ -61,7 +63,7 @@ func CheckSet(s *ads.Set) []string {
 	)
 	for _, t := range []string{ads.ListenerType, ads.RouteType, ads.ClusterType, ads.EndpointType} {
 		for _, r := range s.Type(t) {
-			m, err := Message(r)
+			m, err := Decode(r)
 			if err != nil {
 				problems = append(problems, err.Error())
 				continue
@@ -69,11 +71,11 @@ func CheckSet(s *ads.Set) []string {
 			ms = append(ms, m)
 		}
 	}
-	return append(problems, CheckInvariants(ms)...)
+	return append(problems, Check(ms)...)
 }
 
-// Message decodes the body of a resource.
-func Message(r *ads.Resource) (proto.Message, error) {
+// Decode decodes the body of a resource.
+func Decode(r *ads.Resource) (proto.Message, error) {
 	mt, err := protoregistry.GlobalTypes.FindMessageByURL(r.Type)
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", r.Name, err)
@@ -175,7 +177,7 @@ func (c *checker) outbound(path, name string, chains []*listenerv3.FilterChain) 
 	for _, chain := range chains {
 		f := chain.GetFilters()
 		var ask connauthzv3.ExtAuthz
-		if len(f) != 2 || f[0].GetTypedConfig().UnmarshalTo(&ask) != nil || !proto.Equal(&ask, connectionAuthz()) ||
+		if len(f) != 2 || f[0].GetTypedConfig().UnmarshalTo(&ask) != nil || !proto.Equal(&ask, wayoutAuthz) ||
 			!f[1].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
 			c.say(path, "listener %s, filter chain %q: a way out that does not ask who calls", name, chain.GetName())
 		}
@@ -184,10 +186,7 @@ func (c *checker) outbound(path, name string, chains []*listenerv3.FilterChain) 
 
 func isOneSVID(f *listenerv3.Filter) bool {
 	var got networkrbacv3.RBAC
-	return f.GetTypedConfig().UnmarshalTo(&got) == nil && proto.Equal(&got, oneSVID(func(m proto.Message) *anypb.Any {
-		a, _ := pack(m) // what cannot be packed equals nothing
-		return a
-	}))
+	return f.GetTypedConfig().UnmarshalTo(&got) == nil && proto.Equal(&got, oneSVID)
 }
 
 // routes: what is named as inbound must carry a policy revision on every
@@ -227,7 +226,7 @@ func (c *checker) retry(path string, m *routev3.Route) {
 		}
 	}
 	for _, h := range p.GetRetriableHeaders() {
-		if !slices.ContainsFunc(notServed(), func(w *routev3.HeaderMatcher) bool { return proto.Equal(h, w) }) {
+		if !slices.ContainsFunc(notServed, func(w *routev3.HeaderMatcher) bool { return proto.Equal(h, w) }) {
 			c.say(path, "route %s repeats by the header %s", m.GetName(), h.GetName())
 		}
 	}
@@ -247,7 +246,7 @@ func (c *checker) extAuthz(path string, m *authzv3.ExtAuthz) {
 	if code := m.GetStatusOnError().GetCode(); code != 0 && code < 400 {
 		c.say(path, "status on error is %d", code)
 	}
-	if !proto.Equal(m.GetDecoderHeaderMutationRules(), mutationRules()) {
+	if !proto.Equal(m.GetDecoderHeaderMutationRules(), mutationRules) {
 		c.say(path, "an answer may change what was decided on")
 	}
 	if !m.GetEncodeRawHeaders() {

@@ -1,4 +1,4 @@
-package xds_test
+package invariants_test
 
 import (
 	"strings"
@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
+	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -275,7 +276,7 @@ func wayOut(change func(*connauthzv3.ExtAuthz)) func(*testing.T, proto.Message) 
 }
 
 func TestEachBrokenInvariantIsFound(t *testing.T) {
-	c := xdstest.Load(t, "testdata/strict")
+	c := xdstest.Load(t, "../../xds/testdata/strict")
 	set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
 	if err != nil {
 		t.Fatal(err)
@@ -286,15 +287,15 @@ func TestEachBrokenInvariantIsFound(t *testing.T) {
 			if r == nil {
 				t.Fatalf("no resource %s", b.name)
 			}
-			m, err := xds.Message(r)
+			m, err := invariants.Decode(r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if v := xds.CheckInvariants([]proto.Message{m}); len(v) > 0 {
+			if v := invariants.Check([]proto.Message{m}); len(v) > 0 {
 				t.Fatalf("before: %q", v)
 			}
 			b.how(t, m)
-			if v := xds.CheckInvariants([]proto.Message{m}); !strings.Contains(strings.Join(v, "\n"), b.want) {
+			if v := invariants.Check([]proto.Message{m}); !strings.Contains(strings.Join(v, "\n"), b.want) {
 				t.Errorf("want %q, found %q", b.want, v)
 			}
 		})
@@ -306,7 +307,7 @@ func TestCheckSetReportsWhatItCannotDecode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := xds.CheckSet(set); len(v) != 1 {
+	if v := invariants.CheckSet(set); len(v) != 1 {
 		t.Errorf("found %q", v)
 	}
 }

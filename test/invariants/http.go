@@ -1,4 +1,4 @@
-package xds
+package invariants
 
 import (
 	"slices"
@@ -38,7 +38,7 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 		{m.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST, "escaped slashes are not refused"},
 		{m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST, "underscores in headers are not refused"},
 		{m.GetUseRemoteAddress().GetValue() && m.GetXffNumTrustedHops() == 0, "x-forwarded-for is believed"},
-		{proto.Equal(m.GetInternalAddressConfig(), nobodyInternal()), "callers may be internal"},
+		{proto.Equal(m.GetInternalAddressConfig(), internalAddresses), "callers may be internal"},
 		{dropsProxyHeaders(m), "a caller may speak in a proxy's name"},
 		{!m.GetPreserveExternalRequestId(), "request ids of callers are kept"},
 		{m.GetStreamIdleTimeout().AsDuration() > 0 && m.GetRequestHeadersTimeout().AsDuration() > 0, "silent clients are kept"},
@@ -56,12 +56,12 @@ func dropsProxyHeaders(m *hcmv3.HttpConnectionManager) bool {
 	if len(es) != 1 || es[0].GetTypedConfig().UnmarshalTo(&drop) != nil {
 		return false
 	}
-	least := len(dropProxyHeaders().GetMutations())
+	least := len(dropProxyHeaders.GetMutations())
 	if len(drop.GetMutations()) < least || slices.ContainsFunc(drop.GetMutations()[least:], func(m *mutationv3.HeaderMutation) bool { return m.GetRemove() == "" }) {
 		return false
 	}
 	drop.Mutations = drop.GetMutations()[:least]
-	return proto.Equal(&drop, dropProxyHeaders())
+	return proto.Equal(&drop, dropProxyHeaders)
 }
 
 // inbound holds unless the listener says otherwise: a manager in doubt must
@@ -87,11 +87,11 @@ func (c *checker) filters(path string, m *hcmv3.HttpConnectionManager) {
 	}
 	var refusal rbacfilterv3.RBAC
 	if m.GetHttpFilters()[0].GetTypedConfig().UnmarshalTo(&refusal) != nil ||
-		!proto.Equal(&refusal, refuseAmbiguous(plainQuery)) && !proto.Equal(&refusal, refuseAmbiguous(anyQuery)) { // a mesh may let semicolons through
+		!proto.Equal(&refusal, refuseAmbiguous) && !proto.Equal(&refusal, refuseButSemicolons) {
 		c.say(path, "the first filter does not refuse what is ambiguous")
 	}
 	var chain headermutationv3.HeaderMutation
-	if m.GetHttpFilters()[at[2]].GetTypedConfig().UnmarshalTo(&chain) != nil || !proto.Equal(&chain, withoutChain()) {
+	if m.GetHttpFilters()[at[2]].GetTypedConfig().UnmarshalTo(&chain) != nil || !proto.Equal(&chain, withoutChain) {
 		c.say(path, "the caller's chain reaches the application")
 	}
 	// The stamp is found by the filter's name.
