@@ -29,8 +29,8 @@ func reachSigner(ctx context.Context, cfg Config, log *slog.Logger) (signing, er
 
 // startSigner runs the same binary again as `signet signer`.
 func startSigner(ctx context.Context, cfg Config, log *slog.Logger) (*signer.Process, error) {
-	if _, err := os.Stat(signer.Folder(cfg.DataDir).CA()); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no CA in %s: a signer that is a service of its own is named with --signer", cfg.DataDir)
+	if err := hasCA(cfg.DataDir); err != nil {
+		return nil, err
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -51,11 +51,25 @@ func startSigner(ctx context.Context, cfg Config, log *slog.Logger) (*signer.Pro
 
 // dialSigner connects to the signer that is a service of its own user.
 func dialSigner(ctx context.Context, cfg Config, log *slog.Logger) (*signer.Remote, error) {
-	files := signer.Folder(cfg.DataDir)
-	for _, p := range []string{files.CA(), files.Password()} {
-		if _, err := os.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s is where the server's own user reads it: it belongs into the signer's folder, and nowhere else", p)
-		}
+	if err := hasNoCA(cfg.DataDir); err != nil {
+		return nil, err
 	}
 	return signer.Dial(ctx, cfg.Signer, cfg.SignerUser, log)
+}
+
+func hasCA(dataDir string) error {
+	if _, err := os.Stat(signer.Folder(dataDir).CA()); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no CA in %s: a signer that is a service of its own is named with --signer", dataDir)
+	}
+	return nil
+}
+
+func hasNoCA(dataDir string) error {
+	files := signer.Folder(dataDir)
+	for _, p := range []string{files.CA(), files.Password()} {
+		if _, err := os.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is where the server's own user reads it: it belongs into the signer's folder, and nowhere else", p)
+		}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ they must know. Flags win over the environment, that over the file.`,
 	}
 	logFlags(c)
 	file := c.Flags().String("config", "", "YAML file")
-	check := c.Flags().Bool("check", false, "check the configuration and end")
+	check := c.Flags().Bool("check", false, "check the configuration and what a start needs of this host, and end")
 	dir := c.Flags().String("data-dir", defaultDataDir(), "folder that signet init made")
 	listen := c.Flags().String("listen", "", "address for agents (default 127.0.0.1:8443)")
 	signer := c.Flags().String("signer", "", "unix:/path of a signer that runs as its own user (default: one is started)")
@@ -47,6 +48,9 @@ they must know. Flags win over the environment, that over the file.`,
 			return hinted(err, "the keys are in docs/CONFIGURATION.md")
 		}
 		if *check {
+			if err := server.Check(c.Context(), cfg); err != nil {
+				return serverHint(err, cfg.DataDir)
+			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
 			return err
 		}
@@ -60,6 +64,11 @@ they must know. Flags win over the environment, that over the file.`,
 	return c
 }
 
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // serverHint says what to do about a start that fails often.
 func serverHint(err error, dir string) error {
 	switch {
@@ -67,7 +76,7 @@ func serverHint(err error, dir string) error {
 		return hinted(err, "another program, or another server, has this port: choose with --listen, or with the key metrics of the configuration file")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return hinted(err, "this machine does not have that address: choose with --listen")
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) && missing(dir):
 		return hinted(err, "make the folder with: signet init --trust-domain <domain> --data-dir "+dir)
 	}
 	return err

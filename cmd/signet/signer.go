@@ -23,7 +23,7 @@ Without a socket it is the server's child: then the server starts it.`,
 	}
 	logFlags(c)
 	file := c.Flags().String("config", "", "YAML file")
-	check := c.Flags().Bool("check", false, "check the configuration and end")
+	check := c.Flags().Bool("check", false, "check the configuration and what a start needs of this host, and end")
 	var given signer.Config
 	c.Flags().StringVar(&given.DataDir, "data-dir", "", "folder that signet init --signer-dir made")
 	c.Flags().StringVar(&given.PasswordFile, "password-file", "", "password of the key files (default <data-dir>/password)")
@@ -43,7 +43,7 @@ Without a socket it is the server's child: then the server starts it.`,
 			return err
 		}
 		cfg.Log = log
-		if cfg.Listen == "" && *file == "" {
+		if cfg.Listen == "" && *file == "" && !*check {
 			return runSignerChild(c, cfg)
 		}
 		cfg = cfg.Complete()
@@ -51,6 +51,9 @@ Without a socket it is the server's child: then the server starts it.`,
 			return hinted(err, "the keys are in docs/CONFIGURATION.md; each is a flag, too")
 		}
 		if *check {
+			if err := signer.Check(c.Context(), cfg); err != nil {
+				return err
+			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
 			return err
 		}

@@ -156,3 +156,11 @@ func without(open fs.FileMode) string {
 
 // Self is this process's user, as own of the others.
 func Self() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits
+
+// Writable returns why this process could not make files in a folder.
+func Writable(dir string) error {
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("%s cannot be written: %w", dir, err)
+	}
+	return nil
+}

@@ -12,6 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Try returns why Listen would fail, and leaves nothing behind.
+func Try(ctx context.Context, path string) error {
+	l, err := Listen(ctx, path, 0o600)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return l.Close() // its file is gone with it
+}
+
 // Listen makes a Unix socket whose file has this mode from the first instant. A
 // socket that a dead process left is replaced; anything else under that name is
 // left alone, and refused.

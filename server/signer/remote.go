@@ -30,11 +30,7 @@ type Remote struct {
 // Dial connects to the service that listens at target, unix:/path, and that the
 // named user runs. It returns when the signer has answered for the first time.
 func Dial(ctx context.Context, target, user string, log *slog.Logger) (*Remote, error) {
-	allow, err := expects(user)
-	if err != nil {
-		return nil, fmt.Errorf("signer_user: %w", err)
-	}
-	s, err := dial(target, log, allow)
+	s, err := Connect(target, user, log)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +38,15 @@ func Dial(ctx context.Context, target, user string, log *slog.Logger) (*Remote, 
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// Connect is Dial without waiting: the first call shows whether somebody answers.
+func Connect(target, user string, log *slog.Logger) (*Remote, error) {
+	allow, err := expects(user)
+	if err != nil {
+		return nil, fmt.Errorf("signer_user: %w", err)
+	}
+	return dial(target, log, allow)
 }
 
 func dial(target string, log *slog.Logger, allow func(unixsock.Peer) error) (*Remote, error) {

@@ -1,0 +1,81 @@
+package signer_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"signet.example/server/signer"
+)
+
+// TestACheckTriesWhatAStartOfTheSignerTries is the same of `signet signer --check`.
+func TestACheckTriesWhatAStartOfTheSignerTries(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(dir string, c *signer.Config) error
+		want  string
+	}{
+		"nothing":            {func(string, *signer.Config) error { return nil }, ""},
+		"a user that is not": {func(_ string, c *signer.Config) error { c.ServerUser = "nobody-of-that-name"; return nil }, "server_user: "},
+		"a key that others read": {func(dir string, _ *signer.Config) error {
+			return os.Chmod(filepath.Join(dir, "ca", "issuing.pem"), 0o644)
+		}, "chmod go-r"},
+		"another password": {func(dir string, _ *signer.Config) error {
+			return os.WriteFile(filepath.Join(dir, "password"), []byte("guessed\n"), 0o600)
+		}, "issuing.pem"},
+		"no log": {func(dir string, _ *signer.Config) error {
+			return os.Remove(filepath.Join(dir, "ca", "issuance.log"))
+		}, "issuance.log"},
+		"a log that was changed": {func(dir string, _ *signer.Config) error {
+			return changeByte(filepath.Join(dir, "ca", "issuance.log"))
+		}, "issuance.log"},
+		"a file in the socket's place": {func(_ string, c *signer.Config) error { return os.WriteFile(c.Listen, nil, 0o600) }, "is not a socket"},
+		"no folder of the socket": {func(dir string, c *signer.Config) error {
+			c.Listen = filepath.Join(dir, "missing", "s.sock")
+			return nil
+		}, "missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(shortDir(t), "d")
+			if err := os.Rename(signerDir(t), dir); err != nil {
+				t.Fatal(err)
+			}
+			cfg := signer.Config{DataDir: dir, Listen: filepath.Join(dir, "s.sock"), ServerUser: "4000000"}
+			if err := c.spoil(dir, &cfg); err != nil {
+				t.Fatal(err)
+			}
+			before := tree(t, dir)
+			err := signer.Check(t.Context(), cfg)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("want %q: %v", c.want, err)
+			}
+			if after := tree(t, dir); after != before {
+				t.Errorf("a check left\n%s, and there was\n%s", after, before)
+			}
+		})
+	}
+}
+
+// changeByte changes a file in its middle.
+func changeByte(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	content[len(content)/2] ^= 1
+	return os.WriteFile(path, content, 0o600)
+}
+
+// tree lists the files of a folder with when they were changed.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	_ = filepath.Walk(dir, func(p string, fi os.FileInfo, err error) error { // a missing folder is an empty list
+		if err == nil && !fi.IsDir() {
+			b.WriteString(strings.TrimPrefix(p, dir) + " " + fi.ModTime().String() + "\n")
+		}
+		return nil
+	})
+	return b.String()
+}
