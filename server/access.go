@@ -84,7 +84,7 @@ type access struct {
 	// proven is told of a connection on which this agent called.
 	proven func(conn net.Addr, agent string)
 
-	mu     sync.Mutex
+	mu     sync.Mutex           // guards the following
 	open   map[*caller]struct{} // streams that are open
 	closed bool
 }

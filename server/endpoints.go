@@ -113,7 +113,7 @@ type endpoints struct {
 	log     *slog.Logger
 	wake    watched.Signal // wakes run: there is something to save, or a grace began
 
-	mu        sync.Mutex
+	mu        sync.Mutex                      // guards the following four and now
 	agents    map[string]map[string]*endpoint // by agent and proxy; an endpoint is replaced, not changed
 	on        claims
 	leaving   []*endpoint           // those whose grace runs, in the order of its end; some are back since

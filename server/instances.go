@@ -38,7 +38,7 @@ type instances struct {
 	clock   func() time.Time
 	log     *slog.Logger
 
-	mu      sync.Mutex
+	mu      sync.Mutex        // guards the following; not held while anybody is asked
 	current map[string]string // by agent id
 	clashes map[string]clash  // by agent id: the last
 }

@@ -31,7 +31,7 @@ type issuance struct {
 	log    *slog.Logger
 	clock  func() time.Time
 
-	mu   sync.Mutex
+	mu   sync.Mutex                // guards the following; the records themselves never change
 	open map[string]*api.LogRecord // reserved, by serial
 	live map[string]*api.LogRecord // issued and not expired, by serial
 	own  map[string]ownCert        // agents' own, by SPIFFE ID: one each, however long ago

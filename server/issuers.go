@@ -64,8 +64,8 @@ type issuers struct {
 	renew   watched.Signal
 	metrics *metrics
 
-	mu   sync.Mutex
-	keys map[string]*issuerKeys
+	mu   sync.Mutex             // guards keys and what they lead to; held while the file is written
+	keys map[string]*issuerKeys // by issuer
 }
 
 // load reads the last good keys; a file that cannot be read is only a cache lost.

@@ -56,7 +56,7 @@ type limiters struct {
 	limit rate.Limit
 	burst int
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards the following
 	by   map[string]*rate.Limiter
 	next int // size at which to look for full buckets
 }

@@ -31,7 +31,25 @@ const (
 	stopGrace = time.Second
 )
 
-// server joins the parts. All fields are set before anything runs.
+// server joins the parts. Every field is set before anything runs: by load, and by
+// serve the one that the listener makes. Only current, ready and stopping change later.
+//
+// Locks are taken in this order, left before right:
+//
+//	writes → loading → views.mu → endpoints.mu, issuers.mu, roster.mu
+//	         loading → roster.following → the store, roster.mu
+//	         loading → the store
+//	         loading → access.mu → roster.mu          (before views.mu, not under it)
+//	writes → policies.mu
+//	policies.reading → policies.mu → the store
+//	witness.mu → the store
+//	session.taking → endpoints.mu → roster.mu
+//	sessions.mu → session.mu
+//
+// "The store" is a write, which waits for the one before and for the disk. Every lock
+// that is not named here, of a part or of another folder (ads has some in each view), is
+// held for a look or a change in memory, and none is taken under it. What is behind an
+// atomic pointer (model, policy state, root set) is read under any.
 type server struct {
 	cfg   Config
 	dir   dataDir
@@ -55,11 +73,11 @@ type server struct {
 	issuance  *issuance
 	metrics   *metrics
 	refusals  *refusals
-	writes    writeLock
 	started   time.Time
 
-	loading  sync.Mutex // from a write to the store, or a look at it, until current is replaced
-	current  atomic.Pointer[model]
+	writes   writeLock             // of an admin write, from its check against all that is stored to its end
+	loading  sync.Mutex            // from a write to the store, or a look at it, until current is replaced
+	current  atomic.Pointer[model] // replaced by the holder of loading alone
 	ready    atomic.Bool
 	stopping chan struct{} // closed when the server begins to stop
 }

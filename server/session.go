@@ -36,7 +36,7 @@ type session struct {
 	end    context.CancelCauseFunc
 	gone   chan struct{} // closed when its stream has ended
 
-	mu     sync.Mutex
+	mu     sync.Mutex  // guards the following three
 	report *api.Report // the latest; replaced whole, never changed
 	probe  *probe      // the one that is outstanding, nil if none is
 	idle   time.Time   // since when the reader waits for a message, zero while it has one
@@ -104,7 +104,7 @@ type sessions struct {
 
 	changes watched.Value[uint64] // reports, connects and disconnects so far, for those who wait for one
 
-	mu      sync.Mutex
+	mu      sync.Mutex             // guards the following, and every question
 	by      map[string]*session    // by agent id
 	left    map[string]parting     // of agents that went away
 	waiting map[string][]*question // by decision id

@@ -61,6 +61,8 @@ type views struct {
 	metrics     *metrics
 	signal      watched.Signal // wakes run
 
+	// mu guards the two maps and what they lead to. It is held from the look at
+	// everything that views are made of until what came of it is published.
 	mu     sync.Mutex
 	agents map[string]*keptView
 	nodes  map[nodeKey]*keptView

@@ -33,7 +33,7 @@ type witness struct {
 	accept string // the refusal that the operator accepts, once; see recordsGone.code
 	log    *slog.Logger
 
-	mu   sync.Mutex // held while marks is written
+	mu   sync.Mutex // guards seen and accept; held while marks is written
 	seen store.LogMark
 }
 
