@@ -13,7 +13,7 @@ PEERS    := ./attestation ./agent ./sds
 export SIGNET_ENVOY := $(CURDIR)/.bin/envoy
 export SIGNET_BIN   := $(CURDIR)/bin/signet
 
-.PHONY: help build tools tools-lint deps stacks-deps demo test check repeat lint e2e soak bench golden generate fuzz clean
+.PHONY: help build tools tools-lint deps stacks-deps demo test check repeat lint e2e soak bench golden generate generated vuln fuzz clean
 
 # How often unit tests run: CI runs them twice, in another order each time.
 COUNT ?= 1
@@ -42,12 +42,12 @@ tools-lint: .bin/golangci-lint ## the pinned golangci-lint and gofumpt, built fr
 
 .bin/golangci-lint: test/tools/go.mod test/tools/go.sum
 	@mkdir -p .bin
-	GOBIN=$(CURDIR)/.bin CGO_ENABLED=0 $(GO) -C test/tools install tool
+	GOBIN=$(CURDIR)/.bin CGO_ENABLED=0 $(GO) -C test/tools install github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
 	@touch .bin/golangci-lint .bin/gofumpt
 
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler >/dev/null
 	$(MAKE) .bin/prometheus
 
 # Out of Debian's package and not installed: that would start a server on this machine, and bring
@@ -105,8 +105,26 @@ bench: build tools ## figures beside their goals, limits and peers, in one run
 golden: ## write the golden files again; review the diff
 	$(GO) test ./xds/... ./mesh/... -update
 
-generate: ## Go from the .proto files (protoc 3.21, protoc-gen-go 1.36, protoc-gen-go-grpc 1.5)
-	protoc --proto_path=. --go_out=. --go_opt=module=signet.example --go-grpc_out=. --go-grpc_opt=module=signet.example api/*.proto
+# The generators are pinned in test/tools/go.mod; protoc is Debian 12's, whose version the files name.
+GENERATE = PATH=$(CURDIR)/.bin:$$PATH protoc --proto_path=. --go_opt=module=signet.example --go-grpc_opt=module=signet.example api/*.proto
+
+.bin/protoc-gen-go: test/tools/go.mod test/tools/go.sum
+	@mkdir -p .bin
+	GOBIN=$(CURDIR)/.bin CGO_ENABLED=0 $(GO) -C test/tools install google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	@touch .bin/protoc-gen-go
+
+generate: .bin/protoc-gen-go ## Go from the .proto files
+	$(GENERATE) --go_out=. --go-grpc_out=.
+
+generated: .bin/protoc-gen-go ## fails where what is committed is not what the .proto files give
+	@d=$$(mktemp -d) && trap 'rm -rf $$d' EXIT && $(GENERATE) --go_out=$$d --go-grpc_out=$$d && \
+	for f in $$d/api/*.go; do diff -u api/$$(basename $$f) $$f || { echo "run make generate"; exit 1; }; done
+
+# The database is not part of the repository, and its own host is not reachable from everywhere:
+# VULNDB names a folder with a copy of it.
+vuln: ## known vulnerabilities in what we call, by a copy of the Go vulnerability database (VULNDB=dir)
+	@test -n "$(VULNDB)" || { echo "skipped: VULNDB names no copy of the Go vulnerability database"; exit 0; } && \
+	$(GO) -C test/tools run golang.org/x/vuln/cmd/govulncheck -db file://$(abspath $(VULNDB)) -C $(CURDIR) ./...
 
 FUZZTIME ?= 30s
 fuzz: ## each fuzz target for FUZZTIME
