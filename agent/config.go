@@ -131,7 +131,7 @@ var proxyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
-	c.DataDir = or(c.DataDir, defaultDataDir())
+	c.DataDir = or(c.DataDir, DefaultDataDir())
 	c.SocketDir = or(c.SocketDir, defaultSocketDir)
 	c.Metrics = or(c.Metrics, defaultMetrics)
 	c.Envoy = or(c.Envoy, "envoy")
@@ -149,8 +149,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// defaultDataDir is empty where the environment has no place for it.
-func defaultDataDir() string {
+// DefaultDataDir is that of an agent of this user; it is empty where the environment has no place for it.
+func DefaultDataDir() string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/signet-agent"
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
-	"signet.example/internal/durable"
 	"signet.example/internal/private"
 )
 
@@ -80,7 +78,8 @@ type owners struct {
 
 	saving sync.Mutex // held while the file is written; never waited for with mu
 	mu     sync.Mutex
-	known  map[string]owner    // by node and address; guarded by mu, replaced under saving
+	known  map[string]owner    // by node and address; guarded by mu
+	read   os.FileInfo         // of the file that known is from; guarded by mu
 	recent map[front]*foundNow // guarded by mu
 }
 
@@ -185,6 +184,7 @@ func (o *owners) of(f front, b identity.Binding) (owner, error) {
 
 func (o *owners) find(f front, b identity.Binding) (owner, error) {
 	key := f.node + "@" + f.app.String()
+	o.refresh()
 	o.mu.Lock()
 	before, known := o.known[key]
 	full := len(o.known) >= maxOwners
@@ -204,7 +204,7 @@ func (o *owners) find(f front, b identity.Binding) (owner, error) {
 	case known && now == before, known && l.unseen && now.UID == before.UID:
 		return before, nil // what cannot be seen changes nothing of what is known
 	case known && !now.follows(before):
-		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s", f.node, before, now, f.app, f.ports, name)
+		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.node, before, now, f.app, f.ports, name, o.acceptLine(key, now))
 	case !known && l.search != nil:
 		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and may be in a service or container: %w; %s", f.node, now, f.app, f.ports, l.search, name)
 	case !known && now.dynamic() && now.Unit == "":
@@ -317,30 +317,6 @@ func (o *owners) atSocket(path string) (holder, error) {
 
 func severalOwners(one, another owner) error {
 	return fmt.Errorf("its listeners have several owners, %s and %s, and so it has none", one, another)
-}
-
-// remember has the application in the file before it counts. before is what was
-// known when it was looked for, if anything was.
-func (o *owners) remember(key string, known bool, before, app owner) error {
-	o.saving.Lock()
-	defer o.saving.Unlock()
-	o.mu.Lock()
-	all := maps.Clone(o.known)
-	o.mu.Unlock()
-	if was, ok := all[key]; ok != known || was != before {
-		return errors.New("another is remembered meanwhile")
-	}
-	all[key] = app
-	b, err := json.MarshalIndent(all, "", "  ")
-	if err == nil {
-		err = durable.WriteFile(o.file, append(b, '\n'), 0o600)
-	}
-	if err == nil {
-		o.mu.Lock()
-		o.known = all
-		o.mu.Unlock()
-	}
-	return err
 }
 
 func (f front) list() []uint16 {

@@ -303,3 +303,71 @@ func TestANodeWithoutListenersIsToldToNameItsApplication(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestAnOperatorAcceptsANewOwnerWhileTheAgentRuns(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, applicationsFile)
+	r := newOwnersRig(t, file)
+	r.listen[8080] = user(1000)
+	r.expect("the first", 1000, "")
+	other := theFront
+	other.node = "mesh/shop/virtualNode/orders"
+	if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	r.listen[8080] = user(1001)
+	r.expect("a new one", 1001, reasonNewOwner)
+	name := theFront.node + "@127.0.0.1"
+	if err := r.may(1001); err == nil || !strings.Contains(err.Error(), "signet agent owners accept '"+name+"' --uid 1001 --data-dir '"+dir+"'") {
+		t.Errorf("%v does not say how to accept it", err)
+	}
+	accept := func(a Application) error { return AcceptApplication(dir, a) }
+	for what, wrong := range map[string]Application{
+		"another node":               {Name: theFront.node + "x@127.0.0.1", UID: 1001},
+		"no name":                    {UID: 1001},
+		"a unit that is no path":     {Name: name, UID: 1001, Unit: "web.service"},
+		"a dynamic user, no service": {Name: name, UID: dynamicFirst},
+	} {
+		if err := accept(wrong); err == nil {
+			t.Errorf("%s was accepted", what)
+		}
+	}
+	r.expect("nothing was accepted", 1001, reasonNewOwner)
+	if err := accept(Application{Name: name, UID: 1002}); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("another was accepted", 1001, reasonNewOwner)
+	if err := accept(Application{Name: name, UID: 1001}); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("it was accepted", 1001, "")
+	r.expect("who it was before", 1000, reasonNotTheirs)
+	r.listen[8080] = user(1000)
+	r.expect("the first is the new one now", 1000, reasonNewOwner)
+	list, err := Applications(dir)
+	if err != nil || len(list) != 2 || list[1] != (Application{Name: name, UID: 1001}) || list[0].UID != 1000 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	// What is remembered later does not take it back.
+	other.node = "mesh/shop/virtualNode/stock"
+	if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := readOwners(file); err != nil || again[name].UID != 1001 || len(again) != 3 {
+		t.Errorf("%+v, %v", again, err)
+	}
+}
+
+// Local users choose the names of their own units.
+func TestNoCommandToPasteHasWhatAShellReads(t *testing.T) {
+	o := newOwners("/var/lib/signet-agent/applications.json", nil, slog.New(slog.DiscardHandler), func() {})
+	for unit, ok := range map[string]bool{
+		"": true, "/system.slice/web.service": true, `/system.slice/web\x2dapp.service`: true, "/a/$(id).service": true, "/a;id.service": true,
+		"/a/x'$(id)'.service": false, "/a/x y.service": false, "/a/x\n.service": false, "/a/x\u202e.service": false,
+	} {
+		line := o.acceptLine("mesh/shop/virtualNode/web@127.0.0.1", owner{1001, unit})
+		if (line != "") != ok || ok && unit != "" && !strings.Contains(line, " --unit '"+unit+"'") {
+			t.Errorf("%q: %s", unit, line)
+		}
+	}
+}

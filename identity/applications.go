@@ -66,8 +66,10 @@ func buildApplications(list []string) (Applications, error) {
 			a.Anyone = true
 		case one == applicationsNamespace:
 			a.Namespace = true
+		case strings.HasPrefix(one, "unix:path:"), strings.HasPrefix(one, "unix:sha256:"):
+			return a, fieldError(at, "%s: a connection shows its user, not its program, and programs of one user can act as each other: run this one as a user of its own and name that, unix:uid:N", abbreviate(one))
 		case !isUID:
-			return a, fieldError(at, "%s: want unix:uid:N, %s or %s; a connection shows its user, and in this version no other selector of the process behind it", abbreviate(one), applicationsAnyone, applicationsNamespace)
+			return a, fieldError(at, "%s: want unix:uid:N, %s or %s; a connection shows its user, and nothing else of the process behind it", abbreviate(one), applicationsAnyone, applicationsNamespace)
 		default:
 			if err := checkNumber(value); err != nil {
 				return a, fieldError(at, "%s: %v", abbreviate(one), err)

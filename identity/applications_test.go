@@ -37,6 +37,8 @@ func TestABindingNamesWhoMayCallOut(t *testing.T) {
 		{"unix:uid:4294967296"},
 		{"unix:gid:1"},
 		{"unix:path:/bin/web"},
+		{"unix:sha256:00"},
+		{"unix:uid:1+unix:path:/bin/web"},
 		{"signet:proxy:web"},
 		{"everyone"},
 		{"anyone", "unix:uid:1"},

@@ -101,6 +101,7 @@ without a token, as the same agent, until it is banned.`,
 		}
 		return agentHint(stopped(c.Context(), agent.Run(c.Context(), cfg, log)))
 	}
+	c.AddCommand(newOwners())
 	return c
 }
 

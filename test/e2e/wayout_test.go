@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -301,6 +303,27 @@ func TestWhoMayCallOutIsToldAndNamedAndANewOwnerIsNotBelieved(t *testing.T) {
 	may("who has taken the application's port", otherUser, false)
 	may("who has lost it", 0, false)
 	checked("a new owner", 3, "SIG040", "its application was user 0, and now user 61001", `applications: ["unix:uid:61001"]`)
+
+	accept := regexp.MustCompile(`signet agent owners accept '([^']+)' --uid ([0-9]+)(?: --unit '([^']+)')? --data-dir '([^']+)'`)
+	out, _ := w.CLI("check")
+	m := accept.FindStringSubmatch(out)
+	if m == nil {
+		t.Fatalf("check has no command that accepts the new owner:\n%s", out)
+	}
+	take := func(uid int) {
+		t.Helper()
+		if out, code := w.CLI("agent", "owners", "accept", m[1], "--uid", strconv.Itoa(uid), "--data-dir", m[4]); code != 0 {
+			t.Fatal(out)
+		}
+	}
+	if m[2] != strconv.Itoa(otherUser) {
+		t.Errorf("the command accepts %q", m[0])
+	}
+	take(otherUser)
+	may("who was accepted", otherUser, true)
+	may("who was before", 0, false)
+	take(0)
+	may("who is there, and another was accepted", otherUser, false)
 
 	bind(`"unix:uid:61001"`)
 	may("who is named", otherUser, true)
