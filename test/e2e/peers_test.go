@@ -36,18 +36,22 @@ metadata: {name: lone}
 spec: {group: hosts, mesh: test, virtualNode: lone, selectors: ["unix:uid:%d"]}
 `
 
-func peersMesh(t *testing.T) *meshtest.World {
+func peersMesh(t *testing.T, change ...func(*meshtest.Options)) *meshtest.World {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		parts.Missing(t, "other users: they need root")
 	}
-	w := meshtest.Start(t, meshtest.Options{
+	opts := meshtest.Options{
 		Nodes: []string{"front", "orders"},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"), meshtest.VirtualNode("lone", ""),
 			meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders"),
 			fmt.Sprintf(loneBinding, loneUID)),
 		Policy: map[string]string{"orders.rego": inOrders},
-	})
+	}
+	for _, c := range change {
+		c(&opts)
+	}
+	w := meshtest.Start(t, opts)
 	w.AwaitRoute("front", host+"/orders")
 	return w
 }
