@@ -21,6 +21,8 @@ import (
 
 	"signet.example/agent"
 	"signet.example/api"
+	"signet.example/internal/child"
+	"signet.example/test/parts"
 	"signet.example/test/peertest"
 )
 
@@ -171,6 +173,38 @@ func TestTheAuthzProcessIsEndedFirstWhereMemoryIsShort(t *testing.T) {
 		score, err := os.ReadFile(proc + "/oom_score_adj")
 		return err == nil && string(score) == "500\n"
 	})
+}
+
+// The program lies where no other user may enter, as tests' do.
+func TestTheAuthzProcessOfARootAgentIsNotRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "root: the rule for an agent that is root")
+	}
+	r, allow, client := newAuthzRig(t)
+	for range 2 {
+		pid := authzPID(t)
+		status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.SplitSeq(string(status), "\n") {
+			if f := strings.Fields(line); len(f) > 0 && (f[0] == "Uid:" || f[0] == "Gid:" || f[0] == "Groups:") {
+				for _, text := range f[1:] {
+					id, err := strconv.ParseUint(text, 10, 32)
+					if err != nil || !child.IsSpare(uint32(id)) {
+						t.Errorf("%s", line)
+					}
+				}
+			}
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		r.await("decisions", func() bool {
+			c, _, err := r.check(client, "GET", allow.GetId())
+			return err == nil && c == codes.OK
+		})
+	}
 }
 
 func TestAnUnknownRevisionIsDeniedAsUnavailable(t *testing.T) {

@@ -102,11 +102,7 @@ func newAuthzProcess(cfg Config, s *watched.Value[*state], m *metrics, log *slog
 		ring: newRing(ringCount, ringBytes), hashKey: make([]byte, 32), known: map[string]*api.PolicyRevision{},
 	}
 	if a.executable == "" {
-		exe, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("authz: %w", err)
-		}
-		a.executable = exe
+		a.executable = child.Self
 	}
 	if _, err := rand.Read(a.hashKey); err != nil {
 		return nil, fmt.Errorf("authz: %w", err)
@@ -230,11 +226,19 @@ func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*child.Pro
 	// GOGC: what lives is a few MiB, so that by default a hundred decisions or so
 	// start a collection. The limit bounds it where policies are large.
 	env := child.OwnEnv(fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOGC=400", "GOTRACEBACK=single")
+	user := a.options.as
+	if a.options.spare() {
+		u, err := child.SpareUser()
+		if err != nil {
+			return nil, err
+		}
+		user = &u
+	}
 	log := a.log.With(slog.String("process", "authz"))
 	output := lines(func(line string) { ownLine(ctx, log, line) })
 	p, err := child.Start(child.Spec{
 		Path: a.executable, Args: []string{"authz", "--log-format", "json"}, Confines: true,
-		Env: env, Files: files, Stdout: output, Stderr: output, User: a.options.as,
+		Env: env, Files: files, Stdout: output, Stderr: output, User: user,
 		Begun: func(int) (func(), error) {
 			return func() { _ = output.Close() }, nil // an io.Pipe does not fail
 		},

@@ -137,7 +137,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, "metrics-open: metrics have no authentication and are open to the network at "+cfg.Metrics)
 	}
-	if !cfg.Authz.as.Other() {
+	if !cfg.Authz.as.Other() && !cfg.Authz.spare() {
 		r.fixed = append(r.fixed, "authz-same-user: the authz process runs as the agent's own user")
 	}
 	a.session = &session{u: u, reporter: r, ring: process.ring, log: log}

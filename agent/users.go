@@ -40,12 +40,20 @@ func (c Config) withUsers() (Config, error) {
 	if c.Authz.as, err = c.Authz.user(); err != nil {
 		refuse("authz.user", err)
 	}
+	if c.Authz.spare() {
+		if err := sparePossible(); err != nil {
+			refuse("authz.user", err)
+		}
+	}
 	c.Proxies = slices.Clone(c.Proxies)
 	for i := range c.Proxies {
 		p := &c.Proxies[i]
 		p.as, err = p.user()
 		if err == nil && c.Authz.as.Other() && p.as != nil && p.as.UID == c.Authz.as.UID {
 			err = fmt.Errorf("uid %d is the authz process's, too, which could read this proxy's key: give each a user of its own", p.as.UID)
+		}
+		if err == nil && c.Authz.spare() && p.as != nil && child.IsSpare(p.as.UID) {
+			err = fmt.Errorf("uid %d is among those that the agent takes for the authz process where none is named: name authz.user, too", p.as.UID)
 		}
 		if err != nil {
 			refuse(fmt.Sprintf("proxies[%d].user", i), err)
@@ -74,6 +82,29 @@ func (o AuthzOptions) user() (*child.User, error) {
 		return nil, err
 	}
 	return &u, u.Possible()
+}
+
+// spare tells whether the authz process runs as a user that is found when it is
+// started: where the agent is root, and nobody has named one. As root, if without
+// capabilities, whoever takes it over could write root's files.
+func (o AuthzOptions) spare() bool { return o.as == nil && os.Geteuid() == 0 }
+
+// sparePossible reports why the authz process could not run as such a user.
+func sparePossible() error {
+	u, err := child.SpareUser()
+	if err == nil {
+		err = u.Possible()
+	}
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(child.Self); err == nil && info.Mode().Perm()&0o001 == 0 {
+			err = errors.New("the signet program's file may not be executed by others")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("is missing, and this agent is root, but cannot run the authz process as a user of its own (%w): name one; \"root\" is one only if named", err)
+	}
+	return nil
 }
 
 // user whom the proxy runs as. Root only by name: an Envoy that strangers reach

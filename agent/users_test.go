@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/internal/child"
 	"signet.example/internal/watched"
 	"signet.example/test/parts"
 )
@@ -53,6 +54,26 @@ func TestTheUsersOfChildrenAreKeptApart(t *testing.T) {
 		if _, err := c.ProxyUsers(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q: %v", want, err)
 		}
+	}
+}
+
+// Root's files are root's to write, also for a
+// process without capabilities.
+func TestAnAgentThatIsRootRunsAuthzAsNobodyElseUnlessRootIsNamed(t *testing.T) {
+	needRoot(t)
+	if _, err := (Config{}).ProxyUsers(); err != nil {
+		t.Error(err)
+	}
+	if !(AuthzOptions{}).spare() || (AuthzOptions{as: &child.User{}}).spare() {
+		t.Error("a user is found where none is named, and only there")
+	}
+	c := Config{ProxyUser: "60600", Proxies: []Proxy{{Name: "web"}}}
+	if _, err := c.ProxyUsers(); err == nil || !strings.Contains(err.Error(), "proxies[0].user: uid 60600 is among those") {
+		t.Errorf("a proxy of a user that authz may have: %v", err)
+	}
+	c.Authz.User = "64991"
+	if _, err := c.ProxyUsers(); err != nil {
+		t.Errorf("with a name for authz: %v", err)
 	}
 }
 

@@ -80,8 +80,13 @@ func (p *Process) prepare(spec Spec) error {
 	if p.cmd.Err != nil {
 		return p.cmd.Err
 	}
-	// As the parent sees it: the child's working directory is another.
 	var err error
+	if spec.Path == Self { // for who looks at it
+		if p.cmd.Args[0], err = os.Executable(); err != nil {
+			return err
+		}
+	}
+	// As the parent sees it: the child's working directory is another.
 	if p.cmd.Path, err = filepath.Abs(p.cmd.Path); err != nil {
 		return err
 	}
@@ -105,6 +110,10 @@ func (p *Process) prepare(spec Spec) error {
 	}
 	return closeOnExec()
 }
+
+// Self is the program of this process: a child of any user can be started of it,
+// whoever may enter the folder that it lies in, and after its file was replaced.
+const Self = "/proc/self/exe"
 
 // OwnEnv is an environment for a program of ours: what is given, and where a binary
 // built for coverage writes it.

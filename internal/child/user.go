@@ -1,8 +1,12 @@
 package child
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -71,4 +75,58 @@ func number(text string) (uint32, error) {
 		err = strconv.ErrRange
 	}
 	return uint32(n), err
+}
+
+// Uids that nobody is given: `useradd` ends before them, and systemd leaves them
+// unused, its dynamic users come after (https://systemd.io/UIDS-GIDS).
+const spareFirst, spareLast = 60578, 61183
+
+// IsSpare tells whether a uid is one that SpareUser may give.
+func IsSpare(uid uint32) bool { return uid >= spareFirst && uid <= spareLast }
+
+// SpareUser is a user that no process runs as and no database knows, for a child of
+// root for which nobody has named one. Whoever starts others by such uids himself may
+// come to the same one later.
+func SpareUser() (User, error) {
+	used, err := uidsInUse()
+	if err != nil {
+		return User{}, fmt.Errorf("find a user for a child: %w", err)
+	}
+	for uid := uint32(spareFirst); uid <= spareLast; uid++ {
+		text := strconv.Itoa(int(uid))
+		_, errUser := user.LookupId(text)
+		_, errGroup := user.LookupGroupId(text)
+		if used[uid] || errUser == nil || errGroup == nil {
+			continue
+		}
+		return User{UID: uid, GID: uid}, nil
+	}
+	return User{}, fmt.Errorf("find a user for a child: none of the uids %d to %d is free", spareFirst, spareLast)
+}
+
+// uidsInUse are the real, effective, saved and file system uids of all processes.
+func uidsInUse() (map[uint32]bool, error) {
+	all, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		return nil, err
+	}
+	used := map[uint32]bool{}
+	for _, path := range all {
+		content, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && len(content) == 0 {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(content)) {
+			uids, ok := strings.CutPrefix(line, "Uid:")
+			for text := range strings.FieldsSeq(uids) {
+				if uid, err := number(text); ok && err == nil {
+					used[uid] = true
+				}
+			}
+		}
+	}
+	if !used[uint32(os.Geteuid())] { //nolint:gosec // a uid has 32 bits
+		return nil, errors.New("/proc does not show this process")
+	}
+	return used, nil
 }

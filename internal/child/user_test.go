@@ -1,12 +1,32 @@
 package child_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/internal/child"
+	"signet.example/test/parts"
 )
+
+func TestASpareUserIsOneThatNoProcessRunsAs(t *testing.T) {
+	first, err := child.SpareUser()
+	if err != nil || !child.IsSpare(first.UID) || first.GID != first.UID || len(first.Groups) != 0 {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "another user: it needs root")
+	}
+	p, err := child.Start(child.Spec{Path: "/bin/sleep", Args: []string{"60"}, User: &first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop(0)
+	if second, err := child.SpareUser(); err != nil || second.UID == first.UID {
+		t.Errorf("beside a process of %d: %+v, %v", first.UID, second, err)
+	}
+}
 
 func TestAUserIsGivenByNameOrNumber(t *testing.T) {
 	for text, want := range map[string]child.User{
