@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -23,7 +24,9 @@ type state struct {
 	entries  []identity.Entry
 	bindings []identity.Binding
 	// ids is the identity that each entry or binding grants, by name.
-	ids      map[string]spiffeid.ID
+	ids map[string]spiffeid.ID
+	// since is the revision in which each of them was first there, by name.
+	since    map[string]uint64
 	policies []*api.PolicyRevision
 	// newest is the id of the revision that is in force or about to be.
 	newest  string
@@ -42,7 +45,7 @@ var ownTypes = []string{ads.EntryType, ads.BundleType, ads.PolicyType, ads.JWTIs
 // before, or nil. A resource that cannot be used costs itself and no other one,
 // and is named.
 func newState(td spiffeid.TrustDomain, set *ads.Set, view *ads.Resource, old *state) *state {
-	s := &state{td: td, ids: map[string]spiffeid.ID{}, bans: map[string]bool{}}
+	s := &state{td: td, ids: map[string]spiffeid.ID{}, since: map[string]uint64{}, bans: map[string]bool{}}
 	each(s, set, ads.BanType, func(b *api.Ban) error {
 		s.bans[b.GetSpiffeId()] = true
 		return nil
@@ -86,6 +89,7 @@ func (s *state) addEntry(e *api.Entry) error {
 	plain := identity.Plain{
 		Name: e.GetName(), SPIFFEID: e.GetSpiffeId(), Selectors: e.GetSelectors(), TTL: e.GetTtl().AsDuration(),
 		Mesh: e.GetVirtualNode().GetMesh(), VirtualNode: e.GetVirtualNode().GetName(), Applications: e.GetApplications(),
+		Hint: e.GetHint(),
 	}
 	if s.bans[plain.SPIFFEID] {
 		return nil
@@ -93,6 +97,7 @@ func (s *state) addEntry(e *api.Entry) error {
 	if plain.Name == ownEntry {
 		return errors.New("it has no name")
 	}
+	s.since[plain.Name] = e.GetSince()
 	if !plain.IsBinding() {
 		entry, err := plain.Entry(s.td)
 		if err != nil {
@@ -214,27 +219,40 @@ func (s *state) configured(proxy string) (mesh, node string, ok bool) {
 var errNotBound = errors.New("no binding lets this process be a proxy here")
 
 // identities are all that a peer with these selectors may hold: those of its
-// entries, and that of its binding where exactly one fits.
+// entries, and that of its binding where exactly one fits. The first is what a
+// workload takes that does not choose: the one that was there first, so that no
+// new entry changes it.
 func (s *state) identities(has identity.Selectors) ([]want, error) {
 	var wants []want
-	seen := map[spiffeid.ID]bool{}
-	add := func(w want) {
-		if !seen[w.id] {
-			wants = append(wants, w)
-		}
-		seen[w.id] = true
-	}
 	for _, e := range identity.MatchEntries(s.entries, has) {
-		add(want{e.Name, e.ID})
+		wants = append(wants, want{e.Name, e.ID})
 	}
 	b, id, err := s.binding(has, "", "")
 	if err == nil {
-		add(want{b.Name, id})
+		wants = append(wants, want{b.Name, id})
 	}
+	// Of one revision they stay in their order: entries by name, then the binding.
+	slices.SortStableFunc(wants, func(x, y want) int { return cmp.Compare(s.since[x.entry], s.since[y.entry]) })
+	seen := map[spiffeid.ID]bool{}
+	wants = slices.DeleteFunc(wants, func(w want) bool {
+		twice := seen[w.id]
+		seen[w.id] = true
+		return twice
+	})
 	if len(wants) > 0 || errors.Is(err, errNotBound) {
 		return wants, nil
 	}
 	return wants, err
+}
+
+// hint of an entry's, "" for a binding.
+func (s *state) hint(entry string) string {
+	for _, e := range s.entries {
+		if e.Name == entry {
+			return e.Hint
+		}
+	}
+	return ""
 }
 
 // trust is what the agent believes: the trust domain's roots and the pin of the

@@ -161,7 +161,7 @@ func (w *workloads) pending(l look) (pending bool, failure error) {
 func (l look) update() sds.Update {
 	u := sds.Update{Bundles: map[string][][]byte{l.trust.roots.TrustDomain.IDString(): l.trust.der}}
 	for _, s := range l.svids {
-		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.id, Chain: s.chain, Key: s.key})
+		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.id, Chain: s.chain, Key: s.key, Hint: l.state.hint(s.entry)})
 	}
 	return u
 }

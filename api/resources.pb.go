@@ -102,7 +102,12 @@ type Entry struct {
 	// virtual_node is set where the entry comes from a Binding: the peer may be this virtual node's proxy.
 	VirtualNode *VirtualNodeRef `protobuf:"bytes,5,opt,name=virtual_node,json=virtualNode,proto3" json:"virtual_node,omitempty"`
 	// applications of a Binding: who may call out through the proxy, as in its spec.
-	Applications  []string `protobuf:"bytes,6,rep,name=applications,proto3" json:"applications,omitempty"`
+	Applications []string `protobuf:"bytes,6,rep,name=applications,proto3" json:"applications,omitempty"`
+	// since: the revision in which it was first there. Of the identities that a workload may hold the oldest is its
+	// default, so that no new entry changes it.
+	Since uint64 `protobuf:"varint,7,opt,name=since,proto3" json:"since,omitempty"`
+	// hint for a workload that holds several identities (SPIFFE Workload API 5.2.1).
+	Hint          string `protobuf:"bytes,8,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,6 +182,20 @@ func (x *Entry) GetApplications() []string {
 		return x.Applications
 	}
 	return nil
+}
+
+func (x *Entry) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Entry) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
 }
 
 type VirtualNodeRef struct {
@@ -653,14 +672,16 @@ const file_api_resources_proto_rawDesc = "" +
 	"\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\x1a>\n" +
 	"\x10SetVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x02\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x1c\n" +
 	"\tselectors\x18\x03 \x03(\tR\tselectors\x12+\n" +
 	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12B\n" +
 	"\fvirtual_node\x18\x05 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\"\n" +
-	"\fapplications\x18\x06 \x03(\tR\fapplications\"8\n" +
+	"\fapplications\x18\x06 \x03(\tR\fapplications\x12\x14\n" +
+	"\x05since\x18\a \x01(\x04R\x05since\x12\x12\n" +
+	"\x04hint\x18\b \x01(\tR\x04hint\"8\n" +
 	"\x0eVirtualNodeRef\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x96\x01\n" +

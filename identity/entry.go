@@ -14,6 +14,9 @@ const (
 	MaxTTL = 24 * time.Hour
 )
 
+// maxHint bounds a hint: it is a word, sent with each answer.
+const maxHint = 128
+
 // NodeGroup is a set of hosts, by what was attested of them or by the join
 // token that named the group. Entries and bindings hang on groups and not on
 // hosts, since hosts come and go.
@@ -47,6 +50,8 @@ type Entry struct {
 	Selectors   Selectors
 	// TTL of its SVIDs; 0 means the authority's default.
 	TTL time.Duration
+	// Hint tells a workload with several identities what this one is for; may be empty.
+	Hint string
 }
 
 // VirtualNodeName names a virtual node where a spec wants its default identity.
@@ -63,6 +68,7 @@ type EntrySpec struct {
 	VirtualNode *VirtualNodeName `yaml:"virtualNode,omitempty" json:"virtualNode,omitempty"`
 	Selectors   []string         `yaml:"selectors" json:"selectors"`
 	TTL         string           `yaml:"ttl,omitempty" json:"ttl,omitempty"`
+	Hint        string           `yaml:"hint,omitempty" json:"hint,omitempty"`
 }
 
 // Build checks the spec and returns the Entry. What it returns lies in td and
@@ -85,7 +91,19 @@ func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
 	if e.TTL, err = buildDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL); err != nil {
 		return Entry{}, err
 	}
+	if err := checkHint(s.Hint); err != nil {
+		return Entry{}, fieldError("spec.hint", "%s", err)
+	}
+	e.Hint = s.Hint
 	return e, nil
+}
+
+// checkHint: it is shown to people and compared by programs.
+func checkHint(hint string) error {
+	if len(hint) > maxHint || !printable(hint) {
+		return fmt.Errorf("%s: at most %d bytes of printable text, such as internal", abbreviate(hint), maxHint)
+	}
+	return nil
 }
 
 func (s EntrySpec) id(td spiffeid.TrustDomain) (spiffeid.ID, error) {

@@ -14,13 +14,14 @@ type Plain struct {
 	SPIFFEID          string
 	Selectors         []string
 	TTL               time.Duration
+	Hint              string // of an Entry
 	Mesh, VirtualNode string
 	Applications      []string // of a Binding
 }
 
 // Plain returns e as plain values.
 func (e Entry) Plain() Plain {
-	return Plain{Name: e.Name, SPIFFEID: e.ID.String(), Selectors: e.Selectors.Strings(), TTL: e.TTL}
+	return Plain{Name: e.Name, SPIFFEID: e.ID.String(), Selectors: e.Selectors.Strings(), TTL: e.TTL, Hint: e.Hint}
 }
 
 // Plain returns b as plain values, with the identity that it grants in td.
@@ -49,7 +50,10 @@ func (p Plain) Entry(td spiffeid.TrustDomain) (Entry, error) {
 	if p.TTL != 0 && (p.TTL < MinTTL || p.TTL > MaxTTL) {
 		return Entry{}, fmt.Errorf("entry %s: ttl %s is out of bounds", abbreviate(p.Name), p.TTL)
 	}
-	return Entry{Name: p.Name, ID: id, Selectors: sels, TTL: p.TTL}, nil
+	if err := checkHint(p.Hint); err != nil {
+		return Entry{}, fmt.Errorf("entry %s: hint %w", abbreviate(p.Name), err)
+	}
+	return Entry{Name: p.Name, ID: id, Selectors: sels, TTL: p.TTL, Hint: p.Hint}, nil
 }
 
 // Binding returns the binding, and an error where p was an Entry or where its

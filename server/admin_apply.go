@@ -351,6 +351,7 @@ func modelWarnings(m *model) []string {
 	for _, o := range overlaps(m) {
 		list = append(list, o.String())
 	}
+	list = append(list, sameHints(m)...)
 	for _, b := range m.bindings {
 		if b.Applications.Anyone {
 			list = append(list, fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s/%s (applications: anyone)", b.Name, b.Mesh, b.VirtualNode))
@@ -358,6 +359,20 @@ func modelWarnings(m *model) []string {
 	}
 	if len(m.sources) == 0 && len(m.graph.Meshes()) > 0 {
 		list = append(list, "there is no PolicySource: every call between services is denied until one is applied")
+	}
+	return list
+}
+
+// sameHints are entries of one hint that a process can hold at the same time: it
+// chooses by the hint, and is given it with one of them.
+func sameHints(m *model) []string {
+	var list []string
+	for i, e := range m.entries {
+		for _, f := range m.entries[i+1:] {
+			if e.Hint != "" && e.Hint == f.Hint && e.Group == f.Group && e.ID != f.ID && e.Selectors.CompatibleWith(f.Selectors) {
+				list = append(list, fmt.Sprintf("entries %s and %s of group %s have the hint %q, and a process can fit both: it gets the hint with the one that was there first", e.Name, f.Name, e.Group, e.Hint))
+			}
+		}
 	}
 	return list
 }

@@ -65,11 +65,14 @@ type grant struct {
 	node  *api.VirtualNodeRef
 	// applications of a Binding.
 	applications []string
+	// since is the revision in which Entry or Binding was first there.
+	since uint64
 }
 
 func (g grant) message() *api.Entry {
 	m := &api.Entry{
 		Name: g.name, SpiffeId: g.entry.ID.String(), Selectors: g.entry.Selectors.Strings(), VirtualNode: g.node, Applications: g.applications,
+		Since: g.since, Hint: g.entry.Hint,
 	}
 	if g.entry.TTL > 0 {
 		m.Ttl = durationpb.New(g.entry.TTL)
@@ -82,7 +85,7 @@ func grantsOf(m *model, group string) ([]grant, error) {
 	var list []grant
 	for _, e := range m.entries {
 		if e.Group == group {
-			list = append(list, grant{name: e.Name, entry: e})
+			list = append(list, grant{name: e.Name, entry: e, since: m.since(kindEntry, e.Name)})
 		}
 	}
 	for _, b := range m.bindings {
@@ -97,7 +100,12 @@ func grantsOf(m *model, group string) ([]grant, error) {
 			name:  "binding/" + b.Name,
 			entry: identity.Entry{Name: b.Name, Group: b.Group, ID: id, Selectors: b.Selectors},
 			node:  &api.VirtualNodeRef{Mesh: b.Mesh, Name: b.VirtualNode}, applications: b.Applications.Strings(),
+			since: m.since(kindBinding, b.Name),
 		})
 	}
 	return list, nil
+}
+
+func (m *model) since(kind, name string) uint64 {
+	return m.objects[objectKey{kind: kind, name: name}].created
 }

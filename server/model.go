@@ -47,6 +47,7 @@ type object struct {
 	own      string         // name, for Signet's kinds
 	manifest []byte         // as stored; nil until encoded
 	revision uint64         // 0 while it is not stored
+	created  uint64         // the revision in which it was first there
 }
 
 func (o *object) key() objectKey {

@@ -39,7 +39,7 @@ func (m *model) written(writes []store.Write, graph *mesh.Graph) (*model, error)
 			delete(next.objects, k)
 			continue
 		}
-		w.Revision = next.revision
+		w.Revision, w.Created = next.revision, createdIn(m.objects, k, next.revision)
 		o, err := parseStored(w.Object, m.td)
 		if err != nil {
 			return nil, err
@@ -62,7 +62,8 @@ func (m *model) follow(changes []store.Change) (*model, error) {
 		case c.Deleted:
 			delete(objects, k)
 		default:
-			o, err := parseStored(store.Object{Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Manifest: c.Manifest, Revision: c.Revision}, m.td)
+			created := createdIn(objects, k, c.Revision) // it may have been deleted just before
+			o, err := parseStored(store.Object{Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Manifest: c.Manifest, Revision: c.Revision, Created: created}, m.td)
 			if err != nil {
 				return nil, err
 			}
@@ -74,6 +75,14 @@ func (m *model) follow(changes []store.Change) (*model, error) {
 	}
 	next.objects = objects
 	return newModel(m.td, next.revision, next.all())
+}
+
+// createdIn is the revision in which an object was first there, now if it was not.
+func createdIn(objects map[objectKey]*object, k objectKey, now uint64) uint64 {
+	if old := objects[k]; old != nil {
+		return old.created
+	}
+	return now
 }
 
 // isObject tells objects from the other things that have changes.
@@ -105,6 +114,6 @@ func parseStored(row store.Object, td spiffeid.TrustDomain) (_ *object, err erro
 	if o.key() != k {
 		return nil, fmt.Errorf("it reads back as %s", o.key())
 	}
-	o.manifest, o.revision = row.Manifest, row.Revision
+	o.manifest, o.revision, o.created = row.Manifest, row.Revision, row.Created
 	return o, nil
 }

@@ -62,7 +62,7 @@ func (c *change) write(ctx context.Context, w Write) error {
 	name := fmt.Sprintf("%s %s/%s", w.Kind, w.Mesh, w.Name)
 	if !w.Delete {
 		_, err := c.tx.ExecContext(ctx,
-			`INSERT INTO objects (kind, mesh, name, manifest, revision) VALUES (?, ?, ?, ?, ?)
+			`INSERT INTO objects (kind, mesh, name, manifest, revision, created) VALUES (?1, ?2, ?3, ?4, ?5, ?5)
 			 ON CONFLICT DO UPDATE SET manifest = excluded.manifest, revision = excluded.revision`,
 			w.Kind, w.Mesh, w.Name, blob(w.Manifest), c.revision)
 		if err != nil {
@@ -106,10 +106,10 @@ func (s *Store) Objects(ctx context.Context) ([]Object, uint64, error) {
 		return nil, 0, fmt.Errorf("read objects: revision: %w", err)
 	}
 	objects, err := collect(func(rows *sql.Rows) (o Object, err error) {
-		err = rows.Scan(&o.Kind, &o.Mesh, &o.Name, &o.Manifest, &o.Revision)
+		err = rows.Scan(&o.Kind, &o.Mesh, &o.Name, &o.Manifest, &o.Revision, &o.Created)
 		return o, err
 	}, func() (*sql.Rows, error) {
-		return tx.QueryContext(ctx, `SELECT kind, mesh, name, manifest, revision FROM objects ORDER BY kind, mesh, name`)
+		return tx.QueryContext(ctx, `SELECT kind, mesh, name, manifest, revision, created FROM objects ORDER BY kind, mesh, name`)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read objects: %w", err)

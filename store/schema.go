@@ -84,6 +84,13 @@ var migrations = []string{
 		sequence INTEGER NOT NULL,
 		hash     BLOB NOT NULL
 	) STRICT`,
+
+	// 4: the revision in which an object was first there. What is older than this has
+	// the oldest that is known.
+	`ALTER TABLE objects ADD COLUMN created INTEGER NOT NULL DEFAULT 0;
+	UPDATE objects SET created = min(revision, coalesce((SELECT min(c.revision) FROM changes c
+		WHERE c.kind = objects.kind AND c.mesh = objects.mesh AND c.name = objects.name AND c.revision >
+			coalesce((SELECT max(d.revision) FROM changes d WHERE d.kind = objects.kind AND d.mesh = objects.mesh AND d.name = objects.name AND d.deleted), 0)), revision))`,
 }
 
 // migrate brings the schema up to this version. A newer schema is refused: an

@@ -156,16 +156,24 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, manifest := range []string{"1", "2"} {
+		if _, err := s.Apply(t.Context(), "tester", "", []store.Write{{Object: store.Object{Kind: "Entry", Name: "e", Manifest: []byte(manifest)}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; PRAGMA user_version = 1`)
+	exec(t, path, `ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	agents, err := s.Agents(t.Context())
 	if err != nil || len(agents) != 1 || agents[0].ID != "a" {
 		t.Errorf("agents %+v, %v", agents, err)
+	}
+	if objects, _, err := s.Objects(t.Context()); err != nil || len(objects) != 1 || objects[0].Revision != 2 || objects[0].Created != 1 {
+		t.Errorf("objects %+v, %v", objects, err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -20,10 +20,11 @@ var ErrConflict = errors.New("conflict")
 type Object struct {
 	Kind, Mesh, Name string
 	Manifest         []byte
-	Revision         uint64
+	// Revision that it has, and the one in which it was first there.
+	Revision, Created uint64
 }
 
-// Write puts an object, or deletes it. Object.Revision is ignored.
+// Write puts an object, or deletes it. Revision and Created are ignored.
 type Write struct {
 	Object
 	Delete bool

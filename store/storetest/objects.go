@@ -76,7 +76,7 @@ func failedWriteLeavesNothing(t *testing.T, b Backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []store.Object{{Kind: "Mesh", Mesh: "m", Name: "m", Manifest: []byte("one"), Revision: 1}}
+	want := []store.Object{{Kind: "Mesh", Mesh: "m", Name: "m", Manifest: []byte("one"), Revision: 1, Created: 1}}
 	if d := cmp.Diff(want, objects); d != "" || revision != 1 {
 		t.Errorf("revision %d, objects (-want +got):\n%s", revision, d)
 	}
@@ -163,5 +163,28 @@ func waitEnds(t *testing.T, b Backend) {
 	defer cancel()
 	if _, err := b.Wait(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("err = %v", err)
+	}
+}
+
+func createdIsKept(t *testing.T, b Backend) {
+	created := func() uint64 {
+		t.Helper()
+		objects, _, err := b.Objects(t.Context())
+		if err != nil || len(objects) != 1 {
+			t.Fatalf("%+v, %v", objects, err)
+		}
+		return objects[0].Created
+	}
+	apply(t, b, put("Other", "", "x", "1"))
+	apply(t, b, store.Write{Object: store.Object{Kind: "Other", Name: "x"}, Delete: true})
+	first := apply(t, b, put("Entry", "", "e", "1"))
+	apply(t, b, put("Entry", "", "e", "2"))
+	if got := created(); got != first {
+		t.Errorf("after a change: %d, want %d", got, first)
+	}
+	apply(t, b, store.Write{Object: store.Object{Kind: "Entry", Name: "e"}, Delete: true})
+	again := apply(t, b, put("Entry", "", "e", "3"))
+	if got := created(); got != again {
+		t.Errorf("made anew: %d, want %d", got, again)
 	}
 }

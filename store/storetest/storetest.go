@@ -45,6 +45,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"RevisionsHaveNoGapsUnderConcurrency", revisionsHaveNoGaps},
 		{"AFailedWriteLeavesNothing", failedWriteLeavesNothing},
 		{"ADeletedObjectIsGoneAndInTheOutbox", deletedIsGone},
+		{"AnObjectKeepsTheRevisionInWhichItWasFirstThere", createdIsKept},
 		{"AnyValueIsKeptByteForByte", anyValue},
 		{"WaitWakesAfterTheCommit", waitWakes},
 		{"WaitEndsWithItsContext", waitEnds},
