@@ -22,7 +22,7 @@ func TestTheDefaultsAreAValidConfiguration(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Error(err)
 	}
-	if c.AdminSocket != "/srv/signet/admin.sock" || c.Lifetimes.SVID != time.Hour {
+	if c.AdminSocket != "/srv/signet/admin.sock" || c.Lifetimes.SVID != time.Hour || !strings.HasPrefix(c.Listen, "127.0.0.1:") || !strings.HasPrefix(c.Metrics, "127.0.0.1:") {
 		t.Errorf("%+v", c)
 	}
 }

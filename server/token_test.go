@@ -1,6 +1,9 @@
 package server_test
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -8,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
+	"signet.example/attestation"
 )
 
 func TestATokenIsGoodForTenMinutesUnlessTheOperatorSaysOtherwise(t *testing.T) {
@@ -44,4 +48,39 @@ func TestATokenOfAGroupThatWasDeletedIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCode(t, newHost(r).attest(token), codes.PermissionDenied, "deleted")
+}
+
+func TestTheStoreHoldsNoTokenAndNoKey(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	h, unused := r.join("front"), r.token("front")
+	if _, err := h.issue("job", "binding/web"); err != nil {
+		t.Fatal(err)
+	}
+	token, err := attestation.ParseToken(unused)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(r.cfg.DataDir, "store.db*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	found := false
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = found || bytes.Contains(content, token.Hash())
+		for what, secret := range map[string][]byte{
+			"a token": []byte(token.SecretText()), "a token's bytes": token.Secret[:], "a private key": []byte("PRIVATE KEY"),
+		} {
+			if bytes.Contains(content, secret) {
+				t.Errorf("%s has %s", filepath.Base(file), what)
+			}
+		}
+	}
+	if !found {
+		t.Error("the token's hash is not there: the test sees nothing")
+	}
 }

@@ -5,6 +5,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,13 @@ func (d *demo) output() string {
 
 func start(t *testing.T, args ...string) *demo {
 	t.Helper()
+	return startAs(t, os.Geteuid(), args...)
+}
+
+// startAs starts a demo as a user, who may not be able to read where the programs are.
+func startAs(t *testing.T, uid int, args ...string) *demo {
+	t.Helper()
+	signet, envoy := parts.Signet(t), parts.Envoy(t)
 	tmp, err := os.MkdirTemp("", "sd") // short: Unix sockets lie below it
 	if err != nil {
 		t.Fatal(err)
@@ -50,13 +58,40 @@ func start(t *testing.T, args ...string) *demo {
 	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, parts.Signet(t), append([]string{"dev", "--envoy", parts.Envoy(t)}, args...)...)}
+	if uid != os.Geteuid() {
+		signet, envoy = place(t, signet), place(t, envoy)
+		if err := os.Chown(tmp, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, signet, append([]string{"dev", "--envoy", envoy}, args...)...)}
+	if uid != os.Geteuid() {
+		id := uint32(uid) // #nosec G115 -- a constant of this file
+		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+		d.cmd.Dir = tmp
+	}
 	d.cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "NO_COLOR=1")
 	d.cmd.Stdout, d.cmd.Stderr = d, d
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// place copies a program to where every user can run it.
+func place(t *testing.T, program string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	content, err := os.ReadFile(program)
+	placed := filepath.Join(dir, filepath.Base(program))
+	if err := errors.Join(err, os.Chmod(dir, 0o755), os.WriteFile(placed, content, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return placed
 }
 
 // logs of the demo's own processes, their ends.
@@ -90,7 +125,12 @@ func (d *demo) leftovers(t *testing.T) []string {
 }
 
 func TestTwoDemosSideBySideAnswerAsExpectedAndLeaveNothing(t *testing.T) {
-	demos := []*demo{start(t, "--once"), start(t, "--once", "--svid-lifetime", "10s")}
+	// Where we are root, the second one is a user's who is nobody else here.
+	other := os.Geteuid()
+	if other == 0 {
+		other = 48811 // none of those that systemd gives out (61184 to 65519)
+	}
+	demos := []*demo{start(t, "--once"), startAs(t, other, "--once", "--svid-lifetime", "10s")}
 	for i, d := range demos {
 		if err := d.cmd.Wait(); err != nil {
 			t.Errorf("demo %d: %v\n%s\n%s", i, err, d.output(), d.logs())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,6 +117,9 @@ func TestAChildHasNothingOfItsParentAndDoesNotOutliveIt(t *testing.T) {
 				if ids := strings.TrimSpace(strings.Repeat(uid+" ", 4)); s["Uid"] != ids || s["Gid"] != ids || uid != "0" && s["Groups"] != "" {
 					t.Errorf("uid %s: Uid %q Gid %q Groups %q", uid, s["Uid"], s["Gid"], s["Groups"])
 				}
+			}
+			if limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", authz)); err != nil || !regexp.MustCompile(`(?m)^Max data size +\d+ `).Match(limits) {
+				t.Errorf("authz has no bound of its memory: %v\n%s", err, limits)
 			}
 			row := func(name string, of func(pid int) string) {
 				cells := []string{name, of(authz), of(proxy), of(signer)}

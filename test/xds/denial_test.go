@@ -5,8 +5,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"signet.example/ads"
 	"signet.example/test/corpus"
+	"signet.example/xds"
 )
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -64,6 +71,44 @@ func TestEveryRefusalOfARequestHasAnIDACauseAndARecord(t *testing.T) {
 	}
 	if arrived := in.app.take(); len(arrived) > 0 {
 		t.Errorf("%d refused requests arrived", len(arrived))
+	}
+}
+
+// A request has 10 s for its headers; here a short time, so that nobody waits.
+func TestARequestThatComesTooSlowlyIsRefusedWithAnID(t *testing.T) {
+	in := startInboundEdited(t, orders, func(r *ads.Resource) *ads.Resource {
+		if r.Type != ads.ListenerType {
+			return r
+		}
+		m, err := xds.Message(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := m.(*listenerv3.Listener)
+		for _, chain := range append(l.GetFilterChains(), l.GetDefaultFilterChain()) {
+			for _, f := range chain.GetFilters() {
+				var manager hcmv3.HttpConnectionManager
+				if f.GetTypedConfig().UnmarshalTo(&manager) != nil {
+					continue
+				}
+				if manager.GetRequestHeadersTimeout().AsDuration() != 10*time.Second {
+					t.Errorf("%s: %s for the headers", r.Name, manager.GetRequestHeadersTimeout().AsDuration())
+				}
+				manager.RequestHeadersTimeout = durationpb.New(200 * time.Millisecond)
+				f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: packed(t, &manager)}
+			}
+		}
+		out, err := ads.NewResource(r.Type, r.Name, l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	})
+	for way, addr := range map[string]string{"in": in.addr, "out": in.egress()} {
+		r := raw(t, addr, "GET /q HTTP/1.1\r\nHost: orders\r\n") // and no more
+		if corpus.Status(r) != http.StatusRequestTimeout || r.Header.Get("X-Signet-Denied") != "malformed" || !uuid.MatchString(r.Header.Get("X-Signet-Decision-Id")) {
+			t.Errorf("%s: %v", way, r)
+		}
 	}
 }
 

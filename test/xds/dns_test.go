@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +29,9 @@ import (
 // nameserver answers for the names that it has, both families at once, says
 // nothing at all to a query for another, and remembers what it was asked.
 type nameserver struct {
-	conn *net.UDPConn
-	a    map[string]netip.Addr
+	conn   *net.UDPConn
+	a      map[string]netip.Addr
+	silent atomic.Bool // to every name
 
 	mu    sync.Mutex
 	asked map[string]int // by "name type"; guarded by mu
@@ -64,11 +66,11 @@ func (n *nameserver) serve() {
 		n.asked[q.Name.String()+" "+q.Type.String()]++
 		n.mu.Unlock()
 		a, ok := n.a[q.Name.String()]
-		if !ok {
+		if !ok || n.silent.Load() {
 			continue
 		}
 		m.Response, m.Additionals = true, nil
-		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
+		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1}
 		switch q.Type {
 		case dnsmessage.TypeA:
 			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
@@ -218,5 +220,17 @@ func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 	eventually(t, "the late name is asked for", func() bool { return dns.count("late.dns.internal. TypeA") > before })
 	if code := sendHTTP1(t, in, "/q"); code != http.StatusOK {
 		t.Errorf("inbound, while a new name is not answered: %d", code)
+	}
+
+	// The resolver falls silent: what was found is called on, after a lookup has failed, too.
+	dns.silent.Store(true)
+	before = dns.count("both.dns.internal. TypeA")
+	// Two clusters ask twice each before they give up.
+	eventually(t, "a lookup fails and the next one begins", func() bool { return dns.count("both.dns.internal. TypeA") > before+2*2 })
+	for _, way := range []string{"endpoints", "loadbalancer"} {
+		r := raw(t, out, "GET http://both-"+way+".shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if corpus.Status(r) != http.StatusOK {
+			t.Errorf("a name that is not answered any more, %s: %v", way, r)
+		}
 	}
 }

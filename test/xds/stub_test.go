@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"signet.example/ads"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -158,6 +159,11 @@ type inbound struct {
 
 func startInbound(t *testing.T, manifest string, egressTo ...string) *inbound {
 	t.Helper()
+	return startInboundEdited(t, manifest, func(r *ads.Resource) *ads.Resource { return r }, egressTo...)
+}
+
+func startInboundEdited(t *testing.T, manifest string, edit func(*ads.Resource) *ads.Resource, egressTo ...string) *inbound {
+	t.Helper()
 	in := &inbound{stub: startStub(t), app: startApplication(t), pki: newPKI(t)}
 	port := strconv.FormatUint(uint64(in.app.port), 10)
 	text := strings.NewReplacer(append([]string{"PORT", port, "APP", in.app.address}, egressTo...)...).Replace(manifest)
@@ -168,7 +174,7 @@ func startInbound(t *testing.T, manifest string, egressTo ...string) *inbound {
 		Shape: xds.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, WayoutSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	in.addr = net.JoinHostPort(c.Shape.Bind, port)
-	in.proxy = startProxy(t, c, in.pki)
+	in.proxy = startEdited(t, c, in.pki, edit)
 	return in
 }
 
