@@ -112,7 +112,7 @@ func pieces(page string, rowsOnly bool) []piece {
 				continue
 			}
 			var cells []string
-			for _, c := range strings.Split(strings.Trim(line, "|"), "|") {
+			for c := range strings.SplitSeq(strings.Trim(line, "|"), "|") {
 				cells = append(cells, strings.TrimSpace(c))
 			}
 			out = append(out, piece{cells})
