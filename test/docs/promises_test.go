@@ -32,7 +32,11 @@ func TestEveryPromiseNamesItsTest(t *testing.T) {
 			continue
 		}
 		section, _, _ = strings.Cut(section, "\n## ")
-		said := pieces(read(t, strings.Split(page.name, "/")...), page.rowsOnly)
+		content := read(t, strings.Split(page.name, "/")...)
+		if page.name == "SECURITY.md" {
+			content, _, _ = strings.Cut(content, "\n## Not yet\n") // the rest says what is missing
+		}
+		said := pieces(content, page.rowsOnly)
 		times := make([]int, len(said))
 		for _, p := range pieces(section, true) {
 			words, proof := p.cells[0], p.cells[1]
