@@ -13,7 +13,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/test/corpus"
-	"signet.example/xds"
+	"signet.example/test/invariants"
 )
 
 var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
@@ -80,7 +80,7 @@ func TestARequestThatComesTooSlowlyIsRefusedWithAnID(t *testing.T) {
 		if r.Type != ads.ListenerType {
 			return r
 		}
-		m, err := xds.Message(r)
+		m, err := invariants.Decode(r)
 		if err != nil {
 			t.Fatal(err)
 		}
