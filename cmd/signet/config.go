@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"regexp"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
+	"signet.example/internal/manifest"
 	"signet.example/internal/sampled"
 )
 
 // readConfig decodes one YAML file strictly over v: an unknown key or a wrong
-// type is an error with its line and a caret under it. No path, no file.
+// type is an error with its place and a caret under it, and all are told at once.
+// No path, no file.
 func readConfig(path string, v any) error {
 	if path == "" {
 		return nil
@@ -25,47 +25,18 @@ func readConfig(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("--config: %w", err)
 	}
-	if err := yaml.UnmarshalWithOptions(content, v, yaml.Strict()); err != nil {
-		return hinted(configError(path, content, err), "the configuration was not read, nothing has started; docs/CONFIGURATION.md has the keys")
+	err = manifest.DecodeSettings(path, content, v)
+	if err == nil {
+		return nil
 	}
-	return nil
-}
-
-var (
-	goTypes     = regexp.MustCompile(`cannot unmarshal (.+?) into Go (?:struct field \w+\.(\w+)|value) of type (\S+)`)
-	badDuration = regexp.MustCompile(`^time: (.*duration (".*"))$`)
-)
-
-// configError says it without Go's types, and always with a line.
-func configError(path string, content []byte, err error) error {
-	msg := strings.TrimSpace(yaml.FormatError(err, false, true))
-	if m := badDuration.FindStringSubmatch(msg); m != nil {
-		for i, line := range strings.Split(string(content), "\n") {
-			if strings.Contains(line, strings.Trim(m[2], `"`)) {
-				return fmt.Errorf("%s:%d: %s; durations are like 30s, 10m or 1h", path, i+1, m[1])
-			}
+	var lines []string
+	for _, e := range manifest.AsErrors(err) {
+		lines = append(lines, e.Error())
+		if e.Excerpt != "" {
+			lines = append(lines, strings.TrimRight(e.Excerpt, "\n"))
 		}
 	}
-	msg = goTypes.ReplaceAllStringFunc(msg, func(s string) string {
-		m := goTypes.FindStringSubmatch(s)
-		return fmt.Sprintf("want %s, got %s", plainType(m[3]), plainType(m[1]))
-	})
-	return fmt.Errorf("%s:\n%s", path, msg)
-}
-
-// plainType is a Go type in an operator's words.
-func plainType(t string) string {
-	switch {
-	case strings.HasPrefix(t, "[]"):
-		return "a list"
-	case strings.HasPrefix(t, "map"), strings.Contains(t, "."):
-		return "keys and values"
-	case strings.Contains(t, "int"), strings.Contains(t, "float"):
-		return "a number"
-	case t == "bool":
-		return "true or false"
-	}
-	return "text"
+	return hinted(errors.New(strings.Join(lines, "\n")), "the configuration was not read, nothing has started; docs/CONFIGURATION.md has the keys")
 }
 
 // logFlags adds --log-format and --log-level to a command that runs for long.

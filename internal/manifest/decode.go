@@ -13,6 +13,8 @@ type decoder struct {
 	src    *source
 	ignore map[string]bool // paths that are read without effect
 	errs   Errors
+
+	settings bool // durations have a type of their own, and a number is text where text is wanted
 }
 
 func (dec *decoder) fail(at pos, path, msg string) {
@@ -52,6 +54,10 @@ func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
 		dec.text(path, v, to)
 		return
 	}
+	if dec.settings && to.Type() == duration {
+		dec.duration(path, v, to)
+		return
+	}
 	switch to.Kind() {
 	case reflect.Struct:
 		dec.structure(path, v, to)
@@ -78,7 +84,7 @@ func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
 
 // wants reports a value of another shape, with the way out where it is known.
 func (dec *decoder) wants(path string, v *value, want shape) bool {
-	if v.shape == want {
+	if v.shape == want || dec.settings && want == isString && v.shape == isInt {
 		return true
 	}
 	hint := ""
@@ -172,10 +178,10 @@ func (dec *decoder) structure(path string, v *value, to reflect.Value) {
 	names := make([]string, len(members))
 	for i, m := range members {
 		names[i] = m.name
-		dec.member(path+"."+m.name, v, m, to.Field(m.index))
+		dec.member(below(path, m.name), v, m, to.Field(m.index))
 	}
 	for _, f := range v.fields {
-		if at := path + "." + f.name; !slices.Contains(names, f.name) && !dec.ignore[at] {
+		if at := below(path, f.name); !slices.Contains(names, f.name) && !dec.ignore[at] {
 			dec.fail(f.at, at, unknownField(f.name, names))
 		}
 	}
