@@ -15,6 +15,7 @@ export SIGNET_BIN   := $(CURDIR)/bin/signet
 
 .PHONY: help build tools tools-lint deps stacks-deps demo test check repeat lint e2e soak bench golden generate generated vuln fuzz clean
 
+# Tests that wait for a time of the product's wait side by side: -parallel is not for processors here.
 # How often unit tests run: CI runs them twice, in another order each time.
 COUNT ?= 1
 BASE  ?= $(shell git merge-base HEAD origin/main 2>/dev/null || git rev-parse HEAD~1)
@@ -82,8 +83,8 @@ check: lint ## formatting, linters, go.mod, unit tests
 	@test -z "$$(.bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'))" || { .bin/gofumpt -l $$(git ls-files '*.go' ':!*.pb.go'); echo 'run .bin/gofumpt -w on these'; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
-	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -count $(COUNT) -timeout 15m $(UNIT)
-	CGO_ENABLED=0 $(GO) test -tags legacypeer -shuffle on -timeout 10m $(PEERS)
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -parallel 8 -count $(COUNT) -timeout 15m $(UNIT)
+	CGO_ENABLED=0 $(GO) test -tags legacypeer -shuffle on -parallel 8 -timeout 10m $(PEERS)
 
 # A test that fails one time in ten tells something about the product.
 repeat: ## what changed since BASE (default: the last commit of main elsewhere, or the one before this), ten times, shuffled

@@ -4,21 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"crypto"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/hex"
-	"encoding/pem"
 	"io"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/test/parts"
 )
 
 // ForTestClone is the authority with another clock, without deriving keys again.
@@ -89,55 +86,11 @@ func ForTestLockWait(d time.Duration) (restore func()) {
 // ForTestPublicKey is what a key is held to.
 func ForTestPublicKey(key crypto.PublicKey) error { return checkPublicKey(key, true) }
 
-// ForTestFastKeys encrypts keys with one round of PBKDF2 (PBES2, RFC 8018 A.4).
+// ForTestFastKeys encrypts keys with one round of PBKDF2.
 func ForTestFastKeys() (restore func()) {
 	before := sealKey
-	sealKey = sealFast
+	sealKey = parts.SealFast
 	return func() { sealKey = before }
-}
-
-func sealFast(key crypto.PrivateKey, password []byte) (*pem.Block, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	random := make([]byte, 32)
-	if _, err := rand.Read(random); err != nil {
-		return nil, err
-	}
-	salt, iv := random[:16], random[16:]
-	derived, err := pbkdf2.Key(sha256.New, string(password), salt, 1, 32)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(derived)
-	if err != nil {
-		return nil, err
-	}
-	pad := aes.BlockSize - len(der)%aes.BlockSize
-	der = append(der, bytes.Repeat([]byte{byte(pad)}, pad)...)
-	cipher.NewCBCEncrypter(block, iv).CryptBlocks(der, der)
-	type algorithm struct {
-		OID    asn1.ObjectIdentifier
-		Params any
-	}
-	type kdf struct {
-		Salt   []byte
-		Rounds int
-		PRF    algorithm
-	}
-	type scheme struct{ KDF, Cipher algorithm }
-	out, err := asn1.Marshal(struct {
-		Algorithm algorithm
-		Data      []byte
-	}{algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 13}, scheme{
-		algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, kdf{salt, 1, algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 9}, asn1.NullRawValue}}},
-		algorithm{asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}, iv},
-	}}, der})
-	if err != nil {
-		return nil, err
-	}
-	return &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: out}, nil
 }
 
 // ForTestRecover reads a log's content as OpenLog does, without starting anything.

@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"signet.example/ca"
 	"signet.example/identity"
+	"signet.example/test/parts"
 )
 
 // firstPassword and firstMade are those of testdata/first-version, which the
@@ -22,17 +24,34 @@ var (
 	firstMade     = time.Date(2026, 11, 28, 15, 30, 0, 0, time.UTC)
 )
 
+// firstFiles are those files, with the keys deciphered once: each test opens them
+// again and again.
+var firstFiles = sync.OnceValues(func() (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for _, name := range []string{"root.key", "root.crt", "root-set", "issuing.pem", "issuance.log"} {
+		content, err := os.ReadFile(filepath.Join("testdata", "first-version", name))
+		if err == nil && (name == "root.key" || name == "issuing.pem") {
+			content, err = parts.FastKey(content, firstPassword)
+		}
+		if err != nil {
+			return nil, err
+		}
+		files[name] = content
+	}
+	return files, nil
+})
+
 func firstVersion(t *testing.T) string {
 	t.Helper()
+	files, err := firstFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := filepath.Join(t.TempDir(), "ca")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"root.key", "root.crt", "root-set", "issuing.pem", "issuance.log"} {
-		content, err := os.ReadFile(filepath.Join("testdata", "first-version", name))
-		if err != nil {
-			t.Fatal(err)
-		}
+	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}

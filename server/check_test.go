@@ -109,6 +109,7 @@ func TestEachFindingComesWithItsConditionAndGoesWithIt(t *testing.T) {
 }
 
 func TestAHostWithoutAConnectedAgentIsFound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry + shop)
 	r.awaitFound("SIG013", "warning", "no agent has joined")
@@ -144,6 +145,7 @@ func TestAHostWithoutAConnectedAgentIsFound(t *testing.T) {
 
 // A connection is renewed again and again; that is nothing to tell of.
 func TestAConnectionThatIsRenewedIsNoFinding(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry + shop)
 	h := r.join("front")
@@ -166,6 +168,7 @@ func TestAConnectionThatIsRenewedIsNoFinding(t *testing.T) {
 }
 
 func TestAnAgentThatWasReplacedIsNoFinding(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry + shop)
 	_, s := r.join("front").session()
@@ -208,6 +211,7 @@ func TestAMeshWithoutAPolicyIsAnErrorUntilThereIsOne(t *testing.T) {
 var revisionInForce = regexp.MustCompile(`signet_server_policy_revision_info\{[^}]*revision="([^"]*)"`)
 
 func TestAnAgentWithoutThePolicyInForceIsFound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry + shop)
 	report, _ := r.join("front").session()
@@ -251,6 +255,7 @@ func TestBindingsThatOverlapAreFoundAndToldBeforeTheyAre(t *testing.T) {
 }
 
 func TestAnIssuerWhoseKeysAreNotThereIsAnError(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -214,6 +214,7 @@ func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
 
 // A28: everyone can make a host key, and hold what it connects with.
 func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
+	t.Parallel()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

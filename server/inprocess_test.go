@@ -35,8 +35,13 @@ func Silence() (end func()) {
 	return func() { silent.Store(false) }
 }
 
+// PolicyMemory is how much the processes that read policies may use.
+func PolicyMemory(bytes uint64) func(*server) {
+	return func(s *server) { s.policies.memory = bytes }
+}
+
 // RunInProcess is Run with such a signer. open is called for the authority.
-func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func() (*ca.Authority, error)) error {
+func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func() (*ca.Authority, error), options ...func(*server)) error {
 	cfg = cfg.Complete()
 	unlock, err := lockDir(cfg.DataDir)
 	if err != nil {
@@ -73,6 +78,9 @@ func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func()
 	s, err := load(ctx, cfg, log, st, api.NewSignerClient(conn), time.Now)
 	if err != nil {
 		return err
+	}
+	for _, set := range options {
+		set(s)
 	}
 	lastRun.Store(s)
 	return s.serve(ctx)

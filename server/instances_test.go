@@ -136,6 +136,7 @@ func TestARestartedAgentIsLetInAtOnce(t *testing.T) {
 
 // A host without power closes no connection.
 func TestAnAgentThatDoesNotAnswerGivesItsPlaceToTheNext(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry)
 	h := r.join("front")
@@ -158,6 +159,7 @@ func TestAnAgentThatDoesNotAnswerGivesItsPlaceToTheNext(t *testing.T) {
 }
 
 func TestAnAnswerToAnotherSessionsProbeIsNone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry)
 	h, other := r.join("front"), r.join("front")

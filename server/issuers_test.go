@@ -24,6 +24,7 @@ func issuer(url string) string {
 }
 
 func TestIssuerKeysAreFetchedPushedKeptAndRemembered(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry)
 	var body atomic.Value
@@ -141,6 +142,7 @@ func TestAnIssuersRedirectStaysWithItsHostAndScheme(t *testing.T) {
 }
 
 func TestWhatAKeySetLosesIsToldByCheck(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry)
 	key := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf(jwksFormat, "one"), `{"keys":[`), `]}`)

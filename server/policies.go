@@ -88,6 +88,7 @@ type policies struct {
 
 	// read reads one source; with failed, only where its commit is another one.
 	read    func(ctx context.Context, src identity.PolicySource, dir, failed string) (reading, error)
+	memory  uint64                   // of the process that reads
 	reading chan struct{}            // full while a source is read: one at a time
 	mu      sync.Mutex               // guards the following
 	failed  map[string]hardFailure   // by source

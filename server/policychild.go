@@ -31,7 +31,6 @@ const (
 	// policyMemory is what the process may use: the largest policies that a revision
 	// may have take 420 MiB to read, compile and test.
 	policyMemory = 768 << 20
-	policyHeap   = 512 // MiB, from where on it collects garbage instead of growing
 	// They take 8 s of processor time, and a busy machine gives it slowly.
 	policyCPU       = 30 * time.Second
 	policyDeadline  = 2 * time.Minute
@@ -46,6 +45,14 @@ const (
 	// policyNice: its work is less urgent than anything else's here.
 	policyNice = 10
 )
+
+// policyLimits are those of a process that may use so much memory. From two thirds of
+// it on, the process collects garbage instead of growing.
+func policyLimits(memory uint64) (limits child.Limits, heap string) {
+	return child.Limits{
+		RSS: memory, Data: 2 * memory, CPU: policyCPU, Files: policyFiles, FileSize: policyFileBytes, Deadline: policyDeadline,
+	}, fmt.Sprintf("GOMEMLIMIT=%dMiB", memory>>20*2/3)
+}
 
 // reading is what came of reading a source.
 type reading struct {
@@ -63,20 +70,20 @@ type hardError struct{ error }
 
 func (e hardError) Unwrap() error { return e.error }
 
-// readPolicies runs one such process. With failed its commit is looked up, and only
-// another one is read.
-func readPolicies(ctx context.Context, exe string, src identity.PolicySource, login policy.Login, dir, failed string) (reading, error) {
+// readPolicies runs one such process with so much memory. With failed its commit is
+// looked up, and only another one is read.
+func readPolicies(ctx context.Context, exe string, memory uint64, src identity.PolicySource, login policy.Login, dir, failed string) (reading, error) {
 	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "policies")
 	if err != nil {
 		return reading{}, fmt.Errorf("read policies: %w", err)
 	}
 	defer func() { _ = ours.Close() }() // the child has ended
 	tail := child.NewTail(io.Discard)
+	limits, heap := policyLimits(memory)
 	p, err := child.Start(child.Spec{
 		Path: exe, Args: []string{"policy-child"}, Confines: true,
-		Env:   child.OwnEnv(append(fetchEnv(), fmt.Sprintf("GOMEMLIMIT=%dMiB", policyHeap), "GOTRACEBACK=single")...),
-		Files: []*os.File{theirs}, Stdout: tail, Stderr: tail,
-		Limits: child.Limits{RSS: policyMemory, Data: 2 * policyMemory, CPU: policyCPU, Files: policyFiles, FileSize: policyFileBytes, Deadline: policyDeadline},
+		Env:   child.OwnEnv(append(fetchEnv(), heap, "GOTRACEBACK=single")...),
+		Files: []*os.File{theirs}, Stdout: tail, Stderr: tail, Limits: limits,
 	})
 	_ = theirs.Close() // the child has its own
 	if err != nil {

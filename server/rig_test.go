@@ -33,6 +33,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/sampled"
 	"signet.example/server"
+	"signet.example/test/parts"
 )
 
 const trustDomain = "test.example"
@@ -70,8 +71,27 @@ var made = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	data := filepath.Join(dir, "d")
-	return data, server.Init(context.Background(), server.InitConfig{TrustDomain: trustDomain, DataDir: data})
+	if err := server.Init(context.Background(), server.InitConfig{TrustDomain: trustDomain, DataDir: data}); err != nil {
+		return "", err
+	}
+	password, err := os.ReadFile(filepath.Join(data, "password"))
+	if err != nil {
+		return "", err
+	}
+	return data, fastKey(filepath.Join(data, "ca", "issuing.pem"), bytes.TrimSpace(password))
 })
+
+// fastKey has the key of a file deciphered once, for all who open a copy.
+func fastKey(path string, password []byte) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if content, err = parts.FastKey(content, password); err != nil {
+		return err
+	}
+	return os.WriteFile(path, content, 0o600)
+}
 
 // newRig runs a server whose signer is in this process.
 func newRig(t *testing.T) *rig { return newRigWith(t, runInProcess) }

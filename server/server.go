@@ -207,7 +207,7 @@ func (s *server) loadState(ctx context.Context) error {
 		changed: s.views.changed, log: s.log, clock: s.clock, metrics: s.metrics,
 		renew: watched.NewSignal(), stamp: watched.NewSignal(),
 		status: map[string]*api.PolicyStatus{}, tried: map[string]identity.PolicySource{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
-		reading: make(chan struct{}, 1),
+		reading: make(chan struct{}, 1), memory: policyMemory,
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -218,7 +218,7 @@ func (s *server) loadState(ctx context.Context) error {
 		if err != nil {
 			return reading{}, fmt.Errorf("fetch: policy source %s: %w", src.Name, err)
 		}
-		return readPolicies(ctx, exe, src, login, dir, failed)
+		return readPolicies(ctx, exe, s.policies.memory, src, login, dir, failed)
 	}
 	s.access = &access{
 		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,

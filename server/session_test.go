@@ -203,6 +203,7 @@ func TestCertsCanBeWatched(t *testing.T) {
 }
 
 func TestCheckNamesWhatIsWrongAndTheCommandThatFixesIt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.apply(registry)
 	awaitFinding(t, r, "SIG013", "no agent has joined")

@@ -280,6 +280,7 @@ func TestTwoAgentsDoNotShareAnAddressUnlessForOneVirtualNode(t *testing.T) {
 }
 
 func TestTheEndpointsOfAnAgentThatLeftAreServedForTheGracePeriod(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.halt()
 	r.cfg.EndpointGrace = 2 * time.Second
@@ -410,6 +411,7 @@ func TestABanStandsWhereTheSignerDoesNotAnswerAndSaysWhatIsUnknown(t *testing.T)
 }
 
 func TestOnlyAnAgentThatIsGoneIsForgotten(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.halt()
 	r.cfg.Lifetimes.Agent = 5 * time.Second

@@ -25,6 +25,7 @@ import (
 	"signet.example/ca"
 	"signet.example/identity"
 	"signet.example/server/signer"
+	"signet.example/test/parts"
 )
 
 var signerTD = spiffeid.RequireTrustDomainFromString("mesh.example")
@@ -46,7 +47,8 @@ var signerFiles = sync.OnceValues(func() (files map[string][]byte, err error) {
 			return nil, err
 		}
 	}
-	return files, nil
+	files["ca/issuing.pem"], err = parts.FastKey(files["ca/issuing.pem"], []byte("secret")) // deciphered once
+	return files, err
 })
 
 func signerDir(t *testing.T) string {
