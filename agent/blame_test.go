@@ -18,6 +18,7 @@ import (
 )
 
 func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
+	t.Parallel()
 	ours, f, err := newJournal()
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +60,7 @@ func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
 // However long an evaluation has been under way, it is stuck only while its process
 // uses processor time: a clock of the kernel's, here that of real processes.
 func TestAFrozenProcessIsNotTakenForABusyOne(t *testing.T) {
+	t.Parallel()
 	ours, f, err := newJournal()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -78,6 +79,13 @@ func listener(t testing.TB, address string, port uint32, answer string) *listene
 	}
 }
 
+var addresses atomic.Int32
+
+// ownAddress is one that no other test listens at: only one proxy of a host may.
+func ownAddress() string {
+	return fmt.Sprintf("127.%d.%d.%d", 100+os.Getpid()%100, os.Getpid()/100%250, 9+addresses.Add(1)%200)
+}
+
 // freePort is a port that is free on the address now.
 func freePort(t testing.TB, address string) uint32 {
 	t.Helper()
@@ -106,7 +114,7 @@ type envoyRig struct {
 func newEnvoyRig(t *testing.T, lifetime time.Duration) *envoyRig {
 	t.Helper()
 	program := parts.Envoy(t)
-	e := &envoyRig{address: fmt.Sprintf("127.%d.%d.9", 100+os.Getpid()%100, os.Getpid()/100%250)}
+	e := &envoyRig{address: ownAddress()}
 	e.port = freePort(t, e.address)
 	e.rig = newRig(t, func(f *fakeServer) {
 		f.lifetime = lifetime
@@ -153,6 +161,7 @@ func (e *envoyRig) get() (body, serial string) {
 }
 
 func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
+	t.Parallel()
 	e := newEnvoyRig(t, 6*time.Second)
 	e.await("the proxy's status", func() bool { return e.proxy().GetState() == "waiting" })
 	time.Sleep(200 * time.Millisecond)
@@ -194,6 +203,7 @@ func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
 }
 
 func TestASupervisedEnvoyEndsWithItsBindingAndComesBackWithTheNext(t *testing.T) {
+	t.Parallel()
 	e := newEnvoyRig(t, time.Hour)
 	e.route("hello")
 	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
@@ -212,6 +222,7 @@ func TestASupervisedEnvoyEndsWithItsBindingAndComesBackWithTheNext(t *testing.T)
 }
 
 func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
+	t.Parallel()
 	e := newEnvoyRig(t, time.Hour)
 	e.route("good")
 	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
@@ -229,8 +240,9 @@ func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 }
 
 func TestAProxyThatWaitsForAnAddressSaysSoOnce(t *testing.T) {
+	t.Parallel()
 	program := parts.Envoy(t)
-	address := fmt.Sprintf("127.%d.%d.10", 100+os.Getpid()%100, os.Getpid()/100%250)
+	address := ownAddress()
 	user := strconv.Itoa(os.Getuid())
 	r := newRig(t, func(f *fakeServer) {
 		f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web"), binding("orders", "orders", "signet:proxy:orders")}

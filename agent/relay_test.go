@@ -170,6 +170,7 @@ func TestTwoBindingsForOneNodeAreAsGoodAsOne(t *testing.T) {
 }
 
 func TestAStreamEndsWithItsBinding(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", self(t))} })
 	r.routeWeb("", "one")
 	r.ready()
@@ -182,6 +183,7 @@ func TestAStreamEndsWithItsBinding(t *testing.T) {
 }
 
 func TestAProxyIsLeftNothingWithoutItsBinding(t *testing.T) {
+	t.Parallel()
 	const own = "spiffe://test.example/shop/web"
 	r := newRig(t, func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", self(t))} })
 	r.routeWeb("", "one")
@@ -216,6 +218,7 @@ func TestAProxyIsLeftNothingWithoutItsBinding(t *testing.T) {
 }
 
 func TestTheSecretIsPushedWhenTheSVIDRotates(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(f *fakeServer) {
 		f.lifetime = 3 * time.Second
 		f.entries = []*api.Entry{binding("web", "web", self(t))}

@@ -226,6 +226,7 @@ func TestADeadlineIsReachedByEitherClock(t *testing.T) {
 // A virtual machine that was suspended wakes up with certificates that are due or
 // have ended, and with timers that know nothing of it.
 func TestAHostThatSleptRenewsAtOnce(t *testing.T) {
+	t.Parallel()
 	s := &signer{lifetime: hour}
 	k := newKeeper(s.issue, newMetrics(), slog.New(slog.DiscardHandler))
 	w, now := wantOf("/web"), time.Now() // real time: synctest's has one clock

@@ -43,6 +43,7 @@ func TestAnIdentityThatIsGrantedNoLongerIsForgotten(t *testing.T) {
 
 // A balancer in front of no server at all takes connections and closes them.
 func TestConnectionsThatEndAtOnceAreNotTriedWithoutPause(t *testing.T) {
+	t.Parallel()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

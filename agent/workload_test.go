@@ -236,6 +236,7 @@ func TestNothingThatDoesNotVerifyIsGivenToAWorkload(t *testing.T) {
 }
 
 func TestSVIDsRotateGoOnInAnOutageAndResumeByThemselves(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(f *fakeServer) {
 		f.lifetime = 4 * time.Second
 		f.entries = []*api.Entry{entry("one", "/shop/one", self(t))}
