@@ -49,7 +49,7 @@ tools-lint: .bin/golangci-lint ## the pinned golangci-lint and gofumpt, built fr
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler >/dev/null
-	$(MAKE) .bin/prometheus
+	$(MAKE) .bin/prometheus .bin/nginx
 
 # Out of Debian's package and not installed: that would start a server on this machine, and bring
 # eleven packages of web pages. It adds 19 MB and 3 s to `make deps`.
@@ -58,6 +58,13 @@ deps: ## what a bare Debian machine lacks for the tests (root)
 	cd .bin && apt-get download -qq -o APT::Sandbox::User=root prometheus
 	dpkg-deb --fsys-tarfile .bin/prometheus_*.deb | tar -x -C .bin --strip-components=3 ./usr/bin/prometheus ./usr/bin/promtool
 	rm .bin/prometheus_*.deb && touch .bin/prometheus
+
+# The same way, an application whose workers run as another user than the one that listens: 1 MB.
+.bin/nginx:
+	@mkdir -p .bin
+	cd .bin && apt-get download -qq -o APT::Sandbox::User=root nginx
+	dpkg-deb --fsys-tarfile .bin/nginx_*.deb | tar -x -C .bin --strip-components=3 ./usr/sbin/nginx
+	rm .bin/nginx_*.deb && touch .bin/nginx
 
 # Programs that others wrote, which read our certificates in test/stacks: Java 17 and its compiler from
 # Debian 12, the rest as PyPI packages. Measured with both cores busy: some 10 s for
