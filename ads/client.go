@@ -40,7 +40,7 @@ type Client struct {
 	// Have is the last complete set, the view's own resource included; Run
 	// resumes from it and keeps it current.
 	Have *Set
-	// Complete says whether got, which is without the view's own resource, is
+	// Complete reports whether got, which is without the view's own resource, is
 	// what view describes; nil accepts every boundary.
 	Complete func(view *Resource, got *Set) bool
 	// OnSet is called with each complete set (without the view's own resource) and its view.

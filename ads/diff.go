@@ -38,7 +38,7 @@ func order2(a, b []*Resource) int {
 	return strings.Compare(a[0].Name, b[0].Name)
 }
 
-// same says whether two lists are one and the same slice.
+// same reports whether two lists are one and the same slice.
 func same(a, b []*Resource) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }

@@ -61,7 +61,7 @@ func (x *Machine) Step(now time.Time) [][]byte {
 	return frames
 }
 
-// SharesBodies says whether two sets hold one and the same resource.
+// SharesBodies reports whether two sets hold one and the same resource.
 func SharesBodies(a, b *Set, typeURL, name string) bool {
 	return a.Get(typeURL, name) == b.Get(typeURL, name)
 }

@@ -135,7 +135,7 @@ func lacks(cluster *Resource, st *state, c, e *topic) string {
 	return ""
 }
 
-// awaits says whether the client has yet to accept what it was sent of r, or was
+// awaits reports whether the client has yet to accept what it was sent of r, or was
 // sent nothing of it.
 func (t *topic) awaits(r *Resource) bool {
 	return find(t.acked, r.Name) == nil ||

@@ -33,7 +33,7 @@ func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, no
 	return patch(list, kept, func(*Resource) bool { return true })
 }
 
-// due says whether what is doomed may go now; else it sees to another look.
+// due reports whether what is doomed may go now; else it sees to another look.
 func (m *machine) due(t *topic, r *Resource, d doom, cleared uint64, now time.Time) bool {
 	if m.settled >= d.gen && cleared >= d.gen {
 		if now.Before(m.draining) {
@@ -50,7 +50,7 @@ func (m *machine) due(t *topic, r *Resource, d doom, cleared uint64, now time.Ti
 	return true
 }
 
-// refused says whether this client runs older listeners or routes because the
+// refused reports whether this client runs older listeners or routes because the
 // current ones were refused: those go on needing what left the set, for as
 // long as it takes.
 func (m *machine) refused(st *state) bool {

@@ -161,7 +161,7 @@ func (m *machine) leaveTime(now time.Time) {
 	}
 }
 
-// attached says whether a client that has clusters has asked for listeners and
+// attached reports whether a client that has clusters has asked for listeners and
 // routes, if there are any. Until a proxy that reconnects has, it runs on
 // routes that this server knows nothing of.
 func (m *machine) attached(st *state) bool {
@@ -266,7 +266,7 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 	return !waits
 }
 
-// moves says whether a change touches what the client has already.
+// moves reports whether a change touches what the client has already.
 func (t *topic) moves(changed []*Resource, removed []string) bool {
 	return len(removed) > 0 || slices.ContainsFunc(changed, func(r *Resource) bool { return find(t.sent, r.Name) != nil })
 }

@@ -116,7 +116,7 @@ func (t *topic) revert(doubted []*Resource) {
 	}
 }
 
-// mentions says whether an error message names a resource: as a whole word, as
+// mentions reports whether an error message names a resource: as a whole word, as
 // "a" also occurs in "a1", "a.b" and "cluster".
 func mentions(message, name string) bool {
 	for at := 0; ; {
@@ -138,7 +138,7 @@ func inName(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_-./:|", c) >= 0
 }
 
-// endsName says whether a name ends before rest; punctuation may follow it.
+// endsName reports whether a name ends before rest; punctuation may follow it.
 func endsName(rest string) bool {
 	rest = strings.TrimLeft(rest, ".:")
 	return rest == "" || !inName(rest[0])

@@ -6,7 +6,7 @@ import "time"
 // Envoy's own bound for a fetch that does not come is as long.
 const startBound = 15 * time.Second
 
-// starting says whether a proxy is still bringing up the clusters of its first
+// starting reports whether a proxy is still bringing up the clusters of its first
 // answer. Envoy asks for listeners when all of them are up; one that replaces a
 // cluster before that may wait for ever for endpoints that it does not ask for
 // (seen with 1.40.0: a cluster that goes from DNS to EDS while others warm). So

@@ -61,7 +61,7 @@ type want struct {
 	valid    bool
 }
 
-// has says whether the client subscribed to name.
+// has reports whether the client subscribed to name.
 func (t *topic) has(name string) bool {
 	if t.all {
 		return true

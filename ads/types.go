@@ -41,7 +41,7 @@ func rank(typeURL string) int {
 	return len(order)
 }
 
-// known says whether a type may be asked for even while no set holds it.
+// known reports whether a type may be asked for even while no set holds it.
 func known(typeURL string) bool { return rank(typeURL) != len(order) }
 
 // isFull tells the types whose state-of-the-world responses hold every

@@ -29,7 +29,7 @@ const (
 	proxyConnections = 50_000
 )
 
-// bootstrap is what an Envoy of p starts with: everything but the way to the
+// bootstrap is what an Envoy of p starts with: everything except the way to the
 // agent comes over ADS. adminMode is the mode of its admin socket.
 func bootstrap(p Proxy, sh shape, xdsSocket string, adminMode uint32) ([]byte, error) {
 	b := &bootstrapv3.Bootstrap{

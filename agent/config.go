@@ -247,7 +247,7 @@ func sameAddress(a, b string) bool {
 	return errX == nil && errY == nil && x.Unmap() == y.Unmap()
 }
 
-// metricsOpen tells whether others than this host can reach the metrics.
+// metricsOpen reports whether others than this host can reach the metrics.
 func (c Config) metricsOpen() bool {
 	host, _, err := net.SplitHostPort(c.Metrics)
 	a, notAddress := netip.ParseAddr(host)

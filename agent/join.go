@@ -275,7 +275,7 @@ func (e *enrolment) keep(t *trust, agentID string) {
 	e.kept = next
 }
 
-// byPin accepts a server before anything is trusted but the pin that came with
+// byPin accepts a server while nothing is trusted except the pin that came with
 // the token: a root in its chain must have the pinned key, and the chain must
 // verify under that root alone.
 func (e *enrolment) byPin(pin []byte) serverVerifier {

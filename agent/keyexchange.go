@@ -118,7 +118,7 @@ func (c *classical) findings(now time.Time, proxy string) []string {
 	defer c.mu.Unlock()
 	var list []string
 	for _, side := range []struct{ name, words string }{
-		{sideCallers, "connections of callers"}, {sideCalled, "connections to whom it calls"},
+		{sideCallers, "connections of callers"}, {sideCalled, "connections to services that it calls"},
 	} {
 		if last, ok := c.last[side.name]; ok && now.Sub(last) < classicalShown {
 			list = append(list, fmt.Sprintf("classical-key-exchange: proxy %s: %d %s without X25519MLKEM768 so far, the last at %s",

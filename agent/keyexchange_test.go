@@ -56,7 +56,7 @@ func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T
 	say("cluster.x.ssl.curves.X25519: 1", "listener.127.0.0.2_8080.ssl.curves.X25519: 1") // another Envoy
 	c.begin()
 	look()
-	if f := c.findings(now, "web"); len(f) != 2 || !strings.Contains(f[0], ": 4 connections") || !strings.Contains(f[1], ": 1 connections to whom it calls") {
+	if f := c.findings(now, "web"); len(f) != 2 || !strings.Contains(f[0], ": 4 connections") || !strings.Contains(f[1], ": 1 connections to services that it calls") {
 		t.Errorf("%q", f)
 	}
 	want := map[exchange]uint64{{sideCalled, true}: 3, {sideCallers, true}: 4, {sideCallers, false}: 4, {sideCalled, false}: 1}

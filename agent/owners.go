@@ -41,7 +41,7 @@ const dynamicFirst, dynamicLast = 61184, 65519
 
 func (o owner) dynamic() bool { return o.UID >= dynamicFirst && o.UID <= dynamicLast }
 
-// follows tells whether o is the same application as before, in spite of what a
+// follows reports whether o is the same application as before, in spite of what a
 // restart changes: a container's id is new where its user stays, and the number
 // of a dynamic user where its service stays. Where a unit was known, the user
 // alone is not enough. Nor is the unit alone: those of cron and the like run
@@ -60,7 +60,7 @@ func (o owner) follows(before owner) bool {
 
 // owners knows who is the application behind each proxy: who holds the sockets
 // that the proxy sends inbound calls to. Whoever it was first is remembered, in a
-// file, for while an application is down anybody may take its port.
+// file, for while an application is down anybody can take its port.
 //
 // Nobody waits for what is looked up for another proxy: mu is never held over
 // that, and those who ask about one proxy at once share one answer.
@@ -103,7 +103,7 @@ type foundNow struct {
 const (
 	ownerFresh = time.Second
 	// maxOwners bounds what is remembered: proxies that the agent did not start
-	// may come with ever new addresses.
+	// can come with ever new addresses.
 	maxOwners = 4096
 )
 
@@ -269,7 +269,7 @@ func (o *owners) listening(f front) (holder, error) {
 }
 
 // listeningAtSockets is listening for an application on Unix sockets: whoever
-// called listen(2) there, in a folder that nobody else but root can write to.
+// called listen(2) there, in a folder that nobody else except root can write to.
 func (o *owners) listeningAtSockets(f front) (holder, error) {
 	var l holder
 	for _, port := range f.list() {

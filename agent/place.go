@@ -149,7 +149,7 @@ func (e egressAt) tryFolder(uid uint32) error {
 	return nil
 }
 
-// trySocket looks whether the socket is the proxy's, and lets in nobody but whom
+// trySocket checks that the socket is the proxy's, and lets in nobody except whom
 // its mode names.
 func (e egressAt) trySocket(uid uint32) error {
 	if err := e.tryFolder(uid); err != nil {

@@ -387,7 +387,7 @@ func (r *relay) open() int {
 	return len(r.streams)
 }
 
-// cutProxy tells whether a selector is that of a supervised proxy, and its name.
+// cutProxy reports whether a selector is that of a supervised proxy, and its name.
 func cutProxy(s identity.Selector) (string, bool) {
 	if s.Type != "signet" {
 		return "", false

@@ -62,7 +62,7 @@ func returnDelay(left time.Duration, random float64) time.Duration {
 	return retryFirst + time.Duration(float64(most)*random)
 }
 
-// reached tells whether a deadline has come by either of the kernel's clocks: the
+// reached reports whether a deadline has come by either of the kernel's clocks: the
 // wall clock alone goes on while the host sleeps, the monotonic one alone when
 // the wall clock is set back.
 func reached(deadline, now time.Time) bool {

@@ -155,7 +155,7 @@ func (s *session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 }
 
 // newcomer tells of another process with this host's key, and of how many probes
-// there were since it last did: a thief may try as often as he likes.
+// there were since it last did: a thief can try again and again.
 func (s *session) newcomer(ctx context.Context, remote string) {
 	n := &s.newcomers
 	if !n.told.IsZero() && time.Since(n.told) < newcomersTold {

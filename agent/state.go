@@ -137,7 +137,7 @@ func each[M any, P interface {
 	}
 }
 
-// grants tells whether the entry or binding exists and grants this identity.
+// grants reports whether the entry or binding exists and grants this identity.
 func (s *state) grants(w want) bool {
 	id, ok := s.ids[w.entry]
 	return ok && id == w.id

@@ -111,7 +111,7 @@ func follow(ctx context.Context, c *ads.Client, log *slog.Logger) error {
 	}
 }
 
-// complete tells whether got is what view describes, type by type.
+// complete reports whether got is what view describes, type by type.
 func complete(view *ads.Resource, got *ads.Set) bool {
 	var v api.View
 	if proto.Unmarshal(view.Body, &v) != nil {

@@ -84,7 +84,7 @@ func (o AuthzOptions) user() (*child.User, error) {
 	return &u, u.Possible()
 }
 
-// spare tells whether the authz process runs as a user that is found when it is
+// spare reports whether the authz process runs as a user that is found when it is
 // started: where the agent is root, and nobody has named one. As root, if without
 // capabilities, whoever takes it over could write root's files.
 func (o AuthzOptions) spare() bool { return o.as == nil && os.Geteuid() == 0 }
@@ -175,7 +175,7 @@ func adminMode(u *child.User) uint32 {
 }
 
 // adminFolder makes the folder in which the proxy makes its admin socket and
-// nobody but it and the agent can enter. For a proxy of another user that is by its
+// nobody except it and the agent can enter. For a proxy of another user that is by its
 // primary group.
 func adminFolder(dir string, u *child.User) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -47,7 +47,7 @@ type look struct {
 	svids []*svid // those of wants that are there and good
 }
 
-// same tells whether nothing that concerns the caller has changed since.
+// same reports whether nothing that concerns the caller has changed since.
 func (l look) same(o look) bool {
 	if l.state != o.state || l.trust != o.trust || len(l.svids) != len(o.svids) {
 		return false
@@ -141,7 +141,7 @@ func good(held map[string]*svid, wants []want) []*svid {
 	return svids
 }
 
-// pending tells whether an SVID that is not there is worth waiting for: the server
+// pending reports whether an SVID that is not there is worth waiting for: the server
 // is there, and has not failed to issue it. failure is that of one that has.
 func (w *workloads) pending(l look) (pending bool, failure error) {
 	connected := w.u.connected.Load()

@@ -30,7 +30,7 @@ type Profile int32
 
 const (
 	Profile_PROFILE_UNSPECIFIED Profile = 0
-	// any identity but Signet's own.
+	// any identity except Signet's own.
 	Profile_PROFILE_WORKLOAD Profile = 1
 	// /signet/agent/<id>.
 	Profile_PROFILE_AGENT Profile = 2

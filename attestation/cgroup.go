@@ -85,7 +85,7 @@ func (c *Cgroups) Units(ids []uint64) (map[uint64]string, error) {
 	return units, errs
 }
 
-// In tells whether the cgroup is that of a unit or of a part of it. It looks
+// In reports whether the cgroup is that of a unit or of a part of it. It looks
 // there only, so that it costs a caller from elsewhere nothing to be told apart.
 func (c *Cgroups) In(unit string, id uint64) bool {
 	if id <= 1 || unit == "" {
@@ -183,7 +183,7 @@ func cgroupPaths(root, below string, ids map[uint64]bool, most int) (map[uint64]
 	return found, err
 }
 
-// MadeAnew tells whether a unit can be the container before, or a service in it,
+// MadeAnew reports whether a unit can be the container before, or a service in it,
 // made anew: its id, and what it lies in, are new then, and what is inside is not.
 func MadeAnew(before, now string) bool {
 	was, inOne := insideContainer(before)

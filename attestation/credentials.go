@@ -48,7 +48,7 @@ func (c peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.A
 		return nil, nil, err
 	}
 	info := PeerInfo{Peer: p}
-	info.SecurityLevel = credentials.PrivacyAndIntegrity // nobody but the kernel is between
+	info.SecurityLevel = credentials.PrivacyAndIntegrity // nobody except the kernel is between
 	return &peerConn{UnixConn: uc, peer: p}, info, nil
 }
 

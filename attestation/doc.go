@@ -13,9 +13,9 @@
 // A Peer is the process that called connect(2), whoever holds the socket now.
 // Each call of Selectors reads it anew and refuses a process that is gone, that
 // has executed another program, or that has changed its user or group since it
-// connected. It is no boundary against a live process that hands its own
+// connected. It is not a boundary against a live process that hands its own
 // socket on, nor against who may debug that process. Nor is the program one
-// against the user who runs it: LD_PRELOAD and ptrace(2) make it do what he
+// against the user who runs it: LD_PRELOAD and ptrace(2) make it do what that user
 // wants, so that a path or hash tells programs apart only together with a user.
 //
 // # Concurrency

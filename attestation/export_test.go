@@ -8,7 +8,7 @@ func ForceLegacy(a *Attestor) *Attestor {
 	return a
 }
 
-// LegacyKernel tells whether the tests run as on a kernel before 6.5.
+// LegacyKernel reports whether the tests run as on a kernel before 6.5.
 const LegacyKernel = legacyKernel
 
 // KnownHashes returns how many programs' hashes are kept.

@@ -23,8 +23,8 @@ const (
 	maxUsers  = 256
 )
 
-// hashesByUser gives each user hashes of his own: who starts large programs, or
-// many, makes himself wait and nobody else.
+// hashesByUser has the hashes of each user apart: a user who starts large programs, or
+// many, delays no other user.
 type hashesByUser struct {
 	mu sync.Mutex
 	by map[uint32]*hashes // guarded by mu

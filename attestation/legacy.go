@@ -2,6 +2,6 @@
 
 package attestation
 
-// legacyKernel has every peer met as on a kernel before 6.5, in builds with the
-// tag legacypeer alone: the tests of what meets a peer run with it, too.
+// legacyKernel is true only in builds with the tag legacypeer: peers are then held
+// as on a kernel before 6.5. The tests of the packages that meet peers run with it too.
 const legacyKernel = false

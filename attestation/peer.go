@@ -321,7 +321,7 @@ func (p *Peer) closeUnused() error {
 	return nil
 }
 
-// SameNetwork tells whether the process is in this one's network namespace. It
+// SameNetwork reports whether the process is in this one's network namespace. It
 // is read from the process, as Selectors reads: where it cannot be, the answer is
 // an error, and nobody's word takes its place.
 func (p *Peer) SameNetwork() (bool, error) {

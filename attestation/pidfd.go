@@ -59,7 +59,7 @@ func pidOf(pidfd int) (int, error) {
 	return 0, errors.New("pidfd: the kernel tells no process id")
 }
 
-// SameProcess tells whether two pidfds stand for one process. It compares
+// SameProcess reports whether two pidfds stand for one process. It compares
 // their inodes on pidfs; before Linux 6.9, where all pidfds share one inode,
 // their process ids while both live, which then cannot be two processes'.
 func SameProcess(a, b int) (bool, error) {

@@ -13,7 +13,7 @@ import (
 	"signet.example/identity"
 )
 
-// unix returns the selectors of type unix but for the hash: the effective user and
+// unix returns the selectors of type unix except for the hash: the effective user and
 // group, and the path of the program. A path that cannot be vouched for is left out,
 // which can only make fewer entries fit.
 func (p *Peer) unix() identity.Selectors {
@@ -27,8 +27,8 @@ func (p *Peer) unix() identity.Selectors {
 	return sels
 }
 
-// hash adds the program's content, where it can be vouched for and something hangs
-// on it: reading it may take long, and any local user may ask for it.
+// hash adds the program's content, where it can be vouched for and something depends
+// on it: reading it can take long, and any local user can ask for it.
 func (p *Peer) hash(ctx context.Context, proc *proc, sels identity.Selectors) (identity.Selectors, error) {
 	if wants := p.attestor.WantsHash; wants != nil && !wants(sels) {
 		return sels, nil

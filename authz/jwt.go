@@ -61,7 +61,7 @@ var (
 	errTokenNotYet     = errors.New("not valid yet")
 )
 
-// token is a verified token, but for the time, which is looked at on each use.
+// token is verified except for its times, which are checked on each use.
 type token struct {
 	claims               *policy.Claims
 	issuer, subject, kid string
@@ -186,7 +186,7 @@ func (i *issuer) key(alg, kid string) (verificationKey, error) {
 	return verificationKey{}, errTokenKey
 }
 
-// verifySegments does everything but the look at the clock.
+// verifySegments does everything except the check of the times.
 func verifySegments(s segments, issuers map[string]*issuer) (*token, error) {
 	alg, kid, err := tokenHeader(s.header)
 	if err != nil {

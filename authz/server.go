@@ -80,7 +80,7 @@ type Server struct {
 	state     atomic.Pointer[state]
 }
 
-// state is one Config, ready to decide by. It is immutable but for the
+// state is one Config, ready to decide by. It is immutable except for the
 // verifier's memory, which has a lock of its own.
 type state struct {
 	policies map[string]*policy.Compiled

@@ -33,7 +33,7 @@ func newVerifier(configured []Issuer) (*verifier, []error) {
 	return &verifier{configured: slices.Clone(configured), issuers: issuers, newer: map[digest]*token{}}, problems
 }
 
-// same tells whether the verifier already is that of these issuers, so that a
+// same reports whether the verifier already is that of these issuers, so that a
 // new policy does not forget tokens.
 func (v *verifier) same(configured []Issuer) bool {
 	return slices.EqualFunc(v.configured, configured, func(a, b Issuer) bool {

@@ -191,7 +191,7 @@ func halfLife(c *x509.Certificate) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 2)
 }
 
-// usable tells whether a certificate is valid now: none is signed with one that
+// usable reports whether a certificate is valid now: none is signed with one that
 // is not.
 func usable(i *issuing, now time.Time) error {
 	if c := i.cert; now.Before(c.NotBefore) || now.After(c.NotAfter) {

@@ -40,7 +40,7 @@ func newLedger() *ledger {
 	}
 }
 
-// check tells whether r may be the next record.
+// check reports whether r may be the next record.
 func (g *ledger) check(r Record) error {
 	switch r.Kind {
 	case KindReserved:

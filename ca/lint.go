@@ -26,7 +26,7 @@ type linted struct {
 }
 
 // lint makes the certificate without a signature and reads it as a stranger
-// would: all but the signature is what the real one will be, byte for byte (the
+// would: all except the signature is what the real one will be, byte for byte (the
 // idea of RFC 9925, an unsigned certificate, but with the signature algorithm of
 // the real one, which is part of the signed bytes).
 func (i *Issuer) lint(c *checked, by *issuing, now time.Time) (*linted, error) {
@@ -63,7 +63,7 @@ func (i *Issuer) lintTemplate(c *checked, t *x509.Certificate, by *issuing) (*li
 }
 
 // leafTemplate is the one profile of leaves: X509-SVID 2 to 4. Nothing in it
-// comes from the requester but the identity, which is the caller's.
+// comes from the requester except the identity, which is the caller's.
 func leafTemplate(id spiffeid.ID, prefix serialPrefix, issuer *x509.Certificate, now time.Time, lifetime time.Duration) (*x509.Certificate, error) {
 	serial, err := newSerial(prefix)
 	if err != nil {

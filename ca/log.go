@@ -296,7 +296,7 @@ func (d dataSync) Sync() error {
 	}
 }
 
-// knowsAuthority tells whether a signing certificate is recorded. The caller
+// knowsAuthority reports whether a signing certificate is recorded. The caller
 // sees to it that no record of one is under way.
 func (l *Log) knowsAuthority(spki, certificate []byte) bool {
 	k, err := prefixOf(spki)

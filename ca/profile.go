@@ -31,7 +31,7 @@ type Result struct {
 
 // The names of the profiles.
 const (
-	ProfileWorkload = "workload" // any identity but Signet's own
+	ProfileWorkload = "workload" // any identity except Signet's own
 	ProfileAgent    = "agent"    // /signet/agent/<id>
 	ProfileServer   = "server"   // /signet/server/<name>
 )
@@ -80,7 +80,7 @@ func (p Profiles) within(life time.Duration) (Profiles, error) {
 	return p, nil
 }
 
-// Check tells whether profiles fit an authority. An Issuer with profiles that do
+// Check reports whether profiles fit an authority. An Issuer with profiles that do
 // not fit refuses every request with this error; call it at start to say so then.
 func (p Profiles) Check(a *Authority) error {
 	_, err := p.within(a.life())

@@ -17,7 +17,7 @@ import (
 )
 
 // signingTemplate is a signing certificate of a trust domain: a SPIFFE ID without
-// a path (X509-SVID 3.2), and nothing but signing certificates among its usages.
+// a path (X509-SVID 3.2), and only the signing of certificates among its usages.
 func signingTemplate(td spiffeid.TrustDomain, name string, key crypto.PublicKey) (*x509.Certificate, error) {
 	if _, err := netip.ParseAddr(td.Name()); err == nil {
 		// RFC 5280 4.2.1.10: a URI constraint is a host name, and a URI whose host

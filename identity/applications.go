@@ -26,10 +26,10 @@ const (
 	applicationsNamespace = "namespace"
 )
 
-// IsZero tells whether nothing was said.
+// IsZero reports whether nothing was said.
 func (a Applications) IsZero() bool { return len(a.UIDs) == 0 && !a.Anyone && !a.Namespace }
 
-// Allows tells whether processes of a user may.
+// Allows reports whether processes of a user may.
 func (a Applications) Allows(uid uint32) bool { return a.Anyone || slices.Contains(a.UIDs, uid) }
 
 // Strings returns a as the spec has it.

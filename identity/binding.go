@@ -69,7 +69,7 @@ func (e *AmbiguousError) Error() string {
 		e.First.Name, e.First.Mesh, e.First.VirtualNode, e.Second.Name, e.Second.Mesh, e.Second.VirtualNode)
 }
 
-// EntryFits tells whether a workload with the selectors has may hold e's
+// EntryFits reports whether a workload with the selectors has may hold e's
 // identity. An entry without selectors fits nobody.
 func EntryFits(e Entry, has Selectors) bool { return fits(e.Selectors, has) }
 

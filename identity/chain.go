@@ -113,7 +113,7 @@ func checkPaths(paths [][]*x509.Certificate, td spiffeid.TrustDomain) error {
 
 func checkPath(signers []*x509.Certificate, td spiffeid.TrustDomain) error {
 	if len(signers) == 0 {
-		// A leaf that is its own root: nothing signed it but itself.
+		// A leaf that is its own root: nothing signed it except itself.
 		return errors.New("the leaf itself is among the roots")
 	}
 	for _, c := range signers {

@@ -170,7 +170,7 @@ func buildDuration(field, s string, absent, least, most time.Duration) (time.Dur
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, fieldError(field, "%s is no duration such as 90s or 1h", abbreviate(s))
+		return 0, fieldError(field, "%s is not a duration such as 90s or 1h", abbreviate(s))
 	}
 	if d < least || d > most {
 		return 0, fieldError(field, "%s is out of bounds: from %s to %s", d, least, most)

@@ -74,7 +74,7 @@ func ForServer(td spiffeid.TrustDomain, name string) (spiffeid.ID, error) {
 	return build(td, reserved, "server", name)
 }
 
-// IsReserved tells whether id is /signet or lies under it, where only Signet
+// IsReserved reports whether id is /signet or lies under it, where only Signet
 // itself hands out identities.
 func IsReserved(id spiffeid.ID) bool {
 	return id.Path() == "/"+reserved || strings.HasPrefix(id.Path(), "/"+reserved+"/")

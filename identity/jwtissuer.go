@@ -168,7 +168,7 @@ func checkHTTPURL(s string) error {
 	return nil
 }
 
-// loopbackHost tells whether a URL's host is this machine.
+// loopbackHost reports whether a URL's host is this machine.
 func loopbackHost(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()

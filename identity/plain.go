@@ -33,7 +33,7 @@ func (b Binding) Plain(td spiffeid.TrustDomain) (Plain, error) {
 	return Plain{Name: b.Name, SPIFFEID: id.String(), Selectors: b.Selectors.Strings(), Mesh: b.Mesh, VirtualNode: b.VirtualNode, Applications: b.Applications.Strings()}, nil
 }
 
-// IsBinding tells whether p was a Binding.
+// IsBinding reports whether p was a Binding.
 func (p Plain) IsBinding() bool { return p.Mesh != "" || p.VirtualNode != "" }
 
 // Entry returns the identity and its selectors, whether p was an Entry or a

@@ -147,7 +147,7 @@ func checkRefName(s string) error {
 		bad = bad || strings.HasPrefix(part, ".") || strings.HasSuffix(part, ".lock")
 	}
 	if bad {
-		return fmt.Errorf("%s is no name of a branch or tag", abbreviate(s))
+		return fmt.Errorf("%s is not the name of a branch or tag", abbreviate(s))
 	}
 	return nil
 }
@@ -155,7 +155,7 @@ func checkRefName(s string) error {
 // checkCommit wants the whole hash: a shortened one can become another commit.
 func checkCommit(s string) error {
 	if (len(s) != 40 && len(s) != 64) || strings.Trim(s, "0123456789abcdef") != "" {
-		return fmt.Errorf("%s is no whole commit hash in lower case", abbreviate(s))
+		return fmt.Errorf("%s is not a whole commit hash in lower case", abbreviate(s))
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func ParseSelectors(s []string) (Selectors, error) {
 	return out, nil
 }
 
-// Contains tells whether each of all is among s, by exact equality.
+// Contains reports whether each of all is among s, by exact equality.
 func (s Selectors) Contains(all Selectors) bool {
 	for _, want := range all {
 		if !slices.Contains(s, want) {

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// printable tells whether s can stand on one line of a log, a table or an
+// printable reports whether s can stand on one line of a log, a table or an
 // error: valid UTF-8 without control, format, line-separator or private
 // characters (U+2028 breaks lines too).
 func printable(s string) bool {

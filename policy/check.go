@@ -257,7 +257,7 @@ func (c *checker) resultType(t types.Type) {
 			}
 		}
 		if t.DynamicProperties() != nil {
-			c.atAllow("", "the object's names are computed, so nobody can tell whether they are read: "+strings.Join(compatFields, ", ")+" count", false)
+			c.atAllow("", "the object's names are computed, so that it cannot be checked whether they are read: "+strings.Join(compatFields, ", ")+" count", false)
 		}
 	default:
 		c.atAllow("", fmt.Sprintf("it can be a %s, which allows nothing: want true, or an object of %s", types.Sprint(t), strings.Join(compatFields, ", ")), false)

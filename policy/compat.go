@@ -150,7 +150,7 @@ func headersToRemove(list ast.Value) ([]string, error) {
 	for i := range a.Len() {
 		name, ok := a.Elem(i).Value.(ast.String)
 		if !ok {
-			return nil, errors.New("request_headers_to_remove has what is no name")
+			return nil, errors.New("request_headers_to_remove has an element that is not a name")
 		}
 		lower := strings.ToLower(string(name))
 		if err := forbiddenHeader(lower); err != nil {

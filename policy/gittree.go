@@ -90,7 +90,7 @@ func (w *walk) subtree(t *object.Tree, root string) (*object.Tree, error) {
 			return nil, err
 		}
 		if e.Mode != filemode.Dir {
-			return nil, refuse("%s is no folder", part)
+			return nil, refuse("%s is not a folder", part)
 		}
 		if err := checkSize(w.objects, e.Hash); err != nil {
 			return nil, err

@@ -14,7 +14,7 @@ const (
 	slowWork  = 1 << 20
 	slowAfter = maxTime / 2
 	// laneRest is how long a destination's lane rests after an evaluation that used up
-	// its time, as a multiple of that: such a one is never answered but by an error.
+	// its time, as a multiple of that: such a one is only ever answered by an error.
 	laneRest = 3
 )
 

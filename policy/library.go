@@ -7,7 +7,7 @@ func libraries() []Module {
 	return []Module{{Path: "signet/lib/http.rego", Rego: libraryHTTP}}
 }
 
-// isLibrary tells whether a module would add to a library's package.
+// isLibrary reports whether a module would add to a library's package.
 func isLibrary(m *ast.Module) bool { return m.Package.Path.String() == "data.signet.lib.http" }
 
 // libraryHTTP: a list-valued header may come as several lines or as one with

@@ -165,7 +165,7 @@ func checkNodePackage(p *ast.Package, names []string) error {
 			return fmt.Errorf("%s: it would be the rule %s of package %s; write the node's rules in package signet.authz, by input.destination", p, name, above)
 		}
 		if name == "" || strings.Contains(name, "/") {
-			return fmt.Errorf("%s: %q is no name of a mesh or virtual node", p, name)
+			return fmt.Errorf("%s: %q is not the name of a mesh or virtual node", p, name)
 		}
 	}
 	return nil

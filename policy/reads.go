@@ -403,10 +403,10 @@ func selected(path string, t *ast.Term) string {
 
 func (r *reader) tell(at *ast.Term, text string) { r.add(at, text, false) }
 
-// computed is told where a policy reads by a name that is not a constant, or
+// computed is called where a policy reads by a name that is not a constant, or
 // hands on a part as a whole.
 func (r *reader) computed(at *ast.Term, p part) {
-	r.add(at, fmt.Sprintf("%s is read by a computed name or handed on whole, so nobody can tell whether the input has what is read of it: name its fields (%s)",
+	r.add(at, fmt.Sprintf("%s is read by a computed name or handed on whole, so that it cannot be checked whether the input has what is read of it: name its fields (%s)",
 		p.path, p.is.fieldNames()), !r.strict)
 }
 

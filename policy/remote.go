@@ -106,7 +106,7 @@ func (r *remote) addSecret(s string) {
 }
 
 // scrub takes the credentials out of an error, and with them the error's
-// chain but for what callers decide by; and says what mends a refusal.
+// chain except for what callers decide by, and adds what mends a refusal.
 func (r *remote) scrub(err error) error {
 	err = r.explain(err)
 	msg := err.Error()

@@ -13,7 +13,7 @@ import (
 // Module is one Rego file; Path is relative to the repository's root.
 type Module struct{ Path, Rego string }
 
-// IsTest tells whether the module holds tests, which are run but not served.
+// IsTest reports whether the module holds tests, which are run but not served.
 func (m Module) IsTest() bool { return strings.HasSuffix(m.Path, "_test.rego") }
 
 // Exemption is a generated allow for a declared health check: Method (always
@@ -35,7 +35,7 @@ type Revision struct {
 }
 
 // NewRevision sorts its parts, leaves test modules out and computes the ID.
-// Without modules everything but the exemptions is denied.
+// Without modules everything except the exemptions is denied.
 func NewRevision(source, commit string, modules []Module, exemptions []Exemption, contested ...string) Revision {
 	r := Revision{Source: source, Commit: commit, Contested: slices.Sorted(slices.Values(contested))}
 	for _, m := range modules {

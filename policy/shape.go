@@ -101,8 +101,8 @@ func compatShape() map[string]*shape {
 	}
 }
 
-// schema is the shape as the JSON schema that OPA's type checker reads. It can
-// say nothing of an object with free names but that it is one.
+// schema is the shape as the JSON schema that OPA's type checker reads. Of an
+// object with free names it can say only that it is one.
 func (s *shape) schema() map[string]any {
 	switch s.kind {
 	case isObject:

@@ -140,7 +140,7 @@ func (a *access) enter(ctx context.Context, method string) (*caller, time.Time, 
 }
 
 // proveHostKey accepts one certificate that its own key signed. Nothing in it is
-// believed but the key, which the handshake proved the caller to have.
+// believed except the key, which the handshake proved the caller to have.
 func (c *caller) proveHostKey(certs []*x509.Certificate) error {
 	leaf := certs[0]
 	if len(certs) != 1 || !hostKeyAllowed(leaf.PublicKey) {

@@ -23,7 +23,7 @@ const (
 )
 
 // refusable are the actions that a stranger, or an agent, can have refused as
-// often as he likes. Each has a budget of its own.
+// often as they like. Each has a budget of its own.
 var refusable = []string{"attest", "issue"}
 
 // refusals writes refusals into the audit trail: the first few one by one, the

@@ -56,7 +56,7 @@ func (a *admin) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[a
 	}
 }
 
-// sendCerts sends the list in batches; the first answer is sent though it be empty.
+// sendCerts sends the list in batches; the first answer is sent even if empty.
 func sendCerts(stream grpc.ServerStreamingServer[api.CertsResponse], list []*api.Cert, first bool) error {
 	if len(list) == 0 {
 		if !first {

@@ -237,7 +237,7 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 			}
 		}
 		list = append(list, finding(findNoPolicy, severity, "policy", "signet apply -f <file with a PolicySource>",
-			"no policy is loaded: every call is denied but declared health checks"))
+			"no policy is loaded: every call is denied except declared health checks"))
 	}
 	return list
 }
@@ -245,7 +245,7 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 // inForce tells what is served where the newest policies are not.
 func inForce(commit string) string {
 	if commit == "" {
-		return "and none succeeded before: every call is denied but declared health checks"
+		return "and none succeeded before: every call is denied except declared health checks"
 	}
 	return "commit " + commit + " stays in force"
 }
@@ -286,7 +286,7 @@ func (a *admin) checkIssuers(context.Context) []*api.Finding {
 	}
 	losing := a.issuers.losing()
 	for _, name := range sortedKeys(losing) {
-		severity := sevInfo // a key for encryption is no loss
+		severity := sevInfo // losing a key for encryption does not matter
 		if slices.ContainsFunc(losing[name], func(err error) bool { return !errors.Is(err, identity.ErrOtherUse) }) {
 			severity = sevWarning
 		}

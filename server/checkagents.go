@@ -57,7 +57,7 @@ func (a *admin) there(st agentStatus) bool {
 type host []agentStatus
 
 // hosts are told apart by group and host name. The name is only what the agent
-// says, so nothing but advice may hang on it.
+// says, so only advice may depend on it.
 func (a *admin) hosts() []host {
 	by := map[string]host{}
 	for _, g := range a.roster.all() {

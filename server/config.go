@@ -17,7 +17,7 @@ import (
 )
 
 // Config is the server's configuration, decoded strictly from one YAML file over
-// DefaultConfig. Every key has a working default but data_dir.
+// DefaultConfig. Every key has a working default except data_dir.
 type Config struct {
 	// TrustDomain must be the one the CA was made for; empty takes the CA's.
 	TrustDomain string `yaml:"trust_domain" json:"trust_domain"`
@@ -91,7 +91,7 @@ var anyTrustDomain = spiffeid.RequireTrustDomainFromString("example.org")
 
 var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// DefaultConfig has every default filled in but DataDir and what follows from it.
+// DefaultConfig has every default filled in except DataDir and what follows from it.
 func DefaultConfig() Config {
 	return Config{
 		Listen:        "127.0.0.1:8443",

@@ -249,7 +249,7 @@ type reported struct {
 	taken  claims                         // what it took so far
 }
 
-// rival is who is where n wants to be. All that is registered counts, but of the
+// rival is who is where n wants to be. All that is registered counts, except of the
 // agent's own only what it goes on to report as the same.
 func (in *reported) rival(n *endpoint) *endpoint {
 	everyone := func(*endpoint) bool { return true }

@@ -13,7 +13,7 @@ import (
 // model is what is stored, as last seen.
 func (s *server) model() *model { return s.current.Load() }
 
-// install makes m what is served, and wakes what depends on it but the views.
+// install makes m what is served, and wakes what depends on it except the views.
 // Callers hold loading, or nothing runs yet.
 func (s *server) install(m *model) {
 	s.current.Store(m)

@@ -11,7 +11,7 @@ import (
 	"signet.example/identity"
 )
 
-// told is what an agent's view is made of but its own name: the version of what
+// told is what an agent's view is made of except its own name: the version of what
 // its group is told, and the policy revision in force.
 type told struct{ set, policy string }
 

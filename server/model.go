@@ -265,14 +265,14 @@ func (m *model) check() manifest.Errors {
 	return errs
 }
 
-// bound says whether a binding lets agents of the group host the virtual node.
+// bound reports whether a binding lets agents of the group host the virtual node.
 func (m *model) bound(group, mesh, node string) bool {
 	return slices.ContainsFunc(m.bindings, func(b identity.Binding) bool {
 		return b.Group == group && b.Mesh == mesh && b.VirtualNode == node
 	})
 }
 
-// managed says whether any agent may host the virtual node, so that calls to it
+// managed reports whether any agent may host the virtual node, so that calls to it
 // are mTLS even while none of its endpoints is registered.
 func (m *model) managed(mesh, node string) bool {
 	return slices.ContainsFunc(m.bindings, func(b identity.Binding) bool { return b.Mesh == mesh && b.VirtualNode == node })

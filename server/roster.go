@@ -64,7 +64,7 @@ func (r *roster) put(a store.Agent) {
 	r.mu.Unlock()
 }
 
-// hasKey tells whether an agent joined with this host key. It costs a look into
+// hasKey reports whether an agent joined with this host key. It costs a look into
 // memory, whoever asks.
 func (r *roster) hasKey(hostKey []byte) bool {
 	r.mu.RLock()

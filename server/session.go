@@ -310,7 +310,7 @@ func (r *sessions) connected() []*session {
 	return list
 }
 
-// loaded says whether every connected agent has loaded a policy revision.
+// loaded reports whether every connected agent has loaded a policy revision.
 func (r *sessions) loaded(revision string) bool {
 	for _, s := range r.connected() {
 		if s.latest().GetPolicyRevision() != revision {

@@ -25,7 +25,7 @@ func (s *Store) PutToken(ctx context.Context, hash []byte, group string, expires
 	return nil
 }
 
-// HasToken tells whether a token can be used now. It writes nothing and waits for
+// HasToken reports whether a token can be used now. It writes nothing and waits for
 // nobody who does.
 func (s *Store) HasToken(ctx context.Context, hash []byte, now time.Time) (bool, error) {
 	_, err := s.tokenGroup(ctx, hash, now)

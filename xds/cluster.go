@@ -128,7 +128,7 @@ func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
 	}
 }
 
-// authzCluster is the agent's decision socket.
+// agentCluster is one of the agent's sockets: authz.sock or wayout.sock.
 func (b *builder) agentCluster(name, socket string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 name,

@@ -25,7 +25,7 @@ const ambiguousDetails = "rbac_access_denied_matched_policy[" + ambiguous + "]"
 // The regular expressions are RE2, matched against the whole value, after the
 // manager's own normalisation. Nothing in them comes from a mesh (SECURITY A20).
 const (
-	// plainChar is visible ASCII but for: percent; semicolon, since servers differ
+	// plainChar is visible ASCII except percent; semicolon, since servers differ
 	// on whether ;x belongs to a path segment; backslash, which some take for a
 	// slash; question mark, which ends the path; and the fragment's hash.
 	plainChar = `[!"$&-:<->@-\[\]-~]`

@@ -119,7 +119,7 @@ func (b *builder) commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
 // (docs/decisions/021).
 const postQuantum = "X25519MLKEM768"
 
-// keyExchanges are offered and accepted in this order. Peers of before fall back
+// keyExchanges are offered and accepted in this order. Older peers fall back
 // to the others, unless the mesh requires the first.
 func (b *builder) keyExchanges() []string {
 	if b.in.RequirePostQuantum != nil && b.in.RequirePostQuantum(b.node.Mesh) {

@@ -26,7 +26,7 @@ type Endpoint struct {
 	Healthy bool
 }
 
-// Input is everything that a view depends on, but for whose view it is.
+// Input is everything that a view depends on, except for whose view it is.
 type Input struct {
 	// Graph is the mesh with its references resolved.
 	Graph *mesh.Graph
@@ -35,12 +35,12 @@ type Input struct {
 	// Endpoints returns the registered endpoints of a node's port, nil when none
 	// is registered. The order does not matter. A nil func means none anywhere.
 	Endpoints func(mesh, node string, port uint32) []Endpoint
-	// Managed tells whether an agent may host the node (a binding names it). Such
+	// Managed reports whether an agent may host the node (a binding names it). Such
 	// a node is called by mTLS even while no endpoint of it is registered: else
 	// the loss of its last registration would turn calls into plaintext. A nil
 	// func means that only nodes with registered endpoints are managed.
 	Managed func(mesh, node string) bool
-	// Strict tells whether a managed listener was hardened, so that it takes no
+	// Strict reports whether a managed listener was hardened, so that it takes no
 	// plaintext (DESIGN decision 17). A nil func means that none was.
 	Strict func(mesh, node string) bool
 	// RequirePostQuantum reports whether proxies of a mesh refuse a TLS connection
@@ -160,7 +160,7 @@ func (b *builder) add(typeURL, name string, m proto.Message) *ads.Resource {
 	return r
 }
 
-// validate asks the generated validator, which looks into all of m but an Any.
+// validate asks the generated validator, which looks into all of m except an Any.
 func validate(m proto.Message) error {
 	if v, ok := m.(interface{ ValidateAll() error }); ok {
 		return v.ValidateAll()

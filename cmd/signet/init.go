@@ -18,7 +18,7 @@ func newInit() *cobra.Command {
 keys are encrypted with a password, the first root set, and an empty store.
 What exists is refused, never overwritten. The password is read from a file,
 which is made with a random password where it does not exist. With --signer-dir
-all but the store goes there, for a signer that has a user of its own.
+everything except the store goes there, for a signer that has a user of its own.
 
 With --uri-constraint root and issuing certificate permit no other URIs than the
 trust domain's (a critical name constraint), so that plain path validation refuses

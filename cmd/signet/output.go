@@ -123,7 +123,7 @@ func printable(s string) string { return plain.Line(s) }
 
 var colorModes = []string{"auto", "always", "never"}
 
-// colors tells whether w is a terminal that wants colour.
+// colors reports whether w is a terminal that wants colour.
 func colors(c *cobra.Command, w io.Writer) bool {
 	switch mode, _ := c.Flags().GetString("color"); mode {
 	case "always":

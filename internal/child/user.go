@@ -81,7 +81,7 @@ func number(text string) (uint32, error) {
 // unused, its dynamic users come after (https://systemd.io/UIDS-GIDS).
 const spareFirst, spareLast = 60578, 61183
 
-// IsSpare tells whether a uid is one that SpareUser may give.
+// IsSpare reports whether a uid is one that SpareUser may give.
 func IsSpare(uid uint32) bool { return uid >= spareFirst && uid <= spareLast }
 
 // SpareUser is a user that no process runs as and no database knows, for a child of

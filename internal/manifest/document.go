@@ -108,7 +108,7 @@ var (
 	}
 )
 
-// readEnvelope checks all but the spec.
+// readEnvelope checks everything except the spec.
 func (d *Document) readEnvelope() {
 	dec := &decoder{src: d.src}
 	known := append([]string{"apiVersion", "kind", "metadata", "spec"}, serverFields...)

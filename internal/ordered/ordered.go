@@ -1,5 +1,5 @@
 // Package ordered holds maps that never change: a [Map] with one more key is another
-// Map, which shares all with the first but the few nodes on the way to that key.
+// Map, which shares everything with the first except the few nodes on the way to that key.
 //
 // So whoever has a Map may read it for as long as it likes while others go on from
 // it, a change costs the logarithm of the size, and what two Maps that came from each
@@ -41,7 +41,7 @@ func (s String) Compare(o String) int {
 type Map[K Key[K], V comparable] struct{ root *node[K, V] }
 
 // node is one of a treap: keys are ordered from low to high, and none ranks above its
-// parent. A rank is a hash of the key, so that a tree's shape depends on nothing but
+// parent. A rank is a hash of the key, so that a tree's shape depends only on
 // the keys in it, and nobody outside can choose keys that make it deep.
 type node[K Key[K], V comparable] struct {
 	key       K

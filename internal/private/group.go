@@ -16,7 +16,7 @@ var groupFile, passwdFile = "/etc/group", "/etc/passwd"
 // mostDatabase bounds what is read of either file.
 const mostDatabase = 16 << 20
 
-// groupOf reports whether nobody but own and root is a member of the group, by
+// groupOf reports whether nobody except own and root is a member of the group, by
 // its list of members and as anybody's primary group. In doubt it is shared.
 func groupOf(gid, own uint32) bool {
 	members, found := []string(nil), false

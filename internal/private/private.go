@@ -1,4 +1,4 @@
-// Package private checks that what a path names is a user's own: nobody but
+// Package private checks that what a path names is a user's own: nobody except
 // that user and root can change it, put something else in its place or, where
 // it is a secret, read it. It is the rule that sshd has for its own files
 // (StrictModes), asked of every folder that the path goes through.
@@ -28,7 +28,7 @@ const (
 // mostLinks is how many symbolic links one path may lead through, as for the kernel.
 const mostLinks = 40
 
-// Guarded returns an error if anybody but the user own and root could change
+// Guarded returns an error if anybody except the user own and root could change
 // what path names, or replace it by changing a folder or a link on its way.
 func Guarded(path string, own uint32) error { return check(path, own, othersWrite) }
 
@@ -122,7 +122,7 @@ func (c *checker) follow(link string, deny, sticky fs.FileMode) error {
 	return c.check(to, deny, sticky)
 }
 
-// alone reports whether the open bits of a mode let in nobody but own and root:
+// alone reports whether the open bits of a mode let in nobody except own and root:
 // they are the group's, and the group has no other member. It is how systems
 // that give each user a group of its own, and a umask of 002, mean it.
 func (c *checker) alone(path string, gid uint32, open fs.FileMode) bool {

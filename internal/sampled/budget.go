@@ -1,5 +1,5 @@
 // Package sampled bounds what strangers can make us write. Whoever reaches a
-// port or a socket can be refused there as often as he likes; each refusal is
+// port or a socket can be refused there as often as they like; each refusal is
 // counted, the first few of a minute are told one by one, and the rest as a
 // number, so that neither log nor store grows with the attempts.
 //

@@ -29,7 +29,7 @@ func TrustedListener(path string) func(Peer) error {
 	}
 }
 
-// keptBy reports why a folder is not one that uid, and nobody else but root, decides on.
+// keptBy reports why a folder is not one that uid, and nobody else except root, decides on.
 func keptBy(folder string, uid uint32) error {
 	folder, err := filepath.Abs(folder)
 	if err != nil {

@@ -21,7 +21,7 @@ func OnlyUser(l net.Listener, uid uint32) net.Listener {
 	return &userListener{Listener: l, uid: uid, log: slog.New(slog.DiscardHandler)}
 }
 
-// Expects tells whether a server takes a process of a user for its signer.
+// Expects reports whether a server takes a process of a user for its signer.
 func Expects(expected string, uid uint32) error {
 	allow, err := expects(expected)
 	if err != nil {

@@ -16,8 +16,8 @@ const (
 	sharedCalls = 2
 	// callSize is how many certificates a shared call carries, about.
 	callSize = 64
-	// aloneFrom is the size from which on a request goes by itself: who asks for
-	// little is not to wait for somebody's batch.
+	// aloneFrom is the size from which on a request goes by itself: small
+	// requests must not queue behind a batch.
 	aloneFrom = 16
 	// callDeadline bounds a call that is nobody's alone.
 	callDeadline = 10 * time.Second
@@ -97,7 +97,7 @@ func (q *Queue) gather(first *request) []*request {
 	return group
 }
 
-// share makes one call for a group, and gives everyone what is his.
+// share makes one call for a group, and distributes the results.
 func (q *Queue) share(ctx context.Context, group []*request) {
 	ctx, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()

@@ -92,7 +92,7 @@ func TestReadmeCommandsAreTargets(t *testing.T) {
 		for line := range strings.Lines(b) {
 			target, ok := strings.CutPrefix(strings.TrimSpace(line), "make ")
 			if !ok || !strings.Contains(makefile, "\n"+target+":") {
-				t.Errorf("README's command %q is no target of the Makefile", strings.TrimSpace(line))
+				t.Errorf("README's command %q is not a target of the Makefile", strings.TrimSpace(line))
 			}
 		}
 	}

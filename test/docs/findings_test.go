@@ -42,7 +42,7 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 	for _, page := range []string{"README.md", "SECURITY.md", "docs/FINDINGS.md", "docs/DEVIATIONS.md", "docs/APPMESH.md", "docs/POLICY.md", "docs/PROMISES.md"} {
 		for _, m := range testName.FindAllStringSubmatch(read(t, page), -1) {
 			if named++; !exist[m[1]] {
-				t.Errorf("%s names %s, which is no test", page, m[1])
+				t.Errorf("%s names %s, which is not a test", page, m[1])
 			}
 		}
 	}
@@ -70,13 +70,13 @@ func TestFindingsAreOneTableWithOneRowAnID(t *testing.T) {
 	for _, row := range rows {
 		cells := strings.Split(row, "|")
 		if len(cells) != 6 || cells[0] != "" || cells[5] != "" {
-			t.Errorf("this is no row of the one table: %s", row)
+			t.Errorf("this is not a row of the one table: %s", row)
 			continue
 		}
 		id := strings.TrimSpace(cells[1])
 		m := findingID.FindStringSubmatch(id)
 		if m == nil {
-			t.Errorf("%q is no id", id)
+			t.Errorf("%q is not an id", id)
 			continue
 		}
 		if seen[id] {

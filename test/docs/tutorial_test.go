@@ -57,7 +57,7 @@ func TestTheTutorialsCommandsDoWhatItSays(t *testing.T) {
 	}
 }
 
-// shows tells whether a line of output is as the page has it; the widths of
+// shows reports whether a line of output is as the page has it; the widths of
 // columns do not count.
 func shows(out, want string) bool {
 	var re []string

@@ -66,7 +66,7 @@ func fill(t *testing.T, socket string, first int) {
 	}
 }
 
-// full tells whether somebody else is turned away at a socket.
+// full reports whether somebody else is turned away at a socket.
 func full(socket string) bool {
 	c, err := net.Dial("unix", socket)
 	if err != nil {

@@ -155,7 +155,7 @@ func (q question) ask() told {
 	return out
 }
 
-// tried tells whether something could be had, and gives it back.
+// tried reports whether something could be had, and gives it back.
 func tried(c io.Closer, err error) told {
 	if err == nil {
 		_ = c.Close() // see above

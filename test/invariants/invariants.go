@@ -37,7 +37,7 @@ import (
 //   - callers by TLS have one SPIFFE ID, and the agent sees their chain;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
 //   - hardened managers (DESIGN decision 20);
-//   - no retry of what may have been served, but of methods that are idempotent, unless the
+//   - no retry of what may have been served, except of idempotent methods, unless the
 //     mesh lets it by name, as the route then says;
 //   - a post-quantum key exchange is preferred in every TLS context;
 //   - verification wherever a certificate is asked for: TLS 1.3, certificates and

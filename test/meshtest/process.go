@@ -74,7 +74,7 @@ func (p *Process) start() error {
 // PID of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Alive tells whether the process still runs.
+// Alive reports whether the process still runs.
 func (p *Process) Alive() bool {
 	select {
 	case <-p.done:

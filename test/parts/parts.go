@@ -82,5 +82,5 @@ func Program(t testing.TB, name string) string {
 	return found(t, "", filepath.Join(".bin", name), "run make deps")
 }
 
-// Soak tells whether counts and durations are scaled up: SOAK=1.
+// Soak reports whether counts and durations are scaled up: SOAK=1.
 func Soak() bool { return os.Getenv("SOAK") == "1" }
