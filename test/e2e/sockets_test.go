@@ -16,7 +16,7 @@ import (
 )
 
 // The users of TestWhereAnApplicationIsOnSockets: web's, orders' and the proxies'.
-const webUser, ordersUser, proxyUser = 61011, 61012, 61013
+const webUser, ordersUser, proxyUser = 59011, 59012, 59013
 
 // TestWhereAnApplicationIsOnSocketsFilesSayWhoSpeaks: web listens and calls out on
 // Unix sockets, orders listens on one and calls out through a port.
