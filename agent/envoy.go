@@ -130,7 +130,7 @@ func (e *envoy) Run(ctx context.Context) error {
 		}
 		begun := time.Now()
 		err := e.once(ctx, v)
-		e.relay.taken.release(e.proxy.Name)
+		v.unclaim()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -165,8 +165,8 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 		} else {
 			e.become(func(s *proxyStatus) { s.view = v })
 			_, published := v.published.Get()
-			if set := v.published.Load(); set != nil {
-				if err = e.relay.taken.claim(e.proxy.Name, listening(set)); err == nil {
+			if v.published.Load() != nil {
+				if err = v.claim(e.proxy.Name); err == nil {
 					return v, true
 				}
 				e.explainWait(ctx, err)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -239,12 +240,12 @@ func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 	}
 }
 
-func TestAProxyThatWaitsForAnAddressSaysSoOnce(t *testing.T) {
-	t.Parallel()
+// twoProxies is an agent with two proxies, web and orders, of one address.
+func twoProxies(t *testing.T, address string) *rig {
+	t.Helper()
 	program := parts.Envoy(t)
-	address := ownAddress()
 	user := strconv.Itoa(os.Getuid())
-	r := newRig(t, func(f *fakeServer) {
+	return newRig(t, func(f *fakeServer) {
 		f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web"), binding("orders", "orders", "signet:proxy:orders")}
 	}, func(c *agent.Config) {
 		c.Envoy = program
@@ -253,6 +254,12 @@ func TestAProxyThatWaitsForAnAddressSaysSoOnce(t *testing.T) {
 			{Name: "orders", Mesh: "shop", VirtualNode: "orders", Bind: address, Egress: address + ":15002", Concurrency: 1, User: user},
 		}
 	})
+}
+
+func TestAProxyThatWaitsForAnAddressSaysSoOnce(t *testing.T) {
+	t.Parallel()
+	address := ownAddress()
+	r := twoProxies(t, address)
 	l := listener(t, address, freePort(t, address), "hello")
 	for _, node := range []string{"web", "orders"} {
 		r.route("mesh/shop/virtualNode/"+node, "", r.resource(ads.ListenerType, l.GetName(), l))
@@ -262,5 +269,54 @@ func TestAProxyThatWaitsForAnAddressSaysSoOnce(t *testing.T) {
 	time.Sleep(2500 * time.Millisecond) // it looks each second
 	if n := told(); n != 1 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// Envoys share an address and port that two of them are told of.
+func TestAListenerOfALaterApplyTakesNoCallsOfAnotherProxy(t *testing.T) {
+	t.Parallel()
+	address := ownAddress()
+	r := twoProxies(t, address)
+	plain := func(port uint32, answer string) *ads.Resource {
+		l := listener(t, address, port, answer)
+		l.FilterChains[0].TransportSocket = nil
+		return r.resource(ads.ListenerType, l.GetName(), l)
+	}
+	webPort, ordersPort := freePort(t, address), freePort(t, address)
+	r.route("mesh/shop/virtualNode/web", "", plain(webPort, "web"))
+	r.route("mesh/shop/virtualNode/orders", "", plain(ordersPort, "orders"))
+	r.await("both", func() bool {
+		all := r.lastReport().GetProxies()
+		return len(all) == 2 && all[0].GetState() == "ready" && all[1].GetState() == "ready"
+	})
+	r.route("mesh/shop/virtualNode/orders", "", plain(ordersPort, "orders again"), plain(webPort, "orders"))
+	const want = "proxy-address: proxy orders runs without listener lds_ingress_"
+	r.await("the finding", func() bool { return strings.Contains(strings.Join(r.lastReport().GetFindings(), "\n"), want) })
+	call := func(port uint32) string {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s:%d/", address, port), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err.Error()
+		}
+		b, err := io.ReadAll(resp.Body)
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
+			return err.Error()
+		}
+		return string(b)
+	}
+	r.await("the rest of the change", func() bool { return call(ordersPort) == "orders again" })
+	for range 40 {
+		if got := call(webPort); got != "web" {
+			t.Fatalf("a call of web was answered %q", got)
+		}
+	}
+	for _, p := range r.lastReport().GetProxies() {
+		if p.GetName() == "orders" && !slices.Equal(p.GetPorts(), []uint32{ordersPort}) {
+			t.Errorf("it is said to serve %v", p.GetPorts())
+		}
 	}
 }

@@ -310,6 +310,8 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 		r.legs[key.leg] = l
 	}
 	v := newProxyView(l, key.want, r.u)
+	v.taken, v.drain = &r.taken, r.drain+takeBackWithin
+	v.told = func() { r.changed.Update(func(n int) int { return n + 1 }) }
 	if err := r.run(ctx, v.Run); err != nil {
 		return nil, err
 	}

@@ -78,6 +78,11 @@ func (r *reporter) report() *api.Report {
 		if s.view != nil {
 			consumers[s.view.want.entry] = "proxy:" + e.proxy.Name
 		}
+		if s.view != nil {
+			if left := s.view.leftOut(); left != "" {
+				report.Findings = append(report.Findings, fmt.Sprintf("proxy-address: proxy %s runs %s", e.proxy.Name, left))
+			}
+		}
 		if s.state == stateWaiting && s.reason != "" {
 			name := "proxy-waiting"
 			if strings.HasPrefix(s.reason, addressTaken) {

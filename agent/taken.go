@@ -3,7 +3,10 @@ package agent
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
@@ -13,10 +16,17 @@ import (
 
 // taken is where each supervised proxy listens. Envoys share an address and port
 // that two of them want (SO_REUSEPORT), and each gets calls that are the other's:
-// the second one is not started.
+// the second one is not started, and where it runs it is not told of the listener.
 type taken struct {
 	mu sync.Mutex
-	by map[netip.AddrPort]string // the proxy's name; guarded by mu
+	by map[netip.AddrPort]tenure // guarded by mu
+}
+
+// tenure is who has an address: for as long as it listens there, and until, where
+// that is set, for as long as a listener that is gone may drain.
+type tenure struct {
+	proxy string
+	until time.Time
 }
 
 // addressTaken begins the reason for which a proxy waits for another bind.
@@ -29,21 +39,62 @@ func (t *taken) claim(proxy string, at []netip.AddrPort) error {
 	var first netip.AddrPort // of several, so that the reason stays the same
 	for _, want := range at {
 		for has, other := range t.by {
-			if other != proxy && overlap(want, has) && (!first.IsValid() || has.Compare(first) < 0) {
+			if !other.until.IsZero() && time.Now().After(other.until) {
+				delete(t.by, has)
+			} else if other.proxy != proxy && overlap(want, has) && (!first.IsValid() || has.Compare(first) < 0) {
 				first = has
 			}
 		}
 	}
 	if first.IsValid() {
-		return fmt.Errorf(addressTaken+"proxy %s listens on %s", t.by[first], first)
+		return fmt.Errorf(addressTaken+"proxy %s listens on %s", t.by[first].proxy, first)
 	}
 	if t.by == nil {
-		t.by = map[netip.AddrPort]string{}
+		t.by = map[netip.AddrPort]tenure{}
 	}
 	for _, want := range at {
-		t.by[want] = proxy
+		t.by[want] = tenure{proxy: proxy}
 	}
 	return nil
+}
+
+// keep gives back, in a while, what a proxy has and does not need.
+func (t *taken) keep(proxy string, needs []netip.AddrPort, drain time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for at, by := range t.by {
+		if by.proxy == proxy && by.until.IsZero() && !slices.Contains(needs, at) {
+			t.by[at] = tenure{proxy, time.Now().Add(drain)}
+		}
+	}
+}
+
+// granted is a set without the listeners whose address another proxy has, and which
+// these are. What it has the proxy now has, too.
+func (t *taken) granted(proxy string, set *ads.Set, drain time.Duration) (*ads.Set, string, error) {
+	var needs []netip.AddrPort
+	var rest []*ads.Resource
+	var without []string
+	for _, r := range set.Type(ads.ListenerType) {
+		if at, ok := listens(r); ok {
+			if err := t.claim(proxy, []netip.AddrPort{at}); err != nil {
+				without = append(without, fmt.Sprintf("without listener %s, %v", r.Name, err))
+				continue
+			}
+			needs = append(needs, at)
+		}
+		rest = append(rest, r)
+	}
+	t.keep(proxy, needs, drain)
+	if without == nil {
+		return set, "", nil
+	}
+	others, err := ads.NewSet(rest...)
+	if err != nil {
+		return nil, "", err
+	}
+	set, err = set.Without(ads.ListenerType).Merge(others)
+	return set, strings.Join(without, "; "), err
 }
 
 // release gives back what a proxy has.
@@ -51,7 +102,7 @@ func (t *taken) release(proxy string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for at, by := range t.by {
-		if by == proxy {
+		if by.proxy == proxy {
 			delete(t.by, at)
 		}
 	}
@@ -65,14 +116,23 @@ func overlap(a, b netip.AddrPort) bool {
 func listening(set *ads.Set) []netip.AddrPort {
 	var list []netip.AddrPort
 	for _, r := range set.Type(ads.ListenerType) {
-		var l listenerv3.Listener
-		if proto.Unmarshal(r.Body, &l) != nil {
-			continue // Envoy refuses it, too
-		}
-		at := l.GetAddress().GetSocketAddress()
-		if addr, err := netip.ParseAddr(at.GetAddress()); err == nil && at.GetPortValue() <= 65535 {
-			list = append(list, netip.AddrPortFrom(addr.Unmap(), uint16(at.GetPortValue()))) //nolint:gosec // at most 65535
+		if at, ok := listens(r); ok {
+			list = append(list, at)
 		}
 	}
 	return list
+}
+
+// listens is where a listener does, if Envoy would take it.
+func listens(r *ads.Resource) (netip.AddrPort, bool) {
+	var l listenerv3.Listener
+	if proto.Unmarshal(r.Body, &l) != nil {
+		return netip.AddrPort{}, false
+	}
+	at := l.GetAddress().GetSocketAddress()
+	addr, err := netip.ParseAddr(at.GetAddress())
+	if err != nil || at.GetPortValue() > 65535 {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(addr.Unmap(), uint16(at.GetPortValue())), true //nolint:gosec // at most 65535
 }

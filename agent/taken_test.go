@@ -2,8 +2,12 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -83,4 +87,93 @@ func TestOfSeveralTakenAddressesOneIsToldAlways(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// listenersAt is a set with a listener for each address, named l0, l1, ….
+func listenersAt(t *testing.T, at ...string) *ads.Set {
+	t.Helper()
+	var rs []*ads.Resource
+	for i, text := range at {
+		a := netip.MustParseAddrPort(text)
+		name := "l" + strconv.Itoa(i)
+		r, err := ads.NewResource(ads.ListenerType, name, &listenerv3.Listener{Name: name, Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+			SocketAddress: &corev3.SocketAddress{Address: a.Addr().String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	set, err := ads.NewSet(rs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var k taken
+		told := 0
+		view := func(node string) *proxyView {
+			v := newProxyView(&leg{key: legKey{mesh: "shop", node: node}}, want{entry: node}, nil)
+			v.taken, v.drain, v.told = &k, 10*time.Second, func() { told++ }
+			return v
+		}
+		web, orders := view("web"), view("orders")
+		put := func(v *proxyView, at ...string) {
+			t.Helper()
+			if err := v.put(listenersAt(t, at...)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expect := func(v *proxyView, left string, at ...string) {
+			t.Helper()
+			var want []netip.AddrPort
+			for _, text := range at {
+				want = append(want, netip.MustParseAddrPort(text))
+			}
+			if got := listening(v.published.Load()); !slices.Equal(got, want) {
+				t.Errorf("%s listens on %v, want %v", v.leg.key.node, got, want)
+			}
+			if got := v.leftOut(); got != left {
+				t.Errorf("%s: %q is left out, want %q", v.leg.key.node, got, left)
+			}
+		}
+		put(web, "127.0.0.2:8080")
+		put(orders, "127.0.0.2:9090")
+		for _, v := range []*proxyView{web, orders} {
+			if err := v.claim(v.leg.key.node); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const why = "without listener l1, its address is taken: proxy web listens on 127.0.0.2:8080"
+		put(orders, "127.0.0.2:9090", "127.0.0.2:8080")
+		expect(orders, why, "127.0.0.2:9090")
+		put(orders, "127.0.0.2:9090", "127.0.0.2:8080") // as each second
+		expect(orders, why, "127.0.0.2:9090")
+		if told != 1 {
+			t.Errorf("told %d times", told)
+		}
+		put(web, "127.0.0.2:8081")
+		put(orders, "127.0.0.2:9090", "127.0.0.2:8080") // while the other drains
+		expect(orders, why, "127.0.0.2:9090")
+		time.Sleep(11 * time.Second)
+		put(orders, "127.0.0.2:9090", "127.0.0.2:8080")
+		expect(orders, "", "127.0.0.2:9090", "127.0.0.2:8080")
+
+		// An Envoy that ends comes back with what there is, and does not wait for the rest.
+		orders.unclaim()
+		put(web, "127.0.0.2:8080")
+		expect(web, "", "127.0.0.2:8080")
+		if err := orders.claim("orders"); err != nil {
+			t.Fatal(err)
+		}
+		expect(orders, why, "127.0.0.2:9090")
+		// A proxy that is gone holds nothing, whatever its view still gets.
+		web.unclaim()
+		put(web, "127.0.0.2:8080", "127.0.0.2:7070")
+		put(orders, "127.0.0.2:9090", "127.0.0.2:8080", "127.0.0.2:7070")
+		expect(orders, "", "127.0.0.2:9090", "127.0.0.2:8080", "127.0.0.2:7070")
+	})
 }

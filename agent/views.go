@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"signet.example/ads"
@@ -28,6 +29,18 @@ type proxyView struct {
 	portsText string
 	// published is nil until the first complete set.
 	published watched.Value[*ads.Set]
+
+	// taken is where other proxies listen; drain is how long a listener that is gone
+	// may; told is called when what is left out has become something else.
+	taken *taken
+	drain time.Duration
+	told  func()
+
+	claims   sync.Mutex // guards the rest down to left, and is held while a set is published
+	full     *ads.Set   // what there is
+	claimant string     // the proxy that runs by this view or is about to; "" for none
+	ran      bool       // one did
+	left     string     // which listeners of full are left out, and why
 
 	// secret is made of svid, bundle of trust. Owned by Run.
 	svid   *svid
@@ -55,18 +68,26 @@ func (v *proxyView) Run(ctx context.Context) {
 				v.leg.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.want.id.String()), slog.Any("err", err))
 			}
 		}
+		again := time.NewTimer(time.Second)
+		if v.leftOut() == "" {
+			again.Stop()
+		}
 		select {
+		case <-again.C:
 		case <-routingChanged:
 		case <-heldChanged:
 		case <-trustChanged:
 		case <-v.gone:
+			again.Stop()
 			if err := v.takeBack(); err != nil {
 				v.leg.log.ErrorContext(ctx, "view not taken back", slog.String("node", v.view.Name()), slog.Any("err", err))
 			}
 			return
 		case <-ctx.Done():
+			again.Stop()
 			return
 		}
+		again.Stop()
 	}
 }
 
@@ -94,12 +115,71 @@ func (v *proxyView) publish(r *routing, s *svid, t *trust) error {
 	if err != nil {
 		return err
 	}
+	return v.put(set)
+}
+
+// put publishes a set.
+func (v *proxyView) put(set *ads.Set) error {
+	v.claims.Lock()
+	defer v.claims.Unlock()
+	v.full = set
+	return v.putClaimed()
+}
+
+// putClaimed publishes what there is, less what the proxy may not listen on. The
+// caller holds claims.
+func (v *proxyView) putClaimed() error {
+	set, left := v.full, ""
+	if v.claimant != "" {
+		var err error
+		if set, left, err = v.taken.granted(v.claimant, set, v.drain); err != nil {
+			return err
+		}
+	}
+	if v.left != left {
+		v.left = left
+		v.told()
+	}
 	if old := v.published.Load(); old != nil && old.Version() == set.Version() {
 		return nil
 	}
 	v.view.Publish(set)
 	v.published.Set(set)
 	return nil
+}
+
+// claim has the proxy that is to run by this view listen where it says. One that
+// has not run yet gets all or nothing, and waits; one that comes back gets what
+// there is.
+func (v *proxyView) claim(proxy string) error {
+	v.claims.Lock()
+	defer v.claims.Unlock()
+	if !v.ran {
+		if err := v.taken.claim(proxy, listening(v.full)); err != nil {
+			return err
+		}
+	}
+	v.claimant, v.ran = proxy, true
+	return v.putClaimed()
+}
+
+// unclaim gives back what the proxy has, which has ended.
+func (v *proxyView) unclaim() {
+	v.claims.Lock()
+	defer v.claims.Unlock()
+	v.taken.release(v.claimant)
+	v.claimant = ""
+	if v.left != "" {
+		v.left = ""
+		v.told()
+	}
+}
+
+// leftOut is which listeners the proxy does not have, and why.
+func (v *proxyView) leftOut() string {
+	v.claims.Lock()
+	defer v.claims.Unlock()
+	return v.left
 }
 
 // takeBack leaves the proxies nothing: no listener, no cluster, and another
@@ -121,9 +201,7 @@ func (v *proxyView) takeBack() error {
 	if err != nil {
 		return err
 	}
-	v.view.Publish(set)
-	v.published.Set(set)
-	return nil
+	return v.put(set)
 }
 
 // ports are those of the proxy's inbound listeners, in order; the caller holds
