@@ -15,7 +15,7 @@ func TestCompileRefuses(t *testing.T) {
 		"a node of a node of a mesh": {"package signet.authz.a.b.c\nallow contains \"x\"", "want signet.authz"},
 		"a node of a mesh as a rule": {"package signet.authz.shop.allow\nhelper := 1", `it would be the rule allow of package signet.authz.shop`},
 		"a mesh named as a rule":     {"package signet.authz.deny.orders\nhelper := 1", `it would be the rule deny of package signet.authz`},
-		"a name with a slash":        {"package signet.authz[\"shop/orders\"]\nallow contains \"x\"", `no name of a mesh or virtual node`},
+		"a name with a slash":        {"package signet.authz[\"shop/orders\"]\nallow contains \"x\"", `not the name of a mesh or virtual node`},
 		"allow as a boolean":         {"package signet.authz\nallow if true", `want a set of names`},
 		"allow as an object":         {"package signet.authz\nallow[\"x\"] := true", `want a set of names`},
 		"deny as a boolean":          {"package signet.authz\ndefault deny := false", `want a set of names`},
