@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"signet.example/internal/manifest"
+	"signet.example/internal/ordered"
 )
 
 // NewGraph resolves every reference between resources. Each must have a mesh
@@ -12,52 +13,60 @@ import (
 // What Unsupported names is refused here too, so that nothing can be left out
 // of what is served without anybody noticing.
 func NewGraph(resources []*Resource) (*Graph, error) {
+	own := copies(resources)
+	if err := AssignMeshes(own); err != nil {
+		return nil, err
+	}
+	b := &builder{graph: &Graph{}}
+	b.build(own)
+	if err := b.errs.OrNil(); err != nil {
+		return nil, err
+	}
+	b.forgetPlaces(own)
+	return b.graph, nil
+}
+
+// copies are for AssignMeshes, which changes what it is given.
+func copies(resources []*Resource) []*Resource {
 	own := make([]*Resource, len(resources))
 	for i, r := range resources {
 		c := *r
 		own[i] = &c
 	}
-	if err := AssignMeshes(own); err != nil {
-		return nil, err
-	}
-	b := &builder{
-		graph:   &Graph{meshes: map[string]*meshGraph{}},
-		objects: map[objectKey]*Resource{}, named: map[nameKey]*Resource{},
-		nodes: map[*Resource]*VirtualNode{}, routers: map[*Resource]*VirtualRouter{}, services: map[*Resource]*VirtualService{},
-	}
-	for _, r := range own {
+	return own
+}
+
+// builder makes a graph, from nothing or from another one. Its graph is its own
+// until it is done; the maps in it are anyone's.
+type builder struct {
+	graph *Graph
+	errs  manifest.Errors
+}
+
+// build adds resources that are not in the graph yet.
+func (b *builder) build(rs []*Resource) {
+	for _, r := range rs {
 		b.errs = append(b.errs, Unsupported(r)...)
 		b.index(r)
 	}
-	// Referents first, so that each step finds what it points at.
-	b.each(own, KindVirtualNode, b.node)
-	b.each(own, KindVirtualRouter, b.router)
-	b.each(own, KindVirtualService, b.service)
-	b.each(own, KindVirtualNode, b.backends)
-	if err := b.errs.OrNil(); err != nil {
-		return nil, err
+	b.resolve(rs)
+}
+
+// resolve makes the objects of resources that are indexed. Referents come first, so
+// that each step finds what it points at.
+func (b *builder) resolve(rs []*Resource) {
+	b.each(rs, KindVirtualNode, b.node)
+	b.each(rs, KindVirtualRouter, b.router)
+	b.each(rs, KindVirtualService, b.service)
+	b.each(rs, KindVirtualNode, b.backends)
+}
+
+// forgetPlaces lets go of the files in which resources were written, which are
+// needed for messages only.
+func (b *builder) forgetPlaces(rs []*Resource) {
+	for _, r := range rs {
+		r.Doc = nil
 	}
-	return b.graph, nil
-}
-
-type objectKey struct {
-	kind                  Kind
-	mesh, namespace, name string
-}
-
-type nameKey struct {
-	kind       Kind
-	mesh, name string
-}
-
-type builder struct {
-	graph    *Graph
-	objects  map[objectKey]*Resource // by Kubernetes' names, for references
-	named    map[nameKey]*Resource   // by App Mesh's, for ARNs and duplicates
-	nodes    map[*Resource]*VirtualNode
-	routers  map[*Resource]*VirtualRouter
-	services map[*Resource]*VirtualService
-	errs     manifest.Errors
 }
 
 func (b *builder) each(rs []*Resource, k Kind, do func(*Resource)) {
@@ -72,18 +81,26 @@ func (b *builder) fail(r *Resource, path, format string, args ...any) {
 	b.errs = append(b.errs, r.fieldError(path, fmt.Sprintf(format, args...)))
 }
 
-func (b *builder) index(r *Resource) {
-	object := objectKey{r.Kind, r.Mesh, r.Namespace, r.ObjectName}
-	if s, ok := r.Spec.(*MeshSpec); ok {
-		object.mesh = "" // a mesh is in none
-		b.graph.meshes[r.Name] = &meshGraph{
-			spec: s, unsafe: map[string]bool{}, nodes: map[string]*VirtualNode{}, routers: map[string]*VirtualRouter{}, services: map[string]*VirtualService{},
-		}
-		for _, name := range unsafeNames(r) {
-			b.graph.meshes[r.Name].unsafe[name] = true
-		}
+func (r *Resource) objectKey() objectKey {
+	k := objectKey{r.Kind, r.Mesh, r.Namespace, r.ObjectName}
+	if r.Kind == KindMesh {
+		k.mesh = "" // a mesh is in none
 	}
-	if first, dup := b.objects[object]; dup {
+	return k
+}
+
+func (r *Resource) graphName() Name { return NameOf(r.Kind, r.Mesh, r.Name) }
+
+func (b *builder) index(r *Resource) {
+	g := b.graph
+	if s, ok := r.Spec.(*MeshSpec); ok {
+		m := &meshInfo{spec: s, resource: r, unsafe: map[string]bool{}}
+		for _, name := range unsafeNames(r) {
+			m.unsafe[name] = true
+		}
+		g.meshes = g.meshes.With(ordered.String(r.Name), m)
+	}
+	if first := g.objects.Get(r.objectKey()); first != nil {
 		if first.Name != r.Name { // one of them is stored, and awsName was changed
 			b.fail(r, "metadata.name", "%s has two App Mesh names, %q and %q%s: a name does not change; delete the old one first, or give the new one another metadata.name",
 				r, r.Name, first.Name, first.place())
@@ -92,21 +109,25 @@ func (b *builder) index(r *Resource) {
 		b.fail(r, "metadata.name", "%s exists already%s", r, first.place())
 		return
 	}
-	b.objects[object] = r
-	// Hosts are compared without case, as clients and Envoy do.
-	name := nameKey{r.Kind, r.Mesh, r.Name}
-	if r.Kind == KindVirtualService {
-		name.name = strings.ToLower(r.Name)
-	}
-	if first, dup := b.named[name]; dup && r.Kind != KindBackendGroup {
+	g.objects = g.objects.With(r.objectKey(), r)
+	if first := g.named.Get(r.graphName()); first != nil && r.Kind != KindBackendGroup {
 		b.fail(r, "spec.awsName", "%s has the App Mesh name %q of %s%s", r, r.Name, first, first.place())
 		return
 	}
-	b.named[name] = r
+	g.named = g.named.With(r.graphName(), r)
 }
 
 // find resolves a reference or an ARN; path is that of the struct that has both.
 func (b *builder) find(from *Resource, path string, k Kind, ref *Reference, arn string) *Resource {
+	to := b.lookUp(from, path, k, ref, arn)
+	if to != nil {
+		g := b.graph
+		g.referrers = g.referrers.With(to.graphName(), g.referrers.Get(to.graphName()).With(from.graphName(), struct{}{}))
+	}
+	return to
+}
+
+func (b *builder) lookUp(from *Resource, path string, k Kind, ref *Reference, arn string) *Resource {
 	field := strings.ToLower(string(k[:1])) + string(k[1:])
 	if ref == nil {
 		return b.findARN(from, path+"."+field+"ARN", k, arn)
@@ -116,7 +137,7 @@ func (b *builder) find(from *Resource, path string, k Kind, ref *Reference, arn 
 	if namespace == "" {
 		namespace = from.Namespace // the CRDs' description of every reference
 	}
-	to := b.objects[objectKey{k, from.Mesh, namespace, ref.Name}]
+	to := b.graph.objects.Get(objectKey{k, from.Mesh, namespace, ref.Name})
 	if to == nil {
 		b.fail(from, path, "%s refers to %s, which does not exist in mesh %s", from, describe(k, namespace, ref.Name), from.Mesh)
 	}
@@ -129,11 +150,7 @@ func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Reso
 		b.fail(from, path, "%s of mesh %s refers to %s, which is of mesh %s", from, from.Mesh, arn, mesh)
 		return nil
 	}
-	key := nameKey{k, mesh, name}
-	if k == KindVirtualService {
-		key.name = strings.ToLower(name)
-	}
-	to := b.named[key]
+	to := b.graph.named.Get(NameOf(k, mesh, name))
 	if to == nil {
 		b.fail(from, path, "%s refers to %s, which does not exist", from, arn)
 	}
@@ -142,7 +159,7 @@ func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Reso
 
 func (b *builder) node(r *Resource) {
 	s := r.Spec.(*VirtualNodeSpec)
-	n := &VirtualNode{Mesh: r.Mesh, Name: r.Name, Spec: s, clientTLS: map[*VirtualService]*ClientTLS{}}
+	n := &VirtualNode{Mesh: r.Mesh, Name: r.Name, Spec: s}
 	for i := range s.Listeners {
 		n.Listeners = append(n.Listeners, resolveListener(&s.Listeners[i]))
 	}
@@ -152,8 +169,16 @@ func (b *builder) node(r *Resource) {
 	if s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
 		n.AccessLog = s.Logging.AccessLog.File.Path
 	}
-	b.nodes[r] = n
-	b.graph.meshes[r.Mesh].nodes[r.Name] = n
+	b.graph.nodes = b.graph.nodes.With(r.graphName(), n)
+}
+
+// ports are those of a virtual node's listeners.
+func ports(node *Resource) []uint32 {
+	var list []uint32
+	for i := range node.Spec.(*VirtualNodeSpec).Listeners {
+		list = append(list, node.Spec.(*VirtualNodeSpec).Listeners[i].PortMapping.Port)
+	}
+	return list
 }
 
 func (b *builder) service(r *Resource) {
@@ -161,44 +186,44 @@ func (b *builder) service(r *Resource) {
 	v := &VirtualService{Mesh: r.Mesh, Name: r.Name}
 	if p := s.Provider; p != nil && p.VirtualNode != nil {
 		to := b.find(r, "spec.provider.virtualNode", KindVirtualNode, p.VirtualNode.VirtualNodeRef, p.VirtualNode.VirtualNodeARN)
-		v.Node = b.nodes[to]
+		if to != nil {
+			v.Node = to.Name
+		}
+		if to != nil && len(ports(to)) == 0 {
+			b.fail(r, "spec.provider.virtualNode", "%s is provided by virtualNode %s, which has no listener", r, to.Name)
+		}
 	}
 	if p := s.Provider; p != nil && p.VirtualRouter != nil {
-		to := b.find(r, "spec.provider.virtualRouter", KindVirtualRouter, p.VirtualRouter.VirtualRouterRef, p.VirtualRouter.VirtualRouterARN)
-		v.Router = b.routers[to]
+		if to := b.find(r, "spec.provider.virtualRouter", KindVirtualRouter, p.VirtualRouter.VirtualRouterRef, p.VirtualRouter.VirtualRouterARN); to != nil {
+			v.Router = to.Name
+		}
 	}
-	if v.Node != nil && len(v.Node.Listeners) == 0 {
-		b.fail(r, "spec.provider.virtualNode", "%s is provided by virtualNode %s, which has no listener", r, v.Node.Name)
-	}
-	b.services[r] = v
-	b.graph.meshes[r.Mesh].services[strings.ToLower(r.Name)] = v
+	b.graph.services = b.graph.services.With(r.graphName(), v)
 }
 
 func (b *builder) backends(r *Resource) {
-	n := b.nodes[r]
+	n, s := b.graph.nodes.Get(r.graphName()), r.Spec.(*VirtualNodeSpec)
 	var defaults *ClientPolicy
-	if n.Spec.BackendDefaults != nil {
-		defaults = n.Spec.BackendDefaults.ClientPolicy
+	if s.BackendDefaults != nil {
+		defaults = s.BackendDefaults.ClientPolicy
 	}
-	seen := map[*VirtualService]int{}
-	for i := range n.Spec.Backends {
-		backend, path := &n.Spec.Backends[i].VirtualService, fmt.Sprintf("spec.backends[%d].virtualService", i)
+	seen := map[Name]int{}
+	for i := range s.Backends {
+		backend, path := &s.Backends[i].VirtualService, fmt.Sprintf("spec.backends[%d].virtualService", i)
 		to := b.find(r, path, KindVirtualService, backend.VirtualServiceRef, backend.VirtualServiceARN)
 		if to == nil {
 			continue
 		}
-		v := b.services[to]
-		if first, dup := seen[v]; dup {
+		if first, dup := seen[to.graphName()]; dup {
 			b.fail(r, path, "%s is the backend of spec.backends[%d] already", to, first)
 			continue
 		}
-		seen[v] = i
-		n.Backends = append(n.Backends, v)
+		seen[to.graphName()] = i
 		policy := backend.ClientPolicy
 		if policy == nil {
 			policy = defaults
 		}
-		n.clientTLS[v] = resolveClientTLS(policy)
+		n.Backends = append(n.Backends, Callee{Service: to.Name, TLS: resolveClientTLS(policy)})
 	}
-	sortServices(n.Backends)
+	sortCallees(n.Backends)
 }

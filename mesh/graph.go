@@ -1,18 +1,66 @@
 package mesh
 
-import "time"
+import (
+	"cmp"
+	"strings"
+	"time"
 
-// Graph is a set of meshes with every reference resolved.
+	"signet.example/internal/ordered"
+)
+
+// Graph is a set of meshes with every reference resolved, to the App Mesh name of
+// what is referred to: that is in the graph, and by its name the graph finds it.
+// So an object is the same value in a graph in which only others have changed.
 type Graph struct {
-	meshes map[string]*meshGraph
+	meshes   ordered.Map[ordered.String, *meshInfo]
+	nodes    ordered.Map[Name, *VirtualNode]
+	routers  ordered.Map[Name, *VirtualRouter]
+	services ordered.Map[Name, *VirtualService]
+
+	// What a change is resolved by.
+	objects   ordered.Map[objectKey, *Resource]              // by Kubernetes' names, for references
+	named     ordered.Map[Name, *Resource]                   // by App Mesh's, for ARNs and duplicates
+	referrers ordered.Map[Name, ordered.Map[Name, struct{}]] // who refers to what
 }
 
-type meshGraph struct {
+// meshInfo is what all objects of a mesh have in common.
+type meshInfo struct {
 	spec     *MeshSpec
+	resource *Resource
 	unsafe   map[string]bool
-	nodes    map[string]*VirtualNode
-	services map[string]*VirtualService
-	routers  map[string]*VirtualRouter
+}
+
+// Name is App Mesh's name of an object. That of a service is in lower case: hosts are
+// compared without case, as clients and Envoy do.
+type Name struct {
+	Kind Kind
+	Mesh string
+	Name string
+}
+
+// NameOf makes the Name of an object as its graph has it.
+func NameOf(k Kind, mesh, name string) Name {
+	if k == KindVirtualService {
+		name = strings.ToLower(name)
+	}
+	return Name{k, mesh, name}
+}
+
+// Compare implements ordered.Key.
+func (n Name) Compare(o Name) int {
+	return cmp.Or(strings.Compare(n.Mesh, o.Mesh), strings.Compare(string(n.Kind), string(o.Kind)), strings.Compare(n.Name, o.Name))
+}
+
+// objectKey is Kubernetes' name of an object.
+type objectKey struct {
+	kind                  Kind
+	mesh, namespace, name string
+}
+
+// Compare implements ordered.Key.
+func (k objectKey) Compare(o objectKey) int {
+	return cmp.Or(strings.Compare(k.mesh, o.mesh), strings.Compare(string(k.kind), string(o.kind)),
+		strings.Compare(k.namespace, o.namespace), strings.Compare(k.name, o.name))
 }
 
 // VirtualNode is one workload behind a proxy.
@@ -21,14 +69,20 @@ type VirtualNode struct {
 	Spec       *VirtualNodeSpec
 	Listeners  []Listener
 	// Backends are the services that it declares to call, sorted by name.
-	Backends []*VirtualService
+	Backends []Callee
 	// DNS is its discovery by name; nil where it has none, so that only
 	// registered endpoints are known.
 	DNS *DNSServiceDiscovery
 	// AccessLog is a path on the proxy's file system; "" for none.
 	AccessLog string
+}
 
-	clientTLS map[*VirtualService]*ClientTLS
+// Callee is a service that a node declares to call, and how.
+type Callee struct {
+	Service string // App Mesh's name
+	// TLS is what the node was told to do; nil means that the connection is managed:
+	// the target's own SPIFFE ID and nothing else.
+	TLS *ClientTLS
 }
 
 // Listener is one inbound port with the documented defaults filled in.
@@ -76,11 +130,10 @@ type ClientTLS struct {
 }
 
 // VirtualService is a name that callers use, and what answers: a node, a
-// router, or nothing.
+// router, or nothing, by name.
 type VirtualService struct {
-	Mesh, Name string
-	Node       *VirtualNode
-	Router     *VirtualRouter
+	Mesh, Name   string
+	Node, Router string
 }
 
 // VirtualRouter shares requests out to nodes.
@@ -118,7 +171,7 @@ type HeaderMatch struct {
 
 // WeightedTarget is one node, its share, and the port there.
 type WeightedTarget struct {
-	Node   *VirtualNode
+	Node   string
 	Weight uint32
 	Port   uint32 // 0 where the node has no listener
 }

@@ -10,7 +10,6 @@ import (
 func (g *Graph) HealthChecks() []HealthCheck {
 	var out []HealthCheck
 	for _, mesh := range g.Meshes() {
-		callers := g.callers(mesh)
 		for _, n := range g.Nodes(mesh) {
 			paths := map[string]bool{}
 			for _, l := range n.Listeners {
@@ -18,7 +17,7 @@ func (g *Graph) HealthChecks() []HealthCheck {
 					continue
 				}
 				paths[l.Probe.Path] = true
-				out = append(out, HealthCheck{Mesh: mesh, Node: n.Name, Method: "GET", Path: l.Probe.Path, Callers: callers[n]})
+				out = append(out, HealthCheck{Mesh: mesh, Node: n.Name, Method: "GET", Path: l.Probe.Path, Callers: g.callersOf(n)})
 			}
 		}
 	}
@@ -28,17 +27,13 @@ func (g *Graph) HealthChecks() []HealthCheck {
 	return out
 }
 
-// callers maps each node to those that declare a backend which reaches it.
-func (g *Graph) callers(mesh string) map[*VirtualNode][]*VirtualNode {
-	out := map[*VirtualNode][]*VirtualNode{}
-	for _, caller := range g.Nodes(mesh) {
-		for _, s := range caller.Backends {
-			for _, n := range s.Targets() {
-				if !slices.Contains(out[n], caller) {
-					out[n] = append(out[n], caller)
-				}
-			}
-		}
-	}
-	return out
+// callersOf lists the nodes that declare a backend which reaches n, each once, by name.
+func (g *Graph) callersOf(n *VirtualNode) []*VirtualNode {
+	var list []*VirtualNode
+	g.callers(NameOf(KindVirtualNode, n.Mesh, n.Name), func(caller *VirtualNode) bool {
+		list = append(list, caller)
+		return true
+	})
+	slices.SortFunc(list, func(a, b *VirtualNode) int { return cmp.Compare(a.Name, b.Name) })
+	return slices.Compact(list)
 }

@@ -2,17 +2,28 @@ package mesh
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
+
+	"signet.example/internal/ordered"
 )
 
 // Meshes lists the meshes' names, sorted.
-func (g *Graph) Meshes() []string { return slices.Sorted(maps.Keys(g.meshes)) }
+func (g *Graph) Meshes() []string {
+	var names []string
+	for name := range g.meshes.All() {
+		names = append(names, string(name))
+	}
+	return names
+}
+
+func (g *Graph) mesh(name string) *meshInfo { return g.meshes.Get(ordered.String(name)) }
 
 // Mesh is a mesh's spec; nil if there is none of that name.
 func (g *Graph) Mesh(mesh string) *MeshSpec {
-	if m := g.meshes[mesh]; m != nil {
+	if m := g.mesh(mesh); m != nil {
 		return m.spec
 	}
 	return nil
@@ -20,83 +31,97 @@ func (g *Graph) Mesh(mesh string) *MeshSpec {
 
 // Node finds a virtual node by App Mesh's names; nil if there is none.
 func (g *Graph) Node(mesh, name string) *VirtualNode {
-	if m := g.meshes[mesh]; m != nil {
-		return m.nodes[name]
-	}
-	return nil
+	return g.nodes.Get(NameOf(KindVirtualNode, mesh, name))
 }
 
 // Service finds a virtual service by the name that callers use, whatever its
 // case; nil if there is none.
 func (g *Graph) Service(mesh, name string) *VirtualService {
-	if m := g.meshes[mesh]; m != nil {
-		return m.services[strings.ToLower(name)]
-	}
-	return nil
+	return g.services.Get(NameOf(KindVirtualService, mesh, name))
 }
 
 // Router finds a virtual router; nil if there is none.
 func (g *Graph) Router(mesh, name string) *VirtualRouter {
-	if m := g.meshes[mesh]; m != nil {
-		return m.routers[name]
-	}
-	return nil
+	return g.routers.Get(NameOf(KindVirtualRouter, mesh, name))
 }
 
 // Nodes lists a mesh's virtual nodes by name.
-func (g *Graph) Nodes(mesh string) []*VirtualNode {
-	if m := g.meshes[mesh]; m != nil {
-		return sorted(m.nodes)
-	}
-	return nil
-}
+func (g *Graph) Nodes(mesh string) []*VirtualNode { return of(g.nodes, KindVirtualNode, mesh) }
 
 // Services lists a mesh's virtual services by name.
 func (g *Graph) Services(mesh string) []*VirtualService {
-	if m := g.meshes[mesh]; m != nil {
-		return sorted(m.services)
-	}
-	return nil
+	return of(g.services, KindVirtualService, mesh)
 }
 
 // Routers lists a mesh's virtual routers by name.
-func (g *Graph) Routers(mesh string) []*VirtualRouter {
-	if m := g.meshes[mesh]; m != nil {
-		return sorted(m.routers)
+func (g *Graph) Routers(mesh string) []*VirtualRouter { return of(g.routers, KindVirtualRouter, mesh) }
+
+func of[V comparable](all ordered.Map[Name, V], k Kind, mesh string) []V {
+	var list []V
+	for name, v := range all.From(Name{k, mesh, ""}) {
+		if name.Mesh != mesh {
+			break
+		}
+		list = append(list, v)
 	}
-	return nil
+	return list
 }
 
-func sorted[V any](m map[string]V) []V {
-	out := make([]V, 0, len(m))
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, m[k])
-	}
-	return out
-}
+// NodeOf is the node that answers for a service by itself, nil if none does.
+func (g *Graph) NodeOf(s *VirtualService) *VirtualNode { return g.Node(s.Mesh, s.Node) }
 
-func sortServices(s []*VirtualService) {
-	slices.SortFunc(s, func(a, b *VirtualService) int {
-		return cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name))
-	})
-}
-
-// ClientTLS is what the node was told to do when it calls s; nil means that
-// the connection is managed: the target's own SPIFFE ID and nothing else.
-func (n *VirtualNode) ClientTLS(s *VirtualService) *ClientTLS { return n.clientTLS[s] }
+// RouterOf is the router that answers for a service, nil if none does.
+func (g *Graph) RouterOf(s *VirtualService) *VirtualRouter { return g.Router(s.Mesh, s.Router) }
 
 // Targets lists the nodes that can answer for s, each once, by name.
-func (s *VirtualService) Targets() []*VirtualNode {
-	seen := map[string]*VirtualNode{}
-	if s.Node != nil {
-		seen[s.Node.Name] = s.Node
+func (g *Graph) Targets(s *VirtualService) []*VirtualNode {
+	names := map[string]bool{}
+	if s.Node != "" {
+		names[s.Node] = true
 	}
-	if s.Router != nil {
-		for _, r := range s.Router.Routes {
-			for _, t := range r.Targets {
-				seen[t.Node.Name] = t.Node
+	if r := g.RouterOf(s); r != nil {
+		for _, route := range r.Routes {
+			for _, t := range route.Targets {
+				names[t.Node] = true
 			}
 		}
 	}
-	return sorted(seen)
+	var list []*VirtualNode
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		list = append(list, g.Node(s.Mesh, name))
+	}
+	return list
+}
+
+// Reaching lists the virtual nodes of which something depends on the object: those
+// whose calls lead to it, and a node itself. An object that is not there reaches none.
+func (g *Graph) Reaching(n Name) iter.Seq[*VirtualNode] {
+	return func(yield func(*VirtualNode) bool) {
+		if n.Kind == KindVirtualNode {
+			if node := g.nodes.Get(n); node != nil && !yield(node) {
+				return
+			}
+		}
+		g.callers(n, yield)
+	}
+}
+
+// callers follows references backwards as far as the nodes that make calls.
+func (g *Graph) callers(n Name, yield func(*VirtualNode) bool) bool {
+	for from := range g.referrers.Get(n).All() {
+		if node := g.nodes.Get(from); node != nil {
+			if !yield(node) {
+				return false
+			}
+		} else if !g.callers(from, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+func sortCallees(list []Callee) {
+	slices.SortFunc(list, func(a, b Callee) int {
+		return cmp.Compare(strings.ToLower(a.Service), strings.ToLower(b.Service))
+	})
 }

@@ -17,8 +17,7 @@ func (b *builder) router(r *Resource) {
 		}
 	}
 	sortRoutes(v.Routes)
-	b.routers[r] = v
-	b.graph.meshes[r.Mesh].routers[r.Name] = v
+	b.graph.routers = b.graph.routers.With(r.graphName(), v)
 }
 
 func (b *builder) httpRoute(r *Resource, path string, spec *RouteSpec) Route {
@@ -48,18 +47,17 @@ func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec) (We
 	if to == nil {
 		return WeightedTarget{}, false
 	}
-	n := b.nodes[to]
-	t := WeightedTarget{Node: n, Weight: uint32(spec.Weight), Port: spec.Port} //nolint:gosec // 0 to 100, by its check
-	has := func(l Listener) bool { return l.Port == spec.Port }
+	has := ports(to)
+	t := WeightedTarget{Node: to.Name, Weight: uint32(spec.Weight), Port: spec.Port} //nolint:gosec // 0 to 100, by its check
 	switch {
-	case len(n.Listeners) == 0:
+	case len(has) == 0:
 		b.fail(r, path, "%s has no listener%s", to, to.place())
-	case spec.Port != 0 && !slices.ContainsFunc(n.Listeners, has):
+	case spec.Port != 0 && !slices.Contains(has, spec.Port):
 		b.fail(r, path+".port", "%s has no listener on port %d%s", to, spec.Port, to.place())
-	case spec.Port == 0 && len(n.Listeners) > 1: // REFERENCE 1, cross-field rules
-		b.fail(r, path+".port", "is required: %s has %d listeners%s", to, len(n.Listeners), to.place())
+	case spec.Port == 0 && len(has) > 1: // REFERENCE 1, cross-field rules
+		b.fail(r, path+".port", "is required: %s has %d listeners%s", to, len(has), to.place())
 	case spec.Port == 0:
-		t.Port = n.Listeners[0].Port
+		t.Port = has[0]
 	}
 	return t, true
 }

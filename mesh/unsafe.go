@@ -37,13 +37,13 @@ var unsafe = map[string]string{
 
 // Unsafe reports whether a mesh lets through what has this name.
 func (g *Graph) Unsafe(mesh, name string) bool {
-	m := g.meshes[mesh]
+	m := g.mesh(mesh)
 	return m != nil && m.unsafe[name]
 }
 
 // UnsafeNames lists what a mesh lets through, sorted.
 func (g *Graph) UnsafeNames(mesh string) []string {
-	if m := g.meshes[mesh]; m != nil {
+	if m := g.mesh(mesh); m != nil {
 		return slices.Sorted(maps.Keys(m.unsafe))
 	}
 	return nil

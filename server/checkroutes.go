@@ -16,8 +16,8 @@ func (a *admin) checkRoutes(context.Context) []*api.Finding {
 	for _, name := range m.graph.Meshes() {
 		callers := map[*mesh.VirtualService]int{}
 		for _, n := range m.graph.Nodes(name) {
-			for _, s := range n.Backends {
-				callers[s]++
+			for _, b := range n.Backends {
+				callers[m.graph.Service(name, b.Service)]++
 			}
 		}
 		for _, s := range m.graph.Services(name) {
@@ -28,44 +28,50 @@ func (a *admin) checkRoutes(context.Context) []*api.Finding {
 			case 1:
 				who = "a virtual node calls it"
 			}
-			list = append(list, serviceFindings(s, known, severity, who)...)
+			list = append(list, routes{m.graph, known}.findings(s, severity, who)...)
 		}
 	}
 	return list
 }
 
-func serviceFindings(s *mesh.VirtualService, known *registered, severity, who string) []*api.Finding {
-	subject := fmt.Sprintf("VirtualService %s/%s", s.Mesh, s.Name)
-	if s.Node == nil && (s.Router == nil || len(s.Router.Routes) == 0) {
+// routes is what a service leads to now.
+type routes struct {
+	graph *mesh.Graph
+	known *registered
+}
+
+func (r routes) findings(s *mesh.VirtualService, severity, who string) []*api.Finding {
+	subject, router := fmt.Sprintf("VirtualService %s/%s", s.Mesh, s.Name), r.graph.RouterOf(s)
+	if s.Node == "" && (router == nil || len(router.Routes) == 0) {
 		what := "it has no provider"
-		if s.Router != nil {
-			what = fmt.Sprintf("its virtual router %s has no route", s.Router.Name)
+		if router != nil {
+			what = fmt.Sprintf("its virtual router %s has no route", router.Name)
 		}
 		return []*api.Finding{finding(findNoProvider, severity, subject, "signet apply -f <file with its provider, or a route>",
 			"%s: every call of it fails; %s", what, who)}
 	}
 	var list []*api.Finding
-	unserved := func(t mesh.WeightedTarget, where, share string) {
-		if why := unservedBy(t, known); why != "" {
-			list = append(list, finding(findNoEndpoint, severity, subject+" to VirtualNode "+t.Node.Name,
-				fmt.Sprintf("start a proxy of %s/%s: `signet agent` on a host whose group has a Binding for it; signet get agents", s.Mesh, t.Node.Name),
-				"%s leads to %s, %s: %s of its calls fail; %s", where, t.Node.Name, why, share, who))
+	unserved := func(node, where, share string) {
+		if why := r.unservedBy(s.Mesh, node); why != "" {
+			list = append(list, finding(findNoEndpoint, severity, subject+" to VirtualNode "+node,
+				fmt.Sprintf("start a proxy of %s/%s: `signet agent` on a host whose group has a Binding for it; signet get agents", s.Mesh, node),
+				"%s leads to %s, %s: %s of its calls fail; %s", where, node, why, share, who))
 		}
 	}
-	if s.Node != nil {
-		unserved(mesh.WeightedTarget{Node: s.Node, Weight: 1}, "it", "all")
+	if s.Node != "" {
+		unserved(s.Node, "it", "all")
 	}
-	if s.Router != nil {
-		seen := map[*mesh.VirtualNode]bool{}
-		for _, r := range s.Router.Routes {
+	if router != nil {
+		seen := map[string]bool{}
+		for _, route := range router.Routes {
 			var total uint32
-			for _, t := range r.Targets {
+			for _, t := range route.Targets {
 				total += t.Weight
 			}
-			for _, t := range r.Targets {
+			for _, t := range route.Targets {
 				if t.Weight > 0 && !seen[t.Node] {
 					seen[t.Node] = true
-					unserved(t, "route "+r.Name, fmt.Sprintf("%d of %d", t.Weight, total))
+					unserved(t.Node, "route "+route.Name, fmt.Sprintf("%d of %d", t.Weight, total))
 				}
 			}
 		}
@@ -75,10 +81,10 @@ func serviceFindings(s *mesh.VirtualService, known *registered, severity, who st
 
 // unservedBy tells why nobody is behind a target, "" where somebody is, or may
 // be: what a name resolves to is not known here.
-func unservedBy(t mesh.WeightedTarget, known *registered) string {
-	registered := known.of(nodeRef{t.Node.Mesh, t.Node.Name})
+func (r routes) unservedBy(in, node string) string {
+	registered := r.known.of(nodeRef{in, node})
 	if len(registered) == 0 {
-		if t.Node.DNS != nil {
+		if r.graph.Node(in, node).DNS != nil {
 			return ""
 		}
 		return "which has no endpoint"

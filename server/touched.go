@@ -1,10 +1,6 @@
 package server
 
-import (
-	"slices"
-
-	"signet.example/mesh"
-)
+import "signet.example/mesh"
 
 // touched are the virtual nodes whose views can differ by a change: those it
 // names, and those that reach what it names. Building the others again would
@@ -15,53 +11,35 @@ import (
 // node still reaches it.
 type touched struct {
 	everything bool
-	named      map[objectKey]bool
+	nodes      map[nodeRef]bool
 }
 
 // touched tells what can differ from views that were built from was.
 func (in nodeInputs) touched(was nodeInputs) touched {
-	t := touched{named: map[objectKey]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
+	t := touched{nodes: map[nodeRef]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
+	reach := func(n mesh.Name) {
+		for node := range in.model.graph.Reaching(n) {
+			t.nodes[nodeRef{node.Mesh, node.Name}] = true
+		}
+	}
 	for _, k := range in.model.differ(was.model) {
-		t.object(k)
+		switch k.kind {
+		case string(mesh.KindVirtualNode), string(mesh.KindVirtualService), string(mesh.KindVirtualRouter):
+			reach(mesh.NameOf(mesh.Kind(k.kind), k.mesh, k.name))
+		case kindNodeGroup, kindEntry, kindJWTIssuer, kindPolicySource:
+			// No route, cluster or listener is made of these.
+		default:
+			// A Mesh is in all of its nodes' views; a Binding makes every caller of
+			// its node call by mTLS. What is not known here may be in any view.
+			t.everything = true
+		}
 	}
 	for _, n := range in.endpoints.differ(was.endpoints) {
-		t.named[objectKey{string(mesh.KindVirtualNode), n.mesh, n.name}] = true
+		reach(mesh.NameOf(mesh.KindVirtualNode, n.mesh, n.name))
 	}
 	return t
 }
 
-func (t *touched) object(k objectKey) {
-	switch k.kind {
-	case string(mesh.KindVirtualNode), string(mesh.KindVirtualService), string(mesh.KindVirtualRouter):
-		t.named[k] = true
-	case kindNodeGroup, kindEntry, kindJWTIssuer, kindPolicySource:
-		// No route, cluster or listener is made of these.
-	default:
-		// A Mesh is in all of its nodes' views; a Binding makes every caller of
-		// its node call by mTLS. What is not known here may be in any view.
-		t.everything = true
-	}
-}
-
 func (t touched) has(n *mesh.VirtualNode) bool {
-	if t.everything || n == nil || t.node(n) {
-		return true
-	}
-	return slices.ContainsFunc(n.Backends, func(s *mesh.VirtualService) bool {
-		return t.named[objectKey{string(mesh.KindVirtualService), s.Mesh, s.Name}] || t.node(s.Node) || t.router(s.Router)
-	})
-}
-
-func (t touched) node(n *mesh.VirtualNode) bool {
-	return n != nil && t.named[objectKey{string(mesh.KindVirtualNode), n.Mesh, n.Name}]
-}
-
-func (t touched) router(r *mesh.VirtualRouter) bool {
-	if r == nil {
-		return false
-	}
-	return t.named[objectKey{string(mesh.KindVirtualRouter), r.Mesh, r.Name}] ||
-		slices.ContainsFunc(r.Routes, func(route mesh.Route) bool {
-			return slices.ContainsFunc(route.Targets, func(to mesh.WeightedTarget) bool { return t.node(to.Node) })
-		})
+	return t.everything || n == nil || t.nodes[nodeRef{n.Mesh, n.Name}]
 }

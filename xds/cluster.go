@@ -36,9 +36,9 @@ type egressCluster struct {
 // egressCluster adds the cluster of a target's listener unless it is there, and
 // returns its name. App Mesh's name holds one way of calling a listener; a
 // service with another client policy gets a cluster that also names the service.
-func (b *builder) egressCluster(s *mesh.VirtualService, target *mesh.VirtualNode, l mesh.Listener) string {
+func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.Listener) string {
 	name := egressClusterName(target.Mesh, target.Name, l.Port)
-	want := egressCluster{node: target, port: l.Port, policy: b.node.ClientTLS(s)}
+	want := egressCluster{node: target, port: l.Port, policy: s.tls}
 	if have, ok := b.clusters[name]; ok && !reflect.DeepEqual(have, want) {
 		name += "_via_" + s.Name
 	}

@@ -92,23 +92,35 @@ func (b *builder) virtualHosts() []*routev3.VirtualHost {
 	return hosts
 }
 
+// backend is a service that the node calls, how, and what answers for it.
+type backend struct {
+	*mesh.VirtualService
+	tls    *mesh.ClientTLS
+	node   *mesh.VirtualNode
+	router *mesh.VirtualRouter
+}
+
 // plainFirst lists the backends, those without a client policy first, so that
 // App Mesh's cluster names go to the ordinary way of calling a target.
-func (b *builder) plainFirst() []*mesh.VirtualService {
-	services := slices.Clone(b.node.Backends)
-	special := func(s *mesh.VirtualService) int {
-		if b.node.ClientTLS(s) != nil {
+func (b *builder) plainFirst() []backend {
+	var list []backend
+	for _, to := range b.node.Backends {
+		s := b.in.Graph.Service(b.node.Mesh, to.Service)
+		list = append(list, backend{s, to.TLS, b.in.Graph.NodeOf(s), b.in.Graph.RouterOf(s)})
+	}
+	special := func(s backend) int {
+		if s.tls != nil {
 			return 1
 		}
 		return 0
 	}
-	slices.SortStableFunc(services, func(x, y *mesh.VirtualService) int { return special(x) - special(y) })
-	return services
+	slices.SortStableFunc(list, func(x, y backend) int { return special(x) - special(y) })
+	return list
 }
 
 // hostsOf gives a virtual host to each port of a service. The bare name means
 // port 80 if the service has it (RFC 9110 section 4.2.1), else its first port.
-func (b *builder) hostsOf(s *mesh.VirtualService, host string) []*routev3.VirtualHost {
+func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 	ports := portsOf(s)
 	if len(ports) == 0 {
 		return []*routev3.VirtualHost{{Name: s.Name, Domains: []string{host}}}
@@ -135,13 +147,13 @@ func (b *builder) hostsOf(s *mesh.VirtualService, host string) []*routev3.Virtua
 }
 
 // portsOf lists the ports on which a service may be called, each once.
-func portsOf(s *mesh.VirtualService) []uint32 {
+func portsOf(s backend) []uint32 {
 	var ports []uint32
 	switch {
-	case s.Router != nil:
-		ports = s.Router.Ports
-	case s.Node != nil:
-		for _, l := range s.Node.Listeners {
+	case s.router != nil:
+		ports = s.router.Ports
+	case s.node != nil:
+		for _, l := range s.node.Listeners {
 			ports = append(ports, l.Port)
 		}
 	}

@@ -30,18 +30,18 @@ func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.R
 }
 
 // serviceRoutes are the routes of one service on one of its ports.
-func (b *builder) serviceRoutes(s *mesh.VirtualService, p uint32) []*routev3.Route {
-	if s.Router == nil {
+func (b *builder) serviceRoutes(s backend, p uint32) []*routev3.Route {
+	if s.router == nil {
 		target := mesh.WeightedTarget{Node: s.Node, Weight: 1, Port: p}
 		// There is no route to declare a time-out on: the callee's own is as long as
 		// an answer can take.
-		l, _ := listenerOf(s.Node, p)
+		l, _ := listenerOf(s.node, p)
 		return b.route(s, mesh.Route{
-			Name: s.Node.Name, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
+			Name: s.Node, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
 		})
 	}
 	var routes []*routev3.Route
-	for _, r := range s.Router.Routes {
+	for _, r := range s.router.Routes {
 		routes = append(routes, b.route(s, r)...)
 	}
 	return routes
@@ -49,7 +49,7 @@ func (b *builder) serviceRoutes(s *mesh.VirtualService, p uint32) []*routev3.Rou
 
 // route is one of App Mesh's routes: two of Envoy's where idempotent requests
 // are repeated in more cases than others, which then meet the second.
-func (b *builder) route(s *mesh.VirtualService, r mesh.Route) []*routev3.Route {
+func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 	targets, total := b.targets(s, r.Targets)
 	if total == 0 {
 		// Nothing can answer: say so, rather than let a later route take it.
@@ -84,18 +84,19 @@ func (b *builder) route(s *mesh.VirtualService, r mesh.Route) []*routev3.Route {
 // targets adds the clusters of a route, and their sum of weights. A target of
 // weight 0 keeps its cluster, warm for the moment when it gets a share; one
 // without a listener has nothing that could be called.
-func (b *builder) targets(s *mesh.VirtualService, ts []mesh.WeightedTarget) ([]*routev3.WeightedCluster_ClusterWeight, uint32) {
+func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.WeightedCluster_ClusterWeight, uint32) {
 	var (
 		clusters []*routev3.WeightedCluster_ClusterWeight
 		total    uint32
 		index    = map[string]*wrapperspb.UInt32Value{}
 	)
 	for _, t := range ts {
-		l, ok := listenerOf(t.Node, t.Port)
+		node := b.in.Graph.Node(s.Mesh, t.Node)
+		l, ok := listenerOf(node, t.Port)
 		if !ok {
 			continue
 		}
-		name := b.egressCluster(s, t.Node, l)
+		name := b.egressCluster(s, node, l)
 		total += t.Weight
 		if w := index[name]; w != nil { // the same node twice: its shares add up
 			w.Value += t.Weight
