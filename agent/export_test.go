@@ -13,6 +13,9 @@ const (
 	RecordBatch = recordBatch
 )
 
+// CPUOf returns the processor time that a process has used.
+var CPUOf = cpuOf
+
 // PeerMode is how this kernel lets peers be attested.
 var PeerMode = peerMode
 

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -110,7 +111,7 @@ func (f *fakeServer) start() {
 	f.grpc = grpc.NewServer(append(ads.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{f.tls}, ClientAuth: tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true,
-	})))...)
+	})), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))...) // as the server's
 	api.RegisterAgentAPIServer(f.grpc, f)
 	(&ads.Server{Views: f}).Register(f.grpc)
 	served := make(chan error, 1)

@@ -56,7 +56,8 @@ func (b *budget) Cancelled() bool {
 // slow reports whether the evaluation costs much. It goes by what was done: on a busy
 // machine any may take a few milliseconds.
 func (b *budget) slow(took time.Duration) bool {
-	return b.cost-b.left > slowSteps || b.work > slowWork || maxBuiltins-b.builtins > slowWork || took > slowAfter
+	steps, work := b.cost-b.left, max(b.work, maxBuiltins-b.builtins)
+	return steps > slowSteps || work > slowWork || took > slowAfter && (steps > fewSteps || work > fewWork)
 }
 
 // charge takes the cost of a builtin's call.

@@ -1,6 +1,11 @@
 package policy
 
-import "github.com/open-policy-agent/opa/v1/ast"
+import (
+	"context"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
 
 // HeadersOf are input.request.headers and header_lines of the document that a policy sees.
 func HeadersOf(in Input) (headers, lines map[string][]string) {
@@ -21,3 +26,18 @@ var Fence = fencing
 
 // SlowAtOnce is how many slow evaluations go on now.
 func SlowAtOnce() int { return len(slowLanes().all) }
+
+// HoldLane keeps a destination's lane until what it returns is called.
+func HoldLane(destination string) (leave func()) {
+	leaveLane := slowLanes().enter(destination, time.Second)
+	return func() { leaveLane(false) }
+}
+
+// IsSlow reports whether an evaluation that has made steps, and work in builtins, counts
+// as slow after a time.
+func IsSlow(steps, work int, after time.Duration) bool {
+	b := newBudget(context.Background(), maxTime, maxCost)
+	b.left -= steps
+	b.work = work
+	return b.slow(after)
+}

@@ -7,12 +7,17 @@ import (
 )
 
 // When an evaluation counts as slow. Most take less than a tenth of the first, which
-// is some milliseconds. The last is for what is not counted, and late: on a busy
-// machine any evaluation may stand still for a while.
+// is some milliseconds, and of the second, which is what a call for 50,000 numbers
+// costs three times: what is spent before the lane, whoever repeats a request spends
+// as often as he likes. The third is for what is not counted, and late: on a busy
+// machine any evaluation may stand still for a while, and one that has made few steps
+// by then did nothing else. In the lane it would wait for those that cost.
 const (
 	slowSteps = 4000
-	slowWork  = 1 << 20
+	slowWork  = 1 << 18
 	slowAfter = maxTime / 2
+	fewSteps  = slowSteps / 10
+	fewWork   = slowWork / 10
 	// laneRest is how long a destination's lane rests after an evaluation that used up
 	// its time, as a multiple of that: such a one is only ever answered by an error.
 	laneRest = 3

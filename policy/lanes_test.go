@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -32,5 +33,44 @@ func TestSlowEvaluationsOfOneDestinationGoOneAtATime(t *testing.T) {
 	}
 	if most != 1 {
 		t.Errorf("%d slow evaluations of one destination at a time", most)
+	}
+}
+
+// What is done before the lane is done as often as somebody asks.
+func TestADearCallIsMadeInTheLaneOnly(t *testing.T) {
+	dear := compileRules(t, "allow contains \"x\" if {\n\tsome x in numbers.range(1, 50000)\n\tx < 0\n}\n")
+	in := call("GET", "/", web)
+	leave := policy.HoldLane(in.Destination.ID.String())
+	defer leave()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := dear.Evaluate(t.Context(), in)
+	runtime.ReadMemStats(&after)
+	if err == nil {
+		t.Error("it did not wait for its lane")
+	}
+	if made := after.TotalAlloc - before.TotalAlloc; made > 1<<20 {
+		t.Errorf("%d KiB were made before it", made>>10)
+	}
+}
+
+// TestAnEvaluationThatStoodStillIsNoSlowOne: on a busy machine it would wait behind
+// those that are, and be refused.
+func TestAnEvaluationThatStoodStillIsNoSlowOne(t *testing.T) {
+	for _, c := range []struct {
+		steps, work int
+		after       time.Duration
+		slow        bool
+	}{
+		{100, 10 << 10, 99 * time.Millisecond, false},
+		{1000, 0, 99 * time.Millisecond, true},
+		{1000, 0, time.Millisecond, false},
+		{10, 200 << 10, 60 * time.Millisecond, true},
+		{10, 300 << 10, time.Millisecond, true},
+		{5000, 0, time.Millisecond, true},
+	} {
+		if got := policy.IsSlow(c.steps, c.work, c.after); got != c.slow {
+			t.Errorf("%d steps, %d of work, after %s: slow %v", c.steps, c.work, c.after, got)
+		}
 	}
 }
