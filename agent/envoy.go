@@ -274,6 +274,9 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 	if err := sh.egress.tryFolder(e.proxy.uid()); err != nil { // again: it is the operator's, and may have changed
 		return nil, fmt.Errorf("egress: %w", err)
 	}
+	if err := sh.tryApp(); err != nil {
+		return nil, err
+	}
 	config, err := bootstrap(e.proxy, sh, e.xdsSocket, adminMode(e.proxy.as))
 	if err != nil {
 		return nil, err

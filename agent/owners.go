@@ -18,7 +18,6 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
-	"signet.example/internal/private"
 )
 
 // owner is who an application is: the user, and the service or container that it
@@ -309,8 +308,8 @@ func (o *owners) atSocket(path string) (holder, error) {
 	default:
 		l = holder{any: true, owner: owner{found.UID, found.Unit}, unseen: found.Unseen != nil, search: found.Unseen}
 	}
-	if err := private.Folder(filepath.Dir(path), l.owner.UID); err != nil {
-		return holder{}, fmt.Errorf("user %d listens at %s, where others could: %w", l.owner.UID, path, err)
+	if err := appFolder(filepath.Dir(path), l.owner.UID); err != nil {
+		return holder{}, fmt.Errorf("user %d listens at %s, and its folder is not as it must be: %w", l.owner.UID, path, err)
 	}
 	return l, nil
 }

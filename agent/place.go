@@ -185,21 +185,35 @@ func (e egressAt) who() (string, error) {
 }
 
 // tryFolder looks whether only one user, and root, can put sockets where the
-// application's are to be. A folder that is not there yet counts as the one in
-// which it would be made.
+// application's are to be.
 func (p place) tryFolder() error {
 	if p.socket == "" {
 		return nil
 	}
-	for folder := filepath.Dir(p.socket); ; folder = filepath.Dir(folder) {
-		var st unix.Stat_t
-		err := unix.Stat(folder, &st)
-		if errors.Is(err, unix.ENOENT) && folder != "/" {
-			continue
-		}
-		if err != nil {
-			return &os.PathError{Op: "stat", Path: folder, Err: err}
-		}
-		return private.Folder(folder, st.Uid)
+	folder := filepath.Dir(p.socket)
+	var st unix.Stat_t
+	if err := unix.Stat(folder, &st); err != nil {
+		return fmt.Errorf("the folder of the application's sockets: %w", &os.PathError{Op: "stat", Path: folder, Err: err})
 	}
+	return appFolder(folder, st.Uid)
+}
+
+// stNoSymfollow is ST_NOSYMFOLLOW of statfs(2).
+const stNoSymfollow = 0x2000
+
+// appFolder returns an error if anybody but the user and root could put a socket
+// into a folder, or the user a link: a proxy follows links, and would connect for
+// an application's user to what only the proxy's may, as its admin interface.
+func appFolder(folder string, uid uint32) error {
+	if err := private.Folder(folder, uid); err != nil || uid == 0 {
+		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(folder, &fs); err != nil {
+		return &os.PathError{Op: "statfs", Path: folder, Err: err}
+	}
+	if fs.Flags&stNoSymfollow == 0 {
+		return fmt.Errorf("uid %d can make links in %s, by which the proxy would connect to any socket that its user may: mount a tmpfs there with nosymfollow (docs/AGENT.md has the line), or let the folder be root's", uid, folder)
+	}
+	return nil
 }

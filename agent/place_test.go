@@ -12,6 +12,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
+	"golang.org/x/sys/unix"
+
 	"signet.example/attestation"
 	"signet.example/test/parts"
 )
@@ -98,25 +100,48 @@ func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
 }
 
 func TestWhereOthersCouldPutAnApplicationsSocketNoAgentStarts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "folders of other users need root")
+	}
 	dir := ownFolder(t, 0o755)
-	try := func(folder string) error {
-		p, err := parsePlace("unix:" + filepath.Join(folder, "{port}.sock"))
-		return errors.Join(err, p.tryFolder())
-	}
-	if err := try(dir); err != nil {
-		t.Error(err)
-	}
-	if err := try(filepath.Join(dir, "made", "later")); err != nil {
-		t.Errorf("a folder that is not there yet: %v", err)
-	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	for _, folder := range []string{dir, filepath.Join(dir, "made", "later")} {
-		if err := try(folder); err == nil || !strings.Contains(err.Error(), "chmod") {
-			t.Errorf("%s: %v", folder, err)
+	try := func(what, words string) {
+		t.Helper()
+		p, err := parsePlace("unix:" + filepath.Join(dir, "{port}.sock"))
+		if err = errors.Join(err, p.tryFolder()); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+			t.Errorf("%s: %v, want %q", what, err, words)
 		}
 	}
+	set := func(uid int, mode fs.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.Chown(dir, uid, uid), os.Chmod(dir, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	try("root's", "")
+	set(0, 0o777)
+	try("everybody's", "chmod")
+	set(1000, 0o755)
+	try("a user's, who can make links", "nosymfollow")
+	noLinks(t, dir)
+	set(1000, 0o755)
+	try("a user's, who cannot", "")
+	set(1000, 0o777)
+	try("everybody's", "chmod")
+	dir = filepath.Join(dir, "none")
+	try("missing", "no such file")
+}
+
+// noLinks mounts a file system on a folder in which no link is followed.
+func noLinks(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSYMFOLLOW|unix.MS_NOSUID|unix.MS_NODEV, "size=1m,mode=0755"); err != nil {
+		parts.Missing(t, "a mount with nosymfollow: "+err.Error())
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) {
@@ -124,6 +149,7 @@ func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) 
 		parts.Missing(t, "folders of other users need root")
 	}
 	dir := ownFolder(t, 0o755)
+	noLinks(t, dir)
 	if err := os.Chown(dir, 1000, 1000); err != nil {
 		t.Fatal(err)
 	}

@@ -274,7 +274,11 @@ func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, mesh, name s
 		}
 		return r.shapeOf(p), nil
 	}
-	return shapeOf(node, r.given())
+	sh, err := shapeOf(node, r.given())
+	if err == nil {
+		err = sh.tryApp()
+	}
+	return sh, err
 }
 
 // given is what no proxy says of itself: who decides for it, and where it may log.

@@ -121,6 +121,19 @@ func (s shape) validAddresses() error {
 	return nil
 }
 
+// tryApp looks at the folder of an application on sockets: no proxy is to connect
+// to what somebody else puts there.
+func (s shape) tryApp() error {
+	app, err := parsePlace(s.app)
+	if err == nil {
+		err = app.tryFolder()
+	}
+	if err != nil {
+		return fmt.Errorf("app: %w", err)
+	}
+	return nil
+}
+
 // egressOf reads where the outbound listener is to be. A port alone never means an
 // address that other hosts reach.
 func egressOf(v *structpb.Value, mode, bind string) (egressAt, error) {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -25,7 +26,12 @@ func TestWhereAnApplicationIsOnSocketsFilesSayWhoSpeaks(t *testing.T) {
 		parts.Missing(t, "other users need root")
 	}
 	probe := "      healthCheck: {protocol: http, path: /ping, intervalMillis: 5000, timeoutMillis: 2000, healthyThreshold: 2, unhealthyThreshold: 2}\n"
+	echo := meshtest.Echo("orders")
 	w := meshtest.Start(t, meshtest.Options{
+		Apps: map[string]meshtest.App{"orders": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", "close") // each request finds the socket anew
+			echo.ServeHTTP(w, r)
+		})},
 		Nodes: []string{"web", "orders"}, ProxyUser: strconv.Itoa(proxyUser),
 		OnSockets: map[string]meshtest.OnSockets{"web": {User: webUser, WayOut: true}, "orders": {User: ordersUser}},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", probe+meshtest.Strict("test.example", "web"), "orders"),
@@ -72,6 +78,27 @@ func TestWhereAnApplicationIsOnSocketsFilesSayWhoSpeaks(t *testing.T) {
 				}
 			})
 		}
+	})
+	t.Run("the application cannot lead its proxy to another socket", func(t *testing.T) {
+		at := strings.TrimPrefix(strings.Replace(w.Nodes["orders"].App, "{port}", "8080", 1), "unix:")
+		admin := filepath.Join(w.AgentDir(), "proxies", "web", "admin.sock")
+		var err error
+		parts.AsUser(t, ordersUser, func() { err = errors.Join(os.Rename(at, at+".away"), os.Symlink(admin, at)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 5*time.Second, "no answer but the proxy's own", func() bool {
+			a := w.Get("web", host+"/server_info")
+			if a.Status == 200 && a.Seen.Service == "" {
+				t.Fatalf("the admin interface of a proxy of the same user: %s", a.Body)
+			}
+			return a.Status == 503
+		})
+		parts.AsUser(t, ordersUser, func() { err = errors.Join(os.Remove(at), os.Rename(at+".away", at)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.AwaitRoute("web", host+"/")
 	})
 	t.Run("a Binding cannot name who calls at a socket", func(t *testing.T) {
 		bind := func(applications string) {

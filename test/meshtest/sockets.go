@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"signet.example/test/parts"
 )
 
@@ -38,7 +40,19 @@ func (w *World) onSockets(n *Node, s OnSockets) net.Listener {
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	dir := w.folder(n.Name+"-app", s.User, proxy)
+	dir := filepath.Join(w.Dir, n.Name+"-app")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		w.T.Fatal(err)
+	}
+	// As docs/AGENT.md has it.
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSYMFOLLOW|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("size=1m,mode=2750,uid=%d,gid=%d", s.User, proxy)); err != nil {
+		parts.Missing(w.T, "a mount with nosymfollow: "+err.Error())
+	}
+	w.T.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			w.T.Error(err)
+		}
+	})
 	n.App = "unix:" + filepath.Join(dir, "{port}.sock")
 	if s.WayOut {
 		n.Egress = filepath.Join(w.folder(n.Name+"-out", proxy, s.User), "out.sock")
