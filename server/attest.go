@@ -125,17 +125,10 @@ func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][
 	if err != nil {
 		return nil, err
 	}
-	resp, err := a.signer.Issue(ctx, &api.SignRequest{Items: []*api.SignItem{{
+	chain, err := issueOne(ctx, a.signer, &api.SignItem{
 		SpiffeId: id.String(), Csr: csr, Profile: api.Profile_PROFILE_AGENT, Requester: id.String(),
 		Lifetime: durationpb.New(a.cfg.Lifetimes.Agent),
-	}}})
-	if err != nil {
-		err = fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
-	}
-	var chain [][]byte
-	if err == nil {
-		chain, err = chainOf(resp)
-	}
+	})
 	outcome := "ok"
 	if err != nil {
 		outcome = "failed"
@@ -144,12 +137,13 @@ func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][
 	return chain, err
 }
 
-// chainOf is the signer's answer to a request of one item.
-func chainOf(resp *api.SignResponse) ([][]byte, error) {
-	if n := len(resp.GetResults()); n != 1 {
-		return nil, fmt.Errorf("%w: the signer answered one request with %d results", errUnavailable, n)
+// issueOne has one certificate issued.
+func issueOne(ctx context.Context, signer issuing, item *api.SignItem) (chain [][]byte, err error) {
+	results, err := signer.Issue(ctx, []*api.SignItem{item})
+	if err != nil {
+		return nil, unanswered(err)
 	}
-	switch r := resp.GetResults()[0]; {
+	switch r := results[0]; {
 	case r.GetError() != "":
 		return nil, signerError(r)
 	case len(r.GetChain()) == 0:
@@ -157,6 +151,14 @@ func chainOf(resp *api.SignResponse) ([][]byte, error) {
 	default:
 		return r.GetChain(), nil
 	}
+}
+
+// unanswered is the error of a request that the signer did not answer.
+func unanswered(err error) error {
+	if errors.Is(err, errUnavailable) { // it has the reason
+		return err
+	}
+	return fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
 }
 
 // signerError tells a request's own fault from the signer's.

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +115,3 @@ func (s *server) serving() []*api.Cert {
 	})
 	return list
 }
-
-// isEOF tells the orderly end of a stream.
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }

@@ -179,12 +179,9 @@ func (c Config) PolicyLogin(url string) (policy.Login, error) { return c.policyL
 func PrivateServer(cfg Config, own uint32) error { return cfg.Complete().guarded(own) }
 
 // answers is a signer of which only the authority is asked.
-type answers struct {
-	api.SignerClient
-	left []*api.AuthorityResponse
-}
+type answers struct{ left []*api.AuthorityResponse }
 
-func (a *answers) Authority(context.Context, *api.AuthorityRequest, ...grpc.CallOption) (*api.AuthorityResponse, error) {
+func (a *answers) Authority(context.Context) (*api.AuthorityResponse, error) {
 	next := a.left[0]
 	a.left = a.left[1:]
 	return next, nil

@@ -75,7 +75,7 @@ func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func()
 		return err
 	}
 	defer func() { _ = st.Close() }() // every write was committed when it returned
-	s, err := load(ctx, cfg, log, st, api.NewSignerClient(conn), time.Now)
+	s, err := load(ctx, cfg, log, st, signer.NewClient(conn), time.Now)
 	if err != nil {
 		return err
 	}

@@ -24,10 +24,20 @@ const (
 // signer takes milliseconds.
 const orphanAge = time.Minute
 
+// issuanceLog is the signer's log. One goroutine follows it, and others read it from
+// its beginning meanwhile.
+type issuanceLog interface {
+	// Authority says how far the log goes.
+	Authority(ctx context.Context) (*api.AuthorityResponse, error)
+	// ReadLog calls each with the records from a number on, in their order, until each
+	// fails or the log ends, which is nil. With follow the log ends with the signer.
+	ReadLog(ctx context.Context, from uint64, follow bool, each func(*api.LogRecord) error) error
+}
+
 // issuance follows the signer's log. It keeps what is still open or valid, so its
 // size is that of what is alive, not of history.
 type issuance struct {
-	signer api.SignerClient
+	signer issuanceLog
 	log    *slog.Logger
 	clock  func() time.Time
 
@@ -66,17 +76,10 @@ func (i *issuance) follow(ctx context.Context) error {
 	i.mu.Lock()
 	from := i.next
 	i.mu.Unlock()
-	stream, err := i.signer.ReadLog(ctx, &api.ReadLogRequest{From: from, Follow: true})
-	if err != nil {
-		return err
-	}
-	for {
-		r, err := stream.Recv()
-		if err != nil {
-			return err
-		}
+	return i.signer.ReadLog(ctx, from, true, func(r *api.LogRecord) error {
 		i.take(r)
-	}
+		return nil
+	})
 }
 
 func (i *issuance) take(r *api.LogRecord) {
@@ -140,7 +143,7 @@ func (i *issuance) heldBy(spiffeID string) (n int32, last time.Time) {
 
 // caughtUp waits until the log was read as far as it goes now.
 func (i *issuance) caughtUp(ctx context.Context) error {
-	a, err := i.signer.Authority(ctx, &api.AuthorityRequest{})
+	a, err := i.signer.Authority(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: size of the issuance log: %w", errUnavailable, err)
 	}
@@ -173,21 +176,9 @@ func (i *issuance) orphans(now time.Time) []*api.LogRecord {
 // history reads the whole log once and hands over each certificate as the log
 // ends up telling it: issued, expired or reserved, in order of issuance.
 func (i *issuance) history(ctx context.Context, each func(*api.Cert) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := i.signer.ReadLog(ctx, &api.ReadLogRequest{})
-	if err != nil {
-		return fmt.Errorf("read the issuance log: %w", err)
-	}
 	open := map[string]*api.LogRecord{}
-	for {
-		r, err := stream.Recv()
-		if err != nil {
-			if isEOF(err) {
-				break
-			}
-			return fmt.Errorf("read the issuance log: %w", err)
-		}
+	var gone error // whoever the history is for
+	err := i.signer.ReadLog(ctx, 0, false, func(r *api.LogRecord) error {
 		switch r.GetKind() {
 		case recordReserved:
 			open[r.GetSerial()] = r
@@ -195,10 +186,15 @@ func (i *issuance) history(ctx context.Context, each func(*api.Cert) error) erro
 			// stays listed: a serial that was recorded and never answered
 		case recordIssued:
 			delete(open, r.GetSerial())
-			if err := each(i.cert(r)); err != nil {
-				return err
-			}
+			gone = each(i.cert(r))
 		}
+		return gone
+	})
+	if gone != nil {
+		return gone
+	}
+	if err != nil {
+		return fmt.Errorf("read the issuance log: %w", err)
 	}
 	for _, serial := range sortedKeys(open) {
 		if err := each(i.cert(open[serial])); err != nil {

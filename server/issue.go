@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -11,6 +10,14 @@ import (
 	"signet.example/api"
 	"signet.example/internal/plain"
 )
+
+// issuing has a batch signed: one result for each item, in their order, and what they
+// have of certificates is in the log, durably. The caller has decided that the
+// requesters may have them. After an error nothing is known of any item. It is called
+// from many goroutines.
+type issuing interface {
+	Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error)
+}
 
 // Issue signs SVIDs in a batch. The caller is the agent of the connection; what
 // it may hold is what hangs on its group, and an entry that is another's looks
@@ -89,21 +96,14 @@ func (a *agentAPI) signAll(ctx context.Context, items []*api.SignItem, at []int,
 	if len(items) == 0 {
 		return nil, nil
 	}
-	resp, err := a.signing.Issue(ctx, &api.SignRequest{Items: items})
-	switch {
-	case errors.Is(err, errUnavailable): // the error has the reason
-	case err != nil:
-		err = fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
-	case len(resp.GetResults()) != len(items):
-		err = fmt.Errorf("the signer answered %d of %d requests", len(resp.GetResults()), len(items))
-	}
+	signed, err := a.signing.Issue(ctx, items)
 	if err != nil {
 		for _, item := range items {
 			a.metrics.svids(item.GetProfile(), "failed").Inc()
 		}
-		return nil, err
+		return nil, unanswered(err)
 	}
-	for j, r := range resp.GetResults() {
+	for j, r := range signed {
 		out := &api.SVIDResult{Chain: r.GetChain()}
 		outcome := "ok"
 		if r.GetError() != "" {

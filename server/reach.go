@@ -9,13 +9,12 @@ import (
 	"os"
 	"path/filepath"
 
-	"signet.example/api"
 	"signet.example/server/signer"
 )
 
 // signing is a signer in reach: our child, or the other end of a connection.
 type signing interface {
-	Client() api.SignerClient
+	Client() *signer.Client
 	Close() error
 }
 

@@ -30,9 +30,15 @@ func (r rootSet) bundle() *api.Bundle {
 	return b
 }
 
+// authorities is asked for the signer's authority: at the start, and then by one
+// goroutine and by each `signet check`. What it says is believed if it verifies.
+type authorities interface {
+	Authority(ctx context.Context) (*api.AuthorityResponse, error)
+}
+
 // authority follows the signer's authority.
 type authority struct {
-	signer  api.SignerClient
+	signer  authorities
 	changed func()
 	now     atomic.Pointer[rootSet]
 }
@@ -41,10 +47,15 @@ func (a *authority) roots() rootSet { return *a.now.Load() }
 
 // load asks the signer, and takes what it says if it verifies.
 func (a *authority) load(ctx context.Context) error {
-	resp, err := a.signer.Authority(ctx, &api.AuthorityRequest{})
+	resp, err := a.signer.Authority(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the signer for its authority: %w", err)
 	}
+	return a.take(resp)
+}
+
+// take makes what the signer says the authority, if it verifies.
+func (a *authority) take(resp *api.AuthorityResponse) error {
 	// No pin at first: the signer is our own child, or the user that may listen at
 	// a path. From then on it must be the same authority, also after a restart.
 	var pin []byte

@@ -58,7 +58,7 @@ type server struct {
 	clock func() time.Time
 
 	store     *store.Store
-	signer    api.SignerClient
+	signer    *witness
 	signing   *signer.Queue
 	authority *authority
 	own       *ownSVID
@@ -127,7 +127,7 @@ func lockDir(dir string) (unlock func(), err error) {
 }
 
 // run is Run with the signer given.
-func run(ctx context.Context, cfg Config, log *slog.Logger, client api.SignerClient, clock func() time.Time) error {
+func run(ctx context.Context, cfg Config, log *slog.Logger, client *signer.Client, clock func() time.Time) error {
 	st, err := store.Open(ctx, dataDir(cfg.DataDir).store())
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
@@ -141,14 +141,13 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, client api.SignerCli
 }
 
 // load makes the parts and reads what they had.
-func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, client api.SignerClient, clock func() time.Time) (*server, error) {
+func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, client *signer.Client, clock func() time.Time) (*server, error) {
 	w, err := newWitness(ctx, client, st, cfg.AcceptLog, log)
 	if err != nil {
 		return nil, err
 	}
-	client = w
 	s := &server{
-		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: client, signing: signer.NewQueue(client),
+		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: w, signing: signer.NewQueue(w),
 		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
 		writes: make(writeLock, 1), started: clock(),
 	}
@@ -157,7 +156,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 		lifetime: cfg.Lifetimes.SVID, postQuantum: cfg.requiresPostQuantum, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
 		signal: watched.NewSignal(), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
 	}
-	s.authority = &authority{signer: client, changed: s.views.changed}
+	s.authority = &authority{signer: w, changed: s.views.changed}
 	if err := s.authority.load(ctx); err != nil {
 		return nil, startFix(err)
 	}
@@ -173,7 +172,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	if err != nil {
 		return nil, err
 	}
-	s.own = &ownSVID{id: id, signer: client, roots: s.authority.roots, log: log, clock: clock, exchanged: s.metrics.exchanged}
+	s.own = &ownSVID{id: id, signer: w, roots: s.authority.roots, log: log, clock: clock, exchanged: s.metrics.exchanged}
 	if err := s.own.renew(ctx); err != nil {
 		return nil, err
 	}

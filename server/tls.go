@@ -31,7 +31,7 @@ const (
 // here and never leaves memory.
 type ownSVID struct {
 	id     spiffeid.ID
-	signer api.SignerClient
+	signer issuing
 	roots  func() rootSet
 	log    *slog.Logger
 	clock  func() time.Time
@@ -51,14 +51,10 @@ func (o *ownSVID) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	resp, err := o.signer.Issue(ctx, &api.SignRequest{Items: []*api.SignItem{{
+	chain, err := issueOne(ctx, o.signer, &api.SignItem{
 		SpiffeId: o.id.String(), Csr: csr, Profile: api.Profile_PROFILE_SERVER, Requester: "server",
 		Lifetime: durationpb.New(serverLifetime),
-	}}})
-	if err != nil {
-		return fmt.Errorf("issue %s: %w", o.id, err)
-	}
-	chain, err := chainOf(resp)
+	})
 	if err != nil {
 		return fmt.Errorf("issue %s: %w", o.id, err)
 	}

@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"sync"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/server/signer"
 	"signet.example/store"
 )
 
@@ -28,35 +28,36 @@ type marks interface {
 // gets a certificate that is recorded up to there. A signer whose log has that
 // position no more issues nothing: certificates are in use of which it has no record.
 type witness struct {
-	api.SignerClient
-	marks  marks
-	accept string // the refusal that the operator accepts, once; see recordsGone.code
-	log    *slog.Logger
+	*signer.Client // reads the log as it is
+	marks          marks
+	accept         string // the refusal that the operator accepts, once; see recordsGone.code
+	log            *slog.Logger
 
 	mu   sync.Mutex // guards seen and accept; held while marks is written
 	seen store.LogMark
 }
 
 // newWitness is called once for a store: nobody else writes its mark.
-func newWitness(ctx context.Context, signer api.SignerClient, m marks, accept string, log *slog.Logger) (*witness, error) {
+func newWitness(ctx context.Context, client *signer.Client, m marks, accept string, log *slog.Logger) (*witness, error) {
 	seen, err := m.LogMark(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &witness{SignerClient: signer, marks: m, accept: accept, log: log, seen: seen}, nil
+	return &witness{Client: client, marks: m, accept: accept, log: log, seen: seen}, nil
 }
 
-// Issue is api.SignerClient's, without certificates whose records are not marked.
-func (w *witness) Issue(ctx context.Context, req *api.SignRequest, opts ...grpc.CallOption) (*api.SignResponse, error) {
-	return witnessed(ctx, w, func(seen *api.LogPosition) (*api.SignResponse, error) {
-		return w.SignerClient.Issue(ctx, &api.SignRequest{Items: req.GetItems(), Seen: seen}, opts...)
+// Issue returns no certificate whose record is not marked. See issuing.
+func (w *witness) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+	resp, err := witnessed(ctx, w, func(seen *api.LogPosition) (*api.SignResponse, error) {
+		return w.Client.Issue(ctx, &api.SignRequest{Items: items, Seen: seen})
 	})
+	return resp.GetResults(), err
 }
 
-// Authority is api.SignerClient's. It fails where the log lacks what was seen.
-func (w *witness) Authority(ctx context.Context, _ *api.AuthorityRequest, opts ...grpc.CallOption) (*api.AuthorityResponse, error) {
+// Authority fails where the log lacks what was seen.
+func (w *witness) Authority(ctx context.Context) (*api.AuthorityResponse, error) {
 	return witnessed(ctx, w, func(seen *api.LogPosition) (*api.AuthorityResponse, error) {
-		return w.SignerClient.Authority(ctx, &api.AuthorityRequest{Seen: seen}, opts...)
+		return w.Client.Authority(ctx, &api.AuthorityRequest{Seen: seen})
 	})
 }
 
@@ -108,7 +109,7 @@ func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
 // judge returns what a refusal for the log means, nil if the operator accepts it:
 // what was seen is then what is there.
 func (w *witness) judge(ctx context.Context) error {
-	resp, err := w.SignerClient.Authority(ctx, &api.AuthorityRequest{})
+	resp, err := w.Client.Authority(ctx, &api.AuthorityRequest{})
 	if err != nil {
 		return err
 	}

@@ -9,12 +9,13 @@
 //
 // Where is what, the process first: Config (config.go) and Init (init.go); Run, on a
 // socket that was inherited, and Serve, as a service of its own user (serve.go,
-// service.go); whose files these must be (private.go). The server's end: Process, a
-// child that is started again when it dies (process.go); Remote, a connection to the
-// service (remote.go); Queue, which asks for several agents at once (queue.go).
+// service.go); whose files these must be, and what a start would find (private.go,
+// check.go). The server's end: Process, a child that is started again when it dies
+// (process.go); Remote, a connection to the service (remote.go); Client, what can be
+// asked of either (client.go); Queue, which asks for several agents at once (queue.go).
 //
 // # Concurrency
 //
-// Process, Remote and Queue may be used from any number of goroutines. Process has
+// Process, Remote, Client and Queue may be used from any number of goroutines. Process has
 // one goroutine, which Close waits for; Queue.Run has two until its context ends.
 package signer

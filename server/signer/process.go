@@ -90,7 +90,7 @@ func Start(ctx context.Context, exe string, args []string, opts Options) (*Proce
 
 // Client speaks to the signer that runs now. While there is none, its calls fail
 // at once with Unavailable and the reason.
-func (p *Process) Client() api.SignerClient { return api.NewSignerClient(calls{p}) }
+func (p *Process) Client() *Client { return NewClient(calls{p}) }
 
 // PID of the process that was started last.
 func (p *Process) PID() int { return int(p.pid.Load()) }
@@ -190,7 +190,7 @@ func (c *instance) ready(ctx context.Context) error {
 	defer cancel()
 	answered := make(chan error, 1)
 	go func() {
-		_, err := api.NewSignerClient(c.conn).Authority(ctx, &api.AuthorityRequest{})
+		_, err := NewClient(c.conn).Authority(ctx, &api.AuthorityRequest{})
 		answered <- err
 	}()
 	select {

@@ -2,7 +2,6 @@ package signer
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,19 +15,25 @@ const (
 	sharedCalls = 2
 	// callSize is how many certificates a shared call carries, about.
 	callSize = 64
-	// aloneFrom is the size from which on a request goes by itself: small
-	// requests must not queue behind a batch.
+	// aloneFrom is the size from which on a request goes by itself: small requests
+	// must not queue behind a batch.
 	aloneFrom = 16
 	// callDeadline bounds a call that is nobody's alone.
 	callDeadline = 10 * time.Second
 )
+
+// Issuer signs a batch: one result for each item, in their order. It is called from
+// several goroutines. After an error nothing is known of any item.
+type Issuer interface {
+	Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error)
+}
 
 // Queue asks the signer for several agents at once. A call costs two passages
 // of the socket and two durable writes whatever it carries; what arrives while
 // sharedCalls are under way goes together in the next. Who may have what was decided
 // before, for each request by itself.
 type Queue struct {
-	signer api.SignerClient
+	signer Issuer
 	queue  chan *request
 }
 
@@ -40,17 +45,18 @@ type request struct {
 	done    chan struct{} // closed when results or err is there
 }
 
-func NewQueue(signer api.SignerClient) *Queue {
+// NewQueue returns a queue before a signer. It answers while Run does.
+func NewQueue(signer Issuer) *Queue {
 	return &Queue{signer: signer, queue: make(chan *request)}
 }
 
-// Issue is api.SignerClient's. When ctx ends first, what is signed nevertheless
-// stands in the log and nobody has it, as when an answer is lost on its way.
-func (q *Queue) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
-	if len(req.GetItems()) >= aloneFrom {
-		return q.signer.Issue(ctx, req)
+// Issue is an Issuer's. When ctx ends first, what is signed nevertheless is in the
+// log and nobody has it, as when an answer is lost on its way.
+func (q *Queue) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+	if len(items) >= aloneFrom {
+		return q.signer.Issue(ctx, items)
 	}
-	r := &request{items: req.GetItems(), done: make(chan struct{})}
+	r := &request{items: items, done: make(chan struct{})}
 	select {
 	case q.queue <- r:
 	case <-ctx.Done():
@@ -58,7 +64,7 @@ func (q *Queue) Issue(ctx context.Context, req *api.SignRequest) (*api.SignRespo
 	}
 	select {
 	case <-r.done:
-		return &api.SignResponse{Results: r.results}, r.err
+		return r.results, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -97,19 +103,15 @@ func (q *Queue) gather(first *request) []*request {
 	return group
 }
 
-// share makes one call for a group, and distributes the results.
+// share makes one call for a group and distributes the results.
 func (q *Queue) share(ctx context.Context, group []*request) {
 	ctx, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
-	all := &api.SignRequest{}
+	var all []*api.SignItem
 	for _, r := range group {
-		all.Items = append(all.Items, r.items...)
+		all = append(all, r.items...)
 	}
-	resp, err := q.signer.Issue(ctx, all)
-	results := resp.GetResults()
-	if err == nil && len(results) != len(all.GetItems()) {
-		err = fmt.Errorf("it answered %d of %d requests", len(results), len(all.GetItems()))
-	}
+	results, err := q.signer.Issue(ctx, all)
 	for _, r := range group {
 		if r.err = err; err == nil {
 			n := len(r.items)

@@ -8,36 +8,35 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"google.golang.org/grpc"
-
 	"signet.example/api"
 )
 
 // heldSigner answers each request with its own identity, once it may.
 type heldSigner struct {
-	api.SignerClient
-	may   chan struct{} // closed, everything is answered
-	short int           // results left out
-	fail  error
+	may  chan struct{} // closed, everything is answered
+	fail error
 
 	mu    sync.Mutex
 	calls []int // items of each
 }
 
-func (s *heldSigner) Issue(ctx context.Context, req *api.SignRequest, _ ...grpc.CallOption) (*api.SignResponse, error) {
+func (s *heldSigner) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
 	s.mu.Lock()
-	s.calls = append(s.calls, len(req.GetItems()))
+	s.calls = append(s.calls, len(items))
 	s.mu.Unlock()
 	select {
 	case <-s.may:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	out := &api.SignResponse{}
-	for _, i := range req.GetItems()[s.short:] {
-		out.Results = append(out.Results, &api.SignResult{Chain: [][]byte{[]byte(i.GetSpiffeId())}})
+	if s.fail != nil {
+		return nil, s.fail
 	}
-	return out, s.fail
+	var out []*api.SignResult
+	for _, i := range items {
+		out = append(out, &api.SignResult{Chain: [][]byte{[]byte(i.GetSpiffeId())}})
+	}
+	return out, nil
 }
 
 // runQueue is a queue that runs until the test ends.
@@ -57,12 +56,12 @@ func runQueue(t *testing.T, s *heldSigner) *Queue {
 	return q
 }
 
-func signItems(name string, n int) *api.SignRequest {
-	req := &api.SignRequest{}
+func signItems(name string, n int) []*api.SignItem {
+	var items []*api.SignItem
 	for k := range n {
-		req.Items = append(req.Items, &api.SignItem{SpiffeId: fmt.Sprintf("%s/%d", name, k)})
+		items = append(items, &api.SignItem{SpiffeId: fmt.Sprintf("%s/%d", name, k)})
 	}
-	return req
+	return items
 }
 
 func TestWhatArrivesWhileTheSignerWorksSharesACallAndEveryoneGetsHisOwn(t *testing.T) {
@@ -73,12 +72,12 @@ func TestWhatArrivesWhileTheSignerWorksSharesACallAndEveryoneGetsHisOwn(t *testi
 		for n := range 40 {
 			asking.Go(func() {
 				size, name := 1+n%3, fmt.Sprint(n)
-				resp, err := q.Issue(t.Context(), signItems(name, size))
-				if err != nil || len(resp.GetResults()) != size {
-					t.Errorf("%s: %d results, %v", name, len(resp.GetResults()), err)
+				results, err := q.Issue(t.Context(), signItems(name, size))
+				if err != nil || len(results) != size {
+					t.Errorf("%s: %d results, %v", name, len(results), err)
 					return
 				}
-				for k, r := range resp.GetResults() {
+				for k, r := range results {
 					if got := string(r.GetChain()[0]); got != fmt.Sprintf("%s/%d", name, k) {
 						t.Errorf("%s was given %s", name, got)
 					}
@@ -154,18 +153,16 @@ func TestOneWhoLeavesStopsNobodyElse(t *testing.T) {
 }
 
 func TestASignerThatFailsFailsEveryoneOfACall(t *testing.T) {
-	down := errors.New("down")
-	for name, s := range map[string]*heldSigner{"an error": {fail: down}, "a result too few": {short: 1}} {
-		synctest.Test(t, func(t *testing.T) {
-			q := runQueue(t, s)
-			close(s.may)
-			for range 3 {
-				if resp, err := q.Issue(t.Context(), signItems("x", 2)); err == nil || len(resp.GetResults()) > 0 {
-					t.Errorf("%s: %d results, %v", name, len(resp.GetResults()), err)
-				}
+	synctest.Test(t, func(t *testing.T) {
+		s := &heldSigner{fail: errors.New("down")}
+		q := runQueue(t, s)
+		close(s.may)
+		for range 3 {
+			if results, err := q.Issue(t.Context(), signItems("x", 2)); !errors.Is(err, s.fail) || len(results) > 0 {
+				t.Errorf("%d results, %v", len(results), err)
 			}
-		})
-	}
+		}
+	})
 }
 
 func TestASignerThatHangsIsNotWaitedForForever(t *testing.T) {

@@ -85,13 +85,14 @@ func expects(expected string) (func(unixsock.Peer) error, error) {
 // await waits for the first answer. It first asks without patience, so that the
 // log has the reason at once for whoever started the two the wrong way.
 func (s *Remote) await(ctx context.Context) error {
-	_, err := s.Client().Authority(ctx, &api.AuthorityRequest{})
+	c := api.NewSignerClient(s)
+	_, err := c.Authority(ctx, &api.AuthorityRequest{})
 	if err == nil {
 		return nil
 	}
 	wait, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
-	_, err = s.Client().Authority(wait, &api.AuthorityRequest{}, grpc.WaitForReady(true))
+	_, err = c.Authority(wait, &api.AuthorityRequest{}, grpc.WaitForReady(true))
 	if ctx.Err() != nil { // told to stop, which is no failure
 		return ctx.Err()
 	}
@@ -99,7 +100,7 @@ func (s *Remote) await(ctx context.Context) error {
 }
 
 // Client speaks to the signer.
-func (s *Remote) Client() api.SignerClient { return before{api.NewSignerClient(s)} }
+func (s *Remote) Client() *Client { return NewClient(s) }
 
 // Invoke implements grpc.ClientConnInterface.
 func (s *Remote) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {

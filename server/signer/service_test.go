@@ -209,7 +209,7 @@ func TestACallWithoutASignerFailsAtOnceAndTheNextFindsIt(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- g.Serve(l) }()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a ceiling, not a figure
-		if _, err := s.Client().Authority(ctx, &api.AuthorityRequest{}, grpc.WaitForReady(true)); err != nil {
+		if _, err := api.NewSignerClient(s).Authority(ctx, &api.AuthorityRequest{}, grpc.WaitForReady(true)); err != nil {
 			t.Error(err)
 		}
 		cancel()

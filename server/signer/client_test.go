@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,39 +63,62 @@ func (olderSigner) ReadLog(_ *api.ReadLogRequest, stream grpc.ServerStreamingSer
 	)
 }
 
-func TestASignerOfTheVersionBeforeServesOn(t *testing.T) {
+// remoteOf is a connection to a service that runs until the test ends.
+func remoteOf(t *testing.T, service api.SignerServer) *signer.Remote {
+	t.Helper()
 	path := filepath.Join(shortDir(t), "s.sock")
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := grpc.NewServer()
-	api.RegisterSignerServer(g, olderSigner{})
+	api.RegisterSignerServer(g, service)
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(l) }()
-	defer func() {
+	t.Cleanup(func() {
 		g.Stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	s, err := signer.DialAny("unix:" + path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = s.Close() }()
+	t.Cleanup(func() { _ = s.Close() }) // nothing is under way
+	return s
+}
+
+func TestASignerOfTheVersionBeforeServesOn(t *testing.T) {
+	s := remoteOf(t, olderSigner{})
 	req := &api.SignRequest{Items: []*api.SignItem{{Profile: api.Profile_PROFILE_SERVER}, {Profile: api.Profile_PROFILE_AGENT}}}
 	resp, err := s.Client().Issue(t.Context(), req)
 	if err != nil || resp.GetResults()[0].GetError() != "server" || resp.GetResults()[1].GetError() != "agent" {
 		t.Errorf("it was told %v, %v", resp.GetResults(), err)
 	}
-	stream, err := s.Client().ReadLog(t.Context(), &api.ReadLogRequest{})
-	if err != nil {
-		t.Fatal(err)
+	var profiles []api.Profile
+	err = s.Client().ReadLog(t.Context(), 0, false, func(r *api.LogRecord) error {
+		profiles = append(profiles, r.GetProfile())
+		return nil
+	})
+	if want := []api.Profile{api.Profile_PROFILE_AGENT, api.Profile_PROFILE_UNSPECIFIED}; err != nil || !slices.Equal(profiles, want) {
+		t.Errorf("want %s: %s, %v", want, profiles, err)
 	}
-	for _, want := range []api.Profile{api.Profile_PROFILE_AGENT, api.Profile_PROFILE_UNSPECIFIED} {
-		if r, err := stream.Recv(); err != nil || r.GetProfile() != want {
-			t.Errorf("want %s: %v, %v", want, r, err)
-		}
+}
+
+// shortSigner leaves the last result out.
+type shortSigner struct{ olderSigner }
+
+func (s shortSigner) Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error) {
+	resp, err := s.olderSigner.Issue(ctx, req)
+	resp.Results = resp.GetResults()[1:]
+	return resp, err
+}
+
+func TestAnAnswerWithAResultTooFewIsAnError(t *testing.T) {
+	c := remoteOf(t, shortSigner{}).Client()
+	resp, err := c.Issue(t.Context(), &api.SignRequest{Items: []*api.SignItem{{}, {}, {}}})
+	if err == nil || !strings.Contains(err.Error(), "2 results for 3 requests") || resp != nil {
+		t.Errorf("%v, %v", resp, err)
 	}
 }

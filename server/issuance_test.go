@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/api"
+)
+
+// brokenLog is a log whose follower loses the signer after each page.
+type brokenLog struct {
+	pages [][]*api.LogRecord
+	asked []uint64 // where each reading began
+}
+
+func (l *brokenLog) Authority(context.Context) (*api.AuthorityResponse, error) {
+	resp := &api.AuthorityResponse{}
+	for _, p := range l.pages {
+		resp.LogSize += uint64(len(p))
+	}
+	return resp, nil
+}
+
+func (l *brokenLog) ReadLog(ctx context.Context, from uint64, follow bool, each func(*api.LogRecord) error) error {
+	l.asked = append(l.asked, from)
+	for _, p := range l.pages {
+		if p[len(p)-1].GetSequence() < from {
+			continue
+		}
+		for _, r := range p {
+			if err := each(r); err != nil {
+				return err
+			}
+		}
+		if follow {
+			return errors.New("the signer ended")
+		}
+	}
+	if follow {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
+func TestTheLogIsFollowedOnAfterTheSignerEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const agent = "spiffe://mesh.example/signet/agent/a"
+		record := func(sequence uint64, kind, serial string) *api.LogRecord {
+			return &api.LogRecord{
+				Sequence: sequence, Kind: kind, Serial: serial, SpiffeId: agent, Requester: agent, Profile: api.Profile_PROFILE_AGENT,
+				Time: timestamppb.Now(), NotAfter: timestamppb.New(time.Now().Add(time.Hour)),
+			}
+		}
+		l := &brokenLog{pages: [][]*api.LogRecord{
+			{record(1, recordReserved, "a"), record(2, recordReserved, "b"), record(3, recordReserved, "c")},
+			{record(4, recordIssued, "a"), record(5, recordAbandoned, "b")},
+		}}
+		i := &issuance{
+			signer: l, log: slog.New(slog.DiscardHandler), clock: time.Now, next: 1,
+			open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{}, own: map[string]ownCert{},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- i.run(ctx) }()
+		if err := i.caughtUp(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // for the third reading, which waits
+		if want := []uint64{1, 4, 6}; !slices.Equal(l.asked, want) {
+			t.Errorf("it was read from %d, want %d", l.asked, want)
+		}
+		if n, last := i.heldBy(agent); n != 1 || !last.Equal(i.of("a").GetNotAfter().AsTime()) {
+			t.Errorf("%d held, the last until %s", n, last)
+		}
+		if left := i.orphans(time.Now()); len(left) != 0 {
+			t.Errorf("orphans of a moment ago: %v", left)
+		}
+		if left := i.orphans(time.Now().Add(2 * orphanAge)); len(left) != 1 || left[0].GetSerial() != "c" {
+			t.Errorf("orphans: %v", left)
+		}
+		time.Sleep(2 * time.Hour)
+		if n, _ := i.heldBy(agent); n != 0 {
+			t.Errorf("%d held after their end", n)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTheHistoryEndsWithWhoeverItIsFor(t *testing.T) {
+	l := &brokenLog{pages: [][]*api.LogRecord{{
+		{Sequence: 1, Kind: recordReserved, Serial: "a"}, {Sequence: 2, Kind: recordIssued, Serial: "a"}, {Sequence: 3, Kind: recordIssued, Serial: "b"},
+	}}}
+	i := &issuance{signer: l, clock: time.Now}
+	left := errors.New("the operator left")
+	given := 0
+	if err := i.history(t.Context(), func(*api.Cert) error { given++; return left }); !errors.Is(err, left) || given != 1 {
+		t.Errorf("%d certificates, %v", given, err)
+	}
+}
