@@ -11,7 +11,7 @@ import (
 )
 
 // gate keeps listeners and routes back until the clusters they may name are
-// usable: Envoy acknowledges clusters once none of them is warming (XDS.md R4).
+// usable: Envoy acknowledges clusters once none of them is warming (R4).
 type gate struct {
 	since  time.Time // something has been waiting since; zero: nothing is
 	passed bool      // the bound passed for the present clusters and endpoints

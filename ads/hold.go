@@ -3,7 +3,7 @@ package ads
 import "time"
 
 // hold keeps what left the set until the routes and listeners that may refer
-// to it are gone everywhere in the view (XDS.md R5).
+// to it are gone everywhere in the view (R5).
 func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, now time.Time) []*Resource {
 	var kept []*Resource
 	doomed := t.doomed

@@ -192,7 +192,7 @@ func (m *machine) target(t *topic, st *state, cleared uint64, now time.Time) (li
 }
 
 // spare replaces what clients of the view refused by what this one has, or
-// others had before (XDS.md R8).
+// others had before (R8).
 func (t *topic) spare(list []*Resource, st *state) (_ []*Resource, substituted bool) {
 	for k, rej := range st.bad {
 		if k.typeURL != t.url {
@@ -288,7 +288,7 @@ func (t *topic) absent(target []*Resource) []string {
 }
 
 // sendDelta cuts a delta into responses: one per route configuration, so that
-// a refusal names it exactly (XDS.md R7), else as few as fit. What exceeds the
+// a refusal names it exactly (R7), else as few as fit. What exceeds the
 // window goes once responses are answered.
 func (m *machine) sendDelta(t *topic, target, changed []*Resource, removed []string, version string) {
 	rest := changed

@@ -48,7 +48,7 @@ func NewResource(typeURL, name string, m proto.Message) (*Resource, error) {
 // Salted returns the resource under a version that changes with salt as well.
 // An endpoint assignment is salted with its cluster's version: Envoy warms a
 // changed cluster only once its endpoints arrive again, and does not ask for
-// them (XDS.md R3, envoy#31535).
+// them (R3, envoy#31535).
 func (r *Resource) Salted(salt string) *Resource {
 	return &Resource{Type: r.Type, Name: r.Name, Version: digest(r.Version, salt), Body: r.Body}
 }

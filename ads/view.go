@@ -51,7 +51,7 @@ type state struct {
 type key struct{ typeURL, name string }
 
 // NewView returns a view whose streams stay silent until its first Publish: an
-// empty answer would tell a proxy to delete all it has (XDS.md R6).
+// empty answer would tell a proxy to delete all it has (R6).
 func NewView(name string, mode Mode) *View {
 	v := &View{name: name, mode: mode, streams: make(map[*stream]struct{}), settled: make(map[uint64]int)}
 	v.state.Store(&state{})

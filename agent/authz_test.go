@@ -215,7 +215,7 @@ func TestAnUnknownRevisionIsDeniedAsUnavailable(t *testing.T) {
 	}
 }
 
-// A06; DESIGN decision 26.
+// A06; D26.
 func TestAKilledAuthzProcessDeniesAndIsBackAndTouchesNothingElse(t *testing.T) {
 	r, allow, client := newAuthzRig(t)
 	workload := r.fetch()

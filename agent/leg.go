@@ -35,7 +35,7 @@ type routing struct {
 }
 
 // leg follows one virtual node's view and releases its sets, each when the authz
-// process has loaded the policy that it is stamped with (DESIGN decision 3).
+// process has loaded the policy that it is stamped with (D3).
 type leg struct {
 	key  legKey
 	pool *ads.Pool // shared by all legs

@@ -236,7 +236,7 @@ func TestTheSecretIsPushedWhenTheSVIDRotates(t *testing.T) {
 	})
 }
 
-// DESIGN decision 3: routing that speaks of a policy goes out when the policy is
+// D3: routing that speaks of a policy goes out when the policy is
 // loaded, or after a bounded wait.
 func TestRoutingWaitsForItsPolicy(t *testing.T) {
 	allow := revision(t, "package signet.authz\n\nallow contains \"all\" if true\n")

@@ -84,7 +84,7 @@ func keep(t *testing.T, s *signer, test func(*keeper)) {
 }
 
 // The outage promise: whenever the servers go away, every identity that is kept
-// has at least 45 of its 60 minutes left (SECURITY F1).
+// has at least 45 of its 60 minutes left (F1).
 func TestTheFortyFiveOfSixtyBound(t *testing.T) {
 	s := &signer{lifetime: hour, latency: 2 * time.Second}
 	keep(t, s, func(k *keeper) {

@@ -184,7 +184,7 @@ func (v *proxyView) leftOut() string {
 
 // takeBack leaves the proxies nothing: no listener, no cluster, and another
 // certificate, which nobody trusts, in the place of theirs. Envoy would go on with
-// one that is merely removed (DESIGN decision 13).
+// one that is merely removed (D13).
 func (v *proxyView) takeBack() error {
 	if v.published.Load() == nil {
 		return nil

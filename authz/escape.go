@@ -8,8 +8,8 @@ import (
 )
 
 // escape makes outside text safe to log, print and embed: one line, no
-// terminal control, no character that turns the reading direction (attack
-// A21), and no longer than max bytes of the original.
+// terminal control, no character that turns the reading direction
+// (A21), and no longer than max bytes of the original.
 func escape(s string, max int) string {
 	cut := len(s) > max
 	if cut {

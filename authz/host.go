@@ -9,7 +9,7 @@ import (
 
 // canonicalHost returns the host of an authority in lower case, without port
 // and without the dot of a full name, so that one host has one spelling
-// (attack A32). What is no host is refused: "h,evil" is what Envoy makes of
+// (A32). What is no host is refused: "h,evil" is what Envoy makes of
 // two Host headers.
 func canonicalHost(authority string) (string, error) {
 	host := authority

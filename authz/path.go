@@ -22,7 +22,7 @@ const maxTarget = 64 << 10
 // could take for different ones. Envoy normalises paths before it asks
 // (hardened HTTP managers); what arrives here in another form means that it
 // did not, or that its normalisation is not the upstream's, which decodes once
-// more, cuts ";parameters" off or folds backslashes (attack A01). Nothing is
+// more, cuts ";parameters" off or folds backslashes (A01). Nothing is
 // repaired: policy must see, byte for byte, what the upstream gets.
 func parseTarget(raw string) (target, error) {
 	path, query, _ := strings.Cut(raw, "?")

@@ -137,7 +137,7 @@ func TestPolicySourceDefaultsToBranchMain(t *testing.T) {
 	}
 }
 
-// SECURITY A23.
+// A23.
 func TestPolicySourceThatGitCouldMistakeIsRefusedWithItsField(t *testing.T) {
 	good := identity.PolicySourceSpec{URL: "https://git.example/policy.git"}
 	commit := strings.Repeat("a", 40)

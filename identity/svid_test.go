@@ -36,7 +36,7 @@ func TestGoodLeafIsTaken(t *testing.T) {
 	}
 }
 
-// SECURITY A10: each of these is against a sentence of the X509-SVID document
+// A10: each of these is against a sentence of the X509-SVID document
 // or RFC 5280, and most of them pass through go-spiffe v2.9.0.
 func TestBadLeafIsRefused(t *testing.T) {
 	root := newRoot(t, nil)
@@ -167,7 +167,7 @@ func TestALeafIsNoRootOfItsOwn(t *testing.T) {
 	}
 }
 
-// SECURITY A09.
+// A09.
 func TestTrustDomainsAreNotConfused(t *testing.T) {
 	ours := newRoot(t, nil)
 	other := func(c *x509.Certificate) { c.URIs = []*url.URL{mustURL(t, "spiffe://other.example")} }

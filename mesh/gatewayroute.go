@@ -2,7 +2,7 @@ package mesh
 
 // GatewayRouteSpec is the spec of kind GatewayRoute: exactly one of the forms.
 type GatewayRouteSpec struct {
-	// AWSName defaults to name_namespace (REFERENCE 3).
+	// AWSName defaults to name_namespace (AM-names).
 	AWSName    string            `yaml:"awsName,omitempty" json:"awsName,omitempty" check:"len=1..255"`
 	GRPCRoute  *GRPCGatewayRoute `yaml:"grpcRoute,omitempty" json:"grpcRoute,omitempty" check:"one"`
 	HTTPRoute  *HTTPGatewayRoute `yaml:"httpRoute,omitempty" json:"httpRoute,omitempty" check:"one"`

@@ -91,7 +91,7 @@ type Listener struct {
 	Protocol string
 	Timeout  Timeout
 	Probe    *Probe // nil: clients do not probe
-	TLS      *TLS   // nil: managed (DESIGN decision 17)
+	TLS      *TLS   // nil: managed (D17)
 }
 
 // Timeout bounds a request and a silent stream; 0 means no bound.
@@ -185,7 +185,7 @@ type Retry struct {
 }
 
 // HealthCheck is one path that clients' proxies ask, which authorization
-// must therefore let them (DESIGN decision 22).
+// must therefore let them (D22).
 type HealthCheck struct {
 	Mesh, Node   string
 	Method, Path string

@@ -4,11 +4,10 @@ import "time"
 
 // Defaults that App Mesh applies without showing them.
 const (
-	// DefaultRequestTimeout holds on routes and on listeners (REFERENCE 4.3
-	// "request timeout").
+	// DefaultRequestTimeout holds on routes and on listeners (AM-timeouts).
 	DefaultRequestTimeout = 15 * time.Second
 	// DefaultIdleTimeout is the user guide's; the API document says "none"
-	// (REFERENCE 4.3 "idle timeout"). The bounded one is the safe one.
+	// (AM-timeouts). The bounded one is the safe one.
 	DefaultIdleTimeout = 300 * time.Second
 	// defaultProbePath holds where a check gives no path.
 	defaultProbePath = "/"

@@ -2,11 +2,11 @@ package mesh
 
 // MeshSpec is the spec of kind Mesh.
 type MeshSpec struct {
-	// AWSName defaults to metadata.name (REFERENCE 3: webhook default of a mesh).
+	// AWSName defaults to metadata.name (AM-names).
 	AWSName string `yaml:"awsName,omitempty" json:"awsName,omitempty" check:"len=1..255"`
 	// NamespaceSelector picks the Kubernetes namespaces that belong to the mesh.
 	NamespaceSelector *LabelSelector `yaml:"namespaceSelector,omitempty" json:"namespaceSelector,omitempty"`
-	// EgressFilter defaults to DROP_ALL (REFERENCE 4.3 "egress").
+	// EgressFilter defaults to DROP_ALL (AM-egress).
 	EgressFilter         *EgressFilter         `yaml:"egressFilter,omitempty" json:"egressFilter,omitempty"`
 	MeshOwner            string                `yaml:"meshOwner,omitempty" json:"meshOwner,omitempty"`
 	MeshServiceDiscovery *MeshServiceDiscovery `yaml:"meshServiceDiscovery,omitempty" json:"meshServiceDiscovery,omitempty"`

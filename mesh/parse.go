@@ -8,7 +8,7 @@ import (
 )
 
 // reservedMesh is Signet's own path in the trust domain: the agents' and
-// servers' IDs live under it (DESIGN decision 6).
+// servers' IDs live under it (D6).
 const reservedMesh = "signet"
 
 // Parse decodes an App Mesh object strictly, checks every constraint that
@@ -114,7 +114,7 @@ func (r *Resource) applyDefaults() {
 }
 
 // defaultName is what the controller's webhook writes into spec.awsName
-// (REFERENCE 3; also each CRD's description of awsName).
+// (AM-names; also each CRD's description of awsName).
 //
 // Deviates: without a namespace, which Kubernetes always has, it is the plain
 // name, so that a mesh outside Kubernetes needs neither.

@@ -54,7 +54,7 @@ func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec) (We
 		b.fail(r, path, "%s has no listener%s", to, to.place())
 	case spec.Port != 0 && !slices.Contains(has, spec.Port):
 		b.fail(r, path+".port", "%s has no listener on port %d%s", to, spec.Port, to.place())
-	case spec.Port == 0 && len(has) > 1: // REFERENCE 1, cross-field rules
+	case spec.Port == 0 && len(has) > 1: // AM-crossfield
 		b.fail(r, path+".port", "is required: %s has %d listeners%s", to, len(has), to.place())
 	case spec.Port == 0:
 		t.Port = has[0]
@@ -78,7 +78,7 @@ func resolveMatch(m *HTTPRouteMatch) Match {
 }
 
 // lastPriority is that of a route without one (the CRD of gateway routes says
-// so of theirs; REFERENCE 4.3 "route priority").
+// so of theirs; AM-priority).
 const lastPriority = 1000
 
 // sortRoutes puts routes in the order in which App Mesh tries them: by

@@ -98,7 +98,7 @@ func (ru *ruler) matchPort(path string, listeners []VirtualRouterListener, port 
 	ru.fail(path, "the router has no listener on port %d", port)
 }
 
-// targets: shares of at most 100 in all (REFERENCE 1 "weights"), and not of 0,
+// targets: shares of at most 100 in all (AM-weights), and not of 0,
 // which would leave requests nowhere to go.
 func (ru *ruler) targets(route string, targets []WeightedTargetSpec) {
 	path := route + ".action.weightedTargets"

@@ -8,7 +8,7 @@ import (
 )
 
 // ruler checks what one field's rule cannot say: fields against each other
-// (REFERENCE 1, "cross-field rules", and 4.3).
+// (AM-crossfield).
 type ruler struct {
 	doc  *manifest.Document
 	errs manifest.Errors
@@ -39,7 +39,7 @@ func (ru *ruler) resource(r *Resource) {
 
 func (ru *ruler) virtualNode(s *VirtualNodeSpec) {
 	// Deviates: App Mesh wants service discovery wherever there is a listener;
-	// here an agent may register the endpoints (DESIGN decision 19).
+	// here an agent may register the endpoints (D19).
 	ports := map[uint32]int{}
 	for i := range s.Listeners {
 		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
@@ -127,7 +127,7 @@ const (
 )
 
 // arnForm: partition, region and account are carried only, as there are none
-// here; mesh, type and name are what counts (REFERENCE 1, "ARN forms").
+// here; mesh, type and name are what counts (AM-arn).
 var arnForm = regexp.MustCompile(`^arn:[a-z0-9-]+:appmesh:[a-z0-9-]*:[0-9]*:mesh/([^/]+)/([A-Za-z]+)/([^/]+)$`)
 
 func parseARN(arn string) (mesh, kind, name string, ok bool) {

@@ -8,7 +8,7 @@ const (
 )
 
 // ListenerTLS is how a listener presents itself and whom it asks for a
-// certificate. A listener without it is managed (DESIGN decision 17).
+// certificate. A listener without it is managed (D17).
 type ListenerTLS struct {
 	Mode        string                 `yaml:"mode" json:"mode" check:"required enum=DISABLED,PERMISSIVE,STRICT"`
 	Certificate ListenerTLSCertificate `yaml:"certificate" json:"certificate" check:"required"`
@@ -41,7 +41,7 @@ type ClientPolicy struct {
 
 // ClientPolicyTLS is how a client validates a backend, and what it presents.
 type ClientPolicyTLS struct {
-	// Enforce defaults to true (REFERENCE 4.3 "client policy").
+	// Enforce defaults to true (AM-clientpolicy).
 	Enforce     *bool                 `yaml:"enforce,omitempty" json:"enforce,omitempty"`
 	Ports       []uint32              `yaml:"ports,omitempty" json:"ports,omitempty" check:"each.min=1 each.max=65535"`
 	Certificate *ClientTLSCertificate `yaml:"certificate,omitempty" json:"certificate,omitempty"`
@@ -68,7 +68,7 @@ type TLSTrust struct {
 	SDS  *TLSSDSTrust  `yaml:"sds,omitempty" json:"sds,omitempty" check:"one"`
 }
 
-// TLSACMCertificate means a Signet SVID (DESIGN decision 17).
+// TLSACMCertificate means a Signet SVID (D17).
 type TLSACMCertificate struct {
 	CertificateARN string `yaml:"certificateARN" json:"certificateARN" check:"required len=1.."`
 }
@@ -84,7 +84,7 @@ type TLSSDSCertificate struct {
 	SecretName string `yaml:"secretName" json:"secretName" check:"required len=1.."`
 }
 
-// TLSACMTrust means Signet's bundle (DESIGN decision 17).
+// TLSACMTrust means Signet's bundle (D17).
 type TLSACMTrust struct {
 	CertificateAuthorityARNs []string `yaml:"certificateAuthorityARNs" json:"certificateAuthorityARNs" check:"required items=1..3 each.len=1.."`
 }

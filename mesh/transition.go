@@ -7,7 +7,7 @@ import (
 )
 
 // CheckTransition refuses a change that breaks calls by definition, whatever
-// the order in which it is pushed (XDS rule R12): a listener that goes from
+// the order in which it is pushed (R12): a listener that goes from
 // plaintext only to TLS only, or back. Between the two stands PERMISSIVE,
 // which serves both while clients and servers change over. A listener without
 // tls is managed and counts as PERMISSIVE. A nil old or new node, one that is

@@ -2,7 +2,7 @@ package mesh
 
 // VirtualGatewaySpec is the spec of kind VirtualGateway.
 type VirtualGatewaySpec struct {
-	// AWSName defaults to name_namespace (REFERENCE 3).
+	// AWSName defaults to name_namespace (AM-names).
 	AWSName              string                   `yaml:"awsName,omitempty" json:"awsName,omitempty" check:"len=1..255"`
 	NamespaceSelector    *LabelSelector           `yaml:"namespaceSelector,omitempty" json:"namespaceSelector,omitempty"`
 	PodSelector          *LabelSelector           `yaml:"podSelector,omitempty" json:"podSelector,omitempty"`

@@ -2,12 +2,12 @@ package mesh
 
 // VirtualNodeSpec is the spec of kind VirtualNode.
 type VirtualNodeSpec struct {
-	// AWSName defaults to name_namespace (REFERENCE 3).
+	// AWSName defaults to name_namespace (AM-names).
 	AWSName          string                `yaml:"awsName,omitempty" json:"awsName,omitempty" check:"len=1..255"`
 	PodSelector      *LabelSelector        `yaml:"podSelector,omitempty" json:"podSelector,omitempty"`
 	Listeners        []VirtualNodeListener `yaml:"listeners,omitempty" json:"listeners,omitempty"`
 	ServiceDiscovery *ServiceDiscovery     `yaml:"serviceDiscovery,omitempty" json:"serviceDiscovery,omitempty"`
-	// Backends are at most 50 (REFERENCE 4.3 "backends").
+	// Backends are at most 50 (AM-quotas).
 	Backends        []Backend        `yaml:"backends,omitempty" json:"backends,omitempty" check:"items=0..50"`
 	BackendGroups   []Reference      `yaml:"backendGroups,omitempty" json:"backendGroups,omitempty"`
 	BackendDefaults *BackendDefaults `yaml:"backendDefaults,omitempty" json:"backendDefaults,omitempty"`
@@ -33,7 +33,7 @@ type HealthCheckPolicy struct {
 	UnhealthyThreshold int64 `yaml:"unhealthyThreshold" json:"unhealthyThreshold" check:"required min=2 max=10"`
 	// Path is used by http and http2 only.
 	Path string `yaml:"path,omitempty" json:"path,omitempty" check:"pattern=path"`
-	// Port defaults to the listener's (REFERENCE 4.3: it must equal it).
+	// Port defaults to the listener's (AM-healthcheck).
 	Port     uint32 `yaml:"port,omitempty" json:"port,omitempty" check:"min=1 max=65535"`
 	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp"`
 }
@@ -111,7 +111,7 @@ type AWSCloudMapInstanceAttribute struct {
 // DNSServiceDiscovery finds endpoints by name.
 type DNSServiceDiscovery struct {
 	Hostname string `yaml:"hostname" json:"hostname" check:"required len=1..253"`
-	// ResponseType defaults to LOADBALANCER (REFERENCE 4.3 "DNS responseType").
+	// ResponseType defaults to LOADBALANCER (AM-dns).
 	ResponseType string `yaml:"responseType,omitempty" json:"responseType,omitempty" check:"enum=ENDPOINTS,LOADBALANCER"`
 }
 

@@ -2,10 +2,10 @@ package mesh
 
 // VirtualRouterSpec is the spec of kind VirtualRouter; its routes are inline.
 type VirtualRouterSpec struct {
-	// AWSName defaults to name_namespace (REFERENCE 3).
+	// AWSName defaults to name_namespace (AM-names).
 	AWSName   string                  `yaml:"awsName,omitempty" json:"awsName,omitempty" check:"len=1..255"`
 	Listeners []VirtualRouterListener `yaml:"listeners,omitempty" json:"listeners,omitempty" check:"items=1.."`
-	// Routes are at most 50 (REFERENCE 4.3 "quotas").
+	// Routes are at most 50 (AM-quotas).
 	Routes  []RouteSpec `yaml:"routes,omitempty" json:"routes,omitempty" check:"items=0..50"`
 	MeshRef *MeshRef    `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
 }

@@ -2,7 +2,7 @@ package mesh
 
 // VirtualServiceSpec is the spec of kind VirtualService.
 type VirtualServiceSpec struct {
-	// AWSName defaults to name.namespace (REFERENCE 3). It is the name that
+	// AWSName defaults to name.namespace (AM-names). It is the name that
 	// callers use as host.
 	AWSName string `yaml:"awsName,omitempty" json:"awsName,omitempty" check:"len=1..253 pattern=host"`
 	// Provider may be absent: the service then answers nothing.

@@ -41,7 +41,7 @@ func wantCode(t *testing.T, err error, want codes.Code) {
 	}
 }
 
-// WEP-05, 06, 15; attack A17.
+// WEP-05, WEP-06, WEP-15, A17.
 func TestACallWithoutTheExactHeaderIsInvalidBeforeAnyWork(t *testing.T) {
 	for name, kv := range map[string][]string{
 		"none": nil, "upper case": {"workload.spiffe.io", "TRUE"}, "space": {"workload.spiffe.io", "true false"},
@@ -92,7 +92,7 @@ func TestTheJWTAndWITProfilesAreUnimplemented(t *testing.T) {
 	wantCode(t, err, codes.Unimplemented)
 }
 
-// WAPI-18, WEP-17; SECURITY F1: Unavailable and not PermissionDenied in an outage.
+// WAPI-18, WEP-17, F1: Unavailable and not PermissionDenied in an outage.
 func TestTheSourcesErrorsHaveTheSpecsCodes(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error

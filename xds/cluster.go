@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	connectTimeout      = time.Second // REFERENCE 4.2
+	connectTimeout      = time.Second // AM-clusters
 	authzConnectTimeout = 250 * time.Millisecond
 )
 
@@ -55,13 +55,13 @@ func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.List
 }
 
 // addEgressCluster finds the endpoints from registration first, else as the
-// spec declares (DESIGN decision 19).
+// spec declares (D19).
 func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener) {
 	endpoints := b.endpoints(e.node, l.Port)
 	c := &clusterv3.Cluster{
 		Name:           name,
 		ConnectTimeout: duration(connectTimeout),
-		// App Mesh's clients are without limits of their own (REFERENCE 4.3).
+		// App Mesh's clients are without limits of their own (AM-clusters).
 		CircuitBreakers: unlimited(),
 		// An endpoint that was removed is gone, even if it still answers probes.
 		IgnoreHealthOnHostRemoval: true,
@@ -90,7 +90,7 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 	}
 }
 
-// secured decides whether a listener is called by mTLS (DESIGN decision 17):
+// secured decides whether a listener is called by mTLS (D17):
 //
 //   - a client policy enforces it, whatever the server says;
 //   - a listener with tls is called as it declares: DISABLED means plaintext,
@@ -169,7 +169,7 @@ func (b *builder) options(o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
 	return map[string]*anypb.Any{httpOptions: b.any(o)}
 }
 
-// unlimited is App Mesh's circuit breaker (REFERENCE 4.2).
+// unlimited is App Mesh's circuit breaker (AM-clusters).
 func unlimited() *clusterv3.CircuitBreakers {
 	most := func() *wrapperspb.UInt32Value { return wrapperspb.UInt32(math.MaxInt32) }
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{

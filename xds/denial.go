@@ -15,8 +15,8 @@ import (
 )
 
 // A native denial is one that Envoy makes by itself, since the agent was not
-// asked or gave no answer. It gets what the agent's denials have (DESIGN
-// decision 21): an id that is random, a class, and a record by that id.
+// asked or gave no answer. It gets what the agent's denials have
+// (D21): an id that is random, a class, and a record by that id.
 type nativeDenial struct {
 	class  string
 	when   string // CEL over response.code_details, the only trace of who answered
@@ -128,8 +128,8 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 	})
 }
 
-// denialFormat has no query, header or body: they may carry secrets (DESIGN
-// decision 21). It is JSON, so that a path cannot forge a line (SECURITY A21).
+// denialFormat has no query, header or body: they may carry secrets
+// (D21). It is JSON, so that a path cannot forge a line (A21).
 func denialFormat() *corev3.SubstitutionFormatString {
 	fields := map[string]string{
 		"msg":         "native denial",

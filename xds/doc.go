@@ -3,7 +3,7 @@
 // function of its [Input]; equal inputs give equal bytes.
 //
 // It owns every Envoy message that Signet generates, and the hardening of them
-// (DESIGN decisions 13, 17, 18, 20, 21). It must not know where the mesh is
+// (D13, D17, D18, D20, D21). It must not know where the mesh is
 // kept, how resources reach a proxy (ads), or any key: certificates are only
 // named here, by SPIFFE ID, and served by the agent.
 //

@@ -75,7 +75,7 @@ func (b *builder) virtualHosts() []*routev3.VirtualHost {
 	seen := map[string]string{}
 	for _, s := range b.plainFirst() {
 		// Envoy compares hosts in lower case, and reads * in one as a pattern
-		// (SECURITY A20).
+		// (A20).
 		host := strings.ToLower(s.Name)
 		if host == "" || strings.ContainsAny(host, "*:/ ") {
 			b.fail(errHost(s.Name))

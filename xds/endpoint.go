@@ -43,7 +43,7 @@ func healthyFirst(a, b Endpoint) int {
 }
 
 // addAssignment adds the endpoints of an EDS cluster: always, also if there are
-// none, or Envoy would not finish warming the cluster (XDS.md R3); and under a
+// none, or Envoy would not finish warming the cluster (R3); and under a
 // version that changes with the cluster's, for the same reason.
 func (b *builder) addAssignment(name, clusterVersion string, es []Endpoint) {
 	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}
@@ -112,7 +112,7 @@ func (b *builder) resolver() *corev3.TypedExtensionConfig {
 	}
 }
 
-// family is the mesh's IP preference (REFERENCE 4.3). Where nothing is said it
+// family is the mesh's IP preference (AM-dns). Where nothing is said it
 // is IPv4, which is all that this version supports. Not IPv4 preferred: where an
 // A query is lost and AAAA has no record, Envoy takes that for "no addresses" and
 // drops those it had, while after a time-out it keeps them.

@@ -50,7 +50,7 @@ func (b *builder) queryGrammar() string {
 	return plainQuery
 }
 
-// egressFilters has no authorization: the callee decides (DESIGN decision 23),
+// egressFilters has no authorization: the callee decides (D23),
 // on the query as well.
 func (b *builder) egressFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
@@ -73,7 +73,7 @@ func extAuthz() *authzv3.ExtAuthz {
 		}},
 		FailureModeAllow: false, // stated: the one field that must never change
 		StatusOnError:    &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
-		// Policies must see each value of a repeated header (SECURITY A03).
+		// Policies must see each value of a repeated header (A03).
 		EncodeRawHeaders: true,
 		// The agent looks at what Envoy does not of the caller's certificate (020).
 		IncludePeerCertificate: true,

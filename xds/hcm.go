@@ -23,7 +23,7 @@ const (
 	connectionWindow      = 1 << 20
 )
 
-// hcm is the hardened HTTP manager of both directions (DESIGN decision 20).
+// hcm is the hardened HTTP manager of both directions (D20).
 func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
@@ -57,7 +57,7 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 		RequestHeadersTimeout:      duration(requestHeadersTimeout),
 		DrainTimeout:               duration(drainTimeout),
 
-		// App Mesh upgraded websockets and nothing else (REFERENCE 4.3). CONNECT is
+		// App Mesh upgraded websockets and nothing else (AM-websocket). CONNECT is
 		// an upgrade to Envoy; it is not listed, here or in a route.
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 
@@ -81,7 +81,7 @@ const dropFilter = "signet.drop_proxy_headers"
 
 // dropProxyHeaders removes what only a proxy may say, Envoy or Signet, before
 // anybody reads a request: filters and application see none that a caller wrote
-// (SECURITY A33). What Envoy itself adds, it adds later.
+// (A33). What Envoy itself adds, it adds later.
 func dropProxyHeaders() *earlyv3.HeaderMutation {
 	m := &earlyv3.HeaderMutation{}
 	for _, prefix := range []string{"x-envoy-", "x-signet-"} {
@@ -107,7 +107,7 @@ func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionMan
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	// The chain is for the agent; withoutChain takes it away.
 	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Chain: true, Uri: true}
-	// One form of a host for policy and application (SECURITY A32).
+	// One form of a host for policy and application (A32).
 	m.StripPortMode = &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true}
 	m.StripTrailingHostDot = true
 	o := m.CommonHttpProtocolOptions
@@ -121,7 +121,7 @@ func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionMan
 }
 
 // egressHCM faces the application beside the proxy, in http_proxy form
-// (DESIGN decision 18).
+// (D18).
 func (b *builder) egressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 	m := b.hcm(statPrefix, routes)
 	m.HttpFilters = b.egressFilters()

@@ -15,7 +15,7 @@ import (
 // healthChecks are the probes that each client sends to each endpoint of a
 // listener that declares one. They use the cluster's own transport: by mTLS
 // they carry the client's identity, by which authorization lets them in
-// (DESIGN decision 22).
+// (D22).
 func healthChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
 	if l.Probe == nil {
 		return nil
@@ -38,7 +38,7 @@ func healthChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
 
 var aHost = regexp.MustCompile(`^(?:` + hostGrammar + `)$`)
 
-// probeHost is App Mesh's <hostname>:<port> (REFERENCE 4.2). It must be a host
+// probeHost is App Mesh's <hostname>:<port> (AM-healthcheck). It must be a host
 // that the callee's own grammar accepts, or every endpoint would be unhealthy.
 func probeHost(n *mesh.VirtualNode, p uint32) string {
 	name := n.Name

@@ -20,7 +20,7 @@ const (
 	// bufferLimit is how much of one connection a proxy holds in memory.
 	bufferLimit = 256 << 10
 	// inspectTimeout and handshakeTimeout end connections that say nothing
-	// (SECURITY A28).
+	// (A28).
 	inspectTimeout   = 5 * time.Second
 	handshakeTimeout = 10 * time.Second
 )
@@ -45,7 +45,7 @@ func (b *builder) ingress(l mesh.Listener) {
 
 func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.Listener {
 	statPrefix := "ingress"
-	if len(b.node.Listeners) > 1 { // REFERENCE 4.1
+	if len(b.node.Listeners) > 1 { // AM-resources
 		statPrefix += "." + protocol + "." + port(l.Port)
 	}
 	return &listenerv3.Listener{
@@ -53,7 +53,7 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		Address:          address(b.shape.Bind, l.Port),
 		TrafficDirection: corev3.TrafficDirection_INBOUND,
 		// The inspector is there in every mode, so that a change of mode changes
-		// filter chains only and Envoy drains only those (XDS.md 5.3, d1).
+		// filter chains only and Envoy drains only those (R10).
 		ListenerFilters: []*listenerv3.ListenerFilter{{
 			Name:       tlsInspector,
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&tlsinspectorv3.TlsInspector{})},
@@ -64,8 +64,8 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 	}
 }
 
-// chains are the ways into a listener, by what its TLS mode lets in (DESIGN
-// decision 17). A managed listener takes both until it is hardened. The same
+// chains are the ways into a listener, by what its TLS mode lets in
+// (D17). A managed listener takes both until it is hardened. The same
 // manager stands behind each, so plaintext meets the same authorization, with
 // no source identity.
 func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*listenerv3.FilterChain {

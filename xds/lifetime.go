@@ -7,10 +7,10 @@ import (
 )
 
 // lifetimes bounds connections so that what a revoked identity opened is over
-// within one SVID lifetime (DESIGN decision 13): a connection takes no new
+// within one SVID lifetime (D13): a connection takes no new
 // request after half of it, and a request that began just before then ends
 // within the other half. Envoy keeps open connections over a change of trust
-// (XDS.md 1), so nothing else would end them.
+// (D13), so nothing else would end them.
 type lifetimes struct {
 	connection time.Duration // inbound
 	stream     time.Duration // inbound, upgraded ones too
@@ -21,7 +21,7 @@ type lifetimes struct {
 	upstreamIdle time.Duration
 }
 
-// maxIdle is App Mesh's documented idle bound (REFERENCE 4.3).
+// maxIdle is App Mesh's documented idle bound (AM-timeouts).
 const maxIdle = 5 * time.Minute
 
 func lifetimesOf(svid time.Duration) lifetimes {

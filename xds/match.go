@@ -8,7 +8,7 @@ import (
 )
 
 // routeMatch compares literally: no pattern is ever built from a name
-// (SECURITY A20).
+// (A20).
 func routeMatch(m mesh.Match) *routev3.RouteMatch {
 	out := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: m.Prefix}}
 	if m.Path != "" {

@@ -14,7 +14,7 @@ const wayoutCluster = "signet_wayout"
 // refuses the others by field.
 const protocol = "http"
 
-// The names are App Mesh's (REFERENCE 4.1).
+// The names are App Mesh's (AM-resources).
 
 func port(p uint32) string { return strconv.FormatUint(uint64(p), 10) }
 

@@ -6,7 +6,7 @@ import (
 )
 
 // NodeID is the xDS node id of a virtual node, as App Mesh's agent writes it.
-// It selects among what a peer is bound to and grants nothing (DESIGN decision 6).
+// It selects among what a peer is bound to and grants nothing (D6).
 func NodeID(mesh, node string) string {
 	return "mesh/" + mesh + "/virtualNode/" + node
 }

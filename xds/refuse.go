@@ -23,7 +23,7 @@ import (
 const ambiguousDetails = "rbac_access_denied_matched_policy[" + ambiguous + "]"
 
 // The regular expressions are RE2, matched against the whole value, after the
-// manager's own normalisation. Nothing in them comes from a mesh (SECURITY A20).
+// manager's own normalisation. Nothing in them comes from a mesh (A20).
 const (
 	// plainChar is visible ASCII except percent; semicolon, since servers differ
 	// on whether ;x belongs to a path segment; backslash, which some take for a

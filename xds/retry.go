@@ -11,7 +11,7 @@ import (
 	"signet.example/mesh"
 )
 
-// What App Mesh retries with where nothing is declared (REFERENCE 4.3). The
+// What App Mesh retries with where nothing is declared (AM-retry). The
 // guide adds "reset"; a running proxy did not have it.
 const (
 	defaultRetryOn = "unavailable,connect-failure,refused-stream,retriable-status-codes"
@@ -38,7 +38,7 @@ type retryEvent struct {
 	safe  []string
 }
 
-// retryEvents is the documented map (REFERENCE 4.3).
+// retryEvents is the documented map (AM-retry).
 var retryEvents = map[string]retryEvent{
 	"server-error":     {[]string{reset, retriableStatus}, []uint32{500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511}, safeConditions},
 	"gateway-error":    {[]string{reset, retriableStatus}, []uint32{502, 503, 504}, safeConditions},

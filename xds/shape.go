@@ -24,7 +24,7 @@ const sunPathMax = 107
 
 // Shape is what makes two proxies of one virtual node need different bytes. An
 // agent declares it; it is validated and never trusted to grant anything: who
-// may be which virtual node is decided by bindings (DESIGN decisions 2 and 6).
+// may be which virtual node is decided by bindings (D2, D6).
 type Shape struct {
 	// Bind is the address that the listeners bind: a loopback or host address.
 	Bind string
@@ -59,8 +59,7 @@ type Shape struct {
 // ErrShape is wrapped by every refusal of a Shape.
 var ErrShape = errors.New("shape of the proxy")
 
-// Envoy older than this has known holes in what we rely on (ext_authz and RBAC,
-// SECURITY 2).
+// Envoy older than this has known holes in what we rely on: ext_authz and RBAC (A01, A03).
 const minEnvoyMajor, minEnvoyMinor = 1, 38
 
 var (

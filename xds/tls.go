@@ -24,7 +24,7 @@ type peer struct {
 }
 
 // downstream is the inbound TLS of a listener: a client must show a certificate
-// of the trust domain, and no session outlives a change of trust (SECURITY A08).
+// of the trust domain, and no session outlives a change of trust (A08).
 func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 	p := peer{certificate: b.presented(b.node, l), trust: b.bundle()}
 	if l.TLS != nil && l.TLS.ClientTrust != "" {
@@ -95,8 +95,8 @@ func sni(n *mesh.VirtualNode) string {
 	return host
 }
 
-// commonTLS has TLS 1.3 only (DESIGN decision 14), secrets by SDS only (XDS.md
-// R10), and a peer that is verified by its URI SAN.
+// commonTLS has TLS 1.3 only (D14), secrets by SDS only
+// (R10), and a peer that is verified by its URI SAN.
 func (b *builder) commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
 	return &tlsv3.CommonTlsContext{
 		TlsParams: &tlsv3.TlsParameters{

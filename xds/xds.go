@@ -16,7 +16,7 @@ import (
 	"signet.example/mesh"
 )
 
-// DefaultSVIDLifetime is used where an Input has none (DESIGN decision 15).
+// DefaultSVIDLifetime is used where an Input has none (D15).
 const DefaultSVIDLifetime = time.Hour
 
 // Endpoint is one address that an agent registered for a virtual node.
@@ -41,13 +41,13 @@ type Input struct {
 	// func means that only nodes with registered endpoints are managed.
 	Managed func(mesh, node string) bool
 	// Strict reports whether a managed listener was hardened, so that it takes no
-	// plaintext (DESIGN decision 17). A nil func means that none was.
+	// plaintext (D17). A nil func means that none was.
 	Strict func(mesh, node string) bool
 	// RequirePostQuantum reports whether proxies of a mesh refuse a TLS connection
 	// without a post-quantum key exchange. A nil func means that none does.
 	RequirePostQuantum func(mesh string) bool
-	// PolicyRevision is stamped on what the proxy asks the agent (DESIGN decision
-	// 3). An agent that does not know it denies.
+	// PolicyRevision is stamped on what the proxy asks the agent
+	// (D3). An agent that does not know it denies.
 	PolicyRevision string
 	// SVIDLifetime bounds every connection; 0 means DefaultSVIDLifetime.
 	SVIDLifetime time.Duration

@@ -23,7 +23,7 @@ import (
 //	pattern=path   one of the named patterns below
 //	each.X         word X holds for each item of a list
 //
-// The API model's constraints (REFERENCE 1.2) are written in these words; a
+// The API model's constraints (AM-constraints) are written in these words; a
 // test compares them with the CRDs.
 type rule struct {
 	required, one bool
@@ -100,11 +100,11 @@ var patterns = map[string]struct {
 	says     string
 	segments bool // "." and ".." are refused between slashes
 }{
-	// REFERENCE 1.2; in the class !-~ the model means any visible ASCII character.
+	// AM-constraints; in the class !-~ the model means any visible ASCII character.
 	"cloudMapKey":   {regexp.MustCompile(`^[!-~]+$`), "must be visible ASCII characters", false},
 	"cloudMapValue": {regexp.MustCompile(`^[!-~][ \t!-~]*$`), "must be ASCII characters and not begin with a space", false},
 	// A path is compared with what Envoy makes of the request's: normalised,
-	// slashes merged, without query (DESIGN decision 20); any other never matches.
+	// slashes merged, without query (D20); any other never matches.
 	"path": {regexp.MustCompile(`^/([^/?#\s]+/)*[^/?#\s]*$`), "must start with / and be a path without //, dot segments, query, fragment or space", true},
 	// RFC 9110 5.6.2.
 	"token": {regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), "is not a header name", false},

@@ -36,7 +36,7 @@ import (
 //   - no inbound listener without an HTTP manager, since nothing else authorizes;
 //   - callers by TLS have one SPIFFE ID, and the agent sees their chain;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
-//   - hardened managers (DESIGN decision 20);
+//   - hardened managers (D20);
 //   - no retry of what may have been served, except of idempotent methods, unless the
 //     mesh lets it by name, as the route then says;
 //   - a post-quantum key exchange is preferred in every TLS context;
@@ -236,7 +236,7 @@ func (c *checker) extAuthz(path string, m *authzv3.ExtAuthz) {
 	if m.GetFailureModeAllow() {
 		c.say(path, "failure_mode_allow")
 	}
-	// filter_enabled_metadata skips the filter where metadata is absent (measured: AUTHZ 3).
+	// filter_enabled_metadata skips the filter where metadata is absent (measured: A06).
 	if m.GetFilterEnabled() != nil || m.GetFilterEnabledMetadata() != nil || m.GetDenyAtDisable() != nil || m.GetShadowMode() {
 		c.say(path, "authorization can be skipped")
 	}
