@@ -212,7 +212,7 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	}
 	// gRPC calls a failed handshake "unavailable", as if it were worth a retry.
 	var impostor atomic.Pointer[error]
-	conn, err := e.dial(func() *tls.Certificate { return &e.host }, func(cs tls.ConnectionState) error {
+	conn, err := e.dial(new(line), func() *tls.Certificate { return &e.host }, func(cs tls.ConnectionState) error {
 		err := verify(cs)
 		if err != nil {
 			impostor.Store(&err)
@@ -317,12 +317,10 @@ const instanceHeader = "signet-instance"
 // dial opens a connection to the server that shows the certificate of the moment
 // at each handshake. Both sides are verified in full each time: there is no
 // session cache, so nothing is ever resumed.
-func (e *enrolment) dial(certificate func() *tls.Certificate, verify serverVerifier) (*grpc.ClientConn, error) {
+func (e *enrolment) dial(l *line, certificate func() *tls.Certificate, verify serverVerifier) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+e.server,
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(certificate, verify))),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
-		}),
+		grpc.WithContextDialer(l.dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
@@ -335,6 +333,34 @@ func (e *enrolment) dial(certificate func() *tls.Certificate, verify serverVerif
 		return nil, fmt.Errorf("connect to %s: %w", e.server, err)
 	}
 	return conn, nil
+}
+
+// line is what a connection to the server runs over. gRPC keeps one for as long as
+// it stands, whatever becomes of the certificate that was shown when it was made.
+type line struct {
+	mu   sync.Mutex
+	conn net.Conn // the last that was made; nil before
+}
+
+func (l *line) dial(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn = conn
+	return conn, nil
+}
+
+// cut ends the connection, if there is one. gRPC makes the next, with the certificate
+// of that moment.
+func (l *line) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn != nil {
+		_ = l.conn.Close() // it may have ended
+	}
 }
 
 // clientTLS is the agent's side of every handshake with a server.

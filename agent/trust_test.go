@@ -197,7 +197,7 @@ func TestTheAgentSpeaksTLS13Alone(t *testing.T) {
 		}
 		shaken <- err
 	}()
-	conn, err := (&enrolment{server: l.Addr().String()}).dial(func() *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key} },
+	conn, err := (&enrolment{server: l.Addr().String()}).dial(new(line), func() *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key} },
 		func(tls.ConnectionState) error { return nil })
 	if err != nil {
 		t.Fatal(err)

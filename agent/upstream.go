@@ -29,6 +29,7 @@ type upstream struct {
 	enrol   *enrolment
 	keeper  *keeper
 	conn    *grpc.ClientConn
+	line    line // under conn
 	log     *slog.Logger
 	metrics *metrics
 	logDir  string // that its operator names for access logs; "" for none
@@ -46,7 +47,7 @@ func newUpstream(e *enrolment, first *svid, m *metrics, log *slog.Logger) (*upst
 	u := &upstream{enrol: e, log: log, metrics: m}
 	u.keeper = newKeeper(u.issue, m, log)
 	u.keeper.install(first)
-	conn, err := e.dial(func() *tls.Certificate {
+	conn, err := e.dial(&u.line, func() *tls.Certificate {
 		if s := u.keeper.get(ownEntry); s != nil {
 			return s.certificate()
 		}
@@ -239,6 +240,7 @@ func (u *upstream) stand(ctx context.Context) error {
 			u.log.InfoContext(ctx, "attested again by the host key", slog.String("spiffe_id", next.id.String()))
 			u.metrics.rotated(next)
 			u.keeper.install(next)
+			u.line.cut() // a connection that stands shows the old one for as long as it does
 			u.conn.ResetConnectBackoff()
 			continue
 		}

@@ -235,6 +235,31 @@ func TestNothingThatDoesNotVerifyIsGivenToAWorkload(t *testing.T) {
 	})
 }
 
+// The signer was away for longer than the agent's own SVID lives, and the connection
+// stands: it was made with a certificate that nobody accepts any more.
+func TestAnAgentWhoseSVIDEndedOnAStandingConnectionComesBackAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(f *fakeServer) {
+		f.lifetime = time.Second
+		f.refuse = status.Error(codes.Unavailable, "the signer is not there")
+		f.entries = []*api.Entry{entry("one", "/shop/one", self(t))}
+	})
+	attested := func() (n int) {
+		r.change(func(f *fakeServer) { n = f.attests })
+		return n
+	}
+	r.await("its SVID has ended", func() bool { return attested() > 1 })
+	before := attested()
+	r.change(func(f *fakeServer) { f.refuse, f.lifetime = nil, time.Hour })
+	r.await("an SVID", func() bool {
+		m, err := r.fetchOnce()
+		return err == nil && len(m.GetSvids()) == 1
+	})
+	if n := attested() - before; n > 2 { // one may have been under way
+		t.Errorf("attested %d times more", n)
+	}
+}
+
 func TestSVIDsRotateGoOnInAnOutageAndResumeByThemselves(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(f *fakeServer) {
