@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,21 +35,10 @@ type BindingSpec struct {
 // Build checks the spec. Whether the virtual node exists is the store's
 // question, not this package's.
 func (s BindingSpec) Build(name string, td spiffeid.TrustDomain) (Binding, error) {
-	if err := checkObjectName(name); err != nil {
-		return Binding{}, err
-	}
-	if err := checkGroup(s.Group); err != nil {
-		return Binding{}, err
-	}
-	if _, err := buildVirtualNodeID(td, "spec.mesh", s.Mesh, "spec.virtualNode", s.VirtualNode); err != nil {
-		return Binding{}, err
-	}
-	sels, err := buildWorkloadSelectors(s.Selectors)
-	if err != nil {
-		return Binding{}, err
-	}
-	apps, err := buildApplications(s.Applications)
-	if err != nil {
+	_, noNode := buildVirtualNodeID(td, "spec.mesh", s.Mesh, "spec.virtualNode", s.VirtualNode)
+	sels, noSelectors := buildWorkloadSelectors(s.Selectors)
+	apps, noApplications := buildApplications(s.Applications)
+	if err := errors.Join(checkObjectName(name), checkGroup(s.Group), noNode, noSelectors, noApplications); err != nil {
 		return Binding{}, err
 	}
 	return Binding{Name: name, Group: s.Group, Mesh: s.Mesh, VirtualNode: s.VirtualNode, Selectors: sels, Applications: apps}, nil

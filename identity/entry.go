@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -74,34 +75,19 @@ type EntrySpec struct {
 // Build checks the spec and returns the Entry. What it returns lies in td and
 // outside Signet's own part of it.
 func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
-	e := Entry{Name: name, Group: s.Group}
-	if err := checkObjectName(name); err != nil {
+	id, noID := s.id(td)
+	selectors, noSelectors := buildWorkloadSelectors(s.Selectors)
+	ttl, noTTL := buildDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL)
+	if err := errors.Join(checkObjectName(name), checkGroup(s.Group), noID, noSelectors, noTTL, checkHint(s.Hint)); err != nil {
 		return Entry{}, err
 	}
-	if err := checkGroup(s.Group); err != nil {
-		return Entry{}, err
-	}
-	var err error
-	if e.ID, err = s.id(td); err != nil {
-		return Entry{}, err
-	}
-	if e.Selectors, err = buildWorkloadSelectors(s.Selectors); err != nil {
-		return Entry{}, err
-	}
-	if e.TTL, err = buildDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL); err != nil {
-		return Entry{}, err
-	}
-	if err := checkHint(s.Hint); err != nil {
-		return Entry{}, fieldError("spec.hint", "%s", err)
-	}
-	e.Hint = s.Hint
-	return e, nil
+	return Entry{Name: name, Group: s.Group, ID: id, Selectors: selectors, TTL: ttl, Hint: s.Hint}, nil
 }
 
 // checkHint: it is shown to people and compared by programs.
 func checkHint(hint string) error {
 	if len(hint) > maxHint || !printable(hint) {
-		return fmt.Errorf("%s: at most %d bytes of printable text, such as internal", abbreviate(hint), maxHint)
+		return fieldError("spec.hint", "%s: at most %d bytes of printable text, such as internal", abbreviate(hint), maxHint)
 	}
 	return nil
 }
@@ -136,11 +122,14 @@ func buildOwnID(td spiffeid.TrustDomain, s string) (spiffeid.ID, error) {
 }
 
 func buildVirtualNodeID(td spiffeid.TrustDomain, meshField, mesh, nodeField, node string) (spiffeid.ID, error) {
-	if err := CheckName(mesh); err != nil {
-		return spiffeid.ID{}, &FieldError{Path: meshField, Msg: err.Error()}
+	var errs []error
+	for _, n := range []struct{ field, name string }{{meshField, mesh}, {nodeField, node}} {
+		if err := CheckName(n.name); err != nil {
+			errs = append(errs, &FieldError{Path: n.field, Msg: err.Error()})
+		}
 	}
-	if err := CheckName(node); err != nil {
-		return spiffeid.ID{}, &FieldError{Path: nodeField, Msg: err.Error()}
+	if len(errs) > 0 {
+		return spiffeid.ID{}, errors.Join(errs...)
 	}
 	id, err := ForVirtualNode(td, mesh, node)
 	if err != nil {

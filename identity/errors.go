@@ -1,8 +1,12 @@
 package identity
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
-// FieldError is what a spec's Build returns when a field is at fault. Path
+// FieldError is what a spec's Build returns for each field that is at fault, joined
+// to one error (FieldErrors). Path
 // names the field in the manifest, such as "spec.selectors[1]"; whoever holds
 // the manifest can add file and line to it.
 type FieldError struct {
@@ -12,6 +16,25 @@ type FieldError struct {
 
 // Error returns "path: message".
 func (e *FieldError) Error() string { return e.Path + ": " + e.Msg }
+
+// FieldErrors lists the faults that a Build returned; one that is not a field's is
+// the whole spec's.
+func FieldErrors(err error) []*FieldError {
+	if err == nil {
+		return nil
+	}
+	if all, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what errors.Join made, and nothing below it
+		var list []*FieldError
+		for _, e := range all.Unwrap() {
+			list = append(list, FieldErrors(e)...)
+		}
+		return list
+	}
+	if e, ok := errors.AsType[*FieldError](err); ok {
+		return []*FieldError{e}
+	}
+	return []*FieldError{{Path: "spec", Msg: err.Error()}}
+}
 
 func fieldError(path, format string, args ...any) *FieldError {
 	return &FieldError{Path: path, Msg: fmt.Sprintf(format, args...)}

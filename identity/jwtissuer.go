@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -46,19 +47,16 @@ type JWTIssuerSpec struct {
 // Build checks the spec. An issuer without audiences is refused: its tokens
 // for any other service would be good here too (RFC 8725 3.9).
 func (s JWTIssuerSpec) Build(name string, _ spiffeid.TrustDomain) (JWTIssuer, error) {
-	if err := checkObjectName(name); err != nil {
+	out, noKeys := s.withKeys(JWTIssuer{Name: name, Issuer: s.Issuer, Audiences: slices.Clone(s.Audiences), AudienceClaim: s.AudienceClaim})
+	if err := errors.Join(checkObjectName(name), checkText("spec.issuer", s.Issuer), checkAudiences(s.Audiences),
+		checkAudienceClaim(s.AudienceClaim), noKeys); err != nil {
 		return JWTIssuer{}, err
 	}
-	if err := checkText("spec.issuer", s.Issuer); err != nil {
-		return JWTIssuer{}, err
-	}
-	if err := checkAudiences(s.Audiences); err != nil {
-		return JWTIssuer{}, err
-	}
-	if err := checkAudienceClaim(s.AudienceClaim); err != nil {
-		return JWTIssuer{}, err
-	}
-	out := JWTIssuer{Name: name, Issuer: s.Issuer, Audiences: slices.Clone(s.Audiences), AudienceClaim: s.AudienceClaim}
+	return out, nil
+}
+
+// withKeys adds the keys, or where they are fetched.
+func (s JWTIssuerSpec) withKeys(out JWTIssuer) (JWTIssuer, error) {
 	switch {
 	case s.JWKS != "" && s.JWKSURL != "":
 		return JWTIssuer{}, fieldError("spec.jwks", "not together with jwksURL: the keys come from one place")

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -40,25 +41,20 @@ type PolicySourceSpec struct {
 
 // Build checks the spec; without branch, tag and commit the branch is main.
 func (s PolicySourceSpec) Build(name string, _ spiffeid.TrustDomain) (PolicySource, error) {
-	if err := checkObjectName(name); err != nil {
-		return PolicySource{}, err
-	}
+	errs := []error{checkObjectName(name), s.checkRef()}
 	if err := checkGitURL(s.URL); err != nil {
-		return PolicySource{}, &FieldError{Path: "spec.url", Msg: err.Error()}
-	}
-	out := PolicySource{Name: name, URL: s.URL, Branch: s.Branch, Tag: s.Tag, Commit: s.Commit, Path: s.Path}
-	if err := s.checkRef(); err != nil {
-		return PolicySource{}, err
-	}
-	if s.Branch == "" && s.Tag == "" && s.Commit == "" {
-		out.Branch = defaultBranch
+		errs = append(errs, &FieldError{Path: "spec.url", Msg: err.Error()})
 	}
 	if err := checkTreePath(s.Path); err != nil {
-		return PolicySource{}, &FieldError{Path: "spec.path", Msg: err.Error()}
+		errs = append(errs, &FieldError{Path: "spec.path", Msg: err.Error()})
 	}
-	var err error
-	if out.Poll, err = buildDuration("spec.poll", s.Poll, defaultPoll, minPoll, maxPoll); err != nil {
+	poll, err := buildDuration("spec.poll", s.Poll, defaultPoll, minPoll, maxPoll)
+	if err := errors.Join(append(errs, err)...); err != nil {
 		return PolicySource{}, err
+	}
+	out := PolicySource{Name: name, URL: s.URL, Branch: s.Branch, Tag: s.Tag, Commit: s.Commit, Path: s.Path, Poll: poll}
+	if s.Branch == "" && s.Tag == "" && s.Commit == "" {
+		out.Branch = defaultBranch
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -173,19 +174,24 @@ func buildWorkloadSelectors(specs []string) (Selectors, error) {
 		return nil, fieldError(field, "%d selectors: at most %d", len(specs), maxSelectors)
 	}
 	out := make(Selectors, 0, len(specs))
+	var errs []error
 	for i, one := range specs {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		sel, err := ParseSelector(one)
 		if err == nil {
 			err = sel.CheckWorkload()
 		}
-		if err != nil {
-			return nil, &FieldError{Path: at, Msg: err.Error()}
+		switch {
+		case err != nil:
+			errs = append(errs, &FieldError{Path: at, Msg: err.Error()})
+		case slices.Contains(out, sel):
+			errs = append(errs, fieldError(at, "selector %s is given twice", abbreviate(one)))
+		default:
+			out = append(out, sel)
 		}
-		if slices.Contains(out, sel) {
-			return nil, fieldError(at, "selector %s is given twice", abbreviate(one))
-		}
-		out = append(out, sel)
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
 	}
 	return out, nil
 }

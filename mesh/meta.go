@@ -49,5 +49,5 @@ func (d Duration) Std() time.Duration {
 // PortMapping is one port that a listener accepts, and what is spoken there.
 type PortMapping struct {
 	Port     uint32 `yaml:"port" json:"port" check:"required min=1 max=65535"`
-	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp"`
+	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp offer=http"`
 }

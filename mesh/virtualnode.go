@@ -35,7 +35,7 @@ type HealthCheckPolicy struct {
 	Path string `yaml:"path,omitempty" json:"path,omitempty" check:"pattern=path"`
 	// Port defaults to the listener's (AM-healthcheck).
 	Port     uint32 `yaml:"port,omitempty" json:"port,omitempty" check:"min=1 max=65535"`
-	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp"`
+	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp offer=http"`
 }
 
 // ListenerTimeout has exactly one member, that of the listener's protocol.

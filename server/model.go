@@ -130,11 +130,13 @@ func decodeOwn[S, V any](d *manifest.Document, td spiffeid.TrustDomain, build fu
 		return nil, err
 	}
 	v, err := build(spec, d.Name, td)
-	if field, ok := errors.AsType[*identity.FieldError](err); ok {
-		return nil, d.FieldError(field.Path, field.Msg)
-	}
 	if err != nil {
-		return nil, d.FieldError("spec", err.Error())
+		var all manifest.Errors
+		for _, f := range identity.FieldErrors(err) {
+			all = append(all, d.FieldError(f.Path, f.Msg))
+		}
+		all.Sort()
+		return nil, all
 	}
 	if defaults != nil {
 		defaults(&spec, v)

@@ -20,6 +20,8 @@ import (
 //	len=1..255     bounds of a string's length in characters; an end may be open
 //	items=1..10    bounds of a list's length
 //	enum=a,b       the values that there are
+//	offer=a        those of them that whoever wrote another one is told of: the
+//	               rest is refused by name elsewhere, and would only mislead
 //	pattern=path   one of the named patterns below
 //	each.X         word X holds for each item of a list
 //
@@ -29,7 +31,7 @@ type rule struct {
 	required, one bool
 	min, max      *int64
 	len, items    bounds
-	enum          []string
+	enum, offer   []string
 	pattern       string
 	each          *rule
 }
@@ -80,7 +82,14 @@ func CheckText(pattern, s string) string { return rule{pattern: pattern}.text(s)
 // text says what is wrong with s, "" if nothing is.
 func (r rule) text(s string) string {
 	if len(r.enum) > 0 && !slices.Contains(r.enum, s) {
-		return fmt.Sprintf("%q is not one of %s", Clip(s), strings.Join(r.enum, ", "))
+		if len(r.offer) == 1 {
+			return fmt.Sprintf("%q is not known; this version takes %s", Clip(s), r.offer[0])
+		}
+		values := r.enum
+		if len(r.offer) > 0 {
+			values = r.offer
+		}
+		return fmt.Sprintf("%q is not one of %s", Clip(s), strings.Join(values, ", "))
 	}
 	if p := r.len.problem("characters", utf8.RuneCountInString(s)); p != "" {
 		return p
@@ -183,6 +192,8 @@ func parseRule(tag string) rule {
 			r.items = mustBounds(arg)
 		case "enum":
 			r.enum = strings.Split(arg, ",")
+		case "offer":
+			r.offer = strings.Split(arg, ",")
 		case "pattern":
 			if r.pattern = arg; patterns[arg].re == nil {
 				panic("internal error: no pattern " + arg)
