@@ -3,7 +3,7 @@
 
 GO       ?= go
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  := -s -w -X main.version=$(VERSION)
+LDFLAGS  := -s -w -X main.stamped=$(VERSION)
 # The race detector needs a C compiler; without one the tests run without it.
 RACE     := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 CGO      := $(if $(RACE),1,0)

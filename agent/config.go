@@ -66,6 +66,8 @@ type Config struct {
 	// goroutine at a time, with a configuration that was read again: a refused one
 	// changes nothing.
 	Reload func(ctx context.Context, apply func(Config) error) `yaml:"-"`
+	// Version is what `signet get agents` shows.
+	Version string `yaml:"-"`
 	// Executable is the signet program, re-executed as `signet authz`. Default: the running one.
 	Executable string `yaml:"-"`
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -132,7 +131,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		e.denied = process.ring.add
 		return e
 	}, a.relay, m)
-	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: version(), proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
+	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
 	if cfg.metricsOpen() {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, "metrics-open: metrics have no authentication and are open to the network at "+cfg.Metrics)
@@ -364,11 +363,4 @@ func peerMode(refuseLegacy bool) (string, error) {
 	}
 	defer func() { _ = p.Close() }() // a pidfd
 	return p.Mode(), nil
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return ""
 }

@@ -99,8 +99,14 @@ func Call(ctx context.Context, cfg CallConfig) error {
 	if id := resp.Header.Get("X-Signet-Decision-Id"); id != "" {
 		_, err = fmt.Fprintf(cfg.Out, "hint: signet explain --socket %s %s\n", r.Socket, id)
 	}
+	if err == nil && resp.Header.Get("X-Signet-Denied") != "" {
+		return ErrDenied
+	}
 	return err
 }
+
+// ErrDenied is returned by Call when it has printed that the call was denied.
+var ErrDenied = errors.New("the call was denied")
 
 // maxAnswer is more than any application of the demo answers.
 const maxAnswer = 1 << 20

@@ -72,9 +72,13 @@ func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	if err != nil {
 		return nil, err
 	}
+	keys := make([]objectKey, 0, len(in.objects))
+	for _, o := range in.objects {
+		keys = append(keys, o.key())
+	}
 	resp := &api.ApplyResponse{
 		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
-		Warnings: append(in.warnings, modelWarnings(next)...),
+		Warnings: append(in.warnings, warningsOf(now, next, keys...)...),
 	}
 	switch {
 	case req.GetDryRun():
@@ -345,33 +349,41 @@ func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write, err
 	return changes, writes, nil
 }
 
-// modelWarnings tells what is allowed and probably not meant.
-func modelWarnings(m *model) []string {
-	var list []string
+// modelWarning is about what is allowed and probably not meant.
+type modelWarning struct {
+	text string
+	of   []objectKey // whose it is
+}
+
+func modelWarnings(m *model) []modelWarning {
+	var list []modelWarning
+	binding := func(b identity.Binding) objectKey { return objectKey{kind: kindBinding, name: b.Name} }
 	for _, o := range overlaps(m) {
-		list = append(list, o.String())
+		list = append(list, modelWarning{o.String(), []objectKey{binding(o.first), binding(o.second)}})
 	}
-	list = append(list, sameHints(m)...)
 	for _, b := range m.bindings {
 		if b.Applications.Anyone {
-			list = append(list, fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s/%s (applications: anyone)", b.Name, b.Mesh, b.VirtualNode))
+			list = append(list, modelWarning{
+				fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s/%s (applications: anyone)", b.Name, b.Mesh, b.VirtualNode),
+				[]objectKey{binding(b)},
+			})
 		}
 	}
 	if len(m.sources) == 0 && len(m.graph.Meshes()) > 0 {
-		list = append(list, "there is no PolicySource: every call between services is denied until one is applied")
+		list = append(list, modelWarning{"there is no PolicySource: every call between services is denied until one is applied", sortedObjects(m, string(mesh.KindMesh))})
 	}
 	return list
 }
 
-// sameHints are entries of one hint that a process can hold at the same time: it
-// chooses by the hint, and is given it with one of them.
-func sameHints(m *model) []string {
+// warningsOf are those of a change: what was so before is not news, unless the
+// change names it again.
+func warningsOf(before, after *model, changed ...objectKey) []string {
+	old := modelWarnings(before)
 	var list []string
-	for i, e := range m.entries {
-		for _, f := range m.entries[i+1:] {
-			if e.Hint != "" && e.Hint == f.Hint && e.Group == f.Group && e.ID != f.ID && e.Selectors.CompatibleWith(f.Selectors) {
-				list = append(list, fmt.Sprintf("entries %s and %s of group %s have the hint %q, and a process can fit both: it gets the hint with the one that was there first", e.Name, f.Name, e.Group, e.Hint))
-			}
+	for _, w := range modelWarnings(after) {
+		known := slices.ContainsFunc(old, func(o modelWarning) bool { return o.text == w.text })
+		if !known || slices.ContainsFunc(w.of, func(k objectKey) bool { return slices.Contains(changed, k) }) {
+			list = append(list, w.text)
 		}
 	}
 	return list

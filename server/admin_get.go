@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"signet.example/api"
@@ -106,8 +105,7 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 	resp := &api.ApplyResponse{
 		Revision: m.revision,
 		Changes:  []*api.Change{{Action: "deleted", Kind: k.kind, Mesh: k.mesh, Name: k.name, Before: string(before)}},
-		// What was so before is not news of this deletion.
-		Warnings: slices.DeleteFunc(modelWarnings(rest), func(w string) bool { return slices.Contains(modelWarnings(m), w) }),
+		Warnings: warningsOf(m, rest),
 	}
 	if req.GetDryRun() {
 		return resp, nil

@@ -17,7 +17,7 @@ import (
 // The states of an agent, as operators and the metrics are told them.
 const (
 	agentConnected = "connected" // it has a session
-	agentJoined    = "joined"    // it was not seen since it joined
+	agentJoined    = "joined"    // it joined while this server ran, and was not seen since
 	agentAway      = "away"      // it was, and is not connected
 	agentGone      = "gone"      // nor is its certificate good any more
 	agentBanned    = "banned"
@@ -61,7 +61,7 @@ func (s *server) agentStatus(g store.Agent) agentStatus {
 		st.state = agentConnected
 	case !st.end.After(now):
 		st.state = agentGone
-	case left.at.IsZero() && !cert.renewed:
+	case left.at.IsZero() && !cert.renewed && g.Joined.After(s.started): // before, nobody saw whether it came
 		st.state = agentJoined
 	default:
 		st.state = agentAway
@@ -125,8 +125,9 @@ func (a *admin) BanAgent(ctx context.Context, req *api.BanAgentRequest) (*api.Ba
 	if err != nil {
 		return nil, err
 	}
-	if !g.Banned && !req.GetDryRun() {
-		if err := a.ban(ctx, actor, g.ID, plainText(req.GetReason())); err != nil {
+	// Of one that is banned the reason is added or changed.
+	if why := plainText(req.GetReason()); !req.GetDryRun() && (!g.Banned || why != "" && why != g.BanReason) {
+		if err := a.ban(ctx, actor, g.ID, why); err != nil {
 			return nil, err
 		}
 	}

@@ -53,6 +53,7 @@ without a token, as the same agent, until it is banned.`,
 		if err := cfg.Validate(); err != nil {
 			return cfg, hinted(err, "the keys are in docs/CONFIGURATION.md; --server, --token-file, --data-dir and --socket-dir are flags, too")
 		}
+		cfg.Version = version()
 		return cfg, tryUsers(cfg)
 	}
 	c.RunE = func(c *cobra.Command, _ []string) error {

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
@@ -24,15 +24,19 @@ func newApply() *cobra.Command {
 and writes all or none. What this version does not translate is refused by name.`,
 		Example: `  signet apply -f mesh/
   signet apply -f mesh.yaml --dry-run
+  signet apply -f mesh.yaml -o json
   kubectl get -o yaml virtualnodes | signet apply -f - --skip-foreign`,
 		Args: noArgs,
 	}
 	in := inputFlags(c)
+	resultFlag(c)
 	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return applySources(c, in, *dry, func(answer *api.ApplyResponse) error {
-			return printChanges(c, answer, *dry)
-		})
+		o, err := resultOf(c)
+		if err != nil {
+			return err
+		}
+		return applySources(c, in, *dry, func(answer *api.ApplyResponse) error { return showChanges(c, o, answer, *dry) })
 	}
 	return c
 }
@@ -44,23 +48,32 @@ func newDiff() *cobra.Command {
 		Long: `Checks the files as apply does, prints what it would change as a unified diff,
 and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would refuse.`,
 		Example: `  signet diff -f mesh/
+  signet diff -f mesh.yaml -o name
   signet diff -f mesh.yaml && echo "nothing to do"`,
 		Args: noArgs,
 	}
 	in := inputFlags(c)
+	resultFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		o, err := resultOf(c)
+		if err != nil {
+			return err
+		}
 		return applySources(c, in, true, func(answer *api.ApplyResponse) error {
-			changed := false
-			for _, ch := range answer.GetChanges() {
-				if ch.GetAction() == "unchanged" {
-					continue
-				}
-				changed = true
-				if err := printDiff(c, ch); err != nil {
+			answer.Changes = slices.DeleteFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetAction() == unchanged })
+			if o != "text" {
+				if err := showChanges(c, o, answer, true); err != nil {
 					return err
 				}
+			} else {
+				warn(c.ErrOrStderr(), answer.GetWarnings())
+				for _, ch := range answer.GetChanges() {
+					if err := printDiff(c, ch); err != nil {
+						return err
+					}
+				}
 			}
-			if changed {
+			if len(answer.GetChanges()) > 0 {
 				return different()
 			}
 			return nil
@@ -88,7 +101,7 @@ func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResp
 	if len(*in.files) == 0 {
 		return usage(errors.New("no file is named: -f FILE, -f FOLDER or -f - for standard input"))
 	}
-	sources, err := readSources(c.InOrStdin(), *in.files)
+	sources, err := readSources(c, *in.files)
 	if err != nil {
 		return err
 	}
@@ -97,7 +110,6 @@ func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResp
 		if err != nil {
 			return err
 		}
-		warn(c.ErrOrStderr(), answer.GetWarnings())
 		if len(answer.GetChanges()) == 0 && answer.GetSkippedForeign() == 0 {
 			return fmt.Errorf("no resource in %s", strings.Join(*in.files, ", "))
 		}
@@ -127,18 +139,21 @@ func warn(w io.Writer, warnings []string) {
 // maxSource bounds one input file; the server's parser has its own limits.
 const maxSource = 16 << 20
 
-func readSources(stdin io.Reader, files []string) ([]*api.Source, error) {
+func readSources(c *cobra.Command, files []string) ([]*api.Source, error) {
 	var out []*api.Source
 	for _, f := range files {
 		if f == "-" {
-			content, err := io.ReadAll(io.LimitReader(stdin, maxSource+1))
+			content, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxSource+1))
 			if err != nil {
 				return nil, fmt.Errorf("read standard input: %w", err)
 			}
 			out = append(out, &api.Source{File: "-", Content: content})
 			continue
 		}
-		paths, err := manifestsIn(f)
+		paths, below, err := manifestsIn(f)
+		if len(below) > 0 {
+			_, _ = fmt.Fprintf(c.ErrOrStderr(), "warning: folders in %s are not read: %s; name each with -f\n", printable(f), printable(strings.Join(below, ", "))) // stderr is gone: nobody to tell
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -158,34 +173,61 @@ func readSources(stdin io.Reader, files []string) ([]*api.Source, error) {
 	return out, nil
 }
 
-func manifestsIn(path string) ([]string, error) {
+// manifestsIn lists a folder's files, and the folders in it, whose files are not read.
+func manifestsIn(path string) (files, folders []string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("-f %s: %w", path, errors.Unwrap(err))
+		return nil, nil, fmt.Errorf("-f %s: %w", path, errors.Unwrap(err))
 	}
 	if !info.IsDir() {
-		return []string{path}, nil
+		return []string{path}, nil, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []string
 	for _, e := range entries {
+		if e.IsDir() {
+			if !strings.HasPrefix(e.Name(), ".") {
+				folders = append(folders, e.Name())
+			}
+			continue
+		}
 		switch strings.ToLower(filepath.Ext(e.Name())) {
 		case ".yaml", ".yml", ".json":
-			out = append(out, filepath.Join(path, e.Name()))
+			files = append(files, filepath.Join(path, e.Name()))
 		}
 	}
-	sort.Strings(out)
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%s holds no .yaml, .yml or .json file", path)
+	if len(files) == 0 {
+		err = fmt.Errorf("%s holds no .yaml, .yml or .json file", path)
 	}
-	return out, nil
+	return files, folders, err // in the order of their names
 }
 
 // dryRun ends the line of what was not done.
 const dryRun = " (dry run)"
+
+const (
+	unchanged = "unchanged"
+	// fewUnchanged are named each; more are counted, so that what changed is seen.
+	fewUnchanged = 3
+)
+
+// showChanges writes what an apply or a delete did.
+func showChanges(c *cobra.Command, format string, answer *api.ApplyResponse, dry bool) error {
+	if format == "text" {
+		warn(c.ErrOrStderr(), answer.GetWarnings())
+		return printChanges(c, answer, dry)
+	}
+	var names []string
+	for _, ch := range answer.GetChanges() {
+		names = append(names, objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()))
+	}
+	if format == "name" { // JSON and YAML have the warnings in them
+		warn(c.ErrOrStderr(), answer.GetWarnings())
+	}
+	return showResult(c, format, answer, names...)
+}
 
 func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
 	w := c.OutOrStdout()
@@ -193,13 +235,27 @@ func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
 	if dry {
 		suffix = dryRun
 	}
+	same := 0
 	for _, ch := range answer.GetChanges() {
+		if ch.GetAction() == unchanged {
+			same++
+		}
+	}
+	for _, ch := range answer.GetChanges() {
+		if ch.GetAction() == unchanged && same > fewUnchanged {
+			continue
+		}
 		if ch.GetAction() == "configured" {
 			if err := printDiff(c, ch); err != nil {
 				return err
 			}
 		}
 		if _, err := fmt.Fprintf(w, "%s %s%s\n", objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()), ch.GetAction(), suffix); err != nil {
+			return err
+		}
+	}
+	if same > fewUnchanged {
+		if _, err := fmt.Fprintf(w, "%d objects unchanged%s\n", same, suffix); err != nil {
 			return err
 		}
 	}

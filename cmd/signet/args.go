@@ -35,13 +35,6 @@ func rangeArgs(needed int, what ...string) cobra.PositionalArgs {
 	}
 }
 
-// someArgs needs each of the arguments, and takes more of the last.
-func someArgs(what ...string) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		return exactArgs(what...)(c, args[:min(len(args), len(what))])
-	}
-}
-
 // group makes a command that only has commands below it: an unknown one of them
 // is an error, not a help text.
 func group(c *cobra.Command) *cobra.Command {

@@ -16,7 +16,8 @@ func newBan() *cobra.Command {
 are not sent to its proxies. A banned agent that obeys ends with its proxies; for
 one that does not, what it holds ends with its certificates. There is no way back
 for the agent or its host key: its host can join as a new agent, with a new token.
-The reason is kept for operators, and the agent is not told.`,
+The reason is kept for operators, and the agent is not told; the same command with
+another --reason changes it.`,
 		Example: `  signet ban web-01-3fa9c2d47b --reason "disk lost in transit"
   signet ban web-01-3fa9c2d47b --dry-run
   signet get agents          # which there are`,
@@ -25,24 +26,36 @@ The reason is kept for operators, and the agent is not told.`,
 	}
 	socketFlag(c)
 	why := c.Flags().String("reason", "", "why, for the audit trail and signet get agents -o wide")
+	resultFlag(c)
 	dry := c.Flags().Bool("dry-run", false, "tell what would happen, ban nobody")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		o, err := resultOf(c)
+		if err != nil {
+			return err
+		}
 		id := nodeName(args[0])
 		return withAdmin(c, func(admin api.AdminClient) error {
 			answer, err := admin.BanAgent(c.Context(), &api.BanAgentRequest{Agent: id, Reason: *why, DryRun: *dry})
 			if err != nil {
 				return err
 			}
-			return printBan(c, id, answer, *dry)
+			if o != "text" {
+				return showResult(c, o, answer, objectName("agent", "", id))
+			}
+			return printBan(c, id, *why, answer, *dry)
 		})
 	}
 	return c
 }
 
-func printBan(c *cobra.Command, id string, answer *api.BanAgentResponse, dry bool) error {
+func printBan(c *cobra.Command, id, why string, answer *api.BanAgentResponse, dry bool) error {
 	action := "banned"
-	if !answer.GetChanged() {
+	switch {
+	case answer.GetChanged():
+	case why == "":
 		action = "unchanged: it is banned already"
+	default:
+		action = "is banned already; the reason is the new one"
 	}
 	if dry {
 		action += dryRun
@@ -50,8 +63,8 @@ func printBan(c *cobra.Command, id string, answer *api.BanAgentResponse, dry boo
 	if _, err := fmt.Fprintf(c.OutOrStdout(), "agent/%s %s\n", id, action); err != nil {
 		return err
 	}
-	if why := answer.GetUnread(); why != "" {
-		_, _ = fmt.Fprintf(c.ErrOrStderr(), "how many certificates it was given and that are still good is unknown: the issuance log could not be read up to now: %s\nhint: signet check, then the same command again: a ban that stands is only told\n", why) // as below
+	if unread := answer.GetUnread(); unread != "" {
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "how many certificates it was given and that are still good is unknown: the issuance log could not be read up to now: %s\nhint: signet check, then the same command again: a ban that stands is only told\n", unread) // as below
 	}
 	if n := answer.GetCertificates(); n > 0 {
 		_, _ = fmt.Fprintf(c.ErrOrStderr(), "certificates that it was given and that are still good: %d; the last ends at %s\n", n, stamp(answer.GetNotAfter())) // stderr is gone: nobody to tell

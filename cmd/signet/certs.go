@@ -127,7 +127,7 @@ func nodeName(id string) string {
 	if _, name, ok := strings.Cut(id, "/signet/agent/"); ok {
 		return name
 	}
-	return id
+	return strings.TrimPrefix(id, "agent/") // as -o name has it
 }
 
 func stamp(t *timestamppb.Timestamp) string {

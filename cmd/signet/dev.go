@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -55,7 +56,7 @@ func newDevCall() *cobra.Command {
 		Use:   "call NODE PATH",
 		Short: "One call in the demo that runs, as a node's application makes it",
 		Long: `Calls the orders service of a running demo through a node's own proxy, and prints
-the status, the id of a denial, and the body.`,
+the status, the id of a denial, and the body. Exit code 5: the call was denied.`,
 		Example: `  signet dev call web /orders
   signet dev call web /account --token valid
   signet dev call batch /orders --demo /tmp/signet-1234`,
@@ -66,7 +67,11 @@ the status, the id of a denial, and the body.`,
 	c.Flags().StringVar(&cfg.Dir, "demo", "", "the demo's folder, where several run")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		cfg.From, cfg.Path, cfg.Out = args[0], args[1], c.OutOrStdout()
-		return dev.Call(c.Context(), cfg)
+		err := dev.Call(c.Context(), cfg)
+		if errors.Is(err, dev.ErrDenied) {
+			return &exitError{err: err, code: exitDenied, quiet: true}
+		}
+		return err
 	}
 	return c
 }

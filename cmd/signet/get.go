@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,46 +17,57 @@ import (
 
 func newGet() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "get KIND [NAME]",
+		Use:   "get KIND [NAME…]",
 		Short: "Show stored resources, after defaults",
 		Long: `Shows resources as they are stored, with every default filled in.
 With -o yaml the output is a manifest that apply takes back unchanged.
-KIND is all, or a kind in any case, singular or plural:
+An object can be named in one word, too, as -o name prints it: kind/name or
+kind/mesh/name. KIND is all, or a kind in any case, singular or plural:
   ` + strings.Join(kindNames[:4], ", ") + `,
   ` + strings.Join(kindNames[4:], ", ") + `, and agents.
 
 Agents are not applied: they join. The state of each is one of
   connected  it is served now
-  joined     it was not seen since it joined
+  joined     it joined a moment ago, and was not seen since
   away       it is not connected, and what it has cached goes on working
   gone       its certificate has ended, too: signet delete agent forgets it
   banned     by signet ban, for good`,
 		Example: `  signet get virtualnodes
   signet get virtualrouter orders -o yaml
+  signet get virtualnode/shop/web -o yaml
   signet get all --columns kind,name
   signet get agents -o wide
   signet get agent web-01-3fa9c2d47b -o json`,
-		Args:              rangeArgs(1, "a KIND (or all, or agents)", "a NAME"),
-		ValidArgsFunction: completeObjects(1, "all", "agents"),
+		Args: func(c *cobra.Command, args []string) error {
+			if err := refArgs(args, 0); err != nil {
+				return usage(fmt.Errorf("%s %w", c.CommandPath(), err))
+			}
+			return nil
+		},
+		ValidArgsFunction: completeObjects(math.MaxInt, "all", "agents"),
 	}
 	socketFlag(c)
 	outputFlags(c)
 	mesh := c.Flags().String("mesh", "", "only of this mesh")
 	completeFlag(c, "mesh", "meshes")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		name := ""
-		if len(args) == 2 {
-			name = args[1]
+		refs, err := refsOf(args, *mesh)
+		if err != nil {
+			return err
 		}
 		return withAdmin(c, func(admin api.AdminClient) error {
-			if isAgents(args[0]) {
-				return getAgents(c, admin, name)
+			if isAgents(refs[0].kind) {
+				return getAgents(c, admin, refs)
 			}
-			answer, err := admin.Get(c.Context(), &api.GetRequest{Kind: args[0], Mesh: *mesh, Name: name})
-			if err != nil {
-				return err
+			all := &api.GetResponse{}
+			for _, r := range refs {
+				answer, err := admin.Get(c.Context(), &api.GetRequest{Kind: r.kind, Mesh: r.mesh, Name: r.name})
+				if err != nil {
+					return err
+				}
+				all.Objects = append(all.Objects, answer.GetObjects()...)
 			}
-			return showObjects(c, answer)
+			return showObjects(c, all)
 		})
 	}
 	return c
@@ -81,8 +93,9 @@ func showObjects(c *cobra.Command, answer *api.GetResponse) error {
 	case "json":
 		return showManifests(c.OutOrStdout(), answer)
 	}
-	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, name: 2, none: "nothing of this kind is stored"}
+	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, none: "nothing of this kind is stored"}
 	for _, obj := range answer.GetObjects() {
+		v.names = append(v.names, objectName(obj.GetKind(), obj.GetMesh(), obj.GetName()))
 		v.rows = append(v.rows, []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10)})
 	}
 	return show(c, v)
@@ -116,15 +129,20 @@ func isAgents(kind string) bool {
 	return strings.EqualFold(kind, "agent") || strings.EqualFold(kind, "agents")
 }
 
-func getAgents(c *cobra.Command, admin api.AdminClient, name string) error {
+func getAgents(c *cobra.Command, admin api.AdminClient, refs []ref) error {
 	answer, err := admin.Agents(c.Context(), &api.AgentsRequest{})
 	if err != nil {
 		return err
 	}
-	if name != "" {
-		answer.Agents = slices.DeleteFunc(answer.GetAgents(), func(a *api.AgentInfo) bool { return a.GetId() != nodeName(name) })
-		if len(answer.GetAgents()) == 0 {
-			return hinted(fmt.Errorf("agent %q does not exist", printable(name)), "`signet get agents` lists them")
+	if refs[0].name != "" {
+		all := answer.GetAgents()
+		answer.Agents = nil
+		for _, r := range refs {
+			i := slices.IndexFunc(all, func(a *api.AgentInfo) bool { return a.GetId() == nodeName(r.name) })
+			if i < 0 || !isAgents(r.kind) {
+				return hinted(fmt.Errorf("%s %q does not exist", printable(r.kind), printable(r.name)), "`signet get agents` lists agents; other kinds are asked for apart from them")
+			}
+			answer.Agents = append(answer.Agents, all[i])
 		}
 	}
 	v := view{
@@ -133,6 +151,7 @@ func getAgents(c *cobra.Command, admin api.AdminClient, name string) error {
 		none: "no agent has joined; make a token for one: signet token create --group <group>",
 	}
 	for _, a := range answer.GetAgents() {
+		v.names = append(v.names, objectName("agent", "", a.GetId()))
 		v.rows = append(v.rows, []string{
 			a.GetId(), a.GetGroup(), a.GetHostname(), a.GetState(), stamp(a.GetLastSeen()), stamp(a.GetNotAfter()), proxySummary(a),
 			a.GetAddress(), stamp(a.GetJoined()), a.GetAttestation(), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision()), a.GetBanReason(),

@@ -4,19 +4,41 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
-// version is set by the Makefile from git.
-var version = "dev"
+// stamped is set by the Makefile from git.
+var stamped string
+
+// version is the Makefile's, else what the toolchain knows: the module's version, or
+// the commit that a plain `go build` was made of.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if stamped != "" || !ok {
+		return cmp.Or(stamped, "unknown")
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	setting := map[string]string{}
+	for _, s := range info.Settings {
+		setting[s.Key] = s.Value
+	}
+	if setting["vcs.modified"] == "true" {
+		return short(setting["vcs.revision"]) + "-dirty"
+	}
+	return cmp.Or(short(setting["vcs.revision"]), "unknown")
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -53,7 +75,7 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 		Example: `  signet dev                 # a whole mesh on this machine
   signet check               # what is wrong, and the command that fixes it
   signet explain <id>        # why a call was denied`,
-		Version:       version,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {

@@ -25,6 +25,8 @@ type view struct {
 	wide []string
 	rows [][]string // each as long as header and wide together
 	name int        // the column that -o name prints
+	// names are what -o name prints in place of a column, one for each row.
+	names []string
 	// none is said on standard error where there are no rows.
 	none string
 }
@@ -60,8 +62,12 @@ func show(c *cobra.Command, v view) error {
 	case "json", "yaml":
 		return showMessage(w, o, v.message)
 	case "name":
-		for _, r := range v.rows {
-			if _, err := fmt.Fprintln(w, printable(r[v.name])); err != nil {
+		for i, r := range v.rows {
+			name := r[v.name]
+			if v.names != nil {
+				name = v.names[i]
+			}
+			if _, err := fmt.Fprintln(w, printable(name)); err != nil {
 				return err
 			}
 		}
@@ -102,6 +108,36 @@ func showMessage(w io.Writer, format string, m proto.Message) error {
 	}
 	_, err = fmt.Fprintln(w, out.String())
 	return err
+}
+
+// resultFlag is -o of a command that changes something: what it did as text for
+// people, as the server's whole answer, or as the names of what it changed.
+func resultFlag(c *cobra.Command) {
+	c.Flags().StringP("output", "o", "text", "text, json, yaml or name")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(results, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
+}
+
+var results = []string{"text", "json", "yaml", "name"}
+
+func resultOf(c *cobra.Command) (string, error) {
+	o, _ := c.Flags().GetString("output")
+	if !slices.Contains(results, o) {
+		return "", usage(fmt.Errorf("-o %s: must be text, json, yaml or name", o))
+	}
+	return o, nil
+}
+
+// showResult writes an answer in another form than text.
+func showResult(c *cobra.Command, format string, m proto.Message, names ...string) error {
+	if format != "name" {
+		return showMessage(c.OutOrStdout(), format, m)
+	}
+	for _, n := range names {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), printable(n)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // showLine writes one JSON document on one line: a watch is NDJSON.

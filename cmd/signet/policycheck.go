@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 
@@ -22,21 +24,14 @@ reads, and what is read of the input and never there. It needs no server, and
 so cannot tell which virtual nodes there are. Exit code 3 if anything is
 refused; warnings alone are 0.`,
 		Example: `  signet policy check .
-  signet policy check policy/`,
+  signet policy check policy/
+  signet policy check . -o json`,
 		Args: exactArgs("a DIR"),
 	}
-	c.RunE = func(c *cobra.Command, args []string) error {
-		tree, err := readPolicies(c.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		if err := checkPolicies(c, tree); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %d files are well-formed\n", args[0], len(tree.Modules))
-		return err
-	}
-	return c
+	return lookAt(c, func(_ context.Context, l *look) error {
+		l.check()
+		return nil
+	})
 }
 
 func newPolicyTest() *cobra.Command {
@@ -47,35 +42,16 @@ func newPolicyTest() *cobra.Command {
 as the server does. It needs no server. Exit code 3 if anything is refused or
 a test fails.`,
 		Example: `  signet policy test .
-  signet policy test policy/`,
+  signet policy test policy/
+  signet policy test . -o json`,
 		Args: exactArgs("a DIR"),
 	}
-	c.RunE = func(c *cobra.Command, args []string) error {
-		tree, err := readPolicies(c.Context(), args[0])
-		if err != nil {
-			return err
+	return lookAt(c, func(ctx context.Context, l *look) error {
+		if l.check(); len(l.Refused) > 0 {
+			return nil
 		}
-		if err := checkPolicies(c, tree); err != nil {
-			return err
-		}
-		report, err := policy.Test(c.Context(), tree)
-		for _, f := range report.Failures {
-			if _, err := fmt.Fprintln(c.OutOrStdout(), printable(f)); err != nil {
-				return err
-			}
-		}
-		if err != nil && report.Failed == 0 {
-			return refusedPolicies(c, err)
-		}
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "%s: %d tests passed, %d failed\n", args[0], report.Passed, report.Failed); err != nil {
-			return err
-		}
-		if report.Failed > 0 {
-			return different()
-		}
-		return nil
-	}
-	return c
+		return l.test(ctx)
+	})
 }
 
 func readPolicies(ctx context.Context, dir string) (policy.Tree, error) {
@@ -89,24 +65,98 @@ func readPolicies(ctx context.Context, dir string) (policy.Tree, error) {
 	return tree, nil
 }
 
-// checkPolicies writes the warnings and what would be refused.
-func checkPolicies(c *cobra.Command, tree policy.Tree) error {
-	warnings, err := policy.Check(tree.Modules)
-	warn(c.ErrOrStderr(), warnings)
-	if err == nil {
-		_, err = policy.Compile(policy.NewRevision(tree.URL, "", tree.Modules, nil))
-	}
-	if err != nil {
-		return refusedPolicies(c, err)
-	}
-	return nil
+// look is what there is to say about a folder of policies.
+type look struct {
+	Folder   string   `json:"folder"`
+	Files    int      `json:"files"`
+	Warnings []string `json:"warnings"`
+	Refused  []string `json:"refused"`
+	Tests    *tests   `json:"tests,omitempty"`
+
+	tree policy.Tree
 }
 
-func refusedPolicies(c *cobra.Command, err error) error {
+type tests struct {
+	Passed   int      `json:"passed"`
+	Failed   int      `json:"failed"`
+	Failures []string `json:"failures"`
+}
+
+// lookAt makes a command of a look at a folder.
+func lookAt(c *cobra.Command, what func(context.Context, *look) error) *cobra.Command {
+	c.Flags().StringP("output", "o", "text", "text or json")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
+	c.RunE = func(c *cobra.Command, args []string) error {
+		o, _ := c.Flags().GetString("output")
+		if o != "text" && o != "json" {
+			return usage(fmt.Errorf("-o %s: must be text or json", o))
+		}
+		tree, err := readPolicies(c.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		l := &look{Folder: args[0], Files: len(tree.Modules), Warnings: []string{}, Refused: []string{}, tree: tree}
+		if err := what(c.Context(), l); err != nil {
+			return err
+		}
+		if o == "json" {
+			e := json.NewEncoder(c.OutOrStdout())
+			e.SetIndent("", "  ")
+			e.SetEscapeHTML(false)
+			err = e.Encode(l)
+		} else {
+			warn(c.ErrOrStderr(), l.Warnings)
+			err = l.print(c.OutOrStdout())
+		}
+		if err == nil && (len(l.Refused) > 0 || l.Tests != nil && l.Tests.Failed > 0) {
+			return different()
+		}
+		return err
+	}
+	return c
+}
+
+// check finds the warnings and what would be refused.
+func (l *look) check() {
+	warnings, err := policy.Check(l.tree.Modules)
+	l.Warnings = append(l.Warnings, warnings...)
+	if err == nil {
+		_, err = policy.Compile(policy.NewRevision(l.tree.URL, "", l.tree.Modules, nil))
+	}
+	if err != nil {
+		l.refuse(err)
+	}
+}
+
+func (l *look) test(ctx context.Context) error {
+	report, err := policy.Test(ctx, l.tree)
+	if err != nil && report.Failed == 0 {
+		l.refuse(err)
+		return ctx.Err()
+	}
+	l.Tests = &tests{Passed: report.Passed, Failed: report.Failed, Failures: append([]string{}, report.Failures...)}
+	return ctx.Err()
+}
+
+func (l *look) refuse(err error) {
 	for line := range strings.Lines(err.Error()) {
-		if _, err := fmt.Fprintln(c.OutOrStdout(), printable(strings.TrimRight(line, "\n"))); err != nil {
+		l.Refused = append(l.Refused, strings.TrimRight(line, "\n"))
+	}
+}
+
+func (l *look) print(w io.Writer) error {
+	lines := l.Refused
+	switch {
+	case l.Tests != nil:
+		lines = append(lines, l.Tests.Failures...)
+		lines = append(lines, fmt.Sprintf("%s: %d tests passed, %d failed", l.Folder, l.Tests.Passed, l.Tests.Failed))
+	case len(l.Refused) == 0:
+		lines = append(lines, fmt.Sprintf("%s: %d files are well-formed", l.Folder, l.Files))
+	}
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(w, printable(line)); err != nil {
 			return err
 		}
 	}
-	return different()
+	return nil
 }

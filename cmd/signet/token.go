@@ -39,8 +39,16 @@ cannot be shown again. Give it to the agent by file, environment or stdin.`,
 	ttl := c.Flags().Duration("ttl", 10*time.Minute, "how long the token can be used, a day at most")
 	out := c.Flags().String("out", "", "write the token to this file (mode 0600) instead of standard output")
 	completeFlag(c, "group", "nodegroups")
+	resultFlag(c)
 	_ = c.MarkFlagRequired("group") // fails only for an undefined flag
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		o, err := resultOf(c)
+		if err != nil {
+			return err
+		}
+		if o == "name" {
+			return usage(errors.New("-o name: a token has no name; text, json or yaml"))
+		}
 		write, err := tokenOut(c, *out)
 		if err != nil {
 			return err
@@ -49,6 +57,15 @@ cannot be shown again. Give it to the agent by file, environment or stdin.`,
 			answer, err := admin.CreateToken(c.Context(), &api.CreateTokenRequest{Group: *group, Ttl: durationpb.New(*ttl)})
 			if err != nil {
 				return errors.Join(err, write(""))
+			}
+			if o != "text" {
+				if *out != "" {
+					if err := write(answer.GetToken() + "\n"); err != nil {
+						return err
+					}
+					answer.Token = "" // it is in the file, and nowhere else
+				}
+				return showResult(c, o, answer)
 			}
 			if err := write(answer.GetToken() + "\n"); err != nil {
 				return err
