@@ -20,6 +20,7 @@ type nativeDenial struct {
 	Details  string    `json:"details"`
 	Method   string    `json:"method"`
 	Path     string    `json:"path"`
+	Host     string    `json:"host"`
 	Source   string    `json:"source"`
 	Response any       `json:"status"`
 }
@@ -46,7 +47,7 @@ func decisionIDOf(id string) string {
 func (d nativeDenial) record(destination, proxy string) *api.Decision {
 	out := &api.Decision{
 		Id: decisionIDOf(d.ID), Time: timestamppb.New(d.Time), Source: d.Source, Destination: destination, Proxy: proxy,
-		Method: d.Method, Path: d.Path,
+		Method: d.Method, Host: plainDetails(d.Host), Path: d.Path,
 	}
 	switch d.Class {
 	case "unavailable":
@@ -60,7 +61,7 @@ func (d nativeDenial) record(destination, proxy string) *api.Decision {
 	case "undeclared":
 		// The way out: the application beside the proxy asked.
 		out.Source, out.Destination = destination, ""
-		d.refused(out, "undeclared host", "the virtual node has no backend of this host and port")
+		d.refused(out, "undeclared host", "the virtual node has no backend of this host and port: name the VirtualService in its spec.backends, or correct the host")
 	case "malformed":
 		d.refused(out, "malformed request", "it breaks the rules of HTTP or the bounds on a request")
 	default:

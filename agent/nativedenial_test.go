@@ -8,14 +8,14 @@ import (
 )
 
 func TestAProxysOwnDenialBecomesARecord(t *testing.T) {
-	line := `{"msg":"native denial","time":"2026-11-21T10:00:00.123Z","decision_id":"0B6F5C2A-9a53-4c41-8e3f-0123456789ab","class":"unavailable","details":"ext_authz_error","status":503,"method":"GET","path":"/orders","source":"spiffe://td/m/web","peer":"127.0.0.1:1"}`
+	line := `{"msg":"native denial","time":"2026-11-21T10:00:00.123Z","decision_id":"0B6F5C2A-9a53-4c41-8e3f-0123456789ab","class":"unavailable","details":"ext_authz_error","status":503,"method":"GET","host":"orders.internal:8080","path":"/orders","source":"spiffe://td/m/web","peer":"127.0.0.1:1"}`
 	d, ok := nativeDenialLine(line)
 	if !ok {
 		t.Fatal("not taken for a denial")
 	}
 	r := d.record("spiffe://td/m/orders", "orders")
 	if r.GetId() != "0b6f5c2a9a534c418e3f0123456789ab" || r.GetCause() != api.Cause_CAUSE_UNAVAILABLE || r.GetAllowed() ||
-		r.GetSource() != "spiffe://td/m/web" || r.GetDestination() != "spiffe://td/m/orders" || r.GetPath() != "/orders" || r.GetTime().AsTime().Year() != 2026 {
+		r.GetSource() != "spiffe://td/m/web" || r.GetDestination() != "spiffe://td/m/orders" || r.GetPath() != "/orders" || r.GetHost() != "orders.internal:8080" || r.GetTime().AsTime().Year() != 2026 {
 		t.Errorf("record: %v", r)
 	}
 }

@@ -63,6 +63,13 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 	return done
 }
 
+// ready reports whether a proxy of this name serves.
+func (r *reporter) ready(name string) bool {
+	return slices.ContainsFunc(r.envoys(), func(e *envoy) bool {
+		return e.proxy.Name == name && e.status.Load().state == stateReady
+	})
+}
+
 func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
 	consumers := map[string]string{ownEntry: "agent"}

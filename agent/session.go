@@ -176,7 +176,7 @@ func (s *session) takeUnserved(ctx context.Context, reasons map[string]string) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(before)) {
-		if reasons[name] == "" {
+		if reasons[name] == "" && s.reporter.ready(name) { // one that stops is not told of, either
 			s.log.InfoContext(ctx, "callers are sent to this proxy", slog.String("proxy", name))
 		}
 	}

@@ -285,6 +285,8 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 		a.deny(CauseUnavailable, "the proxy gave up waiting")
 	case err != nil:
 		a.deny(CauseError, err.Error())
+	case !d.Allowed && len(rev.Modules) == 0:
+		a.noPolicy()
 	default:
 		a.decided(d, in)
 	}

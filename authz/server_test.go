@@ -439,3 +439,18 @@ signet_authz_decisions_total{cause="unavailable",result="denied"} 0
 		t.Error(err)
 	}
 }
+
+// TestWithoutAPolicyADenialSaysSo: no rule was missed, there is none.
+func TestWithoutAPolicyADenialSaysSo(t *testing.T) {
+	empty := policy.NewRevision("", "", nil, nil)
+	compiled, err := policy.Compile(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, func(_ *authz.Options, c *authz.Config) { c.Policies = append(c.Policies, compiled) })
+	q := f.question("GET", "/orders", web)
+	q.Attributes.ContextExtensions["signet.policy_revision"] = empty.ID
+	if _, r := f.ask(t, q); r.Allowed || r.Cause != authz.CausePolicy || len(r.Rules) != 1 || r.Rules[0].Name != "signet: no policy" || !strings.Contains(r.Message, "apply a PolicySource") {
+		t.Errorf("%+v", r)
+	}
+}

@@ -51,9 +51,19 @@ func (a *admin) begin(ctx context.Context) (actor string, newest *model, unlock 
 
 // Apply writes all documents or none. Every mistake of every file is in the error.
 func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
-	actor, now, unlock, err := a.begin(ctx)
+	resp, issuers, err := a.apply(ctx, req)
 	if err != nil {
 		return nil, err
+	}
+	resp.Warnings = append(resp.Warnings, keyWarnings(ctx, issuers)...) // after the lock: others need not wait for it
+	return resp, nil
+}
+
+// apply is Apply, and returns the issuers that are new or changed.
+func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, []identity.JWTIssuer, error) {
+	actor, now, unlock, err := a.begin(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer unlock()
 	in := &intake{server: a.server, skipForeign: req.GetSkipForeign()}
@@ -62,15 +72,15 @@ func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	}
 	next, err := in.join(now)
 	if err != nil {
-		return nil, reason(errInvalid, "%s", err.Error())
+		return nil, nil, reason(errInvalid, "%s", err.Error())
 	}
 	changes, writes, err := changesOf(now, in.objects)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p, err := in.plan(now, next, writes)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keys := make([]objectKey, 0, len(in.objects))
 	for _, o := range in.objects {
@@ -80,14 +90,20 @@ func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
 		Warnings: append(in.warnings, warningsOf(now, next, keys...)...),
 	}
+	var issuers []identity.JWTIssuer
+	for _, w := range writes {
+		if is, ok := next.objects[objectKey{w.Kind, w.Mesh, w.Name}].value.(identity.JWTIssuer); ok {
+			issuers = append(issuers, is)
+		}
+	}
 	switch {
 	case req.GetDryRun():
-		return resp, nil
+		return resp, issuers, nil
 	case len(writes) == 0:
-		return resp, a.intent(ctx, "Apply", req)
+		return resp, nil, a.intent(ctx, "Apply", req)
 	}
 	resp.Revision, err = a.write(ctx, actor, describe(req), p)
-	return resp, err
+	return resp, issuers, err
 }
 
 // plan is a change that was checked against all that is stored.

@@ -1,9 +1,14 @@
 package server_test
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -237,6 +242,48 @@ func (r *rig) deleteWarns(source string, want bool) {
 		}
 		if warned := strings.Contains(strings.Join(resp.GetWarnings(), "\n"), "every call between services is denied"); warned != want {
 			r.t.Errorf("delete %s, dry run %t: %q", source, dry, resp.GetWarnings())
+		}
+	}
+}
+
+// TestWhatWasAddedIsWhatIsWrong: of two that cannot be together the one in the file is
+// told, wherever their names stand.
+func TestWhatWasAddedIsWhatIsWrong(t *testing.T) {
+	r := newRig(t)
+	source := func(name string) string {
+		return "apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: " + name + "}\nspec: {url: \"file:///nowhere\", branch: main, poll: 1h}\n"
+	}
+	r.apply(source("middle"))
+	for _, name := range []string{"a-first", "the-last"} {
+		_, err := r.tryApply(source(name))
+		wantCode(t, err, codes.InvalidArgument, "test.yaml:3:", "PolicySource middle is there already")
+	}
+}
+
+// TestAnIssuerWhoseKeysCannotBeFetchedIsWarnedOf and applied: it may come up later.
+func TestAnIssuerWhoseKeysCannotBeFetchedIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	begun := time.Now()
+	for url, why := range map[string]string{"http://127.0.0.1:1/keys": "connection refused", "http://" + silent.Addr().String() + "/keys": "deadline"} {
+		resp := r.apply(issuer(url))
+		if text := strings.Join(resp.GetWarnings(), "\n"); len(resp.GetChanges()) != 1 || !strings.Contains(text, "JWTIssuer users: its keys cannot be fetched now") || !strings.Contains(text, why) {
+			t.Errorf("%s: %v, warnings %s", url, resp.GetChanges(), text)
+		}
+	}
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	good := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, jwksFormat, "one") }))
+	t.Cleanup(good.Close)
+	for _, text := range r.apply(issuer(good.URL)).GetWarnings() {
+		if strings.Contains(text, "cannot be fetched") {
+			t.Errorf("keys that are there: %s", text)
 		}
 	}
 }

@@ -32,6 +32,7 @@ const (
 	jwksMaxBytes = 1 << 20
 	jwksRetry    = 10 * time.Second // after a failure, unless the refresh is sooner
 	jwksParallel = 4
+	keysPatience = 3 * time.Second // of whoever applies an issuer
 )
 
 // issuerKeys is what was last fetched for one JWTIssuer.
@@ -189,6 +190,29 @@ func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte,
 	if err := writeJSON(i.path, good); err != nil {
 		i.log.WarnContext(ctx, "issuer keys not remembered", slog.Any("err", err))
 	}
+}
+
+// keyWarnings tells of issuers whose keys cannot be fetched now: each is asked once,
+// within keysPatience.
+func keyWarnings(ctx context.Context, list []identity.JWTIssuer) []string {
+	ctx, cancel := context.WithTimeout(ctx, keysPatience)
+	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(jwksParallel)
+	warnings := make([]string, len(list))
+	for n, is := range list {
+		if is.JWKSURL == "" {
+			continue
+		}
+		g.Go(func() error {
+			if _, _, err := fetchJWKS(ctx, is.JWKSURL); err != nil {
+				warnings[n] = fmt.Sprintf("JWTIssuer %s: its keys cannot be fetched now, and its tokens are refused as long as there are none: %s", is.Name, plainText(err.Error()))
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // each failure is a warning
+	return slices.DeleteFunc(warnings, func(w string) bool { return w == "" })
 }
 
 // noKeys is a key set by which every token is refused.

@@ -34,7 +34,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if madeIn != "" {
+			_ = os.RemoveAll(madeIn) // in the system's own folder for such
+		}
+		os.Exit(code)
+	}))
 }
 
 func runSigner(args []string) error {

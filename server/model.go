@@ -254,17 +254,29 @@ func (m *model) check() manifest.Errors {
 	}
 	for i, s := range m.sources {
 		if i > 0 { // one revision is served to all: two repositories have no order between them
-			bad(kindPolicySource, s.Name, "metadata.name", "PolicySource %s is there already, and one is served at a time: delete it first, or put both sets of rules into one repository", m.sources[0].Name)
+			added, there := m.addedTo(kindPolicySource, m.sources[0].Name, s.Name)
+			bad(kindPolicySource, added, "metadata.name", "PolicySource %s is there already, and one is served at a time: delete it first, or put both sets of rules into one repository", there)
 		}
 	}
 	by := map[string]string{}
 	for _, i := range m.issuers {
 		if other := by[i.Issuer]; other != "" {
-			bad(kindJWTIssuer, i.Name, "spec.issuer", "JWTIssuer %s has the same issuer: a token would have two sets of keys", other)
+			added, there := m.addedTo(kindJWTIssuer, other, i.Name)
+			bad(kindJWTIssuer, added, "spec.issuer", "JWTIssuer %s has the same issuer: a token would have two sets of keys", there)
 		}
 		by[i.Issuer] = i.Name
 	}
 	return errs
+}
+
+// addedTo tells of two objects that cannot be together which one was added: the one
+// that is not stored, else the second by name. An error belongs to its place.
+func (m *model) addedTo(kind, first, second string) (added, there string) {
+	stored := func(name string) bool { return m.objects[objectKey{kind: kind, name: name}].revision > 0 }
+	if stored(second) && !stored(first) {
+		return first, second
+	}
+	return second, first
 }
 
 // bound reports whether a binding lets agents of the group host the virtual node.

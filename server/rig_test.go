@@ -70,6 +70,7 @@ var made = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	madeIn = dir
 	data := filepath.Join(dir, "d")
 	if err := server.Init(context.Background(), server.InitConfig{TrustDomain: trustDomain, DataDir: data}); err != nil {
 		return "", err
@@ -92,6 +93,9 @@ func fastKey(path string, password []byte) error {
 	}
 	return os.WriteFile(path, content, 0o600)
 }
+
+// madeIn is the folder of made, which TestMain removes; "" while there is none.
+var madeIn string
 
 // newRig runs a server whose signer is in this process.
 func newRig(t *testing.T) *rig { return newRigWith(t, runInProcess) }

@@ -140,6 +140,7 @@ func denialFormat() *corev3.SubstitutionFormatString {
 		"status":      "%RESPONSE_CODE%",
 		"method":      "%REQ(:METHOD):16%",
 		"path":        "%PATH(NQ):256%",
+		"host":        "%REQ(:AUTHORITY):256%",
 		"source":      "%DOWNSTREAM_PEER_URI_SAN%",
 		"peer":        "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
 	}

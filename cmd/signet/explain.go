@@ -135,6 +135,12 @@ func result(d *api.Decision) string {
 	}
 	switch d.GetCause() {
 	case api.Cause_CAUSE_POLICY:
+		// What no policy of the operator's said has a rule of ours.
+		if r := d.GetRules(); len(r) == 1 && r[0].GetFile() == "" {
+			if what, ours := strings.CutPrefix(r[0].GetName(), "signet: "); ours {
+				return "denied: " + what
+			}
+		}
 		return "denied by policy"
 	case api.Cause_CAUSE_ERROR:
 		return "denied: the policy could not be evaluated"

@@ -52,6 +52,7 @@ the command fails with the tests' output.`,
 func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
 	v := view{message: answer, header: []string{"source", "commit", "revision", "modules", "tests", "changed"}, wide: []string{"url"}, none: "there is no PolicySource: every call between services is denied until one is applied"}
 	var failed []error
+	hint := "the last good revision is still served; fix the policies, push, and sync again"
 	for _, s := range answer.GetStatuses() {
 		v.rows = append(v.rows, []string{
 			s.GetSource(), short(s.GetCommit()), short(s.GetRevision()),
@@ -60,13 +61,16 @@ func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
 		warn(c.ErrOrStderr(), s.GetWarnings())
 		if s.GetError() != "" {
 			failed = append(failed, errors.New(s.GetSource()+": "+s.GetError()))
+			if s.GetCommit() == "" {
+				hint = "there is no good revision to go on with: every call is denied but declared health checks; mend what the error names, and sync again"
+			}
 		}
 	}
 	if err := show(c, v); err != nil {
 		return err
 	}
 	if len(failed) > 0 {
-		return hinted(errors.Join(failed...), "the last good revision is still served; fix the policies, push, and sync again")
+		return hinted(errors.Join(failed...), hint)
 	}
 	return nil
 }

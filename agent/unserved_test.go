@@ -1,0 +1,23 @@
+package agent
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestAProxyThatStopsIsNotSaidToBeCalled(t *testing.T) {
+	e := &envoy{proxy: Proxy{Name: "web"}}
+	var log bytes.Buffer
+	s := &session{reporter: &reporter{envoys: func() []*envoy { return []*envoy{e} }}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	for state, told := range map[string]bool{stateReady: true, stateDraining: false} {
+		e.status.Set(proxyStatus{state: state})
+		log.Reset()
+		s.takeUnserved(t.Context(), map[string]string{"web": "its address is another"})
+		s.takeUnserved(t.Context(), map[string]string{})
+		if got := strings.Contains(log.String(), "callers are sent to this proxy"); got != told {
+			t.Errorf("%s: told %v:\n%s", state, got, log.String())
+		}
+	}
+}
