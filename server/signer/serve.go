@@ -1,7 +1,6 @@
 package signer
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -9,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,13 +21,9 @@ import (
 	"signet.example/api"
 	"signet.example/ca"
 	"signet.example/identity"
-	"signet.example/internal/child"
-	"signet.example/internal/unixsock"
 )
 
 const (
-	// inheritedFD is where Start puts the child's end of the socket.
-	inheritedFD = 3
 	// maxMessage bounds a message between the two: a full batch of CSRs.
 	maxMessage = 32 << 20
 	// handshakeDeadline bounds the time from a connection to its first call.
@@ -75,20 +68,6 @@ func serve(ctx context.Context, cfg Config, listen func() (net.Listener, error))
 		return fmt.Errorf("serve the signer's socket: %w", err)
 	}
 	return nil
-}
-
-// Inherited is the socket that Start gave this process. A signer that is a
-// child calls it before anything else: it confines the process, too.
-func Inherited() (net.Conn, error) {
-	if err := child.Confine(); err != nil {
-		return nil, fmt.Errorf("signer: %w", err)
-	}
-	unix.CloseOnExec(inheritedFD)
-	conn, err := unixsock.FromFile(os.NewFile(inheritedFD, "signer socket"))
-	if err != nil {
-		return nil, fmt.Errorf("file descriptor %d is not the signer's socket: %w", inheritedFD, err)
-	}
-	return conn, nil
 }
 
 // harden keeps the key out of core dumps and debuggers of the same user.
@@ -150,36 +129,6 @@ func open(cfg Config) (*Signer, error) {
 			slog.String("serial", r.Serial), slog.String("spiffe_id", r.ID), slog.Uint64("record", r.Sequence))
 	}
 	return New(a, l, cfg.Profiles, log), nil
-}
-
-// readPassword takes the first line of a file that others cannot read.
-func readPassword(path string) ([]byte, error) {
-	if err := passwordMode(path); err != nil {
-		return nil, err
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("password file: %w", err)
-	}
-	line, _, _ := bytes.Cut(content, []byte("\n"))
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	if len(line) == 0 {
-		return nil, fmt.Errorf("password file %s: the first line is empty", path)
-	}
-	return line, nil
-}
-
-// passwordMode lets a group read the password: service managers and container
-// platforms hand secrets over that way.
-func passwordMode(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return fmt.Errorf("password file: %w", err)
-	}
-	if info.Mode().Perm()&0o027 != 0 {
-		return fmt.Errorf("password file %s: mode %#o lets others in, want 0600 or 0640: chmod 600 %s", path, info.Mode().Perm(), path)
-	}
-	return nil
 }
 
 // Issue implements api.SignerServer.
@@ -292,45 +241,3 @@ func logRecord(r ca.Record) *api.LogRecord {
 		SpkiSha256: r.SPKI, CertificateSha256: r.Certificate,
 	}
 }
-
-// onceListener is a listener of one connection that is there already. It ends
-// when that connection does.
-type onceListener struct {
-	conn chan net.Conn
-	addr net.Addr
-	gone chan struct{}
-	once sync.Once
-}
-
-func listenOnce(conn net.Conn) *onceListener {
-	l := &onceListener{conn: make(chan net.Conn, 1), addr: conn.LocalAddr(), gone: make(chan struct{})}
-	l.conn <- &onceConn{Conn: conn, l: l}
-	return l
-}
-
-// Accept returns the connection, then waits until it is closed.
-func (l *onceListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conn:
-		return c, nil
-	case <-l.gone:
-		return nil, io.EOF
-	}
-}
-
-// Close ends Accept.
-func (l *onceListener) Close() error {
-	l.once.Do(func() { close(l.gone) })
-	return nil
-}
-
-// Addr is the connection's.
-func (l *onceListener) Addr() net.Addr { return l.addr }
-
-type onceConn struct {
-	net.Conn
-	l *onceListener
-}
-
-// Close closes the connection and ends the listener.
-func (c *onceConn) Close() error { return errors.Join(c.Conn.Close(), c.l.Close()) }
