@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"signet.example/internal/unixsock"
 )
 
 // The descriptors that the authz process finds open.
@@ -32,33 +34,6 @@ type handover struct {
 
 // maxHandover is more than any handover has.
 const maxHandover = 8192
-
-// socketpair returns one end as a connection of ours, the other as a file for a child.
-func socketpair(kind int, name string) (*net.UnixConn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: socketpair: %w", name, err)
-	}
-	theirs := os.NewFile(uintptr(fds[1]), name)
-	ours, err := unixConn(os.NewFile(uintptr(fds[0]), name))
-	if err != nil {
-		return nil, nil, errors.Join(err, theirs.Close())
-	}
-	return ours, theirs, nil
-}
-
-// unixConn makes a connection of a file and closes the file.
-func unixConn(f *os.File) (*net.UnixConn, error) {
-	c, err := net.FileConn(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("%s is a %T", f.Name(), c), c.Close())
-	}
-	return u, nil
-}
 
 // pass hands c's descriptor to the process behind over. The caller keeps c and
 // closes it.
@@ -110,7 +85,7 @@ func receive(over *net.UnixConn) (*net.UnixConn, handover, error) {
 		return nil, h, fmt.Errorf("handed-over connection: %w", err)
 	}
 	unix.CloseOnExec(fds[0])
-	c, err := unixConn(os.NewFile(uintptr(fds[0]), "ext_authz connection"))
+	c, err := unixsock.FromFile(os.NewFile(uintptr(fds[0]), "ext_authz connection"))
 	return c, h, err
 }
 

@@ -28,6 +28,7 @@ import (
 	"signet.example/authz"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 )
 
@@ -146,11 +147,11 @@ func (a *authzProcess) Run(ctx context.Context) error {
 
 // once runs one process to its end.
 func (a *authzProcess) once(ctx context.Context) error {
-	control, controlFile, err := socketpair(unix.SOCK_STREAM, "authz control")
+	control, controlFile, err := unixsock.Pair(unix.SOCK_STREAM, "authz control")
 	if err != nil {
 		return err
 	}
-	passing, passingFile, err := socketpair(unix.SOCK_SEQPACKET, "authz passing")
+	passing, passingFile, err := unixsock.Pair(unix.SOCK_SEQPACKET, "authz passing")
 	if err != nil {
 		return errors.Join(err, control.Close(), controlFile.Close())
 	}

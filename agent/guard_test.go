@@ -12,6 +12,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation"
+	"signet.example/internal/unixsock"
 )
 
 // sentStream counts what passes.
@@ -28,7 +29,7 @@ func (s *sentStream) SendMsg(any) error {
 // Answers carry keys, so each is for a peer that is bound now, by the binding that
 // its stream was opened by. That the stream is also ended comes later.
 func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
-	ours, theirs, err := socketpair(unix.SOCK_STREAM, "peer")
+	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "peer")
 	if err != nil {
 		t.Fatal(err)
 	}

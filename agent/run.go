@@ -349,7 +349,7 @@ func (s *sockets) close() {
 
 // peerMode is how this kernel lets peers be attested.
 func peerMode(refuseLegacy bool) (string, error) {
-	ours, theirs, err := socketpair(unix.SOCK_STREAM, "peer mode")
+	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "peer mode")
 	if err != nil {
 		return "", err
 	}

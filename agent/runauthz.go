@@ -26,6 +26,7 @@ import (
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/internal/child"
+	"signet.example/internal/unixsock"
 	"signet.example/policy"
 )
 
@@ -41,11 +42,11 @@ func RunAuthz(ctx context.Context, log *slog.Logger) error {
 	ctx, ignore := signal.NotifyContext(ctx, unix.SIGQUIT, unix.SIGABRT, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL,
 		unix.SIGTRAP, unix.SIGSYS, unix.SIGSTKFLT)
 	defer ignore()
-	control, err := unixConn(os.NewFile(controlFD, "control"))
+	control, err := unixsock.FromFile(os.NewFile(controlFD, "control"))
 	if err != nil {
 		return fmt.Errorf("authz: %w", err)
 	}
-	passing, err := unixConn(os.NewFile(passingFD, "passing"))
+	passing, err := unixsock.FromFile(os.NewFile(passingFD, "passing"))
 	if err != nil {
 		return errors.Join(fmt.Errorf("authz: %w", err), control.Close())
 	}

@@ -260,11 +260,11 @@ func FuzzParseNodeID(f *testing.F) {
 // handoverPair is both ends of a passing socket.
 func handoverPair(t testing.TB) (ours, theirs *net.UnixConn) {
 	t.Helper()
-	ours, file, err := socketpair(unix.SOCK_SEQPACKET, "test")
+	ours, file, err := unixsock.Pair(unix.SOCK_SEQPACKET, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs, err = unixConn(file)
+	theirs, err = unixsock.FromFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,11 +274,11 @@ func handoverPair(t testing.TB) (ours, theirs *net.UnixConn) {
 
 func TestAConnectionIsHandedOverWithItsMessage(t *testing.T) {
 	ours, theirs := handoverPair(t)
-	client, file, err := socketpair(unix.SOCK_STREAM, "client")
+	client, file, err := unixsock.Pair(unix.SOCK_STREAM, "client")
 	if err != nil {
 		t.Fatal(err)
 	}
-	accepted, err := unixConn(file)
+	accepted, err := unixsock.FromFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
