@@ -97,7 +97,7 @@ check: lint ## formatting, linters, go.mod, unit tests
 repeat: ## what changed since BASE (default: the last commit of main elsewhere, or the one before this), ten times, shuffled
 	@pk=$$(git diff --name-only $(BASE) -- '*.go' | grep -v '^test/' | xargs -r -n1 dirname | sort -u | while read d; do ls $$d/*.go >/dev/null 2>&1 && echo ./$$d; done); \
 	test -n "$$pk" || { echo "no Go package differs from $(BASE)"; exit 0; }; \
-	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -count 10 -timeout 60m $$pk
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -parallel 8 -count 10 -timeout 60m $$pk
 
 e2e: build tools ## real Envoys, real processes, one package at a time
 	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 20m ./test/...

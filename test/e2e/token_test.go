@@ -46,8 +46,9 @@ func TestATokenJoinsOneAgentOnce(t *testing.T) {
 	close(begin)
 	wg.Wait()
 	t.Logf("%d attestations with one token: %d joined, refused %v", callers, len(joined), refused)
-	if len(joined) != 1 || refused[codes.PermissionDenied] != callers-1 {
-		t.Errorf("%d joined, refused %v; want 1 and %d times PermissionDenied", len(joined), refused, callers-1)
+	// Those that come before the one that joins has used the token up share its bucket.
+	if n := refused[codes.PermissionDenied] + refused[codes.ResourceExhausted]; len(joined) != 1 || n != callers-1 {
+		t.Errorf("%d joined, refused %v; want 1 and %d times PermissionDenied or ResourceExhausted", len(joined), refused, callers-1)
 	}
 	agents, err := w.Admin.Agents(t.Context(), &api.AgentsRequest{})
 	if err != nil {
