@@ -28,7 +28,7 @@ type deltaClient = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourc
 
 // Client follows a Relay view over delta ADS and hands on complete sets only.
 // Versions are carried through as the server named them: one that is made anew
-// would lose a salt (R2). Its fields are not to be changed while Run
+// would lose a salt (R2). Its fields must not be changed while Run
 // runs, and Have and the callbacks are used from Run's goroutine only.
 type Client struct {
 	// Conn is the connection to the server.

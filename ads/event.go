@@ -2,7 +2,7 @@ package ads
 
 import "fmt"
 
-// EventKind says what an Event reports.
+// EventKind is what an Event reports.
 type EventKind int
 
 const (

@@ -115,7 +115,7 @@ func (m *machine) unready(st *state) map[string]string {
 	return waits
 }
 
-// lacks tells what a client of c and e still needs to use a cluster, or "".
+// lacks reports what a client of c and e still needs to use a cluster, or "".
 func lacks(cluster *Resource, st *state, c, e *topic) string {
 	if c.awaits(cluster) {
 		return "it is not acknowledged"

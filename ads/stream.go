@@ -193,7 +193,7 @@ func (s *stream) wake() {
 	}
 }
 
-// acked tells which version of a resource the client acknowledged, and whether it is subscribed.
+// acked reports which version of a resource the client acknowledged, and whether it is subscribed.
 func (s *stream) acked(typeURL, name string) (version string, subscribed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -174,7 +174,7 @@ func or[T comparable](v, otherwise T) T {
 	return v
 }
 
-// Validate tells everything that is wrong with c after defaults, each error
+// Validate reports everything that is wrong with c after defaults, each error
 // beginning with the key it is about.
 func (c Config) Validate() error {
 	c = c.withDefaults()

@@ -344,7 +344,7 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 	}
 }
 
-// readBack looks whether what Envoy serves is the newest SVID: that one was sent
+// readBack checks whether what Envoy serves is the newest SVID: that one was sent
 // proves nothing.
 func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 	s := e.relay.u.keeper.get(v.want.entry)

@@ -69,7 +69,7 @@ func (h *host) close() {
 	}
 }
 
-// tryProxies looks whether the host can run the proxies of a configuration.
+// tryProxies checks whether the host can run the proxies of a configuration.
 func tryProxies(ctx context.Context, cfg Config) []error {
 	var errs []error
 	if len(cfg.Proxies) > 0 {
@@ -95,7 +95,7 @@ func tryProxies(ctx context.Context, cfg Config) []error {
 	return errs
 }
 
-// tryAddress looks whether this host can listen on an address.
+// tryAddress checks whether this host can listen on an address.
 func tryAddress(ctx context.Context, address string) error {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, "0"))
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
@@ -153,7 +153,7 @@ func checkDataDir(path string) (joined, running bool, err error) {
 	return len(k.Pin) > 0, false, err
 }
 
-// checkParent looks whether a start could make a folder: in the nearest one that exists.
+// checkParent checks whether a start could make a folder: in the nearest one that exists.
 func checkParent(path string) error {
 	for {
 		path = filepath.Dir(path)
@@ -167,7 +167,7 @@ func checkParent(path string) error {
 	}
 }
 
-// checkToken looks whether a host that has not joined has what it takes.
+// checkToken checks whether a host that has not joined has what it takes.
 func (c Config) checkToken() error {
 	t := tokens{file: c.TokenFile, environment: os.Getenv(tokenEnv)}
 	if t.file == "-" {
@@ -180,7 +180,7 @@ func (c Config) checkToken() error {
 	return err
 }
 
-// checkFree looks whether a start could take its port and its sockets.
+// checkFree checks whether a start could take its port and its sockets.
 func checkFree(ctx context.Context, cfg Config) []error {
 	var errs []error
 	if l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics); err != nil {

@@ -159,7 +159,7 @@ func failureReason(err error) string {
 	return reasonServer
 }
 
-// health tells what is wrong; nil is well.
+// health reports what is wrong; nil is well.
 type health func() error
 
 // serveHTTP serves /metrics and /healthz on l until ctx ends.

@@ -40,7 +40,7 @@ const dynamicFirst, dynamicLast = 61184, 65519
 
 func (o owner) dynamic() bool { return o.UID >= dynamicFirst && o.UID <= dynamicLast }
 
-// follows reports whether o is the same application as before, in spite of what a
+// follows reports whether o is the same application as before, despite what a
 // restart changes: a container's id is new where its user stays, and the number
 // of a dynamic user where its service stays. Where a unit was known, the user
 // alone is not enough. Nor is the unit alone: those of cron and the like run

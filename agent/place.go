@@ -119,14 +119,14 @@ func (e egressAt) valid(open bool) error {
 	case e.Port() == 0 || a.IsUnspecified() || a.IsMulticast() || a.Zone() != "" || a.Is4In6():
 		return fmt.Errorf("%s is not the address of one host with a port", e)
 	case !a.IsLoopback() && !open:
-		return fmt.Errorf("%s is not a loopback address: other hosts reach it, and who calls from there is not to be seen; use an address such as 127.0.0.1 or a Unix socket, or allow it with egress_open: true", e)
+		return fmt.Errorf("%s is not a loopback address: other hosts reach it, and who calls from there cannot be seen; use an address such as 127.0.0.1 or a Unix socket, or allow it with egress_open: true", e)
 	case a.IsLoopback() && open:
 		return fmt.Errorf("%s is a loopback address: leave egress_open out", e)
 	}
 	return nil
 }
 
-// tryFolder looks whether the proxy, of this user, can make the socket and nobody
+// tryFolder checks whether the proxy, of this user, can make the socket and nobody
 // else can put one in its place.
 func (e egressAt) tryFolder(uid uint32) error {
 	if e.socket == "" {
@@ -184,7 +184,7 @@ func (e egressAt) who() (string, error) {
 	return who, nil
 }
 
-// tryFolder looks whether only one user, and root, can put sockets where the
+// tryFolder checks whether only one user, and root, can put sockets where the
 // application's are to be.
 func (p place) tryFolder() error {
 	if p.socket == "" {

@@ -241,7 +241,7 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if sh.egressOpen {
-		r.log.WarnContext(ctx, "the outbound listener is one that other hosts reach: who calls from there is not to be seen, and is let out only by applications: [anyone] of the Binding",
+		r.log.WarnContext(ctx, "the outbound listener is one that other hosts reach: who calls from there cannot be seen, and is let out only by applications: [anyone] of the Binding",
 			slog.String("node", node.GetId()), slog.String("address", sh.egress.String()))
 	}
 	v, err := r.view(ctx, viewKey{legKey{mesh, name, sh}, w})

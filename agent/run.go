@@ -173,7 +173,7 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 	}
 }
 
-// attestHint says what to do where the kernel does not show the agent a process.
+// attestHint reports what to do where the kernel does not show the agent a process.
 func attestHint(err error) string {
 	if errors.Is(err, os.ErrPermission) {
 		return "the agent does not see other users' programs: give it CAP_SYS_PTRACE, or run it as root"
@@ -315,7 +315,7 @@ func listen(ctx context.Context, cfg Config) (*sockets, error) {
 	if err := os.MkdirAll(s.dir, 0o711); err != nil { //nolint:gosec // see above
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
-	// Whoever could put sockets of his own in the place of ours would be asked for
+	// Whoever could put other sockets in the place of ours would be asked for
 	// keys and decisions by every workload and proxy.
 	if err := private.Folder(s.dir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
 		return nil, fmt.Errorf("socket_dir: %w", err)

@@ -32,7 +32,7 @@ type state struct {
 	newest  string
 	issuers []*api.JWTIssuer
 	bans    map[string]bool
-	// own says which virtual node a proxy that the agent starts is; nil: it starts none.
+	// own reports which virtual node a proxy that the agent starts is; nil: it starts none.
 	own func(proxy string) (mesh, node string, ok bool)
 	// problems are resources that could not be used, for `signet check`.
 	problems []string

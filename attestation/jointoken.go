@@ -87,5 +87,5 @@ func (Token) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, redacted) } 
 // LogValue is "redacted".
 func (Token) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText gives "redacted", so that no encoder writes the fields.
+// MarshalText returns "redacted", so that no encoder writes the fields.
 func (Token) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -25,7 +25,7 @@ const (
 
 // Attestor makes peers of connections. The zero value works.
 type Attestor struct {
-	// Supervised tells which proxy of the agent's own the process of pidfd is,
+	// Supervised reports which proxy of the agent's own the process of pidfd is,
 	// if any; Children.Supervised is one. It is called for every answer, from
 	// any goroutine, and must not keep the descriptor.
 	Supervised func(pidfd int, pid int) (proxy string, ok bool)

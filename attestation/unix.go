@@ -48,7 +48,7 @@ func unixSelector(key, value string) identity.Selector {
 }
 
 // path returns the program's path, but only if that path leads to that very
-// file from here too. Else any user could mount a file system of his own over
+// file from here too. Else any user could mount another file system over
 // /usr/bin in a mount namespace and be /usr/bin/web: the link is written from
 // the peer's view. A file that was replaced or removed has no path either; a
 // peer that connected before keeps the path that was verified then.

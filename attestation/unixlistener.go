@@ -15,7 +15,7 @@ type SocketListener struct {
 	UID uint32
 	// Unit is the service or container of that process, "" for none.
 	Unit string
-	// Unseen says why its unit cannot be seen, where it cannot.
+	// Unseen is why its unit cannot be seen, where it cannot.
 	Unseen error
 }
 

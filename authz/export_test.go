@@ -53,7 +53,7 @@ func VerifySignature(jwk []byte, text string) error {
 	return checkSignature(s, found)
 }
 
-// KeyAlgorithm tells what a JWK is used for, or why it is not.
+// KeyAlgorithm reports what a JWK is used for, or why it is not.
 func KeyAlgorithm(jwk []byte) (string, error) {
 	k, err := parseKey(jwk)
 	return string(k.algorithm), err

@@ -70,7 +70,7 @@ type token struct {
 	size                 int // of the payload
 }
 
-// digest tells tokens apart by what they are decoded to: their text is
+// digest distinguishes tokens by what they are decoded to: their text is
 // malleable in base64url's unused bits, so it is never a key (AUTHZ, JWT).
 type digest [sha256.Size]byte
 

@@ -6,7 +6,7 @@ import (
 	"signet.example/policy"
 )
 
-// Cause tells the three kinds of denial apart.
+// Cause distinguishes the three kinds of denial.
 type Cause string
 
 // The causes; an allowed request has none.
@@ -60,6 +60,6 @@ type TokenSummary struct {
 	// KeyedHash is an HMAC-SHA256 with Config.TokenHashKey, 16 hex digits: two
 	// records of the same token can be told to be so, and nothing else.
 	KeyedHash string
-	// Error tells why the token was refused, e.g. "expired".
+	// Error is why the token was refused, e.g. "expired".
 	Error string
 }

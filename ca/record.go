@@ -2,7 +2,7 @@ package ca
 
 import "time"
 
-// Kind says what a record of the issuance log tells.
+// Kind is what a record of the issuance log states.
 type Kind string
 
 // The kinds of record.
@@ -37,7 +37,7 @@ type Record struct {
 	Certificate []byte
 	// Issuer is the serial of the issuing certificate.
 	Issuer string
-	// Reason tells why a reservation was abandoned.
+	// Reason is why a reservation was abandoned.
 	Reason string
 	// Hash chains the records: SHA-256 over the previous hash and this line.
 	Hash []byte

@@ -186,7 +186,7 @@ func (d *demo) denied(ctx context.Context, what, from, path, token string, statu
 	return r
 }
 
-// ruleAt tells where a rule stands and what stopped it; Signet's own rules have no file.
+// ruleAt reports where a rule stands and what stopped it; Signet's own rules have no file.
 func ruleAt(rule *api.Rule) string {
 	if rule.GetFile() == "" {
 		return ""

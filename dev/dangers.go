@@ -60,7 +60,7 @@ func Get(ctx context.Context, way, to string, out io.Writer) error {
 }
 
 // callImpostor has a second agent join by way of somebody who shows the server's own
-// public chain behind a certificate of his.
+// public chain behind a certificate of its own.
 func (d *demo) callImpostor(ctx context.Context) row {
 	r := row{what: "an impostor at a join", expected: "no token, no identity"}
 	token, err := d.admin.CreateToken(ctx, &api.CreateTokenRequest{Group: group})

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// printWorld tells what runs where.
+// printWorld reports what runs where.
 func (d *demo) printWorld() {
 	w := d.cfg.Out
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) } // nobody left to tell

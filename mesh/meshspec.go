@@ -12,7 +12,7 @@ type MeshSpec struct {
 	MeshServiceDiscovery *MeshServiceDiscovery `yaml:"meshServiceDiscovery,omitempty" json:"meshServiceDiscovery,omitempty"`
 }
 
-// EgressFilter says what happens to traffic to destinations outside the mesh.
+// EgressFilter is what happens to traffic to destinations outside the mesh.
 type EgressFilter struct {
 	Type string `yaml:"type" json:"type" check:"required enum=ALLOW_ALL,DROP_ALL offer=DROP_ALL"`
 }

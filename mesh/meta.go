@@ -9,7 +9,7 @@ type Reference struct {
 	Name      string `yaml:"name" json:"name" check:"required len=1..253"`
 }
 
-// MeshRef says which mesh an object belongs to. In Kubernetes a webhook fills
+// MeshRef names the mesh that an object belongs to. In Kubernetes a webhook fills
 // it in; written by hand it chooses where there are several meshes.
 type MeshRef struct {
 	Name string `yaml:"name" json:"name" check:"required len=1..255"`

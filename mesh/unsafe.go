@@ -25,7 +25,7 @@ const (
 	UnsafeRepeatAnyMethod = "repeat-any-method"
 )
 
-// unsafe says what happens, for a warning.
+// unsafe reports what happens, for a warning.
 var unsafe = map[string]string{
 	UnsafePathHeaders:     "applications get X-Original-URL and the like as callers wrote them, so they can serve another path than the policy saw",
 	UnsafeMethodHeaders:   "applications get X-HTTP-Method-Override and the like as callers wrote them, so they can act on another method than the policy saw",

@@ -99,7 +99,7 @@ func (c *checker) typeErrors() {
 	}
 }
 
-// among tells which of the values was probably meant.
+// among reports which of the values was probably meant.
 func among(t *ast.Term, values []ast.Value) string {
 	var words []string
 	for _, v := range values {

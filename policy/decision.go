@@ -23,6 +23,6 @@ type Decision struct {
 	Unset []string
 	// Failed has, on a denial, each allow rule that did not hold.
 	Failed []RuleRef
-	// Untraced says why Failed is empty or incomplete on a denial, if it is.
+	// Untraced is why Failed is empty or incomplete on a denial, if it is.
 	Untraced string
 }

@@ -14,7 +14,7 @@ const (
 	maxHeaders     = 64
 )
 
-// forbiddenHeader tells why a policy may not set a header: it would speak in
+// forbiddenHeader reports why a policy may not set a header: it would speak in
 // Signet's or Envoy's name, re-route the request, or change its framing.
 func forbiddenHeader(name string) error {
 	switch {

@@ -9,7 +9,7 @@ import (
 // When an evaluation counts as slow. Most take less than a tenth of the first, which
 // is some milliseconds, and of the second, which is what a call for 50,000 numbers
 // costs three times: what is spent before the lane, whoever repeats a request spends
-// as often as he likes. The third is for what is not counted, and late: on a busy
+// as often as they like. The third is for what is not counted, and late: on a busy
 // machine any evaluation may stand still for a while, and one that has made few steps
 // by then did nothing else. In the lane it would wait for those that cost.
 const (

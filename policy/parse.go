@@ -127,7 +127,7 @@ func oneLineEach(err error) error {
 	return errors.Join(errs...)
 }
 
-// classify tells what a package is for, and refuses one that nothing would ever ask.
+// classify reports what a package is for, and refuses one that nothing would ever ask.
 func classify(mod *ast.Module, test bool) (parsed, error) {
 	p := parsed{module: mod}
 	var name []string

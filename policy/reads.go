@@ -119,7 +119,7 @@ func (r *reader) rule(rule *ast.Rule) {
 	}
 }
 
-// assigned gives the variable and value of v := value and v = value.
+// assigned returns the variable and value of v := value and v = value.
 func assigned(e *ast.Expr) (ast.Var, *ast.Term, bool) {
 	terms, ok := e.Terms.([]*ast.Term)
 	if !ok || len(terms) != 3 {

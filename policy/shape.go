@@ -163,7 +163,7 @@ func (s *shape) step(t *ast.Term, header bool) (next *shape, why string, compute
 	return s, "", false
 }
 
-// neverHeader says why no request that a policy sees has a header of this name.
+// neverHeader reports why no request that a policy sees has a header of this name.
 func neverHeader(name string, ours bool) string {
 	lower := strings.ToLower(name)
 	switch {
@@ -179,7 +179,7 @@ func neverHeader(name string, ours bool) string {
 	return ""
 }
 
-// neverText says why no request has this text in a field.
+// neverText reports why no request has this text in a field.
 func neverText(path, literal string) string {
 	switch path {
 	case "input.request.host":

@@ -19,7 +19,7 @@ var (
 	ErrUnavailable = errors.New("not available yet")
 )
 
-// Source tells what a caller may have, for as long as it asks.
+// Source reports what a caller may have, for as long as it asks.
 //
 // Watch calls send at once with what there is, and again whenever that
 // changes, until ctx ends, send fails, or it has to end with an error of its

@@ -90,7 +90,7 @@ func watch[M any, P interface {
 
 var errNotAttested = errors.New("the process could not be attested")
 
-// status gives an error its code (SPIFFE Workload Endpoint 6). The caller is
+// status returns the code of an error (SPIFFE Workload Endpoint 6). The caller is
 // told nothing about what others may have; the log is.
 func (w *WorkloadAPI) status(ctx context.Context, err error) error {
 	switch {
@@ -169,7 +169,7 @@ func bundlesResponse(u Update) (*workload.X509BundlesResponse, error) {
 	return m, nil
 }
 
-// digest tells messages apart without keeping a copy of their keys.
+// digest distinguishes messages without keeping a copy of their keys.
 func digest(m proto.Message) ([sha256.Size]byte, error) {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {

@@ -254,7 +254,7 @@ func (a *access) keep(c *caller) {
 	a.standing(c)
 }
 
-// standing ends the stream of an agent that is not to be served any more. Callers
+// standing ends the stream of an agent that must no longer be served. Callers
 // hold the lock.
 func (a *access) standing(c *caller) (store.Agent, bool) {
 	agent, err := a.roster.standing(c.agent.ID)

@@ -242,7 +242,7 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 	return list
 }
 
-// inForce tells what is served where the newest policies are not.
+// inForce reports what is served where the newest policies are not.
 func inForce(commit string) string {
 	if commit == "" {
 		return "and none succeeded before: every call is denied except declared health checks"
@@ -318,7 +318,7 @@ type overlap struct {
 	certain       bool // whoever fits one fits the other, too
 }
 
-// String says what is wrong, for a finding and for a warning.
+// String reports what is wrong, for a finding and for a warning.
 func (o overlap) String() string {
 	who := "a process can fit both"
 	if o.certain {
@@ -366,7 +366,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 	for _, key := range a.views.open() {
 		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
 			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
-			"its outbound listener at %s is one that other hosts reach: who calls from there is not to be seen, and is let out only where its Binding has applications: [anyone], and then whoever reaches it calls as this virtual node", key.shape.Egress))
+			"its outbound listener at %s is one that other hosts reach: who calls from there cannot be seen, and is let out only where its Binding has applications: [anyone], and then whoever reaches it calls as this virtual node", key.shape.Egress))
 	}
 	graph := a.model().graph
 	for _, name := range graph.Meshes() {

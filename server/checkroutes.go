@@ -79,7 +79,7 @@ func (r routes) findings(s *mesh.VirtualService, severity, who string) []*api.Fi
 	return list
 }
 
-// unservedBy tells why nobody is behind a target, "" where somebody is, or may
+// unservedBy reports why nobody is behind a target, "" where somebody is, or may
 // be: what a name resolves to is not known here.
 func (r routes) unservedBy(in, node string) string {
 	registered := r.known.of(nodeRef{in, node})

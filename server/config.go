@@ -139,7 +139,7 @@ func (c Config) requiresPostQuantum(mesh string) bool {
 	return slices.Contains(c.RequirePostQuantum, mesh)
 }
 
-// Validate tells everything that is wrong with a completed configuration.
+// Validate reports everything that is wrong with a completed configuration.
 func (c Config) Validate() error {
 	var errs []error
 	bad := func(key, format string, args ...any) {

@@ -87,7 +87,7 @@ type conflict struct {
 	refusal
 }
 
-// refusal says why an endpoint is not served, and what mends it.
+// refusal is why an endpoint is not served, and what mends it.
 type refusal struct{ reason, fix string }
 
 // otherBind mends two proxies in one place.

@@ -46,7 +46,7 @@ type reasoned struct {
 func (r *reasoned) Error() string { return r.msg }
 func (r *reasoned) Unwrap() error { return r.kind }
 
-// codeOf gives each error its gRPC code.
+// codeOf returns the gRPC code of an error.
 func codeOf(err error) codes.Code {
 	switch {
 	case errors.Is(err, errDenied), errors.Is(err, store.ErrToken):

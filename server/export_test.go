@@ -84,7 +84,7 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	return touched, differ, nil
 }
 
-// FollowsRedirect tells why an issuer's keys are not fetched where their URL redirects to.
+// FollowsRedirect reports why an issuer's keys are not fetched where their URL redirects to.
 func FollowsRedirect(from, to *url.URL) error {
 	return jwksClient(from, nil).CheckRedirect(&http.Request{URL: to}, nil)
 }
@@ -175,7 +175,7 @@ func Write(ctx context.Context, kind, name string, manifest []byte) error {
 // PolicyLogin is the login that a source's URL has.
 func (c Config) PolicyLogin(url string) (policy.Login, error) { return c.policyLogin(url) }
 
-// PrivateServer tells what is wrong with a server's files.
+// PrivateServer reports what is wrong with a server's files.
 func PrivateServer(cfg Config, own uint32) error { return cfg.Complete().guarded(own) }
 
 // answers is a signer of which only the authority is asked.
@@ -187,7 +187,7 @@ func (a *answers) Authority(context.Context) (*api.AuthorityResponse, error) {
 	return next, nil
 }
 
-// FollowAuthority tells what a server makes of each of a signer's answers.
+// FollowAuthority reports what a server makes of each of a signer's answers.
 func FollowAuthority(ctx context.Context, said ...*api.AuthorityResponse) []error {
 	errs := make([]error, len(said))
 	a := &authority{signer: &answers{left: said}, changed: func() {}}

@@ -57,7 +57,7 @@ func (s *server) catchUp(ctx context.Context) (*model, error) {
 }
 
 // reloadRoster takes what the store has of the agents, and drops the endpoints of
-// those that are not to be served any more.
+// those that must no longer be served.
 func (s *server) reloadRoster(ctx context.Context) error {
 	if err := s.roster.load(ctx); err != nil {
 		return err

@@ -27,7 +27,7 @@ const orphanAge = time.Minute
 // issuanceLog is the signer's log. One goroutine follows it, and others read it from
 // its beginning meanwhile.
 type issuanceLog interface {
-	// Authority says how far the log goes.
+	// Authority states how far the log goes.
 	Authority(ctx context.Context) (*api.AuthorityResponse, error)
 	// ReadLog calls each with the records from a number on, in their order, until each
 	// fails or the log ends, which is nil. With follow the log ends with the signer.

@@ -67,7 +67,7 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 	return &api.IssueResponse{Results: results}, nil
 }
 
-// item says what is to be signed for one request.
+// item reports what is to be signed for one request.
 func (a *agentAPI) item(c *caller, r *api.SVIDRequest, by map[string]grant) (*api.SignItem, error) {
 	if len(r.GetCsr()) == 0 || len(r.GetCsr()) > maxCSR {
 		return nil, reason(errInvalid, "certificate request of %d bytes", len(r.GetCsr()))

@@ -31,7 +31,7 @@ func (m *model) contested(packages []policy.Package) []policy.Package {
 	return slices.DeleteFunc(slices.Clone(packages), func(p policy.Package) bool { return len(m.claims(p)) < 2 })
 }
 
-// contestedText says which nodes claim a package, and how each is named alone.
+// contestedText reports which nodes claim a package, and how each is named alone.
 func contestedText(p policy.Package, nodes []nodeRef) string {
 	var names, packages []string
 	for _, n := range nodes {

@@ -177,7 +177,7 @@ func (p *policies) poll(read func(src identity.PolicySource)) time.Duration {
 	return next
 }
 
-// due says in how long a source is to be fetched; a changed one at once.
+// due reports in how long a source is to be fetched; a changed one at once.
 func (p *policies) due(src identity.PolicySource) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

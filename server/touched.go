@@ -14,7 +14,7 @@ type touched struct {
 	nodes      map[nodeRef]bool
 }
 
-// touched tells what can differ from views that were built from was.
+// touched reports what can differ from views that were built from was.
 func (in nodeInputs) touched(was nodeInputs) touched {
 	t := touched{nodes: map[nodeRef]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
 	reach := func(n mesh.Name) {

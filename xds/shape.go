@@ -117,7 +117,7 @@ func (s Shape) validEgress() error {
 	case !oneHost(a) || s.Egress.Port() == 0:
 		return fmt.Errorf("%w: egress: want an address of one host with a port, such as 127.0.0.1:%d, got %s", ErrShape, DefaultEgressPort, s.Egress)
 	case !a.IsLoopback() && !s.EgressOpen:
-		return fmt.Errorf("%w: egress: %s is not a loopback address: other hosts reach it, and who calls from there is not to be seen; egress_open: true allows that", ErrShape, s.Egress)
+		return fmt.Errorf("%w: egress: %s is not a loopback address: other hosts reach it, and who calls from there cannot be seen; egress_open: true allows that", ErrShape, s.Egress)
 	case a.IsLoopback() && s.EgressOpen:
 		return fmt.Errorf("%w: egress_open: is for an address that other hosts reach, and egress is %s", ErrShape, s.Egress)
 	}

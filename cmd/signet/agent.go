@@ -106,7 +106,7 @@ without a token, as the same agent, until it is banned.`,
 	return c
 }
 
-// tryUsers looks whether the users of the proxies are there and can run Envoy.
+// tryUsers checks whether the users of the proxies are there and can run Envoy.
 func tryUsers(cfg agent.Config) error {
 	users, err := cfg.ProxyUsers()
 	if err != nil {
@@ -128,7 +128,7 @@ func setLevel(c *cobra.Command, at *slog.LevelVar, cfg agent.Config) error {
 	return err
 }
 
-// agentHint says what to do about a start that fails often.
+// agentHint reports what to do about a start that fails often.
 func agentHint(err error) error {
 	token := "make a token where the server runs, and give it to the agent: signet token create --group <group> --out <file>"
 	var exit *exitError

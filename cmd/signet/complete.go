@@ -21,7 +21,7 @@ const completionTime = 300 * time.Millisecond
 
 type completion = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
-// completeObjects completes KIND, then up to names names that the server has of it.
+// completeObjects completes KIND, then up to that number of the names that the server has of it.
 func completeObjects(names int, more ...string) completion {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		switch {

@@ -69,7 +69,7 @@ func missing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// serverHint says what to do about a start that fails often.
+// serverHint reports what to do about a start that fails often.
 func serverHint(err error, dir string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Spec says what a child has. What is not here it does not have.
+// Spec is what a child has. What is not here it does not have.
 type Spec struct {
 	// Path is the program, Args its arguments without its name.
 	Path string

@@ -85,7 +85,7 @@ const spareFirst, spareLast = 60578, 61183
 func IsSpare(uid uint32) bool { return uid >= spareFirst && uid <= spareLast }
 
 // SpareUser is a user that no process runs as and no database knows, for a child of
-// root for which nobody has named one. Whoever starts others by such uids himself may
+// root for which nobody has named one. Whoever starts other processes by such uids may
 // come to the same one later.
 func SpareUser() (User, error) {
 	used, err := uidsInUse()

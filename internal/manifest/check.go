@@ -62,7 +62,7 @@ func (r rule) ofEach() rule {
 	return *r.each
 }
 
-// number says what is wrong with n, "" if nothing is.
+// number reports what is wrong with n, "" if nothing is.
 func (r rule) number(n int64) string {
 	switch {
 	case r.min != nil && r.max != nil && (n < *r.min || n > *r.max):
@@ -79,7 +79,7 @@ func (r rule) number(n int64) string {
 // for what no field's tag can say.
 func CheckText(pattern, s string) string { return rule{pattern: pattern}.text(s) }
 
-// text says what is wrong with s, "" if nothing is.
+// text reports what is wrong with s, "" if nothing is.
 func (r rule) text(s string) string {
 	if len(r.enum) > 0 && !slices.Contains(r.enum, s) {
 		if len(r.offer) == 1 {

@@ -24,7 +24,7 @@ const (
 	maxNodes  = 100_000
 )
 
-// Format says which manifests are read; documents of other groups are foreign.
+// Format selects which manifests are read; documents of other groups are foreign.
 type Format struct {
 	// Versions are the accepted values of apiVersion, "group/version". Another
 	// version of one of these groups is refused by name, not foreign.
@@ -120,7 +120,7 @@ func (s *source) checkText() error {
 	return nil
 }
 
-// parse gives the document's root node, nil for an empty document.
+// parse returns the document's root node, nil for an empty document.
 func (s *source) parse() (body ast.Node, err error) {
 	// The parser is not ours and its input is anybody's; a panic there is a
 	// refused document, not a dead server.

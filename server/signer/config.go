@@ -41,7 +41,7 @@ func (c Config) Complete() Config {
 	return c
 }
 
-// Validate tells everything that is wrong with a service's completed configuration.
+// Validate reports everything that is wrong with a service's completed configuration.
 func (c Config) Validate() error {
 	var errs []error
 	if c.DataDir == "" {

@@ -10,7 +10,7 @@ import (
 // Internals of the two ends of the signer's socket.
 var UserID = userID
 
-// Private tells what is wrong with the files of a signer of one user for a
+// Private reports what is wrong with the files of a signer of one user for a
 // server of another.
 func Private(cfg Config, own, server uint32) error {
 	return cfg.Complete().guarded(own, server)

@@ -133,7 +133,7 @@ func (p *Process) supervise(ctx context.Context, running *instance) {
 	}
 }
 
-// down says why calls fail from now on.
+// down states why calls fail from now on.
 func (p *Process) down(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		p.link.Store(&link{down: "the server is stopping"})

@@ -113,7 +113,7 @@ func (s *Remote) NewStream(ctx context.Context, desc *grpc.StreamDesc, method st
 	return stream, s.explain(ctx, err)
 }
 
-// explain says whose connection was not there, or was lost. In the latter case
+// explain reports whose connection was not there, or was lost. In the latter case
 // what was asked for may have been signed and recorded; it was not answered.
 func (s *Remote) explain(ctx context.Context, err error) error {
 	switch code := status.Code(err); code {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// homes says where a call of the system stands that others have by a function of
+// homes reports where a call of the system stands that others have by a function of
 // ours: a second home of the same idea is as weak as what it forgot.
 var homes = []struct {
 	call  string // regular expression

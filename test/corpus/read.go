@@ -73,7 +73,7 @@ func hex(s string, into *byte) bool {
 	return true
 }
 
-// Under tells which of the readings takes a request target for prefix or for
+// Under reports which of the readings takes a request target for prefix or for
 // something below it; "" for none.
 func Under(target, prefix string) string {
 	for name, read := range Readings {

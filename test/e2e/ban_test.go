@@ -93,7 +93,7 @@ func TestABannedHostIsShutOutAndTheOthersGoOn(t *testing.T) {
 	}
 }
 
-// servedBy tells whose application answers a call.
+// servedBy reports whose application answers a call.
 func servedBy(t *testing.T, w *meshtest.World) string {
 	t.Helper()
 	return w.Get("front", host+"/orders").Seen.Service

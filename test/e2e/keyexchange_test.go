@@ -64,14 +64,14 @@ func keyExchanges(t *testing.T, w *meshtest.World) {
 	defer cancel()
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(w.Nodes["orders"].Bind, strconv.Itoa(meshtest.AppPort)))
 	if err != nil {
-		t.Fatalf("a client of before: %v", err)
+		t.Fatalf("an older client: %v", err)
 	}
 	defer func() { _ = conn.Close() }() // its one request is answered
 	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
-		t.Errorf("a client of before: %v %q", err, answer)
+		t.Errorf("an older client: %v %q", err, answer)
 	}
 	w.Await("the one that fell back is told of", 10*time.Second, func() error {
 		out, code := w.CLI("check")

@@ -25,7 +25,7 @@ import (
 	"signet.example/test/parts"
 )
 
-// Config says which Envoy to start. NodeID and ADS are needed.
+// Config reports which Envoy to start. NodeID and ADS are needed.
 type Config struct {
 	// NodeID, Cluster (empty: the same) and Metadata are the node that Envoy
 	// names to the ADS server.
