@@ -81,6 +81,66 @@ func (Profile) EnumDescriptor() ([]byte, []int) {
 	return file_api_signer_proto_rawDescGZIP(), []int{0}
 }
 
+// RecordKind is what a record of the log tells.
+type RecordKind int32
+
+const (
+	RecordKind_RECORD_KIND_UNSPECIFIED RecordKind = 0
+	// a signing certificate before its first use.
+	RecordKind_RECORD_KIND_AUTHORITY RecordKind = 1
+	// a certificate is about to be signed.
+	RecordKind_RECORD_KIND_RESERVED RecordKind = 2
+	// it is signed, and may be answered.
+	RecordKind_RECORD_KIND_ISSUED RecordKind = 3
+	// its reservation was never answered.
+	RecordKind_RECORD_KIND_ABANDONED RecordKind = 4
+)
+
+// Enum value maps for RecordKind.
+var (
+	RecordKind_name = map[int32]string{
+		0: "RECORD_KIND_UNSPECIFIED",
+		1: "RECORD_KIND_AUTHORITY",
+		2: "RECORD_KIND_RESERVED",
+		3: "RECORD_KIND_ISSUED",
+		4: "RECORD_KIND_ABANDONED",
+	}
+	RecordKind_value = map[string]int32{
+		"RECORD_KIND_UNSPECIFIED": 0,
+		"RECORD_KIND_AUTHORITY":   1,
+		"RECORD_KIND_RESERVED":    2,
+		"RECORD_KIND_ISSUED":      3,
+		"RECORD_KIND_ABANDONED":   4,
+	}
+)
+
+func (x RecordKind) Enum() *RecordKind {
+	p := new(RecordKind)
+	*p = x
+	return p
+}
+
+func (x RecordKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RecordKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_signer_proto_enumTypes[1].Descriptor()
+}
+
+func (RecordKind) Type() protoreflect.EnumType {
+	return &file_api_signer_proto_enumTypes[1]
+}
+
+func (x RecordKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RecordKind.Descriptor instead.
+func (RecordKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_signer_proto_rawDescGZIP(), []int{1}
+}
+
 // LogPosition is a place in the issuance log: a record and, by its hash, all before it.
 type LogPosition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -576,8 +636,8 @@ type LogRecord struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Time     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// kind: "reserved", "issued", "abandoned", or "authority": a signing certificate before its first use.
-	Kind      string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// kind_name: "reserved", "issued", "abandoned" or "authority", for a peer from before kind.
+	KindName  string `protobuf:"bytes,3,opt,name=kind_name,json=kindName,proto3" json:"kind_name,omitempty"`
 	Serial    string `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
 	SpiffeId  string `protobuf:"bytes,5,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	Requester string `protobuf:"bytes,6,opt,name=requester,proto3" json:"requester,omitempty"`
@@ -586,9 +646,10 @@ type LogRecord struct {
 	NotBefore   *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	NotAfter    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	// spki_sha256 of the subject's key and, for issued, sha256 of the certificate.
-	SpkiSha256        []byte  `protobuf:"bytes,10,opt,name=spki_sha256,json=spkiSha256,proto3" json:"spki_sha256,omitempty"`
-	CertificateSha256 []byte  `protobuf:"bytes,11,opt,name=certificate_sha256,json=certificateSha256,proto3" json:"certificate_sha256,omitempty"`
-	Profile           Profile `protobuf:"varint,12,opt,name=profile,proto3,enum=signet.v1alpha1.Profile" json:"profile,omitempty"`
+	SpkiSha256        []byte     `protobuf:"bytes,10,opt,name=spki_sha256,json=spkiSha256,proto3" json:"spki_sha256,omitempty"`
+	CertificateSha256 []byte     `protobuf:"bytes,11,opt,name=certificate_sha256,json=certificateSha256,proto3" json:"certificate_sha256,omitempty"`
+	Profile           Profile    `protobuf:"varint,12,opt,name=profile,proto3,enum=signet.v1alpha1.Profile" json:"profile,omitempty"`
+	Kind              RecordKind `protobuf:"varint,13,opt,name=kind,proto3,enum=signet.v1alpha1.RecordKind" json:"kind,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -637,9 +698,9 @@ func (x *LogRecord) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *LogRecord) GetKind() string {
+func (x *LogRecord) GetKindName() string {
 	if x != nil {
-		return x.Kind
+		return x.KindName
 	}
 	return ""
 }
@@ -707,6 +768,13 @@ func (x *LogRecord) GetProfile() Profile {
 	return Profile_PROFILE_UNSPECIFIED
 }
 
+func (x *LogRecord) GetKind() RecordKind {
+	if x != nil {
+		return x.Kind
+	}
+	return RecordKind_RECORD_KIND_UNSPECIFIED
+}
+
 var File_api_signer_proto protoreflect.FileDescriptor
 
 const file_api_signer_proto_rawDesc = "" +
@@ -745,11 +813,11 @@ const file_api_signer_proto_rawDesc = "" +
 	"\x03log\x18\x06 \x01(\v2\x1c.signet.v1alpha1.LogPositionR\x03log\"<\n" +
 	"\x0eReadLogRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xd9\x03\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\"\x93\x04\n" +
 	"\tLogRecord\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
-	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x16\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
+	"\tkind_name\x18\x03 \x01(\tR\bkindName\x12\x16\n" +
 	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x1b\n" +
 	"\tspiffe_id\x18\x05 \x01(\tR\bspiffeId\x12\x1c\n" +
 	"\trequester\x18\x06 \x01(\tR\trequester\x12!\n" +
@@ -761,12 +829,20 @@ const file_api_signer_proto_rawDesc = "" +
 	" \x01(\fR\n" +
 	"spkiSha256\x12-\n" +
 	"\x12certificate_sha256\x18\v \x01(\fR\x11certificateSha256\x122\n" +
-	"\aprofile\x18\f \x01(\x0e2\x18.signet.v1alpha1.ProfileR\aprofile*_\n" +
+	"\aprofile\x18\f \x01(\x0e2\x18.signet.v1alpha1.ProfileR\aprofile\x12/\n" +
+	"\x04kind\x18\r \x01(\x0e2\x1b.signet.v1alpha1.RecordKindR\x04kind*_\n" +
 	"\aProfile\x12\x17\n" +
 	"\x13PROFILE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PROFILE_WORKLOAD\x10\x01\x12\x11\n" +
 	"\rPROFILE_AGENT\x10\x02\x12\x12\n" +
-	"\x0ePROFILE_SERVER\x10\x032\xec\x01\n" +
+	"\x0ePROFILE_SERVER\x10\x03*\x91\x01\n" +
+	"\n" +
+	"RecordKind\x12\x1b\n" +
+	"\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15RECORD_KIND_AUTHORITY\x10\x01\x12\x18\n" +
+	"\x14RECORD_KIND_RESERVED\x10\x02\x12\x16\n" +
+	"\x12RECORD_KIND_ISSUED\x10\x03\x12\x19\n" +
+	"\x15RECORD_KIND_ABANDONED\x10\x042\xec\x01\n" +
 	"\x06Signer\x12D\n" +
 	"\x05Issue\x12\x1c.signet.v1alpha1.SignRequest\x1a\x1d.signet.v1alpha1.SignResponse\x12R\n" +
 	"\tAuthority\x12!.signet.v1alpha1.AuthorityRequest\x1a\".signet.v1alpha1.AuthorityResponse\x12H\n" +
@@ -784,46 +860,48 @@ func file_api_signer_proto_rawDescGZIP() []byte {
 	return file_api_signer_proto_rawDescData
 }
 
-var file_api_signer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_api_signer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_api_signer_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_api_signer_proto_goTypes = []any{
 	(Profile)(0),                  // 0: signet.v1alpha1.Profile
-	(*LogPosition)(nil),           // 1: signet.v1alpha1.LogPosition
-	(*SignRequest)(nil),           // 2: signet.v1alpha1.SignRequest
-	(*SignItem)(nil),              // 3: signet.v1alpha1.SignItem
-	(*SignResponse)(nil),          // 4: signet.v1alpha1.SignResponse
-	(*SignResult)(nil),            // 5: signet.v1alpha1.SignResult
-	(*AuthorityRequest)(nil),      // 6: signet.v1alpha1.AuthorityRequest
-	(*AuthorityResponse)(nil),     // 7: signet.v1alpha1.AuthorityResponse
-	(*ReadLogRequest)(nil),        // 8: signet.v1alpha1.ReadLogRequest
-	(*LogRecord)(nil),             // 9: signet.v1alpha1.LogRecord
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(RecordKind)(0),               // 1: signet.v1alpha1.RecordKind
+	(*LogPosition)(nil),           // 2: signet.v1alpha1.LogPosition
+	(*SignRequest)(nil),           // 3: signet.v1alpha1.SignRequest
+	(*SignItem)(nil),              // 4: signet.v1alpha1.SignItem
+	(*SignResponse)(nil),          // 5: signet.v1alpha1.SignResponse
+	(*SignResult)(nil),            // 6: signet.v1alpha1.SignResult
+	(*AuthorityRequest)(nil),      // 7: signet.v1alpha1.AuthorityRequest
+	(*AuthorityResponse)(nil),     // 8: signet.v1alpha1.AuthorityResponse
+	(*ReadLogRequest)(nil),        // 9: signet.v1alpha1.ReadLogRequest
+	(*LogRecord)(nil),             // 10: signet.v1alpha1.LogRecord
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_api_signer_proto_depIdxs = []int32{
-	3,  // 0: signet.v1alpha1.SignRequest.items:type_name -> signet.v1alpha1.SignItem
-	1,  // 1: signet.v1alpha1.SignRequest.seen:type_name -> signet.v1alpha1.LogPosition
-	10, // 2: signet.v1alpha1.SignItem.lifetime:type_name -> google.protobuf.Duration
+	4,  // 0: signet.v1alpha1.SignRequest.items:type_name -> signet.v1alpha1.SignItem
+	2,  // 1: signet.v1alpha1.SignRequest.seen:type_name -> signet.v1alpha1.LogPosition
+	11, // 2: signet.v1alpha1.SignItem.lifetime:type_name -> google.protobuf.Duration
 	0,  // 3: signet.v1alpha1.SignItem.profile:type_name -> signet.v1alpha1.Profile
-	5,  // 4: signet.v1alpha1.SignResponse.results:type_name -> signet.v1alpha1.SignResult
-	1,  // 5: signet.v1alpha1.SignResponse.log:type_name -> signet.v1alpha1.LogPosition
-	1,  // 6: signet.v1alpha1.AuthorityRequest.seen:type_name -> signet.v1alpha1.LogPosition
-	1,  // 7: signet.v1alpha1.AuthorityResponse.log:type_name -> signet.v1alpha1.LogPosition
-	11, // 8: signet.v1alpha1.LogRecord.time:type_name -> google.protobuf.Timestamp
-	11, // 9: signet.v1alpha1.LogRecord.not_before:type_name -> google.protobuf.Timestamp
-	11, // 10: signet.v1alpha1.LogRecord.not_after:type_name -> google.protobuf.Timestamp
+	6,  // 4: signet.v1alpha1.SignResponse.results:type_name -> signet.v1alpha1.SignResult
+	2,  // 5: signet.v1alpha1.SignResponse.log:type_name -> signet.v1alpha1.LogPosition
+	2,  // 6: signet.v1alpha1.AuthorityRequest.seen:type_name -> signet.v1alpha1.LogPosition
+	2,  // 7: signet.v1alpha1.AuthorityResponse.log:type_name -> signet.v1alpha1.LogPosition
+	12, // 8: signet.v1alpha1.LogRecord.time:type_name -> google.protobuf.Timestamp
+	12, // 9: signet.v1alpha1.LogRecord.not_before:type_name -> google.protobuf.Timestamp
+	12, // 10: signet.v1alpha1.LogRecord.not_after:type_name -> google.protobuf.Timestamp
 	0,  // 11: signet.v1alpha1.LogRecord.profile:type_name -> signet.v1alpha1.Profile
-	2,  // 12: signet.v1alpha1.Signer.Issue:input_type -> signet.v1alpha1.SignRequest
-	6,  // 13: signet.v1alpha1.Signer.Authority:input_type -> signet.v1alpha1.AuthorityRequest
-	8,  // 14: signet.v1alpha1.Signer.ReadLog:input_type -> signet.v1alpha1.ReadLogRequest
-	4,  // 15: signet.v1alpha1.Signer.Issue:output_type -> signet.v1alpha1.SignResponse
-	7,  // 16: signet.v1alpha1.Signer.Authority:output_type -> signet.v1alpha1.AuthorityResponse
-	9,  // 17: signet.v1alpha1.Signer.ReadLog:output_type -> signet.v1alpha1.LogRecord
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	1,  // 12: signet.v1alpha1.LogRecord.kind:type_name -> signet.v1alpha1.RecordKind
+	3,  // 13: signet.v1alpha1.Signer.Issue:input_type -> signet.v1alpha1.SignRequest
+	7,  // 14: signet.v1alpha1.Signer.Authority:input_type -> signet.v1alpha1.AuthorityRequest
+	9,  // 15: signet.v1alpha1.Signer.ReadLog:input_type -> signet.v1alpha1.ReadLogRequest
+	5,  // 16: signet.v1alpha1.Signer.Issue:output_type -> signet.v1alpha1.SignResponse
+	8,  // 17: signet.v1alpha1.Signer.Authority:output_type -> signet.v1alpha1.AuthorityResponse
+	10, // 18: signet.v1alpha1.Signer.ReadLog:output_type -> signet.v1alpha1.LogRecord
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_api_signer_proto_init() }
@@ -836,7 +914,7 @@ func file_api_signer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_signer_proto_rawDesc), len(file_api_signer_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -13,11 +13,11 @@ import (
 	"signet.example/api"
 )
 
-// The kinds of log record that this file tells apart (signer.proto).
+// The states of a certificate, as operators are told them (admin.proto).
 const (
-	recordReserved  = "reserved"
-	recordIssued    = "issued"
-	recordAbandoned = "abandoned"
+	certReserved = "reserved" // recorded and never answered
+	certIssued   = "issued"
+	certExpired  = "expired"
 )
 
 // orphanAge is how old a reservation without an outcome is before it counts: a
@@ -87,9 +87,9 @@ func (i *issuance) take(r *api.LogRecord) {
 	defer i.mu.Unlock()
 	i.next = r.GetSequence() + 1
 	switch r.GetKind() {
-	case recordReserved:
+	case api.RecordKind_RECORD_KIND_RESERVED:
 		i.open[r.GetSerial()] = r
-	case recordIssued:
+	case api.RecordKind_RECORD_KIND_ISSUED:
 		delete(i.open, r.GetSerial())
 		if r.GetNotAfter().AsTime().After(i.clock()) {
 			i.live[r.GetSerial()] = r
@@ -101,7 +101,7 @@ func (i *issuance) take(r *api.LogRecord) {
 		if i.next%1024 == 0 {
 			i.prune()
 		}
-	case recordAbandoned:
+	case api.RecordKind_RECORD_KIND_ABANDONED:
 		delete(i.open, r.GetSerial())
 	}
 }
@@ -180,11 +180,11 @@ func (i *issuance) history(ctx context.Context, each func(*api.Cert) error) erro
 	var gone error // whoever the history is for
 	err := i.signer.ReadLog(ctx, 0, false, func(r *api.LogRecord) error {
 		switch r.GetKind() {
-		case recordReserved:
+		case api.RecordKind_RECORD_KIND_RESERVED:
 			open[r.GetSerial()] = r
-		case recordAbandoned:
+		case api.RecordKind_RECORD_KIND_ABANDONED:
 			// stays listed: a serial that was recorded and never answered
-		case recordIssued:
+		case api.RecordKind_RECORD_KIND_ISSUED:
 			delete(open, r.GetSerial())
 			gone = each(i.cert(r))
 		}
@@ -206,12 +206,12 @@ func (i *issuance) history(ctx context.Context, each func(*api.Cert) error) erro
 
 // cert is a log record as the operator sees it.
 func (i *issuance) cert(r *api.LogRecord) *api.Cert {
-	state := recordIssued
+	state := certIssued
 	switch {
-	case r.GetKind() == recordReserved:
-		state = recordReserved
+	case r.GetKind() == api.RecordKind_RECORD_KIND_RESERVED:
+		state = certReserved
 	case !r.GetNotAfter().AsTime().After(i.clock()):
-		state = "expired"
+		state = certExpired
 	}
 	return &api.Cert{
 		SpiffeId: r.GetSpiffeId(), Node: r.GetRequester(), Serial: r.GetSerial(),

@@ -52,15 +52,15 @@ func (l *brokenLog) ReadLog(ctx context.Context, from uint64, follow bool, each 
 func TestTheLogIsFollowedOnAfterTheSignerEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const agent = "spiffe://mesh.example/signet/agent/a"
-		record := func(sequence uint64, kind, serial string) *api.LogRecord {
+		record := func(sequence uint64, kind api.RecordKind, serial string) *api.LogRecord {
 			return &api.LogRecord{
 				Sequence: sequence, Kind: kind, Serial: serial, SpiffeId: agent, Requester: agent, Profile: api.Profile_PROFILE_AGENT,
 				Time: timestamppb.Now(), NotAfter: timestamppb.New(time.Now().Add(time.Hour)),
 			}
 		}
 		l := &brokenLog{pages: [][]*api.LogRecord{
-			{record(1, recordReserved, "a"), record(2, recordReserved, "b"), record(3, recordReserved, "c")},
-			{record(4, recordIssued, "a"), record(5, recordAbandoned, "b")},
+			{record(1, api.RecordKind_RECORD_KIND_RESERVED, "a"), record(2, api.RecordKind_RECORD_KIND_RESERVED, "b"), record(3, api.RecordKind_RECORD_KIND_RESERVED, "c")},
+			{record(4, api.RecordKind_RECORD_KIND_ISSUED, "a"), record(5, api.RecordKind_RECORD_KIND_ABANDONED, "b")},
 		}}
 		i := &issuance{
 			signer: l, log: slog.New(slog.DiscardHandler), clock: time.Now, next: 1,
@@ -98,7 +98,7 @@ func TestTheLogIsFollowedOnAfterTheSignerEnded(t *testing.T) {
 
 func TestTheHistoryEndsWithWhoeverItIsFor(t *testing.T) {
 	l := &brokenLog{pages: [][]*api.LogRecord{{
-		{Sequence: 1, Kind: recordReserved, Serial: "a"}, {Sequence: 2, Kind: recordIssued, Serial: "a"}, {Sequence: 3, Kind: recordIssued, Serial: "b"},
+		{Sequence: 1, Kind: api.RecordKind_RECORD_KIND_RESERVED, Serial: "a"}, {Sequence: 2, Kind: api.RecordKind_RECORD_KIND_ISSUED, Serial: "a"}, {Sequence: 3, Kind: api.RecordKind_RECORD_KIND_ISSUED, Serial: "b"},
 	}}}
 	i := &issuance{signer: l, clock: time.Now}
 	left := errors.New("the operator left")

@@ -13,9 +13,9 @@ import (
 
 // Client asks a signer. It may be used from any number of goroutines.
 //
-// A service may be of a version from before api.Profile, since the two are updated
-// one after the other: Client names each profile beside it, and gives records the
-// profile that they name.
+// A service may be of a version from before api.Profile and api.RecordKind, since the
+// two are updated one after the other: Client names each profile beside it, and gives
+// records the profile and the kind that they name.
 type Client struct{ rpc api.SignerClient }
 
 // NewClient returns a client of a connection.
@@ -64,6 +64,9 @@ func (c *Client) ReadLog(ctx context.Context, from uint64, follow bool, each fun
 		}
 		if r.GetProfile() == api.Profile_PROFILE_UNSPECIFIED {
 			r.Profile = profileOf(r.GetProfileName())
+		}
+		if r.GetKind() == api.RecordKind_RECORD_KIND_UNSPECIFIED {
+			r.Kind = kindOf(r.GetKindName())
 		}
 		if err := each(r); err != nil {
 			return err

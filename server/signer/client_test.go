@@ -58,8 +58,8 @@ func (olderSigner) Issue(_ context.Context, req *api.SignRequest) (*api.SignResp
 
 func (olderSigner) ReadLog(_ *api.ReadLogRequest, stream grpc.ServerStreamingServer[api.LogRecord]) error {
 	return errors.Join(
-		stream.Send(&api.LogRecord{Kind: "reserved", ProfileName: "agent"}),
-		stream.Send(&api.LogRecord{Kind: "authority"}),
+		stream.Send(&api.LogRecord{KindName: "reserved", ProfileName: "agent"}),
+		stream.Send(&api.LogRecord{KindName: "authority"}),
 	)
 }
 
@@ -97,12 +97,16 @@ func TestASignerOfTheVersionBeforeServesOn(t *testing.T) {
 		t.Errorf("it was told %v, %v", resp.GetResults(), err)
 	}
 	var profiles []api.Profile
+	var kinds []api.RecordKind
 	err = s.Client().ReadLog(t.Context(), 0, false, func(r *api.LogRecord) error {
-		profiles = append(profiles, r.GetProfile())
+		profiles, kinds = append(profiles, r.GetProfile()), append(kinds, r.GetKind())
 		return nil
 	})
 	if want := []api.Profile{api.Profile_PROFILE_AGENT, api.Profile_PROFILE_UNSPECIFIED}; err != nil || !slices.Equal(profiles, want) {
 		t.Errorf("want %s: %s, %v", want, profiles, err)
+	}
+	if want := []api.RecordKind{api.RecordKind_RECORD_KIND_RESERVED, api.RecordKind_RECORD_KIND_AUTHORITY}; !slices.Equal(kinds, want) {
+		t.Errorf("want %s: %s", want, kinds)
 	}
 }
 

@@ -147,7 +147,7 @@ func readKinds(t *testing.T, p *signer.Process, from uint64) string {
 	t.Helper()
 	var kinds []string
 	err := p.Client().ReadLog(t.Context(), from, false, func(r *api.LogRecord) error {
-		kinds = append(kinds, r.GetKind())
+		kinds = append(kinds, r.GetKindName())
 		return nil
 	})
 	if err != nil {

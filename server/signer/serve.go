@@ -235,7 +235,7 @@ func (s *Signer) ReadLog(req *api.ReadLogRequest, stream grpc.ServerStreamingSer
 
 func logRecord(r ca.Record) *api.LogRecord {
 	return &api.LogRecord{
-		Sequence: r.Sequence, Time: timestamppb.New(r.Time), Kind: string(r.Kind), Serial: r.Serial,
+		Sequence: r.Sequence, Time: timestamppb.New(r.Time), Kind: kindOf(string(r.Kind)), KindName: string(r.Kind), Serial: r.Serial,
 		SpiffeId: r.ID, Requester: r.Requester, Profile: profileOf(r.Profile), ProfileName: r.Profile,
 		NotBefore: timestamppb.New(r.NotBefore), NotAfter: timestamppb.New(r.NotAfter),
 		SpkiSha256: r.SPKI, CertificateSha256: r.Certificate,
