@@ -124,6 +124,14 @@ func (s *Set) Len() int {
 
 // Merge returns a set of the resources of both; a type and name that both hold is an error.
 func (s *Set) Merge(other *Set) (*Set, error) {
+	if s != nil && other != nil && !slices.ContainsFunc(other.Types(), func(t string) bool { return s.types[t].rs != nil }) {
+		groups := maps.Clone(s.types) // nothing meets, so that no list is another
+		if groups == nil {
+			groups = map[string]group{}
+		}
+		maps.Copy(groups, other.types)
+		return newSet(groups), nil
+	}
 	rs := make([]*Resource, 0, s.Len()+other.Len())
 	return NewSet(append(s.appendTo(rs), other.appendTo(nil)...)...)
 }

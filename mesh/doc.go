@@ -1,6 +1,6 @@
 // Package mesh owns App Mesh's model: the seven kinds of
 // appmesh.k8s.aws/v1beta2 as they are, parsed strictly, defaulted, validated,
-// and resolved into a graph whose references are pointers.
+// and resolved into a graph whose references are names in it.
 //
 // It is pure: no I/O, no clock. It must not know Envoy (that starts in xds),
 // where manifests are kept (store), or SPIFFE beyond the syntax of an ID.

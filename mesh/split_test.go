@@ -23,8 +23,8 @@ func TestLargestRouterIsRead(t *testing.T) {
 	if n := len(r.Spec.(*mesh.VirtualRouterSpec).Routes); n != 50 {
 		t.Errorf("has %d routes", n)
 	}
-	if _, err := r.YAML(); err != nil {
-		t.Error(err)
+	if d := diff(r, parseOne(t, string(r.Encode()))); d != "" {
+		t.Error(d)
 	}
 }
 
@@ -52,11 +52,7 @@ func FuzzSplit(f *testing.F) {
 				continue
 			}
 			_, _ = mesh.Unsupported(r), mesh.Warnings(r)
-			out, err := r.YAML()
-			if err != nil {
-				t.Fatalf("accepted, but: %v", err)
-			}
-			if d := diff(r, parseOne(t, string(out))); d != "" {
+			if d := diff(r, parseOne(t, string(r.Encode()))); d != "" {
 				t.Fatal(d)
 			}
 		}

@@ -32,12 +32,12 @@ func PackageName(node string) string {
 // The full form means exactly one. The short form, signet.authz.<node>, names no
 // mesh, and no identifier of Rego has a '-', for which it may have '_'.
 func (p Package) Means(mesh, node string) bool {
-	names := packageNames(mesh, node)
+	names := PackageNames(mesh, node)
 	return slices.Contains(names[:], p.Node)
 }
 
-// packageNames are all that a node's rules may stand under.
-func packageNames(mesh, node string) [3]string {
+// PackageNames are all that a node's rules may stand under.
+func PackageNames(mesh, node string) [3]string {
 	return [3]string{strings.ReplaceAll(node, "-", "_"), node, mesh + "/" + node}
 }
 
@@ -60,7 +60,7 @@ func Packages(modules []Module) ([]Package, error) {
 // packagesOf lists the packages that there are of a node.
 func (c *Compiled) packagesOf(mesh, node string) []string {
 	var list []string
-	for _, name := range packageNames(mesh, node) {
+	for _, name := range PackageNames(mesh, node) {
 		if c.nodes[name] && !slices.Contains(list, name) {
 			list = append(list, name)
 		}

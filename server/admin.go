@@ -161,7 +161,7 @@ func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*
 	if ttl <= 0 || ttl > maxTokenTTL {
 		return nil, reason(errInvalid, "ttl %s is not between 0 and %s", ttl, maxTokenTTL)
 	}
-	if _, ok := a.model().groups[req.GetGroup()]; !ok {
+	if !a.model().hasGroup(req.GetGroup()) {
 		return nil, reason(errNotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plainText(req.GetGroup()), others(a.model(), kindNodeGroup))
 	}
 	token, err := attestation.NewToken(a.authority.roots().Pin())

@@ -74,10 +74,7 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	if err != nil {
 		return nil, nil, reason(errInvalid, "%s", err.Error())
 	}
-	changes, writes, err := changesOf(now, in.objects)
-	if err != nil {
-		return nil, nil, err
-	}
+	changes, writes := changesOf(now, in.objects)
 	p, err := in.plan(now, next, writes)
 	if err != nil {
 		return nil, nil, err
@@ -92,7 +89,7 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	}
 	var issuers []identity.JWTIssuer
 	for _, w := range writes {
-		if is, ok := next.objects[objectKey{w.Kind, w.Mesh, w.Name}].value.(identity.JWTIssuer); ok {
+		if is, ok := next.objects.Get(objectKey{w.Kind, w.Mesh, w.Name}).value.(identity.JWTIssuer); ok {
 			issuers = append(issuers, is)
 		}
 	}
@@ -216,18 +213,27 @@ func (in *intake) join(now *model) (*model, error) {
 // plan translates what the writes change, as it will be read back: what xds
 // cannot say is refused here, not when an agent asks.
 func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
-	stored, err := now.written(writes, next.graph)
+	stored, err := now.written(writes, next)
 	if err != nil {
 		return plan{}, err
 	}
 	tried := in.views.try(now, stored, func(n nodeRef, err error) {
-		k := objectKey{string(mesh.KindVirtualNode), n.mesh, n.name}
-		in.bad(next.objects[k].doc.FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
+		in.bad(in.document(next, objectKey{string(mesh.KindVirtualNode), n.mesh, n.name}).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
 	})
 	if len(in.errs) > 0 {
 		return plan{}, reason(errInvalid, "%s", inOrder(in.errs).Error())
 	}
 	return plan{writes, stored, tried}, nil
+}
+
+// document is where an object was written: in what is applied, if it is there.
+func (in *intake) document(next *model, k objectKey) *manifest.Document {
+	for _, o := range in.objects {
+		if o.key() == k {
+			return o.doc
+		}
+	}
+	return next.objects.Get(k).doc
 }
 
 // inOrder sorts errors as a reader meets their places, each once: what is
@@ -240,31 +246,14 @@ func inOrder(errs manifest.Errors) manifest.Errors {
 }
 
 // assign gives each resource its mesh: what it names, or the only one there is.
-func (in *intake) assign(now *model) error {
-	var resources []*mesh.Resource
-	meshes := map[string]bool{}
-	for _, o := range in.objects {
-		if o.resource != nil {
-			resources = append(resources, o.resource)
-			if o.resource.Kind == mesh.KindMesh {
-				meshes[o.resource.Mesh] = true
-			}
-		}
-	}
-	for _, o := range now.all() {
-		if o.resource != nil && o.resource.Kind == mesh.KindMesh && !meshes[o.resource.Mesh] {
-			resources = append(resources, o.resource)
-		}
-	}
-	return assignMeshes(resources)
-}
+func (in *intake) assign(now *model) error { return assignMeshes(now.resources(in.objects)) }
 
 // takeovers refuses an object that has the App Mesh name of a stored one which is
 // another in Kubernetes' terms, as NewGraph does for two of one apply: callers of
 // the one would go to the other.
 func (in *intake) takeovers(now *model) {
 	for _, o := range in.objects {
-		old := now.objects[o.key()]
+		old := now.objects.Get(o.key())
 		if o.resource == nil || old == nil || old.resource == nil || o.resource.SameObject(old.resource) {
 			continue
 		}
@@ -279,7 +268,7 @@ func (in *intake) takeovers(now *model) {
 func (in *intake) accessLogs(now *model) {
 	for _, o := range in.objects {
 		file := accessLogOf(o)
-		if file == "" || xds.StandardLog(file) || file == accessLogOf(now.objects[o.key()]) {
+		if file == "" || xds.StandardLog(file) || file == accessLogOf(now.objects.Get(o.key())) {
 			continue
 		}
 		dirs := in.access.logDirs()
@@ -310,12 +299,12 @@ func accessLogOf(o *object) string {
 // transitions refuses changes that break by definition (R12).
 func (in *intake) transitions(now, next *model) {
 	for _, o := range in.objects {
-		old := now.objects[o.key()]
+		old := now.objects.Get(o.key())
 		if old == nil || old.resource == nil || o.resource == nil {
 			continue
 		}
 		before, ok1 := old.resource.Spec.(*mesh.VirtualNodeSpec)
-		after, ok2 := next.objects[o.key()].resource.Spec.(*mesh.VirtualNodeSpec)
+		after, ok2 := next.objects.Get(o.key()).resource.Spec.(*mesh.VirtualNodeSpec)
 		if !ok1 || !ok2 {
 			continue
 		}
@@ -327,31 +316,23 @@ func (in *intake) transitions(now, next *model) {
 
 func sortedObjects(m *model, kind string) []objectKey {
 	var keys []objectKey
-	for k := range m.objects {
+	for k := range m.objects.All() {
 		if k.kind == kind {
 			keys = append(keys, k)
 		}
 	}
-	slices.SortFunc(keys, compareKeys)
 	return keys
 }
 
 // changesOf compares with what is stored, by canonical manifest.
-func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write, error) {
+func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write) {
 	var changes []*api.Change
 	var writes []store.Write
 	for _, o := range objects {
-		after, err := o.encode()
-		if err != nil {
-			return nil, nil, err
-		}
-		k := o.key()
+		after, k := o.encode(), o.key()
 		c := &api.Change{Action: "created", Kind: k.kind, Mesh: k.mesh, Name: k.name, After: string(after)}
-		if old := now.objects[k]; old != nil {
-			before, err := old.encode()
-			if err != nil {
-				return nil, nil, err
-			}
+		if old := now.objects.Get(k); old != nil {
+			before := old.encode()
 			c.Action, c.Before = "configured", string(before)
 			if bytes.Equal(before, after) {
 				c.Action = "unchanged"
@@ -362,7 +343,7 @@ func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write, err
 			writes = append(writes, store.Write{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Manifest: after}})
 		}
 	}
-	return changes, writes, nil
+	return changes, writes
 }
 
 // modelWarning is about what is allowed and probably not meant.
@@ -377,7 +358,10 @@ func modelWarnings(m *model) []modelWarning {
 	for _, o := range overlaps(m) {
 		list = append(list, modelWarning{o.String(), []objectKey{binding(o.first), binding(o.second)}})
 	}
-	for _, b := range m.bindings {
+	for _, t := range sameHints(m) {
+		list = append(list, modelWarning{t.String(), []objectKey{{kind: kindEntry, name: t.first.Name}, {kind: kindEntry, name: t.second.Name}}})
+	}
+	for b := range ofKind[identity.Binding](m, kindBinding) {
 		if b.Applications.Anyone {
 			list = append(list, modelWarning{
 				fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s/%s (applications: anyone)", b.Name, b.Mesh, b.VirtualNode),
@@ -385,8 +369,12 @@ func modelWarnings(m *model) []modelWarning {
 			})
 		}
 	}
-	if len(m.sources) == 0 && len(m.graph.Meshes()) > 0 {
-		list = append(list, modelWarning{"there is no PolicySource: every call between services is denied until one is applied", sortedObjects(m, string(mesh.KindMesh))})
+	if meshes := m.graph.Meshes(); len(m.sources) == 0 && len(meshes) > 0 {
+		var keys []objectKey
+		for _, name := range meshes {
+			keys = append(keys, objectKey{string(mesh.KindMesh), name, name})
+		}
+		list = append(list, modelWarning{"there is no PolicySource: every call between services is denied until one is applied", keys})
 	}
 	return list
 }

@@ -67,11 +67,7 @@ func (a *admin) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse,
 		if kind != "" && k.kind != kind || req.GetMesh() != "" && k.mesh != req.GetMesh() || req.GetName() != "" && k.name != req.GetName() {
 			continue
 		}
-		b, err := o.encode()
-		if err != nil {
-			return nil, err
-		}
-		resp.Objects = append(resp.Objects, &api.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Revision: o.revision, Yaml: string(b)})
+		resp.Objects = append(resp.Objects, &api.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Revision: o.revision, Yaml: string(o.encode())})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
 		return nil, reason(errNotFound, "%s %q does not exist%s", kind, plainText(req.GetName()), others(m, kind))
@@ -98,20 +94,16 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 	if err != nil {
 		return nil, err
 	}
-	before, err := o.encode()
-	if err != nil {
-		return nil, err
-	}
 	resp := &api.ApplyResponse{
 		Revision: m.revision,
-		Changes:  []*api.Change{{Action: "deleted", Kind: k.kind, Mesh: k.mesh, Name: k.name, Before: string(before)}},
+		Changes:  []*api.Change{{Action: "deleted", Kind: k.kind, Mesh: k.mesh, Name: k.name, Before: string(o.encode())}},
 		Warnings: warningsOf(m, rest),
 	}
 	if req.GetDryRun() {
 		return resp, nil
 	}
 	p := plan{writes: []store.Write{{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name}, Delete: true}}}
-	if p.next, err = m.written(p.writes, rest.graph); err != nil {
+	if p.next, err = m.written(p.writes, rest); err != nil {
 		return nil, err
 	}
 	resp.Revision, err = a.write(ctx, actor, describe(req), p)

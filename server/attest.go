@@ -86,7 +86,7 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 	if err != nil {
 		return store.Agent{}, err
 	}
-	if _, ok := a.model().groups[group]; !ok {
+	if !a.model().hasGroup(group) {
 		return store.Agent{}, reason(errDenied, "the node group of this token was deleted; mint a new token")
 	}
 	hostname := plainText(req.GetHostname())

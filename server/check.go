@@ -311,45 +311,6 @@ func (a *admin) checkModel(context.Context) []*api.Finding {
 	return list
 }
 
-// overlap is two bindings of one group, for different virtual nodes, that can fit
-// one process.
-type overlap struct {
-	first, second identity.Binding
-	certain       bool // whoever fits one fits the other, too
-}
-
-// String reports what is wrong, for a finding and for a warning.
-func (o overlap) String() string {
-	who := "a process can fit both"
-	if o.certain {
-		who = "every process that the more exact one fits, the other fits too"
-	}
-	return fmt.Sprintf("bindings %s (%s/%s) and %s (%s/%s) of group %s overlap: %s; such a process is the proxy that its xDS node id names, and gets neither identity from the Workload API", o.first.Name, o.first.Mesh, o.first.VirtualNode,
-		o.second.Name, o.second.Mesh, o.second.VirtualNode, o.first.Group, who)
-}
-
-// overlaps are those of a model. Bindings of one virtual node do not compete, nor
-// does one for a proxy that an agent starts itself: which virtual node that is
-// stands in the agent's configuration.
-func overlaps(m *model) []overlap {
-	var list []overlap
-	for i, b := range m.bindings {
-		for _, c := range m.bindings[i+1:] {
-			if b.Group != c.Group || b.Mesh == c.Mesh && b.VirtualNode == c.VirtualNode ||
-				supervised(b.Selectors) || supervised(c.Selectors) || !b.Selectors.CompatibleWith(c.Selectors) {
-				continue
-			}
-			list = append(list, overlap{b, c, b.Selectors.Contains(c.Selectors) || c.Selectors.Contains(b.Selectors)})
-		}
-	}
-	return list
-}
-
-// supervised reports whether selectors fit only a proxy that an agent started.
-func supervised(s identity.Selectors) bool {
-	return slices.ContainsFunc(s, func(x identity.Selector) bool { return x.Type == "signet" })
-}
-
 func (a *admin) checkLog(context.Context) []*api.Finding {
 	var list []*api.Finding
 	for _, r := range a.issuance.orphans(a.clock()) {
@@ -378,7 +339,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 	for _, key := range a.views.unlogged() {
 		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
 			"name its folder as access_log_dir in the agent's configuration, or log to /dev/stdout",
-			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects[objectKey{string(mesh.KindVirtualNode), key.mesh, key.node}]))))
+			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects.Get(objectKey{string(mesh.KindVirtualNode), key.mesh, key.node})))))
 	}
 	return list
 }

@@ -64,13 +64,14 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	if err != nil {
 		return nil, nil, err
 	}
-	v := &views{td: td}
+	v := newViews()
+	v.td = td
 	was, is := nodeInputs{model: now, endpoints: &registered{}}, nodeInputs{model: next, endpoints: &registered{}}
 	t := is.touched(was)
+	for _, at := range t.in(next.graph) {
+		touched = append(touched, at.name)
+	}
 	for _, k := range sortedObjects(next, string(mesh.KindVirtualNode)) {
-		if t.has(next.graph.Node(k.mesh, k.name)) {
-			touched = append(touched, k.name)
-		}
 		key := nodeKey{k.mesh, k.name, anyShape}
 		old, _ := v.translate(was).set(key) // there may have been none
 		set, err := v.translate(is).set(key)
@@ -144,10 +145,7 @@ func ApplyAfter(ctx context.Context, manifests string, between func()) error {
 	if err != nil {
 		return err
 	}
-	_, writes, err := changesOf(now, in.objects)
-	if err != nil {
-		return err
-	}
+	_, writes := changesOf(now, in.objects)
 	p, err := in.plan(now, next, writes)
 	if err != nil {
 		return err

@@ -16,8 +16,9 @@ func (s *server) model() *model { return s.current.Load() }
 // install makes m what is served, and wakes what depends on it except the views.
 // Callers hold loading, or nothing runs yet.
 func (s *server) install(m *model) {
-	s.current.Store(m)
-	s.endpoints.review(s.granted)
+	if old := s.current.Swap(m); old == nil || old.hosts != m.hosts {
+		s.endpoints.review(s.granted)
+	}
 	s.policies.renew.Wake()
 	s.issuers.renew.Wake()
 }

@@ -1,14 +1,18 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/ordered"
 )
 
 // told is what an agent's view is made of except its own name: the version of what
@@ -17,95 +21,128 @@ type told struct{ set, policy string }
 
 func (in inputs) told(all *ads.Set) told { return told{all.Version(), in.policy.current.GetId()} }
 
-// buildGroup is what the agents of a group are told: what they may be, and what
-// they authorize by.
-func (v *views) buildGroup(in inputs, group string) (*ads.Set, error) {
-	grants, err := grantsOf(in.model, group)
-	if err != nil {
-		return nil, err
+// agentInputs is what all agents' views are made of. Equal inputs give equal views.
+type agentInputs struct {
+	roster  uint64
+	hanging ordered.Map[ordered.String, *group]
+	toAll   *toAll
+}
+
+// toAll is what every agent is told, whatever its group, and what that was made of.
+// Another one is another pointer.
+type toAll struct {
+	signed    []byte // root set
+	keep      []*api.PolicyRevision
+	current   string // revision
+	issuers   []*api.JWTIssuer
+	bans      []string // ids of agents
+	resources []*ads.Resource
+}
+
+// toldGroup is what the agents of a group are told, and what that was made of.
+type toldGroup struct {
+	grants ordered.Map[ordered.String, *grant]
+	toAll  *toAll
+	set    *ads.Set
+}
+
+// common is what every agent is told, made again only where it is another.
+func (v *views) common(in inputs) (*toAll, error) {
+	all := &toAll{signed: in.roots.signed, keep: in.policy.keep, current: in.policy.current.GetId(), issuers: in.issuers, bans: v.roster.banned()}
+	if old := v.toAll; old != nil && bytes.Equal(old.signed, all.signed) && slices.Equal(old.keep, all.keep) && old.current == all.current &&
+		slices.EqualFunc(old.issuers, all.issuers, func(a, b *api.JWTIssuer) bool { return proto.Equal(a, b) }) && slices.Equal(old.bans, all.bans) {
+		return old, nil
 	}
-	var rs []*ads.Resource
+	var err error
 	add := func(typeURL, name string, m proto.Message) {
 		var r *ads.Resource
 		if err == nil {
 			if r, err = ads.NewResource(typeURL, name, m); err == nil {
-				rs = append(rs, r)
+				all.resources = append(all.resources, r)
 			}
 		}
 	}
-	for _, g := range grants {
-		add(ads.EntryType, g.name, g.message())
-	}
 	add(ads.BundleType, v.td.IDString(), in.roots.bundle())
-	for _, rev := range in.policy.keep {
+	for _, rev := range all.keep {
 		add(ads.PolicyType, rev.GetId(), rev)
 	}
-	for _, is := range in.issuers {
+	for _, is := range all.issuers {
 		add(ads.JWTIssuerType, is.GetName(), is)
 	}
-	for _, a := range v.roster.all() {
-		if banned, idErr := identity.ForAgent(v.td, a.ID); a.Banned && idErr == nil {
+	for _, id := range all.bans {
+		if banned, idErr := identity.ForAgent(v.td, id); idErr == nil {
 			add(ads.BanType, banned.String(), &api.Ban{SpiffeId: banned.String()})
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return ads.NewSet(rs...)
+	v.toAll = all
+	return all, nil
+}
+
+// buildGroup is what the agents of a group are told: what they may be, and what
+// they authorize by. It is made again only where one of the two is another.
+func (v *views) buildGroup(in inputs, group string) (*ads.Set, error) {
+	all, err := v.common(in)
+	if err != nil {
+		return nil, err
+	}
+	grants := in.model.group(group).grants
+	if old, ok := v.byGroup[group]; ok && old.grants == grants && old.toAll == all {
+		return old.set, nil
+	}
+	rs := slices.Clone(all.resources)
+	for _, g := range grants.All() {
+		rs = append(rs, g.resource)
+	}
+	set, err := ads.NewSet(rs...)
+	if err != nil {
+		return nil, err
+	}
+	v.byGroup[group] = toldGroup{grants, all, set}
+	return set, nil
 }
 
 // grant is an identity that workloads on hosts of a group may hold: from an Entry,
-// or from a Binding for a virtual node's proxy.
+// or from a Binding for a virtual node's proxy. Immutable.
 type grant struct {
 	// name is that of the Entry resource: an Entry's own, or "binding/<name>", which
 	// no Entry can have.
 	name string
 	// entry has the identity, the selectors and the lifetime.
 	entry identity.Entry
-	node  *api.VirtualNodeRef
-	// applications of a Binding.
-	applications []string
-	// since is the revision in which Entry or Binding was first there.
-	since uint64
+	// binding is nil for an Entry.
+	binding *identity.Binding
+	// resource is the grant as agents are told.
+	resource *ads.Resource
 }
 
-func (g grant) message() *api.Entry {
-	m := &api.Entry{
-		Name: g.name, SpiffeId: g.entry.ID.String(), Selectors: g.entry.Selectors.Strings(), VirtualNode: g.node, Applications: g.applications,
-		Since: g.since, Hint: g.entry.Hint,
+// inGroup is of the group on which a grant hangs.
+func (g *grant) inGroup() ordered.String { return ordered.String(g.entry.Group) }
+
+// newGrant is what an object grants, nil for one that grants nothing.
+func newGrant(o *object, td spiffeid.TrustDomain) (*grant, error) {
+	m := &api.Entry{Since: o.created} // the revision in which it was first there
+	var g *grant
+	switch v := o.value.(type) {
+	case identity.Entry:
+		g = &grant{name: v.Name, entry: v}
+	case identity.Binding:
+		id, err := v.ID(td)
+		if err != nil {
+			return nil, fmt.Errorf("binding %s: %w", v.Name, err)
+		}
+		g = &grant{name: "binding/" + v.Name, binding: &v, entry: identity.Entry{Name: v.Name, Group: v.Group, ID: id, Selectors: v.Selectors}}
+		m.VirtualNode, m.Applications = &api.VirtualNodeRef{Mesh: v.Mesh, Name: v.VirtualNode}, v.Applications.Strings()
+	default:
+		return nil, nil
 	}
+	m.Name, m.SpiffeId, m.Selectors, m.Hint = g.name, g.entry.ID.String(), g.entry.Selectors.Strings(), g.entry.Hint
 	if g.entry.TTL > 0 {
 		m.Ttl = durationpb.New(g.entry.TTL)
 	}
-	return m
-}
-
-// grantsOf lists what hangs on a group.
-func grantsOf(m *model, group string) ([]grant, error) {
-	var list []grant
-	for _, e := range m.entries {
-		if e.Group == group {
-			list = append(list, grant{name: e.Name, entry: e, since: m.since(kindEntry, e.Name)})
-		}
-	}
-	for _, b := range m.bindings {
-		if b.Group != group {
-			continue
-		}
-		id, err := b.ID(m.td)
-		if err != nil {
-			return nil, fmt.Errorf("binding %s: %w", b.Name, err)
-		}
-		list = append(list, grant{
-			name:  "binding/" + b.Name,
-			entry: identity.Entry{Name: b.Name, Group: b.Group, ID: id, Selectors: b.Selectors},
-			node:  &api.VirtualNodeRef{Mesh: b.Mesh, Name: b.VirtualNode}, applications: b.Applications.Strings(),
-			since: m.since(kindBinding, b.Name),
-		})
-	}
-	return list, nil
-}
-
-func (m *model) since(kind, name string) uint64 {
-	return m.objects[objectKey{kind: kind, name: name}].created
+	var err error
+	g.resource, err = ads.NewResource(ads.EntryType, g.name, m)
+	return g, err
 }

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/api"
-	"signet.example/identity"
+	"signet.example/internal/ordered"
 	"signet.example/store"
 )
 
@@ -178,7 +178,8 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 	a.keep(c)
 	v := &views{access: a, model: func() *model {
 		a.review(func(string, string, string) bool { return false }) // of the next model, right after this one was read
-		return &model{bindings: []identity.Binding{{Group: "g", Mesh: "m", VirtualNode: "n"}}}
+		var hosts ordered.Map[hostRef, struct{}]
+		return &model{hosts: ordered.Map[nodeRef, ordered.Map[hostRef, struct{}]]{}.With(nodeRef{"m", "n"}, hosts.With(hostRef{"g", "b"}, struct{}{}))}
 	}}
 	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); err == nil {
 		t.Fatal("a node without a shape was given a view")

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
+	"signet.example/internal/ordered"
 	"signet.example/internal/plain"
 )
 
@@ -35,20 +36,13 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 		a.metrics.limited.Inc()
 		return nil, errLimit
 	}
-	grants, err := grantsOf(a.model(), c.agent.Group)
-	if err != nil {
-		return nil, err
-	}
-	by := make(map[string]grant, len(grants))
-	for _, g := range grants {
-		by[g.name] = g
-	}
+	grants := a.model().group(c.agent.Group).grants
 	results := make([]*api.SVIDResult, n)
 	var turnedAway []string
 	var items []*api.SignItem
 	var at []int // where each item's result belongs
 	for i, r := range req.GetRequests() {
-		item, err := a.item(c, r, by)
+		item, err := a.item(c, r, grants)
 		if err != nil {
 			results[i] = &api.SVIDResult{Error: err.Error()}
 			turnedAway = append(turnedAway, fmt.Sprintf("entry %q: %s", plain.Clip(r.GetEntry(), 64), err))
@@ -68,7 +62,7 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 }
 
 // item reports what is to be signed for one request.
-func (a *agentAPI) item(c *caller, r *api.SVIDRequest, by map[string]grant) (*api.SignItem, error) {
+func (a *agentAPI) item(c *caller, r *api.SVIDRequest, grants ordered.Map[ordered.String, *grant]) (*api.SignItem, error) {
 	if len(r.GetCsr()) == 0 || len(r.GetCsr()) > maxCSR {
 		return nil, reason(errInvalid, "certificate request of %d bytes", len(r.GetCsr()))
 	}
@@ -78,7 +72,7 @@ func (a *agentAPI) item(c *caller, r *api.SVIDRequest, by map[string]grant) (*ap
 		item.Lifetime = durationpb.New(a.cfg.Lifetimes.Agent)
 		return item, nil
 	}
-	g, ok := by[r.GetEntry()]
+	g, ok := grants.Find(ordered.String(r.GetEntry()))
 	if !ok {
 		return nil, errDenied // not there, or not yours: the same answer (A27)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"signet.example/identity"
 	"signet.example/internal/manifest"
+	"signet.example/internal/ordered"
 	"signet.example/mesh"
 )
 
@@ -35,8 +37,9 @@ func (k objectKey) String() string {
 	return k.kind + " " + k.mesh + "/" + k.name
 }
 
-func compareKeys(a, b objectKey) int {
-	return cmp.Or(strings.Compare(a.mesh, b.mesh), strings.Compare(a.kind, b.kind), strings.Compare(a.name, b.name))
+// Compare implements ordered.Key.
+func (k objectKey) Compare(o objectKey) int {
+	return cmp.Or(strings.Compare(k.mesh, o.mesh), strings.Compare(k.kind, o.kind), strings.Compare(k.name, o.name))
 }
 
 // object is one manifest, understood. It is not changed once it is in a model.
@@ -58,16 +61,11 @@ func (o *object) key() objectKey {
 }
 
 // encode is the canonical manifest after defaults.
-func (o *object) encode() ([]byte, error) {
-	if o.manifest != nil {
-		return o.manifest, nil
+func (o *object) encode() []byte {
+	if o.manifest == nil {
+		o.manifest = o.resource.Encode()
 	}
-	b, err := o.resource.YAML()
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", o.key(), err)
-	}
-	o.manifest = b
-	return b, nil
+	return o.manifest
 }
 
 // errForeign is returned for documents of an API group that is not ours to apply.
@@ -148,24 +146,32 @@ func decodeOwn[S, V any](d *manifest.Document, td spiffeid.TrustDomain, build fu
 	return &object{doc: d, value: v, own: d.Name, manifest: b}, nil
 }
 
-// model is an immutable picture of everything stored, valid as a whole.
+// model is an immutable picture of everything stored, valid as a whole. Another one
+// that came from it shares what has not changed.
 type model struct {
 	revision uint64
 	td       spiffeid.TrustDomain
-	objects  map[objectKey]*object
+	objects  ordered.Map[objectKey, *object]
 	graph    *mesh.Graph
 
-	groups   map[string]identity.NodeGroup
-	entries  []identity.Entry   // by name
-	bindings []identity.Binding // by name
-	issuers  []identity.JWTIssuer
-	sources  []identity.PolicySource
+	hanging ordered.Map[ordered.String, *group]                  // by NodeGroup: Entries and Bindings
+	hosts   ordered.Map[nodeRef, ordered.Map[hostRef, struct{}]] // which groups may host a virtual node
+	issuers []identity.JWTIssuer
+	sources []identity.PolicySource
+}
+
+// hostRef is a Binding by which a group may host a virtual node.
+type hostRef struct{ group, binding string }
+
+// Compare implements ordered.Key.
+func (h hostRef) Compare(o hostRef) int {
+	return cmp.Or(strings.Compare(h.group, o.group), strings.Compare(h.binding, o.binding))
 }
 
 // newModel joins the objects and checks them against each other. Every mistake is
 // in the error.
 func newModel(td spiffeid.TrustDomain, revision uint64, objects []*object) (*model, error) {
-	m := &model{revision: revision, td: td, objects: map[objectKey]*object{}, groups: map[string]identity.NodeGroup{}}
+	m := &model{revision: revision, td: td}
 	var resources []*mesh.Resource
 	for _, o := range objects {
 		if o.resource != nil {
@@ -178,12 +184,14 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*object) (*mod
 	var errs manifest.Errors
 	for _, o := range objects {
 		k := o.key()
-		if m.objects[k] != nil {
+		if m.objects.Get(k) != nil {
 			errs = append(errs, manifest.AsErrors(o.doc.FieldError("metadata.name", k.String()+" is given twice"))...)
 		}
-		m.objects[k] = o
+		if err := m.put(k, o); err != nil {
+			return nil, err
+		}
 	}
-	m.sort()
+	m.list()
 	graph, err := mesh.NewGraph(resources)
 	if err != nil {
 		return nil, append(errs, manifest.AsErrors(err)...)
@@ -193,6 +201,95 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*object) (*mod
 		return nil, errs
 	}
 	return m, nil
+}
+
+// put has o, nil for nothing, in the place of what is there. The model is not
+// anybody's yet, and its graph and lists are behind.
+func (m *model) put(k objectKey, o *object) error {
+	if old := m.objects.Get(k); old != nil {
+		if err := m.hang(old, (*group).without, ordered.Map[hostRef, struct{}].Without); err != nil {
+			return err
+		}
+	}
+	if o == nil {
+		m.objects = m.objects.Without(k)
+		return nil
+	}
+	m.objects = m.objects.With(k, o)
+	return m.hang(o, (*group).with, func(hosts ordered.Map[hostRef, struct{}], h hostRef) ordered.Map[hostRef, struct{}] {
+		return hosts.With(h, struct{}{})
+	})
+}
+
+// hang changes what hangs on a group, and who may host a node, by an Entry or Binding.
+func (m *model) hang(o *object, change func(*group, *grant) *group, host func(ordered.Map[hostRef, struct{}], hostRef) ordered.Map[hostRef, struct{}]) error {
+	g, err := newGrant(o, m.td)
+	if g == nil || err != nil {
+		return err
+	}
+	if next := change(m.group(g.entry.Group), g); next.grants.Empty() {
+		m.hanging = m.hanging.Without(g.inGroup())
+	} else {
+		m.hanging = m.hanging.With(g.inGroup(), next)
+	}
+	if b := g.binding; b != nil {
+		at := nodeRef{b.Mesh, b.VirtualNode}
+		if next := host(m.hosts.Get(at), hostRef{b.Group, b.Name}); next.Empty() {
+			m.hosts = m.hosts.Without(at)
+		} else {
+			m.hosts = m.hosts.With(at, next)
+		}
+	}
+	return nil
+}
+
+// list fills the lists of the kinds of which there are few, by name.
+func (m *model) list() {
+	m.issuers = slices.Collect(ofKind[identity.JWTIssuer](m, kindJWTIssuer))
+	m.sources = slices.Collect(ofKind[identity.PolicySource](m, kindPolicySource))
+}
+
+// ofKind lists the objects of one of Signet's own kinds, by name.
+func ofKind[V any](m *model, kind string) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for k, o := range m.objects.From(objectKey{kind: kind}) {
+			if k.kind != kind || k.mesh != "" || !yield(o.value.(V)) {
+				return
+			}
+		}
+	}
+}
+
+// group is what hangs on a NodeGroup; an empty one for none.
+func (m *model) group(name string) *group {
+	if g := m.hanging.Get(ordered.String(name)); g != nil {
+		return g
+	}
+	return &group{}
+}
+
+func (m *model) hasGroup(name string) bool {
+	return m.objects.Get(objectKey{kind: kindNodeGroup, name: name}) != nil
+}
+
+// resources are those of objects, and the meshes beside them.
+func (m *model) resources(objects []*object) []*mesh.Resource {
+	var list []*mesh.Resource
+	meshes := map[string]bool{}
+	for _, o := range objects {
+		if o.resource != nil {
+			list = append(list, o.resource)
+			if o.resource.Kind == mesh.KindMesh {
+				meshes[o.resource.Mesh] = true
+			}
+		}
+	}
+	for _, name := range m.graph.Meshes() {
+		if !meshes[name] {
+			list = append(list, m.objects.Get(objectKey{string(mesh.KindMesh), name, name}).resource)
+		}
+	}
+	return list
 }
 
 // assignMeshes completes the resources' meshes. Those of a model that is served
@@ -214,38 +311,20 @@ func assignMeshes(resources []*mesh.Resource) error {
 	return nil
 }
 
-// sort fills the lists of Signet's own kinds, by name.
-func (m *model) sort() {
-	for _, k := range slices.SortedFunc(maps.Keys(m.objects), compareKeys) {
-		switch v := m.objects[k].value.(type) {
-		case identity.NodeGroup:
-			m.groups[v.Name] = v
-		case identity.Entry:
-			m.entries = append(m.entries, v)
-		case identity.Binding:
-			m.bindings = append(m.bindings, v)
-		case identity.JWTIssuer:
-			m.issuers = append(m.issuers, v)
-		case identity.PolicySource:
-			m.sources = append(m.sources, v)
-		}
-	}
-}
-
 // check finds references to what is not there, and what cannot stand together.
 func (m *model) check() manifest.Errors {
 	var errs manifest.Errors
 	bad := func(kind, name, field, format string, args ...any) {
-		o := m.objects[objectKey{kind: kind, name: name}]
+		o := m.objects.Get(objectKey{kind: kind, name: name})
 		errs = append(errs, manifest.AsErrors(o.doc.FieldError(field, fmt.Sprintf(format, args...)))...)
 	}
-	for _, e := range m.entries {
-		if _, ok := m.groups[e.Group]; !ok {
+	for e := range ofKind[identity.Entry](m, kindEntry) {
+		if !m.hasGroup(e.Group) {
 			bad(kindEntry, e.Name, "spec.group", "Entry %s names NodeGroup %s, which does not exist", e.Name, e.Group)
 		}
 	}
-	for _, b := range m.bindings {
-		if _, ok := m.groups[b.Group]; !ok {
+	for b := range ofKind[identity.Binding](m, kindBinding) {
+		if !m.hasGroup(b.Group) {
 			bad(kindBinding, b.Name, "spec.group", "Binding %s names NodeGroup %s, which does not exist", b.Name, b.Group)
 		}
 		if m.graph.Node(b.Mesh, b.VirtualNode) == nil {
@@ -272,7 +351,7 @@ func (m *model) check() manifest.Errors {
 // addedTo tells of two objects that cannot be together which one was added: the one
 // that is not stored, else the second by name. An error belongs to its place.
 func (m *model) addedTo(kind, first, second string) (added, there string) {
-	stored := func(name string) bool { return m.objects[objectKey{kind: kind, name: name}].revision > 0 }
+	stored := func(name string) bool { return m.objects.Get(objectKey{kind: kind, name: name}).revision > 0 }
 	if stored(second) && !stored(first) {
 		return first, second
 	}
@@ -281,22 +360,21 @@ func (m *model) addedTo(kind, first, second string) (added, there string) {
 
 // bound reports whether a binding lets agents of the group host the virtual node.
 func (m *model) bound(group, mesh, node string) bool {
-	return slices.ContainsFunc(m.bindings, func(b identity.Binding) bool {
-		return b.Group == group && b.Mesh == mesh && b.VirtualNode == node
-	})
+	for h := range m.hosts.Get(nodeRef{mesh, node}).From(hostRef{group: group}) {
+		return h.group == group
+	}
+	return false
 }
 
 // managed reports whether any agent may host the virtual node, so that calls to it
 // are mTLS even while none of its endpoints is registered.
-func (m *model) managed(mesh, node string) bool {
-	return slices.ContainsFunc(m.bindings, func(b identity.Binding) bool { return b.Mesh == mesh && b.VirtualNode == node })
-}
+func (m *model) managed(mesh, node string) bool { return !m.hosts.Get(nodeRef{mesh, node}).Empty() }
 
 // all lists the objects, by mesh, kind and name.
 func (m *model) all() []*object {
-	list := make([]*object, 0, len(m.objects))
-	for _, k := range slices.SortedFunc(maps.Keys(m.objects), compareKeys) {
-		list = append(list, m.objects[k])
+	var list []*object
+	for _, o := range m.objects.All() {
+		list = append(list, o)
 	}
 	return list
 }
@@ -304,25 +382,14 @@ func (m *model) all() []*object {
 // differ lists the objects that are not the same as in another model, or only
 // in one of the two. Objects are not changed once they are in a model.
 func (m *model) differ(from *model) []objectKey {
-	if m == from {
-		return nil
-	}
-	var list []objectKey
-	for k, o := range m.objects {
-		if from.objects[k] != o {
-			list = append(list, k)
-		}
-	}
-	for k := range from.objects {
-		if m.objects[k] == nil {
-			list = append(list, k)
-		}
-	}
-	return list
+	return slices.Collect(m.objects.Differ(from.objects))
 }
 
 // with returns the model that applying these objects and removing those gives.
 func (m *model) with(put []*object, remove ...objectKey) (*model, error) {
+	if next := m.patched(put, remove, nil); next != nil {
+		return next, nil
+	}
 	replaced := map[objectKey]bool{}
 	for _, k := range remove {
 		replaced[k] = true
@@ -331,8 +398,8 @@ func (m *model) with(put []*object, remove ...objectKey) (*model, error) {
 		replaced[o.key()] = true
 	}
 	next := slices.Clone(put)
-	for _, o := range m.all() {
-		if !replaced[o.key()] {
+	for k, o := range m.objects.All() {
+		if !replaced[k] {
 			next = append(next, o)
 		}
 	}

@@ -28,7 +28,19 @@ func (m *model) claims(p policy.Package) []nodeRef {
 
 // contested are the packages that several virtual nodes claim.
 func (m *model) contested(packages []policy.Package) []policy.Package {
-	return slices.DeleteFunc(slices.Clone(packages), func(p policy.Package) bool { return len(m.claims(p)) < 2 })
+	if len(packages) == 0 {
+		return nil
+	}
+	claimed := map[string]int{} // by Package.Node: how many nodes claim it
+	for _, name := range m.graph.Meshes() {
+		for _, n := range m.graph.Nodes(name) {
+			names := policy.PackageNames(n.Mesh, n.Name)
+			for _, p := range slices.Compact(names[:]) { // the first two may be one
+				claimed[p]++
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(packages), func(p policy.Package) bool { return claimed[p.Node] < 2 })
 }
 
 // contestedText reports which nodes claim a package, and how each is named alone.
@@ -109,10 +121,22 @@ func (p *policies) packagesInForce() []policy.Package {
 // claimed refuses a virtual node that would make a package of the policy in
 // force mean two: neither of them would be allowed by it any more.
 func (in *intake) claimed(now, next *model) {
-	for _, p := range next.contested(in.policies.packagesInForce()) {
+	var fresh []*mesh.Resource
+	for _, o := range in.objects {
+		if o.resource != nil && o.resource.Kind == mesh.KindVirtualNode && now.objects.Get(o.key()) == nil {
+			fresh = append(fresh, o.resource)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	packages := slices.DeleteFunc(slices.Clone(in.policies.packagesInForce()), func(p policy.Package) bool {
+		return !slices.ContainsFunc(fresh, func(n *mesh.Resource) bool { return p.Means(n.Mesh, n.Name) })
+	})
+	for _, p := range next.contested(packages) {
 		before, after := now.claims(p), next.claims(p)
 		for _, n := range after {
-			o := next.objects[objectKey{string(mesh.KindVirtualNode), n.mesh, n.name}]
+			o := next.objects.Get(objectKey{string(mesh.KindVirtualNode), n.mesh, n.name})
 			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
 				continue
 			}

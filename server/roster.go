@@ -23,6 +23,22 @@ type roster struct {
 	mu   sync.RWMutex
 	by   map[string]store.Agent // both guarded by mu
 	keys map[string]string      // ids by host key, SHA-256 of the SPKI
+	bans []string               // ids of those that are banned, sorted; replaced, not changed
+	n    uint64                 // of changes so far
+}
+
+// version is another one after each change.
+func (r *roster) version() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.n
+}
+
+// banned lists the ids of those that are banned, sorted.
+func (r *roster) banned() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.bans
 }
 
 func newRoster(s *store.Store) *roster {
@@ -38,11 +54,17 @@ func (r *roster) load(ctx context.Context) error {
 		return fmt.Errorf("load agents: %w", err)
 	}
 	by, keys := make(map[string]store.Agent, len(agents)), make(map[string]string, len(agents))
+	var bans []string
 	for _, a := range agents {
 		by[a.ID], keys[string(a.HostKey)] = a, a.ID
+		if a.Banned {
+			bans = append(bans, a.ID)
+		}
 	}
+	slices.Sort(bans)
 	r.mu.Lock()
-	r.by, r.keys = by, keys
+	r.by, r.keys, r.bans = by, keys, bans
+	r.n++
 	r.mu.Unlock()
 	return nil
 }
@@ -61,6 +83,7 @@ func (r *roster) enrol(ctx context.Context, a store.Agent) error {
 func (r *roster) put(a store.Agent) {
 	r.mu.Lock()
 	r.by[a.ID], r.keys[string(a.HostKey)] = a, a.ID
+	r.n++
 	r.mu.Unlock()
 }
 

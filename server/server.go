@@ -152,10 +152,9 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 		writes: make(writeLock, 1), started: clock(),
 	}
 	s.refusals = newRefusals(clock, s.audit)
-	s.views = &views{
-		lifetime: cfg.Lifetimes.SVID, postQuantum: cfg.requiresPostQuantum, model: s.model, roster: s.roster, log: log, metrics: s.metrics,
-		signal: watched.NewSignal(), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
-	}
+	s.views = newViews()
+	v := s.views
+	v.lifetime, v.postQuantum, v.model, v.roster, v.log, v.metrics = cfg.Lifetimes.SVID, cfg.requiresPostQuantum, s.model, s.roster, log, s.metrics
 	s.authority = &authority{signer: w, changed: s.views.changed}
 	if err := s.authority.load(ctx); err != nil {
 		return nil, startFix(err)

@@ -1,13 +1,13 @@
 package server
 
 import (
+	"errors"
 	"fmt"
-	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"signet.example/identity"
 	"signet.example/mesh"
 	"signet.example/store"
 )
@@ -26,60 +26,74 @@ func loadModel(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*
 }
 
 // written returns the model that the store will have when it has taken these
-// writes as the next revision: what is written is read back from its manifest.
-// graph is that of the checked model, whose specs are those of the manifests.
-func (m *model) written(writes []store.Write, graph *mesh.Graph) (*model, error) {
-	next := &model{
-		revision: m.revision + 1, td: m.td, objects: maps.Clone(m.objects), graph: graph,
-		groups: map[string]identity.NodeGroup{},
-	}
+// writes as the next revision: what is written is read back from its manifest, and
+// must be what was checked, whose graph serves then.
+func (m *model) written(writes []store.Write, checked *model) (*model, error) {
+	var put []*object
+	var remove []objectKey
 	for _, w := range writes {
 		k := objectKey{w.Kind, w.Mesh, w.Name}
 		if w.Delete {
-			delete(next.objects, k)
+			remove = append(remove, k)
 			continue
 		}
-		w.Revision, w.Created = next.revision, createdIn(m.objects, k, next.revision)
+		w.Revision, w.Created = m.revision+1, createdIn(m, k, m.revision+1)
 		o, err := parseStored(w.Object, m.td)
 		if err != nil {
 			return nil, err
 		}
-		next.objects[k] = o
+		if o.resource != nil && !reflect.DeepEqual(o.resource.Spec, checked.objects.Get(k).resource.Spec) {
+			return nil, fmt.Errorf("encode %s: it reads back as another value", k)
+		}
+		put = append(put, o)
 	}
-	next.sort()
+	next := m.patched(put, remove, checked.graph)
+	if next == nil {
+		return nil, errors.New("what is written does not read back as what was checked")
+	}
+	next.revision = m.revision + 1
 	return next, nil
 }
 
 // follow returns the model after changes that others than written foresaw.
 func (m *model) follow(changes []store.Change) (*model, error) {
-	next := *m
-	objects := maps.Clone(m.objects)
+	after := *m // but for its graph and lists
 	for _, c := range changes {
-		next.revision = c.Revision
+		after.revision = c.Revision
 		k := objectKey{c.Kind, c.Mesh, c.Name}
 		switch {
 		case !isObject(c.Kind):
 		case c.Deleted:
-			delete(objects, k)
+			after.objects = after.objects.Without(k)
 		default:
-			created := createdIn(objects, k, c.Revision) // it may have been deleted just before
+			created := createdIn(&after, k, c.Revision) // it may have been deleted just before
 			o, err := parseStored(store.Object{Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Manifest: c.Manifest, Revision: c.Revision, Created: created}, m.td)
 			if err != nil {
 				return nil, err
 			}
-			objects[k] = o
+			after.objects = after.objects.With(k, o)
 		}
 	}
-	if !slices.ContainsFunc(changes, func(c store.Change) bool { return isObject(c.Kind) }) {
-		return &next, nil
+	var put []*object
+	var remove []objectKey
+	for k := range after.objects.Differ(m.objects) {
+		if o := after.objects.Get(k); o != nil {
+			put = append(put, o)
+		} else {
+			remove = append(remove, k)
+		}
 	}
-	next.objects = objects
-	return newModel(m.td, next.revision, next.all())
+	next, err := m.with(put, remove...)
+	if err != nil {
+		return nil, err
+	}
+	next.revision = after.revision
+	return next, nil
 }
 
 // createdIn is the revision in which an object was first there, now if it was not.
-func createdIn(objects map[objectKey]*object, k objectKey, now uint64) uint64 {
-	if old := objects[k]; old != nil {
+func createdIn(m *model, k objectKey, now uint64) uint64 {
+	if old := m.objects.Get(k); old != nil {
 		return old.created
 	}
 	return now

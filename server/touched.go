@@ -1,6 +1,10 @@
 package server
 
-import "signet.example/mesh"
+import (
+	"slices"
+
+	"signet.example/mesh"
+)
 
 // touched are the virtual nodes whose views can differ by a change: those it
 // names, and those that reach what it names. Building the others again would
@@ -11,13 +15,19 @@ import "signet.example/mesh"
 // node still reaches it.
 type touched struct {
 	everything bool
-	nodes      map[nodeRef]bool
+	nodes      map[nodeRef]bool // some may be there no more
 }
 
 // touched reports what can differ from views that were built from was.
 func (in nodeInputs) touched(was nodeInputs) touched {
+	if was.model == nil {
+		return touched{everything: true}
+	}
 	t := touched{nodes: map[nodeRef]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
 	reach := func(n mesh.Name) {
+		if n.Kind == mesh.KindVirtualNode {
+			t.nodes[nodeRef{n.Mesh, n.Name}] = true
+		}
 		for node := range in.model.graph.Reaching(n) {
 			t.nodes[nodeRef{node.Mesh, node.Name}] = true
 		}
@@ -40,6 +50,22 @@ func (in nodeInputs) touched(was nodeInputs) touched {
 	return t
 }
 
-func (t touched) has(n *mesh.VirtualNode) bool {
-	return t.everything || n == nil || t.nodes[nodeRef{n.Mesh, n.Name}]
+// in lists them as far as they are in a graph, by mesh and name.
+func (t touched) in(g *mesh.Graph) []nodeRef {
+	var list []nodeRef
+	if t.everything {
+		for _, name := range g.Meshes() {
+			for _, n := range g.Nodes(name) {
+				list = append(list, nodeRef{n.Mesh, n.Name})
+			}
+		}
+		return list
+	}
+	for at := range t.nodes {
+		if g.Node(at.mesh, at.name) != nil {
+			list = append(list, at)
+		}
+	}
+	slices.SortFunc(list, nodeRef.Compare)
+	return list
 }

@@ -2,8 +2,10 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"signet.example/ads"
 	"signet.example/xds"
@@ -80,29 +82,23 @@ func (t *trial) set(in nodeInputs, key nodeKey) *ads.Set {
 func (v *views) try(now, next *model, refused func(nodeRef, error)) *trial {
 	v.mu.Lock()
 	in := v.inputs().nodeInputs
-	followed := map[nodeRef][]nodeKey{}
-	for key := range v.nodes {
-		at := nodeRef{key.mesh, key.node}
-		followed[at] = append(followed[at], key)
-	}
-	v.mu.Unlock()
 	was := in
 	was.model, in.model = now, next
-	changed, t, tried := in.touched(was), v.translate(in), &trial{from: in, sets: map[nodeKey]*ads.Set{}}
-	for _, mesh := range next.graph.Meshes() {
-		for _, n := range next.graph.Nodes(mesh) {
-			if !changed.has(n) {
-				continue
-			}
-			at := nodeRef{mesh, n.Name}
-			if _, err := t.set(nodeKey{mesh, n.Name, anyShape}); err != nil {
-				refused(at, err)
-				continue
-			}
-			for _, key := range followed[at] {
-				if set, err := t.view(key); err == nil {
-					tried.sets[key] = set
-				}
+	changed := in.touched(was).in(next.graph)
+	followed := map[nodeRef][]nodeKey{}
+	for _, at := range changed {
+		followed[at] = slices.Collect(maps.Keys(v.shapes[at]))
+	}
+	v.mu.Unlock()
+	t, tried := v.translate(in), &trial{from: in, sets: map[nodeKey]*ads.Set{}}
+	for _, at := range changed {
+		if _, err := t.set(nodeKey{at.mesh, at.name, anyShape}); err != nil {
+			refused(at, err)
+			continue
+		}
+		for _, key := range followed[at] {
+			if set, err := t.view(key); err == nil {
+				tried.sets[key] = set
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -36,10 +37,7 @@ type nodeKey struct {
 type keptView struct {
 	view *ads.View
 	used time.Time
-	// What its set was made of: a virtual node's by what that was built from, an
-	// agent's by content.
-	from nodeInputs
-	told told
+	told told // what an agent's set was made of
 }
 
 // views are what agents are told: one view for each agent, one for each virtual
@@ -66,6 +64,40 @@ type views struct {
 	mu     sync.Mutex
 	agents map[string]*keptView
 	nodes  map[nodeKey]*keptView
+
+	// What the views were made of, so that a change costs what it touches.
+	shapes  map[nodeRef]map[nodeKey]bool // the keys of nodes, by virtual node
+	at      nodeInputs                   // of nodes, except of those behind
+	behind  map[nodeKey]bool             // those to be made at the next change, whatever it is
+	toldAt  agentInputs                  // of agents, if all of them could be made
+	toAll   *toAll
+	byGroup map[string]toldGroup
+}
+
+// keepNode and dropNode are the ways in and out of nodes.
+func (v *views) keepNode(key nodeKey, k *keptView) {
+	at := nodeRef{key.mesh, key.node}
+	if v.shapes[at] == nil {
+		v.shapes[at] = map[nodeKey]bool{}
+	}
+	v.nodes[key], v.shapes[at][key] = k, true
+}
+
+func (v *views) dropNode(key nodeKey) {
+	at := nodeRef{key.mesh, key.node}
+	delete(v.nodes, key)
+	delete(v.behind, key)
+	if delete(v.shapes[at], key); len(v.shapes[at]) == 0 {
+		delete(v.shapes, at)
+	}
+}
+
+// newViews has no views yet; the rest is its owner's to fill in.
+func newViews() *views {
+	return &views{
+		signal: watched.NewSignal(), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
+		shapes: map[nodeRef]map[nodeKey]bool{}, behind: map[nodeKey]bool{}, byGroup: map[string]toldGroup{},
+	}
 }
 
 // View finds the view of a stream (ads.Views). The peer's certificate says which
@@ -141,9 +173,12 @@ func (v *views) nodeView(key nodeKey) (*ads.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(xds.NodeID(key.mesh, key.node), ads.Relay), used: time.Now(), from: in}
+	k := &keptView{view: ads.NewView(xds.NodeID(key.mesh, key.node), ads.Relay), used: time.Now()}
 	k.view.Publish(set)
-	v.nodes[key] = k
+	v.keepNode(key, k)
+	if in != v.at {
+		v.behind[key] = true // what changes back until the others are made is no change to them
+	}
 	return k.view, nil
 }
 
@@ -199,20 +234,24 @@ func (v *views) rebuild(ctx context.Context, tried *trial) {
 // rebuildAgents builds what each group is told once, and closes it for each
 // agent that was told something else.
 func (v *views) rebuildAgents(ctx context.Context, in inputs) {
-	groups := map[string]*ads.Set{}
+	now := agentInputs{roster: v.roster.version(), hanging: in.model.hanging}
+	common, err := v.common(in)
+	if now.toAll = common; err == nil && now == v.toldAt {
+		return
+	}
+	failed, groups := err != nil, map[string]bool{}
 	for id, k := range v.agents {
 		agent, err := v.roster.standing(id)
 		if err != nil {
 			delete(v.agents, id)
 			continue
 		}
-		all := groups[agent.Group]
-		if all == nil {
-			if all, err = v.buildGroup(in, agent.Group); err != nil {
-				v.publish(ctx, k.view, nil, err)
-				continue
-			}
-			groups[agent.Group] = all
+		groups[agent.Group] = true
+		all, err := v.buildGroup(in, agent.Group)
+		if err != nil {
+			v.publish(ctx, k.view, nil, err)
+			failed = true
+			continue
 		}
 		if k.told == in.told(all) {
 			continue
@@ -220,7 +259,13 @@ func (v *views) rebuildAgents(ctx context.Context, in inputs) {
 		set, err := closeView(all, k.view.Name(), in.policy.current.GetId(), agentTypes)
 		if v.publish(ctx, k.view, set, err); err == nil {
 			k.told = in.told(all)
+		} else {
+			failed = true
 		}
+	}
+	maps.DeleteFunc(v.byGroup, func(group string, _ toldGroup) bool { return !groups[group] })
+	if v.toldAt = now; failed {
+		v.toldAt = agentInputs{}
 	}
 }
 
@@ -228,28 +273,28 @@ func (v *views) rebuildAgents(ctx context.Context, in inputs) {
 // built. One that fails is built again with the next change.
 func (v *views) rebuildNodes(ctx context.Context, in nodeInputs, tried *trial) {
 	t := v.translate(in)
-	since := map[nodeInputs]touched{}
-	for key, k := range v.nodes {
-		node := in.model.graph.Node(key.mesh, key.node)
-		if node == nil {
-			delete(v.nodes, key) // its streams were ended by review
-			continue
+	again := maps.Clone(v.behind)
+	if changed := in.touched(v.at); changed.everything {
+		for key := range v.nodes {
+			again[key] = true
 		}
-		changed, ok := since[k.from]
-		if !ok {
-			changed = in.touched(k.from)
-			since[k.from] = changed
+	} else {
+		for at := range changed.nodes {
+			maps.Copy(again, v.shapes[at])
 		}
-		if !changed.has(node) {
-			k.from = in
+	}
+	v.at, v.behind = in, map[nodeKey]bool{}
+	for key := range again {
+		if in.model.graph.Node(key.mesh, key.node) == nil {
+			v.dropNode(key) // its streams were ended by review
 			continue
 		}
 		set, err := tried.set(in, key), error(nil)
 		if set == nil {
 			set, err = t.view(key)
 		}
-		if v.publish(ctx, k.view, set, err); err == nil {
-			k.from = in
+		if v.publish(ctx, v.nodes[key].view, set, err); err != nil {
+			v.behind[key] = true
 		}
 	}
 }
@@ -284,7 +329,7 @@ func (v *views) release() {
 	}
 	for key, k := range v.nodes {
 		if idle(k) {
-			delete(v.nodes, key)
+			v.dropNode(key)
 		}
 	}
 }

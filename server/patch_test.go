@@ -1,0 +1,386 @@
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/mesh"
+	"signet.example/store"
+)
+
+var testTD = spiffeid.RequireTrustDomainFromString("test.example")
+
+// understood are the objects of manifests, of meshes that now has or they have.
+func understood(t testing.TB, now *model, manifests string) []*object {
+	t.Helper()
+	in := &intake{server: &server{td: testTD}}
+	in.read(&api.Source{File: "test.yaml", Content: []byte(manifests)})
+	if len(in.errs) > 0 {
+		t.Fatal(in.errs)
+	}
+	if err := in.assign(now); err != nil {
+		t.Fatal(err)
+	}
+	return in.objects
+}
+
+func emptyModel(t testing.TB) *model {
+	t.Helper()
+	m, err := newModel(testTD, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func modelOf(t testing.TB, manifests string) *model {
+	t.Helper()
+	m := emptyModel(t)
+	next, err := m.with(understood(t, m, manifests))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return next
+}
+
+const oneMesh = "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: m}\n"
+
+func own(kind, name, spec string) string {
+	return fmt.Sprintf("---\napiVersion: signet.example/v1alpha1\nkind: %s\nmetadata: {name: %s}\nspec: {%s}\n", kind, name, spec)
+}
+
+func ofMesh(kind, name, spec string) string {
+	return fmt.Sprintf("---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: %s\nmetadata: {name: %s}\nspec: {%s}\n", kind, name, spec)
+}
+
+// randomObject is one of a few names; some of what they name is not there.
+func randomObject(r *rand.Rand) string {
+	pick := func(from ...string) string { return from[r.IntN(len(from))] }
+	selectors := func() string {
+		return "selectors: [\"unix:uid:" + pick("1", "2") + "\"" + pick("", ", \"unix:path:/x\"") + "]"
+	}
+	switch r.IntN(9) {
+	case 0:
+		return own("NodeGroup", pick("g1", "g2", "g3"), "")
+	case 1, 2:
+		return own("Entry", pick("e1", "e2", "e3", "e4"), "group: "+pick("g1", "g2", "g3")+", spiffeID: \"spiffe://test.example/"+pick("a", "b")+"\", "+selectors()+pick("", ", hint: a", ", hint: a", ", hint: b"))
+	case 3, 4:
+		return own("Binding", pick("b1", "b2", "b3", "b4"), "group: "+pick("g1", "g2", "g3")+", mesh: m, virtualNode: "+pick("n1", "n2", "n3")+", "+selectors())
+	case 5:
+		return own("JWTIssuer", pick("i1", "i2"), "issuer: \"https://"+pick("x", "y")+".example\", audiences: [a], jwksURL: \"https://x.example/keys\"")
+	case 6:
+		return own("PolicySource", pick("p1", "p2"), "url: \"https://git.example/p.git\"")
+	case 7:
+		return ofMesh("VirtualService", pick("s1", "s2"), "provider: {virtualNode: {virtualNodeRef: {name: "+pick("n1", "n2", "n3")+"}}}")
+	}
+	return ofMesh("VirtualNode", pick("n1", "n2", "n3"), "listeners: [{portMapping: {port: "+pick("80", "81")+", protocol: http}}]"+pick("", ", backends: [{virtualService: {virtualServiceRef: {name: s1}}}]"))
+}
+
+func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
+	seeds, taken, refused := uint64(20), 0, 0
+	if os.Getenv("SOAK") == "1" {
+		seeds = 1000
+	}
+	for seed := range seeds {
+		r := rand.New(rand.NewPCG(seed, 1))
+		m := modelOf(t, oneMesh+own("NodeGroup", "g1", "")+own("NodeGroup", "g2", ""))
+		for step := range 60 {
+			var put []*object
+			var remove []objectKey
+			after := maps.Collect(m.objects.All())
+			for range 1 + r.IntN(3) {
+				o := understood(t, m, randomObject(r))[0]
+				k := o.key()
+				if slices.Contains(remove, k) || slices.ContainsFunc(put, func(p *object) bool { return p.key() == k }) {
+					continue
+				}
+				if old := after[k]; old != nil && r.IntN(3) == 0 {
+					remove = append(remove, k)
+					delete(after, k)
+				} else if put = append(put, o); !o.sameAs(old) {
+					after[k] = o
+				}
+			}
+			want, err := newModel(testTD, 0, slices.Collect(maps.Values(after)))
+			got := m.patched(put, remove, nil)
+			if (got != nil) != (err == nil) {
+				t.Fatalf("seed %d, step %d: everything gives %v, and the change is taken: %t", seed, step, err, got != nil)
+			}
+			if _, werr := m.with(put, remove...); (werr == nil) != (err == nil) || err != nil && len(werr.Error()) != len(err.Error()) {
+				t.Fatalf("seed %d, step %d: refused with\n%v\nand not with\n%v", seed, step, werr, err)
+			}
+			if got == nil {
+				refused++
+				continue
+			}
+			taken++
+			if !slices.Equal(texts(overlaps(got)), texts(overlaps(want))) || !slices.Equal(texts(sameHints(got)), texts(sameHints(want))) {
+				t.Fatalf("seed %d, step %d: warnings %v %v, want %v %v", seed, step, overlaps(got), sameHints(got), overlaps(want), sameHints(want))
+			}
+			if a, b := settled(got), settled(want); !reflect.DeepEqual(a, b) {
+				t.Fatalf("seed %d, step %d: the model is not what everything gives:\n%+v\n%+v", seed, step, a, b)
+			}
+			m = got
+		}
+	}
+	t.Logf("%d changes taken, %d refused", taken, refused)
+	if taken < 100 || refused < 100 {
+		t.Error("the changes are of one sort")
+	}
+}
+
+func texts[T fmt.Stringer](list []T) []string {
+	var all []string
+	for _, x := range list {
+		all = append(all, x.String())
+	}
+	return all
+}
+
+// settled is a model whose lists of what does not go together, which were compared
+// already, are left out: in a group their order is that in which they came about.
+func settled(m *model) model {
+	s := *m
+	for name, g := range m.hanging.All() {
+		c := *g
+		c.overlaps, c.twins = nil, nil
+		s.hanging = s.hanging.With(name, &c)
+	}
+	return s
+}
+
+// services is a mesh of n services, each with a router, two nodes and their bindings; ten
+// nodes call ten services each.
+func services(n int) string {
+	docs := []string{oneMesh, own("NodeGroup", "g", "")}
+	for i := range n {
+		backends := ""
+		for j := range min(10, n) {
+			backends += fmt.Sprintf("{virtualService: {virtualServiceRef: {name: s%d}}}, ", (i*7+j+1)%n)
+		}
+		for _, side := range []string{"a", "b"} {
+			name := fmt.Sprintf("n%d%s", i, side)
+			docs = append(docs, ofMesh("VirtualNode", name, "listeners: [{portMapping: {port: 80, protocol: http}}], backends: ["+backends+"]"),
+				own("Binding", name, fmt.Sprintf("group: g, mesh: m, virtualNode: %s, selectors: [\"unix:uid:%d\", \"unix:path:/%s\"]", name, i, side)))
+			backends = ""
+		}
+		docs = append(docs, weight(i, 90), ofMesh("VirtualService", fmt.Sprintf("s%d", i), fmt.Sprintf("provider: {virtualRouter: {virtualRouterRef: {name: r%d}}}", i)))
+	}
+	return strings.Join(docs, "")
+}
+
+func weight(i, of int) string {
+	return ofMesh("VirtualRouter", fmt.Sprintf("r%d", i), fmt.Sprintf(
+		"listeners: [{portMapping: {port: 80, protocol: http}}], routes: [{name: all, httpRoute: {match: {prefix: /}, action: {weightedTargets: [{virtualNodeRef: {name: n%da}, weight: %d}, {virtualNodeRef: {name: n%db}, weight: 10}]}}}]", i, of, i))
+}
+
+func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
+	m := modelOf(t, services(1000))
+	in := understood(t, m, weight(7, 90)+weight(8, 50)+weight(9, 90)) // one of the three is new
+	next := m.patched(in, nil, nil)
+	if next == nil {
+		t.Fatal("not taken")
+	}
+	_, writes := changesOf(m, in)
+	stored, err := m.written(writes, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, now := range []*model{next, stored} {
+		if got := now.differ(m); !slices.Equal(got, []objectKey{{"VirtualRouter", "m", "r8"}}) {
+			t.Errorf("objects that are others: %v", got)
+		}
+		made := 0
+		for _, r := range now.graph.Routers("m") {
+			if r != m.graph.Router("m", r.Name) {
+				made++
+			}
+		}
+		for _, n := range now.graph.Nodes("m") {
+			if n != m.graph.Node("m", n.Name) {
+				made++
+			}
+		}
+		for _, s := range now.graph.Services("m") {
+			if s != m.graph.Service("m", s.Name) {
+				made++
+			}
+		}
+		if made != 1 || now.hanging != m.hanging || now.hosts != m.hosts {
+			t.Errorf("%d objects of the graph were made anew, want 1", made)
+		}
+	}
+	if again := stored.objects.Get(objectKey{"VirtualRouter", "m", "r8"}); again == next.objects.Get(again.key()) || again.revision != 1 {
+		t.Error("what is served was not read back from what is stored")
+	}
+	at := nodeInputs{model: m, endpoints: &registered{}}
+	is := nodeInputs{model: stored, endpoints: &registered{}}
+	if touched := is.touched(at).nodes; len(touched) < 5 || len(touched) > 12 {
+		t.Errorf("%d nodes are translated again, want those that call the service", len(touched))
+	}
+}
+
+func TestWhatDoesNotReadBackAsWhatWasCheckedIsNotWritten(t *testing.T) {
+	m := modelOf(t, services(20))
+	next := m.patched(understood(t, m, weight(1, 50)), nil, nil)
+	other := understood(t, m, weight(1, 51))[0]
+	write := store.Write{Object: store.Object{Kind: string(mesh.KindVirtualRouter), Mesh: "m", Name: "r1", Manifest: other.encode()}}
+	if _, err := m.written([]store.Write{write}, next); err == nil || !strings.Contains(err.Error(), "reads back as another value") {
+		t.Errorf("got %v", err)
+	}
+	write.Manifest = []byte(strings.ReplaceAll(string(other.encode()), "r1", "r2"))
+	if _, err := m.written([]store.Write{write}, next); err == nil || !strings.Contains(err.Error(), "it reads back as VirtualRouter m/r2") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// manyEntries is a model with n more entries, without a manifest of each.
+func manyEntries(t *testing.T, n int) *model {
+	t.Helper()
+	m := modelOf(t, services(20)+own("Entry", "e0", "group: g, spiffeID: \"spiffe://test.example/0\", selectors: [\"unix:uid:0\"]"))
+	first := m.objects.Get(objectKey{kind: kindEntry, name: "e0"})
+	all := m.all()
+	for i := range n {
+		o := *first
+		e := o.value.(identity.Entry)
+		e.Name = fmt.Sprintf("x%d", i)
+		o.value, o.own = e, e.Name
+		all = append(all, &o)
+	}
+	m, err := newModel(testTD, 1, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
+	work := func(n int) float64 {
+		m := manyEntries(t, n)
+		a := &agentAPI{server: &server{cfg: Config{}.Complete()}}
+		a.current.Store(m)
+		c := hostile("x")
+		return testing.AllocsPerRun(100, func() {
+			grants := a.model().group("g").grants
+			item, err := a.item(c, &api.SVIDRequest{Entry: "x7", Csr: []byte{1}}, grants)
+			if err != nil || item.GetSpiffeId() != "spiffe://test.example/0" {
+				t.Fatal(item, err)
+			}
+		})
+	}
+	few, many := work(1000), work(100_000)
+	t.Logf("allocations: %.0f among 1,000, %.0f among 100,000", few, many)
+	if many > few {
+		t.Errorf("%.0f allocations among 100,000 entries, %.0f among 1,000", many, few)
+	}
+}
+
+// viewsOf are the views of a model, followed by an agent of group g and by proxies of
+// each virtual node.
+func viewsOf(t *testing.T, m *model) (*views, *endpoints) {
+	t.Helper()
+	e := registryOf(t, 0, time.Now)
+	v := newViews()
+	v.td, v.lifetime, v.metrics, v.log = testTD, time.Hour, newMetrics(), slog.New(slog.DiscardHandler)
+	v.model, v.roots, v.postQuantum = func() *model { return m }, func() rootSet { return rootSet{} }, func(string) bool { return false }
+	v.roster, v.endpoints, v.policies, v.issuers, v.access = newRoster(nil), e, &policies{}, &issuers{}, &access{}
+	v.policies.state.Store(&policyState{current: &api.PolicyRevision{Id: "p"}, stamp: "p"})
+	c := hostile("x")
+	v.roster.put(c.agent)
+	if _, err := v.agentView(c); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range m.graph.Nodes("m") {
+		if _, err := v.nodeView(nodeKey{"m", n.Name, anyShape}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.rebuild(t.Context(), nil)
+	return v, e
+}
+
+func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
+	work := func(n int) float64 {
+		v, e := viewsOf(t, manyEntries(t, n))
+		healthy := false
+		flip := func() {
+			healthy = !healthy
+			r := reportOf(0, healthy)
+			r.Proxies[0].VirtualNode.Name, r.Proxies[0].Ports = "n7a", []uint32{80}
+			e.report(hostile("x"), r, everything)
+		}
+		flip()
+		v.rebuild(t.Context(), nil)
+		sets := func() map[string]*ads.Set {
+			all := map[string]*ads.Set{"agent": v.agents["x"].view.Set(), "group": v.byGroup["g"].set}
+			for key, k := range v.nodes {
+				all[key.node] = k.view.Set()
+			}
+			return all
+		}
+		return testing.AllocsPerRun(5, func() {
+			before := sets()
+			flip()
+			v.rebuild(t.Context(), nil)
+			var other []string
+			for name, set := range sets() {
+				if set != before[name] {
+					other = append(other, name)
+				}
+			}
+			slices.Sort(other)
+			var callers []string
+			for n := range v.model().graph.Reaching(mesh.NameOf(mesh.KindVirtualNode, "m", "n7a")) {
+				if n.Name != "n7a" { // in its own view there is nothing of its endpoints
+					callers = append(callers, n.Name)
+				}
+			}
+			if slices.Sort(callers); !slices.Equal(other, callers) || len(callers) == 0 {
+				t.Fatalf("views that were made anew: %v, want those of %v", other, callers)
+			}
+		})
+	}
+	few, many := work(1000), work(100_000)
+	t.Logf("allocations: %.0f among 1,000 entries, %.0f among 100,000", few, many)
+	if many > few*1.01 {
+		t.Errorf("%.0f allocations among 100,000 entries, %.0f among 1,000", many, few)
+	}
+}
+
+// A view that is made between two changes, the second of which takes the first
+// back, is not left with the first.
+func TestAViewThatIsMadeBetweenTwoChangesIsMadeAgain(t *testing.T) {
+	v, e := viewsOf(t, modelOf(t, services(20)))
+	report := func(healthy bool) {
+		r := reportOf(0, healthy)
+		r.Proxies[0].VirtualNode.Name, r.Proxies[0].Ports = "n7a", []uint32{80}
+		e.report(hostile("x"), r, everything)
+	}
+	report(true)
+	v.rebuild(t.Context(), nil)
+	key := nodeKey{"m", "n6a", anyShape} // calls the service that n7a is behind
+	want := v.nodes[key].view.Set().Version()
+	v.dropNode(key)
+	report(false)
+	between, err := v.nodeView(key)
+	if err != nil || between.Set().Version() == want {
+		t.Fatal("the view does not know of the change", err)
+	}
+	report(true)
+	if v.rebuild(t.Context(), nil); between.Set().Version() != want {
+		t.Error("the view has the endpoint as it was for a moment")
+	}
+}

@@ -1,0 +1,56 @@
+//go:build bench
+
+package bench
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"signet.example/test/meshtest"
+)
+
+// TestBenchCost measures what a change costs where there is much that it does not
+// concern. The work itself is counted by tests of server, mesh and internal/ordered.
+func TestBenchCost(t *testing.T) {
+	const services, entries, idle = 1000, 10_000, 20 * time.Second
+	w := meshtest.Start(t, meshtest.Options{NoAgent: true, Lifetime: time.Hour, Manifests: record})
+	docs := []string{meshtest.Mesh()}
+	for i := range services {
+		var backends []string
+		for j := range min(10, i) {
+			backends = append(backends, fmt.Sprintf("s%d", j*i/10))
+		}
+		node := fmt.Sprintf("n%d", i)
+		docs = append(docs, meshtest.VirtualNode(node, "", backends...), meshtest.VirtualNode(node+"b", ""),
+			meshtest.Weighted(fmt.Sprintf("r%d", i), node, 90, node+"b", 10), meshtest.ServiceOfRouter(fmt.Sprintf("s%d", i), fmt.Sprintf("r%d", i)))
+	}
+	w.Apply(meshtest.Join(docs...))
+	var weight []time.Duration
+	for i := range 40 {
+		node := fmt.Sprintf("n%d", i+100)
+		began := time.Now()
+		w.Apply(meshtest.Weighted(fmt.Sprintf("r%d", i+100), node, 50, node+"b", 50))
+		weight = append(weight, time.Since(began))
+	}
+	csrs := pool(t, 64)
+	few := rate(t, 8, issue(t, w, csrs, 1))
+	docs = nil
+	for i := range entries {
+		docs = append(docs, fmt.Sprintf("apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e%d}\nspec: {group: hosts, spiffeID: \"spiffe://test.example/test/e%d\", selectors: [\"unix:uid:%d\"]}\n", i, i, i+2))
+		if len(docs) == 2500 {
+			w.Apply(meshtest.Join(docs...))
+			docs = nil
+		}
+	}
+	many := rate(t, 8, issue(t, w, csrs, 1))
+	before := cpu(t, w.Server.PID())
+	time.Sleep(idle)
+	busy := float64(cpu(t, w.Server.PID())-before) / float64(idle) * 100
+	report(t, "Cost by change: a mesh of 1,000 services with a router and two nodes each", []row{
+		{"one weight, until the apply call returns, p50 of 40", ms(percentile(weight, 0.5)), "", "", "≤ 60 ms"},
+		{"the slowest of 40", ms(percentile(weight, 0.99)), "", "", ""},
+		{"issued, 8 callers, group of 10,000 entries", fmt.Sprintf("%.0f/s", many.perSecond), fmt.Sprintf("group of one: %.0f/s", few.perSecond), fmt.Sprintf("%.2f", many.perSecond/few.perSecond), "≥ 0.9"},
+		{"server, idle CPU, with all of it", fmt.Sprintf("%.2f %% of a core", busy), "", "", ""},
+	})
+}
