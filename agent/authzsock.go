@@ -12,6 +12,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 const (
@@ -26,7 +27,7 @@ type authzGate struct {
 	attestor *attestation.Attestor
 	state    *watched.Value[*state]
 	over     *watched.Value[*handoverTo]
-	nodeOf   func(*attestation.Peer) (mesh, node string)
+	nodeOf   func(*attestation.Peer) proxy.Ref
 	metrics  *metrics
 	log      *slog.Logger
 }
@@ -92,8 +93,7 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	}
 	// An authorization request has no node id: the destination is who the peer is,
 	// and where bindings for several nodes fit it, the one that it is on xds.sock.
-	mesh, node := g.nodeOf(peer)
-	b, id, err := s.binding(has, mesh, node)
+	b, id, err := s.binding(has, g.nodeOf(peer))
 	if err != nil {
 		return fmt.Errorf("pid %d: %w", peer.PID(), err)
 	}

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"signet.example/proxy"
 )
 
 const (
@@ -31,9 +33,9 @@ const (
 
 // bootstrap is what an Envoy of p starts with: everything except the way to the
 // agent comes over ADS. adminMode is the mode of its admin socket.
-func bootstrap(p Proxy, sh shape, xdsSocket string, adminMode uint32) ([]byte, error) {
+func bootstrap(p Proxy, sh proxy.Shape, xdsSocket string, adminMode uint32) ([]byte, error) {
 	b := &bootstrapv3.Bootstrap{
-		Node:  &corev3.Node{Id: nodeID(p.Mesh, p.VirtualNode), Cluster: p.VirtualNode, Metadata: sh.metadata()},
+		Node:  &corev3.Node{Id: p.ref().String(), Cluster: p.VirtualNode, Metadata: sh.Metadata()},
 		Admin: &bootstrapv3.Admin{Address: pipe(p.Admin, adminMode)},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{

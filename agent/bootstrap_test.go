@@ -3,11 +3,13 @@ package agent
 import (
 	"encoding/json"
 	"testing"
+
+	"signet.example/proxy"
 )
 
 // The admin interface can do everything with a proxy, and asks nobody who he is.
 func TestAProxysAdminInterfaceIsTheAgentsAlone(t *testing.T) {
-	text, err := bootstrap(Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Admin: "/run/x/web.sock"}, shape{}, "/run/x/xds.sock", 0o600)
+	text, err := bootstrap(Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Admin: "/run/x/web.sock"}, proxy.Shape{}, "/run/x/xds.sock", 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

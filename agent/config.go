@@ -10,13 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/internal/child"
+	"signet.example/proxy"
 )
 
 // Config is the agent's configuration: one YAML file, decoded strictly by cmd,
@@ -119,17 +119,11 @@ type Proxy struct {
 }
 
 const (
-	defaultSocketDir  = "/run/signet"
-	defaultMetrics    = "127.0.0.1:9465"
-	defaultDrain      = 5 * time.Second
-	defaultEgressPort = 15001
-	defaultAuthzMiB   = 512
-	// maxSocketPath is what sockaddr_un takes, with its closing zero.
-	maxSocketPath = 107
+	defaultSocketDir = "/run/signet"
+	defaultMetrics   = "127.0.0.1:9465"
+	defaultDrain     = 5 * time.Second
+	defaultAuthzMiB  = 512
 )
-
-// names of proxies become file names and selector values.
-var proxyName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
@@ -199,10 +193,10 @@ func (c Config) Validate() error {
 	if !filepath.IsAbs(c.SocketDir) {
 		refuse("socket_dir", "want an absolute path, got %q", c.SocketDir)
 	}
-	if s := filepath.Join(c.SocketDir, "workload.sock"); len(s) > maxSocketPath {
-		refuse("socket_dir", "%q is longer than a socket's path may be (%d)", s, maxSocketPath)
+	if s := filepath.Join(c.SocketDir, "workload.sock"); len(s) > proxy.MaxSocketPath {
+		refuse("socket_dir", "%q is longer than a socket's path may be (%d)", s, proxy.MaxSocketPath)
 	}
-	if c.AccessLogDir != "" && !validLogDir(c.AccessLogDir) {
+	if c.AccessLogDir != "" && !proxy.ValidLogDir(c.AccessLogDir) {
 		refuse("access_log_dir", "want the absolute path of a folder for logs, without . and .., got %q", c.AccessLogDir)
 	}
 	if err := new(slog.Level).UnmarshalText([]byte(or(c.LogLevel, "info"))); err != nil {
@@ -217,7 +211,7 @@ func (c Config) Validate() error {
 	if c.Authz.User != "" && (c.Authz.UID != nil || c.Authz.GID != nil) {
 		refuse("authz.user", "is given beside authz.uid or authz.gid: leave one of them out")
 	}
-	names, egress := map[string]bool{}, map[egressAt]string{}
+	names, egress := map[string]bool{}, map[proxy.Egress]string{}
 	for i, p := range c.Proxies {
 		key := fmt.Sprintf("proxies[%d]", i)
 		if names[p.Name] {
@@ -227,7 +221,7 @@ func (c Config) Validate() error {
 		for _, o := range c.Proxies[:i] {
 			if sameAddress(o.Bind, p.Bind) && o.Mesh == p.Mesh && o.VirtualNode == p.VirtualNode {
 				refuse(key+".bind", "proxies %q and %q are both %s on %s: each would get a part of the calls on the same ports; give one another address",
-					o.Name, p.Name, nodeID(p.Mesh, p.VirtualNode), p.Bind)
+					o.Name, p.Name, p.ref().String(), p.Bind)
 			}
 		}
 		if at, err := p.egress(); err == nil {
@@ -256,18 +250,21 @@ func (c Config) metricsOpen() bool {
 	return err != nil || host != "localhost" && (notAddress != nil || !a.IsLoopback())
 }
 
+// ref is what the proxy runs for.
+func (p Proxy) ref() proxy.Ref { return proxy.Node(p.Mesh, p.VirtualNode) }
+
 // egress is where the outbound listener listens.
-func (p Proxy) egress() (egressAt, error) {
+func (p Proxy) egress() (proxy.Egress, error) {
 	if p.Egress != "" {
-		return parseEgress(p.Egress, p.EgressMode)
+		return proxy.ParseEgress(p.Egress, p.EgressMode)
 	}
-	return egressAt{AddrPort: netip.AddrPortFrom(loopbackFor(p.Bind), uint16(or(p.EgressPort, defaultEgressPort)))}, nil // #nosec G115 -- validateEgress
+	return proxy.EgressPort(p.Bind, uint16(or(p.EgressPort, proxy.DefaultEgressPort))), nil // #nosec G115 -- validateEgress
 }
 
 func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
 	at, err := p.egress()
 	if err == nil {
-		err = at.valid(p.EgressOpen)
+		err = at.Validate(p.EgressOpen)
 	}
 	switch {
 	case p.Egress != "" && p.EgressPort != 0:
@@ -282,7 +279,7 @@ func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
 }
 
 func (p Proxy) validate(socketDir string, refuse func(field, format string, args ...any)) {
-	if !proxyName.MatchString(p.Name) {
+	if !proxy.ValidName(p.Name) {
 		refuse("name", "want 1 to 63 letters, digits, '.', '_' or '-', got %q", p.Name)
 	}
 	if p.Mesh == "" {
@@ -294,7 +291,7 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 	if _, err := netip.ParseAddr(p.Bind); err != nil {
 		refuse("bind", "want an IP address, got %q", p.Bind)
 	}
-	if _, err := parsePlace(p.App); err != nil {
+	if _, err := proxy.ParsePlace(p.App); err != nil {
 		refuse("app", "%v", err)
 	}
 	if p.Bind == p.App {
@@ -308,7 +305,7 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 	switch {
 	case err != nil || rel == ".." || strings.HasPrefix(rel, "../"):
 		refuse("admin", "%q is not under socket_dir %q", p.Admin, socketDir)
-	case len(p.Admin) > maxSocketPath:
-		refuse("admin", "%q is longer than a socket's path may be (%d)", p.Admin, maxSocketPath)
+	case len(p.Admin) > proxy.MaxSocketPath:
+		refuse("admin", "%q is longer than a socket's path may be (%d)", p.Admin, proxy.MaxSocketPath)
 	}
 }

@@ -7,6 +7,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"signet.example/proxy"
 )
 
 func TestMetricsThatOthersReachAreAnExplicitChoice(t *testing.T) {
@@ -92,19 +94,19 @@ func TestTwoProxiesWithOneWayOutAreRefusedByName(t *testing.T) {
 }
 
 func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
-	shape := func(fields map[string]any) (shape, error) {
-		s, err := structpb.NewStruct(map[string]any{shapeKey: fields})
+	shape := func(fields map[string]any) (proxy.Shape, error) {
+		s, err := structpb.NewStruct(map[string]any{proxy.ShapeKey: fields})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return shapeOf(&corev3.Node{Metadata: s}, shape{authzSocket: "/run/signet/authz.sock", wayout: "/run/signet/wayout.sock"})
+		return foreignShape(&corev3.Node{Metadata: s}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
 	}
 	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
-	if err != nil || s.egress.String() != "127.0.0.1:15002" {
-		t.Errorf("a port alone: %s, %v", s.egress, err)
+	if err != nil || s.Egress.String() != "127.0.0.1:15002" {
+		t.Errorf("a port alone: %s, %v", s.Egress, err)
 	}
 	s, err = shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": "192.0.2.7:15001", "egress_open": true})
-	if err != nil || !s.egressOpen || !s.metadata().GetFields()[shapeKey].GetStructValue().GetFields()["egress_open"].GetBoolValue() {
+	if err != nil || !s.EgressOpen || !s.Metadata().GetFields()[proxy.ShapeKey].GetStructValue().GetFields()["egress_open"].GetBoolValue() {
 		t.Errorf("by name: %+v, %v", s, err)
 	}
 }
@@ -120,9 +122,9 @@ func TestAccessLogsGoToAFolderOfTheOperatorsOwn(t *testing.T) {
 		}
 	}
 	// An Envoy of somebody's own cannot widen it.
-	own := shape{bind: "127.0.0.7", app: "127.0.0.1", egress: egressAt{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, logDir: "/etc"}
-	s, err := shapeOf(&corev3.Node{Metadata: own.metadata()}, shape{authzSocket: "/run/signet/authz.sock", logDir: "/var/log/mesh"})
-	if err != nil || s.logDir != "/var/log/mesh" {
+	own := proxy.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, AccessLogDir: "/etc"}
+	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"})
+	if err != nil || s.AccessLogDir != "/var/log/mesh" {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/child"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 // States of a supervised proxy, as reports tell them.
@@ -85,7 +86,7 @@ func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Ch
 
 // line takes one line of the proxy's output: the record of a denial, or its log.
 func (e *envoy) line(ctx context.Context, line string) {
-	denial, ok := nativeDenialLine(line)
+	denial, ok := proxy.ParseDenial(line)
 	if !ok {
 		envoyLine(ctx, e.log, line)
 		return
@@ -96,7 +97,7 @@ func (e *envoy) line(ctx context.Context, line string) {
 			destination = id.String()
 		}
 	}
-	d := denial.record(destination, e.proxy.Name)
+	d := deniedByProxy(denial, destination, e.proxy.Name)
 	e.metrics.decisions.Observe(observed(d))
 	e.denied(d)
 }
@@ -271,10 +272,10 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 		return nil, fmt.Errorf("folder of the admin socket: %w", err)
 	}
 	sh := e.relay.shapeOf(e.proxy)
-	if err := sh.egress.tryFolder(e.proxy.uid()); err != nil { // again: it is the operator's, and may have changed
+	if err := tryEgressFolder(sh.Egress, e.proxy.uid()); err != nil { // again: it is the operator's, and may have changed
 		return nil, fmt.Errorf("egress: %w", err)
 	}
-	if err := sh.tryApp(); err != nil {
+	if err := tryApp(sh); err != nil {
 		return nil, err
 	}
 	config, err := bootstrap(e.proxy, sh, e.xdsSocket, adminMode(e.proxy.as))
@@ -292,7 +293,7 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 		Args: []string{
 			"--config-path", "/dev/fd/3", "--disable-hot-restart",
 			// Said in the file already; here it tells one Envoy from another in ps.
-			"--service-node", nodeID(e.proxy.Mesh, e.proxy.VirtualNode),
+			"--service-node", e.proxy.ref().String(),
 			"--concurrency", strconv.Itoa(e.proxy.Concurrency),
 			"--drain-time-s", strconv.Itoa(max(1, int(e.drainTime.Seconds()))),
 			// Its own denials are told on standard error and looked up right away.

@@ -12,6 +12,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/proxy"
 )
 
 // guard stands before one stream of a proxy: it attests the peer for each answer
@@ -24,11 +25,11 @@ type guard struct {
 	peer   *attestation.Peer
 	relay  *relay
 
-	mu         sync.Mutex
-	bound      bool // the four below are set; guarded by mu
-	want       want
-	mesh, node string
-	shape      shape
+	mu    sync.Mutex
+	bound bool // the four below are set; guarded by mu
+	want  want
+	ref   proxy.Ref
+	shape proxy.Shape
 	// leaving is the time that is left to take things away, once the binding is gone.
 	leaving *time.Timer
 }
@@ -68,7 +69,7 @@ func (g *guard) Context() context.Context { return g.ctx }
 // answers carry keys, and a process may have become another one.
 func (g *guard) SendMsg(m any) error {
 	g.mu.Lock()
-	bound, leaving, w, mesh, node := g.bound, g.leaving != nil, g.want, g.mesh, g.node
+	bound, leaving, w, ref := g.bound, g.leaving != nil, g.want, g.ref
 	g.mu.Unlock()
 	s := g.relay.u.state.Load()
 	if !bound || s == nil {
@@ -77,13 +78,13 @@ func (g *guard) SendMsg(m any) error {
 	if leaving {
 		return g.sendLast(m)
 	}
-	now, has, err := g.attest(g.ctx, s, mesh, node)
+	now, has, err := g.attest(g.ctx, s, ref)
 	if err == nil && now != w {
 		err = errNotBound
 	}
 	if err != nil {
 		g.cancel(errNotBound)
-		return g.relay.refuse(g.ctx, nodeID(mesh, node), has, err)
+		return g.relay.refuse(g.ctx, ref.String(), has, err)
 	}
 	return g.ServerStream.SendMsg(m)
 }
@@ -117,13 +118,13 @@ func (g *guard) left() {
 }
 
 // attest finds out what the peer is now, and which binding lets it be the proxy
-// of this virtual node; where none does, at least the former.
-func (g *guard) attest(ctx context.Context, s *state, mesh, node string) (want, identity.Selectors, error) {
+// of what ref names; where none does, at least the former.
+func (g *guard) attest(ctx context.Context, s *state, ref proxy.Ref) (want, identity.Selectors, error) {
 	has, err := g.peer.Selectors(ctx)
 	if err != nil {
 		return want{}, nil, err
 	}
-	b, id, err := s.binding(has, mesh, node)
+	b, id, err := s.binding(has, ref)
 	if err != nil {
 		return want{}, has, err
 	}
@@ -134,21 +135,21 @@ func (g *guard) attest(ctx context.Context, s *state, mesh, node string) (want, 
 func (g *guard) bind(w want, key legKey) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.bound, g.want, g.mesh, g.node, g.shape = true, w, key.mesh, key.node, key.shape
+	g.bound, g.want, g.ref, g.shape = true, w, key.ref, key.shape
 }
 
 // boundAs is what the stream was given, and in which shape.
-func (g *guard) boundAs() (want, shape, bool) {
+func (g *guard) boundAs() (want, proxy.Shape, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.want, g.shape, g.bound
 }
 
-// nodeGiven is the virtual node that the stream was given, empty where it was none.
-func (g *guard) nodeGiven() (mesh, node string) {
+// given is what the stream was given, the zero Ref where it was nothing.
+func (g *guard) given() proxy.Ref {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.mesh, g.node
+	return g.ref
 }
 
 func (g *guard) boundTo() (want, bool) {

@@ -13,6 +13,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/internal/unixsock"
+	"signet.example/proxy"
 )
 
 // sentStream counts what passes.
@@ -68,7 +69,7 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		g := &guard{ServerStream: out, peer: peer, relay: r}
 		g.ctx, g.cancel = context.WithCancelCause(t.Context())
 		if c.bound {
-			g.bound, g.want, g.mesh, g.node = true, want{"a", wantOf("/shop/web").id}, "shop", "web"
+			g.bound, g.want, g.ref = true, want{"a", wantOf("/shop/web").id}, proxy.Node("shop", "web")
 		}
 		err := g.SendMsg(nil)
 		g.cancel(nil)
@@ -84,11 +85,12 @@ func TestANodeIDSelectsByMeshAndName(t *testing.T) {
 		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"},
 	}), nil, nil)
 	has := s.bindings[0].Selectors
-	for id, want := range map[[2]string]bool{
-		{"shop", "web"}: true, {"", ""}: true, {"other", "web"}: false, {"shop", "api"}: false, {"shop", ""}: false, {"", "web"}: false,
+	for ref, want := range map[proxy.Ref]bool{
+		proxy.Node("shop", "web"): true, {}: true, proxy.Node("other", "web"): false, proxy.Node("shop", "api"): false,
+		proxy.Node("shop", ""): false, proxy.Node("", "web"): false, {Mesh: "shop", Kind: "virtualGateway", Name: "web"}: false,
 	} {
-		if _, _, err := s.binding(has, id[0], id[1]); (err == nil) != want {
-			t.Errorf("%v: %v", id, err)
+		if _, _, err := s.binding(has, ref); (err == nil) != want {
+			t.Errorf("%v: %v", ref, err)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/internal/private"
+	"signet.example/proxy"
 )
 
 // host is what the agent needs of its own host. All of it is had before a server
@@ -81,13 +82,13 @@ func tryProxies(ctx context.Context, cfg Config) []error {
 		if err := tryAddress(ctx, p.Bind); err != nil {
 			errs = append(errs, fmt.Errorf("proxies[%d].bind: %w", i, err))
 		}
-		if app, err := parsePlace(p.App); err == nil { // Validate has refused others
-			if err := app.tryFolder(); err != nil {
+		if app, err := proxy.ParsePlace(p.App); err == nil { // Validate has refused others
+			if err := tryAppFolder(app); err != nil {
 				errs = append(errs, fmt.Errorf("proxies[%d].app: %w", i, err))
 			}
 		}
 		if at, err := p.egress(); err == nil {
-			if err := at.tryFolder(p.uid()); err != nil {
+			if err := tryEgressFolder(at, p.uid()); err != nil {
 				errs = append(errs, fmt.Errorf("proxies[%d].egress: %w", i, err))
 			}
 		}

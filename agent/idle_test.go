@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"signet.example/proxy"
 )
 
 // idleRelay is a relay without a server, and a proxy that it supervises.
@@ -44,10 +46,10 @@ func idleRelay(t *testing.T) (*relay, Proxy) {
 func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *testing.T) {
 	r, p := idleRelay(t)
 	view := func(bind string) error {
-		_, err := r.view(t.Context(), viewKey{legKey{"m", "n", shape{bind: bind}}, want{}})
+		_, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, want{}})
 		return err
 	}
-	supervised, err := r.view(t.Context(), viewKey{legKey{"m", "n", r.shapeOf(p)}, want{}})
+	supervised, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), r.shapeOf(p)}, want{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -310,10 +310,6 @@ func trustDomainOf(leaf *x509.Certificate) (spiffeid.TrustDomain, error) {
 	return id.TrustDomain(), nil
 }
 
-// instanceHeader names this run of the agent in each call. It is a secret between
-// the agent and the servers.
-const instanceHeader = "signet-instance"
-
 // dial opens a connection to the server that shows the certificate of the moment
 // at each handshake. Both sides are verified in full each time: there is no
 // session cache, so nothing is ever resumed.
@@ -385,7 +381,7 @@ type instance string
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.
 func (i instance) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{instanceHeader: string(i)}, nil
+	return map[string]string{api.InstanceHeader: string(i)}, nil
 }
 
 // RequireTransportSecurity implements credentials.PerRPCCredentials.

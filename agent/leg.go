@@ -14,6 +14,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 // policyWait bounds how long a view waits for the policy revision that it is
@@ -24,8 +25,8 @@ const policyWait = 5 * time.Second
 // legKey names one stream from the server: a virtual node and the shape of the
 // proxies that it is for.
 type legKey struct {
-	mesh, node string
-	shape      shape
+	ref   proxy.Ref
+	shape proxy.Shape
 }
 
 // routing is a complete routing set of a virtual node, released to proxies.
@@ -54,7 +55,7 @@ type leg struct {
 	released watched.Value[*routing]
 }
 
-func (l *leg) nodeID() string { return nodeID(l.key.mesh, l.key.node) }
+func (l *leg) nodeID() string { return l.key.ref.String() }
 
 // Run follows the view over conn until l is gone or ctx ends.
 func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
@@ -64,7 +65,7 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 	wg.Go(func() {
 		client := &ads.Client{
 			Conn:     conn,
-			Node:     &corev3.Node{Id: l.nodeID(), Cluster: l.key.node, UserAgentName: "signet-agent", Metadata: l.key.shape.metadata()},
+			Node:     &corev3.Node{Id: l.nodeID(), Cluster: l.key.ref.Name, UserAgentName: "signet-agent", Metadata: l.key.shape.Metadata()},
 			Types:    []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType},
 			Complete: complete,
 			OnSet: func(set *ads.Set, view *ads.Resource) {

@@ -5,15 +5,16 @@ import (
 	"testing"
 
 	"signet.example/api"
+	"signet.example/proxy"
 )
 
 func TestAProxysOwnDenialBecomesARecord(t *testing.T) {
 	line := `{"msg":"native denial","time":"2026-11-21T10:00:00.123Z","decision_id":"0B6F5C2A-9a53-4c41-8e3f-0123456789ab","class":"unavailable","details":"ext_authz_error","status":503,"method":"GET","host":"orders.internal:8080","path":"/orders","source":"spiffe://td/m/web","peer":"127.0.0.1:1"}`
-	d, ok := nativeDenialLine(line)
+	d, ok := proxy.ParseDenial(line)
 	if !ok {
 		t.Fatal("not taken for a denial")
 	}
-	r := d.record("spiffe://td/m/orders", "orders")
+	r := deniedByProxy(d, "spiffe://td/m/orders", "orders")
 	if r.GetId() != "0b6f5c2a9a534c418e3f0123456789ab" || r.GetCause() != api.Cause_CAUSE_UNAVAILABLE || r.GetAllowed() ||
 		r.GetSource() != "spiffe://td/m/web" || r.GetDestination() != "spiffe://td/m/orders" || r.GetPath() != "/orders" || r.GetHost() != "orders.internal:8080" || r.GetTime().AsTime().Year() != 2026 {
 		t.Errorf("record: %v", r)
@@ -26,8 +27,8 @@ func TestARefusalIsExplainedByItsClass(t *testing.T) {
 		"": "signet: ambiguous request", // what a proxy wrote before there were classes
 	} {
 		line := `{"msg":"native denial","decision_id":"0b6f5c2a-9a53-4c41-8e3f-0123456789ab","class":"` + class + `","details":"http1.codec_error\u202e"}`
-		d, ok := nativeDenialLine(line)
-		r := d.record("spiffe://td/m/web", "web")
+		d, ok := proxy.ParseDenial(line)
+		r := deniedByProxy(d, "spiffe://td/m/web", "web")
 		if !ok || r.GetCause() != api.Cause_CAUSE_POLICY || len(r.GetRules()) != 1 || r.GetRules()[0].GetName() != want || !strings.HasSuffix(r.GetMessage(), "(http1.codec_error)") {
 			t.Errorf("class %q: %v", class, r)
 		}
@@ -37,21 +38,10 @@ func TestARefusalIsExplainedByItsClass(t *testing.T) {
 	}
 }
 
-func TestOtherLinesOfAProxyAreNoDenials(t *testing.T) {
-	for _, line := range []string{
-		"[warning] main: caught SIGTERM", "", "{", `{"msg":"something else","decision_id":"0b6f5c2a9a534c418e3f0123456789ab"}`,
-		`{"msg":"native denial","decision_id":"short"}`, `{"msg":"native denial","decision_id":"zzzzzzzz-9a53-4c41-8e3f-0123456789ab"}`,
-	} {
-		if d, ok := nativeDenialLine(line); ok {
-			t.Errorf("%q was taken for a denial: %+v", line, d)
-		}
-	}
-}
-
 func FuzzNativeDenialLine(f *testing.F) {
 	f.Add(`{"msg":"native denial","time":"2026-11-21T10:00:00Z","decision_id":"0b6f5c2a-9a53-4c41-8e3f-0123456789ab","details":"x"}`)
 	f.Fuzz(func(t *testing.T, line string) {
-		if d, ok := nativeDenialLine(line); ok && d.record("", "").GetAllowed() {
+		if d, ok := proxy.ParseDenial(line); ok && deniedByProxy(d, "", "").GetAllowed() {
 			t.Error("a denial allows")
 		}
 	})

@@ -229,13 +229,13 @@ type holder struct {
 
 // listening is the one owner of all sockets that the proxy would send calls to.
 func (o *owners) listening(f front) (holder, error) {
-	if f.app.socket != "" {
+	if f.app.Socket != "" {
 		return o.listeningAtSockets(f)
 	}
 	var all []attestation.SocketOwner
 	var ids []uint64
 	for _, port := range f.list() {
-		at := netip.AddrPortFrom(f.app.addr, port)
+		at := netip.AddrPortFrom(f.app.Addr, port)
 		found, err := o.listeners(at)
 		if err != nil {
 			return holder{}, err
@@ -272,7 +272,7 @@ func (o *owners) listening(f front) (holder, error) {
 func (o *owners) listeningAtSockets(f front) (holder, error) {
 	var l holder
 	for _, port := range f.list() {
-		at, err := o.atSocket(f.app.socketFor(port))
+		at, err := o.atSocket(f.app.SocketFor(uint32(port)))
 		switch {
 		case err != nil:
 			return holder{}, err
@@ -337,13 +337,13 @@ func (o *owners) listeningNow(f front) []string {
 		}
 	}
 	for _, port := range f.list() {
-		if f.app.socket != "" {
-			if l, err := o.atSocket(f.app.socketFor(port)); err == nil && l.any {
+		if f.app.Socket != "" {
+			if l, err := o.atSocket(f.app.SocketFor(uint32(port))); err == nil && l.any {
 				add(l.owner.UID)
 			}
 			continue
 		}
-		found, err := o.listeners(netip.AddrPortFrom(f.app.addr, port))
+		found, err := o.listeners(netip.AddrPortFrom(f.app.Addr, port))
 		if err != nil {
 			return nil
 		}

@@ -13,6 +13,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/proxy"
 )
 
 // ownersRig are owners whose listeners the test says, by port.
@@ -35,7 +36,7 @@ func newOwnersRig(t *testing.T, file string) *ownersRig {
 }
 
 var (
-	theFront   = front{node: "mesh/shop/virtualNode/web", app: place{addr: netip.MustParseAddr("127.0.0.1")}, ports: "8080, 8443"}
+	theFront   = front{node: "mesh/shop/virtualNode/web", app: proxy.Place{Addr: netip.MustParseAddr("127.0.0.1")}, ports: "8080, 8443"}
 	theBinding = identity.Binding{Name: "web-proxy"}
 )
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/attestation"
+	"signet.example/proxy"
 	"signet.example/test/parts"
 )
 
@@ -24,14 +25,14 @@ func TestAnApplicationsSocketsAreInOneFolderAndNamedByPort(t *testing.T) {
 		"unix:/run/web/app.sock": false, "unix:/run/{port}/app.sock": false, "unix:/run/web/{port}{port}": false, "unix:run/{port}": false,
 		"unix:/run/../etc/{port}": false, "unix:@{port}": false, "unix:": false, "web": false, "": false, "unix:/" + strings.Repeat("x", 102) + "{port}": false,
 	} {
-		p, err := parsePlace(text)
+		p, err := proxy.ParsePlace(text)
 		if (err == nil) != ok || ok && p.String() != text {
 			t.Errorf("%q: %q, %v", text, p, err)
 		}
 	}
-	p, err := parsePlace("unix:/run/web/{port}.sock")
-	if err != nil || p.socketFor(8080) != "/run/web/8080.sock" {
-		t.Errorf("%q, %v", p.socketFor(8080), err)
+	p, err := proxy.ParsePlace("unix:/run/web/{port}.sock")
+	if err != nil || p.SocketFor(8080) != "/run/web/8080.sock" {
+		t.Errorf("%q, %v", p.SocketFor(8080), err)
 	}
 }
 
@@ -53,34 +54,34 @@ func us() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 
 
 func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
 	dir := ownFolder(t, 0o750)
-	at := egressAt{socket: filepath.Join(dir, "out.sock"), mode: 0o600}
+	at := proxy.Egress{Socket: filepath.Join(dir, "out.sock"), Mode: 0o600}
 	refused := func(what, words string) {
 		t.Helper()
-		if err := at.trySocket(us()); err == nil || !strings.Contains(err.Error(), words) {
+		if err := tryEgressSocket(at, us()); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v, want %q", what, err, words)
 		}
 	}
 	refused("before the proxy listens", "no such file")
-	if err := at.tryFolder(us()); err != nil {
+	if err := tryEgressFolder(at, us()); err != nil {
 		t.Errorf("its folder: %v", err)
 	}
-	l, err := net.Listen("unix", at.socket)
+	l, err := net.Listen("unix", at.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	if err := os.Chmod(at.socket, 0o600); err != nil {
+	if err := os.Chmod(at.Socket, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := at.trySocket(us()); err != nil {
+	if err := tryEgressSocket(at, us()); err != nil {
 		t.Error(err)
 	}
-	if err := os.Chmod(at.socket, 0o660); err != nil {
+	if err := os.Chmod(at.Socket, 0o660); err != nil {
 		t.Fatal(err)
 	}
 	refused("open to its group", "mode 0660 and not 0600")
-	at.mode = 0o660
-	if err := at.trySocket(us()); err != nil {
+	at.Mode = 0o660
+	if err := tryEgressSocket(at, us()); err != nil {
 		t.Error(err)
 	}
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -90,11 +91,11 @@ func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
 	if err := os.Chmod(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := at.trySocket(us() + 1); err == nil {
+	if err := tryEgressSocket(at, us()+1); err == nil {
 		t.Error("a socket of another user than the proxy's")
 	}
-	missing := egressAt{socket: filepath.Join(dir, "none", "out.sock"), mode: 0o660}
-	if err := missing.tryFolder(us()); err == nil || !strings.Contains(err.Error(), "install -d") {
+	missing := proxy.Egress{Socket: filepath.Join(dir, "none", "out.sock"), Mode: 0o660}
+	if err := tryEgressFolder(missing, us()); err == nil || !strings.Contains(err.Error(), "install -d") {
 		t.Errorf("no folder: %v", err)
 	}
 }
@@ -106,8 +107,8 @@ func TestWhereOthersCouldPutAnApplicationsSocketNoAgentStarts(t *testing.T) {
 	dir := ownFolder(t, 0o755)
 	try := func(what, words string) {
 		t.Helper()
-		p, err := parsePlace("unix:" + filepath.Join(dir, "{port}.sock"))
-		if err = errors.Join(err, p.tryFolder()); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+		p, err := proxy.ParsePlace("unix:" + filepath.Join(dir, "{port}.sock"))
+		if err = errors.Join(err, tryAppFolder(p)); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v, want %q", what, err, words)
 		}
 	}
@@ -154,7 +155,7 @@ func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) 
 		t.Fatal(err)
 	}
 	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
-	f := front{node: theFront.node, app: place{socket: filepath.Join(dir, portMark+".sock")}, ports: theFront.ports}
+	f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: theFront.ports}
 	at := map[string]attestation.SocketListener{}
 	fails := map[string]error{}
 	r.socket = func(path string) (attestation.SocketListener, error) {

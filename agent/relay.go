@@ -19,6 +19,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 // maxLegs bounds the streams that local proxies can make the agent open, maxShapes
@@ -98,31 +99,32 @@ func (r *relay) configured(name string) (Proxy, bool) {
 	return p, ok
 }
 
-// ownNode is which virtual node a proxy of the configuration is.
-func (r *relay) ownNode(proxy string) (mesh, node string, ok bool) {
-	p, ok := r.configured(proxy)
-	return p.Mesh, p.VirtualNode, ok
+// own is what a proxy of the configuration runs for.
+func (r *relay) own(name string) (proxy.Ref, bool) {
+	p, ok := r.configured(name)
+	return p.ref(), ok
 }
 
-// nodeOf is which virtual node a process was given on its streams; empty where
-// it has none, or streams of several.
-func (r *relay) nodeOf(p *attestation.Peer) (mesh, node string) {
+// nodeOf is what a process was given on its streams; the zero Ref where that is
+// nothing, or several.
+func (r *relay) nodeOf(p *attestation.Peer) proxy.Ref {
+	var ref proxy.Ref
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for g := range r.streams {
 		if g.peer == nil || g.peer.PID() != p.PID() || g.peer.Alive() != nil { // a pid is another's once its process is gone
 			continue
 		}
-		m, n := g.nodeGiven()
-		if m == "" || m == mesh && n == node {
+		given := g.given()
+		if given == (proxy.Ref{}) || given == ref {
 			continue
 		}
-		if mesh != "" {
-			return "", ""
+		if ref != (proxy.Ref{}) {
+			return proxy.Ref{}
 		}
-		mesh, node = m, n
+		ref = given
 	}
-	return mesh, node
+	return ref
 }
 
 // Run owns the goroutines of all legs and views until ctx ends.
@@ -195,7 +197,7 @@ func (r *relay) sweep(now time.Time) {
 	defer r.mu.Unlock()
 	used := map[legKey]bool{}
 	for _, p := range r.proxies {
-		used[legKey{p.Mesh, p.VirtualNode, r.shapeOf(p)}] = true
+		used[legKey{p.ref(), r.shapeOf(p)}] = true
 	}
 	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {
 		if v.view.Streams() > 0 {
@@ -224,31 +226,31 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	if !ok {
 		return nil, status.Error(codes.Internal, "internal error: a stream without its guard")
 	}
-	mesh, name, err := parseNodeID(node.GetId())
+	ref, err := proxy.ParseRef(node.GetId())
 	if err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "%v, got %q", err, node.GetId())
+		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	s := r.u.state.Load()
 	if s == nil {
 		return nil, status.Error(codes.Unavailable, errNoState.Error())
 	}
-	w, has, err := g.attest(ctx, s, mesh, name)
+	w, has, err := g.attest(ctx, s, ref)
 	if err != nil {
 		return nil, r.refuse(ctx, node.GetId(), has, err)
 	}
-	sh, err := r.shapeFor(node, has, mesh, name)
+	sh, err := r.shapeFor(node, has, ref)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if sh.egressOpen {
+	if sh.EgressOpen {
 		r.log.WarnContext(ctx, "the outbound listener is one that other hosts reach: who calls from there cannot be seen, and is let out only by applications: [anyone] of the Binding",
-			slog.String("node", node.GetId()), slog.String("address", sh.egress.String()))
+			slog.String("node", node.GetId()), slog.String("address", sh.Egress.String()))
 	}
-	v, err := r.view(ctx, viewKey{legKey{mesh, name, sh}, w})
+	v, err := r.view(ctx, viewKey{legKey{ref, sh}, w})
 	if err != nil {
 		return nil, err
 	}
-	g.bind(w, legKey{mesh, name, sh})
+	g.bind(w, legKey{ref, sh})
 	r.guests.stay(g.peer)
 	return v.view, nil
 }
@@ -267,29 +269,38 @@ func (r *relay) refuse(ctx context.Context, node string, has identity.Selectors,
 
 // shapeFor is the configuration's for a proxy that the agent started, else what
 // the node says of itself.
-func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, mesh, name string) (shape, error) {
+func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Ref) (proxy.Shape, error) {
 	if p, ok := r.configured(supervisedName(has)); ok {
-		if p.Mesh != mesh || p.VirtualNode != name {
-			return shape{}, fmt.Errorf("proxy %s is configured for %s", p.Name, nodeID(p.Mesh, p.VirtualNode))
+		if p.ref() != ref {
+			return proxy.Shape{}, fmt.Errorf("proxy %s is configured for %s", p.Name, p.ref())
 		}
 		return r.shapeOf(p), nil
 	}
-	sh, err := shapeOf(node, r.given())
+	sh, err := foreignShape(node, r.given())
 	if err == nil {
-		err = sh.tryApp()
+		err = tryApp(sh)
 	}
 	return sh, err
 }
 
-// given is what no proxy says of itself: who decides for it, and where it may log.
-func (r *relay) given() shape {
-	return shape{authzSocket: r.authzSocket, wayout: r.wayout, logDir: r.logDir}
+// foreignShape is what a proxy which the agent did not start declares of itself,
+// with what is not its own to say from ours. What the server would refuse is
+// refused here: its refusal would reach the log and not the proxy.
+func foreignShape(node *corev3.Node, ours proxy.Shape) (proxy.Shape, error) {
+	return proxy.ParseShape(node.GetMetadata(), func(s *proxy.Shape) {
+		s.AuthzSocket, s.WayoutSocket, s.AccessLogDir, s.Proxy = ours.AuthzSocket, ours.WayoutSocket, ours.AccessLogDir, ""
+	})
 }
 
-func (r *relay) shapeOf(p Proxy) shape {
+// given is what no proxy says of itself: who decides for it, and where it may log.
+func (r *relay) given() proxy.Shape {
+	return proxy.Shape{AuthzSocket: r.authzSocket, WayoutSocket: r.wayout, AccessLogDir: r.logDir}
+}
+
+func (r *relay) shapeOf(p Proxy) proxy.Shape {
 	at, _ := p.egress() // Validate has refused what is none
 	s := r.given()
-	s.bind, s.app, s.egress, s.egressOpen = p.Bind, p.App, at, p.EgressOpen
+	s.Bind, s.App, s.Egress, s.EgressOpen = p.Bind, p.App, at, p.EgressOpen
 	return s
 }
 
@@ -327,7 +338,7 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 func (r *relay) shapes(k legKey) int {
 	n := 0
 	for other := range r.legs {
-		if other.mesh == k.mesh && other.node == k.node {
+		if other.ref == k.ref {
 			n++
 		}
 	}
@@ -367,9 +378,9 @@ func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", p.Name, has, nodeID(p.Mesh, p.VirtualNode))
+		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", p.Name, has, p.ref().String())
 	}
-	return r.view(ctx, viewKey{legKey{p.Mesh, p.VirtualNode, r.shapeOf(p)}, want{b.Name, s.ids[b.Name]}})
+	return r.view(ctx, viewKey{legKey{p.ref(), r.shapeOf(p)}, want{b.Name, s.ids[b.Name]}})
 }
 
 // event notes what a proxy did with its resources.

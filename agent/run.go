@@ -120,7 +120,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
 	}
 	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), socks.path("wayout.sock"), m, log)
-	u.own, a.gate.nodeOf, a.relay.guests = a.relay.ownNode, a.relay.nodeOf, a.guests
+	u.own, a.gate.nodeOf, a.relay.guests = a.relay.own, a.relay.nodeOf, a.guests
 	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
 		state: &u.state, relay: a.relay, guests: a.guests, metrics: m, log: log,

@@ -14,6 +14,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/proxy"
 )
 
 // state is all that the agent was told in Signet's own resources, at one
@@ -32,8 +33,8 @@ type state struct {
 	newest  string
 	issuers []*api.JWTIssuer
 	bans    map[string]bool
-	// own reports which virtual node a proxy that the agent starts is; nil: it starts none.
-	own func(proxy string) (mesh, node string, ok bool)
+	// own returns what a proxy that the agent starts runs for; nil: it starts none.
+	own func(name string) (proxy.Ref, bool)
 	// problems are resources that could not be used, for `signet check`.
 	problems []string
 }
@@ -157,22 +158,23 @@ func (s *state) bindingNamed(name string) (identity.Binding, bool) {
 }
 
 // binding returns the binding that lets a peer with these selectors be the proxy
-// of a virtual node. The mesh and node of an xDS node id select among what the
-// peer is bound to and grant nothing; so does the agent's configuration, for a
-// proxy that it starts. Empty ones select nothing, and then a peer that bindings
-// for two nodes fit is neither: which identity it had would be chance.
-func (s *state) binding(has identity.Selectors, mesh, node string) (identity.Binding, spiffeid.ID, error) {
-	if ownMesh, ownNode, ok := s.configured(supervisedName(has)); ok {
-		if (mesh != "" || node != "") && (mesh != ownMesh || node != ownNode) {
+// of a virtual node. The Ref of an xDS node id selects among what the peer is
+// bound to and grants nothing; so does the agent's configuration, for a proxy that
+// it starts. The zero Ref selects nothing, and then a peer that bindings for two
+// nodes fit is neither: which identity it had would be chance.
+func (s *state) binding(has identity.Selectors, ref proxy.Ref) (identity.Binding, spiffeid.ID, error) {
+	none := proxy.Ref{}
+	if own, ok := s.configured(supervisedName(has)); ok {
+		if ref != none && ref != own {
 			return identity.Binding{}, spiffeid.ID{}, errNotBound
 		}
-		mesh, node = ownMesh, ownNode
+		ref = own
 	}
 	candidates := s.bindings
-	if mesh != "" || node != "" {
+	if ref != none {
 		candidates = nil
 		for _, b := range s.bindings {
-			if b.Mesh == mesh && b.VirtualNode == node {
+			if refOf(b) == ref {
 				candidates = append(candidates, b)
 			}
 		}
@@ -206,12 +208,15 @@ func (s *state) wantsHash(others identity.Selectors) bool {
 		slices.ContainsFunc(s.entries, func(e identity.Entry) bool { return asks(e.Selectors) })
 }
 
-// configured is which virtual node a proxy of the agent's own configuration is.
-func (s *state) configured(proxy string) (mesh, node string, ok bool) {
-	if proxy == "" || s.own == nil {
-		return "", "", false
+// refOf is what a binding lets a process be the proxy of.
+func refOf(b identity.Binding) proxy.Ref { return proxy.Node(b.Mesh, b.VirtualNode) }
+
+// configured returns what a proxy of the agent's own configuration runs for.
+func (s *state) configured(name string) (proxy.Ref, bool) {
+	if name == "" || s.own == nil {
+		return proxy.Ref{}, false
 	}
-	return s.own(proxy)
+	return s.own(name)
 }
 
 // errNotBound does not say whether there is such a virtual node: the same
@@ -227,7 +232,7 @@ func (s *state) identities(has identity.Selectors) ([]want, error) {
 	for _, e := range identity.MatchEntries(s.entries, has) {
 		wants = append(wants, want{e.Name, e.ID})
 	}
-	b, id, err := s.binding(has, "", "")
+	b, id, err := s.binding(has, proxy.Ref{})
 	if err == nil {
 		wants = append(wants, want{b.Name, id})
 	}

@@ -13,6 +13,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 )
 
 func TestAnAddressAndPortBelongToOneProxy(t *testing.T) {
@@ -116,7 +117,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		var k taken
 		told := 0
 		view := func(node string) *proxyView {
-			v := newProxyView(&leg{key: legKey{mesh: "shop", node: node}}, want{entry: node}, nil)
+			v := newProxyView(&leg{key: legKey{ref: proxy.Node("shop", node)}}, want{entry: node}, nil)
 			v.taken, v.drain, v.told = &k, 10*time.Second, func() { told++ }
 			return v
 		}
@@ -134,16 +135,16 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 				want = append(want, netip.MustParseAddrPort(text))
 			}
 			if got := listening(v.published.Load()); !slices.Equal(got, want) {
-				t.Errorf("%s listens on %v, want %v", v.leg.key.node, got, want)
+				t.Errorf("%s listens on %v, want %v", v.leg.key.ref.Name, got, want)
 			}
 			if got := v.leftOut(); got != left {
-				t.Errorf("%s: %q is left out, want %q", v.leg.key.node, got, left)
+				t.Errorf("%s: %q is left out, want %q", v.leg.key.ref.Name, got, left)
 			}
 		}
 		put(web, "127.0.0.2:8080")
 		put(orders, "127.0.0.2:9090")
 		for _, v := range []*proxyView{web, orders} {
-			if err := v.claim(v.leg.key.node); err != nil {
+			if err := v.claim(v.leg.key.ref.Name); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -29,6 +29,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 	"signet.example/test/parts"
 )
 
@@ -194,24 +195,24 @@ func TestABannedIdentityIsGrantedToNobody(t *testing.T) {
 }
 
 func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
-	meta, err := structpb.NewStruct(map[string]any{shapeKey: map[string]any{
+	meta, err := structpb.NewStruct(map[string]any{proxy.ShapeKey: map[string]any{
 		"bind": "10.0.0.1", "app": "127.0.0.1", "authz_socket": "/tmp/mine.sock",
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := shapeOf(&corev3.Node{Metadata: meta}, shape{authzSocket: "/run/signet/authz.sock"})
-	if err != nil || s.authzSocket != "/run/signet/authz.sock" || s.egress.String() != "127.0.0.1:15001" {
+	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
+	if err != nil || s.AuthzSocket != "/run/signet/authz.sock" || s.Egress.String() != "127.0.0.1:15001" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if _, err := shapeOf(&corev3.Node{}, shape{authzSocket: "/run/signet/authz.sock"}); err == nil {
+	if _, err := foreignShape(&corev3.Node{}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}); err == nil {
 		t.Error("a node without a shape was accepted")
 	}
 }
 
 func TestAShapeOnSocketsTravelsToTheServerAsItIs(t *testing.T) {
-	ours := shape{bind: "10.0.0.1", app: "unix:/run/web/{port}.sock", egress: egressAt{socket: "/run/out/web.sock", mode: 0o600}, authzSocket: "/a", wayout: "/w"}
-	got, err := shapeOf(&corev3.Node{Metadata: ours.metadata()}, shape{authzSocket: "/a", wayout: "/w"})
+	ours := proxy.Shape{Bind: "10.0.0.1", App: "unix:/run/web/{port}.sock", Egress: proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}, AuthzSocket: "/a", WayoutSocket: "/w"}
+	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"})
 	if err != nil || got != ours {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -232,29 +233,14 @@ func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 		"half a port":              {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 80.5},
 		"a key with a mistake":     {"bind": "10.0.0.1", "app": "127.0.0.1", "egres": 15002.0},
 	} {
-		meta, err := structpb.NewStruct(map[string]any{shapeKey: fields})
+		meta, err := structpb.NewStruct(map[string]any{proxy.ShapeKey: fields})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err := shapeOf(&corev3.Node{Metadata: meta}, shape{authzSocket: "/a"}); err == nil || !strings.Contains(err.Error(), shapeKey) {
+		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
 			t.Errorf("%s: %+v %v", name, s, err)
 		}
 	}
-}
-
-func FuzzParseNodeID(f *testing.F) {
-	for _, s := range []string{"mesh/shop/virtualNode/web", "arn:aws:appmesh:eu-west-1:1:mesh/shop/virtualNode/web", "mesh//virtualNode/", "arn:", ""} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		mesh, node, err := parseNodeID(s)
-		if err != nil {
-			return
-		}
-		if m, n, err := parseNodeID(nodeID(mesh, node)); err != nil || m != mesh || n != node {
-			t.Errorf("%q: %q %q, and back %q %q %v", s, mesh, node, m, n, err)
-		}
-	})
 }
 
 // handoverPair is both ends of a passing socket.
@@ -406,15 +392,15 @@ func TestTooManyAuthzConnectionsOfOneProxyAreRefusedAndCountedOut(t *testing.T) 
 func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 	r := &relay{legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, authz: &authzProcess{}}
 	for n := range maxShapes {
-		r.legs[legKey{"shop", "web", shape{egress: egressAt{AddrPort: netip.AddrPortFrom(netip.Addr{}, uint16(n))}}}] = &leg{}
+		r.legs[legKey{proxy.Node("shop", "web"), proxy.Shape{Egress: proxy.Egress{AddrPort: netip.AddrPortFrom(netip.Addr{}, uint16(n))}}}] = &leg{}
 	}
 	r.u = &upstream{keeper: newKeeper(nil, newMetrics(), nil)}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // nobody runs what is begun
-	if _, err := r.view(ctx, viewKey{leg: legKey{"shop", "orders", shape{}}}); status.Code(err) != codes.Canceled {
+	if _, err := r.view(ctx, viewKey{leg: legKey{proxy.Node("shop", "orders"), proxy.Shape{}}}); status.Code(err) != codes.Canceled {
 		t.Errorf("another node: %v", err)
 	}
-	if _, err := r.view(ctx, viewKey{leg: legKey{"shop", "web", shape{app: "another"}}}); status.Code(err) != codes.ResourceExhausted {
+	if _, err := r.view(ctx, viewKey{leg: legKey{proxy.Node("shop", "web"), proxy.Shape{App: "another"}}}); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("one shape more: %v", err)
 	}
 }
@@ -492,7 +478,7 @@ func TestASupervisedProxyIsNoOtherNodeThanItIsConfiguredFor(t *testing.T) {
 	r := &relay{proxies: map[string]Proxy{"web-1": {Name: "web-1", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2", App: "127.0.0.1"}}}
 	has := identity.Selectors{{Type: "signet", Value: "proxy:web-1"}}
 	for node, want := range map[string]bool{"web": true, "api": false} {
-		if sh, err := r.shapeFor(&corev3.Node{}, has, "shop", node); (err == nil) != want {
+		if sh, err := r.shapeFor(&corev3.Node{}, has, proxy.Node("shop", node)); (err == nil) != want {
 			t.Errorf("%s: %+v, %v", node, sh, err)
 		}
 	}
@@ -545,14 +531,14 @@ func TestASupervisedProxyIsTheNodeOfItsConfiguration(t *testing.T) {
 	}
 	s := newState(td, entrySet(t, bind("api", "api", "unix:uid:0"), bind("web", "web", "signet:proxy:web-1")), nil, nil)
 	has := identity.Selectors{{Type: "unix", Value: "uid:0"}, {Type: "signet", Value: "proxy:web-1"}}
-	if _, _, err := s.binding(has, "", ""); err == nil {
+	if _, _, err := s.binding(has, proxy.Ref{}); err == nil {
 		t.Error("the control: two nodes fit")
 	}
-	s.own = func(proxy string) (string, string, bool) { return "shop", "web", proxy == "web-1" }
-	if b, _, err := s.binding(has, "", ""); err != nil || b.VirtualNode != "web" {
+	s.own = func(name string) (proxy.Ref, bool) { return proxy.Node("shop", "web"), name == "web-1" }
+	if b, _, err := s.binding(has, proxy.Ref{}); err != nil || b.VirtualNode != "web" {
 		t.Errorf("%+v, %v", b, err)
 	}
-	if _, _, err := s.binding(has, "shop", "api"); !errors.Is(err, errNotBound) {
+	if _, _, err := s.binding(has, proxy.Node("shop", "api")); !errors.Is(err, errNotBound) {
 		t.Errorf("another node: %v", err)
 	}
 }

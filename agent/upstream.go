@@ -21,6 +21,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 // upstream is the agent's one connection to the servers. What came over it stays
@@ -39,7 +40,7 @@ type upstream struct {
 	// connected is true while the connection stands.
 	connected watched.Value[bool]
 	// own is which virtual node a proxy is that the agent starts; set before Run.
-	own func(proxy string) (mesh, node string, ok bool)
+	own func(name string) (proxy.Ref, bool)
 }
 
 // newUpstream prepares the connection; first is the SVID of the join.
@@ -72,7 +73,7 @@ func (u *upstream) id() string {
 func (u *upstream) ownNode() *corev3.Node {
 	n := &corev3.Node{Id: u.id(), UserAgentName: "signet-agent"}
 	if u.logDir != "" {
-		n.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{logDirKey: structpb.NewStringValue(u.logDir)}}
+		n.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{proxy.LogDirKey: structpb.NewStringValue(u.logDir)}}
 	}
 	return n
 }

@@ -18,6 +18,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 // wayOut decides who may speak with a proxy's identity. Whoever connects to an
@@ -100,7 +101,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	if s == nil {
 		return caller, no(reasonNotReady, "%w", errNoState)
 	}
-	b, id, err := s.binding(has, "", "")
+	b, id, err := s.binding(has, proxy.Ref{})
 	if err != nil {
 		return caller, no(reasonProxy, "pid %d: %w", peer.PID(), err)
 	}
@@ -109,31 +110,31 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 		return socket, w.atSocket(peer, has, want{b.Name, id}, b, socket)
 	}
 	if !from.IsValid() || !to.IsValid() {
-		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", nodeID(b.Mesh, b.VirtualNode))
+		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", refOf(b))
 	}
 	same, err := peer.SameNetwork()
 	switch {
 	case err != nil:
-		return caller, no(reasonNamespace, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
+		return caller, no(reasonNamespace, "%s: %w", refOf(b), err)
 	case b.Applications.Anyone, !same && b.Applications.Namespace:
 		return caller, nil
 	case !same:
-		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", nodeID(b.Mesh, b.VirtualNode), b.Name)
+		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", refOf(b), b.Name)
 	}
 	holder, err := attestation.ConnectionOwner(from, to)
 	if err != nil {
-		return caller, no(reasonGone, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
+		return caller, no(reasonGone, "%s: %w", refOf(b), err)
 	}
 	caller = owner{UID: holder.UID}.String()
 	if !b.Applications.IsZero() {
 		if !b.Applications.Allows(holder.UID) {
-			return caller, no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", nodeID(b.Mesh, b.VirtualNode), caller, b.Name, b.Applications.Strings())
+			return caller, no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", refOf(b), caller, b.Name, b.Applications.Strings())
 		}
 		return caller, nil
 	}
 	f, err := w.relay.front(peer.PID(), has, want{b.Name, id}, b)
 	if err != nil {
-		return caller, no(reasonNotReady, "%s: %w", nodeID(b.Mesh, b.VirtualNode), err)
+		return caller, no(reasonNotReady, "%s: %w", refOf(b), err)
 	}
 	return caller, w.owners.allows(f, b, holder)
 }
@@ -144,7 +145,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 // open the socket may call out, so that its folder, owner and mode must be as
 // they were asked for.
 func (w *wayOut) atSocket(peer *attestation.Peer, has identity.Selectors, bound want, b identity.Binding, socket string) error {
-	node := nodeID(b.Mesh, b.VirtualNode)
+	node := refOf(b).String()
 	if b.Applications.Anyone {
 		return nil
 	}
@@ -155,10 +156,10 @@ func (w *wayOut) atSocket(peer *attestation.Peer, has identity.Selectors, bound 
 	switch {
 	case err != nil:
 		return no(reasonNotReady, "%s: %w", node, err)
-	case sh.egress.socket != socket:
-		return no(reasonListenAddr, "%s: its way out is %s, and it asks about %s", node, sh.egress, unixPrefix+socket)
+	case sh.Egress.Socket != socket:
+		return no(reasonListenAddr, "%s: its way out is %s, and it asks about %s", node, sh.Egress, proxy.UnixPrefix+socket)
 	}
-	if err := sh.egress.trySocket(peer.UID()); err != nil {
+	if err := tryEgressSocket(sh.Egress, peer.UID()); err != nil {
 		return no(reasonSocket, "%s: egress: %w", node, err)
 	}
 	return nil
@@ -182,7 +183,7 @@ func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
 // configuration has it.
 type front struct {
 	node  string // as an xDS node id
-	app   place
+	app   proxy.Place
 	ports string // as text, so that a front can be a key; see list
 }
 
@@ -196,11 +197,11 @@ func (r *relay) front(pid int, has identity.Selectors, w want, b identity.Bindin
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.frontOf(viewKey{leg: legKey{mesh: b.Mesh, node: b.VirtualNode, shape: sh}, want: w})
+	return r.frontOf(viewKey{leg: legKey{refOf(b), sh}, want: w})
 }
 
 // shapeOfPeer is the shape of the proxy that a process is.
-func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w want) (shape, error) {
+func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w want) (proxy.Shape, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p, ok := r.proxies[supervisedName(has)]; ok {
@@ -209,7 +210,7 @@ func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w want) (shape, err
 	if sh, ok := r.shapeOfStream(pid, w); ok {
 		return sh, nil
 	}
-	return shape{}, errors.New("the proxy has no stream to the agent")
+	return proxy.Shape{}, errors.New("the proxy has no stream to the agent")
 }
 
 // frontOf needs mu.
@@ -218,15 +219,15 @@ func (r *relay) frontOf(key viewKey) (front, error) {
 	if v == nil || v.published.Load() == nil {
 		return front{}, errors.New("the proxy has no configuration yet")
 	}
-	app, err := parsePlace(key.leg.shape.app)
+	app, err := proxy.ParsePlace(key.leg.shape.App)
 	if err != nil {
 		return front{}, fmt.Errorf("the application: %w", err)
 	}
-	return front{node: nodeID(key.leg.mesh, key.leg.node), app: app, ports: v.ports()}, nil
+	return front{node: key.leg.ref.String(), app: app, ports: v.ports()}, nil
 }
 
 // shapeOfStream needs mu.
-func (r *relay) shapeOfStream(pid int, w want) (shape, bool) {
+func (r *relay) shapeOfStream(pid int, w want) (proxy.Shape, bool) {
 	for g := range r.streams {
 		if g.peer.PID() != pid || g.peer.Alive() != nil {
 			continue
@@ -235,14 +236,14 @@ func (r *relay) shapeOfStream(pid int, w want) (shape, bool) {
 			return sh, true
 		}
 	}
-	return shape{}, false
+	return proxy.Shape{}, false
 }
 
 // frontOfProxy is that of a supervised proxy, for reports.
 func (r *relay) frontOfProxy(p Proxy, w want) (front, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.frontOf(viewKey{legKey{p.Mesh, p.VirtualNode, r.shapeOf(p)}, w})
+	return r.frontOf(viewKey{legKey{p.ref(), r.shapeOf(p)}, w})
 }
 
 // speaker is who may call out through a supervised proxy, for reports: in words,
@@ -255,7 +256,7 @@ func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applicatio
 	switch a := b.Applications; {
 	case a.Anyone:
 		return "every process of the host", "Binding " + b.Name + " lets anyone call out as this virtual node", nil
-	case strings.HasPrefix(p.Egress, unixPrefix):
+	case strings.HasPrefix(p.Egress, proxy.UnixPrefix):
 		who, problem = p.opens(b)
 		return who, problem, nil
 	case !a.IsZero():
@@ -280,10 +281,10 @@ func (p Proxy) opens(b identity.Binding) (who, problem string) {
 	}
 	at, err := p.egress()
 	if err == nil {
-		err = at.trySocket(p.uid())
+		err = tryEgressSocket(at, p.uid())
 	}
 	if err == nil {
-		who, err = at.who()
+		who, err = whoOpens(at)
 	}
 	if err != nil {
 		return "", "egress: " + err.Error()

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"signet.example/policy"
+	"signet.example/proxy"
 )
 
 // Limits of recorded text.
@@ -119,7 +120,7 @@ func ruleNames(rules []policy.RuleRef) string {
 func ownHeaders(headers map[string][]string) []string {
 	var out []string
 	for name := range headers {
-		if strings.HasPrefix(name, "x-signet-") {
+		if strings.HasPrefix(name, proxy.HeaderPrefix) {
 			out = append(out, name)
 		}
 	}
@@ -168,8 +169,8 @@ func (a *answer) denied() *authv3.CheckResponse {
 		code, http = codes.Internal, typev3.StatusCode_InternalServerError
 	}
 	headers := []*corev3.HeaderValueOption{
-		header("x-signet-decision-id", a.record.ID),
-		header("x-signet-denied", string(a.record.Cause)),
+		header(proxy.HeaderDecisionID, a.record.ID),
+		header(proxy.HeaderDenied, string(a.record.Cause)),
 		header("content-type", "text/plain; charset=utf-8"),
 	}
 	if a.token {

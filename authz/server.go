@@ -16,13 +16,10 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"signet.example/policy"
+	"signet.example/proxy"
 )
 
 const defaultConcurrent = 256
-
-// revisionKey of the context extensions has the policy revision that the
-// route's configuration is stamped with.
-const revisionKey = "signet.policy_revision"
 
 // Options of a Server. The zero value works.
 type Options struct {
@@ -220,7 +217,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 }
 
 func stamped(req *authv3.CheckRequest) string {
-	return req.GetAttributes().GetContextExtensions()[revisionKey]
+	return req.GetAttributes().GetContextExtensions()[proxy.PolicyRevisionKey]
 }
 
 // checkBans comes before everything that could allow.

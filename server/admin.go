@@ -18,6 +18,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/internal/unixsock"
+	"signet.example/proxy"
 )
 
 const (
@@ -195,10 +196,9 @@ func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*ap
 
 // Explain looks a decision up on every connected agent.
 func (a *admin) Explain(ctx context.Context, req *api.ExplainRequest) (*api.ExplainResponse, error) {
-	// Envoy writes its own denials' ids with dashes.
-	id := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(req.GetId())), "-", "")
-	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
-		return nil, reason(errInvalid, "%q is not a decision id: 32 hex digits, as in the header x-signet-decision-id", plainText(req.GetId()))
+	id, ok := proxy.ParseDecisionID(req.GetId())
+	if !ok {
+		return nil, reason(errInvalid, "%q is not a decision id: 32 hex digits, as in the header "+proxy.HeaderDecisionID, plainText(req.GetId()))
 	}
 	d, err := a.sessions.explain(ctx, id)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/proxy"
 	"signet.example/store"
-	"signet.example/xds"
 )
 
 // writeLock serialises admin writes: each is checked against all that is stored,
@@ -268,11 +268,11 @@ func (in *intake) takeovers(now *model) {
 func (in *intake) accessLogs(now *model) {
 	for _, o := range in.objects {
 		file := accessLogOf(o)
-		if file == "" || xds.StandardLog(file) || file == accessLogOf(now.objects.Get(o.key())) {
+		if file == "" || proxy.StandardLog(file) || file == accessLogOf(now.objects.Get(o.key())) {
 			continue
 		}
 		dirs := in.access.logDirs()
-		if slices.ContainsFunc(dirs, func(dir string) bool { return xds.LogWithin(dir, file) }) {
+		if slices.ContainsFunc(dirs, func(dir string) bool { return proxy.LogWithin(dir, file) }) {
 			continue
 		}
 		named := "no connected agent has one"

@@ -12,7 +12,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/mesh"
-	"signet.example/xds"
+	"signet.example/proxy"
 )
 
 // Severities of findings.
@@ -325,7 +325,7 @@ func (a *admin) checkLog(context.Context) []*api.Finding {
 func (a *admin) checkShapes(context.Context) []*api.Finding {
 	var list []*api.Finding
 	for _, key := range a.views.open() {
-		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
+		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+proxy.Node(key.mesh, key.node).String(),
 			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
 			"its outbound listener at %s is one that other hosts reach: who calls from there cannot be seen, and is let out only where its Binding has applications: [anyone], and then whoever reaches it calls as this virtual node", key.shape.Egress))
 	}
@@ -337,7 +337,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 		}
 	}
 	for _, key := range a.views.unlogged() {
-		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+xds.NodeID(key.mesh, key.node),
+		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+proxy.Node(key.mesh, key.node).String(),
 			"name its folder as access_log_dir in the agent's configuration, or log to /dev/stdout",
 			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects.Get(objectKey{string(mesh.KindVirtualNode), key.mesh, key.node})))))
 	}

@@ -19,8 +19,7 @@ import (
 // was killed, or whose host lost its power, does not answer, and the next is let
 // in at once (docs/decisions/018).
 const (
-	instanceHeader = "signet-instance"
-	maxInstance    = 64
+	maxInstance = 64
 	// clashKept is how long `signet check` tells of a refused instance, unless the
 	// agent is banned before.
 	clashKept = 24 * time.Hour
@@ -59,12 +58,12 @@ func newInstances(s *server) *instances {
 // instanceOf is what a caller says that its instance is; callers of the last
 // version say nothing, and are one.
 func instanceOf(ctx context.Context) (string, error) {
-	all := grpcmd.ValueFromIncomingContext(ctx, instanceHeader)
+	all := grpcmd.ValueFromIncomingContext(ctx, api.InstanceHeader)
 	switch {
 	case len(all) == 0:
 		return "", nil
 	case len(all) > 1 || len(all[0]) > maxInstance:
-		return "", reason(errInvalid, "%s: want one text of at most %d bytes", instanceHeader, maxInstance)
+		return "", reason(errInvalid, "%s: want one text of at most %d bytes", api.InstanceHeader, maxInstance)
 	}
 	return all[0], nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	"signet.example/xds"
 )
 
@@ -33,7 +34,7 @@ func (v *views) translate(in nodeInputs) *translation {
 
 // view makes the view of one virtual node in one shape.
 func (t *translation) view(key nodeKey) (*ads.Set, error) {
-	name := xds.NodeID(key.mesh, key.node)
+	name := proxy.Node(key.mesh, key.node).String()
 	set, err := t.set(key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: build %s: %w", errUnavailable, name, err)
@@ -106,7 +107,7 @@ func (v *views) try(now, next *model, refused func(nodeRef, error)) *trial {
 }
 
 // anyShape is what any proxy may have; nobody connects with it.
-var anyShape = xds.Shape{
-	Bind: "127.0.0.2", App: "127.0.0.1", Egress: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 2}), xds.DefaultEgressPort),
+var anyShape = proxy.Shape{
+	Bind: "127.0.0.2", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 2}), proxy.DefaultEgressPort)},
 	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"), WayoutSocket: filepath.Join("/run", "signet", "wayout.sock"),
 }

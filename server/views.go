@@ -13,7 +13,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/internal/watched"
-	"signet.example/xds"
+	"signet.example/proxy"
 )
 
 // viewIdle is how long a view that nobody follows is kept: an agent that
@@ -30,7 +30,7 @@ var (
 // nodeKey names the view of one virtual node in one shape; replicas share it.
 type nodeKey struct {
 	mesh, node string
-	shape      xds.Shape // without the proxy's name, which is in no resource
+	shape      proxy.Shape // without the proxy's name, which is in no resource
 }
 
 // keptView is a view and when it was last seen to have a stream.
@@ -117,26 +117,26 @@ func (v *views) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 
 func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
 	if node.GetId() == c.id.String() {
-		dir := xds.LogDirOfAgent(node)
+		dir := proxy.LogDirOfAgent(node.GetMetadata())
 		c.logDir.Store(&dir)
 		return v.agentView(c)
 	}
-	mesh, name, err := xds.ParseNodeID(node.GetId())
+	ref, err := proxy.ParseRef(node.GetId())
 	if err != nil {
 		return nil, errDenied
 	}
 	// Before the question whether it may: a binding that goes right after it is
 	// then missed by nobody, since access reviews what a stream was given.
-	c.node.Store(&nodeRef{mesh, name})
-	if !v.model().bound(c.agent.Group, mesh, name) {
+	c.node.Store(&nodeRef{ref.Mesh, ref.Name})
+	if !v.model().bound(c.agent.Group, ref.Mesh, ref.Name) {
 		return nil, errDenied
 	}
-	shape, err := xds.ShapeFromNode(node)
+	shape, err := proxy.ParseShape(node.GetMetadata(), nil)
 	if err != nil {
-		return nil, reason(errInvalid, "node %s: %v", xds.NodeID(mesh, name), err)
+		return nil, reason(errInvalid, "node %s: %v", ref, err)
 	}
 	shape.Proxy = ""
-	return v.nodeView(nodeKey{mesh, name, shape})
+	return v.nodeView(nodeKey{ref.Mesh, ref.Name, shape})
 }
 
 func (v *views) agentView(c *caller) (*ads.View, error) {
@@ -173,7 +173,7 @@ func (v *views) nodeView(key nodeKey) (*ads.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(xds.NodeID(key.mesh, key.node), ads.Relay), used: time.Now()}
+	k := &keptView{view: ads.NewView(proxy.Node(key.mesh, key.node).String(), ads.Relay), used: time.Now()}
 	k.view.Publish(set)
 	v.keepNode(key, k)
 	if in != v.at {

@@ -20,8 +20,8 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/proxy"
 	"signet.example/server"
-	"signet.example/xds"
 )
 
 var (
@@ -90,8 +90,8 @@ func (h *host) followOwn() *follower {
 }
 
 func nodeOf(mesh, node, bind string) *corev3.Node {
-	shape := xds.Shape{Bind: bind, App: "127.0.0.1", Egress: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 15001), AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", EnvoyVersion: "1.40.0"}
-	return &corev3.Node{Id: xds.NodeID(mesh, node), Metadata: shape.Metadata()}
+	shape := proxy.Shape{Bind: bind, App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 15001)}, AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", EnvoyVersion: "1.40.0"}
+	return &corev3.Node{Id: proxy.Node(mesh, node).String(), Metadata: shape.Metadata()}
 }
 
 func namesOf(s *ads.Set, typeURL string) []string {
@@ -445,8 +445,8 @@ func TestAWayOutThatIsOpenToOtherHostsIsRefusedUnlessNamedAndThenLoud(t *testing
 	r.apply(registry + shop)
 	h := r.join("front")
 	open := func(named bool) *corev3.Node {
-		s := xds.Shape{Bind: "192.0.2.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("192.0.2.7:15001"), EgressOpen: named, AuthzSocket: "/a", WayoutSocket: "/w"}
-		return &corev3.Node{Id: xds.NodeID("shop", "web"), Metadata: s.Metadata()}
+		s := proxy.Shape{Bind: "192.0.2.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("192.0.2.7:15001")}, EgressOpen: named, AuthzSocket: "/a", WayoutSocket: "/w"}
+		return &corev3.Node{Id: proxy.Node("shop", "web").String(), Metadata: s.Metadata()}
 	}
 	select {
 	case err := <-h.follow(open(false), envoyTypes).err:
@@ -489,9 +489,9 @@ func TestAnAccessLogGoesOnlyWhereTheAgentsOperatorSays(t *testing.T) {
 	r.apply(logging("/var/log/mesh/web.log"))
 
 	served := func(dir string) bool {
-		s := xds.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: netip.MustParseAddrPort("127.0.0.7:15001"), AuthzSocket: "/a", WayoutSocket: "/w", AccessLogDir: dir}
+		s := proxy.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, AuthzSocket: "/a", WayoutSocket: "/w", AccessLogDir: dir}
 		var logs bool
-		h.follow(&corev3.Node{Id: xds.NodeID("shop", "web"), Metadata: s.Metadata()}, envoyTypes).await("a view", func(set *ads.Set, _ *api.View) bool {
+		h.follow(&corev3.Node{Id: proxy.Node("shop", "web").String(), Metadata: s.Metadata()}, envoyTypes).await("a view", func(set *ads.Set, _ *api.View) bool {
 			l := set.Get(ads.ListenerType, "lds_ingress_127.0.0.7_8080")
 			logs = l != nil && strings.Contains(string(l.Body), "/var/log/mesh/web.log")
 			return l != nil

@@ -121,7 +121,7 @@ func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:       duration(connectTimeout),
 		CircuitBreakers:      unlimited(),
-		LoadAssignment:       fixed(name, b.shape.appAt(p)),
+		LoadAssignment:       fixed(name, b.appAddress(p)),
 		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: http1(),
 		}),

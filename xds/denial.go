@@ -12,50 +12,38 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/proxy"
 )
 
 // A native denial is one that Envoy makes by itself, since the agent was not
 // asked or gave no answer. It gets what the agent's denials have
 // (D21): an id that is random, a class, and a record by that id.
 type nativeDenial struct {
-	class  string
+	class  proxy.Class
 	when   string // CEL over response.code_details, the only trace of who answered
 	status uint32 // 0 keeps Envoy's
 }
 
-// The classes of native denials, in x-signet-denied. The first two are causes
-// of the agent's own denials, too.
-const (
-	unavailable = "unavailable"
-	failed      = "error"
-	ambiguous   = "ambiguous"  // two readers could understand it differently
-	upgrade     = "upgrade"    // to a protocol that is not carried
-	undeclared  = "undeclared" // the caller's node does not declare the host as a backend
-	malformed   = "malformed"  // breaks the rules of HTTP, or the bounds on a request
-)
-
 var nativeDenials = []nativeDenial{
-	{class: unavailable, when: detailsAre("ext_authz_error")},
+	{class: proxy.ClassUnavailable, when: detailsAre("ext_authz_error")},
 	// The agent's answer broke the rules for mutations: an error of its policy.
-	{class: failed, when: detailsAre("ext_authz_invalid")},
+	{class: proxy.ClassError, when: detailsAre("ext_authz_invalid")},
 	// Envoy's RBAC would say 403, but the request is at fault, not who sent it.
 	{
-		class: ambiguous, status: http.StatusBadRequest,
+		class: proxy.ClassAmbiguous, status: http.StatusBadRequest,
 		when: detailsAre(ambiguousDetails, "path_normalization_failed", "http1.unexpected_underscore", "http1.content_length_and_chunked_not_allowed"),
 	},
-	{class: upgrade, when: detailsAre("upgrade_failed")},
-	{class: undeclared, when: detailsAre("route_not_found")},
-	{class: malformed, when: detailsAre("low_version", "missing_host_header", "request_headers_too_large", "request_header_timeout", "request_payload_too_large") +
+	{class: proxy.ClassUpgrade, when: detailsAre("upgrade_failed")},
+	{class: proxy.ClassUndeclared, when: detailsAre("route_not_found")},
+	{class: proxy.ClassMalformed, when: detailsAre("low_version", "missing_host_header", "request_headers_too_large", "request_header_timeout", "request_payload_too_large") +
 		" || " + detailsBegin("http1.", "http2.")},
 }
 
 // A proxy tells its callers what must not be sent again (decision 024): 502 where
 // the application may have got the request, 503 and a header where it did not.
 // Envoy says 503 to both.
-const (
-	notServedHeader = "x-signet-not-served"
-	resetDetails    = "upstream_reset_before_response_started{"
-)
+const resetDetails = "upstream_reset_before_response_started{"
 
 var (
 	notSent = detailsAre("no_healthy_upstream", "cluster_not_found") + " || " + detailsBegin(
@@ -69,7 +57,7 @@ var (
 // so body and log quote the header.
 const (
 	decisionID     = "%UNIQUE_ID%"
-	thisDecisionID = "%RESP(" + decisionHeader + ")%"
+	thisDecisionID = "%RESP(" + proxy.HeaderDecisionID + ")%"
 )
 
 func detailsAre(list ...string) string {
@@ -88,10 +76,10 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	for _, d := range nativeDenials {
 		m := &hcmv3.ResponseMapper{
 			Filter:       b.celFilter(d.when),
-			HeadersToAdd: []*corev3.HeaderValueOption{header(decisionHeader, decisionID), header(deniedHeader, d.class)},
+			HeadersToAdd: []*corev3.HeaderValueOption{header(proxy.HeaderDecisionID, decisionID), header(proxy.HeaderDenied, string(d.class))},
 			BodyFormatOverride: &corev3.SubstitutionFormatString{
 				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-					Specifier: &corev3.DataSource_InlineString{InlineString: "denied: " + d.class + ", decision " + thisDecisionID + "\n"},
+					Specifier: &corev3.DataSource_InlineString{InlineString: "denied: " + string(d.class) + ", decision " + thisDecisionID + "\n"},
 				}},
 			},
 		}
@@ -101,7 +89,7 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 		c.Mappers = append(c.Mappers, m)
 	}
 	c.Mappers = append(c.Mappers,
-		&hcmv3.ResponseMapper{Filter: b.celFilter(notSent), HeadersToAdd: []*corev3.HeaderValueOption{header(notServedHeader, "true")}},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(notSent), HeadersToAdd: []*corev3.HeaderValueOption{header(proxy.HeaderNotServed, "true")}},
 		&hcmv3.ResponseMapper{Filter: b.celFilter(mayBeSent), StatusCode: wrapperspb.UInt32(http.StatusBadGateway)},
 	)
 	return &c
@@ -132,10 +120,10 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 // (D21). It is JSON, so that a path cannot forge a line (A21).
 func denialFormat() *corev3.SubstitutionFormatString {
 	fields := map[string]string{
-		"msg":         "native denial",
+		"msg":         proxy.DenialMessage,
 		"time":        "%START_TIME%",
 		"decision_id": thisDecisionID,
-		"class":       "%RESP(" + deniedHeader + ")%",
+		"class":       "%RESP(" + proxy.HeaderDenied + ")%",
 		"details":     "%RESPONSE_CODE_DETAILS%",
 		"status":      "%RESPONSE_CODE%",
 		"method":      "%REQ(:METHOD):16%",

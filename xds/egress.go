@@ -21,8 +21,8 @@ import (
 func (b *builder) egress(n *Node) {
 	host, p := b.shape.Egress.Addr().String(), uint32(b.shape.Egress.Port())
 	name, routes, at := egressListenerName(host, p), egressRouteName(p), address(host, p)
-	if socket := b.shape.EgressSocket; socket != "" {
-		name, routes, at = egressSocketName(socket), egressSocketRoutes, pipe(socket, b.shape.EgressMode)
+	if socket := b.shape.Egress.Socket; socket != "" {
+		name, routes, at = egressSocketName(socket), egressSocketRoutes, pipe(socket, b.shape.Egress.Mode)
 	}
 	if r := n.routes[p]; r != nil {
 		b.resources = append(b.resources, r)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // The HTTP filters, by the names that routes refer to.
@@ -28,9 +29,6 @@ const (
 
 // authzTimeout is how long a decision may take before it is "unavailable".
 const authzTimeout = 500 * time.Millisecond
-
-// policyRevisionKey is the context extension that carries the stamp.
-const policyRevisionKey = "signet.policy_revision"
 
 // ingressFilters is the only chain that an inbound manager gets: refuse what is
 // ambiguous, ask, take the caller's chain away, forward.
@@ -114,20 +112,15 @@ func mutationRules() *mutationv3.HeaderMutationRules {
 func (b *builder) stamp() map[string]*anypb.Any {
 	return map[string]*anypb.Any{authzFilter: b.any(&authzv3.ExtAuthzPerRoute{
 		Override: &authzv3.ExtAuthzPerRoute_CheckSettings{CheckSettings: &authzv3.CheckSettings{
-			ContextExtensions: map[string]string{policyRevisionKey: b.in.PolicyRevision},
+			ContextExtensions: map[string]string{proxy.PolicyRevisionKey: b.in.PolicyRevision},
 		}},
 	})}
 }
 
-// The headers of a denial. The agent sets them on its own answers; the local
-// replies below set them on Envoy's.
-const (
-	decisionHeader = "x-signet-decision-id"
-	deniedHeader   = "x-signet-denied"
-)
-
 // proxyHeaders are never taken from an application: only a proxy says such a thing.
-func proxyHeaders() []string { return []string{decisionHeader, deniedHeader, notServedHeader} }
+func proxyHeaders() []string {
+	return []string{proxy.HeaderDecisionID, proxy.HeaderDenied, proxy.HeaderNotServed}
+}
 
 // header sets one header to a value of our own making.
 func header(key, value string) *corev3.HeaderValueOption {

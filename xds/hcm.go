@@ -9,6 +9,8 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"signet.example/proxy"
 )
 
 // Bounds on what one client may hold. They stand here although most are
@@ -84,7 +86,7 @@ const dropFilter = "signet.drop_proxy_headers"
 // (A33). What Envoy itself adds, it adds later.
 func dropProxyHeaders() *earlyv3.HeaderMutation {
 	m := &earlyv3.HeaderMutation{}
-	for _, prefix := range []string{"x-envoy-", "x-signet-"} {
+	for _, prefix := range []string{"x-envoy-", proxy.HeaderPrefix} {
 		m.Mutations = append(m.Mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
 			RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: &matcherv3.StringMatcher{
 				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix},

@@ -11,6 +11,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 const (
@@ -32,7 +33,7 @@ func (b *builder) ingress(l mesh.Listener) {
 		b.fail(errUntranslated(name, l.Protocol))
 		return
 	}
-	if b.shape.egressTakes(l.Port) {
+	if b.shape.EgressTakes(l.Port) {
 		b.fail(errPortTaken(name))
 		return
 	}
@@ -106,6 +107,23 @@ func (b *builder) manager(m *hcmv3.HttpConnectionManager) *listenerv3.Filter {
 		Name:       hcmFilter,
 		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(m)},
 	}
+}
+
+// appAddress is where the application listens for one port of the node.
+func (b *builder) appAddress(p uint32) *corev3.Address {
+	app, err := proxy.ParsePlace(b.shape.App)
+	if err != nil {
+		b.fail(err)
+		return nil
+	}
+	if app.Socket != "" {
+		return pipe(app.SocketFor(p), 0)
+	}
+	return address(b.shape.App, p)
+}
+
+func pipe(name string, mode uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: name, Mode: mode}}}
 }
 
 func address(host string, p uint32) *corev3.Address {

@@ -5,6 +5,8 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"signet.example/proxy"
 )
 
 // An HTTP manager that normalises paths is not enough (SECURITY fact 5): Envoy
@@ -17,6 +19,9 @@ import (
 // The mechanism is the RBAC filter, since it is native, runs where we put it,
 // and is part of every Envoy build; Lua would be a second language on the
 // request path, and routes are looked at only after the authorization filter.
+
+// ambiguous is the policy of the first filter, and the class of its denials.
+const ambiguous = string(proxy.ClassAmbiguous)
 
 // ambiguousDetails is what Envoy says of a request that the policy of that name
 // refused: by it the local reply and the log find it.

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // What App Mesh retries with where nothing is declared (AM-retry). The
@@ -94,8 +95,8 @@ func (b *builder) retries(r *mesh.Retry) retries {
 // did not get the request: it could not be reached, or nobody could decide.
 func notServed() []*routev3.HeaderMatcher {
 	return []*routev3.HeaderMatcher{
-		{Name: notServedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}},
-		{Name: deniedHeader, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exact(unavailable)}},
+		{Name: proxy.HeaderNotServed, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}},
+		{Name: proxy.HeaderDenied, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exact(string(proxy.ClassUnavailable))}},
 	}
 }
 

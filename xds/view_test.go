@@ -2,7 +2,9 @@ package xds_test
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +13,12 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -173,9 +179,11 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 		"bad shape":    func(c *xdstest.Case) { c.Shape.App = c.Shape.Bind },
 		"egress in the application's place": func(c *xdstest.Case) {
 			c.Shape.App = "unix:/run/web/{port}.sock"
-			socket(&c.Shape, "/run/web/8080.sock", 0o660)
+			c.Shape.Egress = proxy.Egress{Socket: "/run/web/8080.sock", Mode: 0o660}
 		},
-		"egress on a listener's port": func(c *xdstest.Case) { c.Shape.Egress = netip.MustParseAddrPort("127.0.0.2:8080") },
+		"egress on a listener's port": func(c *xdstest.Case) {
+			c.Shape.Egress = proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.2:8080")}
+		},
 		"an endpoint by name": func(c *xdstest.Case) {
 			c.Input.Endpoints = func(_, _ string, _ uint32) []xds.Endpoint { return []xds.Endpoint{{Address: "a.example", Port: 1}} }
 		},
@@ -192,7 +200,7 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 			if err == nil || set != nil {
 				t.Fatalf("built %v", set)
 			}
-			if strings.HasPrefix(name, "no such") != errors.Is(err, xds.ErrNoNode) || (name == "bad shape") != errors.Is(err, xds.ErrShape) {
+			if strings.HasPrefix(name, "no such") != errors.Is(err, xds.ErrNoNode) || (name == "bad shape") != errors.Is(err, proxy.ErrShape) {
 				t.Errorf("error: %v", err)
 			}
 		})
@@ -205,5 +213,56 @@ func BenchmarkBuild(b *testing.B) {
 		if _, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// lifetimes reads what bounds connections: inbound, and the longest outbound.
+func lifetimes(t *testing.T, set *ads.Set) (connection, stream, idle, upstream time.Duration) {
+	t.Helper()
+	l := decodeAs[*listenerv3.Listener](t, set.Get(ads.ListenerType, "lds_ingress_127.0.0.2_8080"))
+	var m hcmv3.HttpConnectionManager
+	filters := l.GetFilterChains()[0].GetFilters()
+	if err := filters[len(filters)-1].GetTypedConfig().UnmarshalTo(&m); err != nil {
+		t.Fatal(err)
+	}
+	o := m.GetCommonHttpProtocolOptions()
+	for _, r := range set.Type(ads.ClusterType) {
+		for _, a := range decodeAs[*clusterv3.Cluster](t, r).GetTypedExtensionProtocolOptions() {
+			var h httpv3.HttpProtocolOptions
+			if err := a.UnmarshalTo(&h); err != nil {
+				t.Fatal(err)
+			}
+			d := h.GetCommonHttpProtocolOptions().GetMaxConnectionDuration().AsDuration()
+			upstream = max(upstream, d+d/10) // with Envoy's jitter
+		}
+	}
+	return o.GetMaxConnectionDuration().AsDuration(), o.GetMaxStreamDuration().AsDuration(), o.GetIdleTimeout().AsDuration(), upstream
+}
+
+// The agent reads what Envoy writes: both have the fields from one type.
+func TestTheRecordOfADenialHasTheFieldsThatAreRead(t *testing.T) {
+	set := build(t, xdstest.Load(t, "testdata/strict"))
+	var written []string
+	for _, r := range set.Type(ads.ListenerType) {
+		for _, chain := range decodeAs[*listenerv3.Listener](t, r).GetFilterChains() {
+			var m hcmv3.HttpConnectionManager
+			if err := chain.GetFilters()[len(chain.GetFilters())-1].GetTypedConfig().UnmarshalTo(&m); err != nil {
+				t.Fatal(err)
+			}
+			logs := m.GetAccessLog()
+			var record streamv3.StderrAccessLog
+			if err := logs[len(logs)-1].GetTypedConfig().UnmarshalTo(&record); err != nil {
+				t.Fatal(err)
+			}
+			written = slices.Sorted(maps.Keys(record.GetLogFormat().GetJsonFormat().GetFields()))
+		}
+	}
+	var read []string
+	for f := range reflect.TypeFor[proxy.Denial]().Fields() {
+		read = append(read, f.Tag.Get("json"))
+	}
+	slices.Sort(read)
+	if !slices.Equal(written, read) {
+		t.Errorf("Envoy writes %v, the agent reads %v", written, read)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"signet.example/ads"
 	"signet.example/identity"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // DefaultSVIDLifetime is used where an Input has none (D15).
@@ -58,7 +59,7 @@ var ErrNoNode = errors.New("no such virtual node")
 
 // Build translates one view: clusters, endpoints, listeners and routes of one
 // virtual node in one shape. Secrets are named in it, never contained.
-func Build(in Input, meshName, node string, shape Shape) (*ads.Set, error) {
+func Build(in Input, meshName, node string, shape proxy.Shape) (*ads.Set, error) {
 	n, err := Translate(in, meshName, node)
 	if err != nil {
 		return nil, err
@@ -98,7 +99,7 @@ func Translate(in Input, meshName, node string) (*Node, error) {
 }
 
 // View completes the view of one shape.
-func (n *Node) View(shape Shape) (*ads.Set, error) {
+func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 	if err := shape.Validate(); err != nil {
 		return nil, n.failed(err)
 	}
@@ -129,7 +130,7 @@ func (n *Node) failed(err error) error {
 type builder struct {
 	in    Input
 	node  *mesh.VirtualNode
-	shape Shape // zero while what all shapes have in common is built
+	shape proxy.Shape // zero while what all shapes have in common is built
 	life  lifetimes
 
 	resources []*ads.Resource

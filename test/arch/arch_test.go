@@ -28,6 +28,7 @@ const (
 // more and no less. A folder inside server or agent is a part with a row of its own.
 var imports = map[string][]string{
 	"identity":      {},
+	"proxy":         {},
 	"mesh":          {"internal"},
 	"ads":           {},
 	"internal":      {},
@@ -37,11 +38,11 @@ var imports = map[string][]string{
 	"policy":        {"identity", "mesh", "internal"},
 	"store":         {"internal"},
 	"sds":           {"identity", "ads"},
-	"xds":           {"identity", "mesh", "ads"},
-	"authz":         {"identity", "policy"},
+	"xds":           {"identity", "mesh", "ads", "proxy"},
+	"authz":         {"identity", "policy", "proxy"},
 	"server/signer": {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
-	"server":        {"identity", "mesh", "ads", "api", "attestation", "policy", "store", "xds", "server/signer", "internal"},
-	"agent":         {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal"},
+	"server":        {"identity", "mesh", "ads", "api", "attestation", "policy", "store", "xds", "server/signer", "internal", "proxy"},
+	"agent":         {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy"},
 	"dev":           {"api"},
 	"cmd":           {"server", "server/signer", "agent", "dev", "api", "policy", "internal"},
 }

@@ -18,9 +18,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"signet.example/proxy"
 	"signet.example/test/meshtest"
 	"signet.example/test/parts"
-	"signet.example/xds"
 )
 
 // floodPerSecond is how often each socket is tried: the promise is about 2,000.
@@ -111,7 +111,7 @@ func TestStrangersAtTheSocketsNeitherFillTheDiskNorDisturb(t *testing.T) {
 	tries := make([]int, len(sockets))
 	for i, s := range sockets {
 		wg.Go(func() {
-			q := question{Do: "flood", Socket: s, For: length, Times: 1, Node: xds.NodeID("test", "front"), Destination: "spiffe://test.example/test/orders", Header: []string{"true"}}
+			q := question{Do: "flood", Socket: s, For: length, Times: 1, Node: proxy.Node("test", "front").String(), Destination: "spiffe://test.example/test/orders", Header: []string{"true"}}
 			tries[i] = askAs(t, nobodyUID, q)[0].Tries
 		})
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/api"
+	"signet.example/proxy"
 	"signet.example/test/meshtest"
 	"signet.example/test/parts"
-	"signet.example/xds"
 )
 
 // Users that own nothing here. The lone one is bound to a virtual node.
@@ -72,14 +72,14 @@ func TestWhoIsNotAttestedGetsNothing(t *testing.T) {
 
 // nodeIDs are those of a proxy that exists, of a node without one, of one that
 // does not exist, and of a mesh that does not.
-var nodeIDs = []string{xds.NodeID("test", "front"), xds.NodeID("test", "orders"), xds.NodeID("test", "nothing"), xds.NodeID("elsewhere", "front")}
+var nodeIDs = []string{proxy.Node("test", "front").String(), proxy.Node("test", "orders").String(), proxy.Node("test", "nothing").String(), proxy.Node("elsewhere", "front").String()}
 
 func foreignNodes(t *testing.T, socket string) {
 	var questions []question
 	for _, id := range nodeIDs {
 		questions = append(questions, question{Do: "xds", Socket: socket, Node: id})
 	}
-	own := question{Do: "xds", Socket: socket, Node: xds.NodeID("test", "lone")}
+	own := question{Do: "xds", Socket: socket, Node: proxy.Node("test", "lone").String()}
 	for who, answers := range map[string][]told{
 		"a user who is bound to nothing":      askAs(t, nobodyUID, append(questions, own)...),
 		"a user who is bound to another node": askAs(t, loneUID, questions...),
@@ -100,7 +100,7 @@ func foreignNodes(t *testing.T, socket string) {
 }
 
 func foreignSecrets(t *testing.T, socket string) {
-	own := xds.NodeID("test", "lone")
+	own := proxy.Node("test", "lone").String()
 	names := []string{
 		"spiffe://test.example/test/front", "spiffe://test.example/test/nothing", "spiffe://other.example", "spiffe://test.example/signet/server/a",
 		"spiffe://test.example/test/lone", "spiffe://test.example",

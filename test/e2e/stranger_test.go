@@ -29,8 +29,8 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/proxy"
 	"signet.example/test/peertest"
-	"signet.example/xds"
 )
 
 // strangerEnv holds the questions when the test binary is run as another user.
@@ -171,7 +171,7 @@ func (q question) xds(ctx context.Context, conn *grpc.ClientConn, out *told) err
 	if err != nil {
 		return err
 	}
-	shape := xds.Shape{Bind: "127.0.0.1", App: "127.0.0.2", Egress: netip.MustParseAddrPort("127.0.0.1:15001"), AuthzSocket: "/nowhere/authz.sock", WayoutSocket: "/nowhere/wayout.sock"}
+	shape := proxy.Shape{Bind: "127.0.0.1", App: "127.0.0.2", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.1:15001")}, AuthzSocket: "/nowhere/authz.sock", WayoutSocket: "/nowhere/wayout.sock"}
 	req := &discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: q.Node, Metadata: shape.Metadata()}, TypeUrl: ads.ClusterType, ResourceNamesSubscribe: []string{"*"}}
 	if len(q.Names) > 0 {
 		req.TypeUrl, req.ResourceNamesSubscribe = ads.SecretType, q.Names

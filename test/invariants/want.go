@@ -14,6 +14,10 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	// Only for the types that its configurations carry in an Any: what is not linked
+	// in cannot be read.
+	_ "signet.example/xds"
 )
 
 // What filters must be, to the field: where a guard is compared and not

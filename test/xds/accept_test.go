@@ -23,8 +23,8 @@ func TestEnvoyAcceptsEveryGoldenViewAndKeepsItsInvariants(t *testing.T) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			c := xdstest.Load(t, dir)
 			c.Shape.Bind = loopback()
-			if c.Shape.EgressSocket != "" {
-				c.Shape.EgressSocket = filepath.Join(socketDir(t), "out.sock")
+			if c.Shape.Egress.Socket != "" {
+				c.Shape.Egress.Socket = filepath.Join(socketDir(t), "out.sock")
 			}
 			p := startProxy(t, c, pki)
 			const deprecated = "runtime.deprecated_feature_use"

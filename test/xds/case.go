@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 	"signet.example/xds"
 )
 
@@ -33,14 +34,14 @@ type Case struct {
 	Mesh  string
 	Node  string
 	Input xds.Input
-	Shape xds.Shape
+	Shape proxy.Shape
 }
 
 // TrustDomain is that of every case.
 var TrustDomain = spiffeid.RequireTrustDomainFromString("test.example")
 
 // Shape is that of every golden case.
-var Shape = xds.Shape{
+var Shape = proxy.Shape{
 	Bind: "127.0.0.2", App: "127.0.0.1", Egress: EgressOn("127.0.0.2"),
 	AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", EnvoyVersion: "1.40.0", Proxy: "one",
 }
@@ -113,8 +114,7 @@ func (c *Case) directives(content []byte) error {
 		case "app":
 			c.Shape.App = value
 		case "egress":
-			c.Shape.Egress, c.Shape.EgressMode = netip.AddrPort{}, 0o660
-			c.Shape.EgressSocket = strings.TrimPrefix(value, "unix:")
+			c.Shape.Egress, err = proxy.ParseEgress(value, "")
 		default:
 			err = fmt.Errorf("directive %q", key)
 		}
@@ -149,6 +149,6 @@ func register(into map[string][]xds.Endpoint, f []string) error {
 func key(node string, port uint32) string { return node + ":" + strconv.FormatUint(uint64(port), 10) }
 
 // EgressOn is an outbound listener of the usual port.
-func EgressOn(host string) netip.AddrPort {
-	return netip.AddrPortFrom(netip.MustParseAddr(host), xds.DefaultEgressPort)
+func EgressOn(host string) proxy.Egress {
+	return proxy.Egress{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(host), proxy.DefaultEgressPort)}
 }

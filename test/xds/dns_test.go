@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	"signet.example/test/corpus"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
@@ -178,7 +179,7 @@ func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 	c := xdstest.Case{
 		Name: "dns", Mesh: "shop", Node: "orders",
 		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(callers(app.port))), TrustDomain: xdstest.TrustDomain},
-		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
+		Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 	}
 	began := time.Now()
 	p := startEdited(t, c, pki, dns.resolvers(t))

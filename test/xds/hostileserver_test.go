@@ -17,6 +17,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -100,7 +101,7 @@ func TestWhatEnvoyTakesOfAServerIsWhatTheDocumentationSays(t *testing.T) {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(at.Port), Healthy: true}} //nolint:gosec // a port
 			},
 		},
-		Shape: xds.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket, EnvoyVersion: "1.40.0"},
+		Shape: proxy.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	startProxy(t, front, pki)
 

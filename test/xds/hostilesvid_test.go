@@ -25,6 +25,7 @@ import (
 	"signet.example/authz"
 	"signet.example/identity"
 	"signet.example/policy"
+	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -110,7 +111,7 @@ func startHostileListener(t *testing.T, td spiffeid.TrustDomain) *hostileListene
 			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td, PolicyRevision: revision,
 			Strict: func(string, string) bool { return true },
 		},
-		Shape: xds.Shape{Bind: bind, App: h.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: h.decider.socket, WayoutSocket: h.decider.socket, EnvoyVersion: "1.40.0"},
+		Shape: proxy.Shape{Bind: bind, App: h.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: h.decider.socket, WayoutSocket: h.decider.socket, EnvoyVersion: "1.40.0"},
 	}
 	h.addr = net.JoinHostPort(h.c.Shape.Bind, h.app.portText())
 	h.proxy = startProxy(t, h.c, h.pki)

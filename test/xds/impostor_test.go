@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/proxy"
 	"signet.example/test/corpus"
 	"signet.example/test/impostor"
 	xdstest "signet.example/test/xds"
@@ -93,7 +94,7 @@ func TestAProxyTakesNobodyForTheNodeItCallsWhoHasNotItsKey(t *testing.T) {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(port), Healthy: true}} //nolint:gosec // a port
 			},
 		},
-		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
+		Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 	}
 	startProxy(t, front, pki)
 	call := func() int {

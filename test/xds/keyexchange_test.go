@@ -6,12 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
 
 // curves are the key exchanges that an Envoy has counted, of listeners or clusters.
-func (p *proxy) curves(side string) map[string]int64 {
+func (p *running) curves(side string) map[string]int64 {
 	p.t.Helper()
 	counted := map[string]int64{}
 	for name, n := range p.envoy.Stats(p.t, `\.ssl\.curves\.`) {
@@ -55,7 +56,7 @@ func TestAMeshThatRequiresPostQuantumRefusesTheRest(t *testing.T) {
 			Graph:       xdstest.Graph(t, "mesh.yaml", []byte(strings.ReplaceAll(strictCallee, "PORT", app.portText()))),
 			TrustDomain: xdstest.TrustDomain, RequirePostQuantum: func(mesh string) bool { return mesh == "shop" },
 		},
-		Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
+		Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 	}
 	in := &inbound{stub: stub, app: app, pki: pki, addr: net.JoinHostPort(c.Shape.Bind, app.portText()), proxy: startProxy(t, c, pki)}
 	svid := pki.svid(t, "spiffe://test.example/shop/front")

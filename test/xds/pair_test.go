@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -55,14 +56,14 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 				Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
 				Endpoints: func(_, _ string, _ uint32) []xds.Endpoint { return endpoints },
 			},
-			Shape: xds.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
+			Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 		}
 	}
 	orders, pretender := node("orders"), node("pretender")
 	callee := startProxy(t, orders, pki)
 	startProxy(t, pretender, pki)
 
-	var caller *proxy
+	var caller *running
 	call := func(to xdstest.Case) int {
 		front := node("front", xds.Endpoint{Address: to.Shape.Bind, Port: app.port, Healthy: true})
 		caller = startProxy(t, front, pki)

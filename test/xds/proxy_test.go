@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	"signet.example/test/envoytest"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
@@ -24,7 +25,7 @@ import (
 )
 
 // proxy is a real Envoy that is served one view by our own ADS server.
-type proxy struct {
+type running struct {
 	t     *testing.T
 	view  *ads.View
 	envoy *envoytest.Envoy
@@ -32,7 +33,7 @@ type proxy struct {
 }
 
 // View makes the view every client's.
-func (p *proxy) View(context.Context, *corev3.Node) (*ads.View, error) { return p.view, nil }
+func (p *running) View(context.Context, *corev3.Node) (*ads.View, error) { return p.view, nil }
 
 // loopback is an address of the test's own, so that tests may run side by side.
 func loopback() string {
@@ -40,14 +41,14 @@ func loopback() string {
 }
 
 // startProxy runs Envoy with what c describes and the secrets that it names.
-func startProxy(t *testing.T, c xdstest.Case, pki *pki) *proxy {
+func startProxy(t *testing.T, c xdstest.Case, pki *pki) *running {
 	t.Helper()
 	return startEdited(t, c, pki, func(r *ads.Resource) *ads.Resource { return r })
 }
 
-func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource) *ads.Resource) *proxy {
+func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource) *ads.Resource) *running {
 	t.Helper()
-	p := &proxy{t: t, view: ads.NewView(c.Name, ads.Proxy), edit: edit}
+	p := &running{t: t, view: ads.NewView(c.Name, ads.Proxy), edit: edit}
 	dir := socketDir(t)
 	g := grpc.NewServer(ads.ServerOptions()...)
 	(&ads.Server{Views: p}).Register(g)
@@ -61,7 +62,7 @@ func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource
 	p.publish(c, pki)
 
 	p.envoy = envoytest.Start(t, envoytest.Config{
-		NodeID: xds.NodeID(c.Mesh, c.Node), Cluster: "test", ADS: filepath.Join(dir, "xds.sock"),
+		NodeID: proxy.Node(c.Mesh, c.Node).String(), Cluster: "test", ADS: filepath.Join(dir, "xds.sock"),
 		Args: []string{"--file-flush-interval-msec", "50"},
 	})
 	p.settle()
@@ -69,7 +70,7 @@ func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource
 }
 
 // publish builds the view and completes it as an agent would.
-func (p *proxy) publish(c xdstest.Case, pki *pki) {
+func (p *running) publish(c xdstest.Case, pki *pki) {
 	p.t.Helper()
 	set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
 	if err != nil {
@@ -92,7 +93,7 @@ func (p *proxy) publish(c xdstest.Case, pki *pki) {
 }
 
 // settle waits until Envoy has acknowledged every resource that it asked for.
-func (p *proxy) settle() {
+func (p *running) settle() {
 	p.t.Helper()
 	var waiting string
 	defer func() {

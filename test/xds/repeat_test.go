@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -172,7 +173,7 @@ spec: {listeners: [{portMapping: {port: PORT, protocol: http}}]}`
 type served struct {
 	app          *mortal
 	stub         *stub
-	orders, gone *proxy
+	orders, gone *running
 	out          string // the caller's way out
 }
 
@@ -182,7 +183,7 @@ func startMesh(t *testing.T) *served {
 	wayout := startStub(t) // who may call goes on being answered when nobody decides
 	pki, graph := newPKI(t), xdstest.Graph(t, "mesh.yaml", []byte(repeatMesh(m.app)))
 	at := map[string]string{"orders": loopback(), "gone": loopback(), "front": loopback()}
-	start := func(name, application string) *proxy {
+	start := func(name, application string) *running {
 		return startProxy(t, xdstest.Case{
 			Name: name, Mesh: "shop", Node: name,
 			Input: xds.Input{
@@ -191,7 +192,7 @@ func startMesh(t *testing.T) *served {
 					return []xds.Endpoint{{Address: at[node], Port: port, Healthy: true}}
 				},
 			},
-			Shape: xds.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: m.stub.socket, WayoutSocket: wayout.socket},
+			Shape: proxy.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: m.stub.socket, WayoutSocket: wayout.socket},
 		}, pki)
 	}
 	m.orders, m.gone = start("orders", m.app.address), start("gone", loopback())
@@ -308,7 +309,7 @@ func TestACallerIsToldWhetherItsRequestWasSentWhenTheCalleesProxyDies(t *testing
 }
 
 // requests that came in.
-func (p *proxy) requests(t *testing.T) int {
+func (p *running) requests(t *testing.T) int {
 	t.Helper()
 	n := 0
 	for name, value := range p.envoy.Stats(t, `http\.ingress\.downstream_rq_total`) {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -150,7 +151,7 @@ func (a *application) take() []*http.Request {
 
 // inbound is a generated inbound listener between a caller and an application.
 type inbound struct {
-	proxy *proxy
+	proxy *running
 	stub  *stub
 	app   *application
 	addr  string // of the listener
@@ -171,7 +172,7 @@ func startInboundEdited(t *testing.T, manifest string, edit func(*ads.Resource) 
 	c := xdstest.Case{
 		Name: "inbound", Mesh: "shop", Node: "orders",
 		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "rev-7"},
-		Shape: xds.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, WayoutSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
+		Shape: proxy.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, WayoutSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	in.addr = net.JoinHostPort(c.Shape.Bind, port)
 	in.proxy = startEdited(t, c, in.pki, edit)

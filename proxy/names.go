@@ -1,0 +1,18 @@
+package proxy
+
+// The headers that only proxies set. None of them is taken from a caller or an
+// application.
+const (
+	// HeaderPrefix begins the name of each.
+	HeaderPrefix = "x-signet-"
+	// HeaderDecisionID has the id by which `signet explain` finds a denial.
+	HeaderDecisionID = "x-signet-decision-id"
+	// HeaderDenied has the cause or the class of a denial.
+	HeaderDenied = "x-signet-denied"
+	// HeaderNotServed is there where the application did not get the request.
+	HeaderNotServed = "x-signet-not-served"
+)
+
+// PolicyRevisionKey is the context extension of a route that carries the policy
+// revision which it belongs to: xds writes it, authz reads it.
+const PolicyRevisionKey = "signet.policy_revision"
