@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/store"
@@ -64,7 +65,7 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	if err != nil {
 		return nil, nil, err
 	}
-	v := newViews()
+	v := newViews(watched.NewSignal())
 	v.td = td
 	was, is := nodeInputs{model: now, endpoints: &registered{}}, nodeInputs{model: next, endpoints: &registered{}}
 	t := is.touched(was)

@@ -17,6 +17,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/store"
 )
@@ -293,7 +294,7 @@ func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
 func viewsOf(t *testing.T, m *model) (*views, *endpoints) {
 	t.Helper()
 	e := registryOf(t, 0, time.Now)
-	v := newViews()
+	v := newViews(watched.NewSignal())
 	v.td, v.lifetime, v.metrics, v.log = testTD, time.Hour, newMetrics(), slog.New(slog.DiscardHandler)
 	v.model, v.roots, v.postQuantum = func() *model { return m }, func() rootSet { return rootSet{} }, func(string) bool { return false }
 	v.roster, v.endpoints, v.policies, v.issuers, v.access = newRoster(nil), e, &policies{}, &issuers{}, &access{}

@@ -20,8 +20,8 @@ type roster struct {
 	// an agent that joins meanwhile must not be lost, nor a deleted one come back.
 	following sync.Mutex
 
-	mu   sync.RWMutex
-	by   map[string]store.Agent // both guarded by mu
+	mu   sync.RWMutex           // guards the following
+	by   map[string]store.Agent // by id
 	keys map[string]string      // ids by host key, SHA-256 of the SPKI
 	bans []string               // ids of those that are banned, sorted; replaced, not changed
 	n    uint64                 // of changes so far

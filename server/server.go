@@ -31,8 +31,9 @@ const (
 	stopGrace = time.Second
 )
 
-// server joins the parts. Every field is set before anything runs: by load, and by
-// serve the one that the listener makes. Only current, ready and stopping change later.
+// server joins the parts. load makes each of them before what uses it, and sets all
+// their fields but access.proven, which is the listener's: serve sets that before it
+// starts a goroutine. Only current, ready and stopping change later.
 //
 // Locks are taken in this order, left before right:
 //
@@ -152,10 +153,9 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 		writes: make(writeLock, 1), started: clock(),
 	}
 	s.refusals = newRefusals(clock, s.audit)
-	s.views = newViews()
-	v := s.views
-	v.lifetime, v.postQuantum, v.model, v.roster, v.log, v.metrics = cfg.Lifetimes.SVID, cfg.requiresPostQuantum, s.model, s.roster, log, s.metrics
-	s.authority = &authority{signer: w, changed: s.views.changed}
+	s.sessions.reported, s.sessions.gone = s.agentReported, s.agentGone
+	changed := watched.NewSignal() // what views are made of
+	s.authority = &authority{signer: w, changed: changed.Wake}
 	if err := s.authority.load(ctx); err != nil {
 		return nil, startFix(err)
 	}
@@ -164,7 +164,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	if cfg.TrustDomain != "" && cfg.TrustDomain != s.td.Name() {
 		return nil, fmt.Errorf("trust_domain is %q in the configuration and %q in the CA of %s", cfg.TrustDomain, s.td.Name(), cfg.DataDir)
 	}
-	if err := s.loadState(ctx); err != nil {
+	if err := s.loadState(ctx, changed); err != nil {
 		return nil, err
 	}
 	id, err := identity.ForServer(s.td, cfg.Name)
@@ -179,8 +179,9 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	return s, nil
 }
 
-// loadState reads what is stored, and joins the parts that depend on it.
-func (s *server) loadState(ctx context.Context) error {
+// loadState reads what is stored, and makes the parts that depend on it: those that
+// views are made of, which say when they changed, before the views.
+func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	if err := s.roster.load(ctx); err != nil {
 		return err
 	}
@@ -189,20 +190,20 @@ func (s *server) loadState(ctx context.Context) error {
 		open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{}, own: map[string]ownCert{},
 	}
 	s.issuers = &issuers{
-		path: s.dir.issuers(), model: s.model, changed: s.views.changed, log: s.log, clock: s.clock,
+		path: s.dir.issuers(), model: s.model, changed: changed.Wake, log: s.log, clock: s.clock,
 		renew: watched.NewSignal(), metrics: s.metrics, keys: map[string]*issuerKeys{},
 	}
 	if err := s.issuers.load(); err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
 	var err error
-	s.endpoints, err = openEndpoints(s.dir.endpoints(), s.cfg.EndpointGrace, s.clock, s.views.changed, s.log)
+	s.endpoints, err = openEndpoints(s.dir.endpoints(), s.cfg.EndpointGrace, s.clock, changed.Wake, s.log)
 	if err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
 	s.policies = &policies{
 		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.loaded, reports: s.sessions.wait,
-		changed: s.views.changed, log: s.log, clock: s.clock, metrics: s.metrics,
+		changed: changed.Wake, log: s.log, clock: s.clock, metrics: s.metrics,
 		renew: watched.NewSignal(), stamp: watched.NewSignal(),
 		status: map[string]*api.PolicyStatus{}, tried: map[string]identity.PolicySource{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
 		reading: make(chan struct{}, 1), memory: policyMemory,
@@ -224,9 +225,10 @@ func (s *server) loadState(ctx context.Context) error {
 	}
 	s.instances = newInstances(s)
 	s.access.instances = s.instances
-	v := s.views
-	v.td, v.roots, v.endpoints, v.policies, v.issuers, v.access = s.td, s.authority.roots, s.endpoints, s.policies, s.issuers, s.access
-	s.sessions.reported, s.sessions.gone = s.agentReported, s.agentGone
+	v := newViews(changed)
+	v.td, v.lifetime, v.postQuantum, v.log, v.metrics = s.td, s.cfg.Lifetimes.SVID, s.cfg.requiresPostQuantum, s.log, s.metrics
+	v.model, v.roots, v.roster, v.endpoints, v.policies, v.issuers, v.access = s.model, s.authority.roots, s.roster, s.endpoints, s.policies, s.issuers, s.access
+	s.views = v
 	rows, revision, err := s.store.Objects(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)

@@ -92,10 +92,10 @@ func (v *views) dropNode(key nodeKey) {
 	}
 }
 
-// newViews has no views yet; the rest is its owner's to fill in.
-func newViews() *views {
+// newViews has no views yet, and is woken by changed; the rest is its owner's to set.
+func newViews(changed watched.Signal) *views {
 	return &views{
-		signal: watched.NewSignal(), agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
+		signal: changed, agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
 		shapes: map[nodeRef]map[nodeKey]bool{}, behind: map[nodeKey]bool{}, byGroup: map[string]toldGroup{},
 	}
 }
