@@ -94,7 +94,7 @@ func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
 	defer w.mu.Unlock()
 	if p.GetSequence() <= w.seen.Sequence {
 		if p == nil && w.seen.Sequence > 0 {
-			return fmt.Errorf("%w: the signer does not say how far its log goes: is it of an older version?", errUnavailable)
+			return fmt.Errorf("%w: the signer does not say how far its log goes, which it has said before: it is of an older version; update it", errUnavailable)
 		}
 		return nil // another call was further
 	}
