@@ -18,8 +18,8 @@ func TestBenchCost(t *testing.T) {
 	docs := []string{meshtest.Mesh()}
 	for i := range services {
 		var backends []string
-		for j := range min(10, i) {
-			backends = append(backends, fmt.Sprintf("s%d", j*i/10))
+		for j := range 10 {
+			backends = append(backends, fmt.Sprintf("s%d", (i+j*97+1)%services))
 		}
 		node := fmt.Sprintf("n%d", i)
 		docs = append(docs, meshtest.VirtualNode(node, "", backends...), meshtest.VirtualNode(node+"b", ""),
