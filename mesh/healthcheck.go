@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -36,4 +37,47 @@ func (g *Graph) callersOf(n *VirtualNode) []*VirtualNode {
 	})
 	slices.SortFunc(list, func(a, b *VirtualNode) int { return cmp.Compare(a.Name, b.Name) })
 	return slices.Compact(list)
+}
+
+// SameHealthChecks reports whether two graphs have the same virtual nodes, and
+// the same health checks by the same callers, as far as a look at what differs can
+// tell: false may mean only that it cannot.
+func (g *Graph) SameHealthChecks(o *Graph) bool {
+	if g.meshes != o.meshes {
+		return false
+	}
+	for name := range g.nodes.Differ(o.nodes) {
+		if a, b := g.nodes.Get(name), o.nodes.Get(name); a == nil || b == nil || !a.checkedAs(b) {
+			return false
+		}
+	}
+	for name := range g.services.Differ(o.services) {
+		if a, b := g.services.Get(name), o.services.Get(name); a == nil || b == nil || *a != *b {
+			return false
+		}
+	}
+	for name := range g.routers.Differ(o.routers) {
+		if a, b := g.routers.Get(name), o.routers.Get(name); a == nil || b == nil || !maps.Equal(a.targets(), b.targets()) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkedAs reports whether n is checked as o is, and calls what it calls.
+func (n *VirtualNode) checkedAs(o *VirtualNode) bool {
+	return slices.EqualFunc(n.Listeners, o.Listeners, func(a, b Listener) bool {
+		return a.Probe == b.Probe || a.Probe != nil && b.Probe != nil && *a.Probe == *b.Probe
+	}) && slices.EqualFunc(n.Backends, o.Backends, func(a, b Callee) bool { return a.Service == b.Service })
+}
+
+// targets are the names of the nodes to which a router sends anything.
+func (r *VirtualRouter) targets() map[string]bool {
+	names := map[string]bool{}
+	for _, route := range r.Routes {
+		for _, t := range route.Targets {
+			names[t.Node] = true
+		}
+	}
+	return names
 }

@@ -76,15 +76,11 @@ func (g *Graph) RouterOf(s *VirtualService) *VirtualRouter { return g.Router(s.M
 // Targets lists the nodes that can answer for s, each once, by name.
 func (g *Graph) Targets(s *VirtualService) []*VirtualNode {
 	names := map[string]bool{}
+	if r := g.RouterOf(s); r != nil {
+		names = r.targets()
+	}
 	if s.Node != "" {
 		names[s.Node] = true
-	}
-	if r := g.RouterOf(s); r != nil {
-		for _, route := range r.Routes {
-			for _, t := range route.Targets {
-				names[t.Node] = true
-			}
-		}
 	}
 	var list []*VirtualNode
 	for _, name := range slices.Sorted(maps.Keys(names)) {

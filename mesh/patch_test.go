@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -51,7 +52,7 @@ func (e edits) object() *mesh.Resource {
 	case 0, 1:
 		text = head("VirtualNode", node)
 		if port := e.pick("80", "80", "80", "81", ""); port != "" {
-			text += fmt.Sprintf("  listeners: [{portMapping: {port: %s, protocol: http}, timeout: {http: {idle: {unit: s, value: %d}}}}]\n", port, e.IntN(9))
+			text += fmt.Sprintf("  listeners: [{portMapping: {port: %s, protocol: http}, timeout: {http: {idle: {unit: s, value: %d}}}, healthCheck: {protocol: http, path: /%d, healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000}}]\n", port, e.IntN(9), e.IntN(2))
 		}
 		var backends []string
 		for range e.IntN(3) {
@@ -79,10 +80,32 @@ func (e edits) object() *mesh.Resource {
 	return parseOne(e.t, text)
 }
 
+var figures = regexp.MustCompile(`(weight|value): \d+`)
+
+// varied is one of the stored objects with another weight or timeout.
+func (e edits) varied(stored map[mesh.Name]*mesh.Resource) *mesh.Resource {
+	names := slices.SortedFunc(maps.Keys(stored), mesh.Name.Compare)
+	text := string(stored[names[e.IntN(len(names))]].Encode())
+	return parseOne(e.t, figures.ReplaceAllString(text, fmt.Sprintf("$1: %d", 1+e.IntN(9))))
+}
+
+// checks are a graph's health checks as text.
+func checks(g *mesh.Graph) []string {
+	var list []string
+	for _, h := range g.HealthChecks() {
+		text := fmt.Sprintf("%s/%s %s %s", h.Mesh, h.Node, h.Method, h.Path)
+		for _, c := range h.Callers {
+			text += " " + c.Name
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
 // A graph that was changed step by step is the one that everything gives at once,
 // and takes a change if and only if that takes it.
 func TestAChangedGraphIsWhatIsMadeOfEverything(t *testing.T) {
-	seeds, changed, refused := uint64(40), 0, 0
+	seeds, changed, refused, same := uint64(40), 0, 0, 0
 	if os.Getenv("SOAK") == "1" {
 		seeds = 3000
 	}
@@ -97,6 +120,9 @@ func TestAChangedGraphIsWhatIsMadeOfEverything(t *testing.T) {
 			var remove []mesh.Name
 			for range 1 + e.IntN(3) {
 				r := e.object()
+				if len(stored) > 0 && e.IntN(2) == 0 {
+					r = e.varied(stored)
+				}
 				if name := mesh.NameOf(r.Kind, r.Mesh, r.Name); !slices.Contains(remove, name) && !slices.ContainsFunc(put, func(p *mesh.Resource) bool { return mesh.NameOf(p.Kind, p.Mesh, p.Name) == name }) {
 					if _, ok := stored[name]; ok && e.IntN(4) == 0 {
 						remove = append(remove, name)
@@ -118,12 +144,17 @@ func TestAChangedGraphIsWhatIsMadeOfEverything(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Fatalf("seed %d, step %d: put %v, remove %v: the graph is not what everything gives\n%s", seed, step, put, remove, diff(want.Nodes("a"), got.Nodes("a")))
 			}
+			if g.SameHealthChecks(got) {
+				if same++; !reflect.DeepEqual(checks(g), checks(got)) {
+					t.Fatalf("seed %d, step %d: put %v, remove %v: the health checks are not the same:\n%v\n%v", seed, step, put, remove, checks(g), checks(got))
+				}
+			}
 			g, stored = got, after
 			changed++
 		}
 	}
-	t.Logf("%d changes taken, %d refused", changed, refused)
-	if changed < 100 || refused < 100 {
+	t.Logf("%d changes taken, %d of them of the same health checks, %d refused", changed, same, refused)
+	if changed < 100 || refused < 100 || same < 10 {
 		t.Error("the changes are of one sort")
 	}
 }
@@ -147,12 +178,13 @@ func TestAChangeMakesAnewWhatChangedAndWhatMindsIt(t *testing.T) {
 		what string
 		put  *mesh.Resource
 		anew int
+		same bool // health checks
 	}{
-		{"a weight: its router", router(7, 2), 1},
-		{"a node's timeout: itself", node(7, ", timeout: {http: {idle: {unit: s, value: 9}}}"), 1},
-		{"a node's port: itself and the router that sends to it", parseOne(t, object("VirtualNode", "n7")+"spec: {listeners: [{portMapping: {port: 81, protocol: http}}]}"), 2},
-		{"a service: itself", parseOne(t, object("VirtualService", "s7")+"spec: {provider: {virtualNode: {virtualNodeRef: {name: n9}}}}"), 1},
-		{"a node that is new: itself", parseOne(t, object("VirtualNode", "new")), 1},
+		{"a weight: its router", router(7, 2), 1, true},
+		{"a node's timeout: itself", node(7, ", timeout: {http: {idle: {unit: s, value: 9}}}"), 1, true},
+		{"a node's port: itself and the router that sends to it", parseOne(t, object("VirtualNode", "n7")+"spec: {listeners: [{portMapping: {port: 81, protocol: http}}]}"), 2, false},
+		{"a service: itself", parseOne(t, object("VirtualService", "s7")+"spec: {provider: {virtualNode: {virtualNodeRef: {name: n9}}}}"), 1, false},
+		{"a node that is new: itself", parseOne(t, object("VirtualNode", "new")), 1, false},
 	} {
 		next, ok := g.With([]*mesh.Resource{c.put}, nil)
 		if !ok {
@@ -161,6 +193,9 @@ func TestAChangeMakesAnewWhatChangedAndWhatMindsIt(t *testing.T) {
 		}
 		if got := anew(g, next); got != c.anew {
 			t.Errorf("%s: %d objects were made anew, want %d", c.what, got, c.anew)
+		}
+		if same := next.SameHealthChecks(g); same != c.same {
+			t.Errorf("%s: the health checks are the same: %t", c.what, same)
 		}
 	}
 }

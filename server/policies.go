@@ -18,6 +18,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/watched"
+	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/store"
 )
@@ -58,6 +59,7 @@ type goodTree struct {
 	source, url, commit string
 	modules             []policy.Module
 	packages            []policy.Package // of virtual nodes
+	renewed             *mesh.Graph      // of which the revision in force was made, with this tree; nil: of none
 	warnings            []string
 }
 
@@ -338,6 +340,10 @@ func (p *policies) renewRevision(ctx context.Context) error {
 			delete(p.took, name)
 		}
 	}
+	if p.good.renewed != nil && m.graph.SameHealthChecks(p.good.renewed) { // then the revision is the same
+		p.good.renewed = m.graph
+		return nil
+	}
 	var contested []string
 	for _, c := range m.contested(p.good.packages) {
 		contested = append(contested, c.Node)
@@ -345,6 +351,7 @@ func (p *policies) renewRevision(ctx context.Context) error {
 	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, policy.HealthExemptions(m.graph, p.td), contested...))
 	old := p.state.Load()
 	if old != nil && old.current.GetId() == rev.GetId() {
+		p.good.renewed = m.graph
 		return nil
 	}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(rev)
@@ -358,6 +365,7 @@ func (p *policies) renewRevision(ctx context.Context) error {
 	next := nextState(old, rev)
 	next.since = p.clock()
 	p.state.Store(next)
+	p.good.renewed = m.graph
 	p.log.InfoContext(ctx, "policy revision active", slog.String("policy_rev", rev.GetId()),
 		slog.String("commit", rev.GetCommit()), slog.Int("modules", len(rev.GetModules())))
 	p.changed()
