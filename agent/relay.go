@@ -355,6 +355,13 @@ func (r *relay) run(ctx context.Context, f func(context.Context)) error {
 	}
 }
 
+// foreseen reports whether a selector is one that a proxy is known to have before
+// it runs, as envoy.selectors lists them.
+func foreseen(s identity.Selector) bool {
+	key, _, _ := strings.Cut(s.Value, ":")
+	return slices.Contains([]string{"unix:uid", "unix:gid", "unix:path", "signet:proxy"}, s.Type+":"+key)
+}
+
 // forProxy is the view of a proxy that the agent supervises, before it runs: by
 // the binding that it will fit.
 func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (*proxyView, error) {
@@ -367,10 +374,8 @@ func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (
 		if b.Mesh != p.Mesh || b.VirtualNode != p.VirtualNode {
 			continue
 		}
-		// The hash is not known before the program runs: it is looked at then.
-		b.Selectors = slices.DeleteFunc(slices.Clone(b.Selectors), func(sel identity.Selector) bool {
-			return strings.HasPrefix(sel.Value, "sha256:")
-		})
+		// What is not known before the program runs is looked at then: its hash, its unit.
+		b.Selectors = slices.DeleteFunc(slices.Clone(b.Selectors), func(sel identity.Selector) bool { return !foreseen(sel) })
 		candidates = append(candidates, b)
 	}
 	b, ok, err := identity.MatchBindings(candidates, has)

@@ -6,7 +6,9 @@
 // It must not know who may hold which identity (identity matches selectors),
 // where tokens are kept (store), nor what is served to a peer.
 //
-// Main types in reading order: Attestor, Peer, PeerInfo, Children, Token.
+// Main types in reading order: Attestor, Peer, PeerInfo, Children, Token. One more
+// way to attest a process is a function in workloads (workload.go) and its
+// selectors' forms in identity.
 //
 // # What a peer proves
 //

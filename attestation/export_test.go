@@ -40,3 +40,6 @@ func EffectiveID(status []byte, key string) (uint32, error) { return effectiveID
 
 // SameLivePID is what SameProcess does without pidfs.
 var SameLivePID = sameLivePID
+
+// CgroupRoot is where cgroup v2 is mounted, "" for nowhere.
+func CgroupRoot() string { return new(Cgroups).root() }

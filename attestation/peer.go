@@ -37,7 +37,8 @@ type Attestor struct {
 
 	hashes hashesByUser
 
-	testOnlyLegacy bool // behave as a kernel without SO_PEERPIDFD
+	testOnlyLegacy  bool   // behave as a kernel without SO_PEERPIDFD
+	testOnlyCgroups string // in the place of where cgroup v2 is mounted
 }
 
 // Peer is one connected local process. It holds two things of the moment of
@@ -185,17 +186,15 @@ func (p *Peer) read(ctx context.Context, proc *proc) (identity.Selectors, error)
 	if err := p.unchanged(proc); err != nil {
 		return nil, err
 	}
-	sels := p.unix()
-	if p.attestor.Supervised != nil {
-		if name, ok := p.attestor.Supervised(p.pidfd, p.pid); ok {
-			sels = append(sels, identity.Selector{Type: "signet", Value: "proxy:" + name})
+	var has identity.Selectors
+	for _, w := range workloads {
+		more, err := w(ctx, p, proc, has)
+		if err != nil {
+			return nil, err
 		}
+		has = append(has, more...)
 	}
-	sels, err := p.hash(ctx, proc, sels)
-	if err != nil {
-		return nil, err
-	}
-	return sels, p.unchanged(proc)
+	return has, p.unchanged(proc)
 }
 
 // unchanged returns nil while the process is the one that connected, and as it was.

@@ -16,6 +16,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/test/parts"
 )
 
 func TestSelectorsAreUserGroupPathAndHashOfTheProgramThatConnected(t *testing.T) {
@@ -336,4 +337,36 @@ func TestPeerInAnotherPIDNamespaceIsRefused(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }() // nothing is lost
 	inner.says("invisible invisible")
+}
+
+func TestAServicesProcessHasItsUnitAndSlice(t *testing.T) {
+	needRoot(t)
+	const unit = "system.slice/signet-attested.service"
+	root := attestation.CgroupRoot()
+	if root == "" {
+		parts.Missing(t, "cgroup v2 is not mounted")
+	}
+	dir := filepath.Join(root, unit)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		parts.Missing(t, "cgroups are made by root, where they may be written: "+err.Error())
+	}
+	t.Cleanup(func() { _ = errors.Join(os.Remove(dir), os.Remove(filepath.Dir(dir))) }) // the slice only if it is ours and empty
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		child, conn := s.connect(t, as(nobody))
+		p := peerOf(t, a, conn)
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(child.cmd.Process.Pid)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sels, err := p.Selectors(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"systemd:unit:signet-attested.service", "systemd:slice:system.slice", "unix:uid:" + strconv.Itoa(nobody)} {
+			if !has(sels, want) {
+				t.Errorf("%v has no %s", sels.Strings(), want)
+			}
+		}
+		child.exit()
+	})
 }

@@ -13,10 +13,9 @@ import (
 	"signet.example/identity"
 )
 
-// unix returns the selectors of type unix except for the hash: the effective user and
-// group, and the path of the program. A path that cannot be vouched for is left out,
-// which can only make fewer entries fit.
-func (p *Peer) unix() identity.Selectors {
+// ofUnix returns the selectors of type unix except for the hash: the effective user
+// and group, and the path of the program, if it can be vouched for.
+func ofUnix(_ context.Context, p *Peer, _ *proc, _ identity.Selectors) (identity.Selectors, error) {
 	sels := identity.Selectors{
 		unixSelector("uid", strconv.FormatUint(uint64(p.uid), 10)),
 		unixSelector("gid", strconv.FormatUint(uint64(p.gid), 10)),
@@ -24,23 +23,23 @@ func (p *Peer) unix() identity.Selectors {
 	if p.path != "" {
 		sels = append(sels, unixSelector("path", p.path))
 	}
-	return sels
+	return sels, nil
 }
 
-// hash adds the program's content, where it can be vouched for and something depends
-// on it: reading it can take long, and any local user can ask for it.
-func (p *Peer) hash(ctx context.Context, proc *proc, sels identity.Selectors) (identity.Selectors, error) {
-	if wants := p.attestor.WantsHash; wants != nil && !wants(sels) {
-		return sels, nil
+// ofHash returns the program's content, where it can be vouched for and something
+// depends on it: reading it can take long, and any local user can ask for it.
+func ofHash(ctx context.Context, p *Peer, proc *proc, has identity.Selectors) (identity.Selectors, error) {
+	if wants := p.attestor.WantsHash; wants != nil && !wants(has) {
+		return nil, nil
 	}
 	sum, err := p.attestor.hashes.user(p.uid).of(ctx, proc, p.image.exe)
 	switch {
 	case errors.Is(err, errNoHash):
-		return sels, nil
+		return nil, nil
 	case err != nil:
 		return nil, err
 	}
-	return append(sels, unixSelector("sha256", sum)), nil
+	return identity.Selectors{unixSelector("sha256", sum)}, nil
 }
 
 func unixSelector(key, value string) identity.Selector {

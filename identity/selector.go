@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -52,7 +53,7 @@ func (s Selector) CheckWorkload() error {
 	}
 	check := workloadSelectors[s.Type+":"+key]
 	if check == nil {
-		return fmt.Errorf("selector %s: not known; known are unix:uid, unix:gid, unix:path, unix:sha256 and signet:proxy", abbreviate(s.String()))
+		return fmt.Errorf("selector %s: not known; known are %s", abbreviate(s.String()), strings.Join(slices.Sorted(maps.Keys(workloadSelectors)), ", "))
 	}
 	if err := check(value); err != nil {
 		return fmt.Errorf("selector %s: %w", abbreviate(s.String()), err)
@@ -66,6 +67,10 @@ var workloadSelectors = map[string]func(string) error{
 	"unix:path":    checkExePath,
 	"unix:sha256":  checkSHA256,
 	"signet:proxy": CheckName,
+
+	"systemd:unit":       checkUnit(".service"),
+	"systemd:slice":      checkUnit(".slice"),
+	"systemd:invocation": checkInvocation,
 }
 
 // checkNumber accepts only the form in which the attestor writes a number:
@@ -88,6 +93,28 @@ func checkExePath(s string) error {
 func checkSHA256(s string) error {
 	if len(s) != 64 || strings.Trim(s, "0123456789abcdef") != "" {
 		return fmt.Errorf("want 64 hex digits in lower case")
+	}
+	return nil
+}
+
+// checkUnit accepts the names of systemd's units of one type (systemd.unit(5)).
+func checkUnit(suffix string) func(string) error {
+	return func(s string) error {
+		if len(s) > 255 || len(s) == len(suffix) || !strings.HasSuffix(s, suffix) {
+			return fmt.Errorf("want a name that ends with %s", suffix)
+		}
+		for _, c := range s {
+			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(`:-_.\@`, c) {
+				return fmt.Errorf("%q is not allowed in the name of a unit", c)
+			}
+		}
+		return nil
+	}
+}
+
+func checkInvocation(s string) error {
+	if len(s) != 32 || strings.Trim(s, "0123456789abcdef") != "" {
+		return fmt.Errorf("want 32 hex digits in lower case")
 	}
 	return nil
 }

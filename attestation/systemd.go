@@ -1,0 +1,112 @@
+package attestation
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"signet.example/identity"
+)
+
+// ofSystemd returns the unit of the system's manager in which the process runs, its
+// slice, and the invocation id: by the process's cgroup, which only root can choose
+// (and, below a unit, whom it delegates to). Units of a user's own manager are not
+// told apart: a user makes and names those, so that all of them are
+// user@<uid>.service. Nothing is asked of systemd itself.
+func ofSystemd(_ context.Context, p *Peer, proc *proc, _ identity.Selectors) (identity.Selectors, error) {
+	raw, err := proc.read("cgroup")
+	if err != nil {
+		return nil, p.orGone(err)
+	}
+	unit := systemUnitOf(unifiedCgroup(raw))
+	if unit == "" {
+		return nil, nil
+	}
+	sels := identity.Selectors{
+		systemdSelector("unit", filepath.Base(unit)),
+		systemdSelector("slice", sliceOf(unit)),
+	}
+	if id := p.attestor.invocation(unit); id != "" {
+		sels = append(sels, systemdSelector("invocation", id))
+	}
+	// A name that no entry can ask for is no selector.
+	checked := sels[:0]
+	for _, s := range sels {
+		if s.CheckWorkload() == nil {
+			checked = append(checked, s)
+		}
+	}
+	return checked, nil
+}
+
+func systemdSelector(key, value string) identity.Selector {
+	return identity.Selector{Type: "systemd", Value: key + ":" + value}
+}
+
+// unifiedCgroup is the path in cgroup v2 (cgroups(7), "/proc/[pid]/cgroup": the
+// line with hierarchy 0), "" where there is none.
+func unifiedCgroup(raw []byte) string {
+	for line := range bytes.Lines(raw) {
+		if rest, ok := strings.CutPrefix(strings.TrimSuffix(string(line), "\n"), "0::"); ok {
+			return rest
+		}
+	}
+	return ""
+}
+
+// systemUnitOf is the path of the unit of the system's manager that a cgroup
+// belongs to: below slices, the first that is a service. What is further below is
+// that unit's own affair, whatever it is called. "" for a scope (a login session, a
+// container), for a slice alone, and for a path from another cgroup namespace.
+func systemUnitOf(cgroup string) string {
+	if !filepath.IsAbs(cgroup) || filepath.Clean(cgroup) != cgroup {
+		return ""
+	}
+	at := ""
+	for name := range strings.SplitSeq(cgroup[1:], "/") {
+		at += "/" + name
+		switch {
+		case strings.HasSuffix(name, ".slice"):
+		case strings.HasSuffix(name, ".service"):
+			return at
+		default:
+			return ""
+		}
+	}
+	return ""
+}
+
+// sliceOf is the slice that a unit lies in; "-.slice" is the root.
+func sliceOf(unit string) string {
+	if slice := filepath.Base(filepath.Dir(unit)); slice != "/" {
+		return slice
+	}
+	return "-.slice"
+}
+
+// invocation is the id that systemd gave to this start of a unit: 32 hexadecimal
+// digits, by the attribute of its cgroup that only root can write; "" where it
+// cannot be read.
+func (a *Attestor) invocation(unit string) string {
+	root := a.testOnlyCgroups
+	if root == "" {
+		root = new(Cgroups).root()
+	}
+	if root == "" {
+		return ""
+	}
+	var buf [64]byte
+	n, err := unix.Lgetxattr(filepath.Join(root, unit), "trusted.invocation_id", buf[:])
+	if err != nil {
+		return "" // there is none, or trusted attributes are not for us (CAP_SYS_ADMIN)
+	}
+	id := string(buf[:n])
+	if _, err := hex.DecodeString(id); err != nil || len(id) != 32 {
+		return ""
+	}
+	return id
+}
