@@ -73,6 +73,7 @@ func TestTheLogIsFollowedOnAfterTheSignerEnded(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second) // for the third reading, which waits
+		synctest.Wait()
 		if want := []uint64{1, 4, 6}; !slices.Equal(l.asked, want) {
 			t.Errorf("it was read from %d, want %d", l.asked, want)
 		}
