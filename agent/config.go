@@ -46,7 +46,8 @@ type Config struct {
 	// AccessLogDir is the folder in which proxies may write the access logs that
 	// the mesh declares, beside their own output. Default: none.
 	AccessLogDir string `yaml:"access_log_dir"`
-	// DrainTime is how long a stopping proxy goes on with the requests it has. Default 5s.
+	// DrainTime is how long a stopping proxy goes on; with requests that are in flight
+	// at its end, at most as long again. Default 5s.
 	DrainTime time.Duration `yaml:"drain_time"`
 	// Authz is about the process that decides.
 	Authz AuthzOptions `yaml:"authz"`

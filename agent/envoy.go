@@ -39,9 +39,10 @@ const (
 	envoyGrace = 5 * time.Second
 	// envoyUmask lets the group of a proxy's user read the access logs that it writes.
 	envoyUmask = 0o027
-	// pollStarting and pollReady are how often the admin interface is asked.
+	// pollStarting, pollReady and pollDraining are how often the admin interface is asked.
 	pollStarting = 25 * time.Millisecond
 	pollReady    = time.Second
+	pollDraining = 50 * time.Millisecond
 )
 
 // proxyStatus is what is known of one supervised proxy. Immutable.
@@ -263,7 +264,8 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	}
 	cancel()
 	<-done
-	e.stop(context.WithoutCancel(ctx), p)
+	// Whose binding or standing was taken away gets no more time than drainTime.
+	e.stop(context.WithoutCancel(ctx), p, ended == nil && !banned(context.Cause(ctx)))
 	return ended
 }
 
@@ -364,19 +366,45 @@ func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 }
 
 // stop drains Envoy and ends it. The report that it drains goes out meanwhile,
-// so that others stop calling it before it stops answering.
-func (e *envoy) stop(ctx context.Context, p *child.Process) {
+// so that others stop calling it before it stops answering. finish says whether it
+// may be given longer than drainTime.
+func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
 	e.become(func(s *proxyStatus) { s.state = stateDraining })
 	if err := e.admin.drain(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
 	} else {
-		t := time.NewTimer(e.drainTime)
-		select {
-		case <-t.C:
-		case <-p.Done():
-		}
-		t.Stop()
+		e.goOn(ctx, p.Done(), finish)
 	}
 	p.Stop(envoyGrace)
 	e.log.InfoContext(ctx, "envoy stopped", slog.Int("pid", p.PID()))
+}
+
+// goOn waits for drainTime, in which callers learn to go elsewhere, and if finish
+// says so, at most as long again, for the answers to what has begun meanwhile.
+func (e *envoy) goOn(ctx context.Context, ended <-chan struct{}, finish bool) {
+	begun := time.Now()
+	t := time.NewTimer(e.drainTime)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ended:
+			return
+		}
+		if !finish {
+			return
+		}
+		n, err := e.admin.inFlight(ctx)
+		switch {
+		case err != nil:
+			e.log.WarnContext(ctx, "envoy drain: what is in flight is not known", slog.Any("err", err))
+			return
+		case n == 0:
+			return
+		case time.Since(begun) >= 2*e.drainTime:
+			e.log.WarnContext(ctx, "envoy is ended with requests in flight", slog.Int("requests", n))
+			return
+		}
+		t.Reset(pollDraining)
+	}
 }

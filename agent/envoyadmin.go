@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -111,4 +113,25 @@ func (a *envoyAdmin) drain(ctx context.Context) error {
 	}
 	_, err := a.do(ctx, http.MethodPost, "/drain_listeners?graceful")
 	return err
+}
+
+// inFlight is how many requests have no complete answer yet, by those that Envoy
+// took from clients; the admin interface's own are left out.
+func (a *envoyAdmin) inFlight(ctx context.Context) (int, error) {
+	body, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape(`^http\..*\.downstream_rq_active$`))
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for line := range strings.Lines(string(body)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		n, err := strconv.Atoi(value)
+		if !ok || err != nil {
+			return 0, fmt.Errorf("envoy /stats: not a gauge: %.100q", line)
+		}
+		if !strings.HasPrefix(name, "http.admin.") {
+			total += n
+		}
+	}
+	return total, nil
 }

@@ -129,8 +129,9 @@ func asProcess(stop func(agent int) error) stopping {
 	}}
 }
 
+// The requests last longer than drain_time, which is one second here.
 func TestAStoppedAgentAnswersWhatIsInFlight(t *testing.T) {
-	app := arrivals{arrived: make(chan struct{}, 16), by: 600 * time.Millisecond, next: meshtest.Echo("orders")}
+	app := arrivals{arrived: make(chan struct{}, 16), by: 1300 * time.Millisecond, next: meshtest.Echo("orders")}
 	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"front", "orders"}, NoAgent: true, Apps: map[string]meshtest.App{"orders": app},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"),
