@@ -3,7 +3,6 @@ package mesh
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 
@@ -72,22 +71,6 @@ func (g *Graph) NodeOf(s *VirtualService) *VirtualNode { return g.Node(s.Mesh, s
 
 // RouterOf is the router that answers for a service, nil if none does.
 func (g *Graph) RouterOf(s *VirtualService) *VirtualRouter { return g.Router(s.Mesh, s.Router) }
-
-// Targets lists the nodes that can answer for s, each once, by name.
-func (g *Graph) Targets(s *VirtualService) []*VirtualNode {
-	names := map[string]bool{}
-	if r := g.RouterOf(s); r != nil {
-		names = r.targets()
-	}
-	if s.Node != "" {
-		names[s.Node] = true
-	}
-	var list []*VirtualNode
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		list = append(list, g.Node(s.Mesh, name))
-	}
-	return list
-}
 
 // Reaching lists the virtual nodes of which something depends on the object: those
 // whose calls lead to it, and a node itself. An object that is not there reaches none.

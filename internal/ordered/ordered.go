@@ -13,7 +13,6 @@ package ordered
 import (
 	"hash/maphash"
 	"iter"
-	"slices"
 )
 
 // Key is ordered by Compare, which returns 0 for equal keys only.
@@ -51,30 +50,6 @@ type node[K Key[K], V comparable] struct {
 }
 
 var seed = maphash.MakeSeed()
-
-// Of returns the Map of what m holds.
-func Of[K Key[K], V comparable](m map[K]V) Map[K, V] {
-	keys := make([]K, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, K.Compare)
-	var edge []*node[K, V] // from the root along the highest keys
-	for _, k := range keys {
-		n := &node[K, V]{key: k, value: m[k], rank: maphash.Comparable(seed, k)}
-		for len(edge) > 0 && edge[len(edge)-1].rank < n.rank {
-			n.low, edge = edge[len(edge)-1], edge[:len(edge)-1]
-		}
-		if len(edge) > 0 {
-			edge[len(edge)-1].high = n
-		}
-		edge = append(edge, n)
-	}
-	if len(edge) == 0 {
-		return Map[K, V]{}
-	}
-	return Map[K, V]{edge[0]}
-}
 
 // Find returns the value of a key, and whether there is one.
 func (m Map[K, V]) Find(k K) (V, bool) {
