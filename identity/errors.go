@@ -23,7 +23,7 @@ func FieldErrors(err error) []*FieldError {
 	if err == nil {
 		return nil
 	}
-	if all, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what errors.Join made, and nothing below it
+	if all, ok := err.(interface{ Unwrap() []error }); ok { // what errors.Join made, and nothing below it
 		var list []*FieldError
 		for _, e := range all.Unwrap() {
 			list = append(list, FieldErrors(e)...)

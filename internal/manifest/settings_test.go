@@ -42,7 +42,7 @@ func TestSettingsAreReadOverWhatTheyWere(t *testing.T) {
 
 func TestEveryMistakeInSettingsHasItsPlace(t *testing.T) {
 	for content, want := range map[string]string{
-		"nmae: a\nlimit: x\n":     "f.yaml:1:1: nmae: unknown field; did you mean name?\nf.yaml:2:8: limit: must be a whole number, is a string: write it without quotes",
+		"naem: a\nlimit: x\n":     "f.yaml:1:1: naem: unknown field; did you mean name?\nf.yaml:2:8: limit: must be a whole number, is a string: write it without quotes",
 		"grace: 5\n":              `f.yaml:1:8: grace: "5" is not a duration such as 30s, 10m or 1h`,
 		"grace: [1]\n":            "f.yaml:1:8: grace: must be a string, is a list",
 		"- a\n":                   "f.yaml:1:1: must be a mapping, is a list",
