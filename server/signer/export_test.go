@@ -8,7 +8,11 @@ import (
 )
 
 // Internals of the two ends of the signer's socket.
-var UserID = userID
+var (
+	UserID       = userID
+	MakePassword = makePassword
+	ReadPassword = readPassword
+)
 
 // Private reports what is wrong with the files of a signer of one user for a
 // server of another.
