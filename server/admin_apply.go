@@ -361,6 +361,9 @@ func modelWarnings(m *model) []modelWarning {
 	for _, t := range sameHints(m) {
 		list = append(list, modelWarning{t.String(), []objectKey{{kind: kindEntry, name: t.first.Name}, {kind: kindEntry, name: t.second.Name}}})
 	}
+	for _, name := range unlisted(m) {
+		list = append(list, modelWarning{fmt.Sprintf("group %s has more bindings that overlap, or entries of one hint that one process can fit, than the %d pairs that are listed", name, mostPairs), nil})
+	}
 	for b := range ofKind[identity.Binding](m, kindBinding) {
 		if b.Applications.Anyone {
 			list = append(list, modelWarning{
@@ -382,11 +385,13 @@ func modelWarnings(m *model) []modelWarning {
 // warningsOf are those of a change: what was so before is not news, unless the
 // change names it again.
 func warningsOf(before, after *model, changed ...objectKey) []string {
-	old := modelWarnings(before)
+	known := map[string]bool{}
+	for _, w := range modelWarnings(before) {
+		known[w.text] = true
+	}
 	var list []string
 	for _, w := range modelWarnings(after) {
-		known := slices.ContainsFunc(old, func(o modelWarning) bool { return o.text == w.text })
-		if !known || slices.ContainsFunc(w.of, func(k objectKey) bool { return slices.Contains(changed, k) }) {
+		if !known[w.text] || slices.ContainsFunc(w.of, func(k objectKey) bool { return slices.Contains(changed, k) }) {
 			list = append(list, w.text)
 		}
 	}

@@ -308,6 +308,10 @@ func (a *admin) checkModel(context.Context) []*api.Finding {
 		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+o.first.Name+" and Binding "+o.second.Name,
 			"add a selector to one that tells them apart, or: signet delete binding "+o.second.Name, "%s", o))
 	}
+	for _, name := range unlisted(a.model()) {
+		list = append(list, finding(findAmbiguous, sevWarning, "NodeGroup "+name, "correct the ones that are listed, and look again",
+			"more of its objects do not go together than the %d pairs that are listed", mostPairs))
+	}
 	return list
 }
 

@@ -113,10 +113,11 @@ type endpoints struct {
 	log     *slog.Logger
 	wake    watched.Signal // wakes run: there is something to save, or a grace began
 
-	mu        sync.Mutex                      // guards the following four and now
+	mu        sync.Mutex                      // guards the following five and now
 	agents    map[string]map[string]*endpoint // by agent and proxy; an endpoint is replaced, not changed
 	on        claims
 	leaving   []*endpoint           // those whose grace runs, in the order of its end; some are back since
+	pruneAt   int                   // length of leaving at which those that are back are left out
 	conflicts map[string][]conflict // by agent
 	now       *registered           // the same by virtual node: another one with each change
 	saved     *registered           // what the file has; run's alone
@@ -325,6 +326,10 @@ func (e *endpoints) leave(agent string) {
 		}
 	}
 	delete(e.conflicts, agent)
+	if len(e.leaving) > e.pruneAt { // an agent that comes and goes adds some each time
+		e.leaving = slices.DeleteFunc(e.leaving, func(n *endpoint) bool { return e.of(n) != n })
+		e.pruneAt = max(1024, 2*len(e.leaving))
+	}
 	e.finish(before)
 }
 

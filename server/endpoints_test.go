@@ -108,6 +108,26 @@ func TestAnAgentThatCameBackInTimeKeepsItsEndpoints(t *testing.T) {
 	})
 }
 
+func TestAnAgentThatComesAndGoesAddsNothingForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := registryOf(t, 3, time.Now)
+		e.leave("1") // nothing is at an end before it
+		for range 20_000 {
+			e.leave("0")
+			e.report(hostile("0"), reportOf(0, true), everything)
+		}
+		e.leave("0")
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if n := len(e.leaving); n > 2048 {
+			t.Errorf("%d graces are kept for two agents", n)
+		}
+		if last := e.leaving[len(e.leaving)-1]; e.of(last) != last {
+			t.Error("the newest grace was left out")
+		}
+	})
+}
+
 func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := registryOf(t, 3, time.Now)

@@ -15,8 +15,37 @@ import (
 type group struct {
 	grants   ordered.Map[ordered.String, *grant] // by name
 	hinted   ordered.Map[hintRef, *grant]        // Entries that have a hint
-	overlaps []overlap                           // of Bindings
-	twins    []twins                             // of Entries
+	overlaps pairs[overlap]                      // of Bindings
+	twins    pairs[twins]                        // of Entries
+}
+
+// mostPairs is how many pairs of one group are listed. Those of N objects that all
+// overlap are N²/2, and a list that long is read by nobody.
+const mostPairs = 100
+
+// pairs are objects that do not go together. Immutable.
+type pairs[T any] struct {
+	list []T
+	more bool // there are others, or were
+}
+
+// with is p with those that came by one object.
+func (p pairs[T]) with(add []T) pairs[T] {
+	if room := mostPairs - len(p.list); len(add) > room {
+		add, p.more = add[:room], true
+	}
+	p.list = slices.Concat(p.list, add)
+	return p
+}
+
+// without is p without what an object was part of; all are looked for again where
+// few of those that were too many are left.
+func (p pairs[T]) without(of func(T) bool, all func() pairs[T]) pairs[T] {
+	p.list = slices.DeleteFunc(slices.Clone(p.list), of)
+	if p.more && len(p.list) < mostPairs/2 {
+		return all()
+	}
+	return p
 }
 
 // hintRef is one of the Entries that have a hint.
@@ -33,10 +62,10 @@ func (g *group) with(x *grant) *group {
 	next.grants = g.grants.With(ordered.String(x.name), x)
 	switch {
 	case x.binding != nil:
-		next.overlaps = slices.Concat(g.overlaps, g.overlapping(x))
+		next.overlaps = g.overlaps.with(g.overlapping(x, mostPairs+1))
 	case x.entry.Hint != "":
 		next.hinted = g.hinted.With(hintRef{x.entry.Hint, x.name}, x)
-		next.twins = slices.Concat(g.twins, g.twinsOf(x))
+		next.twins = g.twins.with(g.twinsOf(x, mostPairs+1))
 	}
 	return &next
 }
@@ -46,11 +75,11 @@ func (g *group) without(x *grant) *group {
 	next := *g
 	next.grants = g.grants.Without(ordered.String(x.name))
 	if x.binding != nil {
-		next.overlaps = slices.DeleteFunc(slices.Clone(g.overlaps), func(o overlap) bool { return o.first.Name == x.binding.Name || o.second.Name == x.binding.Name })
+		next.overlaps = g.overlaps.without(func(o overlap) bool { return o.first.Name == x.binding.Name || o.second.Name == x.binding.Name }, next.allOverlaps)
 		return &next
 	}
 	next.hinted = g.hinted.Without(hintRef{x.entry.Hint, x.name})
-	next.twins = slices.DeleteFunc(slices.Clone(g.twins), func(t twins) bool { return t.first.Name == x.name || t.second.Name == x.name })
+	next.twins = g.twins.without(func(t twins) bool { return t.first.Name == x.name || t.second.Name == x.name }, next.allTwins)
 	return &next
 }
 
@@ -71,17 +100,45 @@ func (o overlap) String() string {
 		o.second.Name, o.second.Mesh, o.second.VirtualNode, o.first.Group, who)
 }
 
-// overlapping are the overlaps of x with the bindings of the group. Bindings of one
+// allOverlaps looks at all bindings of the group.
+func (g *group) allOverlaps() pairs[overlap] {
+	var before group
+	var found pairs[overlap]
+	for _, x := range g.grants.From("binding/") {
+		if x.binding == nil || found.more {
+			break
+		}
+		found = found.with(before.overlapping(x, mostPairs+1))
+		before.grants = before.grants.With(ordered.String(x.name), x)
+	}
+	return found
+}
+
+// allTwins looks at all Entries of the group that have a hint.
+func (g *group) allTwins() pairs[twins] {
+	var before group
+	var found pairs[twins]
+	for ref, x := range g.hinted.All() {
+		if found.more {
+			break
+		}
+		found = found.with(before.twinsOf(x, mostPairs+1))
+		before.hinted = before.hinted.With(ref, x)
+	}
+	return found
+}
+
+// overlapping are the overlaps of x with the bindings of the group, at most so many. Bindings of one
 // virtual node do not compete, nor does one for a proxy that an agent starts itself:
 // which virtual node that is stands in the agent's configuration.
-func (g *group) overlapping(x *grant) []overlap {
+func (g *group) overlapping(x *grant, most int) []overlap {
 	if supervised(x.binding.Selectors) {
 		return nil
 	}
 	var list []overlap
 	for _, o := range g.grants.From("binding/") {
 		b, c := *x.binding, o.binding
-		if c == nil {
+		if c == nil || len(list) == most {
 			break // Entries beyond
 		}
 		if b.Mesh == c.Mesh && b.VirtualNode == c.VirtualNode || supervised(c.Selectors) || !b.Selectors.CompatibleWith(c.Selectors) {
@@ -101,7 +158,7 @@ func (g *group) overlapping(x *grant) []overlap {
 func overlaps(m *model) []overlap {
 	var list []overlap
 	for _, g := range m.hanging.All() {
-		list = append(list, g.overlaps...)
+		list = append(list, g.overlaps.list...)
 	}
 	slices.SortFunc(list, func(a, b overlap) int {
 		return cmp.Or(strings.Compare(a.first.Name, b.first.Name), strings.Compare(a.second.Name, b.second.Name))
@@ -122,11 +179,11 @@ func (t twins) String() string {
 	return fmt.Sprintf("entries %s and %s of group %s have the hint %q, and a process can fit both: it gets the hint with the one that was there first", t.first.Name, t.second.Name, t.first.Group, t.first.Hint)
 }
 
-// twinsOf are those of x with the Entries of the group.
-func (g *group) twinsOf(x *grant) []twins {
+// twinsOf are those of x with the Entries of the group, at most so many.
+func (g *group) twinsOf(x *grant, most int) []twins {
 	var list []twins
 	for ref, o := range g.hinted.From(hintRef{hint: x.entry.Hint}) {
-		if ref.hint != x.entry.Hint {
+		if ref.hint != x.entry.Hint || len(list) == most {
 			break
 		}
 		if x.entry.ID == o.entry.ID || !x.entry.Selectors.CompatibleWith(o.entry.Selectors) {
@@ -145,10 +202,21 @@ func (g *group) twinsOf(x *grant) []twins {
 func sameHints(m *model) []twins {
 	var list []twins
 	for _, g := range m.hanging.All() {
-		list = append(list, g.twins...)
+		list = append(list, g.twins.list...)
 	}
 	slices.SortFunc(list, func(a, b twins) int {
 		return cmp.Or(strings.Compare(a.first.Name, b.first.Name), strings.Compare(a.second.Name, b.second.Name))
 	})
 	return list
+}
+
+// unlisted names the groups of which not all overlaps and twins are listed.
+func unlisted(m *model) []string {
+	var names []string
+	for name, g := range m.hanging.All() {
+		if g.overlaps.more || g.twins.more {
+			names = append(names, string(name))
+		}
+	}
+	return names
 }

@@ -65,7 +65,9 @@ type issuers struct {
 	renew   watched.Signal
 	metrics *metrics
 
-	mu   sync.Mutex             // guards keys and what they lead to; held while the file is written
+	saving sync.Mutex // held while the file is written; taken before mu
+
+	mu   sync.Mutex             // guards keys and what they lead to
 	keys map[string]*issuerKeys // by issuer
 }
 
@@ -157,6 +159,13 @@ func (i *issuers) forget(list []identity.JWTIssuer) {
 }
 
 func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte, left []error, err error) {
+	if i.learned(ctx, is, jwks, left, err) {
+		i.save(ctx)
+	}
+}
+
+// learned reports whether the keys that are served have changed.
+func (i *issuers) learned(ctx context.Context, is identity.JWTIssuer, jwks []byte, left []error, err error) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	failures := i.metrics.jwksErrors.WithLabelValues(is.Name) // there from the first time, so that its first increase shows
@@ -169,7 +178,7 @@ func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte,
 		k.err, k.next = plainText(err.Error()), i.clock().Add(min(is.Refresh, jwksRetry))
 		failures.Inc()
 		i.log.WarnContext(ctx, "issuer keys not fetched; the last good ones stay", slog.String("issuer", is.Name), slog.Any("err", err))
-		return
+		return false
 	}
 	if lost := errorTexts(left); !slices.Equal(lost, errorTexts(k.left)) && len(lost) > 0 {
 		i.log.WarnContext(ctx, "keys of the issuer's set are not used", slog.String("issuer", is.Name), slog.Any("left", lost))
@@ -178,15 +187,26 @@ func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte,
 	same := string(k.JWKS) == string(jwks)
 	k.JWKS, k.Fetched, k.err, k.next = jwks, i.clock(), "", i.clock().Add(is.Refresh)
 	if same {
-		return
+		return false
 	}
 	i.changed()
+	return true
+}
+
+// save remembers the keys for a restart. mu is not held over the disk: views are
+// made with it.
+func (i *issuers) save(ctx context.Context) {
+	i.saving.Lock() // the newest is written last
+	defer i.saving.Unlock()
 	good := map[string]*issuerKeys{}
+	i.mu.Lock()
 	for name, k := range i.keys {
 		if len(k.JWKS) > 0 {
-			good[name] = k
+			kept := *k
+			good[name] = &kept
 		}
 	}
+	i.mu.Unlock()
 	if err := writeJSON(i.path, good); err != nil {
 		i.log.WarnContext(ctx, "issuer keys not remembered", slog.Any("err", err))
 	}

@@ -43,7 +43,8 @@ func (m *model) patched(put []*object, remove []objectKey, graph *mesh.Graph) *m
 			return nil
 		}
 	}
-	return &c.model
+	made := c.model // a copy of its own: a pointer into c would keep from, and what that was made of
+	return &made
 }
 
 // sameAs reports whether an object that is not stored yet is what is stored.

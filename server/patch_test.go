@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -120,7 +122,7 @@ func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
 			if (got != nil) != (err == nil) {
 				t.Fatalf("seed %d, step %d: everything gives %v, and the change is taken: %t", seed, step, err, got != nil)
 			}
-			if _, werr := m.with(put, remove...); (werr == nil) != (err == nil) || err != nil && len(werr.Error()) != len(err.Error()) {
+			if _, werr := m.with(put, remove...); (werr == nil) != (err == nil) || err != nil && inLines(werr) != inLines(err) {
 				t.Fatalf("seed %d, step %d: refused with\n%v\nand not with\n%v", seed, step, werr, err)
 			}
 			if got == nil {
@@ -143,6 +145,53 @@ func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
 	}
 }
 
+// inLines are the mistakes of an error, in the order of their texts: of which of two
+// objects each is told depends on which of them was there.
+func inLines(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func TestAModelDoesNotKeepWhatItWasMadeOf(t *testing.T) {
+	m := modelOf(t, oneMesh+own("NodeGroup", "g", ""))
+	first := weak.Make(m)
+	for i := range 3 {
+		if m = m.patched(understood(t, m, own("NodeGroup", fmt.Sprintf("g%d", i), "")), nil, nil); m == nil {
+			t.Fatal("not patched")
+		}
+	}
+	runtime.GC()
+	if first.Value() != nil {
+		t.Error("the first model is kept by the fourth")
+	}
+	runtime.KeepAlive(m)
+}
+
+func TestOfManyObjectsThatOverlapSomePairsAreListed(t *testing.T) {
+	m := modelOf(t, oneMesh+own("NodeGroup", "g", "")+ofMesh("VirtualNode", "a", "")+ofMesh("VirtualNode", "b", ""))
+	binding := func(i int) string {
+		return own("Binding", fmt.Sprintf("b%03d", i), fmt.Sprintf("group: g, mesh: m, virtualNode: %s, selectors: ['unix:uid:1']", []string{"a", "b"}[i%2]))
+	}
+	const n = 60 // 900 pairs
+	for i := range n {
+		if m = m.patched(understood(t, m, binding(i)), nil, nil); m == nil {
+			t.Fatal("not patched")
+		}
+	}
+	if got := len(overlaps(m)); got != mostPairs || len(unlisted(m)) != 1 {
+		t.Fatalf("%d overlaps are listed, and said to be too many in %v", got, unlisted(m))
+	}
+	for i := range n - 4 { // what is left is four, two of each
+		if m = m.patched(nil, []objectKey{{kind: kindBinding, name: fmt.Sprintf("b%03d", i)}}, nil); m == nil {
+			t.Fatal("not patched")
+		}
+	}
+	if got := len(overlaps(m)); got != 4 || len(unlisted(m)) != 0 {
+		t.Errorf("%d overlaps are listed, and said to be too many in %v: want the four that there are", got, unlisted(m))
+	}
+}
+
 func texts[T fmt.Stringer](list []T) []string {
 	var all []string
 	for _, x := range list {
@@ -157,7 +206,7 @@ func settled(m *model) model {
 	s := *m
 	for name, g := range m.hanging.All() {
 		c := *g
-		c.overlaps, c.twins = nil, nil
+		c.overlaps, c.twins = pairs[overlap]{}, pairs[twins]{}
 		s.hanging = s.hanging.With(name, &c)
 	}
 	return s
