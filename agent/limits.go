@@ -24,7 +24,8 @@ const (
 	maxConnsPerPID = 32
 	maxConnsPerUID = 1024
 	maxConns       = 4096
-	// maxStreamsPerConn bounds the calls on one connection.
+	// maxStreamsPerConn bounds the calls on one connection: no less than a proxy has
+	// under way on one (proxy.WayoutStreams).
 	maxStreamsPerConn = 32
 	socketHandshake   = 5 * time.Second
 	// guestTime is how long a connection may stay whose process is given nothing:

@@ -11,6 +11,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/internal/unixsock"
+	"signet.example/proxy"
 )
 
 // A connection and its pidfd are two files, and each socket has a tally of its own.
@@ -123,5 +124,17 @@ func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 	g.timers.Range(func(any, any) bool { left++; return true })
 	if left != 0 || tally.count() != 0 {
 		t.Errorf("%d timers and %d connections are left", left, tally.count())
+	}
+}
+
+// Envoy does not wait to be told how many calls a connection takes, and has a
+// connection for each worker: a burst of callers is not refused where it asks.
+func TestAProxysBurstOfQuestionsFitsWhereItAsks(t *testing.T) {
+	if maxStreamsPerConn < proxy.WayoutStreams {
+		t.Errorf("a connection takes %d calls, and a proxy makes %d", maxStreamsPerConn, proxy.WayoutStreams)
+	}
+	workers := (mostStreams.pid + mostStreams.ofProxy()) / proxy.WayoutStreams
+	if all := mostConns(1<<20, 4); workers < 32 || all.pid < 32 {
+		t.Errorf("a proxy of ours with 32 workers may have %d connections, and the calls of %d", all.pid, workers)
 	}
 }

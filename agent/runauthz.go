@@ -28,6 +28,7 @@ import (
 	"signet.example/internal/child"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
+	"signet.example/proxy"
 )
 
 // RunAuthz is the authz process: it decides for the connections that the agent
@@ -141,7 +142,7 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 
 	checks := newHanded()
 	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(socketHandshake), grpc.MaxRecvMsgSize(1<<20),
-		grpc.MaxConcurrentStreams(1024), grpc.NumStreamWorkers(checkWorkers))
+		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers))
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
 	g.Go(func() error { return checkServer.Serve(checks) })
 

@@ -128,19 +128,20 @@ func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
 	}
 }
 
-// agentCluster is one of the agent's sockets: authz.sock or wayout.sock.
-func (b *builder) agentCluster(name, socket string) *clusterv3.Cluster {
+// agentCluster is one of the agent's sockets, authz.sock or wayout.sock, on whose
+// connections so many calls may be under way.
+func (b *builder) agentCluster(name, socket string, breakers *clusterv3.CircuitBreakers, streams uint32) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:       duration(authzConnectTimeout),
-		CircuitBreakers:      unlimited(),
+		CircuitBreakers:      breakers,
 		LoadAssignment:       fixed(name, pipe(socket, 0)),
 		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-						Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+						Http2ProtocolOptions: &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(streams)},
 					},
 				},
 			},
@@ -167,6 +168,14 @@ func http1() *httpv3.HttpProtocolOptions_ExplicitHttpConfig_ {
 
 func (b *builder) options(o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
 	return map[string]*anypb.Any{httpOptions: b.any(o)}
+}
+
+// oneConnection lets each worker have one, for Envoy never refuses a worker its
+// first: what is due beyond its streams waits in the proxy for the one before.
+func oneConnection() *clusterv3.CircuitBreakers {
+	c := unlimited()
+	c.Thresholds[0].MaxConnections = wrapperspb.UInt32(1)
+	return c
 }
 
 // unlimited is App Mesh's circuit breaker (AM-clusters).

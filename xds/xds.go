@@ -105,8 +105,8 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 	}
 	b := n.calls
 	b.shape, b.resources = shape, slices.Clip(b.resources)
-	b.add(ads.ClusterType, authzCluster, b.agentCluster(authzCluster, shape.AuthzSocket))
-	b.add(ads.ClusterType, wayoutCluster, b.agentCluster(wayoutCluster, shape.WayoutSocket))
+	b.add(ads.ClusterType, authzCluster, b.agentCluster(authzCluster, shape.AuthzSocket, unlimited(), proxy.AuthzStreams))
+	b.add(ads.ClusterType, wayoutCluster, b.agentCluster(wayoutCluster, shape.WayoutSocket, oneConnection(), proxy.WayoutStreams))
 	for _, l := range b.node.Listeners {
 		b.ingress(l)
 	}

@@ -60,6 +60,51 @@ func wayOutWorld(t *testing.T, app meshtest.App, extra string) *meshtest.World {
 	return w
 }
 
+// Envoy asks about a burst of new connections at once, on a connection whose limits
+// it was not told yet. Here the agent does not run for as long as the burst takes.
+func TestABurstOfNewConnectionsIsLetOutAfterAMomentWithoutTheAgent(t *testing.T) {
+	w := meshtest.Start(t, meshtest.Options{Nodes: []string{"front"}, Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", ""))})
+	const burst = 150 // of two workers
+	at := w.Nodes["front"].EgressAddress()
+	conns := make([]net.Conn, 0, burst)
+	stopAgent(t, w)
+	for range burst {
+		conn, err := net.DialTimeout("tcp", at, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() }) // answered
+		if _, err := fmt.Fprint(conn, "GET http://nobody.test.internal/ HTTP/1.1\r\nHost: nobody.test.internal\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	time.Sleep(100 * time.Millisecond) // the proxy has asked; it waits a second for an answer
+	if err := unix.Kill(w.Agent.PID(), unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	failed := map[string]int{}
+	for _, conn := range conns {
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))                   // of a TCP connection
+		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil { //nolint:bodyclose // the connection is
+			failed[err.Error()]++
+		}
+	}
+	if len(failed) > 0 {
+		t.Errorf("of %d connections were not let out: %v\n%s", burst, failed,
+			adminGet(t, w, "front", "/stats?usedonly&filter=wayout.*(rx_reset|upstream_cx_total|upstream_rq|error|ok|timeout)"))
+	}
+}
+
+// stopAgent stops the agent until a SIGCONT, or the end of the test.
+func stopAgent(t *testing.T, w *meshtest.World) {
+	t.Helper()
+	if err := unix.Kill(w.Agent.PID(), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Kill(w.Agent.PID(), unix.SIGCONT) }) // it may run again
+}
+
 // callAs makes one request as a user, on a connection of its own.
 func callAs(t *testing.T, uid int, at, path string) (status int, err error) {
 	t.Helper()
