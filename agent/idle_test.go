@@ -53,7 +53,7 @@ func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *te
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range maxShapes - 1 {
+	for i := range maxShapes {
 		if err := view(fmt.Sprintf("10.0.0.%d", i)); err != nil {
 			t.Fatal(err)
 		}

@@ -22,9 +22,9 @@ import (
 	"signet.example/proxy"
 )
 
-// maxLegs bounds the streams that local proxies can make the agent open, maxShapes
-// those for one virtual node: a proxy that claims ever new shapes must not keep
-// those of other nodes from their views.
+// maxLegs bounds the streams that local proxies which the agent did not start can
+// make it open, maxShapes those for one virtual node: a proxy that claims ever new
+// shapes must not keep those of other nodes from their views.
 const (
 	maxLegs   = 512
 	maxShapes = 64
@@ -195,10 +195,7 @@ func (r *relay) sweepIdle(ctx context.Context) {
 func (r *relay) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	used := map[legKey]bool{}
-	for _, p := range r.proxies {
-		used[legKey{p.ref(), r.shapeOf(p)}] = true
-	}
+	used := r.ownLegs()
 	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {
 		if v.view.Streams() > 0 {
 			v.used = now
@@ -315,8 +312,8 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 	}
 	l := r.legs[key.leg]
 	if l == nil {
-		if len(r.legs) >= maxLegs || r.shapes(key.leg) >= maxShapes {
-			return nil, status.Errorf(codes.ResourceExhausted, "%d views are relayed already, %d of this virtual node", len(r.legs), r.shapes(key.leg))
+		if err := r.room(key.leg); err != nil {
+			return nil, err
 		}
 		l = &leg{key: key.leg, pool: &r.pool, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp, gone: make(chan struct{})}
 		if err := r.run(ctx, func(ctx context.Context) { l.Run(ctx, r.u.conn) }); err != nil {
@@ -334,15 +331,36 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 	return v, nil
 }
 
-// shapes is how many legs the virtual node of k has. The caller holds mu.
-func (r *relay) shapes(k legKey) int {
-	n := 0
+// room returns an error where there is none for a leg. Those of the proxies of the
+// configuration have theirs: no other proxy, whatever it declares, takes it. The
+// caller holds mu.
+func (r *relay) room(k legKey) error {
+	own := r.ownLegs()
+	if own[k] {
+		return nil
+	}
+	all, same := 0, 0
 	for other := range r.legs {
-		if other.ref == k.ref {
-			n++
+		if own[other] {
+			continue
+		}
+		if all++; other.ref == k.ref {
+			same++
 		}
 	}
-	return n
+	if all >= maxLegs || same >= maxShapes {
+		return status.Errorf(codes.ResourceExhausted, "%d views are relayed already to proxies that the agent did not start, %d of this virtual node", all, same)
+	}
+	return nil
+}
+
+// ownLegs are those of the proxies of the configuration. The caller holds mu.
+func (r *relay) ownLegs() map[legKey]bool {
+	own := map[legKey]bool{}
+	for _, p := range r.proxies {
+		own[legKey{p.ref(), r.shapeOf(p)}] = true
+	}
+	return own
 }
 
 // run gives f to Run.

@@ -403,6 +403,11 @@ func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 	if _, err := r.view(ctx, viewKey{leg: legKey{proxy.Node("shop", "web"), proxy.Shape{App: "another"}}}); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("one shape more: %v", err)
 	}
+	p := Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2", App: "127.0.0.1"}
+	r.proxies = map[string]Proxy{"web": p}
+	if _, err := r.view(ctx, viewKey{leg: legKey{p.ref(), r.shapeOf(p)}}); status.Code(err) != codes.Canceled {
+		t.Errorf("the agent's own proxy of that node: %v", err)
+	}
 }
 
 func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {

@@ -22,6 +22,8 @@ const (
 	maxTokens = 30_000
 	maxDepth  = 64
 	maxNodes  = 100_000
+	// maxFileErrors is where a hopeless file is not read any further.
+	maxFileErrors = 1000
 )
 
 // Format selects which manifests are read; documents of other groups are foreign.
@@ -41,6 +43,10 @@ func (f *Format) Split(file string, content []byte) ([]*Document, error) {
 	var docs []*Document
 	var errs Errors
 	for _, p := range pieces(content) {
+		if len(errs) >= maxFileErrors {
+			src := &source{file: file, text: p.text, first: p.first}
+			return docs, append(errs[:maxFileErrors], src.errorAt(pos{line: p.first}, "", "the file has too many mistakes; it is not read further"))
+		}
 		ds, err := f.parse(file, p)
 		docs = append(docs, ds...)
 		errs = append(errs, AsErrors(err)...)

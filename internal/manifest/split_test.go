@@ -42,6 +42,14 @@ func TestOneBrokenDocumentDoesNotHideTheOthers(t *testing.T) {
 	}
 }
 
+func TestAHopelessFileIsNotReadToItsEnd(t *testing.T) {
+	_, err := format.Split("s.yaml", []byte(strings.Repeat("--- {}\n", 300_000)))
+	errs := manifest.AsErrors(err)
+	if len(errs) != 1001 || !strings.Contains(errs[1000].Error(), "not read further") {
+		t.Errorf("%d mistakes are told, the last: %v", len(errs), errs[len(errs)-1])
+	}
+}
+
 func TestMarkerInsideABlockScalarEndsTheDocument(t *testing.T) {
 	docs, err := format.Split("s.yaml", []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  a: |\n    ---\n    b\n---\n"+object("Mesh", "m")))
 	if err != nil || len(docs) != 2 || docs[1].Name != "m" {
