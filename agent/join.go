@@ -175,7 +175,11 @@ func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svid, er
 			return s, err
 		}
 		e.log.WarnContext(ctx, "no server answers, trying again", slog.String("server", e.server), slog.Any("err", err))
-		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
+		pause, ok := retryAfter(err)
+		if !ok {
+			pause = retryDelay(failures, 0, rand.Float64())
+		}
+		if !sleep(ctx, pause) {
 			return nil, fmt.Errorf("%w; the last attempt: %w", context.Cause(ctx), err)
 		}
 	}

@@ -1,8 +1,14 @@
 package agent
 
-import "time"
+import (
+	"time"
 
-// When an SVID is renewed. Everything here is a pure function of its arguments,
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// When an SVID is renewed, and what failed is tried again. Everything here is a pure function of its arguments,
 // so that the promise can be tested: an identity that is kept has at any
 // instant at least three quarters of its lifetime left (45 of 60 minutes), as
 // long as the server answers.
@@ -52,6 +58,19 @@ func retryDelay(failures int, lifetime time.Duration, random float64) time.Durat
 	// Half of the delay is random: full jitter would retry at once now and then.
 	d = min(d, most)
 	return d/2 + time.Duration(float64(d)/2*random)
+}
+
+// retryAfter is how long a server that limits us says to wait, where it does.
+func retryAfter(err error) (time.Duration, bool) {
+	if status.Code(err) != codes.ResourceExhausted {
+		return 0, false
+	}
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok && info.GetRetryDelay() != nil {
+			return min(retryNew, max(retryFirst, info.GetRetryDelay().AsDuration())), true
+		}
+	}
+	return 0, false
 }
 
 // returnDelay is how long a renewal that failed waits once the server is there

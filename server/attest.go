@@ -34,21 +34,24 @@ type agentAPI struct {
 // known by the key that its handshake proved, one that may join by its token: each
 // has a bucket that nobody else can empty, so that whoever shares its address cannot
 // keep it out.
-func (a *agentAPI) attestable(ctx context.Context, c *caller, token string) (bool, error) {
+func (a *agentAPI) attestable(ctx context.Context, c *caller, token string) error {
 	if a.roster.hasKey(c.hostKey) {
-		return a.attests.allow(string(c.hostKey), 1), nil
+		return a.attests.take(string(c.hostKey), 1)
 	}
 	if token != "" {
 		hash := attestation.HashSecret(token)
 		good, err := a.store.HasToken(ctx, hash, a.clock())
 		if err != nil {
-			return false, err
+			return fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 		if good {
-			return a.attests.allow(string(hash), 1), nil
+			return a.attests.take(string(hash), 1)
 		}
 	}
-	return a.strangers.allow(prefixOf(c.remote).String(), 1), nil
+	if !a.strangers.allow(prefixOf(c.remote).String(), 1) {
+		return errLimit
+	}
+	return nil
 }
 
 // Attest joins an agent with a token, or renews one by its host key.
@@ -57,10 +60,8 @@ func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.Att
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := a.attestable(ctx, c, req.GetToken()); err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
-	} else if !ok {
-		return nil, errLimit
+	if err := a.attestable(ctx, c, req.GetToken()); err != nil {
+		return nil, err
 	}
 	// Before a token is used up: a request that cannot succeed should not cost it.
 	if err := checkCSR(req.GetCsr()); err != nil {

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/store"
 )
@@ -36,6 +39,23 @@ var (
 // reason attaches one of the sentinels to a message that the caller may see.
 func reason(kind error, format string, args ...any) error {
 	return &reasoned{kind: kind, msg: fmt.Sprintf(format, args...)}
+}
+
+// limited is errLimit to a caller that has a bucket of its own, and is told when
+// there is enough in it: who guesses comes in vain, or late.
+type limited struct{ after time.Duration }
+
+func (*limited) Error() string { return errLimit.Error() }
+func (*limited) Unwrap() error { return errLimit }
+
+// GRPCStatus is how gRPC tells it.
+func (l *limited) GRPCStatus() *status.Status {
+	s := status.New(codes.ResourceExhausted, l.Error())
+	told, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(l.after)})
+	if err != nil {
+		return s // without it the caller guesses
+	}
+	return told
 }
 
 type reasoned struct {

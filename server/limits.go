@@ -66,7 +66,10 @@ func newLimiters(perSecond float64, burst int) *limiters {
 }
 
 // allow takes n tokens of key's bucket, or none.
-func (l *limiters) allow(key string, n int) bool {
+func (l *limiters) allow(key string, n int) bool { return l.take(key, n) == nil }
+
+// take is allow with the error for the caller, which says when there are enough.
+func (l *limiters) take(key string, n int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.by[key]
@@ -75,7 +78,16 @@ func (l *limiters) allow(key string, n int) bool {
 		b = rate.NewLimiter(l.limit, l.burst)
 		l.by[key] = b
 	}
-	return b.AllowN(time.Now(), n)
+	now := time.Now()
+	r := b.ReserveN(now, n)
+	if !r.OK() {
+		return errLimit // more than the bucket ever holds
+	}
+	if after := r.DelayFrom(now); after > 0 {
+		r.CancelAt(now)
+		return &limited{after}
+	}
+	return nil
 }
 
 func (l *limiters) forgetFull() {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -291,13 +292,27 @@ func TestOneHostKeyGetsFewAgentCertificatesInASecond(t *testing.T) {
 	client := api.NewAgentAPIClient(dial(t, r.addr.Agents, h.hostKey, nil))
 	csr := newCSR(t, newKey(t))
 	signed, begun := 0, time.Now()
+	var limited error
 	for range 200 {
 		_, err := client.Attest(t.Context(), &api.AttestRequest{Csr: csr})
 		if err == nil {
 			signed++
-		} else if status.Code(err) != codes.ResourceExhausted {
+		} else if limited = err; status.Code(err) != codes.ResourceExhausted {
 			t.Fatal(err)
 		}
+	}
+	// The agent of the key is told when it will be let in, and then it is.
+	told := status.Convert(limited).Details()
+	if len(told) != 1 {
+		t.Fatalf("%v has %v", limited, told)
+	}
+	info, ok := told[0].(*errdetails.RetryInfo)
+	if after := info.GetRetryDelay().AsDuration(); !ok || after <= 0 || after > time.Second {
+		t.Fatalf("told to come after %s", after)
+	}
+	time.Sleep(info.GetRetryDelay().AsDuration())
+	if _, err := client.Attest(t.Context(), &api.AttestRequest{Csr: csr}); err != nil {
+		t.Errorf("it came when it was told to: %v", err)
 	}
 	if most := 25 + int(time.Since(begun).Seconds()); signed > most || signed == 0 {
 		t.Errorf("%d certificates of one key in %s", signed, time.Since(begun))
