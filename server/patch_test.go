@@ -93,12 +93,9 @@ func randomObject(r *rand.Rand) string {
 }
 
 func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
-	seeds, taken, refused := uint64(20), 0, 0
-	if os.Getenv("SOAK") == "1" {
-		seeds = 1000
-	}
-	for seed := range seeds {
-		r := rand.New(rand.NewPCG(seed, 1))
+	taken, refused := 0, 0
+	for seed := range soak(20, 1000) {
+		r := rand.New(rand.NewPCG(uint64(seed), 1))
 		m := modelOf(t, oneMesh+own("NodeGroup", "g1", "")+own("NodeGroup", "g2", ""))
 		for step := range 60 {
 			var put []*object
@@ -190,6 +187,14 @@ func TestOfManyObjectsThatOverlapSomePairsAreListed(t *testing.T) {
 	if got := len(overlaps(m)); got != 4 || len(unlisted(m)) != 0 {
 		t.Errorf("%d overlaps are listed, and said to be too many in %v: want the four that there are", got, unlisted(m))
 	}
+}
+
+// soak is the size of a test in CI, or that with SOAK=1.
+func soak(ci, most int) int {
+	if os.Getenv("SOAK") == "1" {
+		return most
+	}
+	return ci
 }
 
 func texts[T fmt.Stringer](list []T) []string {
@@ -297,6 +302,9 @@ func TestWhatDoesNotReadBackAsWhatWasCheckedIsNotWritten(t *testing.T) {
 	}
 }
 
+// most is how many entries stand for any number: [20,000 / 100,000].
+func most() int { return soak(20_000, 100_000) }
+
 // manyEntries is a model with n more entries, without a manifest of each.
 func manyEntries(t *testing.T, n int) *model {
 	t.Helper()
@@ -331,10 +339,10 @@ func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
 			}
 		})
 	}
-	few, many := work(1000), work(100_000)
-	t.Logf("allocations: %.0f among 1,000, %.0f among 100,000", few, many)
+	few, many := work(1000), work(most())
+	t.Logf("allocations: %.0f among 1,000, %.0f among %d", few, many, most())
 	if many > few {
-		t.Errorf("%.0f allocations among 100,000 entries, %.0f among 1,000", many, few)
+		t.Errorf("%.0f allocations among %d entries, %.0f among 1,000", many, most(), few)
 	}
 }
 
@@ -403,10 +411,10 @@ func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
 			}
 		})
 	}
-	few, many := work(1000), work(100_000)
-	t.Logf("allocations: %.0f among 1,000 entries, %.0f among 100,000", few, many)
+	few, many := work(1000), work(most())
+	t.Logf("allocations: %.0f among 1,000 entries, %.0f among %d", few, many, most())
 	if many > few*1.01 {
-		t.Errorf("%.0f allocations among 100,000 entries, %.0f among 1,000", many, few)
+		t.Errorf("%.0f allocations among %d entries, %.0f among 1,000", many, most(), few)
 	}
 }
 
