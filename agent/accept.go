@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,7 +59,13 @@ func AcceptApplication(dataDir string, a Application) error {
 	if err := ownDataDir(dataDir); err != nil {
 		return err
 	}
-	_, err := changeOwners(filepath.Join(dataDir, applicationsFile), func(known map[string]owner) error {
+	file := filepath.Join(dataDir, applicationsFile)
+	unlock, err := lockOwners(file, acceptWaits)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, err = changeOwners(file, func(known map[string]owner) error {
 		if _, ok := known[a.Name]; !ok {
 			return fmt.Errorf("no application %q is remembered", a.Name)
 		}
@@ -80,17 +88,39 @@ func ownDataDir(dir string) error {
 	return nil
 }
 
-// changeOwners changes the file while no other process does. It returns what is
-// in it then.
-func changeOwners(file string, change func(map[string]owner) error) (known map[string]owner, err error) {
+// How long the file is waited for: the agent has a second to answer Envoy.
+const (
+	rememberWaits = 300 * time.Millisecond
+	acceptWaits   = 5 * time.Second
+)
+
+// errOwnersLocked is returned when others change the file for too long.
+var errOwnersLocked = errors.New("another process keeps the file locked: end it if it hangs or is stopped (fuser -v has its number)")
+
+// lockOwners keeps everybody else from changing the file until
+// unlock is called. flock(2) has no deadline, and a process that is stopped keeps its lock.
+func lockOwners(file string, wait time.Duration) (unlock func(), err error) {
 	lock, err := os.OpenFile(file+".lock", os.O_CREATE|os.O_RDONLY, 0o600) // #nosec G304 -- beside the agent's own file
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = lock.Close() }() // lets go
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		switch err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+		case err == nil:
+			return func() { _ = lock.Close() }, nil // lets go
+		case errors.Is(err, unix.EWOULDBLOCK) && time.Since(start) < wait, errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EWOULDBLOCK):
+			err = errOwnersLocked
+		}
+		_ = lock.Close() // nothing was written
 		return nil, fmt.Errorf("%s: %w", lock.Name(), err)
 	}
+}
+
+// changeOwners changes the file, which the caller has locked. It returns what is
+// in it then.
+func changeOwners(file string, change func(map[string]owner) error) (known map[string]owner, err error) {
 	if known, err = readOwners(file); err != nil {
 		return nil, err
 	}
@@ -105,19 +135,28 @@ func changeOwners(file string, change func(map[string]owner) error) (known map[s
 }
 
 // refresh takes what an operator has changed. A file that is gone or broken
-// changes nothing.
+// changes nothing, and is logged once.
 func (o *owners) refresh() {
+	o.mu.Lock()
+	before, since := o.read, o.since
+	o.mu.Unlock()
 	info, err := os.Stat(o.file)
-	if err != nil {
+	if err == nil && before != nil && os.SameFile(before, info) && before.ModTime().Equal(info.ModTime()) && before.Size() == info.Size() {
 		return
+	}
+	var known map[string]owner
+	if err == nil {
+		known, err = readOwners(o.file)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if r := o.read; r != nil && os.SameFile(r, info) && r.ModTime().Equal(info.ModTime()) && r.Size() == info.Size() {
-		return
-	}
-	if known, err := readOwners(o.file); err == nil {
-		o.known, o.read = known, info
+	switch {
+	case err == nil && o.since == since: // else somebody has what is newer
+		o.known, o.read, o.since, o.unread = known, info, since+1, ""
+	case err == nil, errors.Is(err, os.ErrNotExist) && len(o.known) == 0, err.Error() == o.unread:
+	default:
+		o.unread = err.Error()
+		o.log.Error("way out: who the applications are cannot be read; those that were known stay in force", slog.Any("err", err))
 	}
 }
 
@@ -142,13 +181,30 @@ func (o *owners) acceptLine(key string, now owner) string {
 	return fmt.Sprintf("; or, if that is the application now, run on its host: %ssignet agent owners accept '%s' --uid %d%s --data-dir '%s'", prefix, key, now.UID, unit, dir)
 }
 
+// lock is lockOwners, for which of all those who queue for it only the first waits.
+func (o *owners) lock() (unlock func(), err error) {
+	wait := rememberWaits
+	if time.Since(o.stuck) < time.Second {
+		wait = 0
+	}
+	if unlock, err = lockOwners(o.file, wait); errors.Is(err, errOwnersLocked) {
+		o.stuck = time.Now()
+	}
+	return unlock, err
+}
+
 var errRememberedMeanwhile = errors.New("another is remembered meanwhile")
 
 // remember has the application in the file before it counts. before is what was
 // known when it was looked for, if anything was.
 func (o *owners) remember(key string, known bool, before, app owner) error {
 	o.saving.Lock()
-	defer o.saving.Unlock()
+	defer o.saving.Unlock() // after known is set, so that it never goes back to what was before
+	unlock, err := o.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	o.mu.Lock()
 	memory := o.known
 	o.mu.Unlock()
@@ -166,7 +222,7 @@ func (o *owners) remember(key string, known bool, before, app owner) error {
 	})
 	if err == nil {
 		o.mu.Lock()
-		o.known = all
+		o.known, o.since = all, o.since+1
 		o.mu.Unlock()
 	}
 	return err

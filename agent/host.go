@@ -158,10 +158,10 @@ func checkDataDir(path string) (joined, running bool, err error) {
 func checkParent(path string) error {
 	for {
 		path = filepath.Dir(path)
-		err := unix.Access(path, unix.W_OK|unix.X_OK)
+		err := private.Writable(path)
 		if err == nil || !errors.Is(err, unix.ENOENT) {
 			if err != nil {
-				err = fmt.Errorf("it is missing and cannot be made in %s: %w", path, err)
+				err = fmt.Errorf("it is missing and cannot be made: %w", err)
 			}
 			return err
 		}

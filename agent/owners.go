@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/proxy"
 )
 
 // owner is who an application is: the user, and the service or container that it
@@ -25,6 +28,25 @@ import (
 type owner struct {
 	UID  uint32 `json:"uid"`
 	Unit string `json:"unit,omitempty"`
+}
+
+// UnmarshalJSON refuses an owner without a user, who would be user 0, and what it
+// does not know: a unit under a wrong name would be none.
+func (o *owner) UnmarshalJSON(b []byte) error {
+	var has struct {
+		UID  *uint32 `json:"uid"`
+		Unit string  `json:"unit"`
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&has); err != nil {
+		return err
+	}
+	if has.UID == nil {
+		return errors.New("an owner needs a uid")
+	}
+	*o = owner{*has.UID, has.Unit}
+	return nil
 }
 
 func (o owner) String() string {
@@ -62,7 +84,7 @@ func (o owner) follows(before owner) bool {
 // file, for while an application is down anybody can take its port.
 //
 // Nobody waits for what is looked up for another proxy: mu is never held over
-// that, and those who ask about one proxy at once share one answer.
+// that, nor over the file, and those who ask about one proxy at once share one answer.
 type owners struct {
 	file string
 	log  *slog.Logger
@@ -76,9 +98,12 @@ type owners struct {
 	changed func()
 
 	saving sync.Mutex // held while the file is written; never waited for with mu
+	stuck  time.Time  // when the file was last locked for too long; guarded by saving
 	mu     sync.Mutex
-	known  map[string]owner    // by node and address; guarded by mu
+	known  map[string]owner    // by node and address, never changed in place; guarded by mu
+	since  int                 // counts the changes of known; guarded by mu
 	read   os.FileInfo         // of the file that known is from; guarded by mu
+	unread string              // why the file cannot be read, as was logged; guarded by mu
 	recent map[front]*foundNow // guarded by mu
 }
 
@@ -126,6 +151,9 @@ func readOwners(file string) (map[string]owner, error) {
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &known)
+	}
+	if err == nil && known == nil {
+		err = errors.New("want an object, not null")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("data_dir: who the applications are: %s: %w (remove the file to have them found anew)", file, err)
@@ -200,10 +228,16 @@ func (o *owners) find(f front, b identity.Binding) (owner, error) {
 		return before, nil // it calls before it listens
 	case !l.any:
 		return owner{}, no(reasonNoOwner, "%s: nobody listens at %s, port %s, so that its application is not known yet; %s", f.node, f.app, f.ports, name)
-	case known && now == before, known && l.unseen && now.UID == before.UID:
+	case known && now == before, known && l.unseen && l.canBe(before):
 		return before, nil // what cannot be seen changes nothing of what is known
-	case known && !now.follows(before):
-		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.node, before, now, f.app, f.ports, name, o.acceptLine(key, now))
+	case known && (l.unseen || !now.follows(before)):
+		accept := ""
+		if !l.unseen { // else it would be accepted with all that the user runs
+			accept = o.acceptLine(key, now)
+		}
+		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.node, before, now, f.app, f.ports, name, accept)
+	case !known && l.unseen && l.seen:
+		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and the service or container of one of its sockets cannot be seen; %s", f.node, now, f.app, f.ports, name)
 	case !known && l.search != nil:
 		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and may be in a service or container: %w; %s", f.node, now, f.app, f.ports, l.search, name)
 	case !known && now.dynamic() && now.Unit == "":
@@ -221,10 +255,42 @@ func (o *owners) find(f front, b identity.Binding) (owner, error) {
 
 // holder is who listens, and how much of it can be seen.
 type holder struct {
-	owner  owner
+	owner  owner // with the unit of the sockets whose unit is seen
 	any    bool
-	unseen bool  // the cgroup is gone, or not to be seen from here
+	seen   bool  // the unit of a socket at least
+	unseen bool  // one has a cgroup that is gone, or is not to be seen from here
 	search error // or the search for it could not be finished
+	byFile bool  // the user is that of the socket's file: nobody has said who listens
+}
+
+// with is the holder of the sockets of both. A unit that is not seen is equal to
+// none and differs from none.
+func (l holder) with(m holder) (holder, error) {
+	switch {
+	case !m.any:
+		return l, nil
+	case !l.any:
+		return m, nil
+	case l.owner.UID != m.owner.UID, l.seen && m.seen && l.owner.Unit != m.owner.Unit:
+		return holder{}, fmt.Errorf("its listeners have several owners, %s and %s, and so it has none", l.owner, m.owner)
+	}
+	both := holder{
+		owner: l.owner, any: true, seen: l.seen || m.seen, unseen: l.unseen || m.unseen,
+		search: cmp.Or(l.search, m.search), byFile: l.byFile || m.byFile,
+	}
+	if !l.seen {
+		both.owner = m.owner
+	}
+	return both, nil
+}
+
+// canBe reports whether nothing that is seen speaks against the holder being the same
+// application as before.
+func (l holder) canBe(before owner) bool {
+	if l.seen {
+		return l.owner.follows(before)
+	}
+	return l.owner.UID == before.UID
 }
 
 // listening is the one owner of all sockets that the proxy would send calls to.
@@ -232,6 +298,7 @@ func (o *owners) listening(f front) (holder, error) {
 	if f.app.Socket != "" {
 		return o.listeningAtSockets(f)
 	}
+	var l holder
 	var all []attestation.SocketOwner
 	var ids []uint64
 	for _, port := range f.list() {
@@ -241,11 +308,11 @@ func (o *owners) listening(f front) (holder, error) {
 			return holder{}, err
 		}
 		for _, s := range found {
-			switch {
-			case !s.Known():
+			if !s.Known() {
 				return holder{}, fmt.Errorf("who listens at %s has no number in the agent's user namespace", at)
-			case len(all) > 0 && s.UID != all[0].UID:
-				return holder{}, severalOwners(owner{UID: all[0].UID}, owner{UID: s.UID})
+			}
+			if l, err = l.with(holder{any: true, owner: owner{UID: s.UID}}); err != nil {
+				return holder{}, err // before its unit is looked for
 			}
 			all, ids = append(all, s), append(ids, s.Cgroup)
 		}
@@ -253,15 +320,16 @@ func (o *owners) listening(f front) (holder, error) {
 	if len(all) == 0 {
 		return holder{}, nil
 	}
-	units, err := o.cgroups.Units(ids)
-	l := holder{any: true, owner: owner{all[0].UID, units[ids[0]]}}
+	units, search := o.cgroups.Units(ids)
+	l = holder{}
 	for _, s := range all {
-		unit, seen := units[s.Cgroup]
-		if !seen {
-			l.unseen, l.search = true, err
+		m := holder{any: true, owner: owner{UID: s.UID}}
+		if m.owner.Unit, m.seen = units[s.Cgroup]; !m.seen {
+			m.unseen, m.search = true, search
 		}
-		if unit != l.owner.Unit {
-			return holder{}, severalOwners(l.owner, owner{s.UID, unit})
+		var err error
+		if l, err = l.with(m); err != nil {
+			return holder{}, err
 		}
 	}
 	return l, nil
@@ -272,23 +340,27 @@ func (o *owners) listening(f front) (holder, error) {
 func (o *owners) listeningAtSockets(f front) (holder, error) {
 	var l holder
 	for _, port := range f.list() {
-		at, err := o.atSocket(f.app.SocketFor(uint32(port)))
-		switch {
-		case err != nil:
+		m, err := o.atSocket(f.app, port)
+		if err != nil {
 			return holder{}, err
-		case !at.any:
-		case !l.any:
-			l = at
-		case at.owner != l.owner:
-			return holder{}, severalOwners(l.owner, at.owner)
-		default:
-			l.unseen, l.search = l.unseen || at.unseen, errors.Join(l.search, at.search)
+		}
+		if l, err = l.with(m); err != nil {
+			return holder{}, err
 		}
 	}
 	return l, nil
 }
 
-func (o *owners) atSocket(path string) (holder, error) {
+// atSocket is who listens on one socket. The folder is looked at before anything there
+// is: what somebody else puts there could lead to any socket that the agent may open.
+func (o *owners) atSocket(app proxy.Place, port uint16) (holder, error) {
+	if err := tryAppFolder(app); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return holder{}, nil // nobody listens there
+		}
+		return holder{}, err
+	}
+	path := app.SocketFor(uint32(port))
 	var l holder
 	found, err := o.socket(path)
 	switch {
@@ -297,25 +369,21 @@ func (o *owners) atSocket(path string) (holder, error) {
 	case errors.Is(err, attestation.ErrSocketBusy):
 		// It is there, and whose it is says its file: enough to go on with who was known.
 		var st unix.Stat_t
-		if gone := unix.Stat(path, &st); gone != nil {
+		if gone := unix.Lstat(path, &st); gone != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 			return holder{}, err
 		}
-		l = holder{any: true, owner: owner{UID: st.Uid}, unseen: true, search: err}
+		l = holder{any: true, owner: owner{UID: st.Uid}, unseen: true, search: err, byFile: true}
 	case err != nil:
 		return holder{}, err
 	case !found.Known():
 		return holder{}, fmt.Errorf("who listens at %s has no number in the agent's user namespace", path)
 	default:
-		l = holder{any: true, owner: owner{found.UID, found.Unit}, unseen: found.Unseen != nil, search: found.Unseen}
+		l = holder{any: true, owner: owner{found.UID, found.Unit}, seen: found.Unseen == nil, unseen: found.Unseen != nil, search: found.Unseen}
 	}
 	if err := appFolder(filepath.Dir(path), l.owner.UID); err != nil {
 		return holder{}, fmt.Errorf("user %d listens at %s, and its folder is not as it must be: %w", l.owner.UID, path, err)
 	}
 	return l, nil
-}
-
-func severalOwners(one, another owner) error {
-	return fmt.Errorf("its listeners have several owners, %s and %s, and so it has none", one, another)
 }
 
 func (f front) list() []uint16 {
@@ -338,7 +406,7 @@ func (o *owners) listeningNow(f front) []string {
 	}
 	for _, port := range f.list() {
 		if f.app.Socket != "" {
-			if l, err := o.atSocket(f.app.SocketFor(uint32(port))); err == nil && l.any {
+			if l, err := o.atSocket(f.app, port); err == nil && l.any && !l.byFile {
 				add(l.owner.UID)
 			}
 			continue

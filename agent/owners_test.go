@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -235,6 +237,140 @@ func TestAUnitThatCannotBeSeenWidensNothing(t *testing.T) {
 	known, err := readOwners(file)
 	if want := (owner{1000, "/system.slice/web.service"}); err != nil || known[theFront.node+"@127.0.0.1"] != want {
 		t.Errorf("remembered: %v, %v", known, err)
+	}
+}
+
+func TestAPortThatCannotBeSeenMakesNoSecondOwner(t *testing.T) {
+	const web, cron, gone = 11, 12, 99
+	units := &unitsOf{units: map[uint64]string{web: "/system.slice/web.service", cron: "/system.slice/cron.service"}}
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), applicationsFile))
+	r.cgroups = units
+	listen := func(one, other uint64) {
+		r.listen[8080], r.listen[8443] = []attestation.SocketOwner{{UID: 1000, Cgroup: one}}, []attestation.SocketOwner{{UID: 1000, Cgroup: other}}
+	}
+	for _, first := range []struct{ one, other uint64 }{{web, gone}, {gone, web}} {
+		listen(first.one, first.other)
+		r.expect("nobody is known yet", 1000, reasonNoOwner)
+	}
+	listen(web, web)
+	expect := func(what, reason string) {
+		t.Helper()
+		clear(r.recent)
+		n, _ := errors.AsType[*notAllowed](r.allows(theFront, theBinding, attestation.SocketOwner{UID: 1000, Cgroup: web}))
+		if (n == nil) != (reason == "") || n != nil && n.reason != reason {
+			t.Errorf("%s: %v, want %q", what, n, reason)
+		}
+	}
+	expect("the service", "")
+	for name, err := range map[string]error{"is gone": nil, "cannot be searched for": errors.New("interrupted")} {
+		units.err = err
+		listen(web, gone)
+		expect("the other's cgroup "+name, "")
+		listen(gone, web)
+		expect("the first's cgroup "+name, "")
+		listen(gone, cron)
+		expect("beside another service, a cgroup "+name, reasonNewOwner)
+	}
+	listen(web, cron)
+	expect("two services", reasonNoOwner)
+}
+
+func TestAnApplicationWithoutAUserIsNotUserZero(t *testing.T) {
+	file := filepath.Join(t.TempDir(), applicationsFile)
+	for content, ok := range map[string]bool{
+		`{}`: true, `{"a": {"uid": 0}}`: true, `{"a": {"uid": 1000, "unit": "/system.slice/web.service"}}`: true,
+		`null`: false, `{"a": {}}`: false, `{"a": null}`: false, `{"a": {"uid": null}}`: false, `{"a": {"user": 1000}}`: false,
+		`{"a": {"uid": 1000, "unti": "/x.service"}}`: false, `{"a": {"uid": -1}}`: false, `{"a": {"unit": "/x.service"}}`: false, ``: false,
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if known, err := readOwners(file); (err == nil) != ok || ok && known == nil {
+			t.Errorf("%s: %v, %v", content, known, err)
+		}
+	}
+}
+
+func TestAFileOfApplicationsThatCannotBeReadIsLoggedOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), applicationsFile)
+	r := newOwnersRig(t, file)
+	var lines bytes.Buffer
+	r.log = slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelError}))
+	said := func(what string, times int) {
+		t.Helper()
+		if got := strings.Count(lines.String(), "cannot be read"); got != times {
+			t.Errorf("%s: %d lines, want %d: %s", what, got, times, &lines)
+		}
+	}
+	r.listen[8080] = user(1000)
+	r.expect("the first", 1000, "")
+	r.expect("the first again", 1000, "")
+	said("a good file", 0)
+	edit := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit("{,")
+	r.expect("after a slip", 1000, "")
+	r.expect("and again", 1000, "")
+	said("a slip", 1)
+	edit(`{"` + theFront.node + `@127.0.0.1": {"uid": 1001}}`)
+	r.expect("mended", 1000, reasonNewOwner)
+	edit("{,")
+	r.expect("another slip", 1000, reasonNewOwner)
+	said("another slip", 2)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("no file", 1000, reasonNewOwner)
+	said("no file", 3)
+}
+
+// A command that is stopped keeps its lock.
+func TestWhoKeepsTheFileOfApplicationsLockedStopsNoQuestionForLong(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, applicationsFile)
+	r := newOwnersRig(t, file)
+	r.listen[8080] = user(1000)
+	r.expect("the first", 1000, "")
+	unlock, err := lockOwners(file, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	var waiting sync.WaitGroup
+	for i := range 50 {
+		waiting.Go(func() {
+			f := theFront
+			f.node += strconv.Itoa(i)
+			if err := r.allows(f, theBinding, attestation.SocketOwner{UID: 1000}); err == nil || !strings.Contains(err.Error(), "locked") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	r.expect("who is known", 1000, "")
+	waiting.Wait()
+	if took := time.Since(start); took > 10*rememberWaits {
+		t.Errorf("50 questions took %s", took)
+	}
+	unlock()
+	for i := range 50 {
+		waiting.Go(func() {
+			f := theFront
+			f.node += strconv.Itoa(i)
+			r.mu.Lock()
+			delete(r.recent, f)
+			r.mu.Unlock()
+			if err := r.allows(f, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	waiting.Wait()
+	if known, err := readOwners(file); err != nil || len(known) != 51 || len(r.known) != 51 {
+		t.Errorf("%d and %d of 51 are remembered: %v", len(known), len(r.known), err)
 	}
 }
 

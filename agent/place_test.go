@@ -199,8 +199,11 @@ func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) 
 	if err := os.Chown(filepath.Join(dir, "8080.sock"), 1000, 1000); err != nil {
 		t.Fatal(err)
 	}
-	delete(at, "8443.sock")
 	expect("one that has much to do is who it was", 1000, "")
+	at["8443.sock"] = attestation.SocketListener{UID: 1001}
+	expect("one that has much to do, beside another user's", 1000, reasonNoOwner)
+	delete(at, "8443.sock")
+	expect("one that has much to do, and nobody else", 1000, "")
 	fails["8080.sock"] = errors.New("no permission")
 	expect("one that cannot be asked", 1000, reasonNoOwner)
 	delete(fails, "8080.sock")
@@ -213,6 +216,108 @@ func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) 
 	}
 	at["8080.sock"] = attestation.SocketListener{UID: 1001}
 	expect("a new owner of folder and socket", 1001, reasonNewOwner)
+}
+
+// While a backlog is full the kernel says nothing of who listens; in another PID
+// namespace nothing of its unit.
+func TestASocketThatCannotBeSeenMakesNoSecondOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "a folder where no link matters is root's")
+	}
+	const web, cron = "/system.slice/web.service", "/system.slice/cron.service"
+	unseen := errors.New("in another PID namespace")
+	for name, tc := range map[string]struct {
+		known      []owner // one or nobody
+		one, other attestation.SocketListener
+		busy       bool // the first
+		reason     string
+	}{
+		"busy beside the service":            {[]owner{{0, web}}, attestation.SocketListener{}, attestation.SocketListener{Unit: web}, true, ""},
+		"busy beside another service":        {[]owner{{0, web}}, attestation.SocketListener{}, attestation.SocketListener{Unit: cron}, true, reasonNewOwner},
+		"busy beside no service":             {[]owner{{0, web}}, attestation.SocketListener{}, attestation.SocketListener{}, true, reasonNewOwner},
+		"unseen beside the service":          {[]owner{{0, web}}, attestation.SocketListener{Unseen: unseen}, attestation.SocketListener{Unit: web}, false, ""},
+		"the service beside unseen":          {[]owner{{0, web}}, attestation.SocketListener{Unit: web}, attestation.SocketListener{Unseen: unseen}, false, ""},
+		"both unseen":                        {[]owner{{0, web}}, attestation.SocketListener{Unseen: unseen}, attestation.SocketListener{Unseen: unseen}, false, ""},
+		"of another user than was known":     {[]owner{{1001, ""}}, attestation.SocketListener{Unseen: unseen}, attestation.SocketListener{Unseen: unseen}, false, reasonNewOwner},
+		"unseen beside a service, unknown":   {nil, attestation.SocketListener{Unseen: unseen}, attestation.SocketListener{Unit: web}, false, reasonNoOwner},
+		"a service beside unseen, unknown":   {nil, attestation.SocketListener{Unit: web}, attestation.SocketListener{Unseen: unseen}, false, reasonNoOwner},
+		"unseen beside no service, unknown":  {nil, attestation.SocketListener{Unseen: unseen}, attestation.SocketListener{}, false, reasonNoOwner},
+		"busy beside no service, unknown":    {nil, attestation.SocketListener{}, attestation.SocketListener{}, true, reasonNoOwner},
+		"two services, one of them unknown":  {[]owner{{0, web}}, attestation.SocketListener{Unit: web}, attestation.SocketListener{Unit: cron}, false, reasonNoOwner},
+		"a service that was a user, unseen":  {[]owner{{0, ""}}, attestation.SocketListener{Unseen: unseen}, attestation.SocketListener{Unit: web}, false, ""},
+		"busy with a file of another's name": {[]owner{{1001, web}}, attestation.SocketListener{}, attestation.SocketListener{}, true, reasonNewOwner},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := ownFolder(t, 0o755)
+			if l, err := net.Listen("unix", filepath.Join(dir, "8080.sock")); err != nil {
+				t.Fatal(err)
+			} else {
+				t.Cleanup(func() { _ = l.Close() })
+			}
+			f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: theFront.ports}
+			r := newOwnersRig(t, filepath.Join(t.TempDir(), applicationsFile))
+			key := f.node + "@" + f.app.String()
+			for _, known := range tc.known {
+				r.known[key] = known
+			}
+			r.socket = func(path string) (attestation.SocketListener, error) {
+				if filepath.Base(path) == "8443.sock" {
+					return tc.other, nil
+				}
+				if tc.busy {
+					return attestation.SocketListener{}, attestation.ErrSocketBusy
+				}
+				return tc.one, nil
+			}
+			got, err := r.of(f, theBinding)
+			n, _ := errors.AsType[*notAllowed](err)
+			if (err == nil) != (tc.reason == "") || n != nil && n.reason != tc.reason || err == nil && got != tc.known[0] {
+				t.Errorf("%v, %v, want %q", got, err, tc.reason)
+			}
+			if err != nil && tc.one.Unit == "" && strings.Contains(err.Error(), "owners accept") {
+				t.Errorf("%v offers to accept whoever cannot be seen", err)
+			}
+			if len(r.known) != len(tc.known) {
+				t.Errorf("remembered: %v", r.known)
+			}
+		})
+	}
+}
+
+// Whose the file is says nothing of who listens.
+func TestABusySocketsFileIsNobodyToName(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "a folder where no link matters is root's")
+	}
+	dir := ownFolder(t, 0o755)
+	l, err := net.Listen("unix", filepath.Join(dir, "8080.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), applicationsFile))
+	r.socket = func(string) (attestation.SocketListener, error) {
+		return attestation.SocketListener{}, attestation.ErrSocketBusy
+	}
+	if named := r.listeningNow(front{app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: "8080"}); len(named) != 0 {
+		t.Errorf("%v", named)
+	}
+}
+
+func TestNothingIsConnectedToInAFolderThatOthersCanWriteTo(t *testing.T) {
+	dir := ownFolder(t, 0o777)
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), applicationsFile))
+	r.socket = func(path string) (attestation.SocketListener, error) {
+		t.Errorf("connected to %s", path)
+		return attestation.SocketListener{}, attestation.ErrNoOwner
+	}
+	f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: "8080"}
+	if _, err := r.of(f, theBinding); err == nil || !strings.Contains(err.Error(), "chmod") {
+		t.Errorf("%v", err)
+	}
+	if named := r.listeningNow(f); len(named) != 0 {
+		t.Errorf("%v", named)
+	}
 }
 
 // What Envoy tells of a Unix socket: the listener's path, and nothing of the peer.

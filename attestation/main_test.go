@@ -45,6 +45,10 @@ func play(role string, args []string) error {
 		return playReceive(args[0])
 	case "attest": // <socket>: what an agent in a PID namespace makes of who comes from outside
 		return playAttest(args[0])
+	case "listener": // <socket>: what an agent in a PID namespace makes of who listens outside
+		l, err := attestation.ListenerAt(args[0])
+		fmt.Println(l.UID, errors.Is(l.Unseen, attestation.ErrInvisible), err)
+		return nil
 	case "mount": // <directory> <file in it> <socket>: a file system of our own, and a program in it
 		return playMount(args[0], args[1], args[2])
 	}

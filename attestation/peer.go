@@ -86,20 +86,37 @@ func (a *Attestor) Peer(c *net.UnixConn) (*Peer, error) {
 
 // open fills in pid, user, group and pidfd from the socket.
 func (p *Peer) open(socket int) error {
+	pid, err := p.credentials(socket)
+	if err != nil {
+		return err
+	}
+	return p.openProcess(socket, pid)
+}
+
+// credentials fills in user and group, which the kernel has of every peer. It is the
+// only place that does: no user 0 is one that was not looked up. The process id is 0
+// for a process that is not visible here.
+func (p *Peer) credentials(socket int) (pid int, err error) {
 	cred, err := unix.GetsockoptUcred(socket, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return fmt.Errorf("SO_PEERCRED: %w", err)
-	}
-	if cred.Pid <= 0 { // unix(7): 0 when the peer's PID namespace is not below ours
-		return ErrInvisible
+		return 0, fmt.Errorf("SO_PEERCRED: %w", err)
 	}
 	p.uid, p.gid = cred.Uid, cred.Gid
-	if err := p.openPidfd(socket, int(cred.Pid)); err != nil {
+	return int(cred.Pid), nil
+}
+
+// openProcess fills in pidfd and pid.
+func (p *Peer) openProcess(socket, pid int) error {
+	if pid <= 0 { // unix(7): 0 when the peer's PID namespace is not below ours
+		return ErrInvisible
+	}
+	err := p.openPidfd(socket, pid)
+	if err != nil {
 		return err
 	}
 	p.pid, err = pidOf(p.pidfd)
-	if err == nil && p.pid != int(cred.Pid) {
-		err = fmt.Errorf("pidfd is of process %d, the connection of %d", p.pid, cred.Pid)
+	if err == nil && p.pid != pid {
+		err = fmt.Errorf("pidfd is of process %d, the connection of %d", p.pid, pid)
 	}
 	return err
 }

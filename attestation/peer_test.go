@@ -339,6 +339,27 @@ func TestPeerInAnotherPIDNamespaceIsRefused(t *testing.T) {
 	inner.says("invisible invisible")
 }
 
+// A container without a user namespace of its own, on a folder that it shares.
+func TestAListenerInAnotherPIDNamespaceIsItsUserAndNotUserZero(t *testing.T) {
+	needRoot(t)
+	s := newStage(t)
+	if err := os.Chmod(s.dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(s.dir, "outer.sock")
+	const other = 61001
+	var l *net.UnixListener
+	parts.AsUser(t, other, func() {
+		var err error
+		if l, err = net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { _ = l.Close() })
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	s.start(t, attr, s.program, "listener", socket).says("61001 true <nil>")
+}
+
 func TestAServicesProcessHasItsUnitAndSlice(t *testing.T) {
 	needRoot(t)
 	const unit = "system.slice/signet-attested.service"

@@ -46,8 +46,12 @@ func ListenerAt(path string) (SocketListener, error) {
 	}
 	p := &Peer{attestor: new(Attestor), pidfd: -1}
 	defer func() { _ = p.Close() }() // a pidfd
-	err = p.open(fd)
+	pid, err := p.credentials(fd)
+	if err != nil {
+		return SocketListener{}, fmt.Errorf("who listens at %s: %w", path, err)
+	}
 	l := SocketListener{UID: p.uid}
+	err = p.openProcess(fd, pid)
 	if p.pidfd < 0 && !errors.Is(err, ErrGone) && !errors.Is(err, ErrInvisible) {
 		return SocketListener{}, fmt.Errorf("who listens at %s: %w", path, err)
 	}

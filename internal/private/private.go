@@ -157,9 +157,10 @@ func without(open fs.FileMode) string {
 // Self is this process's user, as own of the others.
 func Self() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits
 
-// Writable returns why this process could not make files in a folder.
+// Writable returns why this process, as its effective user, could not make files in a
+// folder. access(2) answers for the real user.
 func Writable(dir string) error {
-	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		return fmt.Errorf("%s cannot be written: %w", dir, err)
 	}
 	return nil

@@ -160,3 +160,10 @@ func asRoot(t *testing.T) {
 		parts.Missing(t, "files of other users need root")
 	}
 }
+
+func TestAFolderIsWritableToTheEffectiveUser(t *testing.T) {
+	asRoot(t)
+	dir := filepath.Dir(file(t, 0, 0, 0o700, 0o600))
+	expect(t, private.Writable(dir), "")
+	parts.AsEffectiveUser(t, 1000, func() { expect(t, private.Writable(dir), "permission denied") })
+}

@@ -94,6 +94,17 @@ func AsUser(t testing.TB, uid int, f func()) {
 	})
 }
 
+// AsEffectiveUser is AsUser for the effective user alone, as in a set-user-ID program.
+func AsEffectiveUser(t testing.TB, uid int, f func()) {
+	t.Helper()
+	onThread(t, f, func() error {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+			return errno
+		}
+		return nil
+	})
+}
+
 // onThread runs f on a thread that change has changed, which ends with it.
 func onThread(t testing.TB, f func(), change func() error) {
 	t.Helper()
