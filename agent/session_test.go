@@ -35,7 +35,7 @@ func (l *lineCount) Write(p []byte) (int, error) {
 }
 
 func TestTheLastThingThatAServerSaidHoldsHoweverFastItSpeaks(t *testing.T) {
-	s := &session{log: slog.New(slog.DiscardHandler)}
+	s := &session{log: slog.New(slog.DiscardHandler), reporter: &reporter{envoys: func() []*envoy { return nil }}}
 	for range 20 {
 		var all said
 		var want map[string]string
