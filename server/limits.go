@@ -26,7 +26,7 @@ const (
 
 	issuePerSecond, issueBurst         = 500, 4096 // SVIDs of one agent
 	strangersPerSecond, strangersBurst = 20, 200   // attestations of one address (of IPv6: a /64), of keys that did not join
-	attestPerSecond, attestBurst       = 1, 20     // attestations of one agent; it needs one for each start
+	attestPerSecond, attestBurst       = 2, 20     // attestations of one agent; it needs one for each start, and serves within two seconds
 	reportPerSecond, reportBurst       = 50, 100   // messages of one session
 )
 
