@@ -26,6 +26,8 @@ var (
 	MostOfOneAddress = agentsRoom.source
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
+	NewWitness        = newWitness
+	StartFix          = startFix
 )
 
 // FetchJWKS gets a key set.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -22,6 +23,9 @@ type marks interface {
 	PutLogMark(ctx context.Context, m store.LogMark) error
 	ResetLogMark(ctx context.Context, actor, detail string, m store.LogMark) error
 }
+
+// mostRefusals is how often one call is made that is refused for the log each time.
+const mostRefusals = 3
 
 // witness is the signer as the rest of the server sees it. It keeps, on the server's
 // side, the newest position of the issuance log that it has seen, before anybody
@@ -64,10 +68,16 @@ func (w *witness) Authority(ctx context.Context) (*api.AuthorityResponse, error)
 // witnessed makes a call that holds the signer to what was seen, and keeps what the
 // answer shows.
 func witnessed[R interface{ GetLog() *api.LogPosition }](ctx context.Context, w *witness, call func(seen *api.LogPosition) (R, error)) (none R, _ error) {
-	resp, err := call(w.position())
-	if status.Code(err) == codes.FailedPrecondition {
-		if err = w.judge(ctx); err == nil {
-			resp, err = call(w.position())
+	var resp R
+	var err error
+	for range mostRefusals {
+		seen := w.position()
+		if resp, err = call(seen); status.Code(err) != codes.FailedPrecondition {
+			break
+		}
+		if judged := w.judge(ctx, seen); judged != nil {
+			err = judged
+			break
 		}
 	}
 	if err == nil {
@@ -106,15 +116,19 @@ func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
 	return nil
 }
 
-// judge returns what a refusal for the log means, nil if the operator accepts it:
-// what was seen is then what is there.
-func (w *witness) judge(ctx context.Context) error {
+// judge returns what the refusal of a call means that named refused as seen. It is
+// nil where the call is to be made again: the operator accepts what is there, which
+// is then what was seen, or another call has moved what was seen since.
+func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	resp, err := w.Client.Authority(ctx, &api.AuthorityRequest{})
 	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if refused.GetSequence() != w.seen.Sequence || !bytes.Equal(refused.GetHash(), w.seen.Hash) {
+		return nil
+	}
 	gone := &recordsGone{seen: w.seen, head: store.LogMark{Sequence: resp.GetLog().GetSequence(), Hash: resp.GetLog().GetHash()}}
 	if w.accept != gone.code() {
 		return gone

@@ -2,20 +2,27 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
 	"signet.example/server"
+	"signet.example/server/signer"
 	"signet.example/store"
 )
 
@@ -131,5 +138,75 @@ func TestAServerIssuesNothingByALogThatLostItsEnd(t *testing.T) {
 	old.putBack(t, r.cfg.DataDir)
 	if err := r.run(t.Context(), r.cfg, testLog(t)); err == nil || !acceptCode.MatchString(err.Error()) || strings.Contains(err.Error(), r.cfg.AcceptLog) {
 		t.Errorf("one acceptance let pass another loss: %v", err)
+	}
+}
+
+// cutSigner is a signer whose log lacks what was seen. It answers calls that it
+// refuses only when two have come, so that both were made before either's answer.
+type cutSigner struct {
+	api.UnimplementedSignerServer
+	head    *api.LogPosition
+	refused sync.WaitGroup
+}
+
+func (s *cutSigner) Issue(_ context.Context, req *api.SignRequest) (*api.SignResponse, error) {
+	if !proto.Equal(req.GetSeen(), s.head) {
+		s.refused.Done()
+		s.refused.Wait()
+		return nil, status.Error(codes.FailedPrecondition, "records are missing")
+	}
+	return &api.SignResponse{Log: s.head}, nil
+}
+
+func (s *cutSigner) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+	return &api.AuthorityResponse{Log: s.head}, nil
+}
+
+func TestCallsThatAreRefusedAtOnceAreServedByOneAcceptance(t *testing.T) {
+	s, err := store.Create(t.Context(), filepath.Join(t.TempDir(), "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if err := s.PutLogMark(t.Context(), store.LogMark{Sequence: 9, Hash: make([]byte, 32)}); err != nil {
+		t.Fatal(err)
+	}
+	cut := &cutSigner{head: &api.LogPosition{Sequence: 5, Hash: bytes.Repeat([]byte{5}, 32)}}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	api.RegisterSignerServer(g, cut)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = g.Serve(l) }) // ends by Stop
+	defer serving.Wait()
+	defer g.Stop()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	code := ""
+	for range 2 { // without the operator's word, and with it
+		w, err := server.NewWitness(t.Context(), signer.NewClient(conn), s, code, testLog(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var errs [2]error
+		cut.refused.Add(len(errs))
+		var calls sync.WaitGroup
+		for n := range errs {
+			calls.Go(func() { _, errs[n] = w.Issue(t.Context(), nil) })
+		}
+		calls.Wait()
+		for _, err := range errs {
+			if code == "" && (err == nil || !acceptCode.MatchString(server.StartFix(err).Error())) || code != "" && err != nil {
+				t.Errorf("with --accept-log %q: %v", code, err)
+			}
+		}
+		if code == "" {
+			code = acceptCode.FindStringSubmatch(server.StartFix(errs[0]).Error())[1]
+		}
 	}
 }

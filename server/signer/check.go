@@ -39,6 +39,9 @@ func Check(ctx context.Context, cfg Config) error {
 // CheckFiles looks at password, keys, certificates and the whole issuance log, and
 // returns the trust domain that they are of.
 func CheckFiles(cfg Config) (spiffeid.TrustDomain, error) {
+	if err := harden(); err != nil {
+		return spiffeid.TrustDomain{}, err
+	}
 	dir := Folder(cfg.DataDir).CA()
 	password, err := readPassword(cfg.PasswordFile)
 	if err != nil {

@@ -14,6 +14,9 @@ import (
 // from a file, which is made with a random one where there is none. confineURIs
 // has the CA's certificates permit the trust domain's URIs alone: see ca.Options.
 func Init(td spiffeid.TrustDomain, dir, passwordFile string, confineURIs bool) error {
+	if err := harden(); err != nil {
+		return err
+	}
 	password, err := makePassword(passwordFile)
 	if err != nil {
 		return err

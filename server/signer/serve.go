@@ -43,7 +43,7 @@ func Run(ctx context.Context, cfg Config, conn net.Conn) error {
 // in may call.
 func serve(ctx context.Context, cfg Config, listen func() (net.Listener, error)) error {
 	if err := harden(); err != nil {
-		return fmt.Errorf("harden the signer: %w", err)
+		return err
 	}
 	s, err := open(cfg.Complete())
 	if err != nil {
@@ -70,13 +70,14 @@ func serve(ctx context.Context, cfg Config, listen func() (net.Listener, error))
 	return nil
 }
 
-// harden keeps the key out of core dumps and debuggers of the same user.
+// harden keeps the keys out of core dumps and debuggers of the same user. It must be
+// called before a password or a key is read; it holds for the rest of the process.
 func harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
+		return fmt.Errorf("keep keys out of core dumps: PR_SET_DUMPABLE: %w", err)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("RLIMIT_CORE: %w", err)
+		return fmt.Errorf("keep keys out of core dumps: RLIMIT_CORE: %w", err)
 	}
 	return nil
 }
