@@ -37,26 +37,20 @@ type mark struct {
 // markPath is the mark's place beside a log.
 func markPath(log string) string { return strings.TrimSuffix(log, ".log") + ".mark" }
 
-// openMark opens the mark and returns what it has. Where there is none (the log is
-// of a version that had none, or somebody took it away) it is made for at.
-func openMark(path string, at Position) (m *mark, was Position, made bool, err error) {
+// openMark opens the mark and returns what it has.
+func openMark(path string) (m *mark, was Position, err error) {
 	content, err := readPrivate(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		made = true
-		content = append(encodeMark(at), encodeMark(at)...)
-		err = replaceFile(path, content)
-	}
 	if err != nil {
-		return nil, Position{}, false, err
+		return nil, Position{}, err
 	}
 	m = &mark{}
 	if was, m.next, err = decodeMark(content); err != nil {
-		return nil, Position{}, false, fmt.Errorf("%s: %w", path, err)
+		return nil, Position{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if m.f, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0); err != nil {
-		return nil, Position{}, false, err
+		return nil, Position{}, err
 	}
-	return m, was, made, nil
+	return m, was, nil
 }
 
 // put makes a position the durable one.
@@ -149,16 +143,31 @@ func (l *Log) Has(p Position) error {
 // Unmarked reports whether OpenLog found no mark beside the log and made one.
 func (l *Log) Unmarked() bool { return l.unmarked }
 
-// checkMark opens the mark and holds the log to it.
+// checkMark opens the mark and holds the log to it. Where there is none (the log is
+// of a version that had none, or somebody took it away) it is made for what is there.
 func (l *Log) checkMark() error {
 	path := markPath(l.path)
-	m, was, made, err := openMark(path, l.Head())
+	m, was, err := openMark(path)
+	if l.unmarked = errors.Is(err, fs.ErrNotExist); l.unmarked {
+		at := encodeMark(l.Head())
+		if err = replaceFile(path, append(at, at...)); err == nil {
+			m, was, err = openMark(path)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("the mark of its end: %w", err)
 	}
-	if err := l.Has(was); err != nil {
-		return errors.Join(fmt.Errorf("%w, as %s has it: put the whole log back; if there is none, see docs/SIGNER.md, \"Records that are gone\"", err, path), m.f.Close())
+	if err := l.hasMarked(was); err != nil {
+		return errors.Join(err, m.f.Close())
 	}
-	l.mark, l.unmarked = m, made
+	l.mark = m
+	return nil
+}
+
+// hasMarked returns nil if the log has what its mark has.
+func (l *Log) hasMarked(was Position) error {
+	if err := l.Has(was); err != nil {
+		return fmt.Errorf("%w, as %s has it: put the whole log back; if there is none, see docs/SIGNER.md, \"Records that are gone\"", err, markPath(l.path))
+	}
 	return nil
 }

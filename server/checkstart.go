@@ -9,12 +9,15 @@ import (
 	"path/filepath"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/server/signer"
+	"signet.example/store"
 )
 
 // Check tries what a start of the server would try, and leaves nothing behind. What
@@ -27,17 +30,20 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := cfg.guarded(private.Self()); err != nil {
 		return fmt.Errorf("the server's files: %w", err)
 	}
-	errs := []error{private.Secret(dataDir(cfg.DataDir).store(), private.Self()), private.Writable(cfg.DataDir)}
-	td, err := checkSigner(ctx, cfg)
+	errs := []error{private.Writable(cfg.DataDir)}
+	// The store first: a server that runs notes a record there after it is in the log.
+	seen, err := store.Check(ctx, dataDir(cfg.DataDir).store())
+	errs = append(errs, err)
+	td, err := checkSigner(ctx, cfg, seen)
 	if errs = append(errs, err); err == nil && cfg.TrustDomain != "" && cfg.TrustDomain != td.Name() {
 		errs = append(errs, fmt.Errorf("trust_domain: is %q here and %q in the CA", cfg.TrustDomain, td.Name()))
 	}
 	if durable.Locked(filepath.Join(cfg.DataDir, lockFile)) {
 		return errors.Join(errs...)
 	}
-	for key, address := range map[string]string{"listen": cfg.Listen, "metrics": cfg.Metrics} {
-		if address != "" {
-			errs = append(errs, tryListen(ctx, key, address))
+	for _, at := range []struct{ key, address string }{{"listen", cfg.Listen}, {"metrics", cfg.Metrics}} {
+		if at.address != "" {
+			errs = append(errs, tryListen(ctx, at.key, at.address))
 		}
 	}
 	if err := unixsock.Try(ctx, cfg.AdminSocket); err != nil {
@@ -48,12 +54,16 @@ func Check(ctx context.Context, cfg Config) error {
 
 // checkSigner looks at the signer's files where the server starts it, and asks one
 // that is a service of its own. A start would wait for one that does not answer.
-func checkSigner(ctx context.Context, cfg Config) (spiffeid.TrustDomain, error) {
+func checkSigner(ctx context.Context, cfg Config, seen store.LogMark) (spiffeid.TrustDomain, error) {
 	if cfg.Signer == "" {
 		if err := hasCA(cfg.DataDir); err != nil {
 			return spiffeid.TrustDomain{}, err
 		}
-		return signer.CheckFiles(signer.Config{DataDir: cfg.DataDir, PasswordFile: cfg.PasswordFile})
+		found, err := signer.CheckFiles(signer.Config{DataDir: cfg.DataDir, PasswordFile: cfg.PasswordFile}, positionOf(seen))
+		if err == nil && found.Lacks {
+			err = checkGone(cfg, seen, found.Log)
+		}
+		return found.TrustDomain, err
 	}
 	if err := hasNoCA(cfg.DataDir); err != nil {
 		return spiffeid.TrustDomain{}, err
@@ -65,8 +75,18 @@ func checkSigner(ctx context.Context, cfg Config) (spiffeid.TrustDomain, error) 
 	defer func() { _ = s.Close() }() // it was only asked
 	ctx, cancel := context.WithTimeout(ctx, handshakeDeadline)
 	defer cancel()
+	return askSigner(ctx, cfg, s.Client(), seen)
+}
+
+// askSigner holds the signer to what was seen, as the witness does.
+func askSigner(ctx context.Context, cfg Config, client *signer.Client, seen store.LogMark) (spiffeid.TrustDomain, error) {
+	resp, err := client.Authority(ctx, &api.AuthorityRequest{Seen: positionOf(seen)})
+	if status.Code(err) == codes.FailedPrecondition {
+		if resp, err = client.Authority(ctx, &api.AuthorityRequest{}); err == nil {
+			err = checkGone(cfg, seen, resp.GetLog())
+		}
+	}
 	a := &authority{changed: func() {}}
-	resp, err := s.Client().Authority(ctx, &api.AuthorityRequest{}) // whatever its log has: only a start accepts one
 	if err == nil {
 		err = a.take(resp)
 	}
@@ -74,6 +94,15 @@ func checkSigner(ctx context.Context, cfg Config) (spiffeid.TrustDomain, error) 
 		return spiffeid.TrustDomain{}, fmt.Errorf("signer: %w", err)
 	}
 	return a.roots().TrustDomain, nil
+}
+
+// checkGone is nil where the operator accepts that the log lacks what was seen.
+func checkGone(cfg Config, seen store.LogMark, head *api.LogPosition) error {
+	gone := &recordsGone{seen: seen, head: markOf(head)}
+	if cfg.AcceptLog == gone.code() {
+		return nil
+	}
+	return startFix(gone)
 }
 
 func tryListen(ctx context.Context, key, address string) error {

@@ -1,6 +1,11 @@
 package server_test
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -8,6 +13,7 @@ import (
 	"testing"
 
 	"signet.example/server"
+	"signet.example/store"
 )
 
 // TestACheckTriesWhatAStartOfTheServerTries spoils one thing at a time, and looks
@@ -34,7 +40,19 @@ func TestACheckTriesWhatAStartOfTheServerTries(t *testing.T) {
 			return os.WriteFile(filepath.Join(dir, "password"), []byte("guessed\n"), 0o600)
 		}, "issuing.pem"},
 		"a log that was changed": {func(dir string, _ *server.Config) error { return changeByte(filepath.Join(dir, "ca", "issuance.log")) }, "issuance.log"},
-		"another trust domain":   {func(_ string, c *server.Config) error { c.TrustDomain = "other.example"; return nil }, `"other.example" here`},
+		"a log without its end":  {func(dir string, _ *server.Config) error { return markAt(filepath.Join(dir, "ca", "issuance.mark"), 8) }, "ends at record 0, and had record 8"},
+		"a mark that is damaged": {func(dir string, _ *server.Config) error {
+			return os.WriteFile(filepath.Join(dir, "ca", "issuance.mark"), make([]byte, 8192), 0o600)
+		}, "issuance.mark"},
+		"a log that lacks what the store has seen": {func(dir string, _ *server.Config) error { return seen(t, dir, 1000) }, "--accept-log 0-1000-"},
+		"a store that is no store": {func(dir string, _ *server.Config) error {
+			return os.WriteFile(filepath.Join(dir, "store.db"), bytes.Repeat([]byte("no store"), 1024), 0o600)
+		}, "store.db"},
+		"a store that is damaged": {func(dir string, _ *server.Config) error { return damage(filepath.Join(dir, "store.db")) }, "store.db"},
+		"a newer store": {func(dir string, _ *server.Config) error {
+			return sqlOf(t, filepath.Join(dir, "store.db"), "PRAGMA user_version = 1000")
+		}, "schema 1000 is newer"},
+		"another trust domain": {func(_ string, c *server.Config) error { c.TrustDomain = "other.example"; return nil }, `"other.example" here`},
 		"a port in use and a foreign address": {func(_ string, c *server.Config) error {
 			c.Listen, c.Metrics = "192.0.2.1:0", taken.Addr().String()
 			return nil
@@ -65,6 +83,87 @@ func TestACheckTriesWhatAStartOfTheServerTries(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestACheckOfAKilledServersStoreSeesItsNewestCommits and changes no file of it.
+func TestACheckOfAKilledServersStoreSeesItsNewestCommits(t *testing.T) {
+	src, err := made()
+	if err != nil {
+		t.Fatal(err)
+	}
+	live, dir := filepath.Join(shortDir(t), "l"), filepath.Join(shortDir(t), "d")
+	if err := os.CopyFS(live, os.DirFS(src)); err != nil {
+		t.Fatal(err)
+	}
+	tighten(t, live)
+	s, err := store.Open(t.Context(), filepath.Join(live, "store.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutLogMark(t.Context(), store.LogMark{Sequence: 1000, Hash: make([]byte, 32)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(dir, os.DirFS(live)); err != nil { // as a kill leaves them
+		t.Fatal(err)
+	}
+	tighten(t, dir)
+	for what, at := range map[string]string{"runs": live, "was killed": dir} {
+		before := tree(t, at)
+		err := server.Check(t.Context(), server.Config{DataDir: at, Listen: "127.0.0.1:0", Metrics: "127.0.0.1:0"})
+		if err == nil || !strings.Contains(err.Error(), "--accept-log 0-1000-") {
+			t.Errorf("a server %s: %v", what, err)
+		}
+		if after := tree(t, at); after != before {
+			t.Errorf("a check left\n%s, and there was\n%s", after, before)
+		}
+		accepted := server.Config{DataDir: at, Listen: "127.0.0.1:0", Metrics: "127.0.0.1:0"}
+		if err != nil && acceptCode.MatchString(err.Error()) {
+			accepted.AcceptLog = acceptCode.FindStringSubmatch(err.Error())[1]
+			if err := server.Check(t.Context(), accepted); err != nil {
+				t.Errorf("accepted: %v", err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// seen has the store of a data directory say that it has seen a record.
+func seen(t *testing.T, dir string, sequence uint64) error {
+	s, err := store.Open(t.Context(), filepath.Join(dir, "store.db"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.PutLogMark(t.Context(), store.LogMark{Sequence: sequence, Hash: make([]byte, 32)}), s.Close())
+}
+
+func sqlOf(t *testing.T, path, statement string) error {
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(t.Context(), statement)
+	return errors.Join(err, db.Close())
+}
+
+// damage writes over all but the first page of a database.
+func damage(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for i := 4096; i < len(content); i++ {
+		content[i] = 0xa5
+	}
+	return os.WriteFile(path, content, 0o600)
+}
+
+// markAt is the mark of a log that had a record.
+func markAt(path string, sequence int) error {
+	text := fmt.Sprintf("%d %x", sequence, make([]byte, sha256.Size))
+	slot := fmt.Sprintf("%-4095s\n", fmt.Sprintf("%s %x", text, sha256.Sum256([]byte(text))))
+	return os.WriteFile(path, []byte(slot+slot), 0o600)
 }
 
 // changeByte changes a file in its middle.

@@ -28,6 +28,7 @@ var (
 	FindingSeverities = severities
 	NewWitness        = newWitness
 	StartFix          = startFix
+	AskSigner         = askSigner
 )
 
 // FetchJWKS gets a key set.

@@ -92,10 +92,19 @@ func witnessed[R interface{ GetLog() *api.LogPosition }](ctx context.Context, w 
 func (w *witness) position() *api.LogPosition {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.seen.Sequence == 0 { // nothing was seen yet
+	return positionOf(w.seen)
+}
+
+// positionOf is nil where nothing was seen yet.
+func positionOf(m store.LogMark) *api.LogPosition {
+	if m.Sequence == 0 {
 		return nil
 	}
-	return &api.LogPosition{Sequence: w.seen.Sequence, Hash: w.seen.Hash}
+	return &api.LogPosition{Sequence: m.Sequence, Hash: m.Hash}
+}
+
+func markOf(p *api.LogPosition) store.LogMark {
+	return store.LogMark{Sequence: p.GetSequence(), Hash: p.GetHash()}
 }
 
 // note keeps a position if it is further than the one that is kept.
@@ -108,7 +117,7 @@ func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
 		}
 		return nil // another call was further
 	}
-	m := store.LogMark{Sequence: p.GetSequence(), Hash: p.GetHash()}
+	m := markOf(p)
 	if err := w.marks.PutLogMark(ctx, m); err != nil {
 		return fmt.Errorf("%w: nothing is issued: %w", errUnavailable, err)
 	}
@@ -129,7 +138,7 @@ func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	if refused.GetSequence() != w.seen.Sequence || !bytes.Equal(refused.GetHash(), w.seen.Hash) {
 		return nil
 	}
-	gone := &recordsGone{seen: w.seen, head: store.LogMark{Sequence: resp.GetLog().GetSequence(), Hash: resp.GetLog().GetHash()}}
+	gone := &recordsGone{seen: w.seen, head: markOf(resp.GetLog())}
 	if w.accept != gone.code() {
 		return gone
 	}

@@ -158,7 +158,10 @@ func (s *cutSigner) Issue(_ context.Context, req *api.SignRequest) (*api.SignRes
 	return &api.SignResponse{Log: s.head}, nil
 }
 
-func (s *cutSigner) Authority(context.Context, *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+func (s *cutSigner) Authority(_ context.Context, req *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+	if seen := req.GetSeen(); seen != nil && !proto.Equal(seen, s.head) {
+		return nil, status.Error(codes.FailedPrecondition, "records are missing")
+	}
 	return &api.AuthorityResponse{Log: s.head}, nil
 }
 
@@ -187,6 +190,13 @@ func TestCallsThatAreRefusedAtOnceAreServedByOneAcceptance(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
+	mark, err := s.LogMark(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.AskSigner(t.Context(), server.Config{}, signer.NewClient(conn), mark); err == nil || !acceptCode.MatchString(err.Error()) {
+		t.Errorf("--check: %v", err)
+	}
 	code := ""
 	for range 2 { // without the operator's word, and with it
 		w, err := server.NewWitness(t.Context(), signer.NewClient(conn), s, code, testLog(t))

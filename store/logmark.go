@@ -10,10 +10,12 @@ import (
 
 // LogMark returns the newest position of the issuance log that was put here, the
 // zero one if none was.
-func (s *Store) LogMark(ctx context.Context) (LogMark, error) {
+func (s *Store) LogMark(ctx context.Context) (LogMark, error) { return logMark(ctx, s.read) }
+
+func logMark(ctx context.Context, db *sql.DB) (LogMark, error) {
 	var m LogMark
 	var sequence int64
-	err := s.read.QueryRowContext(ctx, `SELECT sequence, hash FROM log_mark`).Scan(&sequence, &m.Hash)
+	err := db.QueryRowContext(ctx, `SELECT sequence, hash FROM log_mark`).Scan(&sequence, &m.Hash)
 	if errors.Is(err, sql.ErrNoRows) {
 		return LogMark{}, nil
 	}

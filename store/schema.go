@@ -93,26 +93,14 @@ var migrations = []string{
 			coalesce((SELECT max(d.revision) FROM changes d WHERE d.kind = objects.kind AND d.mesh = objects.mesh AND d.name = objects.name AND d.deleted), 0)), revision))`,
 }
 
-// migrate brings the schema up to this version. A newer schema is refused: an
-// older program would write rows that the newer one does not expect.
+// logMarkSince is the schema that has log_mark first.
+const logMarkSince = 3
+
+// migrate brings the schema up to this version.
 func migrate(ctx context.Context, db *sql.DB, fresh bool) error {
-	var app, version, tables int
-	for pragma, into := range map[string]*int{
-		`PRAGMA application_id`:              &app,
-		`PRAGMA user_version`:                &version,
-		`SELECT count(*) FROM sqlite_schema`: &tables,
-	} {
-		if err := db.QueryRowContext(ctx, pragma).Scan(into); err != nil {
-			return fmt.Errorf("read schema: %w", err)
-		}
-	}
-	switch {
-	case fresh && tables != 0:
-		return errors.New("the new database is not empty")
-	case !fresh && app != applicationID:
-		return errors.New("not a Signet database")
-	case version > len(migrations):
-		return fmt.Errorf("schema %d is newer than this program's %d", version, len(migrations))
+	version, err := schemaOf(ctx, db, fresh)
+	if err != nil {
+		return err
 	}
 	for ; version < len(migrations); version++ {
 		if err := migrateOne(ctx, db, version); err != nil {
@@ -120,6 +108,33 @@ func migrate(ctx context.Context, db *sql.DB, fresh bool) error {
 		}
 	}
 	return nil
+}
+
+// schemaOf returns the version of a database's schema. A newer one is refused: an
+// older program would write rows that the newer one does not expect.
+func schemaOf(ctx context.Context, db *sql.DB, fresh bool) (version int, _ error) {
+	var app, tables int
+	for _, q := range []struct {
+		query string
+		into  *int
+	}{
+		{`PRAGMA application_id`, &app},
+		{`PRAGMA user_version`, &version},
+		{`SELECT count(*) FROM sqlite_schema`, &tables},
+	} {
+		if err := db.QueryRowContext(ctx, q.query).Scan(q.into); err != nil {
+			return 0, fmt.Errorf("read schema: %w", err)
+		}
+	}
+	switch {
+	case fresh && tables != 0:
+		return 0, errors.New("the new database is not empty")
+	case !fresh && app != applicationID:
+		return 0, errors.New("not a Signet database")
+	case version > len(migrations):
+		return 0, fmt.Errorf("schema %d is newer than this program's %d", version, len(migrations))
+	}
+	return version, nil
 }
 
 func migrateOne(ctx context.Context, db *sql.DB, version int) error {

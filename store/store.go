@@ -52,20 +52,28 @@ func Create(ctx context.Context, path string) (*Store, error) {
 // error: a control plane that silently starts from nothing would look healthy
 // and have forgotten every ban.
 func Open(ctx context.Context, path string) (*Store, error) {
+	if err := usable(path); err != nil {
+		return nil, err
+	}
+	return open(ctx, path, false)
+}
+
+// usable returns why a database is not even opened.
+func usable(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("open store %s: the database must already exist: %w", path, err)
+			return fmt.Errorf("open store %s: the database must already exist: %w", path, err)
 		}
-		return nil, fmt.Errorf("open store: %w", err)
+		return fmt.Errorf("open store: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("open store %s: not a regular file", path)
+		return fmt.Errorf("open store %s: not a regular file", path)
 	}
 	if err := private.Secret(path, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
-		return nil, fmt.Errorf("open store: %w", err)
+		return fmt.Errorf("open store: %w", err)
 	}
-	return open(ctx, path, false)
+	return nil
 }
 
 func open(ctx context.Context, path string, fresh bool) (_ *Store, err error) {

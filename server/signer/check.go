@@ -7,6 +7,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/api"
 	"signet.example/ca"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
@@ -27,7 +28,7 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := cfg.guarded(private.Self(), uid); err != nil {
 		return fmt.Errorf("the signer's files: %w", err)
 	}
-	_, err = CheckFiles(cfg)
+	_, err = CheckFiles(cfg, nil)
 	if !durable.Locked(ca.LogPath(Folder(cfg.DataDir).CA())) {
 		if free := unixsock.Try(ctx, cfg.Listen); free != nil {
 			err = errors.Join(err, fmt.Errorf("listen: %w", free))
@@ -36,18 +37,36 @@ func Check(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// CheckFiles looks at password, keys, certificates and the whole issuance log, and
-// returns the trust domain that they are of.
-func CheckFiles(cfg Config) (spiffeid.TrustDomain, error) {
+// Found is what CheckFiles found.
+type Found struct {
+	TrustDomain spiffeid.TrustDomain
+	Log         *api.LogPosition // the end of the issuance log
+	Lacks       bool             // what was seen is not in it
+}
+
+// CheckFiles looks at password, keys, certificates, the whole issuance log and its
+// mark. seen is how far the server has seen the log; nil is not at all.
+func CheckFiles(cfg Config, seen *api.LogPosition) (Found, error) {
 	if err := harden(); err != nil {
-		return spiffeid.TrustDomain{}, err
+		return Found{}, err
 	}
 	dir := Folder(cfg.DataDir).CA()
 	password, err := readPassword(cfg.PasswordFile)
 	if err != nil {
-		return spiffeid.TrustDomain{}, err
+		return Found{}, err
 	}
 	defer clear(password)
-	td, err := ca.Check(dir, password, cfg.Profiles)
-	return td, errors.Join(err, private.Writable(dir))
+	var at *ca.Position
+	if seen != nil {
+		p, err := logPosition(seen)
+		if err != nil {
+			return Found{}, err
+		}
+		at = &p
+	}
+	found, err := ca.Check(dir, password, cfg.Profiles, at)
+	return Found{
+		TrustDomain: found.TrustDomain, Lacks: found.Lacks != nil,
+		Log: &api.LogPosition{Sequence: found.Head.Sequence, Hash: found.Head.Hash[:]},
+	}, errors.Join(err, private.Writable(dir))
 }

@@ -1,6 +1,8 @@
 package signer_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +31,12 @@ func TestACheckTriesWhatAStartOfTheSignerTries(t *testing.T) {
 		"a log that was changed": {func(dir string, _ *signer.Config) error {
 			return changeByte(filepath.Join(dir, "ca", "issuance.log"))
 		}, "issuance.log"},
+		"a log without its end": {func(dir string, _ *signer.Config) error {
+			return markAt(filepath.Join(dir, "ca", "issuance.mark"), 8)
+		}, "ends at record 0, and had record 8"},
+		"a mark that is damaged": {func(dir string, _ *signer.Config) error {
+			return os.WriteFile(filepath.Join(dir, "ca", "issuance.mark"), make([]byte, 8192), 0o600)
+		}, "issuance.mark"},
 		"a file in the socket's place": {func(_ string, c *signer.Config) error { return os.WriteFile(c.Listen, nil, 0o600) }, "is not a socket"},
 		"no folder of the socket": {func(dir string, c *signer.Config) error {
 			c.Listen = filepath.Join(dir, "missing", "s.sock")
@@ -55,6 +63,13 @@ func TestACheckTriesWhatAStartOfTheSignerTries(t *testing.T) {
 			}
 		})
 	}
+}
+
+// markAt is the mark of a log that had a record.
+func markAt(path string, sequence int) error {
+	text := fmt.Sprintf("%d %x", sequence, make([]byte, sha256.Size))
+	slot := fmt.Sprintf("%-4095s\n", fmt.Sprintf("%s %x", text, sha256.Sum256([]byte(text))))
+	return os.WriteFile(path, []byte(slot+slot), 0o600)
 }
 
 // changeByte changes a file in its middle.

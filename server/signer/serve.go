@@ -191,14 +191,14 @@ func (s *Signer) has(seen *api.LogPosition) error {
 	if seen == nil {
 		return nil
 	}
-	if len(seen.GetHash()) != sha256.Size {
-		return status.Error(codes.InvalidArgument, "seen: the hash has another length")
+	p, err := logPosition(seen)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	p := ca.Position{Sequence: seen.GetSequence(), Hash: [sha256.Size]byte(seen.GetHash())}
 	if known := s.known.Load(); known != nil && *known == p {
 		return nil
 	}
-	err := s.records.Has(p)
+	err = s.records.Has(p)
 	switch {
 	case errors.Is(err, ca.ErrCut):
 		return status.Error(codes.FailedPrecondition, err.Error())
@@ -207,6 +207,13 @@ func (s *Signer) has(seen *api.LogPosition) error {
 	}
 	s.known.Store(&p)
 	return nil
+}
+
+func logPosition(p *api.LogPosition) (ca.Position, error) {
+	if len(p.GetHash()) != sha256.Size {
+		return ca.Position{}, errors.New("seen: the hash has another length")
+	}
+	return ca.Position{Sequence: p.GetSequence(), Hash: [sha256.Size]byte(p.GetHash())}, nil
 }
 
 // ReadLog implements api.SignerServer.
