@@ -38,8 +38,8 @@ type Config struct {
 	// the agent generates for its proxies. Default /run/signet.
 	SocketDir string `yaml:"socket_dir"`
 	// Metrics is where /metrics and /healthz listen, without authentication: an
-	// address that others reach is warned of. Default 127.0.0.1:9465; port 0
-	// takes a free one, which addresses.json in SocketDir then tells.
+	// address that others reach is warned of. Empty turns them off; DefaultConfig has
+	// 127.0.0.1:9465. Port 0 takes a free one, which addresses.json in SocketDir has.
 	Metrics string `yaml:"metrics"`
 	// Envoy is the program that supervised proxies run. Default "envoy" from PATH.
 	Envoy string `yaml:"envoy"`
@@ -126,11 +126,14 @@ const (
 	defaultAuthzMiB  = 512
 )
 
+// DefaultConfig is what a configuration file is read over. It has what an empty
+// value would not mean; withDefaults fills the rest.
+func DefaultConfig() Config { return Config{Metrics: defaultMetrics} }
+
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
 	c.DataDir = or(c.DataDir, DefaultDataDir())
 	c.SocketDir = or(c.SocketDir, defaultSocketDir)
-	c.Metrics = or(c.Metrics, defaultMetrics)
 	c.Envoy = or(c.Envoy, "envoy")
 	c.DrainTime = or(c.DrainTime, defaultDrain)
 	c.Authz.MemoryLimit = or(c.Authz.MemoryLimit, defaultAuthzMiB)
@@ -185,7 +188,7 @@ func (c Config) Validate() error {
 			refuse("trust_domain", "%v", err)
 		}
 	}
-	if host, _, err := net.SplitHostPort(c.Metrics); err != nil || host == "" {
+	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || host == "") {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
 	}
 	if !filepath.IsAbs(c.DataDir) {
@@ -246,6 +249,9 @@ func sameAddress(a, b string) bool {
 
 // metricsOpen reports whether others than this host can reach the metrics.
 func (c Config) metricsOpen() bool {
+	if c.Metrics == "" {
+		return false
+	}
 	host, _, err := net.SplitHostPort(c.Metrics)
 	a, notAddress := netip.ParseAddr(host)
 	return err != nil || host != "localhost" && (notAddress != nil || !a.IsLoopback())

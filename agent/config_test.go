@@ -21,8 +21,12 @@ func TestMetricsThatOthersReachAreAnExplicitChoice(t *testing.T) {
 			t.Errorf("%s: open %v, want %v; %v", address, c.metricsOpen(), open, err)
 		}
 	}
-	if (Config{}).withDefaults().metricsOpen() {
+	if DefaultConfig().withDefaults().metricsOpen() {
 		t.Error("they are open by default")
+	}
+	off := Config{Server: "mesh:8443"}
+	if l, err := listenMetrics(t.Context(), off.withDefaults()); l != nil || err != nil || off.Validate() != nil || off.metricsOpen() {
+		t.Errorf("turned off, they listen: %v, %v, %v", l, err, off.Validate())
 	}
 	if err := (Config{Server: "mesh:8443", Metrics: ":9465"}).Validate(); err == nil {
 		t.Error("all addresses, without a word about it")

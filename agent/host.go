@@ -52,10 +52,22 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	if h.sockets, err = listen(ctx, cfg); err != nil {
 		errs = append(errs, err)
 	}
-	if h.metrics, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics); err != nil {
-		errs = append(errs, fmt.Errorf("metrics: %w", err))
+	if h.metrics, err = listenMetrics(ctx, cfg); err != nil {
+		errs = append(errs, err)
 	}
 	return h, errors.Join(append(errs, tryProxies(ctx, cfg)...)...)
+}
+
+// listenMetrics returns nil where they are turned off.
+func listenMetrics(ctx context.Context, cfg Config) (net.Listener, error) {
+	if cfg.Metrics == "" {
+		return nil, nil // off is not an error
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	return l, nil
 }
 
 func (h *host) close() {
@@ -184,9 +196,9 @@ func (c Config) checkToken() error {
 // checkFree checks whether a start could take its port and its sockets.
 func checkFree(ctx context.Context, cfg Config) []error {
 	var errs []error
-	if l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics); err != nil {
-		errs = append(errs, fmt.Errorf("metrics: %w", err))
-	} else {
+	if l, err := listenMetrics(ctx, cfg); err != nil {
+		errs = append(errs, err)
+	} else if l != nil {
 		_ = l.Close() // only tried
 	}
 	info, err := os.Stat(cfg.SocketDir)

@@ -184,7 +184,7 @@ func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health) er
 
 // addresses is what addresses.json in the socket directory tells.
 type addresses struct {
-	Metrics string `json:"metrics"`
+	Metrics string `json:"metrics,omitempty"` // none where they are off
 	// The sockets, by what they serve.
 	XDS      string `json:"xds"`
 	Workload string `json:"workload"`

@@ -228,7 +228,11 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return serveGRPC(under, a.xds, a.sockets.xds) })
 	g.Go(func() error { return serveGRPC(under, a.workload, a.sockets.workload) })
 	g.Go(func() error { return serveGRPC(under, a.wayout, a.sockets.wayout) })
-	g.Go(func() error { return a.metrics.serveHTTP(under, a.host.metrics, a.health) })
+	where := addresses{XDS: a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock")}
+	if l := a.host.metrics; l != nil {
+		where.Metrics = l.Addr().String()
+		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health) })
+	}
 	first := a.cfg.Proxies // before a reload changes it
 	g.Go(func() error {
 		defer stop()
@@ -245,16 +249,12 @@ func (a *agent) run(ctx context.Context) error {
 			return nil
 		})
 	}
-	where := addresses{
-		Metrics: a.host.metrics.Addr().String(),
-		XDS:     a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock"),
-	}
 	if err := where.write(a.cfg.SocketDir); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
 	defer func() { _ = os.Remove(filepath.Join(a.cfg.SocketDir, "addresses.json")) }() // best effort: its reader finds no process
-	a.log.InfoContext(ctx, "agent ready", slog.String("socket_dir", a.cfg.SocketDir), slog.String("metrics", a.host.metrics.Addr().String()))
+	a.log.InfoContext(ctx, "agent ready", slog.String("socket_dir", a.cfg.SocketDir), slog.String("metrics", where.Metrics))
 	if err := g.Wait(); err != nil {
 		return err
 	}

@@ -117,8 +117,11 @@ func (c *child) tail() string {
 	return string(content)
 }
 
-// await calls ready every 20 ms until it holds, and gives up when ctx ends or
-// a child dies.
+// finalError is of a condition that waiting does not change.
+type finalError struct{ error }
+
+// await calls ready every 20 ms until it holds, and gives up when ctx ends,
+// a child dies or the error is a finalError.
 func (cs *children) await(ctx context.Context, what string, ready func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -126,6 +129,9 @@ func (cs *children) await(ctx context.Context, what string, ready func() error) 
 		err := ready()
 		if err == nil {
 			return nil
+		}
+		if final, ok := errors.AsType[finalError](err); ok {
+			return fmt.Errorf("%s: %w", what, final)
 		}
 		select {
 		case c := <-cs.died:

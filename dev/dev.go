@@ -233,9 +233,18 @@ func (d *demo) awaitMesh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var refusedSince time.Time
 	return d.children.await(ctx, "first call", func() error {
 		a := d.call(ctx, "web", "/orders", "")
 		if a.Status != 200 {
+			switch why := d.wayOutRefused(ctx); {
+			case why == "":
+				refusedSince = time.Time{}
+			case refusedSince.IsZero():
+				refusedSince = time.Now()
+			case time.Since(refusedSince) > refusedFor:
+				return finalError{fmt.Errorf("nobody may call out here: %s (the demo's applications run as its own user: run it as another one, or in a service of its own)", why)}
+			}
 			return fmt.Errorf("GET %s/orders by web: %s", service, a)
 		}
 		if a := d.call(ctx, "batch", "/orders", ""); a.Denied != "policy" {
@@ -243,6 +252,27 @@ func (d *demo) awaitMesh(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// refusedFor is how long a refusal must last: a report may be older than the
+// application's listener.
+const refusedFor = 3 * time.Second
+
+// wayOutRefused returns why the agent lets nobody call out by web although its
+// application listens, and "" otherwise.
+func (d *demo) wayOutRefused(ctx context.Context) string {
+	answer, err := d.admin.Agents(ctx, &api.AgentsRequest{})
+	if err != nil {
+		return "" // the call failed for a reason of its own
+	}
+	for _, a := range answer.GetAgents() {
+		for _, p := range a.GetReport().GetProxies() {
+			if p.GetName() == "web" && p.GetSpeaker() == "" && len(p.GetApplications()) > 0 {
+				return p.GetSpeakerProblem()
+			}
+		}
+	}
+	return ""
 }
 
 func proxiesReady(answer *api.AgentsResponse, want int) error {

@@ -22,7 +22,7 @@ func newKnown() *known {
 	k := &known{now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { return k.now }
 	k.admin = &admin{server: &server{
-		clock: clock, td: spiffeid.RequireTrustDomainFromString("test.example"), cfg: Config{Lifetimes: Lifetimes{Agent: time.Hour}},
+		clock: clock, started: k.now.Add(-10 * time.Minute), td: spiffeid.RequireTrustDomainFromString("test.example"), cfg: Config{Lifetimes: Lifetimes{Agent: time.Hour}},
 		roster: newRoster(nil), sessions: newSessions(slog.New(slog.DiscardHandler)),
 		issuance:  &issuance{clock: clock, own: map[string]ownCert{}},
 		endpoints: &endpoints{},
@@ -56,6 +56,7 @@ func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
 	k.agent("here", "g", "b", 2*time.Hour, time.Minute)
 	k.agent("left", "g", "c", time.Minute, time.Minute)
 	k.agent("before-a-restart", "g", "d", 2*time.Hour, time.Minute)
+	k.agent("joined-before-a-restart", "g", "h", 30*time.Minute, 30*time.Minute)
 	k.agent("ended", "g", "e", 3*time.Hour, 2*time.Hour)
 	k.agent("out", "g", "f", time.Minute, time.Minute)
 	k.roster.put(store.Agent{ID: "never-issued", Joined: k.now.Add(-2 * time.Hour)})
@@ -67,7 +68,7 @@ func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
 		got[g.ID] = k.agentStatus(g).state
 	}
 	want := map[string]string{
-		"new": "joined", "here": "connected", "left": "away", "before-a-restart": "away", "ended": "gone", "out": "banned", "never-issued": "gone",
+		"new": "joined", "here": "connected", "left": "away", "before-a-restart": "away", "joined-before-a-restart": "away", "ended": "gone", "out": "banned", "never-issued": "gone",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

@@ -42,7 +42,7 @@ without a token, as the same agent, until it is banned.`,
 	// What the command line says holds over each reading of the file. A start, a
 	// reload and --check all read by this, and so refuse the same.
 	read := func() (agent.Config, error) {
-		var cfg agent.Config
+		cfg := agent.DefaultConfig()
 		if err := readConfig(*file, &cfg); err != nil {
 			return cfg, err
 		}

@@ -23,8 +23,13 @@ var stamped string
 // version is the Makefile's, else what the toolchain knows: the module's version, or
 // the commit that a plain `go build` was made of.
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if stamped != "" || !ok {
+	info, _ := debug.ReadBuildInfo()
+	return versionOf(stamped, info)
+}
+
+// versionOf takes a nil info, of a binary that has none.
+func versionOf(stamped string, info *debug.BuildInfo) string {
+	if stamped != "" || info == nil {
 		return cmp.Or(stamped, "unknown")
 	}
 	if v := info.Main.Version; v != "" && v != "(devel)" {

@@ -59,8 +59,9 @@ func newOwnersAccept() *cobra.Command {
 		Long: `Takes another owner for the application of a virtual node, in the place of the
 one that is remembered. Name who it is, as the refusal in the agent's log and in
 signet check does: what listens at this moment is not looked at.`,
-		Example: "  signet agent owners accept mesh/shop/virtualNode/web@127.0.0.1 --uid 1000 --unit /system.slice/web.service",
-		Args:    exactArgs("the name of an application"),
+		Example: "  signet agent owners accept mesh/shop/virtualNode/web@127.0.0.1 --uid 1000 --unit /system.slice/web.service\n" +
+			"  signet agent owners accept mesh/shop/virtualNode/web@127.0.0.1 --uid 1000",
+		Args: exactArgs("the name of an application"),
 	}
 	uid := c.Flags().Uint32("uid", 0, "user that the application runs as (required)")
 	unit := c.Flags().String("unit", "", "service or container that it runs in; left out, the one in which it is found next")

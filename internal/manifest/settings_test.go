@@ -48,6 +48,7 @@ func TestEveryMistakeInSettingsHasItsPlace(t *testing.T) {
 		"- a\n":                   "f.yaml:1:1: must be a mapping, is a list",
 		"name: a\n---\nname: b\n": "f.yaml:3:1: a second document: one is read",
 		"name: a\nname: b\n":      "f.yaml:2:1: name: was given before, in line 1",
+		"name: 0660\n":            `f.yaml:1:7: name: number "0660": write it in decimal without leading zeros, or in quotes where it is text`,
 		"hook: a\n":               "f.yaml:1:1: hook: unknown field",
 		"name: [\n":               "f.yaml:1:7: ",
 	} {

@@ -157,7 +157,7 @@ func (t *tree) scalar(path string, at pos, n ast.Node) *value {
 func (t *tree) integer(path string, v *value, text string) *value {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || strconv.FormatInt(n, 10) != text {
-		return t.fail(v.at, path, fmt.Sprintf("number %q: write it in decimal, without leading zeros", Clip(text)))
+		return t.fail(v.at, path, fmt.Sprintf("number %q: write it in decimal without leading zeros, or in quotes where it is text, such as a mode", Clip(text)))
 	}
 	v.shape, v.number, v.text = isInt, n, text
 	return v

@@ -160,6 +160,7 @@ func TestInterruptStopsEverything(t *testing.T) {
 		t.Fatal("a running demo has fewer than five files and processes, so finding none later shows nothing")
 	}
 	usersOf(t, d)
+	exitCodesOfCalls(t, d)
 	if err := d.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +169,42 @@ func TestInterruptStopsEverything(t *testing.T) {
 	}
 	if left := d.leftovers(t); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// exitCodesOfCalls makes a call that is served and one that is denied.
+func exitCodesOfCalls(t *testing.T, d *demo) {
+	t.Helper()
+	for node, want := range map[string]int{"web": 0, "batch": 5} {
+		call := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "call", node, "/orders") // #nosec G204 -- the binary under test
+		call.Env = append(os.Environ(), "TMPDIR="+d.tmp, "NO_COLOR=1")
+		out, _ := call.CombinedOutput() // its exit code is looked at
+		if got := call.ProcessState.ExitCode(); got != want {
+			t.Errorf("signet dev call %s /orders: exit code %d, want %d:\n%s", node, got, want, out)
+		}
+	}
+}
+
+// A user of systemd's dynamic range may be anybody's next, so the agent refuses it
+// outside a service. Where the demo is seen to be in one, it works.
+func TestADemoWhoseUserMayNotCallOutSaysSoAtOnce(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "root, to run the demo as another user")
+	}
+	d := startAs(t, 61200, "--once")
+	began := time.Now()
+	err := d.cmd.Wait()
+	if took := time.Since(began); took > 40*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if err == nil {
+		t.Log("the tests are in a service or container that the agent sees")
+		return
+	}
+	for _, want := range []string{"61184 to 65519", "run it as another one"} {
+		if !strings.Contains(d.output(), want) {
+			t.Errorf("it does not say %q:\n%s", want, d.output())
+		}
 	}
 }
 
