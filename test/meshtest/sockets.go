@@ -3,11 +3,14 @@ package meshtest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +20,7 @@ import (
 // OnSockets is a node whose application listens on a Unix socket. The test must be
 // root, and Options.ProxyUser a number.
 type OnSockets struct {
-	// User that the application runs as, and the number of its group.
+	// User that the application listens as, and the number of its group.
 	User int
 	// WayOut makes the node's way out a socket, too, for that group.
 	WayOut bool
@@ -63,7 +66,62 @@ func (w *World) onSockets(n *Node, s OnSockets) net.Listener {
 	if err := errors.Join(err, os.Chmod(path, 0o660)); err != nil {
 		w.T.Fatal(err)
 	}
+	if err := w.listensAs(l, s.User); err != nil {
+		w.T.Fatal(err)
+	}
 	return l
+}
+
+const listenerEnv = "SIGNET_TEST_LISTENER"
+
+// listensAs has a process of the user call listen(2), which the kernel remembers, and
+// stay. A thread of the test that has another user is not enough: without
+// SO_PEERPIDFD an application is looked up by its number, whose process is root's.
+func (w *World) listensAs(l net.Listener, uid int) error {
+	f, err := l.(*net.UnixListener).File()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // the child holds its own copy
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{listenerEnv + "=" + strconv.Itoa(uid)}
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{f}, os.Stderr
+	in, err := cmd.StdinPipe() // it ends with the test
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(cmd.Start(), unix.SetNonblock(int(f.Fd()), true)); err != nil { // what a child is given blocks, here too
+		return err
+	}
+	w.T.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() }) // how it ended does not matter
+	_, err = io.ReadFull(out, make([]byte, 1))
+	return err
+}
+
+// Listener is what TestMain calls first where a test has OnSockets: it reports
+// whether this process is the one that listens for an application, and is over.
+func Listener() bool {
+	text := os.Getenv(listenerEnv)
+	if text == "" {
+		return false
+	}
+	uid, err := strconv.Atoi(text)
+	if err == nil {
+		err = errors.Join(syscall.Setgroups(nil), syscall.Setresgid(uid, uid, uid), syscall.Setresuid(uid, uid, uid), syscall.Listen(3, 128))
+	}
+	if err == nil {
+		_, err = os.Stdout.WriteString("y")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return true
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
+	return true
 }
 
 // EgressNetwork is what EgressAddress is an address of.
