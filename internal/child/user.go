@@ -9,7 +9,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
+
+// The user database is /etc/passwd and /etc/group: the program is built without the C
+// library, and so asks no directory service (LDAP, SSSD, systemd-userdb).
 
 // LookupUser finds a user by name, with the groups that the user database has for
 // it; by "uid", with the group of the database or else one of the same number; or by
@@ -28,18 +33,39 @@ func LookupUser(text string) (User, error) {
 	}
 	if uid, err := number(text); err == nil {
 		u := User{UID: uid, GID: uid}
-		if known, err := user.LookupId(text); err == nil {
-			if u.GID, err = number(known.Gid); err != nil {
-				return User{}, fmt.Errorf("user %s: group: %w", text, err)
-			}
+		known, err := user.LookupId(text)
+		if absent, err := isAbsent(err); absent || err != nil {
+			return u, err
+		}
+		if u.GID, err = number(known.Gid); err != nil {
+			return User{}, fmt.Errorf("user %s: group: %w", text, err)
 		}
 		return u, nil
 	}
 	known, err := user.Lookup(text)
-	if err != nil {
-		return User{}, fmt.Errorf("user %q is not known on this host: make it with `useradd --system --shell /usr/sbin/nologin %s`, or give a uid", text, text)
+	absent, err := isAbsent(err)
+	switch {
+	case err != nil:
+		return User{}, fmt.Errorf("user %q: %w", text, err)
+	case absent:
+		return User{}, fmt.Errorf("user %q is not in /etc/passwd: make it with `useradd --system --shell /usr/sbin/nologin %s`, or give uid:gid, as for a user of a directory service", text, text)
 	}
 	return named(known)
+}
+
+// isAbsent reports whether a look into the user database found nothing, by its error.
+// One without its file is empty, one that cannot be read has said nothing.
+func isAbsent(err error) (bool, error) {
+	var noName user.UnknownUserError
+	var noUser user.UnknownUserIdError
+	var noGroup user.UnknownGroupIdError
+	if errors.As(err, &noName) || errors.As(err, &noUser) || errors.As(err, &noGroup) || errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("the user database cannot be read: %w", err)
+	}
+	return false, nil
 }
 
 func named(known *user.User) (User, error) {
@@ -84,37 +110,50 @@ const spareFirst, spareLast = 60578, 61183
 // IsSpare reports whether a uid is one that SpareUser may give.
 func IsSpare(uid uint32) bool { return uid >= spareFirst && uid <= spareLast }
 
-// SpareUser is a user that no process runs as and no database knows, for a child of
-// root for which nobody has named one. Whoever starts other processes by such uids may
-// come to the same one later.
+// SpareUser is a user that no visible process runs as and that /etc/passwd and
+// /etc/group do not have, for a child of root for which nobody has named one. Directory
+// services are not asked, nor the owners of files: where one of them has such uids, a
+// user must be named. Whoever starts other processes by such uids may come to the same
+// one later.
 func SpareUser() (User, error) {
-	used, err := uidsInUse()
+	used, err := uidsInUse("/proc")
 	if err != nil {
 		return User{}, fmt.Errorf("find a user for a child: %w", err)
 	}
 	for uid := uint32(spareFirst); uid <= spareLast; uid++ {
 		text := strconv.Itoa(int(uid))
-		_, errUser := user.LookupId(text)
-		_, errGroup := user.LookupGroupId(text)
-		if used[uid] || errUser == nil || errGroup == nil {
-			continue
+		_, err := user.LookupId(text)
+		noUser, errUser := isAbsent(err)
+		_, err = user.LookupGroupId(text)
+		noGroup, errGroup := isAbsent(err)
+		if err := errors.Join(errUser, errGroup); err != nil {
+			return User{}, fmt.Errorf("find a user for a child: %w", err)
 		}
-		return User{UID: uid, GID: uid}, nil
+		if noUser && noGroup && !used[uid] {
+			return User{UID: uid, GID: uid}, nil
+		}
 	}
 	return User{}, fmt.Errorf("find a user for a child: none of the uids %d to %d is free", spareFirst, spareLast)
 }
 
-// uidsInUse are the real, effective, saved and file system uids of all processes.
-func uidsInUse() (map[uint32]bool, error) {
-	all, err := filepath.Glob("/proc/[0-9]*/status")
+// uidsInUse are the real, effective, saved and file system uids of all processes. One
+// that is there and cannot be read may have any.
+func uidsInUse(proc string) (map[uint32]bool, error) {
+	all, err := os.ReadDir(proc) // filepath.Glob leaves out what it cannot read
 	if err != nil {
 		return nil, err
 	}
 	used := map[uint32]bool{}
-	for _, path := range all {
-		content, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && len(content) == 0 {
+	for _, entry := range all {
+		if _, err := strconv.ParseUint(entry.Name(), 10, 32); err != nil {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(proc, entry.Name(), "status"))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue // it has ended
+		}
+		if err != nil {
+			return nil, err
 		}
 		for line := range strings.Lines(string(content)) {
 			uids, ok := strings.CutPrefix(line, "Uid:")
@@ -126,7 +165,7 @@ func uidsInUse() (map[uint32]bool, error) {
 		}
 	}
 	if !used[uint32(os.Geteuid())] { //nolint:gosec // a uid has 32 bits
-		return nil, errors.New("/proc does not show this process")
+		return nil, fmt.Errorf("%s does not show this process", proc)
 	}
 	return used, nil
 }

@@ -1,7 +1,12 @@
 package child_test
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"os/user"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,6 +30,50 @@ func TestASpareUserIsOneThatNoProcessRunsAs(t *testing.T) {
 	defer p.Stop(0)
 	if second, err := child.SpareUser(); err != nil || second.UID == first.UID {
 		t.Errorf("beside a process of %d: %+v, %v", first.UID, second, err)
+	}
+}
+
+func TestAProcessThatCannotBeReadMayRunAsAnyUser(t *testing.T) {
+	proc := t.TempDir()
+	write := func(pid, status string) {
+		t.Helper()
+		dir := filepath.Join(proc, pid)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "status"), []byte(status), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own := os.Geteuid()
+	write("1", fmt.Sprintf("Name:\tsignet\nUid:\t%d\t%d\t%d\t%d\n", own, own, own, own))
+	write("2", "Name:\tx\nUid:\t60578\t60579\t60580\t60581\n")
+	used, err := child.UIDsInUse(proc)
+	if err != nil || !used[60578] || !used[60581] || used[60582] {
+		t.Errorf("%v, %v", used, err)
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(proc, "3"), 0o755), os.Mkdir(filepath.Join(proc, "sys"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := child.UIDsInUse(proc); err != nil {
+		t.Errorf("a process that has ended: %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(proc, "4", "status"), 0o755); err != nil { // reading it fails, for root too
+		t.Fatal(err)
+	}
+	if used, err := child.UIDsInUse(proc); err == nil {
+		t.Errorf("a process that cannot be read: %v", used)
+	}
+}
+
+func TestAUserDatabaseThatCannotBeReadHasNotSaidThatNobodyIsThere(t *testing.T) {
+	for _, err := range []error{user.UnknownUserIdError(60578), user.UnknownGroupIdError("60578"), user.UnknownUserError("x")} {
+		if absent, err := child.IsAbsent(err); !absent || err != nil {
+			t.Errorf("%v, %v", absent, err)
+		}
+	}
+	if absent, err := child.IsAbsent(&fs.PathError{Op: "open", Path: "/etc/passwd", Err: fs.ErrPermission}); absent || err == nil {
+		t.Errorf("%v, %v", absent, err)
+	}
+	if absent, err := child.IsAbsent(nil); absent || err != nil {
+		t.Errorf("found: %v, %v", absent, err)
 	}
 }
 

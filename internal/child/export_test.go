@@ -1,0 +1,7 @@
+package child
+
+// Ways in for tests.
+var (
+	UIDsInUse = uidsInUse
+	IsAbsent  = isAbsent
+)
