@@ -107,9 +107,10 @@ const stNoSymfollow = 0x2000
 
 // appFolder returns an error if anybody but the user and root could put a socket
 // into a folder, or the user a link: a proxy follows links, and would connect for
-// an application's user to what only the proxy's may, as its admin interface.
+// an application's user to what only the proxy's may, as its admin interface. Nor
+// may the user move the folder away, and the mount on it, and make another one.
 func appFolder(folder string, uid uint32) error {
-	if err := private.Folder(folder, uid); err != nil || uid == 0 {
+	if err := private.Fixed(folder, uid); err != nil || uid == 0 {
 		return err
 	}
 	var fs unix.Statfs_t

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -36,7 +37,8 @@ func TestAnApplicationsSocketsAreInOneFolderAndNamedByPort(t *testing.T) {
 	}
 }
 
-// ownFolder is one that nobody but this process's user can write to.
+// ownFolder is one that nobody but this process's user can write to, nor to what is
+// above it.
 func ownFolder(t *testing.T, mode fs.FileMode) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pl") // short: a Unix socket's path has 107 bytes
@@ -44,10 +46,11 @@ func ownFolder(t *testing.T, mode fs.FileMode) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, mode); err != nil {
+	sub := filepath.Join(dir, "d")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(sub, 0o700), os.Chmod(sub, mode)); err != nil {
 		t.Fatal(err)
 	}
-	return dir
+	return sub
 }
 
 func us() uint32 { return uint32(os.Geteuid()) } //nolint:gosec // a uid has 32 bits
@@ -128,14 +131,67 @@ func TestWhereOthersCouldPutAnApplicationsSocketNoAgentStarts(t *testing.T) {
 	try("a user's, who cannot", "")
 	set(1000, 0o777)
 	try("everybody's", "chmod")
+	set(1000, 0o755)
+	above := filepath.Dir(dir)
+	for what, uid := range map[string]int{"root's again": 0, "a user's, who can move the mount away": 1000} {
+		if err := os.Chown(above, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+		words := ""
+		if uid != 0 {
+			words = "must be root"
+		}
+		try("above it is "+what, words)
+	}
+	if err := os.Chown(above, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	dir = filepath.Join(dir, "none")
 	try("missing", "no such file")
+}
+
+func TestTheFoldersOfTheManualAreThoseThatAnAgentTakes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		parts.Missing(t, "mounts need root")
+	}
+	manual, err := os.ReadFile("../docs/AGENT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`(?m)^tmpfs /run/web tmpfs ([a-z,]+),(size=\S+),uid=web,gid=signet-envoy 0 0$`).FindStringSubmatch(string(manual))
+	if line == nil {
+		t.Fatal("docs/AGENT.md has no line for /etc/fstab")
+	}
+	var flags uintptr
+	for word := range strings.SplitSeq(line[1], ",") {
+		flag, ok := map[string]uintptr{"nosymfollow": unix.MS_NOSYMFOLLOW, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC}[word]
+		if !ok {
+			t.Fatalf("an option that this test does not know: %s", word)
+		}
+		flags |= flag
+	}
+	dir := ownFolder(t, 0o755) // in the place of /run/web
+	mount(t, dir, flags, line[2]+",uid=1000,gid=1001")
+	for _, folder := range []string{"/run", dir} { // and /run is a folder to have it in
+		var st unix.Stat_t
+		if err := unix.Stat(folder, &st); err != nil {
+			t.Fatal(err)
+		}
+		if err := appFolder(folder, st.Uid); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // noLinks mounts a file system on a folder in which no link is followed.
 func noLinks(t *testing.T, dir string) {
 	t.Helper()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSYMFOLLOW|unix.MS_NOSUID|unix.MS_NODEV, "size=1m,mode=0755"); err != nil {
+	mount(t, dir, unix.MS_NOSYMFOLLOW|unix.MS_NOSUID|unix.MS_NODEV, "size=1m,mode=0755")
+}
+
+func mount(t *testing.T, dir string, flags uintptr, options string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", flags, options); err != nil {
 		parts.Missing(t, "a mount with nosymfollow: "+err.Error())
 	}
 	t.Cleanup(func() {

@@ -274,10 +274,29 @@ func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 		return r.shapeOf(p), nil
 	}
 	sh, err := foreignShape(node, r.given())
-	if err == nil {
-		err = tryApp(sh)
+	if err != nil {
+		return proxy.Shape{}, err
 	}
-	return sh, err
+	if err := tryApp(sh); err != nil {
+		r.metrics.refused.WithLabelValues("xds").Inc()
+		r.log.Warn("xds.sock: proxy refused", slog.String("node", node.GetId()), slog.Any("selectors", has.Strings()), slog.Any("err", err))
+		return proxy.Shape{}, errAppFolder
+	}
+	return sh, nil
+}
+
+// errAppFolder is all that a proxy which the agent did not start is told of the folder
+// that it names: the agent looks with rights that the proxy may not have.
+var errAppFolder = errors.New("app: the folder of the application's sockets is missing, or not as it must be (docs/AGENT.md); the log of the agent says which")
+
+// tryAppOf is tryApp for the proxy that a process is. Without a shape it has no
+// application.
+func (r *relay) tryAppOf(pid int, has identity.Selectors, w want) error {
+	sh, err := r.shapeOfPeer(pid, has, w)
+	if err != nil {
+		return nil //nolint:nilerr // who needs the shape says so
+	}
+	return tryApp(sh)
 }
 
 // foreignShape is what a proxy which the agent did not start declares of itself,

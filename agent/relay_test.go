@@ -2,7 +2,9 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,13 +30,19 @@ type adsStream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources
 // ads opens a stream as this process and asks for clusters and these secrets.
 func (r *rig) ads(node string, secrets ...string) adsStream {
 	r.t.Helper()
+	return r.adsOf("127.0.0.1", node, secrets...)
+}
+
+// adsOf is ads of a proxy whose application is in this place.
+func (r *rig) adsOf(app, node string, secrets ...string) adsStream {
+	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	r.t.Cleanup(cancel)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial("xds.sock")).DeltaAggregatedResources(ctx)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	shape, err := structpb.NewStruct(map[string]any{"signet.shape": map[string]any{"bind": "127.0.0.9", "app": "127.0.0.1", "egress": 15001.0}})
+	shape, err := structpb.NewStruct(map[string]any{"signet.shape": map[string]any{"bind": "127.0.0.9", "app": app, "egress": 15001.0}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -128,6 +136,35 @@ func TestAPeerWithoutABindingIsRefused(t *testing.T) {
 	}
 	if c, _ := code(r.ads("web")); c != codes.InvalidArgument {
 		t.Errorf("a node id of another form: %v", c)
+	}
+}
+
+// The agent looks with its own eyes, and a proxy that it did not start may name any
+// folder of the host.
+func TestAProxyIsToldNothingOfFoldersThatItMayNotSee(t *testing.T) {
+	r := newRig(t, func(f *fakeServer) {
+		f.entries = []*api.Entry{binding("web", "web", self(t))}
+	})
+	r.routeWeb("", "one")
+	r.ready()
+	secret := t.TempDir()
+	open, file := filepath.Join(secret, "open"), filepath.Join(secret, "file")
+	if err := errors.Join(os.Mkdir(open, 0o700), os.Chmod(open, 0o777), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	answers := map[string]bool{}
+	for _, folder := range []string{filepath.Join(secret, "none"), open, file} {
+		c, said := code(r.adsOf("unix:"+folder+"/{port}.sock", webNode))
+		if c != codes.InvalidArgument || !strings.Contains(said, "app: ") || strings.Contains(said, secret) {
+			t.Errorf("%s: %v %q", folder, c, said)
+		}
+		answers[said] = true
+		if !strings.Contains(r.log.String(), folder) {
+			t.Errorf("the agent's log has nothing of %s", folder)
+		}
+	}
+	if len(answers) != 1 {
+		t.Errorf("answers differ: %v", answers)
 	}
 }
 

@@ -64,7 +64,7 @@ const (
 	reasonNotTheirs  = "not_owner" // the caller is not the application
 	reasonError      = "error"
 	reasonNotReady   = "not_ready" // the agent does not know the proxy's configuration yet
-	reasonSocket     = "socket"    // the proxy's Unix socket does not keep others out, or the Binding asks who calls there
+	reasonSocket     = "socket"    // a Unix socket of the proxy or of its application does not keep others out, or the Binding asks who calls there
 	reasonListenAddr = "address"   // the proxy says nothing usable of the connection
 )
 
@@ -106,6 +106,10 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 		return caller, no(reasonProxy, "pid %d: %w", peer.PID(), err)
 	}
 	w.guests.stay(peer)
+	// Again: the folder was looked at when the proxy started, and may have changed.
+	if err := w.relay.tryAppOf(peer.PID(), has, want{b.Name, id}); err != nil {
+		return caller, no(reasonSocket, "%s: %w", refOf(b), err)
+	}
 	if socket := at.GetDestination().GetAddress().GetPipe().GetPath(); socket != "" {
 		return socket, w.atSocket(peer, has, want{b.Name, id}, b, socket)
 	}
@@ -252,6 +256,9 @@ func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applicatio
 	b, ok := w.state.Load().bindingNamed(v.want.entry)
 	if !ok {
 		return "", "", nil
+	}
+	if err := tryApp(w.relay.shapeOf(p)); err != nil {
+		return "", err.Error(), nil
 	}
 	switch a := b.Applications; {
 	case a.Anyone:

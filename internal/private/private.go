@@ -3,7 +3,7 @@
 // it is a secret, read it. It is the rule that sshd has for its own files
 // (StrictModes), asked of every folder that the path goes through.
 //
-// The functions are [Guarded], [Folder], [Secret] and [SecretTree], for [Self] or another user. They only look:
+// The functions are [Guarded], [Folder], [Fixed], [Secret] and [SecretTree], for [Self] or another user. They only look:
 // what they refuse is for the operator to mend, and the error has the command.
 package private
 
@@ -30,11 +30,17 @@ const mostLinks = 40
 
 // Guarded returns an error if anybody except the user own and root could change
 // what path names, or replace it by changing a folder or a link on its way.
-func Guarded(path string, own uint32) error { return check(path, own, othersWrite) }
+func Guarded(path string, own uint32) error { return check(path, own, own, othersWrite) }
 
 // Folder is Guarded for a folder: anything else in its place is refused too.
-func Folder(path string, own uint32) error {
-	if err := Guarded(path, own); err != nil {
+func Folder(path string, own uint32) error { return folder(path, own, own) }
+
+// Fixed is Folder for one that its user cannot move away either: all that lies
+// above it is root's alone. What a path leads to stays so, whatever own does.
+func Fixed(path string, own uint32) error { return folder(path, own, 0) }
+
+func folder(path string, own, above uint32) error {
+	if err := check(path, own, above, othersWrite); err != nil {
 		return err
 	}
 	info, err := os.Stat(path) // nobody else can change a link by now
@@ -46,7 +52,7 @@ func Folder(path string, own uint32) error {
 
 // Secret is Guarded for what nobody else may read or look into either. Its own
 // mode gives nothing to any group: a secret is never made with a umask of 002.
-func Secret(path string, own uint32) error { return check(path, own, othersAll) }
+func Secret(path string, own uint32) error { return check(path, own, own, othersAll) }
 
 // SecretTree is Secret for a folder and everything in it.
 func SecretTree(dir string, own uint32) error {
@@ -65,50 +71,58 @@ func SecretTree(dir string, own uint32) error {
 	})
 }
 
-func check(path string, own uint32, deny fs.FileMode) error {
+func check(path string, own, above uint32, deny fs.FileMode) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	c := checker{own: own, links: mostLinks}
-	return c.check(path, deny, 0)
+	c := checker{above: above, links: mostLinks}
+	return c.check(path, own, deny, 0)
 }
 
 type checker struct {
-	own   uint32
-	links int // how many more may be followed
+	above uint32 // who, beside root, may have what lies above
+	links int    // how many more may be followed
 }
 
 // check looks at path and at every folder above it. A link counts as what it
 // leads to; that it does so depends on the folders it lies in. In a folder with
 // the sticky bit nobody renames what is another's, so sticky is that bit for what
-// lies above the path asked for.
-func (c *checker) check(path string, deny, sticky fs.FileMode) error {
-	for ; ; path, deny, sticky = filepath.Dir(path), othersWrite, fs.ModeSticky {
+// lies above what is root's or of the user above.
+func (c *checker) check(path string, own uint32, deny, sticky fs.FileMode) error {
+	for ; ; path, own, deny = filepath.Dir(path), c.above, othersWrite {
 		info, err := os.Lstat(path)
 		if err != nil {
 			return err
 		}
 		owner := info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // Linux
-		if owner.Uid != 0 && owner.Uid != c.own {
-			return fmt.Errorf("%s belongs to uid %d, who could change or replace it; the owner must be root or uid %d: chown %d %s, or choose another folder",
-				path, owner.Uid, c.own, c.own, path)
+		if owner.Uid != 0 && owner.Uid != own {
+			who := "root"
+			if own != 0 {
+				who = fmt.Sprintf("root or uid %d", own)
+			}
+			return fmt.Errorf("%s belongs to uid %d, who could change or replace it; the owner must be %s: chown %d %s, or choose another folder",
+				path, owner.Uid, who, own, path)
 		}
 		if info.Mode().Type() == fs.ModeSymlink {
-			if err := c.follow(path, deny, sticky); err != nil {
+			if err := c.follow(path, own, deny, sticky); err != nil {
 				return err
 			}
-		} else if open := info.Mode().Perm() & deny; open != 0 && info.Mode()&sticky == 0 && (deny == othersAll || !c.alone(path, owner.Gid, open)) {
+		} else if open := info.Mode().Perm() & deny; open != 0 && info.Mode()&sticky == 0 && (deny == othersAll || !alone(path, owner.Gid, own, open)) {
 			return fmt.Errorf("%s has mode %#o, which lets others in: chmod %s %s", path, info.Mode().Perm(), without(open), path)
 		}
 		if path == filepath.Dir(path) {
 			return nil
 		}
+		sticky = 0
+		if owner.Uid == 0 || owner.Uid == c.above {
+			sticky = fs.ModeSticky
+		}
 	}
 }
 
 // follow checks what a link leads to.
-func (c *checker) follow(link string, deny, sticky fs.FileMode) error {
+func (c *checker) follow(link string, own uint32, deny, sticky fs.FileMode) error {
 	if c.links--; c.links < 0 {
 		return fmt.Errorf("%s: %w", link, unix.ELOOP)
 	}
@@ -119,14 +133,14 @@ func (c *checker) follow(link string, deny, sticky fs.FileMode) error {
 	if !filepath.IsAbs(to) {
 		to = filepath.Join(filepath.Dir(link), to)
 	}
-	return c.check(to, deny, sticky)
+	return c.check(to, own, deny, sticky)
 }
 
 // alone reports whether the open bits of a mode let in nobody except own and root:
 // they are the group's, and the group has no other member. It is how systems
 // that give each user a group of its own, and a umask of 002, mean it.
-func (c *checker) alone(path string, gid uint32, open fs.FileMode) bool {
-	if open&^groupWrite != 0 || !groupOf(gid, c.own) {
+func alone(path string, gid, own uint32, open fs.FileMode) bool {
+	if open&^groupWrite != 0 || !groupOf(gid, own) {
 		return false
 	}
 	// Where there is an access control list, the group's bits are its mask and

@@ -103,6 +103,41 @@ func TestAFileIsNoFolder(t *testing.T) {
 	expect(t, private.Folder(filepath.Dir(path), 1001), "belongs to uid 1000")
 }
 
+// Whoever has a folder above a mount can move the mount away with it, and make another
+// folder of that name.
+func TestAFolderThatItsUserCanMoveAwayIsNotFixed(t *testing.T) {
+	asRoot(t)
+	database(t)
+	for name, c := range map[string]struct {
+		uid, gid int
+		mode     fs.FileMode // of what is above
+		own      int         // of the folder
+		want     string
+	}{
+		"above it is root's":                 {0, 0, 0o755, 1000, ""},
+		"above it is the user's":             {1000, 1000, 0o755, 1000, "must be root: chown 0"},
+		"above it is its group's":            {0, 1000, 0o775, 1000, "chmod g-w"},
+		"above it is everybody's":            {0, 0, 0o777, 1000, "chmod go-w"},
+		"everybody's, sticky, and it theirs": {0, 0, 0o777 | fs.ModeSticky, 1000, "chmod go-w"},
+		"everybody's, sticky, and it root's": {0, 0, 0o777 | fs.ModeSticky, 0, ""},
+		"it is another's":                    {0, 0, 0o755, 1001, "root or uid 1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			above := filepath.Dir(file(t, 0, 0, 0o755, 0o600))
+			dir := filepath.Join(above, "d")
+			if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, c.own, c.own), os.Chown(above, c.uid, c.gid), os.Chmod(above, c.mode)); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, private.Fixed(dir, 1000), c.want)
+			link := filepath.Join(t.TempDir(), "link")
+			if err := os.Symlink(dir, link); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, private.Fixed(link, 1000), c.want)
+		})
+	}
+}
+
 func TestALinkIsAsPrivateAsWhatItLeadsThrough(t *testing.T) {
 	asRoot(t)
 	good, bad := file(t, 0, 0, 0o755, 0o600), file(t, 0, 0, 0o777, 0o600)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"signet.example/test/meshtest"
 	"signet.example/test/parts"
 )
@@ -99,6 +101,23 @@ func TestWhereAnApplicationIsOnSocketsFilesSayWhoSpeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.AwaitRoute("web", host+"/")
+	})
+	t.Run("a folder that is no longer as it must be is found while Envoy runs", func(t *testing.T) {
+		dir := filepath.Dir(strings.TrimPrefix(w.Nodes["web"].App, "unix:"))
+		const flags = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+		if err := unix.Mount("", dir, "", flags, ""); err != nil {
+			t.Fatal(err)
+		}
+		may("web's application", webUser, out, host+"/", false)
+		said := ""
+		eventually(t, 10*time.Second, "check says so", func() bool {
+			said, _ = w.CLI("check")
+			return strings.Contains(said, "SIG040") && strings.Contains(said, "nosymfollow")
+		})
+		if err := unix.Mount("", dir, "", flags|unix.MS_NOSYMFOLLOW, ""); err != nil {
+			t.Fatal(err)
+		}
+		may("once it is mended", webUser, out, host+"/", true)
 	})
 	t.Run("a Binding cannot name who calls at a socket", func(t *testing.T) {
 		bind := func(applications string) {
