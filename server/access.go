@@ -50,6 +50,7 @@ var rules = map[string]proof{
 
 // caller is who calls, as access found it. Only access makes one.
 type caller struct {
+	conn    net.Addr // of the connection's other end
 	remote  netip.Addr
 	hostKey []byte      // SHA-256 of the SPKI, for proveHostKey
 	id      spiffeid.ID // for proveAgent
@@ -81,8 +82,10 @@ type access struct {
 	instances *instances
 	// turnedAway is told of what a caller was not given.
 	turnedAway func(ctx context.Context, c *caller, action, why string)
-	// proven is told of a connection on which this agent called.
-	proven func(conn net.Addr, agent string)
+	// proven is told of a connection on which this instance of an agent was let in, and
+	// vouched of one on which a good token was shown.
+	proven  func(conn net.Addr, agent, instance string)
+	vouched func(conn net.Addr)
 
 	mu     sync.Mutex           // guards the following
 	open   map[*caller]struct{} // streams that are open
@@ -115,7 +118,7 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 	if !ok || len(from.chain()) == 0 {
 		return nil, time.Time{}, reason(errIdentity, "no client certificate")
 	}
-	c := &caller{remote: addrOf(p.Addr)}
+	c := &caller{conn: p.Addr, remote: addrOf(p.Addr)}
 	var err error
 	if c.instance, err = instanceOf(ctx); err != nil {
 		return c, time.Time{}, err
@@ -126,17 +129,33 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 	if err := a.proveAgent(c, from); err != nil {
 		return c, time.Time{}, err
 	}
-	a.proven(p.Addr, c.agent.ID)
 	return c, from.chain()[0].NotAfter, nil
 }
 
 // enter is identify for a call that is to be served: of an agent, its one instance.
 func (a *access) enter(ctx context.Context, method string) (*caller, time.Time, error) {
 	c, until, err := a.identify(ctx, method)
-	if err == nil && c.agent.ID != "" {
-		err = a.instances.admit(ctx, c.agent.ID, c)
+	if err != nil || c.agent.ID == "" {
+		return c, until, err
 	}
-	return c, until, err
+	if err := a.instances.admit(ctx, c.agent.ID, c); err != nil {
+		return c, until, err // its connection is none of the agent's
+	}
+	a.proven(c.conn, c.agent.ID, c.instance)
+	return c, until, nil
+}
+
+// knows reports whether the peer of a complete handshake is an agent that is to be
+// served, by its host key or its SVID.
+func (a *access) knows(p *tlsPeer) bool {
+	if len(p.chain()) == 0 {
+		return false
+	}
+	var c caller
+	if c.proveHostKey(p.chain()) == nil {
+		return a.roster.servesKey(c.hostKey)
+	}
+	return a.proveAgent(&c, p) == nil
 }
 
 // proveHostKey accepts one certificate that its own key signed. Nothing in it is

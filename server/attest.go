@@ -45,6 +45,7 @@ func (a *agentAPI) attestable(ctx context.Context, c *caller, token string) erro
 			return fmt.Errorf("%w: %w", errUnavailable, err)
 		}
 		if good {
+			a.access.vouched(c.conn)
 			return a.attests.take(string(hash), 1)
 		}
 	}

@@ -22,8 +22,12 @@ var (
 	PlainText = plainText
 	AgentName = agentID
 	Inside    = inside
-	// MostOfOneAddress is how many connections of one address there are on which no agent called.
-	MostOfOneAddress = agentsRoom.source
+	// MostOfOneAddress is how many connections of one address there are whose handshake is
+	// not complete, and MostStrangersOfOneAddress how many that are nobody's after it.
+	MostOfOneAddress          = agentsRoom.source[shaking]
+	MostStrangersOfOneAddress = agentsRoom.source[stranger]
+	// MostOfOneAgent is how many connections one agent has.
+	MostOfOneAgent = agentsRoom.agent
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
 	NewWitness        = newWitness

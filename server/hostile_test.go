@@ -234,7 +234,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 		}
 		clients, served = append(clients, c), append(served, s)
 	}
-	u.proven(served[1].RemoteAddr(), "web")
+	u.proven(served[1].RemoteAddr(), "web", "")
 	for i, want := range []error{io.EOF, os.ErrDeadlineExceeded} {
 		if err := clients[i].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 			t.Fatal(err)
@@ -258,7 +258,7 @@ func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := newUnproven(l, time.Minute, room{source: 2, unproven: 4, agent: 2, agents: 3}, newMetrics().tooMany)
+	u := newUnproven(l, time.Minute, room{source: [classes]int{2, 2, 2}, all: [classes]int{4, 4, 4}, agent: 2, agents: 3}, newMetrics().tooMany)
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	connect := func(host byte) (near, far net.Conn) {
 		t.Helper()
@@ -280,7 +280,7 @@ func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
 	}
 	agent := func(name string) net.Conn {
 		near, far := connect(1)
-		u.proven(far.RemoteAddr(), name)
+		u.proven(far.RemoteAddr(), name, "")
 		return near
 	}
 	web1, web2, orders := agent("web"), agent("web"), agent("orders")
@@ -300,7 +300,7 @@ func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
 		}
 	}
 	near, far := connect(9)
-	far.(*unprovenConn).shook()
+	far.(*unprovenConn).shook(false)
 	for i := range 8 {
 		connect(byte(10 + i))
 	}
@@ -328,7 +328,7 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 			t.Fatal(err)
 		}
 		if proven {
-			u.proven(served.RemoteAddr(), "web")
+			u.proven(served.RemoteAddr(), "web", "")
 		}
 		const sent = 3 * unprovenBytes
 		go func() { // ends by Close

@@ -22,7 +22,7 @@ func TestTheServerTakesNobodyForAnAgentWhoHasNotItsKey(t *testing.T) {
 	issuing := root.sign("", from, until)
 	leaf, own := issuing.sign("/signet/agent/x", from, until), issuing.sign("/signet/server/server", from, until)
 	a := accessOf(store.Agent{ID: "x"})
-	a.td, a.roots, a.clock, a.proven = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), time.Now, func(net.Addr, string) {}
+	a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), time.Now
 	o := &ownSVID{exchanged: func(tls.CurveID) {}}
 	o.now.Store(impostor.Shows(own.key, own.cert, issuing.cert, root.cert))
 	call := func(method string, shows *tls.Certificate) error {

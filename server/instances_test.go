@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -107,6 +108,33 @@ func TestManyThievesAtOnceDoNotDisplaceALiveAgent(t *testing.T) {
 	}
 	if list := connected(t, r); len(list) != 1 {
 		t.Errorf("connected are %v", list)
+	}
+}
+
+// What a refused caller opens does not count as the agent's, of which the oldest gives way.
+func TestACopyThatOnceHadACertificateDoesNotDisplaceALiveAgentHoweverManyConnectionsItOpens(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	thief := h.again()
+	if err := thief.attest(""); err != nil { // the agent is away
+		t.Fatal(err)
+	}
+	if err := h.attest(""); err != nil { // the copy holds no session
+		t.Fatal(err)
+	}
+	h.stay()
+	for range 3 * server.MostOfOneAgent {
+		conn := dial(t, r.addr.Agents, thief.svid, nil, grpc.WithPerRPCCredentials(thief.instance))
+		_, err := api.NewAgentAPIClient(conn).Issue(t.Context(), &api.IssueRequest{})
+		wantCode(t, err, codes.FailedPrecondition, "connected already")
+		if list := connected(t, r); len(list) != 1 {
+			t.Fatalf("connected are %v", list)
+		}
+	}
+	wantCode(t, thief.attest(""), codes.FailedPrecondition, "connected already")
+	if _, err := h.issue("job"); err != nil {
+		t.Errorf("the agent: %v", err)
 	}
 }
 

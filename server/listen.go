@@ -53,7 +53,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 func (s *server) agentServer() *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
 	opts = append(opts,
-		grpc.Creds(provenCredentials{credentials.NewTLS(s.own.tlsConfig())}),
+		grpc.Creds(provenCredentials{credentials.NewTLS(s.own.tlsConfig()), s.access.knows}),
 		grpc.UnaryInterceptor(s.access.unary),
 		grpc.StreamInterceptor(s.access.stream),
 	)

@@ -17,23 +17,27 @@ import (
 // what its peer's chain has proven: a connection has one chain for all its calls.
 type provenCredentials struct {
 	credentials.TransportCredentials
+	// known reports whether a peer is an agent that is to be served.
+	known func(*tlsPeer) bool
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c provenCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
-	if c, ok := raw.(*unprovenConn); ok && err == nil {
-		c.shook()
-	}
+	known := false
 	if t, ok := info.(credentials.TLSInfo); ok {
-		info = &tlsPeer{TLSInfo: t}
+		p := &tlsPeer{TLSInfo: t}
+		info, known = p, c.known(p)
+	}
+	if u, ok := raw.(*unprovenConn); ok && err == nil {
+		u.shook(known)
 	}
 	return conn, info, err
 }
 
 // Clone implements credentials.TransportCredentials.
 func (c provenCredentials) Clone() credentials.TransportCredentials {
-	return provenCredentials{c.TransportCredentials.Clone()}
+	return provenCredentials{c.TransportCredentials.Clone(), c.known}
 }
 
 // tlsPeer is who is at the other end of a connection.

@@ -96,6 +96,14 @@ func (r *roster) hasKey(hostKey []byte) bool {
 	return ok
 }
 
+// servesKey reports whether the agent that joined with this host key is to be served.
+func (r *roster) servesKey(hostKey []byte) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	id, ok := r.keys[string(hostKey)]
+	return ok && !r.by[id].Banned
+}
+
 // get finds an agent, banned or not.
 func (r *roster) get(id string) (store.Agent, bool) {
 	r.mu.RLock()

@@ -277,7 +277,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
 	young := newUnproven(agents, provenWithin, agentsRoom, s.metrics.tooMany)
-	s.access.proven = young.proven
+	s.access.proven, s.access.vouched = young.proven, young.vouched
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
 		return fmt.Errorf("listen for operators: %w", err)

@@ -18,9 +18,11 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/attestation"
 	"signet.example/server"
 )
 
@@ -91,7 +93,8 @@ func silent(t *testing.T, addr string, from net.IP, n int) {
 	for range n {
 		c, err := d.DialContext(t.Context(), "tcp", addr)
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return
 		}
 		t.Cleanup(func() { _ = c.Close() }) // it may be closed
 	}
@@ -138,6 +141,105 @@ func TestConnectionsOfOneAddressDoNotKeepAnAgentFromJoining(t *testing.T) {
 		t.Error("none was refused")
 	}
 }
+
+// held makes connections of an address, completes their handshakes as somebody whom
+// nobody knows, says nothing, and holds them until the test ends.
+func held(t *testing.T, addr string, from net.IP, n int) {
+	t.Helper()
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, //nolint:gosec // a stranger does not care
+		Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: []string{"h2"},
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: 2 * time.Second}, Config: cfg}
+	for range n {
+		c, err := d.DialContext(t.Context(), "tcp", addr)
+		if err == nil { // a server's first word comes when it has verified the client
+			t.Cleanup(func() { _ = c.Close() }) // it may be closed
+			_, err = c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+		}
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+// Others of an address, as many as they like, come between the steps of a join: neither
+// those that hold complete handshakes nor those that only connect end it.
+func TestNeitherHeldHandshakesNorConnectionsKeepAnAgentOut(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	local := net.IPv4(127, 0, 0, 1)
+	token := r.token("front")
+	parsed, err := attestation.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := func() { held(t, r.addr.Agents, local, 1) } // what came before it
+	others := func(shaken int) {
+		held(t, r.addr.Agents, local, shaken)
+		silent(t, r.addr.Agents, local, server.MostOfOneAddress*3/4)
+		accepted()
+	}
+	held(t, r.addr.Agents, local, 2*server.MostStrangersOfOneAddress)
+	host := newHost(r)
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, //nolint:gosec // the server is under test
+		NextProtos: []string{"h2"},
+	}
+	// call makes a connection and a call on it, and lets others come between the steps.
+	call := func(cert tls.Certificate, shaken int, method func(api.AgentAPIClient) error) {
+		t.Helper()
+		cfg.Certificates = []tls.Certificate{cert}
+		tries := 0
+		conn, err := grpc.NewClient("passthrough:///"+r.addr.Agents, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithPerRPCCredentials(anywhere{host.instance}),
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				tries++
+				raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				if err != nil {
+					return nil, err
+				}
+				others(0)
+				c := tls.Client(raw, cfg)
+				if err := c.HandshakeContext(ctx); err != nil {
+					return nil, errors.Join(err, raw.Close())
+				}
+				accepted()
+				others(shaken)
+				return c, nil
+			}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }() // nothing was written
+		if err := method(api.NewAgentAPIClient(conn)); err != nil || tries != 1 {
+			t.Errorf("at try %d: %v", tries, err)
+		}
+	}
+	call(host.hostKey, server.MostStrangersOfOneAddress/4, func(a api.AgentAPIClient) error {
+		resp, err := a.Attest(t.Context(), &api.AttestRequest{Token: parsed.SecretText(), Csr: newCSR(t, host.key)})
+		host.svid = tls.Certificate{Certificate: resp.GetChain(), PrivateKey: host.key}
+		return err
+	})
+	// It is known by now, by its key and by its certificate: no number of strangers counts.
+	call(host.hostKey, 2*server.MostStrangersOfOneAddress, func(a api.AgentAPIClient) error {
+		_, err := a.Attest(t.Context(), &api.AttestRequest{Csr: newCSR(t, host.key)})
+		return err
+	})
+	call(host.svid, 2*server.MostStrangersOfOneAddress, func(a api.AgentAPIClient) error {
+		_, err := a.Issue(t.Context(), &api.IssueRequest{})
+		return err
+	})
+}
+
+// anywhere sends a run on any connection: the test has made TLS itself.
+type anywhere struct{ runOf }
+
+func (anywhere) RequireTransportSecurity() bool { return false }
 
 // TestStrangersNeitherFillTheDiskNorKeepAgentsOut tries the port of the agents in
 // every way that is refused, from many addresses at once.

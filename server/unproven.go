@@ -26,21 +26,42 @@ const provenWithin = 30 * time.Second
 // an agent on a new connection, for 64 SVIDs, 40 KiB.
 const unprovenBytes = 256 << 10
 
-// room is how many connections there may be on which no agent has called, of one
-// address (IPv4, or a /64 of IPv6) and of all, and of agents, each and all. None of
-// the two takes from the other. A fleet behind one address that comes back at once is
+// vouchedWithin is how long a stranger may stay after its handshake. A join shows its
+// token in its first call, which a client makes at once.
+const vouchedWithin = 5 * time.Second
+
+// class is what is known of a connection on which no agent has called. Each has a
+// room of its own, so that whoever fills one takes nothing from those in another.
+type class int
+
+const (
+	shaking  class = iota // its handshake is not complete
+	stranger              // it is, with a certificate of nobody
+	vouched               // its certificate is that of an agent of ours, or it showed a good token
+	classes
+)
+
+// room is how many connections there may be on which no agent has called, by class,
+// of one address (IPv4, or a /64 of IPv6) and of all, and of agents, each and all. None of
+// them takes from another. A fleet behind one address that comes back at once is
 // through in turns: a proof takes milliseconds, and an agent tries again.
-type room struct{ source, unproven, agent, agents int }
+type room struct {
+	source, all   [classes]int
+	agent, agents int
+}
 
 // An agent has one connection, and two for a moment when it opens the next.
-var agentsRoom = room{source: 256, unproven: 4096, agent: 8, agents: maxConnections}
+var agentsRoom = room{
+	source: [classes]int{256, 128, 128}, all: [classes]int{4096, 2048, 2048},
+	agent: 8, agents: maxConnections,
+}
 
 var errUnprovenBytes = errors.New("a connection that no agent called on sent too much")
 
 // unproven is a listener that closes connections which nobody proved in time, or
 // that send much before. Where there is no room the newcomer is let in, and the
-// oldest gives way: whoever holds many, from the newcomer's own address even, keeps
-// nobody out.
+// oldest of its class gives way: whoever holds many, from the newcomer's own address
+// even, keeps nobody out.
 type unproven struct {
 	net.Listener
 	within time.Duration
@@ -55,19 +76,15 @@ type unproven struct {
 	called  int                        // how many these are
 }
 
-// queue is of connections that nobody has proven, the oldest first. One whose
-// handshake is complete cost its owner something, and stays longer.
-type queue struct{ raw, shaken list.List } // of *unprovenConn
+// queue is of connections that nobody has proven, the oldest first.
+type queue [classes]list.List // of *unprovenConn
 
-func (q *queue) len() int { return q.raw.Len() + q.shaken.Len() }
-
-// oldest is the one that gives way. The queue is not empty.
-func (q *queue) oldest() *unprovenConn {
-	at := q.raw.Front()
-	if at == nil {
-		at = q.shaken.Front()
+func (q *queue) len() int {
+	n := 0
+	for k := range q {
+		n += q[k].Len()
 	}
-	return at.Value.(*unprovenConn) //nolint:forcetypeassert // what it holds
+	return n
 }
 
 func newUnproven(l net.Listener, within time.Duration, r room, over prometheus.Counter) *unproven {
@@ -94,25 +111,39 @@ func (u *unproven) enter(conn net.Conn) *unprovenConn {
 	if old := u.open[c.address]; old != nil { // closed, and its address used again
 		u.leave(old)
 	}
-	q := u.sources[c.source]
-	if q == nil {
-		q = &queue{}
-		u.sources[c.source] = q
-	}
-	if q.len() >= u.room.source {
-		u.cut(q.oldest())
-	} else if u.young.len() >= u.room.unproven {
-		u.cut(u.young.oldest())
-	}
-	u.sources[c.source] = q // the one that gave way may have been its last
 	c.left.Store(unprovenBytes)
 	c.timer = time.AfterFunc(u.within, func() {
 		_ = conn.Close() // whoever reads from it gets the error
 	})
-	c.in = [2]*list.List{&u.young.raw, &q.raw}
-	c.at = [2]*list.Element{u.young.raw.PushBack(c), q.raw.PushBack(c)}
 	u.open[c.address] = c
+	u.class(c, shaking)
 	return c
+}
+
+// class counts a connection that nobody has proven in a class, and out of the one that
+// it was in. The oldest of that class gives way, first of the connection's own address.
+// The caller holds mu.
+func (u *unproven) class(c *unprovenConn, k class) {
+	q := u.sources[c.source]
+	if q == nil {
+		q = &queue{}
+	}
+	for _, full := range []struct {
+		list *list.List
+		most int
+	}{{&q[k], u.room.source[k]}, {&u.young[k], u.room.all[k]}} {
+		if full.list.Len() >= full.most {
+			u.cut(full.list.Front().Value.(*unprovenConn)) //nolint:forcetypeassert // what it holds
+		}
+	}
+	if c.in[0] != nil {
+		c.in[0].Remove(c.at[0])
+		c.in[1].Remove(c.at[1])
+	}
+	u.sources[c.source] = q // the one that gave way may have been its last
+	c.class = k
+	c.in = [2]*list.List{&u.young[k], &q[k]}
+	c.at = [2]*list.Element{u.young[k].PushBack(c), q[k].PushBack(c)}
 }
 
 // cut closes a connection that gives way. The caller holds mu.
@@ -162,23 +193,37 @@ func prefixOf(addr netip.Addr) netip.Prefix {
 	return p
 }
 
-// proven lets the connection from addr stay, on which an agent called.
-func (u *unproven) proven(addr net.Addr, agent string) {
+// vouched counts the connection from addr apart from strangers': on it, a good token
+// was shown.
+func (u *unproven) vouched(addr net.Addr) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if c := u.open[addr.String()]; c != nil && c.agent == "" && c.class == stranger {
+		c.timer.Reset(u.within)
+		u.class(c, vouched)
+	}
+}
+
+// proven lets the connection from addr stay, on which this instance of an agent called
+// and was let in. Where the agent has too many, those that another instance of it left
+// go first.
+func (u *unproven) proven(addr net.Addr, agent, instance string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	c := u.open[addr.String()]
 	if c == nil || c.agent != "" {
 		return
 	}
-	switch {
-	case len(u.agents[agent]) >= u.room.agent:
-		u.cut(u.agents[agent][0])
+	switch all := u.agents[agent]; {
+	case len(all) >= u.room.agent:
+		others := func(c *unprovenConn) bool { return c.instance != instance }
+		u.cut(all[max(0, slices.IndexFunc(all, others))])
 	case u.called >= u.room.agents:
 		u.cut(c) // the others are in use
 		return
 	}
 	u.grown(c)
-	c.agent = agent
+	c.agent, c.instance = agent, instance
 	u.agents[agent] = append(u.agents[agent], c)
 	u.called++
 	c.left.Store(math.MaxInt64)
@@ -192,22 +237,27 @@ type unprovenConn struct {
 	timer   *time.Timer
 	left    atomic.Int64 // bytes that it may still send
 
-	agent string           // that called on it; guarded by u.mu, as are the two below
-	in    [2]*list.List    // of all and of its source, while nobody has proven it
-	at    [2]*list.Element // where in these
+	// The following are guarded by u.mu.
+	agent, instance string           // that called on it
+	class           class            // while nobody has proven it, as are the two below
+	in              [2]*list.List    // of all and of its source
+	at              [2]*list.Element // where in these
 }
 
-// shook is called when the handshake is complete.
-func (c *unprovenConn) shook() {
+// shook is called when the handshake is complete, with whether its certificate is an
+// agent's of ours.
+func (c *unprovenConn) shook(known bool) {
 	c.u.mu.Lock()
 	defer c.u.mu.Unlock()
-	if c.u.open[c.address] != c || c.agent != "" {
+	if c.u.open[c.address] != c || c.class != shaking {
 		return // it gave way meanwhile
 	}
-	for i, q := range []*queue{&c.u.young, c.u.sources[c.source]} {
-		c.in[i].Remove(c.at[i])
-		c.in[i], c.at[i] = &q.shaken, q.shaken.PushBack(c)
+	if known {
+		c.u.class(c, vouched)
+		return
 	}
+	c.timer.Reset(min(c.u.within, vouchedWithin))
+	c.u.class(c, stranger)
 }
 
 // Read implements net.Conn.
