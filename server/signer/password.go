@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"signet.example/internal/durable"
 	"signet.example/internal/private"
 )
 
@@ -57,15 +58,8 @@ func makePassword(path string) ([]byte, error) {
 		return nil, err
 	}
 	b := []byte(base64.RawURLEncoding.EncodeToString(secret))
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := durable.WriteFile(path, append(slices.Clip(b), '\n'), 0o600); err != nil {
 		return nil, fmt.Errorf("password: %w", err)
 	}
-	if _, err = f.Write(append(b, '\n')); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return slices.Clip(b), err
+	return b, nil
 }
