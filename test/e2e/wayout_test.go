@@ -85,8 +85,8 @@ func TestABurstOfNewConnectionsIsLetOutAfterAMomentWithoutTheAgent(t *testing.T)
 	}
 	failed := map[string]int{}
 	for _, conn := range conns {
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))                   // of a TCP connection
-		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil { //nolint:bodyclose // the connection is
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second)) // of a TCP connection
+		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
 			failed[err.Error()]++
 		}
 	}
