@@ -64,7 +64,7 @@ func (a *answer) request(in policy.Input) {
 // noPolicy denies where no policy is loaded, so that no rule can be missed.
 func (a *answer) noPolicy() {
 	a.record.Rules = []policy.RuleRef{{Name: "signet: no policy"}}
-	a.deny(CausePolicy, "there is no policy: every call is denied but declared health checks; apply a PolicySource, or see signet check (SIG005, SIG006)")
+	a.deny(CausePolicy, "there is no policy: "+policy.WithoutPolicy+"; apply a PolicySource, or see signet check (SIG005, SIG006)")
 }
 
 func (a *answer) deny(cause Cause, message string) {

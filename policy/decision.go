@@ -2,6 +2,9 @@ package policy
 
 import "net/http"
 
+// WithoutPolicy is what holds where there is no policy, for messages.
+const WithoutPolicy = "every call is denied except declared health checks"
+
 // RuleRef names a rule and where it stands. Expression and ExpressionLine are
 // set in Decision.Failed: the expression, as written, that stopped the rule.
 type RuleRef struct {

@@ -12,6 +12,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/mesh"
+	"signet.example/policy"
 	"signet.example/proxy"
 )
 
@@ -237,7 +238,7 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 			}
 		}
 		list = append(list, finding(findNoPolicy, severity, "policy", "signet apply -f <file with a PolicySource>",
-			"no policy is loaded: every call is denied except declared health checks"))
+			"no policy is loaded: "+policy.WithoutPolicy))
 	}
 	return list
 }
@@ -245,7 +246,7 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 // inForce reports what is served where the newest policies are not.
 func inForce(commit string) string {
 	if commit == "" {
-		return "and none succeeded before: every call is denied except declared health checks"
+		return "and none succeeded before: " + policy.WithoutPolicy
 	}
 	return "commit " + commit + " stays in force"
 }

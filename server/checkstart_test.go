@@ -2,10 +2,8 @@ package server_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"database/sql"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 
 	"signet.example/server"
 	"signet.example/store"
+	"signet.example/test/parts"
 )
 
 // TestACheckTriesWhatAStartOfTheServerTries spoils one thing at a time, and looks
@@ -39,8 +38,12 @@ func TestACheckTriesWhatAStartOfTheServerTries(t *testing.T) {
 		"another password": {func(dir string, _ *server.Config) error {
 			return os.WriteFile(filepath.Join(dir, "password"), []byte("guessed\n"), 0o600)
 		}, "issuing.pem"},
-		"a log that was changed": {func(dir string, _ *server.Config) error { return changeByte(filepath.Join(dir, "ca", "issuance.log")) }, "issuance.log"},
-		"a log without its end":  {func(dir string, _ *server.Config) error { return markAt(filepath.Join(dir, "ca", "issuance.mark"), 8) }, "ends at record 0, and had record 8"},
+		"a log that was changed": {func(dir string, _ *server.Config) error {
+			return parts.SpoilByte(filepath.Join(dir, "ca", "issuance.log"))
+		}, "issuance.log"},
+		"a log without its end": {func(dir string, _ *server.Config) error {
+			return parts.WriteLogMark(filepath.Join(dir, "ca", "issuance.mark"), 8)
+		}, "ends at record 0, and had record 8"},
 		"a mark that is damaged": {func(dir string, _ *server.Config) error {
 			return os.WriteFile(filepath.Join(dir, "ca", "issuance.mark"), make([]byte, 8192), 0o600)
 		}, "issuance.mark"},
@@ -73,12 +76,12 @@ func TestACheckTriesWhatAStartOfTheServerTries(t *testing.T) {
 			if err := c.spoil(dir, &cfg); err != nil {
 				t.Fatal(err)
 			}
-			before := tree(t, dir)
+			before := parts.Tree(t, dir)
 			err := server.Check(t.Context(), cfg)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("want %q: %v", c.want, err)
 			}
-			if after := tree(t, dir); after != before {
+			if after := parts.Tree(t, dir); after != before {
 				t.Errorf("a check left\n%s, and there was\n%s", after, before)
 			}
 		})
@@ -108,12 +111,12 @@ func TestACheckOfAKilledServersStoreSeesItsNewestCommits(t *testing.T) {
 	}
 	tighten(t, dir)
 	for what, at := range map[string]string{"runs": live, "was killed": dir} {
-		before := tree(t, at)
+		before := parts.Tree(t, at)
 		err := server.Check(t.Context(), server.Config{DataDir: at, Listen: "127.0.0.1:0", Metrics: "127.0.0.1:0"})
 		if err == nil || !strings.Contains(err.Error(), "--accept-log 0-1000-") {
 			t.Errorf("a server %s: %v", what, err)
 		}
-		if after := tree(t, at); after != before {
+		if after := parts.Tree(t, at); after != before {
 			t.Errorf("a check left\n%s, and there was\n%s", after, before)
 		}
 		accepted := server.Config{DataDir: at, Listen: "127.0.0.1:0", Metrics: "127.0.0.1:0"}
@@ -157,34 +160,4 @@ func damage(path string) error {
 		content[i] = 0xa5
 	}
 	return os.WriteFile(path, content, 0o600)
-}
-
-// markAt is the mark of a log that had a record.
-func markAt(path string, sequence int) error {
-	text := fmt.Sprintf("%d %x", sequence, make([]byte, sha256.Size))
-	slot := fmt.Sprintf("%-4095s\n", fmt.Sprintf("%s %x", text, sha256.Sum256([]byte(text))))
-	return os.WriteFile(path, []byte(slot+slot), 0o600)
-}
-
-// changeByte changes a file in its middle.
-func changeByte(path string) error {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	content[len(content)/2] ^= 1
-	return os.WriteFile(path, content, 0o600)
-}
-
-// tree lists the files of a folder with when they were changed.
-func tree(t *testing.T, dir string) string {
-	t.Helper()
-	var b strings.Builder
-	_ = filepath.Walk(dir, func(p string, fi os.FileInfo, err error) error { // a missing folder is an empty list
-		if err == nil && !fi.IsDir() {
-			b.WriteString(strings.TrimPrefix(p, dir) + " " + fi.ModTime().String() + "\n")
-		}
-		return nil
-	})
-	return b.String()
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/api"
+	"signet.example/policy"
 )
 
 func newPolicy() *cobra.Command {
@@ -62,7 +63,7 @@ func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
 		if s.GetError() != "" {
 			failed = append(failed, errors.New(s.GetSource()+": "+s.GetError()))
 			if s.GetCommit() == "" {
-				hint = "there is no good revision to go on with: every call is denied but declared health checks; mend what the error names, and sync again"
+				hint = "there is no good revision to go on with: " + policy.WithoutPolicy + "; mend what the error names, and sync again"
 			}
 		}
 	}

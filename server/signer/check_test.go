@@ -1,14 +1,13 @@
 package signer_test
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"signet.example/server/signer"
+	"signet.example/test/parts"
 )
 
 // TestACheckTriesWhatAStartOfTheSignerTries is the same of `signet signer --check`.
@@ -29,10 +28,10 @@ func TestACheckTriesWhatAStartOfTheSignerTries(t *testing.T) {
 			return os.Remove(filepath.Join(dir, "ca", "issuance.log"))
 		}, "issuance.log"},
 		"a log that was changed": {func(dir string, _ *signer.Config) error {
-			return changeByte(filepath.Join(dir, "ca", "issuance.log"))
+			return parts.SpoilByte(filepath.Join(dir, "ca", "issuance.log"))
 		}, "issuance.log"},
 		"a log without its end": {func(dir string, _ *signer.Config) error {
-			return markAt(filepath.Join(dir, "ca", "issuance.mark"), 8)
+			return parts.WriteLogMark(filepath.Join(dir, "ca", "issuance.mark"), 8)
 		}, "ends at record 0, and had record 8"},
 		"a mark that is damaged": {func(dir string, _ *signer.Config) error {
 			return os.WriteFile(filepath.Join(dir, "ca", "issuance.mark"), make([]byte, 8192), 0o600)
@@ -53,44 +52,14 @@ func TestACheckTriesWhatAStartOfTheSignerTries(t *testing.T) {
 			if err := c.spoil(dir, &cfg); err != nil {
 				t.Fatal(err)
 			}
-			before := tree(t, dir)
+			before := parts.Tree(t, dir)
 			err := signer.Check(t.Context(), cfg)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("want %q: %v", c.want, err)
 			}
-			if after := tree(t, dir); after != before {
+			if after := parts.Tree(t, dir); after != before {
 				t.Errorf("a check left\n%s, and there was\n%s", after, before)
 			}
 		})
 	}
-}
-
-// markAt is the mark of a log that had a record.
-func markAt(path string, sequence int) error {
-	text := fmt.Sprintf("%d %x", sequence, make([]byte, sha256.Size))
-	slot := fmt.Sprintf("%-4095s\n", fmt.Sprintf("%s %x", text, sha256.Sum256([]byte(text))))
-	return os.WriteFile(path, []byte(slot+slot), 0o600)
-}
-
-// changeByte changes a file in its middle.
-func changeByte(path string) error {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	content[len(content)/2] ^= 1
-	return os.WriteFile(path, content, 0o600)
-}
-
-// tree lists the files of a folder with when they were changed.
-func tree(t *testing.T, dir string) string {
-	t.Helper()
-	var b strings.Builder
-	_ = filepath.Walk(dir, func(p string, fi os.FileInfo, err error) error { // a missing folder is an empty list
-		if err == nil && !fi.IsDir() {
-			b.WriteString(strings.TrimPrefix(p, dir) + " " + fi.ModTime().String() + "\n")
-		}
-		return nil
-	})
-	return b.String()
 }

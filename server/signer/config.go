@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -74,7 +75,7 @@ func userID(nameOrUID string) (uint32, error) {
 		text = u.Uid
 	}
 	uid, err := strconv.ParseUint(text, 10, 32)
-	if err != nil {
+	if err != nil || uid == math.MaxUint32 { // which the kernel takes for "nobody in particular"
 		return 0, fmt.Errorf("user %q is not known here", nameOrUID)
 	}
 	return uint32(uid), nil

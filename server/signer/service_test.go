@@ -170,6 +170,7 @@ func TestAServerTakesOnlyTheSignersUser(t *testing.T) {
 		{fmt.Sprint(another()), another() + 1, "listens there and not"},
 		{fmt.Sprint(self()), self(), "the server's own user"},
 		{"nobody-has-this-name", another(), "not known here"},
+		{"4294967295", another(), "not known here"},
 	} {
 		err := signer.Expects(c.expected, c.uid)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
