@@ -270,7 +270,6 @@ func TestOnlyBoundProxiesMayAsk(t *testing.T) {
 }
 
 func TestATakenBindingEndsItsConnections(t *testing.T) {
-	t.Parallel()
 	r, allow, client := newAuthzRig(t)
 	if c, _, err := r.check(client, "GET", allow.GetId()); err != nil || c != codes.OK {
 		t.Fatalf("before: %v %v", c, err)

@@ -351,8 +351,8 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 // proves nothing.
 func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 	s := e.relay.u.keeper.get(v.want.entry)
-	if s == nil || time.Since(s.issued) < pollReady {
-		return // on its way
+	if s == nil {
+		return
 	}
 	serials, err := e.admin.serials(ctx, s.id.String())
 	if err != nil {
@@ -361,6 +361,8 @@ func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 	match := 0.0
 	if slices.Contains(serials, strings.TrimLeft(s.serial(), "0")) {
 		match = 1
+	} else if time.Since(s.issued) < pollReady {
+		return // on its way
 	}
 	e.metrics.fingerprintMatch.WithLabelValues(e.proxy.Name).Set(match)
 }

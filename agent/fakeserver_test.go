@@ -93,7 +93,7 @@ func newFakeServer(t testing.TB) *fakeServer {
 	key := f.key()
 	leaf := f.leaf("/signet/server/one", &key.PublicKey, time.Hour)
 	f.tls = tls.Certificate{Certificate: [][]byte{leaf.Raw, f.root.Raw}, PrivateKey: key}
-	f.addr = "127.0.0.1:0"
+	f.addr = ownAddress() + ":0" // where nobody takes the port while it is stopped
 	f.publish()
 	f.start()
 	t.Cleanup(f.stop)
