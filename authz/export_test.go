@@ -7,6 +7,8 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/authz/jwt"
 )
 
 // ParseTarget gives the tests a path as policy would see it.
@@ -31,34 +33,6 @@ func TokenVerifier(issuers []Issuer) func(text string, now time.Time) error {
 	}
 }
 
-// VerifySignature does what is done before the claims are looked at, with one key.
-func VerifySignature(jwk []byte, text string) error {
-	key, err := parseKey(jwk)
-	if err != nil {
-		return err
-	}
-	s, err := split(text)
-	if err != nil {
-		return err
-	}
-	alg, kid, err := tokenHeader(s.header)
-	if err != nil {
-		return err
-	}
-	iss := &issuer{keys: []verificationKey{key}}
-	found, err := iss.key(alg, kid)
-	if err != nil {
-		return err
-	}
-	return checkSignature(s, found)
-}
-
-// KeyAlgorithm reports what a JWK is used for, or why it is not.
-func KeyAlgorithm(jwk []byte) (string, error) {
-	k, err := parseKey(jwk)
-	return string(k.algorithm), err
-}
-
 // Remembered counts the tokens that the server's verifier remembers.
 func (s *Server) Remembered() int {
 	v := s.state.Load().verifier
@@ -71,7 +45,7 @@ func (s *Server) Remembered() int {
 func RememberAfter(n, size int) int {
 	v, _ := newVerifier(nil)
 	for i := range n {
-		v.remember(digest{byte(i), byte(i >> 8), byte(i >> 16)}, &token{size: size})
+		v.remember(jwt.Digest{byte(i), byte(i >> 8), byte(i >> 16)}, &token{Token: &jwt.Token{Size: size}})
 	}
 	return len(v.newer) + len(v.older)
 }

@@ -371,37 +371,6 @@ func TestRememberedTokensAreBounded(t *testing.T) {
 	}
 }
 
-func TestKeysThatMustNotVerifyAreLeftOut(t *testing.T) {
-	small, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // too small on purpose
-	must(err)
-	ec := string(jwks("ec"))[len(`{"keys":[`) : len(jwks("ec"))-len(`]}`)]
-	private, err := json.Marshal(jose.JSONWebKey{Key: keys()["ec"], KeyID: "p"})
-	must(err)
-	smallKey, err := json.Marshal(jose.JSONWebKey{Key: small.Public()})
-	must(err)
-	p384, err := json.Marshal(jose.JSONWebKey{Key: keys()["ec384"].Public()})
-	must(err)
-	for name, jwk := range map[string]string{
-		"symmetric":        `{"kty":"oct","k":"AAAA"}`,
-		"private":          string(private),
-		"RSA of 1024":      string(smallKey),
-		"P-384":            string(p384),
-		"for encryption":   strings.Replace(ec, `"use":"sig"`, `"use":"enc"`, 1),
-		"only for wrapped": strings.Replace(ec, `"use":"sig"`, `"key_ops":["wrapKey"]`, 1),
-		"of another alg":   strings.Replace(ec, `"use":"sig"`, `"alg":"ES384"`, 1),
-		"a member twice":   strings.Replace(ec, `"use":"sig"`, `"use":"enc","use":"sig"`, 1),
-		"unknown kind":     `{"kty":"X"}`,
-		"nothing":          `null`,
-	} {
-		if alg, err := authz.KeyAlgorithm([]byte(jwk)); err == nil {
-			t.Errorf("%s: used for %s", name, alg)
-		}
-	}
-	if alg, err := authz.KeyAlgorithm([]byte(strings.Replace(ec, `"use":"sig"`, `"key_ops":["verify"],"alg":"ES256"`, 1))); err != nil || alg != "ES256" {
-		t.Errorf("%s %v", alg, err)
-	}
-}
-
 // An issuer whose keys have not come yet: its tokens are refused, not passed over.
 func TestATokenOfAnIssuerWithoutKeysIsRefused(t *testing.T) {
 	f := newFixture(t, withJWT, func(_ *authz.Options, c *authz.Config) {

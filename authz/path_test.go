@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"net/url"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/authz"
+	"signet.example/test/parts"
 )
 
 func TestAmbiguousPathsAreRefused(t *testing.T) {
@@ -112,7 +114,11 @@ deny contains "nobody reaches admin" if input.request.segments[0] == "admin"`)
 			}
 		}
 	}
-	for line := range strings.Lines(string(shared(t, "path-corpus/path-corpus-dev.tsv"))) {
+	corpus, err := os.ReadFile(parts.Shared(t, "testdata", "path-corpus/path-corpus-dev.tsv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(corpus)) {
 		cols := strings.Split(strings.TrimRight(line, "\n"), "\t")
 		if cols[0] != "path" {
 			continue

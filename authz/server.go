@@ -15,6 +15,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
+	"signet.example/authz/jwt"
 	"signet.example/policy"
 	"signet.example/proxy"
 )
@@ -55,14 +56,8 @@ type Config struct {
 	Suspect map[Evaluation]bool
 }
 
-// Issuer of end-user tokens; JWKS is RFC 7517 JSON.
-type Issuer struct {
-	Name, Issuer string
-	Audiences    []string
-	// AudienceClaim is read in place of aud where a token has no aud; "" is none.
-	AudienceClaim string
-	JWKS          []byte
-}
+// Issuer of end-user tokens, with its keys in JWKS.
+type Issuer = jwt.Issuer
 
 // Server implements envoy.service.auth.v3.Authorization.
 type Server struct {

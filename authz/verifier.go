@@ -7,6 +7,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"signet.example/authz/jwt"
+	"signet.example/policy"
 )
 
 // Verified tokens are remembered in two generations; the older one is dropped
@@ -16,21 +19,27 @@ const (
 	generationBytes  = 4 << 20
 )
 
+// token is one that was verified, with its claims as policies see them.
+type token struct {
+	*jwt.Token
+	claims *policy.Claims
+}
+
 // verifier verifies tokens of a fixed set of issuers. Keys that go take their
 // verifier, and so every token remembered under them, along.
 type verifier struct {
 	configured []Issuer
-	issuers    map[string]*issuer
+	issuers    jwt.Issuers
 
 	mu         sync.Mutex // guards what follows
-	newer      map[digest]*token
-	older      map[digest]*token
+	newer      map[jwt.Digest]*token
+	older      map[jwt.Digest]*token
 	newerBytes int
 }
 
 func newVerifier(configured []Issuer) (*verifier, []error) {
-	issuers, problems := issuersOf(configured)
-	return &verifier{configured: slices.Clone(configured), issuers: issuers, newer: map[digest]*token{}}, problems
+	issuers, problems := jwt.NewIssuers(configured)
+	return &verifier{configured: slices.Clone(configured), issuers: issuers, newer: map[jwt.Digest]*token{}}, problems
 }
 
 // same reports whether the verifier already is that of these issuers, so that a
@@ -44,25 +53,42 @@ func (v *verifier) same(configured []Issuer) bool {
 // verify returns the token, or what is wrong with it. With a good signature
 // the token comes along with the error, for the record.
 func (v *verifier) verify(text string, now time.Time) (*token, error) {
-	s, err := split(text)
+	c, err := jwt.Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	d := s.digest()
+	d := c.Digest()
 	t := v.lookup(d)
 	if t == nil {
-		if t, err = verifySegments(s, v.issuers); err != nil {
+		if t, err = v.first(c); err != nil {
 			return t, err
 		}
 	}
-	if err := t.checkTime(now); err != nil {
+	if err := t.CheckTime(now); err != nil {
 		return t, err
 	}
 	v.remember(d, t)
 	return t, nil
 }
 
-func (v *verifier) lookup(d digest) *token {
+// first verifies a token that is not remembered.
+func (v *verifier) first(c jwt.Compact) (*token, error) {
+	verified, err := v.issuers.Verify(c)
+	if verified == nil {
+		return nil, err
+	}
+	t := &token{Token: verified}
+	if err != nil {
+		return t, err
+	}
+	if t.claims, err = policy.NewClaims(verified.Claims); err != nil {
+		return t, jwt.ErrPayload
+	}
+	t.Claims = nil // policies see them by claims
+	return t, nil
+}
+
+func (v *verifier) lookup(d jwt.Digest) *token {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if t := v.newer[d]; t != nil {
@@ -73,17 +99,17 @@ func (v *verifier) lookup(d digest) *token {
 
 // remember keeps a token that was good just now. One in use stays; an expired
 // one is never asked for again and goes with its generation.
-func (v *verifier) remember(d digest, t *token) {
+func (v *verifier) remember(d jwt.Digest, t *token) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.newer[d] != nil {
 		return
 	}
 	if len(v.newer) >= generationTokens || v.newerBytes >= generationBytes {
-		v.older, v.newer, v.newerBytes = v.newer, map[digest]*token{}, 0
+		v.older, v.newer, v.newerBytes = v.newer, map[jwt.Digest]*token{}, 0
 	}
 	v.newer[d] = t
-	v.newerBytes += t.size
+	v.newerBytes += t.Size
 }
 
 // summary is what a record may say of a token. t is nil unless its signature
@@ -96,9 +122,9 @@ func summary(text string, t *token, err error, hashKey []byte) *TokenSummary {
 	if t == nil {
 		return out
 	}
-	out.Issuer, out.Subject, out.KeyID = escape(t.issuer, 256), escape(t.subject, 256), escape(t.kid, maxKeyID)
-	out.Expiry = t.expiry
-	for i, a := range t.audience {
+	out.Issuer, out.Subject, out.KeyID = escape(t.Issuer, 256), escape(t.Subject, 256), escape(t.KeyID, jwt.MaxKeyID)
+	out.Expiry = t.Expiry
+	for i, a := range t.Audience {
 		if i == 16 {
 			break
 		}
@@ -113,8 +139,8 @@ func keyedHash(text string, key []byte) string {
 		return ""
 	}
 	mac := hmac.New(sha256.New, key)
-	if s, err := split(text); err == nil {
-		d := s.digest()
+	if c, err := jwt.Parse(text); err == nil {
+		d := c.Digest()
 		mac.Write(d[:])
 	} else {
 		mac.Write([]byte(text))

@@ -53,12 +53,12 @@ func buildApplications(list []string) (Applications, error) {
 	const field = "spec.applications"
 	var a Applications
 	if len(list) > maxSelectors {
-		return a, fieldError(field, "%d elements: at most %d", len(list), maxSelectors)
+		return a, NewFieldError(field, "%d elements: at most %d", len(list), maxSelectors)
 	}
 	for i, one := range list {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		if slices.Contains(list[:i], one) {
-			return a, fieldError(at, "%s is given twice", abbreviate(one))
+			return a, NewFieldError(at, "%s is given twice", abbreviate(one))
 		}
 		value, isUID := strings.CutPrefix(one, "unix:uid:")
 		switch {
@@ -67,19 +67,19 @@ func buildApplications(list []string) (Applications, error) {
 		case one == applicationsNamespace:
 			a.Namespace = true
 		case strings.HasPrefix(one, "unix:path:"), strings.HasPrefix(one, "unix:sha256:"):
-			return a, fieldError(at, "%s: a connection shows its user, not its program, and programs of one user can act as each other: run this one as a user of its own and name that, unix:uid:N", abbreviate(one))
+			return a, NewFieldError(at, "%s: a connection shows its user, not its program, and programs of one user can act as each other: run this one as a user of its own and name that, unix:uid:N", abbreviate(one))
 		case !isUID:
-			return a, fieldError(at, "%s: want unix:uid:N, %s or %s; a connection shows its user, and nothing else of the process behind it", abbreviate(one), applicationsAnyone, applicationsNamespace)
+			return a, NewFieldError(at, "%s: want unix:uid:N, %s or %s; a connection shows its user, and nothing else of the process behind it", abbreviate(one), applicationsAnyone, applicationsNamespace)
 		default:
 			if err := checkNumber(value); err != nil {
-				return a, fieldError(at, "%s: %v", abbreviate(one), err)
+				return a, NewFieldError(at, "%s: %v", abbreviate(one), err)
 			}
 			uid, _ := strconv.ParseUint(value, 10, 32) // checkNumber did
 			a.UIDs = append(a.UIDs, uint32(uid))
 		}
 	}
 	if a.Anyone && len(list) > 1 {
-		return Applications{}, fieldError(field, "%s lets everybody in: leave the others out", applicationsAnyone)
+		return Applications{}, NewFieldError(field, "%s lets everybody in: leave the others out", applicationsAnyone)
 	}
 	return a, nil
 }

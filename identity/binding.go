@@ -38,7 +38,7 @@ func (s BindingSpec) Build(name string, td spiffeid.TrustDomain) (Binding, error
 	_, noNode := buildVirtualNodeID(td, "spec.mesh", s.Mesh, "spec.virtualNode", s.VirtualNode)
 	sels, noSelectors := buildWorkloadSelectors(s.Selectors)
 	apps, noApplications := buildApplications(s.Applications)
-	if err := errors.Join(checkObjectName(name), checkGroup(s.Group), noNode, noSelectors, noApplications); err != nil {
+	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noNode, noSelectors, noApplications); err != nil {
 		return Binding{}, err
 	}
 	return Binding{Name: name, Group: s.Group, Mesh: s.Mesh, VirtualNode: s.VirtualNode, Selectors: sels, Applications: apps}, nil

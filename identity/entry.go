@@ -34,11 +34,11 @@ type NodeGroupSpec struct {
 // Build checks the spec. Selectors are refused by name until an attestor gives
 // evidence about nodes: a group that silently fits no host would be a trap.
 func (s NodeGroupSpec) Build(name string, _ spiffeid.TrustDomain) (NodeGroup, error) {
-	if err := checkObjectName(name); err != nil {
+	if err := CheckObjectName(name); err != nil {
 		return NodeGroup{}, err
 	}
 	if len(s.Selectors) > 0 {
-		return NodeGroup{}, fieldError("spec.selectors[0]", "no node attestor of this version gives selectors: leave them out, the join token names the group")
+		return NodeGroup{}, NewFieldError("spec.selectors[0]", "no node attestor of this version gives selectors: leave them out, the join token names the group")
 	}
 	return NodeGroup{Name: name}, nil
 }
@@ -77,8 +77,8 @@ type EntrySpec struct {
 func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
 	id, noID := s.id(td)
 	selectors, noSelectors := buildWorkloadSelectors(s.Selectors)
-	ttl, noTTL := buildDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL)
-	if err := errors.Join(checkObjectName(name), checkGroup(s.Group), noID, noSelectors, noTTL, checkHint(s.Hint)); err != nil {
+	ttl, noTTL := ParseDuration("spec.ttl", s.TTL, 0, MinTTL, MaxTTL)
+	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noID, noSelectors, noTTL, checkHint(s.Hint)); err != nil {
 		return Entry{}, err
 	}
 	return Entry{Name: name, Group: s.Group, ID: id, Selectors: selectors, TTL: ttl, Hint: s.Hint}, nil
@@ -87,7 +87,7 @@ func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
 // checkHint: it is shown to people and compared by programs.
 func checkHint(hint string) error {
 	if len(hint) > maxHint || !printable(hint) {
-		return fieldError("spec.hint", "%s: at most %d bytes of printable text, such as internal", abbreviate(hint), maxHint)
+		return NewFieldError("spec.hint", "%s: at most %d bytes of printable text, such as internal", abbreviate(hint), maxHint)
 	}
 	return nil
 }
@@ -95,13 +95,13 @@ func checkHint(hint string) error {
 func (s EntrySpec) id(td spiffeid.TrustDomain) (spiffeid.ID, error) {
 	switch {
 	case s.SPIFFEID != "" && s.VirtualNode != nil:
-		return spiffeid.ID{}, fieldError("spec.virtualNode", "not together with spiffeID: an entry has one identity")
+		return spiffeid.ID{}, NewFieldError("spec.virtualNode", "not together with spiffeID: an entry has one identity")
 	case s.VirtualNode != nil:
 		return buildVirtualNodeID(td, "spec.virtualNode.mesh", s.VirtualNode.Mesh, "spec.virtualNode.name", s.VirtualNode.Name)
 	case s.SPIFFEID != "":
 		return buildOwnID(td, s.SPIFFEID)
 	}
-	return spiffeid.ID{}, fieldError("spec.spiffeID", "spiffeID or virtualNode is needed")
+	return spiffeid.ID{}, NewFieldError("spec.spiffeID", "spiffeID or virtualNode is needed")
 }
 
 func buildOwnID(td spiffeid.TrustDomain, s string) (spiffeid.ID, error) {
@@ -112,11 +112,11 @@ func buildOwnID(td spiffeid.TrustDomain, s string) (spiffeid.ID, error) {
 	}
 	switch {
 	case id.TrustDomain() != td:
-		return spiffeid.ID{}, fieldError(field, "trust domain %q is not this server's %q", id.TrustDomain().Name(), td.Name())
+		return spiffeid.ID{}, NewFieldError(field, "trust domain %q is not this server's %q", id.TrustDomain().Name(), td.Name())
 	case id.Path() == "": // X509-SVID 3.1: a leaf's ID has a path.
-		return spiffeid.ID{}, fieldError(field, "a workload's SPIFFE ID needs a path")
+		return spiffeid.ID{}, NewFieldError(field, "a workload's SPIFFE ID needs a path")
 	case IsReserved(id):
-		return spiffeid.ID{}, fieldError(field, "/%s is reserved for Signet's own agents and servers", reserved)
+		return spiffeid.ID{}, NewFieldError(field, "/%s is reserved for Signet's own agents and servers", reserved)
 	}
 	return id, nil
 }
@@ -138,7 +138,8 @@ func buildVirtualNodeID(td spiffeid.TrustDomain, meshField, mesh, nodeField, nod
 	return id, nil
 }
 
-func checkObjectName(name string) error {
+// CheckObjectName returns why an object of Signet's own kinds cannot have this name.
+func CheckObjectName(name string) error {
 	if err := CheckName(name); err != nil {
 		return &FieldError{Path: "metadata.name", Msg: err.Error()}
 	}
@@ -152,17 +153,17 @@ func checkGroup(group string) error {
 	return nil
 }
 
-// buildDuration parses an optional duration and holds it to its bounds.
-func buildDuration(field, s string, absent, least, most time.Duration) (time.Duration, error) {
+// ParseDuration reads an optional duration of a spec and holds it to its bounds.
+func ParseDuration(field, s string, absent, least, most time.Duration) (time.Duration, error) {
 	if s == "" {
 		return absent, nil
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, fieldError(field, "%s is not a duration such as 90s or 1h", abbreviate(s))
+		return 0, NewFieldError(field, "%s is not a duration such as 90s or 1h", abbreviate(s))
 	}
 	if d < least || d > most {
-		return 0, fieldError(field, "%s is out of bounds: from %s to %s", d, least, most)
+		return 0, NewFieldError(field, "%s is out of bounds: from %s to %s", d, least, most)
 	}
 	return d, nil
 }

@@ -36,6 +36,7 @@ func FieldErrors(err error) []*FieldError {
 	return []*FieldError{{Path: "spec", Msg: err.Error()}}
 }
 
-func fieldError(path, format string, args ...any) *FieldError {
+// NewFieldError is a FieldError of a formatted message.
+func NewFieldError(path, format string, args ...any) *FieldError {
 	return &FieldError{Path: path, Msg: fmt.Sprintf(format, args...)}
 }

@@ -195,10 +195,10 @@ func (s Selectors) Strings() []string {
 func buildWorkloadSelectors(specs []string) (Selectors, error) {
 	const field = "spec.selectors"
 	if len(specs) == 0 {
-		return nil, fieldError(field, "at least one selector is needed: without any, every process would fit")
+		return nil, NewFieldError(field, "at least one selector is needed: without any, every process would fit")
 	}
 	if len(specs) > maxSelectors {
-		return nil, fieldError(field, "%d selectors: at most %d", len(specs), maxSelectors)
+		return nil, NewFieldError(field, "%d selectors: at most %d", len(specs), maxSelectors)
 	}
 	out := make(Selectors, 0, len(specs))
 	var errs []error
@@ -212,7 +212,7 @@ func buildWorkloadSelectors(specs []string) (Selectors, error) {
 		case err != nil:
 			errs = append(errs, &FieldError{Path: at, Msg: err.Error()})
 		case slices.Contains(out, sel):
-			errs = append(errs, fieldError(at, "selector %s is given twice", abbreviate(one)))
+			errs = append(errs, NewFieldError(at, "selector %s is given twice", abbreviate(one)))
 		default:
 			out = append(out, sel)
 		}

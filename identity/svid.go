@@ -76,6 +76,12 @@ func checkCertificate(c *x509.Certificate) error {
 	return checkPublicKey(c.PublicKey)
 }
 
+// The sizes of RSA keys that are accepted.
+const (
+	minRSABits = 2048
+	maxRSABits = 8192
+)
+
 // checkPublicKey bounds what a peer can make us compute and refuses keys that
 // are too weak.
 func checkPublicKey(key any) error {

@@ -42,7 +42,7 @@ type Resource struct {
 	// ObjectName and Namespace are Kubernetes' metadata, by which references go.
 	ObjectName string
 	Namespace  string
-	// Labels and Annotations are carried; only UnsafeAnnotation is read.
+	// Labels and Annotations are carried; only [proxy.UnsafeAnnotation] is read.
 	Labels      map[string]string
 	Annotations map[string]string
 	// Spec is *MeshSpec, *VirtualNodeSpec, … by Kind.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 func annotated(kind, key, value string) string {
@@ -12,13 +13,13 @@ func annotated(kind, key, value string) string {
 }
 
 func TestAMeshNamesWhatItLetsThroughAndIsWarned(t *testing.T) {
-	r := parseOne(t, annotated("Mesh", mesh.UnsafeAnnotation, "method-headers, query-semicolons"))
+	r := parseOne(t, annotated("Mesh", proxy.UnsafeAnnotation, "method-headers, query-semicolons"))
 	text := r.Encode() // as stored, and read back
 	g, err := mesh.NewGraph([]*mesh.Resource{parseOne(t, string(text))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]bool{mesh.UnsafeMethodHeaders: true, mesh.UnsafeQuerySemicolons: true, mesh.UnsafeHostHeaders: false} {
+	for name, want := range map[string]bool{proxy.UnsafeMethodHeaders: true, proxy.UnsafeQuerySemicolons: true, proxy.UnsafeHostHeaders: false} {
 		if g.Unsafe("m", name) != want || g.Unsafe("other", name) {
 			t.Errorf("%s: %v", name, g.Unsafe("m", name))
 		}
@@ -34,10 +35,10 @@ func TestAMeshNamesWhatItLetsThroughAndIsWarned(t *testing.T) {
 
 func TestAnAnnotationOfOursThatWouldDoNothingIsRefused(t *testing.T) {
 	for _, c := range []struct{ content, want string }{
-		{annotated("Mesh", mesh.UnsafeAnnotation, "method-headers, semicolons"), "\"semicolons\" is not known; there are: address-headers, host-headers, method-headers, path-headers, query-semicolons, repeat-any-method"},
-		{annotated("Mesh", mesh.UnsafeAnnotation, "all"), "is not known"},
+		{annotated("Mesh", proxy.UnsafeAnnotation, "method-headers, semicolons"), "\"semicolons\" is not known; there are: address-headers, host-headers, method-headers, path-headers, query-semicolons, repeat-any-method"},
+		{annotated("Mesh", proxy.UnsafeAnnotation, "all"), "is not known"},
 		{annotated("Mesh", "signet.example/unsave", "method-headers"), "is not known on a Mesh"},
-		{annotated("VirtualNode", mesh.UnsafeAnnotation, "method-headers"), "is not known on a VirtualNode"},
+		{annotated("VirtualNode", proxy.UnsafeAnnotation, "method-headers"), "is not known on a VirtualNode"},
 	} {
 		docs, err := mesh.Split("m.yaml", []byte(c.content))
 		if err != nil {
@@ -48,5 +49,5 @@ func TestAnAnnotationOfOursThatWouldDoNothingIsRefused(t *testing.T) {
 		}
 	}
 	parseOne(t, annotated("Mesh", "example.com/unsafe", "x")) // somebody else's
-	parseOne(t, annotated("Mesh", mesh.UnsafeAnnotation, ""))
+	parseOne(t, annotated("Mesh", proxy.UnsafeAnnotation, ""))
 }

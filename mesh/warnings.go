@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"signet.example/internal/manifest"
+	"signet.example/proxy"
 )
 
 // Warnings names what r carries and gives back, what has no effect here, and what
@@ -21,7 +22,7 @@ func Warnings(r *Resource) manifest.Errors {
 		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", "resources name their mesh by spec.meshRef, or belong to the only one")
 		warn(s.MeshOwner != "", "spec.meshOwner", "there are no AWS accounts here")
 		for _, name := range unsafeNames(r) {
-			w.errs = append(w.errs, r.Doc.FieldError(annotationPath(UnsafeAnnotation), "unsafe: "+name+": "+unsafe[name]))
+			w.errs = append(w.errs, r.Doc.FieldError(annotationPath(proxy.UnsafeAnnotation), "unsafe: "+name+": "+unsafe[name]))
 		}
 	case *VirtualNodeSpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)

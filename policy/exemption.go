@@ -4,40 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"signet.example/identity"
-	"signet.example/mesh"
 )
-
-// HealthExemptions returns an exemption for each declared health check: GET on
-// its path, from the identities that declare a backend which reaches the node.
-// A node whose name makes no SPIFFE ID gets none, which denies.
-func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []Exemption {
-	var out []Exemption
-	for _, h := range g.HealthChecks() {
-		destination, err := identity.ForVirtualNode(td, h.Mesh, h.Node)
-		if err != nil || h.Method != http.MethodGet {
-			continue
-		}
-		e := Exemption{
-			Name:        fmt.Sprintf("generated: health check %s of %s/%s", h.Path, h.Mesh, h.Node),
-			Destination: destination.String(),
-			Method:      h.Method,
-			Path:        h.Path,
-		}
-		for _, caller := range h.Callers {
-			if id, err := identity.ForVirtualNode(td, caller.Mesh, caller.Name); err == nil {
-				e.Sources = append(e.Sources, id.String())
-			}
-		}
-		if len(e.Sources) > 0 {
-			out = append(out, e)
-		}
-	}
-	return out
-}
 
 func (c *Compiled) addExemptions() error {
 	for _, e := range c.rev.Exemptions {

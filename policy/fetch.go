@@ -15,8 +15,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/memory"
-
-	"signet.example/identity"
 )
 
 const fetchTime = 45 * time.Second
@@ -36,12 +34,12 @@ type Tree struct {
 // now. A remote repository is fetched into a bare cache below dir, where
 // nothing is ever checked out; a local one is read in place, without a copy
 // and without a git program. An error has no credentials in it.
-func Fetch(ctx context.Context, src identity.PolicySource, dir string) (Tree, error) {
+func Fetch(ctx context.Context, src Source, dir string) (Tree, error) {
 	return Login{}.Fetch(ctx, src, dir)
 }
 
 // Fetch is the function Fetch with a login.
-func (l Login) Fetch(ctx context.Context, src identity.PolicySource, dir string) (Tree, error) {
+func (l Login) Fetch(ctx context.Context, src Source, dir string) (Tree, error) {
 	rem, err := l.prepare(src)
 	if err != nil {
 		return Tree{}, fmt.Errorf("policy source %s: %w", src.Name, err)
@@ -55,7 +53,7 @@ func (l Login) Fetch(ctx context.Context, src identity.PolicySource, dir string)
 	return tree, nil
 }
 
-func fetch(ctx context.Context, rem remote, src identity.PolicySource, dir string) (Tree, error) {
+func fetch(ctx context.Context, rem remote, src Source, dir string) (Tree, error) {
 	want, err := parseWanted(src)
 	if err != nil {
 		return Tree{}, err
@@ -108,7 +106,7 @@ func localHash(repo *git.Repository, want wanted) (plumbing.Hash, error) {
 
 // Resolve returns what the source's branch or tag is now, without fetching it: a
 // commit, or the tag that names one. An error has no credentials in it.
-func (l Login) Resolve(ctx context.Context, src identity.PolicySource) (string, error) {
+func (l Login) Resolve(ctx context.Context, src Source) (string, error) {
 	rem, err := l.prepare(src)
 	if err != nil {
 		return "", fmt.Errorf("policy source %s: %w", src.Name, err)

@@ -15,7 +15,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
-	"signet.example/identity"
 	"signet.example/policy"
 )
 
@@ -107,8 +106,8 @@ func (r *repository) commit(branch string, policies plumbing.Hash) plumbing.Hash
 	return h
 }
 
-func (r *repository) source() identity.PolicySource {
-	return identity.PolicySource{Name: "main", URL: "file://" + r.dir, Branch: "main", Path: "policies"}
+func (r *repository) source() policy.Source {
+	return policy.Source{Name: "main", URL: "file://" + r.dir, Branch: "main", Path: "policies"}
 }
 
 func rego(name, body string) file { return file{name, filemode.Regular, body} }
@@ -122,14 +121,14 @@ func TestFetchReadsABranchATagAndACommit(t *testing.T) {
 	}
 	second := r.commit("main", r.tree(rego("b.rego", "package signet.authz")))
 	for name, tc := range map[string]struct {
-		change func(*identity.PolicySource)
+		change func(*policy.Source)
 		commit plumbing.Hash
 		paths  string
 	}{
-		"branch":        {func(*identity.PolicySource) {}, second, "policies/b.rego"},
-		"tag":           {func(s *identity.PolicySource) { s.Branch, s.Tag = "", "v1" }, first, "policies/a.rego policies/a_test.rego"},
-		"commit":        {func(s *identity.PolicySource) { s.Branch, s.Commit = "", first.String() }, first, "policies/a.rego policies/a_test.rego"},
-		"absolute path": {func(s *identity.PolicySource) { s.URL = strings.TrimPrefix(s.URL, "file://") }, second, "policies/b.rego"},
+		"branch":        {func(*policy.Source) {}, second, "policies/b.rego"},
+		"tag":           {func(s *policy.Source) { s.Branch, s.Tag = "", "v1" }, first, "policies/a.rego policies/a_test.rego"},
+		"commit":        {func(s *policy.Source) { s.Branch, s.Commit = "", first.String() }, first, "policies/a.rego policies/a_test.rego"},
+		"absolute path": {func(s *policy.Source) { s.URL = strings.TrimPrefix(s.URL, "file://") }, second, "policies/b.rego"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src := r.source()
@@ -232,10 +231,10 @@ func TestFetchRefusesURLsAndReferencesThatAreNone(t *testing.T) {
 		}
 	}
 	for _, ref := range []string{"../../x", "a..b", "-x", "a b", "a~1", "a^{}", "a:b", "x.lock", "/x", "x/", "a\\b", "@{1}", "a\x7f", "nowhere"} {
-		for _, change := range []func(*identity.PolicySource){
-			func(s *identity.PolicySource) { s.Branch = ref },
-			func(s *identity.PolicySource) { s.Branch, s.Tag = "", ref },
-			func(s *identity.PolicySource) { s.Branch, s.Commit = "", ref },
+		for _, change := range []func(*policy.Source){
+			func(s *policy.Source) { s.Branch = ref },
+			func(s *policy.Source) { s.Branch, s.Tag = "", ref },
+			func(s *policy.Source) { s.Branch, s.Commit = "", ref },
 		} {
 			src := r.source()
 			change(&src)
@@ -252,7 +251,7 @@ func TestFetchRefusesURLsAndReferencesThatAreNone(t *testing.T) {
 }
 
 func TestCredentialsAreInNoErrorAndNoTree(t *testing.T) {
-	src := identity.PolicySource{Name: "main", URL: "https://tok%65ncanary:pass%2Fcanary@127.0.0.1:1/r.git", Branch: "main"}
+	src := policy.Source{Name: "main", URL: "https://tok%65ncanary:pass%2Fcanary@127.0.0.1:1/r.git", Branch: "main"}
 	_, err := policy.Fetch(t.Context(), src, t.TempDir())
 	if err == nil {
 		t.Fatal("fetched from nowhere")

@@ -12,8 +12,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
-
-	"signet.example/identity"
 )
 
 // Login is what a repository asks of who reads it. The zero value reads what
@@ -40,7 +38,7 @@ func CheckURL(url string) error {
 }
 
 // prepare returns the checked remote and how to log in there.
-func (l Login) prepare(src identity.PolicySource) (remote, error) {
+func (l Login) prepare(src Source) (remote, error) {
 	rem, err := parseRemote(src.URL)
 	if err != nil {
 		return remote{}, err

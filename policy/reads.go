@@ -10,7 +10,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/types"
 
 	"signet.example/internal/manifest"
-	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 func nearest(name string, words []string) string { return manifest.Nearest(name, words) }
@@ -236,9 +236,9 @@ func (r *reader) withheld(at, name *ast.Term) {
 		return
 	}
 	lower := strings.ToLower(string(s))
-	for _, w := range mesh.WithheldHeaders() {
+	for _, w := range proxy.WithheldHeaders() {
 		if slices.Contains(w.Headers, lower) {
-			r.add(at, fmt.Sprintf("header %s is taken from requests before a policy sees them, but where the Mesh has %s: %s", lower, mesh.UnsafeAnnotation, w.Unsafe), true)
+			r.add(at, fmt.Sprintf("header %s is taken from requests before a policy sees them, but where the Mesh has %s: %s", lower, proxy.UnsafeAnnotation, w.Unsafe), true)
 		}
 	}
 }

@@ -11,8 +11,6 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/transport"
-
-	"signet.example/identity"
 )
 
 // remote is a checked URL of a repository.
@@ -132,7 +130,7 @@ type wanted struct {
 }
 
 // parseWanted holds the source to one reference; none is the remote's HEAD.
-func parseWanted(src identity.PolicySource) (wanted, error) {
+func parseWanted(src Source) (wanted, error) {
 	given := 0
 	for _, s := range []string{src.Branch, src.Tag, src.Commit} {
 		if s != "" {
@@ -156,20 +154,25 @@ func parseWanted(src identity.PolicySource) (wanted, error) {
 		return wanted{name: plumbing.HEAD}, nil
 	}
 	// CVE-2026-71557: a reference's name is a path in the store.
-	if err := w.name.Validate(); err != nil || len(w.name) > 255 || strings.ContainsFunc(string(w.name), unprintable) {
+	if err := w.name.Validate(); err != nil || len(w.name) > 255 || !utf8.ValidString(string(w.name)) || strings.ContainsFunc(string(w.name), unprintable) {
 		return w, errors.New("branch or tag: not a name that git allows")
 	}
 	return w, nil
 }
 
-// cleanRoot returns the folder of the policies without slashes round it; "" is the root.
+// cleanRoot returns the folder of the policies; "" is the root.
 func cleanRoot(p string) (string, error) {
-	if p == "" || p == "." {
+	if p == "" {
 		return "", nil
 	}
-	clean := strings.TrimSuffix(p, "/")
-	if path.IsAbs(p) || path.Clean(clean) != clean || clean == ".." || strings.HasPrefix(clean, "../") || strings.Contains(clean, "\\") {
+	if len(p) > 2048 || !utf8.ValidString(p) || strings.ContainsFunc(p, unprintable) || strings.ContainsAny(p, "\\:") ||
+		path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") || p[0] == '-' {
 		return "", fmt.Errorf("path %.100q: want a clean relative path inside the repository", p)
 	}
-	return clean, nil
+	for part := range strings.SplitSeq(p, "/") {
+		if strings.EqualFold(part, ".git") {
+			return "", fmt.Errorf("path %.100q: leads into git's own folder", p)
+		}
+	}
+	return p, nil
 }

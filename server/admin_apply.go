@@ -10,10 +10,10 @@ import (
 	"strings"
 
 	"signet.example/api"
+	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
-	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/store"
 )
@@ -60,7 +60,7 @@ func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 }
 
 // apply is Apply, and returns the issuers that are new or changed.
-func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, []identity.JWTIssuer, error) {
+func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, []jwt.Issuer, error) {
 	actor, now, unlock, err := a.begin(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -87,9 +87,9 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
 		Warnings: append(in.warnings, warningsOf(now, next, keys...)...),
 	}
-	var issuers []identity.JWTIssuer
+	var issuers []jwt.Issuer
 	for _, w := range writes {
-		if is, ok := next.objects.Get(objectKey{w.Kind, w.Mesh, w.Name}).value.(identity.JWTIssuer); ok {
+		if is, ok := next.objects.Get(objectKey{w.Kind, w.Mesh, w.Name}).value.(jwt.Issuer); ok {
 			issuers = append(issuers, is)
 		}
 	}
@@ -176,14 +176,7 @@ func (in *intake) take(o *object) {
 	for _, w := range warnings {
 		in.warnings = append(in.warnings, w.Error())
 	}
-	if is, ok := o.value.(identity.JWTIssuer); ok && is.Wildcard() >= 0 {
-		in.bad(o.doc.FieldError(fmt.Sprintf("spec.audiences[%d]", is.Wildcard()), "audiences are compared as they are, so a * matches no token: name the service's own audience, and an audienceClaim (such as client_id) for tokens that have no aud"))
-	}
-	if src, ok := o.value.(identity.PolicySource); ok { // one that is stored already is not looked at: a server starts with it
-		if err := policy.CheckURL(src.URL); err != nil {
-			in.bad(o.doc.FieldError("spec.url", err.Error()))
-		}
-	}
+	in.errs = append(in.errs, o.refused...)
 	in.objects = append(in.objects, o)
 }
 

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"signet.example/api"
-	"signet.example/identity"
+	"signet.example/authz/jwt"
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
@@ -288,7 +288,7 @@ func (a *admin) checkIssuers(context.Context) []*api.Finding {
 	losing := a.issuers.losing()
 	for _, name := range sortedKeys(losing) {
 		severity := sevInfo // losing a key for encryption does not matter
-		if slices.ContainsFunc(losing[name], func(err error) bool { return !errors.Is(err, identity.ErrOtherUse) }) {
+		if slices.ContainsFunc(losing[name], func(err error) bool { return !errors.Is(err, jwt.ErrOtherUse) }) {
 			severity = sevWarning
 		}
 		list = append(list, finding(findKeysLeft, severity, "JWTIssuer "+name, "none here: RS256 (2048 bits and more), ES256 and EdDSA keys are used, each of a kid of its own",
@@ -337,7 +337,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 	graph := a.model().graph
 	for _, name := range graph.Meshes() {
 		if names := graph.UnsafeNames(name); len(names) > 0 {
-			list = append(list, finding(findUnsafeMesh, sevWarning, "Mesh "+name, "take what no application needs out of its annotation "+mesh.UnsafeAnnotation+": docs/POLICY.md",
+			list = append(list, finding(findUnsafeMesh, sevWarning, "Mesh "+name, "take what no application needs out of its annotation "+proxy.UnsafeAnnotation+": docs/POLICY.md",
 				"its proxies let through what is unsafe: %s", strings.Join(names, ", ")))
 		}
 	}

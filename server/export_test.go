@@ -31,6 +31,7 @@ var (
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
 	NewWitness        = newWitness
+	HealthExemptions  = healthExemptions
 	StartFix          = startFix
 	AskSigner         = askSigner
 )

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"signet.example/api"
-	"signet.example/identity"
+	"signet.example/authz/jwt"
 	"signet.example/internal/watched"
 )
 
@@ -85,7 +85,7 @@ func (i *issuers) load() error {
 		return fmt.Errorf("last known issuer keys: %w", err)
 	}
 	for name, k := range keys {
-		if k == nil || identity.CheckJWKS(k.JWKS) != nil {
+		if k == nil || jwt.CheckKeys(k.JWKS) != nil {
 			delete(keys, name)
 		}
 	}
@@ -136,7 +136,7 @@ func (i *issuers) refresh(ctx context.Context) time.Duration {
 	return next
 }
 
-func (i *issuers) due(is identity.JWTIssuer) bool {
+func (i *issuers) due(is jwt.Issuer) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	k := i.keys[is.Name]
@@ -144,7 +144,7 @@ func (i *issuers) due(is identity.JWTIssuer) bool {
 }
 
 // forget drops what the model no longer has.
-func (i *issuers) forget(list []identity.JWTIssuer) {
+func (i *issuers) forget(list []jwt.Issuer) {
 	urls := map[string]string{}
 	for _, is := range list {
 		urls[is.Name] = is.JWKSURL
@@ -158,14 +158,14 @@ func (i *issuers) forget(list []identity.JWTIssuer) {
 	}
 }
 
-func (i *issuers) learn(ctx context.Context, is identity.JWTIssuer, jwks []byte, left []error, err error) {
+func (i *issuers) learn(ctx context.Context, is jwt.Issuer, jwks []byte, left []error, err error) {
 	if i.learned(ctx, is, jwks, left, err) {
 		i.save(ctx)
 	}
 }
 
 // learned reports whether the keys that are served have changed.
-func (i *issuers) learned(ctx context.Context, is identity.JWTIssuer, jwks []byte, left []error, err error) bool {
+func (i *issuers) learned(ctx context.Context, is jwt.Issuer, jwks []byte, left []error, err error) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	failures := i.metrics.jwksErrors.WithLabelValues(is.Name) // there from the first time, so that its first increase shows
@@ -214,7 +214,7 @@ func (i *issuers) save(ctx context.Context) {
 
 // keyWarnings tells of issuers whose keys cannot be fetched now: each is asked once,
 // within keysPatience.
-func keyWarnings(ctx context.Context, list []identity.JWTIssuer) []string {
+func keyWarnings(ctx context.Context, list []jwt.Issuer) []string {
 	ctx, cancel := context.WithTimeout(ctx, keysPatience)
 	defer cancel()
 	var g errgroup.Group
@@ -330,7 +330,7 @@ func fetchJWKS(ctx context.Context, raw string) (jwks []byte, left []error, err 
 	if len(body) > jwksMaxBytes {
 		return nil, nil, fmt.Errorf("GET %s: more than %d bytes", u.Redacted(), jwksMaxBytes)
 	}
-	jwks, left, err = identity.UsableJWKS(body)
+	jwks, left, err = jwt.UsableKeys(body)
 	if err != nil {
 		return nil, nil, fmt.Errorf("GET %s: %w", u.Redacted(), err)
 	}

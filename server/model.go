@@ -12,10 +12,12 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
+	"signet.example/policy"
 )
 
 // Signet's own kinds.
@@ -45,12 +47,13 @@ func (k objectKey) Compare(o objectKey) int {
 // object is one manifest, understood. It is not changed once it is in a model.
 type object struct {
 	doc      *manifest.Document
-	resource *mesh.Resource // of App Mesh's kinds
-	value    any            // identity.Entry, … of Signet's kinds
-	own      string         // name, for Signet's kinds
-	manifest []byte         // as stored; nil until encoded
-	revision uint64         // 0 while it is not stored
-	created  uint64         // the revision in which it was first there
+	resource *mesh.Resource  // of App Mesh's kinds
+	value    any             // identity.Entry, … of Signet's kinds
+	refused  manifest.Errors // what an apply of it is refused for, though one that is stored is served
+	own      string          // name, for Signet's kinds
+	manifest []byte          // as stored; nil until encoded
+	revision uint64          // 0 while it is not stored
+	created  uint64          // the revision in which it was first there
 }
 
 func (o *object) key() objectKey {
@@ -90,19 +93,19 @@ func parseObject(d *manifest.Document, td spiffeid.TrustDomain) (*object, error)
 func parseOwn(d *manifest.Document, td spiffeid.TrustDomain) (*object, error) {
 	switch d.Kind {
 	case kindNodeGroup:
-		return decodeOwn(d, td, identity.NodeGroupSpec.Build, nil)
+		return decodeOwn(d, td, identity.NodeGroupSpec.Build, nil, nil)
 	case kindEntry:
-		return decodeOwn(d, td, identity.EntrySpec.Build, nil)
+		return decodeOwn(d, td, identity.EntrySpec.Build, nil, nil)
 	case kindBinding:
-		return decodeOwn(d, td, identity.BindingSpec.Build, nil)
+		return decodeOwn(d, td, identity.BindingSpec.Build, nil, nil)
 	case kindJWTIssuer:
-		return decodeOwn(d, td, identity.JWTIssuerSpec.Build, func(s *identity.JWTIssuerSpec, v identity.JWTIssuer) {
+		return decodeOwn(d, td, anywhere(jwt.IssuerSpec.Build), jwt.IssuerSpec.Check, func(s *jwt.IssuerSpec, v jwt.Issuer) {
 			if v.JWKSURL != "" {
 				s.Refresh = v.Refresh.String()
 			}
 		})
 	case kindPolicySource:
-		return decodeOwn(d, td, identity.PolicySourceSpec.Build, func(s *identity.PolicySourceSpec, v identity.PolicySource) {
+		return decodeOwn(d, td, anywhere(policy.SourceSpec.Build), policy.SourceSpec.Check, func(s *policy.SourceSpec, v policy.Source) {
 			s.Branch, s.Poll = v.Branch, v.Poll.String()
 		})
 	}
@@ -122,17 +125,23 @@ type metadata struct {
 	Name string `yaml:"name"`
 }
 
-func decodeOwn[S, V any](d *manifest.Document, td spiffeid.TrustDomain, build func(S, string, spiffeid.TrustDomain) (V, error), defaults func(*S, V)) (*object, error) {
+// anywhere is the Build of a spec in which no name depends on the trust domain.
+func anywhere[S, V any](build func(S, string) (V, error)) func(S, string, spiffeid.TrustDomain) (V, error) {
+	return func(s S, name string, _ spiffeid.TrustDomain) (V, error) { return build(s, name) }
+}
+
+func decodeOwn[S, V any](d *manifest.Document, td spiffeid.TrustDomain, build func(S, string, spiffeid.TrustDomain) (V, error), check func(S) error, defaults func(*S, V)) (*object, error) {
 	var spec S
 	if err := d.Decode(&spec); err != nil {
 		return nil, err
 	}
+	var refused manifest.Errors
+	if check != nil {
+		refused = placed(d, check(spec))
+	}
 	v, err := build(spec, d.Name, td)
 	if err != nil {
-		var all manifest.Errors
-		for _, f := range identity.FieldErrors(err) {
-			all = append(all, d.FieldError(f.Path, f.Msg))
-		}
+		all := append(placed(d, err), refused...)
 		all.Sort()
 		return nil, all
 	}
@@ -143,7 +152,16 @@ func decodeOwn[S, V any](d *manifest.Document, td spiffeid.TrustDomain, build fu
 	if err != nil {
 		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, d.Name, err)
 	}
-	return &object{doc: d, value: v, own: d.Name, manifest: b}, nil
+	return &object{doc: d, value: v, refused: refused, own: d.Name, manifest: b}, nil
+}
+
+// placed are the faults of a spec at their places in the document.
+func placed(d *manifest.Document, err error) manifest.Errors {
+	var all manifest.Errors
+	for _, f := range identity.FieldErrors(err) {
+		all = append(all, d.FieldError(f.Path, f.Msg))
+	}
+	return all
 }
 
 // model is an immutable picture of everything stored, valid as a whole. Another one
@@ -156,8 +174,8 @@ type model struct {
 
 	hanging ordered.Map[ordered.String, *group]                  // by NodeGroup: Entries and Bindings
 	hosts   ordered.Map[nodeRef, ordered.Map[hostRef, struct{}]] // which groups may host a virtual node
-	issuers []identity.JWTIssuer
-	sources []identity.PolicySource
+	issuers []jwt.Issuer
+	sources []policy.Source
 }
 
 // hostRef is a Binding by which a group may host a virtual node.
@@ -245,8 +263,8 @@ func (m *model) hang(o *object, change func(*group, *grant) *group, host func(or
 
 // list fills the lists of the kinds of which there are few, by name.
 func (m *model) list() {
-	m.issuers = slices.Collect(ofKind[identity.JWTIssuer](m, kindJWTIssuer))
-	m.sources = slices.Collect(ofKind[identity.PolicySource](m, kindPolicySource))
+	m.issuers = slices.Collect(ofKind[jwt.Issuer](m, kindJWTIssuer))
+	m.sources = slices.Collect(ofKind[policy.Source](m, kindPolicySource))
 }
 
 // ofKind lists the objects of one of Signet's own kinds, by name.

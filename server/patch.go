@@ -3,9 +3,11 @@ package server
 import (
 	"bytes"
 
+	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
+	"signet.example/policy"
 )
 
 // patched is with at the price of what changes: what is put and removed is checked
@@ -98,9 +100,9 @@ func (c *patch) stands(k objectKey) bool {
 		return c.hasGroup(v.Group)
 	case identity.Binding:
 		return c.hasGroup(v.Group) && c.graph.Node(v.Mesh, v.VirtualNode) != nil
-	case identity.PolicySource:
+	case policy.Source:
 		return len(c.sources) == 1
-	case identity.JWTIssuer:
+	case jwt.Issuer:
 		n := 0
 		for _, is := range c.issuers {
 			if is.Issuer == v.Issuer {

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
-	"signet.example/identity"
 	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/policy"
@@ -65,7 +64,7 @@ type goodTree struct {
 
 // hardFailure is a source whose reading was killed, or would be again.
 type hardFailure struct {
-	of     identity.PolicySource
+	of     policy.Source
 	commit string        // "" where it was not known yet
 	again  time.Duration // after which it is looked at again
 }
@@ -89,7 +88,7 @@ type policies struct {
 	stamp watched.Signal // wakes runStamp: a revision is to be stamped
 
 	// read reads one source; with failed, only where its commit is another one.
-	read    func(ctx context.Context, src identity.PolicySource, dir, failed string) (reading, error)
+	read    func(ctx context.Context, src policy.Source, dir, failed string) (reading, error)
 	memory  uint64                   // of the process that reads
 	reading chan struct{}            // full while a source is read: one at a time
 	mu      sync.Mutex               // guards the following
@@ -97,7 +96,7 @@ type policies struct {
 	took    map[string]time.Duration // the last reading, by source
 	good    goodTree
 	status  map[string]*api.PolicyStatus
-	tried   map[string]identity.PolicySource // as it was when last tried
+	tried   map[string]policy.Source // as it was when last tried
 }
 
 // load puts the last good revision in force, as the store has it: a restarted
@@ -150,7 +149,7 @@ func (p *policies) run(ctx context.Context) error {
 			p.log.ErrorContext(ctx, "policy revision not renewed", slog.Any("err", err))
 		}
 		// Beside this loop: the mesh changes meanwhile, and its exemptions with it.
-		timer.Reset(p.poll(func(src identity.PolicySource) {
+		timer.Reset(p.poll(func(src policy.Source) {
 			polling.Go(func() {
 				p.syncOne(ctx, src, false)
 				<-p.reading
@@ -162,7 +161,7 @@ func (p *policies) run(ctx context.Context) error {
 
 // poll has the first source read that is due, where none is being read, and returns
 // when the next one is due.
-func (p *policies) poll(read func(src identity.PolicySource)) time.Duration {
+func (p *policies) poll(read func(src policy.Source)) time.Duration {
 	next := time.Hour
 	for _, src := range p.model().sources {
 		wait := p.due(src)
@@ -180,7 +179,7 @@ func (p *policies) poll(read func(src identity.PolicySource)) time.Duration {
 }
 
 // due reports in how long a source is to be fetched; a changed one at once.
-func (p *policies) due(src identity.PolicySource) time.Duration {
+func (p *policies) due(src policy.Source) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.status[src.Name]
@@ -197,7 +196,7 @@ func (p *policies) due(src identity.PolicySource) time.Duration {
 }
 
 // sync reads one source by hand, whatever came of it before, and returns what came of it now.
-func (p *policies) sync(ctx context.Context, src identity.PolicySource) (*api.PolicyStatus, error) {
+func (p *policies) sync(ctx context.Context, src policy.Source) (*api.PolicyStatus, error) {
 	select {
 	case p.reading <- struct{}{}:
 		defer func() {
@@ -211,7 +210,7 @@ func (p *policies) sync(ctx context.Context, src identity.PolicySource) (*api.Po
 }
 
 // syncOne fetches, tests and activates one source. The caller holds reading.
-func (p *policies) syncOne(ctx context.Context, src identity.PolicySource, byHand bool) *api.PolicyStatus {
+func (p *policies) syncOne(ctx context.Context, src policy.Source, byHand bool) *api.PolicyStatus {
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
 	failures := p.metrics.policyErrors.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
@@ -269,7 +268,7 @@ func (p *policies) told(st *api.PolicyStatus) *api.PolicyStatus {
 }
 
 // failure is that of the source as it is now.
-func (p *policies) failure(src identity.PolicySource) hardFailure {
+func (p *policies) failure(src policy.Source) hardFailure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f := p.failed[src.Name]; f.of == src {
@@ -280,7 +279,7 @@ func (p *policies) failure(src identity.PolicySource) hardFailure {
 
 // failedBy remembers a hard failure: the same commit is not read again, and where none
 // was known the source is left alone, twice as long each time.
-func (p *policies) failedBy(src identity.PolicySource, before hardFailure, commit string, err error) {
+func (p *policies) failedBy(src policy.Source, before hardFailure, commit string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, hard := errors.AsType[hardError](err); !hard {
@@ -297,7 +296,7 @@ func (p *policies) failedBy(src identity.PolicySource, before hardFailure, commi
 }
 
 // unchanged is the status of a source whose commit still is the one that failed.
-func (p *policies) unchanged(src identity.PolicySource) *api.PolicyStatus {
+func (p *policies) unchanged(src policy.Source) *api.PolicyStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st, _ := proto.Clone(p.status[src.Name]).(*api.PolicyStatus) // Clone returns what it was given
@@ -329,11 +328,11 @@ func (p *policies) renewRevision(ctx context.Context) error {
 	m := p.model()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !slices.ContainsFunc(m.sources, func(s identity.PolicySource) bool { return s.Name == p.good.source }) {
+	if !slices.ContainsFunc(m.sources, func(s policy.Source) bool { return s.Name == p.good.source }) {
 		p.good = goodTree{} // its source was deleted
 	}
 	for name := range p.status {
-		if !slices.ContainsFunc(m.sources, func(s identity.PolicySource) bool { return s.Name == name }) {
+		if !slices.ContainsFunc(m.sources, func(s policy.Source) bool { return s.Name == name }) {
 			delete(p.status, name)
 			delete(p.tried, name)
 			delete(p.failed, name)
@@ -348,7 +347,7 @@ func (p *policies) renewRevision(ctx context.Context) error {
 	for _, c := range m.contested(p.good.packages) {
 		contested = append(contested, c.Node)
 	}
-	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, policy.HealthExemptions(m.graph, p.td), contested...))
+	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, healthExemptions(m.graph, p.td), contested...))
 	old := p.state.Load()
 	if old != nil && old.current.GetId() == rev.GetId() {
 		p.good.renewed = m.graph

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
-	"signet.example/identity"
 	"signet.example/internal/child"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
@@ -72,7 +71,7 @@ func (e hardError) Unwrap() error { return e.error }
 
 // readPolicies runs one such process with so much memory. With failed its commit is
 // looked up, and only another one is read.
-func readPolicies(ctx context.Context, exe string, memory uint64, src identity.PolicySource, login policy.Login, dir, failed string) (reading, error) {
+func readPolicies(ctx context.Context, exe string, memory uint64, src policy.Source, login policy.Login, dir, failed string) (reading, error) {
 	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "policies")
 	if err != nil {
 		return reading{}, fmt.Errorf("read policies: %w", err)
@@ -200,7 +199,7 @@ func RunPolicyChild(ctx context.Context) error {
 	if err := readMessage(conn, &read, maxRequest); err != nil {
 		return fmt.Errorf("policy-child: %w", err)
 	}
-	src := identity.PolicySource{Name: read.GetName(), URL: read.GetUrl(), Branch: read.GetBranch(), Tag: read.GetTag(), Commit: read.GetCommit(), Path: read.GetPath()}
+	src := policy.Source{Name: read.GetName(), URL: read.GetUrl(), Branch: read.GetBranch(), Tag: read.GetTag(), Commit: read.GetCommit(), Path: read.GetPath()}
 	login := policy.Login{User: read.GetUser(), Password: read.GetPassword(), SSHKey: read.GetSshKey(), KnownHosts: read.GetKnownHosts()}
 	answer := &api.PolicyReading{}
 	if answer.Commit, err = login.Resolve(ctx, src); err != nil {
@@ -220,7 +219,7 @@ func RunPolicyChild(ctx context.Context) error {
 }
 
 // readSource fetches, compiles and tests.
-func readSource(ctx context.Context, src identity.PolicySource, login policy.Login, dir string, answer *api.PolicyReading) {
+func readSource(ctx context.Context, src policy.Source, login policy.Login, dir string, answer *api.PolicyReading) {
 	defer func() { answer.Error = sayable(answer.GetError()) }()
 	tree, err := login.Fetch(ctx, src, dir)
 	if err != nil {

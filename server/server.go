@@ -20,6 +20,7 @@ import (
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
+	"signet.example/policy"
 	"signet.example/server/signer"
 	"signet.example/store"
 )
@@ -205,14 +206,14 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.loaded, reports: s.sessions.wait,
 		changed: changed.Wake, log: s.log, clock: s.clock, metrics: s.metrics,
 		renew: watched.NewSignal(), stamp: watched.NewSignal(),
-		status: map[string]*api.PolicyStatus{}, tried: map[string]identity.PolicySource{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
+		status: map[string]*api.PolicyStatus{}, tried: map[string]policy.Source{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
 		reading: make(chan struct{}, 1), memory: policyMemory,
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	s.policies.read = func(ctx context.Context, src identity.PolicySource, dir, failed string) (reading, error) {
+	s.policies.read = func(ctx context.Context, src policy.Source, dir, failed string) (reading, error) {
 		login, err := s.cfg.policyLogin(src.URL)
 		if err != nil {
 			return reading{}, fmt.Errorf("fetch: policy source %s: %w", src.Name, err)

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"signet.example/mesh"
 	"signet.example/proxy"
 )
 
@@ -42,7 +41,7 @@ func (b *builder) ingressFilters() []*hcmv3.HttpFilter {
 }
 
 func (b *builder) queryGrammar() string {
-	if b.unsafe(mesh.UnsafeQuerySemicolons) {
+	if b.unsafe(proxy.UnsafeQuerySemicolons) {
 		return anyQuery
 	}
 	return plainQuery

@@ -67,7 +67,7 @@ type retries struct {
 
 func (b *builder) retries(r *mesh.Retry) retries {
 	declared, safe := b.retryPolicy(r), b.retryPolicy(r)
-	if b.unsafe(mesh.UnsafeRepeatAnyMethod) {
+	if b.unsafe(proxy.UnsafeRepeatAnyMethod) {
 		return retries{declared, declared}
 	}
 	safe.RetriableStatusCodes = nil

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // ingressRoutes sends everything to the application, behind the stamp.
@@ -72,7 +73,7 @@ func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 	again := b.retries(r.Retry)
 	if again.repeat == again.unserved {
 		one := to(routeMatch(r.Match), again.repeat)
-		one.Metadata = b.unsafeMark(mesh.UnsafeRepeatAnyMethod)
+		one.Metadata = b.unsafeMark(proxy.UnsafeRepeatAnyMethod)
 		return []*routev3.Route{one}
 	}
 	return []*routev3.Route{

@@ -6,14 +6,14 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // ingressHeaders is what an inbound manager takes from a request before anybody
 // reads it.
 func (b *builder) ingressHeaders() *earlyv3.HeaderMutation {
 	m := dropProxyHeaders()
-	for _, w := range mesh.WithheldHeaders() {
+	for _, w := range proxy.WithheldHeaders() {
 		if b.unsafe(w.Unsafe) {
 			continue
 		}
@@ -31,7 +31,7 @@ func (b *builder) unsafeMark(name string) *corev3.Metadata {
 		return nil
 	}
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
-		mesh.UnsafeAnnotation: {Fields: map[string]*structpb.Value{name: structpb.NewBoolValue(true)}},
+		proxy.UnsafeAnnotation: {Fields: map[string]*structpb.Value{name: structpb.NewBoolValue(true)}},
 	}}
 }
 

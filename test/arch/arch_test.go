@@ -25,23 +25,24 @@ const (
 )
 
 // imports is the table of docs/ARCHITECTURE.md: folder → the folders it imports, no
-// more and no less. A folder inside server or agent is a part with a row of its own.
+// more and no less. A folder inside server, agent or authz is a part with a row of its own.
 var imports = map[string][]string{
 	"identity":      {},
 	"proxy":         {},
-	"mesh":          {"internal"},
+	"mesh":          {"internal", "proxy"},
 	"ads":           {},
 	"internal":      {},
 	"api":           {"internal"},
 	"ca":            {"identity", "internal"},
 	"attestation":   {"identity"},
-	"policy":        {"identity", "mesh", "internal"},
+	"policy":        {"identity", "internal", "proxy"},
 	"store":         {"internal"},
 	"sds":           {"identity", "ads"},
 	"xds":           {"identity", "mesh", "ads", "proxy"},
-	"authz":         {"identity", "policy", "proxy"},
+	"authz":         {"identity", "policy", "proxy", "authz/jwt"},
+	"authz/jwt":     {"identity"},
 	"server/signer": {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
-	"server":        {"identity", "mesh", "ads", "api", "attestation", "policy", "store", "xds", "server/signer", "internal", "proxy"},
+	"server":        {"identity", "mesh", "ads", "api", "attestation", "policy", "authz/jwt", "store", "xds", "server/signer", "internal", "proxy"},
 	"agent":         {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy"},
 	"dev":           {"api"},
 	"cmd":           {"server", "server/signer", "agent", "dev", "api", "policy", "internal"},
@@ -86,7 +87,7 @@ func root(t *testing.T) string {
 func folder(path string) (string, bool) {
 	rest, ours := strings.CutPrefix(path, module)
 	top, inner, parted := strings.Cut(rest, "/")
-	if parted && (top == "server" || top == "agent") {
+	if parted && (top == "server" || top == "agent" || top == "authz") {
 		part, _, _ := strings.Cut(inner, "/")
 		return top + "/" + part, ours
 	}

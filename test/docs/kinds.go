@@ -5,8 +5,10 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
+	"signet.example/policy"
 )
 
 // build decodes one of Signet's kinds and checks it, as apply does.
@@ -19,9 +21,9 @@ func build(d *manifest.Document, td spiffeid.TrustDomain) error {
 	case "Binding":
 		return try(d, td, identity.BindingSpec.Build)
 	case "JWTIssuer":
-		return try(d, td, identity.JWTIssuerSpec.Build)
+		return try(d, td, anywhere(jwt.IssuerSpec.Build))
 	case "PolicySource":
-		return try(d, td, identity.PolicySourceSpec.Build)
+		return try(d, td, anywhere(policy.SourceSpec.Build))
 	}
 	return fmt.Errorf("kind %s is not Signet's", d.Kind)
 }
@@ -33,4 +35,8 @@ func try[S, V any](d *manifest.Document, td spiffeid.TrustDomain, make func(S, s
 	}
 	_, err := make(spec, d.Name, td)
 	return err
+}
+
+func anywhere[S, V any](make func(S, string) (V, error)) func(S, string, spiffeid.TrustDomain) (V, error) {
+	return func(s S, name string, _ spiffeid.TrustDomain) (V, error) { return make(s, name) }
 }

@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"signet.example/ads"
-	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // Check looks for what must be true of every configuration that a
@@ -217,7 +217,7 @@ func (c *checker) retry(path string, m *routev3.Route) {
 		return
 	}
 	p := m.GetRoute().GetRetryPolicy()
-	if p == nil || m.GetMetadata().GetFilterMetadata()[mesh.UnsafeAnnotation].GetFields()[mesh.UnsafeRepeatAnyMethod].GetBoolValue() {
+	if p == nil || m.GetMetadata().GetFilterMetadata()[proxy.UnsafeAnnotation].GetFields()[proxy.UnsafeRepeatAnyMethod].GetBoolValue() {
 		return
 	}
 	for on := range strings.SplitSeq(p.GetRetryOn(), ",") {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"signet.example/mesh"
+	"signet.example/proxy"
 	"signet.example/test/corpus"
 )
 
@@ -16,7 +16,7 @@ func askWithAll(t *testing.T, in *inbound, addr string) (policy, application []s
 	t.Helper()
 	request := "GET /q HTTP/1.1\r\nHost: plain.shop.internal\r\nConnection: close\r\n"
 	var names []string
-	for _, w := range mesh.WithheldHeaders() {
+	for _, w := range proxy.WithheldHeaders() {
 		for _, name := range w.Headers {
 			names = append(names, name)
 			// Twice, and in different case.
@@ -66,10 +66,10 @@ func TestNoCallerSaysThatItsRequestIsAnother(t *testing.T) {
 }
 
 func TestAMeshLetsThroughByNameWhatItsApplicationsNeed(t *testing.T) {
-	for _, name := range []string{mesh.UnsafeMethodHeaders, mesh.UnsafeQuerySemicolons} {
+	for _, name := range []string{proxy.UnsafeMethodHeaders, proxy.UnsafeQuerySemicolons} {
 		in := startInbound(t, strings.Replace(orders, "metadata: {name: shop}", "metadata: {name: shop, annotations: {signet.example/unsafe: \" , "+name+", "+name+"\"}}", 1))
 		var want []string
-		for _, w := range mesh.WithheldHeaders() {
+		for _, w := range proxy.WithheldHeaders() {
 			if w.Unsafe == name {
 				want = w.Headers
 			}
@@ -77,7 +77,7 @@ func TestAMeshLetsThroughByNameWhatItsApplicationsNeed(t *testing.T) {
 		if policy, application := askWithAll(t, in, in.addr); !slices.Equal(policy, want) || !slices.Equal(application, want) {
 			t.Errorf("%s: the policy saw %q, the application %q, want %q", name, policy, application, want)
 		}
-		code := map[bool]int{true: 200, false: 400}[name == mesh.UnsafeQuerySemicolons]
+		code := map[bool]int{true: 200, false: 400}[name == proxy.UnsafeQuerySemicolons]
 		if got := sendHTTP1(t, in.addr, "/q?a=1;b=2"); got != code {
 			t.Errorf("%s: a query with a semicolon: %d, want %d", name, got, code)
 		}

@@ -1,4 +1,20 @@
-package mesh
+package proxy
+
+// UnsafeAnnotation, on a Mesh, lists by name what its proxies let through
+// although it is unsafe, for applications that need it: "method-headers,
+// query-semicolons". It is the key of the same in the metadata of routes, too.
+const UnsafeAnnotation = "signet.example/unsafe"
+
+// What a mesh may let through. What each is, proxies do about it, and why, is
+// the table of docs/POLICY.md.
+const (
+	UnsafePathHeaders     = "path-headers"
+	UnsafeMethodHeaders   = "method-headers"
+	UnsafeHostHeaders     = "host-headers"
+	UnsafeAddressHeaders  = "address-headers"
+	UnsafeQuerySemicolons = "query-semicolons"
+	UnsafeRepeatAnyMethod = "repeat-any-method"
+)
 
 // Withheld are headers by which frameworks let a request say that it is another
 // than it is. A policy decides on the method, path, host and peer that are there;

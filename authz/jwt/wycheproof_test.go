@@ -1,11 +1,11 @@
-package authz_test
+package jwt_test
 
 import (
 	"encoding/json"
 	"os"
 	"testing"
 
-	"signet.example/authz"
+	"signet.example/authz/jwt"
 	"signet.example/test/parts"
 )
 
@@ -40,11 +40,11 @@ func TestNoInvalidWycheproofSignatureIsAccepted(t *testing.T) {
 		if key == nil {
 			key = g.Private
 		}
-		if _, err := authz.KeyAlgorithm(key); err == nil {
+		if _, err := jwt.KeyAlgorithm(key); err == nil {
 			used++
 		}
 		for _, c := range g.Tests {
-			err := authz.VerifySignature(key, c.JWS)
+			err := jwt.VerifySignature(key, c.JWS)
 			switch {
 			case err == nil && c.Result != "valid":
 				t.Errorf("%s #%d (%s): accepted", g.Comment, c.TcID, c.Comment)

@@ -1,0 +1,40 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/identity"
+	"signet.example/mesh"
+	"signet.example/policy"
+)
+
+// healthExemptions returns an exemption for each declared health check: GET on
+// its path, from the identities that declare a backend which reaches the node.
+// A node whose name makes no SPIFFE ID gets none, which denies.
+func healthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption {
+	var out []policy.Exemption
+	for _, h := range g.HealthChecks() {
+		destination, err := identity.ForVirtualNode(td, h.Mesh, h.Node)
+		if err != nil || h.Method != http.MethodGet {
+			continue
+		}
+		e := policy.Exemption{
+			Name:        fmt.Sprintf("generated: health check %s of %s/%s", h.Path, h.Mesh, h.Node),
+			Destination: destination.String(),
+			Method:      h.Method,
+			Path:        h.Path,
+		}
+		for _, caller := range h.Callers {
+			if id, err := identity.ForVirtualNode(td, caller.Mesh, caller.Name); err == nil {
+				e.Sources = append(e.Sources, id.String())
+			}
+		}
+		if len(e.Sources) > 0 {
+			out = append(out, e)
+		}
+	}
+	return out
+}
