@@ -17,8 +17,8 @@ func (w *World) SignerDir() string { return filepath.Join(w.Dir, "signer") }
 // SignerSocket is in a folder that everybody may enter and the signer alone may change.
 func (w *World) SignerSocket() string { return filepath.Join(w.Dir, "run", "signer.sock") }
 
-// part gives server and signer what is theirs, as an operator does after `signet init`.
-func (w *World) part() {
+// Part gives server and signer what is theirs, as an operator does after `signet init`.
+func (w *World) Part() {
 	w.T.Helper()
 	// The binary may lie where only the test's own user gets at it.
 	program, err := os.ReadFile(w.signet)
@@ -115,6 +115,17 @@ func (w *World) own(path string, uid uint32) {
 // StartSigner starts a signer with a user of its own, also again.
 func (w *World) StartSigner() {
 	w.T.Helper()
-	w.Signer = w.processOf(w.opts.SignerUID, "signer", w.signet, "signer", "--data-dir", w.SignerDir(),
-		"--listen", w.SignerSocket(), "--server-user", strconv.Itoa(int(w.opts.ServerUID)))
+	w.startSigner("--data-dir", w.SignerDir(), "--listen", w.SignerSocket(), "--server-user", strconv.Itoa(int(w.opts.ServerUID)))
+}
+
+// StartSignerWith starts it with a configuration file.
+func (w *World) StartSignerWith(path string) {
+	w.T.Helper()
+	w.own(path, w.opts.SignerUID)
+	w.startSigner("--config", path)
+}
+
+func (w *World) startSigner(args ...string) {
+	w.T.Helper()
+	w.Signer = w.processOf(w.opts.SignerUID, "signer", w.signet, append([]string{"signer"}, args...)...)
 }

@@ -107,6 +107,25 @@ const (
 // Start runs a mesh until the test ends.
 func Start(t testing.TB, opts Options) *World {
 	t.Helper()
+	w := Prepare(t, opts)
+	w.init()
+	if opts.SignerUID != 0 {
+		w.Part()
+		w.StartSigner()
+	}
+	w.StartServer()
+	w.configure()
+	if !opts.NoAgent {
+		w.StartAgent()
+		w.AwaitProxies()
+	}
+	return w
+}
+
+// Prepare makes a World in which nothing runs except the nodes' applications: the
+// test has files of its own for the rest, and starts it.
+func Prepare(t testing.TB, opts Options) *World {
+	t.Helper()
 	if opts.TrustDomain == "" {
 		opts.TrustDomain = "test.example"
 	}
@@ -129,17 +148,6 @@ func Start(t testing.TB, opts Options) *World {
 		w.envoy = w.Place(w.envoy, "envoy")
 	}
 	w.addNodes()
-	w.init()
-	if opts.SignerUID != 0 {
-		w.part()
-		w.StartSigner()
-	}
-	w.StartServer()
-	w.configure()
-	if !opts.NoAgent {
-		w.StartAgent()
-		w.AwaitProxies()
-	}
 	return w
 }
 
@@ -224,15 +232,19 @@ func (w *World) Socket() string { return filepath.Join(w.ServerDir(), "admin.soc
 // StartServer starts the server, also again after KillServer, at the same address.
 func (w *World) StartServer() {
 	w.T.Helper()
-	addresses := filepath.Join(w.ServerDir(), "addresses.json")
-	_ = os.Remove(addresses) // from the last run
 	signer := "password_file: " + filepath.Join(w.Dir, "password")
 	if w.opts.SignerUID != 0 {
 		signer = fmt.Sprintf("signer: unix:%s\nsigner_user: \"%d\"", w.SignerSocket(), w.opts.SignerUID)
 	}
 	config := fmt.Sprintf("trust_domain: %s\ndata_dir: %s\n%s\nlisten: %s\nmetrics: 127.0.0.1:0\nlifetimes:\n  svid: %s\n%s",
 		w.TD, w.ServerDir(), signer, w.listen, w.opts.Lifetime, w.opts.ServerExtra)
-	path := w.write("server.yaml", config)
+	w.StartServerWith(w.write("server.yaml", config))
+}
+
+// StartServerWith starts the server with a configuration file.
+func (w *World) StartServerWith(path string) {
+	w.T.Helper()
+	_ = os.Remove(filepath.Join(w.ServerDir(), "addresses.json")) // from the last run
 	w.own(path, w.opts.ServerUID)
 	w.Server = w.processOf(w.opts.ServerUID, "server", w.signet, "server", "--config", path)
 	w.Await("server", 20*time.Second, func() error {
