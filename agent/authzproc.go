@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -33,7 +34,7 @@ import (
 )
 
 const (
-	// See restarts.
+	// See child.Restarts.
 	authzRestartFirst = 10 * time.Millisecond
 	authzRestartMost  = 5 * time.Second
 	authzSettled      = 5 * time.Second
@@ -126,20 +127,20 @@ func (a *authzProcess) stamp(l *leg, revisions []string) {
 
 // Run starts the process again and again until ctx ends.
 func (a *authzProcess) Run(ctx context.Context) error {
-	restart := restarts{first: authzRestartFirst, most: authzRestartMost, settled: authzSettled}
+	restart := child.Restarts{First: authzRestartFirst, Most: authzRestartMost, Settled: authzSettled}
 	for {
 		begun := time.Now()
 		err := a.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		pause := restart.after(time.Since(begun))
+		pause := restart.After(time.Since(begun))
 		if errors.As(err, new(errStuck)) {
 			pause = authzRestartFirst // what ended it will not do so again
 		}
 		a.metrics.authzRestarts.Inc()
 		a.log.ErrorContext(ctx, "authz process ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
-		if !sleep(ctx, pause) {
+		if !watched.Sleep(ctx, pause) {
 			return nil
 		}
 	}
@@ -190,7 +191,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-running.Done():
-			return fmt.Errorf("pid %d: %w", running.PID(), or(running.Err(), errExited))
+			return fmt.Errorf("pid %d: %w", running.PID(), cmp.Or(running.Err(), errExited))
 		case <-gctx.Done():
 			running.Stop(0) // it has nothing to finish
 			return nil
@@ -236,7 +237,7 @@ func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*child.Pro
 		user = &u
 	}
 	log := a.log.With(slog.String("process", "authz"))
-	output := lines(func(line string) { ownLine(ctx, log, line) })
+	output := child.Lines(func(line string) { child.LogLine(ctx, log, line) })
 	p, err := child.Start(child.Spec{
 		Path: a.executable, Args: []string{"authz", "--log-format", "json"}, Confines: true,
 		Env: env, Files: files, Stdout: output, Stderr: output, User: user,
@@ -316,7 +317,7 @@ func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConf
 	for id := range s.bans {
 		c.Bans = append(c.Bans, &api.Ban{SpiffeId: id})
 	}
-	slices.SortFunc(c.Bans, func(x, y *api.Ban) int { return compareStrings(x.GetSpiffeId(), y.GetSpiffeId()) })
+	slices.SortFunc(c.Bans, func(x, y *api.Ban) int { return cmp.Compare(x.GetSpiffeId(), y.GetSpiffeId()) })
 	needed := map[string]bool{}
 	for _, ids := range stamps {
 		for _, id := range ids {
@@ -339,23 +340,13 @@ func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConf
 	for _, p := range a.known {
 		c.Revisions = append(c.Revisions, p)
 	}
-	slices.SortFunc(c.Revisions, func(x, y *api.PolicyRevision) int { return compareStrings(x.GetId(), y.GetId()) })
+	slices.SortFunc(c.Revisions, func(x, y *api.PolicyRevision) int { return cmp.Compare(x.GetId(), y.GetId()) })
 	// Those of now are the ones that must be there.
 	c.Revisions = append(slices.DeleteFunc(c.Revisions, func(r *api.PolicyRevision) bool { return slices.Contains(s.policies, r) }), s.policies...)
 	if n := len(c.Revisions); n > maxRevisions {
 		c.Revisions = c.Revisions[n-maxRevisions:]
 	}
 	return c
-}
-
-func compareStrings(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // collect keeps the records of decisions.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 			}
 			// Out of descriptors, say: others may end theirs.
 			g.log.ErrorContext(ctx, "authz.sock: accept", slog.Any("err", err))
-			if !sleep(ctx, 10*time.Millisecond) {
+			if !watched.Sleep(ctx, 10*time.Millisecond) {
 				return nil
 			}
 			continue
@@ -103,7 +104,7 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	if err != nil {
 		return fmt.Errorf("no authz process: %w", err)
 	}
-	return over.give(c, b, id, or(supervisedName(has), b.Name))
+	return over.give(c, b, id, cmp.Or(supervisedName(has), b.Name))
 }
 
 var errNoState = errors.New("the agent has nothing from its server yet")

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,17 +133,17 @@ func DefaultConfig() Config { return Config{Metrics: defaultMetrics} }
 
 // withDefaults fills what was left out.
 func (c Config) withDefaults() Config {
-	c.DataDir = or(c.DataDir, DefaultDataDir())
-	c.SocketDir = or(c.SocketDir, defaultSocketDir)
-	c.Envoy = or(c.Envoy, "envoy")
-	c.DrainTime = or(c.DrainTime, defaultDrain)
-	c.Authz.MemoryLimit = or(c.Authz.MemoryLimit, defaultAuthzMiB)
+	c.DataDir = cmp.Or(c.DataDir, DefaultDataDir())
+	c.SocketDir = cmp.Or(c.SocketDir, defaultSocketDir)
+	c.Envoy = cmp.Or(c.Envoy, "envoy")
+	c.DrainTime = cmp.Or(c.DrainTime, defaultDrain)
+	c.Authz.MemoryLimit = cmp.Or(c.Authz.MemoryLimit, defaultAuthzMiB)
 	proxies := make([]Proxy, len(c.Proxies))
 	for i, p := range c.Proxies {
-		p.User = or(p.User, c.ProxyUser)
-		p.App = or(p.App, "127.0.0.1")
-		p.Concurrency = or(p.Concurrency, 2)
-		p.Admin = or(p.Admin, filepath.Join(c.SocketDir, "proxies", p.Name, "admin.sock"))
+		p.User = cmp.Or(p.User, c.ProxyUser)
+		p.App = cmp.Or(p.App, "127.0.0.1")
+		p.Concurrency = cmp.Or(p.Concurrency, 2)
+		p.Admin = cmp.Or(p.Admin, filepath.Join(c.SocketDir, "proxies", p.Name, "admin.sock"))
 		proxies[i] = p
 	}
 	c.Proxies = proxies
@@ -162,14 +163,6 @@ func DefaultDataDir() string {
 		return ""
 	}
 	return filepath.Join(state, "signet-agent")
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // Validate reports everything that is wrong with c after defaults, each error
@@ -203,7 +196,7 @@ func (c Config) Validate() error {
 	if c.AccessLogDir != "" && !proxy.ValidLogDir(c.AccessLogDir) {
 		refuse("access_log_dir", "want the absolute path of a folder for logs, without . and .., got %q", c.AccessLogDir)
 	}
-	if err := new(slog.Level).UnmarshalText([]byte(or(c.LogLevel, "info"))); err != nil {
+	if err := new(slog.Level).UnmarshalText([]byte(cmp.Or(c.LogLevel, "info"))); err != nil {
 		refuse("log_level", "want debug, info, warn or error, got %q", c.LogLevel)
 	}
 	if c.DrainTime < 0 {
@@ -265,7 +258,7 @@ func (p Proxy) egress() (proxy.Egress, error) {
 	if p.Egress != "" {
 		return proxy.ParseEgress(p.Egress, p.EgressMode)
 	}
-	return proxy.EgressPort(p.Bind, uint16(or(p.EgressPort, proxy.DefaultEgressPort))), nil // #nosec G115 -- validateEgress
+	return proxy.EgressPort(p.Bind, uint16(cmp.Or(p.EgressPort, proxy.DefaultEgressPort))), nil // #nosec G115 -- validateEgress
 }
 
 func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ const (
 )
 
 const (
-	// See restarts.
+	// See child.Restarts.
 	envoyRestartFirst = 100 * time.Millisecond
 	envoyRestartMost  = 10 * time.Second
 	envoySettled      = 10 * time.Second
@@ -123,7 +124,7 @@ func (e *envoy) become(change func(*proxyStatus)) {
 
 // Run keeps an Envoy running until ctx ends, then drains and stops it.
 func (e *envoy) Run(ctx context.Context) error {
-	restart := restarts{first: envoyRestartFirst, most: envoyRestartMost, settled: envoySettled}
+	restart := child.Restarts{First: envoyRestartFirst, Most: envoyRestartMost, Settled: envoySettled}
 	for {
 		e.become(func(s *proxyStatus) { s.state, s.pid = stateWaiting, 0 })
 		v, ok := e.awaitView(ctx)
@@ -139,13 +140,13 @@ func (e *envoy) Run(ctx context.Context) error {
 		if errors.Is(err, errNotBound) {
 			continue // it is started again when it is bound again
 		}
-		pause := restart.after(time.Since(begun))
+		pause := restart.After(time.Since(begun))
 		e.metrics.envoyRestarts.WithLabelValues(e.proxy.Name).Inc()
 		e.become(func(s *proxyStatus) {
 			s.state, s.pid, s.restarts, s.reason = stateBackoff, 0, s.restarts+1, err.Error()
 		})
 		e.log.ErrorContext(ctx, "envoy ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
-		if !sleep(ctx, pause) {
+		if !watched.Sleep(ctx, pause) {
 			return nil
 		}
 	}
@@ -172,7 +173,7 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 					return v, true
 				}
 				e.explainWait(ctx, err)
-				if !sleep(ctx, time.Second) {
+				if !watched.Sleep(ctx, time.Second) {
 					return nil, false
 				}
 				continue
@@ -257,7 +258,7 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	var ended error
 	select {
 	case <-p.Done():
-		return fmt.Errorf("pid %d: %w", p.PID(), or(p.Err(), errExited))
+		return fmt.Errorf("pid %d: %w", p.PID(), cmp.Or(p.Err(), errExited))
 	case <-v.gone:
 		ended = errNotBound
 	case <-ctx.Done():
@@ -284,12 +285,12 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := memoryFile("bootstrap of "+e.proxy.Name, config)
+	file, err := child.MemoryFile("bootstrap of "+e.proxy.Name, config)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", e.proxy.Name, err)
 	}
 	defer func() { _ = file.Close() }() // Envoy has its own
-	output := lines(func(line string) { e.line(ctx, line) })
+	output := child.Lines(func(line string) { e.line(ctx, line) })
 	p, err := child.Start(child.Spec{
 		Path: e.program,
 		Args: []string{
@@ -321,7 +322,7 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 // watch asks the admin interface how Envoy is, until ctx ends.
 func (e *envoy) watch(ctx context.Context, v *proxyView) {
 	wait := pollStarting
-	for sleep(ctx, wait) {
+	for watched.Sleep(ctx, wait) {
 		err := e.admin.ready(ctx)
 		if ctx.Err() != nil {
 			return
@@ -350,18 +351,18 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 // readBack checks whether what Envoy serves is the newest SVID: that one was sent
 // proves nothing.
 func (e *envoy) readBack(ctx context.Context, v *proxyView) {
-	s := e.relay.u.keeper.get(v.want.entry)
+	s := e.relay.u.keeper.Get(v.want.Entry)
 	if s == nil {
 		return
 	}
-	serials, err := e.admin.serials(ctx, s.id.String())
+	serials, err := e.admin.serials(ctx, s.ID.String())
 	if err != nil {
 		return // it is asked again
 	}
 	match := 0.0
-	if slices.Contains(serials, strings.TrimLeft(s.serial(), "0")) {
+	if slices.Contains(serials, strings.TrimLeft(s.Serial(), "0")) {
 		match = 1
-	} else if time.Since(s.issued) < pollReady {
+	} else if time.Since(s.Issued) < pollReady {
 		return // on its way
 	}
 	e.metrics.fingerprintMatch.WithLabelValues(e.proxy.Name).Set(match)
@@ -409,4 +410,18 @@ func (e *envoy) goOn(ctx context.Context, ended <-chan struct{}, finish bool) {
 		}
 		t.Reset(pollDraining)
 	}
+}
+
+// envoyLine logs a line of Envoy's by the level that it begins with.
+func envoyLine(ctx context.Context, log *slog.Logger, line string) {
+	levels := map[string]slog.Level{
+		"[error]": slog.LevelError, "[critical]": slog.LevelError, "[warning]": slog.LevelWarn, "[info]": slog.LevelInfo,
+		"[debug]": slog.LevelDebug, "[trace]": slog.LevelDebug,
+	}
+	name, text, _ := strings.Cut(line, " ")
+	if level, ok := levels[name]; ok {
+		log.Log(ctx, level, text)
+		return
+	}
+	log.InfoContext(ctx, line)
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/proxy"
@@ -27,7 +28,7 @@ type guard struct {
 
 	mu    sync.Mutex
 	bound bool // the four below are set; guarded by mu
-	want  want
+	want  svids.Name
 	ref   proxy.Ref
 	shape proxy.Shape
 	// leaving is the time that is left to take things away, once the binding is gone.
@@ -119,27 +120,27 @@ func (g *guard) left() {
 
 // attest finds out what the peer is now, and which binding lets it be the proxy
 // of what ref names; where none does, at least the former.
-func (g *guard) attest(ctx context.Context, s *state, ref proxy.Ref) (want, identity.Selectors, error) {
+func (g *guard) attest(ctx context.Context, s *state, ref proxy.Ref) (svids.Name, identity.Selectors, error) {
 	has, err := g.peer.Selectors(ctx)
 	if err != nil {
-		return want{}, nil, err
+		return svids.Name{}, nil, err
 	}
 	b, id, err := s.binding(has, ref)
 	if err != nil {
-		return want{}, has, err
+		return svids.Name{}, has, err
 	}
-	return want{b.Name, id}, has, nil
+	return svids.Name{Entry: b.Name, ID: id}, has, nil
 }
 
 // bind notes what the stream was given.
-func (g *guard) bind(w want, key legKey) {
+func (g *guard) bind(w svids.Name, key legKey) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.bound, g.want, g.ref, g.shape = true, w, key.ref, key.shape
 }
 
 // boundAs is what the stream was given, and in which shape.
-func (g *guard) boundAs() (want, proxy.Shape, bool) {
+func (g *guard) boundAs() (svids.Name, proxy.Shape, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.want, g.shape, g.bound
@@ -152,7 +153,7 @@ func (g *guard) given() proxy.Ref {
 	return g.ref
 }
 
-func (g *guard) boundTo() (want, bool) {
+func (g *guard) boundTo() (svids.Name, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.want, g.bound

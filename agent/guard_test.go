@@ -5,11 +5,13 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/internal/unixsock"
@@ -69,7 +71,7 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		g := &guard{ServerStream: out, peer: peer, relay: r}
 		g.ctx, g.cancel = context.WithCancelCause(t.Context())
 		if c.bound {
-			g.bound, g.want, g.ref = true, want{"a", wantOf("/shop/web").id}, proxy.Node("shop", "web")
+			g.bound, g.want, g.ref = true, svids.Name{Entry: "a", ID: spiffeid.RequireFromString("spiffe://test.example/shop/web")}, proxy.Node("shop", "web")
 		}
 		err := g.SendMsg(nil)
 		g.cancel(nil)

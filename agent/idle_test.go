@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"signet.example/agent/svids"
 	"signet.example/proxy"
 )
 
@@ -24,7 +25,7 @@ func idleRelay(t *testing.T) (*relay, Proxy) {
 		t.Fatal(err)
 	}
 	m, log := newMetrics(), slog.New(slog.DiscardHandler)
-	u := &upstream{enrol: &enrolment{}, keeper: newKeeper(nil, m, log), conn: conn, log: log, metrics: m}
+	u := &upstream{enrol: &enrolment{}, keeper: svids.NewKeeper(nil, m.svids, log), conn: conn, log: log, metrics: m}
 	a, err := newAuthzProcess(Config{Executable: "none"}, &u.state, m, log)
 	if err != nil {
 		t.Fatal(err)
@@ -46,10 +47,10 @@ func idleRelay(t *testing.T) (*relay, Proxy) {
 func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *testing.T) {
 	r, p := idleRelay(t)
 	view := func(bind string) error {
-		_, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, want{}})
+		_, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, svids.Name{}})
 		return err
 	}
-	supervised, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), r.shapeOf(p)}, want{}})
+	supervised, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), r.shapeOf(p)}, svids.Name{}})
 	if err != nil {
 		t.Fatal(err)
 	}

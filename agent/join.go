@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -50,7 +51,7 @@ type enrolment struct {
 	metrics  *metrics
 
 	// trust is nil before the first answer of a server.
-	trust watched.Value[*trust]
+	trust watched.Value[*svids.Trust]
 
 	mu   sync.Mutex
 	kept kept // guarded by mu
@@ -79,13 +80,13 @@ func newEnrolment(cfg Config, dir *dataDir, m *metrics, log *slog.Logger) (*enro
 	if k.RootSet == "" {
 		return e, nil
 	}
-	t, err := parseTrust([]byte(k.RootSet), k.Pin)
+	t, err := svids.ParseTrust([]byte(k.RootSet), k.Pin)
 	if err != nil {
 		return nil, err
 	}
-	if !e.td.IsZero() && e.td != t.roots.TrustDomain {
+	if !e.td.IsZero() && e.td != t.Roots.TrustDomain {
 		return nil, fmt.Errorf("trust_domain: the configuration says %s, and this host joined %s: correct one, or move %s away and join anew",
-			e.td, t.roots.TrustDomain, dir.path)
+			e.td, t.Roots.TrustDomain, dir.path)
 	}
 	e.trust.Set(t)
 	return e, nil
@@ -94,7 +95,7 @@ func newEnrolment(cfg Config, dir *dataDir, m *metrics, log *slog.Logger) (*enro
 // enter returns the agent's first SVID. A host that joined before is known by its
 // key, and re-anchored by the root set that it kept: it needs no token, and spends
 // none. It waits for a server that is not there; a refusal ends it.
-func (e *enrolment) enter(ctx context.Context, source tokens) (*svid, error) {
+func (e *enrolment) enter(ctx context.Context, source tokens) (*svids.SVID, error) {
 	began, joined := len(e.kept.Pin) > 0, e.kept.AgentID != ""
 	if joined {
 		s, err := e.comeBack(ctx)
@@ -114,7 +115,7 @@ func (e *enrolment) enter(ctx context.Context, source tokens) (*svid, error) {
 		return nil, err
 	case joined && !bytes.Equal(token.Pin[:], e.kept.Pin):
 		return nil, fmt.Errorf("the token is of another trust domain than %s, to which %s belongs: move that away, and join with the token as a new agent",
-			e.trust.Load().roots.TrustDomain, e.dir.path)
+			e.trust.Load().Roots.TrustDomain, e.dir.path)
 	case !joined:
 		key, ok := e.host.PrivateKey.(*ecdsa.PrivateKey)
 		if !ok {
@@ -129,9 +130,9 @@ func (e *enrolment) enter(ctx context.Context, source tokens) (*svid, error) {
 
 // join spends the token. Where it is unsure whether an earlier attempt spent it
 // and enrolled our key, the key is what we may be known by.
-func (e *enrolment) join(ctx context.Context, token attestation.Token, unsure bool) (*svid, error) {
+func (e *enrolment) join(ctx context.Context, token attestation.Token, unsure bool) (*svids.SVID, error) {
 	verify, secret := e.byPin(token.Pin[:]), token.SecretText()
-	s, err := e.untilAnswered(ctx, func() (*svid, error) {
+	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) {
 		s, err := e.attest(ctx, secret, token.Pin[:], verify)
 		if err != nil && unsure && refusal(err) {
 			if known, keyErr := e.attest(ctx, "", token.Pin[:], verify); !refusal(keyErr) {
@@ -151,8 +152,8 @@ func (e *enrolment) join(ctx context.Context, token attestation.Token, unsure bo
 }
 
 // comeBack attests by the host key of an earlier run.
-func (e *enrolment) comeBack(ctx context.Context) (*svid, error) {
-	s, err := e.untilAnswered(ctx, func() (*svid, error) { return e.renew(ctx) })
+func (e *enrolment) comeBack(ctx context.Context) (*svids.SVID, error) {
+	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) { return e.renew(ctx) })
 	switch {
 	case banned(err):
 		return nil, fmt.Errorf("attest to %s: %w: move %s away, and start the agent with that token", e.server, err, e.dir.path)
@@ -168,18 +169,18 @@ func (e *enrolment) comeBack(ctx context.Context) (*svid, error) {
 }
 
 // untilAnswered repeats attempt until a server has answered, one way or the other.
-func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svid, error)) (*svid, error) {
+func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svids.SVID, error)) (*svids.SVID, error) {
 	for failures := 1; ; failures++ {
 		s, err := attempt()
 		if err == nil || refusal(err) || ctx.Err() != nil {
 			return s, err
 		}
 		e.log.WarnContext(ctx, "no server answers, trying again", slog.String("server", e.server), slog.Any("err", err))
-		pause, ok := retryAfter(err)
+		pause, ok := svids.RetryAfter(err)
 		if !ok {
-			pause = retryDelay(failures, 0, rand.Float64())
+			pause = svids.RetryDelay(failures, 0, rand.Float64())
 		}
-		if !sleep(ctx, pause) {
+		if !watched.Sleep(ctx, pause) {
 			return nil, fmt.Errorf("%w; the last attempt: %w", context.Cause(ctx), err)
 		}
 	}
@@ -187,9 +188,9 @@ func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svid, er
 
 // renew attests by the host key: at a start, and when the agent's SVID ended
 // during an outage.
-func (e *enrolment) renew(ctx context.Context) (*svid, error) {
+func (e *enrolment) renew(ctx context.Context) (*svids.SVID, error) {
 	if t := e.trust.Load(); t != nil {
-		return e.attest(ctx, "", t.roots.Pin(), byTrust(e.trust.Load, time.Now))
+		return e.attest(ctx, "", t.Roots.Pin(), byTrust(e.trust.Load, time.Now))
 	}
 	return e.attest(ctx, "", e.kept.Pin, e.byPin(e.kept.Pin)) // it ended while it joined
 }
@@ -200,13 +201,13 @@ func refusal(err error) bool {
 	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.FailedPrecondition, codes.Unimplemented:
 		return true
 	}
-	return errors.Is(err, errBadAnswer)
+	return errors.Is(err, svids.ErrBadAnswer)
 }
 
 // attest is one call of Attest, on a connection of its own: it presents the host
 // key and no SVID.
-func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verify serverVerifier) (*svid, error) {
-	key, csr, err := newKey()
+func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verify serverVerifier) (*svids.SVID, error) {
+	key, csr, err := svids.NewKey()
 	if err != nil {
 		return nil, err
 	}
@@ -231,25 +232,25 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	defer cancel()
 	answer, err := api.NewAgentAPIClient(conn).Attest(ctx, &api.AttestRequest{Token: secret, Csr: csr, Hostname: hostname})
 	if why := impostor.Load(); err != nil && why != nil {
-		return nil, fmt.Errorf("%w: %w", errBadAnswer, *why)
+		return nil, fmt.Errorf("%w: %w", svids.ErrBadAnswer, *why)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
-	t, err := parseTrust(answer.GetSignedRootSet(), pin)
+	t, err := svids.ParseTrust(answer.GetSignedRootSet(), pin)
 	if err != nil {
-		return nil, fmt.Errorf("%w: root set: %w", errBadAnswer, err)
+		return nil, fmt.Errorf("%w: root set: %w", svids.ErrBadAnswer, err)
 	}
-	if !e.td.IsZero() && e.td != t.roots.TrustDomain {
-		return nil, fmt.Errorf("%w: the server is of trust domain %s, the configuration says %s", errBadAnswer, t.roots.TrustDomain, e.td)
+	if !e.td.IsZero() && e.td != t.Roots.TrustDomain {
+		return nil, fmt.Errorf("%w: the server is of trust domain %s, the configuration says %s", svids.ErrBadAnswer, t.Roots.TrustDomain, e.td)
 	}
-	s, err := newSVID(ownEntry, answer.GetChain(), key, t, time.Now())
+	s, err := svids.New(svids.Own, answer.GetChain(), key, t, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	id, ok := identity.AgentID(s.id)
+	id, ok := identity.AgentID(s.ID)
 	if !ok {
-		return nil, fmt.Errorf("%w: %s is not an agent's identity", errBadAnswer, s.id)
+		return nil, fmt.Errorf("%w: %s is not an agent's identity", svids.ErrBadAnswer, s.ID)
 	}
 	e.metrics.attestations.Inc()
 	e.keep(t, id)
@@ -258,9 +259,9 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 
 // keep takes a root set unless a newer one is known, and writes down what this
 // host is known by where that has changed.
-func (e *enrolment) keep(t *trust, agentID string) {
-	e.trust.Update(func(old *trust) *trust {
-		if old != nil && old.roots.Number >= t.roots.Number {
+func (e *enrolment) keep(t *svids.Trust, agentID string) {
+	e.trust.Update(func(old *svids.Trust) *svids.Trust {
+		if old != nil && old.Roots.Number >= t.Roots.Number {
 			return old
 		}
 		return t
@@ -268,7 +269,7 @@ func (e *enrolment) keep(t *trust, agentID string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	next := e.kept
-	next.AgentID, next.RootSet = agentID, string(e.trust.Load().signed)
+	next.AgentID, next.RootSet = agentID, string(e.trust.Load().Signed)
 	if next.AgentID == e.kept.AgentID && next.RootSet == e.kept.RootSet {
 		return
 	}
@@ -322,7 +323,7 @@ func (e *enrolment) dial(l *line, certificate func() *tls.Certificate, verify se
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(certificate, verify))),
 		grpc.WithContextDialer(l.dial),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: retryFirst, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 5 * time.Second},
+			Backoff:           backoff.Config{BaseDelay: svids.RetryFirst, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 5 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithPerRPCCredentials(instance(e.instance)),
@@ -401,15 +402,3 @@ func (e *enrolment) agentID() string {
 // elsewhere reports whether a server refused this agent because another one with
 // the same host key is connected.
 func elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
-
-// sleep waits for d; false means that ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/authz"
+	"signet.example/internal/child"
 )
 
 // The journal is memory that the authz process shares with the keys process: what it
@@ -35,7 +36,7 @@ type journal struct {
 // newJournal makes the memory. It is sealed: whoever holds it cannot shrink it under
 // the reader, which that would end.
 func newJournal() (*journal, *os.File, error) {
-	f, err := sealed("evaluations", 0, func(f *os.File) error { return f.Truncate(journalSlots * slotBytes) })
+	f, err := child.Sealed("evaluations", 0, func(f *os.File) error { return f.Truncate(journalSlots * slotBytes) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("journal: %w", err)
 	}

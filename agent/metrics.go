@@ -12,9 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
+	"signet.example/agent/svids"
 	"signet.example/authz"
 	"signet.example/internal/durable"
 )
@@ -23,20 +22,19 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	notAfter, renewDue, lastRotation *prometheus.GaugeVec
-	renewFailures                    *prometheus.CounterVec
-	fingerprintMatch                 *prometheus.GaugeVec
-	decisions                        *authz.Metrics
-	decisionsLost                    prometheus.Counter
-	authzRestarts, attestations      prometheus.Counter
-	stopped                          prometheus.Counter
-	envoyRestarts                    *prometheus.CounterVec
-	envoyReady                       *prometheus.GaugeVec
-	handshakes                       *prometheus.CounterVec
-	upstream                         prometheus.Gauge
-	refused                          *prometheus.CounterVec
-	wayOut                           *prometheus.CounterVec
-	wayOutSeconds                    prometheus.Histogram
+	svids                       *svids.Metrics
+	fingerprintMatch            *prometheus.GaugeVec
+	decisions                   *authz.Metrics
+	decisionsLost               prometheus.Counter
+	authzRestarts, attestations prometheus.Counter
+	stopped                     prometheus.Counter
+	envoyRestarts               *prometheus.CounterVec
+	envoyReady                  *prometheus.GaugeVec
+	handshakes                  *prometheus.CounterVec
+	upstream                    prometheus.Gauge
+	refused                     *prometheus.CounterVec
+	wayOut                      *prometheus.CounterVec
+	wayOutSeconds               prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -51,11 +49,8 @@ func newMetrics() *metrics {
 		m.registry.MustRegister(v)
 		return v
 	}
-	m.notAfter = gauge("signet_agent_svid_not_after_timestamp_seconds", "When the SVID that is served ends.", "spiffe_id")
-	m.renewDue = gauge("signet_agent_svid_renew_due_timestamp_seconds", "When the SVID's renewal is due.", "spiffe_id")
-	m.lastRotation = gauge("signet_agent_svid_last_rotation_timestamp_seconds", "When the SVID was issued.", "spiffe_id")
-	m.renewFailures = counter("signet_agent_svid_renew_failures_total", "Failed requests for an SVID, by reason.", "reason")
 	m.fingerprintMatch = gauge("signet_agent_served_fingerprint_match", "1 where the proxy's certificate, read back, is the newest SVID.", "proxy")
+	m.svids = svids.NewMetrics(m.registry)
 	// Counted here, with the records: the authz process serves no page of its own.
 	m.decisions = authz.NewMetrics()
 	m.registry.MustRegister(m.decisions)
@@ -78,28 +73,10 @@ func newMetrics() *metrics {
 		m.wayOut.WithLabelValues(reason)
 	}
 	// A series that comes with its first event hides it from rate and increase.
-	for _, reason := range []string{reasonBadAnswer, reasonRefused, reasonUnreachable, reasonDenied, reasonServer} {
-		m.renewFailures.WithLabelValues(reason)
-	}
 	for _, socket := range []string{"xds", "workload", "authz", "wayout"} {
 		m.refused.WithLabelValues(socket)
 	}
 	return m
-}
-
-// rotated notes a new SVID.
-func (m *metrics) rotated(s *svid) {
-	id := s.id.String()
-	m.notAfter.WithLabelValues(id).Set(seconds(s.notAfter()))
-	m.renewDue.WithLabelValues(id).Set(seconds(s.due))
-	m.lastRotation.WithLabelValues(id).Set(seconds(s.issued))
-}
-
-// dropped removes the series of an identity that is no longer kept.
-func (m *metrics) dropped(spiffeID string) {
-	for _, v := range []*prometheus.GaugeVec{m.notAfter, m.renewDue, m.lastRotation} {
-		v.DeleteLabelValues(spiffeID)
-	}
 }
 
 // proxyGone removes the series of a proxy that the agent no longer runs.
@@ -109,8 +86,6 @@ func (m *metrics) proxyGone(name string) {
 	m.envoyRestarts.DeleteLabelValues(name)
 	m.handshakes.DeletePartialMatch(prometheus.Labels{"proxy": name})
 }
-
-func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }
 
 // outageBudget registers what the shortest-lived SVID leaves, as it is asked for.
 func (m *metrics) outageBudget(left func() (time.Duration, bool)) {
@@ -131,32 +106,6 @@ func (m *metrics) streams(socket string, open func() int) {
 		Name: "signet_agent_streams", Help: "Open streams of local peers, by socket.",
 		ConstLabels: prometheus.Labels{"socket": socket},
 	}, func() float64 { return float64(open()) }))
-}
-
-// Why an SVID was not issued.
-const (
-	reasonBadAnswer   = "bad_answer"
-	reasonRefused     = "refused"
-	reasonUnreachable = "unreachable"
-	reasonDenied      = "denied"
-	reasonServer      = "server"
-)
-
-// failureReason sorts an error of issuance for the counter.
-func failureReason(err error) string {
-	if errors.Is(err, errBadAnswer) {
-		return reasonBadAnswer
-	}
-	if _, ok := errors.AsType[*refusedError](err); ok {
-		return reasonRefused
-	}
-	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return reasonUnreachable
-	case codes.PermissionDenied, codes.Unauthenticated:
-		return reasonDenied
-	}
-	return reasonServer
 }
 
 // health reports what is wrong; nil is well.

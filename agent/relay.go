@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/watched"
@@ -68,7 +69,7 @@ type relay struct {
 // same binding, share it.
 type viewKey struct {
 	leg  legKey
-	want want
+	want svids.Name
 }
 
 func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket, wayout string, m *metrics, log *slog.Logger) *relay {
@@ -183,7 +184,7 @@ func (r *relay) review(s *state) {
 
 // sweepIdle ends the views that no proxy has used for long.
 func (r *relay) sweepIdle(ctx context.Context) {
-	for sleep(ctx, viewIdle/2) {
+	for watched.Sleep(ctx, viewIdle/2) {
 		// In an outage a proxy that comes back must find what was there.
 		if r.u.connected.Load() {
 			r.sweep(time.Now())
@@ -291,7 +292,7 @@ var errAppFolder = errors.New("app: the folder of the application's sockets is m
 
 // tryAppOf is tryApp for the proxy that a process is. Without a shape it has no
 // application.
-func (r *relay) tryAppOf(pid int, has identity.Selectors, w want) error {
+func (r *relay) tryAppOf(pid int, has identity.Selectors, w svids.Name) error {
 	sh, err := r.shapeOfPeer(pid, has, w)
 	if err != nil {
 		return nil //nolint:nilerr // who needs the shape says so
@@ -322,7 +323,7 @@ func (r *relay) shapeOf(p Proxy) proxy.Shape {
 
 // view returns the view of key, beginning it where it is new.
 func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
-	r.u.keeper.need(key.want)
+	r.u.keeper.Need(key.want)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if v := r.views[key]; v != nil {
@@ -422,7 +423,7 @@ func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (
 	if !ok {
 		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", p.Name, has, p.ref().String())
 	}
-	return r.view(ctx, viewKey{legKey{p.ref(), r.shapeOf(p)}, want{b.Name, s.ids[b.Name]}})
+	return r.view(ctx, viewKey{legKey{p.ref(), r.shapeOf(p)}, svids.Name{Entry: b.Name, ID: s.ids[b.Name]}})
 }
 
 // event notes what a proxy did with its resources.

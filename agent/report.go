@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/internal/watched"
 )
@@ -38,7 +39,7 @@ type reporter struct {
 // changed is closed when the report may have become another one, or reportIdle
 // has passed.
 func (r *reporter) changed(ctx context.Context) <-chan struct{} {
-	_, held := r.u.keeper.held.Get()
+	_, held := r.u.keeper.Watch()
 	_, state := r.u.state.Get()
 	_, loaded := r.authz.loaded.Get()
 	_, stopped := r.authz.stopped.Get()
@@ -72,7 +73,7 @@ func (r *reporter) ready(name string) bool {
 
 func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
-	consumers := map[string]string{ownEntry: "agent"}
+	consumers := map[string]string{svids.Own: "agent"}
 	report.Findings = slices.Concat(r.fixed, sameUser(r.envoys()), stoppedFindings(r.authz.stopped.Load()))
 	for _, e := range r.envoys() {
 		s := e.status.Load()
@@ -83,7 +84,7 @@ func (r *reporter) report() *api.Report {
 		report.Proxies = append(report.Proxies, status)
 		report.Findings = append(report.Findings, e.classical.findings(time.Now(), e.proxy.Name)...)
 		if s.view != nil {
-			consumers[s.view.want.entry] = "proxy:" + e.proxy.Name
+			consumers[s.view.want.Entry] = "proxy:" + e.proxy.Name
 		}
 		if s.view != nil {
 			if left := s.view.leftOut(); left != "" {
@@ -98,9 +99,9 @@ func (r *reporter) report() *api.Report {
 			report.Findings = append(report.Findings, fmt.Sprintf("%s: proxy %s waits: %s", name, e.proxy.Name, s.reason))
 		}
 	}
-	held := r.u.keeper.held.Load()
+	held := r.u.keeper.Held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
-		report.Svids = append(report.Svids, svidReport(held[name], or(consumers[name], "workload")))
+		report.Svids = append(report.Svids, svidReport(held[name], cmp.Or(consumers[name], "workload")))
 	}
 	if s := r.u.state.Load(); s != nil {
 		for _, p := range s.problems {
@@ -169,16 +170,16 @@ func ingressPorts(set *ads.Set) []uint32 {
 	return slices.Compact(ports)
 }
 
-func svidReport(s *svid, consumer string) *api.SVIDStatus {
+func svidReport(s *svids.SVID, consumer string) *api.SVIDStatus {
 	return &api.SVIDStatus{
-		SpiffeId:     s.id.String(),
-		Serial:       s.serial(),
-		NotAfter:     timestamppb.New(s.notAfter()),
-		NextRenewal:  timestamppb.New(s.due),
-		LastRotation: timestamppb.New(s.issued),
+		SpiffeId:     s.ID.String(),
+		Serial:       s.Serial(),
+		NotAfter:     timestamppb.New(s.NotAfter()),
+		NextRenewal:  timestamppb.New(s.Due),
+		LastRotation: timestamppb.New(s.Issued),
 		Consumer:     consumer,
 		// What it leaves at worst, just before it is renewed: a figure that does not
 		// change by itself, so that it is not news every second.
-		OutageBudget: durationpb.New(s.notAfter().Sub(s.due)),
+		OutageBudget: durationpb.New(s.NotAfter().Sub(s.Due)),
 	}
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/private"
@@ -59,8 +61,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	m.rotated(first)
-	log.InfoContext(ctx, "joined", slog.String("spiffe_id", first.id.String()), slog.String("server", cfg.Server))
+	log.InfoContext(ctx, "joined", slog.String("spiffe_id", first.ID.String()), slog.String("server", cfg.Server))
 	u, err := newUpstream(enrol, first, m, log)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
@@ -267,12 +268,12 @@ func (a *agent) run(ctx context.Context) error {
 // health is red where an identity is past its renewal by more than it should be,
 // although nothing has ended yet.
 func (a *agent) health() error {
-	held := a.upstream.keeper.held.Load()
+	held := a.upstream.keeper.Held()
 	now := time.Now()
 	for _, s := range held {
-		if reached(s.issued.Add(s.lifetime()/2), now) {
-			return fmt.Errorf("%s was to be renewed at %s: %w", s.id, s.due.Format(time.RFC3339),
-				or(a.upstream.keeper.failure(s.entry), errNoServer))
+		if svids.Reached(s.Issued.Add(s.Lifetime()/2), now) {
+			return fmt.Errorf("%s was to be renewed at %s: %w", s.ID, s.Due.Format(time.RFC3339),
+				cmp.Or(a.upstream.keeper.Failure(s.Entry), errNoServer))
 		}
 	}
 	if a.upstream.state.Load() == nil {
@@ -283,11 +284,11 @@ func (a *agent) health() error {
 
 // budget is how long the SVID with the nearest end still is.
 func (a *agent) budget() (time.Duration, bool) {
-	held := a.upstream.keeper.held.Load()
+	held := a.upstream.keeper.Held()
 	var least time.Duration
 	found := false
 	for _, s := range held {
-		if left := time.Until(s.notAfter()); !found || left < least {
+		if left := time.Until(s.NotAfter()); !found || left < least {
 			least, found = left, true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/api"
 	"signet.example/authz"
@@ -14,7 +15,7 @@ import (
 // The way of a ban and of the key of token hashes goes over a resource, the state,
 // the authz process' configuration, and the deciding server's.
 func TestTheAuthzProcessDecidesByAllThatTheAgentWasTold(t *testing.T) {
-	id := wantOf("/shop/web").id
+	id := spiffeid.RequireFromString("spiffe://test.example/shop/web")
 	a := &authzProcess{hashKey: []byte("key"), known: map[string]*api.PolicyRevision{}}
 	config := a.config(&state{
 		bans:    map[string]bool{"spiffe://test.example/shop/bad": true},

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"signet.example/agent/svids"
 	"signet.example/api"
+	"signet.example/internal/watched"
 )
 
 const (
@@ -59,7 +61,7 @@ func (s *session) Run(ctx context.Context) error {
 		if banned(err) {
 			return err
 		}
-		if time.Since(begun) > retryNew {
+		if time.Since(begun) > svids.RetryNew {
 			failures = 1
 		}
 		level := slog.LevelDebug
@@ -67,7 +69,7 @@ func (s *session) Run(ctx context.Context) error {
 			level = slog.LevelError
 		}
 		s.log.Log(ctx, level, "session ended", slog.Any("err", err))
-		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
+		if !watched.Sleep(ctx, svids.RetryDelay(failures, 0, rand.Float64())) {
 			return nil
 		}
 	}
@@ -143,7 +145,7 @@ func (s *session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 				return ctx.Err()
 			}
 		}
-		if !sleep(ctx, reportPause) {
+		if !watched.Sleep(ctx, reportPause) {
 			return ctx.Err()
 		}
 		select {
@@ -187,7 +189,7 @@ func (s *session) takeUnserved(ctx context.Context, reasons map[string]string) {
 func (s *session) explain(ctx context.Context, id string, out chan<- *api.SessionUp) {
 	d := s.ring.get(id)
 	for range explainTries {
-		if d != nil || !sleep(ctx, explainPause) {
+		if d != nil || !watched.Sleep(ctx, explainPause) {
 			break
 		}
 		d = s.ring.get(id)

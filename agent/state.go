@@ -2,7 +2,6 @@ package agent
 
 import (
 	"cmp"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/proxy"
@@ -95,7 +95,7 @@ func (s *state) addEntry(e *api.Entry) error {
 	if s.bans[plain.SPIFFEID] {
 		return nil
 	}
-	if plain.Name == ownEntry {
+	if plain.Name == svids.Own {
 		return errors.New("it has no name")
 	}
 	s.since[plain.Name] = e.GetSince()
@@ -139,9 +139,9 @@ func each[M any, P interface {
 }
 
 // grants reports whether the entry or binding exists and grants this identity.
-func (s *state) grants(w want) bool {
-	id, ok := s.ids[w.entry]
-	return ok && id == w.id
+func (s *state) grants(w svids.Name) bool {
+	id, ok := s.ids[w.Entry]
+	return ok && id == w.ID
 }
 
 // bindingNamed finds a binding by its name; a nil state has none.
@@ -227,21 +227,21 @@ var errNotBound = errors.New("no binding lets this process be a proxy here")
 // entries, and that of its binding where exactly one fits. The first is what a
 // workload takes that does not choose: the one that was there first, so that no
 // new entry changes it.
-func (s *state) identities(has identity.Selectors) ([]want, error) {
-	var wants []want
+func (s *state) identities(has identity.Selectors) ([]svids.Name, error) {
+	var wants []svids.Name
 	for _, e := range identity.MatchEntries(s.entries, has) {
-		wants = append(wants, want{e.Name, e.ID})
+		wants = append(wants, svids.Name{Entry: e.Name, ID: e.ID})
 	}
 	b, id, err := s.binding(has, proxy.Ref{})
 	if err == nil {
-		wants = append(wants, want{b.Name, id})
+		wants = append(wants, svids.Name{Entry: b.Name, ID: id})
 	}
 	// Of one revision they stay in their order: entries by name, then the binding.
-	slices.SortStableFunc(wants, func(x, y want) int { return cmp.Compare(s.since[x.entry], s.since[y.entry]) })
+	slices.SortStableFunc(wants, func(x, y svids.Name) int { return cmp.Compare(s.since[x.Entry], s.since[y.Entry]) })
 	seen := map[spiffeid.ID]bool{}
-	wants = slices.DeleteFunc(wants, func(w want) bool {
-		twice := seen[w.id]
-		seen[w.id] = true
+	wants = slices.DeleteFunc(wants, func(w svids.Name) bool {
+		twice := seen[w.ID]
+		seen[w.ID] = true
 		return twice
 	})
 	if len(wants) > 0 || errors.Is(err, errNotBound) {
@@ -260,48 +260,24 @@ func (s *state) hint(entry string) string {
 	return ""
 }
 
-// trust is what the agent believes: the trust domain's roots and the pin of the
-// key that speaks for them. Immutable.
-type trust struct {
-	roots identity.RootSet
-	// signed is the document that roots was read from.
-	signed []byte
-	pool   *x509.CertPool
-	// der are the roots' encodings, for bundles.
-	der [][]byte
-}
-
-// parseTrust verifies a signed root set by the pin of its key.
-func parseTrust(signed, pin []byte) (*trust, error) {
-	roots, err := identity.ParseRootSet(signed, pin)
-	if err != nil {
-		return nil, err
-	}
-	t := &trust{roots: roots, signed: signed, pool: roots.Pool()}
-	for _, c := range roots.Roots {
-		t.der = append(t.der, c.Raw)
-	}
-	return t, nil
-}
-
-// follow returns the trust that a set of resources leads to: a newer root set,
+// followed returns the trust that a set of resources leads to: a newer root set,
 // if it is signed by the key that the agent has known since it joined. The list
 // of authorities beside the signed document is not looked at: nothing vouches for it.
-func (t *trust) follow(set *ads.Set) (*trust, error) {
+func followed(t *svids.Trust, set *ads.Set) (*svids.Trust, error) {
 	for _, r := range set.Type(ads.BundleType) {
 		var b api.Bundle
 		if err := proto.Unmarshal(r.Body, &b); err != nil {
 			return t, fmt.Errorf("bundle %s: %w", r.Name, err)
 		}
-		if b.GetTrustDomain() != t.roots.TrustDomain.Name() {
+		if b.GetTrustDomain() != t.Roots.TrustDomain.Name() {
 			continue // federated bundles come with federation
 		}
-		next, err := parseTrust(b.GetSignedRootSet(), t.roots.Pin())
+		next, err := svids.ParseTrust(b.GetSignedRootSet(), t.Roots.Pin())
 		if err != nil {
 			return t, fmt.Errorf("bundle %s: %w", r.Name, err)
 		}
 		// An older document may be true and yet lack a root that was taken away.
-		if next.roots.TrustDomain != t.roots.TrustDomain || next.roots.Number <= t.roots.Number {
+		if next.Roots.TrustDomain != t.Roots.TrustDomain || next.Roots.Number <= t.Roots.Number {
 			continue
 		}
 		return next, nil

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/authz"
+	"signet.example/internal/watched"
 )
 
 const (
@@ -62,7 +63,7 @@ type sight struct {
 func watch(ctx context.Context, j *journal, cpu func() time.Duration) error {
 	var seen map[int]sight
 	tick, last := idleTick, cpu()
-	for sleep(ctx, tick) {
+	for watched.Sleep(ctx, tick) {
 		now, used := j.entries(), cpu()
 		moved := used-last >= movedCPU
 		next, oldest := make(map[int]sight, len(now)), sight{}

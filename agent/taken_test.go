@@ -13,6 +13,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/proxy"
 )
 
@@ -117,7 +118,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		var k taken
 		told := 0
 		view := func(node string) *proxyView {
-			v := newProxyView(&leg{key: legKey{ref: proxy.Node("shop", node)}}, want{entry: node}, nil)
+			v := newProxyView(&leg{key: legKey{ref: proxy.Node("shop", node)}}, svids.Name{Entry: node}, nil)
 			v.taken, v.drain, v.told = &k, 10*time.Second, func() { told++ }
 			return v
 		}

@@ -1,99 +1,24 @@
 package agent
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
+	"signet.example/agent/svids/svidstest"
 	"signet.example/api"
-	"signet.example/identity"
 )
 
-var testDomain = spiffeid.RequireTrustDomainFromString("test.example")
-
-// testRoot is a root that signs leaves and root sets.
-type testRoot struct {
-	t    testing.TB
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newTestRoot(t testing.TB) *testRoot {
-	t.Helper()
-	r := &testRoot{t: t}
-	r.cert, r.key = r.sign(testDomain.ID(), &x509.Certificate{
-		Subject: pkix.Name{CommonName: rand.Text()}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	})
-	return r
-}
-
-func (r *testRoot) sign(id spiffeid.ID, c *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	r.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	c.SerialNumber, c.URIs = big.NewInt(1), append(c.URIs, id.URL())
-	c.NotBefore, c.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
-	parent, by := r.cert, r.key
-	if parent == nil {
-		parent, by = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if c, err = x509.ParseCertificate(der); err != nil {
-		r.t.Fatal(err)
-	}
-	return c, key
-}
-
-func (r *testRoot) leaf(path string) (*x509.Certificate, *ecdsa.PrivateKey) {
-	r.t.Helper()
-	return r.sign(spiffeid.RequireFromPath(testDomain, path), &x509.Certificate{
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	})
-}
-
-func (r *testRoot) pin() []byte {
-	sum := sha256.Sum256(r.cert.RawSubjectPublicKeyInfo)
-	return sum[:]
-}
-
-// rootSet is a document that r signs.
-func (r *testRoot) rootSet(number uint64, roots ...*x509.Certificate) []byte {
-	r.t.Helper()
-	doc, err := identity.RootSet{TrustDomain: testDomain, Number: number, Roots: roots}.Sign(r.key)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return doc
-}
-
-func (r *testRoot) trust(number uint64) *trust {
-	r.t.Helper()
-	t, err := parseTrust(r.rootSet(number, r.cert), r.pin())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return t
-}
+var testDomain = svidstest.Domain
 
 // shown is a handshake in which these certificates were shown.
 func shown(chain ...*x509.Certificate) tls.ConnectionState {
@@ -102,36 +27,36 @@ func shown(chain ...*x509.Certificate) tls.ConnectionState {
 
 // Whoever holds an SVID of the trust domain could else play the server.
 func TestOnlyAServersSVIDIsAServer(t *testing.T) {
-	root, other := newTestRoot(t), newTestRoot(t)
-	verify := byTrust(func() *trust { return root.trust(1) }, time.Now)
+	root, other := svidstest.NewRoot(t), svidstest.NewRoot(t)
+	verify := byTrust(func() *svids.Trust { return root.Trust(1) }, time.Now)
 	for path, want := range map[string]bool{"/signet/server/one": true, "/signet/agent/one": false, "/shop/web": false} {
-		leaf, _ := root.leaf(path)
+		leaf, _ := root.Leaf(path)
 		if err := verify(shown(leaf)); (err == nil) != want {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	leaf, _ := other.leaf("/signet/server/one")
-	if err := verify(shown(leaf, other.cert)); err == nil {
+	leaf, _ := other.Leaf("/signet/server/one")
+	if err := verify(shown(leaf, other.Cert)); err == nil {
 		t.Error("a server of another root was accepted")
 	}
 }
 
 // The pinned root is no secret: an impostor can send it along.
 func TestThePinnedRootMustHaveSignedTheServersChain(t *testing.T) {
-	root, impostor := newTestRoot(t), newTestRoot(t)
-	own, _ := root.leaf("/signet/server/one")
-	forged, _ := impostor.leaf("/signet/server/one")
-	near := slices.Clone(root.pin())
+	root, impostor := svidstest.NewRoot(t), svidstest.NewRoot(t)
+	own, _ := root.Leaf("/signet/server/one")
+	forged, _ := impostor.Leaf("/signet/server/one")
+	near := slices.Clone(root.Pin())
 	near[len(near)-1]++
 	for name, c := range map[string]struct {
 		pin   []byte
 		chain []*x509.Certificate
 		want  bool
 	}{
-		"the server":                  {root.pin(), []*x509.Certificate{own, root.cert}, true},
-		"without the root":            {root.pin(), []*x509.Certificate{own}, false},
-		"an impostor with both roots": {root.pin(), []*x509.Certificate{forged, impostor.cert, root.cert}, false},
-		"a pin that is nearly it":     {near, []*x509.Certificate{own, root.cert}, false},
+		"the server":                  {root.Pin(), []*x509.Certificate{own, root.Cert}, true},
+		"without the root":            {root.Pin(), []*x509.Certificate{own}, false},
+		"an impostor with both roots": {root.Pin(), []*x509.Certificate{forged, impostor.Cert, root.Cert}, false},
+		"a pin that is nearly it":     {near, []*x509.Certificate{own, root.Cert}, false},
 	} {
 		if err := (&enrolment{}).byPin(c.pin)(shown(c.chain...)); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
@@ -140,17 +65,17 @@ func TestThePinnedRootMustHaveSignedTheServersChain(t *testing.T) {
 }
 
 func TestARootSetIsFollowedIfItIsNewerAndOfTheSameKey(t *testing.T) {
-	root, other := newTestRoot(t), newTestRoot(t)
-	now := root.trust(5)
+	root, other := svidstest.NewRoot(t), svidstest.NewRoot(t)
+	now := root.Trust(5)
 	for name, c := range map[string]struct {
 		doc  []byte
 		want uint64
 		err  bool
 	}{
-		"the next":           {root.rootSet(6, root.cert, other.cert), 6, false},
-		"the same again":     {root.rootSet(5, root.cert), 5, false},
-		"an older one":       {root.rootSet(4, root.cert, other.cert), 5, false},
-		"one of another key": {other.rootSet(6, other.cert), 5, true},
+		"the next":           {root.RootSet(6, root.Cert, other.Cert), 6, false},
+		"the same again":     {root.RootSet(5, root.Cert), 5, false},
+		"an older one":       {root.RootSet(4, root.Cert, other.Cert), 5, false},
+		"one of another key": {other.RootSet(6, other.Cert), 5, true},
 	} {
 		r, err := ads.NewResource(ads.BundleType, testDomain.Name(), &api.Bundle{TrustDomain: testDomain.Name(), SignedRootSet: c.doc})
 		if err != nil {
@@ -160,26 +85,26 @@ func TestARootSetIsFollowedIfItIsNewerAndOfTheSameKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next, err := now.follow(set)
-		if (err != nil) != c.err || next.roots.Number != c.want {
-			t.Errorf("%s: number %d, %v", name, next.roots.Number, err)
+		next, err := followed(now, set)
+		if (err != nil) != c.err || next.Roots.Number != c.want {
+			t.Errorf("%s: number %d, %v", name, next.Roots.Number, err)
 		}
 	}
 }
 
 func TestAnOlderRootSetDoesNotReplaceANewerOne(t *testing.T) {
-	root := newTestRoot(t)
+	root := svidstest.NewRoot(t)
 	e := &enrolment{dir: &dataDir{path: t.TempDir()}}
 	for _, number := range []uint64{2, 1} {
-		e.keep(root.trust(number), "one")
+		e.keep(root.Trust(number), "one")
 	}
-	if n := e.trust.Load().roots.Number; n != 2 {
+	if n := e.trust.Load().Roots.Number; n != 2 {
 		t.Errorf("number %d is trusted", n)
 	}
 }
 
 func TestTheAgentSpeaksTLS13Alone(t *testing.T) {
-	leaf, key := newTestRoot(t).leaf("/signet/server/one")
+	leaf, key := svidstest.NewRoot(t).Leaf("/signet/server/one")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

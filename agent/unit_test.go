@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -162,14 +163,14 @@ func TestEntriesThatMustNotBeServedAreRefusedAndNamed(t *testing.T) {
 		&api.Entry{Name: "unknown", SpiffeId: "spiffe://test.example/b", Selectors: []string{"cloud:zone:a"}},
 		&api.Entry{Name: "lie", SpiffeId: "spiffe://test.example/shop/other", Selectors: []string{"unix:uid:1"}, VirtualNode: node},
 	), nil, nil)
-	if err := s.addEntry(&api.Entry{Name: ownEntry, SpiffeId: "spiffe://test.example/c", Selectors: []string{"unix:uid:1"}}); err == nil {
+	if err := s.addEntry(&api.Entry{Name: svids.Own, SpiffeId: "spiffe://test.example/c", Selectors: []string{"unix:uid:1"}}); err == nil {
 		t.Error("an entry that has the agent's own place was taken")
 	}
 	if len(s.problems) != 5 || len(s.ids) != 1 {
 		t.Errorf("%d problems, %d identities: %v", len(s.problems), len(s.ids), s.problems)
 	}
 	wants, err := s.identities(identity.Selectors{{Type: "unix", Value: "uid:1"}})
-	if err != nil || len(wants) != 1 || wants[0].entry != "fine" {
+	if err != nil || len(wants) != 1 || wants[0].Entry != "fine" {
 		t.Errorf("%v %v", wants, err)
 	}
 }
@@ -394,7 +395,7 @@ func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 	for n := range maxShapes {
 		r.legs[legKey{proxy.Node("shop", "web"), proxy.Shape{Egress: proxy.Egress{AddrPort: netip.AddrPortFrom(netip.Addr{}, uint16(n))}}}] = &leg{}
 	}
-	r.u = &upstream{keeper: newKeeper(nil, newMetrics(), nil)}
+	r.u = &upstream{keeper: svids.NewKeeper(nil, newMetrics().svids, nil)}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // nobody runs what is begun
 	if _, err := r.view(ctx, viewKey{leg: legKey{proxy.Node("shop", "orders"), proxy.Shape{}}}); status.Code(err) != codes.Canceled {
@@ -491,10 +492,10 @@ func TestASupervisedProxyIsNoOtherNodeThanItIsConfiguredFor(t *testing.T) {
 
 func TestAnSVIDThatHasEndedIsNotServed(t *testing.T) {
 	now := time.Now()
-	w := wantOf("/web")
+	w := svids.Name{Entry: "entry/web", ID: spiffeid.RequireFromString("spiffe://test.example/web")}
 	for left, served := range map[time.Duration]int{time.Minute: 1, -time.Second: 0} {
-		s := &svid{entry: w.entry, id: w.id, issued: now.Add(-time.Hour), leaf: &x509.Certificate{NotAfter: now.Add(left)}}
-		if n := len(good(map[string]*svid{w.entry: s}, []want{w})); n != served {
+		s := &svids.SVID{Entry: w.Entry, ID: w.ID, Issued: now.Add(-time.Hour), Leaf: &x509.Certificate{NotAfter: now.Add(left)}}
+		if n := len(good(map[string]*svids.SVID{w.Entry: s}, []svids.Name{w})); n != served {
 			t.Errorf("%s before its end: %d served", left, n)
 		}
 	}

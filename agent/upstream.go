@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
@@ -28,7 +29,7 @@ import (
 // when it breaks.
 type upstream struct {
 	enrol   *enrolment
-	keeper  *keeper
+	keeper  *svids.Keeper
 	conn    *grpc.ClientConn
 	line    line // under conn
 	log     *slog.Logger
@@ -44,13 +45,13 @@ type upstream struct {
 }
 
 // newUpstream prepares the connection; first is the SVID of the join.
-func newUpstream(e *enrolment, first *svid, m *metrics, log *slog.Logger) (*upstream, error) {
+func newUpstream(e *enrolment, first *svids.SVID, m *metrics, log *slog.Logger) (*upstream, error) {
 	u := &upstream{enrol: e, log: log, metrics: m}
-	u.keeper = newKeeper(u.issue, m, log)
-	u.keeper.install(first)
+	u.keeper = svids.NewKeeper(u.issue, m.svids, log)
+	u.keeper.Install(first)
 	conn, err := e.dial(&u.line, func() *tls.Certificate {
-		if s := u.keeper.get(ownEntry); s != nil {
-			return s.certificate()
+		if s := u.keeper.Get(svids.Own); s != nil {
+			return s.Certificate()
 		}
 		return nil
 	}, byTrust(e.trust.Load, time.Now))
@@ -63,8 +64,8 @@ func newUpstream(e *enrolment, first *svid, m *metrics, log *slog.Logger) (*upst
 
 // id is the agent's own SPIFFE ID.
 func (u *upstream) id() string {
-	if s := u.keeper.held.Load()[ownEntry]; s != nil {
-		return s.id.String()
+	if s := u.keeper.Held()[svids.Own]; s != nil {
+		return s.ID.String()
 	}
 	return ""
 }
@@ -103,11 +104,11 @@ func follow(ctx context.Context, c *ads.Client, log *slog.Logger) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(begun) > retryNew {
+		if time.Since(begun) > svids.RetryNew {
 			failures = 1
 		}
 		log.InfoContext(ctx, "upstream stream ended", slog.String("node", c.Node.GetId()), slog.Any("err", err))
-		if !sleep(ctx, retryDelay(failures, 0, rand.Float64())) {
+		if !watched.Sleep(ctx, svids.RetryDelay(failures, 0, rand.Float64())) {
 			return nil
 		}
 	}
@@ -134,53 +135,53 @@ func complete(view *ads.Resource, got *ads.Set) bool {
 
 // apply takes a complete set of the agent's own resources.
 func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) {
-	t, err := u.enrol.trust.Load().follow(set)
+	t, err := followed(u.enrol.trust.Load(), set)
 	if err != nil {
 		u.log.ErrorContext(ctx, "root set refused", slog.Any("err", err))
 	}
 	u.enrol.keep(t, u.enrol.agentID())
-	s := newState(t.roots.TrustDomain, set, view, u.state.Load())
+	s := newState(t.Roots.TrustDomain, set, view, u.state.Load())
 	s.own = u.own
 	for _, p := range s.problems {
 		u.log.WarnContext(ctx, "resource not usable", slog.String("err", p))
 	}
 	u.log.InfoContext(ctx, "own resources", slog.Int("entries", len(s.entries)), slog.Int("bindings", len(s.bindings)),
-		slog.Int("policies", len(s.policies)), slog.Int("issuers", len(s.issuers)), slog.Uint64("roots", t.roots.Number))
-	u.keeper.retain(func(w want) bool { return w.entry == ownEntry || s.grants(w) })
+		slog.Int("policies", len(s.policies)), slog.Int("issuers", len(s.issuers)), slog.Uint64("roots", t.Roots.Number))
+	u.keeper.Retain(func(w svids.Name) bool { return w.Entry == svids.Own || s.grants(w) })
 	u.state.Set(s)
 }
 
 // issue asks for a batch of SVIDs, each for a key that is made here and now.
-func (u *upstream) issue(ctx context.Context, wants []want) ([]issued, error) {
+func (u *upstream) issue(ctx context.Context, wants []svids.Name) ([]svids.Issued, error) {
 	request := &api.IssueRequest{}
 	keys := make([]*ecdsa.PrivateKey, len(wants))
 	for i, w := range wants {
-		key, csr, err := newKey()
+		key, csr, err := svids.NewKey()
 		if err != nil {
 			return nil, err
 		}
 		keys[i] = key
-		request.Requests = append(request.Requests, &api.SVIDRequest{Entry: w.entry, Csr: csr})
+		request.Requests = append(request.Requests, &api.SVIDRequest{Entry: w.Entry, Csr: csr})
 	}
 	answer, err := api.NewAgentAPIClient(u.conn).Issue(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("issue: %w", err)
 	}
 	if len(answer.GetResults()) != len(wants) {
-		return nil, fmt.Errorf("%w: %d results for %d requests", errBadAnswer, len(answer.GetResults()), len(wants))
+		return nil, fmt.Errorf("%w: %d results for %d requests", svids.ErrBadAnswer, len(answer.GetResults()), len(wants))
 	}
-	results := make([]issued, len(wants))
+	results := make([]svids.Issued, len(wants))
 	t, now := u.enrol.trust.Load(), time.Now()
 	for i, r := range answer.GetResults() {
 		if r.GetError() != "" {
-			results[i].err = &refusedError{r.GetError()}
+			results[i].Err = &svids.RefusedError{Text: r.GetError()}
 			continue
 		}
-		s, err := newSVID(wants[i].entry, r.GetChain(), keys[i], t, now)
-		if err == nil && s.id != wants[i].id {
-			err = fmt.Errorf("%w: it is of %s", errBadAnswer, s.id)
+		s, err := svids.New(wants[i].Entry, r.GetChain(), keys[i], t, now)
+		if err == nil && s.ID != wants[i].ID {
+			err = fmt.Errorf("%w: it is of %s", svids.ErrBadAnswer, s.ID)
 		}
-		results[i] = issued{svid: s, err: err}
+		results[i] = svids.Issued{SVID: s, Err: err}
 	}
 	return results, nil
 }
@@ -197,15 +198,15 @@ func (u *upstream) watchConnection(ctx context.Context) error {
 		case connectivity.Idle:
 			// gRPC waits only after attempts that fail: a balancer with nobody behind it
 			// takes each connection, and closes it.
-			if since.IsZero() || time.Since(since) > retryNew {
+			if since.IsZero() || time.Since(since) > svids.RetryNew {
 				short = 0
-			} else if short++; !sleep(ctx, retryDelay(short, 0, rand.Float64())) {
+			} else if short++; !watched.Sleep(ctx, svids.RetryDelay(short, 0, rand.Float64())) {
 				return nil
 			}
 			u.conn.Connect()
 		case connectivity.Ready:
 			since = time.Now()
-			u.keeper.retryNow()
+			u.keeper.RetryNow()
 		}
 		u.connected.Set(state == connectivity.Ready)
 		u.metrics.upstream.Set(map[bool]float64{true: 1}[state == connectivity.Ready])
@@ -220,11 +221,11 @@ func (u *upstream) watchConnection(ctx context.Context) error {
 // agent would never come back by itself. One that is banned ends.
 func (u *upstream) stand(ctx context.Context) error {
 	for failures := 0; ; {
-		held, changed := u.keeper.held.Get()
-		own := held[ownEntry]
-		if own.fresh(time.Now()) && status.Code(u.keeper.failure(ownEntry)) != codes.Unauthenticated {
+		held, changed := u.keeper.Watch()
+		own := held[svids.Own]
+		if own.Fresh(time.Now()) && status.Code(u.keeper.Failure(svids.Own)) != codes.Unauthenticated {
 			failures = 0
-			timer := time.NewTimer(until(own.ends()))
+			timer := time.NewTimer(svids.Until(own.Ends()))
 			select {
 			case <-changed:
 			case <-timer.C:
@@ -238,9 +239,8 @@ func (u *upstream) stand(ctx context.Context) error {
 		}
 		next, err := u.enrol.renew(ctx)
 		if err == nil {
-			u.log.InfoContext(ctx, "attested again by the host key", slog.String("spiffe_id", next.id.String()))
-			u.metrics.rotated(next)
-			u.keeper.install(next)
+			u.log.InfoContext(ctx, "attested again by the host key", slog.String("spiffe_id", next.ID.String()))
+			u.keeper.Install(next)
 			u.line.cut() // a connection that stands shows the old one for as long as it does
 			u.conn.ResetConnectBackoff()
 			continue
@@ -249,9 +249,9 @@ func (u *upstream) stand(ctx context.Context) error {
 			return err
 		}
 		failures++
-		u.metrics.renewFailures.WithLabelValues(failureReason(err)).Inc()
+		u.keeper.Failed(err)
 		u.log.ErrorContext(ctx, "attest again", slog.Any("err", err))
-		if !sleep(ctx, retryDelay(failures, time.Hour, rand.Float64())) {
+		if !watched.Sleep(ctx, svids.RetryDelay(failures, time.Hour, rand.Float64())) {
 			return nil
 		}
 	}

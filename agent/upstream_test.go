@@ -14,30 +14,22 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
+	"signet.example/agent/svids/svidstest"
 	"signet.example/api"
 )
 
-func (r *testRoot) svid(entry, path string) *svid {
-	r.t.Helper()
-	leaf, key := r.leaf(path)
-	s, err := newSVID(entry, [][]byte{leaf.Raw}, key, r.trust(1), time.Now())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return s
-}
-
 func TestAnIdentityThatIsGrantedNoLongerIsForgotten(t *testing.T) {
-	root, log := newTestRoot(t), slog.New(slog.DiscardHandler)
-	u := &upstream{enrol: &enrolment{dir: &dataDir{path: t.TempDir()}}, keeper: newKeeper(nil, newMetrics(), log), log: log}
-	u.enrol.keep(root.trust(1), "one")
-	u.keeper.install(root.svid(ownEntry, "/signet/agent/one"))
+	root, log := svidstest.NewRoot(t), slog.New(slog.DiscardHandler)
+	u := &upstream{enrol: &enrolment{dir: &dataDir{path: t.TempDir()}}, keeper: svids.NewKeeper(nil, newMetrics().svids, log), log: log}
+	u.enrol.keep(root.Trust(1), "one")
+	u.keeper.Install(root.SVID(svids.Own, "/signet/agent/one"))
 	for _, path := range []string{"/kept", "/gone"} {
-		u.keeper.install(root.svid(path, path))
+		u.keeper.Install(root.SVID(path, path))
 	}
 	u.apply(t.Context(), entrySet(t, &api.Entry{Name: "/kept", SpiffeId: "spiffe://test.example/kept", Selectors: []string{"unix:uid:1"}}), nil)
-	if u.keeper.get("/gone") != nil || u.keeper.get("/kept") == nil || u.keeper.get(ownEntry) == nil {
-		t.Errorf("held: %v", u.keeper.held.Load())
+	if u.keeper.Get("/gone") != nil || u.keeper.Get("/kept") == nil || u.keeper.Get(svids.Own) == nil {
+		t.Errorf("held: %v", u.keeper.Held())
 	}
 }
 
@@ -64,7 +56,7 @@ func TestConnectionsThatEndAtOnceAreNotTriedWithoutPause(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	log, m := slog.New(slog.DiscardHandler), newMetrics()
-	u := &upstream{conn: conn, keeper: newKeeper(nil, m, log), metrics: m, log: log}
+	u := &upstream{conn: conn, keeper: svids.NewKeeper(nil, m.svids, log), metrics: m, log: log}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := u.watchConnection(ctx); err != nil {
@@ -76,7 +68,7 @@ func TestConnectionsThatEndAtOnceAreNotTriedWithoutPause(t *testing.T) {
 }
 
 func TestTheServersSecretsReachNoProxy(t *testing.T) {
-	root := newTestRoot(t)
+	root := svidstest.NewRoot(t)
 	secret, err := ads.NewResource(ads.SecretType, "spiffe://other.example", &api.Ban{})
 	if err != nil {
 		t.Fatal(err)
@@ -85,13 +77,13 @@ func TestTheServersSecretsReachNoProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := root.svid("web", "/shop/web")
-	v := newProxyView(&leg{}, want{"web", s.id}, nil)
-	if err := v.publish(&routing{set: set}, s, root.trust(1)); err != nil {
+	s := root.SVID("web", "/shop/web")
+	v := newProxyView(&leg{}, svids.Name{Entry: "web", ID: s.ID}, nil)
+	if err := v.publish(&routing{set: set}, s, root.Trust(1)); err != nil {
 		t.Fatal(err)
 	}
 	secrets := v.published.Load().Type(ads.SecretType)
-	if len(secrets) != 2 || secrets[0].Name != "spiffe://test.example" || secrets[1].Name != s.id.String() {
+	if len(secrets) != 2 || secrets[0].Name != "spiffe://test.example" || secrets[1].Name != s.ID.String() {
 		t.Errorf("%d secrets", len(secrets))
 	}
 }

@@ -2,13 +2,21 @@ package agent
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
 	"log/slog"
+	"math/big"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"signet.example/ads"
+	"signet.example/agent/svids"
 	"signet.example/internal/watched"
 	"signet.example/sds"
 )
@@ -18,7 +26,7 @@ import (
 // a name that is not theirs is answered like one that does not exist.
 type proxyView struct {
 	leg  *leg
-	want want
+	want svids.Name
 	u    *upstream
 	view *ads.View
 	// gone is closed when the binding is taken away, or nobody used it for long.
@@ -43,13 +51,13 @@ type proxyView struct {
 	left     string     // which listeners of full are left out, and why
 
 	// secret is made of svid, bundle of trust. Owned by Run.
-	svid   *svid
+	svid   *svids.SVID
 	secret *ads.Resource
-	trust  *trust
+	trust  *svids.Trust
 	bundle *ads.Resource
 }
 
-func newProxyView(l *leg, w want, u *upstream) *proxyView {
+func newProxyView(l *leg, w svids.Name, u *upstream) *proxyView {
 	return &proxyView{
 		leg: l, want: w, u: u, gone: make(chan struct{}), used: time.Now(),
 		view: ads.NewView(l.nodeID(), ads.Proxy),
@@ -61,11 +69,11 @@ func newProxyView(l *leg, w want, u *upstream) *proxyView {
 func (v *proxyView) Run(ctx context.Context) {
 	for {
 		routing, routingChanged := v.leg.released.Get()
-		held, heldChanged := v.u.keeper.held.Get()
+		held, heldChanged := v.u.keeper.Watch()
 		trust, trustChanged := v.u.enrol.trust.Get()
-		if s := held[v.want.entry]; routing != nil && s != nil && s.id == v.want.id {
+		if s := held[v.want.Entry]; routing != nil && s != nil && s.ID == v.want.ID {
 			if err := v.publish(routing, s, trust); err != nil {
-				v.leg.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.want.id.String()), slog.Any("err", err))
+				v.leg.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.want.ID.String()), slog.Any("err", err))
 			}
 		}
 		again := time.NewTimer(time.Second)
@@ -91,16 +99,16 @@ func (v *proxyView) Run(ctx context.Context) {
 	}
 }
 
-func (v *proxyView) publish(r *routing, s *svid, t *trust) error {
+func (v *proxyView) publish(r *routing, s *svids.SVID, t *svids.Trust) error {
 	if v.svid != s {
-		secret, err := sds.SVIDSecret(s.id, s.chain, s.key)
+		secret, err := sds.SVIDSecret(s.ID, s.Chain, s.Key)
 		if err != nil {
 			return err
 		}
 		v.svid, v.secret = s, secret
 	}
 	if v.trust != t {
-		bundle, err := sds.BundleSecret(t.roots.TrustDomain, t.der)
+		bundle, err := sds.BundleSecret(t.Roots.TrustDomain, t.DER)
 		if err != nil {
 			return err
 		}
@@ -189,11 +197,11 @@ func (v *proxyView) takeBack() error {
 	if v.published.Load() == nil {
 		return nil
 	}
-	nobody, err := newHostKey(time.Now())
+	nobody, err := untrusted(time.Now())
 	if err != nil {
 		return err
 	}
-	secret, err := sds.SVIDSecret(v.want.id, nobody.Certificate, nobody.PrivateKey)
+	secret, err := sds.SVIDSecret(v.want.ID, nobody.chain, nobody.key)
 	if err != nil {
 		return err
 	}
@@ -202,6 +210,29 @@ func (v *proxyView) takeBack() error {
 		return err
 	}
 	return v.put(set)
+}
+
+// selfSigned is a certificate that nobody trusts, with its key.
+type selfSigned struct {
+	chain [][]byte
+	key   *ecdsa.PrivateKey
+}
+
+// untrusted makes one. Envoy takes none without a name.
+func untrusted(now time.Time) (selfSigned, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return selfSigned{}, fmt.Errorf("make a key that nobody trusts: %w", err)
+	}
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "revoked"}, SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return selfSigned{}, fmt.Errorf("make a certificate that nobody trusts: %w", err)
+	}
+	return selfSigned{[][]byte{der}, key}, nil
 }
 
 // ports are those of the proxy's inbound listeners, in order; the caller holds

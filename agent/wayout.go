@@ -15,6 +15,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 
+	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/watched"
@@ -107,11 +108,11 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	}
 	w.guests.stay(peer)
 	// Again: the folder was looked at when the proxy started, and may have changed.
-	if err := w.relay.tryAppOf(peer.PID(), has, want{b.Name, id}); err != nil {
+	if err := w.relay.tryAppOf(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}); err != nil {
 		return caller, no(reasonSocket, "%s: %w", refOf(b), err)
 	}
 	if socket := at.GetDestination().GetAddress().GetPipe().GetPath(); socket != "" {
-		return socket, w.atSocket(peer, has, want{b.Name, id}, b, socket)
+		return socket, w.atSocket(peer, has, svids.Name{Entry: b.Name, ID: id}, b, socket)
 	}
 	if !from.IsValid() || !to.IsValid() {
 		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", refOf(b))
@@ -136,7 +137,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 		}
 		return caller, nil
 	}
-	f, err := w.relay.front(peer.PID(), has, want{b.Name, id}, b)
+	f, err := w.relay.front(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}, b)
 	if err != nil {
 		return caller, no(reasonNotReady, "%s: %w", refOf(b), err)
 	}
@@ -148,7 +149,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 // name), and the kernel does not say whose connection it asks about: whoever can
 // open the socket may call out, so that its folder, owner and mode must be as
 // they were asked for.
-func (w *wayOut) atSocket(peer *attestation.Peer, has identity.Selectors, bound want, b identity.Binding, socket string) error {
+func (w *wayOut) atSocket(peer *attestation.Peer, has identity.Selectors, bound svids.Name, b identity.Binding, socket string) error {
 	node := refOf(b).String()
 	if b.Applications.Anyone {
 		return nil
@@ -194,7 +195,7 @@ type front struct {
 // front finds the configuration of the proxy that a process is. For one that the
 // agent did not start it is what its stream was given: without a stream it has
 // no configuration, and nobody may speak through it.
-func (r *relay) front(pid int, has identity.Selectors, w want, b identity.Binding) (front, error) {
+func (r *relay) front(pid int, has identity.Selectors, w svids.Name, b identity.Binding) (front, error) {
 	sh, err := r.shapeOfPeer(pid, has, w)
 	if err != nil {
 		return front{}, err
@@ -205,7 +206,7 @@ func (r *relay) front(pid int, has identity.Selectors, w want, b identity.Bindin
 }
 
 // shapeOfPeer is the shape of the proxy that a process is.
-func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w want) (proxy.Shape, error) {
+func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w svids.Name) (proxy.Shape, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p, ok := r.proxies[supervisedName(has)]; ok {
@@ -231,7 +232,7 @@ func (r *relay) frontOf(key viewKey) (front, error) {
 }
 
 // shapeOfStream needs mu.
-func (r *relay) shapeOfStream(pid int, w want) (proxy.Shape, bool) {
+func (r *relay) shapeOfStream(pid int, w svids.Name) (proxy.Shape, bool) {
 	for g := range r.streams {
 		if g.peer.PID() != pid || g.peer.Alive() != nil {
 			continue
@@ -244,7 +245,7 @@ func (r *relay) shapeOfStream(pid int, w want) (proxy.Shape, bool) {
 }
 
 // frontOfProxy is that of a supervised proxy, for reports.
-func (r *relay) frontOfProxy(p Proxy, w want) (front, error) {
+func (r *relay) frontOfProxy(p Proxy, w svids.Name) (front, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.frontOf(viewKey{legKey{p.ref(), r.shapeOf(p)}, w})
@@ -253,7 +254,7 @@ func (r *relay) frontOfProxy(p Proxy, w want) (front, error) {
 // speaker is who may call out through a supervised proxy, for reports: in words,
 // what is wrong or doubtful about it, and what the Binding would say of it.
 func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applications []string) {
-	b, ok := w.state.Load().bindingNamed(v.want.entry)
+	b, ok := w.state.Load().bindingNamed(v.want.Entry)
 	if !ok {
 		return "", "", nil
 	}

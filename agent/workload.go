@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/sds"
@@ -42,9 +44,9 @@ func (w *workloads) refuse(ctx context.Context, has identity.Selectors, err erro
 // look is what an answer is made of, at one moment.
 type look struct {
 	state *state
-	trust *trust
-	wants []want
-	svids []*svid // those of wants that are there and good
+	trust *svids.Trust
+	wants []svids.Name
+	svids []*svids.SVID // those of wants that are there and good
 }
 
 // same reports whether nothing that concerns the caller has changed since.
@@ -68,7 +70,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 	late, sent := false, false
 	for {
 		s, stateChanged := w.u.state.Get()
-		held, heldChanged := w.u.keeper.held.Get()
+		held, heldChanged := w.u.keeper.Watch()
 		t, trustChanged := w.u.enrol.trust.Get()
 		if s == nil {
 			return fmt.Errorf("%w: %w", sds.ErrUnavailable, errNoState)
@@ -90,7 +92,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 			case sent:
 				// Its SVIDs ended in an outage: it is told when there are new ones.
 			case late || !w.u.connected.Load():
-				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, or(failure, errNoServer))
+				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, cmp.Or(failure, errNoServer))
 			}
 			last, late = next, false
 		}
@@ -111,7 +113,7 @@ var errNoEntry = errors.New("no entry and no binding of this host's group fits w
 var errNoServer = errors.New("no server to issue it")
 
 // attest finds out what the caller is now and has what it may hold be issued.
-func (w *workloads) attest(ctx context.Context, l look, held map[string]*svid, selectors func(context.Context) (identity.Selectors, error)) (look, error) {
+func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.SVID, selectors func(context.Context) (identity.Selectors, error)) (look, error) {
 	has, err := selectors(ctx)
 	if err != nil {
 		w.refuse(ctx, nil, err)
@@ -126,15 +128,15 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svid, s
 		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
 	}
 	w.guests.stayFor(ctx)
-	w.u.keeper.need(l.wants...)
+	w.u.keeper.Need(l.wants...)
 	l.svids = good(held, l.wants)
 	return l, nil
 }
 
-func good(held map[string]*svid, wants []want) []*svid {
-	var svids []*svid
+func good(held map[string]*svids.SVID, wants []svids.Name) []*svids.SVID {
+	var svids []*svids.SVID
 	for _, w := range wants {
-		if s := held[w.entry]; s.fresh(time.Now()) && s.id == w.id {
+		if s := held[w.Entry]; s.Fresh(time.Now()) && s.ID == w.ID {
 			svids = append(svids, s)
 		}
 	}
@@ -146,10 +148,10 @@ func good(held map[string]*svid, wants []want) []*svid {
 func (w *workloads) pending(l look) (pending bool, failure error) {
 	connected := w.u.connected.Load()
 	for _, wanted := range l.wants {
-		if slices.ContainsFunc(l.svids, func(s *svid) bool { return s.entry == wanted.entry }) {
+		if slices.ContainsFunc(l.svids, func(s *svids.SVID) bool { return s.Entry == wanted.Entry }) {
 			continue
 		}
-		if err := w.u.keeper.failure(wanted.entry); err != nil {
+		if err := w.u.keeper.Failure(wanted.Entry); err != nil {
 			failure = err
 		} else if connected {
 			pending = true
@@ -159,9 +161,9 @@ func (w *workloads) pending(l look) (pending bool, failure error) {
 }
 
 func (l look) update() sds.Update {
-	u := sds.Update{Bundles: map[string][][]byte{l.trust.roots.TrustDomain.IDString(): l.trust.der}}
+	u := sds.Update{Bundles: map[string][][]byte{l.trust.Roots.TrustDomain.IDString(): l.trust.DER}}
 	for _, s := range l.svids {
-		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.id, Chain: s.chain, Key: s.key, Hint: l.state.hint(s.entry)})
+		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.ID, Chain: s.Chain, Key: s.Key, Hint: l.state.hint(s.Entry)})
 	}
 	return u
 }

@@ -11,6 +11,7 @@ package watched
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Value holds the newest of a series of immutable values and wakes those who wait
@@ -78,5 +79,17 @@ func (s Signal) Wake() {
 	select {
 	case s <- struct{}{}:
 	default:
+	}
+}
+
+// Sleep waits for d; false means that ctx ended first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -23,7 +23,7 @@ var homes = []struct {
 	{`\bListen(Unix)?\([^)]*"unix"`, []string{"internal/unixsock/listen.go"}, "what a socket may replace is unixsock.Listen's to say"},
 	{`<- struct\{\}\{\}:\s+default:`, []string{"internal/watched/watched.go", "ads/stream.go"}, "who waits is woken by a watched.Signal; ads imports nothing"},
 	{`\b(Socketpair|FileConn)\(`, []string{"internal/unixsock/pair.go"}, "a connection that a child inherits is unixsock's to make"},
-	{`\bMemfdCreate\(`, []string{"agent/memory.go"}, "shared memory has its seals"},
+	{`\bMemfdCreate\(`, []string{"internal/child/memory.go"}, "shared memory has its seals"},
 }
 
 func TestEachIdeaHasOneHome(t *testing.T) {

@@ -34,11 +34,7 @@ var metricName = regexp.MustCompile(`"(signet_[a-z0-9_]+)"`)
 
 func TestMetricsPageListsTheMetricsThatExist(t *testing.T) {
 	declared := map[string]bool{}
-	files, err := filepath.Glob("../../*/metrics.go")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no metrics.go found: %v", err)
-	}
-	for _, f := range files {
+	for _, f := range metricsFiles(t) {
 		for _, m := range metricName.FindAllStringSubmatch(read(t, strings.TrimPrefix(f, "../../")), -1) {
 			declared[m[1]] = true
 		}
@@ -57,6 +53,17 @@ func TestMetricsPageListsTheMetricsThatExist(t *testing.T) {
 			t.Errorf("docs/METRICS.md lists %s, which no metrics.go declares", name)
 		}
 	}
+}
+
+// metricsFiles are the metrics.go of each folder and of the parts of server and agent.
+func metricsFiles(t *testing.T) []string {
+	t.Helper()
+	folders, err := filepath.Glob("../../*/metrics.go")
+	parts, inner := filepath.Glob("../../*/*/metrics.go")
+	if err != nil || inner != nil || len(folders) == 0 {
+		t.Fatalf("no metrics.go found: %v, %v", err, inner)
+	}
+	return append(folders, parts...)
 }
 
 var yamlTag = regexp.MustCompile("yaml:\"([a-z_]+)[,\"]")

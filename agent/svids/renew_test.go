@@ -1,10 +1,9 @@
-package agent
+package svids
 
 import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/big"
 	"math/rand/v2"
@@ -15,11 +14,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // These tests look at the keeper from within: its time is synctest's.
@@ -37,7 +33,7 @@ type signer struct {
 	err      error
 }
 
-func (s *signer) issue(_ context.Context, wants []want) ([]issued, error) {
+func (s *signer) issue(_ context.Context, wants []Name) ([]Issued, error) {
 	time.Sleep(s.latency)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,12 +42,12 @@ func (s *signer) issue(_ context.Context, wants []want) ([]issued, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	out := make([]issued, len(wants))
+	out := make([]Issued, len(wants))
 	for i, w := range wants {
 		s.serial++
 		now := time.Now()
 		leaf := &x509.Certificate{SerialNumber: big.NewInt(s.serial), NotAfter: now.Add(s.lifetime)}
-		out[i].svid = &svid{entry: w.entry, id: w.id, leaf: leaf, issued: now, due: renewalDue(now, leaf.NotAfter, rand.Float64())}
+		out[i].SVID = &SVID{Entry: w.Entry, ID: w.ID, Leaf: leaf, Issued: now, Due: renewalDue(now, leaf.NotAfter, rand.Float64())}
 	}
 	return out, nil
 }
@@ -68,15 +64,15 @@ func (s *signer) count() int {
 	return s.requests
 }
 
-func wantOf(path string) want {
-	return want{"entry" + path, spiffeid.RequireFromPath(spiffeid.RequireTrustDomainFromString("test.example"), path)}
+func wantOf(path string) Name {
+	return Name{"entry" + path, spiffeid.RequireFromPath(spiffeid.RequireTrustDomainFromString("test.example"), path)}
 }
 
 // keep runs a keeper in a bubble of fake time.
-func keep(t *testing.T, s *signer, test func(*keeper)) {
+func keep(t *testing.T, s *signer, test func(*Keeper)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		k := newKeeper(s.issue, newMetrics(), slog.New(slog.DiscardHandler))
+		k := NewKeeper(s.issue, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
@@ -92,21 +88,21 @@ func keep(t *testing.T, s *signer, test func(*keeper)) {
 // has at least 45 of its 60 minutes left (F1).
 func TestTheFortyFiveOfSixtyBound(t *testing.T) {
 	s := &signer{lifetime: hour, latency: 2 * time.Second}
-	keep(t, s, func(k *keeper) {
-		var wants []want
+	keep(t, s, func(k *Keeper) {
+		var wants []Name
 		for i := range 50 {
 			wants = append(wants, wantOf("/w/"+string(rune('a'+i%26))+string(rune('a'+i/26))))
 		}
-		k.need(wants...)
+		k.Need(wants...)
 		time.Sleep(5 * time.Second)
 		least := hour
 		for end := time.Now().Add(24 * hour); time.Now().Before(end); time.Sleep(7 * time.Second) {
 			for _, w := range wants {
-				sv := k.get(w.entry)
+				sv := k.Get(w.Entry)
 				if sv == nil {
 					t.Fatal("an identity is not there")
 				}
-				least = min(least, time.Until(sv.notAfter()))
+				least = min(least, time.Until(sv.NotAfter()))
 			}
 		}
 		t.Logf("least time left: %s", least)
@@ -132,11 +128,11 @@ func TestRenewalsAreSpread(t *testing.T) {
 func TestRetriesGrowAreBoundedAndNeverAtOnce(t *testing.T) {
 	for _, c := range []struct {
 		lifetime, most time.Duration
-	}{{0, retryNew}, {6 * time.Second, 150 * time.Millisecond}, {hour, retryMost}, {24 * hour, retryMost}} {
+	}{{0, RetryNew}, {6 * time.Second, 150 * time.Millisecond}, {hour, RetryMost}, {24 * hour, RetryMost}} {
 		last := time.Duration(0)
 		for failures := 1; failures < 64; failures++ {
-			low, high := retryDelay(failures, c.lifetime, 0), retryDelay(failures, c.lifetime, 0.999999)
-			if low < retryFirst/2 || high > c.most || low < last {
+			low, high := RetryDelay(failures, c.lifetime, 0), RetryDelay(failures, c.lifetime, 0.999999)
+			if low < RetryFirst/2 || high > c.most || low < last {
 				t.Fatalf("lifetime %s, failure %d: %s to %s", c.lifetime, failures, low, high)
 			}
 			last = low
@@ -149,19 +145,19 @@ func TestRetriesGrowAreBoundedAndNeverAtOnce(t *testing.T) {
 
 func TestAnOutageKeepsTheLastGoodAndRenewalResumesByItself(t *testing.T) {
 	s := &signer{lifetime: hour}
-	keep(t, s, func(k *keeper) {
+	keep(t, s, func(k *Keeper) {
 		w := wantOf("/web")
-		k.need(w)
+		k.Need(w)
 		time.Sleep(time.Minute)
-		before := k.get(w.entry)
+		before := k.Get(w.Entry)
 		s.fail(errors.New("no server"))
 		for range 44 {
 			time.Sleep(time.Minute)
-			if got := k.get(w.entry); got != before {
-				t.Fatalf("after %s: %v", time.Since(before.issued), got)
+			if got := k.Get(w.Entry); got != before {
+				t.Fatalf("after %s: %v", time.Since(before.Issued), got)
 			}
 		}
-		if k.failure(w.entry) == nil {
+		if k.Failure(w.Entry) == nil {
 			t.Error("no failure is told")
 		}
 		tried := s.count()
@@ -170,11 +166,11 @@ func TestAnOutageKeepsTheLastGoodAndRenewalResumesByItself(t *testing.T) {
 			t.Errorf("only %d attempts in 10 minutes", n)
 		}
 		s.fail(nil)
-		time.Sleep(retryMost)
-		if got := k.get(w.entry); got == before || got == nil {
+		time.Sleep(RetryMost)
+		if got := k.Get(w.Entry); got == before || got == nil {
 			t.Error("renewal did not resume")
 		}
-		if err := k.failure(w.entry); err != nil {
+		if err := k.Failure(w.Entry); err != nil {
 			t.Errorf("still told as failing: %v", err)
 		}
 	})
@@ -182,13 +178,13 @@ func TestAnOutageKeepsTheLastGoodAndRenewalResumesByItself(t *testing.T) {
 
 func TestAnExpiredSVIDIsNoLongerGiven(t *testing.T) {
 	s := &signer{lifetime: hour}
-	keep(t, s, func(k *keeper) {
+	keep(t, s, func(k *Keeper) {
 		w := wantOf("/web")
-		k.need(w)
+		k.Need(w)
 		time.Sleep(time.Second)
 		s.fail(errors.New("no server"))
 		time.Sleep(hour)
-		if k.get(w.entry) != nil {
+		if k.Get(w.Entry) != nil {
 			t.Error("given")
 		}
 	})
@@ -222,7 +218,7 @@ func TestADeadlineIsReachedByEitherClock(t *testing.T) {
 		"past, without a second clock":   {now.Add(-time.Minute).Round(0), true},
 		"ahead, and the host slept some": {asleep(t, now.Add(time.Minute), hour), false},
 	} {
-		if reached(c.deadline, now) != c.want {
+		if Reached(c.deadline, now) != c.want {
 			t.Errorf("%s: want %v", name, c.want)
 		}
 	}
@@ -233,17 +229,17 @@ func TestADeadlineIsReachedByEitherClock(t *testing.T) {
 func TestAHostThatSleptRenewsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := &signer{lifetime: hour}
-	k := newKeeper(s.issue, newMetrics(), slog.New(slog.DiscardHandler))
+	k := NewKeeper(s.issue, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 	w, now := wantOf("/web"), time.Now() // real time: synctest's has one clock
-	old := &svid{entry: w.entry, id: w.id, leaf: &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: now.Add(hour)}}
-	old.issued, old.due = asleep(t, now, 8*hour), asleep(t, now.Add(100*time.Millisecond), 8*hour)
-	k.install(old)
+	old := &SVID{Entry: w.Entry, ID: w.ID, Leaf: &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: now.Add(hour)}}
+	old.Issued, old.Due = asleep(t, now, 8*hour), asleep(t, now.Add(100*time.Millisecond), 8*hour)
+	k.Install(old)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
 	bounded, late := context.WithTimeout(t.Context(), 20*time.Second)
 	defer late()
-	if _, err := k.held.Wait(bounded, func(held map[string]*svid) bool { return held[w.entry] != old }); err != nil {
+	if _, err := k.held.Wait(bounded, func(held map[string]*SVID) bool { return held[w.Entry] != old }); err != nil {
 		t.Error("it was not renewed when the wall clock said so")
 	}
 	cancel()
@@ -254,10 +250,10 @@ func TestAHostThatSleptRenewsAtOnce(t *testing.T) {
 
 func TestAClockThatIsSetBackDoesNotMakeAnSVIDLiveLonger(t *testing.T) {
 	now := time.Now()
-	old := &svid{issued: now.Add(-2 * hour), leaf: &x509.Certificate{NotAfter: now.Add(-hour).Round(0)}}
+	old := &SVID{Issued: now.Add(-2 * hour), Leaf: &x509.Certificate{NotAfter: now.Add(-hour).Round(0)}}
 	back := asleep(t, now.Add(-24*hour), 24*hour) // what both clocks say after the wall clock was set back a day
-	if old.fresh(now) || old.fresh(back) {
-		t.Errorf("an SVID that ended an hour ago is given: %v, after the clock was set back: %v", old.fresh(now), old.fresh(back))
+	if old.Fresh(now) || old.Fresh(back) {
+		t.Errorf("an SVID that ended an hour ago is given: %v, after the clock was set back: %v", old.Fresh(now), old.Fresh(back))
 	}
 }
 
@@ -266,44 +262,44 @@ func TestAClockThatIsSetBackDoesNotMakeAnSVIDLiveLonger(t *testing.T) {
 func TestWhenTheServerIsBackTheUrgentComesAtOnceAndTheRestIsSpread(t *testing.T) {
 	const left = 40 * time.Minute
 	for _, r := range []float64{0, 0.5, 0.999999} {
-		if d := returnDelay(0, r); d > 2*retryFirst {
+		if d := returnDelay(0, r); d > 2*RetryFirst {
 			t.Errorf("without an SVID it waits for %s", d)
 		}
 		if d := returnDelay(10*time.Second, r); d > time.Second {
 			t.Errorf("with 10 s left it waits for %s", d)
 		}
-		if d := returnDelay(left, r); d > retryMost+retryFirst {
+		if d := returnDelay(left, r); d > RetryMost+RetryFirst {
 			t.Errorf("with %s left it waits for %s", left, d)
 		}
 	}
-	if a, b := returnDelay(left, 0.1), returnDelay(left, 0.9); b-a < retryMost/2 {
+	if a, b := returnDelay(left, 0.1), returnDelay(left, 0.9); b-a < RetryMost/2 {
 		t.Errorf("agents with %s left are only %s apart", left, b-a)
 	}
 }
 
 func TestRetryNowRenewsWhatIsUrgentAtOnceAndTheRestSoon(t *testing.T) {
 	s := &signer{lifetime: hour}
-	keep(t, s, func(k *keeper) {
-		var wants []want
+	keep(t, s, func(k *Keeper) {
+		var wants []Name
 		for i := range 50 {
 			wants = append(wants, wantOf("/w/"+string(rune('a'+i%26))+string(rune('a'+i/26))))
 		}
-		k.need(wants...)
+		k.Need(wants...)
 		time.Sleep(time.Second)
 		s.fail(errors.New("no server"))
-		k.need(wantOf("/new"))
+		k.Need(wantOf("/new"))
 		time.Sleep(30 * time.Minute)
 		s.fail(nil)
-		k.retryNow()
-		time.Sleep(2 * retryFirst)
-		if k.get("entry/new") == nil {
+		k.RetryNow()
+		time.Sleep(2 * RetryFirst)
+		if k.Get("entry/new") == nil {
 			t.Error("who waits for a first SVID waits on")
 		}
-		time.Sleep(retryMost)
+		time.Sleep(RetryMost)
 		synctest.Wait()
 		for _, w := range wants {
-			if sv := k.get(w.entry); time.Since(sv.issued) > time.Minute {
-				t.Errorf("%s is not renewed", w.id)
+			if sv := k.Get(w.Entry); time.Since(sv.Issued) > time.Minute {
+				t.Errorf("%s is not renewed", w.ID)
 			}
 		}
 	})
@@ -311,16 +307,16 @@ func TestRetryNowRenewsWhatIsUrgentAtOnceAndTheRestSoon(t *testing.T) {
 
 func TestNeedsAtOnceShareARequestAndNewOnesDoNotWaitForSlowOnes(t *testing.T) {
 	s := &signer{lifetime: hour, latency: 5 * time.Second}
-	keep(t, s, func(k *keeper) {
-		var wants []want
+	keep(t, s, func(k *Keeper) {
+		var wants []Name
 		for i := range 100 {
 			wants = append(wants, wantOf("/w/"+string(rune('a'+i%26))+string(rune('a'+i/26))))
 		}
-		k.need(wants...)
+		k.Need(wants...)
 		time.Sleep(time.Second)
-		k.need(wantOf("/late"))
+		k.Need(wantOf("/late"))
 		time.Sleep(5*time.Second + time.Millisecond)
-		if k.get("entry/late") == nil {
+		if k.Get("entry/late") == nil {
 			t.Error("the late one waits for the others")
 		}
 		s.mu.Lock()
@@ -336,22 +332,22 @@ func TestOneRefusalDoesNotHoldUpTheRestOfABatch(t *testing.T) {
 	good, bad := wantOf("/good"), wantOf("/bad")
 	s := &signer{lifetime: hour}
 	synctest.Test(t, func(t *testing.T) {
-		k := newKeeper(func(ctx context.Context, wants []want) ([]issued, error) {
+		k := NewKeeper(func(ctx context.Context, wants []Name) ([]Issued, error) {
 			out, err := s.issue(ctx, wants)
 			for i, w := range wants {
 				if w == bad {
-					out[i] = issued{err: &refusedError{"no such entry"}}
+					out[i] = Issued{Err: &RefusedError{"no such entry"}}
 				}
 			}
 			return out, err
-		}, newMetrics(), slog.New(slog.DiscardHandler))
+		}, NewMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
-		k.need(good, bad)
+		k.Need(good, bad)
 		time.Sleep(time.Second)
-		if k.get(good.entry) == nil || k.get(bad.entry) != nil || failureReason(k.failure(bad.entry)) != "refused" {
-			t.Errorf("good %v, bad %v: %v", k.get(good.entry), k.get(bad.entry), k.failure(bad.entry))
+		if k.Get(good.Entry) == nil || k.Get(bad.Entry) != nil || failureReason(k.Failure(bad.Entry)) != "refused" {
+			t.Errorf("good %v, bad %v: %v", k.Get(good.Entry), k.Get(bad.Entry), k.Failure(bad.Entry))
 		}
 		cancel()
 		<-done //nolint:errcheck // how it ends is another test's
@@ -360,64 +356,23 @@ func TestOneRefusalDoesNotHoldUpTheRestOfABatch(t *testing.T) {
 
 func TestAnEntryThatGoesOrChangesIsForgotten(t *testing.T) {
 	s := &signer{lifetime: hour}
-	keep(t, s, func(k *keeper) {
+	keep(t, s, func(k *Keeper) {
 		one, two := wantOf("/one"), wantOf("/two")
-		k.need(one, two)
+		k.Need(one, two)
 		time.Sleep(time.Second)
-		k.retain(func(w want) bool { return w == two })
-		if k.get(one.entry) != nil || k.get(two.entry) == nil {
+		k.Retain(func(w Name) bool { return w == two })
+		if k.Get(one.Entry) != nil || k.Get(two.Entry) == nil {
 			t.Error("the wrong one was forgotten")
 		}
-		changed := want{two.entry, one.id}
-		k.need(changed)
+		changed := Name{two.Entry, one.ID}
+		k.Need(changed)
 		// The new one may be there already: the keeper runs beside us.
-		if got := k.get(two.entry); got != nil && got.id != one.id {
+		if got := k.Get(two.Entry); got != nil && got.ID != one.ID {
 			t.Error("the old identity is still given under the entry")
 		}
 		time.Sleep(time.Second)
-		if got := k.get(two.entry); got == nil || got.id != one.id {
+		if got := k.Get(two.Entry); got == nil || got.ID != one.ID {
 			t.Errorf("got %v", got)
 		}
 	})
-}
-
-func TestAnAgentThatIsLimitedComesBackWhenItIsToldTo(t *testing.T) {
-	t.Parallel()
-	limits := func(after time.Duration) error {
-		s, err := status.New(codes.ResourceExhausted, "too many requests").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Errorf("attest: %w", s.Err())
-	}
-	synctest.Test(t, func(t *testing.T) {
-		e := &enrolment{log: slog.New(slog.DiscardHandler)}
-		begun, attempts := time.Now(), 0
-		_, err := e.untilAnswered(t.Context(), func() (*svid, error) {
-			if attempts++; attempts <= 8 {
-				return nil, limits(300 * time.Millisecond)
-			}
-			return nil, nil
-		})
-		if took := time.Since(begun); err != nil || took != 8*300*time.Millisecond {
-			t.Errorf("let in after %s: %v", took, err)
-		}
-	})
-	for name, c := range map[string]struct {
-		err  error
-		want time.Duration
-		told bool
-	}{
-		"it says":                  {limits(700 * time.Millisecond), 700 * time.Millisecond, true},
-		"it says never":            {limits(time.Hour), retryNew, true},
-		"it says at once":          {limits(0), retryFirst, true},
-		"it says before":           {limits(-time.Hour), retryFirst, true},
-		"it does not":              {status.Error(codes.ResourceExhausted, "too many requests"), 0, false},
-		"it is not there":          {status.Error(codes.Unavailable, "no route"), 0, false},
-		"nothing of gRPC is in it": {errors.New("broken"), 0, false},
-	} {
-		if got, told := retryAfter(c.err); got != c.want || told != c.told {
-			t.Errorf("%s: %s %v, want %s %v", name, got, told, c.want, c.told)
-		}
-	}
 }

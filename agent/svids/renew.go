@@ -1,4 +1,4 @@
-package agent
+package svids
 
 import (
 	"time"
@@ -28,11 +28,11 @@ const (
 	// Retries begin at retryFirst and double, up to retryShare of a lifetime but
 	// never beyond retryMost: a renewal that fails once still has time to succeed,
 	// and a fleet does not fall on a server that has just come back.
-	retryFirst = 100 * time.Millisecond
-	retryMost  = 30 * time.Second
+	RetryFirst = 100 * time.Millisecond
+	RetryMost  = 30 * time.Second
 	retryShare = 0.025
-	// retryNew bounds the delay where there is no SVID yet: somebody waits for it.
-	retryNew = 2 * time.Second
+	// RetryNew bounds the delay where there is no SVID yet: somebody waits for it.
+	RetryNew = 2 * time.Second
 )
 
 // renewalDue is when an SVID issued at issued, good until notAfter, is renewed.
@@ -42,14 +42,14 @@ func renewalDue(issued, notAfter time.Time, random float64) time.Time {
 	return issued.Add(time.Duration(float64(notAfter.Sub(issued)) * share))
 }
 
-// retryDelay is how long to wait after the given number of failures (1 is the
+// RetryDelay is how long to wait after the given number of failures (1 is the
 // first) for an SVID with this lifetime; 0 means that there is none yet.
-func retryDelay(failures int, lifetime time.Duration, random float64) time.Duration {
-	most := retryNew
+func RetryDelay(failures int, lifetime time.Duration, random float64) time.Duration {
+	most := RetryNew
 	if lifetime > 0 {
-		most = min(retryMost, max(retryFirst, time.Duration(float64(lifetime)*retryShare)))
+		most = min(RetryMost, max(RetryFirst, time.Duration(float64(lifetime)*retryShare)))
 	}
-	d := retryFirst
+	d := RetryFirst
 	for range min(failures, 32) - 1 {
 		if d = 2 * d; d >= most {
 			break
@@ -60,14 +60,14 @@ func retryDelay(failures int, lifetime time.Duration, random float64) time.Durat
 	return d/2 + time.Duration(float64(d)/2*random)
 }
 
-// retryAfter is how long a server that limits us says to wait, where it does.
-func retryAfter(err error) (time.Duration, bool) {
+// RetryAfter is how long a server that limits us says to wait, where it does.
+func RetryAfter(err error) (time.Duration, bool) {
 	if status.Code(err) != codes.ResourceExhausted {
 		return 0, false
 	}
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.RetryInfo); ok && info.GetRetryDelay() != nil {
-			return min(retryNew, max(retryFirst, info.GetRetryDelay().AsDuration())), true
+			return min(RetryNew, max(RetryFirst, info.GetRetryDelay().AsDuration())), true
 		}
 	}
 	return 0, false
@@ -77,19 +77,19 @@ func retryAfter(err error) (time.Duration, bool) {
 // again, by how long the SVID still lives: every agent of a fleet has waited for
 // this moment, and what has time takes it.
 func returnDelay(left time.Duration, random float64) time.Duration {
-	most := min(retryMost, max(0, time.Duration(float64(left)*retryShare)))
-	return retryFirst + time.Duration(float64(most)*random)
+	most := min(RetryMost, max(0, time.Duration(float64(left)*retryShare)))
+	return RetryFirst + time.Duration(float64(most)*random)
 }
 
-// reached reports whether a deadline has come by either of the kernel's clocks: the
+// Reached reports whether a deadline has come by either of the kernel's clocks: the
 // wall clock alone goes on while the host sleeps, the monotonic one alone when
 // the wall clock is set back.
-func reached(deadline, now time.Time) bool {
+func Reached(deadline, now time.Time) bool {
 	return !now.Before(deadline) || !now.Round(0).Before(deadline.Round(0))
 }
 
-// until is how long to sleep for a deadline before looking at the clocks again.
-func until(deadline time.Time) time.Duration { return min(clockCheck, time.Until(deadline)) }
+// Until is how long to sleep for a deadline before looking at the clocks again.
+func Until(deadline time.Time) time.Duration { return min(clockCheck, time.Until(deadline)) }
 
 // coalesce is how much earlier than its time an SVID may be renewed so that it
 // shares a request with another one that is due now.
