@@ -22,15 +22,6 @@ import (
 	"signet.example/proxy"
 )
 
-// States of a supervised proxy, as reports tell them.
-const (
-	stateWaiting  = "waiting"
-	stateStarting = "starting"
-	stateReady    = "ready"
-	stateBackoff  = "backoff"
-	stateDraining = "draining"
-)
-
 const (
 	// See child.Restarts.
 	envoyRestartFirst = 100 * time.Millisecond
@@ -48,7 +39,7 @@ const (
 
 // proxyStatus is what is known of one supervised proxy. Immutable.
 type proxyStatus struct {
-	state    string
+	state    api.ProxyStatus_State
 	reason   string // why it waits or failed
 	pid      int
 	restarts int
@@ -82,7 +73,7 @@ func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Ch
 		proxy: p, program: cfg.Envoy, drainTime: cfg.DrainTime, xdsSocket: xdsSocket, relay: r, children: c,
 		log: log.With(slog.String("proxy", p.Name)), metrics: m, admin: newEnvoyAdmin(p.Admin), any: changed,
 	}
-	e.status.Set(proxyStatus{state: stateWaiting})
+	e.status.Set(proxyStatus{state: api.ProxyStatus_WAITING})
 	return e
 }
 
@@ -119,14 +110,14 @@ func (e *envoy) become(change func(*proxyStatus)) {
 	}
 	e.any.Update(func(n int) int { return n + 1 })
 	s := e.status.Load()
-	e.metrics.envoyReady.WithLabelValues(e.proxy.Name).Set(map[bool]float64{true: 1}[s.state == stateReady])
+	e.metrics.envoyReady.WithLabelValues(e.proxy.Name).Set(map[bool]float64{true: 1}[s.state == api.ProxyStatus_READY])
 }
 
 // Run keeps an Envoy running until ctx ends, then drains and stops it.
 func (e *envoy) Run(ctx context.Context) error {
 	restart := child.Restarts{First: envoyRestartFirst, Most: envoyRestartMost, Settled: envoySettled}
 	for {
-		e.become(func(s *proxyStatus) { s.state, s.pid = stateWaiting, 0 })
+		e.become(func(s *proxyStatus) { s.state, s.pid = api.ProxyStatus_WAITING, 0 })
 		v, ok := e.awaitView(ctx)
 		if !ok {
 			return nil
@@ -143,7 +134,7 @@ func (e *envoy) Run(ctx context.Context) error {
 		pause := restart.After(time.Since(begun))
 		e.metrics.envoyRestarts.WithLabelValues(e.proxy.Name).Inc()
 		e.become(func(s *proxyStatus) {
-			s.state, s.pid, s.restarts, s.reason = stateBackoff, 0, s.restarts+1, err.Error()
+			s.state, s.pid, s.restarts, s.reason = api.ProxyStatus_BACKOFF, 0, s.restarts+1, err.Error()
 		})
 		e.log.ErrorContext(ctx, "envoy ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
 		if !watched.Sleep(ctx, pause) {
@@ -243,7 +234,7 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 		return err
 	}
 	e.classical.begin()
-	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = stateStarting, p.PID(), "" })
+	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = api.ProxyStatus_STARTING, p.PID(), "" })
 	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
 	watch, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -329,16 +320,16 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 		}
 		state := e.status.Load().state
 		switch {
-		case err == nil && state != stateReady:
+		case err == nil && state != api.ProxyStatus_READY:
 			version, err := e.admin.version(ctx)
 			if err != nil {
 				e.log.DebugContext(ctx, "envoy version", slog.Any("err", err))
 			}
-			e.become(func(s *proxyStatus) { s.state, s.version, s.reason = stateReady, version, "" })
+			e.become(func(s *proxyStatus) { s.state, s.version, s.reason = api.ProxyStatus_READY, version, "" })
 			e.log.InfoContext(ctx, "envoy ready", slog.String("version", version))
 			wait = pollReady
-		case err != nil && state == stateReady:
-			e.become(func(s *proxyStatus) { s.state, s.reason = stateStarting, err.Error() })
+		case err != nil && state == api.ProxyStatus_READY:
+			e.become(func(s *proxyStatus) { s.state, s.reason = api.ProxyStatus_STARTING, err.Error() })
 			wait = pollStarting
 		}
 		if err == nil {
@@ -372,7 +363,7 @@ func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 // so that others stop calling it before it stops answering. finish says whether it
 // may be given longer than drainTime.
 func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
-	e.become(func(s *proxyStatus) { s.state = stateDraining })
+	e.become(func(s *proxyStatus) { s.state = api.ProxyStatus_DRAINING })
 	if err := e.admin.drain(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
 	} else {

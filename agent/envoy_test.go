@@ -164,13 +164,13 @@ func (e *envoyRig) get() (body, serial string) {
 func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
 	t.Parallel()
 	e := newEnvoyRig(t, 6*time.Second)
-	e.await("the proxy's status", func() bool { return e.proxy().GetState() == "waiting" })
+	e.await("the proxy's status", func() bool { return e.proxy().GetState() == api.ProxyStatus_WAITING })
 	time.Sleep(200 * time.Millisecond)
 	if p := e.proxy(); p.GetPid() != 0 {
 		t.Error("Envoy was started without routing")
 	}
 	e.route("hello")
-	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
+	e.await("ready", func() bool { return e.proxy().GetState() == api.ProxyStatus_READY })
 	body, first := e.get()
 	if body != "hello" {
 		t.Errorf("answer %q", body)
@@ -195,11 +195,11 @@ func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
 	e.await("the next Envoy", func() bool { body, _ := e.get(); return body == "hello" })
 	t.Logf("a killed Envoy serves again after %s, without a server", time.Since(begun))
 	e.start()
-	e.await("the report", func() bool { return e.proxy().GetRestarts() == 1 && e.proxy().GetState() == "ready" })
+	e.await("the report", func() bool { return e.proxy().GetRestarts() == 1 && e.proxy().GetState() == api.ProxyStatus_READY })
 
 	pid := int(e.proxy().GetPid())
 	e.cancel()
-	e.await("the report of draining", func() bool { return e.proxy().GetState() == "draining" })
+	e.await("the report of draining", func() bool { return e.proxy().GetState() == api.ProxyStatus_DRAINING })
 	e.await("the end of Envoy", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
 }
 
@@ -207,15 +207,15 @@ func TestASupervisedEnvoyEndsWithItsBindingAndComesBackWithTheNext(t *testing.T)
 	t.Parallel()
 	e := newEnvoyRig(t, time.Hour)
 	e.route("hello")
-	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
+	e.await("ready", func() bool { return e.proxy().GetState() == api.ProxyStatus_READY })
 	pid := int(e.proxy().GetPid())
 	e.change(func(f *fakeServer) { f.entries = nil })
 	e.await("the end of Envoy", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
-	e.await("the report that it waits", func() bool { return e.proxy().GetState() == "waiting" && len(e.proxy().GetPorts()) == 0 })
+	e.await("the report that it waits", func() bool { return e.proxy().GetState() == api.ProxyStatus_WAITING && len(e.proxy().GetPorts()) == 0 })
 	e.change(func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web")} })
 	e.await("ready again", func() bool {
 		p := e.proxy()
-		return p.GetState() == "ready" && len(p.GetPorts()) == 1 && p.GetRestarts() == 0
+		return p.GetState() == api.ProxyStatus_READY && len(p.GetPorts()) == 1 && p.GetRestarts() == 0
 	})
 	if body, _ := e.get(); body != "hello" {
 		t.Errorf("answer %q", body)
@@ -226,7 +226,7 @@ func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 	t.Parallel()
 	e := newEnvoyRig(t, time.Hour)
 	e.route("good")
-	e.await("ready", func() bool { return e.proxy().GetState() == "ready" })
+	e.await("ready", func() bool { return e.proxy().GetState() == api.ProxyStatus_READY })
 	bad := listener(t, e.address, e.port, "bad")
 	bad.FilterChains[0].Filters[0].Name = "no such filter"
 	bad.FilterChains[0].Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: &anypb.Any{TypeUrl: "type.googleapis.com/no.such.Type"}}
@@ -287,7 +287,7 @@ func TestAListenerOfALaterApplyTakesNoCallsOfAnotherProxy(t *testing.T) {
 	r.route("mesh/shop/virtualNode/orders", "", plain(ordersPort, "orders"))
 	r.await("both", func() bool {
 		all := r.lastReport().GetProxies()
-		return len(all) == 2 && all[0].GetState() == "ready" && all[1].GetState() == "ready"
+		return len(all) == 2 && all[0].GetState() == api.ProxyStatus_READY && all[1].GetState() == api.ProxyStatus_READY
 	})
 	r.route("mesh/shop/virtualNode/orders", "", plain(ordersPort, "orders again"), plain(webPort, "orders"))
 	const want = "proxy-address: proxy orders runs without listener lds_ingress_"

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/api"
 	"signet.example/internal/private"
 	"signet.example/proxy"
 )
@@ -25,7 +26,7 @@ type host struct {
 	// applications are who was remembered to stand behind the proxies.
 	applications map[string]owner
 	// peerMode is how this kernel lets peers be attested.
-	peerMode string
+	peerMode api.Report_PeerMode
 }
 
 // openHost takes it, or says everything that cannot be had, each error beginning

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"signet.example/agent"
+	"signet.example/api"
 	"signet.example/attestation"
 )
 
@@ -16,7 +17,7 @@ func TestALegacyKernelIsServedUnlessTheOperatorRefusesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = agent.PeerMode(true)
-	if legacy := mode == attestation.ModeLegacy; legacy != errors.Is(err, attestation.ErrLegacy) || !legacy && err != nil {
-		t.Errorf("mode %q, refusing legacy ones: %v", mode, err)
+	if legacy := mode == api.Report_LEGACY; legacy != errors.Is(err, attestation.ErrLegacy) || !legacy && err != nil {
+		t.Errorf("mode %s, refusing legacy ones: %v", mode, err)
 	}
 }

@@ -26,7 +26,7 @@ type reporter struct {
 	relay    *relay
 	authz    *authzProcess
 	envoys   func() []*envoy
-	peerMode string
+	peerMode api.Report_PeerMode
 	version  string
 	// proxies is set with every change of a proxy's status.
 	proxies *watched.Value[int]
@@ -67,31 +67,31 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 // ready reports whether a proxy of this name serves.
 func (r *reporter) ready(name string) bool {
 	return slices.ContainsFunc(r.envoys(), func(e *envoy) bool {
-		return e.proxy.Name == name && e.status.Load().state == stateReady
+		return e.proxy.Name == name && e.status.Load().state == api.ProxyStatus_READY
 	})
 }
 
 func (r *reporter) report() *api.Report {
-	report := &api.Report{PeerMode: r.peerMode, Version: r.version, PolicyRevision: r.revision()}
-	consumers := map[string]string{svids.Own: "agent"}
+	report := &api.Report{PeerMode: r.peerMode.Enum(), Version: r.version, PolicyRevision: r.revision()}
+	proxies := map[string]string{} // by the entries that they use
 	report.Findings = slices.Concat(r.fixed, sameUser(r.envoys()), stoppedFindings(r.authz.stopped.Load()))
 	for _, e := range r.envoys() {
 		s := e.status.Load()
 		status := proxyReport(e, s)
-		if s.view != nil && s.state == stateReady {
+		if s.view != nil && s.state == api.ProxyStatus_READY {
 			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(e.proxy, s.view)
 		}
 		report.Proxies = append(report.Proxies, status)
 		report.Findings = append(report.Findings, e.classical.findings(time.Now(), e.proxy.Name)...)
 		if s.view != nil {
-			consumers[s.view.want.Entry] = "proxy:" + e.proxy.Name
+			proxies[s.view.want.Entry] = e.proxy.Name
 		}
 		if s.view != nil {
 			if left := s.view.leftOut(); left != "" {
 				report.Findings = append(report.Findings, fmt.Sprintf("proxy-address: proxy %s runs %s", e.proxy.Name, left))
 			}
 		}
-		if s.state == stateWaiting && s.reason != "" {
+		if s.state == api.ProxyStatus_WAITING && s.reason != "" {
 			name := "proxy-waiting"
 			if strings.HasPrefix(s.reason, addressTaken) {
 				name = "proxy-address"
@@ -101,13 +101,14 @@ func (r *reporter) report() *api.Report {
 	}
 	held := r.u.keeper.Held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
-		report.Svids = append(report.Svids, svidReport(held[name], cmp.Or(consumers[name], "workload")))
+		report.Svids = append(report.Svids, svidReport(held[name], name, proxies[name]))
 	}
 	if s := r.u.state.Load(); s != nil {
 		for _, p := range s.problems {
 			report.Findings = append(report.Findings, "resource-not-usable: "+p)
 		}
 	}
+	api.Reconcile(report) // for a server of the version before
 	return report
 }
 
@@ -131,11 +132,11 @@ func proxyReport(e *envoy, s proxyStatus) *api.ProxyStatus {
 		Name:         e.proxy.Name,
 		VirtualNode:  &api.VirtualNodeRef{Mesh: e.proxy.Mesh, Name: e.proxy.VirtualNode},
 		Address:      e.proxy.Bind,
-		Healthy:      s.state == stateReady,
+		Healthy:      s.state == api.ProxyStatus_READY,
 		EnvoyVersion: s.version,
 		Pid:          int64(s.pid),
 		Restarts:     int32(s.restarts), //nolint:gosec // a count
-		State:        s.state,
+		State:        s.state.Enum(),
 		Reason:       s.reason,
 	}
 	if s.view == nil {
@@ -170,14 +171,22 @@ func ingressPorts(set *ads.Set) []uint32 {
 	return slices.Compact(ports)
 }
 
-func svidReport(s *svids.SVID, consumer string) *api.SVIDStatus {
+func svidReport(s *svids.SVID, entry, proxy string) *api.SVIDStatus {
+	consumer, word := api.SVIDStatus_WORKLOAD, ""
+	switch {
+	case entry == svids.Own:
+		consumer = api.SVIDStatus_AGENT
+	case proxy != "":
+		consumer, word = api.SVIDStatus_PROXY, "proxy:"+proxy
+	}
 	return &api.SVIDStatus{
 		SpiffeId:     s.ID.String(),
 		Serial:       s.Serial(),
 		NotAfter:     timestamppb.New(s.NotAfter()),
 		NextRenewal:  timestamppb.New(s.Due),
 		LastRotation: timestamppb.New(s.Issued),
-		Consumer:     consumer,
+		Consumer:     consumer.Enum(),
+		ConsumerWord: word,
 		// What it leaves at worst, just before it is renewed: a figure that does not
 		// change by itself, so that it is not news every second.
 		OutageBudget: durationpb.New(s.NotAfter().Sub(s.Due)),

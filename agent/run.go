@@ -19,6 +19,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/svids"
+	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/private"
@@ -349,19 +350,22 @@ func (s *sockets) close() {
 }
 
 // peerMode is how this kernel lets peers be attested.
-func peerMode(refuseLegacy bool) (string, error) {
+func peerMode(refuseLegacy bool) (api.Report_PeerMode, error) {
 	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "peer mode")
 	if err != nil {
-		return "", err
+		return 0, err
 	}
 	defer func() { _ = errors.Join(ours.Close(), theirs.Close()) }() // only looked at
 	p, err := (&attestation.Attestor{RefuseLegacy: refuseLegacy}).Peer(ours)
 	if errors.Is(err, attestation.ErrLegacy) {
-		return "", fmt.Errorf("refuse_legacy_peers: %w: run a kernel of 6.5 or later, or leave the key out", err)
+		return 0, fmt.Errorf("refuse_legacy_peers: %w: run a kernel of 6.5 or later, or leave the key out", err)
 	}
 	if err != nil {
-		return "", fmt.Errorf("peers cannot be attested here: %w", err)
+		return 0, fmt.Errorf("peers cannot be attested here: %w", err)
 	}
 	defer func() { _ = p.Close() }() // a pidfd
-	return p.Mode(), nil
+	if p.Mode() == attestation.ModeLegacy {
+		return api.Report_LEGACY, nil
+	}
+	return api.Report_PIDFD, nil
 }

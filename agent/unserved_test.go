@@ -5,13 +5,15 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"signet.example/api"
 )
 
 func TestAProxyThatStopsIsNotSaidToBeCalled(t *testing.T) {
 	e := &envoy{proxy: Proxy{Name: "web"}}
 	var log bytes.Buffer
 	s := &session{reporter: &reporter{envoys: func() []*envoy { return []*envoy{e} }}, log: slog.New(slog.NewTextHandler(&log, nil))}
-	for state, told := range map[string]bool{stateReady: true, stateDraining: false} {
+	for state, told := range map[api.ProxyStatus_State]bool{api.ProxyStatus_READY: true, api.ProxyStatus_DRAINING: false} {
 		e.status.Set(proxyStatus{state: state})
 		log.Reset()
 		s.takeUnserved(t.Context(), map[string]string{"web": "its address is another"})

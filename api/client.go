@@ -28,6 +28,7 @@ func DialAdmin(socket string) (AdminClient, *grpc.ClientConn, error) {
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}),
+		grpc.WithUnaryInterceptor(reconcileAnswer), grpc.WithStreamInterceptor(reconcileStream),
 		grpc.WithTransportCredentials(unixsock.Credentials(unixsock.TrustedListener(path))),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAdminMessage), grpc.MaxCallSendMsgSize(maxAdminMessage)))
 	if err != nil {

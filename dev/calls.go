@@ -279,7 +279,7 @@ func (d *demo) serial(ctx context.Context, id string) (string, error) {
 			return "", fmt.Errorf("certificate of %s: %w", id, err)
 		}
 		for _, c := range answer.GetCerts() {
-			if c.GetSpiffeId() == id && strings.HasPrefix(c.GetConsumer(), "proxy") {
+			if c.GetSpiffeId() == id && c.GetConsumer() == api.SVIDStatus_PROXY {
 				return c.GetSerial(), nil
 			}
 		}

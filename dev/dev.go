@@ -280,11 +280,11 @@ func proxiesReady(answer *api.AgentsResponse, want int) error {
 	ready := 0
 	for _, a := range answer.GetAgents() {
 		for _, p := range a.GetReport().GetProxies() {
-			if p.GetState() == "ready" {
+			if p.GetState() == api.ProxyStatus_READY {
 				ready++
 				continue
 			}
-			waiting = append(waiting, p.GetName()+" is "+p.GetState())
+			waiting = append(waiting, p.GetName()+" is "+p.GetStateWord())
 		}
 	}
 	if ready < want {

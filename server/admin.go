@@ -78,6 +78,9 @@ func (a *admin) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 		}
 	}
 	resp, err := next(ctx, req)
+	if m, ok := resp.(proto.Message); ok && err == nil {
+		api.Reconcile(m)
+	}
 	err = adminError(err)
 	a.outcome(ctx, method, req, err)
 	return resp, err

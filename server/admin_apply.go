@@ -323,16 +323,16 @@ func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write) {
 	var writes []store.Write
 	for _, o := range objects {
 		after, k := o.encode(), o.key()
-		c := &api.Change{Action: "created", Kind: k.kind, Mesh: k.mesh, Name: k.name, After: string(after)}
+		c := &api.Change{Action: api.Change_CREATED.Enum(), Kind: k.kind, Mesh: k.mesh, Name: k.name, After: string(after)}
 		if old := now.objects.Get(k); old != nil {
 			before := old.encode()
-			c.Action, c.Before = "configured", string(before)
+			c.Action, c.Before = api.Change_CONFIGURED.Enum(), string(before)
 			if bytes.Equal(before, after) {
-				c.Action = "unchanged"
+				c.Action = api.Change_UNCHANGED.Enum()
 			}
 		}
 		changes = append(changes, c)
-		if c.GetAction() != "unchanged" {
+		if c.GetAction() != api.Change_UNCHANGED {
 			writes = append(writes, store.Write{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Manifest: after}})
 		}
 	}

@@ -96,7 +96,7 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 	}
 	resp := &api.ApplyResponse{
 		Revision: m.revision,
-		Changes:  []*api.Change{{Action: "deleted", Kind: k.kind, Mesh: k.mesh, Name: k.name, Before: string(o.encode())}},
+		Changes:  []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: k.kind, Mesh: k.mesh, Name: k.name, Before: string(o.encode())}},
 		Warnings: warningsOf(m, rest),
 	}
 	if req.GetDryRun() {
@@ -157,7 +157,7 @@ func (a *admin) without(m *model, o *object) (*model, error) {
 	}
 	if g, ok := o.value.(identity.NodeGroup); ok {
 		for _, agent := range a.roster.all() {
-			if agent.Group == g.Name && a.agentStatus(agent).state == agentConnected {
+			if agent.Group == g.Name && a.agentStatus(agent).state == api.AgentInfo_CONNECTED {
 				return nil, reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
 			}
 		}

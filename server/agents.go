@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
@@ -14,25 +15,25 @@ import (
 	"signet.example/store"
 )
 
-// The states of an agent, as operators and the metrics are told them.
-const (
-	agentConnected = "connected" // it has a session
-	agentJoined    = "joined"    // it joined while this server ran, and was not seen since
-	agentAway      = "away"      // it was, and is not connected
-	agentGone      = "gone"      // nor is its certificate good any more
-	agentBanned    = "banned"
-)
-
-var agentStates = []string{agentConnected, agentJoined, agentAway, agentGone, agentBanned}
+// agentStates are the states of an agent, in the order in which they are counted.
+var agentStates = []api.AgentInfo_State{api.AgentInfo_CONNECTED, api.AgentInfo_JOINED, api.AgentInfo_AWAY, api.AgentInfo_GONE, api.AgentInfo_BANNED}
 
 // kindAgent is how operators name agents where they name a kind. Agents are not
 // applied: they join.
 const kindAgent = "Agent"
 
+func words[E protoreflect.Enum](list []E) []string {
+	out := make([]string, len(list))
+	for i, e := range list {
+		out[i] = api.Word(e)
+	}
+	return out
+}
+
 // agentStatus is what is known of an agent at one moment.
 type agentStatus struct {
 	store.Agent
-	state    string
+	state    api.AgentInfo_State
 	unserved map[string]string // why no caller is sent to a proxy, by its name
 	session  *session          // nil unless it is connected
 	report   *api.Report       // the latest, nil if there was none
@@ -56,15 +57,15 @@ func (s *server) agentStatus(g store.Agent) agentStatus {
 	}
 	switch {
 	case g.Banned:
-		st.state = agentBanned
+		st.state = api.AgentInfo_BANNED
 	case session != nil:
-		st.state = agentConnected
+		st.state = api.AgentInfo_CONNECTED
 	case !st.end.After(now):
-		st.state = agentGone
+		st.state = api.AgentInfo_GONE
 	case left.at.IsZero() && !cert.renewed && g.Joined.After(s.started): // before, nobody saw whether it came
-		st.state = agentJoined
+		st.state = api.AgentInfo_JOINED
 	default:
-		st.state = agentAway
+		st.state = api.AgentInfo_AWAY
 	}
 	return st
 }
@@ -79,7 +80,7 @@ func later(a, b time.Time) time.Time {
 func (st agentStatus) message() *api.AgentInfo {
 	info := &api.AgentInfo{
 		Id: st.ID, Group: st.Group, Hostname: st.Hostname, Connected: st.session != nil,
-		Joined: timestamppb.New(st.Joined), Report: st.report, State: st.state,
+		Joined: timestamppb.New(st.Joined), Report: st.report, State: st.state.Enum(),
 		LastSeen: timestamppb.New(st.seen), NotAfter: timestamppb.New(st.end),
 		Attestation: "join_token", // the only method of this version
 		BanReason:   st.BanReason,
@@ -98,8 +99,8 @@ func (st agentStatus) message() *api.AgentInfo {
 func withUnserved(r *api.Report, reasons map[string]string) *api.Report {
 	r, _ = proto.Clone(r).(*api.Report) // Clone returns what it was given
 	for _, p := range r.GetProxies() {
-		if reason, ok := reasons[p.GetName()]; ok && p.GetState() == stateReady {
-			p.State, p.Reason = stateUnserved, reason
+		if reason, ok := reasons[p.GetName()]; ok && p.GetState() == api.ProxyStatus_READY {
+			p.State, p.Reason = api.ProxyStatus_UNSERVED.Enum(), reason
 		}
 	}
 	return r
@@ -178,14 +179,14 @@ func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.A
 		return nil, err
 	}
 	switch st := a.agentStatus(g); st.state {
-	case agentGone:
-	case agentBanned:
+	case api.AgentInfo_GONE:
+	case api.AgentInfo_BANNED:
 		return nil, reason(errReferenced, "agent %s is not deleted: it is banned, and is kept so that its host key stays out", g.ID)
 	default:
 		return nil, reason(errReferenced, "agent %s is not deleted: it is %s, and its certificate is good until %s; to shut it out now: signet ban %s",
-			g.ID, st.state, utc(st.end), g.ID)
+			g.ID, api.Word(st.state), utc(st.end), g.ID)
 	}
-	resp := &api.ApplyResponse{Revision: a.store.Revision(), Changes: []*api.Change{{Action: "deleted", Kind: kindAgent, Name: g.ID}}}
+	resp := &api.ApplyResponse{Revision: a.store.Revision(), Changes: []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: kindAgent, Name: g.ID}}}
 	if req.GetDryRun() {
 		return resp, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/api"
 	"signet.example/store"
 )
 
@@ -65,7 +66,7 @@ func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
 	k.ban("out")
 	got := map[string]string{}
 	for _, g := range k.roster.all() {
-		got[g.ID] = k.agentStatus(g).state
+		got[g.ID] = api.Word(k.agentStatus(g).state)
 	}
 	want := map[string]string{
 		"new": "joined", "here": "connected", "left": "away", "before-a-restart": "away", "joined-before-a-restart": "away", "ended": "gone", "out": "banned", "never-issued": "gone",

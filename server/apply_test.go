@@ -54,7 +54,7 @@ func TestSkippedForeignKindsAreCounted(t *testing.T) {
 func TestADryRunTellsTheChangesAndStoresNothing(t *testing.T) {
 	r := newRig(t)
 	resp, err := r.admin.Apply(t.Context(), &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a.yaml", Content: []byte(registry)}}})
-	if err != nil || len(resp.GetChanges()) != 4 || resp.GetChanges()[0].GetAction() != "created" {
+	if err != nil || len(resp.GetChanges()) != 4 || resp.GetChanges()[0].GetAction() != api.Change_CREATED {
 		t.Errorf("%v, %v", resp, err)
 	}
 	got, err := r.admin.Get(t.Context(), &api.GetRequest{})
@@ -76,7 +76,7 @@ func TestWhatGetReadsBackAppliesUnchanged(t *testing.T) {
 	}
 	resp := r.apply(strings.Join(all, "\n---\n"))
 	for _, c := range resp.GetChanges() {
-		if c.GetAction() != "unchanged" {
+		if c.GetAction() != api.Change_UNCHANGED {
 			t.Errorf("%s %s: %s\n%s\n---\n%s", c.GetKind(), c.GetName(), c.GetAction(), c.GetBefore(), c.GetAfter())
 		}
 	}
@@ -173,7 +173,7 @@ spec: {awsName: catalog.shop.internal, provider: {virtualRouter: {virtualRouterR
 	wantCode(t, err, codes.InvalidArgument, "mesh other", "of mesh shop", "delete that one first")
 	resp := r.apply(team("team-a"))
 	for _, c := range resp.GetChanges() {
-		if c.GetAction() != "unchanged" {
+		if c.GetAction() != api.Change_UNCHANGED {
 			t.Errorf("%s %s was %s", c.GetKind(), c.GetName(), c.GetAction())
 		}
 	}

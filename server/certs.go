@@ -70,7 +70,9 @@ func sendCerts(stream grpc.ServerStreamingServer[api.CertsResponse], list []*api
 	return nil
 }
 
-func certKey(c *api.Cert) string { return c.GetSerial() + " " + c.GetConsumer() + " " + c.GetNode() }
+func certKey(c *api.Cert) string {
+	return c.GetSerial() + " " + c.GetConsumerWord() + " " + c.GetNode()
+}
 
 func changedCerts(shown map[string]*api.Cert, list []*api.Cert) []*api.Cert {
 	return slices.DeleteFunc(slices.Clone(list), func(c *api.Cert) bool { return proto.Equal(shown[certKey(c)], c) })
@@ -102,16 +104,17 @@ func (s *server) serving() []*api.Cert {
 		for _, v := range o.latest().GetSvids() {
 			c := &api.Cert{
 				SpiffeId: v.GetSpiffeId(), Node: o.caller.id.String(), Serial: v.GetSerial(), NotAfter: v.GetNotAfter(),
-				NextRenewal: v.GetNextRenewal(), State: "serving", Consumer: v.GetConsumer(),
+				NextRenewal: v.GetNextRenewal(), State: api.Cert_SERVING.Enum(), Consumer: v.Consumer, ConsumerWord: v.GetConsumerWord(),
 			}
 			if r := s.issuance.of(v.GetSerial()); r != nil {
 				c.NotBefore = r.GetNotBefore()
 			}
+			api.Reconcile(c)
 			list = append(list, c)
 		}
 	}
 	slices.SortStableFunc(list, func(a, b *api.Cert) int {
-		return strings.Compare(a.GetSpiffeId()+" "+a.GetNode()+" "+a.GetConsumer(), b.GetSpiffeId()+" "+b.GetNode()+" "+b.GetConsumer())
+		return strings.Compare(a.GetSpiffeId()+" "+a.GetNode()+" "+a.GetConsumerWord(), b.GetSpiffeId()+" "+b.GetNode()+" "+b.GetConsumerWord())
 	})
 	return list
 }

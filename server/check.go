@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +19,9 @@ import (
 
 // Severities of findings.
 const (
-	sevError   = "error"
-	sevWarning = "warning"
-	sevInfo    = "info"
+	sevError   = api.Finding_ERROR
+	sevWarning = api.Finding_WARNING
+	sevInfo    = api.Finding_INFO
 )
 
 // The findings of `signet check`. An id is never given to another cause.
@@ -62,7 +63,7 @@ const (
 
 // severities is which a finding can have: an error makes calls fail, or will when
 // something ends; a warning does not.
-var severities = map[string][]string{
+var severities = map[string][]api.Finding_Severity{
 	findDisconnected: {sevWarning},
 	findExpiry:       {sevError},
 	findOverdue:      {sevWarning},
@@ -110,18 +111,14 @@ func (a *admin) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckRespo
 	} {
 		list = append(list, part(ctx)...)
 	}
-	rank := map[string]int{sevError: 0, sevWarning: 1, sevInfo: 2}
 	slices.SortStableFunc(list, func(x, y *api.Finding) int {
-		if d := rank[x.GetSeverity()] - rank[y.GetSeverity()]; d != 0 {
-			return d
-		}
-		return strings.Compare(x.GetId()+x.GetSubject(), y.GetId()+y.GetSubject())
+		return cmp.Or(cmp.Compare(x.GetSeverity(), y.GetSeverity()), strings.Compare(x.GetId()+x.GetSubject(), y.GetId()+y.GetSubject()))
 	})
 	return &api.CheckResponse{Findings: list}, nil
 }
 
-func finding(id, severity, subject, fix, cause string, args ...any) *api.Finding {
-	return &api.Finding{Id: id, Severity: severity, Subject: subject, Fix: fix, Cause: fmt.Sprintf(cause, args...)}
+func finding(id string, severity api.Finding_Severity, subject, fix, cause string, args ...any) *api.Finding {
+	return &api.Finding{Id: id, Severity: severity.Enum(), Subject: subject, Fix: fix, Cause: fmt.Sprintf(cause, args...)}
 }
 
 func (a *admin) checkAuthority(ctx context.Context) []*api.Finding {
@@ -163,7 +160,7 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 			list = append(list, checkProxy(id, p)...)
 			list = append(list, checkSpeaker(id, p)...)
 		}
-		if r.GetPeerMode() == "legacy" {
+		if r.GetPeerMode() == api.Report_LEGACY {
 			list = append(list, finding(findPeerMode, sevWarning, id, "upgrade the kernel to 6.5 or later",
 				"the kernel has no SO_PEERPIDFD: local peers are attested by pid with checks around each answer"))
 		}
@@ -181,7 +178,7 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 
 func checkSVID(now time.Time, agent string, v *api.SVIDStatus) []*api.Finding {
 	end := v.GetNotAfter().AsTime()
-	subject := v.GetSpiffeId() + " (" + v.GetConsumer() + " of " + agent + ")"
+	subject := v.GetSpiffeId() + " (" + v.GetConsumerWord() + " of " + agent + ")"
 	switch {
 	case !end.After(now):
 		return []*api.Finding{finding(findExpiry, sevError, subject, "signet certs", "its certificate %s expired at %s", v.GetSerial(), utc(end))}
@@ -199,7 +196,7 @@ func checkProxy(agent string, p *api.ProxyStatus) []*api.Finding {
 		list = append(list, finding(findRejected, sevError, subject, "signet get all -o yaml; correct the resource and `signet apply` it",
 			"Envoy refused %s %s, version %s, and keeps the last good one: %s", shortType(j.GetTypeUrl()), plainText(j.GetName()), plainText(j.GetVersion()), j.GetMessage()))
 	}
-	if p.GetState() == "backoff" {
+	if p.GetState() == api.ProxyStatus_BACKOFF {
 		list = append(list, finding(findProxy, sevError, subject, "see the agent's log for Envoy's last lines", "Envoy ended %d times and is held back before the next start", p.GetRestarts()))
 	}
 	return list
@@ -253,7 +250,7 @@ func inForce(commit string) string {
 
 // agentAdvice is how bad a finding is that an agent reports of itself, and what
 // mends it; the finding begins with its name.
-func agentAdvice(finding string) (severity, fix string) {
+func agentAdvice(finding string) (severity api.Finding_Severity, fix string) {
 	switch name, _, _ := strings.Cut(finding, ":"); name {
 	case "authz-same-user":
 		return sevWarning, "set authz.user in the agent's configuration to a user of its own; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"

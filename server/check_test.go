@@ -42,7 +42,7 @@ func (r *rig) awaitFound(id, severity, about string) {
 	begun := time.Now()
 	eventually(r.t, severity+" "+id+" "+about, func() bool {
 		list := r.findings(id, about)
-		return len(list) > 0 && list[0].GetSeverity() == severity && list[0].GetFix() != ""
+		return len(list) > 0 && list[0].GetSeverityWord() == severity && list[0].GetFix() != ""
 	})
 	if took := time.Since(begun); took > foundWithin {
 		r.t.Errorf("%s was found after %s", id, took)
@@ -67,14 +67,14 @@ var lonely = strings.Replace(shop, "  serviceDiscovery:\n    dns: {hostname: ord
 func TestEachFindingComesWithItsConditionAndGoesWithIt(t *testing.T) {
 	svid := func(due, end time.Duration) *api.Report {
 		now := time.Now()
-		return &api.Report{Svids: []*api.SVIDStatus{{SpiffeId: "spiffe://test.example/shop/web", Serial: "01", Consumer: "proxy:web", NotAfter: timestamppb.New(now.Add(end)), NextRenewal: timestamppb.New(now.Add(due))}}}
+		return &api.Report{Svids: []*api.SVIDStatus{{SpiffeId: "spiffe://test.example/shop/web", Serial: "01", Consumer: api.SVIDStatus_PROXY.Enum(), NotAfter: timestamppb.New(now.Add(end)), NextRenewal: timestamppb.New(now.Add(due))}}}
 	}
 	proxy := func(change func(*api.ProxyStatus)) *api.Report {
 		p := proxyReport("orders", "shop", "orders", "127.0.0.10", 8080)
 		change(p.GetProxies()[0])
 		return p
 	}
-	good := &api.Report{PeerMode: "pidfd"}
+	good := &api.Report{PeerMode: api.Report_PIDFD.Enum()}
 	for _, c := range []struct {
 		id, severity, about string
 		bad, mended         *api.Report
@@ -85,10 +85,10 @@ func TestEachFindingComesWithItsConditionAndGoesWithIt(t *testing.T) {
 			p.Rejected = []*api.ResourceStatus{{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Name: "x", Version: "1", Message: "no"}}
 		}), good},
 		{"SIG008", "error", "is not the agent's own", proxy(func(p *api.ProxyStatus) { p.Address = "192.0.2.1" }), proxy(func(*api.ProxyStatus) {})},
-		{"SIG009", "warning", "SO_PEERPIDFD", &api.Report{PeerMode: "legacy"}, good},
+		{"SIG009", "warning", "SO_PEERPIDFD", &api.Report{PeerMode: api.Report_LEGACY.Enum()}, good},
 		{"SIG010", "warning", "metrics-open", &api.Report{Findings: []string{"metrics-open: at 0.0.0.0"}}, good},
 		{"SIG010", "error", "proxy-waiting", &api.Report{Findings: []string{"proxy-waiting: proxy web waits: no binding"}}, good},
-		{"SIG016", "error", "held back", proxy(func(p *api.ProxyStatus) { p.State, p.Healthy, p.Restarts = "backoff", false, 7 }), good},
+		{"SIG016", "error", "held back", proxy(func(p *api.ProxyStatus) { p.State, p.Healthy, p.Restarts = api.ProxyStatus_BACKOFF.Enum(), false, 7 }), good},
 		{"SIG021", "error", "which has no endpoint: all of its calls fail", good, proxy(func(*api.ProxyStatus) {})},
 		{"SIG021", "error", "none of whose endpoints is healthy", proxy(func(p *api.ProxyStatus) { p.Healthy = false }), proxy(func(*api.ProxyStatus) {})},
 	} {
@@ -243,7 +243,7 @@ func TestBindingsThatOverlapAreFoundAndToldBeforeTheyAre(t *testing.T) {
 				t.Errorf("warnings %q", resp.GetWarnings())
 			}
 			list := r.findings("SIG012", "")
-			if c.severity == "" && len(list) > 0 || c.severity != "" && (len(list) != 1 || list[0].GetSeverity() != c.severity) {
+			if c.severity == "" && len(list) > 0 || c.severity != "" && (len(list) != 1 || list[0].GetSeverityWord() != c.severity) {
 				t.Errorf("%v", list)
 			}
 			if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "binding", Name: "two"}); err != nil {
@@ -303,8 +303,12 @@ func TestTheCataloguePageHasEveryFinding(t *testing.T) {
 		documented[m[1]] = m[2]
 	}
 	for id, severities := range server.FindingSeverities {
-		if documented[id] != strings.Join(severities, ", ") {
-			t.Errorf("%s: the page says %q, the program %q", id, documented[id], severities)
+		var words []string
+		for _, s := range severities {
+			words = append(words, api.Word(s))
+		}
+		if documented[id] != strings.Join(words, ", ") {
+			t.Errorf("%s: the page says %q, the program %q", id, documented[id], words)
 		}
 		delete(documented, id)
 	}

@@ -25,7 +25,7 @@ func (a *admin) checkAgents(context.Context) []*api.Finding {
 	var standing, connected int
 	for _, h := range a.hosts() {
 		for _, st := range h {
-			if st.state == agentBanned {
+			if st.state == api.AgentInfo_BANNED {
 				continue
 			}
 			standing++
@@ -85,19 +85,19 @@ func (h host) replaced(i int) bool {
 func (a *admin) absent(h host) []*api.Finding {
 	var list []*api.Finding
 	for i, st := range h {
-		if st.state == agentBanned || a.there(st) || h.replaced(i) {
+		if st.state == api.AgentInfo_BANNED || a.there(st) || h.replaced(i) {
 			continue
 		}
 		subject := fmt.Sprintf("host %s of group %s, agent %s", st.Hostname, st.Group, st.ID)
 		token := "signet token create --group " + st.Group
-		if st.state != agentGone {
+		if st.state != api.AgentInfo_GONE {
 			list = append(list, finding(findDisconnected, sevWarning, subject, "start `signet agent` there (with its data_dir it needs no token; without: "+token+")",
 				"it is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s", utc(st.seen), utc(st.end)))
 			continue
 		}
 		var gone []string
 		for j, old := range h {
-			if old.state == agentGone && (j == i || h.replaced(j)) {
+			if old.state == api.AgentInfo_GONE && (j == i || h.replaced(j)) {
 				gone = append(gone, old.ID)
 			}
 		}

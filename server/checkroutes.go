@@ -40,7 +40,7 @@ type routes struct {
 	known *registered
 }
 
-func (r routes) findings(s *mesh.VirtualService, severity, who string) []*api.Finding {
+func (r routes) findings(s *mesh.VirtualService, severity api.Finding_Severity, who string) []*api.Finding {
 	subject, router := fmt.Sprintf("VirtualService %s/%s", s.Mesh, s.Name), r.graph.RouterOf(s)
 	if s.Node == "" && (router == nil || len(router.Routes) == 0) {
 		what := "it has no provider"

@@ -18,12 +18,6 @@ import (
 )
 
 // Proxy states in which an endpoint is offered, or kept (agent.proto).
-const (
-	stateReady    = "ready"
-	stateDraining = "draining"
-	stateUnserved = "unserved" // by the server alone: it runs, and no caller is sent to it
-)
-
 // endpoint is one proxy of one virtual node as its agent reported it.
 type endpoint struct {
 	Agent   string    `json:"agent"`
@@ -270,14 +264,14 @@ func (in *reported) accept(p *api.ProxyStatus) (*endpoint, *refusal) {
 	n := &endpoint{
 		Agent: c.agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(),
 		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
-		Healthy: p.GetState() == stateReady && p.GetHealthy(), Since: in.clock(),
+		Healthy: p.GetState() == api.ProxyStatus_READY && p.GetHealthy(), Since: in.clock(),
 	}
 	if old := in.of(n); old != nil && old.sameNode(n.Mesh, n.Node) {
 		n.Since = old.Since
-	} else if p.GetState() != stateReady {
+	} else if p.GetState() != api.ProxyStatus_READY {
 		return nil, nil // it never listened: nobody should wait for it
 	}
-	if p.GetState() == stateDraining || len(n.Ports) == 0 {
+	if p.GetState() == api.ProxyStatus_DRAINING || len(n.Ports) == 0 {
 		return nil, nil
 	}
 	if !in.bound(n.Mesh, n.Node) {

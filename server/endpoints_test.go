@@ -51,7 +51,7 @@ func registryOf(t *testing.T, n int, clock func() time.Time) *endpoints {
 func reportOf(i int, healthy bool) *api.Report {
 	return &api.Report{Proxies: []*api.ProxyStatus{{
 		Name: "p", VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(i)}, Address: "127.0.0.1",
-		Ports: []uint32{uint32(1 + i)}, State: stateReady, Healthy: healthy, //nolint:gosec // a few
+		Ports: []uint32{uint32(1 + i)}, State: api.ProxyStatus_READY.Enum(), Healthy: healthy, //nolint:gosec // a few
 	}}}
 }
 

@@ -46,7 +46,7 @@ func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
 	r := &api.Report{}
 	for n := range maxProxies {
 		p := &api.ProxyStatus{
-			Name: fmt.Sprint(n), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(n % 2)}, Address: fmt.Sprintf("127.0.%d.%d", n/250, 1+n%250), State: stateReady, Healthy: true,
+			Name: fmt.Sprint(n), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(n % 2)}, Address: fmt.Sprintf("127.0.%d.%d", n/250, 1+n%250), State: api.ProxyStatus_READY.Enum(), Healthy: true,
 		}
 		for port := range maxPorts {
 			p.Ports = append(p.Ports, uint32(1+(n%2)*maxPorts+port))
@@ -73,7 +73,7 @@ func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
 func TestAClaimIsOfOneVirtualNode(t *testing.T) {
 	e := openTestEndpoints(t)
 	proxy := func(name, node string) *api.ProxyStatus {
-		return &api.ProxyStatus{Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: node}, Address: "127.0.0.1", Ports: []uint32{80}, State: stateReady}
+		return &api.ProxyStatus{Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: node}, Address: "127.0.0.1", Ports: []uint32{80}, State: api.ProxyStatus_READY.Enum()}
 	}
 	report := func(agent string, proxies ...*api.ProxyStatus) {
 		t.Helper()
@@ -101,13 +101,13 @@ func TestAClaimIsOfOneVirtualNode(t *testing.T) {
 func TestNothingOfAReportCanSteerATerminal(t *testing.T) {
 	const evil = "a\x1b]0;x\x07\u009bb"
 	r := &api.Report{
-		PeerMode: evil, Version: evil, PolicyRevision: evil, Findings: []string{evil},
+		PeerModeWord: evil, Version: evil, PolicyRevision: evil, Findings: []string{evil},
 		Proxies: []*api.ProxyStatus{{
-			Name: evil, Address: evil, EnvoyVersion: evil, State: evil,
+			Name: evil, Address: evil, EnvoyVersion: evil, StateWord: evil,
 			VirtualNode: &api.VirtualNodeRef{Mesh: evil, Name: evil},
 			Rejected:    []*api.ResourceStatus{{TypeUrl: evil, Name: evil, Version: evil, Message: evil}},
 		}},
-		Svids: []*api.SVIDStatus{{SpiffeId: evil, Serial: evil, Consumer: evil}},
+		Svids: []*api.SVIDStatus{{SpiffeId: evil, Serial: evil, ConsumerWord: evil}},
 	}
 	if err := checkReport(r); err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func TestAHostKeyThatIsInUseIsRefusedFromAnotherPlaceAndBothAreTold(t *testing.T
 	if from := <-told; from != "127.0.0.1" {
 		t.Errorf("the agent was told of %q", from)
 	}
-	if f := awaitFinding(t, r, "SIG020", "127.0.0.1"); f.GetSeverity() != "error" || !strings.Contains(f.GetFix(), "signet ban "+h.id) {
+	if f := awaitFinding(t, r, "SIG020", "127.0.0.1"); f.GetSeverity() != api.Finding_ERROR || !strings.Contains(f.GetFix(), "signet ban "+h.id) {
 		t.Errorf("%v", f)
 	}
 	rows, err := server.AuditTrail(t.Context())

@@ -13,13 +13,6 @@ import (
 	"signet.example/api"
 )
 
-// The states of a certificate, as operators are told them (admin.proto).
-const (
-	certReserved = "reserved" // recorded and never answered
-	certIssued   = "issued"
-	certExpired  = "expired"
-)
-
 // orphanAge is how old a reservation without an outcome is before it counts: a
 // signer takes milliseconds.
 const orphanAge = time.Minute
@@ -206,15 +199,17 @@ func (i *issuance) history(ctx context.Context, each func(*api.Cert) error) erro
 
 // cert is a log record as the operator sees it.
 func (i *issuance) cert(r *api.LogRecord) *api.Cert {
-	state := certIssued
+	state := api.Cert_ISSUED
 	switch {
 	case r.GetKind() == api.RecordKind_RECORD_KIND_RESERVED:
-		state = certReserved
+		state = api.Cert_RESERVED
 	case !r.GetNotAfter().AsTime().After(i.clock()):
-		state = certExpired
+		state = api.Cert_EXPIRED
 	}
-	return &api.Cert{
+	c := &api.Cert{
 		SpiffeId: r.GetSpiffeId(), Node: r.GetRequester(), Serial: r.GetSerial(),
-		NotBefore: r.GetNotBefore(), NotAfter: r.GetNotAfter(), State: state,
+		NotBefore: r.GetNotBefore(), NotAfter: r.GetNotAfter(), State: state.Enum(),
 	}
+	api.Reconcile(c)
+	return c
 }

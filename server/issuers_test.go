@@ -151,11 +151,11 @@ func TestWhatAKeySetLosesIsToldByCheck(t *testing.T) {
 	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body.Load().(string))) }))
 	t.Cleanup(idp.Close)
 	r.apply(issuer(idp.URL))
-	if f := awaitFinding(t, r, "SIG034", "not for signatures"); f.GetSeverity() != "info" {
+	if f := awaitFinding(t, r, "SIG034", "not for signatures"); f.GetSeverity() != api.Finding_INFO {
 		t.Errorf("a key for encryption is no loss: %v", f)
 	}
 	body.Store(`{"keys":[` + key + `,` + key + `]}`)
-	if f := awaitFinding(t, r, "SIG034", "keys[1]: a second EdDSA key of kid"); f.GetSeverity() != "warning" {
+	if f := awaitFinding(t, r, "SIG034", "keys[1]: a second EdDSA key of kid"); f.GetSeverity() != api.Finding_WARNING {
 		t.Errorf("%v", f)
 	}
 	body.Store(fmt.Sprintf(jwksFormat, "one"))

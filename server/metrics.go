@@ -102,7 +102,7 @@ func (m *metrics) exchanged(id tls.CurveID) {
 type gauges struct{ s *server }
 
 var (
-	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state ("+strings.Join(agentStates, ", ")+").", []string{"state"}, nil)
+	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state ("+strings.Join(words(agentStates), ", ")+").", []string{"state"}, nil)
 	descViews     = prometheus.NewDesc("signet_server_views", "Views with a stream, by kind (agent, node).", []string{"kind"}, nil)
 	descEndpoints = prometheus.NewDesc("signet_server_endpoints", "Registered endpoints, by state (served, refused).", []string{"state"}, nil)
 	descRejected  = prometheus.NewDesc("signet_server_xds_rejected", "Resource versions that proxies refused, as agents report them.", nil, nil)
@@ -128,7 +128,7 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	s := w.s
-	states := map[string]int{}
+	states := map[api.AgentInfo_State]int{}
 	for _, a := range s.roster.all() {
 		states[s.agentStatus(a).state]++
 	}
@@ -139,7 +139,7 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 		}
 	}
 	for _, state := range agentStates {
-		gauge(descAgents, float64(states[state]), state)
+		gauge(descAgents, float64(states[state]), api.Word(state))
 	}
 	agents, nodes := s.views.count()
 	gauge(descViews, float64(agents), "agent")

@@ -205,6 +205,7 @@ func checkReport(r *api.Report) error {
 		}
 	}
 	plainMessage(r.ProtoReflect())
+	api.Reconcile(r) // an agent of the version before has words for its states
 	return nil
 }
 

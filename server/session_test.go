@@ -142,23 +142,23 @@ func TestCertsAreWhatAgentsServeAndAllIsWhatTheLogHas(t *testing.T) {
 	report, _ := h.session()
 	first := serialOf(t, res[0].GetChain())
 	report(&api.Report{Svids: []*api.SVIDStatus{{
-		SpiffeId: "spiffe://test.example/batch/job", Serial: first, Consumer: "workload",
+		SpiffeId: "spiffe://test.example/batch/job", Serial: first, Consumer: api.SVIDStatus_WORKLOAD.Enum(),
 		NotAfter: timestamppb.New(time.Now().Add(time.Hour)), NextRenewal: timestamppb.New(time.Now().Add(time.Minute)),
 	}}})
 	eventually(t, "the report", func() bool { return len(r.certs(false)) == 1 })
 	c := r.certs(false)[0]
-	if c.GetState() != "serving" || c.GetSerial() != first || c.GetNode() != h.spiffeID() {
+	if c.GetState() != api.Cert_SERVING || c.GetSerial() != first || c.GetNode() != h.spiffeID() {
 		t.Errorf("%v", c)
 	}
 	all := r.certs(true)
-	states := map[string]int{}
+	states := map[api.Cert_State]int{}
 	serials := map[string]bool{}
 	for _, c := range all {
 		states[c.GetState()]++
 		serials[c.GetSerial()] = true
 	}
 	// One of the server, one of the agent, two jobs; of those one is served.
-	if states["serving"] != 1 || states["issued"] != 3 || !serials[serialOf(t, res[1].GetChain())] {
+	if states[api.Cert_SERVING] != 1 || states[api.Cert_ISSUED] != 3 || !serials[serialOf(t, res[1].GetChain())] {
 		t.Errorf("states %v of %d", states, len(all))
 	}
 }
@@ -212,12 +212,12 @@ func TestCheckNamesWhatIsWrongAndTheCommandThatFixesIt(t *testing.T) {
 	report, _ := h.session()
 	past := timestamppb.New(time.Now().Add(-time.Hour))
 	report(&api.Report{
-		PeerMode: "legacy", Findings: []string{"AGT001: authz runs as the same uid\x1b[31m"},
+		PeerMode: api.Report_LEGACY.Enum(), Findings: []string{"AGT001: authz runs as the same uid\x1b[31m"},
 		Svids: []*api.SVIDStatus{
 			{SpiffeId: "spiffe://test.example/a", NotAfter: past, NextRenewal: past},
 			{SpiffeId: "spiffe://test.example/b", NotAfter: timestamppb.New(time.Now().Add(time.Minute)), NextRenewal: past},
 		},
-		Proxies: []*api.ProxyStatus{{Name: "web", State: "backoff", Restarts: 4, Rejected: []*api.ResourceStatus{
+		Proxies: []*api.ProxyStatus{{Name: "web", State: api.ProxyStatus_BACKOFF.Enum(), Restarts: 4, Rejected: []*api.ResourceStatus{
 			{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Name: "l", Version: "v", Message: "no such\nthing"},
 		}}},
 	})
@@ -280,7 +280,7 @@ func TestNobodyIsSentToTheProxiesOfAnAgentThatIsBanned(t *testing.T) {
 	h := r.join("back")
 	report, _ := h.session()
 	report(&api.Report{Proxies: []*api.ProxyStatus{{
-		Name: "orders", VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "orders"}, Address: "127.0.0.9", Ports: []uint32{8080}, Healthy: true, State: "ready",
+		Name: "orders", VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "orders"}, Address: "127.0.0.9", Ports: []uint32{8080}, Healthy: true, State: api.ProxyStatus_READY.Enum(),
 	}}})
 	served := func(n string) bool {
 		return strings.Contains(r.get("/metrics"), `signet_server_endpoints{state="served"} `+n)

@@ -172,8 +172,8 @@ func (h *host) session() (func(*api.Report), api.AgentAPI_SessionClient) {
 }
 
 func proxyReport(name, mesh, node, address string, port uint32) *api.Report {
-	return &api.Report{PeerMode: "pidfd", Proxies: []*api.ProxyStatus{{
-		Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: mesh, Name: node}, Address: address, Ports: []uint32{port}, Healthy: true, State: "ready",
+	return &api.Report{PeerMode: api.Report_PIDFD.Enum(), Proxies: []*api.ProxyStatus{{
+		Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: mesh, Name: node}, Address: address, Ports: []uint32{port}, Healthy: true, State: api.ProxyStatus_READY.Enum(),
 	}}}
 }
 
@@ -245,7 +245,7 @@ func TestAProxyToWhichNoCallerIsSentIsNotReadyAndEverybodyIsToldWhy(t *testing.T
 			t.Errorf("%s: the fix is %q", c.reason, f.GetFix())
 		}
 		if len(c.report.GetProxies()) == 1 {
-			if p := seen(); p.GetState() != "unserved" || !strings.Contains(p.GetReason(), c.reason) {
+			if p := seen(); p.GetState() != api.ProxyStatus_UNSERVED || !strings.Contains(p.GetReason(), c.reason) {
 				t.Errorf("%s: %v", c.reason, p)
 			}
 		}
@@ -258,7 +258,7 @@ func TestAProxyToWhichNoCallerIsSentIsNotReadyAndEverybodyIsToldWhy(t *testing.T
 	if m, err := session.Recv(); err != nil || m.GetUnserved() == nil || len(m.GetUnserved().GetReasons()) > 0 {
 		t.Errorf("mended: the agent was told %v, %v", m, err)
 	}
-	if p := seen(); p.GetState() != "ready" {
+	if p := seen(); p.GetState() != api.ProxyStatus_READY {
 		t.Errorf("mended: %v", p)
 	}
 }
@@ -433,7 +433,7 @@ func TestOnlyAnAgentThatIsGoneIsForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp, err := r.admin.Agents(t.Context(), &api.AgentsRequest{})
-	if err != nil || len(resp.GetAgents()) != 1 || resp.GetAgents()[0].GetState() != "banned" || resp.GetAgents()[0].GetBanReason() != "test" {
+	if err != nil || len(resp.GetAgents()) != 1 || resp.GetAgents()[0].GetState() != api.AgentInfo_BANNED || resp.GetAgents()[0].GetBanReason() != "test" {
 		t.Errorf("%v, %v", resp, err)
 	}
 	wantCode(t, gone.attest(""), codes.Unauthenticated, "not known here")

@@ -60,7 +60,7 @@ and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would r
 			return err
 		}
 		return applySources(c, in, true, func(answer *api.ApplyResponse) error {
-			answer.Changes = slices.DeleteFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetAction() == unchanged })
+			answer.Changes = slices.DeleteFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetAction() == api.Change_UNCHANGED })
 			if o != "text" {
 				if err := showChanges(c, o, answer, true); err != nil {
 					return err
@@ -207,11 +207,8 @@ func manifestsIn(path string) (files, folders []string, err error) {
 // dryRun ends the line of what was not done.
 const dryRun = " (dry run)"
 
-const (
-	unchanged = "unchanged"
-	// fewUnchanged are named each; more are counted, so that what changed is seen.
-	fewUnchanged = 3
-)
+// fewUnchanged are named each; more are counted, so that what changed is seen.
+const fewUnchanged = 3
 
 // showChanges writes what an apply or a delete did.
 func showChanges(c *cobra.Command, format string, answer *api.ApplyResponse, dry bool) error {
@@ -237,20 +234,20 @@ func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
 	}
 	same := 0
 	for _, ch := range answer.GetChanges() {
-		if ch.GetAction() == unchanged {
+		if ch.GetAction() == api.Change_UNCHANGED {
 			same++
 		}
 	}
 	for _, ch := range answer.GetChanges() {
-		if ch.GetAction() == unchanged && same > fewUnchanged {
+		if ch.GetAction() == api.Change_UNCHANGED && same > fewUnchanged {
 			continue
 		}
-		if ch.GetAction() == "configured" {
+		if ch.GetAction() == api.Change_CONFIGURED {
 			if err := printDiff(c, ch); err != nil {
 				return err
 			}
 		}
-		if _, err := fmt.Fprintf(w, "%s %s%s\n", objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()), ch.GetAction(), suffix); err != nil {
+		if _, err := fmt.Fprintf(w, "%s %s%s\n", objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()), ch.GetActionWord(), suffix); err != nil {
 			return err
 		}
 	}

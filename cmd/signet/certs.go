@@ -115,8 +115,8 @@ func certsView(answer *api.CertsResponse) view {
 	}
 	for _, cert := range answer.GetCerts() {
 		v.rows = append(v.rows, []string{
-			cert.GetSpiffeId(), nodeName(cert.GetNode()), cert.GetConsumer(), cert.GetSerial(), stamp(cert.GetNotAfter()),
-			stamp(cert.GetNextRenewal()), cert.GetState(), stamp(cert.GetNotBefore()), cert.GetNode(),
+			cert.GetSpiffeId(), nodeName(cert.GetNode()), cert.GetConsumerWord(), cert.GetSerial(), stamp(cert.GetNotAfter()),
+			stamp(cert.GetNextRenewal()), cert.GetStateWord(), stamp(cert.GetNotBefore()), cert.GetNode(),
 		})
 	}
 	return v

@@ -41,7 +41,7 @@ what fixes it. Exit code 3 if one is an error; warnings alone are 0.`,
 				return err
 			}
 			for _, f := range answer.GetFindings() {
-				if f.GetSeverity() == "error" {
+				if f.GetSeverity() == api.Finding_ERROR {
 					return different()
 				}
 			}
@@ -54,7 +54,7 @@ what fixes it. Exit code 3 if one is an error; warnings alone are 0.`,
 func findingsView(answer *api.CheckResponse) view {
 	v := view{message: answer, header: []string{"id", "severity", "subject", "cause", "fix"}}
 	for _, f := range answer.GetFindings() {
-		v.rows = append(v.rows, []string{f.GetId(), f.GetSeverity(), f.GetSubject(), f.GetCause(), f.GetFix()})
+		v.rows = append(v.rows, []string{f.GetId(), f.GetSeverityWord(), f.GetSubject(), f.GetCause(), f.GetFix()})
 	}
 	return v
 }
@@ -67,8 +67,8 @@ func printFindings(c *cobra.Command, answer *api.CheckResponse) error {
 		return err
 	}
 	for _, f := range answer.GetFindings() {
-		color := map[string]string{"error": red, "warning": yellow}[f.GetSeverity()]
-		head := f.GetSeverity() + " " + f.GetId()
+		color := map[api.Finding_Severity]string{api.Finding_ERROR: red, api.Finding_WARNING: yellow}[f.GetSeverity()]
+		head := f.GetSeverityWord() + " " + f.GetId()
 		if color != "" {
 			head = paint(on, color, head)
 		}

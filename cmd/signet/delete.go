@@ -94,7 +94,7 @@ func goneAgents(c *cobra.Command, admin api.AdminClient) ([]ref, error) {
 	}
 	var ids []ref
 	for _, a := range answer.GetAgents() {
-		if a.GetState() == "gone" {
+		if a.GetState() == api.AgentInfo_GONE {
 			ids = append(ids, ref{kind: "agent", name: a.GetId()})
 		}
 	}

@@ -153,7 +153,7 @@ func getAgents(c *cobra.Command, admin api.AdminClient, refs []ref) error {
 	for _, a := range answer.GetAgents() {
 		v.names = append(v.names, objectName("agent", "", a.GetId()))
 		v.rows = append(v.rows, []string{
-			a.GetId(), a.GetGroup(), a.GetHostname(), a.GetState(), stamp(a.GetLastSeen()), stamp(a.GetNotAfter()), proxySummary(a),
+			a.GetId(), a.GetGroup(), a.GetHostname(), a.GetStateWord(), stamp(a.GetLastSeen()), stamp(a.GetNotAfter()), proxySummary(a),
 			a.GetAddress(), stamp(a.GetJoined()), a.GetAttestation(), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision()), a.GetBanReason(),
 		})
 	}
@@ -165,7 +165,7 @@ func getAgents(c *cobra.Command, admin api.AdminClient, refs []ref) error {
 func proxySummary(a *api.AgentInfo) string {
 	var out []string
 	for _, p := range a.GetReport().GetProxies() {
-		state := p.GetState()
+		state := p.GetStateWord()
 		if !a.GetConnected() {
 			state = "unknown"
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"signet.example/api"
 	"signet.example/internal/plain"
 )
 
@@ -90,7 +91,7 @@ func show(c *cobra.Command, v view) error {
 // Every field is there, also where it is false, zero or empty: a script can rely
 // on it. protojson alone varies its spacing on purpose, so the text is laid out again.
 func showMessage(w io.Writer, format string, m proto.Message) error {
-	raw, err := protojson.MarshalOptions{UseProtoNames: false, EmitDefaultValues: true}.Marshal(m)
+	raw, err := protojson.MarshalOptions{UseProtoNames: false, EmitDefaultValues: true}.Marshal(api.InWords(m))
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
@@ -142,7 +143,7 @@ func showResult(c *cobra.Command, format string, m proto.Message, names ...strin
 
 // showLine writes one JSON document on one line: a watch is NDJSON.
 func showLine(w io.Writer, m proto.Message) error {
-	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(api.InWords(m))
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}

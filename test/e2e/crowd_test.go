@@ -99,8 +99,8 @@ func crowds(t *testing.T, w *meshtest.World) {
 	begun := time.Now()
 	w.Await("both proxies again", 20*time.Second, func() error {
 		for _, p := range w.Proxies() {
-			if p.GetName() != "lone" && (p.GetState() != "ready" || p.GetRestarts() == 0) {
-				return fmt.Errorf("proxy %s is %s after %d restarts: %s", p.GetName(), p.GetState(), p.GetRestarts(), p.GetReason())
+			if p.GetName() != "lone" && (p.GetState() != api.ProxyStatus_READY || p.GetRestarts() == 0) {
+				return fmt.Errorf("proxy %s is %s after %d restarts: %s", p.GetName(), p.GetStateWord(), p.GetRestarts(), p.GetReason())
 			}
 		}
 		return nil

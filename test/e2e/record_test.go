@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/api"
 	"signet.example/test/meshtest"
 )
 
@@ -66,15 +67,15 @@ func TestNoCertificateWithoutARecordThoughServerAndSignerAreKilled(t *testing.T)
 	}
 	close(stop)
 	wg.Wait()
-	state := map[string]string{}
+	state := map[string]api.Cert_State{}
 	for _, c := range certs(t, w, true) {
 		state[c.GetSerial()] = c.GetState()
 	}
 	without := 0
 	for serial := range got.serials {
-		if s, ok := state[serial]; !ok || s == "reserved" {
+		if s, ok := state[serial]; !ok || s == api.Cert_RESERVED {
 			without++
-			t.Errorf("serial %s was received and its record is %q", serial, s)
+			t.Errorf("serial %s was received and its record is %s", serial, s)
 		}
 	}
 	t.Logf("%d kills: %d certificates received, %d without a record, %d in the log", kills, len(got.serials), without, len(state))

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/api"
 	"signet.example/dev"
 	"signet.example/test/envoytest"
 	"signet.example/test/meshtest"
@@ -67,7 +68,7 @@ func TestAReloadThatAddsAndTakesAwayProxiesFailsNoRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Await("the replica "+replica+" alone", 20*time.Second, func() error {
-			if states := w.ProxyStates(); states[replica] != "ready" || len(states) != 3 {
+			if states := w.ProxyStates(); states[replica] != api.ProxyStatus_READY || len(states) != 3 {
 				return fmt.Errorf("%v", states)
 			}
 			return nil
@@ -187,7 +188,7 @@ func TestAnAgentThatIsUpgradedFailsNoRequestOfCallersThatHaveAnotherReplica(t *t
 	}
 	start := func() *meshtest.Process {
 		p := w.Run("second", parts.Signet(t), "agent", "--config", config)
-		eventually(t, 20*time.Second, "the second host serves", func() bool { return w.ProxyStates()["second"] == "ready" })
+		eventually(t, 20*time.Second, "the second host serves", func() bool { return w.ProxyStates()["second"] == api.ProxyStatus_READY })
 		return p
 	}
 	second := start()

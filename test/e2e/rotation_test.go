@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/api"
 	"signet.example/test/meshtest"
 )
 
@@ -54,7 +55,7 @@ func TestCertificatesRotateUnderLoadWithoutAFailedRequest(t *testing.T) {
 	}
 	recorded := map[string]bool{}
 	for _, c := range certs(t, w, true) {
-		if c.GetState() != "reserved" {
+		if c.GetState() != api.Cert_RESERVED {
 			recorded[c.GetSerial()] = true
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +39,7 @@ func proxySerials(t *testing.T, w *meshtest.World) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for _, c := range certs(t, w, false) {
-		if strings.HasPrefix(c.GetConsumer(), "proxy") {
+		if c.GetConsumer() == api.SVIDStatus_PROXY {
 			out[c.GetSpiffeId()] = c.GetSerial()
 		}
 	}

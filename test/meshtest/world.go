@@ -368,8 +368,8 @@ func (w *World) AwaitProxies() {
 	w.Await("proxies", 40*time.Second, func() error {
 		states := w.ProxyStates()
 		for _, n := range w.opts.Nodes {
-			if states[n] != "ready" {
-				return fmt.Errorf("proxy %s is %q", n, states[n])
+			if states[n] != api.ProxyStatus_READY {
+				return fmt.Errorf("proxy %s is %s", n, api.Word(states[n]))
 			}
 		}
 		return nil
@@ -377,8 +377,8 @@ func (w *World) AwaitProxies() {
 }
 
 // ProxyStates tells each proxy's state as the server knows it.
-func (w *World) ProxyStates() map[string]string {
-	out := map[string]string{}
+func (w *World) ProxyStates() map[string]api.ProxyStatus_State {
+	out := map[string]api.ProxyStatus_State{}
 	for _, p := range w.Proxies() {
 		out[p.GetName()] = p.GetState()
 	}

@@ -34,7 +34,7 @@ func TestServerAndAgentGoOnWithWhatTheReleaseBeforeLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range answer.GetChanges() {
-		if c.GetAction() != "unchanged" {
+		if c.GetAction() != api.Change_UNCHANGED {
 			t.Errorf("%s %s is %s:\n%s", c.GetKind(), c.GetName(), c.GetAction(), cmp.Diff(c.GetBefore(), c.GetAfter()))
 		}
 	}
