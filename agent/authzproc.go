@@ -191,7 +191,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 	g.Go(func() error {
 		select {
 		case <-running.Done():
-			return fmt.Errorf("pid %d: %w", running.PID(), cmp.Or(running.Err(), errExited))
+			return fmt.Errorf("pid %d: %w", running.PID(), cmp.Or(running.Err(), child.ErrExited))
 		case <-gctx.Done():
 			running.Stop(0) // it has nothing to finish
 			return nil
@@ -219,10 +219,7 @@ func (a *authzProcess) learn(ctx context.Context, err error, underway map[int]en
 	}
 }
 
-var (
-	errExited       = errors.New("exited")
-	errBindingTaken = errors.New("a binding was taken away")
-)
+var errBindingTaken = errors.New("a binding was taken away")
 
 func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*child.Process, error) {
 	// GOGC: what lives is a few MiB, so that by default a hundred decisions or so

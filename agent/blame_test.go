@@ -14,6 +14,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/authz"
+	"signet.example/internal/child"
 	"signet.example/internal/watched"
 )
 
@@ -175,7 +176,7 @@ func TestAnEndThatNoEvaluationBringsAboutBlamesNone(t *testing.T) {
 		"killed":             ended(t, "kill -KILL $$"),
 		"told to end":        ended(t, "kill -TERM $$"),
 		"its own error":      ended(t, "exit 1"),
-		"no error":           errExited,
+		"no error":           child.ErrExited,
 		"configure failed":   errors.Join(errors.New("configure: deadline exceeded"), ended(t, "kill -KILL $$")),
 		"did not start":      errors.New("start signet: no such file"),
 		"its socket was cut": errors.Join(errors.New("decisions: EOF"), ended(t, "exit 1")),

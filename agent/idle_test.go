@@ -18,7 +18,7 @@ import (
 )
 
 // idleRelay is a relay without a server, and a proxy that it supervises.
-func idleRelay(t *testing.T) (*relay, Proxy) {
+func idleRelay(t *testing.T) (*relay, legKey) {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///nobody", grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -30,9 +30,9 @@ func idleRelay(t *testing.T) (*relay, Proxy) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Proxy{Name: "p", Mesh: "m", VirtualNode: "n", Bind: "127.0.0.2", App: "127.0.0.1", EgressPort: 15001}
-	r := newRelay(Config{}, u, a, "/authz.sock", "/wayout.sock", m, log)
-	r.configure(p)
+	p := legKey{proxy.Node("m", "n"), proxy.Shape{Bind: "127.0.0.2", App: "127.0.0.1"}}
+	r := newRelay(Config{}, u, a, proxy.Shape{}, m, log)
+	r.Configure("p", p.ref, p.shape)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.Run(ctx) })
@@ -50,7 +50,7 @@ func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *te
 		_, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, svids.Name{}})
 		return err
 	}
-	supervised, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), r.shapeOf(p)}, svids.Name{}})
+	supervised, err := r.view(t.Context(), viewKey{p, svids.Name{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
 	"signet.example/authz"
 	"signet.example/internal/durable"
@@ -23,14 +24,11 @@ type metrics struct {
 	registry *prometheus.Registry
 
 	svids                       *svids.Metrics
-	fingerprintMatch            *prometheus.GaugeVec
+	envoys                      *envoy.Metrics
 	decisions                   *authz.Metrics
 	decisionsLost               prometheus.Counter
 	authzRestarts, attestations prometheus.Counter
 	stopped                     prometheus.Counter
-	envoyRestarts               *prometheus.CounterVec
-	envoyReady                  *prometheus.GaugeVec
-	handshakes                  *prometheus.CounterVec
 	upstream                    prometheus.Gauge
 	refused                     *prometheus.CounterVec
 	wayOut                      *prometheus.CounterVec
@@ -49,8 +47,8 @@ func newMetrics() *metrics {
 		m.registry.MustRegister(v)
 		return v
 	}
-	m.fingerprintMatch = gauge("signet_agent_served_fingerprint_match", "1 where the proxy's certificate, read back, is the newest SVID.", "proxy")
 	m.svids = svids.NewMetrics(m.registry)
+	m.envoys = envoy.NewMetrics(m.registry)
 	// Counted here, with the records: the authz process serves no page of its own.
 	m.decisions = authz.NewMetrics()
 	m.registry.MustRegister(m.decisions)
@@ -58,9 +56,6 @@ func newMetrics() *metrics {
 	m.authzRestarts = counter("signet_agent_authz_restarts_total", "Restarts of the authz process.").WithLabelValues()
 	m.stopped = counter("signet_agent_evaluations_stopped_total", "Times that the calls to a destination began to be answered with an error under a policy revision, since an evaluation ended the authz process.").WithLabelValues()
 	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()
-	m.envoyRestarts = counter("signet_agent_envoy_restarts_total", "Restarts of a supervised Envoy.", "proxy")
-	m.envoyReady = gauge("signet_agent_envoy_ready", "1 where the supervised Envoy is ready.", "proxy")
-	m.handshakes = counter("signet_agent_proxy_handshakes_total", "TLS handshakes of a supervised Envoy, by side (callers, called) and key exchange (post_quantum, classical).", "proxy", "side", "key_exchange")
 	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
 	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")
 	m.wayOut = counter("signet_agent_wayout_connections_total", "Connections to outbound listeners, by whether they were let out and why not.", "result")
@@ -77,14 +72,6 @@ func newMetrics() *metrics {
 		m.refused.WithLabelValues(socket)
 	}
 	return m
-}
-
-// proxyGone removes the series of a proxy that the agent no longer runs.
-func (m *metrics) proxyGone(name string) {
-	m.fingerprintMatch.DeleteLabelValues(name)
-	m.envoyReady.DeleteLabelValues(name)
-	m.envoyRestarts.DeleteLabelValues(name)
-	m.handshakes.DeletePartialMatch(prometheus.Labels{"proxy": name})
 }
 
 // outageBudget registers what the shortest-lived SVID leaves, as it is asked for.

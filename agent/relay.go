@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/ads"
+	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -38,14 +39,13 @@ const (
 // relay passes the server's views on to the proxies of this host, each with the
 // secrets of the identity that its binding grants. It implements ads.Views.
 type relay struct {
-	u           *upstream
-	authz       *authzProcess
-	authzSocket string
-	logDir      string        // for access logs; "" for none
-	wayout      string        // the socket that decides who may call out
-	drain       time.Duration // as ads.Server.Drain
-	log         *slog.Logger
-	metrics     *metrics
+	u     *upstream
+	authz *authzProcess
+	// given is what no proxy says of itself: who decides for it, and where it may log.
+	given   proxy.Shape
+	drain   time.Duration // as ads.Server.Drain
+	log     *slog.Logger
+	metrics *metrics
 
 	// pool holds equal resources of several legs once.
 	pool ads.Pool
@@ -62,7 +62,7 @@ type relay struct {
 	legs    map[legKey]*leg        // guarded by mu
 	views   map[viewKey]*proxyView // guarded by mu
 	streams map[*guard]struct{}    // guarded by mu
-	proxies map[string]Proxy       // those that the agent runs, by name; guarded by mu
+	proxies map[string]supervised  // those that the agent runs, by name; guarded by mu
 }
 
 // viewKey names a view: replicas of one virtual node with one shape, bound by the
@@ -72,28 +72,35 @@ type viewKey struct {
 	want svids.Name
 }
 
-func newRelay(cfg Config, u *upstream, a *authzProcess, authzSocket, wayout string, m *metrics, log *slog.Logger) *relay {
+func newRelay(cfg Config, u *upstream, a *authzProcess, given proxy.Shape, m *metrics, log *slog.Logger) *relay {
 	return &relay{
-		u: u, authz: a, proxies: map[string]Proxy{}, authzSocket: authzSocket, wayout: wayout, logDir: cfg.AccessLogDir, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
+		u: u, authz: a, proxies: map[string]supervised{}, given: given, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
 		spawn: make(chan func(context.Context)), legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, streams: map[*guard]struct{}{},
 	}
 }
 
-// configure notes a proxy that the agent runs: what it is comes from the
-// configuration, not from what it says.
-func (r *relay) configure(p Proxy) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.proxies[p.Name] = p
+// supervised is a proxy that the agent runs: what it is comes from the configuration,
+// not from what it says.
+type supervised struct {
+	leg  legKey
+	view *proxyView // the last that it was given; nil before
 }
 
-func (r *relay) unconfigure(name string) {
+// Configure implements envoy.Views.
+func (r *relay) Configure(name string, ref proxy.Ref, shape proxy.Shape) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.proxies[name] = supervised{leg: legKey{ref, shape}}
+}
+
+// Unconfigure implements envoy.Views.
+func (r *relay) Unconfigure(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.proxies, name)
 }
 
-func (r *relay) configured(name string) (Proxy, bool) {
+func (r *relay) configured(name string) (supervised, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p, ok := r.proxies[name]
@@ -103,7 +110,13 @@ func (r *relay) configured(name string) (Proxy, bool) {
 // own is what a proxy of the configuration runs for.
 func (r *relay) own(name string) (proxy.Ref, bool) {
 	p, ok := r.configured(name)
-	return p.ref(), ok
+	return p.leg.ref, ok
+}
+
+// viewOf is the view that a supervised proxy was given last, nil where it has none.
+func (r *relay) viewOf(name string) *proxyView {
+	p, _ := r.configured(name)
+	return p.view
 }
 
 // nodeOf is what a process was given on its streams; the zero Ref where that is
@@ -268,13 +281,14 @@ func (r *relay) refuse(ctx context.Context, node string, has identity.Selectors,
 // shapeFor is the configuration's for a proxy that the agent started, else what
 // the node says of itself.
 func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Ref) (proxy.Shape, error) {
-	if p, ok := r.configured(supervisedName(has)); ok {
-		if p.ref() != ref {
-			return proxy.Shape{}, fmt.Errorf("proxy %s is configured for %s", p.Name, p.ref())
+	name := supervisedName(has)
+	if p, ok := r.configured(name); ok {
+		if p.leg.ref != ref {
+			return proxy.Shape{}, fmt.Errorf("proxy %s is configured for %s", name, p.leg.ref)
 		}
-		return r.shapeOf(p), nil
+		return p.leg.shape, nil
 	}
-	sh, err := foreignShape(node, r.given())
+	sh, err := foreignShape(node, r.given)
 	if err != nil {
 		return proxy.Shape{}, err
 	}
@@ -307,18 +321,6 @@ func foreignShape(node *corev3.Node, ours proxy.Shape) (proxy.Shape, error) {
 	return proxy.ParseShape(node.GetMetadata(), func(s *proxy.Shape) {
 		s.AuthzSocket, s.WayoutSocket, s.AccessLogDir, s.Proxy = ours.AuthzSocket, ours.WayoutSocket, ours.AccessLogDir, ""
 	})
-}
-
-// given is what no proxy says of itself: who decides for it, and where it may log.
-func (r *relay) given() proxy.Shape {
-	return proxy.Shape{AuthzSocket: r.authzSocket, WayoutSocket: r.wayout, AccessLogDir: r.logDir}
-}
-
-func (r *relay) shapeOf(p Proxy) proxy.Shape {
-	at, _ := p.egress() // Validate has refused what is none
-	s := r.given()
-	s.Bind, s.App, s.Egress, s.EgressOpen = p.Bind, p.App, at, p.EgressOpen
-	return s
 }
 
 // view returns the view of key, beginning it where it is new.
@@ -378,7 +380,7 @@ func (r *relay) room(k legKey) error {
 func (r *relay) ownLegs() map[legKey]bool {
 	own := map[legKey]bool{}
 	for _, p := range r.proxies {
-		own[legKey{p.ref(), r.shapeOf(p)}] = true
+		own[p.leg] = true
 	}
 	return own
 }
@@ -402,14 +404,19 @@ func foreseen(s identity.Selector) bool {
 
 // forProxy is the view of a proxy that the agent supervises, before it runs: by
 // the binding that it will fit.
-func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (*proxyView, error) {
+func (r *relay) forProxy(ctx context.Context, name string, has identity.Selectors) (*proxyView, error) {
+	p, ok := r.configured(name)
+	if !ok {
+		return nil, fmt.Errorf("internal error: proxy %s is not configured", name)
+	}
+	ref := p.leg.ref
 	s := r.u.state.Load()
 	if s == nil {
 		return nil, errNoState
 	}
 	var candidates []identity.Binding
 	for _, b := range s.bindings {
-		if b.Mesh != p.Mesh || b.VirtualNode != p.VirtualNode {
+		if refOf(b) != ref {
 			continue
 		}
 		// What is not known before the program runs is looked at then: its hash, its unit.
@@ -421,9 +428,38 @@ func (r *relay) forProxy(ctx context.Context, p Proxy, has identity.Selectors) (
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", p.Name, has, p.ref().String())
+		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", name, has, ref)
 	}
-	return r.view(ctx, viewKey{legKey{p.ref(), r.shapeOf(p)}, svids.Name{Entry: b.Name, ID: s.ids[b.Name]}})
+	v, err := r.view(ctx, viewKey{p.leg, svids.Name{Entry: b.Name, ID: s.ids[b.Name]}})
+	if err != nil || v == p.view {
+		return v, err
+	}
+	r.mu.Lock()
+	if p, ok := r.proxies[name]; ok {
+		p.view = v
+		r.proxies[name] = p
+	}
+	r.mu.Unlock()
+	r.changed.Update(func(n int) int { return n + 1 })
+	return v, nil
+}
+
+// views are the relay's, as the envoy part takes them.
+type views struct{ *relay }
+
+// For implements envoy.Views.
+func (v views) For(ctx context.Context, name string, has identity.Selectors) (envoy.View, error) {
+	view, err := v.forProxy(ctx, name, has)
+	if err != nil {
+		return nil, err // and no view, not even a nil one of ours
+	}
+	return view, nil
+}
+
+// Changed implements envoy.Views.
+func (v views) Changed() <-chan struct{} {
+	_, changed := v.u.state.Get()
+	return changed
 }
 
 // event notes what a proxy did with its resources.

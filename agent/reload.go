@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"signet.example/agent/envoy"
 )
 
 // reloadable are the keys that may differ in a configuration that is read again.
@@ -29,21 +31,19 @@ func (a *agent) reload(ctx context.Context, next Config) error {
 	if keys := fixedKeys(a.cfg, next); len(keys) > 0 {
 		return fmt.Errorf("%s cannot be changed by a reload: restart the agent for that", strings.Join(keys, ", "))
 	}
-	c := changeOf(a.cfg.Proxies, next.Proxies)
+	gone, added := changeOf(a.cfg.Proxies, next.Proxies)
 	if err := errors.Join(tryProxies(ctx, next)...); err != nil {
 		return err
 	}
-	select {
-	case a.supervisor.changes <- c:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := a.supervisor.Change(ctx, envoy.Change{Gone: gone, Added: proxiesOf(added, a.given)}); err != nil {
+		return err
 	}
 	a.cfg.Proxies = next.Proxies
-	var added []string
-	for _, p := range c.added {
-		added = append(added, p.Name)
+	var started []string
+	for _, p := range added {
+		started = append(started, p.Name)
 	}
-	a.log.InfoContext(ctx, "proxies changed", slog.Any("ended", c.gone), slog.Any("started", added))
+	a.log.InfoContext(ctx, "proxies changed", slog.Any("ended", gone), slog.Any("started", started))
 	return nil
 }
 
@@ -63,18 +63,18 @@ func fixedKeys(old, next Config) []string {
 	return keys
 }
 
-// changeOf is what leads from one list of proxies to another.
-func changeOf(old, next []Proxy) change {
-	var c change
+// changeOf is what leads from one list of proxies to another: the names of those that
+// end, and those that begin. One that differs is in both.
+func changeOf(old, next []Proxy) (gone []string, added []Proxy) {
 	for _, p := range old {
 		if !slices.ContainsFunc(next, func(n Proxy) bool { return reflect.DeepEqual(n, p) }) {
-			c.gone = append(c.gone, p.Name)
+			gone = append(gone, p.Name)
 		}
 	}
 	for _, n := range next {
 		if !slices.ContainsFunc(old, func(p Proxy) bool { return reflect.DeepEqual(n, p) }) {
-			c.added = append(c.added, n)
+			added = append(added, n)
 		}
 	}
-	return c
+	return gone, added
 }

@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"signet.example/internal/watched"
+	"signet.example/agent/envoy"
+	"signet.example/proxy"
 )
 
 func TestAReloadRefusesWhatNeedsARestartAndNamesIt(t *testing.T) {
@@ -45,117 +45,34 @@ func TestAReloadEndsAndStartsOnlyTheProxiesThatDiffer(t *testing.T) {
 	b, c := Proxy{Name: "b", Bind: "127.0.0.3"}, Proxy{Name: "c", Bind: "127.0.0.4"}
 	moved := b
 	moved.Bind = "127.0.0.5"
-	got := changeOf([]Proxy{a, b}, []Proxy{a, moved, c})
-	if !slices.Equal(got.gone, []string{"b"}) || len(got.added) != 2 || got.added[0] != moved || got.added[1] != c {
-		t.Errorf("%+v", got)
+	gone, added := changeOf([]Proxy{a, b}, []Proxy{a, moved, c})
+	if !slices.Equal(gone, []string{"b"}) || len(added) != 2 || added[0] != moved || added[1] != c {
+		t.Errorf("%v, %+v", gone, added)
 	}
-	if got := changeOf([]Proxy{a, b}, []Proxy{b, a}); len(got.gone)+len(got.added) > 0 {
-		t.Errorf("another order: %+v", got)
+	if gone, added := changeOf([]Proxy{a, b}, []Proxy{b, a}); len(gone)+len(added) > 0 {
+		t.Errorf("another order: %v, %+v", gone, added)
 	}
 }
 
 // aSupervisor runs proxies whose program never starts: nobody binds them.
-func aSupervisor(t *testing.T, first ...Proxy) *supervisor {
+func aSupervisor(t *testing.T, first ...Proxy) *envoy.Supervisor {
 	t.Helper()
-	return aLoggingSupervisor(t, slog.New(slog.DiscardHandler), first...)
-}
-
-func aLoggingSupervisor(t *testing.T, log *slog.Logger, first ...Proxy) *supervisor {
-	t.Helper()
-	m := newMetrics()
-	u := &upstream{}
-	r := newRelay(Config{}, u, nil, "", "", m, log)
-	s := newSupervisor(func(p Proxy) *envoy {
-		return newEnvoy(Config{Envoy: "/bin/true"}, p, "", r, nil, &watched.Value[int]{}, m, log)
-	}, r, m)
+	m, log := newMetrics(), slog.New(slog.DiscardHandler)
+	s := envoy.New(envoy.Config{
+		Program: "/bin/true", Views: views{newRelay(Config{}, &upstream{}, nil, proxy.Shape{}, m, log)}, Check: checkProxy, Revoked: banned,
+		Changed: func() {}, Metrics: m.envoys, Log: log,
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.Run(ctx, first)
+		s.Run(ctx, proxiesOf(first, proxy.Shape{}))
 	}()
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		if left := s.envoys(); len(left) > 0 {
-			t.Errorf("%d proxies are left", len(left))
-		}
 	})
 	return s
-}
-
-func (s *supervisor) await(t *testing.T, want ...string) {
-	t.Helper()
-	var got []string
-	for range 1000 {
-		got = nil
-		for _, e := range s.envoys() {
-			got = append(got, e.proxy.Name+"@"+e.proxy.Bind)
-		}
-		slices.Sort(got)
-		if slices.Equal(got, want) {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Errorf("%v run, want %v", got, want)
-}
-
-func TestTheSupervisorFollowsChangesThatComeFasterThanProxiesEnd(t *testing.T) {
-	a, b := Proxy{Name: "a", Bind: "1"}, Proxy{Name: "b", Bind: "2"}
-	s := aSupervisor(t, a, b)
-	s.await(t, "a@1", "b@2")
-	for range 20 {
-		s.changes <- change{gone: []string{"a"}, added: []Proxy{{Name: "c", Bind: "1"}}}
-		s.changes <- change{gone: []string{"c"}, added: []Proxy{a}}
-	}
-	s.await(t, "a@1", "b@2")
-	s.changes <- change{gone: []string{"a", "b"}, added: []Proxy{{Name: "a", Bind: "3"}}}
-	s.await(t, "a@3")
-	if p, ok := s.relay.configured("a"); !ok || p.Bind != "3" {
-		t.Errorf("the relay has %+v", p)
-	}
-	if _, ok := s.relay.configured("b"); ok {
-		t.Error("the relay still has b")
-	}
-}
-
-// held is a log whose first writer does not go on before it is let go.
-type held struct {
-	slog.Handler
-	once       sync.Once
-	came, goOn chan struct{}
-}
-
-func (*held) Enabled(context.Context, slog.Level) bool { return true }
-func (h *held) WithAttrs([]slog.Attr) slog.Handler     { return h }
-func (h *held) Handle(context.Context, slog.Record) error {
-	h.once.Do(func() {
-		close(h.came)
-		<-h.goOn
-	})
-	return nil
-}
-
-func TestAProxyThatIsAddedBackWhileItDrainsWaitsForItsEnd(t *testing.T) {
-	log := &held{Handler: slog.DiscardHandler, came: make(chan struct{}), goOn: make(chan struct{})}
-	a := Proxy{Name: "a", Bind: "1", Admin: "a.sock"}
-	s := aLoggingSupervisor(t, slog.New(log), a)
-	<-log.came // a runs, and does not end when it is told to
-	s.changes <- change{gone: []string{"a"}}
-	s.changes <- change{added: []Proxy{a}}
-	s.changes <- change{added: []Proxy{{Name: "b", Bind: "2", Admin: "b.sock"}}}
-	s.await(t, "a@1", "b@2") // b came later, and waits for nobody
-	time.Sleep(20 * time.Millisecond)
-	s.await(t, "a@1", "b@2")
-	close(log.goOn)
-	s.await(t, "a@1", "b@2")
-	for range 20 { // the one that ended has taken nothing from the other
-		if p, ok := s.relay.configured("a"); !ok {
-			t.Fatalf("the relay has %+v", p)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 func TestAReloadThatIsRefusedChangesNothing(t *testing.T) {
@@ -183,7 +100,9 @@ func TestAReloadThatIsRefusedChangesNothing(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	s.await(t, "web@127.0.0.2")
+	if all := s.Status(); len(all) != 1 || all[0].Proxy.Name != "web" || all[0].Proxy.Shape.Bind != "127.0.0.2" {
+		t.Errorf("%+v run", all)
+	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := a.reload(ended, cfg); err != nil && !errors.Is(err, context.Canceled) {

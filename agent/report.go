@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/ads"
+	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/internal/watched"
@@ -22,16 +24,17 @@ import (
 
 // reporter gathers the agent's state for reports. It owns none of it.
 type reporter struct {
-	u        *upstream
-	relay    *relay
-	authz    *authzProcess
-	envoys   func() []*envoy
-	peerMode api.Report_PeerMode
-	version  string
+	u     *upstream
+	relay *relay
+	authz *authzProcess
+	// proxyStatus is how each supervised proxy is.
+	proxyStatus func() []envoy.Status
+	peerMode    api.Report_PeerMode
+	version     string
 	// proxies is set with every change of a proxy's status.
 	proxies *watched.Value[int]
 	// speaker is who may call out through a proxy (wayOut.speaker).
-	speaker func(Proxy, *proxyView) (who, problem string, applications []string)
+	speaker func(envoy.Proxy, svids.Name) (who, problem string, applications []string)
 	// fixed findings hold as long as the agent runs.
 	fixed []string
 }
@@ -66,42 +69,41 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 
 // ready reports whether a proxy of this name serves.
 func (r *reporter) ready(name string) bool {
-	return slices.ContainsFunc(r.envoys(), func(e *envoy) bool {
-		return e.proxy.Name == name && e.status.Load().state == api.ProxyStatus_READY
+	return slices.ContainsFunc(r.proxyStatus(), func(s envoy.Status) bool {
+		return s.Proxy.Name == name && s.State == api.ProxyStatus_READY
 	})
 }
 
 func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode.Enum(), Version: r.version, PolicyRevision: r.revision()}
-	proxies := map[string]string{} // by the entries that they use
-	report.Findings = slices.Concat(r.fixed, sameUser(r.envoys()), stoppedFindings(r.authz.stopped.Load()))
-	for _, e := range r.envoys() {
-		s := e.status.Load()
-		status := proxyReport(e, s)
-		if s.view != nil && s.state == api.ProxyStatus_READY {
-			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(e.proxy, s.view)
+	users := map[string]string{} // proxies by the entries that they use
+	proxies := r.proxyStatus()
+	report.Findings = slices.Concat(r.fixed, sameUser(proxies), stoppedFindings(r.authz.stopped.Load()))
+	for _, s := range proxies {
+		name, view := s.Proxy.Name, r.relay.viewOf(s.Proxy.Name)
+		status := proxyReport(s, view)
+		if view != nil && s.State == api.ProxyStatus_READY {
+			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(s.Proxy, view.want)
 		}
 		report.Proxies = append(report.Proxies, status)
-		report.Findings = append(report.Findings, e.classical.findings(time.Now(), e.proxy.Name)...)
-		if s.view != nil {
-			proxies[s.view.want.Entry] = e.proxy.Name
-		}
-		if s.view != nil {
-			if left := s.view.leftOut(); left != "" {
-				report.Findings = append(report.Findings, fmt.Sprintf("proxy-address: proxy %s runs %s", e.proxy.Name, left))
+		report.Findings = append(report.Findings, s.Findings...)
+		if view != nil {
+			users[view.want.Entry] = name
+			if left := view.leftOut(); left != "" {
+				report.Findings = append(report.Findings, fmt.Sprintf("proxy-address: proxy %s runs %s", name, left))
 			}
 		}
-		if s.state == api.ProxyStatus_WAITING && s.reason != "" {
-			name := "proxy-waiting"
-			if strings.HasPrefix(s.reason, addressTaken) {
-				name = "proxy-address"
+		if s.State == api.ProxyStatus_WAITING && s.Reason != "" {
+			finding := "proxy-waiting"
+			if strings.HasPrefix(s.Reason, addressTaken) {
+				finding = "proxy-address"
 			}
-			report.Findings = append(report.Findings, fmt.Sprintf("%s: proxy %s waits: %s", name, e.proxy.Name, s.reason))
+			report.Findings = append(report.Findings, fmt.Sprintf("%s: proxy %s waits: %s", finding, name, s.Reason))
 		}
 	}
 	held := r.u.keeper.Held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
-		report.Svids = append(report.Svids, svidReport(held[name], name, proxies[name]))
+		report.Svids = append(report.Svids, svidReport(held[name], name, users[name]))
 	}
 	if s := r.u.state.Load(); s != nil {
 		for _, p := range s.problems {
@@ -127,29 +129,44 @@ func (r *reporter) revision() string {
 	return ""
 }
 
-func proxyReport(e *envoy, s proxyStatus) *api.ProxyStatus {
+func proxyReport(s envoy.Status, view *proxyView) *api.ProxyStatus {
 	p := &api.ProxyStatus{
-		Name:         e.proxy.Name,
-		VirtualNode:  &api.VirtualNodeRef{Mesh: e.proxy.Mesh, Name: e.proxy.VirtualNode},
-		Address:      e.proxy.Bind,
-		Healthy:      s.state == api.ProxyStatus_READY,
-		EnvoyVersion: s.version,
-		Pid:          int64(s.pid),
-		Restarts:     int32(s.restarts), //nolint:gosec // a count
-		State:        s.state.Enum(),
-		Reason:       s.reason,
+		Name:         s.Proxy.Name,
+		VirtualNode:  &api.VirtualNodeRef{Mesh: s.Proxy.Ref.Mesh, Name: s.Proxy.Ref.Name},
+		Address:      s.Proxy.Shape.Bind,
+		Healthy:      s.State == api.ProxyStatus_READY,
+		EnvoyVersion: s.Version,
+		Pid:          int64(s.PID),
+		Restarts:     int32(s.Restarts), //nolint:gosec // a count
+		State:        s.State.Enum(),
+		Reason:       s.Reason,
 	}
-	if s.view == nil {
+	if view == nil {
 		return p
 	}
-	p.Ports = ingressPorts(s.view.published.Load())
-	for _, j := range s.view.view.Rejected() {
+	p.Ports = ingressPorts(view.published.Load())
+	for _, j := range view.view.Rejected() {
 		p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: j.Type, Name: j.Name, Version: j.Version, Message: j.Message})
 	}
 	slices.SortFunc(p.Rejected, func(a, b *api.ResourceStatus) int {
 		return cmp.Or(cmp.Compare(a.GetTypeUrl(), b.GetTypeUrl()), cmp.Compare(a.GetName(), b.GetName()))
 	})
 	return p
+}
+
+// sameUser is the finding about proxies that run as the agent's own user.
+func sameUser(all []envoy.Status) []string {
+	var same []string
+	for _, s := range all {
+		if !s.Proxy.User.Other() {
+			same = append(same, s.Proxy.Name)
+		}
+	}
+	if same == nil {
+		return nil
+	}
+	slices.Sort(same)
+	return []string{fmt.Sprintf("proxies-same-user: as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
 }
 
 // ingressPrefix begins the names of the listeners that others call.

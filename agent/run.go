@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"signet.example/ads"
+	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation"
@@ -25,6 +26,7 @@ import (
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 	"signet.example/sds"
 )
 
@@ -97,7 +99,9 @@ type agent struct {
 	wayOut *wayOut
 	guests *guests
 
-	supervisor *supervisor
+	supervisor *envoy.Supervisor
+	// given is what no proxy says of itself.
+	given proxy.Shape
 
 	xds, workload, wayout *grpc.Server
 }
@@ -121,19 +125,20 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	a.gate = &authzGate{
 		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
 	}
-	a.relay = newRelay(cfg, u, process, socks.path("authz.sock"), socks.path("wayout.sock"), m, log)
+	a.given = proxy.Shape{AuthzSocket: socks.path("authz.sock"), WayoutSocket: socks.path("wayout.sock"), AccessLogDir: cfg.AccessLogDir}
+	a.relay = newRelay(cfg, u, process, a.given, m, log)
 	u.own, a.gate.nodeOf, a.relay.guests = a.relay.own, a.relay.nodeOf, a.guests
 	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
 		state: &u.state, relay: a.relay, guests: a.guests, metrics: m, log: log,
 		owners: newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.Update(func(n int) int { return n + 1 }) }),
 	}
-	a.supervisor = newSupervisor(func(p Proxy) *envoy {
-		e := newEnvoy(cfg, p, socks.path("xds.sock"), a.relay, children, changed, m, log)
-		e.denied = process.ring.add
-		return e
-	}, a.relay, m)
-	r := &reporter{u: u, relay: a.relay, authz: process, envoys: a.supervisor.envoys, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
+	a.supervisor = envoy.New(envoy.Config{
+		Program: cfg.Envoy, DrainTime: cfg.DrainTime, XDSSocket: socks.path("xds.sock"),
+		Views: views{a.relay}, Children: children, Records: records{u, process}, Check: checkProxy, Revoked: banned,
+		Changed: func() { changed.Update(func(n int) int { return n + 1 }) }, Metrics: m.envoys, Log: log,
+	})
+	r := &reporter{u: u, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
 	if cfg.metricsOpen() {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, "metrics-open: metrics have no authentication and are open to the network at "+cfg.Metrics)
@@ -235,7 +240,7 @@ func (a *agent) run(ctx context.Context) error {
 		where.Metrics = l.Addr().String()
 		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health) })
 	}
-	first := a.cfg.Proxies // before a reload changes it
+	first := proxiesOf(a.cfg.Proxies, a.given) // before a reload changes them
 	g.Go(func() error {
 		defer stop()
 		// The proxies end with the caller's context, or when something below fails.

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"signet.example/agent/envoy"
 	"signet.example/api"
 )
 
@@ -35,7 +36,7 @@ func (l *lineCount) Write(p []byte) (int, error) {
 }
 
 func TestTheLastThingThatAServerSaidHoldsHoweverFastItSpeaks(t *testing.T) {
-	s := &session{log: slog.New(slog.DiscardHandler), reporter: &reporter{envoys: func() []*envoy { return nil }}}
+	s := &session{log: slog.New(slog.DiscardHandler), reporter: &reporter{proxyStatus: func() []envoy.Status { return nil }}}
 	for range 20 {
 		var all said
 		var want map[string]string

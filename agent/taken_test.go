@@ -145,7 +145,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		put(web, "127.0.0.2:8080")
 		put(orders, "127.0.0.2:9090")
 		for _, v := range []*proxyView{web, orders} {
-			if err := v.claim(v.leg.key.ref.Name); err != nil {
+			if _, err := v.Claim(v.leg.key.ref.Name); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -168,7 +168,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		orders.unclaim()
 		put(web, "127.0.0.2:8080")
 		expect(web, "", "127.0.0.2:8080")
-		if err := orders.claim("orders"); err != nil {
+		if _, err := orders.Claim("orders"); err != nil {
 			t.Fatal(err)
 		}
 		expect(orders, why, "127.0.0.2:9090")

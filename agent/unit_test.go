@@ -404,9 +404,10 @@ func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
 	if _, err := r.view(ctx, viewKey{leg: legKey{proxy.Node("shop", "web"), proxy.Shape{App: "another"}}}); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("one shape more: %v", err)
 	}
-	p := Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2", App: "127.0.0.1"}
-	r.proxies = map[string]Proxy{"web": p}
-	if _, err := r.view(ctx, viewKey{leg: legKey{p.ref(), r.shapeOf(p)}}); status.Code(err) != codes.Canceled {
+	r.proxies = map[string]supervised{}
+	own := legKey{proxy.Node("shop", "web"), proxy.Shape{Bind: "127.0.0.2", App: "127.0.0.1"}}
+	r.Configure("web", own.ref, own.shape)
+	if _, err := r.view(ctx, viewKey{leg: own}); status.Code(err) != codes.Canceled {
 		t.Errorf("the agent's own proxy of that node: %v", err)
 	}
 }
@@ -481,7 +482,8 @@ func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
 }
 
 func TestASupervisedProxyIsNoOtherNodeThanItIsConfiguredFor(t *testing.T) {
-	r := &relay{proxies: map[string]Proxy{"web-1": {Name: "web-1", Mesh: "shop", VirtualNode: "web", Bind: "127.0.0.2", App: "127.0.0.1"}}}
+	r := &relay{proxies: map[string]supervised{}}
+	r.Configure("web-1", proxy.Node("shop", "web"), proxy.Shape{Bind: "127.0.0.2", App: "127.0.0.1"})
 	has := identity.Selectors{{Type: "signet", Value: "proxy:web-1"}}
 	for node, want := range map[string]bool{"web": true, "api": false} {
 		if sh, err := r.shapeFor(&corev3.Node{}, has, proxy.Node("shop", node)); (err == nil) != want {

@@ -6,15 +6,16 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/agent/envoy"
 	"signet.example/api"
 )
 
 func TestAProxyThatStopsIsNotSaidToBeCalled(t *testing.T) {
-	e := &envoy{proxy: Proxy{Name: "web"}}
+	status := envoy.Status{Proxy: envoy.Proxy{Name: "web"}}
 	var log bytes.Buffer
-	s := &session{reporter: &reporter{envoys: func() []*envoy { return []*envoy{e} }}, log: slog.New(slog.NewTextHandler(&log, nil))}
+	s := &session{reporter: &reporter{proxyStatus: func() []envoy.Status { return []envoy.Status{status} }}, log: slog.New(slog.NewTextHandler(&log, nil))}
 	for state, told := range map[api.ProxyStatus_State]bool{api.ProxyStatus_READY: true, api.ProxyStatus_DRAINING: false} {
-		e.status.Set(proxyStatus{state: state})
+		status.State = state
 		log.Reset()
 		s.takeUnserved(t.Context(), map[string]string{"web": "its address is another"})
 		s.takeUnserved(t.Context(), map[string]string{})

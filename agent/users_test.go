@@ -1,14 +1,14 @@
 package agent
 
 import (
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"signet.example/agent/envoy"
 	"signet.example/internal/child"
-	"signet.example/internal/watched"
+	"signet.example/proxy"
 	"signet.example/test/parts"
 )
 
@@ -77,41 +77,28 @@ func TestAnAgentThatIsRootRunsAuthzAsNobodyElseUnlessRootIsNamed(t *testing.T) {
 	}
 }
 
-// envoysOf are the Envoys of a configuration, not started.
-func envoysOf(t *testing.T, c Config) []*envoy {
+// statusOf are the proxies of a configuration, as if they ran.
+func statusOf(t *testing.T, c Config) []envoy.Status {
 	t.Helper()
 	c, err := c.withDefaults().withUsers()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []*envoy
-	for _, p := range c.Proxies {
-		all = append(all, newEnvoy(c, p, "", nil, nil, &watched.Value[int]{}, newMetrics(), slog.New(slog.DiscardHandler)))
+	var all []envoy.Status
+	for _, p := range proxiesOf(c.Proxies, proxy.Shape{}) {
+		all = append(all, envoy.Status{Proxy: p})
 	}
 	return all
 }
 
 func TestProxiesOfTheAgentsOwnUserAreAFinding(t *testing.T) {
 	needRoot(t)
-	all := envoysOf(t, Config{ProxyUser: "root", Proxies: []Proxy{{Name: "web"}, {Name: "orders", User: "64991"}}})
+	all := statusOf(t, Config{ProxyUser: "root", Proxies: []Proxy{{Name: "web"}, {Name: "orders", User: "64991"}}})
 	want := []string{"proxies-same-user: as the agent's own user, uid 0, run the Envoys of web"}
 	if got := sameUser(all); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 	if got := sameUser(all[1:]); got != nil {
 		t.Errorf("of another user: %q", got)
-	}
-}
-
-func TestAProxyIsAttestedAsTheUserThatItRunsAs(t *testing.T) {
-	needRoot(t)
-	has, err := envoysOf(t, Config{Envoy: "/bin/sh", Proxies: []Proxy{{Name: "web", User: "64991:64992"}}})[0].selectors()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"unix:uid:64991", "unix:gid:64992"} {
-		if !slices.Contains(has.Strings(), want) {
-			t.Errorf("%s is not among %q", want, has.Strings())
-		}
 	}
 }

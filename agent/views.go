@@ -156,20 +156,32 @@ func (v *proxyView) putClaimed() error {
 	return nil
 }
 
-// claim has the proxy that is to run by this view listen where it says. One that
-// has not run yet gets all or nothing, and waits; one that comes back gets what
-// there is.
-func (v *proxyView) claim(proxy string) error {
+// Claim implements envoy.View: the proxy that is to run by this view listens where it
+// says. One that has not run yet gets all or nothing, and waits; one that comes back
+// gets what there is.
+func (v *proxyView) Claim(proxy string) (release func(), err error) {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	if !v.ran {
 		if err := v.taken.claim(proxy, listening(v.full)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	v.claimant, v.ran = proxy, true
-	return v.putClaimed()
+	return v.unclaim, v.putClaimed()
 }
+
+// Ready implements envoy.View.
+func (v *proxyView) Ready() (bool, <-chan struct{}) {
+	set, changed := v.published.Get()
+	return set != nil, changed
+}
+
+// Gone implements envoy.View.
+func (v *proxyView) Gone() <-chan struct{} { return v.gone }
+
+// SVID implements envoy.View.
+func (v *proxyView) SVID() *svids.SVID { return v.u.keeper.Get(v.want.Entry) }
 
 // unclaim gives back what the proxy has, which has ended.
 func (v *proxyView) unclaim() {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -15,6 +14,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 
+	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -210,7 +210,7 @@ func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w svids.Name) (prox
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p, ok := r.proxies[supervisedName(has)]; ok {
-		return r.shapeOf(p), nil
+		return p.leg.shape, nil
 	}
 	if sh, ok := r.shapeOfStream(pid, w); ok {
 		return sh, nil
@@ -245,32 +245,32 @@ func (r *relay) shapeOfStream(pid int, w svids.Name) (proxy.Shape, bool) {
 }
 
 // frontOfProxy is that of a supervised proxy, for reports.
-func (r *relay) frontOfProxy(p Proxy, w svids.Name) (front, error) {
+func (r *relay) frontOfProxy(p envoy.Proxy, w svids.Name) (front, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.frontOf(viewKey{legKey{p.ref(), r.shapeOf(p)}, w})
+	return r.frontOf(viewKey{legKey{p.Ref, p.Shape}, w})
 }
 
-// speaker is who may call out through a supervised proxy, for reports: in words,
-// what is wrong or doubtful about it, and what the Binding would say of it.
-func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applications []string) {
-	b, ok := w.state.Load().bindingNamed(v.want.Entry)
+// speaker is who may call out through a supervised proxy, bound as it is, for reports:
+// in words, what is wrong or doubtful about it, and what the Binding would say of it.
+func (w *wayOut) speaker(p envoy.Proxy, bound svids.Name) (who, problem string, applications []string) {
+	b, ok := w.state.Load().bindingNamed(bound.Entry)
 	if !ok {
 		return "", "", nil
 	}
-	if err := tryApp(w.relay.shapeOf(p)); err != nil {
+	if err := tryApp(p.Shape); err != nil {
 		return "", err.Error(), nil
 	}
 	switch a := b.Applications; {
 	case a.Anyone:
 		return "every process of the host", "Binding " + b.Name + " lets anyone call out as this virtual node", nil
-	case strings.HasPrefix(p.Egress, proxy.UnixPrefix):
-		who, problem = p.opens(b)
+	case p.Shape.Egress.Socket != "":
+		who, problem = opens(p, b)
 		return who, problem, nil
 	case !a.IsZero():
 		return "those whom Binding " + b.Name + " names", rootAmong(a.UIDs), nil
 	}
-	f, err := w.relay.frontOfProxy(p, v.want)
+	f, err := w.relay.frontOfProxy(p, bound)
 	if err != nil {
 		return "", "", nil // it has no configuration yet, which is said elsewhere
 	}
@@ -283,16 +283,13 @@ func (w *wayOut) speaker(p Proxy, v *proxyView) (who, problem string, applicatio
 }
 
 // opens is who may call out through a proxy whose way out is a Unix socket.
-func (p Proxy) opens(b identity.Binding) (who, problem string) {
+func opens(p envoy.Proxy, b identity.Binding) (who, problem string) {
 	if !b.Applications.IsZero() {
 		return "", socketNamesNobody(b)
 	}
-	at, err := p.egress()
+	err := tryEgressSocket(p.Shape.Egress, uidOf(p.User))
 	if err == nil {
-		err = tryEgressSocket(at, p.uid())
-	}
-	if err == nil {
-		who, err = whoOpens(at)
+		who, err = whoOpens(p.Shape.Egress)
 	}
 	if err != nil {
 		return "", "egress: " + err.Error()

@@ -1,6 +1,13 @@
 package child
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrExited is why a child ended that exited as if it had done its work: Process.Err
+// is nil then.
+var ErrExited = errors.New("exited")
 
 // Restarts is how long a process that ended is left before it is started again:
 // from First to Most, doubled each time, and anew after one that lived for Settled.

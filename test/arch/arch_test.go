@@ -44,7 +44,8 @@ var imports = map[string][]string{
 	"server/signer": {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server":        {"identity", "mesh", "ads", "api", "attestation", "policy", "authz/jwt", "store", "xds", "server/signer", "internal", "proxy"},
 	"agent/svids":   {"identity", "internal"},
-	"agent":         {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy", "agent/svids"},
+	"agent/envoy":   {"identity", "api", "agent/svids", "internal", "proxy"},
+	"agent":         {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy", "agent/svids", "agent/envoy"},
 	"dev":           {"api"},
 	"cmd":           {"server", "server/signer", "agent", "dev", "api", "policy", "internal"},
 }

@@ -1,4 +1,4 @@
-package agent
+package envoy
 
 import (
 	"context"
@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// envoyAdmin speaks to one Envoy's admin interface over its Unix socket.
-type envoyAdmin struct{ client *http.Client }
+// admin speaks to one Envoy's admin interface over its Unix socket.
+type admin struct{ client *http.Client }
 
-func newEnvoyAdmin(socket string) *envoyAdmin {
-	return &envoyAdmin{&http.Client{
+func newAdmin(socket string) *admin {
+	return &admin{&http.Client{
 		Timeout: 2 * time.Second,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -32,7 +32,7 @@ func newEnvoyAdmin(socket string) *envoyAdmin {
 // maxAdminAnswer is more than /certs has with a thousand certificates.
 const maxAdminAnswer = 8 << 20
 
-func (a *envoyAdmin) do(ctx context.Context, method, path string) ([]byte, error) {
+func (a *admin) do(ctx context.Context, method, path string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://envoy"+path, nil)
 	if err != nil {
 		return nil, err
@@ -53,13 +53,13 @@ func (a *envoyAdmin) do(ctx context.Context, method, path string) ([]byte, error
 }
 
 // ready is nil once Envoy has warmed all that it was sent.
-func (a *envoyAdmin) ready(ctx context.Context) error {
+func (a *admin) ready(ctx context.Context) error {
 	_, err := a.do(ctx, http.MethodGet, "/ready")
 	return err
 }
 
 // version is Envoy's, such as "1.40.0".
-func (a *envoyAdmin) version(ctx context.Context) (string, error) {
+func (a *admin) version(ctx context.Context) (string, error) {
 	body, err := a.do(ctx, http.MethodGet, "/server_info")
 	if err != nil {
 		return "", err
@@ -79,7 +79,7 @@ func (a *envoyAdmin) version(ctx context.Context) (string, error) {
 
 // serials are the serial numbers, in hexadecimal, of the certificates that Envoy
 // serves with a SPIFFE ID.
-func (a *envoyAdmin) serials(ctx context.Context, spiffeID string) ([]string, error) {
+func (a *admin) serials(ctx context.Context, spiffeID string) ([]string, error) {
 	body, err := a.do(ctx, http.MethodGet, "/certs")
 	if err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (a *envoyAdmin) serials(ctx context.Context, spiffeID string) ([]string, er
 }
 
 // drain has Envoy tell its clients to go elsewhere, and stop listening in the end.
-func (a *envoyAdmin) drain(ctx context.Context) error {
+func (a *admin) drain(ctx context.Context) error {
 	if _, err := a.do(ctx, http.MethodPost, "/healthcheck/fail"); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (a *envoyAdmin) drain(ctx context.Context) error {
 
 // inFlight is how many requests have no complete answer yet, by those that Envoy
 // took from clients; the admin interface's own are left out.
-func (a *envoyAdmin) inFlight(ctx context.Context) (int, error) {
+func (a *admin) inFlight(ctx context.Context) (int, error) {
 	body, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape(`^http\..*\.downstream_rq_active$`))
 	if err != nil {
 		return 0, err

@@ -1,4 +1,4 @@
-package agent
+package envoy
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 
 // adminOf is an admin interface whose Envoy has requests in flight: so many, as
 // it is asked again and again.
-func adminOf(t *testing.T, inFlight func(asked int) int) *envoyAdmin {
+func adminOf(t *testing.T, inFlight func(asked int) int) *admin {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)
@@ -27,7 +27,7 @@ func adminOf(t *testing.T, inFlight func(asked int) int) *envoyAdmin {
 	})}
 	go func() { _ = s.Serve(l) }() // ends with Close
 	t.Cleanup(func() { _ = s.Close() })
-	return newEnvoyAdmin(socket)
+	return newAdmin(socket)
 }
 
 func TestADrainingProxyIsEndedWhenWhatIsInFlightIsAnswered(t *testing.T) {
@@ -51,7 +51,7 @@ func TestADrainingProxyIsEndedWhenWhatIsInFlightIsAnswered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := &envoy{drainTime: drain, admin: adminOf(t, c.inFlight), log: slog.New(slog.DiscardHandler)}
+			e := &envoy{config: Config{DrainTime: drain}, admin: adminOf(t, c.inFlight), log: slog.New(slog.DiscardHandler)}
 			begun := time.Now()
 			e.goOn(t.Context(), c.ended, c.finish)
 			if took := time.Since(begun); took < c.min || took > c.max {

@@ -1,4 +1,4 @@
-package agent
+package envoy
 
 import (
 	"encoding/json"
@@ -9,7 +9,7 @@ import (
 
 // The admin interface can do everything with a proxy, and asks nobody who he is.
 func TestAProxysAdminInterfaceIsTheAgentsAlone(t *testing.T) {
-	text, err := bootstrap(Proxy{Name: "web", Mesh: "shop", VirtualNode: "web", Admin: "/run/x/web.sock"}, proxy.Shape{}, "/run/x/xds.sock", 0o600)
+	text, err := bootstrap(Proxy{Name: "web", Ref: proxy.Node("shop", "web"), Admin: "/run/x/web.sock"}, "/run/x/xds.sock", 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

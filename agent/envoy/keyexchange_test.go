@@ -1,4 +1,4 @@
-package agent
+package envoy
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T) {
@@ -29,7 +31,7 @@ func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T
 	wg.Go(func() { _ = srv.Serve(l) })
 	t.Cleanup(func() { _ = srv.Close(); wg.Wait() })
 
-	admin, c, counted := newEnvoyAdmin(socket), classical{}, map[exchange]uint64{}
+	admin, c, counted := newAdmin(socket), classical{}, map[exchange]uint64{}
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	look := func() {
 		t.Helper()
@@ -71,13 +73,14 @@ func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T
 }
 
 func TestAProxyThatIsGoneLeavesNoSeries(t *testing.T) {
-	m := newMetrics()
+	registry := prometheus.NewRegistry()
+	m := NewMetrics(registry)
 	m.fingerprintMatch.WithLabelValues("web").Set(1)
-	m.envoyReady.WithLabelValues("web").Set(1)
-	m.envoyRestarts.WithLabelValues("web").Inc()
+	m.ready("web", true)
+	m.restarted("web")
 	m.handshakes.WithLabelValues("web", sideCallers, "classical").Inc()
-	m.proxyGone("web")
-	families, err := m.registry.Gather()
+	m.gone("web")
+	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package agent
+package envoy
 
 import (
 	"context"
@@ -46,7 +46,7 @@ func (x exchange) label() string {
 var exchangeLine = regexp.MustCompile(`^(listener|cluster)\..*\.ssl\.curves\.([A-Za-z0-9_-]+): ([0-9]{1,19})$`)
 
 // keyExchanges asks for the counters of all listeners and clusters.
-func (a *envoyAdmin) keyExchanges(ctx context.Context) (keyExchanges, error) {
+func (a *admin) keyExchanges(ctx context.Context) (keyExchanges, error) {
 	body, err := a.do(ctx, "GET", `/stats?usedonly&filter=\.ssl\.curves\.`)
 	if err != nil {
 		return nil, err
@@ -135,6 +135,6 @@ func (e *envoy) countKeyExchanges(ctx context.Context) {
 		return // it is asked again
 	}
 	e.classical.note(time.Now(), counted, func(x exchange, n uint64) {
-		e.metrics.handshakes.WithLabelValues(e.proxy.Name, x.side, x.label()).Add(float64(n))
+		e.config.Metrics.handshakes.WithLabelValues(e.proxy.Name, x.side, x.label()).Add(float64(n))
 	})
 }

@@ -1,4 +1,4 @@
-package agent
+package envoy
 
 import (
 	"fmt"
@@ -16,8 +16,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	"signet.example/proxy"
 )
 
 const (
@@ -33,9 +31,9 @@ const (
 
 // bootstrap is what an Envoy of p starts with: everything except the way to the
 // agent comes over ADS. adminMode is the mode of its admin socket.
-func bootstrap(p Proxy, sh proxy.Shape, xdsSocket string, adminMode uint32) ([]byte, error) {
+func bootstrap(p Proxy, xdsSocket string, adminMode uint32) ([]byte, error) {
 	b := &bootstrapv3.Bootstrap{
-		Node:  &corev3.Node{Id: p.ref().String(), Cluster: p.VirtualNode, Metadata: sh.Metadata()},
+		Node:  &corev3.Node{Id: p.Ref.String(), Cluster: p.Ref.Name, Metadata: p.Shape.Metadata()},
 		Admin: &bootstrapv3.Admin{Address: pipe(p.Admin, adminMode)},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			AdsConfig: &corev3.ApiConfigSource{

@@ -1,4 +1,4 @@
-package agent
+package envoy
 
 import (
 	"cmp"
@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"signet.example/api"
-	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/child"
 	"signet.example/internal/watched"
@@ -37,69 +36,61 @@ const (
 	pollDraining = 50 * time.Millisecond
 )
 
-// proxyStatus is what is known of one supervised proxy. Immutable.
-type proxyStatus struct {
+// errUnbound ends an Envoy whose view is gone.
+var errUnbound = errors.New("no binding lets it be a proxy here any more")
+
+// known is what is known of one proxy. Immutable.
+type known struct {
 	state    api.ProxyStatus_State
 	reason   string // why it waits or failed
 	pid      int
 	restarts int
 	version  string
-	view     *proxyView // nil while nothing is bound
 }
 
-// envoy supervises the Envoy of one configured proxy.
+// envoy supervises the Envoy of one proxy. Its fields do not change; what does is
+// safe for any number of goroutines.
 type envoy struct {
-	proxy     Proxy
-	program   string
-	drainTime time.Duration
-	xdsSocket string
-	relay     *relay
-	children  *attestation.Children
-	log       *slog.Logger
-	metrics   *metrics
-	admin     *envoyAdmin
+	config Config
+	proxy  Proxy
+	log    *slog.Logger
+	admin  *admin
 
-	status watched.Value[proxyStatus]
+	status watched.Value[known]
 	// classical are its TLS handshakes that were not post-quantum.
 	classical classical
-	// denied takes the records of denials that the proxy made by itself.
-	denied func(*api.Decision)
-	// any is set with every change of status, for reports.
-	any *watched.Value[int]
 }
 
-func newEnvoy(cfg Config, p Proxy, xdsSocket string, r *relay, c *attestation.Children, changed *watched.Value[int], m *metrics, log *slog.Logger) *envoy {
-	e := &envoy{
-		proxy: p, program: cfg.Envoy, drainTime: cfg.DrainTime, xdsSocket: xdsSocket, relay: r, children: c,
-		log: log.With(slog.String("proxy", p.Name)), metrics: m, admin: newEnvoyAdmin(p.Admin), any: changed,
-	}
-	e.status.Set(proxyStatus{state: api.ProxyStatus_WAITING})
+func newEnvoy(c Config, p Proxy) *envoy {
+	e := &envoy{config: c, proxy: p, log: c.Log.With(slog.String("proxy", p.Name)), admin: newAdmin(p.Admin)}
+	e.status.Set(known{state: api.ProxyStatus_WAITING})
 	return e
+}
+
+// current is how the proxy is now.
+func (e *envoy) current(now time.Time) Status {
+	s := e.status.Load()
+	return Status{
+		Proxy: e.proxy, State: s.state, Reason: s.reason, PID: s.pid, Restarts: s.restarts, Version: s.version,
+		Findings: e.classical.findings(now, e.proxy.Name),
+	}
 }
 
 // line takes one line of the proxy's output: the record of a denial, or its log.
 func (e *envoy) line(ctx context.Context, line string) {
 	denial, ok := proxy.ParseDenial(line)
 	if !ok {
-		envoyLine(ctx, e.log, line)
+		logLine(ctx, e.log, line)
 		return
 	}
-	destination := "" // not known before the first answer of the server
-	if s := e.relay.u.state.Load(); s != nil {
-		if id, err := identity.ForVirtualNode(s.td, e.proxy.Mesh, e.proxy.VirtualNode); err == nil {
-			destination = id.String()
-		}
-	}
-	d := deniedByProxy(denial, destination, e.proxy.Name)
-	e.metrics.decisions.Observe(observed(d))
-	e.denied(d)
+	e.config.Records.Denied(deniedByProxy(denial, e.config.Records.Destination(e.proxy.Ref), e.proxy.Name))
 }
 
 // become changes the status. What leaves it as it is, as each look of one that
 // waits does, is told to nobody.
-func (e *envoy) become(change func(*proxyStatus)) {
+func (e *envoy) become(change func(*known)) {
 	news := false
-	e.status.Update(func(s proxyStatus) proxyStatus {
+	e.status.Update(func(s known) known {
 		before := s
 		change(&s)
 		news = s != before
@@ -108,37 +99,36 @@ func (e *envoy) become(change func(*proxyStatus)) {
 	if !news {
 		return
 	}
-	e.any.Update(func(n int) int { return n + 1 })
-	s := e.status.Load()
-	e.metrics.envoyReady.WithLabelValues(e.proxy.Name).Set(map[bool]float64{true: 1}[s.state == api.ProxyStatus_READY])
+	e.config.Changed()
+	e.config.Metrics.ready(e.proxy.Name, e.status.Load().state == api.ProxyStatus_READY)
 }
 
 // Run keeps an Envoy running until ctx ends, then drains and stops it.
-func (e *envoy) Run(ctx context.Context) error {
+func (e *envoy) Run(ctx context.Context) {
 	restart := child.Restarts{First: envoyRestartFirst, Most: envoyRestartMost, Settled: envoySettled}
 	for {
-		e.become(func(s *proxyStatus) { s.state, s.pid = api.ProxyStatus_WAITING, 0 })
-		v, ok := e.awaitView(ctx)
+		e.become(func(s *known) { s.state, s.pid = api.ProxyStatus_WAITING, 0 })
+		v, release, ok := e.awaitView(ctx)
 		if !ok {
-			return nil
+			return
 		}
 		begun := time.Now()
 		err := e.once(ctx, v)
-		v.unclaim()
+		release()
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
-		if errors.Is(err, errNotBound) {
+		if errors.Is(err, errUnbound) {
 			continue // it is started again when it is bound again
 		}
 		pause := restart.After(time.Since(begun))
-		e.metrics.envoyRestarts.WithLabelValues(e.proxy.Name).Inc()
-		e.become(func(s *proxyStatus) {
+		e.config.Metrics.restarted(e.proxy.Name)
+		e.become(func(s *known) {
 			s.state, s.pid, s.restarts, s.reason = api.ProxyStatus_BACKOFF, 0, s.restarts+1, err.Error()
 		})
 		e.log.ErrorContext(ctx, "envoy ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
 		if !watched.Sleep(ctx, pause) {
-			return nil
+			return
 		}
 	}
 }
@@ -146,26 +136,25 @@ func (e *envoy) Run(ctx context.Context) error {
 // awaitView waits until there is everything that Envoy needs: a binding, its
 // identity, and a complete routing set. Envoy is not started before: it would
 // listen on nothing, and look alive.
-func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
+func (e *envoy) awaitView(ctx context.Context) (_ View, release func(), ok bool) {
 	for {
-		_, changed := e.relay.u.state.Get()
+		changed := e.config.Views.Changed()
 		has, err := e.selectors()
-		var v *proxyView
+		var v View
 		if err == nil {
-			v, err = e.relay.forProxy(ctx, e.proxy, has)
+			v, err = e.config.Views.For(ctx, e.proxy.Name, has)
 		}
 		if err != nil {
 			e.explainWait(ctx, err)
 		} else {
-			e.become(func(s *proxyStatus) { s.view = v })
-			_, published := v.published.Get()
-			if v.published.Load() != nil {
-				if err = v.claim(e.proxy.Name); err == nil {
-					return v, true
+			ready, published := v.Ready()
+			if ready {
+				if release, err = v.Claim(e.proxy.Name); err == nil {
+					return v, release, true
 				}
 				e.explainWait(ctx, err)
 				if !watched.Sleep(ctx, time.Second) {
-					return nil, false
+					return nil, nil, false
 				}
 				continue
 			}
@@ -173,10 +162,10 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 			select {
 			case <-published:
 				continue
-			case <-v.gone:
+			case <-v.Gone():
 				continue
 			case <-ctx.Done():
-				return nil, false
+				return nil, nil, false
 			}
 		}
 		timer := time.NewTimer(time.Second) // the program may be installed meanwhile
@@ -187,7 +176,7 @@ func (e *envoy) awaitView(ctx context.Context) (*proxyView, bool) {
 		}
 		timer.Stop()
 		if ctx.Err() != nil {
-			return nil, false
+			return nil, nil, false
 		}
 	}
 }
@@ -198,14 +187,14 @@ func (e *envoy) explainWait(ctx context.Context, err error) {
 		reason = err.Error()
 	}
 	if e.status.Load().reason != reason {
-		e.become(func(s *proxyStatus) { s.reason = reason })
+		e.become(func(s *known) { s.reason = reason })
 		e.log.InfoContext(ctx, "envoy waits", slog.String("reason", reason))
 	}
 }
 
 // selectors are what the proxy will be attested to have.
 func (e *envoy) selectors() (identity.Selectors, error) {
-	path, err := exec.LookPath(e.program)
+	path, err := exec.LookPath(e.config.Program)
 	if err == nil {
 		path, err = filepath.Abs(path)
 	}
@@ -216,8 +205,8 @@ func (e *envoy) selectors() (identity.Selectors, error) {
 		return nil, fmt.Errorf("envoy: %w", err)
 	}
 	uid, gid := os.Geteuid(), os.Getegid()
-	if e.proxy.as != nil {
-		uid, gid = int(e.proxy.as.UID), int(e.proxy.as.GID)
+	if u := e.proxy.User; u != nil {
+		uid, gid = int(u.UID), int(u.GID)
 	}
 	return identity.Selectors{
 		{Type: "unix", Value: "uid:" + strconv.Itoa(uid)},
@@ -228,13 +217,13 @@ func (e *envoy) selectors() (identity.Selectors, error) {
 }
 
 // once runs one Envoy to its end, or to that of its binding.
-func (e *envoy) once(ctx context.Context, v *proxyView) error {
+func (e *envoy) once(ctx context.Context, v View) error {
 	p, err := e.start(ctx)
 	if err != nil {
 		return err
 	}
 	e.classical.begin()
-	e.become(func(s *proxyStatus) { s.state, s.pid, s.reason = api.ProxyStatus_STARTING, p.PID(), "" })
+	e.become(func(s *known) { s.state, s.pid, s.reason = api.ProxyStatus_STARTING, p.PID(), "" })
 	e.log.InfoContext(ctx, "envoy started", slog.Int("pid", p.PID()))
 	watch, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -249,30 +238,26 @@ func (e *envoy) once(ctx context.Context, v *proxyView) error {
 	var ended error
 	select {
 	case <-p.Done():
-		return fmt.Errorf("pid %d: %w", p.PID(), cmp.Or(p.Err(), errExited))
-	case <-v.gone:
-		ended = errNotBound
+		return fmt.Errorf("pid %d: %w", p.PID(), cmp.Or(p.Err(), child.ErrExited))
+	case <-v.Gone():
+		ended = errUnbound
 	case <-ctx.Done():
 	}
 	cancel()
 	<-done
 	// Whose binding or standing was taken away gets no more time than drainTime.
-	e.stop(context.WithoutCancel(ctx), p, ended == nil && !banned(context.Cause(ctx)))
+	e.stop(context.WithoutCancel(ctx), p, ended == nil && !e.config.Revoked(context.Cause(ctx)))
 	return ended
 }
 
 func (e *envoy) start(ctx context.Context) (*child.Process, error) {
-	if err := adminFolder(filepath.Dir(e.proxy.Admin), e.proxy.as); err != nil {
+	if err := adminFolder(filepath.Dir(e.proxy.Admin), e.proxy.User); err != nil {
 		return nil, fmt.Errorf("folder of the admin socket: %w", err)
 	}
-	sh := e.relay.shapeOf(e.proxy)
-	if err := tryEgressFolder(sh.Egress, e.proxy.uid()); err != nil { // again: it is the operator's, and may have changed
-		return nil, fmt.Errorf("egress: %w", err)
-	}
-	if err := tryApp(sh); err != nil {
+	if err := e.config.Check(e.proxy); err != nil { // again: folders are the operator's, and may have changed
 		return nil, err
 	}
-	config, err := bootstrap(e.proxy, sh, e.xdsSocket, adminMode(e.proxy.as))
+	config, err := bootstrap(e.proxy, e.config.XDSSocket, adminMode(e.proxy.User))
 	if err != nil {
 		return nil, err
 	}
@@ -283,21 +268,21 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 	defer func() { _ = file.Close() }() // Envoy has its own
 	output := child.Lines(func(line string) { e.line(ctx, line) })
 	p, err := child.Start(child.Spec{
-		Path: e.program,
+		Path: e.config.Program,
 		Args: []string{
 			"--config-path", "/dev/fd/3", "--disable-hot-restart",
 			// Said in the file already; here it tells one Envoy from another in ps.
-			"--service-node", e.proxy.ref().String(),
+			"--service-node", e.proxy.Ref.String(),
 			"--concurrency", strconv.Itoa(e.proxy.Concurrency),
-			"--drain-time-s", strconv.Itoa(max(1, int(e.drainTime.Seconds()))),
+			"--drain-time-s", strconv.Itoa(max(1, int(e.config.DrainTime.Seconds()))),
 			// Its own denials are told on standard error and looked up right away.
 			"--file-flush-interval-msec", "100",
 			"--log-level", "warning", "--log-format", "[%l] %n: %v",
 		},
 		Env: []string{"PATH=" + os.Getenv("PATH")}, Stdout: output, Stderr: output,
-		Files: []*os.File{file}, User: e.proxy.as, Umask: envoyUmask,
+		Files: []*os.File{file}, User: e.proxy.User, Umask: envoyUmask,
 		Begun: func(pidfd int) (func(), error) {
-			remove, err := e.children.Add(pidfd, e.proxy.Name)
+			remove, err := e.config.Children.Add(pidfd, e.proxy.Name)
 			return func() {
 				remove()
 				_ = output.Close() // an io.Pipe does not fail
@@ -311,7 +296,7 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 }
 
 // watch asks the admin interface how Envoy is, until ctx ends.
-func (e *envoy) watch(ctx context.Context, v *proxyView) {
+func (e *envoy) watch(ctx context.Context, v View) {
 	wait := pollStarting
 	for watched.Sleep(ctx, wait) {
 		err := e.admin.ready(ctx)
@@ -325,11 +310,11 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 			if err != nil {
 				e.log.DebugContext(ctx, "envoy version", slog.Any("err", err))
 			}
-			e.become(func(s *proxyStatus) { s.state, s.version, s.reason = api.ProxyStatus_READY, version, "" })
+			e.become(func(s *known) { s.state, s.version, s.reason = api.ProxyStatus_READY, version, "" })
 			e.log.InfoContext(ctx, "envoy ready", slog.String("version", version))
 			wait = pollReady
 		case err != nil && state == api.ProxyStatus_READY:
-			e.become(func(s *proxyStatus) { s.state, s.reason = api.ProxyStatus_STARTING, err.Error() })
+			e.become(func(s *known) { s.state, s.reason = api.ProxyStatus_STARTING, err.Error() })
 			wait = pollStarting
 		}
 		if err == nil {
@@ -341,8 +326,8 @@ func (e *envoy) watch(ctx context.Context, v *proxyView) {
 
 // readBack checks whether what Envoy serves is the newest SVID: that one was sent
 // proves nothing.
-func (e *envoy) readBack(ctx context.Context, v *proxyView) {
-	s := e.relay.u.keeper.Get(v.want.Entry)
+func (e *envoy) readBack(ctx context.Context, v View) {
+	s := v.SVID()
 	if s == nil {
 		return
 	}
@@ -356,14 +341,14 @@ func (e *envoy) readBack(ctx context.Context, v *proxyView) {
 	} else if time.Since(s.Issued) < pollReady {
 		return // on its way
 	}
-	e.metrics.fingerprintMatch.WithLabelValues(e.proxy.Name).Set(match)
+	e.config.Metrics.fingerprintMatch.WithLabelValues(e.proxy.Name).Set(match)
 }
 
 // stop drains Envoy and ends it. The report that it drains goes out meanwhile,
 // so that others stop calling it before it stops answering. finish says whether it
 // may be given longer than drainTime.
 func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
-	e.become(func(s *proxyStatus) { s.state = api.ProxyStatus_DRAINING })
+	e.become(func(s *known) { s.state = api.ProxyStatus_DRAINING })
 	if err := e.admin.drain(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
 	} else {
@@ -377,7 +362,7 @@ func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
 // says so, at most as long again, for the answers to what has begun meanwhile.
 func (e *envoy) goOn(ctx context.Context, ended <-chan struct{}, finish bool) {
 	begun := time.Now()
-	t := time.NewTimer(e.drainTime)
+	t := time.NewTimer(e.config.DrainTime)
 	defer t.Stop()
 	for {
 		select {
@@ -395,7 +380,7 @@ func (e *envoy) goOn(ctx context.Context, ended <-chan struct{}, finish bool) {
 			return
 		case n == 0:
 			return
-		case time.Since(begun) >= 2*e.drainTime:
+		case time.Since(begun) >= 2*e.config.DrainTime:
 			e.log.WarnContext(ctx, "envoy is ended with requests in flight", slog.Int("requests", n))
 			return
 		}
@@ -403,8 +388,8 @@ func (e *envoy) goOn(ctx context.Context, ended <-chan struct{}, finish bool) {
 	}
 }
 
-// envoyLine logs a line of Envoy's by the level that it begins with.
-func envoyLine(ctx context.Context, log *slog.Logger, line string) {
+// logLine logs a line of Envoy's by the level that it begins with.
+func logLine(ctx context.Context, log *slog.Logger, line string) {
 	levels := map[string]slog.Level{
 		"[error]": slog.LevelError, "[critical]": slog.LevelError, "[warning]": slog.LevelWarn, "[info]": slog.LevelInfo,
 		"[debug]": slog.LevelDebug, "[trace]": slog.LevelDebug,

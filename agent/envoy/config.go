@@ -1,0 +1,108 @@
+package envoy
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"signet.example/agent/svids"
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/internal/child"
+	"signet.example/proxy"
+)
+
+// Config is what the Envoys of a host share. Every field is needed.
+type Config struct {
+	// Program is Envoy, by path or by a name in PATH.
+	Program string
+	// DrainTime is how long a proxy goes on that is to stop; with requests in flight at
+	// its end, at most as long again.
+	DrainTime time.Duration
+	// XDSSocket is where a proxy gets its configuration.
+	XDSSocket string
+
+	Views    Views
+	Children Children
+	Records  Records
+	// Check looks, before each start, at what of a proxy the operator may have changed
+	// since the configuration was read. Its error is why the proxy does not start.
+	Check func(Proxy) error
+	// Revoked reports whether a context ended, by its cause, because the host may be
+	// here no longer: no proxy then gets more time than DrainTime.
+	Revoked func(cause error) bool
+	// Changed is called with every change of a Status.
+	Changed func()
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Proxy is one Envoy that is to run.
+type Proxy struct {
+	// Name is the proxy's own; two that run at a time have different ones.
+	Name string
+	// Ref is what it runs for.
+	Ref   proxy.Ref
+	Shape proxy.Shape
+	// Admin is the Unix socket of its admin interface.
+	Admin string
+	// Concurrency is the number of its workers.
+	Concurrency int
+	// User whom it runs as; nil is our own.
+	User *child.User
+}
+
+// Views are what proxies are sent. Each method is called from several goroutines.
+type Views interface {
+	// Configure says what a proxy is that is about to run, whatever it says of itself.
+	Configure(name string, ref proxy.Ref, shape proxy.Shape)
+	// Unconfigure takes that back: the proxy has ended.
+	Unconfigure(name string)
+	// For returns the view of a configured proxy, by the selectors that it will have
+	// once it runs. An error says why there is none, for people to read.
+	For(ctx context.Context, name string, has identity.Selectors) (View, error)
+	// Changed returns a channel that is closed when For may have another answer than
+	// the calls of it that come after this one.
+	Changed() <-chan struct{}
+}
+
+// View is what one proxy is sent: by one binding, in one shape.
+type View interface {
+	// Ready reports whether there is something to send, and returns a channel that is
+	// closed when that may have changed.
+	Ready() (bool, <-chan struct{})
+	// Claim has the proxy listen where the view says, from now until release is called;
+	// an error names who listens there.
+	Claim(name string) (release func(), err error)
+	// Gone is closed when the view is taken away; the proxy has to end.
+	Gone() <-chan struct{}
+	// SVID is the newest one that is sent, nil where none is good.
+	SVID() *svids.SVID
+}
+
+// Children is told which processes are the proxies, so that they are known by more
+// than by their user and program.
+type Children interface {
+	// Add notes a process before it runs; remove is called when it has ended.
+	Add(pidfd int, name string) (remove func(), err error)
+}
+
+// Records keeps what proxies denied by themselves.
+type Records interface {
+	// Destination is the SPIFFE ID of what a proxy runs for, "" where that is not known.
+	Destination(ref proxy.Ref) string
+	// Denied takes the record of a denial.
+	Denied(d *api.Decision)
+}
+
+// Status is how one proxy is at one moment.
+type Status struct {
+	Proxy    Proxy
+	State    api.ProxyStatus_State
+	Reason   string // why it waits or failed
+	PID      int    // 0 while it does not run
+	Restarts int
+	Version  string // of Envoy
+	// Findings are for `signet check`.
+	Findings []string
+}

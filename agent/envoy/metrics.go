@@ -1,0 +1,47 @@
+package envoy
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Metrics are about the Envoys that are supervised.
+type Metrics struct {
+	fingerprintMatch *prometheus.GaugeVec
+	restarts         *prometheus.CounterVec
+	isReady          *prometheus.GaugeVec
+	handshakes       *prometheus.CounterVec
+}
+
+// NewMetrics registers them.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	auto := promauto.With(reg)
+	return &Metrics{
+		fingerprintMatch: auto.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_agent_served_fingerprint_match", Help: "1 where the proxy's certificate, read back, is the newest SVID."}, []string{"proxy"}),
+		restarts:         auto.NewCounterVec(prometheus.CounterOpts{Name: "signet_agent_envoy_restarts_total", Help: "Restarts of a supervised Envoy."}, []string{"proxy"}),
+		isReady:          auto.NewGaugeVec(prometheus.GaugeOpts{Name: "signet_agent_envoy_ready", Help: "1 where the supervised Envoy is ready."}, []string{"proxy"}),
+		handshakes:       auto.NewCounterVec(prometheus.CounterOpts{Name: "signet_agent_proxy_handshakes_total", Help: "TLS handshakes of a supervised Envoy, by side (callers, called) and key exchange (post_quantum, classical)."}, []string{"proxy", "side", "key_exchange"}),
+	}
+}
+
+// begin has the series of a proxy's restarts: one that comes with its first event
+// hides it from rate and increase.
+func (m *Metrics) begin(name string) { m.restarts.WithLabelValues(name) }
+
+func (m *Metrics) restarted(name string) { m.restarts.WithLabelValues(name).Inc() }
+
+func (m *Metrics) ready(name string, is bool) {
+	v := 0.0
+	if is {
+		v = 1
+	}
+	m.isReady.WithLabelValues(name).Set(v)
+}
+
+// gone removes the series of a proxy that is no longer run.
+func (m *Metrics) gone(name string) {
+	m.fingerprintMatch.DeleteLabelValues(name)
+	m.isReady.DeleteLabelValues(name)
+	m.restarts.DeleteLabelValues(name)
+	m.handshakes.DeletePartialMatch(prometheus.Labels{"proxy": name})
+}
