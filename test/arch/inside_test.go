@@ -63,37 +63,35 @@ type source struct {
 // sources are read once for all tests here.
 var sources = sync.OnceValues(readSources)
 
-// readSources checks each package of the program against the compiled form of what it
-// imports: that of `make build`, so that the build cache has it.
+// readSources checks each package of the program from its source, and what others made
+// against its compiled form: that of `make build`, so that the build cache has it.
 func readSources() ([]source, error) {
-	cmd := exec.Command("go", "list", "-export", "-trimpath", "-deps", "-json=ImportPath,Dir,GoFiles,Export", "./cmd/signet")
-	cmd.Dir = filepath.Join("..", "..")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	listed, err := cmd.Output()
+	all, err := goList("-deps", "./cmd/signet") // what is imported comes first
 	if err != nil {
-		return nil, fmt.Errorf("go list: %w: %s", err, stderr.String())
+		return nil, err
 	}
-	type found struct {
-		ImportPath, Dir, Export string
-		GoFiles                 []string
-	}
-	exports, ours := map[string]string{}, []found{}
-	for dec := json.NewDecoder(bytes.NewReader(listed)); ; {
-		var p found
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return nil, fmt.Errorf("go list: %w", err)
-		}
-		exports[p.ImportPath] = p.Export
+	var ours []golisted
+	var others []string
+	for _, p := range all {
 		if _, product := folder(p.ImportPath); product {
 			ours = append(ours, p)
+		} else {
+			others = append(others, p.ImportPath)
 		}
 	}
+	compiled, err := goList(append([]string{"-export"}, others...)...)
+	if err != nil {
+		return nil, err
+	}
+	exports := map[string]string{}
+	for _, p := range compiled {
+		exports[p.ImportPath] = p.Export
+	}
 	fset := token.NewFileSet()
-	imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	imports := &importers{
+		checked: map[string]*types.Package{"unsafe": types.Unsafe},
+		others:  importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }),
+	}
 	var out []source
 	for _, p := range ours {
 		s := source{dir: strings.TrimPrefix(p.ImportPath, module), fset: fset, info: &types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}}}
@@ -104,12 +102,53 @@ func readSources() ([]source, error) {
 			}
 			s.files = append(s.files, f)
 		}
-		if _, err := (&types.Config{Importer: imports}).Check(p.ImportPath, fset, s.files, s.info); err != nil {
+		if imports.checked[p.ImportPath], err = (&types.Config{Importer: imports}).Check(p.ImportPath, fset, s.files, s.info); err != nil {
 			return nil, err
 		}
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// golisted is a package as go list describes it.
+type golisted struct {
+	ImportPath, Dir, Export string
+	GoFiles                 []string
+}
+
+func goList(args ...string) ([]golisted, error) {
+	cmd := exec.Command("go", append([]string{"list", "-trimpath", "-json=ImportPath,Dir,GoFiles,Export"}, args...)...)
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	text, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w: %s", err, stderr.String())
+	}
+	var out []golisted
+	for dec := json.NewDecoder(bytes.NewReader(text)); ; {
+		var p golisted
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return out, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("go list: %w", err)
+		}
+		out = append(out, p)
+	}
+}
+
+// importers takes what is checked already, and the rest from its compiled form.
+type importers struct {
+	checked map[string]*types.Package
+	others  types.Importer
+}
+
+func (i *importers) Import(path string) (*types.Package, error) {
+	if p := i.checked[path]; p != nil {
+		return p, nil
+	}
+	return i.others.Import(path)
 }
 
 func (s source) file(p token.Pos) string { return filepath.Base(s.fset.Position(p).Filename) }
