@@ -29,12 +29,13 @@ import (
 	"signet.example/authz"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/retry"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 )
 
 const (
-	// See child.Restarts.
+	// See retry.Policy.
 	authzRestartFirst = 10 * time.Millisecond
 	authzRestartMost  = 5 * time.Second
 	authzSettled      = 5 * time.Second
@@ -127,14 +128,14 @@ func (a *authzProcess) stamp(l *leg, revisions []string) {
 
 // Run starts the process again and again until ctx ends.
 func (a *authzProcess) Run(ctx context.Context) error {
-	restart := child.Restarts{First: authzRestartFirst, Most: authzRestartMost, Settled: authzSettled}
+	restart := retry.Tries{Policy: retry.Policy{First: authzRestartFirst, Most: authzRestartMost, Settled: authzSettled}}
 	for {
 		begun := time.Now()
 		err := a.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		pause := restart.After(time.Since(begun))
+		pause := restart.Failed(time.Since(begun), nil)
 		if errors.As(err, new(errStuck)) {
 			pause = authzRestartFirst // what ended it will not do so again
 		}

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -21,7 +20,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
@@ -31,6 +29,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 )
 
@@ -170,17 +169,13 @@ func (e *enrolment) comeBack(ctx context.Context) (*svids.SVID, error) {
 
 // untilAnswered repeats attempt until a server has answered, one way or the other.
 func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svids.SVID, error)) (*svids.SVID, error) {
-	for failures := 1; ; failures++ {
+	for tries := (retry.Tries{Policy: svids.Asking}); ; {
 		s, err := attempt()
 		if err == nil || refusal(err) || ctx.Err() != nil {
 			return s, err
 		}
 		e.log.WarnContext(ctx, "no server answers, trying again", slog.String("server", e.server), slog.Any("err", err))
-		pause, ok := svids.RetryAfter(err)
-		if !ok {
-			pause = svids.RetryDelay(failures, 0, rand.Float64())
-		}
-		if !watched.Sleep(ctx, pause) {
+		if !watched.Sleep(ctx, tries.Failed(0, err)) {
 			return nil, fmt.Errorf("%w; the last attempt: %w", context.Cause(ctx), err)
 		}
 	}
@@ -322,10 +317,7 @@ func (e *enrolment) dial(l *line, certificate func() *tls.Certificate, verify se
 	conn, err := grpc.NewClient("passthrough:///"+e.server,
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(certificate, verify))),
 		grpc.WithContextDialer(l.dial),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: svids.RetryFirst, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 5 * time.Second},
-			MinConnectTimeout: 5 * time.Second,
-		}),
+		grpc.WithConnectParams(retry.Policy{First: svids.Asking.First, Most: 5 * time.Second, Jitter: 0.3}.Connect(5*time.Second)),
 		grpc.WithPerRPCCredentials(instance(e.instance)),
 		// A server that is stopped and not closed is noticed within 15 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),

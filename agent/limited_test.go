@@ -44,14 +44,14 @@ func TestAnAgentThatIsLimitedComesBackWhenItIsToldTo(t *testing.T) {
 		told bool
 	}{
 		"it says":                  {limits(700 * time.Millisecond), 700 * time.Millisecond, true},
-		"it says never":            {limits(time.Hour), svids.RetryNew, true},
-		"it says at once":          {limits(0), svids.RetryFirst, true},
-		"it says before":           {limits(-time.Hour), svids.RetryFirst, true},
+		"it says never":            {limits(time.Hour), svids.Asking.Most, true},
+		"it says at once":          {limits(0), svids.Asking.First, true},
+		"it says before":           {limits(-time.Hour), svids.Asking.First, true},
 		"it does not":              {status.Error(codes.ResourceExhausted, "too many requests"), 0, false},
 		"it is not there":          {status.Error(codes.Unavailable, "no route"), 0, false},
 		"nothing of gRPC is in it": {errors.New("broken"), 0, false},
 	} {
-		if got, told := svids.RetryAfter(c.err); got != c.want || told != c.told {
+		if got, told := svids.Asking.Asked(c.err); got != c.want || told != c.told {
 			t.Errorf("%s: %s %v, want %s %v", name, got, told, c.want, c.told)
 		}
 	}

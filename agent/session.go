@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"signet.example/agent/svids"
 	"signet.example/api"
+	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 )
 
@@ -52,7 +52,7 @@ type newcomers struct {
 
 // Run keeps a session open until ctx ends, or the agent is banned.
 func (s *session) Run(ctx context.Context) error {
-	for failures := 1; ; failures++ {
+	for tries := (retry.Tries{Policy: svids.Asking}); ; {
 		begun := time.Now()
 		err := s.once(ctx)
 		if ctx.Err() != nil {
@@ -61,15 +61,12 @@ func (s *session) Run(ctx context.Context) error {
 		if banned(err) {
 			return err
 		}
-		if time.Since(begun) > svids.RetryNew {
-			failures = 1
-		}
-		level := slog.LevelDebug
-		if elsewhere(err) && failures&(failures-1) == 0 { // each doubling is told
+		pause, level := tries.Failed(time.Since(begun), err), slog.LevelDebug
+		if elsewhere(err) && tries.Doubled() {
 			level = slog.LevelError
 		}
 		s.log.Log(ctx, level, "session ended", slog.Any("err", err))
-		if !watched.Sleep(ctx, svids.RetryDelay(failures, 0, rand.Float64())) {
+		if !watched.Sleep(ctx, pause) {
 			return nil
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -21,6 +20,7 @@ import (
 	"signet.example/ads"
 	"signet.example/agent/svids"
 	"signet.example/api"
+	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
@@ -98,17 +98,14 @@ func (u *upstream) Run(ctx context.Context) error {
 // follow runs a client's stream over and over until ctx ends. What it has is
 // kept between streams, so that a server sends only what differs.
 func follow(ctx context.Context, c *ads.Client, log *slog.Logger) error {
-	for failures := 1; ; failures++ {
+	for tries := (retry.Tries{Policy: svids.Asking}); ; {
 		begun := time.Now()
 		err := c.Run(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(begun) > svids.RetryNew {
-			failures = 1
-		}
 		log.InfoContext(ctx, "upstream stream ended", slog.String("node", c.Node.GetId()), slog.Any("err", err))
-		if !watched.Sleep(ctx, svids.RetryDelay(failures, 0, rand.Float64())) {
+		if !watched.Sleep(ctx, tries.Failed(time.Since(begun), err)) {
 			return nil
 		}
 	}
@@ -190,17 +187,17 @@ func (u *upstream) issue(ctx context.Context, wants []svids.Name) ([]svids.Issue
 // failed are tried at once.
 func (u *upstream) watchConnection(ctx context.Context) error {
 	defer u.connected.Set(false)
-	var since time.Time // when it was ready last
-	short := 0          // connections in a row that were lost as soon as they stood
+	var since time.Time                       // when it was ready last
+	lost := retry.Tries{Policy: svids.Asking} // connections that were lost as soon as they stood
 	for {
 		state := u.conn.GetState()
 		switch state {
 		case connectivity.Idle:
 			// gRPC waits only after attempts that fail: a balancer with nobody behind it
 			// takes each connection, and closes it.
-			if since.IsZero() || time.Since(since) > svids.RetryNew {
-				short = 0
-			} else if short++; !watched.Sleep(ctx, svids.RetryDelay(short, 0, rand.Float64())) {
+			if stood := time.Since(since); since.IsZero() || stood > lost.Settled {
+				lost.Succeeded()
+			} else if !watched.Sleep(ctx, lost.Failed(stood, nil)) {
 				return nil
 			}
 			u.conn.Connect()
@@ -220,11 +217,11 @@ func (u *upstream) watchConnection(ctx context.Context) error {
 // after an outage longer than its life, or is no longer accepted. Without it an
 // agent would never come back by itself. One that is banned ends.
 func (u *upstream) stand(ctx context.Context) error {
-	for failures := 0; ; {
+	for tries := (retry.Tries{Policy: svids.Renewing(time.Hour)}); ; {
 		held, changed := u.keeper.Watch()
 		own := held[svids.Own]
 		if own.Fresh(time.Now()) && status.Code(u.keeper.Failure(svids.Own)) != codes.Unauthenticated {
-			failures = 0
+			tries.Succeeded()
 			timer := time.NewTimer(svids.Until(own.Ends()))
 			select {
 			case <-changed:
@@ -248,10 +245,9 @@ func (u *upstream) stand(ctx context.Context) error {
 		if banned(err) {
 			return err
 		}
-		failures++
 		u.keeper.Failed(err)
 		u.log.ErrorContext(ctx, "attest again", slog.Any("err", err))
-		if !watched.Sleep(ctx, svids.RetryDelay(failures, time.Hour, rand.Float64())) {
+		if !watched.Sleep(ctx, tries.Failed(0, err)) {
 			return nil
 		}
 	}

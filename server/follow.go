@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"signet.example/internal/watched"
 	"signet.example/store"
 )
 
@@ -79,7 +80,7 @@ func (s *server) watch(ctx context.Context) error {
 		}
 		if err != nil {
 			s.log.ErrorContext(ctx, "store not read; what is served stays", slog.Any("err", err))
-			pause(ctx, time.Second)
+			watched.Sleep(ctx, time.Second)
 		}
 	}
 }

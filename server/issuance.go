@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/internal/watched"
 )
 
 // orphanAge is how old a reservation without an outcome is before it counts: a
@@ -54,12 +55,7 @@ func (i *issuance) run(ctx context.Context) error {
 		if err := i.follow(ctx); ctx.Err() == nil {
 			i.log.DebugContext(ctx, "issuance log", slog.Any("err", err))
 		}
-		retry := time.NewTimer(250 * time.Millisecond)
-		select {
-		case <-ctx.Done():
-		case <-retry.C:
-		}
-		retry.Stop()
+		watched.Sleep(ctx, 250*time.Millisecond)
 	}
 	return nil
 }
@@ -147,7 +143,7 @@ func (i *issuance) caughtUp(ctx context.Context) error {
 		if next >= a.GetLogSize() {
 			return nil
 		}
-		pause(ctx, 10*time.Millisecond)
+		watched.Sleep(ctx, 10*time.Millisecond)
 	}
 	return ctx.Err()
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
+	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/policy"
@@ -32,14 +33,15 @@ const (
 	// syncShare bounds what a source takes that fails again and again: it rests so many
 	// times as long as it took.
 	syncShare = 10
-	// hardMost is how long a source is left alone whose reading was killed before its
-	// commit was known.
-	hardMost = time.Hour
 	// stampDeadline is how long routes keep the old revision's stamp while agents
 	// have not said that they loaded the new one. An agent that is stamped with a
 	// revision it does not have denies, so laggards are waited for, but not for ever.
 	stampDeadline = 3 * time.Second
 )
+
+// unread is how a source is tried again whose reading was killed before its commit
+// was known.
+var unread = retry.Policy{First: syncRetry, Most: time.Hour}
 
 // policyState is what is served now. Immutable.
 type policyState struct {
@@ -65,8 +67,8 @@ type goodTree struct {
 // hardFailure is a source whose reading was killed, or would be again.
 type hardFailure struct {
 	of     policy.Source
-	commit string        // "" where it was not known yet
-	again  time.Duration // after which it is looked at again
+	commit string // "" where it was not known yet
+	killed int    // readings in a row of which nothing else is known; 0 where the commit is
 }
 
 // policies fetches, tests and activates policy revisions. What fails leaves the
@@ -188,7 +190,9 @@ func (p *policies) due(src policy.Source) time.Duration {
 	}
 	wait := src.Poll
 	if f, ok := p.failed[src.Name]; ok && f.of == src {
-		wait = max(wait, f.again)
+		if f.killed > 0 {
+			wait = max(wait, unread.Delay(f.killed, 0))
+		}
 	} else if st.GetError() != "" {
 		wait = max(min(wait, syncRetry), syncShare*p.took[src.Name])
 	}
@@ -290,7 +294,7 @@ func (p *policies) failedBy(src policy.Source, before hardFailure, commit string
 	}
 	f := hardFailure{of: src, commit: commit}
 	if commit == "" {
-		f.again = min(max(2*before.again, syncRetry), hardMost)
+		f.killed = before.killed + 1
 	}
 	p.failed[src.Name] = f
 }

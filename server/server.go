@@ -323,13 +323,3 @@ func (s *server) serve(ctx context.Context) error {
 	})
 	return g.Wait()
 }
-
-// pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}

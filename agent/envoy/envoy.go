@@ -17,12 +17,13 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
 
 const (
-	// See child.Restarts.
+	// See retry.Policy.
 	envoyRestartFirst = 100 * time.Millisecond
 	envoyRestartMost  = 10 * time.Second
 	envoySettled      = 10 * time.Second
@@ -105,7 +106,7 @@ func (e *envoy) become(change func(*known)) {
 
 // Run keeps an Envoy running until ctx ends, then drains and stops it.
 func (e *envoy) Run(ctx context.Context) {
-	restart := child.Restarts{First: envoyRestartFirst, Most: envoyRestartMost, Settled: envoySettled}
+	restart := retry.Tries{Policy: retry.Policy{First: envoyRestartFirst, Most: envoyRestartMost, Settled: envoySettled}}
 	for {
 		e.become(func(s *known) { s.state, s.pid = api.ProxyStatus_WAITING, 0 })
 		v, release, ok := e.awaitView(ctx)
@@ -121,7 +122,7 @@ func (e *envoy) Run(ctx context.Context) {
 		if errors.Is(err, errUnbound) {
 			continue // it is started again when it is bound again
 		}
-		pause := restart.After(time.Since(begun))
+		pause := restart.Failed(time.Since(begun), nil)
 		e.config.Metrics.restarted(e.proxy.Name)
 		e.become(func(s *known) {
 			s.state, s.pid, s.restarts, s.reason = api.ProxyStatus_BACKOFF, 0, s.restarts+1, err.Error()

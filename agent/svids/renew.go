@@ -3,9 +3,7 @@ package svids
 import (
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"signet.example/internal/retry"
 )
 
 // When an SVID is renewed, and what failed is tried again. Everything here is a pure function of its arguments,
@@ -25,15 +23,31 @@ const (
 	// clock is set.
 	clockCheck = 5 * time.Second
 
-	// Retries begin at retryFirst and double, up to retryShare of a lifetime but
-	// never beyond retryMost: a renewal that fails once still has time to succeed,
-	// and a fleet does not fall on a server that has just come back.
-	RetryFirst = 100 * time.Millisecond
-	RetryMost  = 30 * time.Second
+	// What failed is tried again after retryFirst, doubled each time up to retryShare
+	// of a lifetime and never beyond retryMost: a renewal that fails once still has
+	// time to succeed, and a fleet does not fall on a server that has just come back.
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 30 * time.Second
 	retryShare = 0.025
-	// RetryNew bounds the delay where there is no SVID yet: somebody waits for it.
-	RetryNew = 2 * time.Second
+	// retryNew bounds the delay where there is no SVID yet: somebody waits for it.
+	retryNew = 2 * time.Second
+	// retryJitter is the share of a delay that is random: with all of it some would
+	// try again at once.
+	retryJitter = 0.5
 )
+
+// Asking is how the server is asked again for what somebody waits for: a join, a
+// stream, a connection. One that stood for longer than Settled had not failed.
+var Asking = retry.Policy{First: retryFirst, Most: retryNew, Jitter: retryJitter, Settled: retryNew}
+
+// Renewing is how an SVID of this lifetime is asked for again; with 0 there is none yet.
+func Renewing(lifetime time.Duration) retry.Policy {
+	if lifetime == 0 {
+		return Asking
+	}
+	most := min(retryMost, max(retryFirst, time.Duration(float64(lifetime)*retryShare)))
+	return retry.Policy{First: retryFirst, Most: most, Jitter: retryJitter}
+}
 
 // renewalDue is when an SVID issued at issued, good until notAfter, is renewed.
 // random is in [0, 1): it spreads the renewals of SVIDs that began together.
@@ -42,43 +56,12 @@ func renewalDue(issued, notAfter time.Time, random float64) time.Time {
 	return issued.Add(time.Duration(float64(notAfter.Sub(issued)) * share))
 }
 
-// RetryDelay is how long to wait after the given number of failures (1 is the
-// first) for an SVID with this lifetime; 0 means that there is none yet.
-func RetryDelay(failures int, lifetime time.Duration, random float64) time.Duration {
-	most := RetryNew
-	if lifetime > 0 {
-		most = min(RetryMost, max(RetryFirst, time.Duration(float64(lifetime)*retryShare)))
-	}
-	d := RetryFirst
-	for range min(failures, 32) - 1 {
-		if d = 2 * d; d >= most {
-			break
-		}
-	}
-	// Half of the delay is random: full jitter would retry at once now and then.
-	d = min(d, most)
-	return d/2 + time.Duration(float64(d)/2*random)
-}
-
-// RetryAfter is how long a server that limits us says to wait, where it does.
-func RetryAfter(err error) (time.Duration, bool) {
-	if status.Code(err) != codes.ResourceExhausted {
-		return 0, false
-	}
-	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.RetryInfo); ok && info.GetRetryDelay() != nil {
-			return min(RetryNew, max(RetryFirst, info.GetRetryDelay().AsDuration())), true
-		}
-	}
-	return 0, false
-}
-
 // returnDelay is how long a renewal that failed waits once the server is there
 // again, by how long the SVID still lives: every agent of a fleet has waited for
 // this moment, and what has time takes it.
 func returnDelay(left time.Duration, random float64) time.Duration {
-	most := min(RetryMost, max(0, time.Duration(float64(left)*retryShare)))
-	return RetryFirst + time.Duration(float64(most)*random)
+	most := min(retryMost, max(0, time.Duration(float64(left)*retryShare)))
+	return retryFirst + time.Duration(float64(most)*random)
 }
 
 // Reached reports whether a deadline has come by either of the kernel's clocks: the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"math/rand/v2"
@@ -16,6 +17,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // These tests look at the keeper from within: its time is synctest's.
@@ -125,14 +130,29 @@ func TestRenewalsAreSpread(t *testing.T) {
 	}
 }
 
+func TestARenewalThatIsLimitedComesBackWhenItIsToldTo(t *testing.T) {
+	limit, err := status.New(codes.ResourceExhausted, "too many requests").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(700 * time.Millisecond)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &signer{lifetime: hour, err: fmt.Errorf("issue: %w", limit.Err())}
+	keep(t, s, func(k *Keeper) {
+		k.Need(wantOf("/web"))
+		time.Sleep(8*700*time.Millisecond + time.Millisecond)
+		if n := s.count(); n != 9 {
+			t.Errorf("%d requests while it was told to wait 700 ms, 8 times", n)
+		}
+	})
+}
+
 func TestRetriesGrowAreBoundedAndNeverAtOnce(t *testing.T) {
 	for _, c := range []struct {
 		lifetime, most time.Duration
-	}{{0, RetryNew}, {6 * time.Second, 150 * time.Millisecond}, {hour, RetryMost}, {24 * hour, RetryMost}} {
+	}{{0, retryNew}, {6 * time.Second, 150 * time.Millisecond}, {hour, retryMost}, {24 * hour, retryMost}} {
 		last := time.Duration(0)
 		for failures := 1; failures < 64; failures++ {
-			low, high := RetryDelay(failures, c.lifetime, 0), RetryDelay(failures, c.lifetime, 0.999999)
-			if low < RetryFirst/2 || high > c.most || low < last {
+			low, high := Renewing(c.lifetime).Delay(failures, 0), Renewing(c.lifetime).Delay(failures, 0.999999)
+			if low < retryFirst/2 || high > c.most || low < last {
 				t.Fatalf("lifetime %s, failure %d: %s to %s", c.lifetime, failures, low, high)
 			}
 			last = low
@@ -166,7 +186,7 @@ func TestAnOutageKeepsTheLastGoodAndRenewalResumesByItself(t *testing.T) {
 			t.Errorf("only %d attempts in 10 minutes", n)
 		}
 		s.fail(nil)
-		time.Sleep(RetryMost)
+		time.Sleep(retryMost)
 		if got := k.Get(w.Entry); got == before || got == nil {
 			t.Error("renewal did not resume")
 		}
@@ -262,17 +282,17 @@ func TestAClockThatIsSetBackDoesNotMakeAnSVIDLiveLonger(t *testing.T) {
 func TestWhenTheServerIsBackTheUrgentComesAtOnceAndTheRestIsSpread(t *testing.T) {
 	const left = 40 * time.Minute
 	for _, r := range []float64{0, 0.5, 0.999999} {
-		if d := returnDelay(0, r); d > 2*RetryFirst {
+		if d := returnDelay(0, r); d > 2*retryFirst {
 			t.Errorf("without an SVID it waits for %s", d)
 		}
 		if d := returnDelay(10*time.Second, r); d > time.Second {
 			t.Errorf("with 10 s left it waits for %s", d)
 		}
-		if d := returnDelay(left, r); d > RetryMost+RetryFirst {
+		if d := returnDelay(left, r); d > retryMost+retryFirst {
 			t.Errorf("with %s left it waits for %s", left, d)
 		}
 	}
-	if a, b := returnDelay(left, 0.1), returnDelay(left, 0.9); b-a < RetryMost/2 {
+	if a, b := returnDelay(left, 0.1), returnDelay(left, 0.9); b-a < retryMost/2 {
 		t.Errorf("agents with %s left are only %s apart", left, b-a)
 	}
 }
@@ -291,11 +311,11 @@ func TestRetryNowRenewsWhatIsUrgentAtOnceAndTheRestSoon(t *testing.T) {
 		time.Sleep(30 * time.Minute)
 		s.fail(nil)
 		k.RetryNow()
-		time.Sleep(2 * RetryFirst)
+		time.Sleep(2 * retryFirst)
 		if k.Get("entry/new") == nil {
 			t.Error("who waits for a first SVID waits on")
 		}
-		time.Sleep(RetryMost)
+		time.Sleep(retryMost)
 		synctest.Wait()
 		for _, w := range wants {
 			if sv := k.Get(w.Entry); time.Since(sv.Issued) > time.Minute {

@@ -306,7 +306,7 @@ func (k *Keeper) file(ctx context.Context, s *slot, result Issued, now time.Time
 		return
 	}
 	s.failures++
-	s.next = now.Add(RetryDelay(s.failures, s.life(), rand.Float64()))
+	s.next = now.Add(Renewing(s.life()).Next(s.failures, result.Err))
 	if ctx.Err() != nil {
 		return // the agent stops: not a failure
 	}

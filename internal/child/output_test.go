@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"signet.example/internal/child"
 )
@@ -50,16 +49,5 @@ func TestALineOfOursIsLoggedAsItsWriterMeantIt(t *testing.T) {
 				t.Errorf("%s is %v, want %v", k, record[k], v)
 			}
 		}
-	}
-}
-
-func TestAProcessThatEndsAgainAndAgainIsStartedMoreAndMoreSeldom(t *testing.T) {
-	r := child.Restarts{First: time.Second, Most: 4 * time.Second, Settled: time.Minute}
-	var got []time.Duration
-	for range 4 {
-		got = append(got, r.After(0))
-	}
-	if got = append(got, r.After(time.Hour)); !slices.Equal(got, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 4 * time.Second, time.Second}) {
-		t.Errorf("%v", got)
 	}
 }

@@ -21,15 +21,15 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/child"
+	"signet.example/internal/retry"
 	"signet.example/internal/unixsock"
+	"signet.example/internal/watched"
 )
 
+// restarting is how a signer that ended is started again.
+var restarting = retry.Policy{First: 100 * time.Millisecond, Most: 5 * time.Second, Settled: 10 * time.Second}
+
 const (
-	// restartMin to restartMax is how long the server waits before it
-	// starts a signer again; one that ran for steady begins anew.
-	restartMin = 100 * time.Millisecond
-	restartMax = 5 * time.Second
-	steady     = 10 * time.Second
 	// firstAnswer bounds the time from start to the first answer: a long log
 	// is read whole.
 	firstAnswer = 2 * time.Minute
@@ -108,23 +108,17 @@ func (p *Process) Close() error {
 // supervise keeps a signer running until ctx ends.
 func (p *Process) supervise(ctx context.Context, running *instance) {
 	defer close(p.done)
-	for wait := restartMin; ; {
+	for tries := (retry.Tries{Policy: restarting}); ; {
+		var lived time.Duration
 		if running != nil {
 			if running.run(ctx, p); ctx.Err() != nil {
 				return
 			}
-			if time.Since(running.started) >= steady {
-				wait = restartMin
-			}
+			lived = time.Since(running.started)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !watched.Sleep(ctx, tries.Failed(lived, nil)) {
 			return
-		case <-timer.C:
 		}
-		wait = min(2*wait, restartMax)
 		p.restarts.Add(1)
 		var err error
 		if running, err = p.spawn(ctx); err != nil {

@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/internal/retry"
 	"signet.example/internal/unixsock"
 )
 
@@ -52,10 +52,7 @@ func Connect(target, user string, log *slog.Logger) (*Remote, error) {
 func dial(target string, log *slog.Logger, allow func(unixsock.Peer) error) (*Remote, error) {
 	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(unixsock.Credentials(allow)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: restartMin, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: handshakeDeadline,
-		}),
+		grpc.WithConnectParams(retry.Policy{First: restarting.First, Most: time.Second, Jitter: 0.2}.Connect(handshakeDeadline)),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)

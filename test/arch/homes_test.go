@@ -22,6 +22,7 @@ var homes = []struct {
 	{`\bGetsockoptUcred\(`, []string{"internal/unixsock/peer.go", "attestation/peer.go"}, "who is at the other end of a socket is unixsock.PeerOf's to say; attestation asks with its pidfd, at one instant"},
 	{`\bListen(Unix)?\([^)]*"unix"`, []string{"internal/unixsock/listen.go"}, "what a socket may replace is unixsock.Listen's to say"},
 	{`<- struct\{\}\{\}:\s+default:`, []string{"internal/watched/watched.go", "ads/stream.go"}, "who waits is woken by a watched.Signal; ads imports nothing"},
+	{`\bbackoff\.Config\b|\(\*errdetails\.RetryInfo\)|\bmin\(2\*`, []string{"internal/retry/retry.go"}, "how long to wait before another try is internal/retry's to say"},
 	{`\b(Socketpair|FileConn)\(`, []string{"internal/unixsock/pair.go"}, "a connection that a child inherits is unixsock's to make"},
 	{`\bMemfdCreate\(`, []string{"internal/child/memory.go"}, "shared memory has its seals"},
 }
