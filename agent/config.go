@@ -16,6 +16,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/attestation/nodes"
 	"signet.example/internal/child"
 	"signet.example/proxy"
 )
@@ -31,6 +32,11 @@ type Config struct {
 	// TokenFile holds the join token, "-" is standard input. Where it is empty,
 	// the environment's SIGNET_TOKEN is read.
 	TokenFile string `yaml:"token_file"`
+	// Join is by which evidence of its own this host joins, where it has no token.
+	Join nodes.HostConfig `yaml:"join"`
+	// Trust is a file with the trust domain's root, in PEM: whom a host believes that
+	// joins without a token. A token brings the root's pin with it, and must agree.
+	Trust string `yaml:"trust"`
 	// DataDir holds what this host is known by after a restart: its host key, agent
 	// id and root set. No other host may have a copy. Default /var/lib/signet-agent
 	// for root, else signet-agent under XDG_STATE_HOME or ~/.local/state.
@@ -181,6 +187,7 @@ func (c Config) Validate() error {
 			refuse("trust_domain", "%v", err)
 		}
 	}
+	c.validateJoin(refuse)
 	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || host == "") {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
 	}
@@ -232,6 +239,17 @@ func (c Config) Validate() error {
 		})
 	}
 	return errors.Join(errs...)
+}
+
+// validateJoin checks by what the host is to join.
+func (c Config) validateJoin(refuse func(key, format string, args ...any)) {
+	switch own := c.Join.Given(); {
+	case own == "":
+	case c.TokenFile != "":
+		refuse("join."+own, "is given beside token_file: leave one of them out")
+	case c.Trust == "":
+		refuse("trust", "is missing: it names the file with the trust domain's root, which a host that joins without a token has from nowhere else")
+	}
 }
 
 func sameAddress(a, b string) bool {

@@ -30,7 +30,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 	"signet.example/identity"
 	"signet.example/policy"
 )
@@ -173,7 +173,7 @@ func (f *fakeServer) leaf(path string, public *ecdsa.PublicKey, lifetime time.Du
 
 func (f *fakeServer) token() string {
 	f.t.Helper()
-	token, err := attestation.NewToken(f.pin)
+	token, err := jointoken.New(f.pin)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -284,11 +284,11 @@ func (f *fakeServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.A
 	defer f.mu.Unlock()
 	f.attests++
 	switch {
-	case req.GetToken() == "" && f.hosts[host]:
-	case f.tokens[req.GetToken()]:
-		delete(f.tokens, req.GetToken())
+	case req.GetJoinToken() == "" && f.hosts[host]:
+	case f.tokens[req.GetJoinToken()]:
+		delete(f.tokens, req.GetJoinToken())
 		f.hosts[host] = true
-	case req.GetToken() == "":
+	case req.GetJoinToken() == "":
 		return nil, status.Error(codes.Unauthenticated, "this host key is not known here")
 	default:
 		return nil, status.Error(codes.PermissionDenied, "no such token")

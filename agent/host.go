@@ -133,7 +133,7 @@ func Check(ctx context.Context, cfg Config) error {
 	if err != nil {
 		errs = append(errs, fmt.Errorf("data_dir: %w", err))
 	} else if !joined {
-		errs = append(errs, cfg.checkToken())
+		errs = append(errs, cfg.checkWays())
 	}
 	if err == nil {
 		_, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile))
@@ -181,13 +181,13 @@ func checkParent(path string) error {
 	}
 }
 
-// checkToken checks whether a host that has not joined has what it takes.
-func (c Config) checkToken() error {
-	t := tokens{file: c.TokenFile, environment: os.Getenv(tokenEnv)}
-	if t.file == "-" {
+// checkWays checks whether a host that has not joined has what it takes.
+func (c Config) checkWays() error {
+	w := ways{tokens: tokens{file: c.TokenFile, environment: os.Getenv(tokenEnv)}, own: c.Join, trust: c.Trust}
+	if c.TokenFile == "-" {
 		return nil // it is there when it is read
 	}
-	_, err := t.read()
+	_, err := w.read()
 	if errors.Is(err, errNoToken) {
 		return fmt.Errorf("token_file: this host has not joined (nothing in %s): %w", c.DataDir, err)
 	}

@@ -22,12 +22,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"signet.example/agent/svids"
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/retry"
 	"signet.example/internal/watched"
@@ -94,11 +95,11 @@ func newEnrolment(cfg Config, dir *dataDir, m *metrics, log *slog.Logger) (*enro
 // enter returns the agent's first SVID. A host that joined before is known by its
 // key, and re-anchored by the root set that it kept: it needs no token, and spends
 // none. It waits for a server that is not there; a refusal ends it.
-func (e *enrolment) enter(ctx context.Context, source tokens) (*svids.SVID, error) {
+func (e *enrolment) enter(ctx context.Context, source ways) (*svids.SVID, error) {
 	began, joined := len(e.kept.Pin) > 0, e.kept.AgentID != ""
 	if joined {
 		s, err := e.comeBack(ctx)
-		if err == nil && source.given() {
+		if err == nil && source.tokens.given() {
 			e.log.InfoContext(ctx, "this host has joined already: the token was not used and stays good", slog.String("agent", e.kept.AgentID))
 		}
 		if err == nil || status.Code(err) != codes.Unauthenticated {
@@ -106,35 +107,35 @@ func (e *enrolment) enter(ctx context.Context, source tokens) (*svids.SVID, erro
 		}
 		e.log.WarnContext(ctx, "this host is not known any more", slog.Any("err", err))
 	}
-	token, err := source.read()
+	how, err := source.read()
 	switch {
 	case errors.Is(err, errNoToken) && began && !joined: // it ended while it joined
 		return e.comeBack(ctx)
 	case err != nil:
 		return nil, err
-	case joined && !bytes.Equal(token.Pin[:], e.kept.Pin):
-		return nil, fmt.Errorf("the token is of another trust domain than %s, to which %s belongs: move that away, and join with the token as a new agent",
+	case joined && !bytes.Equal(how.pin, e.kept.Pin):
+		return nil, fmt.Errorf("the token, or the root in trust, is of another trust domain than %s, to which %s belongs: move that away, and join as a new agent",
 			e.trust.Load().Roots.TrustDomain, e.dir.path)
 	case !joined:
 		key, ok := e.host.PrivateKey.(*ecdsa.PrivateKey)
 		if !ok {
 			return nil, fmt.Errorf("internal error: a host key of type %T", e.host.PrivateKey)
 		}
-		if e.kept, err = e.dir.begin(key, token.Pin[:]); err != nil {
+		if e.kept, err = e.dir.begin(key, how.pin); err != nil {
 			return nil, fmt.Errorf("data_dir: %w", err)
 		}
 	}
-	return e.join(ctx, token, e.earlier && !joined)
+	return e.join(ctx, how, e.earlier && !joined)
 }
 
-// join spends the token. Where it is unsure whether an earlier attempt spent it
+// join gives what the host joins by, which spends a token. Where it is unsure whether an earlier attempt spent it
 // and enrolled our key, the key is what we may be known by.
-func (e *enrolment) join(ctx context.Context, token attestation.Token, unsure bool) (*svids.SVID, error) {
-	verify, secret := e.byPin(token.Pin[:]), token.SecretText()
+func (e *enrolment) join(ctx context.Context, how way, unsure bool) (*svids.SVID, error) {
+	verify := e.byPin(how.pin)
 	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) {
-		s, err := e.attest(ctx, secret, token.Pin[:], verify)
+		s, err := e.attest(ctx, how.evidence, how.pin, verify)
 		if err != nil && unsure && refusal(err) {
-			if known, keyErr := e.attest(ctx, "", token.Pin[:], verify); !refusal(keyErr) {
+			if known, keyErr := e.attest(ctx, nil, how.pin, verify); !refusal(keyErr) {
 				s, err = known, keyErr
 			}
 		}
@@ -142,7 +143,7 @@ func (e *enrolment) join(ctx context.Context, token attestation.Token, unsure bo
 		return s, err
 	})
 	if status.Code(err) == codes.PermissionDenied {
-		return nil, fmt.Errorf("join %s: %w: %w", e.server, err, errNoToken)
+		return nil, fmt.Errorf("join %s: %w: %w", e.server, err, how.refused)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("join %s: %w", e.server, err)
@@ -185,9 +186,9 @@ func (e *enrolment) untilAnswered(ctx context.Context, attempt func() (*svids.SV
 // during an outage.
 func (e *enrolment) renew(ctx context.Context) (*svids.SVID, error) {
 	if t := e.trust.Load(); t != nil {
-		return e.attest(ctx, "", t.Roots.Pin(), byTrust(e.trust.Load, time.Now))
+		return e.attest(ctx, nil, t.Roots.Pin(), byTrust(e.trust.Load, time.Now))
 	}
-	return e.attest(ctx, "", e.kept.Pin, e.byPin(e.kept.Pin)) // it ended while it joined
+	return e.attest(ctx, nil, e.kept.Pin, e.byPin(e.kept.Pin)) // it ended while it joined
 }
 
 // refusal tells an answer of the server's from a failure to get one.
@@ -200,8 +201,8 @@ func refusal(err error) bool {
 }
 
 // attest is one call of Attest, on a connection of its own: it presents the host
-// key and no SVID.
-func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verify serverVerifier) (*svids.SVID, error) {
+// key and no SVID. Without evidence the key is what the host is known by.
+func (e *enrolment) attest(ctx context.Context, evidence nodes.Evidence, pin []byte, verify serverVerifier) (*svids.SVID, error) {
 	key, csr, err := svids.NewKey()
 	if err != nil {
 		return nil, err
@@ -210,27 +211,9 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
-	// gRPC calls a failed handshake "unavailable", as if it were worth a retry.
-	var impostor atomic.Pointer[error]
-	conn, err := e.dial(new(line), func() *tls.Certificate { return &e.host }, func(cs tls.ConnectionState) error {
-		err := verify(cs)
-		if err != nil {
-			impostor.Store(&err)
-		}
-		return err
-	})
+	answer, err := e.call(ctx, verify, evidence, &api.AttestRequest{Csr: csr, Hostname: hostname})
 	if err != nil {
 		return nil, err
-	}
-	defer func() { _ = conn.Close() }() // its one call is over
-	ctx, cancel := context.WithTimeout(ctx, attestTimeout)
-	defer cancel()
-	answer, err := api.NewAgentAPIClient(conn).Attest(ctx, &api.AttestRequest{Token: secret, Csr: csr, Hostname: hostname})
-	if why := impostor.Load(); err != nil && why != nil {
-		return nil, fmt.Errorf("%w: %w", svids.ErrBadAnswer, *why)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("attest: %w", err)
 	}
 	t, err := svids.ParseTrust(answer.GetSignedRootSet(), pin)
 	if err != nil {
@@ -250,6 +233,113 @@ func (e *enrolment) attest(ctx context.Context, secret string, pin []byte, verif
 	e.metrics.attestations.Inc()
 	e.keep(t, id)
 	return s, nil
+}
+
+// call makes a connection and calls on it, with evidence that is good on this one
+// alone. So it is made before gRPC has it, which would make another at will.
+func (e *enrolment) call(ctx context.Context, verify serverVerifier, evidence nodes.Evidence, req *api.AttestRequest) (*api.AttestResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, attestTimeout)
+	defer cancel()
+	made, err := e.handshake(ctx, verify)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = made.Close() }() // its one call is over
+	if evidence != nil {
+		on, err := e.channel(made.ConnectionState())
+		if err != nil {
+			return nil, fmt.Errorf("attest: %w", err)
+		}
+		if err := evidence(on, req); err != nil {
+			return nil, fmt.Errorf("attest: %w", err)
+		}
+	}
+	conn, err := grpc.NewClient("passthrough:///"+e.server, grpc.WithTransportCredentials(shaken{insecure.NewCredentials()}),
+		grpc.WithContextDialer(once(made)), grpc.WithPerRPCCredentials(instance(e.instance)))
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", e.server, err)
+	}
+	defer func() { _ = conn.Close() }() // its one call is over
+	answer, err := api.NewAgentAPIClient(conn).Attest(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("attest: %w", err)
+	}
+	return answer, nil
+}
+
+// handshake connects to the server as this host. That it is another server than it should
+// be is svids.ErrBadAnswer: no retry makes it the right one.
+func (e *enrolment) handshake(ctx context.Context, verify serverVerifier) (*tls.Conn, error) {
+	var impostor error
+	cfg := clientTLS(func() *tls.Certificate { return &e.host }, func(cs tls.ConnectionState) error {
+		impostor = verify(cs)
+		return impostor
+	})
+	cfg.NextProtos = []string{"h2"}
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", e.server)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", e.server, err)
+	}
+	made := tls.Client(raw, cfg)
+	if err := made.HandshakeContext(ctx); err != nil {
+		_ = raw.Close() // nothing was sent
+		if impostor != nil {
+			return nil, fmt.Errorf("%w: %w", svids.ErrBadAnswer, impostor)
+		}
+		return nil, fmt.Errorf("connect to %s: %w", e.server, err)
+	}
+	return made, nil
+}
+
+// channel is the connection as evidence is bound to it.
+func (e *enrolment) channel(cs tls.ConnectionState) (nodes.Channel, error) {
+	td, err := trustDomainOf(cs.PeerCertificates[0]) // of a chain that was verified
+	if err != nil {
+		return nodes.Channel{}, err
+	}
+	host, err := x509.ParseCertificate(e.host.Certificate[0])
+	if err != nil {
+		return nodes.Channel{}, err
+	}
+	sum := sha256.Sum256(host.RawSubjectPublicKeyInfo)
+	return nodes.Channel{TrustDomain: td, HostKey: sum[:], TLS: cs}, nil
+}
+
+// once dials a connection that is there already, and no other one.
+func once(made net.Conn) func(context.Context, string) (net.Conn, error) {
+	var used atomic.Bool
+	return func(context.Context, string) (net.Conn, error) {
+		if used.Swap(true) {
+			return nil, errors.New("the connection to the server has ended")
+		}
+		return made, nil
+	}
+}
+
+// shaken are the credentials of a connection whose handshake is done.
+type shaken struct {
+	credentials.TransportCredentials
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (shaken) ClientHandshake(_ context.Context, _ string, c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	made, ok := c.(*tls.Conn)
+	if !ok {
+		return nil, nil, fmt.Errorf("internal error: a connection of type %T", c)
+	}
+	return c, credentials.TLSInfo{
+		State: made.ConnectionState(), CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+	}, nil
+}
+
+// Info implements credentials.TransportCredentials: instance is sent over TLS only.
+func (shaken) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
+}
+
+// Clone implements credentials.TransportCredentials.
+func (s shaken) Clone() credentials.TransportCredentials {
+	return shaken{s.TransportCredentials.Clone()}
 }
 
 // keep takes a root set unless a newer one is known, and writes down what this

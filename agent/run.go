@@ -41,7 +41,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("agent: configuration: %w", err)
 	}
-	source, err := cfg.tokens(os.Stdin)
+	source, err := cfg.ways(os.Stdin)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}

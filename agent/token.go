@@ -1,13 +1,19 @@
 package agent
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
+	"signet.example/attestation/nodes"
+	"signet.example/internal/private"
 )
 
 // tokenEnv is the environment variable that may hold the join token.
@@ -16,6 +22,91 @@ const tokenEnv = "SIGNET_TOKEN"
 // errNoToken says what to do about a host that nobody knows.
 var errNoToken = errors.New("to join, a host needs a token: run `signet token create --group <group>` on the server " +
 	"and pass it by token_file, standard input (token_file \"-\") or the environment's " + tokenEnv)
+
+// errOwnEvidence says what to do about a host whose own evidence is refused.
+var errOwnEvidence = errors.New("this host joins by the evidence that its key join names: the server's log has the reason too, and its NodeGroups say who is in which group")
+
+// ways are by what this host may join: a token, or evidence of its own. They are read
+// when they are needed: a host that joined before needs none.
+type ways struct {
+	tokens tokens
+	own    nodes.HostConfig
+	trust  string // file of the root, "" for none
+}
+
+// way is by what a host joins a trust domain, which it knows by the pin of its root.
+type way struct {
+	evidence nodes.Evidence
+	pin      []byte
+	refused  error // what to do where it is refused
+}
+
+// ways takes the token's environment, as tokens does.
+func (c Config) ways(stdin io.Reader) (ways, error) {
+	t, err := c.tokens(stdin)
+	return ways{tokens: t, own: c.Join, trust: c.Trust}, err
+}
+
+// read finds the way; errNoToken means that there is none.
+func (w ways) read() (way, error) {
+	pin, err := pinOf(w.trust)
+	if err != nil {
+		return way{}, fmt.Errorf("trust: %w", err)
+	}
+	own, err := w.own.Evidence()
+	if err != nil {
+		return way{}, err
+	}
+	token, err := w.tokens.read()
+	switch {
+	case own != nil && err == nil:
+		return way{}, errors.New("there are a join token and, by the key join, evidence of this host's own: leave one of them out")
+	case own != nil && errors.Is(err, errNoToken):
+		return way{own, pin, errOwnEvidence}, nil
+	case err != nil:
+		return way{}, err
+	case pin != nil && !bytes.Equal(pin, token.Pin[:]):
+		return way{}, fmt.Errorf("the token is of another trust domain than the root in %s", w.trust)
+	}
+	return way{nodes.Token(token), token.Pin[:], errNoToken}, nil
+}
+
+// maxTrust is more than one root has.
+const maxTrust = 64 << 10
+
+// pinOf is the pin of the root in a file, nil for no file. A token brings the pin
+// with it; other evidence says who the host is, and not whom it may believe.
+func pinOf(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	// Whoever can change it chooses the authority of everything on this host.
+	if err := private.Guarded(path, private.Self()); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	text, err := io.ReadAll(io.LimitReader(f, maxTrust))
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fmt.Errorf("%s: want one certificate in PEM, the trust domain's root: ca/root.crt of the folder that `signet init` made", path)
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if !root.IsCA {
+		return nil, fmt.Errorf("%s: it is the certificate of no authority, and must be the trust domain's root", path)
+	}
+	sum := sha256.Sum256(root.RawSubjectPublicKeyInfo)
+	return sum[:], nil
+}
 
 // tokens is where the join token is, if there is one. It is read when it is
 // needed: a host that joined before needs none.
@@ -37,17 +128,17 @@ func (c Config) tokens(stdin io.Reader) (tokens, error) {
 func (t tokens) given() bool { return t.file != "" || t.environment != "" }
 
 // read reads it; errNoToken means that there is none.
-func (t tokens) read() (attestation.Token, error) {
+func (t tokens) read() (jointoken.Token, error) {
 	text, err := t.text()
 	if err != nil {
-		return attestation.Token{}, err
+		return jointoken.Token{}, err
 	}
 	if text == "" {
-		return attestation.Token{}, errNoToken
+		return jointoken.Token{}, errNoToken
 	}
-	token, err := attestation.ParseToken(text)
+	token, err := jointoken.Parse(text)
 	if err != nil {
-		return attestation.Token{}, fmt.Errorf("join token: %w", err)
+		return jointoken.Token{}, fmt.Errorf("join token: %w", err)
 	}
 	return token, nil
 }

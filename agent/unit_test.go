@@ -26,7 +26,7 @@ import (
 	"signet.example/ads"
 	"signet.example/agent/svids"
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 	"signet.example/identity"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
@@ -106,7 +106,7 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 }
 
 func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
-	token, err := attestation.NewToken(make([]byte, 32))
+	token, err := jointoken.New(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}

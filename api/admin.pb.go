@@ -1649,9 +1649,11 @@ type AgentInfo struct {
 	LastSeen  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
 	// not_after: end of the agent's own newest certificate.
 	NotAfter *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
-	// attestation: how the node proved itself: join_token.
-	Attestation   string `protobuf:"bytes,11,opt,name=attestation,proto3" json:"attestation,omitempty"`
-	BanReason     string `protobuf:"bytes,12,opt,name=ban_reason,json=banReason,proto3" json:"ban_reason,omitempty"`
+	// attestation: by which method the host proved who it is, such as join_token.
+	Attestation string `protobuf:"bytes,11,opt,name=attestation,proto3" json:"attestation,omitempty"`
+	BanReason   string `protobuf:"bytes,12,opt,name=ban_reason,json=banReason,proto3" json:"ban_reason,omitempty"`
+	// selectors that its evidence has shown; by them it is in its group. A join token has none.
+	Selectors     []string `protobuf:"bytes,14,rep,name=selectors,proto3" json:"selectors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1775,6 +1777,13 @@ func (x *AgentInfo) GetBanReason() string {
 		return x.BanReason
 	}
 	return ""
+}
+
+func (x *AgentInfo) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
 }
 
 type BanAgentRequest struct {
@@ -2034,7 +2043,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\t_consumer\"\x0f\n" +
 	"\rAgentsRequest\"D\n" +
 	"\x0eAgentsResponse\x122\n" +
-	"\x06agents\x18\x01 \x03(\v2\x1a.signet.v1alpha1.AgentInfoR\x06agents\"\xd9\x04\n" +
+	"\x06agents\x18\x01 \x03(\v2\x1a.signet.v1alpha1.AgentInfoR\x06agents\"\xf7\x04\n" +
 	"\tAgentInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x1a\n" +
@@ -2052,7 +2061,8 @@ const file_api_admin_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12 \n" +
 	"\vattestation\x18\v \x01(\tR\vattestation\x12\x1d\n" +
 	"\n" +
-	"ban_reason\x18\f \x01(\tR\tbanReason\"S\n" +
+	"ban_reason\x18\f \x01(\tR\tbanReason\x12\x1c\n" +
+	"\tselectors\x18\x0e \x03(\tR\tselectors\"S\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\r\n" +
 	"\tCONNECTED\x10\x01\x12\n" +

@@ -196,8 +196,12 @@ func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
 
 type AttestRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// token: the secret half of a join token; empty to re-attest by the host key.
-	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// evidence of the host, by one method: the field's name is the method's. Absent to re-attest by the host key.
+	//
+	// Types that are valid to be assigned to Evidence:
+	//
+	//	*AttestRequest_JoinToken
+	Evidence isAttestRequest_Evidence `protobuf_oneof:"evidence"`
 	// csr in DER for the agent's SVID.
 	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
 	Hostname      string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
@@ -235,9 +239,18 @@ func (*AttestRequest) Descriptor() ([]byte, []int) {
 	return file_api_agent_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *AttestRequest) GetToken() string {
+func (x *AttestRequest) GetEvidence() isAttestRequest_Evidence {
 	if x != nil {
-		return x.Token
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *AttestRequest) GetJoinToken() string {
+	if x != nil {
+		if x, ok := x.Evidence.(*AttestRequest_JoinToken); ok {
+			return x.JoinToken
+		}
 	}
 	return ""
 }
@@ -255,6 +268,17 @@ func (x *AttestRequest) GetHostname() string {
 	}
 	return ""
 }
+
+type isAttestRequest_Evidence interface {
+	isAttestRequest_Evidence()
+}
+
+type AttestRequest_JoinToken struct {
+	// join_token: the secret half of a join token.
+	JoinToken string `protobuf:"bytes,1,opt,name=join_token,json=joinToken,proto3,oneof"`
+}
+
+func (*AttestRequest_JoinToken) isAttestRequest_Evidence() {}
 
 type AttestResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1292,11 +1316,14 @@ var File_api_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"S\n" +
-	"\rAttestRequest\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
+	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"j\n" +
+	"\rAttestRequest\x12\x1f\n" +
+	"\n" +
+	"join_token\x18\x01 \x01(\tH\x00R\tjoinToken\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
-	"\bhostname\x18\x03 \x01(\tR\bhostname\"i\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostnameB\n" +
+	"\n" +
+	"\bevidence\"i\n" +
 	"\x0eAttestResponse\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\fR\x05chain\x12&\n" +
@@ -1481,6 +1508,9 @@ func file_api_agent_proto_init() {
 	}
 	file_api_decision_proto_init()
 	file_api_resources_proto_init()
+	file_api_agent_proto_msgTypes[0].OneofWrappers = []any{
+		(*AttestRequest_JoinToken)(nil),
+	}
 	file_api_agent_proto_msgTypes[6].OneofWrappers = []any{
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),

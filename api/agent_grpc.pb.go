@@ -36,7 +36,7 @@ const (
 // Each call carries the metadata "signet-instance": a text that one run of an agent draws at random, and by which
 // a restarted agent is told from a copy of it (docs/decisions/018).
 type AgentAPIClient interface {
-	// Attest joins an agent with a token, or renews the standing of one by its host key.
+	// Attest joins an agent by evidence of its host, or renews the standing of one by its host key.
 	// The TLS client certificate is self-signed by the host key: the handshake proves its possession.
 	// The only method that needs no agent SVID.
 	Attest(ctx context.Context, in *AttestRequest, opts ...grpc.CallOption) (*AttestResponse, error)
@@ -94,7 +94,7 @@ type AgentAPI_SessionClient = grpc.BidiStreamingClient[SessionUp, SessionDown]
 // Each call carries the metadata "signet-instance": a text that one run of an agent draws at random, and by which
 // a restarted agent is told from a copy of it (docs/decisions/018).
 type AgentAPIServer interface {
-	// Attest joins an agent with a token, or renews the standing of one by its host key.
+	// Attest joins an agent by evidence of its host, or renews the standing of one by its host key.
 	// The TLS client certificate is self-signed by the host key: the handshake proves its possession.
 	// The only method that needs no agent SVID.
 	Attest(context.Context, *AttestRequest) (*AttestResponse, error)

@@ -1,12 +1,12 @@
-// Package attestation turns evidence into selectors: which local process is at
-// the other end of a Unix socket, and by what token a host may join. It owns
-// the holding of a peer by pidfd, the reading of its properties, and the form
-// of join tokens.
+// Package attestation turns evidence about a local process into selectors: who is
+// at the other end of a Unix socket. It owns the holding of a peer by pidfd and the
+// reading of its properties. Evidence about a host is the matter of the folders below:
+// nodes has the list of the methods, and each method a folder with both of its ends.
 //
 // It must not know who may hold which identity (identity matches selectors),
-// where tokens are kept (store), nor what is served to a peer.
+// nor what is served to a peer.
 //
-// Main types in reading order: Attestor, Peer, PeerInfo, Children, Token. One more
+// Main types in reading order: Attestor, Peer, PeerInfo, Children. One more
 // way to attest a process is a function in workloads (workload.go) and its
 // selectors' forms in identity.
 //

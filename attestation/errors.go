@@ -20,7 +20,4 @@ var (
 	ErrLegacy = errors.New("kernel has no SO_PEERPIDFD and legacy peers are refused")
 	// ErrClosed is returned after Peer.Close.
 	ErrClosed = errors.New("peer is closed")
-	// ErrToken is returned for a text that is no join token. The text itself
-	// never stands in an error.
-	ErrToken = errors.New("not a join token: want sgt1.<secret>.<pin>")
 )

@@ -18,29 +18,35 @@ const (
 // maxHint bounds a hint: it is a word, sent with each answer.
 const maxHint = 128
 
-// NodeGroup is a set of hosts, by what was attested of them or by the join
-// token that named the group. Entries and bindings hang on groups and not on
+// NodeGroup is a set of hosts: those that were attested to have all of Selectors,
+// and those whose join token named the group. Entries and bindings hang on groups and not on
 // hosts, since hosts come and go.
 type NodeGroup struct {
 	Name      string
 	Selectors Selectors
 }
 
-// NodeGroupSpec is the spec of kind NodeGroup.
+// NodeGroupSpec is the spec of kind NodeGroup. Its selectors are of hosts, such as
+// x509pop:subject:cn:web-01.
 type NodeGroupSpec struct {
 	Selectors []string `yaml:"selectors,omitempty" json:"selectors,omitempty"`
 }
 
-// Build checks the spec. Selectors are refused by name until an attestor gives
-// evidence about nodes: a group that silently fits no host would be a trap.
+// Build checks the spec. Which selectors hosts have is known to those who attest them
+// (nodes.BuildGroup); here they are held to their form. Without selectors a group has
+// the hosts whose join token names it.
 func (s NodeGroupSpec) Build(name string, _ spiffeid.TrustDomain) (NodeGroup, error) {
-	if err := CheckObjectName(name); err != nil {
+	sels, wrong := buildSelectors(s.Selectors, func(Selector) error { return nil })
+	if err := errors.Join(CheckObjectName(name), wrong); err != nil {
 		return NodeGroup{}, err
 	}
-	if len(s.Selectors) > 0 {
-		return NodeGroup{}, NewFieldError("spec.selectors[0]", "no node attestor of this version gives selectors: leave them out, the join token names the group")
-	}
-	return NodeGroup{Name: name}, nil
+	return NodeGroup{Name: name, Selectors: sels}, nil
+}
+
+// Fits reports whether a host with these selectors is in the group by them. A group
+// without any is one for join tokens, and fits nobody.
+func (g NodeGroup) Fits(has Selectors) bool {
+	return len(g.Selectors) > 0 && has.Contains(g.Selectors)
 }
 
 // Entry says that a workload on a host of Group which has all of Selectors may

@@ -193,20 +193,25 @@ func (s Selectors) Strings() []string {
 // buildWorkloadSelectors is for the specs whose selectors grant an identity:
 // at least one, since an empty set would fit every process on the host.
 func buildWorkloadSelectors(specs []string) (Selectors, error) {
-	const field = "spec.selectors"
 	if len(specs) == 0 {
-		return nil, NewFieldError(field, "at least one selector is needed: without any, every process would fit")
+		return nil, NewFieldError("spec.selectors", "at least one selector is needed: without any, every process would fit")
 	}
+	return buildSelectors(specs, Selector.CheckWorkload)
+}
+
+// buildSelectors parses selectors that each pass check.
+func buildSelectors(specs []string, check func(Selector) error) (Selectors, error) {
+	const field = "spec.selectors"
 	if len(specs) > maxSelectors {
 		return nil, NewFieldError(field, "%d selectors: at most %d", len(specs), maxSelectors)
 	}
-	out := make(Selectors, 0, len(specs))
+	var out Selectors
 	var errs []error
 	for i, one := range specs {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		sel, err := ParseSelector(one)
 		if err == nil {
-			err = sel.CheckWorkload()
+			err = check(sel)
 		}
 		switch {
 		case err != nil:

@@ -117,11 +117,33 @@ func TestBindingNeedsGroupMeshNodeAndSelectors(t *testing.T) {
 	}
 }
 
-func TestNodeGroupTakesNoSelectorsYet(t *testing.T) {
-	g, err := identity.NodeGroupSpec{}.Build("edge", td)
-	if err != nil || g.Name != "edge" {
-		t.Errorf("got %+v, %v", g, err)
+func TestANodeGroupHasTheHostsWithAllOfItsSelectors(t *testing.T) {
+	none, err := identity.NodeGroupSpec{}.Build("edge", td)
+	if err != nil || none.Name != "edge" {
+		t.Errorf("got %+v, %v", none, err)
 	}
-	_, err = identity.NodeGroupSpec{Selectors: []string{"aws_iid:tag:a:b"}}.Build("edge", td)
-	wantField(t, "selectors", "spec.selectors[0]", err)
+	g, err := identity.NodeGroupSpec{Selectors: []string{"x509pop:subject:cn:a", "x509pop:san:dns:a.example"}}.Build("edge", td)
+	if err != nil || len(g.Selectors) != 2 {
+		t.Fatalf("got %+v, %v", g, err)
+	}
+	other := identity.Selector{Type: "x509pop", Value: "serialnumber:1"}
+	for name, c := range map[string]struct {
+		group identity.NodeGroup
+		has   identity.Selectors
+		want  bool
+	}{
+		"all of them, and more":        {g, append(identity.Selectors{other}, g.Selectors...), true},
+		"one of them":                  {g, g.Selectors[:1], false},
+		"none":                         {g, nil, false},
+		"a group without selectors":    {none, g.Selectors, false},
+		"a host without any, nor it":   {none, nil, false},
+		"the value of another key":     {g, identity.Selectors{g.Selectors[0], {Type: "x509pop", Value: "san:uri:a.example"}}, false},
+		"the value in another's place": {g, identity.Selectors{g.Selectors[0], {Type: "unix", Value: "san:dns:a.example"}}, false},
+	} {
+		if got := c.group.Fits(c.has); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	_, err = identity.NodeGroupSpec{Selectors: []string{"x509pop:subject:cn:a", "nonsense"}}.Build("edge", td)
+	wantField(t, "selectors", "spec.selectors[1]", err)
 }

@@ -53,6 +53,7 @@ type caller struct {
 	conn    net.Addr // of the connection's other end
 	remote  netip.Addr
 	hostKey []byte      // SHA-256 of the SPKI, for proveHostKey
+	peer    *tlsPeer    // for proveHostKey
 	id      spiffeid.ID // for proveAgent
 	agent   store.Agent // for proveAgent
 	// instance is which run of the agent it says that it is.
@@ -124,6 +125,7 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 		return c, time.Time{}, err
 	}
 	if rule == proveHostKey {
+		c.peer = from
 		return c, time.Time{}, c.proveHostKey(from.chain())
 	}
 	if err := a.proveAgent(c, from); err != nil {

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 	"signet.example/internal/unixsock"
 	"signet.example/proxy"
 )
@@ -168,7 +168,7 @@ func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*
 	if !a.model().hasGroup(req.GetGroup()) {
 		return nil, reason(errNotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plainText(req.GetGroup()), others(a.model(), kindNodeGroup))
 	}
-	token, err := attestation.NewToken(a.authority.roots().Pin())
+	token, err := jointoken.New(a.authority.roots().Pin())
 	if err != nil {
 		return nil, err
 	}

@@ -82,8 +82,8 @@ func (st agentStatus) message() *api.AgentInfo {
 		Id: st.ID, Group: st.Group, Hostname: st.Hostname, Connected: st.session != nil,
 		Joined: timestamppb.New(st.Joined), Report: st.report, State: st.state.Enum(),
 		LastSeen: timestamppb.New(st.seen), NotAfter: timestamppb.New(st.end),
-		Attestation: "join_token", // the only method of this version
-		BanReason:   st.BanReason,
+		Attestation: st.Method, Selectors: st.Selectors,
+		BanReason: st.BanReason,
 	}
 	if len(st.unserved) > 0 {
 		info.Report = withUnserved(st.report, st.unserved)

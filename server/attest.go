@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/store"
 )
@@ -25,43 +25,46 @@ type agentAPI struct {
 	api.UnimplementedAgentAPIServer
 	*server
 
+	nodes     *nodes.Attestors
 	strangers *limiters // attestations with keys of nobody, by where they come from
 	attests   *limiters // attestations of those that joined, by host key
 	issues    *limiters // by agent
 }
 
-// attestable takes the attestation of a caller out of a bucket. One that joined is
-// known by the key that its handshake proved, one that may join by its token: each
-// has a bucket that nobody else can empty, so that whoever shares its address cannot
-// keep it out.
-func (a *agentAPI) attestable(ctx context.Context, c *caller, token string) error {
+// attestable takes the attestation of a caller out of a bucket, before anything of
+// its evidence is verified. One that joined is known by the key that its handshake
+// proved, one that may join by its token: each has a bucket that nobody else can empty,
+// so that whoever shares its address cannot keep it out.
+func (a *agentAPI) attestable(ctx context.Context, c *caller, req *api.AttestRequest) error {
 	if a.roster.hasKey(c.hostKey) {
 		return a.attests.take(string(c.hostKey), 1)
 	}
-	if token != "" {
-		hash := attestation.HashSecret(token)
-		good, err := a.store.HasToken(ctx, hash, a.clock())
-		if err != nil {
-			return fmt.Errorf("%w: %w", errUnavailable, err)
-		}
-		if good {
-			a.access.vouched(c.conn)
-			return a.attests.take(string(hash), 1)
-		}
-	}
-	if !a.strangers.allow(prefixOf(c.remote).String(), 1) {
+	w, err := a.nodes.Weigh(ctx, req, a.clock())
+	switch {
+	case errors.Is(err, nodes.ErrEvidence):
+		return evidenceError(err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUnavailable, err)
+	case w.Own != nil:
+		a.access.vouched(c.conn)
+		return a.attests.take(string(w.Own), w.Units)
+	case !a.strangers.allow(prefixOf(c.remote).String(), w.Units):
 		return errLimit
 	}
 	return nil
 }
 
-// Attest joins an agent with a token, or renews one by its host key.
+// evidenceError is the refusal of evidence as its host may see it: what it says may
+// quote what the host sent.
+func evidenceError(err error) error { return reason(errDenied, "%s", plainText(err.Error())) }
+
+// Attest joins an agent by evidence of its host, or renews one by its host key.
 func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.AttestResponse, error) {
 	c, err := callerOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.attestable(ctx, c, req.GetToken()); err != nil {
+	if err := a.attestable(ctx, c, req); err != nil {
 		return nil, err
 	}
 	// Before a token is used up: a request that cannot succeed should not cost it.
@@ -81,19 +84,28 @@ func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.Att
 
 // enrol finds or makes the agent.
 func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest) (store.Agent, error) {
-	if req.GetToken() == "" {
+	if nodes.Method(req) == "" {
 		return a.known(ctx, c)
 	}
-	group, err := a.store.UseToken(ctx, attestation.HashSecret(req.GetToken()), a.clock())
+	node, err := a.nodes.Attest(ctx, req, nodes.Channel{TrustDomain: a.td, HostKey: c.hostKey, TLS: c.peer.State}, a.clock())
+	if errors.Is(err, nodes.ErrEvidence) {
+		return store.Agent{}, evidenceError(err)
+	}
 	if err != nil {
 		return store.Agent{}, err
 	}
-	if !a.model().hasGroup(group) {
-		return store.Agent{}, reason(errDenied, "the node group of this token was deleted; mint a new token")
+	a.access.vouched(c.conn)
+	group, err := a.model().groupOf(node)
+	if err != nil {
+		return store.Agent{}, err
 	}
 	hostname := plainText(req.GetHostname())
 	agent := store.Agent{
-		ID: agentID(hostname), Group: group, Hostname: hostname, HostKey: c.hostKey, Joined: a.clock().UTC(),
+		ID: agentID(hostname), Group: node.Group, Hostname: hostname, HostKey: c.hostKey, Joined: a.clock().UTC(),
+		Method: node.Method, Selectors: node.Selectors.Strings(), Evidence: node.Key,
+	}
+	if agent.ID, err = a.admitted(ctx, c, agent); err != nil {
+		return store.Agent{}, err
 	}
 	if err := a.roster.enrol(ctx, agent); err != nil {
 		if errors.Is(err, store.ErrConflict) {
@@ -101,10 +113,34 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 		}
 		return store.Agent{}, fmt.Errorf("enrol %s: %w", agent.ID, err)
 	}
-	a.instances.joined(agent.ID, c)
-	a.audit(ctx, "agent "+agent.ID, "attest", fmt.Sprintf("joined group %s as %s from %s, host key %x", group, agent.ID, c.remote, c.hostKey))
-	a.log.InfoContext(ctx, "agent joined", slog.String("agent", agent.ID), slog.String("group", group), slog.String("remote", c.remote.String()))
+	a.audit(ctx, "agent "+agent.ID, "attest", fmt.Sprintf("joined group %s as %s from %s by %s, host key %x", group, agent.ID, c.remote, describeNode(node), c.hostKey))
+	a.log.InfoContext(ctx, "agent joined", slog.String("agent", agent.ID), slog.String("group", group),
+		slog.String("method", node.Method), slog.String("remote", c.remote.String()))
 	return agent, nil
+}
+
+// admitted is the id by which a host joins: a new one, or that of the agent that gave
+// the same evidence before. Evidence that can be given again is a host's, whatever host
+// key it comes with: so a ban of the agent holds, and a copy of it gets no place
+// beside the agent that is connected.
+func (a *agentAPI) admitted(ctx context.Context, c *caller, agent store.Agent) (string, error) {
+	old, again := a.roster.byEvidence(agent.Method, agent.Evidence)
+	switch {
+	case agent.Evidence == nil || !again:
+		a.instances.joined(agent.ID, c)
+		return agent.ID, nil
+	case old.Banned:
+		return "", banned(old.ID)
+	}
+	return old.ID, a.instances.admit(ctx, old.ID, c)
+}
+
+// describeNode is evidence in the audit trail.
+func describeNode(n nodes.Node) string {
+	if len(n.Selectors) == 0 {
+		return n.Method
+	}
+	return fmt.Sprintf("%s (%s)", n.Method, plainText(strings.Join(n.Selectors.Strings(), ", ")))
 }
 
 // known finds the agent of a host key that joined before.

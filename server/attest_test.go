@@ -76,7 +76,7 @@ func TestARequestThatCannotSucceedDoesNotCostTheToken(t *testing.T) {
 	token := r.token("front")
 	h := newHost(r)
 	_, err := api.NewAgentAPIClient(dial(t, r.addr.Agents, h.hostKey, nil)).Attest(t.Context(), &api.AttestRequest{
-		Token: strings.Split(token, ".")[1], Csr: []byte("no request"),
+		Evidence: &api.AttestRequest_JoinToken{JoinToken: strings.Split(token, ".")[1]}, Csr: []byte("no request"),
 	})
 	wantCode(t, err, codes.InvalidArgument)
 	if err := h.attest(token); err != nil {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/attestation/nodes"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
@@ -30,7 +31,8 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := cfg.guarded(private.Self()); err != nil {
 		return fmt.Errorf("the server's files: %w", err)
 	}
-	errs := []error{private.Writable(cfg.DataDir)}
+	_, err := nodes.Open(cfg.Join, nil) // tokens are not asked for here
+	errs := []error{private.Writable(cfg.DataDir), err}
 	// The store first: a server that runs notes a record there after it is in the log.
 	seen, err := store.Check(ctx, dataDir(cfg.DataDir).store())
 	errs = append(errs, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/server/signer"
 )
@@ -55,6 +56,8 @@ type Config struct {
 	RequirePostQuantum []string `yaml:"require_post_quantum" json:"require_post_quantum"`
 	// PolicyGit is how to log in at private policy repositories.
 	PolicyGit []PolicyGit `yaml:"policy_git" json:"policy_git"`
+	// Join is by which evidence of their own hosts may join, beside join tokens.
+	Join nodes.Config `yaml:"join" json:"join"`
 	// Retention of what would else only grow.
 	Retention Retention `yaml:"retention" json:"retention"`
 }

@@ -17,7 +17,9 @@ func (s *server) model() *model { return s.current.Load() }
 // install makes m what is served, and wakes what depends on it except the views.
 // Callers hold loading, or nothing runs yet.
 func (s *server) install(m *model) {
-	if old := s.current.Swap(m); old == nil || old.hosts != m.hosts {
+	old := s.current.Swap(m)
+	moved := (old == nil || !sameGroups(old.selecting, m.selecting)) && s.roster.placeAgain()
+	if moved || old == nil || old.hosts != m.hosts {
 		s.endpoints.review(s.granted)
 	}
 	s.policies.renew.Wake()

@@ -12,6 +12,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/attestation/nodes"
 )
 
 // face is one gRPC server and its listener.
@@ -50,7 +51,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 }
 
 // agentServer is the agents' face.
-func (s *server) agentServer() *grpc.Server {
+func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
 	opts = append(opts,
 		grpc.Creds(provenCredentials{credentials.NewTLS(s.own.tlsConfig()), s.access.knows}),
@@ -59,7 +60,7 @@ func (s *server) agentServer() *grpc.Server {
 	)
 	g := grpc.NewServer(opts...)
 	api.RegisterAgentAPIServer(g, &agentAPI{
-		server: s, strangers: newLimiters(strangersPerSecond, strangersBurst),
+		server: s, nodes: attestors, strangers: newLimiters(strangersPerSecond, strangersBurst),
 		attests: newLimiters(attestPerSecond, attestBurst), issues: newLimiters(issuePerSecond, issueBurst),
 	})
 	(&ads.Server{Views: s.views, Log: s.log}).Register(g)

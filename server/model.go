@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/attestation/nodes"
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
@@ -93,7 +94,7 @@ func parseObject(d *manifest.Document, td spiffeid.TrustDomain) (*object, error)
 func parseOwn(d *manifest.Document, td spiffeid.TrustDomain) (*object, error) {
 	switch d.Kind {
 	case kindNodeGroup:
-		return decodeOwn(d, td, identity.NodeGroupSpec.Build, nil, nil)
+		return decodeOwn(d, td, nodes.BuildGroup, nil, nil)
 	case kindEntry:
 		return decodeOwn(d, td, identity.EntrySpec.Build, nil, nil)
 	case kindBinding:
@@ -176,6 +177,8 @@ type model struct {
 	hosts   ordered.Map[nodeRef, ordered.Map[hostRef, struct{}]] // which groups may host a virtual node
 	issuers []jwt.Issuer
 	sources []policy.Source
+	// selecting are the NodeGroups that hosts are in by their selectors.
+	selecting []identity.NodeGroup
 }
 
 // hostRef is a Binding by which a group may host a virtual node.
@@ -265,6 +268,12 @@ func (m *model) hang(o *object, change func(*group, *grant) *group, host func(or
 func (m *model) list() {
 	m.issuers = slices.Collect(ofKind[jwt.Issuer](m, kindJWTIssuer))
 	m.sources = slices.Collect(ofKind[policy.Source](m, kindPolicySource))
+	m.selecting = nil
+	for g := range ofKind[identity.NodeGroup](m, kindNodeGroup) {
+		if len(g.Selectors) > 0 {
+			m.selecting = append(m.selecting, g)
+		}
+	}
 }
 
 // ofKind lists the objects of one of Signet's own kinds, by name.

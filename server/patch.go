@@ -73,7 +73,7 @@ func (c *patch) change(k objectKey, o *object) bool {
 		return false // it is given twice
 	}
 	c.seen[k] = true
-	c.listed = c.listed || k.kind == kindJWTIssuer || k.kind == kindPolicySource
+	c.listed = c.listed || k.kind == kindJWTIssuer || k.kind == kindPolicySource || k.kind == kindNodeGroup
 	switch {
 	case o != nil && o.resource != nil:
 		c.put = append(c.put, o.resource)

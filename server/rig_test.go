@@ -28,7 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 	"signet.example/ca"
 	"signet.example/identity"
 	"signet.example/internal/sampled"
@@ -258,16 +258,18 @@ func (h *host) attest(token string) error {
 	var secret string
 	var pin []byte
 	if token != "" {
-		parsed, err := attestation.ParseToken(token)
+		parsed, err := jointoken.Parse(token)
 		if err != nil {
 			return err
 		}
 		secret, pin = parsed.SecretText(), parsed.Pin[:]
 	}
 	conn := dial(h.t, h.rig.addr.Agents, h.hostKey, pin, grpc.WithPerRPCCredentials(h.instance))
-	resp, err := api.NewAgentAPIClient(conn).Attest(h.t.Context(), &api.AttestRequest{
-		Token: secret, Csr: newCSR(h.t, h.key), Hostname: "Web-01.corp.example",
-	})
+	req := &api.AttestRequest{Csr: newCSR(h.t, h.key), Hostname: "Web-01.corp.example"}
+	if secret != "" {
+		req.Evidence = &api.AttestRequest_JoinToken{JoinToken: secret}
+	}
+	resp, err := api.NewAgentAPIClient(conn).Attest(h.t.Context(), req)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"signet.example/store"
@@ -15,6 +15,9 @@ import (
 // the database. The store is the truth: the roster follows it.
 type roster struct {
 	store *store.Store
+	// place is the group of a host with these selectors, "" for none: set once, and
+	// called under mu.
+	place func(selectors []string) string
 
 	// following is held from reading or writing the store to changing the picture:
 	// an agent that joins meanwhile must not be lost, nor a deleted one come back.
@@ -23,9 +26,16 @@ type roster struct {
 	mu   sync.RWMutex           // guards the following
 	by   map[string]store.Agent // by id
 	keys map[string]string      // ids by host key, SHA-256 of the SPKI
+	seen map[evidence]string    // ids by evidence, of those that can give theirs again
+	at   map[string]string      // the groups of those whose selectors decide, by id
 	bans []string               // ids of those that are banned, sorted; replaced, not changed
 	n    uint64                 // of changes so far
 }
+
+// evidence is what tells a host from the others of its method.
+type evidence struct{ method, key string }
+
+func evidenceOf(a store.Agent) evidence { return evidence{a.Method, string(a.Evidence)} }
 
 // version is another one after each change.
 func (r *roster) version() uint64 {
@@ -42,7 +52,10 @@ func (r *roster) banned() []string {
 }
 
 func newRoster(s *store.Store) *roster {
-	return &roster{store: s, by: map[string]store.Agent{}, keys: map[string]string{}}
+	return &roster{
+		store: s, place: func([]string) string { return "" },
+		by: map[string]store.Agent{}, keys: map[string]string{}, seen: map[evidence]string{}, at: map[string]string{},
+	}
 }
 
 // load replaces the picture with what the store has.
@@ -53,20 +66,53 @@ func (r *roster) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load agents: %w", err)
 	}
-	by, keys := make(map[string]store.Agent, len(agents)), make(map[string]string, len(agents))
-	var bans []string
+	next := newRoster(r.store)
+	next.place = r.place
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, a := range agents {
-		by[a.ID], keys[string(a.HostKey)] = a, a.ID
+		next.add(a)
 		if a.Banned {
-			bans = append(bans, a.ID)
+			next.bans = append(next.bans, a.ID)
 		}
 	}
-	slices.Sort(bans)
-	r.mu.Lock()
-	r.by, r.keys, r.bans = by, keys, bans
+	slices.Sort(next.bans)
+	r.by, r.keys, r.seen, r.at, r.bans = next.by, next.keys, next.seen, next.at, next.bans
 	r.n++
-	r.mu.Unlock()
 	return nil
+}
+
+// add has an agent found by what is known of it. Callers hold mu.
+func (r *roster) add(a store.Agent) {
+	if old, ok := r.by[a.ID]; ok { // it joined again, by another host key
+		delete(r.keys, string(old.HostKey))
+		delete(r.seen, evidenceOf(old))
+		a.Banned, a.BanReason = a.Banned || old.Banned, cmp.Or(a.BanReason, old.BanReason) // joining lifts no ban
+	}
+	r.by[a.ID], r.keys[string(a.HostKey)] = a, a.ID
+	if a.Evidence != nil {
+		r.seen[evidenceOf(a)] = a.ID
+	}
+	if a.Group == "" {
+		r.at[a.ID] = r.place(a.Selectors)
+	}
+}
+
+// placeAgain has the groups of all whose selectors decide found anew, and reports
+// whether anyone is in another one.
+func (r *roster) placeAgain() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	moved := false
+	for id, before := range r.at {
+		if now := r.place(r.by[id].Selectors); now != before {
+			r.at[id], moved = now, true
+		}
+	}
+	if moved {
+		r.n++
+	}
+	return moved
 }
 
 // enrol stores an agent that joins.
@@ -82,9 +128,26 @@ func (r *roster) enrol(ctx context.Context, a store.Agent) error {
 
 func (r *roster) put(a store.Agent) {
 	r.mu.Lock()
-	r.by[a.ID], r.keys[string(a.HostKey)] = a, a.ID
+	defer r.mu.Unlock()
+	r.add(a)
 	r.n++
-	r.mu.Unlock()
+}
+
+// byEvidence finds the agent, banned or not, that joined by this evidence.
+func (r *roster) byEvidence(method string, key []byte) (store.Agent, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	id, ok := r.seen[evidence{method, string(key)}]
+	return r.of(id), ok
+}
+
+// of is an agent with the group that it is in. Callers hold mu.
+func (r *roster) of(id string) store.Agent {
+	a := r.by[id]
+	if a.Group == "" {
+		a.Group = r.at[id]
+	}
+	return a
 }
 
 // hasKey reports whether an agent joined with this host key. It costs a look into
@@ -108,8 +171,8 @@ func (r *roster) servesKey(hostKey []byte) bool {
 func (r *roster) get(id string) (store.Agent, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	a, ok := r.by[id]
-	return a, ok
+	_, ok := r.by[id]
+	return r.of(id), ok
 }
 
 // standing finds an agent that is to be served: one that joined and is not banned.
@@ -127,12 +190,16 @@ func (r *roster) standing(id string) (store.Agent, error) {
 // banned is what a banned agent is told, and ends by: elsewhere it is refused by
 // errIdentity, or is refused one thing.
 func banned(id string) error {
-	return reason(errDenied, "agent %s is banned; its host can only join as a new agent, with a new token", id)
+	return reason(errDenied, "agent %s is banned; its host can only join as a new agent, with a new token or other evidence", id)
 }
 
 // all lists the agents by id.
 func (r *roster) all() []store.Agent {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.SortedFunc(maps.Values(r.by), func(a, b store.Agent) int { return strings.Compare(a.ID, b.ID) })
+	list := make([]store.Agent, 0, len(r.by))
+	for _, id := range slices.Sorted(maps.Keys(r.by)) {
+		list = append(list, r.of(id))
+	}
+	return list
 }

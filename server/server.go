@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/api"
+	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
@@ -183,6 +184,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 // loadState reads what is stored, and makes the parts that depend on it: those that
 // views are made of, which say when they changed, before the views.
 func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
+	s.roster.place = s.place
 	if err := s.roster.load(ctx); err != nil {
 		return err
 	}
@@ -272,6 +274,10 @@ func (s *server) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
+	attestors, err := nodes.Open(s.cfg.Join, s.store)
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
 	agents, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for agents: %w", err)
@@ -301,7 +307,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return part(work) })
 	}
 	faces := []face{
-		{s.agentServer(), young},
+		{s.agentServer(attestors), young},
 		{s.adminServer(), adminL},
 	}
 	for _, f := range faces {

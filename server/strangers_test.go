@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 	"signet.example/server"
 )
 
@@ -50,7 +50,7 @@ func TestRefusalsInTheAuditTrailAreBoundedAndCounted(t *testing.T) {
 	conn := dial(t, r.addr.Agents, selfSigned(t), nil)
 	csr := newCSR(t, newKey(t))
 	for range tries {
-		_, err := api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Token: secret, Csr: csr})
+		_, err := api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Evidence: &api.AttestRequest_JoinToken{JoinToken: secret}, Csr: csr})
 		if err == nil {
 			t.Fatal("joined with a token of nobody")
 		}
@@ -174,7 +174,7 @@ func TestNeitherHeldHandshakesNorConnectionsKeepAnAgentOut(t *testing.T) {
 	r.apply(registry)
 	local := net.IPv4(127, 0, 0, 1)
 	token := r.token("front")
-	parsed, err := attestation.ParseToken(token)
+	parsed, err := jointoken.Parse(token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestNeitherHeldHandshakesNorConnectionsKeepAnAgentOut(t *testing.T) {
 		}
 	}
 	call(host.hostKey, server.MostStrangersOfOneAddress/4, func(a api.AgentAPIClient) error {
-		resp, err := a.Attest(t.Context(), &api.AttestRequest{Token: parsed.SecretText(), Csr: newCSR(t, host.key)})
+		resp, err := a.Attest(t.Context(), &api.AttestRequest{Evidence: &api.AttestRequest_JoinToken{JoinToken: parsed.SecretText()}, Csr: newCSR(t, host.key)})
 		host.svid = tls.Certificate{Certificate: resp.GetChain(), PrivateKey: host.key}
 		return err
 	})
@@ -274,7 +274,7 @@ func TestStrangersNeitherFillTheDiskNorKeepAgentsOut(t *testing.T) {
 					var err error
 					switch k {
 					case 0:
-						_, err = api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Token: strings.Repeat("B", 43), Csr: csr, Hostname: "a\u202eb"})
+						_, err = api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Evidence: &api.AttestRequest_JoinToken{JoinToken: strings.Repeat("B", 43)}, Csr: csr, Hostname: "a\u202eb"})
 					case 1:
 						_, err = api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Csr: csr})
 					default:
@@ -372,7 +372,7 @@ func TestAnAgentJoinsAndAttestsAgainWhileStrangersFloodFromItsAddress(t *testing
 	h := r.join("front")
 	csr := newCSR(t, newKey(t))
 	for _, req := range []*api.AttestRequest{
-		{Token: strings.Repeat("B", 43), Csr: csr}, // a token of nobody
+		{Evidence: &api.AttestRequest_JoinToken{JoinToken: strings.Repeat("B", 43)}, Csr: csr}, // a token of nobody
 		{Csr: csr}, // a key of nobody
 	} {
 		floodUntilDry(t, dial(t, r.addr.Agents, selfSigned(t), nil), req)

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 )
 
 func TestATokenIsGoodForTenMinutesUnlessTheOperatorSaysOtherwise(t *testing.T) {
@@ -57,7 +57,7 @@ func TestTheStoreHoldsNoTokenAndNoKey(t *testing.T) {
 	if _, err := h.issue("job", "binding/web"); err != nil {
 		t.Fatal(err)
 	}
-	token, err := attestation.ParseToken(unused)
+	token, err := jointoken.Parse(unused)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,8 +146,12 @@ func (v *views) agentView(c *caller) (*ads.View, error) {
 		k.used = time.Now()
 		return k.view, nil
 	}
+	agent, err := v.roster.standing(c.agent.ID) // again: it may be in another group since it called
+	if err != nil {
+		return nil, err
+	}
 	in := v.inputs()
-	all, err := v.buildGroup(in, c.agent.Group)
+	all, err := v.buildGroup(in, agent.Group)
 	if err != nil {
 		return nil, err
 	}

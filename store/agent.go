@@ -5,22 +5,24 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
 // PutAgent stores an agent that joined, or joined again under the same id. It
-// never lifts a ban. A host key that is another agent's is ErrConflict.
+// never lifts a ban. A host key, or evidence, that is another agent's is ErrConflict.
 func (s *Store) PutAgent(ctx context.Context, a Agent) error {
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx,
-			`INSERT INTO agents (id, grp, hostname, host_key, joined, banned) VALUES (?, ?, ?, ?, ?, ?)
+			`INSERT INTO agents (id, grp, hostname, host_key, joined, banned, method, selectors, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 			 ON CONFLICT (id) DO UPDATE SET grp = excluded.grp, hostname = excluded.hostname,
-			   host_key = excluded.host_key, joined = excluded.joined, banned = max(banned, excluded.banned)`,
-			a.ID, a.Group, a.Hostname, blob(a.HostKey), a.Joined.UnixNano(), a.Banned)
+			   host_key = excluded.host_key, joined = excluded.joined, banned = max(banned, excluded.banned),
+			   method = excluded.method, selectors = excluded.selectors, evidence = excluded.evidence`,
+			a.ID, a.Group, a.Hostname, blob(a.HostKey), a.Joined.UnixNano(), a.Banned, a.Method, strings.Join(a.Selectors, "\n"), blob(a.Evidence))
 		return err
 	})
 	if isConstraint(err) {
-		err = fmt.Errorf("its host key is another agent's: %w", ErrConflict)
+		err = fmt.Errorf("its host key or its evidence is another agent's: %w", ErrConflict)
 	}
 	if err != nil {
 		return fmt.Errorf("store agent %q: %w", a.ID, err)
@@ -28,12 +30,19 @@ func (s *Store) PutAgent(ctx context.Context, a Agent) error {
 	return nil
 }
 
-const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned, ban_reason FROM agents `
+const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned, ban_reason, method, selectors, evidence FROM agents `
 
 func scanAgent(scan func(...any) error) (a Agent, err error) {
 	var joined int64
-	err = scan(&a.ID, &a.Group, &a.Hostname, &a.HostKey, &joined, &a.Banned, &a.BanReason)
+	var selectors string // one a line: none has a line break in it
+	err = scan(&a.ID, &a.Group, &a.Hostname, &a.HostKey, &joined, &a.Banned, &a.BanReason, &a.Method, &selectors, &a.Evidence)
 	a.Joined = time.Unix(0, joined).UTC()
+	if selectors != "" {
+		a.Selectors = strings.Split(selectors, "\n")
+	}
+	if len(a.Evidence) == 0 {
+		a.Evidence = nil
+	}
 	return a, err
 }
 

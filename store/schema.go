@@ -91,6 +91,12 @@ var migrations = []string{
 	UPDATE objects SET created = min(revision, coalesce((SELECT min(c.revision) FROM changes c
 		WHERE c.kind = objects.kind AND c.mesh = objects.mesh AND c.name = objects.name AND c.revision >
 			coalesce((SELECT max(d.revision) FROM changes d WHERE d.kind = objects.kind AND d.mesh = objects.mesh AND d.name = objects.name AND d.deleted), 0)), revision))`,
+
+	// 5: by which evidence an agent joined. Before, there were tokens alone.
+	`ALTER TABLE agents ADD COLUMN method TEXT NOT NULL DEFAULT 'join_token';
+	ALTER TABLE agents ADD COLUMN selectors TEXT NOT NULL DEFAULT '';
+	ALTER TABLE agents ADD COLUMN evidence BLOB NOT NULL DEFAULT x'';
+	CREATE UNIQUE INDEX agents_evidence ON agents (method, evidence) WHERE evidence <> x''`,
 }
 
 // logMarkSince is the schema that has log_mark first.

@@ -51,11 +51,19 @@ type Change struct {
 
 // Agent is one joined node agent. HostKey is the SHA-256 of its host key's SPKI.
 type Agent struct {
-	ID, Group, Hostname string
-	HostKey             []byte
-	Joined              time.Time
-	Banned              bool
-	BanReason           string // the operator's, may be empty
+	ID string
+	// Group that its evidence named; empty where that is decided by Selectors.
+	Group, Hostname string
+	HostKey         []byte
+	Joined          time.Time
+	Banned          bool
+	BanReason       string // the operator's, may be empty
+	// Method by which its host was attested, and what that showed of it.
+	Method    string
+	Selectors []string
+	// Evidence is what the host is known by when it joins again by the same method;
+	// nil for evidence that is good once.
+	Evidence []byte
 }
 
 // PolicyRow is one compiled and tested policy revision; Body is opaque here.

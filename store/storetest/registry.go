@@ -131,6 +131,36 @@ func hostKeyIsOneAgents(t *testing.T, b Backend) {
 	}
 }
 
+func evidenceIsOneAgents(t *testing.T, b Backend) {
+	by := func(id, key, method string, evidence []byte, selectors ...string) store.Agent {
+		a := agent(id, key)
+		a.Group, a.Method, a.Selectors, a.Evidence = "", method, selectors, evidence
+		return a
+	}
+	first := by("a", "ka", "m", []byte("e\x00"), "m:x:1", "m:y: two")
+	for _, a := range []store.Agent{
+		first, by("b", "kb", "other", []byte("e\x00")), by("c", "kc", "join_token", nil), by("d", "kd", "join_token", nil),
+	} {
+		if err := b.PutAgent(t.Context(), a); err != nil {
+			t.Errorf("%s: %v", a.ID, err)
+		}
+	}
+	if err := b.PutAgent(t.Context(), by("e", "ke", "m", []byte("e\x00"))); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("the same evidence: %v", err)
+	}
+	again := by("a", "another key", "m", []byte("e\x00"), "m:x:2")
+	if err := b.PutAgent(t.Context(), again); err != nil {
+		t.Error(err)
+	}
+	got, err := b.AgentByKey(t.Context(), []byte("another key"))
+	if d := cmp.Diff(again, got); d != "" || err != nil {
+		t.Errorf("err %v (-want +got):\n%s", err, d)
+	}
+	if _, err := b.AgentByKey(t.Context(), first.HostKey); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the key that it had before: %v", err)
+	}
+}
+
 func lastPolicyRevision(t *testing.T, b Backend) {
 	if _, err := b.LastRevision(t.Context()); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("before any: %v", err)

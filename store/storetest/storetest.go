@@ -54,6 +54,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"ABanIsNeverLiftedByJoiningAgain", banStays},
 		{"ADeletedAgentIsForgottenAndABannedOneIsNot", deletedAgentIsForgotten},
 		{"AHostKeyBelongsToOneAgent", hostKeyIsOneAgents},
+		{"EvidenceThatCanBeGivenAgainBelongsToOneAgent", evidenceIsOneAgents},
 		{"TheLastPolicyRevisionIsTheNewest", lastPolicyRevision},
 		{"TheAuditTrailNamesActorAndAction", auditTrail},
 		{"WhatIsPrunedLeavesARow", prunedLeavesARow},

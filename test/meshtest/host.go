@@ -19,7 +19,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 )
 
 // Host is an agent of the test's own: it joins the server as an agent does and
@@ -50,7 +50,7 @@ func (w *World) TryJoinHost(text string) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	token, err := attestation.ParseToken(text)
+	token, err := jointoken.Parse(text)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (w *World) TryJoinHost(text string) (*Host, error) {
 		return nil, err
 	}
 	answer, err := api.NewAgentAPIClient(joining).Attest(w.Context(),
-		&api.AttestRequest{Token: token.SecretText(), Csr: CSR(w.T, key), Hostname: "test"})
+		&api.AttestRequest{Evidence: &api.AttestRequest_JoinToken{JoinToken: token.SecretText()}, Csr: CSR(w.T, key), Hostname: "test"})
 	if err != nil {
 		return nil, err
 	}

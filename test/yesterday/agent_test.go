@@ -29,7 +29,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 	"signet.example/identity"
 	"signet.example/test/meshtest"
 )
@@ -212,7 +212,7 @@ func TestAnAgentOfTheReleaseBeforeIsServed(t *testing.T) {
 	// A new host joins with a token.
 	first := only(t, joined, attestMethod)[0]
 	text := created(t, w)
-	token, err := attestation.ParseToken(text)
+	token, err := jointoken.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,23 @@
-package attestation
+// Package jointoken is the join token: by it a host shows that its operator gave it a
+// secret, which is good once and names the host's group. It owns the token's text and
+// both ends of its use: Token on the host, Attestor at the server. Where tokens are kept
+// is the server's matter (Tokens).
+package jointoken
 
 import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 )
+
+// ErrForm is returned for a text that is no join token. The text itself never
+// stands in an error.
+var ErrForm = errors.New("not a join token: want sgt1.<secret>.<pin>")
 
 const (
 	tokenPrefix = "sgt1"
@@ -27,8 +36,8 @@ type Token struct {
 	Pin    [sha256.Size]byte
 }
 
-// NewToken returns a fresh token with the root set's pin.
-func NewToken(pin []byte) (Token, error) {
+// New returns a fresh token with the root set's pin.
+func New(pin []byte) (Token, error) {
 	var t Token
 	if len(pin) != len(t.Pin) {
 		return Token{}, fmt.Errorf("new join token: pin of %d bytes: want %d", len(pin), len(t.Pin))
@@ -40,20 +49,20 @@ func NewToken(pin []byte) (Token, error) {
 	return t, nil
 }
 
-// ParseToken parses what Reveal gave. White space around it, such as the line
+// Parse parses what Reveal gave. White space around it, such as the line
 // break of a file, is not part of it. The error never holds the text.
-func ParseToken(s string) (Token, error) {
+func Parse(s string) (Token, error) {
 	var t Token
 	parts := strings.Split(strings.TrimSpace(s), ".")
 	if len(parts) != 3 || parts[0] != tokenPrefix {
-		return Token{}, ErrToken
+		return Token{}, ErrForm
 	}
 	for i, into := range [][]byte{t.Secret[:], t.Pin[:]} {
 		if len(parts[i+1]) != tokenEncoding.EncodedLen(len(into)) {
-			return Token{}, ErrToken
+			return Token{}, ErrForm
 		}
 		if n, err := tokenEncoding.Decode(into, []byte(parts[i+1])); err != nil || n != len(into) {
-			return Token{}, ErrToken
+			return Token{}, ErrForm
 		}
 	}
 	return t, nil

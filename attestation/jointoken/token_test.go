@@ -1,4 +1,4 @@
-package attestation_test
+package jointoken_test
 
 import (
 	"bytes"
@@ -11,12 +11,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"signet.example/attestation"
+	"signet.example/attestation/jointoken"
 )
 
-func newToken(t testing.TB) attestation.Token {
+func newToken(t testing.TB) jointoken.Token {
 	t.Helper()
-	tok, err := attestation.NewToken(bytes.Repeat([]byte{7}, 32))
+	tok, err := jointoken.New(bytes.Repeat([]byte{7}, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func newToken(t testing.TB) attestation.Token {
 func TestTokenIsReadBackFromItsText(t *testing.T) {
 	tok := newToken(t)
 	for _, text := range []string{tok.Reveal(), tok.Reveal() + "\n", "  " + tok.Reveal() + "\r\n"} {
-		got, err := attestation.ParseToken(text)
+		got, err := jointoken.Parse(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +34,7 @@ func TestTokenIsReadBackFromItsText(t *testing.T) {
 			t.Errorf("%q: another token", text)
 		}
 	}
-	if !bytes.Equal(tok.Hash(), attestation.HashSecret(tok.SecretText())) {
+	if !bytes.Equal(tok.Hash(), jointoken.HashSecret(tok.SecretText())) {
 		t.Error("the server would keep another hash than that of what the host sends")
 	}
 	if newToken(t) == tok {
@@ -49,7 +49,7 @@ func TestTokenNeverPrintsItself(t *testing.T) {
 	logger.InfoContext(t.Context(), "joining", slog.Any("token", tok), slog.Any("pointer", &tok), slog.Any("any", map[string]any{"t": tok}))
 	slog.New(slog.NewTextHandler(&log, nil)).InfoContext(t.Context(), "joining", slog.Any("token", tok))
 	fmt.Fprintf(&log, "%v %+v %#v %s %q %x %d %v %s", tok, tok, tok, tok, tok, tok, tok, &tok, []any{tok})
-	fmt.Fprintln(&log, tok, struct{ T attestation.Token }{tok}, tok.String())
+	fmt.Fprintln(&log, tok, struct{ T jointoken.Token }{tok}, tok.String())
 	if err := json.NewEncoder(&log).Encode(map[string]any{"t": tok}); err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +81,8 @@ func TestTextThatIsNoTokenIsRefusedWithoutRepeatingIt(t *testing.T) {
 		"stray bits":        parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])-1) + "B",
 		"64 KiB":            strings.Repeat("a", 64<<10),
 	} {
-		_, err := attestation.ParseToken(bad)
-		if !errors.Is(err, attestation.ErrToken) {
+		_, err := jointoken.Parse(bad)
+		if !errors.Is(err, jointoken.ErrForm) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
@@ -94,7 +94,7 @@ func TestTextThatIsNoTokenIsRefusedWithoutRepeatingIt(t *testing.T) {
 
 func TestTokenNeedsAPin(t *testing.T) {
 	for _, n := range []int{0, 31, 33} {
-		if _, err := attestation.NewToken(make([]byte, n)); err == nil {
+		if _, err := jointoken.New(make([]byte, n)); err == nil {
 			t.Errorf("a pin of %d bytes was taken", n)
 		}
 	}
@@ -105,7 +105,7 @@ func FuzzParseToken(f *testing.F) {
 	f.Add("sgt1..")
 	f.Add("sgt1.AAAA.AAAA")
 	f.Fuzz(func(t *testing.T, s string) {
-		tok, err := attestation.ParseToken(s)
+		tok, err := jointoken.Parse(s)
 		if err != nil {
 			return
 		}

@@ -1,0 +1,231 @@
+// Package nodes is how a host proves to the server who it is when it joins: the list
+// of the methods (methods.go), each a folder beside this one with both of its ends,
+// and what all of them have in common. It must not know which group a host is in
+// (identity matches selectors), nor what is kept of it (store).
+//
+// Main types in reading order: Channel, Evidence on the host, Attestors and Node at
+// the server. One more method is a folder, a field of AttestRequest's evidence and a row
+// of methods.
+//
+// # Concurrency
+//
+// All types are safe for concurrent use. The package starts no goroutine.
+package nodes
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/api"
+	"signet.example/attestation/jointoken"
+	"signet.example/identity"
+)
+
+// ErrEvidence is returned for evidence that does not prove what it should, and for a
+// method that this server does not take. The caller may see the reason; the same
+// evidence is useless a second time.
+var ErrEvidence = errors.New("evidence refused")
+
+// Channel is the connection on which a host gives evidence, as both of its ends see it.
+type Channel struct {
+	TrustDomain spiffeid.TrustDomain // the server's
+	HostKey     []byte               // SHA-256 of the SPKI that the host's handshake proved
+	TLS         tls.ConnectionState
+}
+
+// exporterLabel: RFC 5705 4 and RFC 9266 have the form; nobody else exports by it.
+const exporterLabel = "EXPORTER-signet-node-evidence-v1"
+
+// challenge is what a method signs, or has otherwise vouched for: a secret of this very
+// connection, made of what both ends gave at random in its handshake (RFC 8446 7.5), of
+// the method, the trust domain and the host key. Nobody has seen it before, and on no other
+// connection, to whomever, will it be the same: so it is a nonce of the server's that
+// nobody needs to send, remember or forget (docs/decisions/038).
+func (c Channel) challenge(method string) ([]byte, error) {
+	if !c.TLS.HandshakeComplete || c.TLS.Version < tls.VersionTLS13 {
+		return nil, errors.New("internal error: evidence is given over TLS 1.3, after the handshake")
+	}
+	var about []byte
+	for _, part := range [][]byte{[]byte(method), []byte(c.TrustDomain.Name()), c.HostKey} {
+		about = binary.BigEndian.AppendUint32(about, uint32(len(part))) //nolint:gosec // names and hashes
+		about = append(about, part...)
+	}
+	secret, err := c.TLS.ExportKeyingMaterial(exporterLabel, about, 32)
+	if err != nil {
+		return nil, fmt.Errorf("challenge of the connection: %w", err)
+	}
+	return secret, nil
+}
+
+// Evidence puts a host's evidence into the request that goes out on a channel.
+type Evidence func(on Channel, req *api.AttestRequest) error
+
+// Weight is who pays for the check of evidence, and how much, before it is made.
+type Weight struct {
+	// Own is a bucket that nobody else can empty, where something good was shown that
+	// nobody else can have; nil is the bucket of the caller's address.
+	Own []byte
+	// Units are the signatures to be verified, or one.
+	Units int
+}
+
+// Node is what evidence has shown of a host.
+type Node struct {
+	Method string
+	// Group that is named by what was shown; where it is empty, the selectors decide.
+	Group     string
+	Selectors identity.Selectors
+	// Key is the same whenever this host gives evidence by this method, and no other
+	// host's; nil for evidence that is good once.
+	Key []byte
+}
+
+// attestor is the server's end of a method. Both are called by any goroutine; an
+// error that is not ErrEvidence, nor the store's of a token, is not the host's fault.
+type attestor interface {
+	// weigh looks at what a request has without verifying anything.
+	weigh(ctx context.Context, req *api.AttestRequest, now time.Time) (Weight, error)
+	attest(ctx context.Context, req *api.AttestRequest, on Channel, now time.Time) (Node, error)
+}
+
+// method is one way to attest a node.
+type method struct {
+	// name is that of the field in AttestRequest's evidence, and the type of the selectors.
+	name string
+	// selectors are the forms that hosts have by it, each with a check of its value.
+	selectors map[string]func(string) error
+	// attestor is the server's end; nil where the configuration does not turn it on.
+	attestor func(Config, jointoken.Tokens) (attestor, error)
+	// given reports whether a host's configuration has it, and evidence is the host's
+	// end, which reads what is configured, so that it can be tried. Both are nil for
+	// what a host is given while it joins.
+	given    func(HostConfig) bool
+	evidence func(HostConfig) (Evidence, error)
+}
+
+// Attestors are the server's ends of the methods that it takes.
+type Attestors struct{ by map[string]attestor }
+
+// Open makes those of a configuration, which it reads the files of.
+func Open(cfg Config, tokens jointoken.Tokens) (*Attestors, error) {
+	a := &Attestors{by: map[string]attestor{}}
+	for _, m := range methods {
+		one, err := m.attestor(cfg, tokens)
+		if err != nil {
+			return nil, fmt.Errorf("join.%s.%w", m.name, err)
+		}
+		if one != nil {
+			a.by[m.name] = one
+		}
+	}
+	return a, nil
+}
+
+// Method is by which method a request has evidence, "" for none.
+func Method(req *api.AttestRequest) string {
+	m := req.ProtoReflect()
+	if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("evidence")); f != nil {
+		return string(f.Name())
+	}
+	return ""
+}
+
+// of finds the attestor of a request that has evidence.
+func (a *Attestors) of(req *api.AttestRequest) (attestor, error) {
+	name := Method(req)
+	one := a.by[name]
+	if one == nil {
+		return nil, fmt.Errorf("%w: this server does not attest hosts by %s; its key join.%s turns that on", ErrEvidence, name, name)
+	}
+	return one, nil
+}
+
+// Weigh returns what it costs to check the request. It verifies nothing.
+func (a *Attestors) Weigh(ctx context.Context, req *api.AttestRequest, now time.Time) (Weight, error) {
+	if Method(req) == "" {
+		return Weight{Units: 1}, nil
+	}
+	one, err := a.of(req)
+	if err != nil {
+		return Weight{}, err
+	}
+	return one.weigh(ctx, req, now)
+}
+
+// Attest checks a request that came on a channel, once its weight is paid.
+func (a *Attestors) Attest(ctx context.Context, req *api.AttestRequest, on Channel, now time.Time) (Node, error) {
+	one, err := a.of(req)
+	if err != nil {
+		return Node{}, err
+	}
+	n, err := one.attest(ctx, req, on, now)
+	n.Method = Method(req)
+	return n, err
+}
+
+// Given is the method that the configuration names, "" for none.
+func (c HostConfig) Given() string {
+	for _, m := range methods {
+		if m.evidence != nil && m.given(c) {
+			return m.name
+		}
+	}
+	return ""
+}
+
+// Evidence is what a host joins by, as configured; nil where nothing is. Its files
+// are read now, and again when it is given.
+func (c HostConfig) Evidence() (Evidence, error) {
+	for _, m := range methods {
+		if m.evidence == nil || !m.given(c) {
+			continue
+		}
+		e, err := m.evidence(c)
+		if err != nil {
+			return nil, fmt.Errorf("join.%s.%w", m.name, err)
+		}
+		return e, nil
+	}
+	return nil, nil
+}
+
+// BuildGroup is NodeGroupSpec.Build, which also refuses selectors that no host has.
+func BuildGroup(s identity.NodeGroupSpec, name string, td spiffeid.TrustDomain) (identity.NodeGroup, error) {
+	g, err := s.Build(name, td)
+	errs := []error{err}
+	for i, sel := range g.Selectors {
+		if err := checkSelector(sel); err != nil {
+			errs = append(errs, &identity.FieldError{Path: fmt.Sprintf("spec.selectors[%d]", i), Msg: err.Error()})
+		}
+	}
+	return g, errors.Join(errs...)
+}
+
+// checkSelector refuses a selector that no host has by any method, so that a typing
+// mistake is an error and not a group that never fits.
+func checkSelector(s identity.Selector) error {
+	var known []string
+	for _, m := range methods {
+		for _, form := range slices.Sorted(maps.Keys(m.selectors)) {
+			known = append(known, m.name+":"+form)
+			value, ok := strings.CutPrefix(s.Value, form+":")
+			if m.name != s.Type || !ok {
+				continue
+			}
+			if err := m.selectors[form](value); err != nil {
+				return fmt.Errorf("selector %.120q: %w", s.String(), err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("selector %.120q: no host has such a one; known are %s", s.String(), strings.Join(known, ", "))
+}
