@@ -53,6 +53,7 @@ const (
 	sessionMethod = "/signet.v1alpha1.AgentAPI/Session"
 	typePrefix    = "type.googleapis.com/signet.v1alpha1."
 	policyType    = typePrefix + "PolicyRevision"
+	endpointType  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	adsMethod     = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 )
 
@@ -265,19 +266,30 @@ func (r *replay) session(joined, back []*call) {
 			t.Fatalf("Session: %v", err)
 		}
 	}
-	var last message // with all proxies ready
+	var said protoreflect.List // the proxies, once all are ready; later the agent drained them
 	for _, m := range only(t, back, sessionMethod)[0].sent {
-		if field(read(t, r.files, m.kind, m.bytes), "report").Message().IsValid() {
-			send(m)
-			last = m
+		report := field(read(t, r.files, m.kind, m.bytes), "report").Message()
+		if !report.IsValid() {
+			continue
+		}
+		send(m)
+		said = field(report, "proxies").List()
+		if ready := 0; said.Len() == 2 {
+			for i := range said.Len() {
+				if p := said.Get(i).Message(); field(p, "state").String() == "ready" && field(p, "healthy").Bool() {
+					ready++
+				}
+			}
+			if ready == 2 {
+				break
+			}
 		}
 	}
-	said := field(field(read(t, r.files, last.kind, last.bytes), "report").Message(), "proxies").List()
 	r.w.Await("the report is shown", 10*time.Second, func() error {
 		for _, p := range r.w.Proxies() {
 			for i := range said.Len() {
 				s := said.Get(i).Message()
-				if field(s, "name").String() == p.GetName() && field(s, "pid").Int() == p.GetPid() && field(s, "address").String() == p.GetAddress() {
+				if field(s, "name").String() == p.GetName() && field(s, "pid").Int() == p.GetPid() && field(s, "address").String() == p.GetAddress() && p.GetState() == api.ProxyStatus_READY {
 					said.Set(i, said.Get(said.Len()-1))
 					said.Truncate(said.Len() - 1)
 					break
@@ -322,7 +334,8 @@ func (r *replay) resources(back []*call) {
 		}
 		if id := first.GetNode().GetId(); !nodes[id] {
 			nodes[id] = true
-			r.compare(id, resourcesOf(r.t, c.received), r.subscribe(c))
+			then := resourcesOf(r.t, c.received)
+			r.compare(id, then, r.subscribe(c, then))
 		}
 	}
 	if len(nodes) != 3 {
@@ -333,6 +346,7 @@ func (r *replay) resources(back []*call) {
 // resourceKey is a type and a name.
 type resourceKey struct{ kind, name string }
 
+// resourcesOf is what came. Endpoints stay that went when the agent stopped.
 func resourcesOf(t *testing.T, received []message) map[resourceKey][]byte {
 	t.Helper()
 	out := map[resourceKey][]byte{}
@@ -345,14 +359,18 @@ func resourcesOf(t *testing.T, received []message) map[resourceKey][]byte {
 			out[resourceKey{answer.GetTypeUrl(), res.GetName()}] = res.GetResource().GetValue()
 		}
 		for _, name := range answer.GetRemovedResources() {
+			if answer.GetTypeUrl() == endpointType {
+				continue
+			}
 			delete(out, resourceKey{answer.GetTypeUrl(), name})
 		}
 	}
 	return out
 }
 
-// subscribe sends the subscriptions of c, and acknowledges until the view is whole.
-func (r *replay) subscribe(c *call) map[resourceKey][]byte {
+// subscribe sends the subscriptions of c, and acknowledges until the view is whole and
+// has the endpoints of then: they come when the report is understood.
+func (r *replay) subscribe(c *call, then map[resourceKey][]byte) map[resourceKey][]byte {
 	r.t.Helper()
 	ctx, cancel := r.context()
 	defer cancel()
@@ -384,7 +402,13 @@ func (r *replay) subscribe(c *call) map[resourceKey][]byte {
 			r.t.Fatal(err)
 		}
 		if answer.GetTypeUrl() == ads.ViewType && len(answer.GetResources()) > 0 {
-			return resourcesOf(r.t, received)
+			got, whole := resourcesOf(r.t, received), true
+			for k := range then {
+				whole = whole && (k.kind != endpointType || got[k] != nil)
+			}
+			if whole {
+				return got
+			}
 		}
 		ack, err := proto.Marshal(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: answer.GetTypeUrl(), ResponseNonce: answer.GetNonce()})
 		if err != nil {
@@ -397,12 +421,12 @@ func (r *replay) subscribe(c *call) map[resourceKey][]byte {
 }
 
 // compare holds Signet's own resources to what they were, as that release reads both,
-// and Envoy's by name. The view names versions, which are of today's content. Of the
+// endpoints by their bytes and the rest of Envoy's by name. The view names versions, which are of today's content. Of the
 // policies that one counts which is in force: the one before it is kept for proxies that
 // are stamped with it, until a server starts anew.
 func (r *replay) compare(node string, then, today map[resourceKey][]byte) {
 	r.t.Helper()
-	own, inForce := 0, field(read(r.t, r.files, "signet.v1alpha1.View", then[resourceKey{ads.ViewType, node}]), "policy_revision").String()
+	own, endpoints, inForce := 0, 0, field(read(r.t, r.files, "signet.v1alpha1.View", then[resourceKey{ads.ViewType, node}]), "policy_revision").String()
 	for k, was := range then {
 		is, there := today[k]
 		if !there {
@@ -411,6 +435,12 @@ func (r *replay) compare(node string, then, today map[resourceKey][]byte) {
 			}
 			r.t.Errorf("%s: %s %s is gone", node, k.kind, k.name)
 			continue
+		}
+		if k.kind == endpointType { // where callers are sent, by what the agent has just reported
+			endpoints++
+			if !bytes.Equal(was, is) {
+				r.t.Errorf("%s: the endpoints of %s were\n%q\nand are\n%q", node, k.name, was, is)
+			}
 		}
 		kind, ours := strings.CutPrefix(k.kind, typePrefix)
 		if !ours || k.kind == ads.ViewType {
@@ -424,6 +454,9 @@ func (r *replay) compare(node string, then, today map[resourceKey][]byte) {
 	}
 	if strings.HasPrefix(node, "spiffe://") && own < 5 {
 		r.t.Errorf("%s: %d of Signet's resources were compared", node, own)
+	}
+	if strings.Contains(node, "front") && endpoints == 0 {
+		r.t.Errorf("%s: no endpoints were compared", node)
 	}
 }
 
