@@ -33,7 +33,7 @@ type NodeGroupSpec struct {
 }
 
 // Build checks the spec. Which selectors hosts have is known to those who attest them
-// (nodes.BuildGroup); here they are held to their form. Without selectors a group has
+// (nodes.CheckGroup); here they are held to their form. Without selectors a group has
 // the hosts whose join token names it.
 func (s NodeGroupSpec) Build(name string, _ spiffeid.TrustDomain) (NodeGroup, error) {
 	sels, wrong := buildSelectors(s.Selectors, func(Selector) error { return nil })

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"signet.example/internal/manifest"
@@ -17,7 +18,7 @@ func NewGraph(resources []*Resource) (*Graph, error) {
 	if err := AssignMeshes(own); err != nil {
 		return nil, err
 	}
-	b := &builder{graph: &Graph{}}
+	b := &builder{graph: &Graph{}, found: map[Name][]Name{}}
 	b.build(own)
 	if err := b.errs.OrNil(); err != nil {
 		return nil, err
@@ -41,6 +42,7 @@ func copies(resources []*Resource) []*Resource {
 type builder struct {
 	graph *Graph
 	errs  manifest.Errors
+	found map[Name][]Name // what the objects that are being resolved refer to
 }
 
 // build adds resources that are not in the graph yet.
@@ -59,6 +61,10 @@ func (b *builder) resolve(rs []*Resource) {
 	b.each(rs, KindVirtualRouter, b.router)
 	b.each(rs, KindVirtualService, b.service)
 	b.each(rs, KindVirtualNode, b.backends)
+	for from, to := range b.found {
+		b.graph.refers = b.graph.refers.With(from, &refers{to})
+	}
+	clear(b.found)
 }
 
 // forgetPlaces lets go of the files in which resources were written, which are
@@ -121,10 +127,16 @@ func (b *builder) index(r *Resource) {
 func (b *builder) find(from *Resource, path string, k Kind, ref *Reference, arn string) *Resource {
 	to := b.lookUp(from, path, k, ref, arn)
 	if to != nil {
-		g := b.graph
-		g.referrers = g.referrers.With(to.graphName(), g.referrers.Get(to.graphName()).With(from.graphName(), struct{}{}))
+		b.link(from, to)
 	}
 	return to
+}
+
+// link notes that an object refers to another one.
+func (b *builder) link(from, to *Resource) {
+	g, by, of := b.graph, from.graphName(), to.graphName()
+	g.referrers = g.referrers.With(of, g.referrers.Get(of).With(by, struct{}{}))
+	b.found[by] = append(b.found[by], of)
 }
 
 func (b *builder) lookUp(from *Resource, path string, k Kind, ref *Reference, arn string) *Resource {
@@ -173,12 +185,19 @@ func (b *builder) node(r *Resource) {
 }
 
 // ports are those of a virtual node's listeners.
-func ports(node *Resource) []uint32 {
+func (s *VirtualNodeSpec) ports() []uint32 {
 	var list []uint32
-	for i := range node.Spec.(*VirtualNodeSpec).Listeners {
-		list = append(list, node.Spec.(*VirtualNodeSpec).Listeners[i].PortMapping.Port)
+	for i := range s.Listeners {
+		list = append(list, s.Listeners[i].PortMapping.Port)
 	}
 	return list
+}
+
+func ports(node *Resource) []uint32 { return node.Spec.(*VirtualNodeSpec).ports() }
+
+// sameToOthers: a target's ports are all that services and routers look at.
+func (s *VirtualNodeSpec) sameToOthers(old any) bool {
+	return slices.Equal(s.ports(), old.(*VirtualNodeSpec).ports())
 }
 
 func (b *builder) service(r *Resource) {

@@ -109,9 +109,6 @@ type GRPCGatewayRouteRewrite struct {
 	Hostname *HostnameRewrite `yaml:"hostname,omitempty" json:"hostname,omitempty"`
 }
 
-// BackendGroupSpec is the spec of kind BackendGroup: a named list of backends.
-type BackendGroupSpec struct {
-	// VirtualServices is spelled without a capital S in the CRD.
-	VirtualServices []Reference `yaml:"virtualservices,omitempty" json:"virtualservices,omitempty"`
-	MeshRef         *MeshRef    `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
-}
+func (s *GatewayRouteSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+
+func (*GatewayRouteSpec) lacks(*lacking) {}

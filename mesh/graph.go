@@ -21,6 +21,7 @@ type Graph struct {
 	objects   ordered.Map[objectKey, *Resource]              // by Kubernetes' names, for references
 	named     ordered.Map[Name, *Resource]                   // by App Mesh's, for ARNs and duplicates
 	referrers ordered.Map[Name, ordered.Map[Name, struct{}]] // who refers to what
+	refers    ordered.Map[Name, *refers]                     // what each refers to
 }
 
 // meshInfo is what all objects of a mesh have in common.
@@ -29,6 +30,9 @@ type meshInfo struct {
 	resource *Resource
 	unsafe   map[string]bool
 }
+
+// refers is what an object refers to. Immutable.
+type refers struct{ to []Name }
 
 // Name is App Mesh's name of an object. That of a service is in lower case: hosts are
 // compared without case, as clients and Envoy do.

@@ -42,7 +42,7 @@ func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, nam
 	if len(names) > 0 {
 		known = "there are: " + strings.Join(names, ", ")
 	}
-	if _, ref := r.fields(); ref != nil {
+	if _, ref := r.names(); ref != nil {
 		if name, ok := byObject[ref.Name]; ok {
 			return name, nil
 		}

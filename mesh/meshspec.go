@@ -35,3 +35,7 @@ const (
 	EgressDropAll  = "DROP_ALL"
 	EgressAllowAll = "ALLOW_ALL"
 )
+
+func (s *MeshSpec) names() (*string, *MeshRef) { return &s.AWSName, nil }
+
+func (*MeshSpec) check(*ruler) {}

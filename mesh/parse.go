@@ -41,22 +41,11 @@ func Parse(d *manifest.Document) (*Resource, error) {
 	return r, nil
 }
 
-func newSpec(k Kind) any {
-	switch k {
-	case KindMesh:
-		return &MeshSpec{}
-	case KindVirtualNode:
-		return &VirtualNodeSpec{}
-	case KindVirtualService:
-		return &VirtualServiceSpec{}
-	case KindVirtualRouter:
-		return &VirtualRouterSpec{}
-	case KindVirtualGateway:
-		return &VirtualGatewaySpec{}
-	case KindGatewayRoute:
-		return &GatewayRouteSpec{}
-	case KindBackendGroup:
-		return &BackendGroupSpec{}
+func newSpec(of Kind) any {
+	for _, k := range kinds {
+		if k.Kind == of {
+			return k.spec()
+		}
 	}
 	return nil
 }
@@ -72,29 +61,11 @@ func joinKinds() string {
 	return out
 }
 
-// identity of a spec: where its App Mesh name and its mesh stand.
-func (r *Resource) fields() (awsName *string, ref *MeshRef) {
-	switch s := r.Spec.(type) {
-	case *MeshSpec:
-		return &s.AWSName, nil
-	case *VirtualNodeSpec:
-		return &s.AWSName, s.MeshRef
-	case *VirtualServiceSpec:
-		return &s.AWSName, s.MeshRef
-	case *VirtualRouterSpec:
-		return &s.AWSName, s.MeshRef
-	case *VirtualGatewaySpec:
-		return &s.AWSName, s.MeshRef
-	case *GatewayRouteSpec:
-		return &s.AWSName, s.MeshRef
-	case *BackendGroupSpec:
-		return nil, s.MeshRef // a Kubernetes idea: App Mesh gives it no name
-	}
-	panic(fmt.Sprintf("internal error: spec of type %T", r.Spec))
-}
+// names is where the App Mesh name and the mesh of the object stand.
+func (r *Resource) names() (awsName *string, ref *MeshRef) { return r.Spec.(spec).names() }
 
 func (r *Resource) applyDefaults() {
-	awsName, ref := r.fields()
+	awsName, ref := r.names()
 	r.Name = r.defaultName()
 	if awsName != nil {
 		if *awsName == "" {
@@ -138,7 +109,7 @@ func (r *Resource) defaultName() string {
 var segmentNames = []Kind{KindMesh, KindVirtualNode, KindVirtualRouter, KindVirtualGateway, KindGatewayRoute}
 
 func (ru *ruler) names(r *Resource) {
-	awsName, _ := r.fields()
+	awsName, _ := r.names()
 	name, at := r.defaultName(), "metadata.name"
 	if awsName != nil && *awsName != "" {
 		name, at = *awsName, "spec.awsName"

@@ -14,7 +14,7 @@ func (g *Graph) With(put []*Resource, remove []Name) (next *Graph, ok bool) {
 		return nil, false
 	}
 	made := *g
-	b := &builder{graph: &made}
+	b := &builder{graph: &made, found: map[Name][]Name{}}
 	again := map[Name]bool{}
 	gone := slices.Clone(remove)
 	for _, r := range mine {
@@ -64,12 +64,13 @@ func (g *Graph) assigned(put []*Resource) ([]*Resource, bool) {
 }
 
 // sameToOthers reports whether those who refer to an object see no difference between
-// two versions of it: its names, and a node's ports, are all that they look at.
+// two versions of it: its names, and what its kind says, are all that they look at.
 func sameToOthers(old, now *Resource) bool {
 	if old == nil || now == nil || !old.SameObject(now) || old.Name != now.Name {
 		return false
 	}
-	return old.Kind != KindVirtualNode || slices.Equal(ports(old), ports(now))
+	s, ok := now.Spec.(interface{ sameToOthers(old any) bool })
+	return !ok || s.sameToOthers(old.Spec)
 }
 
 // remove takes an object out of the graph. What refers to it is not looked at.
@@ -83,34 +84,13 @@ func (b *builder) remove(r *Resource) {
 // unlink forgets what an object refers to.
 func (b *builder) unlink(from Name) {
 	g := b.graph
-	for _, to := range g.references(from) {
-		rest := g.referrers.Get(to).Without(from)
-		if g.referrers = g.referrers.With(to, rest); rest.Empty() {
-			g.referrers = g.referrers.Without(to)
-		}
-	}
-}
-
-// references lists what an object refers to.
-func (g *Graph) references(from Name) []Name {
-	var list []Name
-	if n := g.nodes.Get(from); n != nil {
-		for _, b := range n.Backends {
-			list = append(list, NameOf(KindVirtualService, from.Mesh, b.Service))
-		}
-	}
-	if s := g.services.Get(from); s != nil && s.Node != "" {
-		list = append(list, NameOf(KindVirtualNode, from.Mesh, s.Node))
-	}
-	if s := g.services.Get(from); s != nil && s.Router != "" {
-		list = append(list, NameOf(KindVirtualRouter, from.Mesh, s.Router))
-	}
-	if r := g.routers.Get(from); r != nil {
-		for _, route := range r.Routes {
-			for _, t := range route.Targets {
-				list = append(list, NameOf(KindVirtualNode, from.Mesh, t.Node))
+	if refers := g.refers.Get(from); refers != nil {
+		for _, to := range refers.to {
+			rest := g.referrers.Get(to).Without(from)
+			if g.referrers = g.referrers.With(to, rest); rest.Empty() {
+				g.referrers = g.referrers.Without(to)
 			}
 		}
+		g.refers = g.refers.Without(from)
 	}
-	return list
 }

@@ -22,12 +22,40 @@ const (
 	KindBackendGroup   Kind = "BackendGroup"
 )
 
+// kinds are App Mesh's, referents before what refers to them, each with an empty spec.
+var kinds = []struct {
+	Kind
+	spec func() spec
+}{
+	{KindMesh, func() spec { return &MeshSpec{} }},
+	{KindVirtualNode, func() spec { return &VirtualNodeSpec{} }},
+	{KindVirtualRouter, func() spec { return &VirtualRouterSpec{} }},
+	{KindVirtualService, func() spec { return &VirtualServiceSpec{} }},
+	{KindVirtualGateway, func() spec { return &VirtualGatewaySpec{} }},
+	{KindGatewayRoute, func() spec { return &GatewayRouteSpec{} }},
+	{KindBackendGroup, func() spec { return &BackendGroupSpec{} }},
+}
+
+// spec is what the spec of each kind says of itself, in its kind's file. It may have
+// applyDefaults, too, and sameToOthers, which reports whether what refers to an object
+// sees no difference to another spec of it.
+type spec interface {
+	// names is where App Mesh's name of the object stands, nil for a kind that has
+	// none, and which mesh it names.
+	names() (awsName *string, ref *MeshRef)
+	// check finds what one field's rule cannot say.
+	check(*ruler)
+	// lacks finds what this version does not translate.
+	lacks(*lacking)
+}
+
 // Kinds lists App Mesh's kinds, referents before what refers to them.
 func Kinds() []Kind {
-	return []Kind{
-		KindMesh, KindVirtualNode, KindVirtualRouter, KindVirtualService,
-		KindVirtualGateway, KindGatewayRoute, KindBackendGroup,
+	var list []Kind
+	for _, k := range kinds {
+		list = append(list, k.Kind)
 	}
+	return list
 }
 
 // Resource is one App Mesh object that satisfies every constraint that can be

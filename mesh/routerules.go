@@ -2,7 +2,7 @@ package mesh
 
 import "fmt"
 
-func (ru *ruler) virtualRouter(s *VirtualRouterSpec) {
+func (s *VirtualRouterSpec) check(ru *ruler) {
 	ports := map[uint32]int{}
 	for i, l := range s.Listeners {
 		path := fmt.Sprintf("spec.listeners[%d].portMapping.port", i)
@@ -112,7 +112,7 @@ func (ru *ruler) targets(route string, targets []WeightedTargetSpec) {
 	}
 }
 
-func (ru *ruler) gatewayRoute(s *GatewayRouteSpec) {
+func (s *GatewayRouteSpec) check(ru *ruler) {
 	if r := s.GRPCRoute; r != nil {
 		if r.Match.ServiceName == "" && r.Match.Hostname == nil { // the CRD's description
 			ru.fail("spec.grpcRoute.match", "needs serviceName or hostname")

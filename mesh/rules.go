@@ -23,21 +23,10 @@ func (ru *ruler) fail(path, format string, args ...any) {
 func (ru *ruler) resource(r *Resource) {
 	ru.names(r)
 	ru.annotations(r)
-	switch s := r.Spec.(type) {
-	case *VirtualNodeSpec:
-		ru.virtualNode(s)
-	case *VirtualServiceSpec:
-		ru.virtualService(s)
-	case *VirtualRouterSpec:
-		ru.virtualRouter(s)
-	case *VirtualGatewaySpec:
-		ru.virtualGateway(s)
-	case *GatewayRouteSpec:
-		ru.gatewayRoute(s)
-	}
+	r.Spec.(spec).check(ru)
 }
 
-func (ru *ruler) virtualNode(s *VirtualNodeSpec) {
+func (s *VirtualNodeSpec) check(ru *ruler) {
 	// Deviates: App Mesh wants service discovery wherever there is a listener;
 	// here an agent may register the endpoints (D19).
 	ports := map[uint32]int{}
@@ -95,7 +84,7 @@ func (ru *ruler) sameProtocol(path, listener, given string) {
 	}
 }
 
-func (ru *ruler) virtualService(s *VirtualServiceSpec) {
+func (s *VirtualServiceSpec) check(ru *ruler) {
 	if s.Provider == nil {
 		return
 	}
@@ -107,7 +96,7 @@ func (ru *ruler) virtualService(s *VirtualServiceSpec) {
 	}
 }
 
-func (ru *ruler) virtualGateway(s *VirtualGatewaySpec) {
+func (s *VirtualGatewaySpec) check(ru *ruler) {
 	for i := range s.Listeners {
 		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
 		if p := l.ConnectionPool; p != nil {

@@ -29,26 +29,25 @@ import (
 // by its field path and place. Whoever applies r must refuse it if there is any.
 func Unsupported(r *Resource) manifest.Errors {
 	u := &lacking{doc: r.Doc}
-	switch s := r.Spec.(type) {
-	case *MeshSpec:
-		u.mesh(s)
-	case *VirtualNodeSpec:
-		u.virtualNode(s)
-	case *VirtualRouterSpec:
-		u.virtualRouter(s)
-	case *VirtualServiceSpec:
-	case *VirtualGatewaySpec:
-		u.add("kind", "virtual gateways are not translated yet")
-	case *GatewayRouteSpec:
-		u.add("kind", "gateway routes are not translated yet: there are no virtual gateways")
-	case *BackendGroupSpec:
-		u.add("kind", "backend groups are not translated yet: list the services in spec.backends")
-	default:
-		u.add("kind", fmt.Sprintf("kind %s is not translated", r.Kind))
+	if why := untranslated[r.Kind]; why != "" {
+		u.add("kind", why)
+	} else {
+		r.Spec.(spec).lacks(u)
 	}
 	u.errs.Sort()
 	return u.errs
 }
+
+// untranslated are the kinds of which nothing is translated.
+var untranslated = map[Kind]string{
+	KindVirtualGateway: "virtual gateways are not translated yet",
+	KindGatewayRoute:   "gateway routes are not translated yet: there are no virtual gateways",
+	KindBackendGroup:   "backend groups are not translated yet: list the services in spec.backends",
+}
+
+// Translated reports whether this version translates the kind: of one that it does not,
+// nothing is applied.
+func (k Kind) Translated() bool { return untranslated[k] == "" }
 
 // lacking collects what is missing.
 type lacking struct {
@@ -66,7 +65,7 @@ func (u *lacking) when(lacks bool, path, msg string) {
 	}
 }
 
-func (u *lacking) mesh(s *MeshSpec) {
+func (s *MeshSpec) lacks(u *lacking) {
 	u.when(s.EgressFilter != nil && s.EgressFilter.Type != EgressDropAll,
 		"spec.egressFilter.type", "only DROP_ALL; traffic to undeclared destinations is refused")
 	if d := s.MeshServiceDiscovery; d != nil {
@@ -75,7 +74,7 @@ func (u *lacking) mesh(s *MeshSpec) {
 	}
 }
 
-func (u *lacking) virtualNode(s *VirtualNodeSpec) {
+func (s *VirtualNodeSpec) lacks(u *lacking) {
 	for i := range s.Listeners {
 		u.listener(fmt.Sprintf("spec.listeners[%d]", i), &s.Listeners[i])
 	}
@@ -177,7 +176,7 @@ func (u *lacking) names(path string, s *SubjectAlternativeNames) {
 	}
 }
 
-func (u *lacking) virtualRouter(s *VirtualRouterSpec) {
+func (s *VirtualRouterSpec) lacks(u *lacking) {
 	for i, l := range s.Listeners {
 		u.protocol(fmt.Sprintf("spec.listeners[%d].portMapping.protocol", i), l.PortMapping.Protocol)
 		u.when(i > 0, fmt.Sprintf("spec.listeners[%d]", i), "more than one listener of a router")

@@ -63,3 +63,7 @@ func (s *VirtualGatewaySpec) applyDefaults() {
 		s.BackendDefaults.ClientPolicy.applyDefaults()
 	}
 }
+
+func (s *VirtualGatewaySpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+
+func (*VirtualGatewaySpec) lacks(*lacking) {}

@@ -182,3 +182,5 @@ func (s *VirtualNodeSpec) applyDefaults() {
 		s.Backends[i].VirtualService.ClientPolicy.applyDefaults()
 	}
 }
+
+func (s *VirtualNodeSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }

@@ -142,3 +142,5 @@ type TCPRoute struct {
 type TCPRouteMatch struct {
 	Port uint32 `yaml:"port,omitempty" json:"port,omitempty" check:"min=1 max=65535"`
 }
+
+func (s *VirtualRouterSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }

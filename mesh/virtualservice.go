@@ -27,3 +27,7 @@ type VirtualRouterProvider struct {
 	VirtualRouterRef *Reference `yaml:"virtualRouterRef,omitempty" json:"virtualRouterRef,omitempty" check:"one"`
 	VirtualRouterARN string     `yaml:"virtualRouterARN,omitempty" json:"virtualRouterARN,omitempty" check:"one len=1.."`
 }
+
+func (s *VirtualServiceSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+
+func (*VirtualServiceSpec) lacks(*lacking) {}

@@ -36,7 +36,7 @@ func Warnings(r *Resource) manifest.Errors {
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
 		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", selectors)
 	}
-	if _, ref := r.fields(); ref != nil {
+	if _, ref := r.names(); ref != nil {
 		warn(ref.UID != "", "spec.meshRef.uid", "a mesh is found by its name")
 	}
 	if r.Doc != nil {

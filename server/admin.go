@@ -19,6 +19,7 @@ import (
 	"signet.example/attestation/jointoken"
 	"signet.example/internal/unixsock"
 	"signet.example/proxy"
+	"signet.example/server/kinds"
 )
 
 const (
@@ -166,7 +167,7 @@ func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*
 		return nil, reason(errInvalid, "ttl %s is not between 0 and %s", ttl, maxTokenTTL)
 	}
 	if !a.model().hasGroup(req.GetGroup()) {
-		return nil, reason(errNotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plainText(req.GetGroup()), others(a.model(), kindNodeGroup))
+		return nil, reason(errNotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plainText(req.GetGroup()), others(a.model(), kinds.NodeGroup))
 	}
 	token, err := jointoken.New(a.authority.roots().Pin())
 	if err != nil {

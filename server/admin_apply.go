@@ -10,11 +10,13 @@ import (
 	"strings"
 
 	"signet.example/api"
+	"signet.example/attestation/nodes"
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/kinds"
 	"signet.example/store"
 )
 
@@ -79,9 +81,9 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	if err != nil {
 		return nil, nil, err
 	}
-	keys := make([]objectKey, 0, len(in.objects))
+	keys := make([]kinds.Key, 0, len(in.objects))
 	for _, o := range in.objects {
-		keys = append(keys, o.key())
+		keys = append(keys, o.Key())
 	}
 	resp := &api.ApplyResponse{
 		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
@@ -89,7 +91,7 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	}
 	var issuers []jwt.Issuer
 	for _, w := range writes {
-		if is, ok := next.objects.Get(objectKey{w.Kind, w.Mesh, w.Name}).value.(jwt.Issuer); ok {
+		if is, ok := next.objects.Get(kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}).Value.(jwt.Issuer); ok {
 			issuers = append(issuers, is)
 		}
 	}
@@ -134,7 +136,7 @@ type intake struct {
 	*server
 	skipForeign bool
 
-	objects  []*object
+	objects  []*kinds.Object
 	errs     manifest.Errors
 	warnings []string
 	foreign  int32
@@ -149,11 +151,11 @@ func (in *intake) read(src *api.Source) {
 		in.bad(err)
 	}
 	for _, d := range docs {
-		o, err := parseObject(d, in.td)
+		o, err := kinds.Parse(d, in.td)
 		switch {
-		case errors.Is(err, errForeign) && in.skipForeign:
+		case errors.Is(err, kinds.ErrForeign) && in.skipForeign:
 			in.foreign++
-		case errors.Is(err, errForeign):
+		case errors.Is(err, kinds.ErrForeign):
 			in.bad(d.FieldError("apiVersion", fmt.Sprintf("%s of %q is not applied: it must be %s or %s; --skip-foreign leaves others out and counts them",
 				plainText(d.Kind), plainText(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
 		case err != nil:
@@ -165,18 +167,14 @@ func (in *intake) read(src *api.Source) {
 }
 
 // take refuses what this version does not translate, by name (never ignored).
-func (in *intake) take(o *object) {
-	var warnings manifest.Errors
-	if o.resource != nil {
-		in.errs = append(in.errs, mesh.Unsupported(o.resource)...)
-		warnings = mesh.Warnings(o.resource)
-	} else {
-		warnings = mesh.EnvelopeWarnings(o.doc)
+func (in *intake) take(o *kinds.Object) {
+	in.errs = append(in.errs, o.Refused()...)
+	if g, ok := o.Value.(identity.NodeGroup); ok { // which evidence there is of hosts, no table of manifests needs to know
+		in.errs = append(in.errs, o.Placed(nodes.CheckGroup(g))...)
 	}
-	for _, w := range warnings {
+	for _, w := range o.Warnings() {
 		in.warnings = append(in.warnings, w.Error())
 	}
-	in.errs = append(in.errs, o.refused...)
 	in.objects = append(in.objects, o)
 }
 
@@ -211,7 +209,7 @@ func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
 		return plan{}, err
 	}
 	tried := in.views.try(now, stored, func(n nodeRef, err error) {
-		in.bad(in.document(next, objectKey{string(mesh.KindVirtualNode), n.mesh, n.name}).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
+		in.bad(in.document(next, kinds.AppMesh(mesh.KindVirtualNode, n.mesh, n.name)).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
 	})
 	if len(in.errs) > 0 {
 		return plan{}, reason(errInvalid, "%s", inOrder(in.errs).Error())
@@ -220,13 +218,13 @@ func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
 }
 
 // document is where an object was written: in what is applied, if it is there.
-func (in *intake) document(next *model, k objectKey) *manifest.Document {
+func (in *intake) document(next *model, k kinds.Key) *manifest.Document {
 	for _, o := range in.objects {
-		if o.key() == k {
-			return o.doc
+		if o.Key() == k {
+			return o.Doc
 		}
 	}
-	return next.objects.Get(k).doc
+	return next.objects.Get(k).Doc
 }
 
 // inOrder sorts errors as a reader meets their places, each once: what is
@@ -246,12 +244,12 @@ func (in *intake) assign(now *model) error { return assignMeshes(now.resources(i
 // the one would go to the other.
 func (in *intake) takeovers(now *model) {
 	for _, o := range in.objects {
-		old := now.objects.Get(o.key())
-		if o.resource == nil || old == nil || old.resource == nil || o.resource.SameObject(old.resource) {
+		old := now.objects.Get(o.Key())
+		if o.Resource == nil || old == nil || old.Resource == nil || o.Resource.SameObject(old.Resource) {
 			continue
 		}
-		in.bad(o.doc.FieldError("spec.awsName", fmt.Sprintf("%s has the App Mesh name %q of %s, which is stored; delete that one first if this is to take its place",
-			o.resource, o.resource.Name, old.resource)))
+		in.bad(o.Doc.FieldError("spec.awsName", fmt.Sprintf("%s has the App Mesh name %q of %s, which is stored; delete that one first if this is to take its place",
+			o.Resource, o.Resource.Name, old.Resource)))
 	}
 }
 
@@ -261,7 +259,7 @@ func (in *intake) takeovers(now *model) {
 func (in *intake) accessLogs(now *model) {
 	for _, o := range in.objects {
 		file := accessLogOf(o)
-		if file == "" || proxy.StandardLog(file) || file == accessLogOf(now.objects.Get(o.key())) {
+		if file == "" || proxy.StandardLog(file) || file == accessLogOf(now.objects.Get(o.Key())) {
 			continue
 		}
 		dirs := in.access.logDirs()
@@ -272,17 +270,17 @@ func (in *intake) accessLogs(now *model) {
 		if len(dirs) > 0 {
 			named = "connected agents have " + strings.Join(dirs, ", ")
 		}
-		in.bad(o.doc.FieldError("spec.logging.accessLog.file.path", fmt.Sprintf(
+		in.bad(o.Doc.FieldError("spec.logging.accessLog.file.path", fmt.Sprintf(
 			"%q is not written: use /dev/stdout or /dev/stderr, or a file in the folder that the agent's operator names as access_log_dir; %s", plainText(file), named)))
 	}
 }
 
 // accessLogOf is the path to which a virtual node logs; "" for none.
-func accessLogOf(o *object) string {
-	if o == nil || o.resource == nil {
+func accessLogOf(o *kinds.Object) string {
+	if o == nil || o.Resource == nil {
 		return ""
 	}
-	s, ok := o.resource.Spec.(*mesh.VirtualNodeSpec)
+	s, ok := o.Resource.Spec.(*mesh.VirtualNodeSpec)
 	if !ok || s.Logging == nil || s.Logging.AccessLog == nil || s.Logging.AccessLog.File == nil {
 		return ""
 	}
@@ -292,25 +290,25 @@ func accessLogOf(o *object) string {
 // transitions refuses changes that break by definition (R12).
 func (in *intake) transitions(now, next *model) {
 	for _, o := range in.objects {
-		old := now.objects.Get(o.key())
-		if old == nil || old.resource == nil || o.resource == nil {
+		old := now.objects.Get(o.Key())
+		if old == nil || old.Resource == nil || o.Resource == nil {
 			continue
 		}
-		before, ok1 := old.resource.Spec.(*mesh.VirtualNodeSpec)
-		after, ok2 := next.objects.Get(o.key()).resource.Spec.(*mesh.VirtualNodeSpec)
+		before, ok1 := old.Resource.Spec.(*mesh.VirtualNodeSpec)
+		after, ok2 := next.objects.Get(o.Key()).Resource.Spec.(*mesh.VirtualNodeSpec)
 		if !ok1 || !ok2 {
 			continue
 		}
 		for _, e := range mesh.CheckTransition(before, after) {
-			in.bad(o.doc.FieldError(e.Field, e.Msg))
+			in.bad(o.Doc.FieldError(e.Field, e.Msg))
 		}
 	}
 }
 
-func sortedObjects(m *model, kind string) []objectKey {
-	var keys []objectKey
+func sortedObjects(m *model, kind string) []kinds.Key {
+	var keys []kinds.Key
 	for k := range m.objects.All() {
-		if k.kind == kind {
+		if k.Kind == kind {
 			keys = append(keys, k)
 		}
 	}
@@ -318,14 +316,14 @@ func sortedObjects(m *model, kind string) []objectKey {
 }
 
 // changesOf compares with what is stored, by canonical manifest.
-func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write) {
+func changesOf(now *model, objects []*kinds.Object) ([]*api.Change, []store.Write) {
 	var changes []*api.Change
 	var writes []store.Write
 	for _, o := range objects {
-		after, k := o.encode(), o.key()
-		c := &api.Change{Action: api.Change_CREATED.Enum(), Kind: k.kind, Mesh: k.mesh, Name: k.name, After: string(after)}
+		after, k := o.Encode(), o.Key()
+		c := &api.Change{Action: api.Change_CREATED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, After: string(after)}
 		if old := now.objects.Get(k); old != nil {
-			before := old.encode()
+			before := old.Encode()
 			c.Action, c.Before = api.Change_CONFIGURED.Enum(), string(before)
 			if bytes.Equal(before, after) {
 				c.Action = api.Change_UNCHANGED.Enum()
@@ -333,7 +331,7 @@ func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write) {
 		}
 		changes = append(changes, c)
 		if c.GetAction() != api.Change_UNCHANGED {
-			writes = append(writes, store.Write{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Manifest: after}})
+			writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Manifest: after}})
 		}
 	}
 	return changes, writes
@@ -342,33 +340,33 @@ func changesOf(now *model, objects []*object) ([]*api.Change, []store.Write) {
 // modelWarning is about what is allowed and probably not meant.
 type modelWarning struct {
 	text string
-	of   []objectKey // whose it is
+	of   []kinds.Key // whose it is
 }
 
 func modelWarnings(m *model) []modelWarning {
 	var list []modelWarning
-	binding := func(b identity.Binding) objectKey { return objectKey{kind: kindBinding, name: b.Name} }
+	binding := func(b identity.Binding) kinds.Key { return kinds.Key{Kind: kinds.Binding, Name: b.Name} }
 	for _, o := range overlaps(m) {
-		list = append(list, modelWarning{o.String(), []objectKey{binding(o.first), binding(o.second)}})
+		list = append(list, modelWarning{o.String(), []kinds.Key{binding(o.first), binding(o.second)}})
 	}
 	for _, t := range sameHints(m) {
-		list = append(list, modelWarning{t.String(), []objectKey{{kind: kindEntry, name: t.first.Name}, {kind: kindEntry, name: t.second.Name}}})
+		list = append(list, modelWarning{t.String(), []kinds.Key{{Kind: kinds.Entry, Name: t.first.Name}, {Kind: kinds.Entry, Name: t.second.Name}}})
 	}
 	for _, name := range unlisted(m) {
 		list = append(list, modelWarning{fmt.Sprintf("group %s has more bindings that overlap, or entries of one hint that one process can fit, than the %d pairs that are listed", name, mostPairs), nil})
 	}
-	for b := range ofKind[identity.Binding](m, kindBinding) {
+	for b := range values[identity.Binding](m, kinds.Binding) {
 		if b.Applications.Anyone {
 			list = append(list, modelWarning{
 				fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s/%s (applications: anyone)", b.Name, b.Mesh, b.VirtualNode),
-				[]objectKey{binding(b)},
+				[]kinds.Key{binding(b)},
 			})
 		}
 	}
 	if meshes := m.graph.Meshes(); len(m.sources) == 0 && len(meshes) > 0 {
-		var keys []objectKey
+		var keys []kinds.Key
 		for _, name := range meshes {
-			keys = append(keys, objectKey{string(mesh.KindMesh), name, name})
+			keys = append(keys, kinds.AppMesh(mesh.KindMesh, name, name))
 		}
 		list = append(list, modelWarning{"there is no PolicySource: every call between services is denied until one is applied", keys})
 	}
@@ -377,14 +375,14 @@ func modelWarnings(m *model) []modelWarning {
 
 // warningsOf are those of a change: what was so before is not news, unless the
 // change names it again.
-func warningsOf(before, after *model, changed ...objectKey) []string {
+func warningsOf(before, after *model, changed ...kinds.Key) []string {
 	known := map[string]bool{}
 	for _, w := range modelWarnings(before) {
 		known[w.text] = true
 	}
 	var list []string
 	for _, w := range modelWarnings(after) {
-		if !known[w.text] || slices.ContainsFunc(w.of, func(k objectKey) bool { return slices.Contains(changed, k) }) {
+		if !known[w.text] || slices.ContainsFunc(w.of, func(k kinds.Key) bool { return slices.Contains(changed, k) }) {
 			list = append(list, w.text)
 		}
 	}

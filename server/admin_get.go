@@ -10,42 +10,16 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
+	"signet.example/server/kinds"
 	"signet.example/store"
 )
 
-// kindAliases are the names under which a kind may be asked for, in lower case.
-var kindAliases = func() map[string]string {
-	short := map[string]string{
-		string(mesh.KindVirtualNode): "vn", string(mesh.KindVirtualService): "vs", string(mesh.KindVirtualRouter): "vr",
-		string(mesh.KindVirtualGateway): "vg", string(mesh.KindGatewayRoute): "gr", string(mesh.KindBackendGroup): "bg",
-		kindNodeGroup: "ng", kindJWTIssuer: "jwt", kindPolicySource: "ps",
-	}
-	all := map[string]string{}
-	for _, k := range kinds() {
-		low := strings.ToLower(k)
-		all[low], all[low+"s"] = k, k
-		if short[k] != "" {
-			all[short[k]] = k
-		}
-	}
-	all["meshes"], all["entries"] = string(mesh.KindMesh), kindEntry
-	return all
-}()
-
-// kinds lists every kind, referents first.
-func kinds() []string {
-	var list []string
-	for _, k := range mesh.Kinds() {
-		list = append(list, string(k))
-	}
-	return append(list, kindNodeGroup, kindEntry, kindBinding, kindJWTIssuer, kindPolicySource)
-}
-
 func kindOf(s string) (string, error) {
-	if k := kindAliases[strings.ToLower(s)]; k != "" {
-		return k, nil
+	if k, ok := kinds.Find(s); ok {
+		return k.Name, nil
 	}
-	return "", reason(errInvalid, "%q is not a kind; there are %s", plainText(s), strings.Join(append(kinds(), kindAgent), ", "))
+	any := func(kinds.Kind) bool { return true }
+	return "", reason(errInvalid, "%q is not a kind; there are %s", plainText(s), strings.Join(append(kinds.Names(any), kindAgent), ", "))
 }
 
 // Get reads back what is stored: of one kind, or of all where none is named.
@@ -63,11 +37,11 @@ func (a *admin) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse,
 	}
 	resp := &api.GetResponse{}
 	for _, o := range m.all() {
-		k := o.key()
-		if kind != "" && k.kind != kind || req.GetMesh() != "" && k.mesh != req.GetMesh() || req.GetName() != "" && k.name != req.GetName() {
+		k := o.Key()
+		if kind != "" && k.Kind != kind || req.GetMesh() != "" && k.Mesh != req.GetMesh() || req.GetName() != "" && k.Name != req.GetName() {
 			continue
 		}
-		resp.Objects = append(resp.Objects, &api.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name, Revision: o.revision, Yaml: string(o.encode())})
+		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode())})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
 		return nil, reason(errNotFound, "%s %q does not exist%s", kind, plainText(req.GetName()), others(m, kind))
@@ -89,20 +63,20 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 	if err != nil {
 		return nil, err
 	}
-	k := o.key()
+	k := o.Key()
 	rest, err := a.without(m, o)
 	if err != nil {
 		return nil, err
 	}
 	resp := &api.ApplyResponse{
 		Revision: m.revision,
-		Changes:  []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: k.kind, Mesh: k.mesh, Name: k.name, Before: string(o.encode())}},
+		Changes:  []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Before: string(o.Encode())}},
 		Warnings: warningsOf(m, rest),
 	}
 	if req.GetDryRun() {
 		return resp, nil
 	}
-	p := plan{writes: []store.Write{{Object: store.Object{Kind: k.kind, Mesh: k.mesh, Name: k.name}, Delete: true}}}
+	p := plan{writes: []store.Write{{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name}, Delete: true}}}
 	if p.next, err = m.written(p.writes, rest); err != nil {
 		return nil, err
 	}
@@ -112,15 +86,15 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 
 // findObject finds the one object that is meant; the mesh may be left out where
 // only one has such a name.
-func findObject(m *model, req *api.DeleteRequest) (*object, error) {
+func findObject(m *model, req *api.DeleteRequest) (*kinds.Object, error) {
 	kind, err := kindOf(req.GetKind())
 	if err != nil {
 		return nil, err
 	}
-	var found []*object
+	var found []*kinds.Object
 	for _, o := range m.all() {
-		k := o.key()
-		if k.kind == kind && k.name == req.GetName() && (req.GetMesh() == "" || k.mesh == req.GetMesh()) {
+		k := o.Key()
+		if k.Kind == kind && k.Name == req.GetName() && (req.GetMesh() == "" || k.Mesh == req.GetMesh()) {
 			found = append(found, o)
 		}
 	}
@@ -130,15 +104,15 @@ func findObject(m *model, req *api.DeleteRequest) (*object, error) {
 	case 1:
 		return found[0], nil
 	}
-	return nil, reason(errInvalid, "%s %q exists in meshes %s and %s: name one", kind, plainText(req.GetName()), found[0].key().mesh, found[1].key().mesh)
+	return nil, reason(errInvalid, "%s %q exists in meshes %s and %s: name one", kind, plainText(req.GetName()), found[0].Key().Mesh, found[1].Key().Mesh)
 }
 
 // without returns the rest, or refuses to remove what it cannot stand without.
-func (a *admin) without(m *model, o *object) (*model, error) {
-	k := o.key()
-	if k.kind == string(mesh.KindMesh) {
+func (a *admin) without(m *model, o *kinds.Object) (*model, error) {
+	k := o.Key()
+	if k.Kind == string(mesh.KindMesh) {
 		for _, other := range m.all() {
-			if ok := other.key(); ok.mesh == k.mesh && ok != k {
+			if ok := other.Key(); ok.Mesh == k.Mesh && ok != k {
 				return nil, reason(errReferenced, "%s is not deleted: %s is in it", k, ok)
 			}
 		}
@@ -155,7 +129,7 @@ func (a *admin) without(m *model, o *object) (*model, error) {
 	if err != nil {
 		return nil, reason(errReferenced, "%s is not deleted: %v", k, err)
 	}
-	if g, ok := o.value.(identity.NodeGroup); ok {
+	if g, ok := o.Value.(identity.NodeGroup); ok {
 		for _, agent := range a.roster.all() {
 			if agent.Group == g.Name && a.agentStatus(agent).state == api.AgentInfo_CONNECTED {
 				return nil, reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
@@ -179,7 +153,7 @@ func others(m *model, kind string) string {
 	}
 	var list []string
 	for _, k := range keys[:min(len(keys), maxOthers)] {
-		list = append(list, k.name)
+		list = append(list, k.Name)
 	}
 	if more := len(keys) - len(list); more > 0 {
 		list = append(list, fmt.Sprintf("%d more", more))

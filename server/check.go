@@ -15,6 +15,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
+	"signet.example/server/kinds"
 )
 
 // Severities of findings.
@@ -341,7 +342,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 	for _, key := range a.views.unlogged() {
 		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+proxy.Node(key.mesh, key.node).String(),
 			"name its folder as access_log_dir in the agent's configuration, or log to /dev/stdout",
-			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects.Get(objectKey{string(mesh.KindVirtualNode), key.mesh, key.node})))))
+			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects.Get(kinds.AppMesh(mesh.KindVirtualNode, key.mesh, key.node))))))
 	}
 	return list
 }

@@ -81,14 +81,14 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 		touched = append(touched, at.name)
 	}
 	for _, k := range sortedObjects(next, string(mesh.KindVirtualNode)) {
-		key := nodeKey{k.mesh, k.name, anyShape}
+		key := nodeKey{k.Mesh, k.Name, anyShape}
 		old, _ := v.translate(was).set(key) // there may have been none
 		set, err := v.translate(is).set(key)
 		if err != nil {
 			return nil, nil, err
 		}
 		if old.Version() != set.Version() {
-			differ = append(differ, k.name)
+			differ = append(differ, k.Name)
 		}
 	}
 	return touched, differ, nil

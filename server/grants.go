@@ -13,6 +13,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/ordered"
+	"signet.example/server/kinds"
 )
 
 // told is what an agent's view is made of except its own name: the version of what
@@ -122,10 +123,10 @@ type grant struct {
 func (g *grant) inGroup() ordered.String { return ordered.String(g.entry.Group) }
 
 // newGrant is what an object grants, nil for one that grants nothing.
-func newGrant(o *object, td spiffeid.TrustDomain) (*grant, error) {
-	m := &api.Entry{Since: o.created} // the revision in which it was first there
+func newGrant(o *kinds.Object, td spiffeid.TrustDomain) (*grant, error) {
+	m := &api.Entry{Since: o.Created} // the revision in which it was first there
 	var g *grant
-	switch v := o.value.(type) {
+	switch v := o.Value.(type) {
 	case identity.Entry:
 		g = &grant{name: v.Name, entry: v}
 	case identity.Binding:

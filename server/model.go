@@ -2,175 +2,29 @@ package server
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"iter"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"signet.example/attestation/nodes"
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/server/kinds"
 )
-
-// Signet's own kinds.
-const (
-	kindNodeGroup    = "NodeGroup"
-	kindEntry        = "Entry"
-	kindBinding      = "Binding"
-	kindJWTIssuer    = "JWTIssuer"
-	kindPolicySource = "PolicySource"
-)
-
-// objectKey names an object. mesh is empty for Signet's own kinds.
-type objectKey struct{ kind, mesh, name string }
-
-func (k objectKey) String() string {
-	if k.mesh == "" || k.kind == string(mesh.KindMesh) {
-		return k.kind + " " + k.name
-	}
-	return k.kind + " " + k.mesh + "/" + k.name
-}
-
-// Compare implements ordered.Key.
-func (k objectKey) Compare(o objectKey) int {
-	return cmp.Or(strings.Compare(k.mesh, o.mesh), strings.Compare(k.kind, o.kind), strings.Compare(k.name, o.name))
-}
-
-// object is one manifest, understood. It is not changed once it is in a model.
-type object struct {
-	doc      *manifest.Document
-	resource *mesh.Resource  // of App Mesh's kinds
-	value    any             // identity.Entry, … of Signet's kinds
-	refused  manifest.Errors // what an apply of it is refused for, though one that is stored is served
-	own      string          // name, for Signet's kinds
-	manifest []byte          // as stored; nil until encoded
-	revision uint64          // 0 while it is not stored
-	created  uint64          // the revision in which it was first there
-}
-
-func (o *object) key() objectKey {
-	if o.resource != nil {
-		return objectKey{string(o.resource.Kind), o.resource.Mesh, o.resource.Name}
-	}
-	return objectKey{o.doc.Kind, "", o.own}
-}
-
-// encode is the canonical manifest after defaults.
-func (o *object) encode() []byte {
-	if o.manifest == nil {
-		o.manifest = o.resource.Encode()
-	}
-	return o.manifest
-}
-
-// errForeign is returned for documents of an API group that is not ours to apply.
-var errForeign = errors.New("API group is not known")
-
-// parseObject understands one document of either group.
-func parseObject(d *manifest.Document, td spiffeid.TrustDomain) (*object, error) {
-	switch d.APIVersion {
-	case mesh.GroupVersion:
-		r, err := mesh.Parse(d)
-		if err != nil {
-			return nil, err
-		}
-		return &object{doc: d, resource: r}, nil
-	case mesh.SignetGroupVersion:
-		return parseOwn(d, td)
-	}
-	return nil, errForeign
-}
-
-// parseOwn understands Signet's own kinds.
-func parseOwn(d *manifest.Document, td spiffeid.TrustDomain) (*object, error) {
-	switch d.Kind {
-	case kindNodeGroup:
-		return decodeOwn(d, td, nodes.BuildGroup, nil, nil)
-	case kindEntry:
-		return decodeOwn(d, td, identity.EntrySpec.Build, nil, nil)
-	case kindBinding:
-		return decodeOwn(d, td, identity.BindingSpec.Build, nil, nil)
-	case kindJWTIssuer:
-		return decodeOwn(d, td, anywhere(jwt.IssuerSpec.Build), jwt.IssuerSpec.Check, func(s *jwt.IssuerSpec, v jwt.Issuer) {
-			if v.JWKSURL != "" {
-				s.Refresh = v.Refresh.String()
-			}
-		})
-	case kindPolicySource:
-		return decodeOwn(d, td, anywhere(policy.SourceSpec.Build), policy.SourceSpec.Check, func(s *policy.SourceSpec, v policy.Source) {
-			s.Branch, s.Poll = v.Branch, v.Poll.String()
-		})
-	}
-	return nil, d.FieldError("kind", fmt.Sprintf("%q is not a kind of %s (%s, %s, %s, %s, %s)", plainText(d.Kind),
-		mesh.SignetGroupVersion, kindNodeGroup, kindEntry, kindBinding, kindJWTIssuer, kindPolicySource))
-}
-
-// ownManifest is how Signet's own kinds are stored and shown.
-type ownManifest[S any] struct {
-	APIVersion string   `yaml:"apiVersion"`
-	Kind       string   `yaml:"kind"`
-	Metadata   metadata `yaml:"metadata"`
-	Spec       S        `yaml:"spec"`
-}
-
-type metadata struct {
-	Name string `yaml:"name"`
-}
-
-// anywhere is the Build of a spec in which no name depends on the trust domain.
-func anywhere[S, V any](build func(S, string) (V, error)) func(S, string, spiffeid.TrustDomain) (V, error) {
-	return func(s S, name string, _ spiffeid.TrustDomain) (V, error) { return build(s, name) }
-}
-
-func decodeOwn[S, V any](d *manifest.Document, td spiffeid.TrustDomain, build func(S, string, spiffeid.TrustDomain) (V, error), check func(S) error, defaults func(*S, V)) (*object, error) {
-	var spec S
-	if err := d.Decode(&spec); err != nil {
-		return nil, err
-	}
-	var refused manifest.Errors
-	if check != nil {
-		refused = placed(d, check(spec))
-	}
-	v, err := build(spec, d.Name, td)
-	if err != nil {
-		all := append(placed(d, err), refused...)
-		all.Sort()
-		return nil, all
-	}
-	if defaults != nil {
-		defaults(&spec, v)
-	}
-	b, err := yaml.Marshal(ownManifest[S]{d.APIVersion, d.Kind, metadata{d.Name}, spec})
-	if err != nil {
-		return nil, fmt.Errorf("encode %s %s: %w", d.Kind, d.Name, err)
-	}
-	return &object{doc: d, value: v, refused: refused, own: d.Name, manifest: b}, nil
-}
-
-// placed are the faults of a spec at their places in the document.
-func placed(d *manifest.Document, err error) manifest.Errors {
-	var all manifest.Errors
-	for _, f := range identity.FieldErrors(err) {
-		all = append(all, d.FieldError(f.Path, f.Msg))
-	}
-	return all
-}
 
 // model is an immutable picture of everything stored, valid as a whole. Another one
 // that came from it shares what has not changed.
 type model struct {
 	revision uint64
 	td       spiffeid.TrustDomain
-	objects  ordered.Map[objectKey, *object]
+	objects  ordered.Map[kinds.Key, *kinds.Object]
 	graph    *mesh.Graph
 
 	hanging ordered.Map[ordered.String, *group]                  // by NodeGroup: Entries and Bindings
@@ -191,12 +45,12 @@ func (h hostRef) Compare(o hostRef) int {
 
 // newModel joins the objects and checks them against each other. Every mistake is
 // in the error.
-func newModel(td spiffeid.TrustDomain, revision uint64, objects []*object) (*model, error) {
+func newModel(td spiffeid.TrustDomain, revision uint64, objects []*kinds.Object) (*model, error) {
 	m := &model{revision: revision, td: td}
 	var resources []*mesh.Resource
 	for _, o := range objects {
-		if o.resource != nil {
-			resources = append(resources, o.resource)
+		if o.Resource != nil {
+			resources = append(resources, o.Resource)
 		}
 	}
 	if err := assignMeshes(resources); err != nil {
@@ -204,9 +58,9 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*object) (*mod
 	}
 	var errs manifest.Errors
 	for _, o := range objects {
-		k := o.key()
+		k := o.Key()
 		if m.objects.Get(k) != nil {
-			errs = append(errs, manifest.AsErrors(o.doc.FieldError("metadata.name", k.String()+" is given twice"))...)
+			errs = append(errs, manifest.AsErrors(o.Doc.FieldError("metadata.name", k.String()+" is given twice"))...)
 		}
 		if err := m.put(k, o); err != nil {
 			return nil, err
@@ -226,7 +80,7 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*object) (*mod
 
 // put has o, nil for nothing, in the place of what is there. The model is not
 // anybody's yet, and its graph and lists are behind.
-func (m *model) put(k objectKey, o *object) error {
+func (m *model) put(k kinds.Key, o *kinds.Object) error {
 	if old := m.objects.Get(k); old != nil {
 		if err := m.hang(old, (*group).without, ordered.Map[hostRef, struct{}].Without); err != nil {
 			return err
@@ -243,7 +97,7 @@ func (m *model) put(k objectKey, o *object) error {
 }
 
 // hang changes what hangs on a group, and who may host a node, by an Entry or Binding.
-func (m *model) hang(o *object, change func(*group, *grant) *group, host func(ordered.Map[hostRef, struct{}], hostRef) ordered.Map[hostRef, struct{}]) error {
+func (m *model) hang(o *kinds.Object, change func(*group, *grant) *group, host func(ordered.Map[hostRef, struct{}], hostRef) ordered.Map[hostRef, struct{}]) error {
 	g, err := newGrant(o, m.td)
 	if g == nil || err != nil {
 		return err
@@ -266,10 +120,10 @@ func (m *model) hang(o *object, change func(*group, *grant) *group, host func(or
 
 // list fills the lists of the kinds of which there are few, by name.
 func (m *model) list() {
-	m.issuers = slices.Collect(ofKind[jwt.Issuer](m, kindJWTIssuer))
-	m.sources = slices.Collect(ofKind[policy.Source](m, kindPolicySource))
+	m.issuers = slices.Collect(values[jwt.Issuer](m, kinds.JWTIssuer))
+	m.sources = slices.Collect(values[policy.Source](m, kinds.PolicySource))
 	m.selecting = nil
-	for g := range ofKind[identity.NodeGroup](m, kindNodeGroup) {
+	for g := range values[identity.NodeGroup](m, kinds.NodeGroup) {
 		if len(g.Selectors) > 0 {
 			m.selecting = append(m.selecting, g)
 		}
@@ -277,10 +131,21 @@ func (m *model) list() {
 }
 
 // ofKind lists the objects of one of Signet's own kinds, by name.
-func ofKind[V any](m *model, kind string) iter.Seq[V] {
+func (m *model) ofKind(kind string) iter.Seq2[kinds.Key, *kinds.Object] {
+	return func(yield func(kinds.Key, *kinds.Object) bool) {
+		for k, o := range m.objects.From(kinds.Key{Kind: kind}) {
+			if k.Kind != kind || k.Mesh != "" || !yield(k, o) {
+				return
+			}
+		}
+	}
+}
+
+// values is what the objects of one of Signet's own kinds mean.
+func values[V any](m *model, kind string) iter.Seq[V] {
 	return func(yield func(V) bool) {
-		for k, o := range m.objects.From(objectKey{kind: kind}) {
-			if k.kind != kind || k.mesh != "" || !yield(o.value.(V)) {
+		for _, o := range m.ofKind(kind) {
+			if !yield(o.Value.(V)) {
 				return
 			}
 		}
@@ -296,24 +161,24 @@ func (m *model) group(name string) *group {
 }
 
 func (m *model) hasGroup(name string) bool {
-	return m.objects.Get(objectKey{kind: kindNodeGroup, name: name}) != nil
+	return m.objects.Get(kinds.Key{Kind: kinds.NodeGroup, Name: name}) != nil
 }
 
 // resources are those of objects, and the meshes beside them.
-func (m *model) resources(objects []*object) []*mesh.Resource {
+func (m *model) resources(objects []*kinds.Object) []*mesh.Resource {
 	var list []*mesh.Resource
 	meshes := map[string]bool{}
 	for _, o := range objects {
-		if o.resource != nil {
-			list = append(list, o.resource)
-			if o.resource.Kind == mesh.KindMesh {
-				meshes[o.resource.Mesh] = true
+		if o.Resource != nil {
+			list = append(list, o.Resource)
+			if o.Resource.Kind == mesh.KindMesh {
+				meshes[o.Resource.Mesh] = true
 			}
 		}
 	}
 	for _, name := range m.graph.Meshes() {
 		if !meshes[name] {
-			list = append(list, m.objects.Get(objectKey{string(mesh.KindMesh), name, name}).resource)
+			list = append(list, m.objects.Get(kinds.AppMesh(mesh.KindMesh, name, name)).Resource)
 		}
 	}
 	return list
@@ -341,36 +206,28 @@ func assignMeshes(resources []*mesh.Resource) error {
 // check finds references to what is not there, and what cannot stand together.
 func (m *model) check() manifest.Errors {
 	var errs manifest.Errors
-	bad := func(kind, name, field, format string, args ...any) {
-		o := m.objects.Get(objectKey{kind: kind, name: name})
-		errs = append(errs, manifest.AsErrors(o.doc.FieldError(field, fmt.Sprintf(format, args...)))...)
+	bad := func(o *kinds.Object, field, msg string) {
+		errs = append(errs, manifest.AsErrors(o.Doc.FieldError(field, msg))...)
 	}
-	for e := range ofKind[identity.Entry](m, kindEntry) {
-		if !m.hasGroup(e.Group) {
-			bad(kindEntry, e.Name, "spec.group", "Entry %s names NodeGroup %s, which does not exist", e.Name, e.Group)
+	for _, kind := range kinds.All() {
+		first := map[string]string{} // by what is single
+		for k, o := range m.ofKind(kind.Name) {
+			for _, to := range o.Refers() {
+				if m.objects.Get(to.To) == nil {
+					bad(o, to.Field, fmt.Sprintf("%s %s %s, which does not exist", k, to.Verb, to.To))
+				}
+			}
+			if kind.Single == nil {
+				continue
+			}
+			of := kind.Single.Of(o.Value)
+			if other, taken := first[of]; taken {
+				added, there := m.addedTo(kind.Name, other, k.Name)
+				bad(m.objects.Get(kinds.Key{Kind: kind.Name, Name: added}), kind.Single.Field, kind.Single.Clash(there))
+			} else {
+				first[of] = k.Name
+			}
 		}
-	}
-	for b := range ofKind[identity.Binding](m, kindBinding) {
-		if !m.hasGroup(b.Group) {
-			bad(kindBinding, b.Name, "spec.group", "Binding %s names NodeGroup %s, which does not exist", b.Name, b.Group)
-		}
-		if m.graph.Node(b.Mesh, b.VirtualNode) == nil {
-			bad(kindBinding, b.Name, "spec.virtualNode", "Binding %s grants VirtualNode %s/%s, which does not exist", b.Name, b.Mesh, b.VirtualNode)
-		}
-	}
-	for i, s := range m.sources {
-		if i > 0 { // one revision is served to all: two repositories have no order between them
-			added, there := m.addedTo(kindPolicySource, m.sources[0].Name, s.Name)
-			bad(kindPolicySource, added, "metadata.name", "PolicySource %s is there already, and one is served at a time: delete it first, or put both sets of rules into one repository", there)
-		}
-	}
-	by := map[string]string{}
-	for _, i := range m.issuers {
-		if other := by[i.Issuer]; other != "" {
-			added, there := m.addedTo(kindJWTIssuer, other, i.Name)
-			bad(kindJWTIssuer, added, "spec.issuer", "JWTIssuer %s has the same issuer: a token would have two sets of keys", there)
-		}
-		by[i.Issuer] = i.Name
 	}
 	return errs
 }
@@ -378,7 +235,7 @@ func (m *model) check() manifest.Errors {
 // addedTo tells of two objects that cannot be together which one was added: the one
 // that is not stored, else the second by name. An error belongs to its place.
 func (m *model) addedTo(kind, first, second string) (added, there string) {
-	stored := func(name string) bool { return m.objects.Get(objectKey{kind: kind, name: name}).revision > 0 }
+	stored := func(name string) bool { return m.objects.Get(kinds.Key{Kind: kind, Name: name}).Revision > 0 }
 	if stored(second) && !stored(first) {
 		return first, second
 	}
@@ -398,8 +255,8 @@ func (m *model) bound(group, mesh, node string) bool {
 func (m *model) managed(mesh, node string) bool { return !m.hosts.Get(nodeRef{mesh, node}).Empty() }
 
 // all lists the objects, by mesh, kind and name.
-func (m *model) all() []*object {
-	var list []*object
+func (m *model) all() []*kinds.Object {
+	var list []*kinds.Object
 	for _, o := range m.objects.All() {
 		list = append(list, o)
 	}
@@ -408,21 +265,21 @@ func (m *model) all() []*object {
 
 // differ lists the objects that are not the same as in another model, or only
 // in one of the two. Objects are not changed once they are in a model.
-func (m *model) differ(from *model) []objectKey {
+func (m *model) differ(from *model) []kinds.Key {
 	return slices.Collect(m.objects.Differ(from.objects))
 }
 
 // with returns the model that applying these objects and removing those gives.
-func (m *model) with(put []*object, remove ...objectKey) (*model, error) {
+func (m *model) with(put []*kinds.Object, remove ...kinds.Key) (*model, error) {
 	if next := m.patched(put, remove, nil); next != nil {
 		return next, nil
 	}
-	replaced := map[objectKey]bool{}
+	replaced := map[kinds.Key]bool{}
 	for _, k := range remove {
 		replaced[k] = true
 	}
 	for _, o := range put {
-		replaced[o.key()] = true
+		replaced[o.Key()] = true
 	}
 	next := slices.Clone(put)
 	for k, o := range m.objects.All() {

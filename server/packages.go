@@ -9,6 +9,7 @@ import (
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/server/kinds"
 )
 
 // claims lists the virtual nodes that a package of the policy may have been
@@ -123,8 +124,8 @@ func (p *policies) packagesInForce() []policy.Package {
 func (in *intake) claimed(now, next *model) {
 	var fresh []*mesh.Resource
 	for _, o := range in.objects {
-		if o.resource != nil && o.resource.Kind == mesh.KindVirtualNode && now.objects.Get(o.key()) == nil {
-			fresh = append(fresh, o.resource)
+		if o.Resource != nil && o.Resource.Kind == mesh.KindVirtualNode && now.objects.Get(o.Key()) == nil {
+			fresh = append(fresh, o.Resource)
 		}
 	}
 	if len(fresh) == 0 {
@@ -136,11 +137,11 @@ func (in *intake) claimed(now, next *model) {
 	for _, p := range next.contested(packages) {
 		before, after := now.claims(p), next.claims(p)
 		for _, n := range after {
-			o := next.objects.Get(objectKey{string(mesh.KindVirtualNode), n.mesh, n.name})
+			o := next.objects.Get(kinds.AppMesh(mesh.KindVirtualNode, n.mesh, n.name))
 			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
 				continue
 			}
-			in.bad(o.doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+contestedText(p, after)))
+			in.bad(o.Doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+contestedText(p, after)))
 		}
 	}
 }

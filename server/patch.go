@@ -1,21 +1,17 @@
 package server
 
 import (
-	"bytes"
-
-	"signet.example/authz/jwt"
-	"signet.example/identity"
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
-	"signet.example/policy"
+	"signet.example/server/kinds"
 )
 
 // patched is with at the price of what changes: what is put and removed is checked
 // against the rest, and the rest is not looked at. It does not say what is wrong:
 // where anything is, or a mesh itself changes, it returns nil, and newModel of
 // everything tells. graph, if any, is what the change makes of the graph.
-func (m *model) patched(put []*object, remove []objectKey, graph *mesh.Graph) *model {
-	c := &patch{model: *m, from: m, seen: map[objectKey]bool{}}
+func (m *model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Graph) *model {
+	c := &patch{model: *m, from: m, seen: map[kinds.Key]bool{}}
 	if assignMeshes(m.resources(put)) != nil {
 		return nil
 	}
@@ -25,7 +21,7 @@ func (m *model) patched(put []*object, remove []objectKey, graph *mesh.Graph) *m
 		}
 	}
 	for _, o := range put {
-		if k := o.key(); !o.sameAs(m.objects.Get(k)) && !c.change(k, o) {
+		if k := o.Key(); !o.SameAs(m.objects.Get(k)) && !c.change(k, o) {
 			return nil
 		}
 	}
@@ -49,67 +45,58 @@ func (m *model) patched(put []*object, remove []objectKey, graph *mesh.Graph) *m
 	return &made
 }
 
-// sameAs reports whether an object that is not stored yet is what is stored.
-func (o *object) sameAs(old *object) bool {
-	if old == nil || o.revision > 0 {
-		return o == old
-	}
-	return bytes.Equal(o.encode(), old.encode())
-}
-
 // patch is a model that is being made of another one.
 type patch struct {
 	model
 	from   *model
-	seen   map[objectKey]bool // what is changed
+	seen   map[kinds.Key]bool // what is changed
 	listed bool               // of one of the kinds that are listed
 	put    []*mesh.Resource
 	gone   []mesh.Name
 }
 
 // change makes o, nil for nothing, the object of the key.
-func (c *patch) change(k objectKey, o *object) bool {
+func (c *patch) change(k kinds.Key, o *kinds.Object) bool {
 	if c.seen[k] {
 		return false // it is given twice
 	}
 	c.seen[k] = true
-	c.listed = c.listed || k.kind == kindJWTIssuer || k.kind == kindPolicySource || k.kind == kindNodeGroup
+	c.listed = c.listed || k.Row().Single != nil || k.Kind == kinds.NodeGroup
 	switch {
-	case o != nil && o.resource != nil:
-		c.put = append(c.put, o.resource)
-	case c.from.objects.Get(k) != nil && c.from.objects.Get(k).resource != nil:
-		c.gone = append(c.gone, mesh.NameOf(mesh.Kind(k.kind), k.mesh, k.name))
+	case o != nil && o.Resource != nil:
+		c.put = append(c.put, o.Resource)
+	case c.from.objects.Get(k) != nil && c.from.objects.Get(k).Resource != nil:
+		c.gone = append(c.gone, mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name))
 	}
 	return c.model.put(k, o) == nil
 }
 
 // stands reports whether what changed can stand with the rest, as check does of everything.
-func (c *patch) stands(k objectKey) bool {
+func (c *patch) stands(k kinds.Key) bool {
 	o := c.objects.Get(k)
 	if o == nil {
-		switch k.kind {
-		case kindNodeGroup:
-			return c.hanging.Get(ordered.String(k.name)) == nil
+		switch k.Kind {
+		case kinds.NodeGroup:
+			return c.hanging.Get(ordered.String(k.Name)) == nil
 		case string(mesh.KindVirtualNode):
-			return !c.managed(k.mesh, k.name)
+			return !c.managed(k.Mesh, k.Name)
 		}
 		return true
 	}
-	switch v := o.value.(type) {
-	case identity.Entry:
-		return c.hasGroup(v.Group)
-	case identity.Binding:
-		return c.hasGroup(v.Group) && c.graph.Node(v.Mesh, v.VirtualNode) != nil
-	case policy.Source:
-		return len(c.sources) == 1
-	case jwt.Issuer:
-		n := 0
-		for _, is := range c.issuers {
-			if is.Issuer == v.Issuer {
-				n++
-			}
+	for _, to := range o.Refers() {
+		if c.objects.Get(to.To) == nil {
+			return false
 		}
-		return n == 1
 	}
-	return true
+	single := k.Row().Single
+	if single == nil {
+		return true
+	}
+	n := 0
+	for _, other := range c.ofKind(k.Kind) {
+		if single.Of(other.Value) == single.Of(o.Value) {
+			n++
+		}
+	}
+	return n == 1
 }

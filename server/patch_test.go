@@ -21,13 +21,14 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/watched"
 	"signet.example/mesh"
+	"signet.example/server/kinds"
 	"signet.example/store"
 )
 
 var testTD = spiffeid.RequireTrustDomainFromString("test.example")
 
 // understood are the objects of manifests, of meshes that now has or they have.
-func understood(t testing.TB, now *model, manifests string) []*object {
+func understood(t testing.TB, now *model, manifests string) []*kinds.Object {
 	t.Helper()
 	in := &intake{server: &server{td: testTD}}
 	in.read(&api.Source{File: "test.yaml", Content: []byte(manifests)})
@@ -98,19 +99,19 @@ func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
 		r := rand.New(rand.NewPCG(uint64(seed), 1))
 		m := modelOf(t, oneMesh+own("NodeGroup", "g1", "")+own("NodeGroup", "g2", ""))
 		for step := range 60 {
-			var put []*object
-			var remove []objectKey
+			var put []*kinds.Object
+			var remove []kinds.Key
 			after := maps.Collect(m.objects.All())
 			for range 1 + r.IntN(3) {
 				o := understood(t, m, randomObject(r))[0]
-				k := o.key()
-				if slices.Contains(remove, k) || slices.ContainsFunc(put, func(p *object) bool { return p.key() == k }) {
+				k := o.Key()
+				if slices.Contains(remove, k) || slices.ContainsFunc(put, func(p *kinds.Object) bool { return p.Key() == k }) {
 					continue
 				}
 				if old := after[k]; old != nil && r.IntN(3) == 0 {
 					remove = append(remove, k)
 					delete(after, k)
-				} else if put = append(put, o); !o.sameAs(old) {
+				} else if put = append(put, o); !o.SameAs(old) {
 					after[k] = o
 				}
 			}
@@ -180,7 +181,7 @@ func TestOfManyObjectsThatOverlapSomePairsAreListed(t *testing.T) {
 		t.Fatalf("%d overlaps are listed, and said to be too many in %v", got, unlisted(m))
 	}
 	for i := range n - 4 { // what is left is four, two of each
-		if m = m.patched(nil, []objectKey{{kind: kindBinding, name: fmt.Sprintf("b%03d", i)}}, nil); m == nil {
+		if m = m.patched(nil, []kinds.Key{{Kind: kinds.Binding, Name: fmt.Sprintf("b%03d", i)}}, nil); m == nil {
 			t.Fatal("not patched")
 		}
 	}
@@ -255,7 +256,7 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, now := range []*model{next, stored} {
-		if got := now.differ(m); !slices.Equal(got, []objectKey{{"VirtualRouter", "m", "r8"}}) {
+		if got := now.differ(m); !slices.Equal(got, []kinds.Key{kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")}) {
 			t.Errorf("objects that are others: %v", got)
 		}
 		made := 0
@@ -278,7 +279,7 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 			t.Errorf("%d objects of the graph were made anew, want 1", made)
 		}
 	}
-	if again := stored.objects.Get(objectKey{"VirtualRouter", "m", "r8"}); again == next.objects.Get(again.key()) || again.revision != 1 {
+	if again := stored.objects.Get(kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")); again == next.objects.Get(again.Key()) || again.Revision != 1 {
 		t.Error("what is served was not read back from what is stored")
 	}
 	at := nodeInputs{model: m, endpoints: &registered{}}
@@ -292,11 +293,11 @@ func TestWhatDoesNotReadBackAsWhatWasCheckedIsNotWritten(t *testing.T) {
 	m := modelOf(t, services(20))
 	next := m.patched(understood(t, m, weight(1, 50)), nil, nil)
 	other := understood(t, m, weight(1, 51))[0]
-	write := store.Write{Object: store.Object{Kind: string(mesh.KindVirtualRouter), Mesh: "m", Name: "r1", Manifest: other.encode()}}
+	write := store.Write{Object: store.Object{Kind: string(mesh.KindVirtualRouter), Mesh: "m", Name: "r1", Manifest: other.Encode()}}
 	if _, err := m.written([]store.Write{write}, next); err == nil || !strings.Contains(err.Error(), "reads back as another value") {
 		t.Errorf("got %v", err)
 	}
-	write.Manifest = []byte(strings.ReplaceAll(string(other.encode()), "r1", "r2"))
+	write.Manifest = []byte(strings.ReplaceAll(string(other.Encode()), "r1", "r2"))
 	if _, err := m.written([]store.Write{write}, next); err == nil || !strings.Contains(err.Error(), "it reads back as VirtualRouter m/r2") {
 		t.Errorf("got %v", err)
 	}
@@ -309,13 +310,14 @@ func most() int { return soak(20_000, 100_000) }
 func manyEntries(t *testing.T, n int) *model {
 	t.Helper()
 	m := modelOf(t, services(20)+own("Entry", "e0", "group: g, spiffeID: \"spiffe://test.example/0\", selectors: [\"unix:uid:0\"]"))
-	first := m.objects.Get(objectKey{kind: kindEntry, name: "e0"})
+	first := m.objects.Get(kinds.Key{Kind: kinds.Entry, Name: "e0"})
 	all := m.all()
 	for i := range n {
 		o := *first
-		e := o.value.(identity.Entry)
+		e := o.Value.(identity.Entry)
 		e.Name = fmt.Sprintf("x%d", i)
-		o.value, o.own = e, e.Name
+		d := *first.Doc
+		d.Name, o.Doc, o.Value = e.Name, &d, e
 		all = append(all, &o)
 	}
 	m, err := newModel(testTD, 1, all)

@@ -8,13 +8,13 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"signet.example/mesh"
+	"signet.example/server/kinds"
 	"signet.example/store"
 )
 
 // loadModel reads what the store has.
 func loadModel(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*model, error) {
-	objects := make([]*object, 0, len(rows))
+	objects := make([]*kinds.Object, 0, len(rows))
 	for _, row := range rows {
 		o, err := parseStored(row, td)
 		if err != nil {
@@ -29,10 +29,10 @@ func loadModel(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*
 // writes as the next revision: what is written is read back from its manifest, and
 // must be what was checked, whose graph serves then.
 func (m *model) written(writes []store.Write, checked *model) (*model, error) {
-	var put []*object
-	var remove []objectKey
+	var put []*kinds.Object
+	var remove []kinds.Key
 	for _, w := range writes {
-		k := objectKey{w.Kind, w.Mesh, w.Name}
+		k := kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}
 		if w.Delete {
 			remove = append(remove, k)
 			continue
@@ -42,7 +42,7 @@ func (m *model) written(writes []store.Write, checked *model) (*model, error) {
 		if err != nil {
 			return nil, err
 		}
-		if o.resource != nil && !reflect.DeepEqual(o.resource.Spec, checked.objects.Get(k).resource.Spec) {
+		if o.Resource != nil && !reflect.DeepEqual(o.Resource.Spec, checked.objects.Get(k).Resource.Spec) {
 			return nil, fmt.Errorf("encode %s: it reads back as another value", k)
 		}
 		put = append(put, o)
@@ -60,7 +60,7 @@ func (m *model) follow(changes []store.Change) (*model, error) {
 	after := *m // but for its graph and lists
 	for _, c := range changes {
 		after.revision = c.Revision
-		k := objectKey{c.Kind, c.Mesh, c.Name}
+		k := kinds.Key{Kind: c.Kind, Mesh: c.Mesh, Name: c.Name}
 		switch {
 		case !isObject(c.Kind):
 		case c.Deleted:
@@ -74,8 +74,8 @@ func (m *model) follow(changes []store.Change) (*model, error) {
 			after.objects = after.objects.With(k, o)
 		}
 	}
-	var put []*object
-	var remove []objectKey
+	var put []*kinds.Object
+	var remove []kinds.Key
 	for k := range after.objects.Differ(m.objects) {
 		if o := after.objects.Get(k); o != nil {
 			put = append(put, o)
@@ -92,9 +92,9 @@ func (m *model) follow(changes []store.Change) (*model, error) {
 }
 
 // createdIn is the revision in which an object was first there, now if it was not.
-func createdIn(m *model, k objectKey, now uint64) uint64 {
+func createdIn(m *model, k kinds.Key, now uint64) uint64 {
 	if old := m.objects.Get(k); old != nil {
-		return old.created
+		return old.Created
 	}
 	return now
 }
@@ -104,30 +104,11 @@ func isObject(kind string) bool {
 	return !slices.Contains([]string{store.KindAgent, store.KindBan, store.KindPolicyRevision}, kind)
 }
 
-func parseStored(row store.Object, td spiffeid.TrustDomain) (_ *object, err error) {
-	k := objectKey{row.Kind, row.Mesh, row.Name}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("stored %s: %w", k, err)
-		}
-	}()
-	docs, err := mesh.Split("store", row.Manifest)
+func parseStored(row store.Object, td spiffeid.TrustDomain) (*kinds.Object, error) {
+	o, err := kinds.ReadBack(kinds.Key{Kind: row.Kind, Mesh: row.Mesh, Name: row.Name}, row.Manifest, td)
 	if err != nil {
 		return nil, err
 	}
-	if len(docs) != 1 {
-		return nil, fmt.Errorf("%d documents in one row", len(docs))
-	}
-	o, err := parseObject(docs[0], td)
-	if err != nil {
-		return nil, err
-	}
-	if o.resource != nil {
-		o.resource.Mesh = row.Mesh
-	}
-	if o.key() != k {
-		return nil, fmt.Errorf("it reads back as %s", o.key())
-	}
-	o.manifest, o.revision, o.created = row.Manifest, row.Revision, row.Created
+	o.Revision, o.Created = row.Revision, row.Created
 	return o, nil
 }

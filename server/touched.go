@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"signet.example/mesh"
+	"signet.example/server/kinds"
 )
 
 // touched are the virtual nodes whose views can differ by a change: those it
@@ -33,14 +34,11 @@ func (in nodeInputs) touched(was nodeInputs) touched {
 		}
 	}
 	for _, k := range in.model.differ(was.model) {
-		switch k.kind {
-		case string(mesh.KindVirtualNode), string(mesh.KindVirtualService), string(mesh.KindVirtualRouter):
-			reach(mesh.NameOf(mesh.Kind(k.kind), k.mesh, k.name))
-		case kindNodeGroup, kindEntry, kindJWTIssuer, kindPolicySource:
-			// No route, cluster or listener is made of these.
+		switch k.Row().Reach {
+		case kinds.Callers:
+			reach(mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name))
+		case kinds.Nobody:
 		default:
-			// A Mesh is in all of its nodes' views; a Binding makes every caller of
-			// its node call by mTLS. What is not known here may be in any view.
 			t.everything = true
 		}
 	}

@@ -198,16 +198,15 @@ func (c HostConfig) Evidence() (Evidence, error) {
 	return nil, nil
 }
 
-// BuildGroup is NodeGroupSpec.Build, which also refuses selectors that no host has.
-func BuildGroup(s identity.NodeGroupSpec, name string, td spiffeid.TrustDomain) (identity.NodeGroup, error) {
-	g, err := s.Build(name, td)
-	errs := []error{err}
+// CheckGroup refuses a group's selectors that no host has.
+func CheckGroup(g identity.NodeGroup) error {
+	var errs []error
 	for i, sel := range g.Selectors {
 		if err := checkSelector(sel); err != nil {
 			errs = append(errs, &identity.FieldError{Path: fmt.Sprintf("spec.selectors[%d]", i), Msg: err.Error()})
 		}
 	}
-	return g, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // checkSelector refuses a selector that no host has by any method, so that a typing

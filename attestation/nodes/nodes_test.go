@@ -1,6 +1,7 @@
 package nodes_test
 
 import (
+	"errors"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -99,12 +100,13 @@ func TestEvidenceOfAMethodThatIsNotTurnedOnIsRefusedByItsName(t *testing.T) {
 func TestASelectorThatNoHostHasIsRefusedInAGroup(t *testing.T) {
 	td := spiffeid.RequireTrustDomainFromString("one.example")
 	for _, s := range []string{"unix:uid:1", "join_token:x", "aws_iid:tag:a:b", "nonsense"} {
-		_, err := nodes.BuildGroup(identity.NodeGroupSpec{Selectors: []string{s}}, "g", td)
+		g, err := identity.NodeGroupSpec{Selectors: []string{s}}.Build("g", td)
+		err = errors.Join(err, nodes.CheckGroup(g))
 		if all := identity.FieldErrors(err); len(all) != 1 || all[0].Path != "spec.selectors[0]" {
 			t.Errorf("%s: %v", s, err)
 		}
 	}
-	if g, err := nodes.BuildGroup(identity.NodeGroupSpec{}, "g", td); err != nil || g.Name != "g" {
-		t.Errorf("%+v, %v", g, err)
+	if err := nodes.CheckGroup(identity.NodeGroup{Name: "g"}); err != nil {
+		t.Error(err)
 	}
 }

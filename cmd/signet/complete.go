@@ -8,13 +8,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/api"
+	"signet.example/server/kinds"
 )
 
-// kindNames are the kinds as get and delete take them.
-var kindNames = []string{
-	"meshes", "virtualnodes", "virtualservices", "virtualrouters",
-	"nodegroups", "entries", "bindings", "jwtissuers", "policysources",
+// kindNames are the kinds of which something can be stored, as get and delete take them.
+func kindNames(of func(kinds.Kind) bool) []string {
+	var names []string
+	for _, k := range kinds.All() {
+		if k.Served && of(k) {
+			names = append(names, k.Plural)
+		}
+	}
+	return names
 }
+
+func anyKind(kinds.Kind) bool { return true }
 
 // completionTime bounds what a press of Tab may wait for the server.
 const completionTime = 300 * time.Millisecond
@@ -26,7 +34,7 @@ func completeObjects(names int, more ...string) completion {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		switch {
 		case len(args) == 0:
-			return append(slices.Clone(more), kindNames...), cobra.ShellCompDirectiveNoFileComp
+			return append(slices.Clone(more), kindNames(anyKind)...), cobra.ShellCompDirectiveNoFileComp
 		case len(args) > names:
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/api"
+	"signet.example/server/kinds"
 )
 
 func newGet() *cobra.Command {
@@ -23,8 +24,8 @@ func newGet() *cobra.Command {
 With -o yaml the output is a manifest that apply takes back unchanged.
 An object can be named in one word, too, as -o name prints it: kind/name or
 kind/mesh/name. KIND is all, or a kind in any case, singular or plural:
-  ` + strings.Join(kindNames[:4], ", ") + `,
-  ` + strings.Join(kindNames[4:], ", ") + `, and agents.
+  ` + strings.Join(kindNames(func(k kinds.Kind) bool { return !k.Own() }), ", ") + `,
+  ` + strings.Join(kindNames(kinds.Kind.Own), ", ") + `, and agents.
 
 Agents are not applied: they join. The state of each is one of
   connected  it is served now

@@ -42,12 +42,13 @@ var imports = map[string][]string{
 	"authz":         {"identity", "policy", "proxy", "authz/jwt"},
 	"authz/jwt":     {"identity"},
 	"server/signer": {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
-	"server":        {"identity", "mesh", "ads", "api", "attestation", "policy", "authz/jwt", "store", "xds", "server/signer", "internal", "proxy"},
+	"server/kinds":  {"identity", "mesh", "policy", "authz/jwt", "internal"},
+	"server":        {"identity", "mesh", "ads", "api", "attestation", "policy", "authz/jwt", "store", "xds", "server/kinds", "server/signer", "internal", "proxy"},
 	"agent/svids":   {"identity", "internal"},
 	"agent/envoy":   {"identity", "api", "agent/svids", "internal", "proxy"},
 	"agent":         {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy", "agent/svids", "agent/envoy"},
 	"dev":           {"api"},
-	"cmd":           {"server", "server/signer", "agent", "dev", "api", "policy", "internal"},
+	"cmd":           {"server", "server/kinds", "server/signer", "agent", "dev", "api", "policy", "internal"},
 }
 
 type listed struct {

@@ -18,6 +18,7 @@ import (
 	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/server"
+	"signet.example/server/kinds"
 	"signet.example/server/signer"
 )
 
@@ -117,22 +118,37 @@ func TestPolicyPageCompiles(t *testing.T) {
 
 func TestKindsOfTheConfigurationPageParse(t *testing.T) {
 	td := spiffeid.RequireTrustDomainFromString("prod.example")
-	var kinds []string
+	var shown []string
 	for _, b := range block(read(t, "docs", "CONFIGURATION.md"), "yaml") {
 		docs, err := mesh.Split("CONFIGURATION.md", []byte(b))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range docs {
-			kinds = append(kinds, d.Kind)
+			shown = append(shown, d.Kind)
 			if err := build(d, td); err != nil {
 				t.Errorf("%s %s: %v", d.Kind, d.Name, err)
 			}
 		}
 	}
-	slices.Sort(kinds)
-	if want := []string{"Binding", "Entry", "JWTIssuer", "NodeGroup", "PolicySource"}; !slices.Equal(kinds, want) {
-		t.Errorf("the page shows %v, want each of %v", kinds, want)
+	slices.Sort(shown)
+	if want := slices.Sorted(slices.Values(kinds.Names(kinds.Kind.Own))); !slices.Equal(shown, want) {
+		t.Errorf("the page shows %v, want each of %v", shown, want)
+	}
+}
+
+func TestTheAppMeshPageSaysOfEachKindWhetherItIsApplied(t *testing.T) {
+	applied, refused, ok := strings.Cut(read(t, "docs", "APPMESH.md"), "## Refused by name")
+	if !ok {
+		t.Fatal("docs/APPMESH.md has no list of what is refused")
+	}
+	named := func(part, kind string) bool {
+		return regexp.MustCompile(`(?m)^\| ([^|]*, )?` + kind + `(, [^|]*)? \|`).MatchString(part)
+	}
+	for _, k := range kinds.All() {
+		if !k.Own() && (named(applied, k.Name) != k.Served || named(refused, k.Name) == k.Served) {
+			t.Errorf("docs/APPMESH.md and the table of kinds differ on whether a %s is applied", k.Name)
+		}
 	}
 }
 

@@ -1,0 +1,150 @@
+package kinds_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/identity"
+	"signet.example/internal/manifest"
+	"signet.example/mesh"
+	"signet.example/server/kinds"
+)
+
+var td = spiffeid.RequireTrustDomainFromString("test.example")
+
+func document(t *testing.T, text string) *manifest.Document {
+	t.Helper()
+	docs, err := mesh.Split("test.yaml", []byte(text))
+	if err != nil || len(docs) != 1 {
+		t.Fatal(len(docs), err)
+	}
+	return docs[0]
+}
+
+// samples has one manifest of each kind that is applied.
+var samples = map[string]string{
+	"Mesh":           "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n",
+	"VirtualNode":    "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
+	"VirtualRouter":  "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
+	"VirtualService": "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
+	"NodeGroup":      "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: edge}\n",
+	"Entry":          "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: batch}\nspec: {group: edge, spiffeID: \"spiffe://test.example/batch\", selectors: [\"unix:uid:7\"]}\n",
+	"Binding":        "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web}\nspec: {group: edge, mesh: shop, virtualNode: web, selectors: [\"unix:uid:7\"]}\n",
+	"JWTIssuer":      "apiVersion: signet.example/v1alpha1\nkind: JWTIssuer\nmetadata: {name: login}\nspec: {issuer: \"https://login.example\", audiences: [web], jwksURL: \"https://login.example/keys\"}\n",
+	"PolicySource":   "apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: rules}\nspec: {url: \"https://git.example/rules.git\"}\n",
+}
+
+func TestAnObjectOfEachKindReadsBackAsItIsStored(t *testing.T) {
+	for _, k := range kinds.All() {
+		text, have := samples[k.Name]
+		if have != k.Served {
+			t.Errorf("%s: a sample: %v, applied: %v", k.Name, have, k.Served)
+		}
+		if !have {
+			continue
+		}
+		o, err := kinds.Parse(document(t, text), td)
+		if err != nil || len(o.Refused()) > 0 || len(o.Warnings()) > 0 {
+			t.Errorf("%s: %v %v %v", k.Name, err, o.Refused(), o.Warnings())
+			continue
+		}
+		key := o.Key()
+		if key.Kind != k.Name || key.Row().Plural != k.Plural || (key.Mesh == "") != k.Own() {
+			t.Errorf("%s has the key %+v", k.Name, key)
+		}
+		again, err := kinds.ReadBack(key, o.Encode(), td)
+		if err != nil || !o.SameAs(again) {
+			t.Errorf("%s: %v", k.Name, err)
+			continue
+		}
+		if o.Value != nil {
+			if d := cmp.Diff(o.Value, again.Value, cmp.AllowUnexported(spiffeid.ID{}, spiffeid.TrustDomain{}, identity.Entry{})); d != "" {
+				t.Errorf("%s reads back as another value: %s", k.Name, d)
+			}
+		}
+		key.Name = "other"
+		if _, err := kinds.ReadBack(key, o.Encode(), td); err == nil || !strings.Contains(err.Error(), "it reads back as") {
+			t.Errorf("%s under another name: %v", k.Name, err)
+		}
+	}
+}
+
+func TestAKindIsFoundByItsNameItsPluralAndItsShortName(t *testing.T) {
+	seen := map[string]string{}
+	for _, k := range kinds.All() {
+		for _, name := range []string{k.Name, strings.ToLower(k.Name), strings.ToUpper(k.Name), k.Plural, k.Short} {
+			if name == "" {
+				continue
+			}
+			if found, ok := kinds.Find(name); !ok || found.Name != k.Name {
+				t.Errorf("%q is not %s but %q", name, k.Name, found.Name)
+			}
+			if other := seen[strings.ToLower(name)]; other != "" && other != k.Name {
+				t.Errorf("%q is %s and %s", name, other, k.Name)
+			}
+			seen[strings.ToLower(name)] = k.Name
+		}
+	}
+	for _, name := range []string{"", "s", "agents", "pod"} {
+		if k, ok := kinds.Find(name); ok {
+			t.Errorf("%q is %s", name, k.Name)
+		}
+	}
+}
+
+func TestAnObjectNamesWhatItRefersTo(t *testing.T) {
+	texts := func(kind string) []string {
+		o, err := kinds.Parse(document(t, samples[kind]), td)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []string
+		for _, r := range o.Refers() {
+			list = append(list, r.Field+": "+r.Verb+" "+r.To.String())
+		}
+		return list
+	}
+	for kind, want := range map[string][]string{
+		"Entry":       {"spec.group: names NodeGroup edge"},
+		"Binding":     {"spec.group: names NodeGroup edge", "spec.virtualNode: grants VirtualNode shop/web"},
+		"NodeGroup":   nil,
+		"VirtualNode": nil, // what is of the mesh, its graph resolves
+	} {
+		if d := cmp.Diff(want, texts(kind)); d != "" {
+			t.Errorf("%s: %s", kind, d)
+		}
+	}
+}
+
+// What a newer version would not apply is served as long as it is stored.
+func TestWhatApplyRefusesOfASpecIsReadBackAllTheSame(t *testing.T) {
+	for _, c := range []struct{ kind, old, now, field string }{
+		{"PolicySource", "https://git.example/rules.git", "git://git.example/rules", "spec.url"},
+		{"JWTIssuer", "audiences: [web]", "audiences: [\"web-*\"]", "spec.audiences[0]"},
+	} {
+		o, err := kinds.Parse(document(t, strings.Replace(samples[c.kind], c.old, c.now, 1)), td)
+		if err != nil || len(o.Refused()) != 1 || o.Refused()[0].Field != c.field || o.Refused()[0].Line != 4 {
+			t.Errorf("%s: %v %v", c.kind, err, o.Refused())
+			continue
+		}
+		if _, err := kinds.ReadBack(o.Key(), o.Encode(), td); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestADocumentOfAnotherGroupIsForeignAndAnUnknownKindIsRefused(t *testing.T) {
+	if _, err := kinds.Parse(document(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n"), td); !errors.Is(err, kinds.ErrForeign) {
+		t.Error(err)
+	}
+	for _, kind := range []string{"Mesh", "Agent", "entry"} {
+		_, err := kinds.Parse(document(t, "apiVersion: signet.example/v1alpha1\nkind: "+kind+"\nmetadata: {name: x}\n"), td)
+		if err == nil || !strings.Contains(err.Error(), "(NodeGroup, Entry, Binding, JWTIssuer, PolicySource)") {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
