@@ -12,14 +12,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/internal/child"
 	"signet.example/internal/unixsock"
 )
 
 // The descriptors that the authz process finds open.
 const (
-	controlFD = 3 // gRPC of api.AuthzControl; the authz process serves it
-	passingFD = 4 // accepted ext_authz connections, with SCM_RIGHTS
-	journalFD = 5 // memory: what is being evaluated
+	controlFD = child.FirstFile + iota // gRPC of api.AuthzControl; the authz process serves it
+	passingFD                          // accepted ext_authz connections, with SCM_RIGHTS
+	journalFD                          // memory: what is being evaluated
 )
 
 // handover is the message beside a passed connection: who is at its other end.

@@ -26,7 +26,6 @@ import (
 // server takes from it the text of modules that passed, and no more of it than
 // maxReading.
 const (
-	policyFD = 3
 	// policyMemory is what the process may use: the largest policies that a revision
 	// may have take 420 MiB to read, compile and test.
 	policyMemory = 768 << 20
@@ -182,7 +181,7 @@ func readMessage(r io.Reader, m proto.Message, most uint32) error {
 	return proto.Unmarshal(b, m)
 }
 
-// RunPolicyChild reads the one source that the server asks for on descriptor 3.
+// RunPolicyChild reads the one source that the server asks for on the socket that it inherits.
 func RunPolicyChild(ctx context.Context) error {
 	// Best effort: where memory is short it goes first, and where time is, it waits.
 	_ = child.Expendable(1000)
@@ -190,7 +189,7 @@ func RunPolicyChild(ctx context.Context) error {
 	if err := child.Confine(); err != nil {
 		return fmt.Errorf("policy-child: %w", err)
 	}
-	conn, err := unixsock.FromFile(os.NewFile(policyFD, "server"))
+	conn, err := unixsock.FromFile(os.NewFile(child.FirstFile, "server"))
 	if err != nil {
 		return fmt.Errorf("policy-child: `signet server` starts it: %w", err)
 	}

@@ -7,16 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/agent"
+	"signet.example/internal/child"
 	"signet.example/server"
 )
-
-// firstInherited is the first descriptor that a parent of ours hands to a child.
-const firstInherited = 3
 
 // startedBy refuses a part of Signet that was started by hand: without the sockets
 // of its parent it can do nothing, and would only say that a descriptor is bad.
 func startedBy(c *cobra.Command, parent string) error {
-	if _, err := unix.GetsockoptInt(firstInherited, unix.SOL_SOCKET, unix.SO_TYPE); err == nil {
+	if _, err := unix.GetsockoptInt(child.FirstFile, unix.SOL_SOCKET, unix.SO_TYPE); err == nil {
 		return nil
 	}
 	return &exitError{

@@ -24,7 +24,7 @@ type Spec struct {
 	Dir string
 	// Umask of the files that it makes; 0077 if zero.
 	Umask int
-	// Files are its descriptors from 3 on. Standard input is /dev/null.
+	// Files are its descriptors from FirstFile on. Standard input is /dev/null.
 	Files []*os.File
 	// Stdout and Stderr take what it writes; nothing if nil.
 	Stdout, Stderr io.Writer
@@ -40,6 +40,10 @@ type Spec struct {
 	// taken for it.
 	Begun func(pidfd int) (ended func(), err error)
 }
+
+// FirstFile is the number that the first of Spec.Files has in the child: what comes
+// before is standard input, output and error.
+const FirstFile = 3
 
 // Process is a running child. Its methods can be called from any goroutine.
 type Process struct {

@@ -30,14 +30,24 @@ func Expendable(score int) error {
 	return os.WriteFile(file, []byte(strconv.Itoa(score)), 0)
 }
 
+// KeepSecret keeps this process's memory from others of its user: no debugger of
+// theirs reads it, and it leaves no core file. It comes before a key or a password is
+// read, and holds until a program is executed. /proc/self is root's from then on.
+func KeepSecret() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("keep keys out of core dumps: PR_SET_DUMPABLE: %w", err)
+	}
+	return nil
+}
+
 // Confine is what a program of ours that was started as a child does before
 // anything else, or after Expendable. It drops capabilities that its file may have given it, has the
 // kernel end it with its parent, and keeps others of its user from reading its
 // memory. A parent that has died before is noticed by the end of what the child
 // reads from it.
 func Confine() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
+	if err := KeepSecret(); err != nil {
+		return err
 	}
 	now, err := capabilities()
 	if err != nil {

@@ -42,15 +42,41 @@ func LookupUser(text string) (User, error) {
 		}
 		return u, nil
 	}
-	known, err := user.Lookup(text)
+	known, err := byName(text, "uid:gid")
+	if err != nil {
+		return User{}, err
+	}
+	return named(known)
+}
+
+// LookupUID is the uid of a user given by name, or by number without a look at the
+// user database.
+func LookupUID(text string) (uint32, error) {
+	if uid, err := number(text); err == nil {
+		return uid, nil
+	}
+	known, err := byName(text, "the uid")
+	if err != nil {
+		return 0, err
+	}
+	u, err := named(known)
+	return u.UID, err
+}
+
+// byName finds a user; instead is what can be given in the place of the name.
+func byName(name, instead string) (*user.User, error) {
+	if strings.Trim(name, "0123456789") == "" { // nothing, or a number that is none of a user
+		return nil, fmt.Errorf("user %q: want a name or %s", name, instead)
+	}
+	known, err := user.Lookup(name)
 	absent, err := isAbsent(err)
 	switch {
 	case err != nil:
-		return User{}, fmt.Errorf("user %q: %w", text, err)
+		return nil, fmt.Errorf("user %q: %w", name, err)
 	case absent:
-		return User{}, fmt.Errorf("user %q is not in /etc/passwd: make it with `useradd --system --shell /usr/sbin/nologin %s`, or give uid:gid, as for a user of a directory service", text, text)
+		return nil, fmt.Errorf("user %q is not in /etc/passwd: make it with `useradd --system --shell /usr/sbin/nologin %s`, or give %s, as for a user of a directory service", name, name, instead)
 	}
-	return named(known)
+	return known, nil
 }
 
 // isAbsent reports whether a look into the user database found nothing, by its error.
@@ -136,30 +162,36 @@ func SpareUser() (User, error) {
 	return User{}, fmt.Errorf("find a user for a child: none of the uids %d to %d is free", spareFirst, spareLast)
 }
 
-// uidsInUse are the real, effective, saved and file system uids of all processes. One
-// that is there and cannot be read may have any.
+// uidsInUse are the real, effective, saved and file system uids of all threads: those
+// of one process may differ. One that is there and cannot be read may have any.
 func uidsInUse(proc string) (map[uint32]bool, error) {
-	all, err := os.ReadDir(proc) // filepath.Glob leaves out what it cannot read
+	processes, err := numbered(proc)
 	if err != nil {
 		return nil, err
 	}
 	used := map[uint32]bool{}
-	for _, entry := range all {
-		if _, err := strconv.ParseUint(entry.Name(), 10, 32); err != nil {
+	for _, process := range processes {
+		threads, err := numbered(filepath.Join(process, "task"))
+		if hasEnded(err) {
 			continue
-		}
-		content, err := os.ReadFile(filepath.Join(proc, entry.Name(), "status"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // it has ended
 		}
 		if err != nil {
 			return nil, err
 		}
-		for line := range strings.Lines(string(content)) {
-			uids, ok := strings.CutPrefix(line, "Uid:")
-			for text := range strings.FieldsSeq(uids) {
-				if uid, err := number(text); ok && err == nil {
-					used[uid] = true
+		for _, thread := range threads {
+			content, err := os.ReadFile(filepath.Join(thread, "status"))
+			if hasEnded(err) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			for line := range strings.Lines(string(content)) {
+				uids, ok := strings.CutPrefix(line, "Uid:")
+				for text := range strings.FieldsSeq(uids) {
+					if uid, err := number(text); ok && err == nil {
+						used[uid] = true
+					}
 				}
 			}
 		}
@@ -169,3 +201,20 @@ func uidsInUse(proc string) (map[uint32]bool, error) {
 	}
 	return used, nil
 }
+
+// numbered are the folders of processes, or of the threads of one.
+func numbered(dir string) ([]string, error) {
+	all, err := os.ReadDir(dir) // filepath.Glob leaves out what it cannot read
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, entry := range all {
+		if _, err := strconv.ParseUint(entry.Name(), 10, 32); err == nil {
+			list = append(list, filepath.Join(dir, entry.Name()))
+		}
+	}
+	return list, nil
+}
+
+func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,27 +36,28 @@ func TestASpareUserIsOneThatNoProcessRunsAs(t *testing.T) {
 
 func TestAProcessThatCannotBeReadMayRunAsAnyUser(t *testing.T) {
 	proc := t.TempDir()
-	write := func(pid, status string) {
+	write := func(thread, status string) {
 		t.Helper()
-		dir := filepath.Join(proc, pid)
+		dir := filepath.Join(proc, thread)
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "status"), []byte(status), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	own := os.Geteuid()
-	write("1", fmt.Sprintf("Name:\tsignet\nUid:\t%d\t%d\t%d\t%d\n", own, own, own, own))
-	write("2", "Name:\tx\nUid:\t60578\t60579\t60580\t60581\n")
+	write("1/task/1", fmt.Sprintf("Name:\tsignet\nUid:\t%d\t%d\t%d\t%d\n", own, own, own, own))
+	write("2/task/2", "Name:\tx\nUid:\t60578\t60579\t60580\t60581\n")
+	write("2/task/7", "Name:\tx\nUid:\t60583\t60583\t60583\t60583\n") // a thread that changed its user alone
 	used, err := child.UIDsInUse(proc)
-	if err != nil || !used[60578] || !used[60581] || used[60582] {
+	if err != nil || !used[60578] || !used[60581] || used[60582] || !used[60583] {
 		t.Errorf("%v, %v", used, err)
 	}
-	if err := errors.Join(os.Mkdir(filepath.Join(proc, "3"), 0o755), os.Mkdir(filepath.Join(proc, "sys"), 0o755)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(proc, "3"), 0o755), os.MkdirAll(filepath.Join(proc, "2", "task", "8"), 0o755), os.Mkdir(filepath.Join(proc, "sys"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := child.UIDsInUse(proc); err != nil {
 		t.Errorf("a process that has ended: %v", err)
 	}
-	if err := os.MkdirAll(filepath.Join(proc, "4", "status"), 0o755); err != nil { // reading it fails, for root too
+	if err := os.MkdirAll(filepath.Join(proc, "4", "task", "4", "status"), 0o755); err != nil { // reading it fails, for root too
 		t.Fatal(err)
 	}
 	if used, err := child.UIDsInUse(proc); err == nil {
@@ -88,10 +90,18 @@ func TestAUserIsGivenByNameOrNumber(t *testing.T) {
 		if err != nil || got.UID != want.UID || got.GID != want.GID {
 			t.Errorf("%s: %s, %v", text, cmp.Diff(want, got), err)
 		}
+		if uid, err := child.LookupUID(text); (err != nil || uid != want.UID) && !strings.Contains(text, ":") {
+			t.Errorf("%s: %d, %v", text, uid, err)
+		}
 	}
 	for _, text := range []string{"no-such-user-here", "-1", "4294967295", "1:", ":1", "1:4294967295", "a:b", ""} {
 		if u, err := child.LookupUser(text); err == nil {
 			t.Errorf("%q is %v", text, u)
+		}
+	}
+	for _, text := range []string{"no-such-user-here", "-1", "4294967295", "4294967296", "64991:64991", ""} {
+		if uid, err := child.LookupUID(text); err == nil {
+			t.Errorf("%q is %d", text, uid)
 		}
 	}
 }

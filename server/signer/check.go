@@ -9,6 +9,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/ca"
+	"signet.example/internal/child"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
@@ -21,7 +22,7 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	uid, err := userID(cfg.ServerUser)
+	uid, err := child.LookupUID(cfg.ServerUser)
 	if err != nil {
 		return fmt.Errorf("server_user: %w", err)
 	}

@@ -2,12 +2,8 @@ package signer
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
-	"math"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"signet.example/ca"
@@ -66,17 +62,3 @@ func (f Folder) CA() string { return filepath.Join(string(f), "ca") }
 
 // Password is the file that Config.PasswordFile is without a word of its own.
 func (f Folder) Password() string { return filepath.Join(string(f), "password") }
-
-// userID is the uid of a user given by name or by number. Users that only NSS
-// knows have a number here and no name.
-func userID(nameOrUID string) (uint32, error) {
-	text := nameOrUID
-	if u, err := user.Lookup(nameOrUID); err == nil {
-		text = u.Uid
-	}
-	uid, err := strconv.ParseUint(text, 10, 32)
-	if err != nil || uid == math.MaxUint32 { // which the kernel takes for "nobody in particular"
-		return 0, fmt.Errorf("user %q is not known here", nameOrUID)
-	}
-	return uint32(uid), nil
-}

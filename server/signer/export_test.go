@@ -9,7 +9,6 @@ import (
 
 // Internals of the two ends of the signer's socket.
 var (
-	UserID       = userID
 	MakePassword = makePassword
 	ReadPassword = readPassword
 )

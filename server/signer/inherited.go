@@ -14,19 +14,16 @@ import (
 	"signet.example/internal/unixsock"
 )
 
-// inheritedFD is where Start puts the child's end of the socket.
-const inheritedFD = 3
-
 // Inherited is the socket that Start gave this process. A signer that is a
 // child calls it before anything else: it confines the process, too.
 func Inherited() (net.Conn, error) {
 	if err := child.Confine(); err != nil {
 		return nil, fmt.Errorf("signer: %w", err)
 	}
-	unix.CloseOnExec(inheritedFD)
-	conn, err := unixsock.FromFile(os.NewFile(inheritedFD, "signer socket"))
+	unix.CloseOnExec(child.FirstFile)
+	conn, err := unixsock.FromFile(os.NewFile(child.FirstFile, "signer socket"))
 	if err != nil {
-		return nil, fmt.Errorf("file descriptor %d is not the signer's socket: %w", inheritedFD, err)
+		return nil, fmt.Errorf("file descriptor %d is not the signer's socket: %w", child.FirstFile, err)
 	}
 	return conn, nil
 }

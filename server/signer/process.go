@@ -161,7 +161,7 @@ func (p *Process) spawn(ctx context.Context) (*instance, error) {
 	// finishes what it is writing.
 	c.Process, err = child.Start(child.Spec{
 		Path: p.exe, Args: p.args, Confines: true, Env: child.OwnEnv(),
-		Files:  []*os.File{theirs}, // becomes inheritedFD
+		Files:  []*os.File{theirs}, // becomes child.FirstFile
 		Stdout: c.tail, Stderr: c.tail,
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/internal/child"
 	"signet.example/internal/retry"
 	"signet.example/internal/unixsock"
 )
@@ -63,7 +64,7 @@ func dial(target string, log *slog.Logger, allow func(unixsock.Peer) error) (*Re
 // root. Without a name it is nobody: whoever else could make the socket would be
 // our certificate authority.
 func expects(expected string) (func(unixsock.Peer) error, error) {
-	uid, err := userID(expected)
+	uid, err := child.LookupUID(expected)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"signet.example/api"
 	"signet.example/ca"
 	"signet.example/identity"
+	"signet.example/internal/child"
 )
 
 const (
@@ -73,8 +74,8 @@ func serve(ctx context.Context, cfg Config, listen func() (net.Listener, error))
 // harden keeps the keys out of core dumps and debuggers of the same user. It must be
 // called before a password or a key is read; it holds for the rest of the process.
 func harden() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("keep keys out of core dumps: PR_SET_DUMPABLE: %w", err)
+	if err := child.KeepSecret(); err != nil {
+		return err
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("keep keys out of core dumps: RLIMIT_CORE: %w", err)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"signet.example/internal/child"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 )
@@ -27,7 +28,7 @@ func Serve(ctx context.Context, cfg Config) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	uid, err := userID(cfg.ServerUser)
+	uid, err := child.LookupUID(cfg.ServerUser)
 	if err != nil {
 		return fmt.Errorf("server_user: %w", err)
 	}
