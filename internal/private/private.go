@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -64,76 +66,137 @@ func SecretTree(dir string, own uint32) error {
 		return err
 	}
 	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+		if err == nil {
+			err = Secret(path, own)
 		}
-		return Secret(path, own)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it went meanwhile: who writes a file anew has another one for a moment
+		}
+		return err
 	})
 }
 
 func check(path string, own, above uint32, deny fs.FileMode) error {
-	path, err := filepath.Abs(path)
+	path, err := Absolute(path)
 	if err != nil {
 		return err
 	}
-	c := checker{above: above, links: mostLinks}
-	return c.check(path, own, deny, 0)
-}
-
-type checker struct {
-	above uint32 // who, beside root, may have what lies above
-	links int    // how many more may be followed
-}
-
-// check looks at path and at every folder above it. A link counts as what it
-// leads to; that it does so depends on the folders it lies in. In a folder with
-// the sticky bit nobody renames what is another's, so sticky is that bit for what
-// lies above what is root's or of the user above.
-func (c *checker) check(path string, own uint32, deny, sticky fs.FileMode) error {
-	for ; ; path, own, deny = filepath.Dir(path), c.above, othersWrite {
-		info, err := os.Lstat(path)
+	way, err := walk(path)
+	if err != nil {
+		return err
+	}
+	for _, s := range slices.Backward(way) { // what was asked for, then what it hangs on
+		if s.last {
+			err = s.check(own, above, deny)
+		} else {
+			err = s.check(above, above, othersWrite)
+		}
 		if err != nil {
 			return err
 		}
-		owner := info.Sys().(*syscall.Stat_t) //nolint:forcetypeassert // Linux
-		if owner.Uid != 0 && owner.Uid != own {
-			who := "root"
-			if own != 0 {
-				who = fmt.Sprintf("root or uid %d", own)
-			}
-			return fmt.Errorf("%s belongs to uid %d, who could change or replace it; the owner must be %s: chown %d %s, or choose another folder",
-				path, owner.Uid, who, own, path)
-		}
-		if info.Mode().Type() == fs.ModeSymlink {
-			if err := c.follow(path, own, deny, sticky); err != nil {
-				return err
-			}
-		} else if open := info.Mode().Perm() & deny; open != 0 && info.Mode()&sticky == 0 && (deny == othersAll || !alone(path, owner.Gid, own, open)) {
-			return fmt.Errorf("%s has mode %#o, which lets others in: chmod %s %s", path, info.Mode().Perm(), without(open), path)
-		}
-		if path == filepath.Dir(path) {
-			return nil
-		}
-		sticky = 0
-		if owner.Uid == 0 || owner.Uid == c.above {
-			sticky = fs.ModeSticky
-		}
 	}
+	return nil
 }
 
-// follow checks what a link leads to.
-func (c *checker) follow(link string, own uint32, deny, sticky fs.FileMode) error {
-	if c.links--; c.links < 0 {
-		return fmt.Errorf("%s: %w", link, unix.ELOOP)
+// Absolute is filepath.Abs, or an error where the kernel takes the path for another
+// one: it goes up from where a link leads to, a program that joins paths from where
+// the link lies.
+func Absolute(path string) (string, error) {
+	clean, err := filepath.Abs(path)
+	if err != nil || !slices.Contains(strings.Split(path, "/"), "..") {
+		return clean, err
 	}
-	to, err := os.Readlink(link)
+	given, err := os.Stat(path)
+	cleaned, errClean := os.Stat(clean)
+	if (err == nil) != (errClean == nil) || err == nil && !os.SameFile(given, cleaned) {
+		return "", fmt.Errorf("%s goes up from where a symbolic link leads to, which is not %s: name it without \"..\"", path, clean)
+	}
+	return clean, nil
+}
+
+// step is a folder, link or file on the way to what a path names.
+type step struct {
+	path  string // without links
+	info  fs.FileInfo
+	up    *step    // the folder that it lies in
+	found []uint32 // the owners of what was looked up in it
+	last  bool     // it is what the path names, or a link in its place
+}
+
+func (s *step) owner() *syscall.Stat_t { return s.info.Sys().(*syscall.Stat_t) } //nolint:forcetypeassert // Linux
+
+// walk goes the kernel's way, from the root on: each link is read where it lies, and
+// ".." leads up from the folder that was reached.
+func walk(path string) ([]*step, error) {
+	info, err := os.Lstat("/")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if !filepath.IsAbs(to) {
-		to = filepath.Join(filepath.Dir(link), to)
+	at := &step{path: "/", info: info}
+	at.up = at
+	way, links := []*step{at}, mostLinks
+	for rest := names(path); len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if !at.info.IsDir() {
+			return nil, &fs.PathError{Op: "open", Path: at.path, Err: unix.ENOTDIR}
+		}
+		if name == ".." {
+			at = at.up
+			continue
+		}
+		next := &step{path: filepath.Join(at.path, name), up: at, last: len(rest) == 0}
+		if next.info, err = os.Lstat(next.path); err != nil {
+			return nil, err
+		}
+		way, at.found = append(way, next), append(at.found, next.owner().Uid)
+		if next.info.Mode().Type() != fs.ModeSymlink {
+			at = next
+			continue
+		}
+		if links--; links < 0 {
+			return nil, fmt.Errorf("%s: %w", path, unix.ELOOP)
+		}
+		to, err := os.Readlink(next.path)
+		if err != nil {
+			return nil, err
+		}
+		if filepath.IsAbs(to) {
+			at = way[0]
+		}
+		rest = append(names(to), rest...)
 	}
-	return c.check(to, own, deny, sticky)
+	at.last = true
+	return way, nil
+}
+
+// names are those in a path, without what leads nowhere.
+func names(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
+}
+
+// check looks at one step, which may be own's; what lies in it may be above's. In a
+// folder with the sticky bit nobody renames what is another's.
+func (s *step) check(own, above uint32, deny fs.FileMode) error {
+	owner := s.owner()
+	if owner.Uid != 0 && owner.Uid != own {
+		who := "root"
+		if own != 0 {
+			who = fmt.Sprintf("root or uid %d", own)
+		}
+		return fmt.Errorf("%s belongs to uid %d, who could change or replace it; the owner must be %s: chown %d %s, or choose another folder",
+			s.path, owner.Uid, who, own, s.path)
+	}
+	if s.info.Mode().Type() == fs.ModeSymlink {
+		return nil // it counts as what it leads to; that it does so depends on its folder
+	}
+	open := s.info.Mode().Perm() & deny
+	sticky := !s.last && s.info.Mode()&fs.ModeSticky != 0 &&
+		!slices.ContainsFunc(s.found, func(uid uint32) bool { return uid != 0 && uid != above })
+	if open == 0 || sticky || deny != othersAll && alone(s.path, owner.Gid, own, open) {
+		return nil
+	}
+	return fmt.Errorf("%s has mode %#o, which lets others in: chmod %s %s", s.path, s.info.Mode().Perm(), without(open), s.path)
 }
 
 // alone reports whether the open bits of a mode let in nobody except own and root:

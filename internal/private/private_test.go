@@ -169,6 +169,40 @@ func TestALinkIsAsPrivateAsWhatItLeadsThrough(t *testing.T) {
 	expect(t, private.Secret(inBad, 1000), "chmod go-w")
 }
 
+// What ".." means behind a link is the kernel's to say: it is the kernel that opens
+// the file.
+func TestALinkThatGoesUpLeadsWhereTheKernelSays(t *testing.T) {
+	asRoot(t)
+	dir, bad := t.TempDir(), filepath.Dir(file(t, 0, 0, 0o777, 0o600))
+	for _, d := range []string{dir, bad} {
+		if err := os.Mkdir(filepath.Join(d, "deep"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "f"), nil, 0o600),
+		os.Symlink(filepath.Join(bad, "deep"), filepath.Join(dir, "there")),
+		os.Symlink("there/../f", filepath.Join(dir, "up")),       // by the text: f, here
+		os.Symlink("deep/../f", filepath.Join(dir, "back")),      // here
+		os.Symlink("../f", filepath.Join(bad, "deep", "beside")), // by the text of there/beside: f, here
+		os.Symlink("/", filepath.Join(dir, "root")),
+		os.Symlink("f/../f", filepath.Join(dir, "through")),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"up": "chmod go-w " + bad, "there/beside": "chmod go-w " + bad, "back": "", "through": "not a directory",
+		"deep/../f": "", "there/../f": "without \"..\"", "there/../missing": "no such file", "root": "",
+	} {
+		expect(t, private.Guarded(dir+"/"+path, 0), want)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "here"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, private.Guarded(dir+"/there/../here", 0), "without \"..\"") // a program that joins paths finds it
+	expect(t, private.Fixed(filepath.Join(dir, "f"), 0), "not a directory")
+}
+
 func TestAnAccessControlListIsNotTheOwnersGroup(t *testing.T) {
 	asRoot(t)
 	database(t)

@@ -20,7 +20,7 @@ func TrustedListener(path string) func(Peer) error {
 		if p.UID == 0 || p.UID == own() {
 			return nil
 		}
-		err := keptBy(filepath.Dir(path), p.UID)
+		err := keptBy(path, p.UID)
 		if err == nil {
 			return nil
 		}
@@ -29,13 +29,15 @@ func TrustedListener(path string) func(Peer) error {
 	}
 }
 
-// keptBy reports why a folder is not one that uid, and nobody else except root, decides on.
-func keptBy(folder string, uid uint32) error {
-	folder, err := filepath.Abs(folder)
+// keptBy reports why a path does not lie in a folder that uid, and nobody else except
+// root, decides on.
+func keptBy(path string, uid uint32) error {
+	path, err := private.Absolute(path)
 	if err != nil {
 		return err
 	}
-	if folder, err = filepath.EvalSymlinks(folder); err != nil {
+	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
 		return err
 	}
 	info, err := os.Lstat(folder)
