@@ -232,7 +232,7 @@ func (o *owners) find(f front, b identity.Binding) (owner, error) {
 		return before, nil // what cannot be seen changes nothing of what is known
 	case known && (l.unseen || !now.follows(before)):
 		accept := ""
-		if !l.unseen { // else it would be accepted with all that the user runs
+		if !l.hidden { // else it would be accepted with all that the user runs
 			accept = o.acceptLine(key, now)
 		}
 		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.node, before, now, f.app, f.ports, name, accept)
@@ -258,7 +258,8 @@ type holder struct {
 	owner  owner // with the unit of the sockets whose unit is seen
 	any    bool
 	seen   bool  // the unit of a socket at least
-	unseen bool  // one has a cgroup that is gone, or is not to be seen from here
+	unseen bool  // that of one is not seen
+	hidden bool  // since its cgroup is gone, or not to be seen from here; else the kernel tells of none
 	search error // or the search for it could not be finished
 	byFile bool  // the user is that of the socket's file: nobody has said who listens
 }
@@ -275,7 +276,7 @@ func (l holder) with(m holder) (holder, error) {
 		return holder{}, fmt.Errorf("its listeners have several owners, %s and %s, and so it has none", l.owner, m.owner)
 	}
 	both := holder{
-		owner: l.owner, any: true, seen: l.seen || m.seen, unseen: l.unseen || m.unseen,
+		owner: l.owner, any: true, seen: l.seen || m.seen, unseen: l.unseen || m.unseen, hidden: l.hidden || m.hidden,
 		search: cmp.Or(l.search, m.search), byFile: l.byFile || m.byFile,
 	}
 	if !l.seen {
@@ -325,7 +326,10 @@ func (o *owners) listening(f front) (holder, error) {
 	for _, s := range all {
 		m := holder{any: true, owner: owner{UID: s.UID}}
 		if m.owner.Unit, m.seen = units[s.Cgroup]; !m.seen {
-			m.unseen, m.search = true, search
+			m.unseen = true
+			if s.Cgroup != 0 {
+				m.hidden, m.search = true, search
+			}
 		}
 		var err error
 		if l, err = l.with(m); err != nil {
@@ -372,13 +376,13 @@ func (o *owners) atSocket(app proxy.Place, port uint16) (holder, error) {
 		if gone := unix.Lstat(path, &st); gone != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 			return holder{}, err
 		}
-		l = holder{any: true, owner: owner{UID: st.Uid}, unseen: true, search: err, byFile: true}
+		l = holder{any: true, owner: owner{UID: st.Uid}, unseen: true, hidden: true, search: err, byFile: true}
 	case err != nil:
 		return holder{}, err
 	case !found.Known():
 		return holder{}, fmt.Errorf("who listens at %s has no number in the agent's user namespace", path)
 	default:
-		l = holder{any: true, owner: owner{found.UID, found.Unit}, seen: found.Unseen == nil, unseen: found.Unseen != nil, search: found.Unseen}
+		l = holder{any: true, owner: owner{found.UID, found.Unit}, seen: found.Unseen == nil, unseen: found.Unseen != nil, hidden: found.Unseen != nil, search: found.Unseen}
 	}
 	if err := appFolder(filepath.Dir(path), l.owner.UID); err != nil {
 		return holder{}, fmt.Errorf("user %d listens at %s, and its folder is not as it must be: %w", l.owner.UID, path, err)

@@ -171,7 +171,7 @@ func (u *unitsOf) Units(ids []uint64) (map[uint64]string, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.searches++
-	out, err := map[uint64]string{0: ""}, error(nil)
+	out, err := map[uint64]string{}, error(nil)
 	for _, id := range ids {
 		if unit, ok := u.units[id]; ok {
 			out[id] = unit
@@ -189,7 +189,7 @@ func (u *unitsOf) In(unit string, id uint64) bool {
 }
 
 func TestAUnitThatCannotBeSeenWidensNothing(t *testing.T) {
-	const web, cron, session, gone = 11, 12, 13, 99
+	const web, cron, session, gone, untold = 11, 12, 13, 99, 0
 	file := filepath.Join(t.TempDir(), "applications.json")
 	units := &unitsOf{units: map[uint64]string{web: "/system.slice/web.service", cron: "/system.slice/cron.service", session: ""}, err: errors.New("interrupted")}
 	r := newOwnersRig(t, file)
@@ -225,6 +225,9 @@ func TestAUnitThatCannotBeSeenWidensNothing(t *testing.T) {
 		expect("its user in a cgroup that is gone, after a "+name, 1000, gone, reasonNotTheirs)
 		listens(1001, gone)
 		expect("another user, after a "+name, 1001, gone, reasonNewOwner)
+		listens(1000, untold)
+		expect("the service, while the kernel does not tell, and a "+name, 1000, web, "")
+		expect("its user, of whom the kernel does not tell, and a "+name, 1000, untold, reasonNotTheirs)
 	}
 	listens(1000, session)
 	expect("its user, who has taken its port", 1000, session, reasonNewOwner)

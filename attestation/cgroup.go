@@ -55,16 +55,18 @@ var ErrCgroupSearch = errors.New("the search for its service or container could 
 
 // Units returns the paths of the services or containers that the cgroups belong
 // to, "" for one that belongs to none, such as a login session. A cgroup that is
-// gone, or cannot be seen from here, is missing from the answer; with
-// ErrCgroupSearch it may be there all the same. All that is not known yet is
-// searched for at once.
+// gone, cannot be seen from here, or is not told by the kernel (0 and 1) is missing
+// from the answer; with ErrCgroupSearch it may be there all the same. All that is
+// not known yet is searched for at once.
 func (c *Cgroups) Units(ids []uint64) (map[uint64]string, error) {
 	units, missing := map[uint64]string{}, map[uint64]bool{}
 	var errs error
 	c.mu.Lock()
 	for _, id := range ids {
-		if u, ok := c.units[id]; ok || id <= 1 {
+		if u, ok := c.units[id]; ok {
 			units[id] = u // an id is not given again
+		} else if id <= 1 {
+			continue // the kernel says nothing: SocketOwner.Cgroup
 		} else if m, ok := c.missedLately(search{"", id}); !ok {
 			missing[id] = true
 		} else if m.err != nil {
