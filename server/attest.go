@@ -27,17 +27,23 @@ type agentAPI struct {
 
 	nodes     *nodes.Attestors
 	strangers *limiters // attestations with keys of nobody, by where they come from
-	attests   *limiters // attestations of those that joined, by host key
+	attests   *limiters // attestations of those that joined, by host key and whether it is served there; of those that may join, by token
 	issues    *limiters // by agent
 }
 
 // attestable takes the attestation of a caller out of a bucket, before anything of
 // its evidence is verified. One that joined is known by the key that its handshake
 // proved, one that may join by its token: each has a bucket that nobody else can empty,
-// so that whoever shares its address cannot keep it out.
+// so that whoever shares its address cannot keep it out. Nor can a copy of its folder
+// from another address, which has the key: where the agent was let in last it has a
+// bucket, and everywhere else the other.
 func (a *agentAPI) attestable(ctx context.Context, c *caller, req *api.AttestRequest) error {
-	if a.roster.hasKey(c.hostKey) {
-		return a.attests.take(string(c.hostKey), 1)
+	if id, ok := a.roster.ofKey(c.hostKey); ok {
+		where := "elsewhere"
+		if a.instances.servedAt(id, c.remote) {
+			where = "there"
+		}
+		return a.attests.take(string(c.hostKey)+where, 1)
 	}
 	w, err := a.nodes.Weigh(ctx, req, a.clock())
 	switch {

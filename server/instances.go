@@ -37,9 +37,16 @@ type instances struct {
 	clock   func() time.Time
 	log     *slog.Logger
 
-	mu      sync.Mutex        // guards the following; not held while anybody is asked
-	current map[string]string // by agent id
-	clashes map[string]clash  // by agent id: the last
+	mu      sync.Mutex           // guards the following; not held while anybody is asked
+	current map[string]servedRun // by agent id: who is served
+	clashes map[string]clash     // by agent id: the last
+}
+
+// servedRun is one instance of an agent, and where it was let in last: its address, or the /64
+// that it is in.
+type servedRun struct {
+	instance string
+	at       netip.Prefix
 }
 
 // clash is one host key in two places.
@@ -51,7 +58,7 @@ type clash struct {
 func newInstances(s *server) *instances {
 	return &instances{
 		answers: s.sessions.answers, evict: s.access.evict, tell: s.tellClash, clock: s.clock, log: s.log,
-		current: map[string]string{}, clashes: map[string]clash{},
+		current: map[string]servedRun{}, clashes: map[string]clash{},
 	}
 }
 
@@ -73,13 +80,13 @@ func instanceOf(ctx context.Context) (string, error) {
 func (i *instances) admit(ctx context.Context, agent string, c *caller) error {
 	i.mu.Lock()
 	now, known := i.current[agent]
-	if !known || now == c.instance {
-		i.current[agent] = c.instance
+	if !known || now.instance == c.instance {
+		i.current[agent] = runOf(c)
 		i.mu.Unlock()
 		return nil
 	}
 	i.mu.Unlock()
-	at, alive, err := i.answers(ctx, agent, now, c.remote)
+	at, alive, err := i.answers(ctx, agent, now.instance, c.remote)
 	if err != nil {
 		return fmt.Errorf("admit agent %s: %w", agent, err)
 	}
@@ -88,9 +95,9 @@ func (i *instances) admit(ctx context.Context, agent string, c *caller) error {
 		return inUse(agent)
 	}
 	i.mu.Lock()
-	first := i.current[agent] == now
+	first := i.current[agent].instance == now.instance
 	if first {
-		i.current[agent] = c.instance
+		i.current[agent] = runOf(c)
 	}
 	i.mu.Unlock()
 	if !first { // a third one was faster
@@ -104,7 +111,16 @@ func (i *instances) admit(ctx context.Context, agent string, c *caller) error {
 func (i *instances) joined(agent string, c *caller) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.current[agent] = c.instance
+	i.current[agent] = runOf(c)
+}
+
+func runOf(c *caller) servedRun { return servedRun{c.instance, prefixOf(c.remote)} }
+
+// servedAt reports whether an agent's instance was let in from here the last time.
+func (i *instances) servedAt(agent string, from netip.Addr) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.current[agent].at == prefixOf(from)
 }
 
 // forget lets go of an agent that was deleted.

@@ -235,7 +235,7 @@ func TestANewcomerThatLeavesOrOfWhomNothingIsKnownIsNoClash(t *testing.T) {
 		_, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
 		defer end()
 		i := &instances{
-			answers: r.answers, clock: time.Now, current: map[string]string{"x": ""}, clashes: map[string]clash{},
+			answers: r.answers, clock: time.Now, current: map[string]servedRun{"x": {}}, clashes: map[string]clash{},
 			evict: func(string, string) { t.Error("somebody is evicted") },
 			tell:  func(context.Context, string, clash) { t.Error("a clash is told") },
 		}
@@ -252,8 +252,8 @@ func TestANewcomerThatLeavesOrOfWhomNothingIsKnownIsNoClash(t *testing.T) {
 		if err := i.admit(t.Context(), "x", c); !errors.Is(err, errUnavailable) {
 			t.Errorf("nothing is known: %v", err)
 		}
-		if len(i.recent()) != 0 || i.current["x"] != "" {
-			t.Errorf("clashes %v, served %q", i.recent(), i.current["x"])
+		if len(i.recent()) != 0 || i.current["x"] != (servedRun{}) {
+			t.Errorf("clashes %v, served %v", i.recent(), i.current["x"])
 		}
 	})
 }

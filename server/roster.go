@@ -150,13 +150,13 @@ func (r *roster) of(id string) store.Agent {
 	return a
 }
 
-// hasKey reports whether an agent joined with this host key. It costs a look into
-// memory, whoever asks.
-func (r *roster) hasKey(hostKey []byte) bool {
+// ofKey finds the agent that joined with this host key, banned or not. It costs a look
+// into memory, whoever asks.
+func (r *roster) ofKey(hostKey []byte) (id string, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	_, ok := r.keys[string(hostKey)]
-	return ok
+	id, ok = r.keys[string(hostKey)]
+	return id, ok
 }
 
 // servesKey reports whether the agent that joined with this host key is to be served.

@@ -387,6 +387,27 @@ func TestAnAgentJoinsAndAttestsAgainWhileStrangersFloodFromItsAddress(t *testing
 	}
 }
 
+// A copy of its folder has the agent's key: what it takes of the key's attestations, the
+// agent does not miss where it is known to be.
+func TestACopyOfAnAgentsFolderElsewhereDoesNotSlowItsRestart(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	h.stay()
+	floodUntilDry(t, dialFrom(t, r.addr.Agents, h.hostKey, net.IPv4(127, 0, 0, 9)), &api.AttestRequest{Csr: newCSR(t, newKey(t))})
+	conn := dial(t, r.addr.Agents, h.hostKey, nil, grpc.WithPerRPCCredentials(h.instance))
+	for range 5 {
+		if _, err := api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{Csr: newCSR(t, h.key)}); err != nil {
+			t.Errorf("the agent where it was: %v", err)
+		}
+	}
+	// However many addresses the key is shown from, they are no more than one.
+	other := dialFrom(t, r.addr.Agents, h.hostKey, net.IPv4(127, 0, 0, 10))
+	if _, err := api.NewAgentAPIClient(other).Attest(t.Context(), &api.AttestRequest{Csr: newCSR(t, h.key)}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("from a third address: %v", err)
+	}
+}
+
 func TestOneHostKeyGetsFewAgentCertificatesInASecond(t *testing.T) {
 	r := newRig(t)
 	r.apply(registry)
