@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"signet.example/internal/durable"
 )
 
@@ -105,12 +103,12 @@ func lockOwners(file string, wait time.Duration) (unlock func(), err error) {
 		return nil, err
 	}
 	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		switch err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+		switch err = durable.Lock(lock); {
 		case err == nil:
 			return func() { _ = lock.Close() }, nil // lets go
-		case errors.Is(err, unix.EWOULDBLOCK) && time.Since(start) < wait, errors.Is(err, unix.EINTR):
+		case errors.Is(err, durable.ErrLocked) && time.Since(start) < wait:
 			continue
-		case errors.Is(err, unix.EWOULDBLOCK):
+		case errors.Is(err, durable.ErrLocked):
 			err = errOwnersLocked
 		}
 		_ = lock.Close() // nothing was written

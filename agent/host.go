@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"signet.example/api"
+	"signet.example/internal/durable"
 	"signet.example/internal/private"
+	"signet.example/internal/tcpsock"
 	"signet.example/proxy"
 )
 
@@ -111,14 +113,11 @@ func tryProxies(ctx context.Context, cfg Config) []error {
 
 // tryAddress checks whether this host can listen on an address.
 func tryAddress(ctx context.Context, address string) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, "0"))
+	err := tcpsock.Try(ctx, net.JoinHostPort(address, "0"))
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("this host does not have the address %s: `ip address` lists those that it has", address)
 	}
-	if err != nil {
-		return err
-	}
-	return l.Close()
+	return err
 }
 
 // Check tries what a start would try before it asks a server, and leaves
@@ -147,23 +146,21 @@ func Check(ctx context.Context, cfg Config) error {
 	return errors.Join(errs...)
 }
 
-// checkDataDir looks at a data_dir without making it.
+// checkDataDir looks at a data_dir without making or locking it.
 func checkDataDir(path string) (joined, running bool, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return false, false, checkParent(path)
 	}
-	d, err := openDataDir(path)
-	if errors.Is(err, errDataDirInUse) {
+	if err := private.SecretTree(path, private.Self()); err != nil {
+		return false, false, err
+	}
+	if err := private.Writable(path); err != nil {
+		return false, false, err
+	}
+	if durable.Locked(path) {
 		return true, true, nil
 	}
-	if err != nil {
-		return false, false, err
-	}
-	defer d.close()
-	if err := d.writable(); err != nil {
-		return false, false, err
-	}
-	_, k, err := d.load()
+	_, k, err := (&dataDir{path: path}).load()
 	return len(k.Pin) > 0, false, err
 }
 
@@ -197,10 +194,10 @@ func (c Config) checkWays() error {
 // checkFree checks whether a start could take its port and its sockets.
 func checkFree(ctx context.Context, cfg Config) []error {
 	var errs []error
-	if l, err := listenMetrics(ctx, cfg); err != nil {
-		errs = append(errs, err)
-	} else if l != nil {
-		_ = l.Close() // only tried
+	if cfg.Metrics != "" {
+		if err := tcpsock.Try(ctx, cfg.Metrics); err != nil {
+			errs = append(errs, fmt.Errorf("metrics: %w", err))
+		}
 	}
 	info, err := os.Stat(cfg.SocketDir)
 	switch {

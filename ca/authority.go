@@ -104,8 +104,15 @@ func (a *Authority) open() error {
 		return err
 	}
 	a.issuing.Store(newIssuingKey(cert, key))
-	if a.check { // an opening would renew it where that is due
-		return verifyIssuing(a.td, a.root, a.issuing.Load())
+	if a.check { // an opening would renew it where that is due, and go on with it where that fails until it ends
+		var ended error
+		if now.After(cert.NotAfter) {
+			if _, err := a.rootKey(); err != nil {
+				ended = fmt.Errorf("the issuing certificate ended at %s, and the root key that renews it cannot be had: %w: have %s in %s for one start",
+					cert.NotAfter.Format(time.RFC3339), err, rootKeyFile, a.dir)
+			}
+		}
+		return errors.Join(ended, verifyIssuing(a.td, a.root, a.issuing.Load()))
 	}
 	cur, err := a.current(now)
 	if err != nil && !now.Before(cert.NotBefore) { // a clock that is behind stops issuance, not the opening

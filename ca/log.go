@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/internal/durable"
 	"signet.example/internal/watched"
 )
 
@@ -271,12 +272,9 @@ func (l *Log) read(at checkpoint, size int64, from, to uint64) ([]Record, checkp
 // lock takes the file for this process. Two writers would fork the chain.
 func lock(f *os.File) error {
 	for deadline := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("lock: %w", err)
+		err := durable.Lock(f)
+		if err == nil || !errors.Is(err, durable.ErrLocked) {
+			return err
 		}
 		if time.Now().After(deadline) {
 			return errors.New("another signer uses it")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"path/filepath"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -16,6 +15,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
+	"signet.example/internal/tcpsock"
 	"signet.example/internal/unixsock"
 	"signet.example/server/signer"
 	"signet.example/store"
@@ -45,7 +45,9 @@ func Check(ctx context.Context, cfg Config) error {
 	}
 	for _, at := range []struct{ key, address string }{{"listen", cfg.Listen}, {"metrics", cfg.Metrics}} {
 		if at.address != "" {
-			errs = append(errs, tryListen(ctx, at.key, at.address))
+			if err := tcpsock.Try(ctx, at.address); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", at.key, err))
+			}
 		}
 	}
 	if err := unixsock.Try(ctx, cfg.AdminSocket); err != nil {
@@ -105,12 +107,4 @@ func checkGone(cfg Config, seen store.LogMark, head *api.LogPosition) error {
 		return nil
 	}
 	return startFix(gone)
-}
-
-func tryListen(ctx context.Context, key, address string) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("%s: %w", key, err)
-	}
-	return l.Close()
 }

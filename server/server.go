@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,11 +14,11 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
+	"signet.example/internal/durable"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
@@ -122,9 +123,12 @@ func lockDir(dir string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := durable.Lock(f); err != nil {
 		_ = f.Close() // never locked
-		return nil, fmt.Errorf("%s is in use by another server", dir)
+		if errors.Is(err, durable.ErrLocked) {
+			err = fmt.Errorf("%s is in use by another server", dir)
+		}
+		return nil, err
 	}
 	return func() { _ = f.Close() }, nil // closing unlocks
 }

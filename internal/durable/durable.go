@@ -1,16 +1,14 @@
 // Package durable writes a file so that it is whole and on disk.
 //
 // [WriteFile] is what most need; [Create] is for what must know that it can be
-// written before it is made. [Locked] tells of files that a running process has
-// locked. It knows nothing of what it writes.
+// written before it is made. [Lock] keeps other processes from a file or folder, and
+// [Locked] asks whether one does. It knows nothing of what it writes.
 package durable
 
 import (
 	"errors"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // WriteFile puts content in the place of path. A reader sees the old file or the
@@ -70,14 +68,4 @@ func SyncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// Locked reports whether a process that runs holds the lock (flock) of a file.
-func Locked(path string) bool {
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = f.Close() }() // which gives the lock back, where it was had
-	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

@@ -1,14 +1,28 @@
 package signer_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/ca"
 	"signet.example/server/signer"
 	"signet.example/test/parts"
 )
+
+// remade makes the authority anew, as long ago as its issuing certificate lives.
+func remade(t *testing.T, dir string) error {
+	t.Helper()
+	password, err := os.ReadFile(filepath.Join(dir, "password"))
+	return errors.Join(err, os.RemoveAll(filepath.Join(dir, "ca")),
+		ca.Init(filepath.Join(dir, "ca"), spiffeid.RequireTrustDomainFromString("example.org"), bytes.TrimSpace(password), time.Now().Add(-8*24*time.Hour)))
+}
 
 // TestACheckTriesWhatAStartOfTheSignerTries is the same of `signet signer --check`.
 func TestACheckTriesWhatAStartOfTheSignerTries(t *testing.T) {
@@ -27,6 +41,11 @@ func TestACheckTriesWhatAStartOfTheSignerTries(t *testing.T) {
 		"no log": {func(dir string, _ *signer.Config) error {
 			return os.Remove(filepath.Join(dir, "ca", "issuance.log"))
 		}, "issuance.log"},
+		"an issuing certificate that has ended": {func(dir string, _ *signer.Config) error { return remade(t, dir) }, ""}, // a start renews it
+		"an issuing certificate that has ended, its root elsewhere": {func(dir string, _ *signer.Config) error {
+			return errors.Join(remade(t, dir), os.Remove(filepath.Join(dir, "ca", "root.key")))
+		}, "the issuing certificate ended at "},
+		"a root elsewhere": {func(dir string, _ *signer.Config) error { return os.Remove(filepath.Join(dir, "ca", "root.key")) }, ""},
 		"a log that was changed": {func(dir string, _ *signer.Config) error {
 			return parts.SpoilByte(filepath.Join(dir, "ca", "issuance.log"))
 		}, "issuance.log"},

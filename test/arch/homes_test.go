@@ -24,6 +24,9 @@ var homes = []struct {
 	{`<- struct\{\}\{\}:\s+default:`, []string{"internal/watched/watched.go", "ads/stream.go"}, "who waits is woken by a watched.Signal; ads imports nothing"},
 	{`\bbackoff\.Config\b|\(\*errdetails\.RetryInfo\)|\bmin\(2\*`, []string{"internal/retry/retry.go"}, "how long to wait before another try is internal/retry's to say"},
 	{`\b(Socketpair|FileConn)\(`, []string{"internal/unixsock/pair.go"}, "a connection that a child inherits is unixsock's to make"},
+	{`\bFlock\(`, []string{"internal/durable/lock.go"}, "a lock is one that a check can ask about without taking it"},
+	{`\bPR_SET_DUMPABLE\b`, []string{"internal/child/confine.go"}, "whoever has a key keeps its memory to itself by child.KeepSecret"},
+	{`"os/user"`, []string{"internal/child/user.go"}, "users are found by internal/child: no number is read in two ways"},
 	{`\bMemfdCreate\(`, []string{"internal/child/memory.go"}, "shared memory has its seals"},
 }
 
