@@ -23,6 +23,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/child"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
@@ -45,10 +46,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	// This process holds the keys: others of its user may not read its memory, and
-	// it leaves no core file.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("agent: PR_SET_DUMPABLE: %w", err)
+	if err := child.KeepSecret(); err != nil { // this process holds the keys
+		return fmt.Errorf("agent: %w", err)
 	}
 	own, err := openHost(ctx, cfg)
 	if err != nil {
