@@ -185,7 +185,7 @@ func (c Config) checkWays() error {
 		return nil // it is there when it is read
 	}
 	_, err := w.read()
-	if errors.Is(err, errNoToken) {
+	if errors.Is(err, ErrNoToken) {
 		return fmt.Errorf("token_file: this host has not joined (nothing in %s): %w", c.DataDir, err)
 	}
 	return err

@@ -109,13 +109,13 @@ func (e *enrolment) enter(ctx context.Context, source ways) (*svids.SVID, error)
 	}
 	how, err := source.read()
 	switch {
-	case errors.Is(err, errNoToken) && began && !joined: // it ended while it joined
+	case errors.Is(err, ErrNoToken) && began && !joined: // it ended while it joined
 		return e.comeBack(ctx)
 	case err != nil:
 		return nil, err
 	case joined && !bytes.Equal(how.pin, e.kept.Pin):
-		return nil, fmt.Errorf("the token, or the root in trust, is of another trust domain than %s, to which %s belongs: move that away, and join as a new agent",
-			e.trust.Load().Roots.TrustDomain, e.dir.path)
+		return nil, &TokenError{fmt.Errorf("the token, or the root in trust, is of another trust domain than %s, to which %s belongs: move that away, and join as a new agent",
+			e.trust.Load().Roots.TrustDomain, e.dir.path)}
 	case !joined:
 		key, ok := e.host.PrivateKey.(*ecdsa.PrivateKey)
 		if !ok {
@@ -161,7 +161,7 @@ func (e *enrolment) comeBack(ctx context.Context) (*svids.SVID, error) {
 		return nil, fmt.Errorf("attest to %s: %w: if %s is a copy of another host's, move it away and join this host as a new agent with a new token; if this is the right host, ban the agent: its key was stolen",
 			e.server, err, e.dir.path)
 	case status.Code(err) == codes.Unauthenticated:
-		return nil, fmt.Errorf("attest to %s: %w: %w", e.server, err, errNoToken)
+		return nil, fmt.Errorf("attest to %s: %w: %w", e.server, err, ErrNoToken)
 	case err != nil:
 		return nil, fmt.Errorf("attest to %s: %w", e.server, err)
 	}
@@ -385,7 +385,7 @@ func (e *enrolment) byPin(pin []byte) serverVerifier {
 			}
 			return verifyServer(cs, td, identity.PoolOf(c), time.Now())
 		}
-		return errors.New("no certificate that the server sent has the key that the token pins: is it another server's token?")
+		return &TokenError{errors.New("no certificate that the server sent has the key that the token pins: is it another server's token?")}
 	}
 }
 

@@ -19,12 +19,19 @@ import (
 // tokenEnv is the environment variable that may hold the join token.
 const tokenEnv = "SIGNET_TOKEN"
 
-// errNoToken says what to do about a host that nobody knows.
-var errNoToken = errors.New("to join, a host needs a token: run `signet token create --group <group>` on the server " +
+// ErrNoToken is returned for a host that nobody knows, and says what to do about it.
+var ErrNoToken = errors.New("to join, a host needs a token: run `signet token create --group <group>` on the server " +
 	"and pass it by token_file, standard input (token_file \"-\") or the environment's " + tokenEnv)
 
-// errOwnEvidence says what to do about a host whose own evidence is refused.
-var errOwnEvidence = errors.New("this host joins by the evidence that its key join names: the server's log has the reason too, and its NodeGroups say who is in which group")
+// ErrOwnEvidence is returned for a host whose own evidence is refused, and says what to do about it.
+var ErrOwnEvidence = errors.New("this host joins by the evidence that its key join names: the server's log has the reason too, and its NodeGroups say who is in which group")
+
+// TokenError is returned for a token that cannot be read, is none, or is another
+// server's: a new one mends it.
+type TokenError struct{ err error }
+
+func (e *TokenError) Error() string { return e.err.Error() }
+func (e *TokenError) Unwrap() error { return e.err }
 
 // ways are by what this host may join: a token, or evidence of its own. They are read
 // when they are needed: a host that joined before needs none.
@@ -47,7 +54,7 @@ func (c Config) ways(stdin io.Reader) (ways, error) {
 	return ways{tokens: t, own: c.Join, trust: c.Trust}, err
 }
 
-// read finds the way; errNoToken means that there is none.
+// read finds the way; ErrNoToken means that there is none.
 func (w ways) read() (way, error) {
 	pin, err := pinOf(w.trust)
 	if err != nil {
@@ -61,14 +68,14 @@ func (w ways) read() (way, error) {
 	switch {
 	case own != nil && err == nil:
 		return way{}, errors.New("there are a join token and, by the key join, evidence of this host's own: leave one of them out")
-	case own != nil && errors.Is(err, errNoToken):
-		return way{own, pin, errOwnEvidence}, nil
+	case own != nil && errors.Is(err, ErrNoToken):
+		return way{own, pin, ErrOwnEvidence}, nil
 	case err != nil:
 		return way{}, err
 	case pin != nil && !bytes.Equal(pin, token.Pin[:]):
-		return way{}, fmt.Errorf("the token is of another trust domain than the root in %s", w.trust)
+		return way{}, &TokenError{fmt.Errorf("the token is of another trust domain than the root in %s", w.trust)}
 	}
-	return way{nodes.Token(token), token.Pin[:], errNoToken}, nil
+	return way{nodes.Token(token), token.Pin[:], ErrNoToken}, nil
 }
 
 // maxTrust is more than one root has.
@@ -127,18 +134,18 @@ func (c Config) tokens(stdin io.Reader) (tokens, error) {
 // given reports whether there may be a token.
 func (t tokens) given() bool { return t.file != "" || t.environment != "" }
 
-// read reads it; errNoToken means that there is none.
+// read reads it; ErrNoToken means that there is none.
 func (t tokens) read() (jointoken.Token, error) {
 	text, err := t.text()
 	if err != nil {
-		return jointoken.Token{}, err
+		return jointoken.Token{}, &TokenError{err}
 	}
 	if text == "" {
-		return jointoken.Token{}, errNoToken
+		return jointoken.Token{}, ErrNoToken
 	}
 	token, err := jointoken.Parse(text)
 	if err != nil {
-		return jointoken.Token{}, fmt.Errorf("join token: %w", err)
+		return jointoken.Token{}, &TokenError{fmt.Errorf("join token: %w", err)}
 	}
 	return token, nil
 }

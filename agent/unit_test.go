@@ -125,7 +125,7 @@ func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
 	if _, ok := os.LookupEnv(tokenEnv); ok {
 		t.Error("children would inherit the token")
 	}
-	if _, err := (tokens{stdin: strings.NewReader("")}).read(); !errors.Is(err, errNoToken) || !strings.Contains(err.Error(), "signet token create") {
+	if _, err := (tokens{stdin: strings.NewReader("")}).read(); !errors.Is(err, ErrNoToken) || !strings.Contains(err.Error(), "signet token create") {
 		t.Errorf("without a token: %v", err)
 	}
 	if _, err := (tokens{file: "-", stdin: strings.NewReader("sgt1.hunter2")}).read(); err == nil || strings.Contains(err.Error(), "hunter2") {

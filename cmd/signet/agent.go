@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -133,13 +132,13 @@ func agentHint(err error) error {
 	token := "make a token where the server runs, and give it to the agent: signet token create --group <group> --out <file>"
 	var exit *exitError
 	switch {
-	case err == nil || errors.As(err, &exit), strings.Contains(err.Error(), "signet token create"):
+	case err == nil, errors.As(err, &exit), errors.Is(err, agent.ErrNoToken), errors.Is(err, agent.ErrOwnEvidence):
 		return err
 	case errors.Is(err, syscall.EADDRINUSE):
 		return hinted(err, "another program, or another agent, has this port: choose with the key metrics of the configuration file, 127.0.0.1:0 takes a free one")
 	case exitCode(err) == exitDenied:
 		return &exitError{err: err, code: exitDenied, hint: token}
-	case strings.Contains(err.Error(), "token"):
+	case errors.As(err, new(*agent.TokenError)):
 		return hinted(err, token)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // noArgs refuses arguments, and tells whoever names a file where files go.
@@ -33,6 +34,21 @@ func rangeArgs(needed int, what ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// needed refuses a command line without the flags that cobra knows as required. Its
+// own check comes later, and its error has no type.
+func needed(c *cobra.Command) error {
+	var missing []string
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if required := f.Annotations[cobra.BashCompOneRequiredFlag]; len(required) == 1 && required[0] == "true" && !f.Changed {
+			missing = append(missing, "--"+f.Name)
+		}
+	})
+	if len(missing) > 0 {
+		return usage(fmt.Errorf("needed and not given: %s", strings.Join(missing, ", ")))
+	}
+	return nil
 }
 
 // group makes a command that only has commands below it: an unknown one of them

@@ -55,20 +55,11 @@ func exitCode(err error) int {
 	case codes.PermissionDenied, codes.Unauthenticated:
 		return exitDenied
 	}
-	// cobra's own errors about the command line have no type.
-	for _, p := range []string{"unknown command", "unknown flag", "unknown shorthand", "required flag", "invalid argument"} {
-		if strings.HasPrefix(err.Error(), p) {
-			return exitUsage
-		}
-	}
 	return exitFailed
 }
 
 // rpcNoise is what gRPC puts before the message of a status, and of a failed dial.
 var rpcNoise = regexp.MustCompile(`rpc error: code = \w+ desc = |connection error: desc = "transport: Error while dialing: (.*?)"`)
-
-// requiredFlags is how cobra tells that flags are missing.
-var requiredFlags = regexp.MustCompile(`^required flag\(s\) (.*) not set$`)
 
 // printError writes what happened, and what to do about it.
 func printError(w io.Writer, command string, err error) {
@@ -80,9 +71,6 @@ func printError(w io.Writer, command string, err error) {
 		msg = s.Message()
 	}
 	msg = rpcNoise.ReplaceAllString(msg, "$1")
-	if m := requiredFlags.FindStringSubmatch(msg); m != nil {
-		msg = "needed and not given: --" + strings.ReplaceAll(strings.ReplaceAll(m[1], `", "`, ", --"), `"`, "")
-	}
 	if hint == "" && exitCode(err) == exitUsage {
 		hint = "see " + command + " --help"
 	}

@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string) int {
 }
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
+	root := group(&cobra.Command{
 		Use:   "signet",
 		Short: "Identity, routing and authorization for service meshes",
 		Long: `Signet gives every workload a short-lived SPIFFE identity, configures Envoy
@@ -87,9 +87,12 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 			if mode, _ := c.Flags().GetString("color"); !slices.Contains(colorModes, mode) {
 				return usage(fmt.Errorf("--color %s: must be auto, always or never", mode))
 			}
-			return readEnv(c)
+			if err := readEnv(c); err != nil {
+				return err
+			}
+			return needed(c)
 		},
-	}
+	})
 	root.PersistentFlags().String("color", "auto", "auto, always or never; NO_COLOR is obeyed")
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions(colorModes, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })

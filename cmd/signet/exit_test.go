@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"signet.example/agent"
+)
+
+// What went wrong is known by its type: a message that happens to have the words of
+// another mistake is not taken for it.
+func TestAHintIsGivenByTheKindOfAnErrorAndNotByItsWords(t *testing.T) {
+	for text, c := range map[string]struct {
+		err  error
+		hint string
+	}{
+		"a token that is none":      {errorOf(t, func(c *agent.Config) { c.TokenFile = write(t, "no token at all") }), "make a token"},
+		"no token":                  {errorOf(t, func(*agent.Config) {}), ""}, // the message says it
+		"a folder of that name":     {fmt.Errorf("read /srv/token-shop/agent.yaml: %w", os.ErrPermission), ""},
+		"unknown command, it seems": {errors.New("unknown command of the repository"), ""},
+	} {
+		hint := ""
+		if e, ok := errors.AsType[*exitError](agentHint(c.err)); ok {
+			hint = e.hint
+		}
+		if (hint == "") != (c.hint == "") || !strings.Contains(hint, c.hint) {
+			t.Errorf("%s: %v: hint %q", text, c.err, hint)
+		}
+		if code := exitCode(c.err); code != exitFailed {
+			t.Errorf("%s: exit code %d", text, code)
+		}
+	}
+}
+
+func errorOf(t *testing.T, change func(*agent.Config)) error {
+	t.Helper()
+	t.Setenv("SIGNET_TOKEN", "")
+	cfg := agent.DefaultConfig()
+	cfg.DataDir, cfg.SocketDir, cfg.Server, cfg.Metrics = t.TempDir(), t.TempDir(), "127.0.0.1:1", ""
+	if err := os.Chmod(cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	change(&cfg)
+	err := agent.Check(context.Background(), cfg)
+	if err == nil {
+		t.Fatal("a host without a good token is ready to join")
+	}
+	return err
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
