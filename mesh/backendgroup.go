@@ -1,5 +1,16 @@
 package mesh
 
+import (
+	"fmt"
+	"slices"
+)
+
+// maxBackends is App Mesh's quota of one node's backends (AM-quotas).
+const maxBackends = 50
+
+// everyService, as the name of a group, is every service of a namespace to App Mesh's controller.
+const everyService = "*"
+
 // BackendGroupSpec is the spec of kind BackendGroup: a named list of backends.
 type BackendGroupSpec struct {
 	// VirtualServices is spelled without a capital S in the CRD.
@@ -13,3 +24,32 @@ func (s *BackendGroupSpec) names() (*string, *MeshRef) { return nil, s.MeshRef }
 func (*BackendGroupSpec) check(*ruler) {}
 
 func (*BackendGroupSpec) lacks(*lacking) {}
+
+// sameToOthers: the services are all that nodes look at.
+func (s *BackendGroupSpec) sameToOthers(old any) bool {
+	return slices.Equal(s.VirtualServices, old.(*BackendGroupSpec).VirtualServices)
+}
+
+// group finds the services of a backend group.
+func (b *builder) group(r *Resource) {
+	for i, ref := range r.Spec.(*BackendGroupSpec).VirtualServices {
+		if to := b.referent(r, fmt.Sprintf("spec.virtualservices[%d]", i), KindVirtualService, ref); to != nil {
+			b.link(r, to)
+		}
+	}
+}
+
+// servicesOf are the services of a group that are there; group reports the others.
+func (b *builder) servicesOf(g *Resource) []*Resource {
+	var list []*Resource
+	for _, ref := range g.Spec.(*BackendGroupSpec).VirtualServices {
+		namespace := ref.Namespace
+		if namespace == "" {
+			namespace = g.Namespace
+		}
+		if to := b.graph.objects.Get(objectKey{KindVirtualService, g.Mesh, namespace, ref.Name}); to != nil {
+			list = append(list, to)
+		}
+	}
+	return list
+}

@@ -60,6 +60,7 @@ func (b *builder) resolve(rs []*Resource) {
 	b.each(rs, KindVirtualNode, b.node)
 	b.each(rs, KindVirtualRouter, b.router)
 	b.each(rs, KindVirtualService, b.service)
+	b.each(rs, KindBackendGroup, b.group)
 	b.each(rs, KindVirtualNode, b.backends)
 	for from, to := range b.found {
 		b.graph.refers = b.graph.refers.With(from, &refers{to})
@@ -116,8 +117,12 @@ func (b *builder) index(r *Resource) {
 		return
 	}
 	g.objects = g.objects.With(r.objectKey(), r)
-	if first := g.named.Get(r.graphName()); first != nil && r.Kind != KindBackendGroup {
-		b.fail(r, "spec.awsName", "%s has the App Mesh name %q of %s%s", r, r.Name, first, first.place())
+	if first := g.named.Get(r.graphName()); first != nil {
+		at := "spec.awsName"
+		if awsName, _ := r.names(); awsName == nil {
+			at = "metadata.name"
+		}
+		b.fail(r, at, "%s has the App Mesh name %q of %s%s", r, r.Name, first, first.place())
 		return
 	}
 	g.named = g.named.With(r.graphName(), r)
@@ -144,7 +149,11 @@ func (b *builder) lookUp(from *Resource, path string, k Kind, ref *Reference, ar
 	if ref == nil {
 		return b.findARN(from, path+"."+field+"ARN", k, arn)
 	}
-	path += "." + field + "Ref"
+	return b.referent(from, path+"."+field+"Ref", k, *ref)
+}
+
+// referent is what a reference names.
+func (b *builder) referent(from *Resource, path string, k Kind, ref Reference) *Resource {
 	namespace := ref.Namespace
 	if namespace == "" {
 		namespace = from.Namespace // the CRDs' description of every reference
@@ -243,6 +252,25 @@ func (b *builder) backends(r *Resource) {
 			policy = defaults
 		}
 		n.Backends = append(n.Backends, Callee{Service: to.Name, TLS: resolveClientTLS(policy)})
+	}
+	for i, ref := range s.BackendGroups {
+		at := fmt.Sprintf("spec.backendGroups[%d]", i)
+		g := b.referent(r, at, KindBackendGroup, ref)
+		if g == nil {
+			continue
+		}
+		b.link(r, g)
+		for _, to := range b.servicesOf(g) {
+			if _, there := seen[to.graphName()]; there {
+				continue // as App Mesh's controller does: a service may be in several groups, and its own policy holds
+			}
+			seen[to.graphName()] = i
+			b.link(r, to)
+			n.Backends = append(n.Backends, Callee{Service: to.Name, TLS: resolveClientTLS(defaults)})
+		}
+		if len(n.Backends) > maxBackends {
+			b.fail(r, at, "%s has %d backends with those of its groups: at most %d", r, len(n.Backends), maxBackends)
+		}
 	}
 	sortCallees(n.Backends)
 }

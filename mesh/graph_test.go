@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -141,6 +142,64 @@ func TestDanglingReferenceNamesBothEndsAndItsLine(t *testing.T) {
 	}
 }
 
+// many is n services in a group, and a node n that has it.
+func many(n int) string {
+	var list, services strings.Builder
+	for i := range n {
+		fmt.Fprintf(&list, "{name: s%d}, ", i)
+		fmt.Fprintf(&services, "---\n%s", object("VirtualService", fmt.Sprintf("s%d", i)))
+	}
+	return object("BackendGroup", "g") + "spec: {virtualservices: [" + list.String() + "]}\n---\n" + object("VirtualNode", "n") + "spec: {backendGroups: [{name: g}]}\n" + services.String()
+}
+
+// A node calls what its groups list: each service once, whose own client policy holds
+// before the defaults, and which is looked for in the group's namespace.
+func TestTheServicesOfItsBackendGroupsAreANodesBackends(t *testing.T) {
+	in := func(namespace, object string) string {
+		return strings.Replace(object, "metadata: {name: ", "metadata: {namespace: "+namespace+", name: ", 1)
+	}
+	strict := "clientPolicy: {tls: {validation: {trust: {acm: {certificateAuthorityARNs: [x]}}}}}"
+	group := func(services string) string {
+		return in("far", object("BackendGroup", "g")) + "spec: {virtualservices: [" + services + "]}\n"
+	}
+	g := graphOf(t, parseAll(t, "g.yaml", []byte(strings.Join([]string{
+		object("Mesh", "m"), in("far", object("VirtualService", "a")), in("far", object("VirtualService", "b")), in("near", object("VirtualService", "c")),
+		group("{name: a}, {name: c, namespace: near}, {name: b}"),
+		in("near", object("BackendGroup", "other")) + "spec: {virtualservices: [{name: c}]}\n",
+		in("near", object("VirtualNode", "n")) + "spec:\n  backendDefaults: {" + strict + "}\n  backends: [{virtualService: {virtualServiceRef: {name: b, namespace: far}, clientPolicy: {}}}]\n  backendGroups: [{name: g, namespace: far}, {name: other}]\n",
+	}, "---\n"))))
+	names := func(g *mesh.Graph) []string {
+		var list []string
+		for _, b := range g.Node("m", "n_near").Backends {
+			list = append(list, fmt.Sprintf("%s %t", b.Service, b.TLS != nil))
+		}
+		return list
+	}
+	if d := cmp.Diff([]string{"a.far true", "b.far false", "c.near true"}, names(g)); d != "" {
+		t.Error(d)
+	}
+	changed, ok := g.With(parseAll(t, "g.yaml", []byte(strings.Replace(group("{name: a}"), "spec: {", "spec: {meshRef: {name: m}, ", 1))), nil)
+	if !ok {
+		t.Fatal("a service less is refused")
+	}
+	if d := cmp.Diff([]string{"a.far true", "b.far false", "c.near true"}, names(changed)); d != "" { // by the other group
+		t.Error(d)
+	}
+	if _, ok := changed.With(nil, []mesh.Name{mesh.NameOf(mesh.KindBackendGroup, "m", "g_far")}); ok {
+		t.Error("a group that a node names is gone")
+	}
+	if _, ok := changed.With(nil, []mesh.Name{mesh.NameOf(mesh.KindVirtualService, "m", "a.far")}); ok {
+		t.Error("a service that a group lists is gone")
+	}
+	var reached []string
+	for n := range changed.Reaching(mesh.NameOf(mesh.KindBackendGroup, "m", "g_far")) {
+		reached = append(reached, n.Name)
+	}
+	if d := cmp.Diff([]string{"n_near"}, reached); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestGraphRefuses(t *testing.T) {
 	m := object("Mesh", "m") + "---\n"
 	node := object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}]}\n---\n"
@@ -164,6 +223,11 @@ func TestGraphRefuses(t *testing.T) {
 		"dangling ARN":      {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/m/virtualNode/x', weight: 1}"), "virtualNode/x, which does not exist"},
 		"silent provider":   {m + object("VirtualNode", "n") + "---\n" + object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", "which has no listener"},
 		"backend twice":     {m + object("VirtualService", "s") + "---\n" + object("VirtualNode", "n") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}, {virtualService: {virtualServiceRef: {name: s}}}]}", "is the backend of spec.backends[0] already"},
+		"missing group":     {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: g, namespace: far}]}", "spec.backendGroups[0]: virtualNode n refers to backendGroup g in namespace far, which does not exist in mesh m"},
+		"missing of group":  {m + object("BackendGroup", "g") + "spec: {virtualservices: [{name: gone}]}", "spec.virtualservices[0]: backendGroup g refers to virtualService gone, which does not exist in mesh m"},
+		"group of a name":   {m + object("BackendGroup", "g_far") + "---\n" + strings.Replace(object("BackendGroup", "g"), "g}", "g, namespace: far}", 1), `metadata.name: backendGroup g in namespace far has the App Mesh name "g_far" of backendGroup g_far`},
+		"every service":     {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: '*'}]}", "every service of a namespace"},
+		"too many":          {m + many(51), "virtualNode n has 51 backends with those of its groups: at most 50"},
 		"what is lacking":   {m + object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
 		"a virtual gateway": {m + object("VirtualGateway", "g"), "virtual gateways are not translated yet"},
 	} {

@@ -48,7 +48,11 @@ func (e edits) object() *mesh.Resource {
 	}
 	node, router, service := e.pick("n1", "n2", "n3", "n4"), e.pick("r1", "r2"), e.pick("s1", "s2", "s3")
 	var text string
-	switch e.IntN(5) {
+	switch e.IntN(6) {
+	case 5:
+		text = head("BackendGroup", e.pick("g1", "g2"))
+		text = regexp.MustCompile(`(?m)^  awsName: .*\n`).ReplaceAllString(text, "")
+		text += "  virtualservices: [{name: " + e.pick("s1", "s2") + "}, {name: " + e.pick("s2", "s3") + ", namespace: " + e.pick("far", "''") + "}]\n"
 	case 0, 1:
 		text = head("VirtualNode", node)
 		if port := e.pick("80", "80", "80", "81", ""); port != "" {
@@ -59,6 +63,9 @@ func (e edits) object() *mesh.Resource {
 			backends = append(backends, "{virtualService: {"+e.reference("virtualService", e.pick("s1", "s2", "s3"))+"}}")
 		}
 		text += "  backends: [" + strings.Join(backends, ", ") + "]\n"
+		if e.IntN(3) == 0 {
+			text += "  backendGroups: [{name: " + e.pick("g1", "g2") + "}]\n"
+		}
 	case 2, 3:
 		target := func() string {
 			t := fmt.Sprintf("%s, weight: %d", e.reference("virtualNode", e.pick("n1", "n2", "n3", "n4")), 1+e.IntN(9))

@@ -9,9 +9,10 @@ package mesh
 //	                  validation.trust sds named by a trust domain ID; exact SPIFFE IDs as
 //	                  subjectAlternativeNames)
 //	                  serviceDiscovery.dns, or none
-//	                  backends, backendDefaults: client policy with certificate sds, trust acm or
+//	                  backendGroups by name; backends, backendDefaults: client policy with certificate sds, trust acm or
 //	                  sds, enforce absent or true, exact SPIFFE IDs
 //	                  logging.accessLog.file.path
+//	BackendGroup      virtualservices
 //	VirtualService    provider virtualNode, virtualRouter, none
 //	VirtualRouter     one listener of protocol http; httpRoute with match.prefix or match.path.exact,
 //	                  headers (exact, prefix, suffix, present, invert), match.port if it is the
@@ -42,7 +43,6 @@ func Unsupported(r *Resource) manifest.Errors {
 var untranslated = map[Kind]string{
 	KindVirtualGateway: "virtual gateways are not translated yet",
 	KindGatewayRoute:   "gateway routes are not translated yet: there are no virtual gateways",
-	KindBackendGroup:   "backend groups are not translated yet: list the services in spec.backends",
 }
 
 // Translated reports whether this version translates the kind: of one that it does not,
@@ -82,7 +82,9 @@ func (s *VirtualNodeSpec) lacks(u *lacking) {
 		u.when(d.AWSCloudMap != nil, "spec.serviceDiscovery.awsCloudMap",
 			"AWS Cloud Map; leave serviceDiscovery out and let agents register the endpoints, or use dns")
 	}
-	u.when(len(s.BackendGroups) > 0, "spec.backendGroups", "backend groups; list the services in spec.backends")
+	for i, g := range s.BackendGroups {
+		u.when(g.Name == everyService, fmt.Sprintf("spec.backendGroups[%d].name", i), "every service of a namespace; name a BackendGroup that lists the services")
+	}
 	if s.BackendDefaults != nil {
 		u.clientPolicy("spec.backendDefaults.clientPolicy", s.BackendDefaults.ClientPolicy)
 	}

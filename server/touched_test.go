@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/api"
 	"signet.example/server"
 )
 
@@ -26,6 +27,14 @@ var canary = func() string {
 		service("ledger", "virtualNode: {virtualNodeRef: {name: ledger}}"),
 	}, "---\n")
 }()
+
+func backendGroup(services ...string) string {
+	return "apiVersion: appmesh.k8s.aws/v1beta2\nkind: BackendGroup\nmetadata: {name: all}\nspec: {virtualservices: [{name: " + strings.Join(services, "}, {name: ") + "}]}\n"
+}
+
+func inGroup(node string) string {
+	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec:\n  listeners: [{portMapping: {port: 8080, protocol: http}}]\n  backendGroups: [{name: all}]\n", node)
+}
 
 func service(name, provider string) string {
 	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n  awsName: %s.shop.internal\n  provider: {%s}\n", name, name, provider)
@@ -49,6 +58,7 @@ func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
 		{"a node behind a router: itself and its callers", nodeOnPort("orders-2", 8081), []string{"orders-2", "web"}},
 		{"a node behind a service: itself and its callers", nodeOnPort("ledger", 8081), []string{"admin", "ledger"}},
 		{"a node that nobody calls", nodeOnPort("lonely", 8081), []string{"lonely"}},
+		{"a backend group: those whose backends it is, and who has it now", backendGroup("orders") + "---\n" + inGroup("lonely"), []string{"lonely"}},
 		{"a mesh: all", "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {meshServiceDiscovery: {ipPreference: IPv4_ONLY}}\n", all},
 		{"a binding: all", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\nspec: {group: g, mesh: shop, virtualNode: web, selectors: [\"unix:uid:1\"]}\n", all},
 		{"an entry: none", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e}\nspec: {group: g, spiffeID: \"spiffe://prod.example/x\", selectors: [\"unix:uid:1\"]}\n", nil},
@@ -72,4 +82,34 @@ func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
 
 func nodeOnPort(name string, port int) string {
 	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec:\n  listeners: [{portMapping: {port: %d, protocol: http}}]\n", name, port)
+}
+
+func TestABackendGroupReachesTheProxiesOfItsNodesAndNoOthers(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("prod.example")
+	touched, differ, err := server.Touched(td, canary+"---\n"+backendGroup("orders")+"---\n"+inGroup("grouped"), backendGroup("orders", "ledger"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"grouped"}; !slices.Equal(touched, want) || !slices.Equal(differ, want) {
+		t.Errorf("translated again: %v, with another view: %v", touched, differ)
+	}
+}
+
+func TestABackendGroupIsAppliedListedAndNotDeletedWhileANodeHasIt(t *testing.T) {
+	r := newRig(t)
+	r.apply(canary + "---\n" + backendGroup("orders") + "---\n" + inGroup("grouped"))
+	got, err := r.admin.Get(t.Context(), &api.GetRequest{Kind: "bg"})
+	if err != nil || len(got.GetObjects()) != 1 || !strings.Contains(got.GetObjects()[0].GetYaml(), "virtualservices:\n    - name: orders\n") {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "backendgroup", Name: "all"}); err == nil || !strings.Contains(err.Error(), "virtualNode grouped refers to backendGroup all") {
+		t.Errorf("deleted while a node has it: %v", err)
+	}
+	if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "virtualservice", Name: "orders.shop.internal"}); err == nil || !strings.Contains(err.Error(), "backendGroup all refers to virtualService orders") {
+		t.Errorf("a service that a group lists is deleted: %v", err)
+	}
+	r.apply(strings.Replace(inGroup("grouped"), "  backendGroups: [{name: all}]\n", "", 1))
+	if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "bg", Name: "all"}); err != nil {
+		t.Error(err)
+	}
 }

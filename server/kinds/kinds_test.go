@@ -31,6 +31,7 @@ var samples = map[string]string{
 	"VirtualNode":    "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
 	"VirtualRouter":  "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
 	"VirtualService": "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
+	"BackendGroup":   "apiVersion: appmesh.k8s.aws/v1beta2\nkind: BackendGroup\nmetadata: {name: all}\nspec: {meshRef: {name: shop}, virtualservices: [{name: web}]}\n",
 	"NodeGroup":      "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: edge}\n",
 	"Entry":          "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: batch}\nspec: {group: edge, spiffeID: \"spiffe://test.example/batch\", selectors: [\"unix:uid:7\"]}\n",
 	"Binding":        "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web}\nspec: {group: edge, mesh: shop, virtualNode: web, selectors: [\"unix:uid:7\"]}\n",
