@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
+	"signet.example/agent/resources"
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/identity"
@@ -56,7 +57,7 @@ type authzProcess struct {
 	options    AuthzOptions
 	log        *slog.Logger
 	metrics    *metrics
-	state      *watched.Value[*state]
+	state      *watched.Value[*resources.Snapshot]
 	ring       *ring
 	hashKey    []byte
 
@@ -82,7 +83,7 @@ type authzProcess struct {
 // handoverTo is the way to one running process.
 type handoverTo struct {
 	conn  *net.UnixConn
-	state *watched.Value[*state]
+	state *watched.Value[*resources.Snapshot]
 	mu    sync.Mutex
 	// granted is what its connections were attested for, by number; revoked are the
 	// numbers of what is granted no longer. Guarded by mu.
@@ -99,7 +100,7 @@ func grantOf(b identity.Binding, id spiffeid.ID) grant {
 	return grant{b.Name + "\n" + id.String(), strings.Join(b.Selectors.Strings(), "\n")}
 }
 
-func newAuthzProcess(cfg Config, s *watched.Value[*state], m *metrics, log *slog.Logger) (*authzProcess, error) {
+func newAuthzProcess(cfg Config, s *watched.Value[*resources.Snapshot], m *metrics, log *slog.Logger) (*authzProcess, error) {
 	a := &authzProcess{
 		executable: cfg.Executable, options: cfg.Authz, log: log, metrics: m, state: s,
 		ring: newRing(ringCount, ringBytes), hashKey: make([]byte, 32), known: map[string]*api.PolicyRevision{},
@@ -307,12 +308,12 @@ func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlCli
 
 // config is everything that decisions are made by: the revisions that the server
 // sends now, and those that a published view is stamped with.
-func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConfig {
+func (a *authzProcess) config(s *resources.Snapshot, stamps map[*leg][]string) *api.AuthzConfig {
 	if s == nil {
 		return nil
 	}
-	c := &api.AuthzConfig{Issuers: s.issuers, TokenHashKey: a.hashKey}
-	for id := range s.bans {
+	c := &api.AuthzConfig{Issuers: s.Issuers, TokenHashKey: a.hashKey}
+	for id := range s.Bans {
 		c.Bans = append(c.Bans, &api.Ban{SpiffeId: id})
 	}
 	slices.SortFunc(c.Bans, func(x, y *api.Ban) int { return cmp.Compare(x.GetSpiffeId(), y.GetSpiffeId()) })
@@ -322,7 +323,7 @@ func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConf
 			needed[id] = true
 		}
 	}
-	for _, p := range s.policies {
+	for _, p := range s.Policies {
 		a.known[p.GetId()] = p
 		needed[p.GetId()] = true
 	}
@@ -340,7 +341,7 @@ func (a *authzProcess) config(s *state, stamps map[*leg][]string) *api.AuthzConf
 	}
 	slices.SortFunc(c.Revisions, func(x, y *api.PolicyRevision) int { return cmp.Compare(x.GetId(), y.GetId()) })
 	// Those of now are the ones that must be there.
-	c.Revisions = append(slices.DeleteFunc(c.Revisions, func(r *api.PolicyRevision) bool { return slices.Contains(s.policies, r) }), s.policies...)
+	c.Revisions = append(slices.DeleteFunc(c.Revisions, func(r *api.PolicyRevision) bool { return slices.Contains(s.Policies, r) }), s.Policies...)
 	if n := len(c.Revisions); n > maxRevisions {
 		c.Revisions = c.Revisions[n-maxRevisions:]
 	}
@@ -376,8 +377,8 @@ func (h *handoverTo) give(c *net.UnixConn, b identity.Binding, id spiffeid.ID, p
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	g := grantOf(b, id)
-	if s := h.state.Load(); s == nil || !s.granted()[g] {
-		return errNotBound
+	if s := h.state.Load(); s == nil || !granted(s)[g] {
+		return resources.ErrNotBound
 	}
 	if h.granted[g] == 0 {
 		h.last++
@@ -388,10 +389,10 @@ func (h *handoverTo) give(c *net.UnixConn, b identity.Binding, id spiffeid.ID, p
 
 // revoke lists all that connections were handed over for and that is granted no longer.
 // What is granted again has another number.
-func (h *handoverTo) revoke(s *state) []uint64 {
+func (h *handoverTo) revoke(s *resources.Snapshot) []uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := s.granted()
+	now := granted(s)
 	for g, number := range h.granted {
 		if !now[g] {
 			h.revoked = append(h.revoked, number)
@@ -402,11 +403,11 @@ func (h *handoverTo) revoke(s *state) []uint64 {
 	return slices.Clone(h.revoked)
 }
 
-// granted is every grant of now.
-func (s *state) granted() map[grant]bool {
-	all := make(map[grant]bool, len(s.bindings))
-	for _, b := range s.bindings {
-		all[grantOf(b, s.ids[b.Name])] = true
+// granted is every grant of a state.
+func granted(s *resources.Snapshot) map[grant]bool {
+	all := make(map[grant]bool, len(s.Bindings))
+	for _, b := range s.Bindings {
+		all[grantOf(b, s.IDs[b.Name])] = true
 	}
 	return all
 }

@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"signet.example/agent/resources"
 	"signet.example/attestation"
-	"signet.example/identity"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
@@ -26,7 +26,7 @@ const (
 // hands over those of a proxy that is bound here. It reads nothing from them.
 type authzGate struct {
 	attestor *attestation.Attestor
-	state    *watched.Value[*state]
+	state    *watched.Value[*resources.Snapshot]
 	over     *watched.Value[*handoverTo]
 	nodeOf   func(*attestation.Peer) proxy.Ref
 	metrics  *metrics
@@ -90,11 +90,11 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	}
 	s := g.state.Load()
 	if s == nil {
-		return errNoState
+		return resources.ErrNone
 	}
 	// An authorization request has no node id: the destination is who the peer is,
 	// and where bindings for several nodes fit it, the one that it is on xds.sock.
-	b, id, err := s.binding(has, g.nodeOf(peer))
+	b, id, err := s.Binding(has, g.nodeOf(peer))
 	if err != nil {
 		return fmt.Errorf("pid %d: %w", peer.PID(), err)
 	}
@@ -104,18 +104,5 @@ func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
 	if err != nil {
 		return fmt.Errorf("no authz process: %w", err)
 	}
-	return over.give(c, b, id, cmp.Or(supervisedName(has), b.Name))
-}
-
-var errNoState = errors.New("the agent has nothing from its server yet")
-
-// supervisedName is the name of the agent's own proxy among a peer's selectors,
-// "" where it is none.
-func supervisedName(has identity.Selectors) string {
-	for _, s := range has {
-		if name, ok := cutProxy(s); ok {
-			return name
-		}
-	}
-	return ""
+	return over.give(c, b, id, cmp.Or(resources.ProxyName(has), b.Name))
 }

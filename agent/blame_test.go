@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"signet.example/agent/resources"
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/internal/child"
@@ -194,8 +195,8 @@ func TestAnEndThatNoEvaluationBringsAboutBlamesNone(t *testing.T) {
 func TestWhatIsStoppedIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := authz.Evaluation{Destination: "a", Revision: "r"}
-		a := &authzProcess{known: map[string]*api.PolicyRevision{}, state: &watched.Value[*state]{}}
-		a.state.Set(&state{policies: []*api.PolicyRevision{{Id: "r"}}})
+		a := &authzProcess{known: map[string]*api.PolicyRevision{}, state: &watched.Value[*resources.Snapshot]{}}
+		a.state.Set(&resources.Snapshot{Policies: []*api.PolicyRevision{{Id: "r"}}})
 		control := &controlStub{configs: make(chan *api.AuthzConfig, 1)}
 		var want, all time.Duration
 		for i := range 9 {

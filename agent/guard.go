@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -41,7 +42,7 @@ type guardKey struct{}
 func (r *relay) guarded(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	peer, ok := attestation.PeerFromContext(stream.Context())
 	if !ok {
-		return status.Error(codes.PermissionDenied, errNotBound.Error())
+		return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
 	}
 	g := &guard{ServerStream: stream, peer: peer, relay: r}
 	ctx, cancel := context.WithCancelCause(stream.Context())
@@ -57,8 +58,8 @@ func (r *relay) guarded(srv any, stream grpc.ServerStream, _ *grpc.StreamServerI
 		r.mu.Unlock()
 	}()
 	err := next(srv, g)
-	if cause := context.Cause(ctx); errors.Is(cause, errNotBound) {
-		return status.Error(codes.PermissionDenied, errNotBound.Error())
+	if cause := context.Cause(ctx); errors.Is(cause, resources.ErrNotBound) {
+		return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
 	}
 	return err
 }
@@ -81,10 +82,10 @@ func (g *guard) SendMsg(m any) error {
 	}
 	now, has, err := g.attest(g.ctx, s, ref)
 	if err == nil && now != w {
-		err = errNotBound
+		err = resources.ErrNotBound
 	}
 	if err != nil {
-		g.cancel(errNotBound)
+		g.cancel(resources.ErrNotBound)
 		return g.relay.refuse(g.ctx, ref.String(), has, err)
 	}
 	return g.ServerStream.SendMsg(m)
@@ -94,8 +95,8 @@ func (g *guard) SendMsg(m any) error {
 // it is the process that it was given to, and runs the same program.
 func (g *guard) sendLast(m any) error {
 	if _, err := g.peer.Selectors(g.ctx); err != nil {
-		g.cancel(errNotBound)
-		return status.Error(codes.PermissionDenied, errNotBound.Error())
+		g.cancel(resources.ErrNotBound)
+		return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
 	}
 	return g.ServerStream.SendMsg(m)
 }
@@ -105,7 +106,7 @@ func (g *guard) leave(within time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.leaving == nil {
-		g.leaving = time.AfterFunc(within, func() { g.cancel(errNotBound) })
+		g.leaving = time.AfterFunc(within, func() { g.cancel(resources.ErrNotBound) })
 	}
 }
 
@@ -120,12 +121,12 @@ func (g *guard) left() {
 
 // attest finds out what the peer is now, and which binding lets it be the proxy
 // of what ref names; where none does, at least the former.
-func (g *guard) attest(ctx context.Context, s *state, ref proxy.Ref) (svids.Name, identity.Selectors, error) {
+func (g *guard) attest(ctx context.Context, s *resources.Snapshot, ref proxy.Ref) (svids.Name, identity.Selectors, error) {
 	has, err := g.peer.Selectors(ctx)
 	if err != nil {
 		return svids.Name{}, nil, err
 	}
-	b, id, err := s.binding(has, ref)
+	b, id, err := s.Binding(has, ref)
 	if err != nil {
 		return svids.Name{}, has, err
 	}

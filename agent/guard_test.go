@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"signet.example/agent/resources"
+	"signet.example/agent/resources/resourcestest"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation"
@@ -54,15 +56,15 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 	}
 	mine := has[0].String()
 	for name, c := range map[string]struct {
-		now   *state
+		now   *resources.Snapshot
 		bound bool
 		want  codes.Code
 	}{
-		"as it was":         {newState(testDomain, entrySet(t, web("a", mine)), nil, nil), true, codes.OK},
-		"another user":      {newState(testDomain, entrySet(t, web("a", "unix:uid:4242")), nil, nil), true, codes.PermissionDenied},
-		"another binding":   {newState(testDomain, entrySet(t, web("b", mine)), nil, nil), true, codes.PermissionDenied},
-		"no binding":        {newState(testDomain, entrySet(t), nil, nil), true, codes.PermissionDenied},
-		"never bound":       {newState(testDomain, entrySet(t, web("a", mine)), nil, nil), false, codes.Internal},
+		"as it was":         {resources.New(testDomain, resourcestest.Set(t, web("a", mine)), nil, nil), true, codes.OK},
+		"another user":      {resources.New(testDomain, resourcestest.Set(t, web("a", "unix:uid:4242")), nil, nil), true, codes.PermissionDenied},
+		"another binding":   {resources.New(testDomain, resourcestest.Set(t, web("b", mine)), nil, nil), true, codes.PermissionDenied},
+		"no binding":        {resources.New(testDomain, resourcestest.Set(t), nil, nil), true, codes.PermissionDenied},
+		"never bound":       {resources.New(testDomain, resourcestest.Set(t, web("a", mine)), nil, nil), false, codes.Internal},
 		"no state any more": {nil, true, codes.Internal},
 	} {
 		r := &relay{u: &upstream{}, metrics: newMetrics(), log: slog.New(slog.DiscardHandler)}
@@ -77,22 +79,6 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		g.cancel(nil)
 		if status.Code(err) != c.want || (out.sent == 1) != (c.want == codes.OK) {
 			t.Errorf("%s: %d sent, %v", name, out.sent, err)
-		}
-	}
-}
-
-func TestANodeIDSelectsByMeshAndName(t *testing.T) {
-	s := newState(testDomain, entrySet(t, &api.Entry{
-		Name: "a", SpiffeId: "spiffe://test.example/shop/web", Selectors: []string{"unix:uid:1"},
-		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"},
-	}), nil, nil)
-	has := s.bindings[0].Selectors
-	for ref, want := range map[proxy.Ref]bool{
-		proxy.Node("shop", "web"): true, {}: true, proxy.Node("other", "web"): false, proxy.Node("shop", "api"): false,
-		proxy.Node("shop", ""): false, proxy.Node("", "web"): false, {Mesh: "shop", Kind: "virtualGateway", Name: "web"}: false,
-	} {
-		if _, _, err := s.binding(has, ref); (err == nil) != want {
-			t.Errorf("%v: %v", ref, err)
 		}
 	}
 }

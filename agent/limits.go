@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"signet.example/agent/resources"
 	"signet.example/attestation"
 	"signet.example/internal/unixsock"
 )
@@ -226,7 +227,7 @@ func (g *grants) enter(c net.Conn, grant uint64) (net.Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.revoked[grant] {
-		return nil, errNotBound
+		return nil, resources.ErrNotBound
 	}
 	if g.open == nil {
 		g.open = map[uint64]map[net.Conn]struct{}{}

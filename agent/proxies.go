@@ -48,7 +48,7 @@ func (r records) Destination(ref proxy.Ref) string {
 	if s == nil {
 		return "" // not known before the first answer of the server
 	}
-	id, err := identity.ForVirtualNode(s.td, ref.Mesh, ref.Name)
+	id, err := identity.ForVirtualNode(s.TrustDomain, ref.Mesh, ref.Name)
 	if err != nil {
 		return ""
 	}

@@ -17,6 +17,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/envoy"
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -178,16 +179,16 @@ const takeBackWithin = 3 * time.Second
 
 // review ends the views whose binding is gone, and in a while their streams:
 // until then the proxy is told to drop what it has.
-func (r *relay) review(s *state) {
+func (r *relay) review(s *resources.Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for g := range r.streams {
-		if w, ok := g.boundTo(); ok && !s.grants(w) {
+		if w, ok := g.boundTo(); ok && !s.Grants(w) {
 			g.leave(r.drain + takeBackWithin)
 		}
 	}
 	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {
-		if s.grants(k.want) {
+		if s.Grants(k.want) {
 			return false
 		}
 		close(v.gone)
@@ -243,7 +244,7 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	}
 	s := r.u.state.Load()
 	if s == nil {
-		return nil, status.Error(codes.Unavailable, errNoState.Error())
+		return nil, status.Error(codes.Unavailable, resources.ErrNone.Error())
 	}
 	w, has, err := g.attest(ctx, s, ref)
 	if err != nil {
@@ -275,13 +276,13 @@ func (r *relay) refuse(ctx context.Context, node string, has identity.Selectors,
 	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
-	return status.Error(codes.PermissionDenied, errNotBound.Error())
+	return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
 }
 
 // shapeFor is the configuration's for a proxy that the agent started, else what
 // the node says of itself.
 func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Ref) (proxy.Shape, error) {
-	name := supervisedName(has)
+	name := resources.ProxyName(has)
 	if p, ok := r.configured(name); ok {
 		if p.leg.ref != ref {
 			return proxy.Shape{}, fmt.Errorf("proxy %s is configured for %s", name, p.leg.ref)
@@ -412,11 +413,11 @@ func (r *relay) forProxy(ctx context.Context, name string, has identity.Selector
 	ref := p.leg.ref
 	s := r.u.state.Load()
 	if s == nil {
-		return nil, errNoState
+		return nil, resources.ErrNone
 	}
 	var candidates []identity.Binding
-	for _, b := range s.bindings {
-		if refOf(b) != ref {
+	for _, b := range s.Bindings {
+		if resources.RefOf(b) != ref {
 			continue
 		}
 		// What is not known before the program runs is looked at then: its hash, its unit.
@@ -430,7 +431,7 @@ func (r *relay) forProxy(ctx context.Context, name string, has identity.Selector
 	if !ok {
 		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", name, has, ref)
 	}
-	v, err := r.view(ctx, viewKey{p.leg, svids.Name{Entry: b.Name, ID: s.ids[b.Name]}})
+	v, err := r.view(ctx, viewKey{p.leg, svids.Name{Entry: b.Name, ID: s.IDs[b.Name]}})
 	if err != nil || v == p.view {
 		return v, err
 	}
@@ -481,14 +482,6 @@ func (r *relay) open() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.streams)
-}
-
-// cutProxy reports whether a selector is that of a supervised proxy, and its name.
-func cutProxy(s identity.Selector) (string, bool) {
-	if s.Type != "signet" {
-		return "", false
-	}
-	return strings.CutPrefix(s.Value, "proxy:")
 }
 
 // attestedSelectors are the selectors of the process behind a call.

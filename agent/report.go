@@ -106,7 +106,7 @@ func (r *reporter) report() *api.Report {
 		report.Svids = append(report.Svids, svidReport(held[name], name, users[name]))
 	}
 	if s := r.u.state.Load(); s != nil {
-		for _, p := range s.problems {
+		for _, p := range s.Problems {
 			report.Findings = append(report.Findings, "resource-not-usable: "+p)
 		}
 	}
@@ -118,11 +118,11 @@ func (r *reporter) report() *api.Report {
 func (r *reporter) revision() string {
 	loaded := r.authz.loaded.Load()
 	s := r.u.state.Load()
-	if s != nil && slices.Contains(loaded, s.newest) {
-		return s.newest
+	if s != nil && slices.Contains(loaded, s.Newest) {
+		return s.Newest
 	}
 	for _, id := range loaded {
-		if s == nil || id != s.newest {
+		if s == nil || id != s.Newest {
 			return id
 		}
 	}

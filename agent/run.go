@@ -19,6 +19,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/envoy"
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation"
@@ -113,7 +114,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers,
 		WantsHash: func(others identity.Selectors) bool {
 			s := u.state.Load()
-			return s != nil && s.wantsHash(others)
+			return s != nil && s.WantsHash(others)
 		},
 	}
 	process, err := newAuthzProcess(cfg, &u.state, m, log)
@@ -282,7 +283,7 @@ func (a *agent) health() error {
 		}
 	}
 	if a.upstream.state.Load() == nil {
-		return errNoState
+		return resources.ErrNone
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/agent/resources"
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/test/peertest"
@@ -17,9 +18,9 @@ import (
 func TestTheAuthzProcessDecidesByAllThatTheAgentWasTold(t *testing.T) {
 	id := spiffeid.RequireFromString("spiffe://test.example/shop/web")
 	a := &authzProcess{hashKey: []byte("key"), known: map[string]*api.PolicyRevision{}}
-	config := a.config(&state{
-		bans:    map[string]bool{"spiffe://test.example/shop/bad": true},
-		issuers: []*api.JWTIssuer{{Name: "users", Issuer: "https://id.example", Audiences: []string{"web"}, Jwks: []byte(`{"keys":[]}`)}},
+	config := a.config(&resources.Snapshot{
+		Bans:    map[string]bool{"spiffe://test.example/shop/bad": true},
+		Issuers: []*api.JWTIssuer{{Name: "users", Issuer: "https://id.example", Audiences: []string{"web"}, Jwks: []byte(`{"keys":[]}`)}},
 	}, nil)
 	d := newDecider(slog.New(slog.DiscardHandler), nil)
 	if _, err := d.Configure(t.Context(), config); err != nil {

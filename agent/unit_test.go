@@ -23,7 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"signet.example/ads"
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation/jointoken"
@@ -130,68 +130,6 @@ func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
 	}
 	if _, err := (tokens{file: "-", stdin: strings.NewReader("sgt1.hunter2")}).read(); err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the error of a bad token: %v", err)
-	}
-}
-
-func entrySet(t testing.TB, entries ...*api.Entry) *ads.Set {
-	t.Helper()
-	var rs []*ads.Resource
-	for _, e := range entries {
-		r, err := ads.NewResource(ads.EntryType, e.GetName(), e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rs = append(rs, r)
-	}
-	set, err := ads.NewSet(rs...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return set
-}
-
-// A compromised server cannot have the agent serve what is not in its trust
-// domain, nor Signet's own identities, nor to everyone.
-func TestEntriesThatMustNotBeServedAreRefusedAndNamed(t *testing.T) {
-	td := spiffeid.RequireTrustDomainFromString("test.example")
-	node := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
-	fine := &api.Entry{Name: "fine", SpiffeId: "spiffe://test.example/a", Selectors: []string{"unix:uid:1"}}
-	s := newState(td, entrySet(t, fine,
-		&api.Entry{Name: "foreign", SpiffeId: "spiffe://other.example/a", Selectors: []string{"unix:uid:1"}},
-		&api.Entry{Name: "server", SpiffeId: "spiffe://test.example/signet/server/x", Selectors: []string{"unix:uid:1"}},
-		&api.Entry{Name: "everyone", SpiffeId: "spiffe://test.example/b"},
-		&api.Entry{Name: "unknown", SpiffeId: "spiffe://test.example/b", Selectors: []string{"cloud:zone:a"}},
-		&api.Entry{Name: "lie", SpiffeId: "spiffe://test.example/shop/other", Selectors: []string{"unix:uid:1"}, VirtualNode: node},
-	), nil, nil)
-	if err := s.addEntry(&api.Entry{Name: svids.Own, SpiffeId: "spiffe://test.example/c", Selectors: []string{"unix:uid:1"}}); err == nil {
-		t.Error("an entry that has the agent's own place was taken")
-	}
-	if len(s.problems) != 5 || len(s.ids) != 1 {
-		t.Errorf("%d problems, %d identities: %v", len(s.problems), len(s.ids), s.problems)
-	}
-	wants, err := s.identities(identity.Selectors{{Type: "unix", Value: "uid:1"}})
-	if err != nil || len(wants) != 1 || wants[0].Entry != "fine" {
-		t.Errorf("%v %v", wants, err)
-	}
-}
-
-func TestABannedIdentityIsGrantedToNobody(t *testing.T) {
-	td := spiffeid.RequireTrustDomainFromString("test.example")
-	ban, err := ads.NewResource(ads.BanType, "a", &api.Ban{SpiffeId: "spiffe://test.example/a"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	bans, err := ads.NewSet(ban)
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := bans.Merge(entrySet(t, &api.Entry{Name: "a", SpiffeId: "spiffe://test.example/a", Selectors: []string{"unix:uid:1"}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newState(td, set, nil, nil)
-	if len(s.ids) != 0 || !s.bans["spiffe://test.example/a"] {
-		t.Errorf("granted: %v", s.ids)
 	}
 }
 
@@ -302,8 +240,8 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 	accepted, _ := handoverPair(t)
 	id := spiffeid.RequireFromString("spiffe://test.example/shop/web")
 	b := identity.Binding{Name: "web", Mesh: "shop", VirtualNode: "web", Selectors: identity.Selectors{{Type: "unix", Value: "uid:1"}}}
-	var now watched.Value[*state]
-	now.Set(&state{bindings: []identity.Binding{b}, ids: map[string]spiffeid.ID{"web": id}})
+	var now watched.Value[*resources.Snapshot]
+	now.Set(&resources.Snapshot{Bindings: []identity.Binding{b}, IDs: map[string]spiffeid.ID{"web": id}})
 	over := &handoverTo{conn: ours, state: &now, granted: map[grant]uint64{}}
 	if err := over.give(accepted, b, id, "web"); err != nil {
 		t.Fatal(err)
@@ -311,11 +249,11 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 	if c, _, err := receive(theirs); err != nil || c.Close() != nil {
 		t.Fatal(err)
 	}
-	now.Set(&state{})
+	now.Set(&resources.Snapshot{})
 	if all := over.revoke(now.Load()); !slices.Equal(all, []uint64{1}) {
 		t.Errorf("what was granted is not seen to be gone: %v", all)
 	}
-	if err := over.give(accepted, b, id, "web"); !errors.Is(err, errNotBound) {
+	if err := over.give(accepted, b, id, "web"); !errors.Is(err, resources.ErrNotBound) {
 		t.Errorf("after it was taken away: %v", err)
 	}
 	if err := theirs.SetReadDeadline(time.Now()); err != nil {
@@ -527,27 +465,6 @@ func TestWatchedWakesAllWaitersWithTheNewest(t *testing.T) {
 	cancel()
 	if _, err := w.Wait(ctx, func(int) bool { return false }); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
-	}
-}
-
-// A proxy that the agent starts is what the agent's configuration says, whatever
-// else fits the process: it runs as the agent's user.
-func TestASupervisedProxyIsTheNodeOfItsConfiguration(t *testing.T) {
-	td := spiffeid.RequireTrustDomainFromString("test.example")
-	bind := func(name, node, selector string) *api.Entry {
-		return &api.Entry{Name: "binding/" + name, SpiffeId: "spiffe://test.example/shop/" + node, Selectors: []string{selector}, VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: node}}
-	}
-	s := newState(td, entrySet(t, bind("api", "api", "unix:uid:0"), bind("web", "web", "signet:proxy:web-1")), nil, nil)
-	has := identity.Selectors{{Type: "unix", Value: "uid:0"}, {Type: "signet", Value: "proxy:web-1"}}
-	if _, _, err := s.binding(has, proxy.Ref{}); err == nil {
-		t.Error("the control: two nodes fit")
-	}
-	s.own = func(name string) (proxy.Ref, bool) { return proxy.Node("shop", "web"), name == "web-1" }
-	if b, _, err := s.binding(has, proxy.Ref{}); err != nil || b.VirtualNode != "web" {
-		t.Errorf("%+v, %v", b, err)
-	}
-	if _, _, err := s.binding(has, proxy.Node("shop", "api")); !errors.Is(err, errNotBound) {
-		t.Errorf("another node: %v", err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/ads"
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/internal/retry"
@@ -37,7 +38,7 @@ type upstream struct {
 	logDir  string // that its operator names for access logs; "" for none
 
 	// state is nil until the first complete set of the agent's own resources.
-	state watched.Value[*state]
+	state watched.Value[*resources.Snapshot]
 	// connected is true while the connection stands.
 	connected watched.Value[bool]
 	// own is which virtual node a proxy is that the agent starts; set before Run.
@@ -87,7 +88,7 @@ func (u *upstream) Run(ctx context.Context) error {
 	g.Go(func() error { return u.stand(ctx) })
 	g.Go(func() error {
 		client := &ads.Client{
-			Conn: u.conn, Node: u.ownNode(), Types: ownTypes,
+			Conn: u.conn, Node: u.ownNode(), Types: resources.Types,
 			Complete: complete, OnSet: func(set *ads.Set, view *ads.Resource) { u.apply(ctx, set, view) }, Log: u.log,
 		}
 		return follow(ctx, client, u.log)
@@ -137,14 +138,14 @@ func (u *upstream) apply(ctx context.Context, set *ads.Set, view *ads.Resource) 
 		u.log.ErrorContext(ctx, "root set refused", slog.Any("err", err))
 	}
 	u.enrol.keep(t, u.enrol.agentID())
-	s := newState(t.Roots.TrustDomain, set, view, u.state.Load())
-	s.own = u.own
-	for _, p := range s.problems {
+	s := resources.New(t.Roots.TrustDomain, set, view, u.state.Load())
+	s.Own = u.own
+	for _, p := range s.Problems {
 		u.log.WarnContext(ctx, "resource not usable", slog.String("err", p))
 	}
-	u.log.InfoContext(ctx, "own resources", slog.Int("entries", len(s.entries)), slog.Int("bindings", len(s.bindings)),
-		slog.Int("policies", len(s.policies)), slog.Int("issuers", len(s.issuers)), slog.Uint64("roots", t.Roots.Number))
-	u.keeper.Retain(func(w svids.Name) bool { return w.Entry == svids.Own || s.grants(w) })
+	u.log.InfoContext(ctx, "own resources", slog.Int("entries", len(s.Entries)), slog.Int("bindings", len(s.Bindings)),
+		slog.Int("policies", len(s.Policies)), slog.Int("issuers", len(s.Issuers)), slog.Uint64("roots", t.Roots.Number))
+	u.keeper.Retain(func(w svids.Name) bool { return w.Entry == svids.Own || s.Grants(w) })
 	u.state.Set(s)
 }
 
@@ -258,3 +259,28 @@ func (u *upstream) stand(ctx context.Context) error {
 // then ends, and its keys, sockets and proxies with it (A30): waiting would only
 // keep identities in use that somebody wants out of it.
 func banned(err error) bool { return status.Code(err) == codes.PermissionDenied }
+
+// followed returns the trust that a set of resources leads to: a newer root set,
+// if it is signed by the key that the agent has known since it joined. The list
+// of authorities beside the signed document is not looked at: nothing vouches for it.
+func followed(t *svids.Trust, set *ads.Set) (*svids.Trust, error) {
+	for _, r := range set.Type(ads.BundleType) {
+		var b api.Bundle
+		if err := proto.Unmarshal(r.Body, &b); err != nil {
+			return t, fmt.Errorf("bundle %s: %w", r.Name, err)
+		}
+		if b.GetTrustDomain() != t.Roots.TrustDomain.Name() {
+			continue // federated bundles come with federation
+		}
+		next, err := svids.ParseTrust(b.GetSignedRootSet(), t.Roots.Pin())
+		if err != nil {
+			return t, fmt.Errorf("bundle %s: %w", r.Name, err)
+		}
+		// An older document may be true and yet lack a root that was taken away.
+		if next.Roots.TrustDomain != t.Roots.TrustDomain || next.Roots.Number <= t.Roots.Number {
+			continue
+		}
+		return next, nil
+	}
+	return t, nil
+}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"signet.example/ads"
+	"signet.example/agent/resources/resourcestest"
 	"signet.example/agent/svids"
 	"signet.example/agent/svids/svidstest"
 	"signet.example/api"
@@ -27,7 +28,7 @@ func TestAnIdentityThatIsGrantedNoLongerIsForgotten(t *testing.T) {
 	for _, path := range []string{"/kept", "/gone"} {
 		u.keeper.Install(root.SVID(path, path))
 	}
-	u.apply(t.Context(), entrySet(t, &api.Entry{Name: "/kept", SpiffeId: "spiffe://test.example/kept", Selectors: []string{"unix:uid:1"}}), nil)
+	u.apply(t.Context(), resourcestest.Set(t, &api.Entry{Name: "/kept", SpiffeId: "spiffe://test.example/kept", Selectors: []string{"unix:uid:1"}}), nil)
 	if u.keeper.Get("/gone") != nil || u.keeper.Get("/kept") == nil || u.keeper.Get(svids.Own) == nil {
 		t.Errorf("held: %v", u.keeper.Held())
 	}

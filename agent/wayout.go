@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -28,7 +29,7 @@ import (
 // the process with the keys: that the authz process is gone changes nothing.
 type wayOut struct {
 	authv3.UnimplementedAuthorizationServer
-	state   *watched.Value[*state]
+	state   *watched.Value[*resources.Snapshot]
 	relay   *relay
 	owners  *owners
 	guests  *guests
@@ -100,46 +101,46 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	}
 	s := w.state.Load()
 	if s == nil {
-		return caller, no(reasonNotReady, "%w", errNoState)
+		return caller, no(reasonNotReady, "%w", resources.ErrNone)
 	}
-	b, id, err := s.binding(has, proxy.Ref{})
+	b, id, err := s.Binding(has, proxy.Ref{})
 	if err != nil {
 		return caller, no(reasonProxy, "pid %d: %w", peer.PID(), err)
 	}
 	w.guests.stay(peer)
 	// Again: the folder was looked at when the proxy started, and may have changed.
 	if err := w.relay.tryAppOf(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}); err != nil {
-		return caller, no(reasonSocket, "%s: %w", refOf(b), err)
+		return caller, no(reasonSocket, "%s: %w", resources.RefOf(b), err)
 	}
 	if socket := at.GetDestination().GetAddress().GetPipe().GetPath(); socket != "" {
 		return socket, w.atSocket(peer, has, svids.Name{Entry: b.Name, ID: id}, b, socket)
 	}
 	if !from.IsValid() || !to.IsValid() {
-		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", refOf(b))
+		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", resources.RefOf(b))
 	}
 	same, err := peer.SameNetwork()
 	switch {
 	case err != nil:
-		return caller, no(reasonNamespace, "%s: %w", refOf(b), err)
+		return caller, no(reasonNamespace, "%s: %w", resources.RefOf(b), err)
 	case b.Applications.Anyone, !same && b.Applications.Namespace:
 		return caller, nil
 	case !same:
-		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", refOf(b), b.Name)
+		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", resources.RefOf(b), b.Name)
 	}
 	holder, err := attestation.ConnectionOwner(from, to)
 	if err != nil {
-		return caller, no(reasonGone, "%s: %w", refOf(b), err)
+		return caller, no(reasonGone, "%s: %w", resources.RefOf(b), err)
 	}
 	caller = owner{UID: holder.UID}.String()
 	if !b.Applications.IsZero() {
 		if !b.Applications.Allows(holder.UID) {
-			return caller, no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", refOf(b), caller, b.Name, b.Applications.Strings())
+			return caller, no(reasonNotTheirs, "%s: %s is not among the applications of Binding %s (%v)", resources.RefOf(b), caller, b.Name, b.Applications.Strings())
 		}
 		return caller, nil
 	}
 	f, err := w.relay.front(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}, b)
 	if err != nil {
-		return caller, no(reasonNotReady, "%s: %w", refOf(b), err)
+		return caller, no(reasonNotReady, "%s: %w", resources.RefOf(b), err)
 	}
 	return caller, w.owners.allows(f, b, holder)
 }
@@ -150,7 +151,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 // open the socket may call out, so that its folder, owner and mode must be as
 // they were asked for.
 func (w *wayOut) atSocket(peer *attestation.Peer, has identity.Selectors, bound svids.Name, b identity.Binding, socket string) error {
-	node := refOf(b).String()
+	node := resources.RefOf(b).String()
 	if b.Applications.Anyone {
 		return nil
 	}
@@ -202,14 +203,14 @@ func (r *relay) front(pid int, has identity.Selectors, w svids.Name, b identity.
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.frontOf(viewKey{leg: legKey{refOf(b), sh}, want: w})
+	return r.frontOf(viewKey{leg: legKey{resources.RefOf(b), sh}, want: w})
 }
 
 // shapeOfPeer is the shape of the proxy that a process is.
 func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w svids.Name) (proxy.Shape, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p, ok := r.proxies[supervisedName(has)]; ok {
+	if p, ok := r.proxies[resources.ProxyName(has)]; ok {
 		return p.leg.shape, nil
 	}
 	if sh, ok := r.shapeOfStream(pid, w); ok {
@@ -254,7 +255,7 @@ func (r *relay) frontOfProxy(p envoy.Proxy, w svids.Name) (front, error) {
 // speaker is who may call out through a supervised proxy, bound as it is, for reports:
 // in words, what is wrong or doubtful about it, and what the Binding would say of it.
 func (w *wayOut) speaker(p envoy.Proxy, bound svids.Name) (who, problem string, applications []string) {
-	b, ok := w.state.Load().bindingNamed(bound.Entry)
+	b, ok := w.state.Load().BindingNamed(bound.Entry)
 	if !ok {
 		return "", "", nil
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -43,7 +44,7 @@ func (w *workloads) refuse(ctx context.Context, has identity.Selectors, err erro
 
 // look is what an answer is made of, at one moment.
 type look struct {
-	state *state
+	state *resources.Snapshot
 	trust *svids.Trust
 	wants []svids.Name
 	svids []*svids.SVID // those of wants that are there and good
@@ -73,7 +74,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 		held, heldChanged := w.u.keeper.Watch()
 		t, trustChanged := w.u.enrol.trust.Get()
 		if s == nil {
-			return fmt.Errorf("%w: %w", sds.ErrUnavailable, errNoState)
+			return fmt.Errorf("%w: %w", sds.ErrUnavailable, resources.ErrNone)
 		}
 		// A process is looked at again only when there may be something to send.
 		now := look{state: s, trust: t, wants: last.wants, svids: good(held, last.wants)}
@@ -119,7 +120,7 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.S
 		w.refuse(ctx, nil, err)
 		return l, err
 	}
-	l.wants, err = l.state.identities(has)
+	l.wants, err = l.state.Identities(has)
 	if err == nil && len(l.wants) == 0 {
 		err = errNoEntry
 	}
@@ -163,7 +164,7 @@ func (w *workloads) pending(l look) (pending bool, failure error) {
 func (l look) update() sds.Update {
 	u := sds.Update{Bundles: map[string][][]byte{l.trust.Roots.TrustDomain.IDString(): l.trust.DER}}
 	for _, s := range l.svids {
-		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.ID, Chain: s.Chain, Key: s.Key, Hint: l.state.hint(s.Entry)})
+		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.ID, Chain: s.Chain, Key: s.Key, Hint: l.state.Hint(s.Entry)})
 	}
 	return u
 }
