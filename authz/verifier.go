@@ -21,8 +21,8 @@ const (
 
 // token is one that was verified, with its claims as policies see them.
 type token struct {
-	*jwt.Token
-	claims *policy.Claims
+	verified *jwt.Token
+	claims   *policy.Claims
 }
 
 // verifier verifies tokens of a fixed set of issuers. Keys that go take their
@@ -64,7 +64,7 @@ func (v *verifier) verify(text string, now time.Time) (*token, error) {
 			return t, err
 		}
 	}
-	if err := t.CheckTime(now); err != nil {
+	if err := t.verified.CheckTime(now); err != nil {
 		return t, err
 	}
 	v.remember(d, t)
@@ -77,14 +77,14 @@ func (v *verifier) first(c jwt.Compact) (*token, error) {
 	if verified == nil {
 		return nil, err
 	}
-	t := &token{Token: verified}
+	t := &token{verified: verified}
 	if err != nil {
 		return t, err
 	}
 	if t.claims, err = policy.NewClaims(verified.Claims); err != nil {
 		return t, jwt.ErrPayload
 	}
-	t.Claims = nil // policies see them by claims
+	verified.Claims = nil // policies see them by claims
 	return t, nil
 }
 
@@ -109,7 +109,7 @@ func (v *verifier) remember(d jwt.Digest, t *token) {
 		v.older, v.newer, v.newerBytes = v.newer, map[jwt.Digest]*token{}, 0
 	}
 	v.newer[d] = t
-	v.newerBytes += t.Size
+	v.newerBytes += t.verified.Size
 }
 
 // summary is what a record may say of a token. t is nil unless its signature
@@ -122,9 +122,9 @@ func summary(text string, t *token, err error, hashKey []byte) *TokenSummary {
 	if t == nil {
 		return out
 	}
-	out.Issuer, out.Subject, out.KeyID = escape(t.Issuer, 256), escape(t.Subject, 256), escape(t.KeyID, jwt.MaxKeyID)
-	out.Expiry = t.Expiry
-	for i, a := range t.Audience {
+	out.Issuer, out.Subject, out.KeyID = escape(t.verified.Issuer, 256), escape(t.verified.Subject, 256), escape(t.verified.KeyID, jwt.MaxKeyID)
+	out.Expiry = t.verified.Expiry
+	for i, a := range t.verified.Audience {
 		if i == 16 {
 			break
 		}

@@ -11,7 +11,8 @@ import (
 // where anything is, or a mesh itself changes, it returns nil, and newModel of
 // everything tells. graph, if any, is what the change makes of the graph.
 func (m *model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Graph) *model {
-	c := &patch{model: *m, from: m, seen: map[kinds.Key]bool{}}
+	made := *m
+	c := &patch{made: &made, from: m, seen: map[kinds.Key]bool{}}
 	if assignMeshes(m.resources(put)) != nil {
 		return nil
 	}
@@ -26,13 +27,13 @@ func (m *model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Gra
 		}
 	}
 	if c.listed {
-		c.list()
+		made.list()
 	}
 	if graph != nil {
-		c.graph = graph
+		made.graph = graph
 	} else if len(c.put)+len(c.gone) > 0 {
 		var ok bool
-		if c.graph, ok = m.graph.With(c.put, c.gone); !ok {
+		if made.graph, ok = m.graph.With(c.put, c.gone); !ok {
 			return nil
 		}
 	}
@@ -41,13 +42,12 @@ func (m *model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Gra
 			return nil
 		}
 	}
-	made := c.model // a copy of its own: a pointer into c would keep from, and what that was made of
-	return &made
+	return &made // a copy of its own: a pointer into c would keep from, and what that was made of
 }
 
 // patch is a model that is being made of another one.
 type patch struct {
-	model
+	made   *model
 	from   *model
 	seen   map[kinds.Key]bool // what is changed
 	listed bool               // of one of the kinds that are listed
@@ -68,23 +68,23 @@ func (c *patch) change(k kinds.Key, o *kinds.Object) bool {
 	case c.from.objects.Get(k) != nil && c.from.objects.Get(k).Resource != nil:
 		c.gone = append(c.gone, mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name))
 	}
-	return c.model.put(k, o) == nil
+	return c.made.put(k, o) == nil
 }
 
 // stands reports whether what changed can stand with the rest, as check does of everything.
 func (c *patch) stands(k kinds.Key) bool {
-	o := c.objects.Get(k)
+	o := c.made.objects.Get(k)
 	if o == nil {
 		switch k.Kind {
 		case kinds.NodeGroup:
-			return c.hanging.Get(ordered.String(k.Name)) == nil
+			return c.made.hanging.Get(ordered.String(k.Name)) == nil
 		case string(mesh.KindVirtualNode):
-			return !c.managed(k.Mesh, k.Name)
+			return !c.made.managed(k.Mesh, k.Name)
 		}
 		return true
 	}
 	for _, to := range o.Refers() {
-		if c.objects.Get(to.To) == nil {
+		if c.made.objects.Get(to.To) == nil {
 			return false
 		}
 	}
@@ -93,7 +93,7 @@ func (c *patch) stands(k kinds.Key) bool {
 		return true
 	}
 	n := 0
-	for _, other := range c.ofKind(k.Kind) {
+	for _, other := range c.made.ofKind(k.Kind) {
 		if single.Of(other.Value) == single.Of(o.Value) {
 			n++
 		}

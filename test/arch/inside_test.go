@@ -40,13 +40,12 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server":        {lines: 10000, uses: 16, embedded: []string{"server", "views", "model", "Agent", "RootSet"}},
+	"server":        {lines: 10000, uses: 16, embedded: []string{"server", "views", "Agent", "RootSet"}},
 	"server/signer": {embedded: []string{"Process"}},
 	"agent":         {lines: 9500, uses: 15},
 	"policy":        {lines: 4500, uses: 18},
 	"dev":           {calls: 12},
 	"xds":           {uses: 15, embedded: []string{"VirtualService"}},
-	"authz":         {embedded: []string{"Token"}},
 	// What is checked is linted, and what is linted is signed, by types that embed the one before.
 	"ca":  {uses: 11, embedded: []string{"checked", "linted"}},
 	"ads": {uses: 11},
