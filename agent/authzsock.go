@@ -29,6 +29,7 @@ type authzGate struct {
 	state    *watched.Value[*resources.Snapshot]
 	over     *watched.Value[*handoverTo]
 	nodeOf   func(*attestation.Peer) proxy.Ref
+	knows    func(uid uint32) bool // whose users have room of their own
 	metrics  *metrics
 	log      *slog.Logger
 }
@@ -39,7 +40,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // ends Accept
 	defer stop()
-	attesting := authzTally() // by who asks, so that nobody takes the others' share
+	attesting := authzTally(g.knows) // by who asks, so that nobody takes the others' share
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {

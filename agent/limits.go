@@ -35,16 +35,22 @@ const (
 )
 
 // most is what one process, one user and all of them together may have. Of all, own
-// is kept for the proxies that the agent runs, since users are no bound: a person may
-// have as many of them as /etc/subuid gives.
-type most struct{ pid, uid, all, own int }
+// is kept for the proxies that the agent runs, and known for users that are known here,
+// since users are no bound: a person may have as many of them as /etc/subuid gives.
+type most struct{ pid, uid, all, own, known int }
 
 // ofProxy is what one proxy may have of own.
 func (m most) ofProxy() int { return max(1, min(m.pid, m.own/4)) }
 
+// ofKnown is what one user may have of known.
+func (m most) ofKnown() int { return max(1, m.known/4) }
+
+// anybody is what is left for who comes.
+func (m most) anybody() int { return m.all - m.own - m.known }
+
 // mostStreams are fewer than the connections would allow: every stream is looked
 // at again with each change of what the agent has.
-var mostStreams = most{pid: 256, uid: 1024, all: 4096, own: 1024}
+var mostStreams = most{pid: 256, uid: 1024, all: 4096, own: 1024, known: 1024}
 
 // filesPerConn: a connection and the pidfd of its peer.
 const filesPerConn = 2
@@ -54,7 +60,7 @@ const filesPerConn = 2
 func mostConns(files uint64, sockets int) most {
 	all := int(min(maxConns, max(4, files/2/uint64(filesPerConn*sockets)))) //nolint:gosec // a few
 	uid := min(maxConnsPerUID, all/4)
-	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all, own: all / 4}
+	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all, own: all / 4, known: all / 4}
 }
 
 // openFiles is how many files this process may open.
@@ -68,20 +74,26 @@ func openFiles() uint64 {
 
 // tally counts what is open by who has it.
 type tally struct {
-	most most
+	most  most
+	knows func(uid uint32) bool
 
-	mu    sync.Mutex
-	total int            // all are guarded by mu
-	pids  map[int32]int  // by process
-	uids  map[uint32]int // by user
-	own   int            // of what is kept for proxies
-	names map[string]int // of own, by proxy
+	mu       sync.Mutex
+	total    int            // of anybody; all are guarded by mu
+	pids     map[int32]int  // of anybody and known, by process
+	uids     map[uint32]int // of anybody, by user
+	known    int            // of what is kept for users that are known
+	familiar map[uint32]int // of known, by user
+	own      int            // of what is kept for proxies
+	names    map[string]int // of own, by proxy
 }
 
-func newTally() *tally { return tallyOf(mostConns(openFiles(), len(new(sockets).all()))) }
+// newTally is of the connections of one socket.
+func newTally(knows func(uid uint32) bool) *tally {
+	return tallyOf(mostConns(openFiles(), len(new(sockets).all())), knows)
+}
 
-func tallyOf(m most) *tally {
-	return &tally{most: m, pids: map[int32]int{}, uids: map[uint32]int{}, names: map[string]int{}}
+func tallyOf(m most, knows func(uid uint32) bool) *tally {
+	return &tally{most: m, knows: knows, pids: map[int32]int{}, uids: map[uint32]int{}, familiar: map[uint32]int{}, names: map[string]int{}}
 }
 
 var errTooMany = errors.New("too many are open")
@@ -90,15 +102,20 @@ var errTooMany = errors.New("too many are open")
 func (t *tally) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.total + t.own
+	return t.total + t.known + t.own
 }
 
-// enter counts one in and returns how to count it out. Where c may have no more, proxy
-// is asked whether it is a proxy that the agent runs, for which some are kept.
+// enter counts one in and returns how to count it out. Where anybody may have no more,
+// its user may be one that is known; else proxy is asked whether it is a proxy that the
+// agent runs. Only the last costs anything.
 func (t *tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
-	leave, err = t.enterAnybody(c)
-	if err == nil {
+	if leave, err = t.enterAnybody(c); err == nil {
 		return leave, nil
+	}
+	if t.knows(c.UID) {
+		if leave, err := t.enterKnown(c); err == nil {
+			return leave, nil
+		}
 	}
 	name, ok := proxy() // without the lock: it asks the kernel
 	if !ok {
@@ -122,10 +139,32 @@ func (t *tally) enterProxy(name string) (leave func(), err error) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.own--
-		if t.names[name]--; t.names[name] == 0 {
-			delete(t.names, name)
-		}
+		less(t.names, name)
 	}), nil
+}
+
+func (t *tally) enterKnown(c unixsock.Peer) (leave func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pids[c.PID] >= t.most.pid || t.familiar[c.UID] >= t.most.ofKnown() || t.known >= t.most.known {
+		return nil, errTooMany
+	}
+	t.known++
+	t.pids[c.PID]++
+	t.familiar[c.UID]++
+	return sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.known--
+		less(t.pids, c.PID)
+		less(t.familiar, c.UID)
+	}), nil
+}
+
+func less[K comparable](count map[K]int, of K) {
+	if count[of]--; count[of] == 0 {
+		delete(count, of)
+	}
 }
 
 func (t *tally) enterAnybody(c unixsock.Peer) (leave func(), err error) {
@@ -136,7 +175,7 @@ func (t *tally) enterAnybody(c unixsock.Peer) (leave func(), err error) {
 		return nil, fmt.Errorf("%w: process %d has %d", errTooMany, c.PID, t.pids[c.PID])
 	case t.uids[c.UID] >= t.most.uid:
 		return nil, fmt.Errorf("%w: user %d has %d", errTooMany, c.UID, t.uids[c.UID])
-	case t.total >= t.most.all-t.most.own:
+	case t.total >= t.most.anybody():
 		return nil, fmt.Errorf("%w: %d", errTooMany, t.total)
 	}
 	t.total++
@@ -146,12 +185,8 @@ func (t *tally) enterAnybody(c unixsock.Peer) (leave func(), err error) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.total--
-		if t.pids[c.PID]--; t.pids[c.PID] == 0 {
-			delete(t.pids, c.PID)
-		}
-		if t.uids[c.UID]--; t.uids[c.UID] == 0 {
-			delete(t.uids, c.UID)
-		}
+		less(t.pids, c.PID)
+		less(t.uids, c.UID)
 	}), nil
 }
 
@@ -180,8 +215,8 @@ func (t *tally) enterCall(ctx context.Context) (leave func(), err error) {
 
 // authzTally is of connections that are being attested. An Envoy may open all of its
 // own at once.
-func authzTally() *tally {
-	t := newTally()
+func authzTally(knows func(uid uint32) bool) *tally {
+	t := newTally(knows)
 	t.most.pid = min(maxAuthzConns, t.most.uid)
 	return t
 }
@@ -327,10 +362,27 @@ func (c *countedConn) Close() error {
 }
 
 // guests are connections whose process has been found to have nothing here yet.
-// They are closed after a time: what they hold, others may want.
+// They are closed after a time: what they hold, others may want. It knows the users of
+// those that were given something, too.
 type guests struct {
 	within time.Duration
+	// named reports whether an entry or a binding names a user.
+	named  func(uid uint32) bool
 	timers sync.Map // *time.Timer by *attestation.Peer, which each connection has for itself
+
+	mu    sync.Mutex
+	given map[uint32]bool // users; guarded by mu
+}
+
+// maxKnown bounds the users that are known for what was given to them.
+const maxKnown = 4096
+
+// knows reports whether an entry or a binding names a user, or something was given to a
+// process of it. It asks nothing of the kernel.
+func (n *guests) knows(uid uint32) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.given[uid] || n.named != nil && n.named(uid)
 }
 
 // enter begins the time of a connection. What it returns ends it, with leave.
@@ -341,16 +393,31 @@ func (n *guests) enter(c net.Conn, info credentials.AuthInfo, leave func()) func
 	}
 	n.timers.Store(i.Peer, time.AfterFunc(n.within, func() { _ = c.Close() })) // whoever reads it gets the error
 	return func() {
-		n.stay(i.Peer)
+		n.end(i.Peer)
 		leave()
 	}
 }
 
-// stay lets the connection of a process stay: it has something here.
-func (n *guests) stay(p *attestation.Peer) {
-	if timer, ok := n.timers.LoadAndDelete(p); ok {
+// end ends the time of a connection, and reports whether it had not ended.
+func (n *guests) end(p *attestation.Peer) bool {
+	timer, ok := n.timers.LoadAndDelete(p)
+	if ok {
 		timer.(*time.Timer).Stop() //nolint:forcetypeassert // what it holds
 	}
+	return ok
+}
+
+// stay lets the connection of a process stay: it has something here.
+func (n *guests) stay(p *attestation.Peer) {
+	if !n.end(p) {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.given == nil || len(n.given) >= maxKnown {
+		n.given = map[uint32]bool{}
+	}
+	n.given[p.UID()] = true
 }
 
 // stayFor is stay for the process behind a call.
@@ -364,7 +431,7 @@ func (n *guests) stayFor(ctx context.Context) {
 // is told of connections that are closed without an answer.
 func socketOptions(a *attestation.Attestor, n *guests, refused func(unixsock.Peer, error)) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(counted{a.Credentials(), a, newTally(), n, refused}),
+		grpc.Creds(counted{a.Credentials(), a, newTally(n.knows), n, refused}),
 		grpc.ConnectionTimeout(socketHandshake),
 		grpc.MaxConcurrentStreams(maxStreamsPerConn),
 		grpc.MaxHeaderListSize(16 << 10),

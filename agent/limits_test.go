@@ -14,6 +14,8 @@ import (
 	"signet.example/proxy"
 )
 
+func nobody(uint32) bool { return false }
+
 // A connection and its pidfd are two files, and each socket has a tally of its own.
 func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
 	host, err := listen(t.Context(), Config{SocketDir: t.TempDir()})
@@ -27,8 +29,8 @@ func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
 			sockets++
 		}
 	}
-	if sockets < 4 || newTally().most != mostConns(openFiles(), sockets) {
-		t.Errorf("the tally of one of %d sockets is %+v", sockets, newTally().most)
+	if sockets < 4 || newTally(nobody).most != mostConns(openFiles(), sockets) {
+		t.Errorf("the tally of one of %d sockets is %+v", sockets, newTally(nobody).most)
 	}
 	for _, files := range []uint64{64, 256, 1024, 4096, 1 << 20} {
 		m := mostConns(files, sockets)
@@ -39,14 +41,14 @@ func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
 			t.Errorf("of %d files: %+v: one user starves the others", files, m)
 		}
 	}
-	if m := mostConns(1<<20, sockets); m != (most{maxConnsPerPID, maxConnsPerUID, maxConns, maxConns / 4}) {
+	if m := mostConns(1<<20, sockets); m != (most{maxConnsPerPID, maxConnsPerUID, maxConns, maxConns / 4, maxConns / 4}) {
 		t.Errorf("with many files: %+v", m)
 	}
 }
 
 // One person may have many users: a range of /etc/subuid, a container.
 func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
-	tally := tallyOf(mostConns(4096, 4))
+	tally := tallyOf(mostConns(4096, 4), nobody)
 	stranger := func() (string, bool) { return "", false }
 	in := 0
 	for n := range 200 * tally.most.pid {
@@ -54,7 +56,7 @@ func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
 			in++
 		}
 	}
-	if want := tally.most.all - tally.most.own; in != want {
+	if want := tally.most.anybody(); in != want {
 		t.Errorf("%d connections of strangers came in, want %d", in, want)
 	}
 	proxy := func(name string) func() (string, bool) { return func() (string, bool) { return name, true } }
@@ -80,9 +82,44 @@ func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
 	}
 }
 
+func TestHoweverManyUsersThereAreThoseThatAreKnownHaveRoom(t *testing.T) {
+	const envoy, app = 1000, 1001
+	known := &guests{given: map[uint32]bool{app: true}, named: func(uid uint32) bool { return uid == envoy }}
+	tally := tallyOf(mostConns(4096, 4), known.knows)
+	stranger := func() (string, bool) { return "", false }
+	for n := range 200 * tally.most.pid {
+		_, _ = tally.enter(unixsock.Peer{PID: int32(1000 + n%200), UID: uint32(70000 + n%200)}, stranger) // as many as there may be
+	}
+	if in, want := tally.count(), tally.most.anybody(); in != want || want < tally.most.all/2 {
+		t.Fatalf("%d connections of strangers came in, want %d", in, want)
+	}
+	var leave func()
+	for n := range tally.most.ofKnown() {
+		var err error
+		if leave, err = tally.enter(unixsock.Peer{PID: int32(n), UID: app}, stranger); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tally.enter(unixsock.Peer{PID: 999, UID: app}, stranger); !errors.Is(err, errTooMany) {
+		t.Errorf("one user has all that is kept: %v", err)
+	}
+	for range tally.most.pid {
+		if _, err := tally.enter(unixsock.Peer{PID: 2, UID: envoy}, stranger); err != nil && tally.most.pid <= tally.most.ofKnown() {
+			t.Errorf("another user: %v", err)
+		}
+	}
+	if _, err := tally.enter(unixsock.Peer{PID: 2, UID: envoy}, stranger); !errors.Is(err, errTooMany) {
+		t.Errorf("one process has more than any may have: %v", err)
+	}
+	leave()
+	if _, err := tally.enter(unixsock.Peer{PID: 999, UID: app}, stranger); err != nil {
+		t.Errorf("after one left: %v", err)
+	}
+}
+
 func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 	a := &attestation.Attestor{}
-	tally, g := newTally(), &guests{within: 100 * time.Millisecond}
+	tally, g := newTally(nobody), &guests{within: 100 * time.Millisecond}
 	creds := counted{a.Credentials(), a, tally, g, func(unixsock.Peer, error) {}}
 	dir, err := os.MkdirTemp("", "gu") // short: a socket's path has 107 bytes
 	if err != nil {
@@ -116,6 +153,9 @@ func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 		_, err = near.Read(make([]byte, 1))
 		if closed := errors.Is(err, io.EOF); closed == given {
 			t.Errorf("given something: %t; its connection after a while: %v", given, err)
+		}
+		if g.knows(uint32(os.Geteuid())) != given { //nolint:gosec // a uid has 32 bits
+			t.Errorf("given something: %t, and its user is known: %t", given, !given)
 		}
 		_ = far.Close() // it may be closed
 		_ = near.Close()

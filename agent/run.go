@@ -110,6 +110,10 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	children := &attestation.Children{}
 	socks := own.sockets
 	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u, guests: &guests{within: guestTime}}
+	a.guests.named = func(uid uint32) bool {
+		s := u.state.Load()
+		return s != nil && s.NamesUser(uid)
+	}
 	a.attestor = &attestation.Attestor{
 		Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers,
 		WantsHash: func(others identity.Selectors) bool {
@@ -128,6 +132,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	a.given = proxy.Shape{AuthzSocket: socks.path("authz.sock"), WayoutSocket: socks.path("wayout.sock"), AccessLogDir: cfg.AccessLogDir}
 	a.relay = newRelay(cfg, u, process, a.given, m, log)
 	u.own, a.gate.nodeOf, a.relay.guests = a.relay.own, a.relay.nodeOf, a.guests
+	a.gate.knows = a.guests.knows
 	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
 		state: &u.state, relay: a.relay, guests: a.guests, metrics: m, log: log,
@@ -160,7 +165,7 @@ const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
 	options := append(socketOptions(a.attestor, a.guests, a.turnedAway("xds")), ads.ServerOptions()...)
-	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams).stream, a.relay.guarded))...)
+	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams, a.guests.knows).stream, a.relay.guarded))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.open)
@@ -189,7 +194,7 @@ func attestHint(err error) string {
 }
 
 func (a *agent) serveWorkloadAPI() {
-	open := tallyOf(mostStreams)
+	open := tallyOf(mostStreams, a.guests.knows)
 	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		// For reflection too: the header guards the endpoint (Workload Endpoint 3).
 		if err := sds.CheckHeader(stream.Context()); err != nil {
@@ -207,7 +212,7 @@ func (a *agent) serveWorkloadAPI() {
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
 	a.wayout = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.turnedAway("wayout")),
-		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(tallyOf(mostStreams).unary))...)
+		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(tallyOf(mostStreams, a.guests.knows).unary))...)
 	authv3.RegisterAuthorizationServer(a.wayout, a.wayOut)
 }
 

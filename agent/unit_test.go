@@ -393,7 +393,7 @@ func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {
 }
 
 func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
-	tally := newTally()
+	tally := newTally(nobody)
 	stranger := func() (string, bool) { return "", false }
 	var leaves []func()
 	for range tally.most.pid {

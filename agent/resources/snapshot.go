@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -25,7 +26,8 @@ type Snapshot struct {
 	Entries  []identity.Entry
 	Bindings []identity.Binding
 	// IDs is the identity that each entry or binding grants, by name.
-	IDs map[string]spiffeid.ID
+	IDs   map[string]spiffeid.ID
+	users map[uint32]bool // that an entry or binding names
 	// since is the revision in which each of them was first there, by name.
 	since    map[string]uint64
 	Policies []*api.PolicyRevision
@@ -46,7 +48,7 @@ var Types = []string{ads.EntryType, ads.BundleType, ads.PolicyType, ads.JWTIssue
 // before, or nil. A resource that cannot be used costs itself and no other one,
 // and is named.
 func New(td spiffeid.TrustDomain, set *ads.Set, view *ads.Resource, old *Snapshot) *Snapshot {
-	s := &Snapshot{TrustDomain: td, IDs: map[string]spiffeid.ID{}, since: map[string]uint64{}, Bans: map[string]bool{}}
+	s := &Snapshot{TrustDomain: td, IDs: map[string]spiffeid.ID{}, since: map[string]uint64{}, Bans: map[string]bool{}, users: map[uint32]bool{}}
 	each(s, set, ads.BanType, func(b *api.Ban) error {
 		s.Bans[b.GetSpiffeId()] = true
 		return nil
@@ -105,6 +107,7 @@ func (s *Snapshot) addEntry(e *api.Entry) error {
 			return err
 		}
 		s.Entries = append(s.Entries, entry)
+		s.nameUsers(entry.Selectors)
 		s.IDs[entry.Name] = entry.ID
 		return nil
 	}
@@ -117,9 +120,22 @@ func (s *Snapshot) addEntry(e *api.Entry) error {
 		return err
 	}
 	s.Bindings = append(s.Bindings, binding)
+	s.nameUsers(binding.Selectors)
 	s.IDs[binding.Name] = id
 	return nil
 }
+
+func (s *Snapshot) nameUsers(selectors identity.Selectors) {
+	for _, sel := range selectors {
+		text, ok := strings.CutPrefix(sel.String(), "unix:uid:")
+		if uid, err := strconv.ParseUint(text, 10, 32); ok && err == nil {
+			s.users[uint32(uid)] = true
+		}
+	}
+}
+
+// NamesUser reports whether an entry or binding asks for processes of this user.
+func (s *Snapshot) NamesUser(uid uint32) bool { return s.users[uid] }
 
 // each calls use with every resource of a type, decoded.
 func each[M any, P interface {

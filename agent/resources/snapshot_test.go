@@ -40,6 +40,19 @@ func TestEntriesThatMustNotBeServedAreRefusedAndNamed(t *testing.T) {
 	}
 }
 
+func TestTheUsersThatEntriesAndBindingsAskForAreNamed(t *testing.T) {
+	s := New(td, resourcestest.Set(t,
+		&api.Entry{Name: "job", SpiffeId: "spiffe://test.example/a", Selectors: []string{"unix:uid:1", "unix:gid:2"}},
+		&api.Entry{Name: "path", SpiffeId: "spiffe://test.example/b", Selectors: []string{"unix:path:/usr/bin/x"}},
+		&api.Entry{Name: "refused", SpiffeId: "spiffe://other.example/c", Selectors: []string{"unix:uid:3"}},
+	), nil, nil)
+	for uid, want := range map[uint32]bool{0: false, 1: true, 2: false, 3: false} {
+		if s.NamesUser(uid) != want {
+			t.Errorf("user %d: %t", uid, !want)
+		}
+	}
+}
+
 func TestABannedIdentityIsGrantedToNobody(t *testing.T) {
 	ban, err := ads.NewResource(ads.BanType, "a", &api.Ban{SpiffeId: "spiffe://test.example/a"})
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/proxy"
 	"signet.example/test/meshtest"
 	"signet.example/test/parts"
 )
@@ -66,27 +65,28 @@ func fill(t *testing.T, socket string, first int) {
 	}
 }
 
-// full reports whether somebody else is turned away at a socket.
-func full(socket string) bool {
-	c, err := net.Dial("unix", socket)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = c.Close() }() // a test's
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-	_, err = c.Read(make([]byte, 1)) // a gRPC server speaks first: its settings
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+// full reports whether a user of whom nobody knows is turned away at a socket.
+func full(t *testing.T, socket string) bool {
+	t.Helper()
+	a := askAs(t, nobodyUID, question{Do: "xds", Socket: socket, Node: nodeIDs[0]})[0]
+	return a.Code == "Unavailable" // let in, it would be told what it may not
 }
 
 // crowds: one person has many users, by a container or /etc/subuid. They have no
-// way to keep the host's own proxies from what they need.
+// way to keep the host's proxies from what they need, whoever starts them.
 func crowds(t *testing.T, w *meshtest.World) {
 	sockets := []string{w.AgentDir() + "/xds.sock", w.AgentDir() + "/wayout.sock", w.AgentDir() + "/authz.sock"}
+	own := question{Do: "xds", Socket: sockets[0], Node: proxy.Node("test", "lone").String()}
 	for i, socket := range sockets {
 		fill(t, socket, 70_000+1000*i)
 	}
 	for _, socket := range sockets[:2] { // the third holds nobody's connections
-		eventually(t, 10*time.Second, socket+" is full", func() bool { return full(socket) })
+		eventually(t, 10*time.Second, socket+" is full", func() bool { return full(t, socket) })
+	}
+	for range 5 { // one that the agent does not start
+		if a := askAs(t, loneUID, own)[0]; a.Code != "OK" {
+			t.Errorf("who is bound is told: %+v", a)
+		}
 	}
 	for _, node := range []string{"front", "orders"} {
 		proxies := w.Proxies()
@@ -108,7 +108,7 @@ func crowds(t *testing.T, w *meshtest.World) {
 	w.AwaitRoute("front", host+"/orders")
 	t.Logf("served again after %s", time.Since(begun))
 	for _, socket := range sockets[:2] {
-		if !full(socket) {
+		if !full(t, socket) {
 			t.Errorf("%s was not full all the time", socket)
 		}
 	}
