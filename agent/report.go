@@ -36,7 +36,7 @@ type reporter struct {
 	// speaker is who may call out through a proxy (wayOut.speaker).
 	speaker func(envoy.Proxy, svids.Name) (who, problem string, applications []string)
 	// fixed findings hold as long as the agent runs.
-	fixed []string
+	fixed []*api.AgentFinding
 }
 
 // changed is closed when the report may have become another one, or reportIdle
@@ -78,7 +78,7 @@ func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode.Enum(), Version: r.version, PolicyRevision: r.revision()}
 	users := map[string]string{} // proxies by the entries that they use
 	proxies := r.proxyStatus()
-	report.Findings = slices.Concat(r.fixed, sameUser(proxies), stoppedFindings(r.authz.stopped.Load()))
+	report.Own = slices.Concat(r.fixed, sameUser(proxies), stoppedFindings(r.authz.stopped.Load()))
 	for _, s := range proxies {
 		name, view := s.Proxy.Name, r.relay.viewOf(s.Proxy.Name)
 		status := proxyReport(s, view)
@@ -86,19 +86,15 @@ func (r *reporter) report() *api.Report {
 			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(s.Proxy, view.want)
 		}
 		report.Proxies = append(report.Proxies, status)
-		report.Findings = append(report.Findings, s.Findings...)
+		report.Own = append(report.Own, s.Findings...)
 		if view != nil {
 			users[view.want.Entry] = name
 			if left := view.leftOut(); left != "" {
-				report.Findings = append(report.Findings, fmt.Sprintf("proxy-address: proxy %s runs %s", name, left))
+				report.Own = append(report.Own, finding(api.AgentFinding_PROXY_ADDRESS, "proxy %s runs %s", name, left))
 			}
 		}
 		if s.State == api.ProxyStatus_WAITING && s.Reason != "" {
-			finding := "proxy-waiting"
-			if strings.HasPrefix(s.Reason, addressTaken) {
-				finding = "proxy-address"
-			}
-			report.Findings = append(report.Findings, fmt.Sprintf("%s: proxy %s waits: %s", finding, name, s.Reason))
+			report.Own = append(report.Own, finding(s.Waits, "proxy %s waits: %s", name, s.Reason))
 		}
 	}
 	held := r.u.keeper.Held()
@@ -107,11 +103,18 @@ func (r *reporter) report() *api.Report {
 	}
 	if s := r.u.state.Load(); s != nil {
 		for _, p := range s.Problems {
-			report.Findings = append(report.Findings, "resource-not-usable: "+p)
+			report.Own = append(report.Own, finding(api.AgentFinding_RESOURCE_NOT_USABLE, "%s", p))
 		}
 	}
 	api.Reconcile(report) // for a server of the version before
+	for _, f := range report.GetOwn() {
+		report.Findings = append(report.Findings, f.GetKindWord()+": "+f.GetText())
+	}
 	return report
+}
+
+func finding(kind api.AgentFinding_Kind, text string, args ...any) *api.AgentFinding {
+	return &api.AgentFinding{Kind: kind.Enum(), Text: fmt.Sprintf(text, args...)}
 }
 
 // revision is the newest revision if the authz process has it, else one that it has.
@@ -155,7 +158,7 @@ func proxyReport(s envoy.Status, view *proxyView) *api.ProxyStatus {
 }
 
 // sameUser is the finding about proxies that run as the agent's own user.
-func sameUser(all []envoy.Status) []string {
+func sameUser(all []envoy.Status) []*api.AgentFinding {
 	var same []string
 	for _, s := range all {
 		if !s.Proxy.User.Other() {
@@ -166,7 +169,7 @@ func sameUser(all []envoy.Status) []string {
 		return nil
 	}
 	slices.Sort(same)
-	return []string{fmt.Sprintf("proxies-same-user: as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
+	return []*api.AgentFinding{finding(api.AgentFinding_PROXIES_SAME_USER, "as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
 }
 
 // ingressPrefix begins the names of the listeners that others call.

@@ -146,10 +146,10 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	r := &reporter{u: u, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
 	if cfg.metricsOpen() {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
-		r.fixed = append(r.fixed, "metrics-open: metrics have no authentication and are open to the network at "+cfg.Metrics)
+		r.fixed = append(r.fixed, finding(api.AgentFinding_METRICS_OPEN, "metrics have no authentication and are open to the network at %s", cfg.Metrics))
 	}
 	if !cfg.Authz.as.Other() && !cfg.Authz.spare() {
-		r.fixed = append(r.fixed, "authz-same-user: the authz process runs as the agent's own user")
+		r.fixed = append(r.fixed, finding(api.AgentFinding_AUTHZ_SAME_USER, "the authz process runs as the agent's own user"))
 	}
 	a.session = &session{u: u, reporter: r, ring: process.ring, log: log}
 	a.serveADS()

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/internal/watched"
 )
@@ -214,11 +216,11 @@ func (b *blame) those(stopped bool) map[authz.Evaluation]time.Time {
 }
 
 // stoppedFindings tells them for `signet check`.
-func stoppedFindings(stopped map[authz.Evaluation]time.Time) []string {
-	var list []string
+func stoppedFindings(stopped map[authz.Evaluation]time.Time) []*api.AgentFinding {
+	var list []*api.AgentFinding
 	for e, until := range stopped {
-		list = append(list, fmt.Sprintf("policy-stopped: every call to %s under policy revision %s is answered with an error until %s: an evaluation of it ended the authz process", e.Destination, e.Revision, until.UTC().Format("15:04:05 UTC")))
+		list = append(list, finding(api.AgentFinding_POLICY_STOPPED, "every call to %s under policy revision %s is answered with an error until %s: an evaluation of it ended the authz process", e.Destination, e.Revision, until.UTC().Format("15:04:05 UTC")))
 	}
-	slices.Sort(list)
+	slices.SortFunc(list, func(a, b *api.AgentFinding) int { return strings.Compare(a.GetText(), b.GetText()) })
 	return list
 }

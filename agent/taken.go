@@ -29,9 +29,6 @@ type tenure struct {
 	until time.Time
 }
 
-// addressTaken begins the reason for which a proxy waits for another bind.
-const addressTaken = "its address is taken: "
-
 // claim takes all of at for a proxy, or nothing.
 func (t *taken) claim(proxy string, at []netip.AddrPort) error {
 	t.mu.Lock()
@@ -47,7 +44,7 @@ func (t *taken) claim(proxy string, at []netip.AddrPort) error {
 		}
 	}
 	if first.IsValid() {
-		return fmt.Errorf(addressTaken+"proxy %s listens on %s", t.by[first].proxy, first)
+		return fmt.Errorf("its address is taken: proxy %s listens on %s", t.by[first].proxy, first)
 	}
 	if t.by == nil {
 		t.by = map[netip.AddrPort]tenure{}

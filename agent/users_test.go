@@ -2,11 +2,11 @@ package agent
 
 import (
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
 	"signet.example/agent/envoy"
+	"signet.example/api"
 	"signet.example/internal/child"
 	"signet.example/proxy"
 	"signet.example/test/parts"
@@ -94,9 +94,9 @@ func statusOf(t *testing.T, c Config) []envoy.Status {
 func TestProxiesOfTheAgentsOwnUserAreAFinding(t *testing.T) {
 	needRoot(t)
 	all := statusOf(t, Config{ProxyUser: "root", Proxies: []Proxy{{Name: "web"}, {Name: "orders", User: "64991"}}})
-	want := []string{"proxies-same-user: as the agent's own user, uid 0, run the Envoys of web"}
-	if got := sameUser(all); !slices.Equal(got, want) {
-		t.Errorf("%q", got)
+	const want = "as the agent's own user, uid 0, run the Envoys of web"
+	if got := sameUser(all); len(got) != 1 || got[0].GetKind() != api.AgentFinding_PROXIES_SAME_USER || got[0].GetText() != want {
+		t.Errorf("%v", got)
 	}
 	if got := sameUser(all[1:]); got != nil {
 		t.Errorf("of another user: %q", got)

@@ -78,6 +78,74 @@ func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
 	return file_api_agent_proto_rawDescGZIP(), []int{11, 0}
 }
 
+type AgentFinding_Kind int32
+
+const (
+	AgentFinding_UNSPECIFIED            AgentFinding_Kind = 0
+	AgentFinding_AUTHZ_SAME_USER        AgentFinding_Kind = 1
+	AgentFinding_PROXIES_SAME_USER      AgentFinding_Kind = 2
+	AgentFinding_METRICS_OPEN           AgentFinding_Kind = 3
+	AgentFinding_CLASSICAL_KEY_EXCHANGE AgentFinding_Kind = 4
+	// another proxy of the host has the address.
+	AgentFinding_PROXY_ADDRESS       AgentFinding_Kind = 5
+	AgentFinding_PROXY_WAITING       AgentFinding_Kind = 6
+	AgentFinding_POLICY_STOPPED      AgentFinding_Kind = 7
+	AgentFinding_RESOURCE_NOT_USABLE AgentFinding_Kind = 8
+)
+
+// Enum value maps for AgentFinding_Kind.
+var (
+	AgentFinding_Kind_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "AUTHZ_SAME_USER",
+		2: "PROXIES_SAME_USER",
+		3: "METRICS_OPEN",
+		4: "CLASSICAL_KEY_EXCHANGE",
+		5: "PROXY_ADDRESS",
+		6: "PROXY_WAITING",
+		7: "POLICY_STOPPED",
+		8: "RESOURCE_NOT_USABLE",
+	}
+	AgentFinding_Kind_value = map[string]int32{
+		"UNSPECIFIED":            0,
+		"AUTHZ_SAME_USER":        1,
+		"PROXIES_SAME_USER":      2,
+		"METRICS_OPEN":           3,
+		"CLASSICAL_KEY_EXCHANGE": 4,
+		"PROXY_ADDRESS":          5,
+		"PROXY_WAITING":          6,
+		"POLICY_STOPPED":         7,
+		"RESOURCE_NOT_USABLE":    8,
+	}
+)
+
+func (x AgentFinding_Kind) Enum() *AgentFinding_Kind {
+	p := new(AgentFinding_Kind)
+	*p = x
+	return p
+}
+
+func (x AgentFinding_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AgentFinding_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (AgentFinding_Kind) Type() protoreflect.EnumType {
+	return &file_api_agent_proto_enumTypes[1]
+}
+
+func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AgentFinding_Kind.Descriptor instead.
+func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{12, 0}
+}
+
 type ProxyStatus_State int32
 
 const (
@@ -126,11 +194,11 @@ func (x ProxyStatus_State) String() string {
 }
 
 func (ProxyStatus_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_agent_proto_enumTypes[1].Descriptor()
+	return file_api_agent_proto_enumTypes[2].Descriptor()
 }
 
 func (ProxyStatus_State) Type() protoreflect.EnumType {
-	return &file_api_agent_proto_enumTypes[1]
+	return &file_api_agent_proto_enumTypes[2]
 }
 
 func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
@@ -139,7 +207,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type SVIDStatus_Consumer int32
@@ -178,11 +246,11 @@ func (x SVIDStatus_Consumer) String() string {
 }
 
 func (SVIDStatus_Consumer) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_agent_proto_enumTypes[2].Descriptor()
+	return file_api_agent_proto_enumTypes[3].Descriptor()
 }
 
 func (SVIDStatus_Consumer) Type() protoreflect.EnumType {
-	return &file_api_agent_proto_enumTypes[2]
+	return &file_api_agent_proto_enumTypes[3]
 }
 
 func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
@@ -191,7 +259,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type AttestRequest struct {
@@ -895,8 +963,10 @@ type Report struct {
 	PeerModeWord string           `protobuf:"bytes,3,opt,name=peer_mode_word,json=peerMode,proto3" json:"peer_mode_word,omitempty"`
 	PeerMode     *Report_PeerMode `protobuf:"varint,7,opt,name=peer_mode,json=peerModeValue,proto3,enum=signet.v1alpha1.Report_PeerMode,oneof" json:"peer_mode,omitempty"`
 	Version      string           `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	// findings of the agent itself for `signet check`, as "id: text".
+	// findings in words, as "kind: text": what people are shown, and all that an agent from before own has.
 	Findings []string `protobuf:"bytes,5,rep,name=findings,proto3" json:"findings,omitempty"`
+	// own findings of the agent, for `signet check`.
+	Own []*AgentFinding `protobuf:"bytes,8,rep,name=own,proto3" json:"own,omitempty"`
 	// policy_revision that the agent's authz process has loaded.
 	PolicyRevision string `protobuf:"bytes,6,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
 	unknownFields  protoimpl.UnknownFields
@@ -975,9 +1045,77 @@ func (x *Report) GetFindings() []string {
 	return nil
 }
 
+func (x *Report) GetOwn() []*AgentFinding {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
 func (x *Report) GetPolicyRevision() string {
 	if x != nil {
 		return x.PolicyRevision
+	}
+	return ""
+}
+
+// AgentFinding is what an agent finds wrong with itself or its host.
+type AgentFinding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KindWord      string                 `protobuf:"bytes,1,opt,name=kind_word,json=kind,proto3" json:"kind_word,omitempty"`
+	Kind          *AgentFinding_Kind     `protobuf:"varint,2,opt,name=kind,json=kindValue,proto3,enum=signet.v1alpha1.AgentFinding_Kind,oneof" json:"kind,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentFinding) Reset() {
+	*x = AgentFinding{}
+	mi := &file_api_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentFinding) ProtoMessage() {}
+
+func (x *AgentFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
+func (*AgentFinding) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AgentFinding) GetKindWord() string {
+	if x != nil {
+		return x.KindWord
+	}
+	return ""
+}
+
+func (x *AgentFinding) GetKind() AgentFinding_Kind {
+	if x != nil && x.Kind != nil {
+		return *x.Kind
+	}
+	return AgentFinding_UNSPECIFIED
+}
+
+func (x *AgentFinding) GetText() string {
+	if x != nil {
+		return x.Text
 	}
 	return ""
 }
@@ -1010,7 +1148,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1022,7 +1160,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1035,7 +1173,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -1155,7 +1293,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1305,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1318,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -1228,7 +1366,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1378,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1391,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -1359,14 +1497,15 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
 	"\rExplainAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
-	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"\xff\x02\n" +
+	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"\xb0\x03\n" +
 	"\x06Report\x126\n" +
 	"\aproxies\x18\x01 \x03(\v2\x1c.signet.v1alpha1.ProxyStatusR\aproxies\x121\n" +
 	"\x05svids\x18\x02 \x03(\v2\x1b.signet.v1alpha1.SVIDStatusR\x05svids\x12 \n" +
 	"\x0epeer_mode_word\x18\x03 \x01(\tR\bpeerMode\x12G\n" +
 	"\tpeer_mode\x18\a \x01(\x0e2 .signet.v1alpha1.Report.PeerModeH\x00R\rpeerModeValue\x88\x01\x01\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1a\n" +
-	"\bfindings\x18\x05 \x03(\tR\bfindings\x12'\n" +
+	"\bfindings\x18\x05 \x03(\tR\bfindings\x12/\n" +
+	"\x03own\x18\b \x03(\v2\x1d.signet.v1alpha1.AgentFindingR\x03own\x12'\n" +
 	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\"2\n" +
 	"\bPeerMode\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
@@ -1374,7 +1513,22 @@ const file_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x06LEGACY\x10\x02B\f\n" +
 	"\n" +
-	"_peer_mode\"\x90\x05\n" +
+	"_peer_mode\"\xcd\x02\n" +
+	"\fAgentFinding\x12\x17\n" +
+	"\tkind_word\x18\x01 \x01(\tR\x04kind\x12@\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\".signet.v1alpha1.AgentFinding.KindH\x00R\tkindValue\x88\x01\x01\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\xc4\x01\n" +
+	"\x04Kind\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fAUTHZ_SAME_USER\x10\x01\x12\x15\n" +
+	"\x11PROXIES_SAME_USER\x10\x02\x12\x10\n" +
+	"\fMETRICS_OPEN\x10\x03\x12\x1a\n" +
+	"\x16CLASSICAL_KEY_EXCHANGE\x10\x04\x12\x11\n" +
+	"\rPROXY_ADDRESS\x10\x05\x12\x11\n" +
+	"\rPROXY_WAITING\x10\x06\x12\x12\n" +
+	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
+	"\x13RESOURCE_NOT_USABLE\x10\bB\a\n" +
+	"\x05_kind\"\x90\x05\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\fvirtual_node\x18\x02 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
@@ -1441,64 +1595,68 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_proto_rawDescData
 }
 
-var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
-	(ProxyStatus_State)(0),        // 1: signet.v1alpha1.ProxyStatus.State
-	(SVIDStatus_Consumer)(0),      // 2: signet.v1alpha1.SVIDStatus.Consumer
-	(*AttestRequest)(nil),         // 3: signet.v1alpha1.AttestRequest
-	(*AttestResponse)(nil),        // 4: signet.v1alpha1.AttestResponse
-	(*IssueRequest)(nil),          // 5: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 6: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 7: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 8: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 9: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 10: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 11: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 12: signet.v1alpha1.Unserved
-	(*ExplainAnswer)(nil),         // 13: signet.v1alpha1.ExplainAnswer
-	(*Report)(nil),                // 14: signet.v1alpha1.Report
-	(*ProxyStatus)(nil),           // 15: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 16: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 17: signet.v1alpha1.SVIDStatus
-	nil,                           // 18: signet.v1alpha1.Unserved.ReasonsEntry
-	(*Decision)(nil),              // 19: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 20: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
+	(ProxyStatus_State)(0),        // 2: signet.v1alpha1.ProxyStatus.State
+	(SVIDStatus_Consumer)(0),      // 3: signet.v1alpha1.SVIDStatus.Consumer
+	(*AttestRequest)(nil),         // 4: signet.v1alpha1.AttestRequest
+	(*AttestResponse)(nil),        // 5: signet.v1alpha1.AttestResponse
+	(*IssueRequest)(nil),          // 6: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 7: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 8: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 9: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 10: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 11: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 12: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 13: signet.v1alpha1.Unserved
+	(*ExplainAnswer)(nil),         // 14: signet.v1alpha1.ExplainAnswer
+	(*Report)(nil),                // 15: signet.v1alpha1.Report
+	(*AgentFinding)(nil),          // 16: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 17: signet.v1alpha1.ProxyStatus
+	(*ResourceStatus)(nil),        // 18: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 19: signet.v1alpha1.SVIDStatus
+	nil,                           // 20: signet.v1alpha1.Unserved.ReasonsEntry
+	(*Decision)(nil),              // 21: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 22: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
-	6,  // 0: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	8,  // 1: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	14, // 2: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	13, // 3: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	11, // 4: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	12, // 5: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	18, // 6: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	19, // 7: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	15, // 8: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	17, // 9: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	7,  // 0: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	9,  // 1: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	15, // 2: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	14, // 3: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	12, // 4: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	13, // 5: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	20, // 6: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	21, // 7: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	17, // 8: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	19, // 9: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
 	0,  // 10: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	20, // 11: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	16, // 12: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	1,  // 13: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	21, // 14: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	21, // 15: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	21, // 16: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	2,  // 17: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	22, // 18: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	3,  // 19: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	5,  // 20: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	9,  // 21: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	4,  // 22: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	7,  // 23: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	10, // 24: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	22, // [22:25] is the sub-list for method output_type
-	19, // [19:22] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	16, // 11: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	1,  // 12: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	22, // 13: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	18, // 14: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 15: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	23, // 16: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	23, // 17: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	23, // 18: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	3,  // 19: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	24, // 20: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	4,  // 21: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	6,  // 22: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	10, // 23: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	5,  // 24: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	8,  // 25: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	11, // 26: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	24, // [24:27] is the sub-list for method output_type
+	21, // [21:24] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -1523,14 +1681,15 @@ func file_api_agent_proto_init() {
 	}
 	file_api_agent_proto_msgTypes[11].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[12].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[14].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[13].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   16,
+			NumEnums:      4,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

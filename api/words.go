@@ -51,7 +51,9 @@ func Word(e protoreflect.Enum) string {
 	return ""
 }
 
-func wordOf(v protoreflect.EnumValueDescriptor) string { return strings.ToLower(string(v.Name())) }
+func wordOf(v protoreflect.EnumValueDescriptor) string {
+	return strings.ToLower(strings.ReplaceAll(string(v.Name()), "_", "-"))
+}
 
 // eachWord calls do with each enum, in the message and in those that it holds, that
 // has a word beside it.

@@ -165,9 +165,9 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 			list = append(list, finding(findPeerMode, sevWarning, id, "upgrade the kernel to 6.5 or later",
 				"the kernel has no SO_PEERPIDFD: local peers are attested by pid with checks around each answer"))
 		}
-		for _, f := range r.GetFindings() {
-			severity, fix := agentAdvice(f)
-			list = append(list, finding(findAgentOwn, severity, id, fix, "%s", f))
+		for _, f := range r.GetOwn() {
+			severity, fix := agentAdvice(f.GetKind())
+			list = append(list, finding(findAgentOwn, severity, id, fix, "%s: %s", f.GetKindWord(), f.GetText()))
 		}
 		if want, since := a.policies.inForceSince(); r != nil && now.Sub(later(s.since, since)) > stampDeadline && r.GetPolicyRevision() != want {
 			list = append(list, finding(findStale, sevError, id, "look at the agent's log for why it does not load it; then restart `signet agent` there",
@@ -250,22 +250,22 @@ func inForce(commit string) string {
 }
 
 // agentAdvice is how bad a finding is that an agent reports of itself, and what
-// mends it; the finding begins with its name.
-func agentAdvice(finding string) (severity api.Finding_Severity, fix string) {
-	switch name, _, _ := strings.Cut(finding, ":"); name {
-	case "authz-same-user":
+// mends it.
+func agentAdvice(kind api.AgentFinding_Kind) (severity api.Finding_Severity, fix string) {
+	switch kind {
+	case api.AgentFinding_AUTHZ_SAME_USER:
 		return sevWarning, "set authz.user in the agent's configuration to a user of its own; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
-	case "proxies-same-user":
+	case api.AgentFinding_PROXIES_SAME_USER:
 		return sevWarning, "set proxy_user in the agent's configuration to a user of its own, another than authz.user; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
-	case "metrics-open":
+	case api.AgentFinding_METRICS_OPEN:
 		return sevWarning, "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
-	case "classical-key-exchange": // what falls back is served, and is not of today's dangers
+	case api.AgentFinding_CLASSICAL_KEY_EXCHANGE: // what falls back is served, and is not of today's dangers
 		return sevInfo, "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
-	case "proxy-address":
+	case api.AgentFinding_PROXY_ADDRESS:
 		return sevError, otherBind
-	case "policy-stopped":
+	case api.AgentFinding_POLICY_STOPPED:
 		return sevError, "correct the policy and push it: under its next revision the calls are decided again; docs/POLICY.md says what an evaluation may cost"
-	case "proxy-waiting":
+	case api.AgentFinding_PROXY_WAITING:
 		return sevError, "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
 	}
 	return sevWarning, "see the agent's log"

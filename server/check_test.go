@@ -87,7 +87,7 @@ func TestEachFindingComesWithItsConditionAndGoesWithIt(t *testing.T) {
 		{"SIG008", "error", "is not the agent's own", proxy(func(p *api.ProxyStatus) { p.Address = "192.0.2.1" }), proxy(func(*api.ProxyStatus) {})},
 		{"SIG009", "warning", "SO_PEERPIDFD", &api.Report{PeerMode: api.Report_LEGACY.Enum()}, good},
 		{"SIG010", "warning", "metrics-open", &api.Report{Findings: []string{"metrics-open: at 0.0.0.0"}}, good},
-		{"SIG010", "error", "proxy-waiting", &api.Report{Findings: []string{"proxy-waiting: proxy web waits: no binding"}}, good},
+		{"SIG010", "error", "proxy-waiting: proxy web waits", &api.Report{Own: []*api.AgentFinding{{Kind: api.AgentFinding_PROXY_WAITING.Enum(), Text: "proxy web waits: no binding"}}}, good},
 		{"SIG016", "error", "held back", proxy(func(p *api.ProxyStatus) { p.State, p.Healthy, p.Restarts = api.ProxyStatus_BACKOFF.Enum(), false, 7 }), good},
 		{"SIG021", "error", "which has no endpoint: all of its calls fail", good, proxy(func(*api.ProxyStatus) {})},
 		{"SIG021", "error", "none of whose endpoints is healthy", proxy(func(p *api.ProxyStatus) { p.Healthy = false }), proxy(func(*api.ProxyStatus) {})},

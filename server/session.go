@@ -196,12 +196,18 @@ func (r *sessions) handle(s *session, m *api.SessionUp) error {
 
 // checkReport bounds what an agent makes the server remember and show.
 func checkReport(r *api.Report) error {
-	if len(r.GetProxies()) > maxProxies || len(r.GetSvids()) > maxSVIDs || len(r.GetFindings()) > maxProxies {
+	if len(r.GetProxies()) > maxProxies || len(r.GetSvids()) > maxSVIDs || len(r.GetFindings()) > maxProxies || len(r.GetOwn()) > maxProxies {
 		return reason(errInvalid, "report: more than %d proxies or findings, or %d SVIDs", maxProxies, maxSVIDs)
 	}
 	for _, p := range r.GetProxies() {
 		if len(p.GetPorts()) > maxPorts || len(p.GetRejected()) > maxProxies {
 			return reason(errInvalid, "report: proxy with more than %d ports or %d rejected resources", maxPorts, maxProxies)
+		}
+	}
+	if len(r.GetOwn()) == 0 { // an agent of the version before has them in words alone
+		for _, f := range r.GetFindings() {
+			kind, text, _ := strings.Cut(f, ": ")
+			r.Own = append(r.Own, &api.AgentFinding{KindWord: kind, Text: text})
 		}
 	}
 	plainMessage(r.ProtoReflect())

@@ -99,10 +99,11 @@ type Records interface {
 type Status struct {
 	Proxy    Proxy
 	State    api.ProxyStatus_State
-	Reason   string // why it waits or failed
-	PID      int    // 0 while it does not run
+	Reason   string                // why it waits or failed
+	Waits    api.AgentFinding_Kind // what its wait is to `signet check`
+	PID      int                   // 0 while it does not run
 	Restarts int
 	Version  string // of Envoy
 	// Findings are for `signet check`.
-	Findings []string
+	Findings []*api.AgentFinding
 }

@@ -43,7 +43,8 @@ var errUnbound = errors.New("no binding lets it be a proxy here any more")
 // known is what is known of one proxy. Immutable.
 type known struct {
 	state    api.ProxyStatus_State
-	reason   string // why it waits or failed
+	reason   string                // why it waits or failed
+	waits    api.AgentFinding_Kind // what a wait for this reason is to `signet check`
 	pid      int
 	restarts int
 	version  string
@@ -72,7 +73,7 @@ func newEnvoy(c Config, p Proxy) *envoy {
 func (e *envoy) current(now time.Time) Status {
 	s := e.status.Load()
 	return Status{
-		Proxy: e.proxy, State: s.state, Reason: s.reason, PID: s.pid, Restarts: s.restarts, Version: s.version,
+		Proxy: e.proxy, State: s.state, Reason: s.reason, Waits: s.waits, PID: s.pid, Restarts: s.restarts, Version: s.version,
 		Findings: e.classical.findings(now, e.proxy.Name),
 	}
 }
@@ -146,20 +147,20 @@ func (e *envoy) awaitView(ctx context.Context) (_ View, release func(), ok bool)
 			v, err = e.config.Views.For(ctx, e.proxy.Name, has)
 		}
 		if err != nil {
-			e.explainWait(ctx, err)
+			e.explainWait(ctx, err, api.AgentFinding_PROXY_WAITING)
 		} else {
 			ready, published := v.Ready()
 			if ready {
 				if release, err = v.Claim(e.proxy.Name); err == nil {
 					return v, release, true
 				}
-				e.explainWait(ctx, err)
+				e.explainWait(ctx, err, api.AgentFinding_PROXY_ADDRESS)
 				if !watched.Sleep(ctx, time.Second) {
 					return nil, nil, false
 				}
 				continue
 			}
-			e.explainWait(ctx, nil)
+			e.explainWait(ctx, nil, api.AgentFinding_PROXY_WAITING)
 			select {
 			case <-published:
 				continue
@@ -182,13 +183,13 @@ func (e *envoy) awaitView(ctx context.Context) (_ View, release func(), ok bool)
 	}
 }
 
-func (e *envoy) explainWait(ctx context.Context, err error) {
+func (e *envoy) explainWait(ctx context.Context, err error, kind api.AgentFinding_Kind) {
 	reason := "for its identity and its routing"
 	if err != nil {
 		reason = err.Error()
 	}
 	if e.status.Load().reason != reason {
-		e.become(func(s *known) { s.reason = reason })
+		e.become(func(s *known) { s.reason, s.waits = reason, kind })
 		e.log.InfoContext(ctx, "envoy waits", slog.String("reason", reason))
 	}
 }

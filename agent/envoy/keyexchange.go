@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"signet.example/api"
 )
 
 // classicalShown is how long connections without a post-quantum key exchange are
@@ -113,16 +115,18 @@ func (c *classical) note(at time.Time, counted keyExchanges, add func(exchange, 
 }
 
 // findings are for `signet check`, of a proxy by name.
-func (c *classical) findings(now time.Time, proxy string) []string {
+func (c *classical) findings(now time.Time, proxy string) []*api.AgentFinding {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var list []string
+	var list []*api.AgentFinding
 	for _, side := range []struct{ name, words string }{
 		{sideCallers, "connections of callers"}, {sideCalled, "connections to services that it calls"},
 	} {
 		if last, ok := c.last[side.name]; ok && now.Sub(last) < classicalShown {
-			list = append(list, fmt.Sprintf("classical-key-exchange: proxy %s: %d %s without X25519MLKEM768 so far, the last at %s",
-				proxy, c.count[side.name], side.words, last.UTC().Format(time.RFC3339)))
+			list = append(list, &api.AgentFinding{
+				Kind: api.AgentFinding_CLASSICAL_KEY_EXCHANGE.Enum(),
+				Text: fmt.Sprintf("proxy %s: %d %s without X25519MLKEM768 so far, the last at %s", proxy, c.count[side.name], side.words, last.UTC().Format(time.RFC3339)),
+			})
 		}
 	}
 	return list

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"signet.example/api"
 )
 
 func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T) {
@@ -52,13 +54,13 @@ func TestConnectionsWithoutAPostQuantumKeyExchangeAreCountedAndTold(t *testing.T
 	now = now.Add(time.Minute)
 	say("listener.127.0.0.2_8080.ssl.curves.X25519MLKEM768: 4", "listener.127.0.0.2_8080.ssl.curves.X25519: 2") // one listener is gone
 	look()
-	if f := c.findings(now, "web"); len(f) != 1 || !strings.HasSuffix(f[0], "the last at 2026-11-28T12:00:00Z") || !strings.HasPrefix(f[0], "classical-key-exchange: proxy web: 3 connections of callers without X25519MLKEM768") {
+	if f := c.findings(now, "web"); len(f) != 1 || f[0].GetKind() != api.AgentFinding_CLASSICAL_KEY_EXCHANGE || !strings.HasSuffix(f[0].GetText(), "the last at 2026-11-28T12:00:00Z") || !strings.HasPrefix(f[0].GetText(), "proxy web: 3 connections of callers without X25519MLKEM768") {
 		t.Errorf("%q", f)
 	}
 	say("cluster.x.ssl.curves.X25519: 1", "listener.127.0.0.2_8080.ssl.curves.X25519: 1") // another Envoy
 	c.begin()
 	look()
-	if f := c.findings(now, "web"); len(f) != 2 || !strings.Contains(f[0], ": 4 connections") || !strings.Contains(f[1], ": 1 connections to services that it calls") {
+	if f := c.findings(now, "web"); len(f) != 2 || !strings.Contains(f[0].GetText(), ": 4 connections") || !strings.Contains(f[1].GetText(), ": 1 connections to services that it calls") {
 		t.Errorf("%q", f)
 	}
 	want := map[exchange]uint64{{sideCalled, true}: 3, {sideCallers, true}: 4, {sideCallers, false}: 4, {sideCalled, false}: 1}
