@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
@@ -25,6 +26,11 @@ func Node(mesh, name string) Ref { return Ref{Mesh: mesh, Kind: VirtualNode, Nam
 // String is the xDS node id, as App Mesh's agent writes it:
 // "mesh/<mesh>/virtualNode/<name>".
 func (r Ref) String() string { return "mesh/" + r.Mesh + "/" + string(r.Kind) + "/" + r.Name }
+
+// Compare orders Refs by mesh, kind and name.
+func (r Ref) Compare(o Ref) int {
+	return cmp.Or(strings.Compare(r.Mesh, o.Mesh), strings.Compare(string(r.Kind), string(o.Kind)), strings.Compare(r.Name, o.Name))
+}
 
 // maxNodeID bounds what is parsed of a stranger: an ARN with two names of 255.
 const maxNodeID = 1024

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -13,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +24,9 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/proxy"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
 	"signet.example/store"
 )
 
@@ -59,28 +60,21 @@ type caller struct {
 	// instance is which run of the agent it says that it is.
 	instance string
 
-	cancel context.CancelCauseFunc // of a stream
-	node   atomic.Pointer[nodeRef] // the virtual node that a stream was given
-	logDir atomic.Pointer[string]  // for access logs, of an agent's own stream
-}
-
-type nodeRef struct{ mesh, name string }
-
-// Compare implements ordered.Key.
-func (n nodeRef) Compare(o nodeRef) int {
-	return cmp.Or(strings.Compare(n.mesh, o.mesh), strings.Compare(n.name, o.name))
+	cancel context.CancelCauseFunc   // of a stream
+	node   atomic.Pointer[proxy.Ref] // the virtual node that a stream was given
+	logDir atomic.Pointer[string]    // for access logs, of an agent's own stream
 }
 
 // access decides who may call what. Its interceptors are the only way in.
 type access struct {
 	td     spiffeid.TrustDomain
 	roots  func() rootSet
-	roster *roster
+	roster *fleet.Roster
 	clock  func() time.Time
 	log    *slog.Logger
 
 	metrics   *metrics
-	instances *instances
+	instances *fleet.Instances
 	// turnedAway is told of what a caller was not given.
 	turnedAway func(ctx context.Context, c *caller, action, why string)
 	// proven is told of a connection on which this instance of an agent was let in, and
@@ -93,13 +87,18 @@ type access struct {
 	closed bool
 }
 
+// asPeer is the caller as the agent that it is.
+func (c *caller) asPeer() fleet.Peer {
+	return fleet.Peer{ID: c.id, Agent: c.agent, Remote: c.remote, Instance: c.instance}
+}
+
 type callerKey struct{}
 
 // callerOf returns who access let in.
 func callerOf(ctx context.Context) (*caller, error) {
 	c, ok := ctx.Value(callerKey{}).(*caller)
 	if !ok {
-		return nil, errIdentity // a method that is not behind the interceptors
+		return nil, fault.Identity // a method that is not behind the interceptors
 	}
 	return c, nil
 }
@@ -109,19 +108,19 @@ func callerOf(ctx context.Context) (*caller, error) {
 func (a *access) identify(ctx context.Context, method string) (*caller, time.Time, error) {
 	rule, ok := rules[method]
 	if !ok {
-		return nil, time.Time{}, reason(errDenied, "%s is not for agents", method)
+		return nil, time.Time{}, fault.New(fault.Denied, "%s is not for agents", method)
 	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return nil, time.Time{}, errIdentity
+		return nil, time.Time{}, fault.Identity
 	}
 	from, ok := p.AuthInfo.(*tlsPeer)
 	if !ok || len(from.chain()) == 0 {
-		return nil, time.Time{}, reason(errIdentity, "no client certificate")
+		return nil, time.Time{}, fault.New(fault.Identity, "no client certificate")
 	}
-	c := &caller{conn: p.Addr, remote: addrOf(p.Addr)}
+	c := &caller{conn: p.Addr, remote: fleet.AddrOf(p.Addr)}
 	var err error
-	if c.instance, err = instanceOf(ctx); err != nil {
+	if c.instance, err = fleet.InstanceOf(ctx); err != nil {
 		return c, time.Time{}, err
 	}
 	if rule == proveHostKey {
@@ -140,7 +139,7 @@ func (a *access) enter(ctx context.Context, method string) (*caller, time.Time, 
 	if err != nil || c.agent.ID == "" {
 		return c, until, err
 	}
-	if err := a.instances.admit(ctx, c.agent.ID, c); err != nil {
+	if err := a.instances.Admit(ctx, c.agent.ID, c.instance, c.remote); err != nil {
 		return c, until, err // its connection is none of the agent's
 	}
 	a.proven(c.conn, c.agent.ID, c.instance)
@@ -155,7 +154,7 @@ func (a *access) knows(p *tlsPeer) bool {
 	}
 	var c caller
 	if c.proveHostKey(p.chain()) == nil {
-		return a.roster.servesKey(c.hostKey)
+		return a.roster.ServesKey(c.hostKey)
 	}
 	return a.proveAgent(&c, p) == nil
 }
@@ -165,10 +164,10 @@ func (a *access) knows(p *tlsPeer) bool {
 func (c *caller) proveHostKey(certs []*x509.Certificate) error {
 	leaf := certs[0]
 	if len(certs) != 1 || !hostKeyAllowed(leaf.PublicKey) {
-		return reason(errIdentity, "a host key certificate is one self-signed certificate of an ECDSA P-256, P-384 or Ed25519 key")
+		return fault.New(fault.Identity, "a host key certificate is one self-signed certificate of an ECDSA P-256, P-384 or Ed25519 key")
 	}
 	if err := leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature); err != nil {
-		return reason(errIdentity, "the host key certificate is not self-signed")
+		return fault.New(fault.Identity, "the host key certificate is not self-signed")
 	}
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	c.hostKey = sum[:]
@@ -190,13 +189,13 @@ func hostKeyAllowed(key any) bool {
 func (a *access) proveAgent(c *caller, from *tlsPeer) error {
 	id, err := a.verifySVID(from)
 	if err != nil {
-		return reason(errIdentity, "client certificate: %v", err)
+		return fault.New(fault.Identity, "client certificate: %v", err)
 	}
 	name, ok := identity.AgentID(id)
 	if !ok {
-		return reason(errIdentity, "%s is not an agent", id)
+		return fault.New(fault.Identity, "%s is not an agent", id)
 	}
-	agent, err := a.roster.standing(name)
+	agent, err := a.roster.Standing(name)
 	if err != nil {
 		return err
 	}
@@ -209,16 +208,16 @@ func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	c, _, err := a.enter(ctx, info.FullMethod)
 	if err != nil {
 		a.refused(ctx, info.FullMethod, c, err)
-		return nil, agentError(err)
+		return nil, fault.ToAgent(err)
 	}
 	resp, err := next(context.WithValue(ctx, callerKey{}, c), req)
 	if err == nil && c.agent.ID != "" { // banned meanwhile: what was made for it is not handed out
-		_, err = a.roster.standing(c.agent.ID)
+		_, err = a.roster.Standing(c.agent.ID)
 	}
 	if err != nil {
 		a.failed(ctx, info.FullMethod, c, err)
 	}
-	return resp, agentError(err)
+	return resp, fault.ToAgent(err)
 }
 
 // stream is the interceptor of streams. A stream ends with the certificate that
@@ -227,13 +226,13 @@ func (a *access) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	c, until, err := a.enter(ss.Context(), info.FullMethod)
 	if err != nil {
 		a.refused(ss.Context(), info.FullMethod, c, err)
-		return agentError(err)
+		return fault.ToAgent(err)
 	}
 	ctx, cancel := context.WithCancelCause(ss.Context())
 	defer cancel(nil)
 	c.cancel = cancel
 	expire := time.AfterFunc(until.Sub(a.clock()), func() {
-		cancel(reason(errIdentity, "the certificate that opened this stream has expired"))
+		cancel(fault.New(fault.Identity, "the certificate that opened this stream has expired"))
 	})
 	defer expire.Stop()
 	a.keep(c)
@@ -242,7 +241,7 @@ func (a *access) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if cause := context.Cause(ctx); cause != nil && ss.Context().Err() == nil {
 		err = cause // we ended it: tell why
 	}
-	return agentError(err)
+	return fault.ToAgent(err)
 }
 
 // ownedStream is a stream under a context that access can end.
@@ -257,12 +256,12 @@ func (s *ownedStream) Context() context.Context { return s.ctx }
 // goroutine that still waits in the transport ends when the handler returns.
 func (s *ownedStream) RecvMsg(m any) error {
 	if s.ctx.Err() != nil {
-		return agentError(context.Cause(s.ctx))
+		return fault.ToAgent(context.Cause(s.ctx))
 	}
 	return s.ServerStream.RecvMsg(m)
 }
 
-var errStopping = reason(errUnavailable, "the server is stopping")
+var errStopping = fault.New(fault.Unavailable, "the server is stopping")
 
 func (a *access) keep(c *caller) {
 	a.mu.Lock()
@@ -278,7 +277,7 @@ func (a *access) keep(c *caller) {
 // standing ends the stream of an agent that must no longer be served. Callers
 // hold the lock.
 func (a *access) standing(c *caller) (store.Agent, bool) {
-	agent, err := a.roster.standing(c.agent.ID)
+	agent, err := a.roster.Standing(c.agent.ID)
 	if err != nil {
 		c.cancel(err)
 	}
@@ -326,8 +325,20 @@ func (a *access) review(bound func(group, mesh, node string) bool) {
 		if !ok {
 			continue
 		}
-		if n := c.node.Load(); n != nil && !bound(agent.Group, n.mesh, n.name) {
-			c.cancel(errDenied)
+		if n := c.node.Load(); n != nil && !bound(agent.Group, n.Mesh, n.Name) {
+			c.cancel(fault.Denied)
+		}
+	}
+}
+
+// Evict ends the streams of an agent that other instances than this one have
+// (fleet.Streams).
+func (a *access) Evict(agent, instance string, why error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := range a.open {
+		if c.agent.ID == agent && c.instance != instance {
+			c.cancel(why)
 		}
 	}
 }
@@ -344,7 +355,7 @@ func (a *access) audit(ctx context.Context, method string, c *caller, err error)
 	if !ok || c == nil {
 		return
 	}
-	switch codeOf(err) {
+	switch fault.Code(err) {
 	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.ResourceExhausted, codes.FailedPrecondition:
 		a.turnedAway(ctx, c, action, err.Error())
 	default:
@@ -367,14 +378,6 @@ func (a *access) failed(ctx context.Context, method string, c *caller, err error
 	a.audit(ctx, method, c, err)
 	a.log.LogAttrs(ctx, slog.LevelWarn, "call failed", slog.String("method", method),
 		slog.String("agent", c.agent.ID), slog.String("remote", c.remote.String()), slog.Any("err", err))
-}
-
-func addrOf(a net.Addr) netip.Addr {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	return t.AddrPort().Addr().Unmap().WithZone("")
 }
 
 // String names the caller in logs and audit rows.

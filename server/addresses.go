@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-
-	"signet.example/internal/durable"
 )
 
 // Addresses is what <data_dir>/addresses.json holds: where the running server
@@ -34,18 +32,6 @@ func ReadAddresses(dir string) (Addresses, error) {
 		return a, fmt.Errorf("%s: %w", dataDir(dir).addresses(), err)
 	}
 	return a, nil
-}
-
-// writeJSON puts v in a file of our own, by durable.WriteFile.
-func writeJSON(path string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", path, err)
-	}
-	if err := durable.WriteFile(path, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }
 
 // parseAddr takes an IP address as IPv4 where it is one, without a zone.

@@ -17,8 +17,10 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation/jointoken"
+	"signet.example/internal/plain"
 	"signet.example/internal/unixsock"
 	"signet.example/proxy"
+	"signet.example/server/fault"
 	"signet.example/server/kinds"
 )
 
@@ -66,7 +68,7 @@ func actorOf(ctx context.Context) (string, error) {
 			return fmt.Sprintf("uid %d pid %d", o.UID, o.PID), nil
 		}
 	}
-	return "", errIdentity
+	return "", fault.Identity
 }
 
 // unary audits a call before it is made, and its outcome. What cannot be written
@@ -75,14 +77,14 @@ func (a *admin) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	method := methodName(info.FullMethod)
 	if !recordsItself(req) {
 		if err := a.intent(ctx, method, req); err != nil {
-			return nil, adminError(err)
+			return nil, fault.ToOperator(err)
 		}
 	}
 	resp, err := next(ctx, req)
 	if m, ok := resp.(proto.Message); ok && err == nil {
 		api.Reconcile(m)
 	}
-	err = adminError(err)
+	err = fault.ToOperator(err)
 	a.outcome(ctx, method, req, err)
 	return resp, err
 }
@@ -98,9 +100,9 @@ func recordsItself(req any) bool {
 func (a *admin) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	method := methodName(info.FullMethod)
 	if err := a.intent(ss.Context(), method, nil); err != nil {
-		return adminError(err)
+		return fault.ToOperator(err)
 	}
-	err := adminError(next(srv, ss))
+	err := fault.ToOperator(next(srv, ss))
 	a.outcome(ss.Context(), method, nil, err)
 	return err
 }
@@ -112,7 +114,7 @@ func (a *admin) intent(ctx context.Context, method string, req any) error {
 	}
 	if err := a.store.Audit(ctx, actor, method, describe(req)); err != nil {
 		a.metrics.auditErrors.Inc()
-		return fmt.Errorf("%w: the audit row cannot be written, so nothing was done: %w", errUnavailable, err)
+		return fmt.Errorf("%w: the audit row cannot be written, so nothing was done: %w", fault.Unavailable, err)
 	}
 	return nil
 }
@@ -137,21 +139,21 @@ func describe(req any) string {
 	case *api.ApplyRequest:
 		files := make([]string, 0, len(r.GetSources()))
 		for _, s := range r.GetSources() {
-			files = append(files, plainText(s.GetFile()))
+			files = append(files, plain.Text(s.GetFile()))
 		}
 		return fmt.Sprintf("dry_run=%t skip_foreign=%t files=%q", r.GetDryRun(), r.GetSkipForeign(), files)
 	case *api.CreateTokenRequest:
-		return fmt.Sprintf("group=%q ttl=%s", plainText(r.GetGroup()), r.GetTtl().AsDuration())
+		return fmt.Sprintf("group=%q ttl=%s", plain.Text(r.GetGroup()), r.GetTtl().AsDuration())
 	case *api.DeleteRequest:
-		return fmt.Sprintf("dry_run=%t kind=%q mesh=%q name=%q", r.GetDryRun(), plainText(r.GetKind()), plainText(r.GetMesh()), plainText(r.GetName()))
+		return fmt.Sprintf("dry_run=%t kind=%q mesh=%q name=%q", r.GetDryRun(), plain.Text(r.GetKind()), plain.Text(r.GetMesh()), plain.Text(r.GetName()))
 	case *api.GetRequest:
-		return fmt.Sprintf("kind=%q mesh=%q name=%q", plainText(r.GetKind()), plainText(r.GetMesh()), plainText(r.GetName()))
+		return fmt.Sprintf("kind=%q mesh=%q name=%q", plain.Text(r.GetKind()), plain.Text(r.GetMesh()), plain.Text(r.GetName()))
 	case *api.BanAgentRequest:
-		return fmt.Sprintf("dry_run=%t agent=%q reason=%q", r.GetDryRun(), plainText(r.GetAgent()), plainText(r.GetReason()))
+		return fmt.Sprintf("dry_run=%t agent=%q reason=%q", r.GetDryRun(), plain.Text(r.GetAgent()), plain.Text(r.GetReason()))
 	case *api.ExplainRequest:
-		return fmt.Sprintf("id=%q", plainText(r.GetId()))
+		return fmt.Sprintf("id=%q", plain.Text(r.GetId()))
 	case *api.SyncPolicyRequest:
-		return fmt.Sprintf("source=%q", plainText(r.GetSource()))
+		return fmt.Sprintf("source=%q", plain.Text(r.GetSource()))
 	case proto.Message, nil:
 	}
 	return ""
@@ -164,10 +166,10 @@ func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*
 		ttl = req.GetTtl().AsDuration()
 	}
 	if ttl <= 0 || ttl > maxTokenTTL {
-		return nil, reason(errInvalid, "ttl %s is not between 0 and %s", ttl, maxTokenTTL)
+		return nil, fault.New(fault.Invalid, "ttl %s is not between 0 and %s", ttl, maxTokenTTL)
 	}
 	if !a.model().hasGroup(req.GetGroup()) {
-		return nil, reason(errNotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plainText(req.GetGroup()), others(a.model(), kinds.NodeGroup))
+		return nil, fault.New(fault.NotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plain.Text(req.GetGroup()), others(a.model(), kinds.NodeGroup))
 	}
 	token, err := jointoken.New(a.authority.roots().Pin())
 	if err != nil {
@@ -193,7 +195,7 @@ func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*ap
 		}
 	}
 	if req.GetSource() != "" && len(resp.GetStatuses()) == 0 {
-		return nil, reason(errNotFound, "PolicySource %q does not exist", plainText(req.GetSource()))
+		return nil, fault.New(fault.NotFound, "PolicySource %q does not exist", plain.Text(req.GetSource()))
 	}
 	return resp, nil
 }
@@ -202,14 +204,14 @@ func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*ap
 func (a *admin) Explain(ctx context.Context, req *api.ExplainRequest) (*api.ExplainResponse, error) {
 	id, ok := proxy.ParseDecisionID(req.GetId())
 	if !ok {
-		return nil, reason(errInvalid, "%q is not a decision id: 32 hex digits, as in the header "+proxy.HeaderDecisionID, plainText(req.GetId()))
+		return nil, fault.New(fault.Invalid, "%q is not a decision id: 32 hex digits, as in the header "+proxy.HeaderDecisionID, plain.Text(req.GetId()))
 	}
-	d, err := a.sessions.explain(ctx, id)
+	d, err := a.sessions.Explain(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if d == nil {
-		return nil, reason(errNotFound, "none of the %d connected agents has decision %s: agents keep a bounded number of them", len(a.sessions.connected()), id)
+		return nil, fault.New(fault.NotFound, "none of the %d connected agents has decision %s: agents keep a bounded number of them", len(a.sessions.Connected()), id)
 	}
 	return &api.ExplainResponse{Decision: d}, nil
 }

@@ -14,8 +14,10 @@ import (
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
+	"signet.example/internal/plain"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/fault"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -74,7 +76,7 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	}
 	next, err := in.join(now)
 	if err != nil {
-		return nil, nil, reason(errInvalid, "%s", err.Error())
+		return nil, nil, fault.New(fault.Invalid, "%s", err.Error())
 	}
 	changes, writes := changesOf(now, in.objects)
 	p, err := in.plan(now, next, writes)
@@ -118,7 +120,7 @@ func (a *admin) write(ctx context.Context, actor, asked string, p plan) (uint64,
 	defer a.loading.Unlock()
 	revision, err := a.store.Apply(ctx, actor, asked, p.writes)
 	if err != nil {
-		return 0, fmt.Errorf("%w: write to the store: %w", errUnavailable, err)
+		return 0, fmt.Errorf("%w: write to the store: %w", fault.Unavailable, err)
 	}
 	if revision == p.next.revision { // nothing came between, so there is nothing to read
 		a.install(p.next)
@@ -157,7 +159,7 @@ func (in *intake) read(src *api.Source) {
 			in.foreign++
 		case errors.Is(err, kinds.ErrForeign):
 			in.bad(d.FieldError("apiVersion", fmt.Sprintf("%s of %q is not applied: it must be %s or %s; --skip-foreign leaves others out and counts them",
-				plainText(d.Kind), plainText(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
+				plain.Text(d.Kind), plain.Text(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
 		case err != nil:
 			in.bad(err)
 		default:
@@ -208,11 +210,11 @@ func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	tried := in.views.try(now, stored, func(n nodeRef, err error) {
-		in.bad(in.document(next, kinds.AppMesh(mesh.KindVirtualNode, n.mesh, n.name)).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
+	tried := in.views.try(now, stored, func(n proxy.Ref, err error) {
+		in.bad(in.document(next, kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name)).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
 	})
 	if len(in.errs) > 0 {
-		return plan{}, reason(errInvalid, "%s", inOrder(in.errs).Error())
+		return plan{}, fault.New(fault.Invalid, "%s", inOrder(in.errs).Error())
 	}
 	return plan{writes, stored, tried}, nil
 }
@@ -271,7 +273,7 @@ func (in *intake) accessLogs(now *model) {
 			named = "connected agents have " + strings.Join(dirs, ", ")
 		}
 		in.bad(o.Doc.FieldError("spec.logging.accessLog.file.path", fmt.Sprintf(
-			"%q is not written: use /dev/stdout or /dev/stderr, or a file in the folder that the agent's operator names as access_log_dir; %s", plainText(file), named)))
+			"%q is not written: use /dev/stdout or /dev/stderr, or a file in the folder that the agent's operator names as access_log_dir; %s", plain.Text(file), named)))
 	}
 }
 

@@ -9,7 +9,9 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
+	"signet.example/internal/plain"
 	"signet.example/mesh"
+	"signet.example/server/fault"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -19,7 +21,7 @@ func kindOf(s string) (string, error) {
 		return k.Name, nil
 	}
 	any := func(kinds.Kind) bool { return true }
-	return "", reason(errInvalid, "%q is not a kind; there are %s", plainText(s), strings.Join(append(kinds.Names(any), kindAgent), ", "))
+	return "", fault.New(fault.Invalid, "%q is not a kind; there are %s", plain.Text(s), strings.Join(append(kinds.Names(any), kindAgent), ", "))
 }
 
 // Get reads back what is stored: of one kind, or of all where none is named.
@@ -44,7 +46,7 @@ func (a *admin) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse,
 		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode())})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
-		return nil, reason(errNotFound, "%s %q does not exist%s", kind, plainText(req.GetName()), others(m, kind))
+		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetName()), others(m, kind))
 	}
 	return resp, nil
 }
@@ -100,11 +102,11 @@ func findObject(m *model, req *api.DeleteRequest) (*kinds.Object, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, reason(errNotFound, "%s %q does not exist%s", kind, plainText(req.GetName()), others(m, kind))
+		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetName()), others(m, kind))
 	case 1:
 		return found[0], nil
 	}
-	return nil, reason(errInvalid, "%s %q exists in meshes %s and %s: name one", kind, plainText(req.GetName()), found[0].Key().Mesh, found[1].Key().Mesh)
+	return nil, fault.New(fault.Invalid, "%s %q exists in meshes %s and %s: name one", kind, plain.Text(req.GetName()), found[0].Key().Mesh, found[1].Key().Mesh)
 }
 
 // without returns the rest, or refuses to remove what it cannot stand without.
@@ -113,7 +115,7 @@ func (a *admin) without(m *model, o *kinds.Object) (*model, error) {
 	if k.Kind == string(mesh.KindMesh) {
 		for _, other := range m.all() {
 			if ok := other.Key(); ok.Mesh == k.Mesh && ok != k {
-				return nil, reason(errReferenced, "%s is not deleted: %s is in it", k, ok)
+				return nil, fault.New(fault.Referenced, "%s is not deleted: %s is in it", k, ok)
 			}
 		}
 	}
@@ -124,15 +126,15 @@ func (a *admin) without(m *model, o *kinds.Object) (*model, error) {
 			does, _, _ := strings.Cut(e.Msg, ", which does not exist") // it does still
 			msg += "\n  " + does
 		}
-		return nil, reason(errReferenced, "%s", msg)
+		return nil, fault.New(fault.Referenced, "%s", msg)
 	}
 	if err != nil {
-		return nil, reason(errReferenced, "%s is not deleted: %v", k, err)
+		return nil, fault.New(fault.Referenced, "%s is not deleted: %v", k, err)
 	}
 	if g, ok := o.Value.(identity.NodeGroup); ok {
-		for _, agent := range a.roster.all() {
+		for _, agent := range a.roster.All() {
 			if agent.Group == g.Name && a.agentStatus(agent).state == api.AgentInfo_CONNECTED {
-				return nil, reason(errReferenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
+				return nil, fault.New(fault.Referenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
 			}
 		}
 	}

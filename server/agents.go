@@ -12,6 +12,9 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/plain"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
 	"signet.example/store"
 )
 
@@ -35,7 +38,7 @@ type agentStatus struct {
 	store.Agent
 	state    api.AgentInfo_State
 	unserved map[string]string // why no caller is sent to a proxy, by its name
-	session  *session          // nil unless it is connected
+	session  *fleet.Session    // nil unless it is connected
 	report   *api.Report       // the latest, nil if there was none
 	seen     time.Time
 	left     time.Time // when its last session ended, zero if that was not seen
@@ -44,16 +47,16 @@ type agentStatus struct {
 
 func (s *server) agentStatus(g store.Agent) agentStatus {
 	now := s.clock()
-	session, left := s.sessions.of(g.ID)
+	session, left := s.sessions.Of(g.ID)
 	cert := s.issuance.ownOf(s.agentSPIFFE(g.ID))
 	st := agentStatus{
-		Agent: g, session: session, report: left.report, seen: later(later(g.Joined, cert.issued), left.at), left: left.at,
+		Agent: g, session: session, report: left.Report, seen: later(later(g.Joined, cert.issued), left.At), left: left.At,
 		// The log may have no certificate of it: not read so far, or never issued.
 		end: cmp.Or(cert.end, g.Joined.Add(s.cfg.Lifetimes.Agent)),
 	}
 	if session != nil {
-		st.report, st.seen = session.latest(), now
-		st.unserved = s.endpoints.unserved(g.ID)
+		st.report, st.seen = session.Latest(), now
+		st.unserved = s.endpoints.Unserved(g.ID)
 	}
 	switch {
 	case g.Banned:
@@ -62,7 +65,7 @@ func (s *server) agentStatus(g store.Agent) agentStatus {
 		st.state = api.AgentInfo_CONNECTED
 	case !st.end.After(now):
 		st.state = api.AgentInfo_GONE
-	case left.at.IsZero() && !cert.renewed && g.Joined.After(s.started): // before, nobody saw whether it came
+	case left.At.IsZero() && !cert.renewed && g.Joined.After(s.started): // before, nobody saw whether it came
 		st.state = api.AgentInfo_JOINED
 	default:
 		st.state = api.AgentInfo_AWAY
@@ -89,7 +92,7 @@ func (st agentStatus) message() *api.AgentInfo {
 		info.Report = withUnserved(st.report, st.unserved)
 	}
 	if st.session != nil {
-		info.Address = st.session.caller.remote.String()
+		info.Address = st.session.Peer().Remote.String()
 	}
 	return info
 }
@@ -109,7 +112,7 @@ func withUnserved(r *api.Report, reasons map[string]string) *api.Report {
 // Agents lists who joined, with the latest report of each.
 func (a *admin) Agents(context.Context, *api.AgentsRequest) (*api.AgentsResponse, error) {
 	resp := &api.AgentsResponse{}
-	for _, g := range a.roster.all() {
+	for _, g := range a.roster.All() {
 		resp.Agents = append(resp.Agents, a.agentStatus(g).message())
 	}
 	return resp, nil
@@ -127,7 +130,7 @@ func (a *admin) BanAgent(ctx context.Context, req *api.BanAgentRequest) (*api.Ba
 		return nil, err
 	}
 	// Of one that is banned the reason is added or changed.
-	if why := plainText(req.GetReason()); !req.GetDryRun() && (!g.Banned || why != "" && why != g.BanReason) {
+	if why := plain.Text(req.GetReason()); !req.GetDryRun() && (!g.Banned || why != "" && why != g.BanReason) {
 		if err := a.ban(ctx, actor, g.ID, why); err != nil {
 			return nil, err
 		}
@@ -157,7 +160,7 @@ func (a *admin) holdings(ctx context.Context, id string, resp *api.BanAgentRespo
 	ctx, cancel := context.WithTimeout(ctx, logWait)
 	defer cancel()
 	if err := a.issuance.caughtUp(ctx); err != nil {
-		resp.Unread = plainText(err.Error())
+		resp.Unread = plain.Text(err.Error())
 	}
 	if held, last := a.issuance.heldBy(a.agentSPIFFE(id)); held > 0 {
 		resp.Certificates, resp.NotAfter = held, timestamppb.New(last)
@@ -181,9 +184,9 @@ func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.A
 	switch st := a.agentStatus(g); st.state {
 	case api.AgentInfo_GONE:
 	case api.AgentInfo_BANNED:
-		return nil, reason(errReferenced, "agent %s is not deleted: it is banned, and is kept so that its host key stays out", g.ID)
+		return nil, fault.New(fault.Referenced, "agent %s is not deleted: it is banned, and is kept so that its host key stays out", g.ID)
 	default:
-		return nil, reason(errReferenced, "agent %s is not deleted: it is %s, and its certificate is good until %s; to shut it out now: signet ban %s",
+		return nil, fault.New(fault.Referenced, "agent %s is not deleted: it is %s, and its certificate is good until %s; to shut it out now: signet ban %s",
 			g.ID, api.Word(st.state), utc(st.end), g.ID)
 	}
 	resp := &api.ApplyResponse{Revision: a.store.Revision(), Changes: []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: kindAgent, Name: g.ID}}}
@@ -194,15 +197,15 @@ func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.A
 		return nil, err
 	}
 	resp.Revision = a.store.Revision()
-	a.sessions.drop(g.ID)
-	a.instances.forget(g.ID)
+	a.sessions.Drop(g.ID)
+	a.instances.Forget(g.ID)
 	return resp, a.reloadRoster(ctx)
 }
 
 func (a *admin) agentNamed(id string) (store.Agent, error) {
-	g, ok := a.roster.get(id)
+	g, ok := a.roster.Get(id)
 	if !ok {
-		return g, reason(errNotFound, "agent %q does not exist; `signet get agents` lists them", plainText(id))
+		return g, fault.New(fault.NotFound, "agent %q does not exist; `signet get agents` lists them", plain.Text(id))
 	}
 	return g, nil
 }

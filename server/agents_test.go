@@ -1,15 +1,20 @@
 package server
 
 import (
+	"context"
+	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/server/fleet"
 	"signet.example/store"
 )
 
@@ -24,31 +29,56 @@ func newKnown() *known {
 	clock := func() time.Time { return k.now }
 	k.admin = &admin{server: &server{
 		clock: clock, started: k.now.Add(-10 * time.Minute), td: spiffeid.RequireTrustDomainFromString("test.example"), cfg: Config{Lifetimes: Lifetimes{Agent: time.Hour}},
-		roster: newRoster(nil), sessions: newSessions(slog.New(slog.DiscardHandler)),
+		roster: rosterOf(), sessions: fleet.NewSessions(&fleet.Endpoints{}, slog.New(slog.DiscardHandler)),
 		issuance:  &issuance{clock: clock, own: map[string]ownCert{}},
-		endpoints: &endpoints{},
+		endpoints: &fleet.Endpoints{},
 	}}
-	k.sessions.gone = func(*session) {}
 	return k
 }
 
 // agent joined some time ago; its newest certificate was issued then or later.
 func (k *known) agent(id, group, host string, joined, issued time.Duration) {
-	k.roster.put(store.Agent{ID: id, Group: group, Hostname: host, Joined: k.now.Add(-joined)})
+	put(k.roster, store.Agent{ID: id, Group: group, Hostname: host, Joined: k.now.Add(-joined)})
 	at := k.now.Add(-issued)
 	k.issuance.own[k.agentSPIFFE(id)] = ownCert{issued: at, end: at.Add(time.Hour), renewed: issued != joined}
 }
 
-func (k *known) connect(id string) *session {
-	s := &session{caller: hostile(id), end: func(error) {}}
-	k.sessions.enter(s)
-	return s
+// connect opens a session, which the returned function ends.
+func (k *known) connect(t *testing.T, id string) (leave func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	stream := silentStream{ctx: ctx}
+	var served sync.WaitGroup
+	served.Go(func() { _ = k.sessions.Serve(hostile(id).asPeer(), stream) }) // it ends with ctx
+	for s, _ := k.sessions.Of(id); s == nil; s, _ = k.sessions.Of(id) {
+		time.Sleep(time.Millisecond)
+	}
+	leave = func() {
+		cancel()
+		served.Wait()
+	}
+	t.Cleanup(leave)
+	return leave
+}
+
+// silentStream is of an agent that says nothing.
+type silentStream struct {
+	grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]
+
+	ctx context.Context //nolint:containedctx // grpc.ServerStream's own contract
+}
+
+func (s silentStream) Context() context.Context { return s.ctx }
+
+func (s silentStream) Recv() (*api.SessionUp, error) {
+	<-s.ctx.Done()
+	return nil, io.EOF
 }
 
 func (k *known) ban(id string) {
-	g, _ := k.roster.get(id)
+	g, _ := k.roster.Get(id)
 	g.Banned = true
-	k.roster.put(g)
+	put(k.roster, g)
 }
 
 func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
@@ -60,12 +90,12 @@ func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
 	k.agent("joined-before-a-restart", "g", "h", 30*time.Minute, 30*time.Minute)
 	k.agent("ended", "g", "e", 3*time.Hour, 2*time.Hour)
 	k.agent("out", "g", "f", time.Minute, time.Minute)
-	k.roster.put(store.Agent{ID: "never-issued", Joined: k.now.Add(-2 * time.Hour)})
-	k.connect("here")
-	k.sessions.leave(k.connect("left"))
+	put(k.roster, store.Agent{ID: "never-issued", Joined: k.now.Add(-2 * time.Hour)})
+	k.connect(t, "here")
+	k.connect(t, "left")()
 	k.ban("out")
 	got := map[string]string{}
-	for _, g := range k.roster.all() {
+	for _, g := range k.roster.All() {
 		got[g.ID] = api.Word(k.agentStatus(g).state)
 	}
 	want := map[string]string{
@@ -74,7 +104,7 @@ func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	g, _ := k.roster.get("ended")
+	g, _ := k.roster.Get("ended")
 	if st := k.agentStatus(g); !st.seen.Equal(k.now.Add(-2*time.Hour)) || !st.end.Equal(k.now.Add(-time.Hour)) {
 		t.Errorf("seen %s, end %s", st.seen, st.end)
 	}
@@ -84,7 +114,7 @@ func TestCheckWarnsOfHostsAndNotOfAgentsThatWereReplaced(t *testing.T) {
 	k := newKnown()
 	k.agent("restarted-1", "g", "restarted", 4*time.Hour, 3*time.Hour)
 	k.agent("restarted-2", "g", "restarted", time.Minute, time.Minute)
-	k.connect("restarted-2")
+	k.connect(t, "restarted-2")
 	k.agent("down-1", "g", "down", 4*time.Hour, 3*time.Hour)
 	k.agent("down-2", "g", "down", 2*time.Hour, time.Minute)
 	k.agent("lost-1", "g", "lost", 4*time.Hour, 3*time.Hour)

@@ -17,6 +17,9 @@ import (
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
+	"signet.example/internal/plain"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
 	"signet.example/store"
 )
 
@@ -38,9 +41,9 @@ type agentAPI struct {
 // from another address, which has the key: where the agent was let in last it has a
 // bucket, and everywhere else the other.
 func (a *agentAPI) attestable(ctx context.Context, c *caller, req *api.AttestRequest) error {
-	if id, ok := a.roster.ofKey(c.hostKey); ok {
+	if id, ok := a.roster.OfKey(c.hostKey); ok {
 		where := "elsewhere"
-		if a.instances.servedAt(id, c.remote) {
+		if a.instances.ServedAt(id, c.remote) {
 			where = "there"
 		}
 		return a.attests.take(string(c.hostKey)+where, 1)
@@ -50,19 +53,19 @@ func (a *agentAPI) attestable(ctx context.Context, c *caller, req *api.AttestReq
 	case errors.Is(err, nodes.ErrEvidence):
 		return evidenceError(err)
 	case err != nil:
-		return fmt.Errorf("%w: %w", errUnavailable, err)
+		return fmt.Errorf("%w: %w", fault.Unavailable, err)
 	case w.Own != nil:
 		a.access.vouched(c.conn)
 		return a.attests.take(string(w.Own), w.Units)
-	case !a.strangers.allow(prefixOf(c.remote).String(), w.Units):
-		return errLimit
+	case !a.strangers.allow(fleet.Source(c.remote).String(), w.Units):
+		return fault.Limit
 	}
 	return nil
 }
 
 // evidenceError is the refusal of evidence as its host may see it: what it says may
 // quote what the host sent.
-func evidenceError(err error) error { return reason(errDenied, "%s", plainText(err.Error())) }
+func evidenceError(err error) error { return fault.New(fault.Denied, "%s", plain.Text(err.Error())) }
 
 // Attest joins an agent by evidence of its host, or renews one by its host key.
 func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.AttestResponse, error) {
@@ -94,7 +97,7 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 		return a.known(ctx, c)
 	}
 	node, err := a.nodes.Attest(ctx, req, nodes.Channel{TrustDomain: a.td, HostKey: c.hostKey, TLS: c.peer.State}, a.clock())
-	if errors.Is(err, nodes.ErrEvidence) {
+	if errors.Is(err, nodes.ErrEvidence) || errors.Is(err, store.ErrToken) {
 		return store.Agent{}, evidenceError(err)
 	}
 	if err != nil {
@@ -105,7 +108,7 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 	if err != nil {
 		return store.Agent{}, err
 	}
-	hostname := plainText(req.GetHostname())
+	hostname := plain.Text(req.GetHostname())
 	agent := store.Agent{
 		ID: agentID(hostname), Group: node.Group, Hostname: hostname, HostKey: c.hostKey, Joined: a.clock().UTC(),
 		Method: node.Method, Selectors: node.Selectors.Strings(), Evidence: node.Key,
@@ -113,9 +116,9 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 	if agent.ID, err = a.admitted(ctx, c, agent); err != nil {
 		return store.Agent{}, err
 	}
-	if err := a.roster.enrol(ctx, agent); err != nil {
+	if err := a.roster.Enrol(ctx, agent); err != nil {
 		if errors.Is(err, store.ErrConflict) {
-			return store.Agent{}, reason(errInvalid, "this host key has joined already; use a new one")
+			return store.Agent{}, fault.New(fault.Invalid, "this host key has joined already; use a new one")
 		}
 		return store.Agent{}, fmt.Errorf("enrol %s: %w", agent.ID, err)
 	}
@@ -130,15 +133,15 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 // key it comes with: so a ban of the agent holds, and a copy of it gets no place
 // beside the agent that is connected.
 func (a *agentAPI) admitted(ctx context.Context, c *caller, agent store.Agent) (string, error) {
-	old, again := a.roster.byEvidence(agent.Method, agent.Evidence)
+	old, again := a.roster.ByEvidence(agent.Method, agent.Evidence)
 	switch {
 	case agent.Evidence == nil || !again:
-		a.instances.joined(agent.ID, c)
+		a.instances.Joined(agent.ID, c.instance, c.remote)
 		return agent.ID, nil
 	case old.Banned:
-		return "", banned(old.ID)
+		return "", fleet.ErrBanned(old.ID)
 	}
-	return old.ID, a.instances.admit(ctx, old.ID, c)
+	return old.ID, a.instances.Admit(ctx, old.ID, c.instance, c.remote)
 }
 
 // describeNode is evidence in the audit trail.
@@ -146,7 +149,7 @@ func describeNode(n nodes.Node) string {
 	if len(n.Selectors) == 0 {
 		return n.Method
 	}
-	return fmt.Sprintf("%s (%s)", n.Method, plainText(strings.Join(n.Selectors.Strings(), ", ")))
+	return fmt.Sprintf("%s (%s)", n.Method, plain.Text(strings.Join(n.Selectors.Strings(), ", ")))
 }
 
 // known finds the agent of a host key that joined before.
@@ -154,13 +157,13 @@ func (a *agentAPI) known(ctx context.Context, c *caller) (store.Agent, error) {
 	agent, err := a.store.AgentByKey(ctx, c.hostKey)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return store.Agent{}, reason(errIdentity, "this host key is not known here; join with a new token")
+		return store.Agent{}, fault.New(fault.Identity, "this host key is not known here; join with a new token")
 	case err != nil:
-		return store.Agent{}, fmt.Errorf("%w: look up a host key: %w", errUnavailable, err)
+		return store.Agent{}, fmt.Errorf("%w: look up a host key: %w", fault.Unavailable, err)
 	case agent.Banned:
-		return store.Agent{}, banned(agent.ID)
+		return store.Agent{}, fleet.ErrBanned(agent.ID)
 	}
-	return agent, a.instances.admit(ctx, agent.ID, c)
+	return agent, a.instances.Admit(ctx, agent.ID, c.instance, c.remote)
 }
 
 // sign issues the agent's own SVID.
@@ -191,7 +194,7 @@ func issueOne(ctx context.Context, signer issuing, item *api.SignItem) (chain []
 	case r.GetError() != "":
 		return nil, signerError(r)
 	case len(r.GetChain()) == 0:
-		return nil, fmt.Errorf("%w: the signer answered with neither a chain nor an error", errUnavailable)
+		return nil, fmt.Errorf("%w: the signer answered with neither a chain nor an error", fault.Unavailable)
 	default:
 		return r.GetChain(), nil
 	}
@@ -199,32 +202,32 @@ func issueOne(ctx context.Context, signer issuing, item *api.SignItem) (chain []
 
 // unanswered is the error of a request that the signer did not answer.
 func unanswered(err error) error {
-	if errors.Is(err, errUnavailable) { // it has the reason
+	if errors.Is(err, fault.Unavailable) { // it has the reason
 		return err
 	}
-	return fmt.Errorf("%w: the signer did not answer: %w", errUnavailable, err)
+	return fmt.Errorf("%w: the signer did not answer: %w", fault.Unavailable, err)
 }
 
 // signerError tells a request's own fault from the signer's.
 func signerError(r *api.SignResult) error {
 	if r.GetInvalid() {
-		return reason(errInvalid, "%s", r.GetError())
+		return fault.New(fault.Invalid, "%s", r.GetError())
 	}
-	return reason(errUnavailable, "not signed: %s", r.GetError())
+	return fault.New(fault.Unavailable, "not signed: %s", r.GetError())
 }
 
 // checkCSR sees that a request has a chance before anything is spent on it. The
 // signer checks again, and more: it trusts nobody.
 func checkCSR(der []byte) error {
 	if len(der) == 0 || len(der) > maxCSR {
-		return reason(errInvalid, "certificate request of %d bytes", len(der))
+		return fault.New(fault.Invalid, "certificate request of %d bytes", len(der))
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return reason(errInvalid, "certificate request: %v", err)
+		return fault.New(fault.Invalid, "certificate request: %v", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return reason(errInvalid, "certificate request: %v", err)
+		return fault.New(fault.Invalid, "certificate request: %v", err)
 	}
 	return nil
 }
@@ -250,7 +253,18 @@ func agentID(hostname string) string {
 
 // Session carries reports up and questions down.
 func (a *agentAPI) Session(stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]) error {
-	return a.sessions.serve(stream)
+	c, err := callerOf(stream.Context())
+	if err != nil {
+		return err
+	}
+	return a.sessions.Serve(c.asPeer(), stream)
+}
+
+// tellClash logs and audits that an agent's host key is in two places.
+func (s *server) tellClash(ctx context.Context, agent string, c fleet.Clash) {
+	s.log.ErrorContext(ctx, "one host key in two places: the newcomer is refused", slog.String("agent", agent),
+		slog.String("served", c.Served.String()), slog.String("refused", c.Refused.String()))
+	s.audit(ctx, "agent "+agent, "attest", fmt.Sprintf("refused: its host key is in use at %s, and was shown from %s", c.Served, c.Refused))
 }
 
 // audit writes a row. What an agent did stays done when the row cannot be

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
+	"signet.example/server/fault"
 )
 
 // certsBatch bounds one message of a long list; watchEvery is how often a watch
@@ -25,10 +26,10 @@ func (a *admin) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[a
 	ctx := stream.Context()
 	shown := map[string]*api.Cert{}
 	for {
-		wake := a.sessions.wait()
+		wake := a.sessions.Wait()
 		list, err := a.certs(ctx, req.GetAll())
 		if err != nil {
-			return adminError(err)
+			return fault.ToOperator(err)
 		}
 		if err := sendCerts(stream, changedCerts(shown, list), len(shown) == 0); err != nil {
 			return err
@@ -100,10 +101,10 @@ func (s *server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
 // serving lists what connected agents say they serve, with what the log knows.
 func (s *server) serving() []*api.Cert {
 	var list []*api.Cert
-	for _, o := range s.sessions.connected() {
-		for _, v := range o.latest().GetSvids() {
+	for _, o := range s.sessions.Connected() {
+		for _, v := range o.Latest().GetSvids() {
 			c := &api.Cert{
-				SpiffeId: v.GetSpiffeId(), Node: o.caller.id.String(), Serial: v.GetSerial(), NotAfter: v.GetNotAfter(),
+				SpiffeId: v.GetSpiffeId(), Node: o.Peer().ID.String(), Serial: v.GetSerial(), NotAfter: v.GetNotAfter(),
 				NextRenewal: v.GetNextRenewal(), State: api.Cert_SERVING.Enum(), Consumer: v.Consumer, ConsumerWord: v.GetConsumerWord(),
 			}
 			if r := s.issuance.of(v.GetSerial()); r != nil {

@@ -12,9 +12,11 @@ import (
 
 	"signet.example/api"
 	"signet.example/authz/jwt"
+	"signet.example/internal/plain"
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
+	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 )
 
@@ -152,8 +154,8 @@ func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 func (a *admin) checkReports(context.Context) []*api.Finding {
 	var list []*api.Finding
 	now := a.clock()
-	for _, s := range a.sessions.connected() {
-		r, id := s.latest(), s.caller.id.String()
+	for _, s := range a.sessions.Connected() {
+		r, id := s.Latest(), s.Peer().ID.String()
 		for _, v := range r.GetSvids() {
 			list = append(list, checkSVID(now, id, v)...)
 		}
@@ -169,7 +171,7 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 			severity, fix := agentAdvice(f.GetKind())
 			list = append(list, finding(findAgentOwn, severity, id, fix, "%s: %s", f.GetKindWord(), f.GetText()))
 		}
-		if want, since := a.policies.inForceSince(); r != nil && now.Sub(later(s.since, since)) > stampDeadline && r.GetPolicyRevision() != want {
+		if want, since := a.policies.inForceSince(); r != nil && now.Sub(later(s.Since(), since)) > stampDeadline && r.GetPolicyRevision() != want {
 			list = append(list, finding(findStale, sevError, id, "look at the agent's log for why it does not load it; then restart `signet agent` there",
 				"the agent has policy revision %q, and routes ask for %q: its proxies deny every call as unavailable", r.GetPolicyRevision(), want))
 		}
@@ -195,7 +197,7 @@ func checkProxy(agent string, p *api.ProxyStatus) []*api.Finding {
 	subject := fmt.Sprintf("proxy %s of %s", p.GetName(), agent)
 	for _, j := range p.GetRejected() {
 		list = append(list, finding(findRejected, sevError, subject, "signet get all -o yaml; correct the resource and `signet apply` it",
-			"Envoy refused %s %s, version %s, and keeps the last good one: %s", shortType(j.GetTypeUrl()), plainText(j.GetName()), plainText(j.GetVersion()), j.GetMessage()))
+			"Envoy refused %s %s, version %s, and keeps the last good one: %s", shortType(j.GetTypeUrl()), plain.Text(j.GetName()), plain.Text(j.GetVersion()), j.GetMessage()))
 	}
 	if p.GetState() == api.ProxyStatus_BACKOFF {
 		list = append(list, finding(findProxy, sevError, subject, "see the agent's log for Envoy's last lines", "Envoy ended %d times and is held back before the next start", p.GetRestarts()))
@@ -207,10 +209,10 @@ func shortType(url string) string { return url[strings.LastIndexByte(url, '.')+1
 
 func (a *admin) checkEndpoints(context.Context) []*api.Finding {
 	var list []*api.Finding
-	for _, c := range a.endpoints.refused() {
-		list = append(list, finding(findConflict, sevError, fmt.Sprintf("proxy %s of %s", c.endpoint.Proxy, a.agentSPIFFE(c.endpoint.Agent)),
-			c.fix,
-			"its endpoint for %s/%s is not served: %s", c.endpoint.Mesh, c.endpoint.Node, c.reason))
+	for _, c := range a.endpoints.Refused() {
+		list = append(list, finding(findConflict, sevError, fmt.Sprintf("proxy %s of %s", c.Endpoint.Proxy, a.agentSPIFFE(c.Endpoint.Agent)),
+			c.Fix,
+			"its endpoint for %s/%s is not served: %s", c.Endpoint.Mesh, c.Endpoint.Node, c.Reason))
 	}
 	return list
 }
@@ -262,7 +264,7 @@ func agentAdvice(kind api.AgentFinding_Kind) (severity api.Finding_Severity, fix
 	case api.AgentFinding_CLASSICAL_KEY_EXCHANGE: // what falls back is served, and is not of today's dangers
 		return sevInfo, "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
 	case api.AgentFinding_PROXY_ADDRESS:
-		return sevError, otherBind
+		return sevError, fleet.OtherBind
 	case api.AgentFinding_POLICY_STOPPED:
 		return sevError, "correct the policy and push it: under its next revision the calls are decided again; docs/POLICY.md says what an evaluation may cost"
 	case api.AgentFinding_PROXY_WAITING:
@@ -328,7 +330,7 @@ func (a *admin) checkLog(context.Context) []*api.Finding {
 func (a *admin) checkShapes(context.Context) []*api.Finding {
 	var list []*api.Finding
 	for _, key := range a.views.open() {
-		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+proxy.Node(key.mesh, key.node).String(),
+		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+key.node.String(),
 			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
 			"its outbound listener at %s is one that other hosts reach: who calls from there cannot be seen, and is let out only where its Binding has applications: [anyone], and then whoever reaches it calls as this virtual node", key.shape.Egress))
 	}
@@ -340,9 +342,9 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 		}
 	}
 	for _, key := range a.views.unlogged() {
-		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+proxy.Node(key.mesh, key.node).String(),
+		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+key.node.String(),
 			"name its folder as access_log_dir in the agent's configuration, or log to /dev/stdout",
-			"its access log is not written: %s is not in the folder that its agent names", plainText(accessLogOf(a.model().objects.Get(kinds.AppMesh(mesh.KindVirtualNode, key.mesh, key.node))))))
+			"its access log is not written: %s is not in the folder that its agent names", plain.Text(accessLogOf(a.model().objects.Get(kinds.AppMesh(mesh.KindVirtualNode, key.node.Mesh, key.node.Name))))))
 	}
 	return list
 }
@@ -354,7 +356,7 @@ func checkSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
 	if len(p.GetApplications()) == 0 {
 		paste = "name them in its Binding's spec: applications: [\"unix:uid:<uid of the application>\"]"
 	}
-	who, problem := plainText(p.GetSpeaker()), plainText(p.GetSpeakerProblem())
+	who, problem := plain.Text(p.GetSpeaker()), plain.Text(p.GetSpeakerProblem())
 	if strings.HasPrefix(problem, "egress") { // a Unix socket's, which no Binding can mend
 		paste = "the socket's folder must be the proxy's own, and applications left out of its Binding: docs/AGENT.md"
 	}
@@ -378,7 +380,7 @@ func checkSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
 func quoted(list []string) []string {
 	out := make([]string, len(list))
 	for i, s := range list {
-		out[i] = strconv.Quote(plainText(s))
+		out[i] = strconv.Quote(plain.Text(s))
 	}
 	return out
 }

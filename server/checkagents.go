@@ -60,7 +60,7 @@ type host []agentStatus
 // says, so only advice may depend on it.
 func (a *admin) hosts() []host {
 	by := map[string]host{}
-	for _, g := range a.roster.all() {
+	for _, g := range a.roster.All() {
 		key := g.Group + "/" + g.Hostname // a group's name has no slash
 		by[key] = append(by[key], a.agentStatus(g))
 	}
@@ -103,6 +103,22 @@ func (a *admin) absent(h host) []*api.Finding {
 		}
 		list = append(list, finding(findDisconnected, sevWarning, subject, "signet delete agent "+strings.Join(gone, " ")+" (if the host does not come back; else start `signet agent` there: with its data_dir it needs no token)",
 			"it is not connected, last seen at %s, and its certificate ended at %s", utc(st.seen), utc(st.end)))
+	}
+	return list
+}
+
+// checkInstances is about host keys that are in two places.
+func (a *admin) checkInstances(context.Context) []*api.Finding {
+	var list []*api.Finding
+	clashes := a.instances.Recent()
+	for _, id := range sortedKeys(clashes) {
+		if g, ok := a.roster.Get(id); !ok || g.Banned {
+			continue
+		}
+		c := clashes[id]
+		list = append(list, finding(findTwoPlaces, sevError, a.agentSPIFFE(id),
+			"signet ban "+id+", and join both hosts anew, each with a token of its own and an empty data_dir; if you copied the folder yourself, remove the copy",
+			"its host key is in two places: the agent at %s is served, and another one at %s was refused, last at %s", c.Served, c.Refused, utc(c.At)))
 	}
 	return list
 }

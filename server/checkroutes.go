@@ -6,13 +6,15 @@ import (
 
 	"signet.example/api"
 	"signet.example/mesh"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
 )
 
 // checkRoutes is about services that are declared as backends and that nobody
 // answers: calls of them fail with 503, all or a share.
 func (a *admin) checkRoutes(context.Context) []*api.Finding {
 	var list []*api.Finding
-	m, known := a.model(), a.endpoints.snapshot()
+	m, known := a.model(), a.endpoints.Snapshot()
 	for _, name := range m.graph.Meshes() {
 		callers := map[*mesh.VirtualService]int{}
 		for _, n := range m.graph.Nodes(name) {
@@ -37,7 +39,7 @@ func (a *admin) checkRoutes(context.Context) []*api.Finding {
 // routes is what a service leads to now.
 type routes struct {
 	graph *mesh.Graph
-	known *registered
+	known *fleet.Registered
 }
 
 func (r routes) findings(s *mesh.VirtualService, severity api.Finding_Severity, who string) []*api.Finding {
@@ -82,7 +84,7 @@ func (r routes) findings(s *mesh.VirtualService, severity api.Finding_Severity, 
 // unservedBy reports why nobody is behind a target, "" where somebody is, or may
 // be: what a name resolves to is not known here.
 func (r routes) unservedBy(in, node string) string {
-	registered := r.known.of(nodeRef{in, node})
+	registered := r.known.Of(proxy.Node(in, node))
 	if len(registered) == 0 {
 		if r.graph.Node(in, node).DNS != nil {
 			return ""

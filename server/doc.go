@@ -11,8 +11,8 @@
 // their hosts, and the issuing key lives in the signer process.
 //
 // Main types, in the order in which data goes: Config and InitConfig, model (an
-// immutable picture of everything stored), roster (agents that joined), sessions
-// (agents that are connected), endpoints (addresses that they report), policies
+// immutable picture of everything stored), fleet (agents that joined and are connected,
+// and the addresses that they report, a folder of its own), policies
 // and issuers (what authorization needs from outside), views (what each agent and
 // proxy is told), agentAPI and admin (the two faces).
 //

@@ -14,20 +14,21 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
 	"signet.example/store"
 )
 
 // Internals that are tested by themselves.
 var (
-	PlainText = plainText
 	AgentName = agentID
 	Inside    = inside
 	// MostOfOneAddress is how many connections of one address there are whose handshake is
 	// not complete, and MostStrangersOfOneAddress how many that are nobody's after it.
-	MostOfOneAddress          = agentsRoom.source[shaking]
-	MostStrangersOfOneAddress = agentsRoom.source[stranger]
+	MostOfOneAddress          = fleet.AgentsRoom().Source[fleet.Shaking]
+	MostStrangersOfOneAddress = fleet.AgentsRoom().Source[fleet.Stranger]
 	// MostOfOneAgent is how many connections one agent has.
-	MostOfOneAgent = agentsRoom.agent
+	MostOfOneAgent = fleet.AgentsRoom().Agent
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
 	NewWitness        = newWitness
@@ -75,13 +76,13 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	}
 	v := newViews(watched.NewSignal())
 	v.td = td
-	was, is := nodeInputs{model: now, endpoints: &registered{}}, nodeInputs{model: next, endpoints: &registered{}}
+	was, is := nodeInputs{model: now, endpoints: &fleet.Registered{}}, nodeInputs{model: next, endpoints: &fleet.Registered{}}
 	t := is.touched(was)
 	for _, at := range t.in(next.graph) {
-		touched = append(touched, at.name)
+		touched = append(touched, at.Name)
 	}
 	for _, k := range sortedObjects(next, string(mesh.KindVirtualNode)) {
-		key := nodeKey{k.Mesh, k.Name, anyShape}
+		key := nodeKey{proxy.Node(k.Mesh, k.Name), anyShape}
 		old, _ := v.translate(was).set(key) // there may have been none
 		set, err := v.translate(is).set(key)
 		if err != nil {
@@ -165,7 +166,7 @@ func ApplyAfter(ctx context.Context, manifests string, between func()) error {
 }
 
 // Endpoints is how many the server that was started last has registered.
-func Endpoints() int { return lastRun.Load().endpoints.count() }
+func Endpoints() int { return lastRun.Load().endpoints.Count() }
 
 // BanInStore bans, again and again if asked, behind the back of the server that
 // was started last.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"signet.example/identity"
 	"signet.example/internal/watched"
 	"signet.example/store"
 )
@@ -18,9 +19,9 @@ func (s *server) model() *model { return s.current.Load() }
 // Callers hold loading, or nothing runs yet.
 func (s *server) install(m *model) {
 	old := s.current.Swap(m)
-	moved := (old == nil || !sameGroups(old.selecting, m.selecting)) && s.roster.placeAgain()
+	moved := (old == nil || !sameGroups(old.selecting, m.selecting)) && s.roster.PlaceAgain()
 	if moved || old == nil || old.hosts != m.hosts {
-		s.endpoints.review(s.granted)
+		s.endpoints.Review()
 	}
 	s.policies.renew.Wake()
 	s.issuers.renew.Wake()
@@ -63,10 +64,10 @@ func (s *server) catchUp(ctx context.Context) (*model, error) {
 // reloadRoster takes what the store has of the agents, and drops the endpoints of
 // those that must no longer be served.
 func (s *server) reloadRoster(ctx context.Context) error {
-	if err := s.roster.load(ctx); err != nil {
+	if err := s.roster.Load(ctx); err != nil {
 		return err
 	}
-	s.endpoints.review(s.granted)
+	s.endpoints.Review()
 	return nil
 }
 
@@ -85,4 +86,25 @@ func (s *server) watch(ctx context.Context) error {
 			watched.Sleep(ctx, time.Second)
 		}
 	}
+}
+
+// place is the group of a host by its selectors alone, for the roster; "" where none
+// fits or several do.
+func (s *server) place(selectors []string) string {
+	m := s.model()
+	has, err := identity.ParseSelectors(selectors)
+	if m == nil || err != nil { // not read yet; or stored by nobody
+		return ""
+	}
+	if fit := m.fitting(has); len(fit) == 1 {
+		return fit[0]
+	}
+	return ""
+}
+
+// sameGroups reports whether two lists put every host into the same group.
+func sameGroups(a, b []identity.NodeGroup) bool {
+	return slices.EqualFunc(a, b, func(x, y identity.NodeGroup) bool {
+		return x.Name == y.Name && slices.Equal(x.Selectors, y.Selectors)
+	})
 }

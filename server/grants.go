@@ -49,7 +49,7 @@ type toldGroup struct {
 
 // common is what every agent is told, made again only where it is another.
 func (v *views) common(in inputs) (*toAll, error) {
-	all := &toAll{signed: in.roots.signed, keep: in.policy.keep, current: in.policy.current.GetId(), issuers: in.issuers, bans: v.roster.banned()}
+	all := &toAll{signed: in.roots.signed, keep: in.policy.keep, current: in.policy.current.GetId(), issuers: in.issuers, bans: v.roster.Banned()}
 	if old := v.toAll; old != nil && bytes.Equal(old.signed, all.signed) && slices.Equal(old.keep, all.keep) && old.current == all.current &&
 		slices.EqualFunc(old.issuers, all.issuers, func(a, b *api.JWTIssuer) bool { return proto.Equal(a, b) }) && slices.Equal(old.bans, all.bans) {
 		return old, nil

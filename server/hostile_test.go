@@ -1,25 +1,16 @@
 package server
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"log/slog"
-	"net"
+	"context"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/encoding/protojson"
 
-	"signet.example/api"
 	"signet.example/internal/ordered"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
 	"signet.example/store"
 )
 
@@ -29,129 +20,29 @@ func hostile(id string) *caller {
 	return &caller{id: spiffeid.RequireFromString("spiffe://test.example/signet/agent/" + id), agent: store.Agent{ID: id, Group: "g"}, remote: netip.MustParseAddr("127.0.0.1"), cancel: func(error) {}}
 }
 
-func openTestEndpoints(t *testing.T) *endpoints {
-	t.Helper()
-	e, err := openEndpoints(filepath.Join(t.TempDir(), "endpoints.json"), time.Minute, time.Now, func() {}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
-}
-
-func everything(string, string) bool { return true }
-
-// A28: comparing each with each took minutes, under the lock that every view waits for.
-func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
-	e := openTestEndpoints(t)
-	r := &api.Report{}
-	for n := range maxProxies {
-		p := &api.ProxyStatus{
-			Name: fmt.Sprint(n), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(n % 2)}, Address: fmt.Sprintf("127.0.%d.%d", n/250, 1+n%250), State: api.ProxyStatus_READY.Enum(), Healthy: true,
-		}
-		for port := range maxPorts {
-			p.Ports = append(p.Ports, uint32(1+(n%2)*maxPorts+port))
-		}
-		r.Proxies = append(r.Proxies, p)
-	}
-	if err := checkReport(r); err != nil {
-		t.Fatal(err)
-	}
-	begun := time.Now()
-	e.report(hostile("x"), r, everything)
-	if took := time.Since(begun); took > 20*time.Second {
-		t.Errorf("%s", took)
-	}
-	if e.count() != maxProxies || len(e.refused()) != 0 {
-		t.Errorf("%d endpoints, %d refused", e.count(), len(e.refused()))
-	}
-	r.Proxies[0].Ports = make([]uint32, maxPorts+1)
-	if checkReport(r) == nil {
-		t.Error("a proxy with any number of ports is taken")
-	}
-}
-
-func TestAClaimIsOfOneVirtualNode(t *testing.T) {
-	e := openTestEndpoints(t)
-	proxy := func(name, node string) *api.ProxyStatus {
-		return &api.ProxyStatus{Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: node}, Address: "127.0.0.1", Ports: []uint32{80}, State: api.ProxyStatus_READY.Enum()}
-	}
-	report := func(agent string, proxies ...*api.ProxyStatus) {
-		t.Helper()
-		e.report(hostile(agent), &api.Report{Proxies: proxies}, everything)
-	}
-	want := func(served, refused int) {
-		t.Helper()
-		if e.count() != served || len(e.refused()) != refused {
-			t.Errorf("%d endpoints, refused %v: want %d and %d", e.count(), e.refused(), served, refused)
-		}
-	}
-	report("one", proxy("a", "a"), proxy("a2", "a"))
-	want(1, 1) // two proxies of one host in one place would share the calls
-	report("two", proxy("b", "b"))
-	want(1, 2)
-	report("two", proxy("b", "b"), proxy("b", "a"), proxy("c", "a"))
-	want(2, 3) // the name that comes twice is one refusal more
-	report("one", proxy("b", "b"), proxy("a", "a"))
-	want(2, 3) // what stays is looked at before what is new
-	report("two")
-	report("one", proxy("a", "b"))
-	want(1, 0) // an agent may give its own place to another node
-}
-
-func TestNothingOfAReportCanSteerATerminal(t *testing.T) {
-	const evil = "a\x1b]0;x\x07\u009bb"
-	r := &api.Report{
-		PeerModeWord: evil, Version: evil, PolicyRevision: evil, Findings: []string{evil},
-		Proxies: []*api.ProxyStatus{{
-			Name: evil, Address: evil, EnvoyVersion: evil, StateWord: evil,
-			VirtualNode: &api.VirtualNodeRef{Mesh: evil, Name: evil},
-			Rejected:    []*api.ResourceStatus{{TypeUrl: evil, Name: evil, Version: evil, Message: evil}},
-		}},
-		Svids: []*api.SVIDStatus{{SpiffeId: evil, Serial: evil, ConsumerWord: evil}},
-	}
-	if err := checkReport(r); err != nil {
-		t.Fatal(err)
-	}
-	text, err := protojson.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.ContainsAny(string(text), "\x1b\x07\u009b") || strings.Contains(string(text), `\u00`) {
-		t.Errorf("%s", text)
-	}
-}
-
-// The stream's reader may hold a report when the stream ends.
-func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
-	taken := 0
-	r := newSessions(slog.New(slog.DiscardHandler))
-	r.reported, r.gone = func(*session, *api.Report) { taken++ }, func(*session) {}
-	first := &session{caller: hostile("x"), end: func(error) {}}
-	second := &session{caller: hostile("x"), end: func(error) {}}
-	up := &api.SessionUp{Message: &api.SessionUp_Report{Report: &api.Report{}}}
-	r.enter(first)
-	r.enter(second)
-	for _, s := range []*session{first, second} {
-		if err := r.handle(s, up); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if taken != 1 {
-		t.Errorf("%d reports were taken, one of a session that was replaced", taken)
-	}
-	r.leave(second)
-	if err := r.handle(second, up); err != nil || taken != 1 {
-		t.Errorf("after the session ended: %d, %v", taken, err)
-	}
-}
-
 func accessOf(agents ...store.Agent) *access {
-	r := newRoster(nil)
-	for _, a := range agents {
-		r.put(a)
-	}
-	return &access{roster: r, open: map[*caller]struct{}{}}
+	return &access{roster: rosterOf(agents...), open: map[*caller]struct{}{}}
 }
+
+// inNoStore keeps agents nowhere.
+type inNoStore struct{}
+
+func (inNoStore) Agents(context.Context) ([]store.Agent, error) { return nil, nil }
+func (inNoStore) PutAgent(context.Context, store.Agent) error   { return nil }
+
+func nowhere([]string) string { return "" }
+
+// rosterOf is of agents that joined.
+func rosterOf(agents ...store.Agent) *fleet.Roster {
+	r := fleet.NewRoster(inNoStore{}, nowhere)
+	for _, a := range agents {
+		put(r, a)
+	}
+	return r
+}
+
+// put has an agent in the place of what it was.
+func put(r *fleet.Roster, a store.Agent) { _ = r.Enrol(context.Background(), a) } // inNoStore has no errors
 
 // The review for a ban may be over when the stream of before is entered.
 func TestAStreamThatWasLetInBeforeABanAndEnteredAfterItEnds(t *testing.T) {
@@ -159,7 +50,7 @@ func TestAStreamThatWasLetInBeforeABanAndEnteredAfterItEnds(t *testing.T) {
 	c := hostile("x")
 	ended := 0
 	c.cancel = func(error) { ended++ }
-	a.roster.put(store.Agent{ID: "x", Group: "g", Banned: true})
+	put(a.roster, store.Agent{ID: "x", Group: "g", Banned: true})
 	a.review(everythingBound)
 	a.keep(c)
 	if ended == 0 {
@@ -179,7 +70,7 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 	v := &views{access: a, model: func() *model {
 		a.review(func(string, string, string) bool { return false }) // of the next model, right after this one was read
 		var hosts ordered.Map[hostRef, struct{}]
-		return &model{hosts: ordered.Map[nodeRef, ordered.Map[hostRef, struct{}]]{}.With(nodeRef{"m", "n"}, hosts.With(hostRef{"g", "b"}, struct{}{}))}
+		return &model{hosts: ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]]{}.With(proxy.Node("m", "n"), hosts.With(hostRef{"g", "b"}, struct{}{}))}
 	}}
 	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); err == nil {
 		t.Fatal("a node without a shape was given a view")
@@ -188,164 +79,3 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 		t.Error("the stream goes on")
 	}
 }
-
-// It would be unknown until the next change of anything, and told to join again.
-func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
-	st, err := store.Create(t.Context(), filepath.Join(t.TempDir(), "store.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() }) // nothing was written that is looked at
-	r := newRoster(st)
-	for n := range 20 {
-		id := fmt.Sprint("new-", n)
-		var wg sync.WaitGroup
-		var errs [2]error
-		wg.Go(func() { errs[0] = r.load(t.Context()) })
-		wg.Go(func() { errs[1] = r.enrol(t.Context(), store.Agent{ID: id, HostKey: []byte(id)}) })
-		wg.Wait()
-		if err := errors.Join(errs[:]...); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := r.get(id); !ok {
-			t.Fatalf("%s is not known", id)
-		}
-	}
-}
-
-// A28: everyone can make a host key, and hold what it connects with.
-func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
-	t.Parallel()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := newUnproven(l, 200*time.Millisecond, agentsRoom, newMetrics().tooMany)
-	t.Cleanup(func() { _ = u.Close() }) // nothing was written
-	var clients, served []net.Conn
-	for range 2 {
-		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := u.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		clients, served = append(clients, c), append(served, s)
-	}
-	u.proven(served[1].RemoteAddr(), "web", "")
-	for i, want := range []error{io.EOF, os.ErrDeadlineExceeded} {
-		if err := clients[i].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := clients[i].Read(make([]byte, 1)); !errors.Is(err, want) {
-			t.Errorf("connection %d: %v, want %v", i, err, want)
-		}
-	}
-	for i := range served {
-		_ = errors.Join(served[i].Close(), clients[i].Close()) // one is closed already
-	}
-	if len(u.open) != 0 || u.young.len() != 0 || len(u.sources) != 0 || len(u.agents) != 0 || u.called != 0 {
-		t.Errorf("connections are still known: %+v", u)
-	}
-}
-
-// What agents hold and what strangers hold are two rooms, and of the first each agent
-// has a part.
-func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := newUnproven(l, time.Minute, room{source: [classes]int{2, 2, 2}, all: [classes]int{4, 4, 4}, agent: 2, agents: 3}, newMetrics().tooMany)
-	t.Cleanup(func() { _ = u.Close() }) // nothing was written
-	connect := func(host byte) (near, far net.Conn) {
-		t.Helper()
-		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 2, host)}}
-		near, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if far, err = u.Accept(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = errors.Join(near.Close(), far.Close()) }) // one may be closed already
-		return near, far
-	}
-	open := func(c net.Conn) bool {
-		_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		_, err := c.Read(make([]byte, 1))
-		return errors.Is(err, os.ErrDeadlineExceeded)
-	}
-	agent := func(name string) net.Conn {
-		near, far := connect(1)
-		u.proven(far.RemoteAddr(), name, "")
-		return near
-	}
-	web1, web2, orders := agent("web"), agent("web"), agent("orders")
-	if web3 := agent("web"); !open(web3) || open(web1) || !open(web2) || !open(orders) {
-		t.Error("an agent's third connection takes the place of its first, and of no other")
-	}
-	if other := agent("other"); open(other) {
-		t.Error("there was no room for another agent")
-	}
-	strangers := make([]net.Conn, 12)
-	for i := range strangers {
-		strangers[i], _ = connect(byte(2 + i/3))
-	}
-	for i, c := range strangers {
-		if open(c) != (i == 7 || i == 8 || i == 10 || i == 11) { // two of each of the last two addresses
-			t.Errorf("stranger %d: open: %t", i, open(c))
-		}
-	}
-	near, far := connect(9)
-	far.(*unprovenConn).shook(false)
-	for i := range 8 {
-		connect(byte(10 + i))
-	}
-	if !open(near) || !open(orders) {
-		t.Error("one whose handshake is complete gave way to others that had none, or an agent to strangers")
-	}
-}
-
-// A28: what is sent is held in memory until its message is complete, and one
-// connection may carry a thousand messages.
-func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := newUnproven(l, time.Minute, agentsRoom, newMetrics().tooMany)
-	t.Cleanup(func() { _ = u.Close() }) // nothing was written
-	for _, proven := range []bool{false, true} {
-		client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		served, err := u.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if proven {
-			u.proven(served.RemoteAddr(), "web", "")
-		}
-		const sent = 3 * unprovenBytes
-		go func() { // ends by Close
-			_, _ = io.Copy(client, io.LimitReader(zeros{}, sent)) // it may be refused
-			_ = client.Close()
-		}()
-		got, err := io.Copy(io.Discard, struct{ io.Reader }{served})
-		if proven && (got != sent || err != nil) {
-			t.Errorf("an agent's connection: %d bytes, %v", got, err)
-		}
-		if !proven && (got > unprovenBytes || !errors.Is(err, errUnprovenBytes)) {
-			t.Errorf("nobody's connection: %d bytes, %v", got, err)
-		}
-		_ = served.Close() // closed already where it was refused
-	}
-}
-
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { return len(b), nil }

@@ -12,6 +12,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/watched"
+	"signet.example/server/fault"
 )
 
 // orphanAge is how old a reservation without an outcome is before it counts: a
@@ -134,7 +135,7 @@ func (i *issuance) heldBy(spiffeID string) (n int32, last time.Time) {
 func (i *issuance) caughtUp(ctx context.Context) error {
 	a, err := i.signer.Authority(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: size of the issuance log: %w", errUnavailable, err)
+		return fmt.Errorf("%w: size of the issuance log: %w", fault.Unavailable, err)
 	}
 	for ctx.Err() == nil {
 		i.mu.Lock()

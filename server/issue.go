@@ -10,6 +10,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/ordered"
 	"signet.example/internal/plain"
+	"signet.example/server/fault"
 )
 
 // issuing has a batch signed: one result for each item, in their order, and what they
@@ -30,11 +31,11 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 	}
 	n := len(req.GetRequests())
 	if n > maxBatch {
-		return nil, reason(errInvalid, "%d requests in one batch: at most %d", n, maxBatch)
+		return nil, fault.New(fault.Invalid, "%d requests in one batch: at most %d", n, maxBatch)
 	}
 	if !a.issues.allow(c.agent.ID, n) {
 		a.metrics.limited.Inc()
-		return nil, errLimit
+		return nil, fault.Limit
 	}
 	grants := a.model().group(c.agent.Group).grants
 	results := make([]*api.SVIDResult, n)
@@ -64,7 +65,7 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 // item reports what is to be signed for one request.
 func (a *agentAPI) item(c *caller, r *api.SVIDRequest, grants ordered.Map[ordered.String, *grant]) (*api.SignItem, error) {
 	if len(r.GetCsr()) == 0 || len(r.GetCsr()) > maxCSR {
-		return nil, reason(errInvalid, "certificate request of %d bytes", len(r.GetCsr()))
+		return nil, fault.New(fault.Invalid, "certificate request of %d bytes", len(r.GetCsr()))
 	}
 	item := &api.SignItem{Csr: r.GetCsr(), Requester: c.id.String()}
 	if r.GetEntry() == "" {
@@ -74,7 +75,7 @@ func (a *agentAPI) item(c *caller, r *api.SVIDRequest, grants ordered.Map[ordere
 	}
 	g, ok := grants.Find(ordered.String(r.GetEntry()))
 	if !ok {
-		return nil, errDenied // not there, or not yours: the same answer (A27)
+		return nil, fault.Denied // not there, or not yours: the same answer (A27)
 	}
 	lifetime := a.cfg.Lifetimes.SVID
 	if g.entry.TTL > 0 {

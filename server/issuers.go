@@ -19,11 +19,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sync/errgroup"
 
 	"signet.example/api"
 	"signet.example/authz/jwt"
+	"signet.example/internal/durable"
+	"signet.example/internal/plain"
 	"signet.example/internal/watched"
 )
 
@@ -57,13 +60,13 @@ type issuerKeys struct {
 // resolves to is not: one of this host or of a metadata service (inside) is
 // refused at the dial, or before a proxy is asked, as are redirects to another host.
 type issuers struct {
-	path    string
-	model   func() *model
-	changed func()
-	log     *slog.Logger
-	clock   func() time.Time
-	renew   watched.Signal
-	metrics *metrics
+	path     string
+	model    func() *model
+	changed  func()
+	log      *slog.Logger
+	clock    func() time.Time
+	renew    watched.Signal
+	failures *prometheus.CounterVec // by issuer
 
 	saving sync.Mutex // held while the file is written; taken before mu
 
@@ -168,14 +171,14 @@ func (i *issuers) learn(ctx context.Context, is jwt.Issuer, jwks []byte, left []
 func (i *issuers) learned(ctx context.Context, is jwt.Issuer, jwks []byte, left []error, err error) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	failures := i.metrics.jwksErrors.WithLabelValues(is.Name) // there from the first time, so that its first increase shows
+	failures := i.failures.WithLabelValues(is.Name) // there from the first time, so that its first increase shows
 	k := i.keys[is.Name]
 	if k == nil || k.URL != is.JWKSURL {
 		k = &issuerKeys{URL: is.JWKSURL}
 		i.keys[is.Name] = k
 	}
 	if err != nil {
-		k.err, k.next = plainText(err.Error()), i.clock().Add(min(is.Refresh, jwksRetry))
+		k.err, k.next = plain.Text(err.Error()), i.clock().Add(min(is.Refresh, jwksRetry))
 		failures.Inc()
 		i.log.WarnContext(ctx, "issuer keys not fetched; the last good ones stay", slog.String("issuer", is.Name), slog.Any("err", err))
 		return false
@@ -207,7 +210,7 @@ func (i *issuers) save(ctx context.Context) {
 		}
 	}
 	i.mu.Unlock()
-	if err := writeJSON(i.path, good); err != nil {
+	if err := durable.WriteJSON(i.path, good); err != nil {
 		i.log.WarnContext(ctx, "issuer keys not remembered", slog.Any("err", err))
 	}
 }
@@ -226,7 +229,7 @@ func keyWarnings(ctx context.Context, list []jwt.Issuer) []string {
 		}
 		g.Go(func() error {
 			if _, _, err := fetchJWKS(ctx, is.JWKSURL); err != nil {
-				warnings[n] = fmt.Sprintf("JWTIssuer %s: its keys cannot be fetched now, and its tokens are refused as long as there are none: %s", is.Name, plainText(err.Error()))
+				warnings[n] = fmt.Sprintf("JWTIssuer %s: its keys cannot be fetched now, and its tokens are refused as long as there are none: %s", is.Name, plain.Text(err.Error()))
 			}
 			return nil
 		})
@@ -278,7 +281,7 @@ func (i *issuers) failing() map[string]failure {
 func errorTexts(errs []error) []string {
 	var list []string
 	for _, err := range errs {
-		list = append(list, plainText(err.Error()))
+		list = append(list, plain.Text(err.Error()))
 	}
 	return list
 }
@@ -300,7 +303,7 @@ func (i *issuers) losing() map[string][]error {
 func fetchJWKS(ctx context.Context, raw string) (jwks []byte, left []error, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, nil, fmt.Errorf("%q is not an http or https URL", plainText(raw))
+		return nil, nil, fmt.Errorf("%q is not an http or https URL", plain.Text(raw))
 	}
 	ctx, cancel := context.WithTimeout(ctx, jwksDeadline)
 	defer cancel()
@@ -418,7 +421,7 @@ func jwksProxy(ctx context.Context, u *url.URL) (*url.URL, error) {
 	if literal, err := parseAddr(u.Hostname()); err == nil {
 		addrs = append(addrs, literal)
 	} else if numberRE.MatchString(u.Hostname()) {
-		return nil, fmt.Errorf("%q in jwksURL is an address in a form that a proxy may read as one of its own host: write it as a.b.c.d", plainText(u.Hostname()))
+		return nil, fmt.Errorf("%q in jwksURL is an address in a form that a proxy may read as one of its own host: write it as a.b.c.d", plain.Text(u.Hostname()))
 	} else if found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname()); err == nil {
 		addrs = found
 	}

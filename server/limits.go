@@ -7,6 +7,8 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"signet.example/server/fault"
 )
 
 // Limits of the agents' API (A28). They are generous for an agent that hosts a
@@ -16,18 +18,12 @@ const (
 	maxRequestBytes   = 4 << 20
 	maxHeaderBytes    = 16 << 10
 	maxStreams        = 1024
-	maxConnections    = 16384   // of all agents
 	maxBatch          = 256     // SVIDs in one Issue
 	maxCSR            = 8 << 10 // bytes
-	maxProxies        = 1024    // in one report
-	maxPorts          = 64      // of one proxy in a report
-	maxSVIDs          = 8192    // in one report
-	maxText           = 2048    // bytes of one string in a report; a SPIFFE ID has as many
 
 	issuePerSecond, issueBurst         = 500, 4096 // SVIDs of one agent
 	strangersPerSecond, strangersBurst = 20, 200   // attestations of one address (of IPv6: a /64), of keys that did not join
 	attestPerSecond, attestBurst       = 2, 20     // attestations of one agent; it needs one for each start, and serves within two seconds
-	reportPerSecond, reportBurst       = 50, 100   // messages of one session
 )
 
 // agentServerOptions are the transport limits of the agents' listener. A
@@ -81,11 +77,11 @@ func (l *limiters) take(key string, n int) error {
 	now := time.Now()
 	r := b.ReserveN(now, n)
 	if !r.OK() {
-		return errLimit // more than the bucket ever holds
+		return fault.Limit // more than the bucket ever holds
 	}
 	if after := r.DelayFrom(now); after > 0 {
 		r.CancelAt(now)
-		return &limited{after}
+		return fault.Later(after)
 	}
 	return nil
 }

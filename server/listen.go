@@ -35,6 +35,7 @@ func (f face) serve() error {
 func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 	s.ready.Store(false)
 	close(s.stopping)
+	s.sessions.Stop()
 	_ = os.Remove(s.dir.addresses()) // a reader that finds it finds nobody there
 	s.access.close()
 	hard := time.AfterFunc(stopGrace, func() {
@@ -46,7 +47,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 	for _, f := range faces {
 		f.server.GracefulStop() // waits for the handlers, also where it was cut short
 	}
-	s.sessions.close() // before what reports are written to
+	s.sessions.Close() // before what reports are written to
 	stopWork()
 }
 

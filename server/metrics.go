@@ -129,12 +129,12 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 	}
 	s := w.s
 	states := map[api.AgentInfo_State]int{}
-	for _, a := range s.roster.all() {
+	for _, a := range s.roster.All() {
 		states[s.agentStatus(a).state]++
 	}
 	var rejected int
-	for _, o := range s.sessions.connected() {
-		for _, p := range o.latest().GetProxies() {
+	for _, o := range s.sessions.Connected() {
+		for _, p := range o.Latest().GetProxies() {
 			rejected += len(p.GetRejected())
 		}
 	}
@@ -144,8 +144,8 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 	agents, nodes := s.views.count()
 	gauge(descViews, float64(agents), "agent")
 	gauge(descViews, float64(nodes), "node")
-	gauge(descEndpoints, float64(s.endpoints.count()), "served")
-	gauge(descEndpoints, float64(len(s.endpoints.refused())), "refused")
+	gauge(descEndpoints, float64(s.endpoints.Count()), "served")
+	gauge(descEndpoints, float64(len(s.endpoints.Refused())), "refused")
 	gauge(descRejected, float64(rejected))
 	p := s.policies.state.Load().current
 	gauge(descPolicy, 1, p.GetId(), p.GetCommit(), p.GetSource())

@@ -16,6 +16,7 @@ import (
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/proxy"
 	"signet.example/server/kinds"
 )
 
@@ -27,8 +28,8 @@ type model struct {
 	objects  ordered.Map[kinds.Key, *kinds.Object]
 	graph    *mesh.Graph
 
-	hanging ordered.Map[ordered.String, *group]                  // by NodeGroup: Entries and Bindings
-	hosts   ordered.Map[nodeRef, ordered.Map[hostRef, struct{}]] // which groups may host a virtual node
+	hanging ordered.Map[ordered.String, *group]                    // by NodeGroup: Entries and Bindings
+	hosts   ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]] // which groups may host a virtual node
 	issuers []jwt.Issuer
 	sources []policy.Source
 	// selecting are the NodeGroups that hosts are in by their selectors.
@@ -108,7 +109,7 @@ func (m *model) hang(o *kinds.Object, change func(*group, *grant) *group, host f
 		m.hanging = m.hanging.With(g.inGroup(), next)
 	}
 	if b := g.binding; b != nil {
-		at := nodeRef{b.Mesh, b.VirtualNode}
+		at := proxy.Node(b.Mesh, b.VirtualNode)
 		if next := host(m.hosts.Get(at), hostRef{b.Group, b.Name}); next.Empty() {
 			m.hosts = m.hosts.Without(at)
 		} else {
@@ -244,7 +245,7 @@ func (m *model) addedTo(kind, first, second string) (added, there string) {
 
 // bound reports whether a binding lets agents of the group host the virtual node.
 func (m *model) bound(group, mesh, node string) bool {
-	for h := range m.hosts.Get(nodeRef{mesh, node}).From(hostRef{group: group}) {
+	for h := range m.hosts.Get(proxy.Node(mesh, node)).From(hostRef{group: group}) {
 		return h.group == group
 	}
 	return false
@@ -252,7 +253,7 @@ func (m *model) bound(group, mesh, node string) bool {
 
 // managed reports whether any agent may host the virtual node, so that calls to it
 // are mTLS even while none of its endpoints is registered.
-func (m *model) managed(mesh, node string) bool { return !m.hosts.Get(nodeRef{mesh, node}).Empty() }
+func (m *model) managed(mesh, node string) bool { return !m.hosts.Get(proxy.Node(mesh, node)).Empty() }
 
 // all lists the objects, by mesh, kind and name.
 func (m *model) all() []*kinds.Object {

@@ -9,18 +9,19 @@ import (
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/proxy"
 	"signet.example/server/kinds"
 )
 
 // claims lists the virtual nodes that a package of the policy may have been
 // written for. More than one must not be: a rule that was written for one would
 // open the other.
-func (m *model) claims(p policy.Package) []nodeRef {
-	var list []nodeRef
+func (m *model) claims(p policy.Package) []proxy.Ref {
+	var list []proxy.Ref
 	for _, name := range m.graph.Meshes() {
 		for _, n := range m.graph.Nodes(name) {
 			if p.Means(n.Mesh, n.Name) {
-				list = append(list, nodeRef{n.Mesh, n.Name})
+				list = append(list, proxy.Node(n.Mesh, n.Name))
 			}
 		}
 	}
@@ -45,11 +46,11 @@ func (m *model) contested(packages []policy.Package) []policy.Package {
 }
 
 // contestedText reports which nodes claim a package, and how each is named alone.
-func contestedText(p policy.Package, nodes []nodeRef) string {
+func contestedText(p policy.Package, nodes []proxy.Ref) string {
 	var names, packages []string
 	for _, n := range nodes {
-		names = append(names, n.mesh+"/"+n.name)
-		packages = append(packages, policy.PackageName(n.mesh+"/"+n.name))
+		names = append(names, n.Mesh+"/"+n.Name)
+		packages = append(packages, policy.PackageName(n.Mesh+"/"+n.Name))
 	}
 	return fmt.Sprintf("%s:%d: %s may mean the virtual nodes %s: write %s", p.File, p.Line, p, strings.Join(names, " and "), strings.Join(packages, " or "))
 }
@@ -137,7 +138,7 @@ func (in *intake) claimed(now, next *model) {
 	for _, p := range next.contested(packages) {
 		before, after := now.claims(p), next.claims(p)
 		for _, n := range after {
-			o := next.objects.Get(kinds.AppMesh(mesh.KindVirtualNode, n.mesh, n.name))
+			o := next.objects.Get(kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name))
 			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
 				continue
 			}

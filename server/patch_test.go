@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -21,6 +22,8 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/watched"
 	"signet.example/mesh"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -282,8 +285,8 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 	if again := stored.objects.Get(kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")); again == next.objects.Get(again.Key()) || again.Revision != 1 {
 		t.Error("what is served was not read back from what is stored")
 	}
-	at := nodeInputs{model: m, endpoints: &registered{}}
-	is := nodeInputs{model: stored, endpoints: &registered{}}
+	at := nodeInputs{model: m, endpoints: &fleet.Registered{}}
+	is := nodeInputs{model: stored, endpoints: &fleet.Registered{}}
 	if touched := is.touched(at).nodes; len(touched) < 5 || len(touched) > 12 {
 		t.Errorf("%d nodes are translated again, want those that call the service", len(touched))
 	}
@@ -350,26 +353,44 @@ func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
 
 // viewsOf are the views of a model, followed by an agent of group g and by proxies of
 // each virtual node.
-func viewsOf(t *testing.T, m *model) (*views, *endpoints) {
+func viewsOf(t *testing.T, m *model) (*views, *fleet.Endpoints) {
 	t.Helper()
-	e := registryOf(t, 0, time.Now)
+	e, err := fleet.OpenEndpoints(fleet.EndpointsConfig{
+		Path: filepath.Join(t.TempDir(), "endpoints.json"), Hosts: everywhere{}, Clock: time.Now, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	v := newViews(watched.NewSignal())
 	v.td, v.lifetime, v.metrics, v.log = testTD, time.Hour, newMetrics(), slog.New(slog.DiscardHandler)
 	v.model, v.roots, v.postQuantum = func() *model { return m }, func() rootSet { return rootSet{} }, func(string) bool { return false }
-	v.roster, v.endpoints, v.policies, v.issuers, v.access = newRoster(nil), e, &policies{}, &issuers{}, &access{}
+	v.roster, v.endpoints, v.policies, v.issuers, v.access = rosterOf(), e, &policies{}, &issuers{}, &access{}
 	v.policies.state.Store(&policyState{current: &api.PolicyRevision{Id: "p"}, stamp: "p"})
 	c := hostile("x")
-	v.roster.put(c.agent)
+	put(v.roster, c.agent)
 	if _, err := v.agentView(c); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range m.graph.Nodes("m") {
-		if _, err := v.nodeView(nodeKey{"m", n.Name, anyShape}); err != nil {
+		if _, err := v.nodeView(nodeKey{proxy.Node("m", n.Name), anyShape}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	v.rebuild(t.Context(), nil)
 	return v, e
+}
+
+// everywhere may be hosted everything.
+type everywhere struct{}
+
+func (everywhere) MayHost(string, proxy.Ref) bool { return true }
+
+// reportOf is of one proxy, of a virtual node of mesh m.
+func reportOf(node string, healthy bool) *api.Report {
+	return &api.Report{Proxies: []*api.ProxyStatus{{
+		Name: "p", VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: node}, Address: "127.0.0.1",
+		Ports: []uint32{80}, State: api.ProxyStatus_READY.Enum(), Healthy: healthy,
+	}}}
 }
 
 func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
@@ -378,16 +399,14 @@ func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
 		healthy := false
 		flip := func() {
 			healthy = !healthy
-			r := reportOf(0, healthy)
-			r.Proxies[0].VirtualNode.Name, r.Proxies[0].Ports = "n7a", []uint32{80}
-			e.report(hostile("x"), r, everything)
+			e.Report(hostile("x").asPeer(), reportOf("n7a", healthy))
 		}
 		flip()
 		v.rebuild(t.Context(), nil)
 		sets := func() map[string]*ads.Set {
 			all := map[string]*ads.Set{"agent": v.agents["x"].view.Set(), "group": v.byGroup["g"].set}
 			for key, k := range v.nodes {
-				all[key.node] = k.view.Set()
+				all[key.node.Name] = k.view.Set()
 			}
 			return all
 		}
@@ -425,13 +444,11 @@ func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
 func TestAViewThatIsMadeBetweenTwoChangesIsMadeAgain(t *testing.T) {
 	v, e := viewsOf(t, modelOf(t, services(20)))
 	report := func(healthy bool) {
-		r := reportOf(0, healthy)
-		r.Proxies[0].VirtualNode.Name, r.Proxies[0].Ports = "n7a", []uint32{80}
-		e.report(hostile("x"), r, everything)
+		e.Report(hostile("x").asPeer(), reportOf("n7a", healthy))
 	}
 	report(true)
 	v.rebuild(t.Context(), nil)
-	key := nodeKey{"m", "n6a", anyShape} // calls the service that n7a is behind
+	key := nodeKey{proxy.Node("m", "n6a"), anyShape} // calls the service that n7a is behind
 	want := v.nodes[key].view.Set().Version()
 	v.dropNode(key)
 	report(false)

@@ -11,11 +11,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
+	"signet.example/internal/plain"
 	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 	"signet.example/mesh"
@@ -74,16 +76,16 @@ type hardFailure struct {
 // policies fetches, tests and activates policy revisions. What fails leaves the
 // last good revision in force and its error in the status.
 type policies struct {
-	td      spiffeid.TrustDomain
-	store   *store.Store
-	dir     string // of git clones
-	model   func() *model
-	loaded  func(revision string) bool // every connected agent has loaded it
-	reports func() <-chan struct{}     // closed at the next report
-	changed func()                     // wakes the views
-	log     *slog.Logger
-	clock   func() time.Time
-	metrics *metrics
+	td       spiffeid.TrustDomain
+	store    *store.Store
+	dir      string // of git clones
+	model    func() *model
+	loaded   func(revision string) bool // every connected agent has loaded it
+	reports  func() <-chan struct{}     // closed at the next report
+	changed  func()                     // wakes the views
+	log      *slog.Logger
+	clock    func() time.Time
+	failures *prometheus.CounterVec // by source
 
 	state atomic.Pointer[policyState]
 	renew watched.Signal // wakes run: the model changed, or a source was read
@@ -217,7 +219,7 @@ func (p *policies) sync(ctx context.Context, src policy.Source) (*api.PolicyStat
 func (p *policies) syncOne(ctx context.Context, src policy.Source, byHand bool) *api.PolicyStatus {
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
-	failures := p.metrics.policyErrors.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
+	failures := p.failures.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
 	failed := p.failure(src)
 	if byHand {
 		failed = hardFailure{}
@@ -236,7 +238,7 @@ func (p *policies) syncOne(ctx context.Context, src policy.Source, byHand bool) 
 	defer p.mu.Unlock()
 	st := &api.PolicyStatus{Source: src.Name, Url: got.tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(got.tests)} //nolint:gosec // a count of tests
 	if err != nil {
-		st.Error = plainText(err.Error())
+		st.Error = plain.Text(err.Error())
 		failures.Inc()
 		p.log.WarnContext(ctx, "policy source failed; the last good revision stays", slog.String("source", src.Name), slog.Any("err", err))
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"signet.example/identity"
+	"signet.example/server/fleet"
 )
 
 // provenCredentials are TLS credentials that give each connection a place to keep
@@ -29,8 +30,8 @@ func (c provenCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.
 		p := &tlsPeer{TLSInfo: t}
 		info, known = p, c.known(p)
 	}
-	if u, ok := raw.(*unprovenConn); ok && err == nil {
-		u.shook(known)
+	if u, ok := raw.(*fleet.Conn); ok && err == nil {
+		u.Shook(known)
 	}
 	return conn, info, err
 }

@@ -71,8 +71,8 @@ func TestAnAgentThatWasLetInOnceIsRefusedAsSoonAsAnythingOfItEnds(t *testing.T) 
 		"its issuer has expired":  {8, 2, 4, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
 		"the root has expired":    {2, 4, 4, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
 		"the clock was set back":  {8, 4, 2, func(a *access) { a.clock = func() time.Time { return hours(-0.1) } }, true},
-		"it was banned":           {8, 4, 2, func(a *access) { a.roster.put(store.Agent{ID: "x", Group: "g", Banned: true}) }, true},
-		"it was forgotten":        {8, 4, 2, func(a *access) { a.roster = newRoster(nil) }, true},
+		"it was banned":           {8, 4, 2, func(a *access) { put(a.roster, store.Agent{ID: "x", Group: "g", Banned: true}) }, true},
+		"it was forgotten":        {8, 4, 2, func(a *access) { a.roster = rosterOf() }, true},
 		"the roots were replaced": {8, 4, 2, func(a *access) { a.roots = rootsOf((&testAuthority{t: t}).sign("", noon, hours(8)).cert) }, true},
 		"a root came to them": {8, 4, 2, func(a *access) {
 			a.roots = rootsOf(append(a.roots().Roots, (&testAuthority{t: t}).sign("", noon, hours(8)).cert)...)

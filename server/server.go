@@ -23,6 +23,8 @@ import (
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 	"signet.example/policy"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
 	"signet.example/server/signer"
 	"signet.example/store"
 )
@@ -47,8 +49,7 @@ const (
 //	writes → policies.mu
 //	policies.reading → policies.mu → the store
 //	witness.mu → the store
-//	session.taking → endpoints.mu → roster.mu
-//	sessions.mu → session.mu
+//	Session.taking, Sessions.mu → Endpoints.mu → Roster.mu
 //
 // "The store" is a write, which waits for the one before and for the disk. Every lock
 // that is not named here, of a part or of another folder (ads has some in each view), is
@@ -66,10 +67,10 @@ type server struct {
 	signing   *signer.Queue
 	authority *authority
 	own       *ownSVID
-	roster    *roster
-	sessions  *sessions
-	instances *instances
-	endpoints *endpoints
+	roster    *fleet.Roster
+	sessions  *fleet.Sessions
+	instances *fleet.Instances
+	endpoints *fleet.Endpoints
 	policies  *policies
 	issuers   *issuers
 	views     *views
@@ -155,11 +156,10 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	}
 	s := &server{
 		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: w, signing: signer.NewQueue(w),
-		metrics: newMetrics(), roster: newRoster(st), sessions: newSessions(log), stopping: make(chan struct{}),
+		metrics: newMetrics(), stopping: make(chan struct{}),
 		writes: make(writeLock, 1), started: clock(),
 	}
 	s.refusals = newRefusals(clock, s.audit)
-	s.sessions.reported, s.sessions.gone = s.agentReported, s.agentGone
 	changed := watched.NewSignal() // what views are made of
 	s.authority = &authority{signer: w, changed: changed.Wake}
 	if err := s.authority.load(ctx); err != nil {
@@ -188,8 +188,8 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 // loadState reads what is stored, and makes the parts that depend on it: those that
 // views are made of, which say when they changed, before the views.
 func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
-	s.roster.place = s.place
-	if err := s.roster.load(ctx); err != nil {
+	s.roster = fleet.NewRoster(s.store, s.place)
+	if err := s.roster.Load(ctx); err != nil {
 		return err
 	}
 	s.issuance = &issuance{
@@ -198,19 +198,22 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	}
 	s.issuers = &issuers{
 		path: s.dir.issuers(), model: s.model, changed: changed.Wake, log: s.log, clock: s.clock,
-		renew: watched.NewSignal(), metrics: s.metrics, keys: map[string]*issuerKeys{},
+		renew: watched.NewSignal(), failures: s.metrics.jwksErrors, keys: map[string]*issuerKeys{},
 	}
 	if err := s.issuers.load(); err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
 	var err error
-	s.endpoints, err = openEndpoints(s.dir.endpoints(), s.cfg.EndpointGrace, s.clock, changed.Wake, s.log)
+	s.endpoints, err = fleet.OpenEndpoints(fleet.EndpointsConfig{
+		Path: s.dir.endpoints(), Grace: s.cfg.EndpointGrace, Hosts: hosts{s.roster, s.model}, Clock: s.clock, Changed: changed.Wake, Log: s.log,
+	})
 	if err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
+	s.sessions = fleet.NewSessions(s.endpoints, s.log)
 	s.policies = &policies{
-		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.loaded, reports: s.sessions.wait,
-		changed: changed.Wake, log: s.log, clock: s.clock, metrics: s.metrics,
+		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.Loaded, reports: s.sessions.Wait,
+		changed: changed.Wake, log: s.log, clock: s.clock, failures: s.metrics.policyErrors,
 		renew: watched.NewSignal(), stamp: watched.NewSignal(),
 		status: map[string]*api.PolicyStatus{}, tried: map[string]policy.Source{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
 		reading: make(chan struct{}, 1), memory: policyMemory,
@@ -230,7 +233,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,
 		metrics: s.metrics, open: map[*caller]struct{}{}, turnedAway: s.refusals.refused,
 	}
-	s.instances = newInstances(s)
+	s.instances = fleet.NewInstances(s.sessions, s.access, s.tellClash, s.clock)
 	s.access.instances = s.instances
 	v := newViews(changed)
 	v.td, v.lifetime, v.postQuantum, v.log, v.metrics = s.td, s.cfg.Lifetimes.SVID, s.cfg.requiresPostQuantum, s.log, s.metrics
@@ -248,29 +251,17 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	return s.policies.load(ctx)
 }
 
-// agentReported takes an agent's report.
-func (s *server) agentReported(o *session, r *api.Report) {
-	s.endpoints.report(o.caller, r, func(mesh, node string) bool { return s.mayHost(o.caller.agent.ID, mesh, node) })
-	o.tellUnserved(s.endpoints.unserved(o.caller.agent.ID))
+// hosts says who may host what by the agents that joined and what is stored.
+type hosts struct {
+	roster *fleet.Roster
+	model  func() *model
 }
 
-func (s *server) agentGone(o *session) {
-	select {
-	case <-s.stopping: // we went, not the agent
-		return
-	default:
-	}
-	s.endpoints.leave(o.caller.agent.ID)
-}
-
-// granted reports whether an endpoint may still be its agent's.
-func (s *server) granted(e *endpoint) bool { return s.mayHost(e.Agent, e.Mesh, e.Node) }
-
-// mayHost reports whether an agent may host a virtual node now. One that is banned
-// may not, also while its last report is on its way.
-func (s *server) mayHost(agent, mesh, node string) bool {
-	a, err := s.roster.standing(agent)
-	return err == nil && s.model().bound(a.Group, mesh, node)
+// MayHost implements fleet.Hosts. An agent that is banned may not, also while its last
+// report is on its way.
+func (h hosts) MayHost(agent string, node proxy.Ref) bool {
+	a, err := h.roster.Standing(agent)
+	return err == nil && h.model().bound(a.Group, node.Mesh, node.Name)
 }
 
 // serve listens and runs everything until ctx ends or a part fails.
@@ -287,8 +278,8 @@ func (s *server) serve(ctx context.Context) error {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
-	young := newUnproven(agents, provenWithin, agentsRoom, s.metrics.tooMany)
-	s.access.proven, s.access.vouched = young.proven, young.vouched
+	young := fleet.Listen(agents, s.metrics.tooMany)
+	s.access.proven, s.access.vouched = young.Proven, young.Vouched
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
 		return fmt.Errorf("listen for operators: %w", err)
@@ -304,7 +295,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.endpoints.run,
+		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.endpoints.Run,
 		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {
@@ -317,7 +308,7 @@ func (s *server) serve(ctx context.Context) error {
 	for _, f := range faces {
 		g.Go(f.serve)
 	}
-	if err := writeJSON(s.dir.addresses(), where); err != nil {
+	if err := durable.WriteJSON(s.dir.addresses(), where); err != nil {
 		s.log.ErrorContext(ctx, "addresses not written", slog.Any("err", err))
 	}
 	if err := unixsock.NotifyReady(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 	"signet.example/server/kinds"
 )
 
@@ -16,7 +17,7 @@ import (
 // node still reaches it.
 type touched struct {
 	everything bool
-	nodes      map[nodeRef]bool // some may be there no more
+	nodes      map[proxy.Ref]bool // some may be there no more
 }
 
 // touched reports what can differ from views that were built from was.
@@ -24,13 +25,13 @@ func (in nodeInputs) touched(was nodeInputs) touched {
 	if was.model == nil {
 		return touched{everything: true}
 	}
-	t := touched{nodes: map[nodeRef]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
+	t := touched{nodes: map[proxy.Ref]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
 	reach := func(n mesh.Name) {
 		if n.Kind == mesh.KindVirtualNode {
-			t.nodes[nodeRef{n.Mesh, n.Name}] = true
+			t.nodes[proxy.Node(n.Mesh, n.Name)] = true
 		}
 		for node := range in.model.graph.Reaching(n) {
-			t.nodes[nodeRef{node.Mesh, node.Name}] = true
+			t.nodes[proxy.Node(node.Mesh, node.Name)] = true
 		}
 	}
 	for _, k := range in.model.differ(was.model) {
@@ -42,28 +43,28 @@ func (in nodeInputs) touched(was nodeInputs) touched {
 			t.everything = true
 		}
 	}
-	for _, n := range in.endpoints.differ(was.endpoints) {
-		reach(mesh.NameOf(mesh.KindVirtualNode, n.mesh, n.name))
+	for _, n := range in.endpoints.Differ(was.endpoints) {
+		reach(mesh.NameOf(mesh.KindVirtualNode, n.Mesh, n.Name))
 	}
 	return t
 }
 
 // in lists them as far as they are in a graph, by mesh and name.
-func (t touched) in(g *mesh.Graph) []nodeRef {
-	var list []nodeRef
+func (t touched) in(g *mesh.Graph) []proxy.Ref {
+	var list []proxy.Ref
 	if t.everything {
 		for _, name := range g.Meshes() {
 			for _, n := range g.Nodes(name) {
-				list = append(list, nodeRef{n.Mesh, n.Name})
+				list = append(list, proxy.Node(n.Mesh, n.Name))
 			}
 		}
 		return list
 	}
 	for at := range t.nodes {
-		if g.Node(at.mesh, at.name) != nil {
+		if g.Node(at.Mesh, at.Name) != nil {
 			list = append(list, at)
 		}
 	}
-	slices.SortFunc(list, nodeRef.Compare)
+	slices.SortFunc(list, proxy.Ref.Compare)
 	return list
 }

@@ -9,6 +9,8 @@ import (
 
 	"signet.example/ads"
 	"signet.example/proxy"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
 	"signet.example/xds"
 )
 
@@ -16,8 +18,24 @@ import (
 // shape. Each part is immutable: equal inputs give an equal view.
 type nodeInputs struct {
 	model     *model
-	endpoints *registered
+	endpoints *fleet.Registered
 	stamp     string // the policy revision that routes carry
+}
+
+// at is what is registered for a port. A node that has proxies but none on the
+// port has an empty list there, not nil: its cluster stays EDS.
+func (in nodeInputs) at(mesh, node string, port uint32) []xds.Endpoint {
+	known := in.endpoints.Of(proxy.Node(mesh, node))
+	if known == nil {
+		return nil
+	}
+	list := []xds.Endpoint{}
+	for _, n := range known {
+		if slices.Contains(n.Ports, port) {
+			list = append(list, xds.Endpoint{Address: n.Address, Port: port, Healthy: n.Healthy})
+		}
+	}
+	return list
 }
 
 // translation makes views from one look; what the shapes of a virtual node have
@@ -25,38 +43,37 @@ type nodeInputs struct {
 type translation struct {
 	*views
 	in    nodeInputs
-	nodes map[nodeRef]*xds.Node
+	nodes map[proxy.Ref]*xds.Node
 }
 
 func (v *views) translate(in nodeInputs) *translation {
-	return &translation{v, in, map[nodeRef]*xds.Node{}}
+	return &translation{v, in, map[proxy.Ref]*xds.Node{}}
 }
 
 // view makes the view of one virtual node in one shape.
 func (t *translation) view(key nodeKey) (*ads.Set, error) {
-	name := proxy.Node(key.mesh, key.node).String()
+	name := key.node.String()
 	set, err := t.set(key)
 	if err != nil {
-		return nil, fmt.Errorf("%w: build %s: %w", errUnavailable, name, err)
+		return nil, fmt.Errorf("%w: build %s: %w", fault.Unavailable, name, err)
 	}
 	return closeView(set, name, t.in.stamp, nodeTypes)
 }
 
 // set is the view without the resource that closes it.
 func (t *translation) set(key nodeKey) (*ads.Set, error) {
-	at := nodeRef{key.mesh, key.node}
-	if t.nodes[at] == nil {
+	if t.nodes[key.node] == nil {
 		n, err := xds.Translate(xds.Input{
-			Graph: t.in.model.graph, TrustDomain: t.td, Endpoints: t.in.endpoints.at, Managed: t.in.model.managed,
+			Graph: t.in.model.graph, TrustDomain: t.td, Endpoints: t.in.at, Managed: t.in.model.managed,
 			PolicyRevision: t.in.stamp, SVIDLifetime: t.lifetime,
 			RequirePostQuantum: t.postQuantum,
-		}, key.mesh, key.node)
+		}, key.node.Mesh, key.node.Name)
 		if err != nil {
 			return nil, err
 		}
-		t.nodes[at] = n
+		t.nodes[key.node] = n
 	}
-	return t.nodes[at].View(key.shape)
+	return t.nodes[key.node].View(key.shape)
 }
 
 // trial is what a model that is not stored yet would serve. When it is stored
@@ -80,20 +97,20 @@ func (t *trial) set(in nodeInputs, key nodeKey) *ads.Set {
 // it is stored, and the views that are followed. refused is called for each node
 // that cannot be translated. What a proxy's own shape does not allow is between
 // it and its agent: it refuses no change.
-func (v *views) try(now, next *model, refused func(nodeRef, error)) *trial {
+func (v *views) try(now, next *model, refused func(proxy.Ref, error)) *trial {
 	v.mu.Lock()
 	in := v.inputs().nodeInputs
 	was := in
 	was.model, in.model = now, next
 	changed := in.touched(was).in(next.graph)
-	followed := map[nodeRef][]nodeKey{}
+	followed := map[proxy.Ref][]nodeKey{}
 	for _, at := range changed {
 		followed[at] = slices.Collect(maps.Keys(v.shapes[at]))
 	}
 	v.mu.Unlock()
 	t, tried := v.translate(in), &trial{from: in, sets: map[nodeKey]*ads.Set{}}
 	for _, at := range changed {
-		if _, err := t.set(nodeKey{at.mesh, at.name, anyShape}); err != nil {
+		if _, err := t.set(nodeKey{at, anyShape}); err != nil {
 			refused(at, err)
 			continue
 		}

@@ -12,8 +12,11 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/internal/plain"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
 )
 
 // viewIdle is how long a view that nobody follows is kept: an agent that
@@ -29,8 +32,8 @@ var (
 
 // nodeKey names the view of one virtual node in one shape; replicas share it.
 type nodeKey struct {
-	mesh, node string
-	shape      proxy.Shape // without the proxy's name, which is in no resource
+	node  proxy.Ref
+	shape proxy.Shape // without the proxy's name, which is in no resource
 }
 
 // keptView is a view and when it was last seen to have a stream.
@@ -50,8 +53,8 @@ type views struct {
 	postQuantum func(mesh string) bool
 	model       func() *model
 	roots       func() rootSet
-	roster      *roster
-	endpoints   *endpoints
+	roster      *fleet.Roster
+	endpoints   *fleet.Endpoints
 	policies    *policies
 	issuers     *issuers
 	access      *access
@@ -66,29 +69,27 @@ type views struct {
 	nodes  map[nodeKey]*keptView
 
 	// What the views were made of, so that a change costs what it touches.
-	shapes  map[nodeRef]map[nodeKey]bool // the keys of nodes, by virtual node
-	at      nodeInputs                   // of nodes, except of those behind
-	behind  map[nodeKey]bool             // those to be made at the next change, whatever it is
-	toldAt  agentInputs                  // of agents, if all of them could be made
+	shapes  map[proxy.Ref]map[nodeKey]bool // the keys of nodes, by virtual node
+	at      nodeInputs                     // of nodes, except of those behind
+	behind  map[nodeKey]bool               // those to be made at the next change, whatever it is
+	toldAt  agentInputs                    // of agents, if all of them could be made
 	toAll   *toAll
 	byGroup map[string]toldGroup
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
 func (v *views) keepNode(key nodeKey, k *keptView) {
-	at := nodeRef{key.mesh, key.node}
-	if v.shapes[at] == nil {
-		v.shapes[at] = map[nodeKey]bool{}
+	if v.shapes[key.node] == nil {
+		v.shapes[key.node] = map[nodeKey]bool{}
 	}
-	v.nodes[key], v.shapes[at][key] = k, true
+	v.nodes[key], v.shapes[key.node][key] = k, true
 }
 
 func (v *views) dropNode(key nodeKey) {
-	at := nodeRef{key.mesh, key.node}
 	delete(v.nodes, key)
 	delete(v.behind, key)
-	if delete(v.shapes[at], key); len(v.shapes[at]) == 0 {
-		delete(v.shapes, at)
+	if delete(v.shapes[key.node], key); len(v.shapes[key.node]) == 0 {
+		delete(v.shapes, key.node)
 	}
 }
 
@@ -96,7 +97,7 @@ func (v *views) dropNode(key nodeKey) {
 func newViews(changed watched.Signal) *views {
 	return &views{
 		signal: changed, agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
-		shapes: map[nodeRef]map[nodeKey]bool{}, behind: map[nodeKey]bool{}, byGroup: map[string]toldGroup{},
+		shapes: map[proxy.Ref]map[nodeKey]bool{}, behind: map[nodeKey]bool{}, byGroup: map[string]toldGroup{},
 	}
 }
 
@@ -105,14 +106,14 @@ func newViews(changed watched.Signal) *views {
 func (v *views) View(ctx context.Context, node *corev3.Node) (*ads.View, error) {
 	c, err := callerOf(ctx)
 	if err != nil {
-		return nil, agentError(err)
+		return nil, fault.ToAgent(err)
 	}
 	view, err := v.find(c, node)
 	if err != nil {
 		v.log.WarnContext(ctx, "view refused", slog.String("agent", c.agent.ID),
-			slog.String("node", plainText(node.GetId())), slog.Any("err", err))
+			slog.String("node", plain.Text(node.GetId())), slog.Any("err", err))
 	}
-	return view, agentError(err)
+	return view, fault.ToAgent(err)
 }
 
 func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
@@ -123,20 +124,20 @@ func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
 	}
 	ref, err := proxy.ParseRef(node.GetId())
 	if err != nil {
-		return nil, errDenied
+		return nil, fault.Denied
 	}
 	// Before the question whether it may: a binding that goes right after it is
 	// then missed by nobody, since access reviews what a stream was given.
-	c.node.Store(&nodeRef{ref.Mesh, ref.Name})
+	c.node.Store(&ref)
 	if !v.model().bound(c.agent.Group, ref.Mesh, ref.Name) {
-		return nil, errDenied
+		return nil, fault.Denied
 	}
 	shape, err := proxy.ParseShape(node.GetMetadata(), nil)
 	if err != nil {
-		return nil, reason(errInvalid, "node %s: %v", ref, err)
+		return nil, fault.New(fault.Invalid, "node %s: %v", ref, err)
 	}
 	shape.Proxy = ""
-	return v.nodeView(nodeKey{ref.Mesh, ref.Name, shape})
+	return v.nodeView(nodeKey{ref, shape})
 }
 
 func (v *views) agentView(c *caller) (*ads.View, error) {
@@ -146,7 +147,7 @@ func (v *views) agentView(c *caller) (*ads.View, error) {
 		k.used = time.Now()
 		return k.view, nil
 	}
-	agent, err := v.roster.standing(c.agent.ID) // again: it may be in another group since it called
+	agent, err := v.roster.Standing(c.agent.ID) // again: it may be in another group since it called
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +178,7 @@ func (v *views) nodeView(key nodeKey) (*ads.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(proxy.Node(key.mesh, key.node).String(), ads.Relay), used: time.Now()}
+	k := &keptView{view: ads.NewView(key.node.String(), ads.Relay), used: time.Now()}
 	k.view.Publish(set)
 	v.keepNode(key, k)
 	if in != v.at {
@@ -216,7 +217,7 @@ type inputs struct {
 func (v *views) inputs() inputs {
 	m, policy := v.model(), v.policies.state.Load()
 	return inputs{
-		nodeInputs: nodeInputs{model: m, endpoints: v.endpoints.snapshot(), stamp: policy.stamp},
+		nodeInputs: nodeInputs{model: m, endpoints: v.endpoints.Snapshot(), stamp: policy.stamp},
 		roots:      v.roots(), policy: policy, issuers: v.issuers.resources(m),
 	}
 }
@@ -238,14 +239,14 @@ func (v *views) rebuild(ctx context.Context, tried *trial) {
 // rebuildAgents builds what each group is told once, and closes it for each
 // agent that was told something else.
 func (v *views) rebuildAgents(ctx context.Context, in inputs) {
-	now := agentInputs{roster: v.roster.version(), hanging: in.model.hanging}
+	now := agentInputs{roster: v.roster.Version(), hanging: in.model.hanging}
 	common, err := v.common(in)
 	if now.toAll = common; err == nil && now == v.toldAt {
 		return
 	}
 	failed, groups := err != nil, map[string]bool{}
 	for id, k := range v.agents {
-		agent, err := v.roster.standing(id)
+		agent, err := v.roster.Standing(id)
 		if err != nil {
 			delete(v.agents, id)
 			continue
@@ -289,7 +290,7 @@ func (v *views) rebuildNodes(ctx context.Context, in nodeInputs, tried *trial) {
 	}
 	v.at, v.behind = in, map[nodeKey]bool{}
 	for key := range again {
-		if in.model.graph.Node(key.mesh, key.node) == nil {
+		if in.model.graph.Node(key.node.Mesh, key.node.Name) == nil {
 			v.dropNode(key) // its streams were ended by review
 			continue
 		}
@@ -373,7 +374,7 @@ func (v *views) unlogged() []nodeKey {
 	defer v.mu.Unlock()
 	var keys []nodeKey
 	for key, k := range v.nodes {
-		if n := graph.Node(key.mesh, key.node); n != nil && n.AccessLog != "" && !key.shape.Logs(n.AccessLog) && k.view.Streams() > 0 {
+		if n := graph.Node(key.node.Mesh, key.node.Name); n != nil && n.AccessLog != "" && !key.shape.Logs(n.AccessLog) && k.view.Streams() > 0 {
 			keys = append(keys, key)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/server/fault"
 	"signet.example/server/signer"
 	"signet.example/store"
 )
@@ -113,13 +114,13 @@ func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
 	defer w.mu.Unlock()
 	if p.GetSequence() <= w.seen.Sequence {
 		if p == nil && w.seen.Sequence > 0 {
-			return fmt.Errorf("%w: the signer does not say how far its log goes, which it has said before: it is of an older version; update it", errUnavailable)
+			return fmt.Errorf("%w: the signer does not say how far its log goes, which it has said before: it is of an older version; update it", fault.Unavailable)
 		}
 		return nil // another call was further
 	}
 	m := markOf(p)
 	if err := w.marks.PutLogMark(ctx, m); err != nil {
-		return fmt.Errorf("%w: nothing is issued: %w", errUnavailable, err)
+		return fmt.Errorf("%w: nothing is issued: %w", fault.Unavailable, err)
 	}
 	w.seen = m
 	return nil
@@ -177,7 +178,7 @@ func (g *recordsGone) Error() string {
 }
 
 // Unwrap has agents try again later.
-func (g *recordsGone) Unwrap() error { return errUnavailable }
+func (g *recordsGone) Unwrap() error { return fault.Unavailable }
 
 // fix is what the operator does about it.
 func (g *recordsGone) fix() string {

@@ -6,7 +6,9 @@
 package durable
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -21,6 +23,18 @@ func WriteFile(path string, content []byte, mode os.FileMode) error {
 		return err
 	}
 	return f.Put(content)
+}
+
+// WriteJSON is WriteFile of v as JSON, for its owner alone. Errors name the file.
+func WriteJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	if err := WriteFile(path, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
 }
 
 // File is a file that is not yet in its place. It ends with Put or Drop.

@@ -31,6 +31,12 @@ func Clip(s string, most int) string {
 	return Line(s[:most]) + "…"
 }
 
+// maxText is how many bytes of a text are kept that somebody outside wrote; a SPIFFE ID has as many.
+const maxText = 2048
+
+// Text is Clip for what an agent or operator wrote and a terminal will show (A21).
+func Text(s string) string { return Clip(s, maxText) }
+
 // Shown reports whether r is shown as itself: a graphic character or a plain
 // space. unicode.IsPrint leaves out controls, line separators, private use, and
 // bidirectional and zero-width format characters; the letters and marks that

@@ -50,3 +50,15 @@ func FuzzClipIsOneBoundedLine(f *testing.F) {
 		}
 	})
 }
+
+func FuzzPlainTextIsOneLineOfText(f *testing.F) {
+	f.Add("x\ny\x1b[31m\u2028é")
+	f.Add(string([]byte{0xff, 0xfe, 0x00}))
+	f.Add(strings.Repeat("€", 2000))
+	f.Fuzz(func(t *testing.T, s string) {
+		out := plain.Text(s)
+		if !utf8.ValidString(out) || utf8.RuneCountInString(out) > 2049 || strings.ContainsAny(out, "\n\r\x1b\x00\u2028\u2029\u009b\u202e\u2066\u200b\ufeff") {
+			t.Errorf("%q", out)
+		}
+	})
+}

@@ -42,8 +42,10 @@ var imports = map[string][]string{
 	"authz":           {"identity", "policy", "proxy", "authz/jwt"},
 	"authz/jwt":       {"identity"},
 	"server/signer":   {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
+	"server/fault":    {},
+	"server/fleet":    {"api", "store", "server/fault", "internal", "proxy"},
 	"server/kinds":    {"identity", "mesh", "policy", "authz/jwt", "internal"},
-	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "authz/jwt", "store", "xds", "server/kinds", "server/signer", "internal", "proxy"},
+	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "authz/jwt", "store", "xds", "server/kinds", "server/signer", "server/fault", "server/fleet", "internal", "proxy"},
 	"dev":             {"api"},
 	"cmd":             {"server", "server/kinds", "server/signer", "agent", "dev", "api", "policy", "internal"},
 	"agent/svids":     {"identity", "internal"},

@@ -1,4 +1,4 @@
-package server
+package fleet
 
 import (
 	"container/list"
@@ -30,54 +30,58 @@ const unprovenBytes = 256 << 10
 // token in its first call, which a client makes at once.
 const vouchedWithin = 5 * time.Second
 
-// class is what is known of a connection on which no agent has called. Each has a
+// Class is what is known of a connection on which no agent has called. Each has a
 // room of its own, so that whoever fills one takes nothing from those in another.
-type class int
+type Class int
 
+// The classes, in the order in which a connection may pass through them.
 const (
-	shaking  class = iota // its handshake is not complete
-	stranger              // it is, with a certificate of nobody
-	vouched               // its certificate is that of an agent of ours, or it showed a good token
+	Shaking  Class = iota // its handshake is not complete
+	Stranger              // it is, with a certificate of nobody
+	Vouched               // its certificate is that of an agent of ours, or it showed a good token
 	classes
 )
 
-// room is how many connections there may be on which no agent has called, by class,
+// Room is how many connections there may be on which no agent has called, by class,
 // of one address (IPv4, or a /64 of IPv6) and of all, and of agents, each and all. None of
 // them takes from another. A fleet behind one address that comes back at once is
 // through in turns: a proof takes milliseconds, and an agent tries again.
-type room struct {
-	source, all   [classes]int
-	agent, agents int
+type Room struct {
+	Source, All   [classes]int
+	Agent, Agents int
 }
 
-// An agent has one connection, and two for a moment when it opens the next.
-var agentsRoom = room{
-	source: [classes]int{256, 128, 128}, all: [classes]int{4096, 2048, 2048},
-	agent: 8, agents: maxConnections,
+// AgentsRoom is that of the agents' listener. An agent has one connection, and two for a
+// moment when it opens the next.
+func AgentsRoom() Room {
+	return Room{
+		Source: [classes]int{256, 128, 128}, All: [classes]int{4096, 2048, 2048},
+		Agent: 8, Agents: 16384,
+	}
 }
 
 var errUnprovenBytes = errors.New("a connection that no agent called on sent too much")
 
-// unproven is a listener that closes connections which nobody proved in time, or
+// Listener closes connections which nobody proved in time, or
 // that send much before. Where there is no room the newcomer is let in, and the
 // oldest of its class gives way: whoever holds many, from the newcomer's own address
 // even, keeps nobody out.
-type unproven struct {
+type Listener struct {
 	net.Listener
 	within time.Duration
-	room   room
+	room   Room
 	over   prometheus.Counter // connections that gave way
 
-	mu      sync.Mutex                 // guards the rest
-	open    map[string]*unprovenConn   // by remote address
-	young   queue                      // those that nobody has proven
-	sources map[netip.Prefix]*queue    // the same by source
-	agents  map[string][]*unprovenConn // those that an agent called on, the oldest first, by agent
-	called  int                        // how many these are
+	mu      sync.Mutex              // guards the rest
+	open    map[string]*Conn        // by remote address
+	young   queue                   // those that nobody has proven
+	sources map[netip.Prefix]*queue // the same by source
+	agents  map[string][]*Conn      // those that an agent called on, the oldest first, by agent
+	called  int                     // how many these are
 }
 
 // queue is of connections that nobody has proven, the oldest first.
-type queue [classes]list.List // of *unprovenConn
+type queue [classes]list.List // of *Conn
 
 func (q *queue) len() int {
 	n := 0
@@ -87,15 +91,20 @@ func (q *queue) len() int {
 	return n
 }
 
-func newUnproven(l net.Listener, within time.Duration, r room, over prometheus.Counter) *unproven {
-	return &unproven{
+// Listen has connections of l, which are counted in over when they give way.
+func Listen(l net.Listener, over prometheus.Counter) *Listener {
+	return listen(l, provenWithin, AgentsRoom(), over)
+}
+
+func listen(l net.Listener, within time.Duration, r Room, over prometheus.Counter) *Listener {
+	return &Listener{
 		Listener: l, within: within, room: r, over: over,
-		open: map[string]*unprovenConn{}, sources: map[netip.Prefix]*queue{}, agents: map[string][]*unprovenConn{},
+		open: map[string]*Conn{}, sources: map[netip.Prefix]*queue{}, agents: map[string][]*Conn{},
 	}
 }
 
 // Accept implements net.Listener.
-func (u *unproven) Accept() (net.Conn, error) {
+func (u *Listener) Accept() (net.Conn, error) {
 	conn, err := u.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -104,10 +113,10 @@ func (u *unproven) Accept() (net.Conn, error) {
 }
 
 // enter counts a connection in.
-func (u *unproven) enter(conn net.Conn) *unprovenConn {
+func (u *Listener) enter(conn net.Conn) *Conn {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	c := &unprovenConn{Conn: conn, u: u, address: conn.RemoteAddr().String(), source: sourceOf(conn.RemoteAddr())}
+	c := &Conn{Conn: conn, u: u, address: conn.RemoteAddr().String(), source: Source(AddrOf(conn.RemoteAddr()))}
 	if old := u.open[c.address]; old != nil { // closed, and its address used again
 		u.leave(old)
 	}
@@ -116,14 +125,14 @@ func (u *unproven) enter(conn net.Conn) *unprovenConn {
 		_ = conn.Close() // whoever reads from it gets the error
 	})
 	u.open[c.address] = c
-	u.class(c, shaking)
+	u.class(c, Shaking)
 	return c
 }
 
 // class counts a connection that nobody has proven in a class, and out of the one that
 // it was in. The oldest of that class gives way, first of the connection's own address.
 // The caller holds mu.
-func (u *unproven) class(c *unprovenConn, k class) {
+func (u *Listener) class(c *Conn, k Class) {
 	q := u.sources[c.source]
 	if q == nil {
 		q = &queue{}
@@ -131,9 +140,9 @@ func (u *unproven) class(c *unprovenConn, k class) {
 	for _, full := range []struct {
 		list *list.List
 		most int
-	}{{&q[k], u.room.source[k]}, {&u.young[k], u.room.all[k]}} {
+	}{{&q[k], u.room.Source[k]}, {&u.young[k], u.room.All[k]}} {
 		if full.list.Len() >= full.most {
-			u.cut(full.list.Front().Value.(*unprovenConn)) //nolint:forcetypeassert // what it holds
+			u.cut(full.list.Front().Value.(*Conn)) //nolint:forcetypeassert // what it holds
 		}
 	}
 	if c.in[0] != nil {
@@ -147,14 +156,14 @@ func (u *unproven) class(c *unprovenConn, k class) {
 }
 
 // cut closes a connection that gives way. The caller holds mu.
-func (u *unproven) cut(c *unprovenConn) {
+func (u *Listener) cut(c *Conn) {
 	u.leave(c)
 	u.over.Inc()
 	_ = c.Conn.Close() // whoever reads from it gets the error
 }
 
 // leave counts a connection out. The caller holds mu.
-func (u *unproven) leave(c *unprovenConn) {
+func (u *Listener) leave(c *Conn) {
 	delete(u.open, c.address)
 	if c.agent == "" {
 		u.grown(c)
@@ -171,7 +180,7 @@ func (u *unproven) leave(c *unprovenConn) {
 }
 
 // grown counts a connection out of those that nobody has proven. The caller holds mu.
-func (u *unproven) grown(c *unprovenConn) {
+func (u *Listener) grown(c *Conn) {
 	c.timer.Stop()
 	for i, l := range c.in {
 		l.Remove(c.at[i])
@@ -181,10 +190,8 @@ func (u *unproven) grown(c *unprovenConn) {
 	}
 }
 
-// sourceOf is who is counted as one: an address, or what a single IPv6 host has.
-func sourceOf(a net.Addr) netip.Prefix { return prefixOf(addrOf(a)) }
-
-func prefixOf(addr netip.Addr) netip.Prefix {
+// Source is who is counted as one: an address, or what a single IPv6 host has.
+func Source(addr netip.Addr) netip.Prefix {
 	bits := addr.BitLen()
 	if addr.Is6() {
 		bits = 64
@@ -193,21 +200,30 @@ func prefixOf(addr netip.Addr) netip.Prefix {
 	return p
 }
 
-// vouched counts the connection from addr apart from strangers': on it, a good token
+// AddrOf is the address of the other end of a TCP connection, IPv4 where it is one.
+func AddrOf(a net.Addr) netip.Addr {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return t.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// Vouched counts the connection from addr apart from strangers': on it, a good token
 // was shown.
-func (u *unproven) vouched(addr net.Addr) {
+func (u *Listener) Vouched(addr net.Addr) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if c := u.open[addr.String()]; c != nil && c.agent == "" && c.class == stranger {
+	if c := u.open[addr.String()]; c != nil && c.agent == "" && c.class == Stranger {
 		c.timer.Reset(u.within)
-		u.class(c, vouched)
+		u.class(c, Vouched)
 	}
 }
 
-// proven lets the connection from addr stay, on which this instance of an agent called
+// Proven lets the connection from addr stay, on which this instance of an agent called
 // and was let in. Where the agent has too many, those that another instance of it left
 // go first.
-func (u *unproven) proven(addr net.Addr, agent, instance string) {
+func (u *Listener) Proven(addr net.Addr, agent, instance string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	c := u.open[addr.String()]
@@ -215,10 +231,10 @@ func (u *unproven) proven(addr net.Addr, agent, instance string) {
 		return
 	}
 	switch all := u.agents[agent]; {
-	case len(all) >= u.room.agent:
-		others := func(c *unprovenConn) bool { return c.instance != instance }
+	case len(all) >= u.room.Agent:
+		others := func(c *Conn) bool { return c.instance != instance }
 		u.cut(all[max(0, slices.IndexFunc(all, others))])
-	case u.called >= u.room.agents:
+	case u.called >= u.room.Agents:
 		u.cut(c) // the others are in use
 		return
 	}
@@ -229,9 +245,10 @@ func (u *unproven) proven(addr net.Addr, agent, instance string) {
 	c.left.Store(math.MaxInt64)
 }
 
-type unprovenConn struct {
+// Conn is one of its connections.
+type Conn struct {
 	net.Conn
-	u       *unproven
+	u       *Listener
 	address string
 	source  netip.Prefix
 	timer   *time.Timer
@@ -239,29 +256,29 @@ type unprovenConn struct {
 
 	// The following are guarded by u.mu.
 	agent, instance string           // that called on it
-	class           class            // while nobody has proven it, as are the two below
+	class           Class            // while nobody has proven it, as are the two below
 	in              [2]*list.List    // of all and of its source
 	at              [2]*list.Element // where in these
 }
 
-// shook is called when the handshake is complete, with whether its certificate is an
+// Shook is called when the handshake is complete, with whether its certificate is an
 // agent's of ours.
-func (c *unprovenConn) shook(known bool) {
+func (c *Conn) Shook(known bool) {
 	c.u.mu.Lock()
 	defer c.u.mu.Unlock()
-	if c.u.open[c.address] != c || c.class != shaking {
+	if c.u.open[c.address] != c || c.class != Shaking {
 		return // it gave way meanwhile
 	}
 	if known {
-		c.u.class(c, vouched)
+		c.u.class(c, Vouched)
 		return
 	}
 	c.timer.Reset(min(c.u.within, vouchedWithin))
-	c.u.class(c, stranger)
+	c.u.class(c, Stranger)
 }
 
 // Read implements net.Conn.
-func (c *unprovenConn) Read(b []byte) (int, error) {
+func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if c.left.Add(-int64(n)) < 0 {
 		return 0, errors.Join(errUnprovenBytes, c.Close())
@@ -270,7 +287,7 @@ func (c *unprovenConn) Read(b []byte) (int, error) {
 }
 
 // Close closes the connection.
-func (c *unprovenConn) Close() error {
+func (c *Conn) Close() error {
 	c.u.mu.Lock()
 	if c.u.open[c.address] == c { // another may have its address by now
 		c.u.leave(c)

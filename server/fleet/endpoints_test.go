@@ -1,12 +1,10 @@
-package server
+package fleet
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/proxy"
 )
 
 func TestAnAddressIsAnAgentsIfItConnectsFromThere(t *testing.T) {
@@ -33,17 +32,16 @@ func TestAnAddressIsAnAgentsIfItConnectsFromThere(t *testing.T) {
 }
 
 // registryOf has one proxy of each of n virtual nodes, each of an agent of its own.
-func registryOf(t *testing.T, n int, clock func() time.Time) *endpoints {
+func registryOf(t *testing.T, n int, clock func() time.Time) *Endpoints {
 	t.Helper()
-	e, err := openEndpoints(filepath.Join(t.TempDir(), "endpoints.json"), time.Minute, clock, func() {}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	cfg := configOf(t)
+	cfg.Clock = clock
+	e := opened(t, cfg)
 	for i := range n {
-		e.report(hostile(fmt.Sprint(i)), reportOf(i, true), everything)
+		e.Report(hostile(fmt.Sprint(i)), reportOf(i, true))
 	}
-	if e.count() != n {
-		t.Fatalf("%d endpoints, want %d", e.count(), n)
+	if e.Count() != n {
+		t.Fatalf("%d endpoints, want %d", e.Count(), n)
 	}
 	return e
 }
@@ -61,21 +59,21 @@ func TestNothingIsDoneAboutEndpointsWhileNothingIsDue(t *testing.T) {
 		e := registryOf(t, 10_000, func() time.Time { looks.Add(1); return time.Now() })
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go func() { _ = e.run(ctx) }()
+		go func() { _ = e.Run(ctx) }()
 		time.Sleep(time.Minute) // what the reports left to do
-		before, picture := looks.Load(), e.snapshot()
+		before, picture := looks.Load(), e.Snapshot()
 		time.Sleep(24 * time.Hour)
-		if did := looks.Load() - before; did != 0 || e.snapshot() != picture {
+		if did := looks.Load() - before; did != 0 || e.Snapshot() != picture {
 			t.Errorf("in a day in which nothing happened it woke and looked %d times", did)
 		}
 		before = looks.Load()
-		e.leave("7")
+		e.Left("7")
 		time.Sleep(time.Minute - time.Second)
-		if e.count() != 10_000 {
+		if e.Count() != 10_000 {
 			t.Error("the grace ended early")
 		}
 		time.Sleep(2 * time.Second)
-		if e.count() != 9_999 {
+		if e.Count() != 9_999 {
 			t.Error("the grace did not end")
 		}
 		time.Sleep(24 * time.Hour)
@@ -90,20 +88,20 @@ func TestAnAgentThatCameBackInTimeKeepsItsEndpoints(t *testing.T) {
 		e := registryOf(t, 3, time.Now)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go func() { _ = e.run(ctx) }()
-		e.leave("0")
+		go func() { _ = e.Run(ctx) }()
+		e.Left("0")
 		time.Sleep(30 * time.Second)
-		e.leave("1")
-		e.report(hostile("0"), reportOf(0, true), everything)
+		e.Left("1")
+		e.Report(hostile("0"), reportOf(0, true))
 		time.Sleep(20 * time.Second)
-		e.leave("0") // its second grace is not shortened by the first
+		e.Left("0") // its second grace is not shortened by the first
 		time.Sleep(50 * time.Second)
-		if at := e.snapshot(); at.of(nodeRef{"m", "0"}) == nil || at.of(nodeRef{"m", "1"}) != nil || at.of(nodeRef{"m", "2"}) == nil {
+		if at := e.Snapshot(); at.Of(proxy.Node("m", "0")) == nil || at.Of(proxy.Node("m", "1")) != nil || at.Of(proxy.Node("m", "2")) == nil {
 			t.Error("want 0, which came back, and 2, which never left")
 		}
 		time.Sleep(20 * time.Second)
-		if e.count() != 1 {
-			t.Errorf("%d endpoints, want that of 2", e.count())
+		if e.Count() != 1 {
+			t.Errorf("%d endpoints, want that of 2", e.Count())
 		}
 	})
 }
@@ -111,12 +109,12 @@ func TestAnAgentThatCameBackInTimeKeepsItsEndpoints(t *testing.T) {
 func TestAnAgentThatComesAndGoesAddsNothingForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := registryOf(t, 3, time.Now)
-		e.leave("1") // nothing is at an end before it
+		e.Left("1") // nothing is at an end before it
 		for range 20_000 {
-			e.leave("0")
-			e.report(hostile("0"), reportOf(0, true), everything)
+			e.Left("0")
+			e.Report(hostile("0"), reportOf(0, true))
 		}
-		e.leave("0")
+		e.Left("0")
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if n := len(e.leaving); n > 2048 {
@@ -134,13 +132,13 @@ func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *tes
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		ended := make(chan struct{})
-		go func() { _ = e.run(ctx); close(ended) }()
+		go func() { _ = e.Run(ctx); close(ended) }()
 		writes := 0
 		var last os.FileInfo
 		for i := range 50 {
-			e.report(hostile("0"), reportOf(0, i%2 == 0), everything)
+			e.Report(hostile("0"), reportOf(0, i%2 == 0))
 			synctest.Wait()
-			now, err := os.Stat(e.path)
+			now, err := os.Stat(e.cfg.Path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -154,11 +152,8 @@ func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *tes
 		}
 		cancel()
 		<-ended
-		again, err := openEndpoints(e.path, time.Minute, time.Now, func() {}, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if again.count() != 3 || again.snapshot().of(nodeRef{"m", "0"})[0].Healthy {
+		again := opened(t, e.cfg)
+		if again.Count() != 3 || again.Snapshot().Of(proxy.Node("m", "0"))[0].Healthy {
 			t.Error("the restarted server does not know what was reported last")
 		}
 	})
@@ -169,14 +164,14 @@ func TestAHealthChangeIsTheSameWorkAmongAnyNumberOfEndpoints(t *testing.T) {
 		e := registryOf(t, n, time.Now)
 		healthy := true
 		return testing.AllocsPerRun(100, func() {
-			before := e.snapshot()
+			before := e.Snapshot()
 			healthy = !healthy
-			e.report(hostile("7"), reportOf(7, healthy), everything)
-			if touched := e.snapshot().differ(before); !slices.Equal(touched, []nodeRef{{"m", "7"}}) {
+			e.Report(hostile("7"), reportOf(7, healthy))
+			if touched := e.Snapshot().Differ(before); !slices.Equal(touched, []proxy.Ref{proxy.Node("m", "7")}) {
 				t.Fatalf("%v differ", touched)
 			}
 			var others int // of which something was made anew
-			for range e.snapshot().by.Differ(before.by) {
+			for range e.Snapshot().by.Differ(before.by) {
 				others++
 			}
 			if others != 1 {
@@ -193,12 +188,18 @@ func TestAHealthChangeIsTheSameWorkAmongAnyNumberOfEndpoints(t *testing.T) {
 
 func TestAnEndpointThatNothingGrantsAnyMoreGoesAtOnce(t *testing.T) {
 	e := registryOf(t, 10, time.Now)
-	e.review(func(n *endpoint) bool { return n.Agent != "3" })
-	if e.count() != 9 || e.snapshot().of(nodeRef{"m", "3"}) != nil {
+	e.cfg.Hosts = allBut("3")
+	e.Review()
+	if e.Count() != 9 || e.Snapshot().Of(proxy.Node("m", "3")) != nil {
 		t.Error("it is still there")
 	}
-	before := e.snapshot()
-	if e.review(func(*endpoint) bool { return true }); e.snapshot() != before {
+	before := e.Snapshot()
+	if e.Review(); e.Snapshot() != before {
 		t.Error("nothing changed, and the picture is another one")
 	}
 }
+
+// allBut may host everything, except this agent.
+type allBut string
+
+func (a allBut) MayHost(agent string, _ proxy.Ref) bool { return agent != string(a) }

@@ -1,4 +1,4 @@
-package server
+package fleet
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/server/fault"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 
 // errUnsure is returned to a newcomer while the other instance's stream stands and
 // it is not known whether that one is alive.
-var errUnsure = reason(errUnavailable, "another process with this host key has a connection, and it is not known yet whether it is alive: try again")
+var errUnsure = fault.New(fault.Unavailable, "another process with this host key has a connection, and it is not known yet whether it is alive: try again")
 
 // probe asks one session's agent for a sign of life. There is one at a time for each
 // session, which all newcomers share: however many they are, the agent has one
@@ -37,10 +38,10 @@ func (p *probe) message() *api.SessionDown {
 	return &api.SessionDown{Message: &api.SessionDown_Probe{Probe: &api.Probe{Nonce: p.nonce, Remote: p.newcomer.String()}}}
 }
 
-// answers reports whether an agent's instance has a session that is alive. It has
+// Answers reports whether an agent's instance has a session that is alive. It has
 // none that is alive if it has no session, or one on which nothing at all came for
 // probeWait after a probe was sent. What is not known by then is an error.
-func (r *sessions) answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (netip.Addr, bool, error) {
+func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (netip.Addr, bool, error) {
 	begun := time.Now()
 	for {
 		s := r.session(agent, instance)
@@ -60,7 +61,7 @@ func (r *sessions) answers(ctx context.Context, agent, instance string, newcomer
 		select {
 		case <-p.answered:
 			next.Stop()
-			return s.caller.remote, true, nil
+			return s.peer.Remote, true, nil
 		case <-s.gone: // it may have come back: a connection lives for a limited time
 			next.Stop()
 		case <-ctx.Done():
@@ -72,17 +73,17 @@ func (r *sessions) answers(ctx context.Context, agent, instance string, newcomer
 }
 
 // session returns the one that an agent's instance has, nil if it has none.
-func (r *sessions) session(agent, instance string) *session {
+func (r *Sessions) session(agent, instance string) *Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.by[agent]; s != nil && s.caller.instance == instance {
+	if s := r.by[agent]; s != nil && s.peer.Instance == instance {
 		return s
 	}
 	return nil
 }
 
 // probed returns the session's outstanding probe, a new one if there is none.
-func (s *session) probed(newcomer netip.Addr) *probe {
+func (s *Session) probed(newcomer netip.Addr) *probe {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.probe == nil {
@@ -93,7 +94,7 @@ func (s *session) probed(newcomer netip.Addr) *probe {
 }
 
 // sent is called when a probe is on its way.
-func (s *session) sent(p *probe) {
+func (s *Session) sent(p *probe) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.sent = time.Now()
@@ -101,7 +102,7 @@ func (s *session) sent(p *probe) {
 
 // silence is for how long nothing came from the agent since a probe was sent. It is
 // not known while the probe waits to be sent, or a message to be taken.
-func (s *session) silence(p *probe) (time.Duration, bool) {
+func (s *Session) silence(p *probe) (time.Duration, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.sent.IsZero() || s.idle.IsZero() {
@@ -114,7 +115,7 @@ func (s *session) silence(p *probe) (time.Duration, bool) {
 }
 
 // waits notes whether the reader waits for the agent, or has a message in hand.
-func (s *session) waits(idle bool) {
+func (s *Session) waits(idle bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.idle = time.Time{}
@@ -125,7 +126,7 @@ func (s *session) waits(idle bool) {
 
 // alive reports whether a message answers the outstanding probe, which then is none
 // any more. No limit holds it up: there are no more of them than probes.
-func (s *session) alive(m *api.SessionUp) bool {
+func (s *Session) alive(m *api.SessionUp) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.probe == nil || m.GetAlive() != s.probe.nonce {

@@ -1,4 +1,4 @@
-package server
+package fleet
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/server/fault"
 )
 
 // probedStream is an agent's stream as the server sees it.
@@ -45,13 +46,13 @@ func (s *probedStream) Recv() (*api.SessionUp, error) {
 }
 
 // probedAgent is the session of agent x. The returned function ends it.
-func probedAgent(t *testing.T, r *sessions, send func(*probedStream, *api.SessionDown)) (stream *probedStream, end func()) {
+func probedAgent(t *testing.T, r *Sessions, send func(*probedStream, *api.SessionDown)) (stream *probedStream, end func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), callerKey{}, hostile("x")))
+	ctx, cancel := context.WithCancel(t.Context())
 	stream = &probedStream{ctx: ctx, up: make(chan *api.SessionUp, 4096)}
 	stream.send = func(m *api.SessionDown) { send(stream, m) }
 	var served sync.WaitGroup
-	served.Go(func() { _ = r.serve(stream) }) // it ends with ctx
+	served.Go(func() { _ = r.Serve(hostile("x"), stream) }) // it ends with ctx
 	synctest.Wait()
 	return stream, func() {
 		cancel()
@@ -59,11 +60,8 @@ func probedAgent(t *testing.T, r *sessions, send func(*probedStream, *api.Sessio
 	}
 }
 
-func probedSessions() *sessions {
-	r := newSessions(slog.New(slog.DiscardHandler))
-	r.gone = func(*session) {}
-	r.reported = func(*session, *api.Report) {}
-	return r
+func probedSessions() *Sessions {
+	return NewSessions(&reports{}, slog.New(slog.DiscardHandler))
 }
 
 type verdict struct {
@@ -73,14 +71,14 @@ type verdict struct {
 }
 
 // newcomersAsk has many newcomers ask for the place of agent x at once.
-func newcomersAsk(t *testing.T, r *sessions, n int) []verdict {
+func newcomersAsk(t *testing.T, r *Sessions, n int) []verdict {
 	t.Helper()
 	list := make([]verdict, n)
 	var all sync.WaitGroup
 	for i := range list {
 		all.Go(func() {
 			begun := time.Now()
-			_, alive, err := r.answers(t.Context(), "x", "", netip.MustParseAddr(fmt.Sprintf("10.0.%d.%d", i/250, i%250)))
+			_, alive, err := r.Answers(t.Context(), "x", "", netip.MustParseAddr(fmt.Sprintf("10.0.%d.%d", i/250, i%250)))
 			list[i] = verdict{alive, err, time.Since(begun)}
 		})
 	}
@@ -171,7 +169,7 @@ func TestAnAgentWhoseMessagesTheServerHoldsBackIsNotTakenForDead(t *testing.T) {
 			}
 		}
 		time.Sleep(10 * time.Second)
-		if _, alive, err := r.answers(t.Context(), "x", "", netip.Addr{}); alive || err != nil {
+		if _, alive, err := r.Answers(t.Context(), "x", "", netip.Addr{}); alive || err != nil {
 			t.Errorf("alive %v, %v", alive, err)
 		}
 	})
@@ -198,7 +196,7 @@ func TestAFullQueueIsNoReasonToTakeAnAgentForDead(t *testing.T) {
 			}
 		}
 		close(blocked)
-		if _, alive, err := r.answers(t.Context(), "x", "", netip.Addr{}); !alive || err != nil {
+		if _, alive, err := r.Answers(t.Context(), "x", "", netip.Addr{}); !alive || err != nil {
 			t.Errorf("alive %v, %v", alive, err)
 		}
 	})
@@ -229,31 +227,36 @@ func TestAnAgentThatComesBackWhileItIsProbedKeepsItsPlace(t *testing.T) {
 	})
 }
 
+// nobodysStreams are not to be ended.
+type nobodysStreams struct{ t *testing.T }
+
+func (s nobodysStreams) Evict(string, string, error) { s.t.Error("somebody is evicted") }
+
+// unsure does not know who is alive.
+type unsure struct{}
+
+func (unsure) Answers(context.Context, string, string, netip.Addr) (netip.Addr, bool, error) {
+	return netip.Addr{}, false, errUnsure
+}
+
 func TestANewcomerThatLeavesOrOfWhomNothingIsKnownIsNoClash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := probedSessions()
 		_, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
 		defer end()
-		i := &instances{
-			answers: r.answers, clock: time.Now, current: map[string]servedRun{"x": {}}, clashes: map[string]clash{},
-			evict: func(string, string) { t.Error("somebody is evicted") },
-			tell:  func(context.Context, string, clash) { t.Error("a clash is told") },
-		}
+		i := NewInstances(r, nobodysStreams{t}, func(context.Context, string, Clash) { t.Error("a clash is told") }, time.Now)
+		i.Joined("x", "", netip.Addr{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		c := hostile("x")
-		c.instance = "another"
-		if err := i.admit(ctx, "x", c); !errors.Is(err, context.DeadlineExceeded) {
+		if err := i.Admit(ctx, "x", "another", netip.Addr{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the one that left: %v", err)
 		}
-		i.answers = func(context.Context, string, string, netip.Addr) (netip.Addr, bool, error) {
-			return netip.Addr{}, false, errUnsure
-		}
-		if err := i.admit(t.Context(), "x", c); !errors.Is(err, errUnavailable) {
+		i.sessions = unsure{}
+		if err := i.Admit(t.Context(), "x", "another", netip.Addr{}); !errors.Is(err, fault.Unavailable) {
 			t.Errorf("nothing is known: %v", err)
 		}
-		if len(i.recent()) != 0 || i.current["x"] != (servedRun{}) {
-			t.Errorf("clashes %v, served %v", i.recent(), i.current["x"])
+		if len(i.Recent()) != 0 || i.current["x"] != (servedRun{}) {
+			t.Errorf("clashes %v, served %v", i.Recent(), i.current["x"])
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package server
+package fleet
 
 import (
 	"cmp"
@@ -8,15 +8,21 @@ import (
 	"slices"
 	"sync"
 
+	"signet.example/server/fault"
 	"signet.example/store"
 )
 
-// roster is the agents that joined, held in memory so that no call waits for
+// Agents is where those that joined are kept, for all servers. A row that was put is
+// durable on return. It is called by one goroutine at a time.
+type Agents interface {
+	Agents(ctx context.Context) ([]store.Agent, error)
+	PutAgent(ctx context.Context, a store.Agent) error
+}
+
+// Roster is the agents that joined, held in memory so that no call waits for
 // the database. The store is the truth: the roster follows it.
-type roster struct {
-	store *store.Store
-	// place is the group of a host with these selectors, "" for none: set once, and
-	// called under mu.
+type Roster struct {
+	store Agents
 	place func(selectors []string) string
 
 	// following is held from reading or writing the store to changing the picture:
@@ -37,37 +43,38 @@ type evidence struct{ method, key string }
 
 func evidenceOf(a store.Agent) evidence { return evidence{a.Method, string(a.Evidence)} }
 
-// version is another one after each change.
-func (r *roster) version() uint64 {
+// Version is another one after each change.
+func (r *Roster) Version() uint64 {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.n
 }
 
-// banned lists the ids of those that are banned, sorted.
-func (r *roster) banned() []string {
+// Banned lists the ids of those that are banned, sorted.
+func (r *Roster) Banned() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.bans
 }
 
-func newRoster(s *store.Store) *roster {
-	return &roster{
-		store: s, place: func([]string) string { return "" },
+// NewRoster knows nobody until Load. place returns the group of a host with these
+// selectors, "" for none; it is called under the roster's lock.
+func NewRoster(s Agents, place func(selectors []string) string) *Roster {
+	return &Roster{
+		store: s, place: place,
 		by: map[string]store.Agent{}, keys: map[string]string{}, seen: map[evidence]string{}, at: map[string]string{},
 	}
 }
 
-// load replaces the picture with what the store has.
-func (r *roster) load(ctx context.Context) error {
+// Load replaces the picture with what the store has.
+func (r *Roster) Load(ctx context.Context) error {
 	r.following.Lock()
 	defer r.following.Unlock()
 	agents, err := r.store.Agents(ctx)
 	if err != nil {
 		return fmt.Errorf("load agents: %w", err)
 	}
-	next := newRoster(r.store)
-	next.place = r.place
+	next := NewRoster(r.store, r.place)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range agents {
@@ -83,7 +90,7 @@ func (r *roster) load(ctx context.Context) error {
 }
 
 // add has an agent found by what is known of it. Callers hold mu.
-func (r *roster) add(a store.Agent) {
+func (r *Roster) add(a store.Agent) {
 	if old, ok := r.by[a.ID]; ok { // it joined again, by another host key
 		delete(r.keys, string(old.HostKey))
 		delete(r.seen, evidenceOf(old))
@@ -98,9 +105,9 @@ func (r *roster) add(a store.Agent) {
 	}
 }
 
-// placeAgain has the groups of all whose selectors decide found anew, and reports
+// PlaceAgain has the groups of all whose selectors decide found anew, and reports
 // whether anyone is in another one.
-func (r *roster) placeAgain() bool {
+func (r *Roster) PlaceAgain() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	moved := false
@@ -115,8 +122,8 @@ func (r *roster) placeAgain() bool {
 	return moved
 }
 
-// enrol stores an agent that joins.
-func (r *roster) enrol(ctx context.Context, a store.Agent) error {
+// Enrol stores an agent that joins.
+func (r *Roster) Enrol(ctx context.Context, a store.Agent) error {
 	r.following.Lock()
 	defer r.following.Unlock()
 	if err := r.store.PutAgent(ctx, a); err != nil {
@@ -126,15 +133,15 @@ func (r *roster) enrol(ctx context.Context, a store.Agent) error {
 	return nil
 }
 
-func (r *roster) put(a store.Agent) {
+func (r *Roster) put(a store.Agent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.add(a)
 	r.n++
 }
 
-// byEvidence finds the agent, banned or not, that joined by this evidence.
-func (r *roster) byEvidence(method string, key []byte) (store.Agent, bool) {
+// ByEvidence finds the agent, banned or not, that joined by this evidence.
+func (r *Roster) ByEvidence(method string, key []byte) (store.Agent, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	id, ok := r.seen[evidence{method, string(key)}]
@@ -142,7 +149,7 @@ func (r *roster) byEvidence(method string, key []byte) (store.Agent, bool) {
 }
 
 // of is an agent with the group that it is in. Callers hold mu.
-func (r *roster) of(id string) store.Agent {
+func (r *Roster) of(id string) store.Agent {
 	a := r.by[id]
 	if a.Group == "" {
 		a.Group = r.at[id]
@@ -150,51 +157,51 @@ func (r *roster) of(id string) store.Agent {
 	return a
 }
 
-// ofKey finds the agent that joined with this host key, banned or not. It costs a look
+// OfKey finds the agent that joined with this host key, banned or not. It costs a look
 // into memory, whoever asks.
-func (r *roster) ofKey(hostKey []byte) (id string, ok bool) {
+func (r *Roster) OfKey(hostKey []byte) (id string, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	id, ok = r.keys[string(hostKey)]
 	return id, ok
 }
 
-// servesKey reports whether the agent that joined with this host key is to be served.
-func (r *roster) servesKey(hostKey []byte) bool {
+// ServesKey reports whether the agent that joined with this host key is to be served.
+func (r *Roster) ServesKey(hostKey []byte) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	id, ok := r.keys[string(hostKey)]
 	return ok && !r.by[id].Banned
 }
 
-// get finds an agent, banned or not.
-func (r *roster) get(id string) (store.Agent, bool) {
+// Get finds an agent, banned or not.
+func (r *Roster) Get(id string) (store.Agent, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	_, ok := r.by[id]
 	return r.of(id), ok
 }
 
-// standing finds an agent that is to be served: one that joined and is not banned.
-func (r *roster) standing(id string) (store.Agent, error) {
-	a, ok := r.get(id)
+// Standing finds an agent that is to be served: one that joined and is not banned.
+func (r *Roster) Standing(id string) (store.Agent, error) {
+	a, ok := r.Get(id)
 	if !ok {
-		return a, reason(errIdentity, "agent %s is not known here; join again with a new token", id)
+		return a, fault.New(fault.Identity, "agent %s is not known here; join again with a new token", id)
 	}
 	if a.Banned {
-		return a, banned(id)
+		return a, ErrBanned(id)
 	}
 	return a, nil
 }
 
-// banned is what a banned agent is told, and ends by: elsewhere it is refused by
-// errIdentity, or is refused one thing.
-func banned(id string) error {
-	return reason(errDenied, "agent %s is banned; its host can only join as a new agent, with a new token or other evidence", id)
+// ErrBanned is what a banned agent is told, and ends by: elsewhere it is refused by
+// fault.Identity, or is refused one thing.
+func ErrBanned(id string) error {
+	return fault.New(fault.Denied, "agent %s is banned; its host can only join as a new agent, with a new token or other evidence", id)
 }
 
-// all lists the agents by id.
-func (r *roster) all() []store.Agent {
+// All lists the agents by id.
+func (r *Roster) All() []store.Agent {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	list := make([]store.Agent, 0, len(r.by))
