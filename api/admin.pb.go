@@ -477,8 +477,11 @@ type ApplyResponse struct {
 	Revision       uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	SkippedForeign int32                  `protobuf:"varint,3,opt,name=skipped_foreign,json=skippedForeign,proto3" json:"skipped_foreign,omitempty"`
 	Warnings       []string               `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// exported_warnings is how many of the warnings, the last ones, are about fields that an API server wrote: those of
+	// an export are the same for every resource, and bury the others.
+	ExportedWarnings int32 `protobuf:"varint,5,opt,name=exported_warnings,json=exportedWarnings,proto3" json:"exported_warnings,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ApplyResponse) Reset() {
@@ -537,6 +540,13 @@ func (x *ApplyResponse) GetWarnings() []string {
 		return x.Warnings
 	}
 	return nil
+}
+
+func (x *ApplyResponse) GetExportedWarnings() int32 {
+	if x != nil {
+		return x.ExportedWarnings
+	}
+	return 0
 }
 
 type Change struct {
@@ -1936,12 +1946,13 @@ const file_api_admin_proto_rawDesc = "" +
 	"\fskip_foreign\x18\x03 \x01(\bR\vskipForeign\"6\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"\xa3\x01\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\xd0\x01\n" +
 	"\rApplyResponse\x121\n" +
 	"\achanges\x18\x01 \x03(\v2\x17.signet.v1alpha1.ChangeR\achanges\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12'\n" +
 	"\x0fskipped_foreign\x18\x03 \x01(\x05R\x0eskippedForeign\x12\x1a\n" +
-	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\xb0\x02\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12+\n" +
+	"\x11exported_warnings\x18\x05 \x01(\x05R\x10exportedWarnings\"\xb0\x02\n" +
 	"\x06Change\x12\x1b\n" +
 	"\vaction_word\x18\x01 \x01(\tR\x06action\x12@\n" +
 	"\x06action\x18\a \x01(\x0e2\x1e.signet.v1alpha1.Change.ActionH\x00R\vactionValue\x88\x01\x01\x12\x12\n" +

@@ -88,6 +88,10 @@ func (b *builder) fail(r *Resource, path, format string, args ...any) {
 	b.errs = append(b.errs, r.fieldError(path, fmt.Sprintf(format, args...)))
 }
 
+func (b *builder) dangling(r *Resource, path, to, where string) {
+	b.errs = append(b.errs, r.Doc.DanglingError(path, fmt.Sprintf("%s refers to %s", r, to), where))
+}
+
 func (r *Resource) objectKey() objectKey {
 	k := objectKey{r.Kind, r.Mesh, r.Namespace, r.ObjectName}
 	if r.Kind == KindMesh {
@@ -160,7 +164,7 @@ func (b *builder) referent(from *Resource, path string, k Kind, ref Reference) *
 	}
 	to := b.graph.objects.Get(objectKey{k, from.Mesh, namespace, ref.Name})
 	if to == nil {
-		b.fail(from, path, "%s refers to %s, which does not exist in mesh %s", from, describe(k, namespace, ref.Name), from.Mesh)
+		b.dangling(from, path, describe(k, namespace, ref.Name), " in mesh "+from.Mesh)
 	}
 	return to
 }
@@ -173,7 +177,7 @@ func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Reso
 	}
 	to := b.graph.named.Get(NameOf(k, mesh, name))
 	if to == nil {
-		b.fail(from, path, "%s refers to %s, which does not exist", from, arn)
+		b.dangling(from, path, arn, "")
 	}
 	return to
 }

@@ -59,7 +59,8 @@ func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	if err != nil {
 		return nil, err
 	}
-	resp.Warnings = append(resp.Warnings, keyWarnings(ctx, issuers)...) // after the lock: others need not wait for it
+	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
+	resp.Warnings = slices.Insert(resp.GetWarnings(), own, keyWarnings(ctx, issuers)...) // after the lock: others need not wait for it
 	return resp, nil
 }
 
@@ -89,7 +90,8 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	}
 	resp := &api.ApplyResponse{
 		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
-		Warnings: append(in.warnings, warningsOf(now, next, keys...)...),
+		Warnings:         slices.Concat(in.warnings, warningsOf(now, next, keys...), in.exported),
+		ExportedWarnings: int32(len(in.exported)), //nolint:gosec // bounded by what a manifest may have
 	}
 	var issuers []jwt.Issuer
 	for _, w := range writes {
@@ -141,6 +143,7 @@ type intake struct {
 	objects  []*kinds.Object
 	errs     manifest.Errors
 	warnings []string
+	exported []string // of the warnings those about fields that an API server wrote
 	foreign  int32
 }
 
@@ -175,7 +178,11 @@ func (in *intake) take(o *kinds.Object) {
 		in.errs = append(in.errs, o.Placed(nodes.CheckGroup(g))...)
 	}
 	for _, w := range o.Warnings() {
-		in.warnings = append(in.warnings, w.Error())
+		if w.Exported {
+			in.exported = append(in.exported, w.Error())
+		} else {
+			in.warnings = append(in.warnings, w.Error())
+		}
 	}
 	in.objects = append(in.objects, o)
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,8 +124,7 @@ func (a *admin) without(m *model, o *kinds.Object) (*model, error) {
 	if wrong, ok := errors.AsType[manifest.Errors](err); ok {
 		msg := fmt.Sprintf("%s is not deleted, others refer to it:", k)
 		for _, e := range wrong {
-			does, _, _ := strings.Cut(e.Msg, ", which does not exist") // it does still
-			msg += "\n  " + does
+			msg += "\n  " + cmp.Or(e.Dangling, e.Msg) // what it refers to is there still
 		}
 		return nil, fault.New(fault.Referenced, "%s", msg)
 	}

@@ -215,7 +215,7 @@ func (m *model) check() manifest.Errors {
 		for k, o := range m.ofKind(kind.Name) {
 			for _, to := range o.Refers() {
 				if m.objects.Get(to.To) == nil {
-					bad(o, to.Field, fmt.Sprintf("%s %s %s, which does not exist", k, to.Verb, to.To))
+					errs = append(errs, o.Doc.DanglingError(to.Field, fmt.Sprintf("%s %s %s", k, to.Verb, to.To), ""))
 				}
 			}
 			if kind.Single == nil {

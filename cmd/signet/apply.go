@@ -66,7 +66,7 @@ and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would r
 					return err
 				}
 			} else {
-				warn(c.ErrOrStderr(), answer.GetWarnings())
+				warnOf(c.ErrOrStderr(), answer)
 				for _, ch := range answer.GetChanges() {
 					if err := printDiff(c, ch); err != nil {
 						return err
@@ -117,22 +117,19 @@ func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResp
 	})
 }
 
-// exported ends the warning about a field that an API server wrote.
-const exported = "it is an API server's own"
-
-// warn writes warnings a line each; an export's are the same for every resource
-// and would bury the others, so they are counted.
-func warn(w io.Writer, warnings []string) {
-	n := 0
-	for _, text := range warnings {
-		if strings.HasSuffix(text, exported) {
-			n++
-			continue
-		}
-		_, _ = fmt.Fprintln(w, "warning: "+printable(text)) // stderr is gone: nobody to tell
+// warnOf writes the warnings of an answer a line each; an export's are counted.
+func warnOf(w io.Writer, answer *api.ApplyResponse) {
+	all, exported := answer.GetWarnings(), int(answer.GetExportedWarnings())
+	warn(w, all[:max(0, len(all)-exported)])
+	if exported > 0 {
+		_, _ = fmt.Fprintf(w, "warning: %d fields that an API server wrote (status, metadata.uid and such) have no effect\n", exported) // stderr is gone: nobody to tell
 	}
-	if n > 0 {
-		_, _ = fmt.Fprintf(w, "warning: %d fields that an API server wrote (status, metadata.uid and such) have no effect\n", n) // the same
+}
+
+// warn writes warnings a line each.
+func warn(w io.Writer, warnings []string) {
+	for _, text := range warnings {
+		_, _ = fmt.Fprintln(w, "warning: "+printable(text)) // stderr is gone: nobody to tell
 	}
 }
 
@@ -213,7 +210,7 @@ const fewUnchanged = 3
 // showChanges writes what an apply or a delete did.
 func showChanges(c *cobra.Command, format string, answer *api.ApplyResponse, dry bool) error {
 	if format == "text" {
-		warn(c.ErrOrStderr(), answer.GetWarnings())
+		warnOf(c.ErrOrStderr(), answer)
 		return printChanges(c, answer, dry)
 	}
 	var names []string
@@ -221,7 +218,7 @@ func showChanges(c *cobra.Command, format string, answer *api.ApplyResponse, dry
 		names = append(names, objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()))
 	}
 	if format == "name" { // JSON and YAML have the warnings in them
-		warn(c.ErrOrStderr(), answer.GetWarnings())
+		warnOf(c.ErrOrStderr(), answer)
 	}
 	return showResult(c, format, answer, names...)
 }

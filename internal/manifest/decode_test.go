@@ -86,6 +86,19 @@ func TestAbsentAndNullSpecsAreEmpty(t *testing.T) {
 	}
 }
 
+// What refers to nothing, and what an API server wrote, is known by a field of the
+// error: who decides by it does not read the message.
+func TestAnErrorSaysByFieldsWhatIsDecidedByIt(t *testing.T) {
+	d := signetDoc(t, "spec:\n  group: g\nstatus: {}\n")
+	e := d.DanglingError("spec.group", "Entry b names NodeGroup g", " in this mesh")
+	if e.Dangling != "Entry b names NodeGroup g" || e.Msg != e.Dangling+", which does not exist in this mesh" || e.Line != 5 {
+		t.Errorf("%+v", e)
+	}
+	if ignored := d.Ignored(); len(ignored) != 1 || !ignored[0].Exported || e.Exported {
+		t.Errorf("%+v", ignored)
+	}
+}
+
 func TestFieldErrorPointsAtTheFieldOrTheNearestAbove(t *testing.T) {
 	d := signetDoc(t, "spec:\n  group: g\n  selectors:\n  - a\n  - b\n")
 	for path, want := range map[string]string{

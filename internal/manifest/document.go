@@ -133,7 +133,9 @@ func (d *Document) readEnvelope() {
 func (d *Document) Ignored() Errors {
 	var errs Errors
 	warn := func(path string) {
-		errs = append(errs, d.FieldError(path, "has no effect: it is an API server's own"))
+		e := d.FieldError(path, "has no effect: it is an API server's own")
+		e.Exported = true
+		errs = append(errs, e)
 	}
 	for _, f := range d.root.fields {
 		if slices.Contains(serverFields, f.name) {
@@ -180,6 +182,14 @@ func (d *Document) FieldError(path, msg string) *Error {
 		return &Error{Field: path, Msg: msg}
 	}
 	return d.errorAt(d.find(path), path, msg)
+}
+
+// DanglingError is about a reference at path to what does not exist; says is the
+// reference in words, and where is added behind.
+func (d *Document) DanglingError(path, says, where string) *Error {
+	e := d.FieldError(path, says+", which does not exist"+where)
+	e.Dangling = says
+	return e
 }
 
 func (d *Document) errorAt(at pos, path, msg string) *Error { return d.src.errorAt(at, path, msg) }

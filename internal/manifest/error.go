@@ -18,6 +18,12 @@ type Error struct {
 	Field        string // "spec.listeners[0].portMapping.port", "" for a whole document
 	Msg          string
 	Excerpt      string // source lines with a caret, "" where there is none
+
+	// Dangling is what the document says of something that does not exist, as "route r
+	// refers to virtualNode n"; "" for every other mistake.
+	Dangling string
+	// Exported is true for a field that an API server wrote.
+	Exported bool
 }
 
 // Error is one line: where, which field, what.
