@@ -305,11 +305,11 @@ func (a *admin) checkModel(context.Context) []*api.Finding {
 				"there is no mesh of this name: what was meant accepts other key exchanges"))
 		}
 	}
-	for _, o := range overlaps(a.model()) {
+	for _, o := range overlaps(a.model().hanging.All()) {
 		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+o.first.Name+" and Binding "+o.second.Name,
 			"add a selector to one that tells them apart, or: signet delete binding "+o.second.Name, "%s", o))
 	}
-	for _, name := range unlisted(a.model()) {
+	for _, name := range unlisted(a.model().hanging.All()) {
 		list = append(list, finding(findAmbiguous, sevWarning, "NodeGroup "+name, "correct the ones that are listed, and look again",
 			"more of its objects do not go together than the %d pairs that are listed", mostPairs))
 	}

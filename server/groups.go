@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -154,10 +155,13 @@ func (g *group) overlapping(x *grant, most int) []overlap {
 	return list
 }
 
-// overlaps are those of a model, by the names of the bindings.
-func overlaps(m *model) []overlap {
+// groups are some of a model's, by name.
+type groups = iter.Seq2[ordered.String, *group]
+
+// overlaps are those of some groups, by the names of the bindings.
+func overlaps(in groups) []overlap {
 	var list []overlap
-	for _, g := range m.hanging.All() {
+	for _, g := range in {
 		list = append(list, g.overlaps.list...)
 	}
 	slices.SortFunc(list, func(a, b overlap) int {
@@ -198,10 +202,10 @@ func (g *group) twinsOf(x *grant, most int) []twins {
 	return list
 }
 
-// sameHints are the twins of a model, by their names.
-func sameHints(m *model) []twins {
+// sameHints are the twins of some groups, by their names.
+func sameHints(in groups) []twins {
 	var list []twins
-	for _, g := range m.hanging.All() {
+	for _, g := range in {
 		list = append(list, g.twins.list...)
 	}
 	slices.SortFunc(list, func(a, b twins) int {
@@ -211,9 +215,9 @@ func sameHints(m *model) []twins {
 }
 
 // unlisted names the groups of which not all overlaps and twins are listed.
-func unlisted(m *model) []string {
+func unlisted(in groups) []string {
 	var names []string
-	for name, g := range m.hanging.All() {
+	for name, g := range in {
 		if g.overlaps.more || g.twins.more {
 			names = append(names, string(name))
 		}

@@ -131,8 +131,8 @@ func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
 				continue
 			}
 			taken++
-			if !slices.Equal(texts(overlaps(got)), texts(overlaps(want))) || !slices.Equal(texts(sameHints(got)), texts(sameHints(want))) {
-				t.Fatalf("seed %d, step %d: warnings %v %v, want %v %v", seed, step, overlaps(got), sameHints(got), overlaps(want), sameHints(want))
+			if !slices.Equal(texts(overlaps(got.hanging.All())), texts(overlaps(want.hanging.All()))) || !slices.Equal(texts(sameHints(got.hanging.All())), texts(sameHints(want.hanging.All()))) {
+				t.Fatalf("seed %d, step %d: warnings %v %v, want %v %v", seed, step, overlaps(got.hanging.All()), sameHints(got.hanging.All()), overlaps(want.hanging.All()), sameHints(want.hanging.All()))
 			}
 			if a, b := settled(got), settled(want); !reflect.DeepEqual(a, b) {
 				t.Fatalf("seed %d, step %d: the model is not what everything gives:\n%+v\n%+v", seed, step, a, b)
@@ -180,16 +180,16 @@ func TestOfManyObjectsThatOverlapSomePairsAreListed(t *testing.T) {
 			t.Fatal("not patched")
 		}
 	}
-	if got := len(overlaps(m)); got != mostPairs || len(unlisted(m)) != 1 {
-		t.Fatalf("%d overlaps are listed, and said to be too many in %v", got, unlisted(m))
+	if got := len(overlaps(m.hanging.All())); got != mostPairs || len(unlisted(m.hanging.All())) != 1 {
+		t.Fatalf("%d overlaps are listed, and said to be too many in %v", got, unlisted(m.hanging.All()))
 	}
 	for i := range n - 4 { // what is left is four, two of each
 		if m = m.patched(nil, []kinds.Key{{Kind: kinds.Binding, Name: fmt.Sprintf("b%03d", i)}}, nil); m == nil {
 			t.Fatal("not patched")
 		}
 	}
-	if got := len(overlaps(m)); got != 4 || len(unlisted(m)) != 0 {
-		t.Errorf("%d overlaps are listed, and said to be too many in %v: want the four that there are", got, unlisted(m))
+	if got := len(overlaps(m.hanging.All())); got != 4 || len(unlisted(m.hanging.All())) != 0 {
+		t.Errorf("%d overlaps are listed, and said to be too many in %v: want the four that there are", got, unlisted(m.hanging.All()))
 	}
 }
 

@@ -1,0 +1,100 @@
+package server
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"signet.example/server/kinds"
+)
+
+// allWarnings are what warningsOf gives by looking at everything.
+func allWarnings(before, after *model, named ...kinds.Key) []string {
+	everything := func(m *model) []modelWarning {
+		return m.warnings(m.hanging.All(), slices.Collect(maps.Keys(maps.Collect(m.objects.All()))))
+	}
+	known := map[string]bool{}
+	for _, w := range everything(before) {
+		known[w.text] = true
+	}
+	var list []string
+	for _, w := range everything(after) {
+		if !known[w.text] || slices.ContainsFunc(w.of, func(k kinds.Key) bool { return slices.Contains(named, k) }) {
+			list = append(list, w.text)
+		}
+	}
+	return list
+}
+
+func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
+	said := map[string]int{}
+	for seed := range soak(40, 2000) {
+		r := rand.New(rand.NewPCG(uint64(seed), 4)) //nolint:gosec // it counts from 0
+		m := modelOf(t, oneMesh+own("NodeGroup", "g1", "")+own("NodeGroup", "g2", "")+ofMesh("VirtualNode", "a", "")+ofMesh("VirtualNode", "b", ""))
+		for range 20 {
+			text := randomObject(r)
+			if r.IntN(2) == 0 {
+				text = own("Binding", fmt.Sprintf("b%d", r.IntN(4)), fmt.Sprintf("group: g%d, mesh: m, virtualNode: %s, selectors: ['unix:uid:%d']%s",
+					1+r.IntN(2), []string{"a", "b"}[r.IntN(2)], 1+r.IntN(2), []string{"", ", applications: [anyone]"}[r.IntN(2)]))
+			}
+			o := understood(t, m, text)[0]
+			put, remove := []*kinds.Object{o}, []kinds.Key(nil)
+			if m.objects.Get(o.Key()) != nil && r.IntN(3) == 0 {
+				put, remove = nil, []kinds.Key{o.Key()}
+			}
+			next := m.patched(put, remove, nil)
+			if next == nil {
+				continue
+			}
+			var named []kinds.Key
+			if put != nil {
+				named = []kinds.Key{o.Key()}
+			}
+			got, want := warningsOf(m, next, named...), allWarnings(m, next, named...)
+			slices.Sort(got)
+			if slices.Sort(want); !slices.Equal(got, want) {
+				t.Fatalf("seed %d: %v: warns of\n%s\nand everything of\n%s", seed, o.Key(), strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			for _, w := range got {
+				said[strings.Fields(w)[0]]++
+			}
+			m = next
+		}
+	}
+	if said["bindings"] < 10 || said["binding"] < 10 || said["there"] < 1 {
+		t.Errorf("the changes are of one sort: %v", said)
+	}
+}
+
+// TestAChangeIsWarnedOfByTheSameWorkAmongAnyNumberOfGroups has two bindings that
+// overlap in each group: whoever looks at them all says so of each.
+func TestAChangeIsWarnedOfByTheSameWorkAmongAnyNumberOfGroups(t *testing.T) {
+	work := func(n int) float64 {
+		var b strings.Builder
+		b.WriteString(oneMesh + ofMesh("VirtualNode", "a", "") + ofMesh("VirtualNode", "b", ""))
+		for i := range n {
+			b.WriteString(own("NodeGroup", fmt.Sprintf("g%d", i), ""))
+			for _, node := range []string{"a", "b"} {
+				b.WriteString(own("Binding", fmt.Sprintf("%s%d", node, i), fmt.Sprintf("group: g%d, mesh: m, virtualNode: %s, selectors: ['unix:uid:1']", i, node)))
+			}
+		}
+		m := modelOf(t, b.String())
+		put := understood(t, m, own("Binding", "a7", "group: g7, mesh: m, virtualNode: a, selectors: ['unix:uid:1'], applications: [anyone]"))
+		next := m.patched(put, nil, nil)
+		if next == nil {
+			t.Fatal("not patched")
+		}
+		return testing.AllocsPerRun(10, func() {
+			if got := warningsOf(m, next, put[0].Key()); len(got) != 2 { // of the overlap, and of anyone
+				t.Fatal(got)
+			}
+		})
+	}
+	few, many := work(20), work(soak(400, 10000))
+	if t.Logf("allocations: %.0f among 20 groups, %.0f among %d", few, many, soak(400, 10000)); many > few+20 {
+		t.Errorf("%.0f allocations among %d groups, %.0f among 20", many, soak(400, 10000), few)
+	}
+}
