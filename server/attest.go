@@ -118,7 +118,7 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 	}
 	if err := a.roster.Enrol(ctx, agent); err != nil {
 		if errors.Is(err, store.ErrConflict) {
-			return store.Agent{}, fault.New(fault.Invalid, "this host key has joined already; use a new one")
+			return store.Agent{}, fault.New(fault.Invalid, "this host key, or what came with it, has joined already; use a new one")
 		}
 		return store.Agent{}, fmt.Errorf("enrol %s: %w", agent.ID, err)
 	}

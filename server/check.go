@@ -53,6 +53,7 @@ const (
 	findNoEndpoint   = "SIG021"
 	findNoProvider   = "SIG022"
 	findLogCut       = "SIG023"
+	findNoGroup      = "SIG024"
 	findContested    = "SIG030"
 	findPolicyWarn   = "SIG031"
 	findAccessLog    = "SIG032"
@@ -76,6 +77,7 @@ var severities = map[string][]api.Finding_Severity{
 	findIssuingCA:    {sevError},
 	findConflict:     {sevError},
 	findPeerMode:     {sevWarning},
+	findNoGroup:      {sevError},
 	findAgentOwn:     {sevError, sevWarning, sevInfo},
 	findOrphan:       {sevInfo},
 	findAmbiguous:    {sevWarning},
@@ -110,7 +112,7 @@ const overdueAfter = time.Minute
 func (a *admin) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckResponse, error) {
 	var list []*api.Finding
 	for _, part := range []func(context.Context) []*api.Finding{
-		a.checkAuthority, a.checkAgents, a.checkInstances, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog, a.checkShapes, a.checkRoutes,
+		a.checkAuthority, a.checkAgents, a.checkInstances, a.checkGroups, a.checkReports, a.checkEndpoints, a.checkPolicy, a.checkIssuers, a.checkModel, a.checkLog, a.checkShapes, a.checkRoutes,
 	} {
 		list = append(list, part(ctx)...)
 	}

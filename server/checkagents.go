@@ -89,9 +89,12 @@ func (a *admin) absent(h host) []*api.Finding {
 			continue
 		}
 		subject := fmt.Sprintf("host %s of group %s, agent %s", st.Hostname, st.Group, st.ID)
-		token := "signet token create --group " + st.Group
+		without := "without: signet token create --group " + st.Group
+		if st.Evidence != nil {
+			without = "without, it gives its " + st.Method + " evidence again"
+		}
 		if st.state != api.AgentInfo_GONE {
-			list = append(list, finding(findDisconnected, sevWarning, subject, "start `signet agent` there (with its data_dir it needs no token; without: "+token+")",
+			list = append(list, finding(findDisconnected, sevWarning, subject, "start `signet agent` there (with its data_dir it needs no token; "+without+")",
 				"it is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s", utc(st.seen), utc(st.end)))
 			continue
 		}
@@ -118,7 +121,7 @@ func (a *admin) checkInstances(context.Context) []*api.Finding {
 		c := clashes[id]
 		list = append(list, finding(findTwoPlaces, sevError, a.agentSPIFFE(id),
 			"signet ban "+id+", and join both hosts anew, each with a token of its own and an empty data_dir; if you copied the folder yourself, remove the copy",
-			"its host key is in two places: the agent at %s is served, and another one at %s was refused, last at %s", c.Served, c.Refused, utc(c.At)))
+			"its host key, or what it joined by, is in two places: the agent at %s is served, and another one at %s was refused, last at %s", c.Served, c.Refused, utc(c.At)))
 	}
 	return list
 }

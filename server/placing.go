@@ -1,8 +1,10 @@
 package server
 
 import (
+	"context"
 	"strings"
 
+	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/plain"
@@ -39,4 +41,25 @@ func (m *model) fitting(has identity.Selectors) []string {
 		}
 	}
 	return names
+}
+
+// checkGroups is about hosts that have joined and are in no group: their NodeGroups
+// were changed since.
+func (a *admin) checkGroups(context.Context) []*api.Finding {
+	var list []*api.Finding
+	for _, g := range a.roster.All() {
+		if g.Group != "" || g.Banned {
+			continue
+		}
+		has, err := identity.ParseSelectors(g.Selectors)
+		if err == nil {
+			_, err = a.model().groupOf(nodes.Node{Selectors: has})
+		}
+		if err == nil { // it is in one by now
+			continue
+		}
+		list = append(list, finding(findNoGroup, sevError, a.agentSPIFFE(g.ID), "signet apply -f <file with a NodeGroup whose selectors are all among these, and which is the only one>",
+			"its workloads and proxies get no certificates: %v", err))
+	}
+	return list
 }

@@ -139,7 +139,7 @@ func (i *Instances) Forget(agent string) {
 }
 
 func inUse(agent string) error {
-	return fault.New(fault.Conflict, "agent %s is connected already: another process has its host key", agent)
+	return fault.New(fault.Conflict, "agent %s is connected already: another process has its host key, or what it joined by", agent)
 }
 
 func (i *Instances) clash(ctx context.Context, agent string, served, refused netip.Addr) {
