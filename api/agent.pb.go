@@ -75,7 +75,7 @@ func (x Report_PeerMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_PeerMode.Descriptor instead.
 func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type AgentFinding_Kind int32
@@ -143,7 +143,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type ProxyStatus_State int32
@@ -207,7 +207,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type SVIDStatus_Consumer int32
@@ -259,7 +259,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type AttestRequest struct {
@@ -269,6 +269,7 @@ type AttestRequest struct {
 	// Types that are valid to be assigned to Evidence:
 	//
 	//	*AttestRequest_JoinToken
+	//	*AttestRequest_X509Pop
 	Evidence isAttestRequest_Evidence `protobuf_oneof:"evidence"`
 	// csr in DER for the agent's SVID.
 	Csr           []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -323,6 +324,15 @@ func (x *AttestRequest) GetJoinToken() string {
 	return ""
 }
 
+func (x *AttestRequest) GetX509Pop() *X509PoP {
+	if x != nil {
+		if x, ok := x.Evidence.(*AttestRequest_X509Pop); ok {
+			return x.X509Pop
+		}
+	}
+	return nil
+}
+
 func (x *AttestRequest) GetCsr() []byte {
 	if x != nil {
 		return x.Csr
@@ -346,7 +356,68 @@ type AttestRequest_JoinToken struct {
 	JoinToken string `protobuf:"bytes,1,opt,name=join_token,json=joinToken,proto3,oneof"`
 }
 
+type AttestRequest_X509Pop struct {
+	X509Pop *X509PoP `protobuf:"bytes,4,opt,name=x509pop,proto3,oneof"`
+}
+
 func (*AttestRequest_JoinToken) isAttestRequest_Evidence() {}
+
+func (*AttestRequest_X509Pop) isAttestRequest_Evidence() {}
+
+// X509PoP: a certificate of the host by its operator's authority, and the proof that the host has its key.
+type X509PoP struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// chain in DER, the host's first, then each one's issuer, without the root.
+	Chain [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
+	// signature by the host's certificate over the challenge of this connection.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *X509PoP) Reset() {
+	*x = X509PoP{}
+	mi := &file_api_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *X509PoP) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*X509PoP) ProtoMessage() {}
+
+func (x *X509PoP) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use X509PoP.ProtoReflect.Descriptor instead.
+func (*X509PoP) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *X509PoP) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *X509PoP) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
 
 type AttestResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -360,7 +431,7 @@ type AttestResponse struct {
 
 func (x *AttestResponse) Reset() {
 	*x = AttestResponse{}
-	mi := &file_api_agent_proto_msgTypes[1]
+	mi := &file_api_agent_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +443,7 @@ func (x *AttestResponse) String() string {
 func (*AttestResponse) ProtoMessage() {}
 
 func (x *AttestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[1]
+	mi := &file_api_agent_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +456,7 @@ func (x *AttestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestResponse.ProtoReflect.Descriptor instead.
 func (*AttestResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{1}
+	return file_api_agent_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AttestResponse) GetAgentId() string {
@@ -418,7 +489,7 @@ type IssueRequest struct {
 
 func (x *IssueRequest) Reset() {
 	*x = IssueRequest{}
-	mi := &file_api_agent_proto_msgTypes[2]
+	mi := &file_api_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +501,7 @@ func (x *IssueRequest) String() string {
 func (*IssueRequest) ProtoMessage() {}
 
 func (x *IssueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[2]
+	mi := &file_api_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +514,7 @@ func (x *IssueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueRequest.ProtoReflect.Descriptor instead.
 func (*IssueRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *IssueRequest) GetRequests() []*SVIDRequest {
@@ -464,7 +535,7 @@ type SVIDRequest struct {
 
 func (x *SVIDRequest) Reset() {
 	*x = SVIDRequest{}
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +547,7 @@ func (x *SVIDRequest) String() string {
 func (*SVIDRequest) ProtoMessage() {}
 
 func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[3]
+	mi := &file_api_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +560,7 @@ func (x *SVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDRequest.ProtoReflect.Descriptor instead.
 func (*SVIDRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SVIDRequest) GetEntry() string {
@@ -516,7 +587,7 @@ type IssueResponse struct {
 
 func (x *IssueResponse) Reset() {
 	*x = IssueResponse{}
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +599,7 @@ func (x *IssueResponse) String() string {
 func (*IssueResponse) ProtoMessage() {}
 
 func (x *IssueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[4]
+	mi := &file_api_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +612,7 @@ func (x *IssueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueResponse.ProtoReflect.Descriptor instead.
 func (*IssueResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *IssueResponse) GetResults() []*SVIDResult {
@@ -561,7 +632,7 @@ type SVIDResult struct {
 
 func (x *SVIDResult) Reset() {
 	*x = SVIDResult{}
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +644,7 @@ func (x *SVIDResult) String() string {
 func (*SVIDResult) ProtoMessage() {}
 
 func (x *SVIDResult) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[5]
+	mi := &file_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +657,7 @@ func (x *SVIDResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDResult.ProtoReflect.Descriptor instead.
 func (*SVIDResult) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SVIDResult) GetChain() [][]byte {
@@ -617,7 +688,7 @@ type SessionUp struct {
 
 func (x *SessionUp) Reset() {
 	*x = SessionUp{}
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +700,7 @@ func (x *SessionUp) String() string {
 func (*SessionUp) ProtoMessage() {}
 
 func (x *SessionUp) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[6]
+	mi := &file_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +713,7 @@ func (x *SessionUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionUp.ProtoReflect.Descriptor instead.
 func (*SessionUp) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionUp) GetMessage() isSessionUp_Message {
@@ -716,7 +787,7 @@ type SessionDown struct {
 
 func (x *SessionDown) Reset() {
 	*x = SessionDown{}
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +799,7 @@ func (x *SessionDown) String() string {
 func (*SessionDown) ProtoMessage() {}
 
 func (x *SessionDown) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[7]
+	mi := &file_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +812,7 @@ func (x *SessionDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDown.ProtoReflect.Descriptor instead.
 func (*SessionDown) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionDown) GetMessage() isSessionDown_Message {
@@ -814,7 +885,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +897,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[8]
+	mi := &file_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +910,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Probe) GetNonce() string {
@@ -866,7 +937,7 @@ type Unserved struct {
 
 func (x *Unserved) Reset() {
 	*x = Unserved{}
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +949,7 @@ func (x *Unserved) String() string {
 func (*Unserved) ProtoMessage() {}
 
 func (x *Unserved) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[9]
+	mi := &file_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +962,7 @@ func (x *Unserved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unserved.ProtoReflect.Descriptor instead.
 func (*Unserved) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Unserved) GetReasons() map[string]string {
@@ -912,7 +983,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +995,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[10]
+	mi := &file_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1008,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExplainAnswer) GetId() string {
@@ -975,7 +1046,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1058,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1071,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -1071,7 +1142,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1154,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1167,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1148,7 +1219,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1231,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1244,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -1293,7 +1364,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1376,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1389,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -1366,7 +1437,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1449,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1462,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -1454,14 +1525,18 @@ var File_api_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"j\n" +
+	"\x0fapi/agent.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x13api/resources.proto\"\xa0\x01\n" +
 	"\rAttestRequest\x12\x1f\n" +
 	"\n" +
-	"join_token\x18\x01 \x01(\tH\x00R\tjoinToken\x12\x10\n" +
+	"join_token\x18\x01 \x01(\tH\x00R\tjoinToken\x124\n" +
+	"\ax509pop\x18\x04 \x01(\v2\x18.signet.v1alpha1.X509PoPH\x00R\ax509pop\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostnameB\n" +
 	"\n" +
-	"\bevidence\"i\n" +
+	"\bevidence\"=\n" +
+	"\aX509PoP\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"i\n" +
 	"\x0eAttestResponse\x12\x19\n" +
 	"\bagent_id\x18\x01 \x01(\tR\aagentId\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\fR\x05chain\x12&\n" +
@@ -1596,67 +1671,69 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
 	(ProxyStatus_State)(0),        // 2: signet.v1alpha1.ProxyStatus.State
 	(SVIDStatus_Consumer)(0),      // 3: signet.v1alpha1.SVIDStatus.Consumer
 	(*AttestRequest)(nil),         // 4: signet.v1alpha1.AttestRequest
-	(*AttestResponse)(nil),        // 5: signet.v1alpha1.AttestResponse
-	(*IssueRequest)(nil),          // 6: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 7: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 8: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 9: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 10: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 11: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 12: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 13: signet.v1alpha1.Unserved
-	(*ExplainAnswer)(nil),         // 14: signet.v1alpha1.ExplainAnswer
-	(*Report)(nil),                // 15: signet.v1alpha1.Report
-	(*AgentFinding)(nil),          // 16: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 17: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 18: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 19: signet.v1alpha1.SVIDStatus
-	nil,                           // 20: signet.v1alpha1.Unserved.ReasonsEntry
-	(*Decision)(nil),              // 21: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 22: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*X509PoP)(nil),               // 5: signet.v1alpha1.X509PoP
+	(*AttestResponse)(nil),        // 6: signet.v1alpha1.AttestResponse
+	(*IssueRequest)(nil),          // 7: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 8: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 9: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 10: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 11: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 12: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 13: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 14: signet.v1alpha1.Unserved
+	(*ExplainAnswer)(nil),         // 15: signet.v1alpha1.ExplainAnswer
+	(*Report)(nil),                // 16: signet.v1alpha1.Report
+	(*AgentFinding)(nil),          // 17: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 18: signet.v1alpha1.ProxyStatus
+	(*ResourceStatus)(nil),        // 19: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 20: signet.v1alpha1.SVIDStatus
+	nil,                           // 21: signet.v1alpha1.Unserved.ReasonsEntry
+	(*Decision)(nil),              // 22: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 23: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
-	7,  // 0: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	9,  // 1: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	15, // 2: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	14, // 3: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	12, // 4: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	13, // 5: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	20, // 6: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	21, // 7: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	17, // 8: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	19, // 9: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	0,  // 10: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	16, // 11: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	1,  // 12: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	22, // 13: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	18, // 14: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 15: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	23, // 16: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	23, // 17: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	23, // 18: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	3,  // 19: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	24, // 20: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	4,  // 21: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	6,  // 22: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	10, // 23: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	5,  // 24: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	8,  // 25: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	11, // 26: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	24, // [24:27] is the sub-list for method output_type
-	21, // [21:24] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	5,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
+	8,  // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	10, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	16, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	15, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	13, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	14, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	21, // 7: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	22, // 8: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	18, // 9: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	20, // 10: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	0,  // 11: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
+	17, // 12: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	1,  // 13: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	23, // 14: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	19, // 15: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 16: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	24, // 17: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	24, // 18: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	24, // 19: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	3,  // 20: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	25, // 21: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	4,  // 22: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	7,  // 23: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	11, // 24: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	6,  // 25: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	9,  // 26: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	12, // 27: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	25, // [25:28] is the sub-list for method output_type
+	22, // [22:25] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -1668,28 +1745,29 @@ func file_api_agent_proto_init() {
 	file_api_resources_proto_init()
 	file_api_agent_proto_msgTypes[0].OneofWrappers = []any{
 		(*AttestRequest_JoinToken)(nil),
+		(*AttestRequest_X509Pop)(nil),
 	}
-	file_api_agent_proto_msgTypes[6].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[7].OneofWrappers = []any{
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),
 		(*SessionUp_Alive)(nil),
 	}
-	file_api_agent_proto_msgTypes[7].OneofWrappers = []any{
+	file_api_agent_proto_msgTypes[8].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),
 		(*SessionDown_Probe)(nil),
 		(*SessionDown_Unserved)(nil),
 	}
-	file_api_agent_proto_msgTypes[11].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[12].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[13].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[15].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[14].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2,17 +2,25 @@ package nodes
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"signet.example/api"
 	"signet.example/attestation/jointoken"
+	"signet.example/attestation/x509pop"
 )
 
 // Config is the server's: which evidence it takes of hosts, beside join tokens.
-type Config struct{}
+type Config struct {
+	// X509PoP has hosts join by a certificate of the operator's authority.
+	X509PoP x509pop.Config `yaml:"x509pop" json:"x509pop"`
+}
 
 // HostConfig is a host's: by what it joins, where it has no token.
-type HostConfig struct{}
+type HostConfig struct {
+	// X509PoP is a certificate of the operator's authority.
+	X509PoP x509pop.Host `yaml:"x509pop"`
+}
 
 // methods are all of them. A method that is not here is refused by its name.
 var methods = []method{
@@ -20,6 +28,20 @@ var methods = []method{
 		name: "join_token",
 		attestor: func(_ Config, tokens jointoken.Tokens) (attestor, error) {
 			return byToken{jointoken.Attestor{Tokens: tokens}}, nil
+		},
+	},
+	{
+		name: x509pop.Name, selectors: x509pop.Selectors,
+		attestor: func(cfg Config, _ jointoken.Tokens) (attestor, error) {
+			v, err := cfg.X509PoP.Open()
+			if v == nil || err != nil {
+				return nil, err
+			}
+			return byX509PoP{v}, nil
+		},
+		given: func(cfg HostConfig) bool { return cfg.X509PoP != x509pop.Host{} },
+		evidence: func(cfg HostConfig) (Evidence, error) {
+			return proveX509(cfg.X509PoP), cfg.X509PoP.Try()
 		},
 	},
 }
@@ -43,4 +65,47 @@ func (b byToken) weigh(ctx context.Context, req *api.AttestRequest, now time.Tim
 func (b byToken) attest(ctx context.Context, req *api.AttestRequest, _ Channel, now time.Time) (Node, error) {
 	group, err := b.Use(ctx, req.GetJoinToken(), now)
 	return Node{Group: group}, err
+}
+
+// proveX509 is what a host shows that has a certificate.
+func proveX509(host x509pop.Host) Evidence {
+	return func(on Channel, req *api.AttestRequest) error {
+		challenge, err := on.challenge(x509pop.Name)
+		if err != nil {
+			return err
+		}
+		e, err := host.Prove(challenge)
+		if err != nil {
+			return fmt.Errorf("join.%s.%w", x509pop.Name, err)
+		}
+		req.Evidence = &api.AttestRequest_X509Pop{X509Pop: &api.X509PoP{Chain: e.Chain, Signature: e.Signature}}
+		return nil
+	}
+}
+
+// byX509PoP: strangers can send such evidence, so that its bucket is their address's.
+type byX509PoP struct{ *x509pop.Verifier }
+
+func ofX509(req *api.AttestRequest) x509pop.Evidence {
+	return x509pop.Evidence{Chain: req.GetX509Pop().GetChain(), Signature: req.GetX509Pop().GetSignature()}
+}
+
+func (b byX509PoP) weigh(_ context.Context, req *api.AttestRequest, _ time.Time) (Weight, error) {
+	n, err := b.Units(ofX509(req))
+	if err != nil {
+		err = fmt.Errorf("%w: %s: %w", ErrEvidence, x509pop.Name, err)
+	}
+	return Weight{Units: n}, err
+}
+
+func (b byX509PoP) attest(_ context.Context, req *api.AttestRequest, on Channel, now time.Time) (Node, error) {
+	challenge, err := on.challenge(x509pop.Name)
+	if err != nil {
+		return Node{}, err
+	}
+	sels, key, err := b.Verify(ofX509(req), challenge, now)
+	if err != nil {
+		return Node{}, fmt.Errorf("%w: %s: %w", ErrEvidence, x509pop.Name, err)
+	}
+	return Node{Selectors: sels, Key: key}, nil
 }

@@ -34,7 +34,7 @@ var imports = map[string][]string{
 	"internal":        {},
 	"api":             {"internal"},
 	"ca":              {"identity", "internal"},
-	"attestation":     {"identity", "api"},
+	"attestation":     {"identity", "api", "internal"},
 	"policy":          {"identity", "internal", "proxy"},
 	"store":           {"internal"},
 	"sds":             {"identity", "ads"},

@@ -331,6 +331,12 @@ func (w *World) StartAgent() {
 	w.startAgent(nil, w.signet, "agent", "--config", w.agentConfig(w.envoy))
 }
 
+// StartAgentWithoutToken starts it with what its configuration says and no more.
+func (w *World) StartAgentWithoutToken() {
+	w.T.Helper()
+	w.runAgent(nil, w.signet, "agent", "--config", w.agentConfig(w.envoy))
+}
+
 func (w *World) agentConfig(envoy string) string {
 	w.T.Helper()
 	var b strings.Builder
@@ -357,8 +363,13 @@ func (w *World) agentConfig(envoy string) string {
 
 func (w *World) startAgent(env []string, program string, args ...string) {
 	w.T.Helper()
+	w.runAgent(append(env, "SIGNET_TOKEN="+w.Token()), program, args...)
+}
+
+func (w *World) runAgent(env []string, program string, args ...string) {
+	w.T.Helper()
 	_ = os.Remove(filepath.Join(w.AgentDir(), "addresses.json")) // from the last run
-	w.Agent = w.processEnv("agent", append(env, "SIGNET_TOKEN="+w.Token()), program, args...)
+	w.Agent = w.processEnv("agent", env, program, args...)
 	w.Await("agent", 20*time.Second, func() error { _, err := w.Addresses(w.AgentDir()); return err })
 }
 
