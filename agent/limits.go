@@ -17,6 +17,7 @@ import (
 
 	"signet.example/agent/resources"
 	"signet.example/attestation"
+	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 )
 
@@ -33,6 +34,15 @@ const (
 	// no view, no identity, no answer.
 	guestTime = 10 * time.Second
 )
+
+// What may be under way to the sockets, in bytes: sent by local processes, and not
+// whole or not read. A message of an Envoy has 1 MiB at most.
+var mostLocal = underway.Most{Conn: 2 << 20, Peer: 8 << 20, All: 32 << 20}
+
+// What may be under way to the authz process, of one proxy and of all. What is asked of
+// one call has some 10 KiB with the caller's certificate, so that a proxy may have 6,000
+// that wait; as objects they take twice of it, of the 512 MiB that the process has.
+var mostChecks = underway.Most{Conn: 32 << 20, Peer: 64 << 20, All: 160 << 20}
 
 // most is what one process, one user and all of them together may have. Of all, own
 // is kept for the proxies that the agent runs, and known for users that are known here,
@@ -324,6 +334,7 @@ type counted struct {
 	attestor *attestation.Attestor
 	tally    *tally
 	guests   *guests
+	room     *underway.Room
 	refused  func(c unixsock.Peer, err error) // told of what does not come in
 }
 
@@ -344,7 +355,8 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 		c.refused(who, err)
 		return nil, nil, err
 	}
-	return &countedConn{attested, c.guests.enter(attested, info, leave)}, info, nil
+	in := &countedConn{attested, c.guests.enter(attested, info, leave)}
+	return c.room.Enter(in, fmt.Sprintf("user %d", who.UID), func(_ string, err error) { c.refused(who, err) }), info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
@@ -429,9 +441,12 @@ func (n *guests) stayFor(ctx context.Context) {
 
 // socketOptions are those of every gRPC server on a socket of the agent; refused
 // is told of connections that are closed without an answer.
-func socketOptions(a *attestation.Attestor, n *guests, refused func(unixsock.Peer, error)) []grpc.ServerOption {
+func socketOptions(a *attestation.Attestor, n *guests, room *underway.Room, refused func(unixsock.Peer, error)) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(counted{a.Credentials(), a, newTally(n.knows), n, refused}),
+		grpc.Creds(counted{a.Credentials(), a, newTally(n.knows), n, room, refused}),
+		grpc.StatsHandler(room.Handler()),
+		// Most connections are idle: gRPC would keep 32 KiB for each.
+		grpc.ReadBufferSize(8 << 10),
 		grpc.ConnectionTimeout(socketHandshake),
 		grpc.MaxConcurrentStreams(maxStreamsPerConn),
 		grpc.MaxHeaderListSize(16 << 10),

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"signet.example/attestation"
+	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/proxy"
 )
@@ -120,7 +121,7 @@ func TestHoweverManyUsersThereAreThoseThatAreKnownHaveRoom(t *testing.T) {
 func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 	a := &attestation.Attestor{}
 	tally, g := newTally(nobody), &guests{within: 100 * time.Millisecond}
-	creds := counted{a.Credentials(), a, tally, g, func(unixsock.Peer, error) {}}
+	creds := counted{a.Credentials(), a, tally, g, underway.New(mostLocal), func(unixsock.Peer, error) {}}
 	dir, err := os.MkdirTemp("", "gu") // short: a socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/child"
 	"signet.example/internal/private"
+	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
@@ -98,6 +99,8 @@ type agent struct {
 
 	wayOut *wayOut
 	guests *guests
+	// room is what local processes may have sent that nobody has read.
+	room *underway.Room
 
 	supervisor *envoy.Supervisor
 	// given is what no proxy says of itself.
@@ -109,7 +112,7 @@ type agent struct {
 func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) (*agent, error) {
 	children := &attestation.Children{}
 	socks := own.sockets
-	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u, guests: &guests{within: guestTime}}
+	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u, guests: &guests{within: guestTime}, room: underway.New(mostLocal)}
 	a.guests.named = func(uid uint32) bool {
 		s := u.state.Load()
 		return s != nil && s.NamesUser(uid)
@@ -164,21 +167,24 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
-	options := append(socketOptions(a.attestor, a.guests, a.turnedAway("xds")), ads.ServerOptions()...)
+	options := append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions()...)
 	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams, a.guests.knows).stream, a.relay.guarded))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.open)
 }
 
-// turnedAway counts and logs connections to a socket that are closed before their
-// first byte is read: their owner sees no more than that.
+// turnedAway counts and logs connections to a socket that are closed without an answer,
+// most before their first byte is read: their owner sees no more than that.
 func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 	return func(c unixsock.Peer, err error) {
 		a.metrics.refused.WithLabelValues(socket).Inc()
 		why := "its process cannot be attested"
-		if errors.Is(err, errTooMany) {
+		switch {
+		case errors.Is(err, errTooMany):
 			why = "too many are open"
+		case errors.Is(err, underway.ErrFull):
+			why = underway.ErrFull.Error()
 		}
 		a.log.Warn(socket+".sock: connection closed: "+why, slog.Any("uid", c.UID), slog.Any("pid", c.PID),
 			slog.Any("err", err), slog.String("hint", attestHint(err)))
@@ -202,7 +208,7 @@ func (a *agent) serveWorkloadAPI() {
 		}
 		return open.stream(srv, stream, info, next)
 	}
-	a.workload = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.turnedAway("workload")),
+	a.workload = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
 	sds.NewWorkloadAPI(&workloads{a.upstream, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
@@ -211,7 +217,7 @@ func (a *agent) serveWorkloadAPI() {
 
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
-	a.wayout = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.turnedAway("wayout")),
+	a.wayout = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(tallyOf(mostStreams, a.guests.knows).unary))...)
 	authv3.RegisterAuthorizationServer(a.wayout, a.wayOut)
 }

@@ -26,6 +26,7 @@ import (
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/internal/child"
+	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
 	"signet.example/proxy"
@@ -140,15 +141,15 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	api.RegisterAuthzControlServer(controlServer, d)
 	g.Go(func() error { return controlServer.Serve(controls) })
 
-	checks := newHanded()
+	checks, room := newHanded(), underway.New(mostChecks)
 	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(socketHandshake), grpc.MaxRecvMsgSize(1<<20),
-		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers))
+		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers), grpc.MaxHeaderListSize(16<<10), grpc.StatsHandler(room.Handler()))
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
 	g.Go(func() error { return checkServer.Serve(checks) })
 
 	g.Go(func() error {
 		defer cancel() // the agent is gone: so are we
-		return d.take(ctx, passing, checks)
+		return d.take(ctx, passing, checks, room)
 	})
 	g.Go(func() error {
 		<-ctx.Done()
@@ -165,7 +166,7 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 }
 
 // take receives the connections that the agent attested.
-func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed) error {
+func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed, room *underway.Room) error {
 	open := &shares{most: maxAuthzConns, open: map[string]int{}}
 	for {
 		c, h, err := receive(passing)
@@ -181,7 +182,8 @@ func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed) e
 			d.log.WarnContext(ctx, "connection refused", slog.Any("err", errors.Join(err, c.Close())))
 			continue
 		}
-		counted, err := open.enter(c, h.Destination+" "+h.Proxy)
+		who := h.Destination + " " + h.Proxy
+		counted, err := open.enter(c, who)
 		if err != nil {
 			d.log.WarnContext(ctx, "connection refused", slog.Any("err", errors.Join(err, c.Close())))
 			continue
@@ -191,7 +193,10 @@ func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed) e
 			d.log.WarnContext(ctx, "connection refused", slog.Any("err", errors.Join(err, counted.Close())))
 			continue
 		}
-		to.give(ctx, authz.NewConn(kept, authz.Caller{Destination: id, Proxy: h.Proxy}))
+		bounded := room.Enter(kept, who, func(who string, err error) {
+			d.log.WarnContext(ctx, "connection closed", slog.String("proxy", who), slog.Any("err", err))
+		})
+		to.give(ctx, authz.NewConn(bounded, authz.Caller{Destination: id, Proxy: h.Proxy}))
 	}
 }
 

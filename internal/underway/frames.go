@@ -1,0 +1,141 @@
+package underway
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+)
+
+// frames follows what comes over an HTTP/2 connection as far as it is to be counted:
+// which bytes are of messages, and where those end. It judges nothing: gRPC refuses
+// what is wrong. What it keeps is bounded by the streams that are within a message.
+type frames struct {
+	preface int // bytes of it that are still to come
+	header  [frameHeader]byte
+	have    int // bytes of header
+	left    int // bytes of the payload that are still to come
+	data    bool
+	stream  uint32
+	within  map[uint32]*message // streams that are within a message
+	// settled is how often everything was given back: what was counted before is not
+	// given back again.
+	settled *atomic.Uint64
+}
+
+// message is one that is not whole.
+type message struct {
+	prefix  [prefixLen]byte
+	have    int // bytes of prefix
+	left    int // bytes that are still to come after it
+	pieces  int // in how many it came
+	counted int // what was counted for it so far
+	settled uint64
+}
+
+const (
+	prefaceLen  = len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	frameHeader = 9 // RFC 9113 4.1
+	prefixLen   = 5 // of a gRPC message: compressed or not, and its length
+	// Types of frames, and the flag of one that is a stream's last.
+	frameData, frameHeaders, frameReset, endStream = 0, 1, 3, 1
+	// mostWithin bounds the streams that are followed. No server of ours takes more
+	// than a thousand calls of a connection; what a client leaves unfinished beyond
+	// that, calls that the server has ended, is counted and never forgotten.
+	mostWithin = 4096
+)
+
+func newFrames(settled *atomic.Uint64) frames {
+	return frames{preface: prefaceLen, within: map[uint32]*message{}, settled: settled}
+}
+
+// take follows b and returns what it adds to the sum.
+func (f *frames) take(b []byte) int {
+	n := 0
+	for len(b) > 0 {
+		switch {
+		case f.preface > 0:
+			skip := min(f.preface, len(b))
+			f.preface, b = f.preface-skip, b[skip:]
+		case f.have < frameHeader:
+			k := copy(f.header[f.have:], b)
+			f.have, b = f.have+k, b[k:]
+			if f.have == frameHeader {
+				n += f.begin()
+			}
+		default:
+			k := min(f.left, len(b))
+			if f.data {
+				n += f.payload(b[:k])
+			}
+			f.left, b = f.left-k, b[k:]
+		}
+		if f.have == frameHeader && f.left == 0 {
+			n += f.end()
+			f.have = 0
+		}
+	}
+	return n
+}
+
+// begin reads the header of a frame.
+func (f *frames) begin() int {
+	f.left = int(f.header[0])<<16 | int(f.header[1])<<8 | int(f.header[2])
+	f.stream = binary.BigEndian.Uint32(f.header[5:]) &^ (1 << 31)
+	f.data = f.header[3] == frameData
+	if m := f.within[f.stream]; f.data && m != nil && f.left > 0 {
+		m.pieces++ // one more that the message comes in
+		m.counted += perPiece
+		return perPiece
+	}
+	return 0
+}
+
+// end comes after a frame's last byte. What was ended within a message is dropped:
+// gRPC keeps it no longer.
+func (f *frames) end() int {
+	m := f.within[f.stream]
+	if m == nil {
+		return 0
+	}
+	switch kind, last := f.header[3], f.header[4]&endStream != 0; {
+	case kind == frameReset, last && (kind == frameData || kind == frameHeaders):
+		delete(f.within, f.stream)
+		if m.settled == f.settled.Load() {
+			return -m.counted
+		}
+	}
+	return 0
+}
+
+// payload follows bytes of messages. Each that is whole is counted as one piece.
+func (f *frames) payload(b []byte) int {
+	n := 0
+	for len(b) > 0 {
+		m := f.within[f.stream]
+		if m == nil {
+			if len(f.within) >= mostWithin {
+				return n + len(b)
+			}
+			m = &message{counted: perPiece, settled: f.settled.Load()}
+			f.within[f.stream] = m
+			n += perPiece
+		}
+		k := 0
+		if m.have < prefixLen {
+			k = copy(m.prefix[m.have:], b)
+			if m.have += k; m.have == prefixLen {
+				m.left = int(binary.BigEndian.Uint32(m.prefix[1:]))
+			}
+		} else {
+			k = min(m.left, len(b))
+			m.left -= k
+		}
+		n += k
+		m.counted += k
+		b = b[k:]
+		if m.have == prefixLen && m.left == 0 {
+			n -= m.pieces * perPiece
+			delete(f.within, f.stream)
+		}
+	}
+	return n
+}

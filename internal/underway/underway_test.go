@@ -1,0 +1,364 @@
+package underway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"signet.example/internal/underway"
+	"signet.example/test/parts"
+)
+
+const check = "/grpc.health.v1.Health/Check"
+
+// counting are credentials of everybody, whose connections are in a Room. The peer is
+// what a connection's first eight bytes before HTTP/2 say.
+type counting struct {
+	credentials.TransportCredentials
+	room *underway.Room
+	cut  func(peer string, err error)
+}
+
+func (c counting) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	var name [8]byte
+	if _, err := io.ReadFull(conn, name[:]); err != nil {
+		return nil, nil, err
+	}
+	return c.room.Enter(conn, string(bytes.TrimRight(name[:], " ")), c.cut), nil, nil
+}
+
+func (c counting) Clone() credentials.TransportCredentials { return c }
+
+// echo takes what it is sent; slow calls wait until the test ends.
+type echo struct {
+	healthpb.UnimplementedHealthServer
+	slow chan struct{}
+}
+
+func (e echo) Check(ctx context.Context, req *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+	if strings.HasPrefix(req.GetService(), "slow") {
+		select {
+		case <-e.slow:
+		case <-ctx.Done():
+		}
+	}
+	return &healthpb.HealthCheckResponse{}, nil
+}
+
+// takes is a streaming method that reads what it is sent, or does not.
+var takes = grpc.ServiceDesc{ServiceName: "test.Takes", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{{
+	StreamName: "All", ClientStreams: true, ServerStreams: true,
+	Handler: func(_ any, s grpc.ServerStream) error {
+		for {
+			var m healthpb.HealthCheckRequest
+			if err := s.RecvMsg(&m); err != nil {
+				return nil //nolint:nilerr // the client has left
+			}
+			if m.GetService() == "stop" {
+				<-s.Context().Done()
+				return nil
+			}
+			if err := s.SendMsg(&healthpb.HealthCheckResponse{}); err != nil {
+				return err
+			}
+		}
+	},
+}}}
+
+type rig struct {
+	t    *testing.T
+	addr string
+	room *underway.Room
+	slow chan struct{}
+
+	mu  sync.Mutex
+	cut []string // peers whose connections gave way
+}
+
+func newRig(t *testing.T, most underway.Most) *rig {
+	t.Helper()
+	r := &rig{t: t, room: underway.New(most), slow: make(chan struct{})}
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.addr = l.Addr().String()
+	s := grpc.NewServer(grpc.Creds(counting{insecure.NewCredentials(), r.room, func(peer string, err error) {
+		if !errors.Is(err, underway.ErrFull) {
+			t.Error(err)
+		}
+		r.mu.Lock()
+		r.cut = append(r.cut, peer)
+		r.mu.Unlock()
+	}}), grpc.StatsHandler(r.room.Handler()), grpc.MaxConcurrentStreams(64))
+	healthpb.RegisterHealthServer(s, echo{slow: r.slow})
+	s.RegisterService(&takes, nil)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	return r
+}
+
+func (r *rig) raw(peer string) net.Conn {
+	r.t.Helper()
+	var d net.Dialer
+	c, err := d.DialContext(r.t.Context(), "tcp", r.addr)
+	if err == nil {
+		_, err = fmt.Fprintf(c, "%-8s", peer)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() }) // it may be closed
+	return c
+}
+
+func (r *rig) client(peer string) *grpc.ClientConn {
+	r.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+r.addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			var d net.Dialer
+			c, err := d.DialContext(ctx, "tcp", addr)
+			if err == nil {
+				_, err = fmt.Fprintf(c, "%-8s", peer)
+			}
+			return c, err
+		}))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (r *rig) gaveWay(peer string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, p := range r.cut {
+		if p == peer {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *rig) empty() {
+	r.t.Helper()
+	for end := time.Now().Add(5 * time.Second); r.room.Holds() != 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("%d bytes are left", r.room.Holds())
+		}
+	}
+}
+
+func TestMessagesThatNeverEndHoldNoMoreThanTheRoom(t *testing.T) {
+	for _, piece := range []int{16384, 1} {
+		most := underway.Most{Conn: 1 << 20, Peer: 2 << 20, All: 8 << 20}
+		r := newRig(t, most)
+		honest := healthpb.NewHealthClient(r.client("honest"))
+		var wg sync.WaitGroup
+		for i := range 12 {
+			conn := r.raw("bad")
+			wg.Go(func() {
+				if sent, err := parts.Unfinished(conn, check, 32, 65531, piece); err == nil && sent >= most.Conn {
+					t.Errorf("connection %d took %d bytes", i, sent)
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() { wg.Wait(); close(done) }()
+		calls := 0
+		for ended := false; !ended; calls++ {
+			select {
+			case <-done:
+				ended = true
+			default:
+			}
+			if n := r.room.Holds(); n > most.All+(64<<10) {
+				t.Errorf("%d bytes are held", n)
+			}
+			if _, err := honest.Check(t.Context(), &healthpb.HealthCheckRequest{Service: strings.Repeat("x", 30<<10)}); err != nil {
+				t.Fatalf("somebody else's call: %v", err)
+			}
+		}
+		t.Logf("pieces of %d: %d calls of another beside it; %d connections gave way", piece, calls, r.gaveWay("bad"))
+		if r.gaveWay("bad") == 0 || r.gaveWay("honest") != 0 {
+			t.Errorf("%d of theirs gave way, and %d of another's", r.gaveWay("bad"), r.gaveWay("honest"))
+		}
+	}
+}
+
+// However many there are: those give way whose bytes have been there longest.
+func TestManyPeersTogetherKeepNobodyOut(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 2 << 20})
+	honest := healthpb.NewHealthClient(r.client("honest"))
+	var wg sync.WaitGroup
+	for i := range 16 {
+		conn := r.raw(fmt.Sprintf("bad%d", i))
+		wg.Go(func() { _, _ = parts.Unfinished(conn, check, 12, 60000, 16384) })
+	}
+	for range 100 {
+		if _, err := honest.Check(t.Context(), &healthpb.HealthCheckRequest{Service: strings.Repeat("x", 30<<10)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	if n := r.gaveWay("honest"); n != 0 {
+		t.Errorf("%d of somebody who means it gave way", n)
+	}
+}
+
+// What is whole is counted until its handler ends, or for a stream until it is read.
+func TestWholeMessagesAreCountedWhileTheyAreHeld(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+	c := healthpb.NewHealthClient(r.client("slow"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			_, _ = c.Check(ctx, &healthpb.HealthCheckRequest{Service: "slow" + strings.Repeat("x", 60<<10)})
+		})
+	}
+	for end := time.Now().Add(5 * time.Second); r.gaveWay("slow") == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are held by calls that do not end", r.room.Holds())
+		}
+	}
+	cancel()
+	wg.Wait()
+	r.empty()
+}
+
+func TestWhatIsTakenIsCountedOutToTheLastByte(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+	conn, givenUp := r.client("honest"), r.client("honest")
+	stream, err := conn.NewStream(t.Context(), &takes.Streams[0], "/test.Takes/All")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		m := &healthpb.HealthCheckRequest{Service: strings.Repeat("x", i*400%(100<<10))}
+		if err := stream.SendMsg(m); err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.RecvMsg(&healthpb.HealthCheckResponse{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := healthpb.NewHealthClient(conn).Check(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		aborted, stop := context.WithTimeout(t.Context(), time.Millisecond/4)
+		_, _ = healthpb.NewHealthClient(givenUp).Check(aborted, m) // it may not even be sent
+		stop()
+	}
+	time.Sleep(50 * time.Millisecond)        // calls end a moment after their answer
+	if now := r.room.Holds(); now > 16<<10 { // the stream's own
+		t.Errorf("%d bytes are counted, of which nobody holds any", now)
+	}
+	if n := r.gaveWay("honest"); n != 0 {
+		t.Errorf("%d gave way", n)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.RecvMsg(&healthpb.HealthCheckResponse{}) // its end
+	r.empty()
+}
+
+// Nobody reads them, whole as they are.
+func TestMessagesThatAStreamDoesNotReadAreCounted(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 256 << 10, Peer: 1 << 20, All: 1 << 20})
+	conn := r.client("bad")
+	for range 8 {
+		stream, err := conn.NewStream(t.Context(), &takes.Streams[0], "/test.Takes/All")
+		if err == nil {
+			err = stream.SendMsg(&healthpb.HealthCheckRequest{Service: "stop"})
+		}
+		for i := 0; i < 600 && err == nil; i++ {
+			err = stream.SendMsg(&healthpb.HealthCheckRequest{Service: "x"})
+		}
+	}
+	for end := time.Now().Add(5 * time.Second); r.gaveWay("bad") == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are held", r.room.Holds())
+		}
+	}
+}
+
+func TestAConnectionThatIsAnothersByNowIsCountedAsHis(t *testing.T) {
+	r := underway.New(underway.Most{Conn: 100 << 10, Peer: 2 << 10, All: 100 << 10})
+	near, far := net.Pipe()
+	defer func() { _ = near.Close() }()
+	c := r.Enter(far, "one", nil)
+	send := func(n int) error {
+		var b bytes.Buffer
+		if err := http2.NewFramer(&b, nil).WriteData(1, false, append(binary.BigEndian.AppendUint32([]byte{0}, 1<<20), make([]byte, n)...)); err != nil {
+			return err
+		}
+		go func() { _, _ = near.Write(b.Bytes()) }()
+		_, err := c.Read(make([]byte, 64<<10))
+		return err
+	}
+	go func() { _, _ = io.WriteString(near, http2.ClientPreface) }()
+	if _, err := c.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if err := send(1000); err != nil || r.Holds() < 1000 {
+		t.Fatalf("%v, %d", err, r.Holds())
+	}
+	c.Belongs("two")
+	other := r.Enter(near, "one", nil)
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r.Holds() < 1000 {
+		t.Errorf("%d", r.Holds())
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r.Holds() != 0 {
+		t.Errorf("a closed connection holds %d", r.Holds())
+	}
+}
+
+// FuzzFrames: whatever comes, in whatever pieces, the sum is what came in whole reads,
+// is never below zero, and no more than a few times the bytes.
+func FuzzFrames(f *testing.F) {
+	var b bytes.Buffer
+	b.WriteString(http2.ClientPreface)
+	w := http2.NewFramer(&b, nil)
+	_ = w.WriteSettings()
+	_ = w.WriteData(1, false, []byte{0, 0, 0, 0, 3, 1, 2, 3, 0, 0, 0, 0, 9})
+	_ = w.WriteData(3, true, []byte{0, 0, 0, 0, 3, 1, 2})
+	_ = w.WriteRSTStream(1, http2.ErrCodeCancel)
+	f.Add(b.Bytes(), 7)
+	f.Add([]byte(strings.Repeat("\x00\x00\x01\x00\x00\x00\x00\x00\x01\x00", 20)), 1)
+	f.Fuzz(func(t *testing.T, all []byte, step int) {
+		whole := underway.Sum(all, len(all)+1)
+		if step < 1 {
+			step = 1
+		}
+		if pieces := underway.Sum(all, step); pieces != whole || whole < 0 || whole > 600*len(all) {
+			t.Errorf("%d in pieces of %d, %d at once, of %d bytes", pieces, step, whole, len(all))
+		}
+	})
+}
+
+func TestMain(m *testing.M) { os.Exit(m.Run()) }
