@@ -9,6 +9,31 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
 
+// Limits of one evaluation; what passes them is an error, which denies.
+const (
+	maxTime = 100 * time.Millisecond
+	maxCost = 100_000 // expressions evaluated
+)
+
+// ErrLimit: an evaluation took more time or steps than it may.
+var ErrLimit = errors.New("the policy takes too long")
+
+// Error is an evaluation error. It tells where and of what kind, and leaves
+// the evaluator's message out: that quotes values of the request.
+type Error struct {
+	File string
+	Line int
+	Code string
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.File == "" {
+		return "evaluation failed: " + e.Code
+	}
+	return fmt.Sprintf("%s:%d: evaluation failed: %s", e.File, e.Line, e.Code)
+}
+
 // budget stops an evaluation that takes too many steps, too long, or gives its
 // builtins too much. The evaluator asks it before each expression, and slow builtins
 // in their loops, all from the evaluating goroutine; that is cheaper than the

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -241,4 +242,18 @@ func (c *Compiled) query(exprs []string) (*query, error) {
 		return nil, fmt.Errorf("internal error: query: %w", err)
 	}
 	return &query{body: body, compiler: qc}, nil
+}
+
+func (c *Compiled) addExemptions() error {
+	for _, e := range c.rev.Exemptions {
+		if e.Method != http.MethodGet || e.Name == "" || e.Path == "" || e.Path[0] != '/' {
+			return fmt.Errorf("policy revision %s: exemption %q: want a name and GET on a path", c.rev.ID, e.Name)
+		}
+		key := exemptKey{e.Destination, e.Method, e.Path}
+		if old, ok := c.exempt[key]; ok {
+			e.Sources = append(append([]string(nil), old.Sources...), e.Sources...)
+		}
+		c.exempt[key] = e
+	}
+	return nil
 }

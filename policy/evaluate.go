@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,31 +13,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
 )
-
-// Limits of one evaluation; what passes them is an error, which denies.
-const (
-	maxTime = 100 * time.Millisecond
-	maxCost = 100_000 // expressions evaluated
-)
-
-// ErrLimit: an evaluation took more time or steps than it may.
-var ErrLimit = errors.New("the policy takes too long")
-
-// Error is an evaluation error. It tells where and of what kind, and leaves
-// the evaluator's message out: that quotes values of the request.
-type Error struct {
-	File string
-	Line int
-	Code string
-}
-
-// Error implements error.
-func (e *Error) Error() string {
-	if e.File == "" {
-		return "evaluation failed: " + e.Code
-	}
-	return fmt.Sprintf("%s:%d: evaluation failed: %s", e.File, e.Line, e.Code)
-}
 
 // Evaluate decides one request: an exemption, else some allow rule and no deny
 // rule. An error denies; it never quotes the request. A builtin that fails is

@@ -8,15 +8,14 @@ import (
 	"unicode/utf8"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"signet.example/policy/repo"
 )
 
-// Limits of a tree and of a revision.
+// Limits of a module, beside those of a tree (repo).
 const (
-	maxModules    = 2000
-	maxModuleSize = 1 << 20
-	maxTotalSize  = 4 << 20 // compiled it is 45 times as much, and an old revision stays beside a new one
-	maxRuleName   = 200
-	maxNesting    = 8
+	maxRuleName = 200
+	maxNesting  = 8
 )
 
 // The packages of a policy.
@@ -71,18 +70,18 @@ func parse(modules []Module) (map[string]*ast.Module, []parsed, error) {
 }
 
 func checkSizes(modules []Module) error {
-	if len(modules) > maxModules {
-		return fmt.Errorf("%d modules: at most %d", len(modules), maxModules)
+	if len(modules) > repo.MaxModules {
+		return fmt.Errorf("%d modules: at most %d", len(modules), repo.MaxModules)
 	}
 	total := 0
 	for _, m := range modules {
-		if len(m.Rego) > maxModuleSize {
-			return fmt.Errorf("%s: %d bytes: at most %d", m.Path, len(m.Rego), maxModuleSize)
+		if len(m.Rego) > repo.MaxModuleSize {
+			return fmt.Errorf("%s: %d bytes: at most %d", m.Path, len(m.Rego), repo.MaxModuleSize)
 		}
 		total += len(m.Rego)
 	}
-	if total > maxTotalSize {
-		return fmt.Errorf("%d bytes of Rego: at most %d", total, maxTotalSize)
+	if total > repo.MaxTotalSize {
+		return fmt.Errorf("%d bytes of Rego: at most %d", total, repo.MaxTotalSize)
 	}
 	return nil
 }

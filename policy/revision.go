@@ -7,14 +7,12 @@ import (
 	"encoding/hex"
 	"hash"
 	"slices"
-	"strings"
+
+	"signet.example/policy/repo"
 )
 
-// Module is one Rego file; Path is relative to the repository's root.
-type Module struct{ Path, Rego string }
-
-// IsTest reports whether the module holds tests, which are run but not served.
-func (m Module) IsTest() bool { return strings.HasSuffix(m.Path, "_test.rego") }
+// Module is one Rego file.
+type Module = repo.Module
 
 // Exemption is a generated allow for a declared health check: Method (always
 // GET) on exactly Path of Destination, from Sources. Identities are SPIFFE IDs.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"signet.example/policy"
+	"signet.example/policy/repo"
 )
 
 const ordersTestRego = `package signet.authz.order_store_test
@@ -19,8 +20,8 @@ test_web_reads if {
 }
 `
 
-func tree(files ...string) policy.Tree {
-	return policy.Tree{URL: "file:///repo", Commit: "c0ffee", Modules: append(modules(meshRego, ordersRego), policy.Module{Path: "x_test.rego", Rego: strings.Join(files, "\n")})}
+func tree(files ...string) repo.Tree {
+	return repo.Tree{URL: "file:///repo", Commit: "c0ffee", Modules: append(modules(meshRego, ordersRego), policy.Module{Path: "x_test.rego", Rego: strings.Join(files, "\n")})}
 }
 
 func TestATreeWithPassingTestsIsServed(t *testing.T) {
@@ -41,7 +42,7 @@ func TestAFailingTestRefusesTheTreeByNameAndLine(t *testing.T) {
 }
 
 func TestATreeWithoutTestsIsServedWithAWarning(t *testing.T) {
-	r, err := policy.Test(t.Context(), policy.Tree{Modules: modules(meshRego)})
+	r, err := policy.Test(t.Context(), repo.Tree{Modules: modules(meshRego)})
 	if err != nil || len(r.Warnings) != 1 {
 		t.Errorf("%+v %v", r, err)
 	}
@@ -57,7 +58,7 @@ func TestATestFileCannotHoldWhatIsNotServed(t *testing.T) {
 		}
 	}
 	helper := "package signet.lib.roles\nadmin := 1"
-	uses := policy.Tree{Modules: append(modules("package signet.authz\nallow contains \"x\" if data.signet.lib.roles.admin == input.x"), policy.Module{Path: "lib_test.rego", Rego: helper})}
+	uses := repo.Tree{Modules: append(modules("package signet.authz\nallow contains \"x\" if data.signet.lib.roles.admin == input.x"), policy.Module{Path: "lib_test.rego", Rego: helper})}
 	if _, err := policy.Test(t.Context(), uses); err != nil {
 		t.Logf("refused: %v", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/watched"
 	"signet.example/mesh"
-	"signet.example/policy"
+	"signet.example/policy/repo"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
 	"signet.example/store"
@@ -181,7 +181,7 @@ func Write(ctx context.Context, kind, name string, manifest []byte) error {
 }
 
 // PolicyLogin is the login that a source's URL has.
-func (c Config) PolicyLogin(url string) (policy.Login, error) { return c.policyLogin(url) }
+func (c Config) PolicyLogin(url string) (repo.Login, error) { return c.policyLogin(url) }
 
 // PrivateServer reports what is wrong with a server's files.
 func PrivateServer(cfg Config, own uint32) error { return cfg.Complete().guarded(own) }

@@ -15,7 +15,7 @@ import (
 	"signet.example/internal/manifest"
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
-	"signet.example/policy"
+	"signet.example/policy/repo"
 	"signet.example/proxy"
 	"signet.example/server/kinds"
 )
@@ -31,7 +31,7 @@ type model struct {
 	hanging ordered.Map[ordered.String, *group]                    // by NodeGroup: Entries and Bindings
 	hosts   ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]] // which groups may host a virtual node
 	issuers []jwt.Issuer
-	sources []policy.Source
+	sources []repo.Source
 	// selecting are the NodeGroups that hosts are in by their selectors.
 	selecting []identity.NodeGroup
 }
@@ -122,7 +122,7 @@ func (m *model) hang(o *kinds.Object, change func(*group, *grant) *group, host f
 // list fills the lists of the kinds of which there are few, by name.
 func (m *model) list() {
 	m.issuers = slices.Collect(values[jwt.Issuer](m, kinds.JWTIssuer))
-	m.sources = slices.Collect(values[policy.Source](m, kinds.PolicySource))
+	m.sources = slices.Collect(values[repo.Source](m, kinds.PolicySource))
 	m.selecting = nil
 	for g := range values[identity.NodeGroup](m, kinds.NodeGroup) {
 		if len(g.Selectors) > 0 {

@@ -22,6 +22,7 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/policy/repo"
 	"signet.example/store"
 )
 
@@ -68,7 +69,7 @@ type goodTree struct {
 
 // hardFailure is a source whose reading was killed, or would be again.
 type hardFailure struct {
-	of     policy.Source
+	of     repo.Source
 	commit string // "" where it was not known yet
 	killed int    // readings in a row of which nothing else is known; 0 where the commit is
 }
@@ -92,7 +93,7 @@ type policies struct {
 	stamp watched.Signal // wakes runStamp: a revision is to be stamped
 
 	// read reads one source; with failed, only where its commit is another one.
-	read    func(ctx context.Context, src policy.Source, dir, failed string) (reading, error)
+	read    func(ctx context.Context, src repo.Source, dir, failed string) (reading, error)
 	memory  uint64                   // of the process that reads
 	reading chan struct{}            // full while a source is read: one at a time
 	mu      sync.Mutex               // guards the following
@@ -100,7 +101,7 @@ type policies struct {
 	took    map[string]time.Duration // the last reading, by source
 	good    goodTree
 	status  map[string]*api.PolicyStatus
-	tried   map[string]policy.Source // as it was when last tried
+	tried   map[string]repo.Source // as it was when last tried
 }
 
 // load puts the last good revision in force, as the store has it: a restarted
@@ -128,7 +129,7 @@ func (p *policies) load(ctx context.Context) error {
 		}
 		p.status[row.Source] = &api.PolicyStatus{
 			Source: row.Source, Url: rev.GetSource(), Commit: rev.GetCommit(), Revision: rev.GetId(),
-			Modules: int32(len(rev.GetModules())), Synced: timestamppb.New(row.At), //nolint:gosec // bounded by policy.Fetch
+			Modules: int32(len(rev.GetModules())), Synced: timestamppb.New(row.At), //nolint:gosec // bounded by repo.Fetch
 		}
 	}
 	p.mu.Unlock()
@@ -153,7 +154,7 @@ func (p *policies) run(ctx context.Context) error {
 			p.log.ErrorContext(ctx, "policy revision not renewed", slog.Any("err", err))
 		}
 		// Beside this loop: the mesh changes meanwhile, and its exemptions with it.
-		timer.Reset(p.poll(func(src policy.Source) {
+		timer.Reset(p.poll(func(src repo.Source) {
 			polling.Go(func() {
 				p.syncOne(ctx, src, false)
 				<-p.reading
@@ -165,7 +166,7 @@ func (p *policies) run(ctx context.Context) error {
 
 // poll has the first source read that is due, where none is being read, and returns
 // when the next one is due.
-func (p *policies) poll(read func(src policy.Source)) time.Duration {
+func (p *policies) poll(read func(src repo.Source)) time.Duration {
 	next := time.Hour
 	for _, src := range p.model().sources {
 		wait := p.due(src)
@@ -183,7 +184,7 @@ func (p *policies) poll(read func(src policy.Source)) time.Duration {
 }
 
 // due reports in how long a source is to be fetched; a changed one at once.
-func (p *policies) due(src policy.Source) time.Duration {
+func (p *policies) due(src repo.Source) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.status[src.Name]
@@ -202,7 +203,7 @@ func (p *policies) due(src policy.Source) time.Duration {
 }
 
 // sync reads one source by hand, whatever came of it before, and returns what came of it now.
-func (p *policies) sync(ctx context.Context, src policy.Source) (*api.PolicyStatus, error) {
+func (p *policies) sync(ctx context.Context, src repo.Source) (*api.PolicyStatus, error) {
 	select {
 	case p.reading <- struct{}{}:
 		defer func() {
@@ -216,7 +217,7 @@ func (p *policies) sync(ctx context.Context, src policy.Source) (*api.PolicyStat
 }
 
 // syncOne fetches, tests and activates one source. The caller holds reading.
-func (p *policies) syncOne(ctx context.Context, src policy.Source, byHand bool) *api.PolicyStatus {
+func (p *policies) syncOne(ctx context.Context, src repo.Source, byHand bool) *api.PolicyStatus {
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
 	failures := p.failures.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
@@ -243,7 +244,7 @@ func (p *policies) syncOne(ctx context.Context, src policy.Source, byHand bool) 
 		p.log.WarnContext(ctx, "policy source failed; the last good revision stays", slog.String("source", src.Name), slog.Any("err", err))
 	}
 	if p.good.source == src.Name { // what is in force, not what was tried
-		st.Url, st.Commit, st.Modules = p.good.url, p.good.commit, int32(len(p.good.modules)) //nolint:gosec // bounded by policy.Fetch
+		st.Url, st.Commit, st.Modules = p.good.url, p.good.commit, int32(len(p.good.modules)) //nolint:gosec // bounded by repo.Fetch
 		st.Revision = p.revision()
 		st.Changed = st.Revision != before
 	}
@@ -274,7 +275,7 @@ func (p *policies) told(st *api.PolicyStatus) *api.PolicyStatus {
 }
 
 // failure is that of the source as it is now.
-func (p *policies) failure(src policy.Source) hardFailure {
+func (p *policies) failure(src repo.Source) hardFailure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f := p.failed[src.Name]; f.of == src {
@@ -285,7 +286,7 @@ func (p *policies) failure(src policy.Source) hardFailure {
 
 // failedBy remembers a hard failure: the same commit is not read again, and where none
 // was known the source is left alone, twice as long each time.
-func (p *policies) failedBy(src policy.Source, before hardFailure, commit string, err error) {
+func (p *policies) failedBy(src repo.Source, before hardFailure, commit string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, hard := errors.AsType[hardError](err); !hard {
@@ -302,7 +303,7 @@ func (p *policies) failedBy(src policy.Source, before hardFailure, commit string
 }
 
 // unchanged is the status of a source whose commit still is the one that failed.
-func (p *policies) unchanged(src policy.Source) *api.PolicyStatus {
+func (p *policies) unchanged(src repo.Source) *api.PolicyStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st, _ := proto.Clone(p.status[src.Name]).(*api.PolicyStatus) // Clone returns what it was given
@@ -334,11 +335,11 @@ func (p *policies) renewRevision(ctx context.Context) error {
 	m := p.model()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !slices.ContainsFunc(m.sources, func(s policy.Source) bool { return s.Name == p.good.source }) {
+	if !slices.ContainsFunc(m.sources, func(s repo.Source) bool { return s.Name == p.good.source }) {
 		p.good = goodTree{} // its source was deleted
 	}
 	for name := range p.status {
-		if !slices.ContainsFunc(m.sources, func(s policy.Source) bool { return s.Name == name }) {
+		if !slices.ContainsFunc(m.sources, func(s repo.Source) bool { return s.Name == name }) {
 			delete(p.status, name)
 			delete(p.tried, name)
 			delete(p.failed, name)

@@ -19,6 +19,7 @@ import (
 	"signet.example/internal/child"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
+	"signet.example/policy/repo"
 )
 
 // Whoever may push to a policy repository writes what is inflated, compiled and run
@@ -57,7 +58,7 @@ type reading struct {
 	// commit that its branch or tag was at; "" if that is not known.
 	commit    string
 	unchanged bool
-	tree      policy.Tree // without tests
+	tree      repo.Tree // without tests
 	tests     int
 	packages  []policy.Package
 	warnings  []string
@@ -70,7 +71,7 @@ func (e hardError) Unwrap() error { return e.error }
 
 // readPolicies runs one such process with so much memory. With failed its commit is
 // looked up, and only another one is read.
-func readPolicies(ctx context.Context, exe string, memory uint64, src policy.Source, login policy.Login, dir, failed string) (reading, error) {
+func readPolicies(ctx context.Context, exe string, memory uint64, src repo.Source, login repo.Login, dir, failed string) (reading, error) {
 	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "policies")
 	if err != nil {
 		return reading{}, fmt.Errorf("read policies: %w", err)
@@ -99,7 +100,7 @@ func readPolicies(ctx context.Context, exe string, memory uint64, src policy.Sou
 	p.Stop(0)
 	got := reading{
 		commit: last.GetCommit(), unchanged: last.GetUnchanged(), tests: int(last.GetTests()),
-		tree: policy.Tree{URL: last.GetUrl(), Commit: last.GetReadCommit()},
+		tree: repo.Tree{URL: last.GetUrl(), Commit: last.GetReadCommit()},
 	}
 	for _, m := range last.GetModules() {
 		got.tree.Modules = append(got.tree.Modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
@@ -198,8 +199,8 @@ func RunPolicyChild(ctx context.Context) error {
 	if err := readMessage(conn, &read, maxRequest); err != nil {
 		return fmt.Errorf("policy-child: %w", err)
 	}
-	src := policy.Source{Name: read.GetName(), URL: read.GetUrl(), Branch: read.GetBranch(), Tag: read.GetTag(), Commit: read.GetCommit(), Path: read.GetPath()}
-	login := policy.Login{User: read.GetUser(), Password: read.GetPassword(), SSHKey: read.GetSshKey(), KnownHosts: read.GetKnownHosts()}
+	src := repo.Source{Name: read.GetName(), URL: read.GetUrl(), Branch: read.GetBranch(), Tag: read.GetTag(), Commit: read.GetCommit(), Path: read.GetPath()}
+	login := repo.Login{User: read.GetUser(), Password: read.GetPassword(), SSHKey: read.GetSshKey(), KnownHosts: read.GetKnownHosts()}
 	answer := &api.PolicyReading{}
 	if answer.Commit, err = login.Resolve(ctx, src); err != nil {
 		answer.Done, answer.Error = true, sayable("fetch: "+err.Error())
@@ -218,7 +219,7 @@ func RunPolicyChild(ctx context.Context) error {
 }
 
 // readSource fetches, compiles and tests.
-func readSource(ctx context.Context, src policy.Source, login policy.Login, dir string, answer *api.PolicyReading) {
+func readSource(ctx context.Context, src repo.Source, login repo.Login, dir string, answer *api.PolicyReading) {
 	defer func() { answer.Error = sayable(answer.GetError()) }()
 	tree, err := login.Fetch(ctx, src, dir)
 	if err != nil {

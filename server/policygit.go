@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"signet.example/internal/private"
-	"signet.example/policy"
+	"signet.example/policy/repo"
 )
 
 // mostLogin bounds a credentials file or an ssh key.
@@ -36,7 +36,7 @@ type gitPlace struct{ scheme, host, user, path string }
 
 // placeOf reads an https or ssh URL that is fit for fetching.
 func placeOf(raw string) (gitPlace, error) {
-	if err := policy.CheckURL(raw); err != nil {
+	if err := repo.CheckURL(raw); err != nil {
 		return gitPlace{}, err
 	}
 	if !strings.Contains(raw, "://") && !path.IsAbs(raw) { // ssh's short form
@@ -99,10 +99,10 @@ func (g PolicyGit) guarded(own uint32) error {
 }
 
 // policyLogin reads the login that the configuration has for a source's URL.
-func (c Config) policyLogin(raw string) (policy.Login, error) {
+func (c Config) policyLogin(raw string) (repo.Login, error) {
 	asked, err := placeOf(raw)
 	if err != nil { // a local one, or refused by who fetches it
-		return policy.Login{}, nil //nolint:nilerr // as above
+		return repo.Login{}, nil //nolint:nilerr // as above
 	}
 	var best PolicyGit
 	long := -1
@@ -112,22 +112,22 @@ func (c Config) policyLogin(raw string) (policy.Login, error) {
 		}
 	}
 	if err := best.guarded(private.Self()); err != nil {
-		return policy.Login{}, fmt.Errorf("policy_git: %w", err)
+		return repo.Login{}, fmt.Errorf("policy_git: %w", err)
 	}
-	l := policy.Login{KnownHosts: best.KnownHostsFile}
+	l := repo.Login{KnownHosts: best.KnownHostsFile}
 	if best.CredentialsFile != "" {
 		text, err := readLogin(best.CredentialsFile)
 		if err != nil {
-			return policy.Login{}, err
+			return repo.Login{}, err
 		}
 		var ok bool
 		if l.User, l.Password, ok = strings.Cut(strings.TrimRight(string(text), "\r\n"), ":"); !ok || l.Password == "" || strings.ContainsAny(l.User+l.Password, "\r\n") {
-			return policy.Login{}, fmt.Errorf("policy_git: credentials_file %s: want one line, user:password (a token is the password)", best.CredentialsFile)
+			return repo.Login{}, fmt.Errorf("policy_git: credentials_file %s: want one line, user:password (a token is the password)", best.CredentialsFile)
 		}
 	}
 	if best.SSHKeyFile != "" {
 		if l.SSHKey, err = readLogin(best.SSHKeyFile); err != nil {
-			return policy.Login{}, err
+			return repo.Login{}, err
 		}
 	}
 	return l, nil

@@ -22,7 +22,7 @@ import (
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
-	"signet.example/policy"
+	"signet.example/policy/repo"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
 	"signet.example/server/signer"
@@ -215,14 +215,14 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.Loaded, reports: s.sessions.Wait,
 		changed: changed.Wake, log: s.log, clock: s.clock, failures: s.metrics.policyErrors,
 		renew: watched.NewSignal(), stamp: watched.NewSignal(),
-		status: map[string]*api.PolicyStatus{}, tried: map[string]policy.Source{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
+		status: map[string]*api.PolicyStatus{}, tried: map[string]repo.Source{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
 		reading: make(chan struct{}, 1), memory: policyMemory,
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	s.policies.read = func(ctx context.Context, src policy.Source, dir, failed string) (reading, error) {
+	s.policies.read = func(ctx context.Context, src repo.Source, dir, failed string) (reading, error) {
 		login, err := s.cfg.policyLogin(src.URL)
 		if err != nil {
 			return reading{}, fmt.Errorf("fetch: policy source %s: %w", src.Name, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/policy"
+	"signet.example/policy/repo"
 )
 
 func newPolicyCheck() *cobra.Command {
@@ -54,8 +55,8 @@ a test fails.`,
 	})
 }
 
-func readPolicies(ctx context.Context, dir string) (policy.Tree, error) {
-	tree, err := policy.ReadDir(ctx, dir)
+func readPolicies(ctx context.Context, dir string) (repo.Tree, error) {
+	tree, err := repo.ReadDir(ctx, dir)
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return tree, usage(fmt.Errorf("%s: %w", dir, path.Err))
 	}
@@ -73,7 +74,7 @@ type look struct {
 	Refused  []string `json:"refused"`
 	Tests    *tests   `json:"tests,omitempty"`
 
-	tree policy.Tree
+	tree repo.Tree
 }
 
 type tests struct {

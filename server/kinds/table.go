@@ -4,7 +4,7 @@ import (
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/mesh"
-	"signet.example/policy"
+	"signet.example/policy/repo"
 )
 
 // Signet's own kinds.
@@ -58,9 +58,9 @@ var table = []Kind{
 		clash: "JWTIssuer NAME has the same issuer: a token would have two sets of keys",
 	}}),
 
-	spec[policy.SourceSpec, policy.Source]{
-		build: anywhere(policy.SourceSpec.Build), check: policy.SourceSpec.Check,
-		defaults: func(s *policy.SourceSpec, v policy.Source) { s.Branch, s.Poll = v.Branch, v.Poll.String() },
+	spec[repo.SourceSpec, repo.Source]{
+		build: anywhere(repo.SourceSpec.Build), check: repo.SourceSpec.Check,
+		defaults: func(s *repo.SourceSpec, v repo.Source) { s.Branch, s.Poll = v.Branch, v.Poll.String() },
 	}.row(Kind{Name: PolicySource, Plural: "policysources", Short: "ps", Reach: Nobody, Single: &Single{
 		Of: func(any) string { return "" }, Field: "metadata.name", // one revision is served to all: two repositories have no order between them
 		clash: "PolicySource NAME is there already, and one is served at a time: delete it first, or put both sets of rules into one repository",

@@ -25,7 +25,7 @@ const (
 )
 
 // imports is the table of docs/ARCHITECTURE.md: folder → the folders it imports, no
-// more and no less. A folder inside server, agent or authz is a part with a row of its own.
+// more and no less. A folder inside server, agent, authz or policy is a part with a row of its own.
 var imports = map[string][]string{
 	"identity":        {},
 	"proxy":           {},
@@ -35,7 +35,8 @@ var imports = map[string][]string{
 	"api":             {"internal"},
 	"ca":              {"identity", "internal"},
 	"attestation":     {"identity", "api", "internal"},
-	"policy":          {"identity", "internal", "proxy"},
+	"policy":          {"internal", "proxy", "policy/repo"},
+	"policy/repo":     {"identity"},
 	"store":           {"internal"},
 	"sds":             {"identity", "ads"},
 	"xds":             {"identity", "mesh", "ads", "proxy"},
@@ -44,10 +45,10 @@ var imports = map[string][]string{
 	"server/signer":   {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":    {},
 	"server/fleet":    {"api", "store", "server/fault", "internal", "proxy"},
-	"server/kinds":    {"identity", "mesh", "policy", "authz/jwt", "internal"},
-	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "authz/jwt", "store", "xds", "server/kinds", "server/signer", "server/fault", "server/fleet", "internal", "proxy"},
+	"server/kinds":    {"identity", "mesh", "policy/repo", "authz/jwt", "internal"},
+	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "xds", "server/kinds", "server/signer", "server/fault", "server/fleet", "internal", "proxy"},
 	"dev":             {"api"},
-	"cmd":             {"server", "server/kinds", "server/signer", "agent", "dev", "api", "policy", "internal"},
+	"cmd":             {"server", "server/kinds", "server/signer", "agent", "dev", "api", "policy", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},
 	"agent/resources": {"identity", "ads", "api", "agent/svids", "proxy"},
 	"agent/envoy":     {"identity", "api", "agent/svids", "internal", "proxy"},
@@ -93,7 +94,7 @@ func root(t *testing.T) string {
 func folder(path string) (string, bool) {
 	rest, ours := strings.CutPrefix(path, module)
 	top, inner, parted := strings.Cut(rest, "/")
-	if parted && (top == "server" || top == "agent" || top == "authz") {
+	if parted && (top == "server" || top == "agent" || top == "authz" || top == "policy") {
 		part, _, _ := strings.Cut(inner, "/")
 		return top + "/" + part, ours
 	}

@@ -1,4 +1,4 @@
-package policy_test
+package repo_test
 
 import (
 	"crypto/ed25519"
@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"signet.example/policy"
+	"signet.example/policy/repo"
 	"signet.example/test/parts"
 )
 
@@ -129,11 +129,11 @@ func TestARepositoryIsReadOverSSHWithItsKeyAndKnownHost(t *testing.T) {
 	}
 	src := r.source()
 	src.URL = "ssh://git@" + address + "/p.git"
-	tree, err := policy.Login{SSHKey: file(key), KnownHosts: known(host)}.Fetch(t.Context(), src, t.TempDir())
+	tree, err := repo.Login{SSHKey: file(key), KnownHosts: known(host)}.Fetch(t.Context(), src, t.TempDir())
 	if err != nil || tree.Commit != want.String() {
 		t.Errorf("%s %v", tree.Commit, err)
 	}
-	for wanted, l := range map[string]policy.Login{
+	for wanted, l := range map[string]repo.Login{
 		"known_hosts_file":             {SSHKey: file(key), KnownHosts: known(otherHost)},
 		"the host refuses the ssh_key": {SSHKey: file(other), KnownHosts: known(host)},
 	} {

@@ -1,4 +1,4 @@
-package policy_test
+package repo_test
 
 import (
 	"net/http"
@@ -12,7 +12,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport/client"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 
-	"signet.example/policy"
+	"signet.example/policy/repo"
 	"signet.example/test/parts"
 )
 
@@ -48,7 +48,7 @@ func TestFetchOverHTTPSKeepsABareCacheAndFollowsTheBranch(t *testing.T) {
 		if i > 1 { // a commit that is no descendant: a forced push
 			want = r.commit("main", r.tree(rego("b.rego", "package signet.authz # "+strings.Repeat("x", i))))
 		}
-		tree, err := policy.Fetch(t.Context(), src, dir)
+		tree, err := repo.Fetch(t.Context(), src, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func TestFetchOverHTTPSKeepsABareCacheAndFollowsTheBranch(t *testing.T) {
 	}
 	src.Branch, src.Commit = "", first.String()
 	src.URL = strings.Replace(src.URL, "127.0.0.1", "localhost", 1) // another cache
-	if tree, err := policy.Fetch(t.Context(), src, dir); err == nil {
+	if tree, err := repo.Fetch(t.Context(), src, dir); err == nil {
 		t.Logf("commit %s that no branch has was given", tree.Commit)
 	}
 }
@@ -72,7 +72,7 @@ func TestFetchOfACommitOverHTTPS(t *testing.T) {
 	r.commit("main", r.tree(rego("b.rego", "package signet.authz")))
 	src := r.source()
 	src.URL, src.Branch, src.Commit = serveGit(t, r), "", want.String()
-	tree, err := policy.Fetch(t.Context(), src, t.TempDir())
+	tree, err := repo.Fetch(t.Context(), src, t.TempDir())
 	if err != nil || tree.Commit != want.String() {
 		t.Errorf("%s %v", tree.Commit, err)
 	}
@@ -84,7 +84,7 @@ func TestADamagedCacheIsMadeAnew(t *testing.T) {
 	src, dir := r.source(), t.TempDir()
 	src.URL = serveGit(t, r)
 	for i := range 3 {
-		tree, err := policy.Fetch(t.Context(), src, dir)
+		tree, err := repo.Fetch(t.Context(), src, dir)
 		if err != nil || tree.Commit != want.String() {
 			t.Fatalf("%d: %s %v", i, tree.Commit, err)
 		}
@@ -98,7 +98,7 @@ func TestADamagedCacheIsMadeAnew(t *testing.T) {
 			}
 		}
 	}
-	if tree, err := policy.Fetch(t.Context(), src, dir); err != nil || tree.Commit != want.String() {
+	if tree, err := repo.Fetch(t.Context(), src, dir); err != nil || tree.Commit != want.String() {
 		t.Errorf("%s %v", tree.Commit, err)
 	}
 }
@@ -108,7 +108,7 @@ func TestAWrongPasswordIsAnErrorWithoutIt(t *testing.T) {
 	r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
 	src := r.source()
 	src.URL = strings.Replace(serveGit(t, r), "secretcanary", "wrongcanary", 1)
-	if _, err := policy.Fetch(t.Context(), src, t.TempDir()); err == nil || strings.Contains(err.Error(), "canary") {
+	if _, err := repo.Fetch(t.Context(), src, t.TempDir()); err == nil || strings.Contains(err.Error(), "canary") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -118,21 +118,21 @@ func TestALoginIsUsedAndItsAbsenceNamesTheKeys(t *testing.T) {
 	want := r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
 	src := r.source()
 	src.URL = strings.Replace(serveGit(t, r), "u:secretcanary@", "", 1)
-	tree, err := policy.Login{User: "u", Password: "secretcanary"}.Fetch(t.Context(), src, t.TempDir())
+	tree, err := repo.Login{User: "u", Password: "secretcanary"}.Fetch(t.Context(), src, t.TempDir())
 	if err != nil || tree.Commit != want.String() {
 		t.Errorf("%s %v", tree.Commit, err)
 	}
-	for wanted, l := range map[string]policy.Login{"name a credentials_file": {}, "refuses the user and password": {User: "u", Password: "wrongcanary"}} {
+	for wanted, l := range map[string]repo.Login{"name a credentials_file": {}, "refuses the user and password": {User: "u", Password: "wrongcanary"}} {
 		if _, err := l.Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), wanted) || !strings.Contains(err.Error(), "policy_git") || strings.Contains(err.Error(), "canary") {
 			t.Errorf("want %q: %v", wanted, err)
 		}
 	}
 	t.Setenv("SSH_AUTH_SOCK", "")
 	src.URL = "git@127.0.0.1:p.git"
-	if _, err := (policy.Login{}).Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), "ssh_key_file") {
+	if _, err := (repo.Login{}).Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), "ssh_key_file") {
 		t.Errorf("ssh without a key: %v", err)
 	}
-	if _, err := (policy.Login{SSHKey: []byte("canary")}).Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), "ssh_key_file") || strings.Contains(err.Error(), "canary") {
+	if _, err := (repo.Login{SSHKey: []byte("canary")}).Resolve(t.Context(), src); err == nil || !strings.Contains(err.Error(), "ssh_key_file") || strings.Contains(err.Error(), "canary") {
 		t.Errorf("no key: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package policy_test
+package repo_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
-	"signet.example/policy"
+	"signet.example/policy/repo"
 )
 
 // repository is a bare git repository that a test writes commits into, object
@@ -106,8 +106,8 @@ func (r *repository) commit(branch string, policies plumbing.Hash) plumbing.Hash
 	return h
 }
 
-func (r *repository) source() policy.Source {
-	return policy.Source{Name: "main", URL: "file://" + r.dir, Branch: "main", Path: "policies"}
+func (r *repository) source() repo.Source {
+	return repo.Source{Name: "main", URL: "file://" + r.dir, Branch: "main", Path: "policies"}
 }
 
 func rego(name, body string) file { return file{name, filemode.Regular, body} }
@@ -121,19 +121,19 @@ func TestFetchReadsABranchATagAndACommit(t *testing.T) {
 	}
 	second := r.commit("main", r.tree(rego("b.rego", "package signet.authz")))
 	for name, tc := range map[string]struct {
-		change func(*policy.Source)
+		change func(*repo.Source)
 		commit plumbing.Hash
 		paths  string
 	}{
-		"branch":        {func(*policy.Source) {}, second, "policies/b.rego"},
-		"tag":           {func(s *policy.Source) { s.Branch, s.Tag = "", "v1" }, first, "policies/a.rego policies/a_test.rego"},
-		"commit":        {func(s *policy.Source) { s.Branch, s.Commit = "", first.String() }, first, "policies/a.rego policies/a_test.rego"},
-		"absolute path": {func(s *policy.Source) { s.URL = strings.TrimPrefix(s.URL, "file://") }, second, "policies/b.rego"},
+		"branch":        {func(*repo.Source) {}, second, "policies/b.rego"},
+		"tag":           {func(s *repo.Source) { s.Branch, s.Tag = "", "v1" }, first, "policies/a.rego policies/a_test.rego"},
+		"commit":        {func(s *repo.Source) { s.Branch, s.Commit = "", first.String() }, first, "policies/a.rego policies/a_test.rego"},
+		"absolute path": {func(s *repo.Source) { s.URL = strings.TrimPrefix(s.URL, "file://") }, second, "policies/b.rego"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			src := r.source()
 			tc.change(&src)
-			tree, err := policy.Fetch(t.Context(), src, t.TempDir())
+			tree, err := repo.Fetch(t.Context(), src, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -181,7 +181,7 @@ func TestFetchRefusesWhatATreeMustNotHold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRepository(t)
 			r.commit("main", r.tree(tc.files...))
-			if _, err := policy.Fetch(t.Context(), r.source(), t.TempDir()); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := repo.Fetch(t.Context(), r.source(), t.TempDir()); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v", err)
 			}
 		})
@@ -199,7 +199,7 @@ func TestFetchRefusesATreeThatNestsWithoutEnd(t *testing.T) {
 		h = r.rawTree(same...)
 	}
 	r.commit("main", h)
-	if _, err := policy.Fetch(t.Context(), r.source(), t.TempDir()); err == nil {
+	if _, err := repo.Fetch(t.Context(), r.source(), t.TempDir()); err == nil {
 		t.Error("read")
 	}
 }
@@ -210,7 +210,7 @@ func TestFetchDoesNotFollowALinkToTheFolder(t *testing.T) {
 	src := r.source()
 	for _, p := range []string{"README", "policies/a.rego", "nowhere", "../policies", "/policies", "policies/..", "policies\\x"} {
 		src.Path = p
-		if _, err := policy.Fetch(t.Context(), src, t.TempDir()); err == nil {
+		if _, err := repo.Fetch(t.Context(), src, t.TempDir()); err == nil {
 			t.Errorf("path %q was read", p)
 		}
 	}
@@ -226,33 +226,33 @@ func TestFetchRefusesURLsAndReferencesThatAreNone(t *testing.T) {
 	} {
 		src := r.source()
 		src.URL = u
-		if _, err := policy.Fetch(t.Context(), src, t.TempDir()); err == nil || !strings.Contains(err.Error(), "URL") {
+		if _, err := repo.Fetch(t.Context(), src, t.TempDir()); err == nil || !strings.Contains(err.Error(), "URL") {
 			t.Errorf("%q: %v", u, err)
 		}
 	}
 	for _, ref := range []string{"../../x", "a..b", "-x", "a b", "a~1", "a^{}", "a:b", "x.lock", "/x", "x/", "a\\b", "@{1}", "a\x7f", "nowhere"} {
-		for _, change := range []func(*policy.Source){
-			func(s *policy.Source) { s.Branch = ref },
-			func(s *policy.Source) { s.Branch, s.Tag = "", ref },
-			func(s *policy.Source) { s.Branch, s.Commit = "", ref },
+		for _, change := range []func(*repo.Source){
+			func(s *repo.Source) { s.Branch = ref },
+			func(s *repo.Source) { s.Branch, s.Tag = "", ref },
+			func(s *repo.Source) { s.Branch, s.Commit = "", ref },
 		} {
 			src := r.source()
 			change(&src)
-			if tree, err := policy.Fetch(t.Context(), src, t.TempDir()); err == nil {
+			if tree, err := repo.Fetch(t.Context(), src, t.TempDir()); err == nil {
 				t.Errorf("%q: read %s", ref, tree.Commit)
 			}
 		}
 	}
 	both := r.source()
 	both.Tag = "v1"
-	if _, err := policy.Fetch(t.Context(), both, t.TempDir()); err == nil {
+	if _, err := repo.Fetch(t.Context(), both, t.TempDir()); err == nil {
 		t.Error("branch and tag together")
 	}
 }
 
 func TestCredentialsAreInNoErrorAndNoTree(t *testing.T) {
-	src := policy.Source{Name: "main", URL: "https://tok%65ncanary:pass%2Fcanary@127.0.0.1:1/r.git", Branch: "main"}
-	_, err := policy.Fetch(t.Context(), src, t.TempDir())
+	src := repo.Source{Name: "main", URL: "https://tok%65ncanary:pass%2Fcanary@127.0.0.1:1/r.git", Branch: "main"}
+	_, err := repo.Fetch(t.Context(), src, t.TempDir())
 	if err == nil {
 		t.Fatal("fetched from nowhere")
 	}
@@ -270,7 +270,7 @@ func TestFetchOfALocalRepositoryWritesNothing(t *testing.T) {
 	r := newRepository(t)
 	r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
 	dir := t.TempDir()
-	if _, err := policy.Fetch(t.Context(), r.source(), dir); err != nil {
+	if _, err := repo.Fetch(t.Context(), r.source(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
@@ -283,7 +283,7 @@ func TestFetchEndsWithItsContext(t *testing.T) {
 	r.commit("main", r.tree(rego("a.rego", "package signet.authz")))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := policy.Fetch(ctx, r.source(), t.TempDir()); !errors.Is(err, context.Canceled) {
+	if _, err := repo.Fetch(ctx, r.source(), t.TempDir()); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -300,7 +300,7 @@ func TestFetchOfADamagedRepositoryIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := policy.Fetch(t.Context(), r.source(), t.TempDir()); err == nil {
+	if _, err := repo.Fetch(t.Context(), r.source(), t.TempDir()); err == nil {
 		t.Error("read")
 	}
 }

@@ -1,4 +1,4 @@
-package policy_test
+package repo_test
 
 import (
 	"errors"
@@ -9,11 +9,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/identity"
-	"signet.example/policy"
+	"signet.example/policy/repo"
 )
 
 // fault is what apply says of a spec.
-func fault(s policy.SourceSpec) error {
+func fault(s repo.SourceSpec) error {
 	_, err := s.Build("p")
 	return errors.Join(err, s.Check())
 }
@@ -27,11 +27,11 @@ func wantField(t *testing.T, what, path string, err error) {
 }
 
 func TestPolicySourceDefaultsToBranchMain(t *testing.T) {
-	p, err := policy.SourceSpec{URL: "https://git.example/policy.git"}.Build("p")
+	p, err := repo.SourceSpec{URL: "https://git.example/policy.git"}.Build("p")
 	if err != nil || p.Branch != "main" || p.Tag != "" || p.Commit != "" || p.Poll != time.Minute {
 		t.Errorf("got %+v, %v", p, err)
 	}
-	p, err = policy.SourceSpec{URL: "/srv/policy", Tag: "v1.2", Path: "rego/prod", Poll: "5s"}.Build("p")
+	p, err = repo.SourceSpec{URL: "/srv/policy", Tag: "v1.2", Path: "rego/prod", Poll: "5s"}.Build("p")
 	if err != nil || p.Branch != "" || p.Tag != "v1.2" || p.Path != "rego/prod" || p.Poll != 5*time.Second {
 		t.Errorf("got %+v, %v", p, err)
 	}
@@ -39,13 +39,13 @@ func TestPolicySourceDefaultsToBranchMain(t *testing.T) {
 
 // A23.
 func TestPolicySourceThatGitCouldMistakeIsRefusedWithItsField(t *testing.T) {
-	good := policy.SourceSpec{URL: "https://git.example/policy.git"}
+	good := repo.SourceSpec{URL: "https://git.example/policy.git"}
 	commit := strings.Repeat("a", 40)
-	type change = func(*policy.SourceSpec)
+	type change = func(*repo.SourceSpec)
 	for path, changes := range map[string][]change{
-		"spec.tag":    {func(s *policy.SourceSpec) { s.Branch, s.Tag = "main", "v1" }},
-		"spec.commit": {func(s *policy.SourceSpec) { s.Tag, s.Commit = "v1", commit }, func(s *policy.SourceSpec) { s.Commit = commit[:12] }, func(s *policy.SourceSpec) { s.Commit = strings.ToUpper(commit) }},
-		"spec.poll":   {func(s *policy.SourceSpec) { s.Poll = "1ms" }, func(s *policy.SourceSpec) { s.Poll = "often" }},
+		"spec.tag":    {func(s *repo.SourceSpec) { s.Branch, s.Tag = "main", "v1" }},
+		"spec.commit": {func(s *repo.SourceSpec) { s.Tag, s.Commit = "v1", commit }, func(s *repo.SourceSpec) { s.Commit = commit[:12] }, func(s *repo.SourceSpec) { s.Commit = strings.ToUpper(commit) }},
+		"spec.poll":   {func(s *repo.SourceSpec) { s.Poll = "1ms" }, func(s *repo.SourceSpec) { s.Poll = "often" }},
 	} {
 		for _, c := range changes {
 			s := good
@@ -59,22 +59,22 @@ func TestPolicySourceThatGitCouldMistakeIsRefusedWithItsField(t *testing.T) {
 		"https:///x", "https://user:pw@git.example/x", "https://token@git.example/x", "ssh://git:pw@git.example/x", "ssh://-oProxyCommand=x/y", "ssh://-x@git.example/y",
 		"git@-x:policy", "git@host:-x", "git@host:", "file://host/x", "file:relative", "https://git.example/a b", "https://git.example/\n", "https://git.example/\\x", "https://%zz/",
 	} {
-		err := fault(policy.SourceSpec{URL: url})
+		err := fault(repo.SourceSpec{URL: url})
 		wantField(t, "url "+url, "spec.url", err)
 	}
 	for _, ref := range []string{"../../x", "a..b", "-x", "/x", "x/", "a//b", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[", "a\\b", "@", "a@{1}", ".a", "a/.b", "a.lock", "a.", "a\n", strings.Repeat("a", 256)} {
-		err := fault(policy.SourceSpec{URL: good.URL, Branch: ref})
+		err := fault(repo.SourceSpec{URL: good.URL, Branch: ref})
 		wantField(t, "branch "+ref, "spec.branch", err)
 	}
 	for _, path := range []string{"/etc", "..", "../x", "a/../b", "a//b", "./a", ".", "a/", "-a", ".git", "a/.GIT/b", "a\\b", "a\x00"} {
-		err := fault(policy.SourceSpec{URL: good.URL, Path: path})
+		err := fault(repo.SourceSpec{URL: good.URL, Path: path})
 		wantField(t, "path "+path, "spec.path", err)
 	}
 }
 
 func TestPolicySourceTakesTheUsualURLs(t *testing.T) {
 	for _, url := range []string{"https://git.example/policy.git", "ssh://git@git.example:22/p.git", "git@git.example:team/p.git", "file:///srv/p", "/srv/p"} {
-		if err := fault(policy.SourceSpec{URL: url, Branch: "release/1.x"}); err != nil {
+		if err := fault(repo.SourceSpec{URL: url, Branch: "release/1.x"}); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
@@ -82,7 +82,7 @@ func TestPolicySourceTakesTheUsualURLs(t *testing.T) {
 
 func TestAllFaultsOfASourceAreToldAtOnce(t *testing.T) {
 	var got []string
-	for _, f := range identity.FieldErrors(fault(policy.SourceSpec{URL: "ext::sh", Path: "../x", Branch: "a", Tag: "b", Poll: "1ms"})) {
+	for _, f := range identity.FieldErrors(fault(repo.SourceSpec{URL: "ext::sh", Path: "../x", Branch: "a", Tag: "b", Poll: "1ms"})) {
 		got = append(got, f.Path)
 	}
 	if d := cmp.Diff([]string{"spec.tag", "spec.poll", "spec.url", "spec.path"}, got); d != "" {
@@ -94,22 +94,22 @@ func TestAllFaultsOfASourceAreToldAtOnce(t *testing.T) {
 func TestWhatApplyTakesOfASourceIsWhatFetchTakes(t *testing.T) {
 	repository := newRepository(t)
 	repository.commit("main", repository.tree(rego("a.rego", "package signet.authz")))
-	good := policy.SourceSpec{URL: "file://" + repository.dir, Branch: "main", Path: "policies"}
-	type change = func(*policy.SourceSpec)
+	good := repo.SourceSpec{URL: "file://" + repository.dir, Branch: "main", Path: "policies"}
+	type change = func(*repo.SourceSpec)
 	if err := fault(good); err != nil {
 		t.Fatal(err)
 	}
 	for what, c := range map[string]change{
-		"http":                  func(s *policy.SourceSpec) { s.URL = "http://git.example/p" },
-		"git":                   func(s *policy.SourceSpec) { s.URL = "git://git.example/p" },
-		"a query":               func(s *policy.SourceSpec) { s.URL = "https://git.example/p?x" },
-		"a quote":               func(s *policy.SourceSpec) { s.URL = "ssh://git.example/it's" },
-		"64 digits of a commit": func(s *policy.SourceSpec) { s.Branch, s.Commit = "", strings.Repeat("a", 64) },
-		"a ref of others":       func(s *policy.SourceSpec) { s.Branch = "../../x" },
-		"a tag as an option":    func(s *policy.SourceSpec) { s.Branch, s.Tag = "", "-x" },
-		"the root as a dot":     func(s *policy.SourceSpec) { s.Path = "." },
-		"git's own folder":      func(s *policy.SourceSpec) { s.Path = ".git/x" },
-		"a slash at the end":    func(s *policy.SourceSpec) { s.Path = "policies/" },
+		"http":                  func(s *repo.SourceSpec) { s.URL = "http://git.example/p" },
+		"git":                   func(s *repo.SourceSpec) { s.URL = "git://git.example/p" },
+		"a query":               func(s *repo.SourceSpec) { s.URL = "https://git.example/p?x" },
+		"a quote":               func(s *repo.SourceSpec) { s.URL = "ssh://git.example/it's" },
+		"64 digits of a commit": func(s *repo.SourceSpec) { s.Branch, s.Commit = "", strings.Repeat("a", 64) },
+		"a ref of others":       func(s *repo.SourceSpec) { s.Branch = "../../x" },
+		"a tag as an option":    func(s *repo.SourceSpec) { s.Branch, s.Tag = "", "-x" },
+		"the root as a dot":     func(s *repo.SourceSpec) { s.Path = "." },
+		"git's own folder":      func(s *repo.SourceSpec) { s.Path = ".git/x" },
+		"a slash at the end":    func(s *repo.SourceSpec) { s.Path = "policies/" },
 	} {
 		s := good
 		c(&s)
@@ -120,7 +120,7 @@ func TestWhatApplyTakesOfASourceIsWhatFetchTakes(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: a server that has it stored does not start: %v", what, err)
 		}
-		if _, err := policy.Fetch(t.Context(), src, t.TempDir()); err == nil {
+		if _, err := repo.Fetch(t.Context(), src, t.TempDir()); err == nil {
 			t.Errorf("%s: fetched", what)
 		}
 	}
