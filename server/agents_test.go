@@ -29,9 +29,9 @@ func newKnown() *known {
 	clock := func() time.Time { return k.now }
 	k.admin = &admin{server: &server{
 		clock: clock, started: k.now.Add(-10 * time.Minute), td: spiffeid.RequireTrustDomainFromString("test.example"), cfg: Config{Lifetimes: Lifetimes{Agent: time.Hour}},
-		roster: rosterOf(), sessions: fleet.NewSessions(&fleet.Endpoints{}, slog.New(slog.DiscardHandler)),
+		roster: rosterOf(), sessions: fleet.NewSessions(noReports{}, slog.New(slog.DiscardHandler)),
 		issuance:  &issuance{clock: clock, own: map[string]ownCert{}},
-		endpoints: &fleet.Endpoints{},
+		endpoints: fleet.NewEndpoints(fleet.EndpointsConfig{}),
 	}}
 	return k
 }
@@ -42,6 +42,12 @@ func (k *known) agent(id, group, host string, joined, issued time.Duration) {
 	at := k.now.Add(-issued)
 	k.issuance.own[k.agentSPIFFE(id)] = ownCert{issued: at, end: at.Add(time.Hour), renewed: issued != joined}
 }
+
+// noReports are taken.
+type noReports struct{}
+
+func (noReports) Report(fleet.Peer, *api.Report) map[string]string { return nil }
+func (noReports) Left(string)                                      {}
 
 // connect opens a session, which the returned function ends.
 func (k *known) connect(t *testing.T, id string) (leave func()) {

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -355,12 +354,9 @@ func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
 // each virtual node.
 func viewsOf(t *testing.T, m *model) (*views, *fleet.Endpoints) {
 	t.Helper()
-	e, err := fleet.OpenEndpoints(fleet.EndpointsConfig{
-		Path: filepath.Join(t.TempDir(), "endpoints.json"), Hosts: everywhere{}, Clock: time.Now, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	shared := &watched.Value[*fleet.Registered]{}
+	shared.Set(&fleet.Registered{})
+	e := fleet.NewEndpoints(fleet.EndpointsConfig{Shared: shared, Hosts: everywhere{}, Clock: time.Now})
 	v := newViews(watched.NewSignal())
 	v.td, v.lifetime, v.metrics, v.log = testTD, time.Hour, newMetrics(), slog.New(slog.DiscardHandler)
 	v.model, v.roots, v.postQuantum = func() *model { return m }, func() rootSet { return rootSet{} }, func(string) bool { return false }

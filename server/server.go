@@ -42,14 +42,14 @@ const (
 //
 // Locks are taken in this order, left before right:
 //
-//	writes → loading → views.mu → endpoints.mu, issuers.mu, roster.mu
+//	writes → loading → views.mu → registry.mu, issuers.mu, Roster.mu
 //	         loading → roster.following → the store, roster.mu
 //	         loading → the store
 //	         loading → access.mu → roster.mu          (before views.mu, not under it)
 //	writes → policies.mu
 //	policies.reading → policies.mu → the store
 //	witness.mu → the store
-//	Session.taking, Sessions.mu → Endpoints.mu → Roster.mu
+//	Session.taking, Sessions.mu → registry.mu → Roster.mu; Endpoints.mu
 //
 // "The store" is a write, which waits for the one before and for the disk. Every lock
 // that is not named here, of a part or of another folder (ads has some in each view), is
@@ -70,6 +70,7 @@ type server struct {
 	roster    *fleet.Roster
 	sessions  *fleet.Sessions
 	instances *fleet.Instances
+	registry  *fleet.File // what endpoints are over: this server has it alone
 	endpoints *fleet.Endpoints
 	policies  *policies
 	issuers   *issuers
@@ -204,12 +205,13 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
 	var err error
-	s.endpoints, err = fleet.OpenEndpoints(fleet.EndpointsConfig{
-		Path: s.dir.endpoints(), Grace: s.cfg.EndpointGrace, Hosts: hosts{s.roster, s.model}, Clock: s.clock, Changed: changed.Wake, Log: s.log,
-	})
+	s.registry, err = fleet.OpenFile(s.dir.endpoints(), s.clock, s.log)
 	if err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
+	s.endpoints = fleet.NewEndpoints(fleet.EndpointsConfig{
+		Shared: s.registry, Grace: s.cfg.EndpointGrace, Hosts: hosts{s.roster, s.model}, Clock: s.clock, Changed: changed.Wake,
+	})
 	s.sessions = fleet.NewSessions(s.endpoints, s.log)
 	s.policies = &policies{
 		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.Loaded, reports: s.sessions.Wait,
@@ -295,7 +297,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.endpoints.Run,
+		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
 		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {

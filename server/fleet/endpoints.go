@@ -1,21 +1,16 @@
 package fleet
 
 import (
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"signet.example/api"
 	"signet.example/internal/plain"
-	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
 
@@ -38,47 +33,6 @@ func (e *Endpoint) Ref() proxy.Ref { return proxy.Node(e.Mesh, e.Node) }
 
 func (e *Endpoint) key() string { return e.Agent + "\x00" + e.Proxy }
 
-func (e *Endpoint) sameNode(mesh, node string) bool { return e.Mesh == mesh && e.Node == node }
-
-// claim is one port of one address. It is one proxy's; those of another agent may
-// be there for the same virtual node, since a host that joined anew is one.
-type claim struct {
-	address string
-	port    uint32
-}
-
-// claims is who is on what.
-type claims map[claim][]*Endpoint
-
-func (c claims) add(n *Endpoint) {
-	for _, p := range n.Ports {
-		at := claim{n.Address, p}
-		c[at] = append(c[at], n)
-	}
-}
-
-func (c claims) remove(n *Endpoint) {
-	for _, p := range n.Ports {
-		at := claim{n.Address, p}
-		if c[at] = slices.DeleteFunc(c[at], func(o *Endpoint) bool { return o == n }); len(c[at]) == 0 {
-			delete(c, at)
-		}
-	}
-}
-
-// rival is who is where n wants to be: another virtual node, or another proxy of
-// the same host, with which it would share the calls.
-func (c claims) rival(n *Endpoint, counts func(*Endpoint) bool) *Endpoint {
-	for _, p := range n.Ports {
-		for _, o := range c[claim{n.Address, p}] {
-			if o.key() != n.key() && (o.Agent == n.Agent || !o.sameNode(n.Mesh, n.Node)) && counts(o) {
-				return o
-			}
-		}
-	}
-	return nil
-}
-
 // Conflict is an endpoint that is reported and not served: why, and what mends it.
 type Conflict struct {
 	Endpoint    Endpoint
@@ -86,37 +40,24 @@ type Conflict struct {
 }
 
 // refusal is why an endpoint is not served, and what mends it.
-type refusal struct{ Reason, Fix string }
+type refusal struct{ reason, fix string }
 
 // OtherBind mends two proxies in one place.
 const OtherBind = "give one of the two another bind in its agent's configuration, and reload that (SIGHUP)"
 
-// saveEvery is how often the registry is written at most.
-const saveEvery = time.Second
-
-// Endpoints is the registry of D19: where the proxies of each virtual node listen.
-// It is kept in a file beside the store, so that a server that restarts serves
-// what it served until the agents are back: withdrawing a healthy endpoint because
-// the control plane restarted would be an outage made by us. The file is a cache:
-// lost, the agents' first reports rebuild it; after a crash it may lack the last
-// second.
+// Endpoints are the rules of the registry of D19: where the proxies of each virtual node
+// listen. What is registered is Shared; here is who may be, and for how long.
 //
 // What a report costs is what it says, not how many others there are, and nothing
 // is done while nobody reports and nothing is due (docs/decisions/034).
 //
-// mu is held while Hosts is asked, so whatever locks that takes come after mu.
+// Hosts is asked within an Update of Shared, so whatever locks that takes come after
+// those of Shared. mu is taken alone.
 type Endpoints struct {
-	cfg  EndpointsConfig
-	wake watched.Signal // wakes run: there is something to save, or a grace began
+	cfg EndpointsConfig
 
-	mu        sync.Mutex                      // guards the following five and now
-	agents    map[string]map[string]*Endpoint // by agent and proxy; an endpoint is replaced, not changed
-	on        claims
-	leaving   []*Endpoint           // those whose grace runs, in the order of its end; some are back since
-	pruneAt   int                   // length of leaving at which those that are back are left out
-	conflicts map[string][]Conflict // by agent
-	now       *Registered           // the same by virtual node: another one with each change
-	saved     *Registered           // what the file has; run's alone
+	mu        sync.Mutex            // guards the following
+	conflicts map[string][]Conflict // by agent, of those that are connected here
 }
 
 // Hosts says which agents may host which virtual nodes now. It is asked under a lock of
@@ -128,84 +69,51 @@ type Hosts interface {
 
 // EndpointsConfig is what Endpoints have of the server.
 type EndpointsConfig struct {
-	Path    string        // of the file
+	Shared  Shared[*Registered]
 	Grace   time.Duration // for how long the endpoints of an agent stay that went away
 	Hosts   Hosts
 	Clock   func() time.Time
-	Changed func() // is called after each change, and must not wait
-	Log     *slog.Logger
+	Changed func() // is called by Run after each change, and must not wait
 }
 
-// OpenEndpoints reads what the last run knew. All of it counts as gone from now:
-// an agent has the grace period to come back and say it again.
-func OpenEndpoints(cfg EndpointsConfig) (*Endpoints, error) {
-	e := &Endpoints{
-		cfg: cfg, wake: watched.NewSignal(),
-		agents: map[string]map[string]*Endpoint{}, on: claims{}, conflicts: map[string][]Conflict{}, now: &Registered{},
-	}
-	e.saved = e.now
-	b, err := os.ReadFile(cfg.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return e, nil
-	}
-	var list []*Endpoint
-	if err == nil {
-		err = json.Unmarshal(b, &list)
-	}
-	if err != nil {
-		return e, fmt.Errorf("last known endpoints: %w", err)
-	}
-	for _, p := range list {
-		if p != nil {
-			p.Gone = cfg.Clock()
-			e.put(p)
-			e.leaving = append(e.leaving, p)
-		}
-	}
-	e.saved = e.now
-	return e, nil
+// NewEndpoints are over what is shared.
+func NewEndpoints(cfg EndpointsConfig) *Endpoints {
+	return &Endpoints{cfg: cfg, conflicts: map[string][]Conflict{}}
 }
-
-// put registers n in place of what its proxy was. Callers of this and of drop
-// hold the lock.
-func (e *Endpoints) put(n *Endpoint) {
-	e.drop(e.of(n))
-	if e.agents[n.Agent] == nil {
-		e.agents[n.Agent] = map[string]*Endpoint{}
-	}
-	e.agents[n.Agent][n.Proxy] = n
-	e.on.add(n)
-	e.now = e.now.with(n)
-}
-
-// drop takes away an endpoint that is registered, or nil.
-func (e *Endpoints) drop(n *Endpoint) {
-	if n == nil {
-		return
-	}
-	if delete(e.agents[n.Agent], n.Proxy); len(e.agents[n.Agent]) == 0 {
-		delete(e.agents, n.Agent)
-	}
-	e.on.remove(n)
-	e.now = e.now.without(n)
-}
-
-// of is what is registered for the proxy of n, nil if nothing is.
-func (e *Endpoints) of(n *Endpoint) *Endpoint { return e.agents[n.Agent][n.Proxy] }
 
 // Report takes the proxies of a connected agent (Reports).
 func (e *Endpoints) Report(p Peer, r *api.Report) (unserved map[string]string) {
+	var refused []Conflict
+	e.cfg.Shared.Update(func(now *Registered) *Registered {
+		in := &reported{now: now, cfg: e.cfg, peer: p, stays: map[string]proxy.Ref{}, taken: &Registered{}}
+		now, refused = in.take(r)
+		return now
+	})
 	e.mu.Lock()
-	before := e.now
-	in := &reported{Endpoints: e, peer: p, stays: map[string]*api.VirtualNodeRef{}, taken: claims{}}
-	for _, s := range r.GetProxies() {
-		in.stays[s.GetName()] = s.GetVirtualNode()
+	defer e.mu.Unlock()
+	if e.conflicts[p.Agent.ID] = refused; len(refused) == 0 {
+		delete(e.conflicts, p.Agent.ID)
+	}
+	return reasons(refused)
+}
+
+// reported is one report that is being taken.
+type reported struct {
+	now   *Registered
+	cfg   EndpointsConfig
+	peer  Peer
+	stays map[string]proxy.Ref // what the report says of each proxy
+	taken *Registered          // what it took so far
+}
+
+// take returns what is registered with the report, and what of it is not.
+func (in *reported) take(r *api.Report) (next *Registered, refused []Conflict) {
+	for _, p := range r.GetProxies() {
+		in.stays[p.GetName()] = refOf(p)
 	}
 	names := map[string]bool{}
-	var accepted []*Endpoint
-	var refused []Conflict
-	for _, s := range r.GetProxies() {
-		n, why := in.accept(s)
+	for _, p := range r.GetProxies() {
+		n, why := in.accept(p)
 		if n == nil {
 			continue
 		}
@@ -214,53 +122,26 @@ func (e *Endpoints) Report(p Peer, r *api.Report) (unserved map[string]string) {
 		}
 		names[n.Proxy] = true
 		if why != nil {
-			refused = append(refused, Conflict{*n, why.Reason, why.Fix})
+			refused = append(refused, Conflict{*n, why.reason, why.fix})
 			continue
 		}
-		in.taken.add(n)
-		accepted = append(accepted, n)
+		in.taken = in.taken.put(n)
 	}
-	e.replace(p.Agent.ID, accepted)
-	if e.conflicts[p.Agent.ID] = refused; len(refused) == 0 {
-		delete(e.conflicts, p.Agent.ID)
-	}
-	unserved = reasons(refused)
-	e.finish(before)
-	return unserved
+	return in.now.replace(in.peer.Agent.ID, in.taken), refused
 }
 
-// replace makes these, and no others, the endpoints of an agent.
-func (e *Endpoints) replace(agent string, with []*Endpoint) {
-	stays := map[string]bool{}
-	for _, n := range with {
-		stays[n.Proxy] = true
-		if old := e.of(n); old == nil || !old.same(n) {
-			e.put(n)
-		}
-	}
-	for _, n := range slices.Collect(maps.Values(e.agents[agent])) {
-		if !stays[n.Proxy] {
-			e.drop(n)
-		}
-	}
+func refOf(p *api.ProxyStatus) proxy.Ref {
+	return proxy.Node(p.GetVirtualNode().GetMesh(), p.GetVirtualNode().GetName())
 }
 
 // same reports whether o is registered as n is.
 func (n *Endpoint) same(o *Endpoint) bool {
-	return n.serves(o) && n.sameNode(o.Mesh, o.Node) && n.Gone.IsZero() == o.Gone.IsZero()
+	return n.serves(o) && n.Ref() == o.Ref() && n.Gone.IsZero() == o.Gone.IsZero()
 }
 
 // serves reports whether callers of n are told what callers of o are.
 func (n *Endpoint) serves(o *Endpoint) bool {
 	return n.Address == o.Address && n.Healthy == o.Healthy && slices.Equal(n.Ports, o.Ports)
-}
-
-// reported is one report that is being taken.
-type reported struct {
-	*Endpoints
-	peer  Peer
-	stays map[string]*api.VirtualNodeRef // what the report says of each proxy
-	taken claims                         // what it took so far
 }
 
 // rival is who is where n wants to be. All that is registered counts, except of the
@@ -270,9 +151,9 @@ func (in *reported) rival(n *Endpoint) *Endpoint {
 	if o := in.taken.rival(n, everyone); o != nil {
 		return o
 	}
-	return in.on.rival(n, func(o *Endpoint) bool {
+	return in.now.rival(n, func(o *Endpoint) bool {
 		at, ok := in.stays[o.Proxy]
-		return o.Agent != n.Agent || ok && o.sameNode(at.GetMesh(), at.GetName())
+		return o.Agent != n.Agent || ok && o.Ref() == at
 	})
 }
 
@@ -284,7 +165,7 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
 		Healthy: p.GetState() == api.ProxyStatus_READY && p.GetHealthy(), Since: in.cfg.Clock(),
 	}
-	if old := in.of(n); old != nil && old.sameNode(n.Mesh, n.Node) {
+	if old := in.now.of(n); old != nil && old.Ref() == n.Ref() {
 		n.Since = old.Since
 	} else if p.GetState() != api.ProxyStatus_READY {
 		return nil, nil // it never listened: nobody should wait for it
@@ -328,39 +209,76 @@ func addressOfAgent(a, remote netip.Addr) bool {
 
 // Left starts the grace period of an agent's endpoints (Reports).
 func (e *Endpoints) Left(agent string) {
-	e.mu.Lock()
-	before := e.now
-	for _, n := range slices.Collect(maps.Values(e.agents[agent])) {
-		if n.Gone.IsZero() {
-			gone := *n
-			gone.Gone = e.cfg.Clock()
-			e.put(&gone)
-			e.leaving = append(e.leaving, &gone)
+	e.cfg.Shared.Update(func(now *Registered) *Registered {
+		for _, n := range now.ofAgent(agent) {
+			if n.Gone.IsZero() {
+				gone := *n
+				gone.Gone = e.cfg.Clock()
+				now = now.put(&gone)
+			}
 		}
-	}
-	delete(e.conflicts, agent)
-	if len(e.leaving) > e.pruneAt { // an agent that comes and goes adds some each time
-		e.leaving = slices.DeleteFunc(e.leaving, func(n *Endpoint) bool { return e.of(n) != n })
-		e.pruneAt = max(1024, 2*len(e.leaving))
-	}
-	e.finish(before)
-}
-
-// finish unlocks, and announces what has changed.
-func (e *Endpoints) finish(before *Registered) {
-	same := e.now == before
-	e.mu.Unlock()
-	if !same {
-		e.cfg.Changed()
-		e.wake.Wake()
-	}
-}
-
-// Snapshot is the picture of now. Callers hold no lock.
-func (e *Endpoints) Snapshot() *Registered {
+		return now
+	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.now
+	delete(e.conflicts, agent)
+}
+
+// Review drops the endpoints of those that may not host any more: the binding is gone,
+// the agent is banned or deleted. It looks at each, so it is called when one of those changed.
+func (e *Endpoints) Review() {
+	e.cfg.Shared.Update(func(now *Registered) *Registered {
+		for n := range now.all() {
+			if !e.cfg.Hosts.MayHost(n.Agent, n.Ref()) {
+				now = now.drop(n)
+			}
+		}
+		return now
+	})
+}
+
+// Run says that something changed, here or at another server, and drops the endpoints
+// whose grace is over, until ctx ends. It sleeps while nothing changes and nothing is due.
+func (e *Endpoints) Run(ctx context.Context) error {
+	var seen *Registered
+	for {
+		now, changed := e.cfg.Shared.Get()
+		if now != seen {
+			seen = now
+			e.cfg.Changed()
+		}
+		timer := time.NewTimer(e.expire(now)) // what it drops closes changed
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// expire drops the endpoints whose grace is over, and returns when the next one is. What
+// is shared is not touched while there is none.
+func (e *Endpoints) expire(now *Registered) time.Duration {
+	if now.leaving.Empty() {
+		return never
+	}
+	next, due := now.expired(e.cfg.Clock(), e.cfg.Grace)
+	if next != now {
+		e.cfg.Shared.Update(func(now *Registered) *Registered {
+			now, due = now.expired(e.cfg.Clock(), e.cfg.Grace)
+			return now
+		})
+	}
+	return due
+}
+
+// Snapshot is what is registered now.
+func (e *Endpoints) Snapshot() *Registered {
+	now, _ := e.cfg.Shared.Get()
+	return now
 }
 
 // Refused lists the endpoints that are reported and not served.
@@ -392,11 +310,9 @@ func reasons(list []Conflict) map[string]string {
 
 // Count is the number of endpoints that are served.
 func (e *Endpoints) Count() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	n := 0
-	for _, own := range e.agents {
-		n += len(own)
+	for range e.Snapshot().all() {
+		n++
 	}
 	return n
 }

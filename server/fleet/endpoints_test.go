@@ -3,8 +3,10 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -31,12 +33,27 @@ func TestAnAddressIsAnAgentsIfItConnectsFromThere(t *testing.T) {
 	}
 }
 
+// fileOf is a file with nothing in it.
+func fileOf(t *testing.T) *File {
+	t.Helper()
+	f, err := OpenFile(filepath.Join(t.TempDir(), "endpoints.json"), time.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 // registryOf has one proxy of each of n virtual nodes, each of an agent of its own.
 func registryOf(t *testing.T, n int, clock func() time.Time) *Endpoints {
 	t.Helper()
-	cfg := configOf(t)
+	return registryIn(t, inMemory(), n, clock)
+}
+
+func registryIn(t *testing.T, shared Shared[*Registered], n int, clock func() time.Time) *Endpoints {
+	t.Helper()
+	cfg := configOf(shared)
 	cfg.Clock = clock
-	e := opened(t, cfg)
+	e := NewEndpoints(cfg)
 	for i := range n {
 		e.Report(hostile(fmt.Sprint(i)), reportOf(i, true))
 	}
@@ -115,30 +132,32 @@ func TestAnAgentThatComesAndGoesAddsNothingForEver(t *testing.T) {
 			e.Report(hostile("0"), reportOf(0, true))
 		}
 		e.Left("0")
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if n := len(e.leaving); n > 2048 {
-			t.Errorf("%d graces are kept for two agents", n)
+		graces := 0
+		for _, n := range e.Snapshot().leaving.All() {
+			if graces++; e.Snapshot().of(n) != n {
+				t.Errorf("a grace of %s that is not its own", n.Agent)
+			}
 		}
-		if last := e.leaving[len(e.leaving)-1]; e.of(last) != last {
-			t.Error("the newest grace was left out")
+		if graces != 2 {
+			t.Errorf("%d graces are kept for two agents", graces)
 		}
 	})
 }
 
 func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := registryOf(t, 3, time.Now)
+		file := fileOf(t)
+		e := registryIn(t, file, 3, time.Now)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		ended := make(chan struct{})
-		go func() { _ = e.Run(ctx); close(ended) }()
+		go func() { _ = file.Run(ctx); close(ended) }()
 		writes := 0
 		var last os.FileInfo
 		for i := range 50 {
 			e.Report(hostile("0"), reportOf(0, i%2 == 0))
 			synctest.Wait()
-			now, err := os.Stat(e.cfg.Path)
+			now, err := os.Stat(file.path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,7 +171,13 @@ func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *tes
 		}
 		cancel()
 		<-ended
-		again := opened(t, e.cfg)
+		next, err := OpenFile(file.path, time.Now, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := e.cfg
+		cfg.Shared = next
+		again := NewEndpoints(cfg)
 		if again.Count() != 3 || again.Snapshot().Of(proxy.Node("m", "0"))[0].Healthy {
 			t.Error("the restarted server does not know what was reported last")
 		}

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/api"
+	"signet.example/internal/watched"
 	"signet.example/proxy"
 	"signet.example/store"
 )
@@ -35,25 +35,20 @@ func hostile(id string) Peer {
 	return Peer{ID: spiffeid.RequireFromString("spiffe://test.example/signet/agent/" + id), Agent: store.Agent{ID: id, Group: "g"}, Remote: netip.MustParseAddr("127.0.0.1")}
 }
 
-// configOf is of a registry in a file of its own.
-func configOf(t *testing.T) EndpointsConfig {
-	return EndpointsConfig{
-		Path: filepath.Join(t.TempDir(), "endpoints.json"), Grace: time.Minute, Hosts: everything{}, Clock: time.Now, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
-	}
+// inMemory is what one server shares with nobody.
+func inMemory() Shared[*Registered] {
+	v := &watched.Value[*Registered]{}
+	v.Set(&Registered{})
+	return v
 }
 
-func opened(t *testing.T, cfg EndpointsConfig) *Endpoints {
-	t.Helper()
-	e, err := OpenEndpoints(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+func configOf(shared Shared[*Registered]) EndpointsConfig {
+	return EndpointsConfig{Shared: shared, Grace: time.Minute, Hosts: everything{}, Clock: time.Now, Changed: func() {}}
 }
 
 // A28: comparing each with each took minutes, under the lock that every view waits for.
 func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
-	e := opened(t, configOf(t))
+	e := NewEndpoints(configOf(inMemory()))
 	r := &api.Report{}
 	for n := range maxProxies {
 		p := &api.ProxyStatus{
@@ -82,7 +77,7 @@ func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
 }
 
 func TestAClaimIsOfOneVirtualNode(t *testing.T) {
-	e := opened(t, configOf(t))
+	e := NewEndpoints(configOf(inMemory()))
 	proxy := func(name, node string) *api.ProxyStatus {
 		return &api.ProxyStatus{Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: node}, Address: "127.0.0.1", Ports: []uint32{80}, State: api.ProxyStatus_READY.Enum()}
 	}

@@ -1,54 +1,189 @@
 package fleet
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
-	"maps"
+	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"time"
 
-	"signet.example/internal/durable"
 	"signet.example/internal/ordered"
 	"signet.example/proxy"
 )
 
-// Registered is an immutable picture for building views: what is registered, by
-// virtual node. Another picture is another pointer.
+// Registered is an immutable picture of what is registered. Another picture is another
+// pointer, and what two pictures share costs nothing to compare.
 type Registered struct {
-	by ordered.Map[proxy.Ref, *replicas]
+	by      ordered.Map[proxy.Ref, *replicas]      // what views are made of
+	agents  ordered.Map[ordered.String, *replicas] // by agent
+	on      ordered.Map[claim, *replicas]          // who is where
+	leaving ordered.Map[departure, *Endpoint]      // those whose agent is away
 }
 
-// replicas are the endpoints of one virtual node, by agent and proxy.
+// replicas are endpoints by agent and proxy.
 type replicas struct{ list []*Endpoint }
 
-// Of lists what is registered for a virtual node, by agent and proxy.
-func (r *Registered) Of(at proxy.Ref) []*Endpoint {
-	if known := r.by.Get(at); known != nil {
-		return known.list
+func (r *replicas) all() []*Endpoint {
+	if r == nil {
+		return nil
 	}
-	return nil
+	return r.list
 }
 
 func byKey(n *Endpoint, key string) int { return strings.Compare(n.key(), key) }
 
-// with is the picture with n, whose proxy is not in it.
-func (r *Registered) with(n *Endpoint) *Registered {
-	at, list := n.Ref(), r.Of(n.Ref())
-	i, _ := slices.BinarySearchFunc(list, n.key(), byKey)
-	return &Registered{r.by.With(at, &replicas{slices.Insert(slices.Clone(list), i, n)})}
+// claim is one port of one address. It is one proxy's; those of another agent may
+// be there for the same virtual node, since a host that joined anew is one.
+type claim struct {
+	address string
+	port    uint32
 }
 
-// without is the picture without n, which is in it.
-func (r *Registered) without(n *Endpoint) *Registered {
-	at, list := n.Ref(), r.Of(n.Ref())
-	i, _ := slices.BinarySearchFunc(list, n.key(), byKey)
-	if len(list) == 1 {
-		return &Registered{r.by.Without(at)}
-	}
-	return &Registered{r.by.With(at, &replicas{slices.Delete(slices.Clone(list), i, i+1)})}
+// Compare implements ordered.Key.
+func (c claim) Compare(o claim) int {
+	return cmp.Or(strings.Compare(c.address, o.address), cmp.Compare(c.port, o.port))
 }
+
+// departure orders endpoints by when their agent went away.
+type departure struct {
+	at  int64 // nanoseconds since 1970
+	key string
+}
+
+// Compare implements ordered.Key.
+func (d departure) Compare(o departure) int {
+	return cmp.Or(cmp.Compare(d.at, o.at), strings.Compare(d.key, o.key))
+}
+
+func (e *Endpoint) departure() departure { return departure{e.Gone.UnixNano(), e.key()} }
+
+// Of lists what is registered for a virtual node, by agent and proxy.
+func (r *Registered) Of(at proxy.Ref) []*Endpoint { return r.by.Get(at).all() }
+
+// of is what is registered for an agent's proxy, nil if nothing is.
+func (r *Registered) of(n *Endpoint) *Endpoint {
+	list := r.agents.Get(ordered.String(n.Agent)).all()
+	if i, ok := slices.BinarySearchFunc(list, n.key(), byKey); ok {
+		return list[i]
+	}
+	return nil
+}
+
+// ofAgent lists what is registered for an agent.
+func (r *Registered) ofAgent(agent string) []*Endpoint {
+	return r.agents.Get(ordered.String(agent)).all()
+}
+
+// all lists everything, by agent and proxy.
+func (r *Registered) all() iter.Seq[*Endpoint] {
+	return func(yield func(*Endpoint) bool) {
+		for _, own := range r.agents.All() {
+			for _, n := range own.list {
+				if !yield(n) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// put is the picture with n in place of what its proxy was.
+func (r *Registered) put(n *Endpoint) *Registered {
+	next := *r.drop(r.of(n))
+	next.by = add(next.by, n.Ref(), n)
+	next.agents = add(next.agents, ordered.String(n.Agent), n)
+	for _, p := range n.Ports {
+		next.on = add(next.on, claim{n.Address, p}, n)
+	}
+	if !n.Gone.IsZero() {
+		next.leaving = next.leaving.With(n.departure(), n)
+	}
+	return &next
+}
+
+// drop is the picture without n, which is in it or nil.
+func (r *Registered) drop(n *Endpoint) *Registered {
+	if n == nil {
+		return r
+	}
+	next := *r
+	next.by = remove(next.by, n.Ref(), n)
+	next.agents = remove(next.agents, ordered.String(n.Agent), n)
+	for _, p := range n.Ports {
+		next.on = remove(next.on, claim{n.Address, p}, n)
+	}
+	next.leaving = next.leaving.Without(n.departure())
+	return &next
+}
+
+func add[K ordered.Key[K]](m ordered.Map[K, *replicas], k K, n *Endpoint) ordered.Map[K, *replicas] {
+	list := m.Get(k).all()
+	i, there := slices.BinarySearchFunc(list, n.key(), byKey)
+	if there { // one port twice
+		return m
+	}
+	return m.With(k, &replicas{slices.Insert(slices.Clone(list), i, n)})
+}
+
+func remove[K ordered.Key[K]](m ordered.Map[K, *replicas], k K, n *Endpoint) ordered.Map[K, *replicas] {
+	list := m.Get(k).all()
+	i, there := slices.BinarySearchFunc(list, n.key(), byKey)
+	switch {
+	case !there: // one port twice
+		return m
+	case len(list) == 1:
+		return m.Without(k)
+	}
+	return m.With(k, &replicas{slices.Delete(slices.Clone(list), i, i+1)})
+}
+
+// rival is who is where n wants to be, as counts says.
+func (r *Registered) rival(n *Endpoint, counts func(*Endpoint) bool) *Endpoint {
+	for _, p := range n.Ports {
+		for _, o := range r.on.Get(claim{n.Address, p}).all() {
+			if o.rivals(n) && counts(o) {
+				return o
+			}
+		}
+	}
+	return nil
+}
+
+// rivals reports whether o, which is where n wants to be, keeps it out: it is of another
+// virtual node, or another proxy of the same host, with which n would share the calls.
+func (e *Endpoint) rivals(n *Endpoint) bool {
+	return e.key() != n.key() && (e.Agent == n.Agent || e.Ref() != n.Ref())
+}
+
+// replace is the picture in which what was taken, and nothing else, is an agent's.
+func (r *Registered) replace(agent string, taken *Registered) *Registered {
+	for n := range taken.all() {
+		if old := r.of(n); old == nil || !old.same(n) {
+			r = r.put(n)
+		}
+	}
+	for _, n := range r.ofAgent(agent) {
+		if taken.of(n) == nil {
+			r = r.drop(n)
+		}
+	}
+	return r
+}
+
+// expired is the picture without those whose agent is away for longer than grace, and in
+// how long the next one is.
+func (r *Registered) expired(now time.Time, grace time.Duration) (*Registered, time.Duration) {
+	for _, n := range r.leaving.All() {
+		if left := grace - now.Sub(n.Gone); left > 0 {
+			return r, left
+		}
+		r = r.drop(n)
+	}
+	return r, never
+}
+
+// never is how long there is to wait for what is not due.
+const never = time.Duration(1<<63 - 1)
 
 // Differ lists the virtual nodes of which callers are told something else.
 func (r *Registered) Differ(from *Registered) []proxy.Ref {
@@ -59,83 +194,4 @@ func (r *Registered) Differ(from *Registered) []proxy.Ref {
 		}
 	}
 	return list
-}
-
-// Run drops the endpoints whose grace is over, and keeps the file, until ctx ends.
-// It sleeps while nothing changes and nothing is due.
-func (e *Endpoints) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	defer e.save(context.WithoutCancel(ctx))
-	var last time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-e.wake:
-		case <-timer.C:
-		}
-		next := e.expire()
-		if rest := saveEvery - e.cfg.Clock().Sub(last); rest <= 0 {
-			e.save(ctx)
-			last = e.cfg.Clock()
-		} else if e.Snapshot() != e.saved {
-			next = min(next, rest)
-		}
-		timer.Reset(next)
-	}
-}
-
-// expire drops the endpoints whose grace is over, and returns when the next one is.
-func (e *Endpoints) expire() time.Duration {
-	e.mu.Lock()
-	before, next := e.now, time.Duration(never)
-	for len(e.leaving) > 0 {
-		n := e.leaving[0]
-		if left := e.cfg.Grace - e.cfg.Clock().Sub(n.Gone); left > 0 && e.of(n) == n {
-			next = left
-			break
-		}
-		if e.leaving = e.leaving[1:]; e.of(n) == n { // else it came back, or went for another reason
-			e.drop(n)
-		}
-	}
-	e.finish(before)
-	return next
-}
-
-// never is how long there is to wait for what is not due.
-const never = 1<<63 - 1
-
-// Review drops the endpoints of those that may not host any more: the binding is gone,
-// the agent is banned or deleted. It looks at each, so it is called when one of those changed.
-func (e *Endpoints) Review() {
-	e.mu.Lock()
-	before := e.now
-	for _, own := range e.agents {
-		for _, n := range slices.Collect(maps.Values(own)) {
-			if !e.cfg.Hosts.MayHost(n.Agent, n.Ref()) {
-				e.drop(n)
-			}
-		}
-	}
-	e.finish(before)
-}
-
-// save writes the file, if there is anything new. Only Run calls it.
-func (e *Endpoints) save(ctx context.Context) {
-	now := e.Snapshot()
-	if now == e.saved {
-		return
-	}
-	list := []*Endpoint{}
-	for _, known := range now.by.All() {
-		list = append(list, known.list...)
-	}
-	slices.SortFunc(list, func(a, b *Endpoint) int { return byKey(a, b.key()) })
-	if err := durable.WriteJSON(e.cfg.Path, list); err != nil {
-		e.cfg.Log.WarnContext(ctx, "endpoints", slog.Any("err", fmt.Errorf("remember endpoints: %w", err)))
-		return
-	}
-	e.saved = now
 }
