@@ -32,7 +32,7 @@ func allWarnings(before, after *model, named ...kinds.Key) []string {
 func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
 	said := map[string]int{}
 	for seed := range soak(40, 2000) {
-		r := rand.New(rand.NewPCG(uint64(seed), 4)) //nolint:gosec // it counts from 0
+		r := rand.New(rand.NewPCG(uint64(seed), 4))
 		m := modelOf(t, oneMesh+own("NodeGroup", "g1", "")+own("NodeGroup", "g2", "")+ofMesh("VirtualNode", "a", "")+ofMesh("VirtualNode", "b", ""))
 		for range 20 {
 			text := randomObject(r)
