@@ -22,6 +22,7 @@ var costs = map[string]int{
 	"command that changes the store": 4,
 	"workload attestor":              2,
 	"node attestor":                  3,
+	"kind":                           3,
 }
 
 // dearer are rows that miss their goal, with what they cost. A number here is only ever
@@ -29,6 +30,7 @@ var costs = map[string]int{
 var dearer = map[string]int{
 	"command that changes the store": 6, // its rows in the store, and what the log of calls says of it
 	"workload attestor":              3, // identity refuses selectors that no attestor gives
+	"kind":                           4, // App Mesh's kinds have a list in mesh and a row in server/kinds
 }
 
 // costRow of the page: | one more | goal | shown by | files |
