@@ -142,6 +142,9 @@ func (e *enrolment) join(ctx context.Context, how way, unsure bool) (*svids.SVID
 		unsure = true // the next attempt
 		return s, err
 	})
+	if errors.Is(err, errPin) {
+		err = fmt.Errorf("%w: %w", err, how.elsewhere)
+	}
 	if status.Code(err) == codes.PermissionDenied {
 		return nil, fmt.Errorf("join %s: %w: %w", e.server, err, how.refused)
 	}
@@ -365,6 +368,9 @@ func (e *enrolment) keep(t *svids.Trust, agentID string) {
 	e.kept = next
 }
 
+// errPin: the server is another one than the token, or the root in trust, is of.
+var errPin = errors.New("no certificate that the server sent has the key that is pinned")
+
 // byPin accepts a server while nothing is trusted except the pin that came with
 // the token: a root in its chain must have the pinned key, and the chain must
 // verify under that root alone.
@@ -385,7 +391,7 @@ func (e *enrolment) byPin(pin []byte) serverVerifier {
 			}
 			return verifyServer(cs, td, identity.PoolOf(c), time.Now())
 		}
-		return &TokenError{errors.New("no certificate that the server sent has the key that the token pins: is it another server's token?")}
+		return errPin
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"signet.example/agent"
+	"signet.example/attestation/x509pop"
+	"signet.example/test/parts"
 )
 
 // join runs an agent that is expected to end by itself.
@@ -63,6 +65,29 @@ func TestTheTokenIsNotSentToAServerWithoutThePinnedKey(t *testing.T) {
 	defer impostor.mu.Unlock()
 	if impostor.attests != 0 {
 		t.Error("the impostor was asked")
+	}
+}
+
+// Nor does whoever answers in the place of the server learn a host's evidence.
+func TestAHostsEvidenceIsNotGivenToAServerWithoutTheRootOfItsTrustFile(t *testing.T) {
+	f, impostor := newFakeServer(t), newFakeServer(t)
+	certificate, key := parts.NewHostCA(t, "hosts").Host("web-01")
+	by := func(c *agent.Config) {
+		c.TokenFile, c.Trust = "", parts.WriteCerts(t, f.root)
+		c.Join.X509PoP = x509pop.Host{Certificate: certificate, Key: key}
+	}
+	err := join(t, impostor.addr, "", by)
+	if err == nil || !strings.Contains(err.Error(), "is the root in trust another server's?") || strings.Contains(err.Error(), "token") {
+		t.Errorf("got %v", err)
+	}
+	impostor.mu.Lock()
+	asked := impostor.attests
+	impostor.mu.Unlock()
+	if asked != 0 {
+		t.Error("the impostor was asked")
+	}
+	if err := join(t, f.addr, "", by); err == nil || !strings.Contains(err.Error(), "not known here") {
+		t.Errorf("the server, which knows no certificates: %v", err)
 	}
 }
 

@@ -46,6 +46,8 @@ type way struct {
 	evidence nodes.Evidence
 	pin      []byte
 	refused  error // what to do where it is refused
+	// elsewhere is what may be wrong where the server is not the one that is pinned.
+	elsewhere error
 }
 
 // ways takes the token's environment, as tokens does.
@@ -69,13 +71,13 @@ func (w ways) read() (way, error) {
 	case own != nil && err == nil:
 		return way{}, errors.New("there are a join token and, by the key join, evidence of this host's own: leave one of them out")
 	case own != nil && errors.Is(err, ErrNoToken):
-		return way{own, pin, ErrOwnEvidence}, nil
+		return way{own, pin, ErrOwnEvidence, errors.New("is the root in trust another server's?")}, nil
 	case err != nil:
 		return way{}, err
 	case pin != nil && !bytes.Equal(pin, token.Pin[:]):
 		return way{}, &TokenError{fmt.Errorf("the token is of another trust domain than the root in %s", w.trust)}
 	}
-	return way{nodes.Token(token), token.Pin[:], ErrNoToken}, nil
+	return way{nodes.Token(token), token.Pin[:], ErrNoToken, &TokenError{errors.New("is it another server's token?")}}, nil
 }
 
 // maxTrust is more than one root has.

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -27,6 +29,8 @@ import (
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/attestation/jointoken"
+	"signet.example/attestation/nodes"
+	"signet.example/attestation/x509pop"
 	"signet.example/identity"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
@@ -101,6 +105,56 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 		wrong(&c)
 		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), key+":") {
 			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+func TestAHostJoinsByATokenOrByEvidenceOfItsOwn(t *testing.T) {
+	authority := parts.NewHostCA(t, "hosts")
+	certificate, key := authority.Host("web-01")
+	own := nodes.HostConfig{X509PoP: x509pop.Host{Certificate: certificate, Key: key}}
+	root, other := parts.NewHostCA(t, "root"), parts.NewHostCA(t, "root")
+	trust := parts.WriteCerts(t, root.Cert)
+	pin := sha256.Sum256(root.Cert.RawSubjectPublicKeyInfo)
+	token, err := jointoken.New(pin[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide := parts.WriteCerts(t, root.Cert)
+	if err := os.Chmod(wide, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	given := tokens{environment: token.Reveal()}
+	for name, c := range map[string]struct {
+		ways ways
+		want string // of the error; "" for none
+	}{
+		"a token":                            {ways{tokens: given}, ""},
+		"a token, and the root that it pins": {ways{tokens: given, trust: trust}, ""},
+		"a token of another trust domain":    {ways{tokens: given, trust: parts.WriteCerts(t, other.Cert)}, "another trust domain"},
+		"a certificate":                      {ways{own: own, trust: trust}, ""},
+		"both":                               {ways{tokens: given, own: own, trust: trust}, "leave one of them out"},
+		"neither":                            {ways{trust: trust}, "signet token create"},
+		"no such certificate":                {ways{own: nodes.HostConfig{X509PoP: x509pop.Host{Certificate: "/no/such", Key: key}}, trust: trust}, "join.x509pop.certificate: "},
+		"no such root":                       {ways{own: own, trust: "/no/such"}, "trust: "},
+		"two roots":                          {ways{own: own, trust: parts.WriteCerts(t, root.Cert, other.Cert)}, "trust: "},
+		"no authority":                       {ways{own: own, trust: certificate}, "trust: "},
+		"no certificate":                     {ways{own: own, trust: key}, "trust: "},
+		"a root that others can replace":     {ways{own: own, trust: wide}, "trust: "},
+	} {
+		how, err := c.ways.read()
+		if c.want == "" && (err != nil || !bytes.Equal(how.pin, pin[:]) || how.evidence == nil) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %x, %v", name, how.pin, err)
+		}
+	}
+	for want, change := range map[string]func(*Config){
+		"trust:":        func(c *Config) { c.TokenFile, c.Join = "", own },
+		"join.x509pop:": func(c *Config) { c.TokenFile, c.Join, c.Trust = "/t", own, trust },
+	} {
+		c := goodConfig()
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want it to begin with %s", err, want)
 		}
 	}
 }

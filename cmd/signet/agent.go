@@ -19,8 +19,8 @@ func newAgent() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "agent",
 		Short: "Run the node agent of this host",
-		Long: `Runs the node agent: it joins the server with a token, makes and keeps the
-private keys of this host's workloads, serves Envoys and applications over Unix
+		Long: `Runs the node agent: it joins the server with a token, or by a certificate of
+your own authority (the keys join and trust of the file), makes and keeps the private keys of this host's workloads, serves Envoys and applications over Unix
 sockets, and starts the Envoys it is told to. It goes on when the server is gone.
 SIGHUP reads the file again: proxies are added and taken away, the log level is
 set; where anything is wrong with it, the old one stays in force.

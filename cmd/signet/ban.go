@@ -15,7 +15,8 @@ func newBan() *cobra.Command {
 		Long: `Shuts an agent out: its streams end, it gets no certificate any more, and callers
 are not sent to its proxies. A banned agent that obeys ends with its proxies; for
 one that does not, what it holds ends with its certificates. There is no way back
-for the agent or its host key: its host can join as a new agent, with a new token.
+for the agent or its host key: its host can join as a new agent, with a new token
+or a certificate for another key (join.x509pop), which you may have to take back.
 The reason is kept for operators, and the agent is not told; the same command with
 another --reason changes it.`,
 		Example: `  signet ban web-01-3fa9c2d47b --reason "disk lost in transit"
