@@ -67,8 +67,8 @@ type authzProcess struct {
 	// over is where connections go to the running, configured process; nil while
 	// there is none.
 	over watched.Value[*handoverTo]
-	// stamps are the revisions that views need, by leg.
-	stamps watched.Value[map[*leg][]string]
+	// stamps are the revisions that views need, by who needs them.
+	stamps watched.Value[map[any][]string]
 
 	// known are revisions that were seen, for views that are still stamped with
 	// one which the server no longer sends. Owned by the goroutine of once.
@@ -111,14 +111,17 @@ func newAuthzProcess(cfg Config, s *watched.Value[*resources.Snapshot], m *metri
 	if _, err := rand.Read(a.hashKey); err != nil {
 		return nil, fmt.Errorf("authz: %w", err)
 	}
-	a.stamps.Set(map[*leg][]string{})
+	a.stamps.Set(map[any][]string{})
 	return a, nil
 }
 
-// stamp notes the revisions that a leg's sets are stamped with; none forgets it.
-func (a *authzProcess) stamp(l *leg, revisions []string) {
-	a.stamps.Update(func(old map[*leg][]string) map[*leg][]string {
-		next := make(map[*leg][]string, len(old)+1)
+// Loaded implements Policies.
+func (a *authzProcess) Loaded() ([]string, <-chan struct{}) { return a.loaded.Get() }
+
+// Stamp implements Policies.
+func (a *authzProcess) Stamp(l any, revisions []string) {
+	a.stamps.Update(func(old map[any][]string) map[any][]string {
+		next := make(map[any][]string, len(old)+1)
 		maps.Copy(next, old)
 		if next[l] = revisions; len(revisions) == 0 {
 			delete(next, l)
@@ -308,7 +311,7 @@ func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlCli
 
 // config is everything that decisions are made by: the revisions that the server
 // sends now, and those that a published view is stamped with.
-func (a *authzProcess) config(s *resources.Snapshot, stamps map[*leg][]string) *api.AuthzConfig {
+func (a *authzProcess) config(s *resources.Snapshot, stamps map[any][]string) *api.AuthzConfig {
 	if s == nil {
 		return nil
 	}

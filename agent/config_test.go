@@ -1,14 +1,8 @@
 package agent
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/types/known/structpb"
-
-	"signet.example/proxy"
 )
 
 func TestMetricsThatOthersReachAreAnExplicitChoice(t *testing.T) {
@@ -97,24 +91,6 @@ func TestTwoProxiesWithOneWayOutAreRefusedByName(t *testing.T) {
 	}
 }
 
-func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
-	shape := func(fields map[string]any) (proxy.Shape, error) {
-		s, err := structpb.NewStruct(map[string]any{proxy.ShapeKey: fields})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return foreignShape(&corev3.Node{Metadata: s}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
-	}
-	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
-	if err != nil || s.Egress.String() != "127.0.0.1:15002" {
-		t.Errorf("a port alone: %s, %v", s.Egress, err)
-	}
-	s, err = shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": "192.0.2.7:15001", "egress_open": true})
-	if err != nil || !s.EgressOpen || !s.Metadata().GetFields()[proxy.ShapeKey].GetStructValue().GetFields()["egress_open"].GetBoolValue() {
-		t.Errorf("by name: %+v, %v", s, err)
-	}
-}
-
 func TestAccessLogsGoToAFolderOfTheOperatorsOwn(t *testing.T) {
 	for dir, ok := range map[string]bool{
 		"": true, "/var/log/mesh": true, "/srv/logs/a": true,
@@ -125,10 +101,18 @@ func TestAccessLogsGoToAFolderOfTheOperatorsOwn(t *testing.T) {
 			t.Errorf("%q: %v", dir, err)
 		}
 	}
-	// An Envoy of somebody's own cannot widen it.
-	own := proxy.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, AccessLogDir: "/etc"}
-	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"})
-	if err != nil || s.AccessLogDir != "/var/log/mesh" {
-		t.Errorf("%+v, %v", s, err)
+}
+
+func TestTwoProxiesOfOneNodeOnOneAddressAreRefused(t *testing.T) {
+	c := goodConfig()
+	second := c.Proxies[0]
+	second.Name, second.Egress = "again", "127.0.0.9:15001"
+	c.Proxies = append(c.Proxies, second)
+	if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), "proxies[1].bind: ") || !strings.Contains(err.Error(), `"web" and "again"`) {
+		t.Errorf("%v", err)
+	}
+	c.Proxies[1].VirtualNode = "orders" // its ports may be others: known when the server has told them
+	if err := c.Validate(); err != nil {
+		t.Error(err)
 	}
 }

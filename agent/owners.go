@@ -12,12 +12,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/agent/relay"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/proxy"
@@ -100,11 +100,11 @@ type owners struct {
 	saving sync.Mutex // held while the file is written; never waited for with mu
 	stuck  time.Time  // when the file was last locked for too long; guarded by saving
 	mu     sync.Mutex
-	known  map[string]owner    // by node and address, never changed in place; guarded by mu
-	since  int                 // counts the changes of known; guarded by mu
-	read   os.FileInfo         // of the file that known is from; guarded by mu
-	unread string              // why the file cannot be read, as was logged; guarded by mu
-	recent map[front]*foundNow // guarded by mu
+	known  map[string]owner          // by node and address, never changed in place; guarded by mu
+	since  int                       // counts the changes of known; guarded by mu
+	read   os.FileInfo               // of the file that known is from; guarded by mu
+	unread string                    // why the file cannot be read, as was logged; guarded by mu
+	recent map[relay.Front]*foundNow // guarded by mu
 }
 
 // cgroups tells the units of sockets, to several goroutines at once.
@@ -133,7 +133,7 @@ const (
 
 func newOwners(file string, known map[string]owner, log *slog.Logger, changed func()) *owners {
 	return &owners{
-		file: file, known: known, recent: map[front]*foundNow{}, log: log, changed: changed,
+		file: file, known: known, recent: map[relay.Front]*foundNow{}, log: log, changed: changed,
 		cgroups: &attestation.Cgroups{}, listeners: attestation.ListenerOwners, socket: attestation.ListenerAt,
 	}
 }
@@ -162,22 +162,22 @@ func readOwners(file string) (map[string]owner, error) {
 }
 
 // allows returns nil if the holder of a connection is the application behind f.
-func (o *owners) allows(f front, b identity.Binding, caller attestation.SocketOwner) error {
+func (o *owners) allows(f relay.Front, b identity.Binding, caller attestation.SocketOwner) error {
 	app, err := o.of(f, b)
 	if err != nil {
 		return err
 	}
 	if caller.UID != app.UID { // whose unit is not looked for: another user decides how much there is to search
-		return no(reasonNotTheirs, "%s: %s is not the application, which is %s; name it in applications of Binding %s if it may call out", f.node, owner{UID: caller.UID}, app, b.Name)
+		return no(reasonNotTheirs, "%s: %s is not the application, which is %s; name it in applications of Binding %s if it may call out", f.Node, owner{UID: caller.UID}, app, b.Name)
 	}
 	if app.Unit != "" && !o.cgroups.In(app.Unit, caller.Cgroup) {
-		return no(reasonNotTheirs, "%s: a process of user %d outside of %s is not the application; name the user in applications of Binding %s if all of its processes may call out", f.node, caller.UID, app.Unit, b.Name)
+		return no(reasonNotTheirs, "%s: a process of user %d outside of %s is not the application; name the user in applications of Binding %s if all of its processes may call out", f.Node, caller.UID, app.Unit, b.Name)
 	}
 	return nil
 }
 
 // of is the application behind f.
-func (o *owners) of(f front, b identity.Binding) (owner, error) {
+func (o *owners) of(f relay.Front, b identity.Binding) (owner, error) {
 	o.mu.Lock()
 	before := o.recent[f]
 	if before != nil {
@@ -209,8 +209,8 @@ func (o *owners) of(f front, b identity.Binding) (owner, error) {
 	return r.owner, r.err
 }
 
-func (o *owners) find(f front, b identity.Binding) (owner, error) {
-	key := f.node + "@" + f.app.String()
+func (o *owners) find(f relay.Front, b identity.Binding) (owner, error) {
+	key := f.Node + "@" + f.App.String()
 	o.refresh()
 	o.mu.Lock()
 	before, known := o.known[key]
@@ -221,13 +221,13 @@ func (o *owners) find(f front, b identity.Binding) (owner, error) {
 	name := fmt.Sprintf("name who may call out in applications of Binding %s", b.Name)
 	switch {
 	case err != nil:
-		return owner{}, no(reasonNoOwner, "%s: %w; %s", f.node, err, name)
-	case f.ports == "":
-		return owner{}, no(reasonNoOwner, "%s: the virtual node has no listener, so that its application cannot be found by one; %s", f.node, name)
+		return owner{}, no(reasonNoOwner, "%s: %w; %s", f.Node, err, name)
+	case f.Ports == "":
+		return owner{}, no(reasonNoOwner, "%s: the virtual node has no listener, so that its application cannot be found by one; %s", f.Node, name)
 	case !l.any && known:
 		return before, nil // it calls before it listens
 	case !l.any:
-		return owner{}, no(reasonNoOwner, "%s: nobody listens at %s, port %s, so that its application is not known yet; %s", f.node, f.app, f.ports, name)
+		return owner{}, no(reasonNoOwner, "%s: nobody listens at %s, port %s, so that its application is not known yet; %s", f.Node, f.App, f.Ports, name)
 	case known && now == before, known && l.unseen && l.canBe(before):
 		return before, nil // what cannot be seen changes nothing of what is known
 	case known && (l.unseen || !now.follows(before)):
@@ -235,21 +235,21 @@ func (o *owners) find(f front, b identity.Binding) (owner, error) {
 		if !l.hidden { // else it would be accepted with all that the user runs
 			accept = o.acceptLine(key, now)
 		}
-		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.node, before, now, f.app, f.ports, name, accept)
+		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.Node, before, now, f.App, f.Ports, name, accept)
 	case !known && l.unseen && l.seen:
-		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and the service or container of one of its sockets cannot be seen; %s", f.node, now, f.app, f.ports, name)
+		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and the service or container of one of its sockets cannot be seen; %s", f.Node, now, f.App, f.Ports, name)
 	case !known && l.search != nil:
-		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and may be in a service or container: %w; %s", f.node, now, f.app, f.ports, l.search, name)
+		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and may be in a service or container: %w; %s", f.Node, now, f.App, f.Ports, l.search, name)
 	case !known && now.dynamic() && now.Unit == "":
 		return owner{}, no(reasonNoOwner, "%s: %s, of those that are given to services while they run (%d to %d), listens at %s, port %s, in no service that can be seen; %s",
-			f.node, now, dynamicFirst, dynamicLast, f.app, f.ports, name)
+			f.Node, now, dynamicFirst, dynamicLast, f.App, f.Ports, name)
 	case !known && full:
-		return owner{}, no(reasonNoOwner, "%s: %d applications are remembered already; %s", f.node, maxOwners, name)
+		return owner{}, no(reasonNoOwner, "%s: %d applications are remembered already; %s", f.Node, maxOwners, name)
 	}
 	if err := o.remember(key, known, before, now); err != nil {
-		return owner{}, no(reasonNoOwner, "%s: its application is %s, and cannot be remembered: %w", f.node, now, err)
+		return owner{}, no(reasonNoOwner, "%s: its application is %s, and cannot be remembered: %w", f.Node, now, err)
 	}
-	o.log.Info("way out: the application is known", slog.String("node", f.node), slog.String("owner", now.String()))
+	o.log.Info("way out: the application is known", slog.String("node", f.Node), slog.String("owner", now.String()))
 	return now, nil
 }
 
@@ -295,15 +295,15 @@ func (l holder) canBe(before owner) bool {
 }
 
 // listening is the one owner of all sockets that the proxy would send calls to.
-func (o *owners) listening(f front) (holder, error) {
-	if f.app.Socket != "" {
+func (o *owners) listening(f relay.Front) (holder, error) {
+	if f.App.Socket != "" {
 		return o.listeningAtSockets(f)
 	}
 	var l holder
 	var all []attestation.SocketOwner
 	var ids []uint64
-	for _, port := range f.list() {
-		at := netip.AddrPortFrom(f.app.Addr, port)
+	for _, port := range f.List() {
+		at := netip.AddrPortFrom(f.App.Addr, port)
 		found, err := o.listeners(at)
 		if err != nil {
 			return holder{}, err
@@ -341,10 +341,10 @@ func (o *owners) listening(f front) (holder, error) {
 
 // listeningAtSockets is listening for an application on Unix sockets: whoever
 // called listen(2) there, in a folder that nobody else except root can write to.
-func (o *owners) listeningAtSockets(f front) (holder, error) {
+func (o *owners) listeningAtSockets(f relay.Front) (holder, error) {
 	var l holder
-	for _, port := range f.list() {
-		m, err := o.atSocket(f.app, port)
+	for _, port := range f.List() {
+		m, err := o.atSocket(f.App, port)
 		if err != nil {
 			return holder{}, err
 		}
@@ -390,32 +390,22 @@ func (o *owners) atSocket(app proxy.Place, port uint16) (holder, error) {
 	return l, nil
 }
 
-func (f front) list() []uint16 {
-	var out []uint16
-	for text := range strings.SplitSeq(f.ports, ", ") {
-		if n, err := strconv.ParseUint(text, 10, 16); err == nil {
-			out = append(out, uint16(n))
-		}
-	}
-	return out
-}
-
 // listeningNow is who could be named for f, for reports.
-func (o *owners) listeningNow(f front) []string {
+func (o *owners) listeningNow(f relay.Front) []string {
 	var named identity.Applications
 	add := func(uid uint32) {
 		if !slices.Contains(named.UIDs, uid) {
 			named.UIDs = append(named.UIDs, uid)
 		}
 	}
-	for _, port := range f.list() {
-		if f.app.Socket != "" {
-			if l, err := o.atSocket(f.app, port); err == nil && l.any && !l.byFile {
+	for _, port := range f.List() {
+		if f.App.Socket != "" {
+			if l, err := o.atSocket(f.App, port); err == nil && l.any && !l.byFile {
 				add(l.owner.UID)
 			}
 			continue
 		}
-		found, err := o.listeners(netip.AddrPortFrom(f.app.Addr, port))
+		found, err := o.listeners(netip.AddrPortFrom(f.App.Addr, port))
 		if err != nil {
 			return nil
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/agent/relay"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/proxy"
@@ -38,7 +39,7 @@ func newOwnersRig(t *testing.T, file string) *ownersRig {
 }
 
 var (
-	theFront   = front{node: "mesh/shop/virtualNode/web", app: proxy.Place{Addr: netip.MustParseAddr("127.0.0.1")}, ports: "8080, 8443"}
+	theFront   = relay.Front{Node: "mesh/shop/virtualNode/web", App: proxy.Place{Addr: netip.MustParseAddr("127.0.0.1")}, Ports: "8080, 8443"}
 	theBinding = identity.Binding{Name: "web-proxy"}
 )
 
@@ -238,7 +239,7 @@ func TestAUnitThatCannotBeSeenWidensNothing(t *testing.T) {
 	listens(1000, web)
 	expect("the service again", 1000, web, "")
 	known, err := readOwners(file)
-	if want := (owner{1000, "/system.slice/web.service"}); err != nil || known[theFront.node+"@127.0.0.1"] != want {
+	if want := (owner{1000, "/system.slice/web.service"}); err != nil || known[theFront.Node+"@127.0.0.1"] != want {
 		t.Errorf("remembered: %v, %v", known, err)
 	}
 }
@@ -319,7 +320,7 @@ func TestAFileOfApplicationsThatCannotBeReadIsLoggedOnce(t *testing.T) {
 	r.expect("after a slip", 1000, "")
 	r.expect("and again", 1000, "")
 	said("a slip", 1)
-	edit(`{"` + theFront.node + `@127.0.0.1": {"uid": 1001}}`)
+	edit(`{"` + theFront.Node + `@127.0.0.1": {"uid": 1001}}`)
 	r.expect("mended", 1000, reasonNewOwner)
 	edit("{,")
 	r.expect("another slip", 1000, reasonNewOwner)
@@ -347,7 +348,7 @@ func TestWhoKeepsTheFileOfApplicationsLockedStopsNoQuestionForLong(t *testing.T)
 	for i := range 50 {
 		waiting.Go(func() {
 			f := theFront
-			f.node += strconv.Itoa(i)
+			f.Node += strconv.Itoa(i)
 			if err := r.allows(f, theBinding, attestation.SocketOwner{UID: 1000}); err == nil || !strings.Contains(err.Error(), "locked") {
 				t.Errorf("%v", err)
 			}
@@ -362,7 +363,7 @@ func TestWhoKeepsTheFileOfApplicationsLockedStopsNoQuestionForLong(t *testing.T)
 	for i := range 50 {
 		waiting.Go(func() {
 			f := theFront
-			f.node += strconv.Itoa(i)
+			f.Node += strconv.Itoa(i)
 			r.mu.Lock()
 			delete(r.recent, f)
 			r.mu.Unlock()
@@ -390,7 +391,7 @@ func TestAStrangersConnectionsCostNoSearchAndOneProxyKeepsNoOtherWaiting(t *test
 	}
 
 	slow, release, asked := theFront, make(chan struct{}), make(chan struct{}, 100)
-	slow.node, slow.ports = "mesh/shop/virtualNode/slow", "9090"
+	slow.Node, slow.Ports = "mesh/shop/virtualNode/slow", "9090"
 	r.listeners = func(at netip.AddrPort) ([]attestation.SocketOwner, error) {
 		if at.Port() == 9090 {
 			asked <- struct{}{}
@@ -437,7 +438,7 @@ func TestWhoIsRememberedMeanwhileIsNotReplaced(t *testing.T) {
 func TestANodeWithoutListenersIsToldToNameItsApplication(t *testing.T) {
 	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
 	client := theFront
-	client.ports = ""
+	client.Ports = ""
 	err := r.allows(client, theBinding, attestation.SocketOwner{UID: 1000})
 	if err == nil || !strings.Contains(err.Error(), "no listener") || !strings.Contains(err.Error(), "applications of Binding web-proxy") {
 		t.Errorf("%v", err)
@@ -451,19 +452,19 @@ func TestAnOperatorAcceptsANewOwnerWhileTheAgentRuns(t *testing.T) {
 	r.listen[8080] = user(1000)
 	r.expect("the first", 1000, "")
 	other := theFront
-	other.node = "mesh/shop/virtualNode/orders"
+	other.Node = "mesh/shop/virtualNode/orders"
 	if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	r.listen[8080] = user(1001)
 	r.expect("a new one", 1001, reasonNewOwner)
-	name := theFront.node + "@127.0.0.1"
+	name := theFront.Node + "@127.0.0.1"
 	if err := r.may(1001); err == nil || !strings.Contains(err.Error(), "signet agent owners accept '"+name+"' --uid 1001 --data-dir '"+dir+"'") {
 		t.Errorf("%v does not say how to accept it", err)
 	}
 	accept := func(a Application) error { return AcceptApplication(dir, a) }
 	for what, wrong := range map[string]Application{
-		"another node":               {Name: theFront.node + "x@127.0.0.1", UID: 1001},
+		"another node":               {Name: theFront.Node + "x@127.0.0.1", UID: 1001},
 		"no name":                    {UID: 1001},
 		"a unit that is no path":     {Name: name, UID: 1001, Unit: "web.service"},
 		"a dynamic user, no service": {Name: name, UID: dynamicFirst},
@@ -489,7 +490,7 @@ func TestAnOperatorAcceptsANewOwnerWhileTheAgentRuns(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	// What is remembered later does not take it back.
-	other.node = "mesh/shop/virtualNode/stock"
+	other.Node = "mesh/shop/virtualNode/stock"
 	if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/agent/relay"
 	"signet.example/attestation"
 	"signet.example/proxy"
 	"signet.example/test/parts"
@@ -211,7 +212,7 @@ func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) 
 		t.Fatal(err)
 	}
 	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
-	f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: theFront.ports}
+	f := relay.Front{Node: theFront.Node, App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: theFront.Ports}
 	at := map[string]attestation.SocketListener{}
 	fails := map[string]error{}
 	r.socket = func(path string) (attestation.SocketListener, error) {
@@ -310,9 +311,9 @@ func TestASocketThatCannotBeSeenMakesNoSecondOwner(t *testing.T) {
 			} else {
 				t.Cleanup(func() { _ = l.Close() })
 			}
-			f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: theFront.ports}
+			f := relay.Front{Node: theFront.Node, App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: theFront.Ports}
 			r := newOwnersRig(t, filepath.Join(t.TempDir(), applicationsFile))
-			key := f.node + "@" + f.app.String()
+			key := f.Node + "@" + f.App.String()
 			for _, known := range tc.known {
 				r.known[key] = known
 			}
@@ -355,7 +356,7 @@ func TestABusySocketsFileIsNobodyToName(t *testing.T) {
 	r.socket = func(string) (attestation.SocketListener, error) {
 		return attestation.SocketListener{}, attestation.ErrSocketBusy
 	}
-	if named := r.listeningNow(front{app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: "8080"}); len(named) != 0 {
+	if named := r.listeningNow(relay.Front{App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: "8080"}); len(named) != 0 {
 		t.Errorf("%v", named)
 	}
 }
@@ -367,7 +368,7 @@ func TestNothingIsConnectedToInAFolderThatOthersCanWriteTo(t *testing.T) {
 		t.Errorf("connected to %s", path)
 		return attestation.SocketListener{}, attestation.ErrNoOwner
 	}
-	f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: "8080"}
+	f := relay.Front{Node: theFront.Node, App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: "8080"}
 	if _, err := r.of(f, theBinding); err == nil || !strings.Contains(err.Error(), "chmod") {
 		t.Errorf("%v", err)
 	}

@@ -1,11 +1,15 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/relay"
+	"signet.example/agent/resources"
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
 
@@ -38,13 +42,13 @@ func checkProxy(p envoy.Proxy) error {
 
 // records keeps the denials of proxies beside those of the authz process.
 type records struct {
-	u     *upstream
+	state *watched.Value[*resources.Snapshot]
 	authz *authzProcess
 }
 
 // Destination implements envoy.Records.
 func (r records) Destination(ref proxy.Ref) string {
-	s := r.u.state.Load()
+	s := r.state.Load()
 	if s == nil {
 		return "" // not known before the first answer of the server
 	}
@@ -60,3 +64,26 @@ func (r records) Denied(d *api.Decision) {
 	r.authz.metrics.decisions.Observe(observed(d))
 	r.authz.ring.add(d)
 }
+
+// views are the relay's, as the envoy part takes them.
+type views struct{ relay *relay.Relay }
+
+// Configure implements envoy.Views.
+func (v views) Configure(name string, ref proxy.Ref, shape proxy.Shape) {
+	v.relay.Configure(name, ref, shape)
+}
+
+// Unconfigure implements envoy.Views.
+func (v views) Unconfigure(name string) { v.relay.Unconfigure(name) }
+
+// For implements envoy.Views.
+func (v views) For(ctx context.Context, name string, has identity.Selectors) (envoy.View, error) {
+	view, err := v.relay.ForProxy(ctx, name, has)
+	if err != nil {
+		return nil, err // and no view, not even a nil one of the relay's
+	}
+	return view, nil
+}
+
+// Changed implements envoy.Views.
+func (v views) Changed() <-chan struct{} { return v.relay.StateChanged() }

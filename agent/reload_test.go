@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/relay"
+	"signet.example/agent/resources"
+	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
 
@@ -59,7 +62,7 @@ func aSupervisor(t *testing.T, first ...Proxy) *envoy.Supervisor {
 	t.Helper()
 	m, log := newMetrics(), slog.New(slog.DiscardHandler)
 	s := envoy.New(envoy.Config{
-		Program: "/bin/true", Views: views{newRelay(Config{}, &upstream{}, nil, proxy.Shape{}, m, log)}, Check: checkProxy, Revoked: banned,
+		Program: "/bin/true", Views: views{relay.New(relay.Config{State: &watched.Value[*resources.Snapshot]{}})}, Check: checkProxy, Revoked: banned,
 		Changed: func() {}, Metrics: m.envoys, Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -10,13 +10,12 @@ import (
 	"strings"
 	"time"
 
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"signet.example/ads"
 	"signet.example/agent/envoy"
+	"signet.example/agent/relay"
+	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/internal/watched"
@@ -24,9 +23,10 @@ import (
 
 // reporter gathers the agent's state for reports. It owns none of it.
 type reporter struct {
-	u     *upstream
-	relay *relay
-	authz *authzProcess
+	state  *watched.Value[*resources.Snapshot]
+	keeper *svids.Keeper
+	relay  *relay.Relay
+	authz  *authzProcess
 	// proxyStatus is how each supervised proxy is.
 	proxyStatus func() []envoy.Status
 	peerMode    api.Report_PeerMode
@@ -42,12 +42,12 @@ type reporter struct {
 // changed is closed when the report may have become another one, or reportIdle
 // has passed.
 func (r *reporter) changed(ctx context.Context) <-chan struct{} {
-	_, held := r.u.keeper.Watch()
-	_, state := r.u.state.Get()
-	_, loaded := r.authz.loaded.Get()
+	_, held := r.keeper.Watch()
+	_, state := r.state.Get()
+	_, loaded := r.authz.Loaded()
 	_, stopped := r.authz.stopped.Get()
 	_, proxies := r.proxies.Get()
-	_, relay := r.relay.changed.Get()
+	relay := r.relay.Changes()
 	done := make(chan struct{})
 	go func() { // ends within reportIdle, or with ctx
 		defer close(done)
@@ -80,16 +80,16 @@ func (r *reporter) report() *api.Report {
 	proxies := r.proxyStatus()
 	report.Own = slices.Concat(r.fixed, sameUser(proxies), stoppedFindings(r.authz.stopped.Load()))
 	for _, s := range proxies {
-		name, view := s.Proxy.Name, r.relay.viewOf(s.Proxy.Name)
+		name, view := s.Proxy.Name, r.relay.ViewOf(s.Proxy.Name)
 		status := proxyReport(s, view)
 		if view != nil && s.State == api.ProxyStatus_READY {
-			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(s.Proxy, view.want)
+			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(s.Proxy, view.BoundAs())
 		}
 		report.Proxies = append(report.Proxies, status)
 		report.Own = append(report.Own, s.Findings...)
 		if view != nil {
-			users[view.want.Entry] = name
-			if left := view.leftOut(); left != "" {
+			users[view.BoundAs().Entry] = name
+			if left := view.LeftOut(); left != "" {
 				report.Own = append(report.Own, finding(api.AgentFinding_PROXY_ADDRESS, "proxy %s runs %s", name, left))
 			}
 		}
@@ -97,11 +97,11 @@ func (r *reporter) report() *api.Report {
 			report.Own = append(report.Own, finding(s.Waits, "proxy %s waits: %s", name, s.Reason))
 		}
 	}
-	held := r.u.keeper.Held()
+	held := r.keeper.Held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
 		report.Svids = append(report.Svids, svidReport(held[name], name, users[name]))
 	}
-	if s := r.u.state.Load(); s != nil {
+	if s := r.state.Load(); s != nil {
 		for _, p := range s.Problems {
 			report.Own = append(report.Own, finding(api.AgentFinding_RESOURCE_NOT_USABLE, "%s", p))
 		}
@@ -120,7 +120,7 @@ func finding(kind api.AgentFinding_Kind, text string, args ...any) *api.AgentFin
 // revision is the newest revision if the authz process has it, else one that it has.
 func (r *reporter) revision() string {
 	loaded := r.authz.loaded.Load()
-	s := r.u.state.Load()
+	s := r.state.Load()
 	if s != nil && slices.Contains(loaded, s.Newest) {
 		return s.Newest
 	}
@@ -132,7 +132,7 @@ func (r *reporter) revision() string {
 	return ""
 }
 
-func proxyReport(s envoy.Status, view *proxyView) *api.ProxyStatus {
+func proxyReport(s envoy.Status, view *relay.View) *api.ProxyStatus {
 	p := &api.ProxyStatus{
 		Name:         s.Proxy.Name,
 		VirtualNode:  &api.VirtualNodeRef{Mesh: s.Proxy.Ref.Mesh, Name: s.Proxy.Ref.Name},
@@ -147,8 +147,8 @@ func proxyReport(s envoy.Status, view *proxyView) *api.ProxyStatus {
 	if view == nil {
 		return p
 	}
-	p.Ports = ingressPorts(view.published.Load())
-	for _, j := range view.view.Rejected() {
+	p.Ports = view.Ports()
+	for _, j := range view.Rejected() {
 		p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: j.Type, Name: j.Name, Version: j.Version, Message: j.Message})
 	}
 	slices.SortFunc(p.Rejected, func(a, b *api.ResourceStatus) int {
@@ -170,25 +170,6 @@ func sameUser(all []envoy.Status) []*api.AgentFinding {
 	}
 	slices.Sort(same)
 	return []*api.AgentFinding{finding(api.AgentFinding_PROXIES_SAME_USER, "as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
-}
-
-// ingressPrefix begins the names of the listeners that others call.
-const ingressPrefix = "lds_ingress_"
-
-// ingressPorts are the ports of the listeners that others call.
-func ingressPorts(set *ads.Set) []uint32 {
-	var ports []uint32
-	for _, r := range set.Type(ads.ListenerType) {
-		if !strings.HasPrefix(r.Name, ingressPrefix) {
-			continue
-		}
-		var l listenerv3.Listener
-		if proto.Unmarshal(r.Body, &l) == nil {
-			ports = append(ports, l.GetAddress().GetSocketAddress().GetPortValue())
-		}
-	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
 }
 
 func svidReport(s *svids.SVID, entry, proxy string) *api.SVIDStatus {

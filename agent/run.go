@@ -19,6 +19,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/envoy"
+	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/api"
@@ -94,7 +95,7 @@ type agent struct {
 	upstream *upstream
 	authz    *authzProcess
 	gate     *authzGate
-	relay    *relay
+	relay    *relay.Relay
 	session  *session
 
 	wayOut *wayOut
@@ -133,8 +134,11 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
 	}
 	a.given = proxy.Shape{AuthzSocket: socks.path("authz.sock"), WayoutSocket: socks.path("wayout.sock"), AccessLogDir: cfg.AccessLogDir}
-	a.relay = newRelay(cfg, u, process, a.given, m, log)
-	u.own, a.gate.nodeOf, a.relay.guests = a.relay.own, a.relay.nodeOf, a.guests
+	a.relay = relay.New(relay.Config{
+		Conn: u.conn, Connected: &u.connected, State: &u.state, Trust: &u.enrol.trust, SVIDs: u.keeper, Policies: process,
+		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: tryApp, Stay: a.guests.stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
+	})
+	u.own, a.gate.nodeOf = a.relay.Own, a.relay.NodeOf
 	a.gate.knows = a.guests.knows
 	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
@@ -143,10 +147,10 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	}
 	a.supervisor = envoy.New(envoy.Config{
 		Program: cfg.Envoy, DrainTime: cfg.DrainTime, XDSSocket: socks.path("xds.sock"),
-		Views: views{a.relay}, Children: children, Records: records{u, process}, Check: checkProxy, Revoked: banned,
+		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Check: checkProxy, Revoked: banned,
 		Changed: func() { changed.Update(func(n int) int { return n + 1 }) }, Metrics: m.envoys, Log: log,
 	})
-	r := &reporter{u: u, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
+	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
 	if cfg.metricsOpen() {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, finding(api.AgentFinding_METRICS_OPEN, "metrics have no authentication and are open to the network at %s", cfg.Metrics))
@@ -168,10 +172,10 @@ const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
 	options := append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions()...)
-	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams, a.guests.knows).stream, a.relay.guarded))...)
+	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams, a.guests.knows).stream, a.relay.Guard))...)
 	// A listener that changed goes on with its old routes while it drains.
-	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
-	a.metrics.streams("xds", a.relay.open)
+	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
+	a.metrics.streams("xds", a.relay.Open)
 }
 
 // turnedAway counts and logs connections to a socket that are closed without an answer,
@@ -210,7 +214,7 @@ func (a *agent) serveWorkloadAPI() {
 	}
 	a.workload = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
-	sds.NewWorkloadAPI(&workloads{a.upstream, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
+	sds.NewWorkloadAPI(&workloads{&a.upstream.state, &a.upstream.connected, &a.upstream.enrol.trust, a.upstream.keeper, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
 	a.metrics.streams("workload", open.count)
 }

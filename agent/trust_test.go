@@ -18,7 +18,7 @@ import (
 	"signet.example/api"
 )
 
-var testDomain = svidstest.Domain
+var TestDomain = svidstest.Domain
 
 // shown is a handshake in which these certificates were shown.
 func shown(chain ...*x509.Certificate) tls.ConnectionState {
@@ -77,7 +77,7 @@ func TestARootSetIsFollowedIfItIsNewerAndOfTheSameKey(t *testing.T) {
 		"an older one":       {root.RootSet(4, root.Cert, other.Cert), 5, false},
 		"one of another key": {other.RootSet(6, other.Cert), 5, true},
 	} {
-		r, err := ads.NewResource(ads.BundleType, testDomain.Name(), &api.Bundle{TrustDomain: testDomain.Name(), SignedRootSet: c.doc})
+		r, err := ads.NewResource(ads.BundleType, TestDomain.Name(), &api.Bundle{TrustDomain: TestDomain.Name(), SignedRootSet: c.doc})
 		if err != nil {
 			t.Fatal(err)
 		}

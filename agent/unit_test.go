@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,12 +17,8 @@ import (
 	"testing"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
@@ -34,7 +29,6 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
-	"signet.example/proxy"
 	"signet.example/test/parts"
 )
 
@@ -187,55 +181,6 @@ func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
 	}
 }
 
-func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
-	meta, err := structpb.NewStruct(map[string]any{proxy.ShapeKey: map[string]any{
-		"bind": "10.0.0.1", "app": "127.0.0.1", "authz_socket": "/tmp/mine.sock",
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
-	if err != nil || s.AuthzSocket != "/run/signet/authz.sock" || s.Egress.String() != "127.0.0.1:15001" {
-		t.Errorf("%+v %v", s, err)
-	}
-	if _, err := foreignShape(&corev3.Node{}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}); err == nil {
-		t.Error("a node without a shape was accepted")
-	}
-}
-
-func TestAShapeOnSocketsTravelsToTheServerAsItIs(t *testing.T) {
-	ours := proxy.Shape{Bind: "10.0.0.1", App: "unix:/run/web/{port}.sock", Egress: proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}, AuthzSocket: "/a", WayoutSocket: "/w"}
-	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"})
-	if err != nil || got != ours {
-		t.Errorf("%+v, %v", got, err)
-	}
-}
-
-func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
-	for name, fields := range map[string]map[string]any{
-		"a host name":              {"bind": "localhost", "app": "127.0.0.1"},
-		"no application":           {"bind": "10.0.0.1"},
-		"one address for both":     {"bind": "10.0.0.1", "app": "10.0.0.1"},
-		"a port that is a text":    {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "15001"},
-		"a port that is too large": {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 1e300},
-		"open to other hosts":      {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "10.0.0.1:15001"},
-		"open, as a text":          {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "10.0.0.1:15001", "egress_open": "true"},
-		"one socket for all ports": {"bind": "10.0.0.1", "app": "unix:/run/web/app.sock"},
-		"a socket for everybody":   {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": "unix:/run/out.sock", "egress_mode": "0666"},
-		"a mode of a port":         {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 15001.0, "egress_mode": "0660"},
-		"half a port":              {"bind": "10.0.0.1", "app": "127.0.0.1", "egress": 80.5},
-		"a key with a mistake":     {"bind": "10.0.0.1", "app": "127.0.0.1", "egres": 15002.0},
-	} {
-		meta, err := structpb.NewStruct(map[string]any{proxy.ShapeKey: fields})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
-			t.Errorf("%s: %+v %v", name, s, err)
-		}
-	}
-}
-
 // handoverPair is both ends of a passing socket.
 func handoverPair(t testing.TB) (ours, theirs *net.UnixConn) {
 	t.Helper()
@@ -382,28 +327,6 @@ func TestTooManyAuthzConnectionsOfOneProxyAreRefusedAndCountedOut(t *testing.T) 
 	}
 }
 
-func TestAProxyThatClaimsManyShapesLeavesRoomForOtherNodes(t *testing.T) {
-	r := &relay{legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, authz: &authzProcess{}}
-	for n := range maxShapes {
-		r.legs[legKey{proxy.Node("shop", "web"), proxy.Shape{Egress: proxy.Egress{AddrPort: netip.AddrPortFrom(netip.Addr{}, uint16(n))}}}] = &leg{}
-	}
-	r.u = &upstream{keeper: svids.NewKeeper(nil, newMetrics().svids, nil)}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // nobody runs what is begun
-	if _, err := r.view(ctx, viewKey{leg: legKey{proxy.Node("shop", "orders"), proxy.Shape{}}}); status.Code(err) != codes.Canceled {
-		t.Errorf("another node: %v", err)
-	}
-	if _, err := r.view(ctx, viewKey{leg: legKey{proxy.Node("shop", "web"), proxy.Shape{App: "another"}}}); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("one shape more: %v", err)
-	}
-	r.proxies = map[string]supervised{}
-	own := legKey{proxy.Node("shop", "web"), proxy.Shape{Bind: "127.0.0.2", App: "127.0.0.1"}}
-	r.Configure("web", own.ref, own.shape)
-	if _, err := r.view(ctx, viewKey{leg: own}); status.Code(err) != codes.Canceled {
-		t.Errorf("the agent's own proxy of that node: %v", err)
-	}
-}
-
 func TestTheSocketsAreOnlyPutWhereNobodyElseCanReplaceThem(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(parent, dir string) error
@@ -473,17 +396,6 @@ func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
 	}
 }
 
-func TestASupervisedProxyIsNoOtherNodeThanItIsConfiguredFor(t *testing.T) {
-	r := &relay{proxies: map[string]supervised{}}
-	r.Configure("web-1", proxy.Node("shop", "web"), proxy.Shape{Bind: "127.0.0.2", App: "127.0.0.1"})
-	has := identity.Selectors{{Type: "signet", Value: "proxy:web-1"}}
-	for node, want := range map[string]bool{"web": true, "api": false} {
-		if sh, err := r.shapeFor(&corev3.Node{}, has, proxy.Node("shop", node)); (err == nil) != want {
-			t.Errorf("%s: %+v, %v", node, sh, err)
-		}
-	}
-}
-
 func TestAnSVIDThatHasEndedIsNotServed(t *testing.T) {
 	now := time.Now()
 	w := svids.Name{Entry: "entry/web", ID: spiffeid.RequireFromString("spiffe://test.example/web")}
@@ -519,20 +431,5 @@ func TestWatchedWakesAllWaitersWithTheNewest(t *testing.T) {
 	cancel()
 	if _, err := w.Wait(ctx, func(int) bool { return false }); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestWhatAProxyHasOnlyOnceItRunsIsNotWaitedFor(t *testing.T) {
-	for text, want := range map[string]bool{
-		"unix:uid:1000": true, "unix:gid:1000": true, "unix:path:/usr/bin/envoy": true, "signet:proxy:web": true,
-		"unix:sha256:" + strings.Repeat("a", 64): false, "systemd:unit:agent.service": false, "systemd:slice:system.slice": false,
-	} {
-		sel, err := identity.ParseSelector(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if foreseen(sel) != want {
-			t.Errorf("%s: %v, want %v", text, !want, want)
-		}
 	}
 }

@@ -89,46 +89,11 @@ func (u *upstream) Run(ctx context.Context) error {
 	g.Go(func() error {
 		client := &ads.Client{
 			Conn: u.conn, Node: u.ownNode(), Types: resources.Types,
-			Complete: complete, OnSet: func(set *ads.Set, view *ads.Resource) { u.apply(ctx, set, view) }, Log: u.log,
+			Complete: resources.Complete, OnSet: func(set *ads.Set, view *ads.Resource) { u.apply(ctx, set, view) }, Log: u.log,
 		}
-		return follow(ctx, client, u.log)
+		return resources.Follow(ctx, client, u.log)
 	})
 	return g.Wait()
-}
-
-// follow runs a client's stream over and over until ctx ends. What it has is
-// kept between streams, so that a server sends only what differs.
-func follow(ctx context.Context, c *ads.Client, log *slog.Logger) error {
-	for tries := (retry.Tries{Policy: svids.Asking}); ; {
-		begun := time.Now()
-		err := c.Run(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		log.InfoContext(ctx, "upstream stream ended", slog.String("node", c.Node.GetId()), slog.Any("err", err))
-		if !watched.Sleep(ctx, tries.Failed(time.Since(begun), err)) {
-			return nil
-		}
-	}
-}
-
-// complete reports whether got is what view describes, type by type.
-func complete(view *ads.Resource, got *ads.Set) bool {
-	var v api.View
-	if proto.Unmarshal(view.Body, &v) != nil {
-		return false
-	}
-	for typeURL, version := range v.GetSetVersions() {
-		if got.TypeVersion(typeURL) != version {
-			return false
-		}
-	}
-	for _, typeURL := range got.Types() {
-		if _, ok := v.GetSetVersions()[typeURL]; !ok && typeURL != ads.ViewType {
-			return false
-		}
-	}
-	return true
 }
 
 // apply takes a complete set of the agent's own resources.

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"signet.example/ads"
 	"signet.example/agent/resources/resourcestest"
 	"signet.example/agent/svids"
 	"signet.example/agent/svids/svidstest"
@@ -65,26 +64,5 @@ func TestConnectionsThatEndAtOnceAreNotTriedWithoutPause(t *testing.T) {
 	}
 	if n := taken.Load(); n < 2 || n > 20 {
 		t.Errorf("%d connections within a second", n)
-	}
-}
-
-func TestTheServersSecretsReachNoProxy(t *testing.T) {
-	root := svidstest.NewRoot(t)
-	secret, err := ads.NewResource(ads.SecretType, "spiffe://other.example", &api.Ban{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := ads.NewSet(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := root.SVID("web", "/shop/web")
-	v := newProxyView(&leg{}, svids.Name{Entry: "web", ID: s.ID}, nil)
-	if err := v.publish(&routing{set: set}, s, root.Trust(1)); err != nil {
-		t.Fatal(err)
-	}
-	secrets := v.published.Load().Type(ads.SecretType)
-	if len(secrets) != 2 || secrets[0].Name != "spiffe://test.example" || secrets[1].Name != s.ID.String() {
-		t.Errorf("%d secrets", len(secrets))
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
@@ -30,7 +31,7 @@ import (
 type wayOut struct {
 	authv3.UnimplementedAuthorizationServer
 	state   *watched.Value[*resources.Snapshot]
-	relay   *relay
+	relay   *relay.Relay
 	owners  *owners
 	guests  *guests
 	metrics *metrics
@@ -109,7 +110,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	}
 	w.guests.stay(peer)
 	// Again: the folder was looked at when the proxy started, and may have changed.
-	if err := w.relay.tryAppOf(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}); err != nil {
+	if err := w.relay.CheckAppOf(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}); err != nil {
 		return caller, no(reasonSocket, "%s: %w", resources.RefOf(b), err)
 	}
 	if socket := at.GetDestination().GetAddress().GetPipe().GetPath(); socket != "" {
@@ -138,7 +139,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 		}
 		return caller, nil
 	}
-	f, err := w.relay.front(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}, b)
+	f, err := w.relay.FrontOfPeer(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}, b)
 	if err != nil {
 		return caller, no(reasonNotReady, "%s: %w", resources.RefOf(b), err)
 	}
@@ -158,7 +159,7 @@ func (w *wayOut) atSocket(peer *attestation.Peer, has identity.Selectors, bound 
 	if !b.Applications.IsZero() {
 		return no(reasonSocket, "%s: %s", node, socketNamesNobody(b))
 	}
-	sh, err := w.relay.shapeOfPeer(peer.PID(), has, bound)
+	sh, err := w.relay.ShapeOfPeer(peer.PID(), has, bound)
 	switch {
 	case err != nil:
 		return no(reasonNotReady, "%s: %w", node, err)
@@ -185,73 +186,6 @@ func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), uint16(sa.GetPortValue())) // #nosec G115 -- looked at above
 }
 
-// front is what stands behind one proxy: the application, as the proxy's own
-// configuration has it.
-type front struct {
-	node  string // as an xDS node id
-	app   proxy.Place
-	ports string // as text, so that a front can be a key; see list
-}
-
-// front finds the configuration of the proxy that a process is. For one that the
-// agent did not start it is what its stream was given: without a stream it has
-// no configuration, and nobody may speak through it.
-func (r *relay) front(pid int, has identity.Selectors, w svids.Name, b identity.Binding) (front, error) {
-	sh, err := r.shapeOfPeer(pid, has, w)
-	if err != nil {
-		return front{}, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.frontOf(viewKey{leg: legKey{resources.RefOf(b), sh}, want: w})
-}
-
-// shapeOfPeer is the shape of the proxy that a process is.
-func (r *relay) shapeOfPeer(pid int, has identity.Selectors, w svids.Name) (proxy.Shape, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p, ok := r.proxies[resources.ProxyName(has)]; ok {
-		return p.leg.shape, nil
-	}
-	if sh, ok := r.shapeOfStream(pid, w); ok {
-		return sh, nil
-	}
-	return proxy.Shape{}, errors.New("the proxy has no stream to the agent")
-}
-
-// frontOf needs mu.
-func (r *relay) frontOf(key viewKey) (front, error) {
-	v := r.views[key]
-	if v == nil || v.published.Load() == nil {
-		return front{}, errors.New("the proxy has no configuration yet")
-	}
-	app, err := proxy.ParsePlace(key.leg.shape.App)
-	if err != nil {
-		return front{}, fmt.Errorf("the application: %w", err)
-	}
-	return front{node: key.leg.ref.String(), app: app, ports: v.ports()}, nil
-}
-
-// shapeOfStream needs mu.
-func (r *relay) shapeOfStream(pid int, w svids.Name) (proxy.Shape, bool) {
-	for g := range r.streams {
-		if g.peer.PID() != pid || g.peer.Alive() != nil {
-			continue
-		}
-		if bound, sh, ok := g.boundAs(); ok && bound == w {
-			return sh, true
-		}
-	}
-	return proxy.Shape{}, false
-}
-
-// frontOfProxy is that of a supervised proxy, for reports.
-func (r *relay) frontOfProxy(p envoy.Proxy, w svids.Name) (front, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.frontOf(viewKey{legKey{p.Ref, p.Shape}, w})
-}
-
 // speaker is who may call out through a supervised proxy, bound as it is, for reports:
 // in words, what is wrong or doubtful about it, and what the Binding would say of it.
 func (w *wayOut) speaker(p envoy.Proxy, bound svids.Name) (who, problem string, applications []string) {
@@ -271,7 +205,7 @@ func (w *wayOut) speaker(p envoy.Proxy, bound svids.Name) (who, problem string, 
 	case !a.IsZero():
 		return "those whom Binding " + b.Name + " names", rootAmong(a.UIDs), nil
 	}
-	f, err := w.relay.frontOfProxy(p, bound)
+	f, err := w.relay.FrontOf(p.Ref, p.Shape, bound)
 	if err != nil {
 		return "", "", nil // it has no configuration yet, which is said elsewhere
 	}

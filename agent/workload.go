@@ -13,6 +13,7 @@ import (
 	"signet.example/agent/svids"
 	"signet.example/attestation"
 	"signet.example/identity"
+	"signet.example/internal/watched"
 	"signet.example/sds"
 )
 
@@ -22,10 +23,13 @@ const workloadWait = 3 * time.Second
 
 // workloads is what the Workload API serves: an sds.Source.
 type workloads struct {
-	u       *upstream
-	guests  *guests
-	metrics *metrics
-	log     *slog.Logger
+	state     *watched.Value[*resources.Snapshot]
+	connected *watched.Value[bool]
+	trust     *watched.Value[*svids.Trust]
+	keeper    *svids.Keeper
+	guests    *guests
+	metrics   *metrics
+	log       *slog.Logger
 }
 
 // refuse counts and logs a process that has no identity here: what it was seen to
@@ -70,9 +74,9 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 	defer deadline.Stop()
 	late, sent := false, false
 	for {
-		s, stateChanged := w.u.state.Get()
-		held, heldChanged := w.u.keeper.Watch()
-		t, trustChanged := w.u.enrol.trust.Get()
+		s, stateChanged := w.state.Get()
+		held, heldChanged := w.keeper.Watch()
+		t, trustChanged := w.trust.Get()
 		if s == nil {
 			return fmt.Errorf("%w: %w", sds.ErrUnavailable, resources.ErrNone)
 		}
@@ -92,7 +96,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 				sent = true
 			case sent:
 				// Its SVIDs ended in an outage: it is told when there are new ones.
-			case late || !w.u.connected.Load():
+			case late || !w.connected.Load():
 				return fmt.Errorf("%w: no SVID yet: %w", sds.ErrUnavailable, cmp.Or(failure, errNoServer))
 			}
 			last, late = next, false
@@ -129,7 +133,7 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.S
 		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
 	}
 	w.guests.stayFor(ctx)
-	w.u.keeper.Need(l.wants...)
+	w.keeper.Need(l.wants...)
 	l.svids = good(held, l.wants)
 	return l, nil
 }
@@ -147,12 +151,12 @@ func good(held map[string]*svids.SVID, wants []svids.Name) []*svids.SVID {
 // pending reports whether an SVID that is not there is worth waiting for: the server
 // is there, and has not failed to issue it. failure is that of one that has.
 func (w *workloads) pending(l look) (pending bool, failure error) {
-	connected := w.u.connected.Load()
+	connected := w.connected.Load()
 	for _, wanted := range l.wants {
 		if slices.ContainsFunc(l.svids, func(s *svids.SVID) bool { return s.Entry == wanted.Entry }) {
 			continue
 		}
-		if err := w.u.keeper.Failure(wanted.Entry); err != nil {
+		if err := w.keeper.Failure(wanted.Entry); err != nil {
 			failure = err
 		} else if connected {
 			pending = true
@@ -167,4 +171,13 @@ func (l look) update() sds.Update {
 		u.SVIDs = append(u.SVIDs, sds.SVID{ID: s.ID, Chain: s.Chain, Key: s.Key, Hint: l.state.Hint(s.Entry)})
 	}
 	return u
+}
+
+// attestedSelectors are the selectors of the process behind a call.
+func attestedSelectors(ctx context.Context) (identity.Selectors, error) {
+	p, ok := attestation.PeerFromContext(ctx)
+	if !ok {
+		return nil, errors.New("the connection was not attested")
+	}
+	return p.Selectors(ctx)
 }

@@ -79,8 +79,8 @@ func eachWord(m protoreflect.Message, do func(m protoreflect.Message, enum, word
 	}
 }
 
-// reconcileAnswer and reconcileStream reconcile what a client receives.
-func reconcileAnswer(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+// ReconcileAnswer and ReconcileStream reconcile what a client receives.
+func ReconcileAnswer(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := call(ctx, method, req, reply, conn, opts...)
 	if m, ok := reply.(proto.Message); ok && err == nil {
 		Reconcile(m)
@@ -88,7 +88,7 @@ func reconcileAnswer(ctx context.Context, method string, req, reply any, conn *g
 	return err
 }
 
-func reconcileStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func ReconcileStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := open(ctx, desc, conn, method, opts...)
 	return reconciled{s}, err
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/api/admin"
 )
 
 // Config of the demo.
@@ -136,7 +137,7 @@ func (d *demo) startServer(ctx context.Context) error {
 	if err := d.children.await(ctx, "server", func() error { _, err := d.addresses(d.serverDir()); return err }); err != nil {
 		return err
 	}
-	d.admin, d.conn, err = api.DialAdmin(d.socket())
+	d.admin, d.conn, err = admin.Dial(d.socket())
 	return err
 }
 

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/api/admin"
 	"signet.example/attestation/jointoken"
 	"signet.example/ca"
 	"signet.example/identity"
@@ -183,7 +184,7 @@ func (r *rig) start() {
 		time.Sleep(5 * time.Millisecond)
 	}
 	var err error
-	if r.admin, r.conn, err = api.DialAdmin(r.addr.Admin); err != nil {
+	if r.admin, r.conn, err = admin.Dial(r.addr.Admin); err != nil {
 		r.t.Fatal(err)
 	}
 }

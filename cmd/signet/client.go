@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/api/admin"
 	"signet.example/internal/unixsock"
 )
 
@@ -44,7 +45,7 @@ func withAdmin(c *cobra.Command, f func(api.AdminClient) error) error {
 	if err := tryDial(socket); err != nil {
 		return wrongSocket(socket, err)
 	}
-	client, conn, err := api.DialAdmin(socket)
+	client, conn, err := admin.Dial(socket)
 	if err != nil {
 		return err
 	}

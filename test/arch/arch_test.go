@@ -50,9 +50,10 @@ var imports = map[string][]string{
 	"dev":             {"api"},
 	"cmd":             {"server", "server/kinds", "server/signer", "agent", "dev", "api", "policy", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},
-	"agent/resources": {"identity", "ads", "api", "agent/svids", "proxy"},
+	"agent/resources": {"identity", "ads", "api", "agent/svids", "internal", "proxy"},
 	"agent/envoy":     {"identity", "api", "agent/svids", "internal", "proxy"},
-	"agent":           {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy", "agent/svids", "agent/resources", "agent/envoy"},
+	"agent/relay":     {"identity", "ads", "api", "attestation", "sds", "agent/svids", "agent/resources", "internal", "proxy"},
+	"agent":           {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy", "agent/svids", "agent/resources", "agent/envoy", "agent/relay"},
 }
 
 type listed struct {

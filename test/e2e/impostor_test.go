@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	dial "signet.example/api/admin"
 	"signet.example/test/impostor"
 	"signet.example/test/meshtest"
 	"signet.example/test/parts"
@@ -273,7 +274,7 @@ func TestAnImpostorOnAUnixSocketIsToldNothing(t *testing.T) {
 	if code != 5 || !strings.Contains(out, fmt.Sprint("uid ", strangerUID)) {
 		t.Errorf("the CLI: exit %d: %s", code, out)
 	}
-	client, conn, err := api.DialAdmin(admin)
+	client, conn, err := dial.Dial(admin)
 	if err != nil {
 		t.Fatal(err)
 	}

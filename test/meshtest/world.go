@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/api/admin"
 	"signet.example/dev"
 	"signet.example/test/parts"
 )
@@ -256,7 +257,7 @@ func (w *World) StartServerWith(path string) {
 	})
 	if w.conn == nil {
 		var err error
-		if w.Admin, w.conn, err = api.DialAdmin(w.Socket()); err != nil {
+		if w.Admin, w.conn, err = admin.Dial(w.Socket()); err != nil {
 			w.T.Fatal(err)
 		}
 	}

@@ -1,20 +1,26 @@
-package agent
+package relay
 
 import (
 	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
-
-	"signet.example/internal/watched"
 )
+
+// stamped remembers what it was told, in its order.
+type stamped struct {
+	decided
+	all [][]string
+}
+
+func (s *stamped) Stamp(_ any, revisions []string) { s.all = append(s.all, revisions) }
 
 // Until every proxy has the new routes, requests come stamped with the old revision.
 func TestTheRevisionOfTheRoutesBeforeIsKeptWithTheNewOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var stamps [][]string
-		l := &leg{loaded: &watched.Value[[]string]{}, stamped: func(_ *leg, revisions []string) { stamps = append(stamps, revisions) }}
-		l.loaded.Set([]string{"1", "2"})
+		d := &stamped{}
+		l := &subscription{policies: d}
+		d.loaded.Set([]string{"1", "2"})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -27,8 +33,8 @@ func TestTheRevisionOfTheRoutesBeforeIsKeptWithTheNewOne(t *testing.T) {
 		}
 		cancel()
 		<-done
-		if len(stamps) != 2 || !slices.Equal(stamps[1], []string{"1", "2"}) {
-			t.Errorf("stamped %v", stamps)
+		if len(d.all) != 2 || !slices.Equal(d.all[1], []string{"1", "2"}) {
+			t.Errorf("stamped %v", d.all)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"context"
@@ -10,10 +10,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
 	"signet.example/agent/svids"
@@ -21,28 +25,29 @@ import (
 	"signet.example/sds"
 )
 
-// proxyView is what the proxies of one binding and shape are sent: the routing
+// View is what the proxies of one binding and shape are sent: the routing
 // that the server made, and the two secrets it refers to. There is no third one:
 // a name that is not theirs is answered like one that does not exist.
-type proxyView struct {
-	leg  *leg
-	want svids.Name
-	u    *upstream
-	view *ads.View
+type View struct {
+	sub     *subscription
+	as      svids.Name
+	svids   SVIDs
+	trusted *watched.Value[*svids.Trust]
+	view    *ads.View
 	// gone is closed when the binding is taken away, or nobody used it for long.
 	gone chan struct{}
 	used time.Time // last; guarded by relay.mu
 	// portsOf and portsText remember ports; guarded by relay.mu.
 	portsOf   *ads.Set
-	portsText string
+	portsMemo string
 	// published is nil until the first complete set.
 	published watched.Value[*ads.Set]
 
-	// taken is where other proxies listen; drain is how long a listener that is gone
+	// addresses is where other proxies listen; drain is how long a listener that is gone
 	// may; told is called when what is left out has become something else.
-	taken *taken
-	drain time.Duration
-	told  func()
+	addresses *addresses
+	drain     time.Duration
+	changed   func()
 
 	claims   sync.Mutex // guards the rest down to left, and is held while a set is published
 	full     *ads.Set   // what there is
@@ -57,27 +62,27 @@ type proxyView struct {
 	bundle *ads.Resource
 }
 
-func newProxyView(l *leg, w svids.Name, u *upstream) *proxyView {
-	return &proxyView{
-		leg: l, want: w, u: u, gone: make(chan struct{}), used: time.Now(),
+func newView(l *subscription, w svids.Name, k SVIDs, t *watched.Value[*svids.Trust]) *View {
+	return &View{
+		sub: l, as: w, svids: k, trusted: t, gone: make(chan struct{}), used: time.Now(),
 		view: ads.NewView(l.nodeID(), ads.Proxy),
 	}
 }
 
 // Run publishes whenever routing, SVID or bundle change, from the moment when all
 // three are there.
-func (v *proxyView) Run(ctx context.Context) {
+func (v *View) Run(ctx context.Context) {
 	for {
-		routing, routingChanged := v.leg.released.Get()
-		held, heldChanged := v.u.keeper.Watch()
-		trust, trustChanged := v.u.enrol.trust.Get()
-		if s := held[v.want.Entry]; routing != nil && s != nil && s.ID == v.want.ID {
+		routing, routingChanged := v.sub.released.Get()
+		held, heldChanged := v.svids.Watch()
+		trust, trustChanged := v.trusted.Get()
+		if s := held[v.as.Entry]; routing != nil && s != nil && s.ID == v.as.ID {
 			if err := v.publish(routing, s, trust); err != nil {
-				v.leg.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.want.ID.String()), slog.Any("err", err))
+				v.sub.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.as.ID.String()), slog.Any("err", err))
 			}
 		}
 		again := time.NewTimer(time.Second)
-		if v.leftOut() == "" {
+		if v.LeftOut() == "" {
 			again.Stop()
 		}
 		select {
@@ -88,7 +93,7 @@ func (v *proxyView) Run(ctx context.Context) {
 		case <-v.gone:
 			again.Stop()
 			if err := v.takeBack(); err != nil {
-				v.leg.log.ErrorContext(ctx, "view not taken back", slog.String("node", v.view.Name()), slog.Any("err", err))
+				v.sub.log.ErrorContext(ctx, "view not taken back", slog.String("node", v.view.Name()), slog.Any("err", err))
 			}
 			return
 		case <-ctx.Done():
@@ -99,7 +104,7 @@ func (v *proxyView) Run(ctx context.Context) {
 	}
 }
 
-func (v *proxyView) publish(r *routing, s *svids.SVID, t *svids.Trust) error {
+func (v *View) publish(r *routing, s *svids.SVID, t *svids.Trust) error {
 	if v.svid != s {
 		secret, err := sds.SVIDSecret(s.ID, s.Chain, s.Key)
 		if err != nil {
@@ -127,7 +132,7 @@ func (v *proxyView) publish(r *routing, s *svids.SVID, t *svids.Trust) error {
 }
 
 // put publishes a set.
-func (v *proxyView) put(set *ads.Set) error {
+func (v *View) put(set *ads.Set) error {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	v.full = set
@@ -136,17 +141,17 @@ func (v *proxyView) put(set *ads.Set) error {
 
 // putClaimed publishes what there is, less what the proxy may not listen on. The
 // caller holds claims.
-func (v *proxyView) putClaimed() error {
+func (v *View) putClaimed() error {
 	set, left := v.full, ""
 	if v.claimant != "" {
 		var err error
-		if set, left, err = v.taken.granted(v.claimant, set, v.drain); err != nil {
+		if set, left, err = v.addresses.granted(v.claimant, set, v.drain); err != nil {
 			return err
 		}
 	}
 	if v.left != left {
 		v.left = left
-		v.told()
+		v.changed()
 	}
 	if old := v.published.Load(); old != nil && old.Version() == set.Version() {
 		return nil
@@ -159,11 +164,11 @@ func (v *proxyView) putClaimed() error {
 // Claim implements envoy.View: the proxy that is to run by this view listens where it
 // says. One that has not run yet gets all or nothing, and waits; one that comes back
 // gets what there is.
-func (v *proxyView) Claim(proxy string) (release func(), err error) {
+func (v *View) Claim(proxy string) (release func(), err error) {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	if !v.ran {
-		if err := v.taken.claim(proxy, listening(v.full)); err != nil {
+		if err := v.addresses.claim(proxy, listening(v.full)); err != nil {
 			return nil, err
 		}
 	}
@@ -172,31 +177,31 @@ func (v *proxyView) Claim(proxy string) (release func(), err error) {
 }
 
 // Ready implements envoy.View.
-func (v *proxyView) Ready() (bool, <-chan struct{}) {
+func (v *View) Ready() (bool, <-chan struct{}) {
 	set, changed := v.published.Get()
 	return set != nil, changed
 }
 
 // Gone implements envoy.View.
-func (v *proxyView) Gone() <-chan struct{} { return v.gone }
+func (v *View) Gone() <-chan struct{} { return v.gone }
 
 // SVID implements envoy.View.
-func (v *proxyView) SVID() *svids.SVID { return v.u.keeper.Get(v.want.Entry) }
+func (v *View) SVID() *svids.SVID { return v.svids.Get(v.as.Entry) }
 
 // unclaim gives back what the proxy has, which has ended.
-func (v *proxyView) unclaim() {
+func (v *View) unclaim() {
 	v.claims.Lock()
 	defer v.claims.Unlock()
-	v.taken.release(v.claimant)
+	v.addresses.release(v.claimant)
 	v.claimant = ""
 	if v.left != "" {
 		v.left = ""
-		v.told()
+		v.changed()
 	}
 }
 
-// leftOut is which listeners the proxy does not have, and why.
-func (v *proxyView) leftOut() string {
+// LeftOut is which listeners the proxy does not have, and why.
+func (v *View) LeftOut() string {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	return v.left
@@ -205,7 +210,7 @@ func (v *proxyView) leftOut() string {
 // takeBack leaves the proxies nothing: no listener, no cluster, and another
 // certificate, which nobody trusts, in the place of theirs. Envoy would go on with
 // one that is merely removed (D13).
-func (v *proxyView) takeBack() error {
+func (v *View) takeBack() error {
 	if v.published.Load() == nil {
 		return nil
 	}
@@ -213,7 +218,7 @@ func (v *proxyView) takeBack() error {
 	if err != nil {
 		return err
 	}
-	secret, err := sds.SVIDSecret(v.want.ID, nobody.chain, nobody.key)
+	secret, err := sds.SVIDSecret(v.as.ID, nobody.chain, nobody.key)
 	if err != nil {
 		return err
 	}
@@ -247,15 +252,43 @@ func untrusted(now time.Time) (selfSigned, error) {
 	return selfSigned{[][]byte{der}, key}, nil
 }
 
-// ports are those of the proxy's inbound listeners, in order; the caller holds
+// portsText are those of the proxy's inbound listeners, in order; the caller holds
 // relay.mu.
-func (v *proxyView) ports() string {
+func (v *View) portsText() string {
 	if set := v.published.Load(); set != v.portsOf {
 		var text []string
 		for _, p := range ingressPorts(set) {
 			text = append(text, strconv.FormatUint(uint64(p), 10))
 		}
-		v.portsOf, v.portsText = set, strings.Join(text, ", ")
+		v.portsOf, v.portsMemo = set, strings.Join(text, ", ")
 	}
-	return v.portsText
+	return v.portsMemo
 }
+
+// ingressPrefix begins the names of the listeners that others call.
+const ingressPrefix = "lds_ingress_"
+
+// ingressPorts are the ports of the listeners that others call.
+func ingressPorts(set *ads.Set) []uint32 {
+	var ports []uint32
+	for _, r := range set.Type(ads.ListenerType) {
+		if !strings.HasPrefix(r.Name, ingressPrefix) {
+			continue
+		}
+		var l listenerv3.Listener
+		if proto.Unmarshal(r.Body, &l) == nil {
+			ports = append(ports, l.GetAddress().GetSocketAddress().GetPortValue())
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// Ports are the ports that others call, for reports.
+func (v *View) Ports() []uint32 { return ingressPorts(v.published.Load()) }
+
+// Rejected is what proxies refused of the view, for reports.
+func (v *View) Rejected() []ads.Rejection { return v.view.Rejected() }
+
+// BoundAs is by what the proxies are bound.
+func (v *View) BoundAs() svids.Name { return v.as }

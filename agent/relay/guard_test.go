@@ -1,8 +1,7 @@
-package agent
+package relay
 
 import (
 	"context"
-	"log/slog"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -14,6 +13,7 @@ import (
 	"signet.example/agent/resources"
 	"signet.example/agent/resources/resourcestest"
 	"signet.example/agent/svids"
+	"signet.example/agent/svids/svidstest"
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/internal/unixsock"
@@ -60,20 +60,20 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		bound bool
 		want  codes.Code
 	}{
-		"as it was":         {resources.New(testDomain, resourcestest.Set(t, web("a", mine)), nil, nil), true, codes.OK},
-		"another user":      {resources.New(testDomain, resourcestest.Set(t, web("a", "unix:uid:4242")), nil, nil), true, codes.PermissionDenied},
-		"another binding":   {resources.New(testDomain, resourcestest.Set(t, web("b", mine)), nil, nil), true, codes.PermissionDenied},
-		"no binding":        {resources.New(testDomain, resourcestest.Set(t), nil, nil), true, codes.PermissionDenied},
-		"never bound":       {resources.New(testDomain, resourcestest.Set(t, web("a", mine)), nil, nil), false, codes.Internal},
+		"as it was":         {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", mine)), nil, nil), true, codes.OK},
+		"another user":      {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", "unix:uid:4242")), nil, nil), true, codes.PermissionDenied},
+		"another binding":   {resources.New(svidstest.Domain, resourcestest.Set(t, web("b", mine)), nil, nil), true, codes.PermissionDenied},
+		"no binding":        {resources.New(svidstest.Domain, resourcestest.Set(t), nil, nil), true, codes.PermissionDenied},
+		"never bound":       {resources.New(svidstest.Domain, resourcestest.Set(t, web("a", mine)), nil, nil), false, codes.Internal},
 		"no state any more": {nil, true, codes.Internal},
 	} {
-		r := &relay{u: &upstream{}, metrics: newMetrics(), log: slog.New(slog.DiscardHandler)}
-		r.u.state.Set(c.now)
+		r := aRelay(nil, &decided{})
+		r.config.State.Set(c.now)
 		out := &sentStream{}
 		g := &guard{ServerStream: out, peer: peer, relay: r}
 		g.ctx, g.cancel = context.WithCancelCause(t.Context())
 		if c.bound {
-			g.bound, g.want, g.ref = true, svids.Name{Entry: "a", ID: spiffeid.RequireFromString("spiffe://test.example/shop/web")}, proxy.Node("shop", "web")
+			g.bound, g.as, g.ref = true, svids.Name{Entry: "a", ID: spiffeid.RequireFromString("spiffe://test.example/shop/web")}, proxy.Node("shop", "web")
 		}
 		err := g.SendMsg(nil)
 		g.cancel(nil)

@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"context"
@@ -25,11 +25,11 @@ type guard struct {
 	ctx    context.Context //nolint:containedctx // grpc.ServerStream's own contract
 	cancel context.CancelCauseFunc
 	peer   *attestation.Peer
-	relay  *relay
+	relay  *Relay
 
 	mu    sync.Mutex
 	bound bool // the four below are set; guarded by mu
-	want  svids.Name
+	as    svids.Name
 	ref   proxy.Ref
 	shape proxy.Shape
 	// leaving is the time that is left to take things away, once the binding is gone.
@@ -38,8 +38,8 @@ type guard struct {
 
 type guardKey struct{}
 
-// guarded is the interceptor that puts a guard before each stream of xds.sock.
-func (r *relay) guarded(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+// Guard is the interceptor that puts a guard before each stream of xds.sock.
+func (r *Relay) Guard(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	peer, ok := attestation.PeerFromContext(stream.Context())
 	if !ok {
 		return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
@@ -71,9 +71,9 @@ func (g *guard) Context() context.Context { return g.ctx }
 // answers carry keys, and a process may have become another one.
 func (g *guard) SendMsg(m any) error {
 	g.mu.Lock()
-	bound, leaving, w, ref := g.bound, g.leaving != nil, g.want, g.ref
+	bound, leaving, w, ref := g.bound, g.leaving != nil, g.as, g.ref
 	g.mu.Unlock()
-	s := g.relay.u.state.Load()
+	s := g.relay.config.State.Load()
 	if !bound || s == nil {
 		return status.Error(codes.Internal, "internal error: an answer to a peer that is not bound")
 	}
@@ -134,17 +134,17 @@ func (g *guard) attest(ctx context.Context, s *resources.Snapshot, ref proxy.Ref
 }
 
 // bind notes what the stream was given.
-func (g *guard) bind(w svids.Name, key legKey) {
+func (g *guard) bind(w svids.Name, key subscriptionKey) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.bound, g.want, g.ref, g.shape = true, w, key.ref, key.shape
+	g.bound, g.as, g.ref, g.shape = true, w, key.ref, key.shape
 }
 
 // boundAs is what the stream was given, and in which shape.
 func (g *guard) boundAs() (svids.Name, proxy.Shape, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.want, g.shape, g.bound
+	return g.as, g.shape, g.bound
 }
 
 // given is what the stream was given, the zero Ref where it was nothing.
@@ -157,5 +157,5 @@ func (g *guard) given() proxy.Ref {
 func (g *guard) boundTo() (svids.Name, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.want, g.bound
+	return g.as, g.bound
 }

@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
+	"signet.example/agent/resources"
 	"signet.example/api"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
@@ -22,9 +23,9 @@ import (
 // unknown revision as unavailable, which fails closed and shows.
 const policyWait = 5 * time.Second
 
-// legKey names one stream from the server: a virtual node and the shape of the
+// subscriptionKey names one stream from the server: a virtual node and the shape of the
 // proxies that it is for.
-type legKey struct {
+type subscriptionKey struct {
 	ref   proxy.Ref
 	shape proxy.Shape
 }
@@ -35,17 +36,15 @@ type routing struct {
 	revision string
 }
 
-// leg follows one virtual node's view and releases its sets, each when the authz
+// subscription follows one virtual node's view and releases its sets, each when the authz
 // process has loaded the policy that it is stamped with (D3).
-type leg struct {
-	key  legKey
-	pool *ads.Pool // shared by all legs
+type subscription struct {
+	key  subscriptionKey
+	pool *ads.Pool // shared by all subscriptions
 	log  *slog.Logger
-	// loaded tells the revisions that the authz process has.
-	loaded *watched.Value[[]string]
-	// stamped is called with the revisions that this leg's sets need: the newest
-	// one before it is released.
-	stamped func(l *leg, revisions []string)
+	// policies is told the revisions that this subscription's sets need: the newest one before
+	// it is released.
+	policies Policies
 
 	// gone is closed when no view is left.
 	gone chan struct{}
@@ -55,10 +54,10 @@ type leg struct {
 	released watched.Value[*routing]
 }
 
-func (l *leg) nodeID() string { return l.key.ref.String() }
+func (l *subscription) nodeID() string { return l.key.ref.String() }
 
 // Run follows the view over conn until l is gone or ctx ends.
-func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
+func (l *subscription) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 	ctx, end := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { l.release(ctx) })
@@ -67,7 +66,7 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 			Conn:     conn,
 			Node:     &corev3.Node{Id: l.nodeID(), Cluster: l.key.ref.Name, UserAgentName: "signet-agent", Metadata: l.key.shape.Metadata()},
 			Types:    []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType},
-			Complete: complete,
+			Complete: resources.Complete,
 			OnSet: func(set *ads.Set, view *ads.Resource) {
 				var v api.View
 				if err := proto.Unmarshal(view.Body, &v); err != nil {
@@ -79,7 +78,7 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 			Pool: l.pool,
 			Log:  l.log,
 		}
-		_ = follow(ctx, client, l.log) // it ends with ctx only
+		_ = resources.Follow(ctx, client, l.log) // it ends with ctx only
 	})
 	select {
 	case <-l.gone:
@@ -87,11 +86,11 @@ func (l *leg) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 	}
 	end()
 	wg.Wait()
-	l.stamped(l, nil)
+	l.policies.Stamp(l, nil)
 }
 
 // release passes each pending set on when its policy is loaded.
-func (l *leg) release(ctx context.Context) {
+func (l *subscription) release(ctx context.Context) {
 	var done *routing
 	for {
 		next, err := l.pending.Wait(ctx, func(r *routing) bool { return r != done && r != nil })
@@ -100,7 +99,7 @@ func (l *leg) release(ctx context.Context) {
 		}
 		// The set before this one is still what requests are stamped with until
 		// every proxy has taken the new one.
-		l.stamped(l, revisionsOf(done, next))
+		l.policies.Stamp(l, revisionsOf(done, next))
 		if !l.awaitPolicy(ctx, next) {
 			continue // a newer one is there, or ctx ended
 		}
@@ -110,7 +109,7 @@ func (l *leg) release(ctx context.Context) {
 }
 
 // awaitPolicy waits until next may be released; false where it is out of date.
-func (l *leg) awaitPolicy(ctx context.Context, next *routing) bool {
+func (l *subscription) awaitPolicy(ctx context.Context, next *routing) bool {
 	timer := time.NewTimer(policyWait)
 	defer timer.Stop()
 	for {
@@ -118,7 +117,7 @@ func (l *leg) awaitPolicy(ctx context.Context, next *routing) bool {
 		if pending != next {
 			return false
 		}
-		loaded, changed := l.loaded.Get()
+		loaded, changed := l.policies.Loaded()
 		if next.revision == "" || slices.Contains(loaded, next.revision) {
 			return true
 		}

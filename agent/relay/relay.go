@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"context"
@@ -12,11 +12,12 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"signet.example/ads"
-	"signet.example/agent/envoy"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
@@ -25,104 +26,141 @@ import (
 	"signet.example/proxy"
 )
 
-// maxLegs bounds the streams that local proxies which the agent did not start can
+// maxSubscriptions bounds the streams that local proxies which the agent did not start can
 // make it open, maxShapes those for one virtual node: a proxy that claims ever new
 // shapes must not keep those of other nodes from their views.
 const (
-	maxLegs   = 512
-	maxShapes = 64
+	maxSubscriptions = 512
+	maxShapes        = 64
 	// viewIdle is how long a view without a proxy is kept. Its stream from the
 	// server counts against the bounds above, and a proxy that the agent did not
 	// start may come with another address each time.
 	viewIdle = 10 * time.Minute
 )
 
-// relay passes the server's views on to the proxies of this host, each with the
+// Relay passes the server's views on to the proxies of this host, each with the
 // secrets of the identity that its binding grants. It implements ads.Views.
-type relay struct {
-	u     *upstream
-	authz *authzProcess
-	// given is what no proxy says of itself: who decides for it, and where it may log.
-	given   proxy.Shape
-	drain   time.Duration // as ads.Server.Drain
-	log     *slog.Logger
-	metrics *metrics
+type Relay struct {
+	config Config
 
-	// pool holds equal resources of several legs once.
+	// pool holds equal resources of several subscriptions once.
 	pool ads.Pool
 	// spawn takes what Run's goroutines do.
 	spawn chan func(context.Context)
-	// taken is where the proxies that the agent runs listen.
-	taken taken
-	// guests is told of streams that are given a view.
-	guests *guests
+	// addresses is where the proxies that the agent runs listen.
+	addresses addresses
 	// changed counts what proxies said of their resources, for reports.
 	changed watched.Value[int]
 
 	mu      sync.Mutex
-	legs    map[legKey]*leg        // guarded by mu
-	views   map[viewKey]*proxyView // guarded by mu
-	streams map[*guard]struct{}    // guarded by mu
-	proxies map[string]supervised  // those that the agent runs, by name; guarded by mu
+	subs    map[subscriptionKey]*subscription // guarded by mu
+	views   map[viewKey]*View                 // guarded by mu
+	streams map[*guard]struct{}               // guarded by mu
+	proxies map[string]supervised             // those that the agent runs, by name; guarded by mu
+}
+
+// Config is what a relay is made of. Every field is needed.
+type Config struct {
+	// Conn is the connection to the servers, over which each subscription has a stream.
+	Conn grpc.ClientConnInterface
+	// Connected is whether it stands.
+	Connected *watched.Value[bool]
+	// State is what the servers told the agent for itself; nil before the first.
+	State *watched.Value[*resources.Snapshot]
+	// Trust is by which roots SVIDs are accepted.
+	Trust    *watched.Value[*svids.Trust]
+	SVIDs    SVIDs
+	Policies Policies
+	// Given is what no proxy says of itself: who decides for it, and where it may log.
+	Given proxy.Shape
+	// Drain is as ads.Server.Drain.
+	Drain time.Duration
+	// CheckApp looks at the folder of an application on sockets.
+	CheckApp func(proxy.Shape) error
+	// Stay is told of a peer that is given a view.
+	Stay func(*attestation.Peer)
+	// Refused counts peers that are given nothing.
+	Refused prometheus.Counter
+	Log     *slog.Logger
+}
+
+// SVIDs are the SVIDs of the host.
+type SVIDs interface {
+	// Need asks for SVIDs to be kept.
+	Need(names ...svids.Name)
+	// Watch returns those that there are, by entry, and a channel that is closed when
+	// there are others. Nobody changes the map.
+	Watch() (map[string]*svids.SVID, <-chan struct{})
+	// Get returns the SVID of an entry, nil where there is none that is good.
+	Get(entry string) *svids.SVID
+}
+
+// Policies is who decides by the policies that views are stamped with.
+type Policies interface {
+	// Loaded returns the revisions that are decided by, and a channel that is closed
+	// when these are others.
+	Loaded() ([]string, <-chan struct{})
+	// Stamp notes the revisions that a view needs; none forgets it. by is comparable.
+	Stamp(by any, revisions []string)
 }
 
 // viewKey names a view: replicas of one virtual node with one shape, bound by the
 // same binding, share it.
 type viewKey struct {
-	leg  legKey
-	want svids.Name
+	sub subscriptionKey
+	as  svids.Name
 }
 
-func newRelay(cfg Config, u *upstream, a *authzProcess, given proxy.Shape, m *metrics, log *slog.Logger) *relay {
-	return &relay{
-		u: u, authz: a, proxies: map[string]supervised{}, given: given, drain: cfg.DrainTime + time.Second, log: log, metrics: m,
-		spawn: make(chan func(context.Context)), legs: map[legKey]*leg{}, views: map[viewKey]*proxyView{}, streams: map[*guard]struct{}{},
+func New(c Config) *Relay {
+	return &Relay{
+		config: c, proxies: map[string]supervised{}, spawn: make(chan func(context.Context)),
+		subs: map[subscriptionKey]*subscription{}, views: map[viewKey]*View{}, streams: map[*guard]struct{}{},
 	}
 }
 
 // supervised is a proxy that the agent runs: what it is comes from the configuration,
 // not from what it says.
 type supervised struct {
-	leg  legKey
-	view *proxyView // the last that it was given; nil before
+	sub  subscriptionKey
+	view *View // the last that it was given; nil before
 }
 
 // Configure implements envoy.Views.
-func (r *relay) Configure(name string, ref proxy.Ref, shape proxy.Shape) {
+func (r *Relay) Configure(name string, ref proxy.Ref, shape proxy.Shape) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.proxies[name] = supervised{leg: legKey{ref, shape}}
+	r.proxies[name] = supervised{sub: subscriptionKey{ref, shape}}
 }
 
 // Unconfigure implements envoy.Views.
-func (r *relay) Unconfigure(name string) {
+func (r *Relay) Unconfigure(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.proxies, name)
 }
 
-func (r *relay) configured(name string) (supervised, bool) {
+func (r *Relay) configured(name string) (supervised, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p, ok := r.proxies[name]
 	return p, ok
 }
 
-// own is what a proxy of the configuration runs for.
-func (r *relay) own(name string) (proxy.Ref, bool) {
+// Own is what a proxy of the configuration runs for.
+func (r *Relay) Own(name string) (proxy.Ref, bool) {
 	p, ok := r.configured(name)
-	return p.leg.ref, ok
+	return p.sub.ref, ok
 }
 
-// viewOf is the view that a supervised proxy was given last, nil where it has none.
-func (r *relay) viewOf(name string) *proxyView {
+// ViewOf is the view that a supervised proxy was given last, nil where it has none.
+func (r *Relay) ViewOf(name string) *View {
 	p, _ := r.configured(name)
 	return p.view
 }
 
-// nodeOf is what a process was given on its streams; the zero Ref where that is
+// NodeOf is what a process was given on its streams; the zero Ref where that is
 // nothing, or several.
-func (r *relay) nodeOf(p *attestation.Peer) proxy.Ref {
+func (r *Relay) NodeOf(p *attestation.Peer) proxy.Ref {
 	var ref proxy.Ref
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -142,8 +180,8 @@ func (r *relay) nodeOf(p *attestation.Peer) proxy.Ref {
 	return ref
 }
 
-// Run owns the goroutines of all legs and views until ctx ends.
-func (r *relay) Run(ctx context.Context) error {
+// Run owns the goroutines of all subscriptions and views until ctx ends.
+func (r *Relay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.watchState(ctx) })
@@ -159,9 +197,9 @@ func (r *relay) Run(ctx context.Context) error {
 	}
 }
 
-func (r *relay) watchState(ctx context.Context) {
+func (r *Relay) watchState(ctx context.Context) {
 	for {
-		s, changed := r.u.state.Get()
+		s, changed := r.config.State.Get()
 		if s != nil {
 			r.review(s)
 		}
@@ -179,16 +217,16 @@ const takeBackWithin = 3 * time.Second
 
 // review ends the views whose binding is gone, and in a while their streams:
 // until then the proxy is told to drop what it has.
-func (r *relay) review(s *resources.Snapshot) {
+func (r *Relay) review(s *resources.Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for g := range r.streams {
 		if w, ok := g.boundTo(); ok && !s.Grants(w) {
-			g.leave(r.drain + takeBackWithin)
+			g.leave(r.config.Drain + takeBackWithin)
 		}
 	}
-	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {
-		if s.Grants(k.want) {
+	maps.DeleteFunc(r.views, func(k viewKey, v *View) bool {
+		if s.Grants(k.as) {
 			return false
 		}
 		close(v.gone)
@@ -197,32 +235,32 @@ func (r *relay) review(s *resources.Snapshot) {
 }
 
 // sweepIdle ends the views that no proxy has used for long.
-func (r *relay) sweepIdle(ctx context.Context) {
+func (r *Relay) sweepIdle(ctx context.Context) {
 	for watched.Sleep(ctx, viewIdle/2) {
 		// In an outage a proxy that comes back must find what was there.
-		if r.u.connected.Load() {
+		if r.config.Connected.Load() {
 			r.sweep(time.Now())
 		}
 	}
 }
 
-// sweep ends views that were idle until now, and the legs that have no view.
-func (r *relay) sweep(now time.Time) {
+// sweep ends views that were idle until now, and the subscriptions that have no view.
+func (r *Relay) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	used := r.ownLegs()
-	maps.DeleteFunc(r.views, func(k viewKey, v *proxyView) bool {
+	used := r.ownSubscriptions()
+	maps.DeleteFunc(r.views, func(k viewKey, v *View) bool {
 		if v.view.Streams() > 0 {
 			v.used = now
 		}
-		if used[k.leg] || now.Sub(v.used) < viewIdle {
-			used[k.leg] = true
+		if used[k.sub] || now.Sub(v.used) < viewIdle {
+			used[k.sub] = true
 			return false
 		}
 		close(v.gone)
 		return true
 	})
-	maps.DeleteFunc(r.legs, func(k legKey, l *leg) bool {
+	maps.DeleteFunc(r.subs, func(k subscriptionKey, l *subscription) bool {
 		if used[k] {
 			return false
 		}
@@ -233,7 +271,7 @@ func (r *relay) sweep(now time.Time) {
 
 // View implements ads.Views: who the peer is decides, and the node id selects
 // among what it is bound to.
-func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) {
+func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) {
 	g, ok := ctx.Value(guardKey{}).(*guard)
 	if !ok {
 		return nil, status.Error(codes.Internal, "internal error: a stream without its guard")
@@ -242,7 +280,7 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	s := r.u.state.Load()
+	s := r.config.State.Load()
 	if s == nil {
 		return nil, status.Error(codes.Unavailable, resources.ErrNone.Error())
 	}
@@ -255,24 +293,24 @@ func (r *relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if sh.EgressOpen {
-		r.log.WarnContext(ctx, "the outbound listener is one that other hosts reach: who calls from there cannot be seen, and is let out only by applications: [anyone] of the Binding",
+		r.config.Log.WarnContext(ctx, "the outbound listener is one that other hosts reach: who calls from there cannot be seen, and is let out only by applications: [anyone] of the Binding",
 			slog.String("node", node.GetId()), slog.String("address", sh.Egress.String()))
 	}
-	v, err := r.view(ctx, viewKey{legKey{ref, sh}, w})
+	v, err := r.view(ctx, viewKey{subscriptionKey{ref, sh}, w})
 	if err != nil {
 		return nil, err
 	}
-	g.bind(w, legKey{ref, sh})
-	r.guests.stay(g.peer)
+	g.bind(w, subscriptionKey{ref, sh})
+	r.config.Stay(g.peer)
 	return v.view, nil
 }
 
 // refuse tells a peer no more than that it may not; where two bindings fit it,
 // which they are, since nobody else can mend that. What it was seen to be is for
 // whoever writes its binding.
-func (r *relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
-	r.metrics.refused.WithLabelValues("xds").Inc()
-	r.log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
+func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
+	r.config.Refused.Inc()
+	r.config.Log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
 	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
@@ -281,21 +319,21 @@ func (r *relay) refuse(ctx context.Context, node string, has identity.Selectors,
 
 // shapeFor is the configuration's for a proxy that the agent started, else what
 // the node says of itself.
-func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Ref) (proxy.Shape, error) {
+func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Ref) (proxy.Shape, error) {
 	name := resources.ProxyName(has)
 	if p, ok := r.configured(name); ok {
-		if p.leg.ref != ref {
-			return proxy.Shape{}, fmt.Errorf("proxy %s is configured for %s", name, p.leg.ref)
+		if p.sub.ref != ref {
+			return proxy.Shape{}, fmt.Errorf("proxy %s is configured for %s", name, p.sub.ref)
 		}
-		return p.leg.shape, nil
+		return p.sub.shape, nil
 	}
-	sh, err := foreignShape(node, r.given)
+	sh, err := foreignShape(node, r.config.Given)
 	if err != nil {
 		return proxy.Shape{}, err
 	}
-	if err := tryApp(sh); err != nil {
-		r.metrics.refused.WithLabelValues("xds").Inc()
-		r.log.Warn("xds.sock: proxy refused", slog.String("node", node.GetId()), slog.Any("selectors", has.Strings()), slog.Any("err", err))
+	if err := r.config.CheckApp(sh); err != nil {
+		r.config.Refused.Inc()
+		r.config.Log.Warn("xds.sock: proxy refused", slog.String("node", node.GetId()), slog.Any("selectors", has.Strings()), slog.Any("err", err))
 		return proxy.Shape{}, errAppFolder
 	}
 	return sh, nil
@@ -305,14 +343,14 @@ func (r *relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 // that it names: the agent looks with rights that the proxy may not have.
 var errAppFolder = errors.New("app: the folder of the application's sockets is missing, or not as it must be (docs/AGENT.md); the log of the agent says which")
 
-// tryAppOf is tryApp for the proxy that a process is. Without a shape it has no
+// CheckAppOf is tryApp for the proxy that a process is. Without a shape it has no
 // application.
-func (r *relay) tryAppOf(pid int, has identity.Selectors, w svids.Name) error {
-	sh, err := r.shapeOfPeer(pid, has, w)
+func (r *Relay) CheckAppOf(pid int, has identity.Selectors, w svids.Name) error {
+	sh, err := r.ShapeOfPeer(pid, has, w)
 	if err != nil {
 		return nil //nolint:nilerr // who needs the shape says so
 	}
-	return tryApp(sh)
+	return r.config.CheckApp(sh)
 }
 
 // foreignShape is what a proxy which the agent did not start declares of itself,
@@ -325,28 +363,28 @@ func foreignShape(node *corev3.Node, ours proxy.Shape) (proxy.Shape, error) {
 }
 
 // view returns the view of key, beginning it where it is new.
-func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
-	r.u.keeper.Need(key.want)
+func (r *Relay) view(ctx context.Context, key viewKey) (*View, error) {
+	r.config.SVIDs.Need(key.as)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if v := r.views[key]; v != nil {
 		v.used = time.Now()
 		return v, nil
 	}
-	l := r.legs[key.leg]
+	l := r.subs[key.sub]
 	if l == nil {
-		if err := r.room(key.leg); err != nil {
+		if err := r.room(key.sub); err != nil {
 			return nil, err
 		}
-		l = &leg{key: key.leg, pool: &r.pool, log: r.log, loaded: &r.authz.loaded, stamped: r.authz.stamp, gone: make(chan struct{})}
-		if err := r.run(ctx, func(ctx context.Context) { l.Run(ctx, r.u.conn) }); err != nil {
+		l = &subscription{key: key.sub, pool: &r.pool, log: r.config.Log, policies: r.config.Policies, gone: make(chan struct{})}
+		if err := r.run(ctx, func(ctx context.Context) { l.Run(ctx, r.config.Conn) }); err != nil {
 			return nil, err
 		}
-		r.legs[key.leg] = l
+		r.subs[key.sub] = l
 	}
-	v := newProxyView(l, key.want, r.u)
-	v.taken, v.drain = &r.taken, r.drain+takeBackWithin
-	v.told = func() { r.changed.Update(func(n int) int { return n + 1 }) }
+	v := newView(l, key.as, r.config.SVIDs, r.config.Trust)
+	v.addresses, v.drain = &r.addresses, r.config.Drain+takeBackWithin
+	v.changed = func() { r.changed.Update(func(n int) int { return n + 1 }) }
 	if err := r.run(ctx, v.Run); err != nil {
 		return nil, err
 	}
@@ -354,16 +392,16 @@ func (r *relay) view(ctx context.Context, key viewKey) (*proxyView, error) {
 	return v, nil
 }
 
-// room returns an error where there is none for a leg. Those of the proxies of the
+// room returns an error where there is none for a subscription. Those of the proxies of the
 // configuration have theirs: no other proxy, whatever it declares, takes it. The
 // caller holds mu.
-func (r *relay) room(k legKey) error {
-	own := r.ownLegs()
+func (r *Relay) room(k subscriptionKey) error {
+	own := r.ownSubscriptions()
 	if own[k] {
 		return nil
 	}
 	all, same := 0, 0
-	for other := range r.legs {
+	for other := range r.subs {
 		if own[other] {
 			continue
 		}
@@ -371,23 +409,23 @@ func (r *relay) room(k legKey) error {
 			same++
 		}
 	}
-	if all >= maxLegs || same >= maxShapes {
+	if all >= maxSubscriptions || same >= maxShapes {
 		return status.Errorf(codes.ResourceExhausted, "%d views are relayed already to proxies that the agent did not start, %d of this virtual node", all, same)
 	}
 	return nil
 }
 
-// ownLegs are those of the proxies of the configuration. The caller holds mu.
-func (r *relay) ownLegs() map[legKey]bool {
-	own := map[legKey]bool{}
+// ownSubscriptions are those of the proxies of the configuration. The caller holds mu.
+func (r *Relay) ownSubscriptions() map[subscriptionKey]bool {
+	own := map[subscriptionKey]bool{}
 	for _, p := range r.proxies {
-		own[p.leg] = true
+		own[p.sub] = true
 	}
 	return own
 }
 
 // run gives f to Run.
-func (r *relay) run(ctx context.Context, f func(context.Context)) error {
+func (r *Relay) run(ctx context.Context, f func(context.Context)) error {
 	select {
 	case r.spawn <- f:
 		return nil
@@ -403,15 +441,15 @@ func foreseen(s identity.Selector) bool {
 	return slices.Contains([]string{"unix:uid", "unix:gid", "unix:path", "signet:proxy"}, s.Type+":"+key)
 }
 
-// forProxy is the view of a proxy that the agent supervises, before it runs: by
+// ForProxy is the view of a proxy that the agent supervises, before it runs: by
 // the binding that it will fit.
-func (r *relay) forProxy(ctx context.Context, name string, has identity.Selectors) (*proxyView, error) {
+func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selectors) (*View, error) {
 	p, ok := r.configured(name)
 	if !ok {
 		return nil, fmt.Errorf("internal error: proxy %s is not configured", name)
 	}
-	ref := p.leg.ref
-	s := r.u.state.Load()
+	ref := p.sub.ref
+	s := r.config.State.Load()
 	if s == nil {
 		return nil, resources.ErrNone
 	}
@@ -431,7 +469,7 @@ func (r *relay) forProxy(ctx context.Context, name string, has identity.Selector
 	if !ok {
 		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", name, has, ref)
 	}
-	v, err := r.view(ctx, viewKey{p.leg, svids.Name{Entry: b.Name, ID: s.IDs[b.Name]}})
+	v, err := r.view(ctx, viewKey{p.sub, svids.Name{Entry: b.Name, ID: s.IDs[b.Name]}})
 	if err != nil || v == p.view {
 		return v, err
 	}
@@ -445,50 +483,35 @@ func (r *relay) forProxy(ctx context.Context, name string, has identity.Selector
 	return v, nil
 }
 
-// views are the relay's, as the envoy part takes them.
-type views struct{ *relay }
-
-// For implements envoy.Views.
-func (v views) For(ctx context.Context, name string, has identity.Selectors) (envoy.View, error) {
-	view, err := v.forProxy(ctx, name, has)
-	if err != nil {
-		return nil, err // and no view, not even a nil one of ours
-	}
-	return view, nil
-}
-
-// Changed implements envoy.Views.
-func (v views) Changed() <-chan struct{} {
-	_, changed := v.u.state.Get()
+// StateChanged returns a channel that is closed when forProxy may have another answer.
+func (r *Relay) StateChanged() <-chan struct{} {
+	_, changed := r.config.State.Get()
 	return changed
 }
 
-// event notes what a proxy did with its resources.
-func (r *relay) event(e ads.Event) {
+// Changes returns a channel that is closed when a report may have become another one.
+func (r *Relay) Changes() <-chan struct{} {
+	_, changed := r.changed.Get()
+	return changed
+}
+
+// Event notes what a proxy did with its resources.
+func (r *Relay) Event(e ads.Event) {
 	switch e.Kind {
 	case ads.Rejected:
-		r.log.Warn("resource rejected by a proxy", slog.String("node", e.View), slog.String("type", e.Type), slog.String("name", e.Name), slog.String("version", e.Version), slog.String("err", e.Message))
+		r.config.Log.Warn("resource rejected by a proxy", slog.String("node", e.View), slog.String("type", e.Type), slog.String("name", e.Name), slog.String("version", e.Version), slog.String("err", e.Message))
 		r.changed.Update(func(n int) int { return n + 1 })
 	case ads.Stuck:
-		r.log.Warn("proxy did not acknowledge in time", slog.String("node", e.View), slog.String("type", e.Type), slog.String("err", e.Message))
+		r.config.Log.Warn("proxy did not acknowledge in time", slog.String("node", e.View), slog.String("type", e.Type), slog.String("err", e.Message))
 	case ads.Opened, ads.Closed:
-		r.log.Debug("proxy stream "+e.Kind.String(), slog.String("node", e.View), slog.String("stream", e.Stream), slog.String("err", e.Message))
+		r.config.Log.Debug("proxy stream "+e.Kind.String(), slog.String("node", e.View), slog.String("stream", e.Stream), slog.String("err", e.Message))
 		r.changed.Update(func(n int) int { return n + 1 })
 	}
 }
 
-// open is the number of streams that proxies have.
-func (r *relay) open() int {
+// Open is the number of streams that proxies have.
+func (r *Relay) Open() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.streams)
-}
-
-// attestedSelectors are the selectors of the process behind a call.
-func attestedSelectors(ctx context.Context) (identity.Selectors, error) {
-	p, ok := attestation.PeerFromContext(ctx)
-	if !ok {
-		return nil, errors.New("the connection was not attested")
-	}
-	return p.Selectors(ctx)
 }

@@ -1,9 +1,8 @@
-package agent
+package relay
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -18,20 +17,15 @@ import (
 )
 
 // idleRelay is a relay without a server, and a proxy that it supervises.
-func idleRelay(t *testing.T) (*relay, legKey) {
+func idleRelay(t *testing.T) (*Relay, *decided, subscriptionKey) {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///nobody", grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, log := newMetrics(), slog.New(slog.DiscardHandler)
-	u := &upstream{enrol: &enrolment{}, keeper: svids.NewKeeper(nil, m.svids, log), conn: conn, log: log, metrics: m}
-	a, err := newAuthzProcess(Config{Executable: "none"}, &u.state, m, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := legKey{proxy.Node("m", "n"), proxy.Shape{Bind: "127.0.0.2", App: "127.0.0.1"}}
-	r := newRelay(Config{}, u, a, proxy.Shape{}, m, log)
+	d := &decided{}
+	p := subscriptionKey{proxy.Node("m", "n"), proxy.Shape{Bind: "127.0.0.2", App: "127.0.0.1"}}
+	r := aRelay(conn, d)
 	r.Configure("p", p.ref, p.shape)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -41,13 +35,13 @@ func idleRelay(t *testing.T) (*relay, legKey) {
 		wg.Wait()
 		_ = conn.Close() // nobody answered
 	})
-	return r, p
+	return r, d, p
 }
 
 func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *testing.T) {
-	r, p := idleRelay(t)
+	r, d, p := idleRelay(t)
 	view := func(bind string) error {
-		_, err := r.view(t.Context(), viewKey{legKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, svids.Name{}})
+		_, err := r.view(t.Context(), viewKey{subscriptionKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, svids.Name{}})
 		return err
 	}
 	supervised, err := r.view(t.Context(), viewKey{p, svids.Name{}})
@@ -63,7 +57,7 @@ func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *te
 		t.Fatalf("one more than %d: %v", maxShapes, err)
 	}
 	for l := range r.legsOf(t) {
-		r.authz.stamp(l, []string{"revision"})
+		d.Stamp(l, []string{"revision"})
 	}
 	r.sweep(time.Now())
 	if err := view("10.0.1.1"); err == nil {
@@ -74,7 +68,7 @@ func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *te
 		t.Errorf("after all others were idle: %v", err)
 	}
 	if got := len(r.legsOf(t)); got != 2 {
-		t.Errorf("%d legs, want the supervised proxy's and the new one", got)
+		t.Errorf("%d subscriptions, want the supervised proxy's and the new one", got)
 	}
 	select {
 	case <-supervised.gone:
@@ -83,18 +77,18 @@ func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *te
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	_, err = r.authz.stamps.Wait(ctx, func(s map[*leg][]string) bool { return len(s) == 1 })
+	_, err = d.stamps.Wait(ctx, func(s map[any][]string) bool { return len(s) == 1 })
 	if err != nil {
-		t.Errorf("revisions are kept for legs that ended: %v", err)
+		t.Errorf("revisions are kept for subscriptions that ended: %v", err)
 	}
 }
 
-func (r *relay) legsOf(t *testing.T) map[*leg]bool {
+func (r *Relay) legsOf(t *testing.T) map[*subscription]bool {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	legs := map[*leg]bool{}
-	for _, l := range r.legs {
+	legs := map[*subscription]bool{}
+	for _, l := range r.subs {
 		legs[l] = true
 	}
 	return legs

@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"net/netip"
@@ -19,7 +19,7 @@ import (
 
 func TestAnAddressAndPortBelongToOneProxy(t *testing.T) {
 	at := netip.MustParseAddrPort
-	var k taken
+	var k addresses
 	steps := []struct {
 		proxy, want string
 		at          []netip.AddrPort
@@ -63,23 +63,9 @@ func TestEveryListenerOfASetCountsAsTaken(t *testing.T) {
 	}
 }
 
-func TestTwoProxiesOfOneNodeOnOneAddressAreRefused(t *testing.T) {
-	c := goodConfig()
-	second := c.Proxies[0]
-	second.Name, second.Egress = "again", "127.0.0.9:15001"
-	c.Proxies = append(c.Proxies, second)
-	if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), "proxies[1].bind: ") || !strings.Contains(err.Error(), `"web" and "again"`) {
-		t.Errorf("%v", err)
-	}
-	c.Proxies[1].VirtualNode = "orders" // its ports may be others: known when the server has told them
-	if err := c.Validate(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestOfSeveralTakenAddressesOneIsToldAlways(t *testing.T) {
 	at := netip.MustParseAddrPort
-	var k taken
+	var k addresses
 	all := []netip.AddrPort{at("127.0.0.2:8080"), at("127.0.0.2:8081"), at("127.0.0.2:8082"), at("127.0.0.2:8083")}
 	if err := k.claim("a", all); err != nil {
 		t.Fatal(err)
@@ -115,37 +101,37 @@ func listenersAt(t *testing.T, at ...string) *ads.Set {
 
 func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var k taken
+		var k addresses
 		told := 0
-		view := func(node string) *proxyView {
-			v := newProxyView(&leg{key: legKey{ref: proxy.Node("shop", node)}}, svids.Name{Entry: node}, nil)
-			v.taken, v.drain, v.told = &k, 10*time.Second, func() { told++ }
+		view := func(node string) *View {
+			v := newView(&subscription{key: subscriptionKey{ref: proxy.Node("shop", node)}}, svids.Name{Entry: node}, nil, nil)
+			v.addresses, v.drain, v.changed = &k, 10*time.Second, func() { told++ }
 			return v
 		}
 		web, orders := view("web"), view("orders")
-		put := func(v *proxyView, at ...string) {
+		put := func(v *View, at ...string) {
 			t.Helper()
 			if err := v.put(listenersAt(t, at...)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		expect := func(v *proxyView, left string, at ...string) {
+		expect := func(v *View, left string, at ...string) {
 			t.Helper()
 			var want []netip.AddrPort
 			for _, text := range at {
 				want = append(want, netip.MustParseAddrPort(text))
 			}
 			if got := listening(v.published.Load()); !slices.Equal(got, want) {
-				t.Errorf("%s listens on %v, want %v", v.leg.key.ref.Name, got, want)
+				t.Errorf("%s listens on %v, want %v", v.sub.key.ref.Name, got, want)
 			}
-			if got := v.leftOut(); got != left {
-				t.Errorf("%s: %q is left out, want %q", v.leg.key.ref.Name, got, left)
+			if got := v.LeftOut(); got != left {
+				t.Errorf("%s: %q is left out, want %q", v.sub.key.ref.Name, got, left)
 			}
 		}
 		put(web, "127.0.0.2:8080")
 		put(orders, "127.0.0.2:9090")
-		for _, v := range []*proxyView{web, orders} {
-			if _, err := v.Claim(v.leg.key.ref.Name); err != nil {
+		for _, v := range []*View{web, orders} {
+			if _, err := v.Claim(v.sub.key.ref.Name); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,4 +1,4 @@
-package agent
+package relay
 
 import (
 	"fmt"
@@ -14,10 +14,10 @@ import (
 	"signet.example/ads"
 )
 
-// taken is where each supervised proxy listens. Envoys share an address and port
+// addresses is where each supervised proxy listens. Envoys share an address and port
 // that two of them want (SO_REUSEPORT), and each gets calls that are the other's:
 // the second one is not started, and where it runs it is not told of the listener.
-type taken struct {
+type addresses struct {
 	mu sync.Mutex
 	by map[netip.AddrPort]tenure // guarded by mu
 }
@@ -30,7 +30,7 @@ type tenure struct {
 }
 
 // claim takes all of at for a proxy, or nothing.
-func (t *taken) claim(proxy string, at []netip.AddrPort) error {
+func (t *addresses) claim(proxy string, at []netip.AddrPort) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var first netip.AddrPort // of several, so that the reason stays the same
@@ -56,7 +56,7 @@ func (t *taken) claim(proxy string, at []netip.AddrPort) error {
 }
 
 // keep gives back, in a while, what a proxy has and does not need.
-func (t *taken) keep(proxy string, needs []netip.AddrPort, drain time.Duration) {
+func (t *addresses) keep(proxy string, needs []netip.AddrPort, drain time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for at, by := range t.by {
@@ -68,7 +68,7 @@ func (t *taken) keep(proxy string, needs []netip.AddrPort, drain time.Duration) 
 
 // granted is a set without the listeners whose address another proxy has, and which
 // these are. What it has the proxy now has, too.
-func (t *taken) granted(proxy string, set *ads.Set, drain time.Duration) (*ads.Set, string, error) {
+func (t *addresses) granted(proxy string, set *ads.Set, drain time.Duration) (*ads.Set, string, error) {
 	var needs []netip.AddrPort
 	var rest []*ads.Resource
 	var without []string
@@ -95,7 +95,7 @@ func (t *taken) granted(proxy string, set *ads.Set, drain time.Duration) (*ads.S
 }
 
 // release gives back what a proxy has.
-func (t *taken) release(proxy string) {
+func (t *addresses) release(proxy string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for at, by := range t.by {

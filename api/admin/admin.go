@@ -1,4 +1,6 @@
-package api
+// Package admin connects to a server's admin socket. It is apart from api so that who
+// reads and writes messages does not get sockets along.
+package admin
 
 import (
 	"context"
@@ -8,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"signet.example/api"
 	"signet.example/internal/unixsock"
 )
 
@@ -15,11 +18,11 @@ import (
 // resources fits many times over.
 const maxAdminMessage = 64 << 20
 
-// DialAdmin connects to a server's admin socket. Each side looks at the other's
+// Dial connects to a server's admin socket. Each side looks at the other's
 // user, as the kernel tells it: the server at who may operate it, we at who may be
 // the server (unixsock.TrustedListener). Nothing is sent before the first call, so
 // a missing socket and an impostor show there, as codes.Unavailable.
-func DialAdmin(socket string) (AdminClient, *grpc.ClientConn, error) {
+func Dial(socket string) (api.AdminClient, *grpc.ClientConn, error) {
 	path, err := filepath.Abs(socket)
 	if err != nil {
 		return nil, nil, fmt.Errorf("admin socket %s: %w", socket, err)
@@ -28,11 +31,11 @@ func DialAdmin(socket string) (AdminClient, *grpc.ClientConn, error) {
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}),
-		grpc.WithUnaryInterceptor(reconcileAnswer), grpc.WithStreamInterceptor(reconcileStream),
+		grpc.WithUnaryInterceptor(api.ReconcileAnswer), grpc.WithStreamInterceptor(api.ReconcileStream),
 		grpc.WithTransportCredentials(unixsock.Credentials(unixsock.TrustedListener(path))),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAdminMessage), grpc.MaxCallSendMsgSize(maxAdminMessage)))
 	if err != nil {
 		return nil, nil, fmt.Errorf("admin socket %s: %w", socket, err)
 	}
-	return NewAdminClient(conn), conn, nil
+	return api.NewAdminClient(conn), conn, nil
 }
