@@ -126,7 +126,7 @@ func appendString(b []byte, n protowire.Number, s string) []byte {
 //
 //nolint:unparam // three fields, and each has the number 2 by chance
 func appendLen(b []byte, n protowire.Number, size int) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size)) // #nosec G115 -- a length
+	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size)) //nolint:gosec // a length
 }
 
 // maxRequest bounds what one request of a client may cost: 10,000 names of 100 bytes.

@@ -98,7 +98,7 @@ var errOwnersLocked = errors.New("another process keeps the file locked: end it 
 // lockOwners keeps everybody else from changing the file until
 // unlock is called. flock(2) has no deadline, and a process that is stopped keeps its lock.
 func lockOwners(file string, wait time.Duration) (unlock func(), err error) {
-	lock, err := os.OpenFile(file+".lock", os.O_CREATE|os.O_RDONLY, 0o600) // #nosec G304 -- beside the agent's own file
+	lock, err := os.OpenFile(file+".lock", os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -276,7 +276,7 @@ func (p Proxy) egress() (proxy.Egress, error) {
 	if p.Egress != "" {
 		return proxy.ParseEgress(p.Egress, p.EgressMode)
 	}
-	return proxy.EgressPort(p.Bind, uint16(cmp.Or(p.EgressPort, proxy.DefaultEgressPort))), nil // #nosec G115 -- validateEgress
+	return proxy.EgressPort(p.Bind, uint16(cmp.Or(p.EgressPort, proxy.DefaultEgressPort))), nil //nolint:gosec // validateEgress
 }
 
 func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {

@@ -183,7 +183,7 @@ func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
 	if err != nil || a.Zone() != "" || sa.GetProtocol() != corev3.SocketAddress_TCP || sa.GetPortValue() == 0 || sa.GetPortValue() > 65535 {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(a.Unmap(), uint16(sa.GetPortValue())) // #nosec G115 -- looked at above
+	return netip.AddrPortFrom(a.Unmap(), uint16(sa.GetPortValue())) //nolint:gosec // looked at above
 }
 
 // speaker is who may call out through a supervised proxy, bound as it is, for reports:

@@ -18,7 +18,7 @@ import (
 
 func TestInvariantsHoldForRandomMeshes(t *testing.T) {
 	for seed := range 500 {
-		r := rand.New(rand.NewSource(int64(seed))) // #nosec G404 -- repeatable on purpose
+		r := rand.New(rand.NewSource(int64(seed)))
 		text, nodes := randomMesh(r)
 		g := xdstest.Graph(t, fmt.Sprintf("seed-%d.yaml", seed), []byte(text))
 		in := xds.Input{

@@ -95,9 +95,6 @@ func (t *Tries) Failed(lasted time.Duration, err error) time.Duration {
 // Succeeded makes the next failure the first.
 func (t *Tries) Succeeded() { t.failures = 0 }
 
-// Failures is how many there were in a row.
-func (t *Tries) Failures() int { return t.failures }
-
 // Doubled reports whether there have been 1, 2, 4, 8 … failures: a log that has a
 // line for each of these tells of a long outage in few.
 func (t *Tries) Doubled() bool { return t.failures&(t.failures-1) == 0 }

@@ -31,7 +31,7 @@ func socketDir(t *testing.T) string {
 	dir, err := os.MkdirTemp("", "bench")
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	must(t, os.Chmod(dir, 0o711)) // #nosec G302 -- proxies and applications of other users go through it
+	must(t, os.Chmod(dir, 0o711))
 	return dir
 }
 
@@ -241,7 +241,7 @@ type adsChild struct {
 func startADSChild(t *testing.T, kind string, clusters int) *adsChild {
 	t.Helper()
 	c := &adsChild{socket: filepath.Join(socketDir(t), "xds.sock")}
-	c.cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestADSChild$") // #nosec G204 G702 -- this binary
+	c.cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestADSChild$") //nolint:gosec // this binary
 	c.cmd.Env = append(os.Environ(), fmt.Sprintf("SIGNET_BENCH_ADS=%s %d %s", kind, clusters, c.socket))
 	var err error
 	c.in, err = c.cmd.StdinPipe()

@@ -53,7 +53,7 @@ deny contains "nobody reaches the admin pages" if input.request.segments[0] == "
 // mTLS with keep-alive, answered by Envoy itself behind the filter.
 func TestBenchAuthorization(t *testing.T) {
 	dir := socketDir(t)
-	must(t, os.Chmod(dir, 0o711)) // #nosec G302 -- sockets are reached through it
+	must(t, os.Chmod(dir, 0o711))
 	binary := filepath.Join(dir, "envoy")
 	copyFile(t, parts.Envoy(t), binary)
 	w := meshtest.Start(t, meshtest.Options{
@@ -195,7 +195,7 @@ type alwaysOK struct {
 func startAlwaysOK(t *testing.T) *alwaysOK {
 	t.Helper()
 	a := &alwaysOK{socket: filepath.Join(socketDir(t), "ok.sock")}
-	a.cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestAlwaysOKChild$") // #nosec G204 G702 -- this binary
+	a.cmd = exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestAlwaysOKChild$") //nolint:gosec // this binary
 	a.cmd.Env = append(os.Environ(), "SIGNET_BENCH_ALWAYS_OK="+a.socket)
 	in, err := a.cmd.StdinPipe()
 	must(t, err)
@@ -245,10 +245,10 @@ func (yes) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, 
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
-	in, err := os.Open(from) // #nosec G304 -- the pinned binary
+	in, err := os.Open(from)
 	must(t, err)
-	defer func() { _ = in.Close() }()                           // read to its end
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755) // #nosec G302 G304 -- a program
+	defer func() { _ = in.Close() }() // read to its end
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
 	must(t, err)
 	_, err = io.Copy(out, in)
 	must(t, err)

@@ -36,11 +36,11 @@ func TestBenchDayOne(t *testing.T) {
 func dayOne(t *testing.T) (first, said time.Duration) {
 	t.Helper()
 	dir := socketDir(t)
-	cmd := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "--once", "--envoy", parts.Envoy(t)) // #nosec G204 -- the binary under test
+	cmd := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "--once", "--envoy", parts.Envoy(t))
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir)
 	log := filepath.Join(dir, "log")
-	file, err := os.Create(log) // #nosec G304 -- in a folder of the test
+	file, err := os.Create(log)
 	must(t, err)
 	defer func() { _ = file.Close() }() // the child's words, told on failure
 	cmd.Stderr = file
@@ -59,7 +59,7 @@ func dayOne(t *testing.T) (first, said time.Duration) {
 		}
 	}
 	if err := cmd.Wait(); err != nil || first == 0 {
-		content, _ := os.ReadFile(log) // #nosec G304 -- as above; what it has is told
+		content, _ := os.ReadFile(log)
 		t.Fatalf("signet dev --once: %v, first answer after %s\n%s", err, first, content)
 	}
 	return first, said

@@ -66,7 +66,7 @@ func startAs(t *testing.T, uid int, args ...string) *demo {
 	}
 	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, signet, append([]string{"dev", "--envoy", envoy}, args...)...)}
 	if uid != os.Geteuid() {
-		id := uint32(uid) // #nosec G115 -- a constant of this file
+		id := uint32(uid) //nolint:gosec // a constant of this file
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
 		d.cmd.Dir = tmp
 	}
@@ -176,7 +176,7 @@ func TestInterruptStopsEverything(t *testing.T) {
 func exitCodesOfCalls(t *testing.T, d *demo) {
 	t.Helper()
 	for node, want := range map[string]int{"web": 0, "batch": 5} {
-		call := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "call", node, "/orders") // #nosec G204 -- the binary under test
+		call := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "call", node, "/orders")
 		call.Env = append(os.Environ(), "TMPDIR="+d.tmp, "NO_COLOR=1")
 		out, _ := call.CombinedOutput() // its exit code is looked at
 		if got := call.ProcessState.ExitCode(); got != want {
@@ -258,10 +258,10 @@ func TestATemporaryFolderThatIsClosedToOthersIsRefusedByName(t *testing.T) {
 		parts.Missing(t, "root, whose demo runs proxies as other users")
 	}
 	closed := t.TempDir()
-	if err := os.Chmod(closed, 0o700); err != nil { // #nosec G302 -- what the test is about
+	if err := os.Chmod(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "--once", "--envoy", parts.Envoy(t)) // #nosec G204 -- the binary under test
+	cmd := exec.CommandContext(t.Context(), parts.Signet(t), "dev", "--once", "--envoy", parts.Envoy(t))
 	cmd.Env = append(os.Environ(), "TMPDIR="+closed, "NO_COLOR=1")
 	out, err := cmd.CombinedOutput()
 	if want := "cannot enter " + closed + ": set TMPDIR"; err == nil || !strings.Contains(string(out), want) {

@@ -57,7 +57,7 @@ func keyExchanges(t *testing.T, w *meshtest.World) {
 	}
 	svid := members(t, w)["front"]
 	dialer := tls.Dialer{Config: &tls.Config{
-		InsecureSkipVerify: true, // #nosec G402 -- the key exchange is under test
+		InsecureSkipVerify: true, //nolint:gosec // the key exchange is under test
 		CurvePreferences:   []tls.CurveID{tls.X25519}, Certificates: []tls.Certificate{*svid},
 	}}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

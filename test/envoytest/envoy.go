@@ -69,7 +69,7 @@ func Start(t testing.TB, c Config) *Envoy {
 	e.admin = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", sock)
 	}}}
-	e.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), bin, args(t, c, dir, sock)...) // #nosec G204 -- the pinned binary
+	e.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), bin, args(t, c, dir, sock)...)
 	e.cmd.Stdout, e.cmd.Stderr = &e.log, &e.log
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives a killed test
 	if err := e.cmd.Start(); err != nil {

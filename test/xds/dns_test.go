@@ -111,7 +111,7 @@ func (n *nameserver) resolvers(t *testing.T) func(*ads.Resource) *ads.Resource {
 		if err := dns.GetTypedDnsResolverConfig().GetTypedConfig().UnmarshalTo(&cares); err != nil {
 			t.Fatal(err)
 		}
-		port := uint32(n.conn.LocalAddr().(*net.UDPAddr).Port) // #nosec G115 -- a port
+		port := uint32(n.conn.LocalAddr().(*net.UDPAddr).Port) //nolint:gosec // a port
 		cares.Resolvers = []*corev3.Address{{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 			Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
 		}}}}

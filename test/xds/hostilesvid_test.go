@@ -133,7 +133,7 @@ func (h *hostileListener) present(t *testing.T, m remade) (int, string) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig: &tls.Config{
-			InsecureSkipVerify: true, // #nosec G402 -- the listener is under test, not this client
+			InsecureSkipVerify: true, //nolint:gosec // the listener is under test, not this client
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				return &tls.Certificate{Certificate: m.chain, PrivateKey: m.key}, nil
 			},

@@ -37,7 +37,7 @@ func (p *running) View(context.Context, *corev3.Node) (*ads.View, error) { retur
 
 // loopback is an address of the test's own, so that tests may run side by side.
 func loopback() string {
-	return fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(128), rand.IntN(256), 2+rand.IntN(250)) // #nosec G404
+	return fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(128), rand.IntN(256), 2+rand.IntN(250))
 }
 
 // startProxy runs Envoy with what c describes and the secrets that it names.

@@ -34,7 +34,7 @@ spec:
 // handshake makes one request over TLS; "" as what stands for an answer of 200.
 func (in *inbound) handshake(t *testing.T, c *tls.Config) (state tls.ConnectionState, refused string) {
 	t.Helper()
-	c.InsecureSkipVerify = true // #nosec G402 -- the listener is under test, not this client
+	c.InsecureSkipVerify = true // the listener is under test, not this client
 	conn, err := tls.Dial("tcp", in.addr, c)
 	if err != nil {
 		return state, err.Error()
@@ -78,7 +78,7 @@ func TestAManagedListenerKnowsItsCallers(t *testing.T) {
 
 	other := newPKI(t)
 	old := certificates(mine)
-	old.MaxVersion = tls.VersionTLS12 // #nosec G402 -- to be refused
+	old.MaxVersion = tls.VersionTLS12 // to be refused
 	for name, c := range map[string]*tls.Config{
 		"no certificate":                                 {},
 		"TLS 1.2":                                        old,
