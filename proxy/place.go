@@ -113,6 +113,15 @@ func (e Egress) String() string {
 	return e.AddrPort.String()
 }
 
+// Listener is the name of the listener there: App Mesh's, where a Unix socket has its
+// path in the place of address and port.
+func (e Egress) Listener() string {
+	if e.Socket != "" {
+		return "lds_egress_" + UnixPrefix + e.Socket
+	}
+	return "lds_egress_" + e.Addr().String() + "_" + strconv.FormatUint(uint64(e.Port()), 10)
+}
+
 // Validate refuses an outbound listener that other hosts reach, unless that was
 // asked for by name (open), and a socket that others than the proxy's user and
 // its group can open.

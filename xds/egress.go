@@ -20,9 +20,9 @@ import (
 // (DROP_ALL: an unknown host is 404).
 func (b *builder) egress(n *Node) {
 	host, p := b.shape.Egress.Addr().String(), uint32(b.shape.Egress.Port())
-	name, routes, at := egressListenerName(host, p), egressRouteName(p), address(host, p)
+	name, routes, at := b.shape.Egress.Listener(), egressRouteName(p), address(host, p)
 	if socket := b.shape.Egress.Socket; socket != "" {
-		name, routes, at = egressSocketName(socket), egressSocketRoutes, pipe(socket, b.shape.Egress.Mode)
+		routes, at = egressSocketRoutes, pipe(socket, b.shape.Egress.Mode)
 	}
 	if r := n.routes[p]; r != nil {
 		b.resources = append(b.resources, r)
@@ -30,9 +30,14 @@ func (b *builder) egress(n *Node) {
 		n.routes[p] = b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: n.hosts})
 	}
 	b.add(ads.ListenerType, name, &listenerv3.Listener{
-		Name:                          name,
-		Address:                       at,
-		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
+		Name:             name,
+		Address:          at,
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		// The agent is asked at a connection's first byte: without that nobody is, and
+		// whoever may not call out could hold connections without end. The inspector
+		// is there to wait for it.
+		ListenerFilters:               b.inspected(),
+		ListenerFiltersTimeout:        duration(firstByteTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",
@@ -46,6 +51,9 @@ const (
 	// wayoutTimeout is how long the agent may take to find who calls. It takes
 	// less than a millisecond; a connection without an answer is closed.
 	wayoutTimeout = time.Second
+	// firstByteTimeout is how long a connection may say nothing before it is closed.
+	// An application connects when it has something to send.
+	firstByteTimeout = 2 * time.Second
 )
 
 // onlyTheApplication asks the agent for each new connection whose it is, before

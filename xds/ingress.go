@@ -55,14 +55,19 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		TrafficDirection: corev3.TrafficDirection_INBOUND,
 		// The inspector is there in every mode, so that a change of mode changes
 		// filter chains only and Envoy drains only those (R10).
-		ListenerFilters: []*listenerv3.ListenerFilter{{
-			Name:       tlsInspector,
-			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&tlsinspectorv3.TlsInspector{})},
-		}},
+		ListenerFilters:               b.inspected(),
 		ListenerFiltersTimeout:        duration(inspectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains:                  b.chains(l, b.ingressHCM(statPrefix, ingressRouteName(l.Port))),
 	}
+}
+
+// inspected has a connection wait for its first bytes before it has a filter chain.
+func (b *builder) inspected() []*listenerv3.ListenerFilter {
+	return []*listenerv3.ListenerFilter{{
+		Name:       tlsInspector,
+		ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: b.any(&tlsinspectorv3.TlsInspector{})},
+	}}
 }
 
 // chains are the ways into a listener, by what its TLS mode lets in

@@ -20,11 +20,6 @@ func port(p uint32) string { return strconv.FormatUint(uint64(p), 10) }
 
 func ingressListenerName(bind string, p uint32) string { return "lds_ingress_" + bind + "_" + port(p) }
 
-func egressListenerName(host string, p uint32) string { return "lds_egress_" + host + "_" + port(p) }
-
-// A Unix socket has a path in the place of address and port.
-func egressSocketName(path string) string { return "lds_egress_unix:" + path }
-
 const egressSocketRoutes = "rds_egress_" + protocol + "_unix"
 
 func ingressRouteName(p uint32) string { return "rds_ingress_" + protocol + "_" + port(p) }

@@ -12,10 +12,12 @@ import (
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 const (
@@ -24,10 +26,30 @@ const (
 	xdsCluster = "signet_xds"
 
 	// A supervised proxy refuses connections and requests before it is killed for
-	// its memory. Both are far above what one virtual node needs.
+	// its memory or has no files left. Both are far above what one virtual node needs.
 	proxyHeap        = 1 << 30
 	proxyConnections = 50_000
+	// proxyFiles are kept for what is no connection of a caller.
+	proxyFiles = 512
 )
+
+// mostConnections is how many connections of callers a proxy takes, and how many of
+// these at its way out, where any user of the host may connect: they leave half to calls
+// that come in. Each may need a second file, for the connection that its calls go on by.
+func mostConnections(files uint64) (all, out int64) {
+	kept := min(proxyFiles, files/2)
+	all = int64(min(proxyConnections, (files-kept)/2)) //nolint:gosec // a few
+	return all, all / 2
+}
+
+// openFiles is how many files a proxy may open: Envoy makes use of the hard limit.
+func openFiles() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024 // what POSIX systems begin with
+	}
+	return limit.Max
+}
 
 // bootstrap is what an Envoy of p starts with: everything except the way to the
 // agent comes over ADS. adminMode is the mode of its admin socket.
@@ -52,14 +74,28 @@ func bootstrap(p Proxy, xdsSocket string, adminMode uint32) ([]byte, error) {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
 	b.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{agent}}
-	if b.OverloadManager, err = overload(); err != nil {
+	all, out := mostConnections(openFiles())
+	if b.LayeredRuntime, err = limitListener(p.Shape.Egress.Listener(), out); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
-	out, err := protojson.MarshalOptions{Multiline: true}.Marshal(b)
+	if b.OverloadManager, err = overload(all); err != nil {
+		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
+	}
+	text, err := protojson.MarshalOptions{Multiline: true}.Marshal(b)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
-	return out, nil
+	return text, nil
+}
+
+// limitListener bounds the connections of one listener, those included on which nobody
+// has said anything. Above it, Envoy closes what comes.
+func limitListener(name string, most int64) (*bootstrapv3.LayeredRuntime, error) {
+	limits, err := structpb.NewStruct(map[string]any{"envoy.resource_limits.listener." + name + ".connection_limit": most})
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
+		{Name: "limits", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: limits}},
+		{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}}, // as where no layers are named
+	}}, err
 }
 
 func pipe(path string, mode uint32) *corev3.Address {
@@ -105,7 +141,7 @@ func agentCluster(xdsSocket string) (*clusterv3.Cluster, error) {
 	}, nil
 }
 
-func overload() (*overloadv3.OverloadManager, error) {
+func overload(mostConnections int64) (*overloadv3.OverloadManager, error) {
 	monitor := func(name string, config proto.Message) (*overloadv3.ResourceMonitor, error) {
 		c, err := anypb.New(config)
 		return &overloadv3.ResourceMonitor{
@@ -118,7 +154,7 @@ func overload() (*overloadv3.OverloadManager, error) {
 		return nil, err
 	}
 	connections, err := monitor("global_downstream_max_connections",
-		&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: proxyConnections})
+		&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: mostConnections})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"signet.example/proxy"
@@ -28,5 +29,21 @@ func TestAProxysAdminInterfaceIsTheAgentsAlone(t *testing.T) {
 	}
 	if p := b.Admin.Address.Pipe; p.Path != "/run/x/web.sock" || p.Mode != 0o600 {
 		t.Errorf("%+v", p)
+	}
+}
+
+func TestAProxysWayOutNeverHasTheFilesOfWhatComesIn(t *testing.T) {
+	for _, files := range []uint64{64, 256, 1024, 4096, 20000, 1 << 20} {
+		all, out := mostConnections(files)
+		if 2*all > int64(files) || out > all/2 || out < 1 { //nolint:gosec // a few
+			t.Errorf("of %d files: %d connections, %d of them at the way out", files, all, out)
+		}
+	}
+	text, err := bootstrap(Proxy{Name: "web", Ref: proxy.Node("shop", "web"), Shape: proxy.Shape{Egress: proxy.EgressPort("127.0.0.2", 15001)}}, "/run/x/xds.sock", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), `"envoy.resource_limits.listener.lds_egress_127.0.0.2_15001.connection_limit"`) {
+		t.Errorf("%s", text)
 	}
 }
