@@ -48,7 +48,7 @@ const (
 //	         loading → access.mu → roster.mu          (before views.mu, not under it)
 //	writes → policies.mu
 //	policies.reading → policies.mu → the store
-//	witness.mu → the store
+//	witness.writing → witness.mu → the store         (only what an operator accepts is written under mu)
 //	Session.taking, Sessions.mu → registry.mu → Roster.mu; Endpoints.mu
 //
 // "The store" is a write, which waits for the one before and for the disk. Every lock

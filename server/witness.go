@@ -38,8 +38,10 @@ type witness struct {
 	accept         string // the refusal that the operator accepts, once; see recordsGone.code
 	log            *slog.Logger
 
-	mu   sync.Mutex // guards seen and accept; held while marks is written
-	seen store.LogMark
+	writing sync.Mutex    // held while marks is written; taken before mu
+	mu      sync.Mutex    // guards the following and accept
+	seen    store.LogMark // durable in marks
+	shown   store.LogMark // the furthest that an answer has shown, which the next write keeps
 }
 
 // newWitness is called once for a store: nobody else writes its mark.
@@ -48,7 +50,7 @@ func newWitness(ctx context.Context, client *signer.Client, m marks, accept stri
 	if err != nil {
 		return nil, err
 	}
-	return &witness{Client: client, marks: m, accept: accept, log: log, seen: seen}, nil
+	return &witness{Client: client, marks: m, accept: accept, log: log, seen: seen, shown: seen}, nil
 }
 
 // Issue returns no certificate whose record is not marked. See issuing.
@@ -108,22 +110,44 @@ func markOf(p *api.LogPosition) store.LogMark {
 	return store.LogMark{Sequence: p.GetSequence(), Hash: p.GetHash()}
 }
 
-// note keeps a position if it is further than the one that is kept.
+// note returns when a position, or a further one, is kept. While one write is under
+// way, all whose answers come wait for the next, which is one for all of them.
 func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if p.GetSequence() <= w.seen.Sequence {
-		if p == nil && w.seen.Sequence > 0 {
-			return fmt.Errorf("%w: the signer does not say how far its log goes, which it has said before: it is of an older version; update it", fault.Unavailable)
-		}
-		return nil // another call was further
-	}
 	m := markOf(p)
-	if err := w.marks.PutLogMark(ctx, m); err != nil {
+	if kept, err := w.show(p, m); kept || err != nil {
+		return err
+	}
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	w.mu.Lock()
+	next, kept := w.shown, m.Sequence <= w.seen.Sequence
+	w.mu.Unlock()
+	if kept {
+		return nil // by the write that was waited for
+	}
+	if next.Sequence < m.Sequence { // what was shown was set back meanwhile
+		next = m
+	}
+	if err := w.marks.PutLogMark(ctx, next); err != nil {
 		return fmt.Errorf("%w: nothing is issued: %w", fault.Unavailable, err)
 	}
-	w.seen = m
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = next
 	return nil
+}
+
+// show notes what an answer has shown, and reports whether that is kept already.
+func (w *witness) show(p *api.LogPosition, m store.LogMark) (kept bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p == nil && w.seen.Sequence > 0 {
+		return false, fmt.Errorf("%w: the signer does not say how far its log goes, which it has said before: it is of an older version; update it", fault.Unavailable)
+	}
+	if m.Sequence > w.shown.Sequence {
+		w.shown = m
+	}
+	return m.Sequence <= w.seen.Sequence, nil
 }
 
 // judge returns what the refusal of a call means that named refused as seen. It is
@@ -134,6 +158,8 @@ func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	if err != nil {
 		return err
 	}
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if refused.GetSequence() != w.seen.Sequence || !bytes.Equal(refused.GetHash(), w.seen.Hash) {
@@ -148,7 +174,7 @@ func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
 		return err
 	}
 	w.log.WarnContext(ctx, "an issuance log that lacks records is accepted, as the operator says", slog.Uint64("log_ends", gone.head.Sequence), slog.Uint64("seen", gone.seen.Sequence))
-	w.seen, w.accept = gone.head, ""
+	w.seen, w.shown, w.accept = gone.head, gone.head, ""
 	return nil
 }
 
