@@ -16,8 +16,10 @@ import (
 	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
 	"signet.example/mesh"
+	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/server/fault"
+	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -55,12 +57,12 @@ func (a *admin) begin(ctx context.Context) (actor string, newest *model, unlock 
 
 // Apply writes all documents or none. Every mistake of every file is in the error.
 func (a *admin) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
-	resp, issuers, err := a.apply(ctx, req)
+	resp, applied, err := a.apply(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
-	resp.Warnings = slices.Insert(resp.GetWarnings(), own, keyWarnings(ctx, issuers)...) // after the lock: others need not wait for it
+	resp.Warnings = slices.Insert(resp.GetWarnings(), own, issuers.Warnings(ctx, applied)...) // after the lock: others need not wait for it
 	return resp, nil
 }
 
@@ -93,20 +95,20 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 		Warnings:         slices.Concat(in.warnings, warningsOf(now, next, keys...), in.exported),
 		ExportedWarnings: int32(len(in.exported)), //nolint:gosec // bounded by what a manifest may have
 	}
-	var issuers []jwt.Issuer
+	var applied []jwt.Issuer
 	for _, w := range writes {
 		if is, ok := next.objects.Get(kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}).Value.(jwt.Issuer); ok {
-			issuers = append(issuers, is)
+			applied = append(applied, is)
 		}
 	}
 	switch {
 	case req.GetDryRun():
-		return resp, issuers, nil
+		return resp, applied, nil
 	case len(writes) == 0:
 		return resp, nil, a.intent(ctx, "Apply", req)
 	}
 	resp.Revision, err = a.write(ctx, actor, describe(req), p)
-	return resp, issuers, err
+	return resp, applied, err
 }
 
 // plan is a change that was checked against all that is stored.
@@ -344,4 +346,31 @@ func changesOf(now *model, objects []*kinds.Object) ([]*api.Change, []store.Writ
 		}
 	}
 	return changes, writes
+}
+
+// claimed refuses a virtual node that would make a package of the policy in
+// force mean two: neither of them would be allowed by it any more.
+func (in *intake) claimed(now, next *model) {
+	var fresh []*mesh.Resource
+	for _, o := range in.objects {
+		if o.Resource != nil && o.Resource.Kind == mesh.KindVirtualNode && now.objects.Get(o.Key()) == nil {
+			fresh = append(fresh, o.Resource)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	packages := slices.DeleteFunc(slices.Clone(in.policies.packagesInForce()), func(p policy.Package) bool {
+		return !slices.ContainsFunc(fresh, func(n *mesh.Resource) bool { return p.Means(n.Mesh, n.Name) })
+	})
+	for _, p := range next.contested(packages) {
+		before, after := now.claims(p), next.claims(p)
+		for _, n := range after {
+			o := next.objects.Get(kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name))
+			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
+				continue
+			}
+			in.bad(o.Doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+contestedText(p, after)))
+		}
+	}
 }

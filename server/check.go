@@ -17,6 +17,7 @@ import (
 	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 )
 
@@ -276,25 +277,25 @@ func agentAdvice(kind api.AgentFinding_Kind) (severity api.Finding_Severity, fix
 }
 
 func (a *admin) checkIssuers(context.Context) []*api.Finding {
-	failing := a.issuers.failing()
+	failing := a.issuers.Failing()
 	var list []*api.Finding
 	for _, name := range sortedKeys(failing) {
 		f := failing[name]
-		severity, what := sevWarning, "the last good ones, of "+utc(f.fetched)+", stay"
-		if f.fetched.IsZero() {
+		severity, what := sevWarning, "the last good ones, of "+utc(f.Fetched)+", stay"
+		if f.Fetched.IsZero() {
 			severity, what = sevError, "there never were any, so that each of its tokens is refused"
 		}
 		list = append(list, finding(findJWKS, severity, "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers",
-			"its keys could not be fetched; %s: %s", what, f.err))
+			"its keys could not be fetched; %s: %s", what, f.Err))
 	}
-	losing := a.issuers.losing()
+	losing := a.issuers.Losing()
 	for _, name := range sortedKeys(losing) {
 		severity := sevInfo // losing a key for encryption does not matter
 		if slices.ContainsFunc(losing[name], func(err error) bool { return !errors.Is(err, jwt.ErrOtherUse) }) {
 			severity = sevWarning
 		}
 		list = append(list, finding(findKeysLeft, severity, "JWTIssuer "+name, "none here: RS256 (2048 bits and more), ES256 and EdDSA keys are used, each of a kid of its own",
-			"keys of its set are not used, and tokens that they sign are refused: %s", strings.Join(errorTexts(losing[name]), "; ")))
+			"keys of its set are not used, and tokens that they sign are refused: %s", strings.Join(issuers.Texts(losing[name]), "; ")))
 	}
 	return list
 }
@@ -385,4 +386,16 @@ func quoted(list []string) []string {
 		out[i] = strconv.Quote(plain.Text(s))
 	}
 	return out
+}
+
+// checkPackages tells of packages that several virtual nodes claim.
+func (a *admin) checkPackages() []*api.Finding {
+	var list []*api.Finding
+	m := a.model()
+	for _, p := range m.contested(a.policies.packagesInForce()) {
+		nodes := m.claims(p)
+		list = append(list, finding(findContested, sevError, p.String(), "rename the package as the cause says, commit, and `signet policy sync`",
+			"what it allows holds for none of them, what it denies for each: %s", contestedText(p, nodes)))
+	}
+	return list
 }

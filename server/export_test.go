@@ -3,8 +3,6 @@ package server
 import (
 	"context"
 	"net"
-	"net/http"
-	"net/url"
 	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -22,7 +20,6 @@ import (
 // Internals that are tested by themselves.
 var (
 	AgentName = agentID
-	Inside    = inside
 	// MostOfOneAddress is how many connections of one address there are whose handshake is
 	// not complete, and MostStrangersOfOneAddress how many that are nobody's after it.
 	MostOfOneAddress          = fleet.AgentsRoom().Source[fleet.Shaking]
@@ -36,12 +33,6 @@ var (
 	StartFix          = startFix
 	AskSigner         = askSigner
 )
-
-// FetchJWKS gets a key set.
-func FetchJWKS(ctx context.Context, url string) ([]byte, error) {
-	jwks, _, err := fetchJWKS(ctx, url)
-	return jwks, err
-}
 
 // Touched lists the virtual nodes of a mesh that would be translated again if
 // applied were applied to it, and those of which the translation then differs.
@@ -93,11 +84,6 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 		}
 	}
 	return touched, differ, nil
-}
-
-// FollowsRedirect reports why an issuer's keys are not fetched where their URL redirects to.
-func FollowsRedirect(from, to *url.URL) error {
-	return jwksClient(from, nil).CheckRedirect(&http.Request{URL: to}, nil)
 }
 
 // ServeStopped serves a face that was stopped before.

@@ -24,7 +24,7 @@ func (s *server) install(m *model) {
 		s.endpoints.Review()
 	}
 	s.policies.renew.Wake()
-	s.issuers.renew.Wake()
+	s.issuers.Renew()
 }
 
 // reload takes what the store has and we have not, and returns the newest model.

@@ -270,26 +270,5 @@ func (m *model) differ(from *model) []kinds.Key {
 	return slices.Collect(m.objects.Differ(from.objects))
 }
 
-// with returns the model that applying these objects and removing those gives.
-func (m *model) with(put []*kinds.Object, remove ...kinds.Key) (*model, error) {
-	if next := m.patched(put, remove, nil); next != nil {
-		return next, nil
-	}
-	replaced := map[kinds.Key]bool{}
-	for _, k := range remove {
-		replaced[k] = true
-	}
-	for _, o := range put {
-		replaced[o.Key()] = true
-	}
-	next := slices.Clone(put)
-	for k, o := range m.objects.All() {
-		if !replaced[k] {
-			next = append(next, o)
-		}
-	}
-	return newModel(m.td, m.revision, next)
-}
-
 // sortedKeys lists a map's keys in order.
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -5,12 +5,9 @@ import (
 	"slices"
 	"strings"
 
-	"signet.example/api"
 	"signet.example/internal/manifest"
-	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
-	"signet.example/server/kinds"
 )
 
 // claims lists the virtual nodes that a package of the policy may have been
@@ -118,43 +115,4 @@ func (p *policies) packagesInForce() []policy.Package {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.good.packages
-}
-
-// claimed refuses a virtual node that would make a package of the policy in
-// force mean two: neither of them would be allowed by it any more.
-func (in *intake) claimed(now, next *model) {
-	var fresh []*mesh.Resource
-	for _, o := range in.objects {
-		if o.Resource != nil && o.Resource.Kind == mesh.KindVirtualNode && now.objects.Get(o.Key()) == nil {
-			fresh = append(fresh, o.Resource)
-		}
-	}
-	if len(fresh) == 0 {
-		return
-	}
-	packages := slices.DeleteFunc(slices.Clone(in.policies.packagesInForce()), func(p policy.Package) bool {
-		return !slices.ContainsFunc(fresh, func(n *mesh.Resource) bool { return p.Means(n.Mesh, n.Name) })
-	})
-	for _, p := range next.contested(packages) {
-		before, after := now.claims(p), next.claims(p)
-		for _, n := range after {
-			o := next.objects.Get(kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name))
-			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
-				continue
-			}
-			in.bad(o.Doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+contestedText(p, after)))
-		}
-	}
-}
-
-// checkPackages tells of packages that several virtual nodes claim.
-func (a *admin) checkPackages() []*api.Finding {
-	var list []*api.Finding
-	m := a.model()
-	for _, p := range m.contested(a.policies.packagesInForce()) {
-		nodes := m.claims(p)
-		list = append(list, finding(findContested, sevError, p.String(), "rename the package as the cause says, commit, and `signet policy sync`",
-			"what it allows holds for none of them, what it denies for each: %s", contestedText(p, nodes)))
-	}
-	return list
 }

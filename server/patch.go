@@ -1,10 +1,33 @@
 package server
 
 import (
+	"slices"
+
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/server/kinds"
 )
+
+// with returns the model that applying these objects and removing those gives.
+func (m *model) with(put []*kinds.Object, remove ...kinds.Key) (*model, error) {
+	if next := m.patched(put, remove, nil); next != nil {
+		return next, nil
+	}
+	replaced := map[kinds.Key]bool{}
+	for _, k := range remove {
+		replaced[k] = true
+	}
+	for _, o := range put {
+		replaced[o.Key()] = true
+	}
+	next := slices.Clone(put)
+	for k, o := range m.objects.All() {
+		if !replaced[k] {
+			next = append(next, o)
+		}
+	}
+	return newModel(m.td, m.revision, next)
+}
 
 // patched is with at the price of what changes: what is put and removed is checked
 // against the rest, and the rest is not looked at. It does not say what is wrong:

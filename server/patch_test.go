@@ -23,6 +23,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -360,7 +361,7 @@ func viewsOf(t *testing.T, m *model) (*views, *fleet.Endpoints) {
 	v := newViews(watched.NewSignal())
 	v.td, v.lifetime, v.metrics, v.log = testTD, time.Hour, newMetrics(), slog.New(slog.DiscardHandler)
 	v.model, v.roots, v.postQuantum = func() *model { return m }, func() rootSet { return rootSet{} }, func(string) bool { return false }
-	v.roster, v.endpoints, v.policies, v.issuers, v.access = rosterOf(), e, &policies{}, &issuers{}, &access{}
+	v.roster, v.endpoints, v.policies, v.issuers, v.access = rosterOf(), e, &policies{}, &issuers.Keys{}, &access{}
 	v.policies.state.Store(&policyState{current: &api.PolicyRevision{Id: "p"}, stamp: "p"})
 	c := hostile("x")
 	put(v.roster, c.agent)

@@ -17,6 +17,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation/nodes"
+	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
@@ -25,6 +26,7 @@ import (
 	"signet.example/policy/repo"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/issuers"
 	"signet.example/server/signer"
 	"signet.example/store"
 )
@@ -73,7 +75,7 @@ type server struct {
 	registry  *fleet.File // what endpoints are over: this server has it alone
 	endpoints *fleet.Endpoints
 	policies  *policies
-	issuers   *issuers
+	issuers   *issuers.Keys
 	views     *views
 	access    *access
 	issuance  *issuance
@@ -197,14 +199,14 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		signer: s.signer, log: s.log, clock: s.clock,
 		open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{}, own: map[string]ownCert{},
 	}
-	s.issuers = &issuers{
-		path: s.dir.issuers(), model: s.model, changed: changed.Wake, log: s.log, clock: s.clock,
-		renew: watched.NewSignal(), failures: s.metrics.jwksErrors, keys: map[string]*issuerKeys{},
-	}
-	if err := s.issuers.load(); err != nil {
+	var err error
+	s.issuers, err = issuers.New(issuers.Config{
+		List: func() []jwt.Issuer { return s.model().issuers }, Store: issuers.File(s.dir.issuers()),
+		Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.jwksErrors,
+	})
+	if err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
-	var err error
 	s.registry, err = fleet.OpenFile(s.dir.endpoints(), s.clock, s.log)
 	if err != nil {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
@@ -297,7 +299,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
+		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.Run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
 		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {

@@ -17,6 +17,7 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/issuers"
 )
 
 // viewIdle is how long a view that nobody follows is kept: an agent that
@@ -56,7 +57,7 @@ type views struct {
 	roster      *fleet.Roster
 	endpoints   *fleet.Endpoints
 	policies    *policies
-	issuers     *issuers
+	issuers     *issuers.Keys
 	access      *access
 	log         *slog.Logger
 	metrics     *metrics
@@ -218,7 +219,7 @@ func (v *views) inputs() inputs {
 	m, policy := v.model(), v.policies.state.Load()
 	return inputs{
 		nodeInputs: nodeInputs{model: m, endpoints: v.endpoints.Snapshot(), stamp: policy.stamp},
-		roots:      v.roots(), policy: policy, issuers: v.issuers.resources(m),
+		roots:      v.roots(), policy: policy, issuers: v.issuers.Resources(m.issuers),
 	}
 }
 

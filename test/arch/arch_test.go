@@ -45,8 +45,9 @@ var imports = map[string][]string{
 	"server/signer":   {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":    {},
 	"server/fleet":    {"api", "store", "server/fault", "internal", "proxy"},
+	"server/issuers":  {"api", "authz/jwt", "internal"},
 	"server/kinds":    {"identity", "mesh", "policy/repo", "authz/jwt", "internal"},
-	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "xds", "server/kinds", "server/signer", "server/fault", "server/fleet", "internal", "proxy"},
+	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "xds", "server/issuers", "server/kinds", "server/signer", "server/fault", "server/fleet", "internal", "proxy"},
 	"dev":             {"api"},
 	"cmd":             {"server", "server/kinds", "server/signer", "agent", "dev", "api", "policy", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},

@@ -1,4 +1,4 @@
-package server_test
+package issuers_test
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"signet.example/server"
+	"signet.example/server/issuers"
 )
 
 // A proxy dials for whoever asks it, so that what must not be dialled is not asked for.
@@ -25,7 +25,7 @@ func TestIssuerKeysAreFetchedByTheProxyAndStillNotFromInside(t *testing.T) {
 	t.Cleanup(proxy.Close)
 	t.Setenv("HTTP_PROXY", strings.Replace(proxy.URL, "http://", "http://u:secretcanary@", 1))
 	t.Setenv("HTTPS_PROXY", proxy.URL)
-	got, err := server.FetchJWKS(t.Context(), "http://idp.invalid/keys")
+	got, _, err := issuers.Fetch(t.Context(), "http://idp.invalid/keys")
 	if err != nil || !strings.Contains(string(got), "by-proxy") {
 		t.Errorf("%s, %v", got, err)
 	}
@@ -34,7 +34,7 @@ func TestIssuerKeysAreFetchedByTheProxyAndStillNotFromInside(t *testing.T) {
 		"http://169.254.169.254/latest", "https://169.254.169.254/latest", "http://[fe80::1]/", "http://0.0.0.0/",
 		"https://2130706433/", "https://0x7f000001/", "https://127.1/",
 	} {
-		if b, err := server.FetchJWKS(t.Context(), url); err == nil {
+		if b, _, err := issuers.Fetch(t.Context(), url); err == nil {
 			t.Errorf("%s answered %s", url, b)
 		}
 	}
@@ -42,12 +42,12 @@ func TestIssuerKeysAreFetchedByTheProxyAndStillNotFromInside(t *testing.T) {
 		t.Errorf("the proxy was asked %d times for what is inside", n)
 	}
 	t.Setenv("NO_PROXY", "idp.invalid")
-	if _, err := server.FetchJWKS(t.Context(), "http://idp.invalid/keys"); err == nil || asked.Load() != 0 {
+	if _, _, err := issuers.Fetch(t.Context(), "http://idp.invalid/keys"); err == nil || asked.Load() != 0 {
 		t.Errorf("NO_PROXY: %v, asked %d times", err, asked.Load())
 	}
 	t.Setenv("NO_PROXY", "")
 	t.Setenv("HTTP_PROXY", "http://u:secretcanary@bad host\x7f")
-	if _, err := server.FetchJWKS(t.Context(), "http://idp.invalid/keys"); err == nil || strings.Contains(err.Error(), "canary") {
+	if _, _, err := issuers.Fetch(t.Context(), "http://idp.invalid/keys"); err == nil || strings.Contains(err.Error(), "canary") {
 		t.Errorf("a proxy that is no URL: %v", err)
 	}
 }
