@@ -186,7 +186,7 @@ func (m *machine) target(t *topic, st *state, cleared uint64, now time.Time) (li
 	}
 	list, substituted = t.spare(list, st)
 	if isReferred(t.url) && !same(list, t.sent) {
-		list = m.hold(t, list, st, cleared, now)
+		list = m.keepRemoved(t, list, st, cleared, now)
 	}
 	return list, substituted
 }

@@ -57,7 +57,7 @@ func (m *machine) accept(t *topic, r response) {
 	t.settle(r)
 }
 
-// settle puts what is still wanted of a response into acked, be it that a newer
+// settle puts what is still wanted of a response into acked, even if a newer
 // version is on its way, and drops what is not.
 func (t *topic) settle(r response) {
 	still := patch(nil, r.changed, func(c *Resource) bool {

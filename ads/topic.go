@@ -26,21 +26,21 @@ type topic struct {
 	all      bool                // subscribed to the wildcard
 	explicit bool                // a name was given once: an empty list no longer means the wildcard
 	names    map[string]struct{} // subscribed by name
-	asked    map[string]struct{} // delta: names that an answer is due for, be it "there is none"
+	asked    map[string]struct{} // delta: names that an answer is due for, also "there is none"
 	owe      bool                // an answer is due even if there is nothing to say
 	subs     uint64              // counts changes of the subscription
 
-	acked  []*Resource     // what the client has confirmed
-	sent   []*Resource     // acked, and what is on its way
-	flight []response      // not yet answered, oldest first
-	last   string          // nonce of the latest response
-	doomed map[string]doom // left the set, kept for the client for now
+	acked    []*Resource        // what the client has confirmed
+	sent     []*Resource        // acked, and what is on its way
+	flight   []response         // not yet answered, oldest first
+	last     string             // nonce of the latest response
+	removals map[string]removal // left the set, kept for the client for now
 
-	wanted want // memo of filter
+	filtered filtered // memo of filter
 }
 
-// doom is when a name left the set.
-type doom struct {
+// removal is when a name left the set.
+type removal struct {
 	gen    uint64
 	since  time.Time
 	pinned bool // by refused routes or listeners; the bound begins after that
@@ -54,8 +54,8 @@ type response struct {
 	after   []*Resource // topic.sent once it was sent
 }
 
-// want is the last result of topic.filter and what it was made of.
-type want struct {
+// filtered is the last result of topic.filter and what it was made of.
+type filtered struct {
 	of, list []*Resource
 	subs     uint64
 	valid    bool
@@ -75,7 +75,7 @@ func (t *topic) filter(rs []*Resource) []*Resource {
 	if t.all {
 		return rs
 	}
-	if w := &t.wanted; w.valid && w.subs == t.subs && same(w.of, rs) {
+	if w := &t.filtered; w.valid && w.subs == t.subs && same(w.of, rs) {
 		return w.list
 	}
 	var list []*Resource
@@ -93,7 +93,7 @@ func (t *topic) filter(rs []*Resource) []*Resource {
 			}
 		}
 	}
-	t.wanted = want{of: rs, list: list, subs: t.subs, valid: true}
+	t.filtered = filtered{of: rs, list: list, subs: t.subs, valid: true}
 	return list
 }
 
@@ -237,7 +237,7 @@ func (t *topic) replace(list []string) error {
 	t.all, t.names = all, names
 	t.subs++
 	t.prune()
-	// Full types: absence is what tells that a name does not exist (XDS-13).
+	// Full types: absence is how a name is known not to exist (XDS-13).
 	t.owe = t.owe || grown && isFull(t.url)
 	return nil
 }

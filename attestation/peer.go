@@ -52,7 +52,7 @@ type Peer struct {
 	image    image
 	path     string // of image.exe as seen from here; "" where it is another file or none
 
-	// pidfd is valid between hold and letGo; the last user after Close closes it.
+	// pidfd is valid between acquire and release; the last user after Close closes it.
 	pidfd int
 
 	mu     sync.Mutex // guards the two below
@@ -181,10 +181,10 @@ const selectorsTime = 5 * time.Second
 // connected; these are looked at before and after, so that everything in
 // between is of the process that connected.
 func (p *Peer) Selectors(ctx context.Context) (identity.Selectors, error) {
-	if err := p.hold(); err != nil {
+	if err := p.acquire(); err != nil {
 		return nil, err
 	}
-	defer p.letGo()
+	defer p.release()
 	ctx, cancel := context.WithTimeout(ctx, selectorsTime)
 	defer cancel()
 	proc, err := openProc(p.pid, p.pidfd)
@@ -253,10 +253,10 @@ func (p *Peer) orGone(err error) error {
 // Alive returns ErrGone once the process has exited, and ErrClosed after Close.
 // It is cheap; it tells nothing of what the process runs.
 func (p *Peer) Alive() error {
-	if err := p.hold(); err != nil {
+	if err := p.acquire(); err != nil {
 		return err
 	}
-	defer p.letGo()
+	defer p.release()
 	return alive(p.pidfd)
 }
 
@@ -267,10 +267,10 @@ func (p *Peer) PID() int { return p.pid }
 // Proxy is which proxy of the agent's own the process is, if any. It is cheap, and
 // tells nothing of what the process runs: it is for bounds, and not for answers.
 func (p *Peer) Proxy() (name string, ok bool) {
-	if p.attestor.Supervised == nil || p.hold() != nil {
+	if p.attestor.Supervised == nil || p.acquire() != nil {
 		return "", false
 	}
-	defer p.letGo()
+	defer p.release()
 	return p.attestor.Supervised(p.pidfd, p.pid)
 }
 
@@ -307,7 +307,7 @@ func (p *Peer) Close() error {
 	return p.closeUnused()
 }
 
-func (p *Peer) hold() error {
+func (p *Peer) acquire() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -317,7 +317,7 @@ func (p *Peer) hold() error {
 	return nil
 }
 
-func (p *Peer) letGo() {
+func (p *Peer) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.users--
@@ -341,10 +341,10 @@ func (p *Peer) closeUnused() error {
 // is read from the process, as Selectors reads: where it cannot be, the answer is
 // an error, and nobody's word takes its place.
 func (p *Peer) SameNetwork() (bool, error) {
-	if err := p.hold(); err != nil {
+	if err := p.acquire(); err != nil {
 		return false, err
 	}
-	defer p.letGo()
+	defer p.release()
 	proc, err := openProc(p.pid, p.pidfd)
 	if err != nil {
 		return false, fmt.Errorf("attest peer %d: %w", p.pid, err)

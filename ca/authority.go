@@ -35,8 +35,8 @@ type Authority struct {
 	password []byte // for renewals; the log never sees it
 	check    bool   // it is only looked at: nothing is written
 
-	issuing atomic.Pointer[issuing]
-	proven  atomic.Pointer[issuing] // a leaf of it was verified up to the root
+	issuing       atomic.Pointer[issuing]
+	chainVerified atomic.Pointer[issuing] // a leaf of it was verified up to the root
 
 	renewing sync.Mutex // one at a time; guards retry
 	retry    time.Time  // no renewal is tried before

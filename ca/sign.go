@@ -136,7 +136,7 @@ func (a *Authority) verify(s *signed, now time.Time) (*verified, error) {
 		return nil, fmt.Errorf("internal error: %s is not what was linted", s.id)
 	}
 	path, roots := []*x509.Certificate{leaf, s.by.cert}, a.roots
-	if a.proven.Load() == s.by {
+	if a.chainVerified.Load() == s.by {
 		path, roots = path[:1], s.by.pool
 	}
 	id, err := identity.VerifyChain(path, a.td, roots, now, x509.ExtKeyUsageServerAuth)
@@ -146,7 +146,7 @@ func (a *Authority) verify(s *signed, now time.Time) (*verified, error) {
 	if id != s.id {
 		return nil, fmt.Errorf("internal error: a certificate for %s says %s", s.id, id)
 	}
-	a.proven.Store(s.by)
+	a.chainVerified.Store(s.by)
 	return &verified{signed: s, chain: [][]byte{s.der, s.by.cert.Raw}}, nil
 }
 

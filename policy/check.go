@@ -157,13 +157,13 @@ func (c *checker) unread() {
 			queue = append(queue, dep)
 		}
 	}
-	told := map[string]bool{}
+	listed := map[string]bool{}
 	c.rules(func(m *ast.Module, r *ast.Rule) {
 		name := r.Ref().GroundPrefix().String()
-		if read[name] || told[name] || isLibraryPackage(m) && !isKind(ruleName(r)) {
+		if read[name] || listed[name] || isLibraryPackage(m) && !isKind(ruleName(r)) {
 			return
 		}
-		told[name] = true
+		listed[name] = true
 		c.problems = append(c.problems, problem{file: r.Loc().File, line: r.Loc().Row, text: unreadText(m, r)})
 	})
 }
@@ -290,8 +290,8 @@ func (c *checker) atAllow(key, text string, warning bool) {
 	c.problems = append(c.problems, p)
 }
 
-// maxTold bounds how many problems one error or one list of warnings names.
-const maxTold = 20
+// maxListed bounds how many problems one error or one list of warnings names.
+const maxListed = 20
 
 func (c *checker) result() (warnings []string, err error) {
 	slices.SortStableFunc(c.problems, func(a, b problem) int {
@@ -312,8 +312,8 @@ func (c *checker) result() (warnings []string, err error) {
 }
 
 func shortList(list []string) []string {
-	if len(list) <= maxTold {
+	if len(list) <= maxListed {
 		return list
 	}
-	return append(list[:maxTold:maxTold], fmt.Sprintf("and %d more", len(list)-maxTold))
+	return append(list[:maxListed:maxListed], fmt.Sprintf("and %d more", len(list)-maxListed))
 }

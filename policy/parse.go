@@ -101,7 +101,7 @@ func parseModule(m Module) (parsed, error) {
 	var errs []error
 	no := refused()
 	for _, r := range mod.Rules {
-		if err := errors.Join(checkBuiltins(r, no), p.checkRule(r, m.IsTest())); err != nil && len(errs) < maxTold {
+		if err := errors.Join(checkBuiltins(r, no), p.checkRule(r, m.IsTest())); err != nil && len(errs) < maxListed {
 			errs = append(errs, fmt.Errorf("%s:%d: %w", m.Path, r.Loc().Row, err))
 		}
 	}
@@ -116,7 +116,7 @@ func oneLineEach(err error) error {
 		return err
 	}
 	var errs []error
-	for _, e := range list[:min(len(list), maxTold)] {
+	for _, e := range list[:min(len(list), maxListed)] {
 		if e.Location == nil {
 			errs = append(errs, errors.New(e.Message))
 			continue

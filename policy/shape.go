@@ -15,7 +15,7 @@ import (
 type shape struct {
 	kind   shapeKind
 	fields map[string]*shape // of an object
-	// never tells of fields that other servers of this input have, and why they
+	// never names fields that other servers of this input have, and why they
 	// are not here.
 	never map[string]string
 }

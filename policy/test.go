@@ -61,13 +61,13 @@ func Test(ctx context.Context, tree repo.Tree) (TestReport, error) {
 		report.Warnings = append(report.Warnings, "no rule in the *_test.rego files is a test: their names begin with test_")
 	}
 	if report.Failed > 0 {
-		return report, fmt.Errorf("policy tests of commit %.12s: %d of %d failed: %s", tree.Commit, report.Failed, report.Passed+report.Failed, strings.Join(report.Failures[:min(len(report.Failures), maxToldFailures)], "; "))
+		return report, fmt.Errorf("policy tests of commit %.12s: %d of %d failed: %s", tree.Commit, report.Failed, report.Passed+report.Failed, strings.Join(report.Failures[:min(len(report.Failures), maxListedFailures)], "; "))
 	}
 	return report, nil
 }
 
-// maxToldFailures bounds how many failing tests one error names.
-const maxToldFailures = 5
+// maxListedFailures bounds how many failing tests one error names.
+const maxListedFailures = 5
 
 func runTests(ctx context.Context, modules map[string]*ast.Module, all []parsed) (chan *tester.Result, error) {
 	compat := slices.ContainsFunc(all, func(p parsed) bool { return p.compat })

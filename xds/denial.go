@@ -69,7 +69,7 @@ func detailsBegin(list ...string) string {
 }
 
 // localReplies gives native denials their headers and a body of id and class, and
-// tells of other failures whether the request was sent on. The first mapper that
+// reports of other failures whether the request was sent on. The first mapper that
 // fits is the only one.
 func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	var c hcmv3.LocalReplyConfig

@@ -133,10 +133,10 @@ func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 	if len(ports) == 0 {
 		return []*routev3.VirtualHost{{Name: s.Name, Domains: []string{host}}}
 	}
-	bare := ports[0]
+	portless := ports[0]
 	for _, p := range ports {
 		if p == 80 {
-			bare = p
+			portless = p
 		}
 	}
 	var hosts []*routev3.VirtualHost
@@ -146,7 +146,7 @@ func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 			Domains: []string{host + ":" + port(p)},
 			Routes:  b.serviceRoutes(s, p),
 		}
-		if p == bare {
+		if p == portless {
 			v.Name, v.Domains = s.Name, []string{host, host + ":" + port(p)}
 		}
 		hosts = append(hosts, v)

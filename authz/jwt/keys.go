@@ -98,7 +98,7 @@ func read(raw []json.RawMessage) (keys []key, kept []json.RawMessage, left []err
 	for i, text := range raw {
 		k, err := parseKey(text)
 		if err == nil {
-			err = toldFrom(keys, k)
+			err = checkDistinct(keys, k)
 		}
 		if err != nil {
 			left = append(left, fmt.Errorf("keys[%d]: %w", i, err))
@@ -109,8 +109,8 @@ func read(raw []json.RawMessage) (keys []key, kept []json.RawMessage, left []err
 	return keys, kept, left
 }
 
-// toldFrom refuses a key that a token could not tell from one before it.
-func toldFrom(keys []key, k key) error {
+// checkDistinct refuses a key that a token could not tell from one before it.
+func checkDistinct(keys []key, k key) error {
 	for _, other := range keys {
 		switch {
 		case other.id != k.id || other.algorithm != k.algorithm:

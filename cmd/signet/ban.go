@@ -68,7 +68,7 @@ func printBan(c *cobra.Command, id, why string, answer *api.BanAgentResponse, dr
 		_, _ = fmt.Fprintf(c.ErrOrStderr(), "how many certificates it was given and that are still good is unknown: the issuance log could not be read up to now: %s\nhint: signet check, then the same command again: a ban that stands is only told\n", unread) // as below
 	}
 	if n := answer.GetCertificates(); n > 0 {
-		_, _ = fmt.Fprintf(c.ErrOrStderr(), "certificates that it was given and that are still good: %d; the last ends at %s\n", n, stamp(answer.GetNotAfter())) // stderr is gone: nobody to tell
+		_, _ = fmt.Fprintf(c.ErrOrStderr(), "certificates that it was given and that are still good: %d; the last ends at %s\n", n, timestamp(answer.GetNotAfter())) // stderr is gone: nobody to tell
 	}
 	return nil
 }

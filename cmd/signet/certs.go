@@ -115,8 +115,8 @@ func certsView(answer *api.CertsResponse) view {
 	}
 	for _, cert := range answer.GetCerts() {
 		v.rows = append(v.rows, []string{
-			cert.GetSpiffeId(), nodeName(cert.GetNode()), cert.GetConsumerWord(), cert.GetSerial(), stamp(cert.GetNotAfter()),
-			stamp(cert.GetNextRenewal()), cert.GetStateWord(), stamp(cert.GetNotBefore()), cert.GetNode(),
+			cert.GetSpiffeId(), nodeName(cert.GetNode()), cert.GetConsumerWord(), cert.GetSerial(), timestamp(cert.GetNotAfter()),
+			timestamp(cert.GetNextRenewal()), cert.GetStateWord(), timestamp(cert.GetNotBefore()), cert.GetNode(),
 		})
 	}
 	return v
@@ -130,7 +130,7 @@ func nodeName(id string) string {
 	return strings.TrimPrefix(id, "agent/") // as -o name has it
 }
 
-func stamp(t *timestamppb.Timestamp) string {
+func timestamp(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "-"
 	}

@@ -116,7 +116,7 @@ func factsOf(d *api.Decision, wide bool) []fact {
 	if t := d.GetToken(); t != nil {
 		line("token", tokenText(t))
 	}
-	line("time", stamp(d.GetTime()))
+	line("time", timestamp(d.GetTime()))
 	line("node", nodeName(d.GetNode()))
 	if wide {
 		line("proxy", d.GetProxy())
@@ -168,5 +168,5 @@ func tokenText(t *api.TokenSummary) string {
 	if t.GetError() != "" {
 		return "refused: " + t.GetError()
 	}
-	return fmt.Sprintf("subject %s of %s, until %s", t.GetSubject(), t.GetIssuer(), stamp(t.GetExpiry()))
+	return fmt.Sprintf("subject %s of %s, until %s", t.GetSubject(), t.GetIssuer(), timestamp(t.GetExpiry()))
 }

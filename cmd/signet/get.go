@@ -154,8 +154,8 @@ func getAgents(c *cobra.Command, admin api.AdminClient, refs []ref) error {
 	for _, a := range answer.GetAgents() {
 		v.names = append(v.names, objectName("agent", "", a.GetId()))
 		v.rows = append(v.rows, []string{
-			a.GetId(), a.GetGroup(), a.GetHostname(), a.GetStateWord(), stamp(a.GetLastSeen()), stamp(a.GetNotAfter()), proxySummary(a),
-			a.GetAddress(), stamp(a.GetJoined()), a.GetAttestation(), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision()), a.GetBanReason(),
+			a.GetId(), a.GetGroup(), a.GetHostname(), a.GetStateWord(), timestamp(a.GetLastSeen()), timestamp(a.GetNotAfter()), proxySummary(a),
+			a.GetAddress(), timestamp(a.GetJoined()), a.GetAttestation(), a.GetReport().GetVersion(), short(a.GetReport().GetPolicyRevision()), a.GetBanReason(),
 		})
 	}
 	return show(c, v)

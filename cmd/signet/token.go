@@ -71,7 +71,7 @@ cannot be shown again. Give it to the agent by file, environment or stdin.`,
 				return err
 			}
 			if *out != "" {
-				_, _ = fmt.Fprintf(c.ErrOrStderr(), "wrote %s: one agent may join group %s with it, until %s\n", *out, *group, stamp(answer.GetExpires())) // stderr is gone: nobody to tell
+				_, _ = fmt.Fprintf(c.ErrOrStderr(), "wrote %s: one agent may join group %s with it, until %s\n", *out, *group, timestamp(answer.GetExpires())) // stderr is gone: nobody to tell
 			}
 			return nil
 		})

@@ -95,6 +95,6 @@ func (t *Tries) Failed(lasted time.Duration, err error) time.Duration {
 // Succeeded makes the next failure the first.
 func (t *Tries) Succeeded() { t.failures = 0 }
 
-// Doubled reports whether there have been 1, 2, 4, 8 … failures: a log that has a
-// line for each of these tells of a long outage in few.
+// Doubled reports whether there have been 1, 2, 4, 8 … failures: with a line for each
+// of these a log shows a long outage in a few lines.
 func (t *Tries) Doubled() bool { return t.failures&(t.failures-1) == 0 }

@@ -2,28 +2,28 @@ package ads
 
 import "time"
 
-// hold keeps what left the set until the routes and listeners that may refer
+// keepRemoved keeps what left the set until the routes and listeners that may refer
 // to it are gone everywhere in the view (R5).
-func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, now time.Time) []*Resource {
+func (m *machine) keepRemoved(t *topic, list []*Resource, st *state, cleared uint64, now time.Time) []*Resource {
 	var kept []*Resource
-	doomed := t.doomed
-	t.doomed = nil
+	removals := t.removals
+	t.removals = nil
 	pinned := m.refused(st)
 	walk(t.sent, list, func(was, is *Resource) {
 		if is != nil {
 			return
 		}
-		d, ok := doomed[was.Name]
+		d, ok := removals[was.Name]
 		if !ok || pinned || d.pinned {
-			d = doom{gen: st.gen, since: now, pinned: pinned}
+			d = removal{gen: st.gen, since: now, pinned: pinned}
 		}
 		if !pinned && m.due(t, was, d, cleared, now) {
 			return
 		}
-		if t.doomed == nil {
-			t.doomed = make(map[string]doom)
+		if t.removals == nil {
+			t.removals = make(map[string]removal)
 		}
-		t.doomed[was.Name] = d
+		t.removals[was.Name] = d
 		kept = append(kept, was)
 	})
 	if len(kept) == 0 {
@@ -33,8 +33,8 @@ func (m *machine) hold(t *topic, list []*Resource, st *state, cleared uint64, no
 	return patch(list, kept, func(*Resource) bool { return true })
 }
 
-// due reports whether what is doomed may go now; else it sees to another look.
-func (m *machine) due(t *topic, r *Resource, d doom, cleared uint64, now time.Time) bool {
+// due reports whether what was removed may go now; else it sees to another look.
+func (m *machine) due(t *topic, r *Resource, d removal, cleared uint64, now time.Time) bool {
 	if m.settled >= d.gen && cleared >= d.gen {
 		if now.Before(m.draining) {
 			m.until(m.draining)
