@@ -24,6 +24,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/ordered"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
@@ -85,6 +86,15 @@ type access struct {
 	mu     sync.Mutex           // guards the following
 	open   map[*caller]struct{} // streams that are open
 	closed bool
+	// decided is by what the newest review was made: nothing else than that ends a stream
+	// that was let in.
+	decided decided
+}
+
+// decided is who the agents are, and who may host which virtual node.
+type decided struct {
+	roster uint64
+	hosts  ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]]
 }
 
 // asPeer is the caller as the agent that it is.
@@ -313,6 +323,19 @@ func (a *access) drop(c *caller) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.open, c)
+}
+
+// follow reviews the streams if bindings or agents are others than the last time. One
+// that comes meanwhile is looked at by keep, and when it is given its view.
+func (a *access) follow(m *model) {
+	now := decided{roster: a.roster.Version(), hosts: m.hosts} // the version before the agents: later ones have another
+	a.mu.Lock()
+	same := a.decided == now
+	a.decided = now
+	a.mu.Unlock()
+	if !same {
+		a.review(m.bound)
+	}
 }
 
 // review ends the streams whose standing is gone: the agent was banned, or the

@@ -147,7 +147,7 @@ func (a *admin) ban(ctx context.Context, actor, id, why string) error {
 	if err := a.reloadRoster(ctx); err != nil {
 		return err
 	}
-	a.access.review(a.model().bound)
+	a.access.follow(a.model())
 	return nil
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"signet.example/internal/ordered"
 	"signet.example/proxy"
+	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/store"
 )
@@ -69,13 +71,59 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 	a.keep(c)
 	v := &views{access: a, model: func() *model {
 		a.review(func(string, string, string) bool { return false }) // of the next model, right after this one was read
-		var hosts ordered.Map[hostRef, struct{}]
-		return &model{hosts: ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]]{}.With(proxy.Node("m", "n"), hosts.With(hostRef{"g", "b"}, struct{}{}))}
+		return boundTo("n")
 	}}
 	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); err == nil {
 		t.Fatal("a node without a shape was given a view")
 	}
 	if ended == 0 {
 		t.Error("the stream goes on")
+	}
+}
+
+// boundTo is a model in which group g may host the virtual node.
+func boundTo(node string) *model {
+	var hosts ordered.Map[hostRef, struct{}]
+	return &model{hosts: ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]]{}.With(proxy.Node("m", node), hosts.With(hostRef{"g", "b"}, struct{}{}))}
+}
+
+func TestStreamsAreReviewedWhenABindingOrAnAgentChangedAndNotOtherwise(t *testing.T) {
+	a := accessOf(store.Agent{ID: "x", Group: "g"})
+	c := hostile("x")
+	looked := 0 // each look finds that it may not
+	c.cancel = func(error) { looked++ }
+	a.keep(c)
+	ref := proxy.Node("m", "another")
+	c.node.Store(&ref)
+	m := boundTo("n")
+	for _, step := range []struct {
+		what string
+		does func()
+		want int
+	}{
+		{"the first time", func() {}, 1},
+		{"nothing changed", func() {}, 1},
+		{"something else changed", func() { next := *m; next.revision++; m = &next }, 1},
+		{"a binding changed", func() { m = boundTo("n2") }, 2},
+		{"an agent joined", func() { put(a.roster, store.Agent{ID: "y", Group: "g"}) }, 3},
+		{"nothing changed since", func() {}, 3},
+	} {
+		step.does()
+		if a.follow(m); looked != step.want {
+			t.Errorf("%s: %d looks, want %d", step.what, looked, step.want)
+		}
+	}
+}
+
+// An agent is let in as one of a group, and is of another before it asks for a view.
+func TestAStreamOfAnAgentThatIsOfAnotherGroupMeanwhileIsNotGivenAView(t *testing.T) {
+	a := accessOf(store.Agent{ID: "x", Group: "g"})
+	c := hostile("x")
+	a.keep(c)
+	put(a.roster, store.Agent{ID: "x", Group: "other"})
+	v := &views{access: a, model: func() *model { return boundTo("n") }}
+	a.follow(v.model()) // before it has a node
+	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); !errors.Is(err, fault.Denied) {
+		t.Errorf("it is answered %v", err)
 	}
 }

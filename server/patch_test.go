@@ -361,7 +361,8 @@ func viewsOf(t *testing.T, m *model) (*views, *fleet.Endpoints) {
 	v := newViews(watched.NewSignal())
 	v.td, v.lifetime, v.metrics, v.log = testTD, time.Hour, newMetrics(), slog.New(slog.DiscardHandler)
 	v.model, v.roots, v.postQuantum = func() *model { return m }, func() rootSet { return rootSet{} }, func(string) bool { return false }
-	v.roster, v.endpoints, v.policies, v.issuers, v.access = rosterOf(), e, &policies{}, &issuers.Keys{}, &access{}
+	v.roster, v.endpoints, v.policies, v.issuers = rosterOf(), e, &policies{}, &issuers.Keys{}
+	v.access = &access{roster: v.roster}
 	v.policies.state.Store(&policyState{current: &api.PolicyRevision{Id: "p"}, stamp: "p"})
 	c := hostile("x")
 	put(v.roster, c.agent)

@@ -127,10 +127,15 @@ func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
 	if err != nil {
 		return nil, fault.Denied
 	}
-	// Before the question whether it may: a binding that goes right after it is
-	// then missed by nobody, since access reviews what a stream was given.
+	// Before the question whether it may: a binding that goes right after it, or another
+	// group of the agent, is then missed by nobody, since access reviews what a stream
+	// was given.
 	c.node.Store(&ref)
-	if !v.model().bound(c.agent.Group, ref.Mesh, ref.Name) {
+	agent, err := v.access.roster.Standing(c.agent.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !v.model().bound(agent.Group, ref.Mesh, ref.Name) {
 		return nil, fault.Denied
 	}
 	shape, err := proxy.ParseShape(node.GetMetadata(), nil)
@@ -228,7 +233,7 @@ func (v *views) inputs() inputs {
 // a route speaks of it.
 func (v *views) rebuild(ctx context.Context, tried *trial) {
 	start := time.Now()
-	v.access.review(v.model().bound)
+	v.access.follow(v.model())
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	in := v.inputs() // not before the lock: nobody publishes an older look after a newer one
