@@ -3,8 +3,8 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -17,6 +17,7 @@ import (
 	"signet.example/agent/svids"
 	"signet.example/authz"
 	"signet.example/internal/durable"
+	"signet.example/internal/scrape"
 )
 
 // metrics are the agent's own, in a registry of their own.
@@ -99,7 +100,7 @@ func (m *metrics) streams(socket string, open func() int) {
 type health func() error
 
 // serveHTTP serves /metrics and /healthz on l until ctx ends.
-func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health) error {
+func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -109,13 +110,7 @@ func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health) er
 		}
 		_, _ = fmt.Fprintln(w, "ok") // the client's loss
 	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // nobody waits for a scrape
-	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	return nil
+	return scrape.Serve(ctx, l, mux, log)
 }
 
 // addresses is what addresses.json in the socket directory tells.

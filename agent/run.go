@@ -253,7 +253,7 @@ func (a *agent) run(ctx context.Context) error {
 	where := addresses{XDS: a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock")}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()
-		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health) })
+		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health, a.log) })
 	}
 	first := proxiesOf(a.cfg.Proxies, a.given) // before a reload changes them
 	g.Go(func() error {

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"signet.example/api"
+	"signet.example/internal/scrape"
 	"signet.example/server/signer"
 )
 
@@ -179,14 +179,5 @@ func (s *server) httpFace(ctx context.Context, l net.Listener) error {
 		}
 		ok(w, r)
 	})
-	h := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second,
-		WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10,
-	}
-	stop := context.AfterFunc(ctx, func() { _ = h.Close() }) // a scrape that is cut is scraped again
-	defer stop()
-	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return scrape.Serve(ctx, l, mux, s.log)
 }

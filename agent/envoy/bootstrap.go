@@ -38,7 +38,7 @@ const (
 // that come in. Each may need a second file, for the connection that its calls go on by.
 func mostConnections(files uint64) (all, out int64) {
 	kept := min(proxyFiles, files/2)
-	all = int64(min(proxyConnections, (files-kept)/2)) //nolint:gosec // a few
+	all = int64(min(proxyConnections, (files-kept)/2))
 	return all, all / 2
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -58,10 +59,30 @@ func (r *Relay) Guard(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInf
 		r.mu.Unlock()
 	}()
 	err := next(srv, g)
-	if cause := context.Cause(ctx); errors.Is(cause, resources.ErrNotBound) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, resources.ErrNotBound):
 		return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
+	case errors.Is(cause, errUnseen):
+		return status.Error(codes.Unavailable, errUnseen.Error())
 	}
 	return err
+}
+
+// errUnseen is not ErrNotBound: an agent that is out of files has not seen a process,
+// and knows nothing of it.
+var errUnseen = errors.New("the agent cannot look at this process now: try again")
+
+// unseen reports whether a look at a process failed for what this host is short of.
+func unseen(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// endsWith is why a stream ends whose process was not found to be bound.
+func endsWith(err error) error {
+	if unseen(err) {
+		return errUnseen
+	}
+	return resources.ErrNotBound
 }
 
 // Context implements grpc.ServerStream.
@@ -85,7 +106,7 @@ func (g *guard) SendMsg(m any) error {
 		err = resources.ErrNotBound
 	}
 	if err != nil {
-		g.cancel(resources.ErrNotBound)
+		g.cancel(endsWith(err))
 		return g.relay.refuse(g.ctx, ref.String(), has, err)
 	}
 	return g.ServerStream.SendMsg(m)
@@ -95,8 +116,8 @@ func (g *guard) SendMsg(m any) error {
 // it is the process that it was given to, and runs the same program.
 func (g *guard) sendLast(m any) error {
 	if _, err := g.peer.Selectors(g.ctx); err != nil {
-		g.cancel(resources.ErrNotBound)
-		return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
+		g.cancel(endsWith(err))
+		return g.relay.refuse(g.ctx, "", nil, err)
 	}
 	return g.ServerStream.SendMsg(m)
 }

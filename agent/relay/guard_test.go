@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -80,5 +81,39 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		if status.Code(err) != c.want || (out.sent == 1) != (c.want == codes.OK) {
 			t.Errorf("%s: %d sent, %v", name, out.sent, err)
 		}
+	}
+}
+
+// An agent that is out of files has not seen who asks: it gives nothing, and does not
+// say that the process is not bound.
+func TestALookThatFailedIsNotABindingThatIsNotThere(t *testing.T) {
+	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = ours.Close(), theirs.Close() }()
+	peer, err := attestation.PeerOf(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = peer.Close() }()
+	r := aRelay(nil, &decided{})
+	r.config.State.Set(resources.New(svidstest.Domain, resourcestest.Set(t), nil, nil))
+	out := &sentStream{}
+	g := &guard{ServerStream: out, peer: peer, relay: r, bound: true}
+	g.ctx, g.cancel = context.WithCancelCause(t.Context())
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}); err != nil { // fewer than are open
+		t.Fatal(err)
+	}
+	err = g.SendMsg(nil)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if status.Code(err) != codes.Unavailable || out.sent != 0 || !errors.Is(context.Cause(g.ctx), errUnseen) {
+		t.Errorf("%v, %d sent; the stream ends for %v", err, out.sent, context.Cause(g.ctx))
 	}
 }

@@ -314,6 +314,9 @@ func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors,
 	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
+	if unseen(err) {
+		return status.Error(codes.Unavailable, errUnseen.Error())
+	}
 	return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
 }
 

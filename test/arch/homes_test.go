@@ -28,6 +28,7 @@ var homes = []struct {
 	{`\bFlock\(`, []string{"internal/durable/lock.go"}, "a lock is one that a check can ask about without taking it"},
 	{`\bPR_SET_DUMPABLE\b`, []string{"internal/child/confine.go"}, "whoever has a key keeps its memory to itself by child.KeepSecret"},
 	{`"os/user"`, []string{"internal/child/user.go"}, "users are found by internal/child: no number is read in two ways"},
+	{`\bhttp\.Server\{`, []string{"internal/scrape/scrape.go", "dev/service.go"}, "who asks for metrics is bounded by internal/scrape; the demo's applications are its user's"},
 	{`\bMemfdCreate\(`, []string{"internal/child/memory.go"}, "shared memory has its seals"},
 }
 
