@@ -114,12 +114,17 @@ type envoyRig struct {
 
 func newEnvoyRig(t *testing.T, lifetime time.Duration) *envoyRig {
 	t.Helper()
-	program := parts.Envoy(t)
+	return newEnvoyRigOf(t, lifetime, parts.Envoy(t), "signet:proxy:web")
+}
+
+// newEnvoyRigOf runs another program as Envoy, with a binding that asks for these.
+func newEnvoyRigOf(t *testing.T, lifetime time.Duration, program string, selectors ...string) *envoyRig {
+	t.Helper()
 	e := &envoyRig{address: ownAddress()}
 	e.port = freePort(t, e.address)
 	e.rig = newRig(t, func(f *fakeServer) {
 		f.lifetime = lifetime
-		f.entries = []*api.Entry{binding("web", "web", "signet:proxy:web")}
+		f.entries = []*api.Entry{binding("web", "web", selectors...)}
 	}, func(c *agent.Config) {
 		c.Envoy = program
 		c.Proxies = []agent.Proxy{{Name: "web", Mesh: "shop", VirtualNode: "web", Bind: e.address, Concurrency: 1, User: strconv.Itoa(os.Getuid())}}
@@ -201,6 +206,39 @@ func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
 	e.cancel()
 	e.await("the report of draining", func() bool { return e.proxy().GetState() == api.ProxyStatus_DRAINING })
 	e.await("the end of Envoy", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
+}
+
+// A program that starts another one, as scripts do, is not what will be attested; and
+// what will be is known when it is. The proxy waits as long as no binding is for it.
+func TestASupervisedEnvoyIsKnownByWhatItsProcessIsAndNotByWhatWasForeseen(t *testing.T) {
+	t.Parallel()
+	real, err := filepath.EvalSymlinks(parts.Envoy(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(t.TempDir(), "envoy")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec "+real+" \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	asks := func(path string) []string { return []string{"signet:proxy:web", "unix:path:" + path} }
+	e := newEnvoyRigOf(t, time.Hour, script, asks(real)...)
+	e.route("hello")
+	e.await("ready", func() bool { return e.proxy().GetState() == api.ProxyStatus_READY })
+	if body, _ := e.get(); body != "hello" {
+		t.Errorf("got %q", body)
+	}
+	e.change(func(f *fakeServer) {
+		f.entries = []*api.Entry{binding("of-another", "web", asks("/usr/bin/another")...)}
+	})
+	e.await("the reason", func() bool {
+		p := e.proxy()
+		return p.GetState() == api.ProxyStatus_WAITING && strings.Contains(p.GetReason(), "no binding lets proxy web") && strings.Contains(p.GetReason(), "unix:path:"+real)
+	})
+	if body, _ := e.get(); body != "" {
+		t.Errorf("it is served %q", body)
+	}
+	e.change(func(f *fakeServer) { f.entries = []*api.Entry{binding("again", "web", asks(real)...)} })
+	e.await("ready again", func() bool { return e.proxy().GetState() == api.ProxyStatus_READY })
 }
 
 func TestASupervisedEnvoyEndsWithItsBindingAndComesBackWithTheNext(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,6 +105,11 @@ func newFakeServer(t testing.TB) *fakeServer {
 func (f *fakeServer) start() {
 	f.t.Helper()
 	l, err := net.Listen("tcp", f.addr)
+	// A child that is being started has our old listener until it executes its program.
+	for deadline := time.Now().Add(2 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+		l, err = net.Listen("tcp", f.addr)
+	}
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -85,5 +85,8 @@ func (v views) For(ctx context.Context, name string, has identity.Selectors) (en
 	return view, nil
 }
 
+// Refused implements envoy.Views.
+func (v views) Refused(name string) string { return v.relay.Refused(name) }
+
 // Changed implements envoy.Views.
 func (v views) Changed() <-chan struct{} { return v.relay.StateChanged() }

@@ -58,9 +58,12 @@ type Views interface {
 	Configure(name string, ref proxy.Ref, shape proxy.Shape)
 	// Unconfigure takes that back: the proxy has ended.
 	Unconfigure(name string)
-	// For returns the view of a configured proxy, by the selectors that it will have
-	// once it runs. An error says why there is none, for people to read.
+	// For returns the view of a configured proxy, by the selectors of what it is given
+	// when it is started. An error says why there is none, for people to read.
 	For(ctx context.Context, name string, has identity.Selectors) (View, error)
+	// Refused is why a proxy that runs is sent nothing, by what its process was attested
+	// to be; "" where it is sent something, or has not asked.
+	Refused(name string) string
 	// Changed returns a channel that is closed when For may have another answer than
 	// the calls of it that come after this one.
 	Changed() <-chan struct{}

@@ -194,16 +194,9 @@ func (e *envoy) explainWait(ctx context.Context, err error, kind api.AgentFindin
 	}
 }
 
-// selectors are what the proxy will be attested to have.
+// selectors are of what the proxy is given when it is started, where its program is there.
 func (e *envoy) selectors() (identity.Selectors, error) {
-	path, err := exec.LookPath(e.config.Program)
-	if err == nil {
-		path, err = filepath.Abs(path)
-	}
-	if err == nil {
-		path, err = filepath.EvalSymlinks(path)
-	}
-	if err != nil {
+	if _, err := exec.LookPath(e.config.Program); err != nil {
 		return nil, fmt.Errorf("envoy: %w", err)
 	}
 	uid, gid := os.Geteuid(), os.Getegid()
@@ -213,7 +206,6 @@ func (e *envoy) selectors() (identity.Selectors, error) {
 	return identity.Selectors{
 		{Type: "unix", Value: "uid:" + strconv.Itoa(uid)},
 		{Type: "unix", Value: "gid:" + strconv.Itoa(gid)},
-		{Type: "unix", Value: "path:" + path},
 		{Type: "signet", Value: "proxy:" + e.proxy.Name},
 	}, nil
 }
@@ -305,8 +297,11 @@ func (e *envoy) watch(ctx context.Context, v View) {
 		if ctx.Err() != nil {
 			return
 		}
-		state := e.status.Load().state
+		state, why := e.status.Load().state, e.config.Views.Refused(e.proxy.Name)
 		switch {
+		case why != "": // it may look alive, after a while without a configuration
+			err = errors.New(why)
+			e.explainRefusal(ctx, why)
 		case err == nil && state != api.ProxyStatus_READY:
 			version, err := e.admin.version(ctx)
 			if err != nil {
@@ -318,11 +313,24 @@ func (e *envoy) watch(ctx context.Context, v View) {
 		case err != nil && state == api.ProxyStatus_READY:
 			e.become(func(s *known) { s.state, s.reason = api.ProxyStatus_STARTING, err.Error() })
 			wait = pollStarting
+		case state == api.ProxyStatus_WAITING:
+			e.become(func(s *known) { s.state, s.reason = api.ProxyStatus_STARTING, "" })
 		}
 		if err == nil {
 			e.readBack(ctx, v)
 			e.countKeyExchanges(ctx)
 		}
+	}
+}
+
+// explainRefusal: the process is another one than its bindings are for, and waits for
+// one that fits.
+func (e *envoy) explainRefusal(ctx context.Context, why string) {
+	if e.status.Load().reason != why {
+		e.become(func(s *known) {
+			s.state, s.reason, s.waits = api.ProxyStatus_WAITING, why, api.AgentFinding_PROXY_WAITING
+		})
+		e.log.WarnContext(ctx, "envoy is sent nothing", slog.String("reason", why))
 	}
 }
 

@@ -44,6 +44,8 @@ func (*unbound) For(context.Context, string, identity.Selectors) (View, error) {
 	return nil, errors.New("nobody binds it")
 }
 
+func (*unbound) Refused(string) string { return "" }
+
 func (*unbound) Changed() <-chan struct{} { return nil }
 
 // running is a supervisor that runs.

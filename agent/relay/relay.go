@@ -123,6 +123,9 @@ func New(c Config) *Relay {
 type supervised struct {
 	sub  subscriptionKey
 	view *View // the last that it was given; nil before
+	// refused is why the process itself was given nothing the last time that it asked;
+	// "" where it was given something.
+	refused string
 }
 
 // Configure implements envoy.Views.
@@ -301,6 +304,7 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 		return nil, err
 	}
 	g.bind(w, subscriptionKey{ref, sh})
+	r.noteRefused(resources.ProxyName(has), "")
 	r.config.Stay(g.peer)
 	return v.view, nil
 }
@@ -311,6 +315,9 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
 	r.config.Refused.Inc()
 	r.config.Log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
+	if name := resources.ProxyName(has); name != "" {
+		r.noteRefused(name, fmt.Sprintf("no binding lets proxy %s (%s) be %s", name, has, node))
+	}
 	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
@@ -318,6 +325,23 @@ func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors,
 		return status.Error(codes.Unavailable, errUnseen.Error())
 	}
 	return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
+}
+
+func (r *Relay) noteRefused(name, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.proxies[name]; ok {
+		p.refused = why
+		r.proxies[name] = p
+	}
+}
+
+// Refused is why a proxy that the agent supervises is given nothing, by what its process
+// was attested to be; "" where it is given something, or has not asked.
+func (r *Relay) Refused(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proxies[name].refused
 }
 
 // shapeFor is the configuration's for a proxy that the agent started, else what
@@ -437,15 +461,16 @@ func (r *Relay) run(ctx context.Context, f func(context.Context)) error {
 	}
 }
 
-// foreseen reports whether a selector is one that a proxy is known to have before
-// it runs, as envoy.selectors lists them.
-func foreseen(s identity.Selector) bool {
+// given reports whether a selector is of what the agent itself gives a proxy: its name,
+// by the pidfd that the agent will hold, and its user. What its program is, runs or lies
+// in is attested once there is a process, and nobody can say it before.
+func given(s identity.Selector) bool {
 	key, _, _ := strings.Cut(s.Value, ":")
-	return slices.Contains([]string{"unix:uid", "unix:gid", "unix:path", "signet:proxy"}, s.Type+":"+key)
+	return slices.Contains([]string{"unix:uid", "unix:gid", "signet:proxy"}, s.Type+":"+key)
 }
 
 // ForProxy is the view of a proxy that the agent supervises, before it runs: by
-// the binding that it will fit.
+// a binding that what it is given fits. When it runs it is attested as everyone is.
 func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selectors) (*View, error) {
 	p, ok := r.configured(name)
 	if !ok {
@@ -461,8 +486,10 @@ func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selector
 		if resources.RefOf(b) != ref {
 			continue
 		}
-		// What is not known before the program runs is looked at then: its hash, its unit.
-		b.Selectors = slices.DeleteFunc(slices.Clone(b.Selectors), func(sel identity.Selector) bool { return !foreseen(sel) })
+		b.Selectors = slices.DeleteFunc(slices.Clone(b.Selectors), func(sel identity.Selector) bool { return !given(sel) })
+		if len(b.Selectors) == 0 {
+			b.Selectors = has // it asks only for what shows once there is a process
+		}
 		candidates = append(candidates, b)
 	}
 	b, ok, err := identity.MatchBindings(candidates, has)

@@ -92,14 +92,14 @@ func TestASupervisedProxyIsNoOtherNodeThanItIsConfiguredFor(t *testing.T) {
 
 func TestWhatAProxyHasOnlyOnceItRunsIsNotWaitedFor(t *testing.T) {
 	for text, want := range map[string]bool{
-		"unix:uid:1000": true, "unix:gid:1000": true, "unix:path:/usr/bin/envoy": true, "signet:proxy:web": true,
-		"unix:sha256:" + strings.Repeat("a", 64): false, "systemd:unit:agent.service": false, "systemd:slice:system.slice": false,
+		"unix:uid:1000": true, "unix:gid:1000": true, "signet:proxy:web": true,
+		"unix:path:/usr/bin/envoy": false, "unix:sha256:" + strings.Repeat("a", 64): false, "systemd:unit:agent.service": false, "systemd:slice:system.slice": false,
 	} {
 		sel, err := identity.ParseSelector(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if foreseen(sel) != want {
+		if given(sel) != want {
 			t.Errorf("%s: %v, want %v", text, !want, want)
 		}
 	}
