@@ -490,3 +490,9 @@ func (e *enrolment) agentID() string {
 // elsewhere reports whether a server refused this agent because another one with
 // the same host key is connected.
 func elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
+
+// banned tells that the servers will not have this agent again: that is all that
+// PermissionDenied means to a session and to a host key that has joined. The agent
+// then ends, and its keys, sockets and proxies with it (A30): waiting would only
+// keep identities in use that somebody wants out of it.
+func banned(err error) bool { return status.Code(err) == codes.PermissionDenied }

@@ -9,14 +9,14 @@ import (
 
 	"go.uber.org/goleak"
 
-	"signet.example/agent"
+	"signet.example/agent/authzproc"
 )
 
 // TestMain is also the authz process: the agents under test start their own
 // program again.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "authz" {
-		if err := agent.RunAuthz(context.Background(), slog.New(slog.NewJSONHandler(os.Stderr, nil))); err != nil {
+		if err := authzproc.Run(context.Background(), slog.New(slog.NewJSONHandler(os.Stderr, nil))); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

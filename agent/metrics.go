@@ -13,9 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
-	"signet.example/authz"
 	"signet.example/internal/durable"
 	"signet.example/internal/scrape"
 )
@@ -24,16 +24,14 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	svids                       *svids.Metrics
-	envoys                      *envoy.Metrics
-	decisions                   *authz.Metrics
-	decisionsLost               prometheus.Counter
-	authzRestarts, attestations prometheus.Counter
-	stopped                     prometheus.Counter
-	upstream                    prometheus.Gauge
-	refused                     *prometheus.CounterVec
-	wayOut                      *prometheus.CounterVec
-	wayOutSeconds               prometheus.Histogram
+	svids         *svids.Metrics
+	envoys        *envoy.Metrics
+	authz         *authzproc.Metrics
+	attestations  prometheus.Counter
+	upstream      prometheus.Gauge
+	refused       *prometheus.CounterVec
+	wayOut        *prometheus.CounterVec
+	wayOutSeconds prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -50,12 +48,7 @@ func newMetrics() *metrics {
 	}
 	m.svids = svids.NewMetrics(m.registry)
 	m.envoys = envoy.NewMetrics(m.registry)
-	// Counted here, with the records: the authz process serves no page of its own.
-	m.decisions = authz.NewMetrics()
-	m.registry.MustRegister(m.decisions)
-	m.decisionsLost = counter("signet_agent_decision_records_lost_total", "Decisions whose record was dropped because the reader was slow.").WithLabelValues()
-	m.authzRestarts = counter("signet_agent_authz_restarts_total", "Restarts of the authz process.").WithLabelValues()
-	m.stopped = counter("signet_agent_evaluations_stopped_total", "Times that the calls to a destination began to be answered with an error under a policy revision, since an evaluation ended the authz process.").WithLabelValues()
+	m.authz = authzproc.NewMetrics(m.registry)
 	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()
 	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
 	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")

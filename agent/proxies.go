@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
@@ -43,7 +44,7 @@ func checkProxy(p envoy.Proxy) error {
 // records keeps the denials of proxies beside those of the authz process.
 type records struct {
 	state *watched.Value[*resources.Snapshot]
-	authz *authzProcess
+	authz *authzproc.Process
 }
 
 // Destination implements envoy.Records.
@@ -61,8 +62,7 @@ func (r records) Destination(ref proxy.Ref) string {
 
 // Denied implements envoy.Records.
 func (r records) Denied(d *api.Decision) {
-	r.authz.metrics.decisions.Observe(observed(d))
-	r.authz.ring.add(d)
+	r.authz.Record(d)
 }
 
 // views are the relay's, as the envoy part takes them.

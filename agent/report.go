@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
@@ -26,7 +27,7 @@ type reporter struct {
 	state  *watched.Value[*resources.Snapshot]
 	keeper *svids.Keeper
 	relay  *relay.Relay
-	authz  *authzProcess
+	authz  *authzproc.Process
 	// proxyStatus is how each supervised proxy is.
 	proxyStatus func() []envoy.Status
 	peerMode    api.Report_PeerMode
@@ -45,7 +46,7 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 	_, held := r.keeper.Watch()
 	_, state := r.state.Get()
 	_, loaded := r.authz.Loaded()
-	_, stopped := r.authz.stopped.Get()
+	_, stopped := r.authz.Stopped()
 	_, proxies := r.proxies.Get()
 	relay := r.relay.Changes()
 	done := make(chan struct{})
@@ -78,7 +79,8 @@ func (r *reporter) report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode.Enum(), Version: r.version, PolicyRevision: r.revision()}
 	users := map[string]string{} // proxies by the entries that they use
 	proxies := r.proxyStatus()
-	report.Own = slices.Concat(r.fixed, sameUser(proxies), stoppedFindings(r.authz.stopped.Load()))
+	stopped, _ := r.authz.Stopped()
+	report.Own = slices.Concat(r.fixed, sameUser(proxies), stopped)
 	for _, s := range proxies {
 		name, view := s.Proxy.Name, r.relay.ViewOf(s.Proxy.Name)
 		status := proxyReport(s, view)
@@ -119,7 +121,7 @@ func finding(kind api.AgentFinding_Kind, text string, args ...any) *api.AgentFin
 
 // revision is the newest revision if the authz process has it, else one that it has.
 func (r *reporter) revision() string {
-	loaded := r.authz.loaded.Load()
+	loaded, _ := r.authz.Loaded()
 	s := r.state.Load()
 	if s != nil && slices.Contains(loaded, s.Newest) {
 		return s.Newest

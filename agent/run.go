@@ -18,7 +18,9 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"signet.example/ads"
+	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
+	"signet.example/agent/limits"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
@@ -93,13 +95,13 @@ type agent struct {
 	attestor *attestation.Attestor
 
 	upstream *upstream
-	authz    *authzProcess
-	gate     *authzGate
+	authz    *authzproc.Process
+	gate     *authzproc.Gate
 	relay    *relay.Relay
 	session  *session
 
 	wayOut *wayOut
-	guests *guests
+	guests *limits.Guests
 	// room is what local processes may have sent that nobody has read.
 	room *underway.Room
 
@@ -113,8 +115,8 @@ type agent struct {
 func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) (*agent, error) {
 	children := &attestation.Children{}
 	socks := own.sockets
-	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u, guests: &guests{within: guestTime}, room: underway.New(mostLocal)}
-	a.guests.named = func(uid uint32) bool {
+	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u, guests: &limits.Guests{Within: limits.GuestTime}, room: limits.NewUnread()}
+	a.guests.Named = func(uid uint32) bool {
 		s := u.state.Load()
 		return s != nil && s.NamesUser(uid)
 	}
@@ -125,21 +127,21 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 			return s != nil && s.WantsHash(others)
 		},
 	}
-	process, err := newAuthzProcess(cfg, &u.state, m, log)
+	process, err := authzproc.New(authzproc.Config{
+		Executable: cmp.Or(cfg.Executable, child.Self), User: cfg.Authz.as, Spare: cfg.Authz.spare(), MemoryLimit: cfg.Authz.MemoryLimit,
+		State: &u.state, Metrics: m.authz, Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}
 	a.authz = process
-	a.gate = &authzGate{
-		attestor: a.attestor, state: &u.state, over: &process.over, metrics: m, log: log,
-	}
 	a.given = proxy.Shape{AuthzSocket: socks.path("authz.sock"), WayoutSocket: socks.path("wayout.sock"), AccessLogDir: cfg.AccessLogDir}
 	a.relay = relay.New(relay.Config{
 		Conn: u.conn, Connected: &u.connected, State: &u.state, Trust: &u.enrol.trust, SVIDs: u.keeper, Policies: process,
-		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: tryApp, Stay: a.guests.stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
+		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: tryApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
 	})
-	u.own, a.gate.nodeOf = a.relay.Own, a.relay.NodeOf
-	a.gate.knows = a.guests.knows
+	u.own = a.relay.Own
+	a.gate = process.Gate(a.attestor, a.relay.NodeOf, a.guests.Knows, m.refused.WithLabelValues("authz"))
 	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
 		state: &u.state, relay: a.relay, guests: a.guests, metrics: m, log: log,
@@ -158,7 +160,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	if !cfg.Authz.as.Other() && !cfg.Authz.spare() {
 		r.fixed = append(r.fixed, finding(api.AgentFinding_AUTHZ_SAME_USER, "the authz process runs as the agent's own user"))
 	}
-	a.session = &session{u: u, reporter: r, ring: process.ring, log: log}
+	a.session = &session{u: u, reporter: r, decision: process.Decision, log: log}
 	a.serveADS()
 	a.serveWorkloadAPI()
 	a.serveWayOut()
@@ -171,8 +173,8 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
-	options := append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions()...)
-	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(tallyOf(mostStreams, a.guests.knows).stream, a.relay.Guard))...)
+	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions()...)
+	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, a.relay.Guard))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.Open)
@@ -185,7 +187,7 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 		a.metrics.refused.WithLabelValues(socket).Inc()
 		why := "its process cannot be attested"
 		switch {
-		case errors.Is(err, errTooMany):
+		case errors.Is(err, limits.ErrTooMany):
 			why = "too many are open"
 		case errors.Is(err, underway.ErrFull):
 			why = underway.ErrFull.Error()
@@ -204,25 +206,25 @@ func attestHint(err error) string {
 }
 
 func (a *agent) serveWorkloadAPI() {
-	open := tallyOf(mostStreams, a.guests.knows)
+	open := limits.NewStreams(a.guests.Knows)
 	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		// For reflection too: the header guards the endpoint (Workload Endpoint 3).
 		if err := sds.CheckHeader(stream.Context()); err != nil {
 			return err
 		}
-		return open.stream(srv, stream, info, next)
+		return open.Stream(srv, stream, info, next)
 	}
-	a.workload = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("workload")),
+	a.workload = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
 	sds.NewWorkloadAPI(&workloads{&a.upstream.state, &a.upstream.connected, &a.upstream.enrol.trust, a.upstream.keeper, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
-	a.metrics.streams("workload", open.count)
+	a.metrics.streams("workload", open.Count)
 }
 
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
-	a.wayout = grpc.NewServer(append(socketOptions(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
-		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(tallyOf(mostStreams, a.guests.knows).unary))...)
+	a.wayout = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
+		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(limits.NewStreams(a.guests.Knows).Unary))...)
 	authv3.RegisterAuthorizationServer(a.wayout, a.wayOut)
 }
 
@@ -246,10 +248,10 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.relay.Run(under) })
 	g.Go(func() error { return a.authz.Run(under) })
-	g.Go(func() error { return a.gate.serve(under, a.sockets.authz) })
-	g.Go(func() error { return serveGRPC(under, a.xds, a.sockets.xds) })
-	g.Go(func() error { return serveGRPC(under, a.workload, a.sockets.workload) })
-	g.Go(func() error { return serveGRPC(under, a.wayout, a.sockets.wayout) })
+	g.Go(func() error { return a.gate.Serve(under, a.sockets.authz) })
+	g.Go(func() error { return limits.Serve(under, a.xds, a.sockets.xds) })
+	g.Go(func() error { return limits.Serve(under, a.workload, a.sockets.workload) })
+	g.Go(func() error { return limits.Serve(under, a.wayout, a.sockets.wayout) })
 	where := addresses{XDS: a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock")}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()

@@ -35,7 +35,8 @@ const (
 type session struct {
 	u        *upstream
 	reporter *reporter
-	ring     *ring
+	// decision is what is kept of one, by its id; nil where that is nothing.
+	decision func(id string) *api.Decision
 	log      *slog.Logger
 
 	// unserved are the proxies to which no caller is sent, and why, as the server said
@@ -184,12 +185,12 @@ func (s *session) takeUnserved(ctx context.Context, reasons map[string]string) {
 
 // explain answers for one decision, with nothing where it is not here.
 func (s *session) explain(ctx context.Context, id string, out chan<- *api.SessionUp) {
-	d := s.ring.get(id)
+	d := s.decision(id)
 	for range explainTries {
 		if d != nil || !watched.Sleep(ctx, explainPause) {
 			break
 		}
-		d = s.ring.get(id)
+		d = s.decision(id)
 	}
 	select {
 	case out <- &api.SessionUp{Message: &api.SessionUp_Explain{Explain: &api.ExplainAnswer{Id: id, Decision: d}}}:

@@ -219,12 +219,6 @@ func (u *upstream) stand(ctx context.Context) error {
 	}
 }
 
-// banned tells that the servers will not have this agent again: that is all that
-// PermissionDenied means to a session and to a host key that has joined. The agent
-// then ends, and its keys, sockets and proxies with it (A30): waiting would only
-// keep identities in use that somebody wants out of it.
-func banned(err error) bool { return status.Code(err) == codes.PermissionDenied }
-
 // followed returns the trust that a set of resources leads to: a newer root set,
 // if it is signed by the key that the agent has known since it joined. The list
 // of authorities beside the signed document is not looked at: nothing vouches for it.

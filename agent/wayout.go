@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"signet.example/agent/envoy"
+	"signet.example/agent/limits"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
@@ -33,7 +34,7 @@ type wayOut struct {
 	state   *watched.Value[*resources.Snapshot]
 	relay   *relay.Relay
 	owners  *owners
-	guests  *guests
+	guests  *limits.Guests
 	metrics *metrics
 	log     *slog.Logger
 }
@@ -108,7 +109,7 @@ func (w *wayOut) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	if err != nil {
 		return caller, no(reasonProxy, "pid %d: %w", peer.PID(), err)
 	}
-	w.guests.stay(peer)
+	w.guests.Stay(peer)
 	// Again: the folder was looked at when the proxy started, and may have changed.
 	if err := w.relay.CheckAppOf(peer.PID(), has, svids.Name{Entry: b.Name, ID: id}); err != nil {
 		return caller, no(reasonSocket, "%s: %w", resources.RefOf(b), err)

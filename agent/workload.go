@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"signet.example/agent/limits"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/attestation"
@@ -27,7 +28,7 @@ type workloads struct {
 	connected *watched.Value[bool]
 	trust     *watched.Value[*svids.Trust]
 	keeper    *svids.Keeper
-	guests    *guests
+	guests    *limits.Guests
 	metrics   *metrics
 	log       *slog.Logger
 }
@@ -132,7 +133,7 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.S
 		w.refuse(ctx, has, err)
 		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
 	}
-	w.guests.stayFor(ctx)
+	w.guests.StayFor(ctx)
 	w.keeper.Need(l.wants...)
 	l.svids = good(held, l.wants)
 	return l, nil

@@ -9,7 +9,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
-	"signet.example/policy/repo"
+	"signet.example/policy/tree"
 )
 
 // Limits of a module, beside those of a tree (repo).
@@ -70,18 +70,18 @@ func parse(modules []Module) (map[string]*ast.Module, []parsed, error) {
 }
 
 func checkSizes(modules []Module) error {
-	if len(modules) > repo.MaxModules {
-		return fmt.Errorf("%d modules: at most %d", len(modules), repo.MaxModules)
+	if len(modules) > tree.MaxModules {
+		return fmt.Errorf("%d modules: at most %d", len(modules), tree.MaxModules)
 	}
 	total := 0
 	for _, m := range modules {
-		if len(m.Rego) > repo.MaxModuleSize {
-			return fmt.Errorf("%s: %d bytes: at most %d", m.Path, len(m.Rego), repo.MaxModuleSize)
+		if len(m.Rego) > tree.MaxModuleSize {
+			return fmt.Errorf("%s: %d bytes: at most %d", m.Path, len(m.Rego), tree.MaxModuleSize)
 		}
 		total += len(m.Rego)
 	}
-	if total > repo.MaxTotalSize {
-		return fmt.Errorf("%d bytes of Rego: at most %d", total, repo.MaxTotalSize)
+	if total > tree.MaxTotalSize {
+		return fmt.Errorf("%d bytes of Rego: at most %d", total, tree.MaxTotalSize)
 	}
 	return nil
 }

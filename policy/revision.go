@@ -8,11 +8,11 @@ import (
 	"hash"
 	"slices"
 
-	"signet.example/policy/repo"
+	"signet.example/policy/tree"
 )
 
 // Module is one Rego file.
-type Module = repo.Module
+type Module = tree.Module
 
 // Exemption is a generated allow for a declared health check: Method (always
 // GET) on exactly Path of Destination, from Sources. Identities are SPIFFE IDs.

@@ -11,7 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 
-	"signet.example/policy/repo"
+	"signet.example/policy/tree"
 )
 
 const (
@@ -32,7 +32,7 @@ type TestReport struct {
 // error means that the tree must not be served: it does not compile, Check
 // refuses it, or a test failed (the report is filled in then too). A tree
 // without tests has a warning.
-func Test(ctx context.Context, tree repo.Tree) (TestReport, error) {
+func Test(ctx context.Context, tree tree.Tree) (TestReport, error) {
 	var report TestReport
 	if _, err := Compile(NewRevision(tree.URL, tree.Commit, tree.Modules, nil)); err != nil {
 		return report, err

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"signet.example/policy"
-	"signet.example/policy/repo"
+	"signet.example/policy/tree"
 )
 
 const ordersTestRego = `package signet.authz.order_store_test
@@ -20,19 +20,19 @@ test_web_reads if {
 }
 `
 
-func tree(files ...string) repo.Tree {
-	return repo.Tree{URL: "file:///repo", Commit: "c0ffee", Modules: append(modules(meshRego, ordersRego), policy.Module{Path: "x_test.rego", Rego: strings.Join(files, "\n")})}
+func treeOf(files ...string) tree.Tree {
+	return tree.Tree{URL: "file:///repo", Commit: "c0ffee", Modules: append(modules(meshRego, ordersRego), policy.Module{Path: "x_test.rego", Rego: strings.Join(files, "\n")})}
 }
 
 func TestATreeWithPassingTestsIsServed(t *testing.T) {
-	r, err := policy.Test(t.Context(), tree(ordersTestRego))
+	r, err := policy.Test(t.Context(), treeOf(ordersTestRego))
 	if err != nil || r.Passed != 1 || r.Failed != 0 || len(r.Warnings) != 0 {
 		t.Errorf("%+v %v", r, err)
 	}
 }
 
 func TestAFailingTestRefusesTheTreeByNameAndLine(t *testing.T) {
-	r, err := policy.Test(t.Context(), tree(ordersTestRego, "test_impossible if 1 == 2", "test_broken if to_number(\"x\") == 1"))
+	r, err := policy.Test(t.Context(), treeOf(ordersTestRego, "test_impossible if 1 == 2", "test_broken if to_number(\"x\") == 1"))
 	if err == nil || r.Passed != 1 || r.Failed != 2 {
 		t.Fatalf("%+v %v", r, err)
 	}
@@ -42,7 +42,7 @@ func TestAFailingTestRefusesTheTreeByNameAndLine(t *testing.T) {
 }
 
 func TestATreeWithoutTestsIsServedWithAWarning(t *testing.T) {
-	r, err := policy.Test(t.Context(), repo.Tree{Modules: modules(meshRego)})
+	r, err := policy.Test(t.Context(), tree.Tree{Modules: modules(meshRego)})
 	if err != nil || len(r.Warnings) != 1 {
 		t.Errorf("%+v %v", r, err)
 	}
@@ -53,19 +53,19 @@ func TestATestFileCannotHoldWhatIsNotServed(t *testing.T) {
 		"package signet.authz\nallow contains \"only when tested\"",
 		"package signet.authz.order_store\ndeny contains \"only when tested\"",
 	} {
-		if _, err := policy.Test(t.Context(), tree(rego)); err == nil || !strings.Contains(err.Error(), "not served") {
+		if _, err := policy.Test(t.Context(), treeOf(rego)); err == nil || !strings.Contains(err.Error(), "not served") {
 			t.Errorf("%v", err)
 		}
 	}
 	helper := "package signet.lib.roles\nadmin := 1"
-	uses := repo.Tree{Modules: append(modules("package signet.authz\nallow contains \"x\" if data.signet.lib.roles.admin == input.x"), policy.Module{Path: "lib_test.rego", Rego: helper})}
+	uses := tree.Tree{Modules: append(modules("package signet.authz\nallow contains \"x\" if data.signet.lib.roles.admin == input.x"), policy.Module{Path: "lib_test.rego", Rego: helper})}
 	if _, err := policy.Test(t.Context(), uses); err != nil {
 		t.Logf("refused: %v", err)
 	}
 }
 
 func TestTestsCannotReachTheNetwork(t *testing.T) {
-	if _, err := policy.Test(t.Context(), tree("package signet.authz_test\ntest_x if http.send({\"method\": \"GET\", \"url\": \"http://127.0.0.1\"})")); err == nil || !strings.Contains(err.Error(), "builtin http.send is not available") {
+	if _, err := policy.Test(t.Context(), treeOf("package signet.authz_test\ntest_x if http.send({\"method\": \"GET\", \"url\": \"http://127.0.0.1\"})")); err == nil || !strings.Contains(err.Error(), "builtin http.send is not available") {
 		t.Errorf("%v", err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"signet.example/agent"
+	"signet.example/agent/authzproc"
 	"signet.example/internal/child"
 	"signet.example/server"
 )
@@ -36,7 +36,7 @@ func newAuthz() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return stopped(c.Context(), agent.RunAuthz(c.Context(), log))
+		return stopped(c.Context(), authzproc.Run(c.Context(), log))
 	}
 	return c
 }

@@ -86,15 +86,15 @@ func (w *dirWalk) read(name string) (string, error) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return "", errors.Join(err, errors.New("not a regular file"))
 	}
-	b, err := io.ReadAll(io.LimitReader(f, MaxModuleSize+1))
+	b, err := io.ReadAll(io.LimitReader(f, maxModuleSize+1))
 	if err != nil {
 		return "", err
 	}
 	switch w.total += int64(len(b)); {
-	case len(b) > MaxModuleSize:
-		return "", fmt.Errorf("more than %d bytes", MaxModuleSize)
-	case w.total > MaxTotalSize:
-		return "", fmt.Errorf("more than %d bytes of Rego", MaxTotalSize)
+	case len(b) > maxModuleSize:
+		return "", fmt.Errorf("more than %d bytes", maxModuleSize)
+	case w.total > maxTotalSize:
+		return "", fmt.Errorf("more than %d bytes of Rego", maxTotalSize)
 	case !utf8.Valid(b):
 		return "", errors.New("not UTF-8")
 	}

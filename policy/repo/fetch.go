@@ -22,14 +22,6 @@ const fetchTime = 45 * time.Second
 // fetched is where the wanted reference of the remote is kept in the cache.
 const fetched = plumbing.ReferenceName("refs/signet/source")
 
-// Tree is what Fetch read of one commit.
-type Tree struct {
-	// URL without credentials.
-	URL, Commit string
-	// Modules with their tests, sorted by path.
-	Modules []Module
-}
-
 // Fetch reads the modules of a source at its branch, tag or commit as they are
 // now. A remote repository is fetched into a bare cache below dir, where
 // nothing is ever checked out; a local one is read in place, without a copy

@@ -21,7 +21,7 @@ const (
 	maxEntries = 2000
 	maxDepth   = 16
 	// maxObject is the size of a commit, a tag or a folder's list; and of a module.
-	maxObject = MaxModuleSize
+	maxObject = maxModuleSize
 )
 
 // dataFiles are what OPA would load as data: a policy without them says something else.
@@ -171,8 +171,8 @@ func (w *walk) file(t *object.Tree, e *object.TreeEntry, full string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", full, err)
 	}
-	if w.total += int(file.Size); w.total > MaxTotalSize {
-		return refuse("%s: more than %d bytes of Rego", full, MaxTotalSize)
+	if w.total += int(file.Size); w.total > maxTotalSize {
+		return refuse("%s: more than %d bytes of Rego", full, maxTotalSize)
 	}
 	text, err := readBlob(file)
 	if err != nil {
@@ -188,7 +188,7 @@ func readBlob(file *object.File) (string, error) {
 		return "", err
 	}
 	defer func() { _ = r.Close() }() // it was only read
-	b, err := io.ReadAll(io.LimitReader(r, MaxModuleSize+1))
+	b, err := io.ReadAll(io.LimitReader(r, maxModuleSize+1))
 	if err != nil {
 		return "", err
 	}

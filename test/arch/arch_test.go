@@ -35,8 +35,9 @@ var imports = map[string][]string{
 	"api":             {"internal"},
 	"ca":              {"identity", "internal"},
 	"attestation":     {"identity", "api", "internal"},
-	"policy":          {"internal", "proxy", "policy/repo"},
-	"policy/repo":     {"identity"},
+	"policy":          {"internal", "proxy", "policy/tree"},
+	"policy/repo":     {"identity", "policy/tree"},
+	"policy/tree":     {},
 	"store":           {"internal"},
 	"sds":             {"identity", "ads"},
 	"xds":             {"identity", "mesh", "ads", "proxy"},
@@ -49,12 +50,14 @@ var imports = map[string][]string{
 	"server/kinds":    {"identity", "mesh", "policy/repo", "authz/jwt", "internal"},
 	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "xds", "server/issuers", "server/kinds", "server/signer", "server/fault", "server/fleet", "internal", "proxy"},
 	"dev":             {"api"},
-	"cmd":             {"server", "server/kinds", "server/signer", "agent", "dev", "api", "policy", "policy/repo", "internal"},
+	"cmd":             {"server", "server/kinds", "server/signer", "agent", "agent/authzproc", "dev", "api", "policy", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},
 	"agent/resources": {"identity", "ads", "api", "agent/svids", "internal", "proxy"},
 	"agent/envoy":     {"identity", "api", "agent/svids", "internal", "proxy"},
 	"agent/relay":     {"identity", "ads", "api", "attestation", "sds", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":           {"identity", "ads", "api", "attestation", "sds", "authz", "policy", "internal", "proxy", "agent/svids", "agent/resources", "agent/envoy", "agent/relay"},
+	"agent/limits":    {"attestation", "internal"},
+	"agent/authzproc": {"identity", "api", "attestation", "policy", "authz", "agent/resources", "agent/limits", "internal", "proxy"},
+	"agent":           {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/svids", "agent/resources", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc"},
 }
 
 type listed struct {

@@ -1,4 +1,4 @@
-package agent
+package authzproc
 
 import (
 	"log/slog"
@@ -17,7 +17,7 @@ import (
 // the authz process' configuration, and the deciding server's.
 func TestTheAuthzProcessDecidesByAllThatTheAgentWasTold(t *testing.T) {
 	id := spiffeid.RequireFromString("spiffe://test.example/shop/web")
-	a := &authzProcess{hashKey: []byte("key"), known: map[string]*api.PolicyRevision{}}
+	a := &Process{hashKey: []byte("key"), known: map[string]*api.PolicyRevision{}}
 	config := a.config(&resources.Snapshot{
 		Bans:    map[string]bool{"spiffe://test.example/shop/bad": true},
 		Issuers: []*api.JWTIssuer{{Name: "users", Issuer: "https://id.example", Audiences: []string{"web"}, Jwks: []byte(`{"keys":[]}`)}},

@@ -1,4 +1,4 @@
-package agent
+package authzproc
 
 import (
 	"context"
@@ -85,7 +85,7 @@ func TestAFrozenProcessIsNotTakenForABusyOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := make(chan error, 1)
-	go func() { seen <- watch(t.Context(), ours, cpuOf(busy.Process.Pid)) }() // ends by what follows
+	go func() { seen <- watch(t.Context(), ours, CPUOf(busy.Process.Pid)) }() // ends by what follows
 	defer theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})()
 	select {
 	case err := <-seen:
@@ -195,7 +195,7 @@ func TestAnEndThatNoEvaluationBringsAboutBlamesNone(t *testing.T) {
 func TestWhatIsStoppedIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := authz.Evaluation{Destination: "a", Revision: "r"}
-		a := &authzProcess{known: map[string]*api.PolicyRevision{}, state: &watched.Value[*resources.Snapshot]{}}
+		a := &Process{known: map[string]*api.PolicyRevision{}, state: &watched.Value[*resources.Snapshot]{}}
 		a.state.Set(&resources.Snapshot{Policies: []*api.PolicyRevision{{Id: "r"}}})
 		control := &controlStub{configs: make(chan *api.AuthzConfig, 1)}
 		var want, all time.Duration

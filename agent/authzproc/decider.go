@@ -1,4 +1,4 @@
-package agent
+package authzproc
 
 import (
 	"context"
@@ -23,6 +23,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
+	"signet.example/agent/limits"
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/internal/child"
@@ -32,10 +33,10 @@ import (
 	"signet.example/proxy"
 )
 
-// RunAuthz is the authz process: it decides for the connections that the agent
+// Run is the authz process: it decides for the connections that the agent
 // hands it on descriptor 4 and is told what to decide by on descriptor 3. It holds
 // no key, opens no socket, and ends with the agent.
-func RunAuthz(ctx context.Context, log *slog.Logger) error {
+func Run(ctx context.Context, log *slog.Logger) error {
 	if err := confine(ctx, log); err != nil {
 		return fmt.Errorf("authz: %w", err)
 	}
@@ -142,7 +143,7 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	g.Go(func() error { return controlServer.Serve(controls) })
 
 	checks, room := newHanded(), underway.New(mostChecks)
-	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(socketHandshake), grpc.MaxRecvMsgSize(1<<20),
+	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(limits.Handshake), grpc.MaxRecvMsgSize(1<<20),
 		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers), grpc.MaxHeaderListSize(16<<10), grpc.StatsHandler(room.Handler()))
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
 	g.Go(func() error { return checkServer.Serve(checks) })

@@ -1,4 +1,4 @@
-package agent
+package authzproc
 
 import (
 	"cmp"
@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"signet.example/agent/resources"
 	"signet.example/attestation"
@@ -22,20 +24,20 @@ const (
 	authzWait = time.Second
 )
 
-// authzGate accepts ext_authz connections, attests who is at the other end, and
+// Gate accepts ext_authz connections, attests who is at the other end, and
 // hands over those of a proxy that is bound here. It reads nothing from them.
-type authzGate struct {
+type Gate struct {
 	attestor *attestation.Attestor
 	state    *watched.Value[*resources.Snapshot]
 	over     *watched.Value[*handoverTo]
 	nodeOf   func(*attestation.Peer) proxy.Ref
 	knows    func(uid uint32) bool // whose users have room of their own
-	metrics  *metrics
+	refused  prometheus.Counter
 	log      *slog.Logger
 }
 
-// serve accepts on l until ctx ends.
-func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
+// Serve accepts on l until ctx ends.
+func (g *Gate) Serve(ctx context.Context, l *net.UnixListener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // ends Accept
@@ -57,7 +59,7 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 			}
 			continue
 		}
-		_, leave, err := attesting.enterConn(c, g.attestor)
+		_, leave, err := attesting.EnterConn(c, g.attestor)
 		if err != nil {
 			g.refuse(ctx, c, err)
 			continue
@@ -73,13 +75,13 @@ func (g *authzGate) serve(ctx context.Context, l *net.UnixListener) error {
 	}
 }
 
-func (g *authzGate) refuse(ctx context.Context, c *net.UnixConn, err error) {
-	g.metrics.refused.WithLabelValues("authz").Inc()
+func (g *Gate) refuse(ctx context.Context, c *net.UnixConn, err error) {
+	g.refused.Inc()
 	g.log.WarnContext(ctx, "authz.sock: connection refused", slog.Any("err", err))
 	_ = c.Close() // nothing was read from it
 }
 
-func (g *authzGate) admit(ctx context.Context, c *net.UnixConn) error {
+func (g *Gate) admit(ctx context.Context, c *net.UnixConn) error {
 	peer, err := g.attestor.Peer(c)
 	if err != nil {
 		return err

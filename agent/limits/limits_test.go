@@ -1,4 +1,4 @@
-package agent
+package limits
 
 import (
 	"errors"
@@ -19,37 +19,26 @@ func nobody(uint32) bool { return false }
 
 // A connection and its pidfd are two files, and each socket has a tally of its own.
 func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
-	host, err := listen(t.Context(), Config{SocketDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.close()
-	sockets := 0
-	for _, l := range host.all() {
-		if *l != nil {
-			sockets++
-		}
-	}
-	if sockets < 4 || newTally(nobody).most != mostConns(openFiles(), sockets) {
-		t.Errorf("the tally of one of %d sockets is %+v", sockets, newTally(nobody).most)
+	if New(nobody).most != mostConns(openFiles()) {
+		t.Errorf("the tally of one of %d Sockets is %+v", Sockets, New(nobody).most)
 	}
 	for _, files := range []uint64{64, 256, 1024, 4096, 1 << 20} {
-		m := mostConns(files, sockets)
-		if taken := 2 * sockets * m.all; taken > int(files/2) { //nolint:gosec // a few thousand
+		m := mostConns(files)
+		if taken := 2 * Sockets * m.all; taken > int(files/2) { //nolint:gosec // a few thousand
 			t.Errorf("of %d files, local peers may take %d", files, taken)
 		}
 		if m.uid > m.all/4 || m.pid > m.uid || m.pid < 1 {
 			t.Errorf("of %d files: %+v: one user starves the others", files, m)
 		}
 	}
-	if m := mostConns(1<<20, sockets); m != (most{maxConnsPerPID, maxConnsPerUID, maxConns, maxConns / 4, maxConns / 4}) {
+	if m := mostConns(1 << 20); m != (most{maxConnsPerPID, maxConnsPerUID, maxConns, maxConns / 4, maxConns / 4}) {
 		t.Errorf("with many files: %+v", m)
 	}
 }
 
 // One person may have many users: a range of /etc/subuid, a container.
 func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
-	tally := tallyOf(mostConns(4096, 4), nobody)
+	tally := tallyOf(mostConns(4096), nobody)
 	stranger := func() (string, bool) { return "", false }
 	in := 0
 	for n := range 200 * tally.most.pid {
@@ -68,7 +57,7 @@ func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := tally.enter(unixsock.Peer{PID: 1, UID: 70000}, proxy("web")); !errors.Is(err, errTooMany) {
+	if _, err := tally.enter(unixsock.Peer{PID: 1, UID: 70000}, proxy("web")); !errors.Is(err, ErrTooMany) {
 		t.Errorf("one proxy has all that is kept: %v", err)
 	}
 	if _, err := tally.enter(unixsock.Peer{PID: 2, UID: 70000}, proxy("orders")); err != nil {
@@ -78,20 +67,20 @@ func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
 	if _, err := tally.enter(unixsock.Peer{PID: 1, UID: 70000}, proxy("web")); err != nil {
 		t.Errorf("after one left: %v", err)
 	}
-	if n := tally.count(); n > tally.most.all {
+	if n := tally.Count(); n > tally.most.all {
 		t.Errorf("%d are open", n)
 	}
 }
 
 func TestHoweverManyUsersThereAreThoseThatAreKnownHaveRoom(t *testing.T) {
 	const envoy, app = 1000, 1001
-	known := &guests{given: map[uint32]bool{app: true}, named: func(uid uint32) bool { return uid == envoy }}
-	tally := tallyOf(mostConns(4096, 4), known.knows)
+	known := &Guests{given: map[uint32]bool{app: true}, Named: func(uid uint32) bool { return uid == envoy }}
+	tally := tallyOf(mostConns(4096), known.Knows)
 	stranger := func() (string, bool) { return "", false }
 	for n := range 200 * tally.most.pid {
 		_, _ = tally.enter(unixsock.Peer{PID: int32(1000 + n%200), UID: uint32(70000 + n%200)}, stranger) // as many as there may be
 	}
-	if in, want := tally.count(), tally.most.anybody(); in != want || want < tally.most.all/2 {
+	if in, want := tally.Count(), tally.most.anybody(); in != want || want < tally.most.all/2 {
 		t.Fatalf("%d connections of strangers came in, want %d", in, want)
 	}
 	var leave func()
@@ -101,7 +90,7 @@ func TestHoweverManyUsersThereAreThoseThatAreKnownHaveRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := tally.enter(unixsock.Peer{PID: 999, UID: app}, stranger); !errors.Is(err, errTooMany) {
+	if _, err := tally.enter(unixsock.Peer{PID: 999, UID: app}, stranger); !errors.Is(err, ErrTooMany) {
 		t.Errorf("one user has all that is kept: %v", err)
 	}
 	for range tally.most.pid {
@@ -109,7 +98,7 @@ func TestHoweverManyUsersThereAreThoseThatAreKnownHaveRoom(t *testing.T) {
 			t.Errorf("another user: %v", err)
 		}
 	}
-	if _, err := tally.enter(unixsock.Peer{PID: 2, UID: envoy}, stranger); !errors.Is(err, errTooMany) {
+	if _, err := tally.enter(unixsock.Peer{PID: 2, UID: envoy}, stranger); !errors.Is(err, ErrTooMany) {
 		t.Errorf("one process has more than any may have: %v", err)
 	}
 	leave()
@@ -120,7 +109,7 @@ func TestHoweverManyUsersThereAreThoseThatAreKnownHaveRoom(t *testing.T) {
 
 func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 	a := &attestation.Attestor{}
-	tally, g := newTally(nobody), &guests{within: 100 * time.Millisecond}
+	tally, g := New(nobody), &Guests{Within: 100 * time.Millisecond}
 	creds := counted{a.Credentials(), a, tally, g, underway.New(mostLocal), func(unixsock.Peer, error) {}}
 	dir, err := os.MkdirTemp("", "gu") // short: a socket's path has 107 bytes
 	if err != nil {
@@ -146,7 +135,7 @@ func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		if given {
-			g.stay(info.(attestation.PeerInfo).Peer)
+			g.Stay(info.(attestation.PeerInfo).Peer)
 		}
 		if err := near.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
 			t.Fatal(err)
@@ -155,7 +144,7 @@ func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 		if closed := errors.Is(err, io.EOF); closed == given {
 			t.Errorf("given something: %t; its connection after a while: %v", given, err)
 		}
-		if g.knows(uint32(os.Geteuid())) != given { //nolint:gosec // a uid has 32 bits
+		if g.Knows(uint32(os.Geteuid())) != given { //nolint:gosec // a uid has 32 bits
 			t.Errorf("given something: %t, and its user is known: %t", given, !given)
 		}
 		_ = far.Close() // it may be closed
@@ -163,8 +152,8 @@ func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 	}
 	left := 0
 	g.timers.Range(func(any, any) bool { left++; return true })
-	if left != 0 || tally.count() != 0 {
-		t.Errorf("%d timers and %d connections are left", left, tally.count())
+	if left != 0 || tally.Count() != 0 {
+		t.Errorf("%d timers and %d connections are left", left, tally.Count())
 	}
 }
 
@@ -175,7 +164,34 @@ func TestAProxysBurstOfQuestionsFitsWhereItAsks(t *testing.T) {
 		t.Errorf("a connection takes %d calls, and a proxy makes %d", maxStreamsPerConn, proxy.WayoutStreams)
 	}
 	workers := (mostStreams.pid + mostStreams.ofProxy()) / proxy.WayoutStreams
-	if all := mostConns(1<<20, 4); workers < 32 || all.pid < 32 {
+	if all := mostConns(1 << 20); workers < 32 || all.pid < 32 {
 		t.Errorf("a proxy of ours with 32 workers may have %d connections, and the calls of %d", all.pid, workers)
+	}
+}
+
+func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
+	tally := New(nobody)
+	stranger := func() (string, bool) { return "", false }
+	var leaves []func()
+	for range tally.most.pid {
+		leave, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaves = append(leaves, leave)
+	}
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger); !errors.Is(err, ErrTooMany) {
+		t.Errorf("one too many: %v", err)
+	}
+	if _, err := tally.enter(unixsock.Peer{PID: 8, UID: 1}, stranger); err != nil {
+		t.Errorf("another process: %v", err)
+	}
+	leaves[0]()
+	leaves[0]() // once only
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger); err != nil {
+		t.Errorf("after one left: %v", err)
+	}
+	if _, err := tally.enter(unixsock.Peer{PID: 7, UID: 1}, stranger); !errors.Is(err, ErrTooMany) {
+		t.Errorf("a connection was counted out twice: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package limits
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
-	"signet.example/agent/resources"
 	"signet.example/attestation"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
@@ -29,20 +28,15 @@ const (
 	// maxStreamsPerConn bounds the calls on one connection: no less than a proxy has
 	// under way on one (proxy.WayoutStreams).
 	maxStreamsPerConn = 32
-	socketHandshake   = 5 * time.Second
-	// guestTime is how long a connection may stay whose process is given nothing:
+	Handshake         = 5 * time.Second
+	// GuestTime is how long a connection may stay whose process is given nothing:
 	// no view, no identity, no answer.
-	guestTime = 10 * time.Second
+	GuestTime = 10 * time.Second
 )
 
 // What may be under way to the sockets, in bytes: sent by local processes, and not
 // whole or not read. A message of an Envoy has 1 MiB at most.
 var mostLocal = underway.Most{Conn: 2 << 20, Peer: 8 << 20, All: 32 << 20}
-
-// What may be under way to the authz process, of one proxy and of all. What is asked of
-// one call has some 10 KiB with the caller's certificate, so that a proxy may have 6,000
-// that wait; as objects they take twice of it, of the 512 MiB that the process has.
-var mostChecks = underway.Most{Conn: 32 << 20, Peer: 64 << 20, All: 160 << 20}
 
 // most is what one process, one user and all of them together may have. Of all, own
 // is kept for the proxies that the agent runs, and known for users that are known here,
@@ -65,10 +59,10 @@ var mostStreams = most{pid: 256, uid: 1024, all: 4096, own: 1024, known: 1024}
 // filesPerConn: a connection and the pidfd of its peer.
 const filesPerConn = 2
 
-// mostConns is for one of so many sockets, each with a tally of its own: together
+// mostConns is for one of the Sockets, each with a Tally of its own: together
 // they leave half of the files that this process may open for other things.
-func mostConns(files uint64, sockets int) most {
-	all := int(min(maxConns, max(4, files/2/uint64(filesPerConn*sockets)))) //nolint:gosec // a few
+func mostConns(files uint64) most {
+	all := int(min(maxConns, max(4, files/2/uint64(filesPerConn*Sockets)))) //nolint:gosec // a few
 	uid := min(maxConnsPerUID, all/4)
 	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all, own: all / 4, known: all / 4}
 }
@@ -82,8 +76,8 @@ func openFiles() uint64 {
 	return limit.Cur
 }
 
-// tally counts what is open by who has it.
-type tally struct {
+// Tally counts what is open by who has it.
+type Tally struct {
 	most  most
 	knows func(uid uint32) bool
 
@@ -97,19 +91,22 @@ type tally struct {
 	names    map[string]int // of own, by proxy
 }
 
-// newTally is of the connections of one socket.
-func newTally(knows func(uid uint32) bool) *tally {
-	return tallyOf(mostConns(openFiles(), len(new(sockets).all())), knows)
+// Sockets is how many sockets an agent has: xds, workload, authz and wayout.
+const Sockets = 4
+
+// New is of the connections of one socket.
+func New(knows func(uid uint32) bool) *Tally {
+	return tallyOf(mostConns(openFiles()), knows)
 }
 
-func tallyOf(m most, knows func(uid uint32) bool) *tally {
-	return &tally{most: m, knows: knows, pids: map[int32]int{}, uids: map[uint32]int{}, familiar: map[uint32]int{}, names: map[string]int{}}
+func tallyOf(m most, knows func(uid uint32) bool) *Tally {
+	return &Tally{most: m, knows: knows, pids: map[int32]int{}, uids: map[uint32]int{}, familiar: map[uint32]int{}, names: map[string]int{}}
 }
 
-var errTooMany = errors.New("too many are open")
+var ErrTooMany = errors.New("too many are open")
 
-// count is how many are open.
-func (t *tally) count() int {
+// Count is how many are open.
+func (t *Tally) Count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.total + t.known + t.own
@@ -118,7 +115,7 @@ func (t *tally) count() int {
 // enter counts one in and returns how to count it out. Where anybody may have no more,
 // its user may be one that is known; else proxy is asked whether it is a proxy that the
 // agent runs. Only the last costs anything.
-func (t *tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
+func (t *Tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
 	if leave, err = t.enterAnybody(c); err == nil {
 		return leave, nil
 	}
@@ -134,14 +131,14 @@ func (t *tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (lea
 	return t.enterProxy(name)
 }
 
-func (t *tally) enterProxy(name string) (leave func(), err error) {
+func (t *Tally) enterProxy(name string) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.names[name] >= t.most.ofProxy():
-		return nil, fmt.Errorf("%w: proxy %s has %d of those that are kept for proxies", errTooMany, name, t.names[name])
+		return nil, fmt.Errorf("%w: proxy %s has %d of those that are kept for proxies", ErrTooMany, name, t.names[name])
 	case t.own >= t.most.own:
-		return nil, fmt.Errorf("%w: proxies have the %d that are kept for them", errTooMany, t.own)
+		return nil, fmt.Errorf("%w: proxies have the %d that are kept for them", ErrTooMany, t.own)
 	}
 	t.own++
 	t.names[name]++
@@ -153,11 +150,11 @@ func (t *tally) enterProxy(name string) (leave func(), err error) {
 	}), nil
 }
 
-func (t *tally) enterKnown(c unixsock.Peer) (leave func(), err error) {
+func (t *Tally) enterKnown(c unixsock.Peer) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pids[c.PID] >= t.most.pid || t.familiar[c.UID] >= t.most.ofKnown() || t.known >= t.most.known {
-		return nil, errTooMany
+		return nil, ErrTooMany
 	}
 	t.known++
 	t.pids[c.PID]++
@@ -177,16 +174,16 @@ func less[K comparable](count map[K]int, of K) {
 	}
 }
 
-func (t *tally) enterAnybody(c unixsock.Peer) (leave func(), err error) {
+func (t *Tally) enterAnybody(c unixsock.Peer) (leave func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.pids[c.PID] >= t.most.pid:
-		return nil, fmt.Errorf("%w: process %d has %d", errTooMany, c.PID, t.pids[c.PID])
+		return nil, fmt.Errorf("%w: process %d has %d", ErrTooMany, c.PID, t.pids[c.PID])
 	case t.uids[c.UID] >= t.most.uid:
-		return nil, fmt.Errorf("%w: user %d has %d", errTooMany, c.UID, t.uids[c.UID])
+		return nil, fmt.Errorf("%w: user %d has %d", ErrTooMany, c.UID, t.uids[c.UID])
 	case t.total >= t.most.anybody():
-		return nil, fmt.Errorf("%w: %d", errTooMany, t.total)
+		return nil, fmt.Errorf("%w: %d", ErrTooMany, t.total)
 	}
 	t.total++
 	t.pids[c.PID]++
@@ -200,8 +197,11 @@ func (t *tally) enterAnybody(c unixsock.Peer) (leave func(), err error) {
 	}), nil
 }
 
-// enterConn counts one in for the peer of c.
-func (t *tally) enterConn(c *net.UnixConn, a *attestation.Attestor) (who unixsock.Peer, leave func(), err error) {
+// PerProcess has one process have up to n, where its user may have as many.
+func (t *Tally) PerProcess(n int) { t.most.pid = min(n, t.most.uid) }
+
+// EnterConn counts one in for the peer of c.
+func (t *Tally) EnterConn(c *net.UnixConn, a *attestation.Attestor) (who unixsock.Peer, leave func(), err error) {
 	who, err = unixsock.PeerOf(c)
 	if err != nil {
 		return who, nil, err
@@ -211,7 +211,7 @@ func (t *tally) enterConn(c *net.UnixConn, a *attestation.Attestor) (who unixsoc
 }
 
 // enterCall counts one in for the peer of a call.
-func (t *tally) enterCall(ctx context.Context) (leave func(), err error) {
+func (t *Tally) enterCall(ctx context.Context) (leave func(), err error) {
 	p, ok := attestation.PeerFromContext(ctx)
 	if !ok {
 		return nil, status.Error(codes.Internal, "internal error: a call of a peer that was not attested")
@@ -223,102 +223,18 @@ func (t *tally) enterCall(ctx context.Context) (leave func(), err error) {
 	return leave, nil
 }
 
-// authzTally is of connections that are being attested. An Envoy may open all of its
-// own at once.
-func authzTally(knows func(uid uint32) bool) *tally {
-	t := newTally(knows)
-	t.most.pid = min(maxAuthzConns, t.most.uid)
-	return t
-}
-
-// maxAuthzConns bounds the ext_authz connections of one proxy: an Envoy has one
-// for each of its workers, and one that is not ours any more must not keep the
-// others from being answered.
-const maxAuthzConns = 256
-
-// shares counts the open connections of each proxy.
-type shares struct {
-	most int
-	mu   sync.Mutex
-	open map[string]int // guarded by mu
-}
-
-// enter counts a connection of who, which counts itself out when it is closed.
-func (s *shares) enter(c net.Conn, who string) (net.Conn, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open[who] >= s.most {
-		return nil, fmt.Errorf("%w: %s has %d", errTooMany, who, s.most)
-	}
-	s.open[who]++
-	return &countedConn{c, sync.OnceFunc(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.open[who]--; s.open[who] == 0 {
-			delete(s.open, who)
-		}
-	})}, nil
-}
-
-// grants cut the connections of what is granted no longer, and no others.
-type grants struct {
-	mu      sync.Mutex
-	open    map[uint64]map[net.Conn]struct{} // by grant; both guarded by mu
-	revoked map[uint64]bool
-}
-
-// enter keeps a connection with its grant until it is closed.
-func (g *grants) enter(c net.Conn, grant uint64) (net.Conn, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.revoked[grant] {
-		return nil, resources.ErrNotBound
-	}
-	if g.open == nil {
-		g.open = map[uint64]map[net.Conn]struct{}{}
-	}
-	if g.open[grant] == nil {
-		g.open[grant] = map[net.Conn]struct{}{}
-	}
-	g.open[grant][c] = struct{}{}
-	return &countedConn{c, sync.OnceFunc(func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if delete(g.open[grant], c); len(g.open[grant]) == 0 {
-			delete(g.open, grant)
-		}
-	})}, nil
-}
-
-// revoke closes what is open of the grants, and refuses what is still to come of them.
-func (g *grants) revoke(all []uint64) {
-	g.mu.Lock()
-	g.revoked = make(map[uint64]bool, len(all))
-	var cut []net.Conn
-	for _, grant := range all {
-		g.revoked[grant] = true
-		for c := range g.open[grant] {
-			cut = append(cut, c)
-		}
-	}
-	g.mu.Unlock()
-	for _, c := range cut {
-		_ = c.Close() // whoever reads it ends, and counts it out
-	}
-}
-
-// stream is an interceptor that counts the streams of a server.
-func (t *tally) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	leave, err := t.enterCall(stream.Context())
+// Stream is an interceptor that counts the streams of a server.
+func (t *Tally) Stream(srv any, Stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	leave, err := t.enterCall(Stream.Context())
 	if err != nil {
 		return err
 	}
 	defer leave()
-	return next(srv, stream)
+	return next(srv, Stream)
 }
 
-// unary is stream for calls with one answer.
-func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+// Unary is stream for calls with one answer.
+func (t *Tally) Unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	leave, err := t.enterCall(ctx)
 	if err != nil {
 		return nil, err
@@ -332,8 +248,8 @@ func (t *tally) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 type counted struct {
 	credentials.TransportCredentials
 	attestor *attestation.Attestor
-	tally    *tally
-	guests   *guests
+	tally    *Tally
+	guests   *Guests
 	room     *underway.Room
 	refused  func(c unixsock.Peer, err error) // told of what does not come in
 }
@@ -344,7 +260,7 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 	if !ok {
 		return nil, nil, errors.New("internal error: not a Unix socket")
 	}
-	who, leave, err := c.tally.enterConn(local, c.attestor)
+	who, leave, err := c.tally.EnterConn(local, c.attestor)
 	if err != nil {
 		c.refused(who, err)
 		return nil, nil, err
@@ -362,6 +278,9 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 // Clone implements credentials.TransportCredentials.
 func (c counted) Clone() credentials.TransportCredentials { return c }
 
+// OnClose is a connection that calls leave when it is closed.
+func OnClose(c net.Conn, leave func()) net.Conn { return &countedConn{c, leave} }
+
 type countedConn struct {
 	net.Conn
 	leave func()
@@ -373,13 +292,23 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// guests are connections whose process has been found to have nothing here yet.
+// NewGuests has connections stay for guestTime whose process has nothing here. named
+// reports whether an entry or a binding names a user.
+func NewGuests(named func(uid uint32) bool) *Guests { return &Guests{Within: GuestTime, Named: named} }
+
+// NewUnread is for what may be under way to the sockets.
+func NewUnread() *underway.Room { return underway.New(mostLocal) }
+
+// NewStreams is for the streams of one server.
+func NewStreams(knows func(uid uint32) bool) *Tally { return tallyOf(mostStreams, knows) }
+
+// Guests are connections whose process has been found to have nothing here yet.
 // They are closed after a time: what they hold, others may want. It knows the users of
 // those that were given something, too.
-type guests struct {
-	within time.Duration
-	// named reports whether an entry or a binding names a user.
-	named  func(uid uint32) bool
+type Guests struct {
+	Within time.Duration
+	// Named reports whether an entry or a binding names a user.
+	Named  func(uid uint32) bool
 	timers sync.Map // *time.Timer by *attestation.Peer, which each connection has for itself
 
 	mu    sync.Mutex
@@ -389,21 +318,21 @@ type guests struct {
 // maxKnown bounds the users that are known for what was given to them.
 const maxKnown = 4096
 
-// knows reports whether an entry or a binding names a user, or something was given to a
+// Knows reports whether an entry or a binding names a user, or something was given to a
 // process of it. It asks nothing of the kernel.
-func (n *guests) knows(uid uint32) bool {
+func (n *Guests) Knows(uid uint32) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.given[uid] || n.named != nil && n.named(uid)
+	return n.given[uid] || n.Named != nil && n.Named(uid)
 }
 
 // enter begins the time of a connection. What it returns ends it, with leave.
-func (n *guests) enter(c net.Conn, info credentials.AuthInfo, leave func()) func() {
+func (n *Guests) enter(c net.Conn, info credentials.AuthInfo, leave func()) func() {
 	i, ok := info.(attestation.PeerInfo)
 	if !ok {
 		return leave
 	}
-	n.timers.Store(i.Peer, time.AfterFunc(n.within, func() { _ = c.Close() })) // whoever reads it gets the error
+	n.timers.Store(i.Peer, time.AfterFunc(n.Within, func() { _ = c.Close() })) // whoever reads it gets the error
 	return func() {
 		n.end(i.Peer)
 		leave()
@@ -411,7 +340,7 @@ func (n *guests) enter(c net.Conn, info credentials.AuthInfo, leave func()) func
 }
 
 // end ends the time of a connection, and reports whether it had not ended.
-func (n *guests) end(p *attestation.Peer) bool {
+func (n *Guests) end(p *attestation.Peer) bool {
 	timer, ok := n.timers.LoadAndDelete(p)
 	if ok {
 		timer.(*time.Timer).Stop() //nolint:forcetypeassert // what it holds
@@ -419,8 +348,8 @@ func (n *guests) end(p *attestation.Peer) bool {
 	return ok
 }
 
-// stay lets the connection of a process stay: it has something here.
-func (n *guests) stay(p *attestation.Peer) {
+// Stay lets the connection of a process stay: it has something here.
+func (n *Guests) Stay(p *attestation.Peer) {
 	if !n.end(p) {
 		return
 	}
@@ -432,30 +361,30 @@ func (n *guests) stay(p *attestation.Peer) {
 	n.given[p.UID()] = true
 }
 
-// stayFor is stay for the process behind a call.
-func (n *guests) stayFor(ctx context.Context) {
+// StayFor is stay for the process behind a call.
+func (n *Guests) StayFor(ctx context.Context) {
 	if p, ok := attestation.PeerFromContext(ctx); ok {
-		n.stay(p)
+		n.Stay(p)
 	}
 }
 
-// socketOptions are those of every gRPC server on a socket of the agent; refused
+// Options are those of every gRPC server on a socket of the agent; refused
 // is told of connections that are closed without an answer.
-func socketOptions(a *attestation.Attestor, n *guests, room *underway.Room, refused func(unixsock.Peer, error)) []grpc.ServerOption {
+func Options(a *attestation.Attestor, n *Guests, room *underway.Room, refused func(unixsock.Peer, error)) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.Creds(counted{a.Credentials(), a, newTally(n.knows), n, room, refused}),
+		grpc.Creds(counted{a.Credentials(), a, New(n.Knows), n, room, refused}),
 		grpc.StatsHandler(room.Handler()),
 		// Most connections are idle: gRPC would keep 32 KiB for each.
 		grpc.ReadBufferSize(8 << 10),
-		grpc.ConnectionTimeout(socketHandshake),
+		grpc.ConnectionTimeout(Handshake),
 		grpc.MaxConcurrentStreams(maxStreamsPerConn),
 		grpc.MaxHeaderListSize(16 << 10),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 }
 
-// serveGRPC serves on l until ctx ends.
-func serveGRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
+// Serve serves on l until ctx ends.
+func Serve(ctx context.Context, s *grpc.Server, l net.Listener) error {
 	stop := context.AfterFunc(ctx, s.Stop) // streams of local peers have no end of their own
 	defer stop()
 	if err := s.Serve(l); err != nil && ctx.Err() == nil {

@@ -1,4 +1,4 @@
-package agent
+package authzproc
 
 import (
 	"cmp"
@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -27,12 +28,14 @@ import (
 
 	"signet.example/agent/resources"
 	"signet.example/api"
+	"signet.example/attestation"
 	"signet.example/authz"
 	"signet.example/identity"
 	"signet.example/internal/child"
 	"signet.example/internal/retry"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 const (
@@ -49,17 +52,16 @@ const (
 	maxRevoked = 4096
 )
 
-// authzProcess runs the process that decides, tells it what to decide by, hands
+// Process runs the process that decides, tells it what to decide by, hands
 // it the connections of attested proxies, and keeps its records. When that
 // process dies nothing else here is touched, and all is denied until it is back.
-type authzProcess struct {
-	executable string
-	options    AuthzOptions
-	log        *slog.Logger
-	metrics    *metrics
-	state      *watched.Value[*resources.Snapshot]
-	ring       *ring
-	hashKey    []byte
+type Process struct {
+	settings Config
+	log      *slog.Logger
+	metrics  *Metrics
+	state    *watched.Value[*resources.Snapshot]
+	ring     *ring
+	hashKey  []byte
 
 	// loaded are the revisions that the running process has compiled; empty while
 	// there is none.
@@ -78,6 +80,43 @@ type authzProcess struct {
 	blame blame
 	// stopped are the evaluations of blame that are not made for now, and until when.
 	stopped watched.Value[map[authz.Evaluation]time.Time]
+}
+
+// Config is what the process is run with.
+type Config struct {
+	// Executable is the signet program, run as `signet authz`.
+	Executable string
+	// User whom it runs as; nil is our own.
+	User *child.User
+	// Spare has it run, instead, as a user that nobody else is at its start.
+	Spare bool
+	// MemoryLimit in MiB that its collector keeps it under.
+	MemoryLimit int64
+	// State is what the servers told the agent for itself; nil before the first.
+	State   *watched.Value[*resources.Snapshot]
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Record keeps the record of a decision, and counts it.
+func (a *Process) Record(d *api.Decision) {
+	a.metrics.decisions.Observe(observed(d))
+	a.ring.add(d)
+}
+
+// Decision is what is kept of one, by its id; nil where that is nothing.
+func (a *Process) Decision(id string) *api.Decision { return a.ring.get(id) }
+
+// stopped returns the evaluations that are not made for now, as findings, and a channel
+// that is closed when these are others.
+func (a *Process) Stopped() ([]*api.AgentFinding, <-chan struct{}) {
+	stopped, changed := a.stopped.Get()
+	return stoppedFindings(stopped), changed
+}
+
+// Gate is the accepting side, for peers that attestor knows.
+func (a *Process) Gate(attestor *attestation.Attestor, nodeOf func(*attestation.Peer) proxy.Ref, knows func(uid uint32) bool, refused prometheus.Counter) *Gate {
+	return &Gate{attestor: attestor, state: a.state, over: &a.over, nodeOf: nodeOf, knows: knows, refused: refused, log: a.log}
 }
 
 // handoverTo is the way to one running process.
@@ -100,13 +139,10 @@ func grantOf(b identity.Binding, id spiffeid.ID) grant {
 	return grant{b.Name + "\n" + id.String(), strings.Join(b.Selectors.Strings(), "\n")}
 }
 
-func newAuthzProcess(cfg Config, s *watched.Value[*resources.Snapshot], m *metrics, log *slog.Logger) (*authzProcess, error) {
-	a := &authzProcess{
-		executable: cfg.Executable, options: cfg.Authz, log: log, metrics: m, state: s,
+func New(c Config) (*Process, error) {
+	a := &Process{
+		settings: c, log: c.Log, metrics: c.Metrics, state: c.State,
 		ring: newRing(ringCount, ringBytes), hashKey: make([]byte, 32), known: map[string]*api.PolicyRevision{},
-	}
-	if a.executable == "" {
-		a.executable = child.Self
 	}
 	if _, err := rand.Read(a.hashKey); err != nil {
 		return nil, fmt.Errorf("authz: %w", err)
@@ -116,10 +152,10 @@ func newAuthzProcess(cfg Config, s *watched.Value[*resources.Snapshot], m *metri
 }
 
 // Loaded implements Policies.
-func (a *authzProcess) Loaded() ([]string, <-chan struct{}) { return a.loaded.Get() }
+func (a *Process) Loaded() ([]string, <-chan struct{}) { return a.loaded.Get() }
 
 // Stamp implements Policies.
-func (a *authzProcess) Stamp(l any, revisions []string) {
+func (a *Process) Stamp(l any, revisions []string) {
 	a.stamps.Update(func(old map[any][]string) map[any][]string {
 		next := make(map[any][]string, len(old)+1)
 		maps.Copy(next, old)
@@ -131,7 +167,7 @@ func (a *authzProcess) Stamp(l any, revisions []string) {
 }
 
 // Run starts the process again and again until ctx ends.
-func (a *authzProcess) Run(ctx context.Context) error {
+func (a *Process) Run(ctx context.Context) error {
 	restart := retry.Tries{Policy: retry.Policy{First: authzRestartFirst, Most: authzRestartMost, Settled: authzSettled}}
 	for {
 		begun := time.Now()
@@ -143,7 +179,7 @@ func (a *authzProcess) Run(ctx context.Context) error {
 		if errors.As(err, new(errStuck)) {
 			pause = authzRestartFirst // what ended it will not do so again
 		}
-		a.metrics.authzRestarts.Inc()
+		a.metrics.restarts.Inc()
 		a.log.ErrorContext(ctx, "authz process ended, restarting", slog.Any("err", err), slog.Duration("pause", pause))
 		if !watched.Sleep(ctx, pause) {
 			return nil
@@ -152,7 +188,7 @@ func (a *authzProcess) Run(ctx context.Context) error {
 }
 
 // once runs one process to its end.
-func (a *authzProcess) once(ctx context.Context) error {
+func (a *Process) once(ctx context.Context) error {
 	control, controlFile, err := unixsock.Pair(unix.SOCK_STREAM, "authz control")
 	if err != nil {
 		return err
@@ -192,7 +228,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 		return a.configure(gctx, client, &handoverTo{conn: passing, state: a.state, granted: map[grant]uint64{}})
 	})
 	g.Go(func() error { return a.collect(gctx, client) })
-	g.Go(func() error { return watch(gctx, journal, cpuOf(running.PID())) })
+	g.Go(func() error { return watch(gctx, journal, CPUOf(running.PID())) })
 	g.Go(func() error {
 		select {
 		case <-running.Done():
@@ -211,7 +247,7 @@ func (a *authzProcess) once(ctx context.Context) error {
 }
 
 // learn notes what ended the process, so that the next one does not end by it.
-func (a *authzProcess) learn(ctx context.Context, err error, underway map[int]entry) {
+func (a *Process) learn(ctx context.Context, err error, underway map[int]entry) {
 	stopped := a.blame.learn(err, underway, time.Now())
 	all := a.blame.those(true)
 	for _, e := range stopped {
@@ -226,12 +262,12 @@ func (a *authzProcess) learn(ctx context.Context, err error, underway map[int]en
 
 var errBindingTaken = errors.New("a binding was taken away")
 
-func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*child.Process, error) {
+func (a *Process) start(ctx context.Context, files ...*os.File) (*child.Process, error) {
 	// GOGC: what lives is a few MiB, so that by default a hundred decisions or so
 	// start a collection. The limit bounds it where policies are large.
-	env := child.OwnEnv(fmt.Sprintf("GOMEMLIMIT=%dMiB", a.options.MemoryLimit), "GOGC=400", "GOTRACEBACK=single")
-	user := a.options.as
-	if a.options.spare() {
+	env := child.OwnEnv(fmt.Sprintf("GOMEMLIMIT=%dMiB", a.settings.MemoryLimit), "GOGC=400", "GOTRACEBACK=single")
+	user := a.settings.User
+	if a.settings.Spare {
 		u, err := child.SpareUser()
 		if err != nil {
 			return nil, err
@@ -241,7 +277,7 @@ func (a *authzProcess) start(ctx context.Context, files ...*os.File) (*child.Pro
 	log := a.log.With(slog.String("process", "authz"))
 	output := child.Lines(func(line string) { child.LogLine(ctx, log, line) })
 	p, err := child.Start(child.Spec{
-		Path: a.executable, Args: []string{"authz", "--log-format", "json"}, Confines: true,
+		Path: a.settings.Executable, Args: []string{"authz", "--log-format", "json"}, Confines: true,
 		Env: env, Files: files, Stdout: output, Stderr: output, User: user,
 		Begun: func(int) (func(), error) {
 			return func() { _ = output.Close() }, nil // an io.Pipe does not fail
@@ -274,7 +310,7 @@ func overConn(c net.Conn) (*grpc.ClientConn, error) {
 
 // configure sends what to decide by, at once and whenever it changes. When the
 // first is in force the process gets connections.
-func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlClient, over *handoverTo) error {
+func (a *Process) configure(ctx context.Context, client api.AuthzControlClient, over *handoverTo) error {
 	var last *api.AuthzConfig
 	for {
 		s, stateChanged := a.state.Get()
@@ -311,7 +347,7 @@ func (a *authzProcess) configure(ctx context.Context, client api.AuthzControlCli
 
 // config is everything that decisions are made by: the revisions that the server
 // sends now, and those that a published view is stamped with.
-func (a *authzProcess) config(s *resources.Snapshot, stamps map[any][]string) *api.AuthzConfig {
+func (a *Process) config(s *resources.Snapshot, stamps map[any][]string) *api.AuthzConfig {
 	if s == nil {
 		return nil
 	}
@@ -352,7 +388,7 @@ func (a *authzProcess) config(s *resources.Snapshot, stamps map[any][]string) *a
 }
 
 // collect keeps the records of decisions.
-func (a *authzProcess) collect(ctx context.Context, client api.AuthzControlClient) error {
+func (a *Process) collect(ctx context.Context, client api.AuthzControlClient) error {
 	stream, err := client.Decisions(ctx, &api.DecisionsRequest{})
 	if err != nil {
 		return fmt.Errorf("decisions: %w", err)
@@ -365,10 +401,9 @@ func (a *authzProcess) collect(ctx context.Context, client api.AuthzControlClien
 			}
 			return fmt.Errorf("decisions: %w", err)
 		}
-		a.metrics.decisionsLost.Add(float64(batch.GetDropped()))
+		a.metrics.lost.Add(float64(batch.GetDropped()))
 		for _, d := range batch.GetDecisions() {
-			a.ring.add(d)
-			a.metrics.decisions.Observe(observed(d))
+			a.Record(d)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package authzproc
 
 import (
 	"context"
@@ -92,9 +92,9 @@ func watch(ctx context.Context, j *journal, cpu func() time.Duration) error {
 	return nil
 }
 
-// cpuOf returns the processor time that a process has used, whoever's it is. Where the
+// CPUOf returns the processor time that a process has used, whoever's it is. Where the
 // kernel does not tell, it is time itself: what hangs is then taken to be busy.
-func cpuOf(pid int) func() time.Duration {
+func CPUOf(pid int) func() time.Duration {
 	begun := time.Now()
 	clock := ^int32(pid)<<3 | 2 //nolint:gosec // clock_getcpuclockid(3): a pid has 22 bits
 	return func() time.Duration {
@@ -219,7 +219,7 @@ func (b *blame) those(stopped bool) map[authz.Evaluation]time.Time {
 func stoppedFindings(stopped map[authz.Evaluation]time.Time) []*api.AgentFinding {
 	var list []*api.AgentFinding
 	for e, until := range stopped {
-		list = append(list, finding(api.AgentFinding_POLICY_STOPPED, "every call to %s under policy revision %s is answered with an error until %s: an evaluation of it ended the authz process", e.Destination, e.Revision, until.UTC().Format("15:04:05 UTC")))
+		list = append(list, &api.AgentFinding{Kind: api.AgentFinding_POLICY_STOPPED.Enum(), Text: fmt.Sprintf("every call to %s under policy revision %s is answered with an error until %s: an evaluation of it ended the authz process", e.Destination, e.Revision, until.UTC().Format("15:04:05 UTC"))})
 	}
 	slices.SortFunc(list, func(a, b *api.AgentFinding) int { return strings.Compare(a.GetText(), b.GetText()) })
 	return list
