@@ -37,6 +37,23 @@ func tryEgressFolder(e proxy.Egress, uid uint32) error {
 	if owner := info.Sys().(*syscall.Stat_t).Uid; owner != uid && uid != 0 { //nolint:forcetypeassert // Linux
 		return fmt.Errorf("%s belongs to uid %d, and the proxy, uid %d, is to make its socket there: chown %d %s", folder, owner, uid, uid, folder)
 	}
+	return searchable(folder)
+}
+
+// searchable checks whether this process can look at what lies in a folder: where it
+// cannot, it would find out at each call, and let nobody out.
+func searchable(folder string) error {
+	err := unix.Faccessat(unix.AT_FDCWD, folder, unix.X_OK, unix.AT_EACCESS)
+	if errors.Is(err, unix.EACCES) {
+		var st unix.Stat_t
+		if err := unix.Stat(folder, &st); err != nil {
+			return &os.PathError{Op: "stat", Path: folder, Err: err}
+		}
+		return fmt.Errorf("%s cannot be searched by the agent, uid %d, which looks at the sockets there: put the agent's user into group %d (SupplementaryGroups=%[3]d in its unit)", folder, os.Geteuid(), st.Gid)
+	}
+	if err != nil {
+		return &os.PathError{Op: "access", Path: folder, Err: err}
+	}
 	return nil
 }
 
@@ -99,7 +116,10 @@ func tryAppFolder(p proxy.Place) error {
 	if err := unix.Stat(folder, &st); err != nil {
 		return fmt.Errorf("the folder of the application's sockets: %w", &os.PathError{Op: "stat", Path: folder, Err: err})
 	}
-	return appFolder(folder, st.Uid)
+	if err := appFolder(folder, st.Uid); err != nil {
+		return err
+	}
+	return searchable(folder)
 }
 
 // stNoSymfollow is ST_NOSYMFOLLOW of statfs(2).

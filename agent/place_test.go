@@ -384,3 +384,19 @@ func TestAPathIsNotAnAddressOfAConnection(t *testing.T) {
 		t.Errorf("read as %s", at)
 	}
 }
+
+func TestAFolderThatTheAgentCannotSearchIsSaidBeforeAnybodyCalls(t *testing.T) {
+	dir := ownFolder(t, 0o750)
+	at, app := proxy.Egress{Socket: filepath.Join(dir, "out.sock"), Mode: 0o660}, proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}
+	try := func() error { return errors.Join(tryEgressFolder(at, us()), tryAppFolder(app)) }
+	if err := try(); err != nil {
+		t.Error(err)
+	}
+	parts.AsUser(t, 61001, func() {
+		for what, err := range map[string]error{"egress": tryEgressFolder(at, 0), "app": tryAppFolder(app)} {
+			if err == nil || !strings.Contains(err.Error(), "cannot be searched by the agent, uid 61001") || !strings.Contains(err.Error(), "SupplementaryGroups=0 ") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+}

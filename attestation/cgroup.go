@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -186,21 +187,30 @@ func cgroupPaths(root, below string, ids map[uint64]bool, most int) (map[uint64]
 }
 
 // MadeAnew reports whether a unit can be the container before, or a service in it,
-// made anew: its id, and what it lies in, are new then, and what is inside is not.
+// made anew by the same runtime: only ids are new then. What lies above counts too,
+// since whoever may make cgroups chooses their names: below a user's own manager,
+// that is the user, so that nothing there is a container made anew.
 func MadeAnew(before, now string) bool {
-	was, inOne := insideContainer(before)
-	is, inAnother := insideContainer(now)
+	was, inOne := withoutIDs(before)
+	is, inAnother := withoutIDs(now)
 	return inOne && inAnother && was == is
 }
 
-// insideContainer is the rest of a path below the innermost container.
-func insideContainer(unit string) (rest string, ok bool) {
-	for p := path.Clean(unit); p != "/" && p != "."; p = path.Dir(p) {
-		if isContainer(path.Base(p)) {
-			return strings.TrimPrefix(path.Clean(unit), p), true
+// ids are those that change when a container, its pod or its task is made anew:
+// of a container (64 hex digits), of a pod (a UUID; in a systemd slice with '_'), and
+// of an Amazon ECS task, alone or with the number of its container.
+var ids = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32}(?:-[0-9]+)?`)
+
+// withoutIDs is the path of a unit in a container without what changes when the
+// container is made anew. It is ok where that can be told.
+func withoutIDs(unit string) (rest string, ok bool) {
+	for name := range strings.SplitSeq(path.Clean(unit), "/") {
+		if name == "user.slice" || strings.HasPrefix(name, "user@") {
+			return "", false
 		}
+		ok = ok || isContainer(name)
 	}
-	return "", false
+	return ids.ReplaceAllString(path.Clean(unit), "*"), ok
 }
 
 // unitOf is the innermost service or container of a cgroup's path, as a path. A

@@ -166,3 +166,32 @@ func TestASearchThatCannotBeFinishedSaysSo(t *testing.T) {
 		t.Error("a unit cannot be looked into because of what is beside it")
 	}
 }
+
+func TestOnlyTheSameRuntimesContainerIsTheOneBeforeMadeAnew(t *testing.T) {
+	a, b := strings.Repeat("a", 64), strings.Repeat("b", 64)
+	const pod, other = "0d3c1f2e-1111-2222-3333-444455556666", "9d3c1f2e-7777-2222-3333-444455556666"
+	slice := func(pod string) string { return strings.ReplaceAll(pod, "-", "_") }
+	for name, c := range map[string]struct {
+		before, now string
+		want        bool
+	}{
+		"docker, systemd":       {"/system.slice/docker-" + a + ".scope", "/system.slice/docker-" + b + ".scope", true},
+		"docker, cgroupfs":      {"/docker/" + a, "/docker/" + b, true},
+		"a service inside":      {"/docker/" + a + "/web.service", "/docker/" + b + "/web.service", true},
+		"another service":       {"/docker/" + a + "/web.service", "/docker/" + b + "/job.service", false},
+		"a pod, systemd":        {"/kubepods.slice/kubepods-pod" + slice(pod) + ".slice/cri-containerd-" + a + ".scope", "/kubepods.slice/kubepods-pod" + slice(other) + ".slice/cri-containerd-" + b + ".scope", true},
+		"a pod, cgroupfs":       {"/kubepods/pod" + pod + "/" + a, "/kubepods/pod" + other + "/" + b, true},
+		"an ECS task":           {"/ecs/" + a[:32] + "/" + a[:32] + "-1234567", "/ecs/" + b[:32] + "/" + b[:32] + "-89", true},
+		"another runtime":       {"/system.slice/docker-" + a + ".scope", "/system.slice/libpod-" + b + ".scope", false},
+		"another place":         {"/system.slice/docker-" + a + ".scope", "/" + b, false},
+		"a service's own":       {"/docker/" + a, "/system.slice/job.service/" + b, false},
+		"a user's own":          {"/system.slice/docker-" + a + ".scope", "/user.slice/user-1111.slice/user@1111.service/" + b, false},
+		"twice a user's own":    {"/user.slice/user-1111.slice/user@1111.service/" + a, "/user.slice/user-1111.slice/user@1111.service/" + b, false},
+		"a user's without more": {"/user@1111.service/" + a, "/user@1111.service/" + b, false},
+		"no container":          {"/system.slice/web.service", "/system.slice/web.service", false},
+	} {
+		if got := MadeAnew(c.before, c.now); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
