@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -244,9 +245,9 @@ func (anywhere) RequireTransportSecurity() bool { return false }
 // TestStrangersNeitherFillTheDiskNorKeepAgentsOut tries the port of the agents in
 // every way that is refused, from many addresses at once.
 func TestStrangersNeitherFillTheDiskNorKeepAgentsOut(t *testing.T) {
-	length := 3 * time.Second
+	length, callers := 3*time.Second, 1
 	if os.Getenv("SOAK") == "1" {
-		length = time.Minute
+		length, callers = time.Minute, 8 // of each kind: one call is answered in a millisecond
 	}
 	log := &safeBuffer{}
 	r := newRigLogged(t, log)
@@ -256,18 +257,22 @@ func TestStrangersNeitherFillTheDiskNorKeepAgentsOut(t *testing.T) {
 	lines := log.len()
 	stranger := selfSigned(t)
 	csr := newCSR(t, newKey(t))
-	end := time.Now().Add(length)
-	var tries [4]int
+	const each = 2_500 // attempts of a kind in a second, however long one takes
+	start := time.Now()
+	end := start.Add(length)
+	var due, tries [4]atomic.Int64
 	var wg sync.WaitGroup
-	for k := range tries {
+	for caller := range callers * len(tries) {
+		k := caller % len(tries)
 		wg.Go(func() {
-			for n := 0; time.Now().Before(end); n++ {
+			for n := caller / len(tries); time.Now().Before(end); n++ {
 				cert := stranger
 				if k == 3 {
 					cert = tls.Certificate{}
 				}
 				conn := dialFrom(t, r.addr.Agents, cert, net.IPv4(127, 0, byte(1+k), byte(1+n%40))) //nolint:gosec // both are small
 				for range 500 {
+					time.Sleep(time.Until(start.Add(time.Duration(due[k].Add(1)) * time.Second / each)))
 					if time.Now().After(end) {
 						break
 					}
@@ -284,7 +289,7 @@ func TestStrangersNeitherFillTheDiskNorKeepAgentsOut(t *testing.T) {
 						t.Error("a stranger was served")
 						return
 					}
-					tries[k]++
+					tries[k].Add(1)
 				}
 				_ = conn.Close()
 			}
@@ -302,7 +307,9 @@ func TestStrangersNeitherFillTheDiskNorKeepAgentsOut(t *testing.T) {
 	wg.Wait()
 	server.TellRefusals(t.Context())
 	grown := sizeOf(t, r.cfg.DataDir) - before
-	t.Logf("%v attempts in %s: log %d bytes, store %d bytes, slowest certificate %s", tries, length, log.len()-lines, grown, worst)
+	perSecond := func(k int) float64 { return float64(tries[k].Load()) / length.Seconds() }
+	t.Logf("attempts in a second (goal in soak: 2,000 of each of the first three): bad tokens %.0f, keys of nobody %.0f, no agents %.0f, no certificates %.0f; in %s: log %d bytes, store %d bytes, slowest certificate %s",
+		perSecond(0), perSecond(1), perSecond(2), perSecond(3), length, log.len()-lines, grown, worst)
 	if log.len()-lines > 1<<20 || grown > 1<<20 {
 		t.Errorf("the log grew by %d bytes, the store by %d", log.len()-lines, grown)
 	}
