@@ -55,41 +55,54 @@ func newWitness(ctx context.Context, client *signer.Client, m marks, accept stri
 
 // Issue returns no certificate whose record is not marked. See issuing.
 func (w *witness) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
-	resp, err := witnessed(ctx, w, func(seen *api.LogPosition) (*api.SignResponse, error) {
+	signed, err := w.Sign(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	return signed.Take(ctx)
+}
+
+// Sign implements signer.Issuer: what it returns can be taken when it is marked.
+func (w *witness) Sign(ctx context.Context, items []*api.SignItem) (signer.Signed, error) {
+	resp, err := held(ctx, w, func(seen *api.LogPosition) (*api.SignResponse, error) {
 		return w.Client.Issue(ctx, &api.SignRequest{Items: items, Seen: seen})
 	})
-	return resp.GetResults(), err
+	if err != nil {
+		return signer.Signed{}, err
+	}
+	return signer.NewSigned(resp.GetResults(), func(ctx context.Context) error { return w.note(ctx, resp.GetLog()) }), nil
 }
 
 // Authority fails where the log lacks what was seen.
 func (w *witness) Authority(ctx context.Context) (*api.AuthorityResponse, error) {
-	return witnessed(ctx, w, func(seen *api.LogPosition) (*api.AuthorityResponse, error) {
+	resp, err := held(ctx, w, func(seen *api.LogPosition) (*api.AuthorityResponse, error) {
 		return w.Client.Authority(ctx, &api.AuthorityRequest{Seen: seen})
 	})
-}
-
-// witnessed makes a call that holds the signer to what was seen, and keeps what the
-// answer shows.
-func witnessed[R interface{ GetLog() *api.LogPosition }](ctx context.Context, w *witness, call func(seen *api.LogPosition) (R, error)) (none R, _ error) {
-	var resp R
-	var err error
-	for range mostRefusals {
-		seen := w.position()
-		if resp, err = call(seen); status.Code(err) != codes.FailedPrecondition {
-			break
-		}
-		if judged := w.judge(ctx, seen); judged != nil {
-			err = judged
-			break
-		}
-	}
 	if err == nil {
 		err = w.note(ctx, resp.GetLog())
 	}
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	return resp, nil
+}
+
+// held makes a call that holds the signer to what was seen. What the answer shows is
+// the caller's to note.
+func held[R any](ctx context.Context, w *witness, call func(seen *api.LogPosition) (R, error)) (none R, _ error) {
+	for n := 1; ; n++ {
+		seen := w.position()
+		resp, err := call(seen)
+		if status.Code(err) != codes.FailedPrecondition {
+			return resp, err
+		}
+		if judged := w.judge(ctx, seen); judged != nil {
+			return none, judged
+		}
+		if n == mostRefusals {
+			return none, err
+		}
+	}
 }
 
 func (w *witness) position() *api.LogPosition {

@@ -25,13 +25,34 @@ const (
 // Issuer signs a batch: one result for each item, in their order. It is called from
 // several goroutines. After an error nothing is known of any item.
 type Issuer interface {
-	Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error)
+	Sign(ctx context.Context, items []*api.SignItem) (Signed, error)
+}
+
+// Signed are results that nobody has before what goes before it is durable.
+type Signed struct {
+	results []*api.SignResult
+	keep    func(context.Context) error
+}
+
+// NewSigned returns results that can be taken once keep returns nil. It is called by
+// everyone who takes a part of them, from several goroutines.
+func NewSigned(results []*api.SignResult, keep func(context.Context) error) Signed {
+	return Signed{results, keep}
+}
+
+// Take returns the results when they may go out.
+func (s Signed) Take(ctx context.Context) ([]*api.SignResult, error) {
+	if err := s.keep(ctx); err != nil {
+		return nil, err
+	}
+	return s.results, nil
 }
 
 // Queue asks the signer for several agents at once. A call costs two passages
 // of the socket and two durable writes whatever it carries; what arrives while
-// sharedCalls are under way goes together in the next. Who may have what was decided
-// before, for each request by itself.
+// sharedCalls are under way goes together in the next. A call is over when the signer
+// has answered: what else its results wait for is waited for by each who asked, beside
+// the next calls. Who may have what was decided before, for each request by itself.
 type Queue struct {
 	signer Issuer
 	queue  chan *request
@@ -39,10 +60,10 @@ type Queue struct {
 
 // request is one request in a shared call.
 type request struct {
-	items   []*api.SignItem
-	results []*api.SignResult
-	err     error
-	done    chan struct{} // closed when results or err is there
+	items  []*api.SignItem
+	signed Signed
+	err    error
+	done   chan struct{} // closed when signed or err is there
 }
 
 // NewQueue returns a queue before a signer. It answers while Run does.
@@ -50,11 +71,15 @@ func NewQueue(signer Issuer) *Queue {
 	return &Queue{signer: signer, queue: make(chan *request)}
 }
 
-// Issue is an Issuer's. When ctx ends first, what is signed nevertheless is in the
+// Issue has a batch signed, as an Issuer does, and takes it. When ctx ends first, what is signed nevertheless is in the
 // log and nobody has it, as when an answer is lost on its way.
 func (q *Queue) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
 	if len(items) >= aloneFrom {
-		return q.signer.Issue(ctx, items)
+		signed, err := q.signer.Sign(ctx, items)
+		if err != nil {
+			return nil, err
+		}
+		return signed.Take(ctx)
 	}
 	r := &request{items: items, done: make(chan struct{})}
 	select {
@@ -64,7 +89,10 @@ func (q *Queue) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignRe
 	}
 	select {
 	case <-r.done:
-		return r.results, r.err
+		if r.err != nil {
+			return nil, r.err
+		}
+		return r.signed.Take(ctx)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -111,11 +139,12 @@ func (q *Queue) share(ctx context.Context, group []*request) {
 	for _, r := range group {
 		all = append(all, r.items...)
 	}
-	results, err := q.signer.Issue(ctx, all)
+	signed, err := q.signer.Sign(ctx, all)
+	rest := signed.results
 	for _, r := range group {
 		if r.err = err; err == nil {
 			n := len(r.items)
-			r.results, results = results[:n:n], results[n:]
+			r.signed, rest = Signed{rest[:n:n], signed.keep}, rest[n:]
 		}
 		close(r.done)
 	}

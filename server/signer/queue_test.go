@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -14,29 +15,40 @@ import (
 // heldSigner answers each request with its own identity, once it may.
 type heldSigner struct {
 	may  chan struct{} // closed, everything is answered
+	keep chan struct{} // closed, or nil: what was answered is kept
 	fail error
 
 	mu    sync.Mutex
 	calls []int // items of each
 }
 
-func (s *heldSigner) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+func (s *heldSigner) Sign(ctx context.Context, items []*api.SignItem) (Signed, error) {
 	s.mu.Lock()
 	s.calls = append(s.calls, len(items))
 	s.mu.Unlock()
 	select {
 	case <-s.may:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return Signed{}, ctx.Err()
 	}
 	if s.fail != nil {
-		return nil, s.fail
+		return Signed{}, s.fail
 	}
 	var out []*api.SignResult
 	for _, i := range items {
 		out = append(out, &api.SignResult{Chain: [][]byte{[]byte(i.GetSpiffeId())}})
 	}
-	return out, nil
+	return NewSigned(out, func(ctx context.Context) error {
+		if s.keep == nil {
+			return nil
+		}
+		select {
+		case <-s.keep:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}), nil
 }
 
 // runQueue is a queue that runs until the test ends.
@@ -97,6 +109,48 @@ func TestWhatArrivesWhileTheSignerWorksSharesACallAndEveryoneGetsHisOwn(t *testi
 			if n >= callSize+aloneFrom {
 				t.Errorf("a call carries %d", n)
 			}
+		}
+	})
+}
+
+// The disk of the server is waited for beside the signer's.
+func TestWhoWaitsForWhatWasAnsweredToBeKeptKeepsNobodyFromTheSigner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &heldSigner{keep: make(chan struct{})}
+		q := runQueue(t, s)
+		close(s.may)
+		var asking sync.WaitGroup
+		var got atomic.Int32
+		ctx, leave := context.WithCancel(t.Context())
+		const all = 4 * sharedCalls
+		for n := range all + 2 {
+			asking.Go(func() {
+				from, size := t.Context(), 1
+				if n >= all {
+					from, size = ctx, 1+(n-all)*aloneFrom
+				}
+				results, err := q.Issue(from, signItems("x", size))
+				if (err == nil) != (n < all) || err != nil && len(results) > 0 {
+					t.Errorf("request %d: %d results, %v", n, len(results), err)
+				}
+				if err == nil {
+					got.Add(1)
+				}
+			})
+			synctest.Wait()
+		}
+		if len(s.calls) != all+2 {
+			t.Errorf("the signer was asked %v while nothing could be kept", s.calls)
+		}
+		if n := got.Load(); n != 0 {
+			t.Errorf("%d were given what is not kept", n)
+		}
+		leave()
+		synctest.Wait()
+		close(s.keep)
+		asking.Wait()
+		if n := got.Load(); n != all {
+			t.Errorf("%d of %d were given theirs", n, all)
 		}
 	})
 }
