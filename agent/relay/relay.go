@@ -476,6 +476,7 @@ func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selector
 	if !ok {
 		return nil, fmt.Errorf("internal error: proxy %s is not configured", name)
 	}
+	r.noteRefused(name, "") // of the process before
 	ref := p.sub.ref
 	s := r.config.State.Load()
 	if s == nil {
