@@ -340,7 +340,7 @@ func (a *access) follow(m *model) {
 
 // review ends the streams whose standing is gone: the agent was banned, or the
 // virtual node that a stream relays is no longer bound to its group (A30).
-func (a *access) review(bound func(group, mesh, node string) bool) {
+func (a *access) review(bound func(group string, node proxy.Ref) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for c := range a.open {
@@ -348,7 +348,7 @@ func (a *access) review(bound func(group, mesh, node string) bool) {
 		if !ok {
 			continue
 		}
-		if n := c.node.Load(); n != nil && !bound(agent.Group, n.Mesh, n.Name) {
+		if n := c.node.Load(); n != nil && !bound(agent.Group, *n) {
 			c.cancel(fault.Denied)
 		}
 	}

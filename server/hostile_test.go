@@ -60,7 +60,7 @@ func TestAStreamThatWasLetInBeforeABanAndEnteredAfterItEnds(t *testing.T) {
 	}
 }
 
-func everythingBound(string, string, string) bool { return true }
+func everythingBound(string, proxy.Ref) bool { return true }
 
 // The binding is there when it is asked for, and gone before the stream has its view.
 func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
@@ -70,7 +70,7 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 	c.cancel = func(error) { ended++ }
 	a.keep(c)
 	v := &views{access: a, model: func() *model {
-		a.review(func(string, string, string) bool { return false }) // of the next model, right after this one was read
+		a.review(func(string, proxy.Ref) bool { return false }) // of the next model, right after this one was read
 		return boundTo("n")
 	}}
 	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); err == nil {

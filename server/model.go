@@ -244,8 +244,8 @@ func (m *model) addedTo(kind, first, second string) (added, there string) {
 }
 
 // bound reports whether a binding lets agents of the group host the virtual node.
-func (m *model) bound(group, mesh, node string) bool {
-	for h := range m.hosts.Get(proxy.Node(mesh, node)).From(hostRef{group: group}) {
+func (m *model) bound(group string, node proxy.Ref) bool {
+	for h := range m.hosts.Get(node).From(hostRef{group: group}) {
 		return h.group == group
 	}
 	return false
@@ -253,7 +253,7 @@ func (m *model) bound(group, mesh, node string) bool {
 
 // managed reports whether any agent may host the virtual node, so that calls to it
 // are mTLS even while none of its endpoints is registered.
-func (m *model) managed(mesh, node string) bool { return !m.hosts.Get(proxy.Node(mesh, node)).Empty() }
+func (m *model) managed(node proxy.Ref) bool { return !m.hosts.Get(node).Empty() }
 
 // all lists the objects, by mesh, kind and name.
 func (m *model) all() []*kinds.Object {

@@ -5,6 +5,7 @@ import (
 
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
+	"signet.example/proxy"
 	"signet.example/server/kinds"
 )
 
@@ -102,7 +103,7 @@ func (c *patch) stands(k kinds.Key) bool {
 		case kinds.NodeGroup:
 			return c.made.hanging.Get(ordered.String(k.Name)) == nil
 		case string(mesh.KindVirtualNode):
-			return !c.made.managed(k.Mesh, k.Name)
+			return !c.made.managed(proxy.Node(k.Mesh, k.Name))
 		}
 		return true
 	}

@@ -265,7 +265,7 @@ type hosts struct {
 // report is on its way.
 func (h hosts) MayHost(agent string, node proxy.Ref) bool {
 	a, err := h.roster.Standing(agent)
-	return err == nil && h.model().bound(a.Group, node.Mesh, node.Name)
+	return err == nil && h.model().bound(a.Group, node)
 }
 
 // serve listens and runs everything until ctx ends or a part fails.

@@ -24,8 +24,8 @@ type nodeInputs struct {
 
 // at is what is registered for a port. A node that has proxies but none on the
 // port has an empty list there, not nil: its cluster stays EDS.
-func (in nodeInputs) at(mesh, node string, port uint32) []xds.Endpoint {
-	known := in.endpoints.Of(proxy.Node(mesh, node))
+func (in nodeInputs) at(node proxy.Ref, port uint32) []xds.Endpoint {
+	known := in.endpoints.Of(node)
 	if known == nil {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (t *translation) set(key nodeKey) (*ads.Set, error) {
 			Graph: t.in.model.graph, TrustDomain: t.td, Endpoints: t.in.at, Managed: t.in.model.managed,
 			PolicyRevision: t.in.stamp, SVIDLifetime: t.lifetime,
 			RequirePostQuantum: t.postQuantum,
-		}, key.node.Mesh, key.node.Name)
+		}, key.node)
 		if err != nil {
 			return nil, err
 		}

@@ -135,7 +135,7 @@ func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !v.model().bound(agent.Group, ref.Mesh, ref.Name) {
+	if !v.model().bound(agent.Group, ref) {
 		return nil, fault.Denied
 	}
 	shape, err := proxy.ParseShape(node.GetMetadata(), nil)

@@ -15,6 +15,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 const (
@@ -111,7 +112,7 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 	case len(endpoints) > 0 || e.node.DNS == nil:
 		return true
 	}
-	return b.in.Managed != nil && b.in.Managed(e.node.Mesh, e.node.Name)
+	return b.in.Managed != nil && b.in.Managed(proxy.Node(e.node.Mesh, e.node.Name))
 }
 
 // localCluster is the application beside the proxy.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -30,7 +31,7 @@ func TestGoldenViews(t *testing.T) {
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			c := xdstest.Load(t, dir)
-			set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+			set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
 			if err != nil {
 				t.Fatal(err)
 			}

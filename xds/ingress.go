@@ -93,7 +93,7 @@ func (b *builder) mode(l mesh.Listener) string {
 	switch {
 	case l.TLS != nil:
 		return l.TLS.Mode
-	case b.in.Strict != nil && b.in.Strict(b.node.Mesh, b.node.Name):
+	case b.in.Strict != nil && b.in.Strict(proxy.Node(b.node.Mesh, b.node.Name)):
 		return mesh.TLSStrict
 	}
 	return mesh.TLSPermissive

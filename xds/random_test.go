@@ -11,6 +11,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -23,21 +24,21 @@ func TestInvariantsHoldForRandomMeshes(t *testing.T) {
 		g := xdstest.Graph(t, fmt.Sprintf("seed-%d.yaml", seed), []byte(text))
 		in := xds.Input{
 			Graph: g, TrustDomain: xdstest.TrustDomain, PolicyRevision: "r",
-			Endpoints: func(_, node string, port uint32) []xds.Endpoint {
+			Endpoints: func(node proxy.Ref, port uint32) []xds.Endpoint {
 				var es []xds.Endpoint
-				for i := range (len(node) + int(port)) % 3 {
+				for i := range (len(node.Name) + int(port)) % 3 {
 					es = append(es, xds.Endpoint{Address: fmt.Sprintf("10.0.0.%d", i+1), Port: port, Healthy: i%2 == 0})
 				}
 				return es
 			},
-			Managed: func(_, node string) bool { return len(node)%2 == 0 },
-			Strict:  func(_, node string) bool { return strings.HasSuffix(node, "1") },
+			Managed: func(node proxy.Ref) bool { return len(node.Name)%2 == 0 },
+			Strict:  func(node proxy.Ref) bool { return strings.HasSuffix(node.Name, "1") },
 		}
 		if os.Getenv("SOAK") != "1" {
 			nodes = []string{nodes[r.Intn(len(nodes))]}
 		}
 		for _, node := range nodes {
-			set, err := xds.Build(in, "shop", node, xdstest.Shape)
+			set, err := xds.Build(in, proxy.Node("shop", node), xdstest.Shape)
 			if err != nil {
 				t.Fatalf("seed %d, %s: %v\n%s", seed, node, err, text)
 			}

@@ -25,7 +25,7 @@ import (
 
 func build(t *testing.T, c xdstest.Case) *ads.Set {
 	t.Helper()
-	set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+	set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,8 +49,8 @@ func TestEqualInputsGiveEqualBytesWhateverTheOrderOfEndpoints(t *testing.T) {
 	c := xdstest.Load(t, "testdata/discovery")
 	a := build(t, c)
 	endpoints := c.Input.Endpoints
-	c.Input.Endpoints = func(mesh, node string, port uint32) []xds.Endpoint {
-		es := slices.Clone(endpoints(mesh, node, port))
+	c.Input.Endpoints = func(node proxy.Ref, port uint32) []xds.Endpoint {
+		es := slices.Clone(endpoints(node, port))
 		slices.Reverse(es)
 		return es
 	}
@@ -77,7 +77,7 @@ func TestANewPolicyChangesInboundRoutesOnly(t *testing.T) {
 func TestHardeningChangesTheListenersChainsOnly(t *testing.T) {
 	c := xdstest.Load(t, "testdata/managed")
 	a := build(t, c)
-	c.Input.Strict = func(_, _ string) bool { return true }
+	c.Input.Strict = func(proxy.Ref) bool { return true }
 	b := build(t, c)
 	const name = "lds_ingress_127.0.0.2_8080"
 	if got := changed(a, b); !slices.Equal(got, []string{name}) {
@@ -110,8 +110,8 @@ func TestAnEndpointChangesItsAssignmentOnly(t *testing.T) {
 	c := xdstest.Load(t, "testdata/ports")
 	a := build(t, c)
 	endpoints := c.Input.Endpoints
-	c.Input.Endpoints = func(mesh, node string, port uint32) []xds.Endpoint {
-		es := endpoints(mesh, node, port)
+	c.Input.Endpoints = func(node proxy.Ref, port uint32) []xds.Endpoint {
+		es := endpoints(node, port)
 		if len(es) > 0 && port == 80 {
 			es = append(slices.Clone(es), xds.Endpoint{Address: "2001:db8::1", Port: 80, Healthy: true})
 		}
@@ -134,7 +134,7 @@ func TestLosingRegistrationsNeverMeansPlaintextToAManagedNode(t *testing.T) {
 		t.Fatal("a registered node is called in plaintext")
 	}
 	c.Input.Endpoints = nil
-	c.Input.Managed = func(_, node string) bool { return node == "registered" }
+	c.Input.Managed = func(node proxy.Ref) bool { return node.Name == "registered" }
 	if !secure(build(t, c)) {
 		t.Error("the loss of the last registration turned mTLS into plaintext")
 	}
@@ -185,10 +185,10 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 			c.Shape.Egress = proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.2:8080")}
 		},
 		"an endpoint by name": func(c *xdstest.Case) {
-			c.Input.Endpoints = func(_, _ string, _ uint32) []xds.Endpoint { return []xds.Endpoint{{Address: "a.example", Port: 1}} }
+			c.Input.Endpoints = func(proxy.Ref, uint32) []xds.Endpoint { return []xds.Endpoint{{Address: "a.example", Port: 1}} }
 		},
 		"an endpoint without port": func(c *xdstest.Case) {
-			c.Input.Endpoints = func(_, _ string, _ uint32) []xds.Endpoint {
+			c.Input.Endpoints = func(proxy.Ref, uint32) []xds.Endpoint {
 				return []xds.Endpoint{{Address: "10.0.0.1", Port: 70000}}
 			}
 		},
@@ -196,7 +196,7 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := xdstest.Load(t, "testdata/ports")
 			change(&c)
-			set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+			set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
 			if err == nil || set != nil {
 				t.Fatalf("built %v", set)
 			}
@@ -210,7 +210,7 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 func BenchmarkBuild(b *testing.B) {
 	c := xdstest.Load(b, "testdata/router")
 	for b.Loop() {
-		if _, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape); err != nil {
+		if _, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape); err != nil {
 			b.Fatal(err)
 		}
 	}

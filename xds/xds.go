@@ -35,15 +35,15 @@ type Input struct {
 	TrustDomain spiffeid.TrustDomain
 	// Endpoints returns the registered endpoints of a node's port, nil when none
 	// is registered. The order does not matter. A nil func means none anywhere.
-	Endpoints func(mesh, node string, port uint32) []Endpoint
+	Endpoints func(node proxy.Ref, port uint32) []Endpoint
 	// Managed reports whether an agent may host the node (a binding names it). Such
 	// a node is called by mTLS even while no endpoint of it is registered: else
 	// the loss of its last registration would turn calls into plaintext. A nil
 	// func means that only nodes with registered endpoints are managed.
-	Managed func(mesh, node string) bool
+	Managed func(node proxy.Ref) bool
 	// Strict reports whether a managed listener was hardened, so that it takes no
 	// plaintext (D17). A nil func means that none was.
-	Strict func(mesh, node string) bool
+	Strict func(node proxy.Ref) bool
 	// RequirePostQuantum reports whether proxies of a mesh refuse a TLS connection
 	// without a post-quantum key exchange. A nil func means that none does.
 	RequirePostQuantum func(mesh string) bool
@@ -59,8 +59,8 @@ var ErrNoNode = errors.New("no such virtual node")
 
 // Build translates one view: clusters, endpoints, listeners and routes of one
 // virtual node in one shape. Secrets are named in it, never contained.
-func Build(in Input, meshName, node string, shape proxy.Shape) (*ads.Set, error) {
-	n, err := Translate(in, meshName, node)
+func Build(in Input, node proxy.Ref, shape proxy.Shape) (*ads.Set, error) {
+	n, err := Translate(in, node)
 	if err != nil {
 		return nil, err
 	}
@@ -76,13 +76,13 @@ type Node struct {
 }
 
 // Translate begins the views of one virtual node.
-func Translate(in Input, meshName, node string) (*Node, error) {
+func Translate(in Input, node proxy.Ref) (*Node, error) {
 	if in.Graph == nil {
 		return nil, errors.New("xds: no mesh graph")
 	}
-	vn := in.Graph.Node(meshName, node)
+	vn := in.Graph.Node(node.Mesh, node.Name)
 	if vn == nil {
-		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", meshName, node, ErrNoNode)
+		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", node.Mesh, node.Name, ErrNoNode)
 	}
 	if in.SVIDLifetime <= 0 {
 		in.SVIDLifetime = DefaultSVIDLifetime

@@ -52,7 +52,7 @@ func words(t *testing.T) (identifiers map[string]string, phrases [][2]string, op
 	}
 	gap := regexp.MustCompile(` {2,}`)
 	identifiers = map[string]string{}
-	for _, line := range strings.Split(string(content), "\n") {
+	for line := range strings.SplitSeq(string(content), "\n") {
 		kind, rest, _ := strings.Cut(line, " ")
 		rest, instead := rest, ""
 		if at := gap.FindStringIndex(rest); at != nil {

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -277,7 +278,7 @@ func wayOut(change func(*connauthzv3.ExtAuthz)) func(*testing.T, proto.Message) 
 
 func TestEachBrokenInvariantIsFound(t *testing.T) {
 	c := xdstest.Load(t, "../../xds/testdata/strict")
-	set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+	set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,9 +122,9 @@ func (c *Case) directives(content []byte) error {
 			return err
 		}
 	}
-	c.Input.Endpoints = func(_, node string, port uint32) []xds.Endpoint { return registered[key(node, port)] }
-	c.Input.Managed = func(_, node string) bool { return managed[node] }
-	c.Input.Strict = func(_, node string) bool { return strict[node] }
+	c.Input.Endpoints = func(node proxy.Ref, port uint32) []xds.Endpoint { return registered[key(node.Name, port)] }
+	c.Input.Managed = func(node proxy.Ref) bool { return managed[node.Name] }
+	c.Input.Strict = func(node proxy.Ref) bool { return strict[node.Name] }
 	return nil
 }
 

@@ -97,7 +97,7 @@ func TestWhatEnvoyTakesOfAServerIsWhatTheDocumentationSays(t *testing.T) {
 		Name: "front", Mesh: "shop", Node: "front",
 		Input: xds.Input{
 			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td,
-			Endpoints: func(_, _ string, _ uint32) []xds.Endpoint {
+			Endpoints: func(proxy.Ref, uint32) []xds.Endpoint {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(at.Port), Healthy: true}} //nolint:gosec // a port
 			},
 		},

@@ -109,7 +109,7 @@ func startHostileListener(t *testing.T, td spiffeid.TrustDomain) *hostileListene
 		Name: "hostile", Mesh: "shop", Node: "orders",
 		Input: xds.Input{
 			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: td, PolicyRevision: revision,
-			Strict: func(string, string) bool { return true },
+			Strict: func(proxy.Ref) bool { return true },
 		},
 		Shape: proxy.Shape{Bind: bind, App: h.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: h.decider.socket, WayoutSocket: h.decider.socket, EnvoyVersion: "1.40.0"},
 	}

@@ -90,7 +90,7 @@ func TestAProxyTakesNobodyForTheNodeItCallsWhoHasNotItsKey(t *testing.T) {
 		Name: "front", Mesh: "shop", Node: "front",
 		Input: xds.Input{
 			Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
-			Endpoints: func(_, _ string, _ uint32) []xds.Endpoint {
+			Endpoints: func(proxy.Ref, uint32) []xds.Endpoint {
 				return []xds.Endpoint{{Address: at.IP.String(), Port: uint32(port), Healthy: true}} //nolint:gosec // a port
 			},
 		},

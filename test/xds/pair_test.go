@@ -54,7 +54,7 @@ func TestAProxyCallsWhomItMeansByMTLS(t *testing.T) {
 			Name: name, Mesh: "shop", Node: name,
 			Input: xds.Input{
 				Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain,
-				Endpoints: func(_, _ string, _ uint32) []xds.Endpoint { return endpoints },
+				Endpoints: func(proxy.Ref, uint32) []xds.Endpoint { return endpoints },
 			},
 			Shape: proxy.Shape{Bind: bind, App: app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
 		}

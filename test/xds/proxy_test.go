@@ -72,7 +72,7 @@ func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource
 // publish builds the view and completes it as an agent would.
 func (p *running) publish(c xdstest.Case, pki *pki) {
 	p.t.Helper()
-	set, err := xds.Build(c.Input, c.Mesh, c.Node, c.Shape)
+	set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
 	if err != nil {
 		p.t.Fatal(err)
 	}

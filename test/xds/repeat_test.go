@@ -188,8 +188,8 @@ func startMesh(t *testing.T) *served {
 			Name: name, Mesh: "shop", Node: name,
 			Input: xds.Input{
 				Graph: graph, TrustDomain: xdstest.TrustDomain,
-				Endpoints: func(_, node string, port uint32) []xds.Endpoint {
-					return []xds.Endpoint{{Address: at[node], Port: port, Healthy: true}}
+				Endpoints: func(node proxy.Ref, port uint32) []xds.Endpoint {
+					return []xds.Endpoint{{Address: at[node.Name], Port: port, Healthy: true}}
 				},
 			},
 			Shape: proxy.Shape{Bind: at[name], App: application, Egress: xdstest.EgressOn(at[name]), AuthzSocket: m.stub.socket, WayoutSocket: wayout.socket},
