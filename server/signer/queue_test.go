@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -123,13 +124,14 @@ func TestWhoWaitsForWhatWasAnsweredToBeKeptKeepsNobodyFromTheSigner(t *testing.T
 		var got atomic.Int32
 		ctx, leave := context.WithCancel(t.Context())
 		const all = 4 * sharedCalls
-		for n := range all + 2 {
+		contexts := append(slices.Repeat([]context.Context{t.Context()}, all), ctx, ctx) // the last two leave
+		for n := range contexts {
 			asking.Go(func() {
-				from, size := t.Context(), 1
-				if n >= all {
-					from, size = ctx, 1+(n-all)*aloneFrom
+				size := 1
+				if n == all {
+					size = aloneFrom
 				}
-				results, err := q.Issue(from, signItems("x", size))
+				results, err := q.Issue(contexts[n], signItems("x", size))
 				if (err == nil) != (n < all) || err != nil && len(results) > 0 {
 					t.Errorf("request %d: %d results, %v", n, len(results), err)
 				}
@@ -139,7 +141,7 @@ func TestWhoWaitsForWhatWasAnsweredToBeKeptKeepsNobodyFromTheSigner(t *testing.T
 			})
 			synctest.Wait()
 		}
-		if len(s.calls) != all+2 {
+		if len(s.calls) != len(contexts) {
 			t.Errorf("the signer was asked %v while nothing could be kept", s.calls)
 		}
 		if n := got.Load(); n != 0 {
