@@ -2,17 +2,19 @@
 // private keys, and is the only thing that a local Envoy or application talks
 // to, over Unix sockets.
 //
-// It owns the joining of the folders below it on a host: which SVIDs are kept
-// fresh and when they are renewed, what each attested peer is given, the relay
-// from the server's ADS streams to each proxy's, the authz process and the
-// Envoys that it supervises. It must not know what a mesh is or how its
-// resources are made (xds), nor how anything is signed (ca).
+// It composes what is below it on a host: its configuration, the joining of a server
+// and what is kept of that, who may call out, the Workload API, and the order in which
+// its parts start and stop. It must not know what a mesh is or how its resources are
+// made (xds), nor how anything is signed (ca).
 //
-// Main types in order: [Config] and [Run] are what cmd sees, [RunAuthz] is the
-// other process. Inside: enrolment joins and keeps the agent's own standing;
-// upstream holds the connection and its streams; keeper keeps SVIDs; relay gives
-// each proxy its view; authzProcess runs the deciding process and hands it
-// connections; envoy supervises one proxy; session reports.
+// The parts are handed what they use and do not know each other: svids keeps SVIDs
+// fresh, resources is what the servers tell, upstream what goes over the connection to
+// them, relay what proxies are sent, envoy runs these, authzproc the process that
+// decides; limits bounds what local processes may hold.
+//
+// Main types in order: [Config] and [Run] are what cmd sees. Inside: enrolment joins and
+// keeps the agent's own standing; link is the connection with the cells that the parts
+// share; assemble makes the parts.
 //
 // # Concurrency
 //

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/agent/svids"
+	"signet.example/agent/upstream"
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
@@ -158,9 +159,9 @@ func (e *enrolment) join(ctx context.Context, how way, unsure bool) (*svids.SVID
 func (e *enrolment) comeBack(ctx context.Context) (*svids.SVID, error) {
 	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) { return e.renew(ctx) })
 	switch {
-	case banned(err):
+	case upstream.Banned(err):
 		return nil, fmt.Errorf("attest to %s: %w: move %s away, and start the agent with that token", e.server, err, e.dir.path)
-	case elsewhere(err):
+	case upstream.Elsewhere(err):
 		return nil, fmt.Errorf("attest to %s: %w: if %s is a copy of another host's, move it away and join this host as a new agent with a new token; if this is the right host, ban the agent: its key was stolen",
 			e.server, err, e.dir.path)
 	case status.Code(err) == codes.Unauthenticated:
@@ -486,13 +487,3 @@ func (e *enrolment) agentID() string {
 	defer e.mu.Unlock()
 	return e.kept.AgentID
 }
-
-// elsewhere reports whether a server refused this agent because another one with
-// the same host key is connected.
-func elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
-
-// banned tells that the servers will not have this agent again: that is all that
-// PermissionDenied means to a session and to a host key that has joined. The agent
-// then ends, and its keys, sockets and proxies with it (A30): waiting would only
-// keep identities in use that somebody wants out of it.
-func banned(err error) bool { return status.Code(err) == codes.PermissionDenied }

@@ -35,7 +35,7 @@ func (p Proxy) shape(given proxy.Shape) proxy.Shape {
 
 // checkProxy looks at the folders that an operator may have changed since the start.
 func checkProxy(p envoy.Proxy) error {
-	if err := tryEgressFolder(p.Shape.Egress, uidOf(p.User)); err != nil {
+	if err := tryEgressFolder(p.Shape.Egress, p.UID()); err != nil {
 		return fmt.Errorf("egress: %w", err)
 	}
 	return tryApp(p.Shape)

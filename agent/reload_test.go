@@ -14,6 +14,7 @@ import (
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
+	"signet.example/agent/upstream"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
@@ -62,7 +63,7 @@ func aSupervisor(t *testing.T, first ...Proxy) *envoy.Supervisor {
 	t.Helper()
 	m, log := newMetrics(), slog.New(slog.DiscardHandler)
 	s := envoy.New(envoy.Config{
-		Program: "/bin/true", Views: views{relay.New(relay.Config{State: &watched.Value[*resources.Snapshot]{}})}, Check: checkProxy, Revoked: banned,
+		Program: "/bin/true", Views: views{relay.New(relay.Config{State: &watched.Value[*resources.Snapshot]{}})}, Check: checkProxy, Revoked: upstream.Banned,
 		Changed: func() {}, Metrics: m.envoys, Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

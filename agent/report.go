@@ -22,6 +22,9 @@ import (
 	"signet.example/internal/watched"
 )
 
+// reportIdle is the most time in which a change that wakes nobody stays untold.
+const reportIdle = 5 * time.Second
+
 // reporter gathers the agent's state for reports. It owns none of it.
 type reporter struct {
 	state  *watched.Value[*resources.Snapshot]
@@ -40,9 +43,9 @@ type reporter struct {
 	fixed []*api.AgentFinding
 }
 
-// changed is closed when the report may have become another one, or reportIdle
+// Changed implements Reporter: it is closed when the report may have become another one, or reportIdle
 // has passed.
-func (r *reporter) changed(ctx context.Context) <-chan struct{} {
+func (r *reporter) Changed(ctx context.Context) <-chan struct{} {
 	_, held := r.keeper.Watch()
 	_, state := r.state.Get()
 	_, loaded := r.authz.Loaded()
@@ -68,14 +71,15 @@ func (r *reporter) changed(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// ready reports whether a proxy of this name serves.
-func (r *reporter) ready(name string) bool {
+// Ready reports whether a proxy of this name serves.
+func (r *reporter) Ready(name string) bool {
 	return slices.ContainsFunc(r.proxyStatus(), func(s envoy.Status) bool {
 		return s.Proxy.Name == name && s.State == api.ProxyStatus_READY
 	})
 }
 
-func (r *reporter) report() *api.Report {
+// Report implements Reporter.
+func (r *reporter) Report() *api.Report {
 	report := &api.Report{PeerMode: r.peerMode.Enum(), Version: r.version, PolicyRevision: r.revision()}
 	users := map[string]string{} // proxies by the entries that they use
 	proxies := r.proxyStatus()

@@ -24,6 +24,7 @@ import (
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
+	"signet.example/agent/upstream"
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -69,11 +70,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("agent: %w", err)
 	}
 	log.InfoContext(ctx, "joined", slog.String("spiffe_id", first.ID.String()), slog.String("server", cfg.Server))
-	u, err := newUpstream(enrol, first, m, log)
+	u, err := newLink(enrol, first, m, log)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	u.logDir = cfg.AccessLogDir
 	defer func() { _ = u.conn.Close() }()   // everything that uses it has ended
 	a, err := assemble(cfg, u, own, m, log) //nolint:contextcheck // each stream brings its own
 	if err != nil {
@@ -94,11 +94,12 @@ type agent struct {
 	sockets  *sockets
 	attestor *attestation.Attestor
 
-	upstream *upstream
+	link     *link
+	upstream *upstream.Upstream
 	authz    *authzproc.Process
 	gate     *authzproc.Gate
 	relay    *relay.Relay
-	session  *session
+	session  *upstream.Session
 
 	wayOut *wayOut
 	guests *limits.Guests
@@ -112,10 +113,10 @@ type agent struct {
 	xds, workload, wayout *grpc.Server
 }
 
-func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) (*agent, error) {
+func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*agent, error) {
 	children := &attestation.Children{}
 	socks := own.sockets
-	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, upstream: u, guests: &limits.Guests{Within: limits.GuestTime}, room: limits.NewUnread()}
+	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, link: u, guests: &limits.Guests{Within: limits.GuestTime}, room: limits.NewUnread()}
 	a.guests.Named = func(uid uint32) bool {
 		s := u.state.Load()
 		return s != nil && s.NamesUser(uid)
@@ -140,7 +141,10 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 		Conn: u.conn, Connected: &u.connected, State: &u.state, Trust: &u.enrol.trust, SVIDs: u.keeper, Policies: process,
 		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: tryApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
 	})
-	u.own = a.relay.Own
+	a.upstream = upstream.New(upstream.Config{
+		Conn: u.conn, Cut: u.line.cut, Keeper: u.keeper, Standing: hostStanding{u.enrol}, State: &u.state, Connected: &u.connected,
+		Own: a.relay.Own, LogDir: cfg.AccessLogDir, Up: m.upstream, Log: log,
+	})
 	a.gate = process.Gate(a.attestor, a.relay.NodeOf, a.guests.Knows, m.refused.WithLabelValues("authz"))
 	changed := &watched.Value[int]{}
 	a.wayOut = &wayOut{
@@ -149,7 +153,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	}
 	a.supervisor = envoy.New(envoy.Config{
 		Program: cfg.Envoy, DrainTime: cfg.DrainTime, XDSSocket: socks.path("xds.sock"),
-		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Check: checkProxy, Revoked: banned,
+		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Check: checkProxy, Revoked: upstream.Banned,
 		Changed: func() { changed.Update(func(n int) int { return n + 1 }) }, Metrics: m.envoys, Log: log,
 	})
 	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
@@ -160,7 +164,7 @@ func assemble(cfg Config, u *upstream, own *host, m *metrics, log *slog.Logger) 
 	if !cfg.Authz.as.Other() && !cfg.Authz.spare() {
 		r.fixed = append(r.fixed, finding(api.AgentFinding_AUTHZ_SAME_USER, "the authz process runs as the agent's own user"))
 	}
-	a.session = &session{u: u, reporter: r, decision: process.Decision, log: log}
+	a.session = &upstream.Session{Conn: u.conn, Reporter: r, Decision: process.Decision, Log: log}
 	a.serveADS()
 	a.serveWorkloadAPI()
 	a.serveWayOut()
@@ -216,7 +220,7 @@ func (a *agent) serveWorkloadAPI() {
 	}
 	a.workload = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
-	sds.NewWorkloadAPI(&workloads{&a.upstream.state, &a.upstream.connected, &a.upstream.enrol.trust, a.upstream.keeper, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
+	sds.NewWorkloadAPI(&workloads{&a.link.state, &a.link.connected, &a.link.enrol.trust, a.link.keeper, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
 	a.metrics.streams("workload", open.Count)
 }
@@ -239,7 +243,7 @@ func (a *agent) run(ctx context.Context) error {
 	for _, standing := range []func(context.Context) error{a.upstream.Run, a.session.Run} {
 		g.Go(func() error {
 			err := standing(under)
-			if banned(err) { // as if told to stop: who calls our proxies is told now that they are gone
+			if upstream.Banned(err) { // as if told to stop: who calls our proxies is told now that they are gone
 				banish(err)
 				return nil
 			}
@@ -282,7 +286,7 @@ func (a *agent) run(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if cause := context.Cause(ctx); banned(cause) {
+	if cause := context.Cause(ctx); upstream.Banned(cause) {
 		return cause
 	}
 	return nil
@@ -291,15 +295,15 @@ func (a *agent) run(ctx context.Context) error {
 // health is red where an identity is past its renewal by more than it should be,
 // although nothing has ended yet.
 func (a *agent) health() error {
-	held := a.upstream.keeper.Held()
+	held := a.link.keeper.Held()
 	now := time.Now()
 	for _, s := range held {
 		if svids.Reached(s.Issued.Add(s.Lifetime()/2), now) {
 			return fmt.Errorf("%s was to be renewed at %s: %w", s.ID, s.Due.Format(time.RFC3339),
-				cmp.Or(a.upstream.keeper.Failure(s.Entry), errNoServer))
+				cmp.Or(a.link.keeper.Failure(s.Entry), errNoServer))
 		}
 	}
-	if a.upstream.state.Load() == nil {
+	if a.link.state.Load() == nil {
 		return resources.ErrNone
 	}
 	return nil
@@ -307,7 +311,7 @@ func (a *agent) health() error {
 
 // budget is how long the SVID with the nearest end still is.
 func (a *agent) budget() (time.Duration, bool) {
-	held := a.upstream.keeper.Held()
+	held := a.link.keeper.Held()
 	var least time.Duration
 	found := false
 	for _, s := range held {

@@ -12,13 +12,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"signet.example/ads"
 	"signet.example/agent/svids"
 	"signet.example/agent/svids/svidstest"
 	"signet.example/api"
 )
-
-var TestDomain = svidstest.Domain
 
 // shown is a handshake in which these certificates were shown.
 func shown(chain ...*x509.Certificate) tls.ConnectionState {
@@ -60,34 +57,6 @@ func TestThePinnedRootMustHaveSignedTheServersChain(t *testing.T) {
 	} {
 		if err := (&enrolment{}).byPin(c.pin)(shown(c.chain...)); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func TestARootSetIsFollowedIfItIsNewerAndOfTheSameKey(t *testing.T) {
-	root, other := svidstest.NewRoot(t), svidstest.NewRoot(t)
-	now := root.Trust(5)
-	for name, c := range map[string]struct {
-		doc  []byte
-		want uint64
-		err  bool
-	}{
-		"the next":           {root.RootSet(6, root.Cert, other.Cert), 6, false},
-		"the same again":     {root.RootSet(5, root.Cert), 5, false},
-		"an older one":       {root.RootSet(4, root.Cert, other.Cert), 5, false},
-		"one of another key": {other.RootSet(6, other.Cert), 5, true},
-	} {
-		r, err := ads.NewResource(ads.BundleType, TestDomain.Name(), &api.Bundle{TrustDomain: TestDomain.Name(), SignedRootSet: c.doc})
-		if err != nil {
-			t.Fatal(err)
-		}
-		set, err := ads.NewSet(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		next, err := followed(now, set)
-		if (err != nil) != c.err || next.Roots.Number != c.want {
-			t.Errorf("%s: number %d, %v", name, next.Roots.Number, err)
 		}
 	}
 }

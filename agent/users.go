@@ -120,11 +120,9 @@ func (p Proxy) user() (*child.User, error) {
 }
 
 // uid is the user that the proxy runs as.
-func (p Proxy) uid() uint32 { return uidOf(p.as) }
-
-func uidOf(u *child.User) uint32 {
-	if u != nil {
-		return u.UID
+func (p Proxy) uid() uint32 {
+	if p.as != nil {
+		return p.as.UID
 	}
 	return uint32(os.Geteuid()) //nolint:gosec // never negative on Linux
 }

@@ -223,7 +223,7 @@ func opens(p envoy.Proxy, b identity.Binding) (who, problem string) {
 	if !b.Applications.IsZero() {
 		return "", socketNamesNobody(b)
 	}
-	err := tryEgressSocket(p.Shape.Egress, uidOf(p.User))
+	err := tryEgressSocket(p.Shape.Egress, p.UID())
 	if err == nil {
 		who, err = whoOpens(p.Shape.Egress)
 	}

@@ -3,6 +3,7 @@ package envoy
 import (
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"signet.example/agent/svids"
@@ -50,6 +51,14 @@ type Proxy struct {
 	Concurrency int
 	// User whom it runs as; nil is our own.
 	User *child.User
+}
+
+// UID is the user that the proxy runs as.
+func (p Proxy) UID() uint32 {
+	if p.User != nil {
+		return p.User.UID
+	}
+	return uint32(os.Geteuid()) //nolint:gosec // never negative on Linux
 }
 
 // Views are what proxies are sent. Each method is called from several goroutines.

@@ -62,7 +62,7 @@ const filesPerConn = 2
 // mostConns is for one of the Sockets, each with a Tally of its own: together
 // they leave half of the files that this process may open for other things.
 func mostConns(files uint64) most {
-	all := int(min(maxConns, max(4, files/2/uint64(filesPerConn*Sockets)))) //nolint:gosec // a few
+	all := int(min(maxConns, max(4, files/2/uint64(filesPerConn*Sockets))))
 	uid := min(maxConnsPerUID, all/4)
 	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all, own: all / 4, known: all / 4}
 }

@@ -1,4 +1,4 @@
-package agent
+package upstream
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/agent/svids"
@@ -20,8 +21,6 @@ import (
 const (
 	// reportPause is the least time between two reports.
 	reportPause = 100 * time.Millisecond
-	// reportIdle is the most time in which a change that wakes nobody stays untold.
-	reportIdle = 5 * time.Second
 	// explainTries and explainPause give a decision the time to come from the authz
 	// process: it is asked for by who has just been denied.
 	explainTries  = 5
@@ -31,13 +30,25 @@ const (
 	newcomersTold = time.Minute
 )
 
-// session tells the server how this host is, and answers its questions.
-type session struct {
-	u        *upstream
-	reporter *reporter
-	// decision is what is kept of one, by its id; nil where that is nothing.
-	decision func(id string) *api.Decision
-	log      *slog.Logger
+// Reporter knows how this host is. One goroutine at a time reports; Ready is asked by
+// another one.
+type Reporter interface {
+	// Changed returns a channel that is closed when Report may have become another one,
+	// and in any case within a few seconds.
+	Changed(ctx context.Context) <-chan struct{}
+	// Report is how the host is now.
+	Report() *api.Report
+	// Ready reports whether a proxy of this name serves.
+	Ready(name string) bool
+}
+
+// Session tells the server how this host is, and answers its questions.
+type Session struct {
+	Conn     grpc.ClientConnInterface
+	Reporter Reporter
+	// Decision is what is kept of one, by its id; nil where that is nothing.
+	Decision func(id string) *api.Decision
+	Log      *slog.Logger
 
 	// unserved are the proxies to which no caller is sent, and why, as the server said
 	// last, over all streams. It and newcomers belong to the goroutine that receives.
@@ -52,21 +63,21 @@ type newcomers struct {
 }
 
 // Run keeps a session open until ctx ends, or the agent is banned.
-func (s *session) Run(ctx context.Context) error {
+func (s *Session) Run(ctx context.Context) error {
 	for tries := (retry.Tries{Policy: svids.Asking}); ; {
 		begun := time.Now()
 		err := s.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if banned(err) {
+		if Banned(err) {
 			return err
 		}
 		pause, level := tries.Failed(time.Since(begun), err), slog.LevelDebug
-		if elsewhere(err) && tries.Doubled() {
+		if Elsewhere(err) && tries.Doubled() {
 			level = slog.LevelError
 		}
-		s.log.Log(ctx, level, "session ended", slog.Any("err", err))
+		s.Log.Log(ctx, level, "session ended", slog.Any("err", err))
 		if !watched.Sleep(ctx, pause) {
 			return nil
 		}
@@ -74,9 +85,9 @@ func (s *session) Run(ctx context.Context) error {
 }
 
 // once runs one stream to its end.
-func (s *session) once(ctx context.Context) error {
+func (s *Session) once(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	stream, err := api.NewAgentAPIClient(s.u.conn).Session(ctx)
+	stream, err := api.NewAgentAPIClient(s.Conn).Session(ctx)
 	if err != nil {
 		return fmt.Errorf("session: %w", err)
 	}
@@ -100,7 +111,7 @@ func (s *session) once(ctx context.Context) error {
 
 // receive does what comes on a stream, in its order. Only decisions are looked up
 // beside it, since that takes a while.
-func (s *session) receive(ctx context.Context, stream interface {
+func (s *Session) receive(ctx context.Context, stream interface {
 	Recv() (*api.SessionDown, error)
 }, out chan<- *api.SessionUp,
 ) error {
@@ -131,11 +142,11 @@ func (s *session) receive(ctx context.Context, stream interface {
 }
 
 // report sends the state whenever it differs from what was sent last.
-func (s *session) report(ctx context.Context, out chan<- *api.SessionUp) error {
+func (s *Session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 	var last *api.Report
 	for {
-		changed := s.reporter.changed(ctx)
-		if r := s.reporter.report(); !proto.Equal(r, last) {
+		changed := s.Reporter.Changed(ctx)
+		if r := s.Reporter.Report(); !proto.Equal(r, last) {
 			select {
 			case out <- &api.SessionUp{Message: &api.SessionUp_Report{Report: r}}:
 				last = r
@@ -156,41 +167,41 @@ func (s *session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 
 // newcomer tells of another process with this host's key, and of how many probes
 // there were since it last did: a thief can try again and again.
-func (s *session) newcomer(ctx context.Context, remote string) {
+func (s *Session) newcomer(ctx context.Context, remote string) {
 	n := &s.newcomers
 	if !n.told.IsZero() && time.Since(n.told) < newcomersTold {
 		n.untold++
 		return
 	}
-	s.log.ErrorContext(ctx, "another process has this host's key and was refused: was data_dir copied, or stolen? signet check on the server has more",
+	s.Log.ErrorContext(ctx, "another process has this host's key and was refused: was data_dir copied, or stolen? signet check on the server has more",
 		slog.String("remote", remote), slog.Int("untold", n.untold))
 	*n = newcomers{told: time.Now()}
 }
 
 // takeUnserved takes which proxies no caller is sent to.
-func (s *session) takeUnserved(ctx context.Context, reasons map[string]string) {
+func (s *Session) takeUnserved(ctx context.Context, reasons map[string]string) {
 	before := s.unserved
 	for _, name := range slices.Sorted(maps.Keys(reasons)) {
 		if before[name] != reasons[name] {
-			s.log.WarnContext(ctx, "no caller is sent to this proxy", slog.String("proxy", name), slog.String("reason", reasons[name]))
+			s.Log.WarnContext(ctx, "no caller is sent to this proxy", slog.String("proxy", name), slog.String("reason", reasons[name]))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(before)) {
-		if reasons[name] == "" && s.reporter.ready(name) { // one that stops is not told of, either
-			s.log.InfoContext(ctx, "callers are sent to this proxy", slog.String("proxy", name))
+		if reasons[name] == "" && s.Reporter.Ready(name) { // one that stops is not told of, either
+			s.Log.InfoContext(ctx, "callers are sent to this proxy", slog.String("proxy", name))
 		}
 	}
 	s.unserved = reasons
 }
 
 // explain answers for one decision, with nothing where it is not here.
-func (s *session) explain(ctx context.Context, id string, out chan<- *api.SessionUp) {
-	d := s.decision(id)
+func (s *Session) explain(ctx context.Context, id string, out chan<- *api.SessionUp) {
+	d := s.Decision(id)
 	for range explainTries {
 		if d != nil || !watched.Sleep(ctx, explainPause) {
 			break
 		}
-		d = s.decision(id)
+		d = s.Decision(id)
 	}
 	select {
 	case out <- &api.SessionUp{Message: &api.SessionUp_Explain{Explain: &api.ExplainAnswer{Id: id, Decision: d}}}:

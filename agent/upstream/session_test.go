@@ -1,6 +1,7 @@
-package agent
+package upstream
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,9 +12,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"signet.example/agent/envoy"
 	"signet.example/api"
 )
+
+// reporting is a host of which one proxy may be ready.
+type reporting struct{ ready string }
+
+func (reporting) Changed(context.Context) <-chan struct{} { return nil }
+func (reporting) Report() *api.Report                     { return &api.Report{} }
+func (r reporting) Ready(name string) bool                { return name == r.ready }
 
 // said is what a server says on a session, all of it at once.
 type said []*api.SessionDown
@@ -36,7 +43,7 @@ func (l *lineCount) Write(p []byte) (int, error) {
 }
 
 func TestTheLastThingThatAServerSaidHoldsHoweverFastItSpeaks(t *testing.T) {
-	s := &session{log: slog.New(slog.DiscardHandler), reporter: &reporter{proxyStatus: func() []envoy.Status { return nil }}}
+	s := &Session{Log: slog.New(slog.DiscardHandler), Reporter: reporting{}}
 	for range 20 {
 		var all said
 		var want map[string]string
@@ -54,7 +61,7 @@ func TestTheLastThingThatAServerSaidHoldsHoweverFastItSpeaks(t *testing.T) {
 func TestProbesAreAllAnsweredInTheirOrderAndToldOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &lineCount{}
-		s := &session{log: slog.New(slog.NewTextHandler(log, nil))}
+		s := &Session{Log: slog.New(slog.NewTextHandler(log, nil))}
 		for minute := range 3 {
 			var all said
 			for i := range 1000 {
