@@ -28,6 +28,7 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/views"
 	"signet.example/store"
 )
 
@@ -82,6 +83,8 @@ type access struct {
 	// vouched of one on which a good token was shown.
 	proven  func(conn net.Addr, agent, instance string)
 	vouched func(conn net.Addr)
+
+	model func() *model
 
 	mu     sync.Mutex           // guards the following
 	open   map[*caller]struct{} // streams that are open
@@ -352,6 +355,43 @@ func (a *access) review(bound func(group string, node proxy.Ref) bool) {
 			c.cancel(fault.Denied)
 		}
 	}
+}
+
+// Review implements views.Access.
+func (a *access) Review() { a.follow(a.model()) }
+
+// Follower implements views.Access.
+func (a *access) Follower(ctx context.Context) (views.Follower, error) {
+	c, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return follower{c, a}, nil
+}
+
+// follower is the caller of a stream that follows a view (views.Follower).
+type follower struct {
+	caller *caller
+	access *access
+}
+
+func (f follower) Agent() string     { return f.caller.agent.ID }
+func (f follower) ID() spiffeid.ID   { return f.caller.id }
+func (f follower) LogsTo(dir string) { f.caller.logDir.Store(&dir) }
+
+// Follow notes the virtual node before the question whether the agent may host it: a
+// binding that goes right after that, or another group of the agent, is then missed by
+// nobody, since review looks at what a stream was given.
+func (f follower) Follow(node proxy.Ref) error {
+	f.caller.node.Store(&node)
+	agent, err := f.access.roster.Standing(f.caller.agent.ID)
+	if err != nil {
+		return err
+	}
+	if !f.access.model().bound(agent.Group, node) {
+		return fault.Denied
+	}
+	return nil
 }
 
 // Evict ends the streams of an agent that other instances than this one have

@@ -21,6 +21,7 @@ import (
 	"signet.example/server/fault"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
+	"signet.example/server/views"
 	"signet.example/store"
 )
 
@@ -114,8 +115,8 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 // plan is a change that was checked against all that is stored.
 type plan struct {
 	writes []store.Write
-	next   *model // what the store will have when it has taken them
-	tried  *trial // what next serves
+	next   *model       // what the store will have when it has taken them
+	tried  *views.Trial // what next serves
 }
 
 // write stores and serves: when it returns, the views have the change.
@@ -128,7 +129,7 @@ func (a *admin) write(ctx context.Context, actor, asked string, p plan) (uint64,
 	}
 	if revision == p.next.revision { // nothing came between, so there is nothing to read
 		a.install(p.next)
-		a.views.rebuild(ctx, p.tried)
+		a.views.Rebuild(ctx, p.tried)
 		return revision, nil
 	}
 	if _, err := a.catchUp(ctx); err != nil { // it is stored: watch tries again
@@ -219,7 +220,7 @@ func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	tried := in.views.try(now, stored, func(n proxy.Ref, err error) {
+	tried := in.views.Try(now, stored, func(n proxy.Ref, err error) {
 		in.bad(in.document(next, kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name)).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
 	})
 	if len(in.errs) > 0 {

@@ -332,10 +332,10 @@ func (a *admin) checkLog(context.Context) []*api.Finding {
 // operators' own Envoys included.
 func (a *admin) checkShapes(context.Context) []*api.Finding {
 	var list []*api.Finding
-	for _, key := range a.views.open() {
-		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+key.node.String(),
+	for _, key := range a.views.Open() {
+		list = append(list, finding(findOpenEgress, sevWarning, "proxy of "+key.Node.String(),
 			"give egress (of proxies[] in the agent's configuration, or of signet.shape) a loopback address and leave egress_open out",
-			"its outbound listener at %s is one that other hosts reach: who calls from there cannot be seen, and is let out only where its Binding has applications: [anyone], and then whoever reaches it calls as this virtual node", key.shape.Egress))
+			"its outbound listener at %s is one that other hosts reach: who calls from there cannot be seen, and is let out only where its Binding has applications: [anyone], and then whoever reaches it calls as this virtual node", key.Shape.Egress))
 	}
 	graph := a.model().graph
 	for _, name := range graph.Meshes() {
@@ -344,10 +344,10 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 				"its proxies let through what is unsafe: %s", strings.Join(names, ", ")))
 		}
 	}
-	for _, key := range a.views.unlogged() {
-		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+key.node.String(),
+	for _, key := range a.views.Unlogged() {
+		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+key.Node.String(),
 			"name its folder as access_log_dir in the agent's configuration, or log to /dev/stdout",
-			"its access log is not written: %s is not in the folder that its agent names", plain.Text(accessLogOf(a.model().objects.Get(kinds.AppMesh(mesh.KindVirtualNode, key.node.Mesh, key.node.Name))))))
+			"its access log is not written: %s is not in the folder that its agent names", plain.Text(accessLogOf(a.model().objects.Get(kinds.AppMesh(mesh.KindVirtualNode, key.Node.Mesh, key.Node.Name))))))
 	}
 	return list
 }

@@ -14,12 +14,12 @@
 // immutable picture of everything stored), fleet (agents that joined and are connected,
 // and the addresses that they report, a folder of its own), policies
 // and server/issuers (what authorization needs from outside), views (what each agent and
-// proxy is told), agentAPI and admin (the two faces).
+// proxy is told, a folder of its own), agentAPI and admin (the two faces).
 //
 // # Concurrency
 //
 // What is served is immutable and swapped behind atomic pointers: model, policy
-// state, issuer keys. One goroutine (views.run) turns them into views; writers
+// state, issuer keys. One goroutine (views.Views.Run) turns them into views; writers
 // only replace their value and wake it, but an admin write, which has its views
 // already, publishes them itself, under the same lock. Admin writes are serialised by one mutex,
 // since each is checked against all that is stored. No call of an agent waits for

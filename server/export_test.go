@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"sync/atomic"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 
@@ -14,6 +16,7 @@ import (
 	"signet.example/policy/repo"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/views"
 	"signet.example/store"
 )
 
@@ -65,25 +68,50 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	if err != nil {
 		return nil, nil, err
 	}
-	v := newViews(watched.NewSignal())
-	v.td = td
-	was, is := nodeInputs{model: now, endpoints: &fleet.Registered{}}, nodeInputs{model: next, endpoints: &fleet.Registered{}}
-	t := is.touched(was)
-	for _, at := range t.in(next.graph) {
+	look := func(m *model) views.Look {
+		return views.Look{Model: m, Endpoints: &fleet.Registered{}, Policy: views.Policy{Current: &api.PolicyRevision{}}}
+	}
+	for _, at := range views.Affected(look(now), look(next)) {
 		touched = append(touched, at.Name)
 	}
+	cfg := views.Config{TrustDomain: td, Log: slog.New(slog.DiscardHandler)}
+	was, is := views.New(cfg, fixed{look(now)}, anyone{}, watched.NewSignal()), views.New(cfg, fixed{look(next)}, anyone{}, watched.NewSignal())
 	for _, k := range sortedObjects(next, string(mesh.KindVirtualNode)) {
-		key := nodeKey{proxy.Node(k.Mesh, k.Name), anyShape}
-		old, _ := v.translate(was).set(key) // there may have been none
-		set, err := v.translate(is).set(key)
+		set, err := is.View(context.Background(), anyNode(k.Mesh, k.Name))
 		if err != nil {
 			return nil, nil, err
 		}
-		if old.Version() != set.Version() {
+		old, err := was.View(context.Background(), anyNode(k.Mesh, k.Name)) // there may have been none
+		if err != nil || old.Set().Version() != set.Set().Version() {
 			differ = append(differ, k.Name)
 		}
 	}
 	return touched, differ, nil
+}
+
+// fixed is what views are made of that do not change.
+type fixed struct{ look views.Look }
+
+func (f fixed) Look() views.Look           { return f.look }
+func (fixed) Group(string) (string, error) { return "g", nil }
+
+// anyone may follow everything.
+type anyone struct{}
+
+func (anyone) Review()                                          {}
+func (anyone) Follower(context.Context) (views.Follower, error) { return anyone{}, nil }
+func (anyone) Agent() string                                    { return "x" }
+func (anyone) ID() spiffeid.ID                                  { return hostile("x").id }
+func (anyone) Follow(proxy.Ref) error                           { return nil }
+func (anyone) LogsTo(string)                                    {}
+
+// anyNode is a proxy of a virtual node.
+func anyNode(mesh, name string) *corev3.Node {
+	shape := proxy.Shape{
+		Bind: "127.0.0.2", App: "127.0.0.1", Egress: proxy.EgressPort("127.0.0.2", proxy.DefaultEgressPort),
+		AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock",
+	}
+	return &corev3.Node{Id: proxy.Node(mesh, name).String(), Metadata: shape.Metadata()}
 }
 
 // ServeStopped serves a face that was stopped before.
@@ -106,22 +134,7 @@ func TellRefusals(ctx context.Context) { lastRun.Load().refusals.tell(ctx) }
 
 // Stale lists the views of the server that was started last whose set is not
 // what would be built from nothing now.
-func Stale() ([]string, error) {
-	v := lastRun.Load().views
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	var list []string
-	for key, k := range v.nodes {
-		set, err := v.translate(v.inputs().nodeInputs).view(key)
-		if err != nil {
-			return nil, err
-		}
-		if k.view.Set().Version() != set.Version() {
-			list = append(list, k.view.Name())
-		}
-	}
-	return list, nil
-}
+func Stale() ([]string, error) { return lastRun.Load().views.Stale() }
 
 // ApplyAfter applies to the server that was started last; between runs when all is
 // checked and translated and nothing is stored.

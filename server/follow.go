@@ -57,7 +57,7 @@ func (s *server) catchUp(ctx context.Context) (*model, error) {
 		return nil, err
 	}
 	s.install(next)
-	s.views.changed()
+	s.views.Changed()
 	return next, nil
 }
 

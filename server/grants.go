@@ -1,12 +1,9 @@
 package server
 
 import (
-	"bytes"
 	"fmt"
-	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/ads"
@@ -15,95 +12,6 @@ import (
 	"signet.example/internal/ordered"
 	"signet.example/server/kinds"
 )
-
-// told is what an agent's view is made of except its own name: the version of what
-// its group is told, and the policy revision in force.
-type told struct{ set, policy string }
-
-func (in inputs) told(all *ads.Set) told { return told{all.Version(), in.policy.current.GetId()} }
-
-// agentInputs is what all agents' views are made of. Equal inputs give equal views.
-type agentInputs struct {
-	roster  uint64
-	hanging ordered.Map[ordered.String, *group]
-	toAll   *toAll
-}
-
-// toAll is what every agent is told, whatever its group, and what that was made of.
-// Another one is another pointer.
-type toAll struct {
-	signed    []byte // root set
-	keep      []*api.PolicyRevision
-	current   string // revision
-	issuers   []*api.JWTIssuer
-	bans      []string // ids of agents
-	resources []*ads.Resource
-}
-
-// toldGroup is what the agents of a group are told, and what that was made of.
-type toldGroup struct {
-	grants ordered.Map[ordered.String, *grant]
-	toAll  *toAll
-	set    *ads.Set
-}
-
-// common is what every agent is told, made again only where it is another.
-func (v *views) common(in inputs) (*toAll, error) {
-	all := &toAll{signed: in.roots.signed, keep: in.policy.keep, current: in.policy.current.GetId(), issuers: in.issuers, bans: v.roster.Banned()}
-	if old := v.toAll; old != nil && bytes.Equal(old.signed, all.signed) && slices.Equal(old.keep, all.keep) && old.current == all.current &&
-		slices.EqualFunc(old.issuers, all.issuers, func(a, b *api.JWTIssuer) bool { return proto.Equal(a, b) }) && slices.Equal(old.bans, all.bans) {
-		return old, nil
-	}
-	var err error
-	add := func(typeURL, name string, m proto.Message) {
-		var r *ads.Resource
-		if err == nil {
-			if r, err = ads.NewResource(typeURL, name, m); err == nil {
-				all.resources = append(all.resources, r)
-			}
-		}
-	}
-	add(ads.BundleType, v.td.IDString(), in.roots.bundle())
-	for _, rev := range all.keep {
-		add(ads.PolicyType, rev.GetId(), rev)
-	}
-	for _, is := range all.issuers {
-		add(ads.JWTIssuerType, is.GetName(), is)
-	}
-	for _, id := range all.bans {
-		if banned, idErr := identity.ForAgent(v.td, id); idErr == nil {
-			add(ads.BanType, banned.String(), &api.Ban{SpiffeId: banned.String()})
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	v.toAll = all
-	return all, nil
-}
-
-// buildGroup is what the agents of a group are told: what they may be, and what
-// they authorize by. It is made again only where one of the two is another.
-func (v *views) buildGroup(in inputs, group string) (*ads.Set, error) {
-	all, err := v.common(in)
-	if err != nil {
-		return nil, err
-	}
-	grants := in.model.group(group).grants
-	if old, ok := v.byGroup[group]; ok && old.grants == grants && old.toAll == all {
-		return old.set, nil
-	}
-	rs := slices.Clone(all.resources)
-	for _, g := range grants.All() {
-		rs = append(rs, g.resource)
-	}
-	set, err := ads.NewSet(rs...)
-	if err != nil {
-		return nil, err
-	}
-	v.byGroup[group] = toldGroup{grants, all, set}
-	return set, nil
-}
 
 // grant is an identity that workloads on hosts of a group may hold: from an Entry,
 // or from a Binding for a virtual node's proxy. Immutable.

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/internal/ordered"
@@ -69,12 +68,12 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 	ended := 0
 	c.cancel = func(error) { ended++ }
 	a.keep(c)
-	v := &views{access: a, model: func() *model {
+	a.model = func() *model {
 		a.review(func(string, proxy.Ref) bool { return false }) // of the next model, right after this one was read
 		return boundTo("n")
-	}}
-	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); err == nil {
-		t.Fatal("a node without a shape was given a view")
+	}
+	if err := (follower{c, a}).Follow(proxy.Node("m", "n")); err != nil {
+		t.Fatal(err)
 	}
 	if ended == 0 {
 		t.Error("the stream goes on")
@@ -121,9 +120,9 @@ func TestAStreamOfAnAgentThatIsOfAnotherGroupMeanwhileIsNotGivenAView(t *testing
 	c := hostile("x")
 	a.keep(c)
 	put(a.roster, store.Agent{ID: "x", Group: "other"})
-	v := &views{access: a, model: func() *model { return boundTo("n") }}
-	a.follow(v.model()) // before it has a node
-	if _, err := v.find(c, &corev3.Node{Id: "mesh/m/virtualNode/n"}); !errors.Is(err, fault.Denied) {
+	a.model = func() *model { return boundTo("n") }
+	a.Review() // before it has a node
+	if err := (follower{c, a}).Follow(proxy.Node("m", "n")); !errors.Is(err, fault.Denied) {
 		t.Errorf("it is answered %v", err)
 	}
 }

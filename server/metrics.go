@@ -141,7 +141,7 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 	for _, state := range agentStates {
 		gauge(descAgents, float64(states[state]), api.Word(state))
 	}
-	agents, nodes := s.views.count()
+	agents, nodes := s.views.Count()
 	gauge(descViews, float64(agents), "agent")
 	gauge(descViews, float64(nodes), "node")
 	gauge(descEndpoints, float64(s.endpoints.Count()), "served")

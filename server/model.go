@@ -251,10 +251,6 @@ func (m *model) bound(group string, node proxy.Ref) bool {
 	return false
 }
 
-// managed reports whether any agent may host the virtual node, so that calls to it
-// are mTLS even while none of its endpoints is registered.
-func (m *model) managed(node proxy.Ref) bool { return !m.hosts.Get(node).Empty() }
-
 // all lists the objects, by mesh, kind and name.
 func (m *model) all() []*kinds.Object {
 	var list []*kinds.Object
@@ -262,12 +258,6 @@ func (m *model) all() []*kinds.Object {
 		list = append(list, o)
 	}
 	return list
-}
-
-// differ lists the objects that are not the same as in another model, or only
-// in one of the two. Objects are not changed once they are in a model.
-func (m *model) differ(from *model) []kinds.Key {
-	return slices.Collect(m.objects.Differ(from.objects))
 }
 
 // sortedKeys lists a map's keys in order.

@@ -103,7 +103,7 @@ func (c *patch) stands(k kinds.Key) bool {
 		case kinds.NodeGroup:
 			return c.made.hanging.Get(ordered.String(k.Name)) == nil
 		case string(mesh.KindVirtualNode):
-			return !c.made.managed(proxy.Node(k.Mesh, k.Name))
+			return !c.made.Managed(proxy.Node(k.Mesh, k.Name))
 		}
 		return true
 	}

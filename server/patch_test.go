@@ -14,6 +14,7 @@ import (
 	"time"
 	"weak"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/ads"
@@ -25,6 +26,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
+	"signet.example/server/views"
 	"signet.example/store"
 )
 
@@ -259,7 +261,7 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, now := range []*model{next, stored} {
-		if got := now.differ(m); !slices.Equal(got, []kinds.Key{kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")}) {
+		if got := slices.Collect(now.objects.Differ(m.objects)); !slices.Equal(got, []kinds.Key{kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")}) {
 			t.Errorf("objects that are others: %v", got)
 		}
 		made := 0
@@ -285,9 +287,8 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 	if again := stored.objects.Get(kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")); again == next.objects.Get(again.Key()) || again.Revision != 1 {
 		t.Error("what is served was not read back from what is stored")
 	}
-	at := nodeInputs{model: m, endpoints: &fleet.Registered{}}
-	is := nodeInputs{model: stored, endpoints: &fleet.Registered{}}
-	if touched := is.touched(at).nodes; len(touched) < 5 || len(touched) > 12 {
+	look := func(m *model) views.Look { return views.Look{Model: m, Endpoints: &fleet.Registered{}} }
+	if touched := views.Affected(look(m), look(stored)); len(touched) < 5 || len(touched) > 12 {
 		t.Errorf("%d nodes are translated again, want those that call the service", len(touched))
 	}
 }
@@ -351,31 +352,54 @@ func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
 	}
 }
 
-// viewsOf are the views of a model, followed by an agent of group g and by proxies of
-// each virtual node.
-func viewsOf(t *testing.T, m *model) (*views, *fleet.Endpoints) {
+// followed are the views of a model, followed by an agent of group g and by proxies of
+// virtual nodes.
+type followed struct {
+	t         *testing.T
+	model     *model
+	endpoints *fleet.Endpoints
+	views     *views.Views
+	by        map[string]*ads.View // by virtual node, and the agent's
+}
+
+// viewsOf are followed by the agent and by a proxy of each virtual node, except some.
+func viewsOf(t *testing.T, m *model, except ...string) *followed {
 	t.Helper()
 	shared := &watched.Value[*fleet.Registered]{}
 	shared.Set(&fleet.Registered{})
-	e := fleet.NewEndpoints(fleet.EndpointsConfig{Shared: shared, Hosts: everywhere{}, Clock: time.Now})
-	v := newViews(watched.NewSignal())
-	v.td, v.lifetime, v.metrics, v.log = testTD, time.Hour, newMetrics(), slog.New(slog.DiscardHandler)
-	v.model, v.roots, v.postQuantum = func() *model { return m }, func() rootSet { return rootSet{} }, func(string) bool { return false }
-	v.roster, v.endpoints, v.policies, v.issuers = rosterOf(), e, &policies{}, &issuers.Keys{}
-	v.access = &access{roster: v.roster}
-	v.policies.state.Store(&policyState{current: &api.PolicyRevision{Id: "p"}, stamp: "p"})
-	c := hostile("x")
-	put(v.roster, c.agent)
-	if _, err := v.agentView(c); err != nil {
-		t.Fatal(err)
+	f := &followed{
+		t: t, model: m, by: map[string]*ads.View{},
+		endpoints: fleet.NewEndpoints(fleet.EndpointsConfig{Shared: shared, Hosts: everywhere{}, Clock: time.Now}),
 	}
+	counted := newMetrics()
+	p := &policies{}
+	p.state.Store(&policyState{current: &api.PolicyRevision{Id: "p"}, stamp: "p"})
+	f.views = views.New(views.Config{
+		TrustDomain: testTD, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
+		Metrics: views.Metrics{Published: counted.published, BuildErrors: counted.buildErrors, Rebuild: counted.rebuild},
+	}, sources{func() *model { return m }, func() rootSet { return rootSet{} }, rosterOf(hostile("x").agent), f.endpoints, p, &issuers.Keys{}}, anyone{}, watched.NewSignal())
+	f.follow("agent", &corev3.Node{Id: hostile("x").id.String()})
 	for _, n := range m.graph.Nodes("m") {
-		if _, err := v.nodeView(nodeKey{proxy.Node("m", n.Name), anyShape}); err != nil {
-			t.Fatal(err)
+		if !slices.Contains(except, n.Name) {
+			f.follow(n.Name, anyNode("m", n.Name))
 		}
 	}
-	v.rebuild(t.Context(), nil)
-	return v, e
+	f.views.Rebuild(t.Context(), nil)
+	return f
+}
+
+func (f *followed) follow(name string, node *corev3.Node) {
+	f.t.Helper()
+	view, err := f.views.View(f.t.Context(), node)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.by[name] = view
+}
+
+// report has a proxy of n7a healthy, or not.
+func (f *followed) report(healthy bool) {
+	f.endpoints.Report(hostile("x").asPeer(), reportOf("n7a", healthy))
 }
 
 // everywhere may be hosted everything.
@@ -393,25 +417,25 @@ func reportOf(node string, healthy bool) *api.Report {
 
 func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
 	work := func(n int) float64 {
-		v, e := viewsOf(t, manyEntries(t, n))
+		f := viewsOf(t, manyEntries(t, n))
 		healthy := false
 		flip := func() {
 			healthy = !healthy
-			e.Report(hostile("x").asPeer(), reportOf("n7a", healthy))
+			f.report(healthy)
 		}
 		flip()
-		v.rebuild(t.Context(), nil)
+		f.views.Rebuild(t.Context(), nil)
 		sets := func() map[string]*ads.Set {
-			all := map[string]*ads.Set{"agent": v.agents["x"].view.Set(), "group": v.byGroup["g"].set}
-			for key, k := range v.nodes {
-				all[key.node.Name] = k.view.Set()
+			all := map[string]*ads.Set{}
+			for name, view := range f.by {
+				all[name] = view.Set()
 			}
 			return all
 		}
 		return testing.AllocsPerRun(5, func() {
 			before := sets()
 			flip()
-			v.rebuild(t.Context(), nil)
+			f.views.Rebuild(t.Context(), nil)
 			var other []string
 			for name, set := range sets() {
 				if set != before[name] {
@@ -420,7 +444,7 @@ func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
 			}
 			slices.Sort(other)
 			var callers []string
-			for n := range v.model().graph.Reaching(mesh.NameOf(mesh.KindVirtualNode, "m", "n7a")) {
+			for n := range f.model.graph.Reaching(mesh.NameOf(mesh.KindVirtualNode, "m", "n7a")) {
 				if n.Name != "n7a" { // in its own view there is nothing of its endpoints
 					callers = append(callers, n.Name)
 				}
@@ -440,22 +464,22 @@ func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
 // A view that is made between two changes, the second of which takes the first
 // back, is not left with the first.
 func TestAViewThatIsMadeBetweenTwoChangesIsMadeAgain(t *testing.T) {
-	v, e := viewsOf(t, modelOf(t, services(20)))
-	report := func(healthy bool) {
-		e.Report(hostile("x").asPeer(), reportOf("n7a", healthy))
+	const node = "n6a" // calls the service that n7a is behind
+	m := modelOf(t, services(20))
+	before := viewsOf(t, m)
+	before.report(true)
+	before.views.Rebuild(t.Context(), nil)
+	want := before.by[node].Set().Version()
+	f := viewsOf(t, m, node)
+	f.report(true)
+	f.views.Rebuild(t.Context(), nil)
+	f.report(false)
+	f.follow(node, anyNode("m", node))
+	if f.by[node].Set().Version() == want {
+		t.Fatal("the view does not know of the change")
 	}
-	report(true)
-	v.rebuild(t.Context(), nil)
-	key := nodeKey{proxy.Node("m", "n6a"), anyShape} // calls the service that n7a is behind
-	want := v.nodes[key].view.Set().Version()
-	v.dropNode(key)
-	report(false)
-	between, err := v.nodeView(key)
-	if err != nil || between.Set().Version() == want {
-		t.Fatal("the view does not know of the change", err)
-	}
-	report(true)
-	if v.rebuild(t.Context(), nil); between.Set().Version() != want {
+	f.report(true)
+	if f.views.Rebuild(t.Context(), nil); f.by[node].Set().Version() != want {
 		t.Error("the view has the endpoint as it was for a moment")
 	}
 }

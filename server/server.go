@@ -24,10 +24,10 @@ import (
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 	"signet.example/policy/repo"
-	"signet.example/proxy"
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
 	"signet.example/server/signer"
+	"signet.example/server/views"
 	"signet.example/store"
 )
 
@@ -44,10 +44,10 @@ const (
 //
 // Locks are taken in this order, left before right:
 //
-//	writes → loading → views.mu → registry.mu, issuers.mu, Roster.mu
+//	writes → loading → Views.mu → registry.mu, issuers.mu, Roster.mu
 //	         loading → roster.following → the store, roster.mu
 //	         loading → the store
-//	         loading → access.mu → roster.mu          (before views.mu, not under it)
+//	         loading → access.mu → roster.mu          (before Views.mu, not under it)
 //	writes → policies.mu
 //	policies.reading → policies.mu → the store
 //	witness.writing → witness.mu → the store         (only what an operator accepts is written under mu)
@@ -76,7 +76,7 @@ type server struct {
 	endpoints *fleet.Endpoints
 	policies  *policies
 	issuers   *issuers.Keys
-	views     *views
+	views     *views.Views
 	access    *access
 	issuance  *issuance
 	metrics   *metrics
@@ -212,7 +212,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
 	s.endpoints = fleet.NewEndpoints(fleet.EndpointsConfig{
-		Shared: s.registry, Grace: s.cfg.EndpointGrace, Hosts: hosts{s.roster, s.model}, Clock: s.clock, Changed: changed.Wake,
+		Shared: s.registry, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock, Changed: changed.Wake,
 	})
 	s.sessions = fleet.NewSessions(s.endpoints, s.log)
 	s.policies = &policies{
@@ -234,15 +234,15 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		return readPolicies(ctx, exe, s.policies.memory, src, login, dir, failed)
 	}
 	s.access = &access{
-		td: s.td, roots: s.authority.roots, roster: s.roster, clock: s.clock, log: s.log,
+		td: s.td, roots: s.authority.roots, roster: s.roster, model: s.model, clock: s.clock, log: s.log,
 		metrics: s.metrics, open: map[*caller]struct{}{}, turnedAway: s.refusals.refused,
 	}
 	s.instances = fleet.NewInstances(s.sessions, s.access, s.tellClash, s.clock)
 	s.access.instances = s.instances
-	v := newViews(changed)
-	v.td, v.lifetime, v.postQuantum, v.log, v.metrics = s.td, s.cfg.Lifetimes.SVID, s.cfg.requiresPostQuantum, s.log, s.metrics
-	v.model, v.roots, v.roster, v.endpoints, v.policies, v.issuers, v.access = s.model, s.authority.roots, s.roster, s.endpoints, s.policies, s.issuers, s.access
-	s.views = v
+	s.views = views.New(views.Config{
+		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
+		Metrics: views.Metrics{Published: s.metrics.published, BuildErrors: s.metrics.buildErrors, Rebuild: s.metrics.rebuild},
+	}, sources{s.model, s.authority.roots, s.roster, s.endpoints, s.policies, s.issuers}, s.access, changed)
 	rows, revision, err := s.store.Objects(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
@@ -253,19 +253,6 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	}
 	s.install(first)
 	return s.policies.load(ctx)
-}
-
-// hosts says who may host what by the agents that joined and what is stored.
-type hosts struct {
-	roster *fleet.Roster
-	model  func() *model
-}
-
-// MayHost implements fleet.Hosts. An agent that is banned may not, also while its last
-// report is on its way.
-func (h hosts) MayHost(agent string, node proxy.Ref) bool {
-	a, err := h.roster.Standing(agent)
-	return err == nil && h.model().bound(a.Group, node)
 }
 
 // serve listens and runs everything until ctx ends or a part fails.
@@ -299,7 +286,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.run, s.policies.run, s.policies.runStamp, s.issuers.Run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
+		s.watch, s.views.Run, s.policies.run, s.policies.runStamp, s.issuers.Run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
 		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {

@@ -1,4 +1,4 @@
-package server
+package views
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/ads"
@@ -16,8 +17,6 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/proxy"
 	"signet.example/server/fault"
-	"signet.example/server/fleet"
-	"signet.example/server/issuers"
 )
 
 // viewIdle is how long a view that nobody follows is kept: an agent that
@@ -31,10 +30,10 @@ var (
 	nodeTypes  = []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType}
 )
 
-// nodeKey names the view of one virtual node in one shape; replicas share it.
-type nodeKey struct {
-	node  proxy.Ref
-	shape proxy.Shape // without the proxy's name, which is in no resource
+// Key names the view of one virtual node in one shape; replicas share it.
+type Key struct {
+	Node  proxy.Ref
+	Shape proxy.Shape // without the proxy's name, which is in no resource
 }
 
 // keptView is a view and when it was last seen to have a stream.
@@ -44,147 +43,144 @@ type keptView struct {
 	told told // what an agent's set was made of
 }
 
-// views are what agents are told: one view for each agent, one for each virtual
+// Config is how views are made.
+type Config struct {
+	TrustDomain  spiffeid.TrustDomain
+	SVIDLifetime time.Duration
+	PostQuantum  func(mesh string) bool // reports the meshes that refuse other key exchanges
+	Metrics      Metrics
+	Log          *slog.Logger
+}
+
+// Metrics are counted in.
+type Metrics struct {
+	Published, BuildErrors prometheus.Counter
+	Rebuild                prometheus.Histogram // seconds
+}
+
+// Views are what agents are told: one view for each agent, one for each virtual
 // node and shape. When anything changes, those are rebuilt that it can change;
 // since versions are hashes of content, one that comes out equal is not published.
-type views struct {
-	td       spiffeid.TrustDomain
-	lifetime time.Duration // of SVIDs
-	// postQuantum reports the meshes that refuse other key exchanges.
-	postQuantum func(mesh string) bool
-	model       func() *model
-	roots       func() rootSet
-	roster      *fleet.Roster
-	endpoints   *fleet.Endpoints
-	policies    *policies
-	issuers     *issuers.Keys
-	access      *access
-	log         *slog.Logger
-	metrics     *metrics
-	signal      watched.Signal // wakes run
+type Views struct {
+	cfg    Config
+	source Source
+	access Access
+	signal watched.Signal // wakes Run
 
 	// mu guards the two maps and what they lead to. It is held from the look at
 	// everything that views are made of until what came of it is published.
 	mu     sync.Mutex
 	agents map[string]*keptView
-	nodes  map[nodeKey]*keptView
+	nodes  map[Key]*keptView
 
 	// What the views were made of, so that a change costs what it touches.
-	shapes  map[proxy.Ref]map[nodeKey]bool // the keys of nodes, by virtual node
-	at      nodeInputs                     // of nodes, except of those behind
-	behind  map[nodeKey]bool               // those to be made at the next change, whatever it is
-	toldAt  agentInputs                    // of agents, if all of them could be made
+	shapes  map[proxy.Ref]map[Key]bool // the keys of nodes, by virtual node
+	at      nodeInputs                 // of nodes, except of those behind
+	behind  map[Key]bool               // those to be made at the next change, whatever it is
+	toldAt  agentInputs                // of agents, if all of them could be made
 	toAll   *toAll
 	byGroup map[string]toldGroup
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
-func (v *views) keepNode(key nodeKey, k *keptView) {
-	if v.shapes[key.node] == nil {
-		v.shapes[key.node] = map[nodeKey]bool{}
+func (v *Views) keepNode(key Key, k *keptView) {
+	if v.shapes[key.Node] == nil {
+		v.shapes[key.Node] = map[Key]bool{}
 	}
-	v.nodes[key], v.shapes[key.node][key] = k, true
+	v.nodes[key], v.shapes[key.Node][key] = k, true
 }
 
-func (v *views) dropNode(key nodeKey) {
+func (v *Views) dropNode(key Key) {
 	delete(v.nodes, key)
 	delete(v.behind, key)
-	if delete(v.shapes[key.node], key); len(v.shapes[key.node]) == 0 {
-		delete(v.shapes, key.node)
+	if delete(v.shapes[key.Node], key); len(v.shapes[key.Node]) == 0 {
+		delete(v.shapes, key.Node)
 	}
 }
 
-// newViews has no views yet, and is woken by changed; the rest is its owner's to set.
-func newViews(changed watched.Signal) *views {
-	return &views{
-		signal: changed, agents: map[string]*keptView{}, nodes: map[nodeKey]*keptView{},
-		shapes: map[proxy.Ref]map[nodeKey]bool{}, behind: map[nodeKey]bool{}, byGroup: map[string]toldGroup{},
+// New has no views yet, and makes them again when changed is woken.
+func New(cfg Config, source Source, access Access, changed watched.Signal) *Views {
+	return &Views{
+		cfg: cfg, source: source, access: access, signal: changed,
+		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
+		shapes: map[proxy.Ref]map[Key]bool{}, behind: map[Key]bool{}, byGroup: map[string]toldGroup{},
 	}
 }
 
 // View finds the view of a stream (ads.Views). The peer's certificate says which
 // agent asks; the node id selects among what that agent may host and grants nothing.
-func (v *views) View(ctx context.Context, node *corev3.Node) (*ads.View, error) {
-	c, err := callerOf(ctx)
+func (v *Views) View(ctx context.Context, node *corev3.Node) (*ads.View, error) {
+	f, err := v.access.Follower(ctx)
 	if err != nil {
 		return nil, fault.ToAgent(err)
 	}
-	view, err := v.find(c, node)
+	view, err := v.find(f, node)
 	if err != nil {
-		v.log.WarnContext(ctx, "view refused", slog.String("agent", c.agent.ID),
+		v.cfg.Log.WarnContext(ctx, "view refused", slog.String("agent", f.Agent()),
 			slog.String("node", plain.Text(node.GetId())), slog.Any("err", err))
 	}
 	return view, fault.ToAgent(err)
 }
 
-func (v *views) find(c *caller, node *corev3.Node) (*ads.View, error) {
-	if node.GetId() == c.id.String() {
-		dir := proxy.LogDirOfAgent(node.GetMetadata())
-		c.logDir.Store(&dir)
-		return v.agentView(c)
+func (v *Views) find(f Follower, node *corev3.Node) (*ads.View, error) {
+	if node.GetId() == f.ID().String() {
+		f.LogsTo(proxy.LogDirOfAgent(node.GetMetadata()))
+		return v.agentView(f)
 	}
 	ref, err := proxy.ParseRef(node.GetId())
 	if err != nil {
 		return nil, fault.Denied
 	}
-	// Before the question whether it may: a binding that goes right after it, or another
-	// group of the agent, is then missed by nobody, since access reviews what a stream
-	// was given.
-	c.node.Store(&ref)
-	agent, err := v.access.roster.Standing(c.agent.ID)
-	if err != nil {
+	if err := f.Follow(ref); err != nil {
 		return nil, err
-	}
-	if !v.model().bound(agent.Group, ref) {
-		return nil, fault.Denied
 	}
 	shape, err := proxy.ParseShape(node.GetMetadata(), nil)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "node %s: %v", ref, err)
 	}
 	shape.Proxy = ""
-	return v.nodeView(nodeKey{ref, shape})
+	return v.nodeView(Key{ref, shape})
 }
 
-func (v *views) agentView(c *caller) (*ads.View, error) {
+func (v *Views) agentView(f Follower) (*ads.View, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if k := v.agents[c.agent.ID]; k != nil {
+	if k := v.agents[f.Agent()]; k != nil {
 		k.used = time.Now()
 		return k.view, nil
 	}
-	agent, err := v.roster.Standing(c.agent.ID) // again: it may be in another group since it called
+	group, err := v.source.Group(f.Agent()) // again: it may be in another group since it called
 	if err != nil {
 		return nil, err
 	}
-	in := v.inputs()
-	all, err := v.buildGroup(in, agent.Group)
+	in := v.source.Look()
+	all, err := v.buildGroup(in, group)
 	if err != nil {
 		return nil, err
 	}
-	set, err := closeView(all, c.id.String(), in.policy.current.GetId(), agentTypes)
+	set, err := closeView(all, f.ID().String(), in.Policy.Current.GetId(), agentTypes)
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(c.id.String(), ads.Relay), used: time.Now(), told: in.told(all)}
+	k := &keptView{view: ads.NewView(f.ID().String(), ads.Relay), used: time.Now(), told: in.told(all)}
 	k.view.Publish(set)
-	v.agents[c.agent.ID] = k
+	v.agents[f.Agent()] = k
 	return k.view, nil
 }
 
-func (v *views) nodeView(key nodeKey) (*ads.View, error) {
+func (v *Views) nodeView(key Key) (*ads.View, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if k := v.nodes[key]; k != nil {
 		k.used = time.Now()
 		return k.view, nil
 	}
-	in := v.inputs().nodeInputs
+	in := v.source.Look().nodeInputs()
 	set, err := v.translate(in).view(key)
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(key.node.String(), ads.Relay), used: time.Now()}
+	k := &keptView{view: ads.NewView(key.Node.String(), ads.Relay), used: time.Now()}
 	k.view.Publish(set)
 	v.keepNode(key, k)
 	if in != v.at {
@@ -193,11 +189,11 @@ func (v *views) nodeView(key nodeKey) (*ads.View, error) {
 	return k.view, nil
 }
 
-// changed asks for a rebuild. It never waits.
-func (v *views) changed() { v.signal.Wake() }
+// Changed asks for a rebuild. It never waits.
+func (v *Views) Changed() { v.signal.Wake() }
 
-// run rebuilds when something changed, and lets go of what nobody follows.
-func (v *views) run(ctx context.Context) error {
+// Run rebuilds when something changed, and lets go of what nobody follows.
+func (v *Views) Run(ctx context.Context) error {
 	idle := time.NewTicker(viewIdle / 2)
 	defer idle.Stop()
 	for {
@@ -205,60 +201,44 @@ func (v *views) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-v.signal:
-			v.rebuild(ctx, nil)
+			v.Rebuild(ctx, nil)
 		case <-idle.C:
 			v.release()
 		}
 	}
 }
 
-// inputs is one consistent look at everything views are made of.
-type inputs struct {
-	nodeInputs
-	roots   rootSet
-	policy  *policyState
-	issuers []*api.JWTIssuer
-}
-
-func (v *views) inputs() inputs {
-	m, policy := v.model(), v.policies.state.Load()
-	return inputs{
-		nodeInputs: nodeInputs{model: m, endpoints: v.endpoints.Snapshot(), stamp: policy.stamp},
-		roots:      v.roots(), policy: policy, issuers: v.issuers.Resources(m.issuers),
-	}
-}
-
-// rebuild publishes what came out different; tried, if any, is what was built
+// Rebuild publishes what came out different; tried, if any, is what was built
 // before. Agents' own views go first: a policy revision should be there before
 // a route speaks of it.
-func (v *views) rebuild(ctx context.Context, tried *trial) {
+func (v *Views) Rebuild(ctx context.Context, tried *Trial) {
 	start := time.Now()
-	v.access.follow(v.model())
+	v.access.Review()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	in := v.inputs() // not before the lock: nobody publishes an older look after a newer one
+	in := v.source.Look() // not before the lock: nobody publishes an older look after a newer one
 	v.rebuildAgents(ctx, in)
-	v.rebuildNodes(ctx, in.nodeInputs, tried)
-	v.metrics.rebuild.Observe(time.Since(start).Seconds())
+	v.rebuildNodes(ctx, in.nodeInputs(), tried)
+	v.cfg.Metrics.Rebuild.Observe(time.Since(start).Seconds())
 }
 
 // rebuildAgents builds what each group is told once, and closes it for each
 // agent that was told something else.
-func (v *views) rebuildAgents(ctx context.Context, in inputs) {
-	now := agentInputs{roster: v.roster.Version(), hanging: in.model.hanging}
+func (v *Views) rebuildAgents(ctx context.Context, in Look) {
+	now := agentInputs{roster: in.Roster, grants: in.Model.Grants()}
 	common, err := v.common(in)
 	if now.toAll = common; err == nil && now == v.toldAt {
 		return
 	}
 	failed, groups := err != nil, map[string]bool{}
 	for id, k := range v.agents {
-		agent, err := v.roster.Standing(id)
+		group, err := v.source.Group(id)
 		if err != nil {
 			delete(v.agents, id)
 			continue
 		}
-		groups[agent.Group] = true
-		all, err := v.buildGroup(in, agent.Group)
+		groups[group] = true
+		all, err := v.buildGroup(in, group)
 		if err != nil {
 			v.publish(ctx, k.view, nil, err)
 			failed = true
@@ -267,7 +247,7 @@ func (v *views) rebuildAgents(ctx context.Context, in inputs) {
 		if k.told == in.told(all) {
 			continue
 		}
-		set, err := closeView(all, k.view.Name(), in.policy.current.GetId(), agentTypes)
+		set, err := closeView(all, k.view.Name(), in.Policy.Current.GetId(), agentTypes)
 		if v.publish(ctx, k.view, set, err); err == nil {
 			k.told = in.told(all)
 		} else {
@@ -282,10 +262,10 @@ func (v *views) rebuildAgents(ctx context.Context, in inputs) {
 
 // rebuildNodes builds the views that differ by what has changed since they were
 // built. One that fails is built again with the next change.
-func (v *views) rebuildNodes(ctx context.Context, in nodeInputs, tried *trial) {
+func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Trial) {
 	t := v.translate(in)
 	again := maps.Clone(v.behind)
-	if changed := in.touched(v.at); changed.everything {
+	if changed := in.affected(v.at); changed.everything {
 		for key := range v.nodes {
 			again[key] = true
 		}
@@ -294,9 +274,9 @@ func (v *views) rebuildNodes(ctx context.Context, in nodeInputs, tried *trial) {
 			maps.Copy(again, v.shapes[at])
 		}
 	}
-	v.at, v.behind = in, map[nodeKey]bool{}
+	v.at, v.behind = in, map[Key]bool{}
 	for key := range again {
-		if in.model.graph.Node(key.node.Mesh, key.node.Name) == nil {
+		if in.model.Graph().Node(key.Node.Mesh, key.Node.Name) == nil {
 			v.dropNode(key) // its streams were ended by review
 			continue
 		}
@@ -311,20 +291,20 @@ func (v *views) rebuildNodes(ctx context.Context, in nodeInputs, tried *trial) {
 }
 
 // publish keeps the last good set of a view that cannot be built.
-func (v *views) publish(ctx context.Context, view *ads.View, set *ads.Set, err error) {
+func (v *Views) publish(ctx context.Context, view *ads.View, set *ads.Set, err error) {
 	if err != nil {
-		v.metrics.buildErrors.Inc()
-		v.log.ErrorContext(ctx, "view not built; the last good one stays", slog.String("node", view.Name()), slog.Any("err", err))
+		v.cfg.Metrics.BuildErrors.Inc()
+		v.cfg.Log.ErrorContext(ctx, "view not built; the last good one stays", slog.String("node", view.Name()), slog.Any("err", err))
 		return
 	}
 	if old := view.Set(); old == nil || old.Version() != set.Version() {
 		view.Publish(set)
-		v.metrics.published.Inc()
+		v.cfg.Metrics.Published.Inc()
 	}
 }
 
 // release forgets views without streams.
-func (v *views) release() {
+func (v *Views) release() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	idle := func(k *keptView) bool {
@@ -345,8 +325,8 @@ func (v *views) release() {
 	}
 }
 
-// count is the number of views with a stream, by kind.
-func (v *views) count() (agents, nodes int) {
+// Count is the number of views with a stream, by kind.
+func (v *Views) Count() (agents, nodes int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, k := range v.agents {
@@ -358,33 +338,51 @@ func (v *views) count() (agents, nodes int) {
 	return agents, nodes
 }
 
-// open lists the outbound listeners that other hosts reach, of proxies that are
+// Open lists the outbound listeners that other hosts reach, of proxies that are
 // being served now.
-func (v *views) open() []nodeKey {
+func (v *Views) Open() []Key {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var keys []nodeKey
+	var keys []Key
 	for key, k := range v.nodes {
-		if key.shape.EgressOpen && k.view.Streams() > 0 {
+		if key.Shape.EgressOpen && k.view.Streams() > 0 {
 			keys = append(keys, key)
 		}
 	}
 	return keys
 }
 
-// unlogged lists the proxies that are being served now and whose host does not
+// Unlogged lists the proxies that are being served now and whose host does not
 // take the access log of their virtual node.
-func (v *views) unlogged() []nodeKey {
-	graph := v.model().graph
+func (v *Views) Unlogged() []Key {
+	graph := v.source.Look().Model.Graph()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var keys []nodeKey
+	var keys []Key
 	for key, k := range v.nodes {
-		if n := graph.Node(key.node.Mesh, key.node.Name); n != nil && n.AccessLog != "" && !key.shape.Logs(n.AccessLog) && k.view.Streams() > 0 {
+		if n := graph.Node(key.Node.Mesh, key.Node.Name); n != nil && n.AccessLog != "" && !key.Shape.Logs(n.AccessLog) && k.view.Streams() > 0 {
 			keys = append(keys, key)
 		}
 	}
 	return keys
+}
+
+// Stale lists the views of virtual nodes that are not what would be made from nothing
+// now. There is none while nothing changes: tests ask.
+func (v *Views) Stale() ([]string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var list []string
+	for key, k := range v.nodes {
+		set, err := v.translate(v.source.Look().nodeInputs()).view(key)
+		if err != nil {
+			return nil, err
+		}
+		if k.view.Set().Version() != set.Version() {
+			list = append(list, k.view.Name())
+		}
+	}
+	return list, nil
 }
 
 // closeView adds the resource that is sent last and tells what is complete (R6).

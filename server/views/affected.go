@@ -1,4 +1,4 @@
-package server
+package views
 
 import (
 	"slices"
@@ -8,33 +8,33 @@ import (
 	"signet.example/server/kinds"
 )
 
-// touched are the virtual nodes whose views can differ by a change: those it
+// affected are the virtual nodes whose views can differ by a change: those it
 // names, and those that reach what it names. Building the others again would
 // make one changed weight cost as much as the whole mesh.
 //
 // A node that reached something before the change and does not any more is
 // among them, too: the first link of that chain that changed is named, and the
 // node still reaches it.
-type touched struct {
+type affected struct {
 	everything bool
 	nodes      map[proxy.Ref]bool // some may be there no more
 }
 
-// touched reports what can differ from views that were built from was.
-func (in nodeInputs) touched(was nodeInputs) touched {
+// affected reports what can differ from views that were built from was.
+func (in nodeInputs) affected(was nodeInputs) affected {
 	if was.model == nil {
-		return touched{everything: true}
+		return affected{everything: true}
 	}
-	t := touched{nodes: map[proxy.Ref]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
+	t := affected{nodes: map[proxy.Ref]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
 	reach := func(n mesh.Name) {
 		if n.Kind == mesh.KindVirtualNode {
 			t.nodes[proxy.Node(n.Mesh, n.Name)] = true
 		}
-		for node := range in.model.graph.Reaching(n) {
+		for node := range in.model.Graph().Reaching(n) {
 			t.nodes[proxy.Node(node.Mesh, node.Name)] = true
 		}
 	}
-	for _, k := range in.model.differ(was.model) {
+	for k := range in.model.Objects().Differ(was.model.Objects()) {
 		switch k.Row().Reach {
 		case kinds.Callers:
 			reach(mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name))
@@ -49,8 +49,14 @@ func (in nodeInputs) touched(was nodeInputs) touched {
 	return t
 }
 
+// Affected lists the virtual nodes whose views can differ between two looks, as far as
+// the later one has them.
+func Affected(was, is Look) []proxy.Ref {
+	return is.nodeInputs().affected(was.nodeInputs()).in(is.Model.Graph())
+}
+
 // in lists them as far as they are in a graph, by mesh and name.
-func (t touched) in(g *mesh.Graph) []proxy.Ref {
+func (t affected) in(g *mesh.Graph) []proxy.Ref {
 	var list []proxy.Ref
 	if t.everything {
 		for _, name := range g.Meshes() {

@@ -1,4 +1,4 @@
-package server
+package views
 
 import (
 	"fmt"
@@ -17,7 +17,7 @@ import (
 // nodeInputs is what a virtual node's view is made of, beside the node and its
 // shape. Each part is immutable: equal inputs give an equal view.
 type nodeInputs struct {
-	model     *model
+	model     Model
 	endpoints *fleet.Registered
 	stamp     string // the policy revision that routes carry
 }
@@ -41,18 +41,18 @@ func (in nodeInputs) at(node proxy.Ref, port uint32) []xds.Endpoint {
 // translation makes views from one look; what the shapes of a virtual node have
 // in common is translated once.
 type translation struct {
-	*views
+	cfg   Config
 	in    nodeInputs
 	nodes map[proxy.Ref]*xds.Node
 }
 
-func (v *views) translate(in nodeInputs) *translation {
-	return &translation{v, in, map[proxy.Ref]*xds.Node{}}
+func (v *Views) translate(in nodeInputs) *translation {
+	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}}
 }
 
 // view makes the view of one virtual node in one shape.
-func (t *translation) view(key nodeKey) (*ads.Set, error) {
-	name := key.node.String()
+func (t *translation) view(key Key) (*ads.Set, error) {
+	name := key.Node.String()
 	set, err := t.set(key)
 	if err != nil {
 		return nil, fmt.Errorf("%w: build %s: %w", fault.Unavailable, name, err)
@@ -61,56 +61,56 @@ func (t *translation) view(key nodeKey) (*ads.Set, error) {
 }
 
 // set is the view without the resource that closes it.
-func (t *translation) set(key nodeKey) (*ads.Set, error) {
-	if t.nodes[key.node] == nil {
+func (t *translation) set(key Key) (*ads.Set, error) {
+	if t.nodes[key.Node] == nil {
 		n, err := xds.Translate(xds.Input{
-			Graph: t.in.model.graph, TrustDomain: t.td, Endpoints: t.in.at, Managed: t.in.model.managed,
-			PolicyRevision: t.in.stamp, SVIDLifetime: t.lifetime,
-			RequirePostQuantum: t.postQuantum,
-		}, key.node)
+			Graph: t.in.model.Graph(), TrustDomain: t.cfg.TrustDomain, Endpoints: t.in.at, Managed: t.in.model.Managed,
+			PolicyRevision: t.in.stamp, SVIDLifetime: t.cfg.SVIDLifetime,
+			RequirePostQuantum: t.cfg.PostQuantum,
+		}, key.Node)
 		if err != nil {
 			return nil, err
 		}
-		t.nodes[key.node] = n
+		t.nodes[key.Node] = n
 	}
-	return t.nodes[key.node].View(key.shape)
+	return t.nodes[key.Node].View(key.Shape)
 }
 
-// trial is what a model that is not stored yet would serve. When it is stored
+// Trial is what a model that is not stored yet would serve. When it is stored
 // and nothing else has changed, that is what is published: what was checked is
 // what is served, and nothing is translated twice.
-type trial struct {
+type Trial struct {
 	from nodeInputs
-	sets map[nodeKey]*ads.Set
+	sets map[Key]*ads.Set
 }
 
 // set is what was tried for a view, nil if nothing was or from something else.
-func (t *trial) set(in nodeInputs, key nodeKey) *ads.Set {
+func (t *Trial) set(in nodeInputs, key Key) *ads.Set {
 	if t == nil || t.from != in {
 		return nil
 	}
 	return t.sets[key]
 }
 
-// try builds what differs between now and next: every virtual node once as a
+// Try builds what differs between now and next: every virtual node once as a
 // proxy of some shape would get it, so that what xds cannot say is refused before
 // it is stored, and the views that are followed. refused is called for each node
 // that cannot be translated. What a proxy's own shape does not allow is between
 // it and its agent: it refuses no change.
-func (v *views) try(now, next *model, refused func(proxy.Ref, error)) *trial {
+func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Trial {
 	v.mu.Lock()
-	in := v.inputs().nodeInputs
+	in := v.source.Look().nodeInputs()
 	was := in
 	was.model, in.model = now, next
-	changed := in.touched(was).in(next.graph)
-	followed := map[proxy.Ref][]nodeKey{}
+	changed := in.affected(was).in(next.Graph())
+	followed := map[proxy.Ref][]Key{}
 	for _, at := range changed {
 		followed[at] = slices.Collect(maps.Keys(v.shapes[at]))
 	}
 	v.mu.Unlock()
-	t, tried := v.translate(in), &trial{from: in, sets: map[nodeKey]*ads.Set{}}
+	t, tried := v.translate(in), &Trial{from: in, sets: map[Key]*ads.Set{}}
 	for _, at := range changed {
-		if _, err := t.set(nodeKey{at, anyShape}); err != nil {
+		if _, err := t.set(Key{at, anyShape}); err != nil {
 			refused(at, err)
 			continue
 		}

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"iter"
+
+	"signet.example/ads"
+	"signet.example/internal/ordered"
+	"signet.example/mesh"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
+	"signet.example/server/issuers"
+	"signet.example/server/kinds"
+	"signet.example/server/views"
+)
+
+// sources is what views are made of (views.Source).
+type sources struct {
+	model     func() *model
+	roots     func() rootSet
+	roster    *fleet.Roster
+	endpoints *fleet.Endpoints
+	policies  *policies
+	issuers   *issuers.Keys
+}
+
+// Look implements views.Source.
+func (s sources) Look() views.Look {
+	m, p := s.model(), s.policies.state.Load()
+	return views.Look{
+		Model: m, Endpoints: s.endpoints.Snapshot(), Roots: s.roots().bundle(), Issuers: s.issuers.Resources(m.issuers),
+		Policy: views.Policy{Current: p.current, Keep: p.keep, Stamp: p.stamp},
+		Roster: s.roster.Version(), Banned: s.roster.Banned(),
+	}
+}
+
+// Group implements views.Source.
+func (s sources) Group(agent string) (string, error) {
+	a, err := s.roster.Standing(agent)
+	return a.Group, err
+}
+
+// MayHost implements fleet.Hosts. An agent that is banned may not, also while its last
+// report is on its way.
+func (s sources) MayHost(agent string, node proxy.Ref) bool {
+	group, err := s.Group(agent)
+	return err == nil && s.model().bound(group, node)
+}
+
+// Graph implements views.Model.
+func (m *model) Graph() *mesh.Graph { return m.graph }
+
+// Objects implements views.Model.
+func (m *model) Objects() ordered.Map[kinds.Key, *kinds.Object] { return m.objects }
+
+// Managed implements views.Model.
+func (m *model) Managed(node proxy.Ref) bool { return !m.hosts.Get(node).Empty() }
+
+// Grants implements views.Model.
+func (m *model) Grants() views.Grants { return granted{m.hanging} }
+
+// granted is what hangs on groups (views.Grants).
+type granted struct {
+	groups ordered.Map[ordered.String, *group]
+}
+
+// Of implements views.Grants.
+func (g granted) Of(name string) (version any, resources iter.Seq[*ads.Resource]) {
+	var grants ordered.Map[ordered.String, *grant]
+	if on := g.groups.Get(ordered.String(name)); on != nil {
+		grants = on.grants
+	}
+	return grants, func(yield func(*ads.Resource) bool) {
+		for _, x := range grants.All() {
+			if !yield(x.resource) {
+				return
+			}
+		}
+	}
+}
