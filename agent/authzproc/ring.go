@@ -21,8 +21,8 @@ const (
 // ring keeps the newest decisions for explanations, bounded by number and by
 // bytes. It lives in the keys process: a killed authz process takes none along.
 // Nobody can flush it: what is allowed is kept apart from what is denied, and
-// where there is no room, the oldest decision of the caller and callee that
-// have most of it goes. It is safe for any number of goroutines.
+// where there is no room, the oldest decision of the destination that has most of
+// it goes, of the caller that has most of that. It is safe for any number of goroutines.
 type ring struct {
 	mu              sync.Mutex
 	denied, allowed *room
@@ -61,8 +61,8 @@ func (r *ring) get(id string) *api.Decision {
 	return r.byID[id]
 }
 
-// pair is who asked for what. A caller has one identity that Envoy verified, or
-// none, and a host has few callees, so nobody has many pairs.
+// pair is who asked for what. The destination is the proxy that asks, as it was
+// attested; the source is that proxy's word, and it can make up any number of them.
 type pair struct{ source, destination string }
 
 // portion is what one pair has in the ring, oldest first.
@@ -73,43 +73,70 @@ type portion struct {
 	at    int // in the heap
 }
 
-// room is a bounded room that is divided among pairs: the largest portion gives
-// way. It is a heap of them, the largest first.
+// share is what the decisions of one destination have of a room. It is a heap of the
+// portions of its callers, the largest first.
+type share struct {
+	bytes int
+	heap  []*portion
+}
+
+// room is a bounded room that is divided among destinations, and the share of each
+// among its callers: the largest portion of the largest share gives way.
 type room struct {
 	count, bytes int // bounds
 	n, size      int // what is kept
 	by           map[pair]*portion
-	heap         []*portion
+	shares       map[string]*share // by destination: as many as a host has proxies
 	byID         map[string]*api.Decision
 }
 
 func newRoom(count, bytes int, byID map[string]*api.Decision) *room {
-	return &room{count: count, bytes: bytes, by: map[pair]*portion{}, byID: byID}
+	return &room{count: count, bytes: bytes, by: map[pair]*portion{}, shares: map[string]*share{}, byID: byID}
 }
 
 func (s *room) add(d *api.Decision, n int) {
 	of := pair{d.GetSource(), d.GetDestination()}
+	sh := s.shares[of.destination]
+	if sh == nil {
+		sh = &share{}
+		s.shares[of.destination] = sh
+	}
 	p := s.by[of]
 	if p == nil {
 		p = &portion{of: of}
 		s.by[of] = p
-		heap.Push(s, p)
+		heap.Push(sh, p)
 	}
 	p.list = append(p.list, d)
 	p.bytes += n
+	sh.bytes += n
 	s.n, s.size = s.n+1, s.size+n
-	heap.Fix(s, p.at)
+	heap.Fix(sh, p.at)
 	for s.n > s.count || s.size > s.bytes {
 		s.forget(s.largest(d))
 	}
 }
 
-// largest is the largest portion, but not one that is only this decision.
+// largest is the largest portion of the largest share, except one that is only this decision.
 func (s *room) largest(but *api.Decision) *portion {
-	if len(s.heap) == 1 || s.heap[0].list[0] != but {
-		return s.heap[0]
+	var most *portion
+	bytes := 0
+	for _, sh := range s.shares {
+		if p := sh.largest(but); p != nil && (most == nil || sh.bytes > bytes) {
+			most, bytes = p, sh.bytes
+		}
 	}
-	if len(s.heap) > 2 && s.Less(2, 1) {
+	return most
+}
+
+// largest is the largest portion, except one that is only this decision; nil if there is no other.
+func (s *share) largest(but *api.Decision) *portion {
+	switch {
+	case s.heap[0].list[0] != but:
+		return s.heap[0]
+	case len(s.heap) == 1:
+		return nil
+	case len(s.heap) > 2 && s.Less(2, 1):
 		return s.heap[2]
 	}
 	return s.heap[1]
@@ -121,38 +148,43 @@ func (s *room) forget(p *portion) {
 	p.list[0] = nil
 	p.list = p.list[1:]
 	n := proto.Size(oldest)
+	sh := s.shares[p.of.destination]
 	p.bytes -= n
+	sh.bytes -= n
 	s.n, s.size = s.n-1, s.size-n
 	delete(s.byID, oldest.GetId())
 	if len(p.list) > 0 {
-		heap.Fix(s, p.at)
+		heap.Fix(sh, p.at)
 		return
 	}
-	heap.Remove(s, p.at)
+	heap.Remove(sh, p.at)
 	delete(s.by, p.of)
+	if len(sh.heap) == 0 {
+		delete(s.shares, p.of.destination)
+	}
 }
 
 // Len implements heap.Interface.
-func (s *room) Len() int { return len(s.heap) }
+func (s *share) Len() int { return len(s.heap) }
 
 // Less implements heap.Interface: the largest portion is first.
-func (s *room) Less(i, j int) bool { return s.heap[i].bytes > s.heap[j].bytes }
+func (s *share) Less(i, j int) bool { return s.heap[i].bytes > s.heap[j].bytes }
 
 // Swap implements heap.Interface.
-func (s *room) Swap(i, j int) {
+func (s *share) Swap(i, j int) {
 	s.heap[i], s.heap[j] = s.heap[j], s.heap[i]
 	s.heap[i].at, s.heap[j].at = i, j
 }
 
 // Push implements heap.Interface.
-func (s *room) Push(x any) {
+func (s *share) Push(x any) {
 	p := x.(*portion)
 	p.at = len(s.heap)
 	s.heap = append(s.heap, p)
 }
 
 // Pop implements heap.Interface.
-func (s *room) Pop() any {
+func (s *share) Pop() any {
 	last := s.heap[len(s.heap)-1]
 	s.heap[len(s.heap)-1] = nil
 	s.heap = s.heap[:len(s.heap)-1]

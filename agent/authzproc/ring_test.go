@@ -19,6 +19,9 @@ func TestNoCallerFlushesTheDecisionsOfOthers(t *testing.T) {
 		"by what is allowed":      func(n int) *api.Decision { return decision("mallory", "orders", n, true) },
 		"without an identity":     func(n int) *api.Decision { return decision("", "orders", n, n%2 == 0) },
 		"at several destinations": func(n int) *api.Decision { return decision("mallory", fmt.Sprint("d", n%10), n, false) },
+		"of callers that its proxy makes up": func(n int) *api.Decision {
+			return decision(fmt.Sprint("spiffe://example.test/", n), "taken over", n, false)
+		},
 		"by large records": func(n int) *api.Decision {
 			d := decision("mallory", "orders", n, false)
 			d.Failed = make([]*api.Rule, 50)
@@ -69,20 +72,28 @@ func TestTheRingIsBoundedHoweverManyCallersThereAre(t *testing.T) {
 	n, size := 0, 0
 	for _, s := range []*room{r.denied, r.allowed} {
 		kept, bytes := 0, 0
-		for at, p := range s.heap {
-			if p.at != at || s.by[p.of] != p || len(p.list) == 0 {
-				t.Fatalf("seed %d: portion %+v at %d", seed, p.of, at)
+		portions := 0
+		for destination, sh := range s.shares {
+			before := bytes
+			for at, p := range sh.heap {
+				if p.at != at || s.by[p.of] != p || p.of.destination != destination || len(p.list) == 0 {
+					t.Fatalf("seed %d: portion %+v at %d", seed, p.of, at)
+				}
+				sum := 0
+				for _, d := range p.list {
+					sum += proto.Size(d)
+				}
+				if sum != p.bytes {
+					t.Errorf("seed %d: a portion of %d bytes says %d", seed, sum, p.bytes)
+				}
+				kept, bytes = kept+len(p.list), bytes+sum
 			}
-			sum := 0
-			for _, d := range p.list {
-				sum += proto.Size(d)
+			portions += len(sh.heap)
+			if bytes-before != sh.bytes || len(sh.heap) == 0 {
+				t.Errorf("seed %d: a share of %d bytes in %d portions says %d", seed, bytes-before, len(sh.heap), sh.bytes)
 			}
-			if sum != p.bytes {
-				t.Errorf("seed %d: a portion of %d bytes says %d", seed, sum, p.bytes)
-			}
-			kept, bytes = kept+len(p.list), bytes+sum
 		}
-		if kept != s.n || bytes != s.size || kept > s.count || bytes > s.bytes || len(s.by) != len(s.heap) {
+		if kept != s.n || bytes != s.size || kept > s.count || bytes > s.bytes || len(s.by) != portions {
 			t.Errorf("seed %d: %d decisions of %d bytes; it says %d of %d", seed, kept, bytes, s.n, s.size)
 		}
 		n, size = n+kept, size+bytes
