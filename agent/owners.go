@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,9 +127,12 @@ type foundNow struct {
 
 const (
 	ownerFresh = time.Second
-	// maxOwners bounds what is remembered: proxies that the agent did not start
-	// can come with ever new addresses.
-	maxOwners = 4096
+	// maxAddressesOfNode bounds what is remembered of one virtual node: a proxy that the
+	// agent did not start can come with ever new addresses, and fills no room except
+	// that of its node. How many nodes there are is what the host's Bindings say.
+	maxAddressesOfNode = 64
+	// maxFronts bounds what was found lately.
+	maxFronts = 4096
 )
 
 func newOwners(file string, known map[string]owner, log *slog.Logger, changed func()) *owners {
@@ -194,7 +198,7 @@ func (o *owners) of(f relay.Front, b identity.Binding) (owner, error) {
 			return before.owner, before.err
 		}
 	}
-	if len(o.recent) >= maxOwners {
+	if len(o.recent) >= maxFronts {
 		clear(o.recent)
 	}
 	r := &foundNow{done: make(chan struct{})}
@@ -214,7 +218,7 @@ func (o *owners) find(f relay.Front, b identity.Binding) (owner, error) {
 	o.refresh()
 	o.mu.Lock()
 	before, known := o.known[key]
-	full := len(o.known) >= maxOwners
+	full := o.addressesOf(f.Node) >= maxAddressesOfNode
 	o.mu.Unlock()
 	l, err := o.listening(f)
 	now := l.owner
@@ -244,13 +248,24 @@ func (o *owners) find(f relay.Front, b identity.Binding) (owner, error) {
 		return owner{}, no(reasonNoOwner, "%s: %s, of those that are given to services while they run (%d to %d), listens at %s, port %s, in no service that can be seen; %s",
 			f.Node, now, dynamicFirst, dynamicLast, f.App, f.Ports, name)
 	case !known && full:
-		return owner{}, no(reasonNoOwner, "%s: %d applications are remembered already; %s", f.Node, maxOwners, name)
+		return owner{}, no(reasonNoOwner, "%s: its applications at %d addresses are remembered already (`signet agent owners list`); %s", f.Node, maxAddressesOfNode, name)
 	}
 	if err := o.remember(key, known, before, now); err != nil {
 		return owner{}, no(reasonNoOwner, "%s: its application is %s, and cannot be remembered: %w", f.Node, now, err)
 	}
 	o.log.Info("way out: the application is known", slog.String("node", f.Node), slog.String("owner", now.String()))
 	return now, nil
+}
+
+// addressesOf is at how many addresses applications of a node are remembered. It needs mu.
+func (o *owners) addressesOf(node string) int {
+	n := 0
+	for key := range o.known {
+		if strings.HasPrefix(key, node+"@") {
+			n++
+		}
+	}
+	return n
 }
 
 // holder is who listens, and how much of it can be seen.

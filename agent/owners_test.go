@@ -512,3 +512,24 @@ func TestNoCommandToPasteHasWhatAShellReads(t *testing.T) {
 		}
 	}
 }
+
+// An Envoy that the agent did not start says where its application is.
+func TestTheAddressesThatAProxyMakesUpFillNoRoomOfAnotherNode(t *testing.T) {
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
+	r.listen[8080] = user(1000)
+	other := theFront
+	other.Node = "mesh/shop/virtualNode/third"
+	refused := 0
+	for n := range maxAddressesOfNode + 10 {
+		other.App.Addr = netip.AddrFrom4([4]byte{127, 0, 1, byte(n)}) //nolint:gosec // below 256
+		if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
+			if refused++; !strings.Contains(err.Error(), "signet agent owners list") {
+				t.Error(err)
+			}
+		}
+	}
+	if refused != 10 {
+		t.Errorf("%d addresses of one node are refused, want 10", refused)
+	}
+	r.expect("another node's first", 1000, "")
+}
