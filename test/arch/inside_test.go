@@ -40,9 +40,9 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server":        {lines: 8200, calls: 12, uses: 18, embedded: []string{"server", "views", "Agent", "RootSet"}},
+	"server":        {lines: 7700, calls: 12, uses: 18, embedded: []string{"server", "views", "Agent", "RootSet"}},
 	"server/signer": {embedded: []string{"Process"}},
-	"agent":         {lines: 7800, calls: 12, uses: 15},
+	"agent":         {lines: 4500, calls: 15, uses: 16},
 	"policy":        {lines: 3500, uses: 18},
 	"dev":           {calls: 12},
 	"xds":           {uses: 15, embedded: []string{"VirtualService"}},
