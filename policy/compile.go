@@ -171,17 +171,17 @@ func (c *Compiled) newProgram(all []parsed, nodes ...string) (*program, error) {
 		if contested {
 			p.contested = append(p.contested, PackageName(n))
 		}
-		if ref := setRef(n, kindAllow); c.has(ref) && !contested {
+		if ref := setRef(n, Allow); c.has(ref) && !contested {
 			v := fmt.Sprintf("allow%d", i)
 			allows = append(allows, fmt.Sprintf("%s = %s", v, ref))
 			p.allow[ast.Var(v)] = c.names(ref, p.rules)
 		}
-		if ref := setRef(n, kindDeny); c.has(ref) {
+		if ref := setRef(n, Deny); c.has(ref) {
 			v := fmt.Sprintf("deny%d", i)
 			denies = append(denies, fmt.Sprintf("%s = %s", v, ref))
 			p.deny[ast.Var(v)] = c.names(ref, nil)
 		}
-		if ref := setRef(n, kindHeaders); c.has(ref) && !contested {
+		if ref := setRef(n, Headers); c.has(ref) && !contested {
 			headers = append(headers, fmt.Sprintf("headers%d = [x | x = %s]", i, ref))
 		}
 	}

@@ -1,12 +1,12 @@
-// Package policy owns Rego: it runs the tests of a tree of modules, which package
-// repo has read, makes an immutable revision of them, compiles that with restricted
+// Package policy owns Rego: it makes an immutable revision of a tree of modules, which
+// package repo has read and package check has tested, compiles that with restricted
 // capabilities, and evaluates it.
 //
 // It must not know Envoy, gRPC, the store or who asks: package authz turns a
 // request into an Input, and what a Decision means to Envoy is authz's too.
 //
-// Main types in order: Check and TestReport (what is said of a tree before it is served), Revision (what is distributed), Compiled (what evaluates), Input and
-// Decision.
+// Main types in order: Revision (what is distributed), Compiled (what evaluates), Input
+// and Decision.
 //
 // # The contract
 //

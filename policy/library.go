@@ -7,8 +7,8 @@ func libraries() []Module {
 	return []Module{{Path: "signet/lib/http.rego", Rego: libraryHTTP}}
 }
 
-// isLibrary reports whether a module would add to a library's package.
-func isLibrary(m *ast.Module) bool { return m.Package.Path.String() == "data.signet.lib.http" }
+// IsLibrary reports whether a module would add to a library's package.
+func IsLibrary(m *ast.Module) bool { return m.Package.Path.String() == "data.signet.lib.http" }
 
 // libraryHTTP: a list-valued header may come as several lines or as one with
 // commas (RFC 9110 5.3), and a rule that looks at one form only is bypassed by

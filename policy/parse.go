@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -18,15 +19,41 @@ const (
 	maxNesting  = 8
 )
 
-// The packages of a policy.
+// maxListed bounds how many mistakes of one module are named.
+const maxListed = 20
+
+const packageRoot = "signet"
+
+// The rules of a policy that are asked for.
 const (
-	packageRoot = "signet"
-	kindAllow   = "allow"
-	kindDeny    = "deny"
-	kindHeaders = "headers"
+	Allow   = "allow"
+	Deny    = "deny"
+	Headers = "headers"
 )
 
-func isKind(name string) bool { return name == kindAllow || name == kindDeny || name == kindHeaders }
+// IsAsked reports whether rules of this name are asked for.
+func IsAsked(name string) bool { return name == Allow || name == Deny || name == Headers }
+
+// Parsed are modules that keep the contract, for what is said of them before they are
+// served (package check).
+type Parsed struct {
+	// Modules by path, the libraries among them.
+	Modules map[string]*ast.Module
+	// Compat: there is one of package envoy.authz.
+	Compat bool
+}
+
+// Parse reads modules as Compile does.
+func Parse(modules []Module) (Parsed, error) {
+	byPath, all, err := parse(modules)
+	if err == nil {
+		err = addLibraries(byPath)
+	}
+	return Parsed{byPath, slices.ContainsFunc(all, func(p parsed) bool { return p.compat })}, err
+}
+
+// NewCompiler returns a compiler that knows what a policy may call.
+func NewCompiler() *ast.Compiler { return newCompiler() }
 
 // parsed is one module with what its package says of it.
 type parsed struct {
@@ -59,7 +86,7 @@ func parse(modules []Module) (map[string]*ast.Module, []parsed, error) {
 			errs = append(errs, err)
 			continue
 		}
-		if isLibrary(p.module) {
+		if IsLibrary(p.module) {
 			errs = append(errs, fmt.Errorf("%s: %s is a library of Signet", m.Path, p.module.Package))
 			continue
 		}
@@ -159,7 +186,7 @@ func classify(mod *ast.Module, test bool) (parsed, error) {
 // signet.authz.deny is the rule deny of package signet.authz.
 func checkNodePackage(p *ast.Package, names []string) error {
 	for i, name := range names {
-		if isKind(name) {
+		if IsAsked(name) {
 			above := strings.Join(append([]string{"signet.authz"}, names[:i]...), ".")
 			return fmt.Errorf("%s: it would be the rule %s of package %s; write the node's rules in package signet.authz, by input.destination", p, name, above)
 		}
@@ -177,17 +204,17 @@ func (p *parsed) checkRule(r *ast.Rule, test bool) error {
 	ref := r.Head.Ref()
 	kind := ref[0].Value.String()
 	if !p.served {
-		if p.compat && test && kind == kindAllow {
+		if p.compat && test && kind == Allow {
 			return errors.New("rule allow in a test file: it would be tested and not served")
 		}
 		return nil
 	}
 	switch {
-	case !isKind(kind):
+	case !IsAsked(kind):
 		return checkHelper(ref)
 	case test:
 		return fmt.Errorf("rule %s in a test file: it would be tested and not served", kind)
-	case kind == kindHeaders:
+	case kind == Headers:
 		names, err := headerNames(r)
 		p.headers = append(p.headers, names...)
 		return err
@@ -220,7 +247,7 @@ func checkNesting(r *ast.Rule) error {
 // such as orders.allow in package signet.authz.
 func checkHelper(ref ast.Ref) error {
 	for _, t := range ref[1:] {
-		if s, ok := t.Value.(ast.String); ok && (s == kindAllow || s == kindDeny) {
+		if s, ok := t.Value.(ast.String); ok && (s == Allow || s == Deny) {
 			return fmt.Errorf("rule %s: decisions of a node stand in its own package signet.authz.<mesh>.<node>", ref)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"signet.example/internal/child"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
+	"signet.example/policy/check"
 	"signet.example/policy/repo"
 )
 
@@ -233,7 +234,7 @@ func readSource(ctx context.Context, src repo.Source, login repo.Login, dir stri
 		answer.Error = fmt.Sprintf("commit %.12s does not compile: %v", tree.Commit, bare(err))
 		return
 	}
-	report, err := policy.Test(ctx, tree)
+	report, err := check.Tree(ctx, tree)
 	if err != nil {
 		answer.Error, answer.Hard = err.Error(), ctx.Err() != nil // it names the commit
 		return

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/policy"
+	"signet.example/policy/check"
 	"signet.example/policy/repo"
 )
 
@@ -119,7 +120,7 @@ func lookAt(c *cobra.Command, what func(context.Context, *look) error) *cobra.Co
 
 // check finds the warnings and what would be refused.
 func (l *look) check() {
-	warnings, err := policy.Check(l.tree.Modules)
+	warnings, err := check.Modules(l.tree.Modules)
 	l.Warnings = append(l.Warnings, warnings...)
 	if err == nil {
 		_, err = policy.Compile(policy.NewRevision(l.tree.URL, "", l.tree.Modules, nil))
@@ -130,7 +131,7 @@ func (l *look) check() {
 }
 
 func (l *look) test(ctx context.Context) error {
-	report, err := policy.Test(ctx, l.tree)
+	report, err := check.Tree(ctx, l.tree)
 	if err != nil && report.Failed == 0 {
 		l.refuse(err)
 		return ctx.Err()

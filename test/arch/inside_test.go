@@ -43,7 +43,7 @@ var missing = map[string]struct {
 	"server":        {lines: 7700, calls: 12, uses: 18, embedded: []string{"server", "views", "Agent", "RootSet"}},
 	"server/signer": {embedded: []string{"Process"}},
 	"agent":         {lines: 4500, calls: 15, uses: 16},
-	"policy":        {lines: 3500, uses: 18},
+	"policy":        {uses: 18},
 	"dev":           {calls: 12},
 	"xds":           {uses: 15, embedded: []string{"VirtualService"}},
 	// What is checked is linted, and what is linted is signed, by types that embed the one before.

@@ -16,6 +16,7 @@ import (
 	"signet.example/agent"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/policy/check"
 	"signet.example/proxy"
 	"signet.example/server"
 	"signet.example/server/kinds"
@@ -110,7 +111,7 @@ func TestReadmeCommandsAreTargets(t *testing.T) {
 func TestPolicyPageCompiles(t *testing.T) {
 	for _, b := range block(read(t, "docs", "POLICY.md"), "rego") {
 		modules := []policy.Module{{Path: "POLICY.md", Rego: b}, {Path: "x_test.rego", Rego: "package signet.authz_test"}}
-		if warnings, err := policy.Check(modules); err != nil || len(warnings) > 0 {
+		if warnings, err := check.Modules(modules); err != nil || len(warnings) > 0 {
 			t.Errorf("docs/POLICY.md: %q %v", warnings, err)
 		}
 	}

@@ -1,4 +1,8 @@
-package policy
+// Package check says of a tree of modules, before it is served, what Rego does not: that
+// what it reads is there, that what it defines is read, and whether its own tests pass.
+// Main entries: Tree, which does all of it, and Modules. What a module may be at all is
+// package policy's to say.
+package check
 
 import (
 	"cmp"
@@ -10,16 +14,18 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/types"
+
+	"signet.example/policy"
 )
 
-// Check holds modules to more than Compile does: that what they read is there,
+// Modules holds modules to more than policy.Compile does: that what they read is there,
 // and that what they define is read. A slip in either is undefined in Rego, and
 // a deny rule that is undefined lets everything through. The error names each
 // by file and line; the warnings are what cannot be told.
 //
 // Compile does not ask this, so that what an older version accepted goes on
 // being served until its repository is put right.
-func Check(modules []Module) (warnings []string, err error) {
+func Modules(modules []policy.Module) (warnings []string, err error) {
 	c := &checker{}
 	if err := c.compile(modules); err != nil {
 		return nil, err
@@ -46,36 +52,33 @@ type checker struct {
 // compile runs the compiler with the input's shape as its schema, and reads
 // the modules where it has resolved their imports. A schema in a module's own
 // annotations is not looked at, so none can widen it.
-func (c *checker) compile(modules []Module) error {
-	byPath, all, err := parse(modules)
+func (c *checker) compile(modules []policy.Module) error {
+	parsed, err := policy.Parse(modules)
 	if err != nil {
 		return err
 	}
 	tests := 0
 	for _, m := range modules {
 		if m.IsTest() {
-			delete(byPath, m.Path)
+			delete(parsed.Modules, m.Path)
 			tests++
 		}
 	}
 	if tests == 0 {
 		c.general = append(c.general, "the repository has no policy tests (*_test.rego)")
 	}
-	c.compat = slices.ContainsFunc(all, func(p parsed) bool { return p.compat })
-	if err := addLibraries(byPath); err != nil {
-		return err
-	}
+	c.compat = parsed.Compat
 	c.reader.input = inputShape(c.compat)
 	schemas := ast.NewSchemaSet()
 	schemas.Put(ast.SchemaRootRef, c.reader.input.schema())
-	c.compiler = newCompiler().WithSchemas(schemas).WithStageAfterID(ast.StageResolveRefs, ast.CompilerStageDefinition{
+	c.compiler = policy.NewCompiler().WithSchemas(schemas).WithStageAfterID(ast.StageResolveRefs, ast.CompilerStageDefinition{
 		Name: "Reads", MetricName: "reads",
 		Stage: func(compiler *ast.Compiler) *ast.Error {
 			c.reader.read(compiler.Modules)
 			return nil
 		},
 	})
-	c.compiler.Compile(byPath)
+	c.compiler.Compile(parsed.Modules)
 	c.problems = c.reader.problems
 	return nil
 }
@@ -160,7 +163,7 @@ func (c *checker) unread() {
 	listed := map[string]bool{}
 	c.rules(func(m *ast.Module, r *ast.Rule) {
 		name := r.Ref().GroundPrefix().String()
-		if read[name] || listed[name] || isLibraryPackage(m) && !isKind(ruleName(r)) {
+		if read[name] || listed[name] || isLibraryPackage(m) && !policy.IsAsked(ruleName(r)) {
 			return
 		}
 		listed[name] = true
@@ -181,9 +184,9 @@ func (c *checker) rules(f func(*ast.Module, *ast.Rule)) {
 func asked(m *ast.Module, r *ast.Rule) bool {
 	name := ruleName(r)
 	if isCompat(m) {
-		return name == kindAllow
+		return name == policy.Allow
 	}
-	return !isLibraryPackage(m) && isKind(name)
+	return !isLibraryPackage(m) && policy.IsAsked(name)
 }
 
 func ruleName(r *ast.Rule) string {
@@ -207,7 +210,7 @@ func unreadText(m *ast.Module, r *ast.Rule) string {
 	if isLibraryPackage(m) {
 		return fmt.Sprintf("rule %s: nobody reads it: of a library nothing is asked; it belongs in package signet.authz or a node's", name)
 	}
-	contract := []string{kindAllow, kindDeny, kindHeaders}
+	contract := []string{policy.Allow, policy.Deny, policy.Headers}
 	if isCompat(m) {
 		if slices.Contains(pluginResults, name) {
 			return fmt.Sprintf("rule %s: nobody reads it: of package envoy.authz only allow is asked, true or an object of allowed, headers and request_headers_to_remove", name)
@@ -215,8 +218,8 @@ func unreadText(m *ast.Module, r *ast.Rule) string {
 		contract = contract[:1]
 	}
 	best := nearest(name, contract)
-	if best == "" && slices.Contains([]string{kindDeny, "denied", "violation", "violations"}, name) {
-		best = kindDeny
+	if best == "" && slices.Contains([]string{policy.Deny, "denied", "violation", "violations"}, name) {
+		best = policy.Deny
 	}
 	switch {
 	case best != "" && slices.Contains(contract, best):
@@ -279,7 +282,7 @@ func (c *checker) atAllow(key, text string, warning bool) {
 		})
 	})
 	c.rules(func(m *ast.Module, r *ast.Rule) {
-		if at == nil && isCompat(m) && ruleName(r) == kindAllow && !r.Default {
+		if at == nil && isCompat(m) && ruleName(r) == policy.Allow && !r.Default {
 			at = r.Loc()
 		}
 	})

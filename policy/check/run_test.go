@@ -1,10 +1,11 @@
-package policy_test
+package check_test
 
 import (
 	"strings"
 	"testing"
 
 	"signet.example/policy"
+	"signet.example/policy/check"
 	"signet.example/policy/tree"
 )
 
@@ -25,14 +26,14 @@ func treeOf(files ...string) tree.Tree {
 }
 
 func TestATreeWithPassingTestsIsServed(t *testing.T) {
-	r, err := policy.Test(t.Context(), treeOf(ordersTestRego))
+	r, err := check.Tree(t.Context(), treeOf(ordersTestRego))
 	if err != nil || r.Passed != 1 || r.Failed != 0 || len(r.Warnings) != 0 {
 		t.Errorf("%+v %v", r, err)
 	}
 }
 
 func TestAFailingTestRefusesTheTreeByNameAndLine(t *testing.T) {
-	r, err := policy.Test(t.Context(), treeOf(ordersTestRego, "test_impossible if 1 == 2", "test_broken if to_number(\"x\") == 1"))
+	r, err := check.Tree(t.Context(), treeOf(ordersTestRego, "test_impossible if 1 == 2", "test_broken if to_number(\"x\") == 1"))
 	if err == nil || r.Passed != 1 || r.Failed != 2 {
 		t.Fatalf("%+v %v", r, err)
 	}
@@ -42,7 +43,7 @@ func TestAFailingTestRefusesTheTreeByNameAndLine(t *testing.T) {
 }
 
 func TestATreeWithoutTestsIsServedWithAWarning(t *testing.T) {
-	r, err := policy.Test(t.Context(), tree.Tree{Modules: modules(meshRego)})
+	r, err := check.Tree(t.Context(), tree.Tree{Modules: modules(meshRego)})
 	if err != nil || len(r.Warnings) != 1 {
 		t.Errorf("%+v %v", r, err)
 	}
@@ -53,19 +54,19 @@ func TestATestFileCannotHoldWhatIsNotServed(t *testing.T) {
 		"package signet.authz\nallow contains \"only when tested\"",
 		"package signet.authz.order_store\ndeny contains \"only when tested\"",
 	} {
-		if _, err := policy.Test(t.Context(), treeOf(rego)); err == nil || !strings.Contains(err.Error(), "not served") {
+		if _, err := check.Tree(t.Context(), treeOf(rego)); err == nil || !strings.Contains(err.Error(), "not served") {
 			t.Errorf("%v", err)
 		}
 	}
 	helper := "package signet.lib.roles\nadmin := 1"
 	uses := tree.Tree{Modules: append(modules("package signet.authz\nallow contains \"x\" if data.signet.lib.roles.admin == input.x"), policy.Module{Path: "lib_test.rego", Rego: helper})}
-	if _, err := policy.Test(t.Context(), uses); err != nil {
+	if _, err := check.Tree(t.Context(), uses); err != nil {
 		t.Logf("refused: %v", err)
 	}
 }
 
 func TestTestsCannotReachTheNetwork(t *testing.T) {
-	if _, err := policy.Test(t.Context(), treeOf("package signet.authz_test\ntest_x if http.send({\"method\": \"GET\", \"url\": \"http://127.0.0.1\"})")); err == nil || !strings.Contains(err.Error(), "builtin http.send is not available") {
+	if _, err := check.Tree(t.Context(), treeOf("package signet.authz_test\ntest_x if http.send({\"method\": \"GET\", \"url\": \"http://127.0.0.1\"})")); err == nil || !strings.Contains(err.Error(), "builtin http.send is not available") {
 		t.Errorf("%v", err)
 	}
 }

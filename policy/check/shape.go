@@ -1,4 +1,4 @@
-package policy
+package check
 
 import (
 	"maps"

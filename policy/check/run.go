@@ -1,4 +1,4 @@
-package policy
+package check
 
 import (
 	"context"
@@ -7,10 +7,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 	"github.com/open-policy-agent/opa/v1/tester"
 
+	"signet.example/policy"
 	"signet.example/policy/tree"
 )
 
@@ -19,8 +19,8 @@ const (
 	maxFailures = 50
 )
 
-// TestReport is what a tree's own tests say.
-type TestReport struct {
+// Report is what a tree's own tests say.
+type Report struct {
 	Passed, Failed int
 	// Failures by file:line and name.
 	Failures []string
@@ -28,25 +28,25 @@ type TestReport struct {
 	Warnings []string
 }
 
-// Test compiles a tree as it will be served, checks it and runs its tests. An
-// error means that the tree must not be served: it does not compile, Check
+// Tree compiles a tree as it will be served, checks it and runs its tests. An
+// error means that the tree must not be served: it does not compile, Modules
 // refuses it, or a test failed (the report is filled in then too). A tree
 // without tests has a warning.
-func Test(ctx context.Context, tree tree.Tree) (TestReport, error) {
-	var report TestReport
-	if _, err := Compile(NewRevision(tree.URL, tree.Commit, tree.Modules, nil)); err != nil {
+func Tree(ctx context.Context, tree tree.Tree) (Report, error) {
+	var report Report
+	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, tree.Modules, nil)); err != nil {
 		return report, err
 	}
-	warnings, err := Check(tree.Modules)
+	warnings, err := Modules(tree.Modules)
 	if err != nil {
 		return report, fmt.Errorf("commit %.12s: %w", tree.Commit, err)
 	}
 	report.Warnings = warnings
-	modules, all, err := parse(tree.Modules)
+	parsed, err := policy.Parse(tree.Modules)
 	if err != nil {
 		return report, err
 	}
-	results, err := runTests(ctx, modules, all)
+	results, err := runTests(ctx, parsed)
 	if err != nil {
 		return report, err
 	}
@@ -57,7 +57,7 @@ func Test(ctx context.Context, tree tree.Tree) (TestReport, error) {
 	if err := ctx.Err(); err != nil {
 		return report, fmt.Errorf("policy tests of commit %.12s: %w", tree.Commit, err)
 	}
-	if report.Passed+report.Failed == 0 && slices.ContainsFunc(tree.Modules, Module.IsTest) {
+	if report.Passed+report.Failed == 0 && slices.ContainsFunc(tree.Modules, policy.Module.IsTest) {
 		report.Warnings = append(report.Warnings, "no rule in the *_test.rego files is a test: their names begin with test_")
 	}
 	if report.Failed > 0 {
@@ -69,23 +69,19 @@ func Test(ctx context.Context, tree tree.Tree) (TestReport, error) {
 // maxListedFailures bounds how many failing tests one error names.
 const maxListedFailures = 5
 
-func runTests(ctx context.Context, modules map[string]*ast.Module, all []parsed) (chan *tester.Result, error) {
-	compat := slices.ContainsFunc(all, func(p parsed) bool { return p.compat })
-	if err := addLibraries(modules); err != nil {
-		return nil, err
-	}
+func runTests(ctx context.Context, parsed policy.Parsed) (chan *tester.Result, error) {
 	store := inmem.NewFromObjectWithOpts(map[string]any{}, inmem.OptReturnASTValuesOnRead(true))
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("policy tests: %w", err)
 	}
 	results, err := tester.NewRunner().
-		SetCompiler(newCompiler()).
+		SetCompiler(policy.NewCompiler()).
 		SetStore(store).
-		SetModules(modules).
+		SetModules(parsed.Modules).
 		SetTimeout(testTime).
 		// As when serving: a builtin that fails is an error, but in envoy.authz.
-		RaiseBuiltinErrors(!compat).
+		RaiseBuiltinErrors(!parsed.Compat).
 		RunTests(ctx, txn)
 	if err != nil {
 		return nil, fmt.Errorf("policy tests: %w", err)
@@ -93,7 +89,7 @@ func runTests(ctx context.Context, modules map[string]*ast.Module, all []parsed)
 	return results, nil
 }
 
-func (t *TestReport) add(r *tester.Result) {
+func (t *Report) add(r *tester.Result) {
 	where := ""
 	if r.Location != nil {
 		where = fmt.Sprintf("%s:%d: ", r.Location.File, r.Location.Row)

@@ -1,10 +1,11 @@
-package policy_test
+package check_test
 
 import (
 	"strings"
 	"testing"
 
 	"signet.example/policy"
+	"signet.example/policy/check"
 )
 
 // tested are modules with a test, for which nothing is to be warned of.
@@ -92,7 +93,7 @@ func TestCheckRefusesByFileAndLineWhatTheInputNeverHas(t *testing.T) {
 		"a computed name and a slip elsewhere": {"package signet.authz\nallow contains \"x\" if {\n\tsome k\n\tinput.request[k] == \"GET\"\n\tinput.request.methd\n}", `a.rego:5: input.request.methd`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := policy.Check(tested(tc.rego))
+			_, err := check.Modules(tested(tc.rego))
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v", err)
 			}
@@ -114,7 +115,7 @@ func TestCheckWarnsOfComputedReads(t *testing.T) {
 		"in a name of a rule": "package signet.authz\n\nallow contains \"x\" if m[\"GET\"]\nm[k] := input.request[k] if some k in [\"method\"]",
 	} {
 		t.Run(name, func(t *testing.T) {
-			warnings, err := policy.Check(tested(rego))
+			warnings, err := check.Modules(tested(rego))
 			if err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "policies/a.rego:3: ") && !strings.HasPrefix(warnings[0], "policies/a.rego:4: ") {
 				t.Errorf("%q %v", warnings, err)
 			}
@@ -212,13 +213,13 @@ token := {"valid": valid, "payload": payload} if {
 `,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if warnings, err := policy.Check(tested(rego)); err != nil || len(warnings) > 0 {
+			if warnings, err := check.Modules(tested(rego)); err != nil || len(warnings) > 0 {
 				t.Errorf("%q %v", warnings, err)
 			}
 		})
 	}
 	for _, rego := range []string{meshRego, ordersRego} {
-		if warnings, err := policy.Check(tested(rego)); err != nil || len(warnings) > 0 {
+		if warnings, err := check.Modules(tested(rego)); err != nil || len(warnings) > 0 {
 			t.Errorf("%q %v", warnings, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package policy
+package check
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/types"
 
 	"signet.example/internal/manifest"
+	"signet.example/policy"
 	"signet.example/proxy"
 )
 
@@ -68,7 +69,7 @@ func (r *reader) read(modules map[string]*ast.Module) {
 	}
 	for _, name := range names {
 		m := modules[name]
-		if isLibrary(m) {
+		if policy.IsLibrary(m) {
 			continue
 		}
 		r.strict = isCompat(m)
