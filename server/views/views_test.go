@@ -1,0 +1,275 @@
+package views
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/internal/ordered"
+	"signet.example/internal/watched"
+	"signet.example/mesh"
+	"signet.example/proxy"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
+	"signet.example/server/kinds"
+)
+
+var td = spiffeid.RequireTrustDomainFromString("test.example")
+
+// stored is a model; each has what it was made of.
+type stored struct {
+	graph   *mesh.Graph
+	objects ordered.Map[kinds.Key, *kinds.Object]
+	grants  granted
+}
+
+func (s *stored) Graph() *mesh.Graph                             { return s.graph }
+func (s *stored) Objects() ordered.Map[kinds.Key, *kinds.Object] { return s.objects }
+func (s *stored) Managed(proxy.Ref) bool                         { return false }
+func (s *stored) Grants() Grants                                 { return s.grants }
+
+// granted is the names of what each group may be.
+type granted struct {
+	groups ordered.Map[ordered.String, string]
+}
+
+func (g granted) Of(group string) (version any, resources iter.Seq[*ads.Resource]) {
+	names := g.groups.Get(ordered.String(group))
+	return names, func(yield func(*ads.Resource) bool) {
+		for name := range strings.FieldsSeq(names) {
+			r, err := ads.NewResource(ads.EntryType, name, &api.Entry{Name: name})
+			if err == nil && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// manifests of a mesh in which a calls b.
+const manifests = `
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: m}
+spec: {}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: a}
+spec:
+  listeners: [{portMapping: {port: 80, protocol: http}}]
+  backends: [{virtualService: {virtualServiceRef: {name: b}}}]
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: b}
+spec:
+  listeners: [{portMapping: {port: 80, protocol: http}}]
+  serviceDiscovery: {dns: {hostname: b.internal}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: b}
+spec: {provider: {virtualNode: {virtualNodeRef: {name: b}}}}
+`
+
+func storedOf(t *testing.T, manifests string) *stored {
+	t.Helper()
+	docs, err := mesh.Split("test.yaml", []byte(manifests))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stored{}
+	var resources []*mesh.Resource
+	var objects []*kinds.Object
+	for _, d := range docs {
+		o, err := kinds.Parse(d, td)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, resources = append(objects, o), append(resources, o.Resource)
+	}
+	if err := mesh.AssignMeshes(resources); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects {
+		s.objects = s.objects.With(o.Key(), o)
+	}
+	if s.graph, err = mesh.NewGraph(resources); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// source is what views are made of, and who there is.
+type source struct {
+	look   Look
+	groups map[string]string // by agent
+}
+
+func (s *source) Look() Look { return s.look }
+
+func (s *source) Group(agent string) (string, error) {
+	if group, ok := s.groups[agent]; ok {
+		return group, nil
+	}
+	return "", fault.New(fault.Identity, "nobody knows %s", agent)
+}
+
+type callerKey struct{}
+
+// access lets the agents of its context follow everything but the virtual node "b".
+type access struct{}
+
+func (access) Review() {}
+
+func (access) Follower(ctx context.Context) (Follower, error) {
+	if name, ok := ctx.Value(callerKey{}).(string); ok {
+		return agent(name), nil
+	}
+	return nil, fault.Identity
+}
+
+type agent string
+
+func (a agent) Agent() string { return string(a) }
+func (a agent) ID() spiffeid.ID {
+	return spiffeid.RequireFromString("spiffe://test.example/signet/agent/" + string(a))
+}
+func (a agent) LogsTo(dir string) {}
+
+func (a agent) Follow(node proxy.Ref) error {
+	if node.Name == "b" {
+		return fault.Denied
+	}
+	return nil
+}
+
+func viewsOf(s *source) *Views {
+	counter := func() prometheus.Counter { return prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}) }
+	return New(Config{
+		TrustDomain: td, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
+		Metrics: Metrics{Published: counter(), BuildErrors: counter(), Rebuild: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "y"})},
+	}, s, access{}, watched.NewSignal())
+}
+
+func sourceOf(t *testing.T) *source {
+	t.Helper()
+	return &source{
+		look:   Look{Model: storedOf(t, manifests), Endpoints: &fleet.Registered{}, Policy: Policy{Current: &api.PolicyRevision{Id: "p"}, Stamp: "p"}, Roots: &api.Bundle{}},
+		groups: map[string]string{"one": "front", "two": "back"},
+	}
+}
+
+// follow is the view that an agent is given for a node id.
+func follow(t *testing.T, v *Views, name, id string) (*ads.View, error) {
+	t.Helper()
+	shape := anyShape
+	return v.View(context.WithValue(t.Context(), callerKey{}, name), &corev3.Node{Id: id, Metadata: shape.Metadata()})
+}
+
+func TestWhatOneGroupIsGrantedIsToldItAndNobodyElse(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	one, err := follow(t, v, "one", agent("one").ID().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := follow(t, v, "two", agent("two").ID().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Rebuild(t.Context(), nil)
+	before, all := two.Set(), v.toAll
+	next := *s.look.Model.(*stored)
+	next.grants.groups = next.grants.groups.With("front", "job web")
+	s.look.Model = &next
+	v.Rebuild(t.Context(), nil)
+	if got := one.Set().Type(ads.EntryType); len(got) != 2 {
+		t.Errorf("group front is told %v", got)
+	}
+	if two.Set() != before || v.toAll != all {
+		t.Error("what nothing changed in was made again")
+	}
+	delete(s.groups, "two")
+	s.look.Roster++
+	v.Rebuild(t.Context(), nil)
+	if _, err := follow(t, v, "two", agent("two").ID().String()); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("an agent that is not to be served any more: %v", err)
+	}
+}
+
+func TestAViewIsGivenByWhatAccessSaysAndNotByTheNodeID(t *testing.T) {
+	v := viewsOf(sourceOf(t))
+	for id, want := range map[string]codes.Code{
+		"mesh/m/virtualNode/a":     codes.OK,
+		"mesh/m/virtualNode/b":     codes.PermissionDenied,
+		"nothing":                  codes.PermissionDenied,
+		agent("two").ID().String(): codes.PermissionDenied, // another's own
+	} {
+		if _, err := follow(t, v, "one", id); status.Code(err) != want {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if _, err := v.View(t.Context(), &corev3.Node{Id: "mesh/m/virtualNode/a"}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("who was not let in: %v", err)
+	}
+}
+
+func TestWhatWasTriedIsWhatIsPublishedUnlessSomethingElseChanged(t *testing.T) {
+	for _, meanwhile := range []bool{false, true} {
+		s := sourceOf(t)
+		v := viewsOf(s)
+		a, err := follow(t, v, "one", "mesh/m/virtualNode/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Rebuild(t.Context(), nil)
+		next := storedOf(t, strings.Replace(manifests, "b.internal", "b.example", 1))
+		tried := v.Try(s.look.Model, next, func(at proxy.Ref, err error) { t.Errorf("%s: %v", at, err) })
+		key := Key{proxy.Node("m", "a"), anyShape}
+		if tried.sets[key] == nil {
+			t.Fatal("the view that is followed was not tried")
+		}
+		mark, err := ads.NewSet() // told from what would be translated again
+		if err != nil {
+			t.Fatal(err)
+		}
+		tried.sets[key] = mark
+		if s.look.Model = next; meanwhile {
+			s.look.Policy.Stamp = "q"
+		}
+		v.Rebuild(t.Context(), tried)
+		if (a.Set().Version() == mark.Version()) == meanwhile {
+			t.Errorf("something else changed: %t, and what was tried is published: %t", meanwhile, meanwhile)
+		}
+		if stale, err := v.Stale(); err != nil || len(stale) > 0 == meanwhile {
+			t.Errorf("stale: %v, %v", stale, err)
+		}
+	}
+}
+
+func TestAViewThatCannotBeMadeStaysAsItWas(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	a, err := follow(t, v, "one", "mesh/m/virtualNode/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := a.Set()
+	v.publish(t.Context(), a, nil, errors.New("cannot be made"))
+	if a.Set() != before {
+		t.Error("the last good one is gone")
+	}
+}
