@@ -274,7 +274,7 @@ type holder struct {
 	any    bool
 	seen   bool  // the unit of a socket at least
 	unseen bool  // that of one is not seen
-	hidden bool  // since its cgroup is gone, or not to be seen from here; else the kernel tells of none
+	hidden bool  // since its cgroup is gone, or not to be seen from here; else the kernel shows none
 	search error // or the search for it could not be finished
 	byFile bool  // the user is that of the socket's file: nobody has said who listens
 }

@@ -521,7 +521,7 @@ func TestTheAddressesThatAProxyMakesUpFillNoRoomOfAnotherNode(t *testing.T) {
 	other.Node = "mesh/shop/virtualNode/third"
 	refused := 0
 	for n := range maxAddressesOfNode + 10 {
-		other.App.Addr = netip.AddrFrom4([4]byte{127, 0, 1, byte(n)}) //nolint:gosec // below 256
+		other.App.Addr = netip.AddrFrom4([4]byte{127, 0, 1, byte(n)})
 		if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
 			if refused++; !strings.Contains(err.Error(), "signet agent owners list") {
 				t.Error(err)

@@ -235,8 +235,8 @@ func (a *agent) serveWayOut() {
 // run starts everything and stops it in the order of need: the proxies drain
 // while identity, routing and decisions still stand behind them.
 func (a *agent) run(ctx context.Context) error {
-	ctx, banish := context.WithCancelCause(ctx)
-	defer banish(nil)
+	ctx, shutOut := context.WithCancelCause(ctx)
+	defer shutOut(nil)
 	under, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, under := errgroup.WithContext(under)
@@ -244,7 +244,7 @@ func (a *agent) run(ctx context.Context) error {
 		g.Go(func() error {
 			err := standing(under)
 			if upstream.Banned(err) { // as if told to stop: who calls our proxies is told now that they are gone
-				banish(err)
+				shutOut(err)
 				return nil
 			}
 			return err

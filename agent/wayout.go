@@ -177,7 +177,7 @@ func socketNamesNobody(b identity.Binding) string {
 	return fmt.Sprintf("egress is a Unix socket, at which nobody sees who calls: its mode and group say who may, and Binding %s cannot (applications: %v); leave applications out there, or give egress a loopback address", b.Name, b.Applications.Strings())
 }
 
-// socketAddress is the IP address and port that Envoy tells of one end, or none.
+// socketAddress is the IP address and port that Envoy gives for one end, or none.
 func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
 	sa := p.GetAddress().GetSocketAddress()
 	a, err := netip.ParseAddr(sa.GetAddress())

@@ -79,10 +79,10 @@ type access struct {
 	instances *fleet.Instances
 	// turnedAway is told of what a caller was not given.
 	turnedAway func(ctx context.Context, c *caller, action, why string)
-	// proven is told of a connection on which this instance of an agent was let in, and
+	// verified is told of a connection on which this instance of an agent was let in, and
 	// vouched of one on which a good token was shown.
-	proven  func(conn net.Addr, agent, instance string)
-	vouched func(conn net.Addr)
+	verified func(conn net.Addr, agent, instance string)
+	vouched  func(conn net.Addr)
 
 	model func() *model
 
@@ -155,7 +155,7 @@ func (a *access) enter(ctx context.Context, method string) (*caller, time.Time, 
 	if err := a.instances.Admit(ctx, c.agent.ID, c.instance, c.remote); err != nil {
 		return c, until, err // its connection is none of the agent's
 	}
-	a.proven(c.conn, c.agent.ID, c.instance)
+	a.verified(c.conn, c.agent.ID, c.instance)
 	return c, until, nil
 }
 

@@ -39,7 +39,7 @@ const (
 )
 
 // server joins the parts. load makes each of them before what uses it, and sets all
-// their fields but access.proven, which is the listener's: serve sets that before it
+// their fields but access.verified, which is the listener's: serve sets that before it
 // starts a goroutine. Only current, ready and stopping change later.
 //
 // Locks are taken in this order, left before right:
@@ -269,8 +269,8 @@ func (s *server) serve(ctx context.Context) error {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
-	young := fleet.Listen(agents, s.metrics.tooMany)
-	s.access.proven, s.access.vouched = young.Proven, young.Vouched
+	connections := fleet.Listen(agents, s.metrics.tooMany)
+	s.access.verified, s.access.vouched = connections.Verified, connections.Vouched
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
 		return fmt.Errorf("listen for operators: %w", err)
@@ -293,7 +293,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return part(work) })
 	}
 	faces := []face{
-		{s.agentServer(attestors), young},
+		{s.agentServer(attestors), connections},
 		{s.adminServer(), adminL},
 	}
 	for _, f := range faces {

@@ -355,7 +355,7 @@ func (e *envoy) readBack(ctx context.Context, v View) {
 }
 
 // stop drains Envoy and ends it. The report that it drains goes out meanwhile,
-// so that others stop calling it before it stops answering. finish says whether it
+// so that others stop calling it before it stops answering. finish reports whether it
 // may be given longer than drainTime.
 func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
 	e.become(func(s *known) { s.state = api.ProxyStatus_DRAINING })

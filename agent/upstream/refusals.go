@@ -9,7 +9,7 @@ import (
 // the same host key is connected.
 func Elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
 
-// Banned tells that the servers will not have this agent again: that is all that
+// Banned reports whether the servers will not have this agent again: that is all that
 // PermissionDenied means to a session and to a host key that has joined. The agent
 // then ends, and its keys, sockets and proxies with it (A30): waiting would only
 // keep identities in use that somebody wants out of it.

@@ -26,8 +26,8 @@ const (
 	explainTries  = 5
 	explainPause  = 40 * time.Millisecond
 	explainAtOnce = 16
-	// newcomersTold is how often newcomers with this host's key are worth a line.
-	newcomersTold = time.Minute
+	// newcomersLogged is how often newcomers with this host's key are worth a line.
+	newcomersLogged = time.Minute
 )
 
 // Reporter knows how this host is. One goroutine at a time reports; Ready is asked by
@@ -58,8 +58,8 @@ type Session struct {
 
 // newcomers are other processes that show this host's key.
 type newcomers struct {
-	told   time.Time // when a line was written
-	untold int       // probes since
+	logged   time.Time // when a line was written
+	unlogged int       // probes since
 }
 
 // Run keeps a session open until ctx ends, or the agent is banned.
@@ -165,17 +165,17 @@ func (s *Session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 	}
 }
 
-// newcomer tells of another process with this host's key, and of how many probes
+// newcomer logs another process with this host's key, and how many probes
 // there were since it last did: a thief can try again and again.
 func (s *Session) newcomer(ctx context.Context, remote string) {
 	n := &s.newcomers
-	if !n.told.IsZero() && time.Since(n.told) < newcomersTold {
-		n.untold++
+	if !n.logged.IsZero() && time.Since(n.logged) < newcomersLogged {
+		n.unlogged++
 		return
 	}
 	s.Log.ErrorContext(ctx, "another process has this host's key and was refused: was data_dir copied, or stolen? signet check on the server has more",
-		slog.String("remote", remote), slog.Int("untold", n.untold))
-	*n = newcomers{told: time.Now()}
+		slog.String("remote", remote), slog.Int("untold", n.unlogged))
+	*n = newcomers{logged: time.Now()}
 }
 
 // takeUnserved takes which proxies no caller is sent to.

@@ -80,7 +80,7 @@ func TestProbesAreAllAnsweredInTheirOrderAndToldOnceAMinute(t *testing.T) {
 			if n := log.n.Load(); next != 1000 || n != int64(minute+1) {
 				t.Fatalf("minute %d: %d answers, %d lines", minute, next, n)
 			}
-			time.Sleep(newcomersTold)
+			time.Sleep(newcomersLogged)
 		}
 	})
 }

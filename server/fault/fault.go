@@ -60,11 +60,11 @@ func (*limited) Unwrap() error { return Limit }
 // GRPCStatus is how gRPC tells it.
 func (l *limited) GRPCStatus() *status.Status {
 	s := status.New(codes.ResourceExhausted, l.Error())
-	told, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(l.after)})
+	detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(l.after)})
 	if err != nil {
 		return s // without it the caller guesses
 	}
-	return told
+	return detailed
 }
 
 type reasoned struct {

@@ -212,7 +212,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 		}
 		clients, served = append(clients, c), append(served, s)
 	}
-	u.Proven(served[1].RemoteAddr(), "web", "")
+	u.Verified(served[1].RemoteAddr(), "web", "")
 	for i, want := range []error{io.EOF, os.ErrDeadlineExceeded} {
 		if err := clients[i].SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 			t.Fatal(err)
@@ -224,7 +224,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 	for i := range served {
 		_ = errors.Join(served[i].Close(), clients[i].Close()) // one is closed already
 	}
-	if len(u.open) != 0 || u.young.len() != 0 || len(u.sources) != 0 || len(u.agents) != 0 || u.called != 0 {
+	if len(u.open) != 0 || u.unverified.len() != 0 || len(u.sources) != 0 || len(u.agents) != 0 || u.called != 0 {
 		t.Errorf("connections are still known: %+v", u)
 	}
 }
@@ -258,7 +258,7 @@ func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
 	}
 	agent := func(name string) net.Conn {
 		near, far := connect(1)
-		u.Proven(far.RemoteAddr(), name, "")
+		u.Verified(far.RemoteAddr(), name, "")
 		return near
 	}
 	web1, web2, orders := agent("web"), agent("web"), agent("orders")
@@ -296,7 +296,7 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 	}
 	u := listen(l, time.Minute, AgentsRoom(), counter())
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
-	for _, proven := range []bool{false, true} {
+	for _, verified := range []bool{false, true} {
 		client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -305,19 +305,19 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if proven {
-			u.Proven(served.RemoteAddr(), "web", "")
+		if verified {
+			u.Verified(served.RemoteAddr(), "web", "")
 		}
-		const sent = 3 * unprovenBytes
+		const sent = 3 * unverifiedBytes
 		go func() { // ends by Close
 			_, _ = io.Copy(client, io.LimitReader(zeros{}, sent)) // it may be refused
 			_ = client.Close()
 		}()
 		got, err := io.Copy(io.Discard, struct{ io.Reader }{served})
-		if proven && (got != sent || err != nil) {
+		if verified && (got != sent || err != nil) {
 			t.Errorf("an agent's connection: %d bytes, %v", got, err)
 		}
-		if !proven && (got > unprovenBytes || !errors.Is(err, errUnprovenBytes)) {
+		if !verified && (got > unverifiedBytes || !errors.Is(err, errUnverifiedBytes)) {
 			t.Errorf("nobody's connection: %d bytes, %v", got, err)
 		}
 		_ = served.Close() // closed already where it was refused

@@ -20,7 +20,7 @@ import (
 // in at once (docs/decisions/018).
 const (
 	maxInstance = 64
-	// clashKept is how long `signet check` tells of a refused instance, unless the
+	// clashKept is how long `signet check` shows a refused instance, unless the
 	// agent is banned before.
 	clashKept = 24 * time.Hour
 	// clashAgain is when the same agent's next clash is worth a line and a row.
@@ -63,7 +63,7 @@ type servedRun struct {
 type Clash struct {
 	Served, Refused netip.Addr
 	At              time.Time
-	told            time.Time
+	logged          time.Time
 }
 
 // NewInstances knows no instance yet.
@@ -145,10 +145,10 @@ func inUse(agent string) error {
 func (i *Instances) clash(ctx context.Context, agent string, served, refused netip.Addr) {
 	now := i.clock()
 	i.mu.Lock()
-	c := Clash{Served: served, Refused: refused, At: now, told: i.clashes[agent].told}
-	tell := now.Sub(c.told) >= clashAgain
+	c := Clash{Served: served, Refused: refused, At: now, logged: i.clashes[agent].logged}
+	tell := now.Sub(c.logged) >= clashAgain
 	if tell {
-		c.told = now
+		c.logged = now
 	}
 	i.clashes[agent] = c
 	i.mu.Unlock()

@@ -14,17 +14,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// provenWithin is how long a connection may stay without a call by an agent that
+// verifiedWithin is how long a connection may stay without a call by an agent that
 // proved who it is. Everyone can make a host key and complete a handshake: without
 // a bound whoever reaches the listener could take all its connections, and hold
 // them. A join is one call, and takes less.
-const provenWithin = 30 * time.Second
+const verifiedWithin = 30 * time.Second
 
-// unprovenBytes is how much such a connection may send. gRPC holds a message until
+// unverifiedBytes is how much such a connection may send. gRPC holds a message until
 // it is whole and lets a connection carry many: 1,024 of 4 MiB, by our limits,
 // before anybody is asked who they are. A join takes 2 KiB, and the first call of
 // an agent on a new connection, for 64 SVIDs, 40 KiB.
-const unprovenBytes = 256 << 10
+const unverifiedBytes = 256 << 10
 
 // vouchedWithin is how long a stranger may stay after its handshake. A join shows its
 // token in its first call, which a client makes at once.
@@ -60,7 +60,7 @@ func AgentsRoom() Room {
 	}
 }
 
-var errUnprovenBytes = errors.New("a connection that no agent called on sent too much")
+var errUnverifiedBytes = errors.New("a connection that no agent called on sent too much")
 
 // Listener closes connections which nobody proved in time, or
 // that send much before. Where there is no room the newcomer is let in, and the
@@ -72,15 +72,15 @@ type Listener struct {
 	room   Room
 	over   prometheus.Counter // connections that gave way
 
-	mu      sync.Mutex              // guards the rest
-	open    map[string]*Conn        // by remote address
-	young   queue                   // those that nobody has proven
-	sources map[netip.Prefix]*queue // the same by source
-	agents  map[string][]*Conn      // those that an agent called on, the oldest first, by agent
-	called  int                     // how many these are
+	mu         sync.Mutex              // guards the rest
+	open       map[string]*Conn        // by remote address
+	unverified queue                   // those whose agent is not verified
+	sources    map[netip.Prefix]*queue // the same by source
+	agents     map[string][]*Conn      // those that an agent called on, the oldest first, by agent
+	called     int                     // how many these are
 }
 
-// queue is of connections that nobody has proven, the oldest first.
+// queue is of connections whose agent is not verified, the oldest first.
 type queue [classes]list.List // of *Conn
 
 func (q *queue) len() int {
@@ -93,7 +93,7 @@ func (q *queue) len() int {
 
 // Listen has connections of l, which are counted in over when they give way.
 func Listen(l net.Listener, over prometheus.Counter) *Listener {
-	return listen(l, provenWithin, AgentsRoom(), over)
+	return listen(l, verifiedWithin, AgentsRoom(), over)
 }
 
 func listen(l net.Listener, within time.Duration, r Room, over prometheus.Counter) *Listener {
@@ -120,7 +120,7 @@ func (u *Listener) enter(conn net.Conn) *Conn {
 	if old := u.open[c.address]; old != nil { // closed, and its address used again
 		u.leave(old)
 	}
-	c.left.Store(unprovenBytes)
+	c.left.Store(unverifiedBytes)
 	c.timer = time.AfterFunc(u.within, func() {
 		_ = conn.Close() // whoever reads from it gets the error
 	})
@@ -129,7 +129,7 @@ func (u *Listener) enter(conn net.Conn) *Conn {
 	return c
 }
 
-// class counts a connection that nobody has proven in a class, and out of the one that
+// class counts a connection whose agent is not verified in a class, and out of the one that
 // it was in. The oldest of that class gives way, first of the connection's own address.
 // The caller holds mu.
 func (u *Listener) class(c *Conn, k Class) {
@@ -140,7 +140,7 @@ func (u *Listener) class(c *Conn, k Class) {
 	for _, full := range []struct {
 		list *list.List
 		most int
-	}{{&q[k], u.room.Source[k]}, {&u.young[k], u.room.All[k]}} {
+	}{{&q[k], u.room.Source[k]}, {&u.unverified[k], u.room.All[k]}} {
 		if full.list.Len() >= full.most {
 			u.cut(full.list.Front().Value.(*Conn)) //nolint:forcetypeassert // what it holds
 		}
@@ -151,8 +151,8 @@ func (u *Listener) class(c *Conn, k Class) {
 	}
 	u.sources[c.source] = q // the one that gave way may have been its last
 	c.class = k
-	c.in = [2]*list.List{&u.young[k], &q[k]}
-	c.at = [2]*list.Element{u.young[k].PushBack(c), q[k].PushBack(c)}
+	c.in = [2]*list.List{&u.unverified[k], &q[k]}
+	c.at = [2]*list.Element{u.unverified[k].PushBack(c), q[k].PushBack(c)}
 }
 
 // cut closes a connection that gives way. The caller holds mu.
@@ -179,7 +179,7 @@ func (u *Listener) leave(c *Conn) {
 	}
 }
 
-// grown counts a connection out of those that nobody has proven. The caller holds mu.
+// grown counts a connection out of those whose agent is not verified. The caller holds mu.
 func (u *Listener) grown(c *Conn) {
 	c.timer.Stop()
 	for i, l := range c.in {
@@ -220,10 +220,10 @@ func (u *Listener) Vouched(addr net.Addr) {
 	}
 }
 
-// Proven lets the connection from addr stay, on which this instance of an agent called
+// Verified lets the connection from addr stay, on which this instance of an agent called
 // and was let in. Where the agent has too many, those that another instance of it left
 // go first.
-func (u *Listener) Proven(addr net.Addr, agent, instance string) {
+func (u *Listener) Verified(addr net.Addr, agent, instance string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	c := u.open[addr.String()]
@@ -256,7 +256,7 @@ type Conn struct {
 
 	// The following are guarded by u.mu.
 	agent, instance string           // that called on it
-	class           Class            // while nobody has proven it, as are the two below
+	class           Class            // while nobody has verified it, as are the two below
 	in              [2]*list.List    // of all and of its source
 	at              [2]*list.Element // where in these
 }
@@ -281,7 +281,7 @@ func (c *Conn) Shook(known bool) {
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if c.left.Add(-int64(n)) < 0 {
-		return 0, errors.Join(errUnprovenBytes, c.Close())
+		return 0, errors.Join(errUnverifiedBytes, c.Close())
 	}
 	return n, err
 }

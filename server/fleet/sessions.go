@@ -57,8 +57,8 @@ type Session struct {
 	taking sync.Mutex // held while a report is taken
 	over   bool       // nothing is taken any more; guarded by taking
 	// unserved is what the agent was told last, if it was told; guarded by taking.
-	unserved map[string]string
-	told     bool
+	unserved     map[string]string
+	unservedSent bool
 }
 
 // Peer is who is connected.
@@ -71,12 +71,12 @@ func (s *Session) Since() time.Time { return s.since }
 // that has changed, and once on each stream: an earlier one may have told another
 // thing. The caller holds taking.
 func (s *Session) tellUnserved(reasons map[string]string) {
-	if s.told && maps.Equal(reasons, s.unserved) {
+	if s.unservedSent && maps.Equal(reasons, s.unserved) {
 		return
 	}
 	select {
 	case s.down <- &api.SessionDown{Message: &api.SessionDown_Unserved{Unserved: &api.Unserved{Reasons: reasons}}}:
-		s.unserved, s.told = reasons, true
+		s.unserved, s.unservedSent = reasons, true
 	default: // it has not read for long: with its next report
 	}
 }
@@ -109,8 +109,8 @@ func (s *Session) Latest() *api.Report {
 	return s.report
 }
 
-// Parting is what stays of an agent's last session, zero if there was none.
-type Parting struct {
+// LastSession is what stays of an agent's last session, zero if there was none.
+type LastSession struct {
 	Report *api.Report // its latest, nil if it made none
 	At     time.Time
 }
@@ -129,7 +129,7 @@ type Sessions struct {
 
 	mu      sync.Mutex             // guards the following, and every question
 	by      map[string]*Session    // by agent id
-	left    map[string]Parting     // of agents that went away
+	left    map[string]LastSession // of agents that went away
 	waiting map[string][]*question // by decision id
 
 	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
@@ -138,7 +138,7 @@ type Sessions struct {
 // NewSessions has no sessions yet.
 func NewSessions(reports Reports, log *slog.Logger) *Sessions {
 	return &Sessions{
-		log: log, reports: reports, by: map[string]*Session{}, left: map[string]Parting{},
+		log: log, reports: reports, by: map[string]*Session{}, left: map[string]LastSession{},
 		waiting: map[string][]*question{},
 	}
 }
@@ -237,7 +237,7 @@ func (r *Sessions) leave(s *Session) {
 	last := r.by[id] == s
 	if last {
 		delete(r.by, id)
-		r.left[id] = Parting{s.Latest(), time.Now()}
+		r.left[id] = LastSession{s.Latest(), time.Now()}
 		if !r.stopping.Load() {
 			r.reports.Left(id) // under mu: the agent's next session enters, and reports, after it
 		}
@@ -283,7 +283,7 @@ func (r *Sessions) Loaded(revision string) bool {
 }
 
 // Of returns an agent's session, nil if it is not connected, and what stayed of the last that ended.
-func (r *Sessions) Of(id string) (*Session, Parting) {
+func (r *Sessions) Of(id string) (*Session, LastSession) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.by[id], r.left[id]

@@ -7,7 +7,7 @@ import (
 )
 
 // insideRanges are addresses where no issuer is, beyond those that netip.Addr
-// tells of, and where clouds serve metadata. The private ranges of IPv4 are not
+// names, and where clouds serve metadata. The private ranges of IPv4 are not
 // among them: an issuer of one's own is found there by its name.
 var insideRanges = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),        // RFC 1122: this host

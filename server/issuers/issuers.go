@@ -216,7 +216,7 @@ func (i *Keys) save(ctx context.Context) {
 	}
 }
 
-// Warnings tells of issuers whose keys cannot be fetched now: each is asked once,
+// Warnings names issuers whose keys cannot be fetched now: each is asked once,
 // within a few seconds.
 func Warnings(ctx context.Context, list []jwt.Issuer) []string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
