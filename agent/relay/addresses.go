@@ -34,11 +34,11 @@ func (t *addresses) claim(proxy string, at []netip.AddrPort) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var first netip.AddrPort // of several, so that the reason stays the same
-	for _, want := range at {
+	for _, address := range at {
 		for has, other := range t.by {
 			if !other.until.IsZero() && time.Now().After(other.until) {
 				delete(t.by, has)
-			} else if other.proxy != proxy && overlap(want, has) && (!first.IsValid() || has.Compare(first) < 0) {
+			} else if other.proxy != proxy && overlap(address, has) && (!first.IsValid() || has.Compare(first) < 0) {
 				first = has
 			}
 		}
@@ -49,8 +49,8 @@ func (t *addresses) claim(proxy string, at []netip.AddrPort) error {
 	if t.by == nil {
 		t.by = map[netip.AddrPort]tenure{}
 	}
-	for _, want := range at {
-		t.by[want] = tenure{proxy: proxy}
+	for _, address := range at {
+		t.by[address] = tenure{proxy: proxy}
 	}
 	return nil
 }

@@ -96,7 +96,7 @@ type Keeper struct {
 
 // slot is the plan for one entry.
 type slot struct {
-	want     Name
+	name     Name
 	next     time.Time
 	failures int
 	asked    bool // a request for it is under way
@@ -112,15 +112,15 @@ func NewKeeper(issue Issuer, m *Metrics, log *slog.Logger) *Keeper {
 }
 
 // Need asks for SVIDs to be kept. What is kept already is left alone.
-func (k *Keeper) Need(wants ...Name) {
+func (k *Keeper) Need(names ...Name) {
 	k.mu.Lock()
 	added := false
-	for _, w := range wants {
-		if s, ok := k.slots[w.Entry]; ok && s.want == w {
+	for _, w := range names {
+		if s, ok := k.slots[w.Entry]; ok && s.name == w {
 			continue
 		}
 		// An entry that was given another identity starts anew.
-		k.slots[w.Entry] = &slot{want: w, next: time.Now()}
+		k.slots[w.Entry] = &slot{name: w, next: time.Now()}
 		added = true
 	}
 	k.mu.Unlock()
@@ -136,11 +136,11 @@ func (k *Keeper) Retain(keep func(Name) bool) {
 	before := len(k.slots)
 	gone, kept := map[string]bool{}, map[string]bool{}
 	maps.DeleteFunc(k.slots, func(_ string, s *slot) bool {
-		if keep(s.want) {
-			kept[s.want.ID.String()] = true
+		if keep(s.name) {
+			kept[s.name.ID.String()] = true
 			return false
 		}
-		gone[s.want.ID.String()] = true
+		gone[s.name.ID.String()] = true
 		return true
 	})
 	changed := len(k.slots) != before
@@ -158,7 +158,7 @@ func (k *Keeper) Retain(keep func(Name) bool) {
 // Install takes an SVID that came another way: the agent's own, from Attest.
 func (k *Keeper) Install(s *SVID) {
 	k.mu.Lock()
-	k.slots[s.Entry] = &slot{want: Name{s.Entry, s.ID}, current: s, next: s.Due}
+	k.slots[s.Entry] = &slot{name: Name{s.Entry, s.ID}, current: s, next: s.Due}
 	k.mu.Unlock()
 	k.metrics.rotated(s)
 	k.publish()
@@ -259,12 +259,12 @@ func (k *Keeper) take(now time.Time) (batch []Name, next time.Time) {
 		if (a.current == nil) != (b.current == nil) {
 			return map[bool]int{true: -1, false: 1}[a.current == nil]
 		}
-		return cmp.Or(a.next.Compare(b.next), cmp.Compare(a.want.Entry, b.want.Entry))
+		return cmp.Or(a.next.Compare(b.next), cmp.Compare(a.name.Entry, b.name.Entry))
 	})
 	due = append(due, soon...)
 	for _, s := range due[:min(len(due), issueBatch)] {
 		s.asked = true
-		batch = append(batch, s.want)
+		batch = append(batch, s.name)
 	}
 	k.busy++
 	return batch, next
@@ -280,7 +280,7 @@ func (k *Keeper) renew(ctx context.Context, batch []Name) {
 	k.busy--
 	for i, w := range batch {
 		s := k.slots[w.Entry]
-		if s == nil || s.want != w {
+		if s == nil || s.name != w {
 			continue // no longer needed, or needed as something else
 		}
 		s.asked = false
@@ -301,7 +301,7 @@ func (k *Keeper) file(ctx context.Context, s *slot, result Issued, now time.Time
 	if result.Err == nil {
 		s.current, s.failures, s.next = result.SVID, 0, result.SVID.Due
 		k.metrics.rotated(result.SVID)
-		k.log.InfoContext(ctx, "svid issued", slog.String("spiffe_id", s.want.ID.String()), slog.String("serial", result.SVID.Serial()),
+		k.log.InfoContext(ctx, "svid issued", slog.String("spiffe_id", s.name.ID.String()), slog.String("serial", result.SVID.Serial()),
 			slog.Time("not_after", result.SVID.NotAfter()), slog.Time("renewal", result.SVID.Due))
 		return
 	}
@@ -316,7 +316,7 @@ func (k *Keeper) file(ctx context.Context, s *slot, result Issued, now time.Time
 	if s.failures&(s.failures-1) != 0 {
 		level = slog.LevelDebug // in a long outage every doubling is told
 	}
-	k.log.Log(ctx, level, "svid not issued", slog.String("spiffe_id", s.want.ID.String()), slog.String("reason", reason),
+	k.log.Log(ctx, level, "svid not issued", slog.String("spiffe_id", s.name.ID.String()), slog.String("reason", reason),
 		slog.Int("failures", s.failures), slog.Time("retry", s.next), slog.Any("err", result.Err))
 }
 
