@@ -40,7 +40,7 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server":        {lines: 7700, calls: 12, uses: 18, embedded: []string{"server", "views", "Agent", "RootSet"}},
+	"server":        {lines: 7000, uses: 14, embedded: []string{"server", "Agent", "RootSet"}},
 	"server/signer": {embedded: []string{"Process"}},
 	"agent":         {lines: 3900, calls: 12},
 	"policy":        {uses: 18},
