@@ -71,8 +71,8 @@ func actorOf(ctx context.Context) (string, error) {
 	return "", fault.Identity
 }
 
-// unary audits a call before it is made, and its outcome. What cannot be written
-// down is not done.
+// unary audits a call before it is made, and its outcome. A call fails if its audit
+// row cannot be written.
 func (a *admin) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	method := methodName(info.FullMethod)
 	if !recordsItself(req) {

@@ -115,8 +115,8 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 // plan is a change that was checked against all that is stored.
 type plan struct {
 	writes []store.Write
-	next   *model       // what the store will have when it has taken them
-	tried  *views.Trial // what next serves
+	next   *model           // what the store will have when it has taken them
+	tried  *views.Candidate // what next serves
 }
 
 // write stores and serves: when it returns, the views have the change.

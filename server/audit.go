@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// refusalsTold is how many refusals of one kind have an audit row of their own
+	// refusalsNamed is how many refusals of one kind have an audit row of their own
 	// in a minute, and how many of one caller; the others are one row together.
-	refusalsTold, refusalsPerCaller = 10, 3
-	refusalsEvery                   = time.Minute
+	refusalsNamed, refusalsPerCaller = 10, 3
+	refusalsEvery                    = time.Minute
 	// maxRefusal bounds the detail of such a row.
 	maxRefusal = 512
 	// pruneEvery is how often rows are looked for that are too old to keep.
@@ -37,7 +37,7 @@ type refusals struct {
 func newRefusals(clock func() time.Time, audit func(ctx context.Context, actor, action, detail string)) *refusals {
 	r := &refusals{audit: audit, clock: clock, budget: map[string]*sampled.Budget{}}
 	for _, action := range refusable {
-		r.budget[action] = &sampled.Budget{Most: refusalsTold, PerKey: refusalsPerCaller, Window: refusalsEvery}
+		r.budget[action] = &sampled.Budget{Most: refusalsNamed, PerKey: refusalsPerCaller, Window: refusalsEvery}
 	}
 	return r
 }

@@ -388,7 +388,7 @@ func quoted(list []string) []string {
 	return out
 }
 
-// checkPackages tells of packages that several virtual nodes claim.
+// checkPackages finds packages that several virtual nodes claim.
 func (a *admin) checkPackages() []*api.Finding {
 	var list []*api.Finding
 	m := a.model()

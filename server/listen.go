@@ -55,7 +55,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
 	opts = append(opts,
-		grpc.Creds(provenCredentials{credentials.NewTLS(s.own.tlsConfig()), s.access.knows}),
+		grpc.Creds(verifiedCredentials{credentials.NewTLS(s.own.tlsConfig()), s.access.knows}),
 		grpc.UnaryInterceptor(s.access.unary),
 		grpc.StreamInterceptor(s.access.stream),
 	)

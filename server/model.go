@@ -233,7 +233,7 @@ func (m *model) check() manifest.Errors {
 	return errs
 }
 
-// addedTo tells of two objects that cannot be together which one was added: the one
+// addedTo returns which of two objects that cannot be together was added: the one
 // that is not stored, else the second by name. An error belongs to its place.
 func (m *model) addedTo(kind, first, second string) (added, there string) {
 	stored := func(name string) bool { return m.objects.Get(kinds.Key{Kind: kind, Name: name}).Revision > 0 }

@@ -249,7 +249,7 @@ func (p *policies) syncOne(ctx context.Context, src repo.Source, byHand bool) *a
 		st.Changed = st.Revision != before
 	}
 	p.status[src.Name], p.tried[src.Name], p.took[src.Name] = st, src, p.clock().Sub(begun)
-	return p.told(st)
+	return p.withWarnings(st)
 }
 
 // accept puts a tree that passed its tests in force, unless a package of it may
@@ -264,9 +264,9 @@ func (p *policies) accept(ctx context.Context, source string, got reading) error
 	return p.renewRevision(ctx)
 }
 
-// told is a copy of a status with the warnings of what is in force now. p.mu
+// withWarnings is a copy of a status with the warnings of what is in force now. p.mu
 // must be held.
-func (p *policies) told(st *api.PolicyStatus) *api.PolicyStatus {
+func (p *policies) withWarnings(st *api.PolicyStatus) *api.PolicyStatus {
 	out, _ := proto.Clone(st).(*api.PolicyStatus) // Clone returns what it was given
 	if p.good.source == st.GetSource() {
 		out.Warnings = append(slices.Clone(p.good.warnings), p.model().unclaimed(p.good.packages)...)
@@ -315,8 +315,8 @@ func (p *policies) unchanged(src repo.Source) *api.PolicyStatus {
 	return st
 }
 
-// bare leaves out which revision an error is of: nobody has seen its id yet.
-func bare(err error) error {
+// withoutRevision leaves out which revision an error is of: nobody has seen its id yet.
+func withoutRevision(err error) error {
 	if inner := errors.Unwrap(err); inner != nil {
 		return inner
 	}
@@ -461,7 +461,7 @@ func (p *policies) statuses() []*api.PolicyStatus {
 	defer p.mu.Unlock()
 	var list []*api.PolicyStatus
 	for _, name := range sortedKeys(p.status) {
-		list = append(list, p.told(p.status[name]))
+		list = append(list, p.withWarnings(p.status[name]))
 	}
 	return list
 }

@@ -231,7 +231,7 @@ func readSource(ctx context.Context, src repo.Source, login repo.Login, dir stri
 	ctx, cancel := context.WithTimeout(ctx, policyTestTime)
 	defer cancel()
 	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), nil)); err != nil {
-		answer.Error = fmt.Sprintf("commit %.12s does not compile: %v", tree.Commit, bare(err))
+		answer.Error = fmt.Sprintf("commit %.12s does not compile: %v", tree.Commit, withoutRevision(err))
 		return
 	}
 	report, err := check.Tree(ctx, tree)

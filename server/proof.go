@@ -14,16 +14,16 @@ import (
 	"signet.example/server/fleet"
 )
 
-// provenCredentials are TLS credentials that give each connection a place to keep
+// verifiedCredentials are TLS credentials that give each connection a place to keep
 // what its peer's chain has proven: a connection has one chain for all its calls.
-type provenCredentials struct {
+type verifiedCredentials struct {
 	credentials.TransportCredentials
 	// known reports whether a peer is an agent that is to be served.
 	known func(*tlsPeer) bool
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (c provenCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c verifiedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := c.TransportCredentials.ServerHandshake(raw)
 	known := false
 	if t, ok := info.(credentials.TLSInfo); ok {
@@ -37,30 +37,30 @@ func (c provenCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.
 }
 
 // Clone implements credentials.TransportCredentials.
-func (c provenCredentials) Clone() credentials.TransportCredentials {
-	return provenCredentials{c.TransportCredentials.Clone(), c.known}
+func (c verifiedCredentials) Clone() credentials.TransportCredentials {
+	return verifiedCredentials{c.TransportCredentials.Clone(), c.known}
 }
 
 // tlsPeer is who is at the other end of a connection.
 type tlsPeer struct {
 	credentials.TLSInfo
-	path atomic.Pointer[provenPath]
+	path atomic.Pointer[verifiedPath]
 }
 
 func (p *tlsPeer) chain() []*x509.Certificate { return p.State.PeerCertificates }
 
-// provenPath is an outcome of identity.VerifyPeer that need not be computed
+// verifiedPath is an outcome of identity.VerifyPeer that need not be computed
 // again. It depends on the chain, on the roots and on the time: the first is the
 // connection's, the second is the very pool, and the third changes nothing while
 // every certificate that could be on the path is valid. Who the agent is and
 // whether it is banned is no part of it.
-type provenPath struct {
+type verifiedPath struct {
 	id          spiffeid.ID
 	roots       *x509.CertPool
 	from, until time.Time
 }
 
-func (v *provenPath) holds(roots *x509.CertPool, now time.Time) bool {
+func (v *verifiedPath) holds(roots *x509.CertPool, now time.Time) bool {
 	return v != nil && v.roots == roots && !now.Before(v.from) && !now.After(v.until)
 }
 
@@ -74,7 +74,7 @@ func (a *access) verifySVID(p *tlsPeer) (spiffeid.ID, error) {
 	if err != nil {
 		return id, err
 	}
-	v := &provenPath{id: id, roots: roots.pool, from: p.chain()[0].NotBefore, until: p.chain()[0].NotAfter}
+	v := &verifiedPath{id: id, roots: roots.pool, from: p.chain()[0].NotBefore, until: p.chain()[0].NotAfter}
 	for _, c := range slices.Concat(p.chain(), roots.Roots) {
 		if c.NotBefore.After(v.from) {
 			v.from = c.NotBefore

@@ -191,7 +191,7 @@ func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	return nil
 }
 
-// unused tells of an acceptance that nothing was there for.
+// unused logs an acceptance that nothing was there for.
 func (w *witness) unused(ctx context.Context) {
 	if w.accept != "" {
 		w.log.WarnContext(ctx, "accept-log was not needed: the issuance log has every record that this server has seen; leave it out")

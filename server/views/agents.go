@@ -11,11 +11,11 @@ import (
 	"signet.example/identity"
 )
 
-// told is what an agent's view is made of except its own name: the version of what
+// madeOf is what an agent's view is made of except its own name: the version of what
 // its group is told, and the policy revision in force.
-type told struct{ set, policy string }
+type madeOf struct{ set, policy string }
 
-func (in Look) told(all *ads.Set) told { return told{all.Version(), in.Policy.Current.GetId()} }
+func (in Look) madeOf(all *ads.Set) madeOf { return madeOf{all.Version(), in.Policy.Current.GetId()} }
 
 // agentInputs is what all agents' views are made of. Equal inputs give equal views.
 type agentInputs struct {
@@ -35,8 +35,8 @@ type toAll struct {
 	resources []*ads.Resource
 }
 
-// toldGroup is what the agents of a group are told, and what that was made of.
-type toldGroup struct {
+// groupSet is what the agents of a group are told, and what that was made of.
+type groupSet struct {
 	grants any // as Grants.Of says
 	toAll  *toAll
 	set    *ads.Set
@@ -92,6 +92,6 @@ func (v *Views) buildGroup(in Look, group string) (*ads.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.byGroup[group] = toldGroup{grants, all, set}
+	v.byGroup[group] = groupSet{grants, all, set}
 	return set, nil
 }

@@ -76,16 +76,16 @@ func (t *translation) set(key Key) (*ads.Set, error) {
 	return t.nodes[key.Node].View(key.Shape)
 }
 
-// Trial is what a model that is not stored yet would serve. When it is stored
+// Candidate is what a model that is not stored yet would serve. When it is stored
 // and nothing else has changed, that is what is published: what was checked is
 // what is served, and nothing is translated twice.
-type Trial struct {
+type Candidate struct {
 	from nodeInputs
 	sets map[Key]*ads.Set
 }
 
 // set is what was tried for a view, nil if nothing was or from something else.
-func (t *Trial) set(in nodeInputs, key Key) *ads.Set {
+func (t *Candidate) set(in nodeInputs, key Key) *ads.Set {
 	if t == nil || t.from != in {
 		return nil
 	}
@@ -97,7 +97,7 @@ func (t *Trial) set(in nodeInputs, key Key) *ads.Set {
 // it is stored, and the views that are followed. refused is called for each node
 // that cannot be translated. What a proxy's own shape does not allow is between
 // it and its agent: it refuses no change.
-func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Trial {
+func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate {
 	v.mu.Lock()
 	in := v.source.Look().nodeInputs()
 	was := in
@@ -108,7 +108,7 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Trial {
 		followed[at] = slices.Collect(maps.Keys(v.shapes[at]))
 	}
 	v.mu.Unlock()
-	t, tried := v.translate(in), &Trial{from: in, sets: map[Key]*ads.Set{}}
+	t, tried := v.translate(in), &Candidate{from: in, sets: map[Key]*ads.Set{}}
 	for _, at := range changed {
 		if _, err := t.set(Key{at, anyShape}); err != nil {
 			refused(at, err)

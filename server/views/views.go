@@ -40,7 +40,7 @@ type Key struct {
 type keptView struct {
 	view *ads.View
 	used time.Time
-	told told // what an agent's set was made of
+	made madeOf // what an agent's set was made of
 }
 
 // Config is how views are made.
@@ -77,9 +77,9 @@ type Views struct {
 	shapes  map[proxy.Ref]map[Key]bool // the keys of nodes, by virtual node
 	at      nodeInputs                 // of nodes, except of those behind
 	behind  map[Key]bool               // those to be made at the next change, whatever it is
-	toldAt  agentInputs                // of agents, if all of them could be made
+	madeAt  agentInputs                // of agents, if all of them could be made
 	toAll   *toAll
-	byGroup map[string]toldGroup
+	byGroup map[string]groupSet
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
@@ -103,7 +103,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 	return &Views{
 		cfg: cfg, source: source, access: access, signal: changed,
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
-		shapes: map[proxy.Ref]map[Key]bool{}, behind: map[Key]bool{}, byGroup: map[string]toldGroup{},
+		shapes: map[proxy.Ref]map[Key]bool{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
 	}
 }
 
@@ -162,7 +162,7 @@ func (v *Views) agentView(f Follower) (*ads.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(f.ID().String(), ads.Relay), used: time.Now(), told: in.told(all)}
+	k := &keptView{view: ads.NewView(f.ID().String(), ads.Relay), used: time.Now(), made: in.madeOf(all)}
 	k.view.Publish(set)
 	v.agents[f.Agent()] = k
 	return k.view, nil
@@ -211,7 +211,7 @@ func (v *Views) Run(ctx context.Context) error {
 // Rebuild publishes what came out different; tried, if any, is what was built
 // before. Agents' own views go first: a policy revision should be there before
 // a route speaks of it.
-func (v *Views) Rebuild(ctx context.Context, tried *Trial) {
+func (v *Views) Rebuild(ctx context.Context, tried *Candidate) {
 	start := time.Now()
 	v.access.Review()
 	v.mu.Lock()
@@ -227,7 +227,7 @@ func (v *Views) Rebuild(ctx context.Context, tried *Trial) {
 func (v *Views) rebuildAgents(ctx context.Context, in Look) {
 	now := agentInputs{roster: in.Roster, grants: in.Model.Grants()}
 	common, err := v.common(in)
-	if now.toAll = common; err == nil && now == v.toldAt {
+	if now.toAll = common; err == nil && now == v.madeAt {
 		return
 	}
 	failed, groups := err != nil, map[string]bool{}
@@ -244,25 +244,25 @@ func (v *Views) rebuildAgents(ctx context.Context, in Look) {
 			failed = true
 			continue
 		}
-		if k.told == in.told(all) {
+		if k.made == in.madeOf(all) {
 			continue
 		}
 		set, err := closeView(all, k.view.Name(), in.Policy.Current.GetId(), agentTypes)
 		if v.publish(ctx, k.view, set, err); err == nil {
-			k.told = in.told(all)
+			k.made = in.madeOf(all)
 		} else {
 			failed = true
 		}
 	}
-	maps.DeleteFunc(v.byGroup, func(group string, _ toldGroup) bool { return !groups[group] })
-	if v.toldAt = now; failed {
-		v.toldAt = agentInputs{}
+	maps.DeleteFunc(v.byGroup, func(group string, _ groupSet) bool { return !groups[group] })
+	if v.madeAt = now; failed {
+		v.madeAt = agentInputs{}
 	}
 }
 
 // rebuildNodes builds the views that differ by what has changed since they were
 // built. One that fails is built again with the next change.
-func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Trial) {
+func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidate) {
 	t := v.translate(in)
 	again := maps.Clone(v.behind)
 	if changed := in.affected(v.at); changed.everything {
