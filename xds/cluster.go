@@ -41,7 +41,7 @@ func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.List
 	name := egressClusterName(target.Mesh, target.Name, l.Port)
 	want := egressCluster{node: target, port: l.Port, policy: s.tls}
 	if have, ok := b.clusters[name]; ok && !reflect.DeepEqual(have, want) {
-		name += "_via_" + s.Name
+		name += "_via_" + s.service.Name
 	}
 	if _, ok := b.clusters[name]; ok {
 		return name

@@ -84,16 +84,16 @@ func (b *builder) virtualHosts() []*routev3.VirtualHost {
 	for _, s := range b.plainFirst() {
 		// Envoy compares hosts in lower case, and reads * in one as a pattern
 		// (A20).
-		host := strings.ToLower(s.Name)
+		host := strings.ToLower(s.service.Name)
 		if host == "" || strings.ContainsAny(host, "*:/ ") {
-			b.fail(errHost(s.Name))
+			b.fail(errHost(s.service.Name))
 			continue
 		}
 		if other, ok := seen[host]; ok {
-			b.fail(errSameHost(other, s.Name))
+			b.fail(errSameHost(other, s.service.Name))
 			continue
 		}
-		seen[host] = s.Name
+		seen[host] = s.service.Name
 		hosts = append(hosts, b.hostsOf(s, host)...)
 	}
 	slices.SortFunc(hosts, func(a, b *routev3.VirtualHost) int { return strings.Compare(a.GetName(), b.GetName()) })
@@ -102,10 +102,10 @@ func (b *builder) virtualHosts() []*routev3.VirtualHost {
 
 // backend is a service that the node calls, how, and what answers for it.
 type backend struct {
-	*mesh.VirtualService
-	tls    *mesh.ClientTLS
-	node   *mesh.VirtualNode
-	router *mesh.VirtualRouter
+	service *mesh.VirtualService
+	tls     *mesh.ClientTLS
+	node    *mesh.VirtualNode
+	router  *mesh.VirtualRouter
 }
 
 // plainFirst lists the backends, those without a client policy first, so that
@@ -131,7 +131,7 @@ func (b *builder) plainFirst() []backend {
 func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 	ports := portsOf(s)
 	if len(ports) == 0 {
-		return []*routev3.VirtualHost{{Name: s.Name, Domains: []string{host}}}
+		return []*routev3.VirtualHost{{Name: s.service.Name, Domains: []string{host}}}
 	}
 	portless := ports[0]
 	for _, p := range ports {
@@ -142,12 +142,12 @@ func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 	var hosts []*routev3.VirtualHost
 	for _, p := range ports {
 		v := &routev3.VirtualHost{
-			Name:    s.Name + ":" + port(p),
+			Name:    s.service.Name + ":" + port(p),
 			Domains: []string{host + ":" + port(p)},
 			Routes:  b.serviceRoutes(s, p),
 		}
 		if p == portless {
-			v.Name, v.Domains = s.Name, []string{host, host + ":" + port(p)}
+			v.Name, v.Domains = s.service.Name, []string{host, host + ":" + port(p)}
 		}
 		hosts = append(hosts, v)
 	}

@@ -33,12 +33,12 @@ func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.R
 // serviceRoutes are the routes of one service on one of its ports.
 func (b *builder) serviceRoutes(s backend, p uint32) []*routev3.Route {
 	if s.router == nil {
-		target := mesh.WeightedTarget{Node: s.Node, Weight: 1, Port: p}
+		target := mesh.WeightedTarget{Node: s.service.Node, Weight: 1, Port: p}
 		// There is no route to declare a time-out on: the callee's own is as long as
 		// an answer can take.
 		l, _ := listenerOf(s.node, p)
 		return b.route(s, mesh.Route{
-			Name: s.Node, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
+			Name: s.service.Node, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
 		})
 	}
 	var routes []*routev3.Route
@@ -92,7 +92,7 @@ func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.Weigh
 		index    = map[string]*wrapperspb.UInt32Value{}
 	)
 	for _, t := range ts {
-		node := b.in.Graph.Node(s.Mesh, t.Node)
+		node := b.in.Graph.Node(s.service.Mesh, t.Node)
 		l, ok := listenerOf(node, t.Port)
 		if !ok {
 			continue

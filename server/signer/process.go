@@ -139,7 +139,7 @@ func (p *Process) down(ctx context.Context, err error) {
 
 // instance is one process.
 type instance struct {
-	*child.Process
+	process *child.Process
 
 	conn    *grpc.ClientConn
 	started time.Time
@@ -159,7 +159,7 @@ func (p *Process) spawn(ctx context.Context) (*instance, error) {
 	}
 	// The end of ctx does not end it but closes the socket, so that a signer
 	// finishes what it is writing.
-	c.Process, err = child.Start(child.Spec{
+	c.process, err = child.Start(child.Spec{
 		Path: p.exe, Args: p.args, Confines: true, Env: child.OwnEnv(),
 		Files:  []*os.File{theirs}, // becomes child.FirstFile
 		Stdout: c.tail, Stderr: c.tail,
@@ -172,9 +172,9 @@ func (p *Process) spawn(ctx context.Context) (*instance, error) {
 		_ = ours.Close() // where nothing was ever sent, gRPC has not taken it over
 		return nil, err
 	}
-	p.pid.Store(int64(c.PID()))
+	p.pid.Store(int64(c.process.PID()))
 	p.link.Store(&link{conn: c.conn})
-	p.log.InfoContext(ctx, "signer started", slog.Int("pid", c.PID()))
+	p.log.InfoContext(ctx, "signer started", slog.Int("pid", c.process.PID()))
 	return c, nil
 }
 
@@ -197,7 +197,7 @@ func (c *instance) ready(ctx context.Context) error {
 			return c.failure()
 		}
 		return fmt.Errorf("the signer does not answer: %w", err)
-	case <-c.Done():
+	case <-c.process.Done():
 		cancel()
 		<-answered //nolint:errcheck // the child's own end says more
 		return c.failure()
@@ -207,8 +207,8 @@ func (c *instance) ready(ctx context.Context) error {
 func (c *instance) failure() error {
 	how := "it closed its socket"
 	select {
-	case <-c.Done():
-		if err := c.Err(); err != nil {
+	case <-c.process.Done():
+		if err := c.process.Err(); err != nil {
 			how = err.Error()
 		}
 	default:
@@ -222,7 +222,7 @@ func (c *instance) failure() error {
 // run waits until the process ends or ctx does, and cleans up after it.
 func (c *instance) run(ctx context.Context, p *Process) {
 	select {
-	case <-c.Done():
+	case <-c.process.Done():
 	case <-ctx.Done():
 	}
 	p.down(ctx, c.failure()) // first, so that no call meets a connection that we close
@@ -236,9 +236,9 @@ func (c *instance) end() {
 	timer := time.NewTimer(stopGrace)
 	defer timer.Stop()
 	select {
-	case <-c.Done():
+	case <-c.process.Done():
 	case <-timer.C:
-		c.Stop(0)
+		c.process.Stop(0)
 	}
 }
 

@@ -40,12 +40,11 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server":        {lines: 7000, uses: 14, embedded: []string{"server", "Agent", "RootSet"}},
-	"server/signer": {embedded: []string{"Process"}},
-	"agent":         {lines: 3900, calls: 12},
-	"policy":        {uses: 18},
-	"dev":           {calls: 12},
-	"xds":           {uses: 15, embedded: []string{"VirtualService"}},
+	"server": {lines: 7000, uses: 14, embedded: []string{"server", "Agent", "RootSet"}},
+	"agent":  {lines: 3900, calls: 12},
+	"policy": {uses: 18},
+	"dev":    {calls: 12},
+	"xds":    {uses: 15},
 	// What is checked is linted, and what is linted is signed, by types that embed the one before.
 	"ca":  {uses: 11, embedded: []string{"checked", "linted"}},
 	"ads": {uses: 11},
