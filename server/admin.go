@@ -187,7 +187,7 @@ func (a *admin) SyncPolicy(ctx context.Context, req *api.SyncPolicyRequest) (*ap
 	resp := &api.SyncPolicyResponse{}
 	for _, src := range a.model().sources {
 		if req.GetSource() == "" || req.GetSource() == src.Name {
-			st, err := a.policies.sync(ctx, src)
+			st, err := a.policies.Sync(ctx, src)
 			if err != nil {
 				return nil, err
 			}

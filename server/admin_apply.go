@@ -21,6 +21,7 @@ import (
 	"signet.example/server/fault"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
+	"signet.example/server/policies"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -361,17 +362,17 @@ func (in *intake) claimed(now, next *model) {
 	if len(fresh) == 0 {
 		return
 	}
-	packages := slices.DeleteFunc(slices.Clone(in.policies.packagesInForce()), func(p policy.Package) bool {
+	packages := slices.DeleteFunc(slices.Clone(in.policies.PackagesInForce()), func(p policy.Package) bool {
 		return !slices.ContainsFunc(fresh, func(n *mesh.Resource) bool { return p.Means(n.Mesh, n.Name) })
 	})
-	for _, p := range next.contested(packages) {
-		before, after := now.claims(p), next.claims(p)
+	for _, p := range policies.Contested(next.graph, packages) {
+		before, after := policies.Claims(now.graph, p), policies.Claims(next.graph, p)
 		for _, n := range after {
 			o := next.objects.Get(kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name))
 			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
 				continue
 			}
-			in.bad(o.Doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+contestedText(p, after)))
+			in.bad(o.Doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+policies.ContestedText(p, after)))
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
+	"signet.example/server/policies"
 )
 
 // Severities of findings.
@@ -174,7 +175,7 @@ func (a *admin) checkReports(context.Context) []*api.Finding {
 			severity, fix := agentAdvice(f.GetKind())
 			list = append(list, finding(findAgentOwn, severity, id, fix, "%s: %s", f.GetKindWord(), f.GetText()))
 		}
-		if want, since := a.policies.inForceSince(); r != nil && now.Sub(later(s.Since(), since)) > stampDeadline && r.GetPolicyRevision() != want {
+		if want, since := a.policies.InForceSince(); r != nil && now.Sub(later(s.Since(), since)) > policies.StampDeadline && r.GetPolicyRevision() != want {
 			list = append(list, finding(findStale, sevError, id, "look at the agent's log for why it does not load it; then restart `signet agent` there",
 				"the agent has policy revision %q, and routes ask for %q: its proxies deny every call as unavailable", r.GetPolicyRevision(), want))
 		}
@@ -222,18 +223,18 @@ func (a *admin) checkEndpoints(context.Context) []*api.Finding {
 
 func (a *admin) checkPolicy(context.Context) []*api.Finding {
 	var list []*api.Finding
-	state := a.policies.state.Load()
-	for _, st := range a.policies.statuses() {
+	state := a.policies.State()
+	for _, st := range a.policies.Statuses() {
 		if st.GetError() != "" {
 			list = append(list, finding(findPolicy, sevError, "PolicySource "+st.GetSource(), "signet policy sync, after what the cause names is mended and committed",
-				"the last sync failed, %s: %s", inForce(state.current.GetCommit()), st.GetError()))
+				"the last sync failed, %s: %s", inForce(state.Current.GetCommit()), st.GetError()))
 		}
 		for _, w := range st.GetWarnings() {
 			list = append(list, finding(findPolicyWarn, sevWarning, "PolicySource "+st.GetSource(), "signet policy check <folder>, in a clone of the repository; commit, and `signet policy sync`", "%s", w))
 		}
 	}
 	list = append(list, a.checkPackages()...)
-	if len(state.current.GetModules()) == 0 {
+	if len(state.Current.GetModules()) == 0 {
 		severity := sevWarning
 		for _, name := range a.model().graph.Meshes() {
 			if len(a.model().graph.Nodes(name)) > 0 { // there is something to call
@@ -392,10 +393,10 @@ func quoted(list []string) []string {
 func (a *admin) checkPackages() []*api.Finding {
 	var list []*api.Finding
 	m := a.model()
-	for _, p := range m.contested(a.policies.packagesInForce()) {
-		nodes := m.claims(p)
+	for _, p := range policies.Contested(m.graph, a.policies.PackagesInForce()) {
+		nodes := policies.Claims(m.graph, p)
 		list = append(list, finding(findContested, sevError, p.String(), "rename the package as the cause says, commit, and `signet policy sync`",
-			"what it allows holds for none of them, what it denies for each: %s", contestedText(p, nodes)))
+			"what it allows holds for none of them, what it denies for each: %s", policies.ContestedText(p, nodes)))
 	}
 	return list
 }

@@ -12,7 +12,7 @@
 //
 // Main types, in the order in which data goes: Config and InitConfig, model (an
 // immutable picture of everything stored), fleet (agents that joined and are connected,
-// and the addresses that they report, a folder of its own), policies
+// and the addresses that they report, a folder of its own), server/policies
 // and server/issuers (what authorization needs from outside), views (what each agent and
 // proxy is told, a folder of its own), agentAPI and admin (the two faces).
 //

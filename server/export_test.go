@@ -32,7 +32,6 @@ var (
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
 	NewWitness        = newWitness
-	HealthExemptions  = healthExemptions
 	StartFix          = startFix
 	AskSigner         = askSigner
 )

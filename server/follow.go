@@ -23,7 +23,7 @@ func (s *server) install(m *model) {
 	if moved || old == nil || old.hosts != m.hosts {
 		s.endpoints.Review()
 	}
-	s.policies.renew.Wake()
+	s.policies.Renew()
 	s.issuers.Renew()
 }
 

@@ -37,7 +37,7 @@ func Silence() (end func()) {
 
 // PolicyMemory is how much the processes that read policies may use.
 func PolicyMemory(bytes uint64) func(*server) {
-	return func(s *server) { s.policies.memory = bytes }
+	return func(s *server) { s.readMemory = bytes }
 }
 
 // RunInProcess is Run with such a signer. open is called for the authority.

@@ -12,7 +12,9 @@ import (
 
 	"go.uber.org/goleak"
 
-	"signet.example/server"
+	"signet.example/policy/check"
+	source "signet.example/policy/repo"
+	"signet.example/server/policies"
 	"signet.example/server/signer"
 )
 
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if len(os.Args) > 1 && os.Args[1] == "policy-child" {
-		if err := server.RunPolicyChild(context.Background()); err != nil {
+		if err := policies.RunChild(context.Background(), checked); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -58,4 +60,10 @@ func runSigner(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	return signer.Run(ctx, cfg, conn)
+}
+
+// checked is what the child says of a tree of policies, as in the program itself.
+func checked(ctx context.Context, tree source.Tree) (passed int, warnings []string, err error) {
+	report, err := check.Tree(ctx, tree)
+	return report.Passed, report.Warnings, err
 }

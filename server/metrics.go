@@ -147,7 +147,7 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 	gauge(descEndpoints, float64(s.endpoints.Count()), "served")
 	gauge(descEndpoints, float64(len(s.endpoints.Refused())), "refused")
 	gauge(descRejected, float64(rejected))
-	p := s.policies.state.Load().current
+	p := s.policies.State().Current
 	gauge(descPolicy, 1, p.GetId(), p.GetCommit(), p.GetSource())
 	gauge(descRevision, float64(s.model().revision))
 	roots := s.authority.roots()

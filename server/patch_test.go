@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,6 +27,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
+	"signet.example/server/policies"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -310,6 +312,28 @@ func TestWhatDoesNotReadBackAsWhatWasCheckedIsNotWritten(t *testing.T) {
 // most is how many entries stand for any number: [20,000 / 100,000].
 func most() int { return soak(20_000, 100_000) }
 
+// noRevisions is a store of policy revisions that has none.
+type noRevisions struct{}
+
+func (noRevisions) LastRevision(context.Context) (store.PolicyRow, error) {
+	return store.PolicyRow{}, store.ErrNotFound
+}
+
+func (noRevisions) PutRevision(context.Context, store.PolicyRow) error { return nil }
+
+// firstInForce are policies of which the first revision of a model is in force.
+func firstInForce(t *testing.T, m *model) *policies.Revisions {
+	t.Helper()
+	p := policies.New(policies.Config{
+		TrustDomain: testTD, Store: noRevisions{}, Clock: time.Now, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
+		Look: func() policies.Look { return policies.Look{Graph: m.graph} },
+	})
+	if err := p.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // manyEntries is a model with n more entries, without a manifest of each.
 func manyEntries(t *testing.T, n int) *model {
 	t.Helper()
@@ -372,12 +396,10 @@ func viewsOf(t *testing.T, m *model, except ...string) *followed {
 		endpoints: fleet.NewEndpoints(fleet.EndpointsConfig{Shared: shared, Hosts: everywhere{}, Clock: time.Now}),
 	}
 	counted := newMetrics()
-	p := &policies{}
-	p.state.Store(&policyState{current: &api.PolicyRevision{Id: "p"}, stamp: "p"})
 	f.views = views.New(views.Config{
 		TrustDomain: testTD, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
 		Metrics: views.Metrics{Published: counted.published, BuildErrors: counted.buildErrors, Rebuild: counted.rebuild},
-	}, sources{func() *model { return m }, func() rootSet { return rootSet{} }, rosterOf(hostile("x").agent), f.endpoints, p, &issuers.Keys{}}, anyone{}, watched.NewSignal())
+	}, sources{func() *model { return m }, func() rootSet { return rootSet{} }, rosterOf(hostile("x").agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}}, anyone{}, watched.NewSignal())
 	f.follow("agent", &corev3.Node{Id: hostile("x").id.String()})
 	for _, n := range m.graph.Nodes("m") {
 		if !slices.Contains(except, n.Name) {

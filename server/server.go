@@ -26,6 +26,7 @@ import (
 	"signet.example/policy/repo"
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
+	"signet.example/server/policies"
 	"signet.example/server/signer"
 	"signet.example/server/views"
 	"signet.example/store"
@@ -74,7 +75,7 @@ type server struct {
 	instances *fleet.Instances
 	registry  *fleet.File // what endpoints are over: this server has it alone
 	endpoints *fleet.Endpoints
-	policies  *policies
+	policies  *policies.Revisions
 	issuers   *issuers.Keys
 	views     *views.Views
 	access    *access
@@ -82,6 +83,8 @@ type server struct {
 	metrics   *metrics
 	refusals  *refusals
 	started   time.Time
+
+	readMemory uint64 // of a process that reads policies
 
 	writes   writeLock             // of an admin write, from its check against all that is stored to its end
 	loading  sync.Mutex            // from a write to the store, or a look at it, until current is replaced
@@ -160,7 +163,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	s := &server{
 		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: w, signing: signer.NewQueue(w),
 		metrics: newMetrics(), stopping: make(chan struct{}),
-		writes: make(writeLock, 1), started: clock(),
+		writes: make(writeLock, 1), started: clock(), readMemory: policies.Memory,
 	}
 	s.refusals = newRefusals(clock, s.audit)
 	changed := watched.NewSignal() // what views are made of
@@ -215,24 +218,24 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		Shared: s.registry, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock, Changed: changed.Wake,
 	})
 	s.sessions = fleet.NewSessions(s.endpoints, s.log)
-	s.policies = &policies{
-		td: s.td, store: s.store, dir: s.dir.git(), model: s.model, loaded: s.sessions.Loaded, reports: s.sessions.Wait,
-		changed: changed.Wake, log: s.log, clock: s.clock, failures: s.metrics.policyErrors,
-		renew: watched.NewSignal(), stamp: watched.NewSignal(),
-		status: map[string]*api.PolicyStatus{}, tried: map[string]repo.Source{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
-		reading: make(chan struct{}, 1), memory: policyMemory,
-	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	s.policies.read = func(ctx context.Context, src repo.Source, dir, failed string) (reading, error) {
-		login, err := s.cfg.policyLogin(src.URL)
-		if err != nil {
-			return reading{}, fmt.Errorf("fetch: policy source %s: %w", src.Name, err)
-		}
-		return readPolicies(ctx, exe, s.policies.memory, src, login, dir, failed)
-	}
+	s.policies = policies.New(policies.Config{
+		TrustDomain: s.td, Store: s.store, Agents: s.sessions, Dir: s.dir.git(), Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.policyErrors,
+		Look: func() policies.Look {
+			m := s.model()
+			return policies.Look{Sources: m.sources, Graph: m.graph}
+		},
+		Read: func(ctx context.Context, src repo.Source, dir, failed string) (policies.Reading, error) {
+			login, err := s.cfg.policyLogin(src.URL)
+			if err != nil {
+				return policies.Reading{}, fmt.Errorf("fetch: policy source %s: %w", src.Name, err)
+			}
+			return policies.Read(ctx, exe, s.readMemory, src, login, dir, failed)
+		},
+	})
 	s.access = &access{
 		td: s.td, roots: s.authority.roots, roster: s.roster, model: s.model, clock: s.clock, log: s.log,
 		metrics: s.metrics, open: map[*caller]struct{}{}, turnedAway: s.refusals.refused,
@@ -252,7 +255,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		return err
 	}
 	s.install(first)
-	return s.policies.load(ctx)
+	return s.policies.Load(ctx)
 }
 
 // serve listens and runs everything until ctx ends or a part fails.
@@ -286,7 +289,7 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.Run, s.policies.run, s.policies.runStamp, s.issuers.Run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
+		s.watch, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
 		s.refusals.run, s.runRetention,
 		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {

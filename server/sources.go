@@ -10,6 +10,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
+	"signet.example/server/policies"
 	"signet.example/server/views"
 )
 
@@ -19,16 +20,16 @@ type sources struct {
 	roots     func() rootSet
 	roster    *fleet.Roster
 	endpoints *fleet.Endpoints
-	policies  *policies
+	policies  *policies.Revisions
 	issuers   *issuers.Keys
 }
 
 // Look implements views.Source.
 func (s sources) Look() views.Look {
-	m, p := s.model(), s.policies.state.Load()
+	m, p := s.model(), s.policies.State()
 	return views.Look{
 		Model: m, Endpoints: s.endpoints.Snapshot(), Roots: s.roots().bundle(), Issuers: s.issuers.Resources(m.issuers),
-		Policy: views.Policy{Current: p.current, Keep: p.keep, Stamp: p.stamp},
+		Policy: views.Policy{Current: p.Current, Keep: p.Keep, Stamp: p.Stamp},
 		Roster: s.roster.Version(), Banned: s.roster.Banned(),
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -8,7 +9,9 @@ import (
 
 	"signet.example/agent/authzproc"
 	"signet.example/internal/child"
-	"signet.example/server"
+	"signet.example/policy/check"
+	"signet.example/policy/repo"
+	"signet.example/server/policies"
 )
 
 // startedBy refuses a part of Signet that was started by hand: without the sockets
@@ -49,7 +52,13 @@ func newPolicyChild() *cobra.Command {
 		if err := startedBy(c, "signet server"); err != nil {
 			return err
 		}
-		return stopped(c.Context(), server.RunPolicyChild(c.Context()))
+		return stopped(c.Context(), policies.RunChild(c.Context(), checked))
 	}
 	return c
+}
+
+// checked is what the child says of a tree of policies before it is served.
+func checked(ctx context.Context, tree repo.Tree) (passed int, warnings []string, err error) {
+	report, err := check.Tree(ctx, tree)
+	return report.Passed, report.Warnings, err
 }

@@ -1,4 +1,4 @@
-package server
+package policies
 
 import (
 	"fmt"
@@ -6,17 +6,18 @@ import (
 	"strings"
 
 	"signet.example/internal/manifest"
+	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
 )
 
-// claims lists the virtual nodes that a package of the policy may have been
+// Claims lists the virtual nodes that a package of the policy may have been
 // written for. More than one must not be: a rule that was written for one would
 // open the other.
-func (m *model) claims(p policy.Package) []proxy.Ref {
+func Claims(g *mesh.Graph, p policy.Package) []proxy.Ref {
 	var list []proxy.Ref
-	for _, name := range m.graph.Meshes() {
-		for _, n := range m.graph.Nodes(name) {
+	for _, name := range g.Meshes() {
+		for _, n := range g.Nodes(name) {
 			if p.Means(n.Mesh, n.Name) {
 				list = append(list, proxy.Node(n.Mesh, n.Name))
 			}
@@ -25,14 +26,14 @@ func (m *model) claims(p policy.Package) []proxy.Ref {
 	return list
 }
 
-// contested are the packages that several virtual nodes claim.
-func (m *model) contested(packages []policy.Package) []policy.Package {
+// Contested are the packages that several virtual nodes claim.
+func Contested(g *mesh.Graph, packages []policy.Package) []policy.Package {
 	if len(packages) == 0 {
 		return nil
 	}
 	claimed := map[string]int{} // by Package.Node: how many nodes claim it
-	for _, name := range m.graph.Meshes() {
-		for _, n := range m.graph.Nodes(name) {
+	for _, name := range g.Meshes() {
+		for _, n := range g.Nodes(name) {
 			names := policy.PackageNames(n.Mesh, n.Name)
 			for _, p := range slices.Compact(names[:]) { // the first two may be one
 				claimed[p]++
@@ -42,8 +43,8 @@ func (m *model) contested(packages []policy.Package) []policy.Package {
 	return slices.DeleteFunc(slices.Clone(packages), func(p policy.Package) bool { return claimed[p.Node] < 2 })
 }
 
-// contestedText reports which nodes claim a package, and how each is named alone.
-func contestedText(p policy.Package, nodes []proxy.Ref) string {
+// ContestedText reports which nodes claim a package, and how each is named alone.
+func ContestedText(p policy.Package, nodes []proxy.Ref) string {
 	var names, packages []string
 	for _, n := range nodes {
 		names = append(names, n.Mesh+"/"+n.Name)
@@ -53,10 +54,10 @@ func contestedText(p policy.Package, nodes []proxy.Ref) string {
 }
 
 // uncontested refuses a tree in which a package may mean several virtual nodes.
-func (m *model) uncontested(packages []policy.Package) error {
+func uncontested(g *mesh.Graph, packages []policy.Package) error {
 	var texts []string
-	for _, p := range m.contested(packages) {
-		texts = append(texts, contestedText(p, m.claims(p)))
+	for _, p := range Contested(g, packages) {
+		texts = append(texts, ContestedText(p, Claims(g, p)))
 	}
 	if len(texts) == 0 {
 		return nil
@@ -69,16 +70,16 @@ const maxUnclaimed = 20
 
 // unclaimed warns of packages that are of no virtual node. Its rules may be
 // there before it, so they are served.
-func (m *model) unclaimed(packages []policy.Package) []string {
+func unclaimed(g *mesh.Graph, packages []policy.Package) []string {
 	var short, full, list []string
-	for _, name := range m.graph.Meshes() {
-		for _, n := range m.graph.Nodes(name) {
+	for _, name := range g.Meshes() {
+		for _, n := range g.Nodes(name) {
 			full = append(full, n.Mesh+"/"+n.Name)
 			short = append(short, strings.ReplaceAll(n.Name, "-", "_"))
 		}
 	}
 	for i, p := range packages {
-		if len(m.claims(p)) > 0 {
+		if len(Claims(g, p)) > 0 {
 			continue
 		}
 		if len(list) == maxUnclaimed {
@@ -108,11 +109,4 @@ func withNamespace(name string, nodes []string) string {
 		}
 	}
 	return ""
-}
-
-// packagesInForce are the nodes' packages of the policy that is served.
-func (p *policies) packagesInForce() []policy.Package {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.good.packages
 }

@@ -1,10 +1,11 @@
-package server
+package policies
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -29,33 +30,71 @@ import (
 const (
 	// syncDeadline bounds one fetch, test and compile of a policy source. The process
 	// that does it has ended before.
-	syncDeadline = policyDeadline + 30*time.Second
+	syncDeadline = childDeadline + 30*time.Second
 	// syncRetry is how soon a failed source is tried again, unless its own
 	// interval is shorter.
 	syncRetry = 30 * time.Second
 	// syncShare bounds what a source takes that fails again and again: it rests so many
 	// times as long as it took.
 	syncShare = 10
-	// stampDeadline is how long routes keep the old revision's stamp while agents
+	// StampDeadline is how long routes keep the old revision's stamp while agents
 	// have not said that they loaded the new one. An agent that is stamped with a
 	// revision it does not have denies, so laggards are waited for, but not for ever.
-	stampDeadline = 3 * time.Second
+	StampDeadline = 3 * time.Second
 )
 
 // unread is how a source is tried again whose reading was killed before its commit
 // was known.
 var unread = retry.Policy{First: syncRetry, Most: time.Hour}
 
-// policyState is what is served now. Immutable.
-type policyState struct {
-	// current is the newest revision. Agents have it before routes carry its stamp.
-	current *api.PolicyRevision
-	// keep is what agents hold: current, the one before, and the one stamped.
-	keep []*api.PolicyRevision
-	// stamp is the revision that routes carry (D3: sent means stamped).
-	stamp string
-	// since is when current became that.
-	since time.Time
+// State is what is served now. Immutable.
+type State struct {
+	// Current is the newest revision. Agents have it before routes carry its stamp.
+	Current *api.PolicyRevision
+	// Keep is what agents hold: Current, the one before, and the one stamped.
+	Keep []*api.PolicyRevision
+	// Stamp is the revision that routes carry (D3: sent means stamped).
+	Stamp string
+	// Since is when Current became that.
+	Since time.Time
+}
+
+// Look is what revisions are made of, beside the repositories: one consistent look at
+// what is stored.
+type Look struct {
+	Sources []repo.Source
+	Graph   *mesh.Graph
+}
+
+// Store keeps what was in force.
+type Store interface {
+	// LastRevision is the one that was put last; store.ErrNotFound if there is none.
+	LastRevision(ctx context.Context) (store.PolicyRow, error)
+	// PutRevision is durable when it returns.
+	PutRevision(ctx context.Context, row store.PolicyRow) error
+}
+
+// Agents are those that load revisions.
+type Agents interface {
+	// Loaded reports whether every connected agent has loaded a revision.
+	Loaded(revision string) bool
+	// Wait returns what is closed at the next report of one.
+	Wait() <-chan struct{}
+}
+
+// Config of Revisions. Every field is needed.
+type Config struct {
+	TrustDomain spiffeid.TrustDomain
+	Store       Store
+	Agents      Agents
+	Dir         string // of git clones
+	Look        func() Look
+	// Read reads one source into a folder; with failed, only where its commit is another one.
+	Read     func(ctx context.Context, src repo.Source, dir, failed string) (Reading, error)
+	Changed  func() // is called when the State is another. It must not wait
+	Log      *slog.Logger
+	Clock    func() time.Time
+	Failures *prometheus.CounterVec // of readings, by source
 }
 
 // goodTree is the last tree whose tests passed and that compiled.
@@ -74,29 +113,17 @@ type hardFailure struct {
 	killed int    // readings in a row of which nothing else is known; 0 where the commit is
 }
 
-// policies fetches, tests and activates policy revisions. What fails leaves the
+// Revisions fetches, tests and activates policy revisions. What fails leaves the
 // last good revision in force and its error in the status.
-type policies struct {
-	td       spiffeid.TrustDomain
-	store    *store.Store
-	dir      string // of git clones
-	model    func() *model
-	loaded   func(revision string) bool // every connected agent has loaded it
-	reports  func() <-chan struct{}     // closed at the next report
-	changed  func()                     // wakes the views
-	log      *slog.Logger
-	clock    func() time.Time
-	failures *prometheus.CounterVec // by source
+type Revisions struct {
+	Config
 
-	state atomic.Pointer[policyState]
-	renew watched.Signal // wakes run: the model changed, or a source was read
-	stamp watched.Signal // wakes runStamp: a revision is to be stamped
+	state atomic.Pointer[State]
+	renew watched.Signal // wakes Run: the mesh changed, or a source was read
+	stamp watched.Signal // wakes RunStamp: a revision is to be stamped
 
-	// read reads one source; with failed, only where its commit is another one.
-	read    func(ctx context.Context, src repo.Source, dir, failed string) (reading, error)
-	memory  uint64                   // of the process that reads
 	reading chan struct{}            // full while a source is read: one at a time
-	mu      sync.Mutex               // guards the following
+	mu      sync.Mutex               // guards the following; taken after reading, and before the store
 	failed  map[string]hardFailure   // by source
 	took    map[string]time.Duration // the last reading, by source
 	good    goodTree
@@ -104,10 +131,24 @@ type policies struct {
 	tried   map[string]repo.Source // as it was when last tried
 }
 
-// load puts the last good revision in force, as the store has it: a restarted
+// New returns Revisions of which none is in force before Load.
+func New(c Config) *Revisions {
+	return &Revisions{
+		Config: c, renew: watched.NewSignal(), stamp: watched.NewSignal(), reading: make(chan struct{}, 1),
+		status: map[string]*api.PolicyStatus{}, tried: map[string]repo.Source{}, failed: map[string]hardFailure{}, took: map[string]time.Duration{},
+	}
+}
+
+// State is what is served now; nil before Load.
+func (p *Revisions) State() *State { return p.state.Load() }
+
+// Renew has Run look at the mesh and its sources again. It never waits.
+func (p *Revisions) Renew() { p.renew.Wake() }
+
+// Load puts the last good revision in force, as the store has it: a restarted
 // server serves it before it has reached any repository.
-func (p *policies) load(ctx context.Context) error {
-	row, err := p.store.LastRevision(ctx)
+func (p *Revisions) Load(ctx context.Context) error {
+	row, err := p.Store.LastRevision(ctx)
 	if errors.Is(err, store.ErrNotFound) {
 		return p.renewRevision(ctx)
 	}
@@ -125,7 +166,7 @@ func (p *policies) load(ctx context.Context) error {
 			p.good.modules = append(p.good.modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
 		}
 		if p.good.packages, err = policy.Packages(p.good.modules); err != nil {
-			p.log.WarnContext(ctx, "the last good policy cannot be read any more", slog.Any("err", err))
+			p.Log.WarnContext(ctx, "the last good policy cannot be read any more", slog.Any("err", err))
 		}
 		p.status[row.Source] = &api.PolicyStatus{
 			Source: row.Source, Url: rev.GetSource(), Commit: rev.GetCommit(), Revision: rev.GetId(),
@@ -133,12 +174,12 @@ func (p *policies) load(ctx context.Context) error {
 		}
 	}
 	p.mu.Unlock()
-	p.state.Store(&policyState{current: rev, keep: []*api.PolicyRevision{rev}, stamp: rev.GetId()})
+	p.state.Store(&State{Current: rev, Keep: []*api.PolicyRevision{rev}, Stamp: rev.GetId()})
 	return p.renewRevision(ctx)
 }
 
-// run polls the sources until ctx ends.
-func (p *policies) run(ctx context.Context) error {
+// Run polls the sources until ctx ends.
+func (p *Revisions) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var polling sync.WaitGroup
@@ -151,7 +192,7 @@ func (p *policies) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		if err := p.renewRevision(ctx); err != nil && ctx.Err() == nil {
-			p.log.ErrorContext(ctx, "policy revision not renewed", slog.Any("err", err))
+			p.Log.ErrorContext(ctx, "policy revision not renewed", slog.Any("err", err))
 		}
 		// Beside this loop: the mesh changes meanwhile, and its exemptions with it.
 		timer.Reset(p.poll(func(src repo.Source) {
@@ -166,9 +207,9 @@ func (p *policies) run(ctx context.Context) error {
 
 // poll has the first source read that is due, where none is being read, and returns
 // when the next one is due.
-func (p *policies) poll(read func(src repo.Source)) time.Duration {
+func (p *Revisions) poll(read func(src repo.Source)) time.Duration {
 	next := time.Hour
-	for _, src := range p.model().sources {
+	for _, src := range p.Look().Sources {
 		wait := p.due(src)
 		if wait > 0 {
 			next = min(next, wait)
@@ -184,7 +225,7 @@ func (p *policies) poll(read func(src repo.Source)) time.Duration {
 }
 
 // due reports in how long a source is to be fetched; a changed one at once.
-func (p *policies) due(src repo.Source) time.Duration {
+func (p *Revisions) due(src repo.Source) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.status[src.Name]
@@ -199,11 +240,11 @@ func (p *policies) due(src repo.Source) time.Duration {
 	} else if st.GetError() != "" {
 		wait = max(min(wait, syncRetry), syncShare*p.took[src.Name])
 	}
-	return st.GetSynced().AsTime().Add(wait).Sub(p.clock())
+	return st.GetSynced().AsTime().Add(wait).Sub(p.Clock())
 }
 
-// sync reads one source by hand, whatever came of it before, and returns what came of it now.
-func (p *policies) sync(ctx context.Context, src repo.Source) (*api.PolicyStatus, error) {
+// Sync reads one source by hand, whatever came of it before, and returns what came of it now.
+func (p *Revisions) Sync(ctx context.Context, src repo.Source) (*api.PolicyStatus, error) {
 	select {
 	case p.reading <- struct{}{}:
 		defer func() {
@@ -217,65 +258,65 @@ func (p *policies) sync(ctx context.Context, src repo.Source) (*api.PolicyStatus
 }
 
 // syncOne fetches, tests and activates one source. The caller holds reading.
-func (p *policies) syncOne(ctx context.Context, src repo.Source, byHand bool) *api.PolicyStatus {
+func (p *Revisions) syncOne(ctx context.Context, src repo.Source, byHand bool) *api.PolicyStatus {
 	ctx, cancel := context.WithTimeout(ctx, syncDeadline)
 	defer cancel()
-	failures := p.failures.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
+	failures := p.Failures.WithLabelValues(src.Name) // there from the first time, so that its first increase shows
 	failed := p.failure(src)
 	if byHand {
 		failed = hardFailure{}
 	}
-	begun := p.clock()
-	got, err := p.read(ctx, src, filepath.Join(p.dir, src.Name), failed.commit)
-	if err == nil && got.unchanged {
+	begun := p.Clock()
+	got, err := p.Read(ctx, src, filepath.Join(p.Dir, src.Name), failed.commit)
+	if err == nil && got.Unchanged {
 		return p.unchanged(src)
 	}
 	before := p.revision()
-	p.failedBy(src, failed, got.commit, err)
+	p.failedBy(src, failed, got.Commit, err)
 	if err == nil {
 		err = p.accept(ctx, src.Name, got)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	st := &api.PolicyStatus{Source: src.Name, Url: got.tree.URL, Synced: timestamppb.New(p.clock()), Tests: int32(got.tests)} //nolint:gosec // a count of tests
+	st := &api.PolicyStatus{Source: src.Name, Url: got.Tree.URL, Synced: timestamppb.New(p.Clock()), Tests: int32(got.Tests)} //nolint:gosec // a count of tests
 	if err != nil {
 		st.Error = plain.Text(err.Error())
 		failures.Inc()
-		p.log.WarnContext(ctx, "policy source failed; the last good revision stays", slog.String("source", src.Name), slog.Any("err", err))
+		p.Log.WarnContext(ctx, "policy source failed; the last good revision stays", slog.String("source", src.Name), slog.Any("err", err))
 	}
 	if p.good.source == src.Name { // what is in force, not what was tried
 		st.Url, st.Commit, st.Modules = p.good.url, p.good.commit, int32(len(p.good.modules)) //nolint:gosec // bounded by repo.Fetch
 		st.Revision = p.revision()
 		st.Changed = st.Revision != before
 	}
-	p.status[src.Name], p.tried[src.Name], p.took[src.Name] = st, src, p.clock().Sub(begun)
+	p.status[src.Name], p.tried[src.Name], p.took[src.Name] = st, src, p.Clock().Sub(begun)
 	return p.withWarnings(st)
 }
 
 // accept puts a tree that passed its tests in force, unless a package of it may
 // mean several virtual nodes.
-func (p *policies) accept(ctx context.Context, source string, got reading) error {
-	if err := p.model().uncontested(got.packages); err != nil {
-		return fmt.Errorf("commit %.12s: %w", got.tree.Commit, err)
+func (p *Revisions) accept(ctx context.Context, source string, got Reading) error {
+	if err := uncontested(p.Look().Graph, got.Packages); err != nil {
+		return fmt.Errorf("commit %.12s: %w", got.Tree.Commit, err)
 	}
 	p.mu.Lock()
-	p.good = goodTree{source: source, url: got.tree.URL, commit: got.tree.Commit, modules: got.tree.Modules, packages: got.packages, warnings: got.warnings}
+	p.good = goodTree{source: source, url: got.Tree.URL, commit: got.Tree.Commit, modules: got.Tree.Modules, packages: got.Packages, warnings: got.Warnings}
 	p.mu.Unlock()
 	return p.renewRevision(ctx)
 }
 
 // withWarnings is a copy of a status with the warnings of what is in force now. p.mu
 // must be held.
-func (p *policies) withWarnings(st *api.PolicyStatus) *api.PolicyStatus {
+func (p *Revisions) withWarnings(st *api.PolicyStatus) *api.PolicyStatus {
 	out, _ := proto.Clone(st).(*api.PolicyStatus) // Clone returns what it was given
 	if p.good.source == st.GetSource() {
-		out.Warnings = append(slices.Clone(p.good.warnings), p.model().unclaimed(p.good.packages)...)
+		out.Warnings = append(slices.Clone(p.good.warnings), unclaimed(p.Look().Graph, p.good.packages)...)
 	}
 	return out
 }
 
 // failure is that of the source as it is now.
-func (p *policies) failure(src repo.Source) hardFailure {
+func (p *Revisions) failure(src repo.Source) hardFailure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f := p.failed[src.Name]; f.of == src {
@@ -286,7 +327,7 @@ func (p *policies) failure(src repo.Source) hardFailure {
 
 // failedBy remembers a hard failure: the same commit is not read again, and where none
 // was known the source is left alone, twice as long each time.
-func (p *policies) failedBy(src repo.Source, before hardFailure, commit string, err error) {
+func (p *Revisions) failedBy(src repo.Source, before hardFailure, commit string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, hard := errors.AsType[hardError](err); !hard {
@@ -303,14 +344,14 @@ func (p *policies) failedBy(src repo.Source, before hardFailure, commit string, 
 }
 
 // unchanged is the status of a source whose commit still is the one that failed.
-func (p *policies) unchanged(src repo.Source) *api.PolicyStatus {
+func (p *Revisions) unchanged(src repo.Source) *api.PolicyStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st, _ := proto.Clone(p.status[src.Name]).(*api.PolicyStatus) // Clone returns what it was given
 	if st == nil {
 		st = &api.PolicyStatus{Source: src.Name}
 	}
-	st.Synced, st.Changed = timestamppb.New(p.clock()), false
+	st.Synced, st.Changed = timestamppb.New(p.Clock()), false
 	p.status[src.Name], p.tried[src.Name] = st, src
 	return st
 }
@@ -331,71 +372,71 @@ func served(modules []policy.Module) []policy.Module {
 // renewRevision makes the revision of the last good tree and the mesh as it is,
 // records it, and hands it to the agents. Without a source everything is denied
 // but the generated exemptions.
-func (p *policies) renewRevision(ctx context.Context) error {
-	m := p.model()
+func (p *Revisions) renewRevision(ctx context.Context) error {
+	m := p.Look()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !slices.ContainsFunc(m.sources, func(s repo.Source) bool { return s.Name == p.good.source }) {
+	if !slices.ContainsFunc(m.Sources, func(s repo.Source) bool { return s.Name == p.good.source }) {
 		p.good = goodTree{} // its source was deleted
 	}
 	for name := range p.status {
-		if !slices.ContainsFunc(m.sources, func(s repo.Source) bool { return s.Name == name }) {
+		if !slices.ContainsFunc(m.Sources, func(s repo.Source) bool { return s.Name == name }) {
 			delete(p.status, name)
 			delete(p.tried, name)
 			delete(p.failed, name)
 			delete(p.took, name)
 		}
 	}
-	if p.good.renewed != nil && m.graph.SameHealthChecks(p.good.renewed) { // then the revision is the same
-		p.good.renewed = m.graph
+	if p.good.renewed != nil && m.Graph.SameHealthChecks(p.good.renewed) { // then the revision is the same
+		p.good.renewed = m.Graph
 		return nil
 	}
 	var contested []string
-	for _, c := range m.contested(p.good.packages) {
+	for _, c := range Contested(m.Graph, p.good.packages) {
 		contested = append(contested, c.Node)
 	}
-	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, healthExemptions(m.graph, p.td), contested...))
+	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, HealthExemptions(m.Graph, p.TrustDomain), contested...))
 	old := p.state.Load()
-	if old != nil && old.current.GetId() == rev.GetId() {
-		p.good.renewed = m.graph
+	if old != nil && old.Current.GetId() == rev.GetId() {
+		p.good.renewed = m.Graph
 		return nil
 	}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(rev)
 	if err != nil {
 		return fmt.Errorf("encode policy revision: %w", err)
 	}
-	row := store.PolicyRow{ID: rev.GetId(), Source: p.good.source, Commit: rev.GetCommit(), Body: body, At: p.clock()}
-	if err := p.store.PutRevision(ctx, row); err != nil {
+	row := store.PolicyRow{ID: rev.GetId(), Source: p.good.source, Commit: rev.GetCommit(), Body: body, At: p.Clock()}
+	if err := p.Store.PutRevision(ctx, row); err != nil {
 		return fmt.Errorf("record policy revision %s: %w", rev.GetId(), err)
 	}
 	next := nextState(old, rev)
-	next.since = p.clock()
+	next.Since = p.Clock()
 	p.state.Store(next)
-	p.good.renewed = m.graph
-	p.log.InfoContext(ctx, "policy revision active", slog.String("policy_rev", rev.GetId()),
+	p.good.renewed = m.Graph
+	p.Log.InfoContext(ctx, "policy revision active", slog.String("policy_rev", rev.GetId()),
 		slog.String("commit", rev.GetCommit()), slog.Int("modules", len(rev.GetModules())))
-	p.changed()
+	p.Changed()
 	p.stamp.Wake()
 	return nil
 }
 
 // nextState keeps what routes may still be stamped with.
-func nextState(old *policyState, rev *api.PolicyRevision) *policyState {
+func nextState(old *State, rev *api.PolicyRevision) *State {
 	if old == nil {
-		return &policyState{current: rev, keep: []*api.PolicyRevision{rev}, stamp: rev.GetId()}
+		return &State{Current: rev, Keep: []*api.PolicyRevision{rev}, Stamp: rev.GetId()}
 	}
 	keep := []*api.PolicyRevision{rev}
-	for _, r := range old.keep {
-		if r.GetId() != rev.GetId() && (r.GetId() == old.stamp || r.GetId() == old.current.GetId()) {
+	for _, r := range old.Keep {
+		if r.GetId() != rev.GetId() && (r.GetId() == old.Stamp || r.GetId() == old.Current.GetId()) {
 			keep = append(keep, r)
 		}
 	}
-	return &policyState{current: rev, keep: keep, stamp: old.stamp}
+	return &State{Current: rev, Keep: keep, Stamp: old.Stamp}
 }
 
-// runStamp moves the stamp to the current revision once the connected agents
+// RunStamp moves the stamp to the current revision once the connected agents
 // have loaded it, so that no route asks for a revision that its agent lacks.
-func (p *policies) runStamp(ctx context.Context) error {
+func (p *Revisions) RunStamp(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -403,10 +444,10 @@ func (p *policies) runStamp(ctx context.Context) error {
 		case <-p.stamp:
 		}
 		id := p.revision()
-		deadline := time.NewTimer(stampDeadline)
+		deadline := time.NewTimer(StampDeadline)
 		for waiting := true; waiting; {
-			next := p.reports()
-			if p.loaded(id) {
+			next := p.Agents.Wait()
+			if p.Agents.Loaded(id) {
 				break
 			}
 			select {
@@ -416,10 +457,10 @@ func (p *policies) runStamp(ctx context.Context) error {
 			case <-next:
 			case <-p.stamp: // a newer revision: wait for that one
 				id = p.revision()
-				deadline.Reset(stampDeadline)
+				deadline.Reset(StampDeadline)
 			case <-deadline.C:
 				waiting = false
-				p.log.WarnContext(ctx, "not every agent loaded the policy revision in time; it is stamped now", slog.String("policy_rev", id))
+				p.Log.WarnContext(ctx, "not every agent loaded the policy revision in time; it is stamped now", slog.String("policy_rev", id))
 			}
 		}
 		deadline.Stop()
@@ -427,40 +468,40 @@ func (p *policies) runStamp(ctx context.Context) error {
 	}
 }
 
-func (p *policies) setStamp(id string) {
+func (p *Revisions) setStamp(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := *p.state.Load()
-	if s.stamp == id || s.current.GetId() != id {
+	if s.Stamp == id || s.Current.GetId() != id {
 		return
 	}
-	s.stamp = id
+	s.Stamp = id
 	p.state.Store(&s)
-	p.changed()
+	p.Changed()
 }
 
-// inForceSince is the newest revision, and when it came into force.
-func (p *policies) inForceSince() (id string, since time.Time) {
+// InForceSince is the newest revision, and when it came into force.
+func (p *Revisions) InForceSince() (id string, since time.Time) {
 	if s := p.state.Load(); s != nil {
-		return s.current.GetId(), s.since
+		return s.Current.GetId(), s.Since
 	}
 	return "", time.Time{}
 }
 
 // revision is the id of the newest revision.
-func (p *policies) revision() string {
+func (p *Revisions) revision() string {
 	if s := p.state.Load(); s != nil {
-		return s.current.GetId()
+		return s.Current.GetId()
 	}
 	return ""
 }
 
-// statuses lists what came of each source's last sync, by name.
-func (p *policies) statuses() []*api.PolicyStatus {
+// Statuses lists what came of each source's last sync, by name.
+func (p *Revisions) Statuses() []*api.PolicyStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []*api.PolicyStatus
-	for _, name := range sortedKeys(p.status) {
+	for _, name := range slices.Sorted(maps.Keys(p.status)) {
 		list = append(list, p.withWarnings(p.status[name]))
 	}
 	return list
@@ -478,4 +519,11 @@ func revisionMessage(r policy.Revision) *api.PolicyRevision {
 		})
 	}
 	return m
+}
+
+// PackagesInForce are the nodes' packages of the policy that is served.
+func (p *Revisions) PackagesInForce() []policy.Package {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.good.packages
 }

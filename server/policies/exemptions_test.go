@@ -1,4 +1,4 @@
-package server_test
+package policies_test
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 
 	"signet.example/mesh"
 	"signet.example/policy"
-	"signet.example/server"
+	"signet.example/server/policies"
 )
 
 const checkedMesh = `apiVersion: appmesh.k8s.aws/v1beta2
@@ -69,7 +69,7 @@ func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
 		Name: "generated: health check /healthz of shop/orders", Destination: "spiffe://prod.example/shop/orders",
 		Method: "GET", Path: "/healthz", Sources: []string{"spiffe://prod.example/shop/web"},
 	}}
-	got := server.HealthExemptions(g, spiffeid.RequireTrustDomainFromString("prod.example"))
+	got := policies.HealthExemptions(g, spiffeid.RequireTrustDomainFromString("prod.example"))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

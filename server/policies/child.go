@@ -1,4 +1,4 @@
-package server
+package policies
 
 import (
 	"cmp"
@@ -19,7 +19,6 @@ import (
 	"signet.example/internal/child"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
-	"signet.example/policy/check"
 	"signet.example/policy/repo"
 )
 
@@ -28,41 +27,41 @@ import (
 // server takes from it the text of modules that passed, and no more of it than
 // maxReading.
 const (
-	// policyMemory is what the process may use: the largest policies that a revision
+	// Memory is what the process may use: the largest policies that a revision
 	// may have take 420 MiB to read, compile and test.
-	policyMemory = 768 << 20
+	Memory = 768 << 20
 	// They take 8 s of processor time, and a busy machine gives it slowly.
-	policyCPU       = 30 * time.Second
-	policyDeadline  = 2 * time.Minute
-	policyTestTime  = time.Minute // of compiling and testing, which are then not tried again
-	policyFileBytes = 512 << 20   // of one file of the clone
-	policyFiles     = 256
+	childCPU      = 30 * time.Second
+	childDeadline = 2 * time.Minute
+	testTime      = time.Minute // of compiling and testing, which are then not tried again
+	fileBytes     = 512 << 20   // of one file of the clone
+	childFiles    = 256
 	// maxReading bounds an answer: policy's 4 MiB of modules with their names.
 	maxReading = 6 << 20
 	maxRequest = 64 << 10
 	// maxWarnings are passed on, of all that the tests gave.
 	maxWarnings = 100
-	// policyNice: its work is less urgent than anything else's here.
-	policyNice = 10
+	// childNice: its work is less urgent than anything else's here.
+	childNice = 10
 )
 
-// policyLimits are those of a process that may use so much memory. From two thirds of
+// limitsOf are those of a process that may use so much memory. From two thirds of
 // it on, the process collects garbage instead of growing.
-func policyLimits(memory uint64) (limits child.Limits, heap string) {
+func limitsOf(memory uint64) (limits child.Limits, heap string) {
 	return child.Limits{
-		RSS: memory, Data: 2 * memory, CPU: policyCPU, Files: policyFiles, FileSize: policyFileBytes, Deadline: policyDeadline,
+		RSS: memory, Data: 2 * memory, CPU: childCPU, Files: childFiles, FileSize: fileBytes, Deadline: childDeadline,
 	}, fmt.Sprintf("GOMEMLIMIT=%dMiB", memory>>20*2/3)
 }
 
-// reading is what came of reading a source.
-type reading struct {
-	// commit that its branch or tag was at; "" if that is not known.
-	commit    string
-	unchanged bool
-	tree      repo.Tree // without tests
-	tests     int
-	packages  []policy.Package
-	warnings  []string
+// Reading is what came of reading a source.
+type Reading struct {
+	// Commit that its branch or tag was at; "" if that is not known.
+	Commit    string
+	Unchanged bool      // the commit is the failed one, and nothing else was read
+	Tree      repo.Tree // without tests
+	Tests     int
+	Packages  []policy.Package
+	Warnings  []string
 }
 
 // hardError is a failure that trying the same commit again does not mend.
@@ -70,16 +69,16 @@ type hardError struct{ error }
 
 func (e hardError) Unwrap() error { return e.error }
 
-// readPolicies runs one such process with so much memory. With failed its commit is
+// Read runs one such process with so much memory. With failed its commit is
 // looked up, and only another one is read.
-func readPolicies(ctx context.Context, exe string, memory uint64, src repo.Source, login repo.Login, dir, failed string) (reading, error) {
+func Read(ctx context.Context, exe string, memory uint64, src repo.Source, login repo.Login, dir, failed string) (Reading, error) {
 	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "policies")
 	if err != nil {
-		return reading{}, fmt.Errorf("read policies: %w", err)
+		return Reading{}, fmt.Errorf("read policies: %w", err)
 	}
 	defer func() { _ = ours.Close() }() // the child has ended
 	tail := child.NewTail(io.Discard)
-	limits, heap := policyLimits(memory)
+	limits, heap := limitsOf(memory)
 	p, err := child.Start(child.Spec{
 		Path: exe, Args: []string{"policy-child"}, Confines: true,
 		Env:   child.OwnEnv(append(fetchEnv(), heap, "GOTRACEBACK=single")...),
@@ -87,7 +86,7 @@ func readPolicies(ctx context.Context, exe string, memory uint64, src repo.Sourc
 	})
 	_ = theirs.Close() // the child has its own
 	if err != nil {
-		return reading{}, fmt.Errorf("read policies: %w", err)
+		return Reading{}, fmt.Errorf("read policies: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { p.Stop(0) }) // it has nothing to finish
 	defer stop()
@@ -99,17 +98,17 @@ func readPolicies(ctx context.Context, exe string, memory uint64, src repo.Sourc
 		p.Stop(time.Second) // it is ending
 	}
 	p.Stop(0)
-	got := reading{
-		commit: last.GetCommit(), unchanged: last.GetUnchanged(), tests: int(last.GetTests()),
-		tree: repo.Tree{URL: last.GetUrl(), Commit: last.GetReadCommit()},
+	got := Reading{
+		Commit: last.GetCommit(), Unchanged: last.GetUnchanged(), Tests: int(last.GetTests()),
+		Tree: repo.Tree{URL: last.GetUrl(), Commit: last.GetReadCommit()},
 	}
 	for _, m := range last.GetModules() {
-		got.tree.Modules = append(got.tree.Modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
+		got.Tree.Modules = append(got.Tree.Modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
 	}
 	for _, k := range last.GetPackages() {
-		got.packages = append(got.packages, policy.Package{Node: k.GetNode(), File: k.GetFile(), Line: int(k.GetLine())})
+		got.Packages = append(got.Packages, policy.Package{Node: k.GetNode(), File: k.GetFile(), Line: int(k.GetLine())})
 	}
-	got.warnings = last.GetWarnings()
+	got.Warnings = last.GetWarnings()
 	switch {
 	case last.GetDone() && last.GetError() == "":
 		return got, nil
@@ -183,11 +182,15 @@ func readMessage(r io.Reader, m proto.Message, most uint32) error {
 	return proto.Unmarshal(b, m)
 }
 
-// RunPolicyChild reads the one source that the server asks for on the socket that it inherits.
-func RunPolicyChild(ctx context.Context) error {
+// Checked is what a tree's own tests and the checks of it say: how many passed, and
+// warnings. It is handed to RunChild, since only the process that reads has need of it.
+type Checked func(ctx context.Context, tree repo.Tree) (passed int, warnings []string, err error)
+
+// RunChild reads the one source that the server asks for on the socket that it inherits.
+func RunChild(ctx context.Context, checked Checked) error {
 	// Best effort: where memory is short it goes first, and where time is, it waits.
 	_ = child.Expendable(1000)
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, policyNice)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, childNice)
 	if err := child.Confine(); err != nil {
 		return fmt.Errorf("policy-child: %w", err)
 	}
@@ -214,13 +217,13 @@ func RunPolicyChild(ctx context.Context) error {
 	if err := writeMessage(conn, answer); err != nil { // so that it is known if this process is killed
 		return err
 	}
-	readSource(ctx, src, login, read.GetDir(), answer)
+	readSource(ctx, src, login, read.GetDir(), checked, answer)
 	answer.Done = true
 	return writeMessage(conn, answer)
 }
 
 // readSource fetches, compiles and tests.
-func readSource(ctx context.Context, src repo.Source, login repo.Login, dir string, answer *api.PolicyReading) {
+func readSource(ctx context.Context, src repo.Source, login repo.Login, dir string, checked Checked, answer *api.PolicyReading) {
 	defer func() { answer.Error = sayable(answer.GetError()) }()
 	tree, err := login.Fetch(ctx, src, dir)
 	if err != nil {
@@ -228,13 +231,13 @@ func readSource(ctx context.Context, src repo.Source, login repo.Login, dir stri
 		return
 	}
 	answer.Url, answer.ReadCommit = tree.URL, tree.Commit
-	ctx, cancel := context.WithTimeout(ctx, policyTestTime)
+	ctx, cancel := context.WithTimeout(ctx, testTime)
 	defer cancel()
 	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), nil)); err != nil {
 		answer.Error = fmt.Sprintf("commit %.12s does not compile: %v", tree.Commit, withoutRevision(err))
 		return
 	}
-	report, err := check.Tree(ctx, tree)
+	passed, warnings, err := checked(ctx, tree)
 	if err != nil {
 		answer.Error, answer.Hard = err.Error(), ctx.Err() != nil // it names the commit
 		return
@@ -247,12 +250,12 @@ func readSource(ctx context.Context, src repo.Source, login repo.Login, dir stri
 	for _, k := range packages {
 		answer.Packages = append(answer.Packages, &api.NodePackage{Node: k.Node, File: k.File, Line: int32(k.Line)}) //nolint:gosec // a line of a module
 	}
-	for _, w := range report.Warnings {
+	for _, w := range warnings {
 		if len(answer.GetWarnings()) < maxWarnings {
 			answer.Warnings = append(answer.Warnings, sayable(w))
 		}
 	}
-	answer.Tests = int32(report.Passed) //nolint:gosec // bounded by the modules
+	answer.Tests = int32(passed) //nolint:gosec // bounded by the modules
 	for _, m := range served(tree.Modules) {
 		answer.Modules = append(answer.Modules, &api.PolicyModule{Path: m.Path, Rego: m.Rego})
 	}

@@ -1,4 +1,4 @@
-package server
+package policies
 
 import (
 	"fmt"
@@ -11,10 +11,10 @@ import (
 	"signet.example/policy"
 )
 
-// healthExemptions returns an exemption for each declared health check: GET on
+// HealthExemptions returns an exemption for each declared health check: GET on
 // its path, from the identities that declare a backend which reaches the node.
 // A node whose name makes no SPIFFE ID gets none, which denies.
-func healthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption {
+func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption {
 	var out []policy.Exemption
 	for _, h := range g.HealthChecks() {
 		destination, err := identity.ForVirtualNode(td, h.Mesh, h.Node)

@@ -1,0 +1,199 @@
+package policies_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"go.uber.org/goleak"
+
+	"signet.example/mesh"
+	"signet.example/policy"
+	"signet.example/policy/repo"
+	"signet.example/server/policies"
+	"signet.example/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is what revisions are given: one store, one agent, one source.
+type world struct {
+	mu     sync.Mutex
+	last   *store.PolicyRow
+	loaded string // by the agent
+	report chan struct{}
+	look   policies.Look
+	read   func(failed string) (policies.Reading, error)
+	reads  []string // with which failed commit each was asked
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	docs, err := mesh.Split("m.yaml", []byte("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := mesh.Parse(docs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := mesh.NewGraph([]*mesh.Resource{r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{report: make(chan struct{}), look: policies.Look{Graph: g, Sources: []repo.Source{{Name: "main", URL: "https://git.example/p", Branch: "main", Poll: time.Minute}}}}
+}
+
+func (w *world) LastRevision(context.Context) (store.PolicyRow, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.last == nil {
+		return store.PolicyRow{}, store.ErrNotFound
+	}
+	return *w.last, nil
+}
+
+func (w *world) PutRevision(_ context.Context, row store.PolicyRow) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = &row
+	return nil
+}
+
+func (w *world) Loaded(revision string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.loaded == revision
+}
+
+func (w *world) Wait() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.report
+}
+
+// reports has the agent say that it loaded a revision.
+func (w *world) reports(revision string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.loaded = revision
+	close(w.report)
+	w.report = make(chan struct{})
+}
+
+func (w *world) revisions(t *testing.T) *policies.Revisions {
+	t.Helper()
+	p := policies.New(policies.Config{
+		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Store: w, Agents: w, Dir: "/nowhere", Changed: func() {},
+		Log: slog.New(slog.DiscardHandler), Clock: time.Now, Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "x"}, []string{"source"}),
+		Look: func() policies.Look { return w.look },
+		Read: func(_ context.Context, _ repo.Source, _, failed string) (policies.Reading, error) {
+			w.mu.Lock()
+			w.reads = append(w.reads, failed)
+			w.mu.Unlock()
+			return w.read(failed)
+		},
+	})
+	if err := p.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func tree(commit string) repo.Tree {
+	return repo.Tree{URL: "https://git.example/p", Commit: commit, Modules: []policy.Module{{Path: "a.rego", Rego: "package signet.authz # " + commit}}}
+}
+
+// A route is not stamped with a revision that an agent does not have, unless that
+// agent takes too long.
+func TestRoutesAreStampedWhenTheAgentHasLoadedOrTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.revisions(t)
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.RunStamp(ctx) }()
+		sync := func(commit string) string {
+			w.read = func(string) (policies.Reading, error) {
+				return policies.Reading{Tree: tree(commit), Commit: commit}, nil
+			}
+			st, err := p.Sync(t.Context(), w.look.Sources[0])
+			if err != nil || st.GetError() != "" {
+				t.Fatal(st, err)
+			}
+			return st.GetRevision()
+		}
+		first := p.State().Stamp
+		second := sync("two")
+		time.Sleep(time.Second)
+		if s := p.State(); s.Stamp != first || s.Current.GetId() != second {
+			t.Errorf("stamped %s before the agent has it; in force %s", s.Stamp, s.Current.GetId())
+		}
+		w.reports(second)
+		synctest.Wait()
+		if s := p.State(); s.Stamp != second {
+			t.Errorf("stamped %s after the agent has %s", s.Stamp, second)
+		}
+		third := sync("three")
+		time.Sleep(policies.StampDeadline + time.Second)
+		synctest.Wait()
+		if s := p.State(); s.Stamp != third {
+			t.Errorf("stamped %s: an agent holds the revision up for ever", s.Stamp)
+		}
+		end()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Two servers have one store: what one put in force, the other serves from its start.
+func TestASecondServerServesWhatTheFirstPutInForce(t *testing.T) {
+	w := newWorld(t)
+	w.read = func(string) (policies.Reading, error) { return policies.Reading{Tree: tree("one"), Commit: "one"}, nil }
+	first := w.revisions(t)
+	st, err := first.Sync(t.Context(), w.look.Sources[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := w.revisions(t)
+	if got := second.State().Current.GetId(); got != st.GetRevision() || got != first.State().Current.GetId() {
+		t.Errorf("the first has %s, the second %s", st.GetRevision(), got)
+	}
+}
+
+// A reading that was killed is not made again for the same commit by itself, and the
+// last good revision stays.
+func TestACommitWhoseReadingWasKilledIsLookedAtAgainByHandOnly(t *testing.T) {
+	w := newWorld(t)
+	w.read = func(string) (policies.Reading, error) { return policies.Reading{Tree: tree("one"), Commit: "one"}, nil }
+	p := w.revisions(t)
+	src := w.look.Sources[0]
+	if _, err := p.Sync(t.Context(), src); err != nil {
+		t.Fatal(err)
+	}
+	good := p.State().Current.GetId()
+	w.read = func(string) (policies.Reading, error) {
+		return policies.Reading{Commit: "two"}, policies.Hard(errors.New("it was ended"))
+	}
+	for range 2 {
+		st, err := p.Sync(t.Context(), src)
+		if err != nil || st.GetError() != "it was ended" || st.GetRevision() != good {
+			t.Errorf("%v, %v", st, err)
+		}
+	}
+	w.read = func(failed string) (policies.Reading, error) {
+		return policies.Reading{Commit: failed, Unchanged: true}, nil
+	}
+	policies.Poll(t.Context(), p, src)
+	if want := []string{"", "", "", "two"}; !slices.Equal(w.reads, want) {
+		t.Errorf("read with %q, want %q", w.reads, want)
+	}
+}
