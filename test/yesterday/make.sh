@@ -9,7 +9,8 @@ commit=$1
 root=$(git rev-parse --show-toplevel)
 here=$root/test/yesterday
 tree=$(mktemp -d)
-trap 'git -C "$root" worktree remove --force "$tree"' EXIT
+out=$(mktemp -d)
+trap 'rm -rf "$out"; git -C "$root" worktree remove --force "$tree"' EXIT
 git -C "$root" worktree add --detach "$tree" "$commit"
 cp "$here/testdata/make/record.go.txt" "$tree/agent/record.go"
 sed -i 's|grpc.WithPerRPCCredentials(instance(e.instance)),|&\n\t\tgrpc.WithStatsHandler(recorded),|' "$tree/agent/join.go"
@@ -19,7 +20,6 @@ cp "$here/testdata/make/make_test.go.txt" "$tree/test/yesterday/make_test.go"
 cd "$tree"
 export CGO_ENABLED=0
 go build -trimpath -o bin/signet ./cmd/signet
-out=$(mktemp -d)
 # The name of the host goes into what is kept.
 export OUT="$out" SIGNET_BIN="$tree/bin/signet" SIGNET_ENVOY="${SIGNET_ENVOY:-$root/.bin/envoy}"
 unshare --uts sh -c 'hostname host-1 && go test -count 1 -timeout 5m ./test/yesterday'
