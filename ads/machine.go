@@ -94,7 +94,7 @@ func (m *machine) deltaRequest(req *discoveryv3.DeltaDiscoveryRequest, st *state
 		return nil, err
 	}
 	rejs := m.reply(t, req.GetResponseNonce(), req.GetErrorDetail())
-	return rejs, t.subscribe(req.GetResourceNamesSubscribe(), req.GetResourceNamesUnsubscribe(), req.GetInitialResourceVersions(), fresh)
+	return rejs, t.subscribe(req.GetResourceNamesSubscribe(), req.GetResourceNamesUnsubscribe(), req.GetInitialResourceVersions(), fresh, st.set.Type(req.GetTypeUrl()))
 }
 
 // sotwRequest takes a request and returns what the client thereby refused.
@@ -378,4 +378,34 @@ func (m *machine) until(due time.Time) {
 	if m.out.deadline.IsZero() || due.Before(m.out.deadline) {
 		m.out.deadline = due
 	}
+}
+
+// named is how much the machine holds of what its client named.
+func (m *machine) named() int {
+	n := 0
+	for _, t := range m.topics {
+		for name := range t.names {
+			n += len(name) + perName
+		}
+		for name := range t.asked {
+			n += len(name) + perName
+		}
+		for _, r := range t.sent {
+			n += r.claimed()
+		}
+		for _, r := range t.acked { // what was taken back, and not acknowledged yet
+			if find(t.sent, r.Name) != r {
+				n += r.claimed()
+			}
+		}
+	}
+	return n
+}
+
+// claimed is what a resource costs of which there is the client's word alone.
+func (r *Resource) claimed() int {
+	if r.Body != nil {
+		return 0
+	}
+	return len(r.Name) + len(r.Version) + 2*perName
 }

@@ -22,6 +22,9 @@ type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	// Views finds each stream's view.
 	Views Views
+	// Peer names whose a stream is: what all streams of one name together is bounded.
+	// Nil: all are one's.
+	Peer func(ctx context.Context) string
 	// Log receives what went wrong on streams; nil discards it.
 	Log *slog.Logger
 	// Drain is how long a proxy drains connections of a listener that changed or
@@ -36,6 +39,8 @@ type Server struct {
 	Linger time.Duration
 	// Events, if set, is called from stream goroutines and must not block.
 	Events func(Event)
+
+	names names
 }
 
 // Register adds the service to g, which should have been made with ServerOptions.

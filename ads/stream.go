@@ -56,6 +56,9 @@ type stream struct {
 	settled uint64
 	waiting bool
 
+	peer  string // whose it is, for what it names
+	named int    // bytes that it is counted with; of the stream's goroutine
+
 	mu      sync.Mutex // machine, for View.Acked
 	machine machine
 }
@@ -76,6 +79,10 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 	}
 	st := &stream{server: s, grpc: g, view: view, node: first.node().GetId(), woken: make(chan struct{}, 1)}
 	st.machine = machine{mode: view.mode, delta: delta, id: streamID(), drain: s.Drain, linger: s.Linger}
+	if s.Peer != nil {
+		st.peer = s.Peer(g.Context())
+	}
+	defer func() { s.names.count(st.peer, -st.named) }()
 	view.join(st)
 	defer view.leave(st)
 	s.emit(view.name, Event{Kind: Opened, Stream: st.machine.id})
@@ -165,7 +172,42 @@ func (s *stream) take(req request) error {
 	if len(rejs) > 0 {
 		s.view.reject(rejs)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.name(req)
+}
+
+// name counts what the stream holds of what its client named. What is added to the
+// count may have been there: the names are gone through once they seem too many.
+func (s *stream) name(req request) error {
+	s.named += s.server.names.count(s.peer, growth(req))
+	if s.named <= maxNamed && s.server.names.of(s.peer) <= maxPeerNamed {
+		return nil
+	}
+	s.mu.Lock()
+	exact := s.machine.named()
+	s.mu.Unlock()
+	s.named += s.server.names.count(s.peer, exact-s.named)
+	if all := s.server.names.of(s.peer); s.named > maxNamed || all > maxPeerNamed {
+		return status.Errorf(codes.ResourceExhausted, "the names of this stream have %d bytes, those of all streams of its client %d: at most %d and %d are served", s.named, all, maxNamed, maxPeerNamed)
+	}
+	return nil
+}
+
+// growth is at most how much more a stream holds after a request.
+func growth(r request) int {
+	n := 0
+	for _, name := range r.delta.GetResourceNamesSubscribe() {
+		n += 2 * (len(name) + perName) // its name, and that it was asked for
+	}
+	for name, version := range r.delta.GetInitialResourceVersions() {
+		n += len(name) + len(version) + 2*perName
+	}
+	for _, name := range r.sotw.GetResourceNames() {
+		n += len(name) + perName
+	}
+	return n
 }
 
 // push sends all that is due and returns when to look again. While it sends,

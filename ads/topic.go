@@ -111,7 +111,7 @@ func (t *topic) prune() {
 // subscribe applies a delta request's changes. fresh is the first request of
 // the type on the stream. The subscription changes whatever nonce the request
 // carries (XDS-07).
-func (t *topic) subscribe(add, drop []string, versions map[string]string, fresh bool) error {
+func (t *topic) subscribe(add, drop []string, versions map[string]string, fresh bool, set []*Resource) error {
 	if err := checkNames(add); err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (t *topic) subscribe(add, drop []string, versions map[string]string, fresh 
 	if !fresh {
 		return nil
 	}
-	if err := t.resume(versions); err != nil {
+	if err := t.resume(versions, set); err != nil {
 		return err
 	}
 	t.owe = t.all && len(t.sent) == 0
@@ -191,8 +191,9 @@ func (t *topic) forgetAll(names []string) {
 }
 
 // resume takes what a reconnecting client says it has. Such resources have a
-// version and no body: they can be found equal or replaced, never sent.
-func (t *topic) resume(versions map[string]string) error {
+// version and no body: they can be found equal or replaced, never sent. Those that are
+// equal to what there is are that, which costs nothing.
+func (t *topic) resume(versions map[string]string, set []*Resource) error {
 	if len(versions) > maxNames {
 		return status.Errorf(codes.InvalidArgument, "%d initial resource versions of %s, at most %d are served", len(versions), t.url, maxNames)
 	}
@@ -200,9 +201,14 @@ func (t *topic) resume(versions map[string]string) error {
 		if len(n) > maxName || len(v) > maxName {
 			return status.Errorf(codes.InvalidArgument, "an initial resource version of %s is longer than %d bytes", t.url, maxName)
 		}
-		if t.has(n) {
-			t.sent = append(t.sent, &Resource{Type: t.url, Name: n, Version: v})
+		if !t.has(n) {
+			continue
 		}
+		r := find(set, n)
+		if r == nil || r.Version != v {
+			r = &Resource{Type: t.url, Name: n, Version: v}
+		}
+		t.sent = append(t.sent, r)
 	}
 	slices.SortFunc(t.sent, byName)
 	t.acked = t.sent

@@ -180,8 +180,20 @@ func (a *agent) serveADS() {
 	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions()...)
 	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, a.relay.Guard))...)
 	// A listener that changed goes on with its old routes while it drains.
-	(&ads.Server{Views: a.relay, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
+	(&ads.Server{Views: a.relay, Peer: whoAsks, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.Open)
+}
+
+// whoAsks is whose a call is: a proxy of the agent's own, or a user.
+func whoAsks(ctx context.Context) string {
+	p, ok := attestation.PeerFromContext(ctx)
+	if !ok {
+		return ""
+	}
+	if name, ok := p.Proxy(); ok {
+		return "proxy " + name
+	}
+	return fmt.Sprintf("user %d", p.UID())
 }
 
 // turnedAway counts and logs connections to a socket that are closed without an answer,

@@ -25,6 +25,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/ordered"
+	"signet.example/internal/underway"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
@@ -83,6 +84,8 @@ type access struct {
 	// vouched of one on which a good token was shown.
 	verified func(conn net.Addr, agent, instance string)
 	vouched  func(conn net.Addr)
+	// shut closes the connections of agents that are not to be served any more.
+	shut func(standing func(agent string) bool)
 
 	model func() *model
 
@@ -156,6 +159,12 @@ func (a *access) enter(ctx context.Context, method string) (*caller, time.Time, 
 		return c, until, err // its connection is none of the agent's
 	}
 	a.verified(c.conn, c.agent.ID, c.instance)
+	if conn := underway.Of(ctx); conn != nil {
+		conn.Belongs("agent " + c.agent.ID)
+	}
+	if !a.stands(c.agent.ID) { // banned since it was identified: review may have come before
+		a.shut(a.stands)
+	}
 	return c, until, nil
 }
 
@@ -341,9 +350,16 @@ func (a *access) follow(m *model) {
 	}
 }
 
-// review ends the streams whose standing is gone: the agent was banned, or the
-// virtual node that a stream relays is no longer bound to its group (A30).
+// stands reports whether an agent is to be served.
+func (a *access) stands(agent string) bool {
+	_, err := a.roster.Standing(agent)
+	return err == nil
+}
+
+// review ends the streams whose standing is gone, and in a while their connections: the
+// agent was banned, or the virtual node that a stream relays is no longer bound to its group (A30).
 func (a *access) review(bound func(group string, node proxy.Ref) bool) {
+	a.shut(a.stands)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for c := range a.open {

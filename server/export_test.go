@@ -94,15 +94,23 @@ type fixed struct{ look views.Look }
 func (f fixed) Look() views.Look           { return f.look }
 func (fixed) Group(string) (string, error) { return "g", nil }
 
-// anyone may follow everything.
-type anyone struct{}
+// anyone may follow everything; it is the agent that the context names, or x.
+type anyone struct{ agent string }
 
-func (anyone) Review()                                          {}
-func (anyone) Follower(context.Context) (views.Follower, error) { return anyone{}, nil }
-func (anyone) Agent() string                                    { return "x" }
-func (anyone) ID() spiffeid.ID                                  { return hostile("x").id }
-func (anyone) Follow(proxy.Ref) error                           { return nil }
-func (anyone) LogsTo(string)                                    {}
+type asAgent struct{}
+
+func (anyone) Follower(ctx context.Context) (views.Follower, error) {
+	if agent, ok := ctx.Value(asAgent{}).(string); ok {
+		return anyone{agent}, nil
+	}
+	return anyone{"x"}, nil
+}
+
+func (anyone) Review()                {}
+func (a anyone) Agent() string        { return a.agent }
+func (anyone) ID() spiffeid.ID        { return hostile("x").id }
+func (anyone) Follow(proxy.Ref) error { return nil }
+func (anyone) LogsTo(string)          {}
 
 // anyNode is a proxy of a virtual node.
 func anyNode(mesh, name string) *corev3.Node {

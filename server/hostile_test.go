@@ -22,7 +22,7 @@ func hostile(id string) *caller {
 }
 
 func accessOf(agents ...store.Agent) *access {
-	return &access{roster: rosterOf(agents...), open: map[*caller]struct{}{}}
+	return &access{roster: rosterOf(agents...), open: map[*caller]struct{}{}, shut: func(func(string) bool) {}}
 }
 
 // inNoStore keeps agents nowhere.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"signet.example/internal/underway"
 	"signet.example/server/fault"
 )
 
@@ -25,6 +26,11 @@ const (
 	strangersPerSecond, strangersBurst = 20, 200   // attestations of one address (of IPv6: a /64), of keys that did not join
 	attestPerSecond, attestBurst       = 2, 20     // attestations of one agent; it needs one for each start, and serves within two seconds
 )
+
+// What agents and strangers may have sent that nobody has read, in bytes: on one
+// connection, of one agent or address, and of all. An agent that comes back says of 500
+// proxies at once what they have.
+var mostUnread = underway.Most{Conn: 32 << 20, Peer: 48 << 20, All: 512 << 20}
 
 // agentServerOptions are the transport limits of the agents' listener. A
 // connection lives at most half an agent SVID's lifetime, so that an agent that

@@ -13,6 +13,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/attestation/nodes"
+	"signet.example/internal/underway"
 )
 
 // face is one gRPC server and its listener.
@@ -54,8 +55,10 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 // agentServer is the agents' face.
 func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
+	room := underway.New(mostUnread)
 	opts = append(opts,
-		grpc.Creds(verifiedCredentials{credentials.NewTLS(s.own.tlsConfig()), s.access.knows}),
+		grpc.Creds(verifiedCredentials{credentials.NewTLS(s.own.tlsConfig()), s.access.knows, room, s.log}),
+		grpc.StatsHandler(room.Handler()),
 		grpc.UnaryInterceptor(s.access.unary),
 		grpc.StreamInterceptor(s.access.stream),
 	)
@@ -64,6 +67,14 @@ func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 		server: s, nodes: attestors, strangers: newLimiters(strangersPerSecond, strangersBurst),
 		attests: newLimiters(attestPerSecond, attestBurst), issues: newLimiters(issuePerSecond, issueBurst),
 	})
-	(&ads.Server{Views: s.views, Log: s.log}).Register(g)
+	(&ads.Server{Views: s.views, Peer: agentOf, Log: s.log}).Register(g)
 	return g
+}
+
+// agentOf is which agent's a stream is.
+func agentOf(ctx context.Context) string {
+	if c, err := callerOf(ctx); err == nil {
+		return c.agent.ID
+	}
+	return ""
 }

@@ -17,6 +17,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"signet.example/ads"
 	"signet.example/api"
@@ -412,7 +414,11 @@ func viewsOf(t *testing.T, m *model, except ...string) *followed {
 
 func (f *followed) follow(name string, node *corev3.Node) {
 	f.t.Helper()
-	view, err := f.views.View(f.t.Context(), node)
+	ctx := f.t.Context()
+	if name != "agent" {
+		ctx = context.WithValue(ctx, asAgent{}, "of "+name) // each has an agent of its own, which makes few
+	}
+	view, err := f.views.View(ctx, node)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -503,5 +509,33 @@ func TestAViewThatIsMadeBetweenTwoChangesIsMadeAgain(t *testing.T) {
 	f.report(true)
 	if f.views.Rebuild(t.Context(), nil); f.by[node].Set().Version() != want {
 		t.Error("the view has the endpoint as it was for a moment")
+	}
+}
+
+// An agent has bounds of its own for this; one that is taken over has none.
+func TestAnAgentHasNoMoreViewsMadeThanItNeeds(t *testing.T) {
+	f := viewsOf(t, modelOf(t, services(20)))
+	ask := func(agent string, n int) error {
+		node := anyNode("m", "n1a")
+		node.Metadata = proxy.Shape{
+			Bind: fmt.Sprintf("127.3.%d.%d", n>>8, n&255), App: "127.0.0.1", Egress: proxy.EgressPort("127.0.0.2", proxy.DefaultEgressPort),
+			AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock",
+		}.Metadata()
+		_, err := f.views.View(context.WithValue(t.Context(), asAgent{}, agent), node)
+		return err
+	}
+	for n := range views.MaxMadeOfNode {
+		if err := ask("bad", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ask("bad", views.MaxMadeOfNode); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("one more: %v", err)
+	}
+	if err := ask("bad", 0); err != nil {
+		t.Errorf("one that is there: %v", err)
+	}
+	if err := ask("good", views.MaxMadeOfNode); err != nil {
+		t.Errorf("another agent: %v", err)
 	}
 }

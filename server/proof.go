@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/x509"
+	"log/slog"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"signet.example/identity"
+	"signet.example/internal/underway"
 	"signet.example/server/fleet"
 )
 
@@ -20,6 +22,9 @@ type verifiedCredentials struct {
 	credentials.TransportCredentials
 	// known reports whether a peer is an agent that is to be served.
 	known func(*tlsPeer) bool
+	// room counts what is sent and not read: of an address, until an agent calls.
+	room *underway.Room
+	log  *slog.Logger
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
@@ -33,12 +38,19 @@ func (c verifiedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credential
 	if u, ok := raw.(*fleet.Conn); ok && err == nil {
 		u.Shook(known)
 	}
-	return conn, info, err
+	if err != nil {
+		return conn, info, err
+	}
+	return c.room.Enter(conn, fleet.Source(fleet.AddrOf(raw.RemoteAddr())).String(), func(who string, err error) {
+		c.log.Warn("connection closed", slog.String("remote", raw.RemoteAddr().String()), slog.String("of", who), slog.Any("err", err))
+		_ = raw.Close() // TLS would wait for whoever does not read
+	}), info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
 func (c verifiedCredentials) Clone() credentials.TransportCredentials {
-	return verifiedCredentials{c.TransportCredentials.Clone(), c.known}
+	c.TransportCredentials = c.TransportCredentials.Clone()
+	return c
 }
 
 // tlsPeer is who is at the other end of a connection.

@@ -273,7 +273,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
 	connections := fleet.Listen(agents, s.metrics.tooMany)
-	s.access.verified, s.access.vouched = connections.Verified, connections.Vouched
+	s.access.verified, s.access.vouched, s.access.shut = connections.Verified, connections.Vouched, connections.Shut
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
 		return fmt.Errorf("listen for operators: %w", err)

@@ -3,6 +3,7 @@ package fleet
 import (
 	"container/list"
 	"errors"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
@@ -217,6 +218,32 @@ func (u *Listener) Vouched(addr net.Addr) {
 	if c := u.open[addr.String()]; c != nil && c.agent == "" && c.class == Stranger {
 		c.timer.Reset(u.within)
 		u.class(c, Vouched)
+	}
+}
+
+// shutTime and shutBytes are what a connection has left whose agent is not served
+// any more: time to be told so, and what it takes to ask.
+const (
+	shutTime  = 2 * time.Second
+	shutBytes = 64 << 10
+)
+
+// Shut closes the connections of agents that have no standing any more, in a while. What
+// they send is bounded at once: no interceptor is asked before a message is whole.
+func (u *Listener) Shut(standing func(agent string) bool) {
+	u.mu.Lock()
+	agents := slices.Collect(maps.Keys(u.agents))
+	u.mu.Unlock()
+	agents = slices.DeleteFunc(agents, standing)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, agent := range agents {
+		for _, c := range u.agents[agent] {
+			if c.left.Load() > shutBytes {
+				c.left.Store(shutBytes)
+				time.AfterFunc(shutTime, func() { _ = c.Close() }) // whoever reads from it gets the error
+			}
+		}
 	}
 }
 

@@ -41,6 +41,8 @@ type keptView struct {
 	view *ads.View
 	used time.Time
 	made madeOf // what an agent's set was made of
+	// maker is the agent that first asked for a virtual node's.
+	maker string
 }
 
 // Config is how views are made.
@@ -74,10 +76,11 @@ type Views struct {
 	nodes  map[Key]*keptView
 
 	// What the views were made of, so that a change costs what it touches.
-	shapes  map[proxy.Ref]map[Key]bool // the keys of nodes, by virtual node
-	at      nodeInputs                 // of nodes, except of those behind
-	behind  map[Key]bool               // those to be made at the next change, whatever it is
-	madeAt  agentInputs                // of agents, if all of them could be made
+	shapes  map[proxy.Ref]map[Key]bool   // the keys of nodes, by virtual node
+	byMaker map[string]map[proxy.Ref]int // how many views of nodes there are, by the agent that asked first and virtual node
+	at      nodeInputs                   // of nodes, except of those behind
+	behind  map[Key]bool                 // those to be made at the next change, whatever it is
+	madeAt  agentInputs                  // of agents, if all of them could be made
 	toAll   *toAll
 	byGroup map[string]groupSet
 }
@@ -88,9 +91,22 @@ func (v *Views) keepNode(key Key, k *keptView) {
 		v.shapes[key.Node] = map[Key]bool{}
 	}
 	v.nodes[key], v.shapes[key.Node][key] = k, true
+	if v.byMaker[k.maker] == nil {
+		v.byMaker[k.maker] = map[proxy.Ref]int{}
+	}
+	v.byMaker[k.maker][key.Node]++
 }
 
 func (v *Views) dropNode(key Key) {
+	if k := v.nodes[key]; k != nil {
+		made := v.byMaker[k.maker]
+		if made[key.Node]--; made[key.Node] == 0 {
+			delete(made, key.Node)
+		}
+		if len(made) == 0 {
+			delete(v.byMaker, k.maker)
+		}
+	}
 	delete(v.nodes, key)
 	delete(v.behind, key)
 	if delete(v.shapes[key.Node], key); len(v.shapes[key.Node]) == 0 {
@@ -103,7 +119,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 	return &Views{
 		cfg: cfg, source: source, access: access, signal: changed,
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
-		shapes: map[proxy.Ref]map[Key]bool{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
+		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]int{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
 	}
 }
 
@@ -139,7 +155,7 @@ func (v *Views) find(f Follower, node *corev3.Node) (*ads.View, error) {
 		return nil, fault.New(fault.Invalid, "node %s: %v", ref, err)
 	}
 	shape.Proxy = ""
-	return v.nodeView(Key{ref, shape})
+	return v.nodeView(f.Agent(), Key{ref, shape})
 }
 
 func (v *Views) agentView(f Follower) (*ads.View, error) {
@@ -168,25 +184,47 @@ func (v *Views) agentView(f Follower) (*ads.View, error) {
 	return k.view, nil
 }
 
-func (v *Views) nodeView(key Key) (*ads.View, error) {
+func (v *Views) nodeView(agent string, key Key) (*ads.View, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if k := v.nodes[key]; k != nil {
 		k.used = time.Now()
 		return k.view, nil
 	}
+	if err := v.mayMake(agent, key.Node); err != nil {
+		return nil, err
+	}
 	in := v.source.Look().nodeInputs()
 	set, err := v.translate(in).view(key)
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(key.Node.String(), ads.Relay), used: time.Now()}
+	k := &keptView{view: ads.NewView(key.Node.String(), ads.Relay), used: time.Now(), maker: agent}
 	k.view.Publish(set)
 	v.keepNode(key, k)
 	if in != v.at {
 		v.behind[key] = true // what changes back until the others are made is no change to them
 	}
 	return k.view, nil
+}
+
+// What views one agent may have made that are kept: each is built again with what it
+// is made of. An agent asks for half as many at most, by bounds of its own; here they
+// hold against an agent that has none. One that is there may be followed by all.
+const (
+	maxMade, MaxMadeOfNode = 1024, 128
+)
+
+// mayMake refuses an agent that had too many views made. The caller holds mu.
+func (v *Views) mayMake(agent string, node proxy.Ref) error {
+	made, ofNode := 0, v.byMaker[agent][node]
+	for _, n := range v.byMaker[agent] {
+		made += n
+	}
+	if made >= maxMade || ofNode >= MaxMadeOfNode {
+		return fault.New(fault.Limit, "this agent has had %d views made, %d of them of %s, and %d and %d are the most: they are kept for %s after their last use", made, ofNode, node, maxMade, MaxMadeOfNode, viewIdle)
+	}
+	return nil
 }
 
 // Changed asks for a rebuild. It never waits.

@@ -273,3 +273,23 @@ func TestAViewThatCannotBeMadeStaysAsItWas(t *testing.T) {
 		t.Error("the last good one is gone")
 	}
 }
+
+func TestTheViewsOfAnAgentAreCountedInAndOut(t *testing.T) {
+	v := New(Config{}, nil, nil, nil)
+	node := proxy.Node("m", "n")
+	key := func(bind string) Key { return Key{node, proxy.Shape{Bind: bind}} }
+	for _, bind := range []string{"127.0.0.1", "127.0.0.2"} {
+		v.keepNode(key(bind), &keptView{maker: "a"})
+	}
+	if n := v.byMaker["a"][node]; n != 2 {
+		t.Errorf("%d are counted of 2", n)
+	}
+	v.dropNode(key("127.0.0.1"))
+	v.dropNode(key("127.0.0.1")) // it is gone
+	if n := v.byMaker["a"][node]; n != 1 {
+		t.Errorf("%d are counted of 1", n)
+	}
+	if v.dropNode(key("127.0.0.2")); len(v.byMaker) != 0 {
+		t.Errorf("%v are counted of none", v.byMaker)
+	}
+}

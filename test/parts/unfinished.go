@@ -17,8 +17,9 @@ import (
 // of a method it sends a message of that length but for its last byte, in frames of
 // at most piece bytes. It goes on as the server's windows let it, until the connection
 // is closed or nothing has moved for a second, and returns what it sent, in bytes of
-// messages. Is the connection still open, err is nil.
-func Unfinished(conn net.Conn, method string, calls, length, piece int) (sent int, err error) {
+// messages. Is the connection still open, err is nil. Where there are headers, a call
+// with an empty message comes first, and is waited for.
+func Unfinished(conn net.Conn, method string, calls, length, piece int, headers ...[2]string) (sent int, err error) {
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 		return 0, err
 	}
@@ -27,13 +28,20 @@ func Unfinished(conn net.Conn, method string, calls, length, piece int) (sent in
 	err = framer.WriteSettings()
 	var header bytes.Buffer
 	enc := hpack.NewEncoder(&header)
-	for i := range calls {
-		id := uint32(2*i + 1)
+	begin := func(id uint32) {
 		header.Reset()
-		for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "localhost"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+		for _, f := range append([][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "localhost"}, {"content-type", "application/grpc"}, {"te", "trailers"}}, headers...) {
 			err = errors.Join(err, enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
 		}
 		err = errors.Join(err, framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: header.Bytes(), EndHeaders: true}))
+	}
+	if len(headers) > 0 { // a first call that is whole, and empty: it shows whose they are
+		begin(1)
+		err = errors.Join(err, framer.WriteData(1, true, make([]byte, 5)), u.until(1))
+	}
+	for i := range calls {
+		id := uint32(2*i + 3)
+		begin(id)
 		u.windows[id], u.left[id] = u.initial, 5+length-1
 	}
 	u.length = length
@@ -54,6 +62,19 @@ func Unfinished(conn net.Conn, method string, calls, length, piece int) (sent in
 		}
 	}
 	return u.sent, err
+}
+
+// until reads to the end of a call.
+func (u *unfinished) until(id uint32) error {
+	for {
+		f, err := u.framer.ReadFrame()
+		if err == nil {
+			err = u.read(f)
+		}
+		if h, ok := f.(*http2.HeadersFrame); err != nil || ok && h.StreamID == id && h.StreamEnded() {
+			return err
+		}
+	}
 }
 
 func isTimeout(err error) bool {
