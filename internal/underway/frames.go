@@ -11,8 +11,10 @@ import (
 type frames struct {
 	preface int // bytes of it that are still to come
 	header  [frameHeader]byte
-	have    int // bytes of header
-	left    int // bytes of the payload that are still to come
+	have    int  // bytes of header
+	left    int  // bytes of the payload that are still to come
+	pad     int  // bytes of padding that come after it
+	padded  bool // the byte that says how many is still to come
 	data    bool
 	stream  uint32
 	within  map[uint32]*message // streams that are within a message
@@ -35,8 +37,10 @@ const (
 	prefaceLen  = len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 	frameHeader = 9 // RFC 9113 4.1
 	prefixLen   = 5 // of a gRPC message: compressed or not, and its length
-	// Types of frames, and the flag of one that is a stream's last.
-	frameData, frameHeaders, frameReset, endStream = 0, 1, 3, 1
+	// Types of frames, and the flags of one that is a stream's last and of one with
+	// padding.
+	frameData, frameHeaders, frameReset = 0, 1, 3
+	endStream, hasPadding               = 1, 8
 	// mostWithin bounds the streams that are followed. No server of ours takes more
 	// than a thousand calls of a connection; what a client leaves unfinished beyond
 	// that, calls that the server has ended, is counted and never forgotten.
@@ -61,14 +65,23 @@ func (f *frames) take(b []byte) int {
 			if f.have == frameHeader {
 				n += f.begin()
 			}
-		default:
+		case f.padded: // RFC 9113 6.1
+			f.left--
+			f.pad = min(int(b[0]), f.left) // gRPC closes the connection where it is more
+			f.left -= f.pad
+			f.padded, b = false, b[1:]
+			n += f.piece()
+		case f.left > 0:
 			k := min(f.left, len(b))
 			if f.data {
 				n += f.payload(b[:k])
 			}
 			f.left, b = f.left-k, b[k:]
+		default: // gRPC hands it to nobody, so that it is of no message
+			k := min(f.pad, len(b))
+			f.pad, b = f.pad-k, b[k:]
 		}
-		if f.have == frameHeader && f.left == 0 {
+		if f.have == frameHeader && f.left+f.pad == 0 {
 			n += f.end()
 			f.have = 0
 		}
@@ -81,6 +94,18 @@ func (f *frames) begin() int {
 	f.left = int(f.header[0])<<16 | int(f.header[1])<<8 | int(f.header[2])
 	f.stream = binary.BigEndian.Uint32(f.header[5:]) &^ (1 << 31)
 	f.data = f.header[3] == frameData
+	f.padded = f.data && f.header[4]&hasPadding != 0 && f.left > 0
+	switch {
+	case f.padded:
+		return 0 // until it is known what is left
+	case f.header[3] == frameHeaders:
+		return f.drop() // a stream begins: what came before was of none, and gRPC dropped it
+	}
+	return f.piece()
+}
+
+// piece counts a frame of a message that began in another.
+func (f *frames) piece() int {
 	if m := f.within[f.stream]; f.data && m != nil && f.left > 0 {
 		m.pieces++ // one more that the message comes in
 		m.counted += perPiece
@@ -92,18 +117,23 @@ func (f *frames) begin() int {
 // end comes after a frame's last byte. What was ended within a message is dropped:
 // gRPC keeps it no longer.
 func (f *frames) end() int {
+	if kind, last := f.header[3], f.header[4]&endStream != 0; kind == frameReset || last && kind == frameData {
+		return f.drop()
+	}
+	return 0
+}
+
+// drop forgets what a stream is within, and returns what that takes off the sum.
+func (f *frames) drop() int {
 	m := f.within[f.stream]
 	if m == nil {
 		return 0
 	}
-	switch kind, last := f.header[3], f.header[4]&endStream != 0; {
-	case kind == frameReset, last && (kind == frameData || kind == frameHeaders):
-		delete(f.within, f.stream)
-		if m.settled == f.settled.Load() {
-			return -m.counted
-		}
+	delete(f.within, f.stream)
+	if m.settled != f.settled.Load() {
+		return 0
 	}
-	return 0
+	return -m.counted
 }
 
 // payload follows bytes of messages. Each that is whole is counted as one piece.

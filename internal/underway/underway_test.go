@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -338,18 +339,142 @@ func TestAConnectionThatIsAnothersByNowIsCountedAsHis(t *testing.T) {
 	}
 }
 
-// FuzzFrames: whatever comes, in whatever pieces, the sum is what came in whole reads,
-// is never below zero, and no more than a few times the bytes.
+// What gRPC hands to nobody is of no message: neither padding nor what comes on a stream
+// before its headers says where messages begin and end. Whole messages that are read pay
+// back no more than was counted for them.
+func TestWhatGRPCDropsPutsNothingOutOfStep(t *testing.T) {
+	fake := []byte{0, 255, 255, 255, 255} // the beginning of a message of 4 GiB
+	for name, prelude := range map[string]func(w *http2.Framer, open func() error) error{
+		"padding": func(w *http2.Framer, open func() error) error {
+			w.AllowIllegalWrites = true // padding that is not zero
+			return errors.Join(open(), w.WriteDataPadded(3, false, nil, fake))
+		},
+		"data before headers": func(w *http2.Framer, open func() error) error {
+			return errors.Join(w.WriteData(3, false, fake), open())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+			conn := r.raw("bad")
+			if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+				t.Fatal(err)
+			}
+			w := http2.NewFramer(conn, conn)
+			var block bytes.Buffer
+			enc := hpack.NewEncoder(&block)
+			open := func(id uint32) error {
+				block.Reset()
+				var err error
+				for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", "/test.Takes/All"}, {":authority", "localhost"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+					err = errors.Join(err, enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+				}
+				return errors.Join(err, w.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true}))
+			}
+			const unfinished, tiny = 60000, 100
+			long := append(binary.BigEndian.AppendUint32([]byte{0}, unfinished), make([]byte, unfinished-1)...)
+			err := errors.Join(w.WriteSettings(), open(1))
+			for len(long) > 0 && err == nil {
+				k := min(len(long), 16384)
+				err = w.WriteData(1, false, long[:k])
+				long = long[k:]
+			}
+			err = errors.Join(err, prelude(w, func() error { return open(3) }), w.WriteData(3, false, make([]byte, tiny*prefixLen)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for answers := 0; answers < tiny*prefixLen; {
+				if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+					t.Fatal(err)
+				}
+				f, err := w.ReadFrame()
+				if err != nil {
+					t.Fatalf("after %d bytes of answers: %v", answers, err)
+				}
+				if d, ok := f.(*http2.DataFrame); ok {
+					answers += len(d.Data())
+				}
+			}
+			if n := r.room.Holds(); n < unfinished {
+				t.Errorf("%d bytes are counted, and %d are held", n, unfinished)
+			}
+		})
+	}
+}
+
+const prefixLen, perPiece = 5, 512
+
+// sumOf is the sum of what a reader of HTTP/2 that is not ours finds in all, and how many
+// bytes it read before the first mistake.
+func sumOf(all []byte) (sum, read int) {
+	read = min(len(all), len(http2.ClientPreface))
+	r := http2.NewFramer(io.Discard, bytes.NewReader(all[read:]))
+	type part struct {
+		bytes  []byte
+		pieces int
+	}
+	streams := map[uint32]*part{}
+	for {
+		f, err := r.ReadFrame()
+		if err != nil {
+			break
+		}
+		h := f.Header()
+		read += 9 + int(h.Length)
+		s := streams[h.StreamID]
+		if s == nil {
+			s = &part{}
+			streams[h.StreamID] = s
+		}
+		switch f := f.(type) {
+		case *http2.DataFrame:
+			if len(f.Data()) > 0 {
+				s.pieces++
+				s.bytes = append(s.bytes, f.Data()...)
+			}
+			for len(s.bytes) >= prefixLen {
+				n := prefixLen + int(binary.BigEndian.Uint32(s.bytes[1:]))
+				if len(s.bytes) < n {
+					break
+				}
+				sum += n + perPiece
+				s.bytes, s.pieces = s.bytes[n:], min(1, len(s.bytes)-n)
+			}
+			if f.StreamEnded() {
+				*s = part{}
+			}
+		case *http2.HeadersFrame, *http2.RSTStreamFrame:
+			*s = part{}
+		}
+	}
+	for _, s := range streams {
+		if len(s.bytes) > 0 {
+			sum += len(s.bytes) + s.pieces*perPiece
+		}
+	}
+	return sum, read
+}
+
+// FuzzFrames: whatever comes, in whatever pieces, the sum is that of the messages that
+// another reader of HTTP/2 finds in it, is never below zero, and no more than a few times
+// the bytes.
 func FuzzFrames(f *testing.F) {
 	var b bytes.Buffer
 	b.WriteString(http2.ClientPreface)
 	w := http2.NewFramer(&b, nil)
+	w.AllowIllegalWrites = true
 	_ = w.WriteSettings()
 	_ = w.WriteData(1, false, []byte{0, 0, 0, 0, 3, 1, 2, 3, 0, 0, 0, 0, 9})
 	_ = w.WriteData(3, true, []byte{0, 0, 0, 0, 3, 1, 2})
+	_ = w.WriteDataPadded(5, false, []byte{0, 0, 0, 0, 3, 1}, []byte{0, 255, 255, 255, 255})
+	_ = w.WriteDataPadded(5, false, []byte{2, 3, 0}, nil)
+	_ = w.WriteDataPadded(5, false, nil, []byte{0, 0, 0})
+	_ = w.WriteData(7, false, []byte{0, 255, 255, 255, 255})
+	_ = w.WriteHeaders(http2.HeadersFrameParam{StreamID: 7, BlockFragment: []byte{0x82}, EndHeaders: true})
+	_ = w.WriteData(7, false, make([]byte, 50))
 	_ = w.WriteRSTStream(1, http2.ErrCodeCancel)
 	f.Add(b.Bytes(), 7)
 	f.Add([]byte(strings.Repeat("\x00\x00\x01\x00\x00\x00\x00\x00\x01\x00", 20)), 1)
+	f.Add([]byte(http2.ClientPreface+"\x00\x00\x02\x00\x08\x00\x00\x00\x01\x09\x00\x00\x00\x00\x00\x08\x00\x00\x00\x01"), 1)
 	f.Fuzz(func(t *testing.T, all []byte, step int) {
 		whole := underway.Sum(all, len(all)+1)
 		if step < 1 {
@@ -357,6 +482,10 @@ func FuzzFrames(f *testing.F) {
 		}
 		if pieces := underway.Sum(all, step); pieces != whole || whole < 0 || whole > 600*len(all) {
 			t.Errorf("%d in pieces of %d, %d at once, of %d bytes", pieces, step, whole, len(all))
+		}
+		want, read := sumOf(all)
+		if got := underway.Sum(all[:read], read+1); len(all) < 32<<10 && got != want { // fewer streams than are followed
+			t.Errorf("%d, but the messages that are in it are %d, of %d bytes", got, want, read)
 		}
 	})
 }
