@@ -521,10 +521,18 @@ func readFile(path string) ([]byte, error) {
 	return text, err
 }
 
-// parseCertificates reads PEM that has certificates alone, and at least one.
+// parseCertificates reads PEM that has certificates and white space alone, and at least
+// one. pem.Decode skips what is no whole block, and with it an authority whose block is
+// damaged: so what it reads must begin with a block and have no other.
 func parseCertificates(text []byte) ([]*x509.Certificate, error) {
+	begin := []byte("-----BEGIN ")
 	var certs []*x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+	for rest := bytes.TrimSpace(text); len(rest) > 0; {
+		block, after := pem.Decode(rest)
+		if read := rest[:len(rest)-len(after)]; block == nil || !bytes.HasPrefix(read, begin) || bytes.Count(read, begin) > 1 {
+			return nil, fmt.Errorf("after %d certificates, at %.40q: a PEM block that is damaged, or other text: want PEM blocks alone", len(certs), rest)
+		}
+		rest = bytes.TrimSpace(after)
 		if block.Type != "CERTIFICATE" {
 			return nil, fmt.Errorf("a PEM block %.40q: want certificates alone", block.Type)
 		}

@@ -376,6 +376,43 @@ func TestRootsAreAuthoritiesInAFileThatNobodyElseCanChange(t *testing.T) {
 	}
 }
 
+// An authority that is skipped lets no host in, and nobody hears of it.
+func TestAFileWithADamagedBlockIsRefusedAsAWhole(t *testing.T) {
+	block := func() string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: parts.NewHostCA(t, "root").Cert.Raw}))
+	}
+	one, two, three := block(), block(), block()
+	open := func(text string) error {
+		path := filepath.Join(t.TempDir(), "roots.pem")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := x509pop.Config{Roots: path}.Open()
+		return err
+	}
+	for _, good := range []string{one, one + two + three, "\n " + one + "\r\n\n" + two + " \n", strings.ReplaceAll(one+two, "\n", "\r\n")} {
+		if err := open(good); err != nil {
+			t.Errorf("%v:\n%s", err, good)
+		}
+	}
+	spoilt := map[string]string{
+		"its first line":      strings.Replace(two, "-----BEGIN", "----BEGIN", 1),
+		"its last line":       strings.Replace(two, "-----END", "----END", 1),
+		"its last line's end": strings.TrimSuffix(two, "--\n") + "\n",
+		"a character":         strings.Replace(two, "\nMII", "\nM*I", 1),
+		"its end cut off":     two[:len(two)/2] + "\n",
+		"its beginning alone": "-----BEGIN CERTIFICATE-----\n",
+		"text":                "# the old one\n",
+	}
+	for what, bad := range spoilt {
+		for where, text := range map[string]string{"before": bad + one + three, "between": one + bad + three, "after": one + three + bad} {
+			if err := open(text); err == nil || !strings.Contains(err.Error(), "roots.pem: after ") {
+				t.Errorf("%s, %s: %v", what, where, err)
+			}
+		}
+	}
+}
+
 func TestASelectorHasTheOneFormThatHostsHave(t *testing.T) {
 	for form, values := range map[string]struct{ good, bad []string }{
 		"subject:cn":     {[]string{"web-01", "a:b c"}, []string{"", " a", strings.Repeat("a", 256)}},
