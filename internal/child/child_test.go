@@ -387,6 +387,57 @@ func TestAChildOfAnotherUserIsRefusedWhereItCouldNotBeEnded(t *testing.T) {
 	}
 }
 
+// A login puts the user's own group among its groups too.
+func TestAUserWithoutAnyRightsStartsChildrenAsItself(t *testing.T) {
+	needRoot(t)
+	plain := copyOf(t, nil)
+	own := child.User{UID: nobody, GID: nobody}
+	in := func(groups ...uint32) *child.User { return &child.User{UID: own.UID, GID: own.GID, Groups: groups} }
+	for name, c := range map[string]struct {
+		has     []uint32
+		user    *child.User
+		refused string
+	}{
+		"as a login has them":                     {[]uint32{nobody}, in(), ""},
+		"a service with no groups":                {nil, in(), ""},
+		"with one more, by name":                  {[]uint32{nobody, stranger}, in(stranger), ""},
+		"its own group given twice":               {nil, in(nobody), ""},
+		"with one more, by number":                {[]uint32{nobody, stranger}, in(), ""},
+		"in a group since the login, by its name": {[]uint32{nobody}, in(stranger), fmt.Sprintf("the user is in group %d, this process is not", stranger)},
+		"another group of its own":                {[]uint32{nobody}, &child.User{UID: nobody, GID: stranger}, "lacks CAP_SETGID"},
+	} {
+		text, err := json.Marshal(plan{Path: plain, User: c.user})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(plain, "parent", string(text))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody, Groups: c.has}}
+		var stderr strings.Builder
+		cmd.Stderr, cmd.Env, cmd.Dir = &stderr, nil, "/"
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var h has
+		started := json.NewDecoder(bufio.NewReader(out)).Decode(&h)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if c.refused != "" {
+			if started == nil || !strings.Contains(stderr.String(), c.refused) {
+				t.Errorf("%s: %v: %s", name, started, stderr.String())
+			}
+			continue
+		}
+		want := strings.Trim(fmt.Sprint(c.has), "[]")
+		if started != nil || h.Status["Groups"] != want || h.Status["CapEff"] != none {
+			t.Errorf("%s: %v: %s: has groups %q, want %q", name, started, stderr.String(), h.Status["Groups"], want)
+		}
+	}
+}
+
 func TestAProgramWhoseFileWouldDisarmTheParentsDeathIsRefused(t *testing.T) {
 	needRoot(t)
 	if _, err := child.Start(child.Spec{Path: copyOf(t, granted), Args: []string{"child"}}); err == nil || !strings.Contains(err.Error(), "setcap -r") {

@@ -25,20 +25,42 @@ type User struct {
 // where u is nil.
 func (u *User) Other() bool { return u != nil && int(u.UID) != os.Geteuid() }
 
-// regroups reports whether the child has another group or other groups.
-func (u *User) regroups() (bool, error) {
+// ownGroups are this process's supplementary groups without its own gid, which a login
+// names a second time among them (initgroups(3)).
+func ownGroups() ([]uint32, error) {
+	all, err := unix.Getgroups()
+	if err != nil {
+		return nil, fmt.Errorf("groups: %w", err)
+	}
+	var groups []uint32
+	for _, g := range all {
+		if g != os.Getegid() {
+			groups = append(groups, uint32(g)) //nolint:gosec // a gid has 32 bits
+		}
+	}
+	return groups, nil
+}
+
+// without are the groups of list that are neither u's own nor among others.
+func (u *User) without(list, others []uint32) []uint32 {
+	return slices.DeleteFunc(slices.Clone(list), func(g uint32) bool { return g == u.GID || slices.Contains(others, g) })
+}
+
+// regroups reports whether the child gets another group or other groups. A child that
+// has user and group of this process keeps groups of this process which it would not
+// have by itself, where they cannot be taken from it: nothing is gained by it.
+func (u *User) regroups(c sets) (bool, error) {
 	if u == nil {
 		return false, nil
 	}
-	groups, err := unix.Getgroups()
+	own, err := ownGroups()
 	if err != nil {
-		return false, fmt.Errorf("groups: %w", err)
+		return false, err
 	}
-	same := len(groups) == len(u.Groups)
-	for _, g := range u.Groups {
-		same = same && slices.Contains(groups, int(g))
+	if int(u.GID) != os.Getegid() || len(u.without(u.Groups, own)) > 0 {
+		return true, nil
 	}
-	return !same || int(u.GID) != os.Getegid(), nil
+	return len(u.without(own, u.Groups)) > 0 && (u.Other() || c.effective.has(unix.CAP_SETGID)), nil
 }
 
 // Possible reports why a child of this user cannot be started, or could not be
@@ -65,12 +87,20 @@ func (u *User) Possible() error {
 		need(unix.CAP_SETUID, "CAP_SETUID")
 		need(unix.CAP_KILL, "CAP_KILL")
 	}
-	regroups, err := u.regroups()
+	regroups, err := u.regroups(c)
 	if err != nil {
 		return err
 	}
 	if regroups {
 		need(unix.CAP_SETGID, "CAP_SETGID")
+	}
+	if missing != nil && !u.Other() && int(u.GID) == os.Getegid() {
+		own, err := ownGroups()
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("run as uid %d and gid %d: the user is in group %d, this process is not: start it from a new login, or grant it CAP_SETGID, or give uid:gid in the place of the name",
+			u.UID, u.GID, u.without(u.Groups, own)[0])
 	}
 	if missing != nil {
 		return fmt.Errorf("run as uid %d and gid %d: this process lacks %s: grant it, or run the child as uid %d and gid %d",
@@ -113,11 +143,11 @@ func shed(spec Spec) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
 	}
-	if err := spec.User.regroup(); err != nil {
-		return err
-	}
 	now, err := capabilities()
 	if err != nil {
+		return err
+	}
+	if err := spec.User.regroup(now); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
@@ -142,8 +172,8 @@ func shed(spec Spec) error {
 
 // regroup changes the calling thread alone. Its groups give it nothing that others
 // of this process have not, and nothing is decided by them when it is signalled.
-func (u *User) regroup() error {
-	regroups, err := u.regroups()
+func (u *User) regroup(c sets) error {
+	regroups, err := u.regroups(c)
 	if err != nil || !regroups {
 		return err
 	}
