@@ -93,7 +93,7 @@ without a token, as the same agent, until it is banned.`,
 					err = setLevel(c, &level, next)
 				}
 				if err != nil {
-					log.ErrorContext(ctx, "configuration not reloaded, the old one stays in force", slog.Any("err", err))
+					log.ErrorContext(ctx, "configuration not reloaded, the old one stays in force", slog.Any("err", brief(err)))
 					continue
 				}
 				log.InfoContext(ctx, "configuration reloaded", slog.String("log_level", level.Level().String()))

@@ -29,14 +29,30 @@ func readConfig(path string, v any) error {
 	if err == nil {
 		return nil
 	}
+	return hinted(settingsError{manifest.AsErrors(err)}, "the configuration was not read, nothing has started; docs/CONFIGURATION.md has the keys")
+}
+
+// settingsError is the mistakes of a configuration file, each with its lines in the file.
+type settingsError struct{ manifest.Errors }
+
+func (e settingsError) Error() string {
 	var lines []string
-	for _, e := range manifest.AsErrors(err) {
+	for _, e := range e.Errors {
 		lines = append(lines, e.Error())
 		if e.Excerpt != "" {
 			lines = append(lines, strings.TrimRight(e.Excerpt, "\n"))
 		}
 	}
-	return hinted(errors.New(strings.Join(lines, "\n")), "the configuration was not read, nothing has started; docs/CONFIGURATION.md has the keys")
+	return strings.Join(lines, "\n")
+}
+
+// brief is an error for a log, which shows no lines of a file.
+func brief(err error) error {
+	var settings settingsError
+	if errors.As(err, &settings) {
+		return settings.Errors
+	}
+	return err
 }
 
 // logFlags adds --log-format and --log-level to a command that runs for long.

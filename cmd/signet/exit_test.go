@@ -37,6 +37,17 @@ func TestAHintIsGivenByTheKindOfAnErrorAndNotByItsWords(t *testing.T) {
 	}
 }
 
+func TestALogHasTheMistakesOfAConfigurationWithoutItsLines(t *testing.T) {
+	cfg := agent.DefaultConfig()
+	err := readConfig(write(t, "servre: a\nproxy_usr: b\n"), &cfg)
+	if err == nil || !strings.Contains(err.Error(), "^") {
+		t.Fatalf("the terminal's error has no lines: %v", err)
+	}
+	if text := brief(err).Error(); strings.Contains(text, "^") || strings.Contains(text, "| ") || !strings.Contains(text, "servre") || !strings.Contains(text, "proxy_usr") {
+		t.Errorf("the log's error: %s", text)
+	}
+}
+
 func errorOf(t *testing.T, change func(*agent.Config)) error {
 	t.Helper()
 	t.Setenv("SIGNET_TOKEN", "")

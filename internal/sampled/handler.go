@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -134,6 +135,26 @@ func plainAttrs(attrs []slog.Attr) []slog.Attr {
 	return out
 }
 
+// oneLine joins the lines of an error, as errors.Join and lists of mistakes have them.
+func oneLine(text string) string {
+	var b strings.Builder
+	for line := range strings.SplitSeq(text, "\n") {
+		if b.Len() > mostText {
+			break // more is not shown
+		}
+		switch line = strings.TrimSpace(line); {
+		case line == "":
+			continue
+		case strings.HasSuffix(b.String(), ":"):
+			b.WriteString(" ")
+		case b.Len() > 0:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
 // plainAttr bounds text, errors and lists of text; other values are ours.
 func plainAttr(a slog.Attr) slog.Attr {
 	a.Value = a.Value.Resolve()
@@ -143,7 +164,7 @@ func plainAttr(a slog.Attr) slog.Attr {
 	case slog.KindAny:
 		switch v := a.Value.Any().(type) {
 		case error:
-			a.Value = slog.StringValue(plain.Clip(v.Error(), mostText))
+			a.Value = slog.StringValue(plain.Clip(oneLine(v.Error()), mostText))
 		case []string:
 			short := make([]string, 0, len(v))
 			for _, s := range v[:min(len(v), 32)] {

@@ -95,6 +95,15 @@ func TestInformationIsNotSampled(t *testing.T) {
 	}
 }
 
+func TestAnErrorOfSeveralLinesIsOneLineOfALog(t *testing.T) {
+	var out bytes.Buffer
+	err := errors.Join(errors.New("Mesh shop is not deleted, others refer to it:\n  Binding a\n  Binding b"), errors.New("and c"))
+	slog.New(sampled.NewHandler(slog.NewJSONHandler(&out, nil))).InfoContext(t.Context(), "x", slog.Any("err", err))
+	if want := `"err":"Mesh shop is not deleted, others refer to it: Binding a; Binding b; and c"`; !strings.Contains(out.String(), want) {
+		t.Errorf("%s has no %s", out.String(), want)
+	}
+}
+
 func TestTextInALogIsPlainAndShort(t *testing.T) {
 	var out bytes.Buffer
 	log := slog.New(sampled.NewHandler(slog.NewJSONHandler(&out, nil)))
