@@ -79,7 +79,7 @@ func eachWord(m protoreflect.Message, do func(m protoreflect.Message, enum, word
 	}
 }
 
-// ReconcileAnswer and ReconcileStream reconcile what a client receives.
+// ReconcileAnswer reconciles what a client receives.
 func ReconcileAnswer(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := call(ctx, method, req, reply, conn, opts...)
 	if m, ok := reply.(proto.Message); ok && err == nil {
@@ -88,6 +88,7 @@ func ReconcileAnswer(ctx context.Context, method string, req, reply any, conn *g
 	return err
 }
 
+// ReconcileStream reconciles each message that a client receives on a stream.
 func ReconcileStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := open(ctx, desc, conn, method, opts...)
 	return reconciled{s}, err

@@ -34,7 +34,7 @@ import (
 )
 
 // Run is the authz process: it decides for the connections that the agent
-// hands it on descriptor 4 and is told what to decide by on descriptor 3. It holds
+// hands it on passingFD and is told what to decide by on controlFD. It holds
 // no key, opens no socket, and ends with the agent.
 func Run(ctx context.Context, log *slog.Logger) error {
 	if err := confine(ctx, log); err != nil {

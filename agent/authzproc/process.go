@@ -107,7 +107,7 @@ func (a *Process) Record(d *api.Decision) {
 // Decision is what is kept of one, by its id; nil where that is nothing.
 func (a *Process) Decision(id string) *api.Decision { return a.ring.get(id) }
 
-// stopped returns the evaluations that are not made for now, as findings, and a channel
+// Stopped returns the evaluations that are not made for now, as findings, and a channel
 // that is closed when these are others.
 func (a *Process) Stopped() ([]*api.AgentFinding, <-chan struct{}) {
 	stopped, changed := a.stopped.Get()
@@ -139,6 +139,7 @@ func grantOf(b identity.Binding, id spiffeid.ID) grant {
 	return grant{b.Name + "\n" + id.String(), strings.Join(b.Selectors.Strings(), "\n")}
 }
 
+// New returns one that runs no process yet.
 func New(c Config) (*Process, error) {
 	a := &Process{
 		settings: c, log: c.Log, metrics: c.Metrics, state: c.State,
@@ -332,16 +333,16 @@ func (a *Process) configure(ctx context.Context, client api.AuthzControlClient, 
 			a.loaded.Set(status.GetLoaded())
 			a.over.Set(over)
 		}
-		over := time.NewTimer(a.blame.wait(time.Now()))
+		again := time.NewTimer(a.blame.wait(time.Now()))
 		select {
 		case <-stateChanged:
 		case <-stampsChanged:
-		case <-over.C: // what is stopped is tried again
+		case <-again.C: // what is stopped is tried again
 		case <-ctx.Done():
-			over.Stop()
+			again.Stop()
 			return nil
 		}
-		over.Stop()
+		again.Stop()
 	}
 }
 

@@ -103,6 +103,7 @@ func tallyOf(m most, knows func(uid uint32) bool) *Tally {
 	return &Tally{most: m, knows: knows, pids: map[int32]int{}, uids: map[uint32]int{}, familiar: map[uint32]int{}, names: map[string]int{}}
 }
 
+// ErrTooMany refuses what would be more than there may be.
 var ErrTooMany = errors.New("too many are open")
 
 // Count is how many are open.
@@ -224,16 +225,16 @@ func (t *Tally) enterCall(ctx context.Context) (leave func(), err error) {
 }
 
 // Stream is an interceptor that counts the streams of a server.
-func (t *Tally) Stream(srv any, Stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	leave, err := t.enterCall(Stream.Context())
+func (t *Tally) Stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	leave, err := t.enterCall(stream.Context())
 	if err != nil {
 		return err
 	}
 	defer leave()
-	return next(srv, Stream)
+	return next(srv, stream)
 }
 
-// Unary is stream for calls with one answer.
+// Unary is Stream for calls with one answer.
 func (t *Tally) Unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	leave, err := t.enterCall(ctx)
 	if err != nil {
@@ -292,10 +293,6 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// NewGuests has connections stay for guestTime whose process has nothing here. named
-// reports whether an entry or a binding names a user.
-func NewGuests(named func(uid uint32) bool) *Guests { return &Guests{Within: GuestTime, Named: named} }
-
 // NewUnread is for what may be under way to the sockets.
 func NewUnread() *underway.Room { return underway.New(mostLocal) }
 
@@ -353,15 +350,30 @@ func (n *Guests) Stay(p *attestation.Peer) {
 	if !n.end(p) {
 		return
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.given == nil || len(n.given) >= maxKnown {
-		n.given = map[uint32]bool{}
-	}
-	n.given[p.UID()] = true
+	n.know(p.UID())
 }
 
-// StayFor is stay for the process behind a call.
+// know notes a user that something was given to. Where there are too many, one of them
+// is forgotten, whichever, and not all.
+func (n *Guests) know(uid uint32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.given[uid] {
+		return
+	}
+	if n.given == nil {
+		n.given = map[uint32]bool{}
+	}
+	for other := range n.given {
+		if len(n.given) < maxKnown {
+			break
+		}
+		delete(n.given, other)
+	}
+	n.given[uid] = true
+}
+
+// StayFor is Stay for the process behind a call.
 func (n *Guests) StayFor(ctx context.Context) {
 	if p, ok := attestation.PeerFromContext(ctx); ok {
 		n.Stay(p)

@@ -195,3 +195,24 @@ func TestTooManyConnectionsOfOneProcessAreRefusedAndCountedOut(t *testing.T) {
 		t.Errorf("a connection was counted out twice: %v", err)
 	}
 }
+
+func TestAUserMoreThanAreKnownCostsOneOfThemItsRoom(t *testing.T) {
+	var g Guests
+	known := func() (n int) {
+		for uid := range uint32(maxKnown + 1) {
+			if g.Knows(uid) {
+				n++
+			}
+		}
+		return n
+	}
+	for uid := range uint32(maxKnown) {
+		g.know(uid)
+	}
+	if g.know(7); known() != maxKnown {
+		t.Errorf("after one that is known already: %d are known", known())
+	}
+	if g.know(maxKnown); known() != maxKnown || !g.Knows(maxKnown) {
+		t.Errorf("after one more: %d are known, the new one: %v", known(), g.Knows(maxKnown))
+	}
+}

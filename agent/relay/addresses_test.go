@@ -131,7 +131,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		put(web, "127.0.0.2:8080")
 		put(orders, "127.0.0.2:9090")
 		for _, v := range []*View{web, orders} {
-			if _, err := v.Claim(v.sub.key.ref.Name); err != nil {
+			if err := v.claim(v.sub.key.ref.Name); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -154,7 +154,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		orders.unclaim()
 		put(web, "127.0.0.2:8080")
 		expect(web, "", "127.0.0.2:8080")
-		if _, err := orders.Claim("orders"); err != nil {
+		if err := orders.claim("orders"); err != nil {
 			t.Fatal(err)
 		}
 		expect(orders, why, "127.0.0.2:9090")

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -92,4 +93,38 @@ func (r *Relay) legsOf(t *testing.T) map[*subscription]bool {
 		legs[l] = true
 	}
 	return legs
+}
+
+func TestAnIdleViewEndsAlsoWhereAnotherOfItsSubscriptionIsUsed(t *testing.T) {
+	r, _, _ := idleRelay(t)
+	k := subscriptionKey{proxy.Node("m", "n"), proxy.Shape{Bind: "10.0.0.1"}}
+	const idle = 20 // in whatever order they are looked at
+	for i := range idle + 1 {
+		v, err := r.view(t.Context(), viewKey{k, svids.Name{Entry: strconv.Itoa(i)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i < idle {
+			v.used = v.used.Add(-2 * viewIdle)
+		}
+	}
+	r.sweep(time.Now())
+	if len(r.views) != 1 || len(r.legsOf(t)) != 1 {
+		t.Errorf("%d views and %d subscriptions are left, want one of each", len(r.views), len(r.legsOf(t)))
+	}
+}
+
+// Whoever asks for a view holds the relay's lock: one that is stopped lets nobody wait.
+func TestARelayThatHasStoppedRefusesAViewAtOnce(t *testing.T) {
+	r := aRelay(nil, &decided{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	bounded, end := context.WithTimeout(t.Context(), 20*time.Second)
+	defer end()
+	if _, err := r.view(bounded, viewKey{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a view of a relay that has stopped: %v", err)
+	}
 }

@@ -45,8 +45,9 @@ type Relay struct {
 
 	// pool holds equal resources of several subscriptions once.
 	pool ads.Pool
-	// spawn takes what Run's goroutines do.
+	// spawn takes what Run's goroutines do; ended is closed when Run takes no more.
 	spawn chan func(context.Context)
+	ended chan struct{}
 	// addresses is where the proxies that the agent runs listen.
 	addresses addresses
 	// changed counts what proxies said of their resources, for reports.
@@ -111,9 +112,10 @@ type viewKey struct {
 	as  svids.Name
 }
 
+// New returns one that relays once it runs.
 func New(c Config) *Relay {
 	return &Relay{
-		config: c, proxies: map[string]supervised{}, spawn: make(chan func(context.Context)),
+		config: c, proxies: map[string]supervised{}, spawn: make(chan func(context.Context)), ended: make(chan struct{}),
 		subs: map[subscriptionKey]*subscription{}, views: map[viewKey]*View{}, streams: map[*guard]struct{}{},
 	}
 }
@@ -121,8 +123,8 @@ func New(c Config) *Relay {
 // supervised is a proxy that the agent runs: what it is comes from the configuration,
 // not from what it says.
 type supervised struct {
-	sub  subscriptionKey
-	view *View // the last that it was given; nil before
+	sub subscriptionKey
+	by  *Supervised // what it runs by, or ran by last; nil before
 	// refused is why the process itself was given nothing the last time that it asked;
 	// "" where it was given something.
 	refused string
@@ -157,8 +159,12 @@ func (r *Relay) Own(name string) (proxy.Ref, bool) {
 
 // ViewOf is the view that a supervised proxy was given last, nil where it has none.
 func (r *Relay) ViewOf(name string) *View {
-	p, _ := r.configured(name)
-	return p.view
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if by := r.proxies[name].by; by != nil {
+		return by.view
+	}
+	return nil
 }
 
 // NodeOf is what a process was given on its streams; the zero Ref where that is
@@ -183,10 +189,12 @@ func (r *Relay) NodeOf(p *attestation.Peer) proxy.Ref {
 	return ref
 }
 
-// Run owns the goroutines of all subscriptions and views until ctx ends.
+// Run owns the goroutines of all subscriptions and views until ctx ends. It is called
+// once.
 func (r *Relay) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer close(r.ended) // first: what is waited for may want mu, and who spawns holds it
 	wg.Go(func() { r.watchState(ctx) })
 	wg.Go(func() { r.sweepIdle(ctx) })
 	for {
@@ -233,6 +241,7 @@ func (r *Relay) review(s *resources.Snapshot) {
 			return false
 		}
 		close(v.gone)
+		r.endSupervised(v)
 		return true
 	})
 }
@@ -251,12 +260,13 @@ func (r *Relay) sweepIdle(ctx context.Context) {
 func (r *Relay) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	used := r.ownSubscriptions()
+	own := r.ownSubscriptions()
+	used := maps.Clone(own)
 	maps.DeleteFunc(r.views, func(k viewKey, v *View) bool {
 		if v.view.Streams() > 0 {
 			v.used = now
 		}
-		if used[k.sub] || now.Sub(v.used) < viewIdle {
+		if own[k.sub] || now.Sub(v.used) < viewIdle { // not used: another's view of the subscription may be young
 			used[k.sub] = true
 			return false
 		}
@@ -301,6 +311,9 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	}
 	v, err := r.view(ctx, viewKey{subscriptionKey{ref, sh}, w})
 	if err != nil {
+		return nil, err
+	}
+	if err := r.follow(resources.ProxyName(has), v); err != nil {
 		return nil, err
 	}
 	g.bind(w, subscriptionKey{ref, sh})
@@ -370,7 +383,7 @@ func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 // that it names: the agent looks with rights that the proxy may not have.
 var errAppFolder = errors.New("app: the folder of the application's sockets is missing, or not as it must be (docs/AGENT.md); the log of the agent says which")
 
-// CheckAppOf is tryApp for the proxy that a process is. Without a shape it has no
+// CheckAppOf is Config.CheckApp for the proxy that a process is. Without a shape it has no
 // application.
 func (r *Relay) CheckAppOf(pid int, has identity.Selectors, w svids.Name) error {
 	sh, err := r.ShapeOfPeer(pid, has, w)
@@ -456,6 +469,8 @@ func (r *Relay) run(ctx context.Context, f func(context.Context)) error {
 	select {
 	case r.spawn <- f:
 		return nil
+	case <-r.ended:
+		return status.Error(codes.Unavailable, "the agent is stopping")
 	case <-ctx.Done():
 		return status.FromContextError(ctx.Err()).Err()
 	}
@@ -469,9 +484,10 @@ func given(s identity.Selector) bool {
 	return slices.Contains([]string{"unix:uid", "unix:gid", "signet:proxy"}, s.Type+":"+key)
 }
 
-// ForProxy is the view of a proxy that the agent supervises, before it runs: by
-// a binding that what it is given fits. When it runs it is attested as everyone is.
-func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selectors) (*View, error) {
+// ForProxy is what a proxy that the agent supervises runs by, before it does: by a
+// binding that what it is given fits. When it runs it is attested as everyone is, and
+// what is returned here goes with the binding that is found then.
+func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selectors) (*Supervised, error) {
 	p, ok := r.configured(name)
 	if !ok {
 		return nil, fmt.Errorf("internal error: proxy %s is not configured", name)
@@ -501,20 +517,13 @@ func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selector
 		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", name, has, ref)
 	}
 	v, err := r.view(ctx, viewKey{p.sub, svids.Name{Entry: b.Name, ID: s.IDs[b.Name]}})
-	if err != nil || v == p.view {
-		return v, err
+	if err != nil {
+		return nil, err
 	}
-	r.mu.Lock()
-	if p, ok := r.proxies[name]; ok {
-		p.view = v
-		r.proxies[name] = p
-	}
-	r.mu.Unlock()
-	r.changed.Update(func(n int) int { return n + 1 })
-	return v, nil
+	return r.supervise(name, v), nil
 }
 
-// StateChanged returns a channel that is closed when forProxy may have another answer.
+// StateChanged returns a channel that is closed when ForProxy may have another answer.
 func (r *Relay) StateChanged() <-chan struct{} {
 	_, changed := r.config.State.Get()
 	return changed

@@ -36,15 +36,15 @@ type View struct {
 	view    *ads.View
 	// gone is closed when the binding is taken away, or nobody used it for long.
 	gone chan struct{}
-	used time.Time // last; guarded by relay.mu
-	// portsOf and portsText remember ports; guarded by relay.mu.
+	used time.Time // last; guarded by Relay.mu
+	// portsOf and portsMemo remember ports; guarded by Relay.mu.
 	portsOf   *ads.Set
 	portsMemo string
 	// published is nil until the first complete set.
 	published watched.Value[*ads.Set]
 
 	// addresses is where other proxies listen; drain is how long a listener that is gone
-	// may; told is called when what is left out has become something else.
+	// may; changed is called when what is left out has become something else.
 	addresses *addresses
 	drain     time.Duration
 	changed   func()
@@ -142,6 +142,9 @@ func (v *View) put(set *ads.Set) error {
 // putClaimed publishes what there is, less what the proxy may not listen on. The
 // caller holds claims.
 func (v *View) putClaimed() error {
+	if v.full == nil {
+		return nil
+	}
 	set, left := v.full, ""
 	if v.claimant != "" {
 		var err error
@@ -161,38 +164,46 @@ func (v *View) putClaimed() error {
 	return nil
 }
 
-// Claim implements envoy.View: the proxy that is to run by this view listens where it
-// says. One that has not run yet gets all or nothing, and waits; one that comes back
-// gets what there is.
-func (v *View) Claim(proxy string) (release func(), err error) {
+// claim has the proxy that is to run by this view listen where it says. One that has
+// not run yet gets all or nothing, and waits; one that comes back gets what there is.
+func (v *View) claim(proxy string) error {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	if !v.ran {
 		if err := v.addresses.claim(proxy, listening(v.full)); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	v.claimant, v.ran = proxy, true
-	return v.unclaim, v.putClaimed()
+	return v.putClaimed()
 }
 
-// Ready implements envoy.View.
-func (v *View) Ready() (bool, <-chan struct{}) {
-	set, changed := v.published.Get()
-	return set != nil, changed
+// take is claim for a proxy that runs already, by another view until now: where it
+// listens it goes on to.
+func (v *View) take(proxy string) error {
+	v.claims.Lock()
+	defer v.claims.Unlock()
+	v.claimant, v.ran = proxy, true
+	return v.putClaimed()
 }
-
-// Gone implements envoy.View.
-func (v *View) Gone() <-chan struct{} { return v.gone }
-
-// SVID implements envoy.View.
-func (v *View) SVID() *svids.SVID { return v.svids.Get(v.as.Entry) }
 
 // unclaim gives back what the proxy has, which has ended.
 func (v *View) unclaim() {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	v.addresses.release(v.claimant)
+	v.leave()
+}
+
+// give leaves the proxy, which runs by another view from now on, what it has.
+func (v *View) give() {
+	v.claims.Lock()
+	defer v.claims.Unlock()
+	v.leave()
+}
+
+// leave forgets the proxy; the caller holds claims.
+func (v *View) leave() {
 	v.claimant = ""
 	if v.left != "" {
 		v.left = ""
@@ -253,7 +264,7 @@ func untrusted(now time.Time) (selfSigned, error) {
 }
 
 // portsText are those of the proxy's inbound listeners, in order; the caller holds
-// relay.mu.
+// Relay.mu.
 func (v *View) portsText() string {
 	if set := v.published.Load(); set != v.portsOf {
 		var text []string

@@ -16,6 +16,7 @@ type Metrics struct {
 	renewFailures                    *prometheus.CounterVec
 }
 
+// NewMetrics registers them.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	auto := promauto.With(reg)
 	m := &Metrics{

@@ -31,7 +31,7 @@ type probe struct {
 	nonce    string
 	newcomer netip.Addr    // the first who asked
 	answered chan struct{} // closed by its answer
-	sent     time.Time     // zero until it is; guarded by session.mu
+	sent     time.Time     // zero until it is; guarded by Session.mu
 }
 
 func (p *probe) message() *api.SessionDown {
