@@ -433,7 +433,7 @@ func (f *followed) report(healthy bool) {
 // everywhere may be hosted everything.
 type everywhere struct{}
 
-func (everywhere) MayHost(string, proxy.Ref) bool { return true }
+func (everywhere) MayHost(string, proxy.Ref) (string, bool) { return "group", true }
 
 // reportOf is of one proxy, of a virtual node of mesh m.
 func reportOf(node string, healthy bool) *api.Report {

@@ -42,9 +42,12 @@ func (s sources) Group(agent string) (string, error) {
 
 // MayHost implements fleet.Hosts. An agent that is banned may not, also while its last
 // report is on its way.
-func (s sources) MayHost(agent string, node proxy.Ref) bool {
+func (s sources) MayHost(agent string, node proxy.Ref) (group string, ok bool) {
 	group, err := s.Group(agent)
-	return err == nil && s.model().bound(group, node)
+	if err != nil {
+		return "", false
+	}
+	return group, s.model().bound(group, node)
 }
 
 // Graph implements views.Model.

@@ -63,8 +63,9 @@ type Endpoints struct {
 // Hosts says which agents may host which virtual nodes now. It is asked under a lock of
 // Endpoints, from many goroutines.
 type Hosts interface {
-	// MayHost reports whether an agent is to be served and its group is bound to the node.
-	MayHost(agent string, node proxy.Ref) bool
+	// MayHost reports whether an agent is to be served and its group is bound to the node,
+	// and which group that is now; "" where the agent has none, or is not to be served.
+	MayHost(agent string, node proxy.Ref) (group string, ok bool)
 }
 
 // EndpointsConfig is what Endpoints have of the server.
@@ -173,11 +174,8 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	if p.GetState() == api.ProxyStatus_DRAINING || len(n.Ports) == 0 {
 		return nil, nil
 	}
-	if !in.cfg.Hosts.MayHost(n.Agent, n.Ref()) {
-		return n, &refusal{
-			fmt.Sprintf("virtual node %s/%s is not bound to group %q of this agent", n.Mesh, n.Node, in.peer.Agent.Group),
-			fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and virtualNode %s>", in.peer.Agent.Group, n.Mesh, n.Node),
-		}
+	if group, ok := in.cfg.Hosts.MayHost(n.Agent, n.Ref()); !ok {
+		return n, notBound(group, n)
 	}
 	a, err := netip.ParseAddr(n.Address)
 	a = a.Unmap().WithZone("")
@@ -196,6 +194,21 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 			n.Address, o.Proxy, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339)), OtherBind}
 	}
 	return n, nil
+}
+
+// notBound names the group that the agent is in now: a host may have moved since it
+// connected.
+func notBound(group string, n *Endpoint) *refusal {
+	if group == "" {
+		return &refusal{
+			fmt.Sprintf("agent %s is in no group, or is not to be served", n.Agent),
+			"signet get agents -o wide",
+		}
+	}
+	return &refusal{
+		fmt.Sprintf("virtual node %s/%s is not bound to group %q of this agent", n.Mesh, n.Node, group),
+		fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and virtualNode %s>", group, n.Mesh, n.Node),
+	}
 }
 
 // addressOfAgent: the connection's own address, or loopback when the agent is on
@@ -229,7 +242,7 @@ func (e *Endpoints) Left(agent string) {
 func (e *Endpoints) Review() {
 	e.cfg.Shared.Update(func(now *Registered) *Registered {
 		for n := range now.all() {
-			if !e.cfg.Hosts.MayHost(n.Agent, n.Ref()) {
+			if _, ok := e.cfg.Hosts.MayHost(n.Agent, n.Ref()); !ok {
 				now = now.drop(n)
 			}
 		}

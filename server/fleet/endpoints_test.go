@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -227,4 +228,18 @@ func TestAnEndpointThatNothingGrantsAnyMoreGoesAtOnce(t *testing.T) {
 // allBut may host everything, except this agent.
 type allBut string
 
-func (a allBut) MayHost(agent string, _ proxy.Ref) bool { return agent != string(a) }
+func (a allBut) MayHost(agent string, _ proxy.Ref) (string, bool) {
+	return "group", agent != string(a)
+}
+
+func TestAProxyThatIsNotBoundIsToldTheGroupThatItsHostIsInNow(t *testing.T) {
+	e := registryOf(t, 1, time.Now)
+	e.cfg.Hosts = allBut("0")
+	peer := hostile("0")
+	peer.Agent.Group = "before"
+	e.Report(peer, reportOf(0, true))
+	refused := e.Refused()
+	if len(refused) != 1 || !strings.Contains(refused[0].Reason, `"group"`) || !strings.Contains(refused[0].Fix, "Binding of group group,") {
+		t.Errorf("refused: %+v", refused)
+	}
+}

@@ -28,7 +28,7 @@ import (
 // everything may be hosted.
 type everything struct{}
 
-func (everything) MayHost(string, proxy.Ref) bool { return true }
+func (everything) MayHost(string, proxy.Ref) (string, bool) { return "group", true }
 
 // hostile is an agent that is not ours any more.
 func hostile(id string) Peer {
