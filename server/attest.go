@@ -41,19 +41,19 @@ type agentAPI struct {
 // from another address, which has the key: where the agent was let in last it has a
 // bucket, and everywhere else the other.
 func (a *agentAPI) attestable(ctx context.Context, c *caller, req *api.AttestRequest) error {
-	if id, ok := a.roster.OfKey(c.hostKey); ok {
-		where := "elsewhere"
-		if a.instances.ServedAt(id, c.remote) {
-			where = "there"
-		}
-		return a.attests.take(string(c.hostKey)+where, 1)
-	}
+	id, joined := a.roster.OfKey(c.hostKey)
 	w, err := a.nodes.Weigh(ctx, req, a.clock())
 	switch {
 	case errors.Is(err, nodes.ErrEvidence):
 		return evidenceError(err)
 	case err != nil:
 		return fmt.Errorf("%w: %w", fault.Unavailable, err)
+	case joined:
+		where := "elsewhere"
+		if a.instances.ServedAt(id, c.remote) {
+			where = "there"
+		}
+		return a.attests.take(string(c.hostKey)+where, w.Units)
 	case w.Own != nil:
 		a.access.vouched(c.conn)
 		return a.attests.take(string(w.Own), w.Units)
@@ -94,7 +94,7 @@ func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.Att
 // enrol finds or makes the agent.
 func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest) (store.Agent, error) {
 	if nodes.Method(req) == "" {
-		return a.known(ctx, c)
+		return a.known(ctx, c, req)
 	}
 	node, err := a.nodes.Attest(ctx, req, nodes.Channel{TrustDomain: a.td, HostKey: c.hostKey, TLS: c.peer.State}, a.clock())
 	if errors.Is(err, nodes.ErrEvidence) || errors.Is(err, store.ErrToken) {
@@ -113,8 +113,12 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 		ID: agentID(hostname), Group: node.Group, Hostname: hostname, HostKey: c.hostKey, Joined: a.clock().UTC(),
 		Method: node.Method, Selectors: node.Selectors.Strings(), Evidence: node.Key,
 	}
-	if agent.ID, err = a.admitted(ctx, c, agent); err != nil {
+	again, err := a.again(ctx, c, agent)
+	switch {
+	case err != nil:
 		return store.Agent{}, err
+	case again != "":
+		agent.ID = again
 	}
 	if err := a.roster.Enrol(ctx, agent); err != nil {
 		if errors.Is(err, store.ErrConflict) {
@@ -122,22 +126,24 @@ func (a *agentAPI) enrol(ctx context.Context, c *caller, req *api.AttestRequest)
 		}
 		return store.Agent{}, fmt.Errorf("enrol %s: %w", agent.ID, err)
 	}
+	if again == "" { // not before: the id of one that did not join is nobody's to forget
+		a.instances.Joined(agent.ID, c.instance, c.remote)
+	}
 	a.audit(ctx, "agent "+agent.ID, "attest", fmt.Sprintf("joined group %s as %s from %s by %s, host key %x", group, agent.ID, c.remote, describeNode(node), c.hostKey))
 	a.log.InfoContext(ctx, "agent joined", slog.String("agent", agent.ID), slog.String("group", group),
 		slog.String("method", node.Method), slog.String("remote", c.remote.String()))
 	return agent, nil
 }
 
-// admitted is the id by which a host joins: a new one, or that of the agent that gave
-// the same evidence before. Evidence that can be given again is a host's, whatever host
-// key it comes with: so a ban of the agent holds, and a copy of it gets no place
-// beside the agent that is connected.
-func (a *agentAPI) admitted(ctx context.Context, c *caller, agent store.Agent) (string, error) {
+// again is the id of the agent that gave the same evidence before, and lets the host in
+// as that agent; "" where there is none. Evidence that can be given again is a host's,
+// whatever host key it comes with: so a ban of the agent holds, and a copy of it gets no
+// place beside the agent that is connected.
+func (a *agentAPI) again(ctx context.Context, c *caller, agent store.Agent) (string, error) {
 	old, again := a.roster.ByEvidence(agent.Method, agent.Evidence)
 	switch {
 	case agent.Evidence == nil || !again:
-		a.instances.Joined(agent.ID, c.instance, c.remote)
-		return agent.ID, nil
+		return "", nil
 	case old.Banned:
 		return "", fleet.ErrBanned(old.ID)
 	}
@@ -153,10 +159,13 @@ func describeNode(n nodes.Node) string {
 }
 
 // known finds the agent of a host key that joined before.
-func (a *agentAPI) known(ctx context.Context, c *caller) (store.Agent, error) {
+func (a *agentAPI) known(ctx context.Context, c *caller, req *api.AttestRequest) (store.Agent, error) {
 	agent, err := a.store.AgentByKey(ctx, c.hostKey)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
+		if err := a.nodes.Newer(req); err != nil {
+			return store.Agent{}, evidenceError(err)
+		}
 		return store.Agent{}, fault.New(fault.Identity, "this host key is not known here; join with a new token")
 	case err != nil:
 		return store.Agent{}, fmt.Errorf("%w: look up a host key: %w", fault.Unavailable, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"reflect"
 	"sync/atomic"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -34,6 +35,12 @@ var (
 	NewWitness        = newWitness
 	StartFix          = startFix
 	AskSigner         = askSigner
+)
+
+// What attestations are paid with.
+const (
+	StrangersPerSecond, StrangersBurst = strangersPerSecond, strangersBurst
+	AttestPerSecond, AttestBurst       = attestPerSecond, attestBurst
 )
 
 // Touched lists the virtual nodes of a mesh that would be translated again if
@@ -173,6 +180,11 @@ func ApplyAfter(ctx context.Context, manifests string, between func()) error {
 
 // Endpoints is how many the server that was started last has registered.
 func Endpoints() int { return lastRun.Load().endpoints.Count() }
+
+// Instances is how many agents the server that was started last holds as served.
+func Instances() int {
+	return reflect.ValueOf(lastRun.Load().instances).Elem().FieldByName("current").Len()
+}
 
 // BanInStore bans, again and again if asked, behind the back of the server that
 // was started last.

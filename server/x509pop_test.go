@@ -11,15 +11,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/attestation/x509pop"
+	"signet.example/server"
 	"signet.example/test/parts"
 )
 
@@ -298,17 +302,85 @@ func TestACertificateIsOneAgentsWhateverHostKeyComesWithIt(t *testing.T) {
 	wantCode(t, newHost(r).prove(certificate, key), codes.PermissionDenied, "is banned")
 }
 
+// untilDry sends evidence with a certificate request that is refused where it is looked
+// at: after the payment, before anything is verified. It returns how often that was paid for, and
+// what had come into the bucket by then.
+func untilDry(t *testing.T, l line, req *api.AttestRequest, perSecond float64, burst int) (paid int, most float64) {
+	t.Helper()
+	req.Csr = []byte("no certificate request")
+	for begun := time.Now(); ; paid++ {
+		_, err := api.NewAgentAPIClient(l.conn).Attest(t.Context(), req)
+		if status.Code(err) == codes.ResourceExhausted {
+			return paid, float64(burst) + perSecond*time.Since(begun).Seconds()
+		}
+		wantCode(t, err, codes.InvalidArgument, "certificate request") // nothing is verified
+		if paid > burst {
+			t.Fatal("there is no end of it")
+		}
+	}
+}
+
 func TestEvidenceIsPaidForBeforeItIsVerified(t *testing.T) {
 	r, authority := newRacks(t)
 	certificate, key := authority.Host("rack-1")
+	bad := func(h *host, l line) *api.AttestRequest {
+		req := h.evidence(l, certificate, key)
+		chain := req.GetX509Pop().GetChain()
+		return &api.AttestRequest{Csr: req.GetCsr(), Evidence: &api.AttestRequest_X509Pop{X509Pop: &api.X509PoP{
+			Chain: slices.Repeat(chain, 4), Signature: append([]byte{0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01}, rand.Text()[0]),
+		}}}
+	}
+	const weight = 5 // three issuers that are sent, one root of that name, the proof
+	joined := r.join("front")
 	h := newHost(r)
+	for who, c := range map[string]struct {
+		h         *host
+		perSecond float64
+		burst     int
+	}{
+		"a stranger":         {h, server.StrangersPerSecond, server.StrangersBurst},
+		"a host that joined": {joined, server.AttestPerSecond, server.AttestBurst},
+	} {
+		l := c.h.connect()
+		paid, most := untilDry(t, l, bad(c.h, l), c.perSecond, c.burst)
+		if float64(paid*weight) > most || paid == 0 {
+			t.Errorf("%s: %d times evidence of weight %d was paid out of %.1f", who, paid, weight, most)
+		}
+	}
 	l := h.connect()
-	req := h.evidence(l, certificate, key)
-	req.GetX509Pop().Signature = append([]byte{0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01}, rand.Text()[0])
-	floodUntilDry(t, dial(t, r.addr.Agents, selfSigned(t), nil), req)
+	floodUntilDry(t, dial(t, r.addr.Agents, selfSigned(t), nil), bad(h, l))
 	r.join("front") // by a good token, which is nobody else's
 	big := &api.AttestRequest{Csr: newCSR(t, h.key), Evidence: &api.AttestRequest_X509Pop{X509Pop: &api.X509PoP{Chain: slices.Repeat([][]byte{authority.Cert.Raw}, 5)}}}
 	wantCode(t, newHost(r).send(h.connect(), big), codes.PermissionDenied, "5 certificates")
+}
+
+func TestAHostKeyThatJoinsAgainByOtherEvidenceLeavesNothingBehind(t *testing.T) {
+	r, authority := newRacks(t)
+	certificate, key := authority.Host("rack-1")
+	h := r.join("front")
+	before := server.Instances()
+	for range 3 {
+		wantCode(t, h.prove(certificate, key), codes.InvalidArgument, "has joined already")
+	}
+	if now := server.Instances(); now != before {
+		t.Errorf("%d agents are held as served, %d before", now, before)
+	}
+}
+
+func TestEvidenceOfANewerReleaseIsRefusedAsThat(t *testing.T) {
+	r := newRig(t)
+	r.apply(racks)
+	newer := func(h *host) *api.AttestRequest {
+		req := &api.AttestRequest{Csr: newCSR(t, h.key)}
+		req.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 99, protowire.BytesType), []byte("a quote")))
+		return req
+	}
+	h := newHost(r)
+	wantCode(t, h.send(h.connect(), newer(h)), codes.PermissionDenied, "does not know its method (field 99", "update the server, or join by join_token")
+	joined := r.join("front") // by its host key
+	if err := joined.send(joined.connect(), newer(joined)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAServerThatTakesNoCertificatesSaysSo(t *testing.T) {

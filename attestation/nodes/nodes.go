@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"signet.example/api"
 	"signet.example/attestation/jointoken"
@@ -137,6 +138,18 @@ func Method(req *api.AttestRequest) string {
 		return string(f.Name())
 	}
 	return ""
+}
+
+// Newer refuses what a request without evidence has that this release cannot read: that
+// of a method which came later is there, and reads as none.
+func (a *Attestors) Newer(req *api.AttestRequest) error {
+	unknown := req.ProtoReflect().GetUnknown()
+	if Method(req) != "" || len(unknown) == 0 {
+		return nil
+	}
+	field, _, _ := protowire.ConsumeTag(unknown)
+	return fmt.Errorf("%w: this server does not know its method (field %d of the request), the agent is of a newer release; update the server, or join by %s",
+		ErrEvidence, field, strings.Join(slices.Sorted(maps.Keys(a.by)), " or "))
 }
 
 // of finds the attestor of a request that has evidence.
