@@ -94,7 +94,7 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	}
 	resp := &api.ApplyResponse{
 		Changes: changes, Revision: now.revision, SkippedForeign: in.foreign,
-		Warnings:         slices.Concat(in.warnings, warningsOf(now, next, keys...), in.exported),
+		Warnings:         slices.Concat(in.warnings, a.warn(now, next, keys...), in.exported),
 		ExportedWarnings: int32(len(in.exported)), //nolint:gosec // bounded by what a manifest may have
 	}
 	var applied []jwt.Issuer
@@ -111,6 +111,12 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 	}
 	resp.Revision, err = a.write(ctx, actor, describe(req), p)
 	return resp, applied, err
+}
+
+// warn is all that is said of a change before it is made: of what it brings, and of
+// those whom it leaves without.
+func (a *admin) warn(before, after *model, named ...kinds.Key) []string {
+	return slices.Concat(warningsOf(before, after, named...), cutOff(before, after, a.roster.BySelectors()), unserved(before.graph, after.graph, a.endpoints.Snapshot()))
 }
 
 // plan is a change that was checked against all that is stored.

@@ -74,7 +74,7 @@ func (a *admin) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyR
 	resp := &api.ApplyResponse{
 		Revision: m.revision,
 		Changes:  []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Before: string(o.Encode())}},
-		Warnings: warningsOf(m, rest),
+		Warnings: a.warn(m, rest),
 	}
 	if req.GetDryRun() {
 		return resp, nil

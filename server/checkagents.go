@@ -125,3 +125,20 @@ func (a *admin) checkInstances(context.Context) []*api.Finding {
 	}
 	return list
 }
+
+// checkGroups is about hosts that have joined and are in no group: their NodeGroups
+// were changed since.
+func (a *admin) checkGroups(context.Context) []*api.Finding {
+	var list []*api.Finding
+	for _, g := range a.roster.BySelectors() {
+		if g.Group != "" || g.Banned {
+			continue
+		}
+		_, fix, err := a.model().placed(g)
+		if err == nil { // it is in one by now
+			continue
+		}
+		list = append(list, finding(findNoGroup, sevError, a.agentSPIFFE(g.ID), fix, "its workloads and proxies get no certificates: %v", err))
+	}
+	return list
+}

@@ -6,8 +6,6 @@ import (
 
 	"signet.example/api"
 	"signet.example/mesh"
-	"signet.example/proxy"
-	"signet.example/server/fleet"
 )
 
 // checkRoutes is about services that are declared as backends and that nobody
@@ -36,65 +34,19 @@ func (a *admin) checkRoutes(context.Context) []*api.Finding {
 	return list
 }
 
-// routes is what a service leads to now.
-type routes struct {
-	graph *mesh.Graph
-	known *fleet.Registered
-}
-
 func (r routes) findings(s *mesh.VirtualService, severity api.Finding_Severity, who string) []*api.Finding {
-	subject, router := fmt.Sprintf("VirtualService %s/%s", s.Mesh, s.Name), r.graph.RouterOf(s)
-	if s.Node == "" && (router == nil || len(router.Routes) == 0) {
-		what := "it has no provider"
-		if router != nil {
-			what = fmt.Sprintf("its virtual router %s has no route", router.Name)
-		}
+	subject := fmt.Sprintf("VirtualService %s/%s", s.Mesh, s.Name)
+	if what := r.nobody(s); what != "" {
 		return []*api.Finding{finding(findNoProvider, severity, subject, "signet apply -f <file with its provider, or a route>",
 			"%s: every call of it fails; %s", what, who)}
 	}
 	var list []*api.Finding
-	unserved := func(node, where, share string) {
-		if why := r.unservedBy(s.Mesh, node); why != "" {
-			list = append(list, finding(findNoEndpoint, severity, subject+" to VirtualNode "+node,
-				fmt.Sprintf("start a proxy of %s/%s: `signet agent` on a host whose group has a Binding for it; signet get agents", s.Mesh, node),
-				"%s leads to %s, %s: %s of its calls fail; %s", where, node, why, share, who))
-		}
-	}
-	if s.Node != "" {
-		unserved(s.Node, "it", "all")
-	}
-	if router != nil {
-		seen := map[string]bool{}
-		for _, route := range router.Routes {
-			var total uint32
-			for _, t := range route.Targets {
-				total += t.Weight
-			}
-			for _, t := range route.Targets {
-				if t.Weight > 0 && !seen[t.Node] {
-					seen[t.Node] = true
-					unserved(t.Node, "route "+route.Name, fmt.Sprintf("%d of %d", t.Weight, total))
-				}
-			}
+	for _, t := range r.targets(s) {
+		if t.unserved != "" {
+			list = append(list, finding(findNoEndpoint, severity, subject+" to VirtualNode "+t.node,
+				fmt.Sprintf("start a proxy of %s/%s: `signet agent` on a host whose group has a Binding for it; signet get agents", s.Mesh, t.node),
+				"%s; %s", t, who))
 		}
 	}
 	return list
-}
-
-// unservedBy reports why nobody is behind a target, "" where somebody is, or may
-// be: what a name resolves to is not known here.
-func (r routes) unservedBy(in, node string) string {
-	registered := r.known.Of(proxy.Node(in, node))
-	if len(registered) == 0 {
-		if r.graph.Node(in, node).DNS != nil {
-			return ""
-		}
-		return "which has no endpoint"
-	}
-	for i := range registered {
-		if registered[i].Healthy && registered[i].Gone.IsZero() {
-			return ""
-		}
-	}
-	return "none of whose endpoints is healthy and connected"
 }

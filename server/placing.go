@@ -1,14 +1,15 @@
 package server
 
 import (
-	"context"
+	"fmt"
+	"slices"
 	"strings"
 
-	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
+	"signet.example/store"
 )
 
 // groupOf is the group that evidence leads to: the one that it names, or the one
@@ -43,23 +44,52 @@ func (m *model) fitting(has identity.Selectors) []string {
 	return names
 }
 
-// checkGroups is about hosts that have joined and are in no group: their NodeGroups
-// were changed since.
-func (a *admin) checkGroups(context.Context) []*api.Finding {
-	var list []*api.Finding
-	for _, g := range a.roster.All() {
-		if g.Group != "" || g.Banned {
+// placed is the group of a host that joined by evidence of its own. Where there is
+// none, fix is the command that mends it.
+func (m *model) placed(g store.Agent) (group, fix string, err error) {
+	has, err := identity.ParseSelectors(g.Selectors)
+	if err == nil {
+		group, err = m.groupOf(nodes.Node{Selectors: has})
+	}
+	fix = "signet apply -f <file with a NodeGroup whose selectors the host has all of, and which is the only one>"
+	if fit := m.fitting(has); len(fit) > 1 {
+		fix = "signet get nodegroups -o yaml; change the selectors of, or delete, all but one of: " + strings.Join(fit, ", ")
+	}
+	return group, fix, err
+}
+
+// mostCutOff is how many hosts are named that a change leaves in no group; more are counted.
+const mostCutOff = 5
+
+// cutOff warns of the hosts that are in a group before a change of NodeGroups, and in
+// none after it. hosts are those whose selectors decide.
+func cutOff(before, after *model, hosts []store.Agent) []string {
+	if slices.EqualFunc(before.selecting, after.selecting, func(x, y identity.NodeGroup) bool {
+		return x.Name == y.Name && slices.Equal(x.Selectors, y.Selectors)
+	}) {
+		return nil
+	}
+	var list []string
+	more := 0
+	for _, g := range hosts {
+		if g.Banned {
 			continue
 		}
-		has, err := identity.ParseSelectors(g.Selectors)
-		if err == nil {
-			_, err = a.model().groupOf(nodes.Node{Selectors: has})
-		}
-		if err == nil { // it is in one by now
+		group, _, err := before.placed(g)
+		if err != nil {
 			continue
 		}
-		list = append(list, finding(findNoGroup, sevError, a.agentSPIFFE(g.ID), "signet apply -f <file with a NodeGroup whose selectors are all among these, and which is the only one>",
-			"its workloads and proxies get no certificates: %v", err))
+		_, _, err = after.placed(g)
+		switch {
+		case err == nil:
+		case len(list) == mostCutOff:
+			more++
+		default:
+			list = append(list, fmt.Sprintf("agent %s (%s), in group %s now, would be in no group: %v; its workloads and proxies would get no certificates, and its proxies no calls", g.ID, plain.Text(g.Hostname), group, err))
+		}
+	}
+	if more > 0 {
+		list = append(list, fmt.Sprintf("%d more agents would be in no group", more))
 	}
 	return list
 }

@@ -140,6 +140,17 @@ func (r *Roster) put(a store.Agent) {
 	r.n++
 }
 
+// BySelectors lists, by id, those whose selectors decide which group they are in.
+func (r *Roster) BySelectors() []store.Agent {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	list := make([]store.Agent, 0, len(r.at))
+	for _, id := range slices.Sorted(maps.Keys(r.at)) {
+		list = append(list, r.of(id))
+	}
+	return list
+}
+
 // ByEvidence finds the agent, banned or not, that joined by this evidence.
 func (r *Roster) ByEvidence(method string, key []byte) (store.Agent, bool) {
 	r.mu.RLock()
