@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"regexp"
+	"strings"
 
 	"signet.example/internal/manifest"
 )
@@ -20,6 +21,8 @@ var (
 	cloudFormation = regexp.MustCompile(`(?m)^[\s{]*"?AWSTemplateFormatVersion"?\s*:|\bAWS::AppMesh::`)
 	terraform      = regexp.MustCompile(`(?m)^\s*resource\s+"aws_appmesh_`)
 	awsJSON        = regexp.MustCompile(`(?m)^[\s{]*"(meshName|virtualNodeName|virtualRouterName|virtualServiceName|virtualGatewayName|routeName)"\s*:`)
+	// Where the command's flags have the names, its file is only a spec.
+	inBraces = regexp.MustCompile(`(?m)^\{\s*"spec"\s*:`)
 )
 
 // otherForm says that a text is one of App Mesh's other inputs, "" if it is not.
@@ -31,7 +34,7 @@ func otherForm(text string) string {
 		form = "a CloudFormation template"
 	case terraform.MatchString(text):
 		form = "Terraform"
-	case awsJSON.MatchString(text):
+	case awsJSON.MatchString(text), inBraces.MatchString(text) && !strings.Contains(text, `"apiVersion"`):
 		form = "the JSON of `aws appmesh`"
 	}
 	if form == "" {

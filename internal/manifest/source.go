@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/goccy/go-yaml/token"
@@ -26,7 +27,22 @@ func (s *source) posOf(t *token.Token) pos {
 }
 
 func (s *source) errorAt(p pos, field, msg string) *Error {
+	if name := placeholder.FindString(s.line(p)); name != "" {
+		msg += " (" + name + " is a placeholder of a template: put its value there first, as envsubst does)"
+	}
 	return &Error{File: s.file, Line: p.line, Column: p.col, Field: field, Msg: msg, Excerpt: s.excerpt(p)}
+}
+
+// placeholder is what shells and their templates replace by a value.
+var placeholder = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]{0,63}\}`)
+
+// line is the one of a place, as far as an excerpt shows it.
+func (s *source) line(p pos) string {
+	lines := strings.Split(s.text, "\n")
+	if at := p.line - s.first; p.col > 0 && at >= 0 && at < len(lines) {
+		return Clip(lines[at])
+	}
+	return ""
 }
 
 // excerpt shows the line before, the line, and a caret under the column.
