@@ -24,7 +24,7 @@ var ErrNoToken = errors.New("to join, a host needs a token: run `signet token cr
 	"and pass it by token_file, standard input (token_file \"-\") or the environment's " + tokenEnv)
 
 // ErrOwnEvidence is returned for a host whose own evidence is refused, and says what to do about it.
-var ErrOwnEvidence = errors.New("this host joins by the evidence that its key join names: the server's log has the reason too, and its NodeGroups say who is in which group")
+var ErrOwnEvidence = errors.New("this host joins by the evidence that its key join names; the server's log has this refusal too")
 
 // TokenError is returned for a token that cannot be read, is none, or is another
 // server's: a new one mends it.
@@ -71,7 +71,7 @@ func (w ways) read() (way, error) {
 	case own != nil && err == nil:
 		return way{}, errors.New("there are a join token and, by the key join, evidence of this host's own: leave one of them out")
 	case own != nil && errors.Is(err, ErrNoToken):
-		return way{own, pin, ErrOwnEvidence, errors.New("is the root in trust another server's?")}, nil
+		return way{own, pin, ErrOwnEvidence, fmt.Errorf("is the root in trust another server's? The key trust names %s", w.trust)}, nil
 	case err != nil:
 		return way{}, err
 	case pin != nil && !bytes.Equal(pin, token.Pin[:]):

@@ -126,6 +126,9 @@ func readKey(path string) (crypto.Signer, error) {
 	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		var key any
+		if block.Headers["DEK-Info"] != "" || block.Type == "ENCRYPTED PRIVATE KEY" {
+			return nil, fmt.Errorf("%s: the private key is encrypted: want one that is not, which the agent's user alone can read (`openssl pkey -in key -out plain` makes it)", path)
+		}
 		switch block.Type {
 		case "EC PARAMETERS": // OpenSSL writes them before the key
 			continue
@@ -136,7 +139,7 @@ func readKey(path string) (crypto.Signer, error) {
 		case "RSA PRIVATE KEY":
 			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
 		default:
-			return nil, fmt.Errorf("%s: a PEM block %.40q: want a private key, not encrypted", path, block.Type)
+			return nil, fmt.Errorf("%s: a PEM block %.40q: want a private key", path, block.Type)
 		}
 		if signer, ok := key.(crypto.Signer); ok && err == nil {
 			return signer, checkKey(signer.Public())
@@ -285,7 +288,7 @@ func (v *Verifier) checkOrder(chain []*x509.Certificate) error {
 		case !last && !bytes.Equal(c.RawIssuer, chain[i+1].RawSubject):
 			return fmt.Errorf("certificate %d is not issued by the next: send the host's first, then each one's issuer", i+1)
 		case last && !v.hasRoot(c.RawIssuer):
-			return fmt.Errorf("it leads to %.100q, which is no root of this server's", c.Issuer.String())
+			return fmt.Errorf("it leads to %.100q, which is no root of this server's: if that is an intermediate authority, put its certificate below the host's in the file that the key certificate names", c.Issuer.String())
 		case i > 0 && v.hasRoot(c.RawSubject):
 			return fmt.Errorf("certificate %d has a root's name and is another certificate", i+1)
 		}
@@ -331,8 +334,11 @@ func checkAuthority(c *x509.Certificate) error {
 	if err := errors.Join(checkKey(c.PublicKey), checkNames(c)); err != nil {
 		return err
 	}
-	if !c.BasicConstraintsValid || !c.IsCA || c.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return errors.New("it is not the certificate of an authority (cA, keyCertSign)")
+	switch {
+	case !c.BasicConstraintsValid || !c.IsCA:
+		return errors.New("it is not the certificate of an authority: its basic constraints do not say CA:TRUE")
+	case c.KeyUsage&x509.KeyUsageCertSign == 0:
+		return errors.New("it is not the certificate of an authority: its key usage does not name keyCertSign")
 	}
 	return nil
 }

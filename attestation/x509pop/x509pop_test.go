@@ -159,6 +159,9 @@ func TestHostileEvidenceIsRefused(t *testing.T) {
 	if _, _, err := v.Verify(chain(good), challenge, now); err != nil {
 		t.Fatalf("what the others differ from: %v", err)
 	}
+	if _, _, err := v.Verify(chain(leaf(below, nil)), challenge, now); err == nil || !strings.Contains(err.Error(), "put its certificate below the host's") {
+		t.Errorf("an intermediate's is not sent: %v", err)
+	}
 	selfSigned := parts.SelfSigned(t, key)
 	beyond := root.Authority("no path", func(c *x509.Certificate) { c.MaxPathLenZero = true })
 	beyondIt := beyond.Authority("beyond", nil)
@@ -328,6 +331,7 @@ func TestAHostsFilesAreItsOwn(t *testing.T) {
 		"another key":              {x509pop.Host{Certificate: certFile, Key: otherKey}, "key: "},
 		"a key that others read":   {x509pop.Host{Certificate: certFile, Key: write(0o640, ec)}, "key: "},
 		"an encrypted key":         {x509pop.Host{Certificate: certFile, Key: write(0o600, &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: sec1})}, "key: "},
+		"OpenSSL's, encrypted":     {x509pop.Host{Certificate: certFile, Key: write(0o600, &pem.Block{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}, Bytes: sec1})}, "key: "},
 		"a key that is none":       {x509pop.Host{Certificate: certFile, Key: write(0o600, &pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")})}, "key: "},
 		"a key for a certificate":  {x509pop.Host{Certificate: keyFile, Key: keyFile}, "certificate: "},
 		"an authority":             {x509pop.Host{Certificate: parts.WriteCerts(t, root.Cert), Key: keyFile}, "certificate: "},
@@ -337,6 +341,9 @@ func TestAHostsFilesAreItsOwn(t *testing.T) {
 	} {
 		err := c.host.Try()
 		if (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if strings.Contains(name, "encrypted") && (err == nil || !strings.Contains(err.Error(), "the private key is encrypted")) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
@@ -362,6 +369,17 @@ func TestRootsAreAuthoritiesInAFileThatNobodyElseCanChange(t *testing.T) {
 	five := []*x509.Certificate{root.Cert}
 	for range 4 {
 		five = append(five, parts.NewHostCA(t, "root").Cert)
+	}
+	self := func(change func(*x509.Certificate)) *x509.Certificate {
+		return root.Sign(key.Public(), nil, change)
+	}
+	for want, c := range map[string]*x509.Certificate{
+		"do not say CA:TRUE":        self(nil),
+		"does not name keyCertSign": self(func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA, c.KeyUsage = true, true, 0 }), // as `openssl req -x509` makes it
+	} {
+		if err := open(parts.WriteCerts(t, c)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
 	for name, path := range map[string]string{
 		"a file that others write": wide,
