@@ -48,8 +48,7 @@ func (e settingsError) Error() string {
 
 // brief is an error for a log, which shows no lines of a file.
 func brief(err error) error {
-	var settings settingsError
-	if errors.As(err, &settings) {
+	if settings, ok := errors.AsType[settingsError](err); ok {
 		return settings.Errors
 	}
 	return err
