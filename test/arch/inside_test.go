@@ -28,19 +28,22 @@ const (
 	mostBackward = 10   // percent, of calls and of uses between the files of a folder
 	mostEmbedded = 3    // fields of a struct that another file's type embeds
 	fewUses      = 50   // a percentage of fewer says nothing
+
+	// How much better than its row a folder may be before the row has to follow.
+	slackLines, slackPercent = 200, 2
 )
 
 // anyLines are folders that are one idea and longer.
 var anyLines = []string{"mesh", "xds", "ca", "ads", "cmd/signet"}
 
-// missing is what folders that miss a goal are held to instead. A number here is only
-// ever made smaller, and a row at the goal goes: -v prints both.
+// missing is what folders that miss a goal are held to instead: a folder that has come
+// closer to the goal than its row fails until the row follows.
 var missing = map[string]struct {
 	lines       int
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server": {lines: 7000, uses: 14, embedded: []string{"server", "Agent", "RootSet"}},
+	"server": {lines: 6200, uses: 14, embedded: []string{"server", "Agent", "RootSet"}},
 	"agent":  {lines: 3900, calls: 12},
 	"policy": {uses: 18},
 	"dev":    {calls: 12},
@@ -183,6 +186,9 @@ func TestNoFolderIsLongerThanOneIdea(t *testing.T) {
 			t.Errorf("%s has %d lines, and %d at most: split it by ideas", s.dir, lines, most)
 		} else if missing[s.dir].lines > 0 {
 			t.Logf("%s has %d lines; its row says %d, the goal is %d", s.dir, lines, most, mostLines)
+			if lines <= missing[s.dir].lines-slackLines {
+				t.Errorf("%s has %d lines only: lower its row from %d", s.dir, lines, missing[s.dir].lines)
+			}
 		}
 	})
 }
@@ -299,6 +305,9 @@ func (s source) oneWay(t *testing.T, what string, arrows map[[2]string]int, row 
 	text := fmt.Sprintf("%s: %d of %d %s between its files run backward, %d %%; %d %% may, the goal is %d", s.dir, against, all, what, percent, most, mostBackward)
 	if percent <= most {
 		t.Log(text)
+		if row > 0 && percent <= row-slackPercent {
+			t.Errorf("%s: %d %% of %s only: lower its row from %d", s.dir, percent, what, row)
+		}
 		return
 	}
 	var worst []string
@@ -336,7 +345,7 @@ func TestNoStructOfManyPartsIsEmbedded(t *testing.T) {
 		}
 		for _, name := range missing[s.dir].embedded {
 			if !slices.Contains(found, name) {
-				t.Logf("%s: %s is no longer embedded: take it out of the table", s.dir, name)
+				t.Errorf("%s: %s is no longer embedded: take it out of the table", s.dir, name)
 			}
 		}
 	})
