@@ -119,7 +119,7 @@ func (d *dataDir) load() (*ecdsa.PrivateKey, kept, error) {
 }
 
 func (d *dataDir) broken(file string, err error) error {
-	return fmt.Errorf("%s: %w: put the right file back, or move %s away and join this host as a new agent with a new token",
+	return fmt.Errorf("%s: %w: put the right file back, or move %s away and join this host as a new agent with a new token, or by its certificate",
 		filepath.Join(d.path, file), err, d.path)
 }
 

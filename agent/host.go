@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -187,6 +188,9 @@ func (c Config) checkWays() error {
 	_, err := w.read()
 	if errors.Is(err, ErrNoToken) {
 		return fmt.Errorf("token_file: this host has not joined (nothing in %s): %w", c.DataDir, err)
+	}
+	if err == nil {
+		err = c.Join.Current(time.Now())
 	}
 	return err
 }

@@ -160,9 +160,9 @@ func (e *enrolment) comeBack(ctx context.Context) (*svids.SVID, error) {
 	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) { return e.renew(ctx) })
 	switch {
 	case upstream.Banned(err):
-		return nil, fmt.Errorf("attest to %s: %w: move %s away, and start the agent with that token", e.server, err, e.dir.path)
+		return nil, fmt.Errorf("attest to %s: %w: move %s away, and start the agent with one of these", e.server, err, e.dir.path)
 	case upstream.Elsewhere(err):
-		return nil, fmt.Errorf("attest to %s: %w: if %s is a copy of another host's, move it away and join this host as a new agent with a new token; if this is the right host, ban the agent: its key was stolen",
+		return nil, fmt.Errorf("attest to %s: %w: if %s is a copy of another host's, move it away and join this host as a new agent with a new token, or a certificate for a key of its own; if this is the right host, ban the agent: its key was stolen",
 			e.server, err, e.dir.path)
 	case status.Code(err) == codes.Unauthenticated:
 		return nil, fmt.Errorf("attest to %s: %w: %w", e.server, err, ErrNoToken)

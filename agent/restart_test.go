@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"signet.example/agent"
+	"signet.example/test/parts"
 )
 
 // aHost is a folder with the configuration of an agent in it, which is started
@@ -340,6 +342,10 @@ func TestACheckNamesWhatAStartLacks(t *testing.T) {
 	if _, err := os.Stat(h.cfg.DataDir); err == nil {
 		t.Error("the check made data_dir")
 	}
+	authority, hostKey := parts.NewHostCA(t, "hosts"), parts.ECKey(t, elliptic.P256())
+	h.cfg.TokenFile, h.cfg.Trust = "", parts.WriteCerts(t, f.root)
+	h.cfg.Join.X509PoP.Certificate, h.cfg.Join.X509PoP.Key = parts.WriteHost(t, hostKey, authority.Sign(hostKey.Public(), nil, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }))
+	wantError(t, agent.Check(t.Context(), h.cfg), "join.x509pop.certificate: ", "expired at")
 	h = joined(t, f)
 	if err := agent.Check(t.Context(), h.cfg); err != nil {
 		t.Errorf("a host that joined: %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,5 +142,28 @@ func TestCheckWarnsOfHostsAndNotOfAgentsThatWereReplaced(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestHostsThatNoNameTellsApartAreToldApartByTheirAgents(t *testing.T) {
+	k := newKnown()
+	for _, id := range []string{"one", "two"} { // the one was not seen any more when the other joined
+		joined := map[string]time.Duration{"one": 4 * time.Hour, "two": time.Minute}[id]
+		k.agent(id, "g", "localhost", joined, joined)
+		k.agent("clone-"+id, "g", "clone", joined, joined)
+		g, _ := k.roster.Get("clone-" + id)
+		g.Evidence, g.HostKey = []byte(id), []byte("clone-"+id)
+		put(k.roster, g)
+	}
+	k.connect(t, "two")
+	var got []string
+	for _, f := range k.checkAgents(t.Context()) {
+		if f.GetId() == findDisconnected {
+			got = append(got, f.GetSubject())
+		}
+	}
+	want := []string{"host clone of group g, agent clone-one", "host clone of group g, agent clone-two", "host localhost of group g, agent one"}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("it finds %q, want %q", got, want)
 	}
 }

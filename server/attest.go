@@ -166,7 +166,7 @@ func (a *agentAPI) known(ctx context.Context, c *caller, req *api.AttestRequest)
 		if err := a.nodes.Newer(req); err != nil {
 			return store.Agent{}, evidenceError(err)
 		}
-		return store.Agent{}, fault.New(fault.Identity, "this host key is not known here; join with a new token")
+		return store.Agent{}, fault.New(fault.Identity, "this host key is not known here; join with a new token, or by a certificate (join.x509pop)")
 	case err != nil:
 		return store.Agent{}, fmt.Errorf("%w: look up a host key: %w", fault.Unavailable, err)
 	case agent.Banned:

@@ -241,7 +241,11 @@ func (a *admin) checkPolicy(context.Context) []*api.Finding {
 				severity = sevError
 			}
 		}
-		list = append(list, finding(findNoPolicy, severity, "policy", "signet apply -f <file with a PolicySource>",
+		fix := "signet apply -f <file with a PolicySource>"
+		if len(a.model().sources) > 0 {
+			fix = "signet policy sync, after what its sync names (SIG005) is mended and committed"
+		}
+		list = append(list, finding(findNoPolicy, severity, "policy", fix,
 			"no policy is loaded: "+policy.WithoutPolicy))
 	}
 	return list

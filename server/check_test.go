@@ -199,6 +199,9 @@ func TestAMeshWithoutAPolicyIsAnErrorUntilThereIsOne(t *testing.T) {
 	p.commit(map[string]string{"a.rego": allowAll, "a_test.rego": fails})
 	r.apply(p.source())
 	r.awaitFound("SIG005", "error", "none succeeded before")
+	if f := awaitFinding(t, r, "SIG006", "no policy is loaded"); !strings.HasPrefix(f.GetFix(), "signet policy sync") {
+		t.Errorf("there is a source, and the fix is %q", f.GetFix())
+	}
 	p.commit(map[string]string{"a_test.rego": passes})
 	r.sync()
 	r.awaitMended("SIG005", "")

@@ -38,7 +38,11 @@ func (a *admin) checkAgents(context.Context) []*api.Finding {
 	switch {
 	case connected > 0:
 	case standing == 0:
-		list = append(list, finding(findNoAgent, sevWarning, "agents", "signet token create --group <group>", "no agent has joined: nobody is served"))
+		fix := "signet token create --group <group>"
+		if a.cfg.Join.X509PoP.Roots != "" {
+			fix += ", or start `signet agent` with a certificate (join.x509pop) on a host that the selectors of a NodeGroup fit"
+		}
+		list = append(list, finding(findNoAgent, sevWarning, "agents", fix, "no agent has joined: nobody is served"))
 	default:
 		list = append(list, finding(findNoAgent, sevError, "agents", "start `signet agent` on the hosts; look at their logs, and at whether they reach this server",
 			"no agent is connected: nothing is renewed, no change arrives, and calls fail as endpoints and certificates end"))
@@ -62,6 +66,9 @@ func (a *admin) hosts() []host {
 	by := map[string]host{}
 	for _, g := range a.roster.All() {
 		key := g.Group + "/" + g.Hostname // a group's name has no slash
+		if g.Evidence != nil || g.Hostname == "" || g.Hostname == "localhost" || strings.HasPrefix(g.Hostname, "localhost.") {
+			key += "/" + g.ID // it would come back as the same agent, or its name is everybody's: another one is another host
+		}
 		by[key] = append(by[key], a.agentStatus(g))
 	}
 	list := make([]host, 0, len(by))
@@ -115,12 +122,17 @@ func (a *admin) checkInstances(context.Context) []*api.Finding {
 	var list []*api.Finding
 	clashes := a.instances.Recent()
 	for _, id := range sortedKeys(clashes) {
-		if g, ok := a.roster.Get(id); !ok || g.Banned {
+		g, ok := a.roster.Get(id)
+		if !ok || g.Banned {
 			continue
+		}
+		by := "a token"
+		if g.Evidence != nil {
+			by = "a certificate for a key"
 		}
 		c := clashes[id]
 		list = append(list, finding(findTwoPlaces, sevError, a.agentSPIFFE(id),
-			"signet ban "+id+", and join both hosts anew, each with a token of its own and an empty data_dir; if you copied the folder yourself, remove the copy",
+			"signet ban "+id+", and join both hosts anew, each with "+by+" of its own and an empty data_dir; if you made the copy yourself, remove it: this is told until a day after the last refusal",
 			"its host key, or what it joined by, is in two places: the agent at %s is served, and another one at %s was refused, last at %s", c.Served, c.Refused, utc(c.At)))
 	}
 	return list

@@ -72,16 +72,10 @@ func cutOff(before, after *model, hosts []store.Agent) []string {
 	var list []string
 	more := 0
 	for _, g := range hosts {
-		if g.Banned {
-			continue
-		}
-		group, _, err := before.placed(g)
-		if err != nil {
-			continue
-		}
-		_, _, err = after.placed(g)
+		group, _, was := before.placed(g)
+		_, _, err := after.placed(g)
 		switch {
-		case err == nil:
+		case g.Banned || was != nil || err == nil:
 		case len(list) == mostCutOff:
 			more++
 		default:

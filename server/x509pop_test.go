@@ -279,7 +279,9 @@ func TestACertificateIsOneAgentsWhateverHostKeyComesWithIt(t *testing.T) {
 	first := h.conn
 	thief := newHost(r)
 	wantCode(t, thief.prove(certificate, key), codes.FailedPrecondition, "connected already", h.id)
-	awaitFinding(t, r, "SIG020", "127.0.0.1")
+	if f := awaitFinding(t, r, "SIG020", "127.0.0.1"); !strings.Contains(f.GetFix(), "a certificate for a key of its own") || !strings.Contains(f.GetFix(), "until a day after") {
+		t.Errorf("the fix is %q", f.GetFix())
+	}
 	if err := h.prove(certificate, key); err != nil { // the same run, again
 		t.Error(err)
 	}
@@ -292,7 +294,7 @@ func TestACertificateIsOneAgentsWhateverHostKeyComesWithIt(t *testing.T) {
 	wantCode(t, h.attest(""), codes.Unauthenticated) // by the key that it had before
 	r.ban(h.id)
 	for _, again := range []*host{lost, newHost(r), h} {
-		wantCode(t, again.prove(certificate, key), codes.PermissionDenied, "is banned")
+		wantCode(t, again.prove(certificate, key), codes.PermissionDenied, "is banned", "a certificate for another key")
 	}
 	if a := r.agent(h.id); a.GetState() != api.AgentInfo_BANNED {
 		t.Errorf("%v", a)

@@ -43,6 +43,7 @@ var methods = []method{
 		evidence: func(cfg HostConfig) (Evidence, error) {
 			return proveX509(cfg.X509PoP), cfg.X509PoP.Try()
 		},
+		current: func(cfg HostConfig, now time.Time) error { return cfg.X509PoP.Current(now) },
 	},
 }
 

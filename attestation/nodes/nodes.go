@@ -111,6 +111,8 @@ type method struct {
 	// what a host is given while it joins.
 	given    func(HostConfig) bool
 	evidence func(HostConfig) (Evidence, error)
+	// current reports what of it is not good at this moment; there where evidence is.
+	current func(HostConfig, time.Time) error
 }
 
 // Attestors are the server's ends of the methods that it takes.
@@ -209,6 +211,19 @@ func (c HostConfig) Evidence() (Evidence, error) {
 		return e, nil
 	}
 	return nil, nil
+}
+
+// Current reports what is configured and is not good at this moment.
+func (c HostConfig) Current(now time.Time) error {
+	for _, m := range methods {
+		if m.evidence == nil || !m.given(c) {
+			continue
+		}
+		if err := m.current(c, now); err != nil {
+			return fmt.Errorf("join.%s.%w", m.name, err)
+		}
+	}
+	return nil
 }
 
 // CheckGroup refuses a group's selectors that no host has.

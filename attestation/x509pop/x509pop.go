@@ -72,6 +72,27 @@ func (h Host) Try() error {
 	return err
 }
 
+// Current is Try, and reports what is not good at this moment. Whether it lets the host
+// join is for a server to say, by its own clock.
+func (h Host) Current(now time.Time) error {
+	chain, _, err := h.read()
+	if err != nil {
+		return err
+	}
+	for i, der := range chain {
+		c, err := x509.ParseCertificate(der)
+		switch {
+		case err != nil:
+			return fmt.Errorf("certificate: %s: %w", h.Certificate, err)
+		case now.After(c.NotAfter):
+			return fmt.Errorf("certificate: %s: certificate %d in it expired at %s: no server lets a host join by it; have it issued again", h.Certificate, i+1, c.NotAfter.UTC().Format(time.RFC3339))
+		case now.Before(c.NotBefore):
+			return fmt.Errorf("certificate: %s: certificate %d in it is good from %s only: look at this host's clock", h.Certificate, i+1, c.NotBefore.UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
 // Prove makes Evidence about a challenge. The key stays on the host.
 func (h Host) Prove(challenge []byte) (Evidence, error) {
 	chain, key, err := h.read()

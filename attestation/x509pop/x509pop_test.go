@@ -337,9 +337,11 @@ func TestAHostsFilesAreItsOwn(t *testing.T) {
 		"an authority":             {x509pop.Host{Certificate: parts.WriteCerts(t, root.Cert), Key: keyFile}, "certificate: "},
 		"a certificate for a key":  {x509pop.Host{Certificate: certFile, Key: certFile}, "key: "},
 		"too long":                 {x509pop.Host{Certificate: write(0o600, &pem.Block{Type: "CERTIFICATE", Bytes: make([]byte, 300<<10)}), Key: keyFile}, "certificate: "},
+		"one that has ended":       {x509pop.Host{Certificate: parts.WriteCerts(t, root.Sign(key.Public(), nil, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })), Key: keyFile}, "certificate: "},
+		"one that is to come":      {x509pop.Host{Certificate: parts.WriteCerts(t, root.Sign(key.Public(), nil, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })), Key: keyFile}, "certificate: "},
 		"a certificate for others": {x509pop.Host{Certificate: parts.WriteCerts(t, root.Sign(key.Public(), nil, func(c *x509.Certificate) { c.ExtKeyUsage = nil })), Key: keyFile}, "certificate: "},
 	} {
-		err := c.host.Try()
+		err := c.host.Current(time.Now())
 		if (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}

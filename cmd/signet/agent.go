@@ -65,7 +65,7 @@ without a token, as the same agent, until it is banned.`,
 		}
 		if *check {
 			if err := agent.Check(c.Context(), cfg); err != nil {
-				return agentHint(err)
+				return agentHint(cfg, err)
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
 			return err
@@ -99,7 +99,7 @@ without a token, as the same agent, until it is banned.`,
 				log.InfoContext(ctx, "configuration reloaded", slog.String("log_level", level.Level().String()))
 			}
 		}
-		return agentHint(stopped(c.Context(), agent.Run(c.Context(), cfg, log)))
+		return agentHint(cfg, stopped(c.Context(), agent.Run(c.Context(), cfg, log)))
 	}
 	c.AddCommand(newOwners())
 	return c
@@ -128,7 +128,7 @@ func setLevel(c *cobra.Command, at *slog.LevelVar, cfg agent.Config) error {
 }
 
 // agentHint reports what to do about a start that fails often.
-func agentHint(err error) error {
+func agentHint(cfg agent.Config, err error) error {
 	token := "make a token where the server runs, and give it to the agent: signet token create --group <group> --out <file>"
 	var exit *exitError
 	switch {
@@ -136,6 +136,8 @@ func agentHint(err error) error {
 		return err
 	case errors.Is(err, syscall.EADDRINUSE):
 		return hinted(err, "another program, or another agent, has this port: choose with the key metrics of the configuration file, 127.0.0.1:0 takes a free one")
+	case exitCode(err) == exitDenied && cfg.Join.Given() != "":
+		return &exitError{err: err, code: exitDenied, hint: "give this host a certificate for another key (the keys join." + cfg.Join.Given() + " of its configuration); with the same one it is the same agent"}
 	case exitCode(err) == exitDenied:
 		return &exitError{err: err, code: exitDenied, hint: token}
 	case errors.As(err, new(*agent.TokenError)):

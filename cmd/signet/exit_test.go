@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"signet.example/agent"
 )
 
@@ -25,7 +28,7 @@ func TestAHintIsGivenByTheKindOfAnErrorAndNotByItsWords(t *testing.T) {
 		"unknown command, it seems": {errors.New("unknown command of the repository"), ""},
 	} {
 		hint := ""
-		if e, ok := errors.AsType[*exitError](agentHint(c.err)); ok {
+		if e, ok := errors.AsType[*exitError](agentHint(agent.Config{}, c.err)); ok {
 			hint = e.hint
 		}
 		if (hint == "") != (c.hint == "") || !strings.Contains(hint, c.hint) {
@@ -33,6 +36,17 @@ func TestAHintIsGivenByTheKindOfAnErrorAndNotByItsWords(t *testing.T) {
 		}
 		if code := exitCode(c.err); code != exitFailed {
 			t.Errorf("%s: exit code %d", text, code)
+		}
+	}
+}
+
+func TestARefusedHostIsToldOfTheMeansByWhichItJoins(t *testing.T) {
+	var byCertificate agent.Config
+	byCertificate.Join.X509PoP.Certificate = "/host.pem"
+	for hint, cfg := range map[string]agent.Config{"make a token": {}, "a certificate for another key": byCertificate} {
+		e, ok := errors.AsType[*exitError](agentHint(cfg, status.Error(codes.PermissionDenied, "agent x is banned")))
+		if !ok || e.code != exitDenied || !strings.Contains(e.hint, hint) {
+			t.Errorf("want a hint of %s: %v", hint, e)
 		}
 	}
 }

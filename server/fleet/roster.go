@@ -197,7 +197,7 @@ func (r *Roster) Get(id string) (store.Agent, bool) {
 func (r *Roster) Standing(id string) (store.Agent, error) {
 	a, ok := r.Get(id)
 	if !ok {
-		return a, fault.New(fault.Identity, "agent %s is not known here; join again with a new token", id)
+		return a, fault.New(fault.Identity, "agent %s is not known here; join again with a new token, or by its certificate", id)
 	}
 	if a.Banned {
 		return a, ErrBanned(id)
@@ -208,7 +208,7 @@ func (r *Roster) Standing(id string) (store.Agent, error) {
 // ErrBanned is what a banned agent is told, and ends by: elsewhere it is refused by
 // fault.Identity, or is refused one thing.
 func ErrBanned(id string) error {
-	return fault.New(fault.Denied, "agent %s is banned; its host can only join as a new agent, with a new token or other evidence", id)
+	return fault.New(fault.Denied, "agent %s is banned; its host can only join as a new agent, with a new token or a certificate for another key", id)
 }
 
 // All lists the agents by id.
