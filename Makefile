@@ -9,7 +9,7 @@ RACE     := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 CGO      := $(if $(RACE),1,0)
 UNIT     := $(shell $(GO) list ./... 2>/dev/null | grep -v '/test/')
 # What meets a local peer is tested as on a kernel before 6.5, too.
-PEERS    := ./attestation ./agent ./sds
+PEERS    := ./attestation ./agent ./agent/limits ./agent/relay ./sds
 export SIGNET_ENVOY := $(CURDIR)/.bin/envoy
 export SIGNET_BIN   := $(CURDIR)/bin/signet
 
@@ -114,7 +114,7 @@ yesterday: build tools ## the release before itself, built from git's history, t
 soak: build tools ## the same tests with counts and durations scaled up
 	SOAK=1 CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 4h -v ./test/...
 	CGO_ENABLED=0 $(GO) build -trimpath -tags legacypeer -ldflags '$(LDFLAGS)' -o bin/signet-legacypeer ./cmd/signet
-	SIGNET_BIN=$(CURDIR)/bin/signet-legacypeer CGO_ENABLED=0 $(GO) test -tags legacypeer -p 1 -count 1 -timeout 1h ./attestation ./agent ./sds ./authz ./server ./test/e2e
+	SIGNET_BIN=$(CURDIR)/bin/signet-legacypeer CGO_ENABLED=0 $(GO) test -tags legacypeer -p 1 -count 1 -timeout 1h $(PEERS) ./authz ./server ./test/e2e
 
 bench: build tools ## figures beside their goals, limits and peers, in one run
 	 CGO_ENABLED=0 $(GO) test -tags bench -p 1 -count 1 -timeout 60m -run '^TestBench' -v ./test/bench/... | grep -v '^=== '
