@@ -19,21 +19,28 @@ import (
 	"signet.example/internal/watched"
 )
 
-func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
-	t.Parallel()
+// journals are both ends of one journal.
+func journals(t *testing.T) (ours, theirs *journal) {
+	t.Helper()
 	ours, f, err := newJournal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	theirs, err := openJournal(f)
+	theirs, err = openJournal(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return ours, theirs
+}
+
+func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
+	t.Parallel()
+	ours, theirs := journals(t)
 	begun := time.Now()
 	seen := make(chan error, 1)
 	cpu := func() time.Duration { return time.Since(begun) }
@@ -63,19 +70,7 @@ func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
 // uses processor time: a clock of the kernel's, here that of real processes.
 func TestAFrozenProcessIsNotTakenForABusyOne(t *testing.T) {
 	t.Parallel()
-	ours, f, err := newJournal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := openJournal(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := errors.Join(ours.Close(), theirs.Close()); err != nil {
-			t.Error(err)
-		}
-	}()
+	ours, theirs := journals(t)
 	busy := exec.CommandContext(t.Context(), "/bin/sh", "-c", "while :; do :; done")
 	if err := busy.Start(); err != nil {
 		t.Fatal(err)
