@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/agent/wayout"
 	"signet.example/api"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
@@ -27,7 +28,7 @@ type host struct {
 	sockets *sockets
 	metrics net.Listener
 	// applications are who was remembered to stand behind the proxies.
-	applications map[string]owner
+	applications wayout.Known
 	// peerMode is how this kernel lets peers be attested.
 	peerMode api.Report_PeerMode
 }
@@ -48,7 +49,7 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	if err != nil {
 		errs = append(errs, fmt.Errorf("data_dir: %w", err))
 	} else {
-		h.applications, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile))
+		h.applications, err = wayout.Remembered(cfg.DataDir)
 		errs = append(errs, err)
 	}
 	h.peerMode, err = peerMode(cfg.RefuseLegacyPeers)
@@ -99,12 +100,12 @@ func tryProxies(ctx context.Context, cfg Config) []error {
 			errs = append(errs, fmt.Errorf("proxies[%d].bind: %w", i, err))
 		}
 		if app, err := proxy.ParsePlace(p.App); err == nil { // Validate has refused others
-			if err := tryAppFolder(app); err != nil {
+			if err := wayout.CheckAppFolder(app); err != nil {
 				errs = append(errs, fmt.Errorf("proxies[%d].app: %w", i, err))
 			}
 		}
 		if at, err := p.egress(); err == nil {
-			if err := tryEgressFolder(at, p.uid()); err != nil {
+			if err := wayout.CheckEgress(at, p.uid()); err != nil {
 				errs = append(errs, fmt.Errorf("proxies[%d].egress: %w", i, err))
 			}
 		}
@@ -136,7 +137,7 @@ func Check(ctx context.Context, cfg Config) error {
 		errs = append(errs, cfg.checkWays())
 	}
 	if err == nil {
-		_, err = readOwners(filepath.Join(cfg.DataDir, applicationsFile))
+		_, err = wayout.Remembered(cfg.DataDir)
 		errs = append(errs, err)
 	}
 	_, err = peerMode(cfg.RefuseLegacyPeers)

@@ -16,6 +16,7 @@ import (
 	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
+	"signet.example/agent/wayout"
 	"signet.example/internal/durable"
 	"signet.example/internal/scrape"
 )
@@ -24,14 +25,13 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	svids         *svids.Metrics
-	envoys        *envoy.Metrics
-	authz         *authzproc.Metrics
-	attestations  prometheus.Counter
-	upstream      prometheus.Gauge
-	refused       *prometheus.CounterVec
-	wayOut        *prometheus.CounterVec
-	wayOutSeconds prometheus.Histogram
+	svids        *svids.Metrics
+	envoys       *envoy.Metrics
+	authz        *authzproc.Metrics
+	wayOut       *wayout.Metrics
+	attestations prometheus.Counter
+	upstream     prometheus.Gauge
+	refused      *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -49,18 +49,10 @@ func newMetrics() *metrics {
 	m.svids = svids.NewMetrics(m.registry)
 	m.envoys = envoy.NewMetrics(m.registry)
 	m.authz = authzproc.NewMetrics(m.registry)
+	m.wayOut = wayout.NewMetrics(m.registry)
 	m.attestations = counter("signet_agent_attestations_total", "Times that the agent attested itself to a server.").WithLabelValues()
 	m.upstream = gauge("signet_agent_upstream_connected", "1 while the agent's stream to a server stands.").WithLabelValues()
 	m.refused = counter("signet_agent_peers_refused_total", "Local peers that were refused, by socket.", "socket")
-	m.wayOut = counter("signet_agent_wayout_connections_total", "Connections to outbound listeners, by whether they were let out and why not.", "result")
-	m.wayOutSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "signet_agent_wayout_seconds", Help: "Time that it took to decide on a connection to an outbound listener.",
-		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .25},
-	})
-	m.registry.MustRegister(m.wayOutSeconds)
-	for _, reason := range wayOutReasons {
-		m.wayOut.WithLabelValues(reason)
-	}
 	// A series that comes with its first event hides it from rate and increase.
 	for _, socket := range []string{"xds", "workload", "authz", "wayout"} {
 		m.refused.WithLabelValues(socket)

@@ -8,6 +8,7 @@ import (
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
+	"signet.example/agent/wayout"
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/watched"
@@ -35,10 +36,10 @@ func (p Proxy) shape(given proxy.Shape) proxy.Shape {
 
 // checkProxy looks at the folders that an operator may have changed since the start.
 func checkProxy(p envoy.Proxy) error {
-	if err := tryEgressFolder(p.Shape.Egress, p.UID()); err != nil {
+	if err := wayout.CheckEgress(p.Shape.Egress, p.UID()); err != nil {
 		return fmt.Errorf("egress: %w", err)
 	}
-	return tryApp(p.Shape)
+	return wayout.CheckApp(p.Shape)
 }
 
 // records keeps the denials of proxies beside those of the authz process.

@@ -18,8 +18,10 @@ import (
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
+	"signet.example/agent/wayout"
 	"signet.example/api"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 )
 
 // reportIdle is the most time in which a change that wakes nobody stays untold.
@@ -37,8 +39,8 @@ type reporter struct {
 	version     string
 	// proxies is set with every change of a proxy's status.
 	proxies *watched.Value[int]
-	// speaker is who may call out through a proxy (wayOut.speaker).
-	speaker func(envoy.Proxy, svids.Name) (who, problem string, applications []string)
+	// speaker is who may call out through a proxy (wayout.Server.Speaker).
+	speaker func(sh proxy.Shape, uid uint32, bound svids.Name) wayout.Speaker
 	// fixed findings hold as long as the agent runs.
 	fixed []*api.AgentFinding
 }
@@ -89,7 +91,8 @@ func (r *reporter) Report() *api.Report {
 		name, view := s.Proxy.Name, r.relay.ViewOf(s.Proxy.Name)
 		status := proxyReport(s, view)
 		if view != nil && s.State == api.ProxyStatus_READY {
-			status.Speaker, status.SpeakerProblem, status.Applications = r.speaker(s.Proxy, view.BoundAs())
+			may := r.speaker(s.Proxy.Shape, s.Proxy.UID(), view.BoundAs())
+			status.Speaker, status.SpeakerProblem, status.Applications = may.Who, may.Problem, may.Applications
 		}
 		report.Proxies = append(report.Proxies, status)
 		report.Own = append(report.Own, s.Findings...)
@@ -178,13 +181,13 @@ func sameUser(all []envoy.Status) []*api.AgentFinding {
 	return []*api.AgentFinding{finding(api.AgentFinding_PROXIES_SAME_USER, "as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
 }
 
-func svidReport(s *svids.SVID, entry, proxy string) *api.SVIDStatus {
+func svidReport(s *svids.SVID, entry, user string) *api.SVIDStatus {
 	consumer, word := api.SVIDStatus_WORKLOAD, ""
 	switch {
 	case entry == svids.Own:
 		consumer = api.SVIDStatus_AGENT
-	case proxy != "":
-		consumer, word = api.SVIDStatus_PROXY, "proxy:"+proxy
+	case user != "":
+		consumer, word = api.SVIDStatus_PROXY, "proxy:"+user
 	}
 	return &api.SVIDStatus{
 		SpiffeId:     s.ID.String(),

@@ -25,6 +25,7 @@ import (
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
 	"signet.example/agent/upstream"
+	"signet.example/agent/wayout"
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -101,7 +102,7 @@ type agent struct {
 	relay    *relay.Relay
 	session  *upstream.Session
 
-	wayOut *wayOut
+	wayOut *wayout.Server
 	guests *limits.Guests
 	// room is what local processes may have sent that nobody has read.
 	room *underway.Room
@@ -110,7 +111,7 @@ type agent struct {
 	// given is what no proxy says of itself.
 	given proxy.Shape
 
-	xds, workload, wayout *grpc.Server
+	xds, workload, calls *grpc.Server
 }
 
 func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*agent, error) {
@@ -139,7 +140,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	a.given = proxy.Shape{AuthzSocket: socks.path("authz.sock"), WayoutSocket: socks.path("wayout.sock"), AccessLogDir: cfg.AccessLogDir}
 	a.relay = relay.New(relay.Config{
 		Conn: u.conn, Connected: &u.connected, State: &u.state, Trust: &u.enrol.trust, SVIDs: u.keeper, Policies: process,
-		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: tryApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
+		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: wayout.CheckApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
 	})
 	a.upstream = upstream.New(upstream.Config{
 		Conn: u.conn, Cut: u.line.cut, Keeper: u.keeper, Standing: hostStanding{u.enrol}, State: &u.state, Connected: &u.connected,
@@ -147,16 +148,16 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	})
 	a.gate = process.Gate(a.attestor, a.relay.NodeOf, a.guests.Knows, m.refused.WithLabelValues("authz"))
 	changed := &watched.Value[int]{}
-	a.wayOut = &wayOut{
-		state: &u.state, relay: a.relay, guests: a.guests, metrics: m, log: log,
-		owners: newOwners(filepath.Join(cfg.DataDir, applicationsFile), own.applications, log, func() { changed.Update(func(n int) int { return n + 1 }) }),
-	}
+	change := func() { changed.Update(func(n int) int { return n + 1 }) }
+	a.wayOut = wayout.New(wayout.Config{
+		State: &u.state, Proxies: a.relay, DataDir: cfg.DataDir, Known: own.applications, Stay: a.guests.Stay, Changed: change, Metrics: m.wayOut, Log: log,
+	})
 	a.supervisor = envoy.New(envoy.Config{
 		Program: cfg.Envoy, DrainTime: cfg.DrainTime, XDSSocket: socks.path("xds.sock"),
 		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Check: checkProxy, Revoked: upstream.Banned,
-		Changed: func() { changed.Update(func(n int) int { return n + 1 }) }, Metrics: m.envoys, Log: log,
+		Changed: change, Metrics: m.envoys, Log: log,
 	})
-	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.speaker, peerMode: own.peerMode}
+	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, peerMode: own.peerMode}
 	if cfg.metricsOpen() {
 		log.Warn("metrics have no authentication and are open to the network", slog.String("address", cfg.Metrics))
 		r.fixed = append(r.fixed, finding(api.AgentFinding_METRICS_OPEN, "metrics have no authentication and are open to the network at %s", cfg.Metrics))
@@ -239,9 +240,9 @@ func (a *agent) serveWorkloadAPI() {
 
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
-	a.wayout = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
+	a.calls = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(limits.NewStreams(a.guests.Knows).Unary))...)
-	authv3.RegisterAuthorizationServer(a.wayout, a.wayOut)
+	authv3.RegisterAuthorizationServer(a.calls, a.wayOut)
 }
 
 // run starts everything and stops it in the order of need: the proxies drain
@@ -267,7 +268,7 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.gate.Serve(under, a.sockets.authz) })
 	g.Go(func() error { return limits.Serve(under, a.xds, a.sockets.xds) })
 	g.Go(func() error { return limits.Serve(under, a.workload, a.sockets.workload) })
-	g.Go(func() error { return limits.Serve(under, a.wayout, a.sockets.wayout) })
+	g.Go(func() error { return limits.Serve(under, a.calls, a.sockets.wayout) })
 	where := addresses{XDS: a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock")}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()

@@ -167,28 +167,6 @@ func (r *Relay) ViewOf(name string) *View {
 	return nil
 }
 
-// NodeOf is what a process was given on its streams; the zero Ref where that is
-// nothing, or several.
-func (r *Relay) NodeOf(p *attestation.Peer) proxy.Ref {
-	var ref proxy.Ref
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for g := range r.streams {
-		if g.peer == nil || g.peer.PID() != p.PID() || g.peer.Alive() != nil { // a pid is another's once its process is gone
-			continue
-		}
-		given := g.given()
-		if given == (proxy.Ref{}) || given == ref {
-			continue
-		}
-		if ref != (proxy.Ref{}) {
-			return proxy.Ref{}
-		}
-		ref = given
-	}
-	return ref
-}
-
 // Run owns the goroutines of all subscriptions and views until ctx ends. It is called
 // once.
 func (r *Relay) Run(ctx context.Context) error {
@@ -382,16 +360,6 @@ func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 // errAppFolder is all that a proxy which the agent did not start is told of the folder
 // that it names: the agent looks with rights that the proxy may not have.
 var errAppFolder = errors.New("app: the folder of the application's sockets is missing, or not as it must be (docs/AGENT.md); the log of the agent says which")
-
-// CheckAppOf is Config.CheckApp for the proxy that a process is. Without a shape it has no
-// application.
-func (r *Relay) CheckAppOf(pid int, has identity.Selectors, w svids.Name) error {
-	sh, err := r.ShapeOfPeer(pid, has, w)
-	if err != nil {
-		return nil //nolint:nilerr // who needs the shape says so
-	}
-	return r.config.CheckApp(sh)
-}
 
 // foreignShape is what a proxy which the agent did not start declares of itself,
 // with what is not its own to say from ours. What the server would refuse is

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"math/big"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -39,7 +38,7 @@ type View struct {
 	used time.Time // last; guarded by Relay.mu
 	// portsOf and portsMemo remember ports; guarded by Relay.mu.
 	portsOf   *ads.Set
-	portsMemo string
+	portsMemo []uint32
 	// published is nil until the first complete set.
 	published watched.Value[*ads.Set]
 
@@ -263,15 +262,10 @@ func untrusted(now time.Time) (selfSigned, error) {
 	return selfSigned{[][]byte{der}, key}, nil
 }
 
-// portsText are those of the proxy's inbound listeners, in order; the caller holds
-// Relay.mu.
-func (v *View) portsText() string {
+// rememberedPorts is Ports without looking at a set twice; the caller holds Relay.mu.
+func (v *View) rememberedPorts() []uint32 {
 	if set := v.published.Load(); set != v.portsOf {
-		var text []string
-		for _, p := range ingressPorts(set) {
-			text = append(text, strconv.FormatUint(uint64(p), 10))
-		}
-		v.portsOf, v.portsMemo = set, strings.Join(text, ", ")
+		v.portsOf, v.portsMemo = set, ingressPorts(set)
 	}
 	return v.portsMemo
 }

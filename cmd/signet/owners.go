@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/agent"
+	"signet.example/agent/wayout"
 )
 
 // newOwners is about who the agent of this host remembers to be the applications
@@ -34,7 +35,7 @@ func newOwnersList() *cobra.Command {
 	outputFlags(c)
 	dir := ownersDir(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		list, err := agent.Applications(dir())
+		list, err := wayout.Applications(dir())
 		if err != nil {
 			return err
 		}
@@ -68,7 +69,7 @@ signet check does: what listens at this moment is not looked at.`,
 	_ = c.MarkFlagRequired("uid") // fails only for an undefined flag
 	dir := ownersDir(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if err := agent.AcceptApplication(dir(), agent.Application{Name: args[0], UID: *uid, Unit: *unit}); err != nil {
+		if err := wayout.Accept(dir(), wayout.Application{Name: args[0], UID: *uid, Unit: *unit}); err != nil {
 			return hinted(err, "signet agent owners list has the names")
 		}
 		_, err := fmt.Fprintf(c.OutOrStdout(), "accepted %s\n", printable(args[0]))

@@ -18,7 +18,7 @@ var homes = []struct {
 	why   string
 }{
 	{`\bos\.(Rename|CreateTemp)\(`, []string{"internal/durable/durable.go"}, "a file is replaced by internal/durable"},
-	{`\bos\.O_CREATE\b`, []string{"agent/accept.go", "dev/children.go", "server/server.go", "store/store.go"}, "a file is written whole and durably by internal/durable; a lock, a child's output and a database are opened"},
+	{`\bos\.O_CREATE\b`, []string{"agent/wayout/remembered.go", "dev/children.go", "server/server.go", "store/store.go"}, "a file is written whole and durably by internal/durable; a lock, a child's output and a database are opened"},
 	{`\bGetsockoptUcred\(`, []string{"internal/unixsock/peer.go", "attestation/peer.go"}, "who is at the other end of a socket is unixsock.PeerOf's to say; attestation asks with its pidfd, at one instant"},
 	{`\bListen(Unix)?\([^)]*"unix"`, []string{"internal/unixsock/listen.go"}, "what a socket may replace is unixsock.Listen's to say"},
 	{`<- struct\{\}\{\}:\s+default:`, []string{"internal/watched/watched.go", "ads/stream.go"}, "who waits is woken by a watched.Signal; ads imports nothing"},

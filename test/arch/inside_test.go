@@ -44,7 +44,7 @@ var missing = map[string]struct {
 	embedded    []string // structs that are embedded and have too many fields
 }{
 	"server": {lines: 6200, uses: 14, embedded: []string{"server", "Agent", "RootSet"}},
-	"agent":  {lines: 3900, calls: 12},
+	"agent":  {lines: 2900},
 	"policy": {uses: 18},
 	"dev":    {calls: 12},
 	"xds":    {uses: 15},

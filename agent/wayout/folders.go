@@ -1,4 +1,4 @@
-package agent
+package wayout
 
 import (
 	"errors"
@@ -17,9 +17,9 @@ import (
 // face its application: a Unix socket is one that nobody else can take while its
 // owner is away.
 
-// tryEgressFolder checks whether the proxy, of this user, can make the socket and nobody
+// CheckEgress checks whether the proxy, of this user, can make the socket and nobody
 // else can put one in its place.
-func tryEgressFolder(e proxy.Egress, uid uint32) error {
+func CheckEgress(e proxy.Egress, uid uint32) error {
 	if e.Socket == "" {
 		return nil
 	}
@@ -57,10 +57,10 @@ func searchable(folder string) error {
 	return nil
 }
 
-// tryEgressSocket checks that the socket is the proxy's, and lets in nobody except whom
+// checkEgressSocket checks that the socket is the proxy's, and lets in nobody except whom
 // its mode names.
-func tryEgressSocket(e proxy.Egress, uid uint32) error {
-	if err := tryEgressFolder(e, uid); err != nil {
+func checkEgressSocket(e proxy.Egress, uid uint32) error {
+	if err := CheckEgress(e, uid); err != nil {
 		return err
 	}
 	info, err := os.Lstat(e.Socket)
@@ -92,12 +92,12 @@ func whoOpens(e proxy.Egress) (string, error) {
 	return who, nil
 }
 
-// tryApp checks the folder of an application on sockets: no proxy is to connect
+// CheckApp checks the folder of an application on sockets: no proxy is to connect
 // to what somebody else puts there.
-func tryApp(s proxy.Shape) error {
+func CheckApp(s proxy.Shape) error {
 	app, err := proxy.ParsePlace(s.App)
 	if err == nil {
-		err = tryAppFolder(app)
+		err = CheckAppFolder(app)
 	}
 	if err != nil {
 		return fmt.Errorf("app: %w", err)
@@ -105,9 +105,9 @@ func tryApp(s proxy.Shape) error {
 	return nil
 }
 
-// tryAppFolder checks whether only one user, and root, can put sockets where the
+// CheckAppFolder checks whether only one user, and root, can put sockets where the
 // application's are to be.
-func tryAppFolder(p proxy.Place) error {
+func CheckAppFolder(p proxy.Place) error {
 	if p.Socket == "" {
 		return nil
 	}

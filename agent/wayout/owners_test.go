@@ -1,4 +1,4 @@
-package agent
+package wayout
 
 import (
 	"bytes"
@@ -13,9 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"signet.example/agent/relay"
 	"signet.example/attestation"
-	"signet.example/identity"
 	"signet.example/proxy"
 )
 
@@ -29,19 +27,19 @@ type ownersRig struct {
 func newOwnersRig(t *testing.T, file string) *ownersRig {
 	t.Helper()
 	r := &ownersRig{t: t, listen: map[uint16][]attestation.SocketOwner{}}
-	known, err := readOwners(file)
+	known, err := readKnown(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.owners = newOwners(file, known, slog.New(slog.DiscardHandler), func() {})
+	log := slog.New(slog.DiscardHandler)
+	r.owners = newOwners(newMemory(file, known, log), log, func() {})
 	r.listeners = func(at netip.AddrPort) ([]attestation.SocketOwner, error) { return r.listen[at.Port()], nil }
 	return r
 }
 
-var (
-	theFront   = relay.Front{Node: "mesh/shop/virtualNode/web", App: proxy.Place{Addr: netip.MustParseAddr("127.0.0.1")}, Ports: "8080, 8443"}
-	theBinding = identity.Binding{Name: "web-proxy"}
-)
+const theBinding = "web-proxy"
+
+var theFront = front{node: "mesh/shop/virtualNode/web", app: proxy.Place{Addr: netip.MustParseAddr("127.0.0.1")}, ports: "8080, 8443"}
 
 // may asks for a caller of a user, as if nothing had been asked for a while.
 func (r *ownersRig) may(uid uint32) error {
@@ -114,7 +112,7 @@ func TestANewOwnerIsRefusedAlsoAfterARestart(t *testing.T) {
 	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readOwners(file); err == nil || !strings.Contains(err.Error(), file) {
+	if _, err := readKnown(file); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("half a file is as good as none: %v", err)
 	}
 }
@@ -238,8 +236,8 @@ func TestAUnitThatCannotBeSeenWidensNothing(t *testing.T) {
 	expect("another unit of its user", 1000, cron, reasonNewOwner)
 	listens(1000, web)
 	expect("the service again", 1000, web, "")
-	known, err := readOwners(file)
-	if want := (owner{1000, "/system.slice/web.service"}); err != nil || known[theFront.Node+"@127.0.0.1"] != want {
+	known, err := readKnown(file)
+	if want := (owner{1000, "/system.slice/web.service"}); err != nil || known[theFront.node+"@127.0.0.1"] != want {
 		t.Errorf("remembered: %v, %v", known, err)
 	}
 }
@@ -289,7 +287,7 @@ func TestAnApplicationWithoutAUserIsNotUserZero(t *testing.T) {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if known, err := readOwners(file); (err == nil) != ok || ok && known == nil {
+		if known, err := readKnown(file); (err == nil) != ok || ok && known == nil {
 			t.Errorf("%s: %v, %v", content, known, err)
 		}
 	}
@@ -299,7 +297,7 @@ func TestAFileOfApplicationsThatCannotBeReadIsLoggedOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), applicationsFile)
 	r := newOwnersRig(t, file)
 	var lines bytes.Buffer
-	r.log = slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelError}))
+	r.memory.log = slog.New(slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: slog.LevelError}))
 	said := func(what string, times int) {
 		t.Helper()
 		if got := strings.Count(lines.String(), "cannot be read"); got != times {
@@ -320,7 +318,7 @@ func TestAFileOfApplicationsThatCannotBeReadIsLoggedOnce(t *testing.T) {
 	r.expect("after a slip", 1000, "")
 	r.expect("and again", 1000, "")
 	said("a slip", 1)
-	edit(`{"` + theFront.Node + `@127.0.0.1": {"uid": 1001}}`)
+	edit(`{"` + theFront.node + `@127.0.0.1": {"uid": 1001}}`)
 	r.expect("mended", 1000, reasonNewOwner)
 	edit("{,")
 	r.expect("another slip", 1000, reasonNewOwner)
@@ -339,7 +337,7 @@ func TestWhoKeepsTheFileOfApplicationsLockedStopsNoQuestionForLong(t *testing.T)
 	r := newOwnersRig(t, file)
 	r.listen[8080] = user(1000)
 	r.expect("the first", 1000, "")
-	unlock, err := lockOwners(file, time.Second)
+	unlock, err := lockFile(file, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +346,7 @@ func TestWhoKeepsTheFileOfApplicationsLockedStopsNoQuestionForLong(t *testing.T)
 	for i := range 50 {
 		waiting.Go(func() {
 			f := theFront
-			f.Node += strconv.Itoa(i)
+			f.node += strconv.Itoa(i)
 			if err := r.allows(f, theBinding, attestation.SocketOwner{UID: 1000}); err == nil || !strings.Contains(err.Error(), "locked") {
 				t.Errorf("%v", err)
 			}
@@ -363,7 +361,7 @@ func TestWhoKeepsTheFileOfApplicationsLockedStopsNoQuestionForLong(t *testing.T)
 	for i := range 50 {
 		waiting.Go(func() {
 			f := theFront
-			f.Node += strconv.Itoa(i)
+			f.node += strconv.Itoa(i)
 			r.mu.Lock()
 			delete(r.recent, f)
 			r.mu.Unlock()
@@ -373,8 +371,8 @@ func TestWhoKeepsTheFileOfApplicationsLockedStopsNoQuestionForLong(t *testing.T)
 		})
 	}
 	waiting.Wait()
-	if known, err := readOwners(file); err != nil || len(known) != 51 || len(r.known) != 51 {
-		t.Errorf("%d and %d of 51 are remembered: %v", len(known), len(r.known), err)
+	if known, err := readKnown(file); err != nil || len(known) != 51 || len(r.memory.known) != 51 {
+		t.Errorf("%d and %d of 51 are remembered: %v", len(known), len(r.memory.known), err)
 	}
 }
 
@@ -391,7 +389,7 @@ func TestAStrangersConnectionsCostNoSearchAndOneProxyKeepsNoOtherWaiting(t *test
 	}
 
 	slow, release, asked := theFront, make(chan struct{}), make(chan struct{}, 100)
-	slow.Node, slow.Ports = "mesh/shop/virtualNode/slow", "9090"
+	slow.node, slow.ports = "mesh/shop/virtualNode/slow", "9090"
 	r.listeners = func(at netip.AddrPort) ([]attestation.SocketOwner, error) {
 		if at.Port() == 9090 {
 			asked <- struct{}{}
@@ -427,10 +425,10 @@ func TestAStrangersConnectionsCostNoSearchAndOneProxyKeepsNoOtherWaiting(t *test
 
 func TestWhoIsRememberedMeanwhileIsNotReplaced(t *testing.T) {
 	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
-	if err := r.remember("node@127.0.0.1", false, owner{}, owner{UID: 0}); err != nil {
+	if err := r.memory.remember("node@127.0.0.1", false, owner{}, owner{UID: 0}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.remember("node@127.0.0.1", false, owner{}, owner{UID: 1001}); err == nil {
+	if err := r.memory.remember("node@127.0.0.1", false, owner{}, owner{UID: 1001}); err == nil {
 		t.Error("two were the first")
 	}
 }
@@ -438,7 +436,7 @@ func TestWhoIsRememberedMeanwhileIsNotReplaced(t *testing.T) {
 func TestANodeWithoutListenersIsToldToNameItsApplication(t *testing.T) {
 	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
 	client := theFront
-	client.Ports = ""
+	client.ports = ""
 	err := r.allows(client, theBinding, attestation.SocketOwner{UID: 1000})
 	if err == nil || !strings.Contains(err.Error(), "no listener") || !strings.Contains(err.Error(), "applications of Binding web-proxy") {
 		t.Errorf("%v", err)
@@ -452,19 +450,19 @@ func TestAnOperatorAcceptsANewOwnerWhileTheAgentRuns(t *testing.T) {
 	r.listen[8080] = user(1000)
 	r.expect("the first", 1000, "")
 	other := theFront
-	other.Node = "mesh/shop/virtualNode/orders"
+	other.node = "mesh/shop/virtualNode/orders"
 	if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
 		t.Fatal(err)
 	}
 	r.listen[8080] = user(1001)
 	r.expect("a new one", 1001, reasonNewOwner)
-	name := theFront.Node + "@127.0.0.1"
+	name := theFront.node + "@127.0.0.1"
 	if err := r.may(1001); err == nil || !strings.Contains(err.Error(), "signet agent owners accept '"+name+"' --uid 1001 --data-dir '"+dir+"'") {
 		t.Errorf("%v does not say how to accept it", err)
 	}
-	accept := func(a Application) error { return AcceptApplication(dir, a) }
+	accept := func(a Application) error { return Accept(dir, a) }
 	for what, wrong := range map[string]Application{
-		"another node":               {Name: theFront.Node + "x@127.0.0.1", UID: 1001},
+		"another node":               {Name: theFront.node + "x@127.0.0.1", UID: 1001},
 		"no name":                    {UID: 1001},
 		"a unit that is no path":     {Name: name, UID: 1001, Unit: "web.service"},
 		"a dynamic user, no service": {Name: name, UID: dynamicFirst},
@@ -490,18 +488,18 @@ func TestAnOperatorAcceptsANewOwnerWhileTheAgentRuns(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	// What is remembered later does not take it back.
-	other.Node = "mesh/shop/virtualNode/stock"
+	other.node = "mesh/shop/virtualNode/stock"
 	if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := readOwners(file); err != nil || again[name].UID != 1001 || len(again) != 3 {
+	if again, err := readKnown(file); err != nil || again[name].UID != 1001 || len(again) != 3 {
 		t.Errorf("%+v, %v", again, err)
 	}
 }
 
 // Local users choose the names of their own units.
 func TestNoCommandToPasteHasWhatAShellReads(t *testing.T) {
-	o := newOwners("/var/lib/signet-agent/applications.json", nil, slog.New(slog.DiscardHandler), func() {})
+	o := newMemory("/var/lib/signet-agent/applications.json", nil, slog.New(slog.DiscardHandler))
 	for unit, ok := range map[string]bool{
 		"": true, "/system.slice/web.service": true, `/system.slice/web\x2dapp.service`: true, "/a/$(id).service": true, "/a;id.service": true,
 		"/a/x'$(id)'.service": false, "/a/x y.service": false, "/a/x\n.service": false, "/a/x\u202e.service": false,
@@ -518,10 +516,10 @@ func TestTheAddressesThatAProxyMakesUpFillNoRoomOfAnotherNode(t *testing.T) {
 	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
 	r.listen[8080] = user(1000)
 	other := theFront
-	other.Node = "mesh/shop/virtualNode/third"
+	other.node = "mesh/shop/virtualNode/third"
 	refused := 0
 	for n := range maxAddressesOfNode + 10 {
-		other.App.Addr = netip.AddrFrom4([4]byte{127, 0, 1, byte(n)})
+		other.app.Addr = netip.AddrFrom4([4]byte{127, 0, 1, byte(n)})
 		if err := r.allows(other, theBinding, attestation.SocketOwner{UID: 1000}); err != nil {
 			if refused++; !strings.Contains(err.Error(), "signet agent owners list") {
 				t.Error(err)

@@ -1,4 +1,4 @@
-package agent
+package wayout
 
 import (
 	"errors"
@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"signet.example/agent/relay"
 	"signet.example/attestation"
 	"signet.example/proxy"
 	"signet.example/test/parts"
@@ -61,12 +60,12 @@ func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
 	at := proxy.Egress{Socket: filepath.Join(dir, "out.sock"), Mode: 0o600}
 	refused := func(what, words string) {
 		t.Helper()
-		if err := tryEgressSocket(at, us()); err == nil || !strings.Contains(err.Error(), words) {
+		if err := checkEgressSocket(at, us()); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v, want %q", what, err, words)
 		}
 	}
 	refused("before the proxy listens", "no such file")
-	if err := tryEgressFolder(at, us()); err != nil {
+	if err := CheckEgress(at, us()); err != nil {
 		t.Errorf("its folder: %v", err)
 	}
 	l, err := net.Listen("unix", at.Socket)
@@ -77,7 +76,7 @@ func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
 	if err := os.Chmod(at.Socket, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := tryEgressSocket(at, us()); err != nil {
+	if err := checkEgressSocket(at, us()); err != nil {
 		t.Error(err)
 	}
 	if err := os.Chmod(at.Socket, 0o660); err != nil {
@@ -85,7 +84,7 @@ func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
 	}
 	refused("open to its group", "mode 0660 and not 0600")
 	at.Mode = 0o660
-	if err := tryEgressSocket(at, us()); err != nil {
+	if err := checkEgressSocket(at, us()); err != nil {
 		t.Error(err)
 	}
 	if err := os.Chmod(dir, 0o777); err != nil {
@@ -95,11 +94,11 @@ func TestAWayOutOnASocketIsTheProxysAndInAFolderOfItsOwn(t *testing.T) {
 	if err := os.Chmod(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := tryEgressSocket(at, us()+1); err == nil {
+	if err := checkEgressSocket(at, us()+1); err == nil {
 		t.Error("a socket of another user than the proxy's")
 	}
 	missing := proxy.Egress{Socket: filepath.Join(dir, "none", "out.sock"), Mode: 0o660}
-	if err := tryEgressFolder(missing, us()); err == nil || !strings.Contains(err.Error(), "install -d") {
+	if err := CheckEgress(missing, us()); err == nil || !strings.Contains(err.Error(), "install -d") {
 		t.Errorf("no folder: %v", err)
 	}
 }
@@ -112,7 +111,7 @@ func TestWhereOthersCouldPutAnApplicationsSocketNoAgentStarts(t *testing.T) {
 	try := func(what, words string) {
 		t.Helper()
 		p, err := proxy.ParsePlace("unix:" + filepath.Join(dir, "{port}.sock"))
-		if err = errors.Join(err, tryAppFolder(p)); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+		if err = errors.Join(err, CheckAppFolder(p)); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v, want %q", what, err, words)
 		}
 	}
@@ -155,7 +154,7 @@ func TestTheFoldersOfTheManualAreThoseThatAnAgentTakes(t *testing.T) {
 	if os.Geteuid() != 0 {
 		parts.Missing(t, "mounts need root")
 	}
-	manual, err := os.ReadFile("../docs/AGENT.md")
+	manual, err := os.ReadFile("../../docs/AGENT.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +211,7 @@ func TestTheApplicationOnSocketsIsWhoeverListensInAFolderOfItsOwn(t *testing.T) 
 		t.Fatal(err)
 	}
 	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
-	f := relay.Front{Node: theFront.Node, App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: theFront.Ports}
+	f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: theFront.ports}
 	at := map[string]attestation.SocketListener{}
 	fails := map[string]error{}
 	r.socket = func(path string) (attestation.SocketListener, error) {
@@ -311,11 +310,11 @@ func TestASocketThatCannotBeSeenMakesNoSecondOwner(t *testing.T) {
 			} else {
 				t.Cleanup(func() { _ = l.Close() })
 			}
-			f := relay.Front{Node: theFront.Node, App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: theFront.Ports}
+			f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: theFront.ports}
 			r := newOwnersRig(t, filepath.Join(t.TempDir(), applicationsFile))
-			key := f.Node + "@" + f.App.String()
+			key := f.key()
 			for _, known := range tc.known {
-				r.known[key] = known
+				r.memory.known[key] = known
 			}
 			r.socket = func(path string) (attestation.SocketListener, error) {
 				if filepath.Base(path) == "8443.sock" {
@@ -334,8 +333,8 @@ func TestASocketThatCannotBeSeenMakesNoSecondOwner(t *testing.T) {
 			if err != nil && tc.one.Unit == "" && strings.Contains(err.Error(), "owners accept") {
 				t.Errorf("%v offers to accept whoever cannot be seen", err)
 			}
-			if len(r.known) != len(tc.known) {
-				t.Errorf("remembered: %v", r.known)
+			if len(r.memory.known) != len(tc.known) {
+				t.Errorf("remembered: %v", r.memory.known)
 			}
 		})
 	}
@@ -356,7 +355,7 @@ func TestABusySocketsFileIsNobodyToName(t *testing.T) {
 	r.socket = func(string) (attestation.SocketListener, error) {
 		return attestation.SocketListener{}, attestation.ErrSocketBusy
 	}
-	if named := r.listeningNow(relay.Front{App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: "8080"}); len(named) != 0 {
+	if named := r.listeningNow(front{app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: "8080"}); len(named) != 0 {
 		t.Errorf("%v", named)
 	}
 }
@@ -368,7 +367,7 @@ func TestNothingIsConnectedToInAFolderThatOthersCanWriteTo(t *testing.T) {
 		t.Errorf("connected to %s", path)
 		return attestation.SocketListener{}, attestation.ErrNoOwner
 	}
-	f := relay.Front{Node: theFront.Node, App: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, Ports: "8080"}
+	f := front{node: theFront.node, app: proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}, ports: "8080"}
 	if _, err := r.of(f, theBinding); err == nil || !strings.Contains(err.Error(), "chmod") {
 		t.Errorf("%v", err)
 	}
@@ -388,12 +387,12 @@ func TestAPathIsNotAnAddressOfAConnection(t *testing.T) {
 func TestAFolderThatTheAgentCannotSearchIsSaidBeforeAnybodyCalls(t *testing.T) {
 	dir := ownFolder(t, 0o750)
 	at, app := proxy.Egress{Socket: filepath.Join(dir, "out.sock"), Mode: 0o660}, proxy.Place{Socket: filepath.Join(dir, "{port}.sock")}
-	try := func() error { return errors.Join(tryEgressFolder(at, us()), tryAppFolder(app)) }
+	try := func() error { return errors.Join(CheckEgress(at, us()), CheckAppFolder(app)) }
 	if err := try(); err != nil {
 		t.Error(err)
 	}
 	parts.AsUser(t, 61001, func() {
-		for what, err := range map[string]error{"egress": tryEgressFolder(at, 0), "app": tryAppFolder(app)} {
+		for what, err := range map[string]error{"egress": CheckEgress(at, 0), "app": CheckAppFolder(app)} {
 			if err == nil || !strings.Contains(err.Error(), "cannot be searched by the agent, uid 61001") || !strings.Contains(err.Error(), "SupplementaryGroups=0 ") {
 				t.Errorf("%s: %v", what, err)
 			}

@@ -1,9 +1,7 @@
-package agent
+package wayout
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,84 +9,25 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"signet.example/agent/relay"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/proxy"
 )
 
-// owner is who an application is: the user, and the service or container that it
-// runs in, "" where that is none or cannot be seen from here.
-type owner struct {
-	UID  uint32 `json:"uid"`
-	Unit string `json:"unit,omitempty"`
-}
-
-// UnmarshalJSON refuses an owner without a user, who would be user 0, and what it
-// does not know: a unit under a wrong name would be none.
-func (o *owner) UnmarshalJSON(b []byte) error {
-	var has struct {
-		UID  *uint32 `json:"uid"`
-		Unit string  `json:"unit"`
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&has); err != nil {
-		return err
-	}
-	if has.UID == nil {
-		return errors.New("an owner needs a uid")
-	}
-	*o = owner{*has.UID, has.Unit}
-	return nil
-}
-
-func (o owner) String() string {
-	s := "user " + strconv.FormatUint(uint64(o.UID), 10)
-	if o.Unit != "" {
-		s += " in " + o.Unit
-	}
-	return s
-}
-
-// Users that systemd gives to services with DynamicUser=, and to others later.
-const dynamicFirst, dynamicLast = 61184, 65519
-
-func (o owner) dynamic() bool { return o.UID >= dynamicFirst && o.UID <= dynamicLast }
-
-// follows reports whether o is the same application as before, despite what a
-// restart changes: a container's id is new where its user stays, and the number
-// of a dynamic user where its service stays. Where a unit was known, the user
-// alone is not enough. Nor is the unit alone: those of cron and the like run
-// every user's jobs, and only a dynamic user is the only one of its service.
-func (o owner) follows(before owner) bool {
-	switch {
-	case o == before:
-		return true
-	case before.Unit == "":
-		return o.UID == before.UID && !o.dynamic()
-	case o.Unit == before.Unit:
-		return o.dynamic() && before.dynamic()
-	}
-	return o.UID == before.UID && !o.dynamic() && attestation.MadeAnew(before.Unit, o.Unit)
-}
-
 // owners knows who is the application behind each proxy: who holds the sockets
-// that the proxy sends inbound calls to. Whoever it was first is remembered, in a
-// file, for while an application is down anybody can take its port.
+// that the proxy sends inbound calls to. Whoever it was first is remembered, for while
+// an application is down anybody can take its port.
 //
 // Nobody waits for what is looked up for another proxy: mu is never held over
-// that, nor over the file, and those who ask about one proxy at once share one answer.
+// that, nor over the memory, and those who ask about one proxy at once share one answer.
 type owners struct {
-	file string
-	log  *slog.Logger
+	memory *memory
+	log    *slog.Logger
 	// cgroups is an attestation.Cgroups.
 	cgroups cgroups
 	// listeners is attestation.ListenerOwners.
@@ -98,14 +37,8 @@ type owners struct {
 	// changed is told of what a report should tell.
 	changed func()
 
-	saving sync.Mutex // held while the file is written; never waited for with mu
-	stuck  time.Time  // when the file was last locked for too long; guarded by saving
 	mu     sync.Mutex
-	known  map[string]owner          // by node and address, never changed in place; guarded by mu
-	since  int                       // counts the changes of known; guarded by mu
-	read   os.FileInfo               // of the file that known is from; guarded by mu
-	unread string                    // why the file cannot be read, as was logged; guarded by mu
-	recent map[relay.Front]*foundNow // guarded by mu
+	recent map[front]*foundNow // guarded by mu
 }
 
 // cgroups tells the units of sockets, to several goroutines at once.
@@ -127,61 +60,35 @@ type foundNow struct {
 
 const (
 	ownerFresh = time.Second
-	// maxAddressesOfNode bounds what is remembered of one virtual node: a proxy that the
-	// agent did not start can come with ever new addresses, and fills no room except
-	// that of its node. How many nodes there are is what the host's Bindings say.
-	maxAddressesOfNode = 64
 	// maxFronts bounds what was found lately.
 	maxFronts = 4096
 )
 
-func newOwners(file string, known map[string]owner, log *slog.Logger, changed func()) *owners {
+func newOwners(m *memory, log *slog.Logger, changed func()) *owners {
 	return &owners{
-		file: file, known: known, recent: map[relay.Front]*foundNow{}, log: log, changed: changed,
+		memory: m, log: log, recent: map[front]*foundNow{}, changed: changed,
 		cgroups: &attestation.Cgroups{}, listeners: attestation.ListenerOwners, socket: attestation.ListenerAt,
 	}
 }
 
-// applicationsFile of data_dir holds who the applications are.
-const applicationsFile = "applications.json"
-
-// readOwners reads who was remembered. A file that cannot be read is never as if
-// nobody were known.
-func readOwners(file string) (map[string]owner, error) {
-	known := map[string]owner{}
-	b, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return known, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &known)
-	}
-	if err == nil && known == nil {
-		err = errors.New("want an object, not null")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("data_dir: who the applications are: %s: %w (remove the file to have them found anew)", file, err)
-	}
-	return known, nil
-}
-
-// allows returns nil if the holder of a connection is the application behind f.
-func (o *owners) allows(f relay.Front, b identity.Binding, caller attestation.SocketOwner) error {
-	app, err := o.of(f, b)
+// allows returns nil if the holder of a connection is the application behind f, whose
+// proxy a Binding of that name lets be one.
+func (o *owners) allows(f front, binding string, caller attestation.SocketOwner) error {
+	app, err := o.of(f, binding)
 	if err != nil {
 		return err
 	}
 	if caller.UID != app.UID { // whose unit is not looked for: another user decides how much there is to search
-		return no(reasonNotTheirs, "%s: %s is not the application, which is %s; name it in applications of Binding %s if it may call out", f.Node, owner{UID: caller.UID}, app, b.Name)
+		return no(reasonNotTheirs, "%s: %s is not the application, which is %s; name it in applications of Binding %s if it may call out", f.node, owner{UID: caller.UID}, app, binding)
 	}
 	if app.Unit != "" && !o.cgroups.In(app.Unit, caller.Cgroup) {
-		return no(reasonNotTheirs, "%s: a process of user %d outside of %s is not the application; name the user in applications of Binding %s if all of its processes may call out", f.Node, caller.UID, app.Unit, b.Name)
+		return no(reasonNotTheirs, "%s: a process of user %d outside of %s is not the application; name the user in applications of Binding %s if all of its processes may call out", f.node, caller.UID, app.Unit, binding)
 	}
 	return nil
 }
 
 // of is the application behind f.
-func (o *owners) of(f relay.Front, b identity.Binding) (owner, error) {
+func (o *owners) of(f front, binding string) (owner, error) {
 	o.mu.Lock()
 	before := o.recent[f]
 	if before != nil {
@@ -204,7 +111,7 @@ func (o *owners) of(f relay.Front, b identity.Binding) (owner, error) {
 	r := &foundNow{done: make(chan struct{})}
 	o.recent[f] = r
 	o.mu.Unlock()
-	r.owner, r.err = o.find(f, b)
+	r.owner, r.err = o.find(f, binding)
 	r.at = time.Now()
 	close(r.done)
 	if before == nil || before.owner != r.owner || (before.err == nil) != (r.err == nil) {
@@ -213,59 +120,44 @@ func (o *owners) of(f relay.Front, b identity.Binding) (owner, error) {
 	return r.owner, r.err
 }
 
-func (o *owners) find(f relay.Front, b identity.Binding) (owner, error) {
-	key := f.Node + "@" + f.App.String()
-	o.refresh()
-	o.mu.Lock()
-	before, known := o.known[key]
-	full := o.addressesOf(f.Node) >= maxAddressesOfNode
-	o.mu.Unlock()
+func (o *owners) find(f front, binding string) (owner, error) {
+	key := f.key()
+	before, known, full := o.memory.of(key, f.node)
 	l, err := o.listening(f)
 	now := l.owner
-	name := fmt.Sprintf("name who may call out in applications of Binding %s", b.Name)
+	name := fmt.Sprintf("name who may call out in applications of Binding %s", binding)
 	switch {
 	case err != nil:
-		return owner{}, no(reasonNoOwner, "%s: %w; %s", f.Node, err, name)
-	case f.Ports == "":
-		return owner{}, no(reasonNoOwner, "%s: the virtual node has no listener, so that its application cannot be found by one; %s", f.Node, name)
+		return owner{}, no(reasonNoOwner, "%s: %w; %s", f.node, err, name)
+	case f.ports == "":
+		return owner{}, no(reasonNoOwner, "%s: the virtual node has no listener, so that its application cannot be found by one; %s", f.node, name)
 	case !l.any && known:
 		return before, nil // it calls before it listens
 	case !l.any:
-		return owner{}, no(reasonNoOwner, "%s: nobody listens at %s, port %s, so that its application is not known yet; %s", f.Node, f.App, f.Ports, name)
+		return owner{}, no(reasonNoOwner, "%s: nobody listens at %s, port %s, so that its application is not known yet; %s", f.node, f.app, f.ports, name)
 	case known && now == before, known && l.unseen && l.canBe(before):
 		return before, nil // what cannot be seen changes nothing of what is known
 	case known && (l.unseen || !now.follows(before)):
 		accept := ""
 		if !l.hidden { // else it would be accepted with all that the user runs
-			accept = o.acceptLine(key, now)
+			accept = o.memory.acceptLine(key, now)
 		}
-		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.Node, before, now, f.App, f.Ports, name, accept)
+		return owner{}, no(reasonNewOwner, "%s: its application was %s, and now %s listens at %s, port %s; %s%s", f.node, before, now, f.app, f.ports, name, accept)
 	case !known && l.unseen && l.seen:
-		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and the service or container of one of its sockets cannot be seen; %s", f.Node, now, f.App, f.Ports, name)
+		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and the service or container of one of its sockets cannot be seen; %s", f.node, now, f.app, f.ports, name)
 	case !known && l.search != nil:
-		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and may be in a service or container: %w; %s", f.Node, now, f.App, f.Ports, l.search, name)
+		return owner{}, no(reasonNoOwner, "%s: %s listens at %s, port %s, and may be in a service or container: %w; %s", f.node, now, f.app, f.ports, l.search, name)
 	case !known && now.dynamic() && now.Unit == "":
 		return owner{}, no(reasonNoOwner, "%s: %s, of those that are given to services while they run (%d to %d), listens at %s, port %s, in no service that can be seen; %s",
-			f.Node, now, dynamicFirst, dynamicLast, f.App, f.Ports, name)
+			f.node, now, dynamicFirst, dynamicLast, f.app, f.ports, name)
 	case !known && full:
-		return owner{}, no(reasonNoOwner, "%s: its applications at %d addresses are remembered already (`signet agent owners list`); %s", f.Node, maxAddressesOfNode, name)
+		return owner{}, no(reasonNoOwner, "%s: its applications at %d addresses are remembered already (`signet agent owners list`); %s", f.node, maxAddressesOfNode, name)
 	}
-	if err := o.remember(key, known, before, now); err != nil {
-		return owner{}, no(reasonNoOwner, "%s: its application is %s, and cannot be remembered: %w", f.Node, now, err)
+	if err := o.memory.remember(key, known, before, now); err != nil {
+		return owner{}, no(reasonNoOwner, "%s: its application is %s, and cannot be remembered: %w", f.node, now, err)
 	}
-	o.log.Info("way out: the application is known", slog.String("node", f.Node), slog.String("owner", now.String()))
+	o.log.Info("way out: the application is known", slog.String("node", f.node), slog.String("owner", now.String()))
 	return now, nil
-}
-
-// addressesOf is at how many addresses applications of a node are remembered. It needs mu.
-func (o *owners) addressesOf(node string) int {
-	n := 0
-	for key := range o.known {
-		if strings.HasPrefix(key, node+"@") {
-			n++
-		}
-	}
-	return n
 }
 
 // holder is who listens, and how much of it can be seen.
@@ -310,15 +202,15 @@ func (l holder) canBe(before owner) bool {
 }
 
 // listening is the one owner of all sockets that the proxy would send calls to.
-func (o *owners) listening(f relay.Front) (holder, error) {
-	if f.App.Socket != "" {
+func (o *owners) listening(f front) (holder, error) {
+	if f.app.Socket != "" {
 		return o.listeningAtSockets(f)
 	}
 	var l holder
 	var all []attestation.SocketOwner
 	var ids []uint64
-	for _, port := range f.List() {
-		at := netip.AddrPortFrom(f.App.Addr, port)
+	for _, port := range f.list() {
+		at := netip.AddrPortFrom(f.app.Addr, port)
 		found, err := o.listeners(at)
 		if err != nil {
 			return holder{}, err
@@ -356,10 +248,10 @@ func (o *owners) listening(f relay.Front) (holder, error) {
 
 // listeningAtSockets is listening for an application on Unix sockets: whoever
 // called listen(2) there, in a folder that nobody else except root can write to.
-func (o *owners) listeningAtSockets(f relay.Front) (holder, error) {
+func (o *owners) listeningAtSockets(f front) (holder, error) {
 	var l holder
-	for _, port := range f.List() {
-		m, err := o.atSocket(f.App, port)
+	for _, port := range f.list() {
+		m, err := o.atSocket(f.app, port)
 		if err != nil {
 			return holder{}, err
 		}
@@ -373,7 +265,7 @@ func (o *owners) listeningAtSockets(f relay.Front) (holder, error) {
 // atSocket is who listens on one socket. The folder is looked at before anything there
 // is: what somebody else puts there could lead to any socket that the agent may open.
 func (o *owners) atSocket(app proxy.Place, port uint16) (holder, error) {
-	if err := tryAppFolder(app); err != nil {
+	if err := CheckAppFolder(app); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return holder{}, nil // nobody listens there
 		}
@@ -406,21 +298,21 @@ func (o *owners) atSocket(app proxy.Place, port uint16) (holder, error) {
 }
 
 // listeningNow is who could be named for f, for reports.
-func (o *owners) listeningNow(f relay.Front) []string {
+func (o *owners) listeningNow(f front) []string {
 	var named identity.Applications
 	add := func(uid uint32) {
 		if !slices.Contains(named.UIDs, uid) {
 			named.UIDs = append(named.UIDs, uid)
 		}
 	}
-	for _, port := range f.List() {
-		if f.App.Socket != "" {
-			if l, err := o.atSocket(f.App, port); err == nil && l.any && !l.byFile {
+	for _, port := range f.list() {
+		if f.app.Socket != "" {
+			if l, err := o.atSocket(f.app, port); err == nil && l.any && !l.byFile {
 				add(l.owner.UID)
 			}
 			continue
 		}
-		found, err := o.listeners(netip.AddrPortFrom(f.App.Addr, port))
+		found, err := o.listeners(netip.AddrPortFrom(f.app.Addr, port))
 		if err != nil {
 			return nil
 		}

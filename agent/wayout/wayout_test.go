@@ -1,0 +1,178 @@
+package wayout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+
+	"signet.example/agent/resources"
+	"signet.example/agent/resources/resourcestest"
+	"signet.example/agent/svids"
+	"signet.example/agent/svids/svidstest"
+	"signet.example/api"
+	"signet.example/attestation"
+	"signet.example/identity"
+	"signet.example/internal/unixsock"
+	"signet.example/internal/watched"
+	"signet.example/proxy"
+)
+
+// oneProxy is the one of the host, as a test says.
+type oneProxy struct {
+	node  proxy.Ref // by its streams
+	shape proxy.Shape
+	ports []uint32
+}
+
+func (p *oneProxy) NodeOf(*attestation.Peer) proxy.Ref { return p.node }
+
+func (p *oneProxy) ShapeOf(int, identity.Selectors, svids.Name) (proxy.Shape, error) {
+	if p.shape == (proxy.Shape{}) {
+		return p.shape, errors.New("no shape")
+	}
+	return p.shape, nil
+}
+
+func (p *oneProxy) PortsOf(proxy.Ref, proxy.Shape, svids.Name) ([]uint32, error) {
+	if p.ports == nil {
+		return nil, errors.New("no configuration")
+	}
+	return p.ports, nil
+}
+
+// asking is a server that this process asks, with a connection that it has.
+type asking struct {
+	*Server
+	t     *testing.T
+	proxy *oneProxy
+	state *watched.Value[*resources.Snapshot]
+	ctx   context.Context //nolint:containedctx // of the one who asks
+	at    *authv3.AttributeContext
+	log   bytes.Buffer
+}
+
+func newAsking(t *testing.T) *asking {
+	t.Helper()
+	a := &asking{t: t, proxy: &oneProxy{}, state: &watched.Value[*resources.Snapshot]{}}
+	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := (&attestation.Attestor{}).Peer(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(ours.Close(), theirs.Close(), p.Close(), c.Close(), l.Close()) }) // the test is over
+	a.ctx = peer.NewContext(t.Context(), &peer.Peer{AuthInfo: attestation.PeerInfo{Peer: p}})
+	a.at = &authv3.AttributeContext{Source: end(c.LocalAddr()), Destination: end(c.RemoteAddr())}
+	a.Server = New(Config{
+		State: a.state, Proxies: a.proxy, DataDir: t.TempDir(), Known: Known{}, Stay: func(*attestation.Peer) {}, Changed: func() {},
+		Metrics: NewMetrics(prometheus.NewRegistry()), Log: slog.New(slog.NewTextHandler(&a.log, nil)),
+	})
+	return a
+}
+
+func end(a net.Addr) *authv3.AttributeContext_Peer {
+	at := a.(*net.TCPAddr) //nolint:forcetypeassert // as it was made
+	return &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: at.IP.String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(at.Port)}, //nolint:gosec // a port
+	}}}}
+}
+
+// bound sets the Bindings: each of this user, by node, with who may call out.
+func (a *asking) bound(applications map[string][]string) {
+	a.t.Helper()
+	var entries []*api.Entry
+	for node, named := range applications {
+		entries = append(entries, &api.Entry{
+			Name: node + "-proxy", SpiffeId: "spiffe://test.example/shop/" + node, Selectors: []string{userSelector(us())},
+			VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: node}, Applications: named,
+		})
+	}
+	s := resources.New(svidstest.Domain, resourcestest.Set(a.t, entries...), nil, nil)
+	if len(s.Problems) > 0 {
+		a.t.Fatal(s.Problems)
+	}
+	a.state.Set(s)
+}
+
+func userSelector(uid uint32) string { return fmt.Sprintf("unix:uid:%d", uid) }
+
+// expect asks, and wants that reason, or to be let out where it is "".
+func (a *asking) expect(what, reason string) {
+	a.t.Helper()
+	a.log.Reset()
+	answer, err := a.Check(a.ctx, &authv3.CheckRequest{Attributes: a.at})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	want := codes.OK
+	if reason != "" {
+		want = codes.PermissionDenied
+	}
+	if got := codes.Code(answer.GetStatus().GetCode()); got != want || reason != "" && !strings.Contains(a.log.String(), " reason="+reason+" ") { //nolint:gosec // a status code
+		a.t.Errorf("%s: %s, want reason %q: %s", what, got, reason, &a.log)
+	}
+}
+
+// An Envoy that the agent did not start chooses by its node id among what it is bound
+// to; a connection to its way out comes without one.
+func TestAProcessThatIsTwoNodesCallsOutAsTheOneOfItsStream(t *testing.T) {
+	a := newAsking(t)
+	a.bound(map[string][]string{"web": {userSelector(us())}, "api": {userSelector(us() + 1)}})
+	a.expect("which of both is not known", reasonProxy)
+	a.proxy.node = proxy.Node("shop", "web")
+	a.expect("the one whose application this is", "")
+	a.proxy.node = proxy.Node("shop", "api")
+	a.expect("the other", reasonNotTheirs)
+	a.proxy.node = proxy.Node("shop", "stock")
+	a.expect("one that it is not bound to", reasonProxy)
+}
+
+func TestWhatIsNotKnownLetsNobodyOut(t *testing.T) {
+	a := newAsking(t)
+	a.expect("nothing from the server", reasonNotReady)
+	a.bound(map[string][]string{"web": nil})
+	a.expect("a proxy without a stream", reasonNotReady)
+	a.proxy.shape = proxy.Shape{App: "127.0.0.77"}
+	a.expect("a proxy without a configuration", reasonNotReady)
+	a.proxy.ports = []uint32{8080}
+	a.expect("nobody listens", reasonNoOwner)
+	a.owners.listeners = func(netip.AddrPort) ([]attestation.SocketOwner, error) { return user(us()), nil }
+	clear(a.owners.recent)
+	a.expect("the application", "")
+	a.proxy.shape.App = "unix:" + filepath.Join(t.TempDir(), "none", "{port}.sock")
+	a.expect("a folder that is not there", reasonSocket)
+	a.proxy.shape.App = "127.0.0.77"
+
+	at := a.at
+	a.at = &authv3.AttributeContext{Source: at.GetSource()}
+	a.expect("a connection with one end", reasonListenAddr)
+	a.at = at
+	a.bound(map[string][]string{"web": {userSelector(us() + 1)}})
+	a.expect("another user is named", reasonNotTheirs)
+	a.ctx = t.Context()
+	a.expect("nobody was attested", reasonProxy)
+}
