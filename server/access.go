@@ -29,6 +29,7 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/issuance"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -71,7 +72,7 @@ type caller struct {
 // access decides who may call what. Its interceptors are the only way in.
 type access struct {
 	td     spiffeid.TrustDomain
-	roots  func() rootSet
+	roots  func() issuance.Roots
 	roster *fleet.Roster
 	clock  func() time.Time
 	log    *slog.Logger

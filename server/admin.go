@@ -171,7 +171,7 @@ func (a *admin) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*
 	if !a.model().hasGroup(req.GetGroup()) {
 		return nil, fault.New(fault.NotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plain.Text(req.GetGroup()), others(a.model(), kinds.NodeGroup))
 	}
-	token, err := jointoken.New(a.authority.roots().Pin())
+	token, err := jointoken.New(a.authority.Roots().Set.Pin())
 	if err != nil {
 		return nil, err
 	}

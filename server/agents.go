@@ -48,11 +48,11 @@ type agentStatus struct {
 func (s *server) agentStatus(g store.Agent) agentStatus {
 	now := s.clock()
 	session, left := s.sessions.Of(g.ID)
-	cert := s.issuance.ownOf(s.agentSPIFFE(g.ID))
+	cert := s.issued.NewestOf(s.agentSPIFFE(g.ID))
 	st := agentStatus{
-		Agent: g, session: session, report: left.Report, seen: later(later(g.Joined, cert.issued), left.At), left: left.At,
+		Agent: g, session: session, report: left.Report, seen: later(later(g.Joined, cert.Issued), left.At), left: left.At,
 		// The log may have no certificate of it: not read so far, or never issued.
-		end: cmp.Or(cert.end, g.Joined.Add(s.cfg.Lifetimes.Agent)),
+		end: cmp.Or(cert.End, g.Joined.Add(s.cfg.Lifetimes.Agent)),
 	}
 	if session != nil {
 		st.report, st.seen = session.Latest(), now
@@ -65,7 +65,7 @@ func (s *server) agentStatus(g store.Agent) agentStatus {
 		st.state = api.AgentInfo_CONNECTED
 	case !st.end.After(now):
 		st.state = api.AgentInfo_GONE
-	case left.At.IsZero() && !cert.renewed && g.Joined.After(s.started): // before, nobody saw whether it came
+	case left.At.IsZero() && !cert.Renewed && g.Joined.After(s.started): // before, nobody saw whether it came
 		st.state = api.AgentInfo_JOINED
 	default:
 		st.state = api.AgentInfo_AWAY
@@ -159,10 +159,10 @@ const logWait = 2 * time.Second
 func (a *admin) holdings(ctx context.Context, id string, resp *api.BanAgentResponse) *api.BanAgentResponse {
 	ctx, cancel := context.WithTimeout(ctx, logWait)
 	defer cancel()
-	if err := a.issuance.caughtUp(ctx); err != nil {
+	if err := a.issued.CaughtUp(ctx); err != nil {
 		resp.Unread = plain.Text(err.Error())
 	}
-	if held, last := a.issuance.heldBy(a.agentSPIFFE(id)); held > 0 {
+	if held, last := a.issued.HeldBy(a.agentSPIFFE(id)); held > 0 {
 		resp.Certificates, resp.NotAfter = held, timestamppb.New(last)
 	}
 	return resp
@@ -178,7 +178,7 @@ func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.A
 	if err != nil {
 		return nil, err
 	}
-	if err := a.issuance.caughtUp(ctx); err != nil { // a certificate that is not seen may be good
+	if err := a.issued.CaughtUp(ctx); err != nil { // a certificate that is not seen may be good
 		return nil, err
 	}
 	switch st := a.agentStatus(g); st.state {

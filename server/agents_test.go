@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -13,9 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
 	"signet.example/server/fleet"
+	"signet.example/server/issuance"
 	"signet.example/store"
 )
 
@@ -23,6 +26,7 @@ import (
 type known struct {
 	*admin
 	now time.Time
+	log writtenLog
 }
 
 func newKnown() *known {
@@ -31,7 +35,7 @@ func newKnown() *known {
 	k.admin = &admin{server: &server{
 		clock: clock, started: k.now.Add(-10 * time.Minute), td: spiffeid.RequireTrustDomainFromString("test.example"), cfg: Config{Lifetimes: Lifetimes{Agent: time.Hour}},
 		roster: rosterOf(), sessions: fleet.NewSessions(noReports{}, slog.New(slog.DiscardHandler)),
-		issuance:  &issuance{clock: clock, own: map[string]ownCert{}},
+		issued:    issuance.NewLog(&k.log, clock, slog.New(slog.DiscardHandler)),
 		endpoints: fleet.NewEndpoints(fleet.EndpointsConfig{}),
 	}}
 	return k
@@ -40,8 +44,35 @@ func newKnown() *known {
 // agent joined some time ago; its newest certificate was issued then or later.
 func (k *known) agent(id, group, host string, joined, issued time.Duration) {
 	put(k.roster, store.Agent{ID: id, Group: group, Hostname: host, Joined: k.now.Add(-joined)})
-	at := k.now.Add(-issued)
-	k.issuance.own[k.agentSPIFFE(id)] = ownCert{issued: at, end: at.Add(time.Hour), renewed: issued != joined}
+	k.log.issue(k.agentSPIFFE(id), k.now.Add(-joined))
+	if issued != joined {
+		k.log.issue(k.agentSPIFFE(id), k.now.Add(-issued))
+	}
+	_ = k.issued.Follow(context.Background()) // a writtenLog has no errors
+}
+
+// writtenLog is an issuance log that ends when all of it was read.
+type writtenLog []*api.LogRecord
+
+// issue writes down an hour's certificate of an agent's own.
+func (l *writtenLog) issue(agent string, at time.Time) {
+	*l = append(*l, &api.LogRecord{
+		Sequence: uint64(len(*l) + 1), Kind: api.RecordKind_RECORD_KIND_ISSUED, Profile: api.Profile_PROFILE_AGENT, SpiffeId: agent, Requester: agent,
+		Serial: fmt.Sprint(len(*l)), Time: timestamppb.New(at), NotAfter: timestamppb.New(at.Add(time.Hour)),
+	})
+}
+
+func (l *writtenLog) Authority(context.Context) (*api.AuthorityResponse, error) {
+	return &api.AuthorityResponse{LogSize: uint64(len(*l))}, nil
+}
+
+func (l *writtenLog) ReadLog(_ context.Context, from uint64, _ bool, each func(*api.LogRecord) error) error {
+	for _, r := range (*l)[from-1:] {
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // noReports are taken.

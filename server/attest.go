@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,14 +11,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
+	"signet.example/internal/ordered"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/issuance"
 	"signet.example/store"
 )
 
@@ -31,7 +31,7 @@ type agentAPI struct {
 	nodes     *nodes.Attestors
 	strangers *limiters // attestations with keys of nobody, by where they come from
 	attests   *limiters // attestations of those that joined, by host key and whether it is served there; of those that may join, by token
-	issues    *limiters // by agent
+	svids     *issuance.SVIDs
 }
 
 // attestable takes the attestation of a caller out of a bucket, before anything of
@@ -53,11 +53,11 @@ func (a *agentAPI) attestable(ctx context.Context, c *caller, req *api.AttestReq
 		if a.instances.ServedAt(id, c.remote) {
 			where = "there"
 		}
-		return a.attests.take(string(c.hostKey)+where, w.Units)
+		return a.attests.Take(string(c.hostKey)+where, w.Units)
 	case w.Own != nil:
 		a.access.vouched(c.conn)
-		return a.attests.take(string(w.Own), w.Units)
-	case !a.strangers.allow(fleet.Source(c.remote).String(), w.Units):
+		return a.attests.Take(string(w.Own), w.Units)
+	case a.strangers.Take(fleet.Source(c.remote).String(), w.Units) != nil:
 		return fault.Limit
 	}
 	return nil
@@ -77,7 +77,7 @@ func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.Att
 		return nil, err
 	}
 	// Before a token is used up: a request that cannot succeed should not cost it.
-	if err := checkCSR(req.GetCsr()); err != nil {
+	if err := a.svids.CheckCSR(req.GetCsr()); err != nil {
 		return nil, err
 	}
 	agent, err := a.enrol(ctx, c, req)
@@ -88,7 +88,7 @@ func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.Att
 	if err != nil {
 		return nil, err
 	}
-	return &api.AttestResponse{AgentId: agent.ID, Chain: chain, SignedRootSet: a.authority.roots().signed}, nil
+	return &api.AttestResponse{AgentId: agent.ID, Chain: chain, SignedRootSet: a.authority.Roots().Signed}, nil
 }
 
 // enrol finds or makes the agent.
@@ -181,64 +181,33 @@ func (a *agentAPI) sign(ctx context.Context, agent store.Agent, csr []byte) ([][
 	if err != nil {
 		return nil, err
 	}
-	chain, err := issueOne(ctx, a.signer, &api.SignItem{
-		SpiffeId: id.String(), Csr: csr, Profile: api.Profile_PROFILE_AGENT, Requester: id.String(),
-		Lifetime: durationpb.New(a.cfg.Lifetimes.Agent),
-	})
-	outcome := "ok"
+	return a.svids.Agent(ctx, id, csr)
+}
+
+// Issue signs SVIDs in a batch. The caller is the agent of the connection; what
+// it may hold is what hangs on its group.
+func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.IssueResponse, error) {
+	c, err := callerOf(ctx)
 	if err != nil {
-		outcome = "failed"
+		return nil, err
 	}
-	a.metrics.svids(api.Profile_PROFILE_AGENT, outcome).Inc()
-	return chain, err
+	resp, refused, err := a.svids.Batch(ctx, requesterOf(c, a.model()), req)
+	if refused != "" {
+		a.refusals.refused(ctx, c, "issue", refused)
+	}
+	return resp, err
 }
 
-// issueOne has one certificate issued.
-func issueOne(ctx context.Context, signer issuing, item *api.SignItem) (chain [][]byte, err error) {
-	results, err := signer.Issue(ctx, []*api.SignItem{item})
-	if err != nil {
-		return nil, unanswered(err)
-	}
-	switch r := results[0]; {
-	case r.GetError() != "":
-		return nil, signerError(r)
-	case len(r.GetChain()) == 0:
-		return nil, fmt.Errorf("%w: the signer answered with neither a chain nor an error", fault.Unavailable)
-	default:
-		return r.GetChain(), nil
-	}
-}
-
-// unanswered is the error of a request that the signer did not answer.
-func unanswered(err error) error {
-	if errors.Is(err, fault.Unavailable) { // it has the reason
-		return err
-	}
-	return fmt.Errorf("%w: the signer did not answer: %w", fault.Unavailable, err)
-}
-
-// signerError tells a request's own fault from the signer's.
-func signerError(r *api.SignResult) error {
-	if r.GetInvalid() {
-		return fault.New(fault.Invalid, "%s", r.GetError())
-	}
-	return fault.New(fault.Unavailable, "not signed: %s", r.GetError())
-}
-
-// checkCSR sees that a request has a chance before anything is spent on it. The
-// signer checks again, and more: it trusts nobody.
-func checkCSR(der []byte) error {
-	if len(der) == 0 || len(der) > maxCSR {
-		return fault.New(fault.Invalid, "certificate request of %d bytes", len(der))
-	}
-	csr, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		return fault.New(fault.Invalid, "certificate request: %v", err)
-	}
-	if err := csr.CheckSignature(); err != nil {
-		return fault.New(fault.Invalid, "certificate request: %v", err)
-	}
-	return nil
+// requesterOf is an agent that was let in, and what hangs on its group.
+func requesterOf(c *caller, m *model) issuance.Requester {
+	grants := m.group(c.agent.Group).grants
+	return issuance.Requester{ID: c.id, Agent: c.agent.ID, Entry: func(name string) (identity.Entry, bool) {
+		g, ok := grants.Find(ordered.String(name))
+		if !ok {
+			return identity.Entry{}, false
+		}
+		return g.entry, true
+	}}
 }
 
 // agentID is a name that people can read and nobody can guess or choose:

@@ -89,7 +89,7 @@ func (s *server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
 	for _, c := range serving {
 		seen[c.GetSerial()] = true
 	}
-	err := s.issuance.history(ctx, func(c *api.Cert) error {
+	err := s.issued.History(ctx, func(c *api.Cert) error {
 		if !seen[c.GetSerial()] {
 			serving = append(serving, c)
 		}
@@ -107,7 +107,7 @@ func (s *server) serving() []*api.Cert {
 				SpiffeId: v.GetSpiffeId(), Node: o.Peer().ID.String(), Serial: v.GetSerial(), NotAfter: v.GetNotAfter(),
 				NextRenewal: v.GetNextRenewal(), State: api.Cert_SERVING.Enum(), Consumer: v.Consumer, ConsumerWord: v.GetConsumerWord(),
 			}
-			if r := s.issuance.of(v.GetSerial()); r != nil {
+			if r := s.issued.Of(v.GetSerial()); r != nil {
 				c.NotBefore = r.GetNotBefore()
 			}
 			api.Reconcile(c)

@@ -17,6 +17,7 @@ import (
 	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 	"signet.example/server/policies"
@@ -137,17 +138,17 @@ func (a *admin) checkAuthority(ctx context.Context) []*api.Finding {
 		list = append(list, finding(findSignerUser, sevWarning, "signer", "signet signer --listen <socket> --server-user <user>, run as another user: docs/SIGNER.md",
 			"the signer runs as the server's own user: whoever gets into the server can read the CA's keys"))
 	}
-	var gone *recordsGone
-	if err := a.authority.load(ctx); errors.As(err, &gone) {
-		list = append(list, finding(findLogCut, sevError, "issuance log", gone.fix(), "%s", gone))
+	var gone *issuance.RecordsGone
+	if err := a.authority.Load(ctx); errors.As(err, &gone) {
+		list = append(list, finding(findLogCut, sevError, "issuance log", gone.Fix(), "%s", gone))
 	} else if err != nil {
 		list = append(list, finding(findSigner, sevError, "signer", "look at its log and the server's, then restart `"+restart+"`", "the signer does not answer: %v", err))
 	}
-	r := a.authority.roots()
-	left := r.issuing.NotAfter.Sub(a.clock())
-	if life := r.issuing.NotAfter.Sub(r.issuing.NotBefore); left < life/4 {
+	r := a.authority.Roots()
+	left := r.Issuing.NotAfter.Sub(a.clock())
+	if life := r.Issuing.NotAfter.Sub(r.Issuing.NotBefore); left < life/4 {
 		list = append(list, finding(findIssuingCA, sevError, "issuing CA", "restart `"+restart+"`; the signer renews the issuing CA from the root at half of its life",
-			"the issuing certificate ends in %s, at %s, and was not renewed", left.Round(time.Second), utc(r.issuing.NotAfter)))
+			"the issuing certificate ends in %s, at %s, and was not renewed", left.Round(time.Second), utc(r.Issuing.NotAfter)))
 	}
 	return list
 }
@@ -326,7 +327,7 @@ func (a *admin) checkModel(context.Context) []*api.Finding {
 
 func (a *admin) checkLog(context.Context) []*api.Finding {
 	var list []*api.Finding
-	for _, r := range a.issuance.orphans(a.clock()) {
+	for _, r := range a.issued.Orphans(a.clock()) {
 		list = append(list, finding(findOrphan, sevInfo, "serial "+r.GetSerial(), "signet certs --all",
 			"it was reserved for %s at %s and never answered: the signer or the server ended meanwhile", r.GetSpiffeId(), utc(r.GetTime().AsTime())))
 	}

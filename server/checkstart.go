@@ -17,6 +17,7 @@ import (
 	"signet.example/internal/private"
 	"signet.example/internal/tcpsock"
 	"signet.example/internal/unixsock"
+	"signet.example/server/issuance"
 	"signet.example/server/signer"
 	"signet.example/store"
 )
@@ -63,7 +64,7 @@ func checkSigner(ctx context.Context, cfg Config, seen store.LogMark) (spiffeid.
 		if err := hasCA(cfg.DataDir); err != nil {
 			return spiffeid.TrustDomain{}, err
 		}
-		found, err := signer.CheckFiles(signer.Config{DataDir: cfg.DataDir, PasswordFile: cfg.PasswordFile}, positionOf(seen))
+		found, err := signer.CheckFiles(signer.Config{DataDir: cfg.DataDir, PasswordFile: cfg.PasswordFile}, issuance.PositionOf(seen))
 		if err == nil && found.Lacks {
 			err = checkGone(cfg, seen, found.Log)
 		}
@@ -84,27 +85,27 @@ func checkSigner(ctx context.Context, cfg Config, seen store.LogMark) (spiffeid.
 
 // askSigner holds the signer to what was seen, as the witness does.
 func askSigner(ctx context.Context, cfg Config, client *signer.Client, seen store.LogMark) (spiffeid.TrustDomain, error) {
-	resp, err := client.Authority(ctx, &api.AuthorityRequest{Seen: positionOf(seen)})
+	resp, err := client.Authority(ctx, &api.AuthorityRequest{Seen: issuance.PositionOf(seen)})
 	if status.Code(err) == codes.FailedPrecondition {
 		if resp, err = client.Authority(ctx, &api.AuthorityRequest{}); err == nil {
 			err = checkGone(cfg, seen, resp.GetLog())
 		}
 	}
-	a := &authority{changed: func() {}}
+	var roots issuance.Roots
 	if err == nil {
-		err = a.take(resp)
+		roots, err = issuance.ReadRoots(resp, nil)
 	}
 	if err != nil {
 		return spiffeid.TrustDomain{}, fmt.Errorf("signer: %w", err)
 	}
-	return a.roots().TrustDomain, nil
+	return roots.Set.TrustDomain, nil
 }
 
 // checkGone is nil where the operator accepts that the log lacks what was seen.
 func checkGone(cfg Config, seen store.LogMark, head *api.LogPosition) error {
-	gone := &recordsGone{seen: seen, head: markOf(head)}
-	if cfg.AcceptLog == gone.code() {
+	gone := issuance.NewRecordsGone(seen, head)
+	if cfg.AcceptLog == gone.Code() {
 		return nil
 	}
-	return startFix(gone)
+	return issuance.StartFix(gone)
 }

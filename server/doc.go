@@ -14,7 +14,7 @@
 // immutable picture of everything stored), fleet (agents that joined and are connected,
 // and the addresses that they report, a folder of its own), server/policies
 // and server/issuers (what authorization needs from outside), views (what each agent and
-// proxy is told, a folder of its own), agentAPI and admin (the two faces).
+// proxy is told, a folder of its own), server/issuance (who gets which certificate), agentAPI and admin (the two faces).
 //
 // # Concurrency
 //

@@ -32,8 +32,6 @@ var (
 	MostOfOneAgent = fleet.AgentsRoom().Agent
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
-	NewWitness        = newWitness
-	StartFix          = startFix
 	AskSigner         = askSigner
 )
 
@@ -203,22 +201,3 @@ func (c Config) PolicyLogin(url string) (repo.Login, error) { return c.policyLog
 
 // PrivateServer reports what is wrong with a server's files.
 func PrivateServer(cfg Config, own uint32) error { return cfg.Complete().guarded(own) }
-
-// answers is a signer of which only the authority is asked.
-type answers struct{ left []*api.AuthorityResponse }
-
-func (a *answers) Authority(context.Context) (*api.AuthorityResponse, error) {
-	next := a.left[0]
-	a.left = a.left[1:]
-	return next, nil
-}
-
-// FollowAuthority reports what a server makes of each of a signer's answers.
-func FollowAuthority(ctx context.Context, said ...*api.AuthorityResponse) []error {
-	errs := make([]error, len(said))
-	a := &authority{signer: &answers{left: said}, changed: func() {}}
-	for i := range errs {
-		errs[i] = a.load(ctx)
-	}
-	return errs
-}

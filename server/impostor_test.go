@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"signet.example/api"
+	"signet.example/server/issuance"
 	"signet.example/store"
 	"signet.example/test/impostor"
 )
@@ -20,17 +21,21 @@ func TestTheServerTakesNobodyForAnAgentWhoHasNotItsKey(t *testing.T) {
 	from, until := time.Now().Add(-time.Minute).Truncate(time.Second), time.Now().Add(time.Hour)
 	root := (&testAuthority{t: t}).sign("", from, until)
 	issuing := root.sign("", from, until)
-	leaf, own := issuing.sign("/signet/agent/x", from, until), issuing.sign("/signet/server/server", from, until)
+	leaf := issuing.sign("/signet/agent/x", from, until)
 	a := accessOf(store.Agent{ID: "x"})
 	a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), time.Now
-	o := &ownSVID{exchanged: func(tls.CurveID) {}}
-	o.now.Store(impostor.Shows(own.key, own.cert, issuing.cert, root.cert))
+	o := issuance.NewOwn(issuance.OwnConfig{
+		ID: spiffeid.RequireFromString("spiffe://test.example/signet/server/server"), Issuer: issuesBy{issuing}, Roots: rootsOf(root.cert), Exchanged: func(tls.CurveID) {},
+	})
+	if err := o.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	call := func(method string, shows *tls.Certificate) error {
 		_, seen, err := impostor.Handshake(t, &tls.Config{
 			InsecureSkipVerify:   true, //nolint:gosec // the server is under test, not this client
 			NextProtos:           []string{"h2"},
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shows, nil },
-		}, o.tlsConfig())
+		}, o.TLSConfig())
 		if err != nil {
 			return err
 		}

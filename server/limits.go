@@ -19,8 +19,6 @@ const (
 	maxRequestBytes   = 4 << 20
 	maxHeaderBytes    = 16 << 10
 	maxStreams        = 1024
-	maxBatch          = 256     // SVIDs in one Issue
-	maxCSR            = 8 << 10 // bytes
 
 	issuePerSecond, issueBurst         = 500, 4096 // SVIDs of one agent
 	strangersPerSecond, strangersBurst = 20, 200   // attestations of one address (of IPv6: a /64), of keys that did not join
@@ -67,11 +65,9 @@ func newLimiters(perSecond float64, burst int) *limiters {
 	return &limiters{limit: rate.Limit(perSecond), burst: burst, by: map[string]*rate.Limiter{}, next: 1024}
 }
 
-// allow takes n tokens of key's bucket, or none.
-func (l *limiters) allow(key string, n int) bool { return l.take(key, n) == nil }
-
-// take is allow with the error for the caller, which says when there are enough.
-func (l *limiters) take(key string, n int) error {
+// Take takes n tokens of key's bucket, or none and returns the error for the caller, which
+// says when there are enough.
+func (l *limiters) Take(key string, n int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.by[key]

@@ -14,6 +14,7 @@ import (
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/underway"
+	"signet.example/server/issuance"
 )
 
 // face is one gRPC server and its listener.
@@ -57,7 +58,7 @@ func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
 	room := underway.New(mostUnread)
 	opts = append(opts,
-		grpc.Creds(verifiedCredentials{credentials.NewTLS(s.own.tlsConfig()), s.access.knows, room, s.log}),
+		grpc.Creds(verifiedCredentials{credentials.NewTLS(s.own.TLSConfig()), s.access.knows, room, s.log}),
 		grpc.StatsHandler(room.Handler()),
 		grpc.UnaryInterceptor(s.access.unary),
 		grpc.StreamInterceptor(s.access.stream),
@@ -65,7 +66,12 @@ func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 	g := grpc.NewServer(opts...)
 	api.RegisterAgentAPIServer(g, &agentAPI{
 		server: s, nodes: attestors, strangers: newLimiters(strangersPerSecond, strangersBurst),
-		attests: newLimiters(attestPerSecond, attestBurst), issues: newLimiters(issuePerSecond, issueBurst),
+		attests: newLimiters(attestPerSecond, attestBurst),
+		svids: issuance.New(issuance.Config{
+			Batches: s.signing, One: s.signer, Limits: newLimiters(issuePerSecond, issueBurst),
+			Metrics: issuance.Metrics{Issued: s.metrics.svids, Limited: s.metrics.limited},
+			Agent:   s.cfg.Lifetimes.Agent, Workload: s.cfg.Lifetimes.SVID,
+		}),
 	})
 	(&ads.Server{Views: s.views, Peer: agentOf, Log: s.log}).Register(g)
 	return g

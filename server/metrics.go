@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -150,20 +149,10 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 	p := s.policies.State().Current
 	gauge(descPolicy, 1, p.GetId(), p.GetCommit(), p.GetSource())
 	gauge(descRevision, float64(s.model().revision))
-	roots := s.authority.roots()
-	gauge(descIssuing, float64(roots.issuing.NotAfter.Unix()))
-	gauge(descRoot, float64(firstEnd(roots).Unix()))
-	gauge(descOrphans, float64(len(s.issuance.orphans(s.clock()))))
-}
-
-func firstEnd(r rootSet) time.Time {
-	var end time.Time
-	for _, c := range r.Roots {
-		if end.IsZero() || c.NotAfter.Before(end) {
-			end = c.NotAfter
-		}
-	}
-	return end
+	roots := s.authority.Roots()
+	gauge(descIssuing, float64(roots.Issuing.NotAfter.Unix()))
+	gauge(descRoot, float64(roots.FirstEnd().Unix()))
+	gauge(descOrphans, float64(len(s.issued.Orphans(s.clock()))))
 }
 
 // httpFace serves /metrics, /healthz and /readyz on a loopback address.

@@ -16,6 +16,7 @@ import (
 	"weak"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,6 +28,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 	"signet.example/server/policies"
@@ -357,17 +359,27 @@ func manyEntries(t *testing.T, n int) *model {
 	return m
 }
 
+// issuesNames issues the name that is asked for.
+type issuesNames struct{}
+
+func (issuesNames) Issue(_ context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+	return []*api.SignResult{{Chain: [][]byte{[]byte(items[0].GetSpiffeId())}}}, nil
+}
+
 func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
 	work := func(n int) float64 {
 		m := manyEntries(t, n)
-		a := &agentAPI{server: &server{cfg: Config{}.Complete()}}
-		a.current.Store(m)
+		issued := prometheus.NewCounter(prometheus.CounterOpts{})
+		svids := issuance.New(issuance.Config{
+			Batches: issuesNames{}, Limits: newLimiters(1e6, 1e6),
+			Metrics: issuance.Metrics{Issued: func(api.Profile, string) prometheus.Counter { return issued }},
+		})
 		c := hostile("x")
+		req := &api.IssueRequest{Requests: []*api.SVIDRequest{{Entry: "x7", Csr: []byte{1}}}}
 		return testing.AllocsPerRun(100, func() {
-			grants := a.model().group("g").grants
-			item, err := a.item(c, &api.SVIDRequest{Entry: "x7", Csr: []byte{1}}, grants)
-			if err != nil || item.GetSpiffeId() != "spiffe://test.example/0" {
-				t.Fatal(item, err)
+			resp, refused, err := svids.Batch(t.Context(), requesterOf(c, m), req)
+			if err != nil || refused != "" || string(resp.GetResults()[0].GetChain()[0]) != "spiffe://test.example/0" {
+				t.Fatal(resp, refused, err)
 			}
 		})
 	}
@@ -401,7 +413,7 @@ func viewsOf(t *testing.T, m *model, except ...string) *followed {
 	f.views = views.New(views.Config{
 		TrustDomain: testTD, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
 		Metrics: views.Metrics{Published: counted.published, BuildErrors: counted.buildErrors, Rebuild: counted.rebuild},
-	}, sources{func() *model { return m }, func() rootSet { return rootSet{} }, rosterOf(hostile("x").agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}}, anyone{}, watched.NewSignal())
+	}, sources{func() *model { return m }, func() issuance.Roots { return issuance.Roots{} }, rosterOf(hostile("x").agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}}, anyone{}, watched.NewSignal())
 	f.follow("agent", &corev3.Node{Id: hostile("x").id.String()})
 	for _, n := range m.graph.Nodes("m") {
 		if !slices.Contains(except, n.Name) {

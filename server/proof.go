@@ -79,15 +79,15 @@ func (v *verifiedPath) holds(roots *x509.CertPool, now time.Time) bool {
 // verifySVID is whose SVID the peer has shown.
 func (a *access) verifySVID(p *tlsPeer) (spiffeid.ID, error) {
 	roots, now := a.roots(), a.clock()
-	if v := p.path.Load(); v.holds(roots.pool, now) {
+	if v := p.path.Load(); v.holds(roots.Pool, now) {
 		return v.id, nil
 	}
-	id, err := identity.VerifyPeer(p.State, a.td, roots.pool, now, x509.ExtKeyUsageClientAuth)
+	id, err := identity.VerifyPeer(p.State, a.td, roots.Pool, now, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return id, err
 	}
-	v := &verifiedPath{id: id, roots: roots.pool, from: p.chain()[0].NotBefore, until: p.chain()[0].NotAfter}
-	for _, c := range slices.Concat(p.chain(), roots.Roots) {
+	v := &verifiedPath{id: id, roots: roots.Pool, from: p.chain()[0].NotBefore, until: p.chain()[0].NotAfter}
+	for _, c := range slices.Concat(p.chain(), roots.Set.Roots) {
 		if c.NotBefore.After(v.from) {
 			v.from = c.NotBefore
 		}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,7 +17,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/credentials"
 
+	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/server/issuance"
 	"signet.example/store"
 )
 
@@ -32,6 +36,12 @@ func (a *testAuthority) sign(path string, from, until time.Time) *testAuthority 
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	return &testAuthority{a.t, a.signFor(path, from, until, key.Public(), key), key}
+}
+
+// signFor is sign for a key of somebody else's, or for self where a has none.
+func (a *testAuthority) signFor(path string, from, until time.Time, pub crypto.PublicKey, self *ecdsa.PrivateKey) *x509.Certificate {
+	a.t.Helper()
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: rand.Text()}, NotBefore: from, NotAfter: until,
 		BasicConstraintsValid: true, URIs: []*url.URL{{Scheme: "spiffe", Host: "test.example", Path: path}},
@@ -43,16 +53,32 @@ func (a *testAuthority) sign(path string, from, until time.Time) *testAuthority 
 	}
 	parent, by := a.cert, a.key
 	if parent == nil {
-		parent, by = c, key
+		parent, by = c, self
 	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by)
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, pub, by)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	if c, err = x509.ParseCertificate(der); err != nil {
 		a.t.Fatal(err)
 	}
-	return &testAuthority{a.t, c, key}
+	return c
+}
+
+// issuesBy is an issuer that signs whatever is asked for (issuance.Issuer).
+type issuesBy struct{ *testAuthority }
+
+func (i issuesBy) Issue(_ context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+	var out []*api.SignResult
+	for _, item := range items {
+		csr, err := x509.ParseCertificateRequest(item.GetCsr())
+		if err != nil {
+			return nil, err
+		}
+		path := spiffeid.RequireFromString(item.GetSpiffeId()).Path()
+		out = append(out, &api.SignResult{Chain: [][]byte{i.signFor(path, i.cert.NotBefore, i.cert.NotAfter, csr.PublicKey, nil).Raw, i.cert.Raw}})
+	}
+	return out, nil
 }
 
 // The second call on a connection is not the first: what ends between them ends it.
@@ -75,7 +101,7 @@ func TestAnAgentThatWasLetInOnceIsRefusedAsSoonAsAnythingOfItEnds(t *testing.T) 
 		"it was forgotten":        {8, 4, 2, func(a *access) { a.roster = rosterOf() }, true},
 		"the roots were replaced": {8, 4, 2, func(a *access) { a.roots = rootsOf((&testAuthority{t: t}).sign("", noon, hours(8)).cert) }, true},
 		"a root came to them": {8, 4, 2, func(a *access) {
-			a.roots = rootsOf(append(a.roots().Roots, (&testAuthority{t: t}).sign("", noon, hours(8)).cert)...)
+			a.roots = rootsOf(append(a.roots().Set.Roots, (&testAuthority{t: t}).sign("", noon, hours(8)).cert)...)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,9 +125,9 @@ func TestAnAgentThatWasLetInOnceIsRefusedAsSoonAsAnythingOfItEnds(t *testing.T) 
 	}
 }
 
-func rootsOf(certs ...*x509.Certificate) func() rootSet {
-	set := rootSet{RootSet: identity.RootSet{Roots: certs}, pool: identity.PoolOf(certs...)}
-	return func() rootSet { return set }
+func rootsOf(certs ...*x509.Certificate) func() issuance.Roots {
+	set := issuance.Roots{Set: identity.RootSet{Roots: certs}, Pool: identity.PoolOf(certs...)}
+	return func() issuance.Roots { return set }
 }
 
 func TestAConnectionsChainIsVerifiedOnce(t *testing.T) {

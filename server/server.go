@@ -15,7 +15,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 
-	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/authz/jwt"
 	"signet.example/identity"
@@ -25,6 +24,7 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/policy/repo"
 	"signet.example/server/fleet"
+	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/policies"
 	"signet.example/server/signer"
@@ -32,12 +32,8 @@ import (
 	"signet.example/store"
 )
 
-const (
-	// authorityEvery is how often the signer is asked for a new issuing certificate.
-	authorityEvery = 30 * time.Second
-	// stopGrace is how long calls may take to end when the server stops.
-	stopGrace = time.Second
-)
+// stopGrace is how long calls may take to end when the server stops.
+const stopGrace = time.Second
 
 // server joins the parts. load makes each of them before what uses it, and sets all
 // their fields but access.verified, which is the listener's: serve sets that before it
@@ -51,7 +47,7 @@ const (
 //	         loading → access.mu → roster.mu          (before Views.mu, not under it)
 //	writes → policies.mu
 //	policies.reading → policies.mu → the store
-//	witness.writing → witness.mu → the store         (only what an operator accepts is written under mu)
+//	Witness.writing → Witness.mu → the store         (only what an operator accepts is written under mu)
 //	Session.taking, Sessions.mu → registry.mu → Roster.mu; Endpoints.mu
 //
 // "The store" is a write, which waits for the one before and for the disk. Every lock
@@ -66,10 +62,10 @@ type server struct {
 	clock func() time.Time
 
 	store     *store.Store
-	signer    *witness
-	signing   *signer.Queue
-	authority *authority
-	own       *ownSVID
+	signer    *issuance.Witness
+	signing   *issuance.Queue
+	authority *issuance.Authority
+	own       *issuance.Own
 	roster    *fleet.Roster
 	sessions  *fleet.Sessions
 	instances *fleet.Instances
@@ -79,7 +75,7 @@ type server struct {
 	issuers   *issuers.Keys
 	views     *views.Views
 	access    *access
-	issuance  *issuance
+	issued    *issuance.Log
 	metrics   *metrics
 	refusals  *refusals
 	started   time.Time
@@ -156,23 +152,23 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, client *signer.Clien
 
 // load makes the parts and reads what they had.
 func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, client *signer.Client, clock func() time.Time) (*server, error) {
-	w, err := newWitness(ctx, client, st, cfg.AcceptLog, log)
+	w, err := issuance.NewWitness(ctx, client, st, cfg.AcceptLog, log)
 	if err != nil {
 		return nil, err
 	}
 	s := &server{
-		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: w, signing: signer.NewQueue(w),
+		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: w, signing: issuance.NewQueue(w),
 		metrics: newMetrics(), stopping: make(chan struct{}),
 		writes: make(writeLock, 1), started: clock(), readMemory: policies.Memory,
 	}
 	s.refusals = newRefusals(clock, s.audit)
 	changed := watched.NewSignal() // what views are made of
-	s.authority = &authority{signer: w, changed: changed.Wake}
-	if err := s.authority.load(ctx); err != nil {
-		return nil, startFix(err)
+	s.authority = issuance.NewAuthority(w, changed.Wake)
+	if err := s.authority.Load(ctx); err != nil {
+		return nil, issuance.StartFix(err)
 	}
-	w.unused(ctx)
-	s.td = s.authority.roots().TrustDomain
+	w.Unused(ctx)
+	s.td = s.authority.Roots().Set.TrustDomain
 	if cfg.TrustDomain != "" && cfg.TrustDomain != s.td.Name() {
 		return nil, fmt.Errorf("trust_domain is %q in the configuration and %q in the CA of %s", cfg.TrustDomain, s.td.Name(), cfg.DataDir)
 	}
@@ -183,8 +179,8 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	if err != nil {
 		return nil, err
 	}
-	s.own = &ownSVID{id: id, signer: w, roots: s.authority.roots, log: log, clock: clock, exchanged: s.metrics.exchanged}
-	if err := s.own.renew(ctx); err != nil {
+	s.own = issuance.NewOwn(issuance.OwnConfig{ID: id, Issuer: w, Roots: s.authority.Roots, Log: log, Clock: clock, Exchanged: s.metrics.exchanged})
+	if err := s.own.Renew(ctx); err != nil {
 		return nil, err
 	}
 	s.metrics.registry.MustRegister(gauges{s})
@@ -198,10 +194,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	if err := s.roster.Load(ctx); err != nil {
 		return err
 	}
-	s.issuance = &issuance{
-		signer: s.signer, log: s.log, clock: s.clock,
-		open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{}, own: map[string]ownCert{},
-	}
+	s.issued = issuance.NewLog(s.signer, s.clock, s.log)
 	var err error
 	s.issuers, err = issuers.New(issuers.Config{
 		List: func() []jwt.Issuer { return s.model().issuers }, Store: issuers.File(s.dir.issuers()),
@@ -237,7 +230,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		},
 	})
 	s.access = &access{
-		td: s.td, roots: s.authority.roots, roster: s.roster, model: s.model, clock: s.clock, log: s.log,
+		td: s.td, roots: s.authority.Roots, roster: s.roster, model: s.model, clock: s.clock, log: s.log,
 		metrics: s.metrics, open: map[*caller]struct{}{}, turnedAway: s.refusals.refused,
 	}
 	s.instances = fleet.NewInstances(s.sessions, s.access, s.tellClash, s.clock)
@@ -245,7 +238,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	s.views = views.New(views.Config{
 		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
 		Metrics: views.Metrics{Published: s.metrics.published, BuildErrors: s.metrics.buildErrors, Rebuild: s.metrics.rebuild},
-	}, sources{s.model, s.authority.roots, s.roster, s.endpoints, s.policies, s.issuers}, s.access, changed)
+	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers}, s.access, changed)
 	rows, revision, err := s.store.Objects(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
@@ -289,9 +282,8 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.run, s.signing.Run, s.issuance.run, s.registry.Run, s.endpoints.Run,
+		s.watch, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.registry.Run, s.endpoints.Run,
 		s.refusals.run, s.runRetention,
-		func(ctx context.Context) error { return s.authority.run(ctx, authorityEvery) },
 	} {
 		g.Go(func() error { return part(work) })
 	}

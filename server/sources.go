@@ -8,6 +8,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 	"signet.example/server/policies"
@@ -17,7 +18,7 @@ import (
 // sources is what views are made of (views.Source).
 type sources struct {
 	model     func() *model
-	roots     func() rootSet
+	roots     func() issuance.Roots
 	roster    *fleet.Roster
 	endpoints *fleet.Endpoints
 	policies  *policies.Revisions
@@ -28,7 +29,7 @@ type sources struct {
 func (s sources) Look() views.Look {
 	m, p := s.model(), s.policies.State()
 	return views.Look{
-		Model: m, Endpoints: s.endpoints.Snapshot(), Roots: s.roots().bundle(), Issuers: s.issuers.Resources(m.issuers),
+		Model: m, Endpoints: s.endpoints.Snapshot(), Roots: s.roots().Bundle(), Issuers: s.issuers.Resources(m.issuers),
 		Policy: views.Policy{Current: p.Current, Keep: p.Keep, Stamp: p.Stamp},
 		Roster: s.roster.Version(), Banned: s.roster.Banned(),
 	}

@@ -22,6 +22,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/server"
+	"signet.example/server/issuance"
 	"signet.example/server/signer"
 	"signet.example/store"
 )
@@ -199,7 +200,7 @@ func TestCallsThatAreRefusedAtOnceAreServedByOneAcceptance(t *testing.T) {
 	}
 	code := ""
 	for range 2 { // without the operator's word, and with it
-		w, err := server.NewWitness(t.Context(), signer.NewClient(conn), s, code, testLog(t))
+		w, err := issuance.NewWitness(t.Context(), signer.NewClient(conn), s, code, testLog(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,12 +212,12 @@ func TestCallsThatAreRefusedAtOnceAreServedByOneAcceptance(t *testing.T) {
 		}
 		calls.Wait()
 		for _, err := range errs {
-			if code == "" && (err == nil || !acceptCode.MatchString(server.StartFix(err).Error())) || code != "" && err != nil {
+			if code == "" && (err == nil || !acceptCode.MatchString(issuance.StartFix(err).Error())) || code != "" && err != nil {
 				t.Errorf("with --accept-log %q: %v", code, err)
 			}
 		}
 		if code == "" {
-			code = acceptCode.FindStringSubmatch(server.StartFix(errs[0]).Error())[1]
+			code = acceptCode.FindStringSubmatch(issuance.StartFix(errs[0]).Error())[1]
 		}
 	}
 }

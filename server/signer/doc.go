@@ -12,10 +12,10 @@
 // service.go); whose files these must be, and what a start would find (private.go,
 // check.go). The server's end: Process, a child that is started again when it dies
 // (process.go); Remote, a connection to the service (remote.go); Client, what can be
-// asked of either (client.go); Queue, which asks for several agents at once (queue.go).
+// asked of either (client.go).
 //
 // # Concurrency
 //
-// Process, Remote, Client and Queue may be used from any number of goroutines. Process has
-// one goroutine, which Close waits for; Queue.Run has two until its context ends.
+// Process, Remote and Client may be used from any number of goroutines. Process has one
+// goroutine, which Close waits for.
 package signer

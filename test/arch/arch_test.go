@@ -47,11 +47,12 @@ var imports = map[string][]string{
 	"server/signer":   {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":    {},
 	"server/fleet":    {"api", "store", "server/fault", "internal", "proxy"},
+	"server/issuance": {"identity", "api", "store", "server/fault", "internal"},
 	"server/issuers":  {"api", "authz/jwt", "internal"},
 	"server/policies": {"identity", "mesh", "api", "policy", "policy/repo", "store", "internal", "proxy"},
 	"server/kinds":    {"identity", "mesh", "policy/repo", "authz/jwt", "internal"},
 	"server/views":    {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/fleet", "server/kinds", "internal"},
-	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/issuers", "server/policies", "server/kinds", "server/signer", "server/fault", "server/fleet", "server/views", "internal", "proxy"},
+	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/issuance", "server/issuers", "server/policies", "server/kinds", "server/signer", "server/fault", "server/fleet", "server/views", "internal", "proxy"},
 	"dev":             {"api"},
 	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "dev", "api", "policy", "policy/check", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},

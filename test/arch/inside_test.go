@@ -43,7 +43,7 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server": {lines: 6200, uses: 14, embedded: []string{"server", "Agent", "RootSet"}},
+	"server": {lines: 5400, uses: 15, embedded: []string{"server", "Agent"}},
 	"agent":  {lines: 2900},
 	"policy": {uses: 18},
 	"dev":    {calls: 12},

@@ -1,4 +1,4 @@
-package signer
+package issuance
 
 import (
 	"context"
@@ -22,9 +22,9 @@ const (
 	callDeadline = 10 * time.Second
 )
 
-// Issuer signs a batch: one result for each item, in their order. It is called from
+// Signer signs a batch: one result for each item, in their order. It is called from
 // several goroutines. After an error nothing is known of any item.
-type Issuer interface {
+type Signer interface {
 	Sign(ctx context.Context, items []*api.SignItem) (Signed, error)
 }
 
@@ -54,7 +54,7 @@ func (s Signed) Take(ctx context.Context) ([]*api.SignResult, error) {
 // has answered: what else its results wait for is waited for by each who asked, beside
 // the next calls. Who may have what was decided before, for each request by itself.
 type Queue struct {
-	signer Issuer
+	signer Signer
 	queue  chan *request
 }
 
@@ -67,12 +67,12 @@ type request struct {
 }
 
 // NewQueue returns a queue before a signer. It answers while Run does.
-func NewQueue(signer Issuer) *Queue {
+func NewQueue(signer Signer) *Queue {
 	return &Queue{signer: signer, queue: make(chan *request)}
 }
 
-// Issue has a batch signed, as an Issuer does, and takes it. When ctx ends first, what is signed nevertheless is in the
-// log and nobody has it, as when an answer is lost on its way.
+// Issue implements Issuer. When ctx ends first, what is signed nevertheless is in the log
+// and nobody has it, as when an answer is lost on its way.
 func (q *Queue) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
 	if len(items) >= aloneFrom {
 		signed, err := q.signer.Sign(ctx, items)

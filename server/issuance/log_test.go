@@ -1,10 +1,12 @@
-package server
+package issuance
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,14 +64,11 @@ func TestTheLogIsFollowedOnAfterTheSignerEnded(t *testing.T) {
 			{record(1, api.RecordKind_RECORD_KIND_RESERVED, "a"), record(2, api.RecordKind_RECORD_KIND_RESERVED, "b"), record(3, api.RecordKind_RECORD_KIND_RESERVED, "c")},
 			{record(4, api.RecordKind_RECORD_KIND_ISSUED, "a"), record(5, api.RecordKind_RECORD_KIND_ABANDONED, "b")},
 		}}
-		i := &issuance{
-			signer: l, log: slog.New(slog.DiscardHandler), clock: time.Now, next: 1,
-			open: map[string]*api.LogRecord{}, live: map[string]*api.LogRecord{}, own: map[string]ownCert{},
-		}
+		i := NewLog(l, time.Now, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- i.run(ctx) }()
-		if err := i.caughtUp(ctx); err != nil {
+		go func() { done <- i.Run(ctx) }()
+		if err := i.CaughtUp(ctx); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second) // for the third reading, which waits
@@ -77,17 +76,17 @@ func TestTheLogIsFollowedOnAfterTheSignerEnded(t *testing.T) {
 		if want := []uint64{1, 4, 6}; !slices.Equal(l.asked, want) {
 			t.Errorf("it was read from %d, want %d", l.asked, want)
 		}
-		if n, last := i.heldBy(agent); n != 1 || !last.Equal(i.of("a").GetNotAfter().AsTime()) {
+		if n, last := i.HeldBy(agent); n != 1 || !last.Equal(i.Of("a").GetNotAfter().AsTime()) {
 			t.Errorf("%d held, the last until %s", n, last)
 		}
-		if left := i.orphans(time.Now()); len(left) != 0 {
+		if left := i.Orphans(time.Now()); len(left) != 0 {
 			t.Errorf("orphans of a moment ago: %v", left)
 		}
-		if left := i.orphans(time.Now().Add(2 * orphanAge)); len(left) != 1 || left[0].GetSerial() != "c" {
+		if left := i.Orphans(time.Now().Add(2 * orphanAge)); len(left) != 1 || left[0].GetSerial() != "c" {
 			t.Errorf("orphans: %v", left)
 		}
 		time.Sleep(2 * time.Hour)
-		if n, _ := i.heldBy(agent); n != 0 {
+		if n, _ := i.HeldBy(agent); n != 0 {
 			t.Errorf("%d held after their end", n)
 		}
 		cancel()
@@ -101,10 +100,71 @@ func TestTheHistoryEndsWithWhoeverItIsFor(t *testing.T) {
 	l := &brokenLog{pages: [][]*api.LogRecord{{
 		{Sequence: 1, Kind: api.RecordKind_RECORD_KIND_RESERVED, Serial: "a"}, {Sequence: 2, Kind: api.RecordKind_RECORD_KIND_ISSUED, Serial: "a"}, {Sequence: 3, Kind: api.RecordKind_RECORD_KIND_ISSUED, Serial: "b"},
 	}}}
-	i := &issuance{signer: l, clock: time.Now}
+	i := NewLog(l, time.Now, nil)
 	left := errors.New("the operator left")
 	given := 0
-	if err := i.history(t.Context(), func(*api.Cert) error { given++; return left }); !errors.Is(err, left) || given != 1 {
+	if err := i.History(t.Context(), func(*api.Cert) error { given++; return left }); !errors.Is(err, left) || given != 1 {
 		t.Errorf("%d certificates, %v", given, err)
 	}
+}
+
+// gatedLog is a log of certificates of one agent, of which each record comes when the test lets it.
+type gatedLog struct {
+	agent string
+	size  uint64
+	let   chan struct{}
+}
+
+func (l gatedLog) Authority(context.Context) (*api.AuthorityResponse, error) {
+	return &api.AuthorityResponse{LogSize: l.size}, nil
+}
+
+func (l gatedLog) ReadLog(ctx context.Context, from uint64, _ bool, each func(*api.LogRecord) error) error {
+	for n := from; ; n++ {
+		select {
+		case <-l.let:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := each(&api.LogRecord{
+			Sequence: n, Kind: api.RecordKind_RECORD_KIND_ISSUED, Serial: fmt.Sprint(n), Requester: l.agent,
+			NotAfter: timestamppb.New(time.Now().Add(time.Hour)),
+		}); err != nil {
+			return err
+		}
+	}
+}
+
+// Records are counted from 1: the last one, which has the newest certificate, has the
+// number of the log's size.
+func TestWhoWaitsForTheLogHasSeenItsLastRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 3
+		log := gatedLog{agent: "spiffe://mesh.example/signet/agent/a", size: size, let: make(chan struct{})}
+		l := NewLog(log, time.Now, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = l.Run(ctx) }) // ends by cancel
+		held := make(chan int32, 1)
+		running.Go(func() {
+			if err := l.CaughtUp(ctx); err != nil {
+				t.Error(err)
+			}
+			n, _ := l.HeldBy(log.agent)
+			held <- n
+		})
+		for range size {
+			select {
+			case n := <-held:
+				t.Fatalf("after %d of %d records nothing is waited for", n, size)
+			case <-time.After(time.Second): // of the bubble
+			}
+			log.let <- struct{}{}
+		}
+		if n := <-held; n != size {
+			t.Errorf("%d of %d certificates are known", n, size)
+		}
+		cancel()
+		running.Wait()
+	})
 }

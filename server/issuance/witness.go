@@ -1,10 +1,8 @@
-package server
+package issuance
 
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -14,12 +12,24 @@ import (
 
 	"signet.example/api"
 	"signet.example/server/fault"
-	"signet.example/server/signer"
 	"signet.example/store"
 )
 
-// marks is where a witness keeps what it has seen. Writes are durable on return.
-type marks interface {
+// Process is the signer process, or the service that stands for it. It is asked from many
+// goroutines; after an error nothing is known of what was asked.
+type Process interface {
+	// Issue has a batch signed. The answer has one result for each item, in their order,
+	// and what it has of certificates is in the log, durably. A process whose log has not
+	// what was seen refuses with FailedPrecondition, as Authority does.
+	Issue(ctx context.Context, req *api.SignRequest) (*api.SignResponse, error)
+	Authority(ctx context.Context, req *api.AuthorityRequest) (*api.AuthorityResponse, error)
+	// ReadLog calls each with the records from a number on, in their order, until each
+	// fails or the log ends, which is nil. With follow the log ends with the signer.
+	ReadLog(ctx context.Context, from uint64, follow bool, each func(*api.LogRecord) error) error
+}
+
+// Marks is where a witness keeps what it has seen. Writes are durable on return.
+type Marks interface {
 	LogMark(ctx context.Context) (store.LogMark, error)
 	PutLogMark(ctx context.Context, m store.LogMark) error
 	ResetLogMark(ctx context.Context, actor, detail string, m store.LogMark) error
@@ -28,15 +38,15 @@ type marks interface {
 // mostRefusals is how often one call is made that is refused for the log each time.
 const mostRefusals = 3
 
-// witness is the signer as the rest of the server sees it. It keeps, on the server's
+// Witness is the signer as the rest of the server sees it. It keeps, on the server's
 // side, the newest position of the issuance log that it has seen, before anybody
 // gets a certificate that is recorded up to there. A signer whose log has that
 // position no more issues nothing: certificates are in use of which it has no record.
-type witness struct {
-	*signer.Client // reads the log as it is
-	marks          marks
-	accept         string // the refusal that the operator accepts, once; see recordsGone.code
-	log            *slog.Logger
+type Witness struct {
+	process Process
+	marks   Marks
+	accept  string // the refusal that the operator accepts, once; see RecordsGone.Code
+	log     *slog.Logger
 
 	writing sync.Mutex    // held while marks is written; taken before mu
 	mu      sync.Mutex    // guards the following and accept
@@ -44,17 +54,18 @@ type witness struct {
 	shown   store.LogMark // the furthest that an answer has shown, which the next write keeps
 }
 
-// newWitness is called once for a store: nobody else writes its mark.
-func newWitness(ctx context.Context, client *signer.Client, m marks, accept string, log *slog.Logger) (*witness, error) {
+// NewWitness is called once for a store: nobody else writes its mark. accept is the code
+// of the one refusal that the operator accepts, or empty.
+func NewWitness(ctx context.Context, p Process, m Marks, accept string, log *slog.Logger) (*Witness, error) {
 	seen, err := m.LogMark(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &witness{Client: client, marks: m, accept: accept, log: log, seen: seen, shown: seen}, nil
+	return &Witness{process: p, marks: m, accept: accept, log: log, seen: seen, shown: seen}, nil
 }
 
-// Issue returns no certificate whose record is not marked. See issuing.
-func (w *witness) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
+// Issue implements Issuer: it returns no certificate whose record is not marked.
+func (w *Witness) Issue(ctx context.Context, items []*api.SignItem) ([]*api.SignResult, error) {
 	signed, err := w.Sign(ctx, items)
 	if err != nil {
 		return nil, err
@@ -62,21 +73,21 @@ func (w *witness) Issue(ctx context.Context, items []*api.SignItem) ([]*api.Sign
 	return signed.Take(ctx)
 }
 
-// Sign implements signer.Issuer: what it returns can be taken when it is marked.
-func (w *witness) Sign(ctx context.Context, items []*api.SignItem) (signer.Signed, error) {
+// Sign implements Signer: what it returns can be taken when it is marked.
+func (w *Witness) Sign(ctx context.Context, items []*api.SignItem) (Signed, error) {
 	resp, err := held(ctx, w, func(seen *api.LogPosition) (*api.SignResponse, error) {
-		return w.Client.Issue(ctx, &api.SignRequest{Items: items, Seen: seen})
+		return w.process.Issue(ctx, &api.SignRequest{Items: items, Seen: seen})
 	})
 	if err != nil {
-		return signer.Signed{}, err
+		return Signed{}, err
 	}
-	return signer.NewSigned(resp.GetResults(), func(ctx context.Context) error { return w.note(ctx, resp.GetLog()) }), nil
+	return NewSigned(resp.GetResults(), func(ctx context.Context) error { return w.note(ctx, resp.GetLog()) }), nil
 }
 
 // Authority fails where the log lacks what was seen.
-func (w *witness) Authority(ctx context.Context) (*api.AuthorityResponse, error) {
+func (w *Witness) Authority(ctx context.Context) (*api.AuthorityResponse, error) {
 	resp, err := held(ctx, w, func(seen *api.LogPosition) (*api.AuthorityResponse, error) {
-		return w.Client.Authority(ctx, &api.AuthorityRequest{Seen: seen})
+		return w.process.Authority(ctx, &api.AuthorityRequest{Seen: seen})
 	})
 	if err == nil {
 		err = w.note(ctx, resp.GetLog())
@@ -87,9 +98,14 @@ func (w *witness) Authority(ctx context.Context) (*api.AuthorityResponse, error)
 	return resp, nil
 }
 
+// ReadLog reads the log as it is. See Process.
+func (w *Witness) ReadLog(ctx context.Context, from uint64, follow bool, each func(*api.LogRecord) error) error {
+	return w.process.ReadLog(ctx, from, follow, each)
+}
+
 // held makes a call that holds the signer to what was seen. What the answer shows is
 // the caller's to note.
-func held[R any](ctx context.Context, w *witness, call func(seen *api.LogPosition) (R, error)) (none R, _ error) {
+func held[R any](ctx context.Context, w *Witness, call func(seen *api.LogPosition) (R, error)) (none R, _ error) {
 	for n := 1; ; n++ {
 		seen := w.position()
 		resp, err := call(seen)
@@ -105,27 +121,15 @@ func held[R any](ctx context.Context, w *witness, call func(seen *api.LogPositio
 	}
 }
 
-func (w *witness) position() *api.LogPosition {
+func (w *Witness) position() *api.LogPosition {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return positionOf(w.seen)
-}
-
-// positionOf is nil where nothing was seen yet.
-func positionOf(m store.LogMark) *api.LogPosition {
-	if m.Sequence == 0 {
-		return nil
-	}
-	return &api.LogPosition{Sequence: m.Sequence, Hash: m.Hash}
-}
-
-func markOf(p *api.LogPosition) store.LogMark {
-	return store.LogMark{Sequence: p.GetSequence(), Hash: p.GetHash()}
+	return PositionOf(w.seen)
 }
 
 // note returns when a position, or a further one, is kept. While one write is under
 // way, all whose answers come wait for the next, which is one for all of them.
-func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
+func (w *Witness) note(ctx context.Context, p *api.LogPosition) error {
 	m := markOf(p)
 	if kept, err := w.show(p, m); kept || err != nil {
 		return err
@@ -151,7 +155,7 @@ func (w *witness) note(ctx context.Context, p *api.LogPosition) error {
 }
 
 // show notes what an answer has shown, and reports whether that is kept already.
-func (w *witness) show(p *api.LogPosition, m store.LogMark) (kept bool, err error) {
+func (w *Witness) show(p *api.LogPosition, m store.LogMark) (kept bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p == nil && w.seen.Sequence > 0 {
@@ -166,8 +170,8 @@ func (w *witness) show(p *api.LogPosition, m store.LogMark) (kept bool, err erro
 // judge returns what the refusal of a call means that named refused as seen. It is
 // nil where the call is to be made again: the operator accepts what is there, which
 // is then what was seen, or another call has moved what was seen since.
-func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
-	resp, err := w.Client.Authority(ctx, &api.AuthorityRequest{})
+func (w *Witness) judge(ctx context.Context, refused *api.LogPosition) error {
+	resp, err := w.process.Authority(ctx, &api.AuthorityRequest{})
 	if err != nil {
 		return err
 	}
@@ -178,8 +182,8 @@ func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	if refused.GetSequence() != w.seen.Sequence || !bytes.Equal(refused.GetHash(), w.seen.Hash) {
 		return nil
 	}
-	gone := &recordsGone{seen: w.seen, head: markOf(resp.GetLog())}
-	if w.accept != gone.code() {
+	gone := NewRecordsGone(w.seen, resp.GetLog())
+	if w.accept != gone.Code() {
 		return gone
 	}
 	detail := fmt.Sprintf("the issuance log ends at record %d (%x); record %d (%x) had been seen", gone.head.Sequence, gone.head.Hash, gone.seen.Sequence, gone.seen.Hash)
@@ -191,44 +195,9 @@ func (w *witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	return nil
 }
 
-// unused logs an acceptance that nothing was there for.
-func (w *witness) unused(ctx context.Context) {
+// Unused logs an acceptance that nothing was there for. It is called before anything runs.
+func (w *Witness) Unused(ctx context.Context) {
 	if w.accept != "" {
 		w.log.WarnContext(ctx, "accept-log was not needed: the issuance log has every record that this server has seen; leave it out")
 	}
-}
-
-// recordsGone is why nothing is issued: the signer's log ends at head, and seen is
-// not in it.
-type recordsGone struct{ head, seen store.LogMark }
-
-// code names exactly this refusal, so that who accepts one accepts no other.
-func (g *recordsGone) code() string {
-	sum := sha256.Sum256(append(append([]byte{}, g.head.Hash...), g.seen.Hash...))
-	return fmt.Sprintf("%d-%d-%x", g.head.Sequence, g.seen.Sequence, sum[:4])
-}
-
-func (g *recordsGone) Error() string {
-	cause := fmt.Sprintf("it ends at record %d, and this server has seen record %d", g.head.Sequence, g.seen.Sequence)
-	if g.head.Sequence >= g.seen.Sequence {
-		cause = fmt.Sprintf("its record %d is another than the one that this server has seen", g.seen.Sequence)
-	}
-	return "nothing is issued: records are missing from the signer's issuance log: " + cause
-}
-
-// Unwrap has agents try again later.
-func (g *recordsGone) Unwrap() error { return fault.Unavailable }
-
-// fix is what the operator does about it.
-func (g *recordsGone) fix() string {
-	return `put the whole log back; if the signer was restored from a backup and the rest is lost, restart the server once with --accept-log ` +
-		g.code() + ` (docs/SIGNER.md, "Records that are gone")`
-}
-
-// startFix adds to the error of a start what is to be done about it.
-func startFix(err error) error {
-	if gone, ok := errors.AsType[*recordsGone](err); ok {
-		return fmt.Errorf("%w; %s", err, gone.fix())
-	}
-	return err
 }

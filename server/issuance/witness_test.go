@@ -1,4 +1,4 @@
-package server
+package issuance
 
 import (
 	"context"
@@ -46,7 +46,7 @@ func (m *gatedMarks) state() (writes int, kept uint64) {
 
 func TestOneWriteKeepsWhatAllHaveSeenWhoWaitForIt(t *testing.T) {
 	marks := &gatedMarks{begun: make(chan struct{}), let: make(chan struct{})}
-	w, err := newWitness(t.Context(), nil, marks, "", nil)
+	w, err := NewWitness(t.Context(), nil, marks, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
