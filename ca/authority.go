@@ -16,10 +16,11 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/identity"
+	"signet.example/internal/retry"
 )
 
-// renewRetry is how long after a failed renewal the next is tried.
-const renewRetry = time.Minute
+// again is when a renewal that failed is tried again.
+var again = retry.Policy{First: time.Minute, Most: 10 * time.Minute}
 
 // Authority is an opened authority: the issuing key ready to sign, the root key
 // on disk, opened only to renew the issuing certificate. Where the root key is
@@ -38,8 +39,9 @@ type Authority struct {
 	issuing       atomic.Pointer[issuing]
 	chainVerified atomic.Pointer[issuing] // a leaf of it was verified up to the root
 
-	renewing sync.Mutex // one at a time; guards retry
-	retry    time.Time  // no renewal is tried before
+	renewing sync.Mutex // one at a time; guards the following
+	failed   int        // renewals in a row
+	next     time.Time  // no renewal is tried before
 }
 
 // issuing is one issuing certificate with its key, immutable.
@@ -176,16 +178,18 @@ func (a *Authority) current(now time.Time) (*issuing, error) {
 	if a.renewing.TryLock() {
 		defer a.renewing.Unlock()
 		// Another caller may have renewed since the pointer was loaded.
-		if cur = a.issuing.Load(); now.Before(halfLife(cur.cert)) || now.Before(a.retry) {
+		if cur = a.issuing.Load(); now.Before(halfLife(cur.cert)) || now.Before(a.next) {
 			return cur, usable(cur, now)
 		}
 		next, err := a.renew(now)
 		if err == nil {
 			a.issuing.Store(next)
+			a.failed = 0
 			a.log.Info("issuing certificate renewed", slog.String("serial", next.serial), slog.Time("not_after", next.cert.NotAfter))
 			return next, nil
 		}
-		a.retry = now.Add(renewRetry)
+		a.failed++
+		a.next = now.Add(again.Next(a.failed, err))
 		a.log.Error("issuing certificate not renewed", slog.Any("err", err), slog.Time("not_after", cur.cert.NotAfter))
 		if gone := usable(cur, now); gone != nil {
 			return nil, errors.Join(gone, err)

@@ -12,12 +12,13 @@ import (
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"signet.example/internal/openfiles"
 )
 
 const (
@@ -40,15 +41,6 @@ func mostConnections(files uint64) (all, out int64) {
 	kept := min(proxyFiles, files/2)
 	all = int64(min(proxyConnections, (files-kept)/2))
 	return all, all / 2
-}
-
-// openFiles is how many files a proxy may open: Envoy makes use of the hard limit.
-func openFiles() uint64 {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 1024 // what POSIX systems begin with
-	}
-	return limit.Max
 }
 
 // bootstrap is what an Envoy of p starts with: everything except the way to the
@@ -74,7 +66,8 @@ func bootstrap(p Proxy, xdsSocket string, adminMode uint32) ([]byte, error) {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
 	b.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{agent}}
-	all, out := mostConnections(openFiles())
+	_, files := openfiles.Limit() // Envoy raises its own to the most
+	all, out := mostConnections(files)
 	if b.LayeredRuntime, err = limitListener(p.Shape.Egress.Listener(), out); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}

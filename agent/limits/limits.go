@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/attestation"
+	"signet.example/internal/openfiles"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 )
@@ -67,15 +67,6 @@ func mostConns(files uint64) most {
 	return most{pid: min(maxConnsPerPID, uid), uid: uid, all: all, own: all / 4, known: all / 4}
 }
 
-// openFiles is how many files this process may open.
-func openFiles() uint64 {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 1024 // what POSIX systems begin with
-	}
-	return limit.Cur
-}
-
 // Tally counts what is open by who has it.
 type Tally struct {
 	most  most
@@ -96,7 +87,8 @@ const Sockets = 4
 
 // New is of the connections of one socket.
 func New(knows func(uid uint32) bool) *Tally {
-	return tallyOf(mostConns(openFiles()), knows)
+	files, _ := openfiles.Limit()
+	return tallyOf(mostConns(files), knows)
 }
 
 func tallyOf(m most, knows func(uid uint32) bool) *Tally {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"signet.example/attestation"
+	"signet.example/internal/openfiles"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/proxy"
@@ -19,7 +20,7 @@ func nobody(uint32) bool { return false }
 
 // A connection and its pidfd are two files, and each socket has a tally of its own.
 func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
-	if New(nobody).most != mostConns(openFiles()) {
+	if files, _ := openfiles.Limit(); New(nobody).most != mostConns(files) {
 		t.Errorf("the tally of one of %d Sockets is %+v", Sockets, New(nobody).most)
 	}
 	for _, files := range []uint64{64, 256, 1024, 4096, 1 << 20} {

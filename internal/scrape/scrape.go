@@ -17,7 +17,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"signet.example/internal/openfiles"
 )
 
 const (
@@ -35,7 +35,8 @@ const (
 // Serve serves h on l until ctx ends. Where there are too many connections, the one
 // gives way that has been there longest, first of those on which nothing is asked.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
-	return serve(ctx, l, h, log, limit(openFiles()), answering)
+	files, _ := openfiles.Limit()
+	return serve(ctx, l, h, log, limit(files), answering)
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger, most int, answering time.Duration) error {
@@ -54,14 +55,6 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 
 func limit(files uint64) int {
 	return int(min(mostConnections, max(2, files/partOfFiles)))
-}
-
-func openFiles() uint64 {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 1024 // what POSIX systems begin with
-	}
-	return limit.Cur
 }
 
 // room is of connections.

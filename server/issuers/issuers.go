@@ -14,11 +14,15 @@ import (
 	"signet.example/api"
 	"signet.example/authz/jwt"
 	"signet.example/internal/plain"
+	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 )
 
+// failing is when keys that could not be fetched are fetched again, unless the refresh is
+// sooner.
+var failing = retry.Policy{First: 5 * time.Second, Most: 10 * time.Second, Jitter: 0.2}
+
 const (
-	retry    = 10 * time.Second // after a failure, unless the refresh is sooner
 	parallel = 4
 	patience = 3 * time.Second // of whoever applies an issuer
 )
@@ -42,9 +46,10 @@ type Store interface {
 // held is a Set and what became of the last attempt.
 type held struct {
 	Set
-	next time.Time // when to fetch again
-	err  string    // of the last attempt
-	left []error   // keys of the set that are not used
+	next   time.Time // when to fetch again
+	failed int       // attempts since the last success
+	err    string    // of the last attempt
+	left   []error   // keys of the set that are not used
 }
 
 // Config of Keys. Every field is needed.
@@ -180,7 +185,8 @@ func (i *Keys) learned(ctx context.Context, is jwt.Issuer, jwks []byte, left []e
 		i.keys[is.Name] = k
 	}
 	if err != nil {
-		k.err, k.next = plain.Text(err.Error()), i.Clock().Add(min(is.Refresh, retry))
+		k.failed++
+		k.err, k.next = plain.Text(err.Error()), i.Clock().Add(min(is.Refresh, failing.Next(k.failed, nil)))
 		failures.Inc()
 		i.Log.WarnContext(ctx, "issuer keys not fetched; the last good ones stay", slog.String("issuer", is.Name), slog.Any("err", err))
 		return false
@@ -189,6 +195,7 @@ func (i *Keys) learned(ctx context.Context, is jwt.Issuer, jwks []byte, left []e
 		i.Log.WarnContext(ctx, "keys of the issuer's set are not used", slog.String("issuer", is.Name), slog.Any("left", lost))
 	}
 	k.left = left
+	k.failed = 0
 	same := string(k.JWKS) == string(jwks)
 	k.JWKS, k.Fetched, k.err, k.next = jwks, i.Clock(), "", i.Clock().Add(is.Refresh)
 	if same {

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -253,7 +252,7 @@ func clientOf(conn net.Conn) (*grpc.ClientConn, error) {
 			return c, err
 		}),
 		// The signer's first byte comes when it has read its log; there is no second socket to try.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: firstAnswer}),
+		grpc.WithConnectParams(restarting.Connect(firstAnswer)),
 		grpc.WithIdleTimeout(0), // an idle connection that closes would end the signer
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)

@@ -29,6 +29,7 @@ var homes = []struct {
 	{`\bPR_SET_DUMPABLE\b`, []string{"internal/child/confine.go"}, "whoever has a key keeps its memory to itself by child.KeepSecret"},
 	{`"os/user"`, []string{"internal/child/user.go"}, "users are found by internal/child: no number is read in two ways"},
 	{`\bhttp\.Server\{`, []string{"internal/scrape/scrape.go", "dev/service.go"}, "who asks for metrics is bounded by internal/scrape; the demo's applications are its user's"},
+	{`\bGetrlimit\(unix\.RLIMIT_NOFILE`, []string{"internal/openfiles/openfiles.go"}, "how many files a process may open is internal/openfiles's to say"},
 	{`\bMemfdCreate\(`, []string{"internal/child/memory.go"}, "shared memory has its seals"},
 }
 
