@@ -16,6 +16,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/agent/join"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/child"
 	"signet.example/proxy"
@@ -239,6 +240,11 @@ func (c Config) Validate() error {
 		})
 	}
 	return errors.Join(errs...)
+}
+
+// ways are by what the host is to join.
+func (c Config) ways() join.Ways {
+	return join.Ways{TokenFile: c.TokenFile, Own: c.Join, Trust: c.Trust}
 }
 
 // validateJoin checks by what the host is to join.

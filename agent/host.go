@@ -13,18 +13,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"signet.example/agent/join"
 	"signet.example/agent/wayout"
 	"signet.example/api"
-	"signet.example/internal/durable"
+	"signet.example/attestation"
 	"signet.example/internal/private"
 	"signet.example/internal/tcpsock"
+	"signet.example/internal/unixsock"
 	"signet.example/proxy"
 )
 
 // host is what the agent needs of its own host. All of it is had before a server
 // is asked: a start that fails for a port in use must not cost the join token.
 type host struct {
-	data    *dataDir
+	data    *join.Dir
 	sockets *sockets
 	metrics net.Listener
 	// applications are who was remembered to stand behind the proxies.
@@ -43,8 +45,8 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 		}
 	}()
 	var errs []error
-	if h.data, err = openDataDir(cfg.DataDir); err == nil {
-		err = h.data.writable()
+	if h.data, err = join.OpenDir(cfg.DataDir); err == nil {
+		err = h.data.Writable()
 	}
 	if err != nil {
 		errs = append(errs, fmt.Errorf("data_dir: %w", err))
@@ -63,6 +65,27 @@ func openHost(ctx context.Context, cfg Config) (_ *host, err error) {
 	return h, errors.Join(append(errs, tryProxies(ctx, cfg)...)...)
 }
 
+// peerMode is how this kernel lets peers be attested.
+func peerMode(refuseLegacy bool) (api.Report_PeerMode, error) {
+	ours, theirs, err := unixsock.Pair(unix.SOCK_STREAM, "peer mode")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = errors.Join(ours.Close(), theirs.Close()) }() // only looked at
+	p, err := (&attestation.Attestor{RefuseLegacy: refuseLegacy}).Peer(ours)
+	if errors.Is(err, attestation.ErrLegacy) {
+		return 0, fmt.Errorf("refuse_legacy_peers: %w: run a kernel of 6.5 or later, or leave the key out", err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("peers cannot be attested here: %w", err)
+	}
+	defer func() { _ = p.Close() }() // a pidfd
+	if p.Mode() == attestation.ModeLegacy {
+		return api.Report_LEGACY, nil
+	}
+	return api.Report_PIDFD, nil
+}
+
 // listenMetrics returns nil where they are turned off.
 func listenMetrics(ctx context.Context, cfg Config) (net.Listener, error) {
 	if cfg.Metrics == "" {
@@ -77,7 +100,7 @@ func listenMetrics(ctx context.Context, cfg Config) (net.Listener, error) {
 
 func (h *host) close() {
 	if h.data != nil {
-		h.data.close()
+		h.data.Close()
 	}
 	if h.sockets != nil {
 		h.sockets.close()
@@ -153,17 +176,7 @@ func checkDataDir(path string) (joined, running bool, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return false, false, checkParent(path)
 	}
-	if err := private.SecretTree(path, private.Self()); err != nil {
-		return false, false, err
-	}
-	if err := private.Writable(path); err != nil {
-		return false, false, err
-	}
-	if durable.Locked(path) {
-		return true, true, nil
-	}
-	_, k, err := (&dataDir{path: path}).load()
-	return len(k.Pin) > 0, false, err
+	return join.CheckDir(path)
 }
 
 // checkParent checks whether a start could make a folder: in the nearest one that exists.
@@ -182,16 +195,9 @@ func checkParent(path string) error {
 
 // checkWays checks whether a host that has not joined has what it takes.
 func (c Config) checkWays() error {
-	w := ways{tokens: tokens{file: c.TokenFile, environment: os.Getenv(tokenEnv)}, own: c.Join, trust: c.Trust}
-	if c.TokenFile == "-" {
-		return nil // it is there when it is read
-	}
-	_, err := w.read()
-	if errors.Is(err, ErrNoToken) {
+	err := c.ways().Check(time.Now())
+	if errors.Is(err, join.ErrNoToken) {
 		return fmt.Errorf("token_file: this host has not joined (nothing in %s): %w", c.DataDir, err)
-	}
-	if err == nil {
-		err = c.Join.Current(time.Now())
 	}
 	return err
 }

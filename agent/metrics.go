@@ -2,12 +2,10 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -17,7 +15,6 @@ import (
 	"signet.example/agent/envoy"
 	"signet.example/agent/svids"
 	"signet.example/agent/wayout"
-	"signet.example/internal/durable"
 	"signet.example/internal/scrape"
 )
 
@@ -96,22 +93,4 @@ func (m *metrics) serveHTTP(ctx context.Context, l net.Listener, well health, lo
 		_, _ = fmt.Fprintln(w, "ok") // the client's loss
 	})
 	return scrape.Serve(ctx, l, mux, log)
-}
-
-// addresses is what addresses.json in the socket directory tells.
-type addresses struct {
-	Metrics string `json:"metrics,omitempty"` // none where they are off
-	// The sockets, by what they serve.
-	XDS      string `json:"xds"`
-	Workload string `json:"workload"`
-	Authz    string `json:"authz"`
-}
-
-// write puts the file there whole or not at all.
-func (a addresses) write(dir string) error {
-	b, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("addresses: %w", err)
-	}
-	return durable.WriteFile(filepath.Join(dir, "addresses.json"), append(b, '\n'), 0o644)
 }

@@ -14,7 +14,7 @@ import (
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
-	"signet.example/agent/upstream"
+	"signet.example/api"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
 )
@@ -63,7 +63,7 @@ func aSupervisor(t *testing.T, first ...Proxy) *envoy.Supervisor {
 	t.Helper()
 	m, log := newMetrics(), slog.New(slog.DiscardHandler)
 	s := envoy.New(envoy.Config{
-		Program: "/bin/true", Views: views{relay.New(relay.Config{State: &watched.Value[*resources.Snapshot]{}})}, Check: checkProxy, Revoked: upstream.Banned,
+		Program: "/bin/true", Views: views{relay.New(relay.Config{State: &watched.Value[*resources.Snapshot]{}})}, Check: checkProxy, Revoked: api.Banned,
 		Changed: func() {}, Metrics: m.envoys, Log: log,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

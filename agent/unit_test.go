@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"os"
@@ -16,7 +14,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/agent/svids"
-	"signet.example/attestation/jointoken"
 	"signet.example/attestation/nodes"
 	"signet.example/attestation/x509pop"
 	"signet.example/internal/watched"
@@ -37,6 +34,7 @@ func TestAConfigurationWithDefaultsIsValid(t *testing.T) {
 }
 
 func TestAWrongConfigurationNamesTheKey(t *testing.T) {
+	own := nodes.HostConfig{X509PoP: x509pop.Host{Certificate: "/host.pem", Key: "/host.key"}}
 	for key, wrong := range map[string]func(*Config){
 		"server":                  func(c *Config) { c.Server = "mesh" },
 		"trust_domain":            func(c *Config) { c.TrustDomain = "spiffe://a b" },
@@ -59,6 +57,8 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 			c.Proxies[0].Egress = "unix:/run/out.sock"
 			c.Proxies = append(c.Proxies, Proxy{Name: "b", Mesh: "m", VirtualNode: "n", Bind: "127.0.0.77", Egress: "unix:/run/out.sock"})
 		},
+		"trust":           func(c *Config) { c.TokenFile, c.Join = "", own },
+		"join.x509pop":    func(c *Config) { c.TokenFile, c.Join, c.Trust = "/t", own, "/trust.pem" },
 		"proxies[1].name": func(c *Config) { c.Proxies = append(c.Proxies, c.Proxies[0]) },
 	} {
 		c := goodConfig()
@@ -66,84 +66,6 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), key+":") {
 			t.Errorf("%s: %v", key, err)
 		}
-	}
-}
-
-func TestAHostJoinsByATokenOrByEvidenceOfItsOwn(t *testing.T) {
-	authority := parts.NewHostCA(t, "hosts")
-	certificate, key := authority.Host("web-01")
-	own := nodes.HostConfig{X509PoP: x509pop.Host{Certificate: certificate, Key: key}}
-	root, other := parts.NewHostCA(t, "root"), parts.NewHostCA(t, "root")
-	trust := parts.WriteCerts(t, root.Cert)
-	pin := sha256.Sum256(root.Cert.RawSubjectPublicKeyInfo)
-	token, err := jointoken.New(pin[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	wide := parts.WriteCerts(t, root.Cert)
-	if err := os.Chmod(wide, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	given := tokens{environment: token.Reveal()}
-	for name, c := range map[string]struct {
-		ways ways
-		want string // of the error; "" for none
-	}{
-		"a token":                            {ways{tokens: given}, ""},
-		"a token, and the root that it pins": {ways{tokens: given, trust: trust}, ""},
-		"a token of another trust domain":    {ways{tokens: given, trust: parts.WriteCerts(t, other.Cert)}, "another trust domain"},
-		"a certificate":                      {ways{own: own, trust: trust}, ""},
-		"both":                               {ways{tokens: given, own: own, trust: trust}, "leave one of them out"},
-		"neither":                            {ways{trust: trust}, "signet token create"},
-		"no such certificate":                {ways{own: nodes.HostConfig{X509PoP: x509pop.Host{Certificate: "/no/such", Key: key}}, trust: trust}, "join.x509pop.certificate: "},
-		"no such root":                       {ways{own: own, trust: "/no/such"}, "trust: "},
-		"two roots":                          {ways{own: own, trust: parts.WriteCerts(t, root.Cert, other.Cert)}, "trust: "},
-		"no authority":                       {ways{own: own, trust: certificate}, "trust: "},
-		"no certificate":                     {ways{own: own, trust: key}, "trust: "},
-		"a root that others can replace":     {ways{own: own, trust: wide}, "trust: "},
-	} {
-		how, err := c.ways.read()
-		if c.want == "" && (err != nil || !bytes.Equal(how.pin, pin[:]) || how.evidence == nil) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("%s: %x, %v", name, how.pin, err)
-		}
-	}
-	for want, change := range map[string]func(*Config){
-		"trust:":        func(c *Config) { c.TokenFile, c.Join = "", own },
-		"join.x509pop:": func(c *Config) { c.TokenFile, c.Join, c.Trust = "/t", own, trust },
-	} {
-		c := goodConfig()
-		change(&c)
-		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%v, want it to begin with %s", err, want)
-		}
-	}
-}
-
-func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
-	token, err := jointoken.New(make([]byte, 32))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte(token.Reveal()+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string]Config{"file": {TokenFile: file}, "input": {TokenFile: "-"}, "environment": {}} {
-		t.Setenv(tokenEnv, token.Reveal())
-		source, err := c.tokens(strings.NewReader(token.Reveal() + "\nmore\n"))
-		got, rerr := source.read()
-		if err != nil || rerr != nil || got != token || !source.given() {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if _, ok := os.LookupEnv(tokenEnv); ok {
-		t.Error("children would inherit the token")
-	}
-	if _, err := (tokens{stdin: strings.NewReader("")}).read(); !errors.Is(err, ErrNoToken) || !strings.Contains(err.Error(), "signet token create") {
-		t.Errorf("without a token: %v", err)
-	}
-	if _, err := (tokens{file: "-", stdin: strings.NewReader("sgt1.hunter2")}).read(); err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Errorf("the error of a bad token: %v", err)
 	}
 }
 

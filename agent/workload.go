@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"time"
 
@@ -45,6 +46,14 @@ func (w *workloads) refuse(ctx context.Context, has identity.Selectors, err erro
 		attrs = append(attrs, slog.String("hint", hint))
 	}
 	w.log.LogAttrs(ctx, slog.LevelWarn, "workload.sock: process refused", attrs...)
+}
+
+// attestHint reports what to do where the kernel does not show the agent a process.
+func attestHint(err error) string {
+	if errors.Is(err, os.ErrPermission) {
+		return "the agent does not see other users' programs: give it CAP_SYS_PTRACE, or run it as root"
+	}
+	return ""
 }
 
 // look is what an answer is made of, at one moment.

@@ -70,11 +70,11 @@ func (s *Session) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if Banned(err) {
+		if api.Banned(err) {
 			return err
 		}
 		pause, level := tries.Failed(time.Since(begun), err), slog.LevelDebug
-		if Elsewhere(err) && tries.Doubled() {
+		if api.Elsewhere(err) && tries.Doubled() {
 			level = slog.LevelError
 		}
 		s.Log.Log(ctx, level, "session ended", slog.Any("err", err))

@@ -175,7 +175,7 @@ func (u *Upstream) stand(ctx context.Context) error {
 			u.config.Conn.ResetConnectBackoff()
 			continue
 		}
-		if Banned(err) {
+		if api.Banned(err) {
 			return err
 		}
 		u.config.Keeper.Failed(err)

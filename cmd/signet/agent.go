@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/agent"
+	"signet.example/agent/join"
 )
 
 func newAgent() *cobra.Command {
@@ -132,7 +133,7 @@ func agentHint(cfg agent.Config, err error) error {
 	token := "make a token where the server runs, and give it to the agent: signet token create --group <group> --out <file>"
 	var exit *exitError
 	switch {
-	case err == nil, errors.As(err, &exit), errors.Is(err, agent.ErrNoToken), errors.Is(err, agent.ErrOwnEvidence):
+	case err == nil, errors.As(err, &exit), errors.Is(err, join.ErrNoToken), errors.Is(err, join.ErrOwnEvidence):
 		return err
 	case errors.Is(err, syscall.EADDRINUSE):
 		return hinted(err, "another program, or another agent, has this port: choose with the key metrics of the configuration file, 127.0.0.1:0 takes a free one")
@@ -140,7 +141,7 @@ func agentHint(cfg agent.Config, err error) error {
 		return &exitError{err: err, code: exitDenied, hint: "give this host a certificate for another key (the keys join." + cfg.Join.Given() + " of its configuration); with the same one it is the same agent"}
 	case exitCode(err) == exitDenied:
 		return &exitError{err: err, code: exitDenied, hint: token}
-	case errors.As(err, new(*agent.TokenError)):
+	case errors.As(err, new(*join.TokenError)):
 		return hinted(err, token)
 	}
 	return err

@@ -54,7 +54,7 @@ var imports = map[string][]string{
 	"server/views":    {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/fleet", "server/kinds", "internal"},
 	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/issuance", "server/issuers", "server/policies", "server/kinds", "server/signer", "server/fault", "server/fleet", "server/views", "internal", "proxy"},
 	"dev":             {"api"},
-	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "dev", "api", "policy", "policy/check", "policy/repo", "internal"},
+	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "policy", "policy/check", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},
 	"agent/resources": {"identity", "ads", "api", "agent/svids", "internal", "proxy"},
 	"agent/envoy":     {"identity", "api", "agent/svids", "internal", "proxy"},
@@ -62,8 +62,9 @@ var imports = map[string][]string{
 	"agent/limits":    {"attestation", "internal"},
 	"agent/authzproc": {"identity", "api", "attestation", "policy", "authz", "agent/resources", "agent/limits", "internal", "proxy"},
 	"agent/wayout":    {"identity", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
+	"agent/join":      {"identity", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":  {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":           {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/svids", "agent/resources", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/upstream"},
+	"agent":           {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/svids", "agent/resources", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
 }
 
 type listed struct {

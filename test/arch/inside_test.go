@@ -44,7 +44,6 @@ var missing = map[string]struct {
 	embedded    []string // structs that are embedded and have too many fields
 }{
 	"server": {lines: 5400, uses: 15, embedded: []string{"server", "Agent"}},
-	"agent":  {lines: 2900},
 	"policy": {uses: 18},
 	"dev":    {calls: 12},
 	"xds":    {uses: 15},

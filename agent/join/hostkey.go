@@ -1,4 +1,4 @@
-package agent
+package join
 
 import (
 	"crypto/ecdsa"
@@ -9,11 +9,6 @@ import (
 	"fmt"
 	"math/big"
 	"time"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"signet.example/agent/svids"
-	"signet.example/identity"
 )
 
 // newHostKey makes a key by which the server can know this host again.
@@ -45,26 +40,4 @@ func hostCertificate(key *ecdsa.PrivateKey, now time.Time) (tls.Certificate, err
 		return tls.Certificate{}, fmt.Errorf("certificate of the host key: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
-}
-
-// serverVerifier checks who answered a handshake.
-type serverVerifier func(tls.ConnectionState) error
-
-// byTrust accepts a server of the trust domain, by the roots of the moment.
-func byTrust(current func() *svids.Trust, now func() time.Time) serverVerifier {
-	return func(cs tls.ConnectionState) error {
-		t := current()
-		return verifyServer(cs, t.Roots.TrustDomain, t.Pool, now())
-	}
-}
-
-func verifyServer(cs tls.ConnectionState, td spiffeid.TrustDomain, roots *x509.CertPool, now time.Time) error {
-	id, err := identity.VerifyPeer(cs, td, roots, now, x509.ExtKeyUsageServerAuth)
-	if err != nil {
-		return fmt.Errorf("the server's certificate: %w", err)
-	}
-	if _, ok := identity.ServerName(id); !ok {
-		return fmt.Errorf("%s is not a server of %s", id, td)
-	}
-	return nil
 }

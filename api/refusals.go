@@ -1,15 +1,15 @@
-package upstream
+package api
 
 import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// Elsewhere reports whether a server refused this agent because another one with
+// Elsewhere reports whether a server refused an agent because another one with
 // the same host key is connected.
 func Elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
 
-// Banned reports whether the servers will not have this agent again: that is all that
+// Banned reports whether the servers will not have an agent again: that is all that
 // PermissionDenied means to a session and to a host key that has joined. The agent
 // then ends, and its keys, sockets and proxies with it (A30): waiting would only
 // keep identities in use that somebody wants out of it.

@@ -1,4 +1,4 @@
-package agent
+package join
 
 import (
 	"bytes"
@@ -31,10 +31,10 @@ const (
 	mostKept = 1 << 20
 )
 
-// dataDir is the folder of what an agent keeps, so that its host is known again
+// Dir is the folder of what an agent keeps, so that its host is known again
 // after a restart: the host key, and by what the servers are known. It is held
-// against a second agent until close.
-type dataDir struct {
+// against a second agent until Close.
+type Dir struct {
 	path string
 	held *os.File
 }
@@ -56,9 +56,9 @@ type kept struct {
 
 var errDataDirInUse = errors.New("is in use: is another agent running?")
 
-// openDataDir makes the folder where it is missing, and refuses one that others
+// OpenDir makes the folder where it is missing, and refuses one that others
 // can read or change, or that another agent holds.
-func openDataDir(path string) (*dataDir, error) {
+func OpenDir(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
@@ -76,21 +76,38 @@ func openDataDir(path string) (*dataDir, error) {
 		}
 		return nil, err
 	}
-	return &dataDir{path: path, held: f}, nil
+	return &Dir{path: path, held: f}, nil
 }
 
-func (d *dataDir) close() { _ = d.held.Close() } // lets go of the lock
+// Close lets go of it.
+func (d *Dir) Close() { _ = d.held.Close() } // only opened
 
-// writable tries what begin will do.
-func (d *dataDir) writable() error {
+// Writable tries what a join will do.
+func (d *Dir) Writable() error {
 	probe := filepath.Join(d.path, ".probe")
 	return errors.Join(durable.WriteFile(probe, nil, 0o600), os.Remove(probe))
+}
+
+// CheckDir looks at a folder that is there without locking it: whether the host has
+// joined from it, or an agent runs by it.
+func CheckDir(path string) (joined, running bool, err error) {
+	if err := private.SecretTree(path, private.Self()); err != nil {
+		return false, false, err
+	}
+	if err := private.Writable(path); err != nil {
+		return false, false, err
+	}
+	if durable.Locked(path) {
+		return true, true, nil
+	}
+	_, k, err := (&Dir{path: path}).load()
+	return len(k.Pin) > 0, false, err
 }
 
 // load returns the host key with what is kept beside it; without a key nobody
 // has joined from here. What is there and is not whole is refused and never made
 // anew: the host would come back as a stranger, and its old standing stay open.
-func (d *dataDir) load() (*ecdsa.PrivateKey, kept, error) {
+func (d *Dir) load() (*ecdsa.PrivateKey, kept, error) {
 	var k kept
 	text, err := d.read(hostKeyFile)
 	document, kerr := d.read(standing)
@@ -118,12 +135,12 @@ func (d *dataDir) load() (*ecdsa.PrivateKey, kept, error) {
 	return key, k, nil
 }
 
-func (d *dataDir) broken(file string, err error) error {
+func (d *Dir) broken(file string, err error) error {
 	return fmt.Errorf("%s: %w: put the right file back, or move %s away and join this host as a new agent with a new token, or by its certificate",
 		filepath.Join(d.path, file), err, d.path)
 }
 
-func (d *dataDir) read(name string) ([]byte, error) {
+func (d *Dir) read(name string) ([]byte, error) {
 	f, err := os.OpenFile(filepath.Join(d.path, name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -184,7 +201,7 @@ func parseKept(document []byte, key *ecdsa.PrivateKey) (kept, error) {
 
 // begin keeps a host key and the pin of the token that it will join by. It is on
 // disk when begin returns: a key that a server enrols must not be lost.
-func (d *dataDir) begin(key *ecdsa.PrivateKey, pin []byte) (kept, error) {
+func (d *Dir) begin(key *ecdsa.PrivateKey, pin []byte) (kept, error) {
 	own, err := spkiSum(key)
 	if err != nil {
 		return kept{}, err
@@ -201,7 +218,7 @@ func (d *dataDir) begin(key *ecdsa.PrivateKey, pin []byte) (kept, error) {
 	return k, d.save(k)
 }
 
-func (d *dataDir) save(k kept) error {
+func (d *Dir) save(k kept) error {
 	b, err := json.MarshalIndent(k, "", "  ")
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package agent
+package join
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"signet.example/attestation/jointoken"
 	"signet.example/attestation/nodes"
@@ -33,12 +34,38 @@ type TokenError struct{ err error }
 func (e *TokenError) Error() string { return e.err.Error() }
 func (e *TokenError) Unwrap() error { return e.err }
 
-// ways are by what this host may join: a token, or evidence of its own. They are read
+// Ways are by what this host may join: a token, or evidence of its own. They are read
 // when they are needed: a host that joined before needs none.
-type ways struct {
-	tokens tokens
-	own    nodes.HostConfig
-	trust  string // file of the root, "" for none
+type Ways struct {
+	// TokenFile holds the join token, "-" is standard input; "" for none.
+	TokenFile string
+	// Own is evidence of the host's own.
+	Own nodes.HostConfig
+	// Trust is the file of the trust domain's root, "" for none.
+	Trust string
+
+	environment string
+	stdin       io.Reader
+}
+
+// Take returns the ways with what the environment has, and takes that out of it: what
+// this process starts later must not inherit a token. One is never taken from the command
+// line, where every process could read it.
+func (w Ways) Take(stdin io.Reader) (Ways, error) {
+	w.environment, w.stdin = os.Getenv(tokenEnv), stdin
+	return w, os.Unsetenv(tokenEnv)
+}
+
+// Check checks whether a host that has not joined has what it takes, as things are now.
+func (w Ways) Check(now time.Time) error {
+	if w.TokenFile == "-" {
+		return nil // it is there when it is read
+	}
+	w.environment = os.Getenv(tokenEnv)
+	if _, err := w.read(); err != nil {
+		return err
+	}
+	return w.Own.Current(now)
 }
 
 // way is by what a host joins a trust domain, which it knows by the pin of its root.
@@ -50,32 +77,26 @@ type way struct {
 	elsewhere error
 }
 
-// ways takes the token's environment, as tokens does.
-func (c Config) ways(stdin io.Reader) (ways, error) {
-	t, err := c.tokens(stdin)
-	return ways{tokens: t, own: c.Join, trust: c.Trust}, err
-}
-
 // read finds the way; ErrNoToken means that there is none.
-func (w ways) read() (way, error) {
-	pin, err := pinOf(w.trust)
+func (w Ways) read() (way, error) {
+	pin, err := pinOf(w.Trust)
 	if err != nil {
 		return way{}, fmt.Errorf("trust: %w", err)
 	}
-	own, err := w.own.Evidence()
+	own, err := w.Own.Evidence()
 	if err != nil {
 		return way{}, err
 	}
-	token, err := w.tokens.read()
+	token, err := w.token()
 	switch {
 	case own != nil && err == nil:
 		return way{}, errors.New("there are a join token and, by the key join, evidence of this host's own: leave one of them out")
 	case own != nil && errors.Is(err, ErrNoToken):
-		return way{own, pin, ErrOwnEvidence, fmt.Errorf("is the root in trust another server's? The key trust names %s", w.trust)}, nil
+		return way{own, pin, ErrOwnEvidence, fmt.Errorf("is the root in trust another server's? The key trust names %s", w.Trust)}, nil
 	case err != nil:
 		return way{}, err
 	case pin != nil && !bytes.Equal(pin, token.Pin[:]):
-		return way{}, &TokenError{fmt.Errorf("the token is of another trust domain than the root in %s", w.trust)}
+		return way{}, &TokenError{fmt.Errorf("the token is of another trust domain than the root in %s", w.Trust)}
 	}
 	return way{nodes.Token(token), token.Pin[:], ErrNoToken, &TokenError{errors.New("is it another server's token?")}}, nil
 }
@@ -117,28 +138,12 @@ func pinOf(path string) ([]byte, error) {
 	return sum[:], nil
 }
 
-// tokens is where the join token is, if there is one. It is read when it is
-// needed: a host that joined before needs none.
-type tokens struct {
-	file        string // "-" is stdin
-	environment string
-	stdin       io.Reader
-}
-
-// tokens takes what the environment has out of it: what this process starts later
-// must not inherit it. A token is never taken from the command line, where every
-// process could read it.
-func (c Config) tokens(stdin io.Reader) (tokens, error) {
-	t := tokens{file: c.TokenFile, environment: os.Getenv(tokenEnv), stdin: stdin}
-	return t, os.Unsetenv(tokenEnv)
-}
-
 // given reports whether there may be a token.
-func (t tokens) given() bool { return t.file != "" || t.environment != "" }
+func (w Ways) given() bool { return w.TokenFile != "" || w.environment != "" }
 
-// read reads it; ErrNoToken means that there is none.
-func (t tokens) read() (jointoken.Token, error) {
-	text, err := t.text()
+// token reads it; ErrNoToken means that there is none.
+func (w Ways) token() (jointoken.Token, error) {
+	text, err := w.text()
 	if err != nil {
 		return jointoken.Token{}, &TokenError{err}
 	}
@@ -152,14 +157,14 @@ func (t tokens) read() (jointoken.Token, error) {
 	return token, nil
 }
 
-func (t tokens) text() (string, error) {
-	switch t.file {
+func (w Ways) text() (string, error) {
+	switch w.TokenFile {
 	case "":
-		return strings.TrimSpace(t.environment), nil
+		return strings.TrimSpace(w.environment), nil
 	case "-":
-		return firstLine(t.stdin)
+		return firstLine(w.stdin)
 	}
-	f, err := os.Open(t.file)
+	f, err := os.Open(w.TokenFile)
 	if err != nil {
 		return "", fmt.Errorf("token_file: %w", err)
 	}

@@ -1,4 +1,4 @@
-package agent
+package join
 
 import (
 	"crypto/tls"
@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -55,7 +56,7 @@ func TestThePinnedRootMustHaveSignedTheServersChain(t *testing.T) {
 		"an impostor with both roots": {root.Pin(), []*x509.Certificate{forged, impostor.Cert, root.Cert}, false},
 		"a pin that is nearly it":     {near, []*x509.Certificate{own, root.Cert}, false},
 	} {
-		if err := (&enrolment{}).byPin(c.pin)(shown(c.chain...)); (err == nil) != c.want {
+		if err := byPin(c.pin, spiffeid.TrustDomain{})(shown(c.chain...)); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -63,7 +64,7 @@ func TestThePinnedRootMustHaveSignedTheServersChain(t *testing.T) {
 
 func TestAnOlderRootSetDoesNotReplaceANewerOne(t *testing.T) {
 	root := svidstest.NewRoot(t)
-	e := &enrolment{dir: &dataDir{path: t.TempDir()}}
+	e := &Enrolment{dir: &Dir{path: t.TempDir()}}
 	for _, number := range []uint64{2, 1} {
 		e.keep(root.Trust(number), "one")
 	}
@@ -91,12 +92,12 @@ func TestTheAgentSpeaksTLS13Alone(t *testing.T) {
 		}
 		shaken <- err
 	}()
-	conn, err := (&enrolment{server: l.Addr().String()}).dial(new(line), func() *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key} },
+	conn, err := dial(l.Addr().String(), "one", func() *tls.Certificate { return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key} },
 		func(tls.ConnectionState) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = api.NewAgentAPIClient(conn).Attest(t.Context(), &api.AttestRequest{})
+	_, err = api.NewAgentAPIClient(conn.Conn()).Attest(t.Context(), &api.AttestRequest{})
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("err = %v", err)
 	}

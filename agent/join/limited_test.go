@@ -1,4 +1,4 @@
-package agent
+package join
 
 import (
 	"errors"
@@ -26,7 +26,7 @@ func TestAnAgentThatIsLimitedComesBackWhenItIsToldTo(t *testing.T) {
 		return fmt.Errorf("attest: %w", s.Err())
 	}
 	synctest.Test(t, func(t *testing.T) {
-		e := &enrolment{log: slog.New(slog.DiscardHandler)}
+		e := &Enrolment{config: Config{Log: slog.New(slog.DiscardHandler)}}
 		begun, attempts := time.Now(), 0
 		_, err := e.untilAnswered(t.Context(), func() (*svids.SVID, error) {
 			if attempts++; attempts <= 8 {

@@ -1,10 +1,12 @@
-package agent
+package join
 
 import (
 	"crypto/tls"
 	"crypto/x509"
 	"testing"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/agent/svids"
 	"signet.example/agent/svids/svidstest"
@@ -31,7 +33,7 @@ func TestTheAgentTakesNobodyForTheServerWhoHasNotItsKey(t *testing.T) {
 	client := impostor.Shows(ownKey, own, issuing.Cert)
 	im := impostor.New(t, leaf, issuing.Cert, root.Cert)
 	for name, verify := range map[string]serverVerifier{
-		"at the join":    (&enrolment{}).byPin(root.Pin()),
+		"at the join":    byPin(root.Pin(), spiffeid.TrustDomain{}),
 		"after the join": byTrust(func() *svids.Trust { return anchored }, time.Now),
 	} {
 		if err := handshake(t, verify, impostor.Shows(key, leaf, issuing.Cert, root.Cert), client); err != nil {

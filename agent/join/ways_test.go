@@ -1,0 +1,84 @@
+package join
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"signet.example/attestation/jointoken"
+	"signet.example/attestation/nodes"
+	"signet.example/attestation/x509pop"
+	"signet.example/test/parts"
+)
+
+func TestAHostJoinsByATokenOrByEvidenceOfItsOwn(t *testing.T) {
+	authority := parts.NewHostCA(t, "hosts")
+	certificate, key := authority.Host("web-01")
+	own := nodes.HostConfig{X509PoP: x509pop.Host{Certificate: certificate, Key: key}}
+	root, other := parts.NewHostCA(t, "root"), parts.NewHostCA(t, "root")
+	trust := parts.WriteCerts(t, root.Cert)
+	pin := sha256.Sum256(root.Cert.RawSubjectPublicKeyInfo)
+	token, err := jointoken.New(pin[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	wide := parts.WriteCerts(t, root.Cert)
+	if err := os.Chmod(wide, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	given := func(w Ways) Ways { w.environment = token.Reveal(); return w }
+	for name, c := range map[string]struct {
+		ways Ways
+		want string // of the error; "" for none
+	}{
+		"a token":                            {given(Ways{}), ""},
+		"a token, and the root that it pins": {given(Ways{Trust: trust}), ""},
+		"a token of another trust domain":    {given(Ways{Trust: parts.WriteCerts(t, other.Cert)}), "another trust domain"},
+		"a certificate":                      {Ways{Own: own, Trust: trust}, ""},
+		"both":                               {given(Ways{Own: own, Trust: trust}), "leave one of them out"},
+		"neither":                            {Ways{Trust: trust}, "signet token create"},
+		"no such certificate":                {Ways{Own: nodes.HostConfig{X509PoP: x509pop.Host{Certificate: "/no/such", Key: key}}, Trust: trust}, "join.x509pop.certificate: "},
+		"no such root":                       {Ways{Own: own, Trust: "/no/such"}, "trust: "},
+		"two roots":                          {Ways{Own: own, Trust: parts.WriteCerts(t, root.Cert, other.Cert)}, "trust: "},
+		"no authority":                       {Ways{Own: own, Trust: certificate}, "trust: "},
+		"no certificate":                     {Ways{Own: own, Trust: key}, "trust: "},
+		"a root that others can replace":     {Ways{Own: own, Trust: wide}, "trust: "},
+	} {
+		how, err := c.ways.read()
+		if c.want == "" && (err != nil || !bytes.Equal(how.pin, pin[:]) || how.evidence == nil) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %x, %v", name, how.pin, err)
+		}
+	}
+}
+
+func TestTheTokenComesFromFileInputOrEnvironment(t *testing.T) {
+	token, err := jointoken.New(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token.Reveal()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]Ways{"file": {TokenFile: file}, "input": {TokenFile: "-"}, "environment": {}} {
+		t.Setenv(tokenEnv, token.Reveal())
+		source, err := c.Take(strings.NewReader(token.Reveal() + "\nmore\n"))
+		got, rerr := source.token()
+		if err != nil || rerr != nil || got != token || !source.given() {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, ok := os.LookupEnv(tokenEnv); ok {
+		t.Error("children would inherit the token")
+	}
+	if _, err := (Ways{stdin: strings.NewReader("")}).token(); !errors.Is(err, ErrNoToken) || !strings.Contains(err.Error(), "signet token create") {
+		t.Errorf("without a token: %v", err)
+	}
+	if _, err := (Ways{TokenFile: "-", stdin: strings.NewReader("sgt1.hunter2")}).token(); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the error of a bad token: %v", err)
+	}
+}

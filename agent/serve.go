@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/reflection"
+
+	"signet.example/ads"
+	"signet.example/agent/limits"
+	"signet.example/attestation"
+	"signet.example/internal/underway"
+	"signet.example/internal/unixsock"
+	"signet.example/sds"
+)
+
+// This file is what the sockets serve, each to peers that were attested.
+
+// routedWait is how long a request may wait for a connection of the cluster that
+// it was routed to: Envoy's time for a connection (xds), and one for a retry.
+const routedWait = 2 * time.Second
+
+func (a *agent) serveADS() {
+	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions()...)
+	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, a.relay.Guard))...)
+	// A listener that changed goes on with its old routes while it drains.
+	(&ads.Server{Views: a.relay, Peer: whoAsks, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
+	a.metrics.streams("xds", a.relay.Open)
+}
+
+// whoAsks is whose a call is: a proxy of the agent's own, or a user.
+func whoAsks(ctx context.Context) string {
+	p, ok := attestation.PeerFromContext(ctx)
+	if !ok {
+		return ""
+	}
+	if name, ok := p.Proxy(); ok {
+		return "proxy " + name
+	}
+	return fmt.Sprintf("user %d", p.UID())
+}
+
+// turnedAway counts and logs connections to a socket that are closed without an answer,
+// most before their first byte is read: their owner sees no more than that.
+func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
+	return func(c unixsock.Peer, err error) {
+		a.metrics.refused.WithLabelValues(socket).Inc()
+		why := "its process cannot be attested"
+		switch {
+		case errors.Is(err, limits.ErrTooMany):
+			why = "too many are open"
+		case errors.Is(err, underway.ErrFull):
+			why = underway.ErrFull.Error()
+		}
+		a.log.Warn(socket+".sock: connection closed: "+why, slog.Any("uid", c.UID), slog.Any("pid", c.PID),
+			slog.Any("err", err), slog.String("hint", attestHint(err)))
+	}
+}
+
+func (a *agent) serveWorkloadAPI() {
+	open := limits.NewStreams(a.guests.Knows)
+	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		// For reflection too: the header guards the endpoint (Workload Endpoint 3).
+		if err := sds.CheckHeader(stream.Context()); err != nil {
+			return err
+		}
+		return open.Stream(srv, stream, info, next)
+	}
+	a.workload = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("workload")),
+		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
+	sds.NewWorkloadAPI(&workloads{&a.link.state, &a.link.connected, a.link.enrol.Trusted(), a.link.keeper, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
+	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
+	a.metrics.streams("workload", open.Count)
+}
+
+// serveWayOut serves who may call out, to proxies alone.
+func (a *agent) serveWayOut() {
+	a.calls = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
+		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(limits.NewStreams(a.guests.Knows).Unary))...)
+	authv3.RegisterAuthorizationServer(a.calls, a.wayOut)
+}

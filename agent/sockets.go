@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"signet.example/internal/durable"
+	"signet.example/internal/private"
+	"signet.example/internal/unixsock"
+)
+
+// sockets are the agent's.
+type sockets struct {
+	dir                          string
+	xds, workload, authz, wayout *net.UnixListener
+}
+
+func (s *sockets) path(name string) string { return filepath.Join(s.dir, name) }
+
+// all are the sockets by the names of their files.
+func (s *sockets) all() map[string]**net.UnixListener {
+	return map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz, "wayout.sock": &s.wayout}
+}
+
+// listen opens the sockets. Everyone on the host may connect: who they are is
+// attested, and no file mode could tell a proxy from an application.
+func listen(ctx context.Context, cfg Config) (*sockets, error) {
+	s := &sockets{dir: cfg.SocketDir}
+	// Others may pass through the folder and not list it.
+	if err := os.MkdirAll(s.dir, 0o711); err != nil { //nolint:gosec // see above
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	// Whoever could put other sockets in the place of ours would be asked for
+	// keys and decisions by every workload and proxy.
+	if err := private.Folder(s.dir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	proxies := filepath.Join(s.dir, "proxies")
+	if err := os.MkdirAll(proxies, 0o711); err != nil { //nolint:gosec // see above; each proxy has a folder of its own in it
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	// Whatever the umask says. This folder holds nothing but folders.
+	if err := os.Chmod(proxies, 0o711); err != nil { //nolint:gosec // see above
+		return nil, fmt.Errorf("socket_dir: %w", err)
+	}
+	for name, l := range s.all() {
+		listener, err := unixsock.Listen(ctx, s.path(name), 0o666)
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+		*l = listener
+	}
+	return s, nil
+}
+
+func (s *sockets) close() {
+	for _, l := range s.all() {
+		if *l != nil {
+			_ = (*l).Close() // closed already where it was served
+		}
+	}
+}
+
+// addresses is what addresses.json in the socket directory tells.
+type addresses struct {
+	Metrics string `json:"metrics,omitempty"` // none where they are off
+	// The sockets, by what they serve.
+	XDS      string `json:"xds"`
+	Workload string `json:"workload"`
+	Authz    string `json:"authz"`
+}
+
+// write puts the file there whole or not at all.
+func (a addresses) write(dir string) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("addresses: %w", err)
+	}
+	return durable.WriteFile(filepath.Join(dir, "addresses.json"), append(b, '\n'), 0o644)
+}
