@@ -58,7 +58,7 @@ func buildApplications(list []string) (Applications, error) {
 	for i, one := range list {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		if slices.Contains(list[:i], one) {
-			return a, NewFieldError(at, "%s is given twice", abbreviate(one))
+			return a, NewFieldError(at, "%s is given twice", Abbreviate(one))
 		}
 		value, isUID := strings.CutPrefix(one, "unix:uid:")
 		switch {
@@ -67,12 +67,12 @@ func buildApplications(list []string) (Applications, error) {
 		case one == applicationsNamespace:
 			a.Namespace = true
 		case strings.HasPrefix(one, "unix:path:"), strings.HasPrefix(one, "unix:sha256:"):
-			return a, NewFieldError(at, "%s: a connection shows its user, not its program, and programs of one user can act as each other: run this one as a user of its own and name that, unix:uid:N", abbreviate(one))
+			return a, NewFieldError(at, "%s: a connection shows its user, not its program, and programs of one user can act as each other: run this one as a user of its own and name that, unix:uid:N", Abbreviate(one))
 		case !isUID:
-			return a, NewFieldError(at, "%s: want unix:uid:N, %s or %s; a connection shows its user, and nothing else of the process behind it", abbreviate(one), applicationsAnyone, applicationsNamespace)
+			return a, NewFieldError(at, "%s: want unix:uid:N, %s or %s; a connection shows its user, and nothing else of the process behind it", Abbreviate(one), applicationsAnyone, applicationsNamespace)
 		default:
 			if err := checkNumber(value); err != nil {
-				return a, NewFieldError(at, "%s: %v", abbreviate(one), err)
+				return a, NewFieldError(at, "%s: %v", Abbreviate(one), err)
 			}
 			uid, _ := strconv.ParseUint(value, 10, 32) // checkNumber did
 			a.UIDs = append(a.UIDs, uint32(uid))

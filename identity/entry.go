@@ -92,8 +92,8 @@ func (s EntrySpec) Build(name string, td spiffeid.TrustDomain) (Entry, error) {
 
 // checkHint: it is shown to people and compared by programs.
 func checkHint(hint string) error {
-	if len(hint) > maxHint || !printable(hint) {
-		return NewFieldError("spec.hint", "%s: at most %d bytes of printable text, such as internal", abbreviate(hint), maxHint)
+	if len(hint) > maxHint || !Printable(hint) {
+		return NewFieldError("spec.hint", "%s: at most %d bytes of printable text, such as internal", Abbreviate(hint), maxHint)
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func ParseDuration(field, s string, absent, least, most time.Duration) (time.Dur
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, NewFieldError(field, "%s is not a duration such as 90s or 1h", abbreviate(s))
+		return 0, NewFieldError(field, "%s is not a duration such as 90s or 1h", Abbreviate(s))
 	}
 	if d < least || d > most {
 		return 0, NewFieldError(field, "%s is out of bounds: from %s to %s", d, least, most)

@@ -29,7 +29,7 @@ func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	}
 	td, err := spiffeid.TrustDomainFromString(name)
 	if err != nil {
-		return spiffeid.TrustDomain{}, fmt.Errorf("trust domain %s: %w", abbreviate(name), err)
+		return spiffeid.TrustDomain{}, fmt.Errorf("trust domain %s: %w", Abbreviate(name), err)
 	}
 	// SPIFFE-ID 2.1 leaves room for "a..b" and "..": no certificate with such a
 	// host in its URI can be read by X.509 libraries, so no domain is named so.
@@ -47,10 +47,10 @@ func ParseID(s string) (spiffeid.ID, error) {
 	}
 	id, err := spiffeid.FromString(s)
 	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w", abbreviate(s), err)
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: %w", Abbreviate(s), err)
 	}
 	if len(id.TrustDomain().Name()) > maxTrustDomainBytes {
-		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: trust domain of more than %d bytes", abbreviate(s), maxTrustDomainBytes)
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID %s: trust domain of more than %d bytes", Abbreviate(s), maxTrustDomainBytes)
 	}
 	return id, nil
 }
@@ -102,7 +102,7 @@ func build(td spiffeid.TrustDomain, segments ...string) (spiffeid.ID, error) {
 	}
 	for _, s := range segments {
 		if err := spiffeid.ValidatePathSegment(s); err != nil {
-			return spiffeid.ID{}, fmt.Errorf("SPIFFE ID segment %s: %w", abbreviate(s), err)
+			return spiffeid.ID{}, fmt.Errorf("SPIFFE ID segment %s: %w", Abbreviate(s), err)
 		}
 	}
 	return ParseID(td.IDString() + "/" + strings.Join(segments, "/"))

@@ -41,17 +41,17 @@ func (p Plain) IsBinding() bool { return p.Mesh != "" || p.VirtualNode != "" }
 func (p Plain) Entry(td spiffeid.TrustDomain) (Entry, error) {
 	id, err := buildOwnID(td, p.SPIFFEID)
 	if err != nil {
-		return Entry{}, fmt.Errorf("entry %s: %w", abbreviate(p.Name), err)
+		return Entry{}, fmt.Errorf("entry %s: %w", Abbreviate(p.Name), err)
 	}
 	sels, err := p.selectors()
 	if err != nil {
 		return Entry{}, err
 	}
 	if p.TTL != 0 && (p.TTL < MinTTL || p.TTL > MaxTTL) {
-		return Entry{}, fmt.Errorf("entry %s: ttl %s is out of bounds", abbreviate(p.Name), p.TTL)
+		return Entry{}, fmt.Errorf("entry %s: ttl %s is out of bounds", Abbreviate(p.Name), p.TTL)
 	}
 	if err := checkHint(p.Hint); err != nil {
-		return Entry{}, fmt.Errorf("entry %s: hint %w", abbreviate(p.Name), err)
+		return Entry{}, fmt.Errorf("entry %s: hint %w", Abbreviate(p.Name), err)
 	}
 	return Entry{Name: p.Name, ID: id, Selectors: sels, TTL: p.TTL, Hint: p.Hint}, nil
 }
@@ -65,15 +65,15 @@ func (p Plain) Binding(td spiffeid.TrustDomain) (Binding, error) {
 	}
 	apps, err := buildApplications(p.Applications)
 	if err != nil {
-		return Binding{}, fmt.Errorf("binding %s: %w", abbreviate(p.Name), err)
+		return Binding{}, fmt.Errorf("binding %s: %w", Abbreviate(p.Name), err)
 	}
 	b := Binding{Name: p.Name, Mesh: p.Mesh, VirtualNode: p.VirtualNode, Selectors: sels, Applications: apps}
 	id, err := b.ID(td)
 	if err != nil {
-		return Binding{}, fmt.Errorf("binding %s: %w", abbreviate(p.Name), err)
+		return Binding{}, fmt.Errorf("binding %s: %w", Abbreviate(p.Name), err)
 	}
 	if id.String() != p.SPIFFEID {
-		return Binding{}, fmt.Errorf("binding %s: %s is not the identity of virtual node %s/%s", abbreviate(p.Name), abbreviate(p.SPIFFEID), abbreviate(p.Mesh), abbreviate(p.VirtualNode))
+		return Binding{}, fmt.Errorf("binding %s: %s is not the identity of virtual node %s/%s", Abbreviate(p.Name), Abbreviate(p.SPIFFEID), Abbreviate(p.Mesh), Abbreviate(p.VirtualNode))
 	}
 	return b, nil
 }
@@ -81,7 +81,7 @@ func (p Plain) Binding(td spiffeid.TrustDomain) (Binding, error) {
 func (p Plain) selectors() (Selectors, error) {
 	sels, err := buildWorkloadSelectors(p.Selectors)
 	if err != nil {
-		return nil, fmt.Errorf("entry %s: %w", abbreviate(p.Name), err)
+		return nil, fmt.Errorf("entry %s: %w", Abbreviate(p.Name), err)
 	}
 	return sels, nil
 }

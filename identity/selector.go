@@ -31,15 +31,15 @@ func ParseSelector(s string) (Selector, error) {
 	}
 	typ, value, ok := strings.Cut(s, ":")
 	if !ok || typ == "" || value == "" {
-		return Selector{}, fmt.Errorf("selector %s: want type:value, such as unix:path:/usr/bin/web", abbreviate(s))
+		return Selector{}, fmt.Errorf("selector %s: want type:value, such as unix:path:/usr/bin/web", Abbreviate(s))
 	}
 	for _, c := range typ {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return Selector{}, fmt.Errorf("selector %s: a type has only a-z, 0-9, - and _", abbreviate(s))
+			return Selector{}, fmt.Errorf("selector %s: a type has only a-z, 0-9, - and _", Abbreviate(s))
 		}
 	}
-	if !printable(value) {
-		return Selector{}, fmt.Errorf("selector %s: control characters or invalid UTF-8", abbreviate(s))
+	if !Printable(value) {
+		return Selector{}, fmt.Errorf("selector %s: control characters or invalid UTF-8", Abbreviate(s))
 	}
 	return Selector{Type: typ, Value: value}, nil
 }
@@ -49,14 +49,14 @@ func ParseSelector(s string) (Selector, error) {
 func (s Selector) CheckWorkload() error {
 	key, value, ok := strings.Cut(s.Value, ":")
 	if !ok || value == "" {
-		return fmt.Errorf("selector %s: want %s:<key>:<value>", abbreviate(s.String()), s.Type)
+		return fmt.Errorf("selector %s: want %s:<key>:<value>", Abbreviate(s.String()), s.Type)
 	}
 	check := workloadSelectors[s.Type+":"+key]
 	if check == nil {
-		return fmt.Errorf("selector %s: not known; known are %s", abbreviate(s.String()), strings.Join(slices.Sorted(maps.Keys(workloadSelectors)), ", "))
+		return fmt.Errorf("selector %s: not known; known are %s", Abbreviate(s.String()), strings.Join(slices.Sorted(maps.Keys(workloadSelectors)), ", "))
 	}
 	if err := check(value); err != nil {
-		return fmt.Errorf("selector %s: %w", abbreviate(s.String()), err)
+		return fmt.Errorf("selector %s: %w", Abbreviate(s.String()), err)
 	}
 	return nil
 }
@@ -131,11 +131,11 @@ func CheckName(s string) error {
 	case s == "." || s == "..":
 		return fmt.Errorf("name %q: not allowed", s)
 	case s[0] == '-':
-		return fmt.Errorf("name %s: must not begin with -", abbreviate(s))
+		return fmt.Errorf("name %s: must not begin with -", Abbreviate(s))
 	}
 	for i := range len(s) {
 		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' {
-			return fmt.Errorf("name %s: only letters, digits, . _ and - are allowed", abbreviate(s))
+			return fmt.Errorf("name %s: only letters, digits, . _ and - are allowed", Abbreviate(s))
 		}
 	}
 	return nil
@@ -217,7 +217,7 @@ func buildSelectors(specs []string, check func(Selector) error) (Selectors, erro
 		case err != nil:
 			errs = append(errs, &FieldError{Path: at, Msg: err.Error()})
 		case slices.Contains(out, sel):
-			errs = append(errs, NewFieldError(at, "selector %s is given twice", abbreviate(one)))
+			errs = append(errs, NewFieldError(at, "selector %s is given twice", Abbreviate(one)))
 		default:
 			out = append(out, sel)
 		}

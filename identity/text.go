@@ -6,10 +6,13 @@ import (
 	"unicode/utf8"
 )
 
-// printable reports whether s can stand on one line of a log, a table or an
+// Text that came from outside is judged here and not in internal/plain, which fits it for
+// a terminal: identity imports nothing, so that what it checks can be read alone.
+
+// Printable reports whether s can stand on one line of a log, a table or an
 // error: valid UTF-8 without control, format, line-separator or private
 // characters (U+2028 breaks lines too).
-func printable(s string) bool {
+func Printable(s string) bool {
 	if !utf8.ValidString(s) {
 		return false
 	}
@@ -21,9 +24,9 @@ func printable(s string) bool {
 	return true
 }
 
-// abbreviate quotes s for an error message and bounds it: what came from
+// Abbreviate quotes s for an error message and bounds it: what came from
 // outside must neither forge a log line nor fill the log.
-func abbreviate(s string) string {
+func Abbreviate(s string) string {
 	const most = 64
 	if len(s) > most {
 		return fmt.Sprintf("%q...(%d bytes)", s[:most], len(s))

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"signet.example/identity"
 )
@@ -107,7 +105,7 @@ func checkAudiences(audiences []string) error {
 			return err
 		}
 		if slices.Contains(audiences[:i], a) {
-			return identity.NewFieldError(at, "audience %s is given twice", abbreviate(a))
+			return identity.NewFieldError(at, "audience %s is given twice", identity.Abbreviate(a))
 		}
 	}
 	return nil
@@ -146,8 +144,8 @@ func checkText(field, s string) error {
 		return identity.NewFieldError(field, "is needed")
 	case len(s) > maxTextBytes:
 		return identity.NewFieldError(field, "%d bytes: at most %d", len(s), maxTextBytes)
-	case !printable(s):
-		return identity.NewFieldError(field, "%s has control characters or invalid UTF-8", abbreviate(s))
+	case !identity.Printable(s):
+		return identity.NewFieldError(field, "%s has control characters or invalid UTF-8", identity.Abbreviate(s))
 	}
 	return nil
 }
@@ -155,24 +153,24 @@ func checkText(field, s string) error {
 // checkHTTPURL refuses what would reach something else than a web server, or
 // carry a secret in a manifest that is stored and shown.
 func checkHTTPURL(s string) error {
-	if len(s) > maxTextBytes || !printable(s) {
-		return fmt.Errorf("URL %s: too long or with control characters", abbreviate(s))
+	if len(s) > maxTextBytes || !identity.Printable(s) {
+		return fmt.Errorf("URL %s: too long or with control characters", identity.Abbreviate(s))
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return fmt.Errorf("URL %s: cannot be parsed", abbreviate(s)) // the error of url.Parse repeats the whole input
+		return fmt.Errorf("URL %s: cannot be parsed", identity.Abbreviate(s)) // the error of url.Parse repeats the whole input
 	}
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http":
-		return fmt.Errorf("URL %s: want http or https", abbreviate(s))
+		return fmt.Errorf("URL %s: want http or https", identity.Abbreviate(s))
 	case u.Hostname() == "" || u.Opaque != "":
-		return fmt.Errorf("URL %s: no host", abbreviate(s))
+		return fmt.Errorf("URL %s: no host", identity.Abbreviate(s))
 	case u.Scheme == "http" && !loopbackHost(u.Hostname()):
-		return fmt.Errorf("URL %s: want https: who sits on the wire would write the keys; http is for loopback addresses", abbreviate(s))
+		return fmt.Errorf("URL %s: want https: who sits on the wire would write the keys; http is for loopback addresses", identity.Abbreviate(s))
 	case u.User != nil:
-		return fmt.Errorf("URL on host %s: credentials do not belong in a manifest", abbreviate(u.Host))
+		return fmt.Errorf("URL on host %s: credentials do not belong in a manifest", identity.Abbreviate(u.Host))
 	case u.Fragment != "":
-		return fmt.Errorf("URL %s: a fragment is never sent", abbreviate(s))
+		return fmt.Errorf("URL %s: a fragment is never sent", identity.Abbreviate(s))
 	}
 	return nil
 }
@@ -182,12 +180,3 @@ func loopbackHost(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
-
-// printable reports whether s can stand on one line: valid UTF-8 without control,
-// format, line-separator or private characters.
-func printable(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
-}
-
-// abbreviate quotes s for an error message and bounds it.
-func abbreviate(s string) string { return fmt.Sprintf("%.64q", s) }

@@ -10,6 +10,8 @@ import (
 	"fmt"
 
 	jose "github.com/go-jose/go-jose/v4"
+
+	"signet.example/identity"
 )
 
 const (
@@ -117,7 +119,7 @@ func checkDistinct(keys []key, k key) error {
 		case k.id == "":
 			return fmt.Errorf("a second %s key without kid: a token could not say which signed it, so the first one is used", k.algorithm)
 		default:
-			return fmt.Errorf("a second %s key of kid %s: a token could not say which signed it, so the first one is used", k.algorithm, abbreviate(k.id))
+			return fmt.Errorf("a second %s key of kid %s: a token could not say which signed it, so the first one is used", k.algorithm, identity.Abbreviate(k.id))
 		}
 	}
 	return nil
@@ -139,7 +141,7 @@ func parseKey(raw json.RawMessage) (key, error) {
 	var k jose.JSONWebKey
 	if err := k.UnmarshalJSON(raw); err != nil || !k.Valid() {
 		kty, _ := members["kty"].(string)
-		return key{}, fmt.Errorf("kty %s: not a valid key", abbreviate(kty))
+		return key{}, fmt.Errorf("kty %s: not a valid key", identity.Abbreviate(kty))
 	}
 	if !k.IsPublic() {
 		return key{}, errors.New("a private key: only public keys belong here, and this one is to be replaced")
@@ -152,7 +154,7 @@ func parseKey(raw json.RawMessage) (key, error) {
 		return key{}, err
 	}
 	if k.Algorithm != "" && k.Algorithm != string(alg) {
-		return key{}, fmt.Errorf("alg %s does not fit the key or is not accepted: want %s", abbreviate(k.Algorithm), alg)
+		return key{}, fmt.Errorf("alg %s does not fit the key or is not accepted: want %s", identity.Abbreviate(k.Algorithm), alg)
 	}
 	return key{id: k.KeyID, algorithm: alg, public: k.Key}, nil
 }
@@ -161,7 +163,7 @@ func parseKey(raw json.RawMessage) (key, error) {
 func checkKeyUse(members map[string]any) error {
 	if use, ok := members["use"]; ok && use != "sig" {
 		name, _ := use.(string)
-		return fmt.Errorf("use %s: %w", abbreviate(name), ErrOtherUse)
+		return fmt.Errorf("use %s: %w", identity.Abbreviate(name), ErrOtherUse)
 	}
 	ops, ok := members["key_ops"]
 	if !ok {
