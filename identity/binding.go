@@ -14,9 +14,9 @@ import (
 // only grant: the node id in an xDS request merely selects among what a peer
 // is bound to.
 type Binding struct {
-	Name, Group       string
-	Mesh, VirtualNode string
-	Selectors         Selectors
+	Name, Group string
+	VirtualNode VirtualNodeName
+	Selectors   Selectors
 	// Applications says who may call out through such a proxy.
 	Applications Applications
 }
@@ -35,18 +35,19 @@ type BindingSpec struct {
 // Build checks the spec. Whether the virtual node exists is the store's
 // question, not this package's.
 func (s BindingSpec) Build(name string, td spiffeid.TrustDomain) (Binding, error) {
-	_, noNode := buildVirtualNodeID(td, "spec.mesh", s.Mesh, "spec.virtualNode", s.VirtualNode)
+	node := VirtualNodeName{Mesh: s.Mesh, Name: s.VirtualNode}
+	_, noNode := buildVirtualNodeID(td, node, "spec.mesh", "spec.virtualNode")
 	sels, noSelectors := buildWorkloadSelectors(s.Selectors)
 	apps, noApplications := buildApplications(s.Applications)
 	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noNode, noSelectors, noApplications); err != nil {
 		return Binding{}, err
 	}
-	return Binding{Name: name, Group: s.Group, Mesh: s.Mesh, VirtualNode: s.VirtualNode, Selectors: sels, Applications: apps}, nil
+	return Binding{Name: name, Group: s.Group, VirtualNode: node, Selectors: sels, Applications: apps}, nil
 }
 
 // ID is the identity that the binding grants.
 func (b Binding) ID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
-	return ForVirtualNode(td, b.Mesh, b.VirtualNode)
+	return ForVirtualNode(td, b.VirtualNode.Mesh, b.VirtualNode.Name)
 }
 
 // AmbiguousError is returned when bindings for two virtual nodes fit one peer: it
@@ -55,8 +56,8 @@ type AmbiguousError struct{ First, Second Binding }
 
 // Error names both bindings and what to do.
 func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("bindings %q (%s/%s) and %q (%s/%s) both fit this process, so it gets neither: add a selector that tells them apart",
-		e.First.Name, e.First.Mesh, e.First.VirtualNode, e.Second.Name, e.Second.Mesh, e.Second.VirtualNode)
+	return fmt.Sprintf("bindings %q (%s) and %q (%s) both fit this process, so it gets neither: add a selector that tells them apart",
+		e.First.Name, e.First.VirtualNode, e.Second.Name, e.Second.VirtualNode)
 }
 
 // EntryFits reports whether a workload with the selectors has may hold e's
@@ -92,7 +93,7 @@ func MatchBindings(bindings []Binding, has Selectors) (Binding, bool, error) {
 	}
 	slices.SortFunc(found, func(a, b Binding) int { return strings.Compare(a.Name, b.Name) })
 	for _, other := range found[1:] {
-		if other.Mesh != found[0].Mesh || other.VirtualNode != found[0].VirtualNode {
+		if other.VirtualNode != found[0].VirtualNode {
 			return Binding{}, false, &AmbiguousError{First: found[0], Second: other}
 		}
 	}

@@ -61,11 +61,15 @@ type Entry struct {
 	Hint string
 }
 
-// VirtualNodeName names a virtual node where a spec wants its default identity.
+// VirtualNodeName names a virtual node, whose identity is ForVirtualNode's. It is a
+// value of this package's own, which knows no mesh and no proxy.
 type VirtualNodeName struct {
 	Mesh string `yaml:"mesh" json:"mesh"`
 	Name string `yaml:"name" json:"name"`
 }
+
+// String is "<mesh>/<name>", for people.
+func (n VirtualNodeName) String() string { return n.Mesh + "/" + n.Name }
 
 // EntrySpec is the spec of kind Entry. The identity is either written out
 // (spiffeID) or that of a virtual node.
@@ -103,7 +107,7 @@ func (s EntrySpec) id(td spiffeid.TrustDomain) (spiffeid.ID, error) {
 	case s.SPIFFEID != "" && s.VirtualNode != nil:
 		return spiffeid.ID{}, NewFieldError("spec.virtualNode", "not together with spiffeID: an entry has one identity")
 	case s.VirtualNode != nil:
-		return buildVirtualNodeID(td, "spec.virtualNode.mesh", s.VirtualNode.Mesh, "spec.virtualNode.name", s.VirtualNode.Name)
+		return buildVirtualNodeID(td, *s.VirtualNode, "spec.virtualNode.mesh", "spec.virtualNode.name")
 	case s.SPIFFEID != "":
 		return buildOwnID(td, s.SPIFFEID)
 	}
@@ -127,17 +131,17 @@ func buildOwnID(td spiffeid.TrustDomain, s string) (spiffeid.ID, error) {
 	return id, nil
 }
 
-func buildVirtualNodeID(td spiffeid.TrustDomain, meshField, mesh, nodeField, node string) (spiffeid.ID, error) {
+func buildVirtualNodeID(td spiffeid.TrustDomain, n VirtualNodeName, meshField, nameField string) (spiffeid.ID, error) {
 	var errs []error
-	for _, n := range []struct{ field, name string }{{meshField, mesh}, {nodeField, node}} {
-		if err := CheckName(n.name); err != nil {
-			errs = append(errs, &FieldError{Path: n.field, Msg: err.Error()})
+	for _, one := range []struct{ field, name string }{{meshField, n.Mesh}, {nameField, n.Name}} {
+		if err := CheckName(one.name); err != nil {
+			errs = append(errs, &FieldError{Path: one.field, Msg: err.Error()})
 		}
 	}
 	if len(errs) > 0 {
 		return spiffeid.ID{}, errors.Join(errs...)
 	}
-	id, err := ForVirtualNode(td, mesh, node)
+	id, err := ForVirtualNode(td, n.Mesh, n.Name)
 	if err != nil {
 		return spiffeid.ID{}, &FieldError{Path: meshField, Msg: err.Error()}
 	}

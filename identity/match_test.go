@@ -13,7 +13,7 @@ import (
 
 func binding(t *testing.T, name, node string, sels ...string) identity.Binding {
 	t.Helper()
-	return identity.Binding{Name: name, Group: "edge", Mesh: "shop", VirtualNode: node, Selectors: selectors(t, sels...)}
+	return identity.Binding{Name: name, Group: "edge", VirtualNode: identity.VirtualNodeName{Mesh: "shop", Name: node}, Selectors: selectors(t, sels...)}
 }
 
 func TestEntryFitsWhoHasAllItsSelectors(t *testing.T) {
@@ -100,7 +100,7 @@ func TestEntryAndBindingTravelAsPlainValues(t *testing.T) {
 	if err != nil || !plain.IsBinding() || plain.SPIFFEID != "spiffe://prod.example/shop/web" {
 		t.Fatalf("got %+v, %v", plain, err)
 	}
-	if got, err := plain.Binding(td); err != nil || got.Mesh != "shop" || got.VirtualNode != "web" {
+	if got, err := plain.Binding(td); err != nil || got.VirtualNode.String() != "shop/web" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if got, err := plain.Entry(td); err != nil || got.ID.Path() != "/shop/web" {
@@ -109,7 +109,7 @@ func TestEntryAndBindingTravelAsPlainValues(t *testing.T) {
 }
 
 func TestPlainValuesFromAServerAreCheckedAgain(t *testing.T) {
-	good := identity.Plain{Name: "x", SPIFFEID: "spiffe://prod.example/shop/web", Selectors: oneSelector, Mesh: "shop", VirtualNode: "web"}
+	good := identity.Plain{Name: "x", SPIFFEID: "spiffe://prod.example/shop/web", Selectors: oneSelector, VirtualNode: identity.VirtualNodeName{Mesh: "shop", Name: "web"}}
 	for what, change := range map[string]func(*identity.Plain){
 		"another trust domain": func(p *identity.Plain) { p.SPIFFEID = "spiffe://other.example/shop/web" },
 		"an agent's":           func(p *identity.Plain) { p.SPIFFEID = "spiffe://prod.example/signet/agent/a" },

@@ -8,15 +8,15 @@ import (
 )
 
 // Plain is an Entry or a Binding in the plain values in which it travels from
-// server to agent. Mesh and VirtualNode are set where it was a Binding.
+// server to agent.
 type Plain struct {
-	Name              string
-	SPIFFEID          string
-	Selectors         []string
-	TTL               time.Duration
-	Hint              string // of an Entry
-	Mesh, VirtualNode string
-	Applications      []string // of a Binding
+	Name         string
+	SPIFFEID     string
+	Selectors    []string
+	TTL          time.Duration
+	Hint         string          // of an Entry
+	VirtualNode  VirtualNodeName // of a Binding
+	Applications []string        // of a Binding
 }
 
 // Plain returns e as plain values.
@@ -30,11 +30,11 @@ func (b Binding) Plain(td spiffeid.TrustDomain) (Plain, error) {
 	if err != nil {
 		return Plain{}, fmt.Errorf("binding %q: %w", b.Name, err)
 	}
-	return Plain{Name: b.Name, SPIFFEID: id.String(), Selectors: b.Selectors.Strings(), Mesh: b.Mesh, VirtualNode: b.VirtualNode, Applications: b.Applications.Strings()}, nil
+	return Plain{Name: b.Name, SPIFFEID: id.String(), Selectors: b.Selectors.Strings(), VirtualNode: b.VirtualNode, Applications: b.Applications.Strings()}, nil
 }
 
 // IsBinding reports whether p was a Binding.
-func (p Plain) IsBinding() bool { return p.Mesh != "" || p.VirtualNode != "" }
+func (p Plain) IsBinding() bool { return p.VirtualNode != VirtualNodeName{} }
 
 // Entry returns the identity and its selectors, whether p was an Entry or a
 // Binding. It checks again what the sender checked: an agent serves keys by it.
@@ -67,13 +67,13 @@ func (p Plain) Binding(td spiffeid.TrustDomain) (Binding, error) {
 	if err != nil {
 		return Binding{}, fmt.Errorf("binding %s: %w", Abbreviate(p.Name), err)
 	}
-	b := Binding{Name: p.Name, Mesh: p.Mesh, VirtualNode: p.VirtualNode, Selectors: sels, Applications: apps}
+	b := Binding{Name: p.Name, VirtualNode: p.VirtualNode, Selectors: sels, Applications: apps}
 	id, err := b.ID(td)
 	if err != nil {
 		return Binding{}, fmt.Errorf("binding %s: %w", Abbreviate(p.Name), err)
 	}
 	if id.String() != p.SPIFFEID {
-		return Binding{}, fmt.Errorf("binding %s: %s is not the identity of virtual node %s/%s", Abbreviate(p.Name), Abbreviate(p.SPIFFEID), Abbreviate(p.Mesh), Abbreviate(p.VirtualNode))
+		return Binding{}, fmt.Errorf("binding %s: %s is not the identity of virtual node %s/%s", Abbreviate(p.Name), Abbreviate(p.SPIFFEID), Abbreviate(p.VirtualNode.Mesh), Abbreviate(p.VirtualNode.Name))
 	}
 	return b, nil
 }

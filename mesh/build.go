@@ -7,6 +7,7 @@ import (
 
 	"signet.example/internal/manifest"
 	"signet.example/internal/ordered"
+	"signet.example/proxy"
 )
 
 // NewGraph resolves every reference between resources. Each must have a mesh
@@ -102,6 +103,9 @@ func (r *Resource) objectKey() objectKey {
 
 func (r *Resource) graphName() Name { return NameOf(r.Kind, r.Mesh, r.Name) }
 
+// ref is for a virtual node.
+func (r *Resource) ref() proxy.Ref { return proxy.Node(r.Mesh, r.Name) }
+
 func (b *builder) index(r *Resource) {
 	g := b.graph
 	if s, ok := r.Spec.(*MeshSpec); ok {
@@ -170,12 +174,12 @@ func (b *builder) referent(from *Resource, path string, k Kind, ref Reference) *
 }
 
 func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Resource {
-	mesh, _, name, _ := parseARN(arn)
-	if mesh != from.Mesh {
-		b.fail(from, path, "%s of mesh %s refers to %s, which is of mesh %s", from, from.Mesh, arn, mesh)
+	of, _ := parseARN(arn)
+	if of.Mesh != from.Mesh {
+		b.fail(from, path, "%s of mesh %s refers to %s, which is of mesh %s", from, from.Mesh, arn, of.Mesh)
 		return nil
 	}
-	to := b.graph.named.Get(NameOf(k, mesh, name))
+	to := b.graph.named.Get(NameOf(k, of.Mesh, of.Name))
 	if to == nil {
 		b.dangling(from, path, arn, "")
 	}
@@ -184,7 +188,7 @@ func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Reso
 
 func (b *builder) node(r *Resource) {
 	s := r.Spec.(*VirtualNodeSpec)
-	n := &VirtualNode{Mesh: r.Mesh, Name: r.Name, Spec: s}
+	n := &VirtualNode{Ref: r.ref(), Spec: s}
 	for i := range s.Listeners {
 		n.Listeners = append(n.Listeners, resolveListener(&s.Listeners[i]))
 	}
@@ -219,7 +223,7 @@ func (b *builder) service(r *Resource) {
 	if p := s.Provider; p != nil && p.VirtualNode != nil {
 		to := b.find(r, "spec.provider.virtualNode", KindVirtualNode, p.VirtualNode.VirtualNodeRef, p.VirtualNode.VirtualNodeARN)
 		if to != nil {
-			v.Node = to.Name
+			v.Node = to.ref()
 		}
 		if to != nil && len(ports(to)) == 0 {
 			b.fail(r, "spec.provider.virtualNode", "%s is provided by virtualNode %s, which has no listener", r, to.Name)
@@ -227,7 +231,7 @@ func (b *builder) service(r *Resource) {
 	}
 	if p := s.Provider; p != nil && p.VirtualRouter != nil {
 		if to := b.find(r, "spec.provider.virtualRouter", KindVirtualRouter, p.VirtualRouter.VirtualRouterRef, p.VirtualRouter.VirtualRouterARN); to != nil {
-			v.Router = to.Name
+			v.Router = to.graphName()
 		}
 	}
 	b.graph.services = b.graph.services.With(r.graphName(), v)
@@ -255,7 +259,7 @@ func (b *builder) backends(r *Resource) {
 		if policy == nil {
 			policy = defaults
 		}
-		n.Backends = append(n.Backends, Callee{Service: to.Name, TLS: resolveClientTLS(policy)})
+		n.Backends = append(n.Backends, Callee{Service: to.graphName(), TLS: resolveClientTLS(policy)})
 	}
 	for i, ref := range s.BackendGroups {
 		at := fmt.Sprintf("spec.backendGroups[%d]", i)
@@ -270,7 +274,7 @@ func (b *builder) backends(r *Resource) {
 			}
 			seen[to.graphName()] = i
 			b.link(r, to)
-			n.Backends = append(n.Backends, Callee{Service: to.Name, TLS: resolveClientTLS(defaults)})
+			n.Backends = append(n.Backends, Callee{Service: to.graphName(), TLS: resolveClientTLS(defaults)})
 		}
 		if len(n.Backends) > maxBackends {
 			b.fail(r, at, "%s has %d backends with those of its groups: at most %d", r, len(n.Backends), maxBackends)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"signet.example/internal/ordered"
+	"signet.example/proxy"
 )
 
 // Graph is a set of meshes with every reference resolved, to the App Mesh name of
@@ -34,8 +35,9 @@ type meshInfo struct {
 // refers is what an object refers to. Immutable.
 type refers struct{ to []Name }
 
-// Name is App Mesh's name of an object. That of a service is in lower case: hosts are
-// compared without case, as clients and Envoy do.
+// Name is App Mesh's name of an object of any of its kinds. That of a service is in
+// lower case: hosts are compared without case, as clients and Envoy do. A virtual node
+// is named by its [proxy.Ref] wherever nothing else can stand.
 type Name struct {
 	Kind Kind
 	Mesh string
@@ -49,6 +51,9 @@ func NameOf(k Kind, mesh, name string) Name {
 	}
 	return Name{k, mesh, name}
 }
+
+// NodeName is the Name of a virtual node.
+func NodeName(r proxy.Ref) Name { return NameOf(KindVirtualNode, r.Mesh, r.Name) }
 
 // Compare implements ordered.Key.
 func (n Name) Compare(o Name) int {
@@ -69,9 +74,9 @@ func (k objectKey) Compare(o objectKey) int {
 
 // VirtualNode is one workload behind a proxy.
 type VirtualNode struct {
-	Mesh, Name string
-	Spec       *VirtualNodeSpec
-	Listeners  []Listener
+	proxy.Ref
+	Spec      *VirtualNodeSpec
+	Listeners []Listener
 	// Backends are the services that it declares to call, sorted by name.
 	Backends []Callee
 	// DNS is its discovery by name; nil where it has none, so that only
@@ -83,7 +88,7 @@ type VirtualNode struct {
 
 // Callee is a service that a node declares to call, and how.
 type Callee struct {
-	Service string // App Mesh's name
+	Service Name
 	// TLS is what the node was told to do; nil means that the connection is managed:
 	// the target's own SPIFFE ID and nothing else.
 	TLS *ClientTLS
@@ -134,10 +139,11 @@ type ClientTLS struct {
 }
 
 // VirtualService is a name that callers use, and what answers: a node, a
-// router, or nothing, by name.
+// router, or nothing.
 type VirtualService struct {
-	Mesh, Name   string
-	Node, Router string
+	Mesh, Name string    // as written, for people and as the host
+	Node       proxy.Ref // zero where no node answers by itself
+	Router     Name      // zero where no router does
 }
 
 // VirtualRouter shares requests out to nodes.
@@ -175,7 +181,7 @@ type HeaderMatch struct {
 
 // WeightedTarget is one node, its share, and the port there.
 type WeightedTarget struct {
-	Node   string
+	Node   proxy.Ref
 	Weight uint32
 	Port   uint32 // 0 where the node has no listener
 }
@@ -191,7 +197,7 @@ type Retry struct {
 // HealthCheck is one path that clients' proxies ask, which authorization
 // must therefore let them (D22).
 type HealthCheck struct {
-	Mesh, Node   string
+	Node         proxy.Ref
 	Method, Path string
 	// Callers are the nodes that declare a backend that can reach Node.
 	Callers []*VirtualNode

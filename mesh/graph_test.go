@@ -11,22 +11,23 @@ import (
 
 	"signet.example/internal/manifest"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 func TestGraphResolvesReferencesAndARNs(t *testing.T) {
 	g := graphOf(t, shop(t))
-	web := g.Node("shop", "web")
+	web := g.Node(proxy.Node("shop", "web"))
 	var backends []string
 	for _, b := range web.Backends {
-		backends = append(backends, b.Service)
+		backends = append(backends, b.Service.Name)
 	}
 	if want := []string{"orders.local", "stock.local"}; !slices.Equal(backends, want) {
 		t.Errorf("backends of web: %v, want %v", backends, want)
 	}
-	if s := g.Service("shop", "Orders.LOCAL"); s == nil || g.RouterOf(s) == nil || g.RouterOf(s) != g.Router("shop", "orders") {
+	if s := g.Service(service("shop", "Orders.LOCAL")); s == nil || g.Router(s.Router) == nil || g.Router(s.Router) != g.Router(router("shop", "orders")) {
 		t.Errorf("orders.local does not lead to its router: %+v", s)
 	}
-	if s := g.Service("shop", "stock.local"); s == nil || g.NodeOf(s) == nil || g.NodeOf(s) != g.Node("shop", "stock") {
+	if s := g.Service(service("shop", "stock.local")); s == nil || g.Node(s.Node) == nil || g.Node(s.Node) != g.Node(proxy.Node("shop", "stock")) {
 		t.Errorf("stock.local does not lead to its node: %+v", s)
 	}
 	if got, want := g.Meshes(), []string{"shop"}; !slices.Equal(got, want) {
@@ -35,14 +36,14 @@ func TestGraphResolvesReferencesAndARNs(t *testing.T) {
 	if len(g.Nodes("shop")) != 4 || len(g.Services("shop")) != 2 || len(g.Routers("shop")) != 1 || g.Mesh("shop") == nil {
 		t.Error("the graph lacks something")
 	}
-	if g.Node("other", "web") != nil || g.Service("other", "x") != nil || g.Router("other", "x") != nil || g.Mesh("other") != nil {
+	if g.Node(proxy.Node("other", "web")) != nil || g.Service(service("other", "x")) != nil || g.Router(router("other", "x")) != nil || g.Mesh("other") != nil {
 		t.Error("a mesh that does not exist has something")
 	}
 }
 
 func TestRoutesAreTriedInAppMeshOrder(t *testing.T) {
 	var names []string
-	for _, r := range graphOf(t, shop(t)).Router("shop", "orders").Routes {
+	for _, r := range graphOf(t, shop(t)).Router(router("shop", "orders")).Routes {
 		names = append(names, r.Name)
 	}
 	if want := []string{"testers", "exact", "long", "all"}; !slices.Equal(names, want) {
@@ -52,11 +53,11 @@ func TestRoutesAreTriedInAppMeshOrder(t *testing.T) {
 
 func TestRouteCarriesWeightsPortsTimeoutsAndRetries(t *testing.T) {
 	g := graphOf(t, shop(t))
-	routes := g.Router("shop", "orders").Routes
+	routes := g.Router(router("shop", "orders")).Routes
 	all, testers := routes[3], routes[0]
 	got := map[string][2]uint32{}
 	for _, w := range all.Targets {
-		got[w.Node] = [2]uint32{w.Weight, w.Port}
+		got[w.Node.Name] = [2]uint32{w.Weight, w.Port}
 	}
 	if d := cmp.Diff(map[string][2]uint32{"orders-v1": {90, 9001}, "orders-v2": {10, 9002}}, got); d != "" {
 		t.Error(d)
@@ -80,27 +81,27 @@ func TestRouteCarriesWeightsPortsTimeoutsAndRetries(t *testing.T) {
 func TestListenerCarriesTLSProbeAndTimeouts(t *testing.T) {
 	g := graphOf(t, shop(t))
 	probe := &mesh.Probe{Protocol: "http", Path: "/healthz", Port: 9001, Interval: 5 * time.Second, Timeout: 2 * time.Second, Healthy: 2, Unhealthy: 3}
-	if d := cmp.Diff(probe, g.Node("shop", "orders-v1").Listeners[0].Probe); d != "" {
+	if d := cmp.Diff(probe, g.Node(proxy.Node("shop", "orders-v1")).Listeners[0].Probe); d != "" {
 		t.Error(d)
 	}
-	if got, want := g.Node("shop", "web").Listeners[0].Timeout, (mesh.Timeout{PerRequest: time.Minute}); got != want {
+	if got, want := g.Node(proxy.Node("shop", "web")).Listeners[0].Timeout, (mesh.Timeout{PerRequest: time.Minute}); got != want {
 		t.Errorf("timeouts of web %+v, want %+v", got, want)
 	}
 	strict := &mesh.TLS{
 		Mode: mesh.TLSStrict, Certificate: "spiffe://example.org/shop/stock", ClientTrust: "spiffe://example.org",
 		Clients: []string{"spiffe://example.org/shop/web"},
 	}
-	if d := cmp.Diff(strict, g.Node("shop", "stock").Listeners[0].TLS); d != "" {
+	if d := cmp.Diff(strict, g.Node(proxy.Node("shop", "stock")).Listeners[0].TLS); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff(&mesh.TLS{Mode: mesh.TLSStrict}, g.Node("shop", "orders-v2").Listeners[1].TLS); d != "" {
+	if d := cmp.Diff(&mesh.TLS{Mode: mesh.TLSStrict}, g.Node(proxy.Node("shop", "orders-v2")).Listeners[1].TLS); d != "" {
 		t.Error(d)
 	}
 }
 
 func TestBackendPolicyPrecedesTheDefault(t *testing.T) {
 	g := graphOf(t, shop(t))
-	web := g.Node("shop", "web")
+	web := g.Node(proxy.Node("shop", "web"))
 	own := &mesh.ClientTLS{
 		Certificate: "spiffe://example.org/shop/web", Trust: "spiffe://example.org",
 		Servers: []string{"spiffe://example.org/shop/stock"},
@@ -119,7 +120,7 @@ func TestHealthChecksNameThoseWhoProbe(t *testing.T) {
 		t.Fatalf("got %d health checks, want 1", len(checks))
 	}
 	c := checks[0]
-	if c.Mesh != "shop" || c.Node != "orders-v1" || c.Method != "GET" || c.Path != "/healthz" {
+	if c.Node != proxy.Node("shop", "orders-v1") || c.Method != "GET" || c.Path != "/healthz" {
 		t.Errorf("got %+v", c)
 	}
 	if len(c.Callers) != 1 || c.Callers[0].Name != "web" {
@@ -170,8 +171,8 @@ func TestTheServicesOfItsBackendGroupsAreANodesBackends(t *testing.T) {
 	}, "---\n"))))
 	names := func(g *mesh.Graph) []string {
 		var list []string
-		for _, b := range g.Node("m", "n_near").Backends {
-			list = append(list, fmt.Sprintf("%s %t", b.Service, b.TLS != nil))
+		for _, b := range g.Node(proxy.Node("m", "n_near")).Backends {
+			list = append(list, fmt.Sprintf("%s %t", b.Service.Name, b.TLS != nil))
 		}
 		return list
 	}
@@ -188,7 +189,7 @@ func TestTheServicesOfItsBackendGroupsAreANodesBackends(t *testing.T) {
 	if _, ok := changed.With(nil, []mesh.Name{mesh.NameOf(mesh.KindBackendGroup, "m", "g_far")}); ok {
 		t.Error("a group that a node names is gone")
 	}
-	if _, ok := changed.With(nil, []mesh.Name{mesh.NameOf(mesh.KindVirtualService, "m", "a.far")}); ok {
+	if _, ok := changed.With(nil, []mesh.Name{service("m", "a.far")}); ok {
 		t.Error("a service that a group lists is gone")
 	}
 	var reached []string
@@ -264,7 +265,7 @@ func TestSameNamesInTwoMeshesAreApart(t *testing.T) {
 	content := object("Mesh", "a") + "---\n" + object("Mesh", "b") + "---\n" +
 		object("VirtualNode", "x") + "spec: {meshRef: {name: a}}\n---\n" + object("VirtualNode", "x") + "spec: {meshRef: {name: b}}\n"
 	g := graphOf(t, parseAll(t, "m.yaml", []byte(content)))
-	if g.Node("a", "x") == nil || g.Node("a", "x") == g.Node("b", "x") {
+	if g.Node(proxy.Node("a", "x")) == nil || g.Node(proxy.Node("a", "x")) == g.Node(proxy.Node("b", "x")) {
 		t.Error("the nodes are not apart")
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+
+	"signet.example/proxy"
 )
 
 // HealthChecks lists each path that clients' proxies ask of a node, once, by
@@ -18,12 +20,12 @@ func (g *Graph) HealthChecks() []HealthCheck {
 					continue
 				}
 				paths[l.Probe.Path] = true
-				out = append(out, HealthCheck{Mesh: mesh, Node: n.Name, Method: "GET", Path: l.Probe.Path, Callers: g.callersOf(n)})
+				out = append(out, HealthCheck{Node: n.Ref, Method: "GET", Path: l.Probe.Path, Callers: g.callersOf(n)})
 			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b HealthCheck) int {
-		return cmp.Or(cmp.Compare(a.Mesh, b.Mesh), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Path, b.Path))
+		return cmp.Or(a.Node.Compare(b.Node), cmp.Compare(a.Path, b.Path))
 	})
 	return out
 }
@@ -31,7 +33,7 @@ func (g *Graph) HealthChecks() []HealthCheck {
 // callersOf lists the nodes that declare a backend which reaches n, each once, by name.
 func (g *Graph) callersOf(n *VirtualNode) []*VirtualNode {
 	var list []*VirtualNode
-	g.callers(NameOf(KindVirtualNode, n.Mesh, n.Name), func(caller *VirtualNode) bool {
+	g.callers(NodeName(n.Ref), func(caller *VirtualNode) bool {
 		list = append(list, caller)
 		return true
 	})
@@ -71,13 +73,13 @@ func (n *VirtualNode) checkedAs(o *VirtualNode) bool {
 	}) && slices.EqualFunc(n.Backends, o.Backends, func(a, b Callee) bool { return a.Service == b.Service })
 }
 
-// targets are the names of the nodes to which a router sends anything.
-func (r *VirtualRouter) targets() map[string]bool {
-	names := map[string]bool{}
+// targets are the nodes to which a router sends anything.
+func (r *VirtualRouter) targets() map[proxy.Ref]bool {
+	nodes := map[proxy.Ref]bool{}
 	for _, route := range r.Routes {
 		for _, t := range route.Targets {
-			names[t.Node] = true
+			nodes[t.Node] = true
 		}
 	}
-	return names
+	return nodes
 }

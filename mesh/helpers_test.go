@@ -64,4 +64,8 @@ func shared(t *testing.T, path ...string) string {
 	return parts.Shared(t, path...)
 }
 
+func service(in, name string) mesh.Name { return mesh.NameOf(mesh.KindVirtualService, in, name) }
+
+func router(in, name string) mesh.Name { return mesh.NameOf(mesh.KindVirtualRouter, in, name) }
+
 func diff(want, got any) string { return cmp.Diff(want, got, equalResources) }

@@ -1,12 +1,11 @@
 package mesh
 
 import (
-	"cmp"
 	"iter"
 	"slices"
-	"strings"
 
 	"signet.example/internal/ordered"
+	"signet.example/proxy"
 )
 
 // Meshes lists the meshes' names, sorted.
@@ -28,21 +27,22 @@ func (g *Graph) Mesh(mesh string) *MeshSpec {
 	return nil
 }
 
-// Node finds a virtual node by App Mesh's names; nil if there is none.
-func (g *Graph) Node(mesh, name string) *VirtualNode {
-	return g.nodes.Get(NameOf(KindVirtualNode, mesh, name))
+// Node finds a virtual node; nil if there is none, and for the zero Ref.
+func (g *Graph) Node(r proxy.Ref) *VirtualNode {
+	if r.Kind != proxy.VirtualNode {
+		return nil
+	}
+	return g.nodes.Get(NodeName(r))
 }
 
-// Service finds a virtual service by the name that callers use, whatever its
-// case; nil if there is none.
-func (g *Graph) Service(mesh, name string) *VirtualService {
-	return g.services.Get(NameOf(KindVirtualService, mesh, name))
-}
+// Service finds a virtual service; nil if there is none, and for the zero Name.
+func (g *Graph) Service(n Name) *VirtualService { return g.services.Get(n) }
 
-// Router finds a virtual router; nil if there is none.
-func (g *Graph) Router(mesh, name string) *VirtualRouter {
-	return g.routers.Get(NameOf(KindVirtualRouter, mesh, name))
-}
+// GraphName is the name by which a graph finds the service.
+func (s *VirtualService) GraphName() Name { return NameOf(KindVirtualService, s.Mesh, s.Name) }
+
+// Router finds a virtual router; nil if there is none, and for the zero Name.
+func (g *Graph) Router(n Name) *VirtualRouter { return g.routers.Get(n) }
 
 // Nodes lists a mesh's virtual nodes by name.
 func (g *Graph) Nodes(mesh string) []*VirtualNode { return of(g.nodes, KindVirtualNode, mesh) }
@@ -65,12 +65,6 @@ func of[V comparable](all ordered.Map[Name, V], k Kind, mesh string) []V {
 	}
 	return list
 }
-
-// NodeOf is the node that answers for a service by itself, nil if none does.
-func (g *Graph) NodeOf(s *VirtualService) *VirtualNode { return g.Node(s.Mesh, s.Node) }
-
-// RouterOf is the router that answers for a service, nil if none does.
-func (g *Graph) RouterOf(s *VirtualService) *VirtualRouter { return g.Router(s.Mesh, s.Router) }
 
 // Reaching lists the virtual nodes of which something depends on the object: those
 // whose calls lead to it, and a node itself. An object that is not there reaches none.
@@ -100,7 +94,5 @@ func (g *Graph) callers(n Name, yield func(*VirtualNode) bool) bool {
 }
 
 func sortCallees(list []Callee) {
-	slices.SortFunc(list, func(a, b Callee) int {
-		return cmp.Compare(strings.ToLower(a.Service), strings.ToLower(b.Service))
-	})
+	slices.SortFunc(list, func(a, b Callee) int { return a.Service.Compare(b.Service) })
 }

@@ -48,7 +48,7 @@ func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec) (We
 		return WeightedTarget{}, false
 	}
 	has := ports(to)
-	t := WeightedTarget{Node: to.Name, Weight: uint32(spec.Weight), Port: spec.Port} //nolint:gosec // 0 to 100, by its check
+	t := WeightedTarget{Node: to.ref(), Weight: uint32(spec.Weight), Port: spec.Port} //nolint:gosec // 0 to 100, by its check
 	switch {
 	case len(has) == 0:
 		b.fail(r, path, "%s has no listener%s", to, to.place())

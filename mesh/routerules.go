@@ -1,6 +1,10 @@
 package mesh
 
-import "fmt"
+import (
+	"fmt"
+
+	"signet.example/proxy"
+)
 
 func (s *VirtualRouterSpec) check(ru *ruler) {
 	ports := map[uint32]int{}
@@ -104,7 +108,7 @@ func (ru *ruler) targets(route string, targets []WeightedTargetSpec) {
 	path := route + ".action.weightedTargets"
 	var sum int64
 	for i := range targets {
-		ru.arn(fmt.Sprintf("%s[%d].virtualNodeARN", path, i), targets[i].VirtualNodeARN, arnVirtualNode)
+		ru.arn(fmt.Sprintf("%s[%d].virtualNodeARN", path, i), targets[i].VirtualNodeARN, proxy.VirtualNode)
 		sum += targets[i].Weight
 	}
 	if sum < 1 || sum > 100 {

@@ -5,6 +5,7 @@ import (
 	"regexp"
 
 	"signet.example/internal/manifest"
+	"signet.example/proxy"
 )
 
 // ruler checks what one field's rule cannot say: fields against each other
@@ -89,7 +90,7 @@ func (s *VirtualServiceSpec) check(ru *ruler) {
 		return
 	}
 	if n := s.Provider.VirtualNode; n != nil {
-		ru.arn("spec.provider.virtualNode.virtualNodeARN", n.VirtualNodeARN, arnVirtualNode)
+		ru.arn("spec.provider.virtualNode.virtualNodeARN", n.VirtualNodeARN, proxy.VirtualNode)
 	}
 	if n := s.Provider.VirtualRouter; n != nil {
 		ru.arn("spec.provider.virtualRouter.virtualRouterARN", n.VirtualRouterARN, arnVirtualRouter)
@@ -108,30 +109,30 @@ func (s *VirtualGatewaySpec) check(ru *ruler) {
 	}
 }
 
-// The resource types that an ARN of this service names.
+// The resource types that an ARN of this service names, beside [proxy.VirtualNode].
 const (
-	arnVirtualNode    = "virtualNode"
-	arnVirtualRouter  = "virtualRouter"
-	arnVirtualService = "virtualService"
+	arnVirtualRouter  proxy.Kind = "virtualRouter"
+	arnVirtualService proxy.Kind = "virtualService"
 )
 
 // arnForm: partition, region and account are carried only, as there are none
 // here; mesh, type and name are what counts (AM-arn).
 var arnForm = regexp.MustCompile(`^arn:[a-z0-9-]+:appmesh:[a-z0-9-]*:[0-9]*:mesh/([^/]+)/([A-Za-z]+)/([^/]+)$`)
 
-func parseARN(arn string) (mesh, kind, name string, ok bool) {
+// parseARN has the kind as it stands in the ARN, whatever it is.
+func parseARN(arn string) (proxy.Ref, bool) {
 	m := arnForm.FindStringSubmatch(arn)
 	if m == nil {
-		return "", "", "", false
+		return proxy.Ref{}, false
 	}
-	return m[1], m[2], m[3], true
+	return proxy.Ref{Mesh: m[1], Kind: proxy.Kind(m[2]), Name: m[3]}, true
 }
 
-func (ru *ruler) arn(path, arn, want string) {
+func (ru *ruler) arn(path, arn string, want proxy.Kind) {
 	if arn == "" {
 		return
 	}
-	if _, kind, _, ok := parseARN(arn); !ok || kind != want {
+	if of, ok := parseARN(arn); !ok || of.Kind != want {
 		ru.fail(path, "%q is not of the form arn:aws:appmesh:<region>:<account>:mesh/<mesh>/%s/<name>", manifest.Clip(arn), want)
 	}
 }

@@ -35,11 +35,11 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 }
 
 func (c *Compiled) programFor(in Input) *program {
-	mesh, node, ok := in.Destination.split()
+	node, ok := in.Destination.node()
 	if !ok || len(c.nodes) == 0 {
 		return c.mesh
 	}
-	asked := c.packagesOf(mesh, node)
+	asked := c.packagesOf(node)
 	if len(asked) == 0 {
 		return c.mesh
 	}

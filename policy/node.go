@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"signet.example/proxy"
 )
 
 // Package is a package with the rules of one virtual node, and where it stands.
@@ -31,14 +33,14 @@ func PackageName(node string) string {
 // Means reports whether the package may have been written for a virtual node.
 // The full form means exactly one. The short form, signet.authz.<node>, names no
 // mesh, and no identifier of Rego has a '-', for which it may have '_'.
-func (p Package) Means(mesh, node string) bool {
-	names := PackageNames(mesh, node)
+func (p Package) Means(node proxy.Ref) bool {
+	names := PackageNames(node)
 	return slices.Contains(names[:], p.Node)
 }
 
 // PackageNames are all that a node's rules may stand under.
-func PackageNames(mesh, node string) [3]string {
-	return [3]string{strings.ReplaceAll(node, "-", "_"), node, mesh + "/" + node}
+func PackageNames(node proxy.Ref) [3]string {
+	return [3]string{strings.ReplaceAll(node.Name, "-", "_"), node.Name, node.Mesh + "/" + node.Name}
 }
 
 // Packages lists the nodes' packages of modules that compile, each once.
@@ -58,9 +60,9 @@ func Packages(modules []Module) ([]Package, error) {
 }
 
 // packagesOf lists the packages that there are of a node.
-func (c *Compiled) packagesOf(mesh, node string) []string {
+func (c *Compiled) packagesOf(node proxy.Ref) []string {
 	var list []string
-	for _, name := range PackageNames(mesh, node) {
+	for _, name := range PackageNames(node) {
 		if c.nodes[name] && !slices.Contains(list, name) {
 			list = append(list, name)
 		}
@@ -77,7 +79,7 @@ func (c *Compiled) askedTogether() [][]string {
 			mesh, node = "", name
 			sets = append(sets, []string{name}) // a node whose name has '-' where this has '_'
 		}
-		if set := c.packagesOf(mesh, node); len(set) > 0 {
+		if set := c.packagesOf(proxy.Node(mesh, node)); len(set) > 0 {
 			sets = append(sets, set)
 		}
 	}

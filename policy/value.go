@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"signet.example/proxy"
 )
 
 // Keys of the input document, made once.
@@ -71,16 +73,17 @@ func (p Peer) term() *ast.Term {
 		{keyTrustDomain, ast.StringTerm(p.ID.TrustDomain().Name())},
 		{keyPath, ast.StringTerm(p.ID.Path())},
 	}
-	if mesh, node, ok := p.split(); ok {
-		pairs = append(pairs, [2]*ast.Term{keyMesh, ast.StringTerm(mesh)}, [2]*ast.Term{keyVirtualNode, ast.StringTerm(node)})
+	if node, ok := p.node(); ok {
+		pairs = append(pairs, [2]*ast.Term{keyMesh, ast.StringTerm(node.Mesh)}, [2]*ast.Term{keyVirtualNode, ast.StringTerm(node.Name)})
 	}
 	return ast.ObjectTerm(pairs...)
 }
 
-// split takes /<mesh>/<virtual node> apart; Signet's own identities are none.
-func (p Peer) split() (mesh, node string, ok bool) {
-	mesh, node, ok = strings.Cut(strings.TrimPrefix(p.ID.Path(), "/"), "/")
-	return mesh, node, ok && mesh != packageRoot && !strings.Contains(node, "/")
+// node is the virtual node that an identity /<mesh>/<virtual node> is of; Signet's own
+// are of none.
+func (p Peer) node() (proxy.Ref, bool) {
+	mesh, name, ok := strings.Cut(strings.TrimPrefix(p.ID.Path(), "/"), "/")
+	return proxy.Node(mesh, name), ok && mesh != packageRoot && !strings.Contains(name, "/")
 }
 
 func listTerm(list []string) *ast.Term {

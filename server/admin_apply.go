@@ -228,7 +228,7 @@ func (in *intake) plan(now, next *model, writes []store.Write) (plan, error) {
 		return plan{}, err
 	}
 	tried := in.views.Try(now, stored, func(n proxy.Ref, err error) {
-		in.bad(in.document(next, kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name)).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
+		in.bad(in.document(next, kinds.Node(n)).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
 	})
 	if len(in.errs) > 0 {
 		return plan{}, fault.New(fault.Invalid, "%s", inOrder(in.errs).Error())
@@ -369,12 +369,12 @@ func (in *intake) claimed(now, next *model) {
 		return
 	}
 	packages := slices.DeleteFunc(slices.Clone(in.policies.PackagesInForce()), func(p policy.Package) bool {
-		return !slices.ContainsFunc(fresh, func(n *mesh.Resource) bool { return p.Means(n.Mesh, n.Name) })
+		return !slices.ContainsFunc(fresh, func(n *mesh.Resource) bool { return p.Means(proxy.Node(n.Mesh, n.Name)) })
 	})
 	for _, p := range policies.Contested(next.graph, packages) {
 		before, after := policies.Claims(now.graph, p), policies.Claims(next.graph, p)
 		for _, n := range after {
-			o := next.objects.Get(kinds.AppMesh(mesh.KindVirtualNode, n.Mesh, n.Name))
+			o := next.objects.Get(kinds.Node(n))
 			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
 				continue
 			}

@@ -13,7 +13,6 @@ import (
 	"signet.example/api"
 	"signet.example/authz/jwt"
 	"signet.example/internal/plain"
-	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
@@ -353,7 +352,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 	for _, key := range a.views.Unlogged() {
 		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+key.Node.String(),
 			"name its folder as access_log_dir in the agent's configuration, or log to /dev/stdout",
-			"its access log is not written: %s is not in the folder that its agent names", plain.Text(accessLogOf(a.model().objects.Get(kinds.AppMesh(mesh.KindVirtualNode, key.Node.Mesh, key.Node.Name))))))
+			"its access log is not written: %s is not in the folder that its agent names", plain.Text(accessLogOf(a.model().objects.Get(kinds.Node(key.Node))))))
 	}
 	return list
 }

@@ -17,7 +17,7 @@ func (a *admin) checkRoutes(context.Context) []*api.Finding {
 		callers := map[*mesh.VirtualService]int{}
 		for _, n := range m.graph.Nodes(name) {
 			for _, b := range n.Backends {
-				callers[m.graph.Service(name, b.Service)]++
+				callers[m.graph.Service(b.Service)]++
 			}
 		}
 		for _, s := range m.graph.Services(name) {
@@ -43,8 +43,8 @@ func (r routes) findings(s *mesh.VirtualService, severity api.Finding_Severity, 
 	var list []*api.Finding
 	for _, t := range r.targets(s) {
 		if t.unserved != "" {
-			list = append(list, finding(findNoEndpoint, severity, subject+" to VirtualNode "+t.node,
-				fmt.Sprintf("start a proxy of %s/%s: `signet agent` on a host whose group has a Binding for it; signet get agents", s.Mesh, t.node),
+			list = append(list, finding(findNoEndpoint, severity, subject+" to VirtualNode "+t.node.Name,
+				fmt.Sprintf("start a proxy of %s/%s: `signet agent` on a host whose group has a Binding for it; signet get agents", t.node.Mesh, t.node.Name),
 				"%s; %s", t, who))
 		}
 	}

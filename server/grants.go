@@ -43,7 +43,7 @@ func newGrant(o *kinds.Object, td spiffeid.TrustDomain) (*grant, error) {
 			return nil, fmt.Errorf("binding %s: %w", v.Name, err)
 		}
 		g = &grant{name: "binding/" + v.Name, binding: &v, entry: identity.Entry{Name: v.Name, Group: v.Group, ID: id, Selectors: v.Selectors}}
-		m.VirtualNode, m.Applications = &api.VirtualNodeRef{Mesh: v.Mesh, Name: v.VirtualNode}, v.Applications.Strings()
+		m.VirtualNode, m.Applications = &api.VirtualNodeRef{Mesh: v.VirtualNode.Mesh, Name: v.VirtualNode.Name}, v.Applications.Strings()
 	default:
 		return nil, nil
 	}

@@ -97,8 +97,8 @@ func (o overlap) String() string {
 	if o.certain {
 		who = "every process that the more exact one fits, the other fits too"
 	}
-	return fmt.Sprintf("bindings %s (%s/%s) and %s (%s/%s) of group %s overlap: %s; such a process is the proxy that its xDS node id names, and gets neither identity from the Workload API", o.first.Name, o.first.Mesh, o.first.VirtualNode,
-		o.second.Name, o.second.Mesh, o.second.VirtualNode, o.first.Group, who)
+	return fmt.Sprintf("bindings %s (%s) and %s (%s) of group %s overlap: %s; such a process is the proxy that its xDS node id names, and gets neither identity from the Workload API", o.first.Name, o.first.VirtualNode,
+		o.second.Name, o.second.VirtualNode, o.first.Group, who)
 }
 
 // allOverlaps looks at all bindings of the group.
@@ -142,7 +142,7 @@ func (g *group) overlapping(x *grant, most int) []overlap {
 		if c == nil || len(list) == most {
 			break // Entries beyond
 		}
-		if b.Mesh == c.Mesh && b.VirtualNode == c.VirtualNode || supervised(c.Selectors) || !b.Selectors.CompatibleWith(c.Selectors) {
+		if b.VirtualNode == c.VirtualNode || supervised(c.Selectors) || !b.Selectors.CompatibleWith(c.Selectors) {
 			continue
 		}
 		certain := b.Selectors.Contains(c.Selectors) || c.Selectors.Contains(b.Selectors)

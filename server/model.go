@@ -109,7 +109,7 @@ func (m *model) hang(o *kinds.Object, change func(*group, *grant) *group, host f
 		m.hanging = m.hanging.With(g.inGroup(), next)
 	}
 	if b := g.binding; b != nil {
-		at := proxy.Node(b.Mesh, b.VirtualNode)
+		at := proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name)
 		if next := host(m.hosts.Get(at), hostRef{b.Group, b.Name}); next.Empty() {
 			m.hosts = m.hosts.Without(at)
 		} else {
@@ -179,7 +179,7 @@ func (m *model) resources(objects []*kinds.Object) []*mesh.Resource {
 	}
 	for _, name := range m.graph.Meshes() {
 		if !meshes[name] {
-			list = append(list, m.objects.Get(kinds.AppMesh(mesh.KindMesh, name, name)).Resource)
+			list = append(list, m.objects.Get(kinds.Mesh(name)).Resource)
 		}
 	}
 	return list

@@ -267,22 +267,22 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, now := range []*model{next, stored} {
-		if got := slices.Collect(now.objects.Differ(m.objects)); !slices.Equal(got, []kinds.Key{kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")}) {
+		if got := slices.Collect(now.objects.Differ(m.objects)); !slices.Equal(got, []kinds.Key{{Kind: string(mesh.KindVirtualRouter), Mesh: "m", Name: "r8"}}) {
 			t.Errorf("objects that are others: %v", got)
 		}
 		made := 0
 		for _, r := range now.graph.Routers("m") {
-			if r != m.graph.Router("m", r.Name) {
+			if r != m.graph.Router(mesh.NameOf(mesh.KindVirtualRouter, "m", r.Name)) {
 				made++
 			}
 		}
 		for _, n := range now.graph.Nodes("m") {
-			if n != m.graph.Node("m", n.Name) {
+			if n != m.graph.Node(n.Ref) {
 				made++
 			}
 		}
 		for _, s := range now.graph.Services("m") {
-			if s != m.graph.Service("m", s.Name) {
+			if s != m.graph.Service(s.GraphName()) {
 				made++
 			}
 		}
@@ -290,7 +290,7 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 			t.Errorf("%d objects of the graph were made anew, want 1", made)
 		}
 	}
-	if again := stored.objects.Get(kinds.AppMesh(mesh.KindVirtualRouter, "m", "r8")); again == next.objects.Get(again.Key()) || again.Revision != 1 {
+	if again := stored.objects.Get(kinds.Key{Kind: string(mesh.KindVirtualRouter), Mesh: "m", Name: "r8"}); again == next.objects.Get(again.Key()) || again.Revision != 1 {
 		t.Error("what is served was not read back from what is stored")
 	}
 	look := func(m *model) views.Look { return views.Look{Model: m, Endpoints: &fleet.Registered{}} }
@@ -484,7 +484,7 @@ func TestAHealthChangeMakesTheViewsOfWhoCallsAndNothingElse(t *testing.T) {
 			}
 			slices.Sort(other)
 			var callers []string
-			for n := range f.model.graph.Reaching(mesh.NameOf(mesh.KindVirtualNode, "m", "n7a")) {
+			for n := range f.model.graph.Reaching(mesh.NodeName(proxy.Node("m", "n7a"))) {
 				if n.Name != "n7a" { // in its own view there is nothing of its endpoints
 					callers = append(callers, n.Name)
 				}

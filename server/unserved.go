@@ -16,7 +16,7 @@ type routes struct {
 
 // target is a virtual node that calls of a service are sent to.
 type target struct {
-	node     string
+	node     proxy.Ref
 	where    string // what leads there
 	share    string // of the calls
 	unserved string // why nobody is behind it, "" where somebody is, or may be
@@ -24,14 +24,14 @@ type target struct {
 
 // String reports what is wrong.
 func (t target) String() string {
-	return fmt.Sprintf("%s leads to %s, %s: %s of its calls fail", t.where, t.node, t.unserved, t.share)
+	return fmt.Sprintf("%s leads to %s, %s: %s of its calls fail", t.where, t.node.Name, t.unserved, t.share)
 }
 
 // nobody reports why a service has no target at all, "" where it has.
 func (r routes) nobody(s *mesh.VirtualService) string {
-	router := r.graph.RouterOf(s)
+	router := r.graph.Router(s.Router)
 	switch {
-	case s.Node != "" || router != nil && len(router.Routes) > 0:
+	case s.Node != proxy.Ref{} || router != nil && len(router.Routes) > 0:
 		return ""
 	case router != nil:
 		return fmt.Sprintf("its virtual router %s has no route", router.Name)
@@ -41,15 +41,15 @@ func (r routes) nobody(s *mesh.VirtualService) string {
 
 // targets lists each virtual node once.
 func (r routes) targets(s *mesh.VirtualService) []target {
-	if s.Node != "" {
-		return []target{{s.Node, "it", "all", r.unservedBy(s.Mesh, s.Node)}}
+	if s.Node != (proxy.Ref{}) {
+		return []target{{s.Node, "it", "all", r.unservedBy(s.Node)}}
 	}
-	router := r.graph.RouterOf(s)
+	router := r.graph.Router(s.Router)
 	if router == nil {
 		return nil
 	}
 	var list []target
-	seen := map[string]bool{}
+	seen := map[proxy.Ref]bool{}
 	for _, route := range router.Routes {
 		var total uint32
 		for _, t := range route.Targets {
@@ -58,7 +58,7 @@ func (r routes) targets(s *mesh.VirtualService) []target {
 		for _, t := range route.Targets {
 			if t.Weight > 0 && !seen[t.Node] {
 				seen[t.Node] = true
-				list = append(list, target{t.Node, "route " + route.Name, fmt.Sprintf("%d of %d", t.Weight, total), r.unservedBy(s.Mesh, t.Node)})
+				list = append(list, target{t.Node, "route " + route.Name, fmt.Sprintf("%d of %d", t.Weight, total), r.unservedBy(t.Node)})
 			}
 		}
 	}
@@ -67,10 +67,10 @@ func (r routes) targets(s *mesh.VirtualService) []target {
 
 // unservedBy reports why nobody is behind a target, "" where somebody is, or may
 // be: what a name resolves to is not known here.
-func (r routes) unservedBy(in, node string) string {
-	registered := r.known.Of(proxy.Node(in, node))
+func (r routes) unservedBy(node proxy.Ref) string {
+	registered := r.known.Of(node)
 	if len(registered) == 0 {
-		if r.graph.Node(in, node).DNS != nil {
+		if r.graph.Node(node).DNS != nil {
 			return ""
 		}
 		return "which has no endpoint"
@@ -94,11 +94,11 @@ func unserved(before, after *mesh.Graph, known *fleet.Registered) []string {
 	var list []string
 	for _, name := range after.Meshes() {
 		for _, s := range after.Services(name) {
-			old := before.Service(name, s.Name)
-			if old == nil || old == s && before.RouterOf(old) == after.RouterOf(s) {
+			old := before.Service(s.GraphName())
+			if old == nil || old == s && before.Router(old.Router) == after.Router(s.Router) {
 				continue
 			}
-			said, answered := map[string]bool{}, false
+			said, answered := map[proxy.Ref]bool{}, false
 			for _, t := range was.targets(old) {
 				said[t.node] = t.unserved != ""
 				answered = answered || t.unserved == ""

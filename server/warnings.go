@@ -7,7 +7,6 @@ import (
 
 	"signet.example/identity"
 	"signet.example/internal/ordered"
-	"signet.example/mesh"
 	"signet.example/server/kinds"
 )
 
@@ -94,7 +93,7 @@ func (m *model) warnings(in groups, keys []kinds.Key) []modelWarning {
 		}
 		if b, ok := o.Value.(identity.Binding); ok && b.Applications.Anyone {
 			list = append(list, modelWarning{
-				fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s/%s (applications: anyone)", b.Name, b.Mesh, b.VirtualNode),
+				fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s (applications: anyone)", b.Name, b.VirtualNode),
 				[]kinds.Key{binding(b)},
 			})
 		}
@@ -102,7 +101,7 @@ func (m *model) warnings(in groups, keys []kinds.Key) []modelWarning {
 	if meshes := m.graph.Meshes(); len(m.sources) == 0 && len(meshes) > 0 {
 		var keys []kinds.Key
 		for _, name := range meshes {
-			keys = append(keys, kinds.AppMesh(mesh.KindMesh, name, name))
+			keys = append(keys, kinds.Mesh(name))
 		}
 		list = append(list, modelWarning{"there is no PolicySource: every call between services is denied until one is applied", keys})
 	}

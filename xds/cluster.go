@@ -15,7 +15,6 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
-	"signet.example/proxy"
 )
 
 const (
@@ -38,7 +37,7 @@ type egressCluster struct {
 // returns its name. App Mesh's name holds one way of calling a listener; a
 // service with another client policy gets a cluster that also names the service.
 func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.Listener) string {
-	name := egressClusterName(target.Mesh, target.Name, l.Port)
+	name := egressClusterName(target.Ref, l.Port)
 	want := egressCluster{node: target, port: l.Port, policy: s.tls}
 	if have, ok := b.clusters[name]; ok && !reflect.DeepEqual(have, want) {
 		name += "_via_" + s.service.Name
@@ -112,7 +111,7 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 	case len(endpoints) > 0 || e.node.DNS == nil:
 		return true
 	}
-	return b.in.Managed != nil && b.in.Managed(proxy.Node(e.node.Mesh, e.node.Name))
+	return b.in.Managed != nil && b.in.Managed(e.node.Ref)
 }
 
 // localCluster is the application beside the proxy.

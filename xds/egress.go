@@ -113,8 +113,8 @@ type backend struct {
 func (b *builder) plainFirst() []backend {
 	var list []backend
 	for _, to := range b.node.Backends {
-		s := b.in.Graph.Service(b.node.Mesh, to.Service)
-		list = append(list, backend{s, to.TLS, b.in.Graph.NodeOf(s), b.in.Graph.RouterOf(s)})
+		s := b.in.Graph.Service(to.Service)
+		list = append(list, backend{s, to.TLS, b.in.Graph.Node(s.Node), b.in.Graph.Router(s.Router)})
 	}
 	special := func(s backend) int {
 		if s.tls != nil {

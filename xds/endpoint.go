@@ -18,7 +18,6 @@ import (
 
 	"signet.example/ads"
 	"signet.example/mesh"
-	"signet.example/proxy"
 )
 
 // endpoints are the registered ones in a fixed order, each once.
@@ -26,7 +25,7 @@ func (b *builder) endpoints(n *mesh.VirtualNode, p uint32) []Endpoint {
 	if b.in.Endpoints == nil {
 		return nil
 	}
-	es := slices.Clone(b.in.Endpoints(proxy.Node(n.Mesh, n.Name), p))
+	es := slices.Clone(b.in.Endpoints(n.Ref, p))
 	slices.SortFunc(es, func(a, b Endpoint) int {
 		return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port), healthyFirst(a, b))
 	})

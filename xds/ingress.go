@@ -37,7 +37,7 @@ func (b *builder) ingress(l mesh.Listener) {
 		b.fail(errPortTaken(name))
 		return
 	}
-	cluster := ingressClusterName(b.node.Mesh, b.node.Name, l.Port)
+	cluster := ingressClusterName(b.node.Ref, l.Port)
 	b.add(ads.ClusterType, cluster, b.localCluster(cluster, l.Port))
 	b.add(ads.ListenerType, name, b.ingressListener(name, l))
 	routes := ingressRouteName(l.Port)
@@ -93,7 +93,7 @@ func (b *builder) mode(l mesh.Listener) string {
 	switch {
 	case l.TLS != nil:
 		return l.TLS.Mode
-	case b.in.Strict != nil && b.in.Strict(proxy.Node(b.node.Mesh, b.node.Name)):
+	case b.in.Strict != nil && b.in.Strict(b.node.Ref):
 		return mesh.TLSStrict
 	}
 	return mesh.TLSPermissive

@@ -2,6 +2,8 @@ package xds
 
 import (
 	"strconv"
+
+	"signet.example/proxy"
 )
 
 // authzCluster is the agent's ext_authz socket.
@@ -26,10 +28,10 @@ func ingressRouteName(p uint32) string { return "rds_ingress_" + protocol + "_" 
 
 func egressRouteName(p uint32) string { return "rds_egress_" + protocol + "_" + port(p) }
 
-func ingressClusterName(mesh, node string, p uint32) string {
-	return "cds_ingress_" + mesh + "_" + node + "_" + protocol + "_" + port(p)
+func ingressClusterName(n proxy.Ref, p uint32) string {
+	return "cds_ingress_" + n.Mesh + "_" + n.Name + "_" + protocol + "_" + port(p)
 }
 
-func egressClusterName(mesh, node string, p uint32) string {
-	return "cds_egress_" + mesh + "_" + node + "_" + protocol + "_" + port(p)
+func egressClusterName(n proxy.Ref, p uint32) string {
+	return "cds_egress_" + n.Mesh + "_" + n.Name + "_" + protocol + "_" + port(p)
 }

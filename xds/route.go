@@ -38,7 +38,7 @@ func (b *builder) serviceRoutes(s backend, p uint32) []*routev3.Route {
 		// an answer can take.
 		l, _ := listenerOf(s.node, p)
 		return b.route(s, mesh.Route{
-			Name: s.service.Node, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
+			Name: s.service.Node.Name, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
 		})
 	}
 	var routes []*routev3.Route
@@ -92,7 +92,7 @@ func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.Weigh
 		index    = map[string]*wrapperspb.UInt32Value{}
 	)
 	for _, t := range ts {
-		node := b.in.Graph.Node(s.service.Mesh, t.Node)
+		node := b.in.Graph.Node(t.Node)
 		l, ok := listenerOf(node, t.Port)
 		if !ok {
 			continue

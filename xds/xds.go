@@ -80,7 +80,7 @@ func Translate(in Input, node proxy.Ref) (*Node, error) {
 	if in.Graph == nil {
 		return nil, errors.New("xds: no mesh graph")
 	}
-	vn := in.Graph.Node(node.Mesh, node.Name)
+	vn := in.Graph.Node(node)
 	if vn == nil {
 		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", node.Mesh, node.Name, ErrNoNode)
 	}

@@ -104,7 +104,7 @@ func TestAConnectionIsNotHandedOverByABindingThatIsGoneMeanwhile(t *testing.T) {
 	ours, theirs := handoverPair(t)
 	accepted, _ := handoverPair(t)
 	id := spiffeid.RequireFromString("spiffe://test.example/shop/web")
-	b := identity.Binding{Name: "web", Mesh: "shop", VirtualNode: "web", Selectors: identity.Selectors{{Type: "unix", Value: "uid:1"}}}
+	b := identity.Binding{Name: "web", VirtualNode: identity.VirtualNodeName{Mesh: "shop", Name: "web"}, Selectors: identity.Selectors{{Type: "unix", Value: "uid:1"}}}
 	var now watched.Value[*resources.Snapshot]
 	now.Set(&resources.Snapshot{Bindings: []identity.Binding{b}, IDs: map[string]spiffeid.ID{"web": id}})
 	over := &handoverTo{conn: ours, state: &now, granted: map[grant]uint64{}}

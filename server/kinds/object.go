@@ -12,13 +12,17 @@ import (
 	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // Key names an object. Mesh is empty for Signet's own kinds.
 type Key struct{ Kind, Mesh, Name string }
 
-// AppMesh is the key of an object of one of App Mesh's kinds.
-func AppMesh(k mesh.Kind, mesh, name string) Key { return Key{string(k), mesh, name} }
+// Node is the key of a virtual node.
+func Node(r proxy.Ref) Key { return Key{string(mesh.KindVirtualNode), r.Mesh, r.Name} }
+
+// Mesh is the key of a mesh.
+func Mesh(name string) Key { return Key{string(mesh.KindMesh), name, name} }
 
 // String is "NodeGroup edge", or "VirtualNode shop/web".
 func (k Key) String() string {

@@ -5,6 +5,7 @@ import (
 	"signet.example/identity"
 	"signet.example/mesh"
 	"signet.example/policy/repo"
+	"signet.example/proxy"
 )
 
 // Signet's own kinds.
@@ -41,7 +42,7 @@ var table = []Kind{
 		refers: func(b identity.Binding) []Ref {
 			return []Ref{
 				{Key{Kind: NodeGroup, Name: b.Group}, "spec.group", "names"},
-				{Key{Kind: string(mesh.KindVirtualNode), Mesh: b.Mesh, Name: b.VirtualNode}, "spec.virtualNode", "grants"},
+				{Node(proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name)), "spec.virtualNode", "grants"},
 			}
 		},
 	}.row(Kind{Name: Binding, Plural: "bindings", Reach: Everyone}), // every caller of its node calls by mTLS

@@ -17,12 +17,12 @@ import (
 func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption {
 	var out []policy.Exemption
 	for _, h := range g.HealthChecks() {
-		destination, err := identity.ForVirtualNode(td, h.Mesh, h.Node)
+		destination, err := identity.ForVirtualNode(td, h.Node.Mesh, h.Node.Name)
 		if err != nil || h.Method != http.MethodGet {
 			continue
 		}
 		e := policy.Exemption{
-			Name:        fmt.Sprintf("generated: health check %s of %s/%s", h.Path, h.Mesh, h.Node),
+			Name:        fmt.Sprintf("generated: health check %s of %s/%s", h.Path, h.Node.Mesh, h.Node.Name),
 			Destination: destination.String(),
 			Method:      h.Method,
 			Path:        h.Path,

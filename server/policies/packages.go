@@ -18,8 +18,8 @@ func Claims(g *mesh.Graph, p policy.Package) []proxy.Ref {
 	var list []proxy.Ref
 	for _, name := range g.Meshes() {
 		for _, n := range g.Nodes(name) {
-			if p.Means(n.Mesh, n.Name) {
-				list = append(list, proxy.Node(n.Mesh, n.Name))
+			if p.Means(n.Ref) {
+				list = append(list, n.Ref)
 			}
 		}
 	}
@@ -34,7 +34,7 @@ func Contested(g *mesh.Graph, packages []policy.Package) []policy.Package {
 	claimed := map[string]int{} // by Package.Node: how many nodes claim it
 	for _, name := range g.Meshes() {
 		for _, n := range g.Nodes(name) {
-			names := policy.PackageNames(n.Mesh, n.Name)
+			names := policy.PackageNames(n.Ref)
 			for _, p := range slices.Compact(names[:]) { // the first two may be one
 				claimed[p]++
 			}

@@ -31,7 +31,7 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 			t.nodes[proxy.Node(n.Mesh, n.Name)] = true
 		}
 		for node := range in.model.Graph().Reaching(n) {
-			t.nodes[proxy.Node(node.Mesh, node.Name)] = true
+			t.nodes[node.Ref] = true
 		}
 	}
 	for k := range in.model.Objects().Differ(was.model.Objects()) {
@@ -44,7 +44,7 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 		}
 	}
 	for _, n := range in.endpoints.Differ(was.endpoints) {
-		reach(mesh.NameOf(mesh.KindVirtualNode, n.Mesh, n.Name))
+		reach(mesh.NodeName(n))
 	}
 	return t
 }
@@ -61,13 +61,13 @@ func (t affected) in(g *mesh.Graph) []proxy.Ref {
 	if t.everything {
 		for _, name := range g.Meshes() {
 			for _, n := range g.Nodes(name) {
-				list = append(list, proxy.Node(n.Mesh, n.Name))
+				list = append(list, n.Ref)
 			}
 		}
 		return list
 	}
 	for at := range t.nodes {
-		if g.Node(at.Mesh, at.Name) != nil {
+		if g.Node(at) != nil {
 			list = append(list, at)
 		}
 	}

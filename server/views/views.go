@@ -314,7 +314,7 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 	}
 	v.at, v.behind = in, map[Key]bool{}
 	for key := range again {
-		if in.model.Graph().Node(key.Node.Mesh, key.Node.Name) == nil {
+		if in.model.Graph().Node(key.Node) == nil {
 			v.dropNode(key) // its streams were ended by review
 			continue
 		}
@@ -398,7 +398,7 @@ func (v *Views) Unlogged() []Key {
 	defer v.mu.Unlock()
 	var keys []Key
 	for key, k := range v.nodes {
-		if n := graph.Node(key.Node.Mesh, key.Node.Name); n != nil && n.AccessLog != "" && !key.Shape.Logs(n.AccessLog) && k.view.Streams() > 0 {
+		if n := graph.Node(key.Node); n != nil && n.AccessLog != "" && !key.Shape.Logs(n.AccessLog) && k.view.Streams() > 0 {
 			keys = append(keys, key)
 		}
 	}
