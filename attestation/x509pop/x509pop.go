@@ -52,7 +52,7 @@ const (
 // Host is the host's end, as configured.
 type Host struct {
 	// Certificate is a file with the host's certificate in PEM, and below it those that
-	// lead to a root of the server's.
+	// lead to a root of the server's. Text may stand above the first, and nowhere else.
 	Certificate string `yaml:"certificate"`
 	// Key is the file of its private key. Nobody else than the agent's user may read it.
 	Key string `yaml:"key"`
@@ -112,7 +112,7 @@ func (h Host) read() ([][]byte, crypto.Signer, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("certificate: %w", err)
 	}
-	certs, err := parseCertificates(text)
+	certs, err := parseCertificates(fromFirstBlock(text))
 	if err == nil && len(certs) > maxChain {
 		err = fmt.Errorf("%d certificates: at most %d, without the root", len(certs), maxChain)
 	}
@@ -548,15 +548,27 @@ func readFile(path string) ([]byte, error) {
 	return text, err
 }
 
+// pemBegin begins a block.
+var pemBegin = []byte("-----BEGIN ")
+
+// fromFirstBlock passes over the text that `openssl x509 -text` and `openssl ca` write
+// before a host's certificate. No certificate is hidden there: a block that is damaged has
+// its dashes, and the first one that is read must be that of the host's key.
+func fromFirstBlock(text []byte) []byte {
+	if i := bytes.Index(text, pemBegin); i > 0 && text[i-1] == '\n' && !bytes.Contains(text[:i], []byte("-----")) {
+		return text[i:]
+	}
+	return text
+}
+
 // parseCertificates reads PEM that has certificates and white space alone, and at least
 // one. pem.Decode skips what is no whole block, and with it an authority whose block is
 // damaged: so what it reads must begin with a block and have no other.
 func parseCertificates(text []byte) ([]*x509.Certificate, error) {
-	begin := []byte("-----BEGIN ")
 	var certs []*x509.Certificate
 	for rest := bytes.TrimSpace(text); len(rest) > 0; {
 		block, after := pem.Decode(rest)
-		if read := rest[:len(rest)-len(after)]; block == nil || !bytes.HasPrefix(read, begin) || bytes.Count(read, begin) > 1 {
+		if read := rest[:len(rest)-len(after)]; block == nil || !bytes.HasPrefix(read, pemBegin) || bytes.Count(read, pemBegin) > 1 {
 			return nil, fmt.Errorf("after %d certificates, at %.40q: a PEM block that is damaged, or other text: want PEM blocks alone", len(certs), rest)
 		}
 		rest = bytes.TrimSpace(after)

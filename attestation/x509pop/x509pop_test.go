@@ -433,6 +433,36 @@ func TestAFileWithADamagedBlockIsRefusedAsAWhole(t *testing.T) {
 	}
 }
 
+// `openssl x509 -text` and `openssl ca` write what a certificate says above it.
+func TestTextAboveAHostsCertificateIsPassedOverAndNoOther(t *testing.T) {
+	root := parts.NewHostCA(t, "root")
+	key, below := parts.ECKey(t, elliptic.P256()), root.Authority("below", nil)
+	certFile, keyFile := parts.WriteHost(t, key, below.Sign(key.Public(), nil, nil))
+	leaf, err := os.ReadFile(certFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: below.Cert.Raw}))
+	const text = "Certificate:\n    Data:\n        Version: 3 (0x2)\n        Signature Algorithm: ecdsa-with-SHA256\n"
+	for content, good := range map[string]bool{
+		text + string(leaf):                                  true,
+		text + string(leaf) + block:                          true,
+		string(leaf) + text + block:                          false,
+		string(leaf) + block + text:                          false,
+		text + strings.TrimPrefix(block, "-") + string(leaf): false, // a damaged block is no text
+		strings.TrimSuffix(text, "\n") + string(leaf):        false,
+		text: false,
+	} {
+		path := filepath.Join(t.TempDir(), "host.pem")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := (x509pop.Host{Certificate: path, Key: keyFile}).Try(); (err == nil) != good {
+			t.Errorf("%v:\n%s", err, content)
+		}
+	}
+}
+
 func TestASelectorHasTheOneFormThatHostsHave(t *testing.T) {
 	for form, values := range map[string]struct{ good, bad []string }{
 		"subject:cn":     {[]string{"web-01", "a:b c"}, []string{"", " a", strings.Repeat("a", 256)}},
