@@ -7,8 +7,7 @@
 // nor what is served to a peer.
 //
 // Main types in reading order: Attestor, Peer, PeerInfo, Children. One more
-// way to attest a process is a function in workloads (workload.go) and its
-// selectors' forms in identity.
+// way to attest a process is a file, and its row in workloads (workload.go).
 //
 // # What a peer proves
 //

@@ -205,7 +205,7 @@ func (p *Peer) read(ctx context.Context, proc *proc) (identity.Selectors, error)
 	}
 	var has identity.Selectors
 	for _, w := range workloads {
-		more, err := w(ctx, p, proc, has)
+		more, err := w.of(ctx, p, proc, has)
 		if err != nil {
 			return nil, err
 		}

@@ -36,10 +36,8 @@ func TestSelectorsAreUserGroupPathAndHashOfTheProgramThatConnected(t *testing.T)
 		if p.PID() != child.cmd.Process.Pid {
 			t.Errorf("pid %d, want %d", p.PID(), child.cmd.Process.Pid)
 		}
-		for _, sel := range selectors(t, p) {
-			if err := sel.CheckWorkload(); err != nil {
-				t.Errorf("an entry could not name what is attested: %v", err)
-			}
+		if err := attestation.CheckWorkload(selectors(t, p).Strings()); err != nil {
+			t.Errorf("an entry could not name what is attested: %v", err)
 		}
 	})
 }

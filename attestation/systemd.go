@@ -3,7 +3,8 @@ package attestation
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -11,6 +12,13 @@ import (
 
 	"signet.example/identity"
 )
+
+// systemdForms are what ofSystemd gives.
+var systemdForms = identity.Forms{
+	"systemd:unit":       checkUnit(".service"),
+	"systemd:slice":      checkUnit(".slice"),
+	"systemd:invocation": checkInvocation,
+}
 
 // ofSystemd returns the unit of the system's manager in which the process runs, its
 // slice, and the invocation id: by the process's cgroup, which only root can choose
@@ -36,11 +44,33 @@ func ofSystemd(_ context.Context, p *Peer, proc *proc, _ identity.Selectors) (id
 	// A name that no entry can ask for is no selector.
 	checked := sels[:0]
 	for _, s := range sels {
-		if s.CheckWorkload() == nil {
+		if systemdForms.Has(s) {
 			checked = append(checked, s)
 		}
 	}
 	return checked, nil
+}
+
+// checkUnit accepts the names of systemd's units of one type (systemd.unit(5)).
+func checkUnit(suffix string) func(string) error {
+	return func(s string) error {
+		if len(s) > 255 || len(s) == len(suffix) || !strings.HasSuffix(s, suffix) {
+			return fmt.Errorf("want a name that ends with %s", suffix)
+		}
+		for _, c := range s {
+			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(`:-_.\@`, c) {
+				return fmt.Errorf("%q is not allowed in the name of a unit", c)
+			}
+		}
+		return nil
+	}
+}
+
+func checkInvocation(s string) error {
+	if len(s) != 32 || strings.Trim(s, "0123456789abcdef") != "" {
+		return errors.New("want 32 hex digits in lower case")
+	}
+	return nil
 }
 
 func systemdSelector(key, value string) identity.Selector {
@@ -105,7 +135,7 @@ func (a *Attestor) invocation(unit string) string {
 		return "" // there is none, or trusted attributes are not for us (CAP_SYS_ADMIN)
 	}
 	id := string(buf[:n])
-	if _, err := hex.DecodeString(id); err != nil || len(id) != 32 {
+	if checkInvocation(id) != nil {
 		return ""
 	}
 	return id

@@ -7,11 +7,32 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"signet.example/identity"
 )
+
+// unixForms are what ofUnix gives, and hashForms what ofHash does.
+var (
+	unixForms = identity.Forms{"unix:uid": identity.CheckNumber, "unix:gid": identity.CheckNumber, "unix:path": checkExePath}
+	hashForms = identity.Forms{"unix:sha256": checkSHA256}
+)
+
+func checkExePath(s string) error {
+	if !filepath.IsAbs(s) || filepath.Clean(s) != s || s == "/" {
+		return errors.New("want an absolute path without . .. or double slashes")
+	}
+	return nil
+}
+
+func checkSHA256(s string) error {
+	if len(s) != 64 || strings.Trim(s, "0123456789abcdef") != "" {
+		return errors.New("want 64 hex digits in lower case")
+	}
+	return nil
+}
 
 // ofUnix returns the selectors of type unix except for the hash: the effective user
 // and group, and the path of the program, if it can be vouched for.

@@ -2,20 +2,37 @@ package attestation
 
 import (
 	"context"
+	"maps"
 
 	"signet.example/identity"
 )
 
-// workload is one way to attest a process. It returns the selectors that the
-// process has by it: none where it does not apply or what it reads cannot be
-// vouched for, which can only make fewer entries fit. An error refuses the peer
-// as a whole. has is what the methods before it found. It is called for every
-// answer, from any goroutine, and is over when ctx ends.
-type workload func(ctx context.Context, p *Peer, proc *proc, has identity.Selectors) (identity.Selectors, error)
+// workload is one way to attest a process.
+type workload struct {
+	// of returns the selectors that the process has by it: none where it does not apply
+	// or what it reads cannot be vouched for, which can only make fewer entries fit. An
+	// error refuses the peer as a whole. has is what the methods before it found. It is
+	// called for every answer, from any goroutine, and is over when ctx ends.
+	of func(ctx context.Context, p *Peer, proc *proc, has identity.Selectors) (identity.Selectors, error)
+	// forms are all selectors that it gives; an entry with another one is refused.
+	forms identity.Forms
+}
 
 // workloads are all methods, cheap ones first: whether a program is hashed depends
-// on what else it has. Their selectors are listed in identity, which refuses others.
-var workloads = []workload{ofUnix, ofSupervisor, ofSystemd, ofHash}
+// on what else it has.
+var workloads = []workload{{ofUnix, unixForms}, {ofSupervisor, supervisorForms}, {ofSystemd, systemdForms}, {ofHash, hashForms}}
+
+// CheckWorkload refuses selectors of an Entry or a Binding that no process can have by
+// any method. Its errors are at the fields of their specs.
+func CheckWorkload(selectors []string) error {
+	all := identity.Forms{}
+	for _, w := range workloads {
+		maps.Copy(all, w.forms)
+	}
+	return all.Check(selectors)
+}
+
+var supervisorForms = identity.Forms{"signet:proxy": identity.CheckName}
 
 // ofSupervisor says which of the agent's own proxies the process is.
 func ofSupervisor(_ context.Context, p *Peer, _ *proc, _ identity.Selectors) (identity.Selectors, error) {

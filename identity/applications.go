@@ -71,10 +71,10 @@ func buildApplications(list []string) (Applications, error) {
 		case !isUID:
 			return a, NewFieldError(at, "%s: want unix:uid:N, %s or %s; a connection shows its user, and nothing else of the process behind it", Abbreviate(one), applicationsAnyone, applicationsNamespace)
 		default:
-			if err := checkNumber(value); err != nil {
+			if err := CheckNumber(value); err != nil {
 				return a, NewFieldError(at, "%s: %v", Abbreviate(one), err)
 			}
-			uid, _ := strconv.ParseUint(value, 10, 32) // checkNumber did
+			uid, _ := strconv.ParseUint(value, 10, 32) // CheckNumber did
 			a.UIDs = append(a.UIDs, uint32(uid))
 		}
 	}

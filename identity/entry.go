@@ -32,11 +32,10 @@ type NodeGroupSpec struct {
 	Selectors []string `yaml:"selectors,omitempty" json:"selectors,omitempty"`
 }
 
-// Build checks the spec. Which selectors hosts have is known to those who attest them
-// (nodes.CheckGroup); here they are held to their form. Without selectors a group has
+// Build checks the spec, the form of its selectors included. Without selectors a group has
 // the hosts whose join token names it.
 func (s NodeGroupSpec) Build(name string, _ spiffeid.TrustDomain) (NodeGroup, error) {
-	sels, wrong := buildSelectors(s.Selectors, func(Selector) error { return nil })
+	sels, wrong := buildSelectors(s.Selectors)
 	if err := errors.Join(CheckObjectName(name), wrong); err != nil {
 		return NodeGroup{}, err
 	}

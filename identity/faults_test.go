@@ -18,7 +18,7 @@ func TestAllFaultsOfASpecAreToldAtOnce(t *testing.T) {
 	}
 	_, entry := identity.EntrySpec{
 		Group: "a/b", VirtualNode: &identity.VirtualNodeName{Mesh: "..", Name: ""},
-		Selectors: []string{"unix:uid:1", "unix:pth:/x", "unix:uid:1"}, TTL: "99h",
+		Selectors: []string{"unix:uid:1", "unix", "unix:uid:1"}, TTL: "99h",
 	}.Build("web", td)
 	_, binding := identity.BindingSpec{Applications: []string{"nobody"}}.Build("", td)
 	for _, c := range []struct{ got, want []string }{

@@ -114,7 +114,6 @@ func TestPlainValuesFromAServerAreCheckedAgain(t *testing.T) {
 		"another trust domain": func(p *identity.Plain) { p.SPIFFEID = "spiffe://other.example/shop/web" },
 		"an agent's":           func(p *identity.Plain) { p.SPIFFEID = "spiffe://prod.example/signet/agent/a" },
 		"no selectors":         func(p *identity.Plain) { p.Selectors = nil },
-		"an unknown selector":  func(p *identity.Plain) { p.Selectors = []string{"docker:image:x"} },
 	} {
 		p := good
 		change(&p)

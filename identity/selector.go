@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,8 +22,8 @@ type Selector struct{ Type, Value string }
 // String returns "type:value".
 func (s Selector) String() string { return s.Type + ":" + s.Value }
 
-// ParseSelector parses "type:value". It checks the form only; whether an
-// attestor of this version gives such a selector, CheckWorkload tells.
+// ParseSelector parses "type:value". It checks the form only; which selectors there
+// are is known to those who attest (attestation.CheckWorkload, nodes.CheckGroup).
 func ParseSelector(s string) (Selector, error) {
 	if len(s) > maxSelectorBytes {
 		return Selector{}, fmt.Errorf("selector of %d bytes: at most %d", len(s), maxSelectorBytes)
@@ -44,77 +43,47 @@ func ParseSelector(s string) (Selector, error) {
 	return Selector{Type: typ, Value: value}, nil
 }
 
-// CheckWorkload refuses a selector that no workload attestor of this version
-// can give, so that a typing mistake is an error and not an entry that never fits.
-func (s Selector) CheckWorkload() error {
-	key, value, ok := strings.Cut(s.Value, ":")
-	if !ok || value == "" {
-		return fmt.Errorf("selector %s: want %s:<key>:<value>", Abbreviate(s.String()), s.Type)
+// Forms are the selectors that a method of attestation gives, such as unix:uid, each
+// with a check of its value. No form begins another one.
+type Forms map[string]func(value string) error
+
+// Check refuses selectors of no form, so that a typing mistake is an error and not a
+// grant that never fits, at their places in a spec. What Build refuses is not looked at.
+func (f Forms) Check(selectors []string) error {
+	var errs []error
+	for i, s := range selectors[:min(len(selectors), maxSelectors)] {
+		sel, err := ParseSelector(s)
+		if err != nil {
+			continue
+		}
+		if err := f.check(sel.String()); err != nil {
+			errs = append(errs, NewFieldError(fmt.Sprintf("spec.selectors[%d]", i), "selector %s: %v", Abbreviate(s), err))
+		}
 	}
-	check := workloadSelectors[s.Type+":"+key]
-	if check == nil {
-		return fmt.Errorf("selector %s: not known; known are %s", Abbreviate(s.String()), strings.Join(slices.Sorted(maps.Keys(workloadSelectors)), ", "))
-	}
-	if err := check(value); err != nil {
-		return fmt.Errorf("selector %s: %w", Abbreviate(s.String()), err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
-var workloadSelectors = map[string]func(string) error{
-	"unix:uid":     checkNumber,
-	"unix:gid":     checkNumber,
-	"unix:path":    checkExePath,
-	"unix:sha256":  checkSHA256,
-	"signet:proxy": CheckName,
+// Has reports whether an entry can ask for a selector.
+func (f Forms) Has(s Selector) bool { return f.check(s.String()) == nil }
 
-	"systemd:unit":       checkUnit(".service"),
-	"systemd:slice":      checkUnit(".slice"),
-	"systemd:invocation": checkInvocation,
+func (f Forms) check(s string) error {
+	for form, check := range f {
+		if value, ok := strings.CutPrefix(s, form+":"); ok {
+			return check(value)
+		}
+		if s == form {
+			return fmt.Errorf("want %s:<value>", form)
+		}
+	}
+	return fmt.Errorf("not known; known are %s", strings.Join(slices.Sorted(maps.Keys(f)), ", "))
 }
 
-// checkNumber accepts only the form in which the attestor writes a number:
+// CheckNumber accepts only the form in which the attestor writes a number:
 // "007" would be a selector that never fits.
-func checkNumber(s string) error {
+func CheckNumber(s string) error {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || strconv.FormatUint(n, 10) != s {
 		return fmt.Errorf("want a decimal number of 32 bits")
-	}
-	return nil
-}
-
-func checkExePath(s string) error {
-	if !path.IsAbs(s) || path.Clean(s) != s || s == "/" {
-		return fmt.Errorf("want an absolute path without . .. or double slashes")
-	}
-	return nil
-}
-
-func checkSHA256(s string) error {
-	if len(s) != 64 || strings.Trim(s, "0123456789abcdef") != "" {
-		return fmt.Errorf("want 64 hex digits in lower case")
-	}
-	return nil
-}
-
-// checkUnit accepts the names of systemd's units of one type (systemd.unit(5)).
-func checkUnit(suffix string) func(string) error {
-	return func(s string) error {
-		if len(s) > 255 || len(s) == len(suffix) || !strings.HasSuffix(s, suffix) {
-			return fmt.Errorf("want a name that ends with %s", suffix)
-		}
-		for _, c := range s {
-			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(`:-_.\@`, c) {
-				return fmt.Errorf("%q is not allowed in the name of a unit", c)
-			}
-		}
-		return nil
-	}
-}
-
-func checkInvocation(s string) error {
-	if len(s) != 32 || strings.Trim(s, "0123456789abcdef") != "" {
-		return fmt.Errorf("want 32 hex digits in lower case")
 	}
 	return nil
 }
@@ -196,11 +165,10 @@ func buildWorkloadSelectors(specs []string) (Selectors, error) {
 	if len(specs) == 0 {
 		return nil, NewFieldError("spec.selectors", "at least one selector is needed: without any, every process would fit")
 	}
-	return buildSelectors(specs, Selector.CheckWorkload)
+	return buildSelectors(specs)
 }
 
-// buildSelectors parses selectors that each pass check.
-func buildSelectors(specs []string, check func(Selector) error) (Selectors, error) {
+func buildSelectors(specs []string) (Selectors, error) {
 	const field = "spec.selectors"
 	if len(specs) > maxSelectors {
 		return nil, NewFieldError(field, "%d selectors: at most %d", len(specs), maxSelectors)
@@ -210,9 +178,6 @@ func buildSelectors(specs []string, check func(Selector) error) (Selectors, erro
 	for i, one := range specs {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		sel, err := ParseSelector(one)
-		if err == nil {
-			err = check(sel)
-		}
 		switch {
 		case err != nil:
 			errs = append(errs, &FieldError{Path: at, Msg: err.Error()})

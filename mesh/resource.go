@@ -1,6 +1,10 @@
 package mesh
 
-import "signet.example/internal/manifest"
+import (
+	"slices"
+
+	"signet.example/internal/manifest"
+)
 
 // The API groups whose manifests Signet takes.
 const (
@@ -22,18 +26,24 @@ const (
 	KindBackendGroup   Kind = "BackendGroup"
 )
 
-// kinds are App Mesh's, referents before what refers to them, each with an empty spec.
-var kinds = []struct {
+// KindInfo is a kind with the other names by which it is asked for, in lower case:
+// the CRD's plural, and one of two letters, "" for none.
+type KindInfo struct {
 	Kind
-	spec func() spec
-}{
-	{KindMesh, func() spec { return &MeshSpec{} }},
-	{KindVirtualNode, func() spec { return &VirtualNodeSpec{} }},
-	{KindVirtualRouter, func() spec { return &VirtualRouterSpec{} }},
-	{KindVirtualService, func() spec { return &VirtualServiceSpec{} }},
-	{KindVirtualGateway, func() spec { return &VirtualGatewaySpec{} }},
-	{KindGatewayRoute, func() spec { return &GatewayRouteSpec{} }},
-	{KindBackendGroup, func() spec { return &BackendGroupSpec{} }},
+	Plural, Short string
+
+	spec func() spec // an empty one
+}
+
+// kinds are App Mesh's, referents before what refers to them.
+var kinds = []KindInfo{
+	{KindMesh, "meshes", "", func() spec { return &MeshSpec{} }},
+	{KindVirtualNode, "virtualnodes", "vn", func() spec { return &VirtualNodeSpec{} }},
+	{KindVirtualRouter, "virtualrouters", "vr", func() spec { return &VirtualRouterSpec{} }},
+	{KindVirtualService, "virtualservices", "vs", func() spec { return &VirtualServiceSpec{} }},
+	{KindVirtualGateway, "virtualgateways", "vg", func() spec { return &VirtualGatewaySpec{} }},
+	{KindGatewayRoute, "gatewayroutes", "gr", func() spec { return &GatewayRouteSpec{} }},
+	{KindBackendGroup, "backendgroups", "bg", func() spec { return &BackendGroupSpec{} }},
 }
 
 // spec is what the spec of each kind says of itself, in its kind's file. It may have
@@ -50,13 +60,7 @@ type spec interface {
 }
 
 // Kinds lists App Mesh's kinds, referents before what refers to them.
-func Kinds() []Kind {
-	var list []Kind
-	for _, k := range kinds {
-		list = append(list, k.Kind)
-	}
-	return list
-}
+func Kinds() []KindInfo { return slices.Clone(kinds) }
 
 // Resource is one App Mesh object that satisfies every constraint that can be
 // checked without the others.

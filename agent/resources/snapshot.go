@@ -14,6 +14,7 @@ import (
 	"signet.example/ads"
 	"signet.example/agent/svids"
 	"signet.example/api"
+	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/proxy"
 )
@@ -99,6 +100,9 @@ func (s *Snapshot) addEntry(e *api.Entry) error {
 	}
 	if plain.Name == svids.Own {
 		return errors.New("it has no name")
+	}
+	if err := attestation.CheckWorkload(plain.Selectors); err != nil {
+		return fmt.Errorf("entry %q: %w", plain.Name, err)
 	}
 	s.since[plain.Name] = e.GetSince()
 	if !plain.IsBinding() {

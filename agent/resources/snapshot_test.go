@@ -84,7 +84,7 @@ func TestASupervisedProxyIsTheNodeOfItsConfiguration(t *testing.T) {
 		t.Error("the control: two nodes fit")
 	}
 	s.Own = func(name string) (proxy.Ref, bool) { return proxy.Node("shop", "web"), name == "web-1" }
-	if b, _, err := s.Binding(has, proxy.Ref{}); err != nil || b.VirtualNode != "web" {
+	if b, _, err := s.Binding(has, proxy.Ref{}); err != nil || b.VirtualNode.Name != "web" {
 		t.Errorf("%+v, %v", b, err)
 	}
 	if _, _, err := s.Binding(has, proxy.Node("shop", "api")); !errors.Is(err, ErrNotBound) {

@@ -226,33 +226,13 @@ func (c HostConfig) Current(now time.Time) error {
 	return nil
 }
 
-// CheckGroup refuses a group's selectors that no host has.
+// CheckGroup refuses a group's selectors that no host can have by any method.
 func CheckGroup(g identity.NodeGroup) error {
-	var errs []error
-	for i, sel := range g.Selectors {
-		if err := checkSelector(sel); err != nil {
-			errs = append(errs, &identity.FieldError{Path: fmt.Sprintf("spec.selectors[%d]", i), Msg: err.Error()})
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// checkSelector refuses a selector that no host has by any method, so that a typing
-// mistake is an error and not a group that never fits.
-func checkSelector(s identity.Selector) error {
-	var known []string
+	all := identity.Forms{}
 	for _, m := range methods {
-		for _, form := range slices.Sorted(maps.Keys(m.selectors)) {
-			known = append(known, m.name+":"+form)
-			value, ok := strings.CutPrefix(s.Value, form+":")
-			if m.name != s.Type || !ok {
-				continue
-			}
-			if err := m.selectors[form](value); err != nil {
-				return fmt.Errorf("selector %.120q: %w", s.String(), err)
-			}
-			return nil
+		for form, check := range m.selectors {
+			all[m.name+":"+form] = check
 		}
 	}
-	return fmt.Errorf("selector %.120q: no host has such a one; known are %s", s.String(), strings.Join(known, ", "))
+	return all.Check(g.Selectors.Strings())
 }

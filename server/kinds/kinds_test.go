@@ -125,6 +125,8 @@ func TestAnObjectNamesWhatItRefersTo(t *testing.T) {
 func TestWhatApplyRefusesOfASpecIsReadBackAllTheSame(t *testing.T) {
 	for _, c := range []struct{ kind, old, now, field string }{
 		{"PolicySource", "https://git.example/rules.git", "git://git.example/rules", "spec.url"},
+		{"Entry", "unix:uid:7", "unix:user:web", "spec.selectors[0]"},
+		{"Binding", "unix:uid:7", "docker:label:a:b", "spec.selectors[0]"},
 		{"JWTIssuer", "audiences: [web]", "audiences: [\"web-*\"]", "spec.audiences[0]"},
 	} {
 		o, err := kinds.Parse(document(t, strings.Replace(samples[c.kind], c.old, c.now, 1)), td)
@@ -134,6 +136,20 @@ func TestWhatApplyRefusesOfASpecIsReadBackAllTheSame(t *testing.T) {
 		}
 		if _, err := kinds.ReadBack(o.Key(), o.Encode(), td); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestASelectorThatNoProcessHasIsToldWithAllOtherFaults(t *testing.T) {
+	text := strings.NewReplacer("group: edge", "group: a/b", `["unix:uid:7"]`, `["unix:uid:x", "unix:uid:7", "unix:pth:/x", "unix:uid:7"]`)
+	for _, kind := range []string{"Entry", "Binding"} {
+		_, err := kinds.Parse(document(t, text.Replace(samples[kind])), td)
+		var fields []string
+		for _, e := range manifest.AsErrors(err) {
+			fields = append(fields, e.Field)
+		}
+		if d := cmp.Diff([]string{"spec.group", "spec.selectors[0]", "spec.selectors[2]", "spec.selectors[3]"}, fields); d != "" {
+			t.Errorf("%s: %s", kind, d)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"signet.example/attestation"
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/mesh"
@@ -17,28 +18,23 @@ const (
 	PolicySource = "PolicySource"
 )
 
-var table = []Kind{
-	appMesh(mesh.KindMesh, "meshes", ""),
-	appMesh(mesh.KindVirtualNode, "virtualnodes", "vn"),
-	appMesh(mesh.KindVirtualRouter, "virtualrouters", "vr"),
-	appMesh(mesh.KindVirtualService, "virtualservices", "vs"),
-	appMesh(mesh.KindVirtualGateway, "virtualgateways", "vg"),
-	appMesh(mesh.KindGatewayRoute, "gatewayroutes", "gr"),
-	appMesh(mesh.KindBackendGroup, "backendgroups", "bg"),
+// table is App Mesh's kinds, which mesh lists, and Signet's own.
+var table = append(appMesh(), own...)
 
+var own = []Kind{
 	spec[identity.NodeGroupSpec, identity.NodeGroup]{
 		build: identity.NodeGroupSpec.Build,
 	}.row(Kind{Name: NodeGroup, Plural: "nodegroups", Short: "ng", Reach: Nobody}),
 
 	spec[identity.EntrySpec, identity.Entry]{
-		build: identity.EntrySpec.Build,
+		build: identity.EntrySpec.Build, check: func(s identity.EntrySpec) error { return attestation.CheckWorkload(s.Selectors) },
 		refers: func(e identity.Entry) []Ref {
 			return []Ref{{Key{Kind: NodeGroup, Name: e.Group}, "spec.group", "names"}}
 		},
 	}.row(Kind{Name: Entry, Plural: "entries", Reach: Nobody}),
 
 	spec[identity.BindingSpec, identity.Binding]{
-		build: identity.BindingSpec.Build,
+		build: identity.BindingSpec.Build, check: func(s identity.BindingSpec) error { return attestation.CheckWorkload(s.Selectors) },
 		refers: func(b identity.Binding) []Ref {
 			return []Ref{
 				{Key{Kind: NodeGroup, Name: b.Group}, "spec.group", "names"},
@@ -68,12 +64,16 @@ var table = []Kind{
 	}}),
 }
 
-// appMesh is the row of a kind that mesh understands. A Mesh is in all of its nodes'
+// appMesh are the rows of the kinds that mesh understands. A Mesh is in all of its nodes'
 // views, anything else in those of the nodes that mesh's graph has on the way to it.
-func appMesh(k mesh.Kind, plural, short string) Kind {
-	reach := Callers
-	if k == mesh.KindMesh {
-		reach = Everyone
+func appMesh() []Kind {
+	var rows []Kind
+	for _, k := range mesh.Kinds() {
+		reach := Callers
+		if k.Kind == mesh.KindMesh {
+			reach = Everyone
+		}
+		rows = append(rows, Kind{Name: string(k.Kind), Plural: k.Plural, Short: k.Short, Group: mesh.GroupVersion, Served: k.Translated(), Reach: reach})
 	}
-	return Kind{Name: string(k), Plural: plural, Short: short, Group: mesh.GroupVersion, Served: k.Translated(), Reach: reach}
+	return rows
 }

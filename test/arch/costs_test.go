@@ -29,8 +29,6 @@ var costs = map[string]int{
 // made smaller.
 var dearer = map[string]int{
 	"command that changes the store": 6, // its rows in the store, and what the log of calls says of it
-	"workload attestor":              3, // identity refuses selectors that no attestor gives
-	"kind":                           4, // App Mesh's kinds have a list in mesh and a row in server/kinds
 }
 
 // costRow of the page: | one more | goal | shown by | files |
