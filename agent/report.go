@@ -92,7 +92,7 @@ func (r *reporter) Report() *api.Report {
 		status := proxyReport(s, view)
 		if view != nil && s.State == api.ProxyStatus_READY {
 			may := r.speaker(s.Proxy.Shape, s.Proxy.UID(), view.BoundAs())
-			status.Speaker, status.SpeakerProblem, status.Applications = may.Who, may.Problem, may.Applications
+			status.Speaker, status.SpeakerProblem, status.SpeakerFault, status.Applications = may.Who, may.Problem, may.Fault, may.Applications
 		}
 		report.Proxies = append(report.Proxies, status)
 		report.Own = append(report.Own, s.Findings...)

@@ -210,6 +210,62 @@ func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
 	return file_api_agent_proto_rawDescGZIP(), []int{14, 0}
 }
 
+// What speaker_problem is about.
+type ProxyStatus_SpeakerFault int32
+
+const (
+	ProxyStatus_NO_SPEAKER_FAULT ProxyStatus_SpeakerFault = 0
+	// who owns the application's listeners, or what the Binding says of applications.
+	ProxyStatus_APPLICATIONS ProxyStatus_SpeakerFault = 1
+	// the Unix socket that is the way out, which no Binding can mend.
+	ProxyStatus_EGRESS_SOCKET ProxyStatus_SpeakerFault = 2
+	// the folder of the Unix sockets on which the application listens.
+	ProxyStatus_APPLICATION_SOCKET ProxyStatus_SpeakerFault = 3
+)
+
+// Enum value maps for ProxyStatus_SpeakerFault.
+var (
+	ProxyStatus_SpeakerFault_name = map[int32]string{
+		0: "NO_SPEAKER_FAULT",
+		1: "APPLICATIONS",
+		2: "EGRESS_SOCKET",
+		3: "APPLICATION_SOCKET",
+	}
+	ProxyStatus_SpeakerFault_value = map[string]int32{
+		"NO_SPEAKER_FAULT":   0,
+		"APPLICATIONS":       1,
+		"EGRESS_SOCKET":      2,
+		"APPLICATION_SOCKET": 3,
+	}
+)
+
+func (x ProxyStatus_SpeakerFault) Enum() *ProxyStatus_SpeakerFault {
+	p := new(ProxyStatus_SpeakerFault)
+	*p = x
+	return p
+}
+
+func (x ProxyStatus_SpeakerFault) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProxyStatus_SpeakerFault) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_proto_enumTypes[3].Descriptor()
+}
+
+func (ProxyStatus_SpeakerFault) Type() protoreflect.EnumType {
+	return &file_api_agent_proto_enumTypes[3]
+}
+
+func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
+func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{14, 1}
+}
+
 type SVIDStatus_Consumer int32
 
 const (
@@ -246,11 +302,11 @@ func (x SVIDStatus_Consumer) String() string {
 }
 
 func (SVIDStatus_Consumer) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_agent_proto_enumTypes[3].Descriptor()
+	return file_api_agent_proto_enumTypes[4].Descriptor()
 }
 
 func (SVIDStatus_Consumer) Type() protoreflect.EnumType {
-	return &file_api_agent_proto_enumTypes[3]
+	return &file_api_agent_proto_enumTypes[4]
 }
 
 func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
@@ -1210,7 +1266,8 @@ type ProxyStatus struct {
 	// speaker: who may call out through it, as its agent found it; empty while nobody may.
 	Speaker string `protobuf:"bytes,20,opt,name=speaker,proto3" json:"speaker,omitempty"`
 	// speaker_problem: why nobody may, or what is doubtful about it.
-	SpeakerProblem string `protobuf:"bytes,21,opt,name=speaker_problem,json=speakerProblem,proto3" json:"speaker_problem,omitempty"`
+	SpeakerProblem string                    `protobuf:"bytes,21,opt,name=speaker_problem,json=speakerProblem,proto3" json:"speaker_problem,omitempty"`
+	SpeakerFault   *ProxyStatus_SpeakerFault `protobuf:"varint,24,opt,name=speaker_fault,json=speakerFault,proto3,enum=signet.v1alpha1.ProxyStatus_SpeakerFault,oneof" json:"speaker_fault,omitempty"`
 	// applications that the Binding would name for it to be so for good, for spec.applications.
 	Applications  []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1343,6 +1400,13 @@ func (x *ProxyStatus) GetSpeakerProblem() string {
 		return x.SpeakerProblem
 	}
 	return ""
+}
+
+func (x *ProxyStatus) GetSpeakerFault() ProxyStatus_SpeakerFault {
+	if x != nil && x.SpeakerFault != nil {
+		return *x.SpeakerFault
+	}
+	return ProxyStatus_NO_SPEAKER_FAULT
 }
 
 func (x *ProxyStatus) GetApplications() []string {
@@ -1603,7 +1667,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\rPROXY_WAITING\x10\x06\x12\x12\n" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
 	"\x13RESOURCE_NOT_USABLE\x10\bB\a\n" +
-	"\x05_kind\"\x90\x05\n" +
+	"\x05_kind\"\xda\x06\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\fvirtual_node\x18\x02 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
@@ -1621,7 +1685,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"stateValue\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x12\x18\n" +
 	"\aspeaker\x18\x14 \x01(\tR\aspeaker\x12'\n" +
-	"\x0fspeaker_problem\x18\x15 \x01(\tR\x0espeakerProblem\x12\"\n" +
+	"\x0fspeaker_problem\x18\x15 \x01(\tR\x0espeakerProblem\x12S\n" +
+	"\rspeaker_fault\x18\x18 \x01(\x0e2).signet.v1alpha1.ProxyStatus.SpeakerFaultH\x01R\fspeakerFault\x88\x01\x01\x12\"\n" +
 	"\fapplications\x18\x16 \x03(\tR\fapplications\"g\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
@@ -1630,8 +1695,14 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05READY\x10\x03\x12\f\n" +
 	"\bDRAINING\x10\x04\x12\v\n" +
 	"\aBACKOFF\x10\x05\x12\f\n" +
-	"\bUNSERVED\x10\x06B\b\n" +
-	"\x06_state\"s\n" +
+	"\bUNSERVED\x10\x06\"a\n" +
+	"\fSpeakerFault\x12\x14\n" +
+	"\x10NO_SPEAKER_FAULT\x10\x00\x12\x10\n" +
+	"\fAPPLICATIONS\x10\x01\x12\x11\n" +
+	"\rEGRESS_SOCKET\x10\x02\x12\x16\n" +
+	"\x12APPLICATION_SOCKET\x10\x03B\b\n" +
+	"\x06_stateB\x10\n" +
+	"\x0e_speaker_fault\"s\n" +
 	"\x0eResourceStatus\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1670,70 +1741,72 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_proto_rawDescData
 }
 
-var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
 	(ProxyStatus_State)(0),        // 2: signet.v1alpha1.ProxyStatus.State
-	(SVIDStatus_Consumer)(0),      // 3: signet.v1alpha1.SVIDStatus.Consumer
-	(*AttestRequest)(nil),         // 4: signet.v1alpha1.AttestRequest
-	(*X509PoP)(nil),               // 5: signet.v1alpha1.X509PoP
-	(*AttestResponse)(nil),        // 6: signet.v1alpha1.AttestResponse
-	(*IssueRequest)(nil),          // 7: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 8: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 9: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 10: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 11: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 12: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 13: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 14: signet.v1alpha1.Unserved
-	(*ExplainAnswer)(nil),         // 15: signet.v1alpha1.ExplainAnswer
-	(*Report)(nil),                // 16: signet.v1alpha1.Report
-	(*AgentFinding)(nil),          // 17: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 18: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 19: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 20: signet.v1alpha1.SVIDStatus
-	nil,                           // 21: signet.v1alpha1.Unserved.ReasonsEntry
-	(*Decision)(nil),              // 22: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 23: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(ProxyStatus_SpeakerFault)(0), // 3: signet.v1alpha1.ProxyStatus.SpeakerFault
+	(SVIDStatus_Consumer)(0),      // 4: signet.v1alpha1.SVIDStatus.Consumer
+	(*AttestRequest)(nil),         // 5: signet.v1alpha1.AttestRequest
+	(*X509PoP)(nil),               // 6: signet.v1alpha1.X509PoP
+	(*AttestResponse)(nil),        // 7: signet.v1alpha1.AttestResponse
+	(*IssueRequest)(nil),          // 8: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 9: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 10: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 11: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 12: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 13: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 14: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 15: signet.v1alpha1.Unserved
+	(*ExplainAnswer)(nil),         // 16: signet.v1alpha1.ExplainAnswer
+	(*Report)(nil),                // 17: signet.v1alpha1.Report
+	(*AgentFinding)(nil),          // 18: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 19: signet.v1alpha1.ProxyStatus
+	(*ResourceStatus)(nil),        // 20: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 21: signet.v1alpha1.SVIDStatus
+	nil,                           // 22: signet.v1alpha1.Unserved.ReasonsEntry
+	(*Decision)(nil),              // 23: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 24: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
-	5,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
-	8,  // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	10, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	16, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	15, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	13, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	14, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	21, // 7: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	22, // 8: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	18, // 9: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	20, // 10: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	6,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
+	9,  // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	11, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	17, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	16, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	14, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	15, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	22, // 7: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	23, // 8: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	19, // 9: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	21, // 10: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
 	0,  // 11: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	17, // 12: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	18, // 12: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
 	1,  // 13: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	23, // 14: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	19, // 15: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	24, // 14: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	20, // 15: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
 	2,  // 16: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	24, // 17: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	24, // 18: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	24, // 19: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	3,  // 20: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	25, // 21: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	4,  // 22: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	7,  // 23: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	11, // 24: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	6,  // 25: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	9,  // 26: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	12, // 27: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	25, // [25:28] is the sub-list for method output_type
-	22, // [22:25] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	3,  // 17: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	25, // 18: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	25, // 19: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	25, // 20: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	4,  // 21: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	26, // 22: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	5,  // 23: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	8,  // 24: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	12, // 25: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	7,  // 26: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	10, // 27: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	13, // 28: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	26, // [26:29] is the sub-list for method output_type
+	23, // [23:26] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -1766,7 +1839,7 @@ func file_api_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,

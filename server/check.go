@@ -365,8 +365,11 @@ func checkSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
 		paste = "name them in its Binding's spec: applications: [\"unix:uid:<uid of the application>\"]"
 	}
 	who, problem := plain.Text(p.GetSpeaker()), plain.Text(p.GetSpeakerProblem())
-	if strings.HasPrefix(problem, "egress") { // a Unix socket's, which no Binding can mend
+	switch p.GetSpeakerFault() { // what no Binding can mend
+	case api.ProxyStatus_EGRESS_SOCKET:
 		paste = "the socket's folder must be the proxy's own, and applications left out of its Binding: docs/AGENT.md"
+	case api.ProxyStatus_APPLICATION_SOCKET:
+		paste = "nobody but the application's user and root may put anything into the folder of its sockets: docs/AGENT.md"
 	}
 	switch {
 	case who == "" && problem == "":

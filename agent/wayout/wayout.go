@@ -16,6 +16,7 @@ import (
 
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
+	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/watched"
@@ -221,20 +222,29 @@ func socketAddress(p *authv3.AttributeContext_Peer) netip.AddrPort {
 type Speaker struct {
 	// Who is it in words; "" where nobody is known.
 	Who string
-	// Problem is what is wrong or doubtful about it.
+	// Problem is what is wrong or doubtful about it, and Fault what that is about.
 	Problem string
+	Fault   *api.ProxyStatus_SpeakerFault
 	// Applications is what the Binding would say of it.
 	Applications []string
 }
 
 // Speaker returns who may call out through a supervised proxy of this user, bound as it is.
 func (s *Server) Speaker(sh proxy.Shape, uid uint32, bound svids.Name) Speaker {
+	who := s.speaker(sh, uid, bound)
+	if who.Problem != "" && who.Fault == nil {
+		who.Fault = api.ProxyStatus_APPLICATIONS.Enum()
+	}
+	return who
+}
+
+func (s *Server) speaker(sh proxy.Shape, uid uint32, bound svids.Name) Speaker {
 	b, ok := s.config.State.Load().BindingNamed(bound.Entry)
 	if !ok {
 		return Speaker{}
 	}
 	if err := CheckApp(sh); err != nil {
-		return Speaker{Problem: err.Error()}
+		return Speaker{Problem: err.Error(), Fault: api.ProxyStatus_APPLICATION_SOCKET.Enum()}
 	}
 	switch a := b.Applications; {
 	case a.Anyone:
@@ -259,7 +269,7 @@ func (s *Server) Speaker(sh proxy.Shape, uid uint32, bound svids.Name) Speaker {
 // opens is who may call out through a proxy of this user whose way out is a Unix socket.
 func opens(e proxy.Egress, uid uint32, b identity.Binding) Speaker {
 	if !b.Applications.IsZero() {
-		return Speaker{Problem: socketNamesNobody(b)}
+		return Speaker{Problem: socketNamesNobody(b), Fault: api.ProxyStatus_EGRESS_SOCKET.Enum()}
 	}
 	err := checkEgressSocket(e, uid)
 	var who string
@@ -267,7 +277,7 @@ func opens(e proxy.Egress, uid uint32, b identity.Binding) Speaker {
 		who, err = whoOpens(e)
 	}
 	if err != nil {
-		return Speaker{Problem: "egress: " + err.Error()}
+		return Speaker{Problem: "egress: " + err.Error(), Fault: api.ProxyStatus_EGRESS_SOCKET.Enum()}
 	}
 	return Speaker{Who: who}
 }

@@ -1,13 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -43,14 +44,14 @@ func socketFlag(c *cobra.Command) {
 func withAdmin(c *cobra.Command, f func(api.AdminClient) error) error {
 	socket, _ := c.Flags().GetString("socket")
 	if err := tryDial(socket); err != nil {
-		return wrongSocket(socket, err)
+		return wrongSocket(c.Context(), socket, nil, err)
 	}
 	client, conn, err := admin.Dial(socket)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // a client connection: nothing is lost
-	return wrongSocket(socket, f(client))
+	return wrongSocket(c.Context(), socket, client, f(client))
 }
 
 // otherSockets are what else of ours listens on a Unix socket, by name.
@@ -63,8 +64,9 @@ var otherSockets = map[string]string{
 }
 
 // wrongSocket says so where a call failed since --socket is not an admin socket:
-// gRPC alone says only that a service is not known, or that nobody answered.
-func wrongSocket(socket string, err error) error {
+// gRPC alone says only that something is not known, or that nobody answered. client
+// is nil where nothing could be called.
+func wrongSocket(ctx context.Context, socket string, client api.AdminClient, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -79,9 +81,9 @@ func wrongSocket(socket string, err error) error {
 	case info.Mode()&fs.ModeSocket == 0:
 		what = "a file that is not a socket"
 	case known && (refused || status.Code(err) == codes.Unimplemented):
-	case refused && strings.Contains(err.Error(), "HTTP/1.1 header"):
+	case refused && client != nil && speaksHTTP1(socket):
 		what = "a socket that speaks HTTP/1.1, as Envoy's own admin interface does"
-	case status.Code(err) == codes.Unimplemented && strings.Contains(err.Error(), "unknown service"):
+	case status.Code(err) == codes.Unimplemented && !isAdmin(ctx, client):
 		what = "a socket of another program"
 	default:
 		return err
@@ -90,6 +92,38 @@ func wrongSocket(socket string, err error) error {
 		err: fmt.Errorf("%s is %s, and not the admin socket of a server", socket, what), code: exitUsage,
 		hint: "name the server's with --socket or SIGNET_SOCKET: <data-dir>/admin.sock, or its admin_socket",
 	}
+}
+
+// speaksHTTP1 reports whether what listens on a socket answers the beginning of HTTP/2
+// (RFC 9113 3.4) in HTTP/1.
+func speaksHTTP1(socket string) bool {
+	conn, err := net.DialTimeout("unix", socket, time.Second) //nolint:noctx // bounded
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }() // nothing is lost
+	const first = "HTTP/1."
+	var answer [len(first)]byte
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return false
+	}
+	_, err = conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	if err == nil {
+		_, err = io.ReadFull(conn, answer[:])
+	}
+	return err == nil && string(answer[:]) == first
+}
+
+// isAdmin reports whether an admin socket answers, of whatever release: each knows Get,
+// and refuses one of nothing.
+func isAdmin(ctx context.Context, client api.AdminClient) bool {
+	if client == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := client.Get(ctx, &api.GetRequest{})
+	return status.Code(err) != codes.Unimplemented
 }
 
 // tryDial tells a server that is not there from one that is another user's, and

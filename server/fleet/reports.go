@@ -36,6 +36,11 @@ func checkReport(r *api.Report) error {
 			r.Own = append(r.Own, &api.AgentFinding{KindWord: kind, Text: text})
 		}
 	}
+	for _, p := range r.GetProxies() { // one of the version before says what a problem is about in words alone
+		if p.SpeakerFault == nil && strings.HasPrefix(p.GetSpeakerProblem(), "egress") {
+			p.SpeakerFault = api.ProxyStatus_EGRESS_SOCKET.Enum()
+		}
+	}
 	plainMessage(r.ProtoReflect())
 	api.Reconcile(r) // an agent of the version before has words for its states
 	return nil

@@ -61,7 +61,7 @@ var imports = map[string][]string{
 	"agent/relay":     {"identity", "ads", "api", "attestation", "sds", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent/limits":    {"attestation", "internal"},
 	"agent/authzproc": {"identity", "api", "attestation", "policy", "authz", "agent/resources", "agent/limits", "internal", "proxy"},
-	"agent/wayout":    {"identity", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
+	"agent/wayout":    {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent/join":      {"identity", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":  {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent":           {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/svids", "agent/resources", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},

@@ -23,7 +23,7 @@ var homes = []struct {
 	{`\bListen(Unix)?\([^)]*"unix"`, []string{"internal/unixsock/listen.go"}, "what a socket may replace is unixsock.Listen's to say"},
 	{`<- struct\{\}\{\}:\s+default:`, []string{"internal/watched/watched.go", "ads/stream.go"}, "who waits is woken by a watched.Signal; ads imports nothing"},
 	{`\bbackoff\.Config\b|\(\*errdetails\.RetryInfo\)|\bmin\(2\*`, []string{"internal/retry/retry.go"}, "how long to wait before another try is internal/retry's to say"},
-	{`strings\.(Contains|HasPrefix|HasSuffix|Cut)\([^\n]*(\.Error\(\)|\.Msg\b)`, []string{"cmd/signet/client.go"}, "nothing is decided by the words of an error; gRPC has no type for what it meets on another program's socket"},
+	{`strings\.(Contains|HasPrefix|HasSuffix|Cut)\([^\n]*(\.Error\(\)|\.Msg\b)`, nil, "nothing is decided by the words of an error"},
 	{`\b(Socketpair|FileConn)\(`, []string{"internal/unixsock/pair.go"}, "a connection that a child inherits is unixsock's to make"},
 	{`\bFlock\(`, []string{"internal/durable/lock.go"}, "a lock is one that a check can ask about without taking it"},
 	{`\bPR_SET_DUMPABLE\b`, []string{"internal/child/confine.go"}, "whoever has a key keeps its memory to itself by child.KeepSecret"},

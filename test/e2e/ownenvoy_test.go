@@ -30,6 +30,8 @@ const (
 	ownID   = "spiffe://test.example/test/web"
 	frontID = "spiffe://test.example/test/front"
 	webHost = "http://web.test.internal:8080"
+	// ownLimit is in the place of the page's, for the outbound listener.
+	ownLimit = 20
 )
 
 // ownEnvoy is an Envoy that is not the agent's: its program lies elsewhere, its
@@ -51,7 +53,7 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 	program := copyOf(t, parts.Envoy(t), filepath.Join(dir, "envoy"))
 	page := func(agentDir string) []string {
 		return ownBlocks(t, "/opt/web", dir, "/run/signet", agentDir, "unix:uid:1001", fmt.Sprintf("unix:uid:%d", uid()),
-			"192.0.2.7", bind, "127.0.0.1", app, "shop", "test")
+			"192.0.2.7", bind, "127.0.0.1", app, "shop", "test", "connection_limit: 25000", fmt.Sprintf("connection_limit: %d", ownLimit))
 	}
 	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"front", "orders"},
@@ -85,6 +87,22 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 		}
 		if out, code := w.CLI("explain", a.DecisionID); code != 0 || !regexp.MustCompile(`(?m)^to +`+ownID+`$`).MatchString(out) {
 			t.Errorf("explain: exit %d\n%s", code, out)
+		}
+	})
+	t.Run("its way out has the limit of the page, and what comes in is served", func(t *testing.T) {
+		for range 3 * ownLimit {
+			c, err := new(net.Dialer).DialContext(t.Context(), "tcp", net.JoinHostPort(app, fmt.Sprint(meshtest.EgressPort)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.Close() }() // nothing was said on it
+		}
+		eventually(t, 10*time.Second, "connections beyond the limit", func() bool {
+			m := regexp.MustCompile(`_15001\.downstream_cx_overflow: (\d+)`).FindStringSubmatch(e.admin(t, "/stats?filter=downstream_cx_overflow"))
+			return m != nil && len(m[1]) > 1 // 10 and more: of one listener, by its name
+		})
+		if a := w.Get("front", webHost+"/"); a.Status != 200 {
+			t.Errorf("front to web: %d %s", a.Status, a.Body)
 		}
 	})
 	t.Run("it goes on over a restart of the agent", func(t *testing.T) {

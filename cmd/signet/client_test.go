@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+)
+
+// older is an admin socket of a release that lacks a call.
+type older struct{ api.UnimplementedAdminServer }
+
+func (older) Get(context.Context, *api.GetRequest) (*api.GetResponse, error) {
+	return nil, status.Error(codes.InvalidArgument, "of what kind?")
+}
+
+func TestASocketThatIsNotAServersIsNamedForWhatItIs(t *testing.T) {
+	listen := func() (net.Listener, string) {
+		t.Helper()
+		at := filepath.Join(t.TempDir(), "some.sock")
+		l, err := new(net.ListenConfig).Listen(t.Context(), "unix", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l, at
+	}
+	call := func(socket string) error {
+		c := &cobra.Command{}
+		c.SetContext(t.Context())
+		socketFlag(c)
+		if err := c.Flags().Set("socket", socket); err != nil {
+			t.Fatal(err)
+		}
+		return withAdmin(c, func(a api.AdminClient) error {
+			_, err := a.BanAgent(t.Context(), &api.BanAgentRequest{})
+			return err
+		})
+	}
+	web, webSocket := listen()
+	h := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
+	go func() { _ = h.Serve(web) }()    // until the test is over
+	t.Cleanup(func() { _ = h.Close() }) // the test is over
+	foreign, foreignSocket := listen()
+	f := grpc.NewServer()
+	go func() { _ = f.Serve(foreign) }() // until the test is over
+	t.Cleanup(f.Stop)
+	old, oldSocket := listen()
+	o := grpc.NewServer()
+	api.RegisterAdminServer(o, older{})
+	go func() { _ = o.Serve(old) }() // until the test is over
+	t.Cleanup(o.Stop)
+	for socket, want := range map[string]string{webSocket: "a socket that speaks HTTP/1.1", foreignSocket: "a socket of another program"} {
+		if err := call(socket); exitCode(err) != exitUsage || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %s: %v", want, err)
+		}
+	}
+	if err := call(oldSocket); status.Code(err) != codes.Unimplemented {
+		t.Errorf("a server that lacks a call: %v", err)
+	}
+}
