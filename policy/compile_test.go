@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"signet.example/policy"
+	"signet.example/test/policytest"
 )
 
 func TestCompileRefuses(t *testing.T) {
@@ -52,7 +53,7 @@ func TestCompileRefuses(t *testing.T) {
 		"a library of Signet's name": {"package signet.lib.http\nvalues(x) := x", `library of Signet`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := policy.Compile(policy.NewRevision("", "", modules(tc.rego), nil))
+			_, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(tc.rego), nil))
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v", err)
 			}
@@ -61,7 +62,7 @@ func TestCompileRefuses(t *testing.T) {
 }
 
 func TestCompileRefusesARevisionThatIsNotItsID(t *testing.T) {
-	r := policy.NewRevision("file:///r", "c0ffee", modules(meshRego), nil)
+	r := policy.NewRevision("file:///r", "c0ffee", policytest.Modules(policytest.Mesh), nil)
 	r.Modules[0].Rego += "\nallow contains \"all\""
 	if _, err := policy.Compile(r); err == nil || !strings.Contains(err.Error(), "its content is that of") {
 		t.Errorf("error %v", err)
@@ -89,14 +90,14 @@ func TestNoPolicySetsAHeaderThatNamesTheCallerOrFramesTheRequest(t *testing.T) {
 		"x-forwarded-client-cert", "x-envoy-internal", "x-signet-denied", "host", "connection", "keep-alive", "proxy-connection",
 		"transfer-encoding", "upgrade", "te", "trailer", "content-length", "expect", "X-Upper", "a b", "",
 	} {
-		if _, err := policy.Compile(policy.NewRevision("", "", modules(fmt.Sprintf("package signet.authz\nheaders[%q] := \"x\"", name)), nil)); err == nil {
+		if _, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(fmt.Sprintf("package signet.authz\nheaders[%q] := \"x\"", name)), nil)); err == nil {
 			t.Errorf("%q may be set", name)
 		}
 	}
 }
 
 func TestRevisionIDIsThatOfTheContentInAnyOrder(t *testing.T) {
-	mods := modules(meshRego, ordersRego)
+	mods := policytest.Modules(policytest.Mesh, policytest.Orders)
 	exempt := []policy.Exemption{
 		{Name: "a", Destination: "spiffe://d/a", Method: "GET", Path: "/h", Sources: []string{"x", "y"}},
 		{Name: "b", Destination: "spiffe://d/b", Method: "GET", Path: "/h", Sources: []string{"x"}},

@@ -14,45 +14,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/policy"
+	"signet.example/test/policytest"
 )
-
-const meshRego = `package signet.authz
-
-import data.signet.lib.http
-
-deny contains "nobody reaches admin" if input.request.segments[0] == "admin"
-
-deny contains "no admin role" if "admin" in http.values("X-Role")
-
-allow contains "every service may read status" if {
-	input.request.method == "GET"
-	input.request.path == "/status"
-	input.source.spiffe_id
-}
-`
-
-const ordersRego = `package signet.authz.order_store
-
-# web reads
-allow contains "web may read orders" if {
-	input.request.method == "GET"
-	input.request.segments[0] == "orders"
-	input.source.spiffe_id == "spiffe://prod.example/shop/web"
-}
-
-allow contains "users may write their own" if {
-	input.request.method == "POST"
-	some scope in split(input.jwt.scope, " ")
-	scope == "write"
-	is_own
-}
-
-is_own if input.request.segments[1] == input.jwt.sub
-
-headers["x-user"] := input.jwt.sub
-
-headers["x-tier"] := "gold" if input.jwt.tier == "gold"
-`
 
 var (
 	web   = spiffeid.RequireFromString("spiffe://prod.example/shop/web")
@@ -62,19 +25,11 @@ var (
 
 func compile(t testing.TB, files ...string) *policy.Compiled {
 	t.Helper()
-	c, err := policy.Compile(policy.NewRevision("file:///repo", "c0ffee", modules(files...), nil))
+	c, err := policy.Compile(policy.NewRevision("file:///repo", "c0ffee", policytest.Modules(files...), nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func modules(files ...string) []policy.Module {
-	var out []policy.Module
-	for i, f := range files {
-		out = append(out, policy.Module{Path: fmt.Sprintf("policies/%c.rego", 'a'+i), Rego: f})
-	}
-	return out
 }
 
 func call(method, path string, source spiffeid.ID) policy.Input {
@@ -88,7 +43,7 @@ func call(method, path string, source spiffeid.ID) policy.Input {
 }
 
 func TestAllowNeedsSomeAllowAndNoDeny(t *testing.T) {
-	c := compile(t, meshRego, ordersRego)
+	c := compile(t, policytest.Mesh, policytest.Orders)
 	withRole := call("GET", "/orders/1", web)
 	withRole.Request.Headers["x-role"] = []string{"user, admin"}
 	other := call("GET", "/orders/1", web)
@@ -129,7 +84,7 @@ func names(rules []policy.RuleRef) string {
 }
 
 func TestDenialNamesTheExpressionThatStoppedEachAllowRule(t *testing.T) {
-	c := compile(t, meshRego, ordersRego)
+	c := compile(t, policytest.Mesh, policytest.Orders)
 	in := call("POST", "/orders/bob", web)
 	in.JWT = claims(t, "read write")
 	d, err := c.Evaluate(t.Context(), in)
@@ -155,7 +110,7 @@ func TestDenialNamesTheExpressionThatStoppedEachAllowRule(t *testing.T) {
 }
 
 func TestHeadersOnlyOnAllowAndTheUnsetAreNamed(t *testing.T) {
-	c := compile(t, meshRego, ordersRego)
+	c := compile(t, policytest.Mesh, policytest.Orders)
 	in := call("POST", "/orders/alice", web)
 	in.JWT = claims(t, "write")
 	d, err := c.Evaluate(t.Context(), in)
@@ -212,7 +167,7 @@ func TestHeadersThatFailOrContradictEachOtherAreAnError(t *testing.T) {
 		"two packages, two values":  "package signet.authz.order_store\nheaders[\"x-tier\"] := \"gold\"",
 		"two values in one package": "package signet.authz\nheaders[\"x-a\"] := input.request.method\nheaders[\"x-a\"] := input.request.path",
 	} {
-		c := compile(t, meshRego, "package signet.authz\nheaders[\"x-tier\"] := \"silver\"", rego)
+		c := compile(t, policytest.Mesh, "package signet.authz\nheaders[\"x-tier\"] := \"silver\"", rego)
 		if d, err := c.Evaluate(t.Context(), call("GET", "/status", web)); err == nil {
 			t.Errorf("%s: allowed %v with %v", name, d.Allowed, d.Headers)
 		}
@@ -220,7 +175,7 @@ func TestHeadersThatFailOrContradictEachOtherAreAnError(t *testing.T) {
 }
 
 func TestABuiltinThatFailsIsAnErrorThatQuotesNothing(t *testing.T) {
-	c := compile(t, meshRego, `package signet.authz
+	c := compile(t, policytest.Mesh, `package signet.authz
 deny contains "too old" if to_number(input.request.headers.cookie[0]) > 5`)
 	in := call("GET", "/status", web)
 	in.Request.Headers["cookie"] = []string{"canary"}
@@ -278,7 +233,7 @@ allow contains "at noon" if {
 }
 
 func TestExemptionIsExactAndBeforeThePolicy(t *testing.T) {
-	rev := policy.NewRevision("", "", modules(`package signet.authz
+	rev := policy.NewRevision("", "", policytest.Modules(`package signet.authz
 deny contains "all" if true
 headers["x-user"] := input.jwt.sub`), []policy.Exemption{{
 		Name: "generated: health check /health of shop/order-store", Destination: store.String(), Method: "GET", Path: "/health", Sources: []string{web.String()},
@@ -347,7 +302,7 @@ allow if to_number(request.headers["x-n"]) > 5
 `
 
 func TestEnvoyAuthzRunsBesideAsUnderOPAEnvoy(t *testing.T) {
-	c := compile(t, meshRego, envoyRego)
+	c := compile(t, policytest.Mesh, envoyRego)
 	people := call("GET", "/people/1", web)
 	people.Request.RawTarget = "/people/1?lang=en"
 	people.Request.Headers["x-a"] = []string{"1", "2"}
@@ -383,7 +338,7 @@ func TestEnvoyAuthzRemovesTheHeadersThatItNamesOrFails(t *testing.T) {
 }
 
 func BenchmarkEvaluateAllowed(b *testing.B) {
-	c, in := compile(b, meshRego, ordersRego), call("GET", "/orders/1", web)
+	c, in := compile(b, policytest.Mesh, policytest.Orders), call("GET", "/orders/1", web)
 	b.ReportAllocs()
 	for b.Loop() {
 		if d, err := c.Evaluate(b.Context(), in); err != nil || !d.Allowed {
@@ -393,7 +348,7 @@ func BenchmarkEvaluateAllowed(b *testing.B) {
 }
 
 func BenchmarkEvaluateDeniedAndTraced(b *testing.B) {
-	c, in := compile(b, meshRego, ordersRego), call("PUT", "/orders/1", web)
+	c, in := compile(b, policytest.Mesh, policytest.Orders), call("PUT", "/orders/1", web)
 	b.ReportAllocs()
 	for b.Loop() {
 		if d, err := c.Evaluate(b.Context(), in); err != nil || d.Allowed || len(d.Failed) != 3 {

@@ -9,6 +9,7 @@ import (
 
 	"signet.example/policy"
 	"signet.example/proxy"
+	"signet.example/test/policytest"
 )
 
 // opens is a package of a node with one allow rule, named after the package.
@@ -46,11 +47,11 @@ deny contains "nobody reaches admin" if input.request.segments[0] == "admin"
 headers["x-user"] := "a"
 `
 	mesh := "package signet.authz\n\nallow contains \"read\" if input.request.method == \"GET\""
-	alone, err := policy.Compile(policy.NewRevision("", "", modules(rego, mesh), nil))
+	alone, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(rego, mesh), nil))
 	if err != nil {
 		t.Fatal(err)
 	}
-	contested, err := policy.Compile(policy.NewRevision("", "", modules(rego, mesh), nil, "orders_v2"))
+	contested, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(rego, mesh), nil, "orders_v2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestEveryPackageOfANodeIsAsked(t *testing.T) {
 }
 
 func TestPackagesAreListedByFileAndLine(t *testing.T) {
-	list, err := policy.Packages(append(modules(meshRego, "# rules\n"+opens("package signet.authz.crt_v1"), opens(`package signet.authz.shop["orders-v2"]`)),
+	list, err := policy.Packages(append(policytest.Modules(policytest.Mesh, "# rules\n"+opens("package signet.authz.crt_v1"), opens(`package signet.authz.shop["orders-v2"]`)),
 		policy.Module{Path: "x_test.rego", Rego: "package signet.authz.x_test\ntest_x if true"}))
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%v %v", list, err)

@@ -6,11 +6,12 @@ import (
 
 	"signet.example/policy"
 	"signet.example/policy/check"
+	"signet.example/test/policytest"
 )
 
 // tested are modules with a test, for which nothing is to be warned of.
 func tested(files ...string) []policy.Module {
-	return append(modules(files...), policy.Module{Path: "policies/x_test.rego", Rego: "package signet.authz_test\n\ntest_one if true"})
+	return append(policytest.Modules(files...), policy.Module{Path: "policies/x_test.rego", Rego: "package signet.authz_test\n\ntest_one if true"})
 }
 
 func TestCheckRefusesByFileAndLineWhatTheInputNeverHas(t *testing.T) {
@@ -218,7 +219,7 @@ token := {"valid": valid, "payload": payload} if {
 			}
 		})
 	}
-	for _, rego := range []string{meshRego, ordersRego} {
+	for _, rego := range []string{policytest.Mesh, policytest.Orders} {
 		if warnings, err := check.Modules(tested(rego)); err != nil || len(warnings) > 0 {
 			t.Errorf("%q %v", warnings, err)
 		}

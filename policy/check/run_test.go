@@ -7,6 +7,7 @@ import (
 	"signet.example/policy"
 	"signet.example/policy/check"
 	"signet.example/policy/tree"
+	"signet.example/test/policytest"
 )
 
 const ordersTestRego = `package signet.authz.order_store_test
@@ -22,7 +23,7 @@ test_web_reads if {
 `
 
 func treeOf(files ...string) tree.Tree {
-	return tree.Tree{URL: "file:///repo", Commit: "c0ffee", Modules: append(modules(meshRego, ordersRego), policy.Module{Path: "x_test.rego", Rego: strings.Join(files, "\n")})}
+	return tree.Tree{URL: "file:///repo", Commit: "c0ffee", Modules: append(policytest.Modules(policytest.Mesh, policytest.Orders), policy.Module{Path: "x_test.rego", Rego: strings.Join(files, "\n")})}
 }
 
 func TestATreeWithPassingTestsIsServed(t *testing.T) {
@@ -43,7 +44,7 @@ func TestAFailingTestRefusesTheTreeByNameAndLine(t *testing.T) {
 }
 
 func TestATreeWithoutTestsIsServedWithAWarning(t *testing.T) {
-	r, err := check.Tree(t.Context(), tree.Tree{Modules: modules(meshRego)})
+	r, err := check.Tree(t.Context(), tree.Tree{Modules: policytest.Modules(policytest.Mesh)})
 	if err != nil || len(r.Warnings) != 1 {
 		t.Errorf("%+v %v", r, err)
 	}
@@ -59,7 +60,7 @@ func TestATestFileCannotHoldWhatIsNotServed(t *testing.T) {
 		}
 	}
 	helper := "package signet.lib.roles\nadmin := 1"
-	uses := tree.Tree{Modules: append(modules("package signet.authz\nallow contains \"x\" if data.signet.lib.roles.admin == input.x"), policy.Module{Path: "lib_test.rego", Rego: helper})}
+	uses := tree.Tree{Modules: append(policytest.Modules("package signet.authz\nallow contains \"x\" if data.signet.lib.roles.admin == input.x"), policy.Module{Path: "lib_test.rego", Rego: helper})}
 	if _, err := check.Tree(t.Context(), uses); err != nil {
 		t.Logf("refused: %v", err)
 	}
