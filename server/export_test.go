@@ -26,10 +26,10 @@ var (
 	AgentName = agentID
 	// MostOfOneAddress is how many connections of one address there are whose handshake is
 	// not complete, and MostStrangersOfOneAddress how many that are nobody's after it.
-	MostOfOneAddress          = fleet.AgentsRoom().Source[fleet.Shaking]
-	MostStrangersOfOneAddress = fleet.AgentsRoom().Source[fleet.Stranger]
+	MostOfOneAddress          = fleet.AgentsLimits().Source[fleet.Shaking]
+	MostStrangersOfOneAddress = fleet.AgentsLimits().Source[fleet.Stranger]
 	// MostOfOneAgent is how many connections one agent has.
-	MostOfOneAgent = fleet.AgentsRoom().Agent
+	MostOfOneAgent = fleet.AgentsLimits().Agent
 	// FindingSeverities is which severities each finding can have.
 	FindingSeverities = severities
 	AskSigner         = askSigner

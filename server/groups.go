@@ -32,8 +32,8 @@ type pairs[T any] struct {
 
 // with is p with those that came by one object.
 func (p pairs[T]) with(add []T) pairs[T] {
-	if room := mostPairs - len(p.list); len(add) > room {
-		add, p.more = add[:room], true
+	if left := mostPairs - len(p.list); len(add) > left {
+		add, p.more = add[:left], true
 	}
 	p.list = slices.Concat(p.list, add)
 	return p

@@ -25,7 +25,7 @@ const (
 // it goes, of the caller that has most of that. It is safe for any number of goroutines.
 type ring struct {
 	mu              sync.Mutex
-	denied, allowed *room
+	denied, allowed *store
 	byID            map[string]*api.Decision
 }
 
@@ -33,8 +33,8 @@ func newRing(count, bytes int) *ring {
 	byID := map[string]*api.Decision{}
 	return &ring{
 		byID:    byID,
-		denied:  newRoom(count-count/allowedShare, bytes-bytes/allowedShare, byID),
-		allowed: newRoom(count/allowedShare, bytes/allowedShare, byID),
+		denied:  newStore(count-count/allowedShare, bytes-bytes/allowedShare, byID),
+		allowed: newStore(count/allowedShare, bytes/allowedShare, byID),
 	}
 }
 
@@ -73,16 +73,16 @@ type portion struct {
 	at    int // in the heap
 }
 
-// share is what the decisions of one destination have of a room. It is a heap of the
+// share is what the decisions of one destination have of a store. It is a heap of the
 // portions of its callers, the largest first.
 type share struct {
 	bytes int
 	heap  []*portion
 }
 
-// room is a bounded room that is divided among destinations, and the share of each
+// store is bounded, and is divided among destinations, and the share of each
 // among its callers: the largest portion of the largest share gives way.
-type room struct {
+type store struct {
 	count, bytes int // bounds
 	n, size      int // what is kept
 	by           map[pair]*portion
@@ -90,11 +90,11 @@ type room struct {
 	byID         map[string]*api.Decision
 }
 
-func newRoom(count, bytes int, byID map[string]*api.Decision) *room {
-	return &room{count: count, bytes: bytes, by: map[pair]*portion{}, shares: map[string]*share{}, byID: byID}
+func newStore(count, bytes int, byID map[string]*api.Decision) *store {
+	return &store{count: count, bytes: bytes, by: map[pair]*portion{}, shares: map[string]*share{}, byID: byID}
 }
 
-func (s *room) add(d *api.Decision, n int) {
+func (s *store) add(d *api.Decision, n int) {
 	of := pair{d.GetSource(), d.GetDestination()}
 	sh := s.shares[of.destination]
 	if sh == nil {
@@ -118,7 +118,7 @@ func (s *room) add(d *api.Decision, n int) {
 }
 
 // largest is the largest portion of the largest share, except one that is only this decision.
-func (s *room) largest(but *api.Decision) *portion {
+func (s *store) largest(but *api.Decision) *portion {
 	var most *portion
 	bytes := 0
 	for _, sh := range s.shares {
@@ -143,7 +143,7 @@ func (s *share) largest(but *api.Decision) *portion {
 }
 
 // forget drops the oldest decision of a portion.
-func (s *room) forget(p *portion) {
+func (s *store) forget(p *portion) {
 	oldest := p.list[0]
 	p.list[0] = nil
 	p.list = p.list[1:]

@@ -70,7 +70,7 @@ func TestTheRingIsBoundedHoweverManyCallersThereAre(t *testing.T) {
 		}
 	}
 	n, size := 0, 0
-	for _, s := range []*room{r.denied, r.allowed} {
+	for _, s := range []*store{r.denied, r.allowed} {
 		kept, bytes := 0, 0
 		portions := 0
 		for destination, sh := range s.shares {

@@ -381,7 +381,7 @@ func (r *Relay) view(ctx context.Context, key viewKey) (*View, error) {
 	}
 	l := r.subs[key.sub]
 	if l == nil {
-		if err := r.room(key.sub); err != nil {
+		if err := r.hasSpace(key.sub); err != nil {
 			return nil, err
 		}
 		l = &subscription{key: key.sub, pool: &r.pool, log: r.config.Log, policies: r.config.Policies, gone: make(chan struct{})}
@@ -400,10 +400,10 @@ func (r *Relay) view(ctx context.Context, key viewKey) (*View, error) {
 	return v, nil
 }
 
-// room returns an error where there is none for a subscription. Those of the proxies of the
+// hasSpace returns an error where there is none for a subscription. Those of the proxies of the
 // configuration have theirs: no other proxy, whatever it declares, takes it. The
 // caller holds mu.
-func (r *Relay) room(k subscriptionKey) error {
+func (r *Relay) hasSpace(k subscriptionKey) error {
 	own := r.ownSubscriptions()
 	if own[k] {
 		return nil

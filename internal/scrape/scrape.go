@@ -40,7 +40,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger, most int, answering time.Duration) error {
-	r := &room{most: most, order: map[net.Conn]int{}, asked: map[net.Conn]bool{}}
+	r := &visitors{most: most, order: map[net.Conn]int{}, asked: map[net.Conn]bool{}}
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: asking, ReadTimeout: asking, WriteTimeout: answering, IdleTimeout: idle, MaxHeaderBytes: 16 << 10,
 		ConnState: r.state, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
@@ -57,8 +57,8 @@ func limit(files uint64) int {
 	return int(min(mostConnections, max(2, files/partOfFiles)))
 }
 
-// room is of connections.
-type room struct {
+// visitors are the connections that there are.
+type visitors struct {
 	most int
 
 	mu    sync.Mutex        // guards the following
@@ -68,7 +68,7 @@ type room struct {
 }
 
 // state implements http.Server.ConnState.
-func (r *room) state(c net.Conn, s http.ConnState) {
+func (r *visitors) state(c net.Conn, s http.ConnState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch s {
@@ -94,7 +94,7 @@ func (r *room) state(c net.Conn, s http.ConnState) {
 }
 
 // oldest is the connection that gives way; there is one. The caller holds mu.
-func (r *room) oldest() net.Conn {
+func (r *visitors) oldest() net.Conn {
 	var old net.Conn
 	for c, came := range r.order {
 		switch {

@@ -8,7 +8,7 @@
 //
 // Main types: [Roster] (who joined, as the store has it), [Sessions] (who is connected:
 // reports up, questions down), [Instances] (one run of an agent at a time), [Endpoints]
-// (what [Sessions] hands on: who listens where), [Listener] (the rooms of connections).
+// (what [Sessions] hands on: who listens where), [Listener] (how many connections of each class).
 //
 // # Concurrency
 //

@@ -198,7 +198,7 @@ func TestAConnectionThatNoAgentCallsOnIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := listen(l, 200*time.Millisecond, AgentsRoom(), counter())
+	u := listen(l, 200*time.Millisecond, AgentsLimits(), counter())
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	var clients, served []net.Conn
 	for range 2 {
@@ -236,7 +236,7 @@ func TestStrangersTakeNoRoomOfAgentsAndNoAgentThatOfAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := listen(l, time.Minute, Room{Source: [classes]int{2, 2, 2}, All: [classes]int{4, 4, 4}, Agent: 2, Agents: 3}, counter())
+	u := listen(l, time.Minute, Limits{Source: [classes]int{2, 2, 2}, All: [classes]int{4, 4, 4}, Agent: 2, Agents: 3}, counter())
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	connect := func(host byte) (near, far net.Conn) {
 		t.Helper()
@@ -294,7 +294,7 @@ func TestAConnectionThatNoAgentCalledOnMaySendLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := listen(l, time.Minute, AgentsRoom(), counter())
+	u := listen(l, time.Minute, AgentsLimits(), counter())
 	t.Cleanup(func() { _ = u.Close() }) // nothing was written
 	for _, verified := range []bool{false, true} {
 		client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())

@@ -43,19 +43,19 @@ const (
 	classes
 )
 
-// Room is how many connections there may be on which no agent has called, by class,
+// Limits are how many connections there may be on which no agent has called, by class,
 // of one address (IPv4, or a /64 of IPv6) and of all, and of agents, each and all. None of
 // them takes from another. A fleet behind one address that comes back at once is
 // through in turns: a proof takes milliseconds, and an agent tries again.
-type Room struct {
+type Limits struct {
 	Source, All   [classes]int
 	Agent, Agents int
 }
 
-// AgentsRoom is that of the agents' listener. An agent has one connection, and two for a
+// AgentsLimits are those of the agents' listener. An agent has one connection, and two for a
 // moment when it opens the next.
-func AgentsRoom() Room {
-	return Room{
+func AgentsLimits() Limits {
+	return Limits{
 		Source: [classes]int{256, 128, 128}, All: [classes]int{4096, 2048, 2048},
 		Agent: 8, Agents: 16384,
 	}
@@ -70,7 +70,7 @@ var errUnverifiedBytes = errors.New("a connection that no agent called on sent t
 type Listener struct {
 	net.Listener
 	within time.Duration
-	room   Room
+	limits Limits
 	over   prometheus.Counter // connections that gave way
 
 	mu         sync.Mutex              // guards the rest
@@ -94,12 +94,12 @@ func (q *queue) len() int {
 
 // Listen has connections of l, which are counted in over when they give way.
 func Listen(l net.Listener, over prometheus.Counter) *Listener {
-	return listen(l, verifiedWithin, AgentsRoom(), over)
+	return listen(l, verifiedWithin, AgentsLimits(), over)
 }
 
-func listen(l net.Listener, within time.Duration, r Room, over prometheus.Counter) *Listener {
+func listen(l net.Listener, within time.Duration, most Limits, over prometheus.Counter) *Listener {
 	return &Listener{
-		Listener: l, within: within, room: r, over: over,
+		Listener: l, within: within, limits: most, over: over,
 		open: map[string]*Conn{}, sources: map[netip.Prefix]*queue{}, agents: map[string][]*Conn{},
 	}
 }
@@ -141,7 +141,7 @@ func (u *Listener) class(c *Conn, k Class) {
 	for _, full := range []struct {
 		list *list.List
 		most int
-	}{{&q[k], u.room.Source[k]}, {&u.unverified[k], u.room.All[k]}} {
+	}{{&q[k], u.limits.Source[k]}, {&u.unverified[k], u.limits.All[k]}} {
 		if full.list.Len() >= full.most {
 			u.cut(full.list.Front().Value.(*Conn)) //nolint:forcetypeassert // what it holds
 		}
@@ -258,10 +258,10 @@ func (u *Listener) Verified(addr net.Addr, agent, instance string) {
 		return
 	}
 	switch all := u.agents[agent]; {
-	case len(all) >= u.room.Agent:
+	case len(all) >= u.limits.Agent:
 		others := func(c *Conn) bool { return c.instance != instance }
 		u.cut(all[max(0, slices.IndexFunc(all, others))])
-	case u.called >= u.room.Agents:
+	case u.called >= u.limits.Agents:
 		u.cut(c) // the others are in use
 		return
 	}
