@@ -133,7 +133,7 @@ func mentions(message, name string) bool {
 	}
 }
 
-// inName tells bytes that names are made of.
+// inName reports whether names are made of a byte.
 func inName(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_-./:|", c) >= 0
 }

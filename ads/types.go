@@ -44,15 +44,15 @@ func rank(typeURL string) int {
 // known reports whether a type may be asked for even while no set holds it.
 func known(typeURL string) bool { return rank(typeURL) != len(order) }
 
-// isFull tells the types whose state-of-the-world responses hold every
-// resource, so that absence means deletion; for the others it means "unchanged".
+// isFull reports whether the state-of-the-world responses of a type hold every
+// resource, so that absence means deletion; else it means "unchanged".
 func isFull(typeURL string) bool { return typeURL == ListenerType || typeURL == ClusterType }
 
-// isReferred tells the types that listeners and routes refer to: they are
-// sent before those and withdrawn after them.
+// isReferred reports whether listeners and routes refer to a type: it is sent before
+// those and withdrawn after them.
 func isReferred(typeURL string) bool {
 	return typeURL == ClusterType || typeURL == EndpointType || typeURL == SecretType
 }
 
-// isReferring tells the types that refer to clusters.
+// isReferring reports whether a type refers to clusters.
 func isReferring(typeURL string) bool { return typeURL == ListenerType || typeURL == RouteType }

@@ -196,7 +196,7 @@ func (v *View) leave(s *stream) {
 	v.advance()
 }
 
-// settle says that a stream has acknowledged the listeners and routes of a
+// settle records that a stream has acknowledged the listeners and routes of a
 // generation, and whether it waits for others to do so; cleared is what it
 // knew of them when it decided that.
 func (v *View) settle(s *stream, gen uint64, waiting bool, cleared uint64) {
@@ -240,7 +240,7 @@ func (v *View) advance() {
 	}
 }
 
-// wake tells the streams that which picks to look again; never blocks.
+// wake has the streams that which picks look again; it never blocks.
 func (v *View) wake(which func(*stream) bool) {
 	for s := range v.streams {
 		if which(s) {

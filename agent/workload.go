@@ -60,8 +60,8 @@ func attestHint(err error) string {
 type look struct {
 	state *resources.Snapshot
 	trust *svids.Trust
-	wants []svids.Name
-	svids []*svids.SVID // those of wants that are there and good
+	names []svids.Name
+	svids []*svids.SVID // those of names that are there and good
 }
 
 // same reports whether nothing that concerns the caller has changed since.
@@ -91,7 +91,7 @@ func (w *workloads) Watch(ctx context.Context, selectors func(context.Context) (
 			return fmt.Errorf("%w: %w", sds.ErrUnavailable, resources.ErrNone)
 		}
 		// A process is looked at again only when there may be something to send.
-		now := look{state: s, trust: t, wants: last.wants, svids: good(held, last.wants)}
+		now := look{state: s, trust: t, names: last.names, svids: good(held, last.names)}
 		if late || last.state == nil || !now.same(last) {
 			next, err := w.attest(ctx, now, held, selectors)
 			if err != nil {
@@ -134,8 +134,8 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.S
 		w.refuse(ctx, nil, err)
 		return l, err
 	}
-	l.wants, err = l.state.Identities(has)
-	if err == nil && len(l.wants) == 0 {
+	l.names, err = l.state.Identities(has)
+	if err == nil && len(l.names) == 0 {
 		err = errNoEntry
 	}
 	if err != nil {
@@ -143,14 +143,14 @@ func (w *workloads) attest(ctx context.Context, l look, held map[string]*svids.S
 		return l, fmt.Errorf("%w: %w", sds.ErrNoIdentity, err)
 	}
 	w.guests.StayFor(ctx)
-	w.keeper.Need(l.wants...)
-	l.svids = good(held, l.wants)
+	w.keeper.Need(l.names...)
+	l.svids = good(held, l.names)
 	return l, nil
 }
 
-func good(held map[string]*svids.SVID, wants []svids.Name) []*svids.SVID {
+func good(held map[string]*svids.SVID, names []svids.Name) []*svids.SVID {
 	var svids []*svids.SVID
-	for _, w := range wants {
+	for _, w := range names {
 		if s := held[w.Entry]; s.Fresh(time.Now()) && s.ID == w.ID {
 			svids = append(svids, s)
 		}
@@ -162,7 +162,7 @@ func good(held map[string]*svids.SVID, wants []svids.Name) []*svids.SVID {
 // is there, and has not failed to issue it. failure is that of one that has.
 func (w *workloads) pending(l look) (pending bool, failure error) {
 	connected := w.connected.Load()
-	for _, wanted := range l.wants {
+	for _, wanted := range l.names {
 		if slices.ContainsFunc(l.svids, func(s *svids.SVID) bool { return s.Entry == wanted.Entry }) {
 			continue
 		}

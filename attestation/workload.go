@@ -34,7 +34,7 @@ func CheckWorkload(selectors []string) error {
 
 var supervisorForms = identity.Forms{"signet:proxy": identity.CheckName}
 
-// ofSupervisor says which of the agent's own proxies the process is.
+// ofSupervisor returns which of the agent's own proxies the process is.
 func ofSupervisor(_ context.Context, p *Peer, _ *proc, _ identity.Selectors) (identity.Selectors, error) {
 	if p.attestor.Supervised == nil {
 		return nil, nil

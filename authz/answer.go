@@ -157,7 +157,8 @@ func header(name, value string) *corev3.HeaderValueOption {
 	}
 }
 
-// denied tells the caller the id and the class, and nothing of the reason.
+// denied is the answer that gives the caller the id and the class, and nothing of the
+// reason.
 func (a *answer) denied() *authv3.CheckResponse {
 	code, http := codes.PermissionDenied, typev3.StatusCode_Forbidden
 	switch {

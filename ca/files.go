@@ -20,7 +20,9 @@ const (
 // LogPath is where the authority in dir keeps its issuance log; Init makes it.
 func LogPath(dir string) string { return filepath.Join(dir, logFile) }
 
-// replaceFile is durable.WriteFile for the files of an authority, mode 0600.
+// replaceFile is durable.WriteFile for the files of an authority, mode 0600. So is that of
+// root.crt, which is public: one rule reads them all, and none is let through by its name.
+// The folder is 0700, so that a wider mode would give it to nobody.
 func replaceFile(path string, content []byte) error {
 	return durable.WriteFile(path, content, 0o600)
 }

@@ -230,7 +230,7 @@ func writeOut(f disk, buf []byte, size int64) (fatal bool, err error) {
 	return fatal, err
 }
 
-// settle tells a caller the outcome, or cleans up after one who left.
+// settle hands a caller the outcome, or cleans up after one who left.
 func (l *Log) settle(c *commit, err error) {
 	for i := range c.errs {
 		if c.errs[i] == nil {

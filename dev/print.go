@@ -18,7 +18,7 @@ func (d *demo) printWorld() {
 	say("  socket     %s\n", d.socket())
 }
 
-// printCalls tells the calls to try, and what they answer.
+// printCalls prints the calls to try, and what they answer.
 func (d *demo) printCalls() {
 	w := d.cfg.Out
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) } // nobody left to tell

@@ -25,7 +25,7 @@ var (
 	inBraces = regexp.MustCompile(`(?m)^\{\s*"spec"\s*:`)
 )
 
-// otherForm says that a text is one of App Mesh's other inputs, "" if it is not.
+// otherForm is which of App Mesh's other inputs a text is, "" for none.
 func otherForm(text string) string {
 	form := ""
 	switch {

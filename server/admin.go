@@ -89,8 +89,8 @@ func (a *admin) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	return resp, err
 }
 
-// recordsItself tells an apply, which is in the audit trail by the transaction
-// that makes it: there is never one without the other, and a row of its own
+// recordsItself reports whether a request is an apply, which is in the audit trail by
+// the transaction that makes it: there is never one without the other, and a row of its own
 // before would be one more wait for the disk.
 func recordsItself(req any) bool {
 	r, ok := req.(*api.ApplyRequest)
@@ -133,7 +133,7 @@ func (a *admin) outcome(ctx context.Context, method string, req any, err error) 
 
 func methodName(full string) string { return full[strings.LastIndexByte(full, '/')+1:] }
 
-// describe tells a request in an audit row: what it names, never what it holds.
+// describe is a request as an audit row has it: what it names, never what it holds.
 func describe(req any) string {
 	switch r := req.(type) {
 	case *api.ApplyRequest:

@@ -210,7 +210,7 @@ func (a *admin) agentNamed(id string) (store.Agent, error) {
 	return g, nil
 }
 
-// isAgentKind tells agents from the kinds of objects that are stored.
+// isAgentKind reports whether a kind is the agents, which are no stored objects.
 func isAgentKind(kind string) bool {
 	return strings.EqualFold(kind, kindAgent) || strings.EqualFold(kind, kindAgent+"s")
 }

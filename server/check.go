@@ -357,7 +357,7 @@ func (a *admin) checkShapes(context.Context) []*api.Finding {
 	return list
 }
 
-// checkSpeaker tells who may call out through a proxy, and what is wrong with it.
+// checkSpeaker finds who may call out through a proxy, and what is wrong with it.
 func checkSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
 	subject := fmt.Sprintf("proxy %s of %s", p.GetName(), agent)
 	paste := "name them for good in its Binding's spec: applications: [" + strings.Join(quoted(p.GetApplications()), ", ") + "]"

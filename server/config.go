@@ -172,7 +172,7 @@ func (c Config) Validate() error {
 		bad("signer_user", "missing: name the user that the signer runs as, or any user could be taken for it")
 	}
 	if c.Signer == "" && c.SignerUser != "" {
-		bad("signer_user", "there is no signer that it could be checked of: name its socket with the key signer")
+		bad("signer_user", "it needs the key signer, which names the socket of the signer whose user is checked")
 	}
 	if !nameRE.MatchString(c.Name) {
 		bad("name", "%q: lower-case letters, digits and dashes, at most 63", c.Name)

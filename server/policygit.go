@@ -55,8 +55,8 @@ func placeOf(raw string) (gitPlace, error) {
 	return gitPlace{u.Scheme, net.JoinHostPort(strings.ToLower(u.Hostname()), port), u.User.Username(), path.Clean("/" + u.Path)}, nil
 }
 
-// holds reports whether what is asked for is p or below it.
-func (p gitPlace) holds(asked gitPlace) bool {
+// includes reports whether what is asked for is p or below it.
+func (p gitPlace) includes(asked gitPlace) bool {
 	return p.scheme == asked.scheme && p.host == asked.host && (p.user == "" || p.user == asked.user) &&
 		(p.path == "/" || asked.path == p.path || strings.HasPrefix(asked.path, p.path+"/"))
 }
@@ -107,7 +107,7 @@ func (c Config) policyLogin(raw string) (repo.Login, error) {
 	var best PolicyGit
 	long := -1
 	for _, g := range c.PolicyGit {
-		if p, err := placeOf(g.URL); err == nil && p.holds(asked) && len(p.path)+len(p.user) > long {
+		if p, err := placeOf(g.URL); err == nil && p.includes(asked) && len(p.path)+len(p.user) > long {
 			best, long = g, len(p.path)+len(p.user)
 		}
 	}

@@ -72,14 +72,14 @@ type verifiedPath struct {
 	from, until time.Time
 }
 
-func (v *verifiedPath) holds(roots *x509.CertPool, now time.Time) bool {
+func (v *verifiedPath) valid(roots *x509.CertPool, now time.Time) bool {
 	return v != nil && v.roots == roots && !now.Before(v.from) && !now.After(v.until)
 }
 
 // verifySVID is whose SVID the peer has shown.
 func (a *access) verifySVID(p *tlsPeer) (spiffeid.ID, error) {
 	roots, now := a.roots(), a.clock()
-	if v := p.path.Load(); v.holds(roots.Pool, now) {
+	if v := p.path.Load(); v.valid(roots.Pool, now) {
 		return v.id, nil
 	}
 	id, err := identity.VerifyPeer(p.State, a.td, roots.Pool, now, x509.ExtKeyUsageClientAuth)

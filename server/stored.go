@@ -99,7 +99,8 @@ func createdIn(m *model, k kinds.Key, now uint64) uint64 {
 	return now
 }
 
-// isObject tells objects from the other things that have changes.
+// isObject reports whether a kind is one of objects: agents, bans and policy revisions
+// have changes, too.
 func isObject(kind string) bool {
 	return !slices.Contains([]string{store.KindAgent, store.KindBan, store.KindPolicyRevision}, kind)
 }

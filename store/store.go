@@ -154,7 +154,7 @@ func (s *Store) update(ctx context.Context, f func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
-// isConstraint tells a violated UNIQUE or PRIMARY KEY from other failures.
+// isConstraint reports whether an error is a violated UNIQUE or PRIMARY KEY.
 func isConstraint(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CONSTRAINT

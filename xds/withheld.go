@@ -24,7 +24,7 @@ func (b *builder) ingressHeaders() *earlyv3.HeaderMutation {
 	return m
 }
 
-// unsafeMark says in a resource what its mesh lets through, so that who reads a
+// unsafeMark names in a resource what its mesh lets through, so that who reads a
 // proxy's configuration need not guess; nil if it does not.
 func (b *builder) unsafeMark(name string) *corev3.Metadata {
 	if !b.unsafe(name) {

@@ -215,7 +215,7 @@ func (b *blame) those(stopped bool) map[authz.Evaluation]time.Time {
 	return all
 }
 
-// stoppedFindings tells them for `signet check`.
+// stoppedFindings are they as `signet check` has them.
 func stoppedFindings(stopped map[authz.Evaluation]time.Time) []*api.AgentFinding {
 	var list []*api.AgentFinding
 	for e, until := range stopped {

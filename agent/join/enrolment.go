@@ -192,7 +192,7 @@ func (e *Enrolment) Renew(ctx context.Context) (*svids.SVID, error) {
 	return e.attest(ctx, nil, e.kept.Pin, byPin(e.kept.Pin, e.td)) // it ended while it joined
 }
 
-// refusal tells an answer of the server's from a failure to get one.
+// refusal reports whether an error is the server's answer, and no failure to get one.
 func refusal(err error) bool {
 	switch status.Code(err) {
 	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.FailedPrecondition, codes.Unimplemented:

@@ -300,8 +300,8 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	return v.view, nil
 }
 
-// refuse tells a peer no more than that it may not; where two bindings fit it,
-// which they are, since nobody else can mend that. What it was seen to be is for
+// refuse logs why, and answers a peer no more than that it may not; where two bindings
+// fit it, which they are, since nobody else can mend that. What it was seen to be is for
 // whoever writes its binding.
 func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
 	r.config.Refused.Inc()

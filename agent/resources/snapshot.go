@@ -248,26 +248,26 @@ var ErrNotBound = errors.New("no binding lets this process be a proxy here")
 // workload takes that does not choose: the one that was there first, so that no
 // new entry changes it.
 func (s *Snapshot) Identities(has identity.Selectors) ([]svids.Name, error) {
-	var wants []svids.Name
+	var names []svids.Name
 	for _, e := range identity.MatchEntries(s.Entries, has) {
-		wants = append(wants, svids.Name{Entry: e.Name, ID: e.ID})
+		names = append(names, svids.Name{Entry: e.Name, ID: e.ID})
 	}
 	b, id, err := s.Binding(has, proxy.Ref{})
 	if err == nil {
-		wants = append(wants, svids.Name{Entry: b.Name, ID: id})
+		names = append(names, svids.Name{Entry: b.Name, ID: id})
 	}
 	// Of one revision they stay in their order: entries by name, then the binding.
-	slices.SortStableFunc(wants, func(x, y svids.Name) int { return cmp.Compare(s.since[x.Entry], s.since[y.Entry]) })
+	slices.SortStableFunc(names, func(x, y svids.Name) int { return cmp.Compare(s.since[x.Entry], s.since[y.Entry]) })
 	seen := map[spiffeid.ID]bool{}
-	wants = slices.DeleteFunc(wants, func(w svids.Name) bool {
+	names = slices.DeleteFunc(names, func(w svids.Name) bool {
 		twice := seen[w.ID]
 		seen[w.ID] = true
 		return twice
 	})
-	if len(wants) > 0 || errors.Is(err, ErrNotBound) {
-		return wants, nil
+	if len(names) > 0 || errors.Is(err, ErrNotBound) {
+		return names, nil
 	}
-	return wants, err
+	return names, err
 }
 
 // Hint of an entry's, "" for a binding.

@@ -79,7 +79,7 @@ func checkEgressSocket(e proxy.Egress, uid uint32) error {
 	return nil
 }
 
-// whoOpens says whom the socket lets in, for people to read.
+// whoOpens is whom the socket lets in, for people to read.
 func whoOpens(e proxy.Egress) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(e.Socket, &st); err != nil {

@@ -63,7 +63,7 @@ var otherSockets = map[string]string{
 	"wayout.sock":   "the socket on which an agent tells Envoys who may call out",
 }
 
-// wrongSocket says so where a call failed since --socket is not an admin socket:
+// wrongSocket names what was called where a call failed since --socket is not an admin socket:
 // gRPC alone says only that something is not known, or that nobody answered. client
 // is nil where nothing could be called.
 func wrongSocket(ctx context.Context, socket string, client api.AdminClient, err error) error {
@@ -126,8 +126,8 @@ func isAdmin(ctx context.Context, client api.AdminClient) bool {
 	return status.Code(err) != codes.Unimplemented
 }
 
-// tryDial tells a server that is not there from one that is another user's, and
-// from an impostor, before gRPC wraps and retries any of them.
+// tryDial has an error of its own for a server that is not there, one that is another
+// user's, and an impostor, before gRPC wraps and retries any of them.
 func tryDial(socket string) error {
 	conn, err := net.DialTimeout("unix", socket, 5*time.Second) //nolint:noctx // bounded
 	if err == nil {

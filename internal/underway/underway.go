@@ -55,8 +55,8 @@ type Room struct {
 // New returns an empty room.
 func New(m Most) *Room { return &Room{most: m, peers: map[string]int{}} }
 
-// Holds is how many bytes are under way.
-func (r *Room) Holds() int {
+// Bytes is how many bytes are under way.
+func (r *Room) Bytes() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.all
@@ -252,7 +252,7 @@ type handler struct{}
 type call struct {
 	conn   *Conn
 	stream bool
-	holds  int
+	size   int
 }
 
 type callKey struct{}
@@ -274,7 +274,7 @@ func (handler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 	switch s := s.(type) {
 	case *stats.InHeader:
-		c.holds = perCall + sizeOf(s.Header)
+		c.size = perCall + sizeOf(s.Header)
 	case *stats.Begin: // whose end is told; a method that there is not begins never
 		c.stream = s.IsClientStream
 		c.begin()
@@ -282,7 +282,7 @@ func (handler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 		if n := s.WireLength + perPiece; c.stream {
 			c.conn.add(-n)
 		} else {
-			c.holds += n
+			c.size += n
 		}
 	case *stats.End:
 		c.end()
@@ -304,7 +304,7 @@ func (c *call) begin() {
 	r := c.conn.room
 	r.mu.Lock()
 	c.conn.calls++
-	out, err := r.add(c.conn, c.holds)
+	out, err := r.add(c.conn, c.size)
 	r.mu.Unlock()
 	end(out, err)
 }
@@ -315,7 +315,7 @@ func (c *call) end() {
 	r := c.conn.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.take(c.conn, c.holds)
+	r.take(c.conn, c.size)
 	if c.conn.calls--; c.conn.calls == 0 {
 		c.conn.settled.Add(1)
 		r.take(c.conn, c.conn.read-c.conn.taken)

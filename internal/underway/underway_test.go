@@ -161,9 +161,9 @@ func (r *rig) gaveWay(peer string) int {
 
 func (r *rig) empty() {
 	r.t.Helper()
-	for end := time.Now().Add(5 * time.Second); r.room.Holds() != 0; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); r.room.Bytes() != 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			r.t.Fatalf("%d bytes are left", r.room.Holds())
+			r.t.Fatalf("%d bytes are left", r.room.Bytes())
 		}
 	}
 }
@@ -191,7 +191,7 @@ func TestMessagesThatNeverEndHoldNoMoreThanTheRoom(t *testing.T) {
 				ended = true
 			default:
 			}
-			if n := r.room.Holds(); n > most.All+(64<<10) {
+			if n := r.room.Bytes(); n > most.All+(64<<10) {
 				t.Errorf("%d bytes are held", n)
 			}
 			if _, err := honest.Check(t.Context(), &healthpb.HealthCheckRequest{Service: strings.Repeat("x", 30<<10)}); err != nil {
@@ -238,7 +238,7 @@ func TestWholeMessagesAreCountedWhileTheyAreHeld(t *testing.T) {
 	}
 	for end := time.Now().Add(5 * time.Second); r.gaveWay("slow") == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d bytes are held by calls that do not end", r.room.Holds())
+			t.Fatalf("%d bytes are held by calls that do not end", r.room.Bytes())
 		}
 	}
 	cancel()
@@ -269,7 +269,7 @@ func TestWhatIsTakenIsCountedOutToTheLastByte(t *testing.T) {
 		stop()
 	}
 	time.Sleep(50 * time.Millisecond)        // calls end a moment after their answer
-	if now := r.room.Holds(); now > 16<<10 { // the stream's own
+	if now := r.room.Bytes(); now > 16<<10 { // the stream's own
 		t.Errorf("%d bytes are counted, of which nobody holds any", now)
 	}
 	if n := r.gaveWay("honest"); n != 0 {
@@ -297,7 +297,7 @@ func TestMessagesThatAStreamDoesNotReadAreCounted(t *testing.T) {
 	}
 	for end := time.Now().Add(5 * time.Second); r.gaveWay("bad") == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d bytes are held", r.room.Holds())
+			t.Fatalf("%d bytes are held", r.room.Bytes())
 		}
 	}
 }
@@ -320,22 +320,22 @@ func TestAConnectionThatIsAnothersByNowIsCountedAsHis(t *testing.T) {
 	if _, err := c.Read(make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
-	if err := send(1000); err != nil || r.Holds() < 1000 {
-		t.Fatalf("%v, %d", err, r.Holds())
+	if err := send(1000); err != nil || r.Bytes() < 1000 {
+		t.Fatalf("%v, %d", err, r.Bytes())
 	}
 	c.Belongs("two")
 	other := r.Enter(near, "one", nil)
 	if err := other.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r.Holds() < 1000 {
-		t.Errorf("%d", r.Holds())
+	if r.Bytes() < 1000 {
+		t.Errorf("%d", r.Bytes())
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if r.Holds() != 0 {
-		t.Errorf("a closed connection holds %d", r.Holds())
+	if r.Bytes() != 0 {
+		t.Errorf("a closed connection holds %d", r.Bytes())
 	}
 }
 
@@ -394,7 +394,7 @@ func TestWhatGRPCDropsPutsNothingOutOfStep(t *testing.T) {
 					answers += len(d.Data())
 				}
 			}
-			if n := r.room.Holds(); n < unfinished {
+			if n := r.room.Bytes(); n < unfinished {
 				t.Errorf("%d bytes are counted, and %d are held", n, unfinished)
 			}
 		})

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// NotifyReady tells the service manager that this process is ready, where one
-// asked to be told: sd_notify(3), Type=notify.
+// NotifyReady notifies the service manager that this process is ready, where one
+// asked for it: sd_notify(3), Type=notify.
 func NotifyReady(ctx context.Context) error {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {

@@ -250,7 +250,7 @@ func (e *Endpoints) Review() {
 	})
 }
 
-// Run says that something changed, here or at another server, and drops the endpoints
+// Run announces what changed, here or at another server, and drops the endpoints
 // whose grace is over, until ctx ends. It sleeps while nothing changes and nothing is due.
 func (e *Endpoints) Run(ctx context.Context) error {
 	var seen *Registered

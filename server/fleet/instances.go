@@ -66,7 +66,7 @@ type Clash struct {
 	logged          time.Time
 }
 
-// NewInstances knows no instance yet.
+// NewInstances has no instance yet.
 func NewInstances(sessions Prober, streams Streams, tell func(ctx context.Context, agent string, c Clash), clock func() time.Time) *Instances {
 	return &Instances{sessions: sessions, streams: streams, tell: tell, clock: clock, current: map[string]servedRun{}, clashes: map[string]Clash{}}
 }

@@ -57,7 +57,7 @@ func (r *Roster) Banned() []string {
 	return r.bans
 }
 
-// NewRoster knows nobody until Load. place returns the group of a host with these
+// NewRoster has nobody until Load. place returns the group of a host with these
 // selectors, "" for none; it is called under the roster's lock.
 func NewRoster(s Agents, place func(selectors []string) string) *Roster {
 	return &Roster{

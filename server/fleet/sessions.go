@@ -67,8 +67,8 @@ func (s *Session) Peer() Peer { return s.peer }
 // Since is when the session began.
 func (s *Session) Since() time.Time { return s.since }
 
-// tellUnserved tells the agent to which of its proxies no caller is sent, where
-// that has changed, and once on each stream: an earlier one may have told another
+// tellUnserved sends the agent which of its proxies no caller is sent to, where that
+// has changed, and once on each stream: an earlier one may have sent another
 // thing. The caller holds taking.
 func (s *Session) tellUnserved(reasons map[string]string) {
 	if s.unservedSent && maps.Equal(reasons, s.unserved) {
@@ -143,7 +143,7 @@ func NewSessions(reports Reports, log *slog.Logger) *Sessions {
 	}
 }
 
-// Stop says that sessions end from now on because the server stops.
+// Stop makes the server's stopping the reason why sessions end from now on.
 func (r *Sessions) Stop() { r.stopping.Store(true) }
 
 // Close waits for the readers of all sessions. No handler may be running any more.

@@ -49,7 +49,7 @@ type Newest struct {
 	Renewed     bool // there was one before it
 }
 
-// NewLog knows nothing until it is followed.
+// NewLog has nothing until it is followed.
 func NewLog(signer Records, clock func() time.Time, log *slog.Logger) *Log {
 	return &Log{
 		signer: signer, log: log, clock: clock,

@@ -75,7 +75,7 @@ type Authority struct {
 	now     atomic.Pointer[Roots]
 }
 
-// NewAuthority knows no roots until Load has returned nil. changed is called when the
+// NewAuthority has no roots until Load has returned nil. changed is called when the
 // roots are others than before.
 func NewAuthority(signer Authorities, changed func()) *Authority {
 	return &Authority{signer: signer, changed: changed}

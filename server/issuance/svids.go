@@ -225,7 +225,7 @@ func unanswered(err error) error {
 	return fmt.Errorf("%w: the signer did not answer: %w", fault.Unavailable, err)
 }
 
-// signerError tells a request's own fault from the signer's.
+// signerError is a request's own fault, or the signer's.
 func signerError(r *api.SignResult) error {
 	if r.GetInvalid() {
 		return fault.New(fault.Invalid, "%s", r.GetError())

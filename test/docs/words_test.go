@@ -19,7 +19,7 @@ var part = regexp.MustCompile(`[A-Z]?[a-z]+|[A-Z]+`)
 // TestTheCodeSpeaksTheFieldsWords holds test/docs/words.txt: a reader who knows SPIFFE,
 // Envoy and Go reads each name and comment once.
 func TestTheCodeSpeaksTheFieldsWords(t *testing.T) {
-	identifiers, phrases, open := words(t)
+	identifiers, phrases, verbs, open := words(t)
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -38,7 +38,7 @@ func TestTheCodeSpeaksTheFieldsWords(t *testing.T) {
 			return nil
 		}
 		if strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go") && !strings.HasSuffix(name, ".pb.go") {
-			checkWords(t, path, name, identifiers, phrases)
+			checkWords(t, path, name, identifiers, phrases, verbs)
 		}
 		return nil
 	})
@@ -47,14 +47,14 @@ func TestTheCodeSpeaksTheFieldsWords(t *testing.T) {
 	}
 }
 
-func words(t *testing.T) (identifiers map[string]string, phrases [][2]string, open []string) {
+func words(t *testing.T) (identifiers map[string]string, phrases [][2]string, verbs map[string]string, open []string) {
 	t.Helper()
 	content, err := os.ReadFile("words.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	gap := regexp.MustCompile(` {2,}`)
-	identifiers = map[string]string{}
+	identifiers, verbs = map[string]string{}, map[string]string{}
 	for line := range strings.SplitSeq(string(content), "\n") {
 		kind, rest, _ := strings.Cut(line, " ")
 		rest, instead := rest, ""
@@ -66,6 +66,8 @@ func words(t *testing.T) (identifiers map[string]string, phrases [][2]string, op
 			identifiers[rest] = instead
 		case "phrase":
 			phrases = append(phrases, [2]string{rest, instead})
+		case "verb":
+			verbs[rest] = instead
 		case "open":
 			open = append(open, filepath.FromSlash(rest))
 		case "", "#":
@@ -73,10 +75,10 @@ func words(t *testing.T) (identifiers map[string]string, phrases [][2]string, op
 			t.Fatalf("words.txt: %q", line)
 		}
 	}
-	return identifiers, phrases, open
+	return identifiers, phrases, verbs, open
 }
 
-func checkWords(t *testing.T, path, name string, identifiers map[string]string, phrases [][2]string) {
+func checkWords(t *testing.T, path, name string, identifiers map[string]string, phrases [][2]string, verbs map[string]string) {
 	t.Helper()
 	set := token.NewFileSet()
 	file, err := parser.ParseFile(set, path, nil, parser.ParseComments)
@@ -93,6 +95,10 @@ func checkWords(t *testing.T, path, name string, identifiers map[string]string, 
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
+		case *ast.FuncDecl:
+			if first := strings.Fields(n.Doc.Text()); len(first) > 1 && first[0] == n.Name.Name && verbs[first[1]] != "" {
+				t.Errorf("%s:%d: %s %s: what a function does is said in Go's own form: %s (test/docs/words.txt)", name, set.Position(n.Pos()).Line, first[0], first[1], verbs[first[1]])
+			}
 		case *ast.Ident:
 			for _, w := range part.FindAllString(n.Name, -1) {
 				w = strings.ToLower(w)
