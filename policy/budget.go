@@ -4,15 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/topdown"
+	"golang.org/x/sys/unix"
 )
 
 // Limits of one evaluation; what passes them is an error, which denies.
 const (
 	maxTime = 100 * time.Millisecond
 	maxCost = 100_000 // expressions evaluated
+)
+
+// How long an evaluation runs before others are let go on.
+const (
+	giveWay = 200 * time.Microsecond // of this process
+	giveCPU = 500 * time.Microsecond // of others, where it is slow
 )
 
 // ErrLimit: an evaluation took more time or steps than it may.
@@ -49,6 +57,8 @@ type budget struct {
 	work     int // of builtins, so far
 	over     bool
 
+	gaveWay, gaveCPU time.Duration // when it did so last, since begun
+
 	// lanes is nil where slow evaluations need none.
 	lanes       *lanes
 	destination string
@@ -74,8 +84,26 @@ func (b *budget) Cancelled() bool {
 		b.leave = b.lanes.enter(b.destination, b.time-took)
 		took = time.Since(b.begun)
 	}
+	if took-b.gaveWay > giveWay {
+		took = b.yield(took)
+	}
 	b.over = b.left < 0 || took > b.time || b.left%16 == 0 && b.gaveUp() != nil
 	return b.over
+}
+
+// yield lets others go on, and returns how long the evaluation has taken by then. Go
+// would let it run for 10 ms. Where it is known to be slow, other processes are let go on
+// as well: the kernel would let it run for a slice of some milliseconds, and whoever asks
+// is such a process. Otherwise it keeps its slice: on a busy machine, to give one up
+// costs as long as the others' last.
+func (b *budget) yield(took time.Duration) time.Duration {
+	runtime.Gosched()
+	if b.leave != nil && took-b.gaveCPU > giveCPU {
+		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // sched_yield(2) always succeeds
+		b.gaveCPU = took
+	}
+	b.gaveWay = time.Since(b.begun)
+	return b.gaveWay
 }
 
 // slow reports whether the evaluation costs much. It goes by what was done: on a busy

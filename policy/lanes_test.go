@@ -2,10 +2,14 @@ package policy_test
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/policy"
 )
@@ -72,5 +76,29 @@ func TestAnEvaluationThatStoodStillIsNoSlowOne(t *testing.T) {
 		if got := policy.IsSlow(c.steps, c.work, c.after); got != c.slow {
 			t.Errorf("%d steps, %d of work, after %s: slow %v", c.steps, c.work, c.after, got)
 		}
+	}
+}
+
+// Go would let it run for 10 ms at a time, and nobody else of the same processor.
+func TestASlowEvaluationLetsOthersGoOn(t *testing.T) {
+	slow := compileRules(t, "allow contains \"x\" if {\n\tsome x in numbers.range(1, 50000)\n\tsome y in numbers.range(1, 50000)\n\tx + y == 0\n}\n")
+	in := call("GET", "/", web)
+	in.Destination.ID = spiffeid.RequireFromString(fmt.Sprintf("spiffe://prod.example/shop/of-%d", time.Now().UnixNano())) // its lane rests from no run before
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var went, over atomic.Int64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for over.Load() == 0 {
+			went.Add(1)
+			runtime.Gosched()
+		}
+	})
+	if _, err := slow.Evaluate(t.Context(), in); err == nil {
+		t.Error("it was not slow")
+	}
+	over.Store(1)
+	wg.Wait()
+	if n := went.Load(); n < 10 {
+		t.Errorf("another goroutine went on %d times in its 100 ms", n)
 	}
 }
