@@ -1,13 +1,12 @@
 package server
 
 import (
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"signet.example/internal/paced"
 	"signet.example/internal/underway"
 	"signet.example/server/fault"
 )
@@ -50,52 +49,21 @@ func agentServerOptions(agentLifetime time.Duration) []grpc.ServerOption {
 	}
 }
 
-// limiters holds one token bucket per key. Buckets that are full again are
-// forgotten, so that it does not grow with everyone who ever came.
-type limiters struct {
-	limit rate.Limit
-	burst int
-
-	mu   sync.Mutex // guards the following
-	by   map[string]*rate.Limiter
-	next int // size at which to look for full buckets
-}
+// limiters holds one token bucket per key.
+type limiters struct{ buckets *paced.Each[string] }
 
 func newLimiters(perSecond float64, burst int) *limiters {
-	return &limiters{limit: rate.Limit(perSecond), burst: burst, by: map[string]*rate.Limiter{}, next: 1024}
+	return &limiters{paced.New[string](perSecond, burst)}
 }
 
-// Take takes n tokens of key's bucket, or none and returns the error for the caller, which
-// says when there are enough.
+// Take takes n tokens of key's bucket, or none: its error, for the caller, says when
+// there are enough.
 func (l *limiters) Take(key string, n int) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b := l.by[key]
-	if b == nil {
-		l.forgetFull()
-		b = rate.NewLimiter(l.limit, l.burst)
-		l.by[key] = b
-	}
-	now := time.Now()
-	r := b.ReserveN(now, n)
-	if !r.OK() {
-		return fault.Limit // more than the bucket ever holds
-	}
-	if after := r.DelayFrom(now); after > 0 {
-		r.CancelAt(now)
+	switch after, never := l.buckets.Take(key, n); {
+	case never:
+		return fault.Limit
+	case after > 0:
 		return fault.Later(after)
 	}
 	return nil
-}
-
-func (l *limiters) forgetFull() {
-	if len(l.by) < l.next {
-		return
-	}
-	for k, b := range l.by {
-		if b.Tokens() >= float64(l.burst) {
-			delete(l.by, k)
-		}
-	}
-	l.next = max(1024, 2*len(l.by))
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -16,6 +17,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/internal/openfiles"
+	"signet.example/internal/paced"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 )
@@ -56,6 +58,28 @@ func (m most) anybody() int { return m.all - m.own - m.known }
 // at again with each change of what the agent has.
 var mostStreams = most{pid: 256, uid: 1024, all: 4096, own: 1024, known: 1024}
 
+// How often users that are not known here may come to one socket in a second, each of
+// them and all together, and how often at once. Whoever has a Binding or an Entry comes
+// once for each process until it is known; who comes more often would have the agent
+// read /proc all the time.
+const (
+	strangerPerSecond, strangerBurst   = 100, 200
+	strangersPerSecond, strangersBurst = 500, 1000
+)
+
+// pace is how often users that are not known may come.
+type pace struct {
+	each *paced.Each[uint32] // by user
+	all  *rate.Limiter
+}
+
+func newPace() pace {
+	return pace{paced.New[uint32](strangerPerSecond, strangerBurst), rate.NewLimiter(strangersPerSecond, strangersBurst)}
+}
+
+// allows counts one that comes. One that comes too often takes nothing from the others.
+func (p pace) allows(uid uint32) bool { return p.each.Allow(uid) && p.all.Allow() }
+
 // filesPerConn: a connection and the pidfd of its peer.
 const filesPerConn = 2
 
@@ -70,6 +94,7 @@ func mostConns(files uint64) most {
 // Tally counts what is open by who has it.
 type Tally struct {
 	most  most
+	pace  pace
 	knows func(uid uint32) bool
 
 	mu       sync.Mutex
@@ -88,11 +113,11 @@ const Sockets = 4
 // New is of the connections of one socket.
 func New(knows func(uid uint32) bool) *Tally {
 	files, _ := openfiles.Limit()
-	return tallyOf(mostConns(files), knows)
+	return tallyOf(mostConns(files), newPace(), knows)
 }
 
-func tallyOf(m most, knows func(uid uint32) bool) *Tally {
-	return &Tally{most: m, knows: knows, pids: map[int32]int{}, uids: map[uint32]int{}, familiar: map[uint32]int{}, names: map[string]int{}}
+func tallyOf(m most, p pace, knows func(uid uint32) bool) *Tally {
+	return &Tally{most: m, pace: p, knows: knows, pids: map[int32]int{}, uids: map[uint32]int{}, familiar: map[uint32]int{}, names: map[string]int{}}
 }
 
 // ErrTooMany refuses what would be more than there may be.
@@ -106,16 +131,20 @@ func (t *Tally) Count() int {
 }
 
 // enter counts one in and returns how to count it out. Where anybody may have no more,
-// its user may be one that is known; else proxy is asked whether it is a proxy that the
-// agent runs. Only the last costs anything.
+// or its user comes too often and is not known, it is asked of proxy whether it is one
+// that the agent runs. Only that costs anything.
 func (t *Tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
-	if leave, err = t.enterAnybody(c); err == nil {
-		return leave, nil
-	}
-	if t.knows(c.UID) {
-		if leave, err := t.enterKnown(c); err == nil {
+	if known := t.knows(c.UID); known || t.pace.allows(c.UID) {
+		if leave, err = t.enterAnybody(c); err == nil {
 			return leave, nil
 		}
+		if known {
+			if leave, err := t.enterKnown(c); err == nil {
+				return leave, nil
+			}
+		}
+	} else {
+		err = fmt.Errorf("%w: user %d, of whom nothing is known here, comes too often", ErrTooMany, c.UID)
 	}
 	name, ok := proxy() // without the lock: it asks the kernel
 	if !ok {
@@ -289,7 +318,7 @@ func (c *countedConn) Close() error {
 func NewUnread() *underway.Room { return underway.New(mostLocal) }
 
 // NewStreams is for the streams of one server.
-func NewStreams(knows func(uid uint32) bool) *Tally { return tallyOf(mostStreams, knows) }
+func NewStreams(knows func(uid uint32) bool) *Tally { return tallyOf(mostStreams, newPace(), knows) }
 
 // Guests are connections whose process has been found to have nothing here yet.
 // They are closed after a time: what they hold, others may want. It knows the users of

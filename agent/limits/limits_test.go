@@ -9,14 +9,60 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"signet.example/attestation"
 	"signet.example/internal/openfiles"
+	"signet.example/internal/paced"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/proxy"
 )
 
 func nobody(uint32) bool { return false }
+
+// often is a pace that nobody goes beyond.
+func often() pace { return pace{paced.New[uint32](1, 1<<20), rate.NewLimiter(1, 1<<20)} }
+
+// Attesting a process costs the agent more than the process: it reads /proc.
+func TestWhoeverIsNotKnownAndComesTooOftenIsNotAttested(t *testing.T) {
+	const app, flooder, other = 1001, 1002, 1003
+	tally := tallyOf(mostConns(4096), newPace(), func(uid uint32) bool { return uid == app })
+	comes := func(uid int32, proxy bool) bool {
+		leave, err := tally.enter(unixsock.Peer{PID: uid, UID: uint32(uid)}, func() (string, bool) { return "web", proxy }) //nolint:gosec // it is not below zero
+		if err != nil && !errors.Is(err, ErrTooMany) {
+			t.Error(err)
+		}
+		if err == nil {
+			leave()
+		}
+		return err == nil
+	}
+	in := 0
+	for range 10 * strangerBurst {
+		if comes(flooder, false) {
+			in++
+		}
+		if !comes(app, false) {
+			t.Fatal("a user that is known was refused")
+		}
+	}
+	if in < strangerBurst || in > 2*strangerBurst {
+		t.Errorf("%d of a stranger's came in", in)
+	}
+	if !comes(flooder, true) || !comes(other, false) {
+		t.Error("a proxy of the agent's with that user, or another user, was refused")
+	}
+	in = 0
+	for uid := range int32(10 * strangersBurst) {
+		if comes(70000+uid, false) {
+			in++
+		}
+	}
+	if in > 2*strangersBurst || !comes(app, false) {
+		t.Errorf("of %d strangers, %d came in", 10*strangersBurst, in)
+	}
+}
 
 // A connection and its pidfd are two files, and each socket has a tally of its own.
 func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
@@ -39,7 +85,7 @@ func TestLocalPeersCannotTakeAllFiles(t *testing.T) {
 
 // One person may have many users: a range of /etc/subuid, a container.
 func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
-	tally := tallyOf(mostConns(4096), nobody)
+	tally := tallyOf(mostConns(4096), often(), nobody)
 	stranger := func() (string, bool) { return "", false }
 	in := 0
 	for n := range 200 * tally.most.pid {
@@ -76,7 +122,7 @@ func TestHoweverManyUsersThereAreTheAgentsOwnProxiesHaveRoom(t *testing.T) {
 func TestHoweverManyUsersThereAreThoseThatAreKnownHaveRoom(t *testing.T) {
 	const envoy, app = 1000, 1001
 	known := &Guests{given: map[uint32]bool{app: true}, Named: func(uid uint32) bool { return uid == envoy }}
-	tally := tallyOf(mostConns(4096), known.Knows)
+	tally := tallyOf(mostConns(4096), often(), known.Knows)
 	stranger := func() (string, bool) { return "", false }
 	for n := range 200 * tally.most.pid {
 		_, _ = tally.enter(unixsock.Peer{PID: int32(1000 + n%200), UID: uint32(70000 + n%200)}, stranger) // as many as there may be
