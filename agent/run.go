@@ -139,7 +139,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		Conn: u.line.Conn(), Cut: u.line.Cut, Keeper: u.keeper, Standing: u.enrol, State: &u.state, Connected: &u.connected,
 		Own: a.relay.Own, LogDir: cfg.AccessLogDir, Up: m.upstream, Log: log,
 	})
-	a.gate = process.Gate(a.attestor, a.relay.NodeOf, a.guests.Knows, m.refused.WithLabelValues("authz"))
+	a.gate = process.Gate(a.attestor, a.relay.NodeOf, a.guests, m.refused.WithLabelValues("authz"))
 	changed := &watched.Value[int]{}
 	change := func() { changed.Update(func(n int) int { return n + 1 }) }
 	a.wayOut = wayout.New(wayout.Config{

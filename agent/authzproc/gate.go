@@ -31,9 +31,16 @@ type Gate struct {
 	state    *watched.Value[*resources.Snapshot]
 	over     *watched.Value[*handoverTo]
 	nodeOf   func(*attestation.Peer) proxy.Ref
-	knows    func(uid uint32) bool // whose users have room of their own
+	users    Users
 	refused  prometheus.Counter
 	log      *slog.Logger
+}
+
+// Users are those of whom something is known here: they have room of their own.
+type Users interface {
+	Knows(uid uint32) bool
+	// Know is told of one to whom something was given.
+	Know(uid uint32)
 }
 
 // Serve accepts on l until ctx ends.
@@ -42,7 +49,7 @@ func (g *Gate) Serve(ctx context.Context, l *net.UnixListener) error {
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // ends Accept
 	defer stop()
-	attesting := authzTally(g.knows) // by who asks, so that nobody takes the others' share
+	attesting := authzTally(g.users.Knows) // by who asks, so that nobody takes the others' share
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {
@@ -101,6 +108,7 @@ func (g *Gate) admit(ctx context.Context, c *net.UnixConn) error {
 	if err != nil {
 		return fmt.Errorf("pid %d: %w", peer.PID(), err)
 	}
+	g.users.Know(peer.UID())
 	bounded, cancel := context.WithTimeout(ctx, authzWait)
 	defer cancel()
 	over, err := g.over.Wait(bounded, func(o *handoverTo) bool { return o != nil })

@@ -115,8 +115,8 @@ func (a *Process) Stopped() ([]*api.AgentFinding, <-chan struct{}) {
 }
 
 // Gate is the accepting side, for peers that attestor knows.
-func (a *Process) Gate(attestor *attestation.Attestor, nodeOf func(*attestation.Peer) proxy.Ref, knows func(uid uint32) bool, refused prometheus.Counter) *Gate {
-	return &Gate{attestor: attestor, state: a.state, over: &a.over, nodeOf: nodeOf, knows: knows, refused: refused, log: a.log}
+func (a *Process) Gate(attestor *attestation.Attestor, nodeOf func(*attestation.Peer) proxy.Ref, users Users, refused prometheus.Counter) *Gate {
+	return &Gate{attestor: attestor, state: a.state, over: &a.over, nodeOf: nodeOf, users: users, refused: refused, log: a.log}
 }
 
 // handoverTo is the way to one running process.

@@ -371,12 +371,12 @@ func (n *Guests) Stay(p *attestation.Peer) {
 	if !n.end(p) {
 		return
 	}
-	n.know(p.UID())
+	n.Know(p.UID())
 }
 
-// know notes a user that something was given to. Where there are too many, one of them
+// Know notes a user that something was given to. Where there are too many, one of them
 // is forgotten, whichever, and not all.
-func (n *Guests) know(uid uint32) {
+func (n *Guests) Know(uid uint32) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.given[uid] {

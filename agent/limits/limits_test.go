@@ -254,12 +254,12 @@ func TestAUserMoreThanAreKnownCostsOneOfThemItsRoom(t *testing.T) {
 		return n
 	}
 	for uid := range uint32(maxKnown) {
-		g.know(uid)
+		g.Know(uid)
 	}
-	if g.know(7); known() != maxKnown {
+	if g.Know(7); known() != maxKnown {
 		t.Errorf("after one that is known already: %d are known", known())
 	}
-	if g.know(maxKnown); known() != maxKnown || !g.Knows(maxKnown) {
+	if g.Know(maxKnown); known() != maxKnown || !g.Knows(maxKnown) {
 		t.Errorf("after one more: %d are known, the new one: %v", known(), g.Knows(maxKnown))
 	}
 }
