@@ -60,10 +60,6 @@ type Peer struct {
 	closed bool
 }
 
-// PeerOf returns the process that connected c, by an Attestor without
-// supervised processes.
-func PeerOf(c *net.UnixConn) (*Peer, error) { return new(Attestor).Peer(c) }
-
 // Peer returns the process that connected c. The caller closes it with the
 // connection.
 func (a *Attestor) Peer(c *net.UnixConn) (*Peer, error) {

@@ -305,7 +305,7 @@ func TestClosedPeerAnswersNothing(t *testing.T) {
 	s := newStage(t)
 	_, conn := s.connect(t, nil)
 	before := countFDs(t)
-	p, err := attestation.PeerOf(conn)
+	p, err := new(attestation.Attestor).Peer(conn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,19 +19,9 @@ type Caller struct {
 	Proxy       string
 }
 
-type callerKey struct{}
-
-// WithCaller returns a context with the caller, for use without a connection.
-func WithCaller(ctx context.Context, c Caller) context.Context {
-	return context.WithValue(ctx, callerKey{}, c)
-}
-
-// CallerFromContext returns the caller of WithCaller, else that of the gRPC
-// connection, which Credentials put there.
+// CallerFromContext returns the caller of the gRPC connection, which Credentials put
+// there.
 func CallerFromContext(ctx context.Context) (Caller, bool) {
-	if c, ok := ctx.Value(callerKey{}).(Caller); ok {
-		return c, !c.Destination.IsZero()
-	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return Caller{}, false

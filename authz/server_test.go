@@ -95,7 +95,7 @@ func (f *fixture) last() authz.Record {
 }
 
 func asked(ctx context.Context) context.Context {
-	return authz.WithCaller(ctx, authz.Caller{Destination: orders, Proxy: "orders-1"})
+	return peertest.AskedBy(ctx, authz.Caller{Destination: orders, Proxy: "orders-1"})
 }
 
 // ask asks as the attested proxy of orders.
@@ -289,7 +289,7 @@ func TestBeforeConfigurationEverythingIsUnavailable(t *testing.T) {
 
 func TestOnlyAttestedCallersAreAnswered(t *testing.T) {
 	f := newFixture(t)
-	for _, ctx := range []context.Context{t.Context(), authz.WithCaller(t.Context(), authz.Caller{Proxy: "nobody's"})} {
+	for _, ctx := range []context.Context{t.Context(), peertest.AskedBy(t.Context(), authz.Caller{Proxy: "nobody's"})} {
 		resp, err := f.Check(ctx, f.question("GET", "/orders/1", web))
 		if err != nil || resp.GetOkResponse() != nil || f.last().Cause != authz.CauseError {
 			t.Errorf("%v %v", resp, err)

@@ -1,11 +1,6 @@
 package server
 
-import (
-	"encoding/json"
-	"fmt"
-	"net/netip"
-	"os"
-)
+import "net/netip"
 
 // Addresses is what <data_dir>/addresses.json holds: where the running server
 // really listens, since port 0 is allowed everywhere. The file is there once the
@@ -19,19 +14,6 @@ type Addresses struct {
 	Metrics string `json:"metrics,omitempty"`
 	// Admin is the path of the operator's socket.
 	Admin string `json:"admin"`
-}
-
-// ReadAddresses reads the file of a running server.
-func ReadAddresses(dir string) (Addresses, error) {
-	var a Addresses
-	b, err := os.ReadFile(dataDir(dir).addresses())
-	if err != nil {
-		return a, err
-	}
-	if err := json.Unmarshal(b, &a); err != nil {
-		return a, fmt.Errorf("%s: %w", dataDir(dir).addresses(), err)
-	}
-	return a, nil
 }
 
 // parseAddr takes an IP address as IPv4 where it is one, without a zone.

@@ -2,8 +2,11 @@ package server
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"reflect"
 	"sync/atomic"
 
@@ -20,6 +23,19 @@ import (
 	"signet.example/server/views"
 	"signet.example/store"
 )
+
+// ReadAddresses reads the file of a running server.
+func ReadAddresses(dir string) (Addresses, error) {
+	var a Addresses
+	b, err := os.ReadFile(dataDir(dir).addresses())
+	if err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal(b, &a); err != nil {
+		return a, fmt.Errorf("%s: %w", dataDir(dir).addresses(), err)
+	}
+	return a, nil
+}
 
 // Internals that are tested by themselves.
 var (

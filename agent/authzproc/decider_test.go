@@ -28,7 +28,7 @@ func TestTheAuthzProcessDecidesByAllThatTheAgentWasTold(t *testing.T) {
 	}
 	ask := func(source string) *api.Decision {
 		t.Helper()
-		_, err := d.server.Check(authz.WithCaller(t.Context(), authz.Caller{Destination: id}), peertest.Present(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		_, err := d.server.Check(peertest.AskedBy(t.Context(), authz.Caller{Destination: id}), peertest.Present(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 				Method: "GET", Path: "/", Host: "web", Headers: map[string]string{"authorization": "Bearer a.b.c"},
 			}},

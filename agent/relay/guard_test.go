@@ -40,7 +40,7 @@ func TestAnAnswerPassesOnlyToAPeerThatIsStillBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = ours.Close(), theirs.Close() }()
-	peer, err := attestation.PeerOf(ours)
+	peer, err := new(attestation.Attestor).Peer(ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestALookThatFailedIsNotABindingThatIsNotThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = ours.Close(), theirs.Close() }()
-	peer, err := attestation.PeerOf(ours)
+	peer, err := new(attestation.Attestor).Peer(ours)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,11 +26,6 @@ const fetched = plumbing.ReferenceName("refs/signet/source")
 // now. A remote repository is fetched into a bare cache below dir, where
 // nothing is ever checked out; a local one is read in place, without a copy
 // and without a git program. An error has no credentials in it.
-func Fetch(ctx context.Context, src Source, dir string) (Tree, error) {
-	return Login{}.Fetch(ctx, src, dir)
-}
-
-// Fetch is the function Fetch with a login.
 func (l Login) Fetch(ctx context.Context, src Source, dir string) (Tree, error) {
 	rem, err := l.prepare(src)
 	if err != nil {

@@ -3,6 +3,7 @@
 package peertest
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,7 +17,19 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc/peer"
+
+	"signet.example/authz"
 )
+
+// AskedBy is the context of a question that comes over a connection of the caller.
+func AskedBy(ctx context.Context, c authz.Caller) context.Context {
+	_, info, err := authz.Credentials().ServerHandshake(authz.NewConn(nil, c))
+	if err != nil {
+		panic(err) // nothing of the network is in it
+	}
+	return peer.NewContext(ctx, &peer.Peer{AuthInfo: info})
+}
 
 // Header is where the chain is.
 const Header = "x-forwarded-client-cert"
