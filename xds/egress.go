@@ -29,21 +29,24 @@ func (b *builder) egress(n *Node) {
 	} else {
 		n.routes[p] = b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: n.hosts})
 	}
-	b.add(ads.ListenerType, name, &listenerv3.Listener{
-		Name:             name,
-		Address:          at,
-		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-		// The agent is asked at a connection's first byte: without that nobody is, and
-		// whoever may not call out could hold connections without end. The inspector
-		// is there to wait for it.
-		ListenerFilters:               b.inspected(),
-		ListenerFiltersTimeout:        duration(firstByteTimeout),
+	l := &listenerv3.Listener{
+		Name:                          name,
+		Address:                       at,
+		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",
 			Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.manager(b.egressHCM("egress", routes))},
 		}},
-	})
+	}
+	if b.shape.Egress.Socket == "" {
+		// The agent is asked at a connection's first byte: without that nobody is, and
+		// whoever may not call out could hold connections without end. The inspector
+		// is there to wait for it. Whom a socket's mode lets in may be silent
+		// (docs/decisions/046).
+		l.ListenerFilters, l.ListenerFiltersTimeout = b.inspected(), duration(firstByteTimeout)
+	}
+	b.add(ads.ListenerType, name, l)
 }
 
 const (
@@ -51,8 +54,8 @@ const (
 	// wayoutTimeout is how long the agent may take to find who calls. It takes
 	// less than a millisecond; a connection without an answer is closed.
 	wayoutTimeout = time.Second
-	// firstByteTimeout is how long a connection may say nothing before it is closed.
-	// An application connects when it has something to send.
+	// firstByteTimeout is how long a connection may say nothing before it is closed, where
+	// strangers can connect. In HTTP it is the client that speaks first.
 	firstByteTimeout = 2 * time.Second
 )
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +18,8 @@ import (
 )
 
 // TestSilenceAtAWayOutStopsNoProxy: whoever connects to it and says nothing is closed,
-// and takes no files of what comes in, however many connections there are.
+// and takes no files of what comes in, however many connections there are. An application
+// whose pool opens connections ahead loses those, and no call (docs/decisions/046).
 func TestSilenceAtAWayOutStopsNoProxy(t *testing.T) {
 	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"web", "orders"},
@@ -44,6 +46,8 @@ func TestSilenceAtAWayOutStopsNoProxy(t *testing.T) {
 		return nil
 	})
 	w.AwaitRoute("web", host+"/orders")
+	const ahead = 8
+	ours := openedAhead(t, w, "web", host+"/orders", ahead)
 	at := w.Nodes["orders"].EgressAddress()
 	var silent []net.Conn
 	for range 2 * files {
@@ -71,6 +75,17 @@ func TestSilenceAtAWayOutStopsNoProxy(t *testing.T) {
 	if len(left) > 0 {
 		t.Errorf("%d that say nothing stay", len(left))
 	}
+	w.Await("the end of the connections that the pool opened ahead", 10*time.Second, func() error {
+		if n := ours.closed.Load(); n != ahead {
+			return fmt.Errorf("%d of %d were closed", n, ahead)
+		}
+		return nil
+	})
+	var calls sync.WaitGroup
+	for range 2 * ahead {
+		calls.Go(func() { ours.call(t) })
+	}
+	calls.Wait()
 	if status, err := rawCallTo(at, "http://nobody.test.internal/"); err != nil || status != 404 {
 		t.Errorf("the application's own call out: %d, %v", status, err)
 	}

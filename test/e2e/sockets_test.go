@@ -42,6 +42,7 @@ func TestWhereAnApplicationIsOnSocketsFilesSayWhoSpeaks(t *testing.T) {
 	})
 	w.AwaitRoute("web", host+"/")
 	out, ordersOut := w.Nodes["web"].EgressAddress(), w.Nodes["orders"].EgressAddress()
+	silent, connected := connectAs(t, webUser, out), time.Now()
 	may := func(what string, uid int, at, url string, yes bool) {
 		t.Helper()
 		var status int
@@ -146,4 +147,21 @@ func TestWhereAnApplicationIsOnSocketsFilesSayWhoSpeaks(t *testing.T) {
 		}
 		may("once it is mended", webUser, out, host+"/", true)
 	})
+	time.Sleep(time.Until(connected.Add(2500 * time.Millisecond))) // as long as no port waits for a first byte
+	if answer, err := rawCallOn(silent, host+"/"); err != nil || answer != 200 {
+		t.Errorf("a connection that web's application opened ahead: %d, %v", answer, err)
+	}
+}
+
+// connectAs is a connection that a user made to a Unix socket.
+func connectAs(t *testing.T, uid int, at string) net.Conn {
+	t.Helper()
+	var c net.Conn
+	var err error
+	parts.AsUser(t, uid, func() { c, err = net.Dial("unix", at) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() }) // it may be closed
+	return c
 }

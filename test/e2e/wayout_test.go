@@ -129,6 +129,11 @@ func rawCallTo(at, url string) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = conn.Close() }() // read to its end
+	return rawCallOn(conn, url)
+}
+
+// rawCallOn is one request on a connection, which ends with it.
+func rawCallOn(conn net.Conn, url string) (int, error) {
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return 0, err
 	}
