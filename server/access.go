@@ -24,11 +24,11 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
-	"signet.example/internal/ordered"
 	"signet.example/internal/underway"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/groups"
 	"signet.example/server/issuance"
 	"signet.example/server/views"
 	"signet.example/store"
@@ -101,7 +101,7 @@ type access struct {
 // decided is who the agents are, and who may host which virtual node.
 type decided struct {
 	roster uint64
-	hosts  ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]]
+	hosts  groups.Hosts
 }
 
 // asPeer is the caller as the agent that it is.
@@ -341,13 +341,13 @@ func (a *access) drop(c *caller) {
 // follow reviews the streams if bindings or agents are others than the last time. One
 // that comes meanwhile is looked at by keep, and when it is given its view.
 func (a *access) follow(m *model) {
-	now := decided{roster: a.roster.Version(), hosts: m.hosts} // the version before the agents: later ones have another
+	now := decided{roster: a.roster.Version(), hosts: m.groups.Hosts} // the version before the agents: later ones have another
 	a.mu.Lock()
 	same := a.decided == now
 	a.decided = now
 	a.mu.Unlock()
 	if !same {
-		a.review(m.bound)
+		a.review(m.groups.Hosts.May)
 	}
 }
 
@@ -405,7 +405,7 @@ func (f follower) Follow(node proxy.Ref) error {
 	if err != nil {
 		return err
 	}
-	if !f.access.model().bound(agent.Group, node) {
+	if !f.access.model().groups.Hosts.May(agent.Group, node) {
 		return fault.Denied
 	}
 	return nil

@@ -15,7 +15,6 @@ import (
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
-	"signet.example/internal/ordered"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
@@ -200,13 +199,13 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 
 // requesterOf is an agent that was let in, and what hangs on its group.
 func requesterOf(c *caller, m *model) issuance.Requester {
-	grants := m.group(c.agent.Group).grants
+	granted := m.groups.Granted.Group(c.agent.Group)
 	return issuance.Requester{ID: c.id, Agent: c.agent.ID, Entry: func(name string) (identity.Entry, bool) {
-		g, ok := grants.Find(ordered.String(name))
+		g, ok := granted.Find(name)
 		if !ok {
 			return identity.Entry{}, false
 		}
-		return g.entry, true
+		return g.Entry, true
 	}}
 }
 

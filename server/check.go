@@ -16,6 +16,7 @@ import (
 	"signet.example/policy"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/groups"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
@@ -313,13 +314,13 @@ func (a *admin) checkModel(context.Context) []*api.Finding {
 				"there is no mesh of this name: what was meant accepts other key exchanges"))
 		}
 	}
-	for _, o := range overlaps(a.model().hanging.All()) {
-		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+o.first.Name+" and Binding "+o.second.Name,
-			"add a selector to one that tells them apart, or: signet delete binding "+o.second.Name, "%s", o))
+	for _, o := range groups.Overlaps(a.model().groups.Granted.All()) {
+		list = append(list, finding(findAmbiguous, sevWarning, "Binding "+o.First.Name+" and Binding "+o.Second.Name,
+			"add a selector to one that tells them apart, or: signet delete binding "+o.Second.Name, "%s", o))
 	}
-	for _, name := range unlisted(a.model().hanging.All()) {
+	for _, name := range groups.Unlisted(a.model().groups.Granted.All()) {
 		list = append(list, finding(findAmbiguous, sevWarning, "NodeGroup "+name, "correct the ones that are listed, and look again",
-			"more of its objects do not go together than the %d pairs that are listed", mostPairs))
+			"more of its objects do not go together than the %d pairs that are listed", groups.MostPairs))
 	}
 	return list
 }

@@ -19,8 +19,8 @@ func (s *server) model() *model { return s.current.Load() }
 // Callers hold loading, or nothing runs yet.
 func (s *server) install(m *model) {
 	old := s.current.Swap(m)
-	moved := (old == nil || !sameGroups(old.selecting, m.selecting)) && s.roster.PlaceAgain()
-	if moved || old == nil || old.hosts != m.hosts {
+	moved := (old == nil || !old.groups.Placing.Same(m.groups.Placing)) && s.roster.PlaceAgain()
+	if moved || old == nil || old.groups.Hosts != m.groups.Hosts {
 		s.endpoints.Review()
 	}
 	s.policies.Renew()
@@ -96,15 +96,8 @@ func (s *server) place(selectors []string) string {
 	if m == nil || err != nil { // not read yet; or stored by nobody
 		return ""
 	}
-	if fit := m.fitting(has); len(fit) == 1 {
+	if fit := m.groups.Placing.Fitting(has); len(fit) == 1 {
 		return fit[0]
 	}
 	return ""
-}
-
-// sameGroups reports whether two lists put every host into the same group.
-func sameGroups(a, b []identity.NodeGroup) bool {
-	return slices.EqualFunc(a, b, func(x, y identity.NodeGroup) bool {
-		return x.Name == y.Name && slices.Equal(x.Selectors, y.Selectors)
-	})
 }

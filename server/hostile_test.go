@@ -8,10 +8,11 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"signet.example/internal/ordered"
+	"signet.example/identity"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/groups"
 	"signet.example/store"
 )
 
@@ -82,8 +83,8 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 
 // boundTo is a model in which group g may host the virtual node.
 func boundTo(node string) *model {
-	var hosts ordered.Map[hostRef, struct{}]
-	return &model{hosts: ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]]{}.With(proxy.Node("m", node), hosts.With(hostRef{"g", "b"}, struct{}{}))}
+	grant, _ := groups.NewGrant(identity.Binding{Name: "b", Group: "g", VirtualNode: identity.VirtualNodeName{Mesh: "m", Name: node}}, 1, testTD) // the names are good
+	return &model{groups: groups.Groups{}.With(grant)}
 }
 
 func TestStreamsAreReviewedWhenABindingOrAnAgentChangedAndNotOtherwise(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -16,7 +15,7 @@ import (
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/policy/repo"
-	"signet.example/proxy"
+	"signet.example/server/groups"
 	"signet.example/server/kinds"
 )
 
@@ -28,20 +27,9 @@ type model struct {
 	objects  ordered.Map[kinds.Key, *kinds.Object]
 	graph    *mesh.Graph
 
-	hanging ordered.Map[ordered.String, *group]                    // by NodeGroup: Entries and Bindings
-	hosts   ordered.Map[proxy.Ref, ordered.Map[hostRef, struct{}]] // which groups may host a virtual node
+	groups  groups.Groups // of Entries, Bindings and NodeGroups
 	issuers []jwt.Issuer
 	sources []repo.Source
-	// selecting are the NodeGroups that hosts are in by their selectors.
-	selecting []identity.NodeGroup
-}
-
-// hostRef is a Binding by which a group may host a virtual node.
-type hostRef struct{ group, binding string }
-
-// Compare implements ordered.Key.
-func (h hostRef) Compare(o hostRef) int {
-	return cmp.Or(strings.Compare(h.group, o.group), strings.Compare(h.binding, o.binding))
 }
 
 // newModel joins the objects and checks them against each other. Every mistake is
@@ -83,52 +71,32 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*kinds.Object)
 // anybody's yet, and its graph and lists are behind.
 func (m *model) put(k kinds.Key, o *kinds.Object) error {
 	if old := m.objects.Get(k); old != nil {
-		if err := m.hang(old, (*group).without, ordered.Map[hostRef, struct{}].Without); err != nil {
+		grants, err := m.granted(old)
+		if err != nil {
 			return err
 		}
+		m.groups = m.groups.Without(grants)
 	}
 	if o == nil {
 		m.objects = m.objects.Without(k)
 		return nil
 	}
 	m.objects = m.objects.With(k, o)
-	return m.hang(o, (*group).with, func(hosts ordered.Map[hostRef, struct{}], h hostRef) ordered.Map[hostRef, struct{}] {
-		return hosts.With(h, struct{}{})
-	})
+	grants, err := m.granted(o)
+	m.groups = m.groups.With(grants)
+	return err
 }
 
-// hang changes what hangs on a group, and who may host a node, by an Entry or Binding.
-func (m *model) hang(o *kinds.Object, change func(*group, *grant) *group, host func(ordered.Map[hostRef, struct{}], hostRef) ordered.Map[hostRef, struct{}]) error {
-	g, err := newGrant(o, m.td)
-	if g == nil || err != nil {
-		return err
-	}
-	if next := change(m.group(g.entry.Group), g); next.grants.Empty() {
-		m.hanging = m.hanging.Without(g.inGroup())
-	} else {
-		m.hanging = m.hanging.With(g.inGroup(), next)
-	}
-	if b := g.binding; b != nil {
-		at := proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name)
-		if next := host(m.hosts.Get(at), hostRef{b.Group, b.Name}); next.Empty() {
-			m.hosts = m.hosts.Without(at)
-		} else {
-			m.hosts = m.hosts.With(at, next)
-		}
-	}
-	return nil
+// granted is what an object grants, nil for nothing.
+func (m *model) granted(o *kinds.Object) (*groups.Grant, error) {
+	return groups.NewGrant(o.Value, o.Created, m.td)
 }
 
 // list fills the lists of the kinds of which there are few, by name.
 func (m *model) list() {
 	m.issuers = slices.Collect(values[jwt.Issuer](m, kinds.JWTIssuer))
 	m.sources = slices.Collect(values[repo.Source](m, kinds.PolicySource))
-	m.selecting = nil
-	for g := range values[identity.NodeGroup](m, kinds.NodeGroup) {
-		if len(g.Selectors) > 0 {
-			m.selecting = append(m.selecting, g)
-		}
-	}
+	m.groups = m.groups.Placed(values[identity.NodeGroup](m, kinds.NodeGroup))
 }
 
 // ofKind lists the objects of one of Signet's own kinds, by name.
@@ -151,14 +119,6 @@ func values[V any](m *model, kind string) iter.Seq[V] {
 			}
 		}
 	}
-}
-
-// group is what hangs on a NodeGroup; an empty one for none.
-func (m *model) group(name string) *group {
-	if g := m.hanging.Get(ordered.String(name)); g != nil {
-		return g
-	}
-	return &group{}
 }
 
 func (m *model) hasGroup(name string) bool {
@@ -241,14 +201,6 @@ func (m *model) addedTo(kind, first, second string) (added, there string) {
 		return first, second
 	}
 	return second, first
-}
-
-// bound reports whether a binding lets agents of the group host the virtual node.
-func (m *model) bound(group string, node proxy.Ref) bool {
-	for h := range m.hosts.Get(node).From(hostRef{group: group}) {
-		return h.group == group
-	}
-	return false
 }
 
 // all lists the objects, by mesh, kind and name.

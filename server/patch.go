@@ -3,7 +3,6 @@ package server
 import (
 	"slices"
 
-	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/kinds"
@@ -101,7 +100,7 @@ func (c *patch) stands(k kinds.Key) bool {
 	if o == nil {
 		switch k.Kind {
 		case kinds.NodeGroup:
-			return c.made.hanging.Get(ordered.String(k.Name)) == nil
+			return c.made.groups.Granted.Group(k.Name) == nil
 		case string(mesh.KindVirtualNode):
 			return !c.made.Managed(proxy.Node(k.Mesh, k.Name))
 		}

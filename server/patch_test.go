@@ -28,6 +28,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/groups"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
@@ -139,8 +140,8 @@ func TestAChangedModelIsWhatIsMadeOfEverything(t *testing.T) {
 				continue
 			}
 			taken++
-			if !slices.Equal(texts(overlaps(got.hanging.All())), texts(overlaps(want.hanging.All()))) || !slices.Equal(texts(sameHints(got.hanging.All())), texts(sameHints(want.hanging.All()))) {
-				t.Fatalf("seed %d, step %d: warnings %v %v, want %v %v", seed, step, overlaps(got.hanging.All()), sameHints(got.hanging.All()), overlaps(want.hanging.All()), sameHints(want.hanging.All()))
+			if !slices.Equal(texts(groups.Overlaps(got.groups.Granted.All())), texts(groups.Overlaps(want.groups.Granted.All()))) || !slices.Equal(texts(groups.SameHints(got.groups.Granted.All())), texts(groups.SameHints(want.groups.Granted.All()))) {
+				t.Fatalf("seed %d, step %d: warnings %v %v, want %v %v", seed, step, groups.Overlaps(got.groups.Granted.All()), groups.SameHints(got.groups.Granted.All()), groups.Overlaps(want.groups.Granted.All()), groups.SameHints(want.groups.Granted.All()))
 			}
 			if a, b := settled(got), settled(want); !reflect.DeepEqual(a, b) {
 				t.Fatalf("seed %d, step %d: the model is not what everything gives:\n%+v\n%+v", seed, step, a, b)
@@ -188,16 +189,16 @@ func TestOfManyObjectsThatOverlapSomePairsAreListed(t *testing.T) {
 			t.Fatal("not patched")
 		}
 	}
-	if got := len(overlaps(m.hanging.All())); got != mostPairs || len(unlisted(m.hanging.All())) != 1 {
-		t.Fatalf("%d overlaps are listed, and said to be too many in %v", got, unlisted(m.hanging.All()))
+	if got := len(groups.Overlaps(m.groups.Granted.All())); got != groups.MostPairs || len(groups.Unlisted(m.groups.Granted.All())) != 1 {
+		t.Fatalf("%d overlaps are listed, and said to be too many in %v", got, groups.Unlisted(m.groups.Granted.All()))
 	}
 	for i := range n - 4 { // what is left is four, two of each
 		if m = m.patched(nil, []kinds.Key{{Kind: kinds.Binding, Name: fmt.Sprintf("b%03d", i)}}, nil); m == nil {
 			t.Fatal("not patched")
 		}
 	}
-	if got := len(overlaps(m.hanging.All())); got != 4 || len(unlisted(m.hanging.All())) != 0 {
-		t.Errorf("%d overlaps are listed, and said to be too many in %v: want the four that there are", got, unlisted(m.hanging.All()))
+	if got := len(groups.Overlaps(m.groups.Granted.All())); got != 4 || len(groups.Unlisted(m.groups.Granted.All())) != 0 {
+		t.Errorf("%d overlaps are listed, and said to be too many in %v: want the four that there are", got, groups.Unlisted(m.groups.Granted.All()))
 	}
 }
 
@@ -217,15 +218,19 @@ func texts[T fmt.Stringer](list []T) []string {
 	return all
 }
 
-// settled is a model whose lists of what does not go together, which were compared
-// already, are left out: in a group their order is that in which they came about.
-func settled(m *model) model {
-	s := *m
-	for name, g := range m.hanging.All() {
-		c := *g
-		c.overlaps, c.twins = pairs[overlap]{}, pairs[twins]{}
-		s.hanging = s.hanging.With(name, &c)
+// settled is a model, with what is granted to each group beside it. What does not go
+// together, which was compared already, is left out: its order in a group is that in
+// which it came about.
+func settled(m *model) (s struct {
+	model
+	granted map[string][]*ads.Resource
+}) {
+	s.model, s.granted = *m, map[string][]*ads.Resource{}
+	for name := range m.groups.Granted.All() {
+		_, resources := m.groups.Granted.Of(name)
+		s.granted[name] = slices.Collect(resources)
 	}
+	s.groups.Granted = groups.Granted{}
 	return s
 }
 
@@ -286,7 +291,7 @@ func TestAWeightAmongThousandServicesMakesOneObjectAnew(t *testing.T) {
 				made++
 			}
 		}
-		if made != 1 || now.hanging != m.hanging || now.hosts != m.hosts {
+		if made != 1 || now.groups.Granted != m.groups.Granted || now.groups.Hosts != m.groups.Hosts {
 			t.Errorf("%d objects of the graph were made anew, want 1", made)
 		}
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"signet.example/attestation/nodes"
@@ -13,35 +12,15 @@ import (
 )
 
 // groupOf is the group that evidence leads to: the one that it names, or the one
-// NodeGroup whose selectors the host has. Where none fits, or several do, the host gets
-// none, and an error that names what it has: which of two is meant nobody can say, as
-// with bindings (D6).
+// NodeGroup whose selectors the host has.
 func (m *model) groupOf(n nodes.Node) (string, error) {
-	if n.Group != "" {
-		if !m.hasGroup(n.Group) {
-			return "", fault.New(fault.Denied, "the node group of this token was deleted; mint a new token")
-		}
-		return n.Group, nil
+	if n.Group == "" {
+		return m.groups.Placing.Group(n.Selectors)
 	}
-	fit := m.fitting(n.Selectors)
-	switch len(fit) {
-	case 1:
-		return fit[0], nil
-	case 0:
-		return "", fault.New(fault.Denied, "no NodeGroup's selectors fit this host, which has %s", plain.Text(strings.Join(n.Selectors.Strings(), ", ")))
+	if !m.hasGroup(n.Group) {
+		return "", fault.New(fault.Denied, "the node group of this token was deleted; mint a new token")
 	}
-	return "", fault.New(fault.Denied, "the selectors of NodeGroups %s all fit this host: it is in none until they exclude each other", plain.Text(strings.Join(fit, ", ")))
-}
-
-// fitting names the NodeGroups whose selectors a host has, in order.
-func (m *model) fitting(has identity.Selectors) []string {
-	var names []string
-	for _, g := range m.selecting {
-		if g.Fits(has) {
-			names = append(names, g.Name)
-		}
-	}
-	return names
+	return n.Group, nil
 }
 
 // placed is the group of a host that joined by evidence of its own. Where there is
@@ -49,10 +28,10 @@ func (m *model) fitting(has identity.Selectors) []string {
 func (m *model) placed(g store.Agent) (group, fix string, err error) {
 	has, err := identity.ParseSelectors(g.Selectors)
 	if err == nil {
-		group, err = m.groupOf(nodes.Node{Selectors: has})
+		group, err = m.groups.Placing.Group(has)
 	}
 	fix = "signet apply -f <file with a NodeGroup whose selectors the host has all of, and which is the only one>"
-	if fit := m.fitting(has); len(fit) > 1 {
+	if fit := m.groups.Placing.Fitting(has); len(fit) > 1 {
 		fix = "signet get nodegroups -o yaml; change the selectors of, or delete, all but one of: " + strings.Join(fit, ", ")
 	}
 	return group, fix, err
@@ -64,9 +43,7 @@ const mostCutOff = 5
 // cutOff warns of the hosts that are in a group before a change of NodeGroups, and in
 // none after it. hosts are those whose selectors decide.
 func cutOff(before, after *model, hosts []store.Agent) []string {
-	if slices.EqualFunc(before.selecting, after.selecting, func(x, y identity.NodeGroup) bool {
-		return x.Name == y.Name && slices.Equal(x.Selectors, y.Selectors)
-	}) {
+	if before.groups.Placing.Same(after.groups.Placing) {
 		return nil
 	}
 	var list []string

@@ -1,9 +1,6 @@
 package server
 
 import (
-	"iter"
-
-	"signet.example/ads"
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/proxy"
@@ -48,7 +45,7 @@ func (s sources) MayHost(agent string, node proxy.Ref) (group string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	return group, s.model().bound(group, node)
+	return group, s.model().groups.Hosts.May(group, node)
 }
 
 // Graph implements views.Model.
@@ -58,27 +55,7 @@ func (m *model) Graph() *mesh.Graph { return m.graph }
 func (m *model) Objects() ordered.Map[kinds.Key, *kinds.Object] { return m.objects }
 
 // Managed implements views.Model.
-func (m *model) Managed(node proxy.Ref) bool { return !m.hosts.Get(node).Empty() }
+func (m *model) Managed(node proxy.Ref) bool { return m.groups.Hosts.Any(node) }
 
 // Grants implements views.Model.
-func (m *model) Grants() views.Grants { return granted{m.hanging} }
-
-// granted is what hangs on groups (views.Grants).
-type granted struct {
-	groups ordered.Map[ordered.String, *group]
-}
-
-// Of implements views.Grants.
-func (g granted) Of(name string) (version any, resources iter.Seq[*ads.Resource]) {
-	var grants ordered.Map[ordered.String, *grant]
-	if on := g.groups.Get(ordered.String(name)); on != nil {
-		grants = on.grants
-	}
-	return grants, func(yield func(*ads.Resource) bool) {
-		for _, x := range grants.All() {
-			if !yield(x.resource) {
-				return
-			}
-		}
-	}
-}
+func (m *model) Grants() views.Grants { return m.groups.Granted }

@@ -14,7 +14,7 @@ import (
 // allWarnings are what warningsOf gives by looking at everything.
 func allWarnings(before, after *model, named ...kinds.Key) []string {
 	everything := func(m *model) []modelWarning {
-		return m.warnings(m.hanging.All(), slices.Collect(maps.Keys(maps.Collect(m.objects.All()))))
+		return m.warnings(m.groups.Granted.All(), slices.Collect(maps.Keys(maps.Collect(m.objects.All()))))
 	}
 	known := map[string]bool{}
 	for _, w := range everything(before) {

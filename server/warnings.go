@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"signet.example/identity"
-	"signet.example/internal/ordered"
+	"signet.example/server/groups"
 	"signet.example/server/kinds"
 )
 
@@ -26,21 +26,21 @@ func warningsOf(before, after *model, named ...kinds.Key) []string {
 	for k := range after.objects.Differ(before.objects) {
 		changed[k] = true
 	}
-	led := map[ordered.String]bool{}
+	led := map[string]bool{}
 	for k := range changed {
 		for _, m := range []*model{before, after} {
 			if name, ok := hangsOn(m.objects.Get(k)); ok {
-				led[ordered.String(name)] = true
+				led[name] = true
 			}
 		}
 	}
 	keys := slices.SortedFunc(maps.Keys(changed), kinds.Key.Compare)
 	known := map[string]bool{}
-	for _, w := range before.warnings(before.some(led), keys) {
+	for _, w := range before.warnings(before.groups.Granted.Named(led), keys) {
 		known[w.text] = true
 	}
 	var list []string
-	for _, w := range after.warnings(after.some(led), keys) {
+	for _, w := range after.warnings(after.groups.Granted.Named(led), keys) {
 		if !known[w.text] || slices.ContainsFunc(w.of, func(k kinds.Key) bool { return slices.Contains(named, k) }) {
 			list = append(list, w.text)
 		}
@@ -62,29 +62,18 @@ func hangsOn(o *kinds.Object) (group string, ok bool) {
 	return "", false
 }
 
-// some are the model's groups of these names.
-func (m *model) some(names map[ordered.String]bool) groups {
-	return func(yield func(ordered.String, *group) bool) {
-		for _, name := range slices.SortedFunc(maps.Keys(names), ordered.String.Compare) {
-			if g := m.hanging.Get(name); g != nil && !yield(name, g) {
-				return
-			}
-		}
-	}
-}
-
 // warnings are those of some groups and objects, and of the whole.
-func (m *model) warnings(in groups, keys []kinds.Key) []modelWarning {
+func (m *model) warnings(in groups.Some, keys []kinds.Key) []modelWarning {
 	var list []modelWarning
 	binding := func(b identity.Binding) kinds.Key { return kinds.Key{Kind: kinds.Binding, Name: b.Name} }
-	for _, o := range overlaps(in) {
-		list = append(list, modelWarning{o.String(), []kinds.Key{binding(o.first), binding(o.second)}})
+	for _, o := range groups.Overlaps(in) {
+		list = append(list, modelWarning{o.String(), []kinds.Key{binding(o.First), binding(o.Second)}})
 	}
-	for _, t := range sameHints(in) {
-		list = append(list, modelWarning{t.String(), []kinds.Key{{Kind: kinds.Entry, Name: t.first.Name}, {Kind: kinds.Entry, Name: t.second.Name}}})
+	for _, t := range groups.SameHints(in) {
+		list = append(list, modelWarning{t.String(), []kinds.Key{{Kind: kinds.Entry, Name: t.First.Name}, {Kind: kinds.Entry, Name: t.Second.Name}}})
 	}
-	for _, name := range unlisted(in) {
-		list = append(list, modelWarning{fmt.Sprintf("group %s has more bindings that overlap, or entries of one hint that one process can fit, than the %d pairs that are listed", name, mostPairs), nil})
+	for _, name := range groups.Unlisted(in) {
+		list = append(list, modelWarning{fmt.Sprintf("group %s has more bindings that overlap, or entries of one hint that one process can fit, than the %d pairs that are listed", name, groups.MostPairs), nil})
 	}
 	for _, k := range keys {
 		o := m.objects.Get(k)
