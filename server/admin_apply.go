@@ -18,6 +18,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
+	"signet.example/server/check"
 	"signet.example/server/fault"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
@@ -116,7 +117,7 @@ func (a *admin) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRes
 // warn is all that is said of a change before it is made: of what it brings, and of
 // those whom it leaves without.
 func (a *admin) warn(before, after *model, named ...kinds.Key) []string {
-	return slices.Concat(warningsOf(before, after, named...), cutOff(before, after, a.roster.BySelectors()), unserved(before.graph, after.graph, a.endpoints.Snapshot()))
+	return check.Warnings(before, after, a.roster.BySelectors(), a.endpoints.Snapshot(), named...)
 }
 
 // plan is a change that was checked against all that is stored.
@@ -277,8 +278,8 @@ func (in *intake) takeovers(now *model) {
 // that it can be applied again while its agent is away.
 func (in *intake) accessLogs(now *model) {
 	for _, o := range in.objects {
-		file := accessLogOf(o)
-		if file == "" || proxy.StandardLog(file) || file == accessLogOf(now.objects.Get(o.Key())) {
+		file := o.AccessLog()
+		if file == "" || proxy.StandardLog(file) || file == now.objects.Get(o.Key()).AccessLog() {
 			continue
 		}
 		dirs := in.access.logDirs()
@@ -292,18 +293,6 @@ func (in *intake) accessLogs(now *model) {
 		in.bad(o.Doc.FieldError("spec.logging.accessLog.file.path", fmt.Sprintf(
 			"%q is not written: use /dev/stdout or /dev/stderr, or a file in the folder that the agent's operator names as access_log_dir; %s", plain.Text(file), named)))
 	}
-}
-
-// accessLogOf is the path to which a virtual node logs; "" for none.
-func accessLogOf(o *kinds.Object) string {
-	if o == nil || o.Resource == nil {
-		return ""
-	}
-	s, ok := o.Resource.Spec.(*mesh.VirtualNodeSpec)
-	if !ok || s.Logging == nil || s.Logging.AccessLog == nil || s.Logging.AccessLog.File == nil {
-		return ""
-	}
-	return s.Logging.AccessLog.File.Path
 }
 
 // transitions refuses changes that break by definition (R12).

@@ -133,7 +133,7 @@ func (a *admin) without(m *model, o *kinds.Object) (*model, error) {
 	}
 	if g, ok := o.Value.(identity.NodeGroup); ok {
 		for _, agent := range a.roster.All() {
-			if agent.Group == g.Name && a.agentStatus(agent).state == api.AgentInfo_CONNECTED {
+			if agent.Group == g.Name && a.statuses.Of(agent).State == api.AgentInfo_CONNECTED {
 				return nil, fault.New(fault.Referenced, "%s is not deleted: agent %s of it is connected", k, agent.ID)
 			}
 		}

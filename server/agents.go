@@ -1,119 +1,28 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
-	"signet.example/identity"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/store"
 )
 
-// agentStates are the states of an agent, in the order in which they are counted.
-var agentStates = []api.AgentInfo_State{api.AgentInfo_CONNECTED, api.AgentInfo_JOINED, api.AgentInfo_AWAY, api.AgentInfo_GONE, api.AgentInfo_BANNED}
-
 // kindAgent is how operators name agents where they name a kind. Agents are not
 // applied: they join.
 const kindAgent = "Agent"
 
-func words[E protoreflect.Enum](list []E) []string {
-	out := make([]string, len(list))
-	for i, e := range list {
-		out[i] = api.Word(e)
-	}
-	return out
-}
-
-// agentStatus is what is known of an agent at one moment.
-type agentStatus struct {
-	store.Agent
-	state    api.AgentInfo_State
-	unserved map[string]string // why no caller is sent to a proxy, by its name
-	session  *fleet.Session    // nil unless it is connected
-	report   *api.Report       // the latest, nil if there was none
-	seen     time.Time
-	left     time.Time // when its last session ended, zero if that was not seen
-	end      time.Time // of its own newest certificate
-}
-
-func (s *server) agentStatus(g store.Agent) agentStatus {
-	now := s.clock()
-	session, left := s.sessions.Of(g.ID)
-	cert := s.issued.NewestOf(s.agentSPIFFE(g.ID))
-	st := agentStatus{
-		Agent: g, session: session, report: left.Report, seen: later(later(g.Joined, cert.Issued), left.At), left: left.At,
-		// The log may have no certificate of it: not read so far, or never issued.
-		end: cmp.Or(cert.End, g.Joined.Add(s.cfg.Lifetimes.Agent)),
-	}
-	if session != nil {
-		st.report, st.seen = session.Latest(), now
-		st.unserved = s.endpoints.Unserved(g.ID)
-	}
-	switch {
-	case g.Banned:
-		st.state = api.AgentInfo_BANNED
-	case session != nil:
-		st.state = api.AgentInfo_CONNECTED
-	case !st.end.After(now):
-		st.state = api.AgentInfo_GONE
-	case left.At.IsZero() && !cert.Renewed && g.Joined.After(s.started): // before, nobody saw whether it came
-		st.state = api.AgentInfo_JOINED
-	default:
-		st.state = api.AgentInfo_AWAY
-	}
-	return st
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
-func (st agentStatus) message() *api.AgentInfo {
-	info := &api.AgentInfo{
-		Id: st.ID, Group: st.Group, Hostname: st.Hostname, Connected: st.session != nil,
-		Joined: timestamppb.New(st.Joined), Report: st.report, State: st.state.Enum(),
-		LastSeen: timestamppb.New(st.seen), NotAfter: timestamppb.New(st.end),
-		Attestation: st.Method, Selectors: st.Selectors,
-		BanReason: st.BanReason,
-	}
-	if len(st.unserved) > 0 {
-		info.Report = withUnserved(st.report, st.unserved)
-	}
-	if st.session != nil {
-		info.Address = st.session.Peer().Remote.String()
-	}
-	return info
-}
-
-// withUnserved is a report in which a proxy that runs, and to which no caller is
-// sent, is not told to be ready.
-func withUnserved(r *api.Report, reasons map[string]string) *api.Report {
-	r, _ = proto.Clone(r).(*api.Report) // Clone returns what it was given
-	for _, p := range r.GetProxies() {
-		if reason, ok := reasons[p.GetName()]; ok && p.GetState() == api.ProxyStatus_READY {
-			p.State, p.Reason = api.ProxyStatus_UNSERVED.Enum(), reason
-		}
-	}
-	return r
-}
-
 // Agents lists who joined, with the latest report of each.
 func (a *admin) Agents(context.Context, *api.AgentsRequest) (*api.AgentsResponse, error) {
 	resp := &api.AgentsResponse{}
-	for _, g := range a.roster.All() {
-		resp.Agents = append(resp.Agents, a.agentStatus(g).message())
+	for _, st := range a.statuses.All() {
+		resp.Agents = append(resp.Agents, st.Message())
 	}
 	return resp, nil
 }
@@ -162,7 +71,7 @@ func (a *admin) holdings(ctx context.Context, id string, resp *api.BanAgentRespo
 	if err := a.issued.CaughtUp(ctx); err != nil {
 		resp.Unread = plain.Text(err.Error())
 	}
-	if held, last := a.issued.HeldBy(a.agentSPIFFE(id)); held > 0 {
+	if held, last := a.issued.HeldBy(fleet.IDOf(a.td, id)); held > 0 {
 		resp.Certificates, resp.NotAfter = held, timestamppb.New(last)
 	}
 	return resp
@@ -181,13 +90,13 @@ func (a *admin) deleteAgent(ctx context.Context, req *api.DeleteRequest) (*api.A
 	if err := a.issued.CaughtUp(ctx); err != nil { // a certificate that is not seen may be good
 		return nil, err
 	}
-	switch st := a.agentStatus(g); st.state {
+	switch st := a.statuses.Of(g); st.State {
 	case api.AgentInfo_GONE:
 	case api.AgentInfo_BANNED:
 		return nil, fault.New(fault.Referenced, "agent %s is not deleted: it is banned, and is kept so that its host key stays out", g.ID)
 	default:
 		return nil, fault.New(fault.Referenced, "agent %s is not deleted: it is %s, and its certificate is good until %s; to shut it out now: signet ban %s",
-			g.ID, api.Word(st.state), utc(st.end), g.ID)
+			g.ID, api.Word(st.State), plain.UTC(st.End), g.ID)
 	}
 	resp := &api.ApplyResponse{Revision: a.store.Revision(), Changes: []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: kindAgent, Name: g.ID}}}
 	if req.GetDryRun() {
@@ -213,13 +122,4 @@ func (a *admin) agentNamed(id string) (store.Agent, error) {
 // isAgentKind reports whether a kind is the agents, which are no stored objects.
 func isAgentKind(kind string) bool {
 	return strings.EqualFold(kind, kindAgent) || strings.EqualFold(kind, kindAgent+"s")
-}
-
-// agentSPIFFE is an agent's identity in findings; an id that makes none is shown.
-func (s *server) agentSPIFFE(id string) string {
-	sid, err := identity.ForAgent(s.td, id)
-	if err != nil {
-		return id
-	}
-	return sid.String()
 }

@@ -72,7 +72,7 @@ func (r *refusals) run(ctx context.Context) error {
 func (r *refusals) tell(ctx context.Context) {
 	for _, action := range refusable {
 		if n, since := r.budget[action].Missed(); n > 0 {
-			r.audit(ctx, "server", action, fmt.Sprintf("refused: %d more like these since %s", n, utc(since)))
+			r.audit(ctx, "server", action, fmt.Sprintf("refused: %d more like these since %s", n, plain.UTC(since)))
 		}
 	}
 }

@@ -46,9 +46,7 @@ var (
 	MostStrangersOfOneAddress = fleet.AgentsLimits().Source[fleet.Stranger]
 	// MostOfOneAgent is how many connections one agent has.
 	MostOfOneAgent = fleet.AgentsLimits().Agent
-	// FindingSeverities is which severities each finding can have.
-	FindingSeverities = severities
-	AskSigner         = askSigner
+	AskSigner      = askSigner
 )
 
 // What attestations are paid with.

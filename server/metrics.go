@@ -13,6 +13,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/scrape"
+	"signet.example/server/fleet"
 	"signet.example/server/signer"
 )
 
@@ -101,7 +102,7 @@ func (m *metrics) exchanged(id tls.CurveID) {
 type gauges struct{ s *server }
 
 var (
-	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state ("+strings.Join(words(agentStates), ", ")+").", []string{"state"}, nil)
+	descAgents    = prometheus.NewDesc("signet_server_agents", "Agents that joined, by state ("+strings.Join(stateWords(), ", ")+").", []string{"state"}, nil)
 	descViews     = prometheus.NewDesc("signet_server_views", "Views with a stream, by kind (agent, node).", []string{"kind"}, nil)
 	descEndpoints = prometheus.NewDesc("signet_server_endpoints", "Registered endpoints, by state (served, refused).", []string{"state"}, nil)
 	descRejected  = prometheus.NewDesc("signet_server_xds_rejected", "Resource versions that proxies refused, as agents report them.", nil, nil)
@@ -111,6 +112,14 @@ var (
 	descRoot      = prometheus.NewDesc("signet_server_root_ca_not_after_timestamp_seconds", "End of the first root to end.", nil, nil)
 	descOrphans   = prometheus.NewDesc("signet_server_orphan_reservations", "Serials that were reserved and neither issued nor abandoned.", nil, nil)
 )
+
+func stateWords() []string {
+	words := make([]string, len(fleet.States))
+	for i, state := range fleet.States {
+		words[i] = api.Word(state)
+	}
+	return words
+}
 
 // Describe implements prometheus.Collector.
 func (gauges) Describe(c chan<- *prometheus.Desc) {
@@ -128,8 +137,8 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 	}
 	s := w.s
 	states := map[api.AgentInfo_State]int{}
-	for _, a := range s.roster.All() {
-		states[s.agentStatus(a).state]++
+	for _, st := range s.statuses.All() {
+		states[st.State]++
 	}
 	var rejected int
 	for _, o := range s.sessions.Connected() {
@@ -137,7 +146,7 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 			rejected += len(p.GetRejected())
 		}
 	}
-	for _, state := range agentStates {
+	for _, state := range fleet.States {
 		gauge(descAgents, float64(states[state]), api.Word(state))
 	}
 	agents, nodes := s.views.Count()

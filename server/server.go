@@ -69,6 +69,7 @@ type server struct {
 	roster    *fleet.Roster
 	sessions  *fleet.Sessions
 	instances *fleet.Instances
+	statuses  fleet.Statuses
 	registry  *fleet.File // what endpoints are over: this server has it alone
 	endpoints *fleet.Endpoints
 	policies  *policies.Revisions
@@ -211,6 +212,11 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		Shared: s.registry, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock, Changed: changed.Wake,
 	})
 	s.sessions = fleet.NewSessions(s.endpoints, s.log)
+	s.statuses = fleet.Statuses{
+		TrustDomain: s.td, Roster: s.roster, Sessions: s.sessions, Endpoints: s.endpoints,
+		Own:      func(id string) fleet.OwnCert { return fleet.OwnCert(s.issued.NewestOf(id)) },
+		Lifetime: s.cfg.Lifetimes.Agent, Started: s.started, Clock: s.clock,
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err

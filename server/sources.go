@@ -5,6 +5,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/groups"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
@@ -56,6 +57,9 @@ func (m *model) Objects() ordered.Map[kinds.Key, *kinds.Object] { return m.objec
 
 // Managed implements views.Model.
 func (m *model) Managed(node proxy.Ref) bool { return m.groups.Hosts.Any(node) }
+
+// Groups implements check.Model.
+func (m *model) Groups() groups.Groups { return m.groups }
 
 // Grants implements views.Model.
 func (m *model) Grants() views.Grants { return m.groups.Granted }

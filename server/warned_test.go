@@ -2,31 +2,45 @@ package server
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 
+	"signet.example/server/check"
+	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 )
 
-// allWarnings are what warningsOf gives by looking at everything.
-func allWarnings(before, after *model, named ...kinds.Key) []string {
-	everything := func(m *model) []modelWarning {
-		return m.warnings(m.groups.Granted.All(), slices.Collect(maps.Keys(maps.Collect(m.objects.All()))))
-	}
-	known := map[string]bool{}
-	for _, w := range everything(before) {
-		known[w.text] = true
-	}
+// warned is what a change between two models is warned of.
+func warned(before, after *model, named ...kinds.Key) []string {
+	return check.Warnings(before, after, nil, &fleet.Registered{}, named...)
+}
+
+// allWarnings are what warned gives by looking at everything.
+func allWarnings(t *testing.T, before, after *model, named ...kinds.Key) []string {
+	everything := func(m *model) []string { return warned(emptyModel(t), m) }
+	known := everything(before)
 	var list []string
 	for _, w := range everything(after) {
-		if !known[w.text] || slices.ContainsFunc(w.of, func(k kinds.Key) bool { return slices.Contains(named, k) }) {
-			list = append(list, w.text)
+		if !slices.Contains(known, w) || slices.ContainsFunc(isOf(w), func(k kinds.Key) bool { return slices.Contains(named, k) }) {
+			list = append(list, w)
 		}
 	}
 	return list
+}
+
+// isOf are the objects that a warning is about.
+func isOf(warning string) []kinds.Key {
+	switch f := strings.Fields(warning); f[0] {
+	case "bindings":
+		return []kinds.Key{{Kind: kinds.Binding, Name: f[1]}, {Kind: kinds.Binding, Name: f[4]}}
+	case "binding":
+		return []kinds.Key{{Kind: kinds.Binding, Name: f[1]}}
+	case "entries":
+		return []kinds.Key{{Kind: kinds.Entry, Name: f[1]}, {Kind: kinds.Entry, Name: f[3]}}
+	}
+	return nil
 }
 
 func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
@@ -53,7 +67,7 @@ func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
 			if put != nil {
 				named = []kinds.Key{o.Key()}
 			}
-			got, want := warningsOf(m, next, named...), allWarnings(m, next, named...)
+			got, want := warned(m, next, named...), allWarnings(t, m, next, named...)
 			slices.Sort(got)
 			if slices.Sort(want); !slices.Equal(got, want) {
 				t.Fatalf("seed %d: %v: warns of\n%s\nand everything of\n%s", seed, o.Key(), strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -88,7 +102,7 @@ func TestAChangeIsWarnedOfByTheSameWorkAmongAnyNumberOfGroups(t *testing.T) {
 			t.Fatal("not patched")
 		}
 		return testing.AllocsPerRun(10, func() {
-			if got := warningsOf(m, next, put[0].Key()); len(got) != 2 { // of the overlap, and of anyone
+			if got := warned(m, next, put[0].Key()); len(got) != 2 { // of the overlap, and of anyone
 				t.Fatal(got)
 			}
 		})

@@ -6,6 +6,7 @@ package plain
 
 import (
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -36,6 +37,9 @@ const maxText = 2048
 
 // Text is Clip for what an agent or operator wrote and a terminal will show (A21).
 func Text(s string) string { return Clip(s, maxText) }
+
+// UTC is a time as people are told it.
+func UTC(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // Shown reports whether r is shown as itself: a graphic character or a plain
 // space. unicode.IsPrint leaves out controls, line separators, private use, and

@@ -155,6 +155,19 @@ func (o *Object) Warnings() manifest.Errors {
 	return mesh.EnvelopeWarnings(o.Doc)
 }
 
+// AccessLog is the file to which the proxies of a virtual node log; "" for none, and of
+// nil.
+func (o *Object) AccessLog() string {
+	if o == nil || o.Resource == nil {
+		return ""
+	}
+	s, ok := o.Resource.Spec.(*mesh.VirtualNodeSpec)
+	if !ok || s.Logging == nil || s.Logging.AccessLog == nil || s.Logging.AccessLog.File == nil {
+		return ""
+	}
+	return s.Logging.AccessLog.File.Path
+}
+
 // Refers lists what the object names and must be there, beside what the mesh's graph
 // resolves.
 func (o *Object) Refers() []Ref {

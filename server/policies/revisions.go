@@ -480,14 +480,6 @@ func (p *Revisions) setStamp(id string) {
 	p.Changed()
 }
 
-// InForceSince is the newest revision, and when it came into force.
-func (p *Revisions) InForceSince() (id string, since time.Time) {
-	if s := p.state.Load(); s != nil {
-		return s.Current.GetId(), s.Since
-	}
-	return "", time.Time{}
-}
-
 // revision is the id of the newest revision.
 func (p *Revisions) revision() string {
 	if s := p.state.Load(); s != nil {

@@ -43,7 +43,7 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server": {lines: 5100, uses: 15, embedded: []string{"server", "Agent"}},
+	"server": {lines: 4200, uses: 15, embedded: []string{"server"}},
 	"policy": {uses: 18},
 	"dev":    {calls: 12},
 	"xds":    {uses: 15},

@@ -1,15 +1,16 @@
-package server
+package check
 
 import (
 	"fmt"
 
+	"signet.example/api"
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
 )
 
-// routes is what a service leads to now.
-type routes struct {
+// routing is what services lead to.
+type routing struct {
 	graph *mesh.Graph
 	known *fleet.Registered
 }
@@ -28,7 +29,7 @@ func (t target) String() string {
 }
 
 // nobody reports why a service has no target at all, "" where it has.
-func (r routes) nobody(s *mesh.VirtualService) string {
+func (r routing) nobody(s *mesh.VirtualService) string {
 	router := r.graph.Router(s.Router)
 	switch {
 	case s.Node != proxy.Ref{} || router != nil && len(router.Routes) > 0:
@@ -40,7 +41,7 @@ func (r routes) nobody(s *mesh.VirtualService) string {
 }
 
 // targets lists each virtual node once.
-func (r routes) targets(s *mesh.VirtualService) []target {
+func (r routing) targets(s *mesh.VirtualService) []target {
 	if s.Node != (proxy.Ref{}) {
 		return []target{{s.Node, "it", "all", r.unservedBy(s.Node)}}
 	}
@@ -67,7 +68,7 @@ func (r routes) targets(s *mesh.VirtualService) []target {
 
 // unservedBy reports why nobody is behind a target, "" where somebody is, or may
 // be: what a name resolves to is not known here.
-func (r routes) unservedBy(node proxy.Ref) string {
+func (r routing) unservedBy(node proxy.Ref) string {
 	registered := r.known.Of(node)
 	if len(registered) == 0 {
 		if r.graph.Node(node).DNS != nil {
@@ -83,42 +84,45 @@ func (r routes) unservedBy(node proxy.Ref) string {
 	return "none of whose endpoints is healthy and connected"
 }
 
-// mostUnserved is how many targets are named that a change leads to and that nobody
-// answers for; more are counted.
-const mostUnserved = 20
-
-// unserved warns of services that somebody answers before a change, and after it not,
-// or not all of their calls. What is new, or is not answered before, waits for its proxies.
-func unserved(before, after *mesh.Graph, known *fleet.Registered) []string {
-	was, will := routes{before, known}, routes{after, known}
-	var list []string
-	for _, name := range after.Meshes() {
-		for _, s := range after.Services(name) {
-			old := before.Service(s.GraphName())
-			if old == nil || old == s && before.Router(old.Router) == after.Router(s.Router) {
-				continue
-			}
-			said, answered := map[proxy.Ref]bool{}, false
-			for _, t := range was.targets(old) {
-				said[t.node] = t.unserved != ""
-				answered = answered || t.unserved == ""
-			}
-			if !answered {
-				continue
-			}
-			service := fmt.Sprintf("virtual service %s/%s: ", s.Mesh, s.Name)
-			if what := will.nobody(s); what != "" {
-				list = append(list, service+what+": every call of it fails")
-			}
-			for _, t := range will.targets(s) {
-				if t.unserved != "" && !said[t.node] {
-					list = append(list, service+t.String()+`; start a proxy of it first (docs/APPMESH.md, "Renaming a virtual node")`)
-				}
+// routes is about services that are declared as backends and that nobody
+// answers: calls of them fail with 503, all or a share.
+func (l Look) routes() []*api.Finding {
+	var list []*api.Finding
+	graph, known := l.Stored.Graph(), l.Endpoints
+	for _, name := range graph.Meshes() {
+		callers := map[*mesh.VirtualService]int{}
+		for _, n := range graph.Nodes(name) {
+			for _, b := range n.Backends {
+				callers[graph.Service(b.Service)]++
 			}
 		}
+		for _, s := range graph.Services(name) {
+			severity, who := sevError, fmt.Sprintf("%d virtual nodes call it", callers[s])
+			switch callers[s] {
+			case 0:
+				severity, who = sevWarning, "no virtual node declares it as a backend"
+			case 1:
+				who = "a virtual node calls it"
+			}
+			list = append(list, routing{graph, known}.findings(s, severity, who)...)
+		}
 	}
-	if more := len(list) - mostUnserved; more > 0 {
-		list = append(list[:mostUnserved], fmt.Sprintf("%d more targets of virtual services have no endpoint", more))
+	return list
+}
+
+func (r routing) findings(s *mesh.VirtualService, severity api.Finding_Severity, who string) []*api.Finding {
+	subject := fmt.Sprintf("VirtualService %s/%s", s.Mesh, s.Name)
+	if what := r.nobody(s); what != "" {
+		return []*api.Finding{finding(findNoProvider, severity, subject, "signet apply -f <file with its provider, or a route>",
+			"%s: every call of it fails; %s", what, who)}
+	}
+	var list []*api.Finding
+	for _, t := range r.targets(s) {
+		if t.unserved != "" {
+			list = append(list, finding(findNoEndpoint, severity, subject+" to VirtualNode "+t.node.Name,
+				fmt.Sprintf("start a proxy of %s/%s: `signet agent` on a host whose group has a Binding for it; signet get agents", t.node.Mesh, t.node.Name),
+				"%s; %s", t, who))
+		}
 	}
 	return list
 }

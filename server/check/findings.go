@@ -1,0 +1,94 @@
+package check
+
+import (
+	"fmt"
+
+	"signet.example/api"
+)
+
+const (
+	sevError   = api.Finding_ERROR
+	sevWarning = api.Finding_WARNING
+	sevInfo    = api.Finding_INFO
+)
+
+// The findings of `signet check`. An id is never given to another cause.
+// docs/CHECKS.md has a section for each.
+const (
+	findDisconnected = "SIG001"
+	findExpiry       = "SIG002"
+	findOverdue      = "SIG003"
+	findRejected     = "SIG004"
+	findPolicy       = "SIG005"
+	findNoPolicy     = "SIG006"
+	findIssuingCA    = "SIG007"
+	findConflict     = "SIG008"
+	findPeerMode     = "SIG009"
+	findAgentOwn     = "SIG010"
+	findOrphan       = "SIG011"
+	findAmbiguous    = "SIG012"
+	findNoAgent      = "SIG013"
+	findJWKS         = "SIG014"
+	findStale        = "SIG015"
+	findProxy        = "SIG016"
+	findSigner       = "SIG017"
+	findSignerUser   = "SIG018"
+	findOpenEgress   = "SIG019"
+	findTwoPlaces    = "SIG020"
+	findNoEndpoint   = "SIG021"
+	findNoProvider   = "SIG022"
+	findLogCut       = "SIG023"
+	findNoGroup      = "SIG024"
+	findContested    = "SIG030"
+	findPolicyWarn   = "SIG031"
+	findAccessLog    = "SIG032"
+	findUnsafeMesh   = "SIG033"
+	findKeysLeft     = "SIG034"
+	findNoSpeaker    = "SIG040"
+	findWideSpeaker  = "SIG041"
+	findSpeaker      = "SIG042"
+	findPostQuantum  = "SIG050"
+)
+
+// severities is which a finding can have: an error makes calls fail, or will when
+// something ends; a warning does not.
+var severities = map[string][]api.Finding_Severity{
+	findDisconnected: {sevWarning},
+	findExpiry:       {sevError},
+	findOverdue:      {sevWarning},
+	findRejected:     {sevError},
+	findPolicy:       {sevError},
+	findNoPolicy:     {sevError, sevWarning},
+	findIssuingCA:    {sevError},
+	findConflict:     {sevError},
+	findPeerMode:     {sevWarning},
+	findNoGroup:      {sevError},
+	findAgentOwn:     {sevError, sevWarning, sevInfo},
+	findOrphan:       {sevInfo},
+	findAmbiguous:    {sevWarning},
+	findNoAgent:      {sevError, sevWarning},
+	findJWKS:         {sevError, sevWarning},
+	findStale:        {sevError},
+	findProxy:        {sevError},
+	findSigner:       {sevError},
+	findSignerUser:   {sevWarning},
+	findOpenEgress:   {sevWarning},
+	findTwoPlaces:    {sevError},
+	findNoEndpoint:   {sevError, sevWarning},
+	findNoProvider:   {sevError, sevWarning},
+	findLogCut:       {sevError},
+	findContested:    {sevError},
+	findPolicyWarn:   {sevWarning},
+	findAccessLog:    {sevWarning},
+	findUnsafeMesh:   {sevWarning},
+	findKeysLeft:     {sevWarning, sevInfo},
+	findNoSpeaker:    {sevError, sevWarning},
+	findWideSpeaker:  {sevWarning},
+	findSpeaker:      {sevInfo},
+	findPostQuantum:  {sevError},
+}
+
+// finding is one, as it is told.
+func finding(id string, severity api.Finding_Severity, subject, fix, cause string, args ...any) *api.Finding {
+	return &api.Finding{Id: id, Severity: severity.Enum(), Subject: subject, Fix: fix, Cause: fmt.Sprintf(cause, args...)}
+}

@@ -1,0 +1,78 @@
+package check
+
+import (
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/api"
+	"signet.example/internal/ordered"
+	"signet.example/mesh"
+	"signet.example/policy"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
+	"signet.example/server/groups"
+	"signet.example/server/issuers"
+	"signet.example/server/kinds"
+	"signet.example/server/policies"
+)
+
+// Look is everything that findings are made of, at one moment. Nothing of it is changed.
+type Look struct {
+	Now, Started time.Time // of the server
+	TrustDomain  spiffeid.TrustDomain
+	Stored       Model
+	Signer       Signer
+
+	Agents    []fleet.Status         // all that joined, by id
+	Clashes   map[string]fleet.Clash // host keys in two places, by agent
+	Refused   []fleet.Conflict
+	Endpoints *fleet.Registered
+
+	Policy  Policy
+	Failing map[string]issuers.Failure // by JWTIssuer
+	Losing  map[string][]error
+	Orphans []*api.LogRecord // reserved, and never answered
+
+	Open     []Proxy     // whose outbound listeners other hosts reach
+	Unlogged []proxy.Ref // virtual nodes of proxies whose host does not take their access log
+
+	ByCertificate bool     // whether hosts can join by a certificate of their own
+	PostQuantum   []string // meshes that are to accept no other key exchange
+}
+
+// Model is what is stored. It is immutable.
+type Model interface {
+	Graph() *mesh.Graph
+	Objects() ordered.Map[kinds.Key, *kinds.Object]
+	Groups() groups.Groups
+}
+
+// hasSource reports whether there is any PolicySource.
+func hasSource(m Model) bool {
+	for k := range m.Objects().From(kinds.Key{Kind: kinds.PolicySource}) {
+		return k.Mesh == "" && k.Kind == kinds.PolicySource
+	}
+	return false
+}
+
+// Signer is what is known of the signer.
+type Signer struct {
+	Separate            bool      // it is a service of another user
+	NotBefore, NotAfter time.Time // of the issuing certificate
+	Err                 error     // why it does not answer, or its answer is not good
+	Gone                string    // what mends Err where its log lacks records; else ""
+}
+
+// Policy is what is decided by, and what it came of.
+type Policy struct {
+	State    *policies.State
+	Statuses []*api.PolicyStatus
+	Packages []policy.Package // of virtual nodes, in force
+}
+
+// Proxy is one that is being served.
+type Proxy struct {
+	Node  proxy.Ref
+	Shape proxy.Shape
+}

@@ -1,0 +1,87 @@
+package check
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"signet.example/api"
+	"signet.example/authz/jwt"
+	"signet.example/internal/plain"
+	"signet.example/policy"
+	"signet.example/server/issuers"
+	"signet.example/server/policies"
+)
+
+// policy looks at the sources of policies and what is in force.
+func (l Look) policy() []*api.Finding {
+	var list []*api.Finding
+	for _, st := range l.Policy.Statuses {
+		if st.GetError() != "" {
+			list = append(list, finding(findPolicy, sevError, "PolicySource "+st.GetSource(), "signet policy sync, after what the cause names is mended and committed",
+				"the last sync failed, %s: %s", inForce(l.Policy.State.Current.GetCommit()), st.GetError()))
+		}
+		for _, w := range st.GetWarnings() {
+			list = append(list, finding(findPolicyWarn, sevWarning, "PolicySource "+st.GetSource(), "signet policy check <folder>, in a clone of the repository; commit, and `signet policy sync`", "%s", w))
+		}
+	}
+	if len(l.Policy.State.Current.GetModules()) == 0 {
+		severity := sevWarning
+		for _, name := range l.Stored.Graph().Meshes() {
+			if len(l.Stored.Graph().Nodes(name)) > 0 { // there is something to call
+				severity = sevError
+			}
+		}
+		fix := "signet apply -f <file with a PolicySource>"
+		if hasSource(l.Stored) {
+			fix = "signet policy sync, after what its sync names (SIG005) is mended and committed"
+		}
+		list = append(list, finding(findNoPolicy, severity, "policy", fix,
+			"no policy is loaded: "+policy.WithoutPolicy))
+	}
+	return list
+}
+
+// inForce reports what is served where the newest policies are not.
+func inForce(commit string) string {
+	if commit == "" {
+		return "and none succeeded before: " + policy.WithoutPolicy
+	}
+	return "commit " + commit + " stays in force"
+}
+
+// packages finds packages that several virtual nodes claim.
+func (l Look) packages() []*api.Finding {
+	var list []*api.Finding
+	graph := l.Stored.Graph()
+	for _, p := range policies.Contested(graph, l.Policy.Packages) {
+		nodes := policies.Claims(graph, p)
+		list = append(list, finding(findContested, sevError, p.String(), "rename the package as the cause says, commit, and `signet policy sync`",
+			"what it allows holds for none of them, what it denies for each: %s", policies.ContestedText(p, nodes)))
+	}
+	return list
+}
+
+// issuers looks at the keys of those who issue end-users' tokens.
+func (l Look) issuers() []*api.Finding {
+	var list []*api.Finding
+	for _, name := range slices.Sorted(maps.Keys(l.Failing)) {
+		f := l.Failing[name]
+		severity, what := sevWarning, "the last good ones, of "+plain.UTC(f.Fetched)+", stay"
+		if f.Fetched.IsZero() {
+			severity, what = sevError, "there never were any, so that each of its tokens is refused"
+		}
+		list = append(list, finding(findJWKS, severity, "JWTIssuer "+name, "signet get jwtissuer "+name+" -o yaml; see that its jwksURL answers",
+			"its keys could not be fetched; %s: %s", what, f.Err))
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Losing)) {
+		severity := sevInfo // losing a key for encryption does not matter
+		if slices.ContainsFunc(l.Losing[name], func(err error) bool { return !errors.Is(err, jwt.ErrOtherUse) }) {
+			severity = sevWarning
+		}
+		list = append(list, finding(findKeysLeft, severity, "JWTIssuer "+name, "none here: RS256 (2048 bits and more), ES256 and EdDSA keys are used, each of a kid of its own",
+			"keys of its set are not used, and tokens that they sign are refused: %s", strings.Join(issuers.Texts(l.Losing[name]), "; ")))
+	}
+	return list
+}

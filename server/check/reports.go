@@ -1,0 +1,148 @@
+package check
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"signet.example/api"
+	"signet.example/internal/plain"
+	"signet.example/server/fleet"
+	"signet.example/server/policies"
+)
+
+// overdueAfter is how long past its due time a rotation may be.
+const overdueAfter = time.Minute
+
+// reports looks at what the connected agents say.
+func (l Look) reports() []*api.Finding {
+	var list []*api.Finding
+	want, since := l.Policy.State.Current.GetId(), l.Policy.State.Since
+	for _, st := range l.Agents {
+		if !st.Connected() {
+			continue
+		}
+		r, id := st.Report, st.SPIFFE
+		for _, v := range r.GetSvids() {
+			list = append(list, ofSVID(l.Now, id, v)...)
+		}
+		for _, p := range r.GetProxies() {
+			list = append(list, ofProxy(id, p)...)
+			list = append(list, ofSpeaker(id, p)...)
+		}
+		if r.GetPeerMode() == api.Report_LEGACY {
+			list = append(list, finding(findPeerMode, sevWarning, id, "upgrade the kernel to 6.5 or later",
+				"the kernel has no SO_PEERPIDFD: local peers are attested by pid with checks around each answer"))
+		}
+		for _, f := range r.GetOwn() {
+			severity, fix := agentAdvice(f.GetKind())
+			list = append(list, finding(findAgentOwn, severity, id, fix, "%s: %s", f.GetKindWord(), f.GetText()))
+		}
+		if r != nil && l.Now.Sub(st.Since) > policies.StampDeadline && l.Now.Sub(since) > policies.StampDeadline && r.GetPolicyRevision() != want {
+			list = append(list, finding(findStale, sevError, id, "look at the agent's log for why it does not load it; then restart `signet agent` there",
+				"the agent has policy revision %q, and routes ask for %q: its proxies deny every call as unavailable", r.GetPolicyRevision(), want))
+		}
+	}
+	return list
+}
+
+func ofSVID(now time.Time, agent string, v *api.SVIDStatus) []*api.Finding {
+	end := v.GetNotAfter().AsTime()
+	subject := v.GetSpiffeId() + " (" + v.GetConsumerWord() + " of " + agent + ")"
+	switch {
+	case !end.After(now):
+		return []*api.Finding{finding(findExpiry, sevError, subject, "signet certs", "its certificate %s expired at %s", v.GetSerial(), plain.UTC(end))}
+	case v.GetNextRenewal() != nil && now.Sub(v.GetNextRenewal().AsTime()) > min(overdueAfter, end.Sub(v.GetNextRenewal().AsTime())/2):
+		return []*api.Finding{finding(findOverdue, sevWarning, subject, "see the agent's log for why renewal fails",
+			"its rotation was due at %s; the certificate ends at %s", plain.UTC(v.GetNextRenewal().AsTime()), plain.UTC(end))}
+	}
+	return nil
+}
+
+func ofProxy(agent string, p *api.ProxyStatus) []*api.Finding {
+	var list []*api.Finding
+	subject := fmt.Sprintf("proxy %s of %s", p.GetName(), agent)
+	for _, j := range p.GetRejected() {
+		list = append(list, finding(findRejected, sevError, subject, "signet get all -o yaml; correct the resource and `signet apply` it",
+			"Envoy refused %s %s, version %s, and keeps the last good one: %s", shortType(j.GetTypeUrl()), plain.Text(j.GetName()), plain.Text(j.GetVersion()), j.GetMessage()))
+	}
+	if p.GetState() == api.ProxyStatus_BACKOFF {
+		list = append(list, finding(findProxy, sevError, subject, "see the agent's log for Envoy's last lines", "Envoy ended %d times and is held back before the next start", p.GetRestarts()))
+	}
+	return list
+}
+
+func shortType(url string) string { return url[strings.LastIndexByte(url, '.')+1:] }
+
+// endpoints looks at what is reported and not served.
+func (l Look) endpoints() []*api.Finding {
+	var list []*api.Finding
+	for _, c := range l.Refused {
+		list = append(list, finding(findConflict, sevError, fmt.Sprintf("proxy %s of %s", c.Endpoint.Proxy, fleet.IDOf(l.TrustDomain, c.Endpoint.Agent)),
+			c.Fix,
+			"its endpoint for %s/%s is not served: %s", c.Endpoint.Mesh, c.Endpoint.Node, c.Reason))
+	}
+	return list
+}
+
+// agentAdvice is how bad a finding is that an agent reports of itself, and what
+// mends it.
+func agentAdvice(kind api.AgentFinding_Kind) (severity api.Finding_Severity, fix string) {
+	switch kind {
+	case api.AgentFinding_AUTHZ_SAME_USER:
+		return sevWarning, "set authz.user in the agent's configuration to a user of its own; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
+	case api.AgentFinding_PROXIES_SAME_USER:
+		return sevWarning, "set proxy_user in the agent's configuration to a user of its own, another than authz.user; the agent then needs CAP_SETUID, CAP_SETGID and CAP_KILL, as the unit in docs/AGENT.md grants"
+	case api.AgentFinding_METRICS_OPEN:
+		return sevWarning, "set metrics in the agent's configuration to an address of the loopback interface, such as 127.0.0.1:9465"
+	case api.AgentFinding_CLASSICAL_KEY_EXCHANGE: // what falls back is served, and is not of today's dangers
+		return sevInfo, "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
+	case api.AgentFinding_PROXY_ADDRESS:
+		return sevError, fleet.OtherBind
+	case api.AgentFinding_POLICY_STOPPED:
+		return sevError, "correct the policy and push it: under its next revision the calls are decided again; docs/POLICY.md says what an evaluation may cost"
+	case api.AgentFinding_PROXY_WAITING:
+		return sevError, "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
+	}
+	return sevWarning, "see the agent's log"
+}
+
+// ofSpeaker finds who may call out through a proxy, and what is wrong with it.
+func ofSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
+	subject := fmt.Sprintf("proxy %s of %s", p.GetName(), agent)
+	paste := "name them for good in its Binding's spec: applications: [" + strings.Join(quoted(p.GetApplications()), ", ") + "]"
+	if len(p.GetApplications()) == 0 {
+		paste = "name them in its Binding's spec: applications: [\"unix:uid:<uid of the application>\"]"
+	}
+	who, problem := plain.Text(p.GetSpeaker()), plain.Text(p.GetSpeakerProblem())
+	switch p.GetSpeakerFault() { // what no Binding can mend
+	case api.ProxyStatus_EGRESS_SOCKET:
+		paste = "the socket's folder must be the proxy's own, and applications left out of its Binding: docs/AGENT.md"
+	case api.ProxyStatus_APPLICATION_SOCKET:
+		paste = "nobody but the application's user and root may put anything into the folder of its sockets: docs/AGENT.md"
+	}
+	switch {
+	case who == "" && problem == "":
+		return nil
+	case who == "":
+		severity := sevWarning
+		if len(p.GetApplications()) > 0 { // somebody is there, and refused
+			severity = sevError
+		}
+		return []*api.Finding{finding(findNoSpeaker, severity, subject, paste, "nobody may call out through it: %s", problem)}
+	case problem != "":
+		return []*api.Finding{finding(findWideSpeaker, sevWarning, subject, "run the application as a user of its own, or name who may call out in applications of the Binding", "%s", problem)}
+	case len(p.GetApplications()) == 0: // the Binding says it
+		return nil
+	}
+	return []*api.Finding{finding(findSpeaker, sevInfo, subject, paste, "%s may call out through it, as was found when it first listened", who)}
+}
+
+func quoted(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strconv.Quote(plain.Text(s))
+	}
+	return out
+}

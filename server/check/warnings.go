@@ -1,0 +1,178 @@
+package check
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"signet.example/identity"
+	"signet.example/internal/plain"
+	"signet.example/mesh"
+	"signet.example/proxy"
+	"signet.example/server/fleet"
+	"signet.example/server/groups"
+	"signet.example/server/kinds"
+	"signet.example/store"
+)
+
+// Warnings are all that is said of a change before it is made: of what it brings, of what
+// it names, and of those whom it leaves without. bySelectors are the hosts whose selectors
+// place them.
+func Warnings(before, after Model, bySelectors []store.Agent, known *fleet.Registered, named ...kinds.Key) []string {
+	return slices.Concat(brought(before, after, named...), cutOff(before.Groups().Placing, after.Groups().Placing, bySelectors), unserved(before.Graph(), after.Graph(), known))
+}
+
+// warning is about what is allowed and probably not meant.
+type warning struct {
+	text string
+	of   []kinds.Key // whose it is
+}
+
+// brought are the warnings of a change: what was so before is not news, unless the
+// change names it again. Only what the change leads to is looked at.
+func brought(before, after Model, named ...kinds.Key) []string {
+	changed := map[kinds.Key]bool{}
+	for _, k := range named {
+		changed[k] = true
+	}
+	for k := range after.Objects().Differ(before.Objects()) {
+		changed[k] = true
+	}
+	led := map[string]bool{}
+	for k := range changed {
+		for _, m := range []Model{before, after} {
+			if name, ok := hangsOn(m.Objects().Get(k)); ok {
+				led[name] = true
+			}
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(changed), kinds.Key.Compare)
+	known := map[string]bool{}
+	for _, w := range warnings(before, before.Groups().Granted.Named(led), keys) {
+		known[w.text] = true
+	}
+	var list []string
+	for _, w := range warnings(after, after.Groups().Granted.Named(led), keys) {
+		if !known[w.text] || slices.ContainsFunc(w.of, func(k kinds.Key) bool { return slices.Contains(named, k) }) {
+			list = append(list, w.text)
+		}
+	}
+	return list
+}
+
+// hangsOn is the group of an Entry or a Binding.
+func hangsOn(o *kinds.Object) (group string, ok bool) {
+	if o == nil {
+		return "", false
+	}
+	switch v := o.Value.(type) {
+	case identity.Entry:
+		return v.Group, true
+	case identity.Binding:
+		return v.Group, true
+	}
+	return "", false
+}
+
+// warnings are those of some groups and objects, and of the whole.
+func warnings(m Model, in groups.Some, keys []kinds.Key) []warning {
+	var list []warning
+	binding := func(b identity.Binding) kinds.Key { return kinds.Key{Kind: kinds.Binding, Name: b.Name} }
+	for _, o := range groups.Overlaps(in) {
+		list = append(list, warning{o.String(), []kinds.Key{binding(o.First), binding(o.Second)}})
+	}
+	for _, t := range groups.SameHints(in) {
+		list = append(list, warning{t.String(), []kinds.Key{{Kind: kinds.Entry, Name: t.First.Name}, {Kind: kinds.Entry, Name: t.Second.Name}}})
+	}
+	for _, name := range groups.Unlisted(in) {
+		list = append(list, warning{fmt.Sprintf("group %s has more bindings that overlap, or entries of one hint that one process can fit, than the %d pairs that are listed", name, groups.MostPairs), nil})
+	}
+	for _, k := range keys {
+		o := m.Objects().Get(k)
+		if o == nil {
+			continue
+		}
+		if b, ok := o.Value.(identity.Binding); ok && b.Applications.Anyone {
+			list = append(list, warning{
+				fmt.Sprintf("binding %s lets every process of its proxy's host call out as %s (applications: anyone)", b.Name, b.VirtualNode),
+				[]kinds.Key{binding(b)},
+			})
+		}
+	}
+	if meshes := m.Graph().Meshes(); len(meshes) > 0 && !hasSource(m) {
+		var keys []kinds.Key
+		for _, name := range meshes {
+			keys = append(keys, kinds.Mesh(name))
+		}
+		list = append(list, warning{"there is no PolicySource: every call between services is denied until one is applied", keys})
+	}
+	return list
+}
+
+// mostCutOff is how many hosts are named that a change leaves in no group; more are counted.
+const mostCutOff = 5
+
+// cutOff warns of the hosts that are in a group before a change of NodeGroups, and in
+// none after it. hosts are those whose selectors decide.
+func cutOff(before, after groups.Placing, hosts []store.Agent) []string {
+	if before.Same(after) {
+		return nil
+	}
+	var list []string
+	more := 0
+	for _, g := range hosts {
+		group, _, was := placed(before, g)
+		_, _, err := placed(after, g)
+		switch {
+		case g.Banned || was != nil || err == nil:
+		case len(list) == mostCutOff:
+			more++
+		default:
+			list = append(list, fmt.Sprintf("agent %s (%s), in group %s now, would be in no group: %v; its workloads and proxies would get no certificates, and its proxies no calls", g.ID, plain.Text(g.Hostname), group, err))
+		}
+	}
+	if more > 0 {
+		list = append(list, fmt.Sprintf("%d more agents would be in no group", more))
+	}
+	return list
+}
+
+// mostUnserved is how many targets are named that a change leads to and that nobody
+// answers for; more are counted.
+const mostUnserved = 20
+
+// unserved warns of services that somebody answers before a change, and after it not,
+// or not all of their calls. What is new, or is not answered before, waits for its proxies.
+func unserved(before, after *mesh.Graph, known *fleet.Registered) []string {
+	was, will := routing{before, known}, routing{after, known}
+	var list []string
+	for _, name := range after.Meshes() {
+		for _, s := range after.Services(name) {
+			old := before.Service(s.GraphName())
+			if old == nil || old == s && before.Router(old.Router) == after.Router(s.Router) {
+				continue
+			}
+			said, answered := map[proxy.Ref]bool{}, false
+			for _, t := range was.targets(old) {
+				said[t.node] = t.unserved != ""
+				answered = answered || t.unserved == ""
+			}
+			if !answered {
+				continue
+			}
+			service := fmt.Sprintf("virtual service %s/%s: ", s.Mesh, s.Name)
+			if what := will.nobody(s); what != "" {
+				list = append(list, service+what+": every call of it fails")
+			}
+			for _, t := range will.targets(s) {
+				if t.unserved != "" && !said[t.node] {
+					list = append(list, service+t.String()+`; start a proxy of it first (docs/APPMESH.md, "Renaming a virtual node")`)
+				}
+			}
+		}
+	}
+	if more := len(list) - mostUnserved; more > 0 {
+		list = append(list[:mostUnserved], fmt.Sprintf("%d more targets of virtual services have no endpoint", more))
+	}
+	return list
+}

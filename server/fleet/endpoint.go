@@ -1,0 +1,37 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+
+	"signet.example/proxy"
+)
+
+// Endpoint is one proxy of one virtual node as its agent reported it.
+type Endpoint struct {
+	Agent   string    `json:"agent"`
+	Proxy   string    `json:"proxy"`
+	Mesh    string    `json:"mesh"`
+	Node    string    `json:"node"`
+	Address string    `json:"address"`
+	Ports   []uint32  `json:"ports"`
+	Healthy bool      `json:"healthy"`
+	Since   time.Time `json:"since"`
+	// Gone is when its agent went away; zero while it is connected.
+	Gone time.Time `json:"gone"`
+}
+
+// Ref is the virtual node.
+func (e *Endpoint) Ref() proxy.Ref { return proxy.Node(e.Mesh, e.Node) }
+
+func (e *Endpoint) key() string { return e.Agent + "\x00" + e.Proxy }
+
+// same reports whether o is registered as n is.
+func (n *Endpoint) same(o *Endpoint) bool {
+	return n.serves(o) && n.Ref() == o.Ref() && n.Gone.IsZero() == o.Gone.IsZero()
+}
+
+// serves reports whether callers of n are told what callers of o are.
+func (n *Endpoint) serves(o *Endpoint) bool {
+	return n.Address == o.Address && n.Healthy == o.Healthy && slices.Equal(n.Ports, o.Ports)
+}
