@@ -3,7 +3,7 @@
 // what the agents report become views of Envoy resources, and certificate
 // requests that agents may make go to the signer process.
 //
-// It owns who may call what (access.go), the agents' and the operator's API, the
+// It owns who may call what (access.go), the agents' API, the
 // set of views, the policy that is served, and the order of start and stop
 // (server.go). It must not know how a certificate is made (ca), how a resource
 // looks (xds), how a stream is spoken (ads) or what Rego means (policy). It never
@@ -14,7 +14,7 @@
 // immutable picture of everything stored), fleet (agents that joined and are connected,
 // and the addresses that they report, a folder of its own), server/policies
 // and server/issuers (what authorization needs from outside), views (what each agent and
-// proxy is told, a folder of its own), server/issuance (who gets which certificate), agentAPI and admin (the two faces).
+// proxy is told, a folder of its own), server/issuance (who gets which certificate), agentAPI and server/admin (the two faces).
 //
 // # Concurrency
 //

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"signet.example/policy/repo"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/kinds"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -62,27 +64,19 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	if err != nil {
 		return nil, nil, err
 	}
-	read := func(now *model, manifests string) (*intake, error) {
-		in := &intake{server: &server{td: td}}
-		in.read(&api.Source{File: "test.yaml", Content: []byte(manifests)})
-		if len(in.errs) > 0 {
-			return nil, in.errs
-		}
-		return in, in.assign(now)
-	}
-	before, err := read(empty, stored)
+	before, err := read(td, empty, stored)
 	if err != nil {
 		return nil, nil, err
 	}
-	now, err := empty.with(before.objects)
+	now, err := empty.with(before)
 	if err != nil {
 		return nil, nil, err
 	}
-	in, err := read(now, applied)
+	after, err := read(td, now, applied)
 	if err != nil {
 		return nil, nil, err
 	}
-	next, err := now.with(in.objects)
+	next, err := now.with(after)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,7 +88,10 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	}
 	cfg := views.Config{TrustDomain: td, Log: slog.New(slog.DiscardHandler)}
 	was, is := views.New(cfg, fixed{look(now)}, anyone{}, watched.NewSignal()), views.New(cfg, fixed{look(next)}, anyone{}, watched.NewSignal())
-	for _, k := range sortedObjects(next, string(mesh.KindVirtualNode)) {
+	for k := range next.objects.All() {
+		if k.Kind != string(mesh.KindVirtualNode) {
+			continue
+		}
 		set, err := is.View(context.Background(), anyNode(k.Mesh, k.Name))
 		if err != nil {
 			return nil, nil, err
@@ -105,6 +102,22 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 		}
 	}
 	return touched, differ, nil
+}
+
+// read understands manifests, of meshes that now has or they have.
+func read(td spiffeid.TrustDomain, now *model, manifests string) (objects []*kinds.Object, err error) {
+	docs, err := mesh.Split("test.yaml", []byte(manifests))
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range docs {
+		o, err := kinds.Parse(d, td)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, o)
+	}
+	return objects, kinds.AssignMeshes(objects, kinds.Meshes(now.graph, now.objects)...)
 }
 
 // fixed is what views are made of that do not change.
@@ -165,28 +178,27 @@ func Stale() ([]string, error) { return lastRun.Load().views.Stale() }
 // ApplyAfter applies to the server that was started last; between runs when all is
 // checked and translated and nothing is stored.
 func ApplyAfter(ctx context.Context, manifests string, between func()) error {
-	a := &admin{server: lastRun.Load()}
-	if err := a.writes.lock(ctx); err != nil {
-		return err
-	}
-	defer a.writes.unlock()
-	now, err := a.reload(ctx)
+	c, end, err := stored{lastRun.Load()}.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	in := &intake{server: a.server}
-	in.read(&api.Source{File: "test.yaml", Content: []byte(manifests)})
-	next, err := in.join(now)
+	defer end()
+	now := lastRun.Load().model()
+	objects, err := read(now.td, now, manifests)
 	if err != nil {
 		return err
 	}
-	_, writes := changesOf(now, in.objects)
-	p, err := in.plan(now, next, writes)
+	d, err := c.With(objects)
 	if err != nil {
+		return err
+	}
+	var errs []error
+	r, err := d.Try(writesOf(now, objects), func(_ proxy.Ref, err error) { errs = append(errs, err) })
+	if err = errors.Join(append(errs, err)...); err != nil {
 		return err
 	}
 	between()
-	_, err = a.write(ctx, "test", "a test", p)
+	_, err = r.Write(ctx, "test", "a test")
 	return err
 }
 

@@ -4,16 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"signet.example/api"
 	"signet.example/server/check"
 	"signet.example/server/issuance"
 )
-
-// Check looks at everything once and tells what is wrong, why, and the command
-// that fixes it.
-func (a *admin) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckResponse, error) {
-	return &api.CheckResponse{Findings: check.Findings(a.look(ctx))}, nil
-}
 
 // look is what findings are made of.
 func (s *server) look(ctx context.Context) check.Look {

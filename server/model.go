@@ -42,7 +42,7 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*kinds.Object)
 			resources = append(resources, o.Resource)
 		}
 	}
-	if err := assignMeshes(resources); err != nil {
+	if err := kinds.AssignMeshes(objects); err != nil {
 		return nil, err
 	}
 	var errs manifest.Errors
@@ -99,21 +99,10 @@ func (m *model) list() {
 	m.groups = m.groups.Placed(values[identity.NodeGroup](m, kinds.NodeGroup))
 }
 
-// ofKind lists the objects of one of Signet's own kinds, by name.
-func (m *model) ofKind(kind string) iter.Seq2[kinds.Key, *kinds.Object] {
-	return func(yield func(kinds.Key, *kinds.Object) bool) {
-		for k, o := range m.objects.From(kinds.Key{Kind: kind}) {
-			if k.Kind != kind || k.Mesh != "" || !yield(k, o) {
-				return
-			}
-		}
-	}
-}
-
 // values is what the objects of one of Signet's own kinds mean.
 func values[V any](m *model, kind string) iter.Seq[V] {
 	return func(yield func(V) bool) {
-		for _, o := range m.ofKind(kind) {
+		for _, o := range kinds.Of(m.objects, kind) {
 			if !yield(o.Value.(V)) {
 				return
 			}
@@ -125,45 +114,6 @@ func (m *model) hasGroup(name string) bool {
 	return m.objects.Get(kinds.Key{Kind: kinds.NodeGroup, Name: name}) != nil
 }
 
-// resources are those of objects, and the meshes beside them.
-func (m *model) resources(objects []*kinds.Object) []*mesh.Resource {
-	var list []*mesh.Resource
-	meshes := map[string]bool{}
-	for _, o := range objects {
-		if o.Resource != nil {
-			list = append(list, o.Resource)
-			if o.Resource.Kind == mesh.KindMesh {
-				meshes[o.Resource.Mesh] = true
-			}
-		}
-	}
-	for _, name := range m.graph.Meshes() {
-		if !meshes[name] {
-			list = append(list, m.objects.Get(kinds.Mesh(name)).Resource)
-		}
-	}
-	return list
-}
-
-// assignMeshes completes the resources' meshes. Those of a model that is served
-// are complete already, and are read meanwhile: they are not written.
-func assignMeshes(resources []*mesh.Resource) error {
-	copies := make([]*mesh.Resource, len(resources))
-	for i, r := range resources {
-		c := *r
-		copies[i] = &c
-	}
-	if err := mesh.AssignMeshes(copies); err != nil {
-		return err
-	}
-	for i, c := range copies {
-		if resources[i].Mesh != c.Mesh {
-			resources[i].Mesh = c.Mesh
-		}
-	}
-	return nil
-}
-
 // check finds references to what is not there, and what cannot stand together.
 func (m *model) check() manifest.Errors {
 	var errs manifest.Errors
@@ -172,7 +122,7 @@ func (m *model) check() manifest.Errors {
 	}
 	for _, kind := range kinds.All() {
 		first := map[string]string{} // by what is single
-		for k, o := range m.ofKind(kind.Name) {
+		for k, o := range kinds.Of(m.objects, kind.Name) {
 			for _, to := range o.Refers() {
 				if m.objects.Get(to.To) == nil {
 					errs = append(errs, o.Doc.DanglingError(to.Field, fmt.Sprintf("%s %s %s", k, to.Verb, to.To), ""))
@@ -201,15 +151,6 @@ func (m *model) addedTo(kind, first, second string) (added, there string) {
 		return first, second
 	}
 	return second, first
-}
-
-// all lists the objects, by mesh, kind and name.
-func (m *model) all() []*kinds.Object {
-	var list []*kinds.Object
-	for _, o := range m.objects.All() {
-		list = append(list, o)
-	}
-	return list
 }
 
 // sortedKeys lists a map's keys in order.

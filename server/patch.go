@@ -36,7 +36,7 @@ func (m *model) with(put []*kinds.Object, remove ...kinds.Key) (*model, error) {
 func (m *model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Graph) *model {
 	made := *m
 	c := &patch{made: &made, from: m, seen: map[kinds.Key]bool{}}
-	if assignMeshes(m.resources(put)) != nil {
+	if kinds.AssignMeshes(put, kinds.Meshes(m.graph, m.objects)...) != nil {
 		return nil
 	}
 	for _, k := range remove {
@@ -116,7 +116,7 @@ func (c *patch) stands(k kinds.Key) bool {
 		return true
 	}
 	n := 0
-	for _, other := range c.made.ofKind(k.Kind) {
+	for _, other := range kinds.Of(c.made.objects, k.Kind) {
 		if single.Of(other.Value) == single.Of(o.Value) {
 			n++
 		}

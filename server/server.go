@@ -295,7 +295,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	faces := []face{
 		{s.agentServer(attestors), connections},
-		{s.adminServer(), adminL},
+		{s.operators().GRPC(), adminL},
 	}
 	for _, f := range faces {
 		g.Go(f.serve)

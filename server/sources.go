@@ -58,6 +58,9 @@ func (m *model) Objects() ordered.Map[kinds.Key, *kinds.Object] { return m.objec
 // Managed implements views.Model.
 func (m *model) Managed(node proxy.Ref) bool { return m.groups.Hosts.Any(node) }
 
+// Revision implements admin.Model.
+func (m *model) Revision() uint64 { return m.revision }
+
 // Groups implements check.Model.
 func (m *model) Groups() groups.Groups { return m.groups }
 

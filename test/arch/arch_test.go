@@ -46,6 +46,7 @@ var imports = map[string][]string{
 	"authz/jwt":       {"identity"},
 	"server/signer":   {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":    {},
+	"server/admin":    {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
 	"server/check":    {"identity", "mesh", "api", "policy", "authz/jwt", "store", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
 	"server/fleet":    {"identity", "api", "store", "server/fault", "internal", "proxy"},
 	"server/groups":   {"identity", "ads", "api", "server/fault", "internal", "proxy"},
@@ -54,7 +55,7 @@ var imports = map[string][]string{
 	"server/policies": {"identity", "mesh", "api", "policy", "policy/repo", "store", "internal", "proxy"},
 	"server/kinds":    {"identity", "mesh", "attestation", "policy/repo", "authz/jwt", "internal", "proxy"},
 	"server/views":    {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/fleet", "server/kinds", "internal"},
-	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/issuance", "server/issuers", "server/policies", "server/kinds", "server/signer", "server/fault", "server/fleet", "server/groups", "server/check", "server/views", "internal", "proxy"},
+	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/issuers", "server/policies", "server/kinds", "server/signer", "server/fault", "server/fleet", "server/groups", "server/admin", "server/check", "server/views", "internal", "proxy"},
 	"dev":             {"api"},
 	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "policy", "policy/check", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},

@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -13,6 +13,19 @@ import (
 	"signet.example/server/fault"
 )
 
+// Certificates is what the issuance log has.
+type Certificates interface {
+	// Of is the record of a certificate that is good, nil if there is none.
+	Of(serial string) *api.LogRecord
+	// History calls each with everything that the log has, until each fails.
+	History(ctx context.Context, each func(*api.Cert) error) error
+	// CaughtUp returns when what was in the log at the call is known here.
+	CaughtUp(ctx context.Context) error
+	// HeldBy counts the certificates that were issued to an agent and are still good, and
+	// tells when the last of them ends.
+	HeldBy(spiffeID string) (n int32, last time.Time)
+}
+
 // certsBatch bounds one message of a long list; watchEvery is how often a watch
 // looks when no report wakes it (an expiry is nobody's event).
 const (
@@ -22,12 +35,12 @@ const (
 
 // Certs lists what is served now, as the agents report it, and with all set
 // everything that the log has. With watch it goes on with what changes.
-func (a *admin) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[api.CertsResponse]) error {
+func (s *Server) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[api.CertsResponse]) error {
 	ctx := stream.Context()
 	shown := map[string]*api.Cert{}
 	for {
-		wake := a.sessions.Wait()
-		list, err := a.certs(ctx, req.GetAll())
+		wake := s.cfg.Sessions.Wait()
+		list, err := s.certs(ctx, req.GetAll())
 		if err != nil {
 			return fault.ToOperator(err)
 		}
@@ -45,7 +58,7 @@ func (a *admin) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[a
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
-		case <-a.stopping:
+		case <-s.cfg.Stopping:
 			timer.Stop()
 			return nil
 		case <-wake:
@@ -80,7 +93,7 @@ func changedCerts(shown map[string]*api.Cert, list []*api.Cert) []*api.Cert {
 }
 
 // certs is the list once: serving ones first, by identity.
-func (s *server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
+func (s *Server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
 	serving := s.serving()
 	if !all {
 		return serving, nil
@@ -89,7 +102,7 @@ func (s *server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
 	for _, c := range serving {
 		seen[c.GetSerial()] = true
 	}
-	err := s.issued.History(ctx, func(c *api.Cert) error {
+	err := s.cfg.Certificates.History(ctx, func(c *api.Cert) error {
 		if !seen[c.GetSerial()] {
 			serving = append(serving, c)
 		}
@@ -99,15 +112,18 @@ func (s *server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
 }
 
 // serving lists what connected agents say they serve, with what the log knows.
-func (s *server) serving() []*api.Cert {
+func (s *Server) serving() []*api.Cert {
 	var list []*api.Cert
-	for _, o := range s.sessions.Connected() {
-		for _, v := range o.Latest().GetSvids() {
+	for _, st := range s.cfg.Fleet.All() {
+		if !st.Connected() {
+			continue
+		}
+		for _, v := range st.Report.GetSvids() {
 			c := &api.Cert{
-				SpiffeId: v.GetSpiffeId(), Node: o.Peer().ID.String(), Serial: v.GetSerial(), NotAfter: v.GetNotAfter(),
+				SpiffeId: v.GetSpiffeId(), Node: st.SPIFFE, Serial: v.GetSerial(), NotAfter: v.GetNotAfter(),
 				NextRenewal: v.GetNextRenewal(), State: api.Cert_SERVING.Enum(), Consumer: v.Consumer, ConsumerWord: v.GetConsumerWord(),
 			}
-			if r := s.issued.Of(v.GetSerial()); r != nil {
+			if r := s.cfg.Certificates.Of(v.GetSerial()); r != nil {
 				c.NotBefore = r.GetNotBefore()
 			}
 			api.Reconcile(c)

@@ -1,0 +1,94 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"signet.example/api"
+	"signet.example/authz/jwt"
+	"signet.example/server/fault"
+	"signet.example/server/issuers"
+	"signet.example/server/kinds"
+	"signet.example/store"
+)
+
+// Apply writes all documents or none. Every mistake of every file is in the error.
+func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
+	resp, applied, err := s.apply(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
+	resp.Warnings = slices.Insert(resp.GetWarnings(), own, issuers.Warnings(ctx, applied)...) // after the lock: others need not wait for it
+	return resp, nil
+}
+
+// apply is Apply, and returns the issuers that are new or changed.
+func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, []jwt.Issuer, error) {
+	actor, change, end, err := s.begin(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer end()
+	now := change.Now()
+	in := &intake{cfg: &s.cfg, skipForeign: req.GetSkipForeign()}
+	for _, src := range req.GetSources() {
+		in.read(src)
+	}
+	draft, err := in.join(change)
+	if err != nil {
+		return nil, nil, fault.New(fault.Invalid, "%s", err.Error())
+	}
+	changes, writes := changesOf(now, in.objects)
+	ready, err := in.try(draft, writes)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys := make([]kinds.Key, 0, len(in.objects))
+	for _, o := range in.objects {
+		keys = append(keys, o.Key())
+	}
+	next := draft.Model()
+	resp := &api.ApplyResponse{
+		Changes: changes, Revision: now.Revision(), SkippedForeign: in.foreign,
+		Warnings:         slices.Concat(in.warnings, s.cfg.Warnings(now, next, keys...), in.exported),
+		ExportedWarnings: int32(len(in.exported)), //nolint:gosec // bounded by what a manifest may have
+	}
+	var applied []jwt.Issuer
+	for _, w := range writes {
+		if is, ok := next.Objects().Get(kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}).Value.(jwt.Issuer); ok {
+			applied = append(applied, is)
+		}
+	}
+	switch {
+	case req.GetDryRun():
+		return resp, applied, nil
+	case len(writes) == 0:
+		return resp, nil, s.intent(ctx, "Apply", req)
+	}
+	resp.Revision, err = ready.Write(ctx, actor, describe(req))
+	return resp, applied, err
+}
+
+// changesOf compares with what is stored, by canonical manifest.
+func changesOf(now Model, objects []*kinds.Object) ([]*api.Change, []store.Write) {
+	var changes []*api.Change
+	var writes []store.Write
+	for _, o := range objects {
+		after, k := o.Encode(), o.Key()
+		c := &api.Change{Action: api.Change_CREATED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, After: string(after)}
+		if old := now.Objects().Get(k); old != nil {
+			before := old.Encode()
+			c.Action, c.Before = api.Change_CONFIGURED.Enum(), string(before)
+			if bytes.Equal(before, after) {
+				c.Action = api.Change_UNCHANGED.Enum()
+			}
+		}
+		changes = append(changes, c)
+		if c.GetAction() != api.Change_UNCHANGED {
+			writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Manifest: after}})
+		}
+	}
+	return changes, writes
+}

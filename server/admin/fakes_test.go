@@ -1,0 +1,251 @@
+package admin_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/peer"
+
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/internal/ordered"
+	"signet.example/internal/unixsock"
+	"signet.example/mesh"
+	"signet.example/policy"
+	"signet.example/policy/repo"
+	"signet.example/proxy"
+	"signet.example/server/admin"
+	"signet.example/server/fleet"
+	"signet.example/server/groups"
+	"signet.example/server/kinds"
+	"signet.example/store"
+)
+
+var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+// desk is an operator's, with everything that is asked in memory. What is done is
+// noted in order.
+type desk struct {
+	t      *testing.T
+	admin  *admin.Server
+	cfg    admin.Config
+	calls  *prometheus.CounterVec
+	unsaid prometheus.Counter // audit rows that could not be written
+	done   []string
+
+	objects  map[kinds.Key]*kinds.Object
+	revision uint64
+	cannot   map[string]error // of virtual nodes, by name: why they cannot be translated
+	agents   []fleet.Status
+	log      []*api.Cert
+	unread   error
+	silent   error // of the audit trail
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	d := &desk{
+		t: t, objects: map[kinds.Key]*kinds.Object{}, cannot: map[string]error{},
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "calls"}, []string{"method", "code"}), unsaid: prometheus.NewCounter(prometheus.CounterOpts{Name: "unsaid"}),
+	}
+	d.cfg = admin.Config{
+		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Clock: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler),
+		Metrics: admin.Metrics{AuditErrors: d.unsaid, Calls: d.calls}, Stopping: make(chan struct{}),
+		Trail: d, Note: func(_ context.Context, _, action, detail string) { d.note("row " + action + " " + detail) },
+		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{}, Policies: policiesOf{}, Tokens: tokensOf{d},
+		Pin: func() []byte { return make([]byte, 32) }, Findings: func(context.Context) []*api.Finding { return nil },
+		Warnings: func(admin.Model, admin.Model, ...kinds.Key) []string { return nil },
+		LogDirs:  func() []string { return []string{"/var/log/proxies"} }, CheckGroup: func(identity.NodeGroup) error { return nil },
+	}
+	d.admin = admin.New(d.cfg)
+	return d
+}
+
+func (d *desk) note(what string) { d.done = append(d.done, what) }
+
+// ctx is an operator's.
+func (d *desk) ctx() context.Context {
+	return peer.NewContext(d.t.Context(), &peer.Peer{AuthInfo: unixsock.Peer{UID: 7, PID: 8}})
+}
+
+func (d *desk) wants(done ...string) {
+	d.t.Helper()
+	if !slices.Equal(d.done, done) {
+		d.t.Errorf("it did\n%q, want\n%q", d.done, done)
+	}
+	d.done = nil
+}
+
+// Audit implements admin.Trail.
+func (d *desk) Audit(_ context.Context, actor, action, detail string) error {
+	if d.silent == nil {
+		d.note(actor + ": " + action + " " + detail)
+	}
+	return d.silent
+}
+
+// model is what is stored.
+type model struct {
+	revision uint64
+	objects  ordered.Map[kinds.Key, *kinds.Object]
+	graph    *mesh.Graph
+}
+
+func (m model) Revision() uint64                               { return m.revision }
+func (m model) Graph() *mesh.Graph                             { return m.graph }
+func (m model) Objects() ordered.Map[kinds.Key, *kinds.Object] { return m.objects }
+func (m model) Groups() groups.Groups                          { return groups.Groups{} }
+
+func modelOf(revision uint64, objects map[kinds.Key]*kinds.Object) (model, error) {
+	m := model{revision: revision}
+	var resources []*mesh.Resource
+	for k, o := range objects {
+		m.objects = m.objects.With(k, o)
+		if o.Resource != nil {
+			resources = append(resources, o.Resource)
+		}
+	}
+	var err error
+	m.graph, err = mesh.NewGraph(resources)
+	return m, err
+}
+
+type storedOf struct{ d *desk }
+
+func (s storedOf) Newest(context.Context) (admin.Model, error) {
+	return modelOf(s.d.revision, s.d.objects)
+}
+
+func (s storedOf) Begin(context.Context) (admin.Change, func(), error) {
+	m, err := modelOf(s.d.revision, s.d.objects)
+	s.d.note("begin")
+	return changeOf{s.d, m}, func() { s.d.note("end") }, err
+}
+
+// changeOf is a change at each of its steps.
+type changeOf struct {
+	d *desk
+	m model
+}
+
+func (c changeOf) Now() admin.Model { return c.m }
+
+func (c changeOf) With(put []*kinds.Object, remove ...kinds.Key) (admin.Draft, error) {
+	next := map[kinds.Key]*kinds.Object{}
+	for k, o := range c.d.objects {
+		if !slices.Contains(remove, k) {
+			next[k] = o
+		}
+	}
+	for _, o := range put {
+		next[o.Key()] = o
+	}
+	m, err := modelOf(c.d.revision, next)
+	if err != nil {
+		return nil, err
+	}
+	return draftOf{changeOf{c.d, m}}, nil
+}
+
+type draftOf struct{ c changeOf }
+
+func (f draftOf) Model() admin.Model { return f.c.m }
+
+func (f draftOf) Try(writes []store.Write, refused func(proxy.Ref, error)) (admin.Ready, error) {
+	for _, w := range writes {
+		if err := f.c.d.cannot[w.Name]; err != nil && refused != nil {
+			refused(proxy.Node(w.Mesh, w.Name), err)
+		}
+	}
+	return f, nil
+}
+
+func (f draftOf) Write(_ context.Context, actor, asked string) (uint64, error) {
+	d := f.c.d
+	d.note("write " + actor + ": " + asked)
+	d.revision++
+	clear(d.objects)
+	maps.Insert(d.objects, f.c.m.objects.All())
+	return d.revision, nil
+}
+
+type fleetOf struct{ d *desk }
+
+func (f fleetOf) All() []fleet.Status { return f.d.agents }
+
+func (f fleetOf) Get(id string) (fleet.Status, bool) {
+	i := slices.IndexFunc(f.d.agents, func(st fleet.Status) bool { return st.Agent.ID == id })
+	if i < 0 {
+		return fleet.Status{}, false
+	}
+	return f.d.agents[i], true
+}
+
+func (f fleetOf) Follow(context.Context) error { f.d.note("follow"); return nil }
+func (f fleetOf) Forget(id string)             { f.d.note("forget " + id) }
+
+type rowsOf struct{ d *desk }
+
+func (r rowsOf) BanAgent(_ context.Context, _, id, reason string) error {
+	r.d.note("ban " + id + " " + reason)
+	return nil
+}
+
+func (r rowsOf) DeleteAgent(_ context.Context, _, id string) error {
+	r.d.note("delete " + id)
+	return nil
+}
+
+func (r rowsOf) Revision() uint64 { return r.d.revision }
+
+type certsOf struct{ d *desk }
+
+func (c certsOf) Of(string) *api.LogRecord { return nil }
+
+func (c certsOf) History(_ context.Context, each func(*api.Cert) error) error {
+	for _, cert := range c.d.log {
+		if err := each(cert); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c certsOf) CaughtUp(context.Context) error {
+	c.d.note("caught up")
+	return c.d.unread
+}
+
+func (c certsOf) HeldBy(string) (int32, time.Time) {
+	c.d.note("held")
+	return 2, noon.Add(time.Hour)
+}
+
+type sessionsOf struct{}
+
+func (sessionsOf) Explain(context.Context, string) (*api.Decision, error) { return nil, nil }
+func (sessionsOf) Wait() <-chan struct{}                                  { return nil }
+
+type policiesOf struct{}
+
+func (policiesOf) Sync(_ context.Context, src repo.Source) (*api.PolicyStatus, error) {
+	return &api.PolicyStatus{Source: src.Name}, nil
+}
+func (policiesOf) PackagesInForce() []policy.Package { return nil }
+
+type tokensOf struct{ d *desk }
+
+func (k tokensOf) PutToken(_ context.Context, hash []byte, group string, expires time.Time) error {
+	if len(hash) != 32 {
+		return errors.New("no hash")
+	}
+	k.d.note("token of " + group + " until " + expires.Format(time.RFC3339))
+	return nil
+}

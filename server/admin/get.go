@@ -1,0 +1,74 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"signet.example/api"
+	"signet.example/internal/plain"
+	"signet.example/server/fault"
+	"signet.example/server/kinds"
+)
+
+// kindOf is the kind that an operator means.
+func kindOf(s string) (string, error) {
+	if k, ok := kinds.Find(s); ok {
+		return k.Name, nil
+	}
+	any := func(kinds.Kind) bool { return true }
+	return "", fault.New(fault.Invalid, "%q is not a kind; there are %s", plain.Text(s), strings.Join(append(kinds.Names(any), kindAgent), ", "))
+}
+
+// Get reads back what is stored: of one kind, or of all where none is named.
+func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, error) {
+	kind := ""
+	if req.GetKind() != "" && req.GetKind() != "all" {
+		var err error
+		if kind, err = kindOf(req.GetKind()); err != nil {
+			return nil, err
+		}
+	}
+	m, err := s.cfg.Stored.Newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.GetResponse{}
+	for k, o := range m.Objects().All() {
+		if kind != "" && k.Kind != kind || req.GetMesh() != "" && k.Mesh != req.GetMesh() || req.GetName() != "" && k.Name != req.GetName() {
+			continue
+		}
+		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode())})
+	}
+	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
+		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetName()), others(m, kind))
+	}
+	return resp, nil
+}
+
+// maxOthers bounds how many names a message lists.
+const maxOthers = 10
+
+// others lists what there is of a kind, for whoever asked for what there is not.
+func others(m Model, kind string) string {
+	if kind == "" {
+		return ""
+	}
+	var keys []kinds.Key
+	for k := range m.Objects().All() {
+		if k.Kind == kind {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		return "; there is none"
+	}
+	var list []string
+	for _, k := range keys[:min(len(keys), maxOthers)] {
+		list = append(list, k.Name)
+	}
+	if more := len(keys) - len(list); more > 0 {
+		list = append(list, fmt.Sprintf("%d more", more))
+	}
+	return "; there are " + strings.Join(list, ", ")
+}

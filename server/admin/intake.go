@@ -1,0 +1,212 @@
+package admin
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/internal/manifest"
+	"signet.example/internal/plain"
+	"signet.example/mesh"
+	"signet.example/policy"
+	"signet.example/proxy"
+	"signet.example/server/fault"
+	"signet.example/server/kinds"
+	"signet.example/server/policies"
+	"signet.example/store"
+)
+
+// intake collects what an apply brings, and everything wrong with it.
+type intake struct {
+	cfg         *Config
+	skipForeign bool
+
+	objects  []*kinds.Object
+	errs     manifest.Errors
+	warnings []string
+	exported []string // of the warnings those about fields that an API server wrote
+	foreign  int32
+}
+
+func (in *intake) bad(err error) { in.errs = append(in.errs, manifest.AsErrors(err)...) }
+
+// read understands one file.
+func (in *intake) read(src *api.Source) {
+	docs, err := mesh.Split(src.GetFile(), src.GetContent())
+	if err != nil {
+		in.bad(err)
+	}
+	for _, d := range docs {
+		o, err := kinds.Parse(d, in.cfg.TrustDomain)
+		switch {
+		case errors.Is(err, kinds.ErrForeign) && in.skipForeign:
+			in.foreign++
+		case errors.Is(err, kinds.ErrForeign):
+			in.bad(d.FieldError("apiVersion", fmt.Sprintf("%s of %q is not applied: it must be %s or %s; --skip-foreign leaves others out and counts them",
+				plain.Text(d.Kind), plain.Text(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
+		case err != nil:
+			in.bad(err)
+		default:
+			in.take(o)
+		}
+	}
+}
+
+// take refuses what this version does not translate, by name (never ignored).
+func (in *intake) take(o *kinds.Object) {
+	in.errs = append(in.errs, o.Refused()...)
+	if g, ok := o.Value.(identity.NodeGroup); ok { // which evidence there is of hosts, no table of manifests needs to know
+		in.errs = append(in.errs, o.Placed(in.cfg.CheckGroup(g))...)
+	}
+	for _, w := range o.Warnings() {
+		if w.Exported {
+			in.exported = append(in.exported, w.Error())
+		} else {
+			in.warnings = append(in.warnings, w.Error())
+		}
+	}
+	in.objects = append(in.objects, o)
+}
+
+// join checks the whole that storing would give. Whether references resolve is
+// looked at even when single documents are wrong, so that one run tells all.
+func (in *intake) join(c Change) (Draft, error) {
+	now := c.Now()
+	if err := kinds.AssignMeshes(in.objects, kinds.Meshes(now.Graph(), now.Objects())...); err != nil {
+		in.bad(err)
+		return nil, in.errs
+	}
+	draft, err := c.With(in.objects)
+	if err != nil {
+		in.bad(err)
+	}
+	in.takeovers(now)
+	in.accessLogs(now)
+	if err == nil {
+		in.transitions(now, draft.Model())
+		in.claimed(now, draft.Model())
+	}
+	if len(in.errs) > 0 {
+		return nil, inOrder(in.errs)
+	}
+	return draft, nil
+}
+
+// try translates what the writes change, as it will be read back: what xds
+// cannot say is refused here, not when an agent asks.
+func (in *intake) try(draft Draft, writes []store.Write) (Ready, error) {
+	ready, err := draft.Try(writes, func(n proxy.Ref, err error) {
+		in.bad(in.document(draft.Model(), kinds.Node(n)).FieldError("spec", fmt.Sprintf("cannot be translated: %v", err)))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(in.errs) > 0 {
+		return nil, fault.New(fault.Invalid, "%s", inOrder(in.errs).Error())
+	}
+	return ready, nil
+}
+
+// document is where an object was written: in what is applied, if it is there.
+func (in *intake) document(next Model, k kinds.Key) *manifest.Document {
+	for _, o := range in.objects {
+		if o.Key() == k {
+			return o.Doc
+		}
+	}
+	return next.Objects().Get(k).Doc
+}
+
+// inOrder sorts errors as a reader meets their places, each once: what is
+// wrong with a document can show again in the whole.
+func inOrder(errs manifest.Errors) manifest.Errors {
+	slices.SortStableFunc(errs, func(a, b *manifest.Error) int {
+		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, a.Column-b.Column, strings.Compare(a.Field, b.Field))
+	})
+	return slices.CompactFunc(errs, func(a, b *manifest.Error) bool { return a.Error() == b.Error() })
+}
+
+// takeovers refuses an object that has the App Mesh name of a stored one which is
+// another in Kubernetes' terms, as NewGraph does for two of one apply: callers of
+// the one would go to the other.
+func (in *intake) takeovers(now Model) {
+	for _, o := range in.objects {
+		old := now.Objects().Get(o.Key())
+		if o.Resource == nil || old == nil || old.Resource == nil || o.Resource.SameObject(old.Resource) {
+			continue
+		}
+		in.bad(o.Doc.FieldError("spec.awsName", fmt.Sprintf("%s has the App Mesh name %q of %s, which is stored; delete that one first if this is to take its place",
+			o.Resource, o.Resource.Name, old.Resource)))
+	}
+}
+
+// accessLogs refuses a new path that no host takes: whoever may write a mesh
+// could else write to any file that a proxy's user can. What is stored stays, so
+// that it can be applied again while its agent is away.
+func (in *intake) accessLogs(now Model) {
+	for _, o := range in.objects {
+		file := o.AccessLog()
+		if file == "" || proxy.StandardLog(file) || file == now.Objects().Get(o.Key()).AccessLog() {
+			continue
+		}
+		dirs := in.cfg.LogDirs()
+		if slices.ContainsFunc(dirs, func(dir string) bool { return proxy.LogWithin(dir, file) }) {
+			continue
+		}
+		named := "no connected agent has one"
+		if len(dirs) > 0 {
+			named = "connected agents have " + strings.Join(dirs, ", ")
+		}
+		in.bad(o.Doc.FieldError("spec.logging.accessLog.file.path", fmt.Sprintf(
+			"%q is not written: use /dev/stdout or /dev/stderr, or a file in the folder that the agent's operator names as access_log_dir; %s", plain.Text(file), named)))
+	}
+}
+
+// transitions refuses changes that break by definition (R12).
+func (in *intake) transitions(now, next Model) {
+	for _, o := range in.objects {
+		old := now.Objects().Get(o.Key())
+		if old == nil || old.Resource == nil || o.Resource == nil {
+			continue
+		}
+		before, ok1 := old.Resource.Spec.(*mesh.VirtualNodeSpec)
+		after, ok2 := next.Objects().Get(o.Key()).Resource.Spec.(*mesh.VirtualNodeSpec)
+		if !ok1 || !ok2 {
+			continue
+		}
+		for _, e := range mesh.CheckTransition(before, after) {
+			in.bad(o.Doc.FieldError(e.Field, e.Msg))
+		}
+	}
+}
+
+// claimed refuses a virtual node that would make a package of the policy in
+// force mean two: neither of them would be allowed by it any more.
+func (in *intake) claimed(now, next Model) {
+	var fresh []*mesh.Resource
+	for _, o := range in.objects {
+		if o.Resource != nil && o.Resource.Kind == mesh.KindVirtualNode && now.Objects().Get(o.Key()) == nil {
+			fresh = append(fresh, o.Resource)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	packages := slices.DeleteFunc(slices.Clone(in.cfg.Policies.PackagesInForce()), func(p policy.Package) bool {
+		return !slices.ContainsFunc(fresh, func(n *mesh.Resource) bool { return p.Means(proxy.Node(n.Mesh, n.Name)) })
+	})
+	for _, p := range policies.Contested(next.Graph(), packages) {
+		before, after := policies.Claims(now.Graph(), p), policies.Claims(next.Graph(), p)
+		for _, n := range after {
+			o := next.Objects().Get(kinds.Node(n))
+			if slices.Contains(before, n) || !slices.Contains(in.objects, o) {
+				continue
+			}
+			in.bad(o.Doc.FieldError("metadata.name", "the policy in force does not tell it from another: "+policies.ContestedText(p, after)))
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
+	"signet.example/api"
+	"signet.example/identity"
+	"signet.example/internal/unixsock"
+	"signet.example/server/fault"
+	"signet.example/server/kinds"
+)
+
+const (
+	maxBytes          = 64 << 20 // a whole mesh in one apply
+	handshakeDeadline = 10 * time.Second
+)
+
+// Config is what the admin socket is served from. Every field is needed.
+type Config struct {
+	TrustDomain spiffeid.TrustDomain
+	Clock       func() time.Time
+	Log         *slog.Logger
+	Metrics     Metrics
+	Stopping    <-chan struct{} // closed when the server begins to stop
+
+	Trail Trail
+	// Note writes a row of what was tried already, and is loud where it cannot.
+	Note func(ctx context.Context, actor, action, detail string)
+
+	Stored       Stored
+	Fleet        Fleet
+	AgentRows    AgentRows
+	Certificates Certificates
+	Sessions     Sessions
+	Policies     Policies
+	Tokens       Tokens
+	Pin          func() []byte // of the root set, for tokens
+
+	// Findings are what is wrong with everything, Warnings what a change would make wrong.
+	Findings func(ctx context.Context) []*api.Finding
+	Warnings func(before, after Model, named ...kinds.Key) []string
+	// LogDirs are the folders in which hosts take access logs.
+	LogDirs func() []string
+	// CheckGroup reports what no host could show of what a NodeGroup asks for.
+	CheckGroup func(identity.NodeGroup) error
+}
+
+// Metrics are counted in.
+type Metrics struct {
+	AuditErrors prometheus.Counter
+	Calls       *prometheus.CounterVec // method, code
+}
+
+// Server is what an operator asks over the Unix socket. Whoever may open the
+// socket (0600) and has our uid, or root, may do everything; all of it is audited.
+type Server struct {
+	api.UnimplementedAdminServer
+
+	cfg Config
+}
+
+// New serves what cfg has.
+func New(cfg Config) *Server { return &Server{cfg: cfg} }
+
+// GRPC is the operators' face.
+func (s *Server) GRPC() *grpc.Server {
+	g := grpc.NewServer(
+		grpc.Creds(unixsock.Credentials(operators)),
+		grpc.MaxRecvMsgSize(maxBytes), grpc.MaxSendMsgSize(maxBytes),
+		grpc.ConnectionTimeout(handshakeDeadline),
+		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
+	)
+	api.RegisterAdminServer(g, s)
+	return g
+}
+
+var errOperator = errors.New("the admin socket is for the server's own user and root")
+
+// operators lets in our own uid and root, and nobody else.
+func operators(p unixsock.Peer) error {
+	if p.UID != 0 && int(p.UID) != os.Getuid() {
+		return errOperator
+	}
+	return nil
+}
+
+// actorOf is the operator in audit rows.
+func actorOf(ctx context.Context) (string, error) {
+	p, ok := peer.FromContext(ctx)
+	if ok {
+		if o, ok := p.AuthInfo.(unixsock.Peer); ok {
+			return fmt.Sprintf("uid %d pid %d", o.UID, o.PID), nil
+		}
+	}
+	return "", fault.Identity
+}
