@@ -51,21 +51,6 @@ func (w stored) Begin(ctx context.Context) (_ admin.Change, end func(), err erro
 	return change{w.s, now}, w.s.writes.unlock, nil
 }
 
-// writeLock serialises admin writes: each is checked against all that is stored,
-// so nothing may be stored between the check and the write.
-type writeLock chan struct{}
-
-func (l writeLock) lock(ctx context.Context) error {
-	select {
-	case l <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (l writeLock) unlock() { <-l }
-
 // change is one that is being made (admin.Change). It has the lock.
 type change struct {
 	s   *server
