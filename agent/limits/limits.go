@@ -58,27 +58,34 @@ func (m most) anybody() int { return m.all - m.own - m.known }
 // at again with each change of what the agent has.
 var mostStreams = most{pid: 256, uid: 1024, all: 4096, own: 1024, known: 1024}
 
-// How often users that are not known here may come to one socket in a second, each of
-// them and all together, and how often at once. Whoever has a Binding or an Entry comes
-// once for each process until it is known; who comes more often would have the agent
-// read /proc all the time.
+// How often processes of users that are not known here may come to one socket in a
+// second, and how often at once: each of them, those of one user, and all together.
+// Whoever has a Binding or an Entry is known by the first time that it comes; who comes
+// more often would have the agent read /proc all the time.
 const (
-	strangerPerSecond, strangerBurst   = 100, 200
+	processPerSecond, processBurst     = 20, 50
+	userPerSecond, userBurst           = 300, 300
 	strangersPerSecond, strangersBurst = 500, 1000
 )
 
-// pace is how often users that are not known may come.
+// pace is how often those may come who are not known.
 type pace struct {
-	each *paced.Each[uint32] // by user
-	all  *rate.Limiter
+	process *paced.Each[int32]
+	user    *paced.Each[uint32]
+	all     *rate.Limiter
 }
 
 func newPace() pace {
-	return pace{paced.New[uint32](strangerPerSecond, strangerBurst), rate.NewLimiter(strangersPerSecond, strangersBurst)}
+	return pace{
+		paced.New[int32](processPerSecond, processBurst), paced.New[uint32](userPerSecond, userBurst),
+		rate.NewLimiter(strangersPerSecond, strangersBurst),
+	}
 }
 
 // allows counts one that comes. One that comes too often takes nothing from the others.
-func (p pace) allows(uid uint32) bool { return p.each.Allow(uid) && p.all.Allow() }
+func (p pace) allows(c unixsock.Peer) bool {
+	return p.process.Allow(c.PID) && p.user.Allow(c.UID) && p.all.Allow()
+}
 
 // filesPerConn: a connection and the pidfd of its peer.
 const filesPerConn = 2
@@ -134,7 +141,7 @@ func (t *Tally) Count() int {
 // or its user comes too often and is not known, it is asked of proxy whether it is one
 // that the agent runs. Only that costs anything.
 func (t *Tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
-	if known := t.knows(c.UID); known || t.pace.allows(c.UID) {
+	if known := t.knows(c.UID); known || t.pace.allows(c) {
 		if leave, err = t.enterAnybody(c); err == nil {
 			return leave, nil
 		}
@@ -144,7 +151,7 @@ func (t *Tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (lea
 			}
 		}
 	} else {
-		err = fmt.Errorf("%w: user %d, of whom nothing is known here, comes too often", ErrTooMany, c.UID)
+		err = fmt.Errorf("%w: process %d of user %d, of whom nothing is known here, comes too often", ErrTooMany, c.PID, c.UID)
 	}
 	name, ok := proxy() // without the lock: it asks the kernel
 	if !ok {

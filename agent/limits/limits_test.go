@@ -22,14 +22,16 @@ import (
 func nobody(uint32) bool { return false }
 
 // often is a pace that nobody goes beyond.
-func often() pace { return pace{paced.New[uint32](1, 1<<20), rate.NewLimiter(1, 1<<20)} }
+func often() pace {
+	return pace{paced.New[int32](1, 1<<20), paced.New[uint32](1, 1<<20), rate.NewLimiter(1, 1<<20)}
+}
 
 // Attesting a process costs the agent more than the process: it reads /proc.
 func TestWhoeverIsNotKnownAndComesTooOftenIsNotAttested(t *testing.T) {
 	const app, flooder, other = 1001, 1002, 1003
 	tally := tallyOf(mostConns(4096), newPace(), func(uid uint32) bool { return uid == app })
-	comes := func(uid int32, proxy bool) bool {
-		leave, err := tally.enter(unixsock.Peer{PID: uid, UID: uint32(uid)}, func() (string, bool) { return "web", proxy }) //nolint:gosec // it is not below zero
+	comes := func(pid, uid int32, proxy bool) bool {
+		leave, err := tally.enter(unixsock.Peer{PID: pid, UID: uint32(uid)}, func() (string, bool) { return "web", proxy }) //nolint:gosec // it is not below zero
 		if err != nil && !errors.Is(err, ErrTooMany) {
 			t.Error(err)
 		}
@@ -39,27 +41,36 @@ func TestWhoeverIsNotKnownAndComesTooOftenIsNotAttested(t *testing.T) {
 		return err == nil
 	}
 	in := 0
-	for range 10 * strangerBurst {
-		if comes(flooder, false) {
+	for range 10 * processBurst {
+		if comes(1, flooder, false) {
 			in++
 		}
-		if !comes(app, false) {
+		if !comes(2, app, false) {
 			t.Fatal("a user that is known was refused")
 		}
 	}
-	if in < strangerBurst || in > 2*strangerBurst {
+	if in < processBurst || in > 2*processBurst {
 		t.Errorf("%d of a stranger's came in", in)
 	}
-	if !comes(flooder, true) || !comes(other, false) {
-		t.Error("a proxy of the agent's with that user, or another user, was refused")
+	if !comes(1, flooder, true) || !comes(3, flooder, false) {
+		t.Error("a proxy of the agent's with that user, or another process of it, was refused")
 	}
 	in = 0
-	for uid := range int32(10 * strangersBurst) {
-		if comes(70000+uid, false) {
+	for pid := range int32(10 * userBurst) {
+		if comes(1000+pid, flooder, false) {
 			in++
 		}
 	}
-	if in > 2*strangersBurst || !comes(app, false) {
+	if in > 2*userBurst || !comes(4, other, false) {
+		t.Errorf("of %d processes of a stranger, %d came in", 10*userBurst, in)
+	}
+	in = 0
+	for n := range int32(10 * strangersBurst) {
+		if comes(70000+n, 70000+n, false) {
+			in++
+		}
+	}
+	if in > 2*strangersBurst || !comes(2, app, false) {
 		t.Errorf("of %d strangers, %d came in", 10*strangersBurst, in)
 	}
 }

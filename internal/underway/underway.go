@@ -19,9 +19,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -70,6 +72,8 @@ type Conn struct {
 	gaveWay func(peer string, err error)
 	frames  frames        // of whoever reads
 	settled atomic.Uint64 // how often the last call of several ended
+	ending  atomic.Bool   // it is we who close it
+	left    atomic.Bool   // its other end closed it first
 
 	// The following are guarded by room.mu.
 	peer        string
@@ -108,14 +112,28 @@ func (c *Conn) Belongs(peer string) {
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if err != nil && endOfTheOther(err) && !c.ending.Load() {
+		c.left.Store(true)
+	}
 	if came := c.frames.take(b[:n]); came != 0 {
 		c.add(came)
 	}
 	return n, err
 }
 
+// endOfTheOther reports whether an error of reading says that the other end closed the
+// connection. What is none of these may be ours: a close, a deadline.
+func endOfTheOther(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// Left reports whether the connection's other end closed it, as the kernel does for a
+// process that ended, before anything of ours did.
+func (c *Conn) Left() bool { return c.left.Load() }
+
 // Close implements net.Conn.
 func (c *Conn) Close() error {
+	c.ending.Store(true)
 	c.room.mu.Lock()
 	c.room.leave(c)
 	c.room.mu.Unlock()
@@ -134,6 +152,7 @@ func (c *Conn) add(n int) {
 // end closes those that gave way.
 func end(out []*Conn, err error) {
 	for _, c := range out {
+		c.ending.Store(true)
 		if c.gaveWay != nil {
 			c.gaveWay(c.peer, err) // nobody changes it any more
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/internal/underway"
 	"signet.example/server/fault"
 )
 
@@ -18,10 +19,14 @@ const (
 	// probeMargin is how much longer a newcomer waits for a verdict: for a probe that
 	// is not sent yet, or an agent that was heard from meanwhile.
 	probeMargin = time.Second
+	// placeKept is for how long an instance keeps its place after its session has ended
+	// and not from its side: we close connections, for their age and where they hold too
+	// much, and the agent opens the next one.
+	placeKept = 5 * time.Second
 )
 
 // errUnsure is returned to a newcomer while the other instance's stream stands and
-// it is not known whether that one is alive.
+// it is not known whether that one is alive, or while it has not had the time to come back.
 var errUnsure = fault.New(fault.Unavailable, "another process with this host key has a connection, and it is not known yet whether it is alive: try again")
 
 // probe asks one session's agent for a sign of life. There is one at a time for each
@@ -39,13 +44,17 @@ func (p *probe) message() *api.SessionDown {
 }
 
 // Answers reports whether an agent's instance has a session that is alive. It has
-// none that is alive if it has no session, or one on which nothing at all came for
-// probeWait after a probe was sent. What is not known by then is an error.
+// none that is alive if the agent ended it, if it did not come back within placeKept after
+// we did, or if nothing at all came on it for probeWait after a probe was sent. What is
+// not known by then is an error.
 func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (netip.Addr, bool, error) {
 	begun := time.Now()
 	for {
-		s := r.session(agent, instance)
-		if s == nil {
+		s, kept := r.session(agent, instance)
+		switch {
+		case kept:
+			return netip.Addr{}, false, errUnsure
+		case s == nil:
 			return netip.Addr{}, false, nil
 		}
 		p := s.probed(newcomer)
@@ -72,15 +81,33 @@ func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer
 	}
 }
 
-// session returns the one that an agent's instance has, nil if it has none.
-func (r *Sessions) session(agent, instance string) *Session {
+// session returns the one that an agent's instance has, nil if it has none, and then
+// whether its place is kept.
+func (r *Sessions) session(agent, instance string) (s *Session, kept bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s := r.by[agent]; s != nil && s.peer.Instance == instance {
-		return s
+		return s, false
 	}
-	return nil
+	p, ok := r.places[agent]
+	if ok && (p.left() || time.Since(p.since) >= placeKept) {
+		delete(r.places, agent)
+		ok = false
+	}
+	return nil, ok && p.instance == instance
 }
+
+// place is that of an instance whose session has ended.
+type place struct {
+	instance string
+	since    time.Time
+	conn     *underway.Conn // nil where it is of no room
+	byAgent  bool           // it said that it has no more to send
+}
+
+// left reports whether the agent ended its session: by the stream, or since its connection
+// was closed by its end, which may be seen a moment after the stream has ended.
+func (p place) left() bool { return p.byAgent || p.conn != nil && p.conn.Left() }
 
 // probed returns the session's outstanding probe, a new one if there is none.
 func (s *Session) probed(newcomer netip.Addr) *probe {

@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/internal/underway"
 	"signet.example/internal/watched"
 	"signet.example/server/fault"
 	"signet.example/store"
@@ -47,7 +50,10 @@ type Session struct {
 	down  chan *api.SessionDown
 	ask   chan *probe // has room for the one that is outstanding
 	end   context.CancelCauseFunc
-	gone  chan struct{} // closed when its stream has ended
+	gone  chan struct{}  // closed when its stream has ended
+	conn  *underway.Conn // that it is on; nil where that is of no room
+
+	byAgent atomic.Bool // the agent ended the stream
 
 	mu     sync.Mutex  // guards the following three
 	report *api.Report // the latest; replaced whole, never changed
@@ -130,6 +136,7 @@ type Sessions struct {
 	mu      sync.Mutex             // guards the following, and every question
 	by      map[string]*Session    // by agent id
 	left    map[string]LastSession // of agents that went away
+	places  map[string]place       // of instances whose session has ended
 	waiting map[string][]*question // by decision id
 
 	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
@@ -138,7 +145,7 @@ type Sessions struct {
 // NewSessions has no sessions yet.
 func NewSessions(reports Reports, log *slog.Logger) *Sessions {
 	return &Sessions{
-		log: log, reports: reports, by: map[string]*Session{}, left: map[string]LastSession{},
+		log: log, reports: reports, by: map[string]*Session{}, left: map[string]LastSession{}, places: map[string]place{},
 		waiting: map[string][]*question{},
 	}
 }
@@ -155,6 +162,7 @@ func (r *Sessions) Serve(p Peer, stream grpc.BidiStreamingServer[api.SessionUp, 
 	defer end(nil)
 	s := &Session{
 		peer: p, since: time.Now(), down: make(chan *api.SessionDown, 64), ask: make(chan *probe, 1), end: end, gone: make(chan struct{}),
+		conn: underway.Of(stream.Context()),
 	}
 	defer close(s.gone)
 	r.enter(s)
@@ -188,6 +196,7 @@ func (r *Sessions) receive(ctx context.Context, stream grpc.BidiStreamingServer[
 		m, err := stream.Recv()
 		s.waits(false)
 		if err != nil {
+			s.byAgent.Store(errors.Is(err, io.EOF))
 			return nil //nolint:nilerr // the agent left: nothing to tell it
 		}
 		if s.alive(m) {
@@ -222,6 +231,7 @@ func (r *Sessions) enter(s *Session) {
 	r.mu.Lock()
 	old := r.by[id]
 	r.by[id] = s
+	delete(r.places, id)
 	r.mu.Unlock()
 	if old != nil {
 		old.retire()
@@ -237,7 +247,9 @@ func (r *Sessions) leave(s *Session) {
 	last := r.by[id] == s
 	if last {
 		delete(r.by, id)
-		r.left[id] = LastSession{s.Latest(), time.Now()}
+		now := time.Now()
+		r.left[id] = LastSession{s.Latest(), now}
+		r.places[id] = place{s.peer.Instance, now, s.conn, s.byAgent.Load()}
 		if !r.stopping.Load() {
 			r.reports.Left(id) // under mu: the agent's next session enters, and reports, after it
 		}
@@ -294,4 +306,5 @@ func (r *Sessions) Drop(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.left, id)
+	delete(r.places, id)
 }
