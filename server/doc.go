@@ -14,7 +14,8 @@
 // immutable picture of everything stored), fleet (agents that joined and are connected,
 // and the addresses that they report, a folder of its own), server/policies
 // and server/issuers (what authorization needs from outside), views (what each agent and
-// proxy is told, a folder of its own), server/issuance (who gets which certificate), agentAPI and server/admin (the two faces).
+// proxy is told, a folder of its own), server/join and server/issuance (how a host becomes
+// an agent, and who gets which certificate), agentAPI and server/admin (the two faces).
 //
 // # Concurrency
 //

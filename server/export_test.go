@@ -41,7 +41,6 @@ func ReadAddresses(dir string) (Addresses, error) {
 
 // Internals that are tested by themselves.
 var (
-	AgentName = agentID
 	// MostOfOneAddress is how many connections of one address there are whose handshake is
 	// not complete, and MostStrangersOfOneAddress how many that are nobody's after it.
 	MostOfOneAddress          = fleet.AgentsLimits().Source[fleet.Shaking]

@@ -15,6 +15,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/internal/underway"
 	"signet.example/server/issuance"
+	"signet.example/server/join"
 )
 
 // face is one gRPC server and its listener.
@@ -64,14 +65,20 @@ func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 		grpc.StreamInterceptor(s.access.stream),
 	)
 	g := grpc.NewServer(opts...)
+	svids := issuance.New(issuance.Config{
+		Batches: s.signing, One: s.signer, Limits: newLimiters(issuePerSecond, issueBurst),
+		Metrics: issuance.Metrics{Issued: s.metrics.svids, Limited: s.metrics.limited},
+		Agent:   s.cfg.Lifetimes.Agent, Workload: s.cfg.Lifetimes.SVID,
+	})
 	api.RegisterAgentAPIServer(g, &agentAPI{
-		server: s, nodes: attestors, strangers: newLimiters(strangersPerSecond, strangersBurst),
-		attests: newLimiters(attestPerSecond, attestBurst),
-		svids: issuance.New(issuance.Config{
-			Batches: s.signing, One: s.signer, Limits: newLimiters(issuePerSecond, issueBurst),
-			Metrics: issuance.Metrics{Issued: s.metrics.svids, Limited: s.metrics.limited},
-			Agent:   s.cfg.Lifetimes.Agent, Workload: s.cfg.Lifetimes.SVID,
+		join: join.New(join.Config{
+			TrustDomain: s.td, Evidence: attestors, Agents: s.roster, Stored: s.store, Instances: s.instances, SVIDs: svids,
+			Strangers: newLimiters(strangersPerSecond, strangersBurst), Known: newLimiters(attestPerSecond, attestBurst),
+			Group: func(n nodes.Node) (string, error) { return s.model().groupOf(n) },
+			Roots: func() []byte { return s.authority.Roots().Signed }, Vouched: s.access.vouched,
+			Audit: s.audit, Log: s.log, Clock: s.clock,
 		}),
+		svids: svids, sessions: s.sessions, model: s.model, turnedAway: s.refusals.refused,
 	})
 	(&ads.Server{Views: s.views, Peer: agentOf, Log: s.log}).Register(g)
 	return g
