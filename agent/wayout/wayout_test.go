@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -175,4 +176,40 @@ func TestWhatIsNotKnownLetsNobodyOut(t *testing.T) {
 	a.expect("another user is named", reasonNotTheirs)
 	a.ctx = t.Context()
 	a.expect("nobody was attested", reasonProxy)
+}
+
+func TestWhoMayCallOutIsSaidInAReport(t *testing.T) {
+	a := newAsking(t)
+	bound := svids.Name{Entry: "web-proxy"}
+	expect := func(what string, uid uint32, want Speaker) {
+		t.Helper()
+		clear(a.owners.recent)
+		got := a.Speaker(a.proxy.shape, uid, bound)
+		said := func(got, want string) bool { return got == want || want != "" && strings.Contains(got, want) }
+		if !said(got.Who, want.Who) || !said(got.Problem, want.Problem) || !slices.Equal(got.Applications, want.Applications) {
+			t.Errorf("%s: %+v, want something of %+v", what, got, want)
+		}
+	}
+	port := proxy.Shape{App: "127.0.0.77", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.77:15001")}}
+	expect("nothing from the server", 0, Speaker{})
+	a.proxy.shape = port
+	a.bound(map[string][]string{"web": nil})
+	expect("no configuration", 0, Speaker{})
+	a.proxy.ports = []uint32{8080}
+	a.owners.listeners = func(netip.AddrPort) ([]attestation.SocketOwner, error) { return nil, nil }
+	expect("nobody listens", 0, Speaker{Problem: "nobody listens at 127.0.0.77, port 8080"})
+	a.owners.listeners = func(netip.AddrPort) ([]attestation.SocketOwner, error) { return user(1000), nil }
+	expect("its application", 0, Speaker{Who: "user 1000, who holds the application's listeners", Applications: []string{userSelector(1000)}})
+	a.owners.listeners = func(netip.AddrPort) ([]attestation.SocketOwner, error) { return user(1001), nil }
+	expect("somebody else", 0, Speaker{Problem: "its application was user 1000, and now user 1001 listens", Applications: []string{userSelector(1001)}})
+	a.bound(map[string][]string{"web": {userSelector(0)}})
+	expect("whom the Binding names", 0, Speaker{Who: "those whom Binding web-proxy names", Problem: "runs as user 0"})
+
+	dir := ownFolder(t, 0o750)
+	a.proxy.shape.Egress = proxy.Egress{Socket: filepath.Join(dir, "out.sock"), Mode: 0o600}
+	expect("named at a socket", us(), Speaker{Problem: "at which nobody sees who calls"})
+	a.bound(map[string][]string{"web": nil})
+	expect("a socket that is not there", us(), Speaker{Problem: "egress: "})
+	a.bound(map[string][]string{"web": {"anyone"}})
+	expect("anyone", us(), Speaker{Who: "every process of the host", Problem: "lets anyone call out"})
 }
