@@ -30,9 +30,12 @@ func (b *builder) egress(n *Node) {
 		n.routes[p] = b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: n.hosts})
 	}
 	l := &listenerv3.Listener{
-		Name:                          name,
-		Address:                       at,
-		TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
+		Name:             name,
+		Address:          at,
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		// It has a bound of its own, by its name in the bootstrap: whoever takes all
+		// connections of the ways in takes none of the application's.
+		IgnoreGlobalConnLimit:         true,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",

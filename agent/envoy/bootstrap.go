@@ -34,13 +34,13 @@ const (
 	proxyFiles = 512
 )
 
-// mostConnections is how many connections of callers a proxy takes, and how many of
-// these at its way out, where any user of the host may connect: they leave half to calls
-// that come in. Each may need a second file, for the connection that its calls go on by.
-func mostConnections(files uint64) (all, out int64) {
+// mostConnections is how many connections a proxy takes at its ways in, of callers, and
+// how many at its way out, where any user of the host may connect: neither takes what is
+// the other's. Each may need a second file, for the connection that its calls go on by.
+func mostConnections(files uint64) (in, out int64) {
 	kept := min(proxyFiles, files/2)
-	all = int64(min(proxyConnections, (files-kept)/2))
-	return all, all / 2
+	all := int64(min(proxyConnections, (files-kept)/2))
+	return all - all/2, all / 2
 }
 
 // bootstrap is what an Envoy of p starts with: everything except the way to the
@@ -67,11 +67,11 @@ func bootstrap(p Proxy, xdsSocket string, adminMode uint32) ([]byte, error) {
 	}
 	b.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{agent}}
 	_, files := openfiles.Limit() // Envoy raises its own to the most
-	all, out := mostConnections(files)
+	in, out := mostConnections(files)
 	if b.LayeredRuntime, err = limitListener(p.Shape.Egress.Listener(), out); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
-	if b.OverloadManager, err = overload(all); err != nil {
+	if b.OverloadManager, err = overload(in); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
 	text, err := protojson.MarshalOptions{Multiline: true}.Marshal(b)
@@ -134,6 +134,8 @@ func agentCluster(xdsSocket string) (*clusterv3.Cluster, error) {
 	}, nil
 }
 
+// overload bounds memory, and the connections of all listeners that have no bound of
+// their own.
 func overload(mostConnections int64) (*overloadv3.OverloadManager, error) {
 	monitor := func(name string, config proto.Message) (*overloadv3.ResourceMonitor, error) {
 		c, err := anypb.New(config)

@@ -30,7 +30,7 @@ const (
 	ownID   = "spiffe://test.example/test/web"
 	frontID = "spiffe://test.example/test/front"
 	webHost = "http://web.test.internal:8080"
-	// ownLimit is in the place of the page's, for the outbound listener.
+	// ownLimit is in the place of the page's, for the outbound listener and for the others.
 	ownLimit = 20
 )
 
@@ -53,7 +53,8 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 	program := copyOf(t, parts.Envoy(t), filepath.Join(dir, "envoy"))
 	page := func(agentDir string) []string {
 		return ownBlocks(t, "/opt/web", dir, "/run/signet", agentDir, "unix:uid:1001", fmt.Sprintf("unix:uid:%d", uid()),
-			"192.0.2.7", bind, "127.0.0.1", app, "shop", "test", "connection_limit: 25000", fmt.Sprintf("connection_limit: %d", ownLimit))
+			"192.0.2.7", bind, "127.0.0.1", app, "shop", "test", "connection_limit: 25000", fmt.Sprintf("connection_limit: %d", ownLimit),
+			"downstream_connections: 25000", fmt.Sprintf("downstream_connections: %d", ownLimit))
 	}
 	w := meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"front", "orders"},
@@ -103,6 +104,27 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 		})
 		if a := w.Get("front", webHost+"/"); a.Status != 200 {
 			t.Errorf("front to web: %d %s", a.Status, a.Body)
+		}
+	})
+	t.Run("its ways in have the limit of the page, and what goes out is served", func(t *testing.T) {
+		for range 3 * ownLimit {
+			c, err := new(net.Dialer).DialContext(t.Context(), "tcp", net.JoinHostPort(bind, "8080"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.Close() }() // a request is enough to be denied, and to stay
+			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+				break // it was closed: there are as many as there may be
+			}
+		}
+		eventually(t, 10*time.Second, "connections beyond the limit", func() bool {
+			m := regexp.MustCompile(`_8080\.downstream_global_cx_overflow: (\d+)`).FindStringSubmatch(e.admin(t, "/stats?filter=downstream_global_cx_overflow"))
+			return m != nil && m[1] != "0"
+		})
+		fresh := w.Client("web")
+		fresh.CloseIdleConnections()
+		if a, err := meshtest.Do(t, fresh, http.MethodGet, host+"/orders"); err != nil || a.Status != 200 {
+			t.Errorf("web to orders: %v %v", a, err)
 		}
 	})
 	t.Run("it goes on over a restart of the agent", func(t *testing.T) {
