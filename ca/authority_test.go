@@ -279,6 +279,42 @@ func TestWithoutTheRootKeyIssuanceGoesOnToTheEndOfTheIssuingCertificate(t *testi
 	}
 }
 
+func TestARenewalThatFailsIsTriedAgainSoonThenLessOftenAndAtOnceAfterItSucceeded(t *testing.T) {
+	dir := initialize(t)
+	c := &clock{now: noon}
+	var logged bytes.Buffer
+	a, err := ca.OpenAuthority(dir, password, c.Now, slog.New(slog.NewTextHandler(&logged, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := filepath.Join(dir, "root.key")
+	if err := os.Rename(key, key+".away"); err != nil {
+		t.Fatal(err)
+	}
+	l := openLog(t, ca.LogPath(dir))
+	w := &world{authority: a, log: l, clock: c, issuer: ca.NewIssuer(a, l, ca.Profiles{})}
+	var tries []int // minutes
+	start := noon.Add(4 * 24 * time.Hour)
+	for minute := range 40 {
+		logged.Reset()
+		c.Set(start.Add(time.Duration(minute) * time.Minute))
+		w.issue(t, request(t, "/shop/web"))
+		if strings.Contains(logged.String(), "not renewed") {
+			tries = append(tries, minute)
+		}
+	}
+	if want := []int{0, 1, 3, 7, 15, 25, 35}; !slices.Equal(tries, want) {
+		t.Errorf("it is tried after %d minutes, want %d", tries, want)
+	}
+	if err := os.Rename(key+".away", key); err != nil {
+		t.Fatal(err)
+	}
+	c.Set(start.Add(45 * time.Minute))
+	if now := w.issue(t, request(t, "/shop/web"))[1]; !now.NotAfter.After(start.Add(6 * 24 * time.Hour)) {
+		t.Errorf("it is not renewed when the key is back: it ends %s", now.NotAfter)
+	}
+}
+
 func TestAClockBehindOpensButDoesNotSign(t *testing.T) {
 	dir := initialize(t)
 	c := &clock{now: noon.Add(-time.Hour)}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/internal/retry"
 	"signet.example/internal/watched"
 	"signet.example/server/fault"
 )
@@ -57,16 +58,20 @@ func NewLog(signer Records, clock func() time.Time, log *slog.Logger) *Log {
 	}
 }
 
+// following is how soon a log that ended is followed on.
+var following = retry.Policy{First: 100 * time.Millisecond, Most: time.Second, Settled: 10 * time.Second}
+
 // Run follows the log until ctx ends. When the stream breaks (the signer was
 // restarted) it goes on from where it was.
 func (l *Log) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := l.Follow(ctx); ctx.Err() == nil {
-			l.log.DebugContext(ctx, "issuance log", slog.Any("err", err))
+	for tries := (retry.Tries{Policy: following}); ; {
+		begun := time.Now()
+		err := l.Follow(ctx)
+		if !watched.Sleep(ctx, tries.Failed(time.Since(begun), nil)) {
+			return nil
 		}
-		watched.Sleep(ctx, 250*time.Millisecond)
+		l.log.DebugContext(ctx, "issuance log", slog.Any("err", err))
 	}
-	return nil
 }
 
 // Follow reads on from where it was until the signer or ctx ends, and returns which.
