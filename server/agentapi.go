@@ -10,6 +10,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/server/access"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/join"
@@ -24,22 +25,22 @@ type agentAPI struct {
 	sessions *fleet.Sessions
 	model    func() *model
 	// turnedAway is told of what a caller was not given.
-	turnedAway func(ctx context.Context, c *caller, action, why string)
+	turnedAway func(ctx context.Context, c *access.Caller, action, why string)
 }
 
 // Attest joins an agent by evidence of its host, or renews one by its host key.
 func (a *agentAPI) Attest(ctx context.Context, req *api.AttestRequest) (*api.AttestResponse, error) {
-	c, err := callerOf(ctx)
+	c, err := access.CallerOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return a.join.Attest(ctx, join.Caller{Conn: c.conn, Remote: c.remote, HostKey: c.hostKey, TLS: c.peer.State, Instance: c.instance}, req)
+	return a.join.Attest(ctx, join.Caller{Conn: c.Conn, Remote: c.Remote, HostKey: c.HostKey, TLS: c.TLS(), Instance: c.Instance}, req)
 }
 
 // Issue signs SVIDs in a batch. The caller is the agent of the connection; what
 // it may hold is what hangs on its group.
 func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.IssueResponse, error) {
-	c, err := callerOf(ctx)
+	c, err := access.CallerOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +52,9 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 }
 
 // requesterOf is an agent that was let in, and what hangs on its group.
-func requesterOf(c *caller, m *model) issuance.Requester {
-	granted := m.groups.Granted.Group(c.agent.Group)
-	return issuance.Requester{ID: c.id, Agent: c.agent.ID, Entry: func(name string) (identity.Entry, bool) {
+func requesterOf(c *access.Caller, m *model) issuance.Requester {
+	granted := m.groups.Granted.Group(c.Agent.Group)
+	return issuance.Requester{ID: c.ID, Agent: c.Agent.ID, Entry: func(name string) (identity.Entry, bool) {
 		g, ok := granted.Find(name)
 		if !ok {
 			return identity.Entry{}, false
@@ -64,11 +65,11 @@ func requesterOf(c *caller, m *model) issuance.Requester {
 
 // Session carries reports up and questions down.
 func (a *agentAPI) Session(stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]) error {
-	c, err := callerOf(stream.Context())
+	c, err := access.CallerOf(stream.Context())
 	if err != nil {
 		return err
 	}
-	return a.sessions.Serve(c.asPeer(), stream)
+	return a.sessions.Serve(c.Peer(), stream)
 }
 
 // tellClash logs and audits that an agent's host key is in two places.

@@ -139,7 +139,7 @@ func (anyone) Follower(ctx context.Context) (views.Follower, error) {
 
 func (anyone) Review()                {}
 func (a anyone) Agent() string        { return a.agent }
-func (anyone) ID() spiffeid.ID        { return hostile("x").id }
+func (anyone) ID() spiffeid.ID        { return agentX.ID }
 func (anyone) Follow(proxy.Ref) error { return nil }
 func (anyone) LogsTo(string)          {}
 
@@ -168,7 +168,7 @@ func AuditTrail(ctx context.Context) ([]store.AuditRow, error) {
 }
 
 // TellRefusals writes the numbers that are owed, as each minute does.
-func TellRefusals(ctx context.Context) { lastRun.Load().refusals.tell(ctx) }
+func TellRefusals(ctx context.Context) { lastRun.Load().refusals.Tell(ctx) }
 
 // Stale lists the views of the server that was started last whose set is not
 // what would be built from nothing now.

@@ -14,6 +14,8 @@ import (
 	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/underway"
+	"signet.example/server/access"
+	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/join"
 )
@@ -40,7 +42,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 	close(s.stopping)
 	s.sessions.Stop()
 	_ = os.Remove(s.dir.addresses()) // a reader that finds it finds nobody there
-	s.access.close()
+	s.access.Close()
 	hard := time.AfterFunc(stopGrace, func() {
 		for _, f := range faces {
 			f.server.Stop()
@@ -55,14 +57,14 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 }
 
 // agentServer is the agents' face.
-func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
+func (s *server) agentServer(attestors *nodes.Attestors, connections *fleet.Listener) *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
 	room := underway.New(mostUnread)
 	opts = append(opts,
-		grpc.Creds(verifiedCredentials{credentials.NewTLS(s.own.TLSConfig()), s.access.knows, room, s.log}),
+		grpc.Creds(s.access.Credentials(credentials.NewTLS(s.own.TLSConfig()), room)),
 		grpc.StatsHandler(room.Handler()),
-		grpc.UnaryInterceptor(s.access.unary),
-		grpc.StreamInterceptor(s.access.stream),
+		grpc.UnaryInterceptor(s.access.Unary),
+		grpc.StreamInterceptor(s.access.Stream),
 	)
 	g := grpc.NewServer(opts...)
 	svids := issuance.New(issuance.Config{
@@ -75,10 +77,10 @@ func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 			TrustDomain: s.td, Evidence: attestors, Agents: s.roster, Stored: s.store, Instances: s.instances, SVIDs: svids,
 			Strangers: newLimiters(strangersPerSecond, strangersBurst), Known: newLimiters(attestPerSecond, attestBurst),
 			Group: func(n nodes.Node) (string, error) { return s.model().groupOf(n) },
-			Roots: func() []byte { return s.authority.Roots().Signed }, Vouched: s.access.vouched,
+			Roots: func() []byte { return s.authority.Roots().Signed }, Vouched: connections.Vouched,
 			Audit: s.audit, Log: s.log, Clock: s.clock,
 		}),
-		svids: svids, sessions: s.sessions, model: s.model, turnedAway: s.refusals.refused,
+		svids: svids, sessions: s.sessions, model: s.model, turnedAway: s.refusals.Refused,
 	})
 	(&ads.Server{Views: s.views, Peer: agentOf, Log: s.log}).Register(g)
 	return g
@@ -86,8 +88,8 @@ func (s *server) agentServer(attestors *nodes.Attestors) *grpc.Server {
 
 // agentOf is which agent's a stream is.
 func agentOf(ctx context.Context) string {
-	if c, err := callerOf(ctx); err == nil {
-		return c.agent.ID
+	if c, err := access.CallerOf(ctx); err == nil {
+		return c.Agent.ID
 	}
 	return ""
 }

@@ -13,6 +13,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/scrape"
+	"signet.example/server/access"
 	"signet.example/server/fleet"
 	"signet.example/server/signer"
 )
@@ -69,7 +70,7 @@ func newMetrics() *metrics {
 	for _, kind := range []string{exchangePostQuantum, exchangeClassical} {
 		m.handshakes.WithLabelValues(kind)
 	}
-	for method := range rules {
+	for _, method := range access.Methods() {
 		m.refused.WithLabelValues(method)
 	}
 	m.registry.MustRegister(m.issued, m.limited, m.refused, m.tooMany, m.published, m.buildErrors, m.rebuild,

@@ -28,7 +28,7 @@ func (s *server) operators() *admin.Server {
 		Warnings: func(before, after admin.Model, named ...kinds.Key) []string {
 			return check.Warnings(before, after, s.roster.BySelectors(), s.endpoints.Snapshot(), named...)
 		},
-		LogDirs: s.access.logDirs, CheckGroup: nodes.CheckGroup,
+		LogDirs: s.access.LogDirs, CheckGroup: nodes.CheckGroup,
 	})
 }
 
@@ -138,7 +138,7 @@ func (f operated) Follow(ctx context.Context) error {
 	if err := f.s.reloadRoster(ctx); err != nil {
 		return err
 	}
-	f.s.access.follow(f.s.model())
+	f.s.access.Review()
 	return nil
 }
 

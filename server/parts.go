@@ -9,6 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/server/access"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
@@ -57,10 +58,10 @@ type server struct {
 	policies  *policies.Revisions
 	issuers   *issuers.Keys
 	views     *views.Views
-	access    *access
+	access    *access.Access
 	issued    *issuance.Log
 	metrics   *metrics
-	refusals  *refusals
+	refusals  *access.Refusals
 	started   time.Time
 
 	readMemory uint64 // of a process that reads policies

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"reflect"
 	"runtime"
@@ -27,6 +28,7 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/access"
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
 	"signet.example/server/issuance"
@@ -38,6 +40,25 @@ import (
 )
 
 var testTD = spiffeid.RequireTrustDomainFromString("test.example")
+
+// agentX is an agent of group g.
+var agentX = fleet.Peer{ID: spiffeid.RequireFromString("spiffe://test.example/signet/agent/x"), Agent: store.Agent{ID: "x", Group: "g"}, Remote: netip.MustParseAddr("127.0.0.1")}
+
+// inNoStore keeps agents nowhere.
+type inNoStore struct{}
+
+func (inNoStore) Agents(context.Context) ([]store.Agent, error) { return nil, nil }
+func (inNoStore) PutAgent(context.Context, store.Agent) error   { return nil }
+
+// rosterOf is of an agent that joined.
+func rosterOf(t *testing.T, a store.Agent) *fleet.Roster {
+	t.Helper()
+	r := fleet.NewRoster(inNoStore{}, func([]string) string { return "" })
+	if err := r.Enrol(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
 
 // understood are the objects of manifests, of meshes that now has or they have.
 func understood(t testing.TB, now *model, manifests string) []*kinds.Object {
@@ -387,7 +408,7 @@ func TestACertificateIsTheSameWorkAmongAnyNumberOfEntries(t *testing.T) {
 			Batches: issuesNames{}, Limits: newLimiters(1e6, 1e6),
 			Metrics: issuance.Metrics{Issued: func(api.Profile, string) prometheus.Counter { return issued }},
 		})
-		c := hostile("x")
+		c := &access.Caller{ID: agentX.ID, Agent: agentX.Agent}
 		req := &api.IssueRequest{Requests: []*api.SVIDRequest{{Entry: "x7", Csr: []byte{1}}}}
 		return testing.AllocsPerRun(100, func() {
 			resp, refused, err := svids.Batch(t.Context(), requesterOf(c, m), req)
@@ -426,8 +447,8 @@ func viewsOf(t *testing.T, m *model, except ...string) *followed {
 	f.views = views.New(views.Config{
 		TrustDomain: testTD, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
 		Metrics: views.Metrics{Published: counted.published, BuildErrors: counted.buildErrors, Rebuild: counted.rebuild},
-	}, sources{func() *model { return m }, func() issuance.Roots { return issuance.Roots{} }, rosterOf(hostile("x").agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}}, anyone{}, watched.NewSignal())
-	f.follow("agent", &corev3.Node{Id: hostile("x").id.String()})
+	}, sources{func() *model { return m }, func() issuance.Roots { return issuance.Roots{} }, rosterOf(t, agentX.Agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}}, anyone{}, watched.NewSignal())
+	f.follow("agent", &corev3.Node{Id: agentX.ID.String()})
 	for _, n := range m.graph.Nodes("m") {
 		if !slices.Contains(except, n.Name) {
 			f.follow(n.Name, anyNode("m", n.Name))
@@ -452,7 +473,7 @@ func (f *followed) follow(name string, node *corev3.Node) {
 
 // report has a proxy of n7a healthy, or not.
 func (f *followed) report(healthy bool) {
-	f.endpoints.Report(hostile("x").asPeer(), reportOf("n7a", healthy))
+	f.endpoints.Report(agentX, reportOf("n7a", healthy))
 }
 
 // everywhere may be hosted everything.

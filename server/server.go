@@ -20,7 +20,9 @@ import (
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 	"signet.example/policy/repo"
+	"signet.example/server/access"
 	"signet.example/server/fleet"
+	"signet.example/server/groups"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/policies"
@@ -104,7 +106,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 		metrics: newMetrics(), stopping: make(chan struct{}),
 		writes: make(writeLock, 1), started: clock(), readMemory: policies.Memory,
 	}
-	s.refusals = newRefusals(clock, s.audit)
+	s.refusals = access.NewRefusals(clock, s.audit)
 	changed := watched.NewSignal() // what views are made of
 	s.authority = issuance.NewAuthority(w, changed.Wake)
 	if err := s.authority.Load(ctx); err != nil {
@@ -177,16 +179,16 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 			return policies.Read(ctx, exe, s.readMemory, src, login, dir, failed)
 		},
 	})
-	s.access = &access{
-		td: s.td, roots: s.authority.Roots, roster: s.roster, model: s.model, clock: s.clock, log: s.log,
-		metrics: s.metrics, open: map[*caller]struct{}{}, turnedAway: s.refusals.refused,
-	}
+	s.access = access.New(access.Config{
+		TrustDomain: s.td, Roots: s.authority.Roots, Roster: s.roster, Hosts: func() groups.Hosts { return s.model().groups.Hosts },
+		Clock: s.clock, Log: s.log, Refused: s.metrics.refused, TurnedAway: s.refusals.Refused,
+	})
 	s.instances = fleet.NewInstances(s.sessions, s.access, s.tellClash, s.clock)
-	s.access.instances = s.instances
+	s.access.Instances = s.instances
 	s.views = views.New(views.Config{
 		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
 		Metrics: views.Metrics{Published: s.metrics.published, BuildErrors: s.metrics.buildErrors, Rebuild: s.metrics.rebuild},
-	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers}, s.access, changed)
+	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers}, follows{s.access}, changed)
 	rows, revision, err := s.store.Objects(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
@@ -214,7 +216,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
 	connections := fleet.Listen(agents, s.metrics.tooMany)
-	s.access.verified, s.access.vouched, s.access.shut = connections.Verified, connections.Vouched, connections.Shut
+	s.access.Connections = connections
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {
 		return fmt.Errorf("listen for operators: %w", err)
@@ -231,12 +233,12 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	for _, part := range []func(context.Context) error{
 		s.watch, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.registry.Run, s.endpoints.Run,
-		s.refusals.run, s.runRetention,
+		s.refusals.Run, s.runRetention,
 	} {
 		g.Go(func() error { return part(work) })
 	}
 	faces := []face{
-		{s.agentServer(attestors), connections},
+		{s.agentServer(attestors, connections), connections},
 		{s.operators().GRPC(), adminL},
 	}
 	for _, f := range faces {

@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
+
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/access"
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
 	"signet.example/server/issuance"
@@ -48,6 +51,21 @@ func (s sources) MayHost(agent string, node proxy.Ref) (group string, ok bool) {
 	}
 	return group, s.model().groups.Hosts.May(group, node)
 }
+
+// follows is who follows views (views.Access).
+type follows struct{ access *access.Access }
+
+// Follower implements views.Access.
+func (f follows) Follower(ctx context.Context) (views.Follower, error) {
+	who, err := f.access.Follower(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return who, nil
+}
+
+// Review implements views.Access.
+func (f follows) Review() { f.access.Review() }
 
 // Graph implements views.Model.
 func (m *model) Graph() *mesh.Graph { return m.graph }

@@ -46,6 +46,7 @@ var imports = map[string][]string{
 	"authz/jwt":       {"identity"},
 	"server/signer":   {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":    {},
+	"server/access":   {"identity", "api", "store", "server/fault", "server/fleet", "server/groups", "server/issuance", "internal", "proxy"},
 	"server/admin":    {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
 	"server/check":    {"identity", "mesh", "api", "policy", "authz/jwt", "store", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
 	"server/fleet":    {"identity", "api", "store", "server/fault", "internal", "proxy"},
@@ -56,7 +57,7 @@ var imports = map[string][]string{
 	"server/join":     {"identity", "api", "attestation", "store", "server/fault", "server/fleet", "internal"},
 	"server/kinds":    {"identity", "mesh", "attestation", "policy/repo", "authz/jwt", "internal", "proxy"},
 	"server/views":    {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/fleet", "server/kinds", "internal"},
-	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/policies", "server/kinds", "server/signer", "server/fault", "server/fleet", "server/groups", "server/admin", "server/check", "server/views", "internal", "proxy"},
+	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/policies", "server/kinds", "server/signer", "server/fault", "server/fleet", "server/groups", "server/access", "server/admin", "server/check", "server/views", "internal", "proxy"},
 	"dev":             {"api"},
 	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "policy", "policy/check", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},

@@ -1,8 +1,9 @@
-package server
+package access
 
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -18,13 +19,21 @@ import (
 
 // These are about an agent that is not ours any more.
 
-func hostile(id string) *caller {
-	return &caller{id: spiffeid.RequireFromString("spiffe://test.example/signet/agent/" + id), agent: store.Agent{ID: id, Group: "g"}, remote: netip.MustParseAddr("127.0.0.1"), cancel: func(error) {}}
+func hostile(id string) *Caller {
+	return &Caller{ID: spiffeid.RequireFromString("spiffe://test.example/signet/agent/" + id), Agent: store.Agent{ID: id, Group: "g"}, Remote: netip.MustParseAddr("127.0.0.1"), cancel: func(error) {}}
 }
 
-func accessOf(agents ...store.Agent) *access {
-	return &access{roster: rosterOf(agents...), open: map[*caller]struct{}{}, shut: func(func(string) bool) {}}
+func accessOf(agents ...store.Agent) *Access {
+	a := New(Config{Roster: rosterOf(agents...)})
+	a.Connections = noConnections{}
+	return a
 }
+
+// noConnections are there.
+type noConnections struct{}
+
+func (noConnections) Verified(net.Addr, string, string) {}
+func (noConnections) Shut(func(agent string) bool)      {}
 
 // inNoStore keeps agents nowhere.
 type inNoStore struct{}
@@ -52,7 +61,7 @@ func TestAStreamThatWasLetInBeforeABanAndEnteredAfterItEnds(t *testing.T) {
 	c := hostile("x")
 	ended := 0
 	c.cancel = func(error) { ended++ }
-	put(a.roster, store.Agent{ID: "x", Group: "g", Banned: true})
+	put(a.cfg.Roster, store.Agent{ID: "x", Group: "g", Banned: true})
 	a.review(everythingBound)
 	a.keep(c)
 	if ended == 0 {
@@ -69,11 +78,11 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 	ended := 0
 	c.cancel = func(error) { ended++ }
 	a.keep(c)
-	a.model = func() *model {
+	a.cfg.Hosts = func() groups.Hosts {
 		a.review(func(string, proxy.Ref) bool { return false }) // of the next model, right after this one was read
-		return boundTo("n")
+		return boundTo("n").Hosts
 	}
-	if err := (follower{c, a}).Follow(proxy.Node("m", "n")); err != nil {
+	if err := (Follower{c, a}).Follow(proxy.Node("m", "n")); err != nil {
 		t.Fatal(err)
 	}
 	if ended == 0 {
@@ -81,10 +90,10 @@ func TestAStreamWhoseBindingGoesWhileItIsGivenItsViewEnds(t *testing.T) {
 	}
 }
 
-// boundTo is a model in which group g may host the virtual node.
-func boundTo(node string) *model {
-	grant, _ := groups.NewGrant(identity.Binding{Name: "b", Group: "g", VirtualNode: identity.VirtualNodeName{Mesh: "m", Name: node}}, 1, testTD) // the names are good
-	return &model{groups: groups.Groups{}.With(grant)}
+// boundTo are groups of which g may host the virtual node.
+func boundTo(node string) groups.Groups {
+	grant, _ := groups.NewGrant(identity.Binding{Name: "b", Group: "g", VirtualNode: identity.VirtualNodeName{Mesh: "m", Name: node}}, 1, spiffeid.RequireTrustDomainFromString("test.example")) // the names are good
+	return groups.Groups{}.With(grant)
 }
 
 func TestStreamsAreReviewedWhenABindingOrAnAgentChangedAndNotOtherwise(t *testing.T) {
@@ -95,7 +104,12 @@ func TestStreamsAreReviewedWhenABindingOrAnAgentChangedAndNotOtherwise(t *testin
 	a.keep(c)
 	ref := proxy.Node("m", "another")
 	c.node.Store(&ref)
-	m := boundTo("n")
+	now := boundTo("n")
+	a.cfg.Hosts = func() groups.Hosts { return now.Hosts }
+	entry, err := groups.NewGrant(identity.Entry{Name: "e", Group: "g"}, 1, spiffeid.RequireTrustDomainFromString("test.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, step := range []struct {
 		what string
 		does func()
@@ -103,13 +117,13 @@ func TestStreamsAreReviewedWhenABindingOrAnAgentChangedAndNotOtherwise(t *testin
 	}{
 		{"the first time", func() {}, 1},
 		{"nothing changed", func() {}, 1},
-		{"something else changed", func() { next := *m; next.revision++; m = &next }, 1},
-		{"a binding changed", func() { m = boundTo("n2") }, 2},
-		{"an agent joined", func() { put(a.roster, store.Agent{ID: "y", Group: "g"}) }, 3},
+		{"something else changed", func() { now = now.With(entry) }, 1},
+		{"a binding changed", func() { now = boundTo("n2") }, 2},
+		{"an agent joined", func() { put(a.cfg.Roster, store.Agent{ID: "y", Group: "g"}) }, 3},
 		{"nothing changed since", func() {}, 3},
 	} {
 		step.does()
-		if a.follow(m); looked != step.want {
+		if a.Review(); looked != step.want {
 			t.Errorf("%s: %d looks, want %d", step.what, looked, step.want)
 		}
 	}
@@ -120,10 +134,10 @@ func TestAStreamOfAnAgentThatIsOfAnotherGroupMeanwhileIsNotGivenAView(t *testing
 	a := accessOf(store.Agent{ID: "x", Group: "g"})
 	c := hostile("x")
 	a.keep(c)
-	put(a.roster, store.Agent{ID: "x", Group: "other"})
-	a.model = func() *model { return boundTo("n") }
+	put(a.cfg.Roster, store.Agent{ID: "x", Group: "other"})
+	a.cfg.Hosts = func() groups.Hosts { return boundTo("n").Hosts }
 	a.Review() // before it has a node
-	if err := (follower{c, a}).Follow(proxy.Node("m", "n")); !errors.Is(err, fault.Denied) {
+	if err := (Follower{c, a}).Follow(proxy.Node("m", "n")); !errors.Is(err, fault.Denied) {
 		t.Errorf("it is answered %v", err)
 	}
 }

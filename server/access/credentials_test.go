@@ -1,4 +1,4 @@
-package server
+package access
 
 import (
 	"context"
@@ -88,20 +88,20 @@ func TestAnAgentThatWasLetInOnceIsRefusedAsSoonAsAnythingOfItEnds(t *testing.T) 
 	joined := store.Agent{ID: "x", Group: "g"}
 	for name, c := range map[string]struct {
 		root, issuing, leaf float64 // hours that they last
-		then                func(a *access)
+		then                func(a *Access)
 		refused             bool
 	}{
-		"nothing has changed":     {8, 4, 2, func(*access) {}, false},
-		"just not expired":        {8, 4, 2, func(a *access) { a.clock = func() time.Time { return hours(2) } }, false},
-		"its SVID has expired":    {8, 4, 2, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
-		"its issuer has expired":  {8, 2, 4, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
-		"the root has expired":    {2, 4, 4, func(a *access) { a.clock = func() time.Time { return hours(2.1) } }, true},
-		"the clock was set back":  {8, 4, 2, func(a *access) { a.clock = func() time.Time { return hours(-0.1) } }, true},
-		"it was banned":           {8, 4, 2, func(a *access) { put(a.roster, store.Agent{ID: "x", Group: "g", Banned: true}) }, true},
-		"it was forgotten":        {8, 4, 2, func(a *access) { a.roster = rosterOf() }, true},
-		"the roots were replaced": {8, 4, 2, func(a *access) { a.roots = rootsOf((&testAuthority{t: t}).sign("", noon, hours(8)).cert) }, true},
-		"a root came to them": {8, 4, 2, func(a *access) {
-			a.roots = rootsOf(append(a.roots().Set.Roots, (&testAuthority{t: t}).sign("", noon, hours(8)).cert)...)
+		"nothing has changed":     {8, 4, 2, func(*Access) {}, false},
+		"just not expired":        {8, 4, 2, func(a *Access) { a.cfg.Clock = func() time.Time { return hours(2) } }, false},
+		"its SVID has expired":    {8, 4, 2, func(a *Access) { a.cfg.Clock = func() time.Time { return hours(2.1) } }, true},
+		"its issuer has expired":  {8, 2, 4, func(a *Access) { a.cfg.Clock = func() time.Time { return hours(2.1) } }, true},
+		"the root has expired":    {2, 4, 4, func(a *Access) { a.cfg.Clock = func() time.Time { return hours(2.1) } }, true},
+		"the clock was set back":  {8, 4, 2, func(a *Access) { a.cfg.Clock = func() time.Time { return hours(-0.1) } }, true},
+		"it was banned":           {8, 4, 2, func(a *Access) { put(a.cfg.Roster, store.Agent{ID: "x", Group: "g", Banned: true}) }, true},
+		"it was forgotten":        {8, 4, 2, func(a *Access) { a.cfg.Roster = rosterOf() }, true},
+		"the roots were replaced": {8, 4, 2, func(a *Access) { a.cfg.Roots = rootsOf((&testAuthority{t: t}).sign("", noon, hours(8)).cert) }, true},
+		"a root came to them": {8, 4, 2, func(a *Access) {
+			a.cfg.Roots = rootsOf(append(a.cfg.Roots().Set.Roots, (&testAuthority{t: t}).sign("", noon, hours(8)).cert)...)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,15 +109,15 @@ func TestAnAgentThatWasLetInOnceIsRefusedAsSoonAsAnythingOfItEnds(t *testing.T) 
 			issuing := root.sign("", noon, hours(c.issuing))
 			leaf := issuing.sign("/signet/agent/x", noon, hours(c.leaf))
 			a := accessOf(joined)
-			a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return hours(1) }
+			a.cfg.TrustDomain, a.cfg.Roots, a.cfg.Clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return hours(1) }
 			p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{leaf.cert, issuing.cert}}}}
 			for range 2 {
-				if err := a.proveAgent(&caller{}, p); err != nil {
+				if err := a.proveAgent(&Caller{}, p); err != nil {
 					t.Fatal(err)
 				}
 			}
 			c.then(a)
-			err := a.proveAgent(&caller{}, p)
+			err := a.proveAgent(&Caller{}, p)
 			if (err != nil) != c.refused {
 				t.Errorf("err = %v", err)
 			}
@@ -135,7 +135,7 @@ func TestAConnectionsChainIsVerifiedOnce(t *testing.T) {
 	root := (&testAuthority{t: t}).sign("", noon, noon.Add(time.Hour))
 	leaf := root.sign("/signet/agent/x", noon, noon.Add(time.Hour))
 	a := accessOf(store.Agent{ID: "x"})
-	a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return noon }
+	a.cfg.TrustDomain, a.cfg.Roots, a.cfg.Clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), func() time.Time { return noon }
 	p := &tlsPeer{TLSInfo: credentials.TLSInfo{State: tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{leaf.cert}}}}
 	if _, err := a.verifySVID(p); err != nil {
 		t.Fatal(err)

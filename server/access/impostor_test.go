@@ -1,4 +1,4 @@
-package server
+package access
 
 import (
 	"crypto/tls"
@@ -23,7 +23,7 @@ func TestTheServerTakesNobodyForAnAgentWhoHasNotItsKey(t *testing.T) {
 	issuing := root.sign("", from, until)
 	leaf := issuing.sign("/signet/agent/x", from, until)
 	a := accessOf(store.Agent{ID: "x"})
-	a.td, a.roots, a.clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), time.Now
+	a.cfg.TrustDomain, a.cfg.Roots, a.cfg.Clock = spiffeid.RequireTrustDomainFromString("test.example"), rootsOf(root.cert), time.Now
 	o := issuance.NewOwn(issuance.OwnConfig{
 		ID: spiffeid.RequireFromString("spiffe://test.example/signet/server/server"), Issuer: issuesBy{issuing}, Roots: rootsOf(root.cert), Exchanged: func(tls.CurveID) {},
 	})

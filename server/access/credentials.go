@@ -1,4 +1,4 @@
-package server
+package access
 
 import (
 	"crypto/x509"
@@ -15,6 +15,12 @@ import (
 	"signet.example/internal/underway"
 	"signet.example/server/fleet"
 )
+
+// Credentials are those of the agents' listener, over TLS. room counts what is sent and not
+// read.
+func (a *Access) Credentials(over credentials.TransportCredentials, room *underway.Room) credentials.TransportCredentials {
+	return verifiedCredentials{over, a.knows, room, a.cfg.Log}
+}
 
 // verifiedCredentials are TLS credentials that give each connection a place to keep
 // what its peer's chain has proven: a connection has one chain for all its calls.
@@ -77,12 +83,12 @@ func (v *verifiedPath) valid(roots *x509.CertPool, now time.Time) bool {
 }
 
 // verifySVID is whose SVID the peer has shown.
-func (a *access) verifySVID(p *tlsPeer) (spiffeid.ID, error) {
-	roots, now := a.roots(), a.clock()
+func (a *Access) verifySVID(p *tlsPeer) (spiffeid.ID, error) {
+	roots, now := a.cfg.Roots(), a.cfg.Clock()
 	if v := p.path.Load(); v.valid(roots.Pool, now) {
 		return v.id, nil
 	}
-	id, err := identity.VerifyPeer(p.State, a.td, roots.Pool, now, x509.ExtKeyUsageClientAuth)
+	id, err := identity.VerifyPeer(p.State, a.cfg.TrustDomain, roots.Pool, now, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return id, err
 	}

@@ -1,4 +1,4 @@
-package server
+package access
 
 import (
 	"context"
@@ -6,9 +6,11 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -30,7 +33,6 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
 	"signet.example/server/issuance"
-	"signet.example/server/views"
 	"signet.example/store"
 )
 
@@ -53,50 +55,80 @@ var rules = map[string]proof{
 	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName: proveAgent,
 }
 
-// caller is who calls, as access found it. Only access makes one.
-type caller struct {
-	conn    net.Addr // of the connection's other end
-	remote  netip.Addr
-	hostKey []byte      // SHA-256 of the SPKI, for proveHostKey
-	peer    *tlsPeer    // for proveHostKey
-	id      spiffeid.ID // for proveAgent
-	agent   store.Agent // for proveAgent
-	// instance is which run of the agent it says that it is.
-	instance string
+// Methods are those of the rules.
+func Methods() []string { return slices.Sorted(maps.Keys(rules)) }
 
+// Caller is who calls, as Access found it. Only Access makes one.
+type Caller struct {
+	Conn    net.Addr // of the connection's other end
+	Remote  netip.Addr
+	HostKey []byte      // SHA-256 of the SPKI, of one that may join
+	ID      spiffeid.ID // of an agent
+	Agent   store.Agent // of an agent
+	// Instance is which run of the agent it says that it is.
+	Instance string
+
+	peer   *tlsPeer                  // of one that may join
 	cancel context.CancelCauseFunc   // of a stream
 	node   atomic.Pointer[proxy.Ref] // the virtual node that a stream was given
 	logDir atomic.Pointer[string]    // for access logs, of an agent's own stream
 }
 
-// access decides who may call what. Its interceptors are the only way in.
-type access struct {
-	td     spiffeid.TrustDomain
-	roots  func() issuance.Roots
-	roster *fleet.Roster
-	clock  func() time.Time
-	log    *slog.Logger
+// TLS is the connection of one that may join.
+func (c *Caller) TLS() tls.ConnectionState { return c.peer.State }
 
-	metrics   *metrics
-	instances *fleet.Instances
-	// turnedAway is told of what a caller was not given.
-	turnedAway func(ctx context.Context, c *caller, action, why string)
-	// verified is told of a connection on which this instance of an agent was let in, and
-	// vouched of one on which a good token was shown.
-	verified func(conn net.Addr, agent, instance string)
-	vouched  func(conn net.Addr)
-	// shut closes the connections of agents that are not to be served any more.
-	shut func(standing func(agent string) bool)
+// Peer is the caller as the agent that it is.
+func (c *Caller) Peer() fleet.Peer {
+	return fleet.Peer{ID: c.ID, Agent: c.Agent, Remote: c.Remote, Instance: c.Instance}
+}
 
-	model func() *model
+// Config is what access is decided by. Every field is needed.
+type Config struct {
+	TrustDomain spiffeid.TrustDomain
+	Roots       func() issuance.Roots
+	Roster      *fleet.Roster
+	Hosts       func() groups.Hosts // which groups may host what, by what is stored now
+	Clock       func() time.Time
+	Log         *slog.Logger
+	Refused     *prometheus.CounterVec // callers that were not let in, by method
+	// TurnedAway is told of what a caller was not given.
+	TurnedAway func(ctx context.Context, c *Caller, action, why string)
+}
 
+// Instances are the runs of agents.
+type Instances interface {
+	// Admit lets a caller in as an instance of an agent, or refuses it while another one
+	// is served or may be. It can take its time.
+	Admit(ctx context.Context, agent, instance string, remote netip.Addr) error
+}
+
+// Connections are those of the agents' listener.
+type Connections interface {
+	// Verified is told of a connection on which this instance of an agent was let in.
+	Verified(conn net.Addr, agent, instance string)
+	// Shut closes the connections of agents that are not to be served any more.
+	Shut(standing func(agent string) bool)
+}
+
+// Access decides who may call what. Its interceptors are the only way in. Instances and
+// Connections are set before the first call comes.
+//
+// mu is held while the roster is asked, and for looks and changes in memory.
+type Access struct {
+	Instances   Instances
+	Connections Connections
+
+	cfg    Config
 	mu     sync.Mutex           // guards the following
-	open   map[*caller]struct{} // streams that are open
+	open   map[*Caller]struct{} // streams that are open
 	closed bool
 	// decided is by what the newest review was made: nothing else than that ends a stream
 	// that was let in.
 	decided decided
 }
+
+// New returns Access that has let nobody in.
+func New(cfg Config) *Access { return &Access{cfg: cfg, open: map[*Caller]struct{}{}} }
 
 // decided is who the agents are, and who may host which virtual node.
 type decided struct {
@@ -104,16 +136,11 @@ type decided struct {
 	hosts  groups.Hosts
 }
 
-// asPeer is the caller as the agent that it is.
-func (c *caller) asPeer() fleet.Peer {
-	return fleet.Peer{ID: c.id, Agent: c.agent, Remote: c.remote, Instance: c.instance}
-}
-
 type callerKey struct{}
 
-// callerOf returns who access let in.
-func callerOf(ctx context.Context) (*caller, error) {
-	c, ok := ctx.Value(callerKey{}).(*caller)
+// CallerOf returns who Access let in.
+func CallerOf(ctx context.Context) (*Caller, error) {
+	c, ok := ctx.Value(callerKey{}).(*Caller)
 	if !ok {
 		return nil, fault.Identity // a method that is not behind the interceptors
 	}
@@ -122,7 +149,7 @@ func callerOf(ctx context.Context) (*caller, error) {
 
 // identify checks the peer's certificate as the method's rule asks. The second
 // value is when that proof ends.
-func (a *access) identify(ctx context.Context, method string) (*caller, time.Time, error) {
+func (a *Access) identify(ctx context.Context, method string) (*Caller, time.Time, error) {
 	rule, ok := rules[method]
 	if !ok {
 		return nil, time.Time{}, fault.New(fault.Denied, "%s is not for agents", method)
@@ -135,9 +162,9 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 	if !ok || len(from.chain()) == 0 {
 		return nil, time.Time{}, fault.New(fault.Identity, "no client certificate")
 	}
-	c := &caller{conn: p.Addr, remote: fleet.AddrOf(p.Addr)}
+	c := &Caller{Conn: p.Addr, Remote: fleet.AddrOf(p.Addr)}
 	var err error
-	if c.instance, err = fleet.InstanceOf(ctx); err != nil {
+	if c.Instance, err = fleet.InstanceOf(ctx); err != nil {
 		return c, time.Time{}, err
 	}
 	if rule == proveHostKey {
@@ -151,40 +178,40 @@ func (a *access) identify(ctx context.Context, method string) (*caller, time.Tim
 }
 
 // enter is identify for a call that is to be served: of an agent, its one instance.
-func (a *access) enter(ctx context.Context, method string) (*caller, time.Time, error) {
+func (a *Access) enter(ctx context.Context, method string) (*Caller, time.Time, error) {
 	c, until, err := a.identify(ctx, method)
-	if err != nil || c.agent.ID == "" {
+	if err != nil || c.Agent.ID == "" {
 		return c, until, err
 	}
-	if err := a.instances.Admit(ctx, c.agent.ID, c.instance, c.remote); err != nil {
+	if err := a.Instances.Admit(ctx, c.Agent.ID, c.Instance, c.Remote); err != nil {
 		return c, until, err // its connection is none of the agent's
 	}
-	a.verified(c.conn, c.agent.ID, c.instance)
+	a.Connections.Verified(c.Conn, c.Agent.ID, c.Instance)
 	if conn := underway.Of(ctx); conn != nil {
-		conn.Belongs("agent " + c.agent.ID)
+		conn.Belongs("agent " + c.Agent.ID)
 	}
-	if !a.stands(c.agent.ID) { // banned since it was identified: review may have come before
-		a.shut(a.stands)
+	if !a.stands(c.Agent.ID) { // banned since it was identified: review may have come before
+		a.Connections.Shut(a.stands)
 	}
 	return c, until, nil
 }
 
 // knows reports whether the peer of a complete handshake is an agent that is to be
 // served, by its host key or its SVID.
-func (a *access) knows(p *tlsPeer) bool {
+func (a *Access) knows(p *tlsPeer) bool {
 	if len(p.chain()) == 0 {
 		return false
 	}
-	var c caller
+	var c Caller
 	if c.proveHostKey(p.chain()) == nil {
-		return a.roster.ServesKey(c.hostKey)
+		return a.cfg.Roster.ServesKey(c.HostKey)
 	}
 	return a.proveAgent(&c, p) == nil
 }
 
 // proveHostKey accepts one certificate that its own key signed. Nothing in it is
 // believed except the key, which the handshake proved the caller to have.
-func (c *caller) proveHostKey(certs []*x509.Certificate) error {
+func (c *Caller) proveHostKey(certs []*x509.Certificate) error {
 	leaf := certs[0]
 	if len(certs) != 1 || !hostKeyAllowed(leaf.PublicKey) {
 		return fault.New(fault.Identity, "a host key certificate is one self-signed certificate of an ECDSA P-256, P-384 or Ed25519 key")
@@ -193,7 +220,7 @@ func (c *caller) proveHostKey(certs []*x509.Certificate) error {
 		return fault.New(fault.Identity, "the host key certificate is not self-signed")
 	}
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-	c.hostKey = sum[:]
+	c.HostKey = sum[:]
 	return nil
 }
 
@@ -209,7 +236,7 @@ func hostKeyAllowed(key any) bool {
 
 // proveAgent accepts a chain to our roots whose leaf is the SVID of an agent that
 // joined and is not banned. A workload's SVID is refused: it names no agent (A12).
-func (a *access) proveAgent(c *caller, from *tlsPeer) error {
+func (a *Access) proveAgent(c *Caller, from *tlsPeer) error {
 	id, err := a.verifySVID(from)
 	if err != nil {
 		return fault.New(fault.Identity, "client certificate: %v", err)
@@ -218,24 +245,24 @@ func (a *access) proveAgent(c *caller, from *tlsPeer) error {
 	if !ok {
 		return fault.New(fault.Identity, "%s is not an agent", id)
 	}
-	agent, err := a.roster.Standing(name)
+	agent, err := a.cfg.Roster.Standing(name)
 	if err != nil {
 		return err
 	}
-	c.id, c.agent = id, agent
+	c.ID, c.Agent = id, agent
 	return nil
 }
 
-// unary is the interceptor of calls.
-func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+// Unary is the interceptor of calls.
+func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	c, _, err := a.enter(ctx, info.FullMethod)
 	if err != nil {
 		a.refused(ctx, info.FullMethod, c, err)
 		return nil, fault.ToAgent(err)
 	}
 	resp, err := next(context.WithValue(ctx, callerKey{}, c), req)
-	if err == nil && c.agent.ID != "" { // banned meanwhile: what was made for it is not handed out
-		_, err = a.roster.Standing(c.agent.ID)
+	if err == nil && c.Agent.ID != "" { // banned meanwhile: what was made for it is not handed out
+		_, err = a.cfg.Roster.Standing(c.Agent.ID)
 	}
 	if err != nil {
 		a.failed(ctx, info.FullMethod, c, err)
@@ -243,9 +270,9 @@ func (a *access) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return resp, fault.ToAgent(err)
 }
 
-// stream is the interceptor of streams. A stream ends with the certificate that
+// Stream is the interceptor of streams. A stream ends with the certificate that
 // opened it, or when end says so.
-func (a *access) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	c, until, err := a.enter(ss.Context(), info.FullMethod)
 	if err != nil {
 		a.refused(ss.Context(), info.FullMethod, c, err)
@@ -254,7 +281,7 @@ func (a *access) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	ctx, cancel := context.WithCancelCause(ss.Context())
 	defer cancel(nil)
 	c.cancel = cancel
-	expire := time.AfterFunc(until.Sub(a.clock()), func() {
+	expire := time.AfterFunc(until.Sub(a.cfg.Clock()), func() {
 		cancel(fault.New(fault.Identity, "the certificate that opened this stream has expired"))
 	})
 	defer expire.Stop()
@@ -286,7 +313,7 @@ func (s *ownedStream) RecvMsg(m any) error {
 
 var errStopping = fault.New(fault.Unavailable, "the server is stopping")
 
-func (a *access) keep(c *caller) {
+func (a *Access) keep(c *Caller) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open[c] = struct{}{}
@@ -299,16 +326,16 @@ func (a *access) keep(c *caller) {
 
 // standing ends the stream of an agent that must no longer be served. Callers
 // hold the lock.
-func (a *access) standing(c *caller) (store.Agent, bool) {
-	agent, err := a.roster.Standing(c.agent.ID)
+func (a *Access) standing(c *Caller) (store.Agent, bool) {
+	agent, err := a.cfg.Roster.Standing(c.Agent.ID)
 	if err != nil {
 		c.cancel(err)
 	}
 	return agent, err == nil
 }
 
-// close ends every stream, and those that still come: the server stops.
-func (a *access) close() {
+// Close ends every stream, and those that still come: the server stops.
+func (a *Access) Close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.closed = true
@@ -317,9 +344,9 @@ func (a *access) close() {
 	}
 }
 
-// logDirs are the folders that the operators of connected agents named for
+// LogDirs are the folders that the operators of connected agents named for
 // access logs.
-func (a *access) logDirs() []string {
+func (a *Access) LogDirs() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var dirs []string
@@ -332,35 +359,35 @@ func (a *access) logDirs() []string {
 	return slices.Compact(dirs)
 }
 
-func (a *access) drop(c *caller) {
+func (a *Access) drop(c *Caller) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.open, c)
 }
 
-// follow reviews the streams if bindings or agents are others than the last time. One
+// Review reviews the streams if bindings or agents are others than the last time. One
 // that comes meanwhile is looked at by keep, and when it is given its view.
-func (a *access) follow(m *model) {
-	now := decided{roster: a.roster.Version(), hosts: m.groups.Hosts} // the version before the agents: later ones have another
+func (a *Access) Review() {
+	now := decided{roster: a.cfg.Roster.Version(), hosts: a.cfg.Hosts()} // the version before the agents: later ones have another
 	a.mu.Lock()
 	same := a.decided == now
 	a.decided = now
 	a.mu.Unlock()
 	if !same {
-		a.review(m.groups.Hosts.May)
+		a.review(now.hosts.May)
 	}
 }
 
 // stands reports whether an agent is to be served.
-func (a *access) stands(agent string) bool {
-	_, err := a.roster.Standing(agent)
+func (a *Access) stands(agent string) bool {
+	_, err := a.cfg.Roster.Standing(agent)
 	return err == nil
 }
 
 // review ends the streams whose standing is gone, and in a while their connections: the
 // agent was banned, or the virtual node that a stream relays is no longer bound to its group (A30).
-func (a *access) review(bound func(group string, node proxy.Ref) bool) {
-	a.shut(a.stands)
+func (a *Access) review(bound func(group string, node proxy.Ref) bool) {
+	a.Connections.Shut(a.stands)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for c := range a.open {
@@ -374,38 +401,37 @@ func (a *access) review(bound func(group string, node proxy.Ref) bool) {
 	}
 }
 
-// Review implements views.Access.
-func (a *access) Review() { a.follow(a.model()) }
-
-// Follower implements views.Access.
-func (a *access) Follower(ctx context.Context) (views.Follower, error) {
-	c, err := callerOf(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return follower{c, a}, nil
+// Follower is the agent of a stream that follows views.
+func (a *Access) Follower(ctx context.Context) (Follower, error) {
+	c, err := CallerOf(ctx)
+	return Follower{c, a}, err
 }
 
-// follower is the caller of a stream that follows a view (views.Follower).
-type follower struct {
-	caller *caller
-	access *access
+// Follower is the agent of a stream that follows a view.
+type Follower struct {
+	caller *Caller
+	access *Access
 }
 
-func (f follower) Agent() string     { return f.caller.agent.ID }
-func (f follower) ID() spiffeid.ID   { return f.caller.id }
-func (f follower) LogsTo(dir string) { f.caller.logDir.Store(&dir) }
+// Agent is its id.
+func (f Follower) Agent() string { return f.caller.Agent.ID }
+
+// ID is its identity.
+func (f Follower) ID() spiffeid.ID { return f.caller.ID }
+
+// LogsTo notes the folder that the agent's operator named for access logs.
+func (f Follower) LogsTo(dir string) { f.caller.logDir.Store(&dir) }
 
 // Follow notes the virtual node before the question whether the agent may host it: a
 // binding that goes right after that, or another group of the agent, is then missed by
 // nobody, since review looks at what a stream was given.
-func (f follower) Follow(node proxy.Ref) error {
+func (f Follower) Follow(node proxy.Ref) error {
 	f.caller.node.Store(&node)
-	agent, err := f.access.roster.Standing(f.caller.agent.ID)
+	agent, err := f.access.cfg.Roster.Standing(f.caller.Agent.ID)
 	if err != nil {
 		return err
 	}
-	if !f.access.model().groups.Hosts.May(agent.Group, node) {
+	if !f.access.cfg.Hosts().May(agent.Group, node) {
 		return fault.Denied
 	}
 	return nil
@@ -413,11 +439,11 @@ func (f follower) Follow(node proxy.Ref) error {
 
 // Evict ends the streams of an agent that other instances than this one have
 // (fleet.Streams).
-func (a *access) Evict(agent, instance string, why error) {
+func (a *Access) Evict(agent, instance string, why error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for c := range a.open {
-		if c.agent.ID == agent && c.instance != instance {
+		if c.Agent.ID == agent && c.Instance != instance {
 			c.cancel(why)
 		}
 	}
@@ -430,43 +456,43 @@ var audited = map[string]string{
 }
 
 // audit writes down that a caller was turned away, not that something of ours failed.
-func (a *access) audit(ctx context.Context, method string, c *caller, err error) {
+func (a *Access) audit(ctx context.Context, method string, c *Caller, err error) {
 	action, ok := audited[method]
 	if !ok || c == nil {
 		return
 	}
 	switch fault.Code(err) {
 	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.ResourceExhausted, codes.FailedPrecondition:
-		a.turnedAway(ctx, c, action, err.Error())
+		a.cfg.TurnedAway(ctx, c, action, err.Error())
 	default:
 	}
 }
 
 // refused logs a caller that was not let in; never what it sent.
-func (a *access) refused(ctx context.Context, method string, c *caller, err error) {
-	a.metrics.refused.WithLabelValues(method).Inc()
+func (a *Access) refused(ctx context.Context, method string, c *Caller, err error) {
+	a.cfg.Refused.WithLabelValues(method).Inc()
 	a.audit(ctx, method, c, err)
 	attrs := []slog.Attr{slog.String("method", method), slog.Any("err", err)}
 	if c != nil {
-		attrs = append(attrs, slog.String("remote", c.remote.String()))
+		attrs = append(attrs, slog.String("remote", c.Remote.String()))
 	}
-	a.log.LogAttrs(ctx, slog.LevelWarn, "caller refused", attrs...)
+	a.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "caller refused", attrs...)
 }
 
 // failed logs a call that went wrong, with the inside that the agent is not told.
-func (a *access) failed(ctx context.Context, method string, c *caller, err error) {
+func (a *Access) failed(ctx context.Context, method string, c *Caller, err error) {
 	a.audit(ctx, method, c, err)
-	a.log.LogAttrs(ctx, slog.LevelWarn, "call failed", slog.String("method", method),
-		slog.String("agent", c.agent.ID), slog.String("remote", c.remote.String()), slog.Any("err", err))
+	a.cfg.Log.LogAttrs(ctx, slog.LevelWarn, "call failed", slog.String("method", method),
+		slog.String("agent", c.Agent.ID), slog.String("remote", c.Remote.String()), slog.Any("err", err))
 }
 
 // String names the caller in logs and audit rows.
-func (c *caller) String() string {
-	if c.agent.ID != "" {
-		return "agent " + c.agent.ID
+func (c *Caller) String() string {
+	if c.Agent.ID != "" {
+		return "agent " + c.Agent.ID
 	}
-	if len(c.hostKey) == 0 {
-		return "caller at " + c.remote.String()
+	if len(c.HostKey) == 0 {
+		return "caller at " + c.Remote.String()
 	}
-	return fmt.Sprintf("host key %x at %s", c.hostKey[:min(4, len(c.hostKey))], c.remote)
+	return fmt.Sprintf("host key %x at %s", c.HostKey[:min(4, len(c.HostKey))], c.Remote)
 }

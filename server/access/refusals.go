@@ -1,0 +1,76 @@
+package access
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"signet.example/internal/plain"
+	"signet.example/internal/sampled"
+)
+
+const (
+	// refusalsNamed is how many refusals of one kind have an audit row of their own
+	// in a minute, and how many of one caller; the others are one row together.
+	refusalsNamed, refusalsPerCaller = 10, 3
+	refusalsEvery                    = time.Minute
+	// maxRefusal bounds the detail of such a row.
+	maxRefusal = 512
+)
+
+// refusable are the actions that a stranger, or an agent, can have refused as
+// often as they like. Each has a budget of its own.
+var refusable = []string{"attest", "issue"}
+
+// Refusals writes refusals into the audit trail: the first few one by one, the
+// rest of a minute as their number.
+type Refusals struct {
+	audit  func(ctx context.Context, actor, action, detail string)
+	clock  func() time.Time
+	budget map[string]*sampled.Budget // by action; never changed
+}
+
+// NewRefusals has noted none.
+func NewRefusals(clock func() time.Time, audit func(ctx context.Context, actor, action, detail string)) *Refusals {
+	r := &Refusals{audit: audit, clock: clock, budget: map[string]*sampled.Budget{}}
+	for _, action := range refusable {
+		r.budget[action] = &sampled.Budget{Most: refusalsNamed, PerKey: refusalsPerCaller, Window: refusalsEvery}
+	}
+	return r
+}
+
+// Refused notes that a caller was not given what it asked for.
+func (r *Refusals) Refused(ctx context.Context, c *Caller, action, why string) {
+	key := c.Remote.String()
+	if c.Agent.ID != "" {
+		key = c.Agent.ID
+	}
+	if ok, _ := r.budget[action].Take(r.clock(), key); ok {
+		r.audit(ctx, c.String(), action, plain.Clip("refused: "+why, maxRefusal))
+	}
+}
+
+// Run writes the numbers of what had no row of its own, until ctx ends and then
+// once more.
+func (r *Refusals) Run(ctx context.Context) error {
+	tick := time.NewTicker(refusalsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			r.Tell(context.WithoutCancel(ctx))
+			return nil
+		case <-tick.C:
+			r.Tell(ctx)
+		}
+	}
+}
+
+// Tell writes the numbers that are owed.
+func (r *Refusals) Tell(ctx context.Context) {
+	for _, action := range refusable {
+		if n, since := r.budget[action].Missed(); n > 0 {
+			r.audit(ctx, "server", action, fmt.Sprintf("refused: %d more like these since %s", n, plain.UTC(since)))
+		}
+	}
+}
