@@ -101,11 +101,11 @@ func (l *Log) take(r *api.LogRecord) {
 			_, renewed := l.own[r.GetSpiffeId()]
 			l.own[r.GetSpiffeId()] = Newest{r.GetTime().AsTime(), r.GetNotAfter().AsTime(), renewed}
 		}
-		if l.read%1024 == 0 {
-			l.prune()
-		}
 	case api.RecordKind_RECORD_KIND_ABANDONED:
 		delete(l.open, r.GetSerial())
+	}
+	if l.read%1024 == 0 {
+		l.prune()
 	}
 }
 

@@ -168,3 +168,59 @@ func TestWhoWaitsForTheLogHasSeenItsLastRecord(t *testing.T) {
 		running.Wait()
 	})
 }
+
+// Whichever kind of record each thousandth is.
+func TestWhatIsKeptOfTheLogIsWhatIsAlive(t *testing.T) {
+	const agent, all = "spiffe://mesh.example/signet/agent/a", 2048
+	for first := range uint64(2) { // reservations have the odd numbers or the even ones
+		now := time.Now()
+		l := NewLog(&brokenLog{}, func() time.Time { return now }, nil)
+		for n := range uint64(all) {
+			if n == all/2+1 {
+				now = now.Add(2 * time.Hour)
+			}
+			r := &api.LogRecord{
+				Sequence: n + 1, Kind: api.RecordKind_RECORD_KIND_RESERVED, SpiffeId: agent, Profile: api.Profile_PROFILE_AGENT,
+				Time: timestamppb.New(now), NotAfter: timestamppb.New(now.Add(time.Hour)),
+			}
+			r.Serial = fmt.Sprint((n + first) / 2)
+			if (n+first)%2 == 1 {
+				r.Kind = api.RecordKind_RECORD_KIND_ISSUED
+			}
+			l.take(r)
+		}
+		if len(l.live) > all/4 || len(l.open) > 1 || len(l.own) != 1 {
+			t.Errorf("%d certificates, %d reservations and %d agents are kept", len(l.live), len(l.open), len(l.own))
+		}
+		if own := l.NewestOf(agent); !own.Renewed || !own.Issued.Equal(now) || !own.End.Equal(now.Add(time.Hour)) {
+			t.Errorf("the agent's newest: %+v", own)
+		}
+		if own := l.NewestOf(agent + "b"); own != (Newest{}) {
+			t.Errorf("of an agent that has none: %+v", own)
+		}
+	}
+}
+
+func TestTheHistoryHasEachCertificateAsItIsNow(t *testing.T) {
+	now := time.Now()
+	record := func(n uint64, kind api.RecordKind, serial string, end time.Time) *api.LogRecord {
+		return &api.LogRecord{Sequence: n, Kind: kind, Serial: serial, NotAfter: timestamppb.New(end)}
+	}
+	later, before := now.Add(time.Hour), now.Add(-time.Hour)
+	l := NewLog(&brokenLog{pages: [][]*api.LogRecord{{
+		record(1, api.RecordKind_RECORD_KIND_RESERVED, "ended", before), record(2, api.RecordKind_RECORD_KIND_ISSUED, "ended", before),
+		record(3, api.RecordKind_RECORD_KIND_RESERVED, "lost", later), record(4, api.RecordKind_RECORD_KIND_RESERVED, "given up", later),
+		record(5, api.RecordKind_RECORD_KIND_ABANDONED, "given up", later),
+		record(6, api.RecordKind_RECORD_KIND_RESERVED, "good", later), record(7, api.RecordKind_RECORD_KIND_ISSUED, "good", later),
+	}}}, func() time.Time { return now }, nil)
+	var got []string
+	if err := l.History(t.Context(), func(c *api.Cert) error {
+		got = append(got, c.GetSerial()+" "+c.GetState().String())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"ended EXPIRED", "good ISSUED", "given up RESERVED", "lost RESERVED"}; !slices.Equal(got, want) {
+		t.Errorf("it has %q, want %q", got, want)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net/url"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -124,4 +125,31 @@ func TestRootsThatAreReplacedAreToldOfAndWhatDoesNotVerifyChangesNothing(t *test
 	if b := a.Roots().Bundle(); b.GetNumber() != 2 || len(b.GetX509Authorities()) != 1 || string(b.GetSignedRootSet()) == "" {
 		t.Errorf("agents are told %v", b)
 	}
+}
+
+func TestARootSetOfTheSignersIsTakenWithinHalfAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, key := newCA(t), newKey(t)
+		changed := make(chan struct{}, 1)
+		a := NewAuthority(&answers{ca.says(1, key), ca.says(2, key)}, func() { changed <- struct{}{} })
+		if err := a.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- a.Run(ctx) }()
+		begun := time.Now()
+		<-changed
+		if took := time.Since(begun); took > 30*time.Second || a.Roots().Set.Number != 2 {
+			t.Errorf("after %s it is root set %d", took, a.Roots().Set.Number)
+		}
+		time.Sleep(time.Hour) // in which the signer does not answer
+		if end := a.Roots().FirstEnd(); a.Roots().Set.Number != 2 || !end.Equal(ca.cert.NotAfter) {
+			t.Errorf("what it said last is not true any more: root set %d until %s", a.Roots().Set.Number, end)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
