@@ -217,7 +217,8 @@ func BanInStore(ctx context.Context, id string) error {
 
 // Write stores an object behind the back of the server that was started last.
 func Write(ctx context.Context, kind, name string, manifest []byte) error {
-	_, err := lastRun.Load().store.Apply(ctx, "test", "a test", []store.Write{{Object: store.Object{Kind: kind, Name: name, Manifest: manifest}}})
+	st := lastRun.Load().store
+	_, err := st.Apply(ctx, "test", "a test", st.Revision(), []store.Write{{Object: store.Object{Kind: kind, Name: name, Manifest: manifest}}})
 	return err
 }
 

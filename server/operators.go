@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"signet.example/api"
@@ -103,7 +104,10 @@ type ready struct {
 func (r ready) Write(ctx context.Context, actor, asked string) (uint64, error) {
 	r.s.loading.Lock()
 	defer r.s.loading.Unlock()
-	revision, err := r.s.store.Apply(ctx, actor, asked, r.writes)
+	revision, err := r.s.store.Apply(ctx, actor, asked, r.next.revision-1, r.writes)
+	if errors.Is(err, store.ErrConflict) { // by another server, which the lock did not keep out
+		return 0, fault.New(fault.Unavailable, "%v; nothing was changed: apply again", err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("%w: write to the store: %w", fault.Unavailable, err)
 	}

@@ -27,8 +27,13 @@ func (s *Store) PutAgent(ctx context.Context, a Agent) error {
 	if err != nil {
 		return fmt.Errorf("store agent %q: %w", a.ID, err)
 	}
+	s.joined.Update(func(n uint64) uint64 { return n + 1 })
 	return nil
 }
+
+// Joined counts how often an agent was put, by whoever, and returns what is closed when
+// one is put again. A join takes no revision.
+func (s *Store) Joined() (uint64, <-chan struct{}) { return s.joined.Get() }
 
 const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned, ban_reason, method, selectors, evidence FROM agents `
 

@@ -12,11 +12,17 @@ import (
 // asked for: a write that left no row did not happen. Deleting what is not
 // there is ErrNotFound. Without writes nothing happens and the present revision
 // is returned.
-func (s *Store) Apply(ctx context.Context, actor, asked string, writes []Write) (uint64, error) {
+//
+// The writes were checked against what was stored in revision basis: where an object was
+// written or deleted after it, by whoever, that is ErrConflict.
+func (s *Store) Apply(ctx context.Context, actor, asked string, basis uint64, writes []Write) (uint64, error) {
 	if len(writes) == 0 {
 		return s.revision.Load(), nil
 	}
 	revision, err := s.configure(ctx, func(c *change) error {
+		if err := c.on(ctx, basis); err != nil {
+			return err
+		}
 		for _, w := range writes {
 			if err := c.write(ctx, w); err != nil {
 				return err
@@ -56,6 +62,20 @@ func (s *Store) configure(ctx context.Context, f func(*change) error) (uint64, e
 	}
 	s.advance(c.revision)
 	return c.revision, nil
+}
+
+// on refuses a write that was checked against less than what is stored.
+func (c *change) on(ctx context.Context, basis uint64) error {
+	var newer uint64
+	err := c.tx.QueryRowContext(ctx, `SELECT COALESCE(MAX(revision), 0) FROM changes WHERE revision > ? AND kind NOT IN (?, ?, ?)`,
+		int64(min(basis, 1<<62)), KindAgent, KindBan, KindPolicyRevision).Scan(&newer)
+	if err != nil {
+		return fmt.Errorf("read what changed after revision %d: %w", basis, err)
+	}
+	if newer > 0 {
+		return fmt.Errorf("it was checked against revision %d, and objects changed in revision %d: %w", basis, newer, ErrConflict)
+	}
+	return nil
 }
 
 func (c *change) write(ctx context.Context, w Write) error {

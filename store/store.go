@@ -26,6 +26,7 @@ type Store struct {
 	// lock; read has a few and cannot write.
 	write, read *sql.DB
 	revision    watched.Value[uint64] // last committed
+	joined      watched.Value[uint64] // agents that were put since it was opened
 
 	closed chan struct{}
 	once   sync.Once

@@ -85,7 +85,7 @@ func TestOpenRefusesWhatIsNotOurs(t *testing.T) {
 func TestCreateRefusesToOverwriteAndKeepsTheFilePrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "signet.db")
 	s := create(t, path)
-	if _, err := s.Apply(t.Context(), "x", "a test", []store.Write{{Object: store.Object{Kind: "k"}}}); err != nil {
+	if _, err := s.Apply(t.Context(), "x", "a test", s.Revision(), []store.Write{{Object: store.Object{Kind: "k"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := store.Create(t.Context(), path); !errors.Is(err, fs.ErrExist) {
@@ -112,7 +112,7 @@ func TestWhatWasWrittenIsThereAfterReopening(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if _, err := s.Apply(t.Context(), "x", "a test", []store.Write{{Object: store.Object{Kind: "k", Name: "n"}}}); err != nil {
+		if _, err := s.Apply(t.Context(), "x", "a test", s.Revision(), []store.Write{{Object: store.Object{Kind: "k", Name: "n"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -157,7 +157,7 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, manifest := range []string{"1", "2"} {
-		if _, err := s.Apply(t.Context(), "tester", "", []store.Write{{Object: store.Object{Kind: "Entry", Name: "e", Manifest: []byte(manifest)}}}); err != nil {
+		if _, err := s.Apply(t.Context(), "tester", "", s.Revision(), []store.Write{{Object: store.Object{Kind: "Entry", Name: "e", Manifest: []byte(manifest)}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

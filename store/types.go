@@ -13,7 +13,7 @@ var ErrNotFound = errors.New("not found")
 var ErrToken = errors.New("join token is unknown, expired or already used")
 
 // ErrConflict is returned when a write contradicts what is stored, for example
-// a host key that belongs to another agent.
+// a host key that belongs to another agent, or objects that changed since it was checked.
 var ErrConflict = errors.New("conflict")
 
 // Object is one stored configuration object; Manifest is opaque here.

@@ -22,7 +22,7 @@ func revisionsHaveNoGaps(t *testing.T, b Backend) {
 	for w := range writers {
 		wg.Go(func() {
 			for n := range each {
-				revision, err := b.Apply(t.Context(), "tester", "a test", []store.Write{
+				revision, err := b.Apply(t.Context(), "tester", "a test", whatever, []store.Write{
 					put("VirtualNode", "m", fmt.Sprint(w), fmt.Sprint(n)), put("VirtualNode", "m", "shared", fmt.Sprint(w, n)),
 				})
 				if err != nil {
@@ -36,7 +36,7 @@ func revisionsHaveNoGaps(t *testing.T, b Backend) {
 				seen[revision] = true
 				mu.Unlock()
 				if n%4 == 3 { // a failed write between must not leave a gap
-					if _, err := b.Apply(t.Context(), "tester", "a test", []store.Write{{Object: store.Object{Name: "none"}, Delete: true}}); !errors.Is(err, store.ErrNotFound) {
+					if _, err := b.Apply(t.Context(), "tester", "a test", whatever, []store.Write{{Object: store.Object{Name: "none"}, Delete: true}}); !errors.Is(err, store.ErrNotFound) {
 						t.Errorf("delete of nothing: %v", err)
 					}
 				}
@@ -65,7 +65,7 @@ func revisionsHaveNoGaps(t *testing.T, b Backend) {
 
 func failedWriteLeavesNothing(t *testing.T, b Backend) {
 	apply(t, b, put("Mesh", "m", "m", "one"))
-	_, err := b.Apply(t.Context(), "tester", "a test", []store.Write{
+	_, err := b.Apply(t.Context(), "tester", "a test", whatever, []store.Write{
 		put("Mesh", "m", "m", "two"),
 		{Object: store.Object{Kind: "Mesh", Mesh: "m", Name: "nobody"}, Delete: true},
 	})
@@ -83,8 +83,42 @@ func failedWriteLeavesNothing(t *testing.T, b Backend) {
 	if changes, _ := b.Changes(t.Context(), 1); len(changes) != 0 {
 		t.Errorf("the outbox has %v", changes)
 	}
-	if revision, err := b.Apply(t.Context(), "tester", "a test", nil); err != nil || revision != 1 {
+	if revision, err := b.Apply(t.Context(), "tester", "a test", whatever, nil); err != nil || revision != 1 {
 		t.Errorf("an empty apply gave revision %d, %v", revision, err)
+	}
+}
+
+// Who checked and who was faster may be two servers of one store.
+func staleWriteIsRefused(t *testing.T, b Backend) {
+	basis := apply(t, b, put("Mesh", "m", "m", "one"))
+	if err := b.PutAgent(t.Context(), agent("a", "k")); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{ // these have revisions, and are no objects
+		b.BanAgent(t.Context(), "tester", "a", ""),
+		b.PutRevision(t.Context(), store.PolicyRow{ID: "r", At: noon}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	faster, err := b.Apply(t.Context(), "tester", "a test", basis, []store.Write{put("Mesh", "m", "other", "x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, w := range map[string]store.Write{
+		"another object": put("Entry", "", "e", "x"), "the same": put("Mesh", "m", "other", "y"),
+		"a deletion": {Object: store.Object{Kind: "Mesh", Mesh: "m", Name: "other"}, Delete: true},
+	} {
+		if _, err := b.Apply(t.Context(), "tester", "a test", basis, []store.Write{w}); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if objects, revision, err := b.Objects(t.Context()); err != nil || revision != faster || len(objects) != 2 {
+		t.Errorf("revision %d, objects %v, %v", revision, objects, err)
+	}
+	if _, err := b.Apply(t.Context(), "tester", "a test", faster, []store.Write{put("Mesh", "m", "other", "y")}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -116,7 +150,7 @@ func anyValue(t *testing.T, b Backend) {
 		writes = append(writes, put(v, v, fmt.Sprint(i)+v, v))
 		want[fmt.Sprint(i)+v] = v
 	}
-	revision, err := b.Apply(t.Context(), strings.Join(values, "\x00"), strings.Join(values, "\x00"), writes)
+	revision, err := b.Apply(t.Context(), strings.Join(values, "\x00"), strings.Join(values, "\x00"), whatever, writes)
 	if err != nil {
 		t.Fatal(err)
 	}

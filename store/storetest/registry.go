@@ -61,6 +61,29 @@ func agent(id, key string) store.Agent {
 	return store.Agent{ID: id, Group: "g", Hostname: "h", HostKey: []byte(key), Joined: noon}
 }
 
+func joinWakes(t *testing.T, b Backend) {
+	before, next := b.Joined()
+	if err := b.PutAgent(t.Context(), agent("a", "k")); err != nil {
+		t.Fatal(err)
+	}
+	<-next
+	n, next := b.Joined()
+	if n != before+1 {
+		t.Errorf("%d joined, %d before", n, before)
+	}
+	if err := b.PutAgent(t.Context(), agent("b", "k")); !errors.Is(err, store.ErrConflict) {
+		t.Error(err)
+	}
+	if err := b.BanAgent(t.Context(), "tester", "a", ""); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-next:
+		t.Error("nobody joined")
+	default:
+	}
+}
+
 func banStays(t *testing.T, b Backend) {
 	if err := b.PutAgent(t.Context(), agent("a", "k")); err != nil {
 		t.Fatal(err)

@@ -15,13 +15,14 @@ import (
 // Backend is the store's contract. Methods may be called from any number of
 // goroutines; what a writing method wrote is durable when it returns.
 type Backend interface {
-	Apply(ctx context.Context, actor, asked string, writes []store.Write) (uint64, error)
+	Apply(ctx context.Context, actor, asked string, basis uint64, writes []store.Write) (uint64, error)
 	Objects(ctx context.Context) ([]store.Object, uint64, error)
 	Changes(ctx context.Context, after uint64) ([]store.Change, error)
 	Wait(ctx context.Context, after uint64) (uint64, error)
 	PutToken(ctx context.Context, hash []byte, group string, expires time.Time) error
 	UseToken(ctx context.Context, hash []byte, now time.Time) (string, error)
 	PutAgent(ctx context.Context, a store.Agent) error
+	Joined() (n uint64, next <-chan struct{})
 	AgentByKey(ctx context.Context, hostKey []byte) (store.Agent, error)
 	Agents(ctx context.Context) ([]store.Agent, error)
 	BanAgent(ctx context.Context, actor, id, reason string) error
@@ -44,6 +45,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 	}{
 		{"RevisionsHaveNoGapsUnderConcurrency", revisionsHaveNoGaps},
 		{"AFailedWriteLeavesNothing", failedWriteLeavesNothing},
+		{"AWriteThatWasCheckedAgainstLessThanIsStoredIsRefused", staleWriteIsRefused},
 		{"ADeletedObjectIsGoneAndInTheOutbox", deletedIsGone},
 		{"AnObjectKeepsTheRevisionInWhichItWasFirstThere", createdIsKept},
 		{"AnyValueIsKeptByteForByte", anyValue},
@@ -51,6 +53,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"WaitEndsWithItsContext", waitEnds},
 		{"ATokenIsUsedOnce", tokenUsedOnce},
 		{"AnExpiredTokenIsRefused", tokenExpires},
+		{"WhoFollowsTheAgentsIsWokenByEachThatJoins", joinWakes},
 		{"ABanIsNeverLiftedByJoiningAgain", banStays},
 		{"ADeletedAgentIsForgottenAndABannedOneIsNot", deletedAgentIsForgotten},
 		{"AHostKeyBelongsToOneAgent", hostKeyIsOneAgents},
@@ -64,13 +67,16 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 	}
 }
 
+// whatever is the basis of a write that nothing is checked of: no revision comes after it.
+const whatever = 1 << 62
+
 func put(kind, mesh, name, manifest string) store.Write {
 	return store.Write{Object: store.Object{Kind: kind, Mesh: mesh, Name: name, Manifest: []byte(manifest)}}
 }
 
 func apply(t *testing.T, b Backend, writes ...store.Write) uint64 {
 	t.Helper()
-	revision, err := b.Apply(t.Context(), "tester", "a test", writes)
+	revision, err := b.Apply(t.Context(), "tester", "a test", whatever, writes)
 	if err != nil {
 		t.Fatal(err)
 	}
