@@ -206,7 +206,15 @@ func Endpoints() int { return lastRun.Load().endpoints.Count() }
 
 // Instances is how many agents the server that was started last holds as served.
 func Instances() int {
-	return reflect.ValueOf(lastRun.Load().instances).Elem().FieldByName("current").Len()
+	known, _ := lastRun.Load().common.fleet.Get()
+	var count func(node reflect.Value) int
+	count = func(node reflect.Value) int {
+		if node.IsNil() {
+			return 0
+		}
+		return 1 + count(node.Elem().FieldByName("low")) + count(node.Elem().FieldByName("high"))
+	}
+	return count(reflect.ValueOf(known).Elem().FieldByName("runs").FieldByName("root"))
 }
 
 // BanInStore bans, again and again if asked, behind the back of the server that

@@ -17,7 +17,8 @@ func (s *server) model() *model { return s.current.Load() }
 
 // install makes m what is served, and wakes what depends on it except the views.
 // Callers hold loading, or nothing runs yet.
-func (s *server) install(m *model) {
+func (s *server) install(ctx context.Context, m *model) {
+	s.followJoins(ctx) // whoever is not known would lose its endpoints
 	old := s.current.Swap(m)
 	moved := (old == nil || !old.groups.Placing.Same(m.groups.Placing)) && s.roster.PlaceAgain()
 	if moved || old == nil || old.groups.Hosts != m.groups.Hosts {
@@ -56,7 +57,7 @@ func (s *server) catchUp(ctx context.Context) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.install(next)
+	s.install(ctx, next)
 	s.views.Changed()
 	return next, nil
 }
@@ -69,6 +70,26 @@ func (s *server) reloadRoster(ctx context.Context) error {
 	}
 	s.endpoints.Review()
 	return nil
+}
+
+// followJoins takes the agents that joined at other servers.
+func (s *server) followJoins(ctx context.Context) {
+	if err := s.roster.Follow(ctx); err != nil && ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "agents not read; those that are known stay", slog.Any("err", err))
+	}
+}
+
+// watchJoins follows the agents that join at other servers, so that they are listed.
+func (s *server) watchJoins(ctx context.Context) error {
+	for {
+		_, next := s.store.Joined()
+		s.followJoins(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-next:
+		}
+	}
 }
 
 // watch follows the store's revisions: objects, agents, bans.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
@@ -42,6 +43,44 @@ func PolicyMemory(bytes uint64) func(*server) {
 
 // RunInProcess is Run with such a signer. open is called for the authority.
 func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func() (*ca.Authority, error), options ...func(*server)) error {
+	return inProcessWith(ctx, cfg, log, open, func(cfg Config, st *store.Store, client *signer.Client, c common) error {
+		s, err := load(ctx, cfg, log, st, client, time.Now, c)
+		if err != nil {
+			return err
+		}
+		for _, set := range options {
+			set(s)
+		}
+		lastRun.Store(s)
+		return s.serve(ctx)
+	})
+}
+
+// RunTwoInProcess runs two servers that have one store, of the first, one signer, and what
+// is shared.
+func RunTwoInProcess(ctx context.Context, cfgs [2]Config, log *slog.Logger, open func() (*ca.Authority, error)) error {
+	if err := os.Mkdir(cfgs[1].DataDir, 0o700); err != nil {
+		return err
+	}
+	return inProcessWith(ctx, cfgs[0], log, open, func(cfg Config, st *store.Store, client *signer.Client, c common) error {
+		var both errgroup.Group
+		for i, cfg := range []Config{cfg, cfgs[1].Complete()} {
+			if i > 0 {
+				c.keep = func(ctx context.Context) error { <-ctx.Done(); return nil } // the first does
+			}
+			s, err := load(ctx, cfg, log, st, client, time.Now, c)
+			if err != nil {
+				return err
+			}
+			lastRun.Store(s)
+			both.Go(func() error { return s.serve(ctx) })
+		}
+		return both.Wait()
+	})
+}
+
+// inProcessWith hands over what servers are made with that have such a signer.
+func inProcessWith(ctx context.Context, cfg Config, log *slog.Logger, open func() (*ca.Authority, error), serve func(Config, *store.Store, *signer.Client, common) error) error {
 	cfg = cfg.Complete()
 	unlock, err := lockDir(cfg.DataDir)
 	if err != nil {
@@ -75,15 +114,11 @@ func RunInProcess(ctx context.Context, cfg Config, log *slog.Logger, open func()
 		return err
 	}
 	defer func() { _ = st.Close() }() // every write was committed when it returned
-	s, err := load(ctx, cfg, log, st, signer.NewClient(conn), time.Now)
+	c, err := alone(dataDir(cfg.DataDir), time.Now, log)
 	if err != nil {
-		return err
+		log.WarnContext(ctx, "cache lost", slog.Any("err", err))
 	}
-	for _, set := range options {
-		set(s)
-	}
-	lastRun.Store(s)
-	return s.serve(ctx)
+	return serve(cfg, st, signer.NewClient(conn), c)
 }
 
 // OpenCA opens the authority of a data directory that Init made.

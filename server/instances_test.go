@@ -31,22 +31,7 @@ func (h *host) again() *host {
 func (h *host) stay() <-chan string {
 	report, session := h.session()
 	report(&api.Report{})
-	told := make(chan string, 16)
-	go func() {
-		for {
-			m, err := session.Recv()
-			if err != nil {
-				return
-			}
-			if p := m.GetProbe(); p != nil {
-				_ = session.Send(&api.SessionUp{Message: &api.SessionUp_Alive{Alive: p.GetNonce()}})
-				select {
-				case told <- p.GetRemote():
-				default: // nobody reads any more
-				}
-			}
-		}
-	}()
+	told := answering(session)
 	eventually(h.t, "its session", func() bool { return len(connected(h.t, h.rig)) == 1 })
 	return told
 }

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"cmp"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -152,6 +150,3 @@ func (m *model) addedTo(kind, first, second string) (added, there string) {
 	}
 	return second, first
 }
-
-// sortedKeys lists a map's keys in order.
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -41,15 +41,16 @@ func (w stored) Newest(ctx context.Context) (admin.Model, error) { return w.s.re
 
 // Begin implements admin.Stored.
 func (w stored) Begin(ctx context.Context) (_ admin.Change, end func(), err error) {
-	if err := w.s.writes.lock(ctx); err != nil {
+	unlock, err := w.s.common.writes.Lock(ctx)
+	if err != nil {
 		return nil, nil, err
 	}
 	now, err := w.s.reload(ctx)
 	if err != nil {
-		w.s.writes.unlock()
+		unlock()
 		return nil, nil, err
 	}
-	return change{w.s, now}, w.s.writes.unlock, nil
+	return change{w.s, now}, unlock, nil
 }
 
 // change is one that is being made (admin.Change). It has the lock.
@@ -112,7 +113,7 @@ func (r ready) Write(ctx context.Context, actor, asked string) (uint64, error) {
 		return 0, fmt.Errorf("%w: write to the store: %w", fault.Unavailable, err)
 	}
 	if revision == r.next.revision { // nothing came between, so there is nothing to read
-		r.s.install(r.next)
+		r.s.install(ctx, r.next)
 		r.s.views.Rebuild(ctx, r.tried)
 		return revision, nil
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -24,14 +23,14 @@ import (
 //
 // Locks are taken in this order, left before right:
 //
-//	writes → loading → Views.mu → registry.mu, issuers.mu, Roster.mu
+//	common.writes → loading → Views.mu → common.fleet, common.keys, Roster.mu
 //	         loading → roster.following → the store, roster.mu
 //	         loading → the store
 //	         loading → access.mu → roster.mu          (before Views.mu, not under it)
-//	writes → policies.mu
-//	policies.reading → policies.mu → the store
+//	common.writes → policies.mu
+//	policies.reading → common.activating → policies.mu; the store
 //	Witness.writing → Witness.mu → the store         (only what an operator accepts is written under mu)
-//	Session.taking, Sessions.mu → registry.mu → Roster.mu; Endpoints.mu
+//	a stream's taking → common.fleet → Roster.mu
 //
 // "The store" is a write, which waits for the one before and for the disk. Every lock
 // that is not named here, of a part or of another folder (ads has some in each view), is
@@ -53,7 +52,6 @@ type server struct {
 	sessions  *fleet.Sessions
 	instances *fleet.Instances
 	statuses  fleet.Statuses
-	registry  *fleet.File // what endpoints are over: this server has it alone
 	endpoints *fleet.Endpoints
 	policies  *policies.Revisions
 	issuers   *issuers.Keys
@@ -66,24 +64,9 @@ type server struct {
 
 	readMemory uint64 // of a process that reads policies
 
-	writes   writeLock             // of an admin write, from its check against all that is stored to its end
+	common   common
 	loading  sync.Mutex            // from a write to the store, or a look at it, until current is replaced
 	current  atomic.Pointer[model] // replaced by the holder of loading alone
 	ready    atomic.Bool
 	stopping chan struct{} // closed when the server begins to stop
 }
-
-// writeLock serialises admin writes: each is checked against all that is stored,
-// so nothing may be stored between the check and the write.
-type writeLock chan struct{}
-
-func (l writeLock) lock(ctx context.Context) error {
-	select {
-	case l <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (l writeLock) unlock() { <-l }

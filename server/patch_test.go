@@ -35,6 +35,7 @@ import (
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
 	"signet.example/server/policies"
+	"signet.example/server/shared"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -49,6 +50,7 @@ type inNoStore struct{}
 
 func (inNoStore) Agents(context.Context) ([]store.Agent, error) { return nil, nil }
 func (inNoStore) PutAgent(context.Context, store.Agent) error   { return nil }
+func (inNoStore) Joined() (uint64, <-chan struct{})             { return 0, nil }
 
 // rosterOf is of an agent that joined.
 func rosterOf(t *testing.T, a store.Agent) *fleet.Roster {
@@ -363,7 +365,7 @@ func (noRevisions) PutRevision(context.Context, store.PolicyRow) error { return 
 func firstInForce(t *testing.T, m *model) *policies.Revisions {
 	t.Helper()
 	p := policies.New(policies.Config{
-		TrustDomain: testTD, Store: noRevisions{}, Clock: time.Now, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
+		TrustDomain: testTD, Shared: &watched.Value[*policies.State]{}, Activating: shared.NewMutex(), Store: noRevisions{}, Clock: time.Now, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
 		Look: func() policies.Look { return policies.Look{Graph: m.graph} },
 	})
 	if err := p.Load(t.Context()); err != nil {
@@ -437,11 +439,11 @@ type followed struct {
 // viewsOf are followed by the agent and by a proxy of each virtual node, except some.
 func viewsOf(t *testing.T, m *model, except ...string) *followed {
 	t.Helper()
-	shared := &watched.Value[*fleet.Registered]{}
-	shared.Set(&fleet.Registered{})
+	known := &watched.Value[*fleet.Known]{}
+	known.Set(&fleet.Known{})
 	f := &followed{
 		t: t, model: m, by: map[string]*ads.View{},
-		endpoints: fleet.NewEndpoints(fleet.EndpointsConfig{Shared: shared, Hosts: everywhere{}, Clock: time.Now}),
+		endpoints: fleet.NewEndpoints(fleet.EndpointsConfig{Shared: known, Hosts: everywhere{}, Clock: time.Now}),
 	}
 	counted := newMetrics()
 	f.views = views.New(views.Config{

@@ -165,6 +165,12 @@ func (r *rig) start() {
 	done := make(chan error, 1)
 	go func() { done <- r.run(ctx, r.cfg, testLog(r.t)) }()
 	r.stop = func() error { cancel(); return <-done }
+	r.reach(done)
+}
+
+// reach waits until the server is ready, unless it has ended.
+func (r *rig) reach(done <-chan error) {
+	r.t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
 		select {
@@ -178,7 +184,6 @@ func (r *rig) start() {
 			break
 		}
 		if time.Now().After(deadline) {
-			cancel()
 			r.t.Fatalf("server is not ready: %v", err)
 		}
 		time.Sleep(5 * time.Millisecond)

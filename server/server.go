@@ -88,7 +88,11 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, client *signer.Clien
 		return fmt.Errorf("open the store: %w", err)
 	}
 	defer func() { _ = st.Close() }() // every write was committed when it returned
-	s, err := load(ctx, cfg, log, st, client, clock)
+	c, err := alone(dataDir(cfg.DataDir), clock, log)
+	if err != nil {
+		log.WarnContext(ctx, "cache lost", slog.Any("err", err))
+	}
+	s, err := load(ctx, cfg, log, st, client, clock, c)
 	if err != nil {
 		return err
 	}
@@ -96,7 +100,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, client *signer.Clien
 }
 
 // load makes the parts and reads what they had.
-func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, client *signer.Client, clock func() time.Time) (*server, error) {
+func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, client *signer.Client, clock func() time.Time, c common) (*server, error) {
 	w, err := issuance.NewWitness(ctx, client, st, cfg.AcceptLog, log)
 	if err != nil {
 		return nil, err
@@ -104,7 +108,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	s := &server{
 		cfg: cfg, dir: dataDir(cfg.DataDir), log: log, clock: clock, store: st, signer: w, signing: issuance.NewQueue(w),
 		metrics: newMetrics(), stopping: make(chan struct{}),
-		writes: make(writeLock, 1), started: clock(), readMemory: policies.Memory,
+		common: c, started: clock(), readMemory: policies.Memory,
 	}
 	s.refusals = access.NewRefusals(clock, s.audit)
 	changed := watched.NewSignal() // what views are made of
@@ -140,22 +144,14 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		return err
 	}
 	s.issued = issuance.NewLog(s.signer, s.clock, s.log)
-	var err error
-	s.issuers, err = issuers.New(issuers.Config{
-		List: func() []jwt.Issuer { return s.model().issuers }, Store: issuers.File(s.dir.issuers()),
+	s.issuers = issuers.New(issuers.Config{
+		List: func() []jwt.Issuer { return s.model().issuers }, Shared: s.common.keys,
 		Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.jwksErrors,
 	})
-	if err != nil {
-		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
-	}
-	s.registry, err = fleet.OpenFile(s.dir.endpoints(), s.clock, s.log)
-	if err != nil {
-		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
-	}
 	s.endpoints = fleet.NewEndpoints(fleet.EndpointsConfig{
-		Shared: s.registry, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock, Changed: changed.Wake,
+		Shared: s.common.fleet, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock, Changed: changed.Wake,
 	})
-	s.sessions = fleet.NewSessions(s.endpoints, s.log)
+	s.sessions = fleet.NewSessions(fleet.SessionsConfig{Server: s.cfg.Name, Shared: s.common.fleet, Reports: s.endpoints, Log: s.log})
 	s.statuses = fleet.Statuses{
 		TrustDomain: s.td, Roster: s.roster, Sessions: s.sessions, Endpoints: s.endpoints,
 		Own:      func(id string) fleet.OwnCert { return fleet.OwnCert(s.issued.NewestOf(id)) },
@@ -166,10 +162,10 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		return err
 	}
 	s.policies = policies.New(policies.Config{
-		TrustDomain: s.td, Store: s.store, Agents: s.sessions, Dir: s.dir.git(), Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.policyErrors,
+		TrustDomain: s.td, Shared: s.common.policy, Activating: s.common.activating, Store: s.store, Agents: s.sessions, Dir: s.dir.git(), Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.policyErrors,
 		Look: func() policies.Look {
 			m := s.model()
-			return policies.Look{Sources: m.sources, Graph: m.graph}
+			return policies.Look{Revision: m.revision, Sources: m.sources, Graph: m.graph}
 		},
 		Read: func(ctx context.Context, src repo.Source, dir, failed string) (policies.Reading, error) {
 			login, err := s.cfg.policyLogin(src.URL)
@@ -183,7 +179,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		TrustDomain: s.td, Roots: s.authority.Roots, Roster: s.roster, Hosts: func() groups.Hosts { return s.model().groups.Hosts },
 		Clock: s.clock, Log: s.log, Refused: s.metrics.refused, TurnedAway: s.refusals.Refused,
 	})
-	s.instances = fleet.NewInstances(s.sessions, s.access, s.tellClash, s.clock)
+	s.instances = fleet.NewInstances(fleet.InstancesConfig{Shared: s.common.fleet, Sessions: s.sessions, Streams: s.access, Tell: s.tellClash, Clock: s.clock})
 	s.access.Instances = s.instances
 	s.views = views.New(views.Config{
 		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
@@ -197,7 +193,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	if err != nil {
 		return err
 	}
-	s.install(first)
+	s.install(ctx, first)
 	return s.policies.Load(ctx)
 }
 
@@ -232,8 +228,8 @@ func (s *server) serve(ctx context.Context) error {
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
 	for _, part := range []func(context.Context) error{
-		s.watch, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.registry.Run, s.endpoints.Run,
-		s.refusals.Run, s.runRetention,
+		s.watch, s.watchJoins, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.common.keep,
+		s.endpoints.Run, s.sessions.Run, s.instances.Run, s.refusals.Run, s.runRetention,
 	} {
 		g.Go(func() error { return part(work) })
 	}

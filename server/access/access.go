@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -171,7 +172,11 @@ func (a *Access) identify(ctx context.Context, method string) (*Caller, time.Tim
 		c.peer = from
 		return c, time.Time{}, c.proveHostKey(from.chain())
 	}
-	if err := a.proveAgent(c, from); err != nil {
+	err = a.proveAgent(c, from)
+	if errors.Is(err, fault.Identity) && a.cfg.Roster.Follow(ctx) == nil { // it may have joined at another server just now
+		err = a.proveAgent(c, from)
+	}
+	if err != nil {
 		return c, time.Time{}, err
 	}
 	return c, from.chain()[0].NotAfter, nil

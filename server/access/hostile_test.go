@@ -40,6 +40,7 @@ type inNoStore struct{}
 
 func (inNoStore) Agents(context.Context) ([]store.Agent, error) { return nil, nil }
 func (inNoStore) PutAgent(context.Context, store.Agent) error   { return nil }
+func (inNoStore) Joined() (uint64, <-chan struct{})             { return 0, nil }
 
 func nowhere([]string) string { return "" }
 

@@ -38,13 +38,13 @@ const (
 func (s *Server) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[api.CertsResponse]) error {
 	ctx := stream.Context()
 	shown := map[string]*api.Cert{}
-	for {
+	for first := true; ; first = false {
 		wake := s.cfg.Sessions.Wait()
 		list, err := s.certs(ctx, req.GetAll())
 		if err != nil {
 			return fault.ToOperator(err)
 		}
-		if err := sendCerts(stream, changedCerts(shown, list), len(shown) == 0); err != nil {
+		if err := sendCerts(stream, changedCerts(shown, list), first); err != nil {
 			return err
 		}
 		if !req.GetWatch() {

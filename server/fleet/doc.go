@@ -6,9 +6,10 @@
 // is asked of [Hosts]), what anybody is told because of it (who makes views reads a
 // [Registered] picture), or how a caller proves who it is: a [Peer] was let in.
 //
-// Main types: [Roster] (who joined, as the store has it), [Sessions] (who is connected:
-// reports up, questions down), [Instances] (one run of an agent at a time), [Endpoints]
-// (what [Sessions] hands on: who listens where), [Listener] (how many connections of each class).
+// Main types: [Known] (what all servers know of the fleet, as one value), [Roster] (who
+// joined, as the store has it), [Sessions] (who is connected: reports up, questions down),
+// [Instances] (one run of an agent at a time), [Endpoints] (what [Sessions] hands on: who
+// listens where), [Listener] (how many connections of each class).
 //
 // # Concurrency
 //

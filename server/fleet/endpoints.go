@@ -3,15 +3,15 @@ package fleet
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"signet.example/api"
+	"signet.example/internal/ordered"
 	"signet.example/internal/plain"
 	"signet.example/proxy"
+	"signet.example/server/shared"
 )
 
 // Conflict is an endpoint that is reported and not served: why, and what mends it.
@@ -27,22 +27,18 @@ type refusal struct{ reason, fix string }
 const OtherBind = "give one of the two another bind in its agent's configuration, and reload that (SIGHUP)"
 
 // Endpoints are the rules of the registry of D19: where the proxies of each virtual node
-// listen. What is registered is Shared; here is who may be, and for how long.
+// listen. What is registered, and what is refused, is Known; here is who may be, and for
+// how long.
 //
 // What a report costs is what it says, not how many others there are, and nothing
 // is done while nobody reports and nothing is due (docs/decisions/034).
 //
-// Hosts is asked within an Update of Shared, so whatever locks that takes come after
-// those of Shared. mu is taken alone.
-type Endpoints struct {
-	cfg EndpointsConfig
-
-	mu        sync.Mutex            // guards the following
-	conflicts map[string][]Conflict // by agent, of those that are connected here
-}
+// Hosts is asked within an Update of what is shared, so whatever locks that takes come
+// after those of Shared.
+type Endpoints struct{ cfg EndpointsConfig }
 
 // Hosts says which agents may host which virtual nodes now. It is asked under a lock of
-// Endpoints, from many goroutines.
+// Shared, from many goroutines.
 type Hosts interface {
 	// MayHost reports whether an agent is to be served and its group is bound to the node,
 	// and which group that is now; "" where the agent has none, or is not to be served.
@@ -51,7 +47,7 @@ type Hosts interface {
 
 // EndpointsConfig is what Endpoints have of the server.
 type EndpointsConfig struct {
-	Shared  Shared[*Registered]
+	Shared  shared.Value[*Known]
 	Grace   time.Duration // for how long the endpoints of an agent stay that went away
 	Hosts   Hosts
 	Clock   func() time.Time
@@ -59,23 +55,26 @@ type EndpointsConfig struct {
 }
 
 // NewEndpoints are over what is shared.
-func NewEndpoints(cfg EndpointsConfig) *Endpoints {
-	return &Endpoints{cfg: cfg, conflicts: map[string][]Conflict{}}
-}
+func NewEndpoints(cfg EndpointsConfig) *Endpoints { return &Endpoints{cfg: cfg} }
 
-// Report takes the proxies of a connected agent (Reports).
+// Report takes the proxies of a connected agent, unless it has another session by now
+// (Reports).
 func (e *Endpoints) Report(p Peer, r *api.Report) (unserved map[string]string) {
 	var refused []Conflict
-	e.cfg.Shared.Update(func(now *Registered) *Registered {
-		in := &reported{now: now, cfg: e.cfg, peer: p, stays: map[string]proxy.Ref{}, taken: &Registered{}}
-		now, refused = in.take(r)
+	e.cfg.Shared.Update(func(now *Known) *Known {
+		if now.sessionOf(p.Agent.ID) != p.session {
+			refused = nil
+			return now
+		}
+		in := &reported{now: now.endpoints(), cfg: e.cfg, peer: p, stays: map[string]proxy.Ref{}, taken: &Registered{}}
+		var next *Registered
+		next, refused = in.take(r)
+		now = now.withEndpoints(next)
+		if len(refused) > 0 || now.refused.Get(ordered.String(p.Agent.ID)) != nil {
+			now = now.withRefused(p.Agent.ID, refused)
+		}
 		return now
 	})
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.conflicts[p.Agent.ID] = refused; len(refused) == 0 {
-		delete(e.conflicts, p.Agent.ID)
-	}
 	return reasons(refused)
 }
 
@@ -191,33 +190,23 @@ func addressOfAgent(a, remote netip.Addr) bool {
 	return a == remote || a.IsLoopback() && remote.IsLoopback()
 }
 
-// Left starts the grace period of an agent's endpoints (Reports).
+// Left starts the grace period of an agent's endpoints, unless it is connected again, to
+// whichever server (Reports).
 func (e *Endpoints) Left(agent string) {
-	e.cfg.Shared.Update(func(now *Registered) *Registered {
-		for _, n := range now.ofAgent(agent) {
-			if n.Gone.IsZero() {
-				gone := *n
-				gone.Gone = e.cfg.Clock()
-				now = now.put(&gone)
-			}
-		}
-		return now
-	})
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.conflicts, agent)
+	e.cfg.Shared.Update(func(now *Known) *Known { return now.left(agent, e.cfg.Clock()) })
 }
 
 // Review drops the endpoints of those that may not host any more: the binding is gone,
 // the agent is banned or deleted. It looks at each, so it is called when one of those changed.
 func (e *Endpoints) Review() {
-	e.cfg.Shared.Update(func(now *Registered) *Registered {
-		for n := range now.all() {
+	e.cfg.Shared.Update(func(now *Known) *Known {
+		left := now.endpoints()
+		for n := range left.all() {
 			if _, ok := e.cfg.Hosts.MayHost(n.Agent, n.Ref()); !ok {
-				now = now.drop(n)
+				left = left.drop(n)
 			}
 		}
-		return now
+		return now.withEndpoints(left)
 	})
 }
 
@@ -226,7 +215,8 @@ func (e *Endpoints) Review() {
 func (e *Endpoints) Run(ctx context.Context) error {
 	var seen *Registered
 	for {
-		now, changed := e.cfg.Shared.Get()
+		known, changed := e.cfg.Shared.Get()
+		now := known.endpoints()
 		if now != seen {
 			seen = now
 			e.cfg.Changed()
@@ -251,36 +241,35 @@ func (e *Endpoints) expire(now *Registered) time.Duration {
 	}
 	next, due := now.expired(e.cfg.Clock(), e.cfg.Grace)
 	if next != now {
-		e.cfg.Shared.Update(func(now *Registered) *Registered {
-			now, due = now.expired(e.cfg.Clock(), e.cfg.Grace)
-			return now
+		e.cfg.Shared.Update(func(known *Known) *Known {
+			now, due = known.endpoints().expired(e.cfg.Clock(), e.cfg.Grace)
+			return known.withEndpoints(now)
 		})
 	}
 	return due
 }
 
-// Snapshot is what is registered now.
-func (e *Endpoints) Snapshot() *Registered {
+// known is what all servers know now.
+func (e *Endpoints) known() *Known {
 	now, _ := e.cfg.Shared.Get()
 	return now
 }
 
+// Snapshot is what is registered now.
+func (e *Endpoints) Snapshot() *Registered { return e.known().endpoints() }
+
 // Refused lists the endpoints that are reported and not served.
 func (e *Endpoints) Refused() []Conflict {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	var list []Conflict
-	for _, k := range slices.Sorted(maps.Keys(e.conflicts)) {
-		list = append(list, e.conflicts[k]...)
+	for _, r := range e.known().refused.All() {
+		list = append(list, r.list...)
 	}
 	return list
 }
 
 // Unserved are the proxies of an agent to which no caller is sent, and why.
 func (e *Endpoints) Unserved(agent string) map[string]string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return reasons(e.conflicts[agent])
+	return reasons(e.known().refused.Get(ordered.String(agent)).all())
 }
 
 // reasons are those of conflicts of one agent, by the names of its proxies.

@@ -16,6 +16,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/proxy"
+	"signet.example/server/shared"
 )
 
 func TestAnAddressIsAnAgentsIfItConnectsFromThere(t *testing.T) {
@@ -50,9 +51,9 @@ func registryOf(t *testing.T, n int, clock func() time.Time) *Endpoints {
 	return registryIn(t, inMemory(), n, clock)
 }
 
-func registryIn(t *testing.T, shared Shared[*Registered], n int, clock func() time.Time) *Endpoints {
+func registryIn(t *testing.T, known shared.Value[*Known], n int, clock func() time.Time) *Endpoints {
 	t.Helper()
-	cfg := configOf(shared)
+	cfg := configOf(known)
 	cfg.Clock = clock
 	e := NewEndpoints(cfg)
 	for i := range n {

@@ -64,7 +64,7 @@ func (r *Sessions) Explain(ctx context.Context, id string) (*api.Decision, error
 func (r *Sessions) ask(id string, q *question) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for agent, s := range r.by {
+	for agent, s := range r.here {
 		select {
 		case s.down <- &api.SessionDown{Message: &api.SessionDown_Explain{Explain: id}}:
 			q.open[agent] = true
@@ -89,7 +89,7 @@ func (r *Sessions) forget(id string, q *question) {
 
 // answer files an agent's answer, one for each question. The node is written by
 // us: an agent cannot speak in another's name.
-func (r *Sessions) answer(s *Session, a *api.ExplainAnswer) {
+func (r *Sessions) answer(s *stream, a *api.ExplainAnswer) {
 	var d *api.Decision
 	if a.GetDecision().GetId() == a.GetId() && a.GetDecision() != nil {
 		d, _ = proto.Clone(a.GetDecision()).(*api.Decision) // Clone returns what it was given

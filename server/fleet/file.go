@@ -18,13 +18,13 @@ import (
 // saveEvery is how often the file is written at most.
 const saveEvery = time.Second
 
-// File is what is registered where there is one server: in memory, and in a file beside
-// the store, so that a server that restarts serves what it served until the agents are
-// back. To withdraw a healthy endpoint because the control plane restarted would be an
+// File is what is known where there is one server: in memory, and the endpoints in a file
+// beside the store, so that a server that restarts serves what it served until the agents
+// are back. To withdraw a healthy endpoint because the control plane restarted would be an
 // outage made by us. The file is a cache: lost, the agents' first reports make it anew;
 // after a crash it may lack the last second.
 type File struct {
-	watched.Value[*Registered] // what Shared is
+	watched.Value[*Known] // a shared.Value
 
 	path  string
 	clock func() time.Time
@@ -45,7 +45,7 @@ func OpenFile(path string, clock func() time.Time, log *slog.Logger) (*File, err
 			now = now.put(n)
 		}
 	}
-	f.Set(now)
+	f.Set((&Known{}).withEndpoints(now))
 	f.saved = now
 	return f, err
 }
@@ -70,7 +70,7 @@ func (f *File) Run(ctx context.Context) error {
 	defer f.save(context.WithoutCancel(ctx))
 	for {
 		now, changed := f.Get()
-		if now != f.saved {
+		if now.endpoints() != f.saved {
 			f.save(ctx)
 			timer := time.NewTimer(saveEvery)
 			select {
@@ -91,7 +91,7 @@ func (f *File) Run(ctx context.Context) error {
 
 // save writes the file, if there is anything new. Only Run calls it.
 func (f *File) save(ctx context.Context) {
-	now := f.Load()
+	now := f.Load().endpoints()
 	if now == f.saved {
 		return
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -22,6 +21,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
+	"signet.example/server/shared"
 	"signet.example/store"
 )
 
@@ -36,14 +36,14 @@ func hostile(id string) Peer {
 }
 
 // inMemory is what one server shares with nobody.
-func inMemory() Shared[*Registered] {
-	v := &watched.Value[*Registered]{}
-	v.Set(&Registered{})
+func inMemory() shared.Value[*Known] {
+	v := &watched.Value[*Known]{}
+	v.Set(&Known{})
 	return v
 }
 
-func configOf(shared Shared[*Registered]) EndpointsConfig {
-	return EndpointsConfig{Shared: shared, Grace: time.Minute, Hosts: everything{}, Clock: time.Now, Changed: func() {}}
+func configOf(known shared.Value[*Known]) EndpointsConfig {
+	return EndpointsConfig{Shared: known, Grace: time.Minute, Hosts: everything{}, Clock: time.Now, Changed: func() {}}
 }
 
 // A28: comparing each with each took minutes, under the lock that every view waits for.
@@ -130,13 +130,12 @@ func TestNothingOfAReportCanSteerATerminal(t *testing.T) {
 // The stream's reader may hold a report when the stream ends.
 func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
 	taken := 0
-	r := NewSessions(&reports{report: func(Peer, *api.Report) { taken++ }}, slog.New(slog.DiscardHandler))
-	first := &Session{peer: hostile("x"), end: func(error) {}}
-	second := &Session{peer: hostile("x"), end: func(error) {}}
+	r := sessionsAt(inMemory(), "one", &reports{report: func(Peer, *api.Report) { taken++ }})
+	first, second := streamOf(r, "x", "first"), streamOf(r, "x", "second")
 	up := &api.SessionUp{Message: &api.SessionUp_Report{Report: &api.Report{}}}
 	r.enter(first)
 	r.enter(second)
-	for _, s := range []*Session{first, second} {
+	for _, s := range []*stream{first, second} {
 		if err := r.handle(s, up); err != nil {
 			t.Fatal(err)
 		}
@@ -152,14 +151,20 @@ func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
 
 // rows are agents in a store that takes its time.
 type rows struct {
-	mu   sync.Mutex
-	list []store.Agent
+	mu    sync.Mutex
+	list  []store.Agent
+	reads int
+
+	joined watched.Value[uint64]
 }
+
+func (r *rows) Joined() (uint64, <-chan struct{}) { return r.joined.Get() }
 
 func (r *rows) Agents(context.Context) ([]store.Agent, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer time.Sleep(time.Millisecond)
+	r.reads++
 	return slices.Clone(r.list), nil
 }
 
@@ -167,6 +172,7 @@ func (r *rows) PutAgent(_ context.Context, a store.Agent) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.list = append(r.list, a)
+	r.joined.Update(func(n uint64) uint64 { return n + 1 })
 	return nil
 }
 
@@ -186,6 +192,31 @@ func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
 		if _, ok := r.Get(id); !ok {
 			t.Fatalf("%s is not known", id)
 		}
+	}
+}
+
+// Each join at a server alone would else cost a look at all agents.
+func TestAnAgentThatJoinedAtAnotherServerIsKnownAndOneThatJoinedHereCostsNoLook(t *testing.T) {
+	all := &rows{}
+	here, there := NewRoster(all, func([]string) string { return "" }), NewRoster(all, func([]string) string { return "" })
+	for n := range 10 {
+		if err := here.Enrol(t.Context(), store.Agent{ID: fmt.Sprint(n), HostKey: []byte{byte(n)}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := here.Follow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all.reads != 0 {
+		t.Errorf("all agents were read %d times", all.reads)
+	}
+	for range 3 {
+		if err := there.Follow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := there.Standing("7"); err != nil || all.reads != 1 {
+		t.Errorf("%v, after %d looks", err, all.reads)
 	}
 }
 

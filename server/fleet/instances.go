@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	grpcmd "google.golang.org/grpc/metadata"
 
 	"signet.example/api"
 	"signet.example/server/fault"
+	"signet.example/server/shared"
 )
 
 // A host key lies in a file, and a file can be copied: by a thief, or with the
@@ -28,8 +28,7 @@ const (
 )
 
 // Prober reports whether an instance has a session that is alive, and where. With an
-// error it is not known: nothing changes hands. It is asked from many goroutines, and
-// under no lock of Instances.
+// error it is not known: nothing changes hands. It is asked from many goroutines.
 type Prober interface {
 	Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (at netip.Addr, alive bool, err error)
 }
@@ -40,23 +39,17 @@ type Streams interface {
 	Evict(agent, instance string, why error)
 }
 
-// Instances is which run of each agent is served.
-type Instances struct {
-	sessions Prober
-	streams  Streams
-	tell     func(ctx context.Context, agent string, c Clash) // of the first clash in a minute
-	clock    func() time.Time
+// Instances is which run of each agent is served. That is Known: it is one of all that
+// call, on whichever server.
+type Instances struct{ cfg InstancesConfig }
 
-	mu      sync.Mutex           // guards the following; not held while anybody is asked
-	current map[string]servedRun // by agent id: who is served
-	clashes map[string]Clash     // by agent id: the last
-}
-
-// servedRun is one instance of an agent, and where it was let in last: its address, or the /64
-// that it is in.
-type servedRun struct {
-	instance string
-	at       netip.Prefix
+// InstancesConfig is what Instances have of the server. Every field is needed.
+type InstancesConfig struct {
+	Shared   shared.Value[*Known]
+	Sessions Prober
+	Streams  Streams
+	Tell     func(ctx context.Context, agent string, c Clash) // of the first clash in a minute
+	Clock    func() time.Time
 }
 
 // Clash is one host key in two places.
@@ -66,9 +59,29 @@ type Clash struct {
 	logged          time.Time
 }
 
-// NewInstances has no instance yet.
-func NewInstances(sessions Prober, streams Streams, tell func(ctx context.Context, agent string, c Clash), clock func() time.Time) *Instances {
-	return &Instances{sessions: sessions, streams: streams, tell: tell, clock: clock, current: map[string]servedRun{}, clashes: map[string]Clash{}}
+// NewInstances are over what is shared.
+func NewInstances(cfg InstancesConfig) *Instances { return &Instances{cfg} }
+
+// Run ends the streams that runs of agents have here which are not served any more, since
+// another server let in another one, until ctx ends.
+func (i *Instances) Run(ctx context.Context) error {
+	follow(ctx, i.cfg.Shared, func(agent string, was Run) {
+		if now := i.run(agent); was.served && now.served && now.instance != was.instance {
+			i.cfg.Streams.Evict(agent, now.instance, inUse(agent))
+		}
+	})
+	return nil
+}
+
+// run is that of an agent.
+func (i *Instances) run(agent string) Run {
+	now, _ := i.cfg.Shared.Get()
+	return now.run(agent)
+}
+
+// change has what f makes of an agent's run in its place.
+func (i *Instances) change(agent string, f func(*Run)) {
+	i.cfg.Shared.Update(func(now *Known) *Known { return now.withRun(agent, f) })
 }
 
 // InstanceOf is what a caller says that its instance is; callers of the last
@@ -87,15 +100,11 @@ func InstanceOf(ctx context.Context) (string, error) {
 // Admit lets a caller in as an instance of an agent, or refuses it while another
 // instance is served or may be. It can take probeWait and probeMargin.
 func (i *Instances) Admit(ctx context.Context, agent, instance string, remote netip.Addr) error {
-	i.mu.Lock()
-	now, known := i.current[agent]
-	if !known || now.instance == instance {
-		i.current[agent] = servedRun{instance, Source(remote)}
-		i.mu.Unlock()
+	was, ok := i.admit(agent, instance, remote, func(now Run) bool { return !now.served || now.instance == instance })
+	if ok {
 		return nil
 	}
-	i.mu.Unlock()
-	at, alive, err := i.sessions.Answers(ctx, agent, now.instance, remote)
+	at, alive, err := i.cfg.Sessions.Answers(ctx, agent, was.instance, remote)
 	if err != nil {
 		return fmt.Errorf("admit agent %s: %w", agent, err)
 	}
@@ -103,39 +112,44 @@ func (i *Instances) Admit(ctx context.Context, agent, instance string, remote ne
 		i.clash(ctx, agent, at, remote)
 		return inUse(agent)
 	}
-	i.mu.Lock()
-	first := i.current[agent].instance == now.instance
-	if first {
-		i.current[agent] = servedRun{instance, Source(remote)}
-	}
-	i.mu.Unlock()
-	if !first { // a third one was faster
+	if _, first := i.admit(agent, instance, remote, func(now Run) bool { return now.instance == was.instance }); !first { // a third one was faster
 		return inUse(agent)
 	}
-	i.streams.Evict(agent, instance, inUse(agent))
+	i.cfg.Streams.Evict(agent, instance, inUse(agent))
 	return nil
+}
+
+// admit has an instance served if may says so of the run that is served now, which it
+// returns. Nothing is changed for one that calls again.
+func (i *Instances) admit(agent, instance string, remote netip.Addr, may func(Run) bool) (was Run, ok bool) {
+	from := Source(remote)
+	if was = i.run(agent); was.served && was.instance == instance && was.from == from && may(was) {
+		return was, true
+	}
+	i.cfg.Shared.Update(func(now *Known) *Known {
+		if was = now.run(agent); !may(was) {
+			ok = false
+			return now
+		}
+		ok = true
+		return now.withRun(agent, func(r *Run) { r.served, r.instance, r.from = true, instance, from })
+	})
+	return was, ok
 }
 
 // Joined is the instance by which a new agent joined.
 func (i *Instances) Joined(agent, instance string, remote netip.Addr) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.current[agent] = servedRun{instance, Source(remote)}
+	i.admit(agent, instance, remote, func(Run) bool { return true })
 }
 
 // ServedAt reports whether an agent's instance was let in from here the last time.
 func (i *Instances) ServedAt(agent string, from netip.Addr) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.current[agent].at == Source(from)
+	return i.run(agent).from == Source(from)
 }
 
 // Forget lets go of an agent that was deleted.
 func (i *Instances) Forget(agent string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	delete(i.current, agent)
-	delete(i.clashes, agent)
+	i.cfg.Shared.Update(func(now *Known) *Known { return now.without(agent) })
 }
 
 func inUse(agent string) error {
@@ -143,28 +157,28 @@ func inUse(agent string) error {
 }
 
 func (i *Instances) clash(ctx context.Context, agent string, served, refused netip.Addr) {
-	now := i.clock()
-	i.mu.Lock()
-	c := Clash{Served: served, Refused: refused, At: now, logged: i.clashes[agent].logged}
-	tell := now.Sub(c.logged) >= clashAgain
+	now := i.cfg.Clock()
+	var c Clash
+	tell := false
+	i.change(agent, func(r *Run) {
+		c = Clash{Served: served, Refused: refused, At: now, logged: r.clash.logged}
+		if tell = now.Sub(c.logged) >= clashAgain; tell {
+			c.logged = now
+		}
+		r.clash = c
+	})
 	if tell {
-		c.logged = now
-	}
-	i.clashes[agent] = c
-	i.mu.Unlock()
-	if tell {
-		i.tell(ctx, agent, c)
+		i.cfg.Tell(ctx, agent, c)
 	}
 }
 
-// Recent lists the clashes that are worth a finding.
+// Recent lists the clashes that are worth a finding, of all servers.
 func (i *Instances) Recent() map[string]Clash {
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	list := map[string]Clash{}
-	for agent, c := range i.clashes {
-		if i.clock().Sub(c.At) < clashKept {
-			list[agent] = c
+	known, _ := i.cfg.Shared.Get()
+	for agent, r := range known.runs.All() {
+		if !r.clash.At.IsZero() && i.cfg.Clock().Sub(r.clash.At) < clashKept {
+			list[string(agent)] = r.clash
 		}
 	}
 	return list

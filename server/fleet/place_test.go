@@ -47,8 +47,8 @@ func TestAnAgentWhoseSessionTheServerEndedKeepsItsPlaceUntilItHadTheTimeToComeBa
 		}
 		cut()
 		time.Sleep(placeKept)
-		if v := newcomersAsk(t, r, 1)[0]; v.alive || v.err != nil || len(r.places) != 0 {
-			t.Errorf("it did not come back: %+v, %d places", v, len(r.places))
+		if v := newcomersAsk(t, r, 1)[0]; v.alive || v.err != nil || r.known().run("x").place != nil {
+			t.Errorf("it did not come back: %+v, its place is %v", v, r.known().run("x").place)
 		}
 	})
 }

@@ -36,81 +36,158 @@ type probe struct {
 	nonce    string
 	newcomer netip.Addr    // the first who asked
 	answered chan struct{} // closed by its answer
-	sent     time.Time     // zero until it is; guarded by Session.mu
+	sent     time.Time     // zero until it is; guarded by stream.mu
 }
 
 func (p *probe) message() *api.SessionDown {
 	return &api.SessionDown{Message: &api.SessionDown_Probe{Probe: &api.Probe{Nonce: p.nonce, Remote: p.newcomer.String()}}}
 }
 
-// Answers reports whether an agent's instance has a session that is alive. It has
-// none that is alive if the agent ended it, if it did not come back within placeKept after
-// we did, or if nothing at all came on it for probeWait after a probe was sent. What is
-// not known by then is an error.
+// inquiry is what one server asks of another about a session that is there: whether its
+// agent is alive. Immutable: the answer makes another one.
+type inquiry struct {
+	id             string
+	newcomer       netip.Addr
+	decided, alive bool
+}
+
+// Answers reports whether an agent's instance has a session that is alive, at whichever
+// server. It has none that is alive if the agent ended it, if it did not come back within
+// placeKept after we did, or if nothing at all came on it for probeWait after a probe was
+// sent. What is not known by then is an error.
 func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (netip.Addr, bool, error) {
-	begun := time.Now()
+	begun, asked := time.Now(), map[string]bool{}
 	for {
-		s, kept := r.session(agent, instance)
+		known, wake := r.cfg.Shared.Get()
+		run := known.run(agent)
+		s := run.session
 		switch {
-		case kept:
+		case s != nil && s.peer.Instance == instance:
+		case r.kept(agent, instance, run.place):
 			return netip.Addr{}, false, errUnsure
-		case s == nil:
+		default:
 			return netip.Addr{}, false, nil
 		}
-		p := s.probed(newcomer)
-		silent, known := s.silence(p)
-		waited := time.Since(begun)
-		switch {
-		case known && silent >= probeWait:
-			return netip.Addr{}, false, nil
-		case waited >= probeWait+probeMargin:
+		left := probeWait + probeMargin - time.Since(begun)
+		next := left
+		var answered <-chan struct{}
+		if here := r.of(agent); here != nil && here.id == s.id {
+			p := here.probed(newcomer)
+			silent, heard := here.silence(p)
+			if heard && silent >= probeWait {
+				return netip.Addr{}, false, nil
+			}
+			next = min(next, probeWait-silent)
+			answered, wake = p.answered, here.gone // it may have come back: a connection lives for a limited time
+		} else if s.server != r.cfg.Server {
+			q := r.inquire(s, newcomer, asked)
+			if q.decided {
+				return s.peer.Remote, q.alive, nil
+			}
+			asked[q.id] = true
+		}
+		if left <= 0 {
 			return netip.Addr{}, false, errUnsure
 		}
-		next := time.NewTimer(min(probeWait-silent, probeWait+probeMargin-waited))
+		timer := time.NewTimer(next)
 		select {
-		case <-p.answered:
-			next.Stop()
+		case <-answered:
+			timer.Stop()
 			return s.peer.Remote, true, nil
-		case <-s.gone: // it may have come back: a connection lives for a limited time
-			next.Stop()
 		case <-ctx.Done():
-			next.Stop()
+			timer.Stop()
 			return netip.Addr{}, false, context.Cause(ctx)
-		case <-next.C:
+		case <-wake:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
 }
 
-// session returns the one that an agent's instance has, nil if it has none, and then
-// whether its place is kept.
-func (r *Sessions) session(agent, instance string) (s *Session, kept bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if s := r.by[agent]; s != nil && s.peer.Instance == instance {
-		return s, false
+// inquire is the newest inquiry about a session that is another server's, of which there
+// is one at a time. One that was decided counts for those who waited for it.
+func (r *Sessions) inquire(s *Session, newcomer netip.Addr, asked map[string]bool) inquiry {
+	agent := s.peer.Agent.ID
+	if q := r.known().run(agent).inquiry; q != nil && (!q.decided || asked[q.id]) {
+		return *q
 	}
-	p, ok := r.places[agent]
-	if ok && (p.left() || time.Since(p.since) >= placeKept) {
-		delete(r.places, agent)
-		ok = false
+	ours := &inquiry{id: rand.Text(), newcomer: newcomer}
+	var q *inquiry
+	r.cfg.Shared.Update(func(now *Known) *Known {
+		if q = now.run(agent).inquiry; now.sessionOf(agent) != s.id || q != nil && !q.decided {
+			return now
+		}
+		q = ours
+		return now.withRun(agent, func(run *Run) { run.inquiry = ours })
+	})
+	if q == nil { // the session has ended meanwhile
+		q = ours
 	}
-	return nil, ok && p.instance == instance
+	return *q
 }
 
-// place is that of an instance whose session has ended.
+// takes reports whether nobody has looked into this inquiry.
+func (s *stream) takes(q *inquiry) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.inquiry != q.id
+	s.inquiry = q.id
+	return first
+}
+
+// decide answers another server's inquiry about a session that is here. Where nothing is
+// known, whoever asks next asks anew.
+func (r *Sessions) decide(ctx context.Context, s *stream, q *inquiry) {
+	agent := s.peer.Agent.ID
+	_, alive, err := r.Answers(ctx, agent, s.peer.Instance, q.newcomer)
+	r.cfg.Shared.Update(func(now *Known) *Known {
+		if is := now.run(agent).inquiry; is == nil || is.id != q.id {
+			return now
+		}
+		return now.withRun(agent, func(run *Run) {
+			if run.inquiry = nil; err == nil {
+				run.inquiry = &inquiry{id: q.id, newcomer: q.newcomer, decided: true, alive: alive}
+			}
+		})
+	})
+}
+
+// place is that of an instance whose session has ended, and not from its side. Immutable.
 type place struct {
-	instance string
-	since    time.Time
-	conn     *underway.Conn // nil where it is of no room
-	byAgent  bool           // it said that it has no more to send
+	session, instance string
+	since             time.Time
 }
 
-// left reports whether the agent ended its session: by the stream, or since its connection
-// was closed by its end, which may be seen a moment after the stream has ended.
-func (p place) left() bool { return p.byAgent || p.conn != nil && p.conn.Left() }
+// kept reports whether an instance's place is kept, and else lets go of it. Whether its
+// process has ended, which may be seen a moment after the stream has ended, is known to
+// the server that had the session.
+func (r *Sessions) kept(agent, instance string, p *place) bool {
+	if p == nil {
+		return false
+	}
+	r.mu.Lock()
+	last := r.conns[agent]
+	r.mu.Unlock()
+	if time.Since(p.since) < placeKept && (last.session != p.session || last.conn == nil || !last.conn.Left()) {
+		return p.instance == instance
+	}
+	r.cfg.Shared.Update(func(now *Known) *Known {
+		if now.run(agent).place != p {
+			return now
+		}
+		return now.withRun(agent, func(run *Run) { run.place = nil })
+	})
+	return false
+}
+
+// lastConn is the connection of the last session that an agent had here.
+type lastConn struct {
+	session string
+	conn    *underway.Conn // nil where it is of no room
+}
 
 // probed returns the session's outstanding probe, a new one if there is none.
-func (s *Session) probed(newcomer netip.Addr) *probe {
+func (s *stream) probed(newcomer netip.Addr) *probe {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.probe == nil {
@@ -121,7 +198,7 @@ func (s *Session) probed(newcomer netip.Addr) *probe {
 }
 
 // sent is called when a probe is on its way.
-func (s *Session) sent(p *probe) {
+func (s *stream) sent(p *probe) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.sent = time.Now()
@@ -129,7 +206,7 @@ func (s *Session) sent(p *probe) {
 
 // silence is for how long nothing came from the agent since a probe was sent. It is
 // not known while the probe waits to be sent, or a message to be taken.
-func (s *Session) silence(p *probe) (time.Duration, bool) {
+func (s *stream) silence(p *probe) (time.Duration, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.sent.IsZero() || s.idle.IsZero() {
@@ -142,7 +219,7 @@ func (s *Session) silence(p *probe) (time.Duration, bool) {
 }
 
 // waits notes whether the reader waits for the agent, or has a message in hand.
-func (s *Session) waits(idle bool) {
+func (s *stream) waits(idle bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.idle = time.Time{}
@@ -153,7 +230,7 @@ func (s *Session) waits(idle bool) {
 
 // alive reports whether a message answers the outstanding probe, which then is none
 // any more. No limit holds it up: there are no more of them than probes.
-func (s *Session) alive(m *api.SessionUp) bool {
+func (s *stream) alive(m *api.SessionUp) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.probe == nil || m.GetAlive() != s.probe.nonce {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"sync"
 	"testing"
@@ -61,7 +60,7 @@ func probedAgent(t *testing.T, r *Sessions, send func(*probedStream, *api.Sessio
 }
 
 func probedSessions() *Sessions {
-	return NewSessions(&reports{}, slog.New(slog.DiscardHandler))
+	return sessionsAt(inMemory(), "one", &reports{})
 }
 
 type verdict struct {
@@ -186,7 +185,7 @@ func TestAFullQueueIsNoReasonToTakeAnAgentForDead(t *testing.T) {
 			}
 		})
 		defer end()
-		for i := range 2 * cap(r.by["x"].down) {
+		for i := range 2 * cap(r.of("x").down) {
 			r.ask(fmt.Sprint(i), &question{open: map[string]bool{}, found: make(chan struct{}), all: make(chan struct{})})
 			synctest.Wait()
 		}
@@ -244,19 +243,22 @@ func TestANewcomerThatLeavesOrOfWhomNothingIsKnownIsNoClash(t *testing.T) {
 		r := probedSessions()
 		_, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
 		defer end()
-		i := NewInstances(r, nobodysStreams{t}, func(context.Context, string, Clash) { t.Error("a clash is told") }, time.Now)
+		i := NewInstances(InstancesConfig{
+			Shared: r.cfg.Shared, Sessions: r, Streams: nobodysStreams{t},
+			Tell: func(context.Context, string, Clash) { t.Error("a clash is told") }, Clock: time.Now,
+		})
 		i.Joined("x", "", netip.Addr{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := i.Admit(ctx, "x", "another", netip.Addr{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the one that left: %v", err)
 		}
-		i.sessions = unsure{}
+		i.cfg.Sessions = unsure{}
 		if err := i.Admit(t.Context(), "x", "another", netip.Addr{}); !errors.Is(err, fault.Unavailable) {
 			t.Errorf("nothing is known: %v", err)
 		}
-		if len(i.Recent()) != 0 || i.current["x"] != (servedRun{}) {
-			t.Errorf("clashes %v, served %v", i.Recent(), i.current["x"])
+		if len(i.Recent()) != 0 || i.run("x").instance != "" {
+			t.Errorf("clashes %v, served %+v", i.Recent(), i.run("x"))
 		}
 	})
 }

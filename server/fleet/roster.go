@@ -7,16 +7,20 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"signet.example/server/fault"
 	"signet.example/store"
 )
 
 // Agents is where those that joined are kept, for all servers. A row that was put is
-// durable on return. It is called by one goroutine at a time.
+// durable on return. Agents and PutAgent are called by one goroutine at a time.
 type Agents interface {
 	Agents(ctx context.Context) ([]store.Agent, error)
 	PutAgent(ctx context.Context, a store.Agent) error
+	// Joined counts how often an agent was put, by whichever server, and returns what is
+	// closed when one is put again. It never waits.
+	Joined() (n uint64, next <-chan struct{})
 }
 
 // Roster is the agents that joined, held in memory so that no call waits for
@@ -28,6 +32,7 @@ type Roster struct {
 	// following is held from reading or writing the store to changing the picture:
 	// an agent that joins meanwhile must not be lost, nor a deleted one come back.
 	following sync.Mutex
+	joined    atomic.Uint64 // of Agents.Joined, how many are in the picture; written under following
 
 	mu   sync.RWMutex           // guards the following
 	by   map[string]store.Agent // by id
@@ -70,10 +75,31 @@ func NewRoster(s Agents, place func(selectors []string) string) *Roster {
 func (r *Roster) Load(ctx context.Context) error {
 	r.following.Lock()
 	defer r.following.Unlock()
+	return r.load(ctx)
+}
+
+// Follow is Load where agents have joined at other servers. It does nothing, and waits for
+// nobody, where none have.
+func (r *Roster) Follow(ctx context.Context) error {
+	if n, _ := r.store.Joined(); n == r.joined.Load() {
+		return nil
+	}
+	r.following.Lock()
+	defer r.following.Unlock()
+	if n, _ := r.store.Joined(); n == r.joined.Load() { // one that joined here
+		return nil
+	}
+	return r.load(ctx)
+}
+
+// load is Load for those that hold following.
+func (r *Roster) load(ctx context.Context) error {
+	n, _ := r.store.Joined() // not after the look: one that joins meanwhile is looked for again
 	agents, err := r.store.Agents(ctx)
 	if err != nil {
 		return fmt.Errorf("load agents: %w", err)
 	}
+	defer r.joined.Store(n)
 	next := NewRoster(r.store, r.place)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,10 +152,14 @@ func (r *Roster) PlaceAgain() bool {
 func (r *Roster) Enrol(ctx context.Context, a store.Agent) error {
 	r.following.Lock()
 	defer r.following.Unlock()
+	before, _ := r.store.Joined()
 	if err := r.store.PutAgent(ctx, a); err != nil {
 		return err
 	}
 	r.put(a)
+	if after, _ := r.store.Joined(); after == before+1 { // it alone
+		r.joined.CompareAndSwap(before, after)
+	}
 	return nil
 }
 

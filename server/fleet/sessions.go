@@ -2,13 +2,12 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +18,8 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/underway"
-	"signet.example/internal/watched"
 	"signet.example/server/fault"
+	"signet.example/server/shared"
 	"signet.example/store"
 )
 
@@ -31,153 +30,150 @@ type Peer struct {
 	Agent    store.Agent
 	Remote   netip.Addr
 	Instance string
+
+	session string // that it has by this connection; "" before it has one
 }
 
-// Reports takes what agents report. Calls for one agent never overlap, and what Left
-// says is final: no Report of the session before comes after it.
+// Reports takes what agents report. Calls for one session never overlap.
 type Reports interface {
-	// Report takes the latest report of an agent, and returns why no caller is sent to
-	// a proxy, by its name.
+	// Report takes the latest report of an agent, unless that has another session by now,
+	// and returns why no caller is sent to a proxy, by its name.
 	Report(p Peer, r *api.Report) (unserved map[string]string)
-	// Left is called when an agent's last session has ended, and not when the server stops.
+	// Left is called when an agent's session has ended, and not when the server stops. It
+	// changes nothing where the agent has another one by now.
 	Left(agent string)
 }
 
-// Session is one connected agent.
-type Session struct {
-	peer  Peer
-	since time.Time
-	down  chan *api.SessionDown
-	ask   chan *probe // has room for the one that is outstanding
-	end   context.CancelCauseFunc
-	gone  chan struct{}  // closed when its stream has ended
-	conn  *underway.Conn // that it is on; nil where that is of no room
-
-	byAgent atomic.Bool // the agent ended the stream
-
-	mu     sync.Mutex  // guards the following three
-	report *api.Report // the latest; replaced whole, never changed
-	probe  *probe      // the one that is outstanding, nil if none is
-	idle   time.Time   // since when the reader waits for a message, zero while it has one
-
-	taking sync.Mutex // held while a report is taken
-	over   bool       // nothing is taken any more; guarded by taking
-	// unserved is what the agent was told last, if it was told; guarded by taking.
-	unserved     map[string]string
-	unservedSent bool
-}
-
-// Peer is who is connected.
-func (s *Session) Peer() Peer { return s.peer }
-
-// Since is when the session began.
-func (s *Session) Since() time.Time { return s.since }
-
-// tellUnserved sends the agent which of its proxies no caller is sent to, where that
-// has changed, and once on each stream: an earlier one may have sent another
-// thing. The caller holds taking.
-func (s *Session) tellUnserved(reasons map[string]string) {
-	if s.unservedSent && maps.Equal(reasons, s.unserved) {
-		return
-	}
-	select {
-	case s.down <- &api.SessionDown{Message: &api.SessionDown_Unserved{Unserved: &api.Unserved{Reasons: reasons}}}:
-		s.unserved, s.unservedSent = reasons, true
-	default: // it has not read for long: with its next report
-	}
-}
-
-// retire ends the taking of reports: one that is still on its way must not come
-// after what is done when a session ends or is replaced.
-func (s *Session) retire() {
-	s.taking.Lock()
-	defer s.taking.Unlock()
-	s.over = true
-}
-
-// take hands a report on, unless the session is over.
-func (s *Session) take(r *api.Report, to Reports) {
-	s.taking.Lock()
-	defer s.taking.Unlock()
-	if s.over {
-		return
-	}
-	s.mu.Lock()
-	s.report = r
-	s.mu.Unlock()
-	s.tellUnserved(to.Report(s.peer, r))
-}
-
-// Latest is what the agent reported last, nil if it has not so far.
-func (s *Session) Latest() *api.Report {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.report
-}
-
-// LastSession is what stays of an agent's last session, zero if there was none.
-type LastSession struct {
-	Report *api.Report // its latest, nil if it made none
-	At     time.Time
-}
-
-// Sessions are the connected agents, one session each: the newest wins, since an
-// agent that reconnects may do so before the old connection is seen to be dead.
+// Sessions are the connected agents, one session each: the newest wins, to whichever
+// server, since an agent that reconnects may do so before the old connection is seen to be
+// dead. Which sessions there are is Known; here are the streams of those that are
+// connected to this server.
 //
-// Session.taking is held while Reports takes a report, and mu while it is told that an
-// agent left; mu is taken before Session.mu, and not together with Session.taking.
+// stream.taking is held while Reports takes a report; mu is taken before stream.mu, and
+// not together with stream.taking. No lock is held while what is shared is changed, but
+// for stream.taking.
 type Sessions struct {
-	log      *slog.Logger
-	reports  Reports
+	cfg      SessionsConfig
 	stopping atomic.Bool // it is we who go, not the agents
 
-	changes watched.Value[uint64] // reports, connects and disconnects so far, for those who wait for one
-
 	mu      sync.Mutex             // guards the following, and every question
-	by      map[string]*Session    // by agent id
-	left    map[string]LastSession // of agents that went away
-	places  map[string]place       // of instances whose session has ended
+	here    map[string]*stream     // by agent id
+	conns   map[string]lastConn    // by agent id
 	waiting map[string][]*question // by decision id
 
 	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
 }
 
-// NewSessions has no sessions yet.
-func NewSessions(reports Reports, log *slog.Logger) *Sessions {
-	return &Sessions{
-		log: log, reports: reports, by: map[string]*Session{}, left: map[string]LastSession{}, places: map[string]place{},
-		waiting: map[string][]*question{},
+// SessionsConfig is what Sessions have of the server. Every field is needed.
+type SessionsConfig struct {
+	Server  string // its name, which no other server of the store has
+	Shared  shared.Value[*Known]
+	Reports Reports
+	Log     *slog.Logger
+}
+
+// NewSessions has no sessions here. Those that a server of this name left behind have
+// ended with it.
+func NewSessions(cfg SessionsConfig) *Sessions {
+	r := &Sessions{cfg: cfg, here: map[string]*stream{}, waiting: map[string][]*question{}, conns: map[string]lastConn{}}
+	r.ended()
+	return r
+}
+
+// ended has this server's sessions end, and the graces of their agents' endpoints begin.
+func (r *Sessions) ended() {
+	for s := range r.known().sessions() {
+		if s.server != r.cfg.Server {
+			continue
+		}
+		r.cfg.Shared.Update(func(now *Known) *Known {
+			at := time.Now()
+			if next, last := now.ended(s, at, false); last {
+				return next.left(s.peer.Agent.ID, at)
+			}
+			return now
+		})
 	}
+}
+
+// known is what all servers know now.
+func (r *Sessions) known() *Known {
+	now, _ := r.cfg.Shared.Get()
+	return now
 }
 
 // Stop makes the server's stopping the reason why sessions end from now on.
 func (r *Sessions) Stop() { r.stopping.Store(true) }
 
-// Close waits for the readers of all sessions. No handler may be running any more.
-func (r *Sessions) Close() { r.receiving.Wait() }
+// Close waits for the readers of all sessions here, and ends those. No handler may be
+// running any more.
+func (r *Sessions) Close() {
+	r.receiving.Wait()
+	r.ended()
+}
+
+// Run ends the sessions here whose agents have come to another server, and answers what
+// other servers ask of the others, until ctx ends. It sleeps while nothing changes.
+func (r *Sessions) Run(ctx context.Context) error {
+	var looks sync.WaitGroup
+	defer looks.Wait()
+	follow(ctx, r.cfg.Shared, func(agent string, _ Run) {
+		s := r.of(agent)
+		if s == nil {
+			return
+		}
+		now := r.known().run(agent) // that of before may lack this session
+		if now.session == nil || now.session.id != s.id {
+			s.end(errReplaced)
+		} else if q := now.inquiry; q != nil && !q.decided && s.takes(q) {
+			looks.Go(func() { r.decide(ctx, s, q) })
+		}
+	})
+	return nil
+}
+
+// follow calls each for the agents of which something is known that was not, with what
+// was, until ctx ends.
+func follow(ctx context.Context, all shared.Value[*Known], each func(agent string, was Run)) {
+	seen := &Known{}
+	for {
+		now, changed := all.Get()
+		for agent := range now.runs.Differ(seen.runs) {
+			each(string(agent), seen.run(string(agent)))
+		}
+		seen = now
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
 
 // Serve runs one session of a peer until it leaves or is replaced.
-func (r *Sessions) Serve(p Peer, stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]) error {
-	ctx, end := context.WithCancelCause(stream.Context())
+func (r *Sessions) Serve(p Peer, conn grpc.BidiStreamingServer[api.SessionUp, api.SessionDown]) error {
+	ctx, end := context.WithCancelCause(conn.Context())
 	defer end(nil)
-	s := &Session{
-		peer: p, since: time.Now(), down: make(chan *api.SessionDown, 64), ask: make(chan *probe, 1), end: end, gone: make(chan struct{}),
-		conn: underway.Of(stream.Context()),
+	p.session = rand.Text()
+	s := &stream{
+		Session: &Session{id: p.session, server: r.cfg.Server, peer: p, since: time.Now()},
+		down:    make(chan *api.SessionDown, 64), ask: make(chan *probe, 1), end: end, gone: make(chan struct{}),
+		conn: underway.Of(conn.Context()),
 	}
 	defer close(s.gone)
 	r.enter(s)
 	defer r.leave(s)
 	up := make(chan error, 1)
 	// It ends when the handler has returned, as every Recv does, and not before: close waits for it.
-	r.receiving.Go(func() { up <- r.receive(ctx, stream, s) })
+	r.receiving.Go(func() { up <- r.receive(ctx, conn, s) })
 	for {
 		select {
 		case m := <-s.down:
-			if err := stream.Send(m); err != nil {
+			if err := conn.Send(m); err != nil {
 				return err
 			}
 		case p := <-s.ask:
-			if err := stream.Send(p.message()); err != nil {
+			if err := conn.Send(p.message()); err != nil {
 				return err
 			}
 			s.sent(p)
@@ -189,14 +185,14 @@ func (r *Sessions) Serve(p Peer, stream grpc.BidiStreamingServer[api.SessionUp, 
 	}
 }
 
-func (r *Sessions) receive(ctx context.Context, stream grpc.BidiStreamingServer[api.SessionUp, api.SessionDown], s *Session) error {
+func (r *Sessions) receive(ctx context.Context, conn grpc.BidiStreamingServer[api.SessionUp, api.SessionDown], s *stream) error {
 	limit := rate.NewLimiter(reportPerSecond, reportBurst)
 	for {
 		s.waits(true)
-		m, err := stream.Recv()
+		m, err := conn.Recv()
 		s.waits(false)
 		if err != nil {
-			s.byAgent.Store(errors.Is(err, io.EOF))
+			s.byAgent.Store(errors.Is(err, io.EOF) && ctx.Err() == nil)
 			return nil //nolint:nilerr // the agent left: nothing to tell it
 		}
 		if s.alive(m) {
@@ -211,14 +207,13 @@ func (r *Sessions) receive(ctx context.Context, stream grpc.BidiStreamingServer[
 	}
 }
 
-func (r *Sessions) handle(s *Session, m *api.SessionUp) error {
+func (r *Sessions) handle(s *stream, m *api.SessionUp) error {
 	switch m := m.GetMessage().(type) {
 	case *api.SessionUp_Report:
 		if err := checkReport(m.Report); err != nil {
 			return err
 		}
-		s.take(m.Report, r.reports)
-		r.announce()
+		r.take(s, m.Report)
 	case *api.SessionUp_Explain:
 		r.answer(s, m.Explain)
 	case *api.SessionUp_Alive: // to a probe that is not outstanding
@@ -226,67 +221,90 @@ func (r *Sessions) handle(s *Session, m *api.SessionUp) error {
 	return nil
 }
 
-func (r *Sessions) enter(s *Session) {
+// take hands a report on, unless the session is over.
+func (r *Sessions) take(s *stream, m *api.Report) {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	if s.over {
+		return
+	}
+	agent, current := s.peer.Agent.ID, false
+	r.cfg.Shared.Update(func(now *Known) *Known {
+		if current = now.sessionOf(agent) == s.id; !current {
+			return now
+		}
+		return now.withRun(agent, func(run *Run) {
+			next := *run.session
+			next.report = m
+			run.session = &next
+		})
+	})
+	if current {
+		s.tellUnserved(r.cfg.Reports.Report(s.peer, m))
+	}
+}
+
+// errReplaced ends a session whose agent has another one.
+var errReplaced = fault.New(fault.Unavailable, "replaced by a newer session of this agent")
+
+func (r *Sessions) enter(s *stream) {
 	id := s.peer.Agent.ID
+	r.cfg.Shared.Update(func(now *Known) *Known {
+		return now.withRun(id, func(run *Run) { run.session, run.place, run.inquiry = s.Session, nil, nil })
+	})
 	r.mu.Lock()
-	old := r.by[id]
-	r.by[id] = s
-	delete(r.places, id)
+	old := r.here[id]
+	r.here[id] = s
+	delete(r.conns, id)
 	r.mu.Unlock()
 	if old != nil {
 		old.retire()
-		old.end(fault.New(fault.Unavailable, "replaced by a newer session of this agent"))
+		old.end(errReplaced)
 	}
-	r.log.Info("agent connected", slog.String("agent", id), slog.String("remote", s.peer.Remote.String()))
+	if r.known().sessionOf(id) != s.id { // and Run has looked before it was here
+		s.end(errReplaced)
+	}
+	r.cfg.Log.Info("agent connected", slog.String("agent", id), slog.String("remote", s.peer.Remote.String()))
 }
 
-func (r *Sessions) leave(s *Session) {
+func (r *Sessions) leave(s *stream) {
 	s.retire()
 	id := s.peer.Agent.ID
 	r.mu.Lock()
-	last := r.by[id] == s
+	last := r.here[id] == s
 	if last {
-		delete(r.by, id)
-		now := time.Now()
-		r.left[id] = LastSession{s.Latest(), now}
-		r.places[id] = place{s.peer.Instance, now, s.conn, s.byAgent.Load()}
-		if !r.stopping.Load() {
-			r.reports.Left(id) // under mu: the agent's next session enters, and reports, after it
-		}
+		delete(r.here, id)
+		r.conns[id] = lastConn{s.id, s.conn}
 	}
 	r.mu.Unlock()
+	if !r.stopping.Load() { // else Close ends it
+		r.cfg.Shared.Update(func(now *Known) *Known {
+			now, last = now.ended(s.Session, time.Now(), s.byAgent.Load())
+			return now
+		})
+		if last {
+			r.cfg.Reports.Left(id)
+		}
+	}
 	if last {
-		r.log.Info("agent disconnected", slog.String("agent", id))
-		r.announce()
+		r.cfg.Log.Info("agent disconnected", slog.String("agent", id))
 	}
 }
 
-// announce wakes those who watch reports.
-func (r *Sessions) announce() {
-	r.changes.Update(func(n uint64) uint64 { return n + 1 })
-}
-
-// Wait is closed at the next report, connect or disconnect.
+// Wait is closed at the next report, connect or disconnect, at whichever server, if not
+// before.
 func (r *Sessions) Wait() <-chan struct{} {
-	_, changed := r.changes.Get()
+	_, changed := r.cfg.Shared.Get()
 	return changed
 }
 
-// Connected lists the sessions by agent id.
-func (r *Sessions) Connected() []*Session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	list := make([]*Session, 0, len(r.by))
-	for _, s := range r.by {
-		list = append(list, s)
-	}
-	slices.SortFunc(list, func(a, b *Session) int { return strings.Compare(a.peer.Agent.ID, b.peer.Agent.ID) })
-	return list
-}
+// Connected lists the sessions of all servers by agent id.
+func (r *Sessions) Connected() []*Session { return slices.Collect(r.known().sessions()) }
 
-// Loaded reports whether every connected agent has loaded a policy revision.
+// Loaded reports whether every agent that is connected to any server has loaded a policy
+// revision.
 func (r *Sessions) Loaded(revision string) bool {
-	for _, s := range r.Connected() {
+	for s := range r.known().sessions() {
 		if s.Latest().GetPolicyRevision() != revision {
 			return false
 		}
@@ -296,15 +314,21 @@ func (r *Sessions) Loaded(revision string) bool {
 
 // Of returns an agent's session, nil if it is not connected, and what stayed of the last that ended.
 func (r *Sessions) Of(id string) (*Session, LastSession) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.by[id], r.left[id]
+	run := r.known().run(id)
+	return run.session, run.last
 }
 
 // Drop lets go of what stayed of an agent that was deleted.
 func (r *Sessions) Drop(id string) {
 	r.mu.Lock()
+	delete(r.conns, id)
+	r.mu.Unlock()
+	r.cfg.Shared.Update(func(now *Known) *Known { return now.without(id) })
+}
+
+// of is the stream that an agent has here, nil if it has none.
+func (r *Sessions) of(agent string) *stream {
+	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.left, id)
-	delete(r.places, id)
+	return r.here[agent]
 }

@@ -5,15 +5,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/server/shared"
 )
 
 // slowStream is an agent's stream whose reader does not notice at once that it ended.
@@ -33,7 +32,7 @@ func (s *slowStream) Recv() (*api.SessionUp, error) {
 
 func TestTheServerWaitsForTheReadersOfItsSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := NewSessions(&reports{}, slog.New(slog.DiscardHandler))
+		r := sessionsAt(inMemory(), "one", &reports{})
 		ctx, cancel := context.WithCancel(t.Context())
 		stream := &slowStream{ctx: ctx, noticed: make(chan struct{})}
 		cancel()
@@ -59,7 +58,7 @@ func TestTheServerWaitsForTheReadersOfItsSessions(t *testing.T) {
 
 // An earlier stream may have told another thing, and ended before it was mended.
 func TestEachStreamTellsItsAgentOnceWhichProxiesAreNotServed(t *testing.T) {
-	s := &Session{down: make(chan *api.SessionDown, 4)}
+	s := &stream{down: make(chan *api.SessionDown, 4)}
 	for range 3 {
 		s.tellUnserved(nil)
 	}
@@ -87,35 +86,60 @@ func (r *reports) Left(agent string) {
 	}
 }
 
+// sessionsAt are those of one of the servers that know this.
+func sessionsAt(known shared.Value[*Known], server string, to Reports) *Sessions {
+	return NewSessions(SessionsConfig{Server: server, Shared: known, Reports: to, Log: slog.New(slog.DiscardHandler)})
+}
+
+// streamOf is one of an agent that has not entered.
+func streamOf(r *Sessions, agent, id string) *stream {
+	p := hostile(agent)
+	p.session = id
+	return &stream{Session: &Session{id: id, server: r.cfg.Server, peer: p}, end: func(error) {}}
+}
+
 // Else its endpoints would go with the grace of the session before.
-func TestAnAgentThatComesBackReportsAfterItHasLeft(t *testing.T) {
-	var mu sync.Mutex
-	var order []string
-	note := func(what string) {
-		mu.Lock()
-		defer mu.Unlock()
-		order = append(order, what)
-	}
-	leaving := make(chan struct{})
-	r := NewSessions(&reports{
-		report: func(Peer, *api.Report) { note("report") },
-		left: func(string) {
-			close(leaving)
-			time.Sleep(50 * time.Millisecond)
-			note("left")
-		},
-	}, slog.New(slog.DiscardHandler))
-	before, next := &Session{peer: hostile("x"), end: func(error) {}}, &Session{peer: hostile("x"), end: func(error) {}}
+func TestAnAgentThatComesBackKeepsItsEndpointsHoweverLateItsLastSessionIsSeenToEnd(t *testing.T) {
+	known := inMemory()
+	e := NewEndpoints(configOf(known))
+	leaving, back := make(chan struct{}), make(chan struct{})
+	r := sessionsAt(known, "one", &late{e, leaving, back})
+	up := &api.SessionUp{Message: &api.SessionUp_Report{Report: reportOf(1, true)}}
+	before, next := streamOf(r, "x", "before"), streamOf(r, "x", "next")
 	r.enter(before)
+	if err := r.handle(before, up); err != nil {
+		t.Fatal(err)
+	}
 	var left sync.WaitGroup
 	left.Go(func() { r.leave(before) })
 	<-leaving
 	r.enter(next)
-	if err := r.handle(next, &api.SessionUp{Message: &api.SessionUp_Report{Report: &api.Report{}}}); err != nil {
+	if err := r.handle(next, up); err != nil {
 		t.Fatal(err)
 	}
+	close(back)
 	left.Wait()
-	if !slices.Equal(order, []string{"left", "report"}) {
-		t.Errorf("%v", order)
+	if n := e.Snapshot().ofAgent("x"); len(n) != 1 || !n[0].Gone.IsZero() {
+		t.Errorf("registered: %+v", n)
 	}
+	r.leave(next)
+	if n := e.Snapshot().ofAgent("x"); len(n) != 1 || n[0].Gone.IsZero() {
+		t.Errorf("after it has left: %+v", n)
+	}
+}
+
+// late are endpoints that are told late that an agent left.
+type late struct {
+	*Endpoints
+	leaving, back chan struct{}
+}
+
+func (l *late) Left(agent string) {
+	select {
+	case <-l.back:
+	default:
+		close(l.leaving)
+		<-l.back
+	}
+	l.Endpoints.Left(agent)
 }

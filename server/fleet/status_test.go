@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -24,9 +23,10 @@ type known struct {
 
 func newKnown(t *testing.T) *known {
 	k := &known{t: t, now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), own: map[string]OwnCert{}}
+	shared := inMemory()
 	k.Statuses = Statuses{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Roster: NewRoster(&rows{}, func([]string) string { return "" }),
-		Sessions: NewSessions(&reports{}, slog.New(slog.DiscardHandler)), Endpoints: NewEndpoints(EndpointsConfig{}),
+		Sessions: sessionsAt(shared, "server", &reports{}), Endpoints: NewEndpoints(configOf(shared)),
 		Own: func(id string) OwnCert { return k.own[id] }, Lifetime: time.Hour, Started: k.now.Add(-10 * time.Minute), Clock: func() time.Time { return k.now },
 	}
 	return k

@@ -1,9 +1,11 @@
 package issuers
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"signet.example/internal/plain"
 	"signet.example/internal/retry"
 	"signet.example/internal/watched"
+	"signet.example/server/shared"
 )
 
 // failing is when keys that could not be fetched are fetched again, unless the refresh is
@@ -34,29 +37,24 @@ type Set struct {
 	Fetched time.Time `json:"fetched"`
 }
 
-// Store is where the last good sets outlive the server, by the names of their issuers.
-type Store interface {
-	// Load is called once, before anything else.
-	Load() (map[string]Set, error)
-	// Save replaces all that was saved before. It is never called twice at a time, and
-	// the newest sets come last.
-	Save(sets map[string]Set) error
-}
+// Sets are by the names of their issuers. Immutable.
+type Sets map[string]Set
 
-// held is a Set and what became of the last attempt.
-type held struct {
-	Set
+// attempt is what became of the last one of this server to fetch an issuer's keys.
+type attempt struct {
+	url    string
 	next   time.Time // when to fetch again
 	failed int       // attempts since the last success
-	err    string    // of the last attempt
-	left   []error   // keys of the set that are not used
+	err    string
+	left   []error // keys of the set that are not used
 }
 
 // Config of Keys. Every field is needed.
 type Config struct {
 	// List has the issuers that there are now. It may be called at any time.
-	List  func() []jwt.Issuer
-	Store Store
+	List func() []jwt.Issuer
+	// Shared is the last good sets, whichever server fetched them.
+	Shared shared.Value[Sets]
 	// Changed is called when the keys that are served are others. It must not wait.
 	Changed  func()
 	Log      *slog.Logger
@@ -78,45 +76,48 @@ type Keys struct {
 	Config
 	renew watched.Signal
 
-	saving sync.Mutex // held while the sets are saved; taken before mu
-
-	mu   sync.Mutex       // guards keys and what they lead to
-	keys map[string]*held // by issuer
+	mu    sync.Mutex          // guards tried and what it leads to
+	tried map[string]*attempt // by issuer
 }
 
-// New returns Keys with what the store has. An error means that this could not be read:
-// only a cache is lost, and the Keys are good.
-func New(c Config) (*Keys, error) {
-	k := &Keys{Config: c, renew: watched.NewSignal(), keys: map[string]*held{}}
-	sets, err := c.Store.Load()
-	if err != nil {
-		return k, fmt.Errorf("last known issuer keys: %w", err)
-	}
-	for name, s := range sets {
-		if jwt.CheckKeys(s.JWKS) == nil {
-			k.keys[name] = &held{Set: s}
-		}
-	}
-	return k, nil
+// New returns Keys that have tried nothing.
+func New(c Config) *Keys {
+	return &Keys{Config: c, renew: watched.NewSignal(), tried: map[string]*attempt{}}
+}
+
+// sets are the last good ones.
+func (i *Keys) sets() Sets {
+	now, _ := i.Shared.Get()
+	return now
 }
 
 // Renew has Run look at the list again. It never waits.
 func (i *Keys) Renew() { i.renew.Wake() }
 
-// Run fetches keys as they come due until ctx ends.
+// Run fetches keys as they come due, and follows what other servers fetch, until ctx ends.
 func (i *Keys) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var seen Sets // of which nobody was told
 	for {
+		now, changed := i.Shared.Get()
+		if !maps.EqualFunc(now, seen, Set.same) {
+			i.Changed()
+		}
+		seen = now
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changed:
 		case <-i.renew:
 		case <-timer.C:
 		}
 		timer.Reset(i.refresh(ctx))
 	}
 }
+
+// same reports whether the two are one set of keys, whenever it was fetched.
+func (s Set) same(o Set) bool { return s.URL == o.URL && bytes.Equal(s.JWKS, o.JWKS) }
 
 // refresh fetches what is due, and returns in how long the next is.
 func (i *Keys) refresh(ctx context.Context) time.Duration {
@@ -138,89 +139,85 @@ func (i *Keys) refresh(ctx context.Context) time.Duration {
 	next := time.Hour
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, k := range i.keys {
-		if !k.next.IsZero() {
-			next = min(next, max(k.next.Sub(i.Clock()), 100*time.Millisecond))
-		}
+	for _, k := range i.tried {
+		next = min(next, max(k.next.Sub(i.Clock()), 100*time.Millisecond))
 	}
 	return next
 }
 
+// due reports whether an issuer's keys are to be fetched: it is time, or another server
+// whose list is older has let go of them.
 func (i *Keys) due(is jwt.Issuer) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	k := i.keys[is.Name]
-	return k == nil || k.URL != is.JWKSURL || !k.next.After(i.Clock())
+	k := i.tried[is.Name]
+	return k == nil || k.url != is.JWKSURL || !k.next.After(i.Clock()) || k.err == "" && i.sets()[is.Name].URL != is.JWKSURL
 }
 
-// forget drops what the model no longer has.
+// forget drops what the model no longer has: keys of another URL vouch for nothing here.
 func (i *Keys) forget(list []jwt.Issuer) {
 	urls := map[string]string{}
 	for _, is := range list {
 		urls[is.Name] = is.JWKSURL
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for name, k := range i.keys {
-		if urls[name] != k.URL { // keys of another URL vouch for nothing here
-			delete(i.keys, name)
+	gone := func(name string, s Set) bool { return urls[name] != s.URL }
+	for name, s := range i.sets() {
+		if gone(name, s) {
+			i.Shared.Update(func(now Sets) Sets {
+				next := maps.Clone(now)
+				maps.DeleteFunc(next, gone)
+				return next
+			})
+			break
 		}
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	maps.DeleteFunc(i.tried, func(name string, k *attempt) bool { return urls[name] != k.url })
 }
 
+// learn takes what came of a fetch.
 func (i *Keys) learn(ctx context.Context, is jwt.Issuer, jwks []byte, left []error, err error) {
-	if i.learned(ctx, is, jwks, left, err) {
-		i.save(ctx)
+	i.noted(ctx, is, left, err)
+	if err != nil {
+		return
+	}
+	set, changed := Set{URL: is.JWKSURL, JWKS: jwks, Fetched: i.Clock()}, false
+	i.Shared.Update(func(now Sets) Sets {
+		changed = !now[is.Name].same(set)
+		next := maps.Clone(now)
+		if next == nil {
+			next = Sets{}
+		}
+		next[is.Name] = set
+		return next
+	})
+	if changed {
+		i.Changed()
 	}
 }
 
-// learned reports whether the keys that are served have changed.
-func (i *Keys) learned(ctx context.Context, is jwt.Issuer, jwks []byte, left []error, err error) bool {
+// noted keeps what became of an attempt.
+func (i *Keys) noted(ctx context.Context, is jwt.Issuer, left []error, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	failures := i.Failures.WithLabelValues(is.Name) // there from the first time, so that its first increase shows
-	k := i.keys[is.Name]
-	if k == nil || k.URL != is.JWKSURL {
-		k = &held{Set: Set{URL: is.JWKSURL}}
-		i.keys[is.Name] = k
+	k := i.tried[is.Name]
+	if k == nil || k.url != is.JWKSURL {
+		k = &attempt{url: is.JWKSURL}
+		i.tried[is.Name] = k
 	}
 	if err != nil {
 		k.failed++
 		k.err, k.next = plain.Text(err.Error()), i.Clock().Add(min(is.Refresh, failing.Next(k.failed, nil)))
 		failures.Inc()
 		i.Log.WarnContext(ctx, "issuer keys not fetched; the last good ones stay", slog.String("issuer", is.Name), slog.Any("err", err))
-		return false
+		return
 	}
 	if lost := Texts(left); !slices.Equal(lost, Texts(k.left)) && len(lost) > 0 {
 		i.Log.WarnContext(ctx, "keys of the issuer's set are not used", slog.String("issuer", is.Name), slog.Any("left", lost))
 	}
-	k.left = left
-	k.failed = 0
-	same := string(k.JWKS) == string(jwks)
-	k.JWKS, k.Fetched, k.err, k.next = jwks, i.Clock(), "", i.Clock().Add(is.Refresh)
-	if same {
-		return false
-	}
-	i.Changed()
-	return true
-}
-
-// save remembers the keys for a restart. mu is not held over the disk: views are
-// made with it.
-func (i *Keys) save(ctx context.Context) {
-	i.saving.Lock() // the newest is written last
-	defer i.saving.Unlock()
-	good := map[string]Set{}
-	i.mu.Lock()
-	for name, k := range i.keys {
-		if len(k.JWKS) > 0 {
-			good[name] = k.Set
-		}
-	}
-	i.mu.Unlock()
-	if err := i.Store.Save(good); err != nil {
-		i.Log.WarnContext(ctx, "issuer keys not remembered", slog.Any("err", err))
-	}
+	k.left, k.failed, k.err, k.next = left, 0, "", i.Clock().Add(is.Refresh)
 }
 
 // Warnings names issuers whose keys cannot be fetched now: each is asked once,
@@ -251,15 +248,13 @@ var noKeys = []byte(`{"keys":[]}`)
 
 // Resources are the issuers with their keys, as agents are told.
 func (i *Keys) Resources(list []jwt.Issuer) []*api.JWTIssuer {
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	var all []*api.JWTIssuer
 	for _, is := range list {
 		jwks := is.JWKS
 		if is.JWKSURL != "" {
 			jwks = noKeys
-			if k := i.keys[is.Name]; k != nil && k.URL == is.JWKSURL && len(k.JWKS) > 0 {
-				jwks = k.JWKS
+			if s := i.sets()[is.Name]; s.URL == is.JWKSURL && len(s.JWKS) > 0 {
+				jwks = s.JWKS
 			}
 		}
 		all = append(all, &api.JWTIssuer{Name: is.Name, Issuer: is.Issuer, Audiences: is.Audiences, AudienceClaim: is.AudienceClaim, Jwks: jwks})
@@ -273,14 +268,18 @@ type Failure struct {
 	Fetched time.Time
 }
 
-// Failing lists the issuers whose last fetch failed.
+// Failing lists the issuers whose last fetch by this server failed.
 func (i *Keys) Failing() map[string]Failure {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	out := map[string]Failure{}
-	for name, k := range i.keys {
+	for name, k := range i.tried {
 		if k.err != "" {
-			out[name] = Failure{k.err, k.Fetched}
+			f := Failure{Err: k.err}
+			if s := i.sets()[name]; s.URL == k.url {
+				f.Fetched = s.Fetched
+			}
+			out[name] = f
 		}
 	}
 	return out
@@ -300,7 +299,7 @@ func (i *Keys) Losing() map[string][]error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	out := map[string][]error{}
-	for name, k := range i.keys {
+	for name, k := range i.tried {
 		if len(k.left) > 0 {
 			out[name] = k.left
 		}

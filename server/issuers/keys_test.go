@@ -2,12 +2,12 @@ package issuers_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"sync"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,36 +17,17 @@ import (
 	"go.uber.org/goleak"
 
 	"signet.example/authz/jwt"
+	"signet.example/internal/watched"
 	"signet.example/server/issuers"
+	"signet.example/server/shared"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// shared is a Store that several servers have.
-type shared struct {
-	mu   sync.Mutex
-	sets map[string]issuers.Set
-	err  error
-}
-
-func (s *shared) Load() (map[string]issuers.Set, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sets, s.err
-}
-
-func (s *shared) Save(sets map[string]issuers.Set) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sets = sets
-	return s.err
-}
-
 // keysOf are those of a server with this list, and what it has to tell.
-func keysOf(t *testing.T, store issuers.Store, list func() []jwt.Issuer, changed func()) (*issuers.Keys, error) {
-	t.Helper()
+func keysOf(known shared.Value[issuers.Sets], list func() []jwt.Issuer, changed func()) *issuers.Keys {
 	return issuers.New(issuers.Config{
-		List: list, Store: store, Changed: changed, Clock: time.Now, Log: slog.New(slog.DiscardHandler),
+		List: list, Shared: known, Changed: changed, Clock: time.Now, Log: slog.New(slog.DiscardHandler),
 		Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "x"}, []string{"issuer"}),
 	})
 }
@@ -71,26 +52,28 @@ func TestTwoServersOverOneStoreServeTheSameKeys(t *testing.T) {
 	idp := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(set)) }))
 	list := []jwt.Issuer{{Name: "users", Issuer: "https://users.example", JWKSURL: idp.URL, Refresh: time.Hour}}
 	given := func() []jwt.Issuer { return list }
-	store, changed := &shared{}, make(chan struct{}, 1)
-	first, err := keysOf(t, store, given, func() { changed <- struct{}{} })
-	if err != nil {
-		t.Fatal(err)
-	}
+	known, changed := &watched.Value[issuers.Sets]{}, make(chan struct{}, 2)
+	first := keysOf(known, given, func() {})
 	if got := served(first, list); got != `{"keys":[]}` {
 		t.Errorf("before there were any: %s", got)
 	}
+	second := keysOf(known, given, func() { changed <- struct{}{} })
 	running(t, first)
-	<-changed
-	for sets, _ := store.Load(); len(sets) == 0; sets, _ = store.Load() {
+	for len(known.Load()) == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	idp.Close()
-	second, err := keysOf(t, store, given, func() {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	running(t, second) // it can fetch nothing itself
 	if a, b := served(first, list), served(second, list); a != set || b != a {
 		t.Errorf("%s, and the second %s", a, b)
+	}
+	next := fmt.Sprintf(jwksFormat, "two")
+	known.Update(func(now issuers.Sets) issuers.Sets { // as a third one does
+		return issuers.Sets{"users": {URL: idp.URL, JWKS: []byte(next), Fetched: time.Now()}}
+	})
+	<-changed
+	if got := served(second, list); got != next {
+		t.Errorf("%s, after another server has fetched other keys", got)
 	}
 	other := []jwt.Issuer{{Name: "users", Issuer: "https://users.example", JWKSURL: "https://other.example/keys"}}
 	if got := served(second, other); got != `{"keys":[]}` {
@@ -99,18 +82,37 @@ func TestTwoServersOverOneStoreServeTheSameKeys(t *testing.T) {
 }
 
 func TestAStoreThatCannotBeReadIsACacheThatIsLost(t *testing.T) {
-	bad := fmt.Errorf("disk: %w", errors.ErrUnsupported)
-	for name, store := range map[string]*shared{
-		"unreadable":          {err: bad},
-		"a set of no use now": {sets: map[string]issuers.Set{"users": {URL: "https://users.example/keys", JWKS: []byte("{}")}}},
+	folder := t.TempDir()
+	for name, c := range map[string]struct {
+		content string
+		bad     bool
+	}{
+		"unreadable":          {"<html>", true},
+		"a set of no use now": {`{"users": {"url": "https://users.example/keys", "jwks": "e30="}}`, false},
+		"none":                {"", false},
 	} {
+		path := filepath.Join(folder, name)
+		if c.content != "" {
+			if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		list := []jwt.Issuer{{Name: "users", Issuer: "https://users.example", JWKSURL: "https://users.example/keys"}}
-		k, err := keysOf(t, store, func() []jwt.Issuer { return list }, func() {})
-		if !errors.Is(err, store.err) {
+		f, err := issuers.OpenFile(path, slog.New(slog.DiscardHandler))
+		if (err != nil) != c.bad {
 			t.Errorf("%s: %v", name, err)
 		}
+		k := keysOf(f, func() []jwt.Issuer { return list }, func() {})
 		if got := served(k, list); got != `{"keys":[]}` {
 			t.Errorf("%s: %s", name, got)
+		}
+		good := fmt.Sprintf(jwksFormat, "one")
+		f.Update(func(issuers.Sets) issuers.Sets {
+			return issuers.Sets{"users": {URL: "https://users.example/keys", JWKS: []byte(good)}}
+		})
+		again, err := issuers.OpenFile(path, slog.New(slog.DiscardHandler))
+		if got := served(keysOf(again, nil, nil), list); err != nil || got != good {
+			t.Errorf("%s, after the next start: %s, %v", name, got, err)
 		}
 	}
 }
@@ -120,12 +122,10 @@ func TestAFailedFetchIsToldAndKeepsTheLastGoodKeys(t *testing.T) {
 	var asked atomic.Int64
 	list := []jwt.Issuer{{Name: "users", Issuer: "https://users.example", JWKSURL: "unix:///nowhere", Refresh: time.Hour}}
 	set := fmt.Sprintf(jwksFormat, "one")
-	store := &shared{sets: map[string]issuers.Set{"users": {URL: "unix:///nowhere", JWKS: []byte(set), Fetched: time.Unix(1, 0)}}}
 	synctest.Test(t, func(t *testing.T) {
-		k, err := keysOf(t, store, func() []jwt.Issuer { asked.Add(1); return list }, func() {})
-		if err != nil {
-			t.Fatal(err)
-		}
+		known := &watched.Value[issuers.Sets]{}
+		known.Set(issuers.Sets{"users": {URL: "unix:///nowhere", JWKS: []byte(set), Fetched: time.Unix(1, 0)}})
+		k := keysOf(known, func() []jwt.Issuer { asked.Add(1); return list }, func() {})
 		ctx, end := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()

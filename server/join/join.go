@@ -35,8 +35,10 @@ type Evidence interface {
 	Newer(req *api.AttestRequest) error
 }
 
-// Agents is who joined, held in memory but for Enrol.
+// Agents is who joined, held in memory but for Enrol and Follow.
 type Agents interface {
+	// Follow has those that joined at other servers of the store among them.
+	Follow(ctx context.Context) error
 	OfKey(hostKey []byte) (id string, ok bool)
 	// ByEvidence finds the agent that joined by evidence that can be given again.
 	ByEvidence(method string, key []byte) (store.Agent, bool)
@@ -225,6 +227,9 @@ func (d *Desk) enrol(ctx context.Context, c Caller, node nodes.Node, group, host
 // whatever host key it comes with: so a ban of the agent holds, and a copy of it gets no
 // place beside the agent that is connected.
 func (d *Desk) again(ctx context.Context, c Caller, agent store.Agent) (string, error) {
+	if err := d.cfg.Agents.Follow(ctx); err != nil {
+		return "", fmt.Errorf("%w: %w", fault.Unavailable, err)
+	}
 	old, again := d.cfg.Agents.ByEvidence(agent.Method, agent.Evidence)
 	switch {
 	case agent.Evidence == nil || !again:

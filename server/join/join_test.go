@@ -43,7 +43,7 @@ type table struct {
 func newTable(t *testing.T) *table {
 	t.Helper()
 	w := &table{t: t, weight: nodes.Weight{Units: 2}, node: nodes.Node{Method: "test", Group: "g"}, stored: map[string]store.Agent{}}
-	w.roster = fleet.NewRoster(w, func([]string) string { return "" })
+	w.roster = fleet.NewRoster(rows{w}, func([]string) string { return "" })
 	w.Desk = New(Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.example"), Evidence: evidence{w}, Agents: w.roster, Stored: w, Instances: w, SVIDs: w,
 		Strangers: bucket{w, "strangers"}, Known: bucket{w, "known"},
@@ -69,6 +69,11 @@ func (e evidence) Attest(_ context.Context, _ *api.AttestRequest, on nodes.Chann
 }
 
 func (e evidence) Newer(*api.AttestRequest) error { return e.err }
+
+// rows are those of agents.
+type rows struct{ *table }
+
+func (rows) Joined() (uint64, <-chan struct{}) { return 0, nil }
 
 // Agents and PutAgent are what the roster follows (fleet.Agents).
 func (w *table) Agents(context.Context) ([]store.Agent, error) { return nil, nil }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +23,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/policy/repo"
+	"signet.example/server/shared"
 	"signet.example/store"
 )
 
@@ -47,7 +47,7 @@ const (
 // was known.
 var unread = retry.Policy{First: syncRetry, Most: time.Hour}
 
-// State is what is served now. Immutable.
+// State is what is served now, by all servers of one store. Immutable.
 type State struct {
 	// Current is the newest revision. Agents have it before routes carry its stamp.
 	Current *api.PolicyRevision
@@ -57,13 +57,19 @@ type State struct {
 	Stamp string
 	// Since is when Current became that.
 	Since time.Time
+	// Source names the PolicySource that Current is of, "" for none; Model is the revision
+	// of what is stored that it was made with. A server that has not read that far yet
+	// makes no other one.
+	Source string
+	Model  uint64
 }
 
 // Look is what revisions are made of, beside the repositories: one consistent look at
 // what is stored.
 type Look struct {
-	Sources []repo.Source
-	Graph   *mesh.Graph
+	Revision uint64 // of what is stored
+	Sources  []repo.Source
+	Graph    *mesh.Graph
 }
 
 // Store keeps what was in force.
@@ -85,10 +91,14 @@ type Agents interface {
 // Config of Revisions. Every field is needed.
 type Config struct {
 	TrustDomain spiffeid.TrustDomain
-	Store       Store
-	Agents      Agents
-	Dir         string // of git clones
-	Look        func() Look
+	// Shared is the State, nil where no server has loaded it yet.
+	Shared shared.Value[*State]
+	// Activating is held from the look at what is in force until another revision is.
+	Activating shared.Lock
+	Store      Store
+	Agents     Agents
+	Dir        string // of git clones
+	Look       func() Look
 	// Read reads one source into a folder; with failed, only where its commit is another one.
 	Read     func(ctx context.Context, src repo.Source, dir, failed string) (Reading, error)
 	Changed  func() // is called when the State is another. It must not wait
@@ -118,15 +128,15 @@ type hardFailure struct {
 type Revisions struct {
 	Config
 
-	state atomic.Pointer[State]
 	renew watched.Signal // wakes Run: the mesh changed, or a source was read
 	stamp watched.Signal // wakes RunStamp: a revision is to be stamped
 
 	reading chan struct{}            // full while a source is read: one at a time
-	mu      sync.Mutex               // guards the following; taken after reading, and before the store
+	mu      sync.Mutex               // guards the following; taken after reading and Activating
 	failed  map[string]hardFailure   // by source
 	took    map[string]time.Duration // the last reading, by source
-	good    goodTree
+	good    goodTree                 // changed by the holder of Activating alone
+	inForce string                   // the revision that good was made into, or came from
 	status  map[string]*api.PolicyStatus
 	tried   map[string]repo.Source // as it was when last tried
 }
@@ -140,54 +150,36 @@ func New(c Config) *Revisions {
 }
 
 // State is what is served now; nil before Load.
-func (p *Revisions) State() *State { return p.state.Load() }
+func (p *Revisions) State() *State {
+	now, _ := p.Shared.Get()
+	return now
+}
 
 // Renew has Run look at the mesh and its sources again. It never waits.
 func (p *Revisions) Renew() { p.renew.Wake() }
 
-// Load puts the last good revision in force, as the store has it: a restarted
-// server serves it before it has reached any repository.
-func (p *Revisions) Load(ctx context.Context) error {
-	row, err := p.Store.LastRevision(ctx)
-	if errors.Is(err, store.ErrNotFound) {
-		return p.renewRevision(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("last policy revision: %w", err)
-	}
-	rev := &api.PolicyRevision{}
-	if err := proto.Unmarshal(row.Body, rev); err != nil {
-		return fmt.Errorf("stored policy revision %s: %w", row.ID, err)
-	}
-	p.mu.Lock()
-	if row.Source != "" {
-		p.good = goodTree{source: row.Source, url: rev.GetSource(), commit: rev.GetCommit()}
-		for _, m := range rev.GetModules() {
-			p.good.modules = append(p.good.modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
-		}
-		if p.good.packages, err = policy.Packages(p.good.modules); err != nil {
-			p.Log.WarnContext(ctx, "the last good policy cannot be read any more", slog.Any("err", err))
-		}
-		p.status[row.Source] = &api.PolicyStatus{
-			Source: row.Source, Url: rev.GetSource(), Commit: rev.GetCommit(), Revision: rev.GetId(),
-			Modules: int32(len(rev.GetModules())), Synced: timestamppb.New(row.At), //nolint:gosec // bounded by repo.Fetch
-		}
-	}
-	p.mu.Unlock()
-	p.state.Store(&State{Current: rev, Keep: []*api.PolicyRevision{rev}, Stamp: rev.GetId()})
-	return p.renewRevision(ctx)
-}
-
-// Run polls the sources until ctx ends.
+// Run polls the sources, and follows what other servers put in force, until ctx ends.
 func (p *Revisions) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var polling sync.WaitGroup
 	defer polling.Wait()
+	var seen *State // of which nobody was told
 	for {
+		now, changed := p.Shared.Get()
+		if now != seen {
+			seen = now
+			p.Changed()
+			if now.Stamp != now.Current.GetId() {
+				p.stamp.Wake()
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changed:
+			p.renew.Wake() // after another look
+			continue
 		case <-p.renew:
 		case <-timer.C:
 		}
@@ -299,10 +291,7 @@ func (p *Revisions) accept(ctx context.Context, source string, got Reading) erro
 	if err := uncontested(p.Look().Graph, got.Packages); err != nil {
 		return fmt.Errorf("commit %.12s: %w", got.Tree.Commit, err)
 	}
-	p.mu.Lock()
-	p.good = goodTree{source: source, url: got.Tree.URL, commit: got.Tree.Commit, modules: got.Tree.Modules, packages: got.Packages, warnings: got.Warnings}
-	p.mu.Unlock()
-	return p.renewRevision(ctx)
+	return p.activate(ctx, &goodTree{source: source, url: got.Tree.URL, commit: got.Tree.Commit, modules: got.Tree.Modules, packages: got.Packages, warnings: got.Warnings})
 }
 
 // withWarnings is a copy of a status with the warnings of what is in force now. p.mu
@@ -369,125 +358,6 @@ func served(modules []policy.Module) []policy.Module {
 	return slices.DeleteFunc(slices.Clone(modules), policy.Module.IsTest)
 }
 
-// renewRevision makes the revision of the last good tree and the mesh as it is,
-// records it, and hands it to the agents. Without a source everything is denied
-// but the generated exemptions.
-func (p *Revisions) renewRevision(ctx context.Context) error {
-	m := p.Look()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !slices.ContainsFunc(m.Sources, func(s repo.Source) bool { return s.Name == p.good.source }) {
-		p.good = goodTree{} // its source was deleted
-	}
-	for name := range p.status {
-		if !slices.ContainsFunc(m.Sources, func(s repo.Source) bool { return s.Name == name }) {
-			delete(p.status, name)
-			delete(p.tried, name)
-			delete(p.failed, name)
-			delete(p.took, name)
-		}
-	}
-	if p.good.renewed != nil && m.Graph.SameHealthChecks(p.good.renewed) { // then the revision is the same
-		p.good.renewed = m.Graph
-		return nil
-	}
-	var contested []string
-	for _, c := range Contested(m.Graph, p.good.packages) {
-		contested = append(contested, c.Node)
-	}
-	rev := revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, HealthExemptions(m.Graph, p.TrustDomain), contested...))
-	old := p.state.Load()
-	if old != nil && old.Current.GetId() == rev.GetId() {
-		p.good.renewed = m.Graph
-		return nil
-	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(rev)
-	if err != nil {
-		return fmt.Errorf("encode policy revision: %w", err)
-	}
-	row := store.PolicyRow{ID: rev.GetId(), Source: p.good.source, Commit: rev.GetCommit(), Body: body, At: p.Clock()}
-	if err := p.Store.PutRevision(ctx, row); err != nil {
-		return fmt.Errorf("record policy revision %s: %w", rev.GetId(), err)
-	}
-	next := nextState(old, rev)
-	next.Since = p.Clock()
-	p.state.Store(next)
-	p.good.renewed = m.Graph
-	p.Log.InfoContext(ctx, "policy revision active", slog.String("policy_rev", rev.GetId()),
-		slog.String("commit", rev.GetCommit()), slog.Int("modules", len(rev.GetModules())))
-	p.Changed()
-	p.stamp.Wake()
-	return nil
-}
-
-// nextState keeps what routes may still be stamped with.
-func nextState(old *State, rev *api.PolicyRevision) *State {
-	if old == nil {
-		return &State{Current: rev, Keep: []*api.PolicyRevision{rev}, Stamp: rev.GetId()}
-	}
-	keep := []*api.PolicyRevision{rev}
-	for _, r := range old.Keep {
-		if r.GetId() != rev.GetId() && (r.GetId() == old.Stamp || r.GetId() == old.Current.GetId()) {
-			keep = append(keep, r)
-		}
-	}
-	return &State{Current: rev, Keep: keep, Stamp: old.Stamp}
-}
-
-// RunStamp moves the stamp to the current revision once the connected agents
-// have loaded it, so that no route asks for a revision that its agent lacks.
-func (p *Revisions) RunStamp(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.stamp:
-		}
-		id := p.revision()
-		deadline := time.NewTimer(StampDeadline)
-		for waiting := true; waiting; {
-			next := p.Agents.Wait()
-			if p.Agents.Loaded(id) {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				deadline.Stop()
-				return nil
-			case <-next:
-			case <-p.stamp: // a newer revision: wait for that one
-				id = p.revision()
-				deadline.Reset(StampDeadline)
-			case <-deadline.C:
-				waiting = false
-				p.Log.WarnContext(ctx, "not every agent loaded the policy revision in time; it is stamped now", slog.String("policy_rev", id))
-			}
-		}
-		deadline.Stop()
-		p.setStamp(id)
-	}
-}
-
-func (p *Revisions) setStamp(id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := *p.state.Load()
-	if s.Stamp == id || s.Current.GetId() != id {
-		return
-	}
-	s.Stamp = id
-	p.state.Store(&s)
-	p.Changed()
-}
-
-// revision is the id of the newest revision.
-func (p *Revisions) revision() string {
-	if s := p.state.Load(); s != nil {
-		return s.Current.GetId()
-	}
-	return ""
-}
-
 // Statuses lists what came of each source's last sync, by name.
 func (p *Revisions) Statuses() []*api.PolicyStatus {
 	p.mu.Lock()
@@ -497,20 +367,6 @@ func (p *Revisions) Statuses() []*api.PolicyStatus {
 		list = append(list, p.withWarnings(p.status[name]))
 	}
 	return list
-}
-
-// revisionMessage is a revision as it travels and as it is stored.
-func revisionMessage(r policy.Revision) *api.PolicyRevision {
-	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit, Contested: r.Contested}
-	for _, mod := range r.Modules {
-		m.Modules = append(m.Modules, &api.PolicyModule{Path: mod.Path, Rego: mod.Rego})
-	}
-	for _, e := range r.Exemptions {
-		m.Exemptions = append(m.Exemptions, &api.Exemption{
-			Name: e.Name, Destination: e.Destination, Method: e.Method, Path: e.Path, Sources: e.Sources,
-		})
-	}
-	return m
 }
 
 // PackagesInForce are the nodes' packages of the policy that is served.

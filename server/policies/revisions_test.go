@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +16,12 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/goleak"
 
+	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/policy/repo"
 	"signet.example/server/policies"
+	"signet.example/server/shared"
 	"signet.example/store"
 )
 
@@ -27,11 +31,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	mu     sync.Mutex
 	last   *store.PolicyRow
+	puts   int
 	loaded string // by the agent
 	report chan struct{}
 	look   policies.Look
 	read   func(failed string) (policies.Reading, error)
 	reads  []string // with which failed commit each was asked
+
+	inForce    watched.Value[*policies.State]
+	activating shared.Mutex
 }
 
 func newWorld(t *testing.T) *world {
@@ -48,7 +56,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{report: make(chan struct{}), look: policies.Look{Graph: g, Sources: []repo.Source{{Name: "main", URL: "https://git.example/p", Branch: "main", Poll: time.Minute}}}}
+	return &world{report: make(chan struct{}), activating: shared.NewMutex(), look: policies.Look{Graph: g, Sources: []repo.Source{{Name: "main", URL: "https://git.example/p", Branch: "main", Poll: time.Minute}}}}
 }
 
 func (w *world) LastRevision(context.Context) (store.PolicyRow, error) {
@@ -64,6 +72,7 @@ func (w *world) PutRevision(_ context.Context, row store.PolicyRow) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = &row
+	w.puts++
 	return nil
 }
 
@@ -88,10 +97,19 @@ func (w *world) reports(revision string) {
 	w.report = make(chan struct{})
 }
 
+// revisions are those of a server that is alone.
 func (w *world) revisions(t *testing.T) *policies.Revisions {
 	t.Helper()
+	w.inForce.Set(nil)
+	return w.another(t, func() {})
+}
+
+// another are those of a server beside the others.
+func (w *world) another(t *testing.T, changed func()) *policies.Revisions {
+	t.Helper()
 	p := policies.New(policies.Config{
-		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Store: w, Agents: w, Dir: "/nowhere", Changed: func() {},
+		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Shared: &w.inForce, Activating: w.activating,
+		Store: w, Agents: w, Dir: "/nowhere", Changed: changed,
 		Log: slog.New(slog.DiscardHandler), Clock: time.Now, Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "x"}, []string{"source"}),
 		Look: func() policies.Look { return w.look },
 		Read: func(_ context.Context, _ repo.Source, _, failed string) (policies.Reading, error) {
@@ -166,6 +184,85 @@ func TestASecondServerServesWhatTheFirstPutInForce(t *testing.T) {
 	second := w.revisions(t)
 	if got := second.State().Current.GetId(); got != st.GetRevision() || got != first.State().Current.GetId() {
 		t.Errorf("the first has %s, the second %s", st.GetRevision(), got)
+	}
+}
+
+// reading has every reading come out as this commit.
+func (w *world) reading(commit string) {
+	w.read = func(string) (policies.Reading, error) {
+		return policies.Reading{Tree: tree(commit), Commit: commit}, nil
+	}
+}
+
+func TestTwoServersServeOneRevisionUnderOneStamp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.look.Sources[0].Poll = 24 * time.Hour
+		w.reading("one")
+		ctx, end := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		var told [2]atomic.Int64
+		var servers [2]*policies.Revisions
+		for i := range servers {
+			servers[i] = w.another(t, func() { told[i].Add(1) })
+			for _, part := range []func(context.Context) error{servers[i].Run, servers[i].RunStamp} {
+				all.Go(func() { _ = part(ctx) })
+			}
+		}
+		synctest.Wait()
+		first := servers[1].State()
+		w.reports(first.Current.GetId())
+		time.Sleep(time.Minute)
+		before := told[1].Load()
+		w.reading("two")
+		st, err := servers[0].Sync(t.Context(), w.look.Sources[0])
+		if err != nil || st.GetRevision() == first.Current.GetId() {
+			t.Fatal(st, err)
+		}
+		synctest.Wait()
+		for i, p := range servers {
+			s := p.State()
+			if s.Current.GetId() != st.GetRevision() || s.Stamp != first.Current.GetId() || len(s.Keep) != 2 {
+				t.Errorf("server %d has %s in force, %s as stamp and keeps %d", i, s.Current.GetId(), s.Stamp, len(s.Keep))
+			}
+			if list := p.Statuses(); len(list) != 1 || list[0].GetCommit() != "two" || list[0].GetRevision() != st.GetRevision() {
+				t.Errorf("server %d: %v", i, list)
+			}
+		}
+		if told[1].Load() == before {
+			t.Error("the other server's views are not made again")
+		}
+		w.reports(st.GetRevision())
+		synctest.Wait()
+		if s := servers[1].State(); s.Stamp != st.GetRevision() {
+			t.Errorf("the other server stamps %s", s.Stamp)
+		}
+		// Both have read the same: there is nothing to put in force again.
+		if again, err := servers[1].Sync(t.Context(), w.look.Sources[0]); err != nil || again.GetChanged() || w.puts != 3 {
+			t.Errorf("%v, %v, and %d revisions were put", again, err, w.puts)
+		}
+		end()
+		all.Wait()
+	})
+}
+
+// It would put the exemptions of the mesh of before in force.
+func TestAServerThatHasReadLessOfTheStorePutsNothingInForce(t *testing.T) {
+	w := newWorld(t)
+	w.reading("one")
+	first, behind := w.another(t, func() {}), w.another(t, func() {})
+	w.look.Revision = 7
+	if st, err := first.Sync(t.Context(), w.look.Sources[0]); err != nil || st.GetError() != "" {
+		t.Fatal(st, err)
+	}
+	good := first.State()
+	w.look.Revision = 6
+	w.reading("two")
+	if st, err := behind.Sync(t.Context(), w.look.Sources[0]); err != nil || !strings.Contains(st.GetError(), "revision 7 of the mesh is not read here yet") {
+		t.Errorf("%v, %v", st, err)
+	}
+	if first.State() != good {
+		t.Error("another revision is in force")
 	}
 }
 

@@ -1,0 +1,39 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"signet.example/internal/watched"
+	"signet.example/server/fleet"
+	"signet.example/server/issuers"
+	"signet.example/server/policies"
+	"signet.example/server/shared"
+)
+
+// common is what the servers of one store have in common beside what is in it. Nothing
+// that a second server would have to know is kept elsewhere in memory (docs/ARCHITECTURE.md
+// has the table): a database that takes the place of each is all that several servers need.
+type common struct {
+	fleet      shared.Value[*fleet.Known]    // who is served and connected where, reports, endpoints
+	keys       shared.Value[issuers.Sets]    // of end-user token issuers
+	policy     shared.Value[*policies.State] // the revision in force, and the one that routes are stamped with
+	activating shared.Lock                   // of policy
+	writes     shared.Lock                   // of what is stored: held by an admin write from its check to its end
+
+	// keep writes down what outlives the server, until ctx ends.
+	keep func(ctx context.Context) error
+}
+
+// alone is what a server has that is the only one of its store: all of it in memory, and
+// in files where that outlives it. With an error some of that is lost, and what is
+// returned is of use.
+func alone(dir dataDir, clock func() time.Time, log *slog.Logger) (common, error) {
+	known, err := fleet.OpenFile(dir.endpoints(), clock, log)
+	keys, keysErr := issuers.OpenFile(dir.issuers(), log)
+	return common{
+		fleet: known, keys: keys, policy: &watched.Value[*policies.State]{}, activating: shared.NewMutex(), writes: shared.NewMutex(), keep: known.Run,
+	}, errors.Join(err, keysErr)
+}
