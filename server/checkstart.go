@@ -8,10 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	"signet.example/api"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/durable"
 	"signet.example/internal/private"
@@ -60,18 +57,15 @@ func Check(ctx context.Context, cfg Config) error {
 // checkSigner looks at the signer's files where the server starts it, and asks one
 // that is a service of its own. A start would wait for one that does not answer.
 func checkSigner(ctx context.Context, cfg Config, seen store.LogMark) (spiffeid.TrustDomain, error) {
+	if err := cfg.signer().Placed(); err != nil {
+		return spiffeid.TrustDomain{}, err
+	}
 	if cfg.Signer == "" {
-		if err := hasCA(cfg.DataDir); err != nil {
-			return spiffeid.TrustDomain{}, err
-		}
 		found, err := signer.CheckFiles(signer.Config{DataDir: cfg.DataDir, PasswordFile: cfg.PasswordFile}, issuance.PositionOf(seen))
 		if err == nil && found.Lacks {
-			err = checkGone(cfg, seen, found.Log)
+			err = issuance.Judge(seen, found.Log, cfg.AcceptLog)
 		}
 		return found.TrustDomain, err
-	}
-	if err := hasNoCA(cfg.DataDir); err != nil {
-		return spiffeid.TrustDomain{}, err
 	}
 	s, err := signer.Connect(cfg.Signer, cfg.SignerUser, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -80,32 +74,9 @@ func checkSigner(ctx context.Context, cfg Config, seen store.LogMark) (spiffeid.
 	defer func() { _ = s.Close() }() // it was only asked
 	ctx, cancel := context.WithTimeout(ctx, handshakeDeadline)
 	defer cancel()
-	return askSigner(ctx, cfg, s.Client(), seen)
-}
-
-// askSigner holds the signer to what was seen, as the witness does.
-func askSigner(ctx context.Context, cfg Config, client *signer.Client, seen store.LogMark) (spiffeid.TrustDomain, error) {
-	resp, err := client.Authority(ctx, &api.AuthorityRequest{Seen: issuance.PositionOf(seen)})
-	if status.Code(err) == codes.FailedPrecondition {
-		if resp, err = client.Authority(ctx, &api.AuthorityRequest{}); err == nil {
-			err = checkGone(cfg, seen, resp.GetLog())
-		}
-	}
-	var roots issuance.Roots
-	if err == nil {
-		roots, err = issuance.ReadRoots(resp, nil)
-	}
+	roots, err := issuance.Ask(ctx, s.Client(), seen, cfg.AcceptLog)
 	if err != nil {
 		return spiffeid.TrustDomain{}, fmt.Errorf("signer: %w", err)
 	}
 	return roots.Set.TrustDomain, nil
-}
-
-// checkGone is nil where the operator accepts that the log lacks what was seen.
-func checkGone(cfg Config, seen store.LogMark, head *api.LogPosition) error {
-	gone := issuance.NewRecordsGone(seen, head)
-	if cfg.AcceptLog == gone.Code() {
-		return nil
-	}
-	return issuance.StartFix(gone)
 }

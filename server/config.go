@@ -137,6 +137,11 @@ func (c Config) Complete() Config {
 	return c
 }
 
+// signer is where the signer is.
+func (c Config) signer() signer.Where {
+	return signer.Where{Socket: c.Signer, User: c.SignerUser, DataDir: c.DataDir, PasswordFile: c.PasswordFile}
+}
+
 // requiresPostQuantum reports whether proxies of a mesh refuse other key exchanges.
 func (c Config) requiresPostQuantum(mesh string) bool {
 	return slices.Contains(c.RequirePostQuantum, mesh)

@@ -47,7 +47,6 @@ var (
 	MostStrangersOfOneAddress = fleet.AgentsLimits().Source[fleet.Stranger]
 	// MostOfOneAgent is how many connections one agent has.
 	MostOfOneAgent = fleet.AgentsLimits().Agent
-	AskSigner      = askSigner
 )
 
 // What attestations are paid with.

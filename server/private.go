@@ -23,7 +23,7 @@ func (c Config) guarded(own uint32) error {
 	for _, g := range c.PolicyGit {
 		errs = append(errs, g.guarded(own))
 	}
-	if c.Signer == "" { // startSigner says where there is no CA
+	if c.Signer == "" { // signer.Where says where there is no CA
 		if _, err := os.Lstat(signer.Folder(c.DataDir).CA()); errors.Is(err, fs.ErrNotExist) {
 			return errors.Join(errs...)
 		}

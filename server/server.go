@@ -54,7 +54,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	reached, err := reachSigner(ctx, cfg, log)
+	reached, err := cfg.signer().Reach(ctx, log)
 	if err != nil {
 		return fmt.Errorf("reach the signer: %w", err)
 	}

@@ -195,7 +195,7 @@ func TestCallsThatAreRefusedAtOnceAreServedByOneAcceptance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := server.AskSigner(t.Context(), server.Config{}, signer.NewClient(conn), mark); err == nil || !acceptCode.MatchString(err.Error()) {
+	if _, err := issuance.Ask(t.Context(), signer.NewClient(conn), mark, ""); err == nil || !acceptCode.MatchString(err.Error()) {
 		t.Errorf("--check: %v", err)
 	}
 	code := ""

@@ -26,8 +26,8 @@ func markOf(p *api.LogPosition) store.LogMark {
 // not in it.
 type RecordsGone struct{ head, seen store.LogMark }
 
-// NewRecordsGone is of a log that ends at head and has not what was seen.
-func NewRecordsGone(seen store.LogMark, head *api.LogPosition) *RecordsGone {
+// newRecordsGone is of a log that ends at head and has not what was seen.
+func newRecordsGone(seen store.LogMark, head *api.LogPosition) *RecordsGone {
 	return &RecordsGone{seen: seen, head: markOf(head)}
 }
 
@@ -53,6 +53,16 @@ func (g *RecordsGone) Unwrap() error { return fault.Unavailable }
 func (g *RecordsGone) Fix() string {
 	return `put the whole log back; if the signer was restored from a backup and the rest is lost, restart the server once with --accept-log ` +
 		g.Code() + ` (docs/SIGNER.md, "Records that are gone")`
+}
+
+// Judge is nil where the operator accepts, by its code, that a log that ends at head lacks
+// what was seen, and else has what to do about it.
+func Judge(seen store.LogMark, head *api.LogPosition, accept string) error {
+	gone := newRecordsGone(seen, head)
+	if accept == gone.Code() {
+		return nil
+	}
+	return StartFix(gone)
 }
 
 // StartFix adds to the error of a start what is to be done about it.

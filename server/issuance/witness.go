@@ -182,7 +182,7 @@ func (w *Witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	if refused.GetSequence() != w.seen.Sequence || !bytes.Equal(refused.GetHash(), w.seen.Hash) {
 		return nil
 	}
-	gone := NewRecordsGone(w.seen, resp.GetLog())
+	gone := newRecordsGone(w.seen, resp.GetLog())
 	if w.accept != gone.Code() {
 		return gone
 	}
@@ -193,6 +193,21 @@ func (w *Witness) judge(ctx context.Context, refused *api.LogPosition) error {
 	w.log.WarnContext(ctx, "an issuance log that lacks records is accepted, as the operator says", slog.Uint64("log_ends", gone.head.Sequence), slog.Uint64("seen", gone.seen.Sequence))
 	w.seen, w.shown, w.accept = gone.head, gone.head, ""
 	return nil
+}
+
+// Ask holds a signer to what was seen, as a witness would at a start, and returns its
+// roots. It writes nothing.
+func Ask(ctx context.Context, p Process, seen store.LogMark, accept string) (Roots, error) {
+	resp, err := p.Authority(ctx, &api.AuthorityRequest{Seen: PositionOf(seen)})
+	if status.Code(err) == codes.FailedPrecondition {
+		if resp, err = p.Authority(ctx, &api.AuthorityRequest{}); err == nil {
+			err = Judge(seen, resp.GetLog(), accept)
+		}
+	}
+	if err != nil {
+		return Roots{}, err
+	}
+	return ReadRoots(resp, nil)
 }
 
 // Unused logs an acceptance that nothing was there for. It is called before anything runs.

@@ -237,3 +237,42 @@ func TestACallIsMadeAgainWhenWhatWasSeenHasMovedAndAFewTimesOnly(t *testing.T) {
 		p.head = at(100, 1)
 	}
 }
+
+// said is a signer that has something to say of its authority, too.
+type said struct {
+	*ends
+
+	authority *api.AuthorityResponse
+}
+
+func (s said) Authority(ctx context.Context, req *api.AuthorityRequest) (*api.AuthorityResponse, error) {
+	resp, err := s.ends.Authority(ctx, req)
+	if err == nil {
+		s.authority.Log = resp.GetLog()
+		return s.authority, nil
+	}
+	return nil, err
+}
+
+func TestASignerThatIsOnlyAskedIsHeldToWhatWasSeen(t *testing.T) {
+	ca, key := newCA(t), newKey(t)
+	p := said{&ends{head: at(5, 5)}, ca.says(3, key)}
+	for name, seen := range map[string]*api.LogPosition{"nothing": nil, "its end": at(5, 5)} {
+		if roots, err := Ask(t.Context(), p, markOf(seen), ""); err != nil || roots.Set.Number != 3 {
+			t.Errorf("%s was seen: root set %d, %v", name, roots.Set.Number, err)
+		}
+	}
+	lost := markOf(at(9, 9))
+	_, err := Ask(t.Context(), p, lost, "")
+	gone, ok := errors.AsType[*RecordsGone](err)
+	if !ok || !strings.Contains(err.Error(), "--accept-log "+gone.Code()) {
+		t.Fatalf("a log that lacks what was seen: %v", err)
+	}
+	if _, err := Ask(t.Context(), p, lost, gone.Code()); err != nil {
+		t.Errorf("as the operator accepts it: %v", err)
+	}
+	p.authority.Issuing = []byte("no certificate")
+	if _, err := Ask(t.Context(), p, markOf(at(5, 5)), ""); err == nil {
+		t.Error("an authority that does not verify was taken")
+	}
+}

@@ -11,8 +11,8 @@
 // socket that was inherited, and Serve, as a service of its own user (serve.go,
 // service.go); whose files these must be, and what a start would find (private.go,
 // check.go). The server's end: Process, a child that is started again when it dies
-// (process.go); Remote, a connection to the service (remote.go); Client, what can be
-// asked of either (client.go).
+// (process.go); Remote, a connection to the service (remote.go); Where, which of the two
+// (reach.go); Client, what can be asked of either (client.go).
 //
 // # Concurrency
 //
