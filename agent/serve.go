@@ -56,6 +56,8 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 			why = "too many are open"
 		case errors.Is(err, underway.ErrFull):
 			why = underway.ErrFull.Error()
+		case errors.Is(err, underway.ErrUnread):
+			why = underway.ErrUnread.Error()
 		}
 		a.log.Warn(socket+".sock: connection closed: "+why, slog.Any("uid", c.UID), slog.Any("pid", c.PID),
 			slog.Any("err", err), slog.String("hint", attestHint(err)))

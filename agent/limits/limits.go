@@ -38,7 +38,7 @@ const (
 
 // What may be under way to the sockets, in bytes: sent by local processes, and not
 // whole or not read. A message of an Envoy has 1 MiB at most.
-var mostLocal = underway.Most{Conn: 2 << 20, Peer: 8 << 20, All: 32 << 20}
+var mostLocal = underway.Most{Conn: 2 << 20, Peer: 8 << 20, All: 16 << 20}
 
 // most is what one process, one user and all of them together may have. Of all, own
 // is kept for the proxies that the agent runs, and known for users that are known here,
@@ -301,7 +301,12 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 		return nil, nil, err
 	}
 	in := &countedConn{attested, c.guests.enter(attested, info, leave)}
-	return c.room.Enter(in, fmt.Sprintf("user %d", who.UID), func(_ string, err error) { c.refused(who, err) }), info, nil
+	counted := c.room.Enter(in, fmt.Sprintf("user %d", who.UID), func(_ string, err error) { c.refused(who, err) })
+	if c.guests.Knows(who.UID) {
+		counted.Known()
+	}
+	c.guests.seat(info, counted)
+	return counted, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
@@ -334,10 +339,16 @@ type Guests struct {
 	Within time.Duration
 	// Named reports whether an entry or a binding names a user.
 	Named  func(uid uint32) bool
-	timers sync.Map // *time.Timer by *attestation.Peer, which each connection has for itself
+	guests sync.Map // *guest by *attestation.Peer, which each connection has for itself
 
 	mu    sync.Mutex
 	given map[uint32]bool // users; guarded by mu
+}
+
+// guest is one connection of them.
+type guest struct {
+	timer *time.Timer
+	conn  *underway.Conn // nil until it has its seat, which is before any call
 }
 
 // maxKnown bounds the users that are known for what was given to them.
@@ -357,26 +368,43 @@ func (n *Guests) enter(c net.Conn, info credentials.AuthInfo, leave func()) func
 	if !ok {
 		return leave
 	}
-	n.timers.Store(i.Peer, time.AfterFunc(n.Within, func() { _ = c.Close() })) // whoever reads it gets the error
+	n.guests.Store(i.Peer, &guest{timer: time.AfterFunc(n.Within, func() { _ = c.Close() })}) // whoever reads it gets the error
 	return func() {
 		n.end(i.Peer)
 		leave()
 	}
 }
 
-// end ends the time of a connection, and reports whether it had not ended.
-func (n *Guests) end(p *attestation.Peer) bool {
-	timer, ok := n.timers.LoadAndDelete(p)
-	if ok {
-		timer.(*time.Timer).Stop() //nolint:forcetypeassert // what it holds
+// seat notes how a connection is counted by what it sends.
+func (n *Guests) seat(info credentials.AuthInfo, c *underway.Conn) {
+	i, ok := info.(attestation.PeerInfo)
+	if !ok {
+		return
 	}
-	return ok
+	if g, ok := n.guests.Load(i.Peer); ok {
+		n.guests.CompareAndSwap(i.Peer, g, &guest{g.(*guest).timer, c}) //nolint:forcetypeassert // what it holds
+	}
+}
+
+// end ends the time of a connection, and returns it if it had not ended.
+func (n *Guests) end(p *attestation.Peer) *guest {
+	g, ok := n.guests.LoadAndDelete(p)
+	if !ok {
+		return nil
+	}
+	was := g.(*guest) //nolint:forcetypeassert // what it holds
+	was.timer.Stop()
+	return was
 }
 
 // Stay lets the connection of a process stay: it has something here.
 func (n *Guests) Stay(p *attestation.Peer) {
-	if !n.end(p) {
+	g := n.end(p)
+	if g == nil {
 		return
+	}
+	if g.conn != nil {
+		g.conn.Served()
 	}
 	n.Know(p.UID())
 }

@@ -209,7 +209,7 @@ func TestAConnectionOfWhoIsGivenNothingEnds(t *testing.T) {
 		_ = near.Close()
 	}
 	left := 0
-	g.timers.Range(func(any, any) bool { left++; return true })
+	g.guests.Range(func(any, any) bool { left++; return true })
 	if left != 0 || tally.Count() != 0 {
 		t.Errorf("%d timers and %d connections are left", left, tally.Count())
 	}

@@ -1,10 +1,35 @@
 package underway
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Patience has the room wait for so long for who does not read.
+func (r *Room) Patience(d time.Duration) { r.patience = d }
+
+// Streams follows what a client sends and what it is answered, in turns of step bytes, and
+// returns what is kept for open streams, and how many there are.
+func Streams(sent, answered []byte, step int) (keeps, open int) {
+	s := streams{open: map[uint32]opened{}}
+	f, w := newFrames(new(atomic.Uint64), &s), written{}
+	for len(sent)+len(answered) > 0 {
+		k := min(step, len(sent))
+		f.take(sent[:k])
+		keeps, sent = keeps+f.keeps, sent[k:]
+		k = min(step, len(answered))
+		w.take(answered[:k], func(id uint32) { keeps -= s.end(id).headers })
+		answered = answered[k:]
+	}
+	for _, o := range s.open {
+		keeps -= o.headers
+	}
+	return keeps, len(s.open)
+}
 
 // Sum is what follows from bytes that come in pieces of step.
 func Sum(b []byte, step int) int {
-	f, n := newFrames(new(atomic.Uint64)), 0
+	f, n := newFrames(new(atomic.Uint64), nil), 0
 	for len(b) > 0 {
 		k := min(step, len(b))
 		n += f.take(b[:k])

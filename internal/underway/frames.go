@@ -6,8 +6,9 @@ import (
 )
 
 // frames follows what comes over an HTTP/2 connection as far as it is to be counted:
-// which bytes are of messages, and where those end. It judges nothing: gRPC refuses
-// what is wrong. What it keeps is bounded by the streams that are within a message.
+// which bytes are of messages, and where those end; which streams are open; and what
+// makes gRPC answer. It judges only what gRPC would refuse without end: gRPC refuses the
+// rest of what is wrong. What it keeps is bounded by the streams that are open.
 type frames struct {
 	preface int // bytes of it that are still to come
 	header  [frameHeader]byte
@@ -15,12 +16,20 @@ type frames struct {
 	left    int  // bytes of the payload that are still to come
 	pad     int  // bytes of padding that come after it
 	padded  bool // the byte that says how many is still to come
+	skip    int  // bytes of the payload that are of neither headers nor messages
 	data    bool
+	block   bool // of headers
 	stream  uint32
 	within  map[uint32]*message // streams that are within a message
 	// settled is how often everything was given back: what was counted before is not
 	// given back again.
 	settled *atomic.Uint64
+
+	streams *streams // nil where only messages are followed
+	// The following are of what was taken last.
+	keeps   int   // what came or went for open streams
+	control int   // what makes gRPC answer
+	err     error // nothing after it is followed
 }
 
 // message is one that is not whole.
@@ -40,21 +49,26 @@ const (
 	// Types of frames, and the flags of one that is a stream's last and of one with
 	// padding.
 	frameData, frameHeaders, frameReset = 0, 1, 3
-	endStream, hasPadding               = 1, 8
+	frameSettings, framePing            = 4, 6
+	frameWindow, frameContinuation      = 8, 9
+	endStream, endHeaders               = 1, 4
+	hasPadding, hasPriority             = 8, 32
+	priorityLen                         = 5
 	// mostWithin bounds the streams that are followed. No server of ours takes more
 	// than a thousand calls of a connection; what a client leaves unfinished beyond
 	// that, calls that the server has ended, is counted and never forgotten.
 	mostWithin = 4096
 )
 
-func newFrames(settled *atomic.Uint64) frames {
-	return frames{preface: prefaceLen, within: map[uint32]*message{}, settled: settled}
+func newFrames(settled *atomic.Uint64, s *streams) frames {
+	return frames{preface: prefaceLen, within: map[uint32]*message{}, settled: settled, streams: s}
 }
 
 // take follows b and returns what it adds to the sum.
 func (f *frames) take(b []byte) int {
 	n := 0
-	for len(b) > 0 {
+	f.keeps, f.control = 0, 0
+	for len(b) > 0 && f.err == nil {
 		switch {
 		case f.preface > 0:
 			skip := min(f.preface, len(b))
@@ -71,10 +85,19 @@ func (f *frames) take(b []byte) int {
 			f.left -= f.pad
 			f.padded, b = false, b[1:]
 			n += f.piece()
+		case f.skip > 0:
+			k := min(f.skip, f.left, len(b))
+			f.skip, f.left, b = f.skip-k, f.left-k, b[k:]
+			if f.left == 0 {
+				f.skip = 0
+			}
 		case f.left > 0:
 			k := min(f.left, len(b))
-			if f.data {
+			switch {
+			case f.data:
 				n += f.payload(b[:k])
+			case f.block && f.streams != nil:
+				f.err = f.streams.block(b[:k])
 			}
 			f.left, b = f.left-k, b[k:]
 		default: // gRPC hands it to nobody, so that it is of no message
@@ -93,13 +116,25 @@ func (f *frames) take(b []byte) int {
 func (f *frames) begin() int {
 	f.left = int(f.header[0])<<16 | int(f.header[1])<<8 | int(f.header[2])
 	f.stream = binary.BigEndian.Uint32(f.header[5:]) &^ (1 << 31)
-	f.data = f.header[3] == frameData
-	f.padded = f.data && f.header[4]&hasPadding != 0 && f.left > 0
-	switch {
-	case f.padded:
-		return 0 // until it is known what is left
-	case f.header[3] == frameHeaders:
+	kind, flags := f.header[3], f.header[4]
+	f.data, f.block = kind == frameData, kind == frameHeaders || kind == frameContinuation
+	f.padded = kind <= frameHeaders && flags&hasPadding != 0 && f.left > 0
+	f.skip = 0
+	switch kind {
+	case frameHeaders:
+		if flags&hasPriority != 0 {
+			f.skip = priorityLen
+		}
+		if f.streams != nil {
+			keeps, err := f.streams.begin(f.stream)
+			f.keeps, f.err = f.keeps+keeps, err
+		}
 		return f.drop() // a stream begins: what came before was of none, and gRPC dropped it
+	case frameReset, frameSettings, framePing, frameWindow:
+		f.control += perControl + 2*f.left
+	}
+	if f.padded {
+		return 0 // until it is known what is left
 	}
 	return f.piece()
 }
@@ -114,13 +149,36 @@ func (f *frames) piece() int {
 	return 0
 }
 
-// end comes after a frame's last byte. What was ended within a message is dropped:
-// gRPC keeps it no longer.
+// end comes after a frame's last byte. A message that its stream's end cuts off is kept by
+// gRPC until the call is over; of a stream that is reset, nothing is.
 func (f *frames) end() int {
-	if kind, last := f.header[3], f.header[4]&endStream != 0; kind == frameReset || last && kind == frameData {
+	kind, flags := f.header[3], f.header[4]
+	switch {
+	case kind == frameReset && f.streams != nil:
+		o := f.streams.end(f.stream)
+		f.keeps -= o.headers
+		return f.drop() - f.cutOff(o)
+	case kind == frameReset:
 		return f.drop()
+	case kind == frameData && flags&endStream != 0:
+		m := f.within[f.stream]
+		if m == nil || f.streams == nil || !f.streams.unread(f.stream, m.counted, m.settled) {
+			return f.drop()
+		}
+		delete(f.within, f.stream)
+	case f.block && flags&endHeaders != 0 && f.streams != nil && f.err == nil:
+		keeps, err := f.streams.began(f.stream)
+		f.keeps, f.err = f.keeps+keeps, err
 	}
 	return 0
+}
+
+// cutOff is what was counted for the unread message of a stream that is over.
+func (f *frames) cutOff(o opened) int {
+	if o.settled != f.settled.Load() {
+		return 0
+	}
+	return o.unread
 }
 
 // drop forgets what a stream is within, and returns what that takes off the sum.
@@ -142,7 +200,10 @@ func (f *frames) payload(b []byte) int {
 	for len(b) > 0 {
 		m := f.within[f.stream]
 		if m == nil {
-			if len(f.within) >= mostWithin {
+			switch {
+			case f.streams != nil && !f.streams.has(f.stream):
+				return n // gRPC drops it
+			case len(f.within) >= mostWithin:
 				return n + len(b)
 			}
 			m = &message{counted: perPiece, settled: f.settled.Load()}

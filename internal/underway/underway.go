@@ -6,24 +6,35 @@
 // A [Room] counts bytes, of each connection, of each peer and of all. Where they are
 // too many, the connection gives way whose bytes have been there longest: messages of
 // those who mean them are whole and taken within milliseconds, so whoever holds many
-// keeps nobody out.
+// keeps nobody out. Those who are known and those who are not have a room each.
+//
+// What a connection holds as long as it is quiet, its open calls, is bounded by how many
+// connections and streams there may be: so much is not counted, and no reason to give way.
+// Calls and control frames beyond that are, and so are answers that a peer does not read:
+// of one that is given nothing at once, of others when they have waited for long. A peer that
+// reads nothing at all is closed.
 //
 // # Concurrency
 //
 // A Room is safe for any number of goroutines. Its lock is held for a few additions,
-// and for a walk over its connections where one has to give way.
+// and for a walk over its connections where one has to give way. The lock of a
+// connection's streams is taken alone or within it. What is kept beside messages is a sum
+// of its own, atomic, of which the Room is told where it is more than is free.
 package underway
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -36,32 +47,62 @@ const (
 	perPiece  = 512
 	perCall   = 4096
 	perHeader = 64
+	// perControl is the answer to a control frame, of which gRPC keeps ten thousand.
+	perControl = 128
+	// writeBuffer is what gRPC writes at once, or less where it has nothing more to do.
+	writeBuffer = 32 << 10
 )
 
-// Most is what may be under way: on one connection, of one peer and of all, in bytes.
+// What is free of what a connection keeps beside messages: something for each connection,
+// which itself takes more, and as much as a stream of usual headers takes for each of those
+// that began and have no end of their own.
+const (
+	freeConn   = 16 << 10
+	freeStream = 12 << 10
+	// step is how much of what is not free may come or go before the Room is told.
+	step = 8 << 10
+)
+
+// patience is for how long a peer may not read: what waits longer is counted, and one to
+// which nothing at all can be written is closed.
+const patience = 20 * time.Second
+
+// Most is what may be under way: on one connection, of one peer and of all who are not
+// known, in bytes. Those who are known have as much again.
 type Most struct{ Conn, Peer, All int }
 
-// ErrFull is why a connection gave way.
-var ErrFull = errors.New("too much was sent that is not whole or not read")
+// Why a connection gave way.
+var (
+	ErrFull   = errors.New("too much was sent that is not whole or not read")
+	ErrUnread = errors.New("its peer does not read")
+)
 
 // Room counts what is under way on the connections of one or several servers.
 type Room struct {
-	most Most
+	most     Most
+	patience time.Duration
 
-	mu    sync.Mutex     // guards the following, and what Conn says is
-	all   int            // bytes
-	peers map[string]int // bytes, of those who hold any
-	held  list.List      // of *Conn that hold some, those first whose bytes have been there longest
+	mu    sync.Mutex         // guards the following, and what Conn says is
+	all   [classes]int       // bytes
+	peers map[string]int     // bytes, of those who hold any
+	held  [classes]list.List // of *Conn that hold some, those first whose bytes have been there longest
 }
 
+// Of a connection nothing is known yet, or it is of somebody who has something here.
+const (
+	unknown = iota
+	known
+	classes
+)
+
 // New returns an empty room.
-func New(m Most) *Room { return &Room{most: m, peers: map[string]int{}} }
+func New(m Most) *Room { return &Room{most: m, patience: patience, peers: map[string]int{}} }
 
 // Bytes is how many bytes are under way.
 func (r *Room) Bytes() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.all
+	return r.all[unknown] + r.all[known]
 }
 
 // Conn is a connection of a Room.
@@ -70,14 +111,31 @@ type Conn struct {
 	room *Room
 	// gaveWay is told why, before the connection is closed.
 	gaveWay func(peer string, err error)
-	frames  frames        // of whoever reads
+	frames  frames  // of whoever reads
+	written written // of whoever writes
+	streams streams
 	settled atomic.Uint64 // how often the last call of several ended
 	ending  atomic.Bool   // it is we who close it
 	left    atomic.Bool   // its other end closed it first
 
+	keeps   atomic.Int64 // beside messages that came: calls, and answers to control frames
+	control atomic.Int64 // of keeps, for control frames
+	answers atomic.Int64 // bytes of messages that gRPC was given and has not written
+	sent    atomic.Int64 // that it has written so far
+	// What the Room has weighed of keeps and answers, for a look without its lock.
+	seen, free atomic.Int64
+	over       atomic.Bool // it was more than is free
+	unsettled  atomic.Bool // nobody calls, but ends are not written
+
 	// The following are guarded by room.mu.
 	peer        string
+	class       int
+	served      bool          // it has something here, and may be slow to read it
 	read, taken int           // bytes so far
+	excess      int           // of them, what is not free of keeps and answers
+	late        int           // answers that have waited for long
+	waited      int64         // sent, once what waits now is written
+	look        *time.Timer   // for answers that wait; nil where none do
 	mark        int           // once so many are taken, all that was there when it was set is
 	at          *list.Element // in room.held; nil where nothing is under way
 	calls       int           // that are open
@@ -88,23 +146,48 @@ type Conn struct {
 // it needs the Room's Handler. gaveWay may be nil.
 func (r *Room) Enter(conn net.Conn, peer string, gaveWay func(peer string, err error)) *Conn {
 	c := &Conn{Conn: conn, room: r, peer: peer, gaveWay: gaveWay}
-	c.frames = newFrames(&c.settled)
+	c.streams.open = map[uint32]opened{}
+	c.frames = newFrames(&c.settled, &c.streams)
+	c.free.Store(freeConn)
 	return c
 }
 
-// Belongs counts the connection as another peer's: more is known of it by now.
+// Belongs counts the connection as another peer's, who is known by now and served.
 func (c *Conn) Belongs(peer string) {
+	c.room.mu.Lock()
+	c.belongs(peer, true)
+}
+
+// Known counts the connection among those of peers that are known.
+func (c *Conn) Known() {
+	c.room.mu.Lock()
+	c.belongs(c.peer, c.served)
+}
+
+// Served is Known for a peer that is given something: it may be slow to read it.
+func (c *Conn) Served() {
+	c.room.mu.Lock()
+	c.belongs(c.peer, true)
+}
+
+// belongs is for who holds room.mu, which it gives back.
+func (c *Conn) belongs(peer string, served bool) {
 	r := c.room
-	r.mu.Lock()
-	if c.out {
+	if c.out || c.class == known && c.peer == peer && c.served == served {
 		r.mu.Unlock()
 		return
 	}
 	under := c.read - c.taken
 	r.count(c, -under)
-	c.peer = peer
+	if c.at != nil {
+		r.held[c.class].Remove(c.at)
+		c.mark, c.at = c.read, r.held[known].PushBack(c)
+	}
+	c.peer, c.class, c.served = peer, known, served
 	r.count(c, under)
-	out, err := r.tooMuch(c)
+	out, err := r.weigh(c) // answers to who is served are not counted at once
+	give, why := r.tooMuch(c)
+	out, err = append(out, give...), cmp.Or(err, why)
 	r.mu.Unlock()
 	end(out, err)
 }
@@ -118,7 +201,136 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if came := c.frames.take(b[:n]); came != 0 {
 		c.add(came)
 	}
+	if k := c.frames.control; k != 0 {
+		c.control.Add(int64(k))
+		c.frames.keeps += k
+	}
+	c.keep(c.frames.keeps)
+	c.settle() // a stream may have been reset
+	if c.frames.err != nil {
+		return 0, c.frames.err // gRPC closes the connection
+	}
 	return n, err
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(b []byte) (int, error) {
+	if len(b) < writeBuffer { // all that came was answered before
+		c.keep(-int(c.control.Swap(0)))
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(c.room.patience)) // where it fails, so does Write
+	n, err := c.Conn.Write(b)
+	ends, unread := 0, 0
+	messages := c.written.take(b[:n], func(id uint32) {
+		o := c.streams.end(id)
+		ends += o.headers
+		if o.settled == c.settled.Load() {
+			unread += o.unread
+		}
+	})
+	if messages != 0 {
+		c.sent.Add(int64(messages))
+		c.answer(-messages)
+	}
+	if unread != 0 {
+		c.add(-unread)
+	}
+	c.keep(-ends)
+	if ends != 0 {
+		c.settle()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // gRPC would read on
+		c.room.mu.Lock()
+		gives := c.room.leaves(c)
+		c.room.mu.Unlock()
+		end(gives, fmt.Errorf("%w: not all was written within %s", ErrUnread, c.room.patience))
+	}
+	return n, err
+}
+
+// settle gives back everything, where the last call has ended and now the last stream.
+func (c *Conn) settle() {
+	if c.unsettled.Load() {
+		c.room.mu.Lock()
+		c.room.settle(c)
+		c.room.mu.Unlock()
+	}
+}
+
+// keep counts what gRPC keeps beside messages that came, or, below zero, no longer does.
+func (c *Conn) keep(n int) {
+	if n != 0 {
+		c.weigh(c.keeps.Add(int64(n)) + max(0, c.answers.Load()))
+	}
+}
+
+// answer counts bytes of messages that gRPC was given, or, below zero, has written.
+func (c *Conn) answer(n int) {
+	c.weigh(c.keeps.Load() + max(0, c.answers.Add(int64(n))))
+}
+
+// weigh has the Room weigh what is kept now, where that may make a difference.
+func (c *Conn) weigh(now int64) {
+	more, over := now > c.free.Load(), c.over.Load()
+	if more == over && (!over || max(now-c.seen.Load(), c.seen.Load()-now) < step) {
+		return
+	}
+	r := c.room
+	r.mu.Lock()
+	out, err := r.weigh(c)
+	r.mu.Unlock()
+	end(out, err)
+}
+
+// weigh counts what is not free of what a connection keeps. The caller holds mu.
+func (r *Room) weigh(c *Conn) (out []*Conn, err error) {
+	for !c.out {
+		keeps, answers, free := c.keeps.Load(), max(0, c.answers.Load()), c.free.Load()
+		now := keeps + answers
+		if c.served {
+			now = keeps + min(answers, int64(c.late))
+		}
+		c.seen.Store(keeps + answers)
+		c.over.Store(keeps+answers > free)
+		more := int(max(0, now-free)) - c.excess
+		c.excess += more
+		if more > 0 {
+			give, why := r.add(c, more)
+			out, err = append(out, give...), cmp.Or(why, err)
+		} else {
+			r.take(c, -more)
+		}
+		if answers >= freeConn && c.look == nil && !c.out {
+			c.waited = c.sent.Load() + answers
+			c.look = time.AfterFunc(r.patience, c.lookAgain)
+		}
+		if c.keeps.Load()+max(0, c.answers.Load()) == keeps+answers {
+			break
+		}
+	}
+	return out, err
+}
+
+// lookAgain finds which answers have waited since the last look.
+func (c *Conn) lookAgain() {
+	r := c.room
+	r.mu.Lock()
+	answers := c.answers.Load()
+	c.late = int(max(0, c.waited-c.sent.Load()))
+	c.waited = c.sent.Load() + answers
+	if answers < freeConn {
+		c.late = 0
+	}
+	out, err := r.weigh(c)
+	switch {
+	case c.out:
+	case answers < freeConn:
+		c.look = nil
+	default:
+		c.look.Reset(r.patience)
+	}
+	r.mu.Unlock()
+	end(out, err)
 }
 
 // endOfTheOther reports whether an error of reading says that the other end closed the
@@ -172,14 +384,14 @@ func (r *Room) add(c *Conn, n int) ([]*Conn, error) {
 	r.count(c, n)
 	c.read += n
 	if c.at == nil {
-		c.mark, c.at = c.read, r.held.PushBack(c)
+		c.mark, c.at = c.read, r.held[c.class].PushBack(c)
 	}
 	return r.tooMuch(c)
 }
 
 // count adds to the sums. The caller holds mu.
 func (r *Room) count(c *Conn, n int) {
-	r.all += n
+	r.all[c.class] += n
 	if r.peers[c.peer] += n; r.peers[c.peer] == 0 {
 		delete(r.peers, c.peer)
 	}
@@ -195,11 +407,11 @@ func (r *Room) take(c *Conn, n int) {
 	c.taken += n
 	switch {
 	case c.taken == c.read:
-		r.held.Remove(c.at)
+		r.held[c.class].Remove(c.at)
 		c.at = nil
 	case c.taken >= c.mark:
 		c.mark = c.read
-		r.held.MoveToBack(c.at)
+		r.held[c.class].MoveToBack(c.at)
 	}
 }
 
@@ -207,6 +419,36 @@ func (r *Room) take(c *Conn, n int) {
 func (r *Room) leave(c *Conn) {
 	r.take(c, c.read-c.taken)
 	c.out = true
+	if c.look != nil {
+		c.look.Stop()
+	}
+}
+
+// leaves is leave for who is to close it. The caller holds mu.
+func (r *Room) leaves(c *Conn) []*Conn {
+	if c.out {
+		return nil
+	}
+	r.leave(c)
+	return []*Conn{c}
+}
+
+// settle gives back everything where no call is open: nobody will take what was sent to
+// calls that are over. The caller holds mu.
+func (r *Room) settle(c *Conn) {
+	if c.calls != 0 {
+		c.unsettled.Store(false)
+		return
+	}
+	c.unsettled.Store(true) // before the look: who ends a stream looks at it after
+	if !c.streams.none() {
+		return
+	}
+	c.unsettled.Store(false)
+	c.settled.Add(1)
+	c.answers.Store(0)
+	c.late = 0
+	r.take(c, c.read-c.taken-c.excess)
 }
 
 // tooMuch picks those that give way, until what came over c has room. The caller
@@ -220,8 +462,8 @@ func (r *Room) tooMuch(c *Conn) (out []*Conn, err error) {
 			gives, err = c, fmt.Errorf("%w: %d bytes on one connection", ErrFull, c.read-c.taken)
 		case r.peers[c.peer] > r.most.Peer:
 			gives, err = r.oldest(c.peer), fmt.Errorf("%w: %d bytes of %s", ErrFull, r.peers[c.peer], c.peer)
-		case r.all > r.most.All:
-			gives, err = r.held.Front().Value.(*Conn), fmt.Errorf("%w: %d bytes of all", ErrFull, r.all) //nolint:forcetypeassert // what it holds
+		case r.all[c.class] > r.most.All:
+			gives, err = r.held[c.class].Front().Value.(*Conn), fmt.Errorf("%w: %d bytes of all", ErrFull, r.all[c.class]) //nolint:forcetypeassert // what it holds
 		}
 		if gives == nil {
 			return out, err
@@ -231,12 +473,14 @@ func (r *Room) tooMuch(c *Conn) (out []*Conn, err error) {
 	}
 }
 
-// oldest is the connection of a peer whose bytes have been there longest. The caller
-// holds mu.
+// oldest is the connection of a peer whose bytes have been there longest, of those first
+// that are not known. The caller holds mu.
 func (r *Room) oldest(peer string) *Conn {
-	for e := r.held.Front(); e != nil; e = e.Next() {
-		if c := e.Value.(*Conn); c.peer == peer { //nolint:forcetypeassert // what it holds
-			return c
+	for class := range r.held {
+		for e := r.held[class].Front(); e != nil; e = e.Next() {
+			if c := e.Value.(*Conn); c.peer == peer { //nolint:forcetypeassert // what it holds
+				return c
+			}
 		}
 	}
 	return nil // internal error: it holds nothing
@@ -266,12 +510,14 @@ func (r *Room) Handler() stats.Handler { return handler{} }
 
 type handler struct{}
 
-// call is one call. What it holds is counted until it ends; of the messages of a
+// call is one call. What it keeps is counted until it ends; of the messages of a
 // stream until its handler has read them: what it keeps of them is its own to bound.
 type call struct {
-	conn   *Conn
-	stream bool
-	size   int
+	conn     *Conn
+	stream   bool
+	endless  bool // neither side has one message
+	keeps    int
+	messages int
 }
 
 type callKey struct{}
@@ -293,16 +539,23 @@ func (handler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 	switch s := s.(type) {
 	case *stats.InHeader:
-		c.size = perCall + sizeOf(s.Header)
+		c.keeps = perCall + sizeOf(s.Header)
 	case *stats.Begin: // whose end is told; a method that there is not begins never
-		c.stream = s.IsClientStream
+		c.stream, c.endless = s.IsClientStream, s.IsClientStream || s.IsServerStream
 		c.begin()
 	case *stats.InPayload:
-		if n := s.WireLength + perPiece; c.stream {
+		switch n := s.WireLength + perPiece; {
+		case c.stream:
 			c.conn.add(-n)
-		} else {
-			c.size += n
+		case c.endless: // it has one, for as long as it lasts
+			c.conn.add(-n)
+			c.conn.keep(n)
+			c.keeps += n
+		default:
+			c.messages += n
 		}
+	case *stats.OutPayload:
+		c.conn.answer(s.WireLength)
 	case *stats.End:
 		c.end()
 	}
@@ -323,22 +576,25 @@ func (c *call) begin() {
 	r := c.conn.room
 	r.mu.Lock()
 	c.conn.calls++
-	out, err := r.add(c.conn, c.size)
 	r.mu.Unlock()
-	end(out, err)
+	if c.endless {
+		c.conn.free.Add(freeStream)
+	}
+	c.conn.keep(c.keeps)
 }
 
-// end gives back what the call holds, and with the last of a connection everything:
-// nobody will take what was sent to calls that are over.
+// end gives back what the call holds.
 func (c *call) end() {
+	if c.endless {
+		c.conn.free.Add(-freeStream)
+	}
+	c.conn.keep(-c.keeps)
 	r := c.conn.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.take(c.conn, c.size)
-	if c.conn.calls--; c.conn.calls == 0 {
-		c.conn.settled.Add(1)
-		r.take(c.conn, c.conn.read-c.conn.taken)
-	}
+	r.take(c.conn, c.messages)
+	c.conn.calls--
+	r.settle(c.conn)
 }
 
 // TagConn implements stats.Handler.

@@ -1,0 +1,160 @@
+package underway
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// errIllegal is why nothing more is read of a connection: gRPC answers what came with the
+// connection's end, keeps that answer where it is not read, and goes on reading.
+var errIllegal = errors.New("headers of a stream that cannot begin")
+
+const (
+	// perOpen is what gRPC keeps for a stream beside its headers.
+	perOpen = 512
+	// perEcho is how long a refusal may be that quotes what it refuses: %q of a byte.
+	perEcho = len(`\xff`)
+	// maxHeader is more than any server of ours takes as one header.
+	maxHeader = 64 << 10
+)
+
+// streams are those that are open on a connection: from their headers on, and until their
+// end was written or they were reset. A stats.Handler sees the calls that gRPC begins; what
+// it refuses before that, it keeps until its answer is written.
+type streams struct {
+	mu   sync.Mutex // guards the following
+	open map[uint32]opened
+
+	// The following are of whoever reads.
+	highest uint32 // that began
+	fields  *hpack.Decoder
+	size    int // of the headers that are being read, as they are kept
+}
+
+// opened is what is kept for an open stream.
+type opened struct {
+	headers int
+	unread  int // of a message that its client will not complete
+	settled uint64
+}
+
+// begin notes a stream at its headers' first byte.
+func (s *streams) begin(id uint32) (keeps int, err error) {
+	if id%2 == 0 || id <= s.highest { // RFC 9113 5.1.1
+		return 0, errIllegal
+	}
+	s.highest = id
+	if s.fields == nil {
+		s.fields = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
+			s.size += len(f.Name) + perEcho*len(f.Value) + 32 // RFC 9113 6.5.2
+		})
+		s.fields.SetMaxStringLength(maxHeader)
+	}
+	s.size = 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[id] = opened{headers: perOpen}
+	return perOpen, nil
+}
+
+// block follows a part of the headers of the stream that began last: a few bytes of it may
+// stand for many.
+func (s *streams) block(b []byte) error {
+	if s.fields == nil {
+		return nil // of no stream, which gRPC refuses
+	}
+	_, err := s.fields.Write(b)
+	return err
+}
+
+// began notes that the headers are whole.
+func (s *streams) began(id uint32) (keeps int, err error) {
+	if s.fields == nil {
+		return 0, nil
+	}
+	keeps, s.size = s.size, 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o, ok := s.open[id]; ok { // nothing can have ended it before they were whole, but a server that stops
+		o.headers += keeps
+		s.open[id] = o
+		return keeps, s.fields.Close()
+	}
+	return 0, s.fields.Close()
+}
+
+// unread notes bytes of a message that ends with its stream, and reports whether gRPC keeps
+// them: until the call is over.
+func (s *streams) unread(id uint32, n int, settled uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.open[id]
+	if ok {
+		o.unread, o.settled = n, settled
+		s.open[id] = o
+	}
+	return ok
+}
+
+// has reports whether a stream is open.
+func (s *streams) has(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.open[id]
+	return ok
+}
+
+// end notes that a stream is over, and returns what was kept for it.
+func (s *streams) end(id uint32) opened {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.open[id]
+	delete(s.open, id)
+	return o
+}
+
+// none reports whether no stream is open.
+func (s *streams) none() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open) == 0
+}
+
+// written follows the frames that gRPC writes, as far as they end streams or carry messages.
+type written struct {
+	header [frameHeader]byte
+	have   int // bytes of header
+	left   int // bytes of the payload that are still to come
+}
+
+// take follows b, and calls ended for each stream whose end is in it. It returns how many
+// bytes of messages are.
+func (w *written) take(b []byte, ended func(id uint32)) (messages int) {
+	for len(b) > 0 {
+		if w.left == 0 {
+			k := copy(w.header[w.have:], b)
+			w.have, b = w.have+k, b[k:]
+			if w.have < frameHeader {
+				return messages
+			}
+			w.left = int(w.header[0])<<16 | int(w.header[1])<<8 | int(w.header[2])
+		}
+		kind := w.header[3]
+		k := min(w.left, len(b))
+		w.left, b = w.left-k, b[k:]
+		if kind == frameData {
+			messages += k
+		}
+		if w.left > 0 {
+			return messages
+		}
+		w.have = 0
+		if kind == frameReset || kind <= frameHeaders && w.header[4]&endStream != 0 {
+			ended(binary.BigEndian.Uint32(w.header[5:]) &^ (1 << 31))
+		}
+	}
+	return messages
+}
