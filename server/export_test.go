@@ -20,6 +20,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy/repo"
 	"signet.example/proxy"
+	"signet.example/server/conns"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 	"signet.example/server/views"
@@ -43,10 +44,10 @@ func ReadAddresses(dir string) (Addresses, error) {
 var (
 	// MostOfOneAddress is how many connections of one address there are whose handshake is
 	// not complete, and MostStrangersOfOneAddress how many that are nobody's after it.
-	MostOfOneAddress          = fleet.AgentsLimits().Source[fleet.Shaking]
-	MostStrangersOfOneAddress = fleet.AgentsLimits().Source[fleet.Stranger]
+	MostOfOneAddress          = conns.AgentsLimits().Source[conns.Shaking]
+	MostStrangersOfOneAddress = conns.AgentsLimits().Source[conns.Stranger]
 	// MostOfOneAgent is how many connections one agent has.
-	MostOfOneAgent = fleet.AgentsLimits().Agent
+	MostOfOneAgent = conns.AgentsLimits().Agent
 )
 
 // What attestations are paid with.

@@ -15,7 +15,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/internal/underway"
 	"signet.example/server/access"
-	"signet.example/server/fleet"
+	"signet.example/server/conns"
 	"signet.example/server/issuance"
 	"signet.example/server/join"
 )
@@ -57,7 +57,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 }
 
 // agentServer is the agents' face.
-func (s *server) agentServer(attestors *nodes.Attestors, connections *fleet.Listener) *grpc.Server {
+func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.Listener) *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
 	room := underway.New(mostUnread)
 	opts = append(opts,

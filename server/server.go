@@ -21,6 +21,7 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/policy/repo"
 	"signet.example/server/access"
+	"signet.example/server/conns"
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
 	"signet.example/server/issuance"
@@ -211,7 +212,7 @@ func (s *server) serve(ctx context.Context) error {
 		return fmt.Errorf("listen for agents: %w", err)
 	}
 	defer func() { _ = agents.Close() }() // closed already where gRPC served it
-	connections := fleet.Listen(agents, s.metrics.tooMany)
+	connections := conns.Listen(agents, s.metrics.tooMany)
 	s.access.Connections = connections
 	adminL, err := unixsock.Listen(ctx, s.cfg.AdminSocket, 0o600)
 	if err != nil {

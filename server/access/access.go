@@ -30,6 +30,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/underway"
 	"signet.example/proxy"
+	"signet.example/server/conns"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
@@ -163,7 +164,7 @@ func (a *Access) identify(ctx context.Context, method string) (*Caller, time.Tim
 	if !ok || len(from.chain()) == 0 {
 		return nil, time.Time{}, fault.New(fault.Identity, "no client certificate")
 	}
-	c := &Caller{Conn: p.Addr, Remote: fleet.AddrOf(p.Addr)}
+	c := &Caller{Conn: p.Addr, Remote: conns.AddrOf(p.Addr)}
 	var err error
 	if c.Instance, err = fleet.InstanceOf(ctx); err != nil {
 		return c, time.Time{}, err

@@ -13,7 +13,7 @@ import (
 
 	"signet.example/identity"
 	"signet.example/internal/underway"
-	"signet.example/server/fleet"
+	"signet.example/server/conns"
 )
 
 // Credentials are those of the agents' listener, over TLS. room counts what is sent and not
@@ -41,13 +41,13 @@ func (c verifiedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credential
 		p := &tlsPeer{TLSInfo: t}
 		info, known = p, c.known(p)
 	}
-	if u, ok := raw.(*fleet.Conn); ok && err == nil {
+	if u, ok := raw.(*conns.Conn); ok && err == nil {
 		u.Shook(known)
 	}
 	if err != nil {
 		return conn, info, err
 	}
-	return c.room.Enter(conn, fleet.Source(fleet.AddrOf(raw.RemoteAddr())).String(), func(who string, err error) {
+	return c.room.Enter(conn, conns.Source(conns.AddrOf(raw.RemoteAddr())).String(), func(who string, err error) {
 		c.log.Warn("connection closed", slog.String("remote", raw.RemoteAddr().String()), slog.String("of", who), slog.Any("err", err))
 		_ = raw.Close() // TLS would wait for whoever does not read
 	}), info, nil

@@ -1,6 +1,5 @@
 // Package fleet is who there is: the agents that joined, which of them are connected and
-// as which run, what they report, where the proxies of each virtual node listen, and how
-// many connections strangers and agents may have.
+// as which run, what they report, and where the proxies of each virtual node listen.
 //
 // It must not know what is stored about a mesh (whether an agent may host a virtual node
 // is asked of [Hosts]), what anybody is told because of it (who makes views reads a
@@ -9,7 +8,7 @@
 // Main types: [Known] (what all servers know of the fleet, as one value), [Roster] (who
 // joined, as the store has it), [Sessions] (who is connected: reports up, questions down),
 // [Instances] (one run of an agent at a time), [Endpoints] (what [Sessions] hands on: who
-// listens where), [Listener] (how many connections of each class).
+// listens where), [Status] (what is known of one agent).
 //
 // # Concurrency
 //

@@ -9,6 +9,7 @@ import (
 	grpcmd "google.golang.org/grpc/metadata"
 
 	"signet.example/api"
+	"signet.example/server/conns"
 	"signet.example/server/fault"
 	"signet.example/server/shared"
 )
@@ -122,7 +123,7 @@ func (i *Instances) Admit(ctx context.Context, agent, instance string, remote ne
 // admit has an instance served if may says so of the run that is served now, which it
 // returns. Nothing is changed for one that calls again.
 func (i *Instances) admit(agent, instance string, remote netip.Addr, may func(Run) bool) (was Run, ok bool) {
-	from := Source(remote)
+	from := conns.Source(remote)
 	if was = i.run(agent); was.served && was.instance == instance && was.from == from && may(was) {
 		return was, true
 	}
@@ -144,7 +145,7 @@ func (i *Instances) Joined(agent, instance string, remote netip.Addr) {
 
 // ServedAt reports whether an agent's instance was let in from here the last time.
 func (i *Instances) ServedAt(agent string, from netip.Addr) bool {
-	return i.run(agent).from == Source(from)
+	return i.run(agent).from == conns.Source(from)
 }
 
 // Forget lets go of an agent that was deleted.

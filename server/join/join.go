@@ -19,6 +19,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/plain"
+	"signet.example/server/conns"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/store"
@@ -163,7 +164,7 @@ func (d *Desk) pay(ctx context.Context, c Caller, req *api.AttestRequest) error 
 	case w.Own != nil:
 		d.cfg.Vouched(c.Conn)
 		return d.cfg.Known.Take(string(w.Own), w.Units)
-	case d.cfg.Strangers.Take(fleet.Source(c.Remote).String(), w.Units) != nil:
+	case d.cfg.Strangers.Take(conns.Source(c.Remote).String(), w.Units) != nil:
 		return fault.Limit
 	}
 	return nil

@@ -43,10 +43,9 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"server/fleet": {lines: 2600},
-	"policy":       {uses: 18},
-	"dev":          {calls: 12},
-	"xds":          {uses: 15},
+	"policy": {uses: 18},
+	"dev":    {calls: 12},
+	"xds":    {uses: 15},
 	// What is checked is linted, and what is linted is signed, by types that embed the one before.
 	"ca":  {uses: 11, embedded: []string{"checked", "linted"}},
 	"ads": {uses: 11},

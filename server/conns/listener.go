@@ -1,4 +1,4 @@
-package fleet
+package conns
 
 import (
 	"container/list"
