@@ -14,20 +14,27 @@ import (
 // resources, so they must not be shared yet.
 func AssignMeshes(resources []*Resource) error {
 	byObject, byName := map[string]string{}, map[string]bool{}
-	var names []string
+	var names, selecting []string
 	for _, r := range resources {
 		if r.Kind == KindMesh && !byName[r.Name] {
 			byObject[r.ObjectName], byName[r.Name] = r.Name, true
 			names = append(names, r.Name)
+			if s, ok := r.Spec.(*MeshSpec); ok && s.NamespaceSelector != nil {
+				selecting = append(selecting, r.Name)
+			}
 		}
 	}
 	slices.Sort(names)
+	unread := ""
+	if slices.Sort(selecting); len(selecting) > 0 {
+		unread = "; the namespaceSelector of mesh " + strings.Join(selecting, " and ") + " is not read: there are no namespaces here to select"
+	}
 	var errs manifest.Errors
 	for _, r := range resources {
 		if r.Kind == KindMesh {
 			continue
 		}
-		name, err := meshOf(r, byObject, byName, names)
+		name, err := meshOf(r, byObject, byName, names, unread)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -37,7 +44,7 @@ func AssignMeshes(resources []*Resource) error {
 	return errs.OrNil()
 }
 
-func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, names []string) (string, *manifest.Error) {
+func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, names []string, unread string) (string, *manifest.Error) {
 	known := "there is no mesh"
 	if len(names) > 0 {
 		known = "there are: " + strings.Join(names, ", ")
@@ -61,7 +68,7 @@ func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, nam
 	case len(names) == 0:
 		return "", r.fieldError("", fmt.Sprintf("%s belongs to no mesh: there is none", r))
 	}
-	return "", r.fieldError("spec.meshRef", fmt.Sprintf("%s must say its mesh; %s", r, known))
+	return "", r.fieldError("spec.meshRef", fmt.Sprintf("%s must say its mesh; %s%s", r, known, unread))
 }
 
 // String is "virtualNode web" or, in a namespace, "virtualNode web in namespace shop".

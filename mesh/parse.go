@@ -28,16 +28,17 @@ func Parse(d *manifest.Document) (*Resource, error) {
 	if r.Spec == nil {
 		return nil, d.FieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))
 	}
-	if err := d.Decode(r.Spec); err != nil {
-		return nil, err
+	wrong := manifest.AsErrors(d.Decode(r.Spec))
+	if slices.ContainsFunc(wrong, func(e *manifest.Error) bool { return !e.Unknown }) {
+		return nil, wrong // fields are not held against others that could not be read
 	}
 	rules := &ruler{doc: d}
 	rules.resource(r)
-	if len(rules.errs) > 0 {
-		rules.errs.Sort()
-		return nil, rules.errs
-	}
+	wrong = wrong.With(rules.errs)
 	r.applyDefaults()
+	if len(wrong) > 0 {
+		return nil, wrong.With(Unsupported(r))
+	}
 	return r, nil
 }
 

@@ -104,3 +104,12 @@ func takesApart(stack []uintptr) bool {
 		}
 	}
 }
+
+func TestAnApplyWithTooManyMistakesIsNotReadToItsEnd(t *testing.T) {
+	r := newRig(t)
+	foreign := strings.Repeat("---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n", 5000)
+	_, err := r.admin.Apply(t.Context(), &api.ApplyRequest{Sources: []*api.Source{{File: "a.yaml", Content: []byte(foreign)}, {File: "b.yaml", Content: []byte(foreign)}}})
+	if err == nil || strings.Count(err.Error(), "\n") > 1100 || !strings.Contains(err.Error(), "too many mistakes; the rest is not read") || strings.Contains(err.Error(), "b.yaml") {
+		t.Errorf("%.300v", err)
+	}
+}

@@ -23,6 +23,15 @@ func (dec *decoder) fail(at pos, path, msg string) {
 	}
 }
 
+// unknown refuses a field that is none of known.
+func (dec *decoder) unknown(at pos, path, name string, known []string) {
+	if len(dec.errs) < MaxErrors {
+		e := dec.src.errorAt(at, path, unknownField(name, known))
+		e.Unknown = true
+		dec.errs = append(dec.errs, e)
+	}
+}
+
 func (dec *decoder) done() error {
 	dec.errs.Sort()
 	return dec.errs.OrNil()
@@ -45,6 +54,9 @@ var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 
 // into decodes one value that is not null.
 func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
+	if v.shape == isBroken {
+		return
+	}
 	if to.Kind() == reflect.Pointer {
 		to.Set(reflect.New(to.Type().Elem()))
 		dec.into(path, v, to.Elem(), r)
@@ -182,7 +194,7 @@ func (dec *decoder) structure(path string, v *value, to reflect.Value) {
 	}
 	for _, f := range v.fields {
 		if at := below(path, f.name); !slices.Contains(names, f.name) && !dec.ignore[at] {
-			dec.fail(f.at, at, unknownField(f.name, names))
+			dec.unknown(f.at, at, f.name, names)
 		}
 	}
 	dec.oneOf(path, v, members)

@@ -123,3 +123,44 @@ func TestFieldErrorPointsAtTheFieldOrTheNearestAbove(t *testing.T) {
 		}
 	}
 }
+
+// One run tells all: what cannot be read hides nothing that can.
+func TestWhatIsBrokenInADocumentHidesNoOtherMistake(t *testing.T) {
+	d := signetDoc(t, "spec:\n  group: a\n  group: b\n  selectors: !x []\n  limit: 010\n  ttl: *none\n  virtualNode: {<<: 1, m: 2}\n  tags: x\n")
+	var got []string
+	for _, e := range manifest.AsErrors(d.Decode(&binding{})) {
+		got = append(got, e.Error())
+	}
+	want := []string{
+		"b.yaml:6:3: spec.group: was given before, in line 5",
+		"b.yaml:7:14: spec.selectors: has a YAML tag, which is not accepted",
+		`b.yaml:8:10: spec.limit: number "010": write it in decimal without leading zeros, or in quotes where it is text, such as a mode`,
+		"b.yaml:9:8: spec.ttl: alias *none has no anchor before it",
+		"b.yaml:10:17: spec.virtualNode: merge keys (<<) are not accepted: write the fields out",
+		"b.yaml:10:27: spec.virtualNode.m: must be a string, is a whole number: quote it",
+		"b.yaml:11:9: spec.tags: must be a mapping, is a string",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestAMistakeThatMayFollowFromAnotherIsNotTold(t *testing.T) {
+	known := manifest.Errors{{Field: "spec.routes[1].match", Msg: "known"}}
+	var got []string
+	for _, e := range known.With(manifest.Errors{
+		{Field: "spec.routes[1].match"},
+		{Field: "spec.routes[1].match.headers[0]"},
+		{Field: "spec.routes[1]"},
+		{Field: "spec"},
+		{Field: ""},
+		{Field: "spec.routes[10].match"},
+		{Field: "spec.routes[1].matches"},
+		{Field: "metadata.name"},
+	}) {
+		got = append(got, e.Field)
+	}
+	if d := cmp.Diff([]string{"spec.routes[1].match", "spec.routes[10].match", "spec.routes[1].matches", "metadata.name"}, got); d != "" {
+		t.Error(d)
+	}
+}

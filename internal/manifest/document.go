@@ -34,14 +34,15 @@ func (f *Format) has(apiVersion string) bool {
 	})
 }
 
-func (f *Format) isForeign(root *value) bool {
-	v := root.get("apiVersion")
-	return v != nil && v.shape == isString && !f.has(v.text)
-}
-
-func (f *Format) documents(src *source, root *value) ([]*Document, error) {
-	if root.shape == isNull {
+// documents are those of a text: one, or the items of a list. What is wrong with the
+// text already is told with each of them that is not foreign: of those only the name is
+// read.
+func (f *Format) documents(src *source, root *value, wrong Errors) ([]*Document, error) {
+	switch root.shape {
+	case isNull:
 		return nil, nil
+	case isBroken:
+		return nil, wrong.OrNil()
 	}
 	d := &Document{File: src.file, Line: root.at.line, format: f, src: src, root: root}
 	if root.shape != isMap {
@@ -55,26 +56,32 @@ func (f *Format) documents(src *source, root *value) ([]*Document, error) {
 	}
 	d.APIVersion, d.Kind = text(root.get("apiVersion")), text(root.get("kind"))
 	if d.APIVersion == "v1" && d.Kind == "List" {
-		return f.listItems(src, root)
+		return f.listItems(src, root, wrong)
 	}
 	meta := root.get("metadata")
 	d.Name, d.Namespace = text(meta.get("name")), text(meta.get("namespace"))
 	for _, name := range []string{"apiVersion", "kind"} {
-		if text(root.get(name)) == "" {
-			return nil, d.errorAt(root.at, name, "is missing")
+		v := root.get(name)
+		if text(v) != "" {
+			continue
 		}
+		if v == nil || v.shape != isBroken {
+			wrong = append(slices.Clone(wrong), d.errorAt(root.at, name, "is missing"))
+		}
+		return nil, wrong
 	}
 	if d.Foreign() {
 		return []*Document{d}, nil
 	}
 	d.readEnvelope()
+	d.envelope = append(d.envelope, wrong...)
 	return []*Document{d}, nil
 }
 
-func (f *Format) listItems(src *source, root *value) ([]*Document, error) {
+func (f *Format) listItems(src *source, root *value, wrong Errors) ([]*Document, error) {
 	items := root.get("items")
 	if items == nil || items.shape != isList {
-		return nil, nil
+		return nil, wrong.OrNil()
 	}
 	var docs []*Document
 	var errs Errors
@@ -83,7 +90,7 @@ func (f *Format) listItems(src *source, root *value) ([]*Document, error) {
 			errs = append(errs, src.errorAt(item.at, "items", "a list in a list is not accepted"))
 			continue
 		}
-		ds, err := f.documents(src, item)
+		ds, err := f.documents(src, item, wrong)
 		docs = append(docs, ds...)
 		errs = append(errs, AsErrors(err)...)
 	}
@@ -114,7 +121,7 @@ func (d *Document) readEnvelope() {
 	known := append([]string{"apiVersion", "kind", "metadata", "spec"}, serverFields...)
 	for _, f := range d.root.fields {
 		if !slices.Contains(known, f.name) {
-			dec.fail(f.at, f.name, unknownField(f.name, known))
+			dec.unknown(f.at, f.name, f.name, known)
 		}
 	}
 	if versions := d.format.Versions; !slices.Contains(versions, d.APIVersion) {

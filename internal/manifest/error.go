@@ -24,6 +24,8 @@ type Error struct {
 	Dangling string
 	// Exported is true for a field that an API server wrote.
 	Exported bool
+	// Unknown is true for a field that there is not. What stands beside it was read.
+	Unknown bool
 }
 
 // Error is one line: where, which field, what.
@@ -89,6 +91,25 @@ func (es Errors) OrNil() error {
 		return nil
 	}
 	return es
+}
+
+// With adds mistakes that were found in what could be read, except those that may follow
+// from one that is known: of the same field, of one above it or below it.
+func (es Errors) With(more Errors) Errors {
+	all := slices.Clone(es)
+	for _, e := range more {
+		if !slices.ContainsFunc(es, func(known *Error) bool { return within(e.Field, known.Field) || within(known.Field, e.Field) }) {
+			all = append(all, e)
+		}
+	}
+	all.Sort()
+	return all
+}
+
+// within reports whether a field is the one at path or below it.
+func within(field, path string) bool {
+	rest, ok := strings.CutPrefix(field, path)
+	return ok && (path == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // Sort orders the mistakes as the source has them.

@@ -14,8 +14,13 @@ import (
 func DecodeSettings(file string, content []byte, into any) error {
 	var src *source
 	var root *value
-	for _, p := range pieces(content) {
+	var wrong Errors
+	read := 0
+	for p := range pieces(content) {
 		s := &source{file: file, text: p.text, first: p.first}
+		if read++; read > maxEmpty {
+			return s.errorAt(pos{line: p.first}, "", fmt.Sprintf("the file has more than %d documents: one is read", maxEmpty))
+		}
 		if err := s.checkText(); err != nil {
 			return err
 		}
@@ -26,19 +31,19 @@ func DecodeSettings(file string, content []byte, into any) error {
 		if body == nil {
 			continue
 		}
-		v, err := newTree(s).build(body)
-		if err != nil {
-			return err
+		v, errs := newTree(s).build(body)
+		if v == nil {
+			return errs
 		}
 		if root != nil {
 			return s.errorAt(v.at, "", "a second document: one is read")
 		}
-		src, root = s, v
+		src, root, wrong = s, v, errs
 	}
 	if root == nil || root.shape == isNull {
 		return nil
 	}
-	dec := &decoder{src: src, settings: true}
+	dec := &decoder{src: src, settings: true, errs: wrong}
 	dec.field("", root.at, root, into)
 	return dec.done()
 }

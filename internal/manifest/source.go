@@ -16,6 +16,8 @@ type source struct {
 	file  string
 	text  string
 	first int // number of its first line in the file
+
+	tokens int // that it has, once it was parsed
 }
 
 // posOf maps a token's place in the document to the file's.
@@ -38,24 +40,35 @@ var placeholder = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]{0,63}\}`)
 
 // line is the one of a place, as far as an excerpt shows it.
 func (s *source) line(p pos) string {
-	lines := strings.Split(s.text, "\n")
-	if at := p.line - s.first; p.col > 0 && at >= 0 && at < len(lines) {
-		return Clip(lines[at])
+	if p.col <= 0 {
+		return ""
 	}
-	return ""
+	_, line, _ := s.lines(p.line)
+	return Clip(line)
+}
+
+// lines are the text of a line of the file and of the one before it. A document has
+// many mistakes, and each is shown: so the text is not taken apart for one.
+func (s *source) lines(number int) (before, line string, ok bool) {
+	rest, ok := s.text, number >= s.first
+	for at := s.first; at < number && ok; at++ {
+		before, rest, ok = strings.Cut(rest, "\n")
+	}
+	line, _, _ = strings.Cut(rest, "\n")
+	return before, line, ok
 }
 
 // excerpt shows the line before, the line, and a caret under the column.
 func (s *source) excerpt(p pos) string {
-	lines := strings.Split(s.text, "\n")
-	at := p.line - s.first
-	if p.col <= 0 || at < 0 || at >= len(lines) {
+	before, line, ok := s.lines(p.line)
+	if p.col <= 0 || !ok {
 		return ""
 	}
 	var b strings.Builder
-	for i := max(0, at-1); i <= at; i++ {
-		fmt.Fprintf(&b, "%4d | %s\n", s.first+i, Clip(lines[i]))
+	if p.line > s.first {
+		fmt.Fprintf(&b, "%4d | %s\n", p.line-1, Clip(before))
 	}
+	fmt.Fprintf(&b, "%4d | %s\n", p.line, Clip(line))
 	if p.col <= maxExcerpt {
 		fmt.Fprintf(&b, "     | %s^\n", strings.Repeat(" ", p.col-1))
 	}
@@ -66,9 +79,16 @@ const maxExcerpt = 160 // runes of a source line that an excerpt shows
 
 // Clip shortens text from outside to what an error shows of it, on one line.
 func Clip(line string) string {
-	line = strings.ReplaceAll(line, "\t", " ")
-	if r := []rune(line); len(r) > maxExcerpt {
-		return string(r[:maxExcerpt]) + "…"
+	end, runes := len(line), 0
+	for at := range line {
+		if runes++; runes > maxExcerpt {
+			end = at
+			break
+		}
 	}
-	return line
+	clipped := strings.ReplaceAll(line[:end], "\t", " ")
+	if end < len(line) {
+		return clipped + "…"
+	}
+	return clipped
 }

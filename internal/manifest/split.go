@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -15,15 +17,34 @@ import (
 
 // Limits of one document. The largest object of App Mesh, a router with 50
 // routes of 10 targets and 10 headers, has about 16,000 tokens and is 12 deep. The
-// parser is quadratic in keys and depth, so tokens and nesting are bounded
-// before it runs, and what aliases expand to after.
+// parser is quadratic in keys, depth, paths and the blank lines behind a text, so all
+// of these are bounded before it runs, and what aliases expand to after.
 const (
 	maxBytes  = 1 << 20
 	maxTokens = 30_000
 	maxDepth  = 64
 	maxNodes  = 100_000
+	// maxKey is of one key in bytes. The longest that Kubernetes takes, of a label or an
+	// annotation, has 317.
+	maxKey = 512
+	// maxPaths is how many bytes the paths of all nodes may have at most: each repeats the
+	// keys above it, and the parser keeps them.
+	maxPaths = 64 << 20
+	// maxBlank is the document's bytes times its most blank lines in a row: so often the
+	// parser copies the text that they are behind.
+	maxBlank = 16 << 20
 	// maxFileErrors is where a hopeless file is not read any further.
 	maxFileErrors = 1000
+)
+
+// Limits of one file. What a document costs beside its bytes is paid maxDocuments times: a
+// mesh of 10,000 virtual nodes, each with router, service, binding and entry, has
+// 50,000; what renders templates leaves some empty ones. The work is the sum of the
+// squares of the documents' tokens: 10 of the most that one may have, 40 of the largest routers.
+const (
+	maxDocuments = 100_000
+	maxEmpty     = 10_000
+	maxWork      = 10 * maxTokens * maxTokens
 )
 
 // Format selects which manifests are read; documents of other groups are foreign.
@@ -42,12 +63,29 @@ type Format struct {
 func (f *Format) Split(file string, content []byte) ([]*Document, error) {
 	var docs []*Document
 	var errs Errors
-	for _, p := range pieces(content) {
-		if len(errs) >= maxFileErrors {
-			src := &source{file: file, text: p.text, first: p.first}
-			return docs, append(errs[:maxFileErrors], src.errorAt(pos{line: p.first}, "", "the file has too many mistakes; it is not read further"))
+	read, empty, work := 0, 0, 0
+	for p := range pieces(content) {
+		src := &source{file: file, text: p.text, first: p.first}
+		stop := ""
+		switch {
+		case len(errs) >= maxFileErrors:
+			errs, stop = errs[:maxFileErrors], "the file has too many mistakes; it is not read further"
+		case empty > maxEmpty:
+			stop = fmt.Sprintf("the file has more than %d empty documents; it is not read further", maxEmpty)
+		case read >= maxDocuments:
+			stop = fmt.Sprintf("the file has more than %d documents; it is not read further: apply it in parts", maxDocuments)
+		case work > maxWork:
+			stop = "the file has too many large documents; it is not read further: apply it in parts"
 		}
-		ds, err := f.parse(file, p)
+		if stop != "" {
+			return docs, append(errs, src.errorAt(pos{line: p.first}, "", stop))
+		}
+		ds, err := f.parse(src)
+		read++
+		if len(ds) == 0 && err == nil {
+			empty++
+		}
+		work += src.tokens * src.tokens
 		docs = append(docs, ds...)
 		errs = append(errs, AsErrors(err)...)
 	}
@@ -63,23 +101,26 @@ type piece struct {
 // pieces cuts at document markers. YAML 1.2 section 9.1.2 forbids a line that
 // starts with one inside any scalar, so cutting by lines is exact, and one
 // broken document does not hide the mistakes of the next.
-func pieces(content []byte) []piece {
+func pieces(content []byte) iter.Seq[piece] {
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
 	text := strings.ReplaceAll(string(content), "\r\n", "\n")
-	var out []piece
-	start, first, line := 0, 1, 1
-	for at := 0; at < len(text); line++ {
-		end := len(text)
-		if i := strings.IndexByte(text[at:], '\n'); i >= 0 {
-			end = at + i + 1
+	return func(yield func(piece) bool) {
+		start, first, line := 0, 1, 1
+		for at := 0; at < len(text); line++ {
+			end := len(text)
+			if i := strings.IndexByte(text[at:], '\n'); i >= 0 {
+				end = at + i + 1
+			}
+			if at > start && isMarker(text[at:end]) {
+				if !yield(piece{text[start:at], first}) {
+					return
+				}
+				start, first = at, line
+			}
+			at = end
 		}
-		if at > start && isMarker(text[at:end]) {
-			out = append(out, piece{text[start:at], first})
-			start, first = at, line
-		}
-		at = end
+		yield(piece{text[start:], first})
 	}
-	return append(out, piece{text[start:], first})
 }
 
 func isMarker(line string) bool {
@@ -87,25 +128,37 @@ func isMarker(line string) bool {
 	return ok && (rest == "" || strings.ContainsRune(" \t\n", rune(rest[0])))
 }
 
-func (f *Format) parse(file string, p piece) ([]*Document, error) {
-	src := &source{file: file, text: p.text, first: p.first}
+func (f *Format) parse(src *source) ([]*Document, error) {
 	if err := src.checkText(); err != nil {
 		return nil, err
 	}
+	if src.blank() {
+		return nil, nil
+	}
 	if f.Reject != nil {
-		if why := f.Reject(p.text); why != "" {
-			return nil, src.errorAt(pos{line: p.first}, "", why)
+		if why := f.Reject(src.text); why != "" {
+			return nil, src.errorAt(pos{line: src.first}, "", why)
 		}
 	}
 	body, err := src.parse()
 	if body == nil || err != nil {
 		return nil, err
 	}
-	root, err := newTree(src).build(body)
-	if err != nil && !f.isForeign(root) { // of a foreign document only the name is read
-		return nil, err
+	root, wrong := newTree(src).build(body)
+	if root == nil {
+		return nil, wrong
 	}
-	return f.documents(src, root)
+	return f.documents(src, root, wrong)
+}
+
+// blank reports whether there is nothing but comments behind the document's marker.
+func (s *source) blank() bool {
+	for line := range strings.SplitSeq(strings.TrimPrefix(s.text, "---"), "\n") {
+		if line = strings.TrimLeft(line, " \t"); line != "" && line[0] != '#' {
+			return false
+		}
+	}
+	return true
 }
 
 // checkText refuses what the parser should not see.
@@ -113,7 +166,12 @@ func (s *source) checkText() error {
 	if len(s.text) > maxBytes {
 		return s.errorAt(pos{line: s.first}, "", fmt.Sprintf("document has %d bytes; at most %d are read", len(s.text), maxBytes))
 	}
+	blank, most := 0, 0
 	for line, text := range strings.Split(s.text, "\n") {
+		if blank++; strings.Trim(text, " \t") != "" {
+			blank = 0
+		}
+		most = max(most, blank)
 		if !utf8.ValidString(text) {
 			return s.errorAt(pos{line: s.first + line}, "", "is not UTF-8")
 		}
@@ -122,6 +180,9 @@ func (s *source) checkText() error {
 		if bad >= 0 {
 			return s.errorAt(pos{line: s.first + line, col: 1 + utf8.RuneCountInString(text[:bad])}, "", "has a control character")
 		}
+	}
+	if most*len(s.text) > maxBlank {
+		return s.errorAt(pos{line: s.first}, "", fmt.Sprintf("document has %d blank lines in a row, which is too much for its %d bytes", most, len(s.text)))
 	}
 	return nil
 }
@@ -158,8 +219,11 @@ func (s *source) parse() (body ast.Node, err error) {
 // checkTokens bounds what the parser recurses on: brackets, and indicators
 // that nest on one line. Nesting by indentation needs bytes by the square.
 func (s *source) checkTokens(tokens token.Tokens) error {
-	if len(tokens) > maxTokens {
+	if s.tokens = len(tokens); len(tokens) > maxTokens {
 		return s.errorAt(pos{line: s.first}, "", fmt.Sprintf("document has %d tokens; at most %d are read", len(tokens), maxTokens))
+	}
+	if path := longestPath(tokens); path*len(tokens) > maxPaths {
+		return s.errorAt(pos{line: s.first}, "", fmt.Sprintf("document has too long keys for its %d tokens", len(tokens)))
 	}
 	flow, inline, line := 0, 0, 0
 	for _, t := range tokens {
@@ -183,6 +247,23 @@ func (s *source) checkTokens(tokens token.Tokens) error {
 		}
 	}
 	return nil
+}
+
+// longestPath is more than the bytes that any path has: of as many keys as can be below
+// each other, the longest ones.
+func longestPath(tokens token.Tokens) int {
+	var keys []int
+	for i, t := range tokens {
+		if t.Type == token.MappingValueType && i > 0 {
+			keys = append(keys, len(tokens[i-1].Value))
+		}
+	}
+	slices.Sort(keys)
+	sum := 0
+	for _, n := range keys[max(0, len(keys)-maxDepth):] {
+		sum += n
+	}
+	return sum
 }
 
 func (s *source) syntaxError(err error) error {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"signet.example/internal/manifest"
+	"signet.example/test/parts"
 )
 
 // object is the head of an object, to which a test adds its spec.
@@ -93,6 +94,9 @@ func TestHostileDocumentsAreRefusedSoon(t *testing.T) {
 		"keys":           manyKeys(60_000),
 		"steps":          steps(1000),
 		"bytes":          "a: " + strings.Repeat("x", 1<<20),
+		"blank lines":    object("Mesh", "m") + "spec:\n  a: |\n" + strings.Repeat("\n", 1_000_000),
+		"blanks":         object("Mesh", "m") + "spec:\n" + strings.Repeat("  a: |\n"+strings.Repeat("   x\n", 50)+strings.Repeat("  \n", 100), 1900),
+		"paths":          object("Mesh", "m") + "spec:\n" + longPath(50, 8000),
 		"NUL":            "a: \x00",
 		"not UTF-8":      "a: \xff",
 	} {
@@ -112,6 +116,18 @@ func TestHostileDocumentsAreRefusedSoon(t *testing.T) {
 	}
 }
 
+// longPath are keys below others of 500 bytes.
+func longPath(depth, keys int) string {
+	var b strings.Builder
+	for i := range depth {
+		b.WriteString(strings.Repeat(" ", 2+i) + strings.Repeat("k", 500) + ":\n")
+	}
+	for i := range keys {
+		fmt.Fprintf(&b, "%sk%d: v\n", strings.Repeat(" ", 2+depth), i)
+	}
+	return b.String()
+}
+
 func manyKeys(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -126,4 +142,60 @@ func steps(n int) string {
 		b.WriteString(strings.Repeat(" ", i) + "a:\n")
 	}
 	return b.String()
+}
+
+// What a document costs beside its bytes is paid at most so often.
+func TestAFileOfTooManyDocumentsIsNotReadToItsEnd(t *testing.T) {
+	named := func(i int) string { return fmt.Sprintf("--- {apiVersion: a, kind: b, n: %d}\n", i) }
+	var few strings.Builder
+	for i := range 1000 {
+		few.WriteString(named(i) + "---\n# of a template that gave nothing\n\n")
+	}
+	if docs, err := format.Split("f.yaml", []byte(few.String())); len(docs) != 1000 || err != nil {
+		t.Errorf("%d documents with empty ones between: %v", len(docs), err)
+	}
+	for what, c := range map[string]struct{ content, want string }{
+		"markers":       {strings.Repeat("---\n", 375_000), "f.yaml:10002: the file has more than 10000 empty documents; it is not read further"},
+		"small":         {strings.Repeat("--- {apiVersion: a, kind: b}\n", 100_001), "f.yaml:100001: the file has more than 100000 documents; it is not read further: apply it in parts"},
+		"large":         {strings.Repeat("---\n"+object("Mesh", "m")+"spec:\n  l: ["+strings.Repeat("x, ", 14_000)+"]\n", 20), "f.yaml:73: the file has too many large documents; it is not read further: apply it in parts"},
+		"null":          {strings.Repeat("--- ~\n", 150_000), "f.yaml:10002: the file has more than 10000 empty documents; it is not read further"},
+		"comments":      {strings.Repeat("--- # x\n# y\n", 75_000), "f.yaml:20003: the file has more than 10000 empty documents; it is not read further"},
+		"in a settings": {strings.Repeat("---\n", 375_000), "f.yaml:10001: the file has more than 10000 documents: one is read"},
+	} {
+		if what == "small" && !parts.Soak() { // some seconds
+			continue
+		}
+		begin := time.Now()
+		_, err := format.Split("f.yaml", []byte(c.content))
+		if what == "in a settings" {
+			err = manifest.DecodeSettings("f.yaml", []byte(c.content), &struct{ A string }{})
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if took := time.Since(begin); took > 20*time.Second {
+			t.Errorf("%s: took %v", what, took)
+		}
+	}
+}
+
+// A place is a path of keys: a long one would be repeated for each below it.
+func TestAKeyIsBoundedSinceEachPathRepeatsIt(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(object("Mesh", "m") + "spec:\n  " + strings.Repeat("k", 5000) + ":\n")
+	for i := range 100 {
+		fmt.Fprintf(&b, "    k%d: v\n", i)
+	}
+	docs, err := format.Split("k.yaml", []byte(b.String()))
+	if err != nil || len(docs) != 1 {
+		t.Fatalf("%d documents, %v", len(docs), err)
+	}
+	err = docs[0].Decode(&struct{}{})
+	if want := "k.yaml:5:3: spec: has a key of 5000 bytes; at most 512 are read"; err == nil || err.Error() != want {
+		t.Errorf("%.300v", err)
+	}
+	longest := strings.Repeat("k", 512)
+	if docs, err = format.Split("k.yaml", []byte(object("Mesh", "m")+"spec: {"+longest+": {}}")); err != nil || len(docs) != 1 || !docs[0].Has("spec."+longest) {
+		t.Errorf("a key of 512: %v", err)
+	}
 }

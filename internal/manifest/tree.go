@@ -20,10 +20,11 @@ const (
 	isString
 	isList
 	isMap
+	isBroken // its mistake is told: nothing more is said of it
 )
 
 func (k shape) String() string {
-	return [...]string{"null", "true or false", "a whole number", "a number", "a string", "a list", "a mapping"}[k]
+	return [...]string{"null", "true or false", "a whole number", "a number", "a string", "a list", "a mapping", "broken"}[k]
 }
 
 // value is one node with aliases resolved. An alias shares its target, so
@@ -69,19 +70,24 @@ type tree struct {
 
 func newTree(src *source) *tree { return &tree{src: src, anchors: map[string]*value{}} }
 
-func (t *tree) build(n ast.Node) (*value, error) {
+// build returns what could be read beside the mistakes of the rest, nil where it is too
+// much to be looked at.
+func (t *tree) build(n ast.Node) (*value, Errors) {
 	v := t.value("", n)
-	if len(t.errs) == 0 && v.size > maxNodes {
+	if v.size <= maxNodes {
+		return v, t.errs
+	}
+	if len(t.errs) == 0 {
 		t.fail(v.at, "", fmt.Sprintf("expands to more than %d nodes", maxNodes))
 	}
-	return v, t.errs.OrNil()
+	return nil, t.errs
 }
 
 func (t *tree) fail(at pos, path, msg string) *value {
 	if len(t.errs) < MaxErrors {
 		t.errs = append(t.errs, t.src.errorAt(at, path, msg))
 	}
-	return &value{shape: isNull, at: at, size: 1, depth: 1}
+	return &value{shape: isBroken, at: at, size: 1, depth: 1}
 }
 
 func (t *tree) value(path string, n ast.Node) *value {
@@ -216,7 +222,10 @@ func (t *tree) child(path string, parent *value, n ast.Node) *value {
 func (t *tree) key(path string, at pos, k ast.MapKeyNode) (string, bool) {
 	switch k := k.(type) {
 	case *ast.StringNode:
-		return k.Value, true
+		if len(k.Value) <= maxKey {
+			return k.Value, true
+		}
+		t.fail(at, path, fmt.Sprintf("has a key of %d bytes; at most %d are read", len(k.Value), maxKey))
 	case *ast.MergeKeyNode:
 		t.fail(at, path, "merge keys (<<) are not accepted: write the fields out")
 	default:

@@ -20,6 +20,9 @@ import (
 	"signet.example/store"
 )
 
+// mostErrors is with how many mistakes an apply is not read any further.
+const mostErrors = 1000
+
 // intake collects what an apply brings, and everything wrong with it.
 type intake struct {
 	cfg         *Config
@@ -36,11 +39,18 @@ func (in *intake) bad(err error) { in.errs = append(in.errs, manifest.AsErrors(e
 
 // read understands one file.
 func (in *intake) read(src *api.Source) {
+	if len(in.errs) > mostErrors {
+		return // said of the file before
+	}
 	docs, err := mesh.Split(src.GetFile(), src.GetContent())
 	if err != nil {
 		in.bad(err)
 	}
 	for _, d := range docs {
+		if len(in.errs) > mostErrors {
+			in.bad(d.FieldError("", "there are too many mistakes; the rest is not read"))
+			return
+		}
 		o, err := kinds.Parse(d, in.cfg.TrustDomain)
 		switch {
 		case errors.Is(err, kinds.ErrForeign) && in.skipForeign:

@@ -165,3 +165,29 @@ func TestADocumentOfAnotherGroupIsForeignAndAnUnknownKindIsRefused(t *testing.T)
 		}
 	}
 }
+
+// An unknown key is no reason to stop: what stands beside it is wrong or right as it is.
+func TestAnUnknownKeyHidesNoWrongValue(t *testing.T) {
+	for what, c := range map[string]struct {
+		manifest string
+		want     []string
+	}{
+		"of Signet's": {
+			"apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e}\nspec:\n  gruop: edge\n  spiffeID: spiffe://other.example/x\n  selectors: [unix]\n",
+			[]string{"spec.group", "spec.gruop", "spec.spiffeID", "spec.selectors[0]"},
+		},
+		"of App Mesh's": {
+			"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n}\nspec:\n  listener: []\n  listeners:\n  - portMapping: {port: 80, protocol: tcp}\n    timeout: {http: {idle: {unit: s, value: 1}}}\n  - portMapping: {port: 80, protocol: http}\n",
+			[]string{"spec.listener", "spec.listeners[0].portMapping.protocol", "spec.listeners[0].timeout.http", "spec.listeners[1].portMapping.port"},
+		},
+	} {
+		_, err := kinds.Parse(document(t, c.manifest), td)
+		var got []string
+		for _, e := range manifest.AsErrors(err) {
+			got = append(got, e.Field)
+		}
+		if d := cmp.Diff(c.want, got); d != "" {
+			t.Errorf("%s: %s\n%v", what, d, err)
+		}
+	}
+}

@@ -48,18 +48,14 @@ type metadata struct {
 
 func (s spec[S, V]) parse(d *manifest.Document, td spiffeid.TrustDomain) (*Object, error) {
 	var written S
-	if err := d.Decode(&written); err != nil {
-		return nil, err
-	}
+	wrong := manifest.AsErrors(d.Decode(&written)) // what could be read is looked at all the same
 	var refused manifest.Errors
 	if s.check != nil {
 		refused = placed(d, s.check(written))
 	}
 	v, err := s.build(written, d.Name, td)
-	if err != nil {
-		all := append(placed(d, err), refused...)
-		all.Sort()
-		return nil, all
+	if wrong = wrong.With(placed(d, err)); len(wrong) > 0 {
+		return nil, wrong.With(refused)
 	}
 	if s.defaults != nil {
 		s.defaults(&written, v)
