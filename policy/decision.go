@@ -26,6 +26,7 @@ type Decision struct {
 	Unset []string
 	// Failed has, on a denial, each allow rule that did not hold.
 	Failed []RuleRef
-	// Untraced is why Failed is empty or incomplete on a denial, if it is.
+	// Untraced is why Failed is empty or incomplete on a denial, if it is, or lacks what
+	// might be looked for: the rules of a package that is not this destination's.
 	Untraced string
 }

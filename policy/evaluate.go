@@ -12,13 +12,15 @@ import (
 	"github.com/open-policy-agent/opa/v1/metrics"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"signet.example/proxy"
 )
 
 // Evaluate decides one request: an exemption, else some allow rule and no deny
 // rule. An error denies; it never quotes the request. A builtin that fails is
 // an error and not undefined, since a deny rule that is undefined would allow.
 func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
-	program := c.programFor(in)
+	program, without := c.programFor(in)
 	if rule, ok := c.exemption(in); ok {
 		return Decision{Allowed: true, Allow: []RuleRef{rule}, Unset: slices.Clone(program.settable)}, nil
 	}
@@ -29,27 +31,30 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 	defer c.store.Abort(ctx, txn)
 	b := newBudget(ctx, maxTime, maxCost)
 	b.lanes, b.destination = c.lanes, in.Destination.ID.String()
-	e := &evaluation{c: c, program: program, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: b}
+	e := &evaluation{c: c, program: program, without: without, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: b}
 	defer b.done()
 	return e.decide(ctx)
 }
 
-func (c *Compiled) programFor(in Input) *program {
+// programFor also returns the virtual node that is called where the policy has packages of
+// others and none of its own.
+func (c *Compiled) programFor(in Input) (asked *program, without proxy.Ref) {
 	node, ok := in.Destination.node()
 	if !ok || len(c.nodes) == 0 {
-		return c.mesh
+		return c.mesh, proxy.Ref{}
 	}
-	asked := c.packagesOf(node)
-	if len(asked) == 0 {
-		return c.mesh
+	names := c.packagesOf(node)
+	if len(names) == 0 {
+		return c.mesh, node
 	}
-	return c.programs[programKey(asked)]
+	return c.programs[programKey(names)], proxy.Ref{}
 }
 
 // evaluation is one request's way through the queries of its program.
 type evaluation struct {
 	c       *Compiled
 	program *program
+	without proxy.Ref // as of programFor
 	input   *ast.Term
 	txn     storage.Transaction
 	time    time.Time
@@ -71,8 +76,12 @@ func (e *evaluation) decide(ctx context.Context) (Decision, error) {
 	if !d.Allowed {
 		if len(d.Deny) == 0 {
 			e.trace(ctx, &d)
-			if len(e.program.contested) > 0 && d.Untraced == "" {
+			switch {
+			case d.Untraced != "":
+			case len(e.program.contested) > 0:
 				d.Untraced = strings.Join(e.program.contested, " and ") + " may mean several virtual nodes, so its allow rules hold for none"
+			case e.without.Name != "":
+				d.Untraced = "the policy has packages of virtual nodes and none of " + e.without.Mesh + "/" + e.without.Name
 			}
 		}
 		return d, nil

@@ -107,3 +107,23 @@ func TestPackagesAreListedByFileAndLine(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// A node that was renamed has lost its rules, and its denials would name the mesh's alone.
+func TestADenialSaysWhereNoPackageIsForItsNode(t *testing.T) {
+	read := "package signet.authz\n\nallow contains \"read\" if input.request.method == \"GET\""
+	const absent = "the policy has packages of virtual nodes and none of shop/orders-v3"
+	for what, c := range map[string]struct {
+		node  string
+		files []string
+		want  string
+	}{
+		"renamed":                         {"orders-v3", []string{read, opens("package signet.authz.orders_v2")}, absent},
+		"renamed, no rule of the mesh":    {"orders-v3", []string{opens("package signet.authz.orders_v2")}, absent},
+		"no node has a package":           {"orders-v3", []string{read}, ""},
+		"the node has one, and it denies": {"orders-v2", []string{"package signet.authz.orders_v2\n\nallow contains \"read\" if input.request.method == \"GET\""}, ""},
+	} {
+		if d, err := compile(t, c.files...).Evaluate(t.Context(), destination("shop", c.node)); err != nil || d.Allowed || d.Untraced != c.want {
+			t.Errorf("%s: %+v %v", what, d, err)
+		}
+	}
+}
