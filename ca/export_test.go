@@ -33,7 +33,8 @@ func (a *Authority) ForTestKey() crypto.Signer { return a.issuing.Load().key }
 
 // ForTestNewLog is the content of an empty log.
 func ForTestNewLog(td spiffeid.TrustDomain, now time.Time) ([]byte, error) {
-	return newLogFile(td, now)
+	log, _, err := newLogFile(td, now)
+	return log, err
 }
 
 // ForTestDisk is what a Log writes on.

@@ -10,11 +10,12 @@ import (
 
 // The files in an authority's folder.
 const (
-	rootKeyFile  = "root.key"     // encrypted PKCS#8; may be kept elsewhere, see Authority
-	rootCertFile = "root.crt"     // PEM
-	rootSetFile  = "root-set"     // signed document, see identity.RootSet
-	issuingFile  = "issuing.pem"  // certificate and encrypted key together, so that one rename replaces both
-	logFile      = "issuance.log" // see Log; the mark of its end, issuance.mark, lies beside it
+	rootKeyFile  = "root.key"      // encrypted PKCS#8; may be kept elsewhere, see Authority
+	rootCertFile = "root.crt"      // PEM
+	rootSetFile  = "root-set"      // signed document, see identity.RootSet
+	issuingFile  = "issuing.pem"   // certificate and encrypted key together, so that one rename replaces both
+	logFile      = "issuance.log"  // see Log
+	markFile     = "issuance.mark" // see mark; markPath of logFile
 )
 
 // LogPath is where the authority in dir keeps its issuance log; Init makes it.

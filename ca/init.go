@@ -119,7 +119,7 @@ func newFiles(td spiffeid.TrustDomain, password []byte, now time.Time, o Options
 	if err != nil {
 		return nil, err
 	}
-	log, err := newLogFile(td, now)
+	log, mark, err := newLogFile(td, now)
 	if err != nil {
 		return nil, err
 	}
@@ -129,5 +129,6 @@ func newFiles(td spiffeid.TrustDomain, password []byte, now time.Time, o Options
 		rootSetFile:  doc,
 		issuingFile:  bundle,
 		logFile:      log,
+		markFile:     mark,
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"signet.example/ca"
 )
@@ -134,5 +135,20 @@ func TestAMarkOutlivesAWriteThatWasCutShort(t *testing.T) {
 	}
 	if l := openLog(t, path); !l.Unmarked() {
 		t.Error("nobody is told that a mark was made anew")
+	}
+}
+
+// What is missing later was taken away: so a new log is not told from that.
+func TestANewLogHasItsMark(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	if err := ca.Init(dir, td, []byte("password"), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	l := openLog(t, ca.LogPath(dir))
+	if l.Unmarked() {
+		t.Error("the first start of a new signer has no mark")
+	}
+	if err := l.Has(ca.Position{Sequence: 1}); !errors.Is(err, ca.ErrCut) {
+		t.Errorf("an empty log has a record: %v", err)
 	}
 }
