@@ -192,6 +192,36 @@ func TestAnAgentThatEndedWhileItJoinedComesBack(t *testing.T) {
 	}
 }
 
+// One refusal is one call: a server warns of each.
+func TestAHostWhoseJoinWasRefusedAsksOnceAtItsNextStart(t *testing.T) {
+	f := newFakeServer(t)
+	h := newHost(t, f)
+	unknown := f.token()
+	f.mu.Lock()
+	clear(f.tokens)
+	f.mu.Unlock()
+	h.token(unknown)
+	for n := range 3 {
+		wantError(t, h.run(), "PermissionDenied")
+		f.mu.Lock()
+		if f.attests != n+1 {
+			t.Errorf("%d starts, %d times attested", n+1, f.attests)
+		}
+		f.mu.Unlock()
+	}
+	h.token(f.token())
+	if err := h.run(); err != nil {
+		t.Fatal(err)
+	}
+	if b := h.read("agent.json"); bytes.Contains(b, []byte("refused")) {
+		t.Errorf("it joined, and has kept %s", b)
+	}
+	h.cfg.TokenFile = ""
+	if err := h.run(); err != nil {
+		t.Errorf("by its key: %v", err)
+	}
+}
+
 func TestATokenBesideAStandingIsNotSpent(t *testing.T) {
 	f := newFakeServer(t)
 	h := joined(t, f)

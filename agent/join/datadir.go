@@ -52,6 +52,8 @@ type kept struct {
 	// AgentID and RootSet are empty before the server's first answer.
 	AgentID string `json:"agent_id,omitempty"`
 	RootSet string `json:"root_set,omitempty"`
+	// Refused is true where the newest join was refused: no server knows the host key by it.
+	Refused bool `json:"refused,omitempty"`
 }
 
 var errDataDirInUse = errors.New("is in use: is another agent running?")

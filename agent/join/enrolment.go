@@ -106,6 +106,7 @@ func (e *Enrolment) Enter(ctx context.Context, source Ways) (*svids.SVID, error)
 		e.config.Log.WarnContext(ctx, "this host is not known any more", slog.Any("err", err))
 	}
 	how, err := source.read()
+	unsure := e.earlier && !joined && !e.kept.Refused // before it is written over
 	switch {
 	case errors.Is(err, ErrNoToken) && began && !joined: // it ended while it joined
 		return e.comeBack(ctx)
@@ -123,7 +124,11 @@ func (e *Enrolment) Enter(ctx context.Context, source Ways) (*svids.SVID, error)
 			return nil, fmt.Errorf("data_dir: %w", err)
 		}
 	}
-	return e.join(ctx, how, e.earlier && !joined)
+	s, err := e.join(ctx, how, unsure)
+	if code := status.Code(err); !joined && (code == codes.PermissionDenied || code == codes.Unauthenticated) {
+		e.remember(func(k *kept) { k.Refused = true })
+	}
+	return s, err
 }
 
 // join gives what the host joins by, which spends a token. Where it is unsure whether an earlier attempt spent it
@@ -210,11 +215,16 @@ func (e *Enrolment) keep(t *svids.Trust, agentID string) {
 		}
 		return t
 	})
+	e.remember(func(k *kept) { k.AgentID, k.RootSet = agentID, string(e.trust.Load().Signed) })
+}
+
+// remember writes down what changes of the host's standing.
+func (e *Enrolment) remember(change func(*kept)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	next := e.kept
-	next.AgentID, next.RootSet = agentID, string(e.trust.Load().Signed)
-	if next.AgentID == e.kept.AgentID && next.RootSet == e.kept.RootSet {
+	change(&next)
+	if next.AgentID == e.kept.AgentID && next.RootSet == e.kept.RootSet && next.Refused == e.kept.Refused {
 		return
 	}
 	if err := e.dir.save(next); err != nil { // what is kept still finds the way back, by older roots or by the pin
