@@ -409,21 +409,31 @@ func (a *Process) collect(ctx context.Context, client api.AuthzControlClient) er
 	}
 }
 
-// give hands over a connection whose peer was attested to be the proxy of b. The
-// state may have moved on since, and configure may have looked for what is
-// revoked already: so what is granted is looked at under the same lock.
+// give hands over a connection whose peer was attested to be the proxy of b. It is
+// revoked before it is there, if it is: the process remembers what is revoked, and
+// refuses what is still to come of it. So nothing is held while it is under way.
 func (h *handoverTo) give(c *net.UnixConn, b identity.Binding, id spiffeid.ID, proxy string) error {
+	number, err := h.grant(grantOf(b, id))
+	if err != nil {
+		return err
+	}
+	return pass(h.conn, c, handover{Destination: id.String(), Proxy: proxy, Grant: number})
+}
+
+// grant numbers what a connection is handed over for. The state may have moved on since
+// its peer was attested, and configure may have looked for what is revoked already: so
+// what is granted is looked at under the same lock.
+func (h *handoverTo) grant(g grant) (uint64, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	g := grantOf(b, id)
 	if s := h.state.Load(); s == nil || !granted(s)[g] {
-		return resources.ErrNotBound
+		return 0, resources.ErrNotBound
 	}
 	if h.granted[g] == 0 {
 		h.last++
 		h.granted[g] = h.last
 	}
-	return pass(h.conn, c, handover{Destination: id.String(), Proxy: proxy, Grant: h.granted[g]})
+	return h.granted[g], nil
 }
 
 // revoke lists all that connections were handed over for and that is granted no longer.

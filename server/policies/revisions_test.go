@@ -37,6 +37,8 @@ type world struct {
 	look   policies.Look
 	read   func(failed string) (policies.Reading, error)
 	reads  []string // with which failed commit each was asked
+	// storing is closed when a revision is being stored, which waits for stored; nil: it does not.
+	storing, stored chan struct{}
 
 	inForce    watched.Value[*policies.State]
 	activating shared.Mutex
@@ -69,6 +71,10 @@ func (w *world) LastRevision(context.Context) (store.PolicyRow, error) {
 }
 
 func (w *world) PutRevision(_ context.Context, row store.PolicyRow) error {
+	if w.storing != nil {
+		close(w.storing)
+		<-w.stored
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = &row
@@ -293,4 +299,40 @@ func TestACommitWhoseReadingWasKilledIsLookedAtAgainByHandOnly(t *testing.T) {
 	if want := []string{"", "", "", "two"}; !slices.Equal(w.reads, want) {
 		t.Errorf("read with %q, want %q", w.reads, want)
 	}
+}
+
+// A store that is slow, or a database elsewhere, holds up the revision that it is to keep
+// and nothing else.
+func TestWhileARevisionIsStoredWhatIsInForceIsTold(t *testing.T) {
+	w := newWorld(t)
+	p := w.revisions(t)
+	first := p.State().Current.GetId()
+	w.read = func(string) (policies.Reading, error) {
+		return policies.Reading{Tree: tree("two"), Commit: "two"}, nil
+	}
+	w.storing, w.stored = make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		_, err := p.Sync(t.Context(), w.look.Sources[0])
+		done <- err
+	}()
+	<-w.storing
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_, _ = p.Statuses(), p.PackagesInForce()
+	}()
+	select {
+	case <-told:
+	case <-time.After(10 * time.Second):
+		t.Error("what is in force is not told before the next revision is stored")
+	}
+	if p.State().Current.GetId() != first {
+		t.Error("it is in force before it is stored")
+	}
+	close(w.stored)
+	if err := <-done; err != nil || p.State().Current.GetId() == first {
+		t.Errorf("it is not in force when it is stored: %v", err)
+	}
+	<-told
 }
