@@ -14,11 +14,11 @@ import (
 func (s *Store) PutAgent(ctx context.Context, a Agent) error {
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx,
-			`INSERT INTO agents (id, grp, hostname, host_key, joined, banned, method, selectors, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+			`INSERT INTO agents (id, grp, hostname, host_key, joined, banned, method, selectors, evidence, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			 ON CONFLICT (id) DO UPDATE SET grp = excluded.grp, hostname = excluded.hostname,
 			   host_key = excluded.host_key, joined = excluded.joined, banned = max(banned, excluded.banned),
-			   method = excluded.method, selectors = excluded.selectors, evidence = excluded.evidence`,
-			a.ID, a.Group, a.Hostname, blob(a.HostKey), a.Joined.UnixNano(), a.Banned, a.Method, strings.Join(a.Selectors, "\n"), blob(a.Evidence))
+			   method = excluded.method, selectors = excluded.selectors, evidence = excluded.evidence, address = excluded.address`,
+			a.ID, a.Group, a.Hostname, blob(a.HostKey), a.Joined.UnixNano(), a.Banned, a.Method, strings.Join(a.Selectors, "\n"), blob(a.Evidence), a.Address)
 		return err
 	})
 	if isConstraint(err) {
@@ -35,12 +35,12 @@ func (s *Store) PutAgent(ctx context.Context, a Agent) error {
 // one is put again. A join takes no revision.
 func (s *Store) Joined() (uint64, <-chan struct{}) { return s.joined.Get() }
 
-const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned, ban_reason, method, selectors, evidence FROM agents `
+const agentColumns = `SELECT id, grp, hostname, host_key, joined, banned, ban_reason, method, selectors, evidence, address FROM agents `
 
 func scanAgent(scan func(...any) error) (a Agent, err error) {
 	var joined int64
 	var selectors string // one a line: none has a line break in it
-	err = scan(&a.ID, &a.Group, &a.Hostname, &a.HostKey, &joined, &a.Banned, &a.BanReason, &a.Method, &selectors, &a.Evidence)
+	err = scan(&a.ID, &a.Group, &a.Hostname, &a.HostKey, &joined, &a.Banned, &a.BanReason, &a.Method, &selectors, &a.Evidence, &a.Address)
 	a.Joined = time.Unix(0, joined).UTC()
 	if selectors != "" {
 		a.Selectors = strings.Split(selectors, "\n")

@@ -97,6 +97,9 @@ var migrations = []string{
 	ALTER TABLE agents ADD COLUMN selectors TEXT NOT NULL DEFAULT '';
 	ALTER TABLE agents ADD COLUMN evidence BLOB NOT NULL DEFAULT x'';
 	CREATE UNIQUE INDEX agents_evidence ON agents (method, evidence) WHERE evidence <> x''`,
+
+	// 6: from where an agent joined. Of those before it is not known.
+	`ALTER TABLE agents ADD COLUMN address TEXT NOT NULL DEFAULT ''`,
 }
 
 // logMarkSince is the schema that has log_mark first.

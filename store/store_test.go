@@ -161,15 +161,15 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a"}), s.Close()); err != nil {
+	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a", Address: "192.0.2.1"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
+	exec(t, path, `ALTER TABLE agents DROP COLUMN address; DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
 	agents, err := s.Agents(t.Context())
-	if err != nil || len(agents) != 1 || agents[0].ID != "a" || agents[0].Method != "join_token" || agents[0].Selectors != nil || agents[0].Evidence != nil {
+	if err != nil || len(agents) != 1 || agents[0].ID != "a" || agents[0].Method != "join_token" || agents[0].Selectors != nil || agents[0].Evidence != nil || agents[0].Address != "" {
 		t.Errorf("agents %+v, %v", agents, err)
 	}
 	if objects, _, err := s.Objects(t.Context()); err != nil || len(objects) != 1 || objects[0].Revision != 2 || objects[0].Created != 1 {

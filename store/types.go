@@ -56,6 +56,7 @@ type Agent struct {
 	Group, Hostname string
 	HostKey         []byte
 	Joined          time.Time
+	Address         string // from which it joined; empty where that was not written down
 	Banned          bool
 	BanReason       string // the operator's, may be empty
 	// Method by which its host was attested, and what that showed of it.

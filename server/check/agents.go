@@ -84,20 +84,53 @@ func (l Look) hosts() []host {
 	return list
 }
 
-// replaced reports whether agent i has a successor: one of its name joined when
-// it was not seen any more. Two that lived at the same time are two hosts.
-func (h host) replaced(i int) bool {
-	return slices.ContainsFunc(h[i+1:], func(next fleet.Status) bool {
-		return !h[i].Seen.After(next.Agent.Joined.Add(handover))
-	})
+// replaced reports of each agent whether it has a successor: one of its name joined
+// from its address when it was not seen any more. Two that lived at the same time are
+// two hosts, and so are two of two addresses; one host takes the place of one.
+func (h host) replaced() []bool {
+	replaced := make([]bool, len(h))
+	for j := range h {
+		last := -1
+		for i := range j {
+			if !replaced[i] && h.follows(j, i) && sameAddress(h[i], h[j]) && (last < 0 || !h[i].Seen.Before(h[last].Seen)) {
+				last = i
+			}
+		}
+		if last >= 0 {
+			replaced[last] = true
+		}
+	}
+	return replaced
+}
+
+// follows reports whether agent j joined when agent i was not seen any more.
+func (h host) follows(j, i int) bool { return !h[i].Seen.After(h[j].Agent.Joined.Add(handover)) }
+
+// sameAddress reports whether two agents joined from one address, or may have: of those
+// that joined before it was written down it is not known.
+func sameAddress(a, b fleet.Status) bool {
+	return a.Agent.Address == b.Agent.Address || a.Agent.Address == "" || b.Agent.Address == ""
+}
+
+// namesake names who may have taken the place of agent i, by name alone; "" for
+// nobody.
+func (h host) namesake(i int) string {
+	for j := len(h) - 1; j > i; j-- {
+		if h.follows(j, i) && !sameAddress(h[i], h[j]) {
+			return fmt.Sprintf("; agent %s has its name and joined later from %s, where this one joined from %s: another host, or this one made anew elsewhere",
+				h[j].Agent.ID, h[j].Agent.Address, h[i].Agent.Address)
+		}
+	}
+	return ""
 }
 
 // absent are the findings about agents of one name that are not connected and
 // were not replaced. That an agent is banned is meant.
 func (l Look) absent(h host) []*api.Finding {
 	var list []*api.Finding
+	replaced := h.replaced()
 	for i, st := range h {
-		if st.State == api.AgentInfo_BANNED || l.there(st) || h.replaced(i) {
+		if st.State == api.AgentInfo_BANNED || l.there(st) || replaced[i] {
 			continue
 		}
 		subject := fmt.Sprintf("host %s of group %s, agent %s", st.Agent.Hostname, st.Agent.Group, st.Agent.ID)
@@ -107,17 +140,17 @@ func (l Look) absent(h host) []*api.Finding {
 		}
 		if st.State != api.AgentInfo_GONE {
 			list = append(list, finding(findDisconnected, sevWarning, subject, "start `signet agent` there (with its data_dir it needs no token; "+without+")",
-				"it is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s", plain.UTC(st.Seen), plain.UTC(st.End)))
+				"it is not connected, last seen at %s; what it has cached goes on working until it expires, its own certificate at %s%s", plain.UTC(st.Seen), plain.UTC(st.End), h.namesake(i)))
 			continue
 		}
 		var gone []string
 		for j, old := range h {
-			if old.State == api.AgentInfo_GONE && (j == i || h.replaced(j)) {
+			if old.State == api.AgentInfo_GONE && (j == i || replaced[j]) {
 				gone = append(gone, old.Agent.ID)
 			}
 		}
 		list = append(list, finding(findDisconnected, sevWarning, subject, "signet delete agent "+strings.Join(gone, " ")+" (if the host does not come back; else start `signet agent` there: with its data_dir it needs no token)",
-			"it is not connected, last seen at %s, and its certificate ended at %s", plain.UTC(st.Seen), plain.UTC(st.End)))
+			"it is not connected, last seen at %s, and its certificate ended at %s%s", plain.UTC(st.Seen), plain.UTC(st.End), h.namesake(i)))
 	}
 	return list
 }

@@ -70,6 +70,49 @@ func TestCheckWarnsOfHostsAndNotOfAgentsThatWereReplaced(t *testing.T) {
 	}
 }
 
+// The name is what the agent says. What it joined from is what the server saw.
+func TestTwoHostsOfOneNameAreTwoHosts(t *testing.T) {
+	of := func(id, address string, joined, issued time.Duration) fleet.Status {
+		st := agent(id, "g", "web", joined, issued)
+		st.Agent.Address = address
+		return st
+	}
+	later := func(address string, joined time.Duration) fleet.Status {
+		return connected(of("b", address, joined, time.Minute))
+	}
+	for what, c := range map[string]struct {
+		agents []fleet.Status
+		want   map[string]string // the agents that are found, and what is said of a namesake
+	}{
+		"made anew where it was":     {[]fleet.Status{of("a", "192.0.2.1", 4*time.Hour, 3*time.Hour), later("192.0.2.1", time.Minute)}, nil},
+		"before addresses were kept": {[]fleet.Status{of("a", "", 4*time.Hour, 3*time.Hour), later("192.0.2.1", time.Minute)}, nil},
+		"elsewhere, when it was away": {
+			[]fleet.Status{of("a", "192.0.2.1", 4*time.Hour, 3*time.Hour), later("192.0.2.2", time.Minute)},
+			map[string]string{"a": "agent b has its name and joined later from 192.0.2.2"},
+		},
+		"elsewhere, when it was there": {
+			[]fleet.Status{of("a", "192.0.2.1", 4*time.Hour, 10*time.Minute), later("192.0.2.2", time.Hour)},
+			map[string]string{"a": ""},
+		},
+		"one in the place of two behind one address": {
+			[]fleet.Status{of("a", "192.0.2.1", 5*time.Hour, 3*time.Hour), of("c", "192.0.2.1", 4*time.Hour, 2*time.Hour), later("192.0.2.1", time.Minute)},
+			map[string]string{"a": ""},
+		},
+	} {
+		found := 0
+		for _, f := range lookAt(c.agents...).agents() {
+			_, id, _ := strings.Cut(f.GetSubject(), "agent ")
+			want, ok := c.want[id]
+			if found++; !ok || !strings.Contains(f.GetCause(), want) || want == "" && strings.Contains(f.GetCause(), "its name") {
+				t.Errorf("%s: %s: %s", what, f.GetSubject(), f.GetCause())
+			}
+		}
+		if found != len(c.want) {
+			t.Errorf("%s: %d findings, want %d", what, found, len(c.want))
+		}
+	}
+}
+
 func TestHostsThatNoNameTellsApartAreToldApartByTheirAgents(t *testing.T) {
 	var agents []fleet.Status
 	for id, joined := range map[string]time.Duration{"one": 4 * time.Hour, "two": time.Minute} { // the one was not seen any more when the other joined

@@ -198,7 +198,7 @@ func (d *Desk) agent(ctx context.Context, c Caller, req *api.AttestRequest) (str
 // enrol finds or makes the agent of a host whose evidence is good.
 func (d *Desk) enrol(ctx context.Context, c Caller, node nodes.Node, group, hostname string) (string, error) {
 	agent := store.Agent{
-		ID: agentID(hostname), Group: node.Group, Hostname: hostname, HostKey: c.HostKey, Joined: d.cfg.Clock().UTC(),
+		ID: agentID(hostname), Group: node.Group, Hostname: hostname, HostKey: c.HostKey, Joined: d.cfg.Clock().UTC(), Address: c.Remote.String(),
 		Method: node.Method, Selectors: node.Selectors.Strings(), Evidence: node.Key,
 	}
 	again, err := d.again(ctx, c, agent)

@@ -58,7 +58,7 @@ func tokenExpires(t *testing.T, b Backend) {
 }
 
 func agent(id, key string) store.Agent {
-	return store.Agent{ID: id, Group: "g", Hostname: "h", HostKey: []byte(key), Joined: noon}
+	return store.Agent{ID: id, Group: "g", Hostname: "h", HostKey: []byte(key), Joined: noon, Address: "192.0.2.1"}
 }
 
 func joinWakes(t *testing.T, b Backend) {
