@@ -32,6 +32,8 @@ func (s *server) lookAtSigner(ctx context.Context) check.Signer {
 	if gone, ok := errors.AsType[*issuance.RecordsGone](found.Err); ok {
 		found.Err, found.Gone = gone, gone.Fix()
 	}
+	found.NotKept = errors.Is(found.Err, issuance.ErrNotKept)
+	found.FailedAt, found.Failed = s.signer.Failed()
 	issuing := s.authority.Roots().Issuing
 	found.NotBefore, found.NotAfter = issuing.NotBefore, issuing.NotAfter
 	return found

@@ -39,6 +39,7 @@ const (
 	findNoProvider   = "SIG022"
 	findLogCut       = "SIG023"
 	findNoGroup      = "SIG024"
+	findNotIssued    = "SIG025"
 	findContested    = "SIG030"
 	findPolicyWarn   = "SIG031"
 	findAccessLog    = "SIG032"
@@ -63,6 +64,7 @@ var severities = map[string][]api.Finding_Severity{
 	findConflict:     {sevError},
 	findPeerMode:     {sevWarning},
 	findNoGroup:      {sevError},
+	findNotIssued:    {sevError},
 	findAgentOwn:     {sevError, sevWarning, sevInfo},
 	findOrphan:       {sevInfo},
 	findAmbiguous:    {sevWarning},

@@ -62,6 +62,10 @@ type Signer struct {
 	NotBefore, NotAfter time.Time // of the issuing certificate
 	Err                 error     // why it does not answer, or its answer is not good
 	Gone                string    // what mends Err where its log lacks records; else ""
+	NotKept             bool      // Err is of this side, which cannot write down what it has seen
+
+	Failed   error // why the last certificates that were asked for did not come; nil where they came
+	FailedAt time.Time
 }
 
 // Policy is what is decided by, and what it came of.

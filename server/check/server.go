@@ -12,6 +12,9 @@ import (
 	"signet.example/server/kinds"
 )
 
+// askAgain mends what keeps certificates from being issued.
+const askAgain = "mend what the cause names, such as a full disk: agents ask again by themselves"
+
 // signer looks at the signer and what it signs by.
 func (l Look) signer() []*api.Finding {
 	var list []*api.Finding
@@ -25,8 +28,13 @@ func (l Look) signer() []*api.Finding {
 	switch {
 	case l.Signer.Gone != "":
 		list = append(list, finding(findLogCut, sevError, "issuance log", l.Signer.Gone, "%s", l.Signer.Err))
+	case l.Signer.NotKept:
+		list = append(list, finding(findNotIssued, sevError, "issuance", askAgain, "%v", l.Signer.Err))
 	case l.Signer.Err != nil:
 		list = append(list, finding(findSigner, sevError, "signer", "look at its log and the server's, then restart `"+restart+"`", "the signer does not answer: %v", l.Signer.Err))
+	case l.Signer.Failed != nil:
+		list = append(list, finding(findNotIssued, sevError, "issuance", askAgain,
+			"no certificate came of the last that were asked for, at %s: %s", plain.UTC(l.Signer.FailedAt), plain.Text(l.Signer.Failed.Error())))
 	}
 	from, until := l.Signer.NotBefore, l.Signer.NotAfter
 	left := until.Sub(l.Now)

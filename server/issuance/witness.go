@@ -5,7 +5,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -48,11 +51,23 @@ type Witness struct {
 	accept  string // the refusal that the operator accepts, once; see RecordsGone.Code
 	log     *slog.Logger
 
+	failed atomic.Pointer[notIssued] // nil where the last certificates that were asked for came
+
 	writing sync.Mutex    // held while marks is written; taken before mu
 	mu      sync.Mutex    // guards the following and accept
 	seen    store.LogMark // durable in marks
 	shown   store.LogMark // the furthest that an answer has shown, which the next write keeps
 }
+
+// notIssued is why certificates that were asked for did not come, by no fault of who asked.
+type notIssued struct {
+	at  time.Time
+	err error
+}
+
+// ErrNotKept is returned while this side cannot write down how far the log was seen, as
+// where its disk is full: no certificate goes out.
+var ErrNotKept = fmt.Errorf("%w: nothing is issued", fault.Unavailable)
 
 // NewWitness is called once for a store: nobody else writes its mark. accept is the code
 // of the one refusal that the operator accepts, or empty.
@@ -79,9 +94,41 @@ func (w *Witness) Sign(ctx context.Context, items []*api.SignItem) (Signed, erro
 		return w.process.Issue(ctx, &api.SignRequest{Items: items, Seen: seen})
 	})
 	if err != nil {
+		w.went(ctx, nil, err)
 		return Signed{}, err
 	}
-	return NewSigned(resp.GetResults(), func(ctx context.Context) error { return w.note(ctx, resp.GetLog()) }), nil
+	return NewSigned(resp.GetResults(), func(ctx context.Context) error {
+		err := w.note(ctx, resp.GetLog())
+		w.went(ctx, resp.GetResults(), err)
+		return err
+	}), nil
+}
+
+// went remembers how issuing went the last time. A fault of a request says nothing of it,
+// and whoever has gone was not waited for.
+func (w *Witness) went(ctx context.Context, results []*api.SignResult, err error) {
+	came := func(r *api.SignResult) bool { return len(r.GetChain()) > 0 }
+	if err == nil && slices.ContainsFunc(results, came) {
+		w.failed.Store(nil)
+		return
+	}
+	for _, r := range results {
+		if err == nil && r.GetError() != "" && !r.GetInvalid() {
+			err = signerError(r)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		w.failed.Store(&notIssued{time.Now(), err})
+	}
+}
+
+// Failed returns why the last certificates that were asked for did not come, and when that
+// was; nil where they came.
+func (w *Witness) Failed() (at time.Time, err error) {
+	if f := w.failed.Load(); f != nil {
+		return f.at, f.err
+	}
+	return time.Time{}, nil
 }
 
 // Authority fails where the log lacks what was seen.
@@ -146,7 +193,7 @@ func (w *Witness) note(ctx context.Context, p *api.LogPosition) error {
 		next = m
 	}
 	if err := w.marks.PutLogMark(ctx, next); err != nil {
-		return fmt.Errorf("%w: nothing is issued: %w", fault.Unavailable, err)
+		return fmt.Errorf("%w: %w", ErrNotKept, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
