@@ -19,24 +19,10 @@ import (
 	"signet.example/test/parts"
 )
 
-// smallDisk mounts a tmpfs. Where that is not permitted the test is skipped (not
-// under REQUIRE_ALL=1); package ca has the same story on a disk in memory.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		parts.Missing(t, "a small tmpfs: mount: "+err.Error())
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
+// Package ca has the same story on a disk in memory.
 func TestAFullDiskStopsIssuanceUntilSpaceReturns(t *testing.T) {
-	disk := smallDisk(t, "256k")
+	disk := t.TempDir()
+	parts.Disk(t, disk, "256k")
 	dir := filepath.Join(disk, "ca")
 	initialize(t, build(t), dir)
 	a, err := ca.OpenAuthority(dir, password, time.Now, nil)

@@ -99,11 +99,11 @@ func TestACompromisedServerObtainsNoUnrecordedCertificate(t *testing.T) {
 	var received []string
 	for range meshtest.Soak(3, 30) {
 		obtained := make(chan told, 1)
-		before := len(issued(t, w))
+		before := len(issued(t, w.SignerDir()))
 		go func() { // as the server's user, past the server, until the signer is gone
 			obtained <- askAs(t, serverUID, question{Do: "sign", Socket: w.SignerSocket(), Times: 1 << 20})[0]
 		}()
-		eventually(t, 20*time.Second, "the hostile client gets certificates", func() bool { return len(issued(t, w)) > before+20 })
+		eventually(t, 20*time.Second, "the hostile client gets certificates", func() bool { return len(issued(t, w.SignerDir())) > before+20 })
 		w.Signer.Kill()
 		a := <-obtained
 		if len(a.Names) == 0 {
@@ -115,7 +115,7 @@ func TestACompromisedServerObtainsNoUnrecordedCertificate(t *testing.T) {
 			return askAs(t, serverUID, question{Do: "sign", Socket: w.SignerSocket(), Times: 1})[0].Code == "OK"
 		})
 	}
-	recorded := issued(t, w)
+	recorded := issued(t, w.SignerDir())
 	for _, serial := range received {
 		if !recorded[serial] {
 			t.Errorf("certificate %s has no record", serial)
@@ -155,9 +155,9 @@ func TestIssuanceResumesWhenTheSignerIsBack(t *testing.T) {
 
 // issued are the serials of certificates that the log's file has as issued. The
 // file is read, not asked for: neither server nor signer could hide anything.
-func issued(t *testing.T, w *meshtest.World) map[string]bool {
+func issued(t *testing.T, signerDir string) map[string]bool {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(w.SignerDir(), "ca", "issuance.log"))
+	content, err := os.ReadFile(filepath.Join(signerDir, "ca", "issuance.log"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,9 @@ type Options struct {
 	Through func(server string) string
 	// ProxyUser of the agent's configuration; the test's own by default.
 	ProxyUser string
+	// Disks are the sizes of disks that "server" or "agent-data", folders of the World,
+	// have of their own, such as "2m".
+	Disks map[string]string
 	// AgentExtra and ServerExtra are appended to the configuration files.
 	AgentExtra, ServerExtra string
 }
@@ -144,6 +147,17 @@ func Prepare(t testing.TB, opts Options) *World {
 		t.Fatal(err)
 	}
 	w := &World{T: t, Dir: dir, TD: opts.TrustDomain, Nodes: map[string]Node{}, opts: opts, signet: parts.Signet(t), envoy: parts.Envoy(t), listen: cmp.Or(opts.Listen, "127.0.0.1:0")}
+	t.Cleanup(func() { // the last: disks of their own are gone then
+		if !t.Failed() {
+			_ = os.RemoveAll(dir) // the next run does not look here
+		}
+	})
+	for name, size := range opts.Disks {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		parts.Disk(t, filepath.Join(dir, name), size)
+	}
 	t.Cleanup(w.end)
 	if len(opts.OnSockets) > 0 { // another user runs it
 		w.envoy = w.Place(w.envoy, "envoy")
@@ -172,9 +186,7 @@ func (w *World) end() {
 				w.T.Logf("end of %s's log:\n%s", p.Name, p.Tail(4000))
 			}
 		}
-		return
 	}
-	_ = os.RemoveAll(w.Dir) // the next run does not look here
 }
 
 func (w *World) addNodes() {
