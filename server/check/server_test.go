@@ -19,7 +19,9 @@ func TestThatNothingIsIssuedIsFoundUntilSomethingIs(t *testing.T) {
 		"the signer's disk is full": {func(s *Signer) { s.Failed, s.FailedAt = errors.New("no space left on device"), noon }, findNotIssued, "no certificate came of the last that were asked for, at 2026-11-21T12:00:00Z: no space left on device"},
 		"the server's disk is full": {func(s *Signer) { s.Err, s.NotKept = errors.New("database or disk is full"), true }, findNotIssued, "database or disk is full"},
 		"no signer answers":         {func(s *Signer) { s.Err, s.Failed = errors.New("connection refused"), errors.New("no answer") }, findSigner, "the signer does not answer: connection refused"},
-		"records are gone":          {func(s *Signer) { s.Err, s.Gone, s.Failed = errors.New("nothing is issued"), "put it back", errors.New("x") }, findLogCut, "nothing is issued"},
+		"records are gone": {func(s *Signer) {
+			s.Err, s.Gone, s.Failed = errors.New("nothing is issued"), "put it back", errors.New("x")
+		}, findLogCut, "nothing is issued"},
 	} {
 		l := Look{Now: noon, Signer: good}
 		c.change(&l.Signer)
