@@ -13,7 +13,7 @@ import (
 // What may be under way to the authz process, of one proxy and of all. What is asked of
 // one call has some 10 KiB with the caller's certificate, so that a proxy may have 6,000
 // that wait; as objects they take twice of it, of the 512 MiB that the process has.
-var mostChecks = underway.Most{Conn: 32 << 20, Peer: 64 << 20, All: 160 << 20}
+var mostChecks = underway.Most{Conn: 32 << 20, Peer: 64 << 20, All: 160 << 20, Others: 160 << 20}
 
 // authzTally is of connections that are being attested. An Envoy may open all of its
 // own at once.

@@ -38,7 +38,7 @@ const (
 
 // What may be under way to the sockets, in bytes: sent by local processes, and not
 // whole or not read. A message of an Envoy has 1 MiB at most.
-var mostLocal = underway.Most{Conn: 2 << 20, Peer: 8 << 20, All: 16 << 20}
+var mostLocal = underway.Most{Conn: 2 << 20, Peer: 8 << 20, All: 16 << 20, Others: 16 << 20}
 
 // most is what one process, one user and all of them together may have. Of all, own
 // is kept for the proxies that the agent runs, and known for users that are known here,

@@ -15,8 +15,8 @@ var errIllegal = errors.New("headers of a stream that cannot begin")
 const (
 	// perOpen is what gRPC keeps for a stream beside its headers.
 	perOpen = 512
-	// perEcho is how long a refusal may be that quotes what it refuses: %q of a byte.
-	perEcho = len(`\xff`)
+	// perEcho is a byte, and how long it may be in a refusal that quotes it.
+	perEcho = 1 + len(`\xff`)
 	// maxHeader is more than any server of ours takes as one header.
 	maxHeader = 64 << 10
 )

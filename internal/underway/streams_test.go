@@ -96,7 +96,7 @@ func (timeoutError) Is(err error) bool { var n net.Error; return errors.As(err, 
 func TestHeadersOfAStreamThatCannotBeginEndTheConnection(t *testing.T) {
 	for name, ids := range map[string][2]uint32{"even": {1, 2}, "the same again": {5, 5}, "lower": {5, 3}} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 			f := r.framed("bad")
 			if err := f.call(ids[0], "/test.Takes/All", "x", false); err != nil {
 				t.Fatal(err)
@@ -139,7 +139,7 @@ func TestCallsThatDoNotBeginAreCountedUntilTheirAnswersAreWritten(t *testing.T) 
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 			f := r.framed("tiny")
 			err := f.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
 			for id := uint32(1); id < 200_000 && err == nil; id += 2 {
@@ -152,7 +152,7 @@ func TestCallsThatDoNotBeginAreCountedUntilTheirAnswersAreWritten(t *testing.T) 
 		})
 	}
 	t.Run("read", func(t *testing.T) {
-		r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+		r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 		f := r.framed("honest")
 		go func() { _, _ = io.Copy(io.Discard, f.conn) }()
 		for id := uint32(1); id < 1000; id += 2 {
@@ -171,7 +171,7 @@ func TestCallsThatDoNotBeginAreCountedUntilTheirAnswersAreWritten(t *testing.T) 
 func TestAnswersThatAreNotReadAreCounted(t *testing.T) {
 	for _, peer := range []string{"bad", "served"} {
 		t.Run(peer, func(t *testing.T) {
-			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 			r.room.Patience(500 * time.Millisecond)
 			f := r.framed(peer, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 			begun := time.Now()
@@ -198,7 +198,7 @@ func TestAnswersThatAreNotReadAreCounted(t *testing.T) {
 }
 
 func TestAnswersThatAreReadAreCountedOutToTheLastByte(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 	r.room.Patience(2 * time.Second)
 	for _, peer := range []string{"honest", "served"} {
 		conn := r.client(peer)
@@ -229,7 +229,7 @@ func TestAnswersThatAreReadAreCountedOutToTheLastByte(t *testing.T) {
 
 // gRPC keeps it until the handler has returned, which may wait for something else.
 func TestAMessageThatItsStreamsEndCutsOffIsCountedUntilTheCallIsOver(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 	f := r.framed("bad")
 	go func() { _, _ = io.Copy(io.Discard, f.conn) }() // it ends with the test
 	const n = 50000
@@ -258,7 +258,7 @@ func TestAMessageThatItsStreamsEndCutsOffIsCountedUntilTheCallIsOver(t *testing.
 
 // Of what it did not read nothing is kept any longer.
 func TestAPeerThatReadsNothingIsClosed(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 64 << 20, Peer: 64 << 20, All: 64 << 20})
+	r := newRig(t, underway.Most{Conn: 64 << 20, Peer: 64 << 20, All: 64 << 20, Others: 64 << 20})
 	r.room.Patience(300 * time.Millisecond)
 	f := r.framed("tiny", http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
 	err := f.WriteWindowUpdate(0, 1<<30)
@@ -279,7 +279,7 @@ func TestAPeerThatReadsNothingIsClosed(t *testing.T) {
 // An Envoy's stream is quiet for hours, and what its call holds is older than what
 // anybody sent since.
 func TestAQuietStreamIsNoReasonToGiveWayHoweverManyStrangersThereAre(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 2 << 20})
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 2 << 20, Others: 2 << 20})
 	conn := r.client("honest")
 	stream, err := conn.NewStream(t.Context(), &takes.Streams[0], "/test.Takes/All")
 	if err != nil {
@@ -321,7 +321,7 @@ func TestAQuietStreamIsNoReasonToGiveWayHoweverManyStrangersThereAre(t *testing.
 
 func TestStrangersTakeNothingOfTheRoomOfThoseWhoAreKnown(t *testing.T) {
 	var cut []string
-	r := underway.New(underway.Most{Conn: 100 << 10, Peer: 100 << 10, All: 100 << 10})
+	r := underway.New(underway.Most{Conn: 100 << 10, Peer: 100 << 10, All: 100 << 10, Others: 100 << 10})
 	hold := func(peer string, known bool, n int) *underway.Conn {
 		t.Helper()
 		near, far := net.Pipe()

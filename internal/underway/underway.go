@@ -67,9 +67,9 @@ const (
 // which nothing at all can be written is closed.
 const patience = 20 * time.Second
 
-// Most is what may be under way: on one connection, of one peer and of all who are not
-// known, in bytes. Those who are known have as much again.
-type Most struct{ Conn, Peer, All int }
+// Most is what may be under way: on one connection, of one peer, of all who are known,
+// and of all others, in bytes.
+type Most struct{ Conn, Peer, All, Others int }
 
 // Why a connection gave way.
 var (
@@ -462,7 +462,7 @@ func (r *Room) tooMuch(c *Conn) (out []*Conn, err error) {
 			gives, err = c, fmt.Errorf("%w: %d bytes on one connection", ErrFull, c.read-c.taken)
 		case r.peers[c.peer] > r.most.Peer:
 			gives, err = r.oldest(c.peer), fmt.Errorf("%w: %d bytes of %s", ErrFull, r.peers[c.peer], c.peer)
-		case r.all[c.class] > r.most.All:
+		case r.all[c.class] > r.most.of(c.class):
 			gives, err = r.held[c.class].Front().Value.(*Conn), fmt.Errorf("%w: %d bytes of all", ErrFull, r.all[c.class]) //nolint:forcetypeassert // what it holds
 		}
 		if gives == nil {
@@ -471,6 +471,14 @@ func (r *Room) tooMuch(c *Conn) (out []*Conn, err error) {
 		r.leave(gives)
 		out = append(out, gives)
 	}
+}
+
+// of is what all of a class may have.
+func (m Most) of(class int) int {
+	if class == unknown {
+		return m.Others
+	}
+	return m.All
 }
 
 // oldest is the connection of a peer whose bytes have been there longest, of those first

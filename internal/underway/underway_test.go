@@ -198,7 +198,7 @@ func (r *rig) empty() {
 
 func TestMessagesThatNeverEndHoldNoMoreThanTheRoom(t *testing.T) {
 	for _, piece := range []int{16384, 1} {
-		most := underway.Most{Conn: 1 << 20, Peer: 2 << 20, All: 8 << 20}
+		most := underway.Most{Conn: 1 << 20, Peer: 2 << 20, All: 8 << 20, Others: 8 << 20}
 		r := newRig(t, most)
 		honest := healthpb.NewHealthClient(r.client("honest"))
 		var wg sync.WaitGroup
@@ -235,7 +235,7 @@ func TestMessagesThatNeverEndHoldNoMoreThanTheRoom(t *testing.T) {
 
 // However many there are: those give way whose bytes have been there longest.
 func TestManyPeersTogetherKeepNobodyOut(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 2 << 20})
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 2 << 20, Others: 2 << 20})
 	honest := healthpb.NewHealthClient(r.client("honest"))
 	var wg sync.WaitGroup
 	for i := range 16 {
@@ -255,7 +255,7 @@ func TestManyPeersTogetherKeepNobodyOut(t *testing.T) {
 
 // What is whole is counted until its handler ends, or for a stream until it is read.
 func TestWholeMessagesAreCountedWhileTheyAreHeld(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 	c := healthpb.NewHealthClient(r.client("slow"))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -275,7 +275,7 @@ func TestWholeMessagesAreCountedWhileTheyAreHeld(t *testing.T) {
 }
 
 func TestWhatIsTakenIsCountedOutToTheLastByte(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 	conn, givenUp := r.client("honest"), r.client("honest")
 	stream, err := conn.NewStream(t.Context(), &takes.Streams[0], "/test.Takes/All")
 	if err != nil {
@@ -312,7 +312,7 @@ func TestWhatIsTakenIsCountedOutToTheLastByte(t *testing.T) {
 
 // Nobody reads them, whole as they are.
 func TestMessagesThatAStreamDoesNotReadAreCounted(t *testing.T) {
-	r := newRig(t, underway.Most{Conn: 256 << 10, Peer: 1 << 20, All: 1 << 20})
+	r := newRig(t, underway.Most{Conn: 256 << 10, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 	conn := r.client("bad")
 	for range 8 {
 		stream, err := conn.NewStream(t.Context(), &takes.Streams[0], "/test.Takes/All")
@@ -334,7 +334,7 @@ func TestMessagesThatAStreamDoesNotReadAreCounted(t *testing.T) {
 const callOf1 = "\x00\x00\x01\x01\x04\x00\x00\x00\x01\x83"
 
 func TestAConnectionThatIsAnothersByNowIsCountedAsHis(t *testing.T) {
-	r := underway.New(underway.Most{Conn: 100 << 10, Peer: 2 << 10, All: 100 << 10})
+	r := underway.New(underway.Most{Conn: 100 << 10, Peer: 2 << 10, All: 100 << 10, Others: 100 << 10})
 	near, far := net.Pipe()
 	defer func() { _ = near.Close() }()
 	c := r.Enter(far, "one", nil)
@@ -385,7 +385,7 @@ func TestWhatGRPCDropsPutsNothingOutOfStep(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+			r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 			conn := r.raw("bad")
 			if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 				t.Fatal(err)

@@ -77,7 +77,7 @@ func (s sessionsOf) Session(stream grpc.BidiStreamingServer[api.SessionUp, api.S
 
 func TestAPlaceIsKeptWhereTheServerEndsTheConnectionAndFreeAtOnceWhereTheAgentsProcessDoes(t *testing.T) {
 	for _, server := range []bool{true, false} {
-		r, room := probedSessions(), underway.New(underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20})
+		r, room := probedSessions(), underway.New(underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
 		age := time.Hour
 		if server {
 			age = 100 * time.Millisecond
