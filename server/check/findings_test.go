@@ -182,6 +182,8 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG024", "no NodeGroup's selectors fit", sevError, func(l *Look) {
 			l.Agents[0].Agent.Group, l.Agents[0].Agent.Selectors = "", []string{"x509pop:subject:cn:rack-2"}
 		}},
+		{"SIG025", "no space left on device", sevError, func(l *Look) { l.Signer.Failed, l.Signer.FailedAt = errors.New("no space left on device"), noon }},
+		{"SIG025", "database or disk is full", sevError, func(l *Look) { l.Signer.Err, l.Signer.NotKept = errors.New("database or disk is full"), true }},
 		{"SIG030", "shop/a-b and shop/a_b", sevError, func(l *Look) {
 			l.Stored = modelOf(t, all+ofMesh("VirtualNode", "name: a-b", listener)+ofMesh("VirtualNode", "name: x, annotations: {}", "awsName: a_b, "+listener))
 			l.Policy.Packages = []policy.Package{{Node: "a_b", File: "a.rego", Line: 1}}
