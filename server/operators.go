@@ -150,5 +150,4 @@ func (f operated) Follow(ctx context.Context) error {
 // Forget implements admin.Fleet.
 func (f operated) Forget(id string) {
 	f.s.sessions.Drop(id)
-	f.s.instances.Forget(id)
 }

@@ -148,11 +148,6 @@ func (i *Instances) ServedAt(agent string, from netip.Addr) bool {
 	return i.run(agent).from == conns.Source(from)
 }
 
-// Forget lets go of an agent that was deleted.
-func (i *Instances) Forget(agent string) {
-	i.cfg.Shared.Update(func(now *Known) *Known { return now.without(agent) })
-}
-
 func inUse(agent string) error {
 	return fault.New(fault.Conflict, "agent %s is connected already: another process has its host key, or what it joined by", agent)
 }

@@ -184,6 +184,39 @@ func TestARunOfAnAgentKeepsAnotherOutOfEveryServerWhileItIsAlive(t *testing.T) {
 	})
 }
 
+func TestAPlaceIsKeptAtEveryServerWhereOneEndedTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known := theContended()
+		one, stopOne := memberOf(t, known, "one")
+		two, stopTwo := memberOf(t, known, "two")
+		_, ended := one.connects(t, "first", true)
+		age := errors.New("its certificate has ended")
+		one.sessions.of("x").end(age)
+		if err := <-ended; !errors.Is(err, age) {
+			t.Error(err)
+		}
+		for _, m := range []*member{one, two} {
+			if err := m.instances.Admit(t.Context(), "x", "copy", netip.Addr{}); !errors.Is(err, errUnsure) {
+				t.Errorf("a copy, at once: %v", err)
+			}
+		}
+		back, gone := two.connects(t, "first", true)
+		if err := one.instances.Admit(t.Context(), "x", "copy", netip.Addr{}); !errors.Is(err, fault.Conflict) {
+			t.Errorf("a copy, when it is back at the other server: %v", err)
+		}
+		close(back)
+		if err := <-gone; err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if err := one.instances.Admit(t.Context(), "x", "next", netip.Addr{}); err != nil {
+			t.Errorf("it has left by itself: %v", err)
+		}
+		stopOne()
+		stopTwo()
+	})
+}
+
 func TestWhatAServerCannotSayOfItsSessionLetsNobodyInAtAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		known := theContended()

@@ -318,7 +318,7 @@ func (r *Sessions) Of(id string) (*Session, LastSession) {
 	return run.session, run.last
 }
 
-// Drop lets go of what stayed of an agent that was deleted.
+// Drop lets go of all that is known of the runs of an agent that was deleted.
 func (r *Sessions) Drop(id string) {
 	r.mu.Lock()
 	delete(r.conns, id)
