@@ -181,13 +181,13 @@ func sameUser(all []envoy.Status) []*api.AgentFinding {
 	return []*api.AgentFinding{finding(api.AgentFinding_PROXIES_SAME_USER, "as the agent's own user, uid %d, run the Envoys of %s", os.Geteuid(), strings.Join(same, ", "))}
 }
 
-func svidReport(s *svids.SVID, entry, user string) *api.SVIDStatus {
+func svidReport(s *svids.SVID, entry, proxy string) *api.SVIDStatus {
 	consumer, word := api.SVIDStatus_WORKLOAD, ""
 	switch {
 	case entry == svids.Own:
 		consumer = api.SVIDStatus_AGENT
-	case user != "":
-		consumer, word = api.SVIDStatus_PROXY, "proxy:"+user
+	case proxy != "":
+		consumer, word = api.SVIDStatus_PROXY, "proxy:"+proxy
 	}
 	return &api.SVIDStatus{
 		SpiffeId:     s.ID.String(),

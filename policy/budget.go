@@ -94,8 +94,8 @@ func (b *budget) Cancelled() bool {
 // yield lets others go on, and returns how long the evaluation has taken by then. Go
 // would let it run for 10 ms. Where it is known to be slow, other processes are let go on
 // as well: the kernel would let it run for a slice of some milliseconds, and whoever asks
-// is such a process. Otherwise it keeps its slice: on a busy machine, to give one up
-// costs as long as the others' last.
+// is such a process. Otherwise it keeps its slice: on a busy machine, whoever gives one up
+// waits for those of all others.
 func (b *budget) yield(took time.Duration) time.Duration {
 	runtime.Gosched()
 	if b.leave != nil && took-b.gaveCPU > giveCPU {

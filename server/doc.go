@@ -10,7 +10,7 @@
 // workloads' keys are born on their hosts, and the issuing key lives in the signer process.
 //
 // Main types, in the order in which data goes: Config and InitConfig, model (an
-// immutable picture of everything stored), then the parts: groups (what NodeGroups
+// immutable graph of everything stored), then the parts: groups (what NodeGroups
 // decide), fleet (agents that joined and are connected, and the addresses that they
 // report), policies and issuers (what authorization needs from outside), views (what each
 // agent and proxy is told), join (how a host becomes an agent), issuance (who
@@ -18,10 +18,11 @@
 //
 // # Concurrency
 //
-// What is served is immutable and swapped behind atomic pointers: model, policy
-// state, issuer keys. One goroutine (views.Views.Run) turns them into views; writers
-// only replace their value and wake it, but an admin write, which has its views
-// already, publishes them itself, under the same lock. Admin writes are serialised by one mutex,
-// since each is checked against all that is stored. No call of an agent waits for
-// the database but Attest, which writes.
+// What is served is immutable and replaced as a whole: the model behind an atomic pointer,
+// what several servers would share behind the two interfaces of the part shared. One
+// goroutine (views.Views.Run) turns them into views; writers only replace their value and
+// wake it, but an admin write, which has its views already, publishes them itself, under
+// the same lock. Admin writes are serialised by one lock, since each is checked against all
+// that is stored. Of the calls of agents, Attest waits for the database, which it writes,
+// and so does Issue for the mark of the issuance log.
 package server

@@ -35,7 +35,7 @@ import (
 // "The store" is a write, which waits for the one before and for the disk. Every lock
 // that is not named here, of a part or of another folder (ads has some in each view), is
 // held for a look or a change in memory, and none is taken under it. What is behind an
-// atomic pointer (model, policy state, root set) is read under any.
+// atomic pointer (model, root set) is read under any, and so is what is shared.
 type server struct {
 	cfg   Config
 	dir   dataDir

@@ -215,7 +215,7 @@ func (b *blame) those(stopped bool) map[authz.Evaluation]time.Time {
 	return all
 }
 
-// stoppedFindings are they as `signet check` has them.
+// stoppedFindings are the evaluations that were stopped, for `signet check`.
 func stoppedFindings(stopped map[authz.Evaluation]time.Time) []*api.AgentFinding {
 	var list []*api.AgentFinding
 	for e, until := range stopped {

@@ -138,7 +138,7 @@ func agentHint(cfg agent.Config, err error) error {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return hinted(err, "another program, or another agent, has this port: choose with the key metrics of the configuration file, 127.0.0.1:0 takes a free one")
 	case exitCode(err) == exitDenied && cfg.Join.Given() != "":
-		return &exitError{err: err, code: exitDenied, hint: "a host whose agent is banned is another agent by a certificate for another key (the keys join." + cfg.Join.Given() + " of its configuration); with the same one it is the same"}
+		return &exitError{err: err, code: exitDenied, hint: "if its agent was banned, the host can join as another one: with a certificate for another key (the keys join." + cfg.Join.Given() + " of its configuration)"}
 	case exitCode(err) == exitDenied:
 		return &exitError{err: err, code: exitDenied, hint: token}
 	case errors.As(err, new(*join.TokenError)):

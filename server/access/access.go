@@ -277,7 +277,7 @@ func (a *Access) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 // Stream is the interceptor of streams. A stream ends with the certificate that
-// opened it, or when end says so.
+// opened it, and where its agent is banned or forgotten.
 func (a *Access) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	c, until, err := a.enter(ss.Context(), info.FullMethod)
 	if err != nil {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -41,7 +42,7 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode())})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
-		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetName()), others(m, kind))
+		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", cmp.Or(kind, "an object"), plain.Text(req.GetName()), others(m, kind))
 	}
 	return resp, nil
 }

@@ -29,7 +29,8 @@ type Stored interface {
 }
 
 // Change is one that is being made. What it becomes is written only by the steps that
-// follow: a Draft is valid as a whole, and what a Ready writes was translated.
+// follow: a Draft is valid as a whole, and what a Ready writes was translated, where it
+// puts anything: what only takes objects away leaves no more to translate than was there.
 type Change interface {
 	// Now is what is stored.
 	Now() Model

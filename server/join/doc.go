@@ -2,7 +2,7 @@
 // evidence of the host is paid for, verified, and leads to an identity, once.
 //
 // It must not know which kinds of evidence there are (attestation/nodes), what a
-// certificate looks like or how it is made (whoever is [SVIDs]), or how the host's key was
+// certificate looks like or how it is made ([SVIDs] does), or how the host's key was
 // proven: a [Caller] has what the handshake of its connection proved, and nothing else.
 //
 // Main type: [Desk]. Its parts are interfaces that stand beside it: [Evidence], [Agents],
