@@ -62,7 +62,7 @@ func follow(w *world, c *ads.Client) (sets chan *ads.Set, stop func()) {
 
 func TestClientGetsCompleteSetsWithTheServersVersions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		w := newWorld(t, ads.Relay, ads.ServerOptions(nil)...)
 		sets, stop := follow(w, &ads.Client{})
 		defer stop()
 		salted := res(t, eds, "c", "1").Salted("salt")
@@ -88,7 +88,7 @@ func TestClientGetsCompleteSetsWithTheServersVersions(t *testing.T) {
 
 func TestClientResumesWithoutResending(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		w := newWorld(t, ads.Relay, ads.ServerOptions(nil)...)
 		c := &ads.Client{}
 		sets, stop := follow(w, c)
 		rs := []*ads.Resource{res(t, cds, "b", "1")}
@@ -117,7 +117,7 @@ func TestClientResumesWithoutResending(t *testing.T) {
 
 func TestClientRefusesAViewThatDescribesAnotherSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		w := newWorld(t, ads.Relay, ads.ServerOptions(nil)...)
 		c := &ads.Client{}
 		sets, stop := follow(w, c)
 		defer stop()
@@ -137,7 +137,7 @@ func TestClientRefusesAViewThatDescribesAnotherSet(t *testing.T) {
 }
 
 func TestClientTakesManyResources(t *testing.T) {
-	w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+	w := newWorld(t, ads.Relay, ads.ServerOptions(nil)...)
 	sets, stop := follow(w, &ads.Client{})
 	defer stop()
 	var rs []*ads.Resource
@@ -166,7 +166,7 @@ func TestClientRunEndsWithTheStream(t *testing.T) {
 func TestClientsOfOnePoolShareResources(t *testing.T) {
 	pool := new(ads.Pool)
 	func() {
-		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		w := newWorld(t, ads.Relay, ads.ServerOptions(nil)...)
 		var got []*ads.Set
 		w.publishView(res(t, cds, "a", "1"), res(t, eds, "a", "1"))
 		for range 3 {
@@ -192,7 +192,7 @@ func TestClientsOfOnePoolShareResources(t *testing.T) {
 
 func TestARelayedSetReachesAProxyUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up, down := newWorld(t, ads.Relay, ads.ServerOptions()...), newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		up, down := newWorld(t, ads.Relay, ads.ServerOptions(nil)...), newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		c := &ads.Client{
 			Conn: up.conn, Node: node, Types: followed, Complete: complete(t),
 			OnSet: func(s *ads.Set, _ *ads.Resource) { down.view.Publish(s) },

@@ -22,7 +22,7 @@ func long(prefix string, n int) []string {
 
 func TestTheNamesOfAStreamAreBoundedInBytesHoweverTheyAreSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		w.publish(res(t, eds, "a", "1"))
 		for _, delta := range []bool{true, false} {
 			c := w.connect(delta)
@@ -54,7 +54,7 @@ func TestTheNamesOfAStreamAreBoundedInBytesHoweverTheyAreSpread(t *testing.T) {
 
 func TestTheNamesOfAllStreamsOfOneClientAreBoundedAndAnotherHasItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		w.publish(res(t, eds, "a", "1"))
 		ended, streams := 0, 12
 		var all []*client
@@ -80,7 +80,7 @@ func TestTheNamesOfAllStreamsOfOneClientAreBoundedAndAnotherHasItsOwn(t *testing
 // Who asks again for what it has is not counted again.
 func TestNamesThatAreAskedForAgainAreCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		w.publish(res(t, eds, "a", "1"))
 		c := w.connect(true)
 		for range 20 {

@@ -42,7 +42,7 @@ func both(t *testing.T, mode ads.Mode, test func(t *testing.T, w *world, c *clie
 	for _, delta := range []bool{true, false} {
 		t.Run(map[bool]string{true: "delta", false: "sotw"}[delta], func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, mode, ads.ServerOptions()...)
+				w := newWorld(t, mode, ads.ServerOptions(nil)...)
 				test(t, w, w.connect(delta))
 			})
 		})
@@ -259,7 +259,7 @@ func TestAListenerThatMovesToOtherRoutesWaitsForTheirCluster(t *testing.T) {
 
 func TestWhatGoesAwayWaitsWithWhatMayReplaceIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		c := w.connect(true)
 		old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1"), res(t, rds, "r", "1")}
 		w.publish(append(old, res(t, lds, "gone", "1"), res(t, lds, "l", "1"))...)
@@ -278,7 +278,7 @@ func TestWhatGoesAwayWaitsWithWhatMayReplaceIt(t *testing.T) {
 
 func TestClustersAreRemovedAfterEveryStreamMovedItsRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		a, b := w.connect(true), w.connect(true)
 		l := res(t, lds, "l", "1")
 		keep := []*ads.Resource{edsCluster(t, "keep", "1"), res(t, eds, "keep", "1")}
@@ -314,7 +314,7 @@ func TestClustersAreRemovedAfterEveryStreamMovedItsRoutes(t *testing.T) {
 
 func TestADeadStreamHoldsNoRemoval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		a, b := w.connect(true), w.connect(true)
 		l := res(t, lds, "l", "1")
 		w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), l, res(t, rds, "r", "1"))
@@ -351,7 +351,7 @@ func TestClustersAreRemovedAfterFiveSecondsWithoutAcknowledgement(t *testing.T) 
 
 func TestTheClustersOfAListenerThatMovedStayWhileItDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorldOf(t, ads.Proxy, &ads.Server{Drain: 3 * time.Second}, ads.ServerOptions()...)
+		w := newWorldOf(t, ads.Proxy, &ads.Server{Drain: 3 * time.Second}, ads.ServerOptions(nil)...)
 		c := w.connect(true)
 		w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), res(t, lds, "l", "1"), res(t, rds, "r", "1"))
 		attach(c, "c")
@@ -369,7 +369,7 @@ func TestTheClustersOfAListenerThatMovedStayWhileItDrains(t *testing.T) {
 func TestTheClusterThatRoutesLedToStaysForRequestsUnderWay(t *testing.T) {
 	for _, delta := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorldOf(t, ads.Proxy, &ads.Server{Linger: time.Second}, ads.ServerOptions()...)
+			w := newWorldOf(t, ads.Proxy, &ads.Server{Linger: time.Second}, ads.ServerOptions(nil)...)
 			c := w.connect(delta)
 			l := res(t, lds, "l", "1")
 			w.publish(edsCluster(t, "c", "1"), res(t, eds, "c", "1"), l, res(t, rds, "r", "1"))
@@ -429,7 +429,7 @@ func TestAnEmptySetIsToldToAProxyThatStarts(t *testing.T) {
 
 func TestRouteConfigurationsGoOnePerResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		c := w.connect(true)
 		w.publish(res(t, rds, "a", "1"), res(t, rds, "b", "1"), res(t, rds, "c", "1"))
 		c.subscribe(rds, "a", "b", "c")
@@ -473,7 +473,7 @@ func TestRelaySendsInOrderAndTheViewLast(t *testing.T) {
 
 func TestRelayClosesACompleteStateOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		w := newWorld(t, ads.Relay, ads.ServerOptions(nil)...)
 		c := w.connect(true)
 		rs := []*ads.Resource{res(t, ads.ViewType, "v", "1")}
 		for _, n := range names("r", 150) {
@@ -492,7 +492,7 @@ func TestRelayClosesACompleteStateOnly(t *testing.T) {
 
 func TestRelayWindowMovesOnWithEachAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Relay, ads.ServerOptions()...)
+		w := newWorld(t, ads.Relay, ads.ServerOptions(nil)...)
 		c := w.connect(true)
 		rs := []*ads.Resource{res(t, ads.ViewType, "v", "1")}
 		for _, n := range names("r", 150) {
@@ -515,7 +515,7 @@ func TestRelayWindowMovesOnWithEachAnswer(t *testing.T) {
 
 func TestReconnectedProxyKeepsItsOldClusterUntilItsRoutesMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		c := w.connect(true)
 		l := res(t, lds, "l", "1")
 		w.publish(l, edsCluster(t, "new", "1"), res(t, eds, "new", "1"), res(t, rds, "r", "new"))

@@ -10,7 +10,7 @@ import (
 
 func TestARefusedVersionIsKeptFromTheOtherStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		a := w.connect(true)
 		good := res(t, rds, "r", "good")
 		w.publish(good)
@@ -38,7 +38,7 @@ func TestARefusedVersionIsKeptFromTheOtherStreams(t *testing.T) {
 
 func TestARefusedVersionWithoutAGoodOneIsWithheld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		a := w.connect(true)
 		w.publish(res(t, rds, "r", "bad"))
 		a.subscribe(rds, "r")

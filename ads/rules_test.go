@@ -334,7 +334,7 @@ func TestServerObeysTheTransportProtocol(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
-					w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+					w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 					r.test(t, w, w.connect(delta))
 				})
 			})

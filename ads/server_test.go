@@ -53,7 +53,7 @@ func TestFramesReadTheSameWithAndWithoutServerOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, delta := range []bool{true, false} {
-		plain, fast := newWorld(t, ads.Proxy), newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		plain, fast := newWorld(t, ads.Proxy), newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		for _, w := range []*world{plain, fast} {
 			w.publish(r)
 			c := w.connect(delta)
@@ -105,7 +105,7 @@ func TestEventsTellAStreamsLife(t *testing.T) {
 // A reader that does not read has one pass pending, and then gets the latest
 // state, not every state there was.
 func TestASlowReaderGetsTheLatestStateOnly(t *testing.T) {
-	w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+	w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(w.conn).DeltaAggregatedResources(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestASlowReaderGetsTheLatestStateOnly(t *testing.T) {
 }
 
 func TestAStreamHasTwoGoroutines(t *testing.T) {
-	w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+	w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 	w.publish(res(t, cds, "c", "1"), res(t, lds, "l", "1"), res(t, eds, "c", "1"), res(t, sds, "s", "1"))
 	w.connect(true).subscribe(cds) // the connection has goroutines of its own
 	eventually(t, "the first stream is there", func() bool { return w.view.Streams() == 1 })
@@ -160,7 +160,7 @@ func TestAStreamHasTwoGoroutines(t *testing.T) {
 
 func TestTenThousandNamesAreServed(t *testing.T) {
 	for _, delta := range []bool{true, false} {
-		w := newWorld(t, ads.Proxy, ads.ServerOptions()...)
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
 		all := names("e", 10_000)
 		rs := make([]*ads.Resource, len(all))
 		for i, n := range all {

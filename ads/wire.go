@@ -135,15 +135,19 @@ const maxRequest = 1 << 20
 // ServerOptions are the options of a grpc.Server that serves ADS well:
 // responses reach the transport without being copied, and requests are
 // bounded. Every other service on that server goes on as before, with requests
-// of up to 1 MiB.
-func ServerOptions() []grpc.ServerOption {
+// of up to 1 MiB. Whatever else there is to encode and decode is codec's; nil is
+// gRPC's own.
+func ServerOptions(codec encoding.CodecV2) []grpc.ServerOption {
+	if codec == nil {
+		codec = encoding.GetCodecV2(proto.Name)
+	}
 	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(frameCodec{encoding.GetCodecV2(proto.Name)}),
+		grpc.ForceServerCodecV2(frameCodec{codec}),
 		grpc.MaxRecvMsgSize(maxRequest),
 	}
 }
 
-// frameCodec is gRPC's codec with a short cut for frames.
+// frameCodec is a codec with a short cut for frames.
 type frameCodec struct{ encoding.CodecV2 }
 
 // Marshal hands a frame's pieces over; they are never written to, nor freed.

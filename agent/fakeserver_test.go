@@ -114,7 +114,7 @@ func (f *fakeServer) start() {
 		f.t.Fatal(err)
 	}
 	f.addr = l.Addr().String()
-	f.grpc = grpc.NewServer(append(ads.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{
+	f.grpc = grpc.NewServer(append(ads.ServerOptions(nil), grpc.Creds(credentials.NewTLS(&tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{f.tls}, ClientAuth: tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true,
 	})), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))...) // as the server's

@@ -14,6 +14,7 @@ import (
 	"signet.example/ads"
 	"signet.example/agent/limits"
 	"signet.example/attestation"
+	"signet.example/internal/decode"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/sds"
@@ -26,8 +27,8 @@ import (
 const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
-	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions()...)
-	a.xds = grpc.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, a.relay.Guard))...)
+	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions(decode.New(nil))...)
+	a.xds = decode.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, a.relay.Guard))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Peer: whoAsks, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)
 	a.metrics.streams("xds", a.relay.Open)
@@ -73,7 +74,7 @@ func (a *agent) serveWorkloadAPI() {
 		}
 		return open.Stream(srv, stream, info, next)
 	}
-	a.workload = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("workload")),
+	a.workload = decode.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("workload")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.StreamInterceptor(header))...)
 	sds.NewWorkloadAPI(&workloads{&a.link.state, &a.link.connected, a.link.enrol.Trusted(), a.link.keeper, a.guests, a.metrics, a.log}, attestedSelectors, a.log).Register(a.workload)
 	reflection.Register(a.workload) // Workload Endpoint 7: SHOULD
@@ -82,7 +83,7 @@ func (a *agent) serveWorkloadAPI() {
 
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
-	a.calls = grpc.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
+	a.calls = decode.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
 		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(limits.NewStreams(a.guests.Knows).Unary))...)
 	authv3.RegisterAuthorizationServer(a.calls, a.wayOut)
 }

@@ -13,6 +13,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/attestation/nodes"
+	"signet.example/internal/decode"
 	"signet.example/internal/underway"
 	"signet.example/server/access"
 	"signet.example/server/conns"
@@ -58,15 +59,16 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 
 // agentServer is the agents' face.
 func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.Listener) *grpc.Server {
-	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions()...)
+	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions(decode.New(nil))...)
 	room := underway.New(mostUnread)
 	opts = append(opts,
 		grpc.Creds(s.access.Credentials(credentials.NewTLS(s.own.TLSConfig()), room)),
 		grpc.StatsHandler(room.Handler()),
+		grpc.InTapHandle(s.access.Tap),
 		grpc.UnaryInterceptor(s.access.Unary),
 		grpc.StreamInterceptor(s.access.Stream),
 	)
-	g := grpc.NewServer(opts...)
+	g := decode.NewServer(opts...)
 	svids := issuance.New(issuance.Config{
 		Batches: s.signing, One: s.signer, Limits: newLimiters(issuePerSecond, issueBurst),
 		Metrics: issuance.Metrics{Issued: s.metrics.svids, Limited: s.metrics.limited},

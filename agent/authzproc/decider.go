@@ -27,6 +27,7 @@ import (
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/internal/child"
+	"signet.example/internal/decode"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
@@ -137,13 +138,13 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	g, ctx := errgroup.WithContext(ctx)
 
 	controls := newHanded()
-	controlServer := grpc.NewServer(grpc.Creds(insecure.NewCredentials()), grpc.MaxRecvMsgSize(64<<20),
+	controlServer := decode.NewServer(grpc.Creds(insecure.NewCredentials()), grpc.MaxRecvMsgSize(64<<20),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}))
 	api.RegisterAuthzControlServer(controlServer, d)
 	g.Go(func() error { return controlServer.Serve(controls) })
 
 	checks, room := newHanded(), underway.New(mostChecks)
-	checkServer := grpc.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(limits.Handshake), grpc.MaxRecvMsgSize(1<<20),
+	checkServer := decode.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(limits.Handshake), grpc.MaxRecvMsgSize(1<<20),
 		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers), grpc.MaxHeaderListSize(16<<10), grpc.StatsHandler(room.Handler()))
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
 	g.Go(func() error { return checkServer.Serve(checks) })

@@ -45,6 +45,9 @@ func (r *Relay) Guard(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInf
 	if !ok {
 		return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
 	}
+	if err := r.mayAsk(stream.Context(), peer); err != nil {
+		return err
+	}
 	g := &guard{ServerStream: stream, peer: peer, relay: r}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
@@ -66,6 +69,23 @@ func (r *Relay) Guard(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInf
 		return status.Error(codes.Unavailable, errUnseen.Error())
 	}
 	return err
+}
+
+// mayAsk refuses a process that no binding fits before anything that it sends is decoded.
+// Which binding counts is found with its node id.
+func (r *Relay) mayAsk(ctx context.Context, peer *attestation.Peer) error {
+	s := r.config.State.Load()
+	if s == nil {
+		return status.Error(codes.Unavailable, resources.ErrNone.Error())
+	}
+	has, err := peer.Selectors(ctx)
+	if err == nil && resources.ProxyName(has) == "" && !s.Fits(has) {
+		err = resources.ErrNotBound
+	}
+	if err != nil {
+		return r.refuse(ctx, "", has, err)
+	}
+	return nil
 }
 
 // errUnseen is not ErrNotBound: an agent that is out of files has not seen a process,

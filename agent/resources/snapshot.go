@@ -209,6 +209,12 @@ func (s *Snapshot) Binding(has identity.Selectors, ref proxy.Ref) (identity.Bind
 	return b, s.IDs[b.Name], nil
 }
 
+// Fits reports whether a peer with these selectors may be the proxy of any virtual node.
+func (s *Snapshot) Fits(has identity.Selectors) bool {
+	_, ok, err := identity.MatchBindings(s.Bindings, has)
+	return ok || err != nil // several
+}
+
 // WantsHash reports whether an entry or binding that a peer with these selectors
 // might fit asks for the hash of its program.
 func (s *Snapshot) WantsHash(others identity.Selectors) bool {

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
 
 	"signet.example/api"
 	"signet.example/identity"
@@ -257,6 +258,25 @@ func (a *Access) proveAgent(c *Caller, from *tlsPeer) error {
 	}
 	c.ID, c.Agent = id, agent
 	return nil
+}
+
+// Tap refuses who shows no SVID before any of its message is kept or decoded, where an
+// agent is asked for. The interceptors ask for more, after the message. It must not wait.
+func (a *Access) Tap(ctx context.Context, call *tap.Info) (context.Context, error) {
+	p, ok := peer.FromContext(ctx)
+	if rules[call.FullMethodName] != proveAgent || !ok {
+		return ctx, nil
+	}
+	from, ok := p.AuthInfo.(*tlsPeer)
+	if !ok || len(from.chain()) == 0 {
+		return ctx, nil
+	}
+	if _, err := a.verifySVID(from); err != nil {
+		err = fault.New(fault.Identity, "client certificate: %v", err)
+		a.refused(ctx, call.FullMethodName, &Caller{Conn: p.Addr, Remote: conns.AddrOf(p.Addr)}, err)
+		return ctx, fault.ToAgent(err)
+	}
+	return ctx, nil
 }
 
 // Unary is the interceptor of calls.

@@ -15,6 +15,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
+	"signet.example/internal/decode"
 	"signet.example/internal/unixsock"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
@@ -74,7 +75,7 @@ func New(cfg Config) *Server { return &Server{cfg: cfg} }
 
 // GRPC is the operators' face.
 func (s *Server) GRPC() *grpc.Server {
-	g := grpc.NewServer(
+	g := decode.NewServer(
 		grpc.Creds(unixsock.Credentials(operators)),
 		grpc.MaxRecvMsgSize(maxBytes), grpc.MaxSendMsgSize(maxBytes),
 		grpc.ConnectionTimeout(handshakeDeadline),

@@ -22,6 +22,7 @@ import (
 	"signet.example/ca"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/decode"
 )
 
 const (
@@ -51,7 +52,7 @@ func serve(ctx context.Context, cfg Config, listen func() (net.Listener, error))
 		return err
 	}
 	defer func() { _ = s.records.Close() }() // what was answered is durable
-	g := grpc.NewServer(
+	g := decode.NewServer(
 		grpc.Creds(insecure.NewCredentials()), grpc.ConnectionTimeout(handshakeDeadline),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.WaitForHandlers(true), // before the log closes under them

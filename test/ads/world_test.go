@@ -77,7 +77,7 @@ func newWorldOf(t *testing.T, mode ads.Mode, sotw bool) *world {
 func (w *world) start() {
 	w.t.Helper()
 	w.view = ads.NewView("v", w.mode)
-	w.grpc = grpc.NewServer(ads.ServerOptions()...)
+	w.grpc = grpc.NewServer(ads.ServerOptions(nil)...)
 	(&ads.Server{Views: w, Events: w.record, Drain: w.drain}).Register(w.grpc)
 	l, err := new(net.ListenConfig).Listen(context.Background(), "unix", w.socket)
 	if err != nil {

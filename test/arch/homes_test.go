@@ -30,6 +30,8 @@ var homes = []struct {
 	{`"os/user"`, []string{"internal/child/user.go"}, "users are found by internal/child: no number is read in two ways"},
 	{`\bhttp\.Server\{`, []string{"internal/scrape/scrape.go", "dev/service.go"}, "who asks for metrics is bounded by internal/scrape; the demo's applications are its user's"},
 	{`\bGetrlimit\(unix\.RLIMIT_NOFILE`, []string{"internal/openfiles/openfiles.go"}, "how many files a process may open is internal/openfiles's to say"},
+	{`\bgrpc\.NewServer\(`, []string{"internal/decode/codec.go"}, "what a message becomes is bounded by internal/decode before it is decoded"},
+	{`\bads\.ServerOptions\(nil\)`, nil, "as above"},
 	{`\bMemfdCreate\(`, []string{"internal/child/memory.go"}, "shared memory has its seals"},
 }
 

@@ -108,7 +108,7 @@ func (v oneView) View(context.Context, *corev3.Node) (*ads.View, error) { return
 
 func newSignet() rival {
 	v := ads.NewView("v", ads.Proxy)
-	return rival{options: ads.ServerOptions(), service: &ads.Server{Views: oneView{v}}, publish: func(c adsConfig) error {
+	return rival{options: ads.ServerOptions(nil), service: &ads.Server{Views: oneView{v}}, publish: func(c adsConfig) error {
 		var rs []*ads.Resource
 		versions := make(map[string]string) // of clusters, which come first
 		for _, typeURL := range []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType} {

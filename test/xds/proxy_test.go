@@ -50,7 +50,7 @@ func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource
 	t.Helper()
 	p := &running{t: t, view: ads.NewView(c.Name, ads.Proxy), edit: edit}
 	dir := socketDir(t)
-	g := grpc.NewServer(ads.ServerOptions()...)
+	g := grpc.NewServer(ads.ServerOptions(nil)...)
 	(&ads.Server{Views: p}).Register(g)
 	l, err := net.Listen("unix", filepath.Join(dir, "xds.sock"))
 	if err != nil {
