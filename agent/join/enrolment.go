@@ -49,8 +49,9 @@ type Enrolment struct {
 	// trust is nil before the first answer of a server.
 	trust watched.Value[*svids.Trust]
 
-	mu   sync.Mutex
-	kept kept // guarded by mu
+	mu        sync.Mutex
+	kept      kept // guarded by mu
+	unwritten bool // kept is not what the folder has; guarded by mu
 }
 
 // New reads what an earlier run has left in dir, and makes a host key where that is
@@ -218,20 +219,22 @@ func (e *Enrolment) keep(t *svids.Trust, agentID string) {
 	e.remember(func(k *kept) { k.AgentID, k.RootSet = agentID, string(e.trust.Load().Signed) })
 }
 
-// remember writes down what changes of the host's standing.
+// remember writes down what changes of the host's standing, and what could not be
+// written the last time.
 func (e *Enrolment) remember(change func(*kept)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	next := e.kept
 	change(&next)
-	if next.AgentID == e.kept.AgentID && next.RootSet == e.kept.RootSet && next.Refused == e.kept.Refused {
+	if !e.unwritten && next.AgentID == e.kept.AgentID && next.RootSet == e.kept.RootSet && next.Refused == e.kept.Refused {
 		return
 	}
-	if err := e.dir.save(next); err != nil { // what is kept still finds the way back, by older roots or by the pin
-		e.config.Log.Error("standing not written", slog.String("data_dir", e.dir.path), slog.Any("err", err))
-		return
-	}
+	// Known from here on, written or not: a later root set is never written without the id.
 	e.kept = next
+	err := e.dir.save(next)
+	if e.unwritten = err != nil; e.unwritten { // what the folder has still finds the way back, by older roots or by the pin
+		e.config.Log.Error("standing not written, trying again with the next news of the servers", slog.String("data_dir", e.dir.path), slog.Any("err", err))
+	}
 }
 
 // Trust is by which roots servers and SVIDs are accepted now; nil before the first answer.

@@ -39,6 +39,8 @@ type aServer struct {
 	addr  string
 	token jointoken.Token // good once
 
+	joining func() // where it is set: called before the answer to a token
+
 	mu    sync.Mutex
 	spent bool               // guarded by mu
 	hosts map[[32]byte]error // how each host key is answered; guarded by mu
@@ -84,6 +86,9 @@ func (s *aServer) Attest(ctx context.Context, req *api.AttestRequest) (*api.Atte
 		return nil, status.Error(codes.PermissionDenied, "no such token")
 	case req.GetJoinToken() != "":
 		s.spent, s.hosts[host] = true, nil
+		if s.joining != nil {
+			s.joining()
+		}
 	case !known:
 		return nil, status.Error(codes.Unauthenticated, "this host key is not known here")
 	case refused != nil:
@@ -163,6 +168,31 @@ func TestAHostEntersByItsTokenAndComesBackByItsKey(t *testing.T) {
 	}
 	if _, _, err := s.enter(t, ownFolder(t), s.byToken()); status.Code(err) != codes.PermissionDenied || !errors.Is(err, ErrNoToken) {
 		t.Errorf("another host with the same token: %v", err)
+	}
+}
+
+func TestAHostWhoseStandingCouldNotBeWrittenAtTheJoinComesBackByItsKey(t *testing.T) {
+	s, path := newServer(t), ownFolder(t)
+	away := path + ".away"
+	s.joining = func() { // as a disk that is full for a moment
+		if err := os.Rename(path, away); err != nil {
+			t.Error(err)
+		}
+	}
+	_, e, err := s.enter(t, path, s.byToken())
+	if err := errors.Join(err, os.Rename(away, path)); err != nil {
+		t.Fatal(err)
+	}
+	_, first, err := e.dir.load()
+	if err != nil || first.AgentID != "" || first.RootSet != "" {
+		t.Fatalf("kept before the write was possible again: %+v, %v", first, err)
+	}
+	e.Keep(e.Trust()) // as with the first set of its own resources, of the same roots
+	if _, k, err := e.dir.load(); err != nil || k.AgentID != "one" || k.RootSet == "" {
+		t.Errorf("kept afterwards: %+v, %v", k, err)
+	}
+	if _, _, err := s.enter(t, path, Ways{}); err != nil {
+		t.Errorf("at the next start: %v", err)
 	}
 }
 

@@ -15,13 +15,21 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/server/admin"
+	"signet.example/server/fault"
 )
 
-// older is an admin socket of a release that lacks a call.
-type older struct{ api.UnimplementedAdminServer }
+// older is the admin socket of a server that lacks a call, and refuses one of nothing by the
+// server's own code.
+type older struct {
+	api.UnimplementedAdminServer
 
-func (older) Get(context.Context, *api.GetRequest) (*api.GetResponse, error) {
-	return nil, status.Error(codes.InvalidArgument, "of what kind?")
+	real *admin.Server
+}
+
+func (o older) Explain(ctx context.Context, req *api.ExplainRequest) (*api.ExplainResponse, error) {
+	resp, err := o.real.Explain(ctx, req)
+	return resp, fault.ToOperator(err)
 }
 
 func TestASocketThatIsNotAServersIsNamedForWhatItIs(t *testing.T) {
@@ -56,8 +64,8 @@ func TestASocketThatIsNotAServersIsNamedForWhatItIs(t *testing.T) {
 	t.Cleanup(f.Stop)
 	old, oldSocket := listen()
 	o := grpc.NewServer()
-	api.RegisterAdminServer(o, older{})
-	go func() { _ = o.Serve(old) }() // until the test is over
+	api.RegisterAdminServer(o, older{real: admin.New(admin.Config{})}) // of nothing: it panics where anything is looked at
+	go func() { _ = o.Serve(old) }()                                   // until the test is over
 	t.Cleanup(o.Stop)
 	for socket, want := range map[string]string{webSocket: "a socket that speaks HTTP/1.1", foreignSocket: "a socket of another program"} {
 		if err := call(socket); exitCode(err) != exitUsage || !strings.Contains(err.Error(), want) {

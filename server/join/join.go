@@ -43,6 +43,9 @@ type Agents interface {
 	OfKey(hostKey []byte) (id string, ok bool)
 	// ByEvidence finds the agent that joined by evidence that can be given again.
 	ByEvidence(method string, key []byte) (store.Agent, bool)
+	// Standing finds an agent that is to be served: one that joined and is not banned.
+	// fault.Identity is returned of one that is not known.
+	Standing(id string) (store.Agent, error)
 	// Enrol stores an agent; it is durable on return. store.ErrConflict is returned when
 	// the host key, or what came with it, has joined.
 	Enrol(ctx context.Context, a store.Agent) error
@@ -138,7 +141,19 @@ func (d *Desk) Attest(ctx context.Context, c Caller, req *api.AttestRequest) (*a
 	if err != nil {
 		return nil, err
 	}
+	if err := d.stands(ctx, agent); err != nil { // banned while the signer was asked: what was made for it is not handed out
+		return nil, err
+	}
 	return &api.AttestResponse{AgentId: agent, Chain: chain, SignedRootSet: d.cfg.Roots()}, nil
+}
+
+// stands returns why an agent is not to be served.
+func (d *Desk) stands(ctx context.Context, agent string) error {
+	_, err := d.cfg.Agents.Standing(agent)
+	if errors.Is(err, fault.Identity) && d.cfg.Agents.Follow(ctx) == nil { // it may have joined at another server
+		_, err = d.cfg.Agents.Standing(agent)
+	}
+	return err
 }
 
 // pay takes the attestation of a caller out of a bucket, before anything of

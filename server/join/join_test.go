@@ -38,6 +38,7 @@ type table struct {
 	enrol  error
 	stored map[string]store.Agent // by host key
 	roster *fleet.Roster
+	during func(agent spiffeid.ID) // where it is set: what happens while the signer is asked
 }
 
 func newTable(t *testing.T) *table {
@@ -107,6 +108,9 @@ func (w *table) CheckCSR([]byte) error { return w.csr }
 
 func (w *table) Agent(_ context.Context, agent spiffeid.ID, _ []byte) ([][]byte, error) {
 	w.note("issue")
+	if w.during != nil {
+		w.during(agent)
+	}
 	return [][]byte{[]byte(agent.String())}, nil
 }
 
@@ -262,6 +266,26 @@ func TestAnAgentThatJoinedComesBackByItsHostKeyAlone(t *testing.T) {
 	w.stored["key"] = a
 	if _, err := w.attest("key", false); !errors.Is(err, fault.Denied) || slices.Contains(w.did, "issue") {
 		t.Errorf("banned: %v, %v", w.did, err)
+	}
+}
+
+func TestAnAgentThatIsBannedWhileTheSignerIsAskedIsGivenNoCertificate(t *testing.T) {
+	for how, again := range map[string]bool{"by its host key": false, "by evidence that it gave before": true} {
+		w := newTable(t)
+		w.node.Key = []byte("of the host")
+		if _, err := w.attest("key", true); err != nil {
+			t.Fatal(err)
+		}
+		w.during = func(agent spiffeid.ID) {
+			a, _ := w.roster.Get(strings.TrimPrefix(agent.Path(), "/signet/agent/"))
+			a.Banned = true
+			if err := w.roster.Enrol(t.Context(), a); err != nil {
+				t.Error(err)
+			}
+		}
+		if id, err := w.attest("key", again); !errors.Is(err, fault.Denied) || id != "" || !slices.Contains(w.did, "issue") {
+			t.Errorf("%s: %q, %v, %v", how, id, w.did, err)
+		}
 	}
 }
 
