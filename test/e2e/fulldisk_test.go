@@ -13,7 +13,7 @@ import (
 // Nothing can be written any more, by the server, its signer and the agent. What there is
 // goes on, nothing is given out that is not recorded, and all of it resumes by itself.
 func TestFullDisksStopRenewalsAndNothingElseUntilThereIsRoom(t *testing.T) {
-	const lifetime = 40 * time.Second
+	const lifetime = 30 * time.Second
 	w := meshtest.Start(t, meshtest.Options{
 		Lifetime: lifetime, Nodes: []string{"front", "orders"}, Disks: map[string]string{"server": "16m", "agent-data": "256k"},
 		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"),

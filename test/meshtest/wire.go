@@ -85,7 +85,7 @@ func (w Wire) send(ctx context.Context, to io.Writer, from io.Reader) {
 			b := make([]byte, 1400)
 			n, err := from.Read(b)
 			arrives := time.Now().Add(w.Delay)
-			if rand.Float64() < w.Loss { //nolint:gosec // chance, and no secret
+			if rand.Float64() < w.Loss {
 				arrives = arrives.Add(resent + 2*w.Delay)
 			}
 			if arrives.Before(last) {
