@@ -18,15 +18,15 @@ import (
 )
 
 // server joins the parts. load makes each of them before what uses it, and sets all
-// their fields but access.verified, which is the listener's: serve sets that before it
+// their fields but access.Connections, which are the listener's: serve sets them before it
 // starts a goroutine. Only current, ready and stopping change later.
 //
 // Locks are taken in this order, left before right:
 //
 //	common.writes → loading → Views.mu → common.fleet, common.keys, Roster.mu
-//	         loading → roster.following → the store, roster.mu
+//	         loading → Roster.following → the store, Roster.mu
 //	         loading → the store
-//	         loading → access.mu → roster.mu          (before Views.mu, not under it)
+//	         loading → Access.mu → Roster.mu          (before Views.mu, not under it)
 //	common.writes → policies.mu
 //	policies.reading → common.activating → policies.mu; the store
 //	Witness.writing → Witness.mu → the store         (only what an operator accepts is written under mu)

@@ -408,10 +408,17 @@ func TestACopyOfAnAgentsFolderElsewhereDoesNotSlowItsRestart(t *testing.T) {
 			t.Errorf("the agent where it was: %v", err)
 		}
 	}
-	// However many addresses the key is shown from, they are no more than one.
-	other := dialFrom(t, r.addr.Agents, h.hostKey, net.IPv4(127, 0, 0, 10))
-	if _, err := api.NewAgentAPIClient(other).Attest(t.Context(), &api.AttestRequest{Csr: newCSR(t, h.key)}); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("from a third address: %v", err)
+	// However many addresses the key is shown from, they are no more than one: a third has
+	// what has come back meanwhile, and not as much as a first would have.
+	other := api.NewAgentAPIClient(dialFrom(t, r.addr.Agents, h.hostKey, net.IPv4(127, 0, 0, 10)))
+	for n := 1; ; n++ {
+		_, err := other.Attest(t.Context(), &api.AttestRequest{Csr: newCSR(t, h.key)})
+		if status.Code(err) == codes.ResourceExhausted {
+			break
+		}
+		if n == server.AttestBurst {
+			t.Fatalf("from a third address, %d times: %v", n, err)
+		}
 	}
 }
 
