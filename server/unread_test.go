@@ -1,15 +1,20 @@
 package server_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"signet.example/api"
 	"signet.example/test/parts"
@@ -93,4 +98,98 @@ func TestTheConnectionsOfABannedHostEndAndTakeNoMoreMessages(t *testing.T) {
 	if sent := h.unfinished(4); sent > 2<<20 {
 		t.Errorf("it sent %d bytes", sent)
 	}
+}
+
+// Of an agent, a stream is quiet and a message long under way: both are older than what
+// strangers sent since.
+func TestStrangersThatFillTheirRoomAtTheAgentsPortCutOffNoAgent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.apply(registry)
+	h := r.join("front")
+	report, session := h.session()
+	report(&api.Report{})
+	eventually(t, "its session", func() bool { return len(connected(t, r)) == 1 })
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil {
+			_, err = session.Recv()
+		}
+		ended <- err
+	}()
+	long := h.raw()
+	if sent, err := parts.Unfinished(long, api.AgentAPI_Issue_FullMethodName, 1, 40000, 16<<10, [2]string{"signet-instance", string(h.instance)}); err != nil || sent == 0 {
+		t.Fatalf("%d bytes, %v", sent, err)
+	}
+	flood := piecesOf(t, api.AgentAPI_Attest_FullMethodName, 24000)
+	var gaveWay atomic.Int64
+	var wg sync.WaitGroup
+	for from := byte(2); from < 6; from++ { // 190 MiB as they are counted
+		for range 4 {
+			wg.Go(func() {
+				c := strangerFrom(t, r.addr.Agents, net.IPv4(127, 0, 0, from))
+				if c == nil {
+					return
+				}
+				_, err := c.Write(flood)
+				if err == nil {
+					_ = c.SetReadDeadline(time.Now().Add(time.Second / 2)) // of a TCP connection
+					_, err = io.Copy(io.Discard, c)
+				}
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					gaveWay.Add(1)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	select {
+	case err := <-ended:
+		t.Errorf("the agent's session: %v", err)
+	default:
+	}
+	_ = long.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // of a TCP connection
+	if _, err := io.Copy(io.Discard, long); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("its other connection: %v", err)
+	}
+	if gaveWay.Load() == 0 {
+		t.Error("no stranger gave way")
+	}
+}
+
+// piecesOf is a call's beginning and a message in so many pieces of a byte.
+func piecesOf(t *testing.T, method string, n int) []byte {
+	t.Helper()
+	var block, all bytes.Buffer
+	all.WriteString(http2.ClientPreface)
+	enc, w := hpack.NewEncoder(&block), http2.NewFramer(&all, nil)
+	err := w.WriteSettings()
+	for _, f := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "localhost"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+		err = errors.Join(err, enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+	}
+	err = errors.Join(err, w.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}), w.WriteData(1, false, []byte{0, 0, 0, 0xf0, 0}))
+	for range n {
+		err = errors.Join(err, w.WriteData(1, false, []byte{7}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all.Bytes()
+}
+
+// strangerFrom is a connection of nobody's from an address of this host's own, nil where
+// it was closed for another.
+func strangerFrom(t *testing.T, addr string, from net.IP) net.Conn {
+	t.Helper()
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: from}}, Config: &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, //nolint:gosec // the server is under test
+		Certificates: []tls.Certificate{selfSigned(t)}, NextProtos: []string{"h2"},
+	}}
+	c, err := d.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		return nil
+	}
+	t.Cleanup(func() { _ = c.Close() }) // it may be closed
+	return c
 }
