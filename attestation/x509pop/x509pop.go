@@ -442,8 +442,9 @@ var Selectors = map[string]func(string) error{
 }
 
 // selectorsOf are those of the host of verified paths, all of one leaf. What no group
-// can name is left out. So is the common name below an authority that is confined to
-// some names: it is a name that no constraint is about.
+// can name is left out. So is, below an authority that is confined to some names, each
+// that it is not confined to: names of a form that its constraints permit none of, and
+// the common name and the serial number, which no constraint is about.
 func selectorsOf(paths [][]*x509.Certificate) identity.Selectors {
 	var sels identity.Selectors
 	add := func(form, value string) {
@@ -452,19 +453,22 @@ func selectorsOf(paths [][]*x509.Certificate) identity.Selectors {
 			sels = append(sels, s)
 		}
 	}
-	leaf, confined := paths[0][0], false
-	for _, path := range paths {
-		confined = confined || slices.ContainsFunc(path, constrained)
+	leaf := paths[0][0]
+	if believed(paths, func(*x509.Certificate) []string { return nil }) { // of no form
+		if names := commonNames(leaf); len(names) == 1 {
+			add("subject:cn", names[0])
+		}
+		add("serialnumber", leaf.SerialNumber.Text(16))
 	}
-	if names := commonNames(leaf); len(names) == 1 && !confined {
-		add("subject:cn", names[0])
+	if believed(paths, func(c *x509.Certificate) []string { return c.PermittedDNSDomains }) {
+		for _, n := range leaf.DNSNames {
+			add("san:dns", strings.ToLower(n))
+		}
 	}
-	add("serialnumber", leaf.SerialNumber.Text(16))
-	for _, n := range leaf.DNSNames {
-		add("san:dns", strings.ToLower(n))
-	}
-	for _, u := range leaf.URIs {
-		add("san:uri", u.String())
+	if believed(paths, func(c *x509.Certificate) []string { return c.PermittedURIDomains }) {
+		for _, u := range leaf.URIs {
+			add("san:uri", u.String())
+		}
 	}
 	for _, path := range paths {
 		for _, c := range path[1:] {
@@ -473,6 +477,19 @@ func selectorsOf(paths [][]*x509.Certificate) identity.Selectors {
 		}
 	}
 	return sels
+}
+
+// believed reports whether names of a form mean something on every path: each authority
+// that is confined at all is confined to some of that form, which the path was held to.
+func believed(paths [][]*x509.Certificate, permitted func(*x509.Certificate) []string) bool {
+	for _, path := range paths {
+		for _, c := range path[1:] {
+			if constrained(c) && len(permitted(c)) == 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 var (

@@ -122,6 +122,34 @@ func TestACommonNameBelowAConfinedAuthorityIsNoSelector(t *testing.T) {
 	}
 }
 
+func TestBelowAConfinedAuthorityOnlyNamesOfAFormThatItIsConfinedToAreSelectors(t *testing.T) {
+	root := parts.NewHostCA(t, "root")
+	key := parts.ECKey(t, elliptic.P256())
+	for what, c := range map[string]struct {
+		confine func(*x509.Certificate)
+		want    []string
+	}{
+		"permitted DNS names":        {func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"a.example"} }, []string{"x509pop:san:dns:web.a.example"}},
+		"permitted hosts of URIs":    {func(c *x509.Certificate) { c.PermittedURIDomains = []string{".a.example"} }, []string{"x509pop:san:uri:https://web.a.example/host"}},
+		"excluded DNS names alone":   {func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"b.example"} }, nil},
+		"permitted mail names alone": {func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"a.example"} }, nil},
+	} {
+		confined := root.Authority("confined", func(a *x509.Certificate) {
+			c.confine(a)
+			a.PermittedDNSDomainsCritical = true
+		})
+		leaf := confined.Sign(key.Public(), nil, func(l *x509.Certificate) {
+			l.Subject.CommonName, l.SerialNumber = "web", big.NewInt(7)
+			l.DNSNames, l.URIs = []string{"web.a.example"}, []*url.URL{{Scheme: "https", Host: "web.a.example", Path: "/host"}}
+		})
+		sels, _, err := verifier(t, root.Cert).Verify(prove(t, key, leaf, confined.Cert), challenge, time.Now())
+		got := slices.DeleteFunc(sels.Strings(), func(s string) bool { return strings.HasPrefix(s, "x509pop:ca:") })
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, %v; want %q", what, got, err, c.want)
+		}
+	}
+}
+
 func TestHostileEvidenceIsRefused(t *testing.T) {
 	root := parts.NewHostCA(t, "root")
 	below, lower := root.Authority("below", nil), (*parts.HostCA)(nil)
