@@ -10,11 +10,13 @@ import (
 	"signet.example/server/check"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
+	"signet.example/store"
 )
 
 // warned is what a change between two models is warned of.
 func warned(before, after *model, named ...kinds.Key) []string {
-	return check.Warnings(before, after, nil, &fleet.Registered{}, named...)
+	nobody := func() []store.Agent { return nil }
+	return check.Warnings(before, after, check.Hosts{BySelectors: nobody, ByToken: nobody}, &fleet.Registered{}, named...)
 }
 
 // allWarnings are what warned gives by looking at everything.

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"signet.example/api"
 )
 
@@ -56,6 +59,22 @@ func TestAChangeOfGroupsNamesTheHostsThatItLeavesInNone(t *testing.T) {
 	text := r.warned(groupOf("racks", "x509pop:subject:cn:rack-2"))
 	if n := strings.Count(text, "its workloads"); n != 5 || !strings.Contains(text, "3 more agents would be in no group") {
 		t.Errorf("of 8 hosts it says %q", text)
+	}
+}
+
+func TestAGroupThatGetsSelectorsKeepsItsHostsByNameAndTakesNoMoreTokens(t *testing.T) {
+	r, _ := newRacks(t)
+	h := r.join("front")
+	confined := groupOf("front", "x509pop:subject:cn:rack-7")
+	if got := r.warned(confined); !strings.Contains(got, "group front gets selectors") || !strings.Contains(got, h.id) {
+		t.Errorf("it says %q", got)
+	}
+	r.apply(confined)
+	if got := r.warned(groupOf("front", "x509pop:subject:cn:rack-8")); strings.Contains(got, h.id) {
+		t.Errorf("it had selectors before: %q", got)
+	}
+	if _, err := r.admin.CreateToken(t.Context(), &api.CreateTokenRequest{Group: "front"}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "has selectors") {
+		t.Errorf("a token: %v", err)
 	}
 }
 

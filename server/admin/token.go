@@ -9,6 +9,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/attestation/jointoken"
+	"signet.example/identity"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
@@ -37,8 +38,12 @@ func (s *Server) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (
 	if err != nil {
 		return nil, err
 	}
-	if m.Objects().Get(kinds.Key{Kind: kinds.NodeGroup, Name: req.GetGroup()}) == nil {
+	group := m.Objects().Get(kinds.Key{Kind: kinds.NodeGroup, Name: req.GetGroup()})
+	if group == nil {
 		return nil, fault.New(fault.NotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plain.Text(req.GetGroup()), others(m, kinds.NodeGroup))
+	}
+	if g, ok := group.Value.(identity.NodeGroup); ok && len(g.Selectors) > 0 {
+		return nil, fault.New(fault.Invalid, "NodeGroup %q has selectors: its hosts are those that have them, and join without a token (docs/AGENT.md); name a group without selectors", g.Name)
 	}
 	token, err := jointoken.New(s.cfg.Pin())
 	if err != nil {

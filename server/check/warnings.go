@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"signet.example/identity"
 	"signet.example/internal/plain"
@@ -16,11 +17,17 @@ import (
 )
 
 // Warnings are all that is said of a change before it is made: of what it brings, of what
-// it names, and of those whom it leaves without. bySelectors are the hosts whose selectors
-// place them.
-func Warnings(before, after Model, bySelectors []store.Agent, known *fleet.Registered, named ...kinds.Key) []string {
-	return slices.Concat(brought(before, after, named...), cutOff(before.Groups().Placing, after.Groups().Placing, bySelectors), unserved(before.Graph(), after.Graph(), known))
+// it names, of those whom it leaves without, and of those whom it leaves where they are.
+func Warnings(before, after Model, hosts Hosts, known *fleet.Registered, named ...kinds.Key) []string {
+	list := brought(before, after, named...)
+	if was, will := before.Groups().Placing, after.Groups().Placing; !was.Same(will) {
+		list = slices.Concat(list, cutOff(was, will, hosts.BySelectors()), stay(was, will, hosts.ByToken()))
+	}
+	return append(list, unserved(before.Graph(), after.Graph(), known)...)
 }
+
+// Hosts are those whose selectors place them, and those whose token did.
+type Hosts struct{ BySelectors, ByToken func() []store.Agent }
 
 // warning is about what is allowed and probably not meant.
 type warning struct {
@@ -115,9 +122,6 @@ const mostCutOff = 5
 // cutOff warns of the hosts that are in a group before a change of NodeGroups, and in
 // none after it. hosts are those whose selectors decide.
 func cutOff(before, after groups.Placing, hosts []store.Agent) []string {
-	if before.Same(after) {
-		return nil
-	}
 	var list []string
 	more := 0
 	for _, g := range hosts {
@@ -133,6 +137,37 @@ func cutOff(before, after groups.Placing, hosts []store.Agent) []string {
 	}
 	if more > 0 {
 		list = append(list, fmt.Sprintf("%d more agents would be in no group", more))
+	}
+	return list
+}
+
+// stay warns of the hosts that are in a group by their tokens, and stay there although a
+// change gives the group selectors: they are not asked for any.
+func stay(before, after groups.Placing, hosts []store.Agent) []string {
+	var list []string
+	for _, g := range after {
+		if len(g.Selectors) == 0 || slices.ContainsFunc(before, func(b identity.NodeGroup) bool { return b.Name == g.Name && len(b.Selectors) > 0 }) {
+			continue
+		}
+		var names []string
+		more := 0
+		for _, h := range hosts {
+			switch {
+			case h.Group != g.Name || h.Banned:
+			case len(names) == mostCutOff:
+				more++
+			default:
+				names = append(names, fmt.Sprintf("%s (%s)", h.ID, plain.Text(h.Hostname)))
+			}
+		}
+		if len(names) == 0 {
+			continue
+		}
+		who := strings.Join(names, ", ")
+		if more > 0 {
+			who += fmt.Sprintf(" and %d more", more)
+		}
+		list = append(list, fmt.Sprintf("group %s gets selectors, and these hosts, which joined it by tokens, stay in it whether they have them or not: %s; `signet ban` shuts one out", g.Name, who))
 	}
 	return list
 }

@@ -181,6 +181,19 @@ func (r *Roster) BySelectors() []store.Agent {
 	return list
 }
 
+// ByToken lists, by id, those that are in the group which their token named.
+func (r *Roster) ByToken() []store.Agent {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var list []store.Agent
+	for _, id := range slices.Sorted(maps.Keys(r.by)) {
+		if a := r.by[id]; a.Group != "" {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
 // ByEvidence finds the agent, banned or not, that joined by this evidence.
 func (r *Roster) ByEvidence(method string, key []byte) (store.Agent, bool) {
 	r.mu.RLock()
