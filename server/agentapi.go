@@ -25,7 +25,7 @@ type agentAPI struct {
 	sessions *fleet.Sessions
 	model    func() *model
 	// turnedAway is told of what a caller was not given.
-	turnedAway func(ctx context.Context, c *access.Caller, action, why string)
+	turnedAway func(ctx context.Context, c *access.Caller, action access.Action, why string)
 }
 
 // Attest joins an agent by evidence of its host, or renews one by its host key.
@@ -46,7 +46,7 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 	}
 	resp, refused, err := a.svids.Batch(ctx, requesterOf(c, a.model()), req)
 	if refused != "" {
-		a.turnedAway(ctx, c, "issue", refused)
+		a.turnedAway(ctx, c, access.ActionIssue, refused)
 	}
 	return resp, err
 }

@@ -113,7 +113,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 	}
 	s.refusals = access.NewRefusals(clock, s.audit)
 	changed := watched.NewSignal() // what views are made of
-	s.authority = issuance.NewAuthority(w, changed.Wake)
+	s.authority = issuance.NewAuthority(w, changed.Wake, log)
 	if err := s.authority.Load(ctx); err != nil {
 		return nil, issuance.StartFix(err)
 	}

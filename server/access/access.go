@@ -95,7 +95,7 @@ type Config struct {
 	Log         *slog.Logger
 	Refused     *prometheus.CounterVec // callers that were not let in, by method
 	// TurnedAway is told of what a caller was not given.
-	TurnedAway func(ctx context.Context, c *Caller, action, why string)
+	TurnedAway func(ctx context.Context, c *Caller, action Action, why string)
 }
 
 // Instances are the runs of agents.
@@ -473,12 +473,6 @@ func (a *Access) Evict(agent, instance string, why error) {
 			c.cancel(why)
 		}
 	}
-}
-
-// audited are the methods whose refusals stand in the audit trail, by its word for them.
-var audited = map[string]string{
-	api.AgentAPI_Attest_FullMethodName: "attest",
-	api.AgentAPI_Issue_FullMethodName:  "issue",
 }
 
 // audit writes down that a caller was turned away, not that something of ours failed.

@@ -42,7 +42,7 @@ func served(t *testing.T, now time.Time) (a *Access, ctx context.Context, rows *
 	a = New(Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Roots: rootsOf(root.cert), Roster: rosterOf(store.Agent{ID: "x", Group: "g"}),
 		Clock: time.Now, Log: slog.New(slog.DiscardHandler), Refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "refused"}, []string{"method"}),
-		TurnedAway: func(_ context.Context, c *Caller, action, why string) {
+		TurnedAway: func(_ context.Context, c *Caller, action Action, why string) {
 			*rows = append(*rows, fmt.Sprintf("%s: %s %s", c, action, why))
 		},
 	})

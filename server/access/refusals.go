@@ -3,8 +3,11 @@ package access
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"signet.example/api"
 	"signet.example/internal/plain"
 	"signet.example/internal/sampled"
 )
@@ -18,35 +21,50 @@ const (
 	maxRefusal = 512
 )
 
-// refusable are the actions that a stranger, or an agent, can have refused as
-// often as they like. Each has a budget of its own.
-var refusable = []string{"attest", "issue"}
+// Action is what a stranger, or an agent, can have refused as often as they like, as the
+// audit trail has it. Each has a budget of its own.
+type Action string
+
+// The actions there are.
+const (
+	ActionAttest Action = "attest"
+	ActionIssue  Action = "issue"
+)
+
+// audited are the methods whose refusals stand in the audit trail.
+var audited = map[string]Action{
+	api.AgentAPI_Attest_FullMethodName: ActionAttest,
+	api.AgentAPI_Issue_FullMethodName:  ActionIssue,
+}
+
+// refusable are the actions of all methods that are audited.
+func refusable() []Action { return slices.Compact(slices.Sorted(maps.Values(audited))) }
 
 // Refusals writes refusals into the audit trail: the first few one by one, the
 // rest of a minute as their number.
 type Refusals struct {
 	audit  func(ctx context.Context, actor, action, detail string)
 	clock  func() time.Time
-	budget map[string]*sampled.Budget // by action; never changed
+	budget map[Action]*sampled.Budget // by action; never changed
 }
 
 // NewRefusals has noted none.
 func NewRefusals(clock func() time.Time, audit func(ctx context.Context, actor, action, detail string)) *Refusals {
-	r := &Refusals{audit: audit, clock: clock, budget: map[string]*sampled.Budget{}}
-	for _, action := range refusable {
+	r := &Refusals{audit: audit, clock: clock, budget: map[Action]*sampled.Budget{}}
+	for _, action := range refusable() {
 		r.budget[action] = &sampled.Budget{Most: refusalsNamed, PerKey: refusalsPerCaller, Window: refusalsEvery}
 	}
 	return r
 }
 
 // Refused notes that a caller was not given what it asked for.
-func (r *Refusals) Refused(ctx context.Context, c *Caller, action, why string) {
+func (r *Refusals) Refused(ctx context.Context, c *Caller, action Action, why string) {
 	key := c.Remote.String()
 	if c.Agent.ID != "" {
 		key = c.Agent.ID
 	}
 	if ok, _ := r.budget[action].Take(r.clock(), key); ok {
-		r.audit(ctx, c.String(), action, plain.Clip("refused: "+why, maxRefusal))
+		r.audit(ctx, c.String(), string(action), plain.Clip("refused: "+why, maxRefusal))
 	}
 }
 
@@ -68,9 +86,9 @@ func (r *Refusals) Run(ctx context.Context) error {
 
 // Tell writes the numbers that are owed.
 func (r *Refusals) Tell(ctx context.Context) {
-	for _, action := range refusable {
+	for _, action := range refusable() {
 		if n, since := r.budget[action].Missed(); n > 0 {
-			r.audit(ctx, "server", action, fmt.Sprintf("refused: %d more like these since %s", n, plain.UTC(since)))
+			r.audit(ctx, "server", string(action), fmt.Sprintf("refused: %d more like these since %s", n, plain.UTC(since)))
 		}
 	}
 }

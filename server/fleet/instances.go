@@ -28,10 +28,11 @@ const (
 	clashAgain = time.Minute
 )
 
-// Prober reports whether an instance has a session that is alive, and where. With an
-// error it is not known: nothing changes hands. It is asked from many goroutines.
+// Prober reports whether an instance has a session that is alive, and of which session
+// it says so, nil where it has none. With an error it is not known: nothing changes hands.
+// It is asked from many goroutines.
 type Prober interface {
-	Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (at netip.Addr, alive bool, err error)
+	Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (asked *Session, alive bool, err error)
 }
 
 // Streams are those of all agents that are open.
@@ -105,15 +106,18 @@ func (i *Instances) Admit(ctx context.Context, agent, instance string, remote ne
 	if ok {
 		return nil
 	}
-	at, alive, err := i.cfg.Sessions.Answers(ctx, agent, was.instance, remote)
+	asked, alive, err := i.cfg.Sessions.Answers(ctx, agent, was.instance, remote)
 	if err != nil {
 		return fmt.Errorf("admit agent %s: %w", agent, err)
 	}
 	if alive {
-		i.clash(ctx, agent, at, remote)
+		i.clash(ctx, agent, asked.peer.Remote, remote)
 		return inUse(agent)
 	}
-	if _, first := i.admit(agent, instance, remote, func(now Run) bool { return now.instance == was.instance }); !first { // a third one was faster
+	// What was found is of one session: the run may have come back with another one meanwhile.
+	if _, first := i.admit(agent, instance, remote, func(now Run) bool {
+		return now.instance == was.instance && !now.connectedSince(asked)
+	}); !first { // the other one, or a third, was faster
 		return inUse(agent)
 	}
 	i.cfg.Streams.Evict(agent, instance, inUse(agent))

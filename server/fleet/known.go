@@ -35,6 +35,13 @@ type Run struct {
 	inquiry *inquiry // of a server that another run asks to be let in at; the newest
 }
 
+// connectedSince reports whether the instance that is served has another session than this,
+// which may be nil.
+func (r Run) connectedSince(asked *Session) bool {
+	s := r.session
+	return s != nil && s.peer.Instance == r.instance && (asked == nil || s.id != asked.id)
+}
+
 // LastSession is what stays of an agent's last session, zero if there was none.
 type LastSession struct {
 	Report *api.Report // its latest, nil if it made none

@@ -55,7 +55,7 @@ type inquiry struct {
 // server. It has none that is alive if the agent ended it, if it did not come back within
 // placeKept after we did, or if nothing at all came on it for probeWait after a probe was
 // sent. What is not known by then is an error.
-func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (netip.Addr, bool, error) {
+func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer netip.Addr) (*Session, bool, error) {
 	begun, asked := time.Now(), map[string]bool{}
 	for {
 		known, wake := r.cfg.Shared.Get()
@@ -64,9 +64,9 @@ func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer
 		switch {
 		case s != nil && s.peer.Instance == instance:
 		case r.kept(agent, instance, run.place):
-			return netip.Addr{}, false, errUnsure
+			return nil, false, errUnsure
 		default:
-			return netip.Addr{}, false, nil
+			return nil, false, nil
 		}
 		left := probeWait + probeMargin - time.Since(begun)
 		next := left
@@ -75,28 +75,28 @@ func (r *Sessions) Answers(ctx context.Context, agent, instance string, newcomer
 			p := here.probed(newcomer)
 			silent, heard := here.silence(p)
 			if heard && silent >= probeWait {
-				return netip.Addr{}, false, nil
+				return s, false, nil
 			}
 			next = min(next, probeWait-silent)
 			answered, wake = p.answered, here.gone // it may have come back: a connection lives for a limited time
 		} else if s.server != r.cfg.Server {
 			q := r.inquire(s, newcomer, asked)
 			if q.decided {
-				return s.peer.Remote, q.alive, nil
+				return s, q.alive, nil
 			}
 			asked[q.id] = true
 		}
 		if left <= 0 {
-			return netip.Addr{}, false, errUnsure
+			return nil, false, errUnsure
 		}
 		timer := time.NewTimer(next)
 		select {
 		case <-answered:
 			timer.Stop()
-			return s.peer.Remote, true, nil
+			return s, true, nil
 		case <-ctx.Done():
 			timer.Stop()
-			return netip.Addr{}, false, context.Cause(ctx)
+			return nil, false, context.Cause(ctx)
 		case <-wake:
 		case <-timer.C:
 		}

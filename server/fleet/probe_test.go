@@ -15,6 +15,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/server/fault"
+	"signet.example/server/shared"
 )
 
 // probedStream is an agent's stream as the server sees it.
@@ -234,8 +235,35 @@ func (s nobodysStreams) Evict(string, string, error) { s.t.Error("somebody is ev
 // unsure does not know who is alive.
 type unsure struct{}
 
-func (unsure) Answers(context.Context, string, string, netip.Addr) (netip.Addr, bool, error) {
-	return netip.Addr{}, false, errUnsure
+func (unsure) Answers(context.Context, string, string, netip.Addr) (*Session, bool, error) {
+	return nil, false, errUnsure
+}
+
+// tooEarly finds that a run has no session, or a silent one, right before it has a new one.
+type tooEarly struct {
+	known shared.Value[*Known]
+	found *Session
+}
+
+func (e tooEarly) Answers(_ context.Context, agent, instance string, _ netip.Addr) (*Session, bool, error) {
+	e.known.Update(func(now *Known) *Known {
+		return now.withRun(agent, func(run *Run) { run.session = &Session{id: "new", peer: Peer{Instance: instance}} })
+	})
+	return e.found, false, nil
+}
+
+func TestARunThatComesBackWhileItIsFoundGoneKeepsItsPlace(t *testing.T) {
+	for _, found := range []*Session{nil, {id: "silent"}} {
+		known := probedSessions().cfg.Shared
+		i := NewInstances(InstancesConfig{
+			Shared: known, Sessions: tooEarly{known, found}, Streams: nobodysStreams{t},
+			Tell: func(context.Context, string, Clash) {}, Clock: time.Now,
+		})
+		i.Joined("x", "first", netip.Addr{})
+		if err := i.Admit(t.Context(), "x", "another", netip.Addr{}); !errors.Is(err, fault.Conflict) || i.run("x").instance != "first" {
+			t.Errorf("after %+v: %v, served %q", found, err, i.run("x").instance)
+		}
+	}
 }
 
 func TestANewcomerThatLeavesOrOfWhomNothingIsKnownIsNoClash(t *testing.T) {

@@ -16,5 +16,5 @@
 //
 // All may be used from any number of goroutines. Queue, Authority, Log and Own each have a
 // Run, which one goroutine calls; Log.Run alone changes what Log knows. Witness.writing is
-// taken before Witness.mu, Log.mu before nothing. [Roots] are immutable.
+// taken before Witness.mu, Log.mu and Authority.taking before nothing. [Roots] are immutable.
 package issuance

@@ -42,6 +42,7 @@ type Log struct {
 	live map[string]*api.LogRecord // issued and not expired, by serial
 	own  map[string]Newest         // agents' own, by SPIFFE ID: one each, however long ago
 	read uint64                    // the number of the last record, which are counted from 1
+	next chan struct{}             // where somebody waits: closed by the next record
 }
 
 // Newest is the newest certificate of an agent's own.
@@ -67,10 +68,13 @@ func (l *Log) Run(ctx context.Context) error {
 	for tries := (retry.Tries{Policy: following}); ; {
 		begun := time.Now()
 		err := l.Follow(ctx)
-		if !watched.Sleep(ctx, tries.Failed(time.Since(begun), nil)) {
+		wait := tries.Failed(time.Since(begun), nil)
+		if err != nil && ctx.Err() == nil && tries.Doubled() {
+			l.log.WarnContext(ctx, "issuance log not followed, trying again", slog.Any("err", err))
+		}
+		if !watched.Sleep(ctx, wait) {
 			return nil
 		}
-		l.log.DebugContext(ctx, "issuance log", slog.Any("err", err))
 	}
 }
 
@@ -89,6 +93,10 @@ func (l *Log) take(r *api.LogRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.read = r.GetSequence()
+	if l.next != nil {
+		close(l.next)
+		l.next = nil
+	}
 	switch r.GetKind() {
 	case api.RecordKind_RECORD_KIND_RESERVED:
 		l.open[r.GetSerial()] = r
@@ -144,22 +152,41 @@ func (l *Log) HeldBy(spiffeID string) (n int32, last time.Time) {
 	return n, last
 }
 
-// CaughtUp waits until the log was read as far as it goes now.
+// standsStill is how long CaughtUp waits for the next record, which is there to be read.
+const standsStill = 10 * time.Second
+
+// CaughtUp waits until the log was read as far as it goes now, and no longer than it is read.
 func (l *Log) CaughtUp(ctx context.Context) error {
 	a, err := l.signer.Authority(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: size of the issuance log: %w", fault.Unavailable, err)
 	}
-	for ctx.Err() == nil {
-		l.mu.Lock()
-		read := l.read
-		l.mu.Unlock()
+	timer := time.NewTimer(standsStill)
+	defer timer.Stop()
+	for {
+		read, next := l.progress()
 		if read >= a.GetLogSize() { // the last record's number
 			return nil
 		}
-		watched.Sleep(ctx, 10*time.Millisecond)
+		select {
+		case <-next:
+			timer.Reset(standsStill)
+		case <-timer.C:
+			return fault.New(fault.Unavailable, "the issuance log is read to record %d of %d, and nothing came for %s: the server's log says why", read, a.GetLogSize(), standsStill)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return ctx.Err()
+}
+
+// progress is the number of the last record, and what is closed by the next.
+func (l *Log) progress() (read uint64, next <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next == nil {
+		l.next = make(chan struct{})
+	}
+	return l.read, l.next
 }
 
 // Orphans lists reservations that came to nothing: recorded, never answered.

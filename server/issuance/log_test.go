@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
+	"signet.example/server/fault"
 )
 
 // brokenLog is a log whose follower loses the signer after each page.
@@ -94,6 +96,35 @@ func TestTheLogIsFollowedOnAfterTheSignerEnded(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestWhoWaitsForALogThatCannotBeReadIsToldSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told strings.Builder
+		l := NewLog(unreadableLog{}, time.Now, slog.New(slog.NewTextHandler(&told, nil)))
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = l.Run(ctx) }) // ends by cancel
+		if err := l.CaughtUp(ctx); !errors.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "record 0 of 3") {
+			t.Error(err)
+		}
+		cancel()
+		running.Wait()
+		if n := strings.Count(told.String(), "level=WARN"); n < 2 || n > 10 || !strings.Contains(told.String(), "a damaged page") {
+			t.Errorf("%d lines: %s", n, told.String())
+		}
+	})
+}
+
+// unreadableLog has records, and gives none of them.
+type unreadableLog struct{}
+
+func (unreadableLog) Authority(context.Context) (*api.AuthorityResponse, error) {
+	return &api.AuthorityResponse{LogSize: 3}, nil
+}
+
+func (unreadableLog) ReadLog(context.Context, uint64, bool, func(*api.LogRecord) error) error {
+	return errors.New("a damaged page")
 }
 
 func TestTheHistoryEndsWithWhoeverItIsFor(t *testing.T) {

@@ -3,7 +3,11 @@ package issuance
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +63,12 @@ func ReadRoots(resp *api.AuthorityResponse, pin []byte) (Roots, error) {
 	if err != nil {
 		return Roots{}, fmt.Errorf("issuing certificate: %w", err)
 	}
+	// Whether it has ended is not asked: that is what `signet check` says of it.
+	if !slices.ContainsFunc(set.Roots, func(root *x509.Certificate) bool {
+		return issuing.Equal(root) || issuing.CheckSignatureFrom(root) == nil
+	}) {
+		return Roots{}, errors.New("the issuing certificate is of none of the roots")
+	}
 	return Roots{Set: set, Signed: resp.GetSignedRootSet(), Pool: set.Pool(), Issuing: issuing}, nil
 }
 
@@ -72,24 +82,33 @@ type Authorities interface {
 type Authority struct {
 	signer  Authorities
 	changed func()
-	now     atomic.Pointer[Roots]
+	log     *slog.Logger
+
+	taking sync.Mutex // held while an answer is compared with what is known, and takes its place
+	now    atomic.Pointer[Roots]
 }
 
 // NewAuthority has no roots until Load has returned nil. changed is called when the
-// roots are others than before.
-func NewAuthority(signer Authorities, changed func()) *Authority {
-	return &Authority{signer: signer, changed: changed}
+// roots are others than before, and must not wait.
+func NewAuthority(signer Authorities, changed func(), log *slog.Logger) *Authority {
+	return &Authority{signer: signer, changed: changed, log: log}
 }
 
 // Roots is what verified last.
 func (a *Authority) Roots() Roots { return *a.now.Load() }
 
-// Load asks the signer, and takes what it says if it verifies.
+// ErrAuthority is wrapped where a signer answers with an authority that is not taken.
+var ErrAuthority = errors.New("the signer's authority is refused")
+
+// Load asks the signer, and takes what it says if it verifies and is not older than what
+// is known: no agent would take that.
 func (a *Authority) Load(ctx context.Context) error {
 	resp, err := a.signer.Authority(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the signer for its authority: %w", err)
 	}
+	a.taking.Lock()
+	defer a.taking.Unlock()
 	// No pin at first: the signer is our own child, or the user that may listen at
 	// a path. From then on it must be the same authority, also after a restart.
 	var pin []byte
@@ -98,8 +117,11 @@ func (a *Authority) Load(ctx context.Context) error {
 		pin = old.Set.Pin()
 	}
 	next, err := ReadRoots(resp, pin)
+	if err == nil && old != nil && next.Set.Number < old.Set.Number {
+		err = fmt.Errorf("its root set has number %d, and %d is known here: put the signer's newest files back", next.Set.Number, old.Set.Number)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrAuthority, err)
 	}
 	a.now.Store(&next)
 	if old != nil && old.Set.Number != next.Set.Number {
@@ -109,16 +131,25 @@ func (a *Authority) Load(ctx context.Context) error {
 }
 
 // Run looks for a new issuing certificate or root set until ctx ends. A signer
-// that does not answer now changes nothing: what it said last is still true.
+// that does not answer now changes nothing: what it said last is still true. One whose
+// answer is refused has a line in the log, and another one when it is taken again.
 func (a *Authority) Run(ctx context.Context) error {
 	tick := time.NewTicker(authorityEvery)
 	defer tick.Stop()
+	refused := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			_ = a.Load(ctx)
+			switch err := a.Load(ctx); {
+			case errors.Is(err, ErrAuthority) && !refused:
+				refused = true
+				a.log.ErrorContext(ctx, "authority refused", slog.Any("err", err))
+			case err == nil && refused:
+				refused = false
+				a.log.InfoContext(ctx, "authority taken again")
+			}
 		}
 	}
 }

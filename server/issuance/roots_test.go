@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"log/slog"
 	"math/big"
 	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,10 +95,12 @@ func (a *answers) Authority(context.Context) (*api.AuthorityResponse, error) {
 	return next, nil
 }
 
+var nowhere = slog.New(slog.DiscardHandler)
+
 func TestAnotherAuthorityIsNotTakenForTheSignersOwn(t *testing.T) {
 	ca, key := newCA(t), newKey(t)
 	own := ca.says(1, key)
-	a := NewAuthority(&answers{own, ca.says(1, newKey(t)), own}, func() {}) // the same roots, and somebody else vouches for them
+	a := NewAuthority(&answers{own, ca.says(1, newKey(t)), own}, func() {}, nowhere) // the same roots, and somebody else vouches for them
 	var errs [3]error
 	for i := range errs {
 		errs[i] = a.Load(t.Context())
@@ -110,13 +114,15 @@ func TestRootsThatAreReplacedAreToldOfAndWhatDoesNotVerifyChangesNothing(t *test
 	ca, key := newCA(t), newKey(t)
 	foreign := ca.says(3, key)
 	foreign.TrustDomain = "other.example"
+	elsewhere := ca.says(3, key)
+	elsewhere.Issuing = newCA(t).cert.Raw
 	changes := 0
-	a := NewAuthority(&answers{ca.says(1, key), ca.says(1, key), ca.says(2, key), foreign}, func() { changes++ })
+	a := NewAuthority(&answers{ca.says(1, key), ca.says(1, key), ca.says(2, key), ca.says(1, key), elsewhere, foreign}, func() { changes++ }, nowhere)
 	for i, want := range []struct {
 		number  uint64
 		changes int
 		fails   bool
-	}{{1, 0, false}, {1, 0, false}, {2, 1, false}, {2, 1, true}, {2, 1, true}} { // the last is not answered
+	}{{1, 0, false}, {1, 0, false}, {2, 1, false}, {2, 1, true}, {2, 1, true}, {2, 1, true}, {2, 1, true}} { // an older one, another's issuing certificate, another trust domain; the last is not answered
 		err := a.Load(t.Context())
 		if n := a.Roots().Set.Number; n != want.number || changes != want.changes || (err != nil) != want.fails {
 			t.Errorf("answer %d: root set %d, %d changes, %v", i, n, changes, err)
@@ -130,8 +136,9 @@ func TestRootsThatAreReplacedAreToldOfAndWhatDoesNotVerifyChangesNothing(t *test
 func TestARootSetOfTheSignersIsTakenWithinHalfAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, key := newCA(t), newKey(t)
+		var told strings.Builder
 		changed := make(chan struct{}, 1)
-		a := NewAuthority(&answers{ca.says(1, key), ca.says(2, key)}, func() { changed <- struct{}{} })
+		a := NewAuthority(&answers{ca.says(1, key), ca.says(2, key), ca.says(1, key), ca.says(1, key), ca.says(2, key)}, func() { changed <- struct{}{} }, slog.New(slog.NewTextHandler(&told, nil)))
 		if err := a.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -150,6 +157,9 @@ func TestARootSetOfTheSignersIsTakenWithinHalfAMinute(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+		if refused, taken := strings.Count(told.String(), "authority refused"), strings.Count(told.String(), "authority taken again"); refused != 1 || taken != 1 {
+			t.Errorf("an older root set has %d lines, and the end of it %d: %s", refused, taken, told.String())
 		}
 	})
 }
