@@ -180,7 +180,7 @@ func (q question) xds(ctx context.Context, conn *grpc.ClientConn, out *told) err
 	if len(q.Names) > 0 {
 		req.TypeUrl, req.ResourceNamesSubscribe = ads.SecretType, q.Names
 	}
-	if err := stream.Send(req); err != nil {
+	if err := stream.Send(req); err != nil && !errors.Is(err, io.EOF) { // of one that was refused already, Recv says why
 		return err
 	}
 	for {
