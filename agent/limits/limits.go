@@ -301,12 +301,12 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 		return nil, nil, err
 	}
 	in := &countedConn{attested, c.guests.enter(attested, info, leave)}
-	counted := c.room.Enter(in, fmt.Sprintf("user %d", who.UID), func(_ string, err error) { c.refused(who, err) })
+	kept := c.room.Enter(in, fmt.Sprintf("user %d", who.UID), func(_ string, err error) { c.refused(who, err) })
 	if c.guests.Knows(who.UID) {
-		counted.Known()
+		kept.Known()
 	}
-	c.guests.seat(info, counted)
-	return counted, info, nil
+	c.guests.seat(info, kept)
+	return kept, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.

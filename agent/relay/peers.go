@@ -20,7 +20,7 @@ func (r *Relay) NodeOf(p *attestation.Peer) proxy.Ref {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for g := range r.streams {
-		if g.peer == nil || g.peer.PID() != p.PID() || g.peer.Alive() != nil { // a pid is another's once its process is gone
+		if g.peer.PID() != p.PID() || g.peer.Alive() != nil { // a pid is another's once its process is gone
 			continue
 		}
 		given := g.given()

@@ -51,45 +51,6 @@ const (
 	findPostQuantum  = "SIG050"
 )
 
-// severities is which a finding can have: an error makes calls fail, or will when
-// something ends; a warning does not.
-var severities = map[string][]api.Finding_Severity{
-	findDisconnected: {sevWarning},
-	findExpiry:       {sevError},
-	findOverdue:      {sevWarning},
-	findRejected:     {sevError},
-	findPolicy:       {sevError},
-	findNoPolicy:     {sevError, sevWarning},
-	findIssuingCA:    {sevError},
-	findConflict:     {sevError},
-	findPeerMode:     {sevWarning},
-	findNoGroup:      {sevError},
-	findNotIssued:    {sevError},
-	findAgentOwn:     {sevError, sevWarning, sevInfo},
-	findOrphan:       {sevInfo},
-	findAmbiguous:    {sevWarning},
-	findNoAgent:      {sevError, sevWarning},
-	findJWKS:         {sevError, sevWarning},
-	findStale:        {sevError},
-	findProxy:        {sevError},
-	findSigner:       {sevError},
-	findSignerUser:   {sevWarning},
-	findOpenEgress:   {sevWarning},
-	findTwoPlaces:    {sevError},
-	findNoEndpoint:   {sevError, sevWarning},
-	findNoProvider:   {sevError, sevWarning},
-	findLogCut:       {sevError},
-	findContested:    {sevError},
-	findPolicyWarn:   {sevWarning},
-	findAccessLog:    {sevWarning},
-	findUnsafeMesh:   {sevWarning},
-	findKeysLeft:     {sevWarning, sevInfo},
-	findNoSpeaker:    {sevError, sevWarning},
-	findWideSpeaker:  {sevWarning},
-	findSpeaker:      {sevInfo},
-	findPostQuantum:  {sevError},
-}
-
 // finding is one, as it is told.
 func finding(id string, severity api.Finding_Severity, subject, fix, cause string, args ...any) *api.Finding {
 	return &api.Finding{Id: id, Severity: severity.Enum(), Subject: subject, Fix: fix, Cause: fmt.Sprintf(cause, args...)}

@@ -100,6 +100,18 @@ func TestAClaimIsOfOneVirtualNode(t *testing.T) {
 	want(1, 0) // an agent may give its own place to another node
 }
 
+func TestWhatAnAgentOfTheVersionBeforeSaysInWordsIsUnderstood(t *testing.T) {
+	for problem, want := range map[string]api.ProxyStatus_SpeakerFault{
+		"egress: anybody can open it": api.ProxyStatus_EGRESS_SOCKET, "app: anybody can write to it": api.ProxyStatus_APPLICATION_SOCKET,
+		"nobody listens": api.ProxyStatus_NO_SPEAKER_FAULT,
+	} {
+		p := &api.ProxyStatus{SpeakerProblem: problem}
+		if err := checkReport(&api.Report{Proxies: []*api.ProxyStatus{p}}); err != nil || p.GetSpeakerFault() != want {
+			t.Errorf("%q is %s: %v", problem, p.GetSpeakerFault(), err)
+		}
+	}
+}
+
 func TestNothingOfAReportCanSteerATerminal(t *testing.T) {
 	const evil = "a\x1b]0;x\x07\u009bb"
 	r := &api.Report{

@@ -37,8 +37,14 @@ func checkReport(r *api.Report) error {
 		}
 	}
 	for _, p := range r.GetProxies() { // one of the version before says what a problem is about in words alone
-		if p.SpeakerFault == nil && strings.HasPrefix(p.GetSpeakerProblem(), "egress") {
+		if p.SpeakerFault != nil {
+			continue
+		}
+		switch about := p.GetSpeakerProblem(); {
+		case strings.HasPrefix(about, "egress"):
 			p.SpeakerFault = api.ProxyStatus_EGRESS_SOCKET.Enum()
+		case strings.HasPrefix(about, "app: "):
+			p.SpeakerFault = api.ProxyStatus_APPLICATION_SOCKET.Enum()
 		}
 	}
 	plainMessage(r.ProtoReflect())

@@ -275,6 +275,7 @@ func (r *Sessions) leave(s *stream) {
 	if last {
 		delete(r.here, id)
 		r.conns[id] = lastConn{s.id, s.conn}
+		time.AfterFunc(placeKept, func() { r.letGo(id, s.id) }) // nobody asks for it after that
 	}
 	r.mu.Unlock()
 	if !r.stopping.Load() { // else Close ends it
@@ -288,6 +289,16 @@ func (r *Sessions) leave(s *stream) {
 	}
 	if last {
 		r.cfg.Log.Info("agent disconnected", slog.String("agent", id))
+	}
+}
+
+// letGo forgets the connection of a session that ended here, unless the agent has had
+// another one since.
+func (r *Sessions) letGo(agent, session string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conns[agent].session == session {
+		delete(r.conns, agent)
 	}
 }
 

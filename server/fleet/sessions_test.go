@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -52,6 +53,30 @@ func TestTheServerWaitsForTheReadersOfItsSessions(t *testing.T) {
 		synctest.Wait()
 		if !closed {
 			t.Error("the reader has ended, and close waits on")
+		}
+	})
+}
+
+func TestNothingIsKeptOfTheConnectionOfAnAgentThatDoesNotComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := sessionsAt(inMemory(), "one", &reports{})
+		gone, back, next := streamOf(r, "x", "gone"), streamOf(r, "y", "back"), streamOf(r, "y", "next")
+		for _, s := range []*stream{gone, back} {
+			r.enter(s)
+			r.leave(s)
+		}
+		time.Sleep(placeKept / 2)
+		r.enter(next)
+		r.leave(next)
+		time.Sleep(placeKept * 3 / 4)
+		synctest.Wait()
+		if len(r.conns) != 1 || r.conns["y"].session != "next" {
+			t.Errorf("kept after the place of x is gone: %v", r.conns)
+		}
+		time.Sleep(placeKept)
+		synctest.Wait()
+		if len(r.conns) != 0 {
+			t.Errorf("kept: %v", r.conns)
 		}
 	})
 }

@@ -218,8 +218,8 @@ func (p *Revisions) setStamp(id string) {
 	}
 }
 
-// InForceSince is the newest revision, and when it came into force.
-func (p *Revisions) InForceSince() (id string, since time.Time) {
+// inForceSince is the newest revision, and when it came into force.
+func (p *Revisions) inForceSince() (id string, since time.Time) {
 	if s := p.State(); s != nil {
 		return s.Current.GetId(), s.Since
 	}
@@ -228,7 +228,7 @@ func (p *Revisions) InForceSince() (id string, since time.Time) {
 
 // revision is the id of the newest revision.
 func (p *Revisions) revision() string {
-	id, _ := p.InForceSince()
+	id, _ := p.inForceSince()
 	return id
 }
 

@@ -43,8 +43,11 @@ func openedAhead(t *testing.T, w *meshtest.World, node, url string, ahead int) *
 	for range ahead {
 		waiting.Go(func() { p.call(t) })
 	}
-	for p.opened.Load() <= int64(ahead) {
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); p.opened.Load() <= int64(ahead); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("%d connections were opened for %d calls", p.opened.Load(), ahead+1)
+			break
+		}
 	}
 	if _, err := io.Copy(io.Discard, busy.Body); err != nil {
 		t.Error(err)
