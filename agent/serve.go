@@ -27,7 +27,7 @@ import (
 const routedWait = 2 * time.Second
 
 func (a *agent) serveADS() {
-	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions(decode.New(nil))...)
+	options := append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("xds")), ads.ServerOptions(a.room.Codec())...)
 	a.xds = decode.NewServer(append(options, grpc.ChainStreamInterceptor(limits.NewStreams(a.guests.Knows).Stream, a.relay.Guard))...)
 	// A listener that changed goes on with its old routes while it drains.
 	(&ads.Server{Views: a.relay, Peer: whoAsks, Log: a.log, Events: a.relay.Event, Drain: a.cfg.DrainTime + time.Second, Linger: routedWait}).Register(a.xds)

@@ -59,8 +59,8 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 
 // agentServer is the agents' face.
 func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.Listener) *grpc.Server {
-	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions(decode.New(nil))...)
 	room := underway.New(mostUnread)
+	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions(room.Codec())...)
 	opts = append(opts,
 		grpc.Creds(s.access.Credentials(credentials.NewTLS(s.own.TLSConfig()), room)),
 		grpc.StatsHandler(room.Handler()),

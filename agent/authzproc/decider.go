@@ -144,8 +144,8 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	g.Go(func() error { return controlServer.Serve(controls) })
 
 	checks, room := newHanded(), underway.New(mostChecks)
-	checkServer := decode.NewServer(grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(limits.Handshake), grpc.MaxRecvMsgSize(1<<20),
-		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers), grpc.MaxHeaderListSize(16<<10), grpc.StatsHandler(room.Handler()))
+	checkServer := decode.NewServer(append(room.Options(), grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(limits.Handshake), grpc.MaxRecvMsgSize(1<<20),
+		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers), grpc.MaxHeaderListSize(16<<10))...)
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
 	g.Go(func() error { return checkServer.Serve(checks) })
 

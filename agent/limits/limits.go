@@ -439,16 +439,15 @@ func (n *Guests) StayFor(ctx context.Context) {
 // Options are those of every gRPC server on a socket of the agent; refused
 // is told of connections that are closed without an answer.
 func Options(a *attestation.Attestor, n *Guests, room *underway.Room, refused func(unixsock.Peer, error)) []grpc.ServerOption {
-	return []grpc.ServerOption{
+	return append(room.Options(),
 		grpc.Creds(counted{a.Credentials(), a, New(n.Knows), n, room, refused}),
-		grpc.StatsHandler(room.Handler()),
 		// Most connections are idle: gRPC would keep 32 KiB for each.
-		grpc.ReadBufferSize(8 << 10),
+		grpc.ReadBufferSize(8<<10),
 		grpc.ConnectionTimeout(Handshake),
 		grpc.MaxConcurrentStreams(maxStreamsPerConn),
-		grpc.MaxHeaderListSize(16 << 10),
+		grpc.MaxHeaderListSize(16<<10),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	}
+	)
 }
 
 // Serve serves on l until ctx ends.

@@ -36,9 +36,12 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/stats"
+
+	"signet.example/internal/decode"
 )
 
 // What is counted beside the bytes themselves: the buffer and bookkeeping of each
@@ -81,6 +84,7 @@ var (
 type Room struct {
 	most     Most
 	patience time.Duration
+	made     sync.Map // what a message takes as objects, in bytes, by the message, until its call is told of it
 
 	mu    sync.Mutex         // guards the following, and what Conn says is
 	all   [classes]int       // bytes
@@ -514,9 +518,29 @@ func Of(ctx context.Context) *Conn {
 }
 
 // Handler is told by a gRPC server what its handlers take.
-func (r *Room) Handler() stats.Handler { return handler{} }
+func (r *Room) Handler() stats.Handler { return handler{r} }
 
-type handler struct{}
+// Options are those of a gRPC server whose connections enter the Room: it is told of
+// what its handlers take, and what messages become is weighed, and counted while it is held.
+func (r *Room) Options() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.StatsHandler(r.Handler()), grpc.ForceServerCodecV2(r.Codec())}
+}
+
+// Codec is that of Options, where a server has one of its own around it.
+func (r *Room) Codec() *decode.Codec {
+	return decode.New(func(message any, bytes int) { r.made.Store(message, bytes) })
+}
+
+// weight is what a message takes that has so many bytes on the wire.
+func (r *Room) weight(message any, wire int) int {
+	made, ok := r.made.LoadAndDelete(message)
+	if !ok {
+		return wire // of another codec
+	}
+	return max(wire, made.(int)) //nolint:forcetypeassert // what it holds
+}
+
+type handler struct{ room *Room }
 
 // call is one call. What it keeps is counted until it ends; of the messages of a
 // stream until its handler has read them: what it keeps of them is its own to bound.
@@ -526,6 +550,7 @@ type call struct {
 	endless  bool // neither side has one message
 	keeps    int
 	messages int
+	one      any // the message of a stream of answers
 }
 
 type callKey struct{}
@@ -540,7 +565,11 @@ func (handler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context 
 }
 
 // HandleRPC implements stats.Handler.
-func (handler) HandleRPC(ctx context.Context, s stats.RPCStats) {
+func (h handler) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	weight := 0
+	if s, ok := s.(*stats.InPayload); ok {
+		weight = h.room.weight(s.Payload, s.WireLength) + perPiece
+	}
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
 		return
@@ -557,14 +586,17 @@ func (handler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 			c.conn.add(-n)
 		case c.endless: // it has one, for as long as it lasts
 			c.conn.add(-n)
-			c.conn.keep(n)
-			c.keeps += n
+			c.conn.keep(weight)
+			c.keeps += weight
+			c.one = s.Payload
 		default:
-			c.messages += n
+			c.conn.add(weight - n)
+			c.messages += weight
 		}
 	case *stats.OutPayload:
 		c.conn.answer(s.WireLength)
 	case *stats.End:
+		h.room.made.Delete(c.one) // gRPC looks for another, and decodes it if there is one
 		c.end()
 	}
 }

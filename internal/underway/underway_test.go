@@ -135,7 +135,7 @@ func newRig(t *testing.T, most underway.Most) *rig {
 		r.mu.Lock()
 		r.cut = append(r.cut, peer)
 		r.mu.Unlock()
-	}}), grpc.StatsHandler(r.room.Handler()), grpc.MaxConcurrentStreams(64))
+	}}), grpc.StatsHandler(r.room.Handler()), grpc.ForceServerCodecV2(r.room.Codec()), grpc.MaxConcurrentStreams(64))
 	healthpb.RegisterHealthServer(s, echo{slow: r.slow})
 	s.RegisterService(&takes, nil)
 	go func() { _ = s.Serve(l) }()
@@ -267,6 +267,27 @@ func TestWholeMessagesAreCountedWhileTheyAreHeld(t *testing.T) {
 	for end := time.Now().Add(5 * time.Second); r.gaveWay("slow") == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d bytes are held by calls that do not end", r.room.Bytes())
+		}
+	}
+	cancel()
+	wg.Wait()
+	r.empty()
+}
+
+// Ten KiB on the wire, and twice of it once it is there: what is held is that.
+func TestWhatAMessageBecameIsCountedWhileItIsHeld(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
+	c := healthpb.NewHealthClient(r.client("slow"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	m := &healthpb.HealthCheckRequest{Service: "slow"}
+	m.ProtoReflect().SetUnknown(bytes.Repeat([]byte{0x78, 0x01}, 5<<10)) // kept as they are: 20 KiB of 10
+	for range 32 {
+		wg.Go(func() { _, _ = c.Check(ctx, m) }) // until it is given up
+	}
+	for end := time.Now().Add(5 * time.Second); r.room.Bytes() < 32*(20<<10); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes are counted of 32 messages that take 20 KiB each", r.room.Bytes())
 		}
 	}
 	cancel()
