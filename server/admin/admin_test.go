@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -284,4 +285,30 @@ func TestCertificatesAreThoseOfConnectedAgentsAndThenTheLogsOthers(t *testing.T)
 	if s := (&certsStream{ctx: d.ctx()}); d.admin.Certs(&api.CertsRequest{}, s) != nil || s.n != 1 {
 		t.Error("an empty list has no answer")
 	}
+}
+
+func TestAWatchOfAllCertificatesReadsTheLogAgainOnlyWhenItHasGrown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.log = []*api.Cert{{Serial: "01", StateWord: "expired"}}
+		looks := 0
+		d.look = func() {
+			if looks++; looks == 30 {
+				d.log = append(d.log, &api.Cert{Serial: "02", StateWord: "reserved"})
+			}
+		}
+		ctx, cancel := context.WithCancel(d.ctx())
+		s, done := &certsStream{ctx: ctx}, make(chan error, 1)
+		go func() { done <- d.admin.Certs(&api.CertsRequest{All: true, Watch: true}, s) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		d.wants("log", "log")
+		if want := []string{"01 expired", "02 reserved"}; !slices.Equal(s.sent, want) || looks < 59 {
+			t.Errorf("%q after %d looks, want %q", s.sent, looks, want)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,8 @@ import (
 type Certificates interface {
 	// Of is the record of a certificate that is good, nil if there is none.
 	Of(serial string) *api.LogRecord
+	// Read counts the records that are known here.
+	Read() uint64
 	// History calls each with everything that the log has, until each fails.
 	History(ctx context.Context, each func(*api.Cert) error) error
 	// CaughtUp returns when what was in the log at the call is known here.
@@ -38,9 +41,13 @@ const (
 func (s *Server) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[api.CertsResponse]) error {
 	ctx := stream.Context()
 	shown := map[string]*api.Cert{}
+	var past history
 	for first := true; ; first = false {
 		wake := s.cfg.Sessions.Wait()
-		list, err := s.certs(ctx, req.GetAll())
+		if req.GetAll() { // with all that the log has a look is dear, and has its time
+			wake = nil
+		}
+		list, err := s.certs(ctx, req.GetAll(), &past)
 		if err != nil {
 			return fault.ToOperator(err)
 		}
@@ -50,6 +57,7 @@ func (s *Server) Certs(req *api.CertsRequest, stream grpc.ServerStreamingServer[
 		if !req.GetWatch() {
 			return nil
 		}
+		maps.DeleteFunc(shown, func(_ string, c *api.Cert) bool { return !c.GetNotAfter().AsTime().After(s.cfg.Clock()) })
 		for _, c := range list {
 			shown[certKey(c)] = c
 		}
@@ -92,8 +100,36 @@ func changedCerts(shown map[string]*api.Cert, list []*api.Cert) []*api.Cert {
 	return slices.DeleteFunc(slices.Clone(list), func(c *api.Cert) bool { return proto.Equal(shown[certKey(c)], c) })
 }
 
+// history is what the log had when it was read to its end the last time.
+type history struct {
+	known bool
+	read  uint64    // how many records it had, or fewer
+	until time.Time // when the first of the certificates that were good then ends, zero for none
+	certs []*api.Cert
+}
+
+// historyNow is past, read anew where the log has grown or a certificate has ended since.
+func (s *Server) historyNow(ctx context.Context, past *history) error {
+	read, now := s.cfg.Certificates.Read(), s.cfg.Clock()
+	if past.known && past.read == read && (past.until.IsZero() || now.Before(past.until)) {
+		return nil
+	}
+	next := history{known: true, read: read}
+	err := s.cfg.Certificates.History(ctx, func(c *api.Cert) error {
+		if end := c.GetNotAfter().AsTime(); c.GetState() == api.Cert_ISSUED && (next.until.IsZero() || end.Before(next.until)) {
+			next.until = end
+		}
+		next.certs = append(next.certs, c)
+		return nil
+	})
+	if err == nil {
+		*past = next
+	}
+	return err
+}
+
 // certs is the list once: serving ones first, by identity.
-func (s *Server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
+func (s *Server) certs(ctx context.Context, all bool, past *history) ([]*api.Cert, error) {
 	serving := s.serving()
 	if !all {
 		return serving, nil
@@ -102,13 +138,15 @@ func (s *Server) certs(ctx context.Context, all bool) ([]*api.Cert, error) {
 	for _, c := range serving {
 		seen[c.GetSerial()] = true
 	}
-	err := s.cfg.Certificates.History(ctx, func(c *api.Cert) error {
+	if err := s.historyNow(ctx, past); err != nil {
+		return serving, err
+	}
+	for _, c := range past.certs {
 		if !seen[c.GetSerial()] {
 			serving = append(serving, c)
 		}
-		return nil
-	})
-	return serving, err
+	}
+	return serving, nil
 }
 
 // serving lists what connected agents say they serve, with what the log knows.

@@ -122,6 +122,13 @@ func (l *Log) prune() {
 	maps.DeleteFunc(l.live, func(_ string, r *api.LogRecord) bool { return !r.GetNotAfter().AsTime().After(now) })
 }
 
+// Read counts the records that are known here.
+func (l *Log) Read() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.read
+}
+
 // Of finds the record of a live certificate.
 func (l *Log) Of(serial string) *api.LogRecord {
 	l.mu.Lock()
