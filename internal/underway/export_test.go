@@ -8,6 +8,9 @@ import (
 // Patience has the room wait for so long for who does not read.
 func (r *Room) Patience(d time.Duration) { r.patience = d }
 
+// Blocked has the room wait for so long for who goes on where nothing is read.
+func (r *Room) Blocked(d time.Duration) { r.blocked = d }
+
 // Streams follows what a client sends and what it is answered, in turns of step bytes, and
 // returns what is kept for open streams, and how many there are.
 func Streams(sent, answered []byte, step int) (keeps, open int) {
@@ -15,12 +18,15 @@ func Streams(sent, answered []byte, step int) (keeps, open int) {
 	f, w := newFrames(new(atomic.Uint64), &s), written{}
 	for len(sent)+len(answered) > 0 {
 		k := min(step, len(sent))
+		s.handled()
 		f.take(sent[:k])
 		keeps, sent = keeps+f.keeps, sent[k:]
 		k = min(step, len(answered))
 		w.take(answered[:k], func(id uint32) { keeps -= s.end(id).headers })
 		answered = answered[k:]
 	}
+	s.handled()
+	keeps -= s.passed().headers
 	for _, o := range s.open {
 		keeps -= o.headers
 	}

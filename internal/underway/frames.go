@@ -150,16 +150,17 @@ func (f *frames) piece() int {
 }
 
 // end comes after a frame's last byte. A message that its stream's end cuts off is kept by
-// gRPC until the call is over; of a stream that is reset, nothing is.
+// gRPC until the call is over; what was sent on a stream that is reset, until its writer has
+// passed the stream.
 func (f *frames) end() int {
 	kind, flags := f.header[3], f.header[4]
 	switch {
-	case kind == frameReset && f.streams != nil:
-		o := f.streams.end(f.stream)
-		f.keeps -= o.headers
-		return f.drop() - f.cutOff(o)
 	case kind == frameReset:
-		return f.drop()
+		dropped := f.drop()
+		if f.streams != nil && f.streams.reset(f.stream, -dropped, f.settled.Load()) {
+			return 0 // until gRPC's writer has passed it
+		}
+		return dropped
 	case kind == frameData && flags&endStream != 0:
 		m := f.within[f.stream]
 		if m == nil || f.streams == nil || !f.streams.unread(f.stream, m.counted, m.settled) {
@@ -171,14 +172,6 @@ func (f *frames) end() int {
 		f.keeps, f.err = f.keeps+keeps, err
 	}
 	return 0
-}
-
-// cutOff is what was counted for the unread message of a stream that is over.
-func (f *frames) cutOff(o opened) int {
-	if o.settled != f.settled.Load() {
-		return 0
-	}
-	return o.unread
 }
 
 // drop forgets what a stream is within, and returns what that takes off the sum.

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -27,8 +29,16 @@ const (
 type streams struct {
 	mu   sync.Mutex // guards the following
 	open map[uint32]opened
+	// What was reset and gRPC's writer has not passed: gRPC keeps the stream, with what
+	// was sent on it and its answer, in what waits for the writer.
+	over, fresh gone // fresh: gRPC itself may not have read of it yet
+	look        *time.Timer
+	last        time.Time // that one was reset
+
+	waits atomic.Bool // something is over
 
 	// The following are of whoever reads.
+	resets  bool   // something is fresh
 	highest uint32 // that began
 	fields  *hpack.Decoder
 	size    int // of the headers that are being read, as they are kept
@@ -39,6 +49,62 @@ type opened struct {
 	headers int
 	unread  int // of a message that its client will not complete
 	settled uint64
+}
+
+// gone is what is kept for streams that were reset.
+type gone struct{ streams, headers, unread int }
+
+func (g *gone) add(o gone) {
+	g.streams, g.headers, g.unread = g.streams+o.streams, g.headers+o.headers, g.unread+o.unread
+}
+
+// reset notes that its client gave a stream up, and reports whether it was open: what was
+// kept for it is kept until gRPC's writer has passed it, and with it unread bytes more.
+func (s *streams) reset(id uint32, unread int, settled uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.open[id]
+	if !ok {
+		return false
+	}
+	delete(s.open, id)
+	if o.settled == settled {
+		unread += o.unread
+	}
+	s.fresh.add(gone{1, o.headers, unread})
+	s.resets = true
+	return true
+}
+
+// handled notes that gRPC has handled all that was read so far.
+func (s *streams) handled() {
+	if !s.resets {
+		return
+	}
+	s.resets = false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over.add(s.fresh)
+	s.fresh = gone{}
+	s.waits.Store(true)
+}
+
+// passed notes that gRPC's writer has passed all that it was given, and returns what is
+// no longer kept.
+func (s *streams) passed() gone {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.over
+	s.over = gone{}
+	s.waits.Store(false)
+	return o
+}
+
+// many is how many streams are open or not passed.
+func (s *streams) many() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open) + s.over.streams + s.fresh.streams
 }
 
 // begin notes a stream at its headers' first byte.
@@ -116,11 +182,11 @@ func (s *streams) end(id uint32) opened {
 	return o
 }
 
-// none reports whether no stream is open.
+// none reports whether no stream is open, and none is kept that was.
 func (s *streams) none() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.open) == 0
+	return len(s.open)+s.over.streams+s.fresh.streams == 0
 }
 
 // written follows the frames that gRPC writes, as far as they end streams or carry messages.

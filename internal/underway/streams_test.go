@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,10 +36,11 @@ type framed struct {
 // for what it does not read.
 func (r *rig) framed(peer string, settings ...http2.Setting) *framed {
 	r.t.Helper()
-	conn := r.raw(peer)
-	if err := conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
-		r.t.Fatal(err)
-	}
+	// Before it connects: of a window that shrinks later the kernel drops acknowledgements.
+	conn := r.dial(peer, net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }), err)
+	}})
 	f := &framed{t: r.t, conn: conn, Framer: http2.NewFramer(conn, conn)}
 	f.AllowIllegalWrites = true
 	f.enc = hpack.NewEncoder(&f.block)
@@ -359,6 +362,148 @@ func TestStrangersTakeNothingOfTheRoomOfThoseWhoAreKnown(t *testing.T) {
 	if len(cut) == 0 || r.Bytes() < 70<<10 {
 		t.Errorf("%v gave way, %d are left", cut, r.Bytes())
 	}
+}
+
+// heap is what is reachable.
+func heap() int {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc) //nolint:gosec // some MB
+}
+
+// What its client gives up, gRPC keeps until its writer has passed it: by nothing that a
+// client says does it leave the count while it is held.
+func TestWhatIsResetIsCountedUntilItIsPassed(t *testing.T) {
+	const most = 2 << 20
+	long := strings.Repeat("\xff", 3900)
+	calls := func(f *framed, id, n uint32) error { // and their answers wait
+		var err error
+		for end := id + 2*n; id < end && err == nil; id += 2 {
+			err = f.call(id, long, "x", true)
+		}
+		time.Sleep(10 * time.Millisecond)
+		return err
+	}
+	for name, try := range map[string]func(f *framed, id uint32) error{
+		"a refusal that is not read": func(f *framed, id uint32) error {
+			err := calls(f, id, 31)
+			for end := id + 62; id < end && err == nil; id += 2 {
+				err = f.WriteRSTStream(id, http2.ErrCodeCancel)
+			}
+			return err
+		},
+		"a message that is not whole": func(f *framed, id uint32) error {
+			var err error
+			for end := id + 62; id < end && err == nil; id += 2 {
+				err = errors.Join(f.call(id, "/test.Takes/All", "x", false), f.message(id, strings.Repeat("x", 61000), 60000, false), f.WriteRSTStream(id, http2.ErrCodeCancel))
+			}
+			return err
+		},
+		"messages that are whole": func(f *framed, id uint32) error {
+			var err error
+			for end := id + 62; id < end && err == nil; id += 2 {
+				err = errors.Join(f.call(id, "/test.Takes/All", "x", false), f.message(id, "stop", 1<<10, false), f.message(id, strings.Repeat("x", 30000), 1<<20, false), f.message(id, strings.Repeat("x", 20000), 1<<20, true), f.WriteRSTStream(id, http2.ErrCodeCancel))
+			}
+			return err
+		},
+		"an answer to one who is served": func(f *framed, id uint32) error {
+			var err error
+			for end := id + 62; id < end && err == nil; id += 2 {
+				err = errors.Join(f.call(id, "/test.Takes/Echo", "served", false), f.message(id, strings.Repeat("x", 60000), 1<<20, false))
+				time.Sleep(2 * time.Millisecond) // else it is its message that waits
+				err = errors.Join(err, f.WriteRSTStream(id, http2.ErrCodeCancel))
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, underway.Most{Conn: most, Peer: most, All: most, Others: most})
+			f := r.framed("tiny", http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+			err := errors.Join(f.conn.SetWriteDeadline(time.Now().Add(10*time.Second)), f.WriteWindowUpdate(0, 1<<30), calls(f, 1, 30))
+			for id := uint32(1); id < 31 && err == nil; id += 2 { // places for others
+				err = f.WriteRSTStream(id, http2.ErrCodeCancel)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+			before, counted, highest := heap(), r.room.Bytes(), 0
+			for id := uint32(101); id < 101+62*200 && err == nil; id += 62 {
+				err = try(f, id)
+				time.Sleep(time.Millisecond)
+				now := r.room.Bytes()
+				held := heap() - before
+				if highest = max(highest, held); r.gaveWay("tiny") == 0 && held > 2*(now-counted)+(1<<20) {
+					t.Fatalf("%d bytes are held by %d streams, and %d are counted", held, id/2, now)
+				}
+			}
+			if errors.Is(err, errTimeout) || r.gaveWay("tiny") != 1 {
+				t.Errorf("%v; %d gave way, %d bytes are counted, %d are held", err, r.gaveWay("tiny"), r.room.Bytes(), heap()-before)
+			}
+			t.Logf("at most %d bytes were held, of %d that may be", highest, most)
+			if highest > 3*most {
+				t.Errorf("%d bytes were held, of %d that may be", highest, most)
+			}
+			r.empty()
+		})
+	}
+}
+
+// Whoever gives calls up, and reads, slowly as it may be, owes nothing.
+func TestWhoResetsAndReadsSlowlyIsNotClosed(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
+	f := r.framed("slow")
+	go func() {
+		for b := make([]byte, 16<<10); ; time.Sleep(time.Millisecond) {
+			if _, err := f.conn.Read(b); err != nil {
+				return
+			}
+		}
+	}()
+	for id := uint32(1); id < 1000; id += 2 {
+		var err error
+		if id%4 == 1 {
+			err = errors.Join(f.call(id, strings.Repeat("\xff", 1000), "x", true), f.WriteRSTStream(id, http2.ErrCodeCancel))
+		} else {
+			err = errors.Join(f.call(id, "/test.Takes/All", "x", false), f.message(id, strings.Repeat("x", 9000), 5000, false), f.WriteRSTStream(id, http2.ErrCodeCancel))
+		}
+		if err != nil {
+			t.Fatalf("%v; %d bytes are counted", err, r.room.Bytes())
+		}
+		if id%16 == 1 {
+			time.Sleep(4 * time.Millisecond)
+		}
+	}
+	r.empty()
+	if n := r.gaveWay("slow"); n != 0 {
+		t.Errorf("%d gave way", n)
+	}
+}
+
+// Small as each may be: nobody has a reason to go on where nothing is read.
+func TestWhoGoesOnWhereNothingIsReadIsClosed(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 64 << 20, Peer: 64 << 20, All: 64 << 20, Others: 64 << 20})
+	r.room.Blocked(100 * time.Millisecond)
+	f := r.framed("tiny")
+	err := f.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	for id := uint32(1); id < 63 && err == nil; id += 2 {
+		err = f.call(id, strings.Repeat("\xff", 3900), "x", true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(150 * time.Millisecond)
+	for id := uint32(101); id < 10101 && err == nil && r.gaveWay("tiny") == 0; id += 2 {
+		err = errors.Join(f.call(id, "/test.Takes/All", "x", false), f.WriteRSTStream(id, http2.ErrCodeCancel))
+	}
+	for end := time.Now().Add(5 * time.Second); r.gaveWay("tiny") == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it stands: %v; %d bytes are counted", err, r.room.Bytes())
+		}
+	}
+	r.empty()
 }
 
 // FuzzStreams: whatever a client sends, and whatever it is answered, what is kept for its

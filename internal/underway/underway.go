@@ -52,6 +52,9 @@ const (
 	perHeader = 64
 	// perControl is the answer to a control frame, of which gRPC keeps ten thousand.
 	perControl = 128
+	// writeQuota is what gRPC keeps of a call's answers before its handler has to wait, which
+	// the last of them may exceed.
+	writeQuota = 64 << 10
 	// writeBuffer is what gRPC writes at once, or less where it has nothing more to do.
 	writeBuffer = 32 << 10
 )
@@ -70,6 +73,15 @@ const (
 // which nothing at all can be written is closed.
 const patience = 20 * time.Second
 
+const (
+	// idle is how long gRPC's writer writes nothing, where it has nothing left to pass.
+	idle = 250 * time.Millisecond
+	// blocked is for how long a write may last while streams are begun and reset, and
+	// mostBlocked how many of them: twice what any server of ours takes at once.
+	blocked     = 2 * time.Second
+	mostBlocked = 2048
+)
+
 // Most is what may be under way: on one connection, of one peer, of all who are known,
 // and of all others, in bytes.
 type Most struct{ Conn, Peer, All, Others int }
@@ -85,6 +97,7 @@ type Room struct {
 	most     Most
 	patience time.Duration
 	made     sync.Map // what a message takes as objects, in bytes, by the message, until its call is told of it
+	blocked  time.Duration
 
 	mu    sync.Mutex         // guards the following, and what Conn says is
 	all   [classes]int       // bytes
@@ -100,7 +113,9 @@ const (
 )
 
 // New returns an empty room.
-func New(m Most) *Room { return &Room{most: m, patience: patience, peers: map[string]int{}} }
+func New(m Most) *Room {
+	return &Room{most: m, patience: patience, blocked: blocked, peers: map[string]int{}}
+}
 
 // Bytes is how many bytes are under way.
 func (r *Room) Bytes() int {
@@ -126,6 +141,13 @@ type Conn struct {
 	control atomic.Int64 // of keeps, for control frames
 	answers atomic.Int64 // bytes of messages that gRPC was given and has not written
 	sent    atomic.Int64 // that it has written so far
+	// ended is bytes of messages that gRPC was given for calls that ended, since its writer
+	// was last through: no peer is slow for them.
+	ended atomic.Int64
+	// writing is when the write that is under way began, or, below zero, when the last
+	// ended: nanoseconds since begun.
+	writing atomic.Int64
+	begun   time.Time
 	// What the Room has weighed of keeps and answers, for a look without its lock.
 	seen, free atomic.Int64
 	over       atomic.Bool // it was more than is free
@@ -149,7 +171,7 @@ type Conn struct {
 // Enter counts what comes over conn, which is plaintext HTTP/2. The server that reads
 // it needs the Room's Handler. gaveWay may be nil.
 func (r *Room) Enter(conn net.Conn, peer string, gaveWay func(peer string, err error)) *Conn {
-	c := &Conn{Conn: conn, room: r, peer: peer, gaveWay: gaveWay}
+	c := &Conn{Conn: conn, room: r, peer: peer, gaveWay: gaveWay, begun: time.Now()}
 	c.streams.open = map[uint32]opened{}
 	c.frames = newFrames(&c.settled, &c.streams)
 	c.free.Store(freeConn)
@@ -198,6 +220,7 @@ func (c *Conn) belongs(peer string, served bool) {
 
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
+	c.streams.handled() // all before: whoever reads asks for more
 	n, err := c.Conn.Read(b)
 	if err != nil && endOfTheOther(err) && !c.ending.Load() {
 		c.left.Store(true)
@@ -210,7 +233,12 @@ func (c *Conn) Read(b []byte) (int, error) {
 		c.frames.keeps += k
 	}
 	c.keep(c.frames.keeps)
-	c.settle() // a stream may have been reset
+	if c.streams.resets {
+		c.lookAtReset()
+	}
+	if since := c.writing.Load(); since > 0 && time.Since(c.begun)-time.Duration(since) > c.room.blocked && c.streams.many() > mostBlocked {
+		c.close(fmt.Errorf("%w, and goes on: %d calls, and nothing was written for %s", ErrUnread, c.streams.many(), c.room.blocked))
+	}
 	if c.frames.err != nil {
 		return 0, c.frames.err // gRPC closes the connection
 	}
@@ -221,9 +249,13 @@ func (c *Conn) Read(b []byte) (int, error) {
 func (c *Conn) Write(b []byte) (int, error) {
 	if len(b) < writeBuffer { // all that came was answered before
 		c.keep(-int(c.control.Swap(0)))
+		c.passed()
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(c.room.patience)) // where it fails, so does Write
+	now := time.Now()
+	c.writing.Store(max(1, int64(now.Sub(c.begun))))
+	_ = c.SetWriteDeadline(now.Add(c.room.patience)) // where it fails, so does Write
 	n, err := c.Conn.Write(b)
+	c.writing.Store(-int64(time.Since(c.begun)))
 	ends, unread := 0, 0
 	messages := c.written.take(b[:n], func(id uint32) {
 		o := c.streams.end(id)
@@ -244,12 +276,64 @@ func (c *Conn) Write(b []byte) (int, error) {
 		c.settle()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) { // gRPC would read on
-		c.room.mu.Lock()
-		gives := c.room.leaves(c)
-		c.room.mu.Unlock()
-		end(gives, fmt.Errorf("%w: not all was written within %s", ErrUnread, c.room.patience))
+		c.close(fmt.Errorf("%w: not all was written within %s", ErrUnread, c.room.patience))
 	}
 	return n, err
+}
+
+// close has the connection give way.
+func (c *Conn) close(err error) {
+	c.room.mu.Lock()
+	gives := c.room.leaves(c)
+	c.room.mu.Unlock()
+	end(gives, err)
+}
+
+// passed gives back what waited for gRPC's writer, which has passed all that it had.
+func (c *Conn) passed() {
+	if c.ended.Swap(0) >= step {
+		c.weighNow()
+	}
+	if !c.streams.waits.Load() {
+		return
+	}
+	o := c.streams.passed()
+	if o.unread != 0 {
+		c.add(-o.unread)
+	}
+	c.keep(-o.headers)
+	c.settle()
+}
+
+// lookAtReset sees to it that what was reset is given back, too, where gRPC's writer has
+// nothing to write after it.
+func (c *Conn) lookAtReset() {
+	s := &c.streams
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = time.Now()
+	if s.look == nil {
+		s.look = time.AfterFunc(idle, c.lookWhetherIdle)
+	}
+}
+
+// lookWhetherIdle finds gRPC's writer without anything to do.
+func (c *Conn) lookWhetherIdle() {
+	s, wrote := &c.streams, c.writing.Load()
+	s.mu.Lock()
+	quiet := min(time.Since(s.last), time.Since(c.begun)+time.Duration(wrote))
+	switch {
+	case s.over.streams+s.fresh.streams == 0, c.ending.Load():
+		s.look = nil
+		s.mu.Unlock()
+	case wrote > 0 || quiet < idle || s.fresh.streams != 0:
+		s.look.Reset(idle)
+		s.mu.Unlock()
+	default:
+		s.look = nil
+		s.mu.Unlock()
+		c.passed()
+	}
 }
 
 // settle gives back everything, where the last call has ended and now the last stream.
@@ -279,6 +363,10 @@ func (c *Conn) weigh(now int64) {
 	if more == over && (!over || max(now-c.seen.Load(), c.seen.Load()-now) < step) {
 		return
 	}
+	c.weighNow()
+}
+
+func (c *Conn) weighNow() {
 	r := c.room
 	r.mu.Lock()
 	out, err := r.weigh(c)
@@ -292,7 +380,7 @@ func (r *Room) weigh(c *Conn) (out []*Conn, err error) {
 		keeps, answers, free := c.keeps.Load(), max(0, c.answers.Load()), c.free.Load()
 		now := keeps + answers
 		if c.served {
-			now = keeps + min(answers, int64(c.late))
+			now = keeps + min(answers, int64(c.late)+c.ended.Load())
 		}
 		c.seen.Store(keeps + answers)
 		c.over.Store(keeps+answers > free)
@@ -426,6 +514,11 @@ func (r *Room) leave(c *Conn) {
 	if c.look != nil {
 		c.look.Stop()
 	}
+	c.streams.mu.Lock()
+	defer c.streams.mu.Unlock()
+	if c.streams.look != nil {
+		c.streams.look.Stop()
+	}
 }
 
 // leaves is leave for who is to close it. The caller holds mu.
@@ -551,6 +644,8 @@ type call struct {
 	keeps    int
 	messages int
 	one      any // the message of a stream of answers
+	// Whoever sends need not be whoever ends it.
+	answers, last atomic.Int64 // bytes of all messages that it was answered, and of the last
 }
 
 type callKey struct{}
@@ -594,6 +689,8 @@ func (h handler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 			c.messages += weight
 		}
 	case *stats.OutPayload:
+		c.answers.Add(int64(s.WireLength))
+		c.last.Store(int64(s.WireLength))
 		c.conn.answer(s.WireLength)
 	case *stats.End:
 		h.room.made.Delete(c.one) // gRPC looks for another, and decodes it if there is one
@@ -629,6 +726,9 @@ func (c *call) end() {
 		c.conn.free.Add(-freeStream)
 	}
 	c.conn.keep(-c.keeps)
+	if n := min(c.answers.Load(), c.last.Load()+writeQuota); n > 0 && c.conn.ended.Add(n) >= step {
+		c.conn.weighNow()
+	}
 	r := c.conn.room
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -143,9 +143,10 @@ func newRig(t *testing.T, most underway.Most) *rig {
 	return r
 }
 
-func (r *rig) raw(peer string) net.Conn {
+func (r *rig) raw(peer string) net.Conn { return r.dial(peer, net.Dialer{}) }
+
+func (r *rig) dial(peer string, d net.Dialer) net.Conn {
 	r.t.Helper()
-	var d net.Dialer
 	c, err := d.DialContext(r.t.Context(), "tcp", r.addr)
 	if err == nil {
 		_, err = fmt.Fprintf(c, "%-8s", peer)
