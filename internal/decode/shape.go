@@ -82,7 +82,7 @@ func makeShape(m protoreflect.Message) *shape {
 	if s := shapes.of[d.FullName()]; s != nil {
 		return s
 	}
-	s := &shape{size: allocated(int(reflect.TypeOf(m.Interface()).Elem().Size()) + 8)} //nolint:gosec // of a struct
+	s := &shape{size: allocated(int(reflect.TypeOf(m.Interface()).Elem().Size()) + 8)}
 	shapes.of[d.FullName()] = s
 	all := d.Fields()
 	for i := range all.Len() {
