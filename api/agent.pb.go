@@ -1266,8 +1266,9 @@ type ProxyStatus struct {
 	// speaker: who may call out through it, as its agent found it; empty while nobody may.
 	Speaker string `protobuf:"bytes,20,opt,name=speaker,proto3" json:"speaker,omitempty"`
 	// speaker_problem: why nobody may, or what is doubtful about it.
-	SpeakerProblem string                    `protobuf:"bytes,21,opt,name=speaker_problem,json=speakerProblem,proto3" json:"speaker_problem,omitempty"`
-	SpeakerFault   *ProxyStatus_SpeakerFault `protobuf:"varint,24,opt,name=speaker_fault,json=speakerFault,proto3,enum=signet.v1alpha1.ProxyStatus_SpeakerFault,oneof" json:"speaker_fault,omitempty"`
+	SpeakerProblem   string                    `protobuf:"bytes,21,opt,name=speaker_problem,json=speakerProblem,proto3" json:"speaker_problem,omitempty"`
+	SpeakerFaultWord string                    `protobuf:"bytes,25,opt,name=speaker_fault_word,json=speakerFault,proto3" json:"speaker_fault_word,omitempty"`
+	SpeakerFault     *ProxyStatus_SpeakerFault `protobuf:"varint,24,opt,name=speaker_fault,json=speakerFaultValue,proto3,enum=signet.v1alpha1.ProxyStatus_SpeakerFault,oneof" json:"speaker_fault,omitempty"`
 	// applications that the Binding would name for it to be so for good, for spec.applications.
 	Applications  []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1398,6 +1399,13 @@ func (x *ProxyStatus) GetSpeaker() string {
 func (x *ProxyStatus) GetSpeakerProblem() string {
 	if x != nil {
 		return x.SpeakerProblem
+	}
+	return ""
+}
+
+func (x *ProxyStatus) GetSpeakerFaultWord() string {
+	if x != nil {
+		return x.SpeakerFaultWord
 	}
 	return ""
 }
@@ -1667,7 +1675,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\rPROXY_WAITING\x10\x06\x12\x12\n" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
 	"\x13RESOURCE_NOT_USABLE\x10\bB\a\n" +
-	"\x05_kind\"\xda\x06\n" +
+	"\x05_kind\"\x89\a\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\fvirtual_node\x18\x02 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
@@ -1685,8 +1693,9 @@ const file_api_agent_proto_rawDesc = "" +
 	"stateValue\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x12\x18\n" +
 	"\aspeaker\x18\x14 \x01(\tR\aspeaker\x12'\n" +
-	"\x0fspeaker_problem\x18\x15 \x01(\tR\x0espeakerProblem\x12S\n" +
-	"\rspeaker_fault\x18\x18 \x01(\x0e2).signet.v1alpha1.ProxyStatus.SpeakerFaultH\x01R\fspeakerFault\x88\x01\x01\x12\"\n" +
+	"\x0fspeaker_problem\x18\x15 \x01(\tR\x0espeakerProblem\x12(\n" +
+	"\x12speaker_fault_word\x18\x19 \x01(\tR\fspeakerFault\x12X\n" +
+	"\rspeaker_fault\x18\x18 \x01(\x0e2).signet.v1alpha1.ProxyStatus.SpeakerFaultH\x01R\x11speakerFaultValue\x88\x01\x01\x12\"\n" +
 	"\fapplications\x18\x16 \x03(\tR\fapplications\"g\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
