@@ -134,7 +134,7 @@ func (q question) ask() told {
 	case "open":
 		return tried(os.Open(q.Socket))
 	}
-	conn, err := grpc.NewClient("unix:"+q.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+q.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(queued))
 	if err != nil {
 		return told{Code: "none", Message: err.Error()}
 	}
@@ -157,6 +157,22 @@ func (q question) ask() told {
 		out.Code, out.Message = s.Code().String(), s.Message()
 	}
 	return out
+}
+
+// queued connects as an Envoy does: the queue that the kernel has for a socket is nobody's,
+// and who finds it full comes again.
+func queued(ctx context.Context, addr string) (net.Conn, error) {
+	for {
+		c, err := (&net.Dialer{}).DialContext(ctx, "unix", strings.TrimPrefix(addr, "unix:"))
+		if !errors.Is(err, syscall.EAGAIN) {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // tried reports whether something could be had, and gives it back.
