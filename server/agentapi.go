@@ -14,6 +14,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/join"
+	"signet.example/server/model"
 )
 
 // agentAPI is what agents ask. Every method runs behind access, whose caller it hands on.
@@ -23,7 +24,7 @@ type agentAPI struct {
 	join     *join.Desk
 	svids    *issuance.SVIDs
 	sessions *fleet.Sessions
-	model    func() *model
+	model    func() *model.Model
 	// turnedAway is told of what a caller was not given.
 	turnedAway func(ctx context.Context, c *access.Caller, action access.Action, why string)
 }
@@ -52,8 +53,8 @@ func (a *agentAPI) Issue(ctx context.Context, req *api.IssueRequest) (*api.Issue
 }
 
 // requesterOf is an agent that was let in, and what hangs on its group.
-func requesterOf(c *access.Caller, m *model) issuance.Requester {
-	granted := m.groups.Granted.Group(c.Agent.Group)
+func requesterOf(c *access.Caller, m *model.Model) issuance.Requester {
+	granted := m.Groups().Granted.Group(c.Agent.Group)
 	return issuance.Requester{ID: c.ID, Agent: c.Agent.ID, Entry: func(name string) (identity.Entry, bool) {
 		g, ok := granted.Find(name)
 		if !ok {

@@ -3,18 +3,19 @@
 // what the agents report become views of Envoy resources, and certificate
 // requests that agents may make go to the signer process.
 //
-// It owns the model of what is stored, the configuration, what agents may ask, and the
-// order of start and stop (server.go); each of its parts is a folder. It must not know
-// how a certificate is made (ca), how a resource looks (xds), how a stream is spoken (ads)
-// or what Rego means (policy). It never holds a private key other than its own TLS key:
-// workloads' keys are born on their hosts, and the issuing key lives in the signer process.
+// It owns the configuration, which model of what is stored is served (follow.go), what
+// agents may ask, and the order of start and stop (server.go); each of its parts is a
+// folder. It must not know how a certificate is made (ca), how a resource looks (xds), how
+// a stream is spoken (ads) or what Rego means (policy). It never holds a private key other
+// than its own TLS key: workloads' keys are born on their hosts, and the issuing key lives
+// in the signer process.
 //
-// Main types, in the order in which data goes: Config and InitConfig, model (an
-// immutable graph of everything stored), then the parts: groups (what NodeGroups
-// decide), fleet (agents that joined and are connected, and the addresses that they
-// report), policies and issuers (what authorization needs from outside), views (what each
-// agent and proxy is told), join (how a host becomes an agent), issuance (who
-// gets which certificate), access (who may call what), check (what is wrong); agentAPI and admin are the two faces.
+// Main types, in the order in which data goes: Config and InitConfig, then the parts:
+// model (everything stored, joined), groups (what NodeGroups decide), fleet (agents that
+// joined and are connected, and the addresses that they report), policies and issuers
+// (what authorization needs from outside), views (what each agent and proxy is told), join
+// (how a host becomes an agent), issuance (who gets which certificate), access (who may
+// call what), check (what is wrong); agentAPI and admin are the two faces.
 //
 // # Concurrency
 //

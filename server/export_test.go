@@ -22,7 +22,8 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/conns"
 	"signet.example/server/fleet"
-	"signet.example/server/kinds"
+	"signet.example/server/model"
+	"signet.example/server/model/modeltest"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -59,35 +60,35 @@ const (
 // Touched lists the virtual nodes of a mesh that would be translated again if
 // applied were applied to it, and those of which the translation then differs.
 func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ []string, err error) {
-	empty, err := newModel(td, 0, nil)
+	empty, err := model.Load(td, nil, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	before, err := read(td, empty, stored)
+	before, err := modeltest.Read(td, empty, stored)
 	if err != nil {
 		return nil, nil, err
 	}
-	now, err := empty.with(before)
+	now, err := empty.With(before)
 	if err != nil {
 		return nil, nil, err
 	}
-	after, err := read(td, now, applied)
+	after, err := modeltest.Read(td, now, applied)
 	if err != nil {
 		return nil, nil, err
 	}
-	next, err := now.with(after)
+	next, err := now.With(after)
 	if err != nil {
 		return nil, nil, err
 	}
-	look := func(m *model) views.Look {
-		return views.Look{Model: m, Endpoints: &fleet.Registered{}, Policy: views.Policy{Current: &api.PolicyRevision{}}}
+	look := func(m *model.Model) views.Look {
+		return views.Look{Model: viewed{m}, Endpoints: &fleet.Registered{}, Policy: views.Policy{Current: &api.PolicyRevision{}}}
 	}
 	for _, at := range views.Affected(look(now), look(next)) {
 		touched = append(touched, at.Name)
 	}
 	cfg := views.Config{TrustDomain: td, Log: slog.New(slog.DiscardHandler)}
 	was, is := views.New(cfg, fixed{look(now)}, anyone{}, watched.NewSignal()), views.New(cfg, fixed{look(next)}, anyone{}, watched.NewSignal())
-	for k := range next.objects.All() {
+	for k := range next.Objects().All() {
 		if k.Kind != string(mesh.KindVirtualNode) {
 			continue
 		}
@@ -101,22 +102,6 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 		}
 	}
 	return touched, differ, nil
-}
-
-// read understands manifests, of meshes that now has or they have.
-func read(td spiffeid.TrustDomain, now *model, manifests string) (objects []*kinds.Object, err error) {
-	docs, err := mesh.Split("test.yaml", []byte(manifests))
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range docs {
-		o, err := kinds.Parse(d, td)
-		if err != nil {
-			return nil, err
-		}
-		objects = append(objects, o)
-	}
-	return objects, kinds.AssignMeshes(objects, kinds.Meshes(now.graph, now.objects)...)
 }
 
 // fixed is what views are made of that do not change.
@@ -183,7 +168,7 @@ func ApplyAfter(ctx context.Context, manifests string, between func()) error {
 	}
 	defer end()
 	now := lastRun.Load().model()
-	objects, err := read(now.td, now, manifests)
+	objects, err := modeltest.Read(lastRun.Load().td, now, manifests)
 	if err != nil {
 		return err
 	}
@@ -192,7 +177,7 @@ func ApplyAfter(ctx context.Context, manifests string, between func()) error {
 		return err
 	}
 	var errs []error
-	r, err := d.Try(writesOf(now, objects), func(_ proxy.Ref, err error) { errs = append(errs, err) })
+	r, err := d.Try(modeltest.Writes(now, objects), func(_ proxy.Ref, err error) { errs = append(errs, err) })
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return err
 	}

@@ -7,21 +7,21 @@ import (
 	"slices"
 	"time"
 
-	"signet.example/identity"
 	"signet.example/internal/watched"
+	"signet.example/server/model"
 	"signet.example/store"
 )
 
 // model is what is stored, as last seen.
-func (s *server) model() *model { return s.current.Load() }
+func (s *server) model() *model.Model { return s.current.Load() }
 
 // install makes m what is served, and wakes what depends on it except the views.
 // Callers hold loading, or nothing runs yet.
-func (s *server) install(ctx context.Context, m *model) {
+func (s *server) install(ctx context.Context, m *model.Model) {
 	s.followJoins(ctx) // whoever is not known would lose its endpoints
 	old := s.current.Swap(m)
-	moved := (old == nil || !old.groups.Placing.Same(m.groups.Placing)) && s.roster.PlaceAgain()
-	if moved || old == nil || old.groups.Hosts != m.groups.Hosts {
+	moved := (old == nil || !old.Groups().Placing.Same(m.Groups().Placing)) && s.roster.PlaceAgain()
+	if moved || old == nil || old.Groups().Hosts != m.Groups().Hosts {
 		s.endpoints.Review()
 	}
 	s.policies.Renew()
@@ -29,8 +29,8 @@ func (s *server) install(ctx context.Context, m *model) {
 }
 
 // reload takes what the store has and we have not, and returns the newest model.
-func (s *server) reload(ctx context.Context) (*model, error) {
-	if now := s.model(); now.revision >= s.store.Revision() { // waits for no write that is under way
+func (s *server) reload(ctx context.Context) (*model.Model, error) {
+	if now := s.model(); now.Revision() >= s.store.Revision() { // waits for no write that is under way
 		return now, nil
 	}
 	s.loading.Lock()
@@ -39,12 +39,12 @@ func (s *server) reload(ctx context.Context) (*model, error) {
 }
 
 // catchUp is reload for callers that hold loading.
-func (s *server) catchUp(ctx context.Context) (*model, error) {
+func (s *server) catchUp(ctx context.Context) (*model.Model, error) {
 	now := s.model()
-	if now.revision >= s.store.Revision() {
+	if now.Revision() >= s.store.Revision() {
 		return now, nil
 	}
-	changes, err := s.store.Changes(ctx, now.revision)
+	changes, err := s.store.Changes(ctx, now.Revision())
 	if err != nil {
 		return nil, fmt.Errorf("read the store: %w", err)
 	}
@@ -53,7 +53,7 @@ func (s *server) catchUp(ctx context.Context) (*model, error) {
 			return nil, err
 		}
 	}
-	next, err := now.follow(changes)
+	next, err := now.Follow(changes)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (s *server) watchJoins(ctx context.Context) error {
 // watch follows the store's revisions: objects, agents, bans.
 func (s *server) watch(ctx context.Context) error {
 	for {
-		_, err := s.store.Wait(ctx, s.model().revision)
+		_, err := s.store.Wait(ctx, s.model().Revision())
 		if err == nil {
 			_, err = s.reload(ctx)
 		}
@@ -107,18 +107,4 @@ func (s *server) watch(ctx context.Context) error {
 			watched.Sleep(ctx, time.Second)
 		}
 	}
-}
-
-// place is the group of a host by its selectors alone, for the roster; "" where none
-// fits or several do.
-func (s *server) place(selectors []string) string {
-	m := s.model()
-	has, err := identity.ParseSelectors(selectors)
-	if m == nil || err != nil { // not read yet; or stored by nobody
-		return ""
-	}
-	if fit := m.groups.Placing.Fitting(has); len(fit) == 1 {
-		return fit[0]
-	}
-	return ""
 }

@@ -78,7 +78,7 @@ func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.List
 		join: join.New(join.Config{
 			TrustDomain: s.td, Evidence: attestors, Agents: s.roster, Stored: s.store, Instances: s.instances, SVIDs: svids,
 			Strangers: newLimiters(strangersPerSecond, strangersBurst), Known: newLimiters(attestPerSecond, attestBurst),
-			Group: func(n nodes.Node) (string, error) { return s.model().groupOf(n) },
+			Group: func(n nodes.Node) (string, error) { return groupOf(s.model(), n) },
 			Roots: func() []byte { return s.authority.Roots().Signed }, Vouched: connections.Vouched,
 			Audit: s.audit, Log: s.log, Clock: s.clock,
 		}),

@@ -158,7 +158,7 @@ func (w gauges) Collect(c chan<- prometheus.Metric) {
 	gauge(descRejected, float64(rejected))
 	p := s.policies.State().Current
 	gauge(descPolicy, 1, p.GetId(), p.GetCommit(), p.GetSource())
-	gauge(descRevision, float64(s.model().revision))
+	gauge(descRevision, float64(s.model().Revision()))
 	roots := s.authority.Roots()
 	gauge(descIssuing, float64(roots.Issuing.NotAfter.Unix()))
 	gauge(descRoot, float64(roots.FirstEnd().Unix()))

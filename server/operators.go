@@ -13,6 +13,7 @@ import (
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
+	"signet.example/server/model"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -56,7 +57,7 @@ func (w stored) Begin(ctx context.Context) (_ admin.Change, end func(), err erro
 // change is one that is being made (admin.Change). It has the lock.
 type change struct {
 	s   *server
-	now *model
+	now *model.Model
 }
 
 // Now implements admin.Change.
@@ -64,7 +65,7 @@ func (c change) Now() admin.Model { return c.now }
 
 // With implements admin.Change.
 func (c change) With(put []*kinds.Object, remove ...kinds.Key) (admin.Draft, error) {
-	next, err := c.now.with(put, remove...)
+	next, err := c.now.With(put, remove...)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (c change) With(put []*kinds.Object, remove ...kinds.Key) (admin.Draft, err
 // draft is a change that is valid as a whole (admin.Draft).
 type draft struct {
 	of   change
-	next *model
+	next *model.Model
 }
 
 // Model implements admin.Draft.
@@ -82,13 +83,13 @@ func (d draft) Model() admin.Model { return d.next }
 
 // Try implements admin.Draft.
 func (d draft) Try(writes []store.Write, refused func(proxy.Ref, error)) (admin.Ready, error) {
-	next, err := d.of.now.written(writes, d.next)
+	next, err := d.of.now.Written(writes, d.next)
 	if err != nil {
 		return nil, err
 	}
 	r := ready{s: d.of.s, writes: writes, next: next}
 	if refused != nil {
-		r.tried = d.of.s.views.Try(d.of.now, next, refused)
+		r.tried = d.of.s.views.Try(viewed{d.of.now}, viewed{next}, refused)
 	}
 	return r, nil
 }
@@ -97,7 +98,7 @@ func (d draft) Try(writes []store.Write, refused func(proxy.Ref, error)) (admin.
 type ready struct {
 	s      *server
 	writes []store.Write
-	next   *model           // what the store will have when it has taken them
+	next   *model.Model     // what the store will have when it has taken them
 	tried  *views.Candidate // what next serves, nil if it was not translated
 }
 
@@ -105,14 +106,14 @@ type ready struct {
 func (r ready) Write(ctx context.Context, actor, asked string) (uint64, error) {
 	r.s.loading.Lock()
 	defer r.s.loading.Unlock()
-	revision, err := r.s.store.Apply(ctx, actor, asked, r.next.revision-1, r.writes)
+	revision, err := r.s.store.Apply(ctx, actor, asked, r.next.Revision()-1, r.writes)
 	if errors.Is(err, store.ErrConflict) { // by another server, which the lock did not keep out
 		return 0, fault.New(fault.Unavailable, "%v; nothing was changed: apply again", err)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%w: write to the store: %w", fault.Unavailable, err)
 	}
-	if revision == r.next.revision { // nothing came between, so there is nothing to read
+	if revision == r.next.Revision() { // nothing came between, so there is nothing to read
 		r.s.install(ctx, r.next)
 		r.s.views.Rebuild(ctx, r.tried)
 		return revision, nil

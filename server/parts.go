@@ -12,6 +12,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
+	"signet.example/server/model"
 	"signet.example/server/policies"
 	"signet.example/server/views"
 	"signet.example/store"
@@ -65,8 +66,8 @@ type server struct {
 	readMemory uint64 // of a process that reads policies
 
 	common   common
-	loading  sync.Mutex            // from a write to the store, or a look at it, until current is replaced
-	current  atomic.Pointer[model] // replaced by the holder of loading alone
+	loading  sync.Mutex                  // from a write to the store, or a look at it, until current is replaced
+	current  atomic.Pointer[model.Model] // replaced by the holder of loading alone
 	ready    atomic.Bool
 	stopping chan struct{} // closed when the server begins to stop
 }

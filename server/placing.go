@@ -2,17 +2,33 @@ package server
 
 import (
 	"signet.example/attestation/nodes"
+	"signet.example/identity"
 	"signet.example/server/fault"
+	"signet.example/server/model"
 )
 
 // groupOf is the group that evidence leads to: the one that it names, or the one
 // NodeGroup whose selectors the host has.
-func (m *model) groupOf(n nodes.Node) (string, error) {
+func groupOf(m *model.Model, n nodes.Node) (string, error) {
 	if n.Group == "" {
-		return m.groups.Placing.Group(n.Selectors)
+		return m.Groups().Placing.Group(n.Selectors)
 	}
-	if !m.hasGroup(n.Group) {
+	if !m.HasGroup(n.Group) {
 		return "", fault.New(fault.Denied, "the node group of this token was deleted; mint a new token")
 	}
 	return n.Group, nil
+}
+
+// place is the group of a host by its selectors alone, for the roster; "" where none
+// fits or several do.
+func (s *server) place(selectors []string) string {
+	m := s.model()
+	has, err := identity.ParseSelectors(selectors)
+	if m == nil || err != nil { // not read yet; or stored by nobody
+		return ""
+	}
+	if fit := m.Groups().Placing.Fitting(has); len(fit) == 1 {
+		return fit[0]
+	}
+	return ""
 }

@@ -26,6 +26,7 @@ import (
 	"signet.example/server/groups"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
+	"signet.example/server/model"
 	"signet.example/server/policies"
 	"signet.example/server/signer"
 	"signet.example/server/views"
@@ -146,7 +147,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	}
 	s.issued = issuance.NewLog(s.signer, s.clock, s.log)
 	s.issuers = issuers.New(issuers.Config{
-		List: func() []jwt.Issuer { return s.model().issuers }, Shared: s.common.keys,
+		List: func() []jwt.Issuer { return s.model().Issuers() }, Shared: s.common.keys,
 		Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.jwksErrors,
 	})
 	s.endpoints = fleet.NewEndpoints(fleet.EndpointsConfig{
@@ -166,7 +167,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		TrustDomain: s.td, Shared: s.common.policy, Activating: s.common.activating, Store: s.store, Agents: s.sessions, Dir: s.dir.git(), Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.policyErrors,
 		Look: func() policies.Look {
 			m := s.model()
-			return policies.Look{Revision: m.revision, Sources: m.sources, Graph: m.graph}
+			return policies.Look{Revision: m.Revision(), Sources: m.Sources(), Graph: m.Graph()}
 		},
 		Read: func(ctx context.Context, src repo.Source, dir, failed string) (policies.Reading, error) {
 			login, err := s.cfg.policyLogin(src.URL)
@@ -177,7 +178,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		},
 	})
 	s.access = access.New(access.Config{
-		TrustDomain: s.td, Roots: s.authority.Roots, Roster: s.roster, Hosts: func() groups.Hosts { return s.model().groups.Hosts },
+		TrustDomain: s.td, Roots: s.authority.Roots, Roster: s.roster, Hosts: func() groups.Hosts { return s.model().Groups().Hosts },
 		Clock: s.clock, Log: s.log, Refused: s.metrics.refused, TurnedAway: s.refusals.Refused,
 	})
 	s.instances = fleet.NewInstances(fleet.InstancesConfig{Shared: s.common.fleet, Sessions: s.sessions, Streams: s.access, Tell: s.tellClash, Clock: s.clock})
@@ -190,7 +191,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
 	}
-	first, err := loadModel(s.td, rows, revision)
+	first, err := model.Load(s.td, rows, revision)
 	if err != nil {
 		return err
 	}

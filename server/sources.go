@@ -8,17 +8,17 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/access"
 	"signet.example/server/fleet"
-	"signet.example/server/groups"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
 	"signet.example/server/kinds"
+	"signet.example/server/model"
 	"signet.example/server/policies"
 	"signet.example/server/views"
 )
 
 // sources is what views are made of (views.Source).
 type sources struct {
-	model     func() *model
+	model     func() *model.Model
 	roots     func() issuance.Roots
 	roster    *fleet.Roster
 	endpoints *fleet.Endpoints
@@ -30,7 +30,7 @@ type sources struct {
 func (s sources) Look() views.Look {
 	m, p := s.model(), s.policies.State()
 	return views.Look{
-		Model: m, Endpoints: s.endpoints.Snapshot(), Roots: s.roots().Bundle(), Issuers: s.issuers.Resources(m.issuers),
+		Model: viewed{m}, Endpoints: s.endpoints.Snapshot(), Roots: s.roots().Bundle(), Issuers: s.issuers.Resources(m.Issuers()),
 		Policy: views.Policy{Current: p.Current, Keep: p.Keep, Stamp: p.Stamp},
 		Roster: s.roster.Version(), Banned: s.roster.Banned(),
 	}
@@ -49,7 +49,7 @@ func (s sources) MayHost(agent string, node proxy.Ref) (group string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	return group, s.model().groups.Hosts.May(group, node)
+	return group, s.model().Groups().Hosts.May(group, node)
 }
 
 // follows is who follows views (views.Access).
@@ -67,20 +67,17 @@ func (f follows) Follower(ctx context.Context) (views.Follower, error) {
 // Review implements views.Access.
 func (f follows) Review() { f.access.Review() }
 
+// viewed is the model as views ask for it (views.Model).
+type viewed struct{ of *model.Model }
+
 // Graph implements views.Model.
-func (m *model) Graph() *mesh.Graph { return m.graph }
+func (v viewed) Graph() *mesh.Graph { return v.of.Graph() }
 
 // Objects implements views.Model.
-func (m *model) Objects() ordered.Map[kinds.Key, *kinds.Object] { return m.objects }
+func (v viewed) Objects() ordered.Map[kinds.Key, *kinds.Object] { return v.of.Objects() }
 
 // Managed implements views.Model.
-func (m *model) Managed(node proxy.Ref) bool { return m.groups.Hosts.Any(node) }
-
-// Revision implements admin.Model.
-func (m *model) Revision() uint64 { return m.revision }
-
-// Groups implements check.Model.
-func (m *model) Groups() groups.Groups { return m.groups }
+func (v viewed) Managed(node proxy.Ref) bool { return v.of.Groups().Hosts.Any(node) }
 
 // Grants implements views.Model.
-func (m *model) Grants() views.Grants { return m.groups.Granted }
+func (v viewed) Grants() views.Grants { return v.of.Groups().Granted }

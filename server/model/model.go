@@ -1,4 +1,4 @@
-package server
+package model
 
 import (
 	"fmt"
@@ -17,9 +17,9 @@ import (
 	"signet.example/server/kinds"
 )
 
-// model is an immutable picture of everything stored, valid as a whole. Another one
-// that came from it shares what has not changed.
-type model struct {
+// Model is everything that is stored, at one revision, valid as a whole. It is immutable:
+// what makes another one of it shares what has not changed.
+type Model struct {
 	revision uint64
 	td       spiffeid.TrustDomain
 	objects  ordered.Map[kinds.Key, *kinds.Object]
@@ -30,10 +30,33 @@ type model struct {
 	sources []repo.Source
 }
 
+// Revision is that of the store which the model is of.
+func (m *Model) Revision() uint64 { return m.revision }
+
+// Objects are all that are stored.
+func (m *Model) Objects() ordered.Map[kinds.Key, *kinds.Object] { return m.objects }
+
+// Graph is that of the objects of App Mesh's kinds.
+func (m *Model) Graph() *mesh.Graph { return m.graph }
+
+// Groups is what NodeGroups decide, with the Entries and Bindings that hang on them.
+func (m *Model) Groups() groups.Groups { return m.groups }
+
+// Issuers are the JWTIssuers, by name. The list is not to be changed.
+func (m *Model) Issuers() []jwt.Issuer { return m.issuers }
+
+// Sources are the PolicySources, by name. The list is not to be changed.
+func (m *Model) Sources() []repo.Source { return m.sources }
+
+// HasGroup reports whether there is a NodeGroup of this name.
+func (m *Model) HasGroup(name string) bool {
+	return m.objects.Get(kinds.Key{Kind: kinds.NodeGroup, Name: name}) != nil
+}
+
 // newModel joins the objects and checks them against each other. Every mistake is
 // in the error.
-func newModel(td spiffeid.TrustDomain, revision uint64, objects []*kinds.Object) (*model, error) {
-	m := &model{revision: revision, td: td}
+func newModel(td spiffeid.TrustDomain, revision uint64, objects []*kinds.Object) (*Model, error) {
+	m := &Model{revision: revision, td: td}
 	var resources []*mesh.Resource
 	for _, o := range objects {
 		if o.Resource != nil {
@@ -67,7 +90,7 @@ func newModel(td spiffeid.TrustDomain, revision uint64, objects []*kinds.Object)
 
 // put has o, nil for nothing, in the place of what is there. The model is not
 // anybody's yet, and its graph and lists are behind.
-func (m *model) put(k kinds.Key, o *kinds.Object) error {
+func (m *Model) put(k kinds.Key, o *kinds.Object) error {
 	if old := m.objects.Get(k); old != nil {
 		grants, err := m.granted(old)
 		if err != nil {
@@ -86,19 +109,19 @@ func (m *model) put(k kinds.Key, o *kinds.Object) error {
 }
 
 // granted is what an object grants, nil for nothing.
-func (m *model) granted(o *kinds.Object) (*groups.Grant, error) {
+func (m *Model) granted(o *kinds.Object) (*groups.Grant, error) {
 	return groups.NewGrant(o.Value, o.Created, m.td)
 }
 
 // list fills the lists of the kinds of which there are few, by name.
-func (m *model) list() {
+func (m *Model) list() {
 	m.issuers = slices.Collect(values[jwt.Issuer](m, kinds.JWTIssuer))
 	m.sources = slices.Collect(values[repo.Source](m, kinds.PolicySource))
 	m.groups = m.groups.Placed(values[identity.NodeGroup](m, kinds.NodeGroup))
 }
 
 // values is what the objects of one of Signet's own kinds mean.
-func values[V any](m *model, kind string) iter.Seq[V] {
+func values[V any](m *Model, kind string) iter.Seq[V] {
 	return func(yield func(V) bool) {
 		for _, o := range kinds.Of(m.objects, kind) {
 			if !yield(o.Value.(V)) {
@@ -108,12 +131,8 @@ func values[V any](m *model, kind string) iter.Seq[V] {
 	}
 }
 
-func (m *model) hasGroup(name string) bool {
-	return m.objects.Get(kinds.Key{Kind: kinds.NodeGroup, Name: name}) != nil
-}
-
 // check finds references to what is not there, and what cannot stand together.
-func (m *model) check() manifest.Errors {
+func (m *Model) check() manifest.Errors {
 	var errs manifest.Errors
 	bad := func(o *kinds.Object, field, msg string) {
 		errs = append(errs, manifest.AsErrors(o.Doc.FieldError(field, msg))...)
@@ -143,7 +162,7 @@ func (m *model) check() manifest.Errors {
 
 // addedTo returns which of two objects that cannot be together was added: the one
 // that is not stored, else the second by name. An error belongs to its place.
-func (m *model) addedTo(kind, first, second string) (added, there string) {
+func (m *Model) addedTo(kind, first, second string) (added, there string) {
 	stored := func(name string) bool { return m.objects.Get(kinds.Key{Kind: kind, Name: name}).Revision > 0 }
 	if stored(second) && !stored(first) {
 		return first, second

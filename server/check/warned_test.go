@@ -1,27 +1,28 @@
-package server
+package check
 
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"signet.example/server/check"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
+	"signet.example/server/model/modeltest"
 	"signet.example/store"
 )
 
 // warned is what a change between two models is warned of.
-func warned(before, after *model, named ...kinds.Key) []string {
+func warned(before, after Model, named ...kinds.Key) []string {
 	nobody := func() []store.Agent { return nil }
-	return check.Warnings(before, after, check.Hosts{BySelectors: nobody, ByToken: nobody}, &fleet.Registered{}, named...)
+	return Warnings(before, after, Hosts{BySelectors: nobody, ByToken: nobody}, &fleet.Registered{}, named...)
 }
 
 // allWarnings are what warned gives by looking at everything.
-func allWarnings(t *testing.T, before, after *model, named ...kinds.Key) []string {
-	everything := func(m *model) []string { return warned(emptyModel(t), m) }
+func allWarnings(t *testing.T, before, after Model, named ...kinds.Key) []string {
+	everything := func(m Model) []string { return warned(modeltest.Empty(t), m) }
 	known := everything(before)
 	var list []string
 	for _, w := range everything(after) {
@@ -49,20 +50,20 @@ func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
 	said := map[string]int{}
 	for seed := range soak(40, 2000) {
 		r := rand.New(rand.NewPCG(uint64(seed), 4))
-		m := modelOf(t, oneMesh+own("NodeGroup", "g1", "")+own("NodeGroup", "g2", "")+ofMesh("VirtualNode", "a", "")+ofMesh("VirtualNode", "b", ""))
+		m := modeltest.Of(t, modeltest.Mesh+modeltest.Own("NodeGroup", "g1", "")+modeltest.Own("NodeGroup", "g2", "")+modeltest.OfMesh("VirtualNode", "a", "")+modeltest.OfMesh("VirtualNode", "b", ""))
 		for range 20 {
-			text := randomObject(r)
+			text := modeltest.RandomObject(r)
 			if r.IntN(2) == 0 {
-				text = own("Binding", fmt.Sprintf("b%d", r.IntN(4)), fmt.Sprintf("group: g%d, mesh: m, virtualNode: %s, selectors: ['unix:uid:%d']%s",
+				text = modeltest.Own("Binding", fmt.Sprintf("b%d", r.IntN(4)), fmt.Sprintf("group: g%d, mesh: m, virtualNode: %s, selectors: ['unix:uid:%d']%s",
 					1+r.IntN(2), []string{"a", "b"}[r.IntN(2)], 1+r.IntN(2), []string{"", ", applications: [anyone]"}[r.IntN(2)]))
 			}
-			o := understood(t, m, text)[0]
+			o := modeltest.Objects(t, m, text)[0]
 			put, remove := []*kinds.Object{o}, []kinds.Key(nil)
-			if m.objects.Get(o.Key()) != nil && r.IntN(3) == 0 {
+			if m.Objects().Get(o.Key()) != nil && r.IntN(3) == 0 {
 				put, remove = nil, []kinds.Key{o.Key()}
 			}
-			next := m.patched(put, remove, nil)
-			if next == nil {
+			next, err := m.With(put, remove...)
+			if err != nil {
 				continue
 			}
 			var named []kinds.Key
@@ -90,18 +91,18 @@ func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
 func TestAChangeIsWarnedOfByTheSameWorkAmongAnyNumberOfGroups(t *testing.T) {
 	work := func(n int) float64 {
 		var b strings.Builder
-		b.WriteString(oneMesh + ofMesh("VirtualNode", "a", "") + ofMesh("VirtualNode", "b", ""))
+		b.WriteString(modeltest.Mesh + modeltest.OfMesh("VirtualNode", "a", "") + modeltest.OfMesh("VirtualNode", "b", ""))
 		for i := range n {
-			b.WriteString(own("NodeGroup", fmt.Sprintf("g%d", i), ""))
+			b.WriteString(modeltest.Own("NodeGroup", fmt.Sprintf("g%d", i), ""))
 			for _, node := range []string{"a", "b"} {
-				b.WriteString(own("Binding", fmt.Sprintf("%s%d", node, i), fmt.Sprintf("group: g%d, mesh: m, virtualNode: %s, selectors: ['unix:uid:1']", i, node)))
+				b.WriteString(modeltest.Own("Binding", fmt.Sprintf("%s%d", node, i), fmt.Sprintf("group: g%d, mesh: m, virtualNode: %s, selectors: ['unix:uid:1']", i, node)))
 			}
 		}
-		m := modelOf(t, b.String())
-		put := understood(t, m, own("Binding", "a7", "group: g7, mesh: m, virtualNode: a, selectors: ['unix:uid:1'], applications: [anyone]"))
-		next := m.patched(put, nil, nil)
-		if next == nil {
-			t.Fatal("not patched")
+		m := modeltest.Of(t, b.String())
+		put := modeltest.Objects(t, m, modeltest.Own("Binding", "a7", "group: g7, mesh: m, virtualNode: a, selectors: ['unix:uid:1'], applications: [anyone]"))
+		next, err := m.With(put)
+		if err != nil {
+			t.Fatal(err)
 		}
 		return testing.AllocsPerRun(10, func() {
 			if got := warned(m, next, put[0].Key()); len(got) != 2 { // of the overlap, and of anyone
@@ -113,4 +114,12 @@ func TestAChangeIsWarnedOfByTheSameWorkAmongAnyNumberOfGroups(t *testing.T) {
 	if t.Logf("allocations: %.0f among 20 groups, %.0f among %d", few, many, soak(400, 10000)); many > few+20 {
 		t.Errorf("%.0f allocations among %d groups, %.0f among 20", many, soak(400, 10000), few)
 	}
+}
+
+// soak is the size of a test in CI, or that with SOAK=1.
+func soak(ci, most int) int {
+	if os.Getenv("SOAK") == "1" {
+		return most
+	}
+	return ci
 }

@@ -1,4 +1,4 @@
-package server
+package model
 
 import (
 	"slices"
@@ -8,8 +8,9 @@ import (
 	"signet.example/server/kinds"
 )
 
-// with returns the model that applying these objects and removing those gives.
-func (m *model) with(put []*kinds.Object, remove ...kinds.Key) (*model, error) {
+// With returns the model that applying these objects and removing those gives. Everything
+// that is wrong with it is in the error, each mistake at its place in a manifest.
+func (m *Model) With(put []*kinds.Object, remove ...kinds.Key) (*Model, error) {
 	if next := m.patched(put, remove, nil); next != nil {
 		return next, nil
 	}
@@ -29,11 +30,11 @@ func (m *model) with(put []*kinds.Object, remove ...kinds.Key) (*model, error) {
 	return newModel(m.td, m.revision, next)
 }
 
-// patched is with at the price of what changes: what is put and removed is checked
+// patched is With at the price of what changes: what is put and removed is checked
 // against the rest, and the rest is not looked at. It does not say what is wrong:
 // where anything is, or a mesh itself changes, it returns nil, and newModel of
 // everything tells. graph, if any, is what the change makes of the graph.
-func (m *model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Graph) *model {
+func (m *Model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Graph) *Model {
 	made := *m
 	c := &patch{made: &made, from: m, seen: map[kinds.Key]bool{}}
 	if kinds.AssignMeshes(put, kinds.Meshes(m.graph, m.objects)...) != nil {
@@ -70,8 +71,8 @@ func (m *model) patched(put []*kinds.Object, remove []kinds.Key, graph *mesh.Gra
 
 // patch is a model that is being made of another one.
 type patch struct {
-	made   *model
-	from   *model
+	made   *Model
+	from   *Model
 	seen   map[kinds.Key]bool // what is changed
 	listed bool               // of one of the kinds that are listed
 	put    []*mesh.Resource
@@ -102,7 +103,7 @@ func (c *patch) stands(k kinds.Key) bool {
 		case kinds.NodeGroup:
 			return c.made.groups.Granted.Group(k.Name) == nil
 		case string(mesh.KindVirtualNode):
-			return !c.made.Managed(proxy.Node(k.Mesh, k.Name))
+			return !c.made.groups.Hosts.Any(proxy.Node(k.Mesh, k.Name))
 		}
 		return true
 	}

@@ -1,4 +1,4 @@
-package server
+package model
 
 import (
 	"errors"
@@ -12,8 +12,8 @@ import (
 	"signet.example/store"
 )
 
-// loadModel reads what the store has.
-func loadModel(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*model, error) {
+// Load is the model of what the store has at a revision.
+func Load(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*Model, error) {
 	objects := make([]*kinds.Object, 0, len(rows))
 	for _, row := range rows {
 		o, err := parseStored(row, td)
@@ -25,10 +25,10 @@ func loadModel(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*
 	return newModel(td, revision, objects)
 }
 
-// written returns the model that the store will have when it has taken these
+// Written returns the model that the store will have when it has taken these
 // writes as the next revision: what is written is read back from its manifest, and
 // must be what was checked, whose graph serves then.
-func (m *model) written(writes []store.Write, checked *model) (*model, error) {
+func (m *Model) Written(writes []store.Write, checked *Model) (*Model, error) {
 	var put []*kinds.Object
 	var remove []kinds.Key
 	for _, w := range writes {
@@ -55,9 +55,10 @@ func (m *model) written(writes []store.Write, checked *model) (*model, error) {
 	return next, nil
 }
 
-// follow returns the model after changes that others than written foresaw.
-func (m *model) follow(changes []store.Change) (*model, error) {
-	after := *m // but for its graph and lists
+// Follow returns the model after changes that Written did not foresee, in the order of
+// the store.
+func (m *Model) Follow(changes []store.Change) (*Model, error) {
+	after := *m // its graph and lists are those of m still
 	for _, c := range changes {
 		after.revision = c.Revision
 		k := kinds.Key{Kind: c.Kind, Mesh: c.Mesh, Name: c.Name}
@@ -83,7 +84,7 @@ func (m *model) follow(changes []store.Change) (*model, error) {
 			remove = append(remove, k)
 		}
 	}
-	next, err := m.with(put, remove...)
+	next, err := m.With(put, remove...)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (m *model) follow(changes []store.Change) (*model, error) {
 }
 
 // createdIn is the revision in which an object was first there, now if it was not.
-func createdIn(m *model, k kinds.Key, now uint64) uint64 {
+func createdIn(m *Model, k kinds.Key, now uint64) uint64 {
 	if old := m.objects.Get(k); old != nil {
 		return old.Created
 	}
