@@ -198,7 +198,7 @@ func (c Config) Validate() error {
 	if !filepath.IsAbs(c.SocketDir) {
 		refuse("socket_dir", "want an absolute path, got %q", c.SocketDir)
 	}
-	if s := filepath.Join(c.SocketDir, "workload.sock"); len(s) > proxy.MaxSocketPath {
+	if s := filepath.Join(c.SocketDir, workloadSocket); len(s) > proxy.MaxSocketPath {
 		refuse("socket_dir", "%q is longer than a socket's path may be (%d)", s, proxy.MaxSocketPath)
 	}
 	if c.AccessLogDir != "" && !proxy.ValidLogDir(c.AccessLogDir) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -223,7 +225,7 @@ func checkFree(ctx context.Context, cfg Config) []error {
 	if err := private.Folder(cfg.SocketDir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
-	for _, name := range []string{"xds.sock", "workload.sock", "authz.sock", "wayout.sock"} {
+	for _, name := range slices.Sorted(maps.Keys(new(sockets).all())) {
 		path := filepath.Join(cfg.SocketDir, name)
 		if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
 			errs = append(errs, fmt.Errorf("socket_dir: %s exists and is not a socket", path))

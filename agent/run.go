@@ -130,7 +130,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		return nil, err
 	}
 	a.authz = process
-	a.given = proxy.Shape{AuthzSocket: socks.path("authz.sock"), WayoutSocket: socks.path("wayout.sock"), AccessLogDir: cfg.AccessLogDir}
+	a.given = proxy.Shape{AuthzSocket: socks.path(authzSocket), WayoutSocket: socks.path(wayoutSocket), AccessLogDir: cfg.AccessLogDir}
 	a.relay = relay.New(relay.Config{
 		Conn: u.line.Conn(), Connected: &u.connected, State: &u.state, Trust: u.enrol.Trusted(), SVIDs: u.keeper, Policies: process,
 		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: wayout.CheckApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
@@ -146,7 +146,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		State: &u.state, Proxies: a.relay, DataDir: cfg.DataDir, Known: own.applications, Stay: a.guests.Stay, Changed: change, Metrics: m.wayOut, Log: log,
 	})
 	a.supervisor = envoy.New(envoy.Config{
-		Program: cfg.Envoy, DrainTime: cfg.DrainTime, XDSSocket: socks.path("xds.sock"),
+		Program: cfg.Envoy, DrainTime: cfg.DrainTime, XDSSocket: socks.path(xdsSocket),
 		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Check: checkProxy, Revoked: api.Banned,
 		Changed: change, Metrics: m.envoys, Log: log,
 	})
@@ -190,7 +190,7 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return limits.Serve(under, a.xds, a.sockets.xds) })
 	g.Go(func() error { return limits.Serve(under, a.workload, a.sockets.workload) })
 	g.Go(func() error { return limits.Serve(under, a.calls, a.sockets.wayout) })
-	where := addresses{XDS: a.sockets.path("xds.sock"), Workload: a.sockets.path("workload.sock"), Authz: a.sockets.path("authz.sock")}
+	where := addresses{XDS: a.sockets.path(xdsSocket), Workload: a.sockets.path(workloadSocket), Authz: a.sockets.path(authzSocket)}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()
 		g.Go(func() error { return a.metrics.serveHTTP(under, l, a.health, a.log) })

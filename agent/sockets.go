@@ -13,6 +13,14 @@ import (
 	"signet.example/internal/unixsock"
 )
 
+// The files of the agent's sockets, in socket_dir.
+const (
+	xdsSocket      = "xds.sock"
+	workloadSocket = "workload.sock" // the longest of them (Config.Validate)
+	authzSocket    = "authz.sock"
+	wayoutSocket   = "wayout.sock"
+)
+
 // sockets are the agent's.
 type sockets struct {
 	dir                          string
@@ -23,7 +31,7 @@ func (s *sockets) path(name string) string { return filepath.Join(s.dir, name) }
 
 // all are the sockets by the names of their files.
 func (s *sockets) all() map[string]**net.UnixListener {
-	return map[string]**net.UnixListener{"xds.sock": &s.xds, "workload.sock": &s.workload, "authz.sock": &s.authz, "wayout.sock": &s.wayout}
+	return map[string]**net.UnixListener{xdsSocket: &s.xds, workloadSocket: &s.workload, authzSocket: &s.authz, wayoutSocket: &s.wayout}
 }
 
 // listen opens the sockets. Everyone on the host may connect: who they are is

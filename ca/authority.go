@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/identity"
+	"signet.example/internal/plain"
 	"signet.example/internal/retry"
 )
 
@@ -111,7 +112,7 @@ func (a *Authority) open() error {
 		if now.After(cert.NotAfter) {
 			if _, err := a.rootKey(); err != nil {
 				ended = fmt.Errorf("the issuing certificate ended at %s, and the root key that renews it cannot be had: %w: have %s in %s for one start",
-					cert.NotAfter.Format(time.RFC3339), err, rootKeyFile, a.dir)
+					plain.UTC(cert.NotAfter), err, rootKeyFile, a.dir)
 			}
 		}
 		return errors.Join(ended, verifyIssuing(a.td, a.root, a.issuing.Load()))
@@ -207,7 +208,7 @@ func halfLife(c *x509.Certificate) time.Time {
 func usable(i *issuing, now time.Time) error {
 	if c := i.cert; now.Before(c.NotBefore) || now.After(c.NotAfter) {
 		return fmt.Errorf("%w: it is %s, outside the issuing certificate's %s to %s", ErrClock,
-			now.UTC().Format(time.RFC3339), c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
+			plain.UTC(now), plain.UTC(c.NotBefore), plain.UTC(c.NotAfter))
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"signet.example/internal/plain"
 )
 
 // checked is a request that may be signed, as far as it goes by itself. Only
@@ -57,7 +59,7 @@ func (i *Issuer) check(r Request) (*checked, error) {
 func checkClock(now, newest time.Time) error {
 	if now.Before(newest.Add(-backdate)) {
 		return fmt.Errorf("%w: it is %s, but the log has a record of %s: set this host's clock, or wait until then (docs/SIGNER.md, \"The clock\")", ErrClock,
-			now.UTC().Format(time.RFC3339), newest.Format(time.RFC3339))
+			plain.UTC(now), plain.UTC(newest))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -18,6 +19,9 @@ import (
 	"signet.example/server/signer"
 	"signet.example/store"
 )
+
+// askSigner is how long the check of a start waits for a signer that is a service.
+const askSigner = 10 * time.Second
 
 // Check tries what a start of the server would try, and leaves nothing behind. What
 // a server that runs with the same data_dir holds is not tried beside it.
@@ -72,7 +76,7 @@ func checkSigner(ctx context.Context, cfg Config, seen store.LogMark) (spiffeid.
 		return spiffeid.TrustDomain{}, err
 	}
 	defer func() { _ = s.Close() }() // it was only asked
-	ctx, cancel := context.WithTimeout(ctx, handshakeDeadline)
+	ctx, cancel := context.WithTimeout(ctx, askSigner)
 	defer cancel()
 	roots, err := issuance.Ask(ctx, s.Client(), seen, cfg.AcceptLog)
 	if err != nil {

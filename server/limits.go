@@ -14,10 +14,9 @@ import (
 // Limits of the agents' API (A28). They are generous for an agent that hosts a
 // hundred proxies and bound what a hostile one costs.
 const (
-	handshakeDeadline = 10 * time.Second
-	maxRequestBytes   = 4 << 20
-	maxHeaderBytes    = 16 << 10
-	maxStreams        = 1024
+	maxRequestBytes = 4 << 20
+	maxHeaderBytes  = 16 << 10
+	maxStreams      = 1024
 
 	issuePerSecond, issueBurst         = 500, 4096 // SVIDs of one agent
 	strangersPerSecond, strangersBurst = 20, 200   // attestations of one address (of IPv6: a /64), of keys that did not join
@@ -35,7 +34,6 @@ var mostUnread = underway.Most{Conn: 32 << 20, Peer: 48 << 20, All: 256 << 20, O
 // for longer than it was checked for.
 func agentServerOptions(agentLifetime time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.ConnectionTimeout(handshakeDeadline),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"signet.example/internal/plain"
 )
 
 // pruneBatch bounds the rows that one transaction deletes: other writers wait for
@@ -76,7 +78,7 @@ func pruneAudit(ctx context.Context, tx *sql.Tx, keep Retention) (int64, string,
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM audit WHERE sequence <= ?`, last.Int64)
 	return n, fmt.Sprintf("audit: %d rows, %d to %d, of %s to %s: %s",
-		n, first.Int64, last.Int64, stamp(from.Int64), stamp(to.Int64), strings.Join(actions, ", ")), err
+		n, first.Int64, last.Int64, plain.UTC(time.Unix(0, from.Int64)), plain.UTC(time.Unix(0, to.Int64)), strings.Join(actions, ", ")), err
 }
 
 func pruneChanges(ctx context.Context, tx *sql.Tx, keep Retention) (int64, string, error) {
@@ -95,7 +97,7 @@ func pruneChanges(ctx context.Context, tx *sql.Tx, keep Retention) (int64, strin
 		return 0, "", err
 	}
 	n, err := r.RowsAffected()
-	return n, fmt.Sprintf("changes: %d rows from before %s", n, keep.Changes.UTC().Format(time.RFC3339)), err
+	return n, fmt.Sprintf("changes: %d rows from before %s", n, plain.UTC(keep.Changes)), err
 }
 
 // pruneTokens: one that has ended says the same as one that never was.
@@ -106,7 +108,5 @@ func pruneTokens(ctx context.Context, tx *sql.Tx, keep Retention) (int64, string
 		return 0, "", err
 	}
 	n, err := r.RowsAffected()
-	return n, fmt.Sprintf("tokens: %d that ended before %s", n, keep.Audit.UTC().Format(time.RFC3339)), err
+	return n, fmt.Sprintf("tokens: %d that ended before %s", n, plain.UTC(keep.Audit)), err
 }
-
-func stamp(nanoseconds int64) string { return time.Unix(0, nanoseconds).UTC().Format(time.RFC3339) }

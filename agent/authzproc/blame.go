@@ -13,6 +13,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/authz"
+	"signet.example/internal/plain"
 	"signet.example/internal/watched"
 )
 
@@ -219,7 +220,7 @@ func (b *blame) those(stopped bool) map[authz.Evaluation]time.Time {
 func stoppedFindings(stopped map[authz.Evaluation]time.Time) []*api.AgentFinding {
 	var list []*api.AgentFinding
 	for e, until := range stopped {
-		list = append(list, &api.AgentFinding{Kind: api.AgentFinding_POLICY_STOPPED.Enum(), Text: fmt.Sprintf("every call to %s under policy revision %s is answered with an error until %s: an evaluation of it ended the authz process", e.Destination, e.Revision, until.UTC().Format("15:04:05 UTC"))})
+		list = append(list, &api.AgentFinding{Kind: api.AgentFinding_POLICY_STOPPED.Enum(), Text: fmt.Sprintf("every call to %s under policy revision %s is answered with an error until %s: an evaluation of it ended the authz process", e.Destination, e.Revision, plain.UTC(until))})
 	}
 	slices.SortFunc(list, func(a, b *api.AgentFinding) int { return strings.Compare(a.GetText(), b.GetText()) })
 	return list

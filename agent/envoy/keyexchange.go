@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/internal/plain"
 )
 
 // classicalShown is how long connections without a post-quantum key exchange are
@@ -125,7 +126,7 @@ func (c *classical) findings(now time.Time, proxy string) []*api.AgentFinding {
 		if last, ok := c.last[side.name]; ok && now.Sub(last) < classicalShown {
 			list = append(list, &api.AgentFinding{
 				Kind: api.AgentFinding_CLASSICAL_KEY_EXCHANGE.Enum(),
-				Text: fmt.Sprintf("proxy %s: %d %s without X25519MLKEM768 so far, the last at %s", proxy, c.count[side.name], side.words, last.UTC().Format(time.RFC3339)),
+				Text: fmt.Sprintf("proxy %s: %d %s without X25519MLKEM768 so far, the last at %s", proxy, c.count[side.name], side.words, plain.UTC(last)),
 			})
 		}
 	}

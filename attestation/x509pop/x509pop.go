@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"signet.example/identity"
+	"signet.example/internal/plain"
 	"signet.example/internal/private"
 )
 
@@ -85,9 +86,9 @@ func (h Host) Current(now time.Time) error {
 		case err != nil:
 			return fmt.Errorf("certificate: %s: %w", h.Certificate, err)
 		case now.After(c.NotAfter):
-			return fmt.Errorf("certificate: %s: certificate %d in it expired at %s: no server lets a host join by it; have it issued again", h.Certificate, i+1, c.NotAfter.UTC().Format(time.RFC3339))
+			return fmt.Errorf("certificate: %s: certificate %d in it expired at %s: no server lets a host join by it; have it issued again", h.Certificate, i+1, plain.UTC(c.NotAfter))
 		case now.Before(c.NotBefore):
-			return fmt.Errorf("certificate: %s: certificate %d in it is good from %s only: look at this host's clock", h.Certificate, i+1, c.NotBefore.UTC().Format(time.RFC3339))
+			return fmt.Errorf("certificate: %s: certificate %d in it is good from %s only: look at this host's clock", h.Certificate, i+1, plain.UTC(c.NotBefore))
 		}
 	}
 	return nil

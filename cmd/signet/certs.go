@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
+	"signet.example/internal/plain"
 )
 
 func newCerts() *cobra.Command {
@@ -134,5 +135,5 @@ func timestamp(t *timestamppb.Timestamp) string {
 	if t == nil {
 		return "-"
 	}
-	return t.AsTime().UTC().Format("2006-01-02T15:04:05Z")
+	return plain.UTC(t.AsTime())
 }

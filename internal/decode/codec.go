@@ -2,6 +2,7 @@ package decode
 
 import (
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
@@ -33,10 +34,14 @@ func New(note func(message any, bytes int)) *Codec {
 	return &Codec{encoding.GetCodecV2(proto.Name), note, make(chan struct{}, fewLarge)}
 }
 
-// NewServer is grpc.NewServer with a Codec. An option may bring another, which must be
-// made of a Codec as well.
+// Handshake is how long a connection may take until it speaks HTTP/2, TLS included, where a
+// server has no bound of its own; gRPC's is 120 s.
+const Handshake = 10 * time.Second
+
+// NewServer is grpc.NewServer with a Codec, and with Handshake. An option may bring another
+// of either; a codec must be made of a Codec as well.
 func NewServer(options ...grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(append([]grpc.ServerOption{grpc.ForceServerCodecV2(New(nil))}, options...)...)
+	return grpc.NewServer(append([]grpc.ServerOption{grpc.ForceServerCodecV2(New(nil)), grpc.ConnectionTimeout(Handshake)}, options...)...)
 }
 
 // Unmarshal implements encoding.CodecV2.

@@ -21,10 +21,7 @@ import (
 	"signet.example/server/kinds"
 )
 
-const (
-	maxBytes          = 64 << 20 // a whole mesh in one apply
-	handshakeDeadline = 10 * time.Second
-)
+const maxBytes = 64 << 20 // a whole mesh in one apply
 
 // Config is what the admin socket is served from. Every field is needed.
 type Config struct {
@@ -78,7 +75,6 @@ func (s *Server) GRPC() *grpc.Server {
 	g := decode.NewServer(
 		grpc.Creds(unixsock.Credentials(operators)),
 		grpc.MaxRecvMsgSize(maxBytes), grpc.MaxSendMsgSize(maxBytes),
-		grpc.ConnectionTimeout(handshakeDeadline),
 		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
 	)
 	api.RegisterAdminServer(g, s)

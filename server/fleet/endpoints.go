@@ -161,7 +161,7 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	}
 	if o := in.rival(n); o != nil {
 		return n, &refusal{fmt.Sprintf("%s is taken by proxy %s for %s/%s of agent %s since %s",
-			n.Address, o.Proxy, o.Mesh, o.Node, o.Agent, o.Since.UTC().Format(time.RFC3339)), OtherBind}
+			n.Address, o.Proxy, o.Mesh, o.Node, o.Agent, plain.UTC(o.Since)), OtherBind}
 	}
 	return n, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/internal/child"
+	"signet.example/internal/decode"
 	"signet.example/internal/retry"
 	"signet.example/internal/unixsock"
 )
@@ -53,7 +54,7 @@ func Connect(target, user string, log *slog.Logger) (*Remote, error) {
 func dial(target string, log *slog.Logger, allow func(unixsock.Peer) error) (*Remote, error) {
 	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(unixsock.Credentials(allow)),
-		grpc.WithConnectParams(retry.Policy{First: restarting.First, Most: time.Second, Jitter: 0.2}.Connect(handshakeDeadline)),
+		grpc.WithConnectParams(retry.Policy{First: restarting.First, Most: time.Second, Jitter: 0.2}.Connect(decode.Handshake)),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 	)

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -28,8 +27,6 @@ import (
 const (
 	// maxMessage bounds a message between the two: a full batch of CSRs.
 	maxMessage = 32 << 20
-	// handshakeDeadline bounds the time from a connection to its first call.
-	handshakeDeadline = 10 * time.Second
 	// logPage is how many records one read of the log takes.
 	logPage = 256
 )
@@ -53,7 +50,7 @@ func serve(ctx context.Context, cfg Config, listen func() (net.Listener, error))
 	}
 	defer func() { _ = s.records.Close() }() // what was answered is durable
 	g := decode.NewServer(
-		grpc.Creds(insecure.NewCredentials()), grpc.ConnectionTimeout(handshakeDeadline),
+		grpc.Creds(insecure.NewCredentials()),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.WaitForHandlers(true), // before the log closes under them
 	)
