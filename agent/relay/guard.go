@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -86,23 +85,6 @@ func (r *Relay) mayAsk(ctx context.Context, peer *attestation.Peer) error {
 		return r.refuse(ctx, "", has, err)
 	}
 	return nil
-}
-
-// errUnseen is not ErrNotBound: an agent that is out of files has not seen a process,
-// and knows nothing of it.
-var errUnseen = errors.New("the agent cannot look at this process now: try again")
-
-// unseen reports whether a look at a process failed for what this host is short of.
-func unseen(err error) bool {
-	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, context.DeadlineExceeded)
-}
-
-// endsWith is why a stream ends whose process was not found to be bound.
-func endsWith(err error) error {
-	if unseen(err) {
-		return errUnseen
-	}
-	return resources.ErrNotBound
 }
 
 // Context implements grpc.ServerStream.

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -83,26 +82,6 @@ type Config struct {
 	// Refused counts peers that are given nothing.
 	Refused prometheus.Counter
 	Log     *slog.Logger
-}
-
-// SVIDs are the SVIDs of the host.
-type SVIDs interface {
-	// Need asks for SVIDs to be kept.
-	Need(names ...svids.Name)
-	// Watch returns those that there are, by entry, and a channel that is closed when
-	// there are others. Nobody changes the map.
-	Watch() (map[string]*svids.SVID, <-chan struct{})
-	// Get returns the SVID of an entry, nil where there is none that is good.
-	Get(entry string) *svids.SVID
-}
-
-// Policies is who decides by the policies that views are stamped with.
-type Policies interface {
-	// Loaded returns the revisions that are decided by, and a channel that is closed
-	// when these are others.
-	Loaded() ([]string, <-chan struct{})
-	// Stamp notes the revisions that a view needs; none forgets it. by is comparable.
-	Stamp(by any, revisions []string)
 }
 
 // viewKey names a view: replicas of one virtual node with one shape, bound by the
@@ -300,41 +279,6 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	return v.view, nil
 }
 
-// refuse logs why, and answers a peer no more than that it may not; where two bindings
-// fit it, which they are, since nobody else can mend that. What it was seen to be is for
-// whoever writes its binding.
-func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
-	r.config.Refused.Inc()
-	r.config.Log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
-	if name := resources.ProxyName(has); name != "" {
-		r.noteRefused(name, fmt.Sprintf("no binding lets proxy %s (%s) be %s", name, has, node))
-	}
-	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
-		return status.Error(codes.PermissionDenied, err.Error())
-	}
-	if unseen(err) {
-		return status.Error(codes.Unavailable, errUnseen.Error())
-	}
-	return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
-}
-
-func (r *Relay) noteRefused(name, why string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p, ok := r.proxies[name]; ok {
-		p.refused = why
-		r.proxies[name] = p
-	}
-}
-
-// Refused is why a proxy that the agent supervises is given nothing, by what its process
-// was attested to be; "" where it is given something, or has not asked.
-func (r *Relay) Refused(name string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.proxies[name].refused
-}
-
 // shapeFor is the configuration's for a proxy that the agent started, else what
 // the node says of itself.
 func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Ref) (proxy.Shape, error) {
@@ -356,10 +300,6 @@ func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 	}
 	return sh, nil
 }
-
-// errAppFolder is all that a proxy which the agent did not start is told of the folder
-// that it names: the agent looks with rights that the proxy may not have.
-var errAppFolder = errors.New("app: the folder of the application's sockets is missing, or not as it must be (docs/AGENT.md); the log of the agent says which")
 
 // foreignShape is what a proxy which the agent did not start declares of itself,
 // with what is not its own to say from ours. What the server would refuse is

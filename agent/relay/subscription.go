@@ -23,6 +23,15 @@ import (
 // unknown revision as unavailable, which fails closed and shows.
 const policyWait = 5 * time.Second
 
+// Policies is who decides by the policies that views are stamped with.
+type Policies interface {
+	// Loaded returns the revisions that are decided by, and a channel that is closed
+	// when these are others.
+	Loaded() ([]string, <-chan struct{})
+	// Stamp notes the revisions that a view needs; none forgets it. by is comparable.
+	Stamp(by any, revisions []string)
+}
+
 // subscriptionKey names one stream from the server: a virtual node and the shape of the
 // proxies that it is for.
 type subscriptionKey struct {

@@ -24,6 +24,17 @@ import (
 	"signet.example/sds"
 )
 
+// SVIDs are the SVIDs of the host.
+type SVIDs interface {
+	// Need asks for SVIDs to be kept.
+	Need(names ...svids.Name)
+	// Watch returns those that there are, by entry, and a channel that is closed when
+	// there are others. Nobody changes the map.
+	Watch() (map[string]*svids.SVID, <-chan struct{})
+	// Get returns the SVID of an entry, nil where there is none that is good.
+	Get(entry string) *svids.SVID
+}
+
 // View is what the proxies of one binding and shape are sent: the routing
 // that the server made, and the two secrets it refers to. There is no third one:
 // a name that is not theirs is answered like one that does not exist.

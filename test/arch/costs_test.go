@@ -28,7 +28,7 @@ var costs = map[string]int{
 // dearer are rows that miss their goal, with what they cost. A number here is only ever
 // made smaller.
 var dearer = map[string]int{
-	"command that changes the store": 5, // its rows in the store, beside what one that reads costs
+	"command that changes the store": 5, // its rows in the store and the list of commands; docs/ARCHITECTURE.md says why
 }
 
 // costRow of the page: | one more | goal | shown by | files |

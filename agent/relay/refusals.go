@@ -1,0 +1,71 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/agent/resources"
+	"signet.example/identity"
+)
+
+// refuse logs why, and answers a peer no more than that it may not; where two bindings
+// fit it, which they are, since nobody else can mend that. What it was seen to be is for
+// whoever writes its binding.
+func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors, err error) error {
+	r.config.Refused.Inc()
+	r.config.Log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
+	if name := resources.ProxyName(has); name != "" {
+		r.noteRefused(name, fmt.Sprintf("no binding lets proxy %s (%s) be %s", name, has, node))
+	}
+	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	if unseen(err) {
+		return status.Error(codes.Unavailable, errUnseen.Error())
+	}
+	return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
+}
+
+func (r *Relay) noteRefused(name, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.proxies[name]; ok {
+		p.refused = why
+		r.proxies[name] = p
+	}
+}
+
+// Refused is why a proxy that the agent supervises is given nothing, by what its process
+// was attested to be; "" where it is given something, or has not asked.
+func (r *Relay) Refused(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proxies[name].refused
+}
+
+// errUnseen is not ErrNotBound: an agent that is out of files has not seen a process,
+// and knows nothing of it.
+var errUnseen = errors.New("the agent cannot look at this process now: try again")
+
+// unseen reports whether a look at a process failed for what this host is short of.
+func unseen(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// endsWith is why a stream ends whose process was not found to be bound.
+func endsWith(err error) error {
+	if unseen(err) {
+		return errUnseen
+	}
+	return resources.ErrNotBound
+}
+
+// errAppFolder is all that a proxy which the agent did not start is told of the folder
+// that it names: the agent looks with rights that the proxy may not have.
+var errAppFolder = errors.New("app: the folder of the application's sockets is missing, or not as it must be (docs/AGENT.md); the log of the agent says which")
