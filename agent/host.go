@@ -222,7 +222,7 @@ func checkFree(ctx context.Context, cfg Config) []error {
 	case err == nil && !info.IsDir():
 		return append(errs, fmt.Errorf("socket_dir: %s is not a folder", cfg.SocketDir))
 	}
-	if err := private.Folder(cfg.SocketDir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
+	if err := private.Folder(cfg.SocketDir, private.Self()); err != nil {
 		errs = append(errs, fmt.Errorf("socket_dir: %w", err))
 	}
 	for _, name := range slices.Sorted(maps.Keys(new(sockets).all())) {

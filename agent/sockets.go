@@ -44,7 +44,7 @@ func listen(ctx context.Context, cfg Config) (*sockets, error) {
 	}
 	// Whoever could put other sockets in the place of ours would be asked for
 	// keys and decisions by every workload and proxy.
-	if err := private.Folder(s.dir, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
+	if err := private.Folder(s.dir, private.Self()); err != nil {
 		return nil, fmt.Errorf("socket_dir: %w", err)
 	}
 	proxies := filepath.Join(s.dir, "proxies")

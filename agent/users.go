@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"signet.example/internal/child"
+	"signet.example/internal/private"
 )
 
 // This file is about the users that the agent's children run as. Users are the
@@ -124,7 +125,7 @@ func (p Proxy) uid() uint32 {
 	if p.as != nil {
 		return p.as.UID
 	}
-	return uint32(os.Geteuid()) //nolint:gosec // never negative on Linux
+	return private.Self()
 }
 
 // adminFolders refuses admin sockets of proxies of different users in one folder:

@@ -50,7 +50,7 @@ type Record struct {
 	Duration time.Duration
 }
 
-// TokenSummary is what may be told of a token. But for KeyedHash and Error it
+// TokenSummary is what may be told of a token. Except for KeyedHash and Error it
 // is filled in only when the signature was good.
 type TokenSummary struct {
 	Issuer, Subject string

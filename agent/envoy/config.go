@@ -3,13 +3,13 @@ package envoy
 import (
 	"context"
 	"log/slog"
-	"os"
 	"time"
 
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/private"
 	"signet.example/proxy"
 )
 
@@ -58,7 +58,7 @@ func (p Proxy) UID() uint32 {
 	if p.User != nil {
 		return p.User.UID
 	}
-	return uint32(os.Geteuid()) //nolint:gosec // never negative on Linux
+	return private.Self()
 }
 
 // Views are what proxies are sent. Each method is called from several goroutines.

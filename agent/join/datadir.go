@@ -24,9 +24,9 @@ import (
 
 // The files of data_dir (docs/decisions/018).
 const (
-	hostKeyFile = "host.key"   // PKCS#8, PEM
-	standing    = "agent.json" // see kept
-	keptVersion = 1
+	hostKeyFile  = "host.key"   // PKCS#8, PEM
+	standingFile = "agent.json" // see kept
+	keptVersion  = 1
 	// mostKept bounds what is read of either file; the largest root set has 256 KiB.
 	mostKept = 1 << 20
 )
@@ -64,7 +64,7 @@ func OpenDir(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
-	if err := private.SecretTree(path, uint32(os.Geteuid())); err != nil { //nolint:gosec // a uid has 32 bits
+	if err := private.SecretTree(path, private.Self()); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(path)
@@ -112,12 +112,12 @@ func CheckDir(path string) (joined, running bool, err error) {
 func (d *Dir) load() (*ecdsa.PrivateKey, kept, error) {
 	var k kept
 	text, err := d.read(hostKeyFile)
-	document, kerr := d.read(standing)
+	document, kerr := d.read(standingFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && errors.Is(kerr, fs.ErrNotExist):
 		return nil, k, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, k, d.broken(hostKeyFile, errors.New("it is missing, and "+standing+" is there"))
+		return nil, k, d.broken(hostKeyFile, errors.New("it is missing, and "+standingFile+" is there"))
 	case err != nil:
 		return nil, k, d.broken(hostKeyFile, err)
 	}
@@ -132,7 +132,7 @@ func (d *Dir) load() (*ecdsa.PrivateKey, kept, error) {
 		k, kerr = parseKept(document, key)
 	}
 	if kerr != nil {
-		return nil, k, d.broken(standing, kerr)
+		return nil, k, d.broken(standingFile, kerr)
 	}
 	return key, k, nil
 }
@@ -225,7 +225,7 @@ func (d *Dir) save(k kept) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(d.path, standing), append(b, '\n'), 0o600)
+	return durable.WriteFile(filepath.Join(d.path, standingFile), append(b, '\n'), 0o600)
 }
 
 func spkiSum(key *ecdsa.PrivateKey) ([]byte, error) {

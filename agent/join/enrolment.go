@@ -50,7 +50,7 @@ type Enrolment struct {
 	trust watched.Value[*svids.Trust]
 
 	mu        sync.Mutex
-	kept      kept // guarded by mu
+	kept      kept // guarded by mu, once Enter has written what it begins with
 	unwritten bool // kept is not what the folder has; guarded by mu
 }
 

@@ -301,7 +301,7 @@ func (v *Verifier) verifyChain(chain []*x509.Certificate, now time.Time) ([][]*x
 }
 
 // checkOrder has each certificate name the next as its issuer, the last a root of ours,
-// and no name twice. So there is one candidate for each signature, but for roots of one
+// and no name twice. So there is one candidate for each signature, except for roots of one
 // name, and nobody makes path validation search.
 func (v *Verifier) checkOrder(chain []*x509.Certificate) error {
 	for i, c := range chain {

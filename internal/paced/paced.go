@@ -27,8 +27,8 @@ func New[K comparable](perSecond float64, burst int) *Each[K] {
 	return &Each[K]{perSecond: rate.Limit(perSecond), burst: burst, by: map[K]*rate.Limiter{}, next: fewBuckets}
 }
 
-// Take takes n of key's tokens, or none. Where there are not as many, it returns in
-// what time there will be, or never where the bucket does not hold as many.
+// Take takes n of key's tokens and returns zero and false, or takes none: after is the time
+// until there are as many, and never is true where the bucket does not hold as many.
 func (e *Each[K]) Take(key K, n int) (after time.Duration, never bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

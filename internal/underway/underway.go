@@ -180,28 +180,32 @@ func (r *Room) Enter(conn net.Conn, peer string, gaveWay func(peer string, err e
 
 // Belongs counts the connection as another peer's, who is known by now and served.
 func (c *Conn) Belongs(peer string) {
-	c.room.mu.Lock()
-	c.belongs(peer, true)
+	c.become(peer, true)
 }
 
 // Known counts the connection among those of peers that are known.
 func (c *Conn) Known() {
-	c.room.mu.Lock()
-	c.belongs(c.peer, c.served)
+	c.become("", false)
 }
 
 // Served is Known for a peer that is given something: it may be slow to read it.
 func (c *Conn) Served() {
-	c.room.mu.Lock()
-	c.belongs(c.peer, true)
+	c.become("", true)
 }
 
-// belongs is for who holds room.mu, which it gives back.
-func (c *Conn) belongs(peer string, served bool) {
-	r := c.room
+// become counts the connection as one of a known peer, the same for "", which is served
+// where it was or served says so.
+func (c *Conn) become(peer string, served bool) {
+	c.room.mu.Lock()
+	out, err := c.room.become(c, cmp.Or(peer, c.peer), served || c.served)
+	c.room.mu.Unlock()
+	end(out, err)
+}
+
+// become returns the connections that give way for it, and why. The caller holds mu.
+func (r *Room) become(c *Conn, peer string, served bool) (out []*Conn, err error) {
 	if c.out || c.class == known && c.peer == peer && c.served == served {
-		r.mu.Unlock()
-		return
+		return nil, nil
 	}
 	under := c.read - c.taken
 	r.count(c, -under)
@@ -211,11 +215,9 @@ func (c *Conn) belongs(peer string, served bool) {
 	}
 	c.peer, c.class, c.served = peer, known, served
 	r.count(c, under)
-	out, err := r.weigh(c) // answers to who is served are not counted at once
+	out, err = r.weigh(c) // answers to who is served are not counted at once
 	give, why := r.tooMuch(c)
-	out, err = append(out, give...), cmp.Or(err, why)
-	r.mu.Unlock()
-	end(out, err)
+	return append(out, give...), cmp.Or(err, why)
 }
 
 // Read implements net.Conn.

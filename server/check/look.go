@@ -31,8 +31,8 @@ type Look struct {
 
 	Policy  Policy
 	Failing map[string]issuers.Failure // by JWTIssuer
-	Losing  map[string][]error
-	Orphans []*api.LogRecord // reserved, and never answered
+	Losing  map[string][]error         // keys of its set that are not used, by JWTIssuer
+	Orphans []*api.LogRecord           // reserved, and never answered
 
 	Open     []Proxy     // whose outbound listeners other hosts reach
 	Unlogged []proxy.Ref // virtual nodes of proxies whose host does not take their access log

@@ -56,16 +56,17 @@ type Limits struct {
 // moment when it opens the next.
 func AgentsLimits() Limits {
 	return Limits{
-		Source: [classes]int{256, 128, 128}, All: [classes]int{4096, 2048, 2048},
+		Source: [classes]int{Shaking: 256, Stranger: 128, Vouched: 128},
+		All:    [classes]int{Shaking: 4096, Stranger: 2048, Vouched: 2048},
 		Agent: 8, Agents: 16384,
 	}
 }
 
 var errUnverifiedBytes = errors.New("a connection that no agent called on sent too much")
 
-// Listener closes connections which nobody proved in time, or
-// that send much before. Where there is no room the newcomer is let in, and the
-// oldest of its class gives way: whoever holds many, from the newcomer's own address
+// Listener closes connections on which no agent has called in time, or that send much
+// before. Where there is no room the newcomer is let in, and the oldest of its class gives
+// way: whoever holds many, from the newcomer's own address
 // even, keeps nobody out.
 type Listener struct {
 	net.Listener
@@ -167,7 +168,7 @@ func (u *Listener) cut(c *Conn) {
 func (u *Listener) leave(c *Conn) {
 	delete(u.open, c.address)
 	if c.agent == "" {
-		u.grown(c)
+		u.unqueue(c)
 		return
 	}
 	all := u.agents[c.agent]
@@ -180,8 +181,8 @@ func (u *Listener) leave(c *Conn) {
 	}
 }
 
-// grown counts a connection out of those whose agent is not verified. The caller holds mu.
-func (u *Listener) grown(c *Conn) {
+// unqueue counts a connection out of those whose agent is not verified. The caller holds mu.
+func (u *Listener) unqueue(c *Conn) {
 	c.timer.Stop()
 	for i, l := range c.in {
 		l.Remove(c.at[i])
@@ -265,7 +266,7 @@ func (u *Listener) Verified(addr net.Addr, agent, instance string) {
 		u.cut(c) // the others are in use
 		return
 	}
-	u.grown(c)
+	u.unqueue(c)
 	c.agent, c.instance = agent, instance
 	u.agents[agent] = append(u.agents[agent], c)
 	u.called++
@@ -283,7 +284,7 @@ type Conn struct {
 
 	// The following are guarded by u.mu.
 	agent, instance string           // that called on it
-	class           Class            // while nobody has verified it, as are the two below
+	class           Class            // while no agent has called on it, as are the two below
 	in              [2]*list.List    // of all and of its source
 	at              [2]*list.Element // where in these
 }

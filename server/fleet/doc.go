@@ -3,7 +3,7 @@
 //
 // It must not know what is stored about a mesh (whether an agent may host a virtual node
 // is asked of [Hosts]), what anybody is told because of it (who makes views reads a
-// [Registered] picture), or how a caller proves who it is: a [Peer] was let in.
+// [Registered] snapshot), or how a caller proves who it is: a [Peer] was let in.
 //
 // Main types: [Known] (what all servers know of the fleet, as one value), [Roster] (who
 // joined, as the store has it), [Sessions] (who is connected: reports up, questions down),
@@ -13,6 +13,6 @@
 // # Concurrency
 //
 // All are safe for any number of goroutines. What is handed out is immutable: a
-// [Registered] picture, a report, a roster's rows. Which lock is taken before which
+// [Registered] snapshot, a report, a roster's rows. Which lock is taken before which
 // stands on [Sessions], [Endpoints] and [Roster].
 package fleet

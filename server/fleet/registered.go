@@ -11,8 +11,8 @@ import (
 	"signet.example/proxy"
 )
 
-// Registered is an immutable picture of what is registered. Another picture is another
-// pointer, and what two pictures share costs nothing to compare.
+// Registered is an immutable snapshot of what is registered. Another snapshot is another
+// pointer, and what two snapshots share costs nothing to compare.
 type Registered struct {
 	by      ordered.Map[proxy.Ref, *replicas]      // what views are made of
 	agents  ordered.Map[ordered.String, *replicas] // by agent
@@ -87,7 +87,7 @@ func (r *Registered) all() iter.Seq[*Endpoint] {
 	}
 }
 
-// put is the picture with n in place of what its proxy was.
+// put is the snapshot with n in place of what its proxy was.
 func (r *Registered) put(n *Endpoint) *Registered {
 	next := *r.drop(r.of(n))
 	next.by = add(next.by, n.Ref(), n)
@@ -101,7 +101,7 @@ func (r *Registered) put(n *Endpoint) *Registered {
 	return &next
 }
 
-// drop is the picture without n, which is in it or nil.
+// drop is the snapshot without n, which is in it or nil.
 func (r *Registered) drop(n *Endpoint) *Registered {
 	if n == nil {
 		return r
@@ -155,7 +155,7 @@ func (e *Endpoint) rivals(n *Endpoint) bool {
 	return e.key() != n.key() && (e.Agent == n.Agent || e.Ref() != n.Ref())
 }
 
-// replace is the picture in which what was taken, and nothing else, is an agent's.
+// replace is the snapshot in which what was taken, and nothing else, is an agent's.
 func (r *Registered) replace(agent string, taken *Registered) *Registered {
 	for n := range taken.all() {
 		if old := r.of(n); old == nil || !old.same(n) {
@@ -170,7 +170,7 @@ func (r *Registered) replace(agent string, taken *Registered) *Registered {
 	return r
 }
 
-// expired is the picture without those whose agent is away for longer than grace, and in
+// expired is the snapshot without those whose agent is away for longer than grace, and in
 // how long the next one is.
 func (r *Registered) expired(now time.Time, grace time.Duration) (*Registered, time.Duration) {
 	for _, n := range r.leaving.All() {

@@ -29,10 +29,10 @@ type Roster struct {
 	store Agents
 	place func(selectors []string) string
 
-	// following is held from reading or writing the store to changing the picture:
+	// following is held from reading or writing the store to the change of what is held:
 	// an agent that joins meanwhile must not be lost, nor a deleted one come back.
 	following sync.Mutex
-	joined    atomic.Uint64 // of Agents.Joined, how many are in the picture; written under following
+	joined    atomic.Uint64 // of Agents.Joined, how many are held; written under following
 
 	mu   sync.RWMutex           // guards the following
 	by   map[string]store.Agent // by id
@@ -71,7 +71,7 @@ func NewRoster(s Agents, place func(selectors []string) string) *Roster {
 	}
 }
 
-// Load replaces the picture with what the store has.
+// Load replaces what is held with what the store has.
 func (r *Roster) Load(ctx context.Context) error {
 	r.following.Lock()
 	defer r.following.Unlock()

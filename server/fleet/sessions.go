@@ -50,8 +50,8 @@ type Reports interface {
 // connected to this server.
 //
 // stream.taking is held while Reports takes a report; mu is taken before stream.mu, and
-// not together with stream.taking. No lock is held while what is shared is changed, but
-// for stream.taking.
+// not together with stream.taking. No lock is held while what is shared is changed,
+// except stream.taking.
 type Sessions struct {
 	cfg      SessionsConfig
 	stopping atomic.Bool // it is we who go, not the agents

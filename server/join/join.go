@@ -36,7 +36,7 @@ type Evidence interface {
 	Newer(req *api.AttestRequest) error
 }
 
-// Agents is who joined, held in memory but for Enrol and Follow.
+// Agents is who joined, held in memory, except in Enrol and Follow, which ask the store.
 type Agents interface {
 	// Follow has those that joined at other servers of the store among them.
 	Follow(ctx context.Context) error

@@ -11,6 +11,6 @@
 //
 // # Concurrency
 //
-// The table is never changed. An Object is not changed once it was shared, but for its
+// The table is never changed. An Object is not changed once it was shared, except for its
 // Revision and Created, which are set before.
 package kinds
