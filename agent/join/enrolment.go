@@ -132,8 +132,8 @@ func (e *Enrolment) Enter(ctx context.Context, source Ways) (*svids.SVID, error)
 	return s, err
 }
 
-// join gives what the host joins by, which spends a token. Where it is unsure whether an earlier attempt spent it
-// and enrolled our key, the key is what we may be known by.
+// join gives what the host joins by, which spends a token. Where it is unsure whether an
+// earlier attempt spent it and enrolled our key, the key is what we may be known by.
 func (e *Enrolment) join(ctx context.Context, how way, unsure bool) (*svids.SVID, error) {
 	verify := byPin(how.pin, e.td)
 	s, err := e.untilAnswered(ctx, func() (*svids.SVID, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +15,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/decode"
+	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
@@ -85,7 +85,7 @@ var errOperator = errors.New("the admin socket is for the server's own user and 
 
 // operators lets in our own uid and root, and nobody else.
 func operators(p unixsock.Peer) error {
-	if p.UID != 0 && int(p.UID) != os.Getuid() {
+	if p.UID != 0 && p.UID != private.Self() {
 		return errOperator
 	}
 	return nil

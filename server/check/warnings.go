@@ -26,7 +26,8 @@ func Warnings(before, after Model, hosts Hosts, known *fleet.Registered, named .
 	return append(list, unserved(before.Graph(), after.Graph(), known)...)
 }
 
-// Hosts are those whose selectors place them, and those whose token did.
+// Hosts are those whose selectors place them, and those whose token did. Each is asked
+// only where a change moves groups.
 type Hosts struct{ BySelectors, ByToken func() []store.Agent }
 
 // warning is about what is allowed and probably not meant.

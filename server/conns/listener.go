@@ -58,7 +58,7 @@ func AgentsLimits() Limits {
 	return Limits{
 		Source: [classes]int{Shaking: 256, Stranger: 128, Vouched: 128},
 		All:    [classes]int{Shaking: 4096, Stranger: 2048, Vouched: 2048},
-		Agent: 8, Agents: 16384,
+		Agent:  8, Agents: 16384,
 	}
 }
 
