@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"signet.example/internal/durable"
+	"signet.example/internal/private"
 )
 
 // memory is who the applications are, in a file which an operator may change while the
@@ -128,7 +129,7 @@ func ownDataDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	if uid := info.Sys().(*syscall.Stat_t).Uid; int(uid) != os.Geteuid() { //nolint:forcetypeassert // Linux
+	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != private.Self() { //nolint:forcetypeassert // Linux
 		return fmt.Errorf("%s belongs to uid %d: run this as that user, sudo -u '#%d' signet …", dir, uid, uid)
 	}
 	return nil

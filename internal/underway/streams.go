@@ -31,7 +31,7 @@ type streams struct {
 	open map[uint32]opened
 	// What was reset and gRPC's writer has not passed: gRPC keeps the stream, with what
 	// was sent on it and its answer, in what waits for the writer.
-	over, fresh gone // fresh: gRPC itself may not have read of it yet
+	over, fresh kept // fresh: gRPC itself may not have read of it yet
 	look        *time.Timer
 	last        time.Time // that one was reset
 
@@ -51,11 +51,11 @@ type opened struct {
 	settled uint64
 }
 
-// gone is what is kept for streams that were reset.
-type gone struct{ streams, headers, unread int }
+// kept is what gRPC has for streams that were reset: how many, and bytes.
+type kept struct{ streams, headers, unread int }
 
-func (g *gone) add(o gone) {
-	g.streams, g.headers, g.unread = g.streams+o.streams, g.headers+o.headers, g.unread+o.unread
+func (k *kept) add(o kept) {
+	k.streams, k.headers, k.unread = k.streams+o.streams, k.headers+o.headers, k.unread+o.unread
 }
 
 // reset notes that its client gave a stream up, and reports whether it was open: what was
@@ -71,7 +71,7 @@ func (s *streams) reset(id uint32, unread int, settled uint64) bool {
 	if o.settled == settled {
 		unread += o.unread
 	}
-	s.fresh.add(gone{1, o.headers, unread})
+	s.fresh.add(kept{1, o.headers, unread})
 	s.resets = true
 	return true
 }
@@ -85,17 +85,17 @@ func (s *streams) handled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over.add(s.fresh)
-	s.fresh = gone{}
+	s.fresh = kept{}
 	s.waits.Store(true)
 }
 
 // passed notes that gRPC's writer has passed all that it was given, and returns what is
 // no longer kept.
-func (s *streams) passed() gone {
+func (s *streams) passed() kept {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.over
-	s.over = gone{}
+	s.over = kept{}
 	s.waits.Store(false)
 	return o
 }

@@ -33,7 +33,8 @@ type Issuer interface {
 
 // Limits is how much each may ask for.
 type Limits interface {
-	// Take takes so much of what key has left, or nothing and returns an error.
+	// Take takes so much of what key has left, or nothing and returns an error for the
+	// agent: fault.Limit, which may say when there is enough.
 	Take(key string, n int) error
 }
 
@@ -76,9 +77,9 @@ func (s *SVIDs) Batch(ctx context.Context, who Requester, req *api.IssueRequest)
 	if n > maxBatch {
 		return nil, "", fault.New(fault.Invalid, "%d requests in one batch: at most %d", n, maxBatch)
 	}
-	if s.cfg.Limits.Take(who.Agent, n) != nil {
+	if err := s.cfg.Limits.Take(who.Agent, n); err != nil {
 		s.cfg.Metrics.Limited.Inc()
-		return nil, "", fault.Limit
+		return nil, "", err // says when there is enough
 	}
 	b := batch{results: make([]*api.SVIDResult, n)}
 	for i, r := range req.GetRequests() {

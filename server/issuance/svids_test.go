@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/identity"
@@ -152,6 +154,19 @@ func TestABatchCostsWhatIsInItBeforeAnythingIsSigned(t *testing.T) {
 	}
 	if len(d.issuer.asked) != 2 {
 		t.Errorf("the signer was asked for %d", len(d.issuer.asked))
+	}
+}
+
+func TestAnAgentThatAsksForTooMuchIsToldWhenThereIsEnough(t *testing.T) {
+	d := newDesk()
+	*d.left = 1
+	_, _, err := d.Batch(t.Context(), web(), asks("usual", "short"))
+	details := status.Convert(fault.ToAgent(err)).Details()
+	if len(details) != 1 {
+		t.Fatalf("err = %v, which says %v", err, details)
+	}
+	if info, ok := details[0].(*errdetails.RetryInfo); !ok || info.GetRetryDelay().AsDuration() != time.Second {
+		t.Errorf("it says %v", details)
 	}
 }
 

@@ -77,7 +77,8 @@ type SVIDs interface {
 
 // Limits is how much verifying each may ask for.
 type Limits interface {
-	// Take takes so much of what key has left, or nothing and returns an error.
+	// Take takes so much of what key has left, or nothing and returns an error for the
+	// caller: fault.Limit, which may say when there is enough.
 	Take(key string, n int) error
 }
 
