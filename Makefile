@@ -46,10 +46,13 @@ tools-lint: .bin/golangci-lint ## the pinned golangci-lint and gofumpt, built fr
 	GOBIN=$(CURDIR)/.bin CGO_ENABLED=0 $(GO) -C test/tools install github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
 	@touch .bin/golangci-lint .bin/gofumpt
 
+# What podman needs beside itself. All of it with podman took 5 s, for 25 MB.
+CONTAINERS := runc conmon netavark iptables golang-github-containers-common libdevmapper1.02.1 libgpgme11 libsubid4
+
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler >/dev/null
-	$(MAKE) .bin/prometheus .bin/nginx
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler $(CONTAINERS) >/dev/null
+	$(MAKE) .bin/prometheus .bin/nginx .bin/podman
 
 # Out of Debian's package and not installed: that would start a server on this machine, and bring
 # eleven packages of web pages. It adds 19 MB and 3 s to `make deps`.
@@ -65,6 +68,13 @@ deps: ## what a bare Debian machine lacks for the tests (root)
 	cd .bin && apt-get download -qq -o APT::Sandbox::User=root nginx
 	dpkg-deb --fsys-tarfile .bin/nginx_*.deb | tar -x -C .bin --strip-components=3 ./usr/sbin/nginx
 	rm .bin/nginx_*.deb && touch .bin/nginx
+
+# The same way, a container runtime: installed, it would listen for whoever may start containers.
+.bin/podman:
+	@mkdir -p .bin
+	cd .bin && apt-get download -qq -o APT::Sandbox::User=root podman
+	dpkg-deb --fsys-tarfile .bin/podman_*.deb | tar -x -C .bin --strip-components=3 ./usr/bin/podman
+	rm .bin/podman_*.deb && touch .bin/podman
 
 # Programs that others wrote, which read our certificates in test/stacks: Java 17 and its compiler from
 # Debian 12, the rest as PyPI packages. Measured with both cores busy: some 10 s for

@@ -29,6 +29,10 @@ func (o SocketOwner) Known() bool { return o.UID != overflowUID && o.UID != ^uin
 // namespace has no number.
 var ErrNoOwner = errors.New("nobody holds it")
 
+// ErrElsewhere is returned for an address that is none of this network namespace's:
+// another host's, or a container's on a bridge. Who listens there is not seen from here.
+var ErrElsewhere = errors.New("no address of this network namespace, so that who listens there cannot be seen")
+
 // overflowUID is how the kernel writes a user that this user namespace has no
 // number for (overflowuid of proc_sys_kernel(5)): whoever it is, it is not known.
 const overflowUID = 65534
@@ -68,9 +72,17 @@ func ConnectionOwner(local, remote netip.AddrPort) (SocketOwner, error) {
 const maxListeners = 1024
 
 // ListenerOwners returns who holds the sockets that a connection to at could
-// reach, one for each socket: those of that address and of every address.
+// reach, one for each socket: those of that address and of every address. A socket of
+// every address is one of every address of this network namespace, and anybody can make
+// one: of another address the answer is ErrElsewhere.
 func ListenerOwners(at netip.AddrPort) ([]SocketOwner, error) {
 	at = unmapped(at)
+	switch own, err := ownAddress(at.Addr()); {
+	case err != nil:
+		return nil, fmt.Errorf("sock_diag: listeners at %s: %w", at, err)
+	case !own:
+		return nil, fmt.Errorf("%s is %w", at.Addr(), ErrElsewhere)
+	}
 	var owners []SocketOwner
 	families := []byte{unix.AF_INET6}
 	if at.Addr().Is4() {
@@ -220,29 +232,18 @@ const diagBytes = 1 << 20
 // be so many: what the kernel tells beside them does not count. It has a netlink
 // socket of its own, so that no answer to another question can be in it.
 func diag(request []byte, most int, asked func(diagSocket) bool) ([]diagSocket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	fd, err := askKernel(unix.NETLINK_SOCK_DIAG, request)
 	if err != nil {
-		return nil, fmt.Errorf("netlink: %w", err)
+		return nil, err
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing was written that matters
-	bound := unix.NsecToTimeval(diagTimeout.Nanoseconds())
-	if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &bound),
-		unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})); err != nil {
-		return nil, fmt.Errorf("netlink: %w", err)
-	}
 	dump := binary.NativeEndian.Uint16(request[6:])&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 	var all []diagSocket
 	buf := make([]byte, 32<<10)
 	for left := diagBytes; left > 0; {
-		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_TRUNC)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
+		n, err := kernelSays(fd, buf)
 		if err != nil {
-			return nil, fmt.Errorf("netlink: %w", err)
-		}
-		if k, ok := from.(*unix.SockaddrNetlink); !ok || k.Pid != 0 || n > len(buf) {
-			return nil, errors.New("netlink: not an answer of the kernel's, or cut")
+			return nil, err
 		}
 		found, done, err := parseDiag(buf[:n])
 		if err != nil {
@@ -262,6 +263,38 @@ func diag(request []byte, most int, asked func(diagSocket) bool) ([]diagSocket, 
 		}
 	}
 	return nil, fmt.Errorf("more than %d bytes of sockets", diagBytes)
+}
+
+// askKernel sends a request on a netlink socket of its own, which is closed by the caller.
+func askKernel(protocol int, request []byte) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return -1, fmt.Errorf("netlink: %w", err)
+	}
+	bound := unix.NsecToTimeval(diagTimeout.Nanoseconds())
+	if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &bound),
+		unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})); err != nil {
+		_ = unix.Close(fd) // the first error is the one to tell
+		return -1, fmt.Errorf("netlink: %w", err)
+	}
+	return fd, nil
+}
+
+// kernelSays reads one datagram of an answer.
+func kernelSays(fd int, buf []byte) (n int, err error) {
+	for {
+		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_TRUNC)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("netlink: %w", err)
+		}
+		if k, ok := from.(*unix.SockaddrNetlink); !ok || k.Pid != 0 || n > len(buf) {
+			return 0, errors.New("netlink: not an answer of the kernel's, or cut")
+		}
+		return n, nil
+	}
 }
 
 var errNetlink = errors.New("netlink: malformed answer")

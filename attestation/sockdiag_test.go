@@ -157,6 +157,35 @@ func TestAListenersOwnersAreThoseThatAConnectionCouldReach(t *testing.T) {
 	}
 }
 
+// A socket of every address is one of this host's: whoever makes one is not the
+// application of a container or of another host.
+func TestASocketOfEveryAddressIsOneOfThisHostAlone(t *testing.T) {
+	for _, c := range []struct{ listen, here, elsewhere string }{{"0.0.0.0:0", "127.200.3.4", "192.0.2.7"}, {"[::]:0", "::1", "2001:db8::7"}, {"[::]:0", "127.0.0.1", "192.0.2.7"}} {
+		l, err := net.Listen("tcp", c.listen)
+		if err != nil {
+			parts.Missing(t, err.Error()) // no IPv6 here
+		}
+		port := addressOf(l.Addr()).Port()
+		if owners, err := ListenerOwners(netip.AddrPortFrom(netip.MustParseAddr(c.here), port)); err != nil || len(owners) != 1 {
+			t.Errorf("%s, which is here: %v, %v", c.here, owners, err)
+		}
+		if owners, err := ListenerOwners(netip.AddrPortFrom(netip.MustParseAddr(c.elsewhere), port)); !errors.Is(err, ErrElsewhere) || len(owners) > 0 {
+			t.Errorf("%s, which is not: %v, %v", c.elsewhere, owners, err)
+		}
+		_ = l.Close()
+	}
+}
+
+func FuzzParseRoute(f *testing.F) {
+	f.Add(routeRequest(netip.MustParseAddr("127.0.0.1")))
+	f.Add([]byte{20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 155, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if local, err := parseRoute(b); local && err != nil {
+			t.Error("an answer beside an error")
+		}
+	})
+}
+
 // One user listens at more addresses of the port than sockets may listen for one of
 // them, and at more than are read of one answer.
 func TestSocketsAtOtherAddressesDoNotHideWhoListens(t *testing.T) {

@@ -91,6 +91,19 @@ func TestTheApplicationIsTheOneOwnerOfAllListeners(t *testing.T) {
 	r.expect("two, later", 1000, reasonNoOwner)
 }
 
+func TestAnAddressThatIsNotHereShowsNobodyAndMakesNobodyForgotten(t *testing.T) {
+	r := newOwnersRig(t, filepath.Join(t.TempDir(), "applications.json"))
+	here := r.listeners
+	away := func(netip.AddrPort) ([]attestation.SocketOwner, error) { return nil, attestation.ErrElsewhere }
+	r.listeners = away
+	r.expect("of an address that was never here", 1000, reasonNoOwner)
+	r.listeners, r.listen[8080] = here, user(1000)
+	r.expect("the application", 1000, "")
+	r.listeners = away
+	r.expect("the application, while its address is gone", 1000, "")
+	r.expect("another user meanwhile", 1001, reasonNotTheirs)
+}
+
 func TestANewOwnerIsRefusedAlsoAfterARestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "applications.json")
 	r := newOwnersRig(t, file)

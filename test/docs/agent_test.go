@@ -91,3 +91,19 @@ func TestTheUnitOfTheAgentsPageLetsWriteWhatItsFileNames(t *testing.T) {
 		}
 	}
 }
+
+// TestEachPlaceOfAnApplicationIsTriedOrSaidToBeUntried: a row of the table of who calls
+// out names a test, or says that it has none.
+func TestEachPlaceOfAnApplicationIsTriedOrSaidToBeUntried(t *testing.T) {
+	_, section, found := strings.Cut(read(t, "docs", "AGENT.md"), "\n## Who calls out, by where the application runs\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := pieces(section, true)
+	if !found || len(rows) < 10 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	for _, row := range rows {
+		if last := row.cells[len(row.cells)-1]; !testName.MatchString(last) && !strings.HasPrefix(last, "untried") {
+			t.Errorf("%q: want a test, or untried, got %q", row.cells[0], last)
+		}
+	}
+}

@@ -36,14 +36,15 @@ func (w *World) folder(name string, uid, gid int) string {
 	return dir
 }
 
-// onSockets gives a node its folders, and its application's listener.
-func (w *World) onSockets(n *Node, s OnSockets) net.Listener {
+// SocketFolders makes the folders of an application on sockets, and of its proxy's way
+// out, and returns what the agent's configuration says of them.
+func (w *World) SocketFolders(name string, s OnSockets) (app, egress string) {
 	w.T.Helper()
 	proxy, err := strconv.Atoi(w.opts.ProxyUser)
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	dir := filepath.Join(w.Dir, n.Name+"-app")
+	dir := filepath.Join(w.Dir, name+"-app")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		w.T.Fatal(err)
 	}
@@ -56,12 +57,23 @@ func (w *World) onSockets(n *Node, s OnSockets) net.Listener {
 			w.T.Error(err)
 		}
 	})
-	n.App = "unix:" + filepath.Join(dir, "{port}.sock")
 	if s.WayOut {
-		n.Egress = filepath.Join(w.folder(n.Name+"-out", proxy, s.User), "out.sock")
+		egress = filepath.Join(w.folder(name+"-out", proxy, s.User), "out.sock")
 	}
-	path := filepath.Join(dir, fmt.Sprintf("%d.sock", AppPort))
+	return "unix:" + filepath.Join(dir, "{port}.sock"), egress
+}
+
+// onSockets gives a node its folders, and its application's listener.
+func (w *World) onSockets(n *Node, s OnSockets) net.Listener {
+	w.T.Helper()
+	app, egress := w.SocketFolders(n.Name, s)
+	n.App = app
+	if egress != "" {
+		n.Egress = egress
+	}
+	path := strings.TrimPrefix(strings.Replace(app, "{port}", strconv.Itoa(AppPort), 1), "unix:")
 	var l net.Listener
+	var err error
 	parts.AsUser(w.T, s.User, func() { l, err = net.Listen("unix", path) })
 	if err := errors.Join(err, os.Chmod(path, 0o660)); err != nil {
 		w.T.Fatal(err)

@@ -338,6 +338,9 @@ func (w *World) Token() string {
 	return answer.GetToken()
 }
 
+// ExtendAgent appends to the configuration of an agent that is started later.
+func (w *World) ExtendAgent(extra string) { w.opts.AgentExtra += extra }
+
 // StartAgent starts the agent with the World's proxies.
 func (w *World) StartAgent() {
 	w.T.Helper()
@@ -477,6 +480,14 @@ func (w *World) CLISplit(args ...string) (stdout, stderr string, code int) {
 
 // Program is the signet binary, where every user of the World can run it.
 func (w *World) Program() string { return w.signet }
+
+// PlaceEnvoy copies Envoy to where every user can execute it, and returns the path: the
+// agent starts that one from then on.
+func (w *World) PlaceEnvoy() string {
+	w.T.Helper()
+	w.envoy = w.Place(w.envoy, "envoy")
+	return w.envoy
+}
 
 // AgentConnected reports whether one agent is connected, or none.
 func (w *World) AgentConnected(want bool) error {
