@@ -35,58 +35,63 @@ type booted struct {
 // application is told then.
 const lateBind, lateApp, letOut = "127.0.0.52", "127.0.0.61", "404 <nil>"
 
-// Users of the page, by the numbers that they get here.
-const agentUser, envoyUser, authzUser = 59031, 59032, 59033
+// Users of the pages, by the numbers that they get here.
+const agentUser, envoyUser, authzUser, serverUser, signerUser = 59031, 59032, 59033, 59034, 59035
 
-func boot(t *testing.T, w *meshtest.World, p *parts.Podman) *booted {
+// blockOf is the nth block of a language on a page of docs.
+func blockOf(t *testing.T, page, language string, nth int) string {
 	t.Helper()
-	page, err := os.ReadFile(filepath.Join(parts.Root(), "docs", "AGENT.md"))
+	text, err := os.ReadFile(filepath.Join(parts.Root(), "docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := func(language string) string {
-		m := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindSubmatch(page)
-		if m == nil {
-			t.Fatalf("docs/AGENT.md has no %s", language)
-		}
-		return string(m[1])
+	blocks := regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllSubmatch(text, -1)
+	if len(blocks) <= nth {
+		t.Fatalf("docs/%s has %d blocks of %s", page, len(blocks), language)
 	}
-	server, err := w.Addresses(w.ServerDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &booted{t: t, w: w, p: p, etc: filepath.Join(w.Dir, "etc")}
-	b.config = strings.NewReplacer("mesh.prod.example:8443", server.Agents, "mesh: shop", "mesh: test", "bind: 10.0.0.7", "bind: "+parts.ThisHost).Replace(block("yaml"))
-	b.config = "drain_time: 1s\n" + b.config
-	w.Place(w.Program(), "signet")
-	programs := filepath.Dir(w.PlaceEnvoy())
-	logs := filepath.Join(w.Dir, "log")
-	users := fmt.Sprintf("root:x:0:0::/root:/bin/sh\nsignet-agent:x:%d:%[1]d::/:/bin/false\nsignet-envoy:x:%d:%[2]d::/:/bin/false\nsignet-authz:x:%d:%[3]d::/:/bin/false\n", agentUser, envoyUser, authzUser)
-	groups := fmt.Sprintf("root:x:0:\nsignet-agent:x:%d:\nsignet-envoy:x:%d:\nsignet-authz:x:%d:\n", agentUser, envoyUser, authzUser)
-	err = errors.Join(os.MkdirAll(filepath.Join(b.etc, "signet"), 0o755), os.MkdirAll(filepath.Join(b.etc, "systemd", "system"), 0o755),
-		os.Mkdir(logs, 0o750), os.Chown(logs, envoyUser, envoyUser), os.Chmod(b.etc, 0o755))
-	for name, text := range map[string]string{
-		"passwd": users, "group": groups, "machine-id": strings.Repeat("5", 32) + "\n", "signet/token": w.Token(),
-		"signet/agent.yaml": b.config, "systemd/system/signet-agent.service": block("ini"),
-	} {
-		err = errors.Join(err, os.WriteFile(filepath.Join(b.etc, name), []byte(text), 0o644))
-	}
-	token := filepath.Join(b.etc, "signet", "token")
-	if err = errors.Join(err, os.Chmod(token, 0o600), os.Chown(token, agentUser, agentUser)); err != nil {
-		t.Fatal(err)
-	}
-	// Not --privileged: it would set this machine's sysctls.
-	args := []string{"run", "--detach", "--name", "host", "--systemd", "always", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--network", "host"}
-	for _, name := range []string{"bin", "sbin", "lib", "lib64", "share"} {
-		args = append(args, "--volume", "/usr/"+name+":/usr/"+name+":ro")
-	}
+	return string(blocks[nth][1])
+}
+
+// boot starts systemd. The agent connects to server, and its proxy listens at bind.
+func boot(t *testing.T, w *meshtest.World, p *parts.Podman, server, bind string, files map[string]string, volumes ...string) *booted {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append(args, "--volume", self+":/opt/application:ro", "--volume", programs+":/usr/local/bin:ro", "--volume", b.etc+":/etc", "--volume", logs+":/var/log/signet-envoy",
-		parts.BareImage, "/usr/lib/systemd/systemd", "--unit=sysinit.target")
-	p.Do(args...)
+	b := &booted{t: t, w: w, p: p, etc: filepath.Join(w.Dir, "etc")}
+	b.config = "drain_time: 1s\n" + strings.NewReplacer("mesh.prod.example:8443", server, "mesh: shop", "mesh: test", "bind: 10.0.0.7", "bind: "+bind).Replace(blockOf(t, "AGENT.md", "yaml", 0))
+	w.Place(w.Program(), "signet")
+	programs := filepath.Dir(w.PlaceEnvoy())
+	logs := filepath.Join(w.Dir, "log")
+	passwd, group := "root:x:0:0::/root:/bin/sh\n", "root:x:0:\n"
+	for name, id := range map[string]int{"signet-agent": agentUser, "signet-envoy": envoyUser, "signet-authz": authzUser, "signet": serverUser, "signet-signer": signerUser} {
+		passwd += fmt.Sprintf("%s:x:%d:%[2]d::/:/bin/false\n", name, id)
+		group += fmt.Sprintf("%s:x:%d:\n", name, id)
+	}
+	err = errors.Join(os.MkdirAll(filepath.Join(b.etc, "signet"), 0o755), os.MkdirAll(filepath.Join(b.etc, "systemd", "system"), 0o755),
+		os.Mkdir(logs, 0o750), os.Chown(logs, envoyUser, envoyUser))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"passwd": passwd, "group": group, "machine-id": strings.Repeat("5", 32) + "\n",
+		"signet/agent.yaml": b.config, "systemd/system/signet-agent.service": blockOf(t, "AGENT.md", "ini", 0),
+	} {
+		b.write(name, text)
+	}
+	for name, text := range files {
+		b.write(name, text)
+	}
+	// Not --privileged: it would set this machine's sysctls.
+	args := []string{"run", "--detach", "--name", "host", "--systemd", "always", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--network", "host"}
+	for _, name := range []string{"bin", "sbin", "lib", "lib64", "share"} {
+		volumes = append(volumes, "/usr/"+name+":/usr/"+name+":ro")
+	}
+	for _, v := range append(volumes, self+":/opt/application:ro", programs+":/usr/local/bin:ro", b.etc+":/etc", logs+":/var/log/signet-envoy") {
+		args = append(args, "--volume", v)
+	}
+	p.Do(append(args, parts.BareImage, "/usr/lib/systemd/systemd", "--unit=sysinit.target")...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			said, _ := p.Try("exec", "host", "journalctl", "--no-pager", "-n", "100")
@@ -98,6 +103,16 @@ func boot(t *testing.T, w *meshtest.World, p *parts.Podman) *booted {
 		return state == "running" || state == "degraded"
 	})
 	return b
+}
+
+// token puts a join token where the page has it.
+func (b *booted) token(text string) {
+	b.t.Helper()
+	b.write("signet/token", text)
+	file := filepath.Join(b.etc, "signet", "token")
+	if err := errors.Join(os.Chmod(file, 0o600), os.Chown(file, agentUser, agentUser)); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 func (b *booted) systemctl(args ...string) string {
@@ -213,14 +228,13 @@ func TestSystemdRunsTheUnitOfTheAgentsPage(t *testing.T) {
 		w.Apply(fmt.Sprintf("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: %s-proxy}\nspec: {group: hosts, mesh: test, virtualNode: %[1]s, selectors: [\"signet:proxy:%[1]s\"]}\n", n))
 	}
 	app := arrivals{arrived: make(chan struct{}, 16), by: 1300 * time.Millisecond, next: meshtest.Echo("web")}
-	l, err := net.Listen("tcp", "127.0.0.1:8080")
+	serveApp(t, app)
+	server, err := w.Addresses(w.ServerDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: app, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = server.Serve(l) }() // ends by Close
-	t.Cleanup(func() { _ = server.Close() })
-	b := boot(t, w, p)
+	b := boot(t, w, p, server.Agents, parts.ThisHost, nil)
+	b.token(w.Token())
 
 	b.systemctl("start", "signet-agent")
 	b.ready("at the start")
@@ -313,6 +327,70 @@ func TestSystemdRunsTheUnitOfTheAgentsPage(t *testing.T) {
 	})
 	if after := agentIDs(t, w); after != before || strings.Contains(after, " ") {
 		t.Errorf("agents were %q and are %q", before, after)
+	}
+}
+
+// serveApp serves where the page's proxy has its application.
+func serveApp(t *testing.T, app http.Handler) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: app, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(l) }() // ends by Close
+	t.Cleanup(func() { _ = server.Close() })
+}
+
+// TestSystemdRunsTheUnitsOfTheSignersPage has server, signer and agent run by the units
+// and files of docs/SIGNER.md and docs/AGENT.md: certificates are issued and policies read.
+func TestSystemdRunsTheUnitsOfTheSignersPage(t *testing.T) {
+	if !parts.Hosts(t, t.Name()) {
+		return
+	}
+	p := parts.Containers(t)
+	w := meshtest.Prepare(t, meshtest.Options{})
+	serveApp(t, meshtest.Echo("web"))
+	const bind = "127.0.0.71"
+	repo := w.CommitPolicy(map[string]string{"all.rego": meshtest.AllowAll})
+	b := boot(t, w, p, "127.0.0.1:8443", bind, map[string]string{
+		"systemd/system/signet-signer.service": blockOf(t, "SIGNER.md", "ini", 0), "systemd/system/signet-server.service": blockOf(t, "SIGNER.md", "ini", 1),
+		"signet/server.yaml": blockOf(t, "SIGNER.md", "yaml", 0),
+		"signet/mesh.yaml": meshtest.Join("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: hosts}\nspec: {}\n", meshtest.Mesh(), meshtest.VirtualNode("web", ""),
+			"apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web-proxy}\nspec: {group: hosts, mesh: test, virtualNode: web, selectors: [\"signet:proxy:web\"]}\n",
+			"apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: policy}\nspec: {url: \"file:///srv/policy\", branch: main, poll: 60s}\n"),
+	}, repo+":/srv/policy:ro")
+	signet := func(args ...string) string {
+		t.Helper()
+		return p.Do(append([]string{"exec", "host", "signet"}, args...)...)
+	}
+	signet("init", "--trust-domain", "prod.example", "--data-dir", "/var/lib/signet", "--signer-dir", "/var/lib/signet-signer")
+	p.Do("exec", "host", "chown", "-R", "signet:", "/var/lib/signet")
+	p.Do("exec", "host", "chown", "-R", "signet-signer:", "/var/lib/signet-signer")
+	b.systemctl("start", "signet-signer", "signet-server") // both say when they are ready
+	signet("apply", "-f", "/etc/signet/mesh.yaml")
+	if said := signet("policy", "sync"); !strings.Contains(said, "policy") {
+		t.Errorf("signet policy sync: %s", said)
+	}
+	signet("token", "create", "--group", "hosts", "--out", "/etc/signet/token")
+	p.Do("exec", "host", "chown", "signet-agent:", "/etc/signet/token")
+	b.systemctl("start", "signet-agent")
+	served := func(what string) {
+		t.Helper()
+		eventually(t, 20*time.Second, what, func() bool {
+			status, err := rawCallTo(bind+":8080", "http://web/")
+			return err == nil && status == http.StatusOK
+		})
+	}
+	served("a call through the proxy")
+	b.systemctl("restart", "signet-signer")
+	b.systemctl("restart", "signet-server")
+	served("a call after both came back")
+	for _, unit := range []string{"signet-agent", "signet-server", "signet-signer"} {
+		b.systemctl("stop", unit)
+		if got := b.systemctl("show", "--property", "Result,NRestarts", "--value", unit); got != "success\n0" && got != "0\nsuccess" {
+			t.Errorf("%s: %q", unit, got)
+		}
 	}
 }
 
