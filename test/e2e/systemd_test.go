@@ -64,10 +64,10 @@ func boot(t *testing.T, w *meshtest.World, p *parts.Podman, server, bind string,
 	w.Place(w.Program(), "signet")
 	programs := filepath.Dir(w.PlaceEnvoy())
 	logs := filepath.Join(w.Dir, "log")
-	passwd, group := "root:x:0:0::/root:/bin/sh\n", "root:x:0:\n"
+	users, groups := "root:x:0:0::/root:/bin/sh\n", "root:x:0:\n"
 	for name, id := range map[string]int{"signet-agent": agentUser, "signet-envoy": envoyUser, "signet-authz": authzUser, "signet": serverUser, "signet-signer": signerUser} {
-		passwd += fmt.Sprintf("%s:x:%d:%[2]d::/:/bin/false\n", name, id)
-		group += fmt.Sprintf("%s:x:%d:\n", name, id)
+		users += fmt.Sprintf("%s:x:%d:%[2]d::/:/bin/false\n", name, id)
+		groups += fmt.Sprintf("%s:x:%d:\n", name, id)
 	}
 	err = errors.Join(os.MkdirAll(filepath.Join(b.etc, "signet"), 0o755), os.MkdirAll(filepath.Join(b.etc, "systemd", "system"), 0o755),
 		os.Mkdir(logs, 0o750), os.Chown(logs, envoyUser, envoyUser))
@@ -75,7 +75,7 @@ func boot(t *testing.T, w *meshtest.World, p *parts.Podman, server, bind string,
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"passwd": passwd, "group": group, "machine-id": strings.Repeat("5", 32) + "\n",
+		"passwd": users, "group": groups, "machine-id": strings.Repeat("5", 32) + "\n",
 		"signet/agent.yaml": b.config, "systemd/system/signet-agent.service": blockOf(t, "AGENT.md", "ini", 0),
 	} {
 		b.write(name, text)
