@@ -42,10 +42,18 @@ const overflowUID = 65534
 // a state in which somebody still holds the socket, and with an inode: a socket
 // that was closed is reported as user 0 without one, and for a connection that
 // is gone the kernel answers with whoever listens on its port (both measured).
+//
+// The addresses are those that the accepting side sees. Where the host rewrites them on the
+// way, as container runtimes do for what leaves their bridge, another socket can have them:
+// any user can bind the bridge's address. At a loopback address only a connection from one
+// counts, since rewriting gives no such source.
 func ConnectionOwner(local, remote netip.AddrPort) (SocketOwner, error) {
 	local, remote = unmapped(local), unmapped(remote)
 	if local.Addr().Is4() != remote.Addr().Is4() || !local.IsValid() || !remote.IsValid() {
 		return SocketOwner{}, fmt.Errorf("sock_diag: %s to %s: not one connection", local, remote)
+	}
+	if remote.Addr().IsLoopback() && !local.Addr().IsLoopback() {
+		return SocketOwner{}, fmt.Errorf("sock_diag: %s to %s: not from a loopback address, as one that was rewritten on its way (an application leaves its own address to the kernel): %w", local, remote, ErrNoOwner)
 	}
 	families := []byte{unix.AF_INET6}
 	if local.Addr().Is4() {

@@ -105,6 +105,10 @@ func TestAConnectionThatItsOwnerLeftIsNobodys(t *testing.T) {
 	left("reset", func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }, ErrNoOwner)
 	left("half closed, and still held", func(c *net.TCPConn) { _ = c.CloseWrite() }, nil)
 
+	// At a loopback address others have no socket of their own address: it was rewritten.
+	if o, err := ConnectionOwner(netip.MustParseAddrPort("192.0.2.7:40000"), netip.MustParseAddrPort("127.0.0.1:9")); !errors.Is(err, ErrNoOwner) || !strings.Contains(err.Error(), "rewritten") {
+		t.Errorf("from elsewhere to a loopback address: %+v, %v", o, err)
+	}
 	// A gone connection's port that somebody listens on is not that connection.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -151,6 +151,36 @@ func TestContainersCallOutAsTheNetworkThatTheyAreInLetsThem(t *testing.T) {
 		contain(t, p, "shared", containerUser, "127.0.0.32:8080", []string{"--network", "host"})
 		c.served("shared", containerUser, sharedOut, "shared")
 	})
+	t.Run("an address that the rules of the bridge rewrite", func(t *testing.T) {
+		c := c.of(t)
+		c.bind("shared", `"signet:proxy:shared"`, fmt.Sprintf(`"unix:uid:%d"`, containerUser))
+		eventually(t, 10*time.Second, "the user is named", func() bool {
+			status, err := callAs(t, containerUser, sharedOut, "/orders")
+			return err == nil && status == http.StatusOK
+		})
+		// Both have one port; what leaves the bridge's network gets the host's address.
+		dial := func(uid int, from string) net.Conn {
+			t.Helper()
+			var conn net.Conn
+			parts.AsUser(t, uid, func() {
+				var err error
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: 40123}, Timeout: 5 * time.Second}
+				if conn, err = d.Dial("tcp", sharedOut); err != nil {
+					t.Error(err)
+				}
+			})
+			if conn == nil {
+				t.FailNow()
+			}
+			t.Cleanup(func() { _ = conn.Close() }) // answered, or closed by the proxy
+			return conn
+		}
+		stranger := dial(otherUser, "10.88.0.1")
+		dial(containerUser, parts.ThisHost)
+		if status, err := rawCallOn(stranger, host+"/orders"); err == nil {
+			t.Errorf("another user was taken for the application, and answered %d", status)
+		}
+	})
 	t.Run("a bridge, by sockets", func(t *testing.T) {
 		c := c.of(t)
 		c.served("bridged", containerUser, out, "bridged")
