@@ -37,7 +37,9 @@ type message struct {
 	prefix  [prefixLen]byte
 	have    int // bytes of prefix
 	left    int // bytes that are still to come after it
-	pieces  int // in how many it came
+	size    int // bytes of it so far
+	pieces  int // in how many more than one it came
+	extra   int // what was counted for those, and for padding
 	counted int // what was counted for it so far
 	settled uint64
 }
@@ -58,6 +60,9 @@ const (
 	// than a thousand calls of a connection; what a client leaves unfinished beyond
 	// that, calls that the server has ended, is counted and never forgotten.
 	mostWithin = 4096
+	// A message that is meant comes in few pieces: frames have 16 KiB, and what cuts them
+	// short are windows, and segments on the way.
+	fewPieces, usualPiece = 3, 1024
 )
 
 func newFrames(settled *atomic.Uint64, s *streams) frames {
@@ -139,15 +144,25 @@ func (f *frames) begin() int {
 	return f.piece()
 }
 
-// piece counts a frame of a message that began in another.
+// piece counts a frame of a message that began in another. gRPC keeps its padding with it.
 func (f *frames) piece() int {
-	if m := f.within[f.stream]; f.data && m != nil && f.left > 0 {
-		m.pieces++ // one more that the message comes in
-		m.counted += perPiece
-		return perPiece
+	m := f.within[f.stream]
+	if !f.data || m == nil || f.left == 0 {
+		return 0
 	}
-	return 0
+	m.pieces++
+	return m.more(perPiece + f.pad)
 }
+
+// more counts n bytes that are of no message.
+func (m *message) more(n int) int {
+	m.extra += n
+	m.counted += n
+	return n
+}
+
+// many reports whether it came in more pieces than one does that is meant.
+func (m *message) many() bool { return m.pieces > fewPieces+m.size/usualPiece }
 
 // end comes after a frame's last byte. A message that its stream's end cuts off is kept by
 // gRPC until the call is over; what was sent on a stream that is reset, until its writer has
@@ -187,7 +202,10 @@ func (f *frames) drop() int {
 	return -m.counted
 }
 
-// payload follows bytes of messages. Each that is whole is counted as one piece.
+// payload follows bytes of messages. Each that is whole is counted as one piece until it is
+// read. Until then gRPC keeps the pieces as they came, which is no more than its bytes
+// where they are not many. Where they are, they count until the stream is over: nobody
+// shows of which stream a message is that is read.
 func (f *frames) payload(b []byte) int {
 	n := 0
 	for len(b) > 0 {
@@ -201,7 +219,7 @@ func (f *frames) payload(b []byte) int {
 			}
 			m = &message{counted: perPiece, settled: f.settled.Load()}
 			f.within[f.stream] = m
-			n += perPiece
+			n += perPiece + m.more(f.pad)
 		}
 		k := 0
 		if m.have < prefixLen {
@@ -215,9 +233,12 @@ func (f *frames) payload(b []byte) int {
 		}
 		n += k
 		m.counted += k
+		m.size += k
 		b = b[k:]
 		if m.have == prefixLen && m.left == 0 {
-			n -= m.pieces * perPiece
+			if !m.many() || f.streams == nil || !f.streams.unread(f.stream, m.extra, m.settled) {
+				n -= m.extra
+			}
 			delete(f.within, f.stream)
 		}
 	}

@@ -19,8 +19,8 @@ const (
 	perOpen = 512
 	// perEcho is a byte, and how long it may be in a refusal that quotes it.
 	perEcho = 1 + len(`\xff`)
-	// maxHeader is more than any server of ours takes as one header.
-	maxHeader = 64 << 10
+	// maxHeader is what every server of ours takes as headers.
+	maxHeader = 16 << 10
 )
 
 // streams are those that are open on a connection: from their headers on, and until their
@@ -47,7 +47,7 @@ type streams struct {
 // opened is what is kept for an open stream.
 type opened struct {
 	headers int
-	unread  int // of a message that its client will not complete
+	unread  int // of a message that its client will not complete, and of pieces that were too many
 	settled uint64
 }
 
@@ -152,14 +152,17 @@ func (s *streams) began(id uint32) (keeps int, err error) {
 	return 0, s.fields.Close()
 }
 
-// unread notes bytes of a message that ends with its stream, and reports whether gRPC keeps
-// them: until the call is over.
+// unread notes bytes that nobody will tell of when they are read, and reports whether gRPC
+// keeps them: until the call is over.
 func (s *streams) unread(id uint32, n int, settled uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o, ok := s.open[id]
 	if ok {
-		o.unread, o.settled = n, settled
+		if o.settled != settled { // given back
+			o.unread, o.settled = 0, settled
+		}
+		o.unread += n
 		s.open[id] = o
 	}
 	return ok

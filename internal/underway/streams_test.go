@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -408,6 +409,14 @@ func TestWhatIsResetIsCountedUntilItIsPassed(t *testing.T) {
 			}
 			return err
 		},
+		"a message that is whole, in a thousand pieces": func(f *framed, id uint32) error {
+			err := f.call(id, "/a/b", "x", false) // a service that there is not, and whose DATA gRPC takes
+			err = errors.Join(err, f.WriteData(id, false, binary.BigEndian.AppendUint32([]byte{0}, 990)))
+			for n := 0; n < 990 && err == nil; n++ {
+				err = f.WriteDataPadded(id, false, []byte{0}, make([]byte, 254))
+			}
+			return err
+		},
 		"an answer to one who is served": func(f *framed, id uint32) error {
 			var err error
 			for end := id + 62; id < end && err == nil; id += 2 {
@@ -448,6 +457,33 @@ func TestWhatIsResetIsCountedUntilItIsPassed(t *testing.T) {
 			}
 			r.empty()
 		})
+	}
+}
+
+// A host of many proxies has nothing whole until it has nearly all, as slow as its link is.
+func TestWhoReadsSlowlyAndGoesOnIsNotClosed(t *testing.T) {
+	const each, perSecond = 200_000, 3 << 20
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
+	r.room.Patience(500 * time.Millisecond)
+	f := r.framed("served", http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+	err := errors.Join(f.conn.SetDeadline(time.Now().Add(20*time.Second)), f.WriteWindowUpdate(0, 1<<30))
+	for id := uint32(1); id < 128 && err == nil; id += 2 {
+		err = errors.Join(f.call(id, "/test.Takes/Fill", "served", false), f.message(id, strconv.Itoa(each), 1<<20, false))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	for n, b := 0, make([]byte, 16<<10); n < 64*each; {
+		k, err := f.conn.Read(b)
+		if err != nil {
+			t.Fatalf("after %s and %d bytes: %v; %d gave way", time.Since(begun), n, err, r.gaveWay("served"))
+		}
+		n += k
+		time.Sleep(time.Until(begun.Add(time.Duration(n) * time.Second / perSecond)))
+	}
+	if took := time.Since(begun); took < 2*time.Second {
+		t.Errorf("it took %s: nothing waited for long", took)
 	}
 }
 

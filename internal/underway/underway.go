@@ -11,8 +11,8 @@
 // What a connection holds as long as it is quiet, its open calls, is bounded by how many
 // connections and streams there may be: so much is not counted, and no reason to give way.
 // Calls and control frames beyond that are, and so are answers that a peer does not read:
-// of one that is given nothing at once, of others when they have waited for long. A peer that
-// reads nothing at all is closed.
+// of one that is given nothing at once, of others when they have waited for long while
+// little was read. A peer that reads nothing at all is closed.
 //
 // # Concurrency
 //
@@ -72,6 +72,11 @@ const (
 // patience is for how long a peer may not read: what waits longer is counted, and one to
 // which nothing at all can be written is closed.
 const patience = 20 * time.Second
+
+// slow is how many bytes a second a peer reads who means to. A host of many proxies may need
+// minutes for what it is pushed at once, and has nothing whole before the end: gRPC writes
+// to all streams of a connection in turn.
+const slow = 50 << 10
 
 const (
 	// idle is how long gRPC's writer writes nothing, where it has nothing left to pass.
@@ -160,7 +165,8 @@ type Conn struct {
 	read, taken int           // bytes so far
 	excess      int           // of them, what is not free of keeps and answers
 	late        int           // answers that have waited for long
-	waited      int64         // sent, once what waits now is written
+	waited      int64         // sent, once what waited at the last look is written
+	before      int64         // sent at the last look
 	look        *time.Timer   // for answers that wait; nil where none do
 	mark        int           // once so many are taken, all that was there when it was set is
 	at          *list.Element // in room.held; nil where nothing is under way
@@ -395,7 +401,8 @@ func (r *Room) weigh(c *Conn) (out []*Conn, err error) {
 			r.take(c, -more)
 		}
 		if answers >= freeConn && c.look == nil && !c.out {
-			c.waited = c.sent.Load() + answers
+			c.before = c.sent.Load()
+			c.waited = c.before + answers
 			c.look = time.AfterFunc(r.patience, c.lookAgain)
 		}
 		if c.keeps.Load()+max(0, c.answers.Load()) == keeps+answers {
@@ -410,11 +417,12 @@ func (c *Conn) lookAgain() {
 	r := c.room
 	r.mu.Lock()
 	answers := c.answers.Load()
-	c.late = int(max(0, c.waited-c.sent.Load()))
-	c.waited = c.sent.Load() + answers
-	if answers < freeConn {
+	sent := c.sent.Load()
+	c.late = int(max(0, c.waited-sent))
+	if answers < freeConn || float64(sent-c.before) >= slow*r.patience.Seconds() { // it reads
 		c.late = 0
 	}
+	c.waited, c.before = sent+answers, sent
 	out, err := r.weigh(c)
 	switch {
 	case c.out:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,25 @@ var takes = grpc.ServiceDesc{ServiceName: "test.Takes", HandlerType: (*any)(nil)
 				return err
 			}
 		}
+	},
+}, {
+	StreamName: "Fill", ClientStreams: true, ServerStreams: true, // answers with as much as it is asked for
+	Handler: func(_ any, s grpc.ServerStream) error {
+		underway.Of(s.Context()).Served()
+		var m healthpb.HealthCheckRequest
+		if err := s.RecvMsg(&m); err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(m.GetService())
+		if err != nil {
+			return err
+		}
+		m.Service = strings.Repeat("x", n)
+		if err := s.SendMsg(&m); err != nil {
+			return err
+		}
+		<-s.Context().Done()
+		return nil
 	},
 }, {
 	StreamName: "Echo", ClientStreams: true, ServerStreams: true,
@@ -464,6 +484,8 @@ func sumOf(all []byte) (sum, read int) {
 	type part struct {
 		bytes  []byte
 		pieces int
+		pads   int // of its frames
+		last   int // of them, of the last frame
 	}
 	streams := map[uint32]*part{}
 	for {
@@ -483,6 +505,10 @@ func sumOf(all []byte) (sum, read int) {
 			if len(f.Data()) > 0 {
 				s.pieces++
 				s.bytes = append(s.bytes, f.Data()...)
+				if s.last = int(h.Length) - len(f.Data()); s.last > 0 {
+					s.last-- // the byte that says how many
+				}
+				s.pads += s.last
 			}
 			for len(s.bytes) >= prefixLen {
 				n := prefixLen + int(binary.BigEndian.Uint32(s.bytes[1:]))
@@ -490,7 +516,7 @@ func sumOf(all []byte) (sum, read int) {
 					break
 				}
 				sum += n + perPiece
-				s.bytes, s.pieces = s.bytes[n:], min(1, len(s.bytes)-n)
+				s.bytes, s.pieces, s.pads = s.bytes[n:], min(1, len(s.bytes)-n), s.last*min(1, len(s.bytes)-n)
 			}
 			if f.StreamEnded() {
 				*s = part{}
@@ -501,7 +527,7 @@ func sumOf(all []byte) (sum, read int) {
 	}
 	for _, s := range streams {
 		if len(s.bytes) > 0 {
-			sum += len(s.bytes) + s.pieces*perPiece
+			sum += len(s.bytes) + s.pieces*perPiece + s.pads
 		}
 	}
 	return sum, read
