@@ -46,7 +46,7 @@ tools-lint: .bin/golangci-lint ## the pinned golangci-lint and gofumpt, built fr
 	GOBIN=$(CURDIR)/.bin CGO_ENABLED=0 $(GO) -C test/tools install github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
 	@touch .bin/golangci-lint .bin/gofumpt
 
-# What podman needs beside itself. All of it with podman took 5 s, for 25 MB.
+# What podman needs beside itself: with podman some 8 s, for 16 MB.
 CONTAINERS := runc conmon netavark iptables golang-github-containers-common libdevmapper1.02.1 libgpgme11 libsubid4
 
 deps: ## what a bare Debian machine lacks for the tests (root)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -164,7 +165,7 @@ func TestContainersCallOutAsTheNetworkThatTheyAreInLetsThem(t *testing.T) {
 			var conn net.Conn
 			parts.AsUser(t, uid, func() {
 				var err error
-				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from), Port: 40123}, Timeout: 5 * time.Second}
+				d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 40123)), Timeout: 5 * time.Second}
 				if conn, err = d.Dial("tcp", sharedOut); err != nil {
 					t.Error(err)
 				}
