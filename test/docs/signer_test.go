@@ -1,6 +1,8 @@
 package docs
 
 import (
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,5 +50,26 @@ func TestTheCommandsOfTheSignersPageAreGood(t *testing.T) {
 		if !strings.Contains(string(out), want) || strings.Count(string(out), "\n") > 1 {
 			t.Errorf("signet %s: %v, want %q: %s", strings.Join(args, " "), err, want, out)
 		}
+	}
+}
+
+// TestTheServerOfTheSignersPageListensWhereTheAgentsPageCalls: who follows both pages
+// has agents on other hosts than the server.
+func TestTheServerOfTheSignersPageListensWhereTheAgentsPageCalls(t *testing.T) {
+	value := func(page, key string) (host, port string) {
+		m := regexp.MustCompile(`(?m)^` + key + `: (.*)$`).FindStringSubmatch(block(read(t, "docs", page), "yaml")[0])
+		if m == nil {
+			t.Fatalf("the file of %s has no %s", page, key)
+		}
+		host, port, err := net.SplitHostPort(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return host, port
+	}
+	at, port := value("SIGNER.md", "listen")
+	_, called := value("AGENT.md", "server")
+	if a, err := netip.ParseAddr(at); err != nil || a.IsLoopback() || port != called {
+		t.Errorf("the server listens on %s:%s, and agents call port %s of another host", at, port, called)
 	}
 }
