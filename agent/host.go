@@ -153,7 +153,11 @@ func Check(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	cfg, err := cfg.withDefaults().withUsers()
+	cfg = cfg.withDefaults()
+	if err := cfg.ours(); err != nil {
+		return err
+	}
+	cfg, err := cfg.withUsers()
 	errs := append(tryProxies(ctx, cfg), err)
 	joined, running, err := checkDataDir(cfg.DataDir)
 	if err != nil {
@@ -171,6 +175,17 @@ func Check(ctx context.Context, cfg Config) error {
 		errs = append(errs, checkFree(ctx, cfg)...)
 	}
 	return errors.Join(errs...)
+}
+
+// ours returns why the agent's folders are another user's, once: all that this process
+// finds there follows from it.
+func (c Config) ours() error {
+	for _, dir := range []struct{ key, path string }{{"data_dir", c.DataDir}, {"socket_dir", c.SocketDir}} {
+		if err := private.Ours(dir.path, private.Self()); err != nil {
+			return fmt.Errorf("%s: %w", dir.key, err)
+		}
+	}
+	return nil
 }
 
 // checkDataDir looks at a data_dir without making or locking it.

@@ -38,6 +38,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return fmt.Errorf("agent: configuration: %w", err)
 	}
 	cfg = cfg.withDefaults()
+	if err := cfg.ours(); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
 	cfg, err := cfg.withUsers()
 	if err != nil {
 		return fmt.Errorf("agent: configuration: %w", err)

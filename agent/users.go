@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 
 	"signet.example/internal/child"
 	"signet.example/internal/private"
@@ -32,7 +33,19 @@ func (c Config) ProxyUsers() ([]*child.User, error) {
 // withUsers finds the users that the children are to run as.
 func (c Config) withUsers() (Config, error) {
 	var errs []error
-	refuse := func(key string, err error) { errs = append(errs, fmt.Errorf("%s: %w", key, err)) }
+	var lacking []string // the keys whose users this process lacks capabilities for
+	var lack *child.LackError
+	refuse := func(key string, err error) {
+		var l *child.LackError
+		switch {
+		case !errors.As(err, &l):
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+			return
+		case lack != nil:
+			l = lack.And(l)
+		}
+		lack, lacking = l, append(lacking, key)
+	}
 	var err error
 	if c.Authz.as, err = c.Authz.user(); err != nil {
 		refuse("authz.user", err)
@@ -55,6 +68,9 @@ func (c Config) withUsers() (Config, error) {
 		if err != nil {
 			refuse(fmt.Sprintf("proxies[%d].user", i), err)
 		}
+	}
+	if lack != nil { // one cause, however many users there are
+		errs = append(errs, fmt.Errorf("%s: %w", strings.Join(lacking, ", "), lack))
 	}
 	return c, errors.Join(append(errs, c.adminFolders())...)
 }

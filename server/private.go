@@ -16,6 +16,9 @@ func (c Config) guarded(own uint32) error {
 	if _, err := os.Lstat(c.DataDir); err != nil {
 		return fmt.Errorf("%w (is it a data directory that `signet init` made?)", err)
 	}
+	if err := private.Ours(c.DataDir, own); err != nil {
+		return err
+	}
 	errs := []error{
 		private.Folder(c.DataDir, own),
 		private.Folder(filepath.Dir(c.AdminSocket), own),

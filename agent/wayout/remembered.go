@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"signet.example/internal/durable"
@@ -125,14 +124,10 @@ func Accept(dataDir string, a Application) error {
 // ownDataDir refuses another user's folder: what is written there must be readable
 // to that user.
 func ownDataDir(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
+	if _, err := os.Stat(dir); err != nil {
 		return err
 	}
-	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != private.Self() { //nolint:forcetypeassert // Linux
-		return fmt.Errorf("%s belongs to uid %d: run this as that user, sudo -u '#%d' signet …", dir, uid, uid)
-	}
-	return nil
+	return private.Own(dir, private.Self())
 }
 
 // How long the file is waited for: the agent has a second to answer Envoy.

@@ -14,6 +14,8 @@ import (
 
 	"signet.example/agent"
 	"signet.example/agent/join"
+	"signet.example/internal/child"
+	"signet.example/internal/private"
 )
 
 func newAgent() *cobra.Command {
@@ -109,6 +111,9 @@ without a token, as the same agent, until it is banned.`,
 // tryUsers checks whether the users of the proxies are there and can run Envoy.
 func tryUsers(cfg agent.Config) error {
 	users, err := cfg.ProxyUsers()
+	if errors.As(err, new(*child.LackError)) {
+		return byOwner(err, true)
+	}
 	if err != nil {
 		return hinted(err, "docs/AGENT.md has the users of a host, and the unit that grants the agent what it needs")
 	}
@@ -135,6 +140,8 @@ func agentHint(cfg agent.Config, err error) error {
 	switch {
 	case err == nil, errors.As(err, &exit), errors.Is(err, join.ErrNoToken), errors.Is(err, join.ErrOwnEvidence):
 		return err
+	case errors.As(err, new(*private.ForeignError)):
+		return byOwner(err, true)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return hinted(err, "another program, or another agent, has this port: choose with the key metrics of the configuration file, 127.0.0.1:0 takes a free one")
 	case exitCode(err) == exitDenied && cfg.Join.Given() != "":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -10,6 +11,7 @@ import (
 
 	"signet.example/agent"
 	"signet.example/agent/wayout"
+	"signet.example/internal/private"
 )
 
 // newOwners is about who the agent of this host remembers to be the applications
@@ -37,7 +39,7 @@ func newOwnersList() *cobra.Command {
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		list, err := wayout.Applications(dir())
 		if err != nil {
-			return err
+			return ownersHint(err, "--data-dir names the folder of the agent's data_dir")
 		}
 		v := view{header: []string{"NAME", "UID", "UNIT"}, none: "no application has listened yet"}
 		all := &structpb.ListValue{}
@@ -70,12 +72,20 @@ signet check does: what listens at this moment is not looked at.`,
 	dir := ownersDir(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if err := wayout.Accept(dir(), wayout.Application{Name: args[0], UID: *uid, Unit: *unit}); err != nil {
-			return hinted(err, "signet agent owners list has the names")
+			return ownersHint(err, "signet agent owners list has the names")
 		}
 		_, err := fmt.Fprintf(c.OutOrStdout(), "accepted %s\n", printable(args[0]))
 		return err
 	}
 	return c
+}
+
+// ownersHint is hint, where what is wrong is not who runs the command.
+func ownersHint(err error, hint string) error {
+	if errors.As(err, new(*private.ForeignError)) {
+		return byOwner(err, false)
+	}
+	return hinted(err, hint)
 }
 
 func ownersDir(c *cobra.Command) func() string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"signet.example/internal/private"
 	"signet.example/server"
 )
 
@@ -72,6 +73,8 @@ func missing(path string) bool {
 // serverHint reports what to do about a start that fails often.
 func serverHint(err error, dir string) error {
 	switch {
+	case errors.As(err, new(*private.ForeignError)):
+		return byOwner(err, false)
 	case errors.Is(err, syscall.EADDRINUSE):
 		return hinted(err, "another program, or another server, has this port: choose with --listen, or with the key metrics of the configuration file")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

@@ -52,12 +52,12 @@ Without a socket it is the server's child: then the server starts it.`,
 		}
 		if *check {
 			if err := signer.Check(c.Context(), cfg); err != nil {
-				return err
+				return byOwner(err, false)
 			}
 			_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is good")
 			return err
 		}
-		return stopped(c.Context(), signer.Serve(c.Context(), cfg))
+		return byOwner(stopped(c.Context(), signer.Serve(c.Context(), cfg)), false)
 	}
 	return c
 }

@@ -103,10 +103,40 @@ func (u *User) Possible() error {
 			u.UID, u.GID, u.without(u.Groups, own)[0])
 	}
 	if missing != nil {
-		return fmt.Errorf("run as uid %d and gid %d: this process lacks %s: grant it, or run the child as uid %d and gid %d",
-			u.UID, u.GID, strings.Join(missing, " and "), os.Geteuid(), os.Getegid())
+		return &LackError{Capabilities: missing, Users: []User{*u}}
 	}
 	return nil
+}
+
+// LackError is returned where this process lacks capabilities for children of other users.
+type LackError struct {
+	Capabilities []string
+	Users        []User
+}
+
+func (e *LackError) Error() string {
+	var as []string
+	for _, u := range e.Users {
+		as = append(as, fmt.Sprintf("uid %d and gid %d", u.UID, u.GID))
+	}
+	return fmt.Sprintf("run as %s: this process lacks %s: grant it, or run the child as uid %d and gid %d",
+		strings.Join(as, ", as "), strings.Join(e.Capabilities, " and "), os.Geteuid(), os.Getegid())
+}
+
+// And is both: what one of them lacks, the other one may too.
+func (e *LackError) And(o *LackError) *LackError {
+	all := &LackError{slices.Clone(e.Capabilities), slices.Clone(e.Users)}
+	for _, c := range o.Capabilities {
+		if !slices.Contains(all.Capabilities, c) {
+			all.Capabilities = append(all.Capabilities, c)
+		}
+	}
+	for _, u := range o.Users {
+		if !slices.ContainsFunc(all.Users, func(has User) bool { return has.UID == u.UID && has.GID == u.GID }) {
+			all.Users = append(all.Users, u)
+		}
+	}
+	return all
 }
 
 // onThread runs f on a thread of its own, which ends with f. The kernel sends

@@ -63,6 +63,19 @@ func LookupUID(text string) (uint32, error) {
 	return u.UID, err
 }
 
+// NameOf is the name and the group that the user database has for a uid, "" for a name
+// where it has none.
+func NameOf(uid uint32) (name string, gid uint32) {
+	known, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return "", uid
+	}
+	if gid, err = number(known.Gid); err != nil {
+		return "", uid
+	}
+	return known.Username, gid
+}
+
 // byName finds a user; instead is what can be given in the place of the name.
 func byName(name, instead string) (*user.User, error) {
 	if strings.Trim(name, "0123456789") == "" { // nothing, or a number that is none of a user

@@ -79,6 +79,15 @@ func TestAUserDatabaseThatCannotBeReadHasNotSaidThatNobodyIsThere(t *testing.T) 
 	}
 }
 
+func TestAUserIsNamedByItsNumber(t *testing.T) {
+	if name, gid := child.NameOf(0); name != "root" || gid != 0 {
+		t.Errorf("uid 0 is %q with gid %d", name, gid)
+	}
+	if name, gid := child.NameOf(64991); name != "" || gid != 64991 {
+		t.Errorf("a uid without a name is %q with gid %d", name, gid)
+	}
+}
+
 func TestAUserIsGivenByNameOrNumber(t *testing.T) {
 	for text, want := range map[string]child.User{
 		"root":        {},

@@ -4,7 +4,8 @@
 // (StrictModes), asked of every folder that the path goes through.
 //
 // The functions are [Guarded], [Folder], [Fixed], [Secret] and [SecretTree], for [Self] or another user. They only look:
-// what they refuse is for the operator to mend, and the error has the command.
+// what they refuse is for the operator to mend, and the error has the command. [Ours] comes before them for
+// the folders that a service keeps to itself.
 package private
 
 import (

@@ -18,6 +18,10 @@ func (c Config) guarded(own, server uint32) error {
 	case own:
 		return fmt.Errorf("the signer runs as uid %d, and so does the server: whoever gets into the server could read the keys; give the signer a user of its own", own)
 	}
+	var foreign *private.ForeignError
+	if err := private.Ours(c.DataDir, own); errors.As(err, &foreign) && foreign.UID != server {
+		return err
+	}
 	return errors.Join(
 		private.Folder(filepath.Dir(c.Listen), own),
 		private.Secret(c.PasswordFile, own),
