@@ -168,9 +168,32 @@ func (b *builder) referent(from *Resource, path string, k Kind, ref Reference) *
 	}
 	to := b.graph.objects.Get(objectKey{k, from.Mesh, namespace, ref.Name})
 	if to == nil {
-		b.dangling(from, path, describe(k, namespace, ref.Name), " in mesh "+from.Mesh)
+		b.dangling(from, path, describe(k, namespace, ref.Name), " in mesh "+from.Mesh+b.meant(from.Mesh, k, ref.Name))
 	}
 	return to
+}
+
+// meant asks for the object that a reference probably means: one of the same App Mesh
+// name, which `signet get` shows, or of the same name in another namespace.
+func (b *builder) meant(mesh string, k Kind, name string) string {
+	if len(b.errs) >= manifest.MaxErrors {
+		return "" // who has so many needs no hint at each, and each is looked for among all objects
+	}
+	var list []string
+	for at, r := range b.graph.objects.From(objectKey{kind: k, mesh: mesh}) {
+		if at.kind != k || at.mesh != mesh {
+			break
+		}
+		if at.name != name && r.graphName() != NameOf(k, mesh, name) {
+			continue
+		}
+		text := "{name: " + at.name + "}"
+		if at.namespace != "" {
+			text = "{name: " + at.name + ", namespace: " + at.namespace + "}"
+		}
+		list = append(list, text)
+	}
+	return manifest.DidYouMean("a reference has metadata.name and its namespace", list...)
 }
 
 func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Resource {
@@ -181,9 +204,26 @@ func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Reso
 	}
 	to := b.graph.named.Get(NameOf(k, of.Mesh, of.Name))
 	if to == nil {
-		b.dangling(from, path, arn, "")
+		b.dangling(from, path, arn, b.meantByARN(of.Mesh, k, of.Name))
 	}
 	return to
+}
+
+// meantByARN asks for the App Mesh names of objects that Kubernetes knows by the name.
+func (b *builder) meantByARN(mesh string, k Kind, name string) string {
+	if len(b.errs) >= manifest.MaxErrors {
+		return ""
+	}
+	var list []string
+	for at, r := range b.graph.objects.From(objectKey{kind: k, mesh: mesh}) {
+		if at.kind != k || at.mesh != mesh {
+			break
+		}
+		if at.name == name {
+			list = append(list, r.Name)
+		}
+	}
+	return manifest.DidYouMean("an ARN has the App Mesh name", list...)
 }
 
 func (b *builder) node(r *Resource) {

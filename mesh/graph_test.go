@@ -243,6 +243,33 @@ func TestGraphRefuses(t *testing.T) {
 	}
 }
 
+func TestADanglingReferenceAsksForWhatIsKnownByAnotherName(t *testing.T) {
+	of := func(kind, name, namespace, spec string) string {
+		return "---\n" + strings.Replace(object(kind, name), "name: "+name, "name: "+name+", namespace: "+namespace, 1) + "spec: " + spec + "\n"
+	}
+	m := object("Mesh", "m") + of("VirtualService", "colorapp", "ns1", "{awsName: colorapp.ns1.pvt.aws.local}") + of("VirtualNode", "front", "ns1", "{}")
+	backend := func(ref string) string {
+		return m + "---\n" + object("VirtualNode", "own") + "spec: {backends: [{virtualService: " + ref + "}]}\n"
+	}
+	for what, row := range map[string]struct{ content, want string }{
+		"by the App Mesh name":       {backend("{virtualServiceRef: {name: Colorapp.ns1.pvt.aws.local}}"), "in mesh m; a reference has metadata.name and its namespace: did you mean {name: colorapp, namespace: ns1}?"},
+		"without the namespace":      {backend("{virtualServiceRef: {name: colorapp}}"), "did you mean {name: colorapp, namespace: ns1}?"},
+		"an ARN of Kubernetes' name": {backend("{virtualServiceARN: 'arn:aws:appmesh:r:1:mesh/m/virtualService/colorapp'}"), "; an ARN has the App Mesh name: did you mean colorapp.ns1.pvt.aws.local?"},
+		"of two namespaces": {
+			m + of("VirtualNode", "front", "ns2", "{}") + "---\n" + object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: front}}}}",
+			"did you mean {name: front, namespace: ns1} or {name: front, namespace: ns2}?",
+		},
+	} {
+		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
+		if err == nil || !strings.HasSuffix(err.Error(), row.want) {
+			t.Errorf("%s: got %v\nwant …%s", what, err, row.want)
+		}
+	}
+	if _, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(backend("{virtualServiceRef: {name: other}}")))); err == nil || !strings.HasSuffix(err.Error(), "in mesh m") {
+		t.Errorf("nothing is like it: %v", err)
+	}
+}
+
 func TestGraphReportsWhatIsLackingBesideWhatDangles(t *testing.T) {
 	content := object("Mesh", "m") + "---\n" + object("VirtualNode", "n") +
 		"spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}], backends: [{virtualService: {virtualServiceRef: {name: s}}}]}"

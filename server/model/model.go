@@ -142,7 +142,7 @@ func (m *Model) check() manifest.Errors {
 		for k, o := range kinds.Of(m.objects, kind.Name) {
 			for _, to := range o.Refers() {
 				if m.objects.Get(to.To) == nil {
-					errs = append(errs, o.Doc.DanglingError(to.Field, fmt.Sprintf("%s %s %s", k, to.Verb, to.To), ""))
+					errs = append(errs, o.Doc.DanglingError(to.Field, fmt.Sprintf("%s %s %s", k, to.Verb, to.To), m.meant(to.To, len(errs))))
 				}
 			}
 			if kind.Single == nil {
@@ -158,6 +158,32 @@ func (m *Model) check() manifest.Errors {
 		}
 	}
 	return errs
+}
+
+// meant asks for the object that a key of none probably means, for the first mistakes: each
+// is looked for among all objects of its kind. Of App Mesh's kinds somebody may know an
+// object by metadata.name, without the namespace that its name ends in.
+func (m *Model) meant(k kinds.Key, mistakes int) string {
+	if mistakes >= manifest.MaxErrors {
+		return ""
+	}
+	var names, named []string
+	for at, o := range m.objects.From(kinds.Key{Kind: k.Kind, Mesh: k.Mesh}) {
+		if at.Kind != k.Kind || at.Mesh != k.Mesh {
+			break
+		}
+		names = append(names, at.Name)
+		if o.Resource != nil && o.Resource.ObjectName == k.Name {
+			named = append(named, at.Name)
+		}
+	}
+	if len(named) > 0 {
+		return manifest.DidYouMean("with a namespace its name is name_namespace, or its awsName", named...)
+	}
+	if best := manifest.Nearest(k.Name, names); best != "" {
+		return manifest.DidYouMean("", best)
+	}
+	return ""
 }
 
 // addedTo returns which of two objects that cannot be together was added: the one
