@@ -232,7 +232,8 @@ func TestASupervisedEnvoyIsKnownByWhatItsProcessIsAndNotByWhatWasForeseen(t *tes
 	})
 	e.await("the reason", func() bool {
 		p := e.proxy()
-		return p.GetState() == api.ProxyStatus_WAITING && strings.Contains(p.GetReason(), "no binding lets proxy web") && strings.Contains(p.GetReason(), "unix:path:"+real)
+		return p.GetState() == api.ProxyStatus_WAITING && strings.Contains(p.GetReason(), "no binding lets proxy web") && strings.Contains(p.GetReason(), "unix:path:"+real) &&
+			strings.Contains(p.GetReason(), "binding of-another asks for unix:path:/usr/bin/another, which it has not")
 	})
 	if body, _ := e.get(); body != "" {
 		t.Errorf("it is served %q", body)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -21,7 +23,7 @@ func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors,
 	r.config.Refused.Inc()
 	r.config.Log.WarnContext(ctx, "xds.sock: peer refused", slog.String("node", node), slog.Any("selectors", has.Strings()), slog.Any("err", err))
 	if name := resources.ProxyName(has); name != "" {
-		r.noteRefused(name, fmt.Sprintf("no binding lets proxy %s (%s) be %s", name, has, node))
+		r.noteRefused(name, fmt.Sprintf("no binding lets proxy %s (%s) be %s%s", name, has, node, lacking(r.bindingsOf(node), has)))
 	}
 	if _, ok := errors.AsType[*identity.AmbiguousError](err); ok {
 		return status.Error(codes.PermissionDenied, err.Error())
@@ -30,6 +32,38 @@ func (r *Relay) refuse(ctx context.Context, node string, has identity.Selectors,
 		return status.Error(codes.Unavailable, errUnseen.Error())
 	}
 	return status.Error(codes.PermissionDenied, resources.ErrNotBound.Error())
+}
+
+// bindingsOf are the bindings of this host's group for a node.
+func (r *Relay) bindingsOf(node string) []identity.Binding {
+	s := r.config.State.Load()
+	if s == nil {
+		return nil
+	}
+	var list []identity.Binding
+	for _, b := range s.Bindings {
+		if resources.RefOf(b).String() == node {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// mostLacking is how many bindings of its node are named that a proxy does not fit.
+const mostLacking = 5
+
+// lacking is what bindings of a proxy's node ask for that it has not, for an error.
+func lacking(bindings []identity.Binding, has identity.Selectors) string {
+	var b strings.Builder
+	for i, binding := range bindings {
+		if i == mostLacking {
+			fmt.Fprintf(&b, "; and %d more bindings of that node", len(bindings)-i)
+			break
+		}
+		wants := slices.DeleteFunc(slices.Clone(binding.Selectors), func(s identity.Selector) bool { return slices.Contains(has, s) })
+		fmt.Fprintf(&b, "; binding %s asks for %s, which it has not", strings.TrimPrefix(binding.Name, "binding/"), strings.Join(wants.Strings(), ", "))
+	}
+	return b.String()
 }
 
 func (r *Relay) noteRefused(name, why string) {

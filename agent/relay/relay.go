@@ -422,7 +422,7 @@ func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selector
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s", name, has, ref)
+		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s%s", name, has, ref, lacking(candidates, has))
 	}
 	v, err := r.view(ctx, viewKey{p.sub, svids.Name{Entry: b.Name, ID: s.IDs[b.Name]}})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -101,6 +102,12 @@ func TestASupervisedProxyRunsByTheBindingThatItsProcessWasAttestedTo(t *testing.
 	release()
 	if err := r.addresses.claim("another", listening(set)); err != nil {
 		t.Errorf("after it ended: %v", err)
+	}
+	other := binding("binding/c", program)
+	other.Selectors = []string{user, "signet:proxy:q"}
+	bind(other)
+	if _, err := r.ForProxy(t.Context(), "p", has); err == nil || !strings.HasSuffix(err.Error(), "; binding c asks for signet:proxy:q, which it has not") {
+		t.Errorf("of a binding for another proxy: %v", err)
 	}
 	bind(before, now)
 	again, err := r.ForProxy(t.Context(), "p", has)

@@ -2,13 +2,17 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"signet.example/api"
+	"signet.example/identity"
 	"signet.example/internal/plain"
+	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/kinds"
 	"signet.example/server/policies"
 )
 
@@ -37,7 +41,13 @@ func (l Look) reports() []*api.Finding {
 		}
 		for _, f := range r.GetOwn() {
 			severity, fix := agentAdvice(f.GetKind())
-			list = append(list, finding(findAgentOwn, severity, id, fix, "%s: %s", f.GetKindWord(), f.GetText()))
+			text := f.GetText()
+			if f.GetKind() == api.AgentFinding_PROXY_WAITING {
+				if why, mend := l.elsewhere(st, text); why != "" {
+					text, fix = text+why, mend
+				}
+			}
+			list = append(list, finding(findAgentOwn, severity, id, fix, "%s: %s", f.GetKindWord(), text))
 		}
 		if r != nil && l.Now.Sub(st.Since) > policies.StampDeadline && l.Now.Sub(since) > policies.StampDeadline && r.GetPolicyRevision() != want {
 			list = append(list, finding(findStale, sevError, id, "look at the agent's log for why it does not load it; then restart `signet agent` there",
@@ -106,6 +116,53 @@ func agentAdvice(kind api.AgentFinding_Kind) (severity api.Finding_Severity, fix
 		return sevError, "signet get bindings -o yaml; one must name the proxy's virtual node and fit it, e.g. by selector signet:proxy:<name>"
 	}
 	return sevWarning, "see the agent's log"
+}
+
+// mostElsewhere is how many Bindings of other groups are named.
+const mostElsewhere = 5
+
+// elsewhere is why a proxy waits that an agent cannot know, and what mends it: no Binding
+// of its virtual node is for the group of its host. It is "" where one is: the agent
+// has that one, and says what the proxy lacks.
+func (l Look) elsewhere(st fleet.Status, text string) (why, fix string) {
+	i := slices.IndexFunc(st.Report.GetProxies(), func(p *api.ProxyStatus) bool {
+		return p.GetState() == api.ProxyStatus_WAITING && strings.HasPrefix(text, "proxy "+p.GetName()+" waits: ")
+	})
+	if i < 0 || st.Agent.Group == "" { // SIG024 says that it is in none
+		return "", ""
+	}
+	p, group := st.Report.GetProxies()[i], st.Agent.Group
+	node, bound := proxy.Node(p.GetVirtualNode().GetMesh(), p.GetVirtualNode().GetName()), l.Stored.Groups().Hosts
+	if bound.May(group, node) {
+		return "", ""
+	}
+	var others []string
+	first, more := "", 0
+	for name, of := range bound.Bindings(node) {
+		var asks identity.Selectors
+		if o := l.Stored.Objects().Get(kinds.Key{Kind: kinds.Binding, Name: name}); o != nil {
+			if b, ok := o.Value.(identity.Binding); ok {
+				asks = b.Selectors
+			}
+		}
+		if len(others) == mostElsewhere {
+			more++
+			continue
+		}
+		if first == "" {
+			first = name
+		}
+		others = append(others, fmt.Sprintf("%s (group %s, selectors %s)", name, of, strings.Join(asks.Strings(), ", ")))
+	}
+	if more > 0 {
+		others = append(others, fmt.Sprintf("%d more", more))
+	}
+	if len(others) == 0 {
+		return fmt.Sprintf("; its host is in group %s, and no Binding of any group is for that virtual node", group),
+			fmt.Sprintf("apply a Binding for %s with group: %s that the proxy fits, e.g. by selector signet:proxy:%s", node, group, plain.Text(p.GetName()))
+	}
+	return fmt.Sprintf("; its host is in group %s, and the Bindings for that virtual node are for others: %s", group, strings.Join(others, "; ")),
+		fmt.Sprintf("signet get bindings -o yaml; where this host is to run the proxy, set group: %s in binding %s, or apply another Binding for this group", group, first)
 }
 
 // ofSpeaker finds who may call out through a proxy, and what is wrong with it.

@@ -145,6 +145,18 @@ func (h Hosts) May(group string, node proxy.Ref) bool {
 	return false
 }
 
+// Bindings are the names of the Bindings by which any group may host the virtual node,
+// each with its group, in the order of the groups.
+func (h Hosts) Bindings(node proxy.Ref) iter.Seq2[string, string] {
+	return func(yield func(binding, group string) bool) {
+		for ref := range h.by.Get(node).All() {
+			if !yield(ref.binding, ref.group) {
+				return
+			}
+		}
+	}
+}
+
 // Any reports whether any group may host the virtual node.
 func (h Hosts) Any(node proxy.Ref) bool { return !h.by.Get(node).Empty() }
 
