@@ -33,6 +33,18 @@ func Streams(sent, answered []byte, step int) (keeps, open int) {
 	return keeps, len(s.open)
 }
 
+// Held follows what a client sends and what it is answered, in turn, and returns the sum for
+// messages, and why no more is read.
+func Held(turns ...[2][]byte) (sum int, err error) {
+	s := streams{open: map[uint32]opened{}}
+	f, w := newFrames(new(atomic.Uint64), &s), written{}
+	for _, t := range turns {
+		sum += f.take(t[0])
+		w.take(t[1], func(id uint32) { s.end(id) })
+	}
+	return sum, f.err
+}
+
 // Sum is what follows from bytes that come in pieces of step.
 func Sum(b []byte, step int) int {
 	f, n := newFrames(new(atomic.Uint64), nil), 0

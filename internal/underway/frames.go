@@ -2,6 +2,7 @@ package underway
 
 import (
 	"encoding/binary"
+	"maps"
 	"sync/atomic"
 )
 
@@ -56,13 +57,12 @@ const (
 	endStream, endHeaders               = 1, 4
 	hasPadding, hasPriority             = 8, 32
 	priorityLen                         = 5
-	// mostWithin bounds the streams that are followed. No server of ours takes more
-	// than a thousand calls of a connection; what a client leaves unfinished beyond
-	// that, calls that the server has ended, is counted and never forgotten.
+	// mostWithin bounds the messages that are followed, and so those that a client may leave
+	// unfinished. No server of ours takes more than a thousand calls of a connection.
 	mostWithin = 4096
 	// A message that is meant comes in few pieces: frames have 16 KiB, and what cuts them
 	// short are windows, and segments on the way.
-	fewPieces, usualPiece = 3, 1024
+	fewPieces, usualPiece = 2, 1024
 )
 
 func newFrames(settled *atomic.Uint64, s *streams) frames {
@@ -202,10 +202,20 @@ func (f *frames) drop() int {
 	return -m.counted
 }
 
+// forgets forgets messages of streams that the server ended, and reports whether there were
+// any. What was counted for them is given back with everything.
+func (f *frames) forgets() bool {
+	had := len(f.within)
+	if f.streams != nil {
+		maps.DeleteFunc(f.within, func(id uint32, _ *message) bool { return !f.streams.has(id) })
+	}
+	return len(f.within) < had
+}
+
 // payload follows bytes of messages. Each that is whole is counted as one piece until it is
 // read. Until then gRPC keeps the pieces as they came, which is no more than its bytes
 // where they are not many. Where they are, they count until the stream is over: nobody
-// shows of which stream a message is that is read.
+// says of which stream a message is that is read.
 func (f *frames) payload(b []byte) int {
 	n := 0
 	for len(b) > 0 {
@@ -214,8 +224,9 @@ func (f *frames) payload(b []byte) int {
 			switch {
 			case f.streams != nil && !f.streams.has(f.stream):
 				return n // gRPC drops it
-			case len(f.within) >= mostWithin:
-				return n + len(b)
+			case len(f.within) >= mostWithin && !f.forgets():
+				f.err = errMany
+				return n
 			}
 			m = &message{counted: perPiece, settled: f.settled.Load()}
 			f.within[f.stream] = m

@@ -10,9 +10,14 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// errIllegal is why nothing more is read of a connection: gRPC answers what came with the
-// connection's end, keeps that answer where it is not read, and goes on reading.
-var errIllegal = errors.New("headers of a stream that cannot begin")
+// Why nothing more is read of a connection.
+var (
+	// errIllegal: gRPC answers what came with the connection's end, keeps that answer where it
+	// is not read, and goes on reading.
+	errIllegal = errors.New("headers of a stream that cannot begin")
+	// errMany: nobody who means them leaves so many unfinished, and none is not counted.
+	errMany = errors.New("too many messages are not whole")
+)
 
 const (
 	// perOpen is what gRPC keeps for a stream beside its headers.

@@ -460,6 +460,44 @@ func TestWhatIsResetIsCountedUntilItIsPassed(t *testing.T) {
 	}
 }
 
+// However many messages a client leaves unfinished, of calls that the server ended, the pieces of
+// the next are counted; and so many at once are nobody's who means them.
+func TestAMessageCountsHoweverManyWereLeftUnfinished(t *testing.T) {
+	const streams, frames = 20_000, 1000
+	turn := func(id uint32, pieces int) []byte {
+		var b bytes.Buffer
+		f := http2.NewFramer(&b, nil)
+		err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true})
+		for range pieces {
+			err = errors.Join(err, f.WriteDataPadded(id, false, []byte{0}, make([]byte, 254)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	for _, ended := range []bool{true, false} {
+		turns := [][2][]byte{{[]byte(http2.ClientPreface), nil}}
+		for id := uint32(1); id < 2*streams; id += 2 {
+			var b bytes.Buffer
+			if err := http2.NewFramer(&b, nil).WriteRSTStream(id, http2.ErrCodeRefusedStream); err != nil {
+				t.Fatal(err)
+			}
+			if !ended {
+				b.Reset()
+			}
+			turns = append(turns, [2][]byte{turn(id, 1), b.Bytes()})
+		}
+		before, err := underway.Held(turns...)
+		after, err2 := underway.Held(append(turns, [2][]byte{turn(2*streams+1, frames), nil})...)
+		if err := errors.Join(err, err2); ended && (err != nil || after-before < frames*perPiece) {
+			t.Errorf("%v; %d pieces count as %d bytes", err, frames, after-before)
+		} else if !ended && err == nil {
+			t.Errorf("%d messages that are not whole, of calls that nobody ended, are followed", streams)
+		}
+	}
+}
+
 // A host of many proxies has nothing whole until it has nearly all, as slow as its link is.
 func TestWhoReadsSlowlyAndGoesOnIsNotClosed(t *testing.T) {
 	const each, perSecond = 200_000, 3 << 20
