@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -19,6 +18,7 @@ import (
 	"signet.example/agent/join"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/child"
+	"signet.example/internal/manifest"
 	"signet.example/proxy"
 )
 
@@ -176,11 +176,16 @@ func DefaultDataDir() string {
 // beginning with the key it is about.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	var errs []error
+	var errs manifest.Errors
 	refuse := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+		errs = append(errs, &manifest.Error{Field: key, Msg: fmt.Sprintf(format, args...)})
 	}
-	if _, port, err := net.SplitHostPort(c.Server); err != nil || port == "" {
+	lacks := func(key, format string, args ...any) {
+		errs = append(errs, &manifest.Error{Field: key, Msg: fmt.Sprintf(format, args...), Lacks: key})
+	}
+	if _, port, err := net.SplitHostPort(c.Server); c.Server == "" {
+		lacks("server", "is missing: the server's address, host:port")
+	} else if err != nil || port == "" {
 		refuse("server", "want host:port, got %q", c.Server)
 	}
 	if c.TrustDomain != "" {
@@ -188,7 +193,7 @@ func (c Config) Validate() error {
 			refuse("trust_domain", "%v", err)
 		}
 	}
-	c.validateJoin(refuse)
+	c.validateJoin(refuse, lacks)
 	if host, _, err := net.SplitHostPort(c.Metrics); c.Metrics != "" && (err != nil || host == "") {
 		refuse("metrics", "want host:port, got %q: 127.0.0.1 is for this host alone, 0.0.0.0 for everyone who reaches it", c.Metrics)
 	}
@@ -219,7 +224,7 @@ func (c Config) Validate() error {
 	names, egress := map[string]bool{}, map[proxy.Egress]string{}
 	for i, p := range c.Proxies {
 		key := fmt.Sprintf("proxies[%d]", i)
-		if names[p.Name] {
+		if p.Name != "" && names[p.Name] {
 			refuse(key+".name", "%q is there twice", p.Name)
 		}
 		names[p.Name] = true
@@ -235,11 +240,16 @@ func (c Config) Validate() error {
 			}
 			egress[at] = p.Name
 		}
+		for _, field := range []struct{ key, value string }{{"name", p.Name}, {"mesh", p.Mesh}, {"virtual_node", p.VirtualNode}, {"bind", p.Bind}} {
+			if field.value == "" {
+				lacks(key+"."+field.key, "is missing")
+			}
+		}
 		p.validate(c.SocketDir, func(field, format string, args ...any) {
 			refuse(key+"."+field, format, args...)
 		})
 	}
-	return errors.Join(errs...)
+	return errs.OrNil()
 }
 
 // ways are by what the host is to join.
@@ -248,13 +258,13 @@ func (c Config) ways() join.Ways {
 }
 
 // validateJoin checks by what the host is to join.
-func (c Config) validateJoin(refuse func(key, format string, args ...any)) {
+func (c Config) validateJoin(refuse, lacks func(key, format string, args ...any)) {
 	switch own := c.Join.Given(); {
 	case own == "":
 	case c.TokenFile != "":
 		refuse("join."+own, "is given beside token_file: leave one of them out")
 	case c.Trust == "":
-		refuse("trust", "is missing: it names the file with the trust domain's root, which a host that joins without a token has from nowhere else")
+		lacks("trust", "is missing: it names the file with the trust domain's root, which a host that joins without a token has from nowhere else")
 	}
 }
 
@@ -303,16 +313,10 @@ func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
 }
 
 func (p Proxy) validate(socketDir string, refuse func(field, format string, args ...any)) {
-	if !proxy.ValidName(p.Name) {
+	if p.Name != "" && !proxy.ValidName(p.Name) {
 		refuse("name", "want 1 to 63 letters, digits, '.', '_' or '-', got %q", p.Name)
 	}
-	if p.Mesh == "" {
-		refuse("mesh", "is missing")
-	}
-	if p.VirtualNode == "" {
-		refuse("virtual_node", "is missing")
-	}
-	if _, err := netip.ParseAddr(p.Bind); err != nil {
+	if _, err := netip.ParseAddr(p.Bind); p.Bind != "" && err != nil {
 		refuse("bind", "want an IP address, got %q", p.Bind)
 	}
 	if _, err := proxy.ParsePlace(p.App); err != nil {

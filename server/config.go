@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
+	"signet.example/internal/manifest"
 	"signet.example/server/signer"
 )
 
@@ -149,12 +149,15 @@ func (c Config) requiresPostQuantum(mesh string) bool {
 
 // Validate reports everything that is wrong with a completed configuration.
 func (c Config) Validate() error {
-	var errs []error
+	var errs manifest.Errors
 	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
+		errs = append(errs, &manifest.Error{Field: key, Msg: fmt.Sprintf(format, args...)})
+	}
+	lacks := func(lacking, key, format string, args ...any) {
+		errs = append(errs, &manifest.Error{Field: key, Msg: fmt.Sprintf(format, args...), Lacks: lacking})
 	}
 	if c.DataDir == "" {
-		bad("data_dir", "missing: name the directory that `signet init` made")
+		lacks("data_dir", "data_dir", "missing: name the directory that `signet init` made")
 	}
 	if c.TrustDomain != "" {
 		if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
@@ -174,10 +177,10 @@ func (c Config) Validate() error {
 		bad("password_file", "it is for the signer alone, which has a configuration of its own")
 	}
 	if c.Signer != "" && c.SignerUser == "" {
-		bad("signer_user", "missing: name the user that the signer runs as, or any user could be taken for it")
+		lacks("signer_user", "signer_user", "missing: name the user that the signer runs as, or any user could be taken for it")
 	}
 	if c.Signer == "" && c.SignerUser != "" {
-		bad("signer_user", "it needs the key signer, which names the socket of the signer whose user is checked")
+		lacks("signer", "signer_user", "it needs the key signer, which names the socket of the signer whose user is checked")
 	}
 	if !nameRE.MatchString(c.Name) {
 		bad("name", "%q: lower-case letters, digits and dashes, at most 63", c.Name)
@@ -211,7 +214,7 @@ func (c Config) Validate() error {
 	if c.EndpointGrace < 0 {
 		bad("endpoint_grace", "%s is negative", c.EndpointGrace)
 	}
-	return errors.Join(errs...)
+	return errs.OrNil()
 }
 
 // loopbackAddress reports whether host:port is an address of this machine's own.

@@ -35,7 +35,7 @@ without a token, as the same agent, until it is banned.`,
 		Args: noArgs,
 	}
 	logFlags(c)
-	file := c.Flags().String("config", "", "YAML file")
+	path := c.Flags().String("config", "", "YAML file")
 	check := c.Flags().Bool("check", false, "check the configuration and what this host has for it, and end")
 	srv := c.Flags().String("server", "", "the server's address, host:port")
 	token := c.Flags().String("token-file", "", "file with the join token, - for standard input; without one SIGNET_TOKEN is the token")
@@ -45,15 +45,16 @@ without a token, as the same agent, until it is banned.`,
 	// reload and --check all read by this, and so refuse the same.
 	read := func() (agent.Config, error) {
 		cfg := agent.DefaultConfig()
-		if err := readConfig(*file, &cfg); err != nil {
+		file, err := readConfig(*path, &cfg)
+		if err != nil {
 			return cfg, err
 		}
-		set(c, "server", &cfg.Server, *srv)
-		set(c, "token-file", &cfg.TokenFile, *token)
-		set(c, "data-dir", &cfg.DataDir, *data)
-		set(c, "socket-dir", &cfg.SocketDir, *sockets)
-		if err := cfg.Validate(); err != nil {
-			return cfg, hinted(err, "the keys are in docs/CONFIGURATION.md; --server, --token-file, --data-dir and --socket-dir are flags, too")
+		file.set(c, "server", &cfg.Server, *srv)
+		file.set(c, "token-file", &cfg.TokenFile, *token)
+		file.set(c, "data-dir", &cfg.DataDir, *data)
+		file.set(c, "socket-dir", &cfg.SocketDir, *sockets)
+		if err := file.check(cfg.Validate()); err != nil {
+			return cfg, err
 		}
 		cfg.Version = version()
 		return cfg, tryUsers(cfg)

@@ -14,22 +14,52 @@ import (
 	"signet.example/internal/sampled"
 )
 
+// settings is a configuration file, or none, and the flags that hold over it.
+type settings struct{ read *manifest.Settings }
+
 // readConfig decodes one YAML file strictly over v: an unknown key or a wrong
-// type is an error with its place and a caret under it, and all are told at once.
-// No path, no file.
-func readConfig(path string, v any) error {
+// type is an error with its place and a caret under it, which check returns with what is
+// wrong with the values. No path, no file.
+func readConfig(path string, v any) (settings, error) {
 	if path == "" {
-		return nil
+		return settings{}, nil
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("--config: %w", err)
+		return settings{}, fmt.Errorf("--config: %w", err)
 	}
-	err = manifest.DecodeSettings(path, content, v)
-	if err == nil {
+	read, err := manifest.ReadSettings(path, content, v)
+	if err != nil {
+		return settings{}, refusedSettings(err)
+	}
+	return settings{read}, nil
+}
+
+// set overwrites *at with the flag's value, where the flag was given.
+func (s settings) set(c *cobra.Command, name string, at *string, value string) {
+	if !c.Flags().Changed(name) {
+		return
+	}
+	*at = value
+	if s.read != nil {
+		s.read.Flag(strings.ReplaceAll(name, "-", "_"), "--"+name)
+	}
+}
+
+// check returns everything that is wrong: with the file, and with the values of file and
+// flags as they were found to be.
+func (s settings) check(found error) error {
+	if s.read != nil {
+		found = s.read.Check(found)
+	}
+	if found == nil {
 		return nil
 	}
-	return hinted(settingsError{manifest.AsErrors(err)}, "the configuration was not read, nothing has started; docs/CONFIGURATION.md has the keys")
+	return refusedSettings(found)
+}
+
+func refusedSettings(err error) error {
+	return hinted(settingsError{manifest.AsErrors(err)}, "nothing has started; docs/CONFIGURATION.md has the keys, and --help the flags")
 }
 
 // settingsError is the mistakes of a configuration file, each with its lines in the file.
@@ -104,11 +134,4 @@ func stopped(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
-}
-
-// set overwrites *at with the flag's value, where the flag was given.
-func set[T any](c *cobra.Command, name string, at *T, value T) {
-	if c.Flags().Changed(name) {
-		*at = value
-	}
 }

@@ -53,7 +53,10 @@ func TestARefusedHostIsToldOfTheMeansByWhichItJoins(t *testing.T) {
 
 func TestALogHasTheMistakesOfAConfigurationWithoutItsLines(t *testing.T) {
 	cfg := agent.DefaultConfig()
-	err := readConfig(write(t, "servre: a\nproxy_usr: b\n"), &cfg)
+	file, err := readConfig(write(t, "servre: a\nproxy_usr: b\n"), &cfg)
+	if err == nil {
+		err = file.check(cfg.Validate())
+	}
 	if err == nil || !strings.Contains(err.Error(), "^") {
 		t.Fatalf("the terminal's error has no lines: %v", err)
 	}

@@ -26,7 +26,7 @@ they must know. Flags win over the environment, that over the file.`,
 		Args: noArgs,
 	}
 	logFlags(c)
-	file := c.Flags().String("config", "", "YAML file")
+	path := c.Flags().String("config", "", "YAML file")
 	check := c.Flags().Bool("check", false, "check the configuration and what a start needs of this host, and end")
 	dir := c.Flags().String("data-dir", defaultDataDir(), "folder that signet init made")
 	listen := c.Flags().String("listen", "", "address for agents (default 127.0.0.1:8443)")
@@ -36,17 +36,18 @@ they must know. Flags win over the environment, that over the file.`,
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg := server.DefaultConfig()
 		cfg.DataDir = *dir
-		if err := readConfig(*file, &cfg); err != nil {
+		file, err := readConfig(*path, &cfg)
+		if err != nil {
 			return err
 		}
-		set(c, "data-dir", &cfg.DataDir, *dir)
-		set(c, "listen", &cfg.Listen, *listen)
-		set(c, "signer", &cfg.Signer, *signer)
-		set(c, "signer-user", &cfg.SignerUser, *signerUser)
+		file.set(c, "data-dir", &cfg.DataDir, *dir)
+		file.set(c, "listen", &cfg.Listen, *listen)
+		file.set(c, "signer", &cfg.Signer, *signer)
+		file.set(c, "signer-user", &cfg.SignerUser, *signerUser)
 		cfg.AcceptLog = *accept
 		cfg = cfg.Complete()
-		if err := cfg.Validate(); err != nil {
-			return hinted(err, "the keys are in docs/CONFIGURATION.md")
+		if err := file.check(cfg.Validate()); err != nil {
+			return err
 		}
 		if *check {
 			if err := server.Check(c.Context(), cfg); err != nil {

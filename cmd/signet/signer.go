@@ -22,7 +22,7 @@ Without a socket it is the server's child: then the server starts it.`,
 		Args: noArgs,
 	}
 	logFlags(c)
-	file := c.Flags().String("config", "", "YAML file")
+	path := c.Flags().String("config", "", "YAML file")
 	check := c.Flags().Bool("check", false, "check the configuration and what a start needs of this host, and end")
 	var given signer.Config
 	c.Flags().StringVar(&given.DataDir, "data-dir", "", "folder that signet init --signer-dir made")
@@ -31,24 +31,25 @@ Without a socket it is the server's child: then the server starts it.`,
 	c.Flags().StringVar(&given.ServerUser, "server-user", "", "the user that the server runs as, by name or uid")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var cfg signer.Config
-		if err := readConfig(*file, &cfg); err != nil {
+		file, err := readConfig(*path, &cfg)
+		if err != nil {
 			return err
 		}
-		set(c, "data-dir", &cfg.DataDir, given.DataDir)
-		set(c, "password-file", &cfg.PasswordFile, given.PasswordFile)
-		set(c, "listen", &cfg.Listen, given.Listen)
-		set(c, "server-user", &cfg.ServerUser, given.ServerUser)
+		file.set(c, "data-dir", &cfg.DataDir, given.DataDir)
+		file.set(c, "password-file", &cfg.PasswordFile, given.PasswordFile)
+		file.set(c, "listen", &cfg.Listen, given.Listen)
+		file.set(c, "server-user", &cfg.ServerUser, given.ServerUser)
 		log, err := logOf(c)
 		if err != nil {
 			return err
 		}
 		cfg.Log = log
-		if cfg.Listen == "" && *file == "" && !*check {
+		if cfg.Listen == "" && *path == "" && !*check {
 			return runSignerChild(c, cfg)
 		}
 		cfg = cfg.Complete()
-		if err := cfg.Validate(); err != nil {
-			return hinted(err, "the keys are in docs/CONFIGURATION.md; each is a flag, too")
+		if err := file.check(cfg.Validate()); err != nil {
+			return err
 		}
 		if *check {
 			if err := signer.Check(c.Context(), cfg); err != nil {

@@ -226,15 +226,6 @@ func mustBounds(s string) bounds {
 	return b
 }
 
-// unknownField names the field that was probably meant.
-func unknownField(name string, known []string) string {
-	best := Nearest(name, known)
-	if best == "" {
-		return "unknown field"
-	}
-	return fmt.Sprintf("unknown field; did you mean %s?", best)
-}
-
 // maxMeant is how many objects are asked for by [DidYouMean].
 const maxMeant = 3
 

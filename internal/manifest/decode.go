@@ -26,8 +26,13 @@ func (dec *decoder) fail(at pos, path, msg string) {
 // unknown refuses a field that is none of known.
 func (dec *decoder) unknown(at pos, path, name string, known []string) {
 	if len(dec.errs) < MaxErrors {
-		e := dec.src.errorAt(at, path, unknownField(name, known))
-		e.Unknown = true
+		msg, meant := "unknown field", Nearest(name, known)
+		if meant != "" {
+			msg += "; did you mean " + meant + "?"
+			meant = strings.TrimSuffix(path, name) + meant
+		}
+		e := dec.src.errorAt(at, path, msg)
+		e.Unknown, e.Meant = true, meant
 		dec.errs = append(dec.errs, e)
 	}
 }

@@ -8,7 +8,7 @@
 // it into a struct by yaml and `check` tags. [Encode] is the way back, in a form
 // that readers of YAML 1.1 and 1.2 take for the same.
 //
-// [DecodeSettings] reads a file without an envelope in the same way.
+// [ReadSettings] reads a file without an envelope in the same way.
 //
 // Every mistake is an [Error] with file, line, column and field path; all
 // mistakes of a document are reported, not just the first, as [Errors].

@@ -26,6 +26,10 @@ type Error struct {
 	Exported bool
 	// Unknown is true for a field that there is not. What stands beside it was read.
 	Unknown bool
+	// Meant is the field that an unknown one probably means; "" where none is like it.
+	Meant string
+	// Lacks is the key that is missing where that is the mistake; "" for every other one.
+	Lacks string
 }
 
 // Error is one line: where, which field, what.

@@ -1,12 +1,12 @@
 package signer
 
 import (
-	"errors"
 	"log/slog"
 	"path/filepath"
 	"time"
 
 	"signet.example/ca"
+	"signet.example/internal/manifest"
 )
 
 // Config is the signer process's configuration: on the command line where it is
@@ -40,17 +40,17 @@ func (c Config) Complete() Config {
 
 // Validate reports everything that is wrong with a service's completed configuration.
 func (c Config) Validate() error {
-	var errs []error
-	if c.DataDir == "" {
-		errs = append(errs, errors.New("data_dir: missing: name the folder that `signet init --signer-dir` made"))
+	var errs manifest.Errors
+	for _, k := range []struct{ key, value, what string }{
+		{"data_dir", c.DataDir, "folder that `signet init --signer-dir` made"},
+		{"listen", c.Listen, "socket that the server connects to"},
+		{"server_user", c.ServerUser, "user that the server runs as"},
+	} {
+		if k.value == "" {
+			errs = append(errs, &manifest.Error{Field: k.key, Msg: "missing: name the " + k.what, Lacks: k.key})
+		}
 	}
-	if c.Listen == "" {
-		errs = append(errs, errors.New("listen: missing: name the socket that the server connects to"))
-	}
-	if c.ServerUser == "" {
-		errs = append(errs, errors.New("server_user: missing: name the user that the server runs as"))
-	}
-	return errors.Join(errs...)
+	return errs.OrNil()
 }
 
 // Folder has a signer's files. Where the signer is the server's child it is the
