@@ -111,3 +111,75 @@ func TestAServiceThatIsLedToANodeWithoutEndpointIsWarnedOf(t *testing.T) {
 		t.Errorf("it says %q", text)
 	}
 }
+
+func TestAChangeOfBindingsNamesTheProxiesThatItLeavesWithoutOne(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + lonely)
+	binding := func(name, group, selectors string) string {
+		return "---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: " + name + "}\nspec: {group: " + group + ", mesh: shop, virtualNode: orders, selectors: [" + selectors + "]}\n"
+	}
+	name := `"signet:proxy:orders"`
+	if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "Binding", Name: "orders"}); err != nil {
+		t.Fatal(err)
+	}
+	r.apply(binding("own", "back", name))
+	h := r.join("back")
+	report, _ := h.session()
+	back := func() {
+		report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
+		r.awaitMended("SIG021", "")
+	}
+	back()
+	alone, service := "would have no Binding for virtual node shop/orders", "virtual service shop/orders: it leads to orders, which then has no endpoint: all of its calls fail"
+	for _, c := range []struct {
+		what, change string
+		want         []string
+	}{
+		{"as it was", binding("own", "back", name), nil},
+		{"another group", binding("own", "front", name), []string{"proxy orders of agent " + h.id, "in group back", alone, service}},
+		{"its own group again", binding("own", "back", name), nil},
+		{"another proxy", binding("own", "back", `"signet:proxy:other"`), []string{alone, service}},
+		{"this one again", binding("own", "back", name), nil},
+		{"asks for more", binding("own", "back", name+`, "unix:uid:7"`), []string{"only if it has what a Binding then asks for: own (signet:proxy:orders, unix:uid:7)"}},
+		{"asks for less", binding("own", "back", `"unix:uid:7"`), nil},
+		{"a second one", binding("two", "back", `"unix:uid:7"`), nil},
+	} {
+		got := r.warned(c.change)
+		for _, want := range c.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: it says %q, want %q", c.what, got, want)
+			}
+		}
+		if c.want == nil {
+			if strings.Contains(got, "proxy orders") {
+				t.Errorf("%s: it says %q", c.what, got)
+			}
+			back()
+		}
+	}
+	for _, c := range []struct {
+		name string
+		want bool
+	}{{"two", false}, {"own", true}} {
+		resp, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "Binding", Name: c.name})
+		if text := strings.Join(resp.GetWarnings(), "\n"); err != nil || strings.Contains(text, alone) != c.want || strings.Contains(text, service) != c.want {
+			t.Errorf("a deletion of %s says %q, %v", c.name, text, err)
+		}
+	}
+}
+
+func TestAHostThatAChangeMovesNamesTheProxiesThatHaveNoBindingThere(t *testing.T) {
+	r, authority := newRacks(t)
+	h := newHost(r)
+	if err := h.prove(authority.Host("rack-1")); err != nil {
+		t.Fatal(err)
+	}
+	r.apply(lonely + "---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: racked}\nspec: {group: racks, mesh: shop, virtualNode: orders, selectors: [\"unix:uid:1\"]}\n")
+	report, _ := h.session()
+	report(proxyReport("orders", "shop", "orders", "127.0.0.10", 8080))
+	r.awaitMended("SIG021", "")
+	got := r.warned(groupOf("racks", "x509pop:subject:cn:rack-9") + groupOf("more", "x509pop:subject:cn:rack-1"))
+	if !strings.Contains(got, "in group more, would have no Binding for virtual node shop/orders") || !strings.Contains(got, "which then has no endpoint") {
+		t.Errorf("it says %q", got)
+	}
+}

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 
 	"signet.example/api"
 	"signet.example/mesh"
@@ -13,6 +14,7 @@ import (
 type routing struct {
 	graph *mesh.Graph
 	known *fleet.Registered
+	lost  map[*fleet.Endpoint]bool // of known, who would not be there any more
 }
 
 // target is a virtual node that calls of a service are sent to.
@@ -70,9 +72,15 @@ func (r routing) targets(s *mesh.VirtualService) []target {
 // be: what a name resolves to is not known here.
 func (r routing) unservedBy(node proxy.Ref) string {
 	registered := r.known.Of(node)
+	if len(r.lost) > 0 {
+		registered = slices.DeleteFunc(slices.Clone(registered), func(e *fleet.Endpoint) bool { return r.lost[e] })
+	}
 	if len(registered) == 0 {
-		if r.graph.Node(node).DNS != nil {
+		switch {
+		case r.graph.Node(node).DNS != nil:
 			return ""
+		case len(r.lost) > 0:
+			return "which then has no endpoint"
 		}
 		return "which has no endpoint"
 	}
@@ -104,7 +112,7 @@ func (l Look) routes() []*api.Finding {
 			case 1:
 				who = "a virtual node calls it"
 			}
-			list = append(list, routing{graph, known}.findings(s, severity, who)...)
+			list = append(list, routing{graph: graph, known: known}.findings(s, severity, who)...)
 		}
 	}
 	return list

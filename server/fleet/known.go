@@ -134,7 +134,7 @@ func (k *Known) left(agent string, at time.Time) *Known {
 		return k
 	}
 	now := k.endpoints()
-	for _, n := range now.ofAgent(agent) {
+	for _, n := range now.OfAgent(agent) {
 		if n.Gone.IsZero() {
 			gone := *n
 			gone.Gone = at

@@ -69,8 +69,8 @@ func (r *Registered) of(n *Endpoint) *Endpoint {
 	return nil
 }
 
-// ofAgent lists what is registered for an agent.
-func (r *Registered) ofAgent(agent string) []*Endpoint {
+// OfAgent lists what is registered for an agent, by proxy.
+func (r *Registered) OfAgent(agent string) []*Endpoint {
 	return r.agents.Get(ordered.String(agent)).all()
 }
 
@@ -162,7 +162,7 @@ func (r *Registered) replace(agent string, taken *Registered) *Registered {
 			r = r.put(n)
 		}
 	}
-	for _, n := range r.ofAgent(agent) {
+	for _, n := range r.OfAgent(agent) {
 		if taken.of(n) == nil {
 			r = r.drop(n)
 		}

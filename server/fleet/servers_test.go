@@ -115,7 +115,7 @@ func TestAnAgentHasOneSessionHoweverManyServersItGoesTo(t *testing.T) {
 		}
 		// Its endpoints are those of its last report, and no grace runs.
 		time.Sleep(time.Hour)
-		if n := one.endpoints.Snapshot().ofAgent("x"); len(n) != 1 || !n[0].Gone.IsZero() {
+		if n := one.endpoints.Snapshot().OfAgent("x"); len(n) != 1 || !n[0].Gone.IsZero() {
 			t.Errorf("registered: %+v", n)
 		}
 		close(second)

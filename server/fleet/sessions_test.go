@@ -144,11 +144,11 @@ func TestAnAgentThatComesBackKeepsItsEndpointsHoweverLateItsLastSessionIsSeenToE
 	}
 	close(back)
 	left.Wait()
-	if n := e.Snapshot().ofAgent("x"); len(n) != 1 || !n[0].Gone.IsZero() {
+	if n := e.Snapshot().OfAgent("x"); len(n) != 1 || !n[0].Gone.IsZero() {
 		t.Errorf("registered: %+v", n)
 	}
 	r.leave(next)
-	if n := e.Snapshot().ofAgent("x"); len(n) != 1 || n[0].Gone.IsZero() {
+	if n := e.Snapshot().OfAgent("x"); len(n) != 1 || n[0].Gone.IsZero() {
 		t.Errorf("after it has left: %+v", n)
 	}
 }
