@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 )
@@ -285,5 +286,22 @@ func TestAnIssuerWhoseKeysCannotBeFetchedIsWarnedOf(t *testing.T) {
 		if strings.Contains(text, "cannot be fetched") {
 			t.Errorf("keys that are there: %s", text)
 		}
+	}
+}
+
+func TestWhatIsAskedForAndNotThereIsTold(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	for _, kind := range []string{"all", "VirtualNode"} {
+		if _, err := r.admin.Get(t.Context(), &api.GetRequest{Kind: kind, Mesh: "nope"}); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), `mesh "nope" does not exist; there are shop`) {
+			t.Errorf("%s of a mesh: %v", kind, err)
+		}
+	}
+	if got, err := r.admin.Get(t.Context(), &api.GetRequest{Kind: "VirtualRouter", Mesh: "shop"}); err != nil || len(got.GetObjects()) > 0 {
+		t.Errorf("of a mesh without any: %v, %v", got, err)
+	}
+	_, err := r.admin.Explain(t.Context(), &api.ExplainRequest{Id: strings.Repeat("ab", 16)})
+	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "and lose them when they end") {
+		t.Errorf("a decision: %v", err)
 	}
 }

@@ -104,7 +104,7 @@ func TestAPolicyIsServedWhenItsTestsPassAndTheLastGoodOneStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p.commit(files)
 			bad := r.sync()
-			if bad.GetError() == "" || bad.GetCommit() != first || bad.GetRevision() != st.GetRevision() || bad.GetChanged() {
+			if bad.GetError() == "" || bad.GetCommit() != first || bad.GetRevision() != st.GetRevision() || bad.GetTests() != 1 || bad.GetChanged() {
 				t.Errorf("status %v", bad)
 			}
 			awaitFinding(t, r, "SIG005", first)

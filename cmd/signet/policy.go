@@ -55,9 +55,13 @@ func showPolicies(c *cobra.Command, answer *api.SyncPolicyResponse) error {
 	var failed []error
 	hint := "the last good revision is still served; fix the policies, push, and sync again"
 	for _, s := range answer.GetStatuses() {
+		tests := strconv.Itoa(int(s.GetTests()))
+		if s.GetError() != "" && s.GetTests() == 0 {
+			tests = "-" // those of what is in force are not known
+		}
 		v.rows = append(v.rows, []string{
 			s.GetSource(), short(s.GetCommit()), short(s.GetRevision()),
-			strconv.Itoa(int(s.GetModules())), strconv.Itoa(int(s.GetTests())), strconv.FormatBool(s.GetChanged()), s.GetUrl(),
+			strconv.Itoa(int(s.GetModules())), tests, strconv.FormatBool(s.GetChanged()), s.GetUrl(),
 		})
 		warn(c.ErrOrStderr(), s.GetWarnings())
 		if s.GetError() != "" {

@@ -34,7 +34,7 @@ func (s *Server) Explain(ctx context.Context, req *api.ExplainRequest) (*api.Exp
 		return nil, err
 	}
 	if d == nil {
-		return nil, fault.New(fault.NotFound, "none of the %d connected agents has decision %s: agents keep a bounded number of them", s.connected(), id)
+		return nil, fault.New(fault.NotFound, "none of the %d connected agents has decision %s: agents keep a bounded number of them, and lose them when they end", s.connected(), id)
 	}
 	return &api.ExplainResponse{Decision: d}, nil
 }

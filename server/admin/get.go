@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"signet.example/api"
@@ -33,6 +34,9 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 	m, err := s.cfg.Stored.Newest(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if name := req.GetMesh(); name != "" && !slices.Contains(m.Graph().Meshes(), name) {
+		return nil, fault.New(fault.NotFound, "mesh %q does not exist%s", plain.Text(name), others(m, kinds.Mesh(name).Kind))
 	}
 	resp := &api.GetResponse{}
 	for k, o := range m.Objects().All() {

@@ -114,6 +114,7 @@ type goodTree struct {
 	packages            []policy.Package // of virtual nodes
 	renewed             *mesh.Graph      // of which the revision in force was made, with this tree; nil: of none
 	warnings            []string
+	tests               int // how many passed; 0 where another process has put it in force
 }
 
 // hardFailure is a source whose reading was killed, or would be again.
@@ -278,7 +279,7 @@ func (p *Revisions) syncOne(ctx context.Context, src repo.Source, byHand bool) *
 	}
 	if p.good.source == src.Name { // what is in force, not what was tried
 		st.Url, st.Commit, st.Modules = p.good.url, p.good.commit, int32(len(p.good.modules)) //nolint:gosec // bounded by repo.Fetch
-		st.Revision = p.revision()
+		st.Revision, st.Tests = p.revision(), int32(p.good.tests)                             //nolint:gosec // a count of tests
 		st.Changed = st.Revision != before
 	}
 	p.status[src.Name], p.tried[src.Name], p.took[src.Name] = st, src, p.Clock().Sub(begun)
@@ -291,7 +292,7 @@ func (p *Revisions) accept(ctx context.Context, source string, got Reading) erro
 	if err := uncontested(p.Look().Graph, got.Packages); err != nil {
 		return fmt.Errorf("commit %.12s: %w", got.Tree.Commit, err)
 	}
-	return p.activate(ctx, &goodTree{source: source, url: got.Tree.URL, commit: got.Tree.Commit, modules: got.Tree.Modules, packages: got.Packages, warnings: got.Warnings})
+	return p.activate(ctx, &goodTree{source: source, url: got.Tree.URL, commit: got.Tree.Commit, modules: got.Tree.Modules, packages: got.Packages, warnings: got.Warnings, tests: got.Tests})
 }
 
 // withWarnings is a copy of a status with the warnings of what is in force now. p.mu
