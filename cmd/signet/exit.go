@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"signet.example/internal/plain"
 )
 
 // Exit codes, the same for every command.
@@ -58,9 +59,6 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// rpcNoise is what gRPC puts before the message of a status, and of a failed dial.
-var rpcNoise = regexp.MustCompile(`rpc error: code = \w+ desc = |connection error: desc = "transport: Error while dialing: (.*?)"`)
-
 // printError writes what happened, and what to do about it.
 func printError(w io.Writer, command string, err error) {
 	msg, hint := err.Error(), ""
@@ -70,7 +68,7 @@ func printError(w io.Writer, command string, err error) {
 	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
 		msg = s.Message()
 	}
-	msg = rpcNoise.ReplaceAllString(msg, "$1")
+	msg = plain.Cause(msg)
 	if hint == "" && exitCode(err) == exitUsage {
 		hint = "see " + command + " --help"
 	}

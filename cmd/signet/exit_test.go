@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,4 +89,23 @@ func write(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestALogHasErrorsWithoutTheWordsOfGRPC(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		c, out := newServer(), new(strings.Builder)
+		c.SetErr(out)
+		if err := c.Flags().Set("log-format", format); err != nil {
+			t.Fatal(err)
+		}
+		log, err := logOf(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.With(slog.Any("before", status.Error(codes.Unavailable, "first"))).
+			Info("upstream stream ended", slog.Any("err", fmt.Errorf("ask: %w", status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial unix /s: refused"`))))
+		if said := out.String(); strings.Contains(said, "rpc error") || strings.Contains(said, "desc =") || !strings.Contains(said, "first") || !strings.Contains(said, "ask: dial unix /s: refused") {
+			t.Errorf("%s: %s", format, said)
+		}
+	}
 }

@@ -5,6 +5,7 @@
 package plain
 
 import (
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -37,6 +38,12 @@ const maxText = 2048
 
 // Text is Clip for what an agent or operator wrote and a terminal will show (A21).
 func Text(s string) string { return Clip(s, maxText) }
+
+// noise is what gRPC puts before the message of a status, and of a failed dial.
+var noise = regexp.MustCompile(`rpc error: code = \w+ desc = |connection error: desc = "transport: Error while dialing: (.*?)"`)
+
+// Cause returns the text of an error without gRPC's own words, which say nothing to who reads it.
+func Cause(text string) string { return noise.ReplaceAllString(text, "$1") }
 
 // UTC is a time as people are told it.
 func UTC(t time.Time) string { return t.UTC().Format(time.RFC3339) }

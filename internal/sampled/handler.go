@@ -164,7 +164,7 @@ func plainAttr(a slog.Attr) slog.Attr {
 	case slog.KindAny:
 		switch v := a.Value.Any().(type) {
 		case error:
-			a.Value = slog.StringValue(plain.Clip(oneLine(v.Error()), mostText))
+			a.Value = slog.StringValue(plain.Clip(plain.Cause(oneLine(v.Error())), mostText))
 		case []string:
 			short := make([]string, 0, len(v))
 			for _, s := range v[:min(len(v), 32)] {

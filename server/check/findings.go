@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"signet.example/api"
+	"signet.example/internal/plain"
 )
 
 const (
@@ -53,5 +54,5 @@ const (
 
 // finding is one, as it is told.
 func finding(id string, severity api.Finding_Severity, subject, fix, cause string, args ...any) *api.Finding {
-	return &api.Finding{Id: id, Severity: severity.Enum(), Subject: subject, Fix: fix, Cause: fmt.Sprintf(cause, args...)}
+	return &api.Finding{Id: id, Severity: severity.Enum(), Subject: subject, Fix: fix, Cause: plain.Cause(fmt.Sprintf(cause, args...))}
 }
