@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"signet.example/api"
 )
 
 func TestEveryMistakeOfAConfigurationFileIsToldAtOnceWithItsPlace(t *testing.T) {
@@ -60,5 +62,12 @@ func TestEveryMistakeOfAConfigurationFileIsToldAtOnceWithItsPlace(t *testing.T) 
 		if !slices.Equal(got, row.want) {
 			t.Errorf("%s:\ngot  %q\nwant %q\n%v", what, got, row.want, err)
 		}
+	}
+}
+
+func TestNumbersOf64BitsOfAnAnswerAreTexts(t *testing.T) {
+	var out bytes.Buffer
+	if err := showMessage(&out, "json", &api.ApplyResponse{Revision: 5}); err != nil || !strings.Contains(out.String(), `"revision": "5"`) {
+		t.Errorf("%v: %s", err, out.String())
 	}
 }

@@ -146,6 +146,13 @@ func (l *look) refuse(err error) {
 	}
 }
 
+func wellFormed(files int) string {
+	if files == 1 {
+		return "1 file is well-formed"
+	}
+	return fmt.Sprintf("%d files are well-formed", files)
+}
+
 func (l *look) print(w io.Writer) error {
 	lines := l.Refused
 	switch {
@@ -153,7 +160,7 @@ func (l *look) print(w io.Writer) error {
 		lines = append(lines, l.Tests.Failures...)
 		lines = append(lines, fmt.Sprintf("%s: %d tests passed, %d failed", l.Folder, l.Tests.Passed, l.Tests.Failed))
 	case len(l.Refused) == 0:
-		lines = append(lines, fmt.Sprintf("%s: %d files are well-formed", l.Folder, l.Files))
+		lines = append(lines, l.Folder+": "+wellFormed(l.Files))
 	}
 	for _, line := range lines {
 		if _, err := fmt.Fprintln(w, printable(line)); err != nil {

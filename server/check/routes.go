@@ -54,14 +54,20 @@ func (r routing) targets(s *mesh.VirtualService) []target {
 	var list []target
 	seen := map[proxy.Ref]bool{}
 	for _, route := range router.Routes {
-		var total uint32
+		var total, served uint32
 		for _, t := range route.Targets {
-			total += t.Weight
+			if total += t.Weight; r.unservedBy(t.Node) == "" {
+				served += t.Weight
+			}
 		}
 		for _, t := range route.Targets {
 			if t.Weight > 0 && !seen[t.Node] {
 				seen[t.Node] = true
-				list = append(list, target{t.Node, "route " + route.Name, fmt.Sprintf("%d of %d", t.Weight, total), r.unservedBy(t.Node)})
+				share := fmt.Sprintf("%d of %d", t.Weight, total)
+				if served == 0 {
+					share = "all"
+				}
+				list = append(list, target{t.Node, "route " + route.Name, share, r.unservedBy(t.Node)})
 			}
 		}
 	}

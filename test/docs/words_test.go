@@ -120,3 +120,20 @@ func checkWords(t *testing.T, path, name string, identifiers map[string]string, 
 		text(c.Pos(), c.Text())
 	}
 }
+
+// TestTheGlossaryHasEachWordOnce: of two rows of a word a reader sees one.
+func TestTheGlossaryHasEachWordOnce(t *testing.T) {
+	seen := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\| ([^|]+) \|`).FindAllStringSubmatch(read(t, "docs", "GLOSSARY.md"), -1) {
+		word, _, _ := strings.Cut(m[1], " (")
+		for one := range strings.SplitSeq(word, ", ") {
+			if seen[one] {
+				t.Errorf("%s stands twice", one)
+			}
+			seen[one] = true
+		}
+	}
+	if len(seen) < 20 {
+		t.Errorf("%d words", len(seen))
+	}
+}
