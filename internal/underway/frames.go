@@ -161,8 +161,11 @@ func (m *message) more(n int) int {
 	return n
 }
 
-// many reports whether it came in more pieces than one does that is meant.
-func (m *message) many() bool { return m.pieces > fewPieces+m.size/usualPiece }
+// many reports whether it came in more pieces than one does that is meant, or padded, which
+// no client of gRPC does.
+func (m *message) many() bool {
+	return m.pieces > fewPieces+m.size/usualPiece || m.extra > m.pieces*perPiece
+}
 
 // end comes after a frame's last byte. A message that its stream's end cuts off is kept by
 // gRPC until the call is over; what was sent on a stream that is reset, until its writer has

@@ -417,6 +417,15 @@ func TestWhatIsResetIsCountedUntilItIsPassed(t *testing.T) {
 			}
 			return err
 		},
+		"small messages in padded pieces": func(f *framed, id uint32) error {
+			err := f.call(id, "/a/b", "x", false)
+			for n := 0; n < 240 && err == nil; n++ {
+				for _, part := range [][]byte{{0, 0}, {0, 0}, {3, 'x'}, {'x', 'x'}} {
+					err = errors.Join(err, f.WriteDataPadded(id, false, part, make([]byte, 255)))
+				}
+			}
+			return err
+		},
 		"an answer to one who is served": func(f *framed, id uint32) error {
 			var err error
 			for end := id + 62; id < end && err == nil; id += 2 {
@@ -523,6 +532,26 @@ func TestWhoReadsSlowlyAndGoesOnIsNotClosed(t *testing.T) {
 	if took := time.Since(begun); took < 2*time.Second {
 		t.Errorf("it took %s: nothing waited for long", took)
 	}
+}
+
+// The writer passes a stream whose client lets nothing be written on it, and keeps its answer.
+func TestAnswersOfCallsThatEndedCountUntilTheirEndIsWritten(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
+	f := r.framed("served", http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	err := f.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	go func() { _, _ = io.Copy(io.Discard, f.conn) }()
+	for id := uint32(1); id < 128 && err == nil; id += 2 {
+		err = errors.Join(f.call(id, "/test.Takes/Fill", "served", false), f.message(id, "200000", 1<<20, true))
+		time.Sleep(10 * time.Millisecond)
+		err = errors.Join(err, f.WritePing(false, [8]byte{})) // which is answered in a short write
+		time.Sleep(10 * time.Millisecond)
+	}
+	for end := time.Now().Add(time.Second); r.gaveWay("served") == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	}
+	if errors.Is(err, errTimeout) || r.gaveWay("served") != 1 {
+		t.Errorf("%v; %d bytes are counted", err, r.room.Bytes())
+	}
+	r.empty()
 }
 
 // Whoever gives calls up, and reads, slowly as it may be, owes nothing.

@@ -146,9 +146,10 @@ type Conn struct {
 	control atomic.Int64 // of keeps, for control frames
 	answers atomic.Int64 // bytes of messages that gRPC was given and has not written
 	sent    atomic.Int64 // that it has written so far
-	// ended is bytes of messages that gRPC was given for calls that ended, since its writer
-	// was last through: no peer is slow for them.
+	// ended is bytes of messages that gRPC was given for calls that ended, since it last had
+	// written the ends of all of them: no peer is slow for them.
 	ended atomic.Int64
+	going atomic.Int64 // calls that began and have not ended
 	// writing is when the write that is under way began, or, below zero, when the last
 	// ended: nanoseconds since begun.
 	writing atomic.Int64
@@ -255,7 +256,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *Conn) Write(b []byte) (int, error) {
-	if len(b) < writeBuffer { // all that came was answered before
+	through := len(b) < writeBuffer // all that came was answered before
+	if through {
 		c.keep(-int(c.control.Swap(0)))
 		c.passed()
 	}
@@ -283,6 +285,9 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if ends != 0 {
 		c.settle()
 	}
+	if through && c.ended.Load() != 0 {
+		c.allEnded()
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) { // gRPC would read on
 		c.close(fmt.Errorf("%w: not all was written within %s", ErrUnread, c.room.patience))
 	}
@@ -297,11 +302,16 @@ func (c *Conn) close(err error) {
 	end(gives, err)
 }
 
-// passed gives back what waited for gRPC's writer, which has passed all that it had.
-func (c *Conn) passed() {
-	if c.ended.Swap(0) >= step {
+// allEnded gives back what was counted for calls that ended, where each of their streams has:
+// gRPC's writer passes a stream that waits for its window.
+func (c *Conn) allEnded() {
+	if int64(c.streams.many()) <= c.going.Load() && c.ended.Swap(0) >= step {
 		c.weighNow()
 	}
+}
+
+// passed gives back what waited for gRPC's writer, which has passed all that it had.
+func (c *Conn) passed() {
 	if !c.streams.waits.Load() {
 		return
 	}
@@ -721,6 +731,7 @@ func sizeOf(md metadata.MD) int {
 
 func (c *call) begin() {
 	r := c.conn.room
+	c.conn.going.Add(1)
 	r.mu.Lock()
 	c.conn.calls++
 	r.mu.Unlock()
@@ -736,6 +747,7 @@ func (c *call) end() {
 		c.conn.free.Add(-freeStream)
 	}
 	c.conn.keep(-c.keeps)
+	c.conn.going.Add(-1) // before its answers: they are given back where nothing ended waits
 	if n := min(c.answers.Load(), c.last.Load()+writeQuota); n > 0 && c.conn.ended.Add(n) >= step {
 		c.conn.weighNow()
 	}

@@ -103,7 +103,7 @@ var takes = grpc.ServiceDesc{ServiceName: "test.Takes", HandlerType: (*any)(nil)
 		if err := s.SendMsg(&m); err != nil {
 			return err
 		}
-		<-s.Context().Done()
+		_ = s.RecvMsg(&m) // until its client sends no more
 		return nil
 	},
 }, {
