@@ -94,6 +94,7 @@ func write(t *testing.T, text string) string {
 func TestALogHasErrorsWithoutTheWordsOfGRPC(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		c, out := newServer(), new(strings.Builder)
+		c.SetContext(t.Context()) // the log is flushed at the end of any command
 		c.SetErr(out)
 		if err := c.Flags().Set("log-format", format); err != nil {
 			t.Fatal(err)
