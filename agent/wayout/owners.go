@@ -127,8 +127,6 @@ func (o *owners) find(f front, binding string) (owner, error) {
 	now := l.owner
 	name := fmt.Sprintf("name who may call out in applications of Binding %s", binding)
 	switch {
-	case errors.Is(err, attestation.ErrElsewhere) && known:
-		return before, nil // an address that is not here for a while
 	case err != nil:
 		return owner{}, no(reasonNoOwner, "%s: %w; %s", f.node, err, name)
 	case f.ports == "":

@@ -33,16 +33,26 @@ func Streams(sent, answered []byte, step int) (keeps, open int) {
 	return keeps, len(s.open)
 }
 
-// Held follows what a client sends and what it is answered, in turn, and returns the sum for
-// messages, and why no more is read.
-func Held(turns ...[2][]byte) (sum int, err error) {
+// Turn is what a client sends, what it is answered, and whether everything was given back then.
+type Turn struct {
+	Sent, Answered []byte
+	Settled        bool
+}
+
+// Held follows turns, and returns what the last adds to the sum for messages, and why no more
+// is read.
+func Held(turns ...Turn) (last int, err error) {
 	s := streams{open: map[uint32]opened{}}
-	f, w := newFrames(new(atomic.Uint64), &s), written{}
+	settled := new(atomic.Uint64)
+	f, w := newFrames(settled, &s), written{}
 	for _, t := range turns {
-		sum += f.take(t[0])
-		w.take(t[1], func(id uint32) { s.end(id) })
+		last = f.take(t.Sent)
+		w.take(t.Answered, func(id uint32) { s.end(id) })
+		if t.Settled {
+			settled.Add(1)
+		}
 	}
-	return sum, f.err
+	return last, f.err
 }
 
 // Sum is what follows from bytes that come in pieces of step.

@@ -250,7 +250,9 @@ func (f *frames) payload(b []byte) int {
 		m.size += k
 		b = b[k:]
 		if m.have == prefixLen && m.left == 0 {
-			if !m.many() || f.streams == nil || !f.streams.unread(f.stream, m.extra, m.settled) {
+			switch {
+			case m.settled != f.settled.Load(): // of a call that is over: given back with everything
+			case !m.many(), f.streams == nil, !f.streams.unread(f.stream, m.extra, m.settled):
 				n -= m.extra
 			}
 			delete(f.within, f.stream)

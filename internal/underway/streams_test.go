@@ -469,41 +469,64 @@ func TestWhatIsResetIsCountedUntilItIsPassed(t *testing.T) {
 	}
 }
 
+// turn is headers, and a message of zeros in padded pieces of a byte.
+func turn(t *testing.T, id uint32, pieces int, headers bool) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	f := http2.NewFramer(&b, nil)
+	var err error
+	if headers {
+		err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true})
+	}
+	for range pieces {
+		err = errors.Join(err, f.WriteDataPadded(id, false, []byte{0}, make([]byte, 254)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// ended is what a server writes where it ends a stream.
+func ended(t *testing.T, id uint32) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := http2.NewFramer(&b, nil).WriteRSTStream(id, http2.ErrCodeRefusedStream); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 // However many messages a client leaves unfinished, of calls that the server ended, the pieces of
 // the next are counted; and so many at once are nobody's who means them.
 func TestAMessageCountsHoweverManyWereLeftUnfinished(t *testing.T) {
 	const streams, frames = 20_000, 1000
-	turn := func(id uint32, pieces int) []byte {
-		var b bytes.Buffer
-		f := http2.NewFramer(&b, nil)
-		err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true})
-		for range pieces {
-			err = errors.Join(err, f.WriteDataPadded(id, false, []byte{0}, make([]byte, 254)))
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
-	for _, ended := range []bool{true, false} {
-		turns := [][2][]byte{{[]byte(http2.ClientPreface), nil}}
+	for _, over := range []bool{true, false} {
+		turns := []underway.Turn{{Sent: []byte(http2.ClientPreface)}}
 		for id := uint32(1); id < 2*streams; id += 2 {
-			var b bytes.Buffer
-			if err := http2.NewFramer(&b, nil).WriteRSTStream(id, http2.ErrCodeRefusedStream); err != nil {
-				t.Fatal(err)
+			next := underway.Turn{Sent: turn(t, id, 1, true)}
+			if over {
+				next.Answered = ended(t, id)
 			}
-			if !ended {
-				b.Reset()
-			}
-			turns = append(turns, [2][]byte{turn(id, 1), b.Bytes()})
+			turns = append(turns, next)
 		}
-		before, err := underway.Held(turns...)
-		after, err2 := underway.Held(append(turns, [2][]byte{turn(2*streams+1, frames), nil})...)
-		if err := errors.Join(err, err2); ended && (err != nil || after-before < frames*perPiece) {
-			t.Errorf("%v; %d pieces count as %d bytes", err, frames, after-before)
-		} else if !ended && err == nil {
+		last, err := underway.Held(append(turns, underway.Turn{Sent: turn(t, 2*streams+1, frames, true)})...)
+		if over && (err != nil || last < frames*perPiece) {
+			t.Errorf("%v; %d pieces count as %d bytes", err, frames, last)
+		} else if !over && err == nil {
 			t.Errorf("%d messages that are not whole, of calls that nobody ended, are followed", streams)
 		}
+	}
+}
+
+// What was given back with everything is not given back again by a message that its client
+// completes when the call is over.
+func TestAMessageThatIsCompletedWhenItsCallIsOverGivesNothingBack(t *testing.T) {
+	last, err := underway.Held(underway.Turn{Sent: []byte(http2.ClientPreface)},
+		underway.Turn{Sent: turn(t, 1, 4, true), Answered: ended(t, 1), Settled: true},
+		underway.Turn{Sent: turn(t, 1, 1, false)}) // the fifth byte makes it whole
+	if err != nil || last < 0 {
+		t.Errorf("%v; the sum changes by %d", err, last)
 	}
 }
 
