@@ -309,6 +309,10 @@ func TestAProxyThatWaitsForAnAddressSaysSoOnce(t *testing.T) {
 	if n := told(); n != 1 {
 		t.Errorf("told %d times", n)
 	}
+	own := r.lastReport().GetOwn()
+	if i := slices.IndexFunc(own, func(f *api.AgentFinding) bool { return f.GetProxy() != "" }); i < 0 || !strings.HasPrefix(own[i].GetText(), "proxy "+own[i].GetProxy()+" waits: ") {
+		t.Errorf("the server is told: %v", own)
+	}
 }
 
 // Envoys share an address and port that two of them are told of.

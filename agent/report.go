@@ -103,7 +103,9 @@ func (r *reporter) Report() *api.Report {
 			}
 		}
 		if s.State == api.ProxyStatus_WAITING && s.Reason != "" {
-			report.Own = append(report.Own, finding(s.Waits, "proxy %s waits: %s", name, s.Reason))
+			f := finding(s.Waits, "proxy %s waits: %s", name, s.Reason)
+			f.Proxy = name
+			report.Own = append(report.Own, f)
 		}
 	}
 	held := r.keeper.Held()

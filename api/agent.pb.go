@@ -1188,10 +1188,12 @@ func (x *Report) GetPolicyRevision() string {
 
 // AgentFinding is what an agent finds wrong with itself or its host.
 type AgentFinding struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	KindWord      string                 `protobuf:"bytes,1,opt,name=kind_word,json=kind,proto3" json:"kind_word,omitempty"`
-	Kind          *AgentFinding_Kind     `protobuf:"varint,2,opt,name=kind,json=kindValue,proto3,enum=signet.v1alpha1.AgentFinding_Kind,oneof" json:"kind,omitempty"`
-	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	KindWord string                 `protobuf:"bytes,1,opt,name=kind_word,json=kind,proto3" json:"kind_word,omitempty"`
+	Kind     *AgentFinding_Kind     `protobuf:"varint,2,opt,name=kind,json=kindValue,proto3,enum=signet.v1alpha1.AgentFinding_Kind,oneof" json:"kind,omitempty"`
+	Text     string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// the name of the proxy that it is about, of one that waits.
+	Proxy         string `protobuf:"bytes,4,opt,name=proxy,proto3" json:"proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1243,6 +1245,13 @@ func (x *AgentFinding) GetKind() AgentFinding_Kind {
 func (x *AgentFinding) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *AgentFinding) GetProxy() string {
+	if x != nil {
+		return x.Proxy
 	}
 	return ""
 }
@@ -1660,11 +1669,12 @@ const file_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x06LEGACY\x10\x02B\f\n" +
 	"\n" +
-	"_peer_mode\"\xcd\x02\n" +
+	"_peer_mode\"\xe3\x02\n" +
 	"\fAgentFinding\x12\x17\n" +
 	"\tkind_word\x18\x01 \x01(\tR\x04kind\x12@\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".signet.v1alpha1.AgentFinding.KindH\x00R\tkindValue\x88\x01\x01\x12\x12\n" +
-	"\x04text\x18\x03 \x01(\tR\x04text\"\xc4\x01\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x14\n" +
+	"\x05proxy\x18\x04 \x01(\tR\x05proxy\"\xc4\x01\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fAUTHZ_SAME_USER\x10\x01\x12\x15\n" +

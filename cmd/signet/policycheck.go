@@ -153,12 +153,19 @@ func wellFormed(files int) string {
 	return fmt.Sprintf("%d files are well-formed", files)
 }
 
+func passed(tests int) string {
+	if tests == 1 {
+		return "1 test passed"
+	}
+	return fmt.Sprintf("%d tests passed", tests)
+}
+
 func (l *look) print(w io.Writer) error {
 	lines := l.Refused
 	switch {
 	case l.Tests != nil:
 		lines = append(lines, l.Tests.Failures...)
-		lines = append(lines, fmt.Sprintf("%s: %d tests passed, %d failed", l.Folder, l.Tests.Passed, l.Tests.Failed))
+		lines = append(lines, fmt.Sprintf("%s: %s, %d failed", l.Folder, passed(l.Tests.Passed), l.Tests.Failed))
 	case len(l.Refused) == 0:
 		lines = append(lines, l.Folder+": "+wellFormed(l.Files))
 	}

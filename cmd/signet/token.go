@@ -23,9 +23,6 @@ func newToken() *cobra.Command {
 	return c
 }
 
-// maxTokenTTL is the server's: what it would refuse is a mistake in the command.
-const maxTokenTTL = 24 * time.Hour
-
 func newTokenCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create",
@@ -52,8 +49,8 @@ cannot be shown again. Give it to the agent by file, environment or stdin.`,
 		if o == "name" {
 			return usage(errors.New("-o name: a token has no name; text, json or yaml"))
 		}
-		if *ttl <= 0 || *ttl > maxTokenTTL {
-			return usage(fmt.Errorf("--ttl %s: must be more than 0 and at most %s", *ttl, maxTokenTTL))
+		if *ttl <= 0 || *ttl > api.MaxTokenTTL { // which the server would refuse: a mistake in the command
+			return usage(fmt.Errorf("--ttl %s: must be more than 0 and at most %s", *ttl, api.MaxTokenTTL))
 		}
 		write, err := tokenOut(c, *out)
 		if err != nil {

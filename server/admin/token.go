@@ -15,10 +15,7 @@ import (
 	"signet.example/server/kinds"
 )
 
-const (
-	defaultTokenTTL = 10 * time.Minute
-	maxTokenTTL     = 24 * time.Hour
-)
+const defaultTokenTTL = 10 * time.Minute
 
 // Tokens keeps the hashes of join tokens, durably on return.
 type Tokens interface {
@@ -31,8 +28,8 @@ func (s *Server) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (
 	if req.GetTtl() != nil {
 		ttl = req.GetTtl().AsDuration()
 	}
-	if ttl <= 0 || ttl > maxTokenTTL {
-		return nil, fault.New(fault.Invalid, "ttl %s is not between 0 and %s", ttl, maxTokenTTL)
+	if ttl <= 0 || ttl > api.MaxTokenTTL {
+		return nil, fault.New(fault.Invalid, "ttl %s is not between 0 and %s", ttl, api.MaxTokenTTL)
 	}
 	m, err := s.cfg.Stored.Newest(ctx)
 	if err != nil {

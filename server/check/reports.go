@@ -43,7 +43,7 @@ func (l Look) reports() []*api.Finding {
 			severity, fix := agentAdvice(f.GetKind())
 			text := f.GetText()
 			if f.GetKind() == api.AgentFinding_PROXY_WAITING {
-				if why, mend := l.elsewhere(st, text); why != "" {
+				if why, mend := l.elsewhere(st, f.GetProxy()); why != "" {
 					text, fix = text+why, mend
 				}
 			}
@@ -124,11 +124,11 @@ const mostElsewhere = 5
 // elsewhere is why a proxy waits that an agent cannot know, and what mends it: no Binding
 // of its virtual node is for the group of its host. It is "" where one is: the agent
 // has that one, and says what the proxy lacks.
-func (l Look) elsewhere(st fleet.Status, text string) (why, fix string) {
+func (l Look) elsewhere(st fleet.Status, proxyName string) (why, fix string) {
 	i := slices.IndexFunc(st.Report.GetProxies(), func(p *api.ProxyStatus) bool {
-		return p.GetState() == api.ProxyStatus_WAITING && strings.HasPrefix(text, "proxy "+p.GetName()+" waits: ")
+		return p.GetState() == api.ProxyStatus_WAITING && p.GetName() == proxyName
 	})
-	if i < 0 || st.Agent.Group == "" { // SIG024 says that it is in none
+	if proxyName == "" || i < 0 || st.Agent.Group == "" { // an agent of before does not name it; SIG024 says that it is in none
 		return "", ""
 	}
 	p, group := st.Report.GetProxies()[i], st.Agent.Group

@@ -21,7 +21,7 @@ func TestAProxyThatWaitsIsToldOfTheGroupThatItsBindingIsFor(t *testing.T) {
 		l.Stored = modelOf(t, all+own("NodeGroup", "g", "")+own("NodeGroup", "hosts", "")+c.bindings)
 		r := l.Agents[0].Report
 		r.Proxies = []*api.ProxyStatus{{Name: "web", State: api.ProxyStatus_WAITING.Enum(), VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}}}
-		r.Own = []*api.AgentFinding{{Kind: api.AgentFinding_PROXY_WAITING.Enum(), KindWord: "proxy-waiting", Text: "proxy web waits: no binding"}}
+		r.Own = []*api.AgentFinding{{Kind: api.AgentFinding_PROXY_WAITING.Enum(), KindWord: "proxy-waiting", Proxy: "web", Text: "proxy web waits: no binding"}}
 		for _, f := range l.reports() {
 			if f.GetId() == findAgentOwn && (!strings.Contains(f.GetCause(), c.says) || c.says == "" && f.GetCause() != "proxy-waiting: proxy web waits: no binding" || !strings.Contains(f.GetFix(), c.fix)) {
 				t.Errorf("%s: it says %q, and to mend it %q", c.what, f.GetCause(), f.GetFix())
