@@ -8,7 +8,8 @@ package mesh
 //	                  port), timeout.http, tls (mode; certificate acm, or sds named by a SPIFFE ID;
 //	                  validation.trust sds named by a trust domain ID; exact SPIFFE IDs as
 //	                  subjectAlternativeNames)
-//	                  serviceDiscovery.dns, or none
+//	                  serviceDiscovery.dns, none, or awsCloudMap, which is not asked: endpoints are
+//	                  those that agents registered
 //	                  backendGroups by name; backends, backendDefaults: client policy with certificate sds, trust acm or
 //	                  sds, enforce absent or true, exact SPIFFE IDs
 //	                  logging.accessLog.file.path
@@ -77,10 +78,6 @@ func (s *MeshSpec) lacks(u *lacking) {
 func (s *VirtualNodeSpec) lacks(u *lacking) {
 	for i := range s.Listeners {
 		u.listener(fmt.Sprintf("spec.listeners[%d]", i), &s.Listeners[i])
-	}
-	if d := s.ServiceDiscovery; d != nil {
-		u.when(d.AWSCloudMap != nil, "spec.serviceDiscovery.awsCloudMap",
-			"AWS Cloud Map; leave serviceDiscovery out and let agents register the endpoints, or use dns")
 	}
 	for i, g := range s.BackendGroups {
 		u.when(g.Name == everyService, fmt.Sprintf("spec.backendGroups[%d].name", i), "every service of a namespace; name a BackendGroup that lists the services")

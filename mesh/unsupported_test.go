@@ -51,7 +51,7 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		{node(http + ", tls: {mode: PERMISSIVE, certificate: {acm: {certificateARN: a}}}"), nil},
 		{client("enforce: false, ports: [1], certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}"), []string{"spec.backendDefaults.clientPolicy.tls.enforce", "spec.backendDefaults.clientPolicy.tls.ports", "spec.backendDefaults.clientPolicy.tls.certificate.file", "spec.backendDefaults.clientPolicy.tls.validation.trust.file"}},
 		{client(trust), nil},
-		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b}}, backendGroups: [{name: g}, {name: '*', namespace: far}]}", []string{"spec.serviceDiscovery.awsCloudMap", "spec.backendGroups[1].name"}},
+		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, attributes: [{key: k, value: v}]}}, backendGroups: [{name: g}, {name: '*', namespace: far}]}", []string{"spec.backendGroups[1].name"}},
 		{object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {text: x}}}}}", []string{"spec.logging.accessLog.file.format"}},
 		{router("http", "http2Route: {match: {prefix: /}, "+action+"}"), []string{"spec.routes[0].http2Route"}},
 		{router("grpc", "grpcRoute: {match: {}, "+action+"}"), []string{l + "portMapping.protocol", "spec.routes[0].grpcRoute"}},
@@ -82,6 +82,7 @@ func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n, generation: 3, uid: u}":                                                       {"metadata.generation", "metadata.uid"},
 		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]}": {"spec.listeners[0].tls.certificate.acm.certificateARN"},
 		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: m, namespace: m, clusterName: c}":                                                       {"metadata.clusterName", "metadata.namespace"},
+		object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b}}}":                                                 {"spec.serviceDiscovery.awsCloudMap"},
 		object("VirtualService", "s"): nil,
 	} {
 		got := fieldsOf(mesh.Warnings(parseOne(t, content)))

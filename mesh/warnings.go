@@ -26,6 +26,11 @@ func Warnings(r *Resource) manifest.Errors {
 		}
 	case *VirtualNodeSpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
+		if d := s.ServiceDiscovery; d != nil && d.AWSCloudMap != nil {
+			w.errs = append(w.errs, r.Doc.FieldError("spec.serviceDiscovery.awsCloudMap", fmt.Sprintf(
+				"AWS Cloud Map is not asked: instances that it alone knows in service %s of %s get no calls; every host of the node needs an agent, which registers its endpoint",
+				manifest.Clip(d.AWSCloudMap.ServiceName), manifest.Clip(d.AWSCloudMap.NamespaceName))))
+		}
 		for i := range s.Listeners {
 			t, h := s.Listeners[i].TLS, s.Listeners[i].HealthCheck
 			warn(t != nil && t.Certificate.ACM != nil, fmt.Sprintf("spec.listeners[%d].tls.certificate.acm.certificateARN", i), "the node presents its Signet SVID")

@@ -19,7 +19,7 @@ import (
 var update = flag.Bool("update", false, "rewrite golden files; review the diff")
 
 // fewest are how many of the five walkthroughs, and their variants, are applied.
-const fewest = 3
+const fewest = 5
 
 func TestWalkthroughsOfAppMeshAreAppliedOrRefusedByField(t *testing.T) {
 	applied := 0
