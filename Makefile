@@ -13,7 +13,7 @@ PEERS    := ./attestation ./agent ./agent/limits ./agent/relay ./sds
 export SIGNET_ENVOY := $(CURDIR)/.bin/envoy
 export SIGNET_BIN   := $(CURDIR)/bin/signet
 
-.PHONY: help build tools tools-lint deps stacks-deps demo test check repeat lint e2e yesterday soak bench golden generate generated vuln fuzz clean
+.PHONY: help build tools tools-lint deps stacks-deps demo test check repeat lint e2e yesterday soak bench model golden generate generated vuln fuzz clean
 
 # Tests that wait for a time of the product's wait side by side: -parallel is not for processors here.
 # How often unit tests run: CI runs them twice, in another order each time.
@@ -128,6 +128,9 @@ soak: build tools ## the same tests with counts and durations scaled up
 
 bench: build tools ## figures beside their goals, limits and peers, in one run
 	 CGO_ENABLED=0 $(GO) test -tags bench -p 1 -count 1 -timeout 60m -run '^TestBench' -v ./test/bench/... | grep -v '^=== '
+
+model: ## write mesh/model.gen.go again, from the API model in SIGNET_SHARED
+	$(GO) run ./mesh/gen
 
 golden: ## write the golden files again; review the diff
 	$(GO) test ./xds/... ./mesh/... -update

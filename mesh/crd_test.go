@@ -60,6 +60,9 @@ func specSchema(t *testing.T, file string) *schema {
 // the fields.
 var looser = []string{".meshRef.uid required", ".virtualGatewayRef.uid required", ".meshServiceDiscovery.ipPreference enum"}
 
+// The API has these, and CRDs never had: a mesh written against the API can be written here.
+var notInCRDs = []string{".awsCloudMap.ipPreference", ".dns.ipPreference"}
+
 func TestTypesHaveEveryFieldAndConstraintOfTheCRDs(t *testing.T) {
 	fields := 0
 	for file, spec := range map[string]any{
@@ -92,7 +95,8 @@ func (c *crdCheck) object(path string, s *schema, typ reflect.Type) {
 			c.t.Errorf("%s.%s: json calls it %q", path, name, jsonName)
 		}
 		ours[name] = f
-		if s.Properties[name] == nil {
+		known := slices.ContainsFunc(notInCRDs, func(p string) bool { return strings.HasSuffix(path+"."+name, p) })
+		if s.Properties[name] == nil && !known {
 			c.t.Errorf("%s.%s: the CRD has no such field", path, name)
 		}
 	}

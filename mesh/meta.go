@@ -31,23 +31,10 @@ type LabelSelectorRequirement struct {
 	Values   []string `yaml:"values,omitempty" json:"values,omitempty"`
 }
 
-// Duration is App Mesh's pair of unit and value. The upper bound is ours: a
-// hundred years fit into every proxy's and Go's idea of a duration.
-type Duration struct {
-	Unit  string `yaml:"unit" json:"unit" check:"required enum=s,ms"`
-	Value int64  `yaml:"value" json:"value" check:"required min=0 max=3153600000"`
-}
-
 // Std is the duration as Go's.
 func (d Duration) Std() time.Duration {
 	if d.Unit == "ms" {
 		return time.Duration(d.Value) * time.Millisecond
 	}
 	return time.Duration(d.Value) * time.Second
-}
-
-// PortMapping is one port that a listener accepts, and what is spoken there.
-type PortMapping struct {
-	Port     uint32 `yaml:"port" json:"port" check:"required min=1 max=65535"`
-	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp offer=http"`
 }

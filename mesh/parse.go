@@ -42,6 +42,12 @@ func Parse(d *manifest.Document) (*Resource, error) {
 	return r, nil
 }
 
+func (ru *ruler) resource(r *Resource) {
+	ru.names(r)
+	ru.annotations(r)
+	r.Spec.(spec).check(ru)
+}
+
 func newSpec(of Kind) any {
 	for _, k := range kinds {
 		if k.Kind == of {

@@ -21,12 +21,6 @@ func (ru *ruler) fail(path, format string, args ...any) {
 	}
 }
 
-func (ru *ruler) resource(r *Resource) {
-	ru.names(r)
-	ru.annotations(r)
-	r.Spec.(spec).check(ru)
-}
-
 func (s *VirtualNodeSpec) check(ru *ruler) {
 	// Deviates: App Mesh wants service discovery wherever there is a listener;
 	// here an agent may register the endpoints (D19).

@@ -70,14 +70,22 @@ func (s *MeshSpec) lacks(u *lacking) {
 	u.when(s.EgressFilter != nil && s.EgressFilter.Type != EgressDropAll,
 		"spec.egressFilter.type", "only DROP_ALL; traffic to undeclared destinations is refused")
 	if d := s.MeshServiceDiscovery; d != nil {
-		u.when(d.IPPreference == "IPv6_ONLY" || d.IPPreference == "IPv6_PREFERRED",
-			"spec.meshServiceDiscovery.ipPreference", "IPv6; leave it out or prefer IPv4")
+		u.ipPreference("spec.meshServiceDiscovery", d.IPPreference)
 	}
+}
+
+func (u *lacking) ipPreference(path, preference string) {
+	u.when(preference == "IPv6_ONLY" || preference == "IPv6_PREFERRED", path+".ipPreference", "IPv6; leave it out or prefer IPv4")
 }
 
 func (s *VirtualNodeSpec) lacks(u *lacking) {
 	for i := range s.Listeners {
 		u.listener(fmt.Sprintf("spec.listeners[%d]", i), &s.Listeners[i])
+	}
+	if d := s.ServiceDiscovery; d != nil && d.DNS != nil {
+		u.ipPreference("spec.serviceDiscovery.dns", d.DNS.IPPreference)
+	} else if d != nil && d.AWSCloudMap != nil {
+		u.ipPreference("spec.serviceDiscovery.awsCloudMap", d.AWSCloudMap.IPPreference)
 	}
 	for i, g := range s.BackendGroups {
 		u.when(g.Name == everyService, fmt.Sprintf("spec.backendGroups[%d].name", i), "every service of a namespace; name a BackendGroup that lists the services")

@@ -37,6 +37,9 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 	}{
 		{object("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", []string{"spec.egressFilter.type", "spec.meshServiceDiscovery.ipPreference"}},
 		{object("Mesh", "m") + "spec: {egressFilter: {type: DROP_ALL}, meshServiceDiscovery: {ipPreference: IPv4_ONLY}}", nil},
+		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv6_PREFERRED}}}", []string{"spec.serviceDiscovery.dns.ipPreference"}},
+		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv4_PREFERRED}}}", nil},
+		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, ipPreference: IPv6_ONLY}}}", []string{"spec.serviceDiscovery.awsCloudMap.ipPreference"}},
 		{object("VirtualGateway", "g"), []string{"kind"}},
 		{object("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", []string{"kind"}},
 		{object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", nil},

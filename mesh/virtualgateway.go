@@ -13,20 +13,6 @@ type VirtualGatewaySpec struct {
 	MeshRef              *MeshRef                 `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
 }
 
-// VirtualGatewayListener is one port of a gateway.
-type VirtualGatewayListener struct {
-	PortMapping    GatewayPortMapping            `yaml:"portMapping" json:"portMapping" check:"required"`
-	HealthCheck    *GatewayHealthCheckPolicy     `yaml:"healthCheck,omitempty" json:"healthCheck,omitempty"`
-	TLS            *GatewayListenerTLS           `yaml:"tls,omitempty" json:"tls,omitempty"`
-	ConnectionPool *VirtualGatewayConnectionPool `yaml:"connectionPool,omitempty" json:"connectionPool,omitempty"`
-}
-
-// GatewayPortMapping is PortMapping without tcp.
-type GatewayPortMapping struct {
-	Port     uint32 `yaml:"port" json:"port" check:"required min=1 max=65535"`
-	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2"`
-}
-
 // GatewayHealthCheckPolicy is HealthCheckPolicy without tcp; the CRD does not
 // require its healthy threshold.
 type GatewayHealthCheckPolicy struct {
@@ -44,13 +30,6 @@ type GatewayListenerTLS struct {
 	Mode        string                 `yaml:"mode" json:"mode" check:"required enum=DISABLED,PERMISSIVE,STRICT"`
 	Certificate ListenerTLSCertificate `yaml:"certificate" json:"certificate" check:"required"`
 	Validation  *TLSValidation         `yaml:"validation,omitempty" json:"validation,omitempty"`
-}
-
-// VirtualGatewayConnectionPool has exactly one member, that of the listener's protocol.
-type VirtualGatewayConnectionPool struct {
-	GRPC  *RequestPool        `yaml:"grpc,omitempty" json:"grpc,omitempty" check:"one"`
-	HTTP  *HTTPConnectionPool `yaml:"http,omitempty" json:"http,omitempty" check:"one"`
-	HTTP2 *RequestPool        `yaml:"http2,omitempty" json:"http2,omitempty" check:"one"`
 }
 
 func (s *VirtualGatewaySpec) applyDefaults() {

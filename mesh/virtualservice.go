@@ -10,12 +10,6 @@ type VirtualServiceSpec struct {
 	MeshRef  *MeshRef                `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
 }
 
-// VirtualServiceProvider has exactly one member.
-type VirtualServiceProvider struct {
-	VirtualNode   *VirtualNodeProvider   `yaml:"virtualNode,omitempty" json:"virtualNode,omitempty" check:"one"`
-	VirtualRouter *VirtualRouterProvider `yaml:"virtualRouter,omitempty" json:"virtualRouter,omitempty" check:"one"`
-}
-
 // VirtualNodeProvider names a node by reference or by ARN.
 type VirtualNodeProvider struct {
 	VirtualNodeRef *Reference `yaml:"virtualNodeRef,omitempty" json:"virtualNodeRef,omitempty" check:"one"`

@@ -81,7 +81,7 @@ func (b *builder) byName(c *clusterv3.Cluster, n *mesh.VirtualNode, p uint32) {
 		Name: "envoy.cluster.dns",
 		TypedConfig: b.any(&dnsclusterv3.DnsCluster{
 			RespectDnsTtl:          true,
-			DnsLookupFamily:        b.family(n.Mesh),
+			DnsLookupFamily:        b.family(n),
 			TypedDnsResolverConfig: b.resolver(),
 			DnsFailureRefreshRate:  &dnsclusterv3.DnsCluster_RefreshRate{BaseInterval: duration(dnsRetry), MaxInterval: duration(dnsRetryMost)},
 			// LOADBALANCER is what was LOGICAL_DNS: one address at a time, and
@@ -116,12 +116,12 @@ func (b *builder) resolver() *corev3.TypedExtensionConfig {
 // is IPv4, which is all that this version supports. Not IPv4 preferred: where an
 // A query is lost and AAAA has no record, Envoy takes that for "no addresses" and
 // drops those it had, while after a time-out it keeps them.
-func (b *builder) family(meshName string) commondnsv3.DnsLookupFamily {
-	spec := b.in.Graph.Mesh(meshName)
-	if spec == nil || spec.MeshServiceDiscovery == nil {
-		return commondnsv3.DnsLookupFamily_V4_ONLY
+func (b *builder) family(n *mesh.VirtualNode) commondnsv3.DnsLookupFamily {
+	preference := n.DNS.IPPreference // a node's own holds over its mesh's
+	if spec := b.in.Graph.Mesh(n.Mesh); preference == "" && spec != nil && spec.MeshServiceDiscovery != nil {
+		preference = spec.MeshServiceDiscovery.IPPreference
 	}
-	switch spec.MeshServiceDiscovery.IPPreference {
+	switch preference {
 	case "IPv4_PREFERRED":
 		return commondnsv3.DnsLookupFamily_V4_PREFERRED
 	case "IPv6_ONLY":
