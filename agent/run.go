@@ -26,6 +26,7 @@ import (
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/child"
+	"signet.example/internal/overload"
 	"signet.example/internal/underway"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
@@ -187,6 +188,7 @@ func (a *agent) run(ctx context.Context) error {
 			return err
 		})
 	}
+	g.Go(func() error { return overload.New(limits.Memory(), a.room, a.log).Run(under) })
 	g.Go(func() error { return a.relay.Run(under) })
 	g.Go(func() error { return a.authz.Run(under) })
 	g.Go(func() error { return a.gate.Serve(under, a.sockets.authz) })

@@ -15,6 +15,7 @@ import (
 	"signet.example/agent/limits"
 	"signet.example/attestation"
 	"signet.example/internal/decode"
+	"signet.example/internal/overload"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/sds"
@@ -59,6 +60,8 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 			why = underway.ErrFull.Error()
 		case errors.Is(err, underway.ErrUnread):
 			why = underway.ErrUnread.Error()
+		case errors.Is(err, overload.ErrShort):
+			why = overload.ErrShort.Error()
 		}
 		a.log.Warn(socket+".sock: connection closed: "+why, slog.Any("uid", c.UID), slog.Any("pid", c.PID),
 			slog.Any("err", err), slog.String("hint", attestHint(err)))

@@ -58,8 +58,7 @@ func (s *server) stop(faces []face, stopWork context.CancelFunc) {
 }
 
 // agentServer is the agents' face.
-func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.Listener) *grpc.Server {
-	room := underway.New(mostUnread)
+func (s *server) agentServer(attestors *nodes.Attestors, connections *conns.Listener, room *underway.Room) *grpc.Server {
 	opts := append(agentServerOptions(s.cfg.Lifetimes.Agent), ads.ServerOptions(room.Codec())...)
 	opts = append(opts,
 		grpc.Creds(s.access.Credentials(credentials.NewTLS(s.own.TLSConfig()), room)),

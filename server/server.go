@@ -16,7 +16,9 @@ import (
 	"signet.example/authz/jwt"
 	"signet.example/identity"
 	"signet.example/internal/durable"
+	"signet.example/internal/overload"
 	"signet.example/internal/private"
+	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/internal/watched"
 	"signet.example/policy/repo"
@@ -229,14 +231,16 @@ func (s *server) serve(ctx context.Context) error {
 		where.Metrics = l.Addr().String()
 		g.Go(func() error { return s.httpFace(work, l) })
 	}
+	room := underway.New(mostUnread)
 	for _, part := range []func(context.Context) error{
+		overload.New(overload.Memory()/2, room, s.log).Run,
 		s.watch, s.watchJoins, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.common.keep,
 		s.endpoints.Run, s.sessions.Run, s.instances.Run, s.refusals.Run, s.runRetention,
 	} {
 		g.Go(func() error { return part(work) })
 	}
 	faces := []face{
-		{s.agentServer(attestors, connections), connections},
+		{s.agentServer(attestors, connections, room), connections},
 		{s.operators().GRPC(), adminL},
 	}
 	for _, f := range faces {

@@ -28,6 +28,7 @@ import (
 	"signet.example/authz"
 	"signet.example/internal/child"
 	"signet.example/internal/decode"
+	"signet.example/internal/overload"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 	"signet.example/policy"
@@ -149,6 +150,7 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
 	g.Go(func() error { return checkServer.Serve(checks) })
 
+	g.Go(func() error { return overload.New(limits.Memory(), room, d.log).Run(ctx) }) // what it was given: GOMEMLIMIT
 	g.Go(func() error {
 		defer cancel() // the agent is gone: so are we
 		return d.take(ctx, passing, checks, room)
@@ -198,6 +200,7 @@ func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed, r
 		bounded := room.Enter(kept, who, func(who string, err error) {
 			d.log.WarnContext(ctx, "connection closed", slog.String("proxy", who), slog.Any("err", err))
 		})
+		bounded.Known() // it is a proxy's
 		to.give(ctx, authz.NewConn(bounded, authz.Caller{Destination: id, Proxy: h.Proxy}))
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"signet.example/attestation"
 	"signet.example/internal/openfiles"
+	"signet.example/internal/overload"
 	"signet.example/internal/paced"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
@@ -325,6 +326,11 @@ func (c *countedConn) Close() error {
 	c.leave()
 	return c.Conn.Close()
 }
+
+// Memory is what an agent may have where it was not told: the host is its applications'.
+func Memory() int64 { return min(mostMemory, overload.Memory()/4) }
+
+const mostMemory = 1 << 30
 
 // NewUnread is for what may be under way to the sockets.
 func NewUnread() *underway.Room { return underway.New(mostLocal) }

@@ -108,6 +108,10 @@ type Room struct {
 	all   [classes]int       // bytes
 	peers map[string]int     // bytes, of those who hold any
 	held  [classes]list.List // of *Conn that hold some, those first whose bytes have been there longest
+	open  map[*Conn]struct{} // that did not give way and are not closed
+
+	// paused is closed where reading goes on; nil where it was not stopped.
+	paused atomic.Pointer[chan struct{}]
 }
 
 // Of a connection nothing is known yet, or it is of somebody who has something here.
@@ -119,7 +123,7 @@ const (
 
 // New returns an empty room.
 func New(m Most) *Room {
-	return &Room{most: m, patience: patience, blocked: blocked, peers: map[string]int{}}
+	return &Room{most: m, patience: patience, blocked: blocked, peers: map[string]int{}, open: map[*Conn]struct{}{}}
 }
 
 // Bytes is how many bytes are under way.
@@ -150,10 +154,12 @@ type Conn struct {
 	// written the ends of all of them: no peer is slow for them.
 	ended atomic.Int64
 	going atomic.Int64 // calls that began and have not ended
+	moved atomic.Int64 // bytes in both directions, whatever they are
 	// writing is when the write that is under way began, or, below zero, when the last
 	// ended: nanoseconds since begun.
 	writing atomic.Int64
 	begun   time.Time
+	gone    chan struct{} // closed when it is out
 	// What the Room has weighed of keeps and answers, for a look without its lock.
 	seen, free atomic.Int64
 	over       atomic.Bool // it was more than is free
@@ -172,16 +178,21 @@ type Conn struct {
 	mark        int           // once so many are taken, all that was there when it was set is
 	at          *list.Element // in room.held; nil where nothing is under way
 	calls       int           // that are open
+	lately      int64         // of moved: what was before counts for half at each look
+	aged        int64         // moved at the last look
 	out         bool          // it gave way or is closed
 }
 
 // Enter counts what comes over conn, which is plaintext HTTP/2. The server that reads
 // it needs the Room's Handler. gaveWay may be nil.
 func (r *Room) Enter(conn net.Conn, peer string, gaveWay func(peer string, err error)) *Conn {
-	c := &Conn{Conn: conn, room: r, peer: peer, gaveWay: gaveWay, begun: time.Now()}
+	c := &Conn{Conn: conn, room: r, peer: peer, gaveWay: gaveWay, begun: time.Now(), gone: make(chan struct{})}
 	c.streams.open = map[uint32]opened{}
 	c.frames = newFrames(&c.settled, &c.streams)
 	c.free.Store(freeConn)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open[c] = struct{}{}
 	return c
 }
 
@@ -230,7 +241,9 @@ func (r *Room) become(c *Conn, peer string, served bool) (out []*Conn, err error
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
 	c.streams.handled() // all before: whoever reads asks for more
+	c.wait()
 	n, err := c.Conn.Read(b)
+	c.moved.Add(int64(n))
 	if err != nil && endOfTheOther(err) && !c.ending.Load() {
 		c.left.Store(true)
 	}
@@ -265,6 +278,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	c.writing.Store(max(1, int64(now.Sub(c.begun))))
 	_ = c.SetWriteDeadline(now.Add(c.room.patience)) // where it fails, so does Write
 	n, err := c.Conn.Write(b)
+	c.moved.Add(int64(n))
 	c.writing.Store(-int64(time.Since(c.begun)))
 	ends, unread := 0, 0
 	messages := c.written.take(b[:n], func(id uint32) {
@@ -530,7 +544,11 @@ func (r *Room) take(c *Conn, n int) {
 // leave counts a connection out. The caller holds mu.
 func (r *Room) leave(c *Conn) {
 	r.take(c, c.read-c.taken)
+	if !c.out {
+		close(c.gone)
+	}
 	c.out = true
+	delete(r.open, c)
 	if c.look != nil {
 		c.look.Stop()
 	}

@@ -23,6 +23,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
+	"signet.example/internal/overload"
 	"signet.example/internal/underway"
 	"signet.example/test/parts"
 )
@@ -149,7 +150,7 @@ func newRig(t *testing.T, most underway.Most) *rig {
 	}
 	r.addr = l.Addr().String()
 	s := grpc.NewServer(grpc.Creds(counting{insecure.NewCredentials(), r.room, func(peer string, err error) {
-		if !errors.Is(err, underway.ErrFull) && !errors.Is(err, underway.ErrUnread) {
+		if !errors.Is(err, underway.ErrFull) && !errors.Is(err, underway.ErrUnread) && !errors.Is(err, overload.ErrShort) {
 			t.Error(err)
 		}
 		r.mu.Lock()
