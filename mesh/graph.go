@@ -164,19 +164,31 @@ type Route struct {
 	Retry    *Retry // nil: the documented default of App Mesh
 }
 
-// Match is which requests a route takes: Prefix or Path (exact), and all Headers.
+// Match is which requests a route takes: Prefix, Path (exact) or PathRegex (RE2, of a
+// whole path), and all of the others that are not empty.
 type Match struct {
-	Prefix, Path string
-	Headers      []HeaderMatch
+	Prefix, Path, PathRegex string
+	Method, Scheme          string
+	Query                   []QueryMatch
+	Headers                 []HeaderMatch
+	Port                    uint32 // of the router's listener; 0 for each
 }
 
-// HeaderMatch is one condition: Exact, Prefix or Suffix where not empty, else
-// that the header is present. Invert turns it round.
+// QueryMatch is one condition on the query: a parameter of the name with this value,
+// as it is written, or with any where Present.
+type QueryMatch struct {
+	Name, Exact string
+	Present     bool
+}
+
+// HeaderMatch is one condition: Exact, Prefix, Suffix, Regex (RE2, of a whole value)
+// or Range where not empty, else that the header is present. Invert turns it round.
 type HeaderMatch struct {
-	Name                  string
-	Exact, Prefix, Suffix string
-	Present               bool
-	Invert                bool
+	Name                         string
+	Exact, Prefix, Suffix, Regex string
+	Range                        *MatchRange
+	Present                      bool
+	Invert                       bool
 }
 
 // WeightedTarget is one node, its share, and the port there.

@@ -119,6 +119,8 @@ func (g generator) text(check map[string]string, name string) string {
 	low, high := span(check["len"], 0, 1000)
 	s := ""
 	switch {
+	case name == "Regex":
+		return g.pick([]string{"a", "/[0-9]+", `\.x?`, "yes", "~"})
 	case name == "AWSName" || check["pattern"] == "host":
 		return fmt.Sprintf("n%d", g.IntN(1000))
 	case check["pattern"] == "path":

@@ -1,8 +1,10 @@
 package mesh
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 func (b *builder) router(r *Resource) {
@@ -63,16 +65,28 @@ func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec) (We
 }
 
 func resolveMatch(m *HTTPRouteMatch) Match {
-	out := Match{Prefix: m.Prefix}
+	out := Match{Prefix: m.Prefix, Method: m.Method, Scheme: m.Scheme, Headers: resolveHeaders(m.Headers), Port: m.Port}
 	if m.Path != nil {
-		out.Path = m.Path.Exact
+		out.Path, out.PathRegex = m.Path.Exact, m.Path.Regex
 	}
-	for _, h := range m.Headers {
-		to := HeaderMatch{Name: h.Name, Invert: h.Invert != nil && *h.Invert, Present: h.Match == nil}
-		if h.Match != nil {
-			to.Exact, to.Prefix, to.Suffix = h.Match.Exact, h.Match.Prefix, h.Match.Suffix
+	for _, q := range m.QueryParameters {
+		to := QueryMatch{Name: q.Name, Present: q.Match == nil || q.Match.Exact == ""}
+		if !to.Present {
+			to.Exact = q.Match.Exact
 		}
-		out.Headers = append(out.Headers, to)
+		out.Query = append(out.Query, to)
+	}
+	return out
+}
+
+func resolveHeaders(headers []HTTPRouteHeader) []HeaderMatch {
+	var out []HeaderMatch
+	for _, h := range headers {
+		to := HeaderMatch{Name: h.Name, Invert: h.Invert != nil && *h.Invert, Present: h.Match == nil}
+		if m := h.Match; m != nil {
+			to.Exact, to.Prefix, to.Suffix, to.Regex, to.Range = m.Exact, m.Prefix, m.Suffix, m.Regex, m.Range
+		}
+		out = append(out, to)
 	}
 	return out
 }
@@ -82,23 +96,32 @@ func resolveMatch(m *HTTPRouteMatch) Match {
 const lastPriority = 1000
 
 // sortRoutes puts routes in the order in which App Mesh tries them: by
-// priority, 0 first; then the more specific first, an exact path before a
-// prefix and the longer before the shorter; then those with more header
-// conditions; and last as written.
+// priority, 0 first; then an exact path before the others, and the longer before
+// the shorter, a prefix before an expression of the same length; then those with
+// more conditions. What is left is by name, so that the order of a resource never
+// changes what is served.
 func sortRoutes(routes []Route) {
-	slices.SortStableFunc(routes, func(a, b Route) int {
-		for _, d := range []int64{
-			a.order() - b.order(),
-			int64(len(b.Match.Path)) - int64(len(a.Match.Path)),
-			int64(len(b.Match.Prefix)) - int64(len(a.Match.Prefix)),
-			int64(len(b.Match.Headers)) - int64(len(a.Match.Headers)),
-		} {
-			if d != 0 {
-				return int(d)
-			}
-		}
-		return 0
+	slices.SortFunc(routes, func(a, b Route) int {
+		return cmp.Or(
+			cmp.Compare(a.order(), b.order()),
+			cmp.Compare(len(b.Match.Path), len(a.Match.Path)),
+			cmp.Compare(len(b.Match.Prefix)+len(b.Match.PathRegex), len(a.Match.Prefix)+len(a.Match.PathRegex)),
+			cmp.Compare(len(a.Match.PathRegex), len(b.Match.PathRegex)),
+			cmp.Compare(b.Match.conditions(), a.Match.conditions()),
+			strings.Compare(a.Name, b.Name),
+		)
 	})
+}
+
+// conditions is how many there are beside the path.
+func (m Match) conditions() int {
+	n := len(m.Headers) + len(m.Query)
+	for _, given := range []string{m.Method, m.Scheme} {
+		if given != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (r Route) order() int64 {

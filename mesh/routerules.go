@@ -50,6 +50,7 @@ func (ru *ruler) httpRoute(path string, listeners []VirtualRouterListener, r *HT
 	// API model, HttpRouteMatch: path and prefix exclude each other, and one is needed.
 	ru.pathOrPrefix(path+".match", r.Match.Path, r.Match.Prefix, true)
 	ru.headers(path+".match.headers", r.Match.Headers)
+	ru.queryParameters(path+".match.queryParameters", r.Match.QueryParameters)
 	ru.matchPort(path+".match.port", listeners, r.Match.Port)
 	ru.targets(path, r.Action.WeightedTargets)
 	if p := r.RetryPolicy; p != nil && len(p.HTTPRetryEvents)+len(p.TCPRetryEvents) == 0 {
@@ -64,10 +65,27 @@ func (ru *ruler) pathOrPrefix(path string, exact *HTTPPathMatch, prefix string, 
 	case exact == nil && prefix == "" && needed:
 		ru.fail(path, "needs prefix or path")
 	}
+	if exact != nil {
+		ru.regex(path+".path.regex", exact.Regex)
+	}
 }
+
+// queryParameters: Envoy takes names of at most 1,024 bytes.
+func (ru *ruler) queryParameters(path string, list []QueryParameter) {
+	for i, q := range list {
+		if len(q.Name) > maxQueryName {
+			ru.fail(fmt.Sprintf("%s[%d].name", path, i), "has %d bytes; must have 1 to %d", len(q.Name), maxQueryName)
+		}
+	}
+}
+
+const maxQueryName = 1024
 
 func (ru *ruler) headers(path string, headers []HTTPRouteHeader) {
 	for i, h := range headers {
+		if h.Match != nil {
+			ru.regex(fmt.Sprintf("%s[%d].match.regex", path, i), h.Match.Regex)
+		}
 		if h.Match != nil && h.Match.Range != nil && h.Match.Range.Start >= h.Match.Range.End {
 			ru.fail(fmt.Sprintf("%s[%d].match.range", path, i), "start %d is not before end %d, which is exclusive", h.Match.Range.Start, h.Match.Range.End)
 		}
@@ -131,6 +149,7 @@ func (s *GatewayRouteSpec) check(ru *ruler) {
 		path := "spec." + name
 		ru.pathOrPrefix(path+".match", r.Match.Path, r.Match.Prefix, r.Match.Hostname == nil)
 		ru.headers(path+".match.headers", r.Match.Headers)
+		ru.queryParameters(path+".match.queryParameters", r.Match.QueryParameters)
 		ru.gatewayTarget(path, r.Action.Target)
 	}
 }

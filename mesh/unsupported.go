@@ -15,9 +15,7 @@ package mesh
 //	                  logging.accessLog.file.path
 //	BackendGroup      virtualservices
 //	VirtualService    provider virtualNode, virtualRouter, none
-//	VirtualRouter     one listener of protocol http; httpRoute with match.prefix or match.path.exact,
-//	                  headers (exact, prefix, suffix, present, invert), match.port if it is the
-//	                  listener's; weightedTargets with port; timeout; retryPolicy; priority
+//	VirtualRouter     listeners of protocol http; httpRoute, all of it except method CONNECT
 
 import (
 	"fmt"
@@ -186,7 +184,6 @@ func (u *lacking) names(path string, s *SubjectAlternativeNames) {
 func (s *VirtualRouterSpec) lacks(u *lacking) {
 	for i, l := range s.Listeners {
 		u.protocol(fmt.Sprintf("spec.listeners[%d].portMapping.protocol", i), l.PortMapping.Protocol)
-		u.when(i > 0, fmt.Sprintf("spec.listeners[%d]", i), "more than one listener of a router")
 	}
 	for i := range s.Routes {
 		path := fmt.Sprintf("spec.routes[%d]", i)
@@ -201,16 +198,10 @@ func (s *VirtualRouterSpec) lacks(u *lacking) {
 }
 
 func (u *lacking) match(path string, m *HTTPRouteMatch) {
-	u.when(m.Method != "", path+".method", "matching by method")
-	u.when(m.Scheme != "", path+".scheme", "matching by scheme")
-	u.when(len(m.QueryParameters) > 0, path+".queryParameters", "matching by query parameter")
-	u.when(m.Path != nil && m.Path.Regex != "", path+".path.regex", "matching by regular expression; use prefix or path.exact")
-	for i, h := range m.Headers {
-		if h.Match == nil {
-			continue
-		}
-		header := fmt.Sprintf("%s.headers[%d].match", path, i)
-		u.when(h.Match.Regex != "", header+".regex", "matching by regular expression; use exact, prefix or suffix")
-		u.when(h.Match.Range != nil, header+".range", "matching by range; use exact, prefix or suffix")
+	u.when(m.Method == "CONNECT", path+".method", "CONNECT, which no proxy of a mesh lets through")
+	for i, q := range m.QueryParameters {
+		// Of an empty value nothing is left that could be told from none.
+		at := fmt.Sprintf("%s.queryParameters[%d].match", path, i)
+		u.when(q.Match != nil && q.Match.Exact == "", at, "matching an empty value; leave match out for a parameter that is there")
 	}
 }

@@ -181,9 +181,12 @@ func (m *mesher) routes() string {
 		if m.coin() {
 			fmt.Fprintf(&b, "      priority: %d\n", m.Intn(1001))
 		}
-		match := m.pick("prefix: /", "prefix: /a.b", "path: {exact: /x}")
+		match := m.pick("prefix: /", "prefix: /a.b", "path: {exact: /x}", "path: {regex: '/[0-9]+'}")
 		if m.coin() {
-			match += ", headers: [{name: x-h, match: {" + m.pick("exact", "prefix", "suffix") + ": a.b}}, {name: x-i, invert: true}]"
+			match += m.pick(", method: GET", ", method: POST", ", scheme: https", ", queryParameters: [{name: q}, {name: r, match: {exact: '1'}}]", ", port: 80")
+		}
+		if m.coin() {
+			match += ", headers: [{name: x-h, match: {" + m.pick("exact", "prefix", "suffix", "regex") + ": a.b}}, {name: x-i, invert: true}]"
 		}
 		fmt.Fprintf(&b, "      httpRoute:\n        match: {%s}\n        action:\n          weightedTargets:\n", match)
 		for j := range 1 + m.Intn(3) {

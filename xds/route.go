@@ -43,6 +43,9 @@ func (b *builder) serviceRoutes(s backend, p uint32) []*routev3.Route {
 	}
 	var routes []*routev3.Route
 	for _, r := range s.router.Routes {
+		if r.Match.Port != 0 && r.Match.Port != p {
+			continue
+		}
 		routes = append(routes, b.route(s, r)...)
 	}
 	return routes

@@ -1,0 +1,83 @@
+package xdstest_test
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+// caller is a proxy by which one node calls the others, which are no proxies but
+// plain servers at addresses of their own, so that a test of routes has one Envoy.
+type caller struct {
+	proxy *running
+	stub  *stub
+	out   string // the proxy's way out
+	port  uint32 // of each node's listener
+}
+
+// callee is a node by which nothing is called: what serves for it, and what its spec
+// says, both in one line. PORT is its port, of protocol http unless listener says more.
+type callee struct {
+	name, listener string
+	serve          http.Handler
+}
+
+// answers says its name.
+func answers(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-By", name)
+		if name == "secure" {
+			w.WriteHeader(http.StatusAccepted)
+		}
+	})
+}
+
+// plain is a listener's spec by protocol, without TLS.
+func plain(protocol string) string {
+	return "portMapping: {port: PORT, protocol: " + protocol + "}, tls: {mode: DISABLED, certificate: {acm: {certificateARN: a}}}"
+}
+
+// startCaller serves the callees and runs front's proxy, whose backends are the
+// services of manifest.
+func startCaller(t *testing.T, manifest string, services []string, callees ...callee) *caller {
+	t.Helper()
+	text := new(strings.Builder)
+	text.WriteString("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n---\n" +
+		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: front}\nspec:\n  backends:\n")
+	for _, s := range services {
+		fmt.Fprintf(text, "    - virtualService: {virtualServiceRef: {name: %s}}\n", s)
+	}
+	var port uint32
+	for _, c := range callees {
+		host := loopback()
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port = uint32(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+		srv := &http.Server{Handler: c.serve, ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
+		srv.Protocols.SetHTTP1(true)
+		srv.Protocols.SetUnencryptedHTTP2(true)
+		done := make(chan struct{})
+		go func() { defer close(done); _ = srv.Serve(l) }() // ends by Close
+		t.Cleanup(func() { _ = srv.Close(); <-done })
+		fmt.Fprintf(text, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec: {listeners: [{%s}], serviceDiscovery: {dns: {hostname: %s}}}\n", c.name, c.listener, host)
+	}
+	text.WriteString(manifest)
+	bind, stub := loopback(), startStub(t)
+	all := strings.ReplaceAll(text.String(), "PORT", strconv.FormatUint(uint64(port), 10))
+	c := xdstest.Case{
+		Name: "front", Mesh: "shop", Node: "front",
+		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(all)), TrustDomain: xdstest.TrustDomain},
+		Shape: xdstest.Shape,
+	}
+	c.Shape.Bind, c.Shape.Egress, c.Shape.AuthzSocket, c.Shape.WayoutSocket = bind, xdstest.EgressOn(bind), stub.socket, stub.socket
+	return &caller{proxy: startProxy(t, c, newPKI(t)), stub: stub, out: c.Shape.Egress.String(), port: port}
+}
