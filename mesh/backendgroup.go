@@ -19,7 +19,7 @@ type BackendGroupSpec struct {
 }
 
 // names: a backend group is a Kubernetes idea, App Mesh gives it no name.
-func (s *BackendGroupSpec) names() (*string, *MeshRef) { return nil, s.MeshRef }
+func (s *BackendGroupSpec) names() (*string, **MeshRef) { return nil, &s.MeshRef }
 
 func (*BackendGroupSpec) check(*ruler) {}
 

@@ -86,11 +86,16 @@ func (b *builder) each(rs []*Resource, k Kind, do func(*Resource)) {
 }
 
 func (b *builder) fail(r *Resource, path, format string, args ...any) {
-	b.errs = append(b.errs, r.fieldError(path, fmt.Sprintf(format, args...)))
+	b.add(r, r.fieldError(path, fmt.Sprintf(format, args...)))
 }
 
 func (b *builder) dangling(r *Resource, path, to, where string) {
-	b.errs = append(b.errs, r.Doc.DanglingError(path, fmt.Sprintf("%s refers to %s", r, to), where))
+	b.add(r, r.Doc.DanglingError(path, fmt.Sprintf("%s refers to %s", r, to), where))
+}
+
+func (b *builder) add(r *Resource, e *manifest.Error) {
+	e.Object = r.String()
+	b.errs = append(b.errs, e)
 }
 
 func (r *Resource) objectKey() objectKey {

@@ -26,6 +26,6 @@ type GatewayRouteVirtualService struct {
 	VirtualServiceARN string     `yaml:"virtualServiceARN,omitempty" json:"virtualServiceARN,omitempty" check:"one len=1.."`
 }
 
-func (s *GatewayRouteSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+func (s *GatewayRouteSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
 
 func (*GatewayRouteSpec) lacks(*lacking) {}

@@ -36,12 +36,21 @@ func AssignMeshes(resources []*Resource) error {
 		}
 		name, err := meshOf(r, byObject, byName, names, unread)
 		if err != nil {
+			err.Object = r.String()
 			errs = append(errs, err)
 			continue
 		}
 		r.Mesh = name
 	}
 	return errs.OrNil()
+}
+
+// JoinMesh names the mesh in an object that names none; "" changes nothing. The object
+// must not be shared yet.
+func (r *Resource) JoinMesh(name string) {
+	if _, ref := r.Spec.(spec).names(); ref != nil && *ref == nil && name != "" {
+		*ref, r.Mesh = &MeshRef{Name: name}, name
+	}
 }
 
 func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, names []string, unread string) (string, *manifest.Error) {

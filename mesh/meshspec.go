@@ -24,6 +24,6 @@ const (
 	EgressAllowAll = "ALLOW_ALL"
 )
 
-func (s *MeshSpec) names() (*string, *MeshRef) { return &s.AWSName, nil }
+func (s *MeshSpec) names() (*string, **MeshRef) { return &s.AWSName, nil }
 
 func (*MeshSpec) check(*ruler) {}

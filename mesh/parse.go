@@ -15,10 +15,39 @@ const reservedMesh = "signet"
 // needs no other object, and fills in the defaults that App Mesh shows.
 // Defaults that it does not show (timeouts, retries) are the Graph's.
 func Parse(d *manifest.Document) (*Resource, error) {
-	if d.APIVersion == SignetGroupVersion || d.Foreign() {
-		return nil, d.FieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))
+	r, unknown, wrong := parse(d)
+	if wrong = unknown.With(wrong); len(wrong) == 0 {
+		return r, nil
 	}
-	r := &Resource{
+	if r != nil {
+		wrong = wrong.With(Unsupported(r))
+	}
+	return nil, wrong
+}
+
+// ParseLoosely is Parse for what Kubernetes took: a field that the kind does not have is
+// dropped, as it was there, and returned.
+func ParseLoosely(d *manifest.Document) (r *Resource, dropped manifest.Errors, err error) {
+	r, unknown, wrong := parse(d)
+	var rest manifest.Errors
+	for _, e := range append(wrong, unknown...) {
+		if e.Unknown {
+			dropped = append(dropped, e)
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	rest.Sort()
+	return r, dropped, rest.OrNil()
+}
+
+// parse returns no resource where it could not be read; then all that is wrong is in
+// wrong. Else unknown are the fields that the kind does not have.
+func parse(d *manifest.Document) (r *Resource, unknown, wrong manifest.Errors) {
+	if d.APIVersion == SignetGroupVersion || d.Foreign() {
+		return nil, nil, manifest.Errors{d.FieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))}
+	}
+	r = &Resource{
 		Kind: Kind(d.Kind), ObjectName: d.Name, Namespace: d.Namespace,
 		Labels: d.Labels, Annotations: d.Annotations, Spec: newSpec(Kind(d.Kind)), Doc: d,
 	}
@@ -26,20 +55,16 @@ func Parse(d *manifest.Document) (*Resource, error) {
 		r.Namespace = "" // as Kubernetes does for what is cluster-wide; Warnings says so
 	}
 	if r.Spec == nil {
-		return nil, d.FieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))
+		return nil, nil, manifest.Errors{d.FieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))}
 	}
-	wrong := manifest.AsErrors(d.Decode(r.Spec))
-	if slices.ContainsFunc(wrong, func(e *manifest.Error) bool { return !e.Unknown }) {
-		return nil, wrong // fields are not held against others that could not be read
+	unknown = manifest.AsErrors(d.Decode(r.Spec))
+	if slices.ContainsFunc(unknown, func(e *manifest.Error) bool { return !e.Unknown }) {
+		return nil, nil, unknown // fields are not held against others that could not be read
 	}
 	rules := &ruler{doc: d}
 	rules.resource(r)
-	wrong = wrong.With(rules.errs)
 	r.applyDefaults()
-	if len(wrong) > 0 {
-		return nil, wrong.With(Unsupported(r))
-	}
-	return r, nil
+	return r, unknown, rules.errs
 }
 
 func (ru *ruler) resource(r *Resource) {
@@ -69,7 +94,13 @@ func joinKinds() string {
 }
 
 // names is where the App Mesh name and the mesh of the object stand.
-func (r *Resource) names() (awsName *string, ref *MeshRef) { return r.Spec.(spec).names() }
+func (r *Resource) names() (awsName *string, ref *MeshRef) {
+	awsName, at := r.Spec.(spec).names()
+	if at != nil {
+		ref = *at
+	}
+	return awsName, ref
+}
 
 func (r *Resource) applyDefaults() {
 	awsName, ref := r.names()

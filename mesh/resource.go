@@ -50,9 +50,9 @@ var kinds = []KindInfo{
 // applyDefaults, too, and sameToOthers, which reports whether what refers to an object
 // sees no difference to another spec of it.
 type spec interface {
-	// names is where App Mesh's name of the object stands, nil for a kind that has
-	// none, and which mesh it names.
-	names() (awsName *string, ref *MeshRef)
+	// names is where App Mesh's name of the object stands, and where the mesh that it
+	// names; nil for a kind that has none.
+	names() (awsName *string, ref **MeshRef)
 	// check finds what one field's rule cannot say.
 	check(*ruler)
 	// lacks finds what this version does not translate.

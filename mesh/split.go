@@ -16,6 +16,14 @@ func Split(file string, content []byte) ([]*manifest.Document, error) {
 	return manifests.Split(file, content)
 }
 
+// SplitTemplate is Split of a template whose placeholders may have no value; unfilled is
+// that of [manifest.Format].
+func SplitTemplate(file string, content []byte, unfilled func(string) (string, []string)) ([]*manifest.Document, error) {
+	format := *manifests
+	format.Unfilled = unfilled
+	return format.Split(file, content)
+}
+
 var (
 	anAPIVersion   = regexp.MustCompile(`(?m)^[\s{]*"?apiVersion"?\s*:`)
 	cloudFormation = regexp.MustCompile(`(?m)^[\s{]*"?AWSTemplateFormatVersion"?\s*:|\bAWS::AppMesh::`)

@@ -43,6 +43,6 @@ func (s *VirtualGatewaySpec) applyDefaults() {
 	}
 }
 
-func (s *VirtualGatewaySpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+func (s *VirtualGatewaySpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
 
 func (*VirtualGatewaySpec) lacks(*lacking) {}

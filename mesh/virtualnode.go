@@ -50,4 +50,4 @@ func (s *VirtualNodeSpec) applyDefaults() {
 	}
 }
 
-func (s *VirtualNodeSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+func (s *VirtualNodeSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }

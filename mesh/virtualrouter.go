@@ -29,4 +29,4 @@ type WeightedTargetSpec struct {
 	Port           uint32     `yaml:"port,omitempty" json:"port,omitempty" check:"min=1 max=65535"`
 }
 
-func (s *VirtualRouterSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+func (s *VirtualRouterSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }

@@ -22,6 +22,6 @@ type VirtualRouterProvider struct {
 	VirtualRouterARN string     `yaml:"virtualRouterARN,omitempty" json:"virtualRouterARN,omitempty" check:"one len=1.."`
 }
 
-func (s *VirtualServiceSpec) names() (*string, *MeshRef) { return &s.AWSName, s.MeshRef }
+func (s *VirtualServiceSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
 
 func (*VirtualServiceSpec) lacks(*lacking) {}

@@ -17,9 +17,14 @@ type decoder struct {
 	settings bool // durations have a type of their own, and a number is text where text is wanted
 }
 
-func (dec *decoder) fail(at pos, path, msg string) {
+func (dec *decoder) fail(at pos, path, msg string) { dec.wrong(&value{at: at}, path, msg) }
+
+// wrong is fail about a value, which may be right once it has one.
+func (dec *decoder) wrong(v *value, path, msg string) {
 	if len(dec.errs) < MaxErrors {
-		dec.errs = append(dec.errs, dec.src.errorAt(at, path, msg))
+		e := dec.src.errorAt(v.at, path, msg)
+		e.Unfilled = v.unfilled
+		dec.errs = append(dec.errs, e)
 	}
 }
 
@@ -85,7 +90,9 @@ func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
 	case reflect.String:
 		if dec.wants(path, v, isString) {
 			to.SetString(v.text)
-			dec.check(path, v.at, r.text(v.text))
+			if problem := r.text(v.text); problem != "" {
+				dec.wrong(v, path, problem)
+			}
 		}
 	case reflect.Bool:
 		if dec.wants(path, v, isBool) {
@@ -106,6 +113,9 @@ func (dec *decoder) wants(path string, v *value, want shape) bool {
 	}
 	hint := ""
 	switch {
+	case len(v.unfilled) > 0:
+		dec.wrong(v, path, fmt.Sprintf("must be %s, and %s has no value", want, v.text))
+		return false
 	case want == isString && v.shape < isString && v.shape != isNull:
 		hint = ": quote it"
 	case want != isString && v.shape == isString && (want == isInt || want == isBool):
@@ -126,7 +136,7 @@ func (dec *decoder) text(path string, v *value, to reflect.Value) {
 		return
 	}
 	if err := to.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(v.text)); err != nil {
-		dec.fail(v.at, path, err.Error())
+		dec.wrong(v, path, err.Error())
 	}
 }
 

@@ -8,6 +8,9 @@
 // it into a struct by yaml and `check` tags. [Encode] is the way back, in a form
 // that readers of YAML 1.1 and 1.2 take for the same.
 //
+// [Document.Leaves] lists what was given in a document. Of a template whose placeholders
+// have no value, Format.Unfilled knows: what is wrong because of one says so.
+//
 // [ReadSettings] reads a file without an envelope in the same way.
 //
 // Every mistake is an [Error] with file, line, column and field path; all

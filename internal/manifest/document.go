@@ -188,7 +188,12 @@ func (d *Document) FieldError(path, msg string) *Error {
 	if d == nil || d.root == nil {
 		return &Error{Field: path, Msg: msg}
 	}
-	return d.errorAt(d.find(path), path, msg)
+	at, v := d.find(path)
+	e := d.errorAt(at, path, msg)
+	if v != nil {
+		e.Unfilled = v.unfilled
+	}
+	return e
 }
 
 // DanglingError is about a reference at path to what does not exist; says is the
@@ -201,8 +206,9 @@ func (d *Document) DanglingError(path, says, where string) *Error {
 
 func (d *Document) errorAt(at pos, path, msg string) *Error { return d.src.errorAt(at, path, msg) }
 
-// find follows a path such as spec.routes[1].name as far as it was written.
-func (d *Document) find(path string) pos {
+// find follows a path such as spec.routes[1].name as far as it was written; the value is
+// nil where it ends before.
+func (d *Document) find(path string) (pos, *value) {
 	v, at := d.root, d.root.at
 	for path != "" {
 		name, rest := path, ""
@@ -212,11 +218,11 @@ func (d *Document) find(path string) pos {
 		path = strings.TrimPrefix(rest, ".")
 		next, nextAt := v.step(name)
 		if next == nil {
-			return at
+			return at, nil
 		}
 		v, at = next, nextAt
 	}
-	return at
+	return at, v
 }
 
 // step goes to a member ("name") or an item ("[3]").

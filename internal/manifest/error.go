@@ -22,12 +22,17 @@ type Error struct {
 	// Dangling is what the document says of something that does not exist, as "route r
 	// refers to virtualNode n"; "" for every other mistake.
 	Dangling string
+	// Object is what the mistake is of, as messages name it; "" where that is the document.
+	Object string
 	// Exported is true for a field that an API server wrote.
 	Exported bool
 	// Unknown is true for a field that there is not. What stands beside it was read.
 	Unknown bool
 	// Meant is the field that an unknown one probably means; "" where none is like it.
 	Meant string
+	// Unfilled are the placeholders without a value in what stands at the place: it may
+	// be right with one.
+	Unfilled []string
 	// Lacks is the key that is missing where that is the mistake; "" for every other one.
 	Lacks string
 }

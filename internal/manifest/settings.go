@@ -89,7 +89,7 @@ func (s *Settings) placed(e *Error) *Error {
 	if s.doc == nil || e.Field == "" {
 		return &Error{File: s.file, Field: e.Field, Msg: e.Msg}
 	}
-	at := s.doc.find(e.Field)
+	at, _ := s.doc.find(e.Field)
 	if at == s.doc.root.at && !s.doc.Has(e.Field) {
 		return &Error{File: s.file, Field: e.Field, Msg: e.Msg} // the key is not there, nor what it stands in
 	}

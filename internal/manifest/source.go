@@ -18,6 +18,8 @@ type source struct {
 	first int // number of its first line in the file
 
 	tokens int // that it has, once it was parsed
+
+	unfilled func(string) (string, []string) // of the format; may be nil
 }
 
 // posOf maps a token's place in the document to the file's.

@@ -55,6 +55,9 @@ type Format struct {
 	// Reject, if set, returns why a text is not read at all, "" if it is: one error
 	// about a whole file says more than one about each thing in it.
 	Reject func(text string) string
+	// Unfilled, if set, returns a string as its author wrote it, and the names of the
+	// placeholders in it that have no value: it is not known what the string is.
+	Unfilled func(text string) (written string, names []string)
 }
 
 // Split takes a YAML stream (or one JSON text) apart into its documents, none
@@ -65,7 +68,7 @@ func (f *Format) Split(file string, content []byte) ([]*Document, error) {
 	var errs Errors
 	read, empty, work := 0, 0, 0
 	for p := range pieces(content) {
-		src := &source{file: file, text: p.text, first: p.first}
+		src := &source{file: file, text: p.text, first: p.first, unfilled: f.Unfilled}
 		stop := ""
 		switch {
 		case len(errs) >= maxFileErrors:

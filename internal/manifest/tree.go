@@ -39,6 +39,8 @@ type value struct {
 	fields []field
 	size   int
 	depth  int
+
+	unfilled []string // placeholders without a value in text
 }
 
 type field struct {
@@ -146,8 +148,10 @@ func (t *tree) scalar(path string, at pos, n ast.Node) *value {
 		v.shape, v.flag = isBool, n.Value
 	case *ast.StringNode:
 		v.shape, v.text = isString, n.Value
+		t.written(v)
 	case *ast.LiteralNode:
 		v.shape, v.text = isString, n.Value.Value
+		t.written(v)
 	case *ast.IntegerNode:
 		return t.integer(path, v, n.GetToken().Value)
 	case *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
@@ -156,6 +160,13 @@ func (t *tree) scalar(path string, at pos, n ast.Node) *value {
 		return t.fail(at, path, fmt.Sprintf("is a YAML %s, which is not accepted", n.Type()))
 	}
 	return v
+}
+
+// written turns a string back to what its author wrote.
+func (t *tree) written(v *value) {
+	if t.src.unfilled != nil {
+		v.text, v.unfilled = t.src.unfilled(v.text)
+	}
 }
 
 // integer takes decimal only: 010 is eight in YAML 1.1, which kubectl reads,
@@ -222,6 +233,16 @@ func (t *tree) child(path string, parent *value, n ast.Node) *value {
 func (t *tree) key(path string, at pos, k ast.MapKeyNode) (string, bool) {
 	switch k := k.(type) {
 	case *ast.StringNode:
+		if t.src.unfilled != nil {
+			if written, names := t.src.unfilled(k.Value); len(names) > 0 {
+				if len(t.errs) < MaxErrors {
+					e := t.src.errorAt(at, path, fmt.Sprintf("the name of a field is not known: %s has no value", Clip(written)))
+					e.Unfilled = names
+					t.errs = append(t.errs, e)
+				}
+				return "", false
+			}
+		}
 		if len(k.Value) <= maxKey {
 			return k.Value, true
 		}
