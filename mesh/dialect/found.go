@@ -78,6 +78,8 @@ type Finding struct {
 	Outcome Outcome
 	// Text is what there is to say of it.
 	Text string
+	// Unfilled are the placeholders without a value because of which it is not known.
+	Unfilled []string
 	// Excerpt is the source with a caret, "" where there is none.
 	Excerpt string
 }

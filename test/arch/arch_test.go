@@ -62,7 +62,7 @@ var imports = map[string][]string{
 	"server/views":    {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/fleet", "server/kinds", "internal"},
 	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/policies", "server/kinds", "server/model", "server/signer", "server/fault", "server/shared", "server/conns", "server/fleet", "server/groups", "server/access", "server/admin", "server/check", "server/views", "internal", "proxy"},
 	"dev":             {"api"},
-	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "policy", "policy/check", "policy/repo", "internal"},
+	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/repo", "internal"},
 	"agent/svids":     {"identity", "internal"},
 	"agent/resources": {"identity", "ads", "api", "attestation", "agent/svids", "internal", "proxy"},
 	"agent/envoy":     {"identity", "api", "agent/svids", "internal", "proxy"},

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/api"
+	"signet.example/mesh/importer"
+	"signet.example/mesh/placeholder"
+)
+
+func newImport() *cobra.Command {
+	c := group(&cobra.Command{
+		Use:   "import",
+		Short: "Bring in what other meshes left behind",
+		Example: `  signet import appmesh mesh/ --dry-run
+  signet import appmesh mesh.yaml.template --set MESH_NAME=shop`,
+	})
+	c.AddCommand(newImportAppMesh())
+	return c
+}
+
+func newImportAppMesh() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "appmesh FILE|FOLDER…",
+		Short: "Bring in an App Mesh, with a report of every field",
+		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, as they
+are or as templates with placeholders: ${VAR}, {{ .VAR }}, in JSON $VAR in the place
+of a value. Reports of each object whether it is complete, and of each field
+what became of it, then applies all of them in one call, or nothing.
+
+A field that the CRD does not have is dropped, as Kubernetes dropped it. Documents of
+other kinds are counted. A placeholder without a value stays a text; where no text can
+stand, or a name is not known, the object is incomplete. Nothing is written while an
+object is incomplete, breaks a rule, or asks for what this version does not translate:
+--partial applies the others, without what refers to those.
+
+With --dry-run no server is asked; apply --dry-run checks -o crd against one.
+Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-run or
+--partial; 1 nothing was applied.`,
+		Example: `  signet import appmesh mesh/ -R --dry-run
+  signet import appmesh manifest.yaml.template --set MESH_NAME=shop --vars vars.env
+  signet import appmesh mesh/ --dry-run -o crd | signet apply -f - --dry-run
+  kubectl get -o yaml meshes,virtualnodes,virtualservices -A | signet import appmesh -`,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(fmt.Errorf("%s needs a file, a folder or - for standard input", c.CommandPath()))
+			}
+			return nil
+		},
+	}
+	socketFlag(c)
+	recursive := c.Flags().BoolP("recursive", "R", false, "read the folders in a folder, too")
+	dry := c.Flags().Bool("dry-run", false, "report, write nothing, ask no server")
+	partial := c.Flags().Bool("partial", false, "apply what is complete although not all is")
+	set := c.Flags().StringArray("set", nil, "NAME=VALUE of a placeholder; may be repeated")
+	vars := c.Flags().StringArray("vars", nil, "file of placeholders' values: NAME=VALUE lines, or a YAML mapping; may be repeated")
+	namespace := c.Flags().StringP("namespace", "n", "", "namespace of objects that name none, as kubectl's")
+	mesh := c.Flags().String("mesh", "", "mesh of objects that name none, where there is more than one")
+	form := c.Flags().String("dialect", "", "form of all files, where their content does not tell it: "+strings.Join(importer.Forms(), ", "))
+	c.Flags().StringP("output", "o", "text", strings.Join(importOutputs, ", "))
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(importOutputs, cobra.ShellCompDirectiveNoFileComp))     // fails only for an undefined flag
+	_ = c.RegisterFlagCompletionFunc("dialect", cobra.FixedCompletions(importer.Forms(), cobra.ShellCompDirectiveNoFileComp)) // the same
+	completeFlag(c, "mesh", "meshes")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		o, _ := c.Flags().GetString("output")
+		if !slices.Contains(importOutputs, o) {
+			return usage(fmt.Errorf("-o %s: must be one of %s", o, strings.Join(importOutputs, ", ")))
+		}
+		if *form != "" && !slices.Contains(importer.Forms(), *form) {
+			return usage(fmt.Errorf("--dialect %s: must be one of %s", *form, strings.Join(importer.Forms(), ", ")))
+		}
+		values, err := valuesOf(*vars, *set)
+		if err != nil {
+			return err
+		}
+		files, skipped, err := importFiles(c, args, *recursive)
+		if err != nil {
+			return err
+		}
+		report := importer.Read(files, importer.Options{Form: importer.Form(*form), Namespace: *namespace, Mesh: *mesh, Values: values})
+		report.Files = append(report.Files, skipped...)
+		return bringIn(c, report, o, *dry, *partial)
+	}
+	return c
+}
+
+// bringIn applies what is complete, if that is wanted, and writes the report.
+func bringIn(c *cobra.Command, report *importer.Report, o string, dry, partial bool) error {
+	if len(report.Objects) == 0 && report.Done() {
+		why := "no object of App Mesh in what was read"
+		for _, f := range report.Files {
+			if f.Why != "" {
+				why += fmt.Sprintf("\n%s: %s", f.Name, f.Why)
+			}
+		}
+		return errors.New(why)
+	}
+	var answer *api.ApplyResponse
+	apply := !dry && len(report.Manifests()) > 0 && (partial || report.Done())
+	var applyErr error
+	if apply {
+		applyErr = withAdmin(c, func(admin api.AdminClient) error {
+			var err error
+			answer, err = admin.Apply(c.Context(), &api.ApplyRequest{Sources: sourcesOf(report)})
+			return err
+		})
+	}
+	if err := showReport(c, o, report, answer); err != nil {
+		return err
+	}
+	switch {
+	case applyErr != nil:
+		return applyErr
+	case report.Done():
+		return nil
+	case dry || apply:
+		return different()
+	}
+	return hinted(errors.New("nothing was applied: not all of it is complete"), "see the report above; --partial applies the rest without it, --dry-run only reports")
+}
+
+// sourcesOf names each object's manifest by the object: its lines are not those of the file.
+func sourcesOf(report *importer.Report) []*api.Source {
+	var list []*api.Source
+	for _, m := range report.Manifests() {
+		list = append(list, &api.Source{File: objectName(m.Object.Kind, m.Object.Mesh, m.Object.Name), Content: m.Content})
+	}
+	return list
+}
+
+// valuesOf are those of all files and flags; a later one holds over an earlier one, and
+// flags over files.
+func valuesOf(files, flags []string) (map[string]string, error) {
+	values := map[string]string{}
+	for _, f := range files {
+		content, err := readBounded(f)
+		if err != nil {
+			return nil, fmt.Errorf("--vars %w", err)
+		}
+		of, err := placeholder.ParseVars(f, content)
+		if err != nil {
+			return nil, fmt.Errorf("--vars %w", err)
+		}
+		maps.Copy(values, of)
+	}
+	for _, s := range flags {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, usage(fmt.Errorf("--set %s: must be NAME=VALUE", s))
+		}
+		if err := placeholder.CheckName(name); err != nil {
+			return nil, usage(fmt.Errorf("--set: %w", err))
+		}
+		if err := placeholder.CheckValue(value); err != nil {
+			return nil, usage(fmt.Errorf("--set %s: %w", name, err))
+		}
+		values[name] = value
+	}
+	return values, nil
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/mesh/dialect"
+	"signet.example/mesh/importer"
+)
+
+// What import reads at most.
+const (
+	maxImportFiles = 10_000
+	maxImport      = 256 << 20 // bytes of all files
+)
+
+// importable are how the files of a folder end that are read.
+var importable = []string{".yaml", ".yml", ".json", ".template"}
+
+// importFiles reads what the arguments name; what of a folder is not read is named.
+func importFiles(c *cobra.Command, args []string, recursive bool) (files []dialect.File, skipped []importer.File, err error) {
+	total := 0
+	take := func(name string, content []byte) error {
+		files = append(files, dialect.File{Name: name, Content: content})
+		if total += len(content); total > maxImport || len(files) > maxImportFiles {
+			return fmt.Errorf("more than %d files or %d MiB: import them in parts", maxImportFiles, maxImport>>20)
+		}
+		return nil
+	}
+	skip := func(path, why string) { skipped = append(skipped, importer.File{Name: path, Why: why}) }
+	for _, arg := range args {
+		if arg == "-" {
+			content, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxSource+1))
+			if err == nil && len(content) > maxSource {
+				err = fmt.Errorf("larger than %d MiB", maxSource>>20)
+			}
+			if err != nil {
+				return nil, nil, fmt.Errorf("read standard input: %w", err)
+			}
+			if err := take("-", content); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		info, err := os.Stat(arg)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !info.IsDir() {
+			content, err := readBounded(arg)
+			if err == nil {
+				err = take(arg, content)
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		err = filepath.WalkDir(arg, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case path == arg:
+				return nil
+			case strings.HasPrefix(d.Name(), "."):
+				if d.IsDir() {
+					return filepath.SkipDir
+				}
+				return nil
+			case d.IsDir() && !recursive:
+				skip(path, "a folder: -R reads the folders in a folder")
+				return filepath.SkipDir
+			case d.IsDir():
+				return nil
+			case !slices.Contains(importable, strings.ToLower(filepath.Ext(path))):
+				skip(path, "not one of "+strings.Join(importable, ", "))
+				return nil
+			}
+			content, err := readBounded(path)
+			if err != nil {
+				return err
+			}
+			return take(path, content)
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return files, skipped, nil
+}
+
+// readBounded reads a regular file that is not too large.
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	content, err := io.ReadAll(io.LimitReader(f, maxSource+1))
+	switch {
+	case err != nil:
+		return nil, err // it has the path
+	case len(content) > maxSource:
+		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxSource>>20)
+	}
+	return content, nil
+}

@@ -1,0 +1,50 @@
+package importer
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"signet.example/mesh/dialect"
+)
+
+// Form is how a file is written.
+type Form string
+
+// The forms that are read.
+const (
+	CRD Form = "crd" // manifests of appmesh.k8s.aws/v1beta2
+)
+
+// Forms lists the forms that are read.
+func Forms() []string { return []string{string(CRD)} }
+
+var (
+	anAPIVersion   = regexp.MustCompile(`(?m)^[\s{]*"?apiVersion"?\s*:`)
+	cloudFormation = regexp.MustCompile(`(?m)^[\s{]*"?AWSTemplateFormatVersion"?\s*:|\bAWS::[A-Za-z]+::[A-Za-z]+\b`)
+	terraform      = regexp.MustCompile(`(?m)^\s*resource\s+"aws_|"terraform_version"\s*:`)
+	configDump     = regexp.MustCompile(`type\.googleapis\.com/envoy\.admin\.v3\.`)
+	awsNames       = regexp.MustCompile(`(?m)^[\s{[,]*"?(meshName|virtualNodeName|virtualRouterName|virtualServiceName|virtualGatewayName|routeName|gatewayRouteName)"?\s*:`)
+	awsInput       = regexp.MustCompile(`^[\s[]*\{\s*"(spec|mesh|virtualNode|virtualRouter|virtualService|virtualGateway|route|gatewayRoute)"\s*:\s*\{`)
+)
+
+// formOf returns the form of a file by its content; why is set where there is none that is
+// read.
+func formOf(f dialect.File) (form Form, why string) {
+	text := string(f.Content)
+	switch {
+	case anAPIVersion.MatchString(text):
+		return CRD, ""
+	case configDump.MatchString(text):
+		return "", "an Envoy config dump is not read yet"
+	case cloudFormation.MatchString(text):
+		return "", "a CloudFormation template is not read yet"
+	case terraform.MatchString(text):
+		return "", "Terraform is not read yet"
+	case awsNames.MatchString(text), awsInput.MatchString(text):
+		return "", "the JSON of `aws appmesh` is not read yet"
+	case strings.TrimSpace(text) == "":
+		return "", "is empty"
+	}
+	return "", fmt.Sprintf("has nothing of App Mesh in a form that is read (%s); --dialect says which it is", strings.Join(Forms(), ", "))
+}

@@ -1,0 +1,128 @@
+package importer_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"signet.example/mesh/dialect"
+	"signet.example/mesh/importer"
+)
+
+func report(o importer.Options, texts ...string) *importer.Report {
+	var files []dialect.File
+	for i, text := range texts {
+		files = append(files, dialect.File{Name: fmt.Sprintf("f%d.yaml", i), Content: []byte(text)})
+	}
+	return importer.Read(files, o)
+}
+
+func object(kind, name, spec string) string {
+	return "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: " + kind + "\nmetadata: {name: " + name + "}\nspec: " + spec + "\n"
+}
+
+func states(r *importer.Report) []string {
+	var list []string
+	for _, o := range r.Objects {
+		list = append(list, fmt.Sprintf("%s %s/%s: %s", o.Kind, o.Mesh, o.Name, o.State))
+	}
+	return list
+}
+
+func TestAReferenceThatLeadsToNothingIsUnresolvedAndOneToWhatIsLeftOutLeavesOut(t *testing.T) {
+	target := func(node string) string {
+		return "{listeners: [{portMapping: {port: 80, protocol: http}}], routes: [{name: r, httpRoute: {match: {prefix: /}, action: {weightedTargets: [{virtualNodeRef: {name: " + node + "}, weight: 1}]}}}]}"
+	}
+	r := report(importer.Options{},
+		object("Mesh", "shop", "{}")+
+			object("VirtualRouter", "away", target("elsewhere"))+
+			object("VirtualRouter", "half", target("broken"))+
+			object("VirtualService", "half.example", "{provider: {virtualRouter: {virtualRouterRef: {name: half}}}}")+
+			object("VirtualService", "arn.example", "{provider: {virtualRouter: {virtualRouterARN: 'arn:aws:appmesh:r:1:mesh/shop/virtualRouter/half'}}}"),
+		object("VirtualNode", "broken", "{listeners: [{portMapping: {port: ${PORT}, protocol: http}}]}")+
+			object("VirtualNode", "wrong", "{listeners: 1}"))
+	want := []string{
+		"Mesh shop/shop: complete", "VirtualRouter shop/away: complete", "VirtualRouter shop/half: left out",
+		"VirtualService shop/half.example: left out", "VirtualService shop/arn.example: left out",
+		"VirtualNode /broken: incomplete", "VirtualNode /wrong: refused",
+	}
+	if d := cmp.Diff(want, states(r)); d != "" {
+		t.Error(d)
+	}
+	if r.Done() || len(r.Manifests()) != 2 || r.Counts[importer.Unresolved] != 1 {
+		t.Errorf("%v %v", r.Manifests(), r.Counts)
+	}
+	whole := report(importer.Options{}, object("Mesh", "shop", "{}")+object("VirtualRouter", "away", target("elsewhere")))
+	if !whole.Done() || whole.Counts[importer.Unresolved] != 1 {
+		t.Errorf("%v %v", states(whole), whole.Findings)
+	}
+}
+
+func TestOfTwoObjectsOfOneNameTheSecondIsRefused(t *testing.T) {
+	r := report(importer.Options{}, object("Mesh", "shop", "{}")+object("VirtualNode", "a", "{}"), object("VirtualNode", "b", "{awsName: a}")+object("VirtualNode", "a", "{}"))
+	want := []string{"Mesh shop/shop: complete", "VirtualNode shop/a: complete", "VirtualNode shop/a: refused", "VirtualNode shop/a: refused"}
+	if d := cmp.Diff(want, states(r)); d != "" {
+		t.Error(d, r.Findings)
+	}
+}
+
+func TestWhatBelongsToAMeshThatIsLeftOutIsLeftOut(t *testing.T) {
+	r := report(importer.Options{}, object("Mesh", "${NAME}", "{}")+object("VirtualNode", "a", "{}"))
+	if d := cmp.Diff([]string{"Mesh /${NAME}: incomplete", "VirtualNode /a: left out"}, states(r)); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestTheFormOfAFileIsToldByItsContent(t *testing.T) {
+	for text, want := range map[string]string{
+		"apiVersion: v1\nkind: Pod\n":                      "crd",
+		`{"apiVersion": "appmesh.k8s.aws/v1beta2"}`:        "crd",
+		"AWSTemplateFormatVersion: 2010-09-09\n":           "CloudFormation",
+		"Resources:\n  A:\n    Type: AWS::AppMesh::Mesh\n": "CloudFormation",
+		`{"spec": {}}`:                                            "JSON of `aws appmesh`",
+		`{"virtualNode": {"meshName": "m"}}`:                      "JSON of `aws appmesh`",
+		`{"version": 4, "terraform_version": "1.5.0"}`:            "Terraform",
+		`{"@type": "type.googleapis.com/envoy.admin.v3.Bootstrap`: "config dump",
+		"services: {}\n":                                          "nothing of App Mesh",
+		" \n":                                                     "is empty",
+	} {
+		f := report(importer.Options{}, text).Files[0]
+		if got := string(f.Form) + f.Why; !strings.Contains(got, want) {
+			t.Errorf("%q: %q, not %s", text, got, want)
+		}
+	}
+}
+
+func TestValuesThatNoPlaceholderHasAreNamed(t *testing.T) {
+	r := report(importer.Options{Values: map[string]string{"MESH": "shop", "MESHES": "x"}}, object("Mesh", "${MESH}", "{}"))
+	if d := cmp.Diff([]string{"MESHES"}, r.Unused); d != "" || len(r.Unfilled) > 0 {
+		t.Error(d, r.Unfilled)
+	}
+}
+
+// Whatever a file has, each object is in one state, what leaves is what apply reads, and
+// every place is one of the file.
+func FuzzRead(f *testing.F) {
+	f.Add(object("Mesh", "${M}", "{}")+object("VirtualNode", "a", "{listeners: [{portMapping: {port: {{ .P }}, protocol: http}}]}"), "M", "shop")
+	f.Add(`{"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "metadata": {"name": $M}}`, "M", "x\ny")
+	f.Fuzz(func(t *testing.T, text, name, value string) {
+		if len(text) > 1<<16 || len(value) > 1<<10 {
+			return
+		}
+		r := report(importer.Options{Values: map[string]string{name: value}}, text)
+		lines := strings.Count(text, "\n") + 1
+		for _, finding := range r.Findings {
+			if finding.Line > lines {
+				t.Errorf("%s is in none of %d lines", finding, lines)
+			}
+		}
+		for _, m := range r.Manifests() {
+			again := report(importer.Options{}, string(m.Content))
+			if len(again.Objects) != 1 || string(again.Objects[0].Encode()) != string(m.Content) {
+				t.Errorf("%s reads back as %v", m.Content, again.Objects)
+			}
+		}
+	})
+}

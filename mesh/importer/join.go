@@ -1,0 +1,202 @@
+package importer
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"signet.example/internal/manifest"
+	"signet.example/mesh"
+	"signet.example/mesh/dialect"
+)
+
+// Unresolved is the outcome of a reference that leads to nothing in the files: a server may
+// have what it names.
+const Unresolved dialect.Outcome = "unresolved"
+
+// objects lists every object once, by its place.
+func (in *reading) objects(r *Report) {
+	rs := in.found.Resources
+	_ = mesh.AssignMeshes(rs) // what belongs to none is listed where they are joined
+	for _, res := range rs {
+		o := &Object{Kind: string(res.Kind), Mesh: res.Mesh, Name: res.Name, State: Complete, resource: res}
+		if res.Doc != nil {
+			p := in.place(dialect.Place{File: res.Doc.File, Line: res.Doc.Line})
+			o.File, o.Line = p.File, p.Line
+		}
+		r.Objects = append(r.Objects, o)
+	}
+	add := func(list []dialect.Object, state State) {
+		for _, f := range list {
+			p := in.place(f.Place)
+			r.Objects = append(r.Objects, &Object{Kind: f.Kind, Mesh: f.Mesh, Name: f.Name, State: state, File: p.File, Line: p.Line})
+		}
+	}
+	add(in.found.Incomplete, Incomplete)
+	add(in.found.Refused, Refused)
+	order := fileOrder(in.files)
+	slices.SortStableFunc(r.Objects, func(a, b *Object) int { return cmp.Or(order[a.File]-order[b.File], a.Line-b.Line) })
+}
+
+func fileOrder(files []File) map[string]int {
+	order := map[string]int{}
+	for i, f := range files {
+		order[f.Name] = i
+	}
+	return order
+}
+
+func sortFindings(r *Report, files []File) {
+	order := fileOrder(files)
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Or(order[a.File]-order[b.File], a.Line-b.Line, a.Column-b.Column)
+	})
+}
+
+// tell adds a finding of a resource.
+func (in *reading) tell(e *manifest.Error, of *mesh.Resource, outcome dialect.Outcome) {
+	in.found.Findings = append(in.found.Findings, dialect.Finding{
+		Place: dialect.Place{File: e.File, Line: e.Line, Column: e.Column, Path: e.Field},
+		What:  whatOf(of), Outcome: outcome, Text: e.Msg,
+	})
+}
+
+func whatOf(r *mesh.Resource) string { return string(r.Kind) + " " + r.ObjectName }
+
+// untranslated names what asks for what this version does not do.
+func (in *reading) untranslated(r *Report) {
+	for _, o := range r.Objects {
+		if o.State != Complete {
+			continue
+		}
+		for _, e := range mesh.Unsupported(o.resource) {
+			o.State = Untranslated
+			in.tell(e, o.resource, dialect.Refused)
+		}
+	}
+}
+
+// joined resolves the references of what is complete, and leaves out what refers to what is
+// left out.
+func (in *reading) joined(r *Report) {
+	listed := map[string]bool{}
+	for again := true; again; {
+		again = false
+		of := map[string][]*Object{} // by the name that messages have
+		var rs []*mesh.Resource
+		for _, o := range r.Objects {
+			if o.State == Complete {
+				of[o.resource.String()] = append(of[o.resource.String()], o)
+				rs = append(rs, o.resource)
+			}
+		}
+		for _, e := range problems(rs) {
+			objects := of[e.Object]
+			if len(objects) == 0 {
+				continue // said of an object that was left out meanwhile
+			}
+			o := objects[len(objects)-1] // of two of one name the second is refused
+			outcome, state := Unresolved, o.State
+			switch out := r.leftOut(e); {
+			case out != nil:
+				outcome, state = dialect.Refused, Dependent
+				e.Msg += ": " + out.Kind + " " + out.Name + " is " + string(out.State)
+			case !resolvable(e):
+				outcome, state = dialect.Refused, Refused
+			}
+			if o.State != state {
+				o.State, again = state, true
+			}
+			if text := e.Error(); !listed[text] {
+				listed[text] = true
+				in.tell(e, o.resource, outcome)
+			}
+		}
+	}
+}
+
+// problems are what is wrong between objects. Those that belong to no mesh hide nothing of
+// the others.
+func problems(rs []*mesh.Resource) manifest.Errors {
+	own := make([]*mesh.Resource, len(rs))
+	for i, r := range rs {
+		c := *r
+		own[i] = &c
+	}
+	homeless := map[string]bool{}
+	errs := manifest.AsErrors(mesh.AssignMeshes(own))
+	for _, e := range errs {
+		homeless[e.Object] = true
+		e.Dangling = e.Msg
+	}
+	own = slices.DeleteFunc(own, func(r *mesh.Resource) bool { return homeless[r.String()] })
+	_, err := mesh.NewGraph(own)
+	return append(errs, manifest.AsErrors(err)...)
+}
+
+// resolvable reports whether a server may have what is lacking here.
+func resolvable(e *manifest.Error) bool { return e.Dangling != "" }
+
+// leftOut is the object that is not applied to which a dangling reference leads.
+func (r *Report) leftOut(e *manifest.Error) *Object {
+	if e.Dangling == "" {
+		return nil
+	}
+	_, to, reference := strings.Cut(e.Dangling, " refers to ")
+	for _, o := range r.Objects {
+		if o.State == Complete {
+			continue
+		}
+		kind := strings.ToLower(o.Kind[:1]) + o.Kind[1:]
+		name := kind + " " + o.Name
+		if o.resource != nil {
+			name = kind + " " + o.resource.ObjectName
+		}
+		switch {
+		case o.Kind == string(mesh.KindMesh) && !reference:
+		case reference && (to == name || strings.HasPrefix(to, name+" in namespace ") || strings.HasSuffix(to, "/"+kind+"/"+o.Name)):
+		case reference && o.Kind == string(mesh.KindMesh) && strings.HasPrefix(to, "mesh \""):
+		default:
+			continue
+		}
+		return o
+	}
+	return nil
+}
+
+// Done reports whether every object is complete and no file was refused.
+func (r *Report) Done() bool {
+	for _, o := range r.Objects {
+		if o.State != Complete {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Object == "" && (f.Outcome == dialect.Refused || f.Outcome == dialect.Missing)
+	})
+}
+
+// Manifest is one object that is complete, in CRD form.
+type Manifest struct {
+	Object  *Object
+	Content []byte
+}
+
+// Manifests are what is complete, in the order of the files.
+func (r *Report) Manifests() []Manifest {
+	var list []Manifest
+	for _, o := range r.Objects {
+		if o.State == Complete {
+			list = append(list, Manifest{o, o.resource.Encode()})
+		}
+	}
+	return list
+}
+
+// Encode is an object that could be read in CRD form; nil for others.
+func (o *Object) Encode() []byte {
+	if o.resource == nil {
+		return nil
+	}
+	return o.resource.Encode()
+}
