@@ -2,7 +2,7 @@ package dialect
 
 // Drafts collects the objects of all files, before they are resources.
 type Drafts struct {
-	Options
+	Options Options
 
 	found Found
 }
