@@ -132,7 +132,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{17, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Cert_State int32
@@ -188,7 +188,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{20, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type AgentInfo_State int32
@@ -250,7 +250,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type CreateTokenRequest struct {
@@ -891,6 +891,251 @@ func (x *DeleteRequest) GetDryRun() bool {
 	return false
 }
 
+type HistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// kind, mesh and name of the objects that are meant; empty for all.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Mesh string `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// limit of revisions, the newest of them; 0 for 20.
+	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_api_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HistoryRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HistoryRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type HistoryResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Revisions []*Revision            `protobuf:"bytes,1,rep,name=revisions,proto3" json:"revisions,omitempty"`
+	// since: what there was in this revision and later is known.
+	Since         uint64 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_api_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HistoryResponse) GetRevisions() []*Revision {
+	if x != nil {
+		return x.Revisions
+	}
+	return nil
+}
+
+func (x *HistoryResponse) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+type Revision struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// actor who asked for it; empty of those from before that was written down.
+	Actor string `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
+	// changes without what there was before and after.
+	Changes       []*Change `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revision) Reset() {
+	*x = Revision{}
+	mi := &file_api_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revision) ProtoMessage() {}
+
+func (x *Revision) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revision.ProtoReflect.Descriptor instead.
+func (*Revision) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Revision) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Revision) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Revision) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Revision) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type RollbackRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackRequest) Reset() {
+	*x = RollbackRequest{}
+	mi := &file_api_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackRequest) ProtoMessage() {}
+
+func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
+func (*RollbackRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RollbackRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RollbackRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type SyncPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// source: name of a PolicySource; empty for all.
@@ -901,7 +1146,7 @@ type SyncPolicyRequest struct {
 
 func (x *SyncPolicyRequest) Reset() {
 	*x = SyncPolicyRequest{}
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1158,7 @@ func (x *SyncPolicyRequest) String() string {
 func (*SyncPolicyRequest) ProtoMessage() {}
 
 func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1171,7 @@ func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SyncPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{10}
+	return file_api_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SyncPolicyRequest) GetSource() string {
@@ -945,7 +1190,7 @@ type SyncPolicyResponse struct {
 
 func (x *SyncPolicyResponse) Reset() {
 	*x = SyncPolicyResponse{}
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1202,7 @@ func (x *SyncPolicyResponse) String() string {
 func (*SyncPolicyResponse) ProtoMessage() {}
 
 func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1215,7 @@ func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SyncPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11}
+	return file_api_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SyncPolicyResponse) GetStatuses() []*PolicyStatus {
@@ -1001,7 +1246,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1258,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1271,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{12}
+	return file_api_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PolicyStatus) GetSource() string {
@@ -1108,7 +1353,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1365,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1378,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{13}
+	return file_api_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -1152,7 +1397,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1409,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1422,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{14}
+	return file_api_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -1195,7 +1440,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1452,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1465,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15}
+	return file_api_admin_proto_rawDescGZIP(), []int{19}
 }
 
 type CheckResponse struct {
@@ -1232,7 +1477,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1489,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1502,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{16}
+	return file_api_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -1282,7 +1527,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1539,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1552,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{17}
+	return file_api_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Finding) GetId() string {
@@ -1362,7 +1607,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1619,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1632,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{18}
+	return file_api_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -1413,7 +1658,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1670,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1683,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{19}
+	return file_api_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -1467,7 +1712,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1724,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1737,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{20}
+	return file_api_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -1573,7 +1818,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1830,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1843,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{21}
+	return file_api_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type AgentsResponse struct {
@@ -1610,7 +1855,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1867,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1880,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{22}
+	return file_api_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -1670,7 +1915,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1927,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1940,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23}
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -1809,7 +2054,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2066,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2079,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24}
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -1873,7 +2118,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2130,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2143,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{25}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -1986,7 +2231,23 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"+\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"b\n" +
+	"\x0eHistoryRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\"`\n" +
+	"\x0fHistoryResponse\x127\n" +
+	"\trevisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.RevisionR\trevisions\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\"\x9b\x01\n" +
+	"\bRevision\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x14\n" +
+	"\x05actor\x18\x03 \x01(\tR\x05actor\x121\n" +
+	"\achanges\x18\x04 \x03(\v2\x17.signet.v1alpha1.ChangeR\achanges\"F\n" +
+	"\x0fRollbackRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"+\n" +
 	"\x11SyncPolicyRequest\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\"O\n" +
 	"\x12SyncPolicyResponse\x129\n" +
@@ -2092,12 +2353,14 @@ const file_api_admin_proto_rawDesc = "" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06unread\x18\x04 \x01(\tR\x06unread2\x88\x06\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\xa4\a\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
 	"\x03Get\x12\x1b.signet.v1alpha1.GetRequest\x1a\x1c.signet.v1alpha1.GetResponse\x12H\n" +
-	"\x06Delete\x12\x1e.signet.v1alpha1.DeleteRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12U\n" +
+	"\x06Delete\x12\x1e.signet.v1alpha1.DeleteRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12L\n" +
+	"\aHistory\x12\x1f.signet.v1alpha1.HistoryRequest\x1a .signet.v1alpha1.HistoryResponse\x12L\n" +
+	"\bRollback\x12 .signet.v1alpha1.RollbackRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12U\n" +
 	"\n" +
 	"SyncPolicy\x12\".signet.v1alpha1.SyncPolicyRequest\x1a#.signet.v1alpha1.SyncPolicyResponse\x12L\n" +
 	"\aExplain\x12\x1f.signet.v1alpha1.ExplainRequest\x1a .signet.v1alpha1.ExplainResponse\x12F\n" +
@@ -2119,7 +2382,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_api_admin_proto_goTypes = []any{
 	(Change_Action)(0),            // 0: signet.v1alpha1.Change.Action
 	(Finding_Severity)(0),         // 1: signet.v1alpha1.Finding.Severity
@@ -2135,78 +2398,89 @@ var file_api_admin_proto_goTypes = []any{
 	(*GetResponse)(nil),           // 11: signet.v1alpha1.GetResponse
 	(*Object)(nil),                // 12: signet.v1alpha1.Object
 	(*DeleteRequest)(nil),         // 13: signet.v1alpha1.DeleteRequest
-	(*SyncPolicyRequest)(nil),     // 14: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),    // 15: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),          // 16: signet.v1alpha1.PolicyStatus
-	(*ExplainRequest)(nil),        // 17: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),       // 18: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),          // 19: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),         // 20: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),               // 21: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),          // 22: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),         // 23: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                  // 24: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),         // 25: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),        // 26: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),             // 27: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),       // 28: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),      // 29: signet.v1alpha1.BanAgentResponse
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
-	(*Decision)(nil),              // 32: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),      // 33: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                // 34: signet.v1alpha1.Report
+	(*HistoryRequest)(nil),        // 14: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),       // 15: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),              // 16: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),       // 17: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),     // 18: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),    // 19: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),          // 20: signet.v1alpha1.PolicyStatus
+	(*ExplainRequest)(nil),        // 21: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),       // 22: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),          // 23: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),         // 24: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),               // 25: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),          // 26: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),         // 27: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                  // 28: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),         // 29: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),        // 30: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),             // 31: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),       // 32: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),      // 33: signet.v1alpha1.BanAgentResponse
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*Decision)(nil),              // 36: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),      // 37: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                // 38: signet.v1alpha1.Report
 }
 var file_api_admin_proto_depIdxs = []int32{
-	30, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	31, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	34, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	35, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	9,  // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	0,  // 4: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
 	12, // 5: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
-	16, // 6: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	31, // 7: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	32, // 8: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	21, // 9: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 10: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	24, // 11: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	31, // 12: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	31, // 13: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	31, // 14: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 15: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	33, // 16: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	27, // 17: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	31, // 18: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	34, // 19: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 20: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	31, // 21: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	31, // 22: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	31, // 23: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 24: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 25: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	10, // 26: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	13, // 27: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	14, // 28: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	17, // 29: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	19, // 30: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	22, // 31: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	25, // 32: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	28, // 33: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 34: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 35: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	11, // 36: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 37: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	15, // 38: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	18, // 39: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	20, // 40: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	23, // 41: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	26, // 42: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	29, // 43: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	34, // [34:44] is the sub-list for method output_type
-	24, // [24:34] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	16, // 6: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	35, // 7: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	9,  // 8: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	20, // 9: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	35, // 10: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	36, // 11: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	25, // 12: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 13: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	28, // 14: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	35, // 15: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	35, // 16: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	35, // 17: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 18: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	37, // 19: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	31, // 20: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	35, // 21: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	38, // 22: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 23: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	35, // 24: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	35, // 25: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	35, // 26: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 27: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 28: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	10, // 29: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	13, // 30: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	14, // 31: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	17, // 32: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	18, // 33: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	21, // 34: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	23, // 35: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	26, // 36: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	29, // 37: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	32, // 38: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 39: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 40: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	11, // 41: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 42: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	15, // 43: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 44: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	19, // 45: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	22, // 46: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	24, // 47: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	27, // 48: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	30, // 49: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	33, // 50: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	39, // [39:51] is the sub-list for method output_type
+	27, // [27:39] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -2217,16 +2491,16 @@ func file_api_admin_proto_init() {
 	file_api_decision_proto_init()
 	file_api_agent_proto_init()
 	file_api_admin_proto_msgTypes[5].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[17].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[20].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[23].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[21].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[24].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[27].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

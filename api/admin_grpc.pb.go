@@ -28,6 +28,8 @@ const (
 	Admin_Apply_FullMethodName       = "/signet.v1alpha1.Admin/Apply"
 	Admin_Get_FullMethodName         = "/signet.v1alpha1.Admin/Get"
 	Admin_Delete_FullMethodName      = "/signet.v1alpha1.Admin/Delete"
+	Admin_History_FullMethodName     = "/signet.v1alpha1.Admin/History"
+	Admin_Rollback_FullMethodName    = "/signet.v1alpha1.Admin/Rollback"
 	Admin_SyncPolicy_FullMethodName  = "/signet.v1alpha1.Admin/SyncPolicy"
 	Admin_Explain_FullMethodName     = "/signet.v1alpha1.Admin/Explain"
 	Admin_Check_FullMethodName       = "/signet.v1alpha1.Admin/Check"
@@ -45,6 +47,10 @@ type AdminClient interface {
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	// History tells who changed which objects, and when.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
+	// Rollback makes the objects what they were in a revision, as a new revision, or changes nothing.
+	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	SyncPolicy(ctx context.Context, in *SyncPolicyRequest, opts ...grpc.CallOption) (*SyncPolicyResponse, error)
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
@@ -96,6 +102,26 @@ func (c *adminClient) Delete(ctx context.Context, in *DeleteRequest, opts ...grp
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApplyResponse)
 	err := c.cc.Invoke(ctx, Admin_Delete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, Admin_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*ApplyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyResponse)
+	err := c.cc.Invoke(ctx, Admin_Rollback_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -180,6 +206,10 @@ type AdminServer interface {
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	Delete(context.Context, *DeleteRequest) (*ApplyResponse, error)
+	// History tells who changed which objects, and when.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
+	// Rollback makes the objects what they were in a revision, as a new revision, or changes nothing.
+	Rollback(context.Context, *RollbackRequest) (*ApplyResponse, error)
 	SyncPolicy(context.Context, *SyncPolicyRequest) (*SyncPolicyResponse, error)
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
@@ -208,6 +238,12 @@ func (UnimplementedAdminServer) Get(context.Context, *GetRequest) (*GetResponse,
 }
 func (UnimplementedAdminServer) Delete(context.Context, *DeleteRequest) (*ApplyResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedAdminServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method History not implemented")
+}
+func (UnimplementedAdminServer) Rollback(context.Context, *RollbackRequest) (*ApplyResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Rollback not implemented")
 }
 func (UnimplementedAdminServer) SyncPolicy(context.Context, *SyncPolicyRequest) (*SyncPolicyResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method SyncPolicy not implemented")
@@ -316,6 +352,42 @@ func _Admin_Delete_Handler(srv interface{}, ctx context.Context, dec func(interf
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServer).Delete(ctx, req.(*DeleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Rollback_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Rollback(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Rollback_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Rollback(ctx, req.(*RollbackRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -443,6 +515,14 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Delete",
 			Handler:    _Admin_Delete_Handler,
+		},
+		{
+			MethodName: "History",
+			Handler:    _Admin_History_Handler,
+		},
+		{
+			MethodName: "Rollback",
+			Handler:    _Admin_Rollback_Handler,
 		},
 		{
 			MethodName: "SyncPolicy",

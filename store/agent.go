@@ -76,7 +76,7 @@ func (s *Store) Agents(ctx context.Context) ([]Agent, error) {
 // BanAgent bans an agent for good. It takes a revision, since others must be
 // told: the outbox gets a row of KindBan.
 func (s *Store) BanAgent(ctx context.Context, actor, id, reason string) error {
-	_, err := s.configure(ctx, func(c *change) error {
+	_, err := s.configure(ctx, actor, func(c *change) error {
 		r, err := c.tx.ExecContext(ctx, `UPDATE agents SET banned = 1, ban_reason = ? WHERE id = ?`, reason, id)
 		if err := one(r, err); err != nil {
 			return err
@@ -84,7 +84,7 @@ func (s *Store) BanAgent(ctx context.Context, actor, id, reason string) error {
 		if err := c.outbox(ctx, KindBan, "", id, nil, false); err != nil {
 			return err
 		}
-		return c.audit(ctx, actor, "ban", fmt.Sprintf("agent %q, reason %q", id, reason))
+		return c.audit(ctx, "ban", fmt.Sprintf("agent %q, reason %q", id, reason))
 	})
 	if err != nil {
 		return fmt.Errorf("ban agent %q: %w", id, err)
@@ -96,7 +96,7 @@ func (s *Store) BanAgent(ctx context.Context, actor, id, reason string) error {
 // A banned one is ErrNotFound: its row is what keeps its host key out. The outbox
 // gets a row of KindAgent.
 func (s *Store) DeleteAgent(ctx context.Context, actor, id string) error {
-	_, err := s.configure(ctx, func(c *change) error {
+	_, err := s.configure(ctx, actor, func(c *change) error {
 		r, err := c.tx.ExecContext(ctx, `DELETE FROM agents WHERE id = ? AND banned = 0`, id)
 		if err := one(r, err); err != nil {
 			return err
@@ -104,7 +104,7 @@ func (s *Store) DeleteAgent(ctx context.Context, actor, id string) error {
 		if err := c.outbox(ctx, KindAgent, "", id, nil, true); err != nil {
 			return err
 		}
-		return c.audit(ctx, actor, "delete", fmt.Sprintf("agent %q", id))
+		return c.audit(ctx, "delete", fmt.Sprintf("agent %q", id))
 	})
 	if err != nil {
 		return fmt.Errorf("delete agent %q: %w", id, err)

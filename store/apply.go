@@ -19,7 +19,7 @@ func (s *Store) Apply(ctx context.Context, actor, asked string, basis uint64, wr
 	if len(writes) == 0 {
 		return s.revision.Load(), nil
 	}
-	revision, err := s.configure(ctx, func(c *change) error {
+	revision, err := s.configure(ctx, actor, func(c *change) error {
 		if err := c.on(ctx, basis); err != nil {
 			return err
 		}
@@ -28,7 +28,7 @@ func (s *Store) Apply(ctx context.Context, actor, asked string, basis uint64, wr
 				return err
 			}
 		}
-		return c.audit(ctx, actor, "apply", asked+": "+describe(writes))
+		return c.audit(ctx, "apply", asked+": "+describe(writes))
 	})
 	if err != nil {
 		return 0, fmt.Errorf("apply %d objects: %w", len(writes), err)
@@ -40,6 +40,7 @@ func (s *Store) Apply(ctx context.Context, actor, asked string, basis uint64, wr
 // revision.
 type change struct {
 	tx       *sql.Tx
+	actor    string
 	revision uint64
 	ordinal  int
 	at       int64
@@ -47,8 +48,8 @@ type change struct {
 
 // configure runs f in a transaction that takes the next revision. The counter
 // is one row in the same transaction, so a failed write leaves no gap.
-func (s *Store) configure(ctx context.Context, f func(*change) error) (uint64, error) {
-	c := &change{at: time.Now().UnixNano()}
+func (s *Store) configure(ctx context.Context, actor string, f func(*change) error) (uint64, error) {
+	c := &change{actor: actor, at: time.Now().UnixNano()}
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		c.tx = tx
 		const next = `UPDATE counter SET revision = revision + 1 RETURNING revision`
@@ -100,8 +101,8 @@ func (c *change) write(ctx context.Context, w Write) error {
 
 func (c *change) outbox(ctx context.Context, kind, mesh, name string, manifest []byte, deleted bool) error {
 	_, err := c.tx.ExecContext(ctx,
-		`INSERT INTO changes (revision, ordinal, kind, mesh, name, manifest, deleted, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		c.revision, c.ordinal, kind, mesh, name, blob(manifest), deleted, c.at)
+		`INSERT INTO changes (revision, ordinal, kind, mesh, name, manifest, deleted, at, actor) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		c.revision, c.ordinal, kind, mesh, name, blob(manifest), deleted, c.at, c.actor)
 	if err != nil {
 		return fmt.Errorf("note the change of %s %s/%s: %w", kind, mesh, name, err)
 	}
@@ -109,8 +110,8 @@ func (c *change) outbox(ctx context.Context, kind, mesh, name string, manifest [
 	return nil
 }
 
-func (c *change) audit(ctx context.Context, actor, action, detail string) error {
-	return audit(ctx, c.tx, c.at, actor, action, detail)
+func (c *change) audit(ctx context.Context, action, detail string) error {
+	return audit(ctx, c.tx, c.at, c.actor, action, detail)
 }
 
 // Objects returns everything stored and the revision that it is of, from one

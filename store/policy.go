@@ -11,7 +11,7 @@ import (
 // PutRevision stores a policy revision as the newest, under a new revision of
 // the store; the outbox gets a row of KindPolicyRevision.
 func (s *Store) PutRevision(ctx context.Context, r PolicyRow) error {
-	_, err := s.configure(ctx, func(c *change) error {
+	_, err := s.configure(ctx, "server", func(c *change) error {
 		_, err := c.tx.ExecContext(ctx,
 			`INSERT INTO policy_revisions (revision, id, source, commit_, body, at) VALUES (?, ?, ?, ?, ?, ?)`,
 			c.revision, r.ID, r.Source, r.Commit, blob(r.Body), r.At.UnixNano())
@@ -21,7 +21,7 @@ func (s *Store) PutRevision(ctx context.Context, r PolicyRow) error {
 		if err := c.outbox(ctx, KindPolicyRevision, "", r.ID, nil, false); err != nil {
 			return err
 		}
-		return c.audit(ctx, "server", "policy-revision", fmt.Sprintf("%q from %q at %q", r.ID, r.Source, r.Commit))
+		return c.audit(ctx, "policy-revision", fmt.Sprintf("%q from %q at %q", r.ID, r.Source, r.Commit))
 	})
 	if err != nil {
 		return fmt.Errorf("store policy revision %q: %w", r.ID, err)

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -81,18 +80,20 @@ func pruneAudit(ctx context.Context, tx *sql.Tx, keep Retention) (int64, string,
 		n, first.Int64, last.Int64, plain.UTC(time.Unix(0, from.Int64)), plain.UTC(time.Unix(0, to.Int64)), strings.Join(actions, ", ")), err
 }
 
+// pruneChanges keeps of each object that is there the newest row, however old: what there
+// was in any revision that is left is known.
 func pruneChanges(ctx context.Context, tx *sql.Tx, keep Retention) (int64, string, error) {
-	var last int64
-	err := tx.QueryRowContext(ctx, `SELECT revision FROM changes
-		WHERE at < ? AND revision < (SELECT revision FROM counter) ORDER BY revision LIMIT 1 OFFSET ?`,
-		keep.Changes.UnixNano(), pruneBatch).Scan(&last)
-	if errors.Is(err, sql.ErrNoRows) { // all of them in one go
-		last = 1 << 62
-	} else if err != nil {
+	_, err := tx.ExecContext(ctx, `UPDATE counter SET history = max(history,
+		(SELECT coalesce(max(revision), 0) FROM changes WHERE at < ?1 AND revision < (SELECT revision FROM counter)))`, keep.Changes.UnixNano())
+	if err != nil {
 		return 0, "", err
 	}
-	r, err := tx.ExecContext(ctx, `DELETE FROM changes WHERE at < ? AND revision <= ? AND revision < (SELECT revision FROM counter)`,
-		keep.Changes.UnixNano(), last)
+	r, err := tx.ExecContext(ctx, `DELETE FROM changes WHERE (revision, ordinal) IN
+		(SELECT revision, ordinal FROM changes c WHERE at < ?1 AND revision < (SELECT revision FROM counter) AND
+			(deleted OR kind IN (?3, ?4, ?5) OR EXISTS (SELECT 1 FROM changes n WHERE n.kind = c.kind AND n.mesh = c.mesh AND n.name = c.name
+				AND (n.revision, n.ordinal) > (c.revision, c.ordinal) AND n.at < ?1 AND n.revision < (SELECT revision FROM counter)))
+		 ORDER BY revision, ordinal LIMIT ?2)`,
+		keep.Changes.UnixNano(), pruneBatch, KindAgent, KindBan, KindPolicyRevision)
 	if err != nil {
 		return 0, "", err
 	}

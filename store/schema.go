@@ -100,6 +100,16 @@ var migrations = []string{
 
 	// 6: from where an agent joined. Of those before it is not known.
 	`ALTER TABLE agents ADD COLUMN address TEXT NOT NULL DEFAULT ''`,
+
+	// 7: who changed an object, and from which revision on it is known what there was: what
+	// was pruned before this is not. An object has a row from then on, however old it is.
+	`ALTER TABLE changes ADD COLUMN actor TEXT NOT NULL DEFAULT '';
+	CREATE INDEX changes_of_object ON changes (kind, mesh, name, revision);
+	ALTER TABLE counter ADD COLUMN history INTEGER NOT NULL DEFAULT 0;
+	UPDATE counter SET history = CASE WHEN coalesce((SELECT min(revision) FROM changes), 1) > 1 THEN revision ELSE 0 END;
+	INSERT INTO changes (revision, ordinal, kind, mesh, name, manifest, deleted, at)
+		SELECT revision, 1000000 + row_number() OVER (ORDER BY kind, mesh, name), kind, mesh, name, manifest, 0, 0 FROM objects o
+		WHERE NOT EXISTS (SELECT 1 FROM changes c WHERE c.kind = o.kind AND c.mesh = o.mesh AND c.name = o.name AND c.revision = o.revision)`,
 }
 
 // logMarkSince is the schema that has log_mark first.

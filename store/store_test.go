@@ -164,7 +164,7 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a", Address: "192.0.2.1"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `ALTER TABLE agents DROP COLUMN address; DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
+	exec(t, path, `DELETE FROM changes WHERE revision = 1; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; ALTER TABLE agents DROP COLUMN address; DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
@@ -172,11 +172,47 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 	if err != nil || len(agents) != 1 || agents[0].ID != "a" || agents[0].Method != "join_token" || agents[0].Selectors != nil || agents[0].Evidence != nil || agents[0].Address != "" {
 		t.Errorf("agents %+v, %v", agents, err)
 	}
-	if objects, _, err := s.Objects(t.Context()); err != nil || len(objects) != 1 || objects[0].Revision != 2 || objects[0].Created != 1 {
+	if objects, _, err := s.Objects(t.Context()); err != nil || len(objects) != 1 || objects[0].Revision != 2 || objects[0].Created != 2 { // what was first is pruned
 		t.Errorf("objects %+v, %v", objects, err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a release before pruned is not taken for what never was.
+func TestWhatWasPrunedBeforeHistoryWasKeptIsKnownFromThenOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signet.db")
+	s, err := store.Create(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if _, err := s.Apply(t.Context(), "tester", "", s.Revision(), []store.Write{{Object: store.Object{Kind: "Entry", Name: name, Manifest: []byte(name)}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put("a", "b")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, path, `DELETE FROM changes WHERE revision = 1; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; PRAGMA user_version = 6`)
+	if s, err = store.Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if _, err := s.Apply(t.Context(), "tester", "", s.Revision(), []store.Write{{Object: store.Object{Kind: "Entry", Name: "a", Manifest: []byte("new")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Back(t.Context(), 1); !errors.Is(err, store.ErrForgotten) {
+		t.Errorf("revision 1: %v", err)
+	}
+	back, err := s.Back(t.Context(), 2)
+	if err != nil || len(back) != 1 || back[0].Name != "a" || string(back[0].Manifest) != "a" || back[0].Delete {
+		t.Errorf("revision 2: %+v, %v", back, err)
 	}
 }
 

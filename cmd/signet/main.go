@@ -108,8 +108,8 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 		}
 	}
 	add("run", newInit(), newServer(), newSigner(), newAgent(), newDev())
-	add("config", newToken(), newApply(), newDiff(), newDelete(), newImport(), newBan(), newPolicy())
-	add("look", newGet(), newExplain(), newCheck(), newCerts())
+	add("config", newToken(), newApply(), newDiff(), newDelete(), newRollback(), newImport(), newBan(), newPolicy())
+	add("look", newGet(), newHistory(), newExplain(), newCheck(), newCerts())
 	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService(), newDemoGet())
 	tellEnv(root)
 	for _, c := range root.Commands() { // commands without arguments offer no files

@@ -95,12 +95,19 @@ func (s *Server) without(change Change, o *kinds.Object) (Draft, error) {
 	if err != nil {
 		return nil, fault.New(fault.Referenced, "%s is not deleted: %v", k, err)
 	}
-	if g, ok := o.Value.(identity.NodeGroup); ok {
-		for _, st := range s.cfg.Fleet.All() {
-			if st.Agent.Group == g.Name && st.State == api.AgentInfo_CONNECTED {
-				return nil, fault.New(fault.Referenced, "%s is not deleted: agent %s of it is connected", k, st.Agent.ID)
-			}
+	return rest, s.leftBy(o)
+}
+
+// leftBy refuses to remove what somebody is in.
+func (s *Server) leftBy(o *kinds.Object) error {
+	g, ok := o.Value.(identity.NodeGroup)
+	if !ok {
+		return nil
+	}
+	for _, st := range s.cfg.Fleet.All() {
+		if st.Agent.Group == g.Name && st.State == api.AgentInfo_CONNECTED {
+			return fault.New(fault.Referenced, "%s is not deleted: agent %s of it is connected", o.Key(), st.Agent.ID)
 		}
 	}
-	return rest, nil
+	return nil
 }

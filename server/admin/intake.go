@@ -82,15 +82,19 @@ func (in *intake) take(o *kinds.Object) {
 	in.objects = append(in.objects, o)
 }
 
-// join checks the whole that storing would give. Whether references resolve is
+// join checks the whole that storing would give, without what is gone. Whether references resolve is
 // looked at even when single documents are wrong, so that one run tells all.
-func (in *intake) join(c Change) (Draft, error) {
+func (in *intake) join(c Change, gone ...*kinds.Object) (Draft, error) {
 	now := c.Now()
 	if err := kinds.AssignMeshes(in.objects, kinds.Meshes(now.Graph(), now.Objects())...); err != nil {
 		in.bad(err)
 		return nil, in.errs
 	}
-	draft, err := c.With(in.objects)
+	remove := make([]kinds.Key, 0, len(gone))
+	for _, o := range gone {
+		remove = append(remove, o.Key())
+	}
+	draft, err := c.With(in.objects, remove...)
 	if err != nil {
 		in.bad(err)
 	}

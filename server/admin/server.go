@@ -36,6 +36,7 @@ type Config struct {
 	Note func(ctx context.Context, actor, action, detail string)
 
 	Stored       Stored
+	Past         Past
 	Fleet        Fleet
 	AgentRows    AgentRows
 	Certificates Certificates

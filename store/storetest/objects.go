@@ -139,6 +139,93 @@ func deletedIsGone(t *testing.T, b Backend) {
 	}
 }
 
+func thereWas(t *testing.T, b Backend) {
+	remove := func(kind, mesh, name string) store.Write {
+		return store.Write{Object: store.Object{Kind: kind, Mesh: mesh, Name: name}, Delete: true}
+	}
+	apply(t, b, put("Mesh", "m", "m", "1"), put("Entry", "", "stays", "s"), put("Entry", "", "changes", "1"))     // 1
+	apply(t, b, put("Entry", "", "changes", "2"), put("Entry", "", "changes", "3"), put("Entry", "", "new", "n")) // 2
+	if err := b.PutRevision(t.Context(), store.PolicyRow{ID: "r", At: noon}); err != nil {                        // 3
+		t.Fatal(err)
+	}
+	apply(t, b, remove("Mesh", "m", "m"), remove("Entry", "", "new")) // 4
+	apply(t, b, put("Mesh", "m", "m", "again"))                       // 5
+	for revision, want := range map[uint64]map[string]string{
+		0: {"Mesh/m/m": "gone", "Entry//stays": "gone", "Entry//changes": "gone"},
+		1: {"Mesh/m/m": "1", "Entry//changes": "1"},
+		2: {"Mesh/m/m": "1", "Entry//new": "n"},
+		3: {"Mesh/m/m": "1", "Entry//new": "n"},
+		4: {"Mesh/m/m": "gone"},
+		5: {},
+	} {
+		back, err := b.Back(t.Context(), revision)
+		if err != nil {
+			t.Fatalf("revision %d: %v", revision, err)
+		}
+		got := map[string]string{}
+		for _, w := range back {
+			got[w.Kind+"/"+w.Mesh+"/"+w.Name] = string(w.Manifest)
+			if w.Delete {
+				got[w.Kind+"/"+w.Mesh+"/"+w.Name] = "gone"
+			}
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("back to revision %d (-want +got):\n%s", revision, d)
+		}
+	}
+	if _, err := b.Back(t.Context(), 6); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a revision that is not there yet: %v", err)
+	}
+}
+
+func historyTells(t *testing.T, b Backend) {
+	begun := time.Now()
+	apply(t, b, put("Mesh", "m", "m", "1"), put("Entry", "", "e", "1"))
+	if err := b.BanAgent(t.Context(), "tester", "nobody", ""); !errors.Is(err, store.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if _, err := b.Apply(t.Context(), "another", "a test", whatever, []store.Write{put("Mesh", "m", "m", "2")}); err != nil {
+		t.Fatal(err)
+	}
+	w := put("Mesh", "m", "m", "")
+	w.Delete = true
+	apply(t, b, w)
+	apply(t, b, put("Mesh", "m", "m", "3"))
+	tell := func(of store.Key, n int) (told []string) {
+		past, _, err := b.History(t.Context(), of, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range past {
+			c := p.Change
+			if c.At.Before(begun.Add(-time.Minute)) || c.At.After(time.Now().Add(time.Minute)) {
+				t.Errorf("revision %d at %s", c.Revision, c.At)
+			}
+			told = append(told, fmt.Sprintf("%d %s %s %s new=%t deleted=%t", c.Revision, p.Actor, c.Name, c.Manifest, p.New, c.Deleted))
+		}
+		return told
+	}
+	all := []string{
+		"4 tester m 3 new=true deleted=false", "3 tester m  new=false deleted=true", "2 another m 2 new=false deleted=false",
+		"1 tester m 1 new=true deleted=false", "1 tester e 1 new=true deleted=false",
+	}
+	for _, c := range []struct {
+		of   store.Key
+		n    int
+		want []string
+	}{
+		{store.Key{}, 10, all},
+		{store.Key{}, 2, all[:2]},
+		{store.Key{Kind: "Mesh", Mesh: "m", Name: "m"}, 10, all[:4]},
+		{store.Key{Kind: "Entry"}, 1, all[4:]},
+		{store.Key{Name: "nobody"}, 10, nil},
+	} {
+		if d := cmp.Diff(c.want, tell(c.of, c.n)); d != "" {
+			t.Errorf("%+v, %d (-want +got):\n%s", c.of, c.n, d)
+		}
+	}
+}
+
 func anyValue(t *testing.T, b Backend) {
 	values := []string{
 		"", "'", `"`, "';DROP TABLE objects;--", "a\x00b", "\x00", "\xff\xfe", "%s%n", "?1", "ü\u2028\n\r\x1b[31m",

@@ -231,8 +231,12 @@ func prunedLeavesARow(t *testing.T, b Backend) {
 		t.Fatal(err)
 	}
 	apply(t, b, put("Mesh", "m", "m", "1"))
+	apply(t, b, put("Mesh", "m", "other", "old and still there"))
+	apply(t, b, put("Mesh", "m", "gone", "1"))
+	apply(t, b, store.Write{Object: store.Object{Kind: "Mesh", Mesh: "m", Name: "gone"}, Delete: true})
 	apply(t, b, put("Mesh", "m", "m", "2"))
-	for range 298 { // several transactions
+	apply(t, b, put("Mesh", "m", "m", "3"))
+	for range 294 { // several transactions
 		if err := b.Audit(t.Context(), "host key 00", "attest", "refused"); err != nil {
 			t.Fatal(err)
 		}
@@ -256,15 +260,24 @@ func prunedLeavesARow(t *testing.T, b Backend) {
 			told += count
 		}
 	}
-	if told != 300 || len(rows) > 8 || !strings.Contains(rows[0].Detail, "apply 2, attest") {
+	if told != 300 || len(rows) > 8 || !strings.Contains(rows[0].Detail, "apply 6, attest") {
 		t.Errorf("%d rows are told of: %+v", told, rows)
 	}
 	changes, err := b.Changes(t.Context(), 0)
-	if err != nil || len(changes) != 1 || string(changes[0].Manifest) != "2" {
-		t.Errorf("the newest revision's changes are to stay: %+v, %v", changes, err)
+	if err != nil || len(changes) != 3 || changes[0].Name != "other" || string(changes[1].Manifest) != "2" || string(changes[2].Manifest) != "3" {
+		t.Errorf("the newest revision's changes are to stay, and what there was before: %+v, %v", changes, err)
 	}
-	if objects, _, err := b.Objects(t.Context()); err != nil || len(objects) != 1 {
+	if objects, _, err := b.Objects(t.Context()); err != nil || len(objects) != 2 {
 		t.Errorf("%v, %v", objects, err)
+	}
+	if _, err := b.Back(t.Context(), 4); !errors.Is(err, store.ErrForgotten) {
+		t.Errorf("before what is known: %v", err)
+	}
+	if back, err := b.Back(t.Context(), 5); err != nil || len(back) != 1 || string(back[0].Manifest) != "2" {
+		t.Errorf("the change before the last: %+v, %v", back, err)
+	}
+	if past, since, err := b.History(t.Context(), store.Key{}, 10); err != nil || since != 5 || len(past) != 2 || past[0].Change.Revision != 6 || past[1].Change.Revision != 5 {
+		t.Errorf("since %d: %+v, %v", since, past, err)
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 type Backend interface {
 	Apply(ctx context.Context, actor, asked string, basis uint64, writes []store.Write) (uint64, error)
 	Objects(ctx context.Context) ([]store.Object, uint64, error)
+	History(ctx context.Context, of store.Key, n int) (past []store.Past, since uint64, err error)
+	Back(ctx context.Context, revision uint64) ([]store.Write, error)
 	Changes(ctx context.Context, after uint64) ([]store.Change, error)
 	Wait(ctx context.Context, after uint64) (uint64, error)
 	PutToken(ctx context.Context, hash []byte, group string, expires time.Time) error
@@ -49,6 +51,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"ADeletedObjectIsGoneAndInTheOutbox", deletedIsGone},
 		{"AnObjectKeepsTheRevisionInWhichItWasFirstThere", createdIsKept},
 		{"AnyValueIsKeptByteForByte", anyValue},
+		{"WhatThereWasInARevisionIsKnown", thereWas},
+		{"HistorySaysWhoChangedWhatAndWhen", historyTells},
 		{"WaitWakesAfterTheCommit", waitWakes},
 		{"WaitEndsWithItsContext", waitEnds},
 		{"ATokenIsUsedOnce", tokenUsedOnce},

@@ -1,0 +1,146 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/api"
+	"signet.example/internal/plain"
+	"signet.example/server/fault"
+	"signet.example/server/kinds"
+	"signet.example/store"
+)
+
+// Past is what there was.
+type Past interface {
+	// History is who changed what of the objects that are meant, in the last n revisions, the
+	// newest first; what is known begins with since.
+	History(ctx context.Context, of store.Key, n int) (past []store.Past, since uint64, err error)
+	// Back is what makes the objects as they were in a revision.
+	Back(ctx context.Context, revision uint64) ([]store.Write, error)
+}
+
+const (
+	fewRevisions  = 20
+	mostRevisions = 10_000
+)
+
+// History is who changed which objects, and when.
+func (s *Server) History(ctx context.Context, req *api.HistoryRequest) (*api.HistoryResponse, error) {
+	of := store.Key{Mesh: req.GetMesh(), Name: req.GetName()}
+	if req.GetKind() != "" {
+		var err error
+		if of.Kind, err = kindOf(req.GetKind()); err != nil {
+			return nil, err
+		}
+	}
+	n := int(req.GetLimit())
+	switch {
+	case n < 0 || n > mostRevisions:
+		return nil, fault.New(fault.Invalid, "the limit %d is not within 1 to %d", n, mostRevisions)
+	case n == 0:
+		n = fewRevisions
+	}
+	past, since, err := s.cfg.Past.History(ctx, of, n)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.HistoryResponse{Since: since}
+	for _, p := range past {
+		c := p.Change
+		last := len(resp.GetRevisions()) - 1
+		if last < 0 || resp.GetRevisions()[last].GetRevision() != c.Revision {
+			resp.Revisions = append(resp.Revisions, &api.Revision{Revision: c.Revision, At: timestamppb.New(c.At), Actor: plain.Text(p.Actor)})
+			last++
+		}
+		action := api.Change_CONFIGURED
+		switch {
+		case c.Deleted:
+			action = api.Change_DELETED
+		case p.New:
+			action = api.Change_CREATED
+		}
+		r := resp.GetRevisions()[last]
+		r.Changes = append(r.Changes, &api.Change{Action: action.Enum(), Kind: c.Kind, Mesh: c.Mesh, Name: c.Name})
+	}
+	if len(past) == 0 && of != (store.Key{}) {
+		return nil, fault.New(fault.NotFound, "nothing is known of the past of %s: what is known begins with revision %d", meant(of), since)
+	}
+	return resp, nil
+}
+
+// meant is what a key stands for.
+func meant(k store.Key) string {
+	text := "objects"
+	if k.Kind != "" {
+		text = k.Kind
+	}
+	if k.Name != "" {
+		text += fmt.Sprintf(" %q", plain.Text(k.Name))
+	}
+	if k.Mesh != "" {
+		text += fmt.Sprintf(" of mesh %q", plain.Text(k.Mesh))
+	}
+	return text
+}
+
+// Rollback makes the objects what they were in a revision. What that gives is checked as an
+// apply is: what would be refused today is refused.
+func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.ApplyResponse, error) {
+	actor, change, end, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	now := change.Now()
+	back, err := s.cfg.Past.Back(ctx, req.GetRevision())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, fault.New(fault.NotFound, "there is no revision %d: the last one is %d", req.GetRevision(), now.Revision())
+	case errors.Is(err, store.ErrForgotten):
+		return nil, fault.New(fault.Invalid, "what there was in revision %d is not known any more; `signet history` has the revisions that are (retention.changes of the server's configuration is how long)", req.GetRevision())
+	case err != nil:
+		return nil, err
+	}
+	in := &intake{cfg: &s.cfg}
+	var gone []*kinds.Object
+	for _, w := range back {
+		k := kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}
+		switch old := now.Objects().Get(k); {
+		case !w.Delete:
+			in.read(&api.Source{File: fmt.Sprintf("%s of revision %d", k, w.Revision), Content: w.Manifest})
+		case old != nil:
+			gone = append(gone, old)
+		}
+	}
+	draft, err := in.join(change, gone...)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "%s", err.Error())
+	}
+	for _, o := range gone {
+		if err := s.leftBy(o); err != nil {
+			return nil, err
+		}
+	}
+	changes, writes := changesOf(now, in.objects)
+	changes = slices.DeleteFunc(changes, func(c *api.Change) bool { return c.GetAction() == api.Change_UNCHANGED }) // they were changed, and back
+	for _, o := range gone {
+		k := o.Key()
+		changes = append(changes, &api.Change{Action: api.Change_DELETED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Before: string(o.Encode())})
+		writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name}, Delete: true})
+	}
+	ready, err := in.try(draft, writes)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.ApplyResponse{Changes: changes, Revision: now.Revision(), Warnings: append(in.warnings, s.cfg.Warnings(now, draft.Model())...)}
+	if req.GetDryRun() || len(writes) == 0 {
+		return resp, nil
+	}
+	resp.Revision, err = ready.Write(ctx, actor, fmt.Sprintf("Rollback to revision %d", req.GetRevision()))
+	return resp, err
+}

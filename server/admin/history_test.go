@@ -1,0 +1,92 @@
+package admin_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+	"signet.example/server/admin"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
+	"signet.example/store"
+)
+
+// pastOf answers as it is told.
+type pastOf struct {
+	back []store.Write
+	err  error
+}
+
+func (pastOf) History(context.Context, store.Key, int) ([]store.Past, uint64, error) {
+	return nil, 0, nil
+}
+
+func (p pastOf) Back(context.Context, uint64) ([]store.Write, error) { return p.back, p.err }
+
+// rollback goes back to what past has.
+func (d *desk) rollback(past pastOf) (*api.ApplyResponse, error) {
+	d.t.Helper()
+	d.cfg.Past = past
+	d.admin = admin.New(d.cfg)
+	d.done = nil
+	return d.admin.Rollback(d.ctx(), &api.RollbackRequest{Revision: 3})
+}
+
+func TestARollbackIsCheckedAsAnApplyIs(t *testing.T) {
+	d := newDesk(t)
+	if _, err := d.admin.Apply(d.ctx(), applyOf(shop+nodeTo("/dev/stdout")+groupNamed("front"))); err != nil {
+		t.Fatal(err)
+	}
+	d.agents = []fleet.Status{{Agent: store.Agent{ID: "web-1", Group: "front"}, State: api.AgentInfo_CONNECTED}}
+	gone := func(kind, mesh, name string) []store.Write {
+		return []store.Write{{Object: store.Object{Kind: kind, Mesh: mesh, Name: name}, Delete: true}}
+	}
+	for name, c := range map[string]struct {
+		past pastOf
+		code codes.Code
+		says string
+	}{
+		"a revision that is forgotten": {pastOf{err: store.ErrForgotten}, codes.InvalidArgument, "not known any more"},
+		"one that is not there yet":    {pastOf{err: store.ErrNotFound}, codes.NotFound, "there is no revision 3"},
+		"a node without its mesh":      {pastOf{back: gone("Mesh", "shop", "shop")}, codes.InvalidArgument, "shop"},
+		"a group of a connected agent": {pastOf{back: gone("NodeGroup", "", "front")}, codes.FailedPrecondition, "web-1"},
+		"what this version refuses": {
+			pastOf{back: []store.Write{{Object: store.Object{Kind: "VirtualNode", Mesh: "shop", Name: "web", Manifest: []byte(nodeTo("/etc/passwd"))}}}},
+			codes.InvalidArgument, "/etc/passwd",
+		},
+	} {
+		_, err := d.rollback(c.past)
+		if err = fault.ToOperator(err); status.Code(err) != c.code || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+		d.wants("begin", "end")
+	}
+}
+
+func TestARollbackIsOneWriteAndADryRunIsNone(t *testing.T) {
+	d := newDesk(t)
+	if _, err := d.admin.Apply(d.ctx(), applyOf(shop+nodeTo("/dev/stdout")+groupNamed("front"))); err != nil {
+		t.Fatal(err)
+	}
+	past := pastOf{back: []store.Write{
+		{Object: store.Object{Kind: "VirtualNode", Mesh: "shop", Name: "web", Manifest: []byte(nodeTo("/dev/stderr"))}},
+		{Object: store.Object{Kind: "NodeGroup", Name: "front"}, Delete: true},
+		{Object: store.Object{Kind: "NodeGroup", Name: "never"}, Delete: true},
+	}}
+	answer, err := d.rollback(past)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := answer.GetChanges(); len(c) != 2 || c[0].GetAction() != api.Change_CONFIGURED || c[1].GetAction() != api.Change_DELETED || !strings.Contains(c[0].GetAfter(), "/dev/stderr") {
+		t.Errorf("changes %v", c)
+	}
+	d.wants("begin", "write uid 7 pid 8: Rollback to revision 3", "end")
+	if answer, err = d.rollback(past); err != nil || len(answer.GetChanges()) != 0 {
+		t.Errorf("again: %v, %v", answer.GetChanges(), err)
+	}
+	d.wants("begin", "end")
+}
