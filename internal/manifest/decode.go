@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +16,7 @@ type decoder struct {
 	errs   Errors
 
 	settings bool // durations have a type of their own, and a number is text where text is wanted
+	loose    bool // scalars are taken for each other, as CloudFormation does
 }
 
 func (dec *decoder) fail(at pos, path, msg string) { dec.wrong(&value{at: at}, path, msg) }
@@ -67,6 +69,10 @@ func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
 	if v.shape == isBroken {
 		return
 	}
+	if v.shape == isOpaque && !isText(to.Type()) {
+		dec.unknowable(v, path, "cannot be known: "+v.why)
+		return
+	}
 	if to.Kind() == reflect.Pointer {
 		to.Set(reflect.New(to.Type().Elem()))
 		dec.into(path, v, to.Elem(), r)
@@ -88,6 +94,13 @@ func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
 	case reflect.Map:
 		dec.mapping(path, v, to)
 	case reflect.String:
+		if v.shape == isOpaque {
+			to.SetString(v.text)
+			if problem := r.text(v.text); problem != "" {
+				dec.unknowable(v, path, "cannot be known: "+v.why)
+			}
+			return
+		}
 		if dec.wants(path, v, isString) {
 			to.SetString(v.text)
 			if problem := r.text(v.text); problem != "" {
@@ -95,7 +108,7 @@ func (dec *decoder) into(path string, v *value, to reflect.Value, r rule) {
 			}
 		}
 	case reflect.Bool:
-		if dec.wants(path, v, isBool) {
+		if v = dec.scalar(v, isBool); dec.wants(path, v, isBool) {
 			to.SetBool(v.flag)
 		}
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
@@ -111,6 +124,9 @@ func (dec *decoder) wants(path string, v *value, want shape) bool {
 	if v.shape == want || dec.settings && want == isString && v.shape == isInt {
 		return true
 	}
+	if dec.loose && want == isString && (v.shape == isInt || v.shape == isBool || v.shape == isFloat) {
+		return true
+	}
 	hint := ""
 	switch {
 	case len(v.unfilled) > 0:
@@ -123,6 +139,35 @@ func (dec *decoder) wants(path string, v *value, want shape) bool {
 	}
 	dec.fail(v.at, path, fmt.Sprintf("must be %s, is %s%s", want, v.shape, hint))
 	return false
+}
+
+// isText reports whether a text can stand for a value of the type.
+func isText(t reflect.Type) bool {
+	return t.Kind() == reflect.String || t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.String
+}
+
+func (dec *decoder) unknowable(v *value, path, msg string) {
+	if len(dec.errs) < MaxErrors {
+		e := dec.src.errorAt(v.at, path, msg)
+		e.Unknowable = true
+		dec.errs = append(dec.errs, e)
+	}
+}
+
+// scalar is v in the shape that is wanted, where its text says so and scalars are taken
+// for each other.
+func (dec *decoder) scalar(v *value, want shape) *value {
+	if !dec.loose || v.shape != isString {
+		return v
+	}
+	as := *v
+	switch n, err := strconv.ParseInt(v.text, 10, 64); {
+	case want == isInt && err == nil:
+		as.shape, as.number = isInt, n
+	case want == isBool && (strings.EqualFold(v.text, "true") || strings.EqualFold(v.text, "false")):
+		as.shape, as.flag = isBool, strings.EqualFold(v.text, "true")
+	}
+	return &as
 }
 
 func (dec *decoder) check(path string, at pos, problem string) {
@@ -141,7 +186,7 @@ func (dec *decoder) text(path string, v *value, to reflect.Value) {
 }
 
 func (dec *decoder) integer(path string, v *value, to reflect.Value, r rule) {
-	if !dec.wants(path, v, isInt) {
+	if v = dec.scalar(v, isInt); !dec.wants(path, v, isInt) {
 		return
 	}
 	if problem := r.number(v.number); problem != "" {

@@ -11,6 +11,10 @@
 // [Document.Leaves] lists what was given in a document. Of a template whose placeholders
 // have no value, Format.Unfilled knows: what is wrong because of one says so.
 //
+// [Form] reads a text of the same objects in another form into [Node]s, of which [Made]
+// makes a Document: its mistakes are told by the places and the words of that text. What
+// cannot be known there is [Opaque]; where nothing can stand for it the mistake says so.
+//
 // [ReadSettings] reads a file without an envelope in the same way.
 //
 // Every mistake is an [Error] with file, line, column and field path; all

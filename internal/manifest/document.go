@@ -19,6 +19,7 @@ type Document struct {
 	format   *Format
 	src      *source
 	root     *value
+	loose    bool
 	envelope Errors // what is wrong around the spec; Decode reports it with the rest
 }
 
@@ -117,7 +118,7 @@ var (
 
 // readEnvelope checks everything except the spec.
 func (d *Document) readEnvelope() {
-	dec := &decoder{src: d.src}
+	dec := &decoder{src: d.src, loose: d.loose}
 	known := append([]string{"apiVersion", "kind", "metadata", "spec"}, serverFields...)
 	for _, f := range d.root.fields {
 		if !slices.Contains(known, f.name) {
@@ -162,10 +163,14 @@ func (d *Document) Ignored() Errors {
 // Has reports whether a field such as metadata.labels was given a value.
 func (d *Document) Has(path string) bool {
 	v := d.root
-	for name := range strings.SplitSeq(path, ".") {
-		v = v.get(name)
+	for path != "" {
+		name, rest := firstStep(path)
+		if v, _ = v.step(name); v == nil || v.shape == isNull {
+			return false
+		}
+		path = rest
 	}
-	return v != nil
+	return true
 }
 
 // Decode reads the spec into a struct, strictly: an unknown field, a field
@@ -173,7 +178,7 @@ func (d *Document) Has(path string) bool {
 // with those of metadata and of the fields beside the spec.
 // Fields are named by their yaml (else json) tags; `check` tags are obeyed.
 func (d *Document) Decode(into any) error {
-	dec := &decoder{src: d.src, errs: slices.Clone(d.envelope)}
+	dec := &decoder{src: d.src, errs: slices.Clone(d.envelope), loose: d.loose}
 	spec := d.root.get("spec")
 	if spec == nil { // an absent spec is an empty one
 		spec = &value{shape: isMap, at: d.root.at}
@@ -191,7 +196,7 @@ func (d *Document) FieldError(path, msg string) *Error {
 	at, v := d.find(path)
 	e := d.errorAt(at, path, msg)
 	if v != nil {
-		e.Unfilled = v.unfilled
+		e.Unfilled, e.Unknowable = v.unfilled, v.shape == isOpaque
 	}
 	return e
 }
@@ -211,11 +216,8 @@ func (d *Document) errorAt(at pos, path, msg string) *Error { return d.src.error
 func (d *Document) find(path string) (pos, *value) {
 	v, at := d.root, d.root.at
 	for path != "" {
-		name, rest := path, ""
-		if i := strings.IndexAny(path[1:], ".["); i >= 0 {
-			name, rest = path[:i+1], path[i+1:]
-		}
-		path = strings.TrimPrefix(rest, ".")
+		name, rest := firstStep(path)
+		path = rest
 		next, nextAt := v.step(name)
 		if next == nil {
 			return at, nil

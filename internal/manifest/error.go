@@ -33,6 +33,9 @@ type Error struct {
 	// Unfilled are the placeholders without a value in what stands at the place: it may
 	// be right with one.
 	Unfilled []string
+	// Unknowable is true where nothing is wrong but that the value cannot be known, or
+	// that what stands for it keeps no rule.
+	Unknowable bool
 	// Lacks is the key that is missing where that is the mistake; "" for every other one.
 	Lacks string
 }

@@ -9,7 +9,10 @@ import (
 )
 
 // pos is a place in the file, from 1; col 0 means the whole line.
-type pos struct{ line, col int }
+type pos struct {
+	line, col int
+	src       *source // of a [Node]'s value, which may stand in another text than what is around it
+}
 
 // source is the text of one document and where it stood.
 type source struct {
@@ -20,17 +23,30 @@ type source struct {
 	tokens int // that it has, once it was parsed
 
 	unfilled func(string) (string, []string) // of the format; may be nil
+
+	nodes   bool                     // values are taken out of it: each place names it
+	written func(path string) string // what a field is called in the text, where that is something else
 }
 
 // posOf maps a token's place in the document to the file's.
 func (s *source) posOf(t *token.Token) pos {
-	if t == nil || t.Position == nil {
-		return pos{line: s.first}
+	p := pos{line: s.first}
+	if t != nil && t.Position != nil {
+		p = pos{line: s.first + t.Position.Line - 1, col: t.Position.Column}
 	}
-	return pos{line: s.first + t.Position.Line - 1, col: t.Position.Column}
+	if s.nodes {
+		p.src = s
+	}
+	return p
 }
 
 func (s *source) errorAt(p pos, field, msg string) *Error {
+	if s.written != nil {
+		field = s.written(field)
+	}
+	if p.src != nil {
+		s = p.src
+	}
 	if name := placeholder.FindString(s.line(p)); name != "" {
 		msg += " (" + name + " is a placeholder of a template: put its value there first, as envsubst does)"
 	}

@@ -20,11 +20,12 @@ const (
 	isString
 	isList
 	isMap
+	isOpaque // cannot be known: text stands for it where a string stands
 	isBroken // its mistake is told: nothing more is said of it
 )
 
 func (k shape) String() string {
-	return [...]string{"null", "true or false", "a whole number", "a number", "a string", "a list", "a mapping", "broken"}[k]
+	return [...]string{"null", "true or false", "a whole number", "a number", "a string", "a list", "a mapping", "not known", "broken"}[k]
 }
 
 // value is one node with aliases resolved. An alias shares its target, so
@@ -32,7 +33,8 @@ func (k shape) String() string {
 type value struct {
 	shape  shape
 	at     pos
-	text   string // isString, isFloat
+	text   string // isString, isFloat, isOpaque; of a Node isBool and isInt, too
+	why    string // isOpaque
 	flag   bool   // isBool
 	number int64  // isInt
 	items  []*value
@@ -47,6 +49,8 @@ type field struct {
 	name string
 	at   pos
 	val  *value
+
+	written string // in the text, where that is something else; see [Member]
 }
 
 // get finds a member that is not null.
@@ -68,6 +72,8 @@ type tree struct {
 	anchors map[string]*value
 	errs    Errors
 	level   int
+
+	tags map[string]string // that are accepted: each means a mapping with this one key
 }
 
 func newTree(src *source) *tree { return &tree{src: src, anchors: map[string]*value{}} }
@@ -118,10 +124,21 @@ func (t *tree) value(path string, n ast.Node) *value {
 	case *ast.AliasNode:
 		return t.alias(path, at, n)
 	case *ast.TagNode:
-		return t.fail(at, path, "has a YAML tag, which is not accepted")
+		return t.tag(path, at, n)
 	default:
 		return t.scalar(path, at, n)
 	}
+}
+
+func (t *tree) tag(path string, at pos, n *ast.TagNode) *value {
+	key, ok := t.tags[n.GetToken().Value]
+	if !ok {
+		return t.fail(at, path, "has a YAML tag, which is not accepted")
+	}
+	v := &value{shape: isMap, at: at, size: 1}
+	v.fields = []field{{name: key, at: at, val: t.child(path, v, n.Value)}}
+	v.depth++
+	return v
 }
 
 func (t *tree) alias(path string, at pos, n *ast.AliasNode) *value {
@@ -145,7 +162,7 @@ func (t *tree) scalar(path string, at pos, n ast.Node) *value {
 	case *ast.NullNode:
 		v.shape = isNull
 	case *ast.BoolNode:
-		v.shape, v.flag = isBool, n.Value
+		v.shape, v.flag, v.text = isBool, n.Value, n.GetToken().Value
 	case *ast.StringNode:
 		v.shape, v.text = isString, n.Value
 		t.written(v)

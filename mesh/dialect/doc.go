@@ -12,6 +12,8 @@
 // It must not know where files come from, nor what is done with what was found.
 package dialect
 
+import "signet.example/mesh"
+
 // Reader reads one file of its form into drafts. What is wrong with it is told by
 // [Found], with everything else.
 type Reader func(*Drafts, File)
@@ -20,6 +22,8 @@ type Reader func(*Drafts, File)
 type File struct {
 	Name    string
 	Content []byte
+	// Unfilled is as in manifest.Form: placeholders of a template that have no value.
+	Unfilled func(text string) (written string, names []string)
 }
 
 // Options are what files of these forms leave open.
@@ -28,6 +32,8 @@ type Options struct {
 	Mesh string
 	// Name is that of an object whose file has neither a name nor anything to tell it by.
 	Name string
+	// Kind is that of an object whose file does not tell it.
+	Kind mesh.Kind
 	// Router is that of a route that names none.
 	Router string
 	// Gateway is that of a gateway route that names none.

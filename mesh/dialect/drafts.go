@@ -1,14 +1,253 @@
 package dialect
 
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+
+	"signet.example/internal/manifest"
+	"signet.example/mesh"
+)
+
+// KindRoute is a route by itself, as the API has it. CRDs have it in its router.
+const KindRoute mesh.Kind = "Route"
+
 // Drafts collects the objects of all files, before they are resources.
 type Drafts struct {
 	Options Options
 
+	list  []*Draft
+	files map[string]int // in the order in which they were read
 	found Found
 }
 
 // NewDrafts is empty.
-func NewDrafts(o Options) *Drafts { return &Drafts{Options: o} }
+func NewDrafts(o Options) *Drafts { return &Drafts{Options: o, files: map[string]int{}} }
 
-// Found is what all files had, each object checked. It is asked for once, at the end.
-func (d *Drafts) Found() *Found { return &d.found }
+// Draft is an object as it stands in a file, in the API's structure.
+type Draft struct {
+	Kind mesh.Kind
+	// Name, Mesh and Parent, which is the router of a route and the gateway of a gateway
+	// route, are names or ARNs; of one that the file does not have the value is not there.
+	// Written is the whole path of each.
+	Name, Mesh, Parent, Spec manifest.Member
+	Spelling                 Spelling
+	// At is where the object stands.
+	At manifest.Node
+
+	name, mesh, parent string // "" where it is not known
+	unknown            bool   // something of it cannot be known: it is incomplete
+	routes             []*Draft
+}
+
+// Add adds an object.
+func (d *Drafts) Add(x Draft) { d.list = append(d.list, &x) }
+
+// File notes that a file is read, in whose order findings are told.
+func (d *Drafts) File(name string) {
+	if _, ok := d.files[name]; !ok {
+		d.files[name] = len(d.files)
+	}
+}
+
+// Wrong adds what is wrong with a file.
+func (d *Drafts) Wrong(errs manifest.Errors) {
+	for _, e := range errs {
+		d.found.Findings = append(d.found.Findings, findingOf(e, "", Refused))
+	}
+}
+
+// Note adds a finding.
+func (d *Drafts) Note(what string, o Outcome, at manifest.Node, path, text string) {
+	d.found.Findings = append(d.found.Findings, findingOf(at.Error(path, text), what, o))
+}
+
+// AddContext adds what stands beside App Mesh's objects.
+func (d *Drafts) AddContext(o Object) { d.found.Context = append(d.found.Context, o) }
+
+// AddIncomplete adds an object of which not even that is known which kind it is, or
+// whether there is one.
+func (d *Drafts) AddIncomplete(o Object) { d.found.Incomplete = append(d.found.Incomplete, o) }
+
+func findingOf(e *manifest.Error, what string, o Outcome) Finding {
+	return Finding{
+		Place: Place{File: e.File, Line: e.Line, Column: e.Column, Path: e.Field},
+		What:  what, Outcome: o, Text: e.Msg, Unfilled: e.Unfilled, Excerpt: e.Excerpt,
+	}
+}
+
+// ObjectAt is an object that stands at a node.
+func ObjectAt(at manifest.Node, path, kind, name string) Object {
+	o := Object{Kind: kind, Name: name}
+	o.File, o.Line, o.Column = at.Place()
+	o.Path = path
+	return o
+}
+
+func (x *Draft) object() Object {
+	o := ObjectAt(x.At, "", string(x.Kind), x.name)
+	o.Mesh = x.mesh
+	return o
+}
+
+// what is the object as findings name it.
+func (x *Draft) what() string { return x.object().String() }
+
+// Found makes resources of all objects. It is asked for once, at the end.
+func (d *Drafts) Found() *Found {
+	for _, x := range d.list {
+		d.settle(x)
+	}
+	once := d.withoutRepeated()
+	for _, x := range once {
+		if x.Kind == KindRoute {
+			d.place(x, once)
+		}
+	}
+	for _, x := range once {
+		if x.Kind != KindRoute {
+			d.finish(x)
+		}
+	}
+	slices.SortStableFunc(d.found.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(d.files[a.File], d.files[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return &d.found
+}
+
+// settle finds the names of an object: its own, or those of the options.
+func (d *Drafts) settle(x *Draft) {
+	x.name = d.nameOf(x, &x.Name, d.Options.Name, "name", true)
+	if x.Kind == mesh.KindMesh {
+		x.mesh = x.name
+		return
+	}
+	x.mesh = d.nameOf(x, &x.Mesh, d.Options.Mesh, "mesh", false)
+	switch x.Kind {
+	case KindRoute:
+		x.parent = d.nameOf(x, &x.Parent, d.Options.Router, "router", true)
+	case mesh.KindGatewayRoute:
+		x.parent = d.nameOf(x, &x.Parent, d.Options.Gateway, "gateway", true)
+	}
+}
+
+func (d *Drafts) nameOf(x *Draft, m *manifest.Member, option, of string, must bool) string {
+	switch m.Value.Is() {
+	case manifest.Null:
+	case manifest.Opaque:
+		if option == "" {
+			x.unknown = true
+			d.Note(x.what(), Missing, m.Value, x.path(m, of), "cannot be known: "+m.Value.Why())
+			return ""
+		}
+	default:
+		if of, _, ok := fromARN(m.Value.Text()); ok {
+			m.Value = m.Value.String(of)
+		}
+		return m.Value.Text()
+	}
+	if option != "" {
+		m.Value = x.At.String(option)
+		d.Note(x.what(), Defaulted, x.At, x.path(m, of), fmt.Sprintf("is %q, as was said beside the file", option))
+		return option
+	}
+	if must {
+		x.unknown = true
+		d.Note(x.what(), Missing, x.At, x.path(m, of), "the file does not have the "+of+" of this object: say it beside the file")
+	}
+	return ""
+}
+
+func (x *Draft) path(m *manifest.Member, of string) string {
+	if m.Written == "" {
+		return of
+	}
+	return m.Written
+}
+
+// arn has the mesh, and behind it types and names.
+var arn = regexp.MustCompile(`^arn:[a-z0-9-]+:appmesh:[a-z0-9-]*:[0-9]*:mesh/([^/]+)(?:/[A-Za-z]+/([^/]+))*$`)
+
+// fromARN is the name of what an ARN is of, and its mesh.
+func fromARN(text string) (name, of string, ok bool) {
+	m := arn.FindStringSubmatch(text)
+	if m == nil {
+		return "", "", false
+	}
+	if m[2] == "" {
+		return m[1], m[1], true
+	}
+	return m[2], m[1], true
+}
+
+// withoutRepeated are the objects without those that were given before.
+func (d *Drafts) withoutRepeated() []*Draft {
+	given := map[[4]string]*Draft{}
+	var once []*Draft
+	for _, x := range d.list {
+		key := [4]string{string(x.Kind), x.mesh, x.parent, x.name}
+		first := given[key]
+		if first == nil || x.name == "" {
+			given[key] = x
+			once = append(once, x)
+			continue
+		}
+		file, line, _ := first.At.Place()
+		d.Note(x.what(), Refused, x.At, x.Name.Written, fmt.Sprintf("was given before, at %s:%d: give one of the two", file, line))
+		d.found.Refused = append(d.found.Refused, x.object())
+	}
+	return once
+}
+
+// place puts a route into its router.
+func (d *Drafts) place(x *Draft, all []*Draft) {
+	var routers []*Draft
+	for _, r := range all {
+		if r.Kind == mesh.KindVirtualRouter && r.name == x.parent && x.parent != "" && (r.mesh == x.mesh || r.mesh == "" || x.mesh == "") {
+			routers = append(routers, r)
+		}
+	}
+	switch {
+	case len(routers) == 1:
+		routers[0].routes = append(routers[0].routes, x)
+		return
+	case len(routers) > 1:
+		d.Note(x.what(), Missing, x.At, x.path(&x.Mesh, "mesh"), fmt.Sprintf("several meshes have a router %q: say which", x.parent))
+	case x.parent != "":
+		d.Note(x.what(), Missing, x.At, x.path(&x.Parent, "router"), fmt.Sprintf("its router %q is not among the files: give it with them", x.parent))
+	}
+	d.found.Incomplete = append(d.found.Incomplete, x.object())
+}
+
+// finish makes a resource of a draft, or tells why there is none.
+func (d *Drafts) finish(x *Draft) {
+	s := &shaper{drafts: d, mesh: x.mesh}
+	r, wrong := s.resource(x)
+	refused, unknown := false, x.unknown
+	for _, e := range wrong {
+		outcome := Refused
+		if e.Unknowable || len(e.Unfilled) > 0 {
+			outcome, unknown = Missing, true
+		} else {
+			refused = true
+		}
+		d.found.Findings = append(d.found.Findings, findingOf(e, x.what(), outcome))
+	}
+	s.tellOpaque(wrong)
+	objects := []Object{x.object()}
+	for _, route := range x.routes {
+		objects = append(objects, route.object())
+		unknown = unknown || route.unknown
+	}
+	switch {
+	case refused:
+		d.found.Refused = append(d.found.Refused, objects...)
+	case unknown:
+		d.found.Incomplete = append(d.found.Incomplete, objects...)
+	default:
+		d.found.Taken += s.taken
+		d.found.Resources = append(d.found.Resources, r)
+		s.tellDefaults(x, r)
+	}
+}

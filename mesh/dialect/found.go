@@ -20,6 +20,8 @@ type Found struct {
 	// Context is what stands in the files beside App Mesh's objects, such as a template's
 	// other resources.
 	Context []Object
+	// Taken is how many values of the complete ones were taken as they stand there.
+	Taken int
 	// Findings are told by the place, file after file as they were read.
 	Findings []Finding
 }

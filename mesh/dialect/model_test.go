@@ -1,0 +1,344 @@
+package dialect_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"signet.example/mesh"
+	"signet.example/mesh/dialect"
+	"signet.example/mesh/dialect/aws"
+	"signet.example/test/parts"
+)
+
+// shape is a type of the API's model.
+type shape struct {
+	Type     string
+	Required []string
+	Members  map[string]struct{ Shape string }
+	Member   struct{ Shape string }
+	Union    bool
+	Enum     []string
+	Min, Max *int64
+	Pattern  string
+}
+
+type model map[string]shape
+
+func readModel(t testing.TB) model {
+	t.Helper()
+	content, err := os.ReadFile(parts.Shared(t, "appmesh", "model.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var whole struct{ Shapes model }
+	if err := json.Unmarshal(content, &whole); err != nil {
+		t.Fatal(err)
+	}
+	return whole.Shapes
+}
+
+// object is the spec of one of the API's resources.
+type object struct {
+	kind  mesh.Kind
+	shape string
+	name  string // the member that has its name
+}
+
+var objects = []object{
+	{mesh.KindMesh, "MeshSpec", "meshName"},
+	{mesh.KindVirtualNode, "VirtualNodeSpec", "virtualNodeName"},
+	{mesh.KindVirtualService, "VirtualServiceSpec", "virtualServiceName"},
+	{mesh.KindVirtualRouter, "VirtualRouterSpec", "virtualRouterName"},
+	{dialect.KindRoute, "RouteSpec", "routeName"},
+	{mesh.KindVirtualGateway, "VirtualGatewaySpec", "virtualGatewayName"},
+	{mesh.KindGatewayRoute, "GatewayRouteSpec", "gatewayRouteName"},
+}
+
+// site is one member somewhere in a spec, or one item of a list.
+type site struct {
+	steps  []string // "listeners", "[0]", "portMapping", …
+	shape  string
+	parent shape // of a member
+	item   bool
+}
+
+func (s site) path() string {
+	return strings.ReplaceAll("spec."+strings.Join(s.steps, "."), ".[", "[")
+}
+
+// sites are all that a spec can have, each once.
+func (m model) sites(of string) []site {
+	var out []site
+	var visit func(of string, steps []string)
+	visit = func(of string, steps []string) {
+		s := m[of]
+		switch s.Type {
+		case "structure":
+			for _, name := range slices.Sorted(maps.Keys(s.Members)) {
+				at := append(slices.Clone(steps), name)
+				out = append(out, site{steps: at, shape: s.Members[name].Shape, parent: s})
+				visit(s.Members[name].Shape, at)
+			}
+		case "list":
+			at := append(slices.Clone(steps), "[0]")
+			out = append(out, site{steps: at, shape: s.Member.Shape, item: true})
+			visit(s.Member.Shape, at)
+		}
+	}
+	visit(of, nil)
+	return out
+}
+
+// prose are unions that the API's documentation has in words.
+var prose = []string{"HttpPathMatch", "GatewayRouteHostnameMatch", "HttpGatewayRoutePrefixRewrite", "RouteSpec", "GatewayRouteSpec"}
+
+// also are members that others or the documentation's words need, by structure; with a
+// colon, where the member before it is given.
+var also = map[string][]string{
+	"Duration":              {"unit", "value"},
+	"GrpcGatewayRouteMatch": {"serviceName"},
+	"GrpcRetryPolicy":       {"tcpRetryEvents"},
+	"GrpcRouteMatch":        {"methodName:serviceName"},
+	"HttpRetryPolicy":       {"tcpRetryEvents"},
+}
+
+// make makes a value of a shape that has what steps lead to, and else what is needed.
+func (m model) make(of, name string, steps []string) any {
+	s := m[of]
+	var rest []string
+	if len(steps) > 0 {
+		rest = steps[1:]
+	}
+	switch {
+	case s.Type == "structure":
+		return m.structure(of, steps)
+	case s.Type == "list":
+		return []any{m.make(s.Member.Shape, name, rest)}
+	case s.Type == "boolean":
+		return true
+	case name == "port":
+		return 8080
+	case name == "end":
+		return 2
+	case s.Type != "string":
+		if s.Min != nil {
+			return max(*s.Min, 1)
+		}
+		return 1
+	case len(s.Enum) > 0:
+		return s.Enum[0]
+	case name == "prefix" || name == "path" || name == "exact":
+		return "/a"
+	case name == "httpRetryEvents":
+		return "server-error"
+	}
+	return "a"
+}
+
+func (m model) structure(of string, steps []string) map[string]any {
+	s, out := m[of], map[string]any{}
+	add := func(name string, steps []string) {
+		if out[name] == nil {
+			out[name] = m.make(s.Members[name].Shape, name, steps)
+		}
+	}
+	if len(steps) > 0 {
+		add(steps[0], steps[1:])
+	}
+	for _, name := range s.Required {
+		add(name, nil)
+	}
+	for _, name := range also[of] {
+		if given, needs, ok := strings.Cut(name, ":"); !ok {
+			add(name, nil)
+		} else if out[given] != nil {
+			add(needs, nil)
+		}
+	}
+	switch {
+	case (s.Union || slices.Contains(prose, of)) && (len(out) == 0 || len(out) == 1 && out["priority"] != nil):
+		add(slices.Sorted(maps.Keys(s.Members))[0], nil)
+	case (of == "HttpRouteMatch" || of == "HttpGatewayRouteMatch") && out["path"] == nil:
+		add("prefix", nil)
+	}
+	for _, name := range []string{"timeout", "connectionPool"} {
+		if by, ok := out[name].(map[string]any); ok && out["portMapping"] != nil {
+			out["portMapping"].(map[string]any)["protocol"] = slices.Collect(maps.Keys(by))[0]
+		}
+	}
+	return out
+}
+
+// files are an object's spec as inputs of the AWS CLI, with the router of a route.
+func (o object) files(t *testing.T, spec any) []dialect.File {
+	t.Helper()
+	whole := map[string]any{"meshName": "m", o.name: "n", "spec": spec}
+	var files []dialect.File
+	switch o.kind {
+	case dialect.KindRoute:
+		whole["virtualRouterName"] = "r"
+		router := `{"meshName": "m", "virtualRouterName": "r", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}]}}`
+		files = append(files, dialect.File{Name: "router.json", Content: []byte(router)})
+	case mesh.KindGatewayRoute:
+		whole["virtualGatewayName"] = "g"
+	}
+	content, err := json.MarshalIndent(whole, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(files, dialect.File{Name: "object.json", Content: content})
+}
+
+func read(files []dialect.File) *dialect.Found {
+	d := dialect.NewDrafts(dialect.Options{})
+	for _, f := range files {
+		aws.Read(d, f)
+	}
+	return d.Found()
+}
+
+func TestEveryPathOfTheModelIsTaken(t *testing.T) {
+	m, all := readModel(t), 0
+	for _, o := range objects {
+		for _, s := range m.sites(o.shape) {
+			files := o.files(t, m.make(o.shape, "", s.steps))
+			found := read(files)
+			all++
+			if len(found.Resources) != 1 {
+				t.Errorf("%s %s: %v\n%s", o.kind, s.path(), found.Findings, files[len(files)-1].Content)
+			}
+			for _, f := range found.Findings {
+				if f.Outcome == dialect.Dropped {
+					t.Errorf("%s %s: %s", o.kind, s.path(), f)
+				}
+			}
+		}
+	}
+	if all != 505 {
+		t.Errorf("%d paths", all)
+	}
+}
+
+// mutation is one constraint of the model, violated at a site, and the path that is told.
+type mutation struct {
+	what, path string
+	spec       any
+}
+
+// mutations violate each constraint of a site once.
+func (m model) mutations(o object, s site) []mutation {
+	var list []mutation
+	last := s.steps[len(s.steps)-1]
+	add := func(what, path string, change func(in any)) {
+		spec := m.make(o.shape, "", s.steps)
+		change(at(spec, s.steps[:len(s.steps)-1]))
+		list = append(list, mutation{what, path, spec})
+	}
+	set := func(what string, v any) {
+		add(what, s.path(), func(in any) {
+			if s.item {
+				in.([]any)[0] = v
+				return
+			}
+			in.(map[string]any)[last] = v
+		})
+	}
+	parent := strings.TrimSuffix(s.path(), "."+last)
+	if slices.Contains(s.parent.Required, last) {
+		add("required", s.path(), func(in any) { delete(in.(map[string]any), last) })
+	}
+	if s.parent.Union && len(s.parent.Members) > 1 {
+		add("two of a union", parent, func(in any) {
+			for name, other := range s.parent.Members {
+				in.(map[string]any)[name] = m.make(other.Shape, name, nil)
+			}
+		})
+	}
+	if s.parent.Union {
+		none := parent
+		if len(s.parent.Members) == 1 && last == "virtualService" { // the CRD requires it
+			none = s.path()
+		}
+		add("none of a union", none, func(in any) { clear(in.(map[string]any)) })
+	}
+	sh := m[s.shape]
+	switch sh.Type {
+	case "structure", "list":
+		set("type", "a text")
+	case "boolean":
+		set("type", 1)
+	case "integer", "long":
+		set("type", "a text")
+		if sh.Min != nil {
+			set("min", *sh.Min-1)
+		}
+		if sh.Max != nil {
+			set("max", *sh.Max+1)
+		}
+	case "string":
+		set("type", map[string]any{})
+		if len(sh.Enum) > 0 {
+			set("enum", "bogus")
+		}
+		if sh.Min != nil && *sh.Min > 0 {
+			set("min", strings.Repeat("a", int(*sh.Min-1)))
+		}
+		if sh.Max != nil {
+			set("max", strings.Repeat("a", int(*sh.Max+1)))
+		}
+		if sh.Pattern != "" {
+			set("pattern", "\u00e9")
+		}
+	}
+	if sh.Type == "list" && sh.Min != nil && *sh.Min > 0 {
+		set("min", []any{})
+	}
+	if sh.Type == "list" && sh.Max != nil {
+		many := []any{}
+		for range *sh.Max + 1 {
+			many = append(many, m.make(sh.Member.Shape, last, nil))
+		}
+		set("max", many)
+	}
+	return list
+}
+
+// at is what steps lead to.
+func at(v any, steps []string) any {
+	for _, step := range steps {
+		if step == "[0]" {
+			v = v.([]any)[0]
+		} else {
+			v = v.(map[string]any)[step]
+		}
+	}
+	return v
+}
+
+// Each constraint of the model is violated once: the object is refused, and the path that
+// is told is that of the field.
+func TestEachConstraintOfTheModelViolatedIsRefusedByItsPath(t *testing.T) {
+	m, all := readModel(t), 0
+	for _, o := range objects {
+		for _, s := range m.sites(o.shape) {
+			for _, mut := range m.mutations(o, s) {
+				files := o.files(t, mut.spec)
+				found := read(files)
+				all++
+				told := slices.ContainsFunc(found.Findings, func(f dialect.Finding) bool {
+					return f.Path == mut.path && f.Outcome == dialect.Refused && f.File == "object.json" && f.Line > 0
+				})
+				if len(found.Resources) > 0 || len(found.Incomplete) > 0 || !told {
+					t.Errorf("%s %s, %s: want %s refused: %v\n%s", o.kind, s.path(), mut.what, mut.path, found.Findings, files[len(files)-1].Content)
+				}
+			}
+		}
+	}
+	if all < 1200 {
+		t.Errorf("only %d violations", all)
+	}
+}
