@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"signet.example/api"
+	"signet.example/mesh/dialect"
 	"signet.example/mesh/importer"
 	"signet.example/mesh/placeholder"
 )
@@ -29,9 +30,10 @@ func newImportAppMesh() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "appmesh FILE|FOLDER…",
 		Short: "Bring in an App Mesh, with a report of every field",
-		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, as they
-are or as templates with placeholders: ${VAR}, {{ .VAR }}, in JSON $VAR in the place
-of a value. Reports of each object whether it is complete, and of each field
+		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, and the JSON
+that aws appmesh create-… and update-… take and describe-… answers; as they are or as
+templates with placeholders: ${VAR}, {{ .VAR }}, in JSON $VAR in the place of a value.
+The form of each file is told by its content. Reports of each object whether it is complete, and of each field
 what became of it, then applies all of them in one call, or nothing.
 
 A field that the CRD does not have is dropped, as Kubernetes dropped it. Documents of
@@ -46,6 +48,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 		Example: `  signet import appmesh mesh/ -R --dry-run
   signet import appmesh manifest.yaml.template --set MESH_NAME=shop --vars vars.env
   signet import appmesh mesh/ --dry-run -o crd | signet apply -f - --dry-run
+  signet import appmesh spec.json --mesh shop --name web --set NAMESPACE=shop.local
   kubectl get -o yaml meshes,virtualnodes,virtualservices -A | signet import appmesh -`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -65,6 +68,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 	vars := c.Flags().StringArray("vars", nil, "file of placeholders' values: NAME=VALUE lines, or a YAML mapping; may be repeated")
 	namespace := c.Flags().StringP("namespace", "n", "", "namespace of objects that name none, as kubectl's")
 	mesh := c.Flags().String("mesh", "", "mesh of objects that name none, where there is more than one")
+	other := otherFlags(c)
 	form := c.Flags().String("dialect", "", "form of all files, where their content does not tell it: "+strings.Join(importer.Forms(), ", "))
 	c.Flags().StringP("output", "o", "text", strings.Join(importOutputs, ", "))
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(importOutputs, cobra.ShellCompDirectiveNoFileComp))     // fails only for an undefined flag
@@ -78,6 +82,10 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 		if *form != "" && !slices.Contains(importer.Forms(), *form) {
 			return usage(fmt.Errorf("--dialect %s: must be one of %s", *form, strings.Join(importer.Forms(), ", ")))
 		}
+		options, err := other()
+		if err != nil {
+			return err
+		}
 		values, err := valuesOf(*vars, *set)
 		if err != nil {
 			return err
@@ -86,11 +94,30 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 		if err != nil {
 			return err
 		}
-		report := importer.Read(files, importer.Options{Form: importer.Form(*form), Namespace: *namespace, Mesh: *mesh, Values: values})
+		report := importer.Read(files, importer.Options{Form: importer.Form(*form), Namespace: *namespace, Mesh: *mesh, Other: options, Values: values})
 		report.Files = append(report.Files, skipped...)
 		return bringIn(c, report, o, *dry, *partial)
 	}
 	return c
+}
+
+// otherFlags are for forms whose commands say things beside their files.
+func otherFlags(c *cobra.Command) func() (dialect.Options, error) {
+	name := c.Flags().String("name", "", "name of the object whose JSON has only its spec")
+	kind := c.Flags().String("kind", "", "kind of the object whose JSON does not tell it")
+	router := c.Flags().String("router", "", "router of routes whose JSON names none")
+	gateway := c.Flags().String("gateway", "", "gateway of gateway routes whose JSON names none")
+	return func() (dialect.Options, error) {
+		o := dialect.Options{Name: *name, Router: *router, Gateway: *gateway}
+		if *kind == "" {
+			return o, nil
+		}
+		var err error
+		if o.Kind, err = importer.KindOf(*kind); err != nil {
+			return o, usage(fmt.Errorf("--kind: %w", err))
+		}
+		return o, nil
+	}
 }
 
 // bringIn applies what is complete, if that is wanted, and writes the report.

@@ -3,8 +3,10 @@ package importer
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
+	"signet.example/mesh"
 	"signet.example/mesh/dialect"
 )
 
@@ -14,10 +16,11 @@ type Form string
 // The forms that are read.
 const (
 	CRD Form = "crd" // manifests of appmesh.k8s.aws/v1beta2
+	AWS Form = "aws" // JSON of `aws appmesh`, what it is given and what it answers
 )
 
 // Forms lists the forms that are read.
-func Forms() []string { return []string{string(CRD)} }
+func Forms() []string { return []string{string(CRD), string(AWS)} }
 
 var (
 	anAPIVersion   = regexp.MustCompile(`(?m)^[\s{]*"?apiVersion"?\s*:`)
@@ -42,9 +45,22 @@ func formOf(f dialect.File) (form Form, why string) {
 	case terraform.MatchString(text):
 		return "", "Terraform is not read yet"
 	case awsNames.MatchString(text), awsInput.MatchString(text):
-		return "", "the JSON of `aws appmesh` is not read yet"
+		return AWS, ""
 	case strings.TrimSpace(text) == "":
 		return "", "is empty"
 	}
 	return "", fmt.Sprintf("has nothing of App Mesh in a form that is read (%s); --dialect says which it is", strings.Join(Forms(), ", "))
+}
+
+// KindOf is App Mesh's kind of a name in any case; Route is that of a route by itself.
+func KindOf(name string) (mesh.Kind, error) {
+	names := []string{string(dialect.KindRoute)}
+	for _, k := range mesh.Kinds() {
+		names = append(names, string(k.Kind))
+	}
+	i := slices.IndexFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+	if i < 0 {
+		return "", fmt.Errorf("%q is not one of %s", name, strings.Join(names, ", "))
+	}
+	return mesh.Kind(names[i]), nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"signet.example/mesh"
 	"signet.example/mesh/dialect"
+	"signet.example/mesh/dialect/aws"
 	"signet.example/mesh/dialect/crd"
 	"signet.example/mesh/placeholder"
 )
@@ -16,6 +17,8 @@ type Options struct {
 	Form Form
 	// Namespace and Mesh are those of objects that name none.
 	Namespace, Mesh string
+	// Other is what the other forms leave open, beside the mesh.
+	Other dialect.Options
 	// Values are those of placeholders, each checked by [placeholder.CheckValue].
 	Values map[string]string
 }
@@ -91,7 +94,9 @@ type Report struct {
 
 // Read finds what all files have.
 func Read(files []dialect.File, o Options) *Report {
-	in := &reading{Options: o, filled: map[string]*placeholder.Filled{}, used: map[string]bool{}}
+	other := o.Other
+	other.Mesh = o.Mesh
+	in := &reading{given: o, drafts: dialect.NewDrafts(other), filled: map[string]*placeholder.Filled{}, used: map[string]bool{}}
 	for _, f := range files {
 		in.file(f)
 	}
@@ -100,8 +105,8 @@ func Read(files []dialect.File, o Options) *Report {
 
 // reading is what was found so far.
 type reading struct {
-	Options
-
+	given  Options
+	drafts *dialect.Drafts                // of the forms that are not CRDs
 	filled map[string]*placeholder.Filled // by file
 	used   map[string]bool                // placeholders
 	files  []File
@@ -109,7 +114,7 @@ type reading struct {
 }
 
 func (in *reading) file(f dialect.File) {
-	form, why := in.Form, ""
+	form, why := in.given.Form, ""
 	if form == "" {
 		form, why = formOf(f)
 	}
@@ -117,7 +122,7 @@ func (in *reading) file(f dialect.File) {
 	if form == "" {
 		return
 	}
-	filled, err := placeholder.Fill(string(f.Content), textOf(form, f), in.Values)
+	filled, err := placeholder.Fill(string(f.Content), textOf(form, f), in.given.Values)
 	if err != nil {
 		in.found.Findings = append(in.found.Findings, dialect.Finding{
 			Place: dialect.Place{File: f.Name}, Outcome: dialect.Refused, Text: err.Error(),
@@ -128,13 +133,22 @@ func (in *reading) file(f dialect.File) {
 	for _, name := range filled.Names {
 		in.used[name] = true
 	}
-	f.Content = []byte(filled.Text)
-	found := crd.Read(f, crd.Options{Namespace: in.Namespace, Mesh: in.Mesh, Unfilled: filled.Written})
+	f.Content, f.Unfilled = []byte(filled.Text), filled.Written
+	switch form {
+	case CRD:
+		in.add(crd.Read(f, crd.Options{Namespace: in.given.Namespace, Mesh: in.given.Mesh}))
+	case AWS:
+		aws.Read(in.drafts, f)
+	}
+}
+
+func (in *reading) add(found *dialect.Found) {
 	in.found.Resources = append(in.found.Resources, found.Resources...)
 	in.found.Incomplete = append(in.found.Incomplete, found.Incomplete...)
 	in.found.Refused = append(in.found.Refused, found.Refused...)
 	in.found.Context = append(in.found.Context, found.Context...)
 	in.found.Findings = append(in.found.Findings, found.Findings...)
+	in.found.Taken += found.Taken
 }
 
 // textOf is how values are put into a file.
@@ -155,6 +169,7 @@ func (in *reading) place(p dialect.Place) dialect.Place {
 
 func (in *reading) report() *Report {
 	r := &Report{Files: in.files, Objects: []*Object{}, Context: []Context{}, Findings: []Finding{}, Unfilled: []string{}, Unused: []string{}, Counts: map[dialect.Outcome]int{}}
+	in.add(in.drafts.Found())
 	in.objects(r)
 	in.untranslated(r)
 	in.joined(r)
@@ -162,9 +177,15 @@ func (in *reading) report() *Report {
 		p := in.place(c.Place)
 		r.Context = append(r.Context, Context{Kind: c.Kind, Name: c.Name, File: p.File, Line: p.Line})
 	}
+	once := map[Finding]bool{}
 	for _, f := range in.found.Findings {
 		p := in.place(f.Place)
-		r.Findings = append(r.Findings, Finding{File: p.File, Line: p.Line, Column: p.Column, Object: f.What, Field: f.Path, Outcome: f.Outcome, Text: f.Text})
+		finding := Finding{File: p.File, Line: p.Line, Column: p.Column, Object: f.What, Field: f.Path, Outcome: f.Outcome, Text: f.Text}
+		if once[finding] {
+			continue
+		}
+		once[finding] = true
+		r.Findings = append(r.Findings, finding)
 		r.Counts[f.Outcome]++
 		for _, name := range f.Unfilled {
 			if !slices.Contains(r.Unfilled, name) {
@@ -172,8 +193,9 @@ func (in *reading) report() *Report {
 			}
 		}
 	}
+	r.Counts[dialect.Mapped] += in.found.Taken
 	sortFindings(r, in.files)
-	for name := range in.Values {
+	for name := range in.given.Values {
 		if !in.used[name] {
 			r.Unused = append(r.Unused, name)
 		}

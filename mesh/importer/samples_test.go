@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"signet.example/mesh"
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/importer"
 	"signet.example/mesh/placeholder"
@@ -103,6 +104,20 @@ func told(r *importer.Report) []string {
 	return lines
 }
 
+// row is what a report says of one file, for a golden file.
+func row(r *importer.Report) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s\n", r.Files[0].Name)
+	for _, o := range r.Objects {
+		fmt.Fprintf(&b, "%d: %s %s/%s: %s\n", o.Line, o.Kind, o.Mesh, o.Name, read(o))
+	}
+	for _, line := range told(r) {
+		fmt.Fprintln(&b, line)
+	}
+	fmt.Fprintf(&b, "%d fields mapped, %d defaulted; %d of other kinds\n\n", r.Counts[dialect.Mapped], r.Counts[dialect.Defaulted], len(r.Context))
+	return b.String()
+}
+
 func TestTheSamplesOfTheCRDFormComeInAndOnlyWhatTheAPIDoesNotHaveIsDropped(t *testing.T) {
 	names, values := samples(t, importer.CRD), vars(t, "crd.vars")
 	if len(names) != 19 {
@@ -112,14 +127,7 @@ func TestTheSamplesOfTheCRDFormComeInAndOnlyWhatTheAPIDoesNotHaveIsDropped(t *te
 	dropped := 0
 	for _, name := range names {
 		r := importer.Read([]dialect.File{sample(t, name)}, importer.Options{Values: values})
-		fmt.Fprintf(&b, "# %s\n", name)
-		for _, o := range r.Objects {
-			fmt.Fprintf(&b, "%d: %s %s/%s: %s\n", o.Line, o.Kind, o.Mesh, o.Name, read(o))
-		}
-		for _, line := range told(r) {
-			fmt.Fprintln(&b, line)
-		}
-		fmt.Fprintf(&b, "%d fields mapped, %d defaulted; %d of other kinds\n\n", r.Counts[dialect.Mapped], r.Counts[dialect.Defaulted], len(r.Context))
+		b.WriteString(row(r))
 		dropped += r.Counts[dialect.Dropped]
 		if r.Counts[dialect.Opaque]+r.Counts[dialect.Missing] > 0 || len(r.Unfilled) > 0 {
 			t.Errorf("%s: %v have no value", name, r.Unfilled)
@@ -128,6 +136,52 @@ func TestTheSamplesOfTheCRDFormComeInAndOnlyWhatTheAPIDoesNotHaveIsDropped(t *te
 	golden(t, "testdata/crd.golden", b.String())
 	if dropped != 2 {
 		t.Errorf("%d fields were dropped: the API model has all but tcpRoute.match.prefix and clientPolicy.tls.mode", dropped)
+	}
+}
+
+// aside is what the commands of the walkthroughs said beside their files.
+var aside = map[string]dialect.Options{
+	"howto-ingress-gateway__mesh_colorgateway-vg.json":                            {Name: "colorgateway"},
+	"howto-ingress-gateway__mesh_colorteller-white-vn-tls.json":                   {Name: "colorteller-white"},
+	"howto-ingress-gateway__mesh_mesh.json":                                       {Name: "shop", Kind: mesh.KindMesh},
+	"howto-mutual-tls-file-provided__mesh_updates_colorteller-vn-strict-tls.json": {Name: "colorteller"},
+}
+
+// around is what stood in App Mesh already when a file was given.
+var around = map[string]string{
+	"howto-grpc__mesh_route-retries.json":      `{"virtualRouterName": "virtual-router", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "grpc"}}]}}`,
+	"howto-http2__mesh_route-red-retries.json": `{"virtualRouterName": "virtual-router", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "http2"}}]}}`,
+}
+
+func TestTheSamplesOfTheCLIComeInAndNothingIsDropped(t *testing.T) {
+	names, values := samples(t, importer.AWS), vars(t, "aws.vars")
+	if len(names) != 8 {
+		t.Errorf("%d samples: %v", len(names), names)
+	}
+	var b strings.Builder
+	for _, name := range names {
+		files := []dialect.File{sample(t, name)}
+		if text := around[name]; text != "" {
+			files = append(files, dialect.File{Name: "around.json", Content: []byte(text)})
+		}
+		r := importer.Read(files, importer.Options{Values: values, Other: aside[name]})
+		b.WriteString(row(r))
+		if r.Counts[dialect.Dropped]+r.Counts[dialect.Opaque]+r.Counts[dialect.Missing] > 0 || len(r.Unfilled) > 0 {
+			t.Errorf("%s: %v %v", name, r.Counts, r.Unfilled)
+		}
+	}
+	golden(t, "testdata/aws.golden", b.String())
+}
+
+// What is bare in JSON is no JSON without a value, and a text where one can stand.
+func TestABarePlaceholderOfJSONIsATextUntilItHasAValue(t *testing.T) {
+	name := "howto-outlier-detection__mesh_front-vn.json"
+	r := importer.Read([]dialect.File{sample(t, name)}, importer.Options{})
+	if len(r.Objects) != 1 || r.Counts[dialect.Opaque] != 2 || r.Counts[dialect.Missing] != 0 {
+		t.Error(strings.Join(told(r), "\n"))
+	}
+	if d := cmp.Diff([]string{"BACKEND_VS_NAME", "NAMESPACE_NAME"}, r.Unfilled); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -22,14 +22,12 @@ type Options struct {
 	Namespace string
 	// Mesh is that of objects that name none, in place of the only one there is.
 	Mesh string
-	// Unfilled is that of [manifest.Format]: placeholders that have no value.
-	Unfilled func(text string) (written string, names []string)
 }
 
 // Read finds what one file has.
 func Read(file dialect.File, o Options) *dialect.Found {
 	r := &reader{Options: o, found: &dialect.Found{}}
-	docs, err := mesh.SplitTemplate(file.Name, file.Content, o.Unfilled)
+	docs, err := mesh.SplitTemplate(file.Name, file.Content, file.Unfilled)
 	for _, d := range docs {
 		r.document(d)
 	}

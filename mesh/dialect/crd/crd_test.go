@@ -18,8 +18,7 @@ func read(t *testing.T, text string, o crd.Options) *dialect.Found {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Unfilled = filled.Written
-	return crd.Read(dialect.File{Name: "f.yaml", Content: []byte(filled.Text)}, o)
+	return crd.Read(dialect.File{Name: "f.yaml", Content: []byte(filled.Text), Unfilled: filled.Written}, o)
 }
 
 // told are the findings but for those that have no text.
