@@ -51,7 +51,7 @@ func Read(d *dialect.Drafts, f dialect.File) {
 	}
 }
 
-type reader struct{ *dialect.Drafts }
+type reader struct{ drafts *dialect.Drafts }
 
 // value is an object, an answer that has one or several, or a list of these.
 func (r reader) value(path string, n manifest.Node) {
@@ -64,7 +64,7 @@ func (r reader) value(path string, n manifest.Node) {
 		r.mapping(path, n)
 	case manifest.Null, manifest.Broken:
 	default:
-		r.Note("", dialect.Refused, n, path, "is not an object of App Mesh")
+		r.drafts.Note("", dialect.Refused, n, path, "is not an object of App Mesh")
 	}
 }
 
@@ -93,8 +93,8 @@ func (r reader) list(path string, n manifest.Node, k *kind) {
 			continue
 		}
 		if item.Get("spec").Is() == manifest.Null {
-			r.Note(string(k.Kind)+" "+item.Get(k.name).Text(), dialect.Missing, item, at, "the answer to list-… has no spec: save that to describe-… of each object")
-			r.AddIncomplete(dialect.ObjectAt(item, at, string(k.Kind), item.Get(k.name).Text()))
+			r.drafts.Note(string(k.Kind)+" "+item.Get(k.name).Text(), dialect.Missing, item, at, "the answer to list-… has no spec: save that to describe-… of each object")
+			r.drafts.AddIncomplete(dialect.ObjectAt(item, at, string(k.Kind), item.Get(k.name).Text()))
 			continue
 		}
 		r.object(at, item, k)
@@ -112,8 +112,8 @@ func (r reader) object(path string, n manifest.Node, k *kind) {
 		k = r.tell(n, spec, whole)
 	}
 	if k == nil {
-		r.Note("", dialect.Missing, n, path, "cannot be told to be of a kind: nothing names it, and its spec may be that of several; say it beside the file")
-		r.AddIncomplete(dialect.ObjectAt(n, path, "object", ""))
+		r.drafts.Note("", dialect.Missing, n, path, "cannot be told to be of a kind: nothing names it, and its spec may be that of several; say it beside the file")
+		r.drafts.AddIncomplete(dialect.ObjectAt(n, path, "object", ""))
 		return
 	}
 	x := dialect.Draft{Kind: k.Kind, Spelling: dialect.AWS, At: n, Spec: manifest.Member{Written: specPath, Value: spec}}
@@ -126,7 +126,7 @@ func (r reader) object(path string, n manifest.Node, k *kind) {
 		}
 		r.others(path, n, known)
 	}
-	r.Add(x)
+	r.drafts.Add(x)
 }
 
 // others are members that have no meaning here.
@@ -139,7 +139,7 @@ func (r reader) others(path string, n manifest.Node, known []string) {
 		if why == "" {
 			why = "App Mesh's model has no such field"
 		}
-		r.Note("", dialect.Dropped, m.Key(), below(path, m.Name), why)
+		r.drafts.Note("", dialect.Dropped, m.Key(), below(path, m.Name), why)
 	}
 }
 
@@ -157,7 +157,7 @@ func (r reader) tell(n, spec manifest.Node, whole bool) *kind {
 			return &kinds[i]
 		}
 	}
-	of := cmp.Or(bySpec, r.Options.Kind)
+	of := cmp.Or(bySpec, r.drafts.Options.Kind)
 	for i := range kinds {
 		if kinds[i].Kind == of {
 			return &kinds[i]
