@@ -56,6 +56,7 @@ func (f Form) read(src *source) (Node, error) {
 	if src.blank() {
 		return Node{}, nil
 	}
+	src.startLines()
 	body, err := src.parse()
 	if body == nil || err != nil {
 		return Node{}, err

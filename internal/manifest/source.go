@@ -24,6 +24,7 @@ type source struct {
 
 	unfilled func(string) (string, []string) // of the format; may be nil
 
+	starts  []int                    // of its lines, where values are taken out of it
 	nodes   bool                     // values are taken out of it: each place names it
 	written func(path string) string // what a field is called in the text, where that is something else
 }
@@ -47,7 +48,7 @@ func (s *source) errorAt(p pos, field, msg string) *Error {
 	if p.src != nil {
 		s = p.src
 	}
-	if name := placeholder.FindString(s.line(p)); name != "" {
+	if name := placeholder.FindString(s.line(p)); name != "" && !s.nodes { // in another form it may mean something else
 		msg += " (" + name + " is a placeholder of a template: put its value there first, as envsubst does)"
 	}
 	return &Error{File: s.file, Line: p.line, Column: p.col, Field: field, Msg: msg, Excerpt: s.excerpt(p)}
@@ -69,11 +70,25 @@ func (s *source) line(p pos) string {
 // many mistakes, and each is shown: so the text is not taken apart for one.
 func (s *source) lines(number int) (before, line string, ok bool) {
 	rest, ok := s.text, number >= s.first
-	for at := s.first; at < number && ok; at++ {
+	at := s.first
+	if i := number - 1 - s.first; i > 0 && i < len(s.starts) {
+		rest, at = s.text[s.starts[i]:], number-1
+	}
+	for ; at < number && ok; at++ {
 		before, rest, ok = strings.Cut(rest, "\n")
 	}
 	line, _, _ = strings.Cut(rest, "\n")
 	return before, line, ok
+}
+
+// startLines notes where lines start, for a text of which more is said than its mistakes.
+func (s *source) startLines() {
+	s.starts = []int{0}
+	for i := range len(s.text) {
+		if s.text[i] == '\n' {
+			s.starts = append(s.starts, i+1)
+		}
+	}
 }
 
 // excerpt shows the line before, the line, and a caret under the column.

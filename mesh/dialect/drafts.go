@@ -17,13 +17,17 @@ const KindRoute mesh.Kind = "Route"
 type Drafts struct {
 	Options Options
 
-	list  []*Draft
-	files map[string]int // in the order in which they were read
-	found Found
+	list    []*Draft
+	later   []func()
+	exports map[string]func() manifest.Node
+	files   map[string]int // in the order in which they were read
+	found   Found
 }
 
 // NewDrafts is empty.
-func NewDrafts(o Options) *Drafts { return &Drafts{Options: o, files: map[string]int{}} }
+func NewDrafts(o Options) *Drafts {
+	return &Drafts{Options: o, exports: map[string]func() manifest.Node{}, files: map[string]int{}}
+}
 
 // Draft is an object as it stands in a file, in the API's structure.
 type Draft struct {
@@ -37,12 +41,31 @@ type Draft struct {
 	At manifest.Node
 
 	name, mesh, parent string // "" where it is not known
+	shown              string // in the place of the name, where that is not known
 	unknown            bool   // something of it cannot be known: it is incomplete
 	routes             []*Draft
 }
 
 // Add adds an object.
 func (d *Drafts) Add(x Draft) { d.list = append(d.list, &x) }
+
+// Later calls f when all files are read.
+func (d *Drafts) Later(f func()) { d.later = append(d.later, f) }
+
+// Export offers a value to the other files by name; the first one of a name holds.
+func (d *Drafts) Export(name string, value func() manifest.Node) {
+	if d.exports[name] == nil {
+		d.exports[name] = value
+	}
+}
+
+// Exported is what a file offers by that name; there is no value where none does.
+func (d *Drafts) Exported(name string) manifest.Node {
+	if value := d.exports[name]; value != nil {
+		return value()
+	}
+	return manifest.Node{}
+}
 
 // File notes that a file is read, in whose order findings are told.
 func (d *Drafts) File(name string) {
@@ -54,13 +77,25 @@ func (d *Drafts) File(name string) {
 // Wrong adds what is wrong with a file.
 func (d *Drafts) Wrong(errs manifest.Errors) {
 	for _, e := range errs {
-		d.found.Findings = append(d.found.Findings, findingOf(e, "", Refused))
+		d.tell(findingOf(e, "", Refused))
+	}
+}
+
+// maxFindings is how many are told. A mesh of 1,000 objects has some 3,000 defaults.
+const maxFindings = 20_000
+
+func (d *Drafts) tell(f Finding) {
+	switch n := len(d.found.Findings); {
+	case n < maxFindings:
+		d.found.Findings = append(d.found.Findings, f)
+	case n == maxFindings:
+		d.found.Findings = append(d.found.Findings, Finding{Place: Place{File: f.File}, Outcome: f.Outcome, Text: fmt.Sprintf("there are more than %d findings: the others are not told", maxFindings)})
 	}
 }
 
 // Note adds a finding.
 func (d *Drafts) Note(what string, o Outcome, at manifest.Node, path, text string) {
-	d.found.Findings = append(d.found.Findings, findingOf(at.Error(path, text), what, o))
+	d.tell(findingOf(at.Error(path, text), what, o))
 }
 
 // AddContext adds what stands beside App Mesh's objects.
@@ -86,7 +121,7 @@ func ObjectAt(at manifest.Node, path, kind, name string) Object {
 }
 
 func (x *Draft) object() Object {
-	o := ObjectAt(x.At, "", string(x.Kind), x.name)
+	o := ObjectAt(x.At, "", string(x.Kind), cmp.Or(x.name, x.shown))
 	o.Mesh = x.mesh
 	return o
 }
@@ -96,6 +131,9 @@ func (x *Draft) what() string { return x.object().String() }
 
 // Found makes resources of all objects. It is asked for once, at the end.
 func (d *Drafts) Found() *Found {
+	for _, f := range d.later {
+		f()
+	}
 	for _, x := range d.list {
 		d.settle(x)
 	}
@@ -118,6 +156,7 @@ func (d *Drafts) Found() *Found {
 
 // settle finds the names of an object: its own, or those of the options.
 func (d *Drafts) settle(x *Draft) {
+	x.shown = x.Name.Value.Text()
 	x.name = d.nameOf(x, &x.Name, d.Options.Name, "name", true)
 	if x.Kind == mesh.KindMesh {
 		x.mesh = x.name
@@ -232,7 +271,7 @@ func (d *Drafts) finish(x *Draft) {
 		} else {
 			refused = true
 		}
-		d.found.Findings = append(d.found.Findings, findingOf(e, x.what(), outcome))
+		d.tell(findingOf(e, x.what(), outcome))
 	}
 	s.tellOpaque(wrong)
 	objects := []Object{x.object()}

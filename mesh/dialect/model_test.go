@@ -11,6 +11,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/dialect/aws"
+	"signet.example/mesh/dialect/cloudformation"
 	"signet.example/test/parts"
 )
 
@@ -173,53 +174,107 @@ func (m model) structure(of string, steps []string) map[string]any {
 	return out
 }
 
-// files are an object's spec as inputs of the AWS CLI, with the router of a route.
-func (o object) files(t *testing.T, spec any) []dialect.File {
-	t.Helper()
+// form is one of the forms in which the API's structures are written.
+type form struct {
+	name  string
+	read  dialect.Reader
+	files func(o object, spec any) []any // the last one has the object, the others the router of a route
+	path  func(string) string
+}
+
+var forms = []form{
+	{"aws", aws.Read, awsFiles, func(path string) string { return path }},
+	{"cloudformation", cloudformation.Read, templates, func(path string) string {
+		return "Resources.X.Properties." + dialect.CloudFormation.Path(path)
+	}},
+}
+
+func awsFiles(o object, spec any) []any {
 	whole := map[string]any{"meshName": "m", o.name: "n", "spec": spec}
-	var files []dialect.File
 	switch o.kind {
 	case dialect.KindRoute:
 		whole["virtualRouterName"] = "r"
-		router := `{"meshName": "m", "virtualRouterName": "r", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}]}}`
-		files = append(files, dialect.File{Name: "router.json", Content: []byte(router)})
+		return []any{map[string]any{"meshName": "m", "virtualRouterName": "r", "spec": routerSpec}, whole}
 	case mesh.KindGatewayRoute:
 		whole["virtualGatewayName"] = "g"
 	}
-	content, err := json.MarshalIndent(whole, "", " ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append(files, dialect.File{Name: "object.json", Content: content})
+	return []any{whole}
 }
 
-func read(files []dialect.File) *dialect.Found {
-	d := dialect.NewDrafts(dialect.Options{})
-	for _, f := range files {
-		aws.Read(d, f)
+var routerSpec = map[string]any{"listeners": []any{map[string]any{"portMapping": map[string]any{"port": 8080, "protocol": "http"}}}}
+
+func templates(o object, spec any) []any {
+	resource := func(o object, spec any) any {
+		properties := awsFiles(o, spec)
+		return map[string]any{"Type": "AWS::AppMesh::" + string(o.kind), "Properties": spelled(properties[len(properties)-1])}
 	}
-	return d.Found()
+	resources := map[string]any{"X": resource(o, spec)}
+	if o.kind == dialect.KindRoute {
+		resources["R"] = resource(objects[3], routerSpec)
+		resources["R"].(map[string]any)["Properties"].(map[string]any)["VirtualRouterName"] = "r"
+	}
+	return []any{map[string]any{"Resources": resources}}
+}
+
+// spelled has the names of a template.
+func spelled(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := map[string]any{}
+		for name, item := range v {
+			out[dialect.CloudFormation.Member(name)] = spelled(item)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, item := range v {
+			out[i] = spelled(item)
+		}
+		return out
+	}
+	return v
+}
+
+// try reads an object's spec; text is the file that has it.
+func (f form) try(t *testing.T, o object, spec any) (found *dialect.Found, text string) {
+	t.Helper()
+	d := dialect.NewDrafts(dialect.Options{})
+	files := f.files(o, spec)
+	for i, file := range files {
+		content, err := json.MarshalIndent(file, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := "router.json"
+		if i == len(files)-1 {
+			name, text = "object.json", string(content)
+		}
+		f.read(d, dialect.File{Name: name, Content: content})
+	}
+	return d.Found(), text
 }
 
 func TestEveryPathOfTheModelIsTaken(t *testing.T) {
-	m, all := readModel(t), 0
-	for _, o := range objects {
-		for _, s := range m.sites(o.shape) {
-			files := o.files(t, m.make(o.shape, "", s.steps))
-			found := read(files)
-			all++
-			if len(found.Resources) != 1 {
-				t.Errorf("%s %s: %v\n%s", o.kind, s.path(), found.Findings, files[len(files)-1].Content)
-			}
-			for _, f := range found.Findings {
-				if f.Outcome == dialect.Dropped {
-					t.Errorf("%s %s: %s", o.kind, s.path(), f)
+	m := readModel(t)
+	for _, f := range forms {
+		all := 0
+		for _, o := range objects {
+			for _, s := range m.sites(o.shape) {
+				all++
+				found, text := f.try(t, o, m.make(o.shape, "", s.steps))
+				if len(found.Resources) != 1 {
+					t.Errorf("%s, %s %s: %v\n%s", f.name, o.kind, s.path(), found.Findings, text)
+				}
+				for _, finding := range found.Findings {
+					if finding.Outcome == dialect.Dropped {
+						t.Errorf("%s, %s %s: %s", f.name, o.kind, s.path(), finding)
+					}
 				}
 			}
 		}
-	}
-	if all != 505 {
-		t.Errorf("%d paths", all)
+		if all != 505 {
+			t.Errorf("%s: %d paths", f.name, all)
+		}
 	}
 }
 
@@ -322,23 +377,25 @@ func at(v any, steps []string) any {
 // Each constraint of the model is violated once: the object is refused, and the path that
 // is told is that of the field.
 func TestEachConstraintOfTheModelViolatedIsRefusedByItsPath(t *testing.T) {
-	m, all := readModel(t), 0
-	for _, o := range objects {
-		for _, s := range m.sites(o.shape) {
-			for _, mut := range m.mutations(o, s) {
-				files := o.files(t, mut.spec)
-				found := read(files)
-				all++
-				told := slices.ContainsFunc(found.Findings, func(f dialect.Finding) bool {
-					return f.Path == mut.path && f.Outcome == dialect.Refused && f.File == "object.json" && f.Line > 0
-				})
-				if len(found.Resources) > 0 || len(found.Incomplete) > 0 || !told {
-					t.Errorf("%s %s, %s: want %s refused: %v\n%s", o.kind, s.path(), mut.what, mut.path, found.Findings, files[len(files)-1].Content)
+	m := readModel(t)
+	for _, f := range forms {
+		all := 0
+		for _, o := range objects {
+			for _, s := range m.sites(o.shape) {
+				for _, mut := range m.mutations(o, s) {
+					all++
+					found, text := f.try(t, o, mut.spec)
+					told := slices.ContainsFunc(found.Findings, func(x dialect.Finding) bool {
+						return x.Path == f.path(mut.path) && x.Outcome == dialect.Refused && x.File == "object.json" && x.Line > 0
+					})
+					if len(found.Resources) > 0 || len(found.Incomplete) > 0 || !told {
+						t.Errorf("%s, %s %s, %s: want %s refused: %v\n%s", f.name, o.kind, s.path(), mut.what, f.path(mut.path), found.Findings, text)
+					}
 				}
 			}
 		}
-	}
-	if all < 1200 {
-		t.Errorf("only %d violations", all)
+		if all < 1200 {
+			t.Errorf("%s: only %d violations", f.name, all)
+		}
 	}
 }

@@ -160,11 +160,11 @@ func (s *shaper) members(path string, n manifest.Node, t reflect.Type) []manifes
 		}
 		k := known[i]
 		given[k.api] = true
-		taken := manifest.Member{Name: k.crd, Written: m.Name, Value: s.value(at, m.Value, k.typ)}
 		if k.to != "" {
-			taken = s.reference(at, m, k)
+			out = append(out, s.reference(at, m, k))
+		} else {
+			out = append(out, manifest.Member{Name: k.crd, Written: m.Name, Value: s.value(at, m.Value, k.typ)})
 		}
-		out = append(out, taken)
 	}
 	for _, k := range known {
 		if k.needed && !given[k.api] {
@@ -213,7 +213,7 @@ func (s *shaper) value(path string, n manifest.Node, t reflect.Type) manifest.No
 
 func (s *shaper) scalar(path string, n manifest.Node) {
 	s.taken++
-	if n.Is() == manifest.Opaque {
+	if n.Is() == manifest.Opaque && len(s.opaque) < maxFindings {
 		s.opaque = append(s.opaque, findingOf(n.Error(path, fmt.Sprintf("is %q: %s", manifest.Clip(n.Text()), n.Why())), s.what, Opaque))
 	}
 }
@@ -236,7 +236,7 @@ func (s *shaper) reference(path string, m manifest.Member, k member) manifest.Me
 func (s *shaper) tellOpaque(wrong manifest.Errors) {
 	for _, f := range s.opaque {
 		if !slices.ContainsFunc(wrong, func(e *manifest.Error) bool { return e.Field == f.Path && e.File == f.File }) {
-			s.drafts.found.Findings = append(s.drafts.found.Findings, f)
+			s.drafts.tell(f)
 		}
 	}
 }
@@ -276,7 +276,7 @@ func (s *shaper) defaults(path string, v reflect.Value, d *manifest.Document) {
 				s.defaults(at, f, d)
 			default:
 				e := d.FieldError(at, "is "+brief(f)+", as App Mesh takes it")
-				s.drafts.found.Findings = append(s.drafts.found.Findings, findingOf(e, s.what, Defaulted))
+				s.drafts.tell(findingOf(e, s.what, Defaulted))
 			}
 		}
 	}

@@ -1,0 +1,153 @@
+package cloudformation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"signet.example/internal/manifest"
+	"signet.example/mesh/dialect"
+)
+
+// template is one that is being read.
+type template struct {
+	*dialect.Drafts
+
+	parameters, mappings, conditions, resources, outputs manifest.Node
+
+	open map[string]bool // what is being evaluated: what needs itself is not known
+	// What was evaluated so far, in values and in bytes of text; and how deep it stands.
+	values, bytes, depth int
+}
+
+// Limits of one template, beside those of a document: what its functions expand to.
+const (
+	maxValues = 200_000
+	maxBytes  = 8 << 20
+	maxNested = 100
+)
+
+func newTemplate(d *dialect.Drafts, root manifest.Node) *template {
+	return &template{
+		Drafts: d, open: map[string]bool{},
+		parameters: root.Get("Parameters"), mappings: root.Get("Mappings"), conditions: root.Get("Conditions"),
+		resources: root.Get("Resources"), outputs: root.Get("Outputs"),
+	}
+}
+
+// checkParameters refuses given values that the template does not allow.
+func (t *template) checkParameters() {
+	for _, p := range t.parameters.Members() {
+		given, ok := t.Options.Parameters[p.Name]
+		allowed := p.Value.Get("AllowedValues").Items()
+		if ok && len(allowed) > 0 && !slices.ContainsFunc(allowed, func(a manifest.Node) bool { return a.Text() == given }) {
+			t.Note("", dialect.Refused, p.Key(), "Parameters."+p.Name, fmt.Sprintf("%q is none of its AllowedValues", manifest.Clip(given)))
+		}
+	}
+}
+
+// offerExports offers to the other templates what this one exports.
+func (t *template) offerExports() {
+	for _, o := range t.outputs.Members() {
+		name := t.eval(o.Value.Get("Export").Get("Name"))
+		if name.Is() != manifest.Scalar {
+			continue
+		}
+		t.Export(name.Text(), func() manifest.Node {
+			return t.once("export "+name.Text(), o.Key(), func() manifest.Node { return t.eval(o.Value.Get("Value")) })
+		})
+	}
+}
+
+// once evaluates what has a name; where that needs itself, it cannot be known.
+func (t *template) once(name string, at manifest.Node, eval func() manifest.Node) manifest.Node {
+	if t.open[name] {
+		return at.Opaque("${"+name+"}", name+" needs itself")
+	}
+	t.open[name] = true
+	defer delete(t.open, name)
+	return eval()
+}
+
+// parameter is the value of a parameter where it is referred to.
+func (t *template) parameter(at manifest.Node, name string, p manifest.Node) manifest.Node {
+	typ := p.Get("Type").Text()
+	text, given := t.Options.Parameters[name]
+	if !given {
+		value := p.Get("Default")
+		switch {
+		case strings.HasPrefix(typ, "AWS::SSM::"):
+			return at.Opaque("${"+name+"}", fmt.Sprintf("parameter %s is in AWS's parameter store: give its value", name))
+		case value.Is() != manifest.Scalar:
+			return at.Opaque("${"+name+"}", fmt.Sprintf("parameter %s has neither a value nor a default", name))
+		}
+		text = value.Text()
+	}
+	if typ != "CommaDelimitedList" && !strings.Contains(typ, "List<") {
+		return at.String(text)
+	}
+	var items []manifest.Node
+	for item := range strings.SplitSeq(text, ",") {
+		items = append(items, at.String(strings.TrimSpace(item)))
+	}
+	return at.List(items...)
+}
+
+// pseudo is the value of a pseudo parameter.
+func (t *template) pseudo(at manifest.Node, name string) manifest.Node {
+	value := map[string]string{
+		"AWS::Region": t.Options.Region, "AWS::AccountId": t.Options.AccountID, "AWS::StackName": t.Options.StackName,
+		"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com",
+	}[name]
+	if value == "" {
+		return at.Opaque("${"+name+"}", name+" is not given")
+	}
+	return at.String(value)
+}
+
+// nameOf is the name of App Mesh's resource, or that of what it is in.
+func (t *template) nameOf(at manifest.Node, logical, property string, k kind) manifest.Node {
+	return t.once(logical+"."+property, at, func() manifest.Node {
+		value := t.eval(t.resources.Get(logical).Get("Properties").Get(property))
+		switch {
+		case value.Is() == manifest.Null && property == k.name:
+			return at.String(t.generated(logical))
+		case value.Is() == manifest.Opaque:
+			return at.Opaque(value.Text(), value.Why())
+		case value.Is() != manifest.Scalar:
+			return at.Opaque("${"+logical+"."+property+"}", logical+" has no "+property)
+		}
+		return at.String(value.Text())
+	})
+}
+
+// arnOf is the ARN of App Mesh's resource.
+func (t *template) arnOf(at manifest.Node, logical string, k kind) manifest.Node {
+	text, why := "arn:aws:appmesh:"+t.Options.Region+":"+t.Options.AccountID+":mesh", ""
+	add := func(before, property string) {
+		n := t.nameOf(at, logical, property, k)
+		if n.Is() == manifest.Opaque {
+			why = n.Why()
+		}
+		text += before + "/" + lastName(n.Text())
+	}
+	add("", "MeshName")
+	if k.parent != "" {
+		add("/"+kinds[strings.TrimSuffix(k.parent, "Name")].arn, k.parent)
+	}
+	if k.arn != "" {
+		add("/"+k.arn, k.name)
+	}
+	if why != "" {
+		return at.Opaque(text, why)
+	}
+	return at.String(text)
+}
+
+// lastName is a name, or the one at the end of an ARN.
+func lastName(text string) string {
+	if strings.HasPrefix(text, "arn:") {
+		return text[strings.LastIndexByte(text, '/')+1:]
+	}
+	return text
+}
