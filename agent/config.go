@@ -93,12 +93,15 @@ type AuthzOptions struct {
 	MemoryLimit int64 `yaml:"memory_limit"`
 }
 
-// Proxy is one Envoy that the agent runs for a virtual node.
+// Proxy is one Envoy that the agent runs for a virtual node or gateway.
 type Proxy struct {
 	// Name is the proxy's own; a Binding knows it by the selector signet:proxy:<name>.
 	Name        string `yaml:"name"`
 	Mesh        string `yaml:"mesh"`
 	VirtualNode string `yaml:"virtual_node"`
+	// VirtualGateway stands in the place of VirtualNode. There is no application behind
+	// a gateway: App and Egress… are left out.
+	VirtualGateway string `yaml:"virtual_gateway"`
 	// User that this Envoy runs as, another than authz's. Default: ProxyUser.
 	User string      `yaml:"user"`
 	as   *child.User // of User; nil is the agent's own
@@ -148,7 +151,9 @@ func (c Config) withDefaults() Config {
 	proxies := make([]Proxy, len(c.Proxies))
 	for i, p := range c.Proxies {
 		p.User = cmp.Or(p.User, c.ProxyUser)
-		p.App = cmp.Or(p.App, "127.0.0.1")
+		if p.VirtualGateway == "" {
+			p.App = cmp.Or(p.App, "127.0.0.1")
+		}
 		p.Concurrency = cmp.Or(p.Concurrency, 2)
 		p.Admin = cmp.Or(p.Admin, filepath.Join(c.SocketDir, "proxies", p.Name, "admin.sock"))
 		proxies[i] = p
@@ -229,18 +234,18 @@ func (c Config) Validate() error {
 		}
 		names[p.Name] = true
 		for _, o := range c.Proxies[:i] {
-			if sameAddress(o.Bind, p.Bind) && o.Mesh == p.Mesh && o.VirtualNode == p.VirtualNode {
+			if sameAddress(o.Bind, p.Bind) && o.ref() == p.ref() {
 				refuse(key+".bind", "proxies %q and %q are both %s on %s: each would get a part of the calls on the same ports; give one another address",
 					o.Name, p.Name, p.ref().String(), p.Bind)
 			}
 		}
-		if at, err := p.egress(); err == nil {
+		if at, err := p.egress(); err == nil && at != (proxy.Egress{}) {
 			if other, taken := egress[at]; taken {
 				refuse(key+".egress", "proxies %q and %q have the same one, %s: calls of one would leave as the other", other, p.Name, at)
 			}
 			egress[at] = p.Name
 		}
-		for _, field := range []struct{ key, value string }{{"name", p.Name}, {"mesh", p.Mesh}, {"virtual_node", p.VirtualNode}, {"bind", p.Bind}} {
+		for _, field := range []struct{ key, value string }{{"name", p.Name}, {"mesh", p.Mesh}, {"virtual_node", cmp.Or(p.VirtualNode, p.VirtualGateway)}, {"bind", p.Bind}} {
 			if field.value == "" {
 				lacks(key+"."+field.key, "is missing")
 			}
@@ -285,10 +290,15 @@ func (c Config) metricsOpen() bool {
 }
 
 // ref is what the proxy runs for.
-func (p Proxy) ref() proxy.Ref { return proxy.Node(p.Mesh, p.VirtualNode) }
+func (p Proxy) ref() proxy.Ref {
+	return proxy.For(p.Mesh, cmp.Or(p.VirtualGateway, p.VirtualNode), p.VirtualGateway != "")
+}
 
-// egress is where the outbound listener listens.
+// egress is where the outbound listener listens, the zero Egress of a gateway, which has none.
 func (p Proxy) egress() (proxy.Egress, error) {
+	if p.VirtualGateway != "" {
+		return proxy.Egress{}, nil
+	}
 	if p.Egress != "" {
 		return proxy.ParseEgress(p.Egress, p.EgressMode)
 	}
@@ -312,6 +322,27 @@ func (p Proxy) validateEgress(refuse func(field, format string, args ...any)) {
 	}
 }
 
+// validateGateway refuses what is of an application.
+func (p Proxy) validateGateway(refuse func(field, format string, args ...any)) {
+	if p.VirtualNode != "" {
+		refuse("virtual_gateway", "is given beside virtual_node: a proxy runs for one of them")
+	}
+	for _, field := range []struct {
+		key   string
+		given bool
+	}{
+		{"app", p.App != ""},
+		{"egress", p.Egress != ""},
+		{"egress_mode", p.EgressMode != ""},
+		{"egress_port", p.EgressPort != 0},
+		{"egress_open", p.EgressOpen},
+	} {
+		if field.given {
+			refuse(field.key, "is of a virtual node: there is no application behind a virtual gateway; leave it out")
+		}
+	}
+}
+
 func (p Proxy) validate(socketDir string, refuse func(field, format string, args ...any)) {
 	if p.Name != "" && !proxy.ValidName(p.Name) {
 		refuse("name", "want 1 to 63 letters, digits, '.', '_' or '-', got %q", p.Name)
@@ -319,13 +350,17 @@ func (p Proxy) validate(socketDir string, refuse func(field, format string, args
 	if _, err := netip.ParseAddr(p.Bind); p.Bind != "" && err != nil {
 		refuse("bind", "want an IP address, got %q", p.Bind)
 	}
-	if _, err := proxy.ParsePlace(p.App); err != nil {
-		refuse("app", "%v", err)
+	if p.VirtualGateway != "" {
+		p.validateGateway(refuse)
+	} else {
+		if _, err := proxy.ParsePlace(p.App); err != nil {
+			refuse("app", "%v", err)
+		}
+		if p.Bind == p.App {
+			refuse("bind", "%s is the application's address too: the proxy would call itself", p.Bind)
+		}
+		p.validateEgress(refuse)
 	}
-	if p.Bind == p.App {
-		refuse("bind", "%s is the application's address too: the proxy would call itself", p.Bind)
-	}
-	p.validateEgress(refuse)
 	if p.Concurrency < 1 {
 		refuse("concurrency", "want at least 1, got %d", p.Concurrency)
 	}

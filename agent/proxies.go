@@ -31,6 +31,7 @@ func proxiesOf(list []Proxy, given proxy.Shape) []envoy.Proxy {
 func (p Proxy) shape(given proxy.Shape) proxy.Shape {
 	at, _ := p.egress() // Validate has refused what is none
 	given.Bind, given.App, given.Egress, given.EgressOpen = p.Bind, p.App, at, p.EgressOpen
+	given.Suit(p.ref())
 	return given
 }
 

@@ -146,7 +146,7 @@ func (r *reporter) revision() string {
 func proxyReport(s envoy.Status, view *relay.View) *api.ProxyStatus {
 	p := &api.ProxyStatus{
 		Name:         s.Proxy.Name,
-		VirtualNode:  &api.VirtualNodeRef{Mesh: s.Proxy.Ref.Mesh, Name: s.Proxy.Ref.Name},
+		VirtualNode:  &api.VirtualNodeRef{Mesh: s.Proxy.Ref.Mesh, Name: s.Proxy.Ref.Name, Gateway: s.Proxy.Ref.Gateway()},
 		Address:      s.Proxy.Shape.Bind,
 		Healthy:      s.State == api.ProxyStatus_READY,
 		EnvoyVersion: s.Version,

@@ -17,6 +17,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/attestation/x509pop"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 	"signet.example/test/parts"
 )
 
@@ -36,26 +37,38 @@ func TestAConfigurationWithDefaultsIsValid(t *testing.T) {
 func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 	own := nodes.HostConfig{X509PoP: x509pop.Host{Certificate: "/host.pem", Key: "/host.key"}}
 	for key, wrong := range map[string]func(*Config){
-		"server":                  func(c *Config) { c.Server = "mesh" },
-		"trust_domain":            func(c *Config) { c.TrustDomain = "spiffe://a b" },
-		"metrics":                 func(c *Config) { c.Metrics = "9464" },
-		"data_dir":                func(c *Config) { c.DataDir = "data" },
-		"socket_dir":              func(c *Config) { c.SocketDir = "run" },
-		"drain_time":              func(c *Config) { c.DrainTime = -time.Second },
-		"authz.memory_limit":      func(c *Config) { c.Authz.MemoryLimit = 1 },
-		"proxies[0].name":         func(c *Config) { c.Proxies[0].Name = "../x" },
-		"proxies[0].mesh":         func(c *Config) { c.Proxies[0].Mesh = "" },
-		"proxies[0].virtual_node": func(c *Config) { c.Proxies[0].VirtualNode = "" },
-		"proxies[0].bind":         func(c *Config) { c.Proxies[0].Bind = "127.0.0.1" },
-		"proxies[0].app":          func(c *Config) { c.Proxies[0].App = "localhost" },
-		"proxies[0].egress_port":  func(c *Config) { c.Proxies[0].EgressPort = 70000 },
-		"proxies[0].concurrency":  func(c *Config) { c.Proxies[0].Concurrency = -1 },
-		"proxies[0].admin":        func(c *Config) { c.Proxies[0].Admin = "/tmp/admin.sock" },
-		"proxies[0].egress":       func(c *Config) { c.Proxies[0].Egress = "192.0.2.7:15001" },
-		"proxies[0].egress_mode":  func(c *Config) { c.Proxies[0].EgressMode = "0660" },
+		"server":                     func(c *Config) { c.Server = "mesh" },
+		"trust_domain":               func(c *Config) { c.TrustDomain = "spiffe://a b" },
+		"metrics":                    func(c *Config) { c.Metrics = "9464" },
+		"data_dir":                   func(c *Config) { c.DataDir = "data" },
+		"socket_dir":                 func(c *Config) { c.SocketDir = "run" },
+		"drain_time":                 func(c *Config) { c.DrainTime = -time.Second },
+		"authz.memory_limit":         func(c *Config) { c.Authz.MemoryLimit = 1 },
+		"proxies[0].name":            func(c *Config) { c.Proxies[0].Name = "../x" },
+		"proxies[0].mesh":            func(c *Config) { c.Proxies[0].Mesh = "" },
+		"proxies[0].virtual_node":    func(c *Config) { c.Proxies[0].VirtualNode = "" },
+		"proxies[0].virtual_gateway": func(c *Config) { c.Proxies[0].VirtualGateway = "edge" },
+		"proxies[0].bind":            func(c *Config) { c.Proxies[0].Bind = "127.0.0.1" },
+		"proxies[0].app":             func(c *Config) { c.Proxies[0].App = "localhost" },
+		"proxies[0].egress_port":     func(c *Config) { c.Proxies[0].EgressPort = 70000 },
+		"proxies[0].concurrency":     func(c *Config) { c.Proxies[0].Concurrency = -1 },
+		"proxies[0].admin":           func(c *Config) { c.Proxies[0].Admin = "/tmp/admin.sock" },
+		"proxies[0].egress":          func(c *Config) { c.Proxies[0].Egress = "192.0.2.7:15001" },
+		"proxies[0].egress_mode":     func(c *Config) { c.Proxies[0].EgressMode = "0660" },
 		"proxies[1].egress": func(c *Config) {
 			c.Proxies[0].Egress = "unix:/run/out.sock"
 			c.Proxies = append(c.Proxies, Proxy{Name: "b", Mesh: "m", VirtualNode: "n", Bind: "127.0.0.77", Egress: "unix:/run/out.sock"})
+		},
+		"proxies[1].egress_port": func(c *Config) {
+			c.Proxies = append(c.Proxies, Proxy{Name: "b", Mesh: "m", VirtualGateway: "edge", Bind: "127.0.0.77", EgressPort: 15001})
+		},
+		"proxies[1].app": func(c *Config) {
+			c.Proxies = append(c.Proxies, Proxy{Name: "b", Mesh: "m", VirtualGateway: "edge", Bind: "127.0.0.77", App: "127.0.0.1"})
+		},
+		"proxies[2].bind": func(c *Config) {
+			edge := Proxy{Name: "b", Mesh: "m", VirtualGateway: "edge", Bind: "127.0.0.77"}
+			c.Proxies = append(c.Proxies, edge, edge)
+			c.Proxies[2].Name = "c"
 		},
 		"trust":           func(c *Config) { c.TokenFile, c.Join = "", own },
 		"join.x509pop":    func(c *Config) { c.TokenFile, c.Join, c.Trust = "/t", own, "/trust.pem" },
@@ -66,6 +79,20 @@ func TestAWrongConfigurationNamesTheKey(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), key+":") {
 			t.Errorf("%s: %v", key, err)
 		}
+	}
+}
+
+func TestGatewaysOfOneHostNeedAnAddressEachAndNothingOfAnApplication(t *testing.T) {
+	c := goodConfig()
+	for name, bind := range map[string]string{"edge-1": "127.0.0.1", "edge-2": "192.0.2.7", "edge-3": "192.0.2.8"} {
+		c.Proxies = append(c.Proxies, Proxy{Name: name, Mesh: "m", VirtualGateway: "edge", Bind: bind})
+	}
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	last := proxiesOf(c.withDefaults().Proxies, proxy.Shape{})[3]
+	if !last.Ref.Gateway() || !last.Shape.Alone || last.Shape.App != "" {
+		t.Errorf("it is run as %+v", last)
 	}
 }
 

@@ -198,10 +198,12 @@ func (x *Entry) GetHint() string {
 	return ""
 }
 
+// VirtualNodeRef names a virtual node or a virtual gateway.
 type VirtualNodeRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mesh          string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Gateway       bool                   `protobuf:"varint,3,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +250,13 @@ func (x *VirtualNodeRef) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *VirtualNodeRef) GetGateway() bool {
+	if x != nil {
+		return x.Gateway
+	}
+	return false
 }
 
 // Bundle: the X.509 authorities of a trust domain.
@@ -681,10 +690,11 @@ const file_api_resources_proto_rawDesc = "" +
 	"\fvirtual_node\x18\x05 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\"\n" +
 	"\fapplications\x18\x06 \x03(\tR\fapplications\x12\x14\n" +
 	"\x05since\x18\a \x01(\x04R\x05since\x12\x12\n" +
-	"\x04hint\x18\b \x01(\tR\x04hint\"8\n" +
+	"\x04hint\x18\b \x01(\tR\x04hint\"R\n" +
 	"\x0eVirtualNodeRef\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x96\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\agateway\x18\x03 \x01(\bR\agateway\"\x96\x01\n" +
 	"\x06Bundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12)\n" +

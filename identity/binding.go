@@ -10,7 +10,7 @@ import (
 )
 
 // Binding says that a process on a host of Group which has all of Selectors
-// may be the proxy of the virtual node, and so hold its identity. It is the
+// may be the proxy of the virtual node or gateway, and so hold its identity. It is the
 // only grant: the node id in an xDS request merely selects among what a peer
 // is bound to.
 type Binding struct {
@@ -23,10 +23,12 @@ type Binding struct {
 
 // BindingSpec is the spec of kind Binding.
 type BindingSpec struct {
-	Group       string   `yaml:"group" json:"group"`
-	Mesh        string   `yaml:"mesh" json:"mesh"`
-	VirtualNode string   `yaml:"virtualNode" json:"virtualNode"`
-	Selectors   []string `yaml:"selectors" json:"selectors"`
+	Group       string `yaml:"group" json:"group"`
+	Mesh        string `yaml:"mesh" json:"mesh"`
+	VirtualNode string `yaml:"virtualNode,omitempty" json:"virtualNode,omitempty"`
+	// VirtualGateway stands in the place of VirtualNode.
+	VirtualGateway string   `yaml:"virtualGateway,omitempty" json:"virtualGateway,omitempty"`
+	Selectors      []string `yaml:"selectors" json:"selectors"`
 	// Applications: unix:uid:N of those who may call out through the proxy, or
 	// "anyone", or "namespace".
 	Applications []string `yaml:"applications,omitempty" json:"applications,omitempty"`
@@ -35,14 +37,28 @@ type BindingSpec struct {
 // Build checks the spec. Whether the virtual node exists is the store's
 // question, not this package's.
 func (s BindingSpec) Build(name string, td spiffeid.TrustDomain) (Binding, error) {
-	node := VirtualNodeName{Mesh: s.Mesh, Name: s.VirtualNode}
-	_, noNode := buildVirtualNodeID(td, node, "spec.mesh", "spec.virtualNode")
+	node, noNode := s.node(td)
 	sels, noSelectors := buildWorkloadSelectors(s.Selectors)
 	apps, noApplications := buildApplications(s.Applications)
 	if err := errors.Join(CheckObjectName(name), checkGroup(s.Group), noNode, noSelectors, noApplications); err != nil {
 		return Binding{}, err
 	}
 	return Binding{Name: name, Group: s.Group, VirtualNode: node, Selectors: sels, Applications: apps}, nil
+}
+
+// node is what the proxy is.
+func (s BindingSpec) node(td spiffeid.TrustDomain) (VirtualNodeName, error) {
+	node, field := VirtualNodeName{Mesh: s.Mesh, Name: s.VirtualNode}, "spec.virtualNode"
+	switch {
+	case s.VirtualNode != "" && s.VirtualGateway != "":
+		return node, NewFieldError("spec.virtualGateway", "not together with virtualNode: a proxy is one of them")
+	case s.VirtualGateway != "" && len(s.Applications) > 0:
+		return node, NewFieldError("spec.applications", "not together with virtualGateway: no application calls out through one")
+	case s.VirtualGateway != "":
+		node.Name, node.Gateway, field = s.VirtualGateway, true, "spec.virtualGateway"
+	}
+	_, err := buildVirtualNodeID(td, node, "spec.mesh", field)
+	return node, err
 }
 
 // ID is the identity that the binding grants.

@@ -60,11 +60,14 @@ type Entry struct {
 	Hint string
 }
 
-// VirtualNodeName names a virtual node, whose identity is ForVirtualNode's. It is a
-// value of this package's own, which knows no mesh and no proxy.
+// VirtualNodeName names a virtual node or a virtual gateway, whose identity is
+// ForVirtualNode's. It is a value of this package's own, which knows no mesh and no proxy.
 type VirtualNodeName struct {
 	Mesh string `yaml:"mesh" json:"mesh"`
 	Name string `yaml:"name" json:"name"`
+	// Gateway: it is a virtual gateway. Of one mesh no two have the same name, so it
+	// is in no identity.
+	Gateway bool `yaml:"-" json:"-"`
 }
 
 // String is "<mesh>/<name>", for people.

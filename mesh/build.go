@@ -63,6 +63,8 @@ func (b *builder) resolve(rs []*Resource) {
 	b.each(rs, KindVirtualService, b.service)
 	b.each(rs, KindBackendGroup, b.group)
 	b.each(rs, KindVirtualNode, b.backends)
+	b.each(rs, KindGatewayRoute, b.gatewayRoute)
+	b.each(rs, KindVirtualGateway, b.gateway)
 	for from, to := range b.found {
 		b.graph.refers = b.graph.refers.With(from, &refers{to})
 	}
@@ -108,8 +110,8 @@ func (r *Resource) objectKey() objectKey {
 
 func (r *Resource) graphName() Name { return NameOf(r.Kind, r.Mesh, r.Name) }
 
-// ref is for a virtual node.
-func (r *Resource) ref() proxy.Ref { return proxy.Node(r.Mesh, r.Name) }
+// ref is for a virtual node or gateway.
+func (r *Resource) ref() proxy.Ref { return proxy.For(r.Mesh, r.Name, r.Kind == KindVirtualGateway) }
 
 func (b *builder) index(r *Resource) {
 	g := b.graph
@@ -138,7 +140,23 @@ func (b *builder) index(r *Resource) {
 		b.fail(r, at, "%s has the App Mesh name %q of %s%s", r, r.Name, first, first.place())
 		return
 	}
+	if twin := g.named.Get(r.twin()); twin != nil {
+		b.fail(r, "metadata.name", "%s has the App Mesh name %q, and so has %s%s: both would have the identity /%s/%s; give one of them another name, or another awsName",
+			r, r.Name, twin, twin.place(), r.Mesh, r.Name)
+	}
 	g.named = g.named.With(r.graphName(), r)
+}
+
+// twin is what would have the same identity as r: the virtual gateway of a virtual node's
+// name, and the other way round.
+func (r *Resource) twin() Name {
+	switch r.Kind {
+	case KindVirtualNode:
+		return NameOf(KindVirtualGateway, r.Mesh, r.Name)
+	case KindVirtualGateway:
+		return NameOf(KindVirtualNode, r.Mesh, r.Name)
+	}
+	return Name{}
 }
 
 // find resolves a reference or an ARN; path is that of the struct that has both.
@@ -240,9 +258,7 @@ func (b *builder) node(r *Resource) {
 	if s.ServiceDiscovery != nil {
 		n.DNS = s.ServiceDiscovery.DNS
 	}
-	if s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
-		n.AccessLog = s.Logging.AccessLog.File.Path
-	}
+	n.AccessLog = s.Logging.File()
 	b.graph.nodes = b.graph.nodes.With(r.graphName(), n)
 }
 

@@ -27,5 +27,3 @@ type GatewayRouteVirtualService struct {
 }
 
 func (s *GatewayRouteSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
-
-func (*GatewayRouteSpec) lacks(*lacking) {}

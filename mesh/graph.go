@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ type Graph struct {
 	nodes    ordered.Map[Name, *VirtualNode]
 	routers  ordered.Map[Name, *VirtualRouter]
 	services ordered.Map[Name, *VirtualService]
+	edges    ordered.Map[Name, *GatewayRoute]
 
 	// What a change is resolved by.
 	objects   ordered.Map[objectKey, *Resource]              // by Kubernetes' names, for references
@@ -37,7 +39,7 @@ type refers struct{ to []Name }
 
 // Name is App Mesh's name of an object of any of its kinds. That of a service is in
 // lower case: hosts are compared without case, as clients and Envoy do. A virtual node
-// is named by its [proxy.Ref] wherever nothing else can stand.
+// or gateway is named by its [proxy.Ref] wherever nothing else can stand.
 type Name struct {
 	Kind Kind
 	Mesh string
@@ -52,8 +54,19 @@ func NameOf(k Kind, mesh, name string) Name {
 	return Name{k, mesh, name}
 }
 
-// NodeName is the Name of a virtual node.
-func NodeName(r proxy.Ref) Name { return NameOf(KindVirtualNode, r.Mesh, r.Name) }
+// NodeName is the Name of a virtual node or gateway.
+func NodeName(r proxy.Ref) Name {
+	if r.Gateway() {
+		return NameOf(KindVirtualGateway, r.Mesh, r.Name)
+	}
+	return NameOf(KindVirtualNode, r.Mesh, r.Name)
+}
+
+// Proxied is what a proxy runs for that the Name is of: false for what no proxy does.
+func (n Name) Proxied() (proxy.Ref, bool) {
+	r := proxy.For(n.Mesh, n.Name, n.Kind == KindVirtualGateway)
+	return r, n == NodeName(r)
+}
 
 // Compare implements ordered.Key.
 func (n Name) Compare(o Name) int {
@@ -72,13 +85,17 @@ func (k objectKey) Compare(o objectKey) int {
 		strings.Compare(k.namespace, o.namespace), strings.Compare(k.name, o.name))
 }
 
-// VirtualNode is one workload behind a proxy.
+// VirtualNode is what a proxy runs for: one workload behind it, or, where Gateway is
+// set, a virtual gateway, behind which there is none.
 type VirtualNode struct {
 	proxy.Ref
-	Spec      *VirtualNodeSpec
+	Spec      *VirtualNodeSpec // nil of a gateway
 	Listeners []Listener
-	// Backends are the services that it declares to call, sorted by name.
+	// Backends are the services that it declares to call, or to which a gateway's routes
+	// lead, sorted by name.
 	Backends []Callee
+	// Gateway is what a virtual gateway does with requests; nil of a virtual node.
+	Gateway *Gateway
 	// DNS is its discovery by name; nil where it has none, so that only
 	// registered endpoints are known.
 	DNS *DNSServiceDiscovery
@@ -128,7 +145,13 @@ type TLS struct {
 	ClientTrust string
 	// Clients are the only SPIFFE IDs accepted; nil accepts any of the trust domain.
 	Clients []string
+	// AnyClient: no certificate is asked for, of a gateway's callers alone.
+	AnyClient bool
 }
+
+// AnyClient reports whether no certificate is asked of callers by TLS: of a gateway's
+// alone.
+func (l Listener) AnyClient() bool { return l.TLS != nil && l.TLS.AnyClient }
 
 // ClientTLS is what a node was told to do when it calls a backend.
 type ClientTLS struct {
@@ -179,6 +202,17 @@ type Match struct {
 type QueryMatch struct {
 	Name, Exact string
 	Present     bool
+}
+
+// And is what both take, except for their paths; false if nothing is.
+func (m Match) And(o Match) (Match, bool) {
+	if m.Method != "" && o.Method != "" && m.Method != o.Method || m.Scheme != "" && o.Scheme != "" && m.Scheme != o.Scheme {
+		return Match{}, false
+	}
+	return Match{
+		Method: cmp.Or(m.Method, o.Method), Scheme: cmp.Or(m.Scheme, o.Scheme),
+		Query: slices.Concat(m.Query, o.Query), Headers: slices.Concat(m.Headers, o.Headers),
+	}, true
 }
 
 // HeaderMatch is one condition: Exact, Prefix, Suffix, Regex (RE2, of a whole value)

@@ -208,6 +208,12 @@ func TestGraphRefuses(t *testing.T) {
 	route := func(target string) string {
 		return object("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}], routes: [{name: x, httpRoute: {match: {prefix: /}, action: {weightedTargets: [" + target + "]}}}]}\n"
 	}
+	gateway := func(name string) string {
+		return object("VirtualGateway", name) + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}]}\n---\n"
+	}
+	edge := func(ref, service string) string {
+		return object("GatewayRoute", "e") + "spec: {" + ref + "httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: " + service + "}}}}}}\n---\n"
+	}
 	for what, row := range map[string]struct{ content, want string }{
 		"no mesh":    {object("VirtualNode", "n"), "virtualNode n belongs to no mesh"},
 		"two meshes": {m + object("Mesh", "m2") + "---\n" + object("VirtualNode", "n"), "spec.meshRef: virtualNode n must say its mesh; there are: m, m2"},
@@ -215,26 +221,33 @@ func TestGraphRefuses(t *testing.T) {
 			m + object("Mesh", "m2") + "spec: {namespaceSelector: {matchLabels: {mesh: m2}}}\n---\n" + object("VirtualNode", "n"),
 			"spec.meshRef: virtualNode n must say its mesh; there are: m, m2; the namespaceSelector of mesh m2 is not read: there are no namespaces here to select",
 		},
-		"unknown mesh":      {m + object("VirtualNode", "n") + "spec: {meshRef: {name: x}}", `spec.meshRef.name: virtualNode n refers to mesh "x"`},
-		"same object":       {m + node + node, "virtualNode n exists already (g.yaml:5)"},
-		"same mesh":         {m + object("Mesh", "m") + "spec: {awsName: k}\n---\n" + object("VirtualNode", "n") + "spec: {meshRef: {name: k}}", "mesh m has two App Mesh names, \"k\" and \"m\" (g.yaml:1)"},
-		"same name":         {m + node + object("VirtualNode", "k") + "spec: {awsName: n}", `has the App Mesh name "n" of virtualNode n`},
-		"same host":         {m + object("VirtualService", "s") + "---\n" + object("VirtualService", "k") + "spec: {awsName: S}", `has the App Mesh name "S" of virtualService s`},
-		"no listener":       {m + object("VirtualNode", "n") + "---\n" + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualNode n has no listener"},
-		"wrong port":        {m + node + route("{virtualNodeRef: {name: n}, weight: 1, port: 7}"), "weightedTargets[0].port: virtualNode n has no listener on port 7"},
-		"missing port":      {m + two + route("{virtualNodeRef: {name: n}, weight: 1}"), "weightedTargets[0].port: is required: virtualNode n has 2 listeners"},
-		"missing target":    {m + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualRouter r refers to virtualNode n, which does not exist"},
-		"foreign ARN":       {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/x/virtualNode/n', weight: 1}"), "which is of mesh x"},
-		"dangling ARN":      {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/m/virtualNode/x', weight: 1}"), "virtualNode/x, which does not exist"},
-		"silent provider":   {m + object("VirtualNode", "n") + "---\n" + object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", "which has no listener"},
-		"backend twice":     {m + object("VirtualService", "s") + "---\n" + object("VirtualNode", "n") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}, {virtualService: {virtualServiceRef: {name: s}}}]}", "is the backend of spec.backends[0] already"},
-		"missing group":     {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: g, namespace: far}]}", "spec.backendGroups[0]: virtualNode n refers to backendGroup g in namespace far, which does not exist in mesh m"},
-		"missing of group":  {m + object("BackendGroup", "g") + "spec: {virtualservices: [{name: gone}]}", "spec.virtualservices[0]: backendGroup g refers to virtualService gone, which does not exist in mesh m"},
-		"group of a name":   {m + object("BackendGroup", "g_far") + "---\n" + strings.Replace(object("BackendGroup", "g"), "g}", "g, namespace: far}", 1), `metadata.name: backendGroup g in namespace far has the App Mesh name "g_far" of backendGroup g_far`},
-		"every service":     {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: '*'}]}", "every service of a namespace"},
-		"too many":          {m + many(51), "virtualNode n has 51 backends with those of its groups: at most 50"},
-		"what is lacking":   {m + object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
-		"a virtual gateway": {m + object("VirtualGateway", "g"), "virtual gateways are not translated yet"},
+		"unknown mesh":         {m + object("VirtualNode", "n") + "spec: {meshRef: {name: x}}", `spec.meshRef.name: virtualNode n refers to mesh "x"`},
+		"same object":          {m + node + node, "virtualNode n exists already (g.yaml:5)"},
+		"same mesh":            {m + object("Mesh", "m") + "spec: {awsName: k}\n---\n" + object("VirtualNode", "n") + "spec: {meshRef: {name: k}}", "mesh m has two App Mesh names, \"k\" and \"m\" (g.yaml:1)"},
+		"same name":            {m + node + object("VirtualNode", "k") + "spec: {awsName: n}", `has the App Mesh name "n" of virtualNode n`},
+		"same host":            {m + object("VirtualService", "s") + "---\n" + object("VirtualService", "k") + "spec: {awsName: S}", `has the App Mesh name "S" of virtualService s`},
+		"no listener":          {m + object("VirtualNode", "n") + "---\n" + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualNode n has no listener"},
+		"wrong port":           {m + node + route("{virtualNodeRef: {name: n}, weight: 1, port: 7}"), "weightedTargets[0].port: virtualNode n has no listener on port 7"},
+		"missing port":         {m + two + route("{virtualNodeRef: {name: n}, weight: 1}"), "weightedTargets[0].port: is required: virtualNode n has 2 listeners"},
+		"missing target":       {m + route("{virtualNodeRef: {name: n}, weight: 1}"), "virtualRouter r refers to virtualNode n, which does not exist"},
+		"foreign ARN":          {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/x/virtualNode/n', weight: 1}"), "which is of mesh x"},
+		"dangling ARN":         {m + node + route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/m/virtualNode/x', weight: 1}"), "virtualNode/x, which does not exist"},
+		"silent provider":      {m + object("VirtualNode", "n") + "---\n" + object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", "which has no listener"},
+		"backend twice":        {m + object("VirtualService", "s") + "---\n" + object("VirtualNode", "n") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}, {virtualService: {virtualServiceRef: {name: s}}}]}", "is the backend of spec.backends[0] already"},
+		"missing group":        {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: g, namespace: far}]}", "spec.backendGroups[0]: virtualNode n refers to backendGroup g in namespace far, which does not exist in mesh m"},
+		"missing of group":     {m + object("BackendGroup", "g") + "spec: {virtualservices: [{name: gone}]}", "spec.virtualservices[0]: backendGroup g refers to virtualService gone, which does not exist in mesh m"},
+		"group of a name":      {m + object("BackendGroup", "g_far") + "---\n" + strings.Replace(object("BackendGroup", "g"), "g}", "g, namespace: far}", 1), `metadata.name: backendGroup g in namespace far has the App Mesh name "g_far" of backendGroup g_far`},
+		"every service":        {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: '*'}]}", "every service of a namespace"},
+		"too many":             {m + many(51), "virtualNode n has 51 backends with those of its groups: at most 50"},
+		"what is lacking":      {m + object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
+		"a gateway's twin":     {m + node + object("VirtualGateway", "n"), `virtualGateway n has the App Mesh name "n", and so has virtualNode n (g.yaml:5): both would have the identity /m/n`},
+		"a twin by awsName":    {m + object("VirtualGateway", "g") + "spec: {awsName: n}\n---\n" + node, `metadata.name: virtualNode n has the App Mesh name "n", and so has virtualGateway g`},
+		"no gateway":           {m + edge("", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to a virtual gateway, which does not exist: mesh m has none"},
+		"several gateways":     {m + gateway("g") + gateway("h") + edge("", "s"), "spec.virtualGatewayRef: is required: mesh m has several gateways, virtualGateway g and virtualGateway h, and the selectors of gateways are not read"},
+		"an unknown gateway":   {m + gateway("g") + edge("virtualGatewayRef: {name: h}, ", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to virtualGateway h, which does not exist in mesh m"},
+		"a gateway's service":  {m + gateway("g") + edge("", "s"), "spec.httpRoute.action.target.virtualService.virtualServiceRef: gatewayRoute e refers to virtualService s, which does not exist"},
+		"a gateway's port":     {m + gateway("g") + object("VirtualService", "s") + "---\n" + strings.Replace(edge("", "s"), "prefix: /", "prefix: /, port: 7", 1), "spec.httpRoute.match.port: virtualGateway g has no listener on port 7"},
+		"a gateway's protocol": {m + object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}}]}", "spec.listeners[0].portMapping.protocol"},
 	} {
 		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
 		if err == nil || !strings.Contains(err.Error(), row.want) {

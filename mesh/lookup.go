@@ -27,9 +27,9 @@ func (g *Graph) Mesh(mesh string) *MeshSpec {
 	return nil
 }
 
-// Node finds a virtual node; nil if there is none, and for the zero Ref.
+// Node finds a virtual node or gateway; nil if there is none, and for the zero Ref.
 func (g *Graph) Node(r proxy.Ref) *VirtualNode {
-	if r.Kind != proxy.VirtualNode {
+	if r.Kind == "" {
 		return nil
 	}
 	return g.nodes.Get(NodeName(r))
@@ -44,8 +44,9 @@ func (s *VirtualService) GraphName() Name { return NameOf(KindVirtualService, s.
 // Router finds a virtual router; nil if there is none, and for the zero Name.
 func (g *Graph) Router(n Name) *VirtualRouter { return g.routers.Get(n) }
 
-// Nodes lists a mesh's virtual nodes by name.
-func (g *Graph) Nodes(mesh string) []*VirtualNode { return of(g.nodes, KindVirtualNode, mesh) }
+// Nodes lists what proxies of a mesh run for: its virtual gateways by name, then its
+// virtual nodes.
+func (g *Graph) Nodes(mesh string) []*VirtualNode { return of(g.nodes, "", mesh) }
 
 // Services lists a mesh's virtual services by name.
 func (g *Graph) Services(mesh string) []*VirtualService {
@@ -66,14 +67,12 @@ func of[V comparable](all ordered.Map[Name, V], k Kind, mesh string) []V {
 	return list
 }
 
-// Reaching lists the virtual nodes of which something depends on the object: those
+// Reaching lists the virtual nodes and gateways of which something depends on the object: those
 // whose calls lead to it, and a node itself. An object that is not there reaches none.
 func (g *Graph) Reaching(n Name) iter.Seq[*VirtualNode] {
 	return func(yield func(*VirtualNode) bool) {
-		if n.Kind == KindVirtualNode {
-			if node := g.nodes.Get(n); node != nil && !yield(node) {
-				return
-			}
+		if node := g.nodes.Get(n); node != nil && !yield(node) {
+			return
 		}
 		g.callers(n, yield)
 	}

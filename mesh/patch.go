@@ -37,6 +37,7 @@ func (g *Graph) With(put []*Resource, remove []Name) (next *Graph, ok bool) {
 		delete(again, name) // it is made already, or it is gone
 	}
 	var referring []*Resource
+	made.behindGateways(g, again, gone)
 	for name := range again {
 		r := made.named.Get(name)
 		b.unlink(name)
@@ -78,7 +79,7 @@ func (b *builder) remove(r *Resource) {
 	g, name := b.graph, r.graphName()
 	b.unlink(name)
 	g.objects, g.named = g.objects.Without(r.objectKey()), g.named.Without(name)
-	g.nodes, g.routers, g.services = g.nodes.Without(name), g.routers.Without(name), g.services.Without(name)
+	g.nodes, g.routers, g.services, g.edges = g.nodes.Without(name), g.routers.Without(name), g.services.Without(name), g.edges.Without(name)
 }
 
 // unlink forgets what an object refers to.

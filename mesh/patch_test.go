@@ -48,7 +48,19 @@ func (e edits) object() *mesh.Resource {
 	}
 	node, router, service := e.pick("n1", "n2", "n3", "n4"), e.pick("r1", "r2"), e.pick("s1", "s2", "s3")
 	var text string
-	switch e.IntN(6) {
+	switch e.IntN(8) {
+	case 7:
+		text = head("VirtualGateway", e.pick("v1", "v2", "n4")) + "  listeners: [{portMapping: {port: " + e.pick("80", "80", "81") + ", protocol: http}}]\n"
+	case 6:
+		text = head("GatewayRoute", e.pick("x1", "x2", "x3"))
+		if e.IntN(2) == 0 {
+			text += "  virtualGatewayRef: {name: " + e.pick("v1", "v2") + "}\n"
+		}
+		port := ""
+		if e.IntN(3) == 0 {
+			port = ", port: 80"
+		}
+		text += "  httpRoute: {match: {prefix: /" + e.pick("a", "b/") + port + "}, action: {target: {virtualService: {" + e.reference("virtualService", service) + "}}}}\n"
 	case 5:
 		text = head("BackendGroup", e.pick("g1", "g2"))
 		text = regexp.MustCompile(`(?m)^  awsName: .*\n`).ReplaceAllString(text, "")

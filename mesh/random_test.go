@@ -234,11 +234,28 @@ func settleWeights(a *mesh.RouteAction) {
 	}
 }
 
+func settleRewrite(h *mesh.HTTPGatewayRoute) {
+	w := h.Action.Rewrite
+	if w == nil {
+		return
+	}
+	if h.Match.Path == nil {
+		w.Path = nil
+	}
+	if h.Match.Prefix == "" {
+		w.Prefix = nil
+	}
+	if w.Prefix != nil && w.Prefix.Value != "" {
+		w.Prefix.Value = "/to/"
+	}
+}
+
 func settleGatewayRoute(s *mesh.GatewayRouteSpec) {
 	for _, h := range []*mesh.HTTPGatewayRoute{s.HTTPRoute, s.HTTP2Route} {
 		if h != nil {
 			settlePath(&h.Match.Path, &h.Match.Prefix)
 			settleHeaders(h.Match.Headers)
+			settleRewrite(h)
 		}
 	}
 	if h := s.GRPCRoute; h != nil {

@@ -2,7 +2,9 @@ package mesh
 
 import (
 	"fmt"
+	"strings"
 
+	"signet.example/internal/manifest"
 	"signet.example/proxy"
 )
 
@@ -147,10 +149,34 @@ func (s *GatewayRouteSpec) check(ru *ruler) {
 			continue
 		}
 		path := "spec." + name
+		ru.reserved(path+".match.prefix", r.Match.Prefix)
+		if r.Match.Path != nil {
+			ru.reserved(path+".match.path.exact", r.Match.Path.Exact)
+		}
+		if w := r.Action.Rewrite; w != nil {
+			if w.Path != nil && r.Match.Path == nil {
+				ru.fail(path+".action.rewrite.path", "is for a route that matches by path; use rewrite.prefix")
+			}
+			if w.Prefix != nil && r.Match.Prefix == "" {
+				ru.fail(path+".action.rewrite.prefix", "is for a route that matches by prefix; use rewrite.path")
+			}
+			if w.Prefix != nil && w.Prefix.Value != "" && (w.Prefix.Value[0] != '/' || strings.ContainsAny(w.Prefix.Value, "?# \t")) {
+				ru.fail(path+".action.rewrite.prefix.value", "%q must start with / and have no query, fragment or space", manifest.Clip(w.Prefix.Value))
+			}
+		}
 		ru.pathOrPrefix(path+".match", r.Match.Path, r.Match.Prefix, r.Match.Hostname == nil)
 		ru.headers(path+".match.headers", r.Match.Headers)
 		ru.queryParameters(path+".match.queryParameters", r.Match.QueryParameters)
 		ru.gatewayTarget(path, r.Action.Target)
+	}
+}
+
+// reserved: App Mesh keeps these paths of gateways for itself (AM-crossfield).
+func (ru *ruler) reserved(path, given string) {
+	for _, own := range []string{"/aws-appmesh", "/aws-app-mesh"} {
+		if strings.HasPrefix(given, own) {
+			ru.fail(path, "%q: paths that begin with %s are reserved", manifest.Clip(given), own)
+		}
 	}
 }
 

@@ -29,24 +29,10 @@ import (
 // by its field path and place. Whoever applies r must refuse it if there is any.
 func Unsupported(r *Resource) manifest.Errors {
 	u := &lacking{doc: r.Doc}
-	if why := untranslated[r.Kind]; why != "" {
-		u.add("kind", why)
-	} else {
-		r.Spec.(spec).lacks(u)
-	}
+	r.Spec.(spec).lacks(u)
 	u.errs.Sort()
 	return u.errs
 }
-
-// untranslated are the kinds of which nothing is translated.
-var untranslated = map[Kind]string{
-	KindVirtualGateway: "virtual gateways are not translated yet",
-	KindGatewayRoute:   "gateway routes are not translated yet: there are no virtual gateways",
-}
-
-// Translated reports whether this version translates the kind: of one that it does not,
-// nothing is applied.
-func (k Kind) Translated() bool { return untranslated[k] == "" }
 
 // lacking collects what is missing.
 type lacking struct {
@@ -94,8 +80,12 @@ func (s *VirtualNodeSpec) lacks(u *lacking) {
 	for i := range s.Backends {
 		u.clientPolicy(fmt.Sprintf("spec.backends[%d].virtualService.clientPolicy", i), s.Backends[i].VirtualService.ClientPolicy)
 	}
-	if s.Logging != nil && s.Logging.AccessLog != nil && s.Logging.AccessLog.File != nil {
-		u.when(s.Logging.AccessLog.File.Format != nil, "spec.logging.accessLog.file.format", "access log formats; the path alone is")
+	u.logging(s.Logging)
+}
+
+func (u *lacking) logging(l *Logging) {
+	if l.File() != "" {
+		u.when(l.AccessLog.File.Format != nil, "spec.logging.accessLog.file.format", "access log formats; the path alone is")
 	}
 }
 
@@ -129,13 +119,27 @@ func (u *lacking) listenerTLS(path string, t *ListenerTLS) {
 	if t == nil {
 		return
 	}
-	u.when(t.Certificate.File != nil, path+".certificate.file", "certificates from files; use acm or sds, or leave tls out")
-	u.secretID(path+".certificate.sds.secretName", t.Certificate.SDS)
+	u.certificate(path, &t.Certificate)
 	if v := t.Validation; v != nil {
 		u.when(v.Trust.File != nil, path+".validation.trust.file", "authorities from files; use sds")
 		u.secretTrust(path+".validation.trust.sds.secretName", v.Trust.SDS)
 		u.names(path+".validation.subjectAlternativeNames.match.exact", v.SubjectAlternativeNames)
 	}
+}
+
+func (u *lacking) certificate(tls string, c *ListenerTLSCertificate) {
+	u.when(c.File != nil, tls+".certificate.file", "certificates from files; use acm or sds, or leave tls out")
+	u.secretID(tls+".certificate.sds.secretName", c.SDS)
+}
+
+// trust is what a client, or a gateway's listener, demands of the other side.
+func (u *lacking) trust(tls string, v *TLSValidation) {
+	if v == nil {
+		return
+	}
+	u.when(v.Trust.File != nil, tls+".validation.trust.file", "authorities from files; use acm or sds")
+	u.secretTrust(tls+".validation.trust.sds.secretName", v.Trust.SDS)
+	u.names(tls+".validation.subjectAlternativeNames.match.exact", v.SubjectAlternativeNames)
 }
 
 func (u *lacking) clientPolicy(path string, p *ClientPolicy) {
@@ -150,9 +154,7 @@ func (u *lacking) clientPolicy(path string, p *ClientPolicy) {
 		u.when(c.File != nil, path+".certificate.file", "certificates from files; use sds, or leave the policy out")
 		u.secretID(path+".certificate.sds.secretName", c.SDS)
 	}
-	u.when(t.Validation.Trust.File != nil, path+".validation.trust.file", "authorities from files; use acm or sds")
-	u.secretTrust(path+".validation.trust.sds.secretName", t.Validation.Trust.SDS)
-	u.names(path+".validation.subjectAlternativeNames.match.exact", t.Validation.SubjectAlternativeNames)
+	u.trust(path, &t.Validation)
 }
 
 // secretID: a certificate by SDS is an SVID, named by its SPIFFE ID.
@@ -194,6 +196,30 @@ func (s *VirtualRouterSpec) lacks(u *lacking) {
 		if r.HTTPRoute != nil {
 			u.match(path+".httpRoute.match", &r.HTTPRoute.Match)
 		}
+	}
+}
+
+func (s *VirtualGatewaySpec) lacks(u *lacking) {
+	for i := range s.Listeners {
+		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
+		u.protocol(path+".portMapping.protocol", l.PortMapping.Protocol)
+		u.when(l.ConnectionPool != nil, path+".connectionPool", "connection pools")
+		if t := l.TLS; t != nil {
+			u.certificate(path+".tls", &t.Certificate)
+			u.trust(path+".tls", t.Validation)
+		}
+	}
+	if s.BackendDefaults != nil {
+		u.clientPolicy("spec.backendDefaults.clientPolicy", s.BackendDefaults.ClientPolicy)
+	}
+	u.logging(s.Logging)
+}
+
+func (s *GatewayRouteSpec) lacks(u *lacking) {
+	u.when(s.GRPCRoute != nil, "spec.grpcRoute", "gRPC routes; only httpRoute")
+	u.when(s.HTTP2Route != nil, "spec.http2Route", "HTTP/2 routes; only httpRoute")
+	if r := s.HTTPRoute; r != nil {
+		u.match("spec.httpRoute.match", &HTTPRouteMatch{Headers: r.Match.Headers, Method: r.Match.Method, Path: r.Match.Path, QueryParameters: r.Match.QueryParameters})
 	}
 }
 

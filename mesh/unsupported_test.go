@@ -40,8 +40,10 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv6_PREFERRED}}}", []string{"spec.serviceDiscovery.dns.ipPreference"}},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv4_PREFERRED}}}", nil},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, ipPreference: IPv6_ONLY}}}", []string{"spec.serviceDiscovery.awsCloudMap.ipPreference"}},
-		{object("VirtualGateway", "g"), []string{"kind"}},
-		{object("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", []string{"kind"}},
+		{object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}, connectionPool: {grpc: {maxRequests: 1}}, tls: {mode: STRICT, certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}}}], logging: {accessLog: {file: {path: /dev/stdout, format: {text: x}}}}}", []string{l + "portMapping.protocol", l + "connectionPool", l + "tls.certificate.file", l + "tls.validation.trust.file", "spec.logging.accessLog.file.format"}},
+		{object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}, validation: {trust: {acm: {certificateAuthorityARNs: [a]}}}}}], backendDefaults: {clientPolicy: {tls: {" + trust + "}}}}", nil},
+		{object("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", nil},
+		{object("GatewayRoute", "g") + "spec: {http2Route: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", []string{"spec.http2Route"}},
 		{object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}", nil},
 		{node("portMapping: {port: 1, protocol: tcp}"), []string{l + "portMapping.protocol"}},
 		{node("portMapping: {port: 1, protocol: grpc}, timeout: {grpc: {}}"), []string{l + "portMapping.protocol", l + "timeout.grpc"}},
@@ -87,6 +89,7 @@ func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]}": {"spec.listeners[0].tls.certificate.acm.certificateARN"},
 		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: m, namespace: m, clusterName: c}":                                                       {"metadata.clusterName", "metadata.namespace"},
 		object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b}}}":                                                 {"spec.serviceDiscovery.awsCloudMap"},
+		object("VirtualGateway", "g") + "spec: {namespaceSelector: {}, podSelector: {}, gatewayRouteSelector: {}, listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}, healthCheck: {protocol: http, healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000}}]}": {"spec.gatewayRouteSelector", "spec.listeners[0].healthCheck", "spec.listeners[0].tls.certificate.acm.certificateARN", "spec.namespaceSelector", "spec.podSelector"},
 		object("VirtualService", "s"): nil,
 	} {
 		got := fieldsOf(mesh.Warnings(parseOne(t, content)))

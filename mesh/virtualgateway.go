@@ -44,5 +44,3 @@ func (s *VirtualGatewaySpec) applyDefaults() {
 }
 
 func (s *VirtualGatewaySpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
-
-func (*VirtualGatewaySpec) lacks(*lacking) {}

@@ -33,6 +33,14 @@ type VirtualServiceBackend struct {
 	ClientPolicy      *ClientPolicy `yaml:"clientPolicy,omitempty" json:"clientPolicy,omitempty"`
 }
 
+// File is the path of the access log, "" where there is none.
+func (l *Logging) File() string {
+	if l == nil || l.AccessLog == nil || l.AccessLog.File == nil {
+		return ""
+	}
+	return l.AccessLog.File.Path
+}
+
 func (s *VirtualNodeSpec) applyDefaults() {
 	for i := range s.Listeners {
 		if l := &s.Listeners[i]; l.HealthCheck != nil && l.HealthCheck.Port == 0 {

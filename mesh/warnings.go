@@ -16,6 +16,7 @@ func Warnings(r *Resource) manifest.Errors {
 			w.errs = append(w.errs, r.Doc.FieldError(path, "has no effect: "+msg))
 		}
 	}
+	const gateways = "a GatewayRoute names its gateway by spec.virtualGatewayRef, or belongs to the only one"
 	const selectors = "Signet knows workloads by their bindings, not by Kubernetes labels"
 	switch s := r.Spec.(type) {
 	case *MeshSpec:
@@ -39,7 +40,13 @@ func Warnings(r *Resource) manifest.Errors {
 		}
 	case *VirtualGatewaySpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
-		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", selectors)
+		warn(s.NamespaceSelector != nil, "spec.namespaceSelector", gateways)
+		warn(s.GatewayRouteSelector != nil, "spec.gatewayRouteSelector", gateways)
+		for i := range s.Listeners {
+			t := s.Listeners[i].TLS
+			warn(t != nil && t.Certificate.ACM != nil, fmt.Sprintf("spec.listeners[%d].tls.certificate.acm.certificateARN", i), "the gateway presents its Signet SVID, which browsers and other callers from outside do not trust")
+			warn(s.Listeners[i].HealthCheck != nil, fmt.Sprintf("spec.listeners[%d].healthCheck", i), "no proxy of the mesh calls a gateway; a load balancer in front has a check of its own")
+		}
 	}
 	if _, ref := r.names(); ref != nil {
 		warn(ref.UID != "", "spec.meshRef.uid", "a mesh is found by its name")

@@ -18,8 +18,11 @@ func TestNodeIDsAreReadInBothForms(t *testing.T) {
 			t.Errorf("%s: %v %v", in, r, err)
 		}
 	}
+	if r, err := proxy.ParseRef("mesh/m/virtualGateway/n"); err != nil || r != proxy.For("m", "n", true) || r.String() != "mesh/m/virtualGateway/n" {
+		t.Errorf("a gateway: %v %v", r, err)
+	}
 	for _, in := range []string{
-		"", "m/n", "mesh/m/virtualNode/", "mesh//virtualNode/n", "mesh/m/virtualGateway/n", "mesh/m/virtualNode/n/x",
+		"", "m/n", "mesh/m/virtualNode/", "mesh//virtualNode/n", "mesh/m/virtualRouter/n", "mesh/m/virtualNode/n/x",
 		"arn:aws:ecs:eu-west-1:1:mesh/m/virtualNode/n", "arn:aws:appmesh:mesh/m/virtualNode/n", "/mesh/m/virtualNode/n", strings.Repeat("x", 2000),
 	} {
 		if r, err := proxy.ParseRef(in); err == nil {
@@ -30,6 +33,7 @@ func TestNodeIDsAreReadInBothForms(t *testing.T) {
 
 func FuzzParseRef(f *testing.F) {
 	f.Add("mesh/m/virtualNode/n")
+	f.Add("mesh/m/virtualGateway/n")
 	f.Add("arn:aws:appmesh:eu-west-1:1:mesh/m/virtualNode/n")
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := proxy.ParseRef(s)

@@ -26,6 +26,9 @@ type Shape struct {
 	App string
 	// Egress is where the outbound listener listens.
 	Egress Egress
+	// Alone: there is no application behind it, as behind a gateway, so that App and
+	// Egress are not set. It is not declared: see Suit.
+	Alone bool
 	// EgressOpen lets Egress be an address that other hosts reach.
 	EgressOpen bool
 	// AuthzSocket is the agent's Unix socket that answers ext_authz.
@@ -90,7 +93,21 @@ func (s Shape) validBind() error {
 	return nil
 }
 
+// Suit makes s the Shape of a proxy that runs for r: a gateway has no application, and
+// nobody calls out through it.
+func (s *Shape) Suit(r Ref) {
+	if s.Alone = r.Gateway(); s.Alone {
+		s.App, s.Egress, s.EgressOpen = "", Egress{}, false
+	}
+}
+
 func (s Shape) validApp() error {
+	if s.Alone {
+		if s.App != "" {
+			return errors.New("a gateway has no application")
+		}
+		return nil
+	}
 	app, err := ParsePlace(s.App)
 	if err != nil {
 		return err
@@ -104,6 +121,12 @@ func (s Shape) validApp() error {
 }
 
 func (s Shape) validEgress() error {
+	if s.Alone {
+		if s.Egress != (Egress{}) || s.EgressOpen {
+			return errors.New("a gateway has no outbound listener")
+		}
+		return nil
+	}
 	if s.Egress.Socket != "" && (s.Egress.Socket == s.AuthzSocket || s.Egress.Socket == s.WayoutSocket) {
 		return fmt.Errorf("%s is the agent's own socket", s.Egress)
 	}
@@ -143,6 +166,9 @@ func (s Shape) validEnvoy() error {
 // EgressTakes reports whether the outbound listener stands where the listener of
 // this port, or the application behind it, should.
 func (s Shape) EgressTakes(port uint32) bool {
+	if s.Alone {
+		return false
+	}
 	app, err := ParsePlace(s.App)
 	if err != nil {
 		return false
@@ -162,8 +188,12 @@ func (s Shape) Logs(file string) bool { return StandardLog(file) || LogWithin(s.
 // set is left out: an older reader refuses a field that it does not know.
 func (s Shape) Metadata() *structpb.Struct {
 	shape := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	egress := s.Egress.String()
+	if s.Alone {
+		egress = ""
+	}
 	for name, text := range map[string]string{
-		"bind": s.Bind, "app": s.App, "egress": s.Egress.String(),
+		"bind": s.Bind, "app": s.App, "egress": egress,
 		"authz_socket": s.AuthzSocket, "wayout_socket": s.WayoutSocket, "access_log_dir": s.AccessLogDir,
 		"envoy_version": s.EnvoyVersion, "proxy": s.Proxy,
 	} {

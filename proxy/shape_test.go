@@ -82,6 +82,32 @@ func TestShapesThatWouldLoopOrFailAreRefused(t *testing.T) {
 	}
 }
 
+func TestAGatewaysShapeHasNoApplicationAndNoWayOut(t *testing.T) {
+	gateway := proxy.For("shop", "edge", true)
+	s := proxy.Shape{Bind: "127.0.0.1", AuthzSocket: "/a", WayoutSocket: "/w", Alone: true}
+	got, err := proxy.ParseShape(s.Metadata(), func(s *proxy.Shape) { s.Suit(gateway) })
+	if err != nil || got != s {
+		t.Errorf("%+v came back as %+v, %v", s, got, err)
+	}
+	// What an Envoy declares beside it is of no use to it.
+	if got, err = proxy.ParseShape(aShape.Metadata(), func(s *proxy.Shape) { s.Suit(gateway) }); err != nil || got.App != "" || got.Egress != (proxy.Egress{}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := proxy.ParseShape(s.Metadata(), func(s *proxy.Shape) { s.Suit(proxy.Node("shop", "web")) }); !errors.Is(err, proxy.ErrShape) {
+		t.Errorf("a virtual node without an application: %v", err)
+	}
+	for what, spoil := range map[string]func(*proxy.Shape){
+		"an application": func(s *proxy.Shape) { s.App = "127.0.0.2" },
+		"a way out":      func(s *proxy.Shape) { s.Egress = at("127.0.0.1:15001") },
+		"an open one":    func(s *proxy.Shape) { s.EgressOpen = true },
+	} {
+		s := s
+		if spoil(&s); !errors.Is(s.Validate(), proxy.ErrShape) {
+			t.Errorf("a gateway with %s is accepted", what)
+		}
+	}
+}
+
 func TestAShapeTravelsAsNodeMetadata(t *testing.T) {
 	for _, s := range []proxy.Shape{
 		aShape,

@@ -132,19 +132,22 @@ func (b *builder) plainFirst() []backend {
 	return list
 }
 
-// hostsOf gives a virtual host to each port of a service. The bare name means
-// port 80 if the service has it (RFC 9110 section 4.2.1), else its first port.
+// portless is what a bare name means: port 80 if the service has it (RFC 9110 section
+// 4.2.1), else its first port.
+func portless(ports []uint32) uint32 {
+	if slices.Contains(ports, 80) {
+		return 80
+	}
+	return ports[0]
+}
+
+// hostsOf gives a virtual host to each port of a service.
 func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 	ports := portsOf(s)
 	if len(ports) == 0 {
 		return []*routev3.VirtualHost{{Name: s.service.Name, Domains: []string{host}}}
 	}
-	portless := ports[0]
-	for _, p := range ports {
-		if p == 80 {
-			portless = p
-		}
-	}
+	first := portless(ports)
 	var hosts []*routev3.VirtualHost
 	for _, p := range ports {
 		v := &routev3.VirtualHost{
@@ -152,7 +155,7 @@ func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 			Domains: []string{host + ":" + port(p)},
 			Routes:  b.serviceRoutes(s, p),
 		}
-		if p == portless {
+		if p == first {
 			v.Name, v.Domains = s.service.Name, []string{host, host + ":" + port(p)}
 		}
 		hosts = append(hosts, v)

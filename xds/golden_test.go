@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/ads"
-	"signet.example/proxy"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -31,11 +30,15 @@ func TestGoldenViews(t *testing.T) {
 	for _, dir := range dirs {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			c := xdstest.Load(t, dir)
-			set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
+			set, err := xds.Build(c.Input, c.Ref(), c.Shape)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, v := range invariants.CheckSet(set) {
+			check := invariants.CheckSet
+			if c.Gateway {
+				check = invariants.CheckGatewaySet
+			}
+			for _, v := range check(set) {
 				t.Errorf("invariant: %s", v)
 			}
 			got := render(t, set)

@@ -79,6 +79,9 @@ func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*lis
 	var chains []*listenerv3.FilterChain
 	if mode != mesh.TLSDisabled {
 		tls := chain("tls", "tls", b.oneSVID(), shared)
+		if l.AnyClient() {
+			tls = chain("tls", "tls", shared)
+		}
 		tls.TransportSocket = b.downstream(l)
 		tls.TransportSocketConnectTimeout = duration(handshakeTimeout)
 		chains = append(chains, tls)

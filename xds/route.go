@@ -32,21 +32,29 @@ func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.R
 
 // serviceRoutes are the routes of one service on one of its ports.
 func (b *builder) serviceRoutes(s backend, p uint32) []*routev3.Route {
+	var routes []*routev3.Route
+	for _, r := range b.routesOf(s, p) {
+		routes = append(routes, b.route(s, r)...)
+	}
+	return routes
+}
+
+// routesOf are App Mesh's routes of one service on one of its ports.
+func (b *builder) routesOf(s backend, p uint32) []mesh.Route {
 	if s.router == nil {
 		target := mesh.WeightedTarget{Node: s.service.Node, Weight: 1, Port: p}
 		// There is no route to declare a time-out on: the callee's own is as long as
 		// an answer can take.
 		l, _ := listenerOf(s.node, p)
-		return b.route(s, mesh.Route{
+		return []mesh.Route{{
 			Name: s.service.Node.Name, Match: mesh.Match{Prefix: "/"}, Targets: []mesh.WeightedTarget{target}, Timeout: l.Timeout,
-		})
+		}}
 	}
-	var routes []*routev3.Route
+	var routes []mesh.Route
 	for _, r := range s.router.Routes {
-		if r.Match.Port != 0 && r.Match.Port != p {
-			continue
+		if r.Match.Port == 0 || r.Match.Port == p {
+			routes = append(routes, r)
 		}
-		routes = append(routes, b.route(s, r)...)
 	}
 	return routes
 }

@@ -27,6 +27,9 @@ type peer struct {
 // of the trust domain, and no session outlives a change of trust (A08).
 func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 	p := peer{certificate: b.presented(b.node, l), trust: b.bundle()}
+	if l.AnyClient() {
+		return b.socket(noResumption(&tlsv3.DownstreamTlsContext{CommonTlsContext: b.serverTLS(p.certificate, "h2", "http/1.1")}))
+	}
 	if l.TLS != nil && l.TLS.ClientTrust != "" {
 		p.trust = l.TLS.ClientTrust
 	}
@@ -39,14 +42,16 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: p.trust + "/"},
 		})}
 	}
-	return b.socket(&tlsv3.DownstreamTlsContext{
-		CommonTlsContext:                 b.commonTLS(p, "h2", "http/1.1"),
-		RequireClientCertificate:         wrapperspb.Bool(true),
-		DisableStatefulSessionResumption: true,
-		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
-			DisableStatelessSessionResumption: true,
-		},
-	})
+	return b.socket(noResumption(&tlsv3.DownstreamTlsContext{
+		CommonTlsContext:         b.commonTLS(p, "h2", "http/1.1"),
+		RequireClientCertificate: wrapperspb.Bool(true),
+	}))
+}
+
+func noResumption(c *tlsv3.DownstreamTlsContext) *tlsv3.DownstreamTlsContext {
+	c.DisableStatefulSessionResumption = true
+	c.SessionTicketKeysType = &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true}
+	return c
 }
 
 // presented is the SPIFFE ID that a listener shows.
@@ -95,9 +100,9 @@ func sni(n *mesh.VirtualNode) string {
 	return host
 }
 
-// commonTLS has TLS 1.3 only (D14), secrets by SDS only
-// (R10), and a peer that is verified by its URI SAN.
-func (b *builder) commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
+// serverTLS has TLS 1.3 only (D14) and secrets by SDS only (R10). It asks for no
+// certificate: that is for a gateway's callers alone.
+func (b *builder) serverTLS(certificate string, alpn ...string) *tlsv3.CommonTlsContext {
 	return &tlsv3.CommonTlsContext{
 		TlsParams: &tlsv3.TlsParameters{
 			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
@@ -105,14 +110,20 @@ func (b *builder) commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
 			EcdhCurves:                b.keyExchanges(),
 		},
 		AlpnProtocols:                  alpn,
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(p.certificate)},
-		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
-			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-				DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: p.sans},
-				ValidationContextSdsSecretConfig: secret(p.trust),
-			},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secret(certificate)},
+	}
+}
+
+// commonTLS is serverTLS with a peer that is verified by its URI SAN.
+func (b *builder) commonTLS(p peer, alpn ...string) *tlsv3.CommonTlsContext {
+	c := b.serverTLS(p.certificate, alpn...)
+	c.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: p.sans},
+			ValidationContextSdsSecretConfig: secret(p.trust),
 		},
 	}
+	return c
 }
 
 // postQuantum is the hybrid key exchange that every connection of ours prefers

@@ -25,7 +25,7 @@ import (
 
 func build(t *testing.T, c xdstest.Case) *ads.Set {
 	t.Helper()
-	set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := xdstest.Load(t, "testdata/ports")
 			change(&c)
-			set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
+			set, err := xds.Build(c.Input, c.Ref(), c.Shape)
 			if err == nil || set != nil {
 				t.Fatalf("built %v", set)
 			}
@@ -210,7 +210,7 @@ func TestBuildRefusesWhatNoProxyCouldRun(t *testing.T) {
 func BenchmarkBuild(b *testing.B) {
 	c := xdstest.Load(b, "testdata/router")
 	for b.Loop() {
-		if _, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape); err != nil {
+		if _, err := xds.Build(c.Input, c.Ref(), c.Shape); err != nil {
 			b.Fatal(err)
 		}
 	}

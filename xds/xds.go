@@ -73,6 +73,8 @@ type Node struct {
 	calls  builder
 	hosts  []*routev3.VirtualHost
 	routes map[uint32]*ads.Resource // the hosts as a resource, by egress port, 0 for a socket
+	// gateway has the routes of a virtual gateway, by the listener's port; it has no hosts.
+	gateway map[uint32][]*routev3.Route
 }
 
 // Translate begins the views of one virtual node.
@@ -82,7 +84,7 @@ func Translate(in Input, node proxy.Ref) (*Node, error) {
 	}
 	vn := in.Graph.Node(node)
 	if vn == nil {
-		return nil, fmt.Errorf("xds: mesh %q, virtual node %q: %w", node.Mesh, node.Name, ErrNoNode)
+		return nil, fmt.Errorf("xds: mesh %q, %s %q: %w", node.Mesh, node.Kind.Words(), node.Name, ErrNoNode)
 	}
 	if in.SVIDLifetime <= 0 {
 		in.SVIDLifetime = DefaultSVIDLifetime
@@ -91,7 +93,14 @@ func Translate(in Input, node proxy.Ref) (*Node, error) {
 		calls:  builder{in: in, node: vn, life: lifetimesOf(in.SVIDLifetime), clusters: map[string]egressCluster{}},
 		routes: map[uint32]*ads.Resource{},
 	}
-	n.hosts = n.calls.virtualHosts()
+	if vn.Gateway == nil {
+		n.hosts = n.calls.virtualHosts()
+	} else {
+		n.gateway = map[uint32][]*routev3.Route{}
+		for _, l := range vn.Listeners {
+			n.gateway[l.Port] = n.calls.gatewayRoutes(l)
+		}
+	}
 	if n.calls.err != nil {
 		return nil, n.failed(n.calls.err)
 	}
@@ -103,14 +112,23 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 	if err := shape.Validate(); err != nil {
 		return nil, n.failed(err)
 	}
+	if shape.Alone != n.calls.node.Ref.Gateway() {
+		return nil, n.failed(errors.New("its shape is not of its kind"))
+	}
 	b := n.calls
 	b.shape, b.resources = shape, slices.Clip(b.resources)
 	b.add(ads.ClusterType, authzCluster, b.agentCluster(authzCluster, shape.AuthzSocket, unlimited(), proxy.AuthzStreams))
-	b.add(ads.ClusterType, wayoutCluster, b.agentCluster(wayoutCluster, shape.WayoutSocket, oneConnection(), proxy.WayoutStreams))
-	for _, l := range b.node.Listeners {
-		b.ingress(l)
+	if b.node.Gateway != nil {
+		for _, l := range b.node.Listeners {
+			b.gatewayListener(l, n.gateway[l.Port])
+		}
+	} else {
+		b.add(ads.ClusterType, wayoutCluster, b.agentCluster(wayoutCluster, shape.WayoutSocket, oneConnection(), proxy.WayoutStreams))
+		for _, l := range b.node.Listeners {
+			b.ingress(l)
+		}
+		b.egress(n)
 	}
-	b.egress(n)
 	if b.err != nil {
 		return nil, n.failed(b.err)
 	}
@@ -122,7 +140,7 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 }
 
 func (n *Node) failed(err error) error {
-	return fmt.Errorf("xds: mesh %q, virtual node %q: %w", n.calls.node.Mesh, n.calls.node.Name, err)
+	return fmt.Errorf("xds: mesh %q, %s %q: %w", n.calls.node.Mesh, n.calls.node.Kind.Words(), n.calls.node.Name, err)
 }
 
 // builder collects the resources of one view. Its first error wins and ends

@@ -68,7 +68,9 @@ func bootstrap(p Proxy, xdsSocket string, adminMode uint32) ([]byte, error) {
 	b.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{agent}}
 	_, files := openfiles.Limit() // Envoy raises its own to the most
 	in, out := mostConnections(files)
-	if b.LayeredRuntime, err = limitListener(p.Shape.Egress.Listener(), out); err != nil {
+	if p.Shape.Alone { // all of them come in
+		in += out
+	} else if b.LayeredRuntime, err = limitListener(p.Shape.Egress.Listener(), out); err != nil {
 		return nil, fmt.Errorf("bootstrap of %s: %w", p.Name, err)
 	}
 	if b.OverloadManager, err = overload(in); err != nil {

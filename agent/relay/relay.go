@@ -289,7 +289,7 @@ func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 		}
 		return p.sub.shape, nil
 	}
-	sh, err := foreignShape(node, r.config.Given)
+	sh, err := foreignShape(node, ref, r.config.Given)
 	if err != nil {
 		return proxy.Shape{}, err
 	}
@@ -304,8 +304,9 @@ func (r *Relay) shapeFor(node *corev3.Node, has identity.Selectors, ref proxy.Re
 // foreignShape is what a proxy which the agent did not start declares of itself,
 // with what is not its own to say from ours. What the server would refuse is
 // refused here: its refusal would reach the log and not the proxy.
-func foreignShape(node *corev3.Node, ours proxy.Shape) (proxy.Shape, error) {
+func foreignShape(node *corev3.Node, ref proxy.Ref, ours proxy.Shape) (proxy.Shape, error) {
 	return proxy.ParseShape(node.GetMetadata(), func(s *proxy.Shape) {
+		s.Suit(ref)
 		s.AuthzSocket, s.WayoutSocket, s.AccessLogDir, s.Proxy = ours.AuthzSocket, ours.WayoutSocket, ours.AccessLogDir, ""
 	})
 }

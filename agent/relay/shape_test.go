@@ -112,18 +112,18 @@ func TestTheShapeOfAForeignProxyKeepsOurSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
+	s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
 	if err != nil || s.AuthzSocket != "/run/signet/authz.sock" || s.Egress.String() != "127.0.0.1:15001" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if _, err := foreignShape(&corev3.Node{}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}); err == nil {
+	if _, err := foreignShape(&corev3.Node{}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"}); err == nil {
 		t.Error("a node without a shape was accepted")
 	}
 }
 
 func TestAShapeOnSocketsTravelsToTheServerAsItIs(t *testing.T) {
 	ours := proxy.Shape{Bind: "10.0.0.1", App: "unix:/run/web/{port}.sock", Egress: proxy.Egress{Socket: "/run/out/web.sock", Mode: 0o600}, AuthzSocket: "/a", WayoutSocket: "/w"}
-	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"})
+	got, err := foreignShape(&corev3.Node{Metadata: ours.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"})
 	if err != nil || got != ours {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -148,7 +148,7 @@ func TestAShapeThatTheServerWouldRefuseIsRefusedToTheProxy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
+		if s, err := foreignShape(&corev3.Node{Metadata: meta}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/a", WayoutSocket: "/w"}); err == nil || !strings.Contains(err.Error(), proxy.ShapeKey) {
 			t.Errorf("%s: %+v %v", name, s, err)
 		}
 	}
@@ -181,7 +181,7 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return foreignShape(&corev3.Node{Metadata: s}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
+		return foreignShape(&corev3.Node{Metadata: s}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock"})
 	}
 	s, err := shape(map[string]any{"bind": "192.0.2.7", "app": "127.0.0.1", "egress": 15002.0})
 	if err != nil || s.Egress.String() != "127.0.0.1:15002" {
@@ -196,7 +196,7 @@ func TestAProxysOwnWordOpensNoWayOutInSilence(t *testing.T) {
 // An Envoy of somebody's own cannot widen what the operator gave.
 func TestAForeignProxyNamesNoFolderForItsAccessLogs(t *testing.T) {
 	own := proxy.Shape{Bind: "127.0.0.7", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.MustParseAddrPort("127.0.0.7:15001")}, AccessLogDir: "/etc"}
-	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"})
+	s, err := foreignShape(&corev3.Node{Metadata: own.Metadata()}, proxy.Node("shop", "web"), proxy.Shape{AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock", AccessLogDir: "/var/log/mesh"})
 	if err != nil || s.AccessLogDir != "/var/log/mesh" {
 		t.Errorf("%+v, %v", s, err)
 	}

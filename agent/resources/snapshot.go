@@ -92,7 +92,7 @@ func (s *Snapshot) newestRevision(view *ads.Resource, old *Snapshot) string {
 func (s *Snapshot) addEntry(e *api.Entry) error {
 	plain := identity.Plain{
 		Name: e.GetName(), SPIFFEID: e.GetSpiffeId(), Selectors: e.GetSelectors(), TTL: e.GetTtl().AsDuration(),
-		VirtualNode: identity.VirtualNodeName{Mesh: e.GetVirtualNode().GetMesh(), Name: e.GetVirtualNode().GetName()}, Applications: e.GetApplications(),
+		VirtualNode: identity.VirtualNodeName{Mesh: e.GetVirtualNode().GetMesh(), Name: e.GetVirtualNode().GetName(), Gateway: e.GetVirtualNode().GetGateway()}, Applications: e.GetApplications(),
 		Hint: e.GetHint(),
 	}
 	if s.Bans[plain.SPIFFEID] {
@@ -235,7 +235,9 @@ func (s *Snapshot) WantsHash(others identity.Selectors) bool {
 }
 
 // RefOf is what a binding lets a process be the proxy of.
-func RefOf(b identity.Binding) proxy.Ref { return proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name) }
+func RefOf(b identity.Binding) proxy.Ref {
+	return proxy.For(b.VirtualNode.Mesh, b.VirtualNode.Name, b.VirtualNode.Gateway)
+}
 
 // configured returns what a proxy of the agent's own configuration runs for.
 func (s *Snapshot) configured(name string) (proxy.Ref, bool) {

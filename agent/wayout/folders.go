@@ -95,6 +95,9 @@ func whoOpens(e proxy.Egress) (string, error) {
 // CheckApp checks the folder of an application on sockets: no proxy is to connect
 // to what somebody else puts there.
 func CheckApp(s proxy.Shape) error {
+	if s.Alone {
+		return nil // there is none
+	}
 	app, err := proxy.ParsePlace(s.App)
 	if err == nil {
 		err = CheckAppFolder(app)

@@ -128,6 +128,9 @@ func (s *Server) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	if err != nil {
 		return caller, err
 	}
+	if a.node().Gateway() {
+		return caller, no(reasonProxy, "%s: nobody calls out through a gateway", a.node())
+	}
 	sh, unshaped := s.config.Proxies.ShapeOf(a.peer.PID(), a.has, a.as)
 	if unshaped == nil {
 		// Again: the folder was looked at when the proxy started, and may have changed.
@@ -240,7 +243,7 @@ func (s *Server) Speaker(sh proxy.Shape, uid uint32, bound svids.Name) Speaker {
 
 func (s *Server) speaker(sh proxy.Shape, uid uint32, bound svids.Name) Speaker {
 	b, ok := s.config.State.Load().BindingNamed(bound.Entry)
-	if !ok {
+	if !ok || b.VirtualNode.Gateway { // nobody calls out through a gateway
 		return Speaker{}
 	}
 	if err := CheckApp(sh); err != nil {

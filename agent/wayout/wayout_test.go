@@ -178,6 +178,22 @@ func TestWhatIsNotKnownLetsNobodyOut(t *testing.T) {
 	a.expect("nobody was attested", reasonProxy)
 }
 
+func TestNobodyCallsOutThroughAGateway(t *testing.T) {
+	a := newAsking(t)
+	s := resources.New(svidstest.Domain, resourcestest.Set(t, &api.Entry{
+		Name: "edge-proxy", SpiffeId: "spiffe://test.example/shop/edge", Selectors: []string{userSelector(us())},
+		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "edge", Gateway: true}, Applications: []string{"anyone"},
+	}), nil, nil)
+	a.state.Set(s)
+	a.proxy.node = proxy.For("shop", "edge", true)
+	if _, err := a.decide(a.ctx, a.at); err == nil || !strings.Contains(err.Error(), "nobody calls out through a gateway") {
+		t.Errorf("it lets out: %v", err)
+	}
+	if who := a.Speaker(proxy.Shape{Alone: true}, us(), svids.Name{Entry: "edge-proxy"}); who.Who != "" || who.Problem != "" {
+		t.Errorf("a report says %+v", who)
+	}
+}
+
 func TestWhoMayCallOutIsSaidInAReport(t *testing.T) {
 	a := newAsking(t)
 	bound := svids.Name{Entry: "web-proxy"}

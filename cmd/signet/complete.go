@@ -15,7 +15,7 @@ import (
 func kindNames(of func(kinds.Kind) bool) []string {
 	var names []string
 	for _, k := range kinds.All() {
-		if k.Served && of(k) {
+		if of(k) {
 			names = append(names, k.Plural)
 		}
 	}

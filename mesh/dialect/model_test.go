@@ -132,7 +132,7 @@ func (m model) make(of, name string, steps []string) any {
 		return 1
 	case len(s.Enum) > 0:
 		return s.Enum[0]
-	case name == "prefix" || name == "path" || name == "exact":
+	case name == "prefix" || name == "path" || name == "exact" || of == "HttpGatewayRoutePrefix":
 		return "/a"
 	case name == "httpRetryEvents":
 		return "server-error"
@@ -165,6 +165,11 @@ func (m model) structure(of string, steps []string) map[string]any {
 		add(slices.Sorted(maps.Keys(s.Members))[0], nil)
 	case (of == "HttpRouteMatch" || of == "HttpGatewayRouteMatch") && out["path"] == nil:
 		add("prefix", nil)
+	}
+	if action, ok := out["action"].(map[string]any); ok && of == "HttpGatewayRoute" {
+		if rewrite, ok := action["rewrite"].(map[string]any); ok && rewrite["path"] != nil { // AM-crossfield: of a match by path
+			out["match"] = map[string]any{"path": map[string]any{"exact": "/a"}}
+		}
 	}
 	for _, name := range []string{"timeout", "connectionPool"} {
 		if by, ok := out[name].(map[string]any); ok && out["portMapping"] != nil {

@@ -198,12 +198,12 @@ func (in *intake) transitions(now, next Model) {
 	}
 }
 
-// claimed refuses a virtual node that would make a package of the policy in
+// claimed refuses a virtual node or gateway that would make a package of the policy in
 // force mean two: neither of them would be allowed by it any more.
 func (in *intake) claimed(now, next Model) {
 	var fresh []*mesh.Resource
 	for _, o := range in.objects {
-		if o.Resource != nil && o.Resource.Kind == mesh.KindVirtualNode && now.Objects().Get(o.Key()) == nil {
+		if o.Resource != nil && (o.Resource.Kind == mesh.KindVirtualNode || o.Resource.Kind == mesh.KindVirtualGateway) && now.Objects().Get(o.Key()) == nil {
 			fresh = append(fresh, o.Resource)
 		}
 	}

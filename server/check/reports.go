@@ -10,7 +10,6 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/plain"
-	"signet.example/proxy"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 	"signet.example/server/policies"
@@ -132,7 +131,7 @@ func (l Look) elsewhere(st fleet.Status, proxyName string) (why, fix string) {
 		return "", ""
 	}
 	p, group := st.Report.GetProxies()[i], st.Agent.Group
-	node, bound := proxy.Node(p.GetVirtualNode().GetMesh(), p.GetVirtualNode().GetName()), l.Stored.Groups().Hosts
+	node, bound := fleet.RefOf(p), l.Stored.Groups().Hosts
 	if bound.May(group, node) {
 		return "", ""
 	}

@@ -9,6 +9,7 @@ import (
 	"signet.example/internal/plain"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
+	"signet.example/server/groups"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -54,7 +55,7 @@ func rebound(before, after Model) []proxy.Ref {
 		for _, m := range []Model{before, after} {
 			if o := m.Objects().Get(k); k.Kind == kinds.Binding && o != nil {
 				if b, ok := o.Value.(identity.Binding); ok {
-					nodes = append(nodes, proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name))
+					nodes = append(nodes, groups.RefOf(b))
 				}
 			}
 		}
@@ -86,7 +87,7 @@ func (u *unbinding) look(e *fleet.Endpoint, host store.Agent, group string, none
 	will := fitting(u.after, group, e)
 	if len(will) == 0 {
 		u.lost[e] = true
-		u.list = append(u.list, fmt.Sprintf("%s would have no Binding for virtual node %s/%s: it would get no identity, and no calls", who, e.Mesh, e.Node))
+		u.list = append(u.list, fmt.Sprintf("%s would have no Binding for %s %s/%s: it would get no identity, and no calls", who, e.Ref().Kind.Words(), e.Mesh, e.Node))
 		return
 	}
 	own := identity.Selector{Type: "signet", Value: proxyKey + e.Proxy}
@@ -97,7 +98,7 @@ func (u *unbinding) look(e *fleet.Endpoint, host store.Agent, group string, none
 			for _, b := range will {
 				asks = append(asks, fmt.Sprintf("%s (%s)", b.Name, strings.Join(b.Selectors.Strings(), ", ")))
 			}
-			u.list = append(u.list, fmt.Sprintf("%s would be virtual node %s/%s only if it has what a Binding then asks for: %s", who, e.Mesh, e.Node, strings.Join(asks, "; ")))
+			u.list = append(u.list, fmt.Sprintf("%s would be %s %s/%s only if it has what a Binding then asks for: %s", who, e.Ref().Kind.Words(), e.Mesh, e.Node, strings.Join(asks, "; ")))
 			return
 		}
 	}

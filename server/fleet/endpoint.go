@@ -13,6 +13,7 @@ type Endpoint struct {
 	Proxy   string    `json:"proxy"`
 	Mesh    string    `json:"mesh"`
 	Node    string    `json:"node"`
+	Gateway bool      `json:"gateway,omitempty"` // Node is a virtual gateway
 	Address string    `json:"address"`
 	Ports   []uint32  `json:"ports"`
 	Healthy bool      `json:"healthy"`
@@ -21,8 +22,8 @@ type Endpoint struct {
 	Gone time.Time `json:"gone"`
 }
 
-// Ref is the virtual node.
-func (e *Endpoint) Ref() proxy.Ref { return proxy.Node(e.Mesh, e.Node) }
+// Ref is the virtual node or gateway.
+func (e *Endpoint) Ref() proxy.Ref { return proxy.For(e.Mesh, e.Node, e.Gateway) }
 
 func (e *Endpoint) key() string { return e.Agent + "\x00" + e.Proxy }
 

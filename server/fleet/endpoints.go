@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"signet.example/api"
@@ -90,7 +91,7 @@ type reported struct {
 // take returns what is registered with the report, and what of it is not.
 func (in *reported) take(r *api.Report) (next *Registered, refused []Conflict) {
 	for _, p := range r.GetProxies() {
-		in.stays[p.GetName()] = refOf(p)
+		in.stays[p.GetName()] = RefOf(p)
 	}
 	names := map[string]bool{}
 	for _, p := range r.GetProxies() {
@@ -111,8 +112,9 @@ func (in *reported) take(r *api.Report) (next *Registered, refused []Conflict) {
 	return in.now.replace(in.peer.Agent.ID, in.taken), refused
 }
 
-func refOf(p *api.ProxyStatus) proxy.Ref {
-	return proxy.Node(p.GetVirtualNode().GetMesh(), p.GetVirtualNode().GetName())
+// RefOf is what a proxy runs for, as its agent says.
+func RefOf(p *api.ProxyStatus) proxy.Ref {
+	return proxy.For(p.GetVirtualNode().GetMesh(), p.GetVirtualNode().GetName(), p.GetVirtualNode().GetGateway())
 }
 
 // rival is who is where n wants to be. All that is registered counts, except of the
@@ -132,7 +134,7 @@ func (in *reported) rival(n *Endpoint) *Endpoint {
 // not served, nil that there is nothing to serve yet or any more.
 func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	n := &Endpoint{
-		Agent: in.peer.Agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(),
+		Agent: in.peer.Agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(), Gateway: p.GetVirtualNode().GetGateway(),
 		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
 		Healthy: p.GetState() == api.ProxyStatus_READY && p.GetHealthy(), Since: in.cfg.Clock(),
 	}
@@ -157,7 +159,7 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	}
 	n.Address = a.String()
 	if slices.ContainsFunc(n.Ports, func(p uint32) bool { return p == 0 || p > 65535 }) {
-		return n, &refusal{"port out of range", "signet get virtualnode " + plain.Text(n.Node) + " -o yaml"}
+		return n, &refusal{"port out of range", "signet get " + strings.ToLower(string(n.Ref().Kind)) + " " + plain.Text(n.Node) + " -o yaml"}
 	}
 	if o := in.rival(n); o != nil {
 		return n, &refusal{fmt.Sprintf("%s is taken by proxy %s for %s/%s of agent %s since %s",
@@ -176,8 +178,8 @@ func notBound(group string, n *Endpoint) *refusal {
 		}
 	}
 	return &refusal{
-		fmt.Sprintf("virtual node %s/%s is not bound to group %q of this agent", n.Mesh, n.Node, group),
-		fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and virtualNode %s>", group, n.Mesh, n.Node),
+		fmt.Sprintf("%s %s/%s is not bound to group %q of this agent", n.Ref().Kind.Words(), n.Mesh, n.Node, group),
+		fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and %s %s>", group, n.Mesh, n.Ref().Kind, n.Node),
 	}
 }
 

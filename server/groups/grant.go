@@ -39,7 +39,7 @@ func NewGrant(value any, since uint64, td spiffeid.TrustDomain) (*Grant, error) 
 			return nil, fmt.Errorf("binding %s: %w", v.Name, err)
 		}
 		g = &Grant{Name: bindingPrefix + v.Name, Binding: &v, Entry: identity.Entry{Name: v.Name, Group: v.Group, ID: id, Selectors: v.Selectors}}
-		m.VirtualNode, m.Applications = &api.VirtualNodeRef{Mesh: v.VirtualNode.Mesh, Name: v.VirtualNode.Name}, v.Applications.Strings()
+		m.VirtualNode, m.Applications = &api.VirtualNodeRef{Mesh: v.VirtualNode.Mesh, Name: v.VirtualNode.Name, Gateway: v.VirtualNode.Gateway}, v.Applications.Strings()
 	default:
 		return nil, nil
 	}

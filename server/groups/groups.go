@@ -34,10 +34,15 @@ func (g Groups) With(x *Grant) Groups {
 	}
 	g.Granted.by = g.Granted.by.With(in, on.with(x))
 	if b := x.Binding; b != nil {
-		at := proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name)
+		at := RefOf(*b)
 		g.Hosts.by = g.Hosts.by.With(at, g.Hosts.by.Get(at).With(hostRef{b.Group, b.Name}, struct{}{}))
 	}
 	return g
+}
+
+// RefOf is what a Binding lets a proxy be.
+func RefOf(b identity.Binding) proxy.Ref {
+	return proxy.For(b.VirtualNode.Mesh, b.VirtualNode.Name, b.VirtualNode.Gateway)
 }
 
 // Without is g without a grant that is in it. nil is none.
@@ -52,7 +57,7 @@ func (g Groups) Without(x *Grant) Groups {
 		g.Granted.by = g.Granted.by.With(in, on)
 	}
 	if b := x.Binding; b != nil {
-		at := proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name)
+		at := RefOf(*b)
 		if left := g.Hosts.by.Get(at).Without(hostRef{b.Group, b.Name}); left.Empty() {
 			g.Hosts.by = g.Hosts.by.Without(at)
 		} else {

@@ -18,9 +18,6 @@ type Kind struct {
 	Plural, Short string
 	// Group is the API version of its manifests.
 	Group string
-	// Served is false for a kind of App Mesh that apply refuses by name: it is known, and
-	// none is stored.
-	Served bool
 	// Reach is whose proxies a change of an object can reach.
 	Reach Reach
 	// Single is what no two objects of it have in common; nil for one of which any

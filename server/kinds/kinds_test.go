@@ -31,6 +31,8 @@ var samples = map[string]string{
 	"VirtualNode":    "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
 	"VirtualRouter":  "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
 	"VirtualService": "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
+	"VirtualGateway": "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: front}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
+	"GatewayRoute":   "apiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: all}\nspec: {meshRef: {name: shop}, virtualGatewayRef: {name: front}, httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: web}}}}}}\n",
 	"BackendGroup":   "apiVersion: appmesh.k8s.aws/v1beta2\nkind: BackendGroup\nmetadata: {name: all}\nspec: {meshRef: {name: shop}, virtualservices: [{name: web}]}\n",
 	"NodeGroup":      "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: edge}\n",
 	"Entry":          "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: batch}\nspec: {group: edge, spiffeID: \"spiffe://test.example/batch\", selectors: [\"unix:uid:7\"]}\n",
@@ -42,10 +44,8 @@ var samples = map[string]string{
 func TestAnObjectOfEachKindReadsBackAsItIsStored(t *testing.T) {
 	for _, k := range kinds.All() {
 		text, have := samples[k.Name]
-		if have != k.Served {
-			t.Errorf("%s: a sample: %v, applied: %v", k.Name, have, k.Served)
-		}
 		if !have {
+			t.Errorf("%s: no sample", k.Name)
 			continue
 		}
 		o, err := kinds.Parse(document(t, text), td)

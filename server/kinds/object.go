@@ -18,8 +18,8 @@ import (
 // Key names an object. Mesh is empty for Signet's own kinds.
 type Key struct{ Kind, Mesh, Name string }
 
-// Node is the key of a virtual node.
-func Node(r proxy.Ref) Key { return Key{string(mesh.KindVirtualNode), r.Mesh, r.Name} }
+// Node is the key of a virtual node or gateway.
+func Node(r proxy.Ref) Key { return Key{string(mesh.NodeName(r).Kind), r.Mesh, r.Name} }
 
 // Mesh is the key of a mesh.
 func Mesh(name string) Key { return Key{string(mesh.KindMesh), name, name} }
@@ -155,17 +155,19 @@ func (o *Object) Warnings() manifest.Errors {
 	return mesh.EnvelopeWarnings(o.Doc)
 }
 
-// AccessLog is the file to which the proxies of a virtual node log; "" for none, and of
-// nil.
+// AccessLog is the file to which the proxies of a virtual node or gateway log; "" for
+// none, and of nil.
 func (o *Object) AccessLog() string {
 	if o == nil || o.Resource == nil {
 		return ""
 	}
-	s, ok := o.Resource.Spec.(*mesh.VirtualNodeSpec)
-	if !ok || s.Logging == nil || s.Logging.AccessLog == nil || s.Logging.AccessLog.File == nil {
-		return ""
+	switch s := o.Resource.Spec.(type) {
+	case *mesh.VirtualNodeSpec:
+		return s.Logging.File()
+	case *mesh.VirtualGatewaySpec:
+		return s.Logging.File()
 	}
-	return s.Logging.AccessLog.File.Path
+	return ""
 }
 
 // Refers lists what the object names and must be there, beside what the mesh's graph

@@ -22,7 +22,7 @@ type spec[S, V any] struct {
 
 // row completes the row of the kind.
 func (s spec[S, V]) row(k Kind) Kind {
-	k.Group, k.Served, k.parse = mesh.SignetGroupVersion, true, s.parse
+	k.Group, k.parse = mesh.SignetGroupVersion, s.parse
 	if s.refers != nil {
 		k.refers = func(value any) []Ref { return s.refers(value.(V)) }
 	}

@@ -36,9 +36,10 @@ var own = []Kind{
 	spec[identity.BindingSpec, identity.Binding]{
 		build: identity.BindingSpec.Build, check: func(s identity.BindingSpec) error { return attestation.CheckWorkload(s.Selectors) },
 		refers: func(b identity.Binding) []Ref {
+			ref := proxy.For(b.VirtualNode.Mesh, b.VirtualNode.Name, b.VirtualNode.Gateway)
 			return []Ref{
 				{Key{Kind: NodeGroup, Name: b.Group}, "spec.group", "names"},
-				{Node(proxy.Node(b.VirtualNode.Mesh, b.VirtualNode.Name)), "spec.virtualNode", "grants"},
+				{Node(ref), "spec." + string(ref.Kind), "grants"},
 			}
 		},
 	}.row(Kind{Name: Binding, Plural: "bindings", Reach: Everyone}), // every caller of its node calls by mTLS
@@ -73,7 +74,7 @@ func appMesh() []Kind {
 		if k.Kind == mesh.KindMesh {
 			reach = Everyone
 		}
-		rows = append(rows, Kind{Name: string(k.Kind), Plural: k.Plural, Short: k.Short, Group: mesh.GroupVersion, Served: k.Translated(), Reach: reach})
+		rows = append(rows, Kind{Name: string(k.Kind), Plural: k.Plural, Short: k.Short, Group: mesh.GroupVersion, Reach: reach})
 	}
 	return rows
 }

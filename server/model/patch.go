@@ -102,8 +102,8 @@ func (c *patch) stands(k kinds.Key) bool {
 		switch k.Kind {
 		case kinds.NodeGroup:
 			return c.made.groups.Granted.Group(k.Name) == nil
-		case string(mesh.KindVirtualNode):
-			return !c.made.groups.Hosts.Any(proxy.Node(k.Mesh, k.Name))
+		case string(mesh.KindVirtualNode), string(mesh.KindVirtualGateway):
+			return !c.made.groups.Hosts.Any(proxy.For(k.Mesh, k.Name, k.Kind == string(mesh.KindVirtualGateway)))
 		}
 		return true
 	}

@@ -8,7 +8,7 @@ import (
 	"signet.example/server/kinds"
 )
 
-// affected are the virtual nodes whose views can differ by a change: those it
+// affected are the virtual nodes and gateways whose views can differ by a change: those it
 // names, and those that reach what it names. Building the others again would
 // make one changed weight cost as much as the whole mesh.
 //
@@ -27,8 +27,8 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 	}
 	t := affected{nodes: map[proxy.Ref]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
 	reach := func(n mesh.Name) {
-		if n.Kind == mesh.KindVirtualNode {
-			t.nodes[proxy.Node(n.Mesh, n.Name)] = true
+		if ref, ok := n.Proxied(); ok {
+			t.nodes[ref] = true
 		}
 		for node := range in.model.Graph().Reaching(n) {
 			t.nodes[node.Ref] = true
@@ -49,7 +49,7 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 	return t
 }
 
-// Affected lists the virtual nodes whose views can differ between two looks, as far as
+// Affected lists the virtual nodes and gateways whose views can differ between two looks, as far as
 // the later one has them.
 func Affected(was, is Look) []proxy.Ref {
 	return is.nodeInputs().affected(was.nodeInputs()).in(is.Model.Graph())

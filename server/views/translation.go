@@ -110,7 +110,7 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate 
 	v.mu.Unlock()
 	t, tried := v.translate(in), &Candidate{from: in, sets: map[Key]*ads.Set{}}
 	for _, at := range changed {
-		if _, err := t.set(Key{at, anyShape}); err != nil {
+		if _, err := t.set(Key{at, anyShapeOf(at)}); err != nil {
 			refused(at, err)
 			continue
 		}
@@ -123,7 +123,13 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate 
 	return tried
 }
 
-// anyShape is what any proxy may have; nobody connects with it.
+// anyShapeOf is what any proxy of r may have; nobody connects with it.
+func anyShapeOf(r proxy.Ref) proxy.Shape {
+	s := anyShape
+	s.Suit(r)
+	return s
+}
+
 var anyShape = proxy.Shape{
 	Bind: "127.0.0.2", App: "127.0.0.1", Egress: proxy.Egress{AddrPort: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 2}), proxy.DefaultEgressPort)},
 	AuthzSocket: filepath.Join("/run", "signet", "authz.sock"), WayoutSocket: filepath.Join("/run", "signet", "wayout.sock"),

@@ -150,7 +150,7 @@ func (v *Views) find(f Follower, node *corev3.Node) (*ads.View, error) {
 	if err := f.Follow(ref); err != nil {
 		return nil, err
 	}
-	shape, err := proxy.ParseShape(node.GetMetadata(), nil)
+	shape, err := proxy.ParseShape(node.GetMetadata(), func(s *proxy.Shape) { s.Suit(ref) })
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "node %s: %v", ref, err)
 	}

@@ -46,8 +46,14 @@ import (
 // It works on resources as well as on a proxy's own config dump (admin v3
 // ConfigDump), and knows nothing of how a configuration was made. What it
 // cannot read is a violation.
-func Check(ms []proto.Message) []string {
-	var c checker
+func Check(ms []proto.Message) []string { return check(ms, checker{}) }
+
+// CheckGateway is Check of a virtual gateway's proxy, whose callers are outside of the
+// mesh: a listener with TLS may ask them for no certificate at all. One that asks
+// verifies what it is shown, as everywhere.
+func CheckGateway(ms []proto.Message) []string { return check(ms, checker{gateway: true}) }
+
+func check(ms []proto.Message, c checker) []string {
 	for _, m := range ms {
 		walk(m, c.visit, func(path, typeURL string) { c.say(path, "type %q cannot be read", typeURL) })
 	}
@@ -56,7 +62,12 @@ func Check(ms []proto.Message) []string {
 }
 
 // CheckSet is [Check] for the Envoy resources of a set.
-func CheckSet(s *ads.Set) []string {
+func CheckSet(s *ads.Set) []string { return checkSet(s, Check) }
+
+// CheckGatewaySet is [CheckGateway] for the Envoy resources of a set.
+func CheckGatewaySet(s *ads.Set) []string { return checkSet(s, CheckGateway) }
+
+func checkSet(s *ads.Set, check func([]proto.Message) []string) []string {
 	var (
 		ms       []proto.Message
 		problems []string
@@ -71,7 +82,7 @@ func CheckSet(s *ads.Set) []string {
 			ms = append(ms, m)
 		}
 	}
-	return append(problems, Check(ms)...)
+	return append(problems, check(ms)...)
 }
 
 // Decode decodes the body of a resource.
@@ -89,6 +100,7 @@ func Decode(r *ads.Resource) (proto.Message, error) {
 
 type checker struct {
 	violations []string
+	gateway    bool
 }
 
 func (c *checker) say(path, format string, args ...any) {
@@ -159,7 +171,8 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 	}
 	for _, chain := range chains {
 		filters := chain.GetFilters()
-		if chain.GetTransportSocket() != nil {
+		public := c.gateway && asksForNoCertificate(chain.GetTransportSocket())
+		if chain.GetTransportSocket() != nil && !public {
 			if len(filters) == 0 || !isOneSVID(filters[0]) {
 				c.say(path, "listener %s, filter chain %q: the first filter does not demand one SPIFFE ID", m.GetName(), chain.GetName())
 				continue
@@ -182,6 +195,11 @@ func (c *checker) outbound(path, name string, chains []*listenerv3.FilterChain) 
 			c.say(path, "listener %s, filter chain %q: a way out that does not ask who calls", name, chain.GetName())
 		}
 	}
+}
+
+func asksForNoCertificate(s *corev3.TransportSocket) bool {
+	var m tlsv3.DownstreamTlsContext
+	return s.GetTypedConfig().UnmarshalTo(&m) == nil && !m.GetRequireClientCertificate().GetValue() && m.GetCommonTlsContext().GetValidationContextType() == nil
 }
 
 func isOneSVID(f *listenerv3.Filter) bool {

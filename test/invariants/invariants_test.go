@@ -23,7 +23,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
-	"signet.example/proxy"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -278,7 +277,7 @@ func wayOut(change func(*connauthzv3.ExtAuthz)) func(*testing.T, proto.Message) 
 
 func TestEachBrokenInvariantIsFound(t *testing.T) {
 	c := xdstest.Load(t, "../../xds/testdata/strict")
-	set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,6 +299,34 @@ func TestEachBrokenInvariantIsFound(t *testing.T) {
 				t.Errorf("want %q, found %q", b.want, v)
 			}
 		})
+	}
+}
+
+func TestOnlyAGatewayMayAskCallersByTLSForNoCertificate(t *testing.T) {
+	c := xdstest.Load(t, "../../xds/testdata/gateway")
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := invariants.CheckGatewaySet(set); len(v) > 0 {
+		t.Errorf("of a gateway: %q", v)
+	}
+	v := strings.Join(invariants.CheckSet(set), "\n")
+	for _, want := range []string{"no client certificate is required", "the first filter does not demand one SPIFFE ID", "not verified against a bundle"} {
+		if !strings.Contains(v, want) {
+			t.Errorf("of a virtual node: want %q, found %q", want, v)
+		}
+	}
+	// One that asks verifies, of a gateway, too.
+	m, err := invariants.Decode(set.Get(ads.ListenerType, "lds_ingress_127.0.0.2_8444"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit(t, m.(*listenerv3.Listener).FilterChains[0].GetTransportSocket().GetTypedConfig(), new(tlsv3.DownstreamTlsContext), func(c *tlsv3.DownstreamTlsContext) {
+		c.CommonTlsContext.ValidationContextType = nil
+	})
+	if v := invariants.CheckGateway([]proto.Message{m}); !strings.Contains(strings.Join(v, "\n"), "not verified against a bundle") {
+		t.Errorf("a certificate that is asked for and not verified: %q", v)
 	}
 }
 

@@ -8,13 +8,17 @@ import (
 
 // downstream: whoever comes by TLS shows a certificate, and it is verified.
 func (c *checker) downstream(path string, m *tlsv3.DownstreamTlsContext) {
-	if !m.GetRequireClientCertificate().GetValue() {
+	public := c.gateway && !m.GetRequireClientCertificate().GetValue() && m.GetCommonTlsContext().GetValidationContextType() == nil
+	if !m.GetRequireClientCertificate().GetValue() && !public {
 		c.say(path, "no client certificate is required")
 	}
 	if !m.GetDisableStatelessSessionResumption() || !m.GetDisableStatefulSessionResumption() {
 		c.say(path, "sessions may be resumed")
 	}
-	c.common(path, m.GetCommonTlsContext())
+	c.own(path, m.GetCommonTlsContext())
+	if !public {
+		c.peer(path, m.GetCommonTlsContext())
+	}
 }
 
 // upstream: the server is verified, by name.
@@ -25,10 +29,12 @@ func (c *checker) upstream(path string, m *tlsv3.UpstreamTlsContext) {
 	if n := m.GetMaxSessionKeys(); n == nil || n.GetValue() != 0 {
 		c.say(path, "sessions may be resumed")
 	}
-	c.common(path, m.GetCommonTlsContext())
+	c.own(path, m.GetCommonTlsContext())
+	c.peer(path, m.GetCommonTlsContext())
 }
 
-func (c *checker) common(path string, m *tlsv3.CommonTlsContext) {
+// own is what one side of a connection is itself.
+func (c *checker) own(path string, m *tlsv3.CommonTlsContext) {
 	if m.GetTlsParams().GetTlsMinimumProtocolVersion() != tlsv3.TlsParameters_TLSv1_3 {
 		c.say(path, "TLS older than 1.3")
 	}
@@ -43,6 +49,10 @@ func (c *checker) common(path string, m *tlsv3.CommonTlsContext) {
 	if len(m.GetTlsCertificates()) > 0 || len(m.GetTlsCertificateSdsSecretConfigs()) != 1 {
 		c.say(path, "not exactly one certificate, by SDS")
 	}
+}
+
+// peer is whom it accepts.
+func (c *checker) peer(path string, m *tlsv3.CommonTlsContext) {
 	combined := m.GetCombinedValidationContext()
 	if combined.GetValidationContextSdsSecretConfig().GetName() == "" {
 		c.say(path, "certificates are not verified against a bundle")

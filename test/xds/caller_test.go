@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -20,6 +21,9 @@ type caller struct {
 	stub  *stub
 	out   string // the proxy's way out
 	port  uint32 // of each node's listener
+
+	shape proxy.Shape
+	nodes string // their manifests, and the mesh's
 }
 
 // callee is a node by which nothing is called: what serves for it, and what its spec
@@ -70,14 +74,20 @@ func startCaller(t *testing.T, manifest string, services []string, callees ...ca
 		t.Cleanup(func() { _ = srv.Close(); <-done })
 		fmt.Fprintf(text, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec: {listeners: [{%s}], serviceDiscovery: {dns: {hostname: %s}}}\n", c.name, c.listener, host)
 	}
-	text.WriteString(manifest)
 	bind, stub := loopback(), startStub(t)
-	all := strings.ReplaceAll(text.String(), "PORT", strconv.FormatUint(uint64(port), 10))
-	c := xdstest.Case{
-		Name: "front", Mesh: "shop", Node: "front",
+	c := &caller{stub: stub, port: port, nodes: text.String(), shape: xdstest.Shape}
+	c.shape.Bind, c.shape.Egress, c.shape.AuthzSocket, c.shape.WayoutSocket = bind, xdstest.EgressOn(bind), stub.socket, stub.socket
+	c.out = c.shape.Egress.String()
+	c.proxy = startProxy(t, c.with(t, manifest), newPKI(t))
+	return c
+}
+
+// with is front's case with the services of a manifest.
+func (c *caller) with(t *testing.T, manifest string) xdstest.Case {
+	t.Helper()
+	all := strings.ReplaceAll(c.nodes+manifest, "PORT", strconv.FormatUint(uint64(c.port), 10))
+	return xdstest.Case{
+		Name: "front", Mesh: "shop", Node: "front", Shape: c.shape,
 		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(all)), TrustDomain: xdstest.TrustDomain},
-		Shape: xdstest.Shape,
 	}
-	c.Shape.Bind, c.Shape.Egress, c.Shape.AuthzSocket, c.Shape.WayoutSocket = bind, xdstest.EgressOn(bind), stub.socket, stub.socket
-	return &caller{proxy: startProxy(t, c, newPKI(t)), stub: stub, out: c.Shape.Egress.String(), port: port}
 }

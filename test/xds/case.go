@@ -22,7 +22,7 @@ import (
 // Case is one golden view: a mesh.yaml whose leading comments say whose view it
 // is and what else the translator is told:
 //
-//	# view: front
+//	# view: front                                    (or, for a gateway: # gateway: edge)
 //	# registered: orders 8080 10.0.0.7:8080          (or ... unhealthy)
 //	# managed: orders
 //	# strict: front
@@ -30,11 +30,13 @@ import (
 //	# app: unix:/run/front/{port}.sock
 //	# egress: unix:/run/front-out/egress.sock
 type Case struct {
-	Name  string
-	Mesh  string
-	Node  string
-	Input xds.Input
-	Shape proxy.Shape
+	Name string
+	Mesh string
+	Node string
+	// Gateway: Node is a virtual gateway.
+	Gateway bool
+	Input   xds.Input
+	Shape   proxy.Shape
 }
 
 // TrustDomain is that of every case.
@@ -87,6 +89,9 @@ func Graph(t testing.TB, file string, content []byte) *mesh.Graph {
 	return g
 }
 
+// Ref is what the view is of.
+func (c Case) Ref() proxy.Ref { return proxy.For(c.Mesh, c.Node, c.Gateway) }
+
 // directives reads the comments before the first manifest.
 func (c *Case) directives(content []byte) error {
 	var (
@@ -101,8 +106,9 @@ func (c *Case) directives(content []byte) error {
 		}
 		var err error
 		switch key {
-		case "view":
-			c.Node = value
+		case "view", "gateway":
+			c.Node, c.Gateway = value, key == "gateway"
+			c.Shape.Suit(c.Ref())
 		case "registered":
 			err = register(registered, strings.Fields(value))
 		case "managed":

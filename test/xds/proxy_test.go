@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"signet.example/ads"
-	"signet.example/proxy"
 	"signet.example/test/envoytest"
 	"signet.example/test/invariants"
 	xdstest "signet.example/test/xds"
@@ -62,7 +61,7 @@ func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource
 	p.publish(c, pki)
 
 	p.envoy = envoytest.Start(t, envoytest.Config{
-		NodeID: proxy.Node(c.Mesh, c.Node).String(), Cluster: "test", ADS: filepath.Join(dir, "xds.sock"),
+		NodeID: c.Ref().String(), Cluster: "test", ADS: filepath.Join(dir, "xds.sock"),
 		Args: []string{"--file-flush-interval-msec", "50"},
 	})
 	p.settle()
@@ -72,7 +71,7 @@ func startEdited(t *testing.T, c xdstest.Case, pki *pki, edit func(*ads.Resource
 // publish builds the view and completes it as an agent would.
 func (p *running) publish(c xdstest.Case, pki *pki) {
 	p.t.Helper()
-	set, err := xds.Build(c.Input, proxy.Node(c.Mesh, c.Node), c.Shape)
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
 	if err != nil {
 		p.t.Fatal(err)
 	}

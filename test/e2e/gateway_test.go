@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"signet.example/api"
+	"signet.example/test/meshtest"
+)
+
+// edge is a gateway, its Binding, and its routes to the service shop below a path.
+func edge(path string) string {
+	return meshtest.Join(
+		fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: edge}\nspec: {meshRef: {name: test}, listeners: [{portMapping: {port: %d, protocol: http}}]}\n", meshtest.AppPort),
+		edgeRoute("shop", path, "shop"),
+		"apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: edge-proxy}\nspec: {group: hosts, mesh: test, virtualGateway: edge, selectors: [\"signet:proxy:edge\"]}\n",
+	)
+}
+
+func edgeRoute(name, path, service string) string {
+	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: %s}\nspec: {meshRef: {name: test}, httpRoute: {match: {prefix: %s}, action: {target: {virtualService: {virtualServiceRef: {name: %s}}}}}}\n", name, path, service)
+}
+
+const edgePolicy = `package signet.authz.edge
+
+allow contains "what is for sale may be read from outside" if {
+	input.request.method == "GET"
+	input.request.segments[0] != "staff"
+}
+`
+
+const shopPolicy = `package signet.authz.shop
+
+allow contains "the gateway may read" if {
+	input.source.virtual_node == "edge"
+	input.request.path != "/secret"
+}
+`
+
+func TestAGatewayServesCallersFromOutsideByItsOwnIdentity(t *testing.T) {
+	const bind = "127.83.7.1"
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes:       []string{"shop"},
+		Manifests:   meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("shop", meshtest.Strict("test.example", "shop")+slowHealth), meshtest.ServiceOfNode("shop", "shop"), edge("/buy")),
+		Policy:      map[string]string{"edge.rego": edgePolicy, "shop.rego": shopPolicy},
+		TrustDomain: "test.example",
+		AgentExtra:  "- {name: edge, mesh: test, virtual_gateway: edge, bind: " + bind + ", concurrency: 1}\n",
+	})
+	w.Await("the gateway's proxy", 20*time.Second, func() error {
+		if s := w.ProxyStates()["edge"]; s != api.ProxyStatus_READY {
+			return fmt.Errorf("it is %s", api.Word(s))
+		}
+		return nil
+	})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	at := fmt.Sprintf("http://%s:%d", bind, meshtest.AppPort)
+	get := func(path string) meshtest.Answer {
+		t.Helper()
+		a, err := meshtest.Do(t, client, "GET", at+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	eventually(t, 10*time.Second, "a call through the gateway", func() bool { return get("/buy/tea?x=1").Status == http.StatusOK })
+	seen := get("/buy/tea").Seen
+	if seen.Path != "/tea" || seen.Host != meshtest.HostOf("shop") || seen.Caller() != "spiffe://test.example/test/edge" {
+		t.Errorf("the application saw %s of host %s by %q", seen.Path, seen.Host, seen.Caller())
+	}
+	// The gateway's own policy decides on what the caller wrote, the service's on what it gets.
+	if a := get("/staff/tea"); a.Status != http.StatusForbidden || a.Denied != "policy" {
+		t.Errorf("what the gateway's policy denies: %d %q", a.Status, a.Denied)
+	}
+	if a := get("/buy/secret"); a.Status != http.StatusForbidden || a.DecisionID == "" {
+		t.Errorf("what the service's policy denies: %d, decision %q", a.Status, a.DecisionID)
+	}
+	if a := get("/nothing"); a.Status != http.StatusNotFound {
+		t.Errorf("what no route takes: %d", a.Status)
+	}
+
+	w.Apply(edgeRoute("shop", "/sale", "shop"))
+	eventually(t, 5*time.Second, "the changed route", func() bool {
+		return get("/sale/tea").Status == http.StatusOK && get("/buy/tea").Status == http.StatusNotFound
+	})
+	w.Apply(edgeRoute("more", "/more/", "shop"))
+	eventually(t, 5*time.Second, "the second route", func() bool { return get("/more/tea").Seen.Path == "/tea" })
+
+	out, code := w.CLI("check")
+	if code > 1 || strings.Contains(out, "proxy edge") || strings.Contains(out, "test/edge") {
+		t.Errorf("check has something to say of a gateway that serves: exit %d\n%s", code, out)
+	}
+	for _, row := range []struct{ what, manifest, want string }{
+		{"a node of its name", meshtest.VirtualNode("edge", ""), "both would have the identity /test/edge"},
+		{"a port that the service does not have", strings.Replace(edgeRoute("more", "/more", "shop"), "target: {", "target: {port: 7, ", 1), `its target is port 7 of virtual service "shop.test.internal"`},
+		{"a Binding of both", "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: both}\nspec: {group: hosts, mesh: test, virtualNode: shop, virtualGateway: edge, selectors: [\"unix:uid:7\"]}\n", "spec.virtualGateway: not together with virtualNode"},
+		{"a Binding with applications", "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: both}\nspec: {group: hosts, mesh: test, virtualGateway: edge, selectors: [\"unix:uid:7\"], applications: [anyone]}\n", "spec.applications: not together with virtualGateway"},
+	} {
+		if _, err := w.TryApply(row.manifest); err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v, want …%s…", row.what, err, row.want)
+		}
+	}
+	if out, code := w.CLI("delete", "virtualgateway", "edge"); code == 0 {
+		t.Errorf("a gateway that a Binding grants is deleted:\n%s", out)
+	}
+	if out, _ := w.CLI("get", "gatewayroutes"); !strings.Contains(out, "shop") || !strings.Contains(out, "more") {
+		t.Errorf("get gatewayroutes:\n%s", out)
+	}
+	w.Apply("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: edge-proxy}\nspec: {group: hosts, mesh: test, virtualNode: shop, selectors: [\"signet:proxy:nobody\"]}\n")
+	eventually(t, 10*time.Second, "a gateway without its Binding is closed", func() bool {
+		_, err := meshtest.Do(t, client, "GET", at+"/sale/tea")
+		return err != nil
+	})
+}

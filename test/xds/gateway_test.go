@@ -1,0 +1,307 @@
+package xdstest_test
+
+import (
+	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"signet.example/mesh"
+	"signet.example/test/corpus"
+	xdstest "signet.example/test/xds"
+	"signet.example/xds"
+)
+
+// echoes says who it is and what it saw.
+func echoes(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-By", name)
+		w.Header().Set("X-Path", r.RequestURI)
+		w.Header().Set("X-Host", r.Host)
+	})
+}
+
+// gatewaySpecs makes gateway routes and the routes of services behind them, of texts that
+// meet each other.
+type gatewaySpecs struct{ *rand.Rand }
+
+func (g gatewaySpecs) pick(from ...string) string { return from[g.IntN(len(from))] }
+
+const (
+	edgeRoute    = "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: %s}\nspec: {%shttpRoute: {match: {%s}, action: {rewrite: {%s}, target: {virtualService: {virtualServiceRef: {name: %s}}}}}}\n"
+	serviceRoute = "    - {name: %s, httpRoute: {match: {%s}, action: {weightedTargets: [{virtualNodeRef: {name: %s}, weight: 1}]}}}\n"
+)
+
+func (g gatewaySpecs) conditions() string {
+	return g.pick("", "", "", ", headers: [{name: x-h}]", ", headers: [{name: x-h, match: {exact: '1'}}]", ", method: POST", ", queryParameters: [{name: q}]")
+}
+
+// manifest has one route for /ready-<n>, by which a test sees that it is in force.
+func (g gatewaySpecs) manifest(n int) string {
+	text := "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: edge}\nspec: {listeners: [{portMapping: {port: PORT, protocol: http}}]}\n"
+	text += fmt.Sprintf(edgeRoute, "ready", "priority: 0, ", fmt.Sprintf("path: {exact: /ready-%d}", n), "", "s1")
+	if g.IntN(2) == 0 {
+		text += fmt.Sprintf(edgeRoute, "all", "", "prefix: /", "", "s1")
+	}
+	for i := range 1 + g.IntN(6) {
+		match, rewrite := "", ""
+		switch g.IntN(4) {
+		case 0:
+			match = "path: {exact: " + g.pick("/x", "/x/", "/x/y", "/v/1", "/") + "}"
+			rewrite = g.pick("", "path: {exact: /v/1}", "path: {exact: /y}")
+		case 1:
+			match = "path: {regex: '" + g.pick("/x/[a-z]+", ".*", "/(?:x|v)/.+", "/[a-z]") + "'}"
+			rewrite = g.pick("", "path: {exact: /v/2}")
+		default:
+			match = "prefix: " + g.pick("/", "/x", "/x/", "/x/y", "/v/")
+			rewrite = g.pick("", "", "prefix: {defaultPrefix: DISABLED}", "prefix: {value: /v/}", "prefix: {value: /v}", "prefix: {value: /x/}")
+		}
+		match += g.pick("", "", ", hostname: {exact: a.example}", ", hostname: {suffix: .EXAMPLE}") + g.conditions()
+		if g.IntN(4) == 0 {
+			rewrite = strings.TrimPrefix(rewrite+", hostname: {defaultTargetHostname: DISABLED}", ", ")
+		}
+		text += fmt.Sprintf(edgeRoute, fmt.Sprint("g", i), g.pick("", "", "priority: 3, "), match, rewrite, g.pick("s1", "s2", "s3"))
+	}
+	for _, name := range []string{"s1", "s2"} {
+		text += "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: " + name + "}\nspec: {awsName: " + name + ".internal, provider: {virtualRouter: {virtualRouterRef: {name: " + name + "}}}}\n" +
+			"---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: " + name + "}\nspec:\n  listeners: [{portMapping: {port: 80, protocol: http}}]\n  routes:\n"
+		text += fmt.Sprintf(serviceRoute, "ready", fmt.Sprintf("path: {exact: /ready-%d}", n), "n1")
+		if g.IntN(2) == 0 {
+			text += fmt.Sprintf(serviceRoute, "all", "prefix: /", "n3")
+		}
+		for i := range 1 + g.IntN(5) {
+			match := "prefix: " + g.pick("/", "/v", "/v/", "/y", "/x", "/x/y")
+			switch g.IntN(4) {
+			case 0:
+				match = "path: {exact: " + g.pick("/", "/v/1", "/y", "/x/y", "/v/y") + "}"
+			case 1:
+				match = "path: {regex: '" + g.pick("/[a-z]+", "/v/[0-9]+", "/(?:y|v/1)", ".*y", "/v(?:/y)?") + "'}"
+			}
+			text += fmt.Sprintf(serviceRoute, fmt.Sprint("r", i), match+g.conditions(), g.pick("n1", "n2", "n3"))
+		}
+	}
+	return text + "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: s3}\nspec: {awsName: s3.internal, provider: {virtualNode: {virtualNodeRef: {name: n1}}}}\n"
+}
+
+// asked is a request to a gateway.
+type asked struct{ method, host, path, query, header string }
+
+func (g gatewaySpecs) request() asked {
+	return asked{
+		method: g.pick("GET", "GET", "POST"), host: g.pick("a.example", "A.Example", "b.example", "other.test"),
+		path:  g.pick("/", "/x", "/x/", "/x/y", "/x/yz", "/x/y/z", "/xy", "/xv/1", "/v", "/v/1", "/v/y", "/x/v/1", "/x/v/y", "/y", "/x/1", "/z"),
+		query: g.pick("", "", "?q=1"), header: g.pick("", "", "X-H: 1\r\n", "X-H: 2\r\n"),
+	}
+}
+
+// firstHop is what App Mesh's gateway made of a request before it sent it to itself:
+// which service, and as what.
+func firstHop(g *mesh.Gateway, a asked) (r *mesh.GatewayRoute, path string) {
+	for _, r := range g.Routes {
+		m := r.Match
+		whole := m.Path == a.path || m.PathRegex != "" && regexp.MustCompile("^(?:"+m.PathRegex+")$").MatchString(a.path)
+		byPrefix := m.Path == "" && m.PathRegex == "" && strings.HasPrefix(a.path, m.Prefix)
+		host := strings.ToLower(a.host)
+		if !whole && !byPrefix || r.Host.Exact != "" && host != r.Host.Exact || !strings.HasSuffix(host, r.Host.Suffix) ||
+			m.Method != "" && m.Method != a.method || len(m.Query) > 0 && a.query == "" {
+			continue
+		}
+		fits := true
+		for _, h := range m.Headers {
+			fits = fits && (a.header != "" && h.Exact == "" || a.header == "X-H: 1\r\n")
+		}
+		if !fits {
+			continue
+		}
+		path := a.path
+		switch to := r.Rewrite; {
+		case to.Path != "":
+			path = to.Path
+		case byPrefix && to.Prefix != "":
+			rest := a.path[len(m.Prefix):]
+			if strings.HasSuffix(to.Prefix, "/") {
+				rest = strings.TrimPrefix(rest, map[bool]string{false: "/"}[strings.HasSuffix(m.Prefix, "/")])
+			}
+			path = to.Prefix + rest
+		}
+		return r, path
+	}
+	return nil, ""
+}
+
+// gatewayPair is a gateway, and a node whose proxy calls the same services.
+type gatewayPair struct {
+	caller *caller
+	edge   *running
+	at     string
+	pki    *pki
+}
+
+func (p *gatewayPair) cases(t *testing.T, manifest string) (front, edge xdstest.Case) {
+	t.Helper()
+	front = p.caller.with(t, manifest)
+	edge = front
+	edge.Name, edge.Node, edge.Gateway = "edge", "edge", true
+	edge.Shape.Suit(edge.Ref())
+	edge.Shape.Bind = p.at
+	return front, edge
+}
+
+// inForce waits until both Envoys serve by the manifest of this number.
+func (p *gatewayPair) inForce(t *testing.T, at string, n int) {
+	t.Helper()
+	ready := func(to, target string) bool {
+		return corpus.Status(raw(t, to, fmt.Sprintf("GET %s/ready-%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", target, n))) == http.StatusOK
+	}
+	eventually(t, "the routes are in force", func() bool {
+		return ready(at, "") && ready(p.caller.out, "http://s1.internal") && ready(p.caller.out, "http://s2.internal")
+	})
+}
+
+func TestAGatewayServesWhatTwoHopsWould(t *testing.T) {
+	specs, requests := 8, 40
+	if os.Getenv("SOAK") == "1" {
+		specs, requests = 150, 200
+	}
+	g := gatewaySpecs{rand.New(rand.NewPCG(8, 1))}
+	p := &gatewayPair{at: loopback(), pki: newPKI(t)}
+	nodes := []callee{{"n1", plain("http"), echoes("n1")}, {"n2", plain("http"), echoes("n2")}, {"n3", plain("http"), echoes("n3")}}
+	p.caller = startCaller(t, g.manifest(0), []string{"s1", "s2", "s3"}, nodes...)
+	served, refused, answered := 0, 0, map[int]int{}
+	for served < specs {
+		manifest := g.manifest(served)
+		front, edge := p.cases(t, manifest)
+		if _, err := xds.Build(edge.Input, edge.Ref(), edge.Shape); err != nil {
+			if !strings.Contains(err.Error(), "cannot be looked for") {
+				t.Fatal(err)
+			}
+			refused++
+			continue
+		}
+		served++
+		p.caller.proxy.publish(front, p.pki)
+		p.caller.proxy.settle()
+		if p.edge == nil {
+			p.edge = startProxy(t, edge, p.pki)
+		} else {
+			p.edge.publish(edge, p.pki)
+			p.edge.settle()
+		}
+		gateway := edge.Input.Graph.Node(edge.Ref()).Gateway
+		at := net.JoinHostPort(p.at, fmt.Sprint(p.caller.port))
+		p.inForce(t, at, served-1)
+		for range requests {
+			a := g.request()
+			got := raw(t, at, fmt.Sprintf("%s %s%s HTTP/1.1\r\nHost: %s:99\r\nContent-Length: 0\r\nConnection: close\r\n%s\r\n", a.method, a.path, a.query, a.host, a.header))
+			code := corpus.Status(got)
+			answered[code]++
+			r, path := firstHop(gateway, a)
+			if r == nil {
+				if code != http.StatusNotFound {
+					t.Fatalf("%+v: %d, want 404: no gateway route takes it\n%s", a, code, manifest)
+				}
+				continue
+			}
+			want := raw(t, p.caller.out, fmt.Sprintf("%s http://%s%s%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n%s\r\n", a.method, r.Service.Name, path, a.query, a.header))
+			if code != corpus.Status(want) {
+				t.Fatalf("%+v: %d, and route %s as %s%s: %d\n%s", a, code, r.Name, r.Service.Name, path, corpus.Status(want), manifest)
+			}
+			if code != http.StatusOK {
+				continue
+			}
+			for _, h := range []string{"X-By", "X-Path"} {
+				if got.Header.Get(h) != want.Header.Get(h) {
+					t.Fatalf("%+v: %s %q, and route %s as %s%s: %q\n%s", a, h, got.Header.Get(h), r.Name, r.Service.Name, path, want.Header.Get(h), manifest)
+				}
+			}
+			host := r.Service.Name
+			if r.Rewrite.KeepHost {
+				host = a.host
+			}
+			if got.Header.Get("X-Host") != host {
+				t.Fatalf("%+v: the host is %q, want %q\n%s", a, got.Header.Get("X-Host"), host, manifest)
+			}
+		}
+	}
+	t.Logf("%d gateways, %d refused; answers %v", served, refused, answered)
+	if answered[200] < specs*requests/5 || answered[404] < specs {
+		t.Errorf("the answers are of one sort: %v", answered)
+	}
+}
+
+const edgeTLS = `---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualGateway
+metadata: {name: edge}
+spec:
+  listeners:
+    - portMapping: {port: PORT, protocol: http}
+    - portMapping: {port: 1443, protocol: http}
+      tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}
+    - portMapping: {port: 1444, protocol: http}
+      tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}, validation: {trust: {acm: {certificateAuthorityARNs: [a]}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: GatewayRoute
+metadata: {name: all}
+spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: s}
+spec: {awsName: s.internal, provider: {virtualNode: {virtualNodeRef: {name: n}}}}
+`
+
+func TestAGatewayAsksForAuthorizationAndForCertificatesAsItsListenersSay(t *testing.T) {
+	var seen http.Header
+	serve := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = r.Header })
+	c := startCaller(t, edgeTLS, []string{"s"}, callee{"n", plain("http"), serve})
+	p := &gatewayPair{at: loopback(), pki: newPKI(t), caller: c}
+	_, edge := p.cases(t, edgeTLS)
+	startProxy(t, edge, p.pki)
+	plainAt := net.JoinHostPort(p.at, fmt.Sprint(c.port))
+	if code := corpus.Status(raw(t, plainAt, "GET /admin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")); code != http.StatusForbidden || seen != nil {
+		t.Errorf("what the policy denies: %d, and the service saw %v", code, seen)
+	}
+	raw(t, plainAt, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Signet-Denied: no\r\nX-Envoy-Original-Path: /other\r\nX-Forwarded-Client-Cert: By=me\r\nX-Forwarded-Host: evil\r\n\r\n")
+	for _, h := range []string{"X-Signet-Denied", "X-Forwarded-Host", "X-Forwarded-Client-Cert"} {
+		if seen.Get(h) != "" {
+			t.Errorf("a caller's %s reaches the service: %q", h, seen.Get(h))
+		}
+	}
+	if who := c.stub.lastCheck().GetSource().GetPrincipal(); who != "" {
+		t.Errorf("a caller in plaintext is %q", who)
+	}
+	dial := func(port string, certificates ...tls.Certificate) error {
+		conn, err := tls.Dial("tcp", net.JoinHostPort(p.at, port), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, Certificates: certificates}) //nolint:gosec // looked at below
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }() // one request
+		if id := conn.ConnectionState().PeerCertificates[0].URIs; len(id) != 1 || id[0].String() != "spiffe://test.example/shop/edge" {
+			t.Errorf("the gateway shows %v", id)
+		}
+		if _, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+			return err
+		}
+		head := make([]byte, len("HTTP/1.1 200"))
+		if _, err := conn.Read(head); err != nil {
+			return err
+		}
+		if string(head) != "HTTP/1.1 200" {
+			return fmt.Errorf("answers %q", head)
+		}
+		return nil
+	}
+	if err := dial("1443"); err != nil {
+		t.Errorf("a caller without a certificate, where none is asked for: %v", err)
+	}
+	if err := dial("1444"); err == nil {
+		t.Error("a caller without a certificate is served where one is asked for")
+	}
+}
