@@ -30,6 +30,16 @@ func (s *BackendGroupSpec) sameToOthers(old any) bool {
 	return slices.Equal(s.VirtualServices, old.(*BackendGroupSpec).VirtualServices)
 }
 
+// Services are the virtual services of a backend group; ok is false for an object of
+// another kind.
+func (r *Resource) Services() (list []Reference, ok bool) {
+	s, ok := r.Spec.(*BackendGroupSpec)
+	if !ok {
+		return nil, false
+	}
+	return s.VirtualServices, true
+}
+
 // group finds the services of a backend group.
 func (b *builder) group(r *Resource) {
 	for i, ref := range r.Spec.(*BackendGroupSpec).VirtualServices {

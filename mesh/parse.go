@@ -122,22 +122,21 @@ func (r *Resource) applyDefaults() {
 	}
 }
 
-// defaultName is what the controller's webhook writes into spec.awsName
+func (r *Resource) defaultName() string { return DefaultName(r.Kind, r.Namespace, r.ObjectName) }
+
+// DefaultName is what the controller's webhook writes into spec.awsName
 // (AM-names; also each CRD's description of awsName).
 //
 // Deviates: without a namespace, which Kubernetes always has, it is the plain
 // name, so that a mesh outside Kubernetes needs neither.
-func (r *Resource) defaultName() string {
-	if r.Namespace == "" {
-		return r.ObjectName
-	}
-	switch r.Kind {
-	case KindMesh:
-		return r.ObjectName
-	case KindVirtualService:
-		return r.ObjectName + "." + r.Namespace
+func DefaultName(k Kind, namespace, name string) string {
+	switch {
+	case namespace == "" || k == KindMesh:
+		return name
+	case k == KindVirtualService:
+		return name + "." + namespace
 	default:
-		return r.ObjectName + "_" + r.Namespace
+		return name + "_" + namespace
 	}
 }
 

@@ -111,6 +111,9 @@ var (
 	words = []string{"true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf"}
 )
 
+// Quote is a string as a YAML value, in quotes where any reader could take it for something else.
+func Quote(s string) string { return quote(s) }
+
 func quote(s string) string {
 	if plain.MatchString(s) && !slices.Contains(words, strings.ToLower(s)) {
 		return s

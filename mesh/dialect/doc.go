@@ -9,6 +9,11 @@
 // the same form, [Reader]. [Drafts.Found] then makes mesh's resources of them, which
 // obey every rule that the same object in CRD form does.
 //
+// The way back is [Write]: resources in the API's structure, which the forms' folders
+// write, and every loss by field.
+//
+//	mesh.Resource -> Write -> aws.Write, cloudformation.Write
+//
 // It must not know where files come from, nor what is done with what was found.
 package dialect
 
