@@ -17,7 +17,7 @@ type PortMapping struct {
 
 // EgressFilter is what happens to traffic to destinations outside the mesh.
 type EgressFilter struct {
-	Type string `yaml:"type" json:"type" check:"required enum=ALLOW_ALL,DROP_ALL offer=DROP_ALL"`
+	Type string `yaml:"type" json:"type" check:"required enum=ALLOW_ALL,DROP_ALL"`
 }
 
 // MeshServiceDiscovery is the address family of the whole mesh. The CRD knows two of

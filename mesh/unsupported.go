@@ -3,7 +3,7 @@ package mesh
 // What this version's xds translates; all else is refused by Unsupported, by
 // field path. The author of xds builds against the same list.
 //
-//	Mesh              egressFilter DROP_ALL; meshServiceDiscovery absent or IPv4_ONLY, IPv4_PREFERRED
+//	Mesh              egressFilter; meshServiceDiscovery absent or IPv4_ONLY, IPv4_PREFERRED
 //	VirtualNode       listeners of protocol http: portMapping, healthCheck (http, on the listener's
 //	                  port), timeout.http, tls (mode; certificate acm, or sds named by a SPIFFE ID;
 //	                  validation.trust sds named by a trust domain ID; exact SPIFFE IDs as
@@ -51,8 +51,6 @@ func (u *lacking) when(lacks bool, path, msg string) {
 }
 
 func (s *MeshSpec) lacks(u *lacking) {
-	u.when(s.EgressFilter != nil && s.EgressFilter.Type != EgressDropAll,
-		"spec.egressFilter.type", "only DROP_ALL; traffic to undeclared destinations is refused")
 	if d := s.MeshServiceDiscovery; d != nil {
 		u.ipPreference("spec.meshServiceDiscovery", d.IPPreference)
 	}

@@ -35,7 +35,7 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		content string
 		want    []string
 	}{
-		{object("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", []string{"spec.egressFilter.type", "spec.meshServiceDiscovery.ipPreference"}},
+		{object("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", []string{"spec.meshServiceDiscovery.ipPreference"}},
 		{object("Mesh", "m") + "spec: {egressFilter: {type: DROP_ALL}, meshServiceDiscovery: {ipPreference: IPv4_ONLY}}", nil},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv6_PREFERRED}}}", []string{"spec.serviceDiscovery.dns.ipPreference"}},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv4_PREFERRED}}}", nil},
@@ -84,6 +84,7 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 	for content, want := range map[string][]string{
 		object("Mesh", "m") + "spec: {namespaceSelector: {matchLabels: {a: b}}, meshOwner: '1'}":                                                                   {"spec.meshOwner", "spec.namespaceSelector"},
+		object("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}}":                                                                                            {"spec.egressFilter.type"},
 		object("VirtualNode", "n") + "spec: {podSelector: {}, meshRef: {name: m, uid: u}}\nstatus: {}":                                                             {"spec.meshRef.uid", "spec.podSelector", "status"},
 		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n, generation: 3, uid: u}":                                                       {"metadata.generation", "metadata.uid"},
 		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]}": {"spec.listeners[0].tls.certificate.acm.certificateARN"},

@@ -23,6 +23,24 @@ import (
 	"signet.example/xds"
 )
 
+// The warning of mesh.Warnings and docs/DEVIATIONS.md say why.
+func TestAllowAllOpensNothingInAProxy(t *testing.T) {
+	const manifest = "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {egressFilter: {type: FILTER}}\n---\n" +
+		"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: front}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}]}\n"
+	var sets []*ads.Set
+	for _, filter := range []string{"DROP_ALL", "ALLOW_ALL"} {
+		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(manifest, "FILTER", filter, 1))), TrustDomain: xdstest.TrustDomain}
+		set, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets = append(sets, set)
+	}
+	if sets[0].Version() != sets[1].Version() {
+		t.Error("a proxy of a mesh that allows all is sent something else")
+	}
+}
+
 func build(t *testing.T, c xdstest.Case) *ads.Set {
 	t.Helper()
 	set, err := xds.Build(c.Input, c.Ref(), c.Shape)

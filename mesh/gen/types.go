@@ -20,9 +20,6 @@ var types = []goType{
 	{
 		name: "EgressFilter", of: []string{"EgressFilter"},
 		doc: "EgressFilter is what happens to traffic to destinations outside the mesh.",
-		fields: map[string]field{
-			"type": {words: "offer=DROP_ALL", why: "what this version translates"},
-		},
 	},
 	{
 		name: "MeshServiceDiscovery", of: []string{"MeshServiceDiscovery"},
