@@ -195,6 +195,7 @@ type Match struct {
 	Query                   []QueryMatch
 	Headers                 []HeaderMatch
 	Port                    uint32 // of the router's listener; 0 for each
+	GRPC                    bool   // nothing but calls of gRPC
 }
 
 // QueryMatch is one condition on the query: a parameter of the name with this value,
@@ -212,6 +213,7 @@ func (m Match) And(o Match) (Match, bool) {
 	return Match{
 		Method: cmp.Or(m.Method, o.Method), Scheme: cmp.Or(m.Scheme, o.Scheme),
 		Query: slices.Concat(m.Query, o.Query), Headers: slices.Concat(m.Headers, o.Headers),
+		GRPC: m.GRPC || o.GRPC,
 	}, true
 }
 
@@ -238,7 +240,16 @@ type Retry struct {
 	MaxRetries uint32
 	PerTry     time.Duration
 	HTTP, TCP  []string
+	GRPC       []string
 }
+
+// The protocols of listeners.
+const (
+	ProtocolHTTP  = "http"
+	ProtocolHTTP2 = "http2"
+	ProtocolGRPC  = "grpc"
+	ProtocolTCP   = "tcp"
+)
 
 // HealthCheck is one path that clients' proxies ask, which authorization
 // must therefore let them (D22).

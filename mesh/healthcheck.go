@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"maps"
+	"net/http"
 	"slices"
 
 	"signet.example/proxy"
@@ -14,13 +15,14 @@ func (g *Graph) HealthChecks() []HealthCheck {
 	var out []HealthCheck
 	for _, mesh := range g.Meshes() {
 		for _, n := range g.Nodes(mesh) {
-			paths := map[string]bool{}
+			seen := map[string]bool{}
 			for _, l := range n.Listeners {
-				if l.Probe == nil || paths[l.Probe.Path] || l.Probe.Protocol != "http" && l.Probe.Protocol != "http2" {
+				method, path := l.Probe.request()
+				if path == "" || seen[path] {
 					continue
 				}
-				paths[l.Probe.Path] = true
-				out = append(out, HealthCheck{Node: n.Ref, Method: "GET", Path: l.Probe.Path, Callers: g.callersOf(n)})
+				seen[path] = true
+				out = append(out, HealthCheck{Node: n.Ref, Method: method, Path: path, Callers: g.callersOf(n)})
 			}
 		}
 	}
@@ -28,6 +30,17 @@ func (g *Graph) HealthChecks() []HealthCheck {
 		return cmp.Or(a.Node.Compare(b.Node), cmp.Compare(a.Path, b.Path))
 	})
 	return out
+}
+
+// request is what a probe asks for; nothing where it only connects.
+func (p *Probe) request() (method, path string) {
+	switch {
+	case p == nil || p.Protocol == ProtocolTCP:
+		return "", ""
+	case p.Protocol == ProtocolGRPC:
+		return http.MethodPost, proxy.GRPCHealthCheck
+	}
+	return http.MethodGet, p.Path
 }
 
 // callersOf lists the nodes that declare a backend which reaches n, each once, by name.

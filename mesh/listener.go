@@ -1,6 +1,9 @@
 package mesh
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Defaults that App Mesh applies without showing them.
 const (
@@ -16,8 +19,8 @@ const (
 func resolveListener(l *VirtualNodeListener) Listener {
 	out := Listener{Port: l.PortMapping.Port, Protocol: l.PortMapping.Protocol, Probe: resolveProbe(l), TLS: resolveTLS(l.TLS)}
 	var t *HTTPTimeout
-	if l.Timeout != nil {
-		t = l.Timeout.HTTP
+	if l.Timeout != nil { // exactly one of them is there
+		t = cmp.Or(l.Timeout.HTTP, l.Timeout.HTTP2, l.Timeout.GRPC)
 	}
 	out.Timeout = resolveTimeout(t)
 	return out

@@ -12,7 +12,7 @@ type Duration struct {
 // PortMapping is one port that a listener accepts, and what is spoken there.
 type PortMapping struct {
 	Port     uint32 `yaml:"port" json:"port" check:"required min=1 max=65535"`
-	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp offer=http"`
+	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp offer=http,http2,grpc"`
 }
 
 // EgressFilter is what happens to traffic to destinations outside the mesh.
@@ -47,7 +47,7 @@ type HealthCheckPolicy struct {
 	Path string `yaml:"path,omitempty" json:"path,omitempty" check:"pattern=path"`
 	// Port defaults to the listener's (AM-healthcheck).
 	Port     uint32 `yaml:"port,omitempty" json:"port,omitempty" check:"min=1 max=65535"`
-	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp offer=http"`
+	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp"`
 }
 
 // ListenerTimeout has exactly one member, that of the listener's protocol.

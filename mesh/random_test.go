@@ -195,8 +195,11 @@ func settleRouter(s *mesh.VirtualRouterSpec) {
 		}
 		if h := r.GRPCRoute; h != nil {
 			h.Match.Port = 0
-			if h.Match.ServiceName == "" {
-				h.Match.MethodName = ""
+			if h.Match.ServiceName != "" {
+				h.Match.ServiceName = "pkg.Service"
+			}
+			if h.Match.MethodName != "" {
+				h.Match.ServiceName, h.Match.MethodName = "pkg.Service", "Method"
 			}
 			settleHeaders(h.Match.Metadata)
 			settleWeights(&h.Action)

@@ -14,30 +14,56 @@ func (b *builder) router(r *Resource) {
 		v.Ports = append(v.Ports, l.PortMapping.Port)
 	}
 	for i := range s.Routes {
-		if route := &s.Routes[i]; route.HTTPRoute != nil { // the others are refused as unsupported
-			v.Routes = append(v.Routes, b.httpRoute(r, fmt.Sprintf("spec.routes[%d].httpRoute", i), route))
+		route, path := &s.Routes[i], fmt.Sprintf("spec.routes[%d]", i)
+		switch { // tcpRoute is refused as unsupported
+		case route.HTTPRoute != nil:
+			v.Routes = append(v.Routes, b.httpRoute(r, path+".httpRoute", route, route.HTTPRoute))
+		case route.HTTP2Route != nil:
+			v.Routes = append(v.Routes, b.httpRoute(r, path+".http2Route", route, route.HTTP2Route))
+		case route.GRPCRoute != nil:
+			v.Routes = append(v.Routes, b.grpcRoute(r, path+".grpcRoute", route))
 		}
 	}
 	sortRoutes(v.Routes)
 	b.graph.routers = b.graph.routers.With(r.graphName(), v)
 }
 
-func (b *builder) httpRoute(r *Resource, path string, spec *RouteSpec) Route {
-	h := spec.HTTPRoute
-	out := Route{Name: spec.Name, Priority: spec.Priority, Match: resolveMatch(&h.Match), Timeout: resolveTimeout(h.Timeout)}
-	for i := range h.Action.WeightedTargets {
-		at := fmt.Sprintf("%s.action.weightedTargets[%d]", path, i)
-		if t, ok := b.target(r, at, &h.Action.WeightedTargets[i]); ok {
-			out.Targets = append(out.Targets, t)
-		}
+func (b *builder) httpRoute(r *Resource, path string, spec *RouteSpec, h *HTTPRoute) Route {
+	out := Route{
+		Name: spec.Name, Priority: spec.Priority, Match: resolveMatch(&h.Match), Timeout: resolveTimeout(h.Timeout),
+		Targets: b.targets(r, path, h.Action),
 	}
 	if p := h.RetryPolicy; p != nil {
-		out.Retry = &Retry{
-			MaxRetries: uint32(min(p.MaxRetries, maxRetries)), //nolint:gosec // bounded
-			PerTry:     p.PerRetryTimeout.Std(), HTTP: p.HTTPRetryEvents, TCP: p.TCPRetryEvents,
+		out.Retry = retry(p.MaxRetries, p.PerRetryTimeout, Retry{HTTP: p.HTTPRetryEvents, TCP: p.TCPRetryEvents})
+	}
+	return out
+}
+
+func (b *builder) grpcRoute(r *Resource, path string, spec *RouteSpec) Route {
+	h := spec.GRPCRoute
+	out := Route{
+		Name: spec.Name, Priority: spec.Priority, Match: resolveGRPCMatch(&h.Match), Timeout: resolveTimeout(h.Timeout),
+		Targets: b.targets(r, path, h.Action),
+	}
+	if p := h.RetryPolicy; p != nil {
+		out.Retry = retry(p.MaxRetries, p.PerRetryTimeout, Retry{HTTP: p.HTTPRetryEvents, TCP: p.TCPRetryEvents, GRPC: p.GRPCRetryEvents})
+	}
+	return out
+}
+
+func (b *builder) targets(r *Resource, path string, a RouteAction) []WeightedTarget {
+	var out []WeightedTarget
+	for i := range a.WeightedTargets {
+		if t, ok := b.target(r, fmt.Sprintf("%s.action.weightedTargets[%d]", path, i), &a.WeightedTargets[i]); ok {
+			out = append(out, t)
 		}
 	}
 	return out
+}
+
+func retry(most int64, perTry Duration, events Retry) *Retry {
+	events.MaxRetries, events.PerTry = uint32(min(most, maxRetries)), perTry.Std() //nolint:gosec // bounded
+	return &events
 }
 
 // maxRetries bounds what the API leaves unbounded: more than this in one
@@ -75,6 +101,18 @@ func resolveMatch(m *HTTPRouteMatch) Match {
 			to.Exact = q.Match.Exact
 		}
 		out.Query = append(out.Query, to)
+	}
+	return out
+}
+
+// resolveGRPCMatch: the path of a call is /service/method.
+func resolveGRPCMatch(m *GRPCRouteMatch) Match {
+	out := Match{Prefix: "/", Headers: resolveHeaders(m.Metadata), Port: m.Port, GRPC: true}
+	switch {
+	case m.MethodName != "":
+		out.Prefix, out.Path = "", "/"+m.ServiceName+"/"+m.MethodName
+	case m.ServiceName != "":
+		out.Prefix = "/" + m.ServiceName + "/"
 	}
 	return out
 }

@@ -98,11 +98,23 @@ func (ru *ruler) grpcRoute(path string, listeners []VirtualRouterListener, r *GR
 	if r.Match.MethodName != "" && r.Match.ServiceName == "" {
 		ru.fail(path+".match.methodName", "a method needs its serviceName")
 	}
+	ru.grpcName(path+".match.serviceName", r.Match.ServiceName)
+	ru.grpcName(path+".match.methodName", r.Match.MethodName)
 	ru.headers(path+".match.metadata", r.Match.Metadata)
 	ru.matchPort(path+".match.port", listeners, r.Match.Port)
 	ru.targets(path, r.Action.WeightedTargets)
 	if p := r.RetryPolicy; p != nil && len(p.GRPCRetryEvents)+len(p.HTTPRetryEvents)+len(p.TCPRetryEvents) == 0 {
 		ru.fail(path+".retryPolicy", "needs grpcRetryEvents, httpRetryEvents or tcpRetryEvents")
+	}
+}
+
+// grpcName: services and methods become segments of a path.
+func (ru *ruler) grpcName(path, name string) {
+	if name == "" {
+		return
+	}
+	if p := manifest.CheckText("segment", name); p != "" {
+		ru.fail(path, "%s", p)
 	}
 }
 
@@ -141,6 +153,7 @@ func (s *GatewayRouteSpec) check(ru *ruler) {
 		if r.Match.ServiceName == "" && r.Match.Hostname == nil { // the CRD's description
 			ru.fail("spec.grpcRoute.match", "needs serviceName or hostname")
 		}
+		ru.grpcName("spec.grpcRoute.match.serviceName", r.Match.ServiceName)
 		ru.headers("spec.grpcRoute.match.metadata", r.Match.Metadata)
 		ru.gatewayTarget("spec.grpcRoute", r.Action.Target)
 	}

@@ -4,8 +4,8 @@ package mesh
 // field path. The author of xds builds against the same list.
 //
 //	Mesh              egressFilter; meshServiceDiscovery absent or IPv4_ONLY, IPv4_PREFERRED
-//	VirtualNode       listeners of protocol http: portMapping, healthCheck (http, on the listener's
-//	                  port), timeout.http, tls (mode; certificate acm, or sds named by a SPIFFE ID;
+//	VirtualNode       listeners of protocols http, http2, grpc: portMapping, healthCheck on the listener's
+//	                  port, timeout, tls (mode; certificate acm, or sds named by a SPIFFE ID;
 //	                  validation.trust sds named by a trust domain ID; exact SPIFFE IDs as
 //	                  subjectAlternativeNames)
 //	                  serviceDiscovery.dns, none, or awsCloudMap, which is not asked: endpoints are
@@ -15,7 +15,8 @@ package mesh
 //	                  logging.accessLog.file.path
 //	BackendGroup      virtualservices
 //	VirtualService    provider virtualNode, virtualRouter, none
-//	VirtualRouter     listeners of protocol http; httpRoute, all of it except method CONNECT
+//	VirtualRouter     listeners of protocols http, http2, grpc; httpRoute, http2Route, grpcRoute, all of
+//	                  them except method CONNECT
 
 import (
 	"fmt"
@@ -91,26 +92,15 @@ func (u *lacking) listener(path string, l *VirtualNodeListener) {
 	u.protocol(path+".portMapping.protocol", l.PortMapping.Protocol)
 	u.when(l.ConnectionPool != nil, path+".connectionPool", "connection pools")
 	u.when(l.OutlierDetection != nil, path+".outlierDetection", "outlier detection")
-	if t := l.Timeout; t != nil {
-		// A timeout of another protocol comes only with a listener of that protocol.
-		u.when(t.GRPC != nil, path+".timeout.grpc", "only timeout.http")
-		u.when(t.HTTP2 != nil, path+".timeout.http2", "only timeout.http")
-		u.when(t.TCP != nil, path+".timeout.tcp", "only timeout.http")
-	}
-	if h := l.HealthCheck; h != nil {
-		u.when(h.Protocol != "http", path+".healthCheck.protocol", "health checks by "+h.Protocol+"; only by http")
+	if h := l.HealthCheck; h != nil && h.Protocol == ProtocolGRPC {
+		own := l.PortMapping.Protocol
+		u.when(own != ProtocolGRPC && own != ProtocolHTTP2, path+".healthCheck.protocol", "a check by grpc of a listener of "+own+", since it is a call of grpc.health.v1; check by "+own+", or make the listener one of grpc or http2")
 	}
 	u.listenerTLS(path+".tls", l.TLS)
 }
 
 func (u *lacking) protocol(path, protocol string) {
-	switch protocol {
-	case "http":
-	case "tcp":
-		u.add(path, "tcp, until TCP listeners are authorized")
-	default:
-		u.add(path, protocol+"; only http")
-	}
+	u.when(protocol == ProtocolTCP, path, "tcp, until TCP listeners are authorized")
 }
 
 func (u *lacking) listenerTLS(path string, t *ListenerTLS) {
@@ -188,11 +178,12 @@ func (s *VirtualRouterSpec) lacks(u *lacking) {
 	for i := range s.Routes {
 		path := fmt.Sprintf("spec.routes[%d]", i)
 		r := &s.Routes[i]
-		u.when(r.GRPCRoute != nil, path+".grpcRoute", "gRPC routes; only httpRoute")
-		u.when(r.HTTP2Route != nil, path+".http2Route", "HTTP/2 routes; only httpRoute")
 		u.when(r.TCPRoute != nil, path+".tcpRoute", "TCP routes, until TCP listeners are authorized")
 		if r.HTTPRoute != nil {
 			u.match(path+".httpRoute.match", &r.HTTPRoute.Match)
+		}
+		if r.HTTP2Route != nil {
+			u.match(path+".http2Route.match", &r.HTTP2Route.Match)
 		}
 	}
 }

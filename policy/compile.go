@@ -10,6 +10,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
+
+	"signet.example/proxy"
 )
 
 // Compiled is a revision that is ready to evaluate. It is immutable.
@@ -246,8 +248,9 @@ func (c *Compiled) query(exprs []string) (*query, error) {
 
 func (c *Compiled) addExemptions() error {
 	for _, e := range c.rev.Exemptions {
-		if e.Method != http.MethodGet || e.Name == "" || e.Path == "" || e.Path[0] != '/' {
-			return fmt.Errorf("policy revision %s: exemption %q: want a name and GET on a path", c.rev.ID, e.Name)
+		ask := e.Method == http.MethodGet || e.Method == http.MethodPost && e.Path == proxy.GRPCHealthCheck
+		if !ask || e.Name == "" || e.Path == "" || e.Path[0] != '/' {
+			return fmt.Errorf("policy revision %s: exemption %q: want a name and GET on a path, or POST on %s", c.rev.ID, e.Name, proxy.GRPCHealthCheck)
 		}
 		key := exemptKey{e.Destination, e.Method, e.Path}
 		if old, ok := c.exempt[key]; ok {

@@ -14,8 +14,9 @@ import (
 // Module is one Rego file.
 type Module = tree.Module
 
-// Exemption is a generated allow for a declared health check: Method (always
-// GET) on exactly Path of Destination, from Sources. Identities are SPIFFE IDs.
+// Exemption is a generated allow for a declared health check: Method (GET, or POST of
+// [proxy.GRPCHealthCheck]) on exactly Path of Destination, from Sources. Identities
+// are SPIFFE IDs.
 type Exemption struct {
 	Name, Destination, Method, Path string
 	Sources                         []string

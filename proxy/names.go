@@ -13,6 +13,10 @@ const (
 	HeaderNotServed = "x-signet-not-served"
 )
 
+// GRPCHealthCheck is the path of the one call of grpc.health.v1 that a client's proxy
+// makes to check a server, which authorization lets it where that is declared.
+const GRPCHealthCheck = "/grpc.health.v1.Health/Check"
+
 // PolicyRevisionKey is the context extension of a route that carries the policy
 // revision which it belongs to: xds writes it, authz reads it.
 const PolicyRevisionKey = "signet.policy_revision"

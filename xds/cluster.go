@@ -37,7 +37,7 @@ type egressCluster struct {
 // returns its name. App Mesh's name holds one way of calling a listener; a
 // service with another client policy gets a cluster that also names the service.
 func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.Listener) string {
-	name := egressClusterName(target.Ref, l.Port)
+	name := egressClusterName(target.Ref, l)
 	want := egressCluster{node: target, port: l.Port, policy: s.tls}
 	if have, ok := b.clusters[name]; ok && !reflect.DeepEqual(have, want) {
 		name += "_via_" + s.service.Name
@@ -46,7 +46,7 @@ func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.List
 		return name
 	}
 	b.clusters[name] = want
-	if l.Protocol != protocol {
+	if !translated(l.Protocol) {
 		b.fail(errUntranslated(name, l.Protocol))
 		return name
 	}
@@ -66,14 +66,13 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 		// An endpoint that was removed is gone, even if it still answers probes.
 		IgnoreHealthOnHostRemoval: true,
 		HealthChecks:              healthChecks(e.node, l),
-		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
+		TypedExtensionProtocolOptions: b.options(speaking(l.Protocol, &httpv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 				IdleTimeout:                 duration(b.life.upstreamIdle),
 				MaxConnectionDuration:       duration(b.life.upstream),
 				MaxConnectionDurationJitter: &typev3.Percent{Value: 10},
 			},
-			UpstreamProtocolOptions: http1(),
-		}),
+		})),
 	}
 	if b.secured(e, l, endpoints) {
 		c.TransportSocket = b.upstream(e.node, l, e.policy)
@@ -115,16 +114,14 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 }
 
 // localCluster is the application beside the proxy.
-func (b *builder) localCluster(name string, p uint32) *clusterv3.Cluster {
+func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       duration(connectTimeout),
-		CircuitBreakers:      unlimited(),
-		LoadAssignment:       fixed(name, b.appAddress(p)),
-		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
-			UpstreamProtocolOptions: http1(),
-		}),
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:                duration(connectTimeout),
+		CircuitBreakers:               unlimited(),
+		LoadAssignment:                fixed(name, b.appAddress(l.Port)),
+		TypedExtensionProtocolOptions: b.options(speaking(l.Protocol, &httpv3.HttpProtocolOptions{})),
 	}
 }
 
@@ -138,13 +135,7 @@ func (b *builder) agentCluster(name, socket string, breakers *clusterv3.CircuitB
 		CircuitBreakers:      breakers,
 		LoadAssignment:       fixed(name, pipe(socket, 0)),
 		TypedExtensionProtocolOptions: b.options(&httpv3.HttpProtocolOptions{
-			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-						Http2ProtocolOptions: &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(streams)},
-					},
-				},
-			},
+			UpstreamProtocolOptions: http2(&corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(streams)}),
 		}),
 	}
 }
@@ -153,16 +144,6 @@ func fixed(name string, a *corev3.Address) *endpointv3.ClusterLoadAssignment {
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: name,
 		Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(a)}}},
-	}
-}
-
-func http1() *httpv3.HttpProtocolOptions_ExplicitHttpConfig_ {
-	return &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-				HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
-			},
-		},
 	}
 }
 

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -10,9 +11,11 @@ import (
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"signet.example/mesh"
 	"signet.example/proxy"
 )
 
@@ -52,6 +55,18 @@ var (
 	mayBeSent = detailsBegin(resetDetails)
 )
 
+// To callers of gRPC Envoy says "unavailable" to all of these, which is what they send
+// again: it is left for calls that were not sent.
+var timedOut = detailsAre("response_timeout", "upstream_per_try_idle_timeout", "upstream_per_try_timeout", "upstream_max_stream_duration_reached", "stream_idle_timeout", "max_duration_timeout")
+
+func ofGRPC(when string) string {
+	return "request.headers['content-type'].startsWith('application/grpc') && (" + when + ")"
+}
+
+func grpcStatus(c codes.Code) []*corev3.HeaderValueOption {
+	return []*corev3.HeaderValueOption{header("grpc-status", strconv.Itoa(int(c)))}
+}
+
 // decisionID is made afresh at each use: 122 random bits. Envoy's stream id
 // would be the same everywhere, but a request that the codec refuses has none;
 // so body and log quote the header.
@@ -89,7 +104,9 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 		c.Mappers = append(c.Mappers, m)
 	}
 	c.Mappers = append(c.Mappers,
+		&hcmv3.ResponseMapper{Filter: b.celFilter(ofGRPC(timedOut)), HeadersToAdd: grpcStatus(codes.DeadlineExceeded)},
 		&hcmv3.ResponseMapper{Filter: b.celFilter(notSent), HeadersToAdd: []*corev3.HeaderValueOption{header(proxy.HeaderNotServed, "true")}},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(ofGRPC(mayBeSent)), HeadersToAdd: grpcStatus(codes.Unknown)},
 		&hcmv3.ResponseMapper{Filter: b.celFilter(mayBeSent), StatusCode: wrapperspb.UInt32(http.StatusBadGateway)},
 	)
 	return &c
@@ -108,8 +125,9 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 	}
 	return append(logs, &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.stderr",
-		// Nearly all requests are answered below 400: they need no expression.
-		Filter: both(statusAtLeast(http.StatusBadRequest), b.celFilter(anyNativeDenial())),
+		// Nearly all requests are answered below 400: they need no expression, unless
+		// they are calls of gRPC, whose denials have status 200.
+		Filter: both(either(statusAtLeast(http.StatusBadRequest), requestOfGRPC()), b.celFilter(anyNativeDenial())),
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StderrAccessLog{
 			AccessLogFormat: &streamv3.StderrAccessLog_LogFormat{LogFormat: denialFormat()},
 		})},
@@ -167,6 +185,18 @@ func statusAtLeast(code uint32) *accesslogv3.AccessLogFilter {
 		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
 			Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{DefaultValue: code, RuntimeKey: "signet.denials_from_status"},
 		}},
+	}}
+}
+
+func requestOfGRPC() *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{
+		HeaderFilter: &accesslogv3.HeaderFilter{Header: headerMatch(mesh.HeaderMatch{Name: "content-type", Prefix: "application/grpc"})},
+	}}
+}
+
+func either(a, b *accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{
+		OrFilter: &accesslogv3.OrFilter{Filters: []*accesslogv3.AccessLogFilter{a, b}},
 	}}
 }
 

@@ -83,6 +83,8 @@ func extAuthz() *authzv3.ExtAuthz {
 // withoutChain writes x-forwarded-client-cert again, where there is one, as Envoy
 // would without the caller's chain, which is there for the agent alone: how large
 // it is is the caller's choice, and applications read that header.
+// Nor do trailers of a request reach the application, which come after the decision;
+// and of an answer, no trailer says what only a proxy says.
 func withoutChain() *headermutationv3.HeaderMutation {
 	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 		RequestMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
@@ -92,6 +94,15 @@ func withoutChain() *headermutationv3.HeaderMutation {
 			},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS,
 		}}}},
+		RequestTrailersMutations:  []*mutationv3.HeaderMutation{removed(wholeRegex(".*"))},
+		ResponseTrailersMutations: []*mutationv3.HeaderMutation{removed(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: proxy.HeaderPrefix}})},
+	}}
+}
+
+// removed is what the names of headers, or of trailers, match.
+func removed(names *matcherv3.StringMatcher) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: names},
 	}}
 }
 

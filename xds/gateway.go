@@ -20,7 +20,7 @@ import (
 func (b *builder) gatewayListener(l mesh.Listener, routes []*routev3.Route) {
 	name := ingressListenerName(b.shape.Bind, l.Port)
 	b.add(ads.ListenerType, name, b.ingressListener(name, l))
-	at := ingressRouteName(l.Port)
+	at := ingressRouteName(l)
 	b.add(ads.RouteType, at, &routev3.RouteConfiguration{
 		Name:         at,
 		VirtualHosts: []*routev3.VirtualHost{{Name: "gateway", Domains: []string{"*"}, TypedPerFilterConfig: b.stamp(), Routes: routes}},
@@ -32,8 +32,8 @@ func (b *builder) gatewayListener(l mesh.Listener, routes []*routev3.Route) {
 // decides at once what App Mesh's did by sending each request to itself
 // (docs/decisions/052).
 func (b *builder) gatewayRoutes(l mesh.Listener) []*routev3.Route {
-	if l.Protocol != protocol {
-		b.fail(errUntranslated(ingressRouteName(l.Port), l.Protocol))
+	if !translated(l.Protocol) {
+		b.fail(errUntranslated(ingressRouteName(l), l.Protocol))
 		return nil
 	}
 	services := map[mesh.Name]backend{}

@@ -3,13 +3,13 @@ package xds
 import (
 	"time"
 
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"signet.example/mesh"
 	"signet.example/proxy"
 )
 
@@ -59,14 +59,15 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 		RequestHeadersTimeout:      duration(requestHeadersTimeout),
 		DrainTimeout:               duration(drainTimeout),
 
-		// App Mesh upgraded websockets and nothing else (AM-websocket). CONNECT is
-		// an upgrade to Envoy; it is not listed, here or in a route.
-		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-
 		LocalReplyConfig: b.localReplies(),
 		AccessLog:        b.accessLogs(),
 	}
 }
+
+// websocketUpgrade is what App Mesh upgraded on listeners of protocol http, and nothing
+// else (AM-websocket). CONNECT is an upgrade to Envoy; it is not listed, here or in a
+// route.
+const websocketUpgrade = "websocket"
 
 // nobodyInternal makes every caller external, so that its x-envoy-* headers and
 // its request id are dropped, not obeyed. An empty list would mean Envoy's
@@ -87,11 +88,7 @@ const dropFilter = "signet.drop_proxy_headers"
 func dropProxyHeaders() *earlyv3.HeaderMutation {
 	m := &earlyv3.HeaderMutation{}
 	for _, prefix := range []string{"x-envoy-", proxy.HeaderPrefix} {
-		m.Mutations = append(m.Mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
-			RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: &matcherv3.StringMatcher{
-				MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix},
-			}},
-		}})
+		m.Mutations = append(m.Mutations, removed(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}}))
 	}
 	return m
 }
@@ -101,8 +98,11 @@ func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfi
 }
 
 // ingressHCM faces other workloads.
-func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
-	m := b.hcm(statPrefix, routes)
+func (b *builder) ingressHCM(statPrefix string, l mesh.Listener) *hcmv3.HttpConnectionManager {
+	m := b.hcm(statPrefix, ingressRouteName(l))
+	if l.Protocol == mesh.ProtocolHTTP {
+		m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}}
+	}
 	m.HttpFilters = b.ingressFilters()
 	m.EarlyHeaderMutationExtensions = b.early(b.ingressHeaders())
 	// The application may read who called; what a caller wrote there is gone.
@@ -127,6 +127,7 @@ func (b *builder) ingressHCM(statPrefix, routes string) *hcmv3.HttpConnectionMan
 func (b *builder) egressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 	m := b.hcm(statPrefix, routes)
 	m.HttpFilters = b.egressFilters()
+	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}} // a route to another protocol takes it back
 	m.CommonHttpProtocolOptions.IdleTimeout = duration(maxIdle)
 	// The address of the application is that of the proxy; it says nothing.
 	m.SkipXffAppend = true

@@ -20,20 +20,35 @@ func healthChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
 	if l.Probe == nil {
 		return nil
 	}
-	return []*corev3.HealthCheck{{
+	c := &corev3.HealthCheck{
 		Timeout:            duration(l.Probe.Timeout),
 		Interval:           duration(l.Probe.Interval),
 		HealthyThreshold:   wrapperspb.UInt32(l.Probe.Healthy),
 		UnhealthyThreshold: wrapperspb.UInt32(l.Probe.Unhealthy),
 		// Envoy would ask once a minute where there is no traffic; the spec says how often.
 		NoTrafficInterval: duration(l.Probe.Interval),
-		HealthChecker: &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{
+	}
+	switch l.Probe.Protocol {
+	case mesh.ProtocolTCP: // that it takes a connection, with a handshake where there is TLS
+		c.HealthChecker = &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}
+	case mesh.ProtocolGRPC:
+		c.HealthChecker = &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{Authority: probeHost(n, l.Port)}}
+	default:
+		codec := typev3.CodecClientType_HTTP1
+		if multiplexed(l.Probe.Protocol) {
+			codec = typev3.CodecClientType_HTTP2
+		}
+		if multiplexed(l.Probe.Protocol) != multiplexed(l.Protocol) { // the cluster's own offer is another one
+			c.TlsOptions = &corev3.HealthCheck_TlsOptions{AlpnProtocols: []string{alpn(l.Probe.Protocol)}}
+		}
+		c.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{
 			Host:            probeHost(n, l.Port),
 			Path:            l.Probe.Path,
 			Method:          corev3.RequestMethod_GET,
-			CodecClientType: typev3.CodecClientType_HTTP1,
-		}},
-	}}
+			CodecClientType: codec,
+		}}
+	}
+	return []*corev3.HealthCheck{c}
 }
 
 var aHost = regexp.MustCompile(`^(?:` + hostGrammar + `)$`)

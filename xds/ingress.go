@@ -29,7 +29,7 @@ const (
 // ingress translates one inbound port: listener, routes, and the local cluster.
 func (b *builder) ingress(l mesh.Listener) {
 	name := ingressListenerName(b.shape.Bind, l.Port)
-	if l.Protocol != protocol {
+	if !translated(l.Protocol) {
 		b.fail(errUntranslated(name, l.Protocol))
 		return
 	}
@@ -37,17 +37,17 @@ func (b *builder) ingress(l mesh.Listener) {
 		b.fail(errPortTaken(name))
 		return
 	}
-	cluster := ingressClusterName(b.node.Ref, l.Port)
-	b.add(ads.ClusterType, cluster, b.localCluster(cluster, l.Port))
+	cluster := ingressClusterName(b.node.Ref, l)
+	b.add(ads.ClusterType, cluster, b.localCluster(cluster, l))
 	b.add(ads.ListenerType, name, b.ingressListener(name, l))
-	routes := ingressRouteName(l.Port)
+	routes := ingressRouteName(l)
 	b.add(ads.RouteType, routes, b.ingressRoutes(routes, cluster, l.Timeout))
 }
 
 func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.Listener {
 	statPrefix := "ingress"
 	if len(b.node.Listeners) > 1 { // AM-resources
-		statPrefix += "." + protocol + "." + port(l.Port)
+		statPrefix += "." + l.Protocol + "." + port(l.Port)
 	}
 	return &listenerv3.Listener{
 		Name:             name,
@@ -58,7 +58,7 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		ListenerFilters:               b.inspected(),
 		ListenerFiltersTimeout:        duration(inspectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		FilterChains:                  b.chains(l, b.ingressHCM(statPrefix, ingressRouteName(l.Port))),
+		FilterChains:                  b.chains(l, b.ingressHCM(statPrefix, l)),
 	}
 }
 

@@ -20,6 +20,9 @@ func routeMatch(m mesh.Match) *routev3.RouteMatch {
 	default:
 		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: m.Prefix}
 	}
+	if m.GRPC {
+		out.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
+	}
 	if m.Method != "" {
 		out.Headers = append(out.Headers, headerMatch(mesh.HeaderMatch{Name: ":method", Exact: m.Method}))
 	}

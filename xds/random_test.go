@@ -129,16 +129,21 @@ func (m *mesher) pick(s ...string) string { return s[m.Intn(len(s))] }
 func (m *mesher) node(name string, services int) {
 	var b strings.Builder
 	b.WriteString("spec:\n  listeners:\n")
-	b.WriteString("    - portMapping: {port: 8080, protocol: http}\n")
+	protocol := m.pick("http", "http", "http2", "grpc")
+	fmt.Fprintf(&b, "    - portMapping: {port: 8080, protocol: %s}\n", protocol)
 	if m.coin() {
 		fmt.Fprintf(&b, "      tls: {mode: %s, certificate: {%s}}\n", m.pick("STRICT", "PERMISSIVE", "DISABLED"),
 			m.pick(`acm: {certificateARN: "arn:x"}`, `sds: {secretName: "spiffe://test.example/x/y"}`))
 	}
 	if m.coin() {
-		fmt.Fprintf(&b, "      healthCheck: {protocol: http, path: /p%d, healthyThreshold: 2, unhealthyThreshold: 3, intervalMillis: 5000, timeoutMillis: 2000}\n", m.Intn(9))
+		check := m.pick("http", "http2", "tcp", "grpc")
+		if check == "grpc" && protocol == "http" {
+			check = "http"
+		}
+		fmt.Fprintf(&b, "      healthCheck: {protocol: "+check+", path: /p%d, healthyThreshold: 2, unhealthyThreshold: 3, intervalMillis: 5000, timeoutMillis: 2000}\n", m.Intn(9))
 	}
 	if m.coin() {
-		fmt.Fprintf(&b, "      timeout: {http: {perRequest: {unit: ms, value: %d}}}\n", m.Intn(90000))
+		fmt.Fprintf(&b, "      timeout: {%s: {perRequest: {unit: ms, value: %d}}}\n", protocol, m.Intn(90000))
 	}
 	if m.coin() {
 		fmt.Fprintf(&b, "  serviceDiscovery: {dns: {hostname: %s, responseType: %s}}\n", m.pick(name+".example", "192.0.2.1"), m.pick("ENDPOINTS", "LOADBALANCER"))
@@ -188,7 +193,15 @@ func (m *mesher) routes() string {
 		if m.coin() {
 			match += ", headers: [{name: x-h, match: {" + m.pick("exact", "prefix", "suffix", "regex") + ": a.b}}, {name: x-i, invert: true}]"
 		}
-		fmt.Fprintf(&b, "      httpRoute:\n        match: {%s}\n        action:\n          weightedTargets:\n", match)
+		events := "httpRetryEvents: [" + m.pick("server-error", "gateway-error", "client-error", "stream-error") + "]"
+		switch kind := m.pick("httpRoute", "http2Route", "grpcRoute"); kind {
+		case "grpcRoute":
+			match = m.pick("serviceName: a.B", "serviceName: a.B, methodName: C", "metadata: [{name: x-h, match: {exact: a}}]")
+			events = m.pick(events, "grpcRetryEvents: [cancelled, unavailable]", events+", grpcRetryEvents: [internal]")
+			fallthrough
+		default:
+			fmt.Fprintf(&b, "      %s:\n        match: {%s}\n        action:\n          weightedTargets:\n", kind, match)
+		}
 		for j := range 1 + m.Intn(3) {
 			weight := m.Intn(33)
 			if j == 0 {
@@ -197,8 +210,7 @@ func (m *mesher) routes() string {
 			fmt.Fprintf(&b, "            - {virtualNodeRef: {name: %s}, weight: %d}\n", m.pick(m.nodes...), weight)
 		}
 		if m.coin() {
-			fmt.Fprintf(&b, "        retryPolicy: {httpRetryEvents: [%s], maxRetries: %d, perRetryTimeout: {unit: s, value: %d}}\n",
-				m.pick("server-error", "gateway-error", "client-error", "stream-error"), m.Intn(5), m.Intn(5))
+			fmt.Fprintf(&b, "        retryPolicy: {%s, maxRetries: %d, perRetryTimeout: {unit: s, value: %d}}\n", events, m.Intn(5), m.Intn(5))
 		}
 	}
 	return b.String()

@@ -48,11 +48,15 @@ var retryEvents = map[string]retryEvent{
 	"connection-error": {[]string{connectFailure}, nil, []string{connectFailure}},
 }
 
+// grpcRetryEvents are Envoy's conditions of the same names: the status with which the
+// application itself answered before any message.
+var grpcRetryEvents = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+
 var safeConditions = []string{connectFailure, refusedStream, retriableHeaders}
 
 // retryOrder is the order in which conditions are written, so that equal
 // policies give equal bytes.
-var retryOrder = []string{reset, connectFailure, refusedStream, retriableHeaders, retriableStatus}
+var retryOrder = slices.Concat([]string{reset, connectFailure, refusedStream, retriableHeaders, retriableStatus}, grpcRetryEvents)
 
 // idempotent are the methods that a proxy may repeat without knowing what they
 // mean (RFC 9110 section 9.2.2). One that nobody knows is not among them.
@@ -77,6 +81,8 @@ func (b *builder) retries(r *mesh.Retry) retries {
 		for _, e := range slices.Concat(r.HTTP, r.TCP) {
 			on = append(on, retryEvents[e].safe...)
 		}
+		// Whoever declares a status knows the calls, as no proxy does (decision 054).
+		on = append(on, r.GRPC...)
 		safe.RetryOn = join(on)
 	}
 	switch {
@@ -117,7 +123,7 @@ func (b *builder) retryPolicy(r *mesh.Retry) *routev3.RetryPolicy {
 	if r == nil {
 		return out
 	}
-	out.RetryOn, out.RetriableStatusCodes = retryOn(slices.Concat(r.HTTP, r.TCP))
+	out.RetryOn, out.RetriableStatusCodes = retryOn(slices.Concat(r.HTTP, r.TCP), r.GRPC)
 	out.NumRetries = wrapperspb.UInt32(r.MaxRetries)
 	if r.PerTry > 0 {
 		out.PerTryTimeout = duration(r.PerTry)
@@ -125,11 +131,9 @@ func (b *builder) retryPolicy(r *mesh.Retry) *routev3.RetryPolicy {
 	return out
 }
 
-func retryOn(events []string) (string, []uint32) {
-	var (
-		on    []string
-		codes []uint32
-	)
+func retryOn(events, statuses []string) (string, []uint32) {
+	on := slices.Clone(statuses)
+	var codes []uint32
 	for _, e := range events {
 		on = append(on, retryEvents[e].on...)
 		codes = append(codes, retryEvents[e].codes...)

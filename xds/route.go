@@ -62,7 +62,7 @@ func (b *builder) routesOf(s backend, p uint32) []mesh.Route {
 // route is one of App Mesh's routes: two of Envoy's where idempotent requests
 // are repeated in more cases than others, which then meet the second.
 func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
-	targets, total := b.targets(s, r.Targets)
+	targets, upgrades, total := b.targets(s, r.Targets)
 	if total == 0 {
 		// Nothing can answer: say so, rather than let a later route take it.
 		return []*routev3.Route{{
@@ -71,7 +71,7 @@ func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 		}}
 	}
 	to := func(m *routev3.RouteMatch, retry *routev3.RetryPolicy) *routev3.Route {
-		action := bounded(&routev3.RouteAction{RetryPolicy: retry}, r.Timeout)
+		action := bounded(&routev3.RouteAction{RetryPolicy: retry, UpgradeConfigs: upgrades}, r.Timeout)
 		if len(targets) == 1 {
 			action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0].GetName()}
 		} else {
@@ -82,8 +82,8 @@ func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 		return &routev3.Route{Name: r.Name, Match: m, Action: &routev3.Route_Route{Route: action}}
 	}
 	again := b.retries(r.Retry)
-	if again.repeat == again.unserved {
-		one := to(routeMatch(r.Match), again.repeat)
+	if r.Match.GRPC || again.repeat == again.unserved { // every call of gRPC is a POST
+		one := to(routeMatch(r.Match), again.unserved)
 		one.Metadata = b.unsafeMark(proxy.UnsafeRepeatAnyMethod)
 		return []*routev3.Route{one}
 	}
@@ -95,10 +95,12 @@ func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 
 // targets adds the clusters of a route, and their sum of weights. A target of
 // weight 0 keeps its cluster, warm for the moment when it gets a share; one
-// without a listener has nothing that could be called.
-func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.WeightedCluster_ClusterWeight, uint32) {
+// without a listener has nothing that could be called. No websocket goes where any
+// target speaks HTTP/2.
+func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.WeightedCluster_ClusterWeight, []*routev3.RouteAction_UpgradeConfig, uint32) {
 	var (
 		clusters []*routev3.WeightedCluster_ClusterWeight
+		upgrades []*routev3.RouteAction_UpgradeConfig
 		total    uint32
 		index    = map[string]*wrapperspb.UInt32Value{}
 	)
@@ -110,6 +112,9 @@ func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.Weigh
 		}
 		name := b.egressCluster(s, node, l)
 		total += t.Weight
+		if multiplexed(l.Protocol) {
+			upgrades = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: websocketUpgrade, Enabled: wrapperspb.Bool(false)}}
+		}
 		if w := index[name]; w != nil { // the same node twice: its shares add up
 			w.Value += t.Weight
 			continue
@@ -118,7 +123,7 @@ func (b *builder) targets(s backend, ts []mesh.WeightedTarget) ([]*routev3.Weigh
 		index[name] = w
 		clusters = append(clusters, &routev3.WeightedCluster_ClusterWeight{Name: name, Weight: w})
 	}
-	return clusters, total
+	return clusters, upgrades, total
 }
 
 func listenerOf(n *mesh.VirtualNode, p uint32) (mesh.Listener, bool) {

@@ -28,7 +28,7 @@ type peer struct {
 func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 	p := peer{certificate: b.presented(b.node, l), trust: b.bundle()}
 	if l.AnyClient() {
-		return b.socket(noResumption(&tlsv3.DownstreamTlsContext{CommonTlsContext: b.serverTLS(p.certificate, "h2", "http/1.1")}))
+		return b.socket(noResumption(&tlsv3.DownstreamTlsContext{CommonTlsContext: b.serverTLS(p.certificate, alpnHTTP2, alpnHTTP1)}))
 	}
 	if l.TLS != nil && l.TLS.ClientTrust != "" {
 		p.trust = l.TLS.ClientTrust
@@ -43,7 +43,7 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 		})}
 	}
 	return b.socket(noResumption(&tlsv3.DownstreamTlsContext{
-		CommonTlsContext:         b.commonTLS(p, "h2", "http/1.1"),
+		CommonTlsContext:         b.commonTLS(p, alpnHTTP2, alpnHTTP1),
 		RequireClientCertificate: wrapperspb.Bool(true),
 	}))
 }
@@ -81,7 +81,7 @@ func (b *builder) upstream(target *mesh.VirtualNode, l mesh.Listener, policy *me
 		}
 	}
 	return b.socket(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: b.commonTLS(p, "http/1.1"),
+		CommonTlsContext: b.commonTLS(p, alpn(l.Protocol)),
 		Sni:              sni(target),
 		MaxSessionKeys:   wrapperspb.UInt32(0), // no resumption from this side either
 	})

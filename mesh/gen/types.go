@@ -14,7 +14,7 @@ var types = []goType{
 		name: "PortMapping", of: []string{"PortMapping"},
 		doc: "PortMapping is one port that a listener accepts, and what is spoken there.",
 		fields: map[string]field{
-			"protocol": {words: "offer=http", why: "what this version translates"},
+			"protocol": {words: "offer=http,http2,grpc", why: "what this version translates"},
 		},
 	},
 	{
@@ -38,9 +38,8 @@ var types = []goType{
 		doc:   "HealthCheckPolicy is how clients probe each endpoint of a listener.",
 		order: "healthyThreshold intervalMillis timeoutMillis unhealthyThreshold path port protocol",
 		fields: map[string]field{
-			"path":     {words: "pattern=path", why: "a path is compared with the normalised one (D20): any other never matches", doc: "Path is used by http and http2 only."},
-			"port":     {doc: "Port defaults to the listener's (AM-healthcheck)."},
-			"protocol": {words: "offer=http", why: "what this version translates"},
+			"path": {words: "pattern=path", why: "a path is compared with the normalised one (D20): any other never matches", doc: "Path is used by http and http2 only."},
+			"port": {doc: "Port defaults to the listener's (AM-healthcheck)."},
 		},
 	},
 	{

@@ -2,7 +2,6 @@ package policies
 
 import (
 	"fmt"
-	"net/http"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -12,13 +11,13 @@ import (
 )
 
 // HealthExemptions returns an exemption for each declared health check: GET on
-// its path, from the identities that declare a backend which reaches the node.
+// its path, or the call of gRPC, from the identities that declare a backend which reaches the node.
 // A node whose name makes no SPIFFE ID gets none, which denies.
 func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption {
 	var out []policy.Exemption
 	for _, h := range g.HealthChecks() {
 		destination, err := identity.ForVirtualNode(td, h.Node.Mesh, h.Node.Name)
-		if err != nil || h.Method != http.MethodGet {
+		if err != nil {
 			continue
 		}
 		e := policy.Exemption{

@@ -36,6 +36,10 @@ spec:
   listeners:
     - portMapping: {port: 9001, protocol: http}
       healthCheck: {protocol: http, path: /healthz, healthyThreshold: 2, unhealthyThreshold: 3, timeoutMillis: 2000, intervalMillis: 5000}
+    - portMapping: {port: 9002, protocol: grpc}
+      healthCheck: {protocol: grpc, healthyThreshold: 2, unhealthyThreshold: 3, timeoutMillis: 2000, intervalMillis: 5000}
+    - portMapping: {port: 9003, protocol: http2}
+      healthCheck: {protocol: tcp, healthyThreshold: 2, unhealthyThreshold: 3, timeoutMillis: 2000, intervalMillis: 5000}
 ---
 apiVersion: appmesh.k8s.aws/v1beta2
 kind: VirtualService
@@ -66,6 +70,9 @@ func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []policy.Exemption{{
+		Name: "generated: health check /grpc.health.v1.Health/Check of shop/orders", Destination: "spiffe://prod.example/shop/orders",
+		Method: "POST", Path: "/grpc.health.v1.Health/Check", Sources: []string{"spiffe://prod.example/shop/web"},
+	}, {
 		Name: "generated: health check /healthz of shop/orders", Destination: "spiffe://prod.example/shop/orders",
 		Method: "GET", Path: "/healthz", Sources: []string{"spiffe://prod.example/shop/web"},
 	}}

@@ -37,8 +37,9 @@ import (
 //   - callers by TLS have one SPIFFE ID, and the agent sees their chain;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
 //   - hardened managers (D20);
-//   - no retry of what may have been served, except of idempotent methods, unless the
-//     mesh lets it by name, as the route then says;
+//   - no retry of what may have been served, except of idempotent methods, of calls of
+//     gRPC that the application answered with a status, and where the mesh lets it by
+//     name, as the route then says;
 //   - a post-quantum key exchange is preferred in every TLS context;
 //   - verification wherever a certificate is asked for: TLS 1.3, certificates and
 //     authorities by SDS, names that are compared, no session resumption.
@@ -239,7 +240,7 @@ func (c *checker) retry(path string, m *routev3.Route) {
 		return
 	}
 	for on := range strings.SplitSeq(p.GetRetryOn(), ",") {
-		if !slices.Contains(safeConditions, on) {
+		if !slices.Contains(safeConditions, on) && (m.GetMatch().GetGrpc() == nil || !slices.Contains(grpcStatuses, on)) {
 			c.say(path, "route %s repeats what may have been served: %s", m.GetName(), on)
 		}
 	}

@@ -52,6 +52,9 @@ const (
 // safeConditions hold only for requests that were not served.
 var safeConditions = []string{"connect-failure", "refused-stream", "retriable-headers"}
 
+// grpcStatuses are the conditions that hold only for an answer with this status.
+var grpcStatuses = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"}
+
 func want[M proto.Message](name string, m M) M {
 	text, err := texts.ReadFile("want/" + name + ".json")
 	if err == nil {

@@ -11,7 +11,13 @@ import (
 )
 
 func TestNoRequestOfThePathCorpusReachesAdmin(t *testing.T) {
-	in := startInbound(t, orders)
+	for protocol, manifest := range map[string]string{"http": orders, "http2": ordersHTTP2} {
+		t.Run(protocol, func(t *testing.T) { noPathReachesAdmin(t, startInbound(t, manifest)) })
+	}
+}
+
+func noPathReachesAdmin(t *testing.T, in *inbound) {
+	t.Helper()
 	rows := append(corpus.Rows(t, "path"), corpus.Ours...)
 	passed := map[string]int{}
 	for _, target := range rows {

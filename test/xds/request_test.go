@@ -128,7 +128,16 @@ func TestHostileHeadersAndRequestLinesAreRefusedOrMadeHarmless(t *testing.T) {
 }
 
 func TestNoWayRoundByHTTP2(t *testing.T) {
-	in := startInbound(t, orders)
+	for protocol, manifest := range map[string]string{"http": orders, "http2": ordersHTTP2} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel() // some of them are answered by closing, after a second
+			noWayRoundByHTTP2(t, startInbound(t, manifest))
+		})
+	}
+}
+
+func noWayRoundByHTTP2(t *testing.T, in *inbound) {
+	t.Helper()
 	base := [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "orders"}, {":path", "/q"}}
 	for name, fields := range map[string][][2]string{
 		"CONNECT":           {{":method", "CONNECT"}, {":authority", "orders:443"}},

@@ -2,6 +2,7 @@ package xdstest_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -114,7 +115,9 @@ func startApplication(t *testing.T) *application {
 		t.Fatal(err)
 	}
 	a.address, a.port = host, uint32(n)
-	srv := &http.Server{Handler: a, ReadHeaderTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: a, ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols)}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = srv.Serve(l) })
 	t.Cleanup(func() { _ = srv.Close(); wg.Wait() })
@@ -125,6 +128,7 @@ func (a *application) portText() string { return strconv.FormatUint(uint64(a.por
 
 // ServeHTTP is not a ServeMux, which would clean the path before we see it.
 func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body) // trailers come after it
 	a.mu.Lock()
 	a.requests = append(a.requests, r)
 	a.mu.Unlock()
