@@ -114,6 +114,19 @@ func (s *Set) Types() []string {
 	return slices.Sorted(maps.Keys(s.types))
 }
 
+// Bytes is what the resources take.
+func (s *Set) Bytes() int {
+	n := 0
+	if s != nil {
+		for _, g := range s.types {
+			for _, r := range g.rs {
+				n += len(r.Body) + len(r.Name) + len(r.Version)
+			}
+		}
+	}
+	return n
+}
+
 // Len is the number of resources.
 func (s *Set) Len() int {
 	if s == nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,13 +26,10 @@ const (
 	evaluationTick  = 100 * time.Millisecond
 	// idleTick is how soon an evaluation is seen where there was none.
 	idleTick = 250 * time.Millisecond
-	// stuckCPU is the processor time that the process must have used meanwhile: half
-	// of one processor. Without it, the process is frozen, swapped out or gets no
-	// processor, which no evaluation brings about.
+	// stuckCPU is the processor time that it must have used itself meanwhile: half of one
+	// processor. Without it, the process is frozen, swapped out, gets no processor or is busy
+	// with others, which no evaluation brings about.
 	stuckCPU = evaluationTicks * evaluationTick / 2
-	// movedCPU in one tick is less than an evaluation uses and more than a process
-	// does whose pages are being read back.
-	movedCPU = evaluationTick / 100
 	// stopFirst is how long an evaluation that ended the process is not made, twice
 	// as long each time that it does so again, and at most stopMost.
 	stopFirst = time.Minute
@@ -56,36 +55,31 @@ func (e errStuck) Error() string {
 type sight struct {
 	entry
 	looks int
-	since time.Duration // processor time of the process at the first look
+	since time.Duration // processor time of its thread at the first look
 }
 
 // watch ends when an evaluation has been under way for too long. It counts looks, not
-// time, and only those between which the process moved: a host that slept, or was too
-// busy to look, has not made anything slow, and neither has a process that is frozen.
-// cpu is the processor time that the process has used.
-func watch(ctx context.Context, j *journal, cpu func() time.Duration) error {
+// time, and what the evaluation's own thread has used: a host that slept, or was too
+// busy to look, has not made anything slow, nor has a process that is frozen, or busy
+// with what others ask of it. cpu is the processor time that a thread has used.
+func watch(ctx context.Context, j *journal, cpu func(thread uint32) time.Duration) error {
 	var seen map[int]sight
-	tick, last := idleTick, cpu()
+	tick := idleTick
 	for watched.Sleep(ctx, tick) {
-		now, used := j.entries(), cpu()
-		moved := used-last >= movedCPU
-		next, oldest := make(map[int]sight, len(now)), sight{}
+		now := j.entries()
+		next := make(map[int]sight, len(now))
 		for slot, e := range now {
 			s, ok := seen[slot]
-			switch {
-			case !ok || s.entry != e:
-				s = sight{entry: e, looks: 1, since: used}
-			case moved:
-				s.looks++
+			if !ok || s.entry != e {
+				s = sight{entry: e, since: cpu(e.thread)}
 			}
-			if next[slot] = s; s.looks > oldest.looks {
-				oldest = s
+			s.looks++
+			if s.looks > evaluationTicks && cpu(e.thread)-s.since >= stuckCPU {
+				return errStuck{s.Evaluation}
 			}
+			next[slot] = s
 		}
-		if oldest.looks > evaluationTicks && used-oldest.since >= stuckCPU {
-			return errStuck{oldest.Evaluation}
-		}
-		seen, last = next, used
+		seen = next
 		if tick = evaluationTick; len(now) == 0 {
 			tick = idleTick
 		}
@@ -93,12 +87,19 @@ func watch(ctx context.Context, j *journal, cpu func() time.Duration) error {
 	return nil
 }
 
-// CPUOf returns the processor time that a process has used, whoever's it is. Where the
-// kernel does not tell, it is time itself: what hangs is then taken to be busy.
-func CPUOf(pid int) func() time.Duration {
+// CPUOf returns the processor time that a thread of a process has used; 0 is the whole process. Where the kernel
+// does not tell (proc(5): schedstat), it is that of the whole process, whoever's it is, and
+// where not even that, time itself: what hangs is then taken to be busy.
+func CPUOf(pid int) func(thread uint32) time.Duration {
 	begun := time.Now()
 	clock := ^int32(pid)<<3 | 2 //nolint:gosec // clock_getcpuclockid(3): a pid has 22 bits
-	return func() time.Duration {
+	return func(thread uint32) time.Duration {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/schedstat", pid, thread)); err == nil {
+			ran, _, _ := strings.Cut(string(b), " ")
+			if ns, err := strconv.ParseInt(ran, 10, 64); err == nil {
+				return time.Duration(ns)
+			}
+		}
 		var t unix.Timespec
 		if err := unix.ClockGettime(clock, &t); err != nil {
 			return time.Since(begun)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,7 +46,7 @@ func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
 	ours, theirs := journals(t)
 	begun := time.Now()
 	seen := make(chan error, 1)
-	cpu := func() time.Duration { return time.Since(begun) }
+	cpu := func(uint32) time.Duration { return time.Since(begun) }
 	go func() { seen <- watch(t.Context(), ours, cpu) }() // ends with the evaluation that does not
 	stuck := authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"}
 	_ = theirs.begin(stuck)
@@ -100,6 +103,47 @@ func TestAFrozenProcessIsNotTakenForABusyOne(t *testing.T) {
 	}
 }
 
+// What others have the process do, as whoever sends it frames that mean nothing, is not
+// the evaluation's that waits meanwhile.
+func TestAnEvaluationThatWaitsInABusyProcessIsNotBlamed(t *testing.T) {
+	ours, theirs := journals(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	burn := func() {
+		for ctx.Err() == nil {
+			runtime.Gosched()
+		}
+	}
+	for range 4 {
+		wg.Go(burn)
+	}
+	seen := make(chan error, 1)
+	wg.Go(func() { seen <- watch(ctx, ours, CPUOf(os.Getpid())) })
+	end := theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})
+	select {
+	case err := <-seen:
+		t.Fatalf("one that waits: %v", err)
+	case <-time.After(25 * evaluationTick):
+	}
+	end()
+	busy := authz.Evaluation{Destination: "spiffe://test.example/shop/orders", Revision: "r1"}
+	wg.Go(func() {
+		defer theirs.begin(busy)()
+		burn()
+	})
+	select {
+	case err := <-seen:
+		var stuck errStuck
+		if !errors.As(err, &stuck) || stuck.Evaluation != busy {
+			t.Errorf("one that is busy: %v", err)
+		}
+	case <-time.After(60 * time.Second):
+		t.Error("one that is busy is not seen")
+	}
+}
+
 func TestTheJournalHoldsAsManyEvaluationsAsAreMadeAtATime(t *testing.T) {
 	ours, f, err := newJournal()
 	if err != nil {
@@ -143,11 +187,11 @@ func TestTheCulpritAmongSeveralEvaluationsIsFoundAndNoOtherIsStopped(t *testing.
 	culprit, other := authz.Evaluation{Destination: "a", Revision: "r"}, authz.Evaluation{Destination: "b", Revision: "r"}
 	failed, now := ended(t, "exit 2"), time.Now()
 	var b blame
-	if stopped := b.learn(failed, map[int]entry{0: {1, culprit}, 7: {3, other}}, now); len(stopped) != 0 || len(b.those(false)) != 2 {
+	if stopped := b.learn(failed, map[int]entry{0: {turn: 1, Evaluation: culprit}, 7: {turn: 3, Evaluation: other}}, now); len(stopped) != 0 || len(b.those(false)) != 2 {
 		t.Fatalf("stopped %v, suspects %v", stopped, b.those(false))
 	}
 	bystander := authz.Evaluation{Destination: "c", Revision: "r"}
-	if stopped := b.learn(failed, map[int]entry{0: {1, culprit}, 7: {3, bystander}}, now); len(stopped) != 1 || stopped[0] != culprit {
+	if stopped := b.learn(failed, map[int]entry{0: {turn: 1, Evaluation: culprit}, 7: {turn: 3, Evaluation: bystander}}, now); len(stopped) != 1 || stopped[0] != culprit {
 		t.Fatalf("stopped %v", stopped)
 	}
 	if _, suspected := b.those(false)[bystander]; suspected || len(b.those(true)) != 1 {
@@ -167,7 +211,7 @@ func TestTheCulpritAmongSeveralEvaluationsIsFoundAndNoOtherIsStopped(t *testing.
 // What was under way when the process was ended from outside, or by us for another
 // reason, was merely there, however often that happens.
 func TestAnEndThatNoEvaluationBringsAboutBlamesNone(t *testing.T) {
-	there := map[int]entry{0: {1, authz.Evaluation{Destination: "a", Revision: "r"}}}
+	there := map[int]entry{0: {turn: 1, Evaluation: authz.Evaluation{Destination: "a", Revision: "r"}}}
 	for name, err := range map[string]error{
 		"killed":             ended(t, "kill -KILL $$"),
 		"told to end":        ended(t, "kill -TERM $$"),
@@ -195,7 +239,7 @@ func TestWhatIsStoppedIsTriedAgain(t *testing.T) {
 		control := &controlStub{configs: make(chan *api.AuthzConfig, 1)}
 		var want, all time.Duration
 		for i := range 9 {
-			stopped := a.blame.learn(errStuck{bad}, map[int]entry{0: {1, bad}}, time.Now())
+			stopped := a.blame.learn(errStuck{bad}, map[int]entry{0: {turn: 1, Evaluation: bad}}, time.Now())
 			if len(stopped) != 1 {
 				t.Fatalf("time %d: not stopped", i)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -21,7 +22,8 @@ import (
 const (
 	journalSlots = 256 // as many evaluations as are made at a time (authz)
 	slotBytes    = 4096
-	slotText     = slotBytes - 8
+	slotHead     = 8 // the turn, and the thread
+	slotText     = slotBytes - slotHead - 4
 	// maxDestination and maxRevisionID are what fits; no identity and no revision is longer.
 	maxDestination = 2048
 	maxRevisionID  = 128
@@ -77,11 +79,14 @@ func (j *journal) turn(slot int) *uint32 {
 	return (*uint32)(unsafe.Pointer(&j.memory[slot*slotBytes])) //nolint:gosec // aligned: slots are
 }
 
-// begin notes an evaluation until end is called.
+// begin notes an evaluation until end is called, by the goroutine that makes it: it has its
+// thread to itself, so that what that uses of the processors is the evaluation's.
 func (j *journal) begin(e authz.Evaluation) (end func()) {
 	select {
 	case slot := <-j.free:
-		at := j.memory[slot*slotBytes+4 : (slot+1)*slotBytes]
+		runtime.LockOSThread()
+		binary.NativeEndian.PutUint32(j.memory[slot*slotBytes+4:], uint32(unix.Gettid())) //nolint:gosec // positive
+		at := j.memory[slot*slotBytes+slotHead : (slot+1)*slotBytes]
 		d, r := e.Destination[:min(len(e.Destination), maxDestination)], e.Revision[:min(len(e.Revision), maxRevisionID)]
 		binary.NativeEndian.PutUint16(at, uint16(len(d)))     //nolint:gosec // bounded
 		binary.NativeEndian.PutUint16(at[2:], uint16(len(r))) //nolint:gosec // bounded
@@ -90,6 +95,7 @@ func (j *journal) begin(e authz.Evaluation) (end func()) {
 		atomic.AddUint32(j.turn(slot), 1)
 		return func() {
 			atomic.AddUint32(j.turn(slot), 1)
+			runtime.UnlockOSThread()
 			j.free <- slot
 		}
 	default: // never, as there are as many slots as evaluations
@@ -99,7 +105,8 @@ func (j *journal) begin(e authz.Evaluation) (end func()) {
 
 // entry is a slot in use.
 type entry struct {
-	turn uint32
+	turn   uint32
+	thread uint32 // that makes it, of the process
 	authz.Evaluation
 }
 
@@ -111,12 +118,13 @@ func (j *journal) entries() map[int]entry {
 		if turn%2 == 0 {
 			continue
 		}
-		at := j.memory[slot*slotBytes+4 : (slot+1)*slotBytes]
+		thread := binary.NativeEndian.Uint32(j.memory[slot*slotBytes+4:])
+		at := j.memory[slot*slotBytes+slotHead : (slot+1)*slotBytes]
 		d, r := int(binary.NativeEndian.Uint16(at)), int(binary.NativeEndian.Uint16(at[2:]))
 		if d > maxDestination || r > maxRevisionID || 4+d+r > slotText {
 			continue
 		}
-		e := entry{turn, authz.Evaluation{Destination: string(at[4 : 4+d]), Revision: string(at[4+d : 4+d+r])}}
+		e := entry{turn, thread, authz.Evaluation{Destination: string(at[4 : 4+d]), Revision: string(at[4+d : 4+d+r])}}
 		if atomic.LoadUint32(j.turn(slot)) != turn {
 			continue // it ended meanwhile
 		}

@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"time"
 )
 
@@ -28,15 +29,22 @@ var ErrShort = errors.New("memory is short")
 type Connections interface {
 	// Age has what was sent long ago count for less.
 	Age()
-	// Pause has nothing more come over those of the first class until resume is called.
+	// Pause has nothing more come from those of whom nothing is known and from those who gave
+	// way meanwhile, until resume is called.
 	Pause() (resume func())
-	// Suspects are all, those first that most likely have most. None of a class is closed
-	// before all of the classes before it are.
-	Suspects() [][]Connection
+	// Suspects are all who are connected and may have something, those first that most likely
+	// have most. None of a class gives way before all of the classes before it have.
+	Suspects() []Suspect
 }
 
-// Connection is one of them.
-type Connection interface{ GiveWay(why error) }
+// Suspect is a peer with all its connections.
+type Suspect struct {
+	Peer  string
+	Class int
+	// GiveWay closes them because of why, and returns how many there were, and how to ask
+	// whether whoever served them has let go of them.
+	GiveWay func(why error) (n int, gone func() bool)
+}
 
 // Guard watches the memory of this process.
 type Guard struct {
@@ -44,7 +52,7 @@ type Guard struct {
 	Connections Connections
 	Log         *slog.Logger
 
-	budget int64 // bytes in use
+	limit, budget int64 // what it may have, and may have in use
 }
 
 const (
@@ -52,8 +60,10 @@ const (
 	look = 100 * time.Millisecond
 	// age is how often what was sent before begins to count for half.
 	age = 5 * time.Second
-	// settle is a moment for handlers and writers of connections that were closed to end.
-	settle = 100 * time.Millisecond
+	// settle is a moment for handlers and writers of connections that were closed to end, and
+	// patience how long they are waited for.
+	settle   = 10 * time.Millisecond
+	patience = 2 * time.Second
 )
 
 // New makes a Guard for what a process of ours may have, in bytes: GOMEMLIMIT where whoever
@@ -65,7 +75,7 @@ func New(limit int64, c Connections, log *slog.Logger) *Guard {
 	} else {
 		debug.SetMemoryLimit(limit)
 	}
-	return &Guard{Connections: c, Log: log, budget: limit / 4 * 3}
+	return &Guard{Connections: c, Log: log, limit: limit, budget: limit / 4 * 3}
 }
 
 // Run watches until ctx ends.
@@ -76,7 +86,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	budget := g.budget
 	// collected is what was in use when that was last known for sure: the collector is not
 	// asked again until there is a good deal more.
-	collected := int64(0)
+	collected, more := int64(0), int64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,57 +96,66 @@ func (g *Guard) Run(ctx context.Context) error {
 			continue
 		case <-looks.C:
 		}
-		if allocated := read().allocated; allocated <= max(budget, collected+budget/4) {
+		now := read()
+		if now.live <= g.budget {
+			budget = g.budget
+		}
+		if now.allocated <= max(budget, collected+max(budget/4, more)) {
 			continue
 		}
+		more = 0
 		if collected = inUse(); collected <= budget {
-			if collected <= g.budget {
-				budget = g.budget
-			}
 			continue
 		}
-		collected = g.shed(ctx, collected, budget)
-		if collected > budget { // not of connections: closing more of them would help nobody
-			budget = collected + collected/4
+		if collected = g.shed(ctx, collected, budget); collected > budget {
+			// Not of connections: closing them again would help nobody.
+			more = collected / 2
+			budget = max(budget, min(collected+more, g.limit))
 			g.Log.ErrorContext(ctx, "memory is short, and not because of connections", slog.Int64("in_use", collected), slog.Int64("budget", g.budget),
 				slog.Int64("next", budget), slog.String("hint", "give the process more: GOMEMLIMIT of its environment is what it may have"))
 		}
 	}
 }
 
-// shed has connections give way, each time twice as many of a class, until what is in use is
-// within the budget or all had to. It returns what is in use then.
+// shed has peers give way, each time twice as many of a class, until what is in use is within
+// the budget or none is left that may have something. It returns what is in use then. Who is
+// first is asked anew each time: whoever comes again is where he was.
 func (g *Guard) shed(ctx context.Context, used, budget int64) int64 {
 	defer g.Connections.Pause()()
-	for class, open := range g.Connections.Suspects() {
-		for n := 1 + len(open)/8; len(open) > 0; n *= 2 {
-			n = min(n, len(open))
-			g.Log.ErrorContext(ctx, "memory is short: connections are closed", slog.Int64("in_use", used), slog.Int64("budget", budget),
-				slog.Int("class", class), slog.Int("closed", n), slog.Int("left", len(open)-n))
-			why := fmt.Errorf("%w: %d MiB are in use, and %d may be", ErrShort, used>>20, budget>>20)
-			for _, c := range open[:n] {
-				c.GiveWay(why)
-			}
-			open = open[n:]
-			if used = afterClosing(used, budget); used <= budget {
-				return used
-			}
+	for n, class := 0, -1; ; n *= 2 {
+		all := g.Connections.Suspects()
+		if len(all) == 0 {
+			return used
+		}
+		last := slices.IndexFunc(all, func(s Suspect) bool { return s.Class != all[0].Class })
+		if last < 0 {
+			last = len(all)
+		}
+		if all[0].Class != class {
+			n, class = 1+last/8, all[0].Class
+		}
+		n = min(n, last)
+		why, closed := fmt.Errorf("%w: %d MiB are in use, and %d may be", ErrShort, used>>20, budget>>20), 0
+		var gone []func() bool
+		for _, s := range all[:n] {
+			k, left := s.GiveWay(why)
+			closed, gone = closed+k, append(gone, left)
+		}
+		g.Log.ErrorContext(ctx, "memory is short: connections are closed", slog.Int64("in_use", used), slog.Int64("budget", budget),
+			slog.Int("closed", closed), slog.Int("peers", n), slog.String("most", all[0].Peer), slog.Int("left", len(all)-n))
+		if used = afterClosing(gone); used <= budget {
+			return used
 		}
 	}
-	return used
 }
 
-// afterClosing is what is in use once those that were closed have ended, which takes as long
-// as there is less each time.
-func afterClosing(used, budget int64) int64 {
-	for {
-		time.Sleep(settle)
-		now := inUse()
-		if now <= budget || now > used-budget/32 {
-			return now
-		}
-		used = now
+// afterClosing is what is in use once those that were closed are gone.
+func afterClosing(gone []func() bool) int64 {
+	for end := time.Now().Add(patience); len(gone) > 0 && time.Now().Before(end); time.Sleep(settle) {
+		gone = slices.DeleteFunc(gone, func(gone func() bool) bool { return gone() })
 	}
+	runtime.GC() // what lies in a sync.Pool is let go by the second
+	return inUse()
 }
 
 // usage is what a process has, in bytes.

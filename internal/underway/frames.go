@@ -28,6 +28,7 @@ type frames struct {
 
 	streams *streams // nil where only messages are followed
 	// The following are of what was taken last.
+	begun   int   // frames
 	keeps   int   // what came or went for open streams
 	control int   // what makes gRPC answer
 	err     error // nothing after it is followed
@@ -72,7 +73,7 @@ func newFrames(settled *atomic.Uint64, s *streams) frames {
 // take follows b and returns what it adds to the sum.
 func (f *frames) take(b []byte) int {
 	n := 0
-	f.keeps, f.control = 0, 0
+	f.begun, f.keeps, f.control = 0, 0, 0
 	for len(b) > 0 && f.err == nil {
 		switch {
 		case f.preface > 0:
@@ -119,6 +120,7 @@ func (f *frames) take(b []byte) int {
 
 // begin reads the header of a frame.
 func (f *frames) begin() int {
+	f.begun++
 	f.left = int(f.header[0])<<16 | int(f.header[1])<<8 | int(f.header[2])
 	f.stream = binary.BigEndian.Uint32(f.header[5:]) &^ (1 << 31)
 	kind, flags := f.header[3], f.header[4]

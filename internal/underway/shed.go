@@ -3,6 +3,7 @@ package underway
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"signet.example/internal/overload"
 )
@@ -17,68 +18,89 @@ func (r *Room) Age() {
 	}
 }
 
-// Pause implements overload.Connections: of those of peers that are not known nothing more is
-// read until resume is called. The kernel has them wait.
+// pause is a time in which of some nothing is read: the kernel has them wait.
+type pause struct {
+	since time.Time
+	over  chan struct{}
+	// gave are those who gave way in it. Guarded by Room.mu.
+	gave map[string]bool
+}
+
+// stops reports whether nothing of a connection is read in it. The caller holds mu.
+func (p *pause) stops(c *Conn) bool { return c.class == unknown || p.gave[c.peer] }
+
+// Pause implements overload.Connections.
 func (r *Room) Pause() (resume func()) {
-	until := make(chan struct{})
-	r.paused.Store(&until)
+	p := &pause{since: time.Now(), over: make(chan struct{}), gave: map[string]bool{}}
+	r.paused.Store(p)
 	return func() {
 		r.paused.Store(nil)
-		close(until)
+		close(p.over)
 	}
 }
 
 // wait waits while nothing is read.
 func (c *Conn) wait() {
-	until := c.room.paused.Load()
-	if until == nil {
+	p := c.room.paused.Load()
+	if p == nil {
 		return
 	}
 	c.room.mu.Lock()
-	stranger := c.class == unknown
+	stops := p.stops(c)
 	c.room.mu.Unlock()
-	if !stranger {
+	if !stops {
 		return
 	}
 	select {
-	case <-*until:
+	case <-p.over:
 	case <-c.gone: // what it has is let go once nobody reads it
 	}
 }
 
-// Suspects implements overload.Connections: those of peers that are not known, then those of
-// peers that are, and of each those first of the peers over whose connections most came and
-// went lately or is under way.
-func (r *Room) Suspects() [][]overload.Connection {
+// Suspects implements overload.Connections: peers that are not known, then those that are, and
+// of each those first over whose connections most came and went lately or is under way.
+func (r *Room) Suspects() []overload.Suspect {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var all [classes][]suspect
-	peers := map[string]int64{}
+	type suspect struct {
+		peer  string
+		class int
+	}
+	p, weights := r.paused.Load(), map[suspect]int64{}
 	for c := range r.open {
-		s := suspect{c, c.peer, c.lately + c.moved.Load() - c.aged + int64(c.read-c.taken)}
-		all[c.class] = append(all[c.class], s)
-		peers[s.peer] += s.weight
-	}
-	out := make([][]overload.Connection, 0, classes)
-	for _, class := range all {
-		slices.SortFunc(class, func(a, b suspect) int {
-			return cmp.Or(cmp.Compare(peers[b.peer], peers[a.peer]), cmp.Compare(a.peer, b.peer), cmp.Compare(b.weight, a.weight))
-		})
-		list := make([]overload.Connection, 0, len(class))
-		for _, s := range class {
-			list = append(list, s)
+		if p == nil || !c.begun.After(p.since) || !p.stops(c) { // else nothing of it was read
+			weights[suspect{c.peer, c.class}] += c.lately + c.moved.Load() - c.aged + int64(c.read-c.taken)
 		}
-		out = append(out, list)
 	}
+	out := make([]overload.Suspect, 0, len(weights))
+	for s := range weights {
+		out = append(out, overload.Suspect{Peer: s.peer, Class: s.class, GiveWay: func(why error) (int, func() bool) { return r.giveWay(s.peer, s.class, why) }})
+	}
+	slices.SortFunc(out, func(a, b overload.Suspect) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(weights[suspect{b.Peer, b.Class}], weights[suspect{a.Peer, a.Class}]), cmp.Compare(a.Peer, b.Peer))
+	})
 	return out
 }
 
-// suspect is a connection as it was when its Room was asked.
-type suspect struct {
-	conn   *Conn
-	peer   string
-	weight int64
+// giveWay has all connections of a peer give way. They are gone when gRPC has closed them
+// and their handlers have ended.
+func (r *Room) giveWay(peer string, class int, why error) (n int, gone func() bool) {
+	r.mu.Lock()
+	if p := r.paused.Load(); p != nil {
+		p.gave[peer] = true
+	}
+	var out []*Conn
+	for c := range r.open {
+		if c.peer == peer && c.class == class {
+			out = append(out, c)
+			r.leave(c)
+		}
+	}
+	r.mu.Unlock()
+	end(out, why)
+	left := slices.Clone(out)
+	return len(out), func() bool {
+		left = slices.DeleteFunc(left, func(c *Conn) bool { return c.closed.Load() && c.going.Load() == 0 })
+		return len(left) == 0
+	}
 }
-
-// GiveWay implements overload.Connection.
-func (s suspect) GiveWay(why error) { s.conn.close(why) }

@@ -109,9 +109,10 @@ type Room struct {
 	peers map[string]int     // bytes, of those who hold any
 	held  [classes]list.List // of *Conn that hold some, those first whose bytes have been there longest
 	open  map[*Conn]struct{} // that did not give way and are not closed
+	paces map[paced]*pace    // of who has any
 
-	// paused is closed where reading goes on; nil where it was not stopped.
-	paused atomic.Pointer[chan struct{}]
+	paused    atomic.Pointer[pause] // nil where reading goes on
+	strangers *turns                // of those who are not known, together
 }
 
 // Of a connection nothing is known yet, or it is of somebody who has something here.
@@ -123,7 +124,7 @@ const (
 
 // New returns an empty room.
 func New(m Most) *Room {
-	return &Room{most: m, patience: patience, blocked: blocked, peers: map[string]int{}, open: map[*Conn]struct{}{}}
+	return &Room{most: m, patience: patience, blocked: blocked, peers: map[string]int{}, open: map[*Conn]struct{}{}, paces: map[paced]*pace{}, strangers: newTurns()}
 }
 
 // Bytes is how many bytes are under way.
@@ -140,10 +141,12 @@ type Conn struct {
 	// gaveWay is told why, before the connection is closed.
 	gaveWay func(peer string, err error)
 	frames  frames  // of whoever reads
+	turn    *turns  // of whoever reads: that it has; nil for none
 	written written // of whoever writes
 	streams streams
 	settled atomic.Uint64 // how often the last call of several ended
 	ending  atomic.Bool   // it is we who close it
+	closed  atomic.Bool   // gRPC has
 	left    atomic.Bool   // its other end closed it first
 
 	keeps   atomic.Int64 // beside messages that came: calls, and answers to control frames
@@ -159,7 +162,8 @@ type Conn struct {
 	// ended: nanoseconds since begun.
 	writing atomic.Int64
 	begun   time.Time
-	gone    chan struct{} // closed when it is out
+	gone    chan struct{}        // closed when it is out
+	pace    atomic.Pointer[pace] // of its peer
 	// What the Room has weighed of keeps and answers, for a look without its lock.
 	seen, free atomic.Int64
 	over       atomic.Bool // it was more than is free
@@ -193,6 +197,7 @@ func (r *Room) Enter(conn net.Conn, peer string, gaveWay func(peer string, err e
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[c] = struct{}{}
+	r.join(c)
 	return c
 }
 
@@ -231,7 +236,9 @@ func (r *Room) become(c *Conn, peer string, served bool) (out []*Conn, err error
 		r.held[c.class].Remove(c.at)
 		c.mark, c.at = c.read, r.held[known].PushBack(c)
 	}
+	r.quit(c)
 	c.peer, c.class, c.served = peer, known, served
+	r.join(c)
 	r.count(c, under)
 	out, err = r.weigh(c) // answers to who is served are not counted at once
 	give, why := r.tooMuch(c)
@@ -241,6 +248,7 @@ func (r *Room) become(c *Conn, peer string, served bool) (out []*Conn, err error
 // Read implements net.Conn.
 func (c *Conn) Read(b []byte) (int, error) {
 	c.streams.handled() // all before: whoever reads asks for more
+	c.pass()
 	c.wait()
 	n, err := c.Conn.Read(b)
 	c.moved.Add(int64(n))
@@ -263,6 +271,9 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 	if c.frames.err != nil {
 		return 0, c.frames.err // gRPC closes the connection
+	}
+	if n > 0 {
+		c.slow(n + perFrame*c.frames.begun)
 	}
 	return n, err
 }
@@ -472,6 +483,7 @@ func (c *Conn) Left() bool { return c.left.Load() }
 // Close implements net.Conn.
 func (c *Conn) Close() error {
 	c.ending.Store(true)
+	c.closed.Store(true)
 	c.room.mu.Lock()
 	c.room.leave(c)
 	c.room.mu.Unlock()
@@ -546,6 +558,7 @@ func (r *Room) leave(c *Conn) {
 	r.take(c, c.read-c.taken)
 	if !c.out {
 		close(c.gone)
+		r.quit(c)
 	}
 	c.out = true
 	delete(r.open, c)

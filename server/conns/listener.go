@@ -21,6 +21,11 @@ import (
 // them. A join is one call, and takes less.
 const verifiedWithin = 30 * time.Second
 
+// handshakeBytes is how much a connection may send before its handshake is complete.
+// crypto/tls holds a certificate until it is whole, up to 256 KiB; one with its chain has
+// some KiB, and who is done may send at once.
+const handshakeBytes = 32 << 10
+
 // unverifiedBytes is how much such a connection may send. gRPC holds a message until
 // it is whole and lets a connection carry many: 1,024 of 4 MiB, by our limits,
 // before anybody is asked who they are. A join takes 2 KiB, and the first call of
@@ -122,7 +127,7 @@ func (u *Listener) enter(conn net.Conn) *Conn {
 	if old := u.open[c.address]; old != nil { // closed, and its address used again
 		u.leave(old)
 	}
-	c.left.Store(unverifiedBytes)
+	c.left.Store(handshakeBytes)
 	c.timer = time.AfterFunc(u.within, func() {
 		_ = conn.Close() // whoever reads from it gets the error
 	})
@@ -297,6 +302,7 @@ func (c *Conn) Shook(known bool) {
 	if c.u.open[c.address] != c || c.class != Shaking {
 		return // it gave way meanwhile
 	}
+	c.left.Store(unverifiedBytes)
 	if known {
 		c.u.class(c, Vouched)
 		return

@@ -41,9 +41,14 @@ type keptView struct {
 	view *ads.View
 	used time.Time
 	made madeOf // what an agent's set was made of
-	// maker is the agent that first asked for a virtual node's.
+	// maker is the agent that first asked for a virtual node's, bytes what that took then.
 	maker string
+	bytes int
 }
+
+// made is what one agent had made of a virtual node: how many views, and what all of them
+// and the largest take, in bytes.
+type made struct{ views, bytes, largest int }
 
 // Config is how views are made.
 type Config struct {
@@ -76,11 +81,11 @@ type Views struct {
 	nodes  map[Key]*keptView
 
 	// What the views were made of, so that a change costs what it touches.
-	shapes  map[proxy.Ref]map[Key]bool   // the keys of nodes, by virtual node
-	byMaker map[string]map[proxy.Ref]int // how many views of nodes there are, by the agent that asked first and virtual node
-	at      nodeInputs                   // of nodes, except of those behind
-	behind  map[Key]bool                 // those to be made at the next change, whatever it is
-	madeAt  agentInputs                  // of agents, if all of them could be made
+	shapes  map[proxy.Ref]map[Key]bool    // the keys of nodes, by virtual node
+	byMaker map[string]map[proxy.Ref]made // what there is of views of nodes, by the agent that asked first and virtual node
+	at      nodeInputs                    // of nodes, except of those behind
+	behind  map[Key]bool                  // those to be made at the next change, whatever it is
+	madeAt  agentInputs                   // of agents, if all of them could be made
 	toAll   *toAll
 	byGroup map[string]groupSet
 }
@@ -92,18 +97,21 @@ func (v *Views) keepNode(key Key, k *keptView) {
 	}
 	v.nodes[key], v.shapes[key.Node][key] = k, true
 	if v.byMaker[k.maker] == nil {
-		v.byMaker[k.maker] = map[proxy.Ref]int{}
+		v.byMaker[k.maker] = map[proxy.Ref]made{}
 	}
-	v.byMaker[k.maker][key.Node]++
+	of := v.byMaker[k.maker][key.Node]
+	v.byMaker[k.maker][key.Node] = made{of.views + 1, of.bytes + k.bytes, max(of.largest, k.bytes)}
 }
 
 func (v *Views) dropNode(key Key) {
 	if k := v.nodes[key]; k != nil {
-		made := v.byMaker[k.maker]
-		if made[key.Node]--; made[key.Node] == 0 {
-			delete(made, key.Node)
+		nodes := v.byMaker[k.maker]
+		of := nodes[key.Node]
+		nodes[key.Node] = made{of.views - 1, of.bytes - k.bytes, of.largest}
+		if of.views == 1 {
+			delete(nodes, key.Node)
 		}
-		if len(made) == 0 {
+		if len(nodes) == 0 {
 			delete(v.byMaker, k.maker)
 		}
 	}
@@ -119,7 +127,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 	return &Views{
 		cfg: cfg, source: source, access: access, signal: changed,
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
-		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]int{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
+		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]made{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
 	}
 }
 
@@ -130,18 +138,18 @@ func (v *Views) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	if err != nil {
 		return nil, fault.ToAgent(err)
 	}
-	view, err := v.find(f, node)
-	if err != nil {
+	view, err := v.find(ctx, f, node)
+	if err != nil && ctx.Err() == nil {
 		v.cfg.Log.WarnContext(ctx, "view refused", slog.String("agent", f.Agent()),
 			slog.String("node", plain.Text(node.GetId())), slog.Any("err", err))
 	}
 	return view, fault.ToAgent(err)
 }
 
-func (v *Views) find(f Follower, node *corev3.Node) (*ads.View, error) {
+func (v *Views) find(ctx context.Context, f Follower, node *corev3.Node) (*ads.View, error) {
 	if node.GetId() == f.ID().String() {
 		f.LogsTo(proxy.LogDirOfAgent(node.GetMetadata()))
-		return v.agentView(f)
+		return v.agentView(ctx, f)
 	}
 	ref, err := proxy.ParseRef(node.GetId())
 	if err != nil {
@@ -155,11 +163,24 @@ func (v *Views) find(f Follower, node *corev3.Node) (*ads.View, error) {
 		return nil, fault.New(fault.Invalid, "node %s: %v", ref, err)
 	}
 	shape.Proxy = ""
-	return v.nodeView(f.Agent(), Key{ref, shape})
+	return v.nodeView(ctx, f.Agent(), Key{ref, shape})
 }
 
-func (v *Views) agentView(f Follower) (*ads.View, error) {
+// lock locks mu for a stream, unless that has ended meanwhile: nobody would follow what is
+// made for it.
+func (v *Views) lock(ctx context.Context) error {
 	v.mu.Lock()
+	if err := ctx.Err(); err != nil {
+		v.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+func (v *Views) agentView(ctx context.Context, f Follower) (*ads.View, error) {
+	if err := v.lock(ctx); err != nil {
+		return nil, err
+	}
 	defer v.mu.Unlock()
 	if k := v.agents[f.Agent()]; k != nil {
 		k.used = time.Now()
@@ -184,8 +205,10 @@ func (v *Views) agentView(f Follower) (*ads.View, error) {
 	return k.view, nil
 }
 
-func (v *Views) nodeView(agent string, key Key) (*ads.View, error) {
-	v.mu.Lock()
+func (v *Views) nodeView(ctx context.Context, agent string, key Key) (*ads.View, error) {
+	if err := v.lock(ctx); err != nil {
+		return nil, err
+	}
 	defer v.mu.Unlock()
 	if k := v.nodes[key]; k != nil {
 		k.used = time.Now()
@@ -199,7 +222,10 @@ func (v *Views) nodeView(agent string, key Key) (*ads.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keptView{view: ads.NewView(key.Node.String(), ads.Relay), used: time.Now(), maker: agent}
+	k := &keptView{view: ads.NewView(key.Node.String(), ads.Relay), used: time.Now(), maker: agent, bytes: set.Bytes()}
+	if err := v.mayKeep(agent, key.Node, k.bytes); err != nil {
+		return nil, err
+	}
 	k.view.Publish(set)
 	v.keepNode(key, k)
 	if in != v.at {
@@ -213,16 +239,35 @@ func (v *Views) nodeView(agent string, key Key) (*ads.View, error) {
 // hold against an agent that has none. One that is there may be followed by all.
 const (
 	maxMade, MaxMadeOfNode = 1024, 128
+	// What views of more than one shape of a virtual node may take in bytes is freeBytes, and
+	// shapes times what one view of each of the agent's nodes takes: replicas on one host are few.
+	freeBytes, shapes = 64 << 20, 4
 )
 
 // mayMake refuses an agent that had too many views made. The caller holds mu.
 func (v *Views) mayMake(agent string, node proxy.Ref) error {
-	made, ofNode := 0, v.byMaker[agent][node]
+	all, ofNode := 0, v.byMaker[agent][node].views
 	for _, n := range v.byMaker[agent] {
-		made += n
+		all += n.views
 	}
-	if made >= maxMade || ofNode >= MaxMadeOfNode {
-		return fault.New(fault.Limit, "this agent has had %d views made, %d of them of %s, and %d and %d are the most: they are kept for %s after their last use", made, ofNode, node, maxMade, MaxMadeOfNode, viewIdle)
+	if all >= maxMade || ofNode >= MaxMadeOfNode {
+		return fault.New(fault.Limit, "this agent has had %d views made, %d of them of %s, and %d and %d are the most: they are kept for %s after their last use", all, ofNode, node, maxMade, MaxMadeOfNode, viewIdle)
+	}
+	return nil
+}
+
+// mayKeep refuses one more view, of so many bytes, to an agent whose views in many shapes take
+// too much. The first of each node is let be. The caller holds mu.
+func (v *Views) mayKeep(agent string, node proxy.Ref, more int) error {
+	if v.byMaker[agent][node].views == 0 {
+		return nil
+	}
+	all, one := more, 0
+	for _, n := range v.byMaker[agent] {
+		all, one = all+n.bytes, one+n.largest
+	}
+	if most := freeBytes + shapes*one; all > most {
+		return fault.New(fault.Limit, "the views that this agent has had made take %d bytes with one more of %s in another shape, and %d is the most: they are kept for %s after their last use", all, node, most, viewIdle)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package views
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"strings"
@@ -281,15 +282,54 @@ func TestTheViewsOfAnAgentAreCountedInAndOut(t *testing.T) {
 	for _, bind := range []string{"127.0.0.1", "127.0.0.2"} {
 		v.keepNode(key(bind), &keptView{maker: "a"})
 	}
-	if n := v.byMaker["a"][node]; n != 2 {
+	if n := v.byMaker["a"][node].views; n != 2 {
 		t.Errorf("%d are counted of 2", n)
 	}
 	v.dropNode(key("127.0.0.1"))
 	v.dropNode(key("127.0.0.1")) // it is gone
-	if n := v.byMaker["a"][node]; n != 1 {
+	if n := v.byMaker["a"][node].views; n != 1 {
 		t.Errorf("%d are counted of 1", n)
 	}
 	if v.dropNode(key("127.0.0.2")); len(v.byMaker) != 0 {
 		t.Errorf("%v are counted of none", v.byMaker)
+	}
+}
+
+// Shapes cost what a view takes: an agent that is taken over makes up as many as it may.
+func TestViewsInManyShapesAreBoundedInBytes(t *testing.T) {
+	v := New(Config{}, nil, nil, nil)
+	const large = 2 << 20
+	keep := func(node proxy.Ref) error {
+		if err := v.mayKeep("a", node, large); err != nil {
+			return err
+		}
+		v.keepNode(Key{node, proxy.Shape{Bind: fmt.Sprint(len(v.nodes))}}, &keptView{maker: "a", bytes: large})
+		return nil
+	}
+	n := 0
+	for keep(proxy.Node("m", "many")) == nil {
+		n++
+	}
+	if n*large < freeBytes || n*large > freeBytes+2*shapes*large {
+		t.Errorf("%d views of %d bytes", n, large)
+	}
+	for i := range 500 { // an agent of 500 nodes has one of each
+		if err := keep(proxy.Node("m", fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := v.mayKeep("another", proxy.Node("m", "many"), large); err != nil {
+		t.Errorf("another agent: %v", err)
+	}
+}
+
+// Who waited while others were made views, and is gone: nobody follows what would be made.
+func TestNoViewIsMadeForAStreamThatHasEnded(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	if _, err := v.nodeView(ctx, "one", Key{Node: proxy.Node("m", "a")}); !errors.Is(err, context.Canceled) || len(v.nodes) != 0 {
+		t.Errorf("%d views, %v", len(v.nodes), err)
 	}
 }
