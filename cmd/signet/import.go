@@ -32,7 +32,7 @@ func newImportAppMesh() *cobra.Command {
 		Short: "Bring in an App Mesh, with a report of every field",
 		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, and the JSON
 that aws appmesh create-… and update-… take and describe-… answers; as they are or as
-templates with placeholders: ${VAR}, {{ .VAR }}, in JSON $VAR in the place of a value.
+templates with placeholders: ${VAR}, {{ .VAR }}, $VAR (in JSON in a value's place).
 The form of each file is told by its content. Reports of each object whether it is complete, and of each field
 what became of it, then applies all of them in one call, or nothing.
 

@@ -1,5 +1,5 @@
 // Package placeholder fills what a template leaves open: ${VAR}, {{ .VAR }} or {{VAR}},
-// and in JSON a bare $VAR in the place of a value. A value whose name has a hyphen stands
+// in YAML $VAR of upper case, and in JSON $VAR in the place of a value. A value whose name has a hyphen stands
 // for that word wherever it stands alone, as walkthroughs have such as my-service-ARN. It works on text, before anything is
 // parsed, since some templates are no YAML until then.
 //
@@ -72,7 +72,8 @@ const (
 
 var (
 	// Names as shells have them; of templates' those with a path, as .Values.port.
-	inText   = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}|\{\{-?[ \t]{0,16}\.?([A-Za-z_][A-Za-z0-9_.]{0,127})[ \t]{0,16}-?\}\}`)
+	braced   = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}|\{\{-?[ \t]{0,16}\.?([A-Za-z_][A-Za-z0-9_.]{0,127})[ \t]{0,16}-?\}\}`)
+	inYAML   = regexp.MustCompile(braced.String() + `|\$([A-Z][A-Z0-9_]{0,127})\b`)
 	unbraced = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]{0,127})`)
 	mark     = regexp.MustCompile(string(markStart) + `([0-9]{1,6})` + string(markEnd))
 	name     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)
@@ -172,12 +173,16 @@ func quote(s string) string {
 // find lists the placeholders of a text in their order.
 func find(text string, form Form, values map[string]string) []found {
 	list := words(text, values)
+	inText := braced
+	if form == YAML {
+		inText = inYAML
+	}
 	for _, m := range inText.FindAllStringSubmatchIndex(text, maxUses+1) {
 		p := found{from: m[0], to: m[1]}
-		if m[2] >= 0 {
-			p.name = text[m[2]:m[3]]
-		} else {
-			p.name = text[m[4]:m[5]]
+		for i := 2; i < len(m); i += 2 {
+			if m[i] >= 0 {
+				p.name = text[m[i]:m[i+1]]
+			}
 		}
 		list = append(list, p)
 	}
