@@ -150,8 +150,8 @@ func (ru *ruler) targets(route string, targets []WeightedTargetSpec) {
 
 func (s *GatewayRouteSpec) check(ru *ruler) {
 	if r := s.GRPCRoute; r != nil {
-		if r.Match.ServiceName == "" && r.Match.Hostname == nil { // the CRD's description
-			ru.fail("spec.grpcRoute.match", "needs serviceName or hostname")
+		if r.Match.ServiceName == "" && r.Match.Hostname == nil && r.Match.Port == 0 { // the CRD's description; App Mesh took a port alone
+			ru.fail("spec.grpcRoute.match", "needs serviceName, hostname or port")
 		}
 		ru.grpcName("spec.grpcRoute.match.serviceName", r.Match.ServiceName)
 		ru.headers("spec.grpcRoute.match.metadata", r.Match.Metadata)
@@ -177,7 +177,7 @@ func (s *GatewayRouteSpec) check(ru *ruler) {
 				ru.fail(path+".action.rewrite.prefix.value", "%q must start with / and have no query, fragment or space", manifest.Clip(w.Prefix.Value))
 			}
 		}
-		ru.pathOrPrefix(path+".match", r.Match.Path, r.Match.Prefix, r.Match.Hostname == nil)
+		ru.pathOrPrefix(path+".match", r.Match.Path, r.Match.Prefix, r.Match.Hostname == nil && r.Match.Port == 0)
 		ru.headers(path+".match.headers", r.Match.Headers)
 		ru.queryParameters(path+".match.queryParameters", r.Match.QueryParameters)
 		ru.gatewayTarget(path, r.Action.Target)

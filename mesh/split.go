@@ -45,9 +45,12 @@ func otherForm(text string) string {
 	case awsJSON.MatchString(text), inBraces.MatchString(text) && !strings.Contains(text, `"apiVersion"`):
 		form = "the JSON of `aws appmesh`"
 	}
-	if form == "" {
+	switch form {
+	case "":
 		return ""
+	case "Terraform":
+		return "is " + form + ", which is not read yet: write the spec, whose fields have the same names, under apiVersion " +
+			GroupVersion + ", kind and metadata.name (docs/APPMESH.md)"
 	}
-	return "is " + form + ", which is not read yet: write the spec, whose fields have the same names, under apiVersion " +
-		GroupVersion + ", kind and metadata.name (docs/APPMESH.md)"
+	return "is " + form + ", which is not a manifest: signet import appmesh reads it (docs/APPMESH.md)"
 }

@@ -30,9 +30,10 @@ func newImportAppMesh() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "appmesh FILE|FOLDER…",
 		Short: "Bring in an App Mesh, with a report of every field",
-		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, and the JSON
-that aws appmesh create-… and update-… take and describe-… answers; as they are or as
-templates with placeholders: ${VAR}, {{ .VAR }}, $VAR (in JSON in a value's place).
+		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, the JSON that
+aws appmesh create-… and update-… take and describe-… answers, and CloudFormation
+templates, whose parameters --set and --vars give. Manifests and JSON may be templates,
+too, with placeholders: ${VAR}, {{ .VAR }}, $VAR (in JSON in a value's place).
 The form of each file is told by its content. Reports of each object whether it is complete, and of each field
 what became of it, then applies all of them in one call, or nothing.
 
@@ -49,6 +50,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
   signet import appmesh manifest.yaml.template --set MESH_NAME=shop --vars vars.env
   signet import appmesh mesh/ --dry-run -o crd | signet apply -f - --dry-run
   signet import appmesh spec.json --mesh shop --name web --set NAMESPACE=shop.local
+  signet import appmesh stack.yaml --set MeshName=shop --region eu-west-1
   kubectl get -o yaml meshes,virtualnodes,virtualservices -A | signet import appmesh -`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -64,7 +66,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 	recursive := c.Flags().BoolP("recursive", "R", false, "read the folders in a folder, too")
 	dry := c.Flags().Bool("dry-run", false, "report, write nothing, ask no server")
 	partial := c.Flags().Bool("partial", false, "apply what is complete although not all is")
-	set := c.Flags().StringArray("set", nil, "NAME=VALUE of a placeholder; may be repeated")
+	set := c.Flags().StringArray("set", nil, "NAME=VALUE of a placeholder or parameter; may be repeated")
 	vars := c.Flags().StringArray("vars", nil, "file of placeholders' values: NAME=VALUE lines, or a YAML mapping; may be repeated")
 	namespace := c.Flags().StringP("namespace", "n", "", "namespace of objects that name none, as kubectl's")
 	mesh := c.Flags().String("mesh", "", "mesh of objects that name none, where there is more than one")
@@ -107,8 +109,19 @@ func otherFlags(c *cobra.Command) func() (dialect.Options, error) {
 	kind := c.Flags().String("kind", "", "kind of the object whose JSON does not tell it")
 	router := c.Flags().String("router", "", "router of routes whose JSON names none")
 	gateway := c.Flags().String("gateway", "", "gateway of gateway routes whose JSON names none")
+	region := c.Flags().String("region", "", "AWS::Region of CloudFormation templates")
+	account := c.Flags().String("account-id", "", "AWS::AccountId of CloudFormation templates")
+	stack := c.Flags().String("stack-name", "", "AWS::StackName of CloudFormation templates")
+	exports := c.Flags().StringArray("import-value", nil, "NAME=VALUE of what another stack exports; may be repeated")
 	return func() (dialect.Options, error) {
-		o := dialect.Options{Name: *name, Router: *router, Gateway: *gateway}
+		o := dialect.Options{Name: *name, Router: *router, Gateway: *gateway, Region: *region, AccountID: *account, StackName: *stack, Exports: map[string]string{}}
+		for _, x := range *exports {
+			name, value, ok := strings.Cut(x, "=")
+			if !ok {
+				return o, usage(fmt.Errorf("--import-value %s: must be NAME=VALUE", x))
+			}
+			o.Exports[name] = value
+		}
 		if *kind == "" {
 			return o, nil
 		}

@@ -17,10 +17,12 @@ type Form string
 const (
 	CRD Form = "crd" // manifests of appmesh.k8s.aws/v1beta2
 	AWS Form = "aws" // JSON of `aws appmesh`, what it is given and what it answers
+	// CloudFormation is a template, in YAML or JSON.
+	CloudFormation Form = "cfn"
 )
 
 // Forms lists the forms that are read.
-func Forms() []string { return []string{string(CRD), string(AWS)} }
+func Forms() []string { return []string{string(CRD), string(AWS), string(CloudFormation)} }
 
 var (
 	anAPIVersion   = regexp.MustCompile(`(?m)^[\s{]*"?apiVersion"?\s*:`)
@@ -41,7 +43,7 @@ func formOf(f dialect.File) (form Form, why string) {
 	case configDump.MatchString(text):
 		return "", "an Envoy config dump is not read yet"
 	case cloudFormation.MatchString(text):
-		return "", "a CloudFormation template is not read yet"
+		return CloudFormation, ""
 	case terraform.MatchString(text):
 		return "", "Terraform is not read yet"
 	case awsNames.MatchString(text), awsInput.MatchString(text):

@@ -7,6 +7,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/dialect/aws"
+	"signet.example/mesh/dialect/cloudformation"
 	"signet.example/mesh/dialect/crd"
 	"signet.example/mesh/placeholder"
 )
@@ -17,7 +18,8 @@ type Options struct {
 	Form Form
 	// Namespace and Mesh are those of objects that name none.
 	Namespace, Mesh string
-	// Other is what the other forms leave open, beside the mesh.
+	// Other is what the other forms leave open, beside the mesh and the parameters of
+	// templates, which are Values.
 	Other dialect.Options
 	// Values are those of placeholders, each checked by [placeholder.CheckValue].
 	Values map[string]string
@@ -95,7 +97,7 @@ type Report struct {
 // Read finds what all files have.
 func Read(files []dialect.File, o Options) *Report {
 	other := o.Other
-	other.Mesh = o.Mesh
+	other.Mesh, other.Parameters = o.Mesh, o.Values
 	in := &reading{given: o, drafts: dialect.NewDrafts(other), filled: map[string]*placeholder.Filled{}, used: map[string]bool{}}
 	for _, f := range files {
 		in.file(f)
@@ -120,6 +122,13 @@ func (in *reading) file(f dialect.File) {
 	}
 	in.files = append(in.files, File{Name: f.Name, Form: form, Why: why})
 	if form == "" {
+		return
+	}
+	if form == CloudFormation { // its ${NAME} is its own
+		for name := range in.given.Values {
+			in.used[name] = in.used[name] || strings.Contains(string(f.Content), name)
+		}
+		cloudformation.Read(in.drafts, f)
 		return
 	}
 	filled, err := placeholder.Fill(string(f.Content), textOf(form, f), in.given.Values)

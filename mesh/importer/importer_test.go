@@ -79,8 +79,8 @@ func TestTheFormOfAFileIsToldByItsContent(t *testing.T) {
 	for text, want := range map[string]string{
 		"apiVersion: v1\nkind: Pod\n":                      "crd",
 		`{"apiVersion": "appmesh.k8s.aws/v1beta2"}`:        "crd",
-		"AWSTemplateFormatVersion: 2010-09-09\n":           "CloudFormation",
-		"Resources:\n  A:\n    Type: AWS::AppMesh::Mesh\n": "CloudFormation",
+		"AWSTemplateFormatVersion: 2010-09-09\n":           "cfn",
+		"Resources:\n  A:\n    Type: AWS::AppMesh::Mesh\n": "cfn",
 		`{"spec": {}}`:                                            "aws",
 		`{"virtualNode": {"meshName": "m"}}`:                      "aws",
 		`{"version": 4, "terraform_version": "1.5.0"}`:            "Terraform",

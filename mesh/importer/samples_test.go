@@ -173,6 +173,29 @@ func TestTheSamplesOfTheCLIComeInAndNothingIsDropped(t *testing.T) {
 	golden(t, "testdata/aws.golden", b.String())
 }
 
+func TestTheSamplesOfCloudFormationComeInAndNothingIsDropped(t *testing.T) {
+	names := samples(t, importer.CloudFormation)
+	if len(names) != 13 {
+		t.Errorf("%d samples: %v", len(names), names)
+	}
+	o := importer.Options{Values: vars(t, "cfn.vars"), Other: dialect.Options{
+		Region: "eu-west-1", AccountID: "111122223333", StackName: "stack",
+		Exports: map[string]string{
+			"yelb:Mesh": "yelb", "RootCA": "arn:aws:acm-pca:eu-west-1:111122223333:certificate-authority/r",
+			"AppMeshCert": "arn:aws:acm:eu-west-1:111122223333:certificate/c", "EXTLB": "ext.example",
+		},
+	}}
+	var b strings.Builder
+	for _, name := range names {
+		r := importer.Read([]dialect.File{sample(t, name)}, o)
+		b.WriteString(row(r))
+		if r.Counts[dialect.Dropped]+r.Counts[dialect.Missing] > 0 {
+			t.Errorf("%s: %v", name, r.Counts)
+		}
+	}
+	golden(t, "testdata/cfn.golden", b.String())
+}
+
 // What is bare in JSON is no JSON without a value, and a text where one can stand.
 func TestABarePlaceholderOfJSONIsATextUntilItHasAValue(t *testing.T) {
 	name := "howto-outlier-detection__mesh_front-vn.json"
