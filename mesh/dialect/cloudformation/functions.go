@@ -327,10 +327,10 @@ func (t *template) importValue(at, name manifest.Node) manifest.Node {
 	if name.Is() != manifest.Scalar {
 		return at.Opaque("${ImportValue:"+name.Text()+"}", cmp.Or(name.Why(), "the name of Fn::ImportValue is no text"))
 	}
-	if value, ok := t.Options.Exports[name.Text()]; ok {
+	if value, ok := t.drafts.Options.Exports[name.Text()]; ok {
 		return at.String(value)
 	}
-	switch value := t.Exported(name.Text()); value.Is() {
+	switch value := t.drafts.Exported(name.Text()); value.Is() {
 	case manifest.Scalar:
 		return at.String(value.Text())
 	case manifest.Opaque:

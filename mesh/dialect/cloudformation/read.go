@@ -75,9 +75,9 @@ func (t *template) read() {
 		case strings.HasPrefix(m.Name, "Fn::"):
 			t.incomplete(m, path, "object", "only AWS knows which resources "+m.Name+" makes")
 		case !ours:
-			t.AddContext(dialect.ObjectAt(m.Key(), path, typ, m.Name))
+			t.drafts.AddContext(dialect.ObjectAt(m.Key(), path, typ, m.Name))
 		case !known:
-			t.Note(typ+" "+m.Name, dialect.Refused, m.Key(), path+".Type", "App Mesh has no such type")
+			t.drafts.Note(typ+" "+m.Name, dialect.Refused, m.Key(), path+".Type", "App Mesh has no such type")
 		default:
 			t.resource(m, path, k)
 		}
@@ -86,15 +86,15 @@ func (t *template) read() {
 
 func (t *template) incomplete(m manifest.Member, path, kind, why string) {
 	o := dialect.ObjectAt(m.Key(), path, kind, m.Name)
-	t.Note(o.String(), dialect.Missing, m.Key(), path, "cannot be known: "+why)
-	t.AddIncomplete(o)
+	t.drafts.Note(o.String(), dialect.Missing, m.Key(), path, "cannot be known: "+why)
+	t.drafts.AddIncomplete(o)
 }
 
 func (t *template) resource(m manifest.Member, path string, k kind) {
 	if condition := m.Value.Get("Condition"); condition.Is() == manifest.Scalar {
 		switch is, why := t.condition(condition.Text()); is {
 		case no:
-			t.Note(string(k.Kind)+" "+m.Name, dialect.Dropped, condition, path+".Condition", "condition "+condition.Text()+" does not hold: there is no such resource")
+			t.drafts.Note(string(k.Kind)+" "+m.Name, dialect.Dropped, condition, path+".Condition", "condition "+condition.Text()+" does not hold: there is no such resource")
 			return
 		case unknown:
 			t.incomplete(m, path, string(k.Kind), why)
@@ -116,17 +116,17 @@ func (t *template) resource(m manifest.Member, path string, k kind) {
 	}
 	if x.Name.Value.Is() == manifest.Null {
 		x.Name.Value = m.Key().String(t.generated(m.Name))
-		t.Note(string(k.Kind)+" "+x.Name.Value.Text(), dialect.Defaulted, m.Key(), x.Name.Written, "is "+x.Name.Value.Text()+", where CloudFormation makes a name with random letters")
+		t.drafts.Note(string(k.Kind)+" "+x.Name.Value.Text(), dialect.Defaulted, m.Key(), x.Name.Written, "is "+x.Name.Value.Text()+", where CloudFormation makes a name with random letters")
 	}
 	if k.parent != "" {
 		x.Parent = property(k.parent)
 	}
 	for _, p := range properties.Members() {
 		if why := besides(p.Name, k); why != "" {
-			t.Note(string(k.Kind)+" "+x.Name.Value.Text(), dialect.Dropped, p.Key(), path+p.Name, why)
+			t.drafts.Note(string(k.Kind)+" "+x.Name.Value.Text(), dialect.Dropped, p.Key(), path+p.Name, why)
 		}
 	}
-	t.Add(x)
+	t.drafts.Add(x)
 }
 
 // besides returns why a property is dropped, "" for one that is not.
@@ -144,7 +144,7 @@ func besides(name string, k kind) string {
 
 // generated is the name of a resource that has none.
 func (t *template) generated(logical string) string {
-	if stack := t.Options.StackName; stack != "" {
+	if stack := t.drafts.Options.StackName; stack != "" {
 		return stack + "-" + logical
 	}
 	return logical

@@ -11,7 +11,7 @@ import (
 
 // template is one that is being read.
 type template struct {
-	*dialect.Drafts
+	drafts *dialect.Drafts
 
 	parameters, mappings, conditions, resources, outputs manifest.Node
 
@@ -29,7 +29,7 @@ const (
 
 func newTemplate(d *dialect.Drafts, root manifest.Node) *template {
 	return &template{
-		Drafts: d, open: map[string]bool{},
+		drafts: d, open: map[string]bool{},
 		parameters: root.Get("Parameters"), mappings: root.Get("Mappings"), conditions: root.Get("Conditions"),
 		resources: root.Get("Resources"), outputs: root.Get("Outputs"),
 	}
@@ -38,10 +38,10 @@ func newTemplate(d *dialect.Drafts, root manifest.Node) *template {
 // checkParameters refuses given values that the template does not allow.
 func (t *template) checkParameters() {
 	for _, p := range t.parameters.Members() {
-		given, ok := t.Options.Parameters[p.Name]
+		given, ok := t.drafts.Options.Parameters[p.Name]
 		allowed := p.Value.Get("AllowedValues").Items()
 		if ok && len(allowed) > 0 && !slices.ContainsFunc(allowed, func(a manifest.Node) bool { return a.Text() == given }) {
-			t.Note("", dialect.Refused, p.Key(), "Parameters."+p.Name, fmt.Sprintf("%q is none of its AllowedValues", manifest.Clip(given)))
+			t.drafts.Note("", dialect.Refused, p.Key(), "Parameters."+p.Name, fmt.Sprintf("%q is none of its AllowedValues", manifest.Clip(given)))
 		}
 	}
 }
@@ -53,7 +53,7 @@ func (t *template) offerExports() {
 		if name.Is() != manifest.Scalar {
 			continue
 		}
-		t.Export(name.Text(), func() manifest.Node {
+		t.drafts.Export(name.Text(), func() manifest.Node {
 			return t.once("export "+name.Text(), o.Key(), func() manifest.Node { return t.eval(o.Value.Get("Value")) })
 		})
 	}
@@ -72,7 +72,7 @@ func (t *template) once(name string, at manifest.Node, eval func() manifest.Node
 // parameter is the value of a parameter where it is referred to.
 func (t *template) parameter(at manifest.Node, name string, p manifest.Node) manifest.Node {
 	typ := p.Get("Type").Text()
-	text, given := t.Options.Parameters[name]
+	text, given := t.drafts.Options.Parameters[name]
 	if !given {
 		value := p.Get("Default")
 		switch {
@@ -96,7 +96,7 @@ func (t *template) parameter(at manifest.Node, name string, p manifest.Node) man
 // pseudo is the value of a pseudo parameter.
 func (t *template) pseudo(at manifest.Node, name string) manifest.Node {
 	value := map[string]string{
-		"AWS::Region": t.Options.Region, "AWS::AccountId": t.Options.AccountID, "AWS::StackName": t.Options.StackName,
+		"AWS::Region": t.drafts.Options.Region, "AWS::AccountId": t.drafts.Options.AccountID, "AWS::StackName": t.drafts.Options.StackName,
 		"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com",
 	}[name]
 	if value == "" {
@@ -123,7 +123,7 @@ func (t *template) nameOf(at manifest.Node, logical, property string, k kind) ma
 
 // arnOf is the ARN of App Mesh's resource.
 func (t *template) arnOf(at manifest.Node, logical string, k kind) manifest.Node {
-	text, why := "arn:aws:appmesh:"+t.Options.Region+":"+t.Options.AccountID+":mesh", ""
+	text, why := "arn:aws:appmesh:"+t.drafts.Options.Region+":"+t.drafts.Options.AccountID+":mesh", ""
 	add := func(before, property string) {
 		n := t.nameOf(at, logical, property, k)
 		if n.Is() == manifest.Opaque {
