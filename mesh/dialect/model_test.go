@@ -3,10 +3,13 @@ package dialect_test
 import (
 	"encoding/json"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"signet.example/mesh"
 	"signet.example/mesh/dialect"
@@ -279,6 +282,92 @@ func TestEveryPathOfTheModelIsTaken(t *testing.T) {
 		}
 		if all != 505 {
 			t.Errorf("%s: %d paths", f.name, all)
+		}
+	}
+}
+
+// random makes a structure with a random choice of its members, in agreement with each other.
+func (m model) random(of string, r *rand.Rand) map[string]any {
+	out := m.structure(of, nil)
+	s := m[of]
+	if s.Union || slices.Contains(prose, of) {
+		clear(out)
+		names := slices.Sorted(maps.Keys(s.Members))
+		names = slices.DeleteFunc(names, func(name string) bool { return name == "priority" })
+		name := names[r.IntN(len(names))]
+		out[name] = m.randomValue(s.Members[name].Shape, name, r)
+		return out
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Members)) {
+		if out[name] != nil || r.IntN(2) == 0 {
+			out[name] = m.randomValue(s.Members[name].Shape, name, r)
+		}
+	}
+	switch of {
+	case "HttpRouteMatch", "HttpGatewayRouteMatch":
+		delete(out, []string{"path", "prefix"}[r.IntN(2)])
+		if out["path"] == nil {
+			out["prefix"] = "/a"
+		}
+	case "HttpGatewayRoute":
+		if rewrite, ok := out["action"].(map[string]any)["rewrite"].(map[string]any); ok { // AM-crossfield: of what it matches by
+			if out["match"].(map[string]any)["path"] == nil {
+				delete(rewrite, "path")
+			} else {
+				delete(rewrite, "prefix")
+			}
+		}
+	case "GrpcRouteMatch", "GrpcGatewayRouteMatch":
+		out["serviceName"] = "a"
+	case "Listener", "VirtualGatewayListener":
+		protocol := []string{"grpc", "http", "http2", "tcp"}[r.IntN(len(m[s.Members["connectionPool"].Shape].Members))]
+		out["portMapping"] = map[string]any{"port": 8080, "protocol": protocol}
+		for _, name := range []string{"timeout", "connectionPool"} {
+			if shape := s.Members[name].Shape; out[name] != nil {
+				out[name] = map[string]any{protocol: m.randomValue(m[shape].Members[protocol].Shape, protocol, r)}
+			}
+		}
+	}
+	return out
+}
+
+func (m model) randomValue(of, name string, r *rand.Rand) any {
+	switch s := m[of]; {
+	case s.Type == "structure":
+		return m.random(of, r)
+	case s.Type == "list":
+		return []any{m.randomValue(s.Member.Shape, name, r)}
+	case len(s.Enum) > 0:
+		return s.Enum[r.IntN(len(s.Enum))]
+	case s.Type == "boolean":
+		return r.IntN(2) == 0
+	}
+	return m.make(of, name, nil)
+}
+
+// Specs that the model allows are accepted, in both forms alike, and come back the same.
+func TestSpecsGeneratedFromTheModelAreAccepted(t *testing.T) {
+	m, seeds := readModel(t), uint64(60)
+	if os.Getenv("SOAK") == "1" {
+		seeds = 600
+	}
+	for _, o := range objects {
+		for seed := range seeds {
+			spec := m.random(o.shape, rand.New(rand.NewPCG(seed, 8)))
+			var first []*mesh.Resource
+			for _, f := range forms {
+				found, text := f.try(t, o, spec)
+				if len(found.Resources) != 1 {
+					t.Fatalf("%s, %s %d: %v\n%s", f.name, o.kind, seed, found.Findings, text)
+				}
+				if first == nil {
+					first = found.Resources
+				}
+				if d := cmp.Diff(first, found.Resources, same...); d != "" {
+					t.Fatalf("%s, %s %d: %s\n%s", f.name, o.kind, seed, d, text)
+				}
+				back(t, f.name, found.Resources)
+			}
 		}
 	}
 }
