@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -21,17 +20,20 @@ func newExport() *cobra.Command {
 		Use:   "export",
 		Short: "Write what the server has of App Mesh for others to read",
 		Long: `Writes the objects of App Mesh that the server has, after defaults, in a form that
-others read: crd are manifests of appmesh.k8s.aws/v1beta2, without loss. What a form
-cannot say is listed on standard error, and the exit code is 3.
+others read: crd are manifests of appmesh.k8s.aws/v1beta2, without loss; aws is JSON,
+one input of aws appmesh create-… after the other, in an order in which they can be
+created; cfn is a CloudFormation template. What a form cannot say is listed on standard
+error, and the exit code is 3.
 Signet's own kinds are none of App Mesh's: signet get has them.`,
 		Example: `  signet export -f crd > mesh.yaml
-  signet export -f crd --mesh shop --to mesh/`,
+  signet export -f crd --mesh shop --to mesh/
+  signet export -f cfn --mesh shop > template.yaml`,
 		Args: noArgs,
 	}
 	socketFlag(c)
 	form := c.Flags().StringP("format", "f", "crd", "form to write: "+strings.Join(exporter.Forms(), ", "))
 	mesh := c.Flags().String("mesh", "", "only of this mesh")
-	to := c.Flags().String("to", "", "folder for one file an object, in place of standard output; none of them may exist")
+	to := c.Flags().String("to", "", "folder for one file for each object, in place of standard output; none of them may exist")
 	completeFlag(c, "mesh", "meshes")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(exporter.Forms(), cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
 	_ = c.MarkFlagDirname("to")                                                                                              // the same
@@ -68,11 +70,7 @@ func writeExport(c *cobra.Command, e *exporter.Export, to string) error {
 			return err
 		}
 	} else {
-		var texts [][]byte
-		for _, p := range e.Parts {
-			texts = append(texts, p.Content)
-		}
-		if _, err := c.OutOrStdout().Write(bytes.Join(texts, []byte("---\n"))); err != nil {
+		if _, err := c.OutOrStdout().Write(e.Text()); err != nil {
 			return err
 		}
 	}

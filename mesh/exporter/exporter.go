@@ -6,6 +6,7 @@
 package exporter
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"net/url"
@@ -13,6 +14,9 @@ import (
 	"strings"
 
 	"signet.example/mesh"
+	"signet.example/mesh/dialect"
+	"signet.example/mesh/dialect/aws"
+	"signet.example/mesh/dialect/cloudformation"
 )
 
 // Stored is an object as a server has it: its key, and its manifest after defaults.
@@ -32,10 +36,21 @@ type Export struct {
 	Losses []string
 	// Others counts the objects that are none of App Mesh's.
 	Others int
+
+	between string
 }
 
-// Forms are those that are written.
-func Forms() []string { return []string{"crd"} }
+// Text is all parts together, as import reads them.
+func (e *Export) Text() []byte {
+	var texts [][]byte
+	for _, p := range e.Parts {
+		texts = append(texts, p.Content)
+	}
+	return bytes.Join(texts, []byte(e.between))
+}
+
+// Forms are those that are written, as import calls them.
+func Forms() []string { return []string{"crd", "aws", "cfn"} }
 
 // Write writes objects in a form of Forms, referents before what refers to them.
 func Write(form string, stored []Stored) (*Export, error) {
@@ -56,11 +71,34 @@ func Write(form string, stored []Stored) (*Export, error) {
 	slices.SortStableFunc(resources, func(a, b *mesh.Resource) int {
 		return cmp.Or(strings.Compare(a.Mesh, b.Mesh), rank(a.Kind)-rank(b.Kind), strings.Compare(a.Name, b.Name))
 	})
-	if form != "crd" {
+	if len(resources) == 0 {
+		return e, nil
+	}
+	var losses []dialect.Finding
+	switch form {
+	case "crd":
+		e.between = "---\n"
+		for _, r := range resources {
+			e.Parts = append(e.Parts, Part{File: fileOf(r) + ".yaml", Content: r.Encode()})
+		}
+	case "aws":
+		inputs, lost, err := aws.Write(resources)
+		if err != nil {
+			return nil, err
+		}
+		losses = lost
+		for i, in := range inputs {
+			e.Parts = append(e.Parts, Part{File: fmt.Sprintf("%05d_%s_%s.json", i+1, in.Command, url.PathEscape(in.Name)), Content: in.JSON})
+		}
+	case "cfn":
+		template, lost := cloudformation.Write(resources)
+		losses = lost
+		e.Parts = []Part{{File: "template.yaml", Content: template}}
+	default:
 		return nil, fmt.Errorf("%q is not a form that is written: %s", form, strings.Join(Forms(), ", "))
 	}
-	for _, r := range resources {
-		e.Parts = append(e.Parts, Part{File: fileOf(r) + ".yaml", Content: r.Encode()})
+	for _, l := range losses {
+		e.Losses = append(e.Losses, l.What+": "+l.Path+": "+l.Text)
 	}
 	return e, nil
 }

@@ -1,7 +1,7 @@
 package exporter_test
 
 import (
-	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,8 +10,7 @@ import (
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/exporter"
 	"signet.example/mesh/importer"
-	"signet.example/mesh/placeholder"
-	"signet.example/test/parts"
+	"signet.example/test/samples"
 )
 
 const group = "apiVersion: appmesh.k8s.aws/v1beta2\nkind: "
@@ -50,48 +49,59 @@ func TestWhatIsExportedNamesItsMeshWhereThereAreSeveral(t *testing.T) {
 	}
 }
 
-// Every object of the samples that comes in goes out and comes in again the same, with
-// nothing dropped, defaulted or lost.
+// objects are those that could be read, in CRD form.
+func objects(r *importer.Report) (stored []exporter.Stored, byName map[string]string) {
+	byName = map[string]string{}
+	for _, o := range r.Objects {
+		if text := o.Encode(); text != nil {
+			stored = append(stored, exporter.Stored{Kind: o.Kind, Mesh: o.Mesh, Name: o.Name, Manifest: string(text)})
+			byName[o.Kind+" "+o.Name] = string(text)
+		}
+	}
+	return stored, byName
+}
+
+// Every object of the samples that comes in goes out into the form that it came in, and
+// comes in again the same, with nothing dropped, defaulted or lost.
 func TestSamplesAreExportedIntoTheirFormAndImportedAgainTheSame(t *testing.T) {
-	content, err := os.ReadFile("../importer/testdata/crd.vars")
-	if err != nil {
-		t.Fatal(err)
-	}
-	values, err := placeholder.ParseVars("crd.vars", content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(parts.Shared(t, "appmesh", "samples"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	n := 0
-	for _, entry := range entries {
-		content, err := os.ReadFile(parts.Shared(t, "appmesh", "samples", entry.Name()))
+	for _, form := range exporter.Forms() {
+		for _, name := range samples.Of(t, importer.Form(form)) {
+			stored, want := objects(samples.Import(t, importer.Form(form), name))
+			e, err := exporter.Write(form, stored)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := importer.Read([]dialect.File{{Name: "again", Content: e.Text()}}, importer.Options{})
+			_, got := objects(again)
+			if d := cmp.Diff(want, got); d != "" || len(e.Losses) > 0 || again.Counts[dialect.Dropped]+again.Counts[dialect.Missing] > 0 {
+				t.Errorf("%s: %v %v %s", name, e.Losses, again.Findings, d)
+			}
+			n += len(got)
+		}
+	}
+	if n < 190 {
+		t.Errorf("only %d objects", n)
+	}
+}
+
+// What a form cannot say is listed, and all else comes back by way of it.
+func TestWhatAnotherFormCannotSayIsListedByObjectAndField(t *testing.T) {
+	node := exporter.Stored{Kind: "VirtualNode", Mesh: "one", Name: "a", Manifest: group + "VirtualNode\nmetadata: {name: a, labels: {x: y}}\nspec: {meshRef: {name: one}, podSelector: {matchLabels: {app: a}}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n"}
+	for _, form := range []string{"aws", "cfn"} {
+		e, err := exporter.Write(form, []exporter.Stored{node})
 		if err != nil {
 			t.Fatal(err)
 		}
-		first := importer.Read([]dialect.File{{Name: entry.Name(), Content: content}}, importer.Options{Values: values})
-		var stored []exporter.Stored
-		want := map[string]string{}
-		for _, o := range first.Objects {
-			if o.Encode() != nil {
-				stored = append(stored, exporter.Stored{Kind: o.Kind, Mesh: o.Mesh, Name: o.Name, Manifest: string(o.Encode())})
-				want[o.Kind+" "+o.Name] = string(o.Encode())
-			}
+		if !slices.ContainsFunc(e.Losses, func(l string) bool { return strings.HasPrefix(l, "VirtualNode a: spec.podSelector: ") }) {
+			t.Errorf("%s: %v", form, e.Losses)
 		}
-		e, text := export(t, stored...)
-		again := importer.Read([]dialect.File{{Name: "again.yaml", Content: []byte(text)}}, importer.Options{})
-		got := map[string]string{}
-		for _, o := range again.Objects {
-			got[o.Kind+" "+o.Name] = string(o.Encode())
-			n++
-		}
-		if d := cmp.Diff(want, got); d != "" || len(e.Losses) > 0 || again.Counts[dialect.Dropped]+again.Counts[dialect.Defaulted] > 0 {
-			t.Errorf("%s: %v %s", entry.Name(), e.Losses, d)
+		again := importer.Read([]dialect.File{{Name: "again", Content: e.Text()}}, importer.Options{})
+		if len(again.Objects) != 1 || !strings.Contains(string(again.Objects[0].Encode()), "port: 80") {
+			t.Errorf("%s: %v", form, again.Findings)
 		}
 	}
-	if n < 80 {
-		t.Errorf("only %d objects", n)
+	if _, err := exporter.Write("xml", []exporter.Stored{node}); err == nil {
+		t.Error("xml is written")
 	}
 }

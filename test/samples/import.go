@@ -1,0 +1,89 @@
+package samples
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"signet.example/mesh"
+	"signet.example/mesh/dialect"
+	"signet.example/mesh/importer"
+	"signet.example/mesh/placeholder"
+	"signet.example/test/parts"
+)
+
+// File is a walkthrough as it is, whatever its form.
+func File(t testing.TB, name string) dialect.File {
+	t.Helper()
+	content, err := os.ReadFile(parts.Shared(t, "appmesh", "samples", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dialect.File{Name: name, Content: content}
+}
+
+// Of are the names of the walkthroughs in a form.
+func Of(t testing.TB, form importer.Form) []string {
+	t.Helper()
+	entries, err := os.ReadDir(parts.Shared(t, "appmesh", "samples"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Name() == "index.md" {
+			continue
+		}
+		if importer.Read([]dialect.File{File(t, e.Name())}, importer.Options{}).Files[0].Form == form {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// aside is what the commands of the walkthroughs said beside their files.
+var aside = map[string]dialect.Options{
+	"howto-ingress-gateway__mesh_colorgateway-vg.json":                            {Name: "colorgateway"},
+	"howto-ingress-gateway__mesh_colorteller-white-vn-tls.json":                   {Name: "colorteller-white"},
+	"howto-ingress-gateway__mesh_mesh.json":                                       {Name: "shop", Kind: mesh.KindMesh},
+	"howto-mutual-tls-file-provided__mesh_updates_colorteller-vn-strict-tls.json": {Name: "colorteller"},
+}
+
+// around is what stood in App Mesh already when a file was given.
+var around = map[string]string{
+	"howto-grpc__mesh_route-retries.json":      `{"virtualRouterName": "virtual-router", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "grpc"}}]}}`,
+	"howto-http2__mesh_route-red-retries.json": `{"virtualRouterName": "virtual-router", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "http2"}}]}}`,
+}
+
+// Import brings a walkthrough in, with what it takes for granted.
+func Import(t testing.TB, form importer.Form, name string) *importer.Report {
+	t.Helper()
+	files := []dialect.File{File(t, name)}
+	if text := around[name]; text != "" {
+		files = append(files, dialect.File{Name: "around.json", Content: []byte(text)})
+	}
+	o := importer.Options{Values: vars(t, form), Other: aside[name]}
+	if form == importer.CloudFormation {
+		o.Other.Region, o.Other.AccountID, o.Other.StackName = "eu-west-1", "111122223333", "stack"
+		o.Other.Exports = map[string]string{
+			"yelb:Mesh": "yelb", "RootCA": "arn:aws:acm-pca:eu-west-1:111122223333:certificate-authority/r",
+			"AppMeshCert": "arn:aws:acm:eu-west-1:111122223333:certificate/c", "EXTLB": "ext.example",
+		}
+	}
+	return importer.Read(files, o)
+}
+
+// vars are what the walkthroughs of a form leave open.
+func vars(t testing.TB, form importer.Form) map[string]string {
+	t.Helper()
+	file := filepath.Join(parts.Root(), "mesh", "importer", "testdata", string(form)+".vars")
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := placeholder.ParseVars(file, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
