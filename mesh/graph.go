@@ -117,13 +117,27 @@ type Listener struct {
 	Protocol string
 	Timeout  Timeout
 	Probe    *Probe // nil: clients do not probe
-	TLS      *TLS   // nil: managed (D17)
+	Pool     Pool
+	Outliers *Outliers // nil: clients eject nothing
+	TLS      *TLS      // nil: managed (D17)
 }
 
 // Timeout bounds a request and a silent stream; 0 means no bound.
 type Timeout struct {
 	PerRequest time.Duration
 	Idle       time.Duration
+}
+
+// Pool is how much of the application a proxy takes up at once; 0 means no bound.
+type Pool struct {
+	Connections, Pending, Requests uint32
+}
+
+// Outliers is when clients leave an endpoint alone that answers with errors.
+type Outliers struct {
+	Errors         uint32 // in succession
+	Interval, Base time.Duration
+	Percent        uint32 // of all endpoints, at most
 }
 
 // Probe is how clients check one endpoint of a listener.

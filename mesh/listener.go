@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"math"
 	"time"
 )
 
@@ -23,7 +24,31 @@ func resolveListener(l *VirtualNodeListener) Listener {
 		t = cmp.Or(l.Timeout.HTTP, l.Timeout.HTTP2, l.Timeout.GRPC)
 	}
 	out.Timeout = resolveTimeout(t)
+	if l.ConnectionPool != nil {
+		out.Pool = resolvePool(l.ConnectionPool)
+	}
+	if o := l.OutlierDetection; o != nil {
+		out.Outliers = &Outliers{
+			Errors: bound(o.MaxServerErrors), Interval: o.Interval.Std(), Base: o.BaseEjectionDuration.Std(), Percent: bound(o.MaxEjectionPercent),
+		}
+	}
 	return out
+}
+
+// resolvePool: of the members exactly one is there.
+func resolvePool(p *VirtualNodeConnectionPool) Pool {
+	if h := p.HTTP; h != nil {
+		return Pool{Connections: bound(h.MaxConnections), Pending: bound(h.MaxPendingRequests)}
+	}
+	if m := cmp.Or(p.HTTP2, p.GRPC); m != nil {
+		return Pool{Requests: bound(m.MaxRequests)}
+	}
+	return Pool{}
+}
+
+// bound is a number as Envoy has it. App Mesh's own "no bound" is the largest.
+func bound(n int64) uint32 {
+	return uint32(min(n, math.MaxInt32)) //nolint:gosec // its check has it at 0 or more
 }
 
 // resolveTimeout: 0 switches a bound off, absence means the default.

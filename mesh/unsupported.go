@@ -5,7 +5,7 @@ package mesh
 //
 //	Mesh              egressFilter; meshServiceDiscovery absent or IPv4_ONLY, IPv4_PREFERRED
 //	VirtualNode       listeners of protocols http, http2, grpc: portMapping, healthCheck on the listener's
-//	                  port, timeout, tls (mode; certificate acm, or sds named by a SPIFFE ID;
+//	                  port, timeout, connectionPool, outlierDetection, tls (mode; certificate acm, or sds named by a SPIFFE ID;
 //	                  validation.trust sds named by a trust domain ID; exact SPIFFE IDs as
 //	                  subjectAlternativeNames)
 //	                  serviceDiscovery.dns, none, or awsCloudMap, which is not asked: endpoints are
@@ -90,8 +90,10 @@ func (u *lacking) logging(l *Logging) {
 
 func (u *lacking) listener(path string, l *VirtualNodeListener) {
 	u.protocol(path+".portMapping.protocol", l.PortMapping.Protocol)
-	u.when(l.ConnectionPool != nil, path+".connectionPool", "connection pools")
-	u.when(l.OutlierDetection != nil, path+".outlierDetection", "outlier detection")
+	if o := l.OutlierDetection; o != nil {
+		u.when(o.Interval.Value == 0, path+".outlierDetection.interval.value", "an interval of 0; it must be more")
+		u.when(o.BaseEjectionDuration.Value == 0, path+".outlierDetection.baseEjectionDuration.value", "an ejection of no time; it must be more than 0")
+	}
 	if h := l.HealthCheck; h != nil && h.Protocol == ProtocolGRPC {
 		own := l.PortMapping.Protocol
 		u.when(own != ProtocolGRPC && own != ProtocolHTTP2, path+".healthCheck.protocol", "a check by grpc of a listener of "+own+", since it is a call of grpc.health.v1; check by "+own+", or make the listener one of grpc or http2")

@@ -66,6 +66,7 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 		// An endpoint that was removed is gone, even if it still answers probes.
 		IgnoreHealthOnHostRemoval: true,
 		HealthChecks:              healthChecks(e.node, l),
+		OutlierDetection:          outliers(l.Outliers),
 		TypedExtensionProtocolOptions: b.options(speaking(l.Protocol, &httpv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 				IdleTimeout:                 duration(b.life.upstreamIdle),
@@ -119,7 +120,7 @@ func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster 
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:                duration(connectTimeout),
-		CircuitBreakers:               unlimited(),
+		CircuitBreakers:               pool(l.Pool),
 		LoadAssignment:                fixed(name, b.appAddress(l.Port)),
 		TypedExtensionProtocolOptions: b.options(speaking(l.Protocol, &httpv3.HttpProtocolOptions{})),
 	}
@@ -165,4 +166,36 @@ func unlimited() *clusterv3.CircuitBreakers {
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 		MaxConnections: most(), MaxPendingRequests: most(), MaxRequests: most(), MaxRetries: most(),
 	}}}
+}
+
+// pool is what a listener declares of its application; App Mesh had it here, and not at
+// the clients (AM-clusters).
+func pool(p mesh.Pool) *clusterv3.CircuitBreakers {
+	c := unlimited()
+	t := c.GetThresholds()[0]
+	for _, bound := range []struct {
+		to **wrapperspb.UInt32Value
+		at uint32
+	}{{&t.MaxConnections, p.Connections}, {&t.MaxPendingRequests, p.Pending}, {&t.MaxRequests, p.Requests}} {
+		if bound.at > 0 {
+			*bound.to = wrapperspb.UInt32(bound.at)
+		}
+	}
+	return c
+}
+
+// outliers ejects an endpoint for errors in succession, as declared, and for nothing else:
+// by Envoy's default its share of successes would count, too.
+func outliers(o *mesh.Outliers) *clusterv3.OutlierDetection {
+	if o == nil {
+		return nil
+	}
+	return &clusterv3.OutlierDetection{
+		Consecutive_5Xx:          wrapperspb.UInt32(o.Errors),
+		EnforcingConsecutive_5Xx: wrapperspb.UInt32(100),
+		EnforcingSuccessRate:     wrapperspb.UInt32(0),
+		Interval:                 duration(o.Interval),
+		BaseEjectionTime:         duration(o.Base),
+		MaxEjectionPercent:       wrapperspb.UInt32(o.Percent),
+	}
 }

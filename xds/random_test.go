@@ -143,6 +143,10 @@ func (m *mesher) node(name string, services int) {
 		fmt.Fprintf(&b, "      healthCheck: {protocol: "+check+", path: /p%d, healthyThreshold: 2, unhealthyThreshold: 3, intervalMillis: 5000, timeoutMillis: 2000}\n", m.Intn(9))
 	}
 	if m.coin() {
+		pool := map[string]string{"http": "maxConnections: 3, maxPendingRequests: 2", "http2": "maxRequests: 9", "grpc": "maxRequests: 9"}
+		fmt.Fprintf(&b, "      connectionPool: {%s: {%s}}\n      outlierDetection: {maxServerErrors: 5, interval: {unit: s, value: 10}, baseEjectionDuration: {unit: s, value: 30}, maxEjectionPercent: 50}\n", protocol, pool[protocol])
+	}
+	if m.coin() {
 		fmt.Fprintf(&b, "      timeout: {%s: {perRequest: {unit: ms, value: %d}}}\n", protocol, m.Intn(90000))
 	}
 	if m.coin() {

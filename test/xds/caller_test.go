@@ -22,12 +22,13 @@ type caller struct {
 	out   string // the proxy's way out
 	port  uint32 // of each node's listener
 
-	shape proxy.Shape
-	nodes string // their manifests, and the mesh's
+	shape     proxy.Shape
+	nodes     string                    // their manifests, and the mesh's
+	endpoints map[string][]xds.Endpoint // of the nodes, by name
 }
 
-// callee is a node by which nothing is called: what serves for it, and what its spec
-// says, both in one line. PORT is its port, of protocol http unless listener says more.
+// callee is one endpoint of a node that is called: what serves there, and the node's only
+// listener in one line, of which PORT is the port. Those of one name are of one node.
 type callee struct {
 	name, listener string
 	serve          http.Handler
@@ -59,6 +60,7 @@ func startCaller(t *testing.T, manifest string, services []string, callees ...ca
 		fmt.Fprintf(text, "    - virtualService: {virtualServiceRef: {name: %s}}\n", s)
 	}
 	var port uint32
+	endpoints := map[string][]xds.Endpoint{}
 	for _, c := range callees {
 		host := loopback()
 		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10)))
@@ -72,10 +74,13 @@ func startCaller(t *testing.T, manifest string, services []string, callees ...ca
 		done := make(chan struct{})
 		go func() { defer close(done); _ = srv.Serve(l) }() // ends by Close
 		t.Cleanup(func() { _ = srv.Close(); <-done })
-		fmt.Fprintf(text, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec: {listeners: [{%s}], serviceDiscovery: {dns: {hostname: %s}}}\n", c.name, c.listener, host)
+		if endpoints[c.name] == nil {
+			fmt.Fprintf(text, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec: {listeners: [{%s}]}\n", c.name, c.listener)
+		}
+		endpoints[c.name] = append(endpoints[c.name], xds.Endpoint{Address: host, Port: port, Healthy: true})
 	}
 	bind, stub := loopback(), startStub(t)
-	c := &caller{stub: stub, port: port, nodes: text.String(), shape: xdstest.Shape}
+	c := &caller{stub: stub, port: port, nodes: text.String(), endpoints: endpoints, shape: xdstest.Shape}
 	c.shape.Bind, c.shape.Egress, c.shape.AuthzSocket, c.shape.WayoutSocket = bind, xdstest.EgressOn(bind), stub.socket, stub.socket
 	c.out = c.shape.Egress.String()
 	c.proxy = startProxy(t, c.with(t, manifest), newPKI(t))
@@ -88,6 +93,9 @@ func (c *caller) with(t *testing.T, manifest string) xdstest.Case {
 	all := strings.ReplaceAll(c.nodes+manifest, "PORT", strconv.FormatUint(uint64(c.port), 10))
 	return xdstest.Case{
 		Name: "front", Mesh: "shop", Node: "front", Shape: c.shape,
-		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(all)), TrustDomain: xdstest.TrustDomain},
+		Input: xds.Input{
+			Graph: xdstest.Graph(t, "mesh.yaml", []byte(all)), TrustDomain: xdstest.TrustDomain,
+			Endpoints: func(node proxy.Ref, _ uint32) []xds.Endpoint { return c.endpoints[node.Name] },
+		},
 	}
 }

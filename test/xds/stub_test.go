@@ -98,6 +98,8 @@ type application struct {
 	address string
 	port    uint32
 
+	hold chan struct{} // where it is set, answers wait until it is closed
+
 	mu       sync.Mutex
 	requests []*http.Request
 }
@@ -132,6 +134,9 @@ func (a *application) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.requests = append(a.requests, r)
 	a.mu.Unlock()
+	if a.hold != nil {
+		<-a.hold
+	}
 	if r.Header.Get("Upgrade") == "websocket" {
 		w.Header().Set("Upgrade", "websocket")
 		w.Header().Set("Connection", "Upgrade")
