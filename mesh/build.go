@@ -141,8 +141,12 @@ func (b *builder) index(r *Resource) {
 		return
 	}
 	if twin := g.named.Get(r.twin()); twin != nil {
-		b.fail(r, "metadata.name", "%s has the App Mesh name %q, and so has %s%s: both would have the identity /%s/%s; give one of them another name, or another awsName",
-			r, r.Name, twin, twin.place(), r.Mesh, r.Name)
+		gateway, node := r, twin // whichever came first
+		if r.Kind == KindVirtualNode {
+			gateway, node = twin, r
+		}
+		b.fail(gateway, "metadata.name", "%s has the App Mesh name %q, and so has %s%s: both would have the identity /%s/%s; give one of them another name, or another awsName",
+			gateway, r.Name, node, node.place(), r.Mesh, r.Name)
 	}
 	g.named = g.named.With(r.graphName(), r)
 }

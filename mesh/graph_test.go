@@ -241,7 +241,7 @@ func TestGraphRefuses(t *testing.T) {
 		"too many":            {m + many(51), "virtualNode n has 51 backends with those of its groups: at most 50"},
 		"what is lacking":     {m + object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
 		"a gateway's twin":    {m + node + object("VirtualGateway", "n"), `virtualGateway n has the App Mesh name "n", and so has virtualNode n (g.yaml:5): both would have the identity /m/n`},
-		"a twin by awsName":   {m + object("VirtualGateway", "g") + "spec: {awsName: n}\n---\n" + node, `metadata.name: virtualNode n has the App Mesh name "n", and so has virtualGateway g`},
+		"a twin by awsName":   {m + object("VirtualGateway", "g") + "spec: {awsName: n}\n---\n" + node, `metadata.name: virtualGateway g has the App Mesh name "n", and so has virtualNode n`},
 		"no gateway":          {m + edge("", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to a virtual gateway, which does not exist: mesh m has none"},
 		"several gateways":    {m + gateway("g") + gateway("h") + edge("", "s"), "spec.virtualGatewayRef: is required: mesh m has several gateways, virtualGateway g and virtualGateway h, and the selectors of gateways are not read"},
 		"an unknown gateway":  {m + gateway("g") + edge("virtualGatewayRef: {name: h}, ", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to virtualGateway h, which does not exist in mesh m"},

@@ -48,7 +48,7 @@ func isOf(warning string) []kinds.Key {
 
 func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
 	said := map[string]int{}
-	for seed := range soak(40, 2000) {
+	for seed := range soak(120, 2000) {
 		r := rand.New(rand.NewPCG(uint64(seed), 4))
 		m := modeltest.Of(t, modeltest.Mesh+modeltest.Own("NodeGroup", "g1", "")+modeltest.Own("NodeGroup", "g2", "")+modeltest.OfMesh("VirtualNode", "a", "")+modeltest.OfMesh("VirtualNode", "b", ""))
 		for range 20 {
