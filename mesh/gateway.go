@@ -50,28 +50,59 @@ const defaultPrefix = "/"
 // gatewayRoute makes a route of a gateway. The gateway looks it up.
 func (b *builder) gatewayRoute(r *Resource) {
 	s := r.Spec.(*GatewayRouteSpec)
+	f := s.form()
 	gateway := b.gatewayOf(r, s)
-	if gateway == nil || s.HTTPRoute == nil { // the other forms are refused as unsupported
+	if gateway == nil {
 		return
 	}
 	b.link(r, gateway)
-	const path = "spec.httpRoute"
-	m, target := &s.HTTPRoute.Match, &s.HTTPRoute.Action.Target
-	to := b.find(r, path+".action.target.virtualService", KindVirtualService, target.VirtualService.VirtualServiceRef, target.VirtualService.VirtualServiceARN)
+	to := b.find(r, f.path+".action.target.virtualService", KindVirtualService, f.target.VirtualService.VirtualServiceRef, f.target.VirtualService.VirtualServiceARN)
 	if to == nil {
 		return
 	}
-	if m.Port != 0 && !slices.Contains(gateway.Spec.(*VirtualGatewaySpec).ports(), m.Port) {
-		b.fail(r, path+".match.port", "%s has no listener on port %d%s", gateway, m.Port, gateway.place())
+	if f.port != 0 && !slices.Contains(gateway.Spec.(*VirtualGatewaySpec).ports(), f.port) {
+		b.fail(r, f.path+".match.port", "%s has no listener on port %d%s", gateway, f.port, gateway.place())
 	}
 	out := &GatewayRoute{
-		Mesh: r.Mesh, Name: r.Name, Gateway: gateway.graphName(), Priority: s.Priority, Port: m.Port,
-		Match: resolveGatewayMatch(m), Rewrite: s.HTTPRoute.Action.Rewrite.resolve(m.Prefix != ""), Service: to.graphName(), ServicePort: target.Port,
+		Mesh: r.Mesh, Name: r.Name, Gateway: gateway.graphName(), Priority: s.Priority, Port: f.port,
+		Match: f.match, Rewrite: f.rewrite, Service: to.graphName(), ServicePort: f.target.Port,
 	}
-	if m.Hostname != nil {
-		out.Host = HostMatch{strings.ToLower(m.Hostname.Exact), strings.ToLower(m.Hostname.Suffix)}
+	if f.host != nil {
+		out.Host = HostMatch{strings.ToLower(f.host.Exact), strings.ToLower(f.host.Suffix)}
 	}
 	b.graph.edges = b.graph.edges.With(r.graphName(), out)
+}
+
+// gatewayRouteForm is what the forms of a gateway route have in common.
+type gatewayRouteForm struct {
+	path    string // of the field
+	host    *HostnameMatch
+	port    uint32
+	match   Match
+	target  *GatewayRouteTarget
+	rewrite Rewrite
+}
+
+// form is the one that is there.
+func (s *GatewayRouteSpec) form() gatewayRouteForm {
+	if g := s.GRPCRoute; g != nil {
+		f := gatewayRouteForm{
+			path: "spec.grpcRoute", host: g.Match.Hostname, port: g.Match.Port, target: &g.Action.Target,
+			match: resolveGRPCMatch(&GRPCRouteMatch{Metadata: g.Match.Metadata, ServiceName: g.Match.ServiceName}),
+		}
+		if w := g.Action.Rewrite; w != nil {
+			f.rewrite.KeepHost = w.Hostname.keeps()
+		}
+		return f
+	}
+	path, h := "spec.httpRoute", s.HTTPRoute
+	if s.HTTP2Route != nil {
+		path, h = "spec.http2Route", s.HTTP2Route
+	}
+	return gatewayRouteForm{
+		path: path, host: h.Match.Hostname, port: h.Match.Port, target: &h.Action.Target,
+		match: resolveGatewayMatch(&h.Match), rewrite: h.Action.Rewrite.resolve(h.Match.Prefix != ""),
+	}
 }
 
 // gatewayOf finds the gateway of a route: the one that it names, else the only one.
@@ -122,7 +153,7 @@ func (w *HTTPGatewayRouteRewrite) resolve(byPrefix bool) Rewrite {
 	if w == nil {
 		return out
 	}
-	out.KeepHost = w.Hostname != nil && w.Hostname.DefaultTargetHostname == switchedOff
+	out.KeepHost = w.Hostname.keeps()
 	if w.Path != nil {
 		out.Path = w.Path.Exact
 	}
@@ -137,6 +168,8 @@ func (w *HTTPGatewayRouteRewrite) resolve(byPrefix bool) Rewrite {
 }
 
 const switchedOff = "DISABLED"
+
+func (w *HostnameRewrite) keeps() bool { return w != nil && w.DefaultTargetHostname == switchedOff }
 
 // resolveGatewayMatch: a route that says nothing of the path takes any.
 func resolveGatewayMatch(m *HTTPGatewayRouteMatch) Match {

@@ -17,6 +17,9 @@ package mesh
 //	VirtualService    provider virtualNode, virtualRouter, none
 //	VirtualRouter     listeners of protocols http, http2, grpc; httpRoute, http2Route, grpcRoute, all of
 //	                  them except method CONNECT
+//	VirtualGateway    listeners: portMapping, tls as a virtual node's, or without validation;
+//	                  backendDefaults, logging.accessLog.file.path
+//	GatewayRoute      all of it except method CONNECT
 
 import (
 	"fmt"
@@ -207,10 +210,11 @@ func (s *VirtualGatewaySpec) lacks(u *lacking) {
 }
 
 func (s *GatewayRouteSpec) lacks(u *lacking) {
-	u.when(s.GRPCRoute != nil, "spec.grpcRoute", "gRPC routes; only httpRoute")
-	u.when(s.HTTP2Route != nil, "spec.http2Route", "HTTP/2 routes; only httpRoute")
-	if r := s.HTTPRoute; r != nil {
-		u.match("spec.httpRoute.match", &HTTPRouteMatch{Headers: r.Match.Headers, Method: r.Match.Method, Path: r.Match.Path, QueryParameters: r.Match.QueryParameters})
+	for path, r := range map[string]*HTTPGatewayRoute{"spec.httpRoute": s.HTTPRoute, "spec.http2Route": s.HTTP2Route} {
+		if r == nil {
+			continue
+		}
+		u.match(path+".match", &HTTPRouteMatch{Headers: r.Match.Headers, Method: r.Match.Method, Path: r.Match.Path, QueryParameters: r.Match.QueryParameters})
 	}
 }
 

@@ -1,6 +1,7 @@
 package xdstest_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"signet.example/mesh"
 	"signet.example/test/corpus"
@@ -303,5 +312,109 @@ func TestAGatewayAsksForAuthorizationAndForCertificatesAsItsListenersSay(t *test
 	}
 	if err := dial("1444"); err == nil {
 		t.Error("a caller without a certificate is served where one is asked for")
+	}
+}
+
+const edgeGRPC = `---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualGateway
+metadata: {name: edge}
+spec: {listeners: [{portMapping: {port: PORT, protocol: grpc}}, {portMapping: {port: 1082, protocol: http2}}]}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: GatewayRoute
+metadata: {name: tests}
+spec:
+  grpcRoute:
+    match: {serviceName: grpc.testing.TestService, hostname: {suffix: .example}, metadata: [{name: x-what, match: {exact: closed}, invert: true}]}
+    action: {target: {virtualService: {virtualServiceRef: {name: s}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: GatewayRoute
+metadata: {name: site}
+spec:
+  http2Route:
+    match: {prefix: /site, port: 1082}
+    action: {target: {virtualService: {virtualServiceRef: {name: s}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: s}
+spec: {awsName: s.internal, provider: {virtualRouter: {virtualRouterRef: {name: s}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualRouter
+metadata: {name: s}
+spec:
+  listeners: [{portMapping: {port: 80, protocol: grpc}}]
+  routes:
+    - name: unary
+      grpcRoute:
+        match: {serviceName: grpc.testing.TestService, methodName: UnaryCall}
+        action: {weightedTargets: [{virtualNodeRef: {name: n}, weight: 1}]}
+    - name: broken
+      http2Route:
+        match: {path: {exact: /broken}}
+        action: {weightedTargets: [{virtualNodeRef: {name: n}, weight: 1}]}
+        retryPolicy: {httpRetryEvents: [server-error], maxRetries: 3, perRetryTimeout: {unit: s, value: 2}}
+    - name: page
+      http2Route:
+        match: {path: {exact: /page}}
+        action: {weightedTargets: [{virtualNodeRef: {name: n}, weight: 1}]}
+`
+
+func TestAGatewayTakesCallsOfGRPCAndOfHTTP2ByTheirRoutes(t *testing.T) {
+	app, server := &callable{calls: map[string]int{}}, grpc.NewServer()
+	grpc_testing.RegisterTestServiceServer(server, app)
+	var host string
+	broken := 0
+	both := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host = r.Host
+		switch r.URL.Path {
+		case "/page":
+		case "/broken":
+			broken++
+			w.WriteHeader(http.StatusInternalServerError)
+		default:
+			server.ServeHTTP(w, r)
+		}
+	})
+	c := startCaller(t, edgeGRPC, []string{"s"}, callee{"n", plain("grpc"), both})
+	p := &gatewayPair{at: loopback(), pki: newPKI(t), caller: c}
+	_, edge := p.cases(t, edgeGRPC)
+	startProxy(t, edge, p.pki)
+	at := net.JoinHostPort(p.at, fmt.Sprint(c.port))
+	call := func(authority, what string) error {
+		conn, err := grpc.NewClient("passthrough:///"+at, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(authority), grpc.WithDisableRetry(), grpc.WithNoProxy())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }() // one call
+		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "x-what", what), 10*time.Second)
+		defer cancel()
+		_, err = grpc_testing.NewTestServiceClient(conn).UnaryCall(ctx, &grpc_testing.SimpleRequest{})
+		return err
+	}
+	if err := call("a.example", "plain"); err != nil || host != "s.internal" {
+		t.Errorf("a call: %v, of host %q", err, host)
+	}
+	for what, authority := range map[string]string{"elsewhere": "other.test", "closed": "a.example"} {
+		if err := call(authority, what); status.Code(err) != codes.Unimplemented || app.count(what) != 0 {
+			t.Errorf("%s: %v, %d times", what, err, app.count(what))
+		}
+	}
+	if code := headers2(t, at, [2]string{":method", "POST"}, [2]string{":scheme", "http"}, [2]string{":authority", "a.example"}, [2]string{":path", "/grpc.testing.TestService/UnaryCall"}); code != http.StatusNotFound {
+		t.Errorf("what is no gRPC: %d", code)
+	}
+	page := [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "a.example"}, {":path", "/site/page"}}
+	if code := headers2(t, net.JoinHostPort(p.at, "1082"), page...); code != http.StatusOK {
+		t.Errorf("a page by HTTP/2: %d", code)
+	}
+	page[3][1] = "/site/broken"
+	if code := headers2(t, net.JoinHostPort(p.at, "1082"), page...); code != http.StatusInternalServerError || broken != 4 {
+		t.Errorf("the service's own retries: %d after %d tries, want 4", code, broken)
+	}
+	if code := headers2(t, at, page...); code != http.StatusNotFound {
+		t.Errorf("a page at the other port: %d", code)
 	}
 }
