@@ -155,6 +155,7 @@ func (r *Report) leftOut(e *manifest.Error) *Object {
 		switch {
 		case o.Kind == string(mesh.KindMesh) && !reference:
 		case reference && (to == name || strings.HasPrefix(to, name+" in namespace ") || strings.HasSuffix(to, "/"+kind+"/"+o.Name)):
+		case reference && o.Kind == string(mesh.KindVirtualGateway) && to == "a virtual gateway":
 		case reference && o.Kind == string(mesh.KindMesh) && strings.HasPrefix(to, "mesh \""):
 		default:
 			continue

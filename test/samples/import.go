@@ -3,6 +3,7 @@ package samples
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"signet.example/mesh"
@@ -55,10 +56,63 @@ var around = map[string]string{
 	"howto-http2__mesh_route-red-retries.json": `{"virtualRouterName": "virtual-router", "spec": {"listeners": [{"portMapping": {"port": 8080, "protocol": "http2"}}]}}`,
 }
 
-// Import brings a walkthrough in, with what it takes for granted.
+// Import brings a walkthrough in, with its placeholders and parameters filled.
 func Import(t testing.TB, form importer.Form, name string) *importer.Report {
 	t.Helper()
-	files := []dialect.File{File(t, name)}
+	return bring(t, form, name)
+}
+
+// Whole is Import with the objects of other files that a walkthrough refers to.
+func Whole(t testing.TB, form importer.Form, name string) *importer.Report {
+	t.Helper()
+	var others []dialect.File
+	for part, text := range refersTo {
+		if strings.HasPrefix(name, part) {
+			others = append(others, dialect.File{Name: "others.yaml", Content: []byte(text)})
+		}
+	}
+	return bring(t, form, name, others...)
+}
+
+// refersTo is what walkthroughs refer to and have in files of their own, by the beginnings
+// of their names.
+var refersTo = map[string]string{
+	"blog-eks-canary-deployments-pipeline__": object("Mesh", "yelb", "{}") + object("VirtualNode", "yelb-v1, namespace: yelb", listening("http")) +
+		object("VirtualNode", "yelb, namespace: yelb", listening("http")) +
+		object("VirtualService", "yelb-appserver, namespace: yelb", "{}"),
+	"blog-ecs-canary-deployments-pipeline__":    object("Mesh", "yelb", "{}"),
+	"howto-k8s-cross-cluster__v1beta2_cluster1": object("VirtualService", "colorapp, namespace: app", "{}"),
+	"howto-k8s-http-ingress-v2__": object("Mesh", "walk", "{}") + object("VirtualNode", "color, namespace: app", listening("http")) +
+		object("VirtualGateway", "ingress-gw, namespace: app", listening("http")) +
+		colors("yellow", "white", "green", "paths"),
+	"fargate__":                           object("Mesh", "color", "{}"),
+	"howto-grpc__mesh_route-retries":      object("Mesh", "m", "{}") + object("VirtualNode", "color_server", listening("grpc")),
+	"howto-http2__mesh_route-red-retries": object("Mesh", "m", "{}") + object("VirtualNode", "color_server-red", listening("http2")),
+	"howto-ingress-gateway__mesh_color":   object("Mesh", "m", "{}"),
+	"howto-mutual-tls-file-provided__":    object("Mesh", "m", "{}"),
+	"howto-outlier-detection__mesh_color": object("Mesh", "m", "{}"),
+	"howto-outlier-detection__mesh_front": object("Mesh", "m", "{}") + object("VirtualService", "color.shop.local", "{}"),
+}
+
+func object(kind, meta, spec string) string {
+	return "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: " + kind + "\nmetadata: {name: " + meta + "}\nspec: " + spec + "\n"
+}
+
+func listening(protocol string) string {
+	return "{listeners: [{portMapping: {port: 8080, protocol: " + protocol + "}}]}"
+}
+
+func colors(names ...string) string {
+	text := ""
+	for _, name := range names {
+		text += object("VirtualService", "color-"+name+", namespace: app", "{provider: {virtualNode: {virtualNodeRef: {name: color}}}}")
+	}
+	return text
+}
+
+func bring(t testing.TB, form importer.Form, name string, others ...dialect.File) *importer.Report {
+	t.Helper()
+	files := append([]dialect.File{File(t, name)}, others...)
 	if text := around[name]; text != "" {
 		files = append(files, dialect.File{Name: "around.json", Content: []byte(text)})
 	}
