@@ -54,7 +54,11 @@ type stream struct {
 
 	// Owned by view, under its lock.
 	settled uint64
-	waiting bool
+	// confirmed is the generation of which the client has acknowledged listeners and routes
+	// itself, and when it did. Guarded by View.mu.
+	confirmed   uint64
+	confirmedAt time.Time
+	waiting     bool
 
 	peer  string // whose it is, for what it names
 	named int    // bytes that it is counted with; of the stream's goroutine

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Mode says who is attached to a View's streams.
@@ -142,6 +143,23 @@ func (v *View) Streams() int {
 	return len(v.streams)
 }
 
+// Synced reports whether clients are connected and all of them have acknowledged what they are
+// to have, and when the last one did.
+func (v *View) Synced() (at time.Time, ok bool) {
+	gen := v.state.Load().gen
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for s := range v.streams {
+		if s.confirmed < gen {
+			return time.Time{}, false
+		}
+		if s.confirmedAt.After(at) {
+			at = s.confirmedAt
+		}
+	}
+	return at, len(v.streams) > 0
+}
+
 // Rejected lists what clients refused and what is therefore withheld, by type and name.
 func (v *View) Rejected() []Rejection {
 	rejs := slices.Collect(maps.Values(v.state.Load().bad))
@@ -203,6 +221,9 @@ func (v *View) settle(s *stream, gen uint64, waiting bool, cleared uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s.waiting = waiting
+	if gen > s.confirmed {
+		s.confirmed, s.confirmedAt = gen, time.Now()
+	}
 	if gen > s.settled {
 		v.uncount(s.settled)
 		s.settled = gen

@@ -265,14 +265,17 @@ func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 	t.Parallel()
 	e := newEnvoyRig(t, time.Hour)
 	e.route("good")
-	e.await("ready", func() bool { return e.proxy().GetState() == api.ProxyStatus_READY })
+	e.await("ready, with all that it is to have", func() bool {
+		p := e.proxy()
+		return p.GetState() == api.ProxyStatus_READY && p.GetConfig() == api.ProxyStatus_SYNCED && p.GetConfigVersion() != "" && p.GetAcknowledged() != nil
+	})
 	bad := listener(t, e.address, e.port, "bad")
 	bad.FilterChains[0].Filters[0].Name = "no such filter"
 	bad.FilterChains[0].Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: &anypb.Any{TypeUrl: "type.googleapis.com/no.such.Type"}}
 	e.fakeServer.route(webNode, "", e.resource(ads.ListenerType, bad.GetName(), bad))
 	e.await("the rejection", func() bool {
 		r := e.proxy().GetRejected()
-		return len(r) == 1 && r[0].GetTypeUrl() == ads.ListenerType && strings.Contains(r[0].GetMessage(), "no.such.Type")
+		return len(r) == 1 && e.proxy().GetConfig() == api.ProxyStatus_REJECTED && r[0].GetTypeUrl() == ads.ListenerType && strings.Contains(r[0].GetMessage(), "no.such.Type")
 	})
 	if body, _ := e.get(); body != "good" {
 		t.Errorf("the proxy answers %q", body)

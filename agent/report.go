@@ -159,8 +159,16 @@ func proxyReport(s envoy.Status, view *relay.View) *api.ProxyStatus {
 		return p
 	}
 	p.Ports = view.Ports()
+	version, at, synced := view.Synced()
+	p.ConfigVersion, p.Config = version, api.ProxyStatus_PENDING.Enum()
+	if synced {
+		p.Config, p.Acknowledged = api.ProxyStatus_SYNCED.Enum(), timestamppb.New(at)
+	}
 	for _, j := range view.Rejected() {
 		p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: j.Type, Name: j.Name, Version: j.Version, Message: j.Message})
+	}
+	if len(p.GetRejected()) > 0 {
+		p.Config = api.ProxyStatus_REJECTED.Enum()
 	}
 	slices.SortFunc(p.Rejected, func(a, b *api.ResourceStatus) int {
 		return cmp.Or(cmp.Compare(a.GetTypeUrl(), b.GetTypeUrl()), cmp.Compare(a.GetName(), b.GetName()))

@@ -266,6 +266,62 @@ func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
 	return file_api_agent_proto_rawDescGZIP(), []int{14, 1}
 }
 
+// Config is whether the proxy has what it is to have.
+type ProxyStatus_Config int32
+
+const (
+	ProxyStatus_NO_CONFIG ProxyStatus_Config = 0
+	// it has acknowledged everything.
+	ProxyStatus_SYNCED ProxyStatus_Config = 1
+	// it was sent something that it has not acknowledged.
+	ProxyStatus_PENDING ProxyStatus_Config = 2
+	// it refused what rejected has; of that it goes on with what it had.
+	ProxyStatus_REJECTED ProxyStatus_Config = 3
+)
+
+// Enum value maps for ProxyStatus_Config.
+var (
+	ProxyStatus_Config_name = map[int32]string{
+		0: "NO_CONFIG",
+		1: "SYNCED",
+		2: "PENDING",
+		3: "REJECTED",
+	}
+	ProxyStatus_Config_value = map[string]int32{
+		"NO_CONFIG": 0,
+		"SYNCED":    1,
+		"PENDING":   2,
+		"REJECTED":  3,
+	}
+)
+
+func (x ProxyStatus_Config) Enum() *ProxyStatus_Config {
+	p := new(ProxyStatus_Config)
+	*p = x
+	return p
+}
+
+func (x ProxyStatus_Config) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProxyStatus_Config) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_proto_enumTypes[4].Descriptor()
+}
+
+func (ProxyStatus_Config) Type() protoreflect.EnumType {
+	return &file_api_agent_proto_enumTypes[4]
+}
+
+func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProxyStatus_Config.Descriptor instead.
+func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{14, 2}
+}
+
 type SVIDStatus_Consumer int32
 
 const (
@@ -302,11 +358,11 @@ func (x SVIDStatus_Consumer) String() string {
 }
 
 func (SVIDStatus_Consumer) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_agent_proto_enumTypes[4].Descriptor()
+	return file_api_agent_proto_enumTypes[5].Descriptor()
 }
 
 func (SVIDStatus_Consumer) Type() protoreflect.EnumType {
-	return &file_api_agent_proto_enumTypes[4]
+	return &file_api_agent_proto_enumTypes[5]
 }
 
 func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
@@ -1278,6 +1334,12 @@ type ProxyStatus struct {
 	SpeakerProblem   string                    `protobuf:"bytes,21,opt,name=speaker_problem,json=speakerProblem,proto3" json:"speaker_problem,omitempty"`
 	SpeakerFaultWord string                    `protobuf:"bytes,25,opt,name=speaker_fault_word,json=speakerFault,proto3" json:"speaker_fault_word,omitempty"`
 	SpeakerFault     *ProxyStatus_SpeakerFault `protobuf:"varint,24,opt,name=speaker_fault,json=speakerFaultValue,proto3,enum=signet.v1alpha1.ProxyStatus_SpeakerFault,oneof" json:"speaker_fault,omitempty"`
+	ConfigWord       string                    `protobuf:"bytes,26,opt,name=config_word,json=config,proto3" json:"config_word,omitempty"`
+	Config           *ProxyStatus_Config       `protobuf:"varint,27,opt,name=config,json=configValue,proto3,enum=signet.v1alpha1.ProxyStatus_Config,oneof" json:"config,omitempty"`
+	// config_version of all that it is to have, a hash.
+	ConfigVersion string `protobuf:"bytes,28,opt,name=config_version,json=configVersion,proto3" json:"config_version,omitempty"`
+	// acknowledged: when it acknowledged the last of it.
+	Acknowledged *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	// applications that the Binding would name for it to be so for good, for spec.applications.
 	Applications  []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1424,6 +1486,34 @@ func (x *ProxyStatus) GetSpeakerFault() ProxyStatus_SpeakerFault {
 		return *x.SpeakerFault
 	}
 	return ProxyStatus_NO_SPEAKER_FAULT
+}
+
+func (x *ProxyStatus) GetConfigWord() string {
+	if x != nil {
+		return x.ConfigWord
+	}
+	return ""
+}
+
+func (x *ProxyStatus) GetConfig() ProxyStatus_Config {
+	if x != nil && x.Config != nil {
+		return *x.Config
+	}
+	return ProxyStatus_NO_CONFIG
+}
+
+func (x *ProxyStatus) GetConfigVersion() string {
+	if x != nil {
+		return x.ConfigVersion
+	}
+	return ""
+}
+
+func (x *ProxyStatus) GetAcknowledged() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return nil
 }
 
 func (x *ProxyStatus) GetApplications() []string {
@@ -1685,7 +1775,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\rPROXY_WAITING\x10\x06\x12\x12\n" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
 	"\x13RESOURCE_NOT_USABLE\x10\bB\a\n" +
-	"\x05_kind\"\x89\a\n" +
+	"\x05_kind\"\x9f\t\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\fvirtual_node\x18\x02 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
@@ -1705,7 +1795,11 @@ const file_api_agent_proto_rawDesc = "" +
 	"\aspeaker\x18\x14 \x01(\tR\aspeaker\x12'\n" +
 	"\x0fspeaker_problem\x18\x15 \x01(\tR\x0espeakerProblem\x12(\n" +
 	"\x12speaker_fault_word\x18\x19 \x01(\tR\fspeakerFault\x12X\n" +
-	"\rspeaker_fault\x18\x18 \x01(\x0e2).signet.v1alpha1.ProxyStatus.SpeakerFaultH\x01R\x11speakerFaultValue\x88\x01\x01\x12\"\n" +
+	"\rspeaker_fault\x18\x18 \x01(\x0e2).signet.v1alpha1.ProxyStatus.SpeakerFaultH\x01R\x11speakerFaultValue\x88\x01\x01\x12\x1b\n" +
+	"\vconfig_word\x18\x1a \x01(\tR\x06config\x12E\n" +
+	"\x06config\x18\x1b \x01(\x0e2#.signet.v1alpha1.ProxyStatus.ConfigH\x02R\vconfigValue\x88\x01\x01\x12%\n" +
+	"\x0econfig_version\x18\x1c \x01(\tR\rconfigVersion\x12>\n" +
+	"\facknowledged\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\facknowledged\x12\"\n" +
 	"\fapplications\x18\x16 \x03(\tR\fapplications\"g\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
@@ -1719,9 +1813,16 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x10NO_SPEAKER_FAULT\x10\x00\x12\x10\n" +
 	"\fAPPLICATIONS\x10\x01\x12\x11\n" +
 	"\rEGRESS_SOCKET\x10\x02\x12\x16\n" +
-	"\x12APPLICATION_SOCKET\x10\x03B\b\n" +
+	"\x12APPLICATION_SOCKET\x10\x03\">\n" +
+	"\x06Config\x12\r\n" +
+	"\tNO_CONFIG\x10\x00\x12\n" +
+	"\n" +
+	"\x06SYNCED\x10\x01\x12\v\n" +
+	"\aPENDING\x10\x02\x12\f\n" +
+	"\bREJECTED\x10\x03B\b\n" +
 	"\x06_stateB\x10\n" +
-	"\x0e_speaker_fault\"s\n" +
+	"\x0e_speaker_faultB\t\n" +
+	"\a_config\"s\n" +
 	"\x0eResourceStatus\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1760,72 +1861,75 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_proto_rawDescData
 }
 
-var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
 	(ProxyStatus_State)(0),        // 2: signet.v1alpha1.ProxyStatus.State
 	(ProxyStatus_SpeakerFault)(0), // 3: signet.v1alpha1.ProxyStatus.SpeakerFault
-	(SVIDStatus_Consumer)(0),      // 4: signet.v1alpha1.SVIDStatus.Consumer
-	(*AttestRequest)(nil),         // 5: signet.v1alpha1.AttestRequest
-	(*X509PoP)(nil),               // 6: signet.v1alpha1.X509PoP
-	(*AttestResponse)(nil),        // 7: signet.v1alpha1.AttestResponse
-	(*IssueRequest)(nil),          // 8: signet.v1alpha1.IssueRequest
-	(*SVIDRequest)(nil),           // 9: signet.v1alpha1.SVIDRequest
-	(*IssueResponse)(nil),         // 10: signet.v1alpha1.IssueResponse
-	(*SVIDResult)(nil),            // 11: signet.v1alpha1.SVIDResult
-	(*SessionUp)(nil),             // 12: signet.v1alpha1.SessionUp
-	(*SessionDown)(nil),           // 13: signet.v1alpha1.SessionDown
-	(*Probe)(nil),                 // 14: signet.v1alpha1.Probe
-	(*Unserved)(nil),              // 15: signet.v1alpha1.Unserved
-	(*ExplainAnswer)(nil),         // 16: signet.v1alpha1.ExplainAnswer
-	(*Report)(nil),                // 17: signet.v1alpha1.Report
-	(*AgentFinding)(nil),          // 18: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 19: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 20: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 21: signet.v1alpha1.SVIDStatus
-	nil,                           // 22: signet.v1alpha1.Unserved.ReasonsEntry
-	(*Decision)(nil),              // 23: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 24: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(ProxyStatus_Config)(0),       // 4: signet.v1alpha1.ProxyStatus.Config
+	(SVIDStatus_Consumer)(0),      // 5: signet.v1alpha1.SVIDStatus.Consumer
+	(*AttestRequest)(nil),         // 6: signet.v1alpha1.AttestRequest
+	(*X509PoP)(nil),               // 7: signet.v1alpha1.X509PoP
+	(*AttestResponse)(nil),        // 8: signet.v1alpha1.AttestResponse
+	(*IssueRequest)(nil),          // 9: signet.v1alpha1.IssueRequest
+	(*SVIDRequest)(nil),           // 10: signet.v1alpha1.SVIDRequest
+	(*IssueResponse)(nil),         // 11: signet.v1alpha1.IssueResponse
+	(*SVIDResult)(nil),            // 12: signet.v1alpha1.SVIDResult
+	(*SessionUp)(nil),             // 13: signet.v1alpha1.SessionUp
+	(*SessionDown)(nil),           // 14: signet.v1alpha1.SessionDown
+	(*Probe)(nil),                 // 15: signet.v1alpha1.Probe
+	(*Unserved)(nil),              // 16: signet.v1alpha1.Unserved
+	(*ExplainAnswer)(nil),         // 17: signet.v1alpha1.ExplainAnswer
+	(*Report)(nil),                // 18: signet.v1alpha1.Report
+	(*AgentFinding)(nil),          // 19: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 20: signet.v1alpha1.ProxyStatus
+	(*ResourceStatus)(nil),        // 21: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 22: signet.v1alpha1.SVIDStatus
+	nil,                           // 23: signet.v1alpha1.Unserved.ReasonsEntry
+	(*Decision)(nil),              // 24: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 25: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
-	6,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
-	9,  // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
-	11, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	17, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	16, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	14, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	15, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	22, // 7: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	23, // 8: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	19, // 9: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	21, // 10: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
+	10, // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
+	12, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
+	18, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	17, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	15, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	16, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	23, // 7: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	24, // 8: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	20, // 9: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	22, // 10: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
 	0,  // 11: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	18, // 12: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	19, // 12: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
 	1,  // 13: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	24, // 14: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	20, // 15: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	25, // 14: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	21, // 15: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
 	2,  // 16: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
 	3,  // 17: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	25, // 18: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	25, // 19: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	25, // 20: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	4,  // 21: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	26, // 22: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	5,  // 23: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	8,  // 24: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	12, // 25: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	7,  // 26: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	10, // 27: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	13, // 28: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	26, // [26:29] is the sub-list for method output_type
-	23, // [23:26] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	4,  // 18: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	26, // 19: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	26, // 20: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	26, // 21: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	26, // 22: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 23: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	27, // 24: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 25: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	9,  // 26: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	13, // 27: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	8,  // 28: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	11, // 29: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	14, // 30: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	28, // [28:31] is the sub-list for method output_type
+	25, // [25:28] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -1858,7 +1962,7 @@ func file_api_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -306,5 +306,12 @@ func (v *View) Ports() []uint32 { return ingressPorts(v.published.Load()) }
 // Rejected is what proxies refused of the view, for reports.
 func (v *View) Rejected() []ads.Rejection { return v.view.Rejected() }
 
+// Synced reports whether the proxies have acknowledged all of the view, and when the last did;
+// version is what the view's resources have together.
+func (v *View) Synced() (version string, at time.Time, ok bool) {
+	at, ok = v.view.Synced()
+	return v.view.Set().Version(), at, ok
+}
+
 // BoundAs is by what the proxies are bound.
 func (v *View) BoundAs() svids.Name { return v.as }
