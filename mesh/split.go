@@ -41,16 +41,15 @@ func otherForm(text string) string {
 	case cloudFormation.MatchString(text):
 		form = "a CloudFormation template"
 	case terraform.MatchString(text):
-		form = "Terraform"
+		form = "Terraform's configuration"
 	case awsJSON.MatchString(text), inBraces.MatchString(text) && !strings.Contains(text, `"apiVersion"`):
 		form = "the JSON of `aws appmesh`"
 	}
 	switch form {
 	case "":
 		return ""
-	case "Terraform":
-		return "is " + form + ", which is not read yet: write the spec, whose fields have the same names, under apiVersion " +
-			GroupVersion + ", kind and metadata.name (docs/APPMESH.md)"
+	case "Terraform's configuration":
+		return "is " + form + ", which is not read: signet import appmesh reads its state, as terraform show -json writes it (docs/APPMESH.md)"
 	}
 	return "is " + form + ", which is not a manifest: signet import appmesh reads it (docs/APPMESH.md)"
 }

@@ -31,11 +31,13 @@ func newImportAppMesh() *cobra.Command {
 		Use:   "appmesh FILE|FOLDER…",
 		Short: "Bring in an App Mesh, with a report of every field",
 		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, the JSON that
-aws appmesh create-… and update-… take and describe-… answers, and CloudFormation
-templates, whose parameters --set and --vars give. Manifests and JSON may be templates,
-too, with placeholders: ${VAR}, {{ .VAR }}, $VAR (in JSON in a value's place).
-The form of each file is told by its content. Reports of each object whether it is complete, and of each field
-what became of it, then applies all of them in one call, or nothing.
+aws appmesh create-… and update-… take and describe-… answers, CloudFormation
+templates, whose parameters --set and --vars give, and Terraform's state, as
+terraform show -json writes it. Manifests and JSON may be templates, too, with
+placeholders: ${VAR}, {{ .VAR }}, $VAR (in JSON in a value's place).
+The form of each file is told by its content. Reports of each object whether it is
+complete, and of each field what became of it, then applies all of them in one call, or
+nothing.
 
 A field that the CRD does not have is dropped, as Kubernetes dropped it. Documents of
 other kinds are counted. A placeholder without a value stays a text; where no text can

@@ -16,6 +16,8 @@ type Form struct {
 	// Tags are the YAML tags that are accepted. !X is read as a mapping with the one key
 	// that Tags has for it.
 	Tags map[string]string
+	// Line and Column are where the text begins in its file, from 1; 0 is its beginning.
+	Line, Column int
 	// Unfilled is as in [Format].
 	Unfilled func(text string) (written string, names []string)
 }
@@ -28,7 +30,9 @@ func (f Form) Read(file string, content []byte) ([]Node, Errors) {
 	var errs Errors
 	read, work := 0, 0
 	texts := pieces(content)
-	if values := jsonValues(content); len(values) > 1 {
+	if f.Line > 0 {
+		texts = slices.Values([]piece{{strings.Repeat(" ", min(max(f.Column-1, 0), maxPad)) + strings.ReplaceAll(string(content), "\r\n", "\n"), f.Line}})
+	} else if values := jsonValues(content); len(values) > 1 {
 		texts = slices.Values(values)
 	}
 	for p := range texts {

@@ -15,6 +15,7 @@ import (
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/dialect/aws"
 	"signet.example/mesh/dialect/cloudformation"
+	"signet.example/mesh/dialect/terraform"
 	"signet.example/test/parts"
 )
 
@@ -187,7 +188,7 @@ type form struct {
 	name  string
 	read  dialect.Reader
 	files func(o object, spec any) []any // the last one has the object, the others the router of a route
-	path  func(string) string
+	path  func(string) string            // nil where what is zero is not there, so that not every constraint can be violated
 }
 
 var forms = []form{
@@ -195,7 +196,11 @@ var forms = []form{
 	{"cloudformation", cloudformation.Read, templates, func(path string) string {
 		return "Resources.X.Properties." + dialect.CloudFormation.Path(path)
 	}},
+	{"terraform", terraform.Read, states, nil},
 }
+
+// written are the forms that are written, too.
+var written = forms[:2]
 
 func awsFiles(o object, spec any) []any {
 	whole := map[string]any{"meshName": "m", o.name: "n", "spec": spec}
@@ -222,6 +227,67 @@ func templates(o object, spec any) []any {
 		resources["R"].(map[string]any)["Properties"].(map[string]any)["VirtualRouterName"] = "r"
 	}
 	return []any{map[string]any{"Resources": resources}}
+}
+
+func states(o object, spec any) []any {
+	attributes := map[string]any{"name": "n", "mesh_name": "m", "mesh_owner": "1", "id": "i", "tags": map[string]any{}, "spec": []any{blocks(spec)}}
+	resources := []any{
+		map[string]any{"mode": "managed", "type": "aws_sqs_queue", "name": "q", "instances": []any{map[string]any{"attributes": map[string]any{"password": "p"}}}},
+	}
+	resource := func(typ string, attributes map[string]any) {
+		resources = append(resources, map[string]any{"mode": "managed", "type": typ, "name": "x", "instances": []any{map[string]any{"attributes": attributes}}})
+	}
+	switch o.kind {
+	case dialect.KindRoute:
+		attributes["virtual_router_name"] = "r"
+		resource("aws_appmesh_virtual_router", map[string]any{"name": "r", "mesh_name": "m", "spec": []any{blocks(routerSpec)}})
+	case mesh.KindGatewayRoute:
+		attributes["virtual_gateway_name"] = "g"
+	case mesh.KindMesh:
+		delete(attributes, "mesh_name")
+	}
+	resource("aws_appmesh_"+strings.TrimSuffix(dialect.Terraform.Member(o.name), "_name"), attributes)
+	return []any{map[string]any{"version": 4, "terraform_version": "1.9.0", "outputs": map[string]any{}, "resources": resources}}
+}
+
+// blocks has a list of one for each structure, and zero for some that is not given.
+func blocks(v any) any {
+	out := map[string]any{}
+	for name, item := range v.(map[string]any) {
+		key := dialect.Terraform.Member(name)
+		switch item := item.(type) {
+		case map[string]any:
+			out[key] = []any{blocks(item)}
+		case []any:
+			var list []any
+			pairs := map[string]any{}
+			for _, i := range item {
+				of, structure := i.(map[string]any)
+				switch {
+				case structure && name == "attributes":
+					pairs[of["key"].(string)] = of["value"]
+				case structure:
+					list = append(list, blocks(of))
+				default:
+					list = append(list, i)
+				}
+			}
+			if out[key] = list; name == "attributes" {
+				out[key] = pairs
+			}
+		default:
+			out[key] = item
+		}
+	}
+	for _, c := range []struct {
+		beside, name string
+		zero         any
+	}{{"weight", "port", 0}, {"healthy_threshold", "port", 0}} {
+		if out[c.beside] != nil && out[c.name] == nil {
+			out[c.name] = c.zero
+		}
+	}
+	return out
 }
 
 // spelled has the names of a template.
@@ -366,7 +432,9 @@ func TestSpecsGeneratedFromTheModelAreAccepted(t *testing.T) {
 				if d := cmp.Diff(first, found.Resources, same...); d != "" {
 					t.Fatalf("%s, %s %d: %s\n%s", f.name, o.kind, seed, d, text)
 				}
-				back(t, f.name, found.Resources)
+				if f.path != nil {
+					back(t, f.name, found.Resources)
+				}
 			}
 		}
 	}
@@ -473,6 +541,9 @@ func at(v any, steps []string) any {
 func TestEachConstraintOfTheModelViolatedIsRefusedByItsPath(t *testing.T) {
 	m := readModel(t)
 	for _, f := range forms {
+		if f.path == nil {
+			continue
+		}
 		all := 0
 		for _, o := range objects {
 			for _, s := range m.sites(o.shape) {

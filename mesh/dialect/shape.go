@@ -1,6 +1,7 @@
 package dialect
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -159,11 +160,17 @@ func (s *shaper) members(path string, n manifest.Node, t reflect.Type) []manifes
 			continue
 		}
 		k := known[i]
+		if s.spell.Blocks {
+			if m = s.block(at, m, k); m.Value.Is() == manifest.Null {
+				continue
+			}
+			at = path + "." + m.Written
+		}
 		given[k.api] = true
 		if k.to != "" {
 			out = append(out, s.reference(at, m, k))
 		} else {
-			out = append(out, manifest.Member{Name: k.crd, Written: m.Name, Value: s.value(at, m.Value, k.typ)})
+			out = append(out, manifest.Member{Name: k.crd, Written: cmp.Or(m.Written, m.Name), Value: s.value(at, m.Value, k.typ)})
 		}
 	}
 	for _, k := range known {
@@ -172,6 +179,42 @@ func (s *shaper) members(path string, n manifest.Node, t reflect.Type) []manifes
 		}
 	}
 	return out
+}
+
+// block is a member out of Terraform's state, without a value where it was not given: a
+// list of one is what is in it, and zero is no value but where one is required.
+func (s *shaper) block(path string, m manifest.Member, k member) manifest.Member {
+	m.Written = m.Name
+	t := k.typ
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	items := m.Value.Items()
+	switch is := m.Value.Is(); {
+	case is == manifest.List && len(items) == 0 && k.required && t.Kind() == reflect.Struct:
+		m.Value = m.Value.Mapping() // as the provider sends it
+	case is == manifest.List && len(items) == 0:
+		m.Value = manifest.Node{}
+	case is == manifest.List && t.Kind() == reflect.Struct:
+		if len(items) > 1 {
+			s.fail(m.Value, path, fmt.Sprintf("has %d blocks; must have 1", len(items)))
+		}
+		m.Written += "[0]"
+		if m.Value = items[0]; m.Value.Is() == manifest.Null {
+			m.Value = m.Value.Mapping()
+		}
+	case is == manifest.Mapping && t.Kind() == reflect.Slice: // attributes by key
+		for _, pair := range m.Value.Members() {
+			items = append(items, pair.Key().Mapping(
+				manifest.Member{Name: "key", Value: pair.Key().String(pair.Name)}, manifest.Member{Name: "value", Value: pair.Value}))
+		}
+		if m.Value = m.Value.List(items...); len(items) == 0 {
+			m.Value = manifest.Node{}
+		}
+	case is == manifest.Scalar && !k.required && (m.Value.Text() == "" || m.Value.Text() == "0" && !m.Value.IsString()):
+		m.Value = manifest.Node{}
+	}
+	return m
 }
 
 func (s *shaper) same(written, api string) bool {

@@ -15,6 +15,9 @@ type Spelling struct {
 	Member func(string) string
 	// Loose: names are read in any case, and "80" as 80, as CloudFormation does.
 	Loose bool
+	// Blocks: a structure stands as a list of one, a list of structures under the name of
+	// one, and what is not given as an empty list or as zero, as in Terraform's state.
+	Blocks bool
 }
 
 // AWS is the API's own spelling.
@@ -22,6 +25,30 @@ var AWS = Spelling{Member: func(name string) string { return name }}
 
 // CloudFormation is that of templates.
 var CloudFormation = Spelling{Member: upperCamel, Loose: true}
+
+// Terraform is that of its AWS provider.
+var Terraform = Spelling{Member: snake, Blocks: true}
+
+// blocks are the members that Terraform has under the name of one of their items.
+var blocks = map[string]string{
+	"backends": "backend", "headers": "header", "listeners": "listener", "queryParameters": "query_parameter",
+	"weightedTargets": "weighted_target",
+}
+
+func snake(name string) string {
+	if word := blocks[name]; word != "" {
+		return word
+	}
+	var b strings.Builder
+	for _, r := range name {
+		if r >= 'A' && r <= 'Z' {
+			b.WriteByte('_')
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
 
 // capitals are the members that CloudFormation writes in other capitals than their first.
 var capitals = map[string]string{
@@ -99,6 +126,7 @@ type member struct {
 	api, crd string
 	to       mesh.Kind // of a reference
 	needed   bool      // where no check tag says so
+	required bool      // needed, or by its check tag
 	index    int
 	typ      reflect.Type
 }
@@ -121,6 +149,7 @@ func membersOf(t reflect.Type) []member {
 			m.to = apart[t.Name()+"."+name].to
 		}
 		m.needed = m.to != "" || needed[t.Name()+"."+m.api]
+		m.required = m.needed || slices.Contains(strings.Fields(f.Tag.Get("check")), "required")
 		if !slices.Contains(onlyCRD[t.Name()], crd) {
 			list = append(list, m)
 		}

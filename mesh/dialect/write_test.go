@@ -58,7 +58,7 @@ func TestEveryPathOfTheModelIsWrittenAndReadAgainTheSame(t *testing.T) {
 	for _, o := range objects {
 		for _, s := range m.sites(o.shape) {
 			found, _ := forms[0].try(t, o, m.make(o.shape, "", s.steps))
-			for _, f := range forms {
+			for _, f := range written {
 				back(t, f.name, found.Resources)
 			}
 		}
@@ -170,7 +170,7 @@ metadata: {name: more, namespace: ns}
 		"VirtualService more.ns metadata.name", "VirtualService named.local metadata.name",
 		"BackendGroup group_ns kind",
 	}
-	for _, f := range forms {
+	for _, f := range written {
 		found, losses, text := again(t, f.name, rs)
 		var got []string
 		for _, l := range losses {

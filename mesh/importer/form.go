@@ -19,18 +19,24 @@ const (
 	AWS Form = "aws" // JSON of `aws appmesh`, what it is given and what it answers
 	// CloudFormation is a template, in YAML or JSON.
 	CloudFormation Form = "cfn"
+	// Terraform is a state: its file, or what terraform show -json writes.
+	Terraform Form = "terraform"
 )
 
 // Forms lists the forms that are read.
-func Forms() []string { return []string{string(CRD), string(AWS), string(CloudFormation)} }
+func Forms() []string {
+	return []string{string(CRD), string(AWS), string(CloudFormation), string(Terraform)}
+}
 
 var (
 	anAPIVersion   = regexp.MustCompile(`(?m)^[\s{]*"?apiVersion"?\s*:`)
 	cloudFormation = regexp.MustCompile(`(?m)^[\s{]*"?AWSTemplateFormatVersion"?\s*:|\bAWS::[A-Za-z]+::[A-Za-z]+\b`)
-	terraform      = regexp.MustCompile(`(?m)^\s*resource\s+"aws_|"terraform_version"\s*:`)
-	configDump     = regexp.MustCompile(`type\.googleapis\.com/envoy\.admin\.v3\.`)
-	awsNames       = regexp.MustCompile(`(?m)^[\s{[,]*"?(meshName|virtualNodeName|virtualRouterName|virtualServiceName|virtualGatewayName|routeName|gatewayRouteName)"?\s*:`)
-	awsInput       = regexp.MustCompile(`^[\s[]*\{\s*"(spec|mesh|virtualNode|virtualRouter|virtualService|virtualGateway|route|gatewayRoute)"\s*:\s*\{`)
+	hcl            = regexp.MustCompile(`(?m)^\s*resource\s+"aws_`)
+	// Whatever stands in a state, its own members come first.
+	state      = regexp.MustCompile(`^\s*\{[^{[]*"terraform_version"\s*:`)
+	configDump = regexp.MustCompile(`type\.googleapis\.com/envoy\.admin\.v3\.`)
+	awsNames   = regexp.MustCompile(`(?m)^[\s{[,]*"?(meshName|virtualNodeName|virtualRouterName|virtualServiceName|virtualGatewayName|routeName|gatewayRouteName)"?\s*:`)
+	awsInput   = regexp.MustCompile(`^[\s[]*\{\s*"(spec|mesh|virtualNode|virtualRouter|virtualService|virtualGateway|route|gatewayRoute)"\s*:\s*\{`)
 )
 
 // formOf returns the form of a file by its content; why is set where there is none that is
@@ -38,14 +44,16 @@ var (
 func formOf(f dialect.File) (form Form, why string) {
 	text := string(f.Content)
 	switch {
+	case state.MatchString(text):
+		return Terraform, ""
 	case anAPIVersion.MatchString(text):
 		return CRD, ""
 	case configDump.MatchString(text):
 		return "", "an Envoy config dump is not read yet"
 	case cloudFormation.MatchString(text):
 		return CloudFormation, ""
-	case terraform.MatchString(text):
-		return "", "Terraform is not read yet"
+	case hcl.MatchString(text):
+		return "", "Terraform's configuration is not read: give its state, as terraform show -json writes it"
 	case awsNames.MatchString(text), awsInput.MatchString(text):
 		return AWS, ""
 	case strings.TrimSpace(text) == "":

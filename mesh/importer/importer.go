@@ -9,6 +9,7 @@ import (
 	"signet.example/mesh/dialect/aws"
 	"signet.example/mesh/dialect/cloudformation"
 	"signet.example/mesh/dialect/crd"
+	"signet.example/mesh/dialect/terraform"
 	"signet.example/mesh/placeholder"
 )
 
@@ -129,6 +130,10 @@ func (in *reading) file(f dialect.File) {
 			in.used[name] = in.used[name] || strings.Contains(string(f.Content), name)
 		}
 		cloudformation.Read(in.drafts, f)
+		return
+	}
+	if form == Terraform { // it has what came of its variables
+		terraform.Read(in.drafts, f)
 		return
 	}
 	filled, err := placeholder.Fill(string(f.Content), textOf(form, f), in.given.Values)
