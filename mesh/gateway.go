@@ -186,7 +186,11 @@ func (b *builder) gateway(r *Resource) {
 	n := &VirtualNode{Ref: r.ref(), Gateway: &Gateway{}, AccessLog: s.Logging.File()}
 	for i := range s.Listeners {
 		l := &s.Listeners[i]
-		n.Listeners = append(n.Listeners, Listener{Port: l.PortMapping.Port, Protocol: l.PortMapping.Protocol, TLS: resolveGatewayTLS(l.TLS)})
+		out := Listener{Port: l.PortMapping.Port, Protocol: l.PortMapping.Protocol, TLS: resolveGatewayTLS(l.TLS)}
+		if p := l.ConnectionPool; p != nil {
+			out.Pool = resolvePool(&VirtualNodeConnectionPool{GRPC: p.GRPC, HTTP: p.HTTP, HTTP2: p.HTTP2})
+		}
+		n.Listeners = append(n.Listeners, out)
 	}
 	var policy *ClientPolicy
 	if s.BackendDefaults != nil {

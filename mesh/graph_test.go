@@ -247,7 +247,7 @@ func TestGraphRefuses(t *testing.T) {
 		"an unknown gateway":  {m + gateway("g") + edge("virtualGatewayRef: {name: h}, ", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to virtualGateway h, which does not exist in mesh m"},
 		"a gateway's service": {m + gateway("g") + edge("", "s"), "spec.httpRoute.action.target.virtualService.virtualServiceRef: gatewayRoute e refers to virtualService s, which does not exist"},
 		"a gateway's port":    {m + gateway("g") + object("VirtualService", "s") + "---\n" + strings.Replace(edge("", "s"), "prefix: /", "prefix: /, port: 7", 1), "spec.httpRoute.match.port: virtualGateway g has no listener on port 7"},
-		"a gateway's pool":    {m + object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}, connectionPool: {grpc: {maxRequests: 1}}}]}", "spec.listeners[0].connectionPool"},
+		"a gateway's pool":    {m + object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}, connectionPool: {grpc: {maxRequests: 1}}}, {portMapping: {port: 2, protocol: http}}]}", "spec.listeners[0].connectionPool"},
 	} {
 		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
 		if err == nil || !strings.Contains(err.Error(), row.want) {

@@ -17,7 +17,7 @@ package mesh
 //	VirtualService    provider virtualNode, virtualRouter, none
 //	VirtualRouter     listeners of protocols http, http2, grpc; httpRoute, http2Route, grpcRoute, all of
 //	                  them except method CONNECT
-//	VirtualGateway    listeners: portMapping, tls as a virtual node's, or without validation;
+//	VirtualGateway    listeners: portMapping, connectionPool of all or none, tls as a virtual node's, or without validation;
 //	                  backendDefaults, logging.accessLog.file.path
 //	GatewayRoute      all of it except method CONNECT
 
@@ -194,10 +194,17 @@ func (s *VirtualRouterSpec) lacks(u *lacking) {
 }
 
 func (s *VirtualGatewaySpec) lacks(u *lacking) {
+	pools := 0
+	for i := range s.Listeners {
+		if s.Listeners[i].ConnectionPool != nil {
+			pools++
+		}
+	}
 	for i := range s.Listeners {
 		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
 		u.protocol(path+".portMapping.protocol", l.PortMapping.Protocol)
-		u.when(l.ConnectionPool != nil, path+".connectionPool", "connection pools")
+		u.when(l.ConnectionPool != nil && pools < len(s.Listeners), path+".connectionPool",
+			"a pool of some of a gateway's listeners, as all of them share its connections to services; give each listener one, or none")
 		if t := l.TLS; t != nil {
 			u.certificate(path+".tls", &t.Certificate)
 			u.trust(path+".tls", t.Validation)

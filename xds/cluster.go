@@ -59,10 +59,9 @@ func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.List
 func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener) {
 	endpoints := b.endpoints(e.node, l.Port)
 	c := &clusterv3.Cluster{
-		Name:           name,
-		ConnectTimeout: duration(connectTimeout),
-		// App Mesh's clients are without limits of their own (AM-clusters).
-		CircuitBreakers: unlimited(),
+		Name:            name,
+		ConnectTimeout:  duration(connectTimeout),
+		CircuitBreakers: b.clientPool(l),
 		// An endpoint that was removed is gone, even if it still answers probes.
 		IgnoreHealthOnHostRemoval: true,
 		HealthChecks:              healthChecks(e.node, l),
@@ -182,6 +181,39 @@ func pool(p mesh.Pool) *clusterv3.CircuitBreakers {
 		}
 	}
 	return c
+}
+
+// clientPool bounds what a proxy may have under way at one target. App Mesh's clients are
+// without bounds of their own (AM-clusters). A gateway has those of its listeners: App Mesh
+// had them at the hop inside the gateway, for all targets together (docs/decisions/052).
+func (b *builder) clientPool(target mesh.Listener) *clusterv3.CircuitBreakers {
+	if b.node.Gateway == nil {
+		return unlimited()
+	}
+	var all mesh.Pool // of listeners of which each has a pool, or none has
+	pending, connections := true, true
+	for _, l := range b.node.Listeners {
+		all.Requests = sum(all.Requests, l.Pool.Connections, l.Pool.Requests)
+		all.Pending = sum(all.Pending, l.Pool.Pending)
+		pending = pending && l.Pool.Pending > 0
+		connections = connections && l.Pool.Connections > 0
+	}
+	if !pending {
+		all.Pending = 0
+	}
+	if connections && !multiplexed(target.Protocol) { // one request each; more wait for one
+		all.Connections, all.Requests = all.Requests, 0
+	}
+	return pool(all)
+}
+
+// sum is of bounds, and no more than what means none.
+func sum(bounds ...uint32) uint32 {
+	var all uint64
+	for _, b := range bounds {
+		all += uint64(b)
+	}
+	return uint32(min(all, math.MaxInt32)) //nolint:gosec // the least of both
 }
 
 // outliers ejects an endpoint for errors in succession, as declared, and for nothing else:

@@ -418,3 +418,45 @@ func TestAGatewayTakesCallsOfGRPCAndOfHTTP2ByTheirRoutes(t *testing.T) {
 		t.Errorf("a page at the other port: %d", code)
 	}
 }
+
+func TestAGatewaysPoolBoundsWhatEachOfItsTargetsGetsAtOnce(t *testing.T) {
+	before, rest, _ := strings.Cut(edgeTLS, "    - portMapping: {port: 1443")
+	_, rest, _ = strings.Cut(rest, "---\n")
+	manifest := before + "      connectionPool: {http: {maxConnections: 2, maxPendingRequests: 1}}\n---\n" + rest
+	hold, arrived := make(chan struct{}), make(chan struct{}, 8)
+	c := startCaller(t, manifest, []string{"s"}, callee{"n", plain("http"), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-hold
+	})})
+	p := &gatewayPair{at: loopback(), pki: newPKI(t), caller: c}
+	_, edge := p.cases(t, manifest)
+	startProxy(t, edge, p.pki)
+	const asked = 8
+	codes := make(chan int, asked)
+	ask := func() { // ends with its answer
+		r := raw(t, net.JoinHostPort(p.at, fmt.Sprint(c.port)), "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if code := corpus.Status(r); code == http.StatusOK || r.Header.Get("X-Signet-Not-Served") == "true" {
+			codes <- code
+		} else {
+			codes <- -code
+		}
+	}
+	for range 2 { // are under way
+		go ask()
+		<-arrived
+	}
+	for range asked - 2 { // one of them waits
+		go ask()
+	}
+	for range asked - 3 {
+		if code := <-codes; code != http.StatusServiceUnavailable {
+			t.Errorf("what is beyond the pool: %d", code)
+		}
+	}
+	close(hold)
+	for range 3 {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("what fits: %d", code)
+		}
+	}
+}
