@@ -74,6 +74,8 @@ type Views struct {
 	access Access
 	signal watched.Signal // wakes Run
 
+	asking turns // who may ask for mu: streams, one of all and one of each agent at a time
+
 	// mu guards the two maps and what they lead to. It is held from the look at
 	// everything that views are made of until what came of it is published.
 	mu     sync.Mutex
@@ -166,22 +168,12 @@ func (v *Views) find(ctx context.Context, f Follower, node *corev3.Node) (*ads.V
 	return v.nodeView(ctx, f.Agent(), Key{ref, shape})
 }
 
-// lock locks mu for a stream, unless that has ended meanwhile: nobody would follow what is
-// made for it.
-func (v *Views) lock(ctx context.Context) error {
-	v.mu.Lock()
-	if err := ctx.Err(); err != nil {
-		v.mu.Unlock()
-		return err
-	}
-	return nil
-}
-
 func (v *Views) agentView(ctx context.Context, f Follower) (*ads.View, error) {
-	if err := v.lock(ctx); err != nil {
+	end, err := v.ask(ctx, f.Agent())
+	if err != nil {
 		return nil, err
 	}
-	defer v.mu.Unlock()
+	defer end()
 	if k := v.agents[f.Agent()]; k != nil {
 		k.used = time.Now()
 		return k.view, nil
@@ -206,10 +198,11 @@ func (v *Views) agentView(ctx context.Context, f Follower) (*ads.View, error) {
 }
 
 func (v *Views) nodeView(ctx context.Context, agent string, key Key) (*ads.View, error) {
-	if err := v.lock(ctx); err != nil {
+	end, err := v.ask(ctx, agent)
+	if err != nil {
 		return nil, err
 	}
-	defer v.mu.Unlock()
+	defer end()
 	if k := v.nodes[key]; k != nil {
 		k.used = time.Now()
 		return k.view, nil
@@ -253,7 +246,7 @@ func (v *Views) mayMake(agent string, node proxy.Ref) error {
 	if all >= maxMade || ofNode >= MaxMadeOfNode {
 		return fault.New(fault.Limit, "this agent has had %d views made, %d of them of %s, and %d and %d are the most: they are kept for %s after their last use", all, ofNode, node, maxMade, MaxMadeOfNode, viewIdle)
 	}
-	return nil
+	return v.mayKeep(agent, node, v.byMaker[agent][node].largest) // before it costs anything
 }
 
 // mayKeep refuses one more view, of so many bytes, to an agent whose views in many shapes take

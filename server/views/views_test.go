@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -313,6 +315,9 @@ func TestViewsInManyShapesAreBoundedInBytes(t *testing.T) {
 	if n*large < freeBytes || n*large > freeBytes+2*shapes*large {
 		t.Errorf("%d views of %d bytes", n, large)
 	}
+	if err := v.mayMake("a", proxy.Node("m", "many")); err == nil {
+		t.Error("one more is made before it is refused")
+	}
 	for i := range 500 { // an agent of 500 nodes has one of each
 		if err := keep(proxy.Node("m", fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
@@ -331,5 +336,62 @@ func TestNoViewIsMadeForAStreamThatHasEnded(t *testing.T) {
 	end()
 	if _, err := v.nodeView(ctx, "one", Key{Node: proxy.Node("m", "a")}); !errors.Is(err, context.Canceled) || len(v.nodes) != 0 {
 		t.Errorf("%d views, %v", len(v.nodes), err)
+	}
+}
+
+// An operator's change, such as a ban, waits for one stream and not for all who ask; an
+// agent's streams wait for each other, and not others' for them.
+func TestAChangeAndOtherAgentsWaitForOneStreamOfAnAgentAtMost(t *testing.T) {
+	v := New(Config{}, nil, nil, nil)
+	var order []string
+	var mu sync.Mutex
+	did := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, what)
+	}
+	first, err := v.ask(t.Context(), "many")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wait := func(agent string) {
+		wg.Go(func() {
+			end, err := v.ask(t.Context(), agent)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			did(agent)
+			time.Sleep(5 * time.Millisecond) // as long as one is made
+			end()
+		})
+	}
+	for range 50 {
+		wait("many")
+	}
+	time.Sleep(20 * time.Millisecond) // they wait
+	wait("other")
+	wg.Go(func() {
+		v.mu.Lock()
+		did("change")
+		v.mu.Unlock()
+	})
+	time.Sleep(20 * time.Millisecond)
+	ctx, gone := context.WithCancel(t.Context())
+	gone()
+	if _, err := v.ask(ctx, "many"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a stream that is gone: %v", err)
+	}
+	first()
+	wg.Wait()
+	if at := slices.Index(order, "change"); at > 2 {
+		t.Errorf("a change waited for %d streams", at)
+	}
+	if at := slices.Index(order, "other"); at > 4 {
+		t.Errorf("another agent's waited for %d of %q", at, order[:at])
+	}
+	if len(v.asking.each) != 0 || len(order) != 52 {
+		t.Errorf("%d are left, %d went", len(v.asking.each), len(order))
 	}
 }
