@@ -138,9 +138,15 @@ func (d *Drafts) Found() *Found {
 		d.settle(x)
 	}
 	once := d.withoutRepeated()
+	routers := map[string][]*Draft{} // by name
+	for _, x := range once {
+		if x.Kind == mesh.KindVirtualRouter {
+			routers[x.name] = append(routers[x.name], x)
+		}
+	}
 	for _, x := range once {
 		if x.Kind == KindRoute {
-			d.place(x, once)
+			d.place(x, routers[x.parent])
 		}
 	}
 	for _, x := range once {
@@ -240,10 +246,10 @@ func (d *Drafts) withoutRepeated() []*Draft {
 }
 
 // place puts a route into its router.
-func (d *Drafts) place(x *Draft, all []*Draft) {
+func (d *Drafts) place(x *Draft, named []*Draft) {
 	var routers []*Draft
-	for _, r := range all {
-		if r.Kind == mesh.KindVirtualRouter && r.name == x.parent && x.parent != "" && (r.mesh == x.mesh || r.mesh == "" || x.mesh == "") {
+	for _, r := range named {
+		if x.parent != "" && (r.mesh == x.mesh || r.mesh == "" || x.mesh == "") {
 			routers = append(routers, r)
 		}
 	}

@@ -53,6 +53,9 @@ func (t *template) mapping(n manifest.Node) manifest.Node {
 	}
 	var out []manifest.Member
 	for _, m := range members {
+		if strings.HasPrefix(m.Name, "Fn::") { // beside other members it adds some, such as those of a file
+			return n.Opaque("${"+m.Name+"}", "only AWS knows what "+m.Name+" adds")
+		}
 		if m.Value = t.eval(m.Value); m.Value.Is() != manifest.Null {
 			out = append(out, m)
 		}

@@ -101,6 +101,10 @@ func (t *template) resource(m manifest.Member, path string, k kind) {
 			return
 		}
 	}
+	if t.macro != "" {
+		t.incomplete(m, path, string(k.Kind), "only AWS knows what macro "+manifest.Clip(t.macro)+" makes of it")
+		return
+	}
 	properties := t.eval(m.Value.Get("Properties"))
 	if properties.Is() == manifest.Opaque {
 		t.incomplete(m, path+".Properties", string(k.Kind), properties.Why())

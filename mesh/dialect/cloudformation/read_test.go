@@ -275,6 +275,24 @@ func TestNamesOfResourcesAreFoundByReferenceInBothForms(t *testing.T) {
 	}
 }
 
+// A macro may change every resource, but for those of AWS that are known not to.
+func TestWhatAMacroMayHaveChangedIsIncomplete(t *testing.T) {
+	const mesh = "Resources: {A: {Type: AWS::AppMesh::Mesh, Properties: {MeshName: m}}}\n"
+	for content, want := range map[string]string{
+		"Transform: AWS::Serverless-2016-10-31\n" + mesh:                                                                                     "complete: Mesh m",
+		"Transform: [AWS::LanguageExtensions, Own]\n" + mesh:                                                                                 "only AWS knows what macro Own makes of it",
+		"Transform: {Name: AWS::Include, Parameters: {Location: s3://a/b}}\n" + mesh:                                                         "only AWS knows what macro AWS::Include makes of it",
+		"Resources: {A: {Type: AWS::AppMesh::Mesh, Properties: {MeshName: m, Fn::Transform: {Name: AWS::Include}}}}\n":                       "only AWS knows what Fn::Transform adds",
+		"Resources: {A: {Type: AWS::AppMesh::Mesh, Properties: {MeshName: m, Spec: {EgressFilter: {Type: DROP_ALL, Fn::Transform: {}}}}}}\n": "incomplete: Mesh m\n",
+		"Resources: {'Fn::ForEach::X': [A, [b], {}]}\n":                                                                                      "only AWS knows which resources Fn::ForEach::X makes",
+	} {
+		content = strings.ReplaceAll(content, "Fn::Transform:", "'Fn::Transform':")
+		if got := summary(read(dialect.Options{}, file("t.yaml", content))); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", content, got)
+		}
+	}
+}
+
 // What a template's functions expand to is bounded, whatever it has.
 func TestATemplateThatExpandsToTooMuchIsCutOff(t *testing.T) {
 	var b strings.Builder

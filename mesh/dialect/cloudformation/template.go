@@ -1,6 +1,7 @@
 package cloudformation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ type template struct {
 	drafts *dialect.Drafts
 
 	parameters, mappings, conditions, resources, outputs manifest.Node
+
+	macro string // that may change every resource; "" for none
 
 	open map[string]bool // what is being evaluated: what needs itself is not known
 	// What was evaluated so far, in values and in bytes of text; and how deep it stands.
@@ -31,8 +34,29 @@ func newTemplate(d *dialect.Drafts, root manifest.Node) *template {
 	return &template{
 		drafts: d, open: map[string]bool{},
 		parameters: root.Get("Parameters"), mappings: root.Get("Mappings"), conditions: root.Get("Conditions"),
-		resources: root.Get("Resources"), outputs: root.Get("Outputs"),
+		resources: root.Get("Resources"), outputs: root.Get("Outputs"), macro: macroOf(root.Get("Transform")),
 	}
+}
+
+// harmless are the macros of AWS that change no resource of App Mesh's: what they make
+// new has names and functions of its own.
+var harmless = []string{"AWS::CodeDeployBlueGreen", "AWS::LanguageExtensions", "AWS::SecretsManager-2020-07-23", "AWS::Serverless-2016-10-31"}
+
+func macroOf(transform manifest.Node) string {
+	names := transform.Items()
+	if transform.Is() != manifest.List && transform.Is() != manifest.Null {
+		names = []manifest.Node{transform}
+	}
+	for _, n := range names {
+		name := n.Text()
+		if n.Is() == manifest.Mapping {
+			name = n.Get("Name").Text()
+		}
+		if !slices.Contains(harmless, name) {
+			return cmp.Or(name, "without a name")
+		}
+	}
+	return ""
 }
 
 // checkParameters refuses given values that the template does not allow.
