@@ -824,11 +824,14 @@ func (x *Object) GetYaml() string {
 }
 
 type DeleteRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Mesh          string                 `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Kind   string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Mesh   string                 `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	Name   string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	DryRun bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// sources: in place of kind and name, manifests of what is deleted; all of it or nothing.
+	// Those of other API groups are counted.
+	Sources       []*Source `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +892,13 @@ func (x *DeleteRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *DeleteRequest) GetSources() []*Source {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
 }
 
 type HistoryRequest struct {
@@ -2226,12 +2236,13 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04yaml\x18\x05 \x01(\tR\x04yaml\"d\n" +
+	"\x04yaml\x18\x05 \x01(\tR\x04yaml\"\x97\x01\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"b\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x121\n" +
+	"\asources\x18\x05 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\"b\n" +
 	"\x0eHistoryRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
@@ -2431,56 +2442,57 @@ var file_api_admin_proto_depIdxs = []int32{
 	9,  // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	0,  // 4: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
 	12, // 5: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
-	16, // 6: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	35, // 7: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	9,  // 8: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	20, // 9: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	35, // 10: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	36, // 11: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	25, // 12: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 13: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	28, // 14: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	35, // 15: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	35, // 16: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	35, // 17: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 18: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	37, // 19: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	31, // 20: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	35, // 21: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	38, // 22: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 23: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	35, // 24: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	35, // 25: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	35, // 26: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 27: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 28: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	10, // 29: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	13, // 30: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	14, // 31: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	17, // 32: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	18, // 33: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	21, // 34: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	23, // 35: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	26, // 36: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	29, // 37: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	32, // 38: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 39: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 40: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	11, // 41: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 42: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	15, // 43: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 44: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	19, // 45: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	22, // 46: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	24, // 47: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	27, // 48: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	30, // 49: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	33, // 50: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	39, // [39:51] is the sub-list for method output_type
-	27, // [27:39] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	7,  // 6: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
+	16, // 7: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	35, // 8: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	9,  // 9: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	20, // 10: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	35, // 11: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	36, // 12: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	25, // 13: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 14: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	28, // 15: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	35, // 16: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	35, // 17: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	35, // 18: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 19: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	37, // 20: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	31, // 21: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	35, // 22: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	38, // 23: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 24: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	35, // 25: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	35, // 26: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	35, // 27: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 28: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 29: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	10, // 30: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	13, // 31: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	14, // 32: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	17, // 33: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	18, // 34: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	21, // 35: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	23, // 36: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	26, // 37: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	29, // 38: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	32, // 39: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 40: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 41: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	11, // 42: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 43: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	15, // 44: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 45: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	19, // 46: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	22, // 47: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	24, // 48: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	27, // 49: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	30, // 50: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	33, // 51: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	40, // [40:52] is the sub-list for method output_type
+	28, // [28:40] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +23,7 @@ func newApply() *cobra.Command {
 		Long: `Reads App Mesh resources (appmesh.k8s.aws/v1beta2) and Signet's own
 (signet.example/v1alpha1), checks all of them together with what is stored,
 and writes all or none. What this version does not translate is refused by name.`,
-		Example: `  signet apply -f mesh/
+		Example: `  signet apply -f mesh/ -R
   signet apply -f mesh.yaml --dry-run
   signet apply -f mesh.yaml -o json
   kubectl get -o yaml virtualnodes | signet apply -f - --skip-foreign`,
@@ -84,24 +85,28 @@ and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would r
 
 type input struct {
 	files       *[]string
+	recursive   *bool
 	skipForeign *bool
 }
 
 func inputFlags(c *cobra.Command) input {
+	in := fileFlags(c)
+	in.skipForeign = c.Flags().Bool("skip-foreign", false, "count kinds of other API groups instead of refusing them")
+	return in
+}
+
+func fileFlags(c *cobra.Command) input {
 	socketFlag(c)
 	in := input{
-		files:       c.Flags().StringArrayP("filename", "f", nil, "file, folder (its .yaml, .yml and .json files) or - for standard input; may be repeated"),
-		skipForeign: c.Flags().Bool("skip-foreign", false, "count kinds of other API groups instead of refusing them"),
+		files:     c.Flags().StringArrayP("filename", "f", nil, "file, folder (its .yaml, .yml and .json files) or - for standard input; may be repeated"),
+		recursive: c.Flags().BoolP("recursive", "R", false, "read the folders in a folder, too"),
 	}
 	_ = c.MarkFlagFilename("filename", "yaml", "yml", "json") // fails only for an undefined flag
 	return in
 }
 
 func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResponse) error) error {
-	if len(*in.files) == 0 {
-		return usage(errors.New("no file is named: -f FILE, -f FOLDER or -f - for standard input"))
-	}
-	sources, err := readSources(c, *in.files)
+	sources, err := in.read(c)
 	if err != nil {
 		return err
 	}
@@ -115,6 +120,14 @@ func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResp
 		}
 		return then(answer)
 	})
+}
+
+// read reads what the flags name.
+func (in input) read(c *cobra.Command) ([]*api.Source, error) {
+	if len(*in.files) == 0 {
+		return nil, usage(errors.New("no file is named: -f FILE, -f FOLDER or -f - for standard input"))
+	}
+	return readSources(c, *in.files, *in.recursive)
 }
 
 // warnOf writes the warnings of an answer a line each; an export's are counted.
@@ -136,7 +149,7 @@ func warn(w io.Writer, warnings []string) {
 // maxSource bounds one input file; the server's parser has its own limits.
 const maxSource = 16 << 20
 
-func readSources(c *cobra.Command, files []string) ([]*api.Source, error) {
+func readSources(c *cobra.Command, files []string, recursive bool) ([]*api.Source, error) {
 	var out []*api.Source
 	for _, f := range files {
 		if f == "-" {
@@ -147,9 +160,13 @@ func readSources(c *cobra.Command, files []string) ([]*api.Source, error) {
 			out = append(out, &api.Source{File: "-", Content: content})
 			continue
 		}
-		paths, below, err := manifestsIn(f)
+		paths, below, err := manifestsIn(f, recursive)
 		if len(below) > 0 {
-			_, _ = fmt.Fprintf(c.ErrOrStderr(), "warning: folders in %s are not read: %s; name each with -f\n", printable(f), printable(strings.Join(below, ", "))) // stderr is gone: nobody to tell
+			text := "warning: folders in %s are not read: %s; name each with -f, or read all with -R\n"
+			if recursive {
+				text = "warning: files in %s that are no manifests are not read: %s\n"
+			}
+			_, _ = fmt.Fprintf(c.ErrOrStderr(), text, printable(f), printable(strings.Join(below, ", "))) // stderr is gone: nobody to tell
 		}
 		if err != nil {
 			return nil, err
@@ -170,8 +187,9 @@ func readSources(c *cobra.Command, files []string) ([]*api.Source, error) {
 	return out, nil
 }
 
-// manifestsIn lists a folder's files, and the folders in it, whose files are not read.
-func manifestsIn(path string) (files, folders []string, err error) {
+// manifestsIn lists a folder's files, and what in it is not read: the folders, or, where
+// they are, files that do not end as manifests do.
+func manifestsIn(path string, recursive bool) (files, skipped []string, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("-f %s: %w", path, errors.Unwrap(err))
@@ -179,26 +197,29 @@ func manifestsIn(path string) (files, folders []string, err error) {
 	if !info.IsDir() {
 		return []string{path}, nil, nil
 	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if !strings.HasPrefix(e.Name(), ".") {
-				folders = append(folders, e.Name())
-			}
-			continue
+	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || name == path:
+			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), "."):
+			return filepath.SkipDir
+		case d.IsDir() && !recursive:
+			skipped = append(skipped, d.Name())
+			return filepath.SkipDir
+		case d.IsDir():
+		case slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name))):
+			files = append(files, name)
+		case recursive:
+			rel, err := filepath.Rel(path, name)
+			skipped = append(skipped, rel)
+			return err
 		}
-		switch strings.ToLower(filepath.Ext(e.Name())) {
-		case ".yaml", ".yml", ".json":
-			files = append(files, filepath.Join(path, e.Name()))
-		}
-	}
-	if len(files) == 0 {
+		return nil
+	})
+	if err == nil && len(files) == 0 {
 		err = fmt.Errorf("%s holds no .yaml, .yml or .json file", path)
 	}
-	return files, folders, err // in the order of their names
+	return files, skipped, err // in the order of their names
 }
 
 // dryRun ends the line of what was not done.

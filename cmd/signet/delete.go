@@ -12,27 +12,36 @@ import (
 
 func newDelete() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "delete KIND NAME…",
+		Use:   "delete KIND NAME… | -f FILE",
 		Short: "Remove what nothing refers to, or agents that are gone",
 		Long: `Removes resources by name. What others still refer to stays, and the message
 names them. KIND is a kind in any case, singular or plural, as in get, and an object
 can be named in one word as -o name prints it: kind/name or kind/mesh/name.
+With -f, manifests name the objects, whatever else they say, and all are deleted in one
+change, or none; what is not stored is named.
 An agent can be deleted when it is gone: not connected, and its certificate has
 ended. --gone deletes all that are. To shut out one that may come back: signet ban.`,
 		Example: `  signet delete virtualnode old-orders
   signet delete entry batch --dry-run
   signet get entries -o name | xargs signet delete
+  signet delete -f mesh/ -R --dry-run
   signet delete agent web-01-3fa9c2d47b
   signet delete agents --gone`,
 		ValidArgsFunction: completeObjects(math.MaxInt, "agents"),
 	}
-	socketFlag(c)
+	in := fileFlags(c)
 	mesh := c.Flags().String("mesh", "", "the resource's mesh, where names repeat")
 	completeFlag(c, "mesh", "meshes")
 	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
 	resultFlag(c)
 	gone := c.Flags().Bool("gone", false, "in place of a NAME, with the KIND agents: all that are gone")
 	c.Args = func(c *cobra.Command, args []string) error {
+		if len(*in.files) > 0 {
+			if len(args) > 0 || *gone {
+				return usage(errors.New("-f names what is deleted: no KIND, NAME or --gone stands beside it"))
+			}
+			return nil
+		}
 		if !*gone {
 			if err := refArgs(args, 1); err != nil {
 				return usage(fmt.Errorf("%s %w", c.CommandPath(), err))
@@ -48,6 +57,9 @@ ended. --gone deletes all that are. To shut out one that may come back: signet b
 		o, err := resultOf(c)
 		if err != nil {
 			return err
+		}
+		if len(*in.files) > 0 {
+			return deleteSources(c, in, o, *dry)
 		}
 		refs, err := refsOf(args, *mesh)
 		if err != nil {
@@ -85,6 +97,20 @@ ended. --gone deletes all that are. To shut out one that may come back: signet b
 		})
 	}
 	return c
+}
+
+func deleteSources(c *cobra.Command, in input, o string, dry bool) error {
+	sources, err := in.read(c)
+	if err != nil {
+		return err
+	}
+	return withAdmin(c, func(admin api.AdminClient) error {
+		answer, err := admin.Delete(c.Context(), &api.DeleteRequest{Sources: sources, DryRun: dry})
+		if err != nil {
+			return err
+		}
+		return showChanges(c, o, answer, dry)
+	})
 }
 
 func goneAgents(c *cobra.Command, admin api.AdminClient) ([]ref, error) {

@@ -167,6 +167,39 @@ func TestWhatOthersNeedIsNotDeleted(t *testing.T) {
 	d.wants("begin", `write uid 7 pid 8: dry_run=false kind="ng" mesh="" name="back"`, "end")
 }
 
+// Manifests only name what is deleted: in one change, or nothing.
+func TestWhatManifestsNameIsDeletedInOneChangeOrNotAtAll(t *testing.T) {
+	d := newDesk(t)
+	all := groupNamed("front") + shop + nodeTo("/dev/stdout")
+	if _, err := d.admin.Apply(d.ctx(), applyOf(all)); err != nil {
+		t.Fatal(err)
+	}
+	d.done = nil
+	foreign := "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
+	of := func(text string) *api.DeleteRequest {
+		return &api.DeleteRequest{Sources: []*api.Source{{File: "f.yaml", Content: []byte(text)}}}
+	}
+	for text, want := range map[string]string{
+		groupNamed("front") + shop:             "VirtualNode shop/web is in it",
+		groupNamed("none"):                     "none of the 1 objects is stored",
+		groupNamed("front") + "---\nkind: [\n": "f.yaml:",
+	} {
+		if _, err := d.admin.Delete(d.ctx(), of(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+		d.wants("begin", "end")
+	}
+	// What could not be applied, such as a log that no host takes, is deleted all the same.
+	resp, err := d.admin.Delete(d.ctx(), of(groupNamed("front")+groupNamed("none")+shop+strings.Replace(nodeTo("/var/log/none"), "spec: {", "spec: {backendGroups: [{name: \"*\"}], ", 1)+foreign))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(resp.GetChanges()) != 3 || resp.GetSkippedForeign() != 1 || len(resp.GetWarnings()) != 1 || !strings.Contains(resp.GetWarnings()[0], "NodeGroup none is not stored") {
+		t.Error(resp.GetChanges(), resp.GetWarnings())
+	}
+	d.wants("begin", `write uid 7 pid 8: dry_run=false kind="" mesh="" name="" files=["f.yaml"]`, "end")
+}
+
 func TestABanIsInForceBeforeAnythingIsAskedOfTheSigner(t *testing.T) {
 	d := newDesk(t)
 	d.agents = []fleet.Status{{Agent: store.Agent{ID: "web-1"}}, {Agent: store.Agent{ID: "out", Banned: true, BanReason: "lost"}}}

@@ -100,6 +100,7 @@ func describe(req any) string {
 			continue
 		}
 		switch v := r.Get(f); {
+		case f.IsList() && v.List().Len() == 0:
 		case f.IsList() && f.Kind() == protoreflect.MessageKind:
 			named = append(named, describeList(f.Message().Fields(), v.List())...)
 		case f.Cardinality() == protoreflect.Repeated:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"signet.example/api"
 	"signet.example/identity"
@@ -16,7 +17,7 @@ import (
 	"signet.example/store"
 )
 
-// Delete removes one object, unless something still refers to it.
+// Delete removes one object, or those of manifests, unless something still refers to them.
 func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.ApplyResponse, error) {
 	if isAgentKind(req.GetKind()) {
 		return s.deleteAgent(ctx, req)
@@ -27,29 +28,78 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 	}
 	defer end()
 	m := change.Now()
-	o, err := findObject(m, req)
+	resp := &api.ApplyResponse{Revision: m.Revision()}
+	var objects []*kinds.Object
+	if len(req.GetSources()) > 0 {
+		objects, err = s.named(m, req, resp)
+	} else {
+		var o *kinds.Object
+		o, err = findObject(m, req)
+		objects = []*kinds.Object{o}
+	}
 	if err != nil {
 		return nil, err
 	}
-	k := o.Key()
-	rest, err := s.without(change, o)
+	rest, err := s.without(change, objects)
 	if err != nil {
 		return nil, err
 	}
-	resp := &api.ApplyResponse{
-		Revision: m.Revision(),
-		Changes:  []*api.Change{{Action: api.Change_DELETED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Before: string(o.Encode())}},
-		Warnings: s.cfg.Warnings(m, rest.Model()),
+	var writes []store.Write
+	for _, o := range objects {
+		k := o.Key()
+		resp.Changes = append(resp.Changes, &api.Change{Action: api.Change_DELETED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Before: string(o.Encode())})
+		writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name}, Delete: true})
 	}
+	resp.Warnings = append(resp.GetWarnings(), s.cfg.Warnings(m, rest.Model())...)
 	if req.GetDryRun() {
 		return resp, nil
 	}
-	ready, err := rest.Try([]store.Write{{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name}, Delete: true}}, nil)
+	ready, err := rest.Try(writes, nil)
 	if err != nil {
 		return nil, err
 	}
 	resp.Revision, err = ready.Write(ctx, actor, describe(req))
 	return resp, err
+}
+
+// named are the stored objects that manifests are of, whatever else those say. What is not
+// stored is in the warnings of the answer.
+func (s *Server) named(m Model, req *api.DeleteRequest, resp *api.ApplyResponse) ([]*kinds.Object, error) {
+	in := &intake{cfg: &s.cfg, skipForeign: true, names: true}
+	for _, src := range req.GetSources() {
+		in.read(src)
+	}
+	if len(in.errs) == 0 {
+		if err := kinds.AssignMeshes(in.objects, kinds.Meshes(m.Graph(), m.Objects())...); err != nil {
+			in.bad(err)
+		}
+	}
+	if len(in.errs) > 0 {
+		return nil, fault.New(fault.Invalid, "%s", inOrder(in.errs).Error())
+	}
+	resp.SkippedForeign = in.foreign
+	var objects []*kinds.Object
+	given := map[kinds.Key]bool{}
+	for _, o := range in.objects {
+		k := o.Key()
+		if given[k] {
+			continue
+		}
+		given[k] = true
+		stored := m.Objects().Get(k)
+		switch {
+		case stored == nil:
+			resp.Warnings = append(resp.Warnings, o.Doc.FieldError("metadata.name", k.String()+" is not stored").Error())
+		case o.Resource != nil && !o.Resource.SameObject(stored.Resource):
+			return nil, fault.New(fault.Invalid, "%s", o.Doc.FieldError("metadata.name", fmt.Sprintf("%s has the App Mesh name of %s, which is stored and another object", o.Resource, stored.Resource)).Error())
+		default:
+			objects = append(objects, stored)
+		}
+	}
+	if len(objects) == 0 {
+		return nil, fault.New(fault.NotFound, "none of the %d objects is stored", len(given))
+	}
+	return objects, nil
 }
 
 // findObject finds the one object that is meant; the mesh may be left out where
@@ -75,27 +125,42 @@ func findObject(m Model, req *api.DeleteRequest) (*kinds.Object, error) {
 }
 
 // without returns the rest, or refuses to remove what it cannot stand without.
-func (s *Server) without(change Change, o *kinds.Object) (Draft, error) {
-	k := o.Key()
-	if k.Kind == string(mesh.KindMesh) {
+func (s *Server) without(change Change, objects []*kinds.Object) (Draft, error) {
+	keys := make([]kinds.Key, 0, len(objects))
+	for _, o := range objects {
+		keys = append(keys, o.Key())
+	}
+	what := keys[0].String()
+	if len(keys) > 1 {
+		what = fmt.Sprintf("one of %d objects", len(keys))
+	}
+	for _, k := range keys {
+		if k.Kind != string(mesh.KindMesh) {
+			continue
+		}
 		for other := range change.Now().Objects().All() {
-			if other.Mesh == k.Mesh && other != k {
+			if other.Mesh == k.Mesh && !slices.Contains(keys, other) {
 				return nil, fault.New(fault.Referenced, "%s is not deleted: %s is in it", k, other)
 			}
 		}
 	}
-	rest, err := change.With(nil, k)
+	rest, err := change.With(nil, keys...)
 	if wrong, ok := errors.AsType[manifest.Errors](err); ok {
-		msg := fmt.Sprintf("%s is not deleted, others refer to it:", k)
+		msg := what + " is not deleted, others refer to it:"
 		for _, e := range wrong {
 			msg += "\n  " + cmp.Or(e.Dangling, e.Msg) // what it refers to is there still
 		}
 		return nil, fault.New(fault.Referenced, "%s", msg)
 	}
 	if err != nil {
-		return nil, fault.New(fault.Referenced, "%s is not deleted: %v", k, err)
+		return nil, fault.New(fault.Referenced, "%s is not deleted: %v", what, err)
 	}
-	return rest, s.leftBy(o)
+	for _, o := range objects {
+		if err := s.leftBy(o); err != nil {
+			return nil, err
+		}
+	}
+	return rest, nil
 }
 
 // leftBy refuses to remove what somebody is in.

@@ -27,6 +27,7 @@ const mostErrors = 1000
 type intake struct {
 	cfg         *Config
 	skipForeign bool
+	names       bool // manifests only name objects: what of them could not be applied is no mistake
 
 	objects  []*kinds.Object
 	errs     manifest.Errors
@@ -60,6 +61,8 @@ func (in *intake) read(src *api.Source) {
 				plain.Text(d.Kind), plain.Text(d.APIVersion), mesh.GroupVersion, mesh.SignetGroupVersion)))
 		case err != nil:
 			in.bad(err)
+		case in.names:
+			in.objects = append(in.objects, o)
 		default:
 			in.take(o)
 		}
