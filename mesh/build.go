@@ -262,7 +262,7 @@ func (b *builder) node(r *Resource) {
 	if s.ServiceDiscovery != nil {
 		n.DNS = s.ServiceDiscovery.DNS
 	}
-	n.AccessLog = s.Logging.File()
+	n.AccessLog, n.LogFormat = s.Logging.File(), s.Logging.format()
 	b.graph.nodes = b.graph.nodes.With(r.graphName(), n)
 }
 

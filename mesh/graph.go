@@ -101,6 +101,7 @@ type VirtualNode struct {
 	DNS *DNSServiceDiscovery
 	// AccessLog is a path on the proxy's file system; "" for none.
 	AccessLog string
+	LogFormat *LoggingFormat // nil for Envoy's own
 }
 
 // Callee is a service that a node declares to call, and how.

@@ -12,7 +12,7 @@ package mesh
 //	                  those that agents registered
 //	                  backendGroups by name; backends, backendDefaults: client policy with certificate sds, trust acm or
 //	                  sds, enforce absent or true, exact SPIFFE IDs
-//	                  logging.accessLog.file.path
+//	                  logging.accessLog.file, with the operators of logformat.go
 //	BackendGroup      virtualservices
 //	VirtualService    provider virtualNode, virtualRouter, none
 //	VirtualRouter     listeners of protocols http, http2, grpc; httpRoute, http2Route, grpcRoute, all of
@@ -87,7 +87,7 @@ func (s *VirtualNodeSpec) lacks(u *lacking) {
 
 func (u *lacking) logging(l *Logging) {
 	if l.File() != "" {
-		u.when(l.AccessLog.File.Format != nil, "spec.logging.accessLog.file.format", "access log formats; the path alone is")
+		u.logFormat("spec.logging.accessLog.file.format", l.AccessLog.File.Format)
 	}
 }
 

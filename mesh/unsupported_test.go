@@ -40,7 +40,7 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv6_PREFERRED}}}", []string{"spec.serviceDiscovery.dns.ipPreference"}},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv4_PREFERRED}}}", nil},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, ipPreference: IPv6_ONLY}}}", []string{"spec.serviceDiscovery.awsCloudMap.ipPreference"}},
-		{object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}, connectionPool: {grpc: {maxRequests: 1}}, tls: {mode: STRICT, certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}}}, {portMapping: {port: 2, protocol: http}}], logging: {accessLog: {file: {path: /dev/stdout, format: {text: x}}}}}", []string{l + "connectionPool", l + "tls.certificate.file", l + "tls.validation.trust.file", "spec.logging.accessLog.file.format"}},
+		{object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}, connectionPool: {grpc: {maxRequests: 1}}, tls: {mode: STRICT, certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}}}, {portMapping: {port: 2, protocol: http}}], logging: {accessLog: {file: {path: /dev/stdout, format: {text: 50%}}}}}", []string{l + "connectionPool", l + "tls.certificate.file", l + "tls.validation.trust.file", "spec.logging.accessLog.file.format.text"}},
 		{object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}, validation: {trust: {acm: {certificateAuthorityARNs: [a]}}}}}], backendDefaults: {clientPolicy: {tls: {" + trust + "}}}}", nil},
 		{object("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", nil},
 		{object("GatewayRoute", "g") + "spec: {http2Route: {match: {prefix: /, method: CONNECT, queryParameters: [{name: q, match: {exact: ''}}]}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", []string{"spec.http2Route.match.method", "spec.http2Route.match.queryParameters[0].match"}},
@@ -60,7 +60,9 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		{client("enforce: false, ports: [1], certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}"), []string{"spec.backendDefaults.clientPolicy.tls.enforce", "spec.backendDefaults.clientPolicy.tls.ports", "spec.backendDefaults.clientPolicy.tls.certificate.file", "spec.backendDefaults.clientPolicy.tls.validation.trust.file"}},
 		{client(trust), nil},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, attributes: [{key: k, value: v}]}}, backendGroups: [{name: g}, {name: '*', namespace: far}]}", []string{"spec.backendGroups[1].name"}},
-		{object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {text: x}}}}}", []string{"spec.logging.accessLog.file.format"}},
+		{object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {text: 'x 100%% %REQ(:METHOD)% %START_TIME(%Y)%'}}}}}", nil},
+		{object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {text: '%ENVIRONMENT(HOME)%'}}}}}", []string{"spec.logging.accessLog.file.format.text"}},
+		{object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {json: [{key: a, value: '%RESPONSE_CODE%'}, {key: b, value: '%RESPONSE_CODE'}, {key: a, value: x}]}}}}}", []string{"spec.logging.accessLog.file.format.json[1].value", "spec.logging.accessLog.file.format.json[2].key"}},
 		{router("http", "http2Route: {match: {prefix: /}, "+action+"}"), nil},
 		{router("grpc", "grpcRoute: {match: {}, "+action+"}"), nil},
 		{router("tcp", "tcpRoute: {"+action+"}"), []string{l + "portMapping.protocol", "spec.routes[0].tcpRoute"}},
@@ -95,6 +97,7 @@ func TestWarningsNameWhatHasNoEffect(t *testing.T) {
 		object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b}}}":                                                 {"spec.serviceDiscovery.awsCloudMap"},
 		object("VirtualGateway", "g") + "spec: {namespaceSelector: {}, podSelector: {}, gatewayRouteSelector: {}, listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}, healthCheck: {protocol: http, healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000}}]}": {"spec.gatewayRouteSelector", "spec.listeners[0].healthCheck", "spec.listeners[0].tls.certificate.acm.certificateARN", "spec.namespaceSelector", "spec.podSelector"},
 		object("VirtualService", "s"): nil,
+		object("VirtualNode", "n") + "spec: {logging: {accessLog: {file: {path: /dev/stdout, format: {json: [{key: a, value: '%REQ(X-A?Authorization):9%'}, {key: b, value: '%REQ(X-A)%'}]}}}}}": {"spec.logging.accessLog.file.format.json[0].value"},
 	} {
 		got := fieldsOf(mesh.Warnings(parseOne(t, content)))
 		slices.Sort(got)

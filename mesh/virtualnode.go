@@ -41,6 +41,25 @@ func (l *Logging) File() string {
 	return l.AccessLog.File.Path
 }
 
+// logOf is the logging of what has a proxy.
+func logOf(spec any) *Logging {
+	switch s := spec.(type) {
+	case *VirtualNodeSpec:
+		return s.Logging
+	case *VirtualGatewaySpec:
+		return s.Logging
+	}
+	return nil
+}
+
+// format of the access log; nil for Envoy's own.
+func (l *Logging) format() *LoggingFormat {
+	if l.File() == "" {
+		return nil
+	}
+	return l.AccessLog.File.Format
+}
+
 func (s *VirtualNodeSpec) applyDefaults() {
 	for i := range s.Listeners {
 		if l := &s.Listeners[i]; l.HealthCheck != nil && l.HealthCheck.Port == 0 {

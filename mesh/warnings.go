@@ -52,6 +52,9 @@ func Warnings(r *Resource) manifest.Errors {
 			warn(s.Listeners[i].HealthCheck != nil, fmt.Sprintf("spec.listeners[%d].healthCheck", i), "no proxy of the mesh calls a gateway; a load balancer in front has a check of its own")
 		}
 	}
+	for _, at := range logOf(r.Spec).format().secrets("spec.logging.accessLog.file.format") {
+		w.errs = append(w.errs, r.Doc.FieldError(at, "unsafe: the log gets what callers prove themselves by; who reads it can speak for them"))
+	}
 	if _, ref := r.names(); ref != nil {
 		warn(ref.UID != "", "spec.meshRef.uid", "a mesh is found by its name")
 	}

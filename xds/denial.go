@@ -90,13 +90,9 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	var c hcmv3.LocalReplyConfig
 	for _, d := range nativeDenials {
 		m := &hcmv3.ResponseMapper{
-			Filter:       b.celFilter(d.when),
-			HeadersToAdd: []*corev3.HeaderValueOption{header(proxy.HeaderDecisionID, decisionID), header(proxy.HeaderDenied, string(d.class))},
-			BodyFormatOverride: &corev3.SubstitutionFormatString{
-				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-					Specifier: &corev3.DataSource_InlineString{InlineString: "denied: " + string(d.class) + ", decision " + thisDecisionID + "\n"},
-				}},
-			},
+			Filter:             b.celFilter(d.when),
+			HeadersToAdd:       []*corev3.HeaderValueOption{header(proxy.HeaderDecisionID, decisionID), header(proxy.HeaderDenied, string(d.class))},
+			BodyFormatOverride: textFormat("denied: " + string(d.class) + ", decision " + thisDecisionID + "\n"),
 		}
 		if d.status != 0 {
 			m.StatusCode = wrapperspb.UInt32(d.status)
@@ -120,7 +116,7 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 	if b.shape.Logs(b.node.AccessLog) {
 		logs = append(logs, &accesslogv3.AccessLog{
 			Name:       "envoy.access_loggers.file",
-			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&filev3.FileAccessLog{Path: b.node.AccessLog})},
+			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(b.declaredLog())},
 		})
 	}
 	return append(logs, &accesslogv3.AccessLog{
@@ -132,6 +128,40 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 			AccessLogFormat: &streamv3.StderrAccessLog_LogFormat{LogFormat: denialFormat()},
 		})},
 	})
+}
+
+// declaredLog has a format of the node's own, or Envoy's.
+func (b *builder) declaredLog() *filev3.FileAccessLog {
+	out := &filev3.FileAccessLog{Path: b.node.AccessLog}
+	f := b.node.LogFormat
+	switch {
+	case f == nil:
+	case f.Text != "":
+		out.AccessLogFormat = &filev3.FileAccessLog_LogFormat{LogFormat: textFormat(f.Text)}
+	default:
+		fields := map[string]string{}
+		for _, field := range f.JSON {
+			fields[field.Key] = field.Value
+		}
+		out.AccessLogFormat = &filev3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+			Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: texts(fields)},
+		}}
+	}
+	return out
+}
+
+func textFormat(text string) *corev3.SubstitutionFormatString {
+	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+		TextFormatSource: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text}},
+	}}
+}
+
+func texts(fields map[string]string) *structpb.Struct {
+	st := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for k, v := range fields {
+		st.Fields[k] = structpb.NewStringValue(v)
+	}
+	return st
 }
 
 // denialFormat has no query, header or body: they may carry secrets
@@ -150,12 +180,8 @@ func denialFormat() *corev3.SubstitutionFormatString {
 		"source":      "%DOWNSTREAM_PEER_URI_SAN%",
 		"peer":        "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
 	}
-	st := &structpb.Struct{Fields: map[string]*structpb.Value{}}
-	for k, v := range fields {
-		st.Fields[k] = structpb.NewStringValue(v)
-	}
 	return &corev3.SubstitutionFormatString{
-		Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: st},
+		Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: texts(fields)},
 		OmitEmptyValues: true,
 	}
 }

@@ -153,7 +153,7 @@ func (m *mesher) node(name string, services int) {
 		fmt.Fprintf(&b, "  serviceDiscovery: {dns: {hostname: %s, responseType: %s}}\n", m.pick(name+".example", "192.0.2.1"), m.pick("ENDPOINTS", "LOADBALANCER"))
 	}
 	if m.coin() {
-		b.WriteString("  logging: {accessLog: {file: {path: /dev/stdout}}}\n")
+		b.WriteString("  logging: {accessLog: {file: {path: /dev/stdout" + m.pick("", ", format: {text: '%RESPONSE_CODE% %REQ(:PATH):9%'}", ", format: {json: [{key: a, value: '%DURATION%'}]}") + "}}}\n")
 	}
 	if m.coin() {
 		b.WriteString("  backends:\n")
