@@ -213,7 +213,7 @@ func sum(bounds ...uint32) uint32 {
 	for _, b := range bounds {
 		all += uint64(b)
 	}
-	return uint32(min(all, math.MaxInt32)) //nolint:gosec // the least of both
+	return uint32(min(all, math.MaxInt32))
 }
 
 // outliers ejects an endpoint for errors in succession, as declared, and for nothing else:

@@ -111,12 +111,12 @@ func (l Look) routes() []*api.Finding {
 			}
 		}
 		for _, s := range graph.Services(name) {
-			severity, who := sevError, fmt.Sprintf("%d virtual nodes call it", callers[s])
+			severity, who := sevError, fmt.Sprintf("%d virtual nodes or gateways call it", callers[s])
 			switch callers[s] {
 			case 0:
-				severity, who = sevWarning, "no virtual node declares it as a backend"
+				severity, who = sevWarning, "no virtual node declares it as a backend, and no gateway leads there"
 			case 1:
-				who = "a virtual node calls it"
+				who = "one virtual node or gateway calls it"
 			}
 			list = append(list, routing{graph: graph, known: known}.findings(s, severity, who)...)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"signet.example/api"
+	"signet.example/test/envoytest"
 	"signet.example/test/meshtest"
 )
 
@@ -22,6 +23,15 @@ func edge(path string) string {
 
 func edgeRoute(name, path, service string) string {
 	return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: %s}\nspec: {meshRef: {name: test}, httpRoute: {match: {prefix: %s}, action: {target: {virtualService: {virtualServiceRef: {name: %s}}}}}}\n", name, path, service)
+}
+
+func awaitEdge(w *meshtest.World) {
+	w.Await("the gateway's proxy", 20*time.Second, func() error {
+		if s := w.ProxyStates()["edge"]; s != api.ProxyStatus_READY {
+			return fmt.Errorf("it is %s", api.Word(s))
+		}
+		return nil
+	})
 }
 
 const edgePolicy = `package signet.authz.edge
@@ -49,12 +59,7 @@ func TestAGatewayServesCallersFromOutsideByItsOwnIdentity(t *testing.T) {
 		TrustDomain: "test.example",
 		AgentExtra:  "- {name: edge, mesh: test, virtual_gateway: edge, bind: " + bind + ", concurrency: 1}\n",
 	})
-	w.Await("the gateway's proxy", 20*time.Second, func() error {
-		if s := w.ProxyStates()["edge"]; s != api.ProxyStatus_READY {
-			return fmt.Errorf("it is %s", api.Word(s))
-		}
-		return nil
-	})
+	awaitEdge(w)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	at := fmt.Sprintf("http://%s:%d", bind, meshtest.AppPort)
 	get := func(path string) meshtest.Answer {
@@ -113,4 +118,47 @@ func TestAGatewayServesCallersFromOutsideByItsOwnIdentity(t *testing.T) {
 		_, err := meshtest.Do(t, client, "GET", at+"/sale/tea")
 		return err != nil
 	})
+}
+
+func TestChangesBehindAGatewayUnderLoadFailNoRequest(t *testing.T) {
+	const bind = "127.83.7.2"
+	other := meshtest.ServiceOfNode("other", "shop-2")
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes: []string{"shop-1", "shop-2"},
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("shop-1", ""), meshtest.VirtualNode("shop-2", ""),
+			meshtest.Weighted("shop", "shop-1", 100), meshtest.ServiceOfRouter("shop", "shop"), other, edge("/buy")),
+		AgentExtra: "- {name: edge, mesh: test, virtual_gateway: edge, bind: " + bind + ", concurrency: 1}\n",
+	})
+	awaitEdge(w)
+	at := fmt.Sprintf("http://%s:%d/buy/tea", bind, meshtest.AppPort)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	by := func() string {
+		a, err := meshtest.Do(t, client, "GET", at)
+		if err != nil {
+			return ""
+		}
+		return a.Seen.Service
+	}
+	eventually(t, 10*time.Second, "a call through the gateway", func() bool { return by() == "shop-1" })
+	load := envoytest.Load{URL: at, Rate: 400, NewConnections: 0.02}.Start(t.Context())
+	for range meshtest.Soak(1, 10) {
+		for _, step := range []struct{ what, manifest, by string }{
+			{"the service moves to a cluster that the gateway did not have", meshtest.Weighted("shop", "shop-2", 100), "shop-2"},
+			{"and back", meshtest.Weighted("shop", "shop-1", 100), "shop-1"},
+			{"the gateway's route moves to another service", edgeRoute("shop", "/buy", "other"), "shop-2"},
+			{"and back", edgeRoute("shop", "/buy", "shop"), "shop-1"},
+			{"a longer route comes first", edgeRoute("tea", "/buy/t", "other"), "shop-2"},
+			{"its path changes", edgeRoute("tea", "/sell", "other"), "shop-1"},
+		} {
+			w.Apply(step.manifest)
+			eventually(t, 5*time.Second, step.what, func() bool { return by() == step.by })
+			if r := load.Report(); r.Failed > 0 {
+				t.Fatalf("%s: %d of %d failed: %v", step.what, r.Failed, r.Sent, r.Reasons)
+			}
+		}
+		time.Sleep(2500 * time.Millisecond) // what is removed goes 2 s after the routes
+	}
+	if r := load.Stop(); r.Failed > 0 || r.Sent < 500 {
+		t.Errorf("%d of %d failed: %v", r.Failed, r.Sent, r.Reasons)
+	}
 }
