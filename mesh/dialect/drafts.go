@@ -134,6 +134,11 @@ func (d *Drafts) Found() *Found {
 	for _, f := range d.later {
 		f()
 	}
+	slices.SortStableFunc(d.list, func(a, b *Draft) int {
+		one, _, _ := a.At.Place()
+		other, _, _ := b.At.Place()
+		return cmp.Compare(d.files[one], d.files[other])
+	})
 	for _, x := range d.list {
 		d.settle(x)
 	}
@@ -233,16 +238,24 @@ func (d *Drafts) withoutRepeated() []*Draft {
 	for _, x := range d.list {
 		key := [4]string{string(x.Kind), x.mesh, x.parent, x.name}
 		first := given[key]
-		if first == nil || x.name == "" {
-			given[key] = x
+		if first == nil || x.unknown { // of what is not known it is not known that it is the same
+			if !x.unknown {
+				given[key] = x
+			}
 			once = append(once, x)
 			continue
 		}
-		file, line, _ := first.At.Place()
-		d.Note(x.what(), Refused, x.At, x.Name.Written, fmt.Sprintf("was given before, at %s:%d: give one of the two", file, line))
-		d.found.Refused = append(d.found.Refused, x.object())
+		d.repeated(x, first)
 	}
 	return once
+}
+
+// repeated refuses an object that was given before: which of the two App Mesh had is not
+// in the files.
+func (d *Drafts) repeated(x, first *Draft) {
+	file, line, _ := first.At.Place()
+	d.Note(x.what(), Refused, x.At, x.Name.Written, fmt.Sprintf("was given before, at %s:%d: give one of the two", file, line))
+	d.found.Refused = append(d.found.Refused, x.object())
 }
 
 // place puts a route into its router.
@@ -255,7 +268,12 @@ func (d *Drafts) place(x *Draft, named []*Draft) {
 	}
 	switch {
 	case len(routers) == 1:
-		routers[0].routes = append(routers[0].routes, x)
+		r := routers[0]
+		if i := slices.IndexFunc(r.routes, func(o *Draft) bool { return o.name == x.name && !o.unknown && !x.unknown }); i >= 0 {
+			d.repeated(x, r.routes[i]) // one of them does not name its mesh
+			return
+		}
+		r.routes = append(r.routes, x)
 		return
 	case len(routers) > 1:
 		d.Note(x.what(), Missing, x.At, x.path(&x.Mesh, "mesh"), fmt.Sprintf("several meshes have a router %q: say which", x.parent))

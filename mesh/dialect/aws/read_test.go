@@ -176,6 +176,7 @@ func TestWhatIsNotKnownIsToldAndNotGuessed(t *testing.T) {
 		{`{"spec": {"provider": {"virtualNode": {"virtualNodeName": "n"}}}}`, "f.json:1:2: virtualServiceName: missing: the file does not have the name"},
 		{route, `f.json:1:2: virtualRouterName: missing: its router "r" is not among the files`},
 		{router + router, `f.json:1:124: virtualRouterName: refused: was given before, at f.json:1: give one of the two`},
+		{router + route + strings.Replace(route, `"meshName": "shop", `, "", 1), "complete: VirtualRouter r of mesh \"shop\"\nrefused: Route all\n"},
 		{`{"virtualNodes": [{"virtualNodeName": "n", "arn": "a"}]}`, "f.json:1:20: virtualNodes[0]: missing: the answer to list-… has no spec"},
 		{`{"virtualNodeName": "n", "meshName": "m", "spec": {"backendz": []}}`, "f.json:1:52: spec.backendz: dropped: App Mesh's model has no such field; did you mean backends?"},
 		{`{"virtualNodeName": "n", "meshName": "m"}`, "f.json:1:2: spec: refused: is required"},
