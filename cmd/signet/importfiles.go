@@ -22,7 +22,7 @@ const (
 )
 
 // importable are how the files of a folder end that are read.
-var importable = []string{".yaml", ".yml", ".json", ".template", ".tfstate"}
+var importable = []string{".yaml", ".yml", ".json", ".template", ".tpl", ".tfstate"}
 
 // importFiles reads what the arguments name; what of a folder is not read is named.
 func importFiles(c *cobra.Command, args []string, recursive bool) (files []dialect.File, skipped []importer.File, err error) {

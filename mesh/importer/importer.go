@@ -150,7 +150,13 @@ func (in *reading) file(f dialect.File) {
 	f.Content, f.Unfilled = []byte(filled.Text), filled.Written
 	switch form {
 	case CRD:
-		in.add(crd.Read(f, crd.Options{Namespace: in.given.Namespace, Mesh: in.given.Mesh}))
+		found := crd.Read(f, crd.Options{Namespace: in.given.Namespace, Mesh: in.given.Mesh})
+		for i := range found.Findings {
+			if e := &found.Findings[i]; filled.Actions && e.What == "" && e.Outcome == dialect.Refused {
+				e.Text += "; it is a template with actions such as {{ if … }}: render it first, as with `helm template`"
+			}
+		}
+		in.add(found)
 	case AWS:
 		aws.Read(in.drafts, f)
 	}

@@ -96,6 +96,13 @@ func TestTheFormOfAFileIsToldByItsContent(t *testing.T) {
 	}
 }
 
+func TestATemplateWithActionsIsToBeRenderedFirst(t *testing.T) {
+	r := report(importer.Options{}, "{{- if .Values.on }}\n"+object("Mesh", "shop", "{}")+"{{- end }}\n")
+	if r.Done() || len(r.Findings) == 0 || !strings.Contains(r.Findings[0].Text, "helm template") {
+		t.Error(r.Findings)
+	}
+}
+
 func TestValuesThatNoPlaceholderHasAreNamed(t *testing.T) {
 	r := report(importer.Options{Values: map[string]string{"MESH": "shop", "MESHES": "x"}}, object("Mesh", "${MESH}", "{}"))
 	if d := cmp.Diff([]string{"MESHES"}, r.Unused); d != "" || len(r.Unfilled) > 0 {

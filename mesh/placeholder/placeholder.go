@@ -54,6 +54,9 @@ type Filled struct {
 	// Unfilled are those without a value, as often as they are there.
 	Unfilled []Use
 
+	// Actions is set where a template has more than placeholders, such as {{ if … }}, which
+	// stand as they are.
+	Actions bool
 	// Names are those of all placeholders, each once.
 	Names []string
 
@@ -72,9 +75,10 @@ const (
 
 var (
 	// Names as shells have them; of templates' those with a path, as .Values.port.
-	braced   = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}|\{\{-?[ \t]{0,16}\.?([A-Za-z_][A-Za-z0-9_.]{0,127})[ \t]{0,16}-?\}\}`)
+	braced   = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}|\{\{-?[ \t]{0,16}\.?([A-Za-z_][A-Za-z0-9_.]{0,127})[ \t]{0,16}(?:\|[^{}\n]{0,200})?-?\}\}`)
 	inYAML   = regexp.MustCompile(braced.String() + `|\$([A-Z][A-Z0-9_]{0,127})\b`)
 	unbraced = regexp.MustCompile(`^\$([A-Za-z_][A-Za-z0-9_]{0,127})`)
+	actions  = regexp.MustCompile(`\{\{-?[ \t]{0,16}(?:if|else|end|range|with|define|block|template|include)\b`)
 	mark     = regexp.MustCompile(string(markStart) + `([0-9]{1,6})` + string(markEnd))
 	name     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)
 )
@@ -110,7 +114,7 @@ func Fill(text string, form Form, values map[string]string) (*Filled, error) {
 	if strings.ContainsFunc(text, isMark) {
 		return nil, errMarks
 	}
-	f := &Filled{source: text}
+	f := &Filled{source: text, Actions: actions.MatchString(text)}
 	var b strings.Builder
 	last, seen := 0, map[string]bool{}
 	for _, p := range find(text, form, values) {
@@ -183,6 +187,9 @@ func find(text string, form Form, values map[string]string) []found {
 			if m[i] >= 0 {
 				p.name = text[m[i]:m[i+1]]
 			}
+		}
+		if p.name == "end" || p.name == "else" || p.name == "break" || p.name == "continue" {
+			continue // actions of a template, which are no names
 		}
 		list = append(list, p)
 	}

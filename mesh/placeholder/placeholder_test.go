@@ -29,6 +29,7 @@ func TestPlaceholdersOfEachFormHaveTheirValues(t *testing.T) {
 	}{
 		{placeholder.YAML, "name: ${MESH}\n", "name: shop\n"},
 		{placeholder.YAML, "name: {{ .MESH }}\nother: {{MESH}}-{{- .Values.port -}}", "name: shop\nother: shop-1"},
+		{placeholder.YAML, "port: {{ .Values.port | default 80 }} {{- if .MESH }}\n{{ include \"a\" . }}{{- end }}", "port: 1 {{- if .MESH }}\n{{ include \"a\" . }}{{- end }}"},
 		{placeholder.YAML, "targets: [${TARGETS}]", "targets: [{name: a}, {name: b}]"},
 		{placeholder.YAML, "cost: $mesh $$ ${1} ${} ${a-b} $(MESH) ^a$ $2", "cost: $mesh $$ ${1} ${} ${a-b} $(MESH) ^a$ $2"},
 		{placeholder.YAML, "name: $MESH\nhost: a.$MESH.local\n", "name: shop\nhost: a.shop.local\n"},
