@@ -20,12 +20,14 @@ func (ru *ruler) regex(path, expression string) {
 	if expression == "" {
 		return
 	}
-	if why := regexProblem(expression); why != "" {
+	if why := RegexProblem(expression); why != "" {
 		ru.fail(path, "%q %s", manifest.Clip(expression), why)
 	}
 }
 
-func regexProblem(expression string) string {
+// RegexProblem is why Envoy would refuse an expression, or read it in another way than Go
+// does; "" where it does neither.
+func RegexProblem(expression string) string {
 	// Envoy's RE2 reads expressions and values byte by byte.
 	if strings.ContainsFunc(expression, func(r rune) bool { return r > 0x7e || r < 0x20 }) {
 		return "is not visible ASCII, of which regular expressions are made here"

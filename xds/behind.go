@@ -14,7 +14,7 @@ func behind(expression, text string) (string, bool) {
 		return "", false
 	}
 	rest, ok := cut(r, text)
-	if !ok {
+	if !ok || strings.Contains(rest, `\x{`) { // what is no byte is not Envoy's to read
 		return "", false
 	}
 	return "(?:" + rest + ")", true

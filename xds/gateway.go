@@ -121,6 +121,10 @@ func (b *builder) way(r *mesh.GatewayRoute, w way, s backend, of uint32) []*rout
 				continue // nothing that comes this way is for it
 			}
 			all = all || len(on.path) == 0 && reflect.DeepEqual(on.match, w.from)
+			if err := on.fits(); err != nil {
+				b.fail(fmt.Errorf("gateway route %q leads to route %q of virtual service %q: %w", r.Name, route.Name, s.service.Name, err))
+				return nil
+			}
 			route.Name, route.Match = r.Name+"/"+route.Name, on.match
 			for _, made := range b.route(s, route) {
 				made.Match.Headers = append(made.Match.Headers, on.path...)
@@ -165,6 +169,20 @@ type onward struct {
 	path   []*routev3.HeaderMatcher // what match cannot say of the path beside its own
 	prefix string                   // in the place of what match has, "" for itself
 	regex  *matcherv3.RegexMatchAndSubstitute
+}
+
+// fits reports whether Envoy takes the expressions that were made of two.
+func (o onward) fits() error {
+	made := []string{o.match.PathRegex, o.regex.GetPattern().GetRegex()}
+	for _, h := range o.path {
+		made = append(made, h.GetStringMatch().GetSafeRegex().GetRegex())
+	}
+	for _, expression := range made {
+		if why := mesh.RegexProblem(expression); expression != "" && why != "" {
+			return fmt.Errorf("together they ask for the path %q, which %s", expression, why)
+		}
+	}
+	return nil
 }
 
 // then is what comes w's way and is then taken by m, which compares the path as w writes

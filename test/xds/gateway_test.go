@@ -460,3 +460,53 @@ func TestAGatewaysPoolBoundsWhatEachOfItsTargetsGetsAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// A gateway makes expressions of its own: of a prefix and what is behind it, and of two.
+func TestEnvoyTakesEveryExpressionThatAGatewayMakes(t *testing.T) {
+	want := 80
+	if os.Getenv("SOAK") == "1" {
+		want = 2000
+	}
+	r := rand.New(rand.NewPCG(5, 2))
+	of := func(i int, expression string) string {
+		name := fmt.Sprint("s", i)
+		match := fmt.Sprintf("prefix: /a%d.b/", i)
+		if i%3 == 0 { // two expressions
+			match = fmt.Sprintf("path: {regex: '/a%d/.*'}", i)
+		}
+		return fmt.Sprintf(edgeRoute, name, "", match, "", name) + "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: " + name + "}\nspec: {provider: {virtualRouter: {virtualRouterRef: {name: " + name + "}}}}\n---\n" + routerOf(name, []string{expression})
+	}
+	const head = "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}]}\n" +
+		"---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: edge}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}]}\n"
+	c := xdstest.Case{Name: "edge", Mesh: "shop", Node: "edge", Gateway: true, Shape: xdstest.Shape, Input: xds.Input{TrustDomain: xdstest.TrustDomain}}
+	c.Shape.Suit(c.Ref())
+	c.Shape.Bind = loopback()
+	all, taken, refused := head, 0, map[string]int{}
+	for taken < want {
+		expression := regexOf(r, 3)
+		if taken%2 == 0 {
+			expression = "/" + expression
+		}
+		if why := mesh.RegexProblem(expression); expression == "" || why != "" || len(expression) > 255 {
+			continue
+		}
+		one := of(taken, expression)
+		c.Input.Graph = xdstest.Graph(t, "mesh.yaml", []byte(head+one))
+		if _, err := xds.Build(c.Input, c.Ref(), c.Shape); err != nil {
+			for _, why := range []string{"cannot be looked for", "together they ask"} {
+				if strings.Contains(err.Error(), why) {
+					refused[why]++
+				}
+			}
+			continue
+		}
+		all += one
+		taken++
+	}
+	t.Logf("%d taken, refused %v", taken, refused)
+	if refused["cannot be looked for"] == 0 || refused["together they ask"] == 0 {
+		t.Errorf("the expressions are of one sort: %v", refused)
+	}
+	c.Input.Graph = xdstest.Graph(t, "mesh.yaml", []byte(all))
+	startProxy(t, c, newPKI(t))
+}
