@@ -174,6 +174,19 @@ type ClientTLS struct {
 	Trust       string // as TLS.ClientTrust
 	// Servers are the only SPIFFE IDs accepted; nil accepts each target's own.
 	Servers []string
+	// Enforce demands TLS whatever the target's spec says. Without it a target that is
+	// called by TLS is verified all the same.
+	Enforce bool
+	// Ports are the only ports of targets that all this is about; nil means each.
+	Ports []uint32
+}
+
+// On is what holds for calls to a port; nil if nothing.
+func (t *ClientTLS) On(port uint32) *ClientTLS {
+	if t == nil || len(t.Ports) > 0 && !slices.Contains(t.Ports, port) {
+		return nil
+	}
+	return t
 }
 
 // VirtualService is a name that callers use, and what answers: a node, a

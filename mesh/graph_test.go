@@ -104,12 +104,12 @@ func TestBackendPolicyPrecedesTheDefault(t *testing.T) {
 	web := g.Node(proxy.Node("shop", "web"))
 	own := &mesh.ClientTLS{
 		Certificate: "spiffe://example.org/shop/web", Trust: "spiffe://example.org",
-		Servers: []string{"spiffe://example.org/shop/stock"},
+		Servers: []string{"spiffe://example.org/shop/stock"}, Enforce: true,
 	}
 	if d := cmp.Diff(own, web.Backends[1].TLS); d != "" {
 		t.Error(d)
 	}
-	if d := cmp.Diff(&mesh.ClientTLS{}, web.Backends[0].TLS); d != "" {
+	if d := cmp.Diff(&mesh.ClientTLS{Enforce: true}, web.Backends[0].TLS); d != "" {
 		t.Error(d)
 	}
 }

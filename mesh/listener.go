@@ -105,7 +105,10 @@ func resolveClientTLS(p *ClientPolicy) *ClientTLS {
 	if p == nil || p.TLS == nil {
 		return nil
 	}
-	out := &ClientTLS{Servers: p.TLS.Validation.SubjectAlternativeNames.exact()}
+	out := &ClientTLS{
+		Servers: p.TLS.Validation.SubjectAlternativeNames.exact(),
+		Enforce: p.TLS.Enforce == nil || *p.TLS.Enforce, Ports: p.TLS.Ports,
+	}
 	if c := p.TLS.Certificate; c != nil && c.SDS != nil {
 		out.Certificate = c.SDS.SecretName
 	}

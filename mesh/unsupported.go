@@ -11,7 +11,7 @@ package mesh
 //	                  serviceDiscovery.dns, none, or awsCloudMap, which is not asked: endpoints are
 //	                  those that agents registered
 //	                  backendGroups by name; backends, backendDefaults: client policy with certificate sds, trust acm or
-//	                  sds, enforce absent or true, exact SPIFFE IDs
+//	                  sds, enforce, ports, exact SPIFFE IDs
 //	                  logging.accessLog.file, with the operators of logformat.go
 //	BackendGroup      virtualservices
 //	VirtualService    provider virtualNode, virtualRouter, none
@@ -141,8 +141,6 @@ func (u *lacking) clientPolicy(path string, p *ClientPolicy) {
 	}
 	t := p.TLS
 	path += ".tls"
-	u.when(t.Enforce != nil && !*t.Enforce, path+".enforce", "servers are always validated; leave it out or set true")
-	u.when(len(t.Ports) > 0, path+".ports", "a policy holds for all ports")
 	if c := t.Certificate; c != nil {
 		u.when(c.File != nil, path+".certificate.file", "certificates from files; use sds, or leave the policy out")
 		u.secretID(path+".certificate.sds.secretName", c.SDS)

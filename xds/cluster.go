@@ -38,7 +38,7 @@ type egressCluster struct {
 // service with another client policy gets a cluster that also names the service.
 func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.Listener) string {
 	name := egressClusterName(target.Ref, l)
-	want := egressCluster{node: target, port: l.Port, policy: s.tls}
+	want := egressCluster{node: target, port: l.Port, policy: s.tls.On(l.Port)}
 	if have, ok := b.clusters[name]; ok && !reflect.DeepEqual(have, want) {
 		name += "_via_" + s.service.Name
 	}
@@ -103,7 +103,7 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 // is called in plaintext, as App Mesh did.
 func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint) bool {
 	switch {
-	case e.policy != nil:
+	case e.policy != nil && e.policy.Enforce:
 		return true
 	case l.TLS != nil:
 		return l.TLS.Mode != mesh.TLSDisabled

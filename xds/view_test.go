@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
@@ -155,6 +156,62 @@ func TestLosingRegistrationsNeverMeansPlaintextToAManagedNode(t *testing.T) {
 	c.Input.Managed = func(node proxy.Ref) bool { return node.Name == "registered" }
 	if !secure(build(t, c)) {
 		t.Error("the loss of the last registration turned mTLS into plaintext")
+	}
+}
+
+func TestAClientPolicyThatIsNotEnforcedOrIsForOtherPortsDemandsNoTLS(t *testing.T) {
+	const text = `
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: front}
+spec:
+  backends: [{virtualService: {virtualServiceRef: {name: outside}, clientPolicy: {tls: {POLICYvalidation: {trust: {acm: {certificateAuthorityARNs: [a]}}, subjectAlternativeNames: {match: {exact: ["spiffe://test.example/named"]}}}}}}}]
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: outside}
+spec: {listeners: [{portMapping: {port: 80, protocol: http}}, {portMapping: {port: 443, protocol: http}}], serviceDiscovery: {dns: {hostname: outside.example}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: outside}
+spec: {provider: {virtualNode: {virtualNodeRef: {name: outside}}}}
+`
+	for _, row := range []struct {
+		policy           string
+		managed          bool
+		plain, encrypted bool // port 80, port 443
+		named            bool // port 80 demands the policy's name
+	}{
+		{policy: "", plain: true, encrypted: true, named: true},
+		{policy: "enforce: false, "},
+		{policy: "ports: [443], ", encrypted: true},
+		{policy: "enforce: false, ports: [443], "},
+		// It takes nothing away: who is in the mesh is verified, by the names that are given.
+		{policy: "enforce: false, ", managed: true, plain: true, encrypted: true, named: true},
+		{policy: "ports: [443], ", managed: true, plain: true, encrypted: true},
+	} {
+		in := xds.Input{
+			Graph: xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(text, "POLICY", row.policy, 1))), TrustDomain: xdstest.TrustDomain,
+			Managed: func(proxy.Ref) bool { return row.managed },
+		}
+		set, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		socket := func(port string) *corev3.TransportSocket {
+			return decodeAs[*clusterv3.Cluster](t, set.Get(ads.ClusterType, "cds_egress_shop_outside_http_"+port)).GetTransportSocket()
+		}
+		if plain, encrypted := socket("80") != nil, socket("443") != nil; plain != row.plain || encrypted != row.encrypted {
+			t.Errorf("%+v: TLS to port 80: %t, to port 443: %t", row, plain, encrypted)
+		}
+		if named := strings.Contains(string(socket("80").GetTypedConfig().GetValue()), "spiffe://test.example/named"); named != row.named {
+			t.Errorf("%+v: port 80 must be of the policy's name: %t", row, named)
+		}
 	}
 }
 
