@@ -91,7 +91,7 @@ func (t *template) incomplete(m manifest.Member, path, kind, why string) {
 }
 
 func (t *template) resource(m manifest.Member, path string, k kind) {
-	if condition := m.Value.Get("Condition"); condition.Is() == manifest.Scalar {
+	if condition := m.Value.Get("Condition"); condition.Is() != manifest.Null {
 		switch is, why := t.condition(condition.Text()); is {
 		case no:
 			t.drafts.Note(string(k.Kind)+" "+m.Name, dialect.Dropped, condition, path+".Condition", "condition "+condition.Text()+" does not hold: there is no such resource")

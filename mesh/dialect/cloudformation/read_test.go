@@ -242,6 +242,7 @@ func TestAResourceIsThereIfItsConditionHolds(t *testing.T) {
 		"'Yes'":   `complete: Mesh A of mesh "A"`,
 		"'No'":    "dropped: condition No does not hold",
 		"Unknown": "incomplete: Mesh A\n",
+		"[a]":     `missing: cannot be known: the template has no condition ""`,
 		"Other":   `missing: cannot be known: the template has no condition "Other"`,
 	} {
 		if got := summary(read(dialect.Options{}, file("t.yaml", template(condition)))); !strings.Contains(got, want) {
