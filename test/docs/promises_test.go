@@ -36,6 +36,7 @@ func TestEveryPromiseNamesItsTest(t *testing.T) {
 		if page.name == "SECURITY.md" {
 			content, _, _ = strings.Cut(content, "\n## Not yet\n") // the rest says what is missing
 		}
+		content, _, _ = strings.Cut(content, fieldTable) // its rows have their tests beside them
 		said := pieces(content, page.rowsOnly)
 		times := make([]int, len(said))
 		for _, p := range pieces(section, true) {
