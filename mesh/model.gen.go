@@ -24,7 +24,7 @@ type EgressFilter struct {
 // the API's four preferences; a superset is accepted, so that a mesh written against
 // the API can be written here.
 type MeshServiceDiscovery struct {
-	IPPreference string `yaml:"ipPreference,omitempty" json:"ipPreference,omitempty" check:"enum=IPv4_ONLY,IPv4_PREFERRED,IPv6_ONLY,IPv6_PREFERRED offer=IPv4_PREFERRED,IPv4_ONLY"`
+	IPPreference string `yaml:"ipPreference,omitempty" json:"ipPreference,omitempty" check:"enum=IPv4_ONLY,IPv4_PREFERRED,IPv6_ONLY,IPv6_PREFERRED"`
 }
 
 // VirtualNodeListener is one inbound port of a virtual node.

@@ -3,7 +3,7 @@ package mesh
 // What this version's xds translates; all else is refused by Unsupported, by
 // field path. The author of xds builds against the same list.
 //
-//	Mesh              egressFilter; meshServiceDiscovery absent or IPv4_ONLY, IPv4_PREFERRED
+//	Mesh              egressFilter; meshServiceDiscovery
 //	VirtualNode       listeners of protocols http, http2, grpc: portMapping, healthCheck on the listener's
 //	                  port, timeout, connectionPool, outlierDetection, tls (mode; certificate acm, or sds named by a SPIFFE ID;
 //	                  validation.trust sds named by a trust domain ID; exact SPIFFE IDs as
@@ -54,24 +54,11 @@ func (u *lacking) when(lacks bool, path, msg string) {
 	}
 }
 
-func (s *MeshSpec) lacks(u *lacking) {
-	if d := s.MeshServiceDiscovery; d != nil {
-		u.ipPreference("spec.meshServiceDiscovery", d.IPPreference)
-	}
-}
-
-func (u *lacking) ipPreference(path, preference string) {
-	u.when(preference == "IPv6_ONLY" || preference == "IPv6_PREFERRED", path+".ipPreference", "IPv6; leave it out or prefer IPv4")
-}
+func (*MeshSpec) lacks(*lacking) {}
 
 func (s *VirtualNodeSpec) lacks(u *lacking) {
 	for i := range s.Listeners {
 		u.listener(fmt.Sprintf("spec.listeners[%d]", i), &s.Listeners[i])
-	}
-	if d := s.ServiceDiscovery; d != nil && d.DNS != nil {
-		u.ipPreference("spec.serviceDiscovery.dns", d.DNS.IPPreference)
-	} else if d != nil && d.AWSCloudMap != nil {
-		u.ipPreference("spec.serviceDiscovery.awsCloudMap", d.AWSCloudMap.IPPreference)
 	}
 	for i, g := range s.BackendGroups {
 		u.when(g.Name == everyService, fmt.Sprintf("spec.backendGroups[%d].name", i), "every service of a namespace; name a BackendGroup that lists the services")

@@ -35,11 +35,11 @@ func TestWhatIsNotTranslatedIsNamedByField(t *testing.T) {
 		content string
 		want    []string
 	}{
-		{object("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", []string{"spec.meshServiceDiscovery.ipPreference"}},
+		{object("Mesh", "m") + "spec: {egressFilter: {type: ALLOW_ALL}, meshServiceDiscovery: {ipPreference: IPv6_ONLY}}", nil},
 		{object("Mesh", "m") + "spec: {egressFilter: {type: DROP_ALL}, meshServiceDiscovery: {ipPreference: IPv4_ONLY}}", nil},
-		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv6_PREFERRED}}}", []string{"spec.serviceDiscovery.dns.ipPreference"}},
+		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv6_PREFERRED}}}", nil},
 		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {dns: {hostname: a, ipPreference: IPv4_PREFERRED}}}", nil},
-		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, ipPreference: IPv6_ONLY}}}", []string{"spec.serviceDiscovery.awsCloudMap.ipPreference"}},
+		{object("VirtualNode", "n") + "spec: {serviceDiscovery: {awsCloudMap: {namespaceName: a, serviceName: b, ipPreference: IPv6_ONLY}}}", nil},
 		{object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: grpc}, connectionPool: {grpc: {maxRequests: 1}}, tls: {mode: STRICT, certificate: {file: {certificateChain: a, privateKey: b}}, validation: {trust: {file: {certificateChain: a}}}}}, {portMapping: {port: 2, protocol: http}}], logging: {accessLog: {file: {path: /dev/stdout, format: {text: 50%}}}}}", []string{l + "connectionPool", l + "tls.certificate.file", l + "tls.validation.trust.file", "spec.logging.accessLog.file.format.text"}},
 		{object("VirtualGateway", "g") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}, validation: {trust: {acm: {certificateAuthorityARNs: [a]}}}}}], backendDefaults: {clientPolicy: {tls: {" + trust + "}}}}", nil},
 		{object("GatewayRoute", "g") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", nil},

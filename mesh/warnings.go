@@ -35,6 +35,7 @@ func Warnings(r *Resource) manifest.Errors {
 			w.errs = append(w.errs, r.Doc.FieldError("spec.serviceDiscovery.awsCloudMap", fmt.Sprintf(
 				"AWS Cloud Map is not asked: instances that it alone knows in service %s of %s get no calls; every host of the node needs an agent, which registers its endpoint",
 				manifest.Clip(d.AWSCloudMap.ServiceName), manifest.Clip(d.AWSCloudMap.NamespaceName))))
+			warn(d.AWSCloudMap.IPPreference != "", "spec.serviceDiscovery.awsCloudMap.ipPreference", "each agent registers the one address at which it listens")
 		}
 		for i := range s.Listeners {
 			t, h := s.Listeners[i].TLS, s.Listeners[i].HealthCheck

@@ -112,8 +112,8 @@ func (b *builder) resolver() *corev3.TypedExtensionConfig {
 	}
 }
 
-// family is the mesh's IP preference (AM-dns). Where nothing is said it
-// is IPv4, which is all that this version supports. Not IPv4 preferred: where an
+// family is the IP preference of the node, else of its mesh (AM-dns). Where nothing is
+// said it is IPv4. Not IPv4 preferred: where an
 // A query is lost and AAAA has no record, Envoy takes that for "no addresses" and
 // drops those it had, while after a time-out it keeps them.
 func (b *builder) family(n *mesh.VirtualNode) commondnsv3.DnsLookupFamily {

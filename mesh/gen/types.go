@@ -24,9 +24,6 @@ var types = []goType{
 	{
 		name: "MeshServiceDiscovery", of: []string{"MeshServiceDiscovery"},
 		doc: "MeshServiceDiscovery is the address family of the whole mesh. The CRD knows two of the API's four preferences; a superset is accepted, so that a mesh written against the API can be written here.",
-		fields: map[string]field{
-			"ipPreference": {words: "offer=IPv4_PREFERRED,IPv4_ONLY", why: "what this version translates"},
-		},
 	},
 	{
 		name: "VirtualNodeListener", of: []string{"Listener"},

@@ -33,6 +33,7 @@ type nameserver struct {
 	conn   *net.UDPConn
 	a      map[string]netip.Addr
 	silent atomic.Bool // to every name
+	aaaa   netip.Addr  // of every name
 
 	mu    sync.Mutex
 	asked map[string]int // by "name type"; guarded by mu
@@ -44,7 +45,7 @@ func startNameserver(t *testing.T, a map[string]netip.Addr) *nameserver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &nameserver{conn: conn, a: a, asked: map[string]int{}}
+	n := &nameserver{conn: conn, a: a, aaaa: netip.MustParseAddr("100::1"), asked: map[string]int{}}
 	var wg sync.WaitGroup
 	wg.Go(n.serve)
 	t.Cleanup(func() { _ = conn.Close(); wg.Wait() })
@@ -75,8 +76,8 @@ func (n *nameserver) serve() {
 		switch q.Type {
 		case dnsmessage.TypeA:
 			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
-		case dnsmessage.TypeAAAA: // leads nowhere (RFC 6666)
-			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr("100::1").As16()}}}
+		case dnsmessage.TypeAAAA: // leads nowhere (RFC 6666), if nothing else is said
+			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: n.aaaa.As16()}}}
 		}
 		if out, err := m.Pack(); err == nil {
 			_, _ = n.conn.WriteToUDPAddrPort(out, from)
@@ -233,5 +234,67 @@ func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 		if corpus.Status(r) != http.StatusOK {
 			t.Errorf("a name that is not answered any more, %s: %v", way, r)
 		}
+	}
+}
+
+// The A record leads to a host that has nothing, the AAAA record to one that answers.
+func TestANameIsCalledByTheFamilyThatItsNodeOrElseItsMeshPrefers(t *testing.T) {
+	stub, pki := startStub(t), newPKI(t)
+	dns := startNameserver(t, map[string]netip.Addr{"six.dns.internal.": netip.MustParseAddr(loopback())})
+	dns.aaaa = netip.IPv6Loopback()
+	port, reachable := uint32(8080), false
+	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { // else there is no IPv6 here, and only questions are looked at
+		port, reachable = uint32(l.Addr().(*net.TCPAddr).Port), true //nolint:gosec // a port
+		app := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), ReadHeaderTimeout: time.Minute}
+		go func() { _ = app.Serve(l) }()
+		t.Cleanup(func() { _ = app.Close() })
+	}
+	bind := loopback()
+	of := func(mesh, node string) xdstest.Case {
+		text := strings.NewReplacer("MESH", mesh, "NODE", node, "PORT", strconv.FormatUint(uint64(port), 10)).Replace(`
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+spec: {MESH}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: six}
+spec:
+  listeners: [{portMapping: {port: PORT, protocol: http}}]
+  serviceDiscovery: {dns: {hostname: six.dns.internal NODE}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: six}
+spec: {awsName: six.shop.internal, provider: {virtualNode: {virtualNodeRef: {name: six}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: orders}
+spec: {backends: [{virtualService: {virtualServiceRef: {name: six}}}]}
+`)
+		return xdstest.Case{
+			Name: "dns", Mesh: "shop", Node: "orders",
+			Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
+			Shape: proxy.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
+		}
+	}
+	c := of("meshServiceDiscovery: {ipPreference: IPv6_PREFERRED}", "")
+	p := startEdited(t, c, pki, dns.resolvers(t))
+	for what, next := range map[string]xdstest.Case{
+		"the mesh prefers it": c,
+		"the node wants it":   of("meshServiceDiscovery: {ipPreference: IPv4_ONLY}", ", ipPreference: IPv6_ONLY"),
+	} {
+		before := dns.count("six.dns.internal. TypeAAAA")
+		p.publish(next, pki)
+		p.settle()
+		eventually(t, what+": its AAAA record is asked for", func() bool { return dns.count("six.dns.internal. TypeAAAA") > before })
+		if !reachable {
+			continue
+		}
+		eventually(t, what+": it is called by IPv6", func() bool {
+			return corpus.Status(raw(t, c.Shape.Egress.String(), "GET http://six.shop.internal/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) == http.StatusOK
+		})
 	}
 }
