@@ -23,8 +23,8 @@ type Form struct {
 }
 
 // Read reads the values of a text: the one of a YAML document, or JSON values one after
-// the other, as a command writes them that is run several times. What it returns beside
-// the mistakes is what could be read. It has the bounds of manifests.
+// the other, as a command writes them that is run several times. Of a JSON list that is too
+// long for one document it reads the items. What it returns beside the mistakes is what could be read. It has the bounds of manifests.
 func (f Form) Read(file string, content []byte) ([]Node, Errors) {
 	var roots []Node
 	var errs Errors
@@ -77,6 +77,7 @@ func jsonValues(content []byte) []piece {
 	text := strings.ReplaceAll(string(bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))), "\r\n", "\n")
 	var list []piece
 	depth, quoted, line, lineAt := 0, false, 1, 0
+	items, inner := false, false // of a list: whether they are the values, and whether it is open
 	start, first, pad := 0, 1, 0 // of the value that is open
 	for i := 0; i < len(text) && len(list) <= maxValues; i++ {
 		switch c := text[i]; {
@@ -87,6 +88,11 @@ func jsonValues(content []byte) []piece {
 		case c == '"':
 			quoted = !quoted
 		case quoted:
+		case c == '[' && depth == 0 && !items && len(list) == 0 && len(text) > maxBytes:
+			items, inner = true, true
+		case c == ']' && depth == 0 && inner:
+			inner = false
+		case c == ',' && depth == 0 && inner:
 		case c == '{' || c == '[':
 			if depth++; depth == 1 {
 				start, first, pad = i, line, min(i-lineAt, maxPad)
@@ -102,7 +108,7 @@ func jsonValues(content []byte) []piece {
 			return nil
 		}
 	}
-	if depth != 0 {
+	if (depth != 0 || inner) && len(list) <= maxValues {
 		return nil
 	}
 	return list

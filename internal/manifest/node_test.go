@@ -117,6 +117,17 @@ func TestJSONValuesOneAfterTheOtherKeepTheirPlaces(t *testing.T) {
 			t.Errorf("%d: %d:%d", i, line, column)
 		}
 	}
+	item := "{\"a\": \"" + strings.Repeat("x", 200) + "\"}"
+	long := nodes(t, manifest.Form{}, "[\n"+strings.Repeat(item+",\n", 8000)+item+"\n]\n")
+	if len(long) != 8001 {
+		t.Fatal(len(long))
+	}
+	if _, line, column := long[7000].Get("a").Place(); line != 7002 || column != 7 {
+		t.Errorf("%d:%d", line, column)
+	}
+	if _, errs := (manifest.Form{}).Read("f", []byte(strings.Repeat(item, 10_002))); len(errs) != 1 || !strings.Contains(errs[0].Msg, "too much") {
+		t.Error(errs)
+	}
 	if _, errs := (manifest.Form{}).Read("f", []byte("{} x {}")); len(errs) == 0 {
 		t.Error("what is between two values is ignored")
 	}
