@@ -83,6 +83,10 @@ func importFiles(c *cobra.Command, args []string, recursive bool) (files []diale
 				skip(path, "not one of "+strings.Join(importable, ", "))
 				return nil
 			}
+			if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+				skip(path, "not a regular file") // a pipe would keep the walk for ever
+				return nil
+			}
 			content, err := readBounded(path)
 			if err != nil {
 				return err
