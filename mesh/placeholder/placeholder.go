@@ -299,39 +299,73 @@ func (f *Filled) Origin(line, column int) (int, int) {
 	return l, c
 }
 
-// lines are the offsets at which lines begin.
-type lines []int
+// lines leads from places to offsets of a text and back. A line may be the whole text, so
+// that no line is walked through for one place.
+type lines struct {
+	starts []int // at which lines begin
+	before []int // characters before each step bytes
+}
+
+const step = 4096
 
 func linesOf(text string) lines {
-	starts := lines{0}
+	ls := lines{starts: []int{0}}
+	n := 0
 	for i := 0; i < len(text); i++ {
-		if text[i] == '\n' {
-			starts = append(starts, i+1)
+		if i%step == 0 {
+			ls.before = append(ls.before, n)
 		}
+		if text[i] == '\n' {
+			ls.starts = append(ls.starts, i+1)
+		}
+		n += begins(text[i])
 	}
-	return starts
+	ls.before = append(ls.before, n)
+	return ls
+}
+
+// begins is 1 for the first byte of a character of UTF-8.
+func begins(b byte) int {
+	if b&0xc0 == 0x80 {
+		return 0
+	}
+	return 1
+}
+
+// characters are those before an offset.
+func (ls lines) characters(text string, at int) int {
+	n := ls.before[at/step]
+	for i := at / step * step; i < at; i++ {
+		n += begins(text[i])
+	}
+	return n
 }
 
 // offset is that of a place, the end of the line where it is shorter.
 func (ls lines) offset(text string, line, column int) int {
-	if line > len(ls) {
+	if line > len(ls.starts) {
 		return len(text)
 	}
-	at, end := ls[line-1], len(text)
-	if line < len(ls) {
-		end = ls[line] - 1
+	end := len(text)
+	if line < len(ls.starts) {
+		end = ls.starts[line] - 1
 	}
-	for ; column > 1 && at < end; column-- {
-		_, n := utf8.DecodeRuneInString(text[at:])
-		at += n
+	want := ls.characters(text, ls.starts[line-1]) + column - 1
+	i, _ := slices.BinarySearch(ls.before, want+1)
+	at := max((i-1)*step, ls.starts[line-1]) // before it are not more than wanted
+	n := ls.characters(text, at)
+	for at < end && (n < want || begins(text[at]) == 0) {
+		n += begins(text[at])
+		at++
 	}
 	return at
 }
 
 func (ls lines) place(text string, at int) (line, column int) {
-	i, exact := slices.BinarySearch(ls, at)
+	at = min(at, len(text))
+	i, exact := slices.BinarySearch(ls.starts, at)
 	if !exact {
 		i--
 	}
-	return i + 1, 1 + utf8.RuneCountInString(text[ls[i]:min(at, len(text))])
+	return i + 1, 1 + ls.characters(text, at) - ls.characters(text, ls.starts[i])
 }

@@ -3,6 +3,7 @@ package placeholder_test
 import (
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -92,6 +93,24 @@ func TestAPlaceInTheFilledTextLeadsToThatInTheFile(t *testing.T) {
 	}
 	if l, c := f.Origin(4, 0); l != 3 || c != 0 {
 		t.Errorf("the whole line 4 comes from %d:%d", l, c)
+	}
+}
+
+// A file may be one line, and each of its fields has a place.
+func TestPlacesOfAVeryLongLineAreFoundWithoutWalkingThroughIt(t *testing.T) {
+	f := fill(t, strings.Repeat("é${MESH} ", 90_000), placeholder.YAML)
+	if f.Unfilled != nil {
+		t.Fatal(f.Unfilled)
+	}
+	began := time.Now()
+	for i := range 50_000 {
+		// what was é${MESH} has 9 characters, and 6 as éshop
+		if line, col := f.Origin(1, 1+i*6); line != 1 || col != 1+i*9 {
+			t.Fatalf("place %d is %d:%d", i, line, col)
+		}
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Error(took)
 	}
 }
 
