@@ -46,14 +46,14 @@ func leaves(shapes map[string]shape, name, path string) []string {
 
 // expand writes out each {a,b}.
 func expand(pattern string) []string {
-	open := strings.IndexByte(pattern, '{')
-	if open < 0 {
+	before, after, found := strings.Cut(pattern, "{")
+	if !found {
 		return []string{pattern}
 	}
-	inside, rest, _ := strings.Cut(pattern[open+1:], "}")
+	inside, rest, _ := strings.Cut(after, "}")
 	var list []string
 	for choice := range strings.SplitSeq(inside, ",") {
-		list = append(list, expand(pattern[:open]+choice+rest)...)
+		list = append(list, expand(before+choice+rest)...)
 	}
 	return list
 }

@@ -32,7 +32,7 @@ func TestEnvoyTakesWhatIsMadeOfRandomMeshes(t *testing.T) {
 		views = 400
 	}
 	for seed := range views {
-		text, nodes := xdstest.RandomMesh(rand.New(rand.NewSource(int64(seed)))) //nolint:gosec // a test's input
+		text, nodes := xdstest.RandomMesh(rand.New(rand.NewSource(int64(seed))))
 		in := xds.Input{
 			Graph: xdstest.Graph(t, "random.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain, PolicyRevision: "r",
 			Endpoints: func(node proxy.Ref, port uint32) []xds.Endpoint {
