@@ -132,7 +132,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{21, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type Cert_State int32
@@ -188,7 +188,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type AgentInfo_State int32
@@ -250,7 +250,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type CreateTokenRequest struct {
@@ -901,6 +901,216 @@ func (x *DeleteRequest) GetSources() []*Source {
 	return nil
 }
 
+type RoutesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// mesh and from: the virtual node that calls, or the virtual gateway that is called; without a mesh the one that has the name.
+	Mesh    string `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	From    string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	Gateway bool   `protobuf:"varint,3,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// port of the gateway's listener; 0 where it has one.
+	Port   uint32 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	Method string `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	// authority: host, and port where the caller names one.
+	Authority string `protobuf:"bytes,6,opt,name=authority,proto3" json:"authority,omitempty"`
+	// path with its query, as it is once the proxy has normalised it.
+	Path          string                  `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"`
+	Headers       []*RoutesRequest_Header `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesRequest) Reset() {
+	*x = RoutesRequest{}
+	mi := &file_api_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesRequest) ProtoMessage() {}
+
+func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
+func (*RoutesRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RoutesRequest) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *RoutesRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RoutesRequest) GetGateway() bool {
+	if x != nil {
+		return x.Gateway
+	}
+	return false
+}
+
+func (x *RoutesRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *RoutesRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *RoutesRequest) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+func (x *RoutesRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RoutesRequest) GetHeaders() []*RoutesRequest_Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+type RoutesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// virtual_host is empty where nothing that is declared has the host.
+	VirtualHost string `protobuf:"bytes,1,opt,name=virtual_host,json=virtualHost,proto3" json:"virtual_host,omitempty"`
+	// route that takes the request, empty where none does.
+	Route string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	// status that the proxy itself answers with; 0 where it sends the request on.
+	Status  uint32                   `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	Targets []*RoutesResponse_Target `protobuf:"bytes,4,rep,name=targets,proto3" json:"targets,omitempty"`
+	// timeout of the request; none where there is no bound.
+	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// What becomes of host and path; empty where they stay as they are.
+	HostRewrite string `protobuf:"bytes,6,opt,name=host_rewrite,json=hostRewrite,proto3" json:"host_rewrite,omitempty"`
+	PathRewrite string `protobuf:"bytes,7,opt,name=path_rewrite,json=pathRewrite,proto3" json:"path_rewrite,omitempty"`
+	// passed are the routes that were looked at before, and why each was not taken.
+	Passed        []*RoutesResponse_Passed `protobuf:"bytes,8,rep,name=passed,proto3" json:"passed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesResponse) Reset() {
+	*x = RoutesResponse{}
+	mi := &file_api_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesResponse) ProtoMessage() {}
+
+func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
+func (*RoutesResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RoutesResponse) GetVirtualHost() string {
+	if x != nil {
+		return x.VirtualHost
+	}
+	return ""
+}
+
+func (x *RoutesResponse) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *RoutesResponse) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *RoutesResponse) GetTargets() []*RoutesResponse_Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *RoutesResponse) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *RoutesResponse) GetHostRewrite() string {
+	if x != nil {
+		return x.HostRewrite
+	}
+	return ""
+}
+
+func (x *RoutesResponse) GetPathRewrite() string {
+	if x != nil {
+		return x.PathRewrite
+	}
+	return ""
+}
+
+func (x *RoutesResponse) GetPassed() []*RoutesResponse_Passed {
+	if x != nil {
+		return x.Passed
+	}
+	return nil
+}
+
 type HistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// kind, mesh and name of the objects that are meant; empty for all.
@@ -915,7 +1125,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1137,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1150,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{10}
+	return file_api_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HistoryRequest) GetKind() string {
@@ -982,7 +1192,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1204,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1217,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11}
+	return file_api_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HistoryResponse) GetRevisions() []*Revision {
@@ -1038,7 +1248,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1260,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1273,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{12}
+	return file_api_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Revision) GetRevision() uint64 {
@@ -1104,7 +1314,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1326,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1339,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{13}
+	return file_api_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RollbackRequest) GetRevision() uint64 {
@@ -1156,7 +1366,7 @@ type SyncPolicyRequest struct {
 
 func (x *SyncPolicyRequest) Reset() {
 	*x = SyncPolicyRequest{}
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1378,7 @@ func (x *SyncPolicyRequest) String() string {
 func (*SyncPolicyRequest) ProtoMessage() {}
 
 func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1391,7 @@ func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SyncPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{14}
+	return file_api_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SyncPolicyRequest) GetSource() string {
@@ -1200,7 +1410,7 @@ type SyncPolicyResponse struct {
 
 func (x *SyncPolicyResponse) Reset() {
 	*x = SyncPolicyResponse{}
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1422,7 @@ func (x *SyncPolicyResponse) String() string {
 func (*SyncPolicyResponse) ProtoMessage() {}
 
 func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1435,7 @@ func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SyncPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15}
+	return file_api_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SyncPolicyResponse) GetStatuses() []*PolicyStatus {
@@ -1256,7 +1466,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1478,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1491,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{16}
+	return file_api_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PolicyStatus) GetSource() string {
@@ -1363,7 +1573,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1585,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1598,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{17}
+	return file_api_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -1407,7 +1617,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1629,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1642,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{18}
+	return file_api_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -1450,7 +1660,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1462,7 +1672,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1475,7 +1685,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{19}
+	return file_api_admin_proto_rawDescGZIP(), []int{21}
 }
 
 type CheckResponse struct {
@@ -1487,7 +1697,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1709,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1722,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{20}
+	return file_api_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -1537,7 +1747,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1759,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1772,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{21}
+	return file_api_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Finding) GetId() string {
@@ -1617,7 +1827,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1839,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1852,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{22}
+	return file_api_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -1668,7 +1878,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1890,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1903,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23}
+	return file_api_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -1722,7 +1932,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1944,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1957,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24}
+	return file_api_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -1828,7 +2038,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +2050,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +2063,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{25}
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
 }
 
 type AgentsResponse struct {
@@ -1865,7 +2075,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2087,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2100,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{26}
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -1925,7 +2135,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2147,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2160,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -2064,7 +2274,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2286,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2299,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28}
+	return file_api_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -2128,7 +2338,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2350,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2363,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29}
+	return file_api_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -2180,6 +2390,163 @@ func (x *BanAgentResponse) GetNotAfter() *timestamppb.Timestamp {
 func (x *BanAgentResponse) GetUnread() string {
 	if x != nil {
 		return x.Unread
+	}
+	return ""
+}
+
+type RoutesRequest_Header struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesRequest_Header) Reset() {
+	*x = RoutesRequest_Header{}
+	mi := &file_api_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesRequest_Header) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesRequest_Header) ProtoMessage() {}
+
+func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesRequest_Header.ProtoReflect.Descriptor instead.
+func (*RoutesRequest_Header) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{10, 0}
+}
+
+func (x *RoutesRequest_Header) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RoutesRequest_Header) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type RoutesResponse_Target struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// weight of all targets' sum.
+	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesResponse_Target) Reset() {
+	*x = RoutesResponse_Target{}
+	mi := &file_api_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesResponse_Target) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesResponse_Target) ProtoMessage() {}
+
+func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesResponse_Target.ProtoReflect.Descriptor instead.
+func (*RoutesResponse_Target) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{11, 0}
+}
+
+func (x *RoutesResponse_Target) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *RoutesResponse_Target) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+type RoutesResponse_Passed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Route         string                 `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
+	Why           string                 `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesResponse_Passed) Reset() {
+	*x = RoutesResponse_Passed{}
+	mi := &file_api_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesResponse_Passed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesResponse_Passed) ProtoMessage() {}
+
+func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesResponse_Passed.ProtoReflect.Descriptor instead.
+func (*RoutesResponse_Passed) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{11, 1}
+}
+
+func (x *RoutesResponse_Passed) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *RoutesResponse_Passed) GetWhy() string {
+	if x != nil {
+		return x.Why
 	}
 	return ""
 }
@@ -2242,7 +2609,34 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x121\n" +
-	"\asources\x18\x05 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\"b\n" +
+	"\asources\x18\x05 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\"\xa4\x02\n" +
+	"\rRoutesRequest\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x18\n" +
+	"\agateway\x18\x03 \x01(\bR\agateway\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\rR\x04port\x12\x16\n" +
+	"\x06method\x18\x05 \x01(\tR\x06method\x12\x1c\n" +
+	"\tauthority\x18\x06 \x01(\tR\tauthority\x12\x12\n" +
+	"\x04path\x18\a \x01(\tR\x04path\x12?\n" +
+	"\aheaders\x18\b \x03(\v2%.signet.v1alpha1.RoutesRequest.HeaderR\aheaders\x1a2\n" +
+	"\x06Header\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xcc\x03\n" +
+	"\x0eRoutesResponse\x12!\n" +
+	"\fvirtual_host\x18\x01 \x01(\tR\vvirtualHost\x12\x14\n" +
+	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
+	"\x06status\x18\x03 \x01(\rR\x06status\x12@\n" +
+	"\atargets\x18\x04 \x03(\v2&.signet.v1alpha1.RoutesResponse.TargetR\atargets\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
+	"\fhost_rewrite\x18\x06 \x01(\tR\vhostRewrite\x12!\n" +
+	"\fpath_rewrite\x18\a \x01(\tR\vpathRewrite\x12>\n" +
+	"\x06passed\x18\b \x03(\v2&.signet.v1alpha1.RoutesResponse.PassedR\x06passed\x1a:\n" +
+	"\x06Target\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\x1a0\n" +
+	"\x06Passed\x12\x14\n" +
+	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"b\n" +
 	"\x0eHistoryRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
@@ -2364,12 +2758,13 @@ const file_api_admin_proto_rawDesc = "" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06unread\x18\x04 \x01(\tR\x06unread2\xa4\a\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\xef\a\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
 	"\x03Get\x12\x1b.signet.v1alpha1.GetRequest\x1a\x1c.signet.v1alpha1.GetResponse\x12H\n" +
-	"\x06Delete\x12\x1e.signet.v1alpha1.DeleteRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12L\n" +
+	"\x06Delete\x12\x1e.signet.v1alpha1.DeleteRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12I\n" +
+	"\x06Routes\x12\x1e.signet.v1alpha1.RoutesRequest\x1a\x1f.signet.v1alpha1.RoutesResponse\x12L\n" +
 	"\aHistory\x12\x1f.signet.v1alpha1.HistoryRequest\x1a .signet.v1alpha1.HistoryResponse\x12L\n" +
 	"\bRollback\x12 .signet.v1alpha1.RollbackRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12U\n" +
 	"\n" +
@@ -2393,7 +2788,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_api_admin_proto_goTypes = []any{
 	(Change_Action)(0),            // 0: signet.v1alpha1.Change.Action
 	(Finding_Severity)(0),         // 1: signet.v1alpha1.Finding.Severity
@@ -2409,90 +2804,101 @@ var file_api_admin_proto_goTypes = []any{
 	(*GetResponse)(nil),           // 11: signet.v1alpha1.GetResponse
 	(*Object)(nil),                // 12: signet.v1alpha1.Object
 	(*DeleteRequest)(nil),         // 13: signet.v1alpha1.DeleteRequest
-	(*HistoryRequest)(nil),        // 14: signet.v1alpha1.HistoryRequest
-	(*HistoryResponse)(nil),       // 15: signet.v1alpha1.HistoryResponse
-	(*Revision)(nil),              // 16: signet.v1alpha1.Revision
-	(*RollbackRequest)(nil),       // 17: signet.v1alpha1.RollbackRequest
-	(*SyncPolicyRequest)(nil),     // 18: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),    // 19: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),          // 20: signet.v1alpha1.PolicyStatus
-	(*ExplainRequest)(nil),        // 21: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),       // 22: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),          // 23: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),         // 24: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),               // 25: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),          // 26: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),         // 27: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                  // 28: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),         // 29: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),        // 30: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),             // 31: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),       // 32: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),      // 33: signet.v1alpha1.BanAgentResponse
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*Decision)(nil),              // 36: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),      // 37: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                // 38: signet.v1alpha1.Report
+	(*RoutesRequest)(nil),         // 14: signet.v1alpha1.RoutesRequest
+	(*RoutesResponse)(nil),        // 15: signet.v1alpha1.RoutesResponse
+	(*HistoryRequest)(nil),        // 16: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),       // 17: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),              // 18: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),       // 19: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),     // 20: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),    // 21: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),          // 22: signet.v1alpha1.PolicyStatus
+	(*ExplainRequest)(nil),        // 23: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),       // 24: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),          // 25: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),         // 26: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),               // 27: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),          // 28: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),         // 29: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                  // 30: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),         // 31: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),        // 32: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),             // 33: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),       // 34: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),      // 35: signet.v1alpha1.BanAgentResponse
+	(*RoutesRequest_Header)(nil),  // 36: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Target)(nil), // 37: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Passed)(nil), // 38: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*Decision)(nil),              // 41: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),      // 42: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                // 43: signet.v1alpha1.Report
 }
 var file_api_admin_proto_depIdxs = []int32{
-	34, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	35, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	39, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	40, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	9,  // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	0,  // 4: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
 	12, // 5: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	7,  // 6: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
-	16, // 7: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	35, // 8: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	9,  // 9: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	20, // 10: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	35, // 11: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	36, // 12: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	25, // 13: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 14: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	28, // 15: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	35, // 16: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	35, // 17: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	35, // 18: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 19: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	37, // 20: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	31, // 21: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	35, // 22: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	38, // 23: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 24: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	35, // 25: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	35, // 26: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	35, // 27: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 28: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 29: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	10, // 30: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	13, // 31: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	14, // 32: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	17, // 33: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	18, // 34: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	21, // 35: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	23, // 36: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	26, // 37: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	29, // 38: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	32, // 39: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 40: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 41: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	11, // 42: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 43: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	15, // 44: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 45: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	19, // 46: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	22, // 47: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	24, // 48: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	27, // 49: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	30, // 50: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	33, // 51: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	40, // [40:52] is the sub-list for method output_type
-	28, // [28:40] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	36, // 7: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	37, // 8: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	39, // 9: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	38, // 10: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	18, // 11: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	40, // 12: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	9,  // 13: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	22, // 14: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	40, // 15: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	41, // 16: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	27, // 17: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 18: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	30, // 19: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	40, // 20: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	40, // 21: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	40, // 22: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 23: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	42, // 24: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	33, // 25: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	40, // 26: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	43, // 27: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 28: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	40, // 29: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 30: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	40, // 31: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	4,  // 32: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 33: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	10, // 34: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	13, // 35: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	14, // 36: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	16, // 37: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	19, // 38: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	20, // 39: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	23, // 40: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	25, // 41: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	28, // 42: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	31, // 43: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	34, // 44: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 45: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 46: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	11, // 47: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 48: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	15, // 49: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	17, // 50: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 51: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	21, // 52: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	24, // 53: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	26, // 54: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	29, // 55: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	32, // 56: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	35, // 57: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	45, // [45:58] is the sub-list for method output_type
+	32, // [32:45] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -2503,16 +2909,16 @@ func file_api_admin_proto_init() {
 	file_api_decision_proto_init()
 	file_api_agent_proto_init()
 	file_api_admin_proto_msgTypes[5].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[21].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[24].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[27].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[23].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[26].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   30,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

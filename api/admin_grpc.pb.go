@@ -28,6 +28,7 @@ const (
 	Admin_Apply_FullMethodName       = "/signet.v1alpha1.Admin/Apply"
 	Admin_Get_FullMethodName         = "/signet.v1alpha1.Admin/Get"
 	Admin_Delete_FullMethodName      = "/signet.v1alpha1.Admin/Delete"
+	Admin_Routes_FullMethodName      = "/signet.v1alpha1.Admin/Routes"
 	Admin_History_FullMethodName     = "/signet.v1alpha1.Admin/History"
 	Admin_Rollback_FullMethodName    = "/signet.v1alpha1.Admin/Rollback"
 	Admin_SyncPolicy_FullMethodName  = "/signet.v1alpha1.Admin/SyncPolicy"
@@ -47,6 +48,8 @@ type AdminClient interface {
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	// Routes tells what a proxy does with a request of its application, or, a gateway, with one that comes to it.
+	Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error)
 	// History tells who changed which objects, and when.
 	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
 	// Rollback makes the objects what they were in a revision, as a new revision, or changes nothing.
@@ -102,6 +105,16 @@ func (c *adminClient) Delete(ctx context.Context, in *DeleteRequest, opts ...grp
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApplyResponse)
 	err := c.cc.Invoke(ctx, Admin_Delete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RoutesResponse)
+	err := c.cc.Invoke(ctx, Admin_Routes_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -206,6 +219,8 @@ type AdminServer interface {
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	Delete(context.Context, *DeleteRequest) (*ApplyResponse, error)
+	// Routes tells what a proxy does with a request of its application, or, a gateway, with one that comes to it.
+	Routes(context.Context, *RoutesRequest) (*RoutesResponse, error)
 	// History tells who changed which objects, and when.
 	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
 	// Rollback makes the objects what they were in a revision, as a new revision, or changes nothing.
@@ -238,6 +253,9 @@ func (UnimplementedAdminServer) Get(context.Context, *GetRequest) (*GetResponse,
 }
 func (UnimplementedAdminServer) Delete(context.Context, *DeleteRequest) (*ApplyResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedAdminServer) Routes(context.Context, *RoutesRequest) (*RoutesResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Routes not implemented")
 }
 func (UnimplementedAdminServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method History not implemented")
@@ -352,6 +370,24 @@ func _Admin_Delete_Handler(srv interface{}, ctx context.Context, dec func(interf
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServer).Delete(ctx, req.(*DeleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_Routes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RoutesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Routes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Routes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Routes(ctx, req.(*RoutesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -515,6 +551,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Delete",
 			Handler:    _Admin_Delete_Handler,
+		},
+		{
+			MethodName: "Routes",
+			Handler:    _Admin_Routes_Handler,
 		},
 		{
 			MethodName: "History",

@@ -24,7 +24,7 @@ func (s *server) operators() *admin.Server {
 		TrustDomain: s.td, Clock: s.clock, Log: s.log, Stopping: s.stopping,
 		Metrics: admin.Metrics{AuditErrors: s.metrics.auditErrors, Calls: s.metrics.adminCalls},
 		Trail:   s.store, Note: s.audit,
-		Stored: stored{s}, Past: s.store, Fleet: operated{s}, AgentRows: s.store, Certificates: s.issued, Sessions: s.sessions, Policies: s.policies,
+		Stored: stored{s}, Past: s.store, Routing: s.views, Fleet: operated{s}, AgentRows: s.store, Certificates: s.issued, Sessions: s.sessions, Policies: s.policies,
 		Tokens: s.store, Pin: func() []byte { return s.authority.Roots().Set.Pin() },
 		Findings: func(ctx context.Context) []*api.Finding { return check.Findings(s.look(ctx)) },
 		Warnings: func(before, after admin.Model, named ...kinds.Key) []string {

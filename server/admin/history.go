@@ -15,15 +15,6 @@ import (
 	"signet.example/store"
 )
 
-// Past is what there was.
-type Past interface {
-	// History is who changed what of the objects that are meant, in the last n revisions, the
-	// newest first; what is known begins with since.
-	History(ctx context.Context, of store.Key, n int) (past []store.Past, since uint64, err error)
-	// Back is what makes the objects as they were in a revision.
-	Back(ctx context.Context, revision uint64) ([]store.Write, error)
-}
-
 const (
 	fewRevisions  = 20
 	mostRevisions = 10_000

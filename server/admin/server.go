@@ -17,8 +17,11 @@ import (
 	"signet.example/internal/decode"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
+	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
+	"signet.example/store"
+	"signet.example/xds/predict"
 )
 
 const maxBytes = 64 << 20 // a whole mesh in one apply
@@ -37,6 +40,7 @@ type Config struct {
 
 	Stored       Stored
 	Past         Past
+	Routing      Routing
 	Fleet        Fleet
 	AgentRows    AgentRows
 	Certificates Certificates
@@ -52,6 +56,22 @@ type Config struct {
 	LogDirs func() []string
 	// CheckGroup reports what no host could show of what a NodeGroup asks for.
 	CheckGroup func(identity.NodeGroup) error
+}
+
+// Past is what there was.
+type Past interface {
+	// History is who changed what of the objects that are meant, in the last n revisions, the
+	// newest first; what is known begins with since.
+	History(ctx context.Context, of store.Key, n int) (past []store.Past, since uint64, err error)
+	// Back is what makes the objects as they were in a revision.
+	Back(ctx context.Context, revision uint64) ([]store.Write, error)
+}
+
+// Routing knows what proxies do.
+type Routing interface {
+	// Predict is what a proxy does with a request: of a virtual node with one of its
+	// application, of a gateway with one that comes to a port of it, 0 for its only one.
+	Predict(of proxy.Ref, port uint32, r predict.Request) (predict.Outcome, error)
 }
 
 // Metrics are counted in.

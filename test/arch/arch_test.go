@@ -42,12 +42,13 @@ var imports = map[string][]string{
 	"store":           {"internal"},
 	"sds":             {"identity", "ads"},
 	"xds":             {"identity", "mesh", "ads", "proxy"},
+	"xds/predict":     {},
 	"authz":           {"identity", "policy", "proxy", "authz/jwt"},
 	"authz/jwt":       {"identity"},
 	"server/signer":   {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":    {},
 	"server/access":   {"identity", "api", "store", "server/fault", "server/conns", "server/fleet", "server/groups", "server/issuance", "internal", "proxy"},
-	"server/admin":    {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
+	"server/admin":    {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy", "xds/predict"},
 	"server/check":    {"identity", "mesh", "api", "policy", "authz/jwt", "store", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
 	"server/shared":   {},
 	"server/conns":    {},
@@ -59,7 +60,7 @@ var imports = map[string][]string{
 	"server/join":     {"identity", "api", "attestation", "store", "server/fault", "server/conns", "server/fleet", "internal"},
 	"server/model":    {"identity", "mesh", "policy/repo", "authz/jwt", "store", "server/groups", "server/kinds", "internal", "proxy"},
 	"server/kinds":    {"identity", "mesh", "attestation", "policy/repo", "authz/jwt", "internal", "proxy"},
-	"server/views":    {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/fleet", "server/kinds", "internal"},
+	"server/views":    {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/fleet", "server/kinds", "internal", "xds/predict"},
 	"server":          {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/policies", "server/kinds", "server/model", "server/signer", "server/fault", "server/shared", "server/conns", "server/fleet", "server/groups", "server/access", "server/admin", "server/check", "server/views", "internal", "proxy"},
 	"dev":             {"api"},
 	"cmd":             {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/repo", "internal"},
@@ -114,7 +115,7 @@ func root(t *testing.T) string {
 func folder(path string) (string, bool) {
 	rest, ours := strings.CutPrefix(path, module)
 	top, inner, parted := strings.Cut(rest, "/")
-	if parted && (top == "server" || top == "agent" || top == "authz" || top == "policy") {
+	if parted && (top == "server" || top == "agent" || top == "authz" || top == "policy" || top == "xds") {
 		part, _, _ := strings.Cut(inner, "/")
 		return top + "/" + part, ours
 	}

@@ -8,11 +8,16 @@ import (
 	"strings"
 	"testing"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/ads"
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
+	"signet.example/xds/predict"
 )
 
 // matching has a node for each route, of the same name: who answers is who matched.
@@ -61,6 +66,7 @@ func TestRoutesMatchAsTheirSpecsSay(t *testing.T) {
 		callees = append(callees, callee{r.name, plain("http"), answers(r.name)})
 	}
 	c := startCaller(t, text, []string{"shop"}, callees...)
+	routes := c.routes(t, text)
 	for _, row := range []struct{ request, headers, want string }{
 		{"GET http://shop.internal/", "", "all"},
 		{"GET http://shop.internal:81/users/7", "", "other"},
@@ -98,12 +104,92 @@ func TestRoutesMatchAsTheirSpecsSay(t *testing.T) {
 		if by := r.Header.Get("X-By"); by != row.want {
 			t.Errorf("%s %s: %s, want %s", row.request, row.headers, by, row.want)
 		}
+		if by := predicted(t, routes, row.request, headers); by != row.want {
+			t.Errorf("%s %s: %s is predicted, want %s", row.request, row.headers, by, row.want)
+		}
 	}
+	c.predictsMany(t, routes)
 	// Only HTTP/2 says https where there is no TLS: in HTTP/1 Envoy refuses it.
 	for scheme, want := range map[string]int{"http": 200, "https": 202} {
 		if code := headers2(t, c.out, [2]string{":method", "GET"}, [2]string{":scheme", scheme}, [2]string{":authority", "shop.internal"}, [2]string{":path", "/x"}); code != want {
 			t.Errorf("scheme %s: %d, want %d", scheme, code, want)
 		}
+	}
+}
+
+// routes are those by which front calls.
+func (c *caller) routes(t *testing.T, manifest string) *routev3.RouteConfiguration {
+	t.Helper()
+	of := c.with(t, manifest)
+	set, err := xds.Build(of.Input, of.Ref(), of.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc := &routev3.RouteConfiguration{}
+	for _, r := range set.Type(ads.RouteType) {
+		if strings.HasPrefix(r.Name, "rds_egress") {
+			if err := proto.Unmarshal(r.Body, rc); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return rc
+}
+
+// predicted is the route that is foretold for a request in absolute form.
+func predicted(t *testing.T, rc *routev3.RouteConfiguration, line, headers string) string {
+	t.Helper()
+	method, target, _ := strings.Cut(line, " ")
+	scheme, rest, _ := strings.Cut(target, "://")
+	at := strings.IndexByte(rest, '/')
+	r := predict.Request{Method: method, Scheme: scheme, Authority: rest[:at], Path: rest[at:], Headers: map[string][]string{}}
+	for h := range strings.SplitSeq(headers, "\r\n") {
+		if name, value, ok := strings.Cut(h, ": "); ok {
+			name = strings.ToLower(name)
+			r.Headers[name] = append(r.Headers[name], value)
+		}
+	}
+	out, err := predict.Of(rc, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Route == nil {
+		return ""
+	}
+	return out.Route.GetName()
+}
+
+// predictsMany holds generated requests against what Envoy did with them.
+func (c *caller) predictsMany(t *testing.T, rc *routev3.RouteConfiguration) {
+	t.Helper()
+	n := 500
+	if os.Getenv("SOAK") == "1" {
+		n = 5000
+	}
+	r := rand.New(rand.NewPCG(7, uint64(n)))
+	pick := func(of ...string) string { return of[r.IntN(len(of))] }
+	kinds := map[string]int{}
+	for range n {
+		line := pick("GET", "GET", "POST", "DELETE", "PUT") + " http://" + pick("shop.internal", "SHOP.internal", "shop.internal:80", "shop.internal:81", "other.internal", "shop.internal:82") +
+			pick("/", "/q", "/users/7", "/users/7/orders", "/users/77/orders", "/users/x", "/users", "/h", "/hh", "/Q", "/users/7/orders/of/last/year/too", "/users/7/orders/of/last/year/too/long") +
+			pick("", "", "?", "?v=2", "?v=2&debug", "?debug=&v=2", "?v=3&v=2&debug", "?v=2&v=3&debug=0", "?V=2&debug", "?x=/users/7")
+		headers := ""
+		for range r.IntN(4) {
+			headers += pick("X-V: v1", "X-V: v12", "X-V: V1", "X-V: w", "X-Age: 0", "X-Age: 17", "X-Age: 18", "X-Age: -3", "X-Age: +5", "X-Age: 5x", "X-Gone: 1", "X-First: 1", "X-First: ") + "\r\n"
+		}
+		got := raw(t, c.out, line+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+headers+"\r\n")
+		by := got.Header.Get("X-By")
+		if corpus.Status(got) != 200 && corpus.Status(got) != 404 {
+			t.Fatalf("%s %q: %d", line, headers, corpus.Status(got))
+		}
+		kinds[by]++
+		if want := predicted(t, rc, line, headers); by != want {
+			t.Errorf("%s %q: Envoy took %q, and %q was predicted", line, headers, by, want)
+		}
+	}
+	t.Logf("%d requests, by route: %v", n, kinds)
+	if len(kinds) < len(matchingRoutes)-2 {
+		t.Errorf("only %d routes were taken", len(kinds))
 	}
 }
 

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"signet.example/api"
+)
+
+func newRoutes() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "routes SERVICE[/PATH]",
+		Short: "What becomes of a request: the route that takes it, and why no other",
+		Long: `Tells what the proxy of a virtual node does with a request of its application, by the
+routes that it has now: which route takes it, where that leads and with which share,
+and why each route before it does not. SERVICE is the host that the caller names, with a
+port where it names one. With --gateway it is a request that comes to a virtual gateway.
+Whether the callee lets it in is for its policy: signet explain.`,
+		Example: `  signet routes orders.shop.internal/cart --from web
+  signet routes orders.shop.internal/cart?v=2 --from web -X DELETE -H 'x-canary: 1'
+  signet routes www.example.com/ --from edge --gateway -o json`,
+		Args:              exactArgs("a SERVICE"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	socketFlag(c)
+	resultFlag(c)
+	from := c.Flags().String("from", "", "the virtual node that calls, or with --gateway the virtual gateway: NAME or MESH/NAME")
+	completeFlag(c, "from", "virtualnodes")
+	gateway := c.Flags().Bool("gateway", false, "--from is a virtual gateway, and the request comes to it")
+	port := c.Flags().Uint16("port", 0, "the listener of the gateway, where it has several")
+	method := c.Flags().StringP("request", "X", "GET", "the method")
+	headers := c.Flags().StringArrayP("header", "H", nil, "a header, as 'name: value'; may be repeated")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		o, err := resultOf(c)
+		if err != nil {
+			return err
+		}
+		req := &api.RoutesRequest{From: *from, Gateway: *gateway, Port: uint32(*port), Method: strings.ToUpper(*method)}
+		if req.GetFrom() == "" {
+			return usage(errors.New("--from is needed: who calls"))
+		}
+		if mesh, name, ok := strings.Cut(*from, "/"); ok {
+			req.Mesh, req.From = mesh, name
+		}
+		target := strings.TrimPrefix(args[0], "http://")
+		at := strings.IndexAny(target, "/?")
+		if at < 0 {
+			at = len(target)
+		}
+		req.Authority, req.Path = target[:at], target[at:]
+		if !strings.HasPrefix(req.GetPath(), "/") {
+			req.Path = "/" + req.GetPath()
+		}
+		for _, h := range *headers {
+			name, value, ok := strings.Cut(h, ":")
+			if !ok {
+				return usage(fmt.Errorf("-H %q: must be 'name: value'", printable(h)))
+			}
+			req.Headers = append(req.Headers, &api.RoutesRequest_Header{Name: strings.TrimSpace(name), Value: strings.TrimSpace(value)})
+		}
+		return withAdmin(c, func(admin api.AdminClient) error {
+			answer, err := admin.Routes(c.Context(), req)
+			if err != nil {
+				return err
+			}
+			if o != "text" {
+				return showResult(c, o, answer, answer.GetRoute())
+			}
+			return printRoute(c, answer)
+		})
+	}
+	return c
+}
+
+func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
+	var b strings.Builder
+	switch {
+	case r.GetVirtualHost() == "":
+		b.WriteString("404: the caller declares no backend of this host\n")
+	case r.GetRoute() == "":
+		fmt.Fprintf(&b, "404: no route of %s takes it\n", r.GetVirtualHost())
+	case r.GetStatus() != 0:
+		fmt.Fprintf(&b, "%d: route %s of %s leads nowhere\n", r.GetStatus(), r.GetRoute(), r.GetVirtualHost())
+	default:
+		fmt.Fprintf(&b, "route %s of %s\n", r.GetRoute(), r.GetVirtualHost())
+	}
+	total := uint32(0)
+	for _, t := range r.GetTargets() {
+		total += t.GetWeight()
+	}
+	for _, t := range r.GetTargets() {
+		fmt.Fprintf(&b, "  to %s, %.4g %%\n", t.GetCluster(), 100*float64(t.GetWeight())/float64(max(1, total)))
+	}
+	if len(r.GetTargets()) > 0 {
+		limit := "without a time-out"
+		if r.GetTimeout() != nil {
+			limit = "within " + r.GetTimeout().AsDuration().String()
+		}
+		fmt.Fprintf(&b, "  %s\n", limit)
+	}
+	if host := r.GetHostRewrite(); host != "" {
+		fmt.Fprintf(&b, "  host: %s\n", host)
+	}
+	if path := r.GetPathRewrite(); path != "" {
+		fmt.Fprintf(&b, "  path: %s\n", path)
+	}
+	for _, p := range r.GetPassed() {
+		fmt.Fprintf(&b, "not %s: %s\n", p.GetRoute(), p.GetWhy())
+	}
+	for line := range strings.Lines(b.String()) {
+		if _, err := fmt.Fprintln(c.OutOrStdout(), printable(strings.TrimSuffix(line, "\n"))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
