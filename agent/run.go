@@ -192,9 +192,9 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return a.relay.Run(under) })
 	g.Go(func() error { return a.authz.Run(under) })
 	g.Go(func() error { return a.gate.Serve(under, a.sockets.authz) })
-	g.Go(func() error { return limits.Serve(under, a.xds, a.sockets.xds) })
-	g.Go(func() error { return limits.Serve(under, a.workload, a.sockets.workload) })
-	g.Go(func() error { return limits.Serve(under, a.calls, a.sockets.wayout) })
+	g.Go(func() error { return limits.Serve(under, a.xds, a.sockets.xds, a.room) })
+	g.Go(func() error { return limits.Serve(under, a.workload, a.sockets.workload, a.room) })
+	g.Go(func() error { return limits.Serve(under, a.calls, a.sockets.wayout, a.room) })
 	where := addresses{XDS: a.sockets.path(xdsSocket), Workload: a.sockets.path(workloadSocket), Authz: a.sockets.path(authzSocket)}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()

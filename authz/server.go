@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,7 +36,7 @@ type Options struct {
 	Log *slog.Logger
 	// Evaluating is called before each evaluation, and what it returned after it,
 	// both from the goroutine that makes it. It must not block.
-	Evaluating func(Evaluation) (end func())
+	Evaluating func(Evaluation) (yield, end func())
 }
 
 // Evaluation is that of one destination's policy under one revision.
@@ -98,7 +99,7 @@ func New(opts Options) *Server {
 		opts.Record = func(Record) {}
 	}
 	if opts.Evaluating == nil {
-		opts.Evaluating = func(Evaluation) func() { return func() {} }
+		opts.Evaluating = func(Evaluation) (yield, end func()) { return runtime.Gosched, func() {} }
 	}
 	return &Server{opts: opts, slots: make(chan struct{}, opts.MaxConcurrent), alone: make(chan struct{}, 1)}
 }
@@ -270,8 +271,9 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 			return
 		}
 	}
-	defer s.opts.Evaluating(which)()
-	d, err := compiled.Evaluate(ctx, in)
+	yield, end := s.opts.Evaluating(which)
+	defer end()
+	d, err := compiled.Evaluate(policy.Yielding(ctx, yield), in)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		a.deny(CauseUnavailable, "the proxy gave up waiting")

@@ -48,14 +48,15 @@ func (e *Error) Error() string {
 // goroutine and timer of a context's cancellation, and bounds steps on a fast machine
 // too.
 type budget struct {
-	gaveUp   func() error // the call's context
-	time     time.Duration
-	cost     int
-	begun    time.Time
-	left     int
-	builtins int // bytes that builtins may still be given
-	work     int // of builtins, so far
-	over     bool
+	gaveUp    func() error // the call's context
+	letOthers func()
+	time      time.Duration
+	cost      int
+	begun     time.Time
+	left      int
+	builtins  int // bytes that builtins may still be given
+	work      int // of builtins, so far
+	over      bool
 
 	gaveWay, gaveCPU time.Duration // when it did so last, since begun
 
@@ -65,8 +66,24 @@ type budget struct {
 	leave       func(over bool) // of the lane that it is in, else nil
 }
 
+// yielding is the key of what lets others go on.
+type yielding struct{}
+
+// Yielding has an evaluation let others of the process go on by yield, in the place of
+// runtime.Gosched: for whom its thread is its own.
+func Yielding(ctx context.Context, yield func()) context.Context {
+	return context.WithValue(ctx, yielding{}, yield)
+}
+
+func yieldOf(ctx context.Context) func() {
+	if yield, ok := ctx.Value(yielding{}).(func()); ok {
+		return yield
+	}
+	return runtime.Gosched
+}
+
 func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
-	return &budget{gaveUp: ctx.Err, time: d, cost: cost, begun: time.Now(), left: cost, builtins: maxBuiltins}
+	return &budget{gaveUp: ctx.Err, letOthers: yieldOf(ctx), time: d, cost: cost, begun: time.Now(), left: cost, builtins: maxBuiltins}
 }
 
 // Cancel implements topdown.Cancel.
@@ -97,7 +114,7 @@ func (b *budget) Cancelled() bool {
 // is such a process. Otherwise it keeps its slice: on a busy machine, whoever gives one up
 // waits for those of all others.
 func (b *budget) yield(took time.Duration) time.Duration {
-	runtime.Gosched()
+	b.letOthers()
 	if b.leave != nil && took-b.gaveCPU > giveCPU {
 		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // sched_yield(2) always succeeds
 		b.gaveCPU = took

@@ -38,13 +38,14 @@ func (f face) serve() error {
 }
 
 // stop ends the faces, then the work behind them.
-func (s *server) stop(faces []face, stopWork context.CancelFunc) {
+func (s *server) stop(faces []face, room *underway.Room, stopWork context.CancelFunc) {
 	s.ready.Store(false)
 	close(s.stopping)
 	s.sessions.Stop()
 	_ = os.Remove(s.dir.addresses()) // a reader that finds it finds nobody there
 	s.access.Close()
 	hard := time.AfterFunc(stopGrace, func() {
+		room.Close()
 		for _, f := range faces {
 			f.server.Stop()
 		}

@@ -257,7 +257,7 @@ func (s *server) serve(ctx context.Context) error {
 		slog.String("agents", where.Agents), slog.String("admin", where.Admin), slog.String("metrics", where.Metrics))
 	g.Go(func() error {
 		<-ctx.Done()
-		s.stop(faces, stopWork)
+		s.stop(faces, room, stopWork)
 		return nil
 	})
 	return g.Wait()

@@ -55,7 +55,8 @@ func (e errStuck) Error() string {
 type sight struct {
 	entry
 	looks int
-	since time.Duration // processor time of its thread at the first look
+	used  time.Duration // of its threads' processor time, between looks at which it had the same
+	last  time.Duration // processor time of its thread
 }
 
 // watch ends when an evaluation has been under way for too long. It counts looks, not
@@ -70,11 +71,16 @@ func watch(ctx context.Context, j *journal, cpu func(thread uint32) time.Duratio
 		next := make(map[int]sight, len(now))
 		for slot, e := range now {
 			s, ok := seen[slot]
-			if !ok || s.entry != e {
-				s = sight{entry: e, since: cpu(e.thread)}
+			if !ok || s.turn != e.turn || s.Evaluation != e.Evaluation {
+				s = sight{}
 			}
+			ran := cpu(e.thread)
+			if s.looks > 0 && s.thread == e.thread {
+				s.used += ran - s.last
+			}
+			s.entry, s.last = e, ran
 			s.looks++
-			if s.looks > evaluationTicks && cpu(e.thread)-s.since >= stuckCPU {
+			if s.looks > evaluationTicks && s.used >= stuckCPU {
 				return errStuck{s.Evaluation}
 			}
 			next[slot] = s

@@ -49,7 +49,7 @@ func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
 	cpu := func(uint32) time.Duration { return time.Since(begun) }
 	go func() { seen <- watch(t.Context(), ours, cpu) }() // ends with the evaluation that does not
 	stuck := authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"}
-	_ = theirs.begin(stuck)
+	_, _ = theirs.begin(stuck)
 	for {
 		select {
 		case err := <-seen:
@@ -62,7 +62,7 @@ func TestAnEvaluationThatDoesNotEndIsSeenFromOutside(t *testing.T) {
 			}
 			return
 		default: // others come and go meanwhile, in the same slots again and again
-			end := theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/other", Revision: "r1"})
+			_, end := theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/other", Revision: "r1"})
 			time.Sleep(time.Millisecond)
 			end()
 		}
@@ -84,7 +84,8 @@ func TestAFrozenProcessIsNotTakenForABusyOne(t *testing.T) {
 	}
 	seen := make(chan error, 1)
 	go func() { seen <- watch(t.Context(), ours, CPUOf(busy.Process.Pid)) }() // ends by what follows
-	defer theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})()
+	_, waits := theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})
+	defer waits()
 	select {
 	case err := <-seen:
 		t.Fatalf("a frozen process: %v", err)
@@ -121,7 +122,7 @@ func TestAnEvaluationThatWaitsInABusyProcessIsNotBlamed(t *testing.T) {
 	}
 	seen := make(chan error, 1)
 	wg.Go(func() { seen <- watch(ctx, ours, CPUOf(os.Getpid())) })
-	end := theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})
+	_, end := theirs.begin(authz.Evaluation{Destination: "spiffe://test.example/shop/web", Revision: "r1"})
 	select {
 	case err := <-seen:
 		t.Fatalf("one that waits: %v", err)
@@ -130,7 +131,8 @@ func TestAnEvaluationThatWaitsInABusyProcessIsNotBlamed(t *testing.T) {
 	end()
 	busy := authz.Evaluation{Destination: "spiffe://test.example/shop/orders", Revision: "r1"}
 	wg.Go(func() {
-		defer theirs.begin(busy)()
+		_, end := theirs.begin(busy)
+		defer end()
 		burn()
 	})
 	select {
@@ -156,7 +158,8 @@ func TestTheJournalHoldsAsManyEvaluationsAsAreMadeAtATime(t *testing.T) {
 	e := authz.Evaluation{Destination: "spiffe://test.example/" + string(make([]byte, 3000)), Revision: string(make([]byte, 3000))}
 	var ends []func()
 	for range journalSlots + 1 {
-		ends = append(ends, theirs.begin(e))
+		_, end := theirs.begin(e)
+		ends = append(ends, end)
 	}
 	if n := len(ours.entries()); n != journalSlots {
 		t.Errorf("%d entries", n)

@@ -117,7 +117,7 @@ type decider struct {
 }
 
 // newDecider takes what is told of each evaluation, or nil.
-func newDecider(log *slog.Logger, evaluating func(authz.Evaluation) func()) *decider {
+func newDecider(log *slog.Logger, evaluating func(authz.Evaluation) (yield, end func())) *decider {
 	d := &decider{log: log, records: make(chan *api.Decision, recordBuffer), compiled: map[string]*policy.Compiled{}}
 	d.server = authz.New(authz.Options{Record: d.record, Log: log, Evaluating: evaluating})
 	return d
@@ -158,6 +158,7 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	g.Go(func() error {
 		<-ctx.Done()
 		// No grace: whoever asks is denied, and asks the next process.
+		room.Close()
 		checkServer.Stop()
 		controlServer.Stop()
 		return passing.Close()

@@ -79,13 +79,24 @@ func (j *journal) turn(slot int) *uint32 {
 	return (*uint32)(unsafe.Pointer(&j.memory[slot*slotBytes])) //nolint:gosec // aligned: slots are
 }
 
+// lock has this goroutine keep its thread, which is noted.
+func (j *journal) lock(slot int) {
+	runtime.LockOSThread()
+	atomic.StoreUint32(j.thread(slot), uint32(unix.Gettid())) //nolint:gosec // positive
+}
+
+// thread is that of a slot's evaluation.
+func (j *journal) thread(slot int) *uint32 {
+	return (*uint32)(unsafe.Pointer(&j.memory[slot*slotBytes+4])) //nolint:gosec // aligned: slots are
+}
+
 // begin notes an evaluation until end is called, by the goroutine that makes it: it has its
-// thread to itself, so that what that uses of the processors is the evaluation's.
-func (j *journal) begin(e authz.Evaluation) (end func()) {
+// thread to itself, so that what that uses of the processors is the evaluation's. To let others
+// go on it calls yield, which gives the thread up: a switch of threads is dear.
+func (j *journal) begin(e authz.Evaluation) (yield, end func()) {
 	select {
 	case slot := <-j.free:
-		runtime.LockOSThread()
-		binary.NativeEndian.PutUint32(j.memory[slot*slotBytes+4:], uint32(unix.Gettid())) //nolint:gosec // positive
+		j.lock(slot)
 		at := j.memory[slot*slotBytes+slotHead : (slot+1)*slotBytes]
 		d, r := e.Destination[:min(len(e.Destination), maxDestination)], e.Revision[:min(len(e.Revision), maxRevisionID)]
 		binary.NativeEndian.PutUint16(at, uint16(len(d)))     //nolint:gosec // bounded
@@ -93,13 +104,18 @@ func (j *journal) begin(e authz.Evaluation) (end func()) {
 		copy(at[4:], d)
 		copy(at[4+len(d):], r)
 		atomic.AddUint32(j.turn(slot), 1)
-		return func() {
+		yield = func() {
+			runtime.UnlockOSThread()
+			runtime.Gosched()
+			j.lock(slot)
+		}
+		return yield, func() {
 			atomic.AddUint32(j.turn(slot), 1)
 			runtime.UnlockOSThread()
 			j.free <- slot
 		}
 	default: // never, as there are as many slots as evaluations
-		return func() {}
+		return runtime.Gosched, func() {}
 	}
 }
 
@@ -118,7 +134,7 @@ func (j *journal) entries() map[int]entry {
 		if turn%2 == 0 {
 			continue
 		}
-		thread := binary.NativeEndian.Uint32(j.memory[slot*slotBytes+4:])
+		thread := atomic.LoadUint32(j.thread(slot))
 		at := j.memory[slot*slotBytes+slotHead : (slot+1)*slotBytes]
 		d, r := int(binary.NativeEndian.Uint16(at)), int(binary.NativeEndian.Uint16(at[2:]))
 		if d > maxDestination || r > maxRevisionID || 4+d+r > slotText {

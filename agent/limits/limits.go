@@ -456,9 +456,12 @@ func Options(a *attestation.Attestor, n *Guests, room *underway.Room, refused fu
 	)
 }
 
-// Serve serves on l until ctx ends.
-func Serve(ctx context.Context, s *grpc.Server, l net.Listener) error {
-	stop := context.AfterFunc(ctx, s.Stop) // streams of local peers have no end of their own
+// Serve serves on l until ctx ends. The connections of the room end then, too.
+func Serve(ctx context.Context, s *grpc.Server, l net.Listener, room *underway.Room) error {
+	stop := context.AfterFunc(ctx, func() { // streams of local peers have no end of their own
+		room.Close()
+		s.Stop()
+	})
 	defer stop()
 	if err := s.Serve(l); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)

@@ -29,6 +29,7 @@ type frames struct {
 	streams *streams // nil where only messages are followed
 	// The following are of what was taken last.
 	begun   int   // frames
+	calls   int   // of these, streams that begin
 	keeps   int   // what came or went for open streams
 	control int   // what makes gRPC answer
 	err     error // nothing after it is followed
@@ -73,7 +74,7 @@ func newFrames(settled *atomic.Uint64, s *streams) frames {
 // take follows b and returns what it adds to the sum.
 func (f *frames) take(b []byte) int {
 	n := 0
-	f.begun, f.keeps, f.control = 0, 0, 0
+	f.begun, f.calls, f.keeps, f.control = 0, 0, 0, 0
 	for len(b) > 0 && f.err == nil {
 		switch {
 		case f.preface > 0:
@@ -129,6 +130,7 @@ func (f *frames) begin() int {
 	f.skip = 0
 	switch kind {
 	case frameHeaders:
+		f.calls++
 		if flags&hasPriority != 0 {
 			f.skip = priorityLen
 		}

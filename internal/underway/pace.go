@@ -19,11 +19,11 @@ const (
 	// A pace is in bytes, and so many more for each frame, which is what one that means
 	// nothing costs beside those of a call.
 	perFrame = 256
+	// A call costs what it sets going, whoever takes it or refuses it: some tens of microseconds.
+	perCallPace = 8 << 10
 	// So much a second, for each processor: some times what the calls of a proxy come to, and
 	// what nobody needs who has nothing here.
 	knownPace, strangersPace = 64 << 20, 4 << 20
-	// longest is how long one read waits: whoever stops a server waits for those who begin.
-	longest = time.Second
 	// lease is how long a turn lasts at most: gRPC may wait for the peer within it.
 	lease = 10 * time.Millisecond
 )
@@ -67,12 +67,23 @@ func (r *Room) quit(c *Conn) {
 	}
 }
 
+// Calls that are meant have more bytes than these, where there are many at once. Of a connection
+// that has smaller ones little is read at a time, so that few run at once.
+const (
+	smallCall, manyCalls = 64, 32
+	littleAtATime        = 2 << 10
+)
+
 // slow waits where what was read was more than the peer's pace, and for the connection's
 // turn. The turn ends with the next look for more.
 func (c *Conn) slow(read int) {
+	if calls := c.frames.calls; calls > manyCalls && calls*smallCall > read {
+		c.little = true
+	}
+	read += perFrame*c.frames.begun + perCallPace*c.frames.calls
 	p := c.pace.Load()
 	if after := p.limit.ReserveN(time.Now(), min(read, p.limit.Burst())).Delay(); after > 0 {
-		t := time.NewTimer(min(after, longest))
+		t := time.NewTimer(after)
 		defer t.Stop()
 		select {
 		case <-t.C:

@@ -2,6 +2,7 @@ package underway_test
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -37,6 +39,36 @@ func TestWhoSendsWhatMeansNothingKeepsNobodyWaiting(t *testing.T) {
 			}
 		}
 	}
+	floods(t, &priority, &unknown, &nowhere, &windows)
+}
+
+// Calls of a method that there is not: reading them is little of what they cost.
+func TestWhoCallsWhatThereIsNotKeepsNobodyWaiting(t *testing.T) {
+	var calls bytes.Buffer
+	calls.WriteString(http2.ClientPreface)
+	to := http2.NewFramer(&calls, nil)
+	if err := to.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for id := uint32(1); id < 1<<18; id += 2 {
+		block.Reset()
+		for _, h := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":path", "/x/y"}, {":authority", "x"}, {"content-type", "application/grpc"}, {"te", "trailers"}} {
+			if err := enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := to.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	floods(t, &calls)
+}
+
+// floods has 128 connections send what they are given, again and again, beside a caller.
+func floods(t *testing.T, what ...*bytes.Buffer) {
+	t.Helper()
 	for _, peer := range []string{"bad", "knownbad"} {
 		t.Run(peer, func(t *testing.T) {
 			r := newRig(t, boundless)
@@ -46,9 +78,10 @@ func TestWhoSendsWhatMeansNothingKeepsNobodyWaiting(t *testing.T) {
 			defer wg.Wait()
 			conns := make([]net.Conn, 0, 128)
 			for i := range 128 {
-				conn, frames := r.raw(peer), []*bytes.Buffer{&priority, &unknown, &nowhere, &windows}[i%4].Bytes()
+				conn, frames := r.raw(peer), what[i%len(what)].Bytes()
 				conns = append(conns, conn)
 				again := frames[len(http2.ClientPreface)+9:]
+				wg.Go(func() { _, _ = io.Copy(io.Discard, conn) }) // until it is closed
 				wg.Go(func() {
 					for b := frames; ; b = again {
 						n, err := conn.Write(b)

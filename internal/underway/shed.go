@@ -82,6 +82,21 @@ func (r *Room) Suspects() []overload.Suspect {
 	return out
 }
 
+// Close closes all connections: whoever stops their servers does not wait for those that wait here.
+func (r *Room) Close() {
+	r.mu.Lock()
+	var out []*Conn
+	for c := range r.open {
+		out = append(out, c)
+		r.leave(c)
+	}
+	r.mu.Unlock()
+	for _, c := range out {
+		c.ending.Store(true)
+		_ = c.Conn.Close() // whoever reads it gets the error
+	}
+}
+
 // giveWay has all connections of a peer give way. They are gone when gRPC has closed them
 // and their handlers have ended.
 func (r *Room) giveWay(peer string, class int, why error) (n int, gone func() bool) {

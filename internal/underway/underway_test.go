@@ -164,7 +164,10 @@ func newRig(t *testing.T, most underway.Most) *rig {
 	healthpb.RegisterHealthServer(s, echo{slow: r.slow})
 	s.RegisterService(&takes, nil)
 	go func() { _ = s.Serve(l) }()
-	t.Cleanup(s.Stop)
+	t.Cleanup(func() {
+		r.room.Close()
+		s.Stop()
+	})
 	return r
 }
 

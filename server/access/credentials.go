@@ -47,10 +47,14 @@ func (c verifiedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credential
 	if err != nil {
 		return conn, info, err
 	}
-	return c.room.Enter(conn, conns.Source(conns.AddrOf(raw.RemoteAddr())).String(), func(who string, err error) {
+	kept := c.room.Enter(conn, conns.Source(conns.AddrOf(raw.RemoteAddr())).String(), func(who string, err error) {
 		c.log.Warn("connection closed", slog.String("remote", raw.RemoteAddr().String()), slog.String("of", who), slog.Any("err", err))
 		_ = raw.Close() // TLS would wait for whoever does not read
-	}), info, nil
+	})
+	if known {
+		kept.Known()
+	}
+	return kept, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.

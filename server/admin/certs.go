@@ -14,21 +14,6 @@ import (
 	"signet.example/server/fault"
 )
 
-// Certificates is what the issuance log has.
-type Certificates interface {
-	// Of is the record of a certificate that is good, nil if there is none.
-	Of(serial string) *api.LogRecord
-	// Read counts the records that are known here.
-	Read() uint64
-	// History calls each with everything that the log has, until each fails.
-	History(ctx context.Context, each func(*api.Cert) error) error
-	// CaughtUp returns when what was in the log at the call is known here.
-	CaughtUp(ctx context.Context) error
-	// HeldBy counts the certificates that were issued to an agent and are still good, and
-	// tells when the last of them ends.
-	HeldBy(spiffeID string) (n int32, last time.Time)
-}
-
 // certsBatch bounds one message of a long list; watchEvery is how often a watch
 // looks when no report wakes it (an expiry is nobody's event).
 const (

@@ -9,14 +9,6 @@ import (
 	"signet.example/server/fault"
 )
 
-// Sessions are those of the connected agents.
-type Sessions interface {
-	// Explain asks the agents for a decision, nil if none has it.
-	Explain(ctx context.Context, id string) (*api.Decision, error)
-	// Wait returns what is closed at the next report, connect or disconnect.
-	Wait() <-chan struct{}
-}
-
 // Check looks at everything once and tells what is wrong, why, and the command
 // that fixes it.
 func (s *Server) Check(ctx context.Context, _ *api.CheckRequest) (*api.CheckResponse, error) {

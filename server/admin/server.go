@@ -58,6 +58,34 @@ type Config struct {
 	CheckGroup func(identity.NodeGroup) error
 }
 
+// Certificates is what the issuance log has.
+type Certificates interface {
+	// Of is the record of a certificate that is good, nil if there is none.
+	Of(serial string) *api.LogRecord
+	// Read counts the records that are known here.
+	Read() uint64
+	// History calls each with everything that the log has, until each fails.
+	History(ctx context.Context, each func(*api.Cert) error) error
+	// CaughtUp returns when what was in the log at the call is known here.
+	CaughtUp(ctx context.Context) error
+	// HeldBy counts the certificates that were issued to an agent and are still good, and
+	// tells when the last of them ends.
+	HeldBy(spiffeID string) (n int32, last time.Time)
+}
+
+// Sessions are those of the connected agents.
+type Sessions interface {
+	// Explain asks the agents for a decision, nil if none has it.
+	Explain(ctx context.Context, id string) (*api.Decision, error)
+	// Wait returns what is closed at the next report, connect or disconnect.
+	Wait() <-chan struct{}
+}
+
+// Tokens keeps the hashes of join tokens, durably on return.
+type Tokens interface {
+	PutToken(ctx context.Context, hash []byte, group string, expires time.Time) error
+}
+
 // Past is what there was.
 type Past interface {
 	// History is who changed what of the objects that are meant, in the last n revisions, the

@@ -17,11 +17,6 @@ import (
 
 const defaultTokenTTL = 10 * time.Minute
 
-// Tokens keeps the hashes of join tokens, durably on return.
-type Tokens interface {
-	PutToken(ctx context.Context, hash []byte, group string, expires time.Time) error
-}
-
 // CreateToken mints a join token for a group. The store has only its hash.
 func (s *Server) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (*api.CreateTokenResponse, error) {
 	ttl := defaultTokenTTL
