@@ -52,12 +52,20 @@ func (b *builder) gatewayRoutes(l mesh.Listener) []*routev3.Route {
 		}
 		for _, w := range waysOf(r) {
 			list = append(list, b.way(r, w, s, of)...)
+			if len(list) > mostComposed {
+				b.fail(fmt.Errorf("the routes of the gateway's listener %d lead to so many routes of their services that they are more than %d together: fewer gateway routes, or services with fewer routes", l.Port, mostComposed))
+				return nil
+			}
 		}
 	}
 	// Envoy asks nobody about a request without a route: who may not call would learn
 	// which routes there are.
 	return append(list, notFound("no-route", mesh.Match{Prefix: "/"}))
 }
+
+// mostComposed bounds the routes of one listener: they are a product, each factor of which is
+// sane. App Mesh had 10 routes of a gateway and 50 of a router, which come to 2,000.
+const mostComposed = 5000
 
 // notFound answers what has no service.
 func notFound(name string, m mesh.Match) *routev3.Route {

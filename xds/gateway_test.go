@@ -1,6 +1,7 @@
 package xds_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -63,5 +64,32 @@ spec: {listeners: [{portMapping: {port: 80, protocol: http}}], serviceDiscovery:
 				t.Errorf("%q: the cluster's TLS has no %s", policy, want)
 			}
 		}
+	}
+}
+
+// The routes of a gateway and those of its services are each few, and their product is not.
+func TestAGatewayOfTooManyRoutesIsRefused(t *testing.T) {
+	build := func(gatewayRoutes, routes int) error {
+		var b strings.Builder
+		b.WriteString("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: edge}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}]}\n")
+		b.WriteString("---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}]}\n")
+		b.WriteString("---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: web}\nspec: {provider: {virtualRouter: {virtualRouterRef: {name: web}}}}\n")
+		b.WriteString("---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: web}\nspec:\n  listeners: [{portMapping: {port: 80, protocol: http}}]\n  routes:\n")
+		for i := range routes {
+			fmt.Fprintf(&b, "    - {name: r%d, httpRoute: {match: {prefix: /r%d}, action: {weightedTargets: [{virtualNodeRef: {name: web}, weight: 1}]}}}\n", i, i)
+		}
+		for i := range gatewayRoutes {
+			fmt.Fprintf(&b, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: g%d}\nspec: {httpRoute: {match: {prefix: /g%d}, action: {target: {virtualService: {virtualServiceRef: {name: web}}}}}}\n", i, i)
+		}
+		edge, shape := proxy.For("shop", "edge", true), xdstest.Shape
+		shape.Suit(edge)
+		_, err := xds.Build(xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(b.String())), TrustDomain: xdstest.TrustDomain}, edge, shape)
+		return err
+	}
+	if err := build(10, 50); err != nil { // what App Mesh had room for
+		t.Error(err)
+	}
+	if err := build(100, 50); err == nil || !strings.Contains(err.Error(), "fewer gateway routes") {
+		t.Errorf("100 by 50: %v", err)
 	}
 }

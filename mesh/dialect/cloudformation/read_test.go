@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -308,6 +309,20 @@ func TestATemplateThatExpandsToTooMuchIsCutOff(t *testing.T) {
 	found := read(dialect.Options{}, file("t.yaml", b.String()))
 	if len(found.Incomplete) == 0 || !strings.Contains(summary(found), "expands to too much") {
 		t.Error(len(found.Resources), len(found.Incomplete))
+	}
+}
+
+// A list counts by its items each time that it is referred to.
+func TestAListParameterThatIsReferredToOftenIsCutOff(t *testing.T) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Parameters:\n  P: {Type: CommaDelimitedList, Default: %q}\nResources:\n  M:\n    Type: AWS::AppMesh::Mesh\n    Properties:\n      MeshName: shop\n      Spec:\n        X:\n", strings.Repeat(",", 400_000))
+	b.WriteString(strings.Repeat("        - !Ref P\n", 100))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	read(dialect.Options{}, file("t.yaml", b.String()))
+	runtime.ReadMemStats(&after)
+	if all := after.TotalAlloc - before.TotalAlloc; all > 1<<30 {
+		t.Errorf("%d MiB are allocated", all>>20)
 	}
 }
 

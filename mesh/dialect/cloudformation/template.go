@@ -112,6 +112,9 @@ func (t *template) parameter(at manifest.Node, name string, p manifest.Node) man
 	}
 	var items []manifest.Node
 	for item := range strings.SplitSeq(text, ",") {
+		if t.values++; t.values > maxValues {
+			return at.Opaque("${"+name+"}", "the template expands to too much")
+		}
 		items = append(items, at.String(strings.TrimSpace(item)))
 	}
 	return at.List(items...)
