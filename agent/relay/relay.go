@@ -188,6 +188,9 @@ const takeBackWithin = 3 * time.Second
 func (r *Relay) review(s *resources.Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if now := r.config.State.Load(); now != nil {
+		s = now // a view may have been begun by it meanwhile, which an older one does not grant
+	}
 	for g := range r.streams {
 		if w, ok := g.boundTo(); ok && !s.Grants(w) {
 			g.leave(r.config.Drain + takeBackWithin)

@@ -254,7 +254,11 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if err != nil && endOfTheOther(err) && !c.ending.Load() {
 		c.left.Store(true)
 	}
-	if came := c.frames.take(b[:n]); came != 0 {
+	came := c.frames.take(b[:n])
+	if n > 0 {
+		c.slow(n) // before it counts: what waits here must not be what has been there longest
+	}
+	if came != 0 {
 		c.add(came)
 	}
 	if k := c.frames.control; k != 0 {
@@ -270,9 +274,6 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 	if c.frames.err != nil {
 		return 0, c.frames.err // gRPC closes the connection
-	}
-	if n > 0 {
-		c.slow(n)
 	}
 	return n, err
 }
