@@ -2,12 +2,12 @@ package admin
 
 import (
 	"context"
-	"path"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"signet.example/api"
+	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
 	"signet.example/proxy"
 	"signet.example/server/fault"
@@ -65,11 +65,7 @@ func caller(m Model, req *api.RoutesRequest) (proxy.Ref, error) {
 // route (D20).
 func normalised(p string) error {
 	p, _, _ = strings.Cut(p, "?")
-	clean := path.Clean(p)
-	if strings.HasSuffix(p, "/") && clean != "/" {
-		clean += "/"
-	}
-	if !strings.HasPrefix(p, "/") || clean != p || strings.ContainsAny(p, `%\;#`) {
+	if manifest.CheckText("path", p) != "" || strings.ContainsAny(p, `%\;`) {
 		return fault.New(fault.Invalid, "the path %q is written anew or refused before it is routed: give it as it is then, with one slash at its beginning and between segments, and nothing escaped", plain.Text(p))
 	}
 	return nil

@@ -17,6 +17,10 @@ import (
 // Predict is what a proxy of a virtual node does with a request of its application, or one
 // of a gateway with a request that comes to a port of it, by the routes that it has now.
 func (v *Views) Predict(of proxy.Ref, port uint32, r predict.Request) (predict.Outcome, error) {
+	if of.Gateway() { // whose manager takes both off (xds)
+		host, _, _ := strings.Cut(r.Authority, ":")
+		r.Authority = strings.TrimSuffix(host, ".")
+	}
 	set, err := v.translate(v.source.Look().nodeInputs()).set(Key{of, anyShapeOf(of)})
 	if err != nil {
 		return predict.Outcome{}, fmt.Errorf("translate %s: %w", of, err)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -24,6 +26,7 @@ import (
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
+	"signet.example/xds/predict"
 )
 
 // echoes says who it is and what it saw.
@@ -105,6 +108,28 @@ func (g gatewaySpecs) request() asked {
 		method: g.pick("GET", "GET", "POST"), host: g.pick("a.example", "A.Example", "b.example", "other.test"),
 		path:  g.pick("/", "/x", "/x/", "/x/y", "/x/yz", "/x/y/z", "/xy", "/xv/1", "/v", "/v/1", "/v/y", "/x/v/1", "/x/v/y", "/y", "/x/1", "/z"),
 		query: g.pick("", "", "?q=1"), header: g.pick("", "", "X-H: 1\r\n", "X-H: 2\r\n"),
+	}
+}
+
+// foretold holds what Envoy did against what is predicted of it.
+func (a asked) foretold(t *testing.T, rc *routev3.RouteConfiguration, code int, by string) {
+	t.Helper()
+	r := predict.Request{Method: a.method, Scheme: "http", Authority: a.host, Path: a.path + a.query, Headers: map[string][]string{}}
+	if name, value, ok := strings.Cut(strings.TrimSuffix(a.header, "\r\n"), ": "); ok {
+		r.Headers[strings.ToLower(name)] = []string{value}
+	}
+	out, err := predict.Of(rc, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := out.Route.GetDirectResponse(); d != nil {
+		if int(d.GetStatus()) != code {
+			t.Errorf("%+v: %d, and %d was predicted", a, code, d.GetStatus())
+		}
+		return
+	}
+	if to := out.Route.GetRoute().GetCluster(); code != http.StatusOK || !strings.Contains(to, "_"+by+"_") {
+		t.Errorf("%+v: %d by %q, and %s was predicted, which leads to %q", a, code, by, out.Route.GetName(), to)
 	}
 }
 
@@ -201,7 +226,7 @@ func TestAGatewayServesWhatTwoHopsWould(t *testing.T) {
 			p.edge.publish(edge, p.pki)
 			p.edge.settle()
 		}
-		gateway := edge.Input.Graph.Node(edge.Ref()).Gateway
+		gateway, foretold := edge.Input.Graph.Node(edge.Ref()).Gateway, routesOf(t, edge, "rds_ingress")
 		at := net.JoinHostPort(p.at, fmt.Sprint(p.caller.port))
 		p.inForce(t, at, served-1)
 		for range requests {
@@ -209,6 +234,7 @@ func TestAGatewayServesWhatTwoHopsWould(t *testing.T) {
 			got := raw(t, at, fmt.Sprintf("%s %s%s HTTP/1.1\r\nHost: %s:99\r\nContent-Length: 0\r\nConnection: close\r\n%s\r\n", a.method, a.path, a.query, a.host, a.header))
 			code := corpus.Status(got)
 			answered[code]++
+			a.foretold(t, foretold, code, got.Header.Get("X-By"))
 			r, path := firstHop(gateway, a)
 			if r == nil {
 				if code != http.StatusNotFound {

@@ -120,14 +120,19 @@ func TestRoutesMatchAsTheirSpecsSay(t *testing.T) {
 // routes are those by which front calls.
 func (c *caller) routes(t *testing.T, manifest string) *routev3.RouteConfiguration {
 	t.Helper()
-	of := c.with(t, manifest)
+	return routesOf(t, c.with(t, manifest), "rds_egress")
+}
+
+// routesOf are those of a case whose name begins so.
+func routesOf(t *testing.T, of xdstest.Case, prefix string) *routev3.RouteConfiguration {
+	t.Helper()
 	set, err := xds.Build(of.Input, of.Ref(), of.Shape)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rc := &routev3.RouteConfiguration{}
 	for _, r := range set.Type(ads.RouteType) {
-		if strings.HasPrefix(r.Name, "rds_egress") {
+		if strings.HasPrefix(r.Name, prefix) {
 			if err := proto.Unmarshal(r.Body, rc); err != nil {
 				t.Fatal(err)
 			}
