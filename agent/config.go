@@ -54,9 +54,12 @@ type Config struct {
 	// AccessLogDir is the folder in which proxies may write the access logs that
 	// the mesh declares, beside their own output. Default: none.
 	AccessLogDir string `yaml:"access_log_dir"`
-	// DrainTime is how long a stopping proxy goes on; with requests that are in flight
-	// at its end, at most as long again. Default 5s.
+	// DrainTime is how long a stopping proxy goes on, and at most as long again while a
+	// proxy that calls it may still do so. Default 5s.
 	DrainTime time.Duration `yaml:"drain_time"`
+	// DrainRequests is how long, after that, it may take to answer what is in flight.
+	// Default 15s, App Mesh's default timeout of a request.
+	DrainRequests time.Duration `yaml:"drain_requests"`
 	// Authz is about the process that decides.
 	Authz AuthzOptions `yaml:"authz"`
 	// RefuseLegacyPeers has the agent serve nobody on a kernel before 6.5, which
@@ -134,6 +137,7 @@ const (
 	defaultSocketDir = "/run/signet"
 	defaultMetrics   = "127.0.0.1:9465"
 	defaultDrain     = 5 * time.Second
+	defaultRequests  = 15 * time.Second
 	defaultAuthzMiB  = 512
 )
 
@@ -147,6 +151,7 @@ func (c Config) withDefaults() Config {
 	c.SocketDir = cmp.Or(c.SocketDir, defaultSocketDir)
 	c.Envoy = cmp.Or(c.Envoy, "envoy")
 	c.DrainTime = cmp.Or(c.DrainTime, defaultDrain)
+	c.DrainRequests = cmp.Or(c.DrainRequests, defaultRequests)
 	c.Authz.MemoryLimit = cmp.Or(c.Authz.MemoryLimit, defaultAuthzMiB)
 	proxies := make([]Proxy, len(c.Proxies))
 	for i, p := range c.Proxies {
@@ -219,6 +224,9 @@ func (c Config) Validate() error {
 	}
 	if c.DrainTime < 0 {
 		refuse("drain_time", "is negative")
+	}
+	if c.DrainRequests < 0 {
+		refuse("drain_requests", "is negative")
 	}
 	if c.Authz.MemoryLimit < 32 {
 		refuse("authz.memory_limit", "want at least 32 (MiB), got %d", c.Authz.MemoryLimit)

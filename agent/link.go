@@ -20,6 +20,7 @@ type link struct {
 
 	state     watched.Value[*resources.Snapshot]
 	connected watched.Value[bool]
+	callers   upstream.Callers
 }
 
 // newLink prepares the connection; first is the SVID of the join.

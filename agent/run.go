@@ -150,8 +150,8 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		State: &u.state, Proxies: a.relay, DataDir: cfg.DataDir, Known: own.applications, Stay: a.guests.Stay, Changed: change, Metrics: m.wayOut, Log: log,
 	})
 	a.supervisor = envoy.New(envoy.Config{
-		Program: cfg.Envoy, DrainTime: cfg.DrainTime, XDSSocket: socks.path(xdsSocket),
-		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Check: checkProxy, Revoked: api.Banned,
+		Program: cfg.Envoy, DrainTime: cfg.DrainTime, DrainRequests: cfg.DrainRequests, XDSSocket: socks.path(xdsSocket),
+		Views: views{a.relay}, Children: children, Records: records{&u.state, process}, Callers: &u.callers, Check: checkProxy, Revoked: api.Banned,
 		Changed: change, Metrics: m.envoys, Log: log,
 	})
 	r := &reporter{state: &u.state, keeper: u.keeper, relay: a.relay, authz: process, proxyStatus: a.supervisor.Status, version: cfg.Version, proxies: changed, speaker: a.wayOut.Speaker, peerMode: own.peerMode}
@@ -162,7 +162,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	if !cfg.Authz.as.Other() && !cfg.Authz.spare() {
 		r.fixed = append(r.fixed, finding(api.AgentFinding_AUTHZ_SAME_USER, "the authz process runs as the agent's own user"))
 	}
-	a.session = &upstream.Session{Conn: u.line.Conn(), Reporter: r, Decision: process.Decision, Log: log}
+	a.session = &upstream.Session{Conn: u.line.Conn(), Reporter: r, Decision: process.Decision, Callers: &u.callers, Log: log}
 	a.serveADS()
 	a.serveWorkloadAPI()
 	a.serveWayOut()

@@ -75,7 +75,7 @@ func (x Report_PeerMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_PeerMode.Descriptor instead.
 func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type AgentFinding_Kind int32
@@ -143,7 +143,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type ProxyStatus_State int32
@@ -207,7 +207,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // What speaker_problem is about.
@@ -263,7 +263,7 @@ func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
 func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14, 1}
+	return file_api_agent_proto_rawDescGZIP(), []int{15, 1}
 }
 
 // Config is whether the proxy has what it is to have.
@@ -319,7 +319,7 @@ func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_Config.Descriptor instead.
 func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14, 2}
+	return file_api_agent_proto_rawDescGZIP(), []int{15, 2}
 }
 
 type SVIDStatus_Consumer int32
@@ -371,7 +371,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type AttestRequest struct {
@@ -892,6 +892,7 @@ type SessionDown struct {
 	//	*SessionDown_Explain
 	//	*SessionDown_Probe
 	//	*SessionDown_Unserved
+	//	*SessionDown_Withdrawn
 	Message       isSessionDown_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -961,6 +962,15 @@ func (x *SessionDown) GetUnserved() *Unserved {
 	return nil
 }
 
+func (x *SessionDown) GetWithdrawn() *Withdrawn {
+	if x != nil {
+		if x, ok := x.Message.(*SessionDown_Withdrawn); ok {
+			return x.Withdrawn
+		}
+	}
+	return nil
+}
+
 type isSessionDown_Message interface {
 	isSessionDown_Message()
 }
@@ -980,11 +990,19 @@ type SessionDown_Unserved struct {
 	Unserved *Unserved `protobuf:"bytes,3,opt,name=unserved,proto3,oneof"`
 }
 
+type SessionDown_Withdrawn struct {
+	// withdrawn: the draining proxies of which all callers have learned, all of them each time. The first one, with none, follows the first
+	// report of a session: by that an agent knows that it is told.
+	Withdrawn *Withdrawn `protobuf:"bytes,4,opt,name=withdrawn,proto3,oneof"`
+}
+
 func (*SessionDown_Explain) isSessionDown_Message() {}
 
 func (*SessionDown_Probe) isSessionDown_Message() {}
 
 func (*SessionDown_Unserved) isSessionDown_Message() {}
+
+func (*SessionDown_Withdrawn) isSessionDown_Message() {}
 
 type Probe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1084,6 +1102,51 @@ func (x *Unserved) GetReasons() map[string]string {
 	return nil
 }
 
+type Withdrawn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// pids as they were reported, by the proxy's name: an answer about an earlier process is none about this one.
+	Pids          map[string]int64 `protobuf:"bytes,1,rep,name=pids,proto3" json:"pids,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Withdrawn) Reset() {
+	*x = Withdrawn{}
+	mi := &file_api_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Withdrawn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Withdrawn) ProtoMessage() {}
+
+func (x *Withdrawn) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
+func (*Withdrawn) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Withdrawn) GetPids() map[string]int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return nil
+}
+
 type ExplainAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1095,7 +1158,7 @@ type ExplainAnswer struct {
 
 func (x *ExplainAnswer) Reset() {
 	*x = ExplainAnswer{}
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1170,7 @@ func (x *ExplainAnswer) String() string {
 func (*ExplainAnswer) ProtoMessage() {}
 
 func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[11]
+	mi := &file_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1183,7 @@ func (x *ExplainAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainAnswer.ProtoReflect.Descriptor instead.
 func (*ExplainAnswer) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExplainAnswer) GetId() string {
@@ -1158,7 +1221,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1233,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[12]
+	mi := &file_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1246,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -1256,7 +1319,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1331,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1344,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1348,7 +1411,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1423,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1436,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -1535,7 +1598,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1610,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1623,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -1608,7 +1671,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1683,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1696,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -1727,11 +1790,12 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x06report\x18\x01 \x01(\v2\x17.signet.v1alpha1.ReportH\x00R\x06report\x12:\n" +
 	"\aexplain\x18\x02 \x01(\v2\x1e.signet.v1alpha1.ExplainAnswerH\x00R\aexplain\x12\x16\n" +
 	"\x05alive\x18\x03 \x01(\tH\x00R\x05aliveB\t\n" +
-	"\amessage\"\x9d\x01\n" +
+	"\amessage\"\xd9\x01\n" +
 	"\vSessionDown\x12\x1a\n" +
 	"\aexplain\x18\x01 \x01(\tH\x00R\aexplain\x12.\n" +
 	"\x05probe\x18\x02 \x01(\v2\x16.signet.v1alpha1.ProbeH\x00R\x05probe\x127\n" +
-	"\bunserved\x18\x03 \x01(\v2\x19.signet.v1alpha1.UnservedH\x00R\bunservedB\t\n" +
+	"\bunserved\x18\x03 \x01(\v2\x19.signet.v1alpha1.UnservedH\x00R\bunserved\x12:\n" +
+	"\twithdrawn\x18\x04 \x01(\v2\x1a.signet.v1alpha1.WithdrawnH\x00R\twithdrawnB\t\n" +
 	"\amessage\"5\n" +
 	"\x05Probe\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x16\n" +
@@ -1740,7 +1804,12 @@ const file_api_agent_proto_rawDesc = "" +
 	"\areasons\x18\x01 \x03(\v2&.signet.v1alpha1.Unserved.ReasonsEntryR\areasons\x1a:\n" +
 	"\fReasonsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"~\n" +
+	"\tWithdrawn\x128\n" +
+	"\x04pids\x18\x01 \x03(\v2$.signet.v1alpha1.Withdrawn.PidsEntryR\x04pids\x1a7\n" +
+	"\tPidsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"V\n" +
 	"\rExplainAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"\xb0\x03\n" +
@@ -1862,7 +1931,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -1881,55 +1950,59 @@ var file_api_agent_proto_goTypes = []any{
 	(*SessionDown)(nil),           // 14: signet.v1alpha1.SessionDown
 	(*Probe)(nil),                 // 15: signet.v1alpha1.Probe
 	(*Unserved)(nil),              // 16: signet.v1alpha1.Unserved
-	(*ExplainAnswer)(nil),         // 17: signet.v1alpha1.ExplainAnswer
-	(*Report)(nil),                // 18: signet.v1alpha1.Report
-	(*AgentFinding)(nil),          // 19: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 20: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 21: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 22: signet.v1alpha1.SVIDStatus
-	nil,                           // 23: signet.v1alpha1.Unserved.ReasonsEntry
-	(*Decision)(nil),              // 24: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 25: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*Withdrawn)(nil),             // 17: signet.v1alpha1.Withdrawn
+	(*ExplainAnswer)(nil),         // 18: signet.v1alpha1.ExplainAnswer
+	(*Report)(nil),                // 19: signet.v1alpha1.Report
+	(*AgentFinding)(nil),          // 20: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 21: signet.v1alpha1.ProxyStatus
+	(*ResourceStatus)(nil),        // 22: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 23: signet.v1alpha1.SVIDStatus
+	nil,                           // 24: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 25: signet.v1alpha1.Withdrawn.PidsEntry
+	(*Decision)(nil),              // 26: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 27: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
 	10, // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
 	12, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	18, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
-	17, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
+	19, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	18, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
 	15, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
 	16, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	23, // 7: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	24, // 8: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	20, // 9: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	22, // 10: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	0,  // 11: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	19, // 12: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	1,  // 13: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	25, // 14: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	21, // 15: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 16: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	3,  // 17: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	4,  // 18: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	26, // 19: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	26, // 20: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	26, // 21: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	26, // 22: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 23: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	27, // 24: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 25: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	9,  // 26: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	13, // 27: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	8,  // 28: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	11, // 29: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	14, // 30: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	28, // [28:31] is the sub-list for method output_type
-	25, // [25:28] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	17, // 7: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
+	24, // 8: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	25, // 9: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	26, // 10: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	21, // 11: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	23, // 12: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	0,  // 13: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
+	20, // 14: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	1,  // 15: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	27, // 16: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	22, // 17: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 18: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	3,  // 19: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	4,  // 20: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	28, // 21: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	28, // 22: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	28, // 23: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	28, // 24: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 25: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	29, // 26: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 27: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	9,  // 28: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	13, // 29: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	8,  // 30: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	11, // 31: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	14, // 32: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	30, // [30:33] is the sub-list for method output_type
+	27, // [27:30] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -1952,18 +2025,19 @@ func file_api_agent_proto_init() {
 		(*SessionDown_Explain)(nil),
 		(*SessionDown_Probe)(nil),
 		(*SessionDown_Unserved)(nil),
+		(*SessionDown_Withdrawn)(nil),
 	}
-	file_api_agent_proto_msgTypes[12].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[13].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[14].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[16].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[15].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -106,12 +106,17 @@ func (a *admin) serials(ctx context.Context, spiffeID string) ([]string, error) 
 	return serials, nil
 }
 
-// drain has Envoy tell its clients to go elsewhere, and stop listening in the end.
-func (a *admin) drain(ctx context.Context) error {
-	if _, err := a.do(ctx, http.MethodPost, "/healthcheck/fail"); err != nil {
-		return err
-	}
-	_, err := a.do(ctx, http.MethodPost, "/drain_listeners?graceful")
+// discourage has Envoy close each connection with the answer that it gives on it: who
+// comes back by another one is let in.
+func (a *admin) discourage(ctx context.Context) error {
+	_, err := a.do(ctx, http.MethodPost, "/healthcheck/fail")
+	return err
+}
+
+// shut has Envoy take no more connections from outside, and go on with those that it
+// has. The application's way out stays: an answer may need it.
+func (a *admin) shut(ctx context.Context) error {
+	_, err := a.do(ctx, http.MethodPost, "/drain_listeners?inboundonly")
 	return err
 }
 

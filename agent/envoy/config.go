@@ -17,15 +17,17 @@ import (
 type Config struct {
 	// Program is Envoy, by path or by a name in PATH.
 	Program string
-	// DrainTime is how long a proxy goes on that is to stop; with requests in flight at
-	// its end, at most as long again.
-	DrainTime time.Duration
+	// DrainTime is how long a proxy goes on that is to stop, and at most as long again
+	// while a caller may have learned of that not yet. DrainRequests is how long, after
+	// that, it may take to answer what is in flight.
+	DrainTime, DrainRequests time.Duration
 	// XDSSocket is where a proxy gets its configuration.
 	XDSSocket string
 
 	Views    Views
 	Children Children
 	Records  Records
+	Callers  Callers
 	// Check looks, before each start, at what of a proxy the operator may have changed
 	// since the configuration was read. Its error is why the proxy does not start.
 	Check func(Proxy) error
@@ -105,6 +107,14 @@ type Records interface {
 	Destination(ref proxy.Ref) string
 	// Denied takes the record of a denial.
 	Denied(d *api.Decision)
+}
+
+// Callers are those who call our proxies. Its method is called from many goroutines.
+type Callers interface {
+	// Gone reports whether all callers of a draining proxy, by its name and process, have
+	// learned that it goes, and returns a channel that is closed when that may have
+	// changed; the channel is nil where nobody would tell.
+	Gone(proxy string, pid int) (bool, <-chan struct{})
 }
 
 // Status is how one proxy is at one moment.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -30,33 +31,82 @@ func adminOf(t *testing.T, inFlight func(asked int) int) *admin {
 	return newAdmin(socket)
 }
 
+// callers are told of at the moments in told, from the test's beginning, and know of
+// the proxy's end from after on, if that is not 0.
+type callers struct {
+	begun time.Time
+	told  []time.Duration
+	after time.Duration
+	dumb  bool // nobody would tell
+}
+
+func (c callers) Gone(string, int) (bool, <-chan struct{}) {
+	if c.dumb {
+		return false, nil
+	}
+	changed := make(chan struct{})
+	for _, at := range c.told {
+		if left := c.begun.Add(at).Sub(time.Now()); left > 0 {
+			time.AfterFunc(left, func() { close(changed) })
+			break
+		}
+	}
+	return c.after > 0 && time.Since(c.begun) >= c.after, changed
+}
+
 func TestADrainingProxyIsEndedWhenWhatIsInFlightIsAnswered(t *testing.T) {
 	t.Parallel()
-	const drain = time.Second
+	const most = time.Second
 	never := make(chan struct{})
 	ended := make(chan struct{})
 	close(ended)
 	for name, c := range map[string]struct {
 		inFlight func(asked int) int
-		finish   bool
 		ended    <-chan struct{}
-		min, max time.Duration // of its going on
+		min, max time.Duration
 	}{
-		"nothing in flight":               {func(int) int { return 0 }, true, never, drain, 2*drain - pollDraining},
-		"answered at the fifth look":      {func(n int) int { return max(0, 5-n) }, true, never, drain + 4*pollDraining, 2*drain - pollDraining},
-		"never answered":                  {func(int) int { return 3 }, true, never, 2 * drain, 4 * drain},
-		"its binding is gone":             {func(int) int { return 3 }, false, never, drain, 2*drain - pollDraining},
-		"it ended by itself":              {func(int) int { return 3 }, true, ended, 0, drain - pollDraining},
-		"its admin interface has no word": {func(int) int { panic(http.ErrAbortHandler) }, true, never, drain, 2*drain - pollDraining},
+		"nothing in flight":               {func(int) int { return 0 }, never, 0, most / 2},
+		"answered at the fifth look":      {func(n int) int { return max(0, 5-n) }, never, 3 * pollDraining, most - pollDraining},
+		"never answered":                  {func(int) int { return 3 }, never, most, 3 * most},
+		"it ended by itself":              {func(int) int { return 3 }, ended, 0, most / 2},
+		"its admin interface has no word": {func(int) int { panic(http.ErrAbortHandler) }, never, 0, most / 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := &envoy{config: Config{DrainTime: drain}, admin: adminOf(t, c.inFlight), log: slog.New(slog.DiscardHandler)}
+			e := &envoy{config: Config{DrainRequests: most}, admin: adminOf(t, c.inFlight), log: slog.New(slog.DiscardHandler)}
 			begun := time.Now()
-			e.goOn(t.Context(), c.ended, c.finish)
+			e.answer(t.Context(), c.ended)
 			if took := time.Since(begun); took < c.min || took > c.max {
 				t.Errorf("went on for %s, want %s to %s", took, c.min, c.max)
 			}
+		})
+	}
+}
+
+func TestADrainingProxyGoesOnUntilItsCallersHaveLearnedOfIt(t *testing.T) {
+	const drain = 5 * time.Second
+	for name, c := range map[string]struct {
+		callers callers
+		took    time.Duration // of both waits
+	}{
+		"they have long since":       {callers{after: time.Second}, drain},
+		"they learn a little later":  {callers{told: []time.Duration{6 * time.Second, 7 * time.Second}, after: 7 * time.Second}, 7 * time.Second},
+		"one never does":             {callers{told: []time.Duration{6 * time.Second}}, 2 * drain},
+		"the server is of yesterday": {callers{dumb: true}, drain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c.callers.begun = time.Now()
+				e := &envoy{config: Config{DrainTime: drain, Callers: c.callers}, log: slog.New(slog.DiscardHandler)}
+				never := make(chan struct{})
+				if !e.goOn(never) {
+					t.Fatal("it ended")
+				}
+				e.awaitCallers(t.Context(), 1, never)
+				if took := time.Since(c.callers.begun); took != c.took {
+					t.Errorf("went on for %s, want %s", took, c.took)
+				}
+			})
 		})
 	}
 }

@@ -359,30 +359,57 @@ func (e *envoy) readBack(ctx context.Context, v View) {
 // may be given longer than drainTime.
 func (e *envoy) stop(ctx context.Context, p *child.Process, finish bool) {
 	e.become(func(s *known) { s.state = api.ProxyStatus_DRAINING })
-	if err := e.admin.drain(ctx); err != nil {
+	if err := e.admin.discourage(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain", slog.Any("err", err))
-	} else {
-		e.goOn(ctx, p.Done(), finish)
+	} else if e.goOn(p.Done()) && finish {
+		e.awaitCallers(ctx, p.PID(), p.Done())
+		e.answer(ctx, p.Done())
 	}
 	p.Stop(envoyGrace)
 	e.log.InfoContext(ctx, "envoy stopped", slog.Int("pid", p.PID()))
 }
 
-// goOn waits for drainTime, in which callers learn to go elsewhere, and if finish
-// says so, at most as long again, for the answers to what has begun meanwhile.
-func (e *envoy) goOn(ctx context.Context, ended <-chan struct{}, finish bool) {
-	begun := time.Now()
+// goOn waits for DrainTime, in which callers learn to go elsewhere whom nobody asks
+// whether they have: those outside of the mesh. It reports whether Envoy still runs.
+func (e *envoy) goOn(ended <-chan struct{}) bool {
+	t := time.NewTimer(e.config.DrainTime)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ended:
+		return false
+	}
+}
+
+// awaitCallers waits until every proxy of the mesh that may call this one has taken its
+// endpoint away (R11), at most as long as goOn has.
+func (e *envoy) awaitCallers(ctx context.Context, pid int, ended <-chan struct{}) {
 	t := time.NewTimer(e.config.DrainTime)
 	defer t.Stop()
 	for {
+		gone, changed := e.config.Callers.Gone(e.proxy.Name, pid)
+		if gone || changed == nil {
+			return
+		}
 		select {
-		case <-t.C:
+		case <-changed:
 		case <-ended:
 			return
-		}
-		if !finish {
+		case <-t.C:
+			e.log.WarnContext(ctx, "envoy drain: proxies that call it have not taken its endpoint away", slog.Duration("waited", 2*e.config.DrainTime))
 			return
 		}
+	}
+}
+
+// answer takes no more connections, and waits until what is in flight is answered, for
+// DrainRequests at most.
+func (e *envoy) answer(ctx context.Context, ended <-chan struct{}) {
+	if err := e.admin.shut(ctx); err != nil {
+		e.log.WarnContext(ctx, "envoy drain: it goes on to listen", slog.Any("err", err))
+	}
+	for begun := time.Now(); ; {
 		n, err := e.admin.inFlight(ctx)
 		switch {
 		case err != nil:
@@ -390,11 +417,17 @@ func (e *envoy) goOn(ctx context.Context, ended <-chan struct{}, finish bool) {
 			return
 		case n == 0:
 			return
-		case time.Since(begun) >= 2*e.config.DrainTime:
+		case time.Since(begun) >= e.config.DrainRequests:
 			e.log.WarnContext(ctx, "envoy is ended with requests in flight", slog.Int("requests", n))
 			return
 		}
-		t.Reset(pollDraining)
+		t := time.NewTimer(pollDraining)
+		select {
+		case <-t.C:
+		case <-ended:
+			t.Stop()
+			return
+		}
 	}
 }
 

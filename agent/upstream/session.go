@@ -48,6 +48,7 @@ type Session struct {
 	Reporter Reporter
 	// Decision is what is kept of one, by its id; nil where that is nothing.
 	Decision func(id string) *api.Decision
+	Callers  *Callers
 	Log      *slog.Logger
 
 	// unserved are the proxies to which no caller is sent, and why, as the server said
@@ -137,6 +138,8 @@ func (s *Session) receive(ctx context.Context, stream interface {
 			s.newcomer(ctx, m.Probe.GetRemote())
 		case *api.SessionDown_Unserved:
 			s.takeUnserved(ctx, m.Unserved.GetReasons())
+		case *api.SessionDown_Withdrawn:
+			s.Callers.take(m.Withdrawn)
 		}
 	}
 }

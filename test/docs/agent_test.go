@@ -38,8 +38,8 @@ func TestTheUnitOfTheAgentsPageIsGood(t *testing.T) {
 	if !slices.Equal(set["KillMode"], []string{"mixed"}) {
 		t.Errorf("KillMode=%v", set["KillMode"])
 	}
-	if stop, err := time.ParseDuration(set["TimeoutStopSec"][0]); err != nil || stop < 20*time.Second {
-		t.Errorf("TimeoutStopSec=%v, too short for drain_time and the end of Envoy", set["TimeoutStopSec"])
+	if stop, err := time.ParseDuration(set["TimeoutStopSec"][0]); err != nil || stop < 40*time.Second {
+		t.Errorf("TimeoutStopSec=%v, too short for drain_time, drain_requests and the end of Envoy", set["TimeoutStopSec"])
 	}
 
 	dir := t.TempDir()
