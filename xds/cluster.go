@@ -93,7 +93,7 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 //
 //   - a client policy enforces it, whatever the server says;
 //   - a listener with tls is called as it declares: DISABLED means plaintext,
-//     also to registered endpoints, since their proxy listens in plaintext only;
+//     also to registered endpoints;
 //   - a managed listener (no tls) is called by mTLS if it is registered, if it can
 //     be found in no other way (Envoy may give endpoints to the cluster that a new
 //     one is about to replace), or if an agent may host it: losing registrations

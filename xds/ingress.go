@@ -71,13 +71,14 @@ func (b *builder) inspected() []*listenerv3.ListenerFilter {
 }
 
 // chains are the ways into a listener, by what its TLS mode lets in
-// (D17). A managed listener takes both until it is hardened. The same
-// manager stands behind each, so plaintext meets the same authorization, with
-// no source identity.
+// (D17). A managed listener takes both until it is hardened, and so does one in
+// plaintext, so that its callers may change over one after the other
+// (docs/decisions/067). The same manager stands behind each, so plaintext meets
+// the same authorization, with no source identity.
 func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*listenerv3.FilterChain {
 	mode, shared := b.mode(l), b.manager(m)
 	var chains []*listenerv3.FilterChain
-	if mode != mesh.TLSDisabled {
+	if mode != mesh.TLSDisabled || b.managed(l) {
 		tls := chain("tls", "tls", b.oneSVID(), shared)
 		if l.AnyClient() {
 			tls = chain("tls", "tls", shared)
@@ -90,6 +91,13 @@ func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*lis
 		chains = append(chains, chain("plaintext", "raw_buffer", shared))
 	}
 	return chains
+}
+
+// managed reports whether the TLS of a listener takes nothing but what its proxy has in
+// any case: the node's SVID and the trust domain's bundle. Callers are of the mesh then.
+func (b *builder) managed(l mesh.Listener) bool {
+	return b.node.Gateway == nil && b.presented(b.node, l) == b.idOf(b.node) &&
+		(l.TLS == nil || l.TLS.ClientTrust == "" || l.TLS.ClientTrust == b.bundle())
 }
 
 func (b *builder) mode(l mesh.Listener) string {

@@ -113,6 +113,34 @@ func TestHardeningChangesTheListenersChainsOnly(t *testing.T) {
 	}
 }
 
+// A caller may be told of a new mode before or after the proxy that it calls.
+func TestAPlaintextListenerTakesMTLSToo(t *testing.T) {
+	listener := func(tls string) *listenerv3.Listener {
+		const manifest = "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n---\n" +
+			"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: front}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}, tls: TLS}]}\n"
+		in := xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(strings.Replace(manifest, "TLS", tls, 1))), TrustDomain: xdstest.TrustDomain}
+		set, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range set.Type(ads.ListenerType) {
+			if l := decodeAs[*listenerv3.Listener](t, r); l.GetTrafficDirection() == corev3.TrafficDirection_INBOUND {
+				return l
+			}
+		}
+		t.Fatal("no inbound listener")
+		return nil
+	}
+	if listener("{mode: PERMISSIVE, certificate: {acm: {certificateARN: a}}}").String() != listener("{mode: DISABLED, certificate: {acm: {certificateARN: a}}}").String() {
+		t.Error("a change from plaintext to both changes the listener")
+	}
+	// A certificate that the proxy may not have would hold up what needs none.
+	other := listener("{mode: DISABLED, certificate: {sds: {secretName: \"spiffe://test.example/shop/other\"}}}")
+	if chains := other.GetFilterChains(); len(chains) != 1 || chains[0].GetTransportSocket() != nil {
+		t.Errorf("plaintext with another one's certificate has %d chains", len(chains))
+	}
+}
+
 func TestAChangedClusterBringsItsEndpointsAgain(t *testing.T) {
 	c := xdstest.Load(t, "testdata/ports")
 	a := build(t, c)

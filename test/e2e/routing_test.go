@@ -67,7 +67,7 @@ func TestChangesUnderLoadFailNoRequest(t *testing.T) {
 		return meshtest.Weighted("shop", "shop-1", v1, "shop-2", v2)
 	}
 	w.Apply(router(100, 0)) // shop-2's cluster is gone
-	repeats := meshtest.Soak(3, 10)
+	repeats := meshtest.Soak(1, 10)
 	const brief, long = 700 * time.Millisecond, 2700 * time.Millisecond
 	w.AwaitRoute("front", shop)
 	load := w.StartLoad("front", shop, 800)

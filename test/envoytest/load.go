@@ -213,6 +213,13 @@ func (r *Run) Stop() Report {
 	return r.Report()
 }
 
+// Failed is how many requests have failed so far.
+func (r *Run) Failed() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.report.Failed
+}
+
 // Report is what the load has seen so far.
 func (r *Run) Report() Report {
 	r.mu.Lock()
