@@ -15,6 +15,8 @@ const (
 	// Stuck: a bound of 5 s passed and the stream went on without the
 	// acknowledgement it waited for; Message says which.
 	Stuck
+	// Answered: the client has acknowledged or refused all that it is to have.
+	Answered
 	// Closed: the stream ended; Message is the reason, empty for an orderly end.
 	Closed
 )
@@ -30,6 +32,8 @@ func (k EventKind) String() string {
 		return "rejected"
 	case Stuck:
 		return "stuck"
+	case Answered:
+		return "answered"
 	case Closed:
 		return "closed"
 	default:

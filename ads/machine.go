@@ -57,6 +57,9 @@ type pass struct {
 	// says that something is kept until every stream has.
 	settled uint64
 	waiting bool
+	// answered says that the client has answered all that it is to have of the generation:
+	// acknowledged it, or refused it and was sent what it has instead.
+	answered bool
 	// more says that a window was full: not all of the generation was sent.
 	more bool
 }
@@ -120,14 +123,15 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	}
 	events := m.out.events // of replies since the last step
 	m.out = pass{events: events}
-	quiet, held := m.attached(st), false
+	attached := m.attached(st)
+	quiet, held, flying := attached, false, false
 	for _, t := range m.topics {
 		if t.url == ViewType && m.out.more {
 			break // it closes a complete state only
 		}
 		target, substituted := m.target(t, st, cleared, now)
 		sent := m.send(t, target, st, now)
-		held = held || !sent
+		held, flying = held || !sent, flying || len(t.flight) > 0
 		if isReferring(t.url) && (substituted || !sent || len(t.flight) > 0) {
 			quiet = false
 		}
@@ -141,6 +145,7 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	}
 	out := m.out
 	out.settled = m.settled
+	out.answered = attached && !held && !flying && !out.more && !m.unasked(st)
 	m.out = pass{}
 	return out
 }
@@ -174,6 +179,25 @@ func (m *machine) attached(st *state) bool {
 		}
 	}
 	return true
+}
+
+// unasked reports whether the client has yet to ask for routes that its listeners name: it
+// does so when it takes a listener, and may answer that first.
+func (m *machine) unasked(st *state) bool {
+	l, t := m.find(ListenerType), m.find(RouteType)
+	if l == nil {
+		return false
+	}
+	names := map[string]string{}
+	for _, r := range st.set.Type(RouteType) {
+		if t == nil || !t.has(r.Name) {
+			names[r.Name] = ""
+		}
+	}
+	return len(names) > 0 && slices.ContainsFunc(l.acked, func(r *Resource) bool {
+		_, ok := r.refers(names)
+		return ok
+	})
 }
 
 // target is what the client is to have of a type: what it subscribed to of the

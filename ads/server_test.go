@@ -96,7 +96,7 @@ func TestEventsTellAStreamsLife(t *testing.T) {
 		for _, e := range w.events {
 			got = append(got, fmt.Sprintf("%s %s %s", e.Kind, e.View, e.Name))
 		}
-		if s := strings.Join(got, ", "); s != "opened v , acked v s, closed v " {
+		if s := strings.Join(got, ", "); s != "opened v , acked v s, answered v , closed v " {
 			t.Errorf("events: %s", s)
 		}
 	})

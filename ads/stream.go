@@ -59,6 +59,8 @@ type stream struct {
 	confirmed   uint64
 	confirmedAt time.Time
 	waiting     bool
+	// answered is the generation of which the client has answered all. Guarded by View.mu.
+	answered uint64
 
 	peer  string // whose it is, for what it names
 	named int    // bytes that it is counted with; of the stream's goroutine
@@ -219,7 +221,8 @@ func growth(r request) int {
 func (s *stream) push() (deadline time.Time, err error) {
 	cleared := s.view.clear()
 	s.mu.Lock()
-	out := s.machine.step(s.view.state.Load(), cleared, time.Now())
+	st := s.view.state.Load()
+	out := s.machine.step(st, cleared, time.Now())
 	s.mu.Unlock()
 	s.server.emit(s.view.name, out.events...)
 	for _, f := range out.frames {
@@ -228,6 +231,9 @@ func (s *stream) push() (deadline time.Time, err error) {
 		}
 	}
 	s.view.settle(s, out.settled, out.waiting, cleared)
+	if out.answered && s.view.answer(s, st.gen) {
+		s.server.emit(s.view.name, Event{Kind: Answered, Stream: s.machine.id})
+	}
 	return out.deadline, nil
 }
 

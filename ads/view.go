@@ -160,6 +160,32 @@ func (v *View) Synced() (at time.Time, ok bool) {
 	return at, len(v.streams) > 0
 }
 
+// Answered reports whether clients are connected, and all of them have acknowledged or refused
+// what they are to have.
+func (v *View) Answered() bool {
+	gen := v.state.Load().gen
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for s := range v.streams {
+		if s.answered < gen {
+			return false
+		}
+	}
+	return len(v.streams) > 0
+}
+
+// answer notes that a stream's client has answered all of a generation, and reports whether
+// that is new.
+func (v *View) answer(s *stream, gen uint64) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if gen <= s.answered {
+		return false
+	}
+	s.answered = gen
+	return true
+}
+
 // Rejected lists what clients refused and what is therefore withheld, by type and name.
 func (v *View) Rejected() []Rejection {
 	rejs := slices.Collect(maps.Values(v.state.Load().bad))

@@ -108,6 +108,7 @@ func (r *reporter) Report() *api.Report {
 			report.Own = append(report.Own, f)
 		}
 	}
+	report.Views = r.relay.Statuses()
 	held := r.keeper.Held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
 		report.Svids = append(report.Svids, svidReport(held[name], name, users[name]))

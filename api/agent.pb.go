@@ -143,7 +143,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type ProxyStatus_State int32
@@ -207,7 +207,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // What speaker_problem is about.
@@ -263,7 +263,7 @@ func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
 func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15, 1}
+	return file_api_agent_proto_rawDescGZIP(), []int{16, 1}
 }
 
 // Config is whether the proxy has what it is to have.
@@ -319,7 +319,7 @@ func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_Config.Descriptor instead.
 func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15, 2}
+	return file_api_agent_proto_rawDescGZIP(), []int{16, 2}
 }
 
 type SVIDStatus_Consumer int32
@@ -371,7 +371,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type AttestRequest struct {
@@ -1215,8 +1215,10 @@ type Report struct {
 	Own []*AgentFinding `protobuf:"bytes,8,rep,name=own,proto3" json:"own,omitempty"`
 	// policy_revision that the agent's authz process has loaded.
 	PolicyRevision string `protobuf:"bytes,6,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// views of virtual nodes that proxies of this host follow, also such as the agent did not start.
+	Views         []*ViewStatus `protobuf:"bytes,9,rep,name=views,proto3" json:"views,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
@@ -1305,6 +1307,85 @@ func (x *Report) GetPolicyRevision() string {
 	return ""
 }
 
+func (x *Report) GetViews() []*ViewStatus {
+	if x != nil {
+		return x.Views
+	}
+	return nil
+}
+
+// ViewStatus is what the proxies of one view have of it.
+type ViewStatus struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	VirtualNode *VirtualNodeRef        `protobuf:"bytes,1,opt,name=virtual_node,json=virtualNode,proto3" json:"virtual_node,omitempty"`
+	// version of the View resource whose set all of them have answered last: applied it, but for what they rejected.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// proxies that follow it now.
+	Proxies int32 `protobuf:"varint,3,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// rejected of the set that they were sent last.
+	Rejected      []*ResourceStatus `protobuf:"bytes,4,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ViewStatus) Reset() {
+	*x = ViewStatus{}
+	mi := &file_api_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ViewStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ViewStatus) ProtoMessage() {}
+
+func (x *ViewStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ViewStatus.ProtoReflect.Descriptor instead.
+func (*ViewStatus) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ViewStatus) GetVirtualNode() *VirtualNodeRef {
+	if x != nil {
+		return x.VirtualNode
+	}
+	return nil
+}
+
+func (x *ViewStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ViewStatus) GetProxies() int32 {
+	if x != nil {
+		return x.Proxies
+	}
+	return 0
+}
+
+func (x *ViewStatus) GetRejected() []*ResourceStatus {
+	if x != nil {
+		return x.Rejected
+	}
+	return nil
+}
+
 // AgentFinding is what an agent finds wrong with itself or its host.
 type AgentFinding struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1319,7 +1400,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1412,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1425,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1411,7 +1492,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1504,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1517,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -1598,7 +1679,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1691,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1704,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -1671,7 +1752,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1764,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1777,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -1812,7 +1893,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"V\n" +
 	"\rExplainAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
-	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"\xb0\x03\n" +
+	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"\xe3\x03\n" +
 	"\x06Report\x126\n" +
 	"\aproxies\x18\x01 \x03(\v2\x1c.signet.v1alpha1.ProxyStatusR\aproxies\x121\n" +
 	"\x05svids\x18\x02 \x03(\v2\x1b.signet.v1alpha1.SVIDStatusR\x05svids\x12 \n" +
@@ -1821,14 +1902,21 @@ const file_api_agent_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1a\n" +
 	"\bfindings\x18\x05 \x03(\tR\bfindings\x12/\n" +
 	"\x03own\x18\b \x03(\v2\x1d.signet.v1alpha1.AgentFindingR\x03own\x12'\n" +
-	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\"2\n" +
+	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\x121\n" +
+	"\x05views\x18\t \x03(\v2\x1b.signet.v1alpha1.ViewStatusR\x05views\"2\n" +
 	"\bPeerMode\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PIDFD\x10\x01\x12\n" +
 	"\n" +
 	"\x06LEGACY\x10\x02B\f\n" +
 	"\n" +
-	"_peer_mode\"\xe3\x02\n" +
+	"_peer_mode\"\xc1\x01\n" +
+	"\n" +
+	"ViewStatus\x12B\n" +
+	"\fvirtual_node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
+	"\aproxies\x18\x03 \x01(\x05R\aproxies\x12;\n" +
+	"\brejected\x18\x04 \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\brejected\"\xe3\x02\n" +
 	"\fAgentFinding\x12\x17\n" +
 	"\tkind_word\x18\x01 \x01(\tR\x04kind\x12@\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".signet.v1alpha1.AgentFinding.KindH\x00R\tkindValue\x88\x01\x01\x12\x12\n" +
@@ -1931,7 +2019,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -1953,16 +2041,17 @@ var file_api_agent_proto_goTypes = []any{
 	(*Withdrawn)(nil),             // 17: signet.v1alpha1.Withdrawn
 	(*ExplainAnswer)(nil),         // 18: signet.v1alpha1.ExplainAnswer
 	(*Report)(nil),                // 19: signet.v1alpha1.Report
-	(*AgentFinding)(nil),          // 20: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 21: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 22: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 23: signet.v1alpha1.SVIDStatus
-	nil,                           // 24: signet.v1alpha1.Unserved.ReasonsEntry
-	nil,                           // 25: signet.v1alpha1.Withdrawn.PidsEntry
-	(*Decision)(nil),              // 26: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 27: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*ViewStatus)(nil),            // 20: signet.v1alpha1.ViewStatus
+	(*AgentFinding)(nil),          // 21: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 22: signet.v1alpha1.ProxyStatus
+	(*ResourceStatus)(nil),        // 23: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 24: signet.v1alpha1.SVIDStatus
+	nil,                           // 25: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 26: signet.v1alpha1.Withdrawn.PidsEntry
+	(*Decision)(nil),              // 27: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 28: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
@@ -1973,36 +2062,39 @@ var file_api_agent_proto_depIdxs = []int32{
 	15, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
 	16, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
 	17, // 7: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	24, // 8: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	25, // 9: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	26, // 10: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	21, // 11: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	23, // 12: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	25, // 8: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	26, // 9: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	27, // 10: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	22, // 11: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	24, // 12: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
 	0,  // 13: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	20, // 14: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	1,  // 15: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	27, // 16: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	22, // 17: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 18: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	3,  // 19: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	4,  // 20: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	28, // 21: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	28, // 22: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	28, // 23: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	28, // 24: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 25: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	29, // 26: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 27: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	9,  // 28: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	13, // 29: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	8,  // 30: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	11, // 31: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	14, // 32: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	30, // [30:33] is the sub-list for method output_type
-	27, // [27:30] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	21, // 14: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	20, // 15: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
+	28, // 16: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	23, // 17: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	1,  // 18: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	28, // 19: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	23, // 20: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 21: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	3,  // 22: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	4,  // 23: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	29, // 24: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	29, // 25: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	29, // 26: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	29, // 27: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 28: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	30, // 29: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 30: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	9,  // 31: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	13, // 32: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	8,  // 33: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	11, // 34: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	14, // 35: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	33, // [33:36] is the sub-list for method output_type
+	30, // [30:33] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -2028,16 +2120,16 @@ func file_api_agent_proto_init() {
 		(*SessionDown_Withdrawn)(nil),
 	}
 	file_api_agent_proto_msgTypes[13].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[14].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[15].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[17].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[16].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -155,7 +155,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	s.endpoints = fleet.NewEndpoints(fleet.EndpointsConfig{
 		Shared: s.common.fleet, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock, Changed: changed.Wake,
 	})
-	s.sessions = fleet.NewSessions(fleet.SessionsConfig{Server: s.cfg.Name, Shared: s.common.fleet, Reports: s.endpoints, Log: s.log})
+	s.sessions = fleet.NewSessions(fleet.SessionsConfig{Server: s.cfg.Name, Shared: s.common.fleet, Reports: reports{s}, Log: s.log})
 	s.statuses = fleet.Statuses{
 		TrustDomain: s.td, Roster: s.roster, Sessions: s.sessions, Endpoints: s.endpoints,
 		Own:      func(id string) fleet.OwnCert { return fleet.OwnCert(s.issued.NewestOf(id)) },

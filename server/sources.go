@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 
+	"signet.example/api"
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/proxy"
@@ -50,6 +51,32 @@ func (s sources) MayHost(agent string, node proxy.Ref) (group string, ok bool) {
 		return "", false
 	}
 	return group, s.model().Groups().Hosts.May(group, node)
+}
+
+// reports is who takes what agents report (fleet.Reports).
+type reports struct{ s *server }
+
+// Report implements fleet.Reports.
+func (r reports) Report(p fleet.Peer, m *api.Report) (unserved map[string]string) {
+	unserved = r.s.endpoints.Report(p, m)
+	hosts, list := sources{model: r.s.model, roster: r.s.roster}, []views.Following(nil)
+	for _, v := range m.GetViews() {
+		ref := proxy.For(v.GetVirtualNode().GetMesh(), v.GetVirtualNode().GetName(), v.GetVirtualNode().GetGateway())
+		if _, ok := hosts.MayHost(p.Agent.ID, ref); ok {
+			list = append(list, views.Following{Node: ref, Version: v.GetVersion(), Proxies: int(v.GetProxies()), Rejected: v.GetRejected()})
+		}
+	}
+	r.s.views.Reported(p.Agent.ID, list)
+	return unserved
+}
+
+// Left implements fleet.Reports.
+func (r reports) Left(agent string) {
+	r.s.endpoints.Left(agent)
+	r.s.views.Left(agent, func() bool {
+		session, _ := r.s.sessions.Of(agent)
+		return session != nil
+	})
 }
 
 // follows is who follows views (views.Access).

@@ -111,7 +111,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		web, orders := view("web"), view("orders")
 		put := func(v *View, at ...string) {
 			t.Helper()
-			if err := v.put(listenersAt(t, at...)); err != nil {
+			if err := v.put(listenersAt(t, at...), ""); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"signet.example/ads"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
+	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
 	"signet.example/internal/watched"
@@ -447,6 +449,23 @@ func (r *Relay) Changes() <-chan struct{} {
 	return changed
 }
 
+// Statuses is what proxies have of each view that one follows, in order.
+func (r *Relay) Statuses() []*api.ViewStatus {
+	r.mu.Lock()
+	views := slices.Collect(maps.Values(r.views))
+	r.mu.Unlock()
+	slices.SortFunc(views, func(a, b *View) int {
+		return cmp.Or(a.sub.key.ref.Compare(b.sub.key.ref), cmp.Compare(a.as.Entry, b.as.Entry), cmp.Compare(a.sub.key.shape.Bind, b.sub.key.shape.Bind))
+	})
+	var list []*api.ViewStatus
+	for _, v := range views {
+		if st := v.status(); st != nil {
+			list = append(list, st)
+		}
+	}
+	return list
+}
+
 // Event notes what a proxy did with its resources.
 func (r *Relay) Event(e ads.Event) {
 	switch e.Kind {
@@ -455,6 +474,8 @@ func (r *Relay) Event(e ads.Event) {
 		r.changed.Update(func(n int) int { return n + 1 })
 	case ads.Stuck:
 		r.config.Log.Warn("proxy did not acknowledge in time", slog.String("node", e.View), slog.String("type", e.Type), slog.String("err", e.Message))
+	case ads.Answered:
+		r.changed.Update(func(n int) int { return n + 1 })
 	case ads.Opened, ads.Closed:
 		r.config.Log.Debug("proxy stream "+e.Kind.String(), slog.String("node", e.View), slog.String("stream", e.Stream), slog.String("err", e.Message))
 		r.changed.Update(func(n int) int { return n + 1 })

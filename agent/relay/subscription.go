@@ -43,6 +43,7 @@ type subscriptionKey struct {
 type routing struct {
 	set      *ads.Set
 	revision string
+	version  string // of the View resource that closed it
 }
 
 // subscription follows one virtual node's view and releases its sets, each when the authz
@@ -82,7 +83,7 @@ func (l *subscription) Run(ctx context.Context, conn grpc.ClientConnInterface) {
 					l.log.ErrorContext(ctx, "view not readable", slog.String("node", l.nodeID()), slog.Any("err", err))
 					return
 				}
-				l.pending.Set(&routing{set: set, revision: v.GetPolicyRevision()})
+				l.pending.Set(&routing{set, v.GetPolicyRevision(), view.Version})
 			},
 			Pool: l.pool,
 			Log:  l.log,

@@ -59,7 +59,7 @@ func TestASupervisedProxyRunsByTheBindingThatItsProcessWasAttestedTo(t *testing.
 	}
 	given := r.ViewOf("p")
 	set := listenersAt(t, "127.0.0.2:8080")
-	if err := given.put(set); err != nil {
+	if err := given.put(set, ""); err != nil {
 		t.Fatal(err)
 	}
 	release, err := held.Claim("p")
@@ -84,7 +84,7 @@ func TestASupervisedProxyRunsByTheBindingThatItsProcessWasAttestedTo(t *testing.
 	if err := r.addresses.claim("another", listening(listenersAt(t, "127.0.0.2:9090"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := attested.put(listenersAt(t, "127.0.0.2:8080", "127.0.0.2:9090")); err != nil {
+	if err := attested.put(listenersAt(t, "127.0.0.2:8080", "127.0.0.2:9090"), ""); err != nil {
 		t.Fatal(err)
 	}
 	if got := listening(attested.published.Load()); len(got) != 1 || attested.LeftOut() == "" {

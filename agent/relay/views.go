@@ -20,6 +20,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/svids"
+	"signet.example/api"
 	"signet.example/internal/watched"
 	"signet.example/sds"
 )
@@ -61,6 +62,8 @@ type View struct {
 
 	claims   sync.Mutex // guards the rest down to left, and is held while a set is published
 	full     *ads.Set   // what there is
+	made     string     // the server's version of what full was made of
+	answered string     // that of the last that all proxies have answered
 	claimant string     // the proxy that runs by this view or is about to; "" for none
 	ran      bool       // one did
 	left     string     // which listeners of full are left out, and why
@@ -75,7 +78,7 @@ type View struct {
 func newView(l *subscription, w svids.Name, k SVIDs, t *watched.Value[*svids.Trust]) *View {
 	return &View{
 		sub: l, as: w, svids: k, trusted: t, gone: make(chan struct{}), used: time.Now(),
-		view: ads.NewView(l.nodeID(), ads.Proxy),
+		view: ads.NewView(l.nodeID(), ads.Proxy), changed: func() {},
 	}
 }
 
@@ -138,14 +141,18 @@ func (v *View) publish(r *routing, s *svids.SVID, t *svids.Trust) error {
 	if err != nil {
 		return err
 	}
-	return v.put(set)
+	return v.put(set, r.version)
 }
 
-// put publishes a set.
-func (v *View) put(set *ads.Set) error {
+// put publishes a set, made of what the server gave that version.
+func (v *View) put(set *ads.Set, made string) error {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	v.full = set
+	if v.made != made {
+		v.made = made
+		defer v.changed() // what is answered is another version, also where nothing is sent
+	}
 	return v.putClaimed()
 }
 
@@ -247,7 +254,7 @@ func (v *View) takeBack() error {
 	if err != nil {
 		return err
 	}
-	return v.put(set)
+	return v.put(set, "")
 }
 
 // selfSigned is a certificate that nobody trusts, with its key.
@@ -311,6 +318,29 @@ func (v *View) Rejected() []ads.Rejection { return v.view.Rejected() }
 func (v *View) Synced() (version string, at time.Time, ok bool) {
 	at, ok = v.view.Synced()
 	return v.view.Set().Version(), at, ok
+}
+
+// status is what the proxies have of the view, nil while it has none.
+func (v *View) status() *api.ViewStatus {
+	n := v.view.Streams()
+	if n == 0 {
+		return nil
+	}
+	v.claims.Lock()
+	if v.view.Answered() {
+		v.answered = v.made
+	}
+	version := v.answered
+	v.claims.Unlock()
+	ref := v.sub.key.ref
+	st := &api.ViewStatus{
+		VirtualNode: &api.VirtualNodeRef{Mesh: ref.Mesh, Name: ref.Name, Gateway: ref.Gateway()}, Version: version,
+		Proxies: int32(n), //nolint:gosec // a count
+	}
+	for _, j := range v.Rejected() {
+		st.Rejected = append(st.Rejected, &api.ResourceStatus{TypeUrl: j.Type, Name: j.Name, Version: j.Version, Message: j.Message})
+	}
+	return st
 }
 
 // BoundAs is by what the proxies are bound.

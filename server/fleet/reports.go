@@ -22,8 +22,13 @@ const (
 
 // checkReport bounds what an agent makes the server remember and show.
 func checkReport(r *api.Report) error {
-	if len(r.GetProxies()) > maxProxies || len(r.GetSvids()) > maxSVIDs || len(r.GetFindings()) > maxProxies || len(r.GetOwn()) > maxProxies {
-		return fault.New(fault.Invalid, "report: more than %d proxies or findings, or %d SVIDs", maxProxies, maxSVIDs)
+	if len(r.GetProxies()) > maxProxies || len(r.GetSvids()) > maxSVIDs || len(r.GetFindings()) > maxProxies || len(r.GetOwn()) > maxProxies || len(r.GetViews()) > maxProxies {
+		return fault.New(fault.Invalid, "report: more than %d proxies, views or findings, or %d SVIDs", maxProxies, maxSVIDs)
+	}
+	for _, v := range r.GetViews() {
+		if len(v.GetRejected()) > maxProxies {
+			return fault.New(fault.Invalid, "report: view with more than %d rejected resources", maxProxies)
+		}
 	}
 	for _, p := range r.GetProxies() {
 		if len(p.GetPorts()) > maxPorts || len(p.GetRejected()) > maxProxies {

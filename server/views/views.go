@@ -41,6 +41,9 @@ type keptView struct {
 	view *ads.View
 	used time.Time
 	made madeOf // what an agent's set was made of
+	// newest is the version of what a virtual node's was made last, given those that it had, oldest first.
+	newest string
+	given  []version
 	// maker is the agent that first asked for a virtual node's, bytes what that took then.
 	maker string
 	bytes int
@@ -90,6 +93,11 @@ type Views struct {
 	madeAt  agentInputs                   // of agents, if all of them could be made
 	toAll   *toAll
 	byGroup map[string]groupSet
+
+	seq  uint64              // counts what views of nodes are given
+	left map[place]departure // the endpoints that callers were sent to, and are not any more
+
+	heard heard
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
@@ -130,6 +138,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 		cfg: cfg, source: source, access: access, signal: changed,
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
 		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]made{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
+		left: map[place]departure{}, heard: heard{by: map[string][]Following{}},
 	}
 }
 
@@ -219,6 +228,8 @@ func (v *Views) nodeView(ctx context.Context, agent string, key Key) (*ads.View,
 	if err := v.mayKeep(agent, key.Node, k.bytes); err != nil {
 		return nil, err
 	}
+	k.newest = viewVersion(set)
+	v.gives(k, k.newest)
 	k.view.Publish(set)
 	v.keepNode(key, k)
 	if in != v.at {
@@ -350,6 +361,7 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 			maps.Copy(again, v.shapes[at])
 		}
 	}
+	v.departed(in)
 	v.at, v.behind = in, map[Key]bool{}
 	for key := range again {
 		if in.model.Graph().Node(key.Node) == nil {
@@ -360,7 +372,12 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 		if set == nil {
 			set, err = t.view(key)
 		}
-		if v.publish(ctx, v.nodes[key].view, set, err); err != nil {
+		k := v.nodes[key]
+		if err == nil && k.newest != viewVersion(set) {
+			k.newest = viewVersion(set)
+			v.gives(k, k.newest)
+		}
+		if v.publish(ctx, k.view, set, err); err != nil {
 			v.behind[key] = true
 		}
 	}
@@ -459,6 +476,14 @@ func (v *Views) Stale() ([]string, error) {
 		}
 	}
 	return list, nil
+}
+
+// viewVersion is the version of what closes a set.
+func viewVersion(set *ads.Set) string {
+	for _, r := range set.Type(ads.ViewType) {
+		return r.Version
+	}
+	return ""
 }
 
 // closeView adds the resource that is sent last and tells what is complete (R6).
