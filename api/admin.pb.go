@@ -80,7 +80,7 @@ func (x Change_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Action.Descriptor instead.
 func (Change_Action) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{5, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{6, 0}
 }
 
 type Finding_Severity int32
@@ -132,7 +132,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type Cert_State int32
@@ -188,7 +188,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{26, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type AgentInfo_State int32
@@ -250,7 +250,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type CreateTokenRequest struct {
@@ -359,10 +359,12 @@ func (x *CreateTokenResponse) GetExpires() *timestamppb.Timestamp {
 }
 
 type ApplyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sources       []*Source              `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
-	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	SkipForeign   bool                   `protobuf:"varint,3,opt,name=skip_foreign,json=skipForeign,proto3" json:"skip_foreign,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Sources     []*Source              `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
+	DryRun      bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	SkipForeign bool                   `protobuf:"varint,3,opt,name=skip_foreign,json=skipForeign,proto3" json:"skip_foreign,omitempty"`
+	// effect: tell what the change does to proxies and requests, too. Only of a dry run.
+	Effect        bool `protobuf:"varint,4,opt,name=effect,proto3" json:"effect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +416,13 @@ func (x *ApplyRequest) GetDryRun() bool {
 func (x *ApplyRequest) GetSkipForeign() bool {
 	if x != nil {
 		return x.SkipForeign
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetEffect() bool {
+	if x != nil {
+		return x.Effect
 	}
 	return false
 }
@@ -480,8 +489,10 @@ type ApplyResponse struct {
 	// exported_warnings is how many of the warnings, the last ones, are about fields that an API server wrote: those of
 	// an export are the same for every resource, and bury the others.
 	ExportedWarnings int32 `protobuf:"varint,5,opt,name=exported_warnings,json=exportedWarnings,proto3" json:"exported_warnings,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// effect, if it was asked for.
+	Effect        *Effect `protobuf:"bytes,6,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplyResponse) Reset() {
@@ -549,6 +560,78 @@ func (x *ApplyResponse) GetExportedWarnings() int32 {
 	return 0
 }
 
+func (x *ApplyResponse) GetEffect() *Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+// Effect is what a change does: whose configuration it makes another one, and which requests
+// do not end as before. For each condition of a route there is a request that it takes and
+// one that it does not.
+type Effect struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Nodes    []*Effect_Node         `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Requests []*Effect_Request      `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty"`
+	// left_out counts virtual hosts of which not every request was looked at: there are too many, or
+	// routes that cannot be predicted.
+	LeftOut       uint32 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect) Reset() {
+	*x = Effect{}
+	mi := &file_api_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect) ProtoMessage() {}
+
+func (x *Effect) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect.ProtoReflect.Descriptor instead.
+func (*Effect) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Effect) GetNodes() []*Effect_Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Effect) GetRequests() []*Effect_Request {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+func (x *Effect) GetLeftOut() uint32 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
 type Change struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	ActionWord string                 `protobuf:"bytes,1,opt,name=action_word,json=action,proto3" json:"action_word,omitempty"`
@@ -565,7 +648,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_api_admin_proto_msgTypes[5]
+	mi := &file_api_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +660,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[5]
+	mi := &file_api_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +673,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{5}
+	return file_api_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Change) GetActionWord() string {
@@ -653,7 +736,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_api_admin_proto_msgTypes[6]
+	mi := &file_api_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +748,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[6]
+	mi := &file_api_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +761,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{6}
+	return file_api_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetRequest) GetKind() string {
@@ -711,7 +794,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_api_admin_proto_msgTypes[7]
+	mi := &file_api_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +806,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[7]
+	mi := &file_api_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +819,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{7}
+	return file_api_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetResponse) GetObjects() []*Object {
@@ -760,7 +843,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_api_admin_proto_msgTypes[8]
+	mi := &file_api_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +855,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[8]
+	mi := &file_api_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +868,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{8}
+	return file_api_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Object) GetKind() string {
@@ -838,7 +921,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_api_admin_proto_msgTypes[9]
+	mi := &file_api_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +933,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[9]
+	mi := &file_api_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +946,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{9}
+	return file_api_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -921,7 +1004,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1016,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1029,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{10}
+	return file_api_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RoutesRequest) GetMesh() string {
@@ -1027,7 +1110,7 @@ type RoutesResponse struct {
 
 func (x *RoutesResponse) Reset() {
 	*x = RoutesResponse{}
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1122,7 @@ func (x *RoutesResponse) String() string {
 func (*RoutesResponse) ProtoMessage() {}
 
 func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1135,7 @@ func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
 func (*RoutesResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11}
+	return file_api_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RoutesResponse) GetVirtualHost() string {
@@ -1125,7 +1208,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1220,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1233,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{12}
+	return file_api_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HistoryRequest) GetKind() string {
@@ -1192,7 +1275,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1287,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1300,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{13}
+	return file_api_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HistoryResponse) GetRevisions() []*Revision {
@@ -1248,7 +1331,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1343,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1356,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{14}
+	return file_api_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Revision) GetRevision() uint64 {
@@ -1314,7 +1397,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1409,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1422,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15}
+	return file_api_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RollbackRequest) GetRevision() uint64 {
@@ -1366,7 +1449,7 @@ type SyncPolicyRequest struct {
 
 func (x *SyncPolicyRequest) Reset() {
 	*x = SyncPolicyRequest{}
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1461,7 @@ func (x *SyncPolicyRequest) String() string {
 func (*SyncPolicyRequest) ProtoMessage() {}
 
 func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1474,7 @@ func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SyncPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{16}
+	return file_api_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SyncPolicyRequest) GetSource() string {
@@ -1410,7 +1493,7 @@ type SyncPolicyResponse struct {
 
 func (x *SyncPolicyResponse) Reset() {
 	*x = SyncPolicyResponse{}
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1505,7 @@ func (x *SyncPolicyResponse) String() string {
 func (*SyncPolicyResponse) ProtoMessage() {}
 
 func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1518,7 @@ func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SyncPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{17}
+	return file_api_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SyncPolicyResponse) GetStatuses() []*PolicyStatus {
@@ -1466,7 +1549,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1561,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1574,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{18}
+	return file_api_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PolicyStatus) GetSource() string {
@@ -1573,7 +1656,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1668,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1681,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{19}
+	return file_api_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -1617,7 +1700,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1712,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1725,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{20}
+	return file_api_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -1660,7 +1743,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1755,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1768,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{21}
+	return file_api_admin_proto_rawDescGZIP(), []int{22}
 }
 
 type CheckResponse struct {
@@ -1697,7 +1780,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1792,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1805,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{22}
+	return file_api_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -1747,7 +1830,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1842,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1855,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23}
+	return file_api_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Finding) GetId() string {
@@ -1827,7 +1910,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1922,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1935,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24}
+	return file_api_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -1878,7 +1961,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +1973,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +1986,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{25}
+	return file_api_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -1932,7 +2015,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1944,7 +2027,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1957,7 +2040,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{26}
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -2038,7 +2121,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2133,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2146,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27}
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
 }
 
 type AgentsResponse struct {
@@ -2075,7 +2158,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2170,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2183,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -2135,7 +2218,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2230,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2243,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29}
+	return file_api_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -2274,7 +2357,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2369,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2382,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30}
+	return file_api_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -2338,7 +2421,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +2433,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +2446,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{31}
+	return file_api_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -2394,6 +2477,247 @@ func (x *BanAgentResponse) GetUnread() string {
 	return ""
 }
 
+// Node is a virtual node or gateway.
+type Effect_Node struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  *VirtualNodeRef        `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// proxies of it that agents report, by name.
+	Proxies       []string           `protobuf:"bytes,2,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	Resources     []*Effect_Resource `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect_Node) Reset() {
+	*x = Effect_Node{}
+	mi := &file_api_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect_Node) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect_Node) ProtoMessage() {}
+
+func (x *Effect_Node) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect_Node.ProtoReflect.Descriptor instead.
+func (*Effect_Node) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *Effect_Node) GetNode() *VirtualNodeRef {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Effect_Node) GetProxies() []string {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+func (x *Effect_Node) GetResources() []*Effect_Resource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+type Effect_Resource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// action: added, changed or removed.
+	Action        string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Name          string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect_Resource) Reset() {
+	*x = Effect_Resource{}
+	mi := &file_api_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect_Resource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect_Resource) ProtoMessage() {}
+
+func (x *Effect_Resource) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect_Resource.ProtoReflect.Descriptor instead.
+func (*Effect_Resource) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{5, 1}
+}
+
+func (x *Effect_Resource) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Effect_Resource) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Effect_Resource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type Effect_Request struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// from: whose application it is of, or which gateway it comes to.
+	From []*VirtualNodeRef `protobuf:"bytes,1,rep,name=from,proto3" json:"from,omitempty"`
+	// routes: the name of the RouteConfiguration.
+	Routes        string                  `protobuf:"bytes,2,opt,name=routes,proto3" json:"routes,omitempty"`
+	Method        string                  `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	Scheme        string                  `protobuf:"bytes,4,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	Authority     string                  `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"`
+	Path          string                  `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
+	Headers       []*RoutesRequest_Header `protobuf:"bytes,7,rep,name=headers,proto3" json:"headers,omitempty"`
+	Before        *RoutesResponse         `protobuf:"bytes,8,opt,name=before,proto3" json:"before,omitempty"`
+	After         *RoutesResponse         `protobuf:"bytes,9,opt,name=after,proto3" json:"after,omitempty"`
+	Reason        string                  `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect_Request) Reset() {
+	*x = Effect_Request{}
+	mi := &file_api_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect_Request) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect_Request) ProtoMessage() {}
+
+func (x *Effect_Request) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect_Request.ProtoReflect.Descriptor instead.
+func (*Effect_Request) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{5, 2}
+}
+
+func (x *Effect_Request) GetFrom() []*VirtualNodeRef {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Effect_Request) GetRoutes() string {
+	if x != nil {
+		return x.Routes
+	}
+	return ""
+}
+
+func (x *Effect_Request) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Effect_Request) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
+func (x *Effect_Request) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+func (x *Effect_Request) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Effect_Request) GetHeaders() []*RoutesRequest_Header {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Effect_Request) GetBefore() *RoutesResponse {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *Effect_Request) GetAfter() *RoutesResponse {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *Effect_Request) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type RoutesRequest_Header struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2404,7 +2728,7 @@ type RoutesRequest_Header struct {
 
 func (x *RoutesRequest_Header) Reset() {
 	*x = RoutesRequest_Header{}
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2740,7 @@ func (x *RoutesRequest_Header) String() string {
 func (*RoutesRequest_Header) ProtoMessage() {}
 
 func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2753,7 @@ func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest_Header.ProtoReflect.Descriptor instead.
 func (*RoutesRequest_Header) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{10, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *RoutesRequest_Header) GetName() string {
@@ -2457,7 +2781,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2793,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2806,7 @@ func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Target.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Target) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *RoutesResponse_Target) GetCluster() string {
@@ -2509,7 +2833,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2845,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2858,7 @@ func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Passed.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Passed) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11, 1}
+	return file_api_admin_proto_rawDescGZIP(), []int{12, 1}
 }
 
 func (x *RoutesResponse_Passed) GetRoute() string {
@@ -2555,26 +2879,52 @@ var File_api_admin_proto protoreflect.FileDescriptor
 
 const file_api_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/admin.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x0fapi/agent.proto\"W\n" +
+	"\x0fapi/admin.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x0fapi/agent.proto\x1a\x13api/resources.proto\"W\n" +
 	"\x12CreateTokenRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"a\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"}\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x95\x01\n" +
 	"\fApplyRequest\x121\n" +
 	"\asources\x18\x01 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12!\n" +
-	"\fskip_foreign\x18\x03 \x01(\bR\vskipForeign\"6\n" +
+	"\fskip_foreign\x18\x03 \x01(\bR\vskipForeign\x12\x16\n" +
+	"\x06effect\x18\x04 \x01(\bR\x06effect\"6\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"\xd0\x01\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\x81\x02\n" +
 	"\rApplyResponse\x121\n" +
 	"\achanges\x18\x01 \x03(\v2\x17.signet.v1alpha1.ChangeR\achanges\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12'\n" +
 	"\x0fskipped_foreign\x18\x03 \x01(\x05R\x0eskippedForeign\x12\x1a\n" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12+\n" +
-	"\x11exported_warnings\x18\x05 \x01(\x05R\x10exportedWarnings\"\xb0\x02\n" +
+	"\x11exported_warnings\x18\x05 \x01(\x05R\x10exportedWarnings\x12/\n" +
+	"\x06effect\x18\x06 \x01(\v2\x17.signet.v1alpha1.EffectR\x06effect\"\xfc\x05\n" +
+	"\x06Effect\x122\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1c.signet.v1alpha1.Effect.NodeR\x05nodes\x12;\n" +
+	"\brequests\x18\x02 \x03(\v2\x1f.signet.v1alpha1.Effect.RequestR\brequests\x12\x19\n" +
+	"\bleft_out\x18\x03 \x01(\rR\aleftOut\x1a\x95\x01\n" +
+	"\x04Node\x123\n" +
+	"\x04node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04node\x12\x18\n" +
+	"\aproxies\x18\x02 \x03(\tR\aproxies\x12>\n" +
+	"\tresources\x18\x03 \x03(\v2 .signet.v1alpha1.Effect.ResourceR\tresources\x1aJ\n" +
+	"\bResource\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x1a\x81\x03\n" +
+	"\aRequest\x123\n" +
+	"\x04from\x18\x01 \x03(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04from\x12\x16\n" +
+	"\x06routes\x18\x02 \x01(\tR\x06routes\x12\x16\n" +
+	"\x06method\x18\x03 \x01(\tR\x06method\x12\x16\n" +
+	"\x06scheme\x18\x04 \x01(\tR\x06scheme\x12\x1c\n" +
+	"\tauthority\x18\x05 \x01(\tR\tauthority\x12\x12\n" +
+	"\x04path\x18\x06 \x01(\tR\x04path\x12?\n" +
+	"\aheaders\x18\a \x03(\v2%.signet.v1alpha1.RoutesRequest.HeaderR\aheaders\x127\n" +
+	"\x06before\x18\b \x01(\v2\x1f.signet.v1alpha1.RoutesResponseR\x06before\x125\n" +
+	"\x05after\x18\t \x01(\v2\x1f.signet.v1alpha1.RoutesResponseR\x05after\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\"\xb0\x02\n" +
 	"\x06Change\x12\x1b\n" +
 	"\vaction_word\x18\x01 \x01(\tR\x06action\x12@\n" +
 	"\x06action\x18\a \x01(\x0e2\x1e.signet.v1alpha1.Change.ActionH\x00R\vactionValue\x88\x01\x01\x12\x12\n" +
@@ -2788,7 +3138,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_api_admin_proto_goTypes = []any{
 	(Change_Action)(0),            // 0: signet.v1alpha1.Change.Action
 	(Finding_Severity)(0),         // 1: signet.v1alpha1.Finding.Severity
@@ -2799,106 +3149,120 @@ var file_api_admin_proto_goTypes = []any{
 	(*ApplyRequest)(nil),          // 6: signet.v1alpha1.ApplyRequest
 	(*Source)(nil),                // 7: signet.v1alpha1.Source
 	(*ApplyResponse)(nil),         // 8: signet.v1alpha1.ApplyResponse
-	(*Change)(nil),                // 9: signet.v1alpha1.Change
-	(*GetRequest)(nil),            // 10: signet.v1alpha1.GetRequest
-	(*GetResponse)(nil),           // 11: signet.v1alpha1.GetResponse
-	(*Object)(nil),                // 12: signet.v1alpha1.Object
-	(*DeleteRequest)(nil),         // 13: signet.v1alpha1.DeleteRequest
-	(*RoutesRequest)(nil),         // 14: signet.v1alpha1.RoutesRequest
-	(*RoutesResponse)(nil),        // 15: signet.v1alpha1.RoutesResponse
-	(*HistoryRequest)(nil),        // 16: signet.v1alpha1.HistoryRequest
-	(*HistoryResponse)(nil),       // 17: signet.v1alpha1.HistoryResponse
-	(*Revision)(nil),              // 18: signet.v1alpha1.Revision
-	(*RollbackRequest)(nil),       // 19: signet.v1alpha1.RollbackRequest
-	(*SyncPolicyRequest)(nil),     // 20: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),    // 21: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),          // 22: signet.v1alpha1.PolicyStatus
-	(*ExplainRequest)(nil),        // 23: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),       // 24: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),          // 25: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),         // 26: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),               // 27: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),          // 28: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),         // 29: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                  // 30: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),         // 31: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),        // 32: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),             // 33: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),       // 34: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),      // 35: signet.v1alpha1.BanAgentResponse
-	(*RoutesRequest_Header)(nil),  // 36: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Target)(nil), // 37: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Passed)(nil), // 38: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
-	(*Decision)(nil),              // 41: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),      // 42: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                // 43: signet.v1alpha1.Report
+	(*Effect)(nil),                // 9: signet.v1alpha1.Effect
+	(*Change)(nil),                // 10: signet.v1alpha1.Change
+	(*GetRequest)(nil),            // 11: signet.v1alpha1.GetRequest
+	(*GetResponse)(nil),           // 12: signet.v1alpha1.GetResponse
+	(*Object)(nil),                // 13: signet.v1alpha1.Object
+	(*DeleteRequest)(nil),         // 14: signet.v1alpha1.DeleteRequest
+	(*RoutesRequest)(nil),         // 15: signet.v1alpha1.RoutesRequest
+	(*RoutesResponse)(nil),        // 16: signet.v1alpha1.RoutesResponse
+	(*HistoryRequest)(nil),        // 17: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),       // 18: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),              // 19: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),       // 20: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),     // 21: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),    // 22: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),          // 23: signet.v1alpha1.PolicyStatus
+	(*ExplainRequest)(nil),        // 24: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),       // 25: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),          // 26: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),         // 27: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),               // 28: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),          // 29: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),         // 30: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                  // 31: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),         // 32: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),        // 33: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),             // 34: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),       // 35: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),      // 36: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),           // 37: signet.v1alpha1.Effect.Node
+	(*Effect_Resource)(nil),       // 38: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),        // 39: signet.v1alpha1.Effect.Request
+	(*RoutesRequest_Header)(nil),  // 40: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Target)(nil), // 41: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Passed)(nil), // 42: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*Decision)(nil),              // 45: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),      // 46: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                // 47: signet.v1alpha1.Report
+	(*VirtualNodeRef)(nil),        // 48: signet.v1alpha1.VirtualNodeRef
 }
 var file_api_admin_proto_depIdxs = []int32{
-	39, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	40, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	43, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	44, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
-	9,  // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
-	0,  // 4: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
-	12, // 5: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
-	7,  // 6: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
-	36, // 7: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	37, // 8: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	39, // 9: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	38, // 10: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	18, // 11: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	40, // 12: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	9,  // 13: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	22, // 14: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	40, // 15: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	41, // 16: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	27, // 17: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 18: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	30, // 19: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	40, // 20: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	40, // 21: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	40, // 22: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 23: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	42, // 24: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	33, // 25: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	40, // 26: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	43, // 27: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 28: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	40, // 29: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	40, // 30: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	40, // 31: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	4,  // 32: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 33: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	10, // 34: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	13, // 35: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	14, // 36: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	16, // 37: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	19, // 38: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	20, // 39: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	23, // 40: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	25, // 41: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	28, // 42: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	31, // 43: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	34, // 44: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 45: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 46: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	11, // 47: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 48: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	15, // 49: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	17, // 50: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 51: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	21, // 52: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	24, // 53: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	26, // 54: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	29, // 55: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	32, // 56: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	35, // 57: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	45, // [45:58] is the sub-list for method output_type
-	32, // [32:45] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	10, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
+	9,  // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
+	37, // 5: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
+	39, // 6: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
+	0,  // 7: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
+	13, // 8: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
+	7,  // 9: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
+	40, // 10: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	41, // 11: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	43, // 12: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	42, // 13: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	19, // 14: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	44, // 15: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	10, // 16: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	23, // 17: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	44, // 18: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	45, // 19: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	28, // 20: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 21: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	31, // 22: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	44, // 23: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	44, // 24: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	44, // 25: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 26: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	46, // 27: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	34, // 28: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	44, // 29: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	47, // 30: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 31: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	44, // 32: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	44, // 33: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	44, // 34: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	48, // 35: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	38, // 36: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	48, // 37: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	40, // 38: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	16, // 39: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	16, // 40: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	4,  // 41: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 42: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	11, // 43: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	14, // 44: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	15, // 45: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	17, // 46: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	20, // 47: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	21, // 48: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	24, // 49: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	26, // 50: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	29, // 51: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	32, // 52: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	35, // 53: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 54: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 55: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	12, // 56: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 57: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	16, // 58: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	18, // 59: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 60: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	22, // 61: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	25, // 62: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	27, // 63: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	30, // 64: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	33, // 65: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	36, // 66: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	54, // [54:67] is the sub-list for method output_type
+	41, // [41:54] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -2908,17 +3272,18 @@ func file_api_admin_proto_init() {
 	}
 	file_api_decision_proto_init()
 	file_api_agent_proto_init()
-	file_api_admin_proto_msgTypes[5].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[23].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[26].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[29].OneofWrappers = []any{}
+	file_api_resources_proto_init()
+	file_api_admin_proto_msgTypes[6].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[24].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[27].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   35,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

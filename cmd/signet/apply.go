@@ -37,7 +37,7 @@ and writes all or none. What this version does not translate is refused by name.
 		if err != nil {
 			return err
 		}
-		return applySources(c, in, *dry, func(answer *api.ApplyResponse) error { return showChanges(c, o, answer, *dry) })
+		return applySources(c, in, &api.ApplyRequest{DryRun: *dry}, func(answer *api.ApplyResponse) error { return showChanges(c, o, answer, *dry) })
 	}
 	return c
 }
@@ -47,26 +47,40 @@ func newDiff() *cobra.Command {
 		Use:   "diff -f FILE",
 		Short: "What apply would change; exit code 3 if anything",
 		Long: `Checks the files as apply does, prints what it would change as a unified diff,
-and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would refuse.`,
+and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would refuse.
+With --effect it tells what the change does in place of its text: whose proxies get
+another configuration, and which requests do not end as before. For each condition of
+each route a request is made up that it takes and one that it does not, and foretold
+before and after as signet routes does.`,
 		Example: `  signet diff -f mesh/
+  signet diff -f mesh/ -R --effect
   signet diff -f mesh.yaml -o name
   signet diff -f mesh.yaml && echo "nothing to do"`,
 		Args: noArgs,
 	}
 	in := inputFlags(c)
 	resultFlag(c)
+	effect := c.Flags().Bool("effect", false, "which proxies and which requests it changes")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o, err := resultOf(c)
 		if err != nil {
 			return err
 		}
-		return applySources(c, in, true, func(answer *api.ApplyResponse) error {
+		return applySources(c, in, &api.ApplyRequest{DryRun: true, Effect: *effect}, func(answer *api.ApplyResponse) error {
 			answer.Changes = slices.DeleteFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetAction() == api.Change_UNCHANGED })
-			if o != "text" {
+			switch {
+			case *effect && answer.GetEffect() == nil:
+				return hinted(errors.New("the server does not tell the effect of a change"), "upgrade it, or leave --effect out")
+			case o != "text":
 				if err := showChanges(c, o, answer, true); err != nil {
 					return err
 				}
-			} else {
+			case *effect:
+				warnOf(c.ErrOrStderr(), answer)
+				if err := printEffect(c, answer.GetEffect()); err != nil {
+					return err
+				}
+			default:
 				warnOf(c.ErrOrStderr(), answer)
 				for _, ch := range answer.GetChanges() {
 					if err := printDiff(c, ch); err != nil {
@@ -105,13 +119,15 @@ func fileFlags(c *cobra.Command) input {
 	return in
 }
 
-func applySources(c *cobra.Command, in input, dry bool, then func(*api.ApplyResponse) error) error {
+// applySources asks for the change that the flags name.
+func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*api.ApplyResponse) error) error {
 	sources, err := in.read(c)
 	if err != nil {
 		return err
 	}
+	req.Sources, req.SkipForeign = sources, *in.skipForeign
 	return withAdmin(c, func(admin api.AdminClient) error {
-		answer, err := admin.Apply(c.Context(), &api.ApplyRequest{Sources: sources, DryRun: dry, SkipForeign: *in.skipForeign})
+		answer, err := admin.Apply(c.Context(), req)
 		if err != nil {
 			return err
 		}

@@ -19,10 +19,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
+	"signet.example/proxy"
 	"signet.example/server/admin"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/store"
+	"signet.example/xds/predict"
 )
 
 const (
@@ -51,7 +53,7 @@ func TestAnAuditRowNamesWhatIsAskedAndNeverWhatItHolds(t *testing.T) {
 		req    any
 		row    string
 	}{
-		{"Apply", &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a\x1b.yaml", Content: []byte(secret)}, {File: "b.yaml"}}}, `dry_run=true skip_foreign=false files=["a�.yaml" "b.yaml"]`},
+		{"Apply", &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a\x1b.yaml", Content: []byte(secret)}, {File: "b.yaml"}}}, `dry_run=true skip_foreign=false effect=false files=["a�.yaml" "b.yaml"]`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front", Ttl: durationpb.New(time.Minute)}, `group="front" ttl=1m0s`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front"}, `group="front" ttl=0s`},
 		{"Delete", &api.DeleteRequest{Kind: "entry", Name: "job"}, `dry_run=false kind="entry" mesh="" name="job"`},
@@ -103,12 +105,12 @@ func TestAnApplyIsWrittenOnceAndOnlyIfAllOfItIsGood(t *testing.T) {
 	if err != nil || resp.GetRevision() != 1 || len(resp.GetChanges()) != 2 {
 		t.Fatal(resp, err)
 	}
-	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false files=["a.yaml"]`, "end")
+	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false effect=false files=["a.yaml"]`, "end")
 	resp, err = d.admin.Apply(d.ctx(), applyOf(groupNamed("front")))
 	if err != nil || resp.GetChanges()[0].GetAction() != api.Change_UNCHANGED || resp.GetRevision() != 1 {
 		t.Error(resp, err)
 	}
-	d.wants("begin", `uid 7 pid 8: Apply dry_run=false skip_foreign=false files=["a.yaml"]`, "end") // a row, and no change
+	d.wants("begin", `uid 7 pid 8: Apply dry_run=false skip_foreign=false effect=false files=["a.yaml"]`, "end") // a row, and no change
 	dry := applyOf(groupNamed("back"))
 	dry.DryRun = true
 	if resp, err = d.admin.Apply(d.ctx(), dry); err != nil || resp.GetChanges()[0].GetAction() != api.Change_CREATED {
@@ -344,4 +346,27 @@ func TestAWatchOfAllCertificatesReadsTheLogAgainOnlyWhenItHasGrown(t *testing.T)
 			t.Error(err)
 		}
 	})
+}
+
+func TestTheEffectOfAChangeIsToldInADryRunAloneAndWhatManyDoAlikeOnce(t *testing.T) {
+	d := newDesk(t)
+	differ := []predict.Difference{{Request: predict.Request{Method: "GET", Scheme: "http", Authority: "shop.internal", Path: "/"}, Why: "its host is new"}}
+	for _, name := range []string{"a", "b"} {
+		d.effects = append(d.effects, admin.Effect{Of: proxy.Node("m", name), Changed: []admin.Named{{Type: "t", Name: "r"}}, Requests: []admin.Requested{{Routes: "r", Differences: differ}}})
+	}
+	req := applyOf(shop)
+	req.Effect = true
+	if _, err := d.admin.Apply(d.ctx(), req); !errors.Is(err, fault.Invalid) {
+		t.Errorf("not a dry run: %v", err)
+	}
+	d.wants()
+	req.DryRun = true
+	resp, err := d.admin.Apply(d.ctx(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.wants("begin", "end", "effects") // nobody waits for it
+	if e := resp.GetEffect(); len(e.GetNodes()) != 2 || len(e.GetRequests()) != 1 || len(e.GetRequests()[0].GetFrom()) != 2 {
+		t.Errorf("%v", e)
+	}
 }

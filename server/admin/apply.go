@@ -15,20 +15,32 @@ import (
 
 // Apply writes all documents or none. Every mistake of every file is in the error.
 func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
-	resp, applied, err := s.apply(ctx, req)
+	if req.GetEffect() && !req.GetDryRun() {
+		return nil, fault.New(fault.Invalid, "the effect of a change is told in a dry run")
+	}
+	resp, draft, applied, err := s.apply(ctx, req)
 	if err != nil {
 		return nil, err
+	}
+	if req.GetEffect() { // after the lock, as below
+		effects, leftOut, err := draft.Effects()
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "what it does to requests cannot be foretold: %v", err)
+		}
+		if resp.Effect, err = effectOf(effects, leftOut, s.cfg.Fleet.All()); err != nil {
+			return nil, err
+		}
 	}
 	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
 	resp.Warnings = slices.Insert(resp.GetWarnings(), own, issuers.Warnings(ctx, applied)...) // after the lock: others need not wait for it
 	return resp, nil
 }
 
-// apply is Apply, and returns the issuers that are new or changed.
-func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, []jwt.Issuer, error) {
+// apply is Apply, and returns what was made of the change, and the issuers that are new or changed.
+func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, Draft, []jwt.Issuer, error) {
 	actor, change, end, err := s.begin(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer end()
 	now := change.Now()
@@ -38,12 +50,12 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 	}
 	draft, err := in.join(change)
 	if err != nil {
-		return nil, nil, fault.New(fault.Invalid, "%s", err.Error())
+		return nil, nil, nil, fault.New(fault.Invalid, "%s", err.Error())
 	}
 	changes, writes := changesOf(now, in.objects)
 	ready, err := in.try(draft, writes)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	keys := make([]kinds.Key, 0, len(in.objects))
 	for _, o := range in.objects {
@@ -63,12 +75,12 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 	}
 	switch {
 	case req.GetDryRun():
-		return resp, applied, nil
+		return resp, draft, applied, nil
 	case len(writes) == 0:
-		return resp, nil, s.intent(ctx, "Apply", req)
+		return resp, nil, nil, s.intent(ctx, "Apply", req)
 	}
 	resp.Revision, err = ready.Write(ctx, actor, describe(req))
-	return resp, applied, err
+	return resp, nil, applied, err
 }
 
 // changesOf compares with what is stored, by canonical manifest.

@@ -43,6 +43,7 @@ type desk struct {
 	objects  map[kinds.Key]*kinds.Object
 	revision uint64
 	cannot   map[string]error // of virtual nodes, by name: why they cannot be translated
+	effects  []admin.Effect   // of any change
 	agents   []fleet.Status
 	log      []*api.Cert
 	look     func() // where it is set: called when it is asked how far the log is known
@@ -166,6 +167,11 @@ func (f draftOf) Try(writes []store.Write, refused func(proxy.Ref, error)) (admi
 		}
 	}
 	return f, nil
+}
+
+func (f draftOf) Effects() ([]admin.Effect, int, error) {
+	f.c.d.note("effects")
+	return f.c.d.effects, 0, nil
 }
 
 func (f draftOf) Write(_ context.Context, actor, asked string) (uint64, error) {

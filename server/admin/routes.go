@@ -73,13 +73,12 @@ func normalised(p string) error {
 
 func outcome(out predict.Outcome) *api.RoutesResponse {
 	resp := &api.RoutesResponse{VirtualHost: out.VirtualHost}
-	last := ""
-	for _, p := range out.Passed { // App Mesh's routes: of each there may be two of Envoy's, for methods that may be repeated and others
-		if p.Route == out.Route.GetName() || p.Route == last {
-			continue
+	listed := map[string]bool{out.Route.GetName(): true}
+	for _, p := range out.Passed { // App Mesh's routes: of each there may be several of Envoy's
+		if !listed[p.Route] {
+			listed[p.Route] = true
+			resp.Passed = append(resp.Passed, &api.RoutesResponse_Passed{Route: p.Route, Why: out.WhyNot(p.Route)})
 		}
-		last = p.Route
-		resp.Passed = append(resp.Passed, &api.RoutesResponse_Passed{Route: p.Route, Why: p.Why})
 	}
 	if out.Route == nil {
 		resp.Status = 404

@@ -51,18 +51,44 @@ var matchingRoutes = []struct{ name, match, more string }{
 	{"other", "prefix: /", ""},
 }
 
-func TestRoutesMatchAsTheirSpecsSay(t *testing.T) {
-	text, callees := matching, []callee(nil)
+// matchingAfter is what a change makes of some of them; without a match a route is gone.
+var matchingAfter = map[string]struct{ match, more string }{
+	"method": {"", ""},
+	"query":  {"prefix: /q, queryParameters: [{name: v, match: {exact: '3'}}]", ""},
+	"users":  {"path: {regex: '/users/[0-9]{2,}(?:/orders)?'}", ""},
+	"exact":  {"path: {exact: /users/7}", "priority: 9"},
+	"regex":  {"prefix: /h, headers: [{name: x-v, match: {regex: 'w|v1'}}]", ""},
+	"range":  {"prefix: /h, headers: [{name: x-age, match: {range: {start: 5, end: 19}}}]", "priority: 1"},
+	"other":  {"prefix: /users", ""},
+	"longer": {"prefix: /users/7/orders/of", ""},
+}
+
+// matchingText is the manifest of routes, with what a change makes of them.
+func matchingText(after map[string]struct{ match, more string }) string {
+	text := matching
 	for _, r := range matchingRoutes {
 		port := 80
 		if r.name == "other" {
 			port = 81
+		}
+		if to, ok := after[r.name]; ok {
+			r.match, r.more = to.match, to.more
+		}
+		if r.match == "" {
+			continue
 		}
 		text += fmt.Sprintf("    - {name: %s, httpRoute: {match: {port: %d, %s}, action: {weightedTargets: [{virtualNodeRef: {name: %s}, weight: 1}]}}", r.name, port, r.match, r.name)
 		if r.more != "" {
 			text += ", " + r.more
 		}
 		text += "}\n"
+	}
+	return text
+}
+
+func TestRoutesMatchAsTheirSpecsSay(t *testing.T) {
+	text, callees := matchingText(nil), []callee(nil)
+	for _, r := range matchingRoutes {
 		callees = append(callees, callee{r.name, plain("http"), answers(r.name)})
 	}
 	c := startCaller(t, text, []string{"shop"}, callees...)
@@ -108,13 +134,13 @@ func TestRoutesMatchAsTheirSpecsSay(t *testing.T) {
 			t.Errorf("%s %s: %s is predicted, want %s", row.request, row.headers, by, row.want)
 		}
 	}
-	c.predictsMany(t, routes)
 	// Only HTTP/2 says https where there is no TLS: in HTTP/1 Envoy refuses it.
 	for scheme, want := range map[string]int{"http": 200, "https": 202} {
 		if code := headers2(t, c.out, [2]string{":method", "GET"}, [2]string{":scheme", scheme}, [2]string{":authority", "shop.internal"}, [2]string{":path", "/x"}); code != want {
 			t.Errorf("scheme %s: %d, want %d", scheme, code, want)
 		}
 	}
+	c.predictsMany(t, routes, matchingText(matchingAfter))
 }
 
 // routes are those by which front calls.
@@ -144,6 +170,17 @@ func routesOf(t *testing.T, of xdstest.Case, prefix string) *routev3.RouteConfig
 // predicted is the route that is foretold for a request in absolute form.
 func predicted(t *testing.T, rc *routev3.RouteConfiguration, line, headers string) string {
 	t.Helper()
+	out, err := predict.Of(rc, requestOf(line, headers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Route == nil {
+		return ""
+	}
+	return out.Route.GetName()
+}
+
+func requestOf(line, headers string) predict.Request {
 	method, target, _ := strings.Cut(line, " ")
 	scheme, rest, _ := strings.Cut(target, "://")
 	at := strings.IndexByte(rest, '/')
@@ -154,26 +191,17 @@ func predicted(t *testing.T, rc *routev3.RouteConfiguration, line, headers strin
 			r.Headers[name] = append(r.Headers[name], value)
 		}
 	}
-	out, err := predict.Of(rc, r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out.Route == nil {
-		return ""
-	}
-	return out.Route.GetName()
+	return r
 }
 
-// predictsMany holds generated requests against what Envoy did with them.
-func (c *caller) predictsMany(t *testing.T, rc *routev3.RouteConfiguration) {
-	t.Helper()
-	n := 500
-	if os.Getenv("SOAK") == "1" {
-		n = 5000
-	}
-	r := rand.New(rand.NewPCG(7, uint64(n)))
+// sent is a request in absolute form.
+type sent struct{ line, headers string }
+
+// manyRequests are generated ones.
+func manyRequests(n int) []sent {
+	r := rand.New(rand.NewPCG(7, 7))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
-	kinds := map[string]int{}
+	var list []sent
 	for range n {
 		line := pick("GET", "GET", "POST", "DELETE", "PUT") + " http://" + pick("shop.internal", "SHOP.internal", "shop.internal:80", "shop.internal:81", "other.internal", "shop.internal:82") +
 			pick("/", "/q", "/users/7", "/users/7/orders", "/users/77/orders", "/users/x", "/users", "/h", "/hh", "/Q", "/users/7/orders/of/last/year/too", "/users/7/orders/of/last/year/too/long") +
@@ -182,20 +210,95 @@ func (c *caller) predictsMany(t *testing.T, rc *routev3.RouteConfiguration) {
 		for range r.IntN(4) {
 			headers += pick("X-V: v1", "X-V: v12", "X-V: V1", "X-V: w", "X-Age: 0", "X-Age: 17", "X-Age: 18", "X-Age: -3", "X-Age: +5", "X-Age: 5x", "X-Gone: 1", "X-First: 1", "X-First: ") + "\r\n"
 		}
-		got := raw(t, c.out, line+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+headers+"\r\n")
-		by := got.Header.Get("X-By")
-		if corpus.Status(got) != 200 && corpus.Status(got) != 404 {
-			t.Fatalf("%s %q: %d", line, headers, corpus.Status(got))
-		}
-		kinds[by]++
-		if want := predicted(t, rc, line, headers); by != want {
-			t.Errorf("%s %q: Envoy took %q, and %q was predicted", line, headers, by, want)
+		list = append(list, sent{line, headers})
+	}
+	return list
+}
+
+// asSent is a request that was made up for routes.
+func asSent(r predict.Request) sent {
+	headers := ""
+	for name, values := range r.Headers {
+		for _, v := range values {
+			headers += name + ": " + v + "\r\n"
 		}
 	}
-	t.Logf("%d requests, by route: %v", n, kinds)
-	if len(kinds) < len(matchingRoutes)-2 {
+	return sent{r.Method + " " + r.Scheme + "://" + r.Authority + r.Path, headers}
+}
+
+// predictsMany holds what is foretold of generated requests, and of those that `signet diff
+// --effect` makes up, against what Envoy does with them before and after a change.
+func (c *caller) predictsMany(t *testing.T, before *routev3.RouteConfiguration, changed string) {
+	t.Helper()
+	n := 500
+	if os.Getenv("SOAK") == "1" {
+		n = 5000
+	}
+	after := c.routes(t, changed)
+	list := manyRequests(n)
+	for _, pair := range predict.Changed(before, after) {
+		for _, r := range pair.Requests() {
+			if r.Scheme == "http" { // the other is refused in HTTP/1
+				list = append(list, asSent(r))
+			}
+		}
+	}
+	var was, is []string
+	was = c.answered(t, before, list)
+	c.proxy.publish(c.with(t, changed), newPKI(t))
+	c.proxy.settle()
+	eventually(t, "the change is in force", func() bool { return c.by(t, sent{"DELETE http://shop.internal/x", ""}) == "all" })
+	is = c.answered(t, after, list)
+	differ, made := 0, 0
+	for i, r := range list {
+		d, foretold, err := predict.Compare(before, after, requestOf(r.line, r.headers))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if was[i] != is[i] {
+			differ++
+			if i >= n {
+				made++
+			}
+		}
+		if (was[i] != is[i]) != foretold || foretold && d.Why == "" {
+			t.Errorf("%s %q: %q before and %q after; that it is another is foretold: %t, %q", r.line, r.headers, was[i], is[i], foretold, d.Why)
+		}
+	}
+	t.Logf("%d of %d requests end in another way after the change; of the %d that were made up %d", differ, len(list), len(list)-n, made)
+	if made < len(matchingAfter) {
+		t.Errorf("the change of %d routes shows in %d of the requests that were made up", len(matchingAfter), made)
+	}
+}
+
+// by is who answers, "" for 404.
+func (c *caller) by(t *testing.T, r sent) string {
+	t.Helper()
+	got := raw(t, c.out, r.line+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+r.headers+"\r\n")
+	if corpus.Status(got) != 200 && corpus.Status(got) != 404 {
+		t.Fatalf("%s %q: %d", r.line, r.headers, corpus.Status(got))
+	}
+	return got.Header.Get("X-By")
+}
+
+// answered is who answers each; it must be who was predicted.
+func (c *caller) answered(t *testing.T, rc *routev3.RouteConfiguration, list []sent) []string {
+	t.Helper()
+	var all []string
+	kinds := map[string]int{}
+	for _, r := range list {
+		by := c.by(t, r)
+		kinds[by]++
+		all = append(all, by)
+		if want := predicted(t, rc, r.line, r.headers); by != want {
+			t.Errorf("%s %q: Envoy took %q, and %q was predicted", r.line, r.headers, by, want)
+		}
+	}
+	t.Logf("%d requests, by route: %v", len(list), kinds)
+	if len(kinds) < len(matchingRoutes)-3 {
 		t.Errorf("only %d routes were taken", len(kinds))
 	}
+	return all
 }
 
 // regexOf makes an expression of what occurs in those that people write, and of what

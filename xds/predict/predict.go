@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,18 @@ type Outcome struct {
 
 // Passed is a route that did not take a request.
 type Passed struct{ Route, Why string }
+
+// WhyNot is why a route was looked at and not taken, "" if it was not. Of one of App Mesh's
+// routes there may be several of Envoy's, each for less than the one behind it: the last
+// one's reason is that of all.
+func (o Outcome) WhyNot(route string) string {
+	for _, p := range slices.Backward(o.Passed) {
+		if p.Route == route {
+			return p.Why
+		}
+	}
+	return ""
+}
 
 // ErrUnknown is returned for a configuration that the package does not understand.
 var ErrUnknown = errors.New("it uses what cannot be predicted")
