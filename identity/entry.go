@@ -3,6 +3,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -24,22 +25,57 @@ const maxHint = 128
 type NodeGroup struct {
 	Name      string
 	Selectors Selectors
+	// Addresses are ranges in which the proxies of its hosts may listen, beside the address
+	// from which each host's agent connects.
+	Addresses []netip.Prefix
 }
 
 // NodeGroupSpec is the spec of kind NodeGroup. Its selectors are of hosts, such as
 // x509pop:subject:cn:web-01.
 type NodeGroupSpec struct {
 	Selectors []string `yaml:"selectors,omitempty" json:"selectors,omitempty"`
+	Addresses []string `yaml:"addresses,omitempty" json:"addresses,omitempty"`
 }
 
 // Build checks the spec, the form of its selectors included. Without selectors a group has
 // the hosts whose join token names it.
 func (s NodeGroupSpec) Build(name string, _ spiffeid.TrustDomain) (NodeGroup, error) {
 	sels, wrong := buildSelectors(s.Selectors)
-	if err := errors.Join(CheckObjectName(name), wrong); err != nil {
+	ranges, noRanges := buildRanges(s.Addresses)
+	if err := errors.Join(CheckObjectName(name), wrong, noRanges); err != nil {
 		return NodeGroup{}, err
 	}
-	return NodeGroup{Name: name, Selectors: sels}, nil
+	return NodeGroup{Name: name, Selectors: sels, Addresses: ranges}, nil
+}
+
+// maxRanges bounds what is looked through for each endpoint.
+const maxRanges = 64
+
+// buildRanges are those of addresses, such as 10.20.0.0/16. Loopback addresses are
+// everybody's own, and those of a link mean another host on another link.
+func buildRanges(list []string) ([]netip.Prefix, error) {
+	if len(list) > maxRanges {
+		return nil, NewFieldError("spec.addresses", "%d ranges, and %d are the most", len(list), maxRanges)
+	}
+	var ranges []netip.Prefix
+	var errs []error
+	for i, text := range list {
+		field := fmt.Sprintf("spec.addresses[%d]", i)
+		p, err := netip.ParsePrefix(text)
+		switch a := p.Addr(); {
+		case err != nil || a.Is4In6():
+			errs = append(errs, NewFieldError(field, "%s: want a range such as 10.20.0.0/16 or fd00:20::/32", Abbreviate(text)))
+		case p != p.Masked():
+			errs = append(errs, NewFieldError(field, "%s: it has bits beyond its length; %s is the range", text, p.Masked()))
+		case p.Bits() == 0:
+			errs = append(errs, NewFieldError(field, "%s: every address there is: name the ranges of these hosts", text))
+		case a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast():
+			errs = append(errs, NewFieldError(field, "%s: such addresses are no host's own, as others see it", text))
+		default:
+			ranges = append(ranges, p)
+		}
+	}
+	return ranges, errors.Join(errs...)
 }
 
 // Fits reports whether a host with these selectors is in the group by them. A group

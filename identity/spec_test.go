@@ -116,6 +116,19 @@ func TestBindingNeedsGroupMeshNodeAndSelectors(t *testing.T) {
 	}
 }
 
+func TestTheRangesOfANodeGroupAreThoseOfHosts(t *testing.T) {
+	g, err := identity.NodeGroupSpec{Addresses: []string{"10.20.0.0/16", "fd00:20::/32", "192.0.2.7/32"}}.Build("edge", td)
+	if err != nil || len(g.Addresses) != 3 {
+		t.Fatalf("got %+v, %v", g, err)
+	}
+	for _, bad := range []string{"", "10.20.0.1", "10.20.0.1/16", "0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4", "::ffff:10.0.0.0/104", "10.0.0.0/33"} {
+		_, err := identity.NodeGroupSpec{Addresses: []string{"10.20.0.0/16", bad}}.Build("edge", td)
+		wantField(t, bad, "spec.addresses[1]", err)
+	}
+	_, err = identity.NodeGroupSpec{Addresses: make([]string, 65)}.Build("edge", td)
+	wantField(t, "many", "spec.addresses", err)
+}
+
 func TestANodeGroupHasTheHostsWithAllOfItsSelectors(t *testing.T) {
 	none, err := identity.NodeGroupSpec{}.Build("edge", td)
 	if err != nil || none.Name != "edge" {

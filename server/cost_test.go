@@ -196,6 +196,7 @@ func (f *followed) report(healthy bool) {
 type everywhere struct{}
 
 func (everywhere) MayHost(string, proxy.Ref) (string, bool) { return "group", true }
+func (everywhere) MayListen(string, netip.Addr) bool        { return false }
 
 // reportOf is of one proxy, of a virtual node of mesh m.
 func reportOf(node string, healthy bool) *api.Report {

@@ -21,8 +21,9 @@ func (s *server) install(ctx context.Context, m *model.Model) {
 	s.followJoins(ctx) // whoever is not known would lose its endpoints
 	old := s.current.Swap(m)
 	moved := (old == nil || !old.Groups().Placing.Same(m.Groups().Placing)) && s.roster.PlaceAgain()
-	if moved || old == nil || old.Groups().Hosts != m.Groups().Hosts {
+	if moved || old == nil || old.Groups().Hosts != m.Groups().Hosts || !old.Groups().Ranges.Same(m.Groups().Ranges) {
 		s.endpoints.Review()
+		s.sessions.Again()
 	}
 	s.policies.Renew()
 	s.issuers.Renew()

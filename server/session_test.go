@@ -272,6 +272,31 @@ func (r *rig) get(path string) string {
 	return string(b)
 }
 
+func TestARangeThatANodeGroupIsGivenHoldsForReportsThatCameBefore(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	h := r.join("back")
+	report, _ := h.session()
+	served := func(n string) bool {
+		return strings.Contains(r.get("/metrics"), `signet_server_endpoints{state="served"} `+n)
+	}
+	report(&api.Report{Proxies: []*api.ProxyStatus{{
+		Name: "orders", VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "orders"}, Address: "fd00:5::7", Ports: []uint32{8080}, Healthy: true, State: api.ProxyStatus_READY.Enum(),
+	}}})
+	if f := awaitFinding(t, r, "SIG008", `"fd00:5::7" is not the agent's own`); !strings.Contains(f.GetFix(), "addresses of NodeGroup back") || !served("0") {
+		t.Errorf("%v", f)
+	}
+	group := func(spec string) {
+		r.apply("apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: back}\nspec: " + spec + "\n")
+	}
+	if group("{addresses: [\"fd00:5::/32\"]}"); !served("1") {
+		t.Error("nobody is sent there when the range is stored")
+	}
+	if group("{}"); !served("0") {
+		t.Error("callers are sent there without the range")
+	}
+}
+
 func TestNobodyIsSentToTheProxiesOfAnAgentThatIsBanned(t *testing.T) {
 	r := newRig(t)
 	r.apply(registry + shop)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net/netip"
 
 	"signet.example/api"
 	"signet.example/internal/ordered"
@@ -51,6 +52,11 @@ func (s sources) MayHost(agent string, node proxy.Ref) (group string, ok bool) {
 		return "", false
 	}
 	return group, s.model().Groups().Hosts.May(group, node)
+}
+
+// MayListen implements fleet.Hosts.
+func (s sources) MayListen(group string, at netip.Addr) bool {
+	return s.model().Groups().Ranges.Hold(group, at)
 }
 
 // reports is who takes what agents report (fleet.Reports).

@@ -46,7 +46,7 @@ func (c callers) Gone(string, int) (bool, <-chan struct{}) {
 	}
 	changed := make(chan struct{})
 	for _, at := range c.told {
-		if left := c.begun.Add(at).Sub(time.Now()); left > 0 {
+		if left := time.Until(c.begun.Add(at)); left > 0 {
 			time.AfterFunc(left, func() { close(changed) })
 			break
 		}

@@ -9,12 +9,15 @@ import (
 
 // Endpoint is one proxy of one virtual node as its agent reported it.
 type Endpoint struct {
-	Agent   string    `json:"agent"`
-	Proxy   string    `json:"proxy"`
-	Mesh    string    `json:"mesh"`
-	Node    string    `json:"node"`
-	Gateway bool      `json:"gateway,omitempty"` // Node is a virtual gateway
-	Address string    `json:"address"`
+	Agent   string `json:"agent"`
+	Proxy   string `json:"proxy"`
+	Mesh    string `json:"mesh"`
+	Node    string `json:"node"`
+	Gateway bool   `json:"gateway,omitempty"` // Node is a virtual gateway
+	Address string `json:"address"`
+	// Ranged: the address is in a range of its NodeGroup, and not that from which its agent
+	// connects.
+	Ranged  bool      `json:"ranged,omitempty"`
 	Ports   []uint32  `json:"ports"`
 	Healthy bool      `json:"healthy"`
 	Since   time.Time `json:"since"`
@@ -29,7 +32,7 @@ func (e *Endpoint) key() string { return e.Agent + "\x00" + e.Proxy }
 
 // same reports whether o is registered as n is.
 func (n *Endpoint) same(o *Endpoint) bool {
-	return n.serves(o) && n.Ref() == o.Ref() && n.Gone.IsZero() == o.Gone.IsZero()
+	return n.serves(o) && n.Ref() == o.Ref() && n.Ranged == o.Ranged && n.Gone.IsZero() == o.Gone.IsZero()
 }
 
 // serves reports whether callers of n are told what callers of o are.

@@ -44,6 +44,9 @@ type Hosts interface {
 	// MayHost reports whether an agent is to be served and its group is bound to the node,
 	// and which group that is now; "" where the agent has none, or is not to be served.
 	MayHost(agent string, node proxy.Ref) (group string, ok bool)
+	// MayListen reports whether an address is in a range of a group, whose hosts' proxies
+	// may listen there although their agent connects from elsewhere.
+	MayListen(group string, at netip.Addr) bool
 }
 
 // EndpointsConfig is what Endpoints have of the server.
@@ -71,6 +74,10 @@ func (e *Endpoints) Report(p Peer, r *api.Report) (unserved map[string]string) {
 		var next *Registered
 		next, refused = in.take(r)
 		now = now.withEndpoints(next)
+		for _, c := range in.displaced {
+			list := now.refused.Get(ordered.String(c.Endpoint.Agent)).all()
+			now = now.withRefused(c.Endpoint.Agent, append(slices.Clone(list), c))
+		}
 		if len(refused) > 0 || now.refused.Get(ordered.String(p.Agent.ID)) != nil {
 			now = now.withRefused(p.Agent.ID, refused)
 		}
@@ -86,6 +93,8 @@ type reported struct {
 	peer  Peer
 	stays map[string]proxy.Ref // what the report says of each proxy
 	taken *Registered          // what it took so far
+	// displaced are those that were where only a range let them be.
+	displaced []Conflict
 }
 
 // take returns what is registered with the report, and what of it is not.
@@ -146,26 +155,41 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	if p.GetState() == api.ProxyStatus_DRAINING || len(n.Ports) == 0 {
 		return nil, nil
 	}
-	if group, ok := in.cfg.Hosts.MayHost(n.Agent, n.Ref()); !ok {
+	group, ok := in.cfg.Hosts.MayHost(n.Agent, n.Ref())
+	if !ok {
 		return n, notBound(group, n)
 	}
 	a, err := netip.ParseAddr(n.Address)
 	a = a.Unmap().WithZone("")
-	if err != nil || !addressOfAgent(a, in.peer.Remote) {
+	n.Ranged = !addressOfAgent(a, in.peer.Remote)
+	if err != nil || n.Ranged && !in.cfg.Hosts.MayListen(group, a) {
 		return n, &refusal{
-			fmt.Sprintf("address %q is not the agent's own (it connects from %s)", plain.Text(n.Address), in.peer.Remote),
-			fmt.Sprintf("set bind of this proxy to %s in the agent's configuration, and reload that (SIGHUP): callers are sent to the address from which the agent connects, and to no other", in.peer.Remote),
+			fmt.Sprintf("address %q is not the agent's own (it connects from %s), nor in a range of group %s", plain.Text(n.Address), in.peer.Remote, group),
+			fmt.Sprintf("set bind of this proxy to %s in the agent's configuration, and reload that (SIGHUP), or name the range in addresses of NodeGroup %s: callers are sent to no other address", in.peer.Remote, group),
 		}
 	}
 	n.Address = a.String()
 	if slices.ContainsFunc(n.Ports, func(p uint32) bool { return p == 0 || p > 65535 }) {
 		return n, &refusal{"port out of range", "signet get " + strings.ToLower(string(n.Ref().Kind)) + " " + plain.Text(n.Node) + " -o yaml"}
 	}
-	if o := in.rival(n); o != nil {
-		return n, &refusal{fmt.Sprintf("%s is taken by proxy %s for %s/%s of agent %s since %s",
-			n.Address, o.Proxy, o.Mesh, o.Node, o.Agent, plain.UTC(o.Since)), OtherBind}
+	return n, in.settle(n)
+}
+
+// settle has n be where it wants to be, unless somebody else is there. Who connects from an
+// address has it before those whom only a range lets be there: a host of the same group
+// cannot keep another from its own address.
+func (in *reported) settle(n *Endpoint) *refusal {
+	before, displaced := in.now, in.displaced
+	for o := in.rival(n); o != nil; o = in.rival(n) {
+		if n.Ranged || !o.Ranged || o.Agent == n.Agent {
+			in.now, in.displaced = before, displaced
+			return &refusal{fmt.Sprintf("%s is taken by proxy %s for %s/%s of agent %s since %s",
+				n.Address, o.Proxy, o.Mesh, o.Node, o.Agent, plain.UTC(o.Since)), OtherBind}
+		}
+		in.now = in.now.drop(o)
+		in.displaced = append(slices.Clone(in.displaced), Conflict{*o, fmt.Sprintf("%s is the own address of agent %s, which has a proxy there", n.Address, n.Agent), OtherBind})
 	}
-	return n, nil
+	return nil
 }
 
 // notBound names the group that the agent is in now: a host may have moved since it
@@ -184,7 +208,7 @@ func notBound(group string, n *Endpoint) *refusal {
 }
 
 // addressOfAgent: the connection's own address, or loopback when the agent is on
-// this machine. Nothing else is attested for it.
+// this machine. Nothing else is attested for it; an operator may say more, by ranges.
 func addressOfAgent(a, remote netip.Addr) bool {
 	if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
 		return false
@@ -198,13 +222,14 @@ func (e *Endpoints) Left(agent string) {
 	e.cfg.Shared.Update(func(now *Known) *Known { return now.left(agent, e.cfg.Clock()) })
 }
 
-// Review drops the endpoints of those that may not host any more: the binding is gone,
-// the agent is banned or deleted. It looks at each, so it is called when one of those changed.
+// Review drops the endpoints of those that may not host any more, or not there: the binding
+// or the range is gone, the agent is banned or deleted. It looks at each, so it is called when one of those changed.
 func (e *Endpoints) Review() {
 	e.cfg.Shared.Update(func(now *Known) *Known {
 		left := now.endpoints()
 		for n := range left.all() {
-			if _, ok := e.cfg.Hosts.MayHost(n.Agent, n.Ref()); !ok {
+			group, ok := e.cfg.Hosts.MayHost(n.Agent, n.Ref())
+			if a, _ := netip.ParseAddr(n.Address); !ok || n.Ranged && !e.cfg.Hosts.MayListen(group, a) { // it is none that was parsed before
 				left = left.drop(n)
 			}
 		}

@@ -233,6 +233,60 @@ func (a allBut) MayHost(agent string, _ proxy.Ref) (string, bool) {
 	return "group", agent != string(a)
 }
 
+// MayListen implements Hosts.
+func (a allBut) MayListen(string, netip.Addr) bool { return false }
+
+// within lets every agent host everything, in these ranges too.
+type within []string
+
+func (within) MayHost(string, proxy.Ref) (string, bool) { return "group", true }
+
+func (w within) MayListen(_ string, at netip.Addr) bool {
+	return slices.ContainsFunc(w, func(p string) bool { return netip.MustParsePrefix(p).Contains(at) })
+}
+
+func TestAHostHasAnAddressOfItsGroupsRangesUnlessItIsAnotherHostsOwn(t *testing.T) {
+	cfg := configOf(inMemory())
+	cfg.Hosts = within{"10.1.0.0/16", "fd00:1::/64"}
+	e := NewEndpoints(cfg)
+	at := func(agent, remote string) Peer {
+		p := hostile(agent)
+		p.Remote = netip.MustParseAddr(remote)
+		return p
+	}
+	one := func(name, node, address string) *api.ProxyStatus {
+		return &api.ProxyStatus{
+			Name: name, VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: node}, Address: address, Ports: []uint32{80}, State: api.ProxyStatus_READY.Enum(), Healthy: true,
+		}
+	}
+	// Three services on one port, at three addresses of one host, and one that is nowhere.
+	unserved := e.Report(at("a", "10.1.0.1"), &api.Report{Proxies: []*api.ProxyStatus{
+		one("own", "web", "10.1.0.1"), one("second", "orders", "10.1.0.2"), one("six", "users", "fd00:1::2"), one("outside", "pay", "10.2.0.1"),
+	}})
+	if len(unserved) != 1 || !strings.Contains(unserved["outside"], "nor in a range of group group") || e.Count() != 3 {
+		t.Fatalf("%d endpoints, unserved: %v", e.Count(), unserved)
+	}
+	// Another host of the group cannot have what is taken, also by a range; whose own address it is can.
+	if got := e.Report(at("b", "10.1.0.9"), &api.Report{Proxies: []*api.ProxyStatus{one("p", "pay", "10.1.0.1"), one("q", "pay", "10.1.0.2")}}); len(got) != 2 {
+		t.Errorf("the addresses of another host, by a range: %v", got)
+	}
+	if got := e.Report(at("c", "10.1.0.2"), &api.Report{Proxies: []*api.ProxyStatus{one("p", "pay", "10.1.0.2")}}); len(got) != 0 {
+		t.Errorf("its own address: %v", got)
+	}
+	if list := e.Snapshot().Of(proxy.Node("m", "orders")); list != nil {
+		t.Errorf("who had it by a range has it still: %+v", list[0])
+	}
+	if why := e.Unserved("a")["second"]; !strings.Contains(why, "the own address of agent c") {
+		t.Errorf("%q", why)
+	}
+	// The range goes, and who was there by it; own addresses stay.
+	cfg.Hosts = everything{}
+	e = NewEndpoints(cfg)
+	if e.Review(); e.Count() != 2 {
+		t.Errorf("%d endpoints without the range", e.Count())
+	}
+}
+
 func TestAProxyThatIsNotBoundIsToldTheGroupThatItsHostIsInNow(t *testing.T) {
 	e := registryOf(t, 1, time.Now)
 	e.cfg.Hosts = allBut("0")

@@ -25,6 +25,7 @@ import (
 type everything struct{}
 
 func (everything) MayHost(string, proxy.Ref) (string, bool) { return "group", true }
+func (everything) MayListen(string, netip.Addr) bool        { return false }
 
 // hostile is an agent that is not ours any more.
 func hostile(id string) Peer {

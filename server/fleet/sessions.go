@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -241,6 +242,25 @@ func (r *Sessions) take(s *stream, m *api.Report) {
 	})
 	if current {
 		s.tellUnserved(r.cfg.Reports.Report(s.peer, m))
+	}
+}
+
+// Again takes the latest reports anew of those agents here that have proxies to which no
+// caller is sent: what let nobody be sent there may have changed, and the agents do not know.
+func (r *Sessions) Again() {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.here))
+	r.mu.Unlock()
+	for _, s := range all {
+		r.again(s)
+	}
+}
+
+func (r *Sessions) again(s *stream) {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	if now := r.known().run(s.peer.Agent.ID).session; !s.over && len(s.unserved) > 0 && now != nil && now.id == s.id {
+		s.tellUnserved(r.cfg.Reports.Report(s.peer, now.report))
 	}
 }
 

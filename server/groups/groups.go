@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -21,6 +22,7 @@ type Groups struct {
 	Granted Granted
 	Hosts   Hosts
 	Placing Placing
+	Ranges  Ranges
 }
 
 // With is g with a grant, whose name is not in its group. nil is none.
@@ -69,8 +71,14 @@ func (g Groups) Without(x *Grant) Groups {
 
 // Placed is g with these NodeGroups, by name, of which those with selectors place hosts.
 func (g Groups) Placed(all iter.Seq[identity.NodeGroup]) Groups {
-	g.Placing = nil
+	g.Placing, g.Ranges = nil, nil
 	for group := range all {
+		if len(group.Addresses) > 0 {
+			if g.Ranges == nil {
+				g.Ranges = Ranges{}
+			}
+			g.Ranges[group.Name] = group.Addresses
+		}
 		if len(group.Selectors) > 0 {
 			g.Placing = append(g.Placing, group)
 		}
@@ -164,6 +172,20 @@ func (h Hosts) Bindings(node proxy.Ref) iter.Seq2[string, string] {
 
 // Any reports whether any group may host the virtual node.
 func (h Hosts) Any(node proxy.Ref) bool { return !h.by.Get(node).Empty() }
+
+// Ranges are where the proxies of each NodeGroup's hosts may listen, beside the address
+// from which the host's agent connects. Nobody changes it.
+type Ranges map[string][]netip.Prefix
+
+// Hold reports whether an address is in a range of the group. Only what is an address
+// among hosts is.
+func (r Ranges) Hold(group string, at netip.Addr) bool {
+	return at.IsValid() && !at.IsLoopback() && !at.IsUnspecified() && !at.IsMulticast() && !at.IsLinkLocalUnicast() &&
+		slices.ContainsFunc(r[group], func(p netip.Prefix) bool { return p.Contains(at) })
+}
+
+// Same reports whether both are the same ranges.
+func (r Ranges) Same(o Ranges) bool { return maps.EqualFunc(r, o, slices.Equal[[]netip.Prefix]) }
 
 // Placing is the NodeGroups that hosts are in by their selectors, by name.
 type Placing []identity.NodeGroup
