@@ -56,7 +56,7 @@ func (s sources) MayHost(agent string, node proxy.Ref) (group string, ok bool) {
 
 // MayListen implements fleet.Hosts.
 func (s sources) MayListen(group string, at netip.Addr) bool {
-	return s.model().Groups().Ranges.Hold(group, at)
+	return s.model().Groups().Ranges.Contain(group, at)
 }
 
 // reports is who takes what agents report (fleet.Reports).

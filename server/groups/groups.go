@@ -177,9 +177,9 @@ func (h Hosts) Any(node proxy.Ref) bool { return !h.by.Get(node).Empty() }
 // from which the host's agent connects. Nobody changes it.
 type Ranges map[string][]netip.Prefix
 
-// Hold reports whether an address is in a range of the group. Only what is an address
+// Contain reports whether an address is in a range of the group. Only what is an address
 // among hosts is.
-func (r Ranges) Hold(group string, at netip.Addr) bool {
+func (r Ranges) Contain(group string, at netip.Addr) bool {
 	return at.IsValid() && !at.IsLoopback() && !at.IsUnspecified() && !at.IsMulticast() && !at.IsLinkLocalUnicast() &&
 		slices.ContainsFunc(r[group], func(p netip.Prefix) bool { return p.Contains(at) })
 }
