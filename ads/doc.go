@@ -30,9 +30,11 @@
 // that cannot take a request; the others do not wait for its health checks.
 // What disappears from clusters, endpoints and secrets is withdrawn last, once
 // every stream of the view has acknowledged its listeners and routes. Both
-// waits end after 5 s, with an Event of kind Stuck. A version that a proxy
-// refused is not sent to the view again, and what the refused listeners and
-// routes would have replaced keeps the clusters it needs.
+// waits end after 5 s, with an Event of kind Stuck. Of several streams one has a
+// new cluster, listener or route first (canary.go): the others have it when its
+// client has answered, or after 1 s. A version that a proxy refused is not sent to
+// proxies of the same version of the view again, and what the refused listeners
+// and routes would have replaced keeps the clusters it needs.
 //
 // A route configuration should keep its name when its content changes. A
 // listener that moves to another one, or goes, drains its old connections on

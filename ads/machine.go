@@ -32,6 +32,8 @@ type machine struct {
 	id    string // of the stream; nonces begin with it, so that none fits another stream (XDS-02)
 	seq   uint64 // of the last nonce
 
+	client string // what the client is, see Rejection
+
 	topics  []*topic // by rank
 	gate    gate
 	settled uint64 // generation whose listeners and routes the client has acknowledged
@@ -208,7 +210,7 @@ func (m *machine) target(t *topic, st *state, cleared uint64, now time.Time) (li
 	if m.mode != Proxy {
 		return list, false
 	}
-	list, substituted = t.spare(list, st)
+	list, substituted = t.spare(list, st, m.client)
 	if isReferred(t.url) && !same(list, t.sent) {
 		list = m.keepRemoved(t, list, st, cleared, now)
 	}
@@ -217,9 +219,9 @@ func (m *machine) target(t *topic, st *state, cleared uint64, now time.Time) (li
 
 // spare replaces what clients of the view refused by what this one has, or
 // others had before (R8).
-func (t *topic) spare(list []*Resource, st *state) (_ []*Resource, substituted bool) {
+func (t *topic) spare(list []*Resource, st *state, client string) (_ []*Resource, substituted bool) {
 	for k, rej := range st.bad {
-		if k.typeURL != t.url {
+		if k.typeURL != t.url || !k.isOf(client) {
 			continue
 		}
 		r := find(list, k.name)
@@ -227,7 +229,7 @@ func (t *topic) spare(list []*Resource, st *state) (_ []*Resource, substituted b
 			continue
 		}
 		has := find(t.sent, k.name)
-		switch good := st.good[k]; {
+		switch good := st.good[k.key]; {
 		case has != nil && has.Version == rej.Version:
 			continue // this client took it, or is about to answer
 		case has != nil:

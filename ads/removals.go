@@ -55,7 +55,7 @@ func (m *machine) due(t *topic, r *Resource, d removal, cleared uint64, now time
 // long as it takes.
 func (m *machine) refused(st *state) bool {
 	for k, rej := range st.bad {
-		if !isReferring(k.typeURL) {
+		if !isReferring(k.typeURL) || !k.isOf(m.client) {
 			continue
 		}
 		t := m.find(k.typeURL)

@@ -92,7 +92,7 @@ func (m *machine) refuse(t *topic, r response, message string) []Rejection {
 	var rejs []Rejection
 	for _, c := range blamed {
 		m.event(Rejected, t.url, c, message)
-		rejs = append(rejs, Rejection{Type: c.Type, Name: c.Name, Version: c.Version, Message: message})
+		rejs = append(rejs, Rejection{Type: c.Type, Name: c.Name, Version: c.Version, Message: message, Client: m.client})
 	}
 	if m.mode != Proxy {
 		// An agent that cannot read a resource will not read it better next

@@ -159,6 +159,20 @@ func (s *Set) Without(typeURL string) *Set {
 	return newSet(groups)
 }
 
+// withType returns the set with one type's resources as another set has them.
+func (s *Set) withType(typeURL string, from *Set) *Set {
+	groups := maps.Clone(s.types)
+	if groups == nil {
+		groups = map[string]group{}
+	}
+	if g, ok := from.group(typeURL); ok {
+		groups[typeURL] = g
+	} else {
+		delete(groups, typeURL)
+	}
+	return newSet(groups)
+}
+
 // interned returns s built from old's resources where they are equal, and from
 // old's lists where a whole type is: streams then compare pointers, and framing
 // that was made once is kept.

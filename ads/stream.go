@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -49,6 +51,7 @@ type stream struct {
 	server *Server
 	grpc   grpc.ServerStream
 	view   *View
+	id     string
 	node   string        // id of the first request's node; never changes (XDS-04)
 	woken  chan struct{} // capacity 1: there is something to look at
 
@@ -59,8 +62,12 @@ type stream struct {
 	confirmed   uint64
 	confirmedAt time.Time
 	waiting     bool
-	// answered is the generation of which the client has answered all. Guarded by View.mu.
+	// answered is the generation of which the client has answered all, mute that it did not in
+	// time when it was to answer first. Guarded by View.mu.
 	answered uint64
+	mute     bool
+	// tries is what this stream has before the others; nil: it has what all have.
+	tries atomic.Pointer[state]
 
 	peer  string // whose it is, for what it names
 	named int    // bytes that it is counted with; of the stream's goroutine
@@ -83,20 +90,20 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 	if err != nil {
 		return err
 	}
-	st := &stream{server: s, grpc: g, view: view, node: first.node().GetId(), woken: make(chan struct{}, 1)}
-	st.machine = machine{mode: view.mode, delta: delta, id: streamID(), drain: s.Drain, linger: s.Linger}
+	st := &stream{server: s, grpc: g, view: view, node: first.node().GetId(), id: streamID(), woken: make(chan struct{}, 1)}
+	st.machine = machine{mode: view.mode, delta: delta, id: st.id, client: clientOf(first.node()), drain: s.Drain, linger: s.Linger}
 	if s.Peer != nil {
 		st.peer = s.Peer(g.Context())
 	}
 	defer func() { s.names.count(st.peer, -st.named) }()
 	view.join(st)
 	defer view.leave(st)
-	s.emit(view.name, Event{Kind: Opened, Stream: st.machine.id})
+	s.emit(view.name, Event{Kind: Opened, Stream: st.id})
 	err = over(st.run(g.Context(), in, first))
-	closed := Event{Kind: Closed, Stream: st.machine.id}
+	closed := Event{Kind: Closed, Stream: st.id}
 	if err != nil {
 		closed.Message = clean(err.Error())
-		s.log().WarnContext(g.Context(), "xds stream ended", slog.String("view", view.name), slog.String("stream", st.machine.id), slog.Any("err", err))
+		s.log().WarnContext(g.Context(), "xds stream ended", slog.String("view", view.name), slog.String("stream", st.id), slog.Any("err", err))
 	}
 	s.emit(view.name, closed)
 	return err
@@ -169,7 +176,7 @@ func (s *stream) take(req request) error {
 	s.mu.Lock()
 	var rejs []Rejection
 	var err error
-	if st := s.view.state.Load(); req.delta != nil {
+	if st := s.current(); req.delta != nil {
 		rejs, err = s.machine.deltaRequest(req.delta, st)
 	} else {
 		rejs, err = s.machine.sotwRequest(req.sotw, st)
@@ -221,7 +228,7 @@ func growth(r request) int {
 func (s *stream) push() (deadline time.Time, err error) {
 	cleared := s.view.clear()
 	s.mu.Lock()
-	st := s.view.state.Load()
+	st := s.current()
 	out := s.machine.step(st, cleared, time.Now())
 	s.mu.Unlock()
 	s.server.emit(s.view.name, out.events...)
@@ -232,7 +239,8 @@ func (s *stream) push() (deadline time.Time, err error) {
 	}
 	s.view.settle(s, out.settled, out.waiting, cleared)
 	if out.answered && s.view.answer(s, st.gen) {
-		s.server.emit(s.view.name, Event{Kind: Answered, Stream: s.machine.id})
+		s.view.passed(s, st.gen)
+		s.server.emit(s.view.name, Event{Kind: Answered, Stream: s.id})
 	}
 	return out.deadline, nil
 }
@@ -296,6 +304,15 @@ func (in *inbox) next(ctx context.Context) (request, error) {
 	case <-ctx.Done():
 		return request{}, ctx.Err()
 	}
+}
+
+// clientOf is what a client says that it is: its name and version.
+func clientOf(n *corev3.Node) string {
+	s := n.GetUserAgentName() + " " + n.GetUserAgentVersion()
+	if v := n.GetUserAgentBuildVersion().GetVersion(); v != nil {
+		s = fmt.Sprintf("%s %d.%d.%d", n.GetUserAgentName(), v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+	}
+	return clean(s)
 }
 
 // streamID is random, so that a nonce of a stream of this server before it was

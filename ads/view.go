@@ -3,7 +3,6 @@ package ads
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,35 +20,23 @@ const (
 	Relay
 )
 
-// Rejection is a version that a client refused; it is not sent to the view's
-// clients again until the resource's content changes.
-type Rejection struct{ Type, Name, Version, Message string }
-
 // View is what clients of one kind see. It is safe for concurrent use.
 type View struct {
 	name  string
 	mode  Mode
 	state atomic.Pointer[state] // replaced under change
 
+	latest atomic.Pointer[Set] // that was published; replaced under change
+
 	change  sync.Mutex // one publication or rejection at a time; before mu
+	gens    uint64     // of the newest generation; guarded by change
+	parked  *Set       // what was published while another is tried; guarded by change
+	canary  *canary    // written under change and mu, read under either
 	mu      sync.Mutex
 	streams map[*stream]struct{}
 	settled map[uint64]int // how many streams have settled at which generation
 	cleared uint64         // every stream has settled at this generation
 }
-
-// state is one immutable generation of a view.
-type state struct {
-	set *Set   // nil before the first Publish
-	gen uint64 // counts publications
-	// bad are the refused versions, by resource; good what clients had accepted
-	// before, for those that have nothing yet. Both are small.
-	bad  map[key]Rejection
-	good map[key]*Resource
-}
-
-// key names a resource within a set.
-type key struct{ typeURL, name string }
 
 // NewView returns a view whose streams stay silent until its first Publish: an
 // empty answer would tell a proxy to delete all it has (R6).
@@ -70,11 +57,10 @@ func (v *View) Publish(s *Set) {
 	}
 	v.change.Lock()
 	defer v.change.Unlock()
-	old := v.state.Load()
-	if old.set != nil && old.set.Version() == s.Version() {
+	if was := v.latest.Load(); was != nil && was.Version() == s.Version() && (v.mode == Proxy || v.canary == nil) {
 		return
 	}
-	v.swap(old.next(s.interned(old.set)))
+	v.offer(s)
 }
 
 // swap makes st current and wakes the streams.
@@ -85,33 +71,10 @@ func (v *View) swap(st *state) {
 	v.wake(func(*stream) bool { return true })
 }
 
-// next is the generation after old: rejections of versions that s no longer
-// holds are forgotten, and what s replaces is remembered.
-func (old *state) next(s *Set) *state {
-	st := &state{set: s, gen: old.gen + 1, bad: make(map[key]Rejection), good: make(map[key]*Resource)}
-	for k, rej := range old.bad {
-		if r := s.Get(k.typeURL, k.name); r != nil && r.Version == rej.Version {
-			st.bad[k] = rej
-		}
-	}
-	for _, t := range s.Types() {
-		// A replaced secret is not kept: it holds a private key.
-		if t == SecretType {
-			continue
-		}
-		walk(old.set.Type(t), s.Type(t), func(was, is *Resource) {
-			if was == nil || is == nil {
-				return
-			}
-			k := key{t, is.Name}
-			if was.Version != is.Version && old.bad[k].Version != was.Version {
-				st.good[k] = was
-			} else if g := old.good[k]; g != nil {
-				st.good[k] = g
-			}
-		})
-	}
-	return st
+// next is the generation after old, which no other one is. The caller holds change.
+func (v *View) next(old *state, s *Set) *state {
+	v.gens++
+	return old.next(s, v.gens)
 }
 
 // reject records refused versions, unless the set has moved on, and wakes the
@@ -119,22 +82,15 @@ func (old *state) next(s *Set) *state {
 func (v *View) reject(rejs []Rejection) {
 	v.change.Lock()
 	defer v.change.Unlock()
-	old := v.state.Load()
-	st := &state{set: old.set, gen: old.gen, bad: maps.Clone(old.bad), good: maps.Clone(old.good)}
-	for _, rej := range rejs {
-		k := key{rej.Type, rej.Name}
-		if g := st.good[k]; g != nil && g.Version == rej.Version {
-			delete(st.good, k) // it was replaced before it was refused
-		}
-		if r := st.set.Get(k.typeURL, k.name); r != nil && r.Version == rej.Version {
-			st.bad[k] = rej
-		}
+	v.swap(v.state.Load().refuse(rejs))
+	if c := v.canary; c != nil && c.by != nil {
+		c.st = c.st.refuse(rejs)
+		c.by.have(c.st)
 	}
-	v.swap(st)
 }
 
 // Set returns the last published set, nil before the first.
-func (v *View) Set() *Set { return v.state.Load().set }
+func (v *View) Set() *Set { return v.latest.Load() }
 
 // Streams returns how many streams are connected.
 func (v *View) Streams() int {
@@ -146,9 +102,12 @@ func (v *View) Streams() int {
 // Synced reports whether clients are connected and all of them have acknowledged what they are
 // to have, and when the last one did.
 func (v *View) Synced() (at time.Time, ok bool) {
-	gen := v.state.Load().gen
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.canary != nil {
+		return time.Time{}, false
+	}
+	gen := v.state.Load().gen
 	for s := range v.streams {
 		if s.confirmed < gen {
 			return time.Time{}, false
@@ -163,15 +122,15 @@ func (v *View) Synced() (at time.Time, ok bool) {
 // Answered reports whether clients are connected, and all of them have acknowledged or refused
 // what they are to have.
 func (v *View) Answered() bool {
-	gen := v.state.Load().gen
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	gen := v.state.Load().gen
 	for s := range v.streams {
 		if s.answered < gen {
 			return false
 		}
 	}
-	return len(v.streams) > 0
+	return len(v.streams) > 0 && v.canary == nil
 }
 
 // answer notes that a stream's client has answered all of a generation, and reports whether
@@ -182,20 +141,19 @@ func (v *View) answer(s *stream, gen uint64) bool {
 	if gen <= s.answered {
 		return false
 	}
-	s.answered = gen
+	s.answered, s.mute = gen, false
 	return true
 }
 
 // Rejected lists what clients refused and what is therefore withheld, by type and name.
 func (v *View) Rejected() []Rejection {
-	rejs := slices.Collect(maps.Values(v.state.Load().bad))
-	slices.SortFunc(rejs, func(a, b Rejection) int {
-		if c := strings.Compare(a.Type, b.Type); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
-	return rejs
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	st := v.state.Load()
+	if c := v.canary; c != nil && c.by != nil {
+		st = c.by.current()
+	}
+	return st.rejections()
 }
 
 // Acked returns the published version of a resource, how many streams have
@@ -225,6 +183,9 @@ func (v *View) Acked(typeURL, name string) (version string, streams, total int) 
 func (v *View) join(s *stream) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if c := v.canary; c != nil && c.by == nil && c.peer == s.peer {
+		s.tries.Store(c.st)
+	}
 	s.settled = v.state.Load().gen
 	v.streams[s] = struct{}{}
 	v.settled[s.settled]++
@@ -234,10 +195,11 @@ func (v *View) join(s *stream) {
 // leave removes a stream, so that nobody waits for it.
 func (v *View) leave(s *stream) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	delete(v.streams, s)
 	v.uncount(s.settled)
 	v.advance()
+	v.mu.Unlock()
+	v.lose(s)
 }
 
 // settle records that a stream has acknowledged the listeners and routes of a

@@ -1318,7 +1318,7 @@ func (x *Report) GetViews() []*ViewStatus {
 type ViewStatus struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	VirtualNode *VirtualNodeRef        `protobuf:"bytes,1,opt,name=virtual_node,json=virtualNode,proto3" json:"virtual_node,omitempty"`
-	// version of the View resource whose set all of them have answered last: applied it, but for what they rejected.
+	// version of the View resource whose set all of them have answered last: applied it, except what they rejected.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// proxies that follow it now.
 	Proxies int32 `protobuf:"varint,3,opt,name=proxies,proto3" json:"proxies,omitempty"`
