@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"strconv"
 	"sync/atomic"
 	"unicode/utf8"
@@ -42,7 +41,11 @@ func NewResource(typeURL, name string, m proto.Message) (*Resource, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ads: encode %s %q: %w", typeURL, name, err)
 	}
-	return &Resource{Type: typeURL, Name: name, Version: digest(typeURL, name, string(body)), Body: body}, nil
+	h := sha256.New()
+	writePart(h, typeURL)
+	writePart(h, name)
+	writeBody(h, body)
+	return &Resource{Type: typeURL, Name: name, Version: sum(h), Body: body}, nil
 }
 
 // Salted returns the resource under a version that changes with salt as well.
@@ -64,9 +67,16 @@ func digest(parts ...string) string {
 
 // writePart adds a length-prefixed part to h.
 func writePart(h hash.Hash, p string) {
-	_, _ = io.WriteString(h, strconv.Itoa(len(p))+":") // hash.Hash never returns an error
-	_, _ = io.WriteString(h, p)
+	_, _ = h.Write(append(appendLength(make([]byte, 0, 8+len(p)), len(p)), p...)) // hash.Hash never returns an error
 }
+
+// writeBody is writePart without a copy.
+func writeBody(h hash.Hash, p []byte) {
+	_, _ = h.Write(appendLength(nil, len(p))) // as above
+	_, _ = h.Write(p)
+}
+
+func appendLength(b []byte, n int) []byte { return append(strconv.AppendInt(b, int64(n), 10), ':') }
 
 // sum is the first 16 hex digits of h.
 func sum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:8]) }

@@ -135,6 +135,9 @@ func (r ready) Write(ctx context.Context, actor, asked string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w: write to the store: %w", fault.Unavailable, err)
 	}
+	if len(r.writes) >= manyWrites {
+		r.s.large.Wake()
+	}
 	if revision == r.next.Revision() { // nothing came between, so there is nothing to read
 		r.s.install(ctx, r.next)
 		r.s.views.Rebuild(ctx, r.tried)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/internal/watched"
 	"signet.example/server/access"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
@@ -68,6 +69,7 @@ type server struct {
 	common   common
 	loading  sync.Mutex                  // from a write to the store, or a look at it, until current is replaced
 	current  atomic.Pointer[model.Model] // replaced by the holder of loading alone
+	large    watched.Signal              // a change of many objects was stored
 	ready    atomic.Bool
 	stopping chan struct{} // closed when the server begins to stop
 }

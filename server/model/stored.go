@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
 
 	"signet.example/server/kinds"
 	"signet.example/store"
@@ -14,13 +16,9 @@ import (
 
 // Load is the model of what the store has at a revision.
 func Load(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*Model, error) {
-	objects := make([]*kinds.Object, 0, len(rows))
-	for _, row := range rows {
-		o, err := parseStored(row, td)
-		if err != nil {
-			return nil, err
-		}
-		objects = append(objects, o)
+	objects, err := parseAll(rows, td)
+	if err != nil {
+		return nil, err
 	}
 	return newModel(td, revision, objects)
 }
@@ -29,7 +27,7 @@ func Load(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*Model
 // writes as the next revision: what is written is read back from its manifest, and
 // must be what was checked, whose graph serves then.
 func (m *Model) Written(writes []store.Write, checked *Model) (*Model, error) {
-	var put []*kinds.Object
+	var rows []store.Object
 	var remove []kinds.Key
 	for _, w := range writes {
 		k := kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}
@@ -38,14 +36,17 @@ func (m *Model) Written(writes []store.Write, checked *Model) (*Model, error) {
 			continue
 		}
 		w.Revision, w.Created = m.revision+1, createdIn(m, k, m.revision+1)
-		o, err := parseStored(w.Object, m.td)
-		if err != nil {
-			return nil, err
-		}
+		rows = append(rows, w.Object)
+	}
+	put, err := parseAll(rows, m.td)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range put {
+		k := o.Key()
 		if o.Resource != nil && !reflect.DeepEqual(o.Resource.Spec, checked.objects.Get(k).Resource.Spec) {
 			return nil, fmt.Errorf("encode %s: it reads back as another value", k)
 		}
-		put = append(put, o)
 	}
 	next := m.patched(put, remove, checked.graph)
 	if next == nil {
@@ -104,6 +105,20 @@ func createdIn(m *Model, k kinds.Key, now uint64) uint64 {
 // have changes, too.
 func isObject(kind string) bool {
 	return !slices.Contains([]string{store.KindAgent, store.KindBan, store.KindPolicyRevision}, kind)
+}
+
+// parseAll is parseStored of all rows, side by side: there may be all of a mesh.
+func parseAll(rows []store.Object, td spiffeid.TrustDomain) ([]*kinds.Object, error) {
+	objects := make([]*kinds.Object, len(rows))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, row := range rows {
+		group.Go(func() (err error) {
+			objects[i], err = parseStored(row, td)
+			return err
+		})
+	}
+	return objects, group.Wait()
 }
 
 func parseStored(row store.Object, td spiffeid.TrustDomain) (*kinds.Object, error) {

@@ -5,7 +5,10 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"signet.example/ads"
 	"signet.example/proxy"
@@ -108,19 +111,38 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate 
 		followed[at] = slices.Collect(maps.Keys(v.shapes[at]))
 	}
 	v.mu.Unlock()
-	t, tried := v.translate(in), &Candidate{from: in, sets: map[Key]*ads.Set{}}
-	for _, at := range changed {
-		if _, err := t.set(Key{at, anyShapeOf(at)}); err != nil {
-			refused(at, err)
-			continue
+	sets, errs := make([]map[Key]*ads.Set, len(changed)), make([]error, len(changed))
+	var group errgroup.Group // none of them fails: a mistake is told of its node
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, at := range changed {
+		group.Go(func() error {
+			sets[i], errs[i] = v.translate(in).try(at, followed[at])
+			return nil
+		})
+	}
+	_ = group.Wait() // as above
+	tried := &Candidate{from: in, sets: map[Key]*ads.Set{}}
+	for i, at := range changed {
+		if errs[i] != nil {
+			refused(at, errs[i])
 		}
-		for _, key := range followed[at] {
-			if set, err := t.view(key); err == nil {
-				tried.sets[key] = set
-			}
-		}
+		maps.Copy(tried.sets, sets[i])
 	}
 	return tried
+}
+
+// try translates one virtual node: what it takes is let go of when its sets are made.
+func (t *translation) try(at proxy.Ref, followed []Key) (map[Key]*ads.Set, error) {
+	if _, err := t.set(Key{at, anyShapeOf(at)}); err != nil {
+		return nil, err
+	}
+	sets := make(map[Key]*ads.Set, len(followed))
+	for _, key := range followed {
+		if set, err := t.view(key); err == nil {
+			sets[key] = set
+		}
+	}
+	return sets, nil
 }
 
 // anyShapeOf is what any proxy of r may have; nobody connects with it.
