@@ -17,6 +17,8 @@ type everywhere struct{}
 
 func (everywhere) MayHost(string, proxy.Ref) (string, bool) { return "group", true }
 
+func (everywhere) MayListen(string, netip.Addr) bool { return true }
+
 func TestAnEndpointIsGoneOnceAllWhoCallItHaveTakenThat(t *testing.T) {
 	s := sourceOf(t)
 	v := viewsOf(s)
