@@ -267,7 +267,8 @@ func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 	e.route("good")
 	e.await("ready, with all that it is to have", func() bool {
 		p := e.proxy()
-		return p.GetState() == api.ProxyStatus_READY && p.GetConfig() == api.ProxyStatus_SYNCED && p.GetConfigVersion() != "" && p.GetAcknowledged() != nil
+		return p.GetState() == api.ProxyStatus_READY && p.GetConfig() == api.ProxyStatus_SYNCED && p.GetConfigVersion() != "" && p.GetAcknowledged() != nil &&
+			len(p.GetTypes()) > 0 && !slices.ContainsFunc(p.GetTypes(), func(s *api.TypeStatus) bool { return s.GetVersion() == "" || s.GetVersion() != s.GetAcknowledged() })
 	})
 	bad := listener(t, e.address, e.port, "bad")
 	bad.FilterChains[0].Filters[0].Name = "no such filter"

@@ -159,7 +159,7 @@ func proxyReport(s envoy.Status, view *relay.View) *api.ProxyStatus {
 	if view == nil {
 		return p
 	}
-	p.Ports = view.Ports()
+	p.Ports, p.Types = view.Ports(), view.Types()
 	version, at, synced := view.Synced()
 	p.ConfigVersion, p.Config = version, api.ProxyStatus_PENDING.Enum()
 	if synced {

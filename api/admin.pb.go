@@ -15,6 +15,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -132,7 +133,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type Cert_State int32
@@ -188,7 +189,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{30, 0}
 }
 
 type AgentInfo_State int32
@@ -250,7 +251,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{33, 0}
 }
 
 type CreateTokenRequest struct {
@@ -984,6 +985,227 @@ func (x *DeleteRequest) GetSources() []*Source {
 	return nil
 }
 
+type ProxyConfigRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// id: the name of a proxy, MESH/NODE of a virtual node or gateway, or its node id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// type: the last word of a type's URL, or its short form: cluster, endpoint, listener, route. Empty for all.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// name of a resource, empty for all.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// full: with what is in each resource.
+	Full          bool `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyConfigRequest) Reset() {
+	*x = ProxyConfigRequest{}
+	mi := &file_api_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyConfigRequest) ProtoMessage() {}
+
+func (x *ProxyConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyConfigRequest.ProtoReflect.Descriptor instead.
+func (*ProxyConfigRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ProxyConfigRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ProxyConfigRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *ProxyConfigRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProxyConfigRequest) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+type ProxyConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proxies       []*ProxyConfig         `protobuf:"bytes,1,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyConfigResponse) Reset() {
+	*x = ProxyConfigResponse{}
+	mi := &file_api_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyConfigResponse) ProtoMessage() {}
+
+func (x *ProxyConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyConfigResponse.ProtoReflect.Descriptor instead.
+func (*ProxyConfigResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProxyConfigResponse) GetProxies() []*ProxyConfig {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+// ProxyConfig is one proxy's. The server has no secrets: certificates and keys are named in it, and come from
+// the agent.
+type ProxyConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// agent and proxy: empty where none of the virtual node is reported.
+	Agent     string          `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Proxy     *ProxyStatus    `protobuf:"bytes,2,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	Connected bool            `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
+	Node      *VirtualNodeRef `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	// policy_revision that its routes are stamped with.
+	PolicyRevision string                  `protobuf:"bytes,5,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
+	Types          []*TypeStatus           `protobuf:"bytes,6,rep,name=types,proto3" json:"types,omitempty"`
+	Resources      []*ProxyConfig_Resource `protobuf:"bytes,7,rep,name=resources,proto3" json:"resources,omitempty"`
+	// assumed: no view of it is followed, and this is what a proxy of an ordinary shape would get.
+	Assumed       bool `protobuf:"varint,8,opt,name=assumed,proto3" json:"assumed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyConfig) Reset() {
+	*x = ProxyConfig{}
+	mi := &file_api_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyConfig) ProtoMessage() {}
+
+func (x *ProxyConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyConfig.ProtoReflect.Descriptor instead.
+func (*ProxyConfig) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProxyConfig) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *ProxyConfig) GetProxy() *ProxyStatus {
+	if x != nil {
+		return x.Proxy
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
+func (x *ProxyConfig) GetNode() *VirtualNodeRef {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetPolicyRevision() string {
+	if x != nil {
+		return x.PolicyRevision
+	}
+	return ""
+}
+
+func (x *ProxyConfig) GetTypes() []*TypeStatus {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetResources() []*ProxyConfig_Resource {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *ProxyConfig) GetAssumed() bool {
+	if x != nil {
+		return x.Assumed
+	}
+	return false
+}
+
 type RoutesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// mesh and from: the virtual node that calls, or the virtual gateway that is called; without a mesh the one that has the name.
@@ -1004,7 +1226,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1238,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1251,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11}
+	return file_api_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RoutesRequest) GetMesh() string {
@@ -1110,7 +1332,7 @@ type RoutesResponse struct {
 
 func (x *RoutesResponse) Reset() {
 	*x = RoutesResponse{}
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1344,7 @@ func (x *RoutesResponse) String() string {
 func (*RoutesResponse) ProtoMessage() {}
 
 func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1357,7 @@ func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
 func (*RoutesResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{12}
+	return file_api_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RoutesResponse) GetVirtualHost() string {
@@ -1208,7 +1430,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1442,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1455,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{13}
+	return file_api_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HistoryRequest) GetKind() string {
@@ -1275,7 +1497,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1509,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1522,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{14}
+	return file_api_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *HistoryResponse) GetRevisions() []*Revision {
@@ -1331,7 +1553,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1565,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1578,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15}
+	return file_api_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Revision) GetRevision() uint64 {
@@ -1397,7 +1619,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1631,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1644,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{16}
+	return file_api_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RollbackRequest) GetRevision() uint64 {
@@ -1449,7 +1671,7 @@ type SyncPolicyRequest struct {
 
 func (x *SyncPolicyRequest) Reset() {
 	*x = SyncPolicyRequest{}
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1683,7 @@ func (x *SyncPolicyRequest) String() string {
 func (*SyncPolicyRequest) ProtoMessage() {}
 
 func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1696,7 @@ func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SyncPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{17}
+	return file_api_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SyncPolicyRequest) GetSource() string {
@@ -1493,7 +1715,7 @@ type SyncPolicyResponse struct {
 
 func (x *SyncPolicyResponse) Reset() {
 	*x = SyncPolicyResponse{}
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1727,7 @@ func (x *SyncPolicyResponse) String() string {
 func (*SyncPolicyResponse) ProtoMessage() {}
 
 func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1740,7 @@ func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SyncPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{18}
+	return file_api_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SyncPolicyResponse) GetStatuses() []*PolicyStatus {
@@ -1549,7 +1771,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1783,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1796,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{19}
+	return file_api_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PolicyStatus) GetSource() string {
@@ -1656,7 +1878,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1668,7 +1890,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1681,7 +1903,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{20}
+	return file_api_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -1700,7 +1922,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1934,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1947,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{21}
+	return file_api_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -1743,7 +1965,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1977,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1990,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{22}
+	return file_api_admin_proto_rawDescGZIP(), []int{25}
 }
 
 type CheckResponse struct {
@@ -1780,7 +2002,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +2014,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +2027,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23}
+	return file_api_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -1830,7 +2052,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +2064,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +2077,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24}
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Finding) GetId() string {
@@ -1910,7 +2132,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2144,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2157,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{25}
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -1961,7 +2183,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2195,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2208,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{26}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -2015,7 +2237,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2249,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2262,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27}
+	return file_api_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -2121,7 +2343,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2355,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2368,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28}
+	return file_api_admin_proto_rawDescGZIP(), []int{31}
 }
 
 type AgentsResponse struct {
@@ -2158,7 +2380,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2392,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2405,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29}
+	return file_api_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -2218,7 +2440,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2452,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2465,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30}
+	return file_api_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -2357,7 +2579,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2591,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2604,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{31}
+	return file_api_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -2421,7 +2643,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2655,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2668,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{32}
+	return file_api_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -2490,7 +2712,7 @@ type Effect_Node struct {
 
 func (x *Effect_Node) Reset() {
 	*x = Effect_Node{}
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2724,7 @@ func (x *Effect_Node) String() string {
 func (*Effect_Node) ProtoMessage() {}
 
 func (x *Effect_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2773,7 @@ type Effect_Resource struct {
 
 func (x *Effect_Resource) Reset() {
 	*x = Effect_Resource{}
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2785,7 @@ func (x *Effect_Resource) String() string {
 func (*Effect_Resource) ProtoMessage() {}
 
 func (x *Effect_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2842,7 @@ type Effect_Request struct {
 
 func (x *Effect_Request) Reset() {
 	*x = Effect_Request{}
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2854,7 @@ func (x *Effect_Request) String() string {
 func (*Effect_Request) ProtoMessage() {}
 
 func (x *Effect_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2718,6 +2940,93 @@ func (x *Effect_Request) GetReason() string {
 	return ""
 }
 
+type ProxyConfig_Resource struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TypeUrl string                 `protobuf:"bytes,1,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
+	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// version: a hash of its content.
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// state: acknowledged, rejected, pending (it has not answered all of the type's last set), or unknown.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// message of the proxy that refused it, in Envoy's words.
+	Message       string           `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	Config        *structpb.Struct `protobuf:"bytes,6,opt,name=config,proto3" json:"config,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyConfig_Resource) Reset() {
+	*x = ProxyConfig_Resource{}
+	mi := &file_api_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyConfig_Resource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyConfig_Resource) ProtoMessage() {}
+
+func (x *ProxyConfig_Resource) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyConfig_Resource.ProtoReflect.Descriptor instead.
+func (*ProxyConfig_Resource) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{13, 0}
+}
+
+func (x *ProxyConfig_Resource) GetTypeUrl() string {
+	if x != nil {
+		return x.TypeUrl
+	}
+	return ""
+}
+
+func (x *ProxyConfig_Resource) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProxyConfig_Resource) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ProxyConfig_Resource) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ProxyConfig_Resource) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ProxyConfig_Resource) GetConfig() *structpb.Struct {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
 type RoutesRequest_Header struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2728,7 +3037,7 @@ type RoutesRequest_Header struct {
 
 func (x *RoutesRequest_Header) Reset() {
 	*x = RoutesRequest_Header{}
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +3049,7 @@ func (x *RoutesRequest_Header) String() string {
 func (*RoutesRequest_Header) ProtoMessage() {}
 
 func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +3062,7 @@ func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest_Header.ProtoReflect.Descriptor instead.
 func (*RoutesRequest_Header) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{14, 0}
 }
 
 func (x *RoutesRequest_Header) GetName() string {
@@ -2781,7 +3090,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +3102,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +3115,7 @@ func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Target.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Target) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{12, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *RoutesResponse_Target) GetCluster() string {
@@ -2833,7 +3142,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3154,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3167,7 @@ func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Passed.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Passed) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{12, 1}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *RoutesResponse_Passed) GetRoute() string {
@@ -2879,7 +3188,7 @@ var File_api_admin_proto protoreflect.FileDescriptor
 
 const file_api_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x0fapi/admin.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x0fapi/agent.proto\x1a\x13api/resources.proto\"W\n" +
+	"\x0fapi/admin.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12api/decision.proto\x1a\x0fapi/agent.proto\x1a\x13api/resources.proto\"W\n" +
 	"\x12CreateTokenRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"a\n" +
@@ -2959,7 +3268,30 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x121\n" +
-	"\asources\x18\x05 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\"\xa4\x02\n" +
+	"\asources\x18\x05 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\"`\n" +
+	"\x12ProxyConfigRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04full\x18\x04 \x01(\bR\x04full\"M\n" +
+	"\x13ProxyConfigResponse\x126\n" +
+	"\aproxies\x18\x01 \x03(\v2\x1c.signet.v1alpha1.ProxyConfigR\aproxies\"\x9c\x04\n" +
+	"\vProxyConfig\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x122\n" +
+	"\x05proxy\x18\x02 \x01(\v2\x1c.signet.v1alpha1.ProxyStatusR\x05proxy\x12\x1c\n" +
+	"\tconnected\x18\x03 \x01(\bR\tconnected\x123\n" +
+	"\x04node\x18\x04 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04node\x12'\n" +
+	"\x0fpolicy_revision\x18\x05 \x01(\tR\x0epolicyRevision\x121\n" +
+	"\x05types\x18\x06 \x03(\v2\x1b.signet.v1alpha1.TypeStatusR\x05types\x12C\n" +
+	"\tresources\x18\a \x03(\v2%.signet.v1alpha1.ProxyConfig.ResourceR\tresources\x12\x18\n" +
+	"\aassumed\x18\b \x01(\bR\aassumed\x1a\xb4\x01\n" +
+	"\bResource\x12\x19\n" +
+	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12/\n" +
+	"\x06config\x18\x06 \x01(\v2\x17.google.protobuf.StructR\x06config\"\xa4\x02\n" +
 	"\rRoutesRequest\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x18\n" +
@@ -3108,12 +3440,13 @@ const file_api_admin_proto_rawDesc = "" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06unread\x18\x04 \x01(\tR\x06unread2\xef\a\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\xc9\b\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
 	"\x03Get\x12\x1b.signet.v1alpha1.GetRequest\x1a\x1c.signet.v1alpha1.GetResponse\x12H\n" +
-	"\x06Delete\x12\x1e.signet.v1alpha1.DeleteRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12I\n" +
+	"\x06Delete\x12\x1e.signet.v1alpha1.DeleteRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12X\n" +
+	"\vProxyConfig\x12#.signet.v1alpha1.ProxyConfigRequest\x1a$.signet.v1alpha1.ProxyConfigResponse\x12I\n" +
 	"\x06Routes\x12\x1e.signet.v1alpha1.RoutesRequest\x1a\x1f.signet.v1alpha1.RoutesResponse\x12L\n" +
 	"\aHistory\x12\x1f.signet.v1alpha1.HistoryRequest\x1a .signet.v1alpha1.HistoryResponse\x12L\n" +
 	"\bRollback\x12 .signet.v1alpha1.RollbackRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12U\n" +
@@ -3138,7 +3471,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_api_admin_proto_goTypes = []any{
 	(Change_Action)(0),            // 0: signet.v1alpha1.Change.Action
 	(Finding_Severity)(0),         // 1: signet.v1alpha1.Finding.Severity
@@ -3155,114 +3488,129 @@ var file_api_admin_proto_goTypes = []any{
 	(*GetResponse)(nil),           // 12: signet.v1alpha1.GetResponse
 	(*Object)(nil),                // 13: signet.v1alpha1.Object
 	(*DeleteRequest)(nil),         // 14: signet.v1alpha1.DeleteRequest
-	(*RoutesRequest)(nil),         // 15: signet.v1alpha1.RoutesRequest
-	(*RoutesResponse)(nil),        // 16: signet.v1alpha1.RoutesResponse
-	(*HistoryRequest)(nil),        // 17: signet.v1alpha1.HistoryRequest
-	(*HistoryResponse)(nil),       // 18: signet.v1alpha1.HistoryResponse
-	(*Revision)(nil),              // 19: signet.v1alpha1.Revision
-	(*RollbackRequest)(nil),       // 20: signet.v1alpha1.RollbackRequest
-	(*SyncPolicyRequest)(nil),     // 21: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),    // 22: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),          // 23: signet.v1alpha1.PolicyStatus
-	(*ExplainRequest)(nil),        // 24: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),       // 25: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),          // 26: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),         // 27: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),               // 28: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),          // 29: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),         // 30: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                  // 31: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),         // 32: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),        // 33: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),             // 34: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),       // 35: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),      // 36: signet.v1alpha1.BanAgentResponse
-	(*Effect_Node)(nil),           // 37: signet.v1alpha1.Effect.Node
-	(*Effect_Resource)(nil),       // 38: signet.v1alpha1.Effect.Resource
-	(*Effect_Request)(nil),        // 39: signet.v1alpha1.Effect.Request
-	(*RoutesRequest_Header)(nil),  // 40: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Target)(nil), // 41: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Passed)(nil), // 42: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*Decision)(nil),              // 45: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),      // 46: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                // 47: signet.v1alpha1.Report
-	(*VirtualNodeRef)(nil),        // 48: signet.v1alpha1.VirtualNodeRef
+	(*ProxyConfigRequest)(nil),    // 15: signet.v1alpha1.ProxyConfigRequest
+	(*ProxyConfigResponse)(nil),   // 16: signet.v1alpha1.ProxyConfigResponse
+	(*ProxyConfig)(nil),           // 17: signet.v1alpha1.ProxyConfig
+	(*RoutesRequest)(nil),         // 18: signet.v1alpha1.RoutesRequest
+	(*RoutesResponse)(nil),        // 19: signet.v1alpha1.RoutesResponse
+	(*HistoryRequest)(nil),        // 20: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),       // 21: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),              // 22: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),       // 23: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),     // 24: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),    // 25: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),          // 26: signet.v1alpha1.PolicyStatus
+	(*ExplainRequest)(nil),        // 27: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),       // 28: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),          // 29: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),         // 30: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),               // 31: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),          // 32: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),         // 33: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                  // 34: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),         // 35: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),        // 36: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),             // 37: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),       // 38: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),      // 39: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),           // 40: signet.v1alpha1.Effect.Node
+	(*Effect_Resource)(nil),       // 41: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),        // 42: signet.v1alpha1.Effect.Request
+	(*ProxyConfig_Resource)(nil),  // 43: signet.v1alpha1.ProxyConfig.Resource
+	(*RoutesRequest_Header)(nil),  // 44: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Target)(nil), // 45: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Passed)(nil), // 46: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),           // 49: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),        // 50: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),            // 51: signet.v1alpha1.TypeStatus
+	(*Decision)(nil),              // 52: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),      // 53: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                // 54: signet.v1alpha1.Report
+	(*structpb.Struct)(nil),       // 55: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	43, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	44, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	47, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	48, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	10, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	9,  // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
-	37, // 5: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
-	39, // 6: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
+	40, // 5: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
+	42, // 6: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
 	0,  // 7: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
 	13, // 8: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	7,  // 9: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
-	40, // 10: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	41, // 11: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	43, // 12: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	42, // 13: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	19, // 14: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	44, // 15: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	10, // 16: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	23, // 17: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	44, // 18: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	45, // 19: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	28, // 20: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 21: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	31, // 22: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	44, // 23: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	44, // 24: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	44, // 25: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 26: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	46, // 27: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	34, // 28: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	44, // 29: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	47, // 30: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 31: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	44, // 32: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	44, // 33: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	44, // 34: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	48, // 35: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	38, // 36: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	48, // 37: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	40, // 38: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	16, // 39: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	16, // 40: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	4,  // 41: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 42: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	11, // 43: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	14, // 44: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	15, // 45: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	17, // 46: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	20, // 47: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	21, // 48: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	24, // 49: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	26, // 50: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	29, // 51: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	32, // 52: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	35, // 53: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 54: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 55: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	12, // 56: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 57: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	16, // 58: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	18, // 59: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 60: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	22, // 61: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	25, // 62: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	27, // 63: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	30, // 64: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	33, // 65: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	36, // 66: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	54, // [54:67] is the sub-list for method output_type
-	41, // [41:54] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	17, // 10: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
+	49, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	50, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	51, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	43, // 14: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
+	44, // 15: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	45, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	47, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	46, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	22, // 19: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	48, // 20: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	10, // 21: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	26, // 22: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	48, // 23: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	52, // 24: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	31, // 25: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 26: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	34, // 27: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	48, // 28: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	48, // 29: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	48, // 30: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 31: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	53, // 32: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	37, // 33: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	48, // 34: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	54, // 35: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 36: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	48, // 37: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	48, // 38: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	48, // 39: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	50, // 40: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	41, // 41: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	50, // 42: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	44, // 43: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	19, // 44: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	19, // 45: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	55, // 46: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	4,  // 47: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 48: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	11, // 49: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	14, // 50: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	15, // 51: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	18, // 52: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	20, // 53: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	23, // 54: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	24, // 55: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	27, // 56: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	29, // 57: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	32, // 58: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	35, // 59: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	38, // 60: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 61: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 62: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	12, // 63: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 64: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	16, // 65: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	19, // 66: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	21, // 67: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 68: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	25, // 69: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	28, // 70: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	30, // 71: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	33, // 72: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	36, // 73: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	39, // 74: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	61, // [61:75] is the sub-list for method output_type
+	47, // [47:61] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -3274,16 +3622,16 @@ func file_api_admin_proto_init() {
 	file_api_agent_proto_init()
 	file_api_resources_proto_init()
 	file_api_admin_proto_msgTypes[6].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[24].OneofWrappers = []any{}
 	file_api_admin_proto_msgTypes[27].OneofWrappers = []any{}
 	file_api_admin_proto_msgTypes[30].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[33].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   39,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	Admin_Apply_FullMethodName       = "/signet.v1alpha1.Admin/Apply"
 	Admin_Get_FullMethodName         = "/signet.v1alpha1.Admin/Get"
 	Admin_Delete_FullMethodName      = "/signet.v1alpha1.Admin/Delete"
+	Admin_ProxyConfig_FullMethodName = "/signet.v1alpha1.Admin/ProxyConfig"
 	Admin_Routes_FullMethodName      = "/signet.v1alpha1.Admin/Routes"
 	Admin_History_FullMethodName     = "/signet.v1alpha1.Admin/History"
 	Admin_Rollback_FullMethodName    = "/signet.v1alpha1.Admin/Rollback"
@@ -48,6 +49,8 @@ type AdminClient interface {
 	Apply(ctx context.Context, in *ApplyRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	// ProxyConfig tells what a proxy is to have, and what it has acknowledged of that.
+	ProxyConfig(ctx context.Context, in *ProxyConfigRequest, opts ...grpc.CallOption) (*ProxyConfigResponse, error)
 	// Routes tells what a proxy does with a request of its application, or, a gateway, with one that comes to it.
 	Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error)
 	// History tells who changed which objects, and when.
@@ -105,6 +108,16 @@ func (c *adminClient) Delete(ctx context.Context, in *DeleteRequest, opts ...grp
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApplyResponse)
 	err := c.cc.Invoke(ctx, Admin_Delete_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminClient) ProxyConfig(ctx context.Context, in *ProxyConfigRequest, opts ...grpc.CallOption) (*ProxyConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProxyConfigResponse)
+	err := c.cc.Invoke(ctx, Admin_ProxyConfig_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -219,6 +232,8 @@ type AdminServer interface {
 	Apply(context.Context, *ApplyRequest) (*ApplyResponse, error)
 	Get(context.Context, *GetRequest) (*GetResponse, error)
 	Delete(context.Context, *DeleteRequest) (*ApplyResponse, error)
+	// ProxyConfig tells what a proxy is to have, and what it has acknowledged of that.
+	ProxyConfig(context.Context, *ProxyConfigRequest) (*ProxyConfigResponse, error)
 	// Routes tells what a proxy does with a request of its application, or, a gateway, with one that comes to it.
 	Routes(context.Context, *RoutesRequest) (*RoutesResponse, error)
 	// History tells who changed which objects, and when.
@@ -253,6 +268,9 @@ func (UnimplementedAdminServer) Get(context.Context, *GetRequest) (*GetResponse,
 }
 func (UnimplementedAdminServer) Delete(context.Context, *DeleteRequest) (*ApplyResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Delete not implemented")
+}
+func (UnimplementedAdminServer) ProxyConfig(context.Context, *ProxyConfigRequest) (*ProxyConfigResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ProxyConfig not implemented")
 }
 func (UnimplementedAdminServer) Routes(context.Context, *RoutesRequest) (*RoutesResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Routes not implemented")
@@ -370,6 +388,24 @@ func _Admin_Delete_Handler(srv interface{}, ctx context.Context, dec func(interf
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServer).Delete(ctx, req.(*DeleteRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Admin_ProxyConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProxyConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).ProxyConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_ProxyConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).ProxyConfig(ctx, req.(*ProxyConfigRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -551,6 +587,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Delete",
 			Handler:    _Admin_Delete_Handler,
+		},
+		{
+			MethodName: "ProxyConfig",
+			Handler:    _Admin_ProxyConfig_Handler,
 		},
 		{
 			MethodName: "Routes",

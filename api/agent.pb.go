@@ -371,7 +371,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type AttestRequest struct {
@@ -1484,6 +1484,8 @@ type ProxyStatus struct {
 	ConfigVersion string `protobuf:"bytes,28,opt,name=config_version,json=configVersion,proto3" json:"config_version,omitempty"`
 	// acknowledged: when it acknowledged the last of it.
 	Acknowledged *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// types is what it has of each type that the server gives, by the versions of the server's sets.
+	Types []*TypeStatus `protobuf:"bytes,30,rep,name=types,proto3" json:"types,omitempty"`
 	// applications that the Binding would name for it to be so for good, for spec.applications.
 	Applications  []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1660,11 +1662,81 @@ func (x *ProxyStatus) GetAcknowledged() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ProxyStatus) GetTypes() []*TypeStatus {
+	if x != nil {
+		return x.Types
+	}
+	return nil
+}
+
 func (x *ProxyStatus) GetApplications() []string {
 	if x != nil {
 		return x.Applications
 	}
 	return nil
+}
+
+// TypeStatus is what a proxy has of one type.
+type TypeStatus struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TypeUrl string                 `protobuf:"bytes,1,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
+	// version of the type's set that it is to have, as its agent has it from the server.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// acknowledged version: of the last set that it has answered whole; what it refused of that is in rejected.
+	Acknowledged  string `protobuf:"bytes,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TypeStatus) Reset() {
+	*x = TypeStatus{}
+	mi := &file_api_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TypeStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TypeStatus) ProtoMessage() {}
+
+func (x *TypeStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TypeStatus.ProtoReflect.Descriptor instead.
+func (*TypeStatus) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TypeStatus) GetTypeUrl() string {
+	if x != nil {
+		return x.TypeUrl
+	}
+	return ""
+}
+
+func (x *TypeStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *TypeStatus) GetAcknowledged() string {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return ""
 }
 
 type ResourceStatus struct {
@@ -1679,7 +1751,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +1763,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +1776,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -1752,7 +1824,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1836,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1849,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -1932,7 +2004,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\rPROXY_WAITING\x10\x06\x12\x12\n" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
 	"\x13RESOURCE_NOT_USABLE\x10\bB\a\n" +
-	"\x05_kind\"\x9f\t\n" +
+	"\x05_kind\"\xd2\t\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\fvirtual_node\x18\x02 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
@@ -1956,7 +2028,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\vconfig_word\x18\x1a \x01(\tR\x06config\x12E\n" +
 	"\x06config\x18\x1b \x01(\x0e2#.signet.v1alpha1.ProxyStatus.ConfigH\x02R\vconfigValue\x88\x01\x01\x12%\n" +
 	"\x0econfig_version\x18\x1c \x01(\tR\rconfigVersion\x12>\n" +
-	"\facknowledged\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\facknowledged\x12\"\n" +
+	"\facknowledged\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\facknowledged\x121\n" +
+	"\x05types\x18\x1e \x03(\v2\x1b.signet.v1alpha1.TypeStatusR\x05types\x12\"\n" +
 	"\fapplications\x18\x16 \x03(\tR\fapplications\"g\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
@@ -1979,7 +2052,12 @@ const file_api_agent_proto_rawDesc = "" +
 	"\bREJECTED\x10\x03B\b\n" +
 	"\x06_stateB\x10\n" +
 	"\x0e_speaker_faultB\t\n" +
-	"\a_config\"s\n" +
+	"\a_config\"e\n" +
+	"\n" +
+	"TypeStatus\x12\x19\n" +
+	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\"\n" +
+	"\facknowledged\x18\x03 \x01(\tR\facknowledged\"s\n" +
 	"\x0eResourceStatus\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2019,7 +2097,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -2044,14 +2122,15 @@ var file_api_agent_proto_goTypes = []any{
 	(*ViewStatus)(nil),            // 20: signet.v1alpha1.ViewStatus
 	(*AgentFinding)(nil),          // 21: signet.v1alpha1.AgentFinding
 	(*ProxyStatus)(nil),           // 22: signet.v1alpha1.ProxyStatus
-	(*ResourceStatus)(nil),        // 23: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 24: signet.v1alpha1.SVIDStatus
-	nil,                           // 25: signet.v1alpha1.Unserved.ReasonsEntry
-	nil,                           // 26: signet.v1alpha1.Withdrawn.PidsEntry
-	(*Decision)(nil),              // 27: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 28: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*TypeStatus)(nil),            // 23: signet.v1alpha1.TypeStatus
+	(*ResourceStatus)(nil),        // 24: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 25: signet.v1alpha1.SVIDStatus
+	nil,                           // 26: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 27: signet.v1alpha1.Withdrawn.PidsEntry
+	(*Decision)(nil),              // 28: signet.v1alpha1.Decision
+	(*VirtualNodeRef)(nil),        // 29: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
@@ -2062,39 +2141,40 @@ var file_api_agent_proto_depIdxs = []int32{
 	15, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
 	16, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
 	17, // 7: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	25, // 8: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	26, // 9: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	27, // 10: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	26, // 8: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	27, // 9: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	28, // 10: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
 	22, // 11: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	24, // 12: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	25, // 12: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
 	0,  // 13: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
 	21, // 14: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
 	20, // 15: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
-	28, // 16: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	23, // 17: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	29, // 16: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	24, // 17: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
 	1,  // 18: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	28, // 19: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	23, // 20: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	29, // 19: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	24, // 20: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
 	2,  // 21: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
 	3,  // 22: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
 	4,  // 23: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	29, // 24: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	29, // 25: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	29, // 26: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	29, // 27: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 28: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	30, // 29: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 30: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	9,  // 31: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	13, // 32: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	8,  // 33: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	11, // 34: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	14, // 35: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	33, // [33:36] is the sub-list for method output_type
-	30, // [30:33] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	30, // 24: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	23, // 25: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
+	30, // 26: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	30, // 27: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	30, // 28: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 29: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	31, // 30: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 31: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	9,  // 32: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	13, // 33: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	8,  // 34: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	11, // 35: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	14, // 36: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	34, // [34:37] is the sub-list for method output_type
+	31, // [31:34] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -2122,14 +2202,14 @@ func file_api_agent_proto_init() {
 	file_api_agent_proto_msgTypes[13].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[15].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[16].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[18].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

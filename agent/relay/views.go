@@ -64,6 +64,7 @@ type View struct {
 	full     *ads.Set   // what there is
 	made     string     // the server's version of what full was made of
 	answered string     // that of the last that all proxies have answered
+	has      *ads.Set   // the set of the server that was answered last
 	claimant string     // the proxy that runs by this view or is about to; "" for none
 	ran      bool       // one did
 	left     string     // which listeners of full are left out, and why
@@ -320,6 +321,32 @@ func (v *View) Synced() (version string, at time.Time, ok bool) {
 	return v.view.Set().Version(), at, ok
 }
 
+// noteAnswered remembers what the proxies have answered. The caller holds claims.
+func (v *View) noteAnswered() {
+	if v.view.Answered() {
+		v.answered, v.has = v.made, v.full
+	}
+}
+
+// served are the types of which the server gives resources.
+var served = []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType}
+
+// Types is what the proxies are to have of each type, and what they have answered.
+func (v *View) Types() []*api.TypeStatus {
+	v.claims.Lock()
+	defer v.claims.Unlock()
+	v.noteAnswered()
+	var list []*api.TypeStatus
+	for _, t := range served {
+		st := &api.TypeStatus{TypeUrl: t, Version: v.full.TypeVersion(t)}
+		if v.has != nil {
+			st.Acknowledged = v.has.TypeVersion(t)
+		}
+		list = append(list, st)
+	}
+	return list
+}
+
 // status is what the proxies have of the view, nil while it has none.
 func (v *View) status() *api.ViewStatus {
 	n := v.view.Streams()
@@ -327,9 +354,7 @@ func (v *View) status() *api.ViewStatus {
 		return nil
 	}
 	v.claims.Lock()
-	if v.view.Answered() {
-		v.answered = v.made
-	}
+	v.noteAnswered()
 	version := v.answered
 	v.claims.Unlock()
 	ref := v.sub.key.ref

@@ -26,6 +26,7 @@ import (
 	"signet.example/server/groups"
 	"signet.example/server/kinds"
 	"signet.example/store"
+	"signet.example/xds/predict"
 )
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -61,7 +62,7 @@ func newDesk(t *testing.T) *desk {
 		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Clock: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler),
 		Metrics: admin.Metrics{AuditErrors: d.unsaid, Calls: d.calls}, Stopping: make(chan struct{}),
 		Trail: d, Note: func(_ context.Context, _, action, detail string) { d.note("row " + action + " " + detail) },
-		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{}, Policies: policiesOf{}, Tokens: tokensOf{d},
+		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{}, Policies: policiesOf{}, Tokens: tokensOf{d}, Routing: routingOf{d},
 		Pin: func() []byte { return make([]byte, 32) }, Findings: func(context.Context) []*api.Finding { return nil },
 		Warnings: func(admin.Model, admin.Model, ...kinds.Key) []string { return nil },
 		LogDirs:  func() []string { return []string{"/var/log/proxies"} }, CheckGroup: func(identity.NodeGroup) error { return nil },
@@ -254,6 +255,27 @@ func (policiesOf) Sync(_ context.Context, src repo.Source) (*api.PolicyStatus, e
 	return &api.PolicyStatus{Source: src.Name}, nil
 }
 func (policiesOf) PackagesInForce() []policy.Package { return nil }
+
+type routingOf struct{ d *desk }
+
+func (r routingOf) Predict(proxy.Ref, uint32, predict.Request) (predict.Outcome, error) {
+	return predict.Outcome{}, nil
+}
+
+// Config has two resources of each of two types.
+func (r routingOf) Config(of proxy.Ref, bind string, _ bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error) {
+	r.d.note("config of " + of.Name + " at " + bind)
+	c := &api.ProxyConfig{Node: &api.VirtualNodeRef{Mesh: of.Mesh, Name: of.Name, Gateway: of.Gateway()}, Assumed: bind == ""}
+	for _, t := range []string{"a.Cluster", "a.Listener"} {
+		c.Types = append(c.Types, &api.TypeStatus{TypeUrl: t, Version: "2"})
+		for _, name := range []string{"x", "y"} {
+			if which(t, name) {
+				c.Resources = append(c.Resources, &api.ProxyConfig_Resource{TypeUrl: t, Name: name, Version: "v"})
+			}
+		}
+	}
+	return c, nil
+}
 
 type tokensOf struct{ d *desk }
 

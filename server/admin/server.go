@@ -100,6 +100,9 @@ type Routing interface {
 	// Predict is what a proxy does with a request: of a virtual node with one of its
 	// application, of a gateway with one that comes to a port of it, 0 for its only one.
 	Predict(of proxy.Ref, port uint32, r predict.Request) (predict.Outcome, error)
+	// Config is what a proxy of a virtual node or gateway is to have that is bound to an
+	// address, with what is in each resource if full is set and which returns true for it.
+	Config(of proxy.Ref, bind string, full bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error)
 }
 
 // Metrics are counted in.

@@ -34,6 +34,26 @@ func awaitEdge(w *meshtest.World) {
 	})
 }
 
+// acknowledged reports whether a proxy has acknowledged all that it is to have, routes of
+// that name among it.
+func acknowledged(w *meshtest.World, id, routes string) bool {
+	w.T.Helper()
+	answer, err := w.Admin.ProxyConfig(w.Context(), &api.ProxyConfigRequest{Id: id, Full: true})
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	found := false
+	for _, p := range answer.GetProxies() {
+		for _, r := range p.GetResources() {
+			if r.GetState() != "acknowledged" || p.GetAssumed() || r.GetConfig() == nil {
+				return false
+			}
+			found = found || strings.HasPrefix(r.GetName(), routes)
+		}
+	}
+	return found
+}
+
 const edgePolicy = `package signet.authz.edge
 
 allow contains "what is for sale may be read from outside" if {
@@ -71,6 +91,9 @@ func TestAGatewayServesCallersFromOutsideByItsOwnIdentity(t *testing.T) {
 		return a
 	}
 	eventually(t, 10*time.Second, "a call through the gateway", func() bool { return get("/buy/tea?x=1").Status == http.StatusOK })
+	for id, resources := range map[string]string{"edge": "rds_ingress_http_", "test/shop": "rds_egress_http_"} { // what each has is told by `signet proxy config`
+		eventually(t, 10*time.Second, "all of its configuration is acknowledged by "+id, func() bool { return acknowledged(w, id, resources) })
+	}
 	seen := get("/buy/tea").Seen
 	if seen.Path != "/tea" || seen.Host != meshtest.HostOf("shop") || seen.Caller() != "spiffe://test.example/test/edge" {
 		t.Errorf("the application saw %s of host %s by %q", seen.Path, seen.Host, seen.Caller())
