@@ -61,7 +61,7 @@ func (s *stream) have(st *state) {
 // The caller holds change.
 func (v *View) offer(s *Set) {
 	old := v.state.Load()
-	if s = s.interned(old.set); v.mode != Proxy || v.Streams() < 2 || !old.untried(s) {
+	if s = s.interned(old.set); v.mode != Proxy || v.Streams() < 2 || old.set == nil || !old.untried(s) {
 		v.latest.Store(s)
 		v.swap(v.next(old, s))
 		v.endCanary()

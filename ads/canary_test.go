@@ -101,6 +101,23 @@ func TestWhatOneReplicaRefusesNoOtherSees(t *testing.T) {
 	})
 }
 
+func TestTheFirstSetOfAViewIsForAllReplicasThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
+		all := []*client{w.connect(true), w.connect(true), w.connect(true)}
+		for _, c := range all {
+			c.subscribe(sds, "*")
+			c.subscribe(rds, "*")
+		}
+		synctest.Wait()
+		w.publish(res(t, sds, "s", "1"), res(t, rds, "r", "1"))
+		for _, c := range all {
+			c.ack(c.of(sds))
+			c.ack(c.of(rds))
+		}
+	})
+}
+
 func TestAReplicaThatSaysNothingDelaysTheOthersByASecondOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, ads.Proxy, ads.ServerOptions(nil)...)
