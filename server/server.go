@@ -235,7 +235,7 @@ func (s *server) serve(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
 		overload.New(overload.Memory()/2, room, s.log).Run,
 		s.watch, s.watchJoins, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.common.keep,
-		s.endpoints.Run, s.sessions.Run, s.instances.Run, s.refusals.Run, s.runRetention, s.giveBack,
+		s.endpoints.Run, s.sessions.Run, s.withdraw, s.instances.Run, s.refusals.Run, s.runRetention, s.giveBack,
 	} {
 		g.Go(func() error { return part(work) })
 	}

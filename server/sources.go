@@ -85,6 +85,11 @@ func (r reports) Left(agent string) {
 	})
 }
 
+// withdraw runs what agents of draining proxies are sent.
+func (s *server) withdraw(ctx context.Context) error {
+	return s.sessions.RunWithdrawals(ctx, s.views.Without)
+}
+
 // follows is who follows views (views.Access).
 type follows struct{ access *access.Access }
 

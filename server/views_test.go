@@ -36,6 +36,7 @@ type follower struct {
 	mu   sync.Mutex
 	set  *ads.Set
 	view *api.View
+	last string // version of the resource that closes the view
 }
 
 func (h *host) follow(node *corev3.Node, types []string) *follower {
@@ -58,7 +59,7 @@ func (h *host) follow(node *corev3.Node, types []string) *follower {
 		_ = proto.Unmarshal(r.Body, v) // Complete has seen it
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.set, f.view = s, v
+		f.set, f.view, f.last = s, v, r.Version
 	}}
 	done := make(chan struct{})
 	go func() { f.err <- c.Run(ctx); close(done) }()

@@ -92,6 +92,9 @@ func TestAReloadThatAddsAndTakesAwayProxiesFailsNoRequest(t *testing.T) {
 	if r.Failed > 0 || r.Sent < 500 {
 		t.Errorf("%d of %d failed: %v", r.Failed, r.Sent, r.Reasons)
 	}
+	if strings.Contains(w.Agent.Tail(1<<20), "have not taken its endpoint away") {
+		t.Error("a proxy was ended before its callers had learned of it")
+	}
 	// What cannot be reloaded is named, and all of it refused.
 	if err := os.WriteFile(config, []byte(strings.Replace(string(base), "drain_time: 1s", "drain_time: 2s\nlog_level: error", 1)), 0o600); err != nil {
 		t.Fatal(err)
