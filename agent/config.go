@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/agent/join"
+	"signet.example/agent/tlsfiles"
 	"signet.example/attestation/nodes"
 	"signet.example/internal/child"
 	"signet.example/internal/manifest"
@@ -128,6 +129,9 @@ type Proxy struct {
 	EgressOpen bool `yaml:"egress_open"`
 	// Concurrency is the number of Envoy's workers. Default 2.
 	Concurrency int `yaml:"concurrency"`
+	// TLSDirs are the folders of this host from which the proxy may have the certificates,
+	// keys and authorities that its mesh names by their files. Default: none.
+	TLSDirs []tlsfiles.Dir `yaml:"tls_dirs"`
 	// Admin is the Unix socket of Envoy's admin interface, under SocketDir.
 	// Default <SocketDir>/proxies/<name>/admin.sock.
 	Admin string `yaml:"admin"`
@@ -256,6 +260,11 @@ func (c Config) Validate() error {
 		for _, field := range []struct{ key, value string }{{"name", p.Name}, {"mesh", p.Mesh}, {"virtual_node", cmp.Or(p.VirtualNode, p.VirtualGateway)}, {"bind", p.Bind}} {
 			if field.value == "" {
 				lacks(key+"."+field.key, "is missing")
+			}
+		}
+		for j, d := range p.TLSDirs {
+			if err := d.Validate(c.DataDir, c.SocketDir); err != nil {
+				refuse(fmt.Sprintf("%s.tls_dirs[%d]", key, j), "%v", err)
 			}
 		}
 		p.validate(c.SocketDir, func(field, format string, args ...any) {

@@ -70,6 +70,15 @@ func (m *metrics) outageBudget(left func() (time.Duration, bool)) {
 	}))
 }
 
+// tlsFiles registers how many certificates, keys and authorities of files are not as the
+// mesh wants them.
+func (m *metrics) tlsFiles(problems func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "signet_agent_tls_files_failing",
+		Help: "Certificates and authorities in files that proxies are to have and that are missing, refused, or about to end with nothing newer.",
+	}, func() float64 { return float64(problems()) }))
+}
+
 // streams registers the number of open streams of a socket.
 func (m *metrics) streams(socket string, open func() int) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -8,6 +8,7 @@ import (
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
 	"signet.example/agent/resources"
+	"signet.example/agent/tlsfiles"
 	"signet.example/agent/wayout"
 	"signet.example/api"
 	"signet.example/identity"
@@ -23,6 +24,15 @@ func proxiesOf(list []Proxy, given proxy.Shape) []envoy.Proxy {
 	all := make([]envoy.Proxy, len(list))
 	for i, p := range list {
 		all[i] = envoy.Proxy{Name: p.Name, Ref: p.ref(), Shape: p.shape(given), Admin: p.Admin, Concurrency: p.Concurrency, User: p.as}
+	}
+	return all
+}
+
+// filesOf are the folders of files that each proxy may have.
+func filesOf(list []Proxy) map[string][]tlsfiles.Dir {
+	all := map[string][]tlsfiles.Dir{}
+	for _, p := range list {
+		all[p.Name] = p.TLSDirs
 	}
 	return all
 }

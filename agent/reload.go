@@ -35,7 +35,9 @@ func (a *agent) reload(ctx context.Context, next Config) error {
 	if err := errors.Join(tryProxies(ctx, next)...); err != nil {
 		return err
 	}
+	a.relay.AllowFiles(filesOf(next.Proxies))
 	if err := a.supervisor.Change(ctx, envoy.Change{Gone: gone, Added: proxiesOf(added, a.given)}); err != nil {
+		a.relay.AllowFiles(filesOf(a.cfg.Proxies))
 		return err
 	}
 	a.cfg.Proxies = next.Proxies
@@ -64,15 +66,20 @@ func fixedKeys(old, next Config) []string {
 }
 
 // changeOf is what leads from one list of proxies to another: the names of those that
-// end, and those that begin. One that differs is in both.
+// end, and those that begin. One that differs is in both, unless it is in the folders of
+// its files alone, which need no other Envoy.
 func changeOf(old, next []Proxy) (gone []string, added []Proxy) {
+	same := func(a, b Proxy) bool {
+		a.TLSDirs = b.TLSDirs
+		return reflect.DeepEqual(a, b)
+	}
 	for _, p := range old {
-		if !slices.ContainsFunc(next, func(n Proxy) bool { return reflect.DeepEqual(n, p) }) {
+		if !slices.ContainsFunc(next, func(n Proxy) bool { return same(n, p) }) {
 			gone = append(gone, p.Name)
 		}
 	}
 	for _, n := range next {
-		if !slices.ContainsFunc(old, func(p Proxy) bool { return reflect.DeepEqual(n, p) }) {
+		if !slices.ContainsFunc(old, func(p Proxy) bool { return same(n, p) }) {
 			added = append(added, n)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +51,7 @@ func TestAReloadEndsAndStartsOnlyTheProxiesThatDiffer(t *testing.T) {
 	moved := b
 	moved.Bind = "127.0.0.5"
 	gone, added := changeOf([]Proxy{a, b}, []Proxy{a, moved, c})
-	if !slices.Equal(gone, []string{"b"}) || len(added) != 2 || added[0] != moved || added[1] != c {
+	if !slices.Equal(gone, []string{"b"}) || len(added) != 2 || !reflect.DeepEqual(added[0], moved) || !reflect.DeepEqual(added[1], c) {
 		t.Errorf("%v, %+v", gone, added)
 	}
 	if gone, added := changeOf([]Proxy{a, b}, []Proxy{b, a}); len(gone)+len(added) > 0 {
@@ -87,7 +88,7 @@ func TestAReloadThatIsRefusedChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: held, supervisor: s, log: slog.New(slog.DiscardHandler)}
+	a := &agent{cfg: held, supervisor: s, relay: relay.New(relay.Config{}), log: slog.New(slog.DiscardHandler)}
 	for want, change := range map[string]func(*Config){
 		"metrics cannot be changed by a reload": func(c *Config) { c.Metrics, c.Proxies = "127.0.0.1:0", nil },
 		"proxies[0].bind: this host does not": func(c *Config) {

@@ -101,6 +101,9 @@ func (r *reporter) Report() *api.Report {
 			if left := view.LeftOut(); left != "" {
 				report.Own = append(report.Own, finding(api.AgentFinding_PROXY_ADDRESS, "proxy %s runs %s", name, left))
 			}
+			for _, p := range view.FileProblems() {
+				report.Own = append(report.Own, finding(api.AgentFinding_TLS_FILES, "proxy %s: %s", name, p))
+			}
 		}
 		if s.State == api.ProxyStatus_WAITING && s.Reason != "" {
 			f := finding(s.Waits, "proxy %s waits: %s", name, s.Reason)

@@ -139,6 +139,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		Conn: u.line.Conn(), Connected: &u.connected, State: &u.state, Trust: u.enrol.Trusted(), SVIDs: u.keeper, Policies: process,
 		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: wayout.CheckApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
 	})
+	a.relay.AllowFiles(filesOf(cfg.Proxies))
 	a.upstream = upstream.New(upstream.Config{
 		Conn: u.line.Conn(), Cut: u.line.Cut, Keeper: u.keeper, Standing: u.enrol, State: &u.state, Connected: &u.connected,
 		Own: a.relay.Own, LogDir: cfg.AccessLogDir, Up: m.upstream, Log: log,
@@ -167,6 +168,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	a.serveWorkloadAPI()
 	a.serveWayOut()
 	m.outageBudget(a.budget)
+	m.tlsFiles(a.relay.FileProblems)
 	return a, nil
 }
 

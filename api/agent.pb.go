@@ -91,6 +91,8 @@ const (
 	AgentFinding_PROXY_WAITING       AgentFinding_Kind = 6
 	AgentFinding_POLICY_STOPPED      AgentFinding_Kind = 7
 	AgentFinding_RESOURCE_NOT_USABLE AgentFinding_Kind = 8
+	// a certificate, key or authority that a mesh names by its file.
+	AgentFinding_TLS_FILES AgentFinding_Kind = 9
 )
 
 // Enum value maps for AgentFinding_Kind.
@@ -105,6 +107,7 @@ var (
 		6: "PROXY_WAITING",
 		7: "POLICY_STOPPED",
 		8: "RESOURCE_NOT_USABLE",
+		9: "TLS_FILES",
 	}
 	AgentFinding_Kind_value = map[string]int32{
 		"UNSPECIFIED":            0,
@@ -116,6 +119,7 @@ var (
 		"PROXY_WAITING":          6,
 		"POLICY_STOPPED":         7,
 		"RESOURCE_NOT_USABLE":    8,
+		"TLS_FILES":              9,
 	}
 )
 
@@ -1988,12 +1992,12 @@ const file_api_agent_proto_rawDesc = "" +
 	"\fvirtual_node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
 	"\aproxies\x18\x03 \x01(\x05R\aproxies\x12;\n" +
-	"\brejected\x18\x04 \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\brejected\"\xe3\x02\n" +
+	"\brejected\x18\x04 \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\brejected\"\xf2\x02\n" +
 	"\fAgentFinding\x12\x17\n" +
 	"\tkind_word\x18\x01 \x01(\tR\x04kind\x12@\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".signet.v1alpha1.AgentFinding.KindH\x00R\tkindValue\x88\x01\x01\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x14\n" +
-	"\x05proxy\x18\x04 \x01(\tR\x05proxy\"\xc4\x01\n" +
+	"\x05proxy\x18\x04 \x01(\tR\x05proxy\"\xd3\x01\n" +
 	"\x04Kind\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fAUTHZ_SAME_USER\x10\x01\x12\x15\n" +
@@ -2003,7 +2007,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\rPROXY_ADDRESS\x10\x05\x12\x11\n" +
 	"\rPROXY_WAITING\x10\x06\x12\x12\n" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
-	"\x13RESOURCE_NOT_USABLE\x10\bB\a\n" +
+	"\x13RESOURCE_NOT_USABLE\x10\b\x12\r\n" +
+	"\tTLS_FILES\x10\tB\a\n" +
 	"\x05_kind\"\xd2\t\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +

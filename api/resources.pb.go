@@ -36,8 +36,11 @@ type View struct {
 	// policy_revision that the routes of this view are stamped with; in an agent's
 	// own view the one that is in force or about to be.
 	PolicyRevision string `protobuf:"bytes,3,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// tls_files: the names of the secrets of a virtual node's view that the agent makes of files of its host
+	// (proxy.TLSFiles), where its operator lets this proxy have them.
+	TlsFiles      []string `protobuf:"bytes,4,rep,name=tls_files,json=tlsFiles,proto3" json:"tls_files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *View) Reset() {
@@ -89,6 +92,13 @@ func (x *View) GetPolicyRevision() string {
 		return x.PolicyRevision
 	}
 	return ""
+}
+
+func (x *View) GetTlsFiles() []string {
+	if x != nil {
+		return x.TlsFiles
+	}
+	return nil
 }
 
 // Entry: a local workload with these selectors may hold this identity.
@@ -674,11 +684,12 @@ var File_api_resources_proto protoreflect.FileDescriptor
 
 const file_api_resources_proto_rawDesc = "" +
 	"\n" +
-	"\x13api/resources.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\"\xce\x01\n" +
+	"\x13api/resources.proto\x12\x0fsignet.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\"\xeb\x01\n" +
 	"\x04View\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12I\n" +
 	"\fset_versions\x18\x02 \x03(\v2&.signet.v1alpha1.View.SetVersionsEntryR\vsetVersions\x12'\n" +
-	"\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\x1a>\n" +
+	"\x0fpolicy_revision\x18\x03 \x01(\tR\x0epolicyRevision\x12\x1b\n" +
+	"\ttls_files\x18\x04 \x03(\tR\btlsFiles\x1a>\n" +
 	"\x10SetVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x02\n" +

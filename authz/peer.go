@@ -2,19 +2,23 @@ package authz
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/metadata"
 
 	"signet.example/identity"
+	"signet.example/proxy"
 )
 
 const (
@@ -61,6 +65,13 @@ func (p *peers) verified(req *authv3.CheckRequest, chain string) (spiffeid.ID, e
 		return spiffeid.ID{}, &refusedRequest{"signet: peer certificate", fmt.Sprintf("it is %s's, and the proxy names another", id)}
 	}
 	return id, nil
+}
+
+// foreign reports whether the proxy says that its callers by TLS are vouched for by
+// authorities of a file. They are nobody, whatever their certificate says
+// (docs/decisions/059): what a proxy says here takes an identity away and gives none.
+func foreign(ctx context.Context) bool {
+	return slices.Contains(metadata.ValueFromIncomingContext(ctx, proxy.CallersKey), proxy.ForeignCallers)
 }
 
 func (p *peers) presented(leaf, chain string) (spiffeid.ID, error) {

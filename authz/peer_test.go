@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/metadata"
+
 	"signet.example/authz"
 	"signet.example/test/peertest"
 )
@@ -38,6 +40,36 @@ func TestACallerIsWhoItsCertificateSaysAndNobodyByNameAlone(t *testing.T) {
 	for range 2 { // parsed, and remembered
 		if _, r := f.ask(t, f.question("GET", "/orders/1", web)); !r.Allowed || r.Source != web {
 			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// Whatever certificate is shown where authorities of a file vouch for callers, and though
+// the bundle would: what a proxy says there takes an identity away.
+func TestACallerThatAFileVouchesForIsNobody(t *testing.T) {
+	f := newFixtureWith(t, `package signet.authz.orders
+
+allow contains "nobody in particular" if {
+	not input.source.spiffe_id
+	input.request.path == "/open"
+}
+
+allow contains "web" if input.source.spiffe_id == "`+web+`"
+`)
+	leaf := peertest.Encode(peertest.SVID(web))
+	foreign := metadata.NewIncomingContext(asked(t.Context()), metadata.Pairs("x-signet-callers", "foreign"))
+	for name, shown := range map[string]struct{ name, leaf, chain string }{
+		"a DNS name":     {"front.partner.example", "", ""},
+		"a subject":      {"CN=front,O=Partner", "", ""},
+		"a name of ours": {web, "", ""},
+		"an SVID":        {web, leaf, leaf},
+	} {
+		for path, allowed := range map[string]bool{"/open": true, "/orders/1": false} {
+			q := peertest.Show(f.question("GET", path, ""), shown.name, shown.leaf, shown.chain)
+			resp, err := f.Check(foreign, q)
+			if r := f.last(); err != nil || (resp.GetOkResponse() != nil) != allowed || r.Source != "" {
+				t.Errorf("%s at %s: %v, %+v", name, path, resp, r)
+			}
 		}
 	}
 }

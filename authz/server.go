@@ -197,7 +197,7 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 		a.deny(CauseUnavailable, "no configuration has arrived yet")
 		return
 	}
-	in, err := s.peers.newInput(req, caller, a.record.Time)
+	in, err := s.peers.newInput(ctx, req, caller, a.record.Time)
 	a.request(in)
 	if err == nil {
 		err = st.checkBans(in)

@@ -238,9 +238,7 @@ func resolveGatewayTLS(t *GatewayListenerTLS) *TLS {
 	if out.AnyClient = t.Validation == nil; out.AnyClient {
 		return out
 	}
-	if t.Validation.Trust.SDS != nil {
-		out.ClientTrust = t.Validation.Trust.SDS.SecretName
-	}
+	out.ClientTrust = trustSecret(t.Validation.Trust.File, t.Validation.Trust.SDS)
 	out.Clients = t.Validation.SubjectAlternativeNames.exact()
 	return out
 }

@@ -104,6 +104,19 @@ type VirtualNode struct {
 	LogFormat *LoggingFormat // nil for Envoy's own
 }
 
+// DiscoveredAs is the name by which a node is found: what App Mesh held a server's
+// certificate to where a client policy names nobody (AM-clientpolicy). It is "" where there is none.
+func (n *VirtualNode) DiscoveredAs() string {
+	switch {
+	case n.DNS != nil:
+		return strings.TrimSuffix(n.DNS.Hostname, ".")
+	case n.Spec != nil && n.Spec.ServiceDiscovery != nil && n.Spec.ServiceDiscovery.AWSCloudMap != nil:
+		m := n.Spec.ServiceDiscovery.AWSCloudMap
+		return m.ServiceName + "." + m.NamespaceName
+	}
+	return ""
+}
+
 // Callee is a service that a node declares to call, and how.
 type Callee struct {
 	Service Name
@@ -153,12 +166,15 @@ type Probe struct {
 // TLS is what a listener was told to do about certificates.
 type TLS struct {
 	Mode string // TLSDisabled, TLSPermissive, TLSStrict
-	// Certificate is the SPIFFE ID to present; "" for the node's own.
+	// Certificate is the SPIFFE ID to present, or the name of [proxy.TLSFiles]; "" for the
+	// node's own ID.
 	Certificate string
 	// ClientTrust is the trust domain ID ("spiffe://td") that clients'
-	// certificates are validated against; "" for the mesh's own.
+	// certificates are validated against, or the name of [proxy.TLSFiles]; "" for the
+	// mesh's own.
 	ClientTrust string
-	// Clients are the only SPIFFE IDs accepted; nil accepts any of the trust domain.
+	// Clients are the only names accepted, SPIFFE IDs unless the trust is in a file; nil
+	// accepts any of the trust domain, or whom the file's authorities vouch for.
 	Clients []string
 	// AnyClient: no certificate is asked for, of a gateway's callers alone.
 	AnyClient bool
@@ -168,11 +184,22 @@ type TLS struct {
 // alone.
 func (l Listener) AnyClient() bool { return l.TLS != nil && l.TLS.AnyClient }
 
+// ForeignClients reports whether callers by TLS are those whom authorities of a file vouch
+// for. None of them has an identity of the mesh (docs/decisions/059).
+func (l Listener) ForeignClients() bool {
+	if l.TLS == nil {
+		return false
+	}
+	_, files := proxy.ParseTLSFiles(l.TLS.ClientTrust)
+	return files
+}
+
 // ClientTLS is what a node was told to do when it calls a backend.
 type ClientTLS struct {
 	Certificate string // as TLS.Certificate
 	Trust       string // as TLS.ClientTrust
-	// Servers are the only SPIFFE IDs accepted; nil accepts each target's own.
+	// Servers are the only names accepted, SPIFFE IDs unless the trust is in a file; nil
+	// accepts each target's own: its ID, or the name by which it is found.
 	Servers []string
 	// Enforce demands TLS whatever the target's spec says. Without it a target that is
 	// called by TLS is verified all the same.

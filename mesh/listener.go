@@ -88,14 +88,9 @@ func resolveTLS(t *ListenerTLS) *TLS {
 	if t == nil {
 		return nil
 	}
-	out := &TLS{Mode: t.Mode}
-	if t.Certificate.SDS != nil {
-		out.Certificate = t.Certificate.SDS.SecretName
-	}
+	out := &TLS{Mode: t.Mode, Certificate: t.Certificate.secret()}
 	if v := t.Validation; v != nil {
-		if v.Trust.SDS != nil {
-			out.ClientTrust = v.Trust.SDS.SecretName
-		}
+		out.ClientTrust = trustSecret(v.Trust.File, v.Trust.SDS)
 		out.Clients = v.SubjectAlternativeNames.exact()
 	}
 	return out
@@ -105,15 +100,10 @@ func resolveClientTLS(p *ClientPolicy) *ClientTLS {
 	if p == nil || p.TLS == nil {
 		return nil
 	}
-	out := &ClientTLS{
-		Servers: p.TLS.Validation.SubjectAlternativeNames.exact(),
+	v := p.TLS.Validation
+	return &ClientTLS{
+		Certificate: p.TLS.Certificate.secret(), Trust: trustSecret(v.Trust.File, v.Trust.SDS),
+		Servers: v.SubjectAlternativeNames.exact(),
 		Enforce: p.TLS.Enforce == nil || *p.TLS.Enforce, Ports: p.TLS.Ports,
 	}
-	if c := p.TLS.Certificate; c != nil && c.SDS != nil {
-		out.Certificate = c.SDS.SecretName
-	}
-	if s := p.TLS.Validation.Trust.SDS; s != nil {
-		out.Trust = s.SecretName
-	}
-	return out
 }

@@ -1,5 +1,11 @@
 package mesh
 
+import (
+	"slices"
+
+	"signet.example/proxy"
+)
+
 // The modes of a listener's TLS.
 const (
 	TLSDisabled   = "DISABLED"
@@ -22,6 +28,69 @@ func (p *ClientPolicy) applyDefaults() {
 		yes := true
 		p.TLS.Enforce = &yes
 	}
+}
+
+// secret is the name of what is presented, "" for the proxy's own SVID.
+func (c *TLSFileCertificate) secret() string {
+	return proxy.TLSFiles{Certificate: c.CertificateChain, Key: c.PrivateKey}.Name()
+}
+
+func (c *ListenerTLSCertificate) secret() string {
+	switch {
+	case c.File != nil:
+		return c.File.secret()
+	case c.SDS != nil:
+		return c.SDS.SecretName
+	}
+	return ""
+}
+
+func (c *ClientTLSCertificate) secret() string {
+	switch {
+	case c == nil:
+	case c.File != nil:
+		return c.File.secret()
+	case c.SDS != nil:
+		return c.SDS.SecretName
+	}
+	return ""
+}
+
+// trustSecret is the name of what the other side is validated against, "" for the bundle
+// of the trust domain.
+func trustSecret(file *TLSFileTrust, sds *TLSSDSTrust) string {
+	switch {
+	case file != nil:
+		return proxy.TLSFiles{Authorities: file.CertificateChain}.Name()
+	case sds != nil:
+		return sds.SecretName
+	}
+	return ""
+}
+
+// TLSFiles are the names of the secrets that a node's proxy gets of files of its host,
+// sorted.
+func (n *VirtualNode) TLSFiles() []string {
+	var names []string
+	add := func(name string) {
+		if _, ok := proxy.ParseTLSFiles(name); ok {
+			names = append(names, name)
+		}
+	}
+	for _, l := range n.Listeners {
+		if l.TLS != nil && l.TLS.Mode != TLSDisabled {
+			add(l.TLS.Certificate)
+			add(l.TLS.ClientTrust)
+		}
+	}
+	for _, c := range n.Backends {
+		if c.TLS != nil {
+			add(c.TLS.Certificate)
+			add(c.TLS.Trust)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // exact is the list of names, nil where there is none.

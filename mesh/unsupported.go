@@ -5,13 +5,13 @@ package mesh
 //
 //	Mesh              egressFilter; meshServiceDiscovery
 //	VirtualNode       listeners of protocols http, http2, grpc: portMapping, healthCheck on the listener's
-//	                  port, timeout, connectionPool, outlierDetection, tls (mode; certificate acm, or sds named by a SPIFFE ID;
-//	                  validation.trust sds named by a trust domain ID; exact SPIFFE IDs as
-//	                  subjectAlternativeNames)
+//	                  port, timeout, connectionPool, outlierDetection, tls (mode; certificate acm, file, or sds named by a SPIFFE ID;
+//	                  validation.trust file, or sds named by a trust domain ID; exact SPIFFE IDs as
+//	                  subjectAlternativeNames, with trust file any that is none)
 //	                  serviceDiscovery.dns, none, or awsCloudMap, which is not asked: endpoints are
 //	                  those that agents registered
-//	                  backendGroups by name; backends, backendDefaults: client policy with certificate sds, trust acm or
-//	                  sds, enforce, ports, exact SPIFFE IDs
+//	                  backendGroups by name; backends, backendDefaults: client policy with certificate file or sds, trust acm,
+//	                  file or sds, enforce, ports, exact SPIFFE IDs, with trust file any names
 //	                  logging.accessLog.file, with the operators of logformat.go
 //	BackendGroup      virtualservices
 //	VirtualService    provider virtualNode, virtualRouter, none
@@ -23,10 +23,12 @@ package mesh
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/internal/manifest"
+	"signet.example/proxy"
 )
 
 // Unsupported names what r asks for and this version does not translate, each
@@ -101,25 +103,42 @@ func (u *lacking) listenerTLS(path string, t *ListenerTLS) {
 	}
 	u.certificate(path, &t.Certificate)
 	if v := t.Validation; v != nil {
-		u.when(v.Trust.File != nil, path+".validation.trust.file", "authorities from files; use sds")
-		u.secretTrust(path+".validation.trust.sds.secretName", v.Trust.SDS)
-		u.names(path+".validation.subjectAlternativeNames.match.exact", v.SubjectAlternativeNames)
+		u.clients(path+".validation", v.Trust.File, v.Trust.SDS, v.SubjectAlternativeNames)
+	}
+}
+
+// clients is what a listener demands of callers.
+func (u *lacking) clients(validation string, file *TLSFileTrust, sds *TLSSDSTrust, names *SubjectAlternativeNames) {
+	u.secretTrust(validation+".trust.sds.secretName", sds)
+	at := validation + ".subjectAlternativeNames.match.exact"
+	if file == nil {
+		u.names(at, names)
+		return
+	}
+	u.file(validation+".trust.file.certificateChain", file.CertificateChain)
+	for i, name := range names.exact() {
+		u.when(strings.HasPrefix(strings.ToLower(name), "spiffe:"), fmt.Sprintf("%s[%d]", at, i), fmt.Sprintf(
+			"%q; authorities of a file give no SPIFFE IDs to callers: trust sds (spiffe://<trust domain>) for callers of the mesh, or name DNS names", manifest.Clip(name)))
+	}
+}
+
+// file is a path on the proxy's host.
+func (u *lacking) file(path, name string) {
+	if err := proxy.ValidTLSPath(name); err != nil {
+		u.add(path, err.Error())
 	}
 }
 
 func (u *lacking) certificate(tls string, c *ListenerTLSCertificate) {
-	u.when(c.File != nil, tls+".certificate.file", "certificates from files; use acm or sds, or leave tls out")
+	u.files(tls+".certificate.file", c.File)
 	u.secretID(tls+".certificate.sds.secretName", c.SDS)
 }
 
-// trust is what a client, or a gateway's listener, demands of the other side.
-func (u *lacking) trust(tls string, v *TLSValidation) {
-	if v == nil {
-		return
+func (u *lacking) files(path string, c *TLSFileCertificate) {
+	if c != nil {
+		u.file(path+".certificateChain", c.CertificateChain)
+		u.file(path+".privateKey", c.PrivateKey)
 	}
-	u.when(v.Trust.File != nil, tls+".validation.trust.file", "authorities from files; use acm or sds")
-	u.secretTrust(tls+".validation.trust.sds.secretName", v.Trust.SDS)
-	u.names(tls+".validation.subjectAlternativeNames.match.exact", v.SubjectAlternativeNames)
 }
 
 func (u *lacking) clientPolicy(path string, p *ClientPolicy) {
@@ -129,10 +148,16 @@ func (u *lacking) clientPolicy(path string, p *ClientPolicy) {
 	t := p.TLS
 	path += ".tls"
 	if c := t.Certificate; c != nil {
-		u.when(c.File != nil, path+".certificate.file", "certificates from files; use sds, or leave the policy out")
+		u.files(path+".certificate.file", c.File)
 		u.secretID(path+".certificate.sds.secretName", c.SDS)
 	}
-	u.trust(path, &t.Validation)
+	v := &t.Validation
+	u.secretTrust(path+".validation.trust.sds.secretName", v.Trust.SDS)
+	if v.Trust.File != nil { // whose names are theirs
+		u.file(path+".validation.trust.file.certificateChain", v.Trust.File.CertificateChain)
+		return
+	}
+	u.names(path+".validation.subjectAlternativeNames.match.exact", v.SubjectAlternativeNames)
 }
 
 // secretID: a certificate by SDS is an SVID, named by its SPIFFE ID.
@@ -153,11 +178,11 @@ func (u *lacking) secretTrust(path string, t *TLSSDSTrust) {
 	u.when(err != nil || id.Path() != "", path, fmt.Sprintf("%q; only a trust domain's ID (spiffe://<trust domain>) names a bundle", manifest.Clip(t.SecretName)))
 }
 
-// names: certificates carry a SPIFFE ID and nothing else that could match.
+// names: certificates of a trust domain carry a SPIFFE ID and nothing else that could match.
 func (u *lacking) names(path string, s *SubjectAlternativeNames) {
 	for i, name := range s.exact() {
 		id, err := spiffeid.FromString(name)
-		u.when(err != nil || id.Path() == "", fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q; only SPIFFE IDs are compared", manifest.Clip(name)))
+		u.when(err != nil || id.Path() == "", fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q; only SPIFFE IDs are compared, unless trust is file: name spiffe://<trust domain>/<mesh>/<node>, or leave the names out", manifest.Clip(name)))
 	}
 }
 
@@ -192,7 +217,9 @@ func (s *VirtualGatewaySpec) lacks(u *lacking) {
 			"a pool of some of a gateway's listeners, as all of them share its connections to services; give each listener one, or none")
 		if t := l.TLS; t != nil {
 			u.certificate(path+".tls", &t.Certificate)
-			u.trust(path+".tls", t.Validation)
+			if v := t.Validation; v != nil {
+				u.clients(path+".tls.validation", v.Trust.File, v.Trust.SDS, v.SubjectAlternativeNames)
+			}
 		}
 	}
 	if s.BackendDefaults != nil {

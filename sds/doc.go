@@ -8,7 +8,7 @@
 // [Source] tells it what a caller may have, and the caller's selectors come
 // from a function that is handed in.
 //
-// Main types in order: [SVIDSecret] and [BundleSecret] make Secrets,
+// Main types in order: [SVIDSecret], [BundleSecret] and, by other names, [CertificateSecret] and [AuthoritiesSecret] make Secrets,
 // [WorkloadAPI] serves the API from a [Source] whose [Update] holds [SVID]s.
 //
 // # Concurrency

@@ -19,18 +19,23 @@ import (
 // named by the SPIFFE ID itself, so that a configuration names whom it speaks
 // as and not where a certificate lies. The chain is DER, leaf first.
 func SVIDSecret(id spiffeid.ID, chain [][]byte, key crypto.PrivateKey) (*ads.Resource, error) {
+	return CertificateSecret(id.String(), chain, key)
+}
+
+// CertificateSecret is SVIDSecret for a certificate that is named in another way.
+func CertificateSecret(name string, chain [][]byte, key crypto.PrivateKey) (*ads.Resource, error) {
 	if len(chain) == 0 {
-		return nil, fmt.Errorf("secret %s: the chain is empty", id)
+		return nil, fmt.Errorf("secret %s: the chain is empty", name)
 	}
 	if err := sameKey(chain[0], key); err != nil {
-		return nil, fmt.Errorf("secret %s: %w", id, err)
+		return nil, fmt.Errorf("secret %s: %w", name, err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, fmt.Errorf("secret %s: encode the key: %w", id, err)
+		return nil, fmt.Errorf("secret %s: encode the key: %w", name, err)
 	}
 	return newSecret(&tlsv3.Secret{
-		Name: id.String(),
+		Name: name,
 		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 			CertificateChain: inline(encodePEM("CERTIFICATE", chain...)),
 			PrivateKey:       inline(encodePEM("PRIVATE KEY", der)),
@@ -43,12 +48,17 @@ func SVIDSecret(id spiffeid.ID, chain [][]byte, key crypto.PrivateKey) (*ads.Res
 // the trust anchors alone; whom to accept is said where it is used. The roots
 // are DER.
 func BundleSecret(td spiffeid.TrustDomain, roots [][]byte) (*ads.Resource, error) {
+	return AuthoritiesSecret(td.IDString(), roots)
+}
+
+// AuthoritiesSecret is BundleSecret for authorities that are named in another way.
+func AuthoritiesSecret(name string, roots [][]byte) (*ads.Resource, error) {
 	// Envoy reads an empty trusted_ca as "do not verify": never make one.
 	if len(roots) == 0 {
-		return nil, fmt.Errorf("secret %s: the bundle is empty", td.IDString())
+		return nil, fmt.Errorf("secret %s: the bundle is empty", name)
 	}
 	return newSecret(&tlsv3.Secret{
-		Name: td.IDString(),
+		Name: name,
 		Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 			TrustedCa: inline(encodePEM("CERTIFICATE", roots...)),
 		}},

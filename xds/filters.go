@@ -30,11 +30,12 @@ const (
 const authzTimeout = 500 * time.Millisecond
 
 // ingressFilters is the only chain that an inbound manager gets: refuse what is
-// ambiguous, ask, take the caller's chain away, forward.
-func (b *builder) ingressFilters() []*hcmv3.HttpFilter {
+// ambiguous, ask, take the caller's chain away, forward. foreign: callers by TLS have no
+// identity.
+func (b *builder) ingressFilters(foreign bool) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(b.queryGrammar())),
-		b.filter(authzFilter, extAuthz()),
+		b.filter(authzFilter, extAuthz(foreign)),
 		b.filter(withoutChainFilter, withoutChain()),
 		b.filter(routerFilter, &routerv3.Router{}),
 	}
@@ -61,8 +62,8 @@ func (b *builder) filter(name string, m proto.Message) *hcmv3.HttpFilter {
 }
 
 // extAuthz asks the agent, and denies whenever there is no answer.
-func extAuthz() *authzv3.ExtAuthz {
-	return &authzv3.ExtAuthz{
+func extAuthz(foreign bool) *authzv3.ExtAuthz {
+	f := &authzv3.ExtAuthz{
 		TransportApiVersion: corev3.ApiVersion_V3,
 		Services: &authzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: authzCluster}},
@@ -78,6 +79,12 @@ func extAuthz() *authzv3.ExtAuthz {
 		ValidateMutations:          true,
 		DecoderHeaderMutationRules: mutationRules(),
 	}
+	if foreign {
+		f.IncludePeerCertificate = false
+		// In the listener, beside whom it trusts: both change at once.
+		f.GetGrpcService().InitialMetadata = []*corev3.HeaderValue{{Key: proxy.CallersKey, Value: proxy.ForeignCallers}}
+	}
+	return f
 }
 
 // withoutChain writes x-forwarded-client-cert again, where there is one, as Envoy

@@ -103,12 +103,12 @@ func (b *builder) ingressHCM(statPrefix string, l mesh.Listener) *hcmv3.HttpConn
 	if l.Protocol == mesh.ProtocolHTTP {
 		m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}}
 	}
-	m.HttpFilters = b.ingressFilters()
+	m.HttpFilters = b.ingressFilters(l.ForeignClients())
 	m.EarlyHeaderMutationExtensions = b.early(b.ingressHeaders())
 	// The application may read who called; what a caller wrote there is gone.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	// The chain is for the agent; withoutChain takes it away.
-	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Chain: true, Uri: true}
+	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Chain: !l.ForeignClients(), Uri: true}
 	// One form of a host for policy and application (A32).
 	m.StripPortMode = &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true}
 	m.StripTrailingHostDot = true

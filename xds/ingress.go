@@ -80,8 +80,11 @@ func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*lis
 	var chains []*listenerv3.FilterChain
 	if mode != mesh.TLSDisabled || b.managed(l) {
 		tls := chain("tls", "tls", b.oneSVID(), shared)
-		if l.AnyClient() {
+		switch {
+		case l.AnyClient():
 			tls = chain("tls", "tls", shared)
+		case l.ForeignClients():
+			tls = chain("tls", "tls", b.noSVID(), shared)
 		}
 		tls.TransportSocket = b.downstream(l)
 		tls.TransportSocketConnectTimeout = duration(handshakeTimeout)
@@ -96,7 +99,7 @@ func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*lis
 // managed reports whether the TLS of a listener takes nothing but what its proxy has in
 // any case: the node's SVID and the trust domain's bundle. Callers are of the mesh then.
 func (b *builder) managed(l mesh.Listener) bool {
-	return b.node.Gateway == nil && b.presented(b.node, l) == b.idOf(b.node) &&
+	return b.node.Gateway == nil && b.presented(b.node, l) == b.idOf(b.node) && (l.TLS == nil || !fromFiles(l.TLS.Certificate)) &&
 		(l.TLS == nil || l.TLS.ClientTrust == "" || l.TLS.ClientTrust == b.bundle())
 }
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // tlsSocket is the transport socket of both directions.
@@ -27,6 +28,9 @@ type peer struct {
 // of the trust domain, and no session outlives a change of trust (A08).
 func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 	p := peer{certificate: b.presented(b.node, l), trust: b.bundle()}
+	if l.TLS != nil && l.TLS.Certificate != "" {
+		p.certificate = l.TLS.Certificate
+	}
 	if l.AnyClient() {
 		return b.socket(noResumption(&tlsv3.DownstreamTlsContext{CommonTlsContext: b.serverTLS(p.certificate, alpnHTTP2, alpnHTTP1)}))
 	}
@@ -34,6 +38,8 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 		p.trust = l.TLS.ClientTrust
 	}
 	switch {
+	case l.ForeignClients(): // without names: whoever they vouch for, as App Mesh's
+		p.sans = b.named("clients of "+b.node.Name, l.TLS.Clients)
 	case l.TLS != nil && l.TLS.Clients != nil:
 		p.sans = b.exactly("clients of "+b.node.Name, l.TLS.Clients)
 	default:
@@ -54,12 +60,19 @@ func noResumption(c *tlsv3.DownstreamTlsContext) *tlsv3.DownstreamTlsContext {
 	return c
 }
 
-// presented is the SPIFFE ID that a listener shows.
+// presented is the SPIFFE ID that a listener shows, or would if its certificate were not
+// of a file: who calls it without being told of another authority reaches nobody.
 func (b *builder) presented(n *mesh.VirtualNode, l mesh.Listener) string {
-	if l.TLS != nil && l.TLS.Certificate != "" {
-		return l.TLS.Certificate
+	if l.TLS == nil || l.TLS.Certificate == "" || fromFiles(l.TLS.Certificate) {
+		return b.idOf(n)
 	}
-	return b.idOf(n)
+	return l.TLS.Certificate
+}
+
+// fromFiles reports whether a secret is made of files of the proxy's host.
+func fromFiles(secret string) bool {
+	_, ok := proxy.ParseTLSFiles(secret)
+	return ok
 }
 
 // upstream is the client's TLS to one listener of a target. The server must be
@@ -76,7 +89,9 @@ func (b *builder) upstream(target *mesh.VirtualNode, l mesh.Listener, policy *me
 		if policy.Trust != "" {
 			p.trust = policy.Trust
 		}
-		if policy.Servers != nil {
+		if fromFiles(p.trust) {
+			p.sans = b.servers(target, policy)
+		} else if policy.Servers != nil {
 			p.sans = b.exactly("client policy for "+target.Name, policy.Servers)
 		}
 	}
@@ -85,6 +100,47 @@ func (b *builder) upstream(target *mesh.VirtualNode, l mesh.Listener, policy *me
 		Sni:              sni(target),
 		MaxSessionKeys:   wrapperspb.UInt32(0), // no resumption from this side either
 	})
+}
+
+// servers are the names of which an authority of a file must vouch for one: those of the
+// policy, else that by which the target is found. None is of the mesh's trust domain, for
+// which no file's authority speaks.
+func (b *builder) servers(target *mesh.VirtualNode, policy *mesh.ClientTLS) []*tlsv3.SubjectAltNameMatcher {
+	where, names := "client policy for "+target.Name, policy.Servers
+	if names == nil {
+		if name := target.DiscoveredAs(); name != "" {
+			names = []string{name}
+		}
+	}
+	if len(names) == 0 {
+		b.fail(errUnnamed(where))
+	}
+	for _, name := range names {
+		if strings.HasPrefix(strings.ToLower(name)+"/", strings.ToLower(b.bundle())+"/") {
+			b.fail(errOurName(where, name))
+		}
+	}
+	return b.named(where, names)
+}
+
+// named accepts certificates that have one of these names, exactly.
+func (b *builder) named(where string, names []string) []*tlsv3.SubjectAltNameMatcher {
+	if names != nil && len(names) == 0 {
+		b.fail(errNoNames(where))
+	}
+	var ms []*tlsv3.SubjectAltNameMatcher
+	for _, name := range names {
+		of := tlsv3.SubjectAltNameMatcher_DNS
+		if _, err := netip.ParseAddr(name); err == nil {
+			of = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+		} else if strings.Contains(name, "://") {
+			of = tlsv3.SubjectAltNameMatcher_URI
+		} else if strings.Contains(name, "@") {
+			of = tlsv3.SubjectAltNameMatcher_EMAIL
+		}
+		ms = append(ms, &tlsv3.SubjectAltNameMatcher{SanType: of, Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: name}}})
+	}
+	return ms
 }
 
 // sni is the host that a target's spec names. It decides nothing: identity is

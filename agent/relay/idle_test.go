@@ -42,10 +42,10 @@ func idleRelay(t *testing.T) (*Relay, *decided, subscriptionKey) {
 func TestAProxyThatComesWithEverNewAddressesIsServedAsLongAsItsOldViewsEnd(t *testing.T) {
 	r, d, p := idleRelay(t)
 	view := func(bind string) error {
-		_, err := r.view(t.Context(), viewKey{subscriptionKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, svids.Name{}})
+		_, err := r.view(t.Context(), viewKey{subscriptionKey{proxy.Node("m", "n"), proxy.Shape{Bind: bind}}, svids.Name{}, ""})
 		return err
 	}
-	supervised, err := r.view(t.Context(), viewKey{p, svids.Name{}})
+	supervised, err := r.view(t.Context(), viewKey{p, svids.Name{}, ""})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestAnIdleViewEndsAlsoWhereAnotherOfItsSubscriptionIsUsed(t *testing.T) {
 	k := subscriptionKey{proxy.Node("m", "n"), proxy.Shape{Bind: "10.0.0.1"}}
 	const idle = 20 // in whatever order they are looked at
 	for i := range idle + 1 {
-		v, err := r.view(t.Context(), viewKey{k, svids.Name{Entry: strconv.Itoa(i)}})
+		v, err := r.view(t.Context(), viewKey{k, svids.Name{Entry: strconv.Itoa(i)}, ""})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,7 +59,13 @@ func (r *Relay) ShapeOf(pid int, has identity.Selectors, w svids.Name) (proxy.Sh
 func (r *Relay) PortsOf(ref proxy.Ref, sh proxy.Shape, w svids.Name) ([]uint32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := r.views[viewKey{sub: subscriptionKey{ref, sh}, as: w}]
+	key := viewKey{sub: subscriptionKey{ref, sh}, as: w}
+	for name, p := range r.proxies {
+		if p.sub == key.sub && r.views[viewKey{key.sub, w, name}] != nil {
+			key.own = name
+		}
+	}
+	v := r.views[key]
 	if v == nil || v.published.Load() == nil {
 		return nil, errors.New("the proxy has no configuration yet")
 	}

@@ -20,6 +20,7 @@ import (
 	"signet.example/ads"
 	"signet.example/agent/resources"
 	"signet.example/agent/svids"
+	"signet.example/agent/tlsfiles"
 	"signet.example/api"
 	"signet.example/attestation"
 	"signet.example/identity"
@@ -59,6 +60,7 @@ type Relay struct {
 	views   map[viewKey]*View                 // guarded by mu
 	streams map[*guard]struct{}               // guarded by mu
 	proxies map[string]supervised             // those that the agent runs, by name; guarded by mu
+	dirs    map[string][]tlsfiles.Dir         // the folders of files that these may have; guarded by mu
 }
 
 // Config is what a relay is made of. Every field is needed.
@@ -87,10 +89,13 @@ type Config struct {
 }
 
 // viewKey names a view: replicas of one virtual node with one shape, bound by the
-// same binding, share it.
+// same binding, share it, unless the agent runs them.
 type viewKey struct {
 	sub subscriptionKey
 	as  svids.Name
+	// own is the name of the proxy of the configuration that it is for, "" for all others:
+	// what files a proxy may have is the host's word about that one.
+	own string
 }
 
 // New returns one that relays once it runs.
@@ -109,6 +114,23 @@ type supervised struct {
 	// refused is why the process itself was given nothing the last time that it asked;
 	// "" where it was given something.
 	refused string
+}
+
+// AllowFiles sets the folders from which each proxy of the configuration, by its name, may
+// have certificates, keys and authorities. No other proxy gets any.
+func (r *Relay) AllowFiles(dirs map[string][]tlsfiles.Dir) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirs = dirs
+}
+
+func (r *Relay) filesOf(own string) []tlsfiles.Dir {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if own == "" {
+		return nil
+	}
+	return r.dirs[own]
 }
 
 // Configure implements envoy.Views.
@@ -271,7 +293,7 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 		r.config.Log.WarnContext(ctx, "the outbound listener is one that other hosts reach: who calls from there cannot be seen, and is let out only by applications: [anyone] of the Binding",
 			slog.String("node", node.GetId()), slog.String("address", sh.Egress.String()))
 	}
-	v, err := r.view(ctx, viewKey{subscriptionKey{ref, sh}, w})
+	v, err := r.view(ctx, viewKey{subscriptionKey{ref, sh}, w, r.ownName(has)})
 	if err != nil {
 		return nil, err
 	}
@@ -282,6 +304,15 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 	r.noteRefused(resources.ProxyName(has), "")
 	r.config.Stay(g.peer)
 	return v.view, nil
+}
+
+// ownName is the name of the proxy of the configuration that a process is, "" for another.
+func (r *Relay) ownName(has identity.Selectors) string {
+	name := resources.ProxyName(has)
+	if _, ok := r.configured(name); !ok {
+		return ""
+	}
+	return name
 }
 
 // shapeFor is the configuration's for a proxy that the agent started, else what
@@ -337,6 +368,7 @@ func (r *Relay) view(ctx context.Context, key viewKey) (*View, error) {
 		r.subs[key.sub] = l
 	}
 	v := newView(l, key.as, r.config.SVIDs, r.config.Trust)
+	v.files = tlsfiles.New(func() []tlsfiles.Dir { return r.filesOf(key.own) }, r.config.Log.With(slog.String("node", l.nodeID()), slog.String("proxy", key.own)))
 	v.addresses, v.drain = &r.addresses, r.config.Drain+takeBackWithin
 	v.changed = func() { r.changed.Update(func(n int) int { return n + 1 }) }
 	if err := r.run(ctx, v.Run); err != nil {
@@ -430,7 +462,7 @@ func (r *Relay) ForProxy(ctx context.Context, name string, has identity.Selector
 	if !ok {
 		return nil, fmt.Errorf("no binding lets proxy %s (%s) be %s%s", name, has, ref, lacking(candidates, has))
 	}
-	v, err := r.view(ctx, viewKey{p.sub, svids.Name{Entry: b.Name, ID: s.IDs[b.Name]}})
+	v, err := r.view(ctx, viewKey{p.sub, svids.Name{Entry: b.Name, ID: s.IDs[b.Name]}, name})
 	if err != nil {
 		return nil, err
 	}
@@ -480,6 +512,17 @@ func (r *Relay) Event(e ads.Event) {
 		r.config.Log.Debug("proxy stream "+e.Kind.String(), slog.String("node", e.View), slog.String("stream", e.Stream), slog.String("err", e.Message))
 		r.changed.Update(func(n int) int { return n + 1 })
 	}
+}
+
+// FileProblems is how many problems there are with files that proxies are to have.
+func (r *Relay) FileProblems() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, v := range r.views {
+		n += len(v.FileProblems())
+	}
+	return n
 }
 
 // Open is the number of streams that proxies have.

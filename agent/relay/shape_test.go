@@ -166,7 +166,7 @@ func TestTheServersSecretsReachNoProxy(t *testing.T) {
 	}
 	s := root.SVID("web", "/shop/web")
 	v := newView(&subscription{}, svids.Name{Entry: "web", ID: s.ID}, nil, nil)
-	if err := v.publish(&routing{set: set}, s, root.Trust(1)); err != nil {
+	if err := v.publish(&routing{set: set}, s, root.Trust(1), nil); err != nil {
 		t.Fatal(err)
 	}
 	secrets := v.published.Load().Type(ads.SecretType)

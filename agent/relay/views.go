@@ -20,6 +20,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/agent/svids"
+	"signet.example/agent/tlsfiles"
 	"signet.example/api"
 	"signet.example/internal/watched"
 	"signet.example/sds"
@@ -37,13 +38,15 @@ type SVIDs interface {
 }
 
 // View is what the proxies of one binding and shape are sent: the routing
-// that the server made, and the two secrets it refers to. There is no third one:
-// a name that is not theirs is answered like one that does not exist.
+// that the server made, and the secrets it refers to: their own two, and what the host
+// lets a proxy of the configuration have of files. There is no other: a name that is not
+// theirs is answered like one that does not exist.
 type View struct {
 	sub     *subscription
 	as      svids.Name
 	svids   SVIDs
 	trusted *watched.Value[*svids.Trust]
+	files   *tlsfiles.Files
 	view    *ads.View
 	// gone is closed when the binding is taken away, or nobody used it for long.
 	gone chan struct{}
@@ -79,24 +82,48 @@ type View struct {
 func newView(l *subscription, w svids.Name, k SVIDs, t *watched.Value[*svids.Trust]) *View {
 	return &View{
 		sub: l, as: w, svids: k, trusted: t, gone: make(chan struct{}), used: time.Now(),
-		view: ads.NewView(l.nodeID(), ads.Proxy), changed: func() {},
+		view: ads.NewView(l.nodeID(), ads.Proxy), files: tlsfiles.New(func() []tlsfiles.Dir { return nil }, l.log), changed: func() {},
 	}
 }
+
+// filesWithin is how long a view waits for files to be tried: what they need serves
+// nobody meanwhile, and a file system that hangs must not hold the rest.
+const filesWithin = 2 * time.Second
 
 // Run publishes whenever routing, SVID or bundle change, from the moment when all
 // three are there.
 func (v *View) Run(ctx context.Context) {
+	ctx, end := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer end()
+	wg.Go(func() { v.files.Run(ctx) })
+	var last *routing
+	var since time.Time // that last is there
+	var listed *tlsfiles.State
 	for {
 		routing, routingChanged := v.sub.released.Get()
+		if routing != nil {
+			v.files.Want(routing.files)
+		}
+		if routing != last {
+			last, since = routing, time.Now()
+		}
+		files, filesChanged := v.files.Get()
+		if files != listed {
+			listed = files
+			v.changed()
+		}
+		tried := routing == nil || files.Tried(routing.files) || time.Since(since) >= filesWithin
 		held, heldChanged := v.svids.Watch()
 		trust, trustChanged := v.trusted.Get()
-		if s := held[v.as.Entry]; routing != nil && s != nil && s.ID == v.as.ID {
-			if err := v.publish(routing, s, trust); err != nil {
+		if s := held[v.as.Entry]; routing != nil && tried && s != nil && s.ID == v.as.ID {
+			if err := v.publish(routing, s, trust, files); err != nil {
 				v.sub.log.ErrorContext(ctx, "view not published", slog.String("node", v.view.Name()), slog.String("spiffe_id", v.as.ID.String()), slog.Any("err", err))
 			}
 		}
 		again := time.NewTimer(time.Second)
-		if v.LeftOut() == "" {
+		if tried && v.LeftOut() == "" {
 			again.Stop()
 		}
 		select {
@@ -104,6 +131,7 @@ func (v *View) Run(ctx context.Context) {
 		case <-routingChanged:
 		case <-heldChanged:
 		case <-trustChanged:
+		case <-filesChanged:
 		case <-v.gone:
 			again.Stop()
 			if err := v.takeBack(); err != nil {
@@ -118,7 +146,7 @@ func (v *View) Run(ctx context.Context) {
 	}
 }
 
-func (v *View) publish(r *routing, s *svids.SVID, t *svids.Trust) error {
+func (v *View) publish(r *routing, s *svids.SVID, t *svids.Trust, files *tlsfiles.State) error {
 	if v.svid != s {
 		secret, err := sds.SVIDSecret(s.ID, s.Chain, s.Key)
 		if err != nil {
@@ -133,7 +161,15 @@ func (v *View) publish(r *routing, s *svids.SVID, t *svids.Trust) error {
 		}
 		v.trust, v.bundle = t, bundle
 	}
-	secrets, err := ads.NewSet(v.secret, v.bundle)
+	own := []*ads.Resource{v.secret, v.bundle}
+	if files != nil {
+		for _, f := range files.Secrets {
+			if slices.Contains(r.files, f.Name) {
+				own = append(own, f)
+			}
+		}
+	}
+	secrets, err := ads.NewSet(own...)
 	if err != nil {
 		return err
 	}
@@ -234,6 +270,14 @@ func (v *View) LeftOut() string {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	return v.left
+}
+
+// FileProblems is what is wrong with the files that the proxies are to have.
+func (v *View) FileProblems() []string {
+	if s, _ := v.files.Get(); s != nil {
+		return s.Problems
+	}
+	return nil
 }
 
 // takeBack leaves the proxies nothing: no listener, no cluster, and another

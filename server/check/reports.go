@@ -109,6 +109,8 @@ func agentAdvice(kind api.AgentFinding_Kind) (severity api.Finding_Severity, fix
 		return sevInfo, "upgrade the TLS library at the other end; require_post_quantum in the server's configuration refuses such connections by mesh"
 	case api.AgentFinding_PROXY_ADDRESS:
 		return sevError, fleet.OtherBind
+	case api.AgentFinding_TLS_FILES:
+		return sevError, "mend the file on that host, or let the proxy have it by tls_dirs in the agent's configuration (docs/AGENT.md); it is looked at again by itself"
 	case api.AgentFinding_POLICY_STOPPED:
 		return sevError, "correct the policy and push it: under its next revision the calls are decided again; docs/POLICY.md says what an evaluation may cost"
 	case api.AgentFinding_PROXY_WAITING:

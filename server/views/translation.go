@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"signet.example/ads"
+	"signet.example/api"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
@@ -60,7 +61,7 @@ func (t *translation) view(key Key) (*ads.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: build %s: %w", fault.Unavailable, name, err)
 	}
-	return closeView(set, name, t.in.stamp, nodeTypes)
+	return closeView(set, &api.View{Name: name, PolicyRevision: t.in.stamp, TlsFiles: t.in.model.Graph().Node(key.Node).TLSFiles()}, nodeTypes)
 }
 
 // set is the view without the resource that closes it.

@@ -196,7 +196,7 @@ func (v *Views) agentView(ctx context.Context, f Follower) (*ads.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	set, err := closeView(all, f.ID().String(), in.Policy.Current.GetId(), agentTypes)
+	set, err := closeView(all, &api.View{Name: f.ID().String(), PolicyRevision: in.Policy.Current.GetId()}, agentTypes)
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +334,7 @@ func (v *Views) rebuildAgents(ctx context.Context, in Look) {
 		if k.made == in.madeOf(all) {
 			continue
 		}
-		set, err := closeView(all, k.view.Name(), in.Policy.Current.GetId(), agentTypes)
+		set, err := closeView(all, &api.View{Name: k.view.Name(), PolicyRevision: in.Policy.Current.GetId()}, agentTypes)
 		if v.publish(ctx, k.view, set, err); err == nil {
 			k.made = in.madeOf(all)
 		} else {
@@ -487,12 +487,12 @@ func viewVersion(set *ads.Set) string {
 }
 
 // closeView adds the resource that is sent last and tells what is complete (R6).
-func closeView(set *ads.Set, name, revision string, types []string) (*ads.Set, error) {
-	versions := map[string]string{}
+func closeView(set *ads.Set, v *api.View, types []string) (*ads.Set, error) {
+	v.SetVersions = map[string]string{}
 	for _, t := range append(set.Types(), types...) {
-		versions[t] = set.TypeVersion(t)
+		v.SetVersions[t] = set.TypeVersion(t)
 	}
-	view, err := ads.NewResource(ads.ViewType, name, &api.View{Name: name, SetVersions: versions, PolicyRevision: revision})
+	view, err := ads.NewResource(ads.ViewType, v.GetName(), v)
 	if err != nil {
 		return nil, err
 	}

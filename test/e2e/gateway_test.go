@@ -1,8 +1,14 @@
 package e2e
 
 import (
+	"crypto/elliptic"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +16,7 @@ import (
 	"signet.example/api"
 	"signet.example/test/envoytest"
 	"signet.example/test/meshtest"
+	"signet.example/test/parts"
 )
 
 // edge is a gateway, its Binding, and its routes to the service shop below a path.
@@ -72,12 +79,13 @@ allow contains "the gateway may read" if {
 
 func TestAGatewayServesCallersFromOutsideByItsOwnIdentity(t *testing.T) {
 	const bind = "127.83.7.1"
+	keys := t.TempDir()
 	w := meshtest.Start(t, meshtest.Options{
 		Nodes:       []string{"shop"},
 		Manifests:   meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("shop", meshtest.Strict("test.example", "shop")+slowHealth), meshtest.ServiceOfNode("shop", "shop"), edge("/buy")),
 		Policy:      map[string]string{"edge.rego": edgePolicy, "shop.rego": shopPolicy},
 		TrustDomain: "test.example",
-		AgentExtra:  "- {name: edge, mesh: test, virtual_gateway: edge, bind: " + bind + ", concurrency: 1}\n",
+		AgentExtra:  "- {name: edge, mesh: test, virtual_gateway: edge, bind: " + bind + ", concurrency: 1, tls_dirs: [{dir: " + keys + ", as: /keys}]}\n",
 	})
 	awaitEdge(w)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -136,11 +144,88 @@ func TestAGatewayServesCallersFromOutsideByItsOwnIdentity(t *testing.T) {
 	if out, _ := w.CLI("get", "gatewayroutes"); !strings.Contains(out, "shop") || !strings.Contains(out, "more") {
 		t.Errorf("get gatewayroutes:\n%s", out)
 	}
+	gatewayByCertificateOfAFile(t, w, bind, keys)
 	w.Apply("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: edge-proxy}\nspec: {group: hosts, mesh: test, virtualNode: shop, selectors: [\"signet:proxy:nobody\"]}\n")
 	eventually(t, 10*time.Second, "a gateway without its Binding is closed", func() bool {
 		_, err := meshtest.Do(t, client, "GET", at+"/sale/tea")
 		return err != nil
 	})
+}
+
+// gatewayByCertificateOfAFile has the gateway listen by TLS, too, with what lies in a folder
+// of its host, which its mesh knows as /keys.
+func gatewayByCertificateOfAFile(t *testing.T, w *meshtest.World, bind, keys string) {
+	t.Helper()
+	put := func(ca *parts.HostCA, change func(*x509.Certificate)) *x509.Certificate {
+		t.Helper()
+		key := parts.ECKey(t, elliptic.P256())
+		cert := ca.Sign(key.Public(), nil, func(c *x509.Certificate) {
+			c.DNSNames, c.ExtKeyUsage = []string{"shop.example"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+			c.NotAfter = time.Now().Add(100 * time.Hour)
+			change(c)
+		})
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, block := range map[string]*pem.Block{"edge.pem": {Type: "CERTIFICATE", Bytes: cert.Raw}, "edge.key": {Type: "PRIVATE KEY", Bytes: der}} {
+			if err := os.WriteFile(filepath.Join(keys, name), pem.EncodeToMemory(block), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return cert
+	}
+	ca := parts.NewHostCA(t, "the shop's own")
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Cert)
+	at := fmt.Sprintf("https://%s:%d/sale/tea", bind, meshtest.AppPort+1)
+	shown := func() *x509.Certificate {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "shop.example"}}}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, at, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return nil
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return nil
+		}
+		return resp.TLS.PeerCertificates[0]
+	}
+	check := func(want string) bool {
+		out, _ := w.CLI("check")
+		return strings.Contains(out, want)
+	}
+	listen := func(key string) {
+		t.Helper()
+		w.Apply(fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: edge}\nspec: {meshRef: {name: test}, listeners: [{portMapping: {port: %d, protocol: http}}, {portMapping: {port: %d, protocol: http}, tls: {mode: STRICT, certificate: {file: {certificateChain: /keys/edge.pem, privateKey: %s}}}}]}\n",
+			meshtest.AppPort, meshtest.AppPort+1, key))
+	}
+	listen("/keys/edge.key")
+	eventually(t, 10*time.Second, "a missing file is told of", func() bool { return check("edge.pem: no such file or directory: what needs it serves nobody") })
+	if shown() != nil {
+		t.Error("a listener without its certificate serves")
+	}
+	first := put(ca, func(*x509.Certificate) {})
+	eventually(t, 10*time.Second, "the listener of the file's certificate", func() bool { c := shown(); return c != nil && c.Equal(first) })
+	second := put(ca, func(*x509.Certificate) {})
+	eventually(t, 10*time.Second, "the next certificate", func() bool { c := shown(); return c != nil && c.Equal(second) })
+	put(ca, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	eventually(t, 15*time.Second, "a certificate that ended is told of", func() bool { return check("what was read before is served still") })
+	if c := shown(); c == nil || !c.Equal(second) {
+		t.Errorf("the last good one is gone: %v", c)
+	}
+	listen("/etc/shadow")
+	eventually(t, 10*time.Second, "what the host does not let it have is told of", func() bool { return check("tls_dirs: [{dir: FOLDER, as: /etc}]") })
+	if shown() != nil {
+		t.Error("a listener without a key that it may have serves")
+	}
+	put(ca, func(*x509.Certificate) {})
+	listen("/keys/edge.key")
+	eventually(t, 10*time.Second, "the listener with its own key", func() bool { return shown() != nil })
 }
 
 func TestChangesBehindAGatewayUnderLoadFailNoRequest(t *testing.T) {

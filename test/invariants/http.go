@@ -22,7 +22,7 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 		if m.GetForwardClientCertDetails() != hcmv3.HttpConnectionManager_SANITIZE_SET {
 			c.say(v.path, "x-forwarded-client-cert of a caller is not replaced")
 		}
-		if !m.GetSetCurrentClientCertDetails().GetChain() {
+		if m.GetSetCurrentClientCertDetails().GetChain() == managerSaysForeign(m) {
 			c.say(v.path, "the agent is not shown the caller's chain")
 		}
 		if m.GetCommonHttpProtocolOptions().GetMaxConnectionDuration() == nil ||

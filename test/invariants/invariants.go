@@ -174,11 +174,15 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 		filters := chain.GetFilters()
 		public := c.gateway && asksForNoCertificate(chain.GetTransportSocket())
 		if chain.GetTransportSocket() != nil && !public {
-			if len(filters) == 0 || !isOneSVID(filters[0]) {
-				c.say(path, "listener %s, filter chain %q: the first filter does not demand one SPIFFE ID", m.GetName(), chain.GetName())
+			foreign := trustsFile(chain.GetTransportSocket())
+			if first := map[bool]*networkrbacv3.RBAC{false: oneSVID, true: noSVID}[foreign]; len(filters) == 0 || !is(filters[0], first) {
+				c.say(path, "listener %s, filter chain %q: the first filter does not demand one SPIFFE ID, or none of a file's authority", m.GetName(), chain.GetName())
 				continue
 			}
 			filters = filters[1:]
+			if len(filters) == 1 && saysForeign(filters[0]) != foreign {
+				c.say(path, "listener %s, filter chain %q: the agent is told the wrong thing of who vouches for callers", m.GetName(), chain.GetName())
+			}
 		}
 		if len(filters) != 1 || !filters[0].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
 			c.say(path, "listener %s, filter chain %q: not exactly one HTTP manager", m.GetName(), chain.GetName())
@@ -203,9 +207,37 @@ func asksForNoCertificate(s *corev3.TransportSocket) bool {
 	return s.GetTypedConfig().UnmarshalTo(&m) == nil && !m.GetRequireClientCertificate().GetValue() && m.GetCommonTlsContext().GetValidationContextType() == nil
 }
 
-func isOneSVID(f *listenerv3.Filter) bool {
+func is(f *listenerv3.Filter, want *networkrbacv3.RBAC) bool {
 	var got networkrbacv3.RBAC
-	return f.GetTypedConfig().UnmarshalTo(&got) == nil && proto.Equal(&got, oneSVID)
+	return f.GetTypedConfig().UnmarshalTo(&got) == nil && proto.Equal(&got, want)
+}
+
+// trustsFile: authorities of a file say who calls.
+func trustsFile(s *corev3.TransportSocket) bool {
+	var m tlsv3.DownstreamTlsContext
+	if s.GetTypedConfig().UnmarshalTo(&m) != nil {
+		return false
+	}
+	_, file := proxy.ParseTLSFiles(m.GetCommonTlsContext().GetCombinedValidationContext().GetValidationContextSdsSecretConfig().GetName())
+	return file
+}
+
+// saysForeign: the agent is told that callers by TLS have no identity.
+func saysForeign(f *listenerv3.Filter) bool {
+	var m hcmv3.HttpConnectionManager
+	return f.GetTypedConfig().UnmarshalTo(&m) == nil && managerSaysForeign(&m)
+}
+
+func managerSaysForeign(m *hcmv3.HttpConnectionManager) bool {
+	return slices.ContainsFunc(m.GetHttpFilters(), func(f *hcmv3.HttpFilter) bool {
+		var a authzv3.ExtAuthz
+		return f.GetTypedConfig().UnmarshalTo(&a) == nil && foreignTold(&a)
+	})
+}
+
+func foreignTold(a *authzv3.ExtAuthz) bool {
+	told := a.GetGrpcService().GetInitialMetadata()
+	return len(told) == 1 && told[0].GetKey() == "x-signet-callers" && told[0].GetValue() == "foreign"
 }
 
 // routes: what is named as inbound must carry a policy revision on every
@@ -271,7 +303,7 @@ func (c *checker) extAuthz(path string, m *authzv3.ExtAuthz) {
 	if !m.GetEncodeRawHeaders() {
 		c.say(path, "repeated headers are joined")
 	}
-	if !m.GetIncludePeerCertificate() {
+	if m.GetIncludePeerCertificate() == foreignTold(m) || !foreignTold(m) && len(m.GetGrpcService().GetInitialMetadata()) > 0 {
 		c.say(path, "the agent is not shown the caller's certificate")
 	}
 }

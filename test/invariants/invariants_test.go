@@ -193,6 +193,13 @@ var breakages = map[string]breakage{
 		c := m.(*listenerv3.Listener).FilterChains[0]
 		c.Filters = c.Filters[1:]
 	}, "one SPIFFE ID"},
+	"callers without an identity where there is one": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) {
+		a.IncludePeerCertificate = false
+		a.GetGrpcService().InitialMetadata = []*corev3.HeaderValue{{Key: "x-signet-callers", Value: "foreign"}}
+	}), "the wrong thing of who vouches for callers"},
+	"authorities of a file, and identities": {ads.ListenerType, inListener, downstream(func(c *tlsv3.DownstreamTlsContext) {
+		c.GetCommonTlsContext().GetCombinedValidationContext().GetValidationContextSdsSecretConfig().Name = "file-authorities:/keys/ca.pem"
+	}), "or none of a file's authority"},
 	"certificate not shown": {ads.ListenerType, inListener, authz(func(a *authzv3.ExtAuthz) { a.IncludePeerCertificate = false }), "not shown the caller's certificate"},
 	"chain not shown": {ads.ListenerType, inListener, manager(func(_ *testing.T, h *hcmv3.HttpConnectionManager) {
 		h.SetCurrentClientCertDetails.Chain = false

@@ -2,8 +2,11 @@ package invariants
 
 import (
 	"slices"
+	"strings"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"signet.example/proxy"
 )
 
 // downstream: whoever comes by TLS shows a certificate, and it is verified.
@@ -17,7 +20,7 @@ func (c *checker) downstream(path string, m *tlsv3.DownstreamTlsContext) {
 	}
 	c.own(path, m.GetCommonTlsContext())
 	if !public {
-		c.peer(path, m.GetCommonTlsContext())
+		c.peer(path, m.GetCommonTlsContext(), true)
 	}
 }
 
@@ -30,7 +33,7 @@ func (c *checker) upstream(path string, m *tlsv3.UpstreamTlsContext) {
 		c.say(path, "sessions may be resumed")
 	}
 	c.own(path, m.GetCommonTlsContext())
-	c.peer(path, m.GetCommonTlsContext())
+	c.peer(path, m.GetCommonTlsContext(), false)
 }
 
 // own is what one side of a connection is itself.
@@ -51,18 +54,26 @@ func (c *checker) own(path string, m *tlsv3.CommonTlsContext) {
 	}
 }
 
-// peer is whom it accepts.
-func (c *checker) peer(path string, m *tlsv3.CommonTlsContext) {
+// peer is whom it accepts. By authorities of a file a server is known by any name, and a
+// client may have any but a SPIFFE ID, which a filter behind it sees to (filters).
+func (c *checker) peer(path string, m *tlsv3.CommonTlsContext, client bool) {
 	combined := m.GetCombinedValidationContext()
 	if combined.GetValidationContextSdsSecretConfig().GetName() == "" {
 		c.say(path, "certificates are not verified against a bundle")
 		return
 	}
 	v := combined.GetDefaultValidationContext()
-	if len(v.GetMatchTypedSubjectAltNames()) == 0 {
+	_, file := proxy.ParseTLSFiles(combined.GetValidationContextSdsSecretConfig().GetName())
+	if len(v.GetMatchTypedSubjectAltNames()) == 0 && (!file || !client) {
 		c.say(path, "certificates of anybody in the bundle are accepted")
 	}
 	for _, s := range v.GetMatchTypedSubjectAltNames() {
+		if file {
+			if s.GetMatcher().GetExact() == "" || strings.HasPrefix(strings.ToLower(s.GetMatcher().GetExact()), "spiffe://test.example") {
+				c.say(path, "an authority of a file speaks for %q", s.GetMatcher())
+			}
+			continue
+		}
 		if s.GetSanType() != tlsv3.SubjectAltNameMatcher_URI {
 			c.say(path, "a name that is not a SPIFFE ID is accepted")
 		}

@@ -36,6 +36,7 @@ var (
 	withoutChain        = want("without_chain", new(headermutationv3.HeaderMutation))
 	mutationRules       = want("mutation_rules", new(mutationrulesv3.HeaderMutationRules))
 	oneSVID             = want("one_svid", new(networkrbacv3.RBAC))
+	noSVID              = want("no_svid", new(networkrbacv3.RBAC))
 	notServed           = want("not_served", new(routev3.RetryPolicy)).GetRetriableHeaders()
 )
 

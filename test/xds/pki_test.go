@@ -6,9 +6,11 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net/url"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 )
 
 // pki is a trust domain of the test's own.
@@ -25,6 +28,40 @@ type pki struct {
 	key  *ecdsa.PrivateKey
 	// bundle is what listeners trust instead of root, in DER.
 	bundle [][]byte
+	// foreign signs what comes of files, and is the authority in each; nil until it is needed.
+	foreign *pki
+}
+
+// files is the authority of what comes of files.
+func (p *pki) files(t *testing.T) *pki {
+	t.Helper()
+	if p.foreign == nil {
+		p.foreign = newPKI(t)
+	}
+	return p.foreign
+}
+
+// named is a certificate for DNS names, and whatever else change gives it.
+func (p *pki) named(t *testing.T, change func(*x509.Certificate), names ...string) *tls.Certificate {
+	t.Helper()
+	key, template := newKey(t), &x509.Certificate{
+		Subject: pkix.Name{CommonName: "of a file"}, DNSNames: names, KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if change != nil {
+		change(template)
+	}
+	leaf := p.sign(t, template, p.root, key)
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+}
+
+// fileSecret is what an agent makes of files: a certificate for the name of its file.
+func (p *pki) fileSecret(t *testing.T, name string, f proxy.TLSFiles) *tlsv3.Secret {
+	t.Helper()
+	if f.Authorities != "" {
+		return p.files(t).bundleSecret(name)
+	}
+	return certificateSecret(t, name, p.files(t).named(t, nil, strings.TrimSuffix(path.Base(f.Certificate), ".pem")))
 }
 
 func newPKI(t *testing.T) *pki {
@@ -92,9 +129,13 @@ func (p *pki) secrets(t *testing.T, set *ads.Set) *ads.Set {
 		if byName[name] != nil {
 			continue
 		}
-		s := p.svidSecret(t, name)
-		if strings.Count(name, "/") == 2 {
+		var s *tlsv3.Secret
+		if f, ok := proxy.ParseTLSFiles(name); ok {
+			s = p.fileSecret(t, name, f)
+		} else if strings.Count(name, "/") == 2 {
 			s = p.bundleSecret(name)
+		} else {
+			s = p.svidSecret(t, name)
 		}
 		r, err := ads.NewResource(ads.SecretType, name, s)
 		if err != nil {
@@ -125,7 +166,11 @@ func (p *pki) bundleSecret(name string) *tlsv3.Secret {
 
 func (p *pki) svidSecret(t *testing.T, name string) *tlsv3.Secret {
 	t.Helper()
-	c := p.svid(t, name)
+	return certificateSecret(t, name, p.svid(t, name))
+}
+
+func certificateSecret(t *testing.T, name string, c *tls.Certificate) *tlsv3.Secret {
+	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
 		t.Fatal(err)

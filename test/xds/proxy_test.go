@@ -28,7 +28,7 @@ type running struct {
 	t     *testing.T
 	view  *ads.View
 	envoy *envoytest.Envoy
-	edit  func(*ads.Resource) *ads.Resource // of what was built, where a test must
+	edit  func(*ads.Resource) *ads.Resource // of what was built, where a test must; nil leaves it out
 }
 
 // View makes the view every client's.
@@ -82,7 +82,9 @@ func (p *running) publish(c xdstest.Case, pki *pki) {
 	var edited []*ads.Resource
 	for _, typeURL := range full.Types() {
 		for _, r := range full.Type(typeURL) {
-			edited = append(edited, p.edit(r))
+			if r = p.edit(r); r != nil {
+				edited = append(edited, r)
+			}
 		}
 	}
 	if full, err = ads.NewSet(edited...); err != nil {

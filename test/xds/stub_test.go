@@ -18,6 +18,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"signet.example/ads"
 	"signet.example/proxy"
@@ -35,6 +36,7 @@ type stub struct {
 
 	mu   sync.Mutex
 	last *authv3.CheckRequest
+	told metadata.MD // with it
 }
 
 // seenHeader tells the application what the policy saw.
@@ -56,9 +58,10 @@ func startStub(t *testing.T) *stub {
 func (s *stub) stop() { s.grpc.Stop(); s.wg.Wait() }
 
 // Check is the policy.
-func (s *stub) Check(_ context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+func (s *stub) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	s.mu.Lock()
 	s.last = req
+	s.told, _ = metadata.FromIncomingContext(ctx)
 	s.mu.Unlock()
 	full := req.GetAttributes().GetRequest().GetHttp().GetPath()
 	path, _, _ := strings.Cut(full, "?")
@@ -160,6 +163,7 @@ func (a *application) take() []*http.Request {
 
 // inbound is a generated inbound listener between a caller and an application.
 type inbound struct {
+	of    xdstest.Case
 	proxy *running
 	stub  *stub
 	app   *application
@@ -184,7 +188,7 @@ func startInboundEdited(t *testing.T, manifest string, edit func(*ads.Resource) 
 		Shape: proxy.Shape{Bind: bind, App: in.app.address, Egress: xdstest.EgressOn(bind), AuthzSocket: in.stub.socket, WayoutSocket: in.stub.socket, EnvoyVersion: "1.40.0"},
 	}
 	in.addr = net.JoinHostPort(c.Shape.Bind, port)
-	in.proxy = startEdited(t, c, in.pki, edit)
+	in.of, in.proxy = c, startEdited(t, c, in.pki, edit)
 	return in
 }
 
