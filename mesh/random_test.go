@@ -124,7 +124,7 @@ func (g generator) text(check map[string]string, name string) string {
 	case name == "AWSName" || check["pattern"] == "host":
 		return fmt.Sprintf("n%d", g.IntN(1000))
 	case check["pattern"] == "path":
-		return g.pick([]string{"/", "/a", "/a/", "/a/b.c", "/%2e", "/yes"})
+		return g.pick([]string{"/", "/a", "/a/", "/a/b.c", "/%20", "/yes"})
 	case check["pattern"] == "token":
 		return g.pick([]string{"x-a", "null", "123", "~", "a_b"})
 	case check["pattern"] != "":

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"signet.example/internal/manifest"
@@ -173,8 +174,11 @@ func (s *GatewayRouteSpec) check(ru *ruler) {
 			if w.Prefix != nil && r.Match.Prefix == "" {
 				ru.fail(path+".action.rewrite.prefix", "is for a route that matches by prefix; use rewrite.path")
 			}
-			if w.Prefix != nil && w.Prefix.Value != "" && (w.Prefix.Value[0] != '/' || strings.ContainsAny(w.Prefix.Value, "?# \t")) {
-				ru.fail(path+".action.rewrite.prefix.value", "%q must start with / and have no query, fragment or space", manifest.Clip(w.Prefix.Value))
+			if w.Prefix != nil {
+				ru.rewritten(path+".action.rewrite.prefix.value", w.Prefix.Value)
+			}
+			if w.Path != nil {
+				ru.rewritten(path+".action.rewrite.path.exact", w.Path.Exact)
 			}
 		}
 		ru.pathOrPrefix(path+".match", r.Match.Path, r.Match.Prefix, r.Match.Hostname == nil && r.Match.Port == 0)
@@ -183,6 +187,20 @@ func (s *GatewayRouteSpec) check(ru *ruler) {
 		ru.gatewayTarget(path, r.Action.Target)
 	}
 }
+
+// rewritten: what is matched and decided on was normalised before, and what a rewrite makes
+// of it is not again.
+func (ru *ruler) rewritten(path, to string) {
+	switch {
+	case to == "":
+	case to[0] != '/' || strings.ContainsAny(to, "?# \t"):
+		ru.fail(path, "%q must start with / and have no query, fragment or space", manifest.Clip(to))
+	case readTwoWays.MatchString(to):
+		ru.fail(path, `%q must be a path as it is after normalisation: without //, segments . and .., \ and ;, also where they are escaped`, manifest.Clip(to))
+	}
+}
+
+var readTwoWays = regexp.MustCompile(`(?i)//|/(?:\.|%2e){1,2}(?:/|$)|[\\;]|%2f|%5c|%3b`)
 
 // reserved: App Mesh keeps these paths of gateways for itself (AM-crossfield).
 func (ru *ruler) reserved(path, given string) {

@@ -2,7 +2,9 @@ package xds
 
 import (
 	"regexp/syntax"
+	"slices"
 	"strings"
+	"unicode"
 )
 
 // behind is what follows a text in what an expression takes: of /users/[0-9]+ behind
@@ -56,4 +58,62 @@ func cut(r *syntax.Regexp, text string) (string, bool) {
 		return "(?:" + strings.Join(each, "|") + ")", true
 	}
 	return "", false
+}
+
+// beforeQuery takes, of a path with its query, what an expression takes of the path: not a
+// part of it is met by what a caller wrote behind the question mark.
+func beforeQuery(expression string) string {
+	r, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return expression // which Envoy refuses as well
+	}
+	return "(?:" + withoutMark(r).String() + ")" + anyQuery
+}
+
+// withoutMark is an expression that takes no question mark, and whose end of the text is the
+// end of the path.
+func withoutMark(r *syntax.Regexp) *syntax.Regexp {
+	switch r.Op {
+	case syntax.OpAnyChar:
+		return class(0, unicode.MaxRune)
+	case syntax.OpAnyCharNotNL:
+		return class(0, '\n'-1, '\n'+1, unicode.MaxRune)
+	case syntax.OpCharClass:
+		return class(r.Rune...)
+	case syntax.OpLiteral:
+		if slices.Contains(r.Rune, '?') {
+			return &syntax.Regexp{Op: syntax.OpNoMatch}
+		}
+	case syntax.OpEndText, syntax.OpEndLine:
+		end, _ := syntax.Parse(anyQuery+`\z`, syntax.Perl) // a constant
+		return end
+	}
+	out := *r
+	out.Sub = nil
+	for _, s := range r.Sub {
+		out.Sub = append(out.Sub, withoutMark(s))
+	}
+	return &out
+}
+
+// class is a class of characters, as pairs of first and last, without the question mark.
+func class(pairs ...rune) *syntax.Regexp {
+	out := &syntax.Regexp{Op: syntax.OpCharClass}
+	add := func(first, last rune) {
+		if first <= last {
+			out.Rune = append(out.Rune, first, last)
+		}
+	}
+	for pair := range slices.Chunk(pairs, 2) {
+		first, last := pair[0], pair[1]
+		if first <= '?' && '?' <= last {
+			add(first, '?'-1)
+			first = '?' + 1
+		}
+		add(first, last)
+	}
+	if len(out.Rune) == 0 {
+		out.Op = syntax.OpNoMatch
+	}
+	return out
 }

@@ -3,6 +3,8 @@ package xds
 import (
 	"regexp"
 	"testing"
+
+	"signet.example/mesh"
 )
 
 func TestAnExpressionBehindAPrefixIsFoundOrRefused(t *testing.T) {
@@ -40,6 +42,27 @@ func TestAnExpressionBehindAPrefixIsFoundOrRefused(t *testing.T) {
 					t.Errorf("%s behind %s is %s: they differ on %s", expression, text, rest, p)
 				}
 			}
+		}
+	}
+}
+
+func TestAnExpressionOfAPathTakesNothingOfAQuery(t *testing.T) {
+	paths := []string{"/", "/img/x.png", "/img/secret", "/img", "/IMG/a.png", "/a.b", "/users/7", "/users/7/", "//"}
+	queries := []string{"?", "?x=.png", "?/img/x.png", "?7", "?=?.png", "??"}
+	for _, expression := range []string{
+		`/img/.*\.png`, `.*`, `/[a-z]+`, `/[^x]*`, `/\S+`, `/img/x[.?]png`, `/img\?x`, `/img(?:\?.*)?`, `/img/.*\.png$`, `^/users/\d+$`,
+		`(?i)/img/.*`, `(?s)/.+`, `/(?:img|users)/.{1,9}`, `/\W?.*\bsecret`, `/[[:print:]]+7`, `/a$b`, `(?m)/img$`, `/users/(.)/?`, `[?]`,
+	} {
+		whole, again := regexp.MustCompile("^(?:"+expression+")$"), regexp.MustCompile("^(?:"+beforeQuery(expression)+")$")
+		for _, p := range paths {
+			for _, q := range append(queries, "") {
+				if want, got := whole.MatchString(p), again.MatchString(p+q); want != got {
+					t.Errorf("%s takes %s: %t; as %s it takes %s: %t", expression, p, want, beforeQuery(expression), p+q, got)
+				}
+			}
+		}
+		if why := mesh.RegexProblem(beforeQuery(expression)); why != "" && mesh.RegexProblem(expression) == "" {
+			t.Errorf("%s becomes %s, which %s", expression, beforeQuery(expression), why)
 		}
 	}
 }

@@ -113,10 +113,24 @@ func waysOf(r *mesh.GatewayRoute) []way {
 	return []way{slash, w}
 }
 
+// stray answers what would become a path that nobody has looked at: paths are normalised
+// before they are matched, and /x../y is normal; where /x becomes /v/ it would go on as
+// /v/../y, for which no route and no policy was asked.
+func (w way) stray(name string) []*routev3.Route {
+	if !strings.HasSuffix(w.prefix, "/") || strings.HasSuffix(w.from.Prefix, "/") {
+		return nil
+	}
+	r := notFound(name, w.from)
+	r.Match.Headers = append(r.Match.Headers, headerMatch(mesh.HeaderMatch{
+		Name: ":path", Regex: regexp.QuoteMeta(w.from.Prefix) + `\.{1,2}(?:[/?].*)?`,
+	}))
+	return []*routev3.Route{r}
+}
+
 // way adds what a service does with the requests that come one way. Those that none of its
 // routes takes are answered here: a later route of the gateway is not theirs.
 func (b *builder) way(r *mesh.GatewayRoute, w way, s backend, of uint32) []*routev3.Route {
-	var list []*routev3.Route
+	list := w.stray(r.Name)
 	all := false // is taken
 	if of != 0 {
 		for _, route := range b.routesOf(s, of) {
@@ -268,7 +282,7 @@ func (o onward) alsoPath(a, b mesh.Match) (onward, bool, error) {
 	o.setPath(b)
 	also := mesh.HeaderMatch{Name: ":path", Prefix: a.Prefix}
 	if a.PathRegex != "" {
-		also.Regex = "(?:" + a.PathRegex + `)(?:\?.*)?` // the header has the query, too
+		also.Regex = beforeQuery(a.PathRegex) // the header has the query, too
 	}
 	o.path = append(o.path, headerMatch(also))
 	return o, true, nil

@@ -106,8 +106,9 @@ type asked struct{ method, host, path, query, header string }
 func (g gatewaySpecs) request() asked {
 	return asked{
 		method: g.pick("GET", "GET", "POST"), host: g.pick("a.example", "A.Example", "b.example", "other.test"),
-		path:  g.pick("/", "/x", "/x/", "/x/y", "/x/yz", "/x/y/z", "/xy", "/xv/1", "/v", "/v/1", "/v/y", "/x/v/1", "/x/v/y", "/y", "/x/1", "/z"),
-		query: g.pick("", "", "?q=1"), header: g.pick("", "", "X-H: 1\r\n", "X-H: 2\r\n"),
+		path: g.pick("/", "/x", "/x/", "/x/y", "/x/yz", "/x/y/z", "/xy", "/xv/1", "/v", "/v/1", "/v/y", "/x/v/1", "/x/v/y", "/y", "/x/1", "/z",
+			"/x../y", "/x..", "/x./y", "/x.../y", "/x/y../v/1"),
+		query: g.pick("", "", "?q=1", "?q=/x/y", "?/v/1", "?y"), header: g.pick("", "", "X-H: 1\r\n", "X-H: 2\r\n"),
 	}
 }
 
@@ -142,7 +143,7 @@ func firstHop(g *mesh.Gateway, a asked) (r *mesh.GatewayRoute, path string) {
 		byPrefix := m.Path == "" && m.PathRegex == "" && strings.HasPrefix(a.path, m.Prefix)
 		host := strings.ToLower(a.host)
 		if !whole && !byPrefix || r.Host.Exact != "" && host != r.Host.Exact || !strings.HasSuffix(host, r.Host.Suffix) ||
-			m.Method != "" && m.Method != a.method || len(m.Query) > 0 && a.query == "" {
+			m.Method != "" && m.Method != a.method || len(m.Query) > 0 && !strings.HasPrefix(a.query, "?q=") {
 			continue
 		}
 		fits := true
@@ -197,6 +198,8 @@ func (p *gatewayPair) inForce(t *testing.T, at string, n int) {
 	})
 }
 
+var strayPath = regexp.MustCompile(`/\.{1,2}(?:/|$)`)
+
 func TestAGatewayServesWhatTwoHopsWould(t *testing.T) {
 	specs, requests := 8, 40
 	if os.Getenv("SOAK") == "1" {
@@ -206,7 +209,7 @@ func TestAGatewayServesWhatTwoHopsWould(t *testing.T) {
 	p := &gatewayPair{at: loopback(), pki: newPKI(t)}
 	nodes := []callee{{"n1", plain("http"), echoes("n1")}, {"n2", plain("http"), echoes("n2")}, {"n3", plain("http"), echoes("n3")}}
 	p.caller = startCaller(t, g.manifest(0), []string{"s1", "s2", "s3"}, nodes...)
-	served, refused, answered := 0, 0, map[int]int{}
+	served, refused, stray, answered := 0, 0, 0, map[int]int{}
 	for served < specs {
 		manifest := g.manifest(served)
 		front, edge := p.cases(t, manifest)
@@ -242,6 +245,14 @@ func TestAGatewayServesWhatTwoHopsWould(t *testing.T) {
 				}
 				continue
 			}
+			if r.Rewrite.Prefix != "" && strayPath.MatchString(path) {
+				// The second hop normalised this to a path that no policy of the gateway's was asked about.
+				if code != http.StatusNotFound {
+					t.Fatalf("%+v: %d, and route %s makes %s of it\n%s", a, code, r.Name, path, manifest)
+				}
+				stray++
+				continue
+			}
 			want := raw(t, p.caller.out, fmt.Sprintf("%s http://%s%s%s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n%s\r\n", a.method, r.Service.Name, path, a.query, a.header))
 			if code != corpus.Status(want) {
 				t.Fatalf("%+v: %d, and route %s as %s%s: %d\n%s", a, code, r.Name, r.Service.Name, path, corpus.Status(want), manifest)
@@ -263,9 +274,9 @@ func TestAGatewayServesWhatTwoHopsWould(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d gateways, %d refused; answers %v", served, refused, answered)
-	if answered[200] < specs*requests/5 || answered[404] < specs {
-		t.Errorf("the answers are of one sort: %v", answered)
+	t.Logf("%d gateways, %d refused; %d paths that a rewrite would bend; answers %v", served, refused, stray, answered)
+	if answered[200] < specs*requests/5 || answered[404] < specs || stray == 0 {
+		t.Errorf("the answers are of one sort: %v, %d", answered, stray)
 	}
 }
 
