@@ -365,7 +365,13 @@ type ApplyRequest struct {
 	DryRun      bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	SkipForeign bool                   `protobuf:"varint,3,opt,name=skip_foreign,json=skipForeign,proto3" json:"skip_foreign,omitempty"`
 	// effect: tell what the change does to proxies and requests, too. Only of a dry run.
-	Effect        bool `protobuf:"varint,4,opt,name=effect,proto3" json:"effect,omitempty"`
+	Effect bool `protobuf:"varint,4,opt,name=effect,proto3" json:"effect,omitempty"`
+	// owner whose the objects become that are written; empty leaves each its own.
+	Owner string `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	// prune: delete the objects of the owner that the sources have no longer.
+	Prune bool `protobuf:"varint,6,opt,name=prune,proto3" json:"prune,omitempty"`
+	// take_over: objects of another owner become this one's. Without it they are refused.
+	TakeOver      bool `protobuf:"varint,7,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +430,27 @@ func (x *ApplyRequest) GetSkipForeign() bool {
 func (x *ApplyRequest) GetEffect() bool {
 	if x != nil {
 		return x.Effect
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ApplyRequest) GetPrune() bool {
+	if x != nil {
+		return x.Prune
+	}
+	return false
+}
+
+func (x *ApplyRequest) GetTakeOver() bool {
+	if x != nil {
+		return x.TakeOver
 	}
 	return false
 }
@@ -641,8 +668,11 @@ type Change struct {
 	Mesh       string                 `protobuf:"bytes,3,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	Name       string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
 	// before and after as YAML after defaults; empty where it does not exist.
-	Before        string `protobuf:"bytes,5,opt,name=before,proto3" json:"before,omitempty"`
-	After         string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	Before string `protobuf:"bytes,5,opt,name=before,proto3" json:"before,omitempty"`
+	After  string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	// owner whose it was and is; empty where it is nobody's.
+	OwnerBefore   string `protobuf:"bytes,8,opt,name=owner_before,json=ownerBefore,proto3" json:"owner_before,omitempty"`
+	Owner         string `protobuf:"bytes,9,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -722,6 +752,20 @@ func (x *Change) GetBefore() string {
 func (x *Change) GetAfter() string {
 	if x != nil {
 		return x.After
+	}
+	return ""
+}
+
+func (x *Change) GetOwnerBefore() string {
+	if x != nil {
+		return x.OwnerBefore
+	}
+	return ""
+}
+
+func (x *Change) GetOwner() string {
+	if x != nil {
+		return x.Owner
 	}
 	return ""
 }
@@ -837,7 +881,9 @@ type Object struct {
 	Name     string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	Revision uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
 	// yaml: the whole manifest after defaults.
-	Yaml          string `protobuf:"bytes,5,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	Yaml string `protobuf:"bytes,5,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// owner whose it is; empty for nobody's.
+	Owner         string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -903,6 +949,13 @@ func (x *Object) GetRevision() uint64 {
 func (x *Object) GetYaml() string {
 	if x != nil {
 		return x.Yaml
+	}
+	return ""
+}
+
+func (x *Object) GetOwner() string {
+	if x != nil {
+		return x.Owner
 	}
 	return ""
 }
@@ -3194,12 +3247,15 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"a\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x95\x01\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xde\x01\n" +
 	"\fApplyRequest\x121\n" +
 	"\asources\x18\x01 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12!\n" +
 	"\fskip_foreign\x18\x03 \x01(\bR\vskipForeign\x12\x16\n" +
-	"\x06effect\x18\x04 \x01(\bR\x06effect\"6\n" +
+	"\x06effect\x18\x04 \x01(\bR\x06effect\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05prune\x18\x06 \x01(\bR\x05prune\x12\x1b\n" +
+	"\ttake_over\x18\a \x01(\bR\btakeOver\"6\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\"\x81\x02\n" +
@@ -3233,7 +3289,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06before\x18\b \x01(\v2\x1f.signet.v1alpha1.RoutesResponseR\x06before\x125\n" +
 	"\x05after\x18\t \x01(\v2\x1f.signet.v1alpha1.RoutesResponseR\x05after\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason\"\xb0\x02\n" +
+	" \x01(\tR\x06reason\"\xe9\x02\n" +
 	"\x06Change\x12\x1b\n" +
 	"\vaction_word\x18\x01 \x01(\tR\x06action\x12@\n" +
 	"\x06action\x18\a \x01(\x0e2\x1e.signet.v1alpha1.Change.ActionH\x00R\vactionValue\x88\x01\x01\x12\x12\n" +
@@ -3241,7 +3297,9 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04mesh\x18\x03 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
 	"\x06before\x18\x05 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x06 \x01(\tR\x05after\"R\n" +
+	"\x05after\x18\x06 \x01(\tR\x05after\x12!\n" +
+	"\fowner_before\x18\b \x01(\tR\vownerBefore\x12\x14\n" +
+	"\x05owner\x18\t \x01(\tR\x05owner\"R\n" +
 	"\x06Action\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\x0e\n" +
@@ -3256,13 +3314,14 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\"@\n" +
 	"\vGetResponse\x121\n" +
-	"\aobjects\x18\x01 \x03(\v2\x17.signet.v1alpha1.ObjectR\aobjects\"t\n" +
+	"\aobjects\x18\x01 \x03(\v2\x17.signet.v1alpha1.ObjectR\aobjects\"\x8a\x01\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04yaml\x18\x05 \x01(\tR\x04yaml\"\x97\x01\n" +
+	"\x04yaml\x18\x05 \x01(\tR\x04yaml\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\"\x97\x01\n" +
 	"\rDeleteRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +

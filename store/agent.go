@@ -81,7 +81,7 @@ func (s *Store) BanAgent(ctx context.Context, actor, id, reason string) error {
 		if err := one(r, err); err != nil {
 			return err
 		}
-		if err := c.outbox(ctx, KindBan, "", id, nil, false); err != nil {
+		if err := c.outbox(ctx, Object{Kind: KindBan, Name: id}, false); err != nil {
 			return err
 		}
 		return c.audit(ctx, "ban", fmt.Sprintf("agent %q, reason %q", id, reason))
@@ -101,7 +101,7 @@ func (s *Store) DeleteAgent(ctx context.Context, actor, id string) error {
 		if err := one(r, err); err != nil {
 			return err
 		}
-		if err := c.outbox(ctx, KindAgent, "", id, nil, true); err != nil {
+		if err := c.outbox(ctx, Object{Kind: KindAgent, Name: id}, true); err != nil {
 			return err
 		}
 		return c.audit(ctx, "delete", fmt.Sprintf("agent %q", id))

@@ -83,28 +83,29 @@ func (c *change) write(ctx context.Context, w Write) error {
 	name := fmt.Sprintf("%s %s/%s", w.Kind, w.Mesh, w.Name)
 	if !w.Delete {
 		_, err := c.tx.ExecContext(ctx,
-			`INSERT INTO objects (kind, mesh, name, manifest, revision, created) VALUES (?1, ?2, ?3, ?4, ?5, ?5)
-			 ON CONFLICT DO UPDATE SET manifest = excluded.manifest, revision = excluded.revision`,
-			w.Kind, w.Mesh, w.Name, blob(w.Manifest), c.revision)
+			`INSERT INTO objects (kind, mesh, name, manifest, revision, created, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
+			 ON CONFLICT DO UPDATE SET manifest = excluded.manifest, revision = excluded.revision, owner = excluded.owner`,
+			w.Kind, w.Mesh, w.Name, blob(w.Manifest), c.revision, w.Owner)
 		if err != nil {
 			return fmt.Errorf("put %s: %w", name, err)
 		}
-		return c.outbox(ctx, w.Kind, w.Mesh, w.Name, w.Manifest, false)
+		return c.outbox(ctx, w.Object, false)
 	}
 	r, err := c.tx.ExecContext(ctx,
 		`DELETE FROM objects WHERE kind = ? AND mesh = ? AND name = ?`, w.Kind, w.Mesh, w.Name)
 	if err := one(r, err); err != nil {
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
-	return c.outbox(ctx, w.Kind, w.Mesh, w.Name, nil, true)
+	w.Manifest = nil
+	return c.outbox(ctx, w.Object, true)
 }
 
-func (c *change) outbox(ctx context.Context, kind, mesh, name string, manifest []byte, deleted bool) error {
+func (c *change) outbox(ctx context.Context, o Object, deleted bool) error {
 	_, err := c.tx.ExecContext(ctx,
-		`INSERT INTO changes (revision, ordinal, kind, mesh, name, manifest, deleted, at, actor) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		c.revision, c.ordinal, kind, mesh, name, blob(manifest), deleted, c.at, c.actor)
+		`INSERT INTO changes (revision, ordinal, kind, mesh, name, manifest, deleted, at, actor, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		c.revision, c.ordinal, o.Kind, o.Mesh, o.Name, blob(o.Manifest), deleted, c.at, c.actor, o.Owner)
 	if err != nil {
-		return fmt.Errorf("note the change of %s %s/%s: %w", kind, mesh, name, err)
+		return fmt.Errorf("note the change of %s %s/%s: %w", o.Kind, o.Mesh, o.Name, err)
 	}
 	c.ordinal++
 	return nil
@@ -127,10 +128,10 @@ func (s *Store) Objects(ctx context.Context) ([]Object, uint64, error) {
 		return nil, 0, fmt.Errorf("read objects: revision: %w", err)
 	}
 	objects, err := collect(func(rows *sql.Rows) (o Object, err error) {
-		err = rows.Scan(&o.Kind, &o.Mesh, &o.Name, &o.Manifest, &o.Revision, &o.Created)
+		err = rows.Scan(&o.Kind, &o.Mesh, &o.Name, &o.Manifest, &o.Revision, &o.Created, &o.Owner)
 		return o, err
 	}, func() (*sql.Rows, error) {
-		return tx.QueryContext(ctx, `SELECT kind, mesh, name, manifest, revision, created FROM objects ORDER BY kind, mesh, name`)
+		return tx.QueryContext(ctx, `SELECT kind, mesh, name, manifest, revision, created, owner FROM objects ORDER BY kind, mesh, name`)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read objects: %w", err)

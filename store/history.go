@@ -39,12 +39,12 @@ func (s *Store) History(ctx context.Context, of Key, n int) (past []Past, since 
 	}
 	past, err = collect(func(rows *sql.Rows) (p Past, err error) {
 		var at int64
-		err = rows.Scan(&p.Change.Revision, &p.Change.Kind, &p.Change.Mesh, &p.Change.Name, &p.Change.Manifest, &p.Change.Deleted, &at, &p.Actor, &p.New)
+		err = rows.Scan(&p.Change.Revision, &p.Change.Kind, &p.Change.Mesh, &p.Change.Name, &p.Change.Manifest, &p.Change.Deleted, &at, &p.Actor, &p.Change.Owner, &p.New)
 		p.Change.At = time.Unix(0, at).UTC()
 		return p, err
 	}, func() (*sql.Rows, error) {
 		const meant = `(?1 = '' OR kind = ?1) AND (?2 = '' OR mesh = ?2) AND (?3 = '' OR name = ?3)` + objectsOnly
-		return tx.QueryContext(ctx, `SELECT revision, kind, mesh, name, manifest, deleted, at, actor,
+		return tx.QueryContext(ctx, `SELECT revision, kind, mesh, name, manifest, deleted, at, actor, owner,
 			coalesce((SELECT b.deleted FROM changes b WHERE b.kind = c.kind AND b.mesh = c.mesh AND b.name = c.name AND b.revision < c.revision
 				ORDER BY b.revision DESC, b.ordinal DESC LIMIT 1), 1)
 			FROM changes c WHERE revision IN
@@ -83,10 +83,10 @@ func (s *Store) Back(ctx context.Context, revision uint64) ([]Write, error) {
 		return nil, fmt.Errorf("revision %d: what is known begins with %d: %w", revision, since, ErrForgotten)
 	}
 	writes, err := collect(func(rows *sql.Rows) (w Write, err error) {
-		err = rows.Scan(&w.Kind, &w.Mesh, &w.Name, &w.Revision, &w.Manifest, &w.Delete)
+		err = rows.Scan(&w.Kind, &w.Mesh, &w.Name, &w.Revision, &w.Manifest, &w.Owner, &w.Delete)
 		return w, err
 	}, func() (*sql.Rows, error) {
-		return tx.QueryContext(ctx, `SELECT o.kind, o.mesh, o.name, coalesce(c.revision, 0), coalesce(c.manifest, x''), coalesce(c.deleted, 1)
+		return tx.QueryContext(ctx, `SELECT o.kind, o.mesh, o.name, coalesce(c.revision, 0), coalesce(c.manifest, x''), coalesce(c.owner, ''), coalesce(c.deleted, 1)
 			FROM (SELECT DISTINCT kind, mesh, name FROM changes WHERE revision > ?1`+objectsOnly+`) o
 			LEFT JOIN changes c ON c.kind = o.kind AND c.mesh = o.mesh AND c.name = o.name AND (c.revision, c.ordinal) =
 				(SELECT b.revision, b.ordinal FROM changes b WHERE b.kind = o.kind AND b.mesh = o.mesh AND b.name = o.name AND b.revision <= ?1

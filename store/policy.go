@@ -18,7 +18,7 @@ func (s *Store) PutRevision(ctx context.Context, r PolicyRow) error {
 		if err != nil {
 			return err
 		}
-		if err := c.outbox(ctx, KindPolicyRevision, "", r.ID, nil, false); err != nil {
+		if err := c.outbox(ctx, Object{Kind: KindPolicyRevision, Name: r.ID}, false); err != nil {
 			return err
 		}
 		return c.audit(ctx, "policy-revision", fmt.Sprintf("%q from %q at %q", r.ID, r.Source, r.Commit))

@@ -110,6 +110,10 @@ var migrations = []string{
 	INSERT INTO changes (revision, ordinal, kind, mesh, name, manifest, deleted, at)
 		SELECT revision, 1000000 + row_number() OVER (ORDER BY kind, mesh, name), kind, mesh, name, manifest, 0, 0 FROM objects o
 		WHERE NOT EXISTS (SELECT 1 FROM changes c WHERE c.kind = o.kind AND c.mesh = o.mesh AND c.name = o.name AND c.revision = o.revision)`,
+
+	// 8: whose an object is, then and now. Of those before it is nobody's.
+	`ALTER TABLE objects ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+	ALTER TABLE changes ADD COLUMN owner TEXT NOT NULL DEFAULT ''`,
 }
 
 // logMarkSince is the schema that has log_mark first.

@@ -164,7 +164,7 @@ func TestOpenBringsAnOlderSchemaUpToThisOne(t *testing.T) {
 	if err := errors.Join(s.PutAgent(t.Context(), store.Agent{ID: "a", Address: "192.0.2.1"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `DELETE FROM changes WHERE revision = 1; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; ALTER TABLE agents DROP COLUMN address; DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
+	exec(t, path, `DELETE FROM changes WHERE revision = 1; ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; ALTER TABLE agents DROP COLUMN address; DROP INDEX agents_evidence; ALTER TABLE agents DROP COLUMN evidence; ALTER TABLE agents DROP COLUMN selectors; ALTER TABLE agents DROP COLUMN method; ALTER TABLE agents DROP COLUMN ban_reason; DROP TABLE log_mark; ALTER TABLE objects DROP COLUMN created; PRAGMA user_version = 1`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestWhatWasPrunedBeforeHistoryWasKeptIsKnownFromThenOn(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `DELETE FROM changes WHERE revision = 1; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; PRAGMA user_version = 6`)
+	exec(t, path, `DELETE FROM changes WHERE revision = 1; ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; DROP INDEX changes_of_object; ALTER TABLE changes DROP COLUMN actor; ALTER TABLE counter DROP COLUMN history; PRAGMA user_version = 6`)
 	if s, err = store.Open(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
@@ -213,6 +213,40 @@ func TestWhatWasPrunedBeforeHistoryWasKeptIsKnownFromThenOn(t *testing.T) {
 	back, err := s.Back(t.Context(), 2)
 	if err != nil || len(back) != 1 || back[0].Name != "a" || string(back[0].Manifest) != "a" || back[0].Delete {
 		t.Errorf("revision 2: %+v, %v", back, err)
+	}
+}
+
+// An object of the release before is nobody's, then and now, until somebody takes it.
+func TestWhatWasStoredBeforeThereWereOwnersIsNobodys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "signet.db")
+	s, err := store.Create(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(owner string) {
+		t.Helper()
+		if _, err := s.Apply(t.Context(), "tester", "", s.Revision(), []store.Write{{Object: store.Object{Kind: "Entry", Name: "e", Manifest: []byte("m"), Owner: owner}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, path, `ALTER TABLE objects DROP COLUMN owner; ALTER TABLE changes DROP COLUMN owner; PRAGMA user_version = 7`)
+	if s, err = store.Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	if objects, _, err := s.Objects(t.Context()); err != nil || len(objects) != 1 || objects[0].Owner != "" {
+		t.Errorf("%+v, %v", objects, err)
+	}
+	put("team")
+	if objects, _, err := s.Objects(t.Context()); err != nil || objects[0].Owner != "team" {
+		t.Errorf("%+v, %v", objects, err)
+	}
+	if back, err := s.Back(t.Context(), 1); err != nil || len(back) != 1 || back[0].Owner != "" || back[0].Delete {
+		t.Errorf("%+v, %v", back, err)
 	}
 }
 

@@ -20,6 +20,7 @@ var ErrConflict = errors.New("conflict")
 type Object struct {
 	Kind, Mesh, Name string
 	Manifest         []byte
+	Owner            string // whose it is, "" for nobody's
 	// Revision that it has, and the one in which it was first there.
 	Revision, Created uint64
 }
@@ -45,6 +46,7 @@ type Change struct {
 	Revision         uint64
 	Kind, Mesh, Name string
 	Manifest         []byte
+	Owner            string
 	Deleted          bool
 	At               time.Time
 }

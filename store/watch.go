@@ -16,12 +16,12 @@ var errClosed = errors.New("store is closed")
 func (s *Store) Changes(ctx context.Context, after uint64) ([]Change, error) {
 	changes, err := collect(func(rows *sql.Rows) (c Change, err error) {
 		var at int64
-		err = rows.Scan(&c.Revision, &c.Kind, &c.Mesh, &c.Name, &c.Manifest, &c.Deleted, &at)
+		err = rows.Scan(&c.Revision, &c.Kind, &c.Mesh, &c.Name, &c.Manifest, &c.Deleted, &at, &c.Owner)
 		c.At = time.Unix(0, at).UTC()
 		return c, err
 	}, func() (*sql.Rows, error) {
 		return s.read.QueryContext(ctx,
-			`SELECT revision, kind, mesh, name, manifest, deleted, at FROM changes
+			`SELECT revision, kind, mesh, name, manifest, deleted, at, owner FROM changes
 			 WHERE revision > ? ORDER BY revision, ordinal`, int64(min(after, 1<<62)))
 	})
 	if err != nil {

@@ -22,22 +22,28 @@ func newApply() *cobra.Command {
 		Short: "Write resources from files: all of a call, or none",
 		Long: `Reads App Mesh resources (appmesh.k8s.aws/v1beta2) and Signet's own
 (signet.example/v1alpha1), checks all of them together with what is stored,
-and writes all or none. What this version does not translate is refused by name.`,
+and writes all or none. What this version does not translate is refused by name.
+With --owner what is written is noted to be that owner's, and with --prune what is the
+owner's and not in the files any more is deleted, in the same change. What is another
+owner's is neither changed nor deleted, unless --take-over makes it this one's.`,
 		Example: `  signet apply -f mesh/ -R
   signet apply -f mesh.yaml --dry-run
-  signet apply -f mesh.yaml -o json
+  signet apply -f mesh/ -R --owner shop-team --prune
   kubectl get -o yaml virtualnodes | signet apply -f - --skip-foreign`,
 		Args: noArgs,
 	}
 	in := inputFlags(c)
 	resultFlag(c)
+	owner := ownerFlags(c)
 	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o, err := resultOf(c)
 		if err != nil {
 			return err
 		}
-		return applySources(c, in, &api.ApplyRequest{DryRun: *dry}, func(answer *api.ApplyResponse) error { return showChanges(c, o, answer, *dry) })
+		req := owner()
+		req.DryRun = *dry
+		return applySources(c, in, req, func(answer *api.ApplyResponse) error { return showChanges(c, o, answer, *dry) })
 	}
 	return c
 }
@@ -60,13 +66,16 @@ before and after as signet routes does.`,
 	}
 	in := inputFlags(c)
 	resultFlag(c)
+	owner := ownerFlags(c)
 	effect := c.Flags().Bool("effect", false, "which proxies and which requests it changes")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o, err := resultOf(c)
 		if err != nil {
 			return err
 		}
-		return applySources(c, in, &api.ApplyRequest{DryRun: true, Effect: *effect}, func(answer *api.ApplyResponse) error {
+		req := owner()
+		req.DryRun, req.Effect = true, *effect
+		return applySources(c, in, req, func(answer *api.ApplyResponse) error {
 			answer.Changes = slices.DeleteFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetAction() == api.Change_UNCHANGED })
 			switch {
 			case *effect && answer.GetEffect() == nil:
@@ -119,6 +128,15 @@ func fileFlags(c *cobra.Command) input {
 	return in
 }
 
+// ownerFlags are whose the objects are.
+func ownerFlags(c *cobra.Command) func() *api.ApplyRequest {
+	name := c.Flags().String("owner", "", "whose the objects become: a team, a repository")
+	prune := c.Flags().Bool("prune", false, "delete what is of --owner and in no file any more")
+	take := c.Flags().Bool("take-over", false, "also change what is of another owner: it becomes --owner's")
+	_ = c.RegisterFlagCompletionFunc("owner", cobra.NoFileCompletions) // fails only for an undefined flag
+	return func() *api.ApplyRequest { return &api.ApplyRequest{Owner: *name, Prune: *prune, TakeOver: *take} }
+}
+
 // applySources asks for the change that the flags name.
 func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*api.ApplyResponse) error) error {
 	sources, err := in.read(c)
@@ -133,6 +151,9 @@ func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*
 		}
 		if len(answer.GetChanges()) == 0 && answer.GetSkippedForeign() == 0 {
 			return fmt.Errorf("no resource in %s", strings.Join(*in.files, ", "))
+		}
+		if by := req.GetOwner(); by != "" && !slices.ContainsFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetOwner() == by }) {
+			return hinted(errors.New("the server knows no owners: nothing was pruned, and what was written is nobody's"), "upgrade the server, then apply again")
 		}
 		return then(answer)
 	})
@@ -281,7 +302,7 @@ func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
 				return err
 			}
 		}
-		if _, err := fmt.Fprintf(w, "%s %s%s\n", objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()), ch.GetActionWord(), suffix); err != nil {
+		if _, err := fmt.Fprintf(w, "%s %s%s%s\n", objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()), ch.GetActionWord(), newOwner(ch), suffix); err != nil {
 			return err
 		}
 	}
@@ -295,6 +316,17 @@ func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
 		return err
 	}
 	return nil
+}
+
+// newOwner is whose an object is now, if it was another's.
+func newOwner(ch *api.Change) string {
+	switch {
+	case ch.GetAction() != api.Change_CONFIGURED || ch.GetOwner() == ch.GetOwnerBefore():
+		return ""
+	case ch.GetOwner() == "":
+		return ", nobody's now"
+	}
+	return ", of owner " + ch.GetOwner() + " now"
 }
 
 func printDiff(c *cobra.Command, ch *api.Change) error {

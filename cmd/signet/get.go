@@ -94,10 +94,10 @@ func showObjects(c *cobra.Command, answer *api.GetResponse) error {
 	case "json":
 		return showManifests(c.OutOrStdout(), answer)
 	}
-	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, none: "nothing of this kind is stored"}
+	v := view{message: answer, header: []string{"kind", "mesh", "name", "revision"}, wide: []string{"owner"}, none: "nothing of this kind is stored"}
 	for _, obj := range answer.GetObjects() {
 		v.names = append(v.names, objectName(obj.GetKind(), obj.GetMesh(), obj.GetName()))
-		v.rows = append(v.rows, []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10)})
+		v.rows = append(v.rows, []string{obj.GetKind(), obj.GetMesh(), obj.GetName(), strconv.FormatUint(obj.GetRevision(), 10), obj.GetOwner()})
 	}
 	return show(c, v)
 }
@@ -110,6 +110,7 @@ func showManifests(w io.Writer, answer *api.GetResponse) error {
 		Mesh     string          `json:"mesh"`
 		Name     string          `json:"name"`
 		Revision uint64          `json:"revision"`
+		Owner    string          `json:"owner,omitempty"`
 		Manifest json.RawMessage `json:"manifest"`
 	}
 	objects := []object{}
@@ -118,7 +119,7 @@ func showManifests(w io.Writer, answer *api.GetResponse) error {
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", objectName(obj.GetKind(), obj.GetMesh(), obj.GetName()), err)
 		}
-		objects = append(objects, object{obj.GetKind(), obj.GetMesh(), obj.GetName(), obj.GetRevision(), manifest})
+		objects = append(objects, object{obj.GetKind(), obj.GetMesh(), obj.GetName(), obj.GetRevision(), obj.GetOwner(), manifest})
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")

@@ -67,12 +67,14 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 	socketFlag(c)
 	recursive := c.Flags().BoolP("recursive", "R", false, "read the folders in a folder, too")
 	dry := c.Flags().Bool("dry-run", false, "report, write nothing, ask no server")
+	owner := c.Flags().String("owner", "", "whose the objects become, as apply --owner has it")
 	partial := c.Flags().Bool("partial", false, "apply what is complete although not all is")
 	set := c.Flags().StringArray("set", nil, "NAME=VALUE of a placeholder or parameter; may be repeated")
 	vars := c.Flags().StringArray("vars", nil, "file of placeholders' values: NAME=VALUE lines, or a YAML mapping; may be repeated")
 	namespace := c.Flags().StringP("namespace", "n", "", "namespace of objects that name none, as kubectl's")
 	mesh := c.Flags().String("mesh", "", "mesh of objects that name none, where there is more than one")
 	other := otherFlags(c)
+	_ = c.RegisterFlagCompletionFunc("owner", cobra.NoFileCompletions) // fails only for an undefined flag
 	form := c.Flags().String("dialect", "", "form of all files, where their content does not tell it: "+strings.Join(importer.Forms(), ", "))
 	c.Flags().StringP("output", "o", "text", strings.Join(importOutputs, ", "))
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(importOutputs, cobra.ShellCompDirectiveNoFileComp))     // fails only for an undefined flag
@@ -100,7 +102,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 		}
 		report := importer.Read(files, importer.Options{Form: importer.Form(*form), Namespace: *namespace, Mesh: *mesh, Other: options, Values: values})
 		report.Files = append(report.Files, skipped...)
-		return bringIn(c, report, o, *dry, *partial)
+		return bringIn(c, report, o, *owner, *dry, *partial)
 	}
 	return c
 }
@@ -136,7 +138,7 @@ func otherFlags(c *cobra.Command) func() (dialect.Options, error) {
 }
 
 // bringIn applies what is complete, if that is wanted, and writes the report.
-func bringIn(c *cobra.Command, report *importer.Report, o string, dry, partial bool) error {
+func bringIn(c *cobra.Command, report *importer.Report, o, owner string, dry, partial bool) error {
 	if len(report.Objects) == 0 && report.Done() {
 		why := "no object of App Mesh in what was read"
 		for _, f := range report.Files {
@@ -152,7 +154,7 @@ func bringIn(c *cobra.Command, report *importer.Report, o string, dry, partial b
 	if apply {
 		applyErr = withAdmin(c, func(admin api.AdminClient) error {
 			var err error
-			answer, err = admin.Apply(c.Context(), &api.ApplyRequest{Sources: sourcesOf(report)})
+			answer, err = admin.Apply(c.Context(), &api.ApplyRequest{Sources: sourcesOf(report), Owner: owner})
 			return err
 		})
 	}

@@ -53,7 +53,7 @@ func TestAnAuditRowNamesWhatIsAskedAndNeverWhatItHolds(t *testing.T) {
 		req    any
 		row    string
 	}{
-		{"Apply", &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a\x1b.yaml", Content: []byte(secret)}, {File: "b.yaml"}}}, `dry_run=true skip_foreign=false effect=false files=["a�.yaml" "b.yaml"]`},
+		{"Apply", &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a\x1b.yaml", Content: []byte(secret)}, {File: "b.yaml"}}}, `dry_run=true skip_foreign=false effect=false prune=false take_over=false files=["a�.yaml" "b.yaml"] owner=""`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front", Ttl: durationpb.New(time.Minute)}, `group="front" ttl=1m0s`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front"}, `group="front" ttl=0s`},
 		{"Delete", &api.DeleteRequest{Kind: "entry", Name: "job"}, `dry_run=false kind="entry" mesh="" name="job"`},
@@ -105,12 +105,12 @@ func TestAnApplyIsWrittenOnceAndOnlyIfAllOfItIsGood(t *testing.T) {
 	if err != nil || resp.GetRevision() != 1 || len(resp.GetChanges()) != 2 {
 		t.Fatal(resp, err)
 	}
-	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false effect=false files=["a.yaml"]`, "end")
+	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false effect=false prune=false take_over=false files=["a.yaml"] owner=""`, "end")
 	resp, err = d.admin.Apply(d.ctx(), applyOf(groupNamed("front")))
 	if err != nil || resp.GetChanges()[0].GetAction() != api.Change_UNCHANGED || resp.GetRevision() != 1 {
 		t.Error(resp, err)
 	}
-	d.wants("begin", `uid 7 pid 8: Apply dry_run=false skip_foreign=false effect=false files=["a.yaml"]`, "end") // a row, and no change
+	d.wants("begin", `uid 7 pid 8: Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false files=["a.yaml"] owner=""`, "end") // a row, and no change
 	dry := applyOf(groupNamed("back"))
 	dry.DryRun = true
 	if resp, err = d.admin.Apply(d.ctx(), dry); err != nil || resp.GetChanges()[0].GetAction() != api.Change_CREATED {

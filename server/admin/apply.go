@@ -48,11 +48,27 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 	for _, src := range req.GetSources() {
 		in.read(src)
 	}
-	draft, err := in.join(change)
+	owner, err := ownership(req)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	gone, err := in.pruned(now, owner)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	in.owned(now, owner)
+	draft, err := in.join(change, gone...)
 	if err != nil {
 		return nil, nil, nil, fault.New(fault.Invalid, "%s", err.Error())
 	}
-	changes, writes := changesOf(now, in.objects)
+	for _, o := range gone {
+		if err := s.leftBy(o); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	changes, writes := changesOf(now, in.objects, owner.of)
+	deleted, deletes := deletionsOf(gone)
+	changes, writes = append(changes, deleted...), append(writes, deletes...)
 	ready, err := in.try(draft, writes)
 	if err != nil {
 		return nil, nil, nil, err
@@ -69,6 +85,9 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 	}
 	var applied []jwt.Issuer
 	for _, w := range writes {
+		if w.Delete {
+			continue
+		}
 		if is, ok := next.Objects().Get(kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}).Value.(jwt.Issuer); ok {
 			applied = append(applied, is)
 		}
@@ -83,23 +102,24 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 	return resp, nil, applied, err
 }
 
-// changesOf compares with what is stored, by canonical manifest.
-func changesOf(now Model, objects []*kinds.Object) ([]*api.Change, []store.Write) {
+// changesOf compares with what is stored, by canonical manifest and owner.
+func changesOf(now Model, objects []*kinds.Object, ownerOf func(k kinds.Key, stored *kinds.Object) string) ([]*api.Change, []store.Write) {
 	var changes []*api.Change
 	var writes []store.Write
 	for _, o := range objects {
 		after, k := o.Encode(), o.Key()
-		c := &api.Change{Action: api.Change_CREATED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, After: string(after)}
-		if old := now.Objects().Get(k); old != nil {
+		old := now.Objects().Get(k)
+		c := &api.Change{Action: api.Change_CREATED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, After: string(after), Owner: ownerOf(k, old)}
+		if old != nil {
 			before := old.Encode()
-			c.Action, c.Before = api.Change_CONFIGURED.Enum(), string(before)
-			if bytes.Equal(before, after) {
+			c.Action, c.Before, c.OwnerBefore = api.Change_CONFIGURED.Enum(), string(before), old.Owner
+			if bytes.Equal(before, after) && c.GetOwner() == old.Owner {
 				c.Action = api.Change_UNCHANGED.Enum()
 			}
 		}
 		changes = append(changes, c)
 		if c.GetAction() != api.Change_UNCHANGED {
-			writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Manifest: after}})
+			writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Manifest: after, Owner: c.GetOwner()}})
 		}
 	}
 	return changes, writes

@@ -5,16 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"signet.example/api"
-	"signet.example/identity"
 	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
-	"signet.example/mesh"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
-	"signet.example/store"
 )
 
 // Delete removes one object, or those of manifests, unless something still refers to them.
@@ -44,12 +40,8 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 	if err != nil {
 		return nil, err
 	}
-	var writes []store.Write
-	for _, o := range objects {
-		k := o.Key()
-		resp.Changes = append(resp.Changes, &api.Change{Action: api.Change_DELETED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Before: string(o.Encode())})
-		writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name}, Delete: true})
-	}
+	changes, writes := deletionsOf(objects)
+	resp.Changes = changes
 	resp.Warnings = append(resp.GetWarnings(), s.cfg.Warnings(m, rest.Model())...)
 	if req.GetDryRun() {
 		return resp, nil
@@ -134,15 +126,8 @@ func (s *Server) without(change Change, objects []*kinds.Object) (Draft, error) 
 	if len(keys) > 1 {
 		what = fmt.Sprintf("one of %d objects", len(keys))
 	}
-	for _, k := range keys {
-		if k.Kind != string(mesh.KindMesh) {
-			continue
-		}
-		for other := range change.Now().Objects().All() {
-			if other.Mesh == k.Mesh && !slices.Contains(keys, other) {
-				return nil, fault.New(fault.Referenced, "%s is not deleted: %s is in it", k, other)
-			}
-		}
+	if err := meshesAlone(change.Now(), keys); err != nil {
+		return nil, err
 	}
 	rest, err := change.With(nil, keys...)
 	if wrong, ok := errors.AsType[manifest.Errors](err); ok {
@@ -161,18 +146,4 @@ func (s *Server) without(change Change, objects []*kinds.Object) (Draft, error) 
 		}
 	}
 	return rest, nil
-}
-
-// leftBy refuses to remove what somebody is in.
-func (s *Server) leftBy(o *kinds.Object) error {
-	g, ok := o.Value.(identity.NodeGroup)
-	if !ok {
-		return nil
-	}
-	for _, st := range s.cfg.Fleet.All() {
-		if st.Agent.Group == g.Name && st.State == api.AgentInfo_CONNECTED {
-			return fault.New(fault.Referenced, "%s is not deleted: agent %s of it is connected", o.Key(), st.Agent.ID)
-		}
-	}
-	return nil
 }

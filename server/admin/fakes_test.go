@@ -162,9 +162,17 @@ type draftOf struct{ c changeOf }
 func (f draftOf) Model() admin.Model { return f.c.m }
 
 func (f draftOf) Try(writes []store.Write, refused func(proxy.Ref, error)) (admin.Ready, error) {
+	for k, o := range f.c.m.objects.All() { // as they will be read back
+		if old := f.c.d.objects[k]; old != nil {
+			o.Owner = old.Owner
+		}
+	}
 	for _, w := range writes {
 		if err := f.c.d.cannot[w.Name]; err != nil && refused != nil {
 			refused(proxy.Node(w.Mesh, w.Name), err)
+		}
+		if o := f.c.m.objects.Get(kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}); o != nil {
+			o.Owner = w.Owner
 		}
 	}
 	return f, nil

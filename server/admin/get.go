@@ -43,7 +43,7 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 		if kind != "" && k.Kind != kind || req.GetMesh() != "" && k.Mesh != req.GetMesh() || req.GetName() != "" && k.Name != req.GetName() {
 			continue
 		}
-		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode())})
+		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode()), Owner: o.Owner})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
 		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", cmp.Or(kind, "an object"), plain.Text(req.GetName()), others(m, kind))

@@ -56,7 +56,7 @@ func (s *Server) History(ctx context.Context, req *api.HistoryRequest) (*api.His
 			action = api.Change_CREATED
 		}
 		r := resp.GetRevisions()[last]
-		r.Changes = append(r.Changes, &api.Change{Action: action.Enum(), Kind: c.Kind, Mesh: c.Mesh, Name: c.Name})
+		r.Changes = append(r.Changes, &api.Change{Action: action.Enum(), Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Owner: c.Owner})
 	}
 	if len(past) == 0 && of != (store.Key{}) {
 		return nil, fault.New(fault.NotFound, "nothing is known of the past of %s: what is known begins with revision %d", meant(of), since)
@@ -98,11 +98,13 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 		return nil, err
 	}
 	in := &intake{cfg: &s.cfg}
+	owners := map[kinds.Key]string{}
 	var gone []*kinds.Object
 	for _, w := range back {
 		k := kinds.Key{Kind: w.Kind, Mesh: w.Mesh, Name: w.Name}
 		switch old := now.Objects().Get(k); {
 		case !w.Delete:
+			owners[k] = w.Owner
 			in.read(&api.Source{File: fmt.Sprintf("%s of revision %d", k, w.Revision), Content: w.Manifest})
 		case old != nil:
 			gone = append(gone, old)
@@ -117,13 +119,10 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 			return nil, err
 		}
 	}
-	changes, writes := changesOf(now, in.objects)
+	changes, writes := changesOf(now, in.objects, func(k kinds.Key, _ *kinds.Object) string { return owners[k] })
 	changes = slices.DeleteFunc(changes, func(c *api.Change) bool { return c.GetAction() == api.Change_UNCHANGED }) // they were changed, and back
-	for _, o := range gone {
-		k := o.Key()
-		changes = append(changes, &api.Change{Action: api.Change_DELETED.Enum(), Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Before: string(o.Encode())})
-		writes = append(writes, store.Write{Object: store.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name}, Delete: true})
-	}
+	deleted, deletes := deletionsOf(gone)
+	changes, writes = append(changes, deleted...), append(writes, deletes...)
 	ready, err := in.try(draft, writes)
 	if err != nil {
 		return nil, err

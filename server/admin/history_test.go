@@ -67,6 +67,17 @@ func TestARollbackIsCheckedAsAnApplyIs(t *testing.T) {
 	}
 }
 
+func TestARollbackGivesEachObjectTheOwnerThatItHadThen(t *testing.T) {
+	d := newDesk(t)
+	if _, err := d.applied(groupNamed("front"), "now"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := d.rollback(pastOf{back: []store.Write{{Object: store.Object{Kind: "NodeGroup", Name: "front", Owner: "then", Manifest: []byte(groupNamed("front"))}}}})
+	if err != nil || len(answer.GetChanges()) != 1 || answer.GetChanges()[0].GetOwner() != "then" || answer.GetChanges()[0].GetOwnerBefore() != "now" {
+		t.Errorf("%v, %v", answer.GetChanges(), err)
+	}
+}
+
 func TestARollbackIsOneWriteAndADryRunIsNone(t *testing.T) {
 	d := newDesk(t)
 	if _, err := d.admin.Apply(d.ctx(), applyOf(shop+nodeTo("/dev/stdout")+groupNamed("front"))); err != nil {

@@ -52,6 +52,7 @@ type Object struct {
 	Value    any            // identity.Entry, … of Signet's kinds
 	Revision uint64         // 0 while it is not stored
 	Created  uint64         // the revision in which it was first there
+	Owner    string         // whose it is, "" for nobody's
 
 	refused  manifest.Errors // by the kind's check
 	manifest []byte          // as stored; nil until encoded

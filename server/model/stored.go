@@ -69,7 +69,7 @@ func (m *Model) Follow(changes []store.Change) (*Model, error) {
 			after.objects = after.objects.Without(k)
 		default:
 			created := createdIn(&after, k, c.Revision) // it may have been deleted just before
-			o, err := parseStored(store.Object{Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Manifest: c.Manifest, Revision: c.Revision, Created: created}, m.td)
+			o, err := parseStored(store.Object{Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Manifest: c.Manifest, Owner: c.Owner, Revision: c.Revision, Created: created}, m.td)
 			if err != nil {
 				return nil, err
 			}
@@ -126,6 +126,6 @@ func parseStored(row store.Object, td spiffeid.TrustDomain) (*kinds.Object, erro
 	if err != nil {
 		return nil, err
 	}
-	o.Revision, o.Created = row.Revision, row.Created
+	o.Revision, o.Created, o.Owner = row.Revision, row.Created, row.Owner
 	return o, nil
 }

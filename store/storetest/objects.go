@@ -309,3 +309,28 @@ func createdIsKept(t *testing.T, b Backend) {
 		t.Errorf("made anew: %d, want %d", got, again)
 	}
 }
+
+func ownersAreKept(t *testing.T, b Backend) {
+	owned := func(name, owner string) store.Write {
+		w := put("Mesh", name, name, "x")
+		w.Owner = owner
+		return w
+	}
+	first := apply(t, b, owned("m", "a"), owned("n", ""))
+	second := apply(t, b, owned("m", "b"))
+	objects, _, err := b.Objects(t.Context())
+	if err != nil || len(objects) != 2 || objects[0].Owner != "b" || objects[1].Owner != "" {
+		t.Errorf("%+v, %v", objects, err)
+	}
+	changes, err := b.Changes(t.Context(), first)
+	if err != nil || len(changes) != 1 || changes[0].Owner != "b" {
+		t.Errorf("changes %+v, %v", changes, err)
+	}
+	past, _, err := b.History(t.Context(), store.Key{Name: "m"}, 10)
+	if err != nil || len(past) != 2 || past[0].Change.Owner != "b" || past[1].Change.Owner != "a" {
+		t.Errorf("history %+v, %v", past, err)
+	}
+	if back, err := b.Back(t.Context(), first); err != nil || len(back) != 1 || back[0].Owner != "a" {
+		t.Errorf("back from %d: %+v, %v", second, back, err)
+	}
+}

@@ -50,6 +50,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Backend) {
 		{"AWriteThatWasCheckedAgainstLessThanIsStoredIsRefused", staleWriteIsRefused},
 		{"ADeletedObjectIsGoneAndInTheOutbox", deletedIsGone},
 		{"AnObjectKeepsTheRevisionInWhichItWasFirstThere", createdIsKept},
+		{"AnObjectsOwnerIsKeptNowAndInThePast", ownersAreKept},
 		{"AnyValueIsKeptByteForByte", anyValue},
 		{"WhatThereWasInARevisionIsKnown", thereWas},
 		{"HistorySaysWhoChangedWhatAndWhen", historyTells},

@@ -1,0 +1,82 @@
+package admin
+
+import (
+	"fmt"
+	"regexp"
+
+	"signet.example/api"
+	"signet.example/internal/plain"
+	"signet.example/server/fault"
+	"signet.example/server/kinds"
+)
+
+// owner is whose the objects of an apply are (docs/decisions/065).
+type owner struct {
+	name            string
+	prune, takeOver bool
+}
+
+var ownerForm = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9._/@-]{0,126}[a-zA-Z0-9])?$`)
+
+// ownership is what an apply asks for.
+func ownership(req *api.ApplyRequest) (owner, error) {
+	o := owner{req.GetOwner(), req.GetPrune(), req.GetTakeOver()}
+	switch {
+	case o.name != "" && !ownerForm.MatchString(o.name):
+		return o, fault.New(fault.Invalid, "the owner %q must be up to 128 letters, digits and . _ / @ -, and begin and end with a letter or digit", plain.Text(o.name))
+	case o.name == "" && (o.prune || o.takeOver):
+		return o, fault.New(fault.Invalid, "to prune or to take over needs an owner: whose objects they are")
+	}
+	return o, nil
+}
+
+// of is whose an object becomes. An apply that names no owner leaves it whose it is.
+func (o owner) of(_ kinds.Key, stored *kinds.Object) string {
+	if o.name == "" && stored != nil {
+		return stored.Owner
+	}
+	return o.name
+}
+
+// owned refuses objects of another owner, and warns whoever names none.
+func (in *intake) owned(now Model, by owner) {
+	if kinds.AssignMeshes(in.objects, kinds.Meshes(now.Graph(), now.Objects())...) != nil {
+		return // which join tells
+	}
+	for _, o := range in.objects {
+		stored := now.Objects().Get(o.Key())
+		switch {
+		case stored == nil || stored.Owner == "" || stored.Owner == by.name || by.takeOver:
+		case by.name == "":
+			in.warnings = append(in.warnings, o.Doc.FieldError("metadata.name", fmt.Sprintf("%s is of owner %s, whose next apply may undo this", o.Key(), stored.Owner)).Error())
+		default:
+			in.bad(o.Doc.FieldError("metadata.name", fmt.Sprintf("%s is of owner %s: apply with --take-over makes it %s's", o.Key(), stored.Owner, by.name)))
+		}
+	}
+}
+
+// pruned are the owner's objects that are not given any more. Of a mesh that others have
+// objects in, it is refused: what they have would go with it.
+func (in *intake) pruned(now Model, by owner) ([]*kinds.Object, error) {
+	if !by.prune || len(in.errs) > 0 { // what cannot be read is not what is given no longer
+		return nil, nil
+	}
+	if err := kinds.AssignMeshes(in.objects, kinds.Meshes(now.Graph(), now.Objects())...); err != nil {
+		return nil, nil // which join tells
+	}
+	given := map[kinds.Key]bool{}
+	for _, o := range in.objects {
+		given[o.Key()] = true
+	}
+	if len(given) == 0 {
+		return nil, fault.New(fault.Invalid, "there is no object in what is given: that would delete all of owner %s; signet delete does that", by.name)
+	}
+	var gone []*kinds.Object
+	var leaves []kinds.Key
+	for k, o := range now.Objects().All() {
+		if o.Owner == by.name && !given[k] {
+			gone, leaves = append(gone, o), append(leaves, k)
+		}
+	}
+	return gone, meshesAlone(now, leaves)
+}
