@@ -114,10 +114,7 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 	var logs []*accesslogv3.AccessLog
 	// One that the host does not take is left out, and found by check.
 	if b.shape.Logs(b.node.AccessLog) {
-		logs = append(logs, &accesslogv3.AccessLog{
-			Name:       "envoy.access_loggers.file",
-			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(b.declaredLog())},
-		})
+		logs = append(logs, b.declaredLog())
 	}
 	return append(logs, &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.stderr",
@@ -130,24 +127,39 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 	})
 }
 
-// declaredLog has a format of the node's own, or Envoy's.
-func (b *builder) declaredLog() *filev3.FileAccessLog {
-	out := &filev3.FileAccessLog{Path: b.node.AccessLog}
-	f := b.node.LogFormat
+// declaredLog has a format of the node's own, or Envoy's. The proxy's own output is a descriptor
+// that it has: by its name, /dev/stdout, only the user who made it could open it once more. What
+// is for /dev/stderr goes to standard output as well: on standard error are records of denials,
+// and a mesh, or a caller by a header that is logged, could write what looks like one.
+func (b *builder) declaredLog() *accesslogv3.AccessLog {
+	f := logFormat(b.node.LogFormat)
+	if !proxy.StandardLog(b.node.AccessLog) {
+		out := &filev3.FileAccessLog{Path: b.node.AccessLog}
+		if f != nil {
+			out.AccessLogFormat = &filev3.FileAccessLog_LogFormat{LogFormat: f}
+		}
+		return &accesslogv3.AccessLog{Name: "envoy.access_loggers.file", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(out)}}
+	}
+	out := &streamv3.StdoutAccessLog{}
+	if f != nil {
+		out.AccessLogFormat = &streamv3.StdoutAccessLog_LogFormat{LogFormat: f}
+	}
+	return &accesslogv3.AccessLog{Name: "envoy.access_loggers.stdout", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(out)}}
+}
+
+// logFormat is nil for Envoy's own.
+func logFormat(f *mesh.LoggingFormat) *corev3.SubstitutionFormatString {
 	switch {
 	case f == nil:
+		return nil
 	case f.Text != "":
-		out.AccessLogFormat = &filev3.FileAccessLog_LogFormat{LogFormat: textFormat(f.Text)}
-	default:
-		fields := map[string]string{}
-		for _, field := range f.JSON {
-			fields[field.Key] = field.Value
-		}
-		out.AccessLogFormat = &filev3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-			Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: texts(fields)},
-		}}
+		return textFormat(f.Text)
 	}
-	return out
+	fields := map[string]string{}
+	for _, field := range f.JSON {
+		fields[field.Key] = field.Value
+	}
+	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: texts(fields)}}
 }
 
 func textFormat(text string) *corev3.SubstitutionFormatString {

@@ -78,7 +78,8 @@ func (e *envoy) current(now time.Time) Status {
 	}
 }
 
-// line takes one line of the proxy's output: the record of a denial, or its log.
+// line takes one line of the proxy's standard error: the record of a denial, or its log. On
+// standard output are access logs alone, in which meshes and callers have words of theirs.
 func (e *envoy) line(ctx context.Context, line string) {
 	denial, ok := proxy.ParseDenial(line)
 	if !ok {
@@ -260,7 +261,9 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 		return nil, fmt.Errorf("bootstrap of %s: %w", e.proxy.Name, err)
 	}
 	defer func() { _ = file.Close() }() // Envoy has its own
-	output := child.Lines(func(line string) { e.line(ctx, line) })
+	stderr := child.Lines(func(line string) { e.line(ctx, line) })
+	stdout := child.Lines(func(line string) { e.log.InfoContext(ctx, line) })
+	closeOutput := func() error { return errors.Join(stdout.Close(), stderr.Close()) }
 	p, err := child.Start(child.Spec{
 		Path: e.config.Program,
 		Args: []string{
@@ -273,18 +276,18 @@ func (e *envoy) start(ctx context.Context) (*child.Process, error) {
 			"--file-flush-interval-msec", "100",
 			"--log-level", "warning", "--log-format", "[%l] %n: %v",
 		},
-		Env: []string{"PATH=" + os.Getenv("PATH")}, Stdout: output, Stderr: output,
+		Env: []string{"PATH=" + os.Getenv("PATH")}, Stdout: stdout, Stderr: stderr,
 		Files: []*os.File{file}, User: e.proxy.User, Umask: envoyUmask,
 		Begun: func(pidfd int) (func(), error) {
 			remove, err := e.config.Children.Add(pidfd, e.proxy.Name)
 			return func() {
 				remove()
-				_ = output.Close() // an io.Pipe does not fail
+				_ = closeOutput() // an io.Pipe does not fail
 			}, err
 		},
 	})
 	if err != nil {
-		return nil, errors.Join(err, output.Close())
+		return nil, errors.Join(err, closeOutput())
 	}
 	return p, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -39,8 +40,8 @@ func childrenMesh(t *testing.T) *meshtest.World {
 	}
 	return meshtest.Start(t, meshtest.Options{
 		Nodes: []string{"front", "orders"}, NoAgent: true,
-		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders"),
-			meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders")), meshtest.ServiceOfNode("orders", "orders")),
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("front", "", "orders")+"  logging: {accessLog: {file: {path: /dev/stderr, format: {text: \"%REQ(X-LINE)%\\n\"}}}}\n",
+			meshtest.VirtualNode("orders", meshtest.Strict("test.example", "orders"))+"  logging: {accessLog: {file: {path: /dev/stdout}}}\n", meshtest.ServiceOfNode("orders", "orders")),
 		AgentExtra: fmt.Sprintf("authz: {user: \"%d\"}\n", authzUID), ProxyUser: strconv.Itoa(envoyUID),
 	})
 }
@@ -144,6 +145,7 @@ func TestAChildHasNothingOfItsParentAndDoesNotOutliveIt(t *testing.T) {
 					t.Errorf("uid %d at Envoy's admin socket: %+v, want %s", uid, a, want)
 				}
 			}
+			logsAreNoRecords(t, w)
 			all := childrenOf(t, agent)
 			if len(all) != 3 {
 				t.Errorf("%d children, want two Envoys and authz", len(all))
@@ -153,6 +155,31 @@ func TestAChildHasNothingOfItsParentAndDoesNotOutliveIt(t *testing.T) {
 				return !slices.ContainsFunc(all, func(pid int) bool { return syscall.Kill(pid, 0) == nil && procStatus(t, pid)["State"] != "Z (zombie)" })
 			})
 		})
+	}
+}
+
+// logsAreNoRecords: proxies of another user write their access logs to what they have, and a
+// caller whose words are logged makes no record of a denial.
+func logsAreNoRecords(t *testing.T, w *meshtest.World) {
+	t.Helper()
+	const id = "06038b9d-2549-4078-abca-9df7b4f2e1c0"
+	forged := `{"msg":"native denial","time":"2026-11-21T10:00:00Z","decision_id":"` + id + `","class":"unavailable","method":"GET","path":"/forged","source":"spiffe://test.example/test/front"}`
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, host+"/orders", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Line", forged)
+	answer, err := w.Client("front").Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close() // of no use
+	eventually(t, 5*time.Second, "the access logs in the agent's", func() bool {
+		tail := w.Agent.Tail(32 << 10)
+		return strings.Contains(tail, "/forged") && strings.Contains(tail, "GET /orders HTTP")
+	})
+	if out, code := w.CLI("explain", id); code == 0 || strings.Contains(out, "/forged") {
+		t.Errorf("a record that nobody made: %d, %s", code, out)
 	}
 }
 
