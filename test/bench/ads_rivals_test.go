@@ -85,8 +85,12 @@ func loopback(port uint32) *corev3.Address {
 type rival struct {
 	options []grpc.ServerOption
 	service discoveryv3.AggregatedDiscoveryServiceServer
-	publish func(adsConfig) error
+	// publishTo gives a node its configuration. The linear cache has one for all.
+	publishTo func(node string, c adsConfig) error
 }
+
+// publish is publishTo of the only node.
+func (r rival) publish(c adsConfig) error { return r.publishTo("n", c) }
 
 // newRival makes one by name: signet, snapshot, linear.
 func newRival(ctx context.Context, name string) rival {
@@ -100,15 +104,29 @@ func newRival(ctx context.Context, name string) rival {
 	}
 }
 
-// oneView gives every node the same view.
-type oneView struct{ view *ads.View }
+// byNode are the views of nodes, which are published before they are asked for.
+type byNode struct {
+	mu    sync.Mutex
+	views map[string]*ads.View
+}
 
-// View returns it.
-func (v oneView) View(context.Context, *corev3.Node) (*ads.View, error) { return v.view, nil }
+// View is a node's.
+func (v *byNode) View(_ context.Context, node *corev3.Node) (*ads.View, error) {
+	return v.of(node.GetId()), nil
+}
+
+func (v *byNode) of(node string) *ads.View {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.views[node] == nil {
+		v.views[node] = ads.NewView(node, ads.Proxy)
+	}
+	return v.views[node]
+}
 
 func newSignet() rival {
-	v := ads.NewView("v", ads.Proxy)
-	return rival{options: ads.ServerOptions(nil), service: &ads.Server{Views: oneView{v}}, publish: func(c adsConfig) error {
+	all := &byNode{views: make(map[string]*ads.View)}
+	return rival{options: ads.ServerOptions(nil), service: &ads.Server{Views: all}, publishTo: func(node string, c adsConfig) error {
 		var rs []*ads.Resource
 		versions := make(map[string]string) // of clusters, which come first
 		for _, typeURL := range []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType} {
@@ -128,16 +146,16 @@ func newSignet() rival {
 		}
 		s, err := ads.NewSet(rs...)
 		if err == nil {
-			v.Publish(s)
+			all.of(node).Publish(s)
 		}
 		return err
 	}}
 }
 
 func newSnapshot(ctx context.Context) rival {
-	cache := cachev3.NewSnapshotCache(false, sameNode{}, nil)
+	cache := cachev3.NewSnapshotCache(false, cachev3.IDHash{}, nil)
 	version := 0
-	return rival{service: serverv3.NewServer(ctx, cache, nil), publish: func(c adsConfig) error {
+	return rival{service: serverv3.NewServer(ctx, cache, nil), publishTo: func(node string, c adsConfig) error {
 		version++
 		byType := make(map[string][]types.Resource)
 		for typeURL, byName := range c {
@@ -149,15 +167,9 @@ func newSnapshot(ctx context.Context) rival {
 		if err != nil {
 			return err
 		}
-		return cache.SetSnapshot(ctx, "n", snap)
+		return cache.SetSnapshot(ctx, node, snap)
 	}}
 }
-
-// sameNode puts every node on one snapshot.
-type sameNode struct{}
-
-// ID is the same for all.
-func (sameNode) ID(*corev3.Node) string { return "n" }
 
 func newLinear(ctx context.Context) rival {
 	caches := make(map[string]cachev3.Cache)
@@ -172,7 +184,7 @@ func newLinear(ctx context.Context) rival {
 		Caches:        caches,
 	}
 	last := make(adsConfig)
-	return rival{service: serverv3.NewServer(ctx, mux, nil), publish: func(c adsConfig) error {
+	return rival{service: serverv3.NewServer(ctx, mux, nil), publishTo: func(_ string, c adsConfig) error {
 		for _, t := range []string{ads.ClusterType, ads.EndpointType, ads.ListenerType, ads.RouteType} {
 			update := make(map[string]types.Resource)
 			for n, m := range c[t] {
