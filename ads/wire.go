@@ -132,6 +132,9 @@ func appendLen(b []byte, n protowire.Number, size int) []byte {
 // maxRequest bounds what one request of a client may cost: 10,000 names of 100 bytes.
 const maxRequest = 1 << 20
 
+// readBuffer is of each connection.
+const readBuffer = 8 << 10
+
 // ServerOptions are the options of a grpc.Server that serves ADS well:
 // responses reach the transport without being copied, and requests are
 // bounded. Every other service on that server goes on as before, with requests
@@ -144,6 +147,9 @@ func ServerOptions(codec encoding.CodecV2) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(frameCodec{codec}),
 		grpc.MaxRecvMsgSize(maxRequest),
+		// Streams are idle most of their time, and what clients say is short.
+		grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(readBuffer),
 	}
 }
 
