@@ -36,6 +36,8 @@ type Load struct {
 	// Types are asked for one after the other, each when the one before was answered. An answer
 	// of the last one counts. Nil: those of an Envoy.
 	Types []string
+	// AtOnce asks for all types at once, as agents do: a type of which there is nothing is not answered.
+	AtOnce bool
 }
 
 // mostPause bounds how long a stream that ended waits before it comes back.
@@ -49,6 +51,7 @@ type Run struct {
 	all    sync.WaitGroup
 	failed atomic.Pointer[error]
 	ended  atomic.Int64
+	whole  atomic.Int64 // streams that have everything
 }
 
 // Start opens all streams.
@@ -76,12 +79,30 @@ func (r *Run) Await(ctx context.Context, answers int) error {
 	return nil
 }
 
+// AwaitAll waits until every stream that there is has had everything.
+func (r *Run) AwaitAll(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for int(r.whole.Load()) < r.load.Streams {
+		select {
+		case <-r.got: // by others than Await
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d streams have everything; %d times a stream ended, the last one by: %w", r.whole.Load(), r.load.Streams, r.ended.Load(), r.lastError())
+		}
+	}
+	return nil
+}
+
 func (r *Run) lastError() error {
 	if err := r.failed.Load(); err != nil {
 		return *err
 	}
 	return context.DeadlineExceeded
 }
+
+// Whole is how many streams have everything now.
+func (r *Run) Whole() int { return int(r.whole.Load()) }
 
 // Ended is how often a stream has ended.
 func (r *Run) Ended() int64 { return r.ended.Load() }
@@ -121,8 +142,15 @@ func (r *Run) once(ctx context.Context, n int) error {
 		_ = stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: next[0], ResourceNamesSubscribe: []string{"*"}}) // Recv tells
 		next = next[1:]
 	}
-	ask(r.load.Node(n))
-	last := r.load.Types[len(r.load.Types)-1]
+	for ask(r.load.Node(n)); r.load.AtOnce && len(next) > 0; {
+		ask(nil)
+	}
+	last, whole := r.load.Types[len(r.load.Types)-1], false
+	defer func() {
+		if whole {
+			r.whole.Add(-1)
+		}
+	}()
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
@@ -130,6 +158,10 @@ func (r *Run) once(ctx context.Context, n int) error {
 		}
 		_ = stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()}) // as above
 		if resp.GetTypeUrl() == last {
+			if !whole {
+				whole = true
+				r.whole.Add(1)
+			}
 			select {
 			case r.got <- struct{}{}:
 			case <-ctx.Done():

@@ -15,6 +15,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 
 	"signet.example/ads"
@@ -56,7 +57,8 @@ func (w *World) TryJoinHost(text string) (*Host, error) {
 	}
 	dial := func(cert tls.Certificate) (*grpc.ClientConn, error) {
 		conn, err := grpc.NewClient(addresses.Agents, grpc.WithTransportCredentials(credentials.NewTLS(
-			&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}}))) //nolint:gosec // see above
+			&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}})), //nolint:gosec // see above
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: 10 * time.Second}))
 		if err == nil {
 			w.T.Cleanup(func() { _ = conn.Close() })
 		}
@@ -79,6 +81,9 @@ func (w *World) TryJoinHost(text string) (*Host, error) {
 	spiffeID := "spiffe://" + w.TD + "/signet/agent/" + answer.GetAgentId()
 	return &Host{ID: answer.GetAgentId(), spiffeID: spiffeID, t: w.T, conn: conn, api: api.NewAgentAPIClient(conn)}, nil
 }
+
+// Conn is the host's connection to the server; it comes back by itself.
+func (h *Host) Conn() grpc.ClientConnInterface { return h.conn }
 
 // Resources of a type in the first complete set that the server sends the host
 // as an agent.
