@@ -7,9 +7,10 @@ import (
 	"weak"
 )
 
-// Pool lets many Clients of one agent hold equal resources once: fifty virtual
-// nodes of a mesh see mostly the same clusters. It keeps nothing alive that
-// nobody uses. It is safe for concurrent use; the zero value is ready.
+// Pool lets many Clients of one agent, or many views of one server, hold equal
+// resources once: fifty virtual nodes of a mesh see mostly the same clusters, and
+// replicas of one the same of everything but their addresses. It keeps nothing alive
+// that nobody uses. It is safe for concurrent use; the zero value is ready.
 type Pool struct {
 	mu        sync.Mutex
 	resources map[poolKey]weak.Pointer[Resource]
@@ -35,6 +36,19 @@ func (p *Pool) intern(r *Resource) *Resource {
 	p.resources[k] = w
 	runtime.AddCleanup(r, func(k poolKey) { p.forget(k, w) }, k)
 	return r
+}
+
+// Share returns a set that equals s, of the pool's resources.
+func (p *Pool) Share(s *Set) *Set {
+	shared := &Set{types: make(map[string]group, len(s.types)), version: s.version, n: s.n}
+	for t, g := range s.types {
+		rs := make([]*Resource, len(g.rs))
+		for i, r := range g.rs {
+			rs[i] = p.intern(r)
+		}
+		shared.types[t] = group{rs: rs, version: g.version}
+	}
+	return shared
 }
 
 // forget drops an entry whose resource is gone, unless it was replaced since.

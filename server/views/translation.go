@@ -48,10 +48,11 @@ type translation struct {
 	cfg   Config
 	in    nodeInputs
 	nodes map[proxy.Ref]*xds.Node
+	pool  *ads.Pool
 }
 
 func (v *Views) translate(in nodeInputs) *translation {
-	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}}
+	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}, &v.pool}
 }
 
 // view makes the view of one virtual node in one shape.
@@ -61,7 +62,7 @@ func (t *translation) view(key Key) (*ads.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: build %s: %w", fault.Unavailable, name, err)
 	}
-	return closeView(set, &api.View{Name: name, PolicyRevision: t.in.stamp, TlsFiles: t.in.model.Graph().Node(key.Node).TLSFiles()}, nodeTypes)
+	return closeView(t.pool.Share(set), &api.View{Name: name, PolicyRevision: t.in.stamp, TlsFiles: t.in.model.Graph().Node(key.Node).TLSFiles()}, nodeTypes)
 }
 
 // set is the view without the resource that closes it.

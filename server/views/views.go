@@ -76,6 +76,7 @@ type Views struct {
 	source Source
 	access Access
 	signal watched.Signal // wakes Run
+	pool   ads.Pool       // what views of nodes have in common
 
 	asking turns // who may ask for mu: streams, one of all and one of each agent at a time
 

@@ -395,3 +395,31 @@ func TestAChangeAndOtherAgentsWaitForOneStreamOfAnAgentAtMost(t *testing.T) {
 		t.Errorf("%d are left, %d went", len(v.asking.each), len(order))
 	}
 }
+
+// Replicas are made views at different times, each by a translation of its own.
+func TestReplicasHoldOnceWhatTheyHaveInCommon(t *testing.T) {
+	v := viewsOf(sourceOf(t))
+	var sets []*ads.Set
+	for _, bind := range []string{"127.0.0.2", "127.0.0.3"} {
+		shape := anyShape
+		shape.Bind = bind
+		view, err := v.View(context.WithValue(t.Context(), callerKey{}, "one"), &corev3.Node{Id: "mesh/m/virtualNode/a", Metadata: shape.Metadata()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets = append(sets, view.Set())
+	}
+	if sets[0].Version() == sets[1].Version() {
+		t.Fatal("they are equal")
+	}
+	for _, typeURL := range []string{ads.ClusterType, ads.RouteType} {
+		if len(sets[0].Type(typeURL)) == 0 {
+			t.Errorf("there is no %s", typeURL)
+		}
+		for _, r := range sets[0].Type(typeURL) {
+			if sets[1].Get(typeURL, r.Name) != r {
+				t.Errorf("%s %s is there twice", typeURL, r.Name)
+			}
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -30,18 +31,19 @@ import (
 // probe is the same request over the same proxies in front of them.
 func TestBenchApplyToEnvoy(t *testing.T) {
 	var rows []row
-	for _, n := range []int{10, 50} { // App Mesh's limit of a node's backends is 50
-		rows = append(rows, applyToEnvoy(t, n)...)
+	for _, size := range [][2]int{{10, 1}, {50, 4}} { // App Mesh's limit of a node's backends is 50
+		rows = append(rows, applyToEnvoy(t, size[0], size[1])...)
 	}
 	report(t, "Routing: a weight changed → Envoy answers by it", rows)
 }
 
-func applyToEnvoy(t *testing.T, n int) []row {
+// applyToEnvoy measures with n services that front calls, of so many routes each.
+func applyToEnvoy(t *testing.T, n, each int) []row {
 	t.Helper()
 	const changes, byCommand = 20, 10
-	w := meshtest.Start(t, meshtest.Options{Nodes: []string{"front", "one", "two"}, Manifests: routingMesh(n)})
+	w := meshtest.Start(t, meshtest.Options{Nodes: []string{"front", "one", "two"}, Manifests: routingMesh(n, each)})
 	defer w.Agent.Stop() // its Envoys make way for the next size
-	bare := newWeightedSide(t, w, n)
+	bare := newWeightedSide(t, w, n, each)
 	client := w.Client("front")
 	ask := func() string { return served(t, client, "http://"+meshtest.HostOf("svc")+"/", "") }
 	w.Await("both ways", 20*time.Second, func() error {
@@ -51,7 +53,7 @@ func applyToEnvoy(t *testing.T, n int) []row {
 		return nil
 	})
 	manifest := filepath.Join(socketDir(t), "router.yaml")
-	var signet, call, peer, command, probe []time.Duration
+	var signet, call, peer, command, probe, start []time.Duration
 	for i := range changes {
 		target := []string{"two", "one"}[i%2]
 		router := weightsFor(target)
@@ -65,6 +67,9 @@ func applyToEnvoy(t *testing.T, n int) []row {
 			w.Apply(weightsFor([]string{"one", "two"}[i%2])) // back, and settled before the next
 			until(t, []string{"one", "two"}[i%2], ask, func() {})
 			time.Sleep(20 * time.Millisecond)
+			began := time.Now()
+			w.CLI("version")
+			start = append(start, time.Since(began))
 		}
 		signet = append(signet, until(t, target, ask, func() {
 			began := time.Now()
@@ -78,14 +83,14 @@ func applyToEnvoy(t *testing.T, n int) []row {
 		ask()
 		probe = append(probe, time.Since(began))
 	}
-	ours, theirs := percentile(signet, 0.5), percentile(peer, 0.5)
+	ours, theirs, process := percentile(signet, 0.5), percentile(peer, 0.5), percentile(start, 0.5)
 	ratio := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/float64(theirs)) }
-	what := fmt.Sprintf("%d clusters and routes", n)
+	what := fmt.Sprintf("%d clusters and %d routes", n, n*each)
 	return []row{
-		{"apply → served, p50 of 20, " + what, ms(ours), ms(theirs) + " bare SnapshotCache", ratio(ours), "≤ 3 ×"},
+		{"apply → served, p50 of 20, " + what, ms(ours), ms(theirs) + " bare SnapshotCache", ratio(ours), "≤ 2 ×"},
 		{"the slowest of 20", ms(percentile(signet, 0.99)), ms(percentile(peer, 0.99)), "", ""},
 		{"of that, until the apply call returns: checked, stored, durable, p50", ms(percentile(call, 0.5)), "", "", ""},
-		{"by the command `signet apply -f`, process and all, p50 of 10", ms(percentile(command, 0.5)), "", ratio(percentile(command, 0.5)), ""},
+		{"by the command `signet apply -f`, process and all, p50 of 10", ms(percentile(command, 0.5)), ms(process) + " `signet version`", ratio(percentile(command, 0.5)), "≤ " + ms(2*theirs+process) + ": 2 × and a process"},
 		{"one probe alone (two proxies, mTLS, authorization), p50, in all of the above", ms(percentile(probe, 0.5)), "", "", ""},
 	}
 }
@@ -134,8 +139,9 @@ func (h hostClient) RoundTrip(r *http.Request) (*http.Response, error) {
 	return h.client.Transport.RoundTrip(r)
 }
 
-// routingMesh has a service with two weighted nodes, and n others that front may call.
-func routingMesh(n int) string {
+// routingMesh has a service with two weighted nodes, and others that front may call, n in all, of
+// so many routes each.
+func routingMesh(n, each int) string {
 	permissive := func(node string) string {
 		return strings.Replace(meshtest.Strict("test.example", node), "STRICT", "PERMISSIVE", 1)
 	}
@@ -146,7 +152,11 @@ func routingMesh(n int) string {
 	}
 	for i := range n - 1 {
 		name := fmt.Sprintf("other-%03d", i)
-		docs, backends = append(docs, byRegistration(meshtest.VirtualNode(name, "")), meshtest.ServiceOfNode(name, name)), append(backends, name)
+		router := meshtest.Weighted(name, name, 1)
+		for r := range each - 1 {
+			router += fmt.Sprintf("    - name: r%d\n      httpRoute: {match: {prefix: /r%d}, action: {weightedTargets: [{virtualNodeRef: {name: %s}, weight: 1}]}}\n", r, r, name)
+		}
+		docs, backends = append(docs, byRegistration(meshtest.VirtualNode(name, "")), router, meshtest.ServiceOfRouter(name, name)), append(backends, name)
 	}
 	return meshtest.Join(append(docs, meshtest.VirtualNode("front", "", backends...))...)
 }
@@ -172,11 +182,12 @@ func weightsFor(node string) string {
 type weightedSide struct {
 	side
 	world *meshtest.World
+	each  int // routes of a service
 }
 
-func newWeightedSide(t *testing.T, w *meshtest.World, n int) *weightedSide {
+func newWeightedSide(t *testing.T, w *meshtest.World, n, each int) *weightedSide {
 	t.Helper()
-	s := &weightedSide{world: w, side: side{n: n, rival: newSnapshot(t.Context()), client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}}}
+	s := &weightedSide{world: w, each: each, side: side{n: n, rival: newSnapshot(t.Context()), client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}}}
 	socket := filepath.Join(socketDir(t), "xds.sock")
 	stop, err := s.rival.serveUnix(t.Context(), socket)
 	must(t, err)
@@ -208,6 +219,13 @@ func (s *weightedSide) publish(t *testing.T, node string) {
 		c[ads.ClusterType][name] = toNode(name, s.world.Nodes[name].Bind)
 	}
 	hosts := c[ads.RouteType]["r"].(*routev3.RouteConfiguration).VirtualHosts
+	for _, h := range hosts[:len(hosts)-1] {
+		for r := range s.each - 1 {
+			more := proto.CloneOf(h.GetRoutes()[len(h.GetRoutes())-1])
+			more.Match = &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: fmt.Sprintf("/r%d", r)}}
+			h.Routes = append([]*routev3.Route{more}, h.GetRoutes()...)
+		}
+	}
 	hosts[len(hosts)-1].Routes[0].Action = &routev3.Route_Route{Route: &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_WeightedClusters{WeightedClusters: action},
 	}}
