@@ -181,7 +181,7 @@ func (v *View) lose(s *stream) {
 	var refused []Rejection
 	if c.lost++; c.lost == lostCanaries {
 		old := v.state.Load()
-		for _, typeURL := range []string{ClusterType, ListenerType, RouteType} {
+		for _, typeURL := range refusable {
 			for _, r := range old.newIn(c.st.set, typeURL) {
 				refused = append(refused, Rejection{r.Type, r.Name, r.Version, "the streams of two proxies ended, one after the other, before they had answered it", anyClient})
 			}

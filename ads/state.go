@@ -111,11 +111,14 @@ func (st *state) isBad(r *Resource) bool {
 	return false
 }
 
+// refusable are the types of what clients may have reasons to refuse.
+var refusable = []string{ClusterType, ListenerType, RouteType}
+
 // untried reports whether a set has a cluster, listener or route that no client of old was
 // sent, and none has refused. What else changes cannot be refused, or must not wait:
 // secrets, endpoints, and what goes away.
 func (old *state) untried(s *Set) bool {
-	for _, t := range []string{ClusterType, ListenerType, RouteType} {
+	for _, t := range refusable {
 		if len(old.newIn(s, t)) > 0 {
 			return true
 		}

@@ -281,6 +281,10 @@ func TestARejectedResourceIsReportedAndTheLastGoodStays(t *testing.T) {
 	if body, _ := e.get(); body != "good" {
 		t.Errorf("the proxy answers %q", body)
 	}
+	views, sent := e.lastReport().GetViews(), e.nodes[webNode].Set().Type(ads.ViewType)[0].Version
+	if len(views) != 1 || views[0].GetVersion() != sent || views[0].GetProxies() != 1 || !proto.Equal(views[0].GetRejected()[0], e.proxy().GetRejected()[0]) {
+		t.Errorf("of what the server sent, %s, it is told %v", sent, views)
+	}
 }
 
 // twoProxies is an agent with two proxies, web and orders, of one address.

@@ -1327,7 +1327,9 @@ type ViewStatus struct {
 	// proxies that follow it now.
 	Proxies int32 `protobuf:"varint,3,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// rejected of the set that they were sent last.
-	Rejected      []*ResourceStatus `protobuf:"bytes,4,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	Rejected []*ResourceStatus `protobuf:"bytes,4,rep,name=rejected,proto3" json:"rejected,omitempty"`
+	// envoy_version of the proxies: another one may take what this one rejects.
+	EnvoyVersion  string `protobuf:"bytes,5,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1388,6 +1390,13 @@ func (x *ViewStatus) GetRejected() []*ResourceStatus {
 		return x.Rejected
 	}
 	return nil
+}
+
+func (x *ViewStatus) GetEnvoyVersion() string {
+	if x != nil {
+		return x.EnvoyVersion
+	}
+	return ""
 }
 
 // AgentFinding is what an agent finds wrong with itself or its host.
@@ -1986,13 +1995,14 @@ const file_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x06LEGACY\x10\x02B\f\n" +
 	"\n" +
-	"_peer_mode\"\xc1\x01\n" +
+	"_peer_mode\"\xe6\x01\n" +
 	"\n" +
 	"ViewStatus\x12B\n" +
 	"\fvirtual_node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x18\n" +
 	"\aproxies\x18\x03 \x01(\x05R\aproxies\x12;\n" +
-	"\brejected\x18\x04 \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\brejected\"\xf2\x02\n" +
+	"\brejected\x18\x04 \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\brejected\x12#\n" +
+	"\renvoy_version\x18\x05 \x01(\tR\fenvoyVersion\"\xf2\x02\n" +
 	"\fAgentFinding\x12\x17\n" +
 	"\tkind_word\x18\x01 \x01(\tR\x04kind\x12@\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\".signet.v1alpha1.AgentFinding.KindH\x00R\tkindValue\x88\x01\x01\x12\x12\n" +

@@ -17,6 +17,7 @@ import (
 	"signet.example/identity"
 	"signet.example/internal/durable"
 	"signet.example/internal/overload"
+	"signet.example/internal/plain"
 	"signet.example/internal/private"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
@@ -159,7 +160,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	s.statuses = fleet.Statuses{
 		TrustDomain: s.td, Roster: s.roster, Sessions: s.sessions, Endpoints: s.endpoints,
 		Own:      func(id string) fleet.OwnCert { return fleet.OwnCert(s.issued.NewestOf(id)) },
-		Lifetime: s.cfg.Lifetimes.Agent, Started: s.started, Clock: s.clock,
+		Lifetime: s.cfg.Lifetimes.Agent, Started: s.started, Clock: s.clock, Withheld: s.withheld,
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -188,6 +189,9 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	s.views = views.New(views.Config{
 		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
 		Metrics: views.Metrics{Published: s.metrics.published, BuildErrors: s.metrics.buildErrors, Rebuild: s.metrics.rebuild},
+		Refused: func(ctx context.Context, r views.Refused, of int) {
+			s.audit(ctx, fleet.IDOf(s.td, r.Agent), "refuse", fmt.Sprintf("%s: %d resources, such as %s %s version %s: %s", r.Node, of, r.Type, plain.Text(r.Name), plain.Text(r.Version), r.Message))
+		},
 	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers}, follows{s.access}, changed)
 	rows, revision, err := s.store.Objects(ctx)
 	if err != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"signet.example/api"
@@ -69,7 +70,7 @@ func (r reports) Report(p fleet.Peer, m *api.Report) (unserved map[string]string
 	for _, v := range m.GetViews() {
 		ref := proxy.For(v.GetVirtualNode().GetMesh(), v.GetVirtualNode().GetName(), v.GetVirtualNode().GetGateway())
 		if _, ok := hosts.MayHost(p.Agent.ID, ref); ok {
-			list = append(list, views.Following{Node: ref, Version: v.GetVersion(), Proxies: int(v.GetProxies()), Rejected: v.GetRejected()})
+			list = append(list, views.Following{Node: ref, Version: v.GetVersion(), Proxies: int(v.GetProxies()), Envoy: v.GetEnvoyVersion(), Rejected: v.GetRejected()})
 		}
 	}
 	r.s.views.Reported(p.Agent.ID, list)
@@ -88,6 +89,14 @@ func (r reports) Left(agent string) {
 // withdraw runs what agents of draining proxies are sent.
 func (s *server) withdraw(ctx context.Context) error {
 	return s.sessions.RunWithdrawals(ctx, s.views.Without)
+}
+
+// withheld is what is not sent to the proxies of a virtual node since one of them refused it.
+func (s *server) withheld(node proxy.Ref) (list []*api.ResourceStatus) {
+	for _, r := range s.views.Withheld(node) {
+		list = append(list, &api.ResourceStatus{TypeUrl: r.Type, Name: r.Name, Version: r.Version, Message: fmt.Sprintf("refused at agent %s: %s", r.Agent, r.Message)})
+	}
+	return list
 }
 
 // follows is who follows views (views.Access).

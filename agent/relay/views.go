@@ -404,7 +404,8 @@ func (v *View) status() *api.ViewStatus {
 	ref := v.sub.key.ref
 	st := &api.ViewStatus{
 		VirtualNode: &api.VirtualNodeRef{Mesh: ref.Mesh, Name: ref.Name, Gateway: ref.Gateway()}, Version: version,
-		Proxies: int32(n), //nolint:gosec // a count
+		EnvoyVersion: v.sub.key.shape.EnvoyVersion,
+		Proxies:      int32(n), //nolint:gosec // a count
 	}
 	for _, j := range v.Rejected() {
 		st.Rejected = append(st.Rejected, &api.ResourceStatus{TypeUrl: j.Type, Name: j.Name, Version: j.Version, Message: j.Message})

@@ -26,6 +26,7 @@ type Following struct {
 	Node     proxy.Ref
 	Version  string // of the view that all of them have answered last, "" for none
 	Proxies  int
+	Envoy    string                // their version
 	Rejected []*api.ResourceStatus // of what they were sent last
 }
 
@@ -34,6 +35,8 @@ type Following struct {
 type heard struct {
 	mu sync.Mutex
 	by map[string][]Following // by agent, as its latest report says; guarded by mu
+	// news are the agents that have said something since hear; guarded by mu.
+	news map[string]bool
 	// changed counts what was heard.
 	changed watched.Value[int]
 }
@@ -43,7 +46,10 @@ type heard struct {
 func (v *Views) Reported(agent string, list []Following) {
 	h := &v.heard
 	h.mu.Lock()
-	h.by[agent] = list
+	if h.by[agent] = list; list == nil {
+		h.by[agent] = []Following{} // it is connected
+	}
+	h.news[agent] = true
 	h.mu.Unlock()
 	h.changed.Update(func(n int) int { return n + 1 })
 }
@@ -54,6 +60,7 @@ func (v *Views) Left(agent string, connected func() bool) {
 	h.mu.Lock()
 	if !connected() {
 		delete(h.by, agent)
+		h.news[agent] = true
 	}
 	h.mu.Unlock()
 	h.changed.Update(func(n int) int { return n + 1 })
@@ -71,9 +78,10 @@ type version struct {
 	seq  uint64
 }
 
-// gives notes that a view is given a version.
+// gives notes that a view is made in a version.
 func (v *Views) gives(k *keptView, name string) {
 	v.seq++
+	k.newest = name
 	k.given = slices.DeleteFunc(k.given, func(old version) bool { return old.name == name }) // it is a new one now
 	if len(k.given) == versionsKept {
 		k.given = slices.Delete(k.given, 0, 1)

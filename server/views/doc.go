@@ -3,6 +3,9 @@
 // virtual node in each shape of a proxy. What a change can affect is made again, the rest is
 // not looked at; what was tried before a change was stored is what is published.
 //
+// Of the agents that follow a virtual node one has a change first; what its proxies refuse
+// is withheld from the others (rollout.go).
+//
 // It must not know how anything is stored, fetched or reported, or who may follow a view:
 // it has a [Look] at everything from its [Source], and asks [Access].
 //

@@ -44,6 +44,8 @@ type keptView struct {
 	// newest is the version of what a virtual node's was made last, given those that it had, oldest first.
 	newest string
 	given  []version
+	// withheld is what a virtual node's lacks of what was made, since proxies refused it.
+	withheld []resource
 	// maker is the agent that first asked for a virtual node's, bytes what that took then.
 	maker string
 	bytes int
@@ -60,6 +62,8 @@ type Config struct {
 	PostQuantum  func(mesh string) bool // reports the meshes that refuse other key exchanges
 	Metrics      Metrics
 	Log          *slog.Logger
+	// Refused is told of resources that a proxy refused, one of so many; it may wait.
+	Refused func(ctx context.Context, one Refused, of int)
 }
 
 // Metrics are counted in.
@@ -99,6 +103,10 @@ type Views struct {
 	left map[place]departure // the endpoints that callers were sent to, and are not any more
 
 	heard heard
+
+	rollouts map[proxy.Ref]*rollout           // changes on their way
+	refused  map[resource]map[refusal]Refused // what proxies refused
+	mute     map[string]bool                  // agents that did not answer first in time
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
@@ -126,6 +134,12 @@ func (v *Views) dropNode(key Key) {
 			delete(v.byMaker, k.maker)
 		}
 	}
+	if r := v.rollouts[key.Node]; r != nil && r.key == key {
+		v.end(key.Node, r)
+		for other := range v.shapes[key.Node] {
+			v.behind[other] = true
+		}
+	}
 	delete(v.nodes, key)
 	delete(v.behind, key)
 	if delete(v.shapes[key.Node], key); len(v.shapes[key.Node]) == 0 {
@@ -139,7 +153,8 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 		cfg: cfg, source: source, access: access, signal: changed,
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
 		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]made{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
-		left: map[place]departure{}, heard: heard{by: map[string][]Following{}},
+		left: map[place]departure{}, heard: heard{by: map[string][]Following{}, news: map[string]bool{}},
+		rollouts: map[proxy.Ref]*rollout{}, refused: map[resource]map[refusal]Refused{}, mute: map[string]bool{},
 	}
 }
 
@@ -226,13 +241,19 @@ func (v *Views) nodeView(ctx context.Context, agent string, key Key) (*ads.View,
 		return nil, err
 	}
 	k := &keptView{view: ads.NewView(key.Node.String(), ads.Relay), used: time.Now(), maker: agent, bytes: set.Bytes()}
+	if set, err = v.withhold(key, k, set); err != nil {
+		return nil, err
+	}
 	if err := v.mayKeep(agent, key.Node, k.bytes); err != nil {
 		return nil, err
 	}
-	k.newest = viewVersion(set)
-	v.gives(k, k.newest)
-	k.view.Publish(set)
+	v.gives(k, viewVersion(set))
 	v.keepNode(key, k)
+	if r := v.rollouts[key.Node]; r != nil {
+		r.sets[key] = set // the view is silent until then
+	} else {
+		k.view.Publish(set)
+	}
 	if in != v.at {
 		v.behind[key] = true // what changes back until the others are made is no change to them
 	}
@@ -285,11 +306,17 @@ func (v *Views) Run(ctx context.Context) error {
 	idle := time.NewTicker(viewIdle / 2)
 	defer idle.Stop()
 	for {
+		heard := v.Heard()
+		if v.unheard() {
+			v.tell(ctx, v.hear(ctx))
+		}
 		select {
 		case <-ctx.Done():
+			v.stop()
 			return nil
 		case <-v.signal:
 			v.Rebuild(ctx, nil)
+		case <-heard:
 		case <-idle.C:
 			v.release()
 		}
@@ -351,7 +378,8 @@ func (v *Views) rebuildAgents(ctx context.Context, in Look) {
 // rebuildNodes builds the views that differ by what has changed since they were
 // built. One that fails is built again with the next change.
 func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidate) {
-	t := v.translate(in)
+	t, urgent := v.translate(in), in.stamp != v.at.stamp
+	v.forgiveGone()
 	again := maps.Clone(v.behind)
 	if changed := in.affected(v.at); changed.everything {
 		for key := range v.nodes {
@@ -364,6 +392,7 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 	}
 	v.departed(in)
 	v.at, v.behind = in, map[Key]bool{}
+	byNode := map[proxy.Ref]map[Key]*ads.Set{}
 	for key := range again {
 		if in.model.Graph().Node(key.Node) == nil {
 			v.dropNode(key) // its streams were ended by review
@@ -373,14 +402,31 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 		if set == nil {
 			set, err = t.view(key)
 		}
-		k := v.nodes[key]
-		if err == nil && k.newest != viewVersion(set) {
-			k.newest = viewVersion(set)
-			v.gives(k, k.newest)
-		}
-		if v.publish(ctx, k.view, set, err); err != nil {
+		if err != nil {
+			v.publish(ctx, v.nodes[key].view, nil, err)
 			v.behind[key] = true
+			continue
 		}
+		if byNode[key.Node] == nil {
+			byNode[key.Node] = map[Key]*ads.Set{}
+		}
+		byNode[key.Node][key] = set
+	}
+	v.forgive(byNode)
+	for node, sets := range byNode {
+		for key, set := range sets {
+			k := v.nodes[key]
+			set, err := v.withhold(key, k, set)
+			if err != nil {
+				v.publish(ctx, k.view, nil, err)
+				v.behind[key] = true
+				delete(sets, key)
+				continue
+			}
+			v.gives(k, viewVersion(set))
+			sets[key] = set
+		}
+		v.roll(node, sets, urgent)
 	}
 }
 

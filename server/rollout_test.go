@@ -1,0 +1,228 @@
+package server_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/ads"
+	"signet.example/api"
+	"signet.example/server"
+	"signet.example/store"
+)
+
+// replica is an agent with a proxy of web.
+type replica struct {
+	*host
+	*follower
+
+	report func(*api.Report)
+}
+
+// replicaOf follows web at an address, and says that its proxy has what it was sent.
+func replicaOf(r *rig, bind string) *replica {
+	r.t.Helper()
+	h := r.join("front")
+	report, session := h.session()
+	go func() {
+		for {
+			if _, err := session.Recv(); err != nil {
+				return
+			}
+		}
+	}()
+	x := &replica{h, h.follow(nodeOf("shop", "web", bind), envoyTypes), report}
+	x.await("its view", func(*ads.Set, *api.View) bool { return true })
+	x.answers(1)
+	return x
+}
+
+// answers reports that so many proxies have answered what is there, and rejected some of it.
+func (x *replica) answers(proxies int32, rejected ...*api.ResourceStatus) {
+	x.follower.mu.Lock()
+	version := x.last
+	x.follower.mu.Unlock()
+	web := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
+	x.report(&api.Report{
+		Proxies: []*api.ProxyStatus{{Name: "web", VirtualNode: web, State: api.ProxyStatus_READY.Enum(), Config: api.ProxyStatus_SYNCED.Enum(), Rejected: rejected}},
+		Views:   []*api.ViewStatus{{VirtualNode: web, Version: version, Proxies: proxies, Rejected: rejected, EnvoyVersion: "1.40.0"}},
+	})
+}
+
+// calls is where the replica's proxy finds orders.
+func (x *replica) calls() string {
+	s, _ := x.now()
+	for _, r := range s.Type(ads.ClusterType) {
+		var c clusterv3.Cluster
+		if proto.Unmarshal(r.Body, &c) == nil && strings.Contains(r.Name, "orders") {
+			return c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress().GetSocketAddress().GetAddress()
+		}
+	}
+	return ""
+}
+
+// refuses is the rejection of the cluster of orders.
+func (x *replica) refuses() *api.ResourceStatus {
+	s, _ := x.now()
+	for _, r := range s.Type(ads.ClusterType) {
+		if strings.Contains(r.Name, "orders") {
+			return &api.ResourceStatus{TypeUrl: r.Type, Name: r.Name, Version: r.Version, Message: "Envoy says no"}
+		}
+	}
+	return nil
+}
+
+// moves has orders somewhere else.
+func (r *rig) moves(to string) {
+	r.t.Helper()
+	r.apply(strings.Replace("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: orders}\nspec:\n  listeners:\n    - portMapping: {port: 8080, protocol: http}\n  serviceDiscovery:\n    dns: {hostname: HOST}\n", "HOST", to, 1))
+}
+
+// firstOf is the one of replicas that has a change, and the others.
+func firstOf(t *testing.T, all []*replica, at string) (has *replica, others []*replica) {
+	t.Helper()
+	having := func() (n int) {
+		for _, x := range all {
+			if x.calls() == at {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "one has the change", func() bool { return having() > 0 })
+	time.Sleep(100 * time.Millisecond) // whoever else had it would have it now
+	for _, x := range all {
+		if x.calls() == at {
+			has = x
+		} else {
+			others = append(others, x)
+		}
+	}
+	if len(others) != len(all)-1 {
+		t.Fatalf("%d of %d have %s", len(all)-len(others), len(all), at)
+	}
+	return has, others
+}
+
+func everyone(t *testing.T, all []*replica, at string) {
+	t.Helper()
+	for _, x := range all {
+		x.await(at+" everywhere", func(*ads.Set, *api.View) bool { return x.calls() == at })
+	}
+}
+
+func TestAChangeIsTakenByOneHostBeforeTheOthersHaveItAndWhatItRefusesTheyNeverSee(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	all := []*replica{replicaOf(r, "127.0.0.9"), replicaOf(r, "127.0.0.9"), replicaOf(r, "127.0.0.8")}
+	answer := func() {
+		for _, x := range all {
+			x.answers(1)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // what they said is heard
+	r.moves("good.internal")
+	has, _ := firstOf(t, all, "good.internal")
+	has.answers(1)
+	everyone(t, all, "good.internal")
+	answer()
+
+	r.moves("bad.internal")
+	has, others := firstOf(t, all, "bad.internal")
+	refused := has.refuses()
+	has.answers(1, refused)
+	everyone(t, all, "good.internal")
+	answer()
+	r.awaitFound("SIG004", "error", "proxy web")
+	agents, err := r.admin.Agents(t.Context(), &api.AgentsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range others {
+		found := false
+		for _, a := range agents.GetAgents() {
+			for _, j := range a.GetReport().GetProxies()[0].GetRejected() {
+				found = found || a.GetId() == x.id && j.GetVersion() == refused.GetVersion() && strings.Contains(j.GetMessage(), "Envoy says no")
+			}
+		}
+		if !found {
+			t.Errorf("of %s it is not said what is withheld", x.id)
+		}
+	}
+	late := replicaOf(r, "127.0.0.7")
+	if at := late.calls(); at != "good.internal" {
+		t.Errorf("who comes later is sent to %s", at)
+	}
+	all = append(all, late)
+	r.apply("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {egressFilter: {type: ALLOW_ALL}}\n") // makes all views again
+	time.Sleep(100 * time.Millisecond)
+	answer()
+	everyone(t, all, "good.internal")
+
+	r.moves("mended.internal")
+	has, _ = firstOf(t, all, "mended.internal")
+	has.answers(1)
+	everyone(t, all, "mended.internal")
+	answer()
+	r.awaitMended("SIG004", "proxy web")
+	trail, err := server.AuditTrail(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(trail, func(row store.AuditRow) bool {
+		return row.Action == "refuse" && strings.Contains(row.Detail, "Envoy says no")
+	}) {
+		t.Error("the refusal is not in the audit trail")
+	}
+}
+
+func TestAHostThatSaysNothingOrWhoseProxiesEndDoesNotAnswerForTheOthers(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	all := []*replica{replicaOf(r, "127.0.0.9"), replicaOf(r, "127.0.0.9"), replicaOf(r, "127.0.0.8")}
+	time.Sleep(50 * time.Millisecond)
+	begun := time.Now()
+	r.moves("slow.internal")
+	mute, _ := firstOf(t, all, "slow.internal")
+	everyone(t, all, "slow.internal")
+	if took := time.Since(begun); took < time.Second || took > 3*time.Second {
+		t.Errorf("the others had it after %s, want a second", took)
+	}
+	for _, x := range all {
+		x.answers(1)
+	}
+	time.Sleep(50 * time.Millisecond)
+	_ = mute
+	r.moves("deadly.internal")
+	first, others := firstOf(t, all, "deadly.internal")
+	first.answers(0)
+	second, rest := firstOf(t, others, "deadly.internal")
+	second.answers(0)
+	everyone(t, []*replica{first, second}, "slow.internal") // that is withheld from now on
+	if at := rest[0].calls(); at != "slow.internal" {
+		t.Errorf("the last is sent to %s", at)
+	}
+}
+
+// Neither for a node that is not its own, nor for what no view has.
+func TestAHostRefusesForItsOwnNodesOnly(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	x := replicaOf(r, "127.0.0.9")
+	liar := r.join("back")
+	report, _ := liar.session()
+	report(&api.Report{Views: []*api.ViewStatus{{
+		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}, Version: x.last, Proxies: 1, EnvoyVersion: "1.40.0", Rejected: []*api.ResourceStatus{x.refuses()},
+	}}})
+	none := x.refuses()
+	none.Version = "0000000000000000"
+	x.answers(1, none)
+	time.Sleep(100 * time.Millisecond)
+	r.moves("next.internal")
+	everyone(t, []*replica{x}, "next.internal")
+	r.awaitMended("SIG004", "another")
+}
