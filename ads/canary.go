@@ -100,13 +100,17 @@ func (v *View) replaceSecrets(s *Set) {
 	}
 }
 
-// first is a stream whose client answers for the others: if there is one, one that has
-// answered all there was until now. Nil where none has answered anything so far.
+// first is the stream whose client answers for the others: which answered the newest that
+// any has, and was fastest to, so that nobody waits for a slow one. Nil where none has
+// answered anything so far.
 func (v *View) first() (found *stream) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for s := range v.streams {
-		if s.answered > 0 && !s.mute && (found == nil || s.answered > found.answered) {
+		if s.answered == 0 || s.mute {
+			continue
+		}
+		if found == nil || s.answered > found.answered || s.answered == found.answered && s.answeredAt.Before(found.answeredAt) {
 			found = s
 		}
 	}

@@ -2,6 +2,7 @@ package ads_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,6 +139,26 @@ func TestAReplicaThatSaysNothingDelaysTheOthersByASecondOnce(t *testing.T) {
 		if len(others[0].in)+len(others[1].in) != 1 {
 			t.Error("the mute one is asked again")
 		}
+		begun = time.Now()
+		for i := range 20 { // it alone goes without
+			has, rest := first(t, others)
+			has.ack(has.of(rds))
+			rest[0].ack(rest[0].of(rds))
+			synctest.Wait()
+			w.publish(res(t, rds, "r", fmt.Sprint(4+i)))
+		}
+		if took := time.Since(begun); took > 0 {
+			t.Errorf("20 changes took %s beside a mute one", took)
+		}
+		want := w.view.Set().Get(rds, "r").Version
+		has, rest := first(t, others)
+		has.ack(has.of(rds))
+		rest[0].ack(rest[0].of(rds))
+		for a := (answer{}); a.Versions["r"] != want; { // it has what it was sent, and then the newest
+			a = mute.of(rds)
+			mute.ack(a)
+		}
+		mute.silent()
 	})
 }
 

@@ -2,10 +2,12 @@ package ads
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
@@ -72,10 +74,21 @@ func (m *machine) usable(t *topic, changed []*Resource, st *state, now time.Time
 	return changed
 }
 
+// clustersKey is the metadata of a route that takes its cluster's name from the request
+// (cluster_header): whoever makes such a route lists there, as strings, which may be meant.
+const clustersKey = "signet.clusters"
+
 // refers finds a name of those given in r. A name is a string, and protobuf writes
-// that as its length and its bytes, in an Any too. A cluster's name that routes
-// take from the request (cluster_header) is not seen.
+// that as its length and its bytes, in an Any too. Routes that take a cluster's name from
+// the request refer to every one, unless they list which.
 func (r *Resource) refers(names map[string]string) (name string, ok bool) {
+	if name, ok = r.names(names); ok || r.Type != RouteType || len(names) == 0 || !r.toAny() {
+		return name, ok
+	}
+	return slices.Min(slices.Collect(maps.Keys(names))), true
+}
+
+func (r *Resource) names(names map[string]string) (name string, ok bool) {
 	for i := range r.Body {
 		s, n := protowire.ConsumeBytes(r.Body[i:])
 		if n < 0 || len(s) > maxName {
@@ -86,6 +99,32 @@ func (r *Resource) refers(names map[string]string) (name string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// toAny reports whether a request may name any cluster to a route. It is read from the body
+// once.
+func (r *Resource) toAny() bool {
+	if p := r.any.Load(); p != nil {
+		return *p
+	}
+	var rc routev3.RouteConfiguration
+	found := false
+	if proto.Unmarshal(r.Body, &rc) == nil {
+		for _, vh := range rc.GetVirtualHosts() {
+			found = found || slices.ContainsFunc(vh.GetRoutes(), func(route *routev3.Route) bool {
+				_, listed := route.GetMetadata().GetFilterMetadata()[clustersKey]
+				return !listed && fromHeader(route.GetRoute())
+			})
+		}
+	}
+	r.any.Store(&found)
+	return found
+}
+
+func fromHeader(a *routev3.RouteAction) bool {
+	return a.GetClusterHeader() != "" ||
+		slices.ContainsFunc(a.GetWeightedClusters().GetClusters(), func(c *routev3.WeightedCluster_ClusterWeight) bool { return c.GetClusterHeader() != "" }) ||
+		slices.ContainsFunc(a.GetRequestMirrorPolicies(), func(p *routev3.RouteAction_RequestMirrorPolicy) bool { return p.GetClusterHeader() != "" })
 }
 
 // unready holds the clusters that listeners and routes have to wait for, and why.

@@ -9,7 +9,9 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/ads"
 )
@@ -561,4 +563,49 @@ func TestAProxyThatNeverAsksForListenersGetsItsClustersAfterFifteenSeconds(t *te
 			t.Errorf("after %s, want 15s", took)
 		}
 	})
+}
+
+// byHeader is a route that takes its cluster's name from the request, of those listed or of all.
+func byHeader(t *testing.T, name string, listed ...string) *ads.Resource {
+	t.Helper()
+	route := &routev3.Route{Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_ClusterHeader{ClusterHeader: "x-to"}}}}
+	if listed != nil {
+		list := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		for _, n := range listed {
+			list.Fields[n] = structpb.NewBoolValue(true)
+		}
+		route.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"signet.clusters": list}}
+	}
+	r, err := ads.NewResource(rds, name, &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{Name: "v", Routes: []*routev3.Route{route}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestRoutesByAHeaderWaitForTheClustersThatItMayName(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		route func(t *testing.T) *ads.Resource
+		waits bool
+	}{
+		{"any", func(t *testing.T) *ads.Resource { return byHeader(t, "r") }, true},
+		{"listed", func(t *testing.T) *ads.Resource { return byHeader(t, "r", "new") }, true},
+		{"others are listed", func(t *testing.T) *ads.Resource { return byHeader(t, "r", "old") }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			both(t, ads.Proxy, func(t *testing.T, w *world, cl *client) {
+				old := []*ads.Resource{edsCluster(t, "old", "1"), res(t, eds, "old", "1"), res(t, lds, "l", "1")}
+				w.publish(append(old, using(t, rds, "r", "old", "1"))...)
+				attach(cl, "old")
+				w.publish(append(old, edsCluster(t, "new", "1"), res(t, eds, "new", "1"), c.route(t))...)
+				cl.of(cds)
+				if c.waits {
+					cl.silent()
+				} else {
+					cl.of(rds)
+				}
+			})
+		})
+	}
 }

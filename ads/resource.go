@@ -27,6 +27,7 @@ type Resource struct {
 
 	head atomic.Pointer[heads]  // wire framing of Body, made at the first use
 	refs atomic.Pointer[string] // the endpoint assignment that a Cluster waits for
+	any  atomic.Pointer[bool]   // whether routes may lead to any cluster
 }
 
 // NewResource encodes m deterministically and names its version by its content.

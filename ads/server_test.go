@@ -115,12 +115,21 @@ func TestASlowReaderGetsTheLatestStateOnly(t *testing.T) {
 	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: sds, ResourceNamesSubscribe: []string{"s"}}); err != nil {
 		t.Fatal(err)
 	}
-	last := ""
+	held := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc) //nolint:gosec // a size
+	}
+	last, before := "", held()
 	for i := range 200 {
 		r := res(t, sds, "s", fmt.Sprint(i, big))
 		last = r.Version
 		w.publish(r)
 		time.Sleep(time.Millisecond)
+	}
+	if grown := held() - before; grown > 16<<20 {
+		t.Errorf("%d MiB are held of 100 MiB that were published", grown>>20)
 	}
 	n := 0
 	for version := ""; version != last; n++ {

@@ -64,8 +64,9 @@ type stream struct {
 	waiting     bool
 	// answered is the generation of which the client has answered all, mute that it did not in
 	// time when it was to answer first. Guarded by View.mu.
-	answered uint64
-	mute     bool
+	answered   uint64
+	answeredAt time.Time
+	mute       bool
 	// tries is what this stream has before the others; nil: it has what all have.
 	tries atomic.Pointer[state]
 

@@ -141,7 +141,7 @@ func (v *View) answer(s *stream, gen uint64) bool {
 	if gen <= s.answered {
 		return false
 	}
-	s.answered, s.mute = gen, false
+	s.answered, s.answeredAt, s.mute = gen, time.Now(), false
 	return true
 }
 

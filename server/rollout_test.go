@@ -43,9 +43,9 @@ func replicaOf(r *rig, bind string) *replica {
 
 // answers reports that so many proxies have answered what is there, and rejected some of it.
 func (x *replica) answers(proxies int32, rejected ...*api.ResourceStatus) {
-	x.follower.mu.Lock()
+	x.mu.Lock()
 	version := x.last
-	x.follower.mu.Unlock()
+	x.mu.Unlock()
 	web := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
 	x.report(&api.Report{
 		Proxies: []*api.ProxyStatus{{Name: "web", VirtualNode: web, State: api.ProxyStatus_READY.Enum(), Config: api.ProxyStatus_SYNCED.Enum(), Rejected: rejected}},

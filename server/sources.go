@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 
 	"signet.example/api"
@@ -91,13 +90,8 @@ func (s *server) withdraw(ctx context.Context) error {
 	return s.sessions.RunWithdrawals(ctx, s.views.Without)
 }
 
-// withheld is what is not sent to the proxies of a virtual node since one of them refused it.
-func (s *server) withheld(node proxy.Ref) (list []*api.ResourceStatus) {
-	for _, r := range s.views.Withheld(node) {
-		list = append(list, &api.ResourceStatus{TypeUrl: r.Type, Name: r.Name, Version: r.Version, Message: fmt.Sprintf("refused at agent %s: %s", r.Agent, r.Message)})
-	}
-	return list
-}
+// withheld is a report with what is withheld from its proxies.
+func (s *server) withheld(r *api.Report) *api.Report { return s.views.Withheld(r) }
 
 // follows is who follows views (views.Access).
 type follows struct{ access *access.Access }

@@ -3,7 +3,6 @@ package fleet
 import (
 	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -12,7 +11,6 @@ import (
 
 	"signet.example/api"
 	"signet.example/identity"
-	"signet.example/proxy"
 	"signet.example/store"
 )
 
@@ -50,8 +48,8 @@ type Statuses struct {
 	Lifetime time.Duration // of such a certificate
 	Started  time.Time     // before it, nobody saw who came
 	Clock    func() time.Time
-	// Withheld is what is not sent to the proxies of a virtual node since one of them refused it.
-	Withheld func(node proxy.Ref) []*api.ResourceStatus
+	// Withheld is a report with what is withheld from its proxies.
+	Withheld func(*api.Report) *api.Report
 }
 
 // All is the status of each agent that joined, by id.
@@ -77,7 +75,7 @@ func (s Statuses) Of(a store.Agent) Status {
 		st.Report, st.Remote, st.Since, st.Seen = session.Latest(), session.Peer().Remote, session.Since(), now
 		st.Unserved = s.Endpoints.Unserved(a.ID)
 	}
-	st.Report = s.withWithheld(st.Report)
+	st.Report = s.Withheld(st.Report)
 	switch {
 	case a.Banned:
 		st.State = api.AgentInfo_BANNED
@@ -91,35 +89,6 @@ func (s Statuses) Of(a store.Agent) Status {
 		st.State = api.AgentInfo_AWAY
 	}
 	return st
-}
-
-// withWithheld is a report in which proxies have not what is withheld from their nodes, which
-// is made good at their agents: there it is as if nobody had tried.
-func (s Statuses) withWithheld(r *api.Report) *api.Report {
-	var made *api.Report
-	for i, p := range r.GetProxies() {
-		list := s.Withheld(RefOf(p))
-		if len(list) == 0 {
-			continue
-		}
-		if made == nil {
-			made, _ = proto.Clone(r).(*api.Report) // Clone returns what it was given
-		}
-		of := made.GetProxies()[i]
-		for _, w := range list {
-			if !slices.ContainsFunc(of.GetRejected(), func(j *api.ResourceStatus) bool {
-				return j.GetTypeUrl() == w.GetTypeUrl() && j.GetName() == w.GetName() && j.GetVersion() == w.GetVersion()
-			}) {
-				of.Rejected = append(of.Rejected, w)
-			}
-		}
-		of.Config = api.ProxyStatus_REJECTED.Enum()
-	}
-	if made == nil {
-		return r
-	}
-	api.Reconcile(made)
-	return made
 }
 
 // Connected reports whether the agent had a session.

@@ -3,6 +3,7 @@ package views
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/plain"
 	"signet.example/proxy"
+	"signet.example/server/fleet"
 )
 
 // canaryBound is how long the proxies of one host may take to answer for the others.
@@ -397,10 +399,32 @@ func anyHas(sets map[Key]*ads.Set, at resource) bool {
 	return false
 }
 
-// Withheld lists what is not sent to proxies of a virtual node, since some refused it.
-func (v *Views) Withheld(node proxy.Ref) (list []Refused) {
+// Withheld is a report with what is not sent to its proxies since some of their virtual
+// node refused it: their agent does not know, for it has not been tried there, or not again.
+func (v *Views) Withheld(r *api.Report) *api.Report {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if r == nil || len(v.refused) == 0 {
+		return r
+	}
+	of, _ := proto.Clone(r).(*api.Report) // Clone returns what it was given
+	for _, p := range of.GetProxies() {
+		for _, w := range v.withheldFrom(fleet.RefOf(p)) {
+			if slices.ContainsFunc(p.GetRejected(), func(j *api.ResourceStatus) bool {
+				return j.GetTypeUrl() == w.Type && j.GetName() == w.Name && j.GetVersion() == w.Version
+			}) {
+				continue
+			}
+			p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: w.Type, Name: w.Name, Version: w.Version, Message: fmt.Sprintf("refused at agent %s: %s", w.Agent, w.Message)})
+			p.Config = api.ProxyStatus_REJECTED.Enum()
+		}
+	}
+	api.Reconcile(of)
+	return of
+}
+
+// withheldFrom lists what proxies of a virtual node are not sent. The caller holds mu.
+func (v *Views) withheldFrom(node proxy.Ref) (list []Refused) {
 	for key := range v.shapes[node] {
 		for _, at := range v.nodes[key].withheld {
 			by := slices.Collect(maps.Values(v.refused[at]))
