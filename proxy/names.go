@@ -13,6 +13,11 @@ const (
 	HeaderNotServed = "x-signet-not-served"
 )
 
+// HeaderByGateway marks what a gateway passes on, for the proxy behind it: it is not what the
+// gateway asks by itself, such as whether an endpoint is healthy. Anybody may say it of himself,
+// and has the less for it; a proxy takes it away before its application.
+const HeaderByGateway = "signet-by-gateway"
+
 // GRPCHealthCheck is the path of the one call of grpc.health.v1 that a client's proxy
 // makes to check a server, which authorization lets it where that is declared.
 const GRPCHealthCheck = "/grpc.health.v1.Health/Check"

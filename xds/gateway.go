@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // gatewayListener translates one port of a gateway: listener and routes. What it is
@@ -22,8 +24,11 @@ func (b *builder) gatewayListener(l mesh.Listener, routes []*routev3.Route) {
 	b.add(ads.ListenerType, name, b.ingressListener(name, l))
 	at := ingressRouteName(l)
 	b.add(ads.RouteType, at, &routev3.RouteConfiguration{
-		Name:         at,
-		VirtualHosts: []*routev3.VirtualHost{{Name: "gateway", Domains: []string{"*"}, TypedPerFilterConfig: b.stamp(), Routes: routes}},
+		Name: at,
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name: "gateway", Domains: []string{"*"}, TypedPerFilterConfig: b.stamp(), Routes: routes,
+			RequestHeadersToAdd: []*corev3.HeaderValueOption{header(proxy.HeaderByGateway, "true")},
+		}},
 	})
 }
 

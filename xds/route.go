@@ -18,6 +18,7 @@ func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.R
 			Name:                    "application",
 			Domains:                 []string{"*"},
 			TypedPerFilterConfig:    b.stamp(),
+			RequestHeadersToRemove:  []string{proxy.HeaderByGateway},
 			ResponseHeadersToRemove: proxyHeaders(),
 			Routes: []*routev3.Route{{
 				Name:  "application",

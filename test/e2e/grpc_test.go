@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"net"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +70,11 @@ func TestCallsOfGRPCAreDecidedByTheirMethodAndCheckedWhateverThePolicyIs(t *test
 	if err != nil || !strings.Contains(answer.GetUsername(), "URI=spiffe://test.example/test/front") {
 		t.Fatalf("unary: %v %v", answer, err)
 	}
+	// Where all endpoints are unhealthy Envoy serves from them: only it tells.
+	eventually(t, 15*time.Second, "checks that orders passes", func() bool {
+		clusters := string(adminAt(t, filepath.Join(w.AgentDir(), "proxies", "front", "admin.sock"), "/clusters"))
+		return regexp.MustCompile(`(?m)^cds_egress_test_orders_.*::health_flags::healthy$`).MatchString(clusters)
+	})
 	var header, trailer metadata.MD
 	_, err = client.EmptyCall(t.Context(), &grpc_testing.Empty{}, grpc.Header(&header), grpc.Trailer(&trailer))
 	id := strings.Join(metadata.Join(header, trailer).Get("x-signet-decision-id"), "")

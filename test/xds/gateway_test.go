@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/mesh"
+	"signet.example/proxy"
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -314,7 +316,10 @@ func TestAGatewayAsksForAuthorizationAndForCertificatesAsItsListenersSay(t *test
 	if code := corpus.Status(raw(t, plainAt, "GET /admin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")); code != http.StatusForbidden || seen != nil {
 		t.Errorf("what the policy denies: %d, and the service saw %v", code, seen)
 	}
-	raw(t, plainAt, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Signet-Denied: no\r\nX-Envoy-Original-Path: /other\r\nX-Forwarded-Client-Cert: By=me\r\nX-Forwarded-Host: evil\r\n\r\n")
+	raw(t, plainAt, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Signet-Denied: no\r\nX-Envoy-Original-Path: /other\r\nX-Forwarded-Client-Cert: By=me\r\nX-Forwarded-Host: evil\r\nSignet-By-Gateway: no\r\n\r\n")
+	if by := seen.Values(proxy.HeaderByGateway); !slices.Equal(by, []string{"true"}) {
+		t.Errorf("what the gateway passes on is marked %q", by)
+	}
 	for _, h := range []string{"X-Signet-Denied", "X-Forwarded-Host", "X-Forwarded-Client-Cert"} {
 		if seen.Get(h) != "" {
 			t.Errorf("a caller's %s reaches the service: %q", h, seen.Get(h))
