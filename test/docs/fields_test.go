@@ -77,6 +77,7 @@ func TestEveryFieldOfTheAPIHasItsRowAndNoOther(t *testing.T) {
 	}
 	all := len(missing)
 	_, table, found := strings.Cut(read(t, "docs", "APPMESH.md"), fieldTable)
+	table, _, _ = strings.Cut(table, "\n## ")
 	if !found || all < 262 {
 		t.Fatalf("the table is there: %t; the model has %d fields", found, all)
 	}

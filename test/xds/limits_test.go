@@ -1,10 +1,13 @@
 package xdstest_test
 
 import (
+	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"signet.example/test/corpus"
 )
@@ -68,4 +71,51 @@ func TestAnEndpointThatAnswersWithErrorsIsLeftAloneForAWhile(t *testing.T) {
 		t.Errorf("%d of 10 calls failed while the endpoint is left alone", failed)
 	}
 	eventually(t, "the endpoint is tried again", func() bool { return calls(1) == 1 })
+}
+
+// The application answers late, or stops in the middle.
+func TestACallEndsWhenItsRouteOrItsTargetSaysSo(t *testing.T) {
+	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stops" {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush() // the caller sees the headers
+		}
+		select {
+		case <-time.After(3 * time.Second):
+		case <-r.Context().Done():
+		}
+	})
+	const services = `---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualRouter
+metadata: {name: shop}
+spec:
+  listeners: [{portMapping: {port: PORT, protocol: http}}]
+  routes:
+    - name: late
+      httpRoute: {match: {prefix: /late}, timeout: {perRequest: {unit: ms, value: 300}}, action: {weightedTargets: [{virtualNodeRef: {name: shop}, weight: 1}]}}
+    - name: stops
+      httpRoute: {match: {prefix: /stops}, timeout: {perRequest: {unit: s, value: 20}, idle: {unit: ms, value: 300}}, action: {weightedTargets: [{virtualNodeRef: {name: shop}, weight: 1}]}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: shop}
+spec: {awsName: shop.internal, provider: {virtualRouter: {virtualRouterRef: {name: shop}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: own}
+spec: {awsName: own.internal, provider: {virtualNode: {virtualNodeRef: {name: own}}}}
+`
+	c := startCaller(t, services, []string{"shop", "own"}, callee{"shop", plain("http"), slow},
+		callee{"own", plain("http") + ", timeout: {http: {perRequest: {unit: ms, value: 400}}}", slow})
+	port := strconv.FormatUint(uint64(c.port), 10)
+	for url, want := range map[string]int{"shop.internal:" + port + "/late": 504, "shop.internal:" + port + "/stops": 200, "own.internal/": 504} {
+		began := time.Now()
+		r := raw(t, c.out, "GET http://"+url+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		_, _ = io.ReadAll(r.Body) // it is cut off where it stops
+		if took := time.Since(began); corpus.Status(r) != want || took < 250*time.Millisecond || took > 2500*time.Millisecond {
+			t.Errorf("%s: %d after %s, want %d", url, corpus.Status(r), took, want)
+		}
+	}
 }
