@@ -15,8 +15,12 @@ const fieldTable = "\n## Field by field\n"
 
 // shape is a structure, list or scalar of App Mesh's API model.
 type shape struct {
-	Type    string `json:"type"`
-	Members map[string]struct {
+	Type     string   `json:"type"`
+	Required []string `json:"required"`
+	Union    bool     `json:"union"`
+	Enum     []string `json:"enum"`
+	Min      int      `json:"min"`
+	Members  map[string]struct {
 		Shape string `json:"shape"`
 	} `json:"members"`
 	Member struct {
