@@ -61,6 +61,7 @@ func (b *builder) resolve(rs []*Resource) {
 	b.each(rs, KindVirtualNode, b.node)
 	b.each(rs, KindVirtualRouter, b.router)
 	b.each(rs, KindVirtualService, b.service)
+	b.each(rs, KindVirtualNodeOptions, b.options)
 	b.each(rs, KindBackendGroup, b.group)
 	b.each(rs, KindVirtualNode, b.backends)
 	b.each(rs, KindGatewayRoute, b.gatewayRoute)
@@ -173,8 +174,11 @@ func (b *builder) find(from *Resource, path string, k Kind, ref *Reference, arn 
 }
 
 // link notes that an object refers to another one.
-func (b *builder) link(from, to *Resource) {
-	g, by, of := b.graph, from.graphName(), to.graphName()
+func (b *builder) link(from, to *Resource) { b.linkTo(from, to.graphName()) }
+
+// linkTo is link to what need not be there: an object of that name is looked for.
+func (b *builder) linkTo(from *Resource, of Name) {
+	g, by := b.graph, from.graphName()
 	g.referrers = g.referrers.With(of, g.referrers.Get(of).With(by, struct{}{}))
 	b.found[by] = append(b.found[by], of)
 }
@@ -262,6 +266,7 @@ func (b *builder) node(r *Resource) {
 	if s.ServiceDiscovery != nil {
 		n.DNS = s.ServiceDiscovery.DNS
 	}
+	b.apply(r, n)
 	n.AccessLog, n.LogFormat = s.Logging.File(), s.Logging.format()
 	b.graph.nodes = b.graph.nodes.With(r.graphName(), n)
 }

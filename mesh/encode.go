@@ -7,5 +7,5 @@ import "signet.example/internal/manifest"
 // since a Resource that Parse did not make can hold what no manifest can.
 func (r *Resource) Encode() []byte {
 	meta := manifest.Meta{Name: r.ObjectName, Namespace: r.Namespace, Labels: r.Labels, Annotations: r.Annotations}
-	return manifest.Encode(GroupVersion, string(r.Kind), meta, r.Spec)
+	return manifest.Encode(infoOf(r.Kind).Group, string(r.Kind), meta, r.Spec)
 }

@@ -134,6 +134,10 @@ type Listener struct {
 	Pool     Pool
 	Outliers *Outliers // nil: clients eject nothing
 	TLS      *TLS      // nil: managed (D17)
+	// Application is how the proxy knows the application by TLS; nil: it speaks plaintext.
+	Application *Application
+	// Breaker bounds what each caller's proxy has under way here.
+	Breaker Breaker
 }
 
 // Timeout bounds a request and a silent stream; 0 means no bound.

@@ -201,6 +201,33 @@ func TestTheServicesOfItsBackendGroupsAreANodesBackends(t *testing.T) {
 	}
 }
 
+func TestOptionsMakeNobodyACaller(t *testing.T) {
+	options := strings.Replace(object("VirtualNodeOptions", "n"), mesh.GroupVersion, mesh.SignetGroupVersion, 1) + "spec: {listeners: [{port: 80, circuitBreaker: {maxRetries: 1}}]}\n"
+	g := graphOf(t, parseAll(t, "g.yaml", []byte(strings.Join([]string{
+		object("Mesh", "m"), options,
+		object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 80, protocol: http}, healthCheck: {protocol: http, path: /up, healthyThreshold: 2, unhealthyThreshold: 2, timeoutMillis: 2000, intervalMillis: 5000}}]}\n",
+		object("VirtualNode", "caller") + "spec: {backends: [{virtualService: {virtualServiceRef: {name: s}}}]}\n",
+		object("VirtualService", "s") + "spec: {provider: {virtualNode: {virtualNodeRef: {name: n}}}}\n",
+	}, "---\n"))))
+	if g.Node(proxy.Node("m", "n")).Listeners[0].Breaker.Retries != 1 {
+		t.Error("the node has none of its options")
+	}
+	if checks := g.HealthChecks(); len(checks) != 1 || len(checks[0].Callers) != 1 || checks[0].Callers[0].Name != "caller" {
+		t.Errorf("checked by %+v", checks)
+	}
+	for from, want := range map[mesh.Name][]string{
+		mesh.NameOf(mesh.KindVirtualNodeOptions, "m", "n"): {"caller", "n"}, mesh.NameOf(mesh.KindVirtualNode, "m", "n"): {"caller", "n"},
+	} {
+		var reached []string
+		for n := range g.Reaching(from) {
+			reached = append(reached, n.Name)
+		}
+		if slices.Sort(reached); !slices.Equal(reached, want) {
+			t.Errorf("%s reaches %v", from.Kind, reached)
+		}
+	}
+}
+
 func TestGraphRefuses(t *testing.T) {
 	m := object("Mesh", "m") + "---\n"
 	node := object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}]}\n---\n"
@@ -237,6 +264,8 @@ func TestGraphRefuses(t *testing.T) {
 		"missing group":       {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: g, namespace: far}]}", "spec.backendGroups[0]: virtualNode n refers to backendGroup g in namespace far, which does not exist in mesh m"},
 		"missing of group":    {m + object("BackendGroup", "g") + "spec: {virtualservices: [{name: gone}]}", "spec.virtualservices[0]: backendGroup g refers to virtualService gone, which does not exist in mesh m"},
 		"group of a name":     {m + object("BackendGroup", "g_far") + "---\n" + strings.Replace(object("BackendGroup", "g"), "g}", "g, namespace: far}", 1), `metadata.name: backendGroup g in namespace far has the App Mesh name "g_far" of backendGroup g_far`},
+		"options of nothing":  {m + strings.Replace(object("VirtualNodeOptions", "n"), mesh.GroupVersion, mesh.SignetGroupVersion, 1) + "spec: {listeners: [{port: 1, circuitBreaker: {maxRetries: 1}}]}", "metadata.name: virtualNodeOptions n refers to virtualNode n, which does not exist in mesh m"},
+		"options of a port":   {m + node + strings.Replace(object("VirtualNodeOptions", "n"), mesh.GroupVersion, mesh.SignetGroupVersion, 1) + "spec: {listeners: [{port: 7, circuitBreaker: {maxRetries: 1}}]}", "spec.listeners[0].port: virtualNode n has no listener on port 7"},
 		"every service":       {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: '*'}]}", "every service of a namespace"},
 		"too many":            {m + many(51), "virtualNode n has 51 backends with those of its groups: at most 50"},
 		"what is lacking":     {m + object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},

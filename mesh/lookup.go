@@ -71,16 +71,27 @@ func of[V comparable](all ordered.Map[Name, V], k Kind, mesh string) []V {
 // whose calls lead to it, and a node itself. An object that is not there reaches none.
 func (g *Graph) Reaching(n Name) iter.Seq[*VirtualNode] {
 	return func(yield func(*VirtualNode) bool) {
-		if node := g.nodes.Get(n); node != nil && !yield(node) {
-			return
+		names := []Name{n}
+		if n.Kind == KindVirtualNodeOptions { // they are of the nodes that look for them
+			names = nil
+			for by := range g.referrers.Get(n).All() {
+				names = append(names, by)
+			}
 		}
-		g.callers(n, yield)
+		for _, n := range names {
+			if node := g.nodes.Get(n); node != nil && !yield(node) || !g.callers(n, yield) {
+				return
+			}
+		}
 	}
 }
 
 // callers follows references backwards as far as the nodes that make calls.
 func (g *Graph) callers(n Name, yield func(*VirtualNode) bool) bool {
 	for from := range g.referrers.Get(n).All() {
+		if from.Kind == KindVirtualNodeOptions {
+			continue // they call nobody, and who looks for them is the node that they are about
+		}
 		if node := g.nodes.Get(from); node != nil {
 			if !yield(node) {
 				return false

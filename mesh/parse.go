@@ -44,7 +44,7 @@ func ParseLoosely(d *manifest.Document) (r *Resource, dropped manifest.Errors, e
 // parse returns no resource where it could not be read; then all that is wrong is in
 // wrong. Else unknown are the fields that the kind does not have.
 func parse(d *manifest.Document) (r *Resource, unknown, wrong manifest.Errors) {
-	if d.APIVersion == SignetGroupVersion || d.Foreign() {
+	if of := infoOf(Kind(d.Kind)); d.Foreign() || d.APIVersion == SignetGroupVersion && (of == nil || of.Group != d.APIVersion) {
 		return nil, nil, manifest.Errors{d.FieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))}
 	}
 	r = &Resource{
@@ -54,7 +54,7 @@ func parse(d *manifest.Document) (r *Resource, unknown, wrong manifest.Errors) {
 	if r.Kind == KindMesh {
 		r.Namespace = "" // as Kubernetes does for what is cluster-wide; Warnings says so
 	}
-	if r.Spec == nil {
+	if r.Spec == nil || d.APIVersion == GroupVersion && infoOf(r.Kind).Group != GroupVersion {
 		return nil, nil, manifest.Errors{d.FieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))}
 	}
 	unknown = manifest.AsErrors(d.Decode(r.Spec))
@@ -74,10 +74,8 @@ func (ru *ruler) resource(r *Resource) {
 }
 
 func newSpec(of Kind) any {
-	for _, k := range kinds {
-		if k.Kind == of {
-			return k.spec()
-		}
+	if k := infoOf(of); k != nil {
+		return k.spec()
 	}
 	return nil
 }

@@ -48,7 +48,11 @@ func (e edits) object() *mesh.Resource {
 	}
 	node, router, service := e.pick("n1", "n2", "n3", "n4"), e.pick("r1", "r2"), e.pick("s1", "s2", "s3")
 	var text string
-	switch e.IntN(8) {
+	switch e.IntN(9) {
+	case 8:
+		text = strings.Replace(head("VirtualNodeOptions", node), "appmesh.k8s.aws/v1beta2", mesh.SignetGroupVersion, 1)
+		text = regexp.MustCompile(`(?m)^  awsName: .*\n`).ReplaceAllString(text, "")
+		text += fmt.Sprintf("  listeners: [{port: %s, circuitBreaker: {maxRequests: %d}}]\n", e.pick("80", "80", "81"), 1+e.IntN(9))
 	case 7:
 		text = head("VirtualGateway", e.pick("v1", "v2", "n4")) + "  listeners: [{portMapping: {port: " + e.pick("80", "80", "81") + ", protocol: http}}]\n"
 	case 6:

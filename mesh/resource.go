@@ -12,7 +12,7 @@ const (
 	SignetGroupVersion = "signet.example/v1alpha1"
 )
 
-// Kind is one of App Mesh's seven.
+// Kind is one of App Mesh's seven, or of Signet's own about them.
 type Kind string
 
 // App Mesh's kinds.
@@ -26,24 +26,34 @@ const (
 	KindBackendGroup   Kind = "BackendGroup"
 )
 
+// KindVirtualNodeOptions is one of Signet's own, about App Mesh's (docs/decisions/060).
+const KindVirtualNodeOptions Kind = "VirtualNodeOptions"
+
 // KindInfo is a kind with the other names by which it is asked for, in lower case:
 // the CRD's plural, and one of two letters, "" for none.
 type KindInfo struct {
 	Kind
 	Plural, Short string
+	// Group is the API version of its manifests.
+	Group string
 
 	spec func() spec // an empty one
 }
 
 // kinds are App Mesh's, referents before what refers to them.
 var kinds = []KindInfo{
-	{KindMesh, "meshes", "", func() spec { return &MeshSpec{} }},
-	{KindVirtualNode, "virtualnodes", "vn", func() spec { return &VirtualNodeSpec{} }},
-	{KindVirtualRouter, "virtualrouters", "vr", func() spec { return &VirtualRouterSpec{} }},
-	{KindVirtualService, "virtualservices", "vs", func() spec { return &VirtualServiceSpec{} }},
-	{KindVirtualGateway, "virtualgateways", "vg", func() spec { return &VirtualGatewaySpec{} }},
-	{KindGatewayRoute, "gatewayroutes", "gr", func() spec { return &GatewayRouteSpec{} }},
-	{KindBackendGroup, "backendgroups", "bg", func() spec { return &BackendGroupSpec{} }},
+	{KindMesh, "meshes", "", GroupVersion, func() spec { return &MeshSpec{} }},
+	{KindVirtualNode, "virtualnodes", "vn", GroupVersion, func() spec { return &VirtualNodeSpec{} }},
+	{KindVirtualRouter, "virtualrouters", "vr", GroupVersion, func() spec { return &VirtualRouterSpec{} }},
+	{KindVirtualService, "virtualservices", "vs", GroupVersion, func() spec { return &VirtualServiceSpec{} }},
+	{KindVirtualGateway, "virtualgateways", "vg", GroupVersion, func() spec { return &VirtualGatewaySpec{} }},
+	{KindGatewayRoute, "gatewayroutes", "gr", GroupVersion, func() spec { return &GatewayRouteSpec{} }},
+	{KindBackendGroup, "backendgroups", "bg", GroupVersion, func() spec { return &BackendGroupSpec{} }},
+}
+
+// own are Signet's kinds about App Mesh's.
+var own = []KindInfo{
+	{KindVirtualNodeOptions, "virtualnodeoptions", "vno", SignetGroupVersion, func() spec { return &VirtualNodeOptionsSpec{} }},
 }
 
 // spec is what the spec of each kind says of itself, in its kind's file. It may have
@@ -61,6 +71,19 @@ type spec interface {
 
 // Kinds lists App Mesh's kinds, referents before what refers to them.
 func Kinds() []KindInfo { return slices.Clone(kinds) }
+
+// AllKinds lists App Mesh's kinds, and then Signet's own about them.
+func AllKinds() []KindInfo { return slices.Concat(kinds, own) }
+
+// infoOf is the kind of a name, nil where there is none.
+func infoOf(k Kind) *KindInfo {
+	for _, list := range [][]KindInfo{kinds, own} {
+		if i := slices.IndexFunc(list, func(info KindInfo) bool { return info.Kind == k }); i >= 0 {
+			return &list[i]
+		}
+	}
+	return nil
+}
 
 // Resource is one App Mesh object that satisfies every constraint that can be
 // checked without the others.

@@ -83,6 +83,11 @@ func (n *VirtualNode) TLSFiles() []string {
 			add(l.TLS.ClientTrust)
 		}
 	}
+	for _, l := range n.Listeners {
+		if l.Application != nil {
+			add(l.Application.Trust)
+		}
+	}
 	for _, c := range n.Backends {
 		if c.TLS != nil {
 			add(c.TLS.Certificate)

@@ -59,6 +59,8 @@ func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
 		{"a node behind a service: itself and its callers", nodeOnPort("ledger", 8081), []string{"admin", "ledger"}},
 		{"a node that nobody calls", nodeOnPort("lonely", 8081), []string{"lonely"}},
 		{"a backend group: those whose backends it is, and who has it now", backendGroup("orders") + "---\n" + inGroup("lonely"), []string{"lonely"}},
+		{"options of a node behind a service: itself and its callers", nodeOptions("ledger", 8080), []string{"admin", "ledger"}},
+		{"options of a node behind a router: itself and its callers", nodeOptions("orders-1", 8080), []string{"orders-1", "web"}},
 		{"a mesh: all", "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {meshServiceDiscovery: {ipPreference: IPv4_ONLY}}\n", all},
 		{"a binding: all", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: b}\nspec: {group: g, mesh: shop, virtualNode: web, selectors: [\"unix:uid:1\"]}\n", all},
 		{"an entry: none", "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: g}\nspec: {}\n---\napiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: e}\nspec: {group: g, spiffeID: \"spiffe://prod.example/x\", selectors: [\"unix:uid:1\"]}\n", nil},
@@ -77,6 +79,28 @@ func TestAnApplyTranslatesTheNodesThatItCanChange(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func nodeOptions(node string, port int) string {
+	return fmt.Sprintf("apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: %s}\nspec: {listeners: [{port: %d, circuitBreaker: {maxRetries: 3}}]}\n", node, port)
+}
+
+func TestOptionsAreAppliedListedAndDeletedBeforeTheirNode(t *testing.T) {
+	r := newRig(t)
+	r.apply(canary + "---\n" + nodeOptions("ledger", 8080))
+	got, err := r.admin.Get(t.Context(), &api.GetRequest{Kind: "vno"})
+	if err != nil || len(got.GetObjects()) != 1 || !strings.Contains(got.GetObjects()[0].GetYaml(), "apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\n") || !strings.Contains(got.GetObjects()[0].GetYaml(), "maxRetries: 3") {
+		t.Errorf("%v, %v", got, err)
+	}
+	r.apply("apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: ledger}\nspec: {awsName: ledger.shop.internal}\n")
+	if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: "virtualnode", Name: "ledger"}); err == nil || !strings.Contains(err.Error(), "virtualNodeOptions ledger refers to virtualNode ledger") {
+		t.Errorf("a node is deleted while it has options: %v", err)
+	}
+	for _, of := range []struct{ kind, name string }{{"virtualnodeoptions", "ledger"}, {"virtualnode", "ledger"}} {
+		if _, err := r.admin.Delete(t.Context(), &api.DeleteRequest{Kind: of.kind, Name: of.name}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -115,7 +115,7 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 
 // localCluster is the application beside the proxy.
 func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
+	c := &clusterv3.Cluster{
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		ConnectTimeout:                duration(connectTimeout),
@@ -123,6 +123,10 @@ func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster 
 		LoadAssignment:                fixed(name, b.appAddress(l.Port)),
 		TypedExtensionProtocolOptions: b.options(speaking(l.Protocol, &httpv3.HttpProtocolOptions{})),
 	}
+	if l.Application != nil {
+		c.TransportSocket = b.toApplication(l)
+	}
+	return c
 }
 
 // agentCluster is one of the agent's sockets, authz.sock or wayout.sock, on whose
@@ -186,7 +190,33 @@ func pool(p mesh.Pool) *clusterv3.CircuitBreakers {
 // clientPool bounds what a proxy may have under way at one target. App Mesh's clients are
 // without bounds of their own (AM-clusters). A gateway has those of its listeners: App Mesh
 // had them at the hop inside the gateway, for all targets together (docs/decisions/052).
+//
+// What Signet's own options of the target say bounds any caller, where it is less.
 func (b *builder) clientPool(target mesh.Listener) *clusterv3.CircuitBreakers {
+	c := b.ownPool(target)
+	t, o := c.GetThresholds()[0], target.Breaker
+	for _, bound := range []struct {
+		to **wrapperspb.UInt32Value
+		at uint32
+	}{{&t.MaxConnections, o.Connections}, {&t.MaxPendingRequests, o.Pending}, {&t.MaxRequests, o.Requests}, {&t.MaxRetries, o.Retries}, {&t.MaxConnectionPools, o.Pools}} {
+		if bound.at > 0 && (*bound.to == nil || (*bound.to).GetValue() > bound.at) {
+			*bound.to = wrapperspb.UInt32(bound.at)
+		}
+	}
+	if o.BudgetPercent > 0 {
+		t.MaxRetries = nil // Envoy would not look at it
+		t.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{BudgetPercent: &typev3.Percent{Value: float64(o.BudgetPercent)}}
+		if o.BudgetLeast > 0 {
+			t.RetryBudget.MinRetryConcurrency = wrapperspb.UInt32(o.BudgetLeast)
+		}
+	}
+	if o.HostConnections > 0 {
+		c.PerHostThresholds = []*clusterv3.CircuitBreakers_Thresholds{{MaxConnections: wrapperspb.UInt32(o.HostConnections)}}
+	}
+	return c
+}
+
+func (b *builder) ownPool(target mesh.Listener) *clusterv3.CircuitBreakers {
 	if b.node.Gateway == nil {
 		return unlimited()
 	}

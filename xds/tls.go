@@ -102,6 +102,36 @@ func (b *builder) upstream(target *mesh.VirtualNode, l mesh.Listener, policy *me
 	})
 }
 
+// toApplication is the proxy's TLS to the application behind it, which must have one of the
+// names that its options say. Without it the proxy speaks plaintext there.
+func (b *builder) toApplication(l mesh.Listener) *corev3.TransportSocket {
+	a, where := l.Application, "application of "+b.node.Name
+	p := peer{certificate: b.idOf(b.node), trust: b.bundle()}
+	if a.Trust != "" {
+		p.trust = a.Trust
+	}
+	if fromFiles(p.trust) {
+		b.notOurs(where, a.Names)
+		p.sans = b.named(where, a.Names)
+	} else {
+		p.sans = b.exactly(where, a.Names)
+	}
+	c := b.commonTLS(p, alpn(l.Protocol))
+	if !a.PresentSVID {
+		c.TlsCertificateSdsSecretConfigs = nil
+	}
+	return b.socket(&tlsv3.UpstreamTlsContext{CommonTlsContext: c, Sni: a.SNI, MaxSessionKeys: wrapperspb.UInt32(0)})
+}
+
+// notOurs refuses names of the mesh's trust domain, for which no file's authority speaks.
+func (b *builder) notOurs(where string, names []string) {
+	for _, name := range names {
+		if strings.HasPrefix(strings.ToLower(name)+"/", strings.ToLower(b.bundle())+"/") {
+			b.fail(errOurName(where, name))
+		}
+	}
+}
+
 // servers are the names of which an authority of a file must vouch for one: those of the
 // policy, else that by which the target is found. None is of the mesh's trust domain, for
 // which no file's authority speaks.
@@ -115,11 +145,7 @@ func (b *builder) servers(target *mesh.VirtualNode, policy *mesh.ClientTLS) []*t
 	if len(names) == 0 {
 		b.fail(errUnnamed(where))
 	}
-	for _, name := range names {
-		if strings.HasPrefix(strings.ToLower(name)+"/", strings.ToLower(b.bundle())+"/") {
-			b.fail(errOurName(where, name))
-		}
-	}
+	b.notOurs(where, names)
 	return b.named(where, names)
 }
 

@@ -7,7 +7,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/internal/manifest"
-	"signet.example/mesh"
 )
 
 // Kind is everything that is particular to one kind.
@@ -92,5 +91,6 @@ func named(name string) *Kind {
 	return &table[i]
 }
 
-// Own reports whether a kind is one of Signet's own.
-func (k Kind) Own() bool { return k.Group == mesh.SignetGroupVersion }
+// Own reports whether a kind is one of Signet's own that mesh does not understand: an
+// object of it is in no mesh.
+func (k Kind) Own() bool { return k.parse != nil }

@@ -65,19 +65,26 @@ var ErrForeign = errors.New("API group is not known")
 func Parse(d *manifest.Document, td spiffeid.TrustDomain) (*Object, error) {
 	switch d.APIVersion {
 	case mesh.GroupVersion:
-		r, err := mesh.Parse(d)
-		if err != nil {
-			return nil, err
-		}
-		return &Object{Doc: d, Resource: r}, nil
+		return ofMesh(d)
 	case mesh.SignetGroupVersion:
-		if k := named(d.Kind); k != nil && k.Own() {
-			return k.parse(d, td)
+		if k := named(d.Kind); k != nil && k.Group == d.APIVersion {
+			if k.Own() {
+				return k.parse(d, td)
+			}
+			return ofMesh(d)
 		}
 		return nil, d.FieldError("kind", fmt.Sprintf("%q is not a kind of %s (%s)", plain.Clip(d.Kind, mostText),
-			mesh.SignetGroupVersion, strings.Join(Names(Kind.Own), ", ")))
+			mesh.SignetGroupVersion, strings.Join(Names(func(k Kind) bool { return k.Group == mesh.SignetGroupVersion }), ", ")))
 	}
 	return nil, ErrForeign
+}
+
+func ofMesh(d *manifest.Document) (*Object, error) {
+	r, err := mesh.Parse(d)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{Doc: d, Resource: r}, nil
 }
 
 // mostText bounds what is repeated of a manifest.

@@ -69,12 +69,12 @@ var own = []Kind{
 // views, anything else in those of the nodes that mesh's graph has on the way to it.
 func appMesh() []Kind {
 	var rows []Kind
-	for _, k := range mesh.Kinds() {
+	for _, k := range mesh.AllKinds() {
 		reach := Callers
 		if k.Kind == mesh.KindMesh {
 			reach = Everyone
 		}
-		rows = append(rows, Kind{Name: string(k.Kind), Plural: k.Plural, Short: k.Short, Group: mesh.GroupVersion, Reach: reach})
+		rows = append(rows, Kind{Name: string(k.Kind), Plural: k.Plural, Short: k.Short, Group: k.Group, Reach: reach})
 	}
 	return rows
 }

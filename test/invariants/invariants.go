@@ -143,7 +143,7 @@ func (c *checker) visit(v visited) {
 	case *tlsv3.DownstreamTlsContext:
 		c.downstream(v.path, m)
 	case *tlsv3.UpstreamTlsContext:
-		c.upstream(v.path, m)
+		c.upstream(v, m)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"signet.example/proxy"
@@ -18,26 +19,30 @@ func (c *checker) downstream(path string, m *tlsv3.DownstreamTlsContext) {
 	if !m.GetDisableStatelessSessionResumption() || !m.GetDisableStatefulSessionResumption() {
 		c.say(path, "sessions may be resumed")
 	}
-	c.own(path, m.GetCommonTlsContext())
+	c.own(path, m.GetCommonTlsContext(), 1)
 	if !public {
 		c.peer(path, m.GetCommonTlsContext(), true)
 	}
 }
 
 // upstream: the server is verified, by name.
-func (c *checker) upstream(path string, m *tlsv3.UpstreamTlsContext) {
+func (c *checker) upstream(v visited, m *tlsv3.UpstreamTlsContext) {
+	path, least := v.path, 1
+	if of, ok := parent[*clusterv3.Cluster](v); ok && strings.HasPrefix(of.GetName(), "cds_ingress_") {
+		least = 0 // the application behind the proxy need not know it
+	}
 	if m.GetAllowRenegotiation() {
 		c.say(path, "renegotiation")
 	}
 	if n := m.GetMaxSessionKeys(); n == nil || n.GetValue() != 0 {
 		c.say(path, "sessions may be resumed")
 	}
-	c.own(path, m.GetCommonTlsContext())
+	c.own(path, m.GetCommonTlsContext(), least)
 	c.peer(path, m.GetCommonTlsContext(), false)
 }
 
-// own is what one side of a connection is itself.
-func (c *checker) own(path string, m *tlsv3.CommonTlsContext) {
+// own is what one side of a connection is itself, with so many certificates at least.
+func (c *checker) own(path string, m *tlsv3.CommonTlsContext, least int) {
 	if m.GetTlsParams().GetTlsMinimumProtocolVersion() != tlsv3.TlsParameters_TLSv1_3 {
 		c.say(path, "TLS older than 1.3")
 	}
@@ -49,7 +54,7 @@ func (c *checker) own(path string, m *tlsv3.CommonTlsContext) {
 	if len(m.GetTlsParams().GetEcdhCurves()) == 0 {
 		c.say(path, "post-quantum key exchange is left to a default")
 	}
-	if len(m.GetTlsCertificates()) > 0 || len(m.GetTlsCertificateSdsSecretConfigs()) != 1 {
+	if n := len(m.GetTlsCertificateSdsSecretConfigs()); len(m.GetTlsCertificates()) > 0 || n > 1 || n < least {
 		c.say(path, "not exactly one certificate, by SDS")
 	}
 }

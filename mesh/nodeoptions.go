@@ -1,0 +1,165 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// VirtualNodeOptionsSpec is the spec of kind VirtualNodeOptions: what App Mesh's virtual
+// nodes have no field for. An object of it has the name and namespace of the virtual node
+// that it is about.
+type VirtualNodeOptionsSpec struct {
+	MeshRef   *MeshRef          `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
+	Listeners []ListenerOptions `yaml:"listeners" json:"listeners" check:"required items=1.."`
+}
+
+// ListenerOptions are those of one listener.
+type ListenerOptions struct {
+	Port uint32 `yaml:"port" json:"port" check:"required min=1 max=65535"`
+	// ApplicationTLS has the node's proxy speak TLS to its application.
+	ApplicationTLS *ApplicationTLS `yaml:"applicationTLS,omitempty" json:"applicationTLS,omitempty"`
+	// CircuitBreaker is that of each proxy that calls the listener.
+	CircuitBreaker *CircuitBreaker `yaml:"circuitBreaker,omitempty" json:"circuitBreaker,omitempty"`
+}
+
+// ApplicationTLS is how a proxy knows the application behind it.
+type ApplicationTLS struct {
+	Trust ListenerTLSTrust `yaml:"trust" json:"trust" check:"required"`
+	// SubjectAlternativeNames of which the application's certificate has one.
+	SubjectAlternativeNames SubjectAlternativeNames `yaml:"subjectAlternativeNames" json:"subjectAlternativeNames" check:"required"`
+	// SNI is the name that it is asked for by; none by default.
+	SNI string `yaml:"sni,omitempty" json:"sni,omitempty" check:"len=1..253 pattern=host"`
+	// PresentSVID has the proxy show the node's SVID where the application asks for a
+	// certificate.
+	PresentSVID bool `yaml:"presentSVID,omitempty" json:"presentSVID,omitempty"`
+}
+
+// CircuitBreaker bounds what one proxy has under way at a listener of the node, over all of
+// its endpoints unless it says otherwise. What is left out has no bound.
+type CircuitBreaker struct {
+	MaxConnections        int64        `yaml:"maxConnections,omitempty" json:"maxConnections,omitempty" check:"min=1 max=2147483647"`
+	MaxPendingRequests    int64        `yaml:"maxPendingRequests,omitempty" json:"maxPendingRequests,omitempty" check:"min=1 max=2147483647"`
+	MaxRequests           int64        `yaml:"maxRequests,omitempty" json:"maxRequests,omitempty" check:"min=1 max=2147483647"`
+	MaxConnectionsPerHost int64        `yaml:"maxConnectionsPerHost,omitempty" json:"maxConnectionsPerHost,omitempty" check:"min=1 max=2147483647"`
+	MaxConnectionPools    int64        `yaml:"maxConnectionPools,omitempty" json:"maxConnectionPools,omitempty" check:"min=1 max=2147483647"`
+	MaxRetries            int64        `yaml:"maxRetries,omitempty" json:"maxRetries,omitempty" check:"min=1 max=2147483647"`
+	RetryBudget           *RetryBudget `yaml:"retryBudget,omitempty" json:"retryBudget,omitempty"`
+}
+
+// RetryBudget is how many retries may be under way: a share of the requests that are, and
+// at least so many.
+type RetryBudget struct {
+	Percent    int64 `yaml:"percent" json:"percent" check:"required min=1 max=100"`
+	MinRetries int64 `yaml:"minRetries,omitempty" json:"minRetries,omitempty" check:"min=1 max=2147483647"`
+}
+
+// names: what it is about has App Mesh's name.
+func (s *VirtualNodeOptionsSpec) names() (*string, **MeshRef) { return nil, &s.MeshRef }
+
+func (s *VirtualNodeOptionsSpec) check(ru *ruler) {
+	ports := map[uint32]int{}
+	for i, l := range s.Listeners {
+		path := fmt.Sprintf("spec.listeners[%d]", i)
+		if first, dup := ports[l.Port]; dup {
+			ru.fail(path+".port", "port %d is that of spec.listeners[%d] already", l.Port, first)
+		}
+		ports[l.Port] = i
+		if l.ApplicationTLS == nil && l.CircuitBreaker == nil {
+			ru.fail(path, "says nothing of the listener: want applicationTLS, circuitBreaker or both")
+		}
+		if c := l.CircuitBreaker; c != nil {
+			switch {
+			case *c == CircuitBreaker{}:
+				ru.fail(path+".circuitBreaker", "has no bound")
+			case c.MaxRetries > 0 && c.RetryBudget != nil:
+				ru.fail(path+".circuitBreaker.maxRetries", "is given beside retryBudget: leave one of them out")
+			}
+		}
+	}
+}
+
+func (s *VirtualNodeOptionsSpec) lacks(u *lacking) {
+	for i := range s.Listeners {
+		t := s.Listeners[i].ApplicationTLS
+		if t == nil {
+			continue
+		}
+		path := fmt.Sprintf("spec.listeners[%d].applicationTLS", i)
+		u.secretTrust(path+".trust.sds.secretName", t.Trust.SDS)
+		names := path + ".subjectAlternativeNames.match.exact"
+		if t.Trust.File != nil {
+			u.file(path+".trust.file.certificateChain", t.Trust.File.CertificateChain)
+		} else {
+			u.names(names, &t.SubjectAlternativeNames)
+		}
+	}
+}
+
+// Application is how the application behind a listener is known by TLS.
+type Application struct {
+	Trust       string // as ClientTLS.Trust
+	Names       []string
+	SNI         string
+	PresentSVID bool
+}
+
+// Breaker is a CircuitBreaker; 0 means no bound.
+type Breaker struct {
+	Connections, Pending, Requests, Retries uint32
+	HostConnections, Pools                  uint32
+	BudgetPercent, BudgetLeast              uint32 // 0 percent: no budget
+}
+
+// optionsName is by what the options of a virtual node are found, whether there are any.
+func optionsName(node *Resource) Name {
+	return NameOf(KindVirtualNodeOptions, node.Mesh, DefaultName(KindVirtualNodeOptions, node.Namespace, node.ObjectName))
+}
+
+// options checks that what the options are about is there.
+func (b *builder) options(r *Resource) {
+	to := b.graph.objects.Get(objectKey{KindVirtualNode, r.Mesh, r.Namespace, r.ObjectName})
+	if to == nil {
+		b.dangling(r, "metadata.name", describe(KindVirtualNode, r.Namespace, r.ObjectName), " in mesh "+r.Mesh+", and has its name: it is about the virtual node of its own name")
+		return
+	}
+	b.link(r, to)
+	for i, l := range r.Spec.(*VirtualNodeOptionsSpec).Listeners {
+		if !slices.Contains(ports(to), l.Port) {
+			b.fail(r, fmt.Sprintf("spec.listeners[%d].port", i), "%s has no listener on port %d%s", to, l.Port, to.place())
+		}
+	}
+}
+
+// apply completes a node's listeners by its options.
+func (b *builder) apply(r *Resource, n *VirtualNode) {
+	name := optionsName(r)
+	b.linkTo(r, name)
+	o := b.graph.named.Get(name)
+	if o == nil || o.Namespace != r.Namespace || o.ObjectName != r.ObjectName {
+		return
+	}
+	for _, of := range o.Spec.(*VirtualNodeOptionsSpec).Listeners {
+		i := slices.IndexFunc(n.Listeners, func(l Listener) bool { return l.Port == of.Port })
+		if i < 0 {
+			continue // options reports it
+		}
+		if t := of.ApplicationTLS; t != nil {
+			n.Listeners[i].Application = &Application{trustSecret(t.Trust.File, t.Trust.SDS), t.SubjectAlternativeNames.exact(), strings.TrimSuffix(t.SNI, "."), t.PresentSVID}
+		}
+		if c := of.CircuitBreaker; c != nil {
+			n.Listeners[i].Breaker = c.resolve()
+		}
+	}
+}
+
+func (c *CircuitBreaker) resolve() Breaker {
+	out := Breaker{
+		Connections: bound(c.MaxConnections), Pending: bound(c.MaxPendingRequests), Requests: bound(c.MaxRequests), Retries: bound(c.MaxRetries),
+		HostConnections: bound(c.MaxConnectionsPerHost), Pools: bound(c.MaxConnectionPools),
+	}
+	if b := c.RetryBudget; b != nil {
+		out.BudgetPercent, out.BudgetLeast = bound(b.Percent), bound(b.MinRetries)
+	}
+	return out
+}
