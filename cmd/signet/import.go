@@ -32,8 +32,9 @@ func newImportAppMesh() *cobra.Command {
 		Short: "Bring in an App Mesh, with a report of every field",
 		Long: `Reads what App Mesh's users have: manifests of appmesh.k8s.aws/v1beta2, the JSON that
 aws appmesh create-… and update-… take and describe-… answers, CloudFormation
-templates, whose parameters --set and --vars give, and Terraform's state, as
-terraform show -json writes it. Manifests and JSON may be templates, too, with
+templates, whose parameters --set and --vars give, Terraform's state, as
+terraform show -json writes it, and what Envoys of App Mesh's virtual nodes answer to
+/config_dump: of one mesh best those of all nodes, which are joined. Manifests and JSON may be templates, too, with
 placeholders: ${VAR}, {{ .VAR }}, $VAR (in JSON in a value's place).
 The form of each file is told by its content. Reports of each object whether it is
 complete, and of each field what became of it, then applies all of them in one call, or
@@ -52,6 +53,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
   signet import appmesh manifest.yaml.template --set MESH_NAME=shop --vars vars.env
   signet import appmesh mesh/ --dry-run -o crd | signet apply -f - --dry-run
   signet import appmesh spec.json --mesh shop --name web --set NAMESPACE=shop.local
+  curl -s localhost:9901/config_dump | signet import appmesh - --dry-run
   signet import appmesh stack.yaml --set MeshName=shop --region eu-west-1
   kubectl get -o yaml meshes,virtualnodes,virtualservices -A | signet import appmesh -`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {

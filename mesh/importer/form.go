@@ -21,11 +21,13 @@ const (
 	CloudFormation Form = "cfn"
 	// Terraform is a state: its file, or what terraform show -json writes.
 	Terraform Form = "terraform"
+	// Envoy is the answer of /config_dump of an Envoy's admin interface.
+	Envoy Form = "envoy"
 )
 
 // Forms lists the forms that are read.
 func Forms() []string {
-	return []string{string(CRD), string(AWS), string(CloudFormation), string(Terraform)}
+	return []string{string(CRD), string(AWS), string(CloudFormation), string(Terraform), string(Envoy)}
 }
 
 var (
@@ -49,7 +51,7 @@ func formOf(f dialect.File) (form Form, why string) {
 	case anAPIVersion.MatchString(text):
 		return CRD, ""
 	case configDump.MatchString(text):
-		return "", "an Envoy config dump is not read yet"
+		return Envoy, ""
 	case cloudFormation.MatchString(text):
 		return CloudFormation, ""
 	case hcl.MatchString(text):

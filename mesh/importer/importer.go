@@ -9,6 +9,7 @@ import (
 	"signet.example/mesh/dialect/aws"
 	"signet.example/mesh/dialect/cloudformation"
 	"signet.example/mesh/dialect/crd"
+	"signet.example/mesh/dialect/envoydump"
 	"signet.example/mesh/dialect/terraform"
 	"signet.example/mesh/placeholder"
 )
@@ -100,16 +101,19 @@ func Read(files []dialect.File, o Options) *Report {
 	other := o.Other
 	other.Mesh, other.Parameters = o.Mesh, o.Values
 	in := &reading{given: o, drafts: dialect.NewDrafts(other), filled: map[string]*placeholder.Filled{}, used: map[string]bool{}}
+	in.dumps = envoydump.New(in.drafts)
 	for _, f := range files {
 		in.file(f)
 	}
+	in.dumps.Add()
 	return in.report()
 }
 
 // reading is what was found so far.
 type reading struct {
 	given  Options
-	drafts *dialect.Drafts                // of the forms that are not CRDs
+	drafts *dialect.Drafts // of the forms that are not CRDs
+	dumps  *envoydump.Dumps
 	filled map[string]*placeholder.Filled // by file
 	used   map[string]bool                // placeholders
 	files  []File
@@ -134,6 +138,10 @@ func (in *reading) file(f dialect.File) {
 	}
 	if form == Terraform { // it has what came of its variables
 		terraform.Read(in.drafts, f)
+		return
+	}
+	if form == Envoy { // it has what came of everything
+		in.dumps.Read(f)
 		return
 	}
 	filled, err := placeholder.Fill(string(f.Content), textOf(form, f), in.given.Values)

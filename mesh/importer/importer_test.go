@@ -85,7 +85,7 @@ func TestTheFormOfAFileIsToldByItsContent(t *testing.T) {
 		`{"virtualNode": {"meshName": "m"}}`:                      "aws",
 		`{"version": 4, "terraform_version": "1.5.0"}`:            "terraform",
 		"resource \"aws_appmesh_mesh\" \"m\" {\n}\n":              "Terraform's configuration",
-		`{"@type": "type.googleapis.com/envoy.admin.v3.Bootstrap`: "config dump",
+		`{"@type": "type.googleapis.com/envoy.admin.v3.Bootstrap`: "envoy",
 		"services: {}\n":                                          "nothing of App Mesh",
 		" \n":                                                     "is empty",
 	} {

@@ -140,6 +140,9 @@ func TestRoutesMatchAsTheirSpecsSay(t *testing.T) {
 			t.Errorf("scheme %s: %d, want %d", scheme, code, want)
 		}
 	}
+	if comesBack(t, c.proxy.envoy, c.with(t, text)) > 0 {
+		t.Error("not all of it comes back from the dump")
+	}
 	c.predictsMany(t, routes, matchingText(matchingAfter))
 }
 

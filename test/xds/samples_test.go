@@ -22,7 +22,7 @@ import (
 func TestEnvoyAcceptsWhatIsCompleteOfEverySample(t *testing.T) {
 	pki := newPKI(t)
 	var p *running
-	whole, files, views := 0, 0, 0
+	whole, files, views, dumps, lossy := 0, 0, 0, 0, 0
 	for _, form := range importer.Forms() {
 		for _, name := range samples.Of(t, importer.Form(form)) {
 			r := samples.Whole(t, importer.Form(form), name)
@@ -57,12 +57,16 @@ func TestEnvoyAcceptsWhatIsCompleteOfEverySample(t *testing.T) {
 						p.settle()
 					}
 					views++
+					if !c.Gateway && (views%3 == 0 || os.Getenv("SOAK") == "1") {
+						dumps++
+						lossy += comesBack(t, p.envoy, c)
+					}
 				}
 			}
 		}
 	}
-	t.Logf("%d of %d samples are complete; %d views", whole, files, views)
-	if files != 40 || whole < minWhole || views < minViews {
+	t.Logf("%d of %d samples are complete; %d views; of %d dumps %d have what does not come back", whole, files, views, dumps, lossy)
+	if files != 40 || whole < minWhole || views < minViews || lossy > 0 {
 		t.Errorf("%d samples, %d of them complete, %d views", files, whole, views)
 	}
 }
