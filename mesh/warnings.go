@@ -33,7 +33,7 @@ func Warnings(r *Resource) manifest.Errors {
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
 		if d := s.ServiceDiscovery; d != nil && d.AWSCloudMap != nil {
 			w.errs = append(w.errs, r.Doc.FieldError("spec.serviceDiscovery.awsCloudMap", fmt.Sprintf(
-				"AWS Cloud Map is not asked: instances that it alone knows in service %s of %s get no calls; every host of the node needs an agent, which registers its endpoint",
+				"AWS Cloud Map is asked for service %s of %s only where cloud_map of the server's configuration says so, and only as long as no agent registers an endpoint of this node",
 				manifest.Clip(d.AWSCloudMap.ServiceName), manifest.Clip(d.AWSCloudMap.NamespaceName))))
 			warn(d.AWSCloudMap.IPPreference != "", "spec.serviceDiscovery.awsCloudMap.ipPreference", "each agent registers the one address at which it listens")
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"signet.example/internal/watched"
+	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/issuers"
 	"signet.example/server/policies"
@@ -17,11 +18,12 @@ import (
 // that a second server would have to know is kept elsewhere in memory (docs/ARCHITECTURE.md
 // has the table): a database that takes the place of each is all that several servers need.
 type common struct {
-	fleet      shared.Value[*fleet.Known]    // who is served and connected where, reports, endpoints
-	keys       shared.Value[issuers.Sets]    // of end-user token issuers
-	policy     shared.Value[*policies.State] // the revision in force, and the one that routes are stamped with
-	activating shared.Lock                   // of policy
-	writes     shared.Lock                   // of what is stored: held by an admin write from its check to its end
+	fleet      shared.Value[*fleet.Known]      // who is served and connected where, reports, endpoints
+	keys       shared.Value[issuers.Sets]      // of end-user token issuers
+	found      shared.Value[*cloudmap.Answers] // instances of virtual nodes in AWS Cloud Map
+	policy     shared.Value[*policies.State]   // the revision in force, and the one that routes are stamped with
+	activating shared.Lock                     // of policy
+	writes     shared.Lock                     // of what is stored: held by an admin write from its check to its end
 
 	// keep writes down what outlives the server, until ctx ends.
 	keep func(ctx context.Context) error
@@ -33,7 +35,8 @@ type common struct {
 func alone(dir dataDir, clock func() time.Time, log *slog.Logger) (common, error) {
 	known, err := fleet.OpenFile(dir.endpoints(), clock, log)
 	keys, keysErr := issuers.OpenFile(dir.issuers(), log)
+	found, foundErr := cloudmap.OpenFile(dir.cloudMap(), log)
 	return common{
-		fleet: known, keys: keys, policy: &watched.Value[*policies.State]{}, activating: shared.NewMutex(), writes: shared.NewMutex(), keep: known.Run,
-	}, errors.Join(err, keysErr)
+		fleet: known, keys: keys, found: found, policy: &watched.Value[*policies.State]{}, activating: shared.NewMutex(), writes: shared.NewMutex(), keep: known.Run,
+	}, errors.Join(err, keysErr, foundErr)
 }

@@ -14,6 +14,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/internal/manifest"
+	"signet.example/server/cloudmap"
 	"signet.example/server/signer"
 )
 
@@ -56,6 +57,9 @@ type Config struct {
 	RequirePostQuantum []string `yaml:"require_post_quantum" json:"require_post_quantum"`
 	// PolicyGit is how to log in at private policy repositories.
 	PolicyGit []PolicyGit `yaml:"policy_git" json:"policy_git"`
+	// CloudMap is the AWS Cloud Map that is asked for instances of virtual nodes of which
+	// no agent registers an endpoint. Without a region none is.
+	CloudMap cloudmap.Where `yaml:"cloud_map" json:"cloud_map"`
 	// Join is by which evidence of their own hosts may join, beside join tokens.
 	Join nodes.Config `yaml:"join" json:"join"`
 	// Retention of what would else only grow.
@@ -115,6 +119,7 @@ func (c Config) Complete() Config {
 			*s = v
 		}
 	}
+	c.CloudMap = c.CloudMap.Complete()
 	fill(&c.Listen, d.Listen)
 	fill(&c.Name, d.Name)
 	if c.DataDir != "" {
@@ -211,6 +216,9 @@ func (c Config) Validate() error {
 			bad(fmt.Sprintf("policy_git[%d]", i), "%v", err)
 		}
 	}
+	if key, why := c.CloudMap.Validate(); key != "" {
+		bad("cloud_map."+key, "%s", why)
+	}
 	if c.EndpointGrace < 0 {
 		bad("endpoint_grace", "%s is negative", c.EndpointGrace)
 	}
@@ -234,4 +242,5 @@ func (d dataDir) store() string     { return filepath.Join(string(d), "store.db"
 func (d dataDir) addresses() string { return filepath.Join(string(d), "addresses.json") }
 func (d dataDir) endpoints() string { return filepath.Join(string(d), "endpoints.json") }
 func (d dataDir) issuers() string   { return filepath.Join(string(d), "issuers.json") }
+func (d dataDir) cloudMap() string  { return filepath.Join(string(d), "cloudmap.json") }
 func (d dataDir) git() string       { return filepath.Join(string(d), "git") }

@@ -163,7 +163,7 @@ func viewsOf(t *testing.T, m *model.Model, except ...string) *followed {
 	f.views = views.New(views.Config{
 		TrustDomain: modeltest.TrustDomain, SVIDLifetime: time.Hour, PostQuantum: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler),
 		Metrics: views.Metrics{Published: counted.published, BuildErrors: counted.buildErrors, Rebuild: counted.rebuild},
-	}, sources{func() *model.Model { return m }, func() issuance.Roots { return issuance.Roots{} }, rosterOf(t, agentX.Agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}}, anyone{}, watched.NewSignal())
+	}, sources{func() *model.Model { return m }, func() issuance.Roots { return issuance.Roots{} }, rosterOf(t, agentX.Agent), f.endpoints, firstInForce(t, m), &issuers.Keys{}, nil}, anyone{}, watched.NewSignal())
 	f.follow("agent", &corev3.Node{Id: agentX.ID.String()})
 	for _, n := range m.Graph().Nodes("m") {
 		if !slices.Contains(except, n.Name) {

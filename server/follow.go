@@ -27,6 +27,7 @@ func (s *server) install(ctx context.Context, m *model.Model) {
 	}
 	s.policies.Renew()
 	s.issuers.Renew()
+	s.found.Renew()
 }
 
 // reload takes what the store has and we have not, and returns the newest model.

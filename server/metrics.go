@@ -31,6 +31,7 @@ type metrics struct {
 	rebuild      prometheus.Histogram
 	policyErrors *prometheus.CounterVec // source
 	jwksErrors   *prometheus.CounterVec // issuer
+	foundErrors  *prometheus.CounterVec // service
 	auditErrors  prometheus.Counter
 	adminCalls   *prometheus.CounterVec // method, code
 	handshakes   *prometheus.CounterVec // key_exchange
@@ -53,6 +54,7 @@ func newMetrics() *metrics {
 		buildErrors:  counter("signet_server_view_build_errors_total", "Views that could not be built; the last good one stayed."),
 		policyErrors: vec("signet_server_policy_sync_errors_total", "Policy syncs that failed.", "source"),
 		jwksErrors:   vec("signet_server_jwks_fetch_errors_total", "Key set fetches that failed.", "issuer"),
+		foundErrors:  vec("signet_server_cloud_map_errors_total", "Questions to AWS Cloud Map that failed; the last good answer stayed.", "service"),
 		auditErrors:  counter("signet_server_audit_errors_total", "Audit rows that could not be written."),
 		adminCalls:   vec("signet_server_admin_calls_total", "Calls on the admin socket, by method and code.", "method", "code"),
 		handshakes:   vec("signet_server_handshakes_total", "TLS handshakes of the agents' listener, by key exchange (post_quantum, classical).", "key_exchange"),
@@ -74,7 +76,7 @@ func newMetrics() *metrics {
 		m.refused.WithLabelValues(method)
 	}
 	m.registry.MustRegister(m.issued, m.limited, m.refused, m.tooMany, m.published, m.buildErrors, m.rebuild,
-		m.policyErrors, m.jwksErrors, m.auditErrors, m.adminCalls, m.handshakes,
+		m.policyErrors, m.jwksErrors, m.foundErrors, m.auditErrors, m.adminCalls, m.handshakes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -28,7 +28,7 @@ func (s *server) operators() *admin.Server {
 		Tokens: s.store, Pin: func() []byte { return s.authority.Roots().Set.Pin() },
 		Findings: func(ctx context.Context) []*api.Finding { return check.Findings(s.look(ctx)) },
 		Warnings: func(before, after admin.Model, named ...kinds.Key) []string {
-			return check.Warnings(before, after, check.Hosts{BySelectors: s.roster.BySelectors, ByToken: s.roster.ByToken, Of: s.roster.Get}, s.endpoints.Snapshot(), named...)
+			return check.Warnings(before, after, check.Hosts{BySelectors: s.roster.BySelectors, ByToken: s.roster.ByToken, Of: s.roster.Get, Found: s.foundElsewhere}, s.endpoints.Snapshot(), named...)
 		},
 		LogDirs: s.access.LogDirs, CheckGroup: nodes.CheckGroup,
 	})

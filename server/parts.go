@@ -10,6 +10,7 @@ import (
 
 	"signet.example/internal/watched"
 	"signet.example/server/access"
+	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
@@ -57,6 +58,7 @@ type server struct {
 	endpoints *fleet.Endpoints
 	policies  *policies.Revisions
 	issuers   *issuers.Keys
+	found     *cloudmap.Services // nil where Cloud Map is not asked
 	views     *views.Views
 	access    *access.Access
 	issued    *issuance.Log

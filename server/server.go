@@ -153,8 +153,12 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		List: func() []jwt.Issuer { return s.model().Issuers() }, Shared: s.common.keys,
 		Changed: changed.Wake, Log: s.log, Clock: s.clock, Failures: s.metrics.jwksErrors,
 	})
+	if err := s.openCloudMap(ctx, changed); err != nil {
+		return err
+	}
 	s.endpoints = fleet.NewEndpoints(fleet.EndpointsConfig{
-		Shared: s.common.fleet, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock, Changed: changed.Wake,
+		Shared: s.common.fleet, Grace: s.cfg.EndpointGrace, Hosts: sources{model: s.model, roster: s.roster}, Clock: s.clock,
+		Changed: func() { changed.Wake(); s.found.Renew() },
 	})
 	s.sessions = fleet.NewSessions(fleet.SessionsConfig{Server: s.cfg.Name, Shared: s.common.fleet, Reports: reports{s}, Log: s.log})
 	s.statuses = fleet.Statuses{
@@ -192,7 +196,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		Refused: func(ctx context.Context, r views.Refused, of int) {
 			s.audit(ctx, fleet.IDOf(s.td, r.Agent), "refuse", fmt.Sprintf("%s: %d resources, such as %s %s version %s: %s", r.Node, of, r.Type, plain.Text(r.Name), plain.Text(r.Version), r.Message))
 		},
-	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers}, follows{s.access}, changed)
+	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers, s.found}, follows{s.access}, changed)
 	rows, revision, err := s.store.Objects(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
@@ -238,7 +242,7 @@ func (s *server) serve(ctx context.Context) error {
 	room := underway.New(mostUnread)
 	for _, part := range []func(context.Context) error{
 		overload.New(overload.Memory()/2, room, s.log).Run,
-		s.watch, s.watchJoins, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.common.keep,
+		s.watch, s.watchJoins, s.views.Run, s.policies.Run, s.policies.RunStamp, s.issuers.Run, s.found.Run, s.own.Run, s.signing.Run, s.issued.Run, s.authority.Run, s.common.keep,
 		s.endpoints.Run, s.sessions.Run, s.withdraw, s.instances.Run, s.refusals.Run, s.runRetention, s.giveBack,
 	} {
 		g.Go(func() error { return part(work) })

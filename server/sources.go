@@ -9,6 +9,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/access"
+	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/issuance"
 	"signet.example/server/issuers"
@@ -26,13 +27,14 @@ type sources struct {
 	endpoints *fleet.Endpoints
 	policies  *policies.Revisions
 	issuers   *issuers.Keys
+	found     *cloudmap.Services
 }
 
 // Look implements views.Source.
 func (s sources) Look() views.Look {
 	m, p := s.model(), s.policies.State()
 	return views.Look{
-		Model: viewed{m}, Endpoints: s.endpoints.Snapshot(), Roots: s.roots().Bundle(), Issuers: s.issuers.Resources(m.Issuers()),
+		Model: viewed{m}, Endpoints: s.endpoints.Snapshot(), Found: s.found.Answers(), Roots: s.roots().Bundle(), Issuers: s.issuers.Resources(m.Issuers()),
 		Policy: views.Policy{Current: p.Current, Keep: p.Keep, Stamp: p.Stamp},
 		Roster: s.roster.Version(), Banned: s.roster.Banned(),
 	}

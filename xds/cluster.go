@@ -99,18 +99,23 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 //     one is about to replace), or if an agent may host it: losing registrations
 //     must not turn mTLS into plaintext.
 //
-// What remains is a peer outside, found by name, without a word about TLS: it
-// is called in plaintext, as App Mesh did.
+// What remains is a peer outside, found by name or in Cloud Map, without a word about
+// TLS: it is called in plaintext, as App Mesh did.
 func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint) bool {
 	switch {
 	case e.policy != nil && e.policy.Enforce:
 		return true
 	case l.TLS != nil:
 		return l.TLS.Mode != mesh.TLSDisabled
-	case len(endpoints) > 0 || e.node.DNS == nil:
+	case (len(endpoints) > 0 || e.node.DNS == nil) && !b.outside(e.node):
 		return true
 	}
 	return b.in.Managed != nil && b.in.Managed(e.node.Ref)
+}
+
+// outside reports whether a node's endpoints are strangers'.
+func (b *builder) outside(n *mesh.VirtualNode) bool {
+	return b.in.Outside != nil && b.in.Outside(n.Ref)
 }
 
 // localCluster is the application beside the proxy.

@@ -20,7 +20,7 @@ import (
 // DefaultSVIDLifetime is used where an Input has none (D15).
 const DefaultSVIDLifetime = time.Hour
 
-// Endpoint is one address that an agent registered for a virtual node.
+// Endpoint is one address of a virtual node, that an agent registered or that was found elsewhere.
 type Endpoint struct {
 	Address string
 	Port    uint32
@@ -36,6 +36,10 @@ type Input struct {
 	// Endpoints returns the registered endpoints of a node's port, nil when none
 	// is registered. The order does not matter. A nil func means none anywhere.
 	Endpoints func(node proxy.Ref, port uint32) []Endpoint
+	// Outside reports whether a node's endpoints are none that agents registered, but were
+	// looked for elsewhere: who is there is as little known as behind a name. A nil func
+	// means of none.
+	Outside func(node proxy.Ref) bool
 	// Managed reports whether an agent may host the node (a binding names it). Such
 	// a node is called by mTLS even while no endpoint of it is registered: else
 	// the loss of its last registration would turn calls into plaintext. A nil

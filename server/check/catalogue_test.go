@@ -46,6 +46,7 @@ var severities = map[string][]api.Finding_Severity{
 	findAccessLog:    {sevWarning},
 	findUnsafeMesh:   {sevWarning},
 	findKeysLeft:     {sevWarning, sevInfo},
+	findCloudMap:     {sevError, sevWarning},
 	findNoSpeaker:    {sevError, sevWarning},
 	findWideSpeaker:  {sevWarning},
 	findSpeaker:      {sevInfo},

@@ -46,6 +46,7 @@ const (
 	findAccessLog    = "SIG032"
 	findUnsafeMesh   = "SIG033"
 	findKeysLeft     = "SIG034"
+	findCloudMap     = "SIG035"
 	findNoSpeaker    = "SIG040"
 	findWideSpeaker  = "SIG041"
 	findSpeaker      = "SIG042"

@@ -19,6 +19,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
+	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
 	"signet.example/server/issuers"
@@ -165,6 +166,12 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG011", "it was reserved for", sevInfo, func(l *Look) { l.Orphans = []*api.LogRecord{{Serial: "01"}} }},
 		{"SIG012", "overlap", sevWarning, stored(all + binding("one", "web") + binding("two", "orders"))},
 		{"SIG013", "no agent has joined", sevWarning, func(l *Look) { l.Agents = nil }},
+		{"SIG035", "it has not since the server started", sevError, func(l *Look) {
+			l.CloudMap = map[proxy.Ref]cloudmap.Failure{proxy.Node("shop", "orders"): {Service: "orders.shop.local", Err: "no answer"}}
+		}},
+		{"SIG035", "the last good answer", sevWarning, func(l *Look) {
+			l.CloudMap = map[proxy.Ref]cloudmap.Failure{proxy.Node("shop", "orders"): {Service: "orders.shop.local", Err: "no answer", Answered: noon}}
+		}},
 		{"SIG014", "there never were any", sevError, func(l *Look) { l.Failing = map[string]issuers.Failure{"login": {Err: "no answer"}} }},
 		{"SIG014", "the last good ones", sevWarning, func(l *Look) { l.Failing = map[string]issuers.Failure{"login": {Err: "no answer", Fetched: noon}} }},
 		{"SIG015", "routes ask for", sevError, func(l *Look) { l.Agents[0].Since, l.Agents[0].Report.PolicyRevision = noon.Add(-time.Minute), "q" }},

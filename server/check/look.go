@@ -10,6 +10,7 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/proxy"
+	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
 	"signet.example/server/issuers"
@@ -28,6 +29,8 @@ type Look struct {
 	Clashes   map[string]fleet.Clash // host keys in two places, by agent
 	Refused   []fleet.Conflict
 	Endpoints *fleet.Registered
+	Found     func(proxy.Ref) bool           // reports whether instances of a virtual node are known that nobody registered
+	CloudMap  map[proxy.Ref]cloudmap.Failure // virtual nodes for which AWS Cloud Map does not answer
 
 	Policy  Policy
 	Failing map[string]issuers.Failure // by JWTIssuer

@@ -10,6 +10,7 @@ import (
 	"signet.example/authz/jwt"
 	"signet.example/internal/plain"
 	"signet.example/policy"
+	"signet.example/proxy"
 	"signet.example/server/issuers"
 	"signet.example/server/policies"
 )
@@ -59,6 +60,21 @@ func (l Look) packages() []*api.Finding {
 		nodes := policies.Claims(graph, p)
 		list = append(list, finding(findContested, sevError, p.String(), "rename the package as the cause says, commit, and `signet policy sync`",
 			"what it allows holds for none of them, what it denies for each: %s", policies.ContestedText(p, nodes)))
+	}
+	return list
+}
+
+// cloudMap looks at the virtual nodes whose instances are asked for elsewhere.
+func (l Look) cloudMap() []*api.Finding {
+	var list []*api.Finding
+	for _, node := range slices.SortedFunc(maps.Keys(l.CloudMap), proxy.Ref.Compare) {
+		f := l.CloudMap[node]
+		severity, what := sevWarning, "the last good answer, of "+plain.UTC(f.Answered)+", stays"
+		if f.Answered.IsZero() {
+			severity, what = sevError, "it has not since the server started, so that an answer of before stays, or nobody is called"
+		}
+		list = append(list, finding(findCloudMap, severity, node.String(), "see that cloud_map of the server's configuration names the region of that service, and that its role may call servicediscovery:DiscoverInstances and DiscoverInstancesRevision",
+			"AWS Cloud Map does not answer for %s; %s: %s", f.Service, what, f.Err))
 	}
 	return list
 }

@@ -14,6 +14,7 @@ import (
 type routing struct {
 	graph *mesh.Graph
 	known *fleet.Registered
+	found func(proxy.Ref) bool     // reports whether instances are known that are not registered
 	lost  map[*fleet.Endpoint]bool // of known, who would not be there any more
 }
 
@@ -83,7 +84,7 @@ func (r routing) unservedBy(node proxy.Ref) string {
 	}
 	if len(registered) == 0 {
 		switch {
-		case r.graph.Node(node).DNS != nil:
+		case r.graph.Node(node).DNS != nil || r.found != nil && r.found(node):
 			return ""
 		case len(r.lost) > 0:
 			return "which then has no endpoint"
@@ -118,7 +119,7 @@ func (l Look) routes() []*api.Finding {
 			case 1:
 				who = "one virtual node or gateway calls it"
 			}
-			list = append(list, routing{graph: graph, known: known}.findings(s, severity, who)...)
+			list = append(list, routing{graph: graph, known: known, found: l.Found}.findings(s, severity, who)...)
 		}
 	}
 	return list

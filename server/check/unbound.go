@@ -21,7 +21,7 @@ const mostUnbound = 20
 // unbound warns of the connected proxies that a change leaves without a Binding for what
 // they are, and of the services that then have nobody behind a target.
 func unbound(before, after Model, hosts Hosts, known *fleet.Registered) []string {
-	u := &unbinding{before: before, after: after, known: known, lost: map[*fleet.Endpoint]bool{}}
+	u := &unbinding{before: before, after: after, known: known, found: hosts.Found, lost: map[*fleet.Endpoint]bool{}}
 	moved := map[string]bool{}
 	if was, will := before.Groups().Placing, after.Groups().Placing; !was.Same(will) {
 		for _, host := range hosts.BySelectors() {
@@ -68,6 +68,7 @@ func rebound(before, after Model) []proxy.Ref {
 type unbinding struct {
 	before, after Model
 	known         *fleet.Registered
+	found         func(proxy.Ref) bool
 	list          []string
 	lost          map[*fleet.Endpoint]bool
 }
@@ -132,8 +133,8 @@ func (u *unbinding) services() []string {
 		return nil
 	}
 	graph := u.after.Graph()
-	with := routing{graph: graph, known: u.known}
-	without := routing{graph: graph, known: u.known, lost: u.lost}
+	with := routing{graph: graph, known: u.known, found: u.found}
+	without := routing{graph: graph, known: u.known, found: u.found, lost: u.lost}
 	var list []string
 	for _, name := range graph.Meshes() {
 		for _, s := range graph.Services(name) {

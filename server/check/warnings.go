@@ -23,7 +23,7 @@ func Warnings(before, after Model, hosts Hosts, known *fleet.Registered, named .
 	if was, will := before.Groups().Placing, after.Groups().Placing; !was.Same(will) {
 		list = slices.Concat(list, cutOff(was, will, hosts.BySelectors()), stay(was, will, hosts.ByToken()))
 	}
-	return slices.Concat(list, unbound(before, after, hosts, known), unserved(before.Graph(), after.Graph(), known))
+	return slices.Concat(list, unbound(before, after, hosts, known), unserved(before.Graph(), after.Graph(), known, hosts.Found))
 }
 
 // Hosts are those whose selectors place them, and those whose token did. Each is asked
@@ -32,6 +32,8 @@ type Hosts struct {
 	BySelectors, ByToken func() []store.Agent
 	// Of is one, with the group that it is in before the change.
 	Of func(agent string) (store.Agent, bool)
+	// Found reports whether instances of a virtual node are known that nobody registered.
+	Found func(proxy.Ref) bool
 }
 
 // warning is about what is allowed and probably not meant.
@@ -183,8 +185,8 @@ const mostUnserved = 20
 
 // unserved warns of services that somebody answers before a change, and after it not,
 // or not all of their calls. What is new, or is not answered before, waits for its proxies.
-func unserved(before, after *mesh.Graph, known *fleet.Registered) []string {
-	was, will := routing{graph: before, known: known}, routing{graph: after, known: known}
+func unserved(before, after *mesh.Graph, known *fleet.Registered, found func(proxy.Ref) bool) []string {
+	was, will := routing{graph: before, known: known, found: found}, routing{graph: after, known: known, found: found}
 	var list []string
 	for _, name := range after.Meshes() {
 		for _, s := range after.Services(name) {

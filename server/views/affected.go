@@ -46,6 +46,9 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 	for _, n := range in.endpoints.Differ(was.endpoints) {
 		reach(mesh.NodeName(n))
 	}
+	for n := range in.found.Differ(was.found) {
+		reach(mesh.NodeName(n))
+	}
 	return t
 }
 

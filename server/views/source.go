@@ -11,6 +11,7 @@ import (
 	"signet.example/internal/ordered"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 )
@@ -28,6 +29,7 @@ type Source interface {
 type Look struct {
 	Model     Model
 	Endpoints *fleet.Registered
+	Found     *cloudmap.Answers // of virtual nodes of which nothing is registered
 	Policy    Policy
 	Roots     *api.Bundle
 	Issuers   []*api.JWTIssuer
@@ -82,5 +84,5 @@ type Follower interface {
 }
 
 func (in Look) nodeInputs() nodeInputs {
-	return nodeInputs{model: in.Model, endpoints: in.Endpoints, stamp: in.Policy.Stamp}
+	return nodeInputs{model: in.Model, endpoints: in.Endpoints, found: in.Found, stamp: in.Policy.Stamp}
 }

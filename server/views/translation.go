@@ -13,6 +13,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/proxy"
+	"signet.example/server/cloudmap"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/xds"
@@ -23,15 +24,16 @@ import (
 type nodeInputs struct {
 	model     Model
 	endpoints *fleet.Registered
+	found     *cloudmap.Answers
 	stamp     string // the policy revision that routes carry
 }
 
-// at is what is registered for a port. A node that has proxies but none on the
+// at is what is registered for a port, or was found where nothing is (D19). A node that has proxies but none on the
 // port has an empty list there, not nil: its cluster stays EDS.
 func (in nodeInputs) at(node proxy.Ref, port uint32) []xds.Endpoint {
 	known := in.endpoints.Of(node)
 	if known == nil {
-		return nil
+		return in.foundAt(node, port)
 	}
 	list := []xds.Endpoint{}
 	for _, n := range known {
@@ -40,6 +42,27 @@ func (in nodeInputs) at(node proxy.Ref, port uint32) []xds.Endpoint {
 		}
 	}
 	return list
+}
+
+// foundAt is what was found of a virtual node. The port of an instance is that of the
+// one listener that its node has.
+func (in nodeInputs) foundAt(node proxy.Ref, port uint32) []xds.Endpoint {
+	var list []xds.Endpoint
+	instances, _ := in.found.Of(node)
+	for _, i := range instances {
+		e := xds.Endpoint{Address: i.Address, Port: port, Healthy: true}
+		if n := in.model.Graph().Node(node); i.Port != 0 && n != nil && len(n.Listeners) == 1 {
+			e.Port = i.Port
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// outside reports whether the endpoints of a node are such as were found.
+func (in nodeInputs) outside(node proxy.Ref) bool {
+	_, asked := in.found.Of(node)
+	return asked && in.endpoints.Of(node) == nil
 }
 
 // translation makes views from one look; what the shapes of a virtual node have
@@ -69,7 +92,7 @@ func (t *translation) view(key Key) (*ads.Set, error) {
 func (t *translation) set(key Key) (*ads.Set, error) {
 	if t.nodes[key.Node] == nil {
 		n, err := xds.Translate(xds.Input{
-			Graph: t.in.model.Graph(), TrustDomain: t.cfg.TrustDomain, Endpoints: t.in.at, Managed: t.in.model.Managed,
+			Graph: t.in.model.Graph(), TrustDomain: t.cfg.TrustDomain, Endpoints: t.in.at, Outside: t.in.outside, Managed: t.in.model.Managed,
 			PolicyRevision: t.in.stamp, SVIDLifetime: t.cfg.SVIDLifetime,
 			RequirePostQuantum: t.cfg.PostQuantum,
 		}, key.Node)

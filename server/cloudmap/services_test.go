@@ -1,0 +1,161 @@
+package cloudmap
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"signet.example/internal/watched"
+	"signet.example/proxy"
+)
+
+func TestAnInstanceIsCalledAtAnAddressAmongHostsOfTheFamilyThatIsPreferred(t *testing.T) {
+	both := map[string]string{attributeIPv4: "10.0.0.1", attributeIPv6: "fd00::1"}
+	for _, c := range []struct {
+		attributes map[string]string
+		preference string
+		want       Instance
+	}{
+		{both, "", Instance{Address: "10.0.0.1"}},
+		{both, "IPv4_PREFERRED", Instance{Address: "10.0.0.1"}},
+		{both, "IPv6_PREFERRED", Instance{Address: "fd00::1"}},
+		{both, "IPv6_ONLY", Instance{Address: "fd00::1"}},
+		{map[string]string{attributeIPv4: "10.0.0.1"}, "IPv6_ONLY", Instance{}},
+		{map[string]string{attributeIPv4: "10.0.0.1"}, "IPv6_PREFERRED", Instance{Address: "10.0.0.1"}},
+		{map[string]string{attributeIPv6: "fd00::1"}, "", Instance{Address: "fd00::1"}},
+		{map[string]string{attributeIPv6: "fd00::1"}, "IPv4_ONLY", Instance{}},
+		{map[string]string{attributeIPv4: "10.0.0.1", attributePort: "9090"}, "", Instance{"10.0.0.1", 9090}},
+		{map[string]string{attributeIPv4: "10.0.0.1", attributePort: "0"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "10.0.0.1", attributePort: "99999"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "127.0.0.1"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "169.254.169.254"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "0.0.0.0"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "224.0.0.1"}, "", Instance{}},
+		{map[string]string{attributeIPv6: "::ffff:127.0.0.1"}, "", Instance{}},
+		{map[string]string{attributeIPv6: "fe80::1%eth0"}, "", Instance{}},
+		{map[string]string{attributeIPv4: "not one"}, "", Instance{}},
+		{map[string]string{"AWS_INSTANCE_CNAME": "a.example"}, "", Instance{}},
+	} {
+		if got, ok := callable(c.attributes, c.preference); ok != (c.want.Address != "") || ok && got != c.want {
+			t.Errorf("%v, %q: %+v, %t", c.attributes, c.preference, got, ok)
+		}
+	}
+}
+
+// fake is a Cloud Map with one service. It belongs to the bubble of its test.
+type fake struct {
+	list              []Instance
+	revision          int64
+	err               error
+	discovers, checks int
+}
+
+func (f *fake) Discover(context.Context, Question) ([]Instance, int64, error) {
+	f.discovers++
+	return slices.Clone(f.list), f.revision, f.err
+}
+
+func (f *fake) Revision(context.Context, Question) (int64, error) {
+	f.checks++
+	return f.revision, f.err
+}
+
+var orders = proxy.Node("shop", "orders")
+
+func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path, log := filepath.Join(t.TempDir(), "cloudmap.json"), slog.New(slog.DiscardHandler)
+		file, err := OpenFile(path, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &fake{list: []Instance{{"10.0.0.1", 0}}, revision: 1}
+		asked := map[proxy.Ref]Question{orders: {Namespace: "shop.local", Service: "orders"}}
+		changes := watched.NewSignal()
+		s := New(Config{
+			Asked: func() map[proxy.Ref]Question { return asked }, Asker: f, Every: 5 * time.Second, Shared: file, Changed: changes.Wake, Log: log, Clock: time.Now,
+			Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "failures"}, []string{"service"}),
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		defer func() { stop(); _ = <-done }() // it returns nil
+		has := func(when string, want ...string) {
+			t.Helper()
+			synctest.Wait()
+			list, _ := s.Answers().Of(orders)
+			var got []string
+			for _, i := range list {
+				got = append(got, i.Address)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%s: %v, want %v", when, got, want)
+			}
+		}
+		has("asked at once", "10.0.0.1")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if f.discovers > 4 || f.checks < 7 || f.checks > 16 {
+			t.Errorf("in a minute without a change: asked for instances %d times, for the revision %d times", f.discovers, f.checks)
+		}
+		f.list, f.revision = []Instance{{"10.0.0.2", 0}, {"10.0.0.3", 0}}, 2
+		time.Sleep(6 * time.Second)
+		has("an instance that went and two that came", "10.0.0.2", "10.0.0.3")
+		f.list = f.list[:1] // it is unhealthy: the revision is the same
+		time.Sleep(40 * time.Second)
+		has("one that is not healthy any more", "10.0.0.2")
+		f.err, f.list = errors.New("no such service\nhere"), nil
+		time.Sleep(10 * time.Minute)
+		has("ten minutes of failures", "10.0.0.2")
+		if n := testutil.ToFloat64(s.Failures.WithLabelValues("orders.shop.local")); n < 10 || n > 40 {
+			t.Errorf("%v questions failed", n)
+		}
+		if why := s.Failing()[orders]; why.Err == "" || why.Answered.IsZero() {
+			t.Errorf("failing: %+v", why)
+		}
+		again, err := OpenFile(path, log)
+		if list, ok := again.Load().Of(orders); err != nil || !ok || len(list) != 1 {
+			t.Errorf("after a restart: %v, %v", list, err)
+		}
+		f.err = nil // and it says that nobody is there
+		time.Sleep(70 * time.Second)
+		has("an answer that nobody is there")
+		if len(s.Failing()) != 0 {
+			t.Errorf("failing: %v", s.Failing())
+		}
+		f.list = []Instance{{"10.0.0.4", 0}}
+		asked = map[proxy.Ref]Question{orders: {Namespace: "shop.local", Service: "orders", Attributes: map[string]string{"stage": "blue"}}}
+		s.Renew()
+		has("another question", "10.0.0.4")
+		asked = nil
+		s.Renew()
+		synctest.Wait()
+		if _, ok := s.Answers().Of(orders); ok {
+			t.Error("an answer to what is not asked any more is kept")
+		}
+	})
+}
+
+func TestWhereCloudMapIsAskedIsChecked(t *testing.T) {
+	for key, bad := range map[string][]Where{
+		"":         {{}, {Region: "eu-west-1"}, {Region: "us-gov-west-1", Role: "arn:aws:iam::123456789012:role/signet", Every: time.Second}, {Region: "eu-west-1", Endpoint: "https://vpce.example"}, {Region: "eu-west-1", Endpoint: "http://127.0.0.1:5000"}},
+		"region":   {{Role: "arn:aws:iam::123456789012:role/signet"}, {Endpoint: "https://a.example"}, {Region: "eu-west-1.evil.example/"}},
+		"role":     {{Region: "eu-west-1", Role: "signet"}},
+		"every":    {{Region: "eu-west-1", Every: time.Millisecond}, {Region: "eu-west-1", Every: -1}},
+		"endpoint": {{Region: "eu-west-1", Endpoint: "http://10.0.0.1"}, {Region: "eu-west-1", Endpoint: "a.example"}, {Region: "eu-west-1", Endpoint: "https://user@a.example"}, {Region: "eu-west-1", Endpoint: "http://localhost.evil.example"}},
+	} {
+		for _, w := range bad {
+			if got, why := w.Validate(); got != key {
+				t.Errorf("%+v: %q %s", w, got, why)
+			}
+		}
+	}
+}
