@@ -183,80 +183,93 @@ func warn(w io.Writer, warnings []string) {
 	}
 }
 
-// maxSource bounds one input file; the server's parser has its own limits.
-const maxSource = 16 << 20
-
 func readSources(c *cobra.Command, files []string, recursive bool) ([]*api.Source, error) {
 	var out []*api.Source
 	for _, f := range files {
 		if f == "-" {
-			content, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxSource+1))
+			content, err := readInput(c)
 			if err != nil {
-				return nil, fmt.Errorf("read standard input: %w", err)
+				return nil, err
 			}
 			out = append(out, &api.Source{File: "-", Content: content})
 			continue
 		}
-		paths, below, err := manifestsIn(f, recursive)
-		if len(below) > 0 {
-			text := "warning: folders in %s are not read: %s; name each with -f, or read all with -R\n"
-			if recursive {
-				text = "warning: files in %s that are no manifests are not read: %s\n"
-			}
-			_, _ = fmt.Fprintf(c.ErrOrStderr(), text, printable(f), printable(strings.Join(below, ", "))) // stderr is gone: nobody to tell
-		}
+		paths, unread, err := manifestsIn(f, recursive)
+		warn(c.ErrOrStderr(), unread.warnings(f))
 		if err != nil {
 			return nil, err
 		}
 		for _, p := range paths {
-			content, err := os.ReadFile(p)
+			content, err := readBounded(c.Context(), p)
 			if err != nil {
 				return nil, err
 			}
 			out = append(out, &api.Source{File: p, Content: content})
 		}
 	}
-	for _, s := range out {
-		if len(s.GetContent()) > maxSource {
-			return nil, fmt.Errorf("%s is larger than %d MiB", s.GetFile(), maxSource>>20)
-		}
-	}
 	return out, nil
 }
 
-// manifestsIn lists a folder's files, and what in it is not read: the folders, or, where
-// they are, files that do not end as manifests do.
-func manifestsIn(path string, recursive bool) (files, skipped []string, err error) {
+func isManifest(name string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name)))
+}
+
+// unread is what a folder has beside manifests that are read.
+type unread struct {
+	folders []string // without -R
+	others  []string // with -R: files that do not end as manifests do
+	devices []string // end so, and are no files
+}
+
+func (u unread) warnings(folder string) []string {
+	var out []string
+	say := func(form string, names []string) {
+		if len(names) > 0 {
+			out = append(out, fmt.Sprintf(form, folder, strings.Join(names, ", ")))
+		}
+	}
+	say("folders in %s are not read: %s; name each with -f, or read all with -R", u.folders)
+	say("files in %s that are no manifests are not read: %s", u.others)
+	say("what is in %s and no regular file is not read: %s", u.devices)
+	return out
+}
+
+// manifestsIn lists a folder's files, and what in it is not read.
+func manifestsIn(path string, recursive bool) (files []string, not unread, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("-f %s: %w", path, errors.Unwrap(err))
+		return nil, not, fmt.Errorf("-f %s: %w", path, errors.Unwrap(err))
 	}
 	if !info.IsDir() {
-		return []string{path}, nil, nil
+		return []string{path}, not, nil
 	}
 	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == path {
+			return err
+		}
+		rel, err := filepath.Rel(path, name)
 		switch {
-		case err != nil || name == path:
+		case err != nil:
 			return err
 		case d.IsDir() && strings.HasPrefix(d.Name(), "."):
 			return filepath.SkipDir
 		case d.IsDir() && !recursive:
-			skipped = append(skipped, d.Name())
+			not.folders = append(not.folders, rel)
 			return filepath.SkipDir
 		case d.IsDir():
-		case slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name))):
+		case isManifest(name) && regular(name):
 			files = append(files, name)
+		case isManifest(name):
+			not.devices = append(not.devices, rel)
 		case recursive:
-			rel, err := filepath.Rel(path, name)
-			skipped = append(skipped, rel)
-			return err
+			not.others = append(not.others, rel)
 		}
 		return nil
 	})
 	if err == nil && len(files) == 0 {
 		err = fmt.Errorf("%s holds no .yaml, .yml or .json file", path)
 	}
-	return files, skipped, err // in the order of their names
+	return files, not, err // in the order of their names
 }
 
 // dryRun ends the line of what was not done.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -94,7 +95,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 		if err != nil {
 			return err
 		}
-		values, err := valuesOf(*vars, *set)
+		values, err := valuesOf(c.Context(), *vars, *set)
 		if err != nil {
 			return err
 		}
@@ -185,10 +186,10 @@ func sourcesOf(report *importer.Report) []*api.Source {
 
 // valuesOf are those of all files and flags; a later one holds over an earlier one, and
 // flags over files.
-func valuesOf(files, flags []string) (map[string]string, error) {
+func valuesOf(ctx context.Context, files, flags []string) (map[string]string, error) {
 	values := map[string]string{}
 	for _, f := range files {
-		content, err := readBounded(f)
+		content, err := readBounded(ctx, f)
 		if err != nil {
 			return nil, fmt.Errorf("--vars %w", err)
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,12 +36,9 @@ func importFiles(c *cobra.Command, args []string, recursive bool) (files []diale
 	skip := func(path, why string) { skipped = append(skipped, importer.File{Name: path, Why: why}) }
 	for _, arg := range args {
 		if arg == "-" {
-			content, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxSource+1))
-			if err == nil && len(content) > maxSource {
-				err = fmt.Errorf("larger than %d MiB", maxSource>>20)
-			}
+			content, err := readInput(c)
 			if err != nil {
-				return nil, nil, fmt.Errorf("read standard input: %w", err)
+				return nil, nil, err
 			}
 			if err := take("-", content); err != nil {
 				return nil, nil, err
@@ -54,7 +50,7 @@ func importFiles(c *cobra.Command, args []string, recursive bool) (files []diale
 			return nil, nil, err
 		}
 		if !info.IsDir() {
-			content, err := readBounded(arg)
+			content, err := readBounded(c.Context(), arg)
 			if err == nil {
 				err = take(arg, content)
 			}
@@ -83,11 +79,11 @@ func importFiles(c *cobra.Command, args []string, recursive bool) (files []diale
 				skip(path, "not one of "+strings.Join(importable, ", "))
 				return nil
 			}
-			if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-				skip(path, "not a regular file") // a pipe would keep the walk for ever
+			if !regular(path) {
+				skip(path, "not a regular file")
 				return nil
 			}
-			content, err := readBounded(path)
+			content, err := readBounded(c.Context(), path)
 			if err != nil {
 				return err
 			}
@@ -98,21 +94,4 @@ func importFiles(c *cobra.Command, args []string, recursive bool) (files []diale
 		}
 	}
 	return files, skipped, nil
-}
-
-// readBounded reads a regular file that is not too large.
-func readBounded(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // only read
-	content, err := io.ReadAll(io.LimitReader(f, maxSource+1))
-	switch {
-	case err != nil:
-		return nil, err // it has the path
-	case len(content) > maxSource:
-		return nil, fmt.Errorf("%s is larger than %d MiB", path, maxSource>>20)
-	}
-	return content, nil
 }
