@@ -38,16 +38,16 @@ func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 
 // apply is Apply, and returns what was made of the change, and the issuers that are new or changed.
 func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, Draft, []jwt.Issuer, error) {
+	in := &intake{cfg: &s.cfg, skipForeign: req.GetSkipForeign()}
+	if err := s.understand(ctx, in, req.GetSources()); err != nil {
+		return nil, nil, nil, err
+	}
 	actor, change, end, err := s.begin(ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	defer end()
 	now := change.Now()
-	in := &intake{cfg: &s.cfg, skipForeign: req.GetSkipForeign()}
-	for _, src := range req.GetSources() {
-		in.read(src)
-	}
 	owner, err := ownership(req)
 	if err != nil {
 		return nil, nil, nil, err

@@ -27,7 +27,7 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 	resp := &api.ApplyResponse{Revision: m.Revision()}
 	var objects []*kinds.Object
 	if len(req.GetSources()) > 0 {
-		objects, err = s.named(m, req, resp)
+		objects, err = s.named(ctx, m, req, resp)
 	} else {
 		var o *kinds.Object
 		o, err = findObject(m, req)
@@ -56,10 +56,10 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 
 // named are the stored objects that manifests are of, whatever else those say. What is not
 // stored is in the warnings of the answer.
-func (s *Server) named(m Model, req *api.DeleteRequest, resp *api.ApplyResponse) ([]*kinds.Object, error) {
+func (s *Server) named(ctx context.Context, m Model, req *api.DeleteRequest, resp *api.ApplyResponse) ([]*kinds.Object, error) {
 	in := &intake{cfg: &s.cfg, skipForeign: true, names: true}
-	for _, src := range req.GetSources() {
-		in.read(src)
+	if err := s.understand(ctx, in, req.GetSources()); err != nil {
+		return nil, err
 	}
 	if len(in.errs) == 0 {
 		if err := kinds.AssignMeshes(in.objects, kinds.Meshes(m.Graph(), m.Objects())...); err != nil {

@@ -105,7 +105,9 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 		switch old := now.Objects().Get(k); {
 		case !w.Delete:
 			owners[k] = w.Owner
-			in.read(&api.Source{File: fmt.Sprintf("%s of revision %d", k, w.Revision), Content: w.Manifest})
+			if err := in.read(ctx, &api.Source{File: fmt.Sprintf("%s of revision %d", k, w.Revision), Content: w.Manifest}); err != nil {
+				return nil, err
+			}
 		case old != nil:
 			gone = append(gone, old)
 		}

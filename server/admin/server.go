@@ -117,10 +117,12 @@ type Server struct {
 	api.UnimplementedAdminServer
 
 	cfg Config
+	// large is held while large files are read: what they become is many times their size.
+	large chan struct{}
 }
 
 // New serves what cfg has.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server { return &Server{cfg: cfg, large: make(chan struct{}, 1)} }
 
 // GRPC is the operators' face.
 func (s *Server) GRPC() *grpc.Server {
