@@ -170,7 +170,7 @@ func (c *churn) change() string {
 // Everything of a mesh changes five times a second, one change in ten is refused, a replica
 // comes and goes, certificates live for seconds, and the server is restarted twice.
 func TestAMeshThatChangesAllTheTimeFailsNoRequest(t *testing.T) {
-	rate, duration := meshtest.Soak(300, 1000), meshtest.Soak(15*time.Second, 5*time.Minute)
+	rate, duration := meshtest.Soak(200, 1000), meshtest.Soak(15*time.Second, 5*time.Minute)
 	spare, err := dev.ReserveLoopback(2, meshtest.AppPort, meshtest.EgressPort)
 	if err != nil {
 		t.Fatal(err)
