@@ -1378,7 +1378,11 @@ type RoutesResponse struct {
 	HostRewrite string `protobuf:"bytes,6,opt,name=host_rewrite,json=hostRewrite,proto3" json:"host_rewrite,omitempty"`
 	PathRewrite string `protobuf:"bytes,7,opt,name=path_rewrite,json=pathRewrite,proto3" json:"path_rewrite,omitempty"`
 	// passed are the routes that were looked at before, and why each was not taken.
-	Passed        []*RoutesResponse_Passed `protobuf:"bytes,8,rep,name=passed,proto3" json:"passed,omitempty"`
+	Passed []*RoutesResponse_Passed `protobuf:"bytes,8,rep,name=passed,proto3" json:"passed,omitempty"`
+	// connections: the port is one of protocol tcp, where there are no requests.
+	Connections bool `protobuf:"varint,9,opt,name=connections,proto3" json:"connections,omitempty"`
+	// places where the application connects, of each proxy of the caller that there is.
+	Places        []*RoutesResponse_Place `protobuf:"bytes,10,rep,name=places,proto3" json:"places,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1465,6 +1469,20 @@ func (x *RoutesResponse) GetPathRewrite() string {
 func (x *RoutesResponse) GetPassed() []*RoutesResponse_Passed {
 	if x != nil {
 		return x.Passed
+	}
+	return nil
+}
+
+func (x *RoutesResponse) GetConnections() bool {
+	if x != nil {
+		return x.Connections
+	}
+	return false
+}
+
+func (x *RoutesResponse) GetPlaces() []*RoutesResponse_Place {
+	if x != nil {
+		return x.Places
 	}
 	return nil
 }
@@ -3132,6 +3150,60 @@ func (x *RoutesRequest_Header) GetValue() string {
 	return ""
 }
 
+type RoutesResponse_Place struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// beside is where the proxy's way out of requests is.
+	Beside string `protobuf:"bytes,1,opt,name=beside,proto3" json:"beside,omitempty"`
+	// at is an address with its port, or unix: and a path.
+	At            string `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesResponse_Place) Reset() {
+	*x = RoutesResponse_Place{}
+	mi := &file_api_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesResponse_Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesResponse_Place) ProtoMessage() {}
+
+func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesResponse_Place.ProtoReflect.Descriptor instead.
+func (*RoutesResponse_Place) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *RoutesResponse_Place) GetBeside() string {
+	if x != nil {
+		return x.Beside
+	}
+	return ""
+}
+
+func (x *RoutesResponse_Place) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
 type RoutesResponse_Target struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -3143,7 +3215,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3227,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3240,7 @@ func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Target.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Target) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *RoutesResponse_Target) GetCluster() string {
@@ -3195,7 +3267,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3207,7 +3279,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3220,7 +3292,7 @@ func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Passed.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Passed) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 1}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 2}
 }
 
 func (x *RoutesResponse_Passed) GetRoute() string {
@@ -3362,7 +3434,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\aheaders\x18\b \x03(\v2%.signet.v1alpha1.RoutesRequest.HeaderR\aheaders\x1a2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xcc\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xde\x04\n" +
 	"\x0eRoutesResponse\x12!\n" +
 	"\fvirtual_host\x18\x01 \x01(\tR\vvirtualHost\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
@@ -3371,7 +3443,13 @@ const file_api_admin_proto_rawDesc = "" +
 	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
 	"\fhost_rewrite\x18\x06 \x01(\tR\vhostRewrite\x12!\n" +
 	"\fpath_rewrite\x18\a \x01(\tR\vpathRewrite\x12>\n" +
-	"\x06passed\x18\b \x03(\v2&.signet.v1alpha1.RoutesResponse.PassedR\x06passed\x1a:\n" +
+	"\x06passed\x18\b \x03(\v2&.signet.v1alpha1.RoutesResponse.PassedR\x06passed\x12 \n" +
+	"\vconnections\x18\t \x01(\bR\vconnections\x12=\n" +
+	"\x06places\x18\n" +
+	" \x03(\v2%.signet.v1alpha1.RoutesResponse.PlaceR\x06places\x1a/\n" +
+	"\x05Place\x12\x16\n" +
+	"\x06beside\x18\x01 \x01(\tR\x06beside\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\tR\x02at\x1a:\n" +
 	"\x06Target\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x1a0\n" +
@@ -3530,7 +3608,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_api_admin_proto_goTypes = []any{
 	(Change_Action)(0),            // 0: signet.v1alpha1.Change.Action
 	(Finding_Severity)(0),         // 1: signet.v1alpha1.Finding.Severity
@@ -3577,21 +3655,22 @@ var file_api_admin_proto_goTypes = []any{
 	(*Effect_Request)(nil),        // 42: signet.v1alpha1.Effect.Request
 	(*ProxyConfig_Resource)(nil),  // 43: signet.v1alpha1.ProxyConfig.Resource
 	(*RoutesRequest_Header)(nil),  // 44: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Target)(nil), // 45: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Passed)(nil), // 46: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),           // 49: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),        // 50: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),            // 51: signet.v1alpha1.TypeStatus
-	(*Decision)(nil),              // 52: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),      // 53: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                // 54: signet.v1alpha1.Report
-	(*structpb.Struct)(nil),       // 55: google.protobuf.Struct
+	(*RoutesResponse_Place)(nil),  // 45: signet.v1alpha1.RoutesResponse.Place
+	(*RoutesResponse_Target)(nil), // 46: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Passed)(nil), // 47: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),           // 50: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),        // 51: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),            // 52: signet.v1alpha1.TypeStatus
+	(*Decision)(nil),              // 53: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),      // 54: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                // 55: signet.v1alpha1.Report
+	(*structpb.Struct)(nil),       // 56: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	47, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	48, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	48, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	49, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	10, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	9,  // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
@@ -3601,75 +3680,76 @@ var file_api_admin_proto_depIdxs = []int32{
 	13, // 8: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	7,  // 9: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
 	17, // 10: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	49, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	50, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	51, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	50, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	51, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	52, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
 	43, // 14: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
 	44, // 15: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	45, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	47, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	46, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	22, // 19: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	48, // 20: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	10, // 21: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	26, // 22: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	48, // 23: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	52, // 24: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	31, // 25: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 26: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	34, // 27: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	48, // 28: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	48, // 29: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	48, // 30: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 31: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	53, // 32: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	37, // 33: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	48, // 34: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	54, // 35: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 36: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	48, // 37: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	48, // 38: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	48, // 39: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	50, // 40: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	41, // 41: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	50, // 42: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	44, // 43: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	19, // 44: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	19, // 45: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	55, // 46: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	4,  // 47: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 48: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	11, // 49: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	14, // 50: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	15, // 51: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	18, // 52: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	20, // 53: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	23, // 54: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	24, // 55: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	27, // 56: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	29, // 57: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	32, // 58: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	35, // 59: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	38, // 60: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 61: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 62: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	12, // 63: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 64: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	16, // 65: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	19, // 66: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	21, // 67: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 68: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	25, // 69: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	28, // 70: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	30, // 71: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	33, // 72: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	36, // 73: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	39, // 74: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	61, // [61:75] is the sub-list for method output_type
-	47, // [47:61] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	46, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	48, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	47, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	45, // 19: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
+	22, // 20: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	49, // 21: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	10, // 22: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	26, // 23: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	49, // 24: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	53, // 25: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	31, // 26: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 27: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	34, // 28: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	49, // 29: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	49, // 30: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	49, // 31: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 32: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	54, // 33: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	37, // 34: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	49, // 35: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	55, // 36: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 37: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	49, // 38: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	49, // 39: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	49, // 40: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	51, // 41: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	41, // 42: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	51, // 43: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	44, // 44: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	19, // 45: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	19, // 46: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	56, // 47: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	4,  // 48: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 49: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	11, // 50: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	14, // 51: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	15, // 52: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	18, // 53: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	20, // 54: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	23, // 55: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	24, // 56: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	27, // 57: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	29, // 58: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	32, // 59: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	35, // 60: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	38, // 61: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 62: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 63: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	12, // 64: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 65: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	16, // 66: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	19, // 67: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	21, // 68: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 69: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	25, // 70: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	28, // 71: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	30, // 72: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	33, // 73: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	36, // 74: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	39, // 75: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	62, // [62:76] is the sub-list for method output_type
+	48, // [48:62] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -3690,7 +3770,7 @@ func file_api_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   43,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

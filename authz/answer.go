@@ -11,6 +11,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/policy"
 	"signet.example/proxy"
@@ -36,6 +37,8 @@ type answer struct {
 	token   bool // a refused token: 401
 	headers http.Header
 	remove  []string
+	// metadata is told to the proxy, of a connection.
+	metadata *structpb.Struct
 }
 
 func (a *answer) caller(c Caller) {
@@ -47,6 +50,10 @@ func (a *answer) request(in policy.Input) {
 	r := &a.record
 	if !in.Source.ID.IsZero() {
 		r.Source = in.Source.ID.String()
+	}
+	if in.Connection != nil {
+		a.connection(in.Connection)
+		return
 	}
 	r.Method, r.Host = escape(in.Request.Method, maxRecordedText), escape(in.Request.Host, maxRecordedText)
 	path, _, _ := strings.Cut(in.Request.Path, "#") // a fragment is as private as a query
@@ -129,10 +136,13 @@ func ownHeaders(headers map[string][]string) []string {
 }
 
 func (a *answer) response() *authv3.CheckResponse {
+	r := a.denied
 	if a.record.Allowed {
-		return a.ok()
+		r = a.ok
 	}
-	return a.denied()
+	out := r()
+	out.DynamicMetadata = a.metadata
+	return out
 }
 
 func (a *answer) ok() *authv3.CheckResponse {

@@ -36,7 +36,7 @@ func (p *peers) newInput(ctx context.Context, req *authv3.CheckRequest, caller C
 	}
 	h := req.GetAttributes().GetRequest().GetHttp()
 	if h == nil {
-		return in, &refusedRequest{"signet: not HTTP", "the question has no HTTP request"}
+		return p.connectionInput(ctx, req, caller, now)
 	}
 	in.Request = policy.Request{
 		Method: h.GetMethod(), Protocol: h.GetProtocol(),

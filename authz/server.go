@@ -46,7 +46,10 @@ type Evaluation struct{ Destination, Revision string }
 type Config struct {
 	// Policies by revision id: a request is judged by the one it is stamped with.
 	Policies []*policy.Compiled
-	Issuers  []Issuer
+	// Newest is the id of the one that connections are judged by: their listener bears no
+	// stamp (docs/decisions/057).
+	Newest  string
+	Issuers []Issuer
 	// Bans: SPIFFE IDs that are refused as source and as destination.
 	Bans map[string]bool
 	// TokenHashKey keys the hash of tokens in records; without it there is none.
@@ -77,6 +80,7 @@ type Server struct {
 // verifier's memory, which has a lock of its own.
 type state struct {
 	policies map[string]*policy.Compiled
+	newest   string
 	verifier *verifier // nil without issuers
 	bans     map[string]bool
 	hashKey  []byte
@@ -110,7 +114,7 @@ func (s *Server) Configure(c Config) {
 	s.configure.Lock()
 	defer s.configure.Unlock()
 	next := &state{
-		policies: map[string]*policy.Compiled{}, bans: maps.Clone(c.Bans), hashKey: slices.Clone(c.TokenHashKey),
+		policies: map[string]*policy.Compiled{}, newest: c.Newest, bans: maps.Clone(c.Bans), hashKey: slices.Clone(c.TokenHashKey),
 		stopped: maps.Clone(c.Stopped), suspect: maps.Clone(c.Suspect),
 	}
 	for _, p := range c.Policies {
@@ -209,7 +213,11 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 	if !st.checkToken(&in, a) {
 		return
 	}
-	s.evaluate(ctx, st, stamped(req), in, a)
+	revision := stamped(req)
+	if in.Connection != nil {
+		revision = st.newest
+	}
+	s.evaluate(ctx, st, revision, in, a)
 }
 
 func stamped(req *authv3.CheckRequest) string {
@@ -252,7 +260,7 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 	compiled := st.policies[revision]
 	if compiled == nil || revision == "" {
 		a.record.PolicyRevision = escape(revision, 64)
-		a.deny(CauseUnavailable, "the policy revision that the route is stamped with is not loaded")
+		a.deny(CauseUnavailable, "the policy revision that the question is for is not loaded")
 		return
 	}
 	rev := compiled.Revision()

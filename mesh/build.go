@@ -280,11 +280,23 @@ func (s *VirtualNodeSpec) ports() []uint32 {
 	return list
 }
 
+// tcpPorts are those of a virtual node's listeners that take bytes.
+func (s *VirtualNodeSpec) tcpPorts() []uint32 {
+	var list []uint32
+	for i := range s.Listeners {
+		if m := s.Listeners[i].PortMapping; m.Protocol == ProtocolTCP {
+			list = append(list, m.Port)
+		}
+	}
+	return list
+}
+
 func ports(node *Resource) []uint32 { return node.Spec.(*VirtualNodeSpec).ports() }
 
-// sameToOthers: a target's ports are all that services and routers look at.
+// sameToOthers: a target's ports, and which of them take bytes, are all that services and routers look at.
 func (s *VirtualNodeSpec) sameToOthers(old any) bool {
-	return slices.Equal(s.ports(), old.(*VirtualNodeSpec).ports())
+	was := old.(*VirtualNodeSpec)
+	return slices.Equal(s.ports(), was.ports()) && slices.Equal(s.tcpPorts(), was.tcpPorts())
 }
 
 func (b *builder) service(r *Resource) {

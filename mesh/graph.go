@@ -232,7 +232,8 @@ type VirtualService struct {
 type VirtualRouter struct {
 	Mesh, Name string
 	Spec       *VirtualRouterSpec
-	Ports      []uint32 // its listeners', in the order of the spec
+	Ports      []uint32 // its listeners' that speak HTTP, in the order of the spec
+	TCPPorts   []uint32 // those of the others
 	Routes     []Route  // in the order in which they are tried
 }
 
@@ -240,6 +241,7 @@ type VirtualRouter struct {
 type Route struct {
 	Name     string
 	Priority *int64
+	TCP      bool // of connections; of its match there is a port at most
 	Match    Match
 	Targets  []WeightedTarget
 	Timeout  Timeout

@@ -268,7 +268,9 @@ func TestGraphRefuses(t *testing.T) {
 		"options of a port":   {m + node + strings.Replace(object("VirtualNodeOptions", "n"), mesh.GroupVersion, mesh.SignetGroupVersion, 1) + "spec: {listeners: [{port: 7, circuitBreaker: {maxRetries: 1}}]}", "spec.listeners[0].port: virtualNode n has no listener on port 7"},
 		"every service":       {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: '*'}]}", "every service of a namespace"},
 		"too many":            {m + many(51), "virtualNode n has 51 backends with those of its groups: at most 50"},
-		"what is lacking":     {m + object("VirtualNode", "n") + "spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}]}", "until TCP listeners are authorized"},
+		"what is lacking":     {m + object("VirtualNode", "n") + "spec: {backendGroups: [{name: '*'}]}", "every service of a namespace"},
+		"bytes to http":       {m + node + strings.NewReplacer("protocol: http", "protocol: tcp", "httpRoute: {match: {prefix: /}, ", "tcpRoute: {").Replace(route("{virtualNodeRef: {name: n}, weight: 1}")), "weightedTargets[0]: virtualNode n does not take the bytes of a tcpRoute on port "},
+		"requests to tcp":     {m + strings.Replace(node, "protocol: http", "protocol: tcp", 1) + route("{virtualNodeRef: {name: n}, weight: 1}"), "weightedTargets[0]: virtualNode n does not take requests on port "},
 		"a gateway's twin":    {m + node + object("VirtualGateway", "n"), `virtualGateway n has the App Mesh name "n", and so has virtualNode n (g.yaml:5): both would have the identity /m/n`},
 		"a twin by awsName":   {m + object("VirtualGateway", "g") + "spec: {awsName: n}\n---\n" + node, `metadata.name: virtualGateway g has the App Mesh name "n", and so has virtualNode n`},
 		"no gateway":          {m + edge("", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to a virtual gateway, which does not exist: mesh m has none"},
@@ -314,7 +316,7 @@ func TestADanglingReferenceAsksForWhatIsKnownByAnotherName(t *testing.T) {
 
 func TestGraphReportsWhatIsLackingBesideWhatDangles(t *testing.T) {
 	content := object("Mesh", "m") + "---\n" + object("VirtualNode", "n") +
-		"spec: {listeners: [{portMapping: {port: 1, protocol: tcp}}], backends: [{virtualService: {virtualServiceRef: {name: s}}}]}"
+		"spec: {listeners: [{portMapping: {port: 1, protocol: tcp}, healthCheck: {protocol: http, healthyThreshold: 2, unhealthyThreshold: 2, intervalMillis: 5000, timeoutMillis: 2000}}], backends: [{virtualService: {virtualServiceRef: {name: s}}}]}"
 	_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(content)))
 	if errs := manifest.AsErrors(err); len(errs) != 2 {
 		t.Errorf("got %v", err)

@@ -24,6 +24,13 @@ func resolveListener(l *VirtualNodeListener) Listener {
 		t = cmp.Or(l.Timeout.HTTP, l.Timeout.HTTP2, l.Timeout.GRPC)
 	}
 	out.Timeout = resolveTimeout(t)
+	if out.Protocol == ProtocolTCP {
+		var tcp *TCPTimeout
+		if l.Timeout != nil {
+			tcp = l.Timeout.TCP
+		}
+		out.Timeout = resolveTCPTimeout(tcp)
+	}
 	if l.ConnectionPool != nil {
 		out.Pool = resolvePool(l.ConnectionPool)
 	}
@@ -43,7 +50,7 @@ func resolvePool(p *VirtualNodeConnectionPool) Pool {
 	if m := cmp.Or(p.HTTP2, p.GRPC); m != nil {
 		return Pool{Requests: bound(m.MaxRequests)}
 	}
-	return Pool{}
+	return Pool{Connections: bound(p.TCP.MaxConnections)}
 }
 
 // bound is a number as Envoy has it. App Mesh's own "no bound" is the largest.
@@ -61,6 +68,18 @@ func resolveTimeout(t *HTTPTimeout) Timeout {
 		out.Idle = t.Idle.Std()
 	}
 	return out
+}
+
+// DefaultTCPIdle is Envoy's own, which App Mesh left where a spec says nothing
+// (AM-timeouts).
+const DefaultTCPIdle = time.Hour
+
+// resolveTCPTimeout: 0 switches the bound off, absence means the default.
+func resolveTCPTimeout(t *TCPTimeout) Timeout {
+	if t == nil || t.Idle == nil {
+		return Timeout{Idle: DefaultTCPIdle}
+	}
+	return Timeout{Idle: t.Idle.Std()}
 }
 
 func resolveProbe(l *VirtualNodeListener) *Probe {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"signet.example/internal/manifest"
+	"signet.example/proxy"
 )
 
 // Formats of access logs are Envoy's, which refuses a listener, and with it all that is
@@ -49,6 +50,11 @@ var logArguments = map[string]struct {
 	"GRPC_STATUS": {regexp.MustCompile(`^(?:CAMEL_STRING|SNAKE_STRING|NUMBER)$`), false, "CAMEL_STRING, SNAKE_STRING or NUMBER"},
 	"START_TIME":  {aTime, false, "a time, as in %START_TIME(%Y-%m-%dT%H:%M:%S.%3f%z)%"},
 	"EMIT_TIME":   {aTime, false, "a time, as in %EMIT_TIME(%s)%"},
+	// Of what filters know it has the id of the decision about a connection, and nothing else.
+	"DYNAMIC_METADATA": {
+		regexp.MustCompile(`^envoy\.filters\.network\.ext_authz:` + proxy.DecisionIDField + `$`), false,
+		"envoy.filters.network.ext_authz:" + proxy.DecisionIDField + ", the id of the decision about a connection",
+	},
 }
 
 var (

@@ -12,7 +12,7 @@ type Duration struct {
 // PortMapping is one port that a listener accepts, and what is spoken there.
 type PortMapping struct {
 	Port     uint32 `yaml:"port" json:"port" check:"required min=1 max=65535"`
-	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp offer=http,http2,grpc"`
+	Protocol string `yaml:"protocol" json:"protocol" check:"required enum=grpc,http,http2,tcp"`
 }
 
 // EgressFilter is what happens to traffic to destinations outside the mesh.

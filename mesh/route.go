@@ -11,17 +11,23 @@ func (b *builder) router(r *Resource) {
 	s := r.Spec.(*VirtualRouterSpec)
 	v := &VirtualRouter{Mesh: r.Mesh, Name: r.Name, Spec: s}
 	for _, l := range s.Listeners {
+		if l.PortMapping.Protocol == ProtocolTCP {
+			v.TCPPorts = append(v.TCPPorts, l.PortMapping.Port)
+			continue
+		}
 		v.Ports = append(v.Ports, l.PortMapping.Port)
 	}
 	for i := range s.Routes {
 		route, path := &s.Routes[i], fmt.Sprintf("spec.routes[%d]", i)
-		switch { // tcpRoute is refused as unsupported
+		switch {
 		case route.HTTPRoute != nil:
 			v.Routes = append(v.Routes, b.httpRoute(r, path+".httpRoute", route, route.HTTPRoute))
 		case route.HTTP2Route != nil:
 			v.Routes = append(v.Routes, b.httpRoute(r, path+".http2Route", route, route.HTTP2Route))
 		case route.GRPCRoute != nil:
 			v.Routes = append(v.Routes, b.grpcRoute(r, path+".grpcRoute", route))
+		case route.TCPRoute != nil:
+			v.Routes = append(v.Routes, b.tcpRoute(r, path+".tcpRoute", route))
 		}
 	}
 	sortRoutes(v.Routes)
@@ -31,7 +37,7 @@ func (b *builder) router(r *Resource) {
 func (b *builder) httpRoute(r *Resource, path string, spec *RouteSpec, h *HTTPRoute) Route {
 	out := Route{
 		Name: spec.Name, Priority: spec.Priority, Match: resolveMatch(&h.Match), Timeout: resolveTimeout(h.Timeout),
-		Targets: b.targets(r, path, h.Action),
+		Targets: b.targets(r, path, h.Action, false),
 	}
 	if p := h.RetryPolicy; p != nil {
 		out.Retry = retry(p.MaxRetries, p.PerRetryTimeout, Retry{HTTP: p.HTTPRetryEvents, TCP: p.TCPRetryEvents})
@@ -43,7 +49,7 @@ func (b *builder) grpcRoute(r *Resource, path string, spec *RouteSpec) Route {
 	h := spec.GRPCRoute
 	out := Route{
 		Name: spec.Name, Priority: spec.Priority, Match: resolveGRPCMatch(&h.Match), Timeout: resolveTimeout(h.Timeout),
-		Targets: b.targets(r, path, h.Action),
+		Targets: b.targets(r, path, h.Action, false),
 	}
 	if p := h.RetryPolicy; p != nil {
 		out.Retry = retry(p.MaxRetries, p.PerRetryTimeout, Retry{HTTP: p.HTTPRetryEvents, TCP: p.TCPRetryEvents, GRPC: p.GRPCRetryEvents})
@@ -51,10 +57,31 @@ func (b *builder) grpcRoute(r *Resource, path string, spec *RouteSpec) Route {
 	return out
 }
 
-func (b *builder) targets(r *Resource, path string, a RouteAction) []WeightedTarget {
+func (b *builder) tcpRoute(r *Resource, path string, spec *RouteSpec) Route {
+	t := spec.TCPRoute
+	out := Route{Name: spec.Name, Priority: spec.Priority, TCP: true, Timeout: resolveTCPTimeout(t.Timeout)}
+	if t.Match != nil {
+		out.Match.Port = t.Match.Port
+	}
+	out.Targets = b.targets(r, path, t.Action, true)
+	return out
+}
+
+// targetSpeaks refuses a target that does not take what a route sends.
+func (b *builder) targetSpeaks(r, to *Resource, path string, port uint32, tcp bool) {
+	if has := slices.Contains(to.Spec.(*VirtualNodeSpec).tcpPorts(), port); has != tcp {
+		what, want := "requests", "http, http2 or grpc"
+		if tcp {
+			what, want = "the bytes of a tcpRoute", "tcp"
+		}
+		b.fail(r, path, "%s does not take %s on port %d: give its listener there the protocol %s, or send them elsewhere%s", to, what, port, want, to.place())
+	}
+}
+
+func (b *builder) targets(r *Resource, path string, a RouteAction, tcp bool) []WeightedTarget {
 	var out []WeightedTarget
 	for i := range a.WeightedTargets {
-		if t, ok := b.target(r, fmt.Sprintf("%s.action.weightedTargets[%d]", path, i), &a.WeightedTargets[i]); ok {
+		if t, ok := b.target(r, fmt.Sprintf("%s.action.weightedTargets[%d]", path, i), &a.WeightedTargets[i], tcp); ok {
 			out = append(out, t)
 		}
 	}
@@ -70,7 +97,7 @@ func retry(most int64, perTry Duration, events Retry) *Retry {
 // request is a storm, and no proxy gets there within any timeout.
 const maxRetries = 1000
 
-func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec) (WeightedTarget, bool) {
+func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec, tcp bool) (WeightedTarget, bool) {
 	to := b.find(r, path, KindVirtualNode, spec.VirtualNodeRef, spec.VirtualNodeARN)
 	if to == nil {
 		return WeightedTarget{}, false
@@ -86,6 +113,9 @@ func (b *builder) target(r *Resource, path string, spec *WeightedTargetSpec) (We
 		b.fail(r, path+".port", "is required: %s has %d listeners%s", to, len(has), to.place())
 	case spec.Port == 0:
 		t.Port = has[0]
+	}
+	if slices.Contains(has, t.Port) {
+		b.targetSpeaks(r, to, path, t.Port, tcp)
 	}
 	return t, true
 }

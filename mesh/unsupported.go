@@ -4,7 +4,7 @@ package mesh
 // field path. The author of xds builds against the same list.
 //
 //	Mesh              egressFilter; meshServiceDiscovery
-//	VirtualNode       listeners of protocols http, http2, grpc: portMapping, healthCheck on the listener's
+//	VirtualNode       listeners of all protocols: portMapping, healthCheck on the listener's
 //	                  port, timeout, connectionPool, outlierDetection, tls (mode; certificate acm, file, or sds named by a SPIFFE ID;
 //	                  validation.trust file, or sds named by a trust domain ID; exact SPIFFE IDs as
 //	                  subjectAlternativeNames, with trust file any that is none)
@@ -15,7 +15,7 @@ package mesh
 //	                  logging.accessLog.file, with the operators of logformat.go
 //	BackendGroup      virtualservices
 //	VirtualService    provider virtualNode, virtualRouter, none
-//	VirtualRouter     listeners of protocols http, http2, grpc; httpRoute, http2Route, grpcRoute, all of
+//	VirtualRouter     listeners of all protocols; httpRoute, http2Route, grpcRoute, tcpRoute, all of
 //	                  them except method CONNECT
 //	VirtualGateway    listeners: portMapping, connectionPool of all or none, tls as a virtual node's, or without validation;
 //	                  backendDefaults, logging.accessLog.file.path
@@ -81,7 +81,6 @@ func (u *lacking) logging(l *Logging) {
 }
 
 func (u *lacking) listener(path string, l *VirtualNodeListener) {
-	u.protocol(path+".portMapping.protocol", l.PortMapping.Protocol)
 	if o := l.OutlierDetection; o != nil {
 		u.when(o.Interval.Value == 0, path+".outlierDetection.interval.value", "an interval of 0; it must be more")
 		u.when(o.BaseEjectionDuration.Value == 0, path+".outlierDetection.baseEjectionDuration.value", "an ejection of no time; it must be more than 0")
@@ -90,11 +89,10 @@ func (u *lacking) listener(path string, l *VirtualNodeListener) {
 		own := l.PortMapping.Protocol
 		u.when(own != ProtocolGRPC && own != ProtocolHTTP2, path+".healthCheck.protocol", "a check by grpc of a listener of "+own+", since it is a call of grpc.health.v1; check by "+own+", or make the listener one of grpc or http2")
 	}
+	if h := l.HealthCheck; h != nil && l.PortMapping.Protocol == ProtocolTCP {
+		u.when(h.Protocol != ProtocolTCP, path+".healthCheck.protocol", "a check by "+h.Protocol+" of a listener of tcp, which reads no requests; check by tcp")
+	}
 	u.listenerTLS(path+".tls", l.TLS)
-}
-
-func (u *lacking) protocol(path, protocol string) {
-	u.when(protocol == ProtocolTCP, path, "tcp, until TCP listeners are authorized")
 }
 
 func (u *lacking) listenerTLS(path string, t *ListenerTLS) {
@@ -187,18 +185,42 @@ func (u *lacking) names(path string, s *SubjectAlternativeNames) {
 }
 
 func (s *VirtualRouterSpec) lacks(u *lacking) {
-	for i, l := range s.Listeners {
-		u.protocol(fmt.Sprintf("spec.listeners[%d].portMapping.protocol", i), l.PortMapping.Protocol)
-	}
 	for i := range s.Routes {
 		path := fmt.Sprintf("spec.routes[%d]", i)
 		r := &s.Routes[i]
-		u.when(r.TCPRoute != nil, path+".tcpRoute", "TCP routes, until TCP listeners are authorized")
+		u.routeOfListener(path, s.Listeners, r)
 		if r.HTTPRoute != nil {
 			u.match(path+".httpRoute.match", &r.HTTPRoute.Match)
 		}
 		if r.HTTP2Route != nil {
 			u.match(path+".http2Route.match", &r.HTTP2Route.Match)
+		}
+	}
+}
+
+// form is the name of the one that is there, and the port that it matches, 0 for each.
+func (r *RouteSpec) form() (name string, port uint32) {
+	switch {
+	case r.HTTPRoute != nil:
+		return "httpRoute", r.HTTPRoute.Match.Port
+	case r.HTTP2Route != nil:
+		return "http2Route", r.HTTP2Route.Match.Port
+	case r.GRPCRoute != nil:
+		return "grpcRoute", r.GRPCRoute.Match.Port
+	case r.TCPRoute != nil && r.TCPRoute.Match != nil:
+		return "tcpRoute", r.TCPRoute.Match.Port
+	}
+	return "tcpRoute", 0
+}
+
+// routeOfListener: bytes are not read as requests, and requests are not taken for bytes.
+func (u *lacking) routeOfListener(path string, listeners []VirtualRouterListener, r *RouteSpec) {
+	form, port := r.form()
+	for _, l := range listeners {
+		own := l.PortMapping.Protocol
+		if (port == 0 || port == l.PortMapping.Port) && (own == ProtocolTCP) != (r.TCPRoute != nil) {
+			u.add(path+"."+form, fmt.Sprintf("a %s at a listener of %s: connections of tcp are routed by a tcpRoute, and requests by no such route", form, own))
+			return
 		}
 	}
 }
@@ -212,7 +234,6 @@ func (s *VirtualGatewaySpec) lacks(u *lacking) {
 	}
 	for i := range s.Listeners {
 		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
-		u.protocol(path+".portMapping.protocol", l.PortMapping.Protocol)
 		u.when(l.ConnectionPool != nil && pools < len(s.Listeners), path+".connectionPool",
 			"a pool of some of a gateway's listeners, as all of them share its connections to services; give each listener one, or none")
 		if t := l.TLS; t != nil {

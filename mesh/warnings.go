@@ -40,6 +40,9 @@ func Warnings(r *Resource) manifest.Errors {
 		for i := range s.Listeners {
 			t, h := s.Listeners[i].TLS, s.Listeners[i].HealthCheck
 			warn(t != nil && t.Certificate.ACM != nil, fmt.Sprintf("spec.listeners[%d].tls.certificate.acm.certificateARN", i), "the node presents its Signet SVID")
+			if says := s.Listeners[i].PortMapping.speaksFirst(); says != "" {
+				w.errs = append(w.errs, r.Doc.FieldError(fmt.Sprintf("spec.listeners[%d].portMapping.protocol", i), says))
+			}
 			warn(h != nil && h.Path != "" && (h.Protocol == "grpc" || h.Protocol == "tcp"), // the CRD's description
 				fmt.Sprintf("spec.listeners[%d].healthCheck.path", i), "only http and http2 ask for a path")
 		}
@@ -78,4 +81,17 @@ func EnvelopeWarnings(d *manifest.Document) manifest.Errors {
 	}
 	errs.Sort()
 	return errs
+}
+
+// speakFirst are ports on which the server commonly speaks first, and what it speaks.
+var speakFirst = map[uint32]string{21: "FTP", 22: "SSH", 25: "SMTP", 110: "POP3", 143: "IMAP", 587: "SMTP", 3306: "MySQL", 5900: "VNC"}
+
+// speaksFirst is what is to be said of a listener on such a port, "" of others.
+func (m PortMapping) speaksFirst() string {
+	name := speakFirst[m.Port]
+	if m.Protocol != ProtocolTCP || name == "" {
+		return ""
+	}
+	return "a connection is let by its client's first bytes, and nothing is opened before: if this is " + name +
+		", in which the server speaks first, both wait until the connection is closed; let applications connect to it directly, not through the mesh"
 }

@@ -17,6 +17,12 @@ import (
 // empty is left out, with path and query taken apart. It is what the plugin
 // gives, byte for byte: nothing in it is made canonical as in input.request.
 func (in Input) compatPairs() [][2]*ast.Term {
+	if in.Connection != nil { // what the plugin gives of one
+		return [][2]*ast.Term{
+			{str("attributes"), obj("source", principal(in.Source), "destination", principal(in.Destination))},
+			{str("version"), obj("encoding", str("protojson"), "ext_authz", str("v3"))},
+		}
+	}
 	r := in.Request
 	path, query, _ := strings.Cut(r.RawTarget, "?")
 	request := []any{"http", r.compatHTTP()}

@@ -10,7 +10,9 @@ import (
 
 // Input is the document that a policy sees as input.
 type Input struct {
-	Request     Request
+	Request Request
+	// Connection is what is decided on instead of a request; nil of a request.
+	Connection  *Connection
 	Source      Peer
 	Destination Peer
 	// JWT has the verified claims of the end user's token; nil without one.
@@ -52,6 +54,13 @@ type Request struct {
 	// one, the host as it was written, and when the request came.
 	RawTarget, Authority, Scheme string
 	Received                     time.Time
+}
+
+// Connection is one to a listener of bytes: of what goes over it nothing is known.
+type Connection struct {
+	Protocol string
+	// Port is that of the listener.
+	Port uint32
 }
 
 // Target is the path with its query, as in the request line.

@@ -28,14 +28,21 @@ var (
 	keyTrustDomain = ast.StringTerm("trust_domain")
 	keyMesh        = ast.StringTerm("mesh")
 	keyVirtualNode = ast.StringTerm("virtual_node")
+	keyConnection  = ast.StringTerm("connection")
+	keyPort        = ast.StringTerm("port")
 )
 
 // value is the input document, made directly of AST terms: going by way of Go
 // maps and their conversion costs as much again as a simple policy.
 func (in Input) value(compat bool) ast.Value {
 	pairs := make([][2]*ast.Term, 0, 8)
-	pairs = append(pairs,
-		[2]*ast.Term{keyRequest, in.Request.term()},
+	what := [2]*ast.Term{keyRequest, nil}
+	if in.Connection != nil { // it has no request, so that no rule that names a part of one holds
+		what = [2]*ast.Term{keyConnection, in.Connection.term()}
+	} else {
+		what[1] = in.Request.term()
+	}
+	pairs = append(pairs, what,
 		[2]*ast.Term{keySource, in.Source.term()},
 		[2]*ast.Term{keyDestination, in.Destination.term()},
 		[2]*ast.Term{keyTime, ast.StringTerm(in.Time.UTC().Format(time.RFC3339Nano))},
@@ -47,6 +54,10 @@ func (in Input) value(compat bool) ast.Value {
 		pairs = append(pairs, in.compatPairs()...)
 	}
 	return ast.NewObject(pairs...)
+}
+
+func (c Connection) term() *ast.Term {
+	return ast.ObjectTerm([2]*ast.Term{keyProtocol, ast.StringTerm(c.Protocol)}, [2]*ast.Term{keyPort, ast.UIntNumberTerm(uint64(c.Port))})
 }
 
 func (r Request) term() *ast.Term {

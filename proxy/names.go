@@ -22,6 +22,10 @@ const HeaderByGateway = "signet-by-gateway"
 // makes to check a server, which authorization lets it where that is declared.
 const GRPCHealthCheck = "/grpc.health.v1.Health/Check"
 
+// DecisionIDField is the field of the answer about a connection that has its id, for the
+// proxy's access log.
+const DecisionIDField = "decision_id"
+
 // PolicyRevisionKey is the context extension of a route that carries the policy
 // revision which it belongs to: xds writes it, authz reads it.
 const PolicyRevisionKey = "signet.policy_revision"

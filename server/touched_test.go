@@ -137,3 +137,46 @@ func TestABackendGroupIsAppliedListedAndNotDeletedWhileANodeHasIt(t *testing.T) 
 		t.Error(err)
 	}
 }
+
+// A listener of protocol tcp knows its callers by name, so that a change of who may speak
+// to a node is one of the node.
+func TestAChangeOfWhoMaySpeakToANodeByTCPReachesTheNode(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("prod.example")
+	object := func(kind, name, spec string) string {
+		return fmt.Sprintf("apiVersion: appmesh.k8s.aws/v1beta2\nkind: %s\nmetadata: {name: %s}\nspec: %s\n", kind, name, spec)
+	}
+	store := func(name string) string {
+		return object("VirtualNode", name, "{listeners: [{portMapping: {port: 6379, protocol: tcp}}]}")
+	}
+	router := func(node string) string {
+		return object("VirtualRouter", "r", "{listeners: [{portMapping: {port: 80, protocol: tcp}}], routes: [{name: t, tcpRoute: {action: {weightedTargets: [{virtualNodeRef: {name: "+node+"}, weight: 1}]}}}]}")
+	}
+	caller := func(name, service string) string {
+		return object("VirtualNode", name, "{backends: [{virtualService: {virtualServiceRef: {name: "+service+"}}}]}")
+	}
+	stored := strings.Join([]string{
+		object("Mesh", "shop", "{}"), store("one"), store("two"), router("one"), caller("web", "routed"), caller("idle", "none"),
+		service("routed", "virtualRouter: {virtualRouterRef: {name: r}}"), object("VirtualService", "none", "{}"),
+		object("BackendGroup", "all", "{virtualservices: [{name: none}]}"), inGroup("grouped"),
+	}, "---\n")
+	for what, c := range map[string]struct {
+		applied string
+		want    []string
+	}{
+		"another caller":             {caller("idle", "routed"), []string{"idle", "one"}},
+		"a caller less":              {caller("web", "none"), []string{"one", "web"}},
+		"a route that leads on":      {router("two"), []string{"one", "two", "web"}},
+		"a service nobody provides":  {object("VirtualService", "routed", "{awsName: routed.shop.internal}"), []string{"one", "web"}},
+		"a service of another node":  {service("routed", "virtualNode: {virtualNodeRef: {name: two}}"), []string{"one", "two", "web"}},
+		"a group with more services": {backendGroup("none", "routed"), []string{"grouped", "one"}},
+	} {
+		touched, differ, err := server.Touched(td, stored, c.applied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(differ)
+		if !slices.Equal(touched, c.want) || !slices.Equal(differ, c.want) {
+			t.Errorf("%s: translated again %v, of which differ %v, want %v", what, touched, differ, c.want)
+		}
+	}
+}

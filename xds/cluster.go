@@ -46,10 +46,6 @@ func (b *builder) egressCluster(s backend, target *mesh.VirtualNode, l mesh.List
 		return name
 	}
 	b.clusters[name] = want
-	if !translated(l.Protocol) {
-		b.fail(errUntranslated(name, l.Protocol))
-		return name
-	}
 	b.addEgressCluster(name, want, l)
 	return name
 }
@@ -66,13 +62,13 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 		IgnoreHealthOnHostRemoval: true,
 		HealthChecks:              healthChecks(e.node, l),
 		OutlierDetection:          outliers(l.Outliers),
-		TypedExtensionProtocolOptions: b.options(speaking(l.Protocol, &httpv3.HttpProtocolOptions{
+		TypedExtensionProtocolOptions: b.speaking(l.Protocol, &httpv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 				IdleTimeout:                 duration(b.life.upstreamIdle),
 				MaxConnectionDuration:       duration(b.life.upstream),
 				MaxConnectionDurationJitter: &typev3.Percent{Value: 10},
 			},
-		})),
+		}),
 	}
 	if b.secured(e, l, endpoints) {
 		c.TransportSocket = b.upstream(e.node, l, e.policy)
@@ -126,7 +122,7 @@ func (b *builder) localCluster(name string, l mesh.Listener) *clusterv3.Cluster 
 		ConnectTimeout:                duration(connectTimeout),
 		CircuitBreakers:               pool(l.Pool),
 		LoadAssignment:                fixed(name, b.appAddress(l.Port)),
-		TypedExtensionProtocolOptions: b.options(speaking(l.Protocol, &httpv3.HttpProtocolOptions{})),
+		TypedExtensionProtocolOptions: b.speaking(l.Protocol, &httpv3.HttpProtocolOptions{}),
 	}
 	if l.Application != nil {
 		c.TransportSocket = b.toApplication(l)

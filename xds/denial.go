@@ -111,12 +111,7 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 // accessLogs are the one that the node declares, and the record of native
 // denials on the proxy's standard error, which its supervisor keeps.
 func (b *builder) accessLogs() []*accesslogv3.AccessLog {
-	var logs []*accesslogv3.AccessLog
-	// One that the host does not take is left out, and found by check.
-	if b.shape.Logs(b.node.AccessLog) {
-		logs = append(logs, b.declaredLog())
-	}
-	return append(logs, &accesslogv3.AccessLog{
+	return append(b.declaredLogs(), &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.stderr",
 		// Nearly all requests are answered below 400: they need no expression, unless
 		// they are calls of gRPC, whose denials have status 200.
@@ -125,6 +120,15 @@ func (b *builder) accessLogs() []*accesslogv3.AccessLog {
 			AccessLogFormat: &streamv3.StderrAccessLog_LogFormat{LogFormat: denialFormat()},
 		})},
 	})
+}
+
+// declaredLogs are the one that the node declares, if it does. One that the host does not
+// take is left out, and found by check.
+func (b *builder) declaredLogs() []*accesslogv3.AccessLog {
+	if !b.shape.Logs(b.node.AccessLog) {
+		return nil
+	}
+	return []*accesslogv3.AccessLog{b.declaredLog()}
 }
 
 // declaredLog has a format of the node's own, or Envoy's. The proxy's own output is a descriptor

@@ -15,6 +15,7 @@
 //     what every HTTP manager has, refuse.go and withheld.go for requests that two
 //     readers could understand differently, denial.go for what Envoy answers by
 //     itself, accesslog.go, tls.go for both sides of mTLS;
+//   - connection.go, tcp.go: bytes in the place of requests, and their ways out;
 //   - route.go, match.go, retry.go: App Mesh routes as Envoy routes;
 //   - cluster.go, endpoint.go, health.go: where requests go.
 //

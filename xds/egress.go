@@ -8,7 +8,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
@@ -66,22 +65,7 @@ const (
 // a byte of it is read as HTTP. Whoever may not call out sees the connection
 // closed, and the agent's log says why.
 func (b *builder) onlyTheApplication() *listenerv3.Filter {
-	return &listenerv3.Filter{
-		Name:       connectionAuthzFilter,
-		ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(connectionAuthz())},
-	}
-}
-
-func connectionAuthz() *connauthzv3.ExtAuthz {
-	return &connauthzv3.ExtAuthz{
-		StatPrefix:          "wayout",
-		TransportApiVersion: corev3.ApiVersion_V3,
-		GrpcService: &corev3.GrpcService{
-			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: wayoutCluster}},
-			Timeout:         duration(wayoutTimeout),
-		},
-		FailureModeAllow: false, // stated: the one field that must never change
-	}
+	return b.asks(connectionAuthz("wayout", wayoutCluster, wayoutTimeout))
 }
 
 func (b *builder) virtualHosts() []*routev3.VirtualHost {
@@ -163,7 +147,7 @@ func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 	return hosts
 }
 
-// portsOf lists the ports on which a service may be called, each once.
+// portsOf lists the ports on which a service may be called by HTTP, each once.
 func portsOf(s backend) []uint32 {
 	var ports []uint32
 	switch {
@@ -171,7 +155,9 @@ func portsOf(s backend) []uint32 {
 		ports = s.router.Ports
 	case s.node != nil:
 		for _, l := range s.node.Listeners {
-			ports = append(ports, l.Port)
+			if l.Protocol != mesh.ProtocolTCP {
+				ports = append(ports, l.Port)
+			}
 		}
 	}
 	var once []uint32

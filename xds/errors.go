@@ -2,12 +2,6 @@ package xds
 
 import "fmt"
 
-// errUntranslated is unreachable by way of mesh.Unsupported, which refuses the
-// same at the API; a listener without authorization must not appear either way.
-func errUntranslated(what, protocol string) error {
-	return fmt.Errorf("%s: protocol %q is not translated by this version", what, protocol)
-}
-
 func errPortTaken(listener string) error {
 	return fmt.Errorf("%s: the outbound listener has this port already, on the proxy's or the application's address (egress of the proxy's shape)", listener)
 }

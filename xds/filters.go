@@ -82,9 +82,14 @@ func extAuthz(foreign bool) *authzv3.ExtAuthz {
 	if foreign {
 		f.IncludePeerCertificate = false
 		// In the listener, beside whom it trusts: both change at once.
-		f.GetGrpcService().InitialMetadata = []*corev3.HeaderValue{{Key: proxy.CallersKey, Value: proxy.ForeignCallers}}
+		f.GetGrpcService().InitialMetadata = foreignCallers()
 	}
 	return f
+}
+
+// foreignCallers tell the agent that callers by TLS have no identity.
+func foreignCallers() []*corev3.HeaderValue {
+	return []*corev3.HeaderValue{{Key: proxy.CallersKey, Value: proxy.ForeignCallers}}
 }
 
 // withoutChain writes x-forwarded-client-cert again, where there is one, as Envoy

@@ -37,10 +37,6 @@ func (b *builder) gatewayListener(l mesh.Listener, routes []*routev3.Route) {
 // decides at once what App Mesh's did by sending each request to itself
 // (docs/decisions/052).
 func (b *builder) gatewayRoutes(l mesh.Listener) []*routev3.Route {
-	if !translated(l.Protocol) {
-		b.fail(errUntranslated(ingressRouteName(l), l.Protocol))
-		return nil
-	}
 	services := map[mesh.Name]backend{}
 	for _, s := range b.plainFirst() {
 		services[s.service.GraphName()] = s

@@ -39,7 +39,7 @@ func healthChecks(n *mesh.VirtualNode, l mesh.Listener) []*corev3.HealthCheck {
 			codec = typev3.CodecClientType_HTTP2
 		}
 		if multiplexed(l.Probe.Protocol) != multiplexed(l.Protocol) { // the cluster's own offer is another one
-			c.TlsOptions = &corev3.HealthCheck_TlsOptions{AlpnProtocols: []string{alpn(l.Probe.Protocol)}}
+			c.TlsOptions = &corev3.HealthCheck_TlsOptions{AlpnProtocols: alpn(l.Probe.Protocol)}
 		}
 		c.HealthChecker = &corev3.HealthCheck_HttpHealthCheck_{HttpHealthCheck: &corev3.HealthCheck_HttpHealthCheck{
 			Host:            probeHost(n, l.Port),

@@ -29,10 +29,6 @@ const (
 // ingress translates one inbound port: listener, routes, and the local cluster.
 func (b *builder) ingress(l mesh.Listener) {
 	name := ingressListenerName(b.shape.Bind, l.Port)
-	if !translated(l.Protocol) {
-		b.fail(errUntranslated(name, l.Protocol))
-		return
-	}
 	if b.shape.EgressTakes(l.Port) {
 		b.fail(errPortTaken(name))
 		return
@@ -40,6 +36,9 @@ func (b *builder) ingress(l mesh.Listener) {
 	cluster := ingressClusterName(b.node.Ref, l)
 	b.add(ads.ClusterType, cluster, b.localCluster(cluster, l))
 	b.add(ads.ListenerType, name, b.ingressListener(name, l))
+	if l.Protocol == mesh.ProtocolTCP {
+		return
+	}
 	routes := ingressRouteName(l)
 	b.add(ads.RouteType, routes, b.ingressRoutes(routes, cluster, l.Timeout))
 }
@@ -48,6 +47,12 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 	statPrefix := "ingress"
 	if len(b.node.Listeners) > 1 { // AM-resources
 		statPrefix += "." + l.Protocol + "." + port(l.Port)
+	}
+	var behind []*listenerv3.Filter
+	if l.Protocol == mesh.ProtocolTCP {
+		behind = b.inboundConnections(statPrefix, l)
+	} else {
+		behind = []*listenerv3.Filter{b.manager(b.ingressHCM(statPrefix, l))}
 	}
 	return &listenerv3.Listener{
 		Name:             name,
@@ -58,7 +63,7 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		ListenerFilters:               b.inspected(),
 		ListenerFiltersTimeout:        duration(inspectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		FilterChains:                  b.chains(l, b.ingressHCM(statPrefix, l)),
+		FilterChains:                  b.chains(l, behind),
 	}
 }
 
@@ -73,25 +78,29 @@ func (b *builder) inspected() []*listenerv3.ListenerFilter {
 // chains are the ways into a listener, by what its TLS mode lets in
 // (D17). A managed listener takes both until it is hardened, and so does one in
 // plaintext, so that its callers may change over one after the other
-// (docs/decisions/067). The same manager stands behind each, so plaintext meets
+// (docs/decisions/067). The same filters stand behind each, so plaintext meets
 // the same authorization, with no source identity.
-func (b *builder) chains(l mesh.Listener, m *hcmv3.HttpConnectionManager) []*listenerv3.FilterChain {
-	mode, shared := b.mode(l), b.manager(m)
+func (b *builder) chains(l mesh.Listener, behind []*listenerv3.Filter) []*listenerv3.FilterChain {
+	mode := b.mode(l)
+	if l.Protocol == mesh.ProtocolTCP && mode == mesh.TLSDisabled { // what looks like TLS is the application's own
+		return []*listenerv3.FilterChain{{Name: "plaintext", Filters: behind}}
+	}
 	var chains []*listenerv3.FilterChain
 	if mode != mesh.TLSDisabled || b.managed(l) {
-		tls := chain("tls", "tls", b.oneSVID(), shared)
+		tls := chain("tls", "tls", behind...)
 		switch {
 		case l.AnyClient():
-			tls = chain("tls", "tls", shared)
 		case l.ForeignClients():
-			tls = chain("tls", "tls", b.noSVID(), shared)
+			tls.Filters = append([]*listenerv3.Filter{b.noSVID()}, behind...)
+		default:
+			tls.Filters = append([]*listenerv3.Filter{b.oneSVID()}, behind...)
 		}
 		tls.TransportSocket = b.downstream(l)
 		tls.TransportSocketConnectTimeout = duration(handshakeTimeout)
 		chains = append(chains, tls)
 	}
 	if mode != mesh.TLSStrict {
-		chains = append(chains, chain("plaintext", "raw_buffer", shared))
+		chains = append(chains, chain("plaintext", "raw_buffer", behind...))
 	}
 	return chains
 }

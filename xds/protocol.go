@@ -3,20 +3,15 @@ package xds
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
 )
 
 // What a listener's protocol decides: what is spoken to it and behind it, and what may
-// become of a connection. Into a proxy leads the same HTTP manager for all, which takes
-// HTTP/1 and HTTP/2, and asks.
-
-// translated reports whether this version translates the protocol. Of tcp, nothing
-// would ask about connections.
-func translated(protocol string) bool {
-	return protocol == mesh.ProtocolHTTP || multiplexed(protocol)
-}
+// become of a connection. Into a proxy leads the same HTTP manager for all but tcp, which
+// takes HTTP/1 and HTTP/2, and asks; for tcp see tcp.go.
 
 // multiplexed protocols are HTTP/2 and what is on top of it.
 func multiplexed(protocol string) bool {
@@ -29,21 +24,37 @@ const (
 	alpnHTTP2 = "h2"
 )
 
-func alpn(protocol string) string {
-	if multiplexed(protocol) {
-		return alpnHTTP2
+// alpn is what a client offers; nothing where bytes are bytes.
+func alpn(protocol string) []string {
+	switch {
+	case protocol == mesh.ProtocolTCP:
+		return nil
+	case multiplexed(protocol):
+		return []string{alpnHTTP2}
 	}
-	return alpnHTTP1
+	return []string{alpnHTTP1}
 }
 
-// speaking completes the options of a cluster of this protocol.
-func speaking(protocol string, o *httpv3.HttpProtocolOptions) *httpv3.HttpProtocolOptions {
+// served is what a listener takes of what clients offer.
+func served(protocol string) []string {
+	if protocol == mesh.ProtocolTCP {
+		return nil
+	}
+	return []string{alpnHTTP2, alpnHTTP1}
+}
+
+// speaking completes the options of a cluster of this protocol, which has none where it
+// is not HTTP.
+func (b *builder) speaking(protocol string, o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
+	if protocol == mesh.ProtocolTCP {
+		return nil
+	}
 	if multiplexed(protocol) {
 		o.UpstreamProtocolOptions = http2(upstreamHTTP2())
 	} else {
 		o.UpstreamProtocolOptions = http1()
 	}
-	return o
+	return b.options(o)
 }
 
 // upstreamHTTP2 bounds what a server may have a proxy hold. It may not begin a stream.

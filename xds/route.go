@@ -53,7 +53,7 @@ func (b *builder) routesOf(s backend, p uint32) []mesh.Route {
 	}
 	var routes []mesh.Route
 	for _, r := range s.router.Routes {
-		if r.Match.Port == 0 || r.Match.Port == p {
+		if !r.TCP && (r.Match.Port == 0 || r.Match.Port == p) {
 			routes = append(routes, r)
 		}
 	}

@@ -32,7 +32,7 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 		p.certificate = l.TLS.Certificate
 	}
 	if l.AnyClient() {
-		return b.socket(noResumption(&tlsv3.DownstreamTlsContext{CommonTlsContext: b.serverTLS(p.certificate, alpnHTTP2, alpnHTTP1)}))
+		return b.socket(noResumption(&tlsv3.DownstreamTlsContext{CommonTlsContext: b.serverTLS(p.certificate, served(l.Protocol)...)}))
 	}
 	if l.TLS != nil && l.TLS.ClientTrust != "" {
 		p.trust = l.TLS.ClientTrust
@@ -42,6 +42,8 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 		p.sans = b.named("clients of "+b.node.Name, l.TLS.Clients)
 	case l.TLS != nil && l.TLS.Clients != nil:
 		p.sans = b.exactly("clients of "+b.node.Name, l.TLS.Clients)
+	case l.Protocol == mesh.ProtocolTCP && p.trust == b.bundle():
+		p.sans = b.exactly("callers of "+b.node.Name, b.callersOf(l))
 	default:
 		// The slash ends the trust domain's name: spiffe://a.example.evil/ is another.
 		p.sans = []*tlsv3.SubjectAltNameMatcher{uri(&matcherv3.StringMatcher{
@@ -49,9 +51,23 @@ func (b *builder) downstream(l mesh.Listener) *corev3.TransportSocket {
 		})}
 	}
 	return b.socket(noResumption(&tlsv3.DownstreamTlsContext{
-		CommonTlsContext:         b.commonTLS(p, alpnHTTP2, alpnHTTP1),
+		CommonTlsContext:         b.commonTLS(p, served(l.Protocol)...),
 		RequireClientCertificate: wrapperspb.Bool(true),
 	}))
+}
+
+// callersOf are the only identities whose connections a listener of protocol tcp takes
+// where its spec does not name them: those whose backends lead there. Where there are
+// none it is the node's own, since no list at all would accept anyone.
+func (b *builder) callersOf(l mesh.Listener) []string {
+	var ids []string
+	for _, n := range b.in.Graph.TCPCallers(b.node, l.Port) {
+		ids = append(ids, b.idOf(n))
+	}
+	if len(ids) == 0 {
+		ids = []string{b.idOf(b.node)}
+	}
+	return ids
 }
 
 func noResumption(c *tlsv3.DownstreamTlsContext) *tlsv3.DownstreamTlsContext {
@@ -96,7 +112,7 @@ func (b *builder) upstream(target *mesh.VirtualNode, l mesh.Listener, policy *me
 		}
 	}
 	return b.socket(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: b.commonTLS(p, alpn(l.Protocol)),
+		CommonTlsContext: b.commonTLS(p, alpn(l.Protocol)...),
 		Sni:              sni(target),
 		MaxSessionKeys:   wrapperspb.UInt32(0), // no resumption from this side either
 	})
@@ -116,7 +132,7 @@ func (b *builder) toApplication(l mesh.Listener) *corev3.TransportSocket {
 	} else {
 		p.sans = b.exactly(where, a.Names)
 	}
-	c := b.commonTLS(p, alpn(l.Protocol))
+	c := b.commonTLS(p, alpn(l.Protocol)...)
 	if !a.PresentSVID {
 		c.TlsCertificateSdsSecretConfigs = nil
 	}

@@ -76,6 +76,7 @@ func Build(in Input, node proxy.Ref, shape proxy.Shape) (*ads.Set, error) {
 type Node struct {
 	calls  builder
 	hosts  []*routev3.VirtualHost
+	out    []outward                // by tcp
 	routes map[uint32]*ads.Resource // the hosts as a resource, by egress port, 0 for a socket
 	// gateway has the routes of a virtual gateway, by the listener's port; it has no hosts.
 	gateway map[uint32][]*routev3.Route
@@ -98,7 +99,7 @@ func Translate(in Input, node proxy.Ref) (*Node, error) {
 		routes: map[uint32]*ads.Resource{},
 	}
 	if vn.Gateway == nil {
-		n.hosts = n.calls.virtualHosts()
+		n.hosts, n.out = n.calls.virtualHosts(), n.calls.outwards()
 	} else {
 		n.gateway = map[uint32][]*routev3.Route{}
 		for _, l := range vn.Listeners {
@@ -132,6 +133,7 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 			b.ingress(l)
 		}
 		b.egress(n)
+		b.tcpEgress(n.out)
 	}
 	if b.err != nil {
 		return nil, n.failed(b.err)

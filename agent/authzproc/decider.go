@@ -111,9 +111,10 @@ type decider struct {
 	dropped atomic.Uint64
 	grants  grants
 
-	// mu guards compiled; Configure calls come one at a time.
+	// mu guards what follows; Configure calls come one at a time.
 	mu       sync.Mutex
 	compiled map[string]*policy.Compiled
+	newest   string // the last one that was sent as such and could be compiled
 }
 
 // newDecider takes what is told of each evaluation, or nil.
@@ -228,6 +229,10 @@ func (d *decider) Configure(ctx context.Context, c *api.AuthzConfig) (*api.Authz
 		config.Policies = append(config.Policies, compiled)
 		status.Loaded = append(status.Loaded, r.GetId())
 	}
+	if n := len(c.GetRevisions()); n > 0 && kept[c.GetRevisions()[n-1].GetId()] != nil {
+		d.newest = c.GetRevisions()[n-1].GetId()
+	}
+	config.Newest = d.newest
 	d.compiled = kept
 	d.server.Configure(config)
 	d.grants.revoke(c.GetRevokedGrants())

@@ -382,6 +382,10 @@ func (a *Process) config(s *resources.Snapshot, stamps map[any][]string) *api.Au
 	slices.SortFunc(c.Revisions, func(x, y *api.PolicyRevision) int { return cmp.Compare(x.GetId(), y.GetId()) })
 	// Those of now are the ones that must be there.
 	c.Revisions = append(slices.DeleteFunc(c.Revisions, func(r *api.PolicyRevision) bool { return slices.Contains(s.Policies, r) }), s.Policies...)
+	if i := slices.IndexFunc(c.Revisions, func(r *api.PolicyRevision) bool { return r.GetId() == s.Newest }); i >= 0 {
+		newest := c.Revisions[i]
+		c.Revisions = append(slices.Delete(c.Revisions, i, i+1), newest)
+	}
 	if n := len(c.Revisions); n > maxRevisions {
 		c.Revisions = c.Revisions[n-maxRevisions:]
 	}

@@ -198,10 +198,12 @@ func (a asker) atSocket(socket string, sh proxy.Shape, unshaped error) error {
 	switch {
 	case unshaped != nil:
 		return no(reasonNotReady, "%s: %w", a.node(), unshaped)
-	case sh.Egress.Socket != socket:
+	case sh.Egress.Socket != socket && !sh.Egress.Beside(socket):
 		return no(reasonListenAddr, "%s: its way out is %s, and it asks about %s", a.node(), sh.Egress, proxy.UnixPrefix+socket)
 	}
-	if err := checkEgressSocket(sh.Egress, a.peer.UID()); err != nil {
+	e := sh.Egress
+	e.Socket = socket
+	if err := checkEgressSocket(e, a.peer.UID()); err != nil {
 		return no(reasonSocket, "%s: egress: %w", a.node(), err)
 	}
 	return nil

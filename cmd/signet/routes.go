@@ -17,10 +17,12 @@ func newRoutes() *cobra.Command {
 		Long: `Tells what the proxy of a virtual node does with a request of its application, by the
 routes that it has now: which route takes it, where that leads and with which share,
 and why each route before it does not. SERVICE is the host that the caller names, with a
-port where it names one. With --gateway it is a request that comes to a virtual gateway.
+port where it names one; at a port of protocol tcp it is told where the application connects.
+With --gateway it is a request that comes to a virtual gateway.
 Whether the callee lets it in is for its policy: signet explain.`,
 		Example: `  signet routes orders.shop.internal/cart --from web
   signet routes orders.shop.internal/cart?v=2 --from web -X DELETE -H 'x-canary: 1'
+  signet routes db.shop.internal:5432 --from web
   signet routes www.example.com/ --from edge --gateway -o json`,
 		Args:              exactArgs("a SERVICE"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -78,6 +80,14 @@ Whether the callee lets it in is for its policy: signet explain.`,
 func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
 	var b strings.Builder
 	switch {
+	case r.GetConnections():
+		fmt.Fprintf(&b, "connections of tcp to %s\n", r.GetVirtualHost())
+		for _, p := range r.GetPlaces() {
+			fmt.Fprintf(&b, "  the application connects to %s (its proxy has its way out at %s)\n", p.GetAt(), p.GetBeside())
+		}
+		if len(r.GetPlaces()) == 0 {
+			b.WriteString("  where, is told when a proxy of the caller is connected\n")
+		}
 	case r.GetVirtualHost() == "":
 		b.WriteString("404: the caller declares no backend of this host\n")
 	case r.GetRoute() == "":
@@ -94,7 +104,7 @@ func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
 	for _, t := range r.GetTargets() {
 		fmt.Fprintf(&b, "  to %s, %.4g %%\n", t.GetCluster(), 100*float64(t.GetWeight())/float64(max(1, total)))
 	}
-	if len(r.GetTargets()) > 0 {
+	if len(r.GetTargets()) > 0 && !r.GetConnections() {
 		limit := "without a time-out"
 		if r.GetTimeout() != nil {
 			limit = "within " + r.GetTimeout().AsDuration().String()

@@ -13,9 +13,6 @@ var types = []goType{
 	{
 		name: "PortMapping", of: []string{"PortMapping"},
 		doc: "PortMapping is one port that a listener accepts, and what is spoken there.",
-		fields: map[string]field{
-			"protocol": {words: "offer=http,http2,grpc", why: "what this version translates"},
-		},
 	},
 	{
 		name: "EgressFilter", of: []string{"EgressFilter"},

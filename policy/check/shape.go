@@ -29,10 +29,12 @@ const (
 	isTexts                   // name → text
 	isList                    // of texts
 	isText
+	isNumber
 )
 
 var (
 	aText  = &shape{kind: isText}
+	aPort  = &shape{kind: isNumber}
 	aList  = &shape{kind: isList}
 	noBody = "no request's body reaches a policy"
 	noAddr = "an address says nothing about who calls; source.spiffe_id does"
@@ -48,7 +50,8 @@ func inputShape(compat bool) *shape {
 			"method": aText, "path": aText, "host": aText, "protocol": aText, "segments": aList,
 			"query": {kind: isLists}, "headers": {kind: isLists}, "header_lines": {kind: isLists},
 		}),
-		"source": peerShape(), "destination": peerShape(),
+		"connection": fields(map[string]*shape{"protocol": aText, "port": aPort}),
+		"source":     peerShape(), "destination": peerShape(),
 		"jwt":  {kind: anything},
 		"time": aText,
 	})
@@ -117,6 +120,8 @@ func (s *shape) schema() map[string]any {
 		return map[string]any{"type": "array", "items": map[string]any{"type": "string"}}
 	case isText:
 		return map[string]any{"type": "string"}
+	case isNumber:
+		return map[string]any{"type": "number"}
 	}
 	return map[string]any{}
 }
@@ -159,6 +164,8 @@ func (s *shape) step(t *ast.Term, header bool) (next *shape, why string, compute
 		return aText, "", false
 	case isText:
 		return nil, "it is a text", false
+	case isNumber:
+		return nil, "it is a number", false
 	}
 	return s, "", false
 }
@@ -189,6 +196,10 @@ func neverText(path, literal string) string {
 	case "input.request.path":
 		if !strings.HasPrefix(literal, "/") || strings.Contains(literal, "?") {
 			return "it begins with a slash and has no query, which is input.request.query"
+		}
+	case "input.connection.protocol":
+		if literal != "tcp" {
+			return "it is tcp; that of HTTP is input.request.protocol"
 		}
 	case "input.request.segments[_]":
 		if strings.Contains(literal, "/") {

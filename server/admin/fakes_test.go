@@ -270,6 +270,8 @@ func (r routingOf) Predict(proxy.Ref, uint32, predict.Request) (predict.Outcome,
 	return predict.Outcome{}, nil
 }
 
+func (r routingOf) Outlet(proxy.Ref, string, uint32) (*predict.Outlet, error) { return nil, nil }
+
 // Config has two resources of each of two types.
 func (r routingOf) Config(of proxy.Ref, bind string, _ bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error) {
 	r.d.note("config of " + of.Name + " at " + bind)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"signet.example/api"
@@ -22,6 +23,14 @@ func (s *Server) Routes(ctx context.Context, req *api.RoutesRequest) (*api.Route
 	if err != nil {
 		return nil, err
 	}
+	if host, port, ok := strings.Cut(req.GetAuthority(), ":"); ok {
+		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+			out, err := s.cfg.Routing.Outlet(of, host, uint32(n))
+			if out != nil || err != nil {
+				return connections(req.GetAuthority(), out), err
+			}
+		}
+	}
 	r := predict.Request{Method: req.GetMethod(), Scheme: "http", Authority: req.GetAuthority(), Path: req.GetPath(), Headers: map[string][]string{}}
 	if err := normalised(r.Path); err != nil {
 		return nil, err
@@ -35,6 +44,20 @@ func (s *Server) Routes(ctx context.Context, req *api.RoutesRequest) (*api.Route
 		return nil, err
 	}
 	return outcome(out), nil
+}
+
+func connections(service string, out *predict.Outlet) *api.RoutesResponse {
+	if out == nil {
+		return nil
+	}
+	resp := &api.RoutesResponse{VirtualHost: service, Connections: true}
+	for _, t := range out.Targets {
+		resp.Targets = append(resp.Targets, &api.RoutesResponse_Target{Cluster: t.Cluster, Weight: t.Weight})
+	}
+	for _, p := range out.Places {
+		resp.Places = append(resp.Places, &api.RoutesResponse_Place{Beside: p.Beside, At: p.At})
+	}
+	return resp
 }
 
 // caller is whose proxy is meant.

@@ -103,6 +103,9 @@ type Routing interface {
 	// Config is what a proxy of a virtual node or gateway is to have that is bound to an
 	// address, with what is in each resource if full is set and which returns true for it.
 	Config(of proxy.Ref, bind string, full bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error)
+	// Outlet is where the application of a virtual node speaks to a service on a port of
+	// protocol tcp, nil where that is none.
+	Outlet(of proxy.Ref, service string, port uint32) (*predict.Outlet, error)
 }
 
 // Metrics are counted in.

@@ -9,7 +9,8 @@ import (
 )
 
 // affected are the virtual nodes and gateways whose views can differ by a change: those it
-// names, and those that reach what it names. Building the others again would
+// names, those that reach what it names, and those that know their callers by name and
+// are reached. Building the others again would
 // make one changed weight cost as much as the whole mesh.
 //
 // A node that reached something before the change and does not any more is
@@ -37,7 +38,10 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 	for k := range in.model.Objects().Differ(was.model.Objects()) {
 		switch k.Row().Reach {
 		case kinds.Callers:
-			reach(mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name))
+			n := mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name)
+			reach(n)
+			t.called(was.model.Graph(), n)
+			t.called(in.model.Graph(), n)
 		case kinds.Nobody:
 		default:
 			t.everything = true
@@ -50,6 +54,16 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 		reach(mesh.NodeName(n))
 	}
 	return t
+}
+
+// called adds those to whose listeners of protocol tcp n leads: they accept their callers
+// by name.
+func (t affected) called(g *mesh.Graph, n mesh.Name) {
+	for node := range g.CalledBy(n) {
+		if node.HasTCP() {
+			t.nodes[node.Ref] = true
+		}
+	}
 }
 
 // Affected lists the virtual nodes and gateways whose views can differ between two looks, as far as

@@ -16,6 +16,7 @@ import (
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	networkrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -33,7 +34,10 @@ import (
 //     sends it elsewhere, in a listener or in a route; inbound routes are stamped;
 //   - no outbound listener that does not ask the agent who calls, or that lets out
 //     whom it got no answer for;
-//   - no inbound listener without an HTTP manager, since nothing else authorizes;
+//   - no inbound listener but with an HTTP manager, or, not at a gateway, with connections
+//     that are asked about first: nothing else authorizes;
+//   - nothing is opened for a connection, in either direction, before it is asked about,
+//     and each has an end;
 //   - callers by TLS have one SPIFFE ID, and the agent sees their chain;
 //   - no CONNECT, by upgrade, route or HTTP/2 setting;
 //   - hardened managers (D20);
@@ -184,6 +188,9 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 				c.say(path, "listener %s, filter chain %q: the agent is told the wrong thing of who vouches for callers", m.GetName(), chain.GetName())
 			}
 		}
+		if !c.gateway && len(filters) == 2 && asksAuthz(filters[0], chain.GetTransportSocket()) && c.carries(path, m.GetName(), filters[1]) {
+			continue
+		}
 		if len(filters) != 1 || !filters[0].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
 			c.say(path, "listener %s, filter chain %q: not exactly one HTTP manager", m.GetName(), chain.GetName())
 		}
@@ -194,12 +201,51 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 func (c *checker) outbound(path, name string, chains []*listenerv3.FilterChain) {
 	for _, chain := range chains {
 		f := chain.GetFilters()
-		var ask connauthzv3.ExtAuthz
-		if len(f) != 2 || f[0].GetTypedConfig().UnmarshalTo(&ask) != nil || !proto.Equal(&ask, wayoutAuthz) ||
-			!f[1].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
+		if len(f) != 2 || !isAsked(f[0], wayoutAuthz) ||
+			!f[1].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) && !c.carries(path, name, f[1]) {
 			c.say(path, "listener %s, filter chain %q: a way out that does not ask who calls", name, chain.GetName())
 		}
 	}
+}
+
+// isAsked reports whether a filter asks about a connection, in these words.
+func isAsked(f *listenerv3.Filter, want *connauthzv3.ExtAuthz) bool {
+	var ask connauthzv3.ExtAuthz
+	return f.GetTypedConfig().UnmarshalTo(&ask) == nil && proto.Equal(&ask, want)
+}
+
+// asksAuthz: by the chain, the agent is shown the caller's certificate, or told that it is
+// a file's authority that vouches for callers; in plaintext there is none to be shown.
+func asksAuthz(f *listenerv3.Filter, tls *corev3.TransportSocket) bool {
+	foreign := proto.CloneOf(authzConnection)
+	foreign.IncludePeerCertificate = false
+	foreign.GetGrpcService().InitialMetadata = []*corev3.HeaderValue{{Key: "x-signet-callers", Value: "foreign"}}
+	if tls == nil {
+		return isAsked(f, authzConnection) || isAsked(f, foreign)
+	}
+	return isAsked(f, map[bool]*connauthzv3.ExtAuthz{false: authzConnection, true: foreign}[trustsFile(tls)])
+}
+
+// carries reports whether a filter carries bytes, and looks at how: Envoy connects before
+// any filter is asked unless it is told to wait for the client's first bytes.
+func (c *checker) carries(path, name string, f *listenerv3.Filter) bool {
+	var m tcpv3.TcpProxy
+	if f.GetTypedConfig().UnmarshalTo(&m) != nil {
+		return false
+	}
+	if m.GetUpstreamConnectMode() != tcpv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA {
+		c.say(path, "listener %s opens connections before they are asked about", name)
+	}
+	if n := m.GetMaxEarlyDataBytes().GetValue(); n == 0 || n > 64<<10 {
+		c.say(path, "listener %s keeps %d bytes of an undecided connection", name, n)
+	}
+	if m.GetMaxDownstreamConnectionDuration().AsDuration() <= 0 {
+		c.say(path, "connections of listener %s have no end", name)
+	}
+	if m.GetTunnelingConfig() != nil || m.GetOnDemand() != nil {
+		c.say(path, "listener %s leads elsewhere", name)
+	}
+	return true
 }
 
 func asksForNoCertificate(s *corev3.TransportSocket) bool {

@@ -29,6 +29,7 @@ var texts embed.FS
 
 var (
 	wayoutAuthz         = want("wayout_ext_authz", new(connauthzv3.ExtAuthz))
+	authzConnection     = want("authz_connection", new(connauthzv3.ExtAuthz))
 	internalAddresses   = want("internal_addresses", new(hcmv3.HttpConnectionManager_InternalAddressConfig))
 	dropProxyHeaders    = want("drop_proxy_headers", new(earlyv3.HeaderMutation))
 	refuseAmbiguous     = want("refuse_ambiguous", new(rbacfilterv3.RBAC))

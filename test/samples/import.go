@@ -77,11 +77,10 @@ func Whole(t testing.TB, form importer.Form, name string) *importer.Report {
 // refersTo is what walkthroughs refer to and have in files of their own, by the beginnings
 // of their names.
 var refersTo = map[string]string{
-	"blog-eks-canary-deployments-pipeline__": object("Mesh", "yelb", "{}") + object("VirtualNode", "yelb-v1, namespace: yelb", listening("http")) +
-		object("VirtualNode", "yelb, namespace: yelb", listening("http")) +
-		object("VirtualService", "yelb-appserver, namespace: yelb", "{}"),
-	"blog-ecs-canary-deployments-pipeline__":    object("Mesh", "yelb", "{}"),
-	"howto-k8s-cross-cluster__v1beta2_cluster1": object("VirtualService", "colorapp, namespace: app", "{}"),
+	"blog-eks-canary-deployments-pipeline__microservices_yelb":  yelb("http"),
+	"blog-eks-canary-deployments-pipeline__microservices_redis": yelb("tcp"),
+	"blog-ecs-canary-deployments-pipeline__":                    object("Mesh", "yelb", "{}"),
+	"howto-k8s-cross-cluster__v1beta2_cluster1":                 object("VirtualService", "colorapp, namespace: app", "{}"),
 	"howto-k8s-http-ingress-v2__": object("Mesh", "walk", "{}") + object("VirtualNode", "color, namespace: app", listening("http")) +
 		object("VirtualGateway", "ingress-gw, namespace: app", listening("http")) +
 		colors("yellow", "white", "green", "paths"),
@@ -100,6 +99,12 @@ func object(kind, meta, spec string) string {
 
 func listening(protocol string) string {
 	return "{listeners: [{portMapping: {port: 8080, protocol: " + protocol + "}}]}"
+}
+
+// yelb is what is there when another version of it comes.
+func yelb(protocol string) string {
+	return object("Mesh", "yelb", "{}") + object("VirtualNode", "yelb-v1, namespace: yelb", listening(protocol)) +
+		object("VirtualNode", "yelb, namespace: yelb", listening(protocol)) + object("VirtualService", "yelb-appserver, namespace: yelb", "{}")
 }
 
 func colors(names ...string) string {

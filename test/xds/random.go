@@ -3,6 +3,7 @@ package xdstest
 import (
 	"fmt"
 	"math/rand"
+	"slices"
 	"strings"
 )
 
@@ -13,6 +14,9 @@ func RandomMesh(r *rand.Rand) (string, []string) {
 	m.doc("Mesh", "shop", "spec: {}\n")
 	for i := range 1 + r.Intn(6) {
 		m.nodes = append(m.nodes, fmt.Sprintf("n%s%d", strings.Repeat("x", r.Intn(2)), i))
+		if m.coin() {
+			m.tcp = append(m.tcp, m.nodes[i])
+		}
 	}
 	services := 1 + r.Intn(5)
 	for i := range services {
@@ -28,6 +32,7 @@ type mesher struct {
 	*rand.Rand
 	strings.Builder
 	nodes []string
+	tcp   []string // those of them that take bytes, too
 }
 
 func (m *mesher) doc(kind, name, spec string) {
@@ -60,6 +65,11 @@ func (m *mesher) node(name string, services int) {
 	}
 	if m.coin() {
 		fmt.Fprintf(&b, "      timeout: {%s: {perRequest: {unit: ms, value: %d}}}\n", protocol, m.Intn(90000))
+	}
+	if slices.Contains(m.tcp, name) {
+		b.WriteString("    - portMapping: {port: 6379, protocol: tcp}\n" + m.pick("", "      timeout: {tcp: {idle: {unit: s, value: 0}}}\n", "      timeout: {tcp: {idle: {unit: ms, value: 9}}}\n") +
+			m.pick("", "      connectionPool: {tcp: {maxConnections: 4}}\n") + m.pick("", "      tls: {mode: STRICT, certificate: {acm: {certificateARN: \"arn:x\"}}}\n") +
+			m.pick("", "      healthCheck: {protocol: tcp, healthyThreshold: 2, unhealthyThreshold: 3, intervalMillis: 5000, timeoutMillis: 2000}\n"))
 	}
 	if m.coin() {
 		fmt.Fprintf(&b, "  serviceDiscovery: {dns: {hostname: %s, responseType: %s}}\n", m.pick(name+".example", "192.0.2.1"), m.pick("ENDPOINTS", "LOADBALANCER"))
@@ -96,7 +106,14 @@ func (m *mesher) service(i int) {
 
 func (m *mesher) routes() string {
 	var b strings.Builder
-	b.WriteString("spec:\n  listeners: [{portMapping: {port: 80, protocol: http}}]\n  routes:\n")
+	bytes := len(m.tcp) > 0 && m.coin()
+	b.WriteString("spec:\n  listeners: [{portMapping: {port: 80, protocol: http}}" + map[bool]string{true: ", {portMapping: {port: 81, protocol: tcp}}"}[bytes] + "]\n  routes:\n")
+	if bytes {
+		for i := range 1 + m.Intn(2) {
+			fmt.Fprintf(&b, "    - name: t%d\n      tcpRoute: {match: {port: 81}%s, action: {weightedTargets: [{virtualNodeRef: {name: %s}, port: 6379, weight: 1}, {virtualNodeRef: {name: %s}, port: 6379, weight: %d}]}}\n",
+				i, m.pick("", ", timeout: {idle: {unit: s, value: 8}}"), m.pick(m.tcp...), m.pick(m.tcp...), m.Intn(9))
+		}
+	}
 	for i := range 1 + m.Intn(4) {
 		fmt.Fprintf(&b, "    - name: r%d\n", i)
 		if m.coin() {
@@ -104,7 +121,7 @@ func (m *mesher) routes() string {
 		}
 		match := m.pick("prefix: /", "prefix: /a.b", "path: {exact: /x}", "path: {regex: '/[0-9]+'}")
 		if m.coin() {
-			match += m.pick(", method: GET", ", method: POST", ", scheme: https", ", queryParameters: [{name: q}, {name: r, match: {exact: '1'}}]", ", port: 80")
+			match += m.pick(", method: GET", ", method: POST", ", scheme: https", ", queryParameters: [{name: q}, {name: r, match: {exact: '1'}}]", ", scheme: http")
 		}
 		if m.coin() {
 			match += ", headers: [{name: x-h, match: {" + m.pick("exact", "prefix", "suffix", "regex") + ": a.b}}, {name: x-i, invert: true}]"
@@ -116,6 +133,9 @@ func (m *mesher) routes() string {
 			events = m.pick(events, "grpcRetryEvents: [cancelled, unavailable]", events+", grpcRetryEvents: [internal]")
 			fallthrough
 		default:
+			if bytes || m.coin() {
+				match += ", port: 80"
+			}
 			fmt.Fprintf(&b, "      %s:\n        match: {%s}\n        action:\n          weightedTargets:\n", kind, match)
 		}
 		for j := range 1 + m.Intn(3) {
@@ -123,7 +143,7 @@ func (m *mesher) routes() string {
 			if j == 0 {
 				weight++
 			}
-			fmt.Fprintf(&b, "            - {virtualNodeRef: {name: %s}, weight: %d}\n", m.pick(m.nodes...), weight)
+			fmt.Fprintf(&b, "            - {virtualNodeRef: {name: %s}, port: 8080, weight: %d}\n", m.pick(m.nodes...), weight)
 		}
 		if m.coin() {
 			fmt.Fprintf(&b, "        retryPolicy: {%s, maxRetries: %d, perRetryTimeout: {unit: s, value: %d}}\n", events, m.Intn(5), m.Intn(5))
