@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,8 +115,17 @@ func printReport(c *cobra.Command, w io.Writer, r *importer.Report, all bool) er
 			return err
 		}
 	}
+	unset := unsetOf(r)
+	for _, p := range unset {
+		if all {
+			break
+		}
+		if err := line(red, "%s", p); err != nil {
+			return err
+		}
+	}
 	for _, f := range r.Findings {
-		quiet := f.Outcome == dialect.Defaulted || f.Outcome == dialect.Mapped && f.Text == ""
+		quiet := f.Outcome == dialect.Defaulted || f.Outcome == dialect.Mapped && f.Text == "" || noValue.MatchString(f.Text)
 		if quiet && !all {
 			continue
 		}
@@ -125,6 +135,28 @@ func printReport(c *cobra.Command, w io.Writer, r *importer.Report, all bool) er
 		}
 	}
 	return printCounts(line, r)
+}
+
+// noValue is how a finding says that a parameter of a template is not known.
+var noValue = regexp.MustCompile(`parameter ([A-Za-z0-9]+) has neither a value nor a default`)
+
+// unsetOf are the parameters without a value, each with its places: one may be in many.
+func unsetOf(r *importer.Report) []string {
+	var names []string
+	at := map[string][]string{}
+	for _, f := range r.Findings {
+		for _, m := range noValue.FindAllStringSubmatch(f.Text, -1) {
+			if at[m[1]] == nil {
+				names = append(names, m[1])
+			}
+			at[m[1]] = append(at[m[1]], f.File+":"+strconv.Itoa(f.Line))
+		}
+	}
+	var list []string
+	for _, name := range names {
+		list = append(list, fmt.Sprintf("parameter %s has neither a value nor a default: --set %s=VALUE; it is used at %s", name, name, fewOf(at[name])))
+	}
+	return list
 }
 
 // printCounts ends the report: what there is to know of it in a few lines.
