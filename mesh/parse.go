@@ -41,11 +41,17 @@ func ParseLoosely(d *manifest.Document) (r *Resource, dropped manifest.Errors, e
 	return r, dropped, rest.OrNil()
 }
 
+// beforeOne is the version of the controller's first releases.
+const beforeOne = "appmesh.k8s.aws/v1beta1"
+
 // parse returns no resource where it could not be read; then all that is wrong is in
 // wrong. Else unknown are the fields that the kind does not have.
 func parse(d *manifest.Document) (r *Resource, unknown, wrong manifest.Errors) {
 	if of := infoOf(Kind(d.Kind)); d.Foreign() || d.APIVersion == SignetGroupVersion && (of == nil || of.Group != d.APIVersion) {
 		return nil, nil, manifest.Errors{d.FieldError("apiVersion", fmt.Sprintf("%q is not %s", d.APIVersion, GroupVersion))}
+	}
+	if d.APIVersion == beforeOne { // what else is wrong with it is that it is another form
+		return nil, nil, manifest.Errors{d.FieldError("apiVersion", fmt.Sprintf("%s is of App Mesh's controller before 1.0, whose specs have another form (routes in the VirtualService, backends by name): bring it to %s as that controller's guide has it, or give signet import appmesh what App Mesh has of it, as aws appmesh describe-… answers", beforeOne, GroupVersion))}
 	}
 	r = &Resource{
 		Kind: Kind(d.Kind), ObjectName: d.Name, Namespace: d.Namespace,
