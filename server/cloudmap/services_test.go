@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,8 +51,10 @@ func TestAnInstanceIsCalledAtAnAddressAmongHostsOfTheFamilyThatIsPreferred(t *te
 	}
 }
 
-// fake is a Cloud Map with one service. It belongs to the bubble of its test.
+// fake is a Cloud Map with one service, and what is asked of it.
 type fake struct {
+	sync.Mutex
+	asked             map[proxy.Ref]Question
 	list              []Instance
 	revision          int64
 	err               error
@@ -59,13 +62,31 @@ type fake struct {
 }
 
 func (f *fake) Discover(context.Context, Question) ([]Instance, int64, error) {
+	f.Lock()
+	defer f.Unlock()
 	f.discovers++
 	return slices.Clone(f.list), f.revision, f.err
 }
 
 func (f *fake) Revision(context.Context, Question) (int64, error) {
+	f.Lock()
+	defer f.Unlock()
 	f.checks++
 	return f.revision, f.err
+}
+
+// become changes it.
+func (f *fake) become(change func()) {
+	f.Lock()
+	defer f.Unlock()
+	change()
+}
+
+// questions are those that there are now.
+func (f *fake) questions() map[proxy.Ref]Question {
+	f.Lock()
+	defer f.Unlock()
+	return f.asked
 }
 
 var orders = proxy.Node("shop", "orders")
@@ -77,11 +98,10 @@ func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := &fake{list: []Instance{{"10.0.0.1", 0}}, revision: 1}
-		asked := map[proxy.Ref]Question{orders: {Namespace: "shop.local", Service: "orders"}}
+		f := &fake{list: []Instance{{"10.0.0.1", 0}}, revision: 1, asked: map[proxy.Ref]Question{orders: {Namespace: "shop.local", Service: "orders"}}}
 		changes := watched.NewSignal()
 		s := New(Config{
-			Asked: func() map[proxy.Ref]Question { return asked }, Asker: f, Every: 5 * time.Second, Shared: file, Changed: changes.Wake, Log: log, Clock: time.Now,
+			Asked: f.questions, Asker: f, Every: 5 * time.Second, Shared: file, Changed: changes.Wake, Log: log, Clock: time.Now,
 			Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "failures"}, []string{"service"}),
 		})
 		ctx, stop := context.WithCancel(t.Context())
@@ -103,16 +123,18 @@ func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) 
 		has("asked at once", "10.0.0.1")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if f.discovers > 4 || f.checks < 7 || f.checks > 16 {
-			t.Errorf("in a minute without a change: asked for instances %d times, for the revision %d times", f.discovers, f.checks)
-		}
-		f.list, f.revision = []Instance{{"10.0.0.2", 0}, {"10.0.0.3", 0}}, 2
+		f.become(func() {
+			if f.discovers > 4 || f.checks < 7 || f.checks > 16 {
+				t.Errorf("in a minute without a change: asked for instances %d times, for the revision %d times", f.discovers, f.checks)
+			}
+			f.list, f.revision = []Instance{{"10.0.0.2", 0}, {"10.0.0.3", 0}}, 2
+		})
 		time.Sleep(6 * time.Second)
 		has("an instance that went and two that came", "10.0.0.2", "10.0.0.3")
-		f.list = f.list[:1] // it is unhealthy: the revision is the same
+		f.become(func() { f.list = f.list[:1] }) // it is unhealthy: the revision is the same
 		time.Sleep(40 * time.Second)
 		has("one that is not healthy any more", "10.0.0.2")
-		f.err, f.list = errors.New("no such service\nhere"), nil
+		f.become(func() { f.err, f.list = errors.New("no such service\nhere"), nil })
 		time.Sleep(10 * time.Minute)
 		has("ten minutes of failures", "10.0.0.2")
 		if n := testutil.ToFloat64(s.Failures.WithLabelValues("orders.shop.local")); n < 10 || n > 40 {
@@ -125,17 +147,19 @@ func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) 
 		if list, ok := again.Load().Of(orders); err != nil || !ok || len(list) != 1 {
 			t.Errorf("after a restart: %v, %v", list, err)
 		}
-		f.err = nil // and it says that nobody is there
+		f.become(func() { f.err = nil }) // and it says that nobody is there
 		time.Sleep(70 * time.Second)
 		has("an answer that nobody is there")
 		if len(s.Failing()) != 0 {
 			t.Errorf("failing: %v", s.Failing())
 		}
-		f.list = []Instance{{"10.0.0.4", 0}}
-		asked = map[proxy.Ref]Question{orders: {Namespace: "shop.local", Service: "orders", Attributes: map[string]string{"stage": "blue"}}}
+		f.become(func() {
+			f.list = []Instance{{"10.0.0.4", 0}}
+			f.asked = map[proxy.Ref]Question{orders: {Namespace: "shop.local", Service: "orders", Attributes: map[string]string{"stage": "blue"}}}
+		})
 		s.Renew()
 		has("another question", "10.0.0.4")
-		asked = nil
+		f.become(func() { f.asked = nil })
 		s.Renew()
 		synctest.Wait()
 		if _, ok := s.Answers().Of(orders); ok {
