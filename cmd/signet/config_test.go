@@ -71,3 +71,15 @@ func TestNumbersOf64BitsOfAnAnswerAreTexts(t *testing.T) {
 		t.Errorf("%v: %s", err, out.String())
 	}
 }
+
+func TestYAMLHasNothingThatATerminalObeys(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"a": "plain", "b": 1}`:      "a: plain\nb: 1\n",
+		`{"a": "x[2Jy\u001b[2J"}`:     `{"a": "x[2Jy\u001b[2J"}`,
+		`{"\u009b2J": "a\tb", "c":1}`: `{"\u009b2J": "a\tb", "c":1}`,
+	} {
+		if out, err := toYAML([]byte(text)); err != nil || string(out) != want {
+			t.Errorf("%s: %q, %v", text, out, err)
+		}
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"signet.example/api"
@@ -80,7 +79,7 @@ func showReportAs(w io.Writer, format string, r *importer.Report, answer *api.Ap
 	out := b.Bytes()
 	if format == "yaml" {
 		var err error
-		if out, err = yaml.JSONToYAML(out); err != nil {
+		if out, err = toYAML(out); err != nil {
 			return fmt.Errorf("encode the report: %w", err)
 		}
 	}

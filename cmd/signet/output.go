@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
@@ -87,6 +88,16 @@ func show(c *cobra.Command, v view) error {
 	return nil
 }
 
+// toYAML is JSON laid out as YAML. JSON is YAML, too, and stays what it is where it has what a
+// terminal obeys: there it is escaped, and the library writes it as it is.
+func toYAML(text []byte) ([]byte, error) {
+	out, err := yaml.JSONToYAML(text)
+	if err != nil || !bytes.ContainsFunc(out, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }) {
+		return out, err
+	}
+	return text, nil
+}
+
 // showMessage writes JSON with two spaces, or the same document as YAML.
 // Every field is there, also where it is false, zero or empty: a script can rely
 // on it. protojson alone varies its spacing on purpose, so the text is laid out again.
@@ -100,7 +111,7 @@ func showMessage(w io.Writer, format string, m proto.Message) error {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
 	if format == "yaml" {
-		y, err := yaml.JSONToYAML(out.Bytes())
+		y, err := toYAML(out.Bytes())
 		if err != nil {
 			return fmt.Errorf("encode the answer: %w", err)
 		}
