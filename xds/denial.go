@@ -39,7 +39,7 @@ var nativeDenials = []nativeDenial{
 	},
 	{class: proxy.ClassUpgrade, when: detailsAre("upgrade_failed")},
 	{class: proxy.ClassUndeclared, when: detailsAre("route_not_found")},
-	{class: proxy.ClassMalformed, when: detailsAre("low_version", "missing_host_header", "request_headers_too_large", "request_header_timeout", "request_payload_too_large") +
+	{class: proxy.ClassMalformed, when: detailsAre("low_version", "missing_host_header", "absolute_path_rejected", "request_headers_too_large", "request_header_timeout", "request_payload_too_large") +
 		" || " + detailsBegin("http1.", "http2.")},
 }
 

@@ -38,6 +38,7 @@ func TestEveryRefusalOfARequestHasAnIDACauseAndARecord(t *testing.T) {
 		"method":           {"G(ET /q HTTP/1.1\r\nHost: orders" + end, 400, "malformed"},
 		"NUL":              {"GET /q HTTP/1.1\r\nHost: orders\r\nx-a: a\x00b" + end, 400, "malformed"},
 		"HTTP/1.0":         {"GET /q HTTP/1.0\r\n\r\n", 426, "malformed"},
+		"OPTIONS of all":   {"OPTIONS * HTTP/1.1\r\nHost: orders.internal\r\n\r\n", 404, "malformed"},
 		"large headers":    {"GET /q HTTP/1.1\r\nHost: orders\r\nx-a: " + strings.Repeat("a", 70<<10) + end, 431, "malformed"},
 		"many headers":     {"GET /q HTTP/1.1\r\nHost: orders" + strings.Repeat("\r\nx-a: a", 120) + end, 431, "malformed"},
 		"upgrade":          {upgradeTo("tunnel"), 403, "upgrade"},
