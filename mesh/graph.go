@@ -191,11 +191,7 @@ func (l Listener) AnyClient() bool { return l.TLS != nil && l.TLS.AnyClient }
 // ForeignClients reports whether callers by TLS are those whom authorities of a file vouch
 // for. None of them has an identity of the mesh (docs/decisions/059).
 func (l Listener) ForeignClients() bool {
-	if l.TLS == nil {
-		return false
-	}
-	_, files := proxy.ParseTLSFiles(l.TLS.ClientTrust)
-	return files
+	return l.TLS != nil && ofFiles(l.TLS.ClientTrust)
 }
 
 // ClientTLS is what a node was told to do when it calls a backend.

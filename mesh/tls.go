@@ -1,10 +1,6 @@
 package mesh
 
-import (
-	"slices"
-
-	"signet.example/proxy"
-)
+import "signet.example/proxy"
 
 // The modes of a listener's TLS.
 const (
@@ -68,34 +64,10 @@ func trustSecret(file *TLSFileTrust, sds *TLSSDSTrust) string {
 	return ""
 }
 
-// TLSFiles are the names of the secrets that a node's proxy gets of files of its host,
-// sorted.
-func (n *VirtualNode) TLSFiles() []string {
-	var names []string
-	add := func(name string) {
-		if _, ok := proxy.ParseTLSFiles(name); ok {
-			names = append(names, name)
-		}
-	}
-	for _, l := range n.Listeners {
-		if l.TLS != nil && l.TLS.Mode != TLSDisabled {
-			add(l.TLS.Certificate)
-			add(l.TLS.ClientTrust)
-		}
-	}
-	for _, l := range n.Listeners {
-		if l.Application != nil {
-			add(l.Application.Trust)
-		}
-	}
-	for _, c := range n.Backends {
-		if c.TLS != nil {
-			add(c.TLS.Certificate)
-			add(c.TLS.Trust)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+// ofFiles reports whether a secret is made of files of a proxy's host.
+func ofFiles(secret string) bool {
+	_, ok := proxy.ParseTLSFiles(secret)
+	return ok
 }
 
 // exact is the list of names, nil where there is none.

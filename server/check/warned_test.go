@@ -86,6 +86,47 @@ func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
 	}
 }
 
+func TestACallThatAFilesCertificateStopsIsWarnedOf(t *testing.T) {
+	orders := func(tls string) string {
+		return modeltest.OfMesh("VirtualNode", "orders", "listeners: [{portMapping: {port: 8080, protocol: http}"+tls+"}]")
+	}
+	front := func(policy string) string {
+		return modeltest.OfMesh("VirtualNode", "front", "backends: [{virtualService: {virtualServiceRef: {name: orders}"+policy+"}}]")
+	}
+	service := modeltest.OfMesh("VirtualService", "orders", "provider: {virtualNode: {virtualNodeRef: {name: orders}}}")
+	const file = ", tls: {mode: STRICT, certificate: {file: {certificateChain: /keys/a.pem, privateKey: /keys/a.key}}}"
+	policy := func(trust, more string) string {
+		return ", clientPolicy: {tls: {validation: {trust: {" + trust + "}, subjectAlternativeNames: {match: {exact: [orders.example]}}}" + more + "}}"
+	}
+	const trust = "file: {certificateChain: /keys/ca.pem}"
+	before := modeltest.Of(t, modeltest.Mesh+orders("")+service+front(""))
+	const want = "virtual node front calls orders:8080, which shows a certificate of a file"
+	for _, c := range []struct {
+		what, change string
+		warns        bool
+	}{
+		{"a certificate of a file", orders(file), true},
+		{"another certificate", orders(", tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}"), false},
+		{"a policy that believes the file", orders(file) + front(policy(trust, "")), false},
+		{"a policy for another port", orders(file) + front(policy(trust, ", ports: [1]")), true},
+		{"in plaintext", orders(strings.Replace(file, "STRICT", "DISABLED", 1)), false},
+	} {
+		objects := modeltest.Objects(t, before, c.change)
+		after, err := before.With(objects)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []kinds.Key
+		for _, o := range objects {
+			keys = append(keys, o.Key())
+		}
+		got := warned(before, after, keys...)
+		if has := slices.ContainsFunc(got, func(w string) bool { return strings.Contains(w, want) }); has != c.warns {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
 // TestAChangeIsWarnedOfByTheSameWorkAmongAnyNumberOfGroups has two bindings that
 // overlap in each group: whoever looks at them all says so of each.
 func TestAChangeIsWarnedOfByTheSameWorkAmongAnyNumberOfGroups(t *testing.T) {

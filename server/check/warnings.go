@@ -113,12 +113,39 @@ func warnings(m Model, in groups.Some, keys []kinds.Key) []warning {
 			})
 		}
 	}
+	list = append(list, untrusting(m, keys)...)
 	if meshes := m.Graph().Meshes(); len(meshes) > 0 && !hasSource(m) {
 		var keys []kinds.Key
 		for _, name := range meshes {
 			keys = append(keys, kinds.Mesh(name))
 		}
 		list = append(list, warning{"there is no PolicySource: every call between services is denied until one is applied", keys})
+	}
+	return list
+}
+
+// untrusting are the calls that objects lead to, and that fail since the called node shows a
+// certificate of a file of which the caller was told nothing.
+func untrusting(m Model, keys []kinds.Key) []warning {
+	var list []warning
+	seen := map[*mesh.VirtualNode]bool{}
+	for _, k := range keys {
+		if k.Mesh == "" || k.Kind == string(mesh.KindMesh) {
+			continue
+		}
+		for n := range m.Graph().Reaching(mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name)) {
+			if seen[n] {
+				continue
+			}
+			seen[n] = true
+			for _, at := range m.Graph().Untrusting(n) {
+				list = append(list, warning{
+					fmt.Sprintf("%s %s calls %s, which shows a certificate of a file, and believes none of a file's authorities: its calls are answered 503; give it a client policy with tls.validation.trust.file for that backend",
+						n.Kind.Words(), n.Name, at),
+					[]kinds.Key{kinds.Node(n.Ref)},
+				})
+			}
+		}
 	}
 	return list
 }
