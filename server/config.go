@@ -243,4 +243,5 @@ func (d dataDir) addresses() string { return filepath.Join(string(d), "addresses
 func (d dataDir) endpoints() string { return filepath.Join(string(d), "endpoints.json") }
 func (d dataDir) issuers() string   { return filepath.Join(string(d), "issuers.json") }
 func (d dataDir) cloudMap() string  { return filepath.Join(string(d), "cloudmap.json") }
+func (d dataDir) refused() string   { return filepath.Join(string(d), "refused.json") }
 func (d dataDir) git() string       { return filepath.Join(string(d), "git") }

@@ -226,3 +226,26 @@ func TestAHostRefusesForItsOwnNodesOnly(t *testing.T) {
 	everyone(t, []*replica{x}, "next.internal")
 	r.awaitMended("SIG004", "another")
 }
+
+func TestWhatWasRefusedIsWithheldByAServerThatRestarted(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	a := replicaOf(r, "127.0.0.9")
+	time.Sleep(50 * time.Millisecond) // what it said is heard
+	r.moves("bad.internal")
+	everyone(t, []*replica{a}, "bad.internal")
+	a.answers(1, a.refuses())
+	everyone(t, []*replica{a}, "orders.internal")
+	r.halt()
+	r.start()
+	all := []*replica{replicaOf(r, "127.0.0.9"), replicaOf(r, "127.0.0.8")} // the second in a shape of its own
+	for _, x := range all {
+		if at := x.calls(); at != "orders.internal" {
+			t.Errorf("after the restart it is sent to %s", at)
+		}
+	}
+	r.awaitFound("SIG004", "error", "Envoy says no")
+	time.Sleep(50 * time.Millisecond)
+	r.moves("mended.internal")
+	everyone(t, all, "mended.internal")
+}

@@ -193,10 +193,14 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	s.views = views.New(views.Config{
 		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
 		Metrics: views.Metrics{Published: s.metrics.published, BuildErrors: s.metrics.buildErrors, Rebuild: s.metrics.rebuild},
+		Memory:  s.dir.refused(),
 		Refused: func(ctx context.Context, r views.Refused, of int) {
 			s.audit(ctx, fleet.IDOf(s.td, r.Agent), "refuse", fmt.Sprintf("%s: %d resources, such as %s %s version %s: %s", r.Node, of, r.Type, plain.Text(r.Name), plain.Text(r.Version), r.Message))
 		},
 	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers, s.found}, follows{s.access}, changed)
+	if err := s.views.Remember(); err != nil {
+		s.log.WarnContext(ctx, "cache lost", slog.Any("err", err))
+	}
 	rows, revision, err := s.store.Objects(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)

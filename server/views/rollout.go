@@ -15,6 +15,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/internal/plain"
+	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fleet"
 )
@@ -160,7 +161,7 @@ func (v *Views) expire(node proxy.Ref, r *rollout) {
 // of them until it is another one (R8).
 type Refused struct {
 	Node                         proxy.Ref
-	Agent                        string // whose proxy refused it
+	Agent, Envoy                 string // whose proxy refused it, and in which version
 	Type, Name, Version, Message string // the last in Envoy's words
 }
 
@@ -174,6 +175,10 @@ type refusal struct {
 	node         proxy.Ref
 	agent, envoy string
 }
+
+// mostRefused is how many resources are withheld at a time, of all virtual nodes: more is left to
+// each proxy, which keeps what it had.
+const mostRefused = 10_000
 
 // isRefused reports whether a resource is withheld from a view: a proxy of its virtual node
 // refused it, or those of two agents did, of whatever nodes. One agent decides for no other
@@ -207,7 +212,7 @@ func (v *Views) withhold(key Key, k *keptView, set *ads.Set) (*ads.Set, error) {
 	if k.withheld == nil {
 		return set, nil
 	}
-	return closeView(spared.Without(ads.ViewType), joined(set, k.view.Set()), nodeTypes)
+	return closeView(spared.Without(ads.ViewType), joined(set, v.lastOf(key, k)), nodeTypes)
 }
 
 // joined is what is told of a set beside its resources, with what those need that stay from
@@ -230,7 +235,10 @@ func joined(set, last *ads.Set) *api.View {
 // lastOf is what proxies of a view have; of one that has none so far, what those in another
 // shape have, less their listeners, which are in other places.
 func (v *Views) lastOf(key Key, k *keptView) *ads.Set {
-	if last := k.view.Set(); last != nil {
+	if last := cmp.Or(k.good, k.view.Set()); last != nil {
+		return last
+	}
+	if last := v.last[key]; last != nil {
 		return last
 	}
 	for other := range v.shapes[key.Node] {
@@ -264,6 +272,7 @@ func (v *Views) hear(ctx context.Context) []Refused {
 			if found = append(found, new...); len(new) > 0 {
 				again[f.Node] = true
 			}
+			v.answered(f)
 			if r := v.rollouts[f.Node]; r == nil || r.agent != agent || r.version != f.Version || f.Proxies == 0 {
 				continue
 			}
@@ -293,6 +302,25 @@ func (v *Views) hear(ctx context.Context) []Refused {
 	return found
 }
 
+// answered notes which sets are known to be good.
+func (v *Views) answered(f Following) {
+	if f.Proxies == 0 || len(f.Rejected) > 0 || f.Version == "" {
+		return
+	}
+	for key := range v.shapes[f.Node] {
+		k := v.nodes[key]
+		sets := []*ads.Set{k.view.Set()}
+		if r := v.rollouts[key.Node]; r != nil {
+			sets = append(sets, r.sets[key])
+		}
+		for _, set := range sets {
+			if viewVersion(set) == f.Version {
+				k.good = set
+			}
+		}
+	}
+}
+
 func follows(list []Following, node proxy.Ref) bool {
 	return slices.ContainsFunc(list, func(f Following) bool { return f.Node == node && f.Proxies > 0 })
 }
@@ -303,7 +331,7 @@ func (v *Views) refuses(agent string, f Following) (found []Refused) {
 	for _, j := range f.Rejected {
 		at := resource{j.GetTypeUrl(), j.GetName(), j.GetVersion()}
 		by := refusal{f.Node, agent, f.Envoy}
-		if _, known := v.refused[at][by]; known || !v.has(f.Node, at) {
+		if _, known := v.refused[at][by]; known || len(v.refused) >= mostRefused || !v.has(f.Node, at) {
 			continue
 		}
 		found = append(found, v.refuse(at, by, j.GetMessage()))
@@ -316,8 +344,8 @@ func (v *Views) refuse(at resource, by refusal, message string) Refused {
 	if v.refused[at] == nil {
 		v.refused[at] = map[refusal]Refused{}
 	}
-	r := Refused{by.node, by.agent, at.typeURL, at.name, at.version, plain.Text(message)}
-	v.refused[at][by] = r
+	r := Refused{by.node, by.agent, by.envoy, at.typeURL, at.name, at.version, plain.Text(message)}
+	v.refused[at][by], v.unsaved = r, true
 	return r
 }
 
@@ -366,6 +394,7 @@ func (v *Views) forgiveGone() {
 		if len(by) == n {
 			continue
 		}
+		v.unsaved = true
 		for key, k := range v.nodes {
 			if slices.Contains(k.withheld, at) {
 				v.behind[key] = true
@@ -376,12 +405,14 @@ func (v *Views) forgiveGone() {
 
 // forgive forgets refusals of what is not made any more for any view of their node. The
 // caller holds mu.
-func (v *Views) forgive(made map[proxy.Ref]map[Key]*ads.Set) {
+func (v *Views) forgive(g *mesh.Graph, made map[proxy.Ref]map[Key]*ads.Set) {
 	for at, by := range v.refused {
 		for who := range by {
 			sets, all := made[who.node], len(v.shapes[who.node])
-			if len(sets) == all && !anyHas(sets, at) {
+			gone := all == 0 && g.Node(who.node) == nil // where nobody follows it now, nothing is known of it
+			if gone || all > 0 && len(sets) == all && !anyHas(sets, at) {
 				delete(by, who)
+				v.unsaved = true
 			}
 		}
 		if len(by) == 0 {

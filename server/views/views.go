@@ -46,6 +46,8 @@ type keptView struct {
 	given  []version
 	// withheld is what a virtual node's lacks of what was made, since proxies refused it.
 	withheld []resource
+	// good is the last set of which some host's proxies answered everything, and refused nothing.
+	good *ads.Set
 	// maker is the agent that first asked for a virtual node's, bytes what that took then.
 	maker string
 	bytes int
@@ -62,6 +64,8 @@ type Config struct {
 	PostQuantum  func(mesh string) bool // reports the meshes that refuse other key exchanges
 	Metrics      Metrics
 	Log          *slog.Logger
+	// Memory is the file in which it is remembered what proxies refused.
+	Memory string
 	// Refused is told of resources that a proxy refused, one of so many; it may wait.
 	Refused func(ctx context.Context, one Refused, of int)
 }
@@ -107,6 +111,8 @@ type Views struct {
 	rollouts map[proxy.Ref]*rollout           // changes on their way
 	refused  map[resource]map[refusal]Refused // what proxies refused
 	mute     map[string]bool                  // agents that did not answer first in time
+	last     map[Key]*ads.Set                 // what views had in the last run, of those that lacked something
+	unsaved  bool                             // refused is not what the file has
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
@@ -310,6 +316,7 @@ func (v *Views) Run(ctx context.Context) error {
 		if v.unheard() {
 			v.tell(ctx, v.hear(ctx))
 		}
+		v.save(ctx)
 		select {
 		case <-ctx.Done():
 			v.stop()
@@ -412,7 +419,7 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 		}
 		byNode[key.Node][key] = set
 	}
-	v.forgive(byNode)
+	v.forgive(in.model.Graph(), byNode)
 	for node, sets := range byNode {
 		for key, set := range sets {
 			k := v.nodes[key]
