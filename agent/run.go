@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -101,6 +103,8 @@ type agent struct {
 
 	wayOut *wayout.Server
 	guests *limits.Guests
+	// door is what whoever comes to a socket passes first.
+	door *limits.Door
 	// room is what local processes may have sent that nobody has read.
 	room *underway.Room
 
@@ -120,12 +124,13 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 		return s != nil && s.NamesUser(uid)
 	}
 	a.attestor = &attestation.Attestor{
-		Supervised: children.Supervised, RefuseLegacy: a.cfg.RefuseLegacyPeers,
+		Supervised: children.Supervised, Started: children.Has, RefuseLegacy: a.cfg.RefuseLegacyPeers,
 		WantsHash: func(others identity.Selectors) bool {
 			s := u.state.Load()
 			return s != nil && s.WantsHash(others)
 		},
 	}
+	a.door = limits.NewDoor(a.guests.Knows, func(pid int32) bool { return children.Has(int(pid)) })
 	process, err := authzproc.New(authzproc.Config{
 		Executable: cmp.Or(cfg.Executable, child.Self), User: cfg.Authz.as, Spare: cfg.Authz.spare(), MemoryLimit: cfg.Authz.MemoryLimit,
 		State: &u.state, Metrics: m.authz, Log: log,
@@ -193,10 +198,21 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return overload.New(limits.Memory(), a.room, a.log).Run(under) })
 	g.Go(func() error { return a.relay.Run(under) })
 	g.Go(func() error { return a.authz.Run(under) })
-	g.Go(func() error { return a.gate.Serve(under, a.sockets.authz) })
-	g.Go(func() error { return limits.Serve(under, a.xds, a.sockets.xds, a.room) })
-	g.Go(func() error { return limits.Serve(under, a.workload, a.sockets.workload, a.room) })
-	g.Go(func() error { return limits.Serve(under, a.calls, a.sockets.wayout, a.room) })
+	for name, serve := range map[string]func(net.Listener) error{
+		xdsSocket:      func(l net.Listener) error { return limits.Serve(under, a.xds, l, a.room) },
+		workloadSocket: func(l net.Listener) error { return limits.Serve(under, a.workload, l, a.room) },
+		authzSocket:    func(l net.Listener) error { return a.gate.Serve(under, l) },
+		wayoutSocket:   func(l net.Listener) error { return limits.Serve(under, a.calls, l, a.room) },
+	} {
+		l := *a.sockets.all()[name]
+		g.Go(func() error {
+			behind, err := a.door.At(l, a.keptOut(strings.TrimSuffix(name, ".sock")))
+			if err != nil {
+				return err
+			}
+			return serve(behind)
+		})
+	}
 	where := addresses{XDS: a.sockets.path(xdsSocket), Workload: a.sockets.path(workloadSocket), Authz: a.sockets.path(authzSocket)}
 	if l := a.host.metrics; l != nil {
 		where.Metrics = l.Addr().String()

@@ -68,6 +68,15 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 	}
 }
 
+// keptOut is turnedAway for several at once that came too often.
+func (a *agent) keptOut(socket string) func(n int, last unixsock.Peer, err error) {
+	refused := a.metrics.refused.WithLabelValues(socket)
+	return func(n int, last unixsock.Peer, err error) {
+		refused.Add(float64(n))
+		a.log.Warn(socket+".sock: connections closed: they come too often", slog.Int("closed", n), slog.Any("uid", last.UID), slog.Any("pid", last.PID), slog.Any("err", err))
+	}
+}
+
 func (a *agent) serveWorkloadAPI() {
 	open := limits.NewStreams(a.guests.Knows)
 	header := func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {

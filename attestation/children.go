@@ -12,11 +12,12 @@ import (
 type Children struct {
 	mu   sync.RWMutex
 	held map[*child]struct{}
+	pids map[int]int // how many of held have it
 }
 
 type child struct {
-	pidfd int
-	name  string
+	pidfd, pid int
+	name       string
 }
 
 // Add registers the process of pidfd as the proxy of that name, until remove
@@ -27,12 +28,16 @@ func (c *Children) Add(pidfd int, name string) (remove func(), err error) {
 		return nil, fmt.Errorf("register proxy %q: %w", name, err)
 	}
 	ch := &child{pidfd: dup, name: name}
+	if ch.pid, err = pidOf(dup); err != nil {
+		ch.pid = 0 // it is gone by now: nothing comes of it
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
-		c.held = make(map[*child]struct{})
+		c.held, c.pids = make(map[*child]struct{}), make(map[int]int)
 	}
 	c.held[ch] = struct{}{}
+	c.pids[ch.pid]++
 	return func() { c.remove(ch) }, nil
 }
 
@@ -43,7 +48,18 @@ func (c *Children) remove(ch *child) {
 		return
 	}
 	delete(c.held, ch)
+	if c.pids[ch.pid]--; c.pids[ch.pid] == 0 {
+		delete(c.pids, ch.pid)
+	}
 	_ = unix.Close(ch.pidfd) // nothing was written
+}
+
+// Has reports whether one of them has a process id. It is for bounds: what it says of a
+// process that is no child's is sure, and asks nothing of the kernel.
+func (c *Children) Has(pid int) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return pid > 0 && c.pids[pid] > 0
 }
 
 // Supervised is for Attestor.Supervised. A pidfd that cannot be compared is

@@ -39,6 +39,37 @@ func TestProcessThatTheAgentStartedIsItsProxy(t *testing.T) {
 	})
 }
 
+func TestOfAProcessThatTheAgentDidNotStartNothingIsOpened(t *testing.T) {
+	eachMode(t, func(t *testing.T, a *attestation.Attestor) {
+		s := newStage(t)
+		var children attestation.Children
+		looked := 0
+		a.Supervised = func(pidfd, pid int) (string, bool) {
+			looked++
+			return children.Supervised(pidfd, pid)
+		}
+		a.Started = children.Has
+		pidfd := -1
+		web, conn := s.connect(t, withPidfd(&pidfd))
+		defer func() { _ = unix.Close(pidfd) }() // nothing is lost
+		_, stranger := s.connect(t, nil)
+		remove, err := children.Add(pidfd, "web-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name, ok := a.Proxy(stranger); ok || looked != 0 {
+			t.Errorf("another process is proxy %q, and was looked at %d times", name, looked)
+		}
+		if name, ok := a.Proxy(conn); name != "web-1" || !ok || !children.Has(web.cmd.Process.Pid) {
+			t.Errorf("its own proxy is %q", name)
+		}
+		remove()
+		if _, ok := a.Proxy(conn); ok || children.Has(web.cmd.Process.Pid) {
+			t.Error("it is a proxy still")
+		}
+	})
+}
+
 func TestTwoPidfdsOfOneProcessAreTheSameAndOfTwoAreNot(t *testing.T) {
 	s := newStage(t)
 	var a, b int

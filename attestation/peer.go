@@ -29,6 +29,9 @@ type Attestor struct {
 	// if any; Children.Supervised is one. It is called for every answer, from
 	// any goroutine, and must not keep the descriptor.
 	Supervised func(pidfd int, pid int) (proxy string, ok bool)
+	// Started reports whether a process id may be that of one which Supervised knows: Proxy
+	// is asked for whoever comes, and looks no further where it is not. Nil: any may be.
+	Started func(pid int) bool
 	// WantsHash reports whether something hangs on the hash of a program that has the
 	// other selectors. Nil: of any. It is called for every answer, from any goroutine.
 	WantsHash func(others identity.Selectors) bool
@@ -279,7 +282,12 @@ func (a *Attestor) Proxy(c *net.UnixConn) (name string, ok bool) {
 	p := &Peer{attestor: a, pidfd: -1}
 	defer func() { _ = p.Close() }() // a pidfd
 	var inner error
-	if err := raw.Control(func(fd uintptr) { inner = p.open(int(fd)) }); err != nil || inner != nil {
+	if err := raw.Control(func(fd uintptr) {
+		var pid int
+		if pid, inner = p.credentials(int(fd)); inner == nil && (a.Started == nil || a.Started(pid)) {
+			inner = p.openProcess(int(fd), pid)
+		}
+	}); err != nil || inner != nil || p.pidfd < 0 {
 		return "", false
 	}
 	return p.Proxy()

@@ -43,15 +43,15 @@ type Users interface {
 	Know(uid uint32)
 }
 
-// Serve accepts on l until ctx ends.
-func (g *Gate) Serve(ctx context.Context, l *net.UnixListener) error {
+// Serve accepts on l, whose connections are *net.UnixConn, until ctx ends.
+func (g *Gate) Serve(ctx context.Context, l net.Listener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // ends Accept
 	defer stop()
 	attesting := authzTally(g.users.Knows) // by who asks, so that nobody takes the others' share
 	for {
-		c, err := l.AcceptUnix()
+		conn, err := l.Accept()
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -65,6 +65,10 @@ func (g *Gate) Serve(ctx context.Context, l *net.UnixListener) error {
 				return nil
 			}
 			continue
+		}
+		c, ok := conn.(*net.UnixConn)
+		if !ok {
+			return errors.Join(errors.New("internal error: authz.sock is no Unix socket"), conn.Close())
 		}
 		_, leave, err := attesting.EnterConn(c, g.attestor)
 		if err != nil {

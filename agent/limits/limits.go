@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -18,7 +17,6 @@ import (
 	"signet.example/attestation"
 	"signet.example/internal/openfiles"
 	"signet.example/internal/overload"
-	"signet.example/internal/paced"
 	"signet.example/internal/underway"
 	"signet.example/internal/unixsock"
 )
@@ -59,8 +57,9 @@ func (m most) anybody() int { return m.all - m.own - m.known }
 // at again with each change of what the agent has.
 var mostStreams = most{pid: 256, uid: 1024, all: 4096, own: 1024, known: 1024}
 
-// How often processes of users that are not known here may come to one socket in a
-// second, and how often at once: each of them, those of one user, and all together.
+// How often processes of users that are not known here may come in a second, to all of the
+// sockets or with a call to one server, and how often at once: each of them, those of one
+// user, and all together.
 // Whoever has a Binding or an Entry is known by the first time that it comes; who comes
 // more often would have the agent read /proc all the time.
 const (
@@ -68,25 +67,6 @@ const (
 	userPerSecond, userBurst           = 300, 300
 	strangersPerSecond, strangersBurst = 500, 1000
 )
-
-// pace is how often those may come who are not known.
-type pace struct {
-	process *paced.Each[int32]
-	user    *paced.Each[uint32]
-	all     *rate.Limiter
-}
-
-func newPace() pace {
-	return pace{
-		paced.New[int32](processPerSecond, processBurst), paced.New[uint32](userPerSecond, userBurst),
-		rate.NewLimiter(strangersPerSecond, strangersBurst),
-	}
-}
-
-// allows counts one that comes. One that comes too often takes nothing from the others.
-func (p pace) allows(c unixsock.Peer) bool {
-	return p.process.Allow(c.PID) && p.user.Allow(c.UID) && p.all.Allow()
-}
 
 // filesPerConn: a connection and the pidfd of its peer.
 const filesPerConn = 2
@@ -102,7 +82,7 @@ func mostConns(files uint64) most {
 // Tally counts what is open by who has it.
 type Tally struct {
 	most  most
-	pace  pace
+	pace  *pace // nil where who comes has passed a Door
 	knows func(uid uint32) bool
 
 	mu       sync.Mutex
@@ -118,13 +98,13 @@ type Tally struct {
 // Sockets is how many sockets an agent has: xds, workload, authz and wayout.
 const Sockets = 4
 
-// New is of the connections of one socket.
+// New is of the connections of one socket, which come by a Door.
 func New(knows func(uid uint32) bool) *Tally {
 	files, _ := openfiles.Limit()
-	return tallyOf(mostConns(files), newPace(), knows)
+	return tallyOf(mostConns(files), nil, knows)
 }
 
-func tallyOf(m most, p pace, knows func(uid uint32) bool) *Tally {
+func tallyOf(m most, p *pace, knows func(uid uint32) bool) *Tally {
 	return &Tally{most: m, pace: p, knows: knows, pids: map[int32]int{}, uids: map[uint32]int{}, familiar: map[uint32]int{}, names: map[string]int{}}
 }
 
@@ -140,9 +120,9 @@ func (t *Tally) Count() int {
 
 // enter counts one in and returns how to count it out. Where anybody may have no more,
 // or its user comes too often and is not known, it is asked of proxy whether it is one
-// that the agent runs. Only that costs anything.
+// that the agent runs. Only that costs anything, where it is one.
 func (t *Tally) enter(c unixsock.Peer, proxy func() (name string, ok bool)) (leave func(), err error) {
-	if known := t.knows(c.UID); known || t.pace.allows(c) {
+	if known := t.knows(c.UID); known || t.pace == nil || t.pace.allows(c) {
 		if leave, err = t.enterAnybody(c); err == nil {
 			return leave, nil
 		}

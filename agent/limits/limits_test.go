@@ -22,8 +22,8 @@ import (
 func nobody(uint32) bool { return false }
 
 // often is a pace that nobody goes beyond.
-func often() pace {
-	return pace{paced.New[int32](1, 1<<20), paced.New[uint32](1, 1<<20), rate.NewLimiter(1, 1<<20)}
+func often() *pace {
+	return &pace{paced.New[int32](1, 1<<20), paced.New[uint32](1, 1<<20), rate.NewLimiter(1, 1<<20)}
 }
 
 // Attesting a process costs the agent more than the process: it reads /proc.

@@ -7,6 +7,7 @@ const (
 	reasonAllowed    = "allowed"
 	reasonProxy      = "proxy"     // who asks is not a proxy here
 	reasonGone       = "gone"      // nobody holds the connection any more
+	reasonLate       = "late"      // the proxy gave the question up before it was answered
 	reasonNamespace  = "namespace" // the proxy is in another network namespace
 	reasonNoOwner    = "no_owner"  // nobody is known to be the application
 	reasonNewOwner   = "new_owner" // the application belongs to somebody else than before
@@ -18,7 +19,7 @@ const (
 )
 
 var reasons = []string{
-	reasonAllowed, reasonProxy, reasonGone, reasonNamespace, reasonNoOwner, reasonNewOwner, reasonNotTheirs, reasonError, reasonNotReady, reasonSocket, reasonListenAddr,
+	reasonAllowed, reasonProxy, reasonGone, reasonLate, reasonNamespace, reasonNoOwner, reasonNewOwner, reasonNotTheirs, reasonError, reasonNotReady, reasonSocket, reasonListenAddr,
 }
 
 // notAllowed is a refusal with its reason for the counter.

@@ -76,6 +76,9 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.C
 		s.config.Metrics.connections.WithLabelValues(reasonAllowed).Inc()
 		return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: int32(codes.OK)}}, nil
 	}
+	if gaveUp := ctx.Err(); gaveUp != nil { // and with that it closed the connection, so that what was found means nothing
+		err = no(reasonLate, "the proxy gave the question up after %s: %w (%w)", time.Since(start).Round(time.Millisecond), gaveUp, err)
+	}
 	reason := reasonError
 	if no, ok := errors.AsType[*notAllowed](err); ok {
 		reason = no.reason
@@ -124,6 +127,9 @@ func (s *Server) asks(ctx context.Context) (asker, error) {
 func (s *Server) decide(ctx context.Context, at *authv3.AttributeContext) (caller string, err error) {
 	from, to := socketAddress(at.GetSource()), socketAddress(at.GetDestination())
 	caller = from.String()
+	if err := ctx.Err(); err != nil {
+		return caller, err // nobody waits for it any more
+	}
 	a, err := s.asks(ctx)
 	if err != nil {
 		return caller, err
@@ -154,8 +160,11 @@ func (s *Server) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", a.node(), b.Name)
 	}
 	holder, err := attestation.ConnectionOwner(from, to)
-	if err != nil {
+	switch {
+	case errors.Is(err, attestation.ErrNoOwner):
 		return caller, no(reasonGone, "%s: %w", a.node(), err)
+	case err != nil: // nothing was found out
+		return caller, fmt.Errorf("%s: %w", a.node(), err)
 	}
 	caller = owner{UID: holder.UID}.String()
 	if b := a.binding; !b.Applications.IsZero() {

@@ -178,6 +178,31 @@ func TestWhatIsNotKnownLetsNobodyOut(t *testing.T) {
 	a.expect("nobody was attested", reasonProxy)
 }
 
+// Envoy closes what it asks about when it gives up: that nobody holds it then says nothing of
+// whoever held it before.
+func TestAQuestionThatItsProxyGaveUpIsLateAndNotAboutNobody(t *testing.T) {
+	a := newAsking(t)
+	a.bound(map[string][]string{"web": nil})
+	a.proxy.shape, a.proxy.ports = proxy.Shape{App: "127.0.0.77"}, []uint32{8080}
+	asked := a.ctx
+	var giveUp context.CancelFunc
+	looked := 0
+	a.owners.listeners = func(netip.AddrPort) ([]attestation.SocketOwner, error) {
+		looked++
+		giveUp()
+		return nil, nil
+	}
+	a.ctx, giveUp = context.WithCancel(asked)
+	a.expect("given up while it was looked for", reasonLate)
+	giveUp()
+	if a.expect("given up before it came to be asked", reasonLate); looked != 1 {
+		t.Errorf("for a question that was given up, who listens was looked for (%d times in all)", looked)
+	}
+	a.ctx = asked
+	a.at = &authv3.AttributeContext{Source: end(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}), Destination: a.at.GetDestination()}
+	a.expect("nobody holds it", reasonGone)
+}
+
 func TestNobodyCallsOutThroughAGateway(t *testing.T) {
 	a := newAsking(t)
 	s := resources.New(svidstest.Domain, resourcestest.Set(t, &api.Entry{

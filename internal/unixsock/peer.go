@@ -31,15 +31,18 @@ func PeerOf(c net.Conn) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	var cred *unix.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
+	var peer Peer
+	var inner error
+	if err := raw.Control(func(fd uintptr) { peer, inner = peerOf(int(fd)) }); err != nil {
 		return Peer{}, err
 	}
-	if credErr != nil {
-		return Peer{}, credErr
+	return peer, inner
+}
+
+func peerOf(fd int) (Peer, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return Peer{}, err
 	}
 	peer := Peer{UID: cred.Uid, PID: cred.Pid}
 	peer.SecurityLevel = credentials.PrivacyAndIntegrity // it never leaves the kernel
