@@ -60,6 +60,8 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 			why = underway.ErrFull.Error()
 		case errors.Is(err, underway.ErrUnread):
 			why = underway.ErrUnread.Error()
+		case errors.Is(err, underway.ErrUnmeant):
+			why = underway.ErrUnmeant.Error()
 		case errors.Is(err, overload.ErrShort):
 			why = overload.ErrShort.Error()
 		}
@@ -68,12 +70,19 @@ func (a *agent) turnedAway(socket string) func(unixsock.Peer, error) {
 	}
 }
 
-// keptOut is turnedAway for several at once that came too often.
+// keptOut counts several at once that came too often, and logs them once a second. It is for
+// one goroutine.
 func (a *agent) keptOut(socket string) func(n int, last unixsock.Peer, err error) {
 	refused := a.metrics.refused.WithLabelValues(socket)
+	var logged time.Time
+	closed := 0
 	return func(n int, last unixsock.Peer, err error) {
 		refused.Add(float64(n))
-		a.log.Warn(socket+".sock: connections closed: they come too often", slog.Int("closed", n), slog.Any("uid", last.UID), slog.Any("pid", last.PID), slog.Any("err", err))
+		if closed += n; time.Since(logged) < time.Second {
+			return
+		}
+		a.log.Warn(socket+".sock: connections closed: they come too often", slog.Int("closed", closed), slog.Any("uid", last.UID), slog.Any("pid", last.PID), slog.Any("err", err))
+		logged, closed = time.Now(), 0
 	}
 }
 

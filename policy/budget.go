@@ -13,8 +13,12 @@ import (
 
 // Limits of one evaluation; what passes them is an error, which denies.
 const (
+	// maxTime is of a processor, where an evaluation's thread is its own: it is not its fault
+	// that others, or the collector, have the processors meanwhile.
 	maxTime = 100 * time.Millisecond
-	maxCost = 100_000 // expressions evaluated
+	// mostTimes is how many times as long it may last by the clock: whoever asks has half a second.
+	mostTimes = 4
+	maxCost   = 100_000 // expressions evaluated
 )
 
 // How long an evaluation runs before others are let go on.
@@ -60,6 +64,11 @@ type budget struct {
 
 	gaveWay, gaveCPU time.Duration // when it did so last, since begun
 
+	// ran is what the evaluation had used of a processor when it came to its thread, and
+	// thread what that had by then. clock is nil where others use the thread, too.
+	ran, thread time.Duration
+	clock       func() time.Duration
+
 	// lanes is nil where slow evaluations need none.
 	lanes       *lanes
 	destination string
@@ -70,20 +79,38 @@ type budget struct {
 type yielding struct{}
 
 // Yielding has an evaluation let others of the process go on by yield, in the place of
-// runtime.Gosched: for whom its thread is its own.
+// runtime.Gosched: for whom its thread is its own, so that its time is what that uses.
 func Yielding(ctx context.Context, yield func()) context.Context {
 	return context.WithValue(ctx, yielding{}, yield)
 }
 
-func yieldOf(ctx context.Context) func() {
+func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
+	b := &budget{gaveUp: ctx.Err, letOthers: runtime.Gosched, time: d, cost: cost, begun: time.Now(), left: cost, builtins: maxBuiltins}
 	if yield, ok := ctx.Value(yielding{}).(func()); ok {
-		return yield
+		b.letOthers, b.clock = yield, threadTime
+		b.thread = b.clock()
 	}
-	return runtime.Gosched
+	return b
 }
 
-func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
-	return &budget{gaveUp: ctx.Err, letOthers: yieldOf(ctx), time: d, cost: cost, begun: time.Now(), left: cost, builtins: maxBuiltins}
+// threadTime is what this thread has used of the processors.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // clock_gettime(2): Linux always has it
+	return time.Duration(t.Nano())
+}
+
+// used is what the evaluation has had of a processor, where so much time went by.
+func (b *budget) used(took time.Duration) time.Duration {
+	if b.clock == nil {
+		return took
+	}
+	return b.ran + b.clock() - b.thread
+}
+
+// late reports whether the evaluation has used its time up.
+func (b *budget) late(took time.Duration) bool {
+	return took > b.time && (took > mostTimes*b.time || b.used(took) > b.time)
 }
 
 // Cancel implements topdown.Cancel.
@@ -98,13 +125,16 @@ func (b *budget) Cancelled() bool {
 	b.left--
 	took := time.Since(b.begun)
 	if b.lanes != nil && b.leave == nil && b.slow(took) {
-		b.leave = b.lanes.enter(b.destination, b.time-took)
+		if b.leave = b.lanes.enter(b.destination, b.time-b.used(took)); b.leave == nil {
+			b.over = true // its turn did not come within its time
+			return true
+		}
 		took = time.Since(b.begun)
 	}
 	if took-b.gaveWay > giveWay {
 		took = b.yield(took)
 	}
-	b.over = b.left < 0 || took > b.time || b.left%16 == 0 && b.gaveUp() != nil
+	b.over = b.left < 0 || b.late(took) || b.left%16 == 0 && b.gaveUp() != nil
 	return b.over
 }
 
@@ -114,7 +144,13 @@ func (b *budget) Cancelled() bool {
 // is such a process. Otherwise it keeps its slice: on a busy machine, whoever gives one up
 // waits for those of all others.
 func (b *budget) yield(took time.Duration) time.Duration {
+	if b.clock != nil {
+		b.ran = b.used(took)
+	}
 	b.letOthers()
+	if b.clock != nil { // which may be another thread's now
+		b.thread = b.clock()
+	}
 	if b.leave != nil && took-b.gaveCPU > giveCPU {
 		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // sched_yield(2) always succeeds
 		b.gaveCPU = took
@@ -127,7 +163,7 @@ func (b *budget) yield(took time.Duration) time.Duration {
 // machine any may take a few milliseconds.
 func (b *budget) slow(took time.Duration) bool {
 	steps, work := b.cost-b.left, max(b.work, maxBuiltins-b.builtins)
-	return steps > slowSteps || work > slowWork || took > slowAfter && (steps > fewSteps || work > fewWork)
+	return steps > slowSteps || work > slowWork || took > slowAfter && (steps > fewSteps || work > fewWork) && b.used(took) > slowAfter
 }
 
 // charge takes the cost of a builtin's call.

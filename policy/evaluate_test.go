@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -219,6 +220,32 @@ allow contains "slow" if {
 	in.Request.Headers["big"] = []string{strings.Repeat("0", 1_000_000)}
 	if _, err := c.Evaluate(t.Context(), in); !errors.Is(err, policy.ErrLimit) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// On a busy host, or beside a collector that has much to do, an evaluation stands still for
+// longer than it may take: it is not its doing.
+func TestAnEvaluationThatHasItsThreadToItselfIsStoppedByWhatThatUsed(t *testing.T) {
+	c := compile(t, `package signet.authz
+allow contains "few steps" if {
+	every x in numbers.range(1, 3000) { x > 0 }
+}`)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for stands, want := range map[time.Duration]error{150 * time.Millisecond: nil, time.Second: policy.ErrLimit} {
+		left := stands
+		_, err := c.Evaluate(policy.Yielding(t.Context(), func() {
+			if left > 0 {
+				time.Sleep(50 * time.Millisecond)
+				left -= 50 * time.Millisecond
+			}
+		}), call("GET", "/", web))
+		if !errors.Is(err, want) {
+			t.Errorf("stood still for %s: %v", stands, err)
+		}
+		if left == stands {
+			t.Error("it never let others go on, so that nothing was tested")
+		}
 	}
 }
 

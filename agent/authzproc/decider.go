@@ -149,12 +149,13 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 	checkServer := decode.NewServer(append(room.Options(), grpc.Creds(authz.Credentials()), grpc.ConnectionTimeout(limits.Handshake), grpc.MaxRecvMsgSize(1<<20),
 		grpc.MaxConcurrentStreams(proxy.AuthzStreams), grpc.NumStreamWorkers(checkWorkers), grpc.MaxHeaderListSize(16<<10))...)
 	authv3.RegisterAuthorizationServer(checkServer, d.server)
+	methods := underway.MethodsOf(checkServer)
 	g.Go(func() error { return checkServer.Serve(checks) })
 
 	g.Go(func() error { return overload.New(limits.Memory(), room, d.log).Run(ctx) }) // what it was given: GOMEMLIMIT
 	g.Go(func() error {
 		defer cancel() // the agent is gone: so are we
-		return d.take(ctx, passing, checks, room)
+		return d.take(ctx, passing, checks, room, methods)
 	})
 	g.Go(func() error {
 		<-ctx.Done()
@@ -172,7 +173,7 @@ func (d *decider) run(ctx context.Context, control, passing *net.UnixConn) error
 }
 
 // take receives the connections that the agent attested.
-func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed, room *underway.Room) error {
+func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed, room *underway.Room, methods underway.Methods) error {
 	open := &shares{most: maxAuthzConns, open: map[string]int{}}
 	for {
 		c, h, err := receive(passing)
@@ -202,6 +203,7 @@ func (d *decider) take(ctx context.Context, passing *net.UnixConn, to *handed, r
 		bounded := room.Enter(kept, who, func(who string, err error) {
 			d.log.WarnContext(ctx, "connection closed", slog.String("proxy", who), slog.Any("err", err))
 		})
+		bounded.Takes(methods)
 		bounded.Known() // it is a proxy's
 		to.give(ctx, authz.NewConn(bounded, authz.Caller{Destination: id, Proxy: h.Proxy}))
 	}

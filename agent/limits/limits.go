@@ -266,6 +266,10 @@ type counted struct {
 
 // ServerHandshake implements credentials.TransportCredentials.
 func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	var methods underway.Methods
+	if s, ok := conn.(*serving); ok {
+		conn, methods = s.UnixConn, s.methods
+	}
 	local, ok := conn.(*net.UnixConn)
 	if !ok {
 		return nil, nil, errors.New("internal error: not a Unix socket")
@@ -283,6 +287,7 @@ func (c counted) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo,
 	}
 	in := &countedConn{attested, c.guests.enter(attested, info, leave)}
 	kept := c.room.Enter(in, fmt.Sprintf("user %d", who.UID), func(_ string, err error) { c.refused(who, err) })
+	kept.Takes(methods)
 	if c.guests.Knows(who.UID) {
 		kept.Known()
 	}
@@ -436,14 +441,36 @@ func Options(a *attestation.Attestor, n *Guests, room *underway.Room, refused fu
 	)
 }
 
-// Serve serves on l until ctx ends. The connections of the room end then, too.
+// ofServer is the listener of one server.
+type ofServer struct {
+	net.Listener
+	methods underway.Methods
+}
+
+// serving is a connection to it.
+type serving struct {
+	*net.UnixConn
+	methods underway.Methods
+}
+
+// Accept implements net.Listener.
+func (l ofServer) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if local, ok := c.(*net.UnixConn); ok && err == nil {
+		return &serving{local, l.methods}, nil
+	}
+	return c, err
+}
+
+// Serve serves on l until ctx ends: s has all of its services. The connections of the room end
+// then, too.
 func Serve(ctx context.Context, s *grpc.Server, l net.Listener, room *underway.Room) error {
 	stop := context.AfterFunc(ctx, func() { // streams of local peers have no end of their own
 		room.Close()
 		s.Stop()
 	})
 	defer stop()
-	if err := s.Serve(l); err != nil && ctx.Err() == nil {
+	if err := s.Serve(ofServer{l, underway.MethodsOf(s)}); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil

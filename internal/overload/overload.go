@@ -53,6 +53,7 @@ type Guard struct {
 	Log         *slog.Logger
 
 	limit, budget int64 // what it may have, and may have in use
+	percent, most int   // the collector's GOGC as it is, and as it was given
 }
 
 const (
@@ -75,7 +76,34 @@ func New(limit int64, c Connections, log *slog.Logger) *Guard {
 	} else {
 		debug.SetMemoryLimit(limit)
 	}
-	return &Guard{Connections: c, Log: log, limit: limit, budget: limit / 4 * 3}
+	percent := debug.SetGCPercent(leastPercent)
+	debug.SetGCPercent(percent)
+	return &Guard{Connections: c, Log: log, limit: limit, budget: limit / 4 * 3, percent: percent, most: percent}
+}
+
+// leastPercent is the collector's own default, below which it is not set here.
+const leastPercent = 100
+
+// collect has garbage collected by what lives: a process that was given more than the default
+// has it while that is little, so that much of its time goes by between collections. Where
+// more lives, as much again would reach the limit, at which the collector runs all the time,
+// at everybody's cost, whoever made the garbage.
+func (g *Guard) collect(live int64) {
+	percent := garbage(live, g.limit, g.most)
+	if percent != g.percent {
+		g.percent = percent
+		debug.SetGCPercent(percent)
+	}
+}
+
+// garbage is how much of it there may be, in percent of what lives: an eighth of the limit, in
+// steps, since each change stops the process for a moment.
+func garbage(live, limit int64, most int) int {
+	if most <= leastPercent {
+		return most // off, too
+	}
+	percent := int(min(int64(most), limit/8*100/max(1, live)))
+	return max(leastPercent, percent/100*100)
 }
 
 // Run watches until ctx ends.
@@ -97,6 +125,7 @@ func (g *Guard) Run(ctx context.Context) error {
 		case <-looks.C:
 		}
 		now := read()
+		g.collect(now.live)
 		if now.live <= g.budget {
 			budget = g.budget
 		}

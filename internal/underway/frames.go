@@ -135,7 +135,7 @@ func (f *frames) begin() int {
 			f.skip = priorityLen
 		}
 		if f.streams != nil {
-			keeps, err := f.streams.begin(f.stream)
+			keeps, err := f.streams.begin(f.stream, flags&endStream != 0)
 			f.keeps, f.err = f.keeps+keeps, err
 		}
 		return f.drop() // a stream begins: what came before was of none, and gRPC dropped it

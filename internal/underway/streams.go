@@ -17,6 +17,8 @@ var (
 	errIllegal = errors.New("headers of a stream that cannot begin")
 	// errMany: nobody who means them leaves so many unfinished, and none is not counted.
 	errMany = errors.New("too many messages are not whole")
+	// ErrUnmeant: gRPC would refuse each such call, at some cost, and read on.
+	ErrUnmeant = errors.New("too many calls of methods that there are not, or without a message")
 )
 
 const (
@@ -47,6 +49,10 @@ type streams struct {
 	highest uint32 // that began
 	fields  *hpack.Decoder
 	size    int // of the headers that are being read, as they are kept
+	methods Methods
+	method  bool // whose method there is; of the headers that are being read, as is the next
+	empty   bool // which no message will follow
+	unmeant int  // calls that are refused whatever comes, of what was taken last
 }
 
 // opened is what is kept for an open stream.
@@ -113,7 +119,7 @@ func (s *streams) many() int {
 }
 
 // begin notes a stream at its headers' first byte.
-func (s *streams) begin(id uint32) (keeps int, err error) {
+func (s *streams) begin(id uint32, empty bool) (keeps int, err error) {
 	if id%2 == 0 || id <= s.highest { // RFC 9113 5.1.1
 		return 0, errIllegal
 	}
@@ -121,10 +127,13 @@ func (s *streams) begin(id uint32) (keeps int, err error) {
 	if s.fields == nil {
 		s.fields = hpack.NewDecoder(4096, func(f hpack.HeaderField) {
 			s.size += len(f.Name) + perEcho*len(f.Value) + 32 // RFC 9113 6.5.2
+			if f.Name == ":path" {
+				s.method = s.methods[f.Value]
+			}
 		})
 		s.fields.SetMaxStringLength(maxHeader)
 	}
-	s.size = 0
+	s.size, s.method, s.empty = 0, false, empty
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[id] = opened{headers: perOpen}
@@ -147,6 +156,9 @@ func (s *streams) began(id uint32) (keeps int, err error) {
 		return 0, nil
 	}
 	keeps, s.size = s.size, 0
+	if s.methods != nil && (!s.method || s.empty) {
+		s.unmeant++
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o, ok := s.open[id]; ok { // nothing can have ended it before they were whole, but a server that stops

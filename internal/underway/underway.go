@@ -36,6 +36,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/peer"
 )
 
@@ -135,15 +136,17 @@ type Conn struct {
 	room *Room
 	// gaveWay is told why, before the connection is closed.
 	gaveWay func(peer string, err error)
-	frames  frames  // of whoever reads
-	turn    *turns  // of whoever reads: that it has; nil for none
-	little  bool    // of whoever reads: it sends many calls that nobody means
-	written written // of whoever writes
-	streams streams
-	settled atomic.Uint64 // how often the last call of several ended
-	ending  atomic.Bool   // it is we who close it
-	closed  atomic.Bool   // gRPC has
-	left    atomic.Bool   // its other end closed it first
+	frames  frames // of whoever reads
+	turn    *turns // of whoever reads: that it has; nil for none
+	little  bool   // of whoever reads: it sends many calls that nobody means
+	// refusable are calls that may be sent to be refused; of whoever reads, nil before the first.
+	refusable *rate.Limiter
+	written   written // of whoever writes
+	streams   streams
+	settled   atomic.Uint64 // how often the last call of several ended
+	ending    atomic.Bool   // it is we who close it
+	closed    atomic.Bool   // gRPC has
+	left      atomic.Bool   // its other end closed it first
 
 	keeps   atomic.Int64 // beside messages that came: calls, and answers to control frames
 	control atomic.Int64 // of keeps, for control frames
@@ -255,6 +258,10 @@ func (c *Conn) Read(b []byte) (int, error) {
 		c.left.Store(true)
 	}
 	came := c.frames.take(b[:n])
+	if c.unmeant() {
+		c.close(ErrUnmeant)
+		return 0, ErrUnmeant
+	}
 	if n > 0 {
 		c.slow(n) // before it counts: what waits here must not be what has been there longest
 	}

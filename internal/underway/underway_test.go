@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/tap"
 
 	"signet.example/internal/overload"
 	"signet.example/internal/underway"
@@ -36,6 +38,8 @@ type counting struct {
 	credentials.TransportCredentials
 	room *underway.Room
 	cut  func(peer string, err error)
+	// methods are those of the server, which bound what "only" calls.
+	methods func() underway.Methods
 }
 
 func (c counting) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -50,6 +54,9 @@ func (c counting) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo
 		}
 	}
 	in := c.room.Enter(conn, peer, c.cut)
+	if peer == "only" {
+		in.Takes(c.methods())
+	}
 	if strings.HasPrefix(peer, "known") {
 		in.Known()
 	}
@@ -139,6 +146,9 @@ type rig struct {
 	addr string
 	room *underway.Room
 	slow chan struct{}
+	// begun are the streams that the server began, of any method.
+	begun   atomic.Int64
+	methods underway.Methods
 
 	mu  sync.Mutex
 	cut []string // peers whose connections gave way
@@ -154,15 +164,19 @@ func newRig(t *testing.T, most underway.Most) *rig {
 	}
 	r.addr = l.Addr().String()
 	s := grpc.NewServer(grpc.Creds(counting{insecure.NewCredentials(), r.room, func(peer string, err error) {
-		if !errors.Is(err, underway.ErrFull) && !errors.Is(err, underway.ErrUnread) && !errors.Is(err, overload.ErrShort) {
+		if !errors.Is(err, underway.ErrFull) && !errors.Is(err, underway.ErrUnread) && !errors.Is(err, overload.ErrShort) && !errors.Is(err, underway.ErrUnmeant) {
 			t.Error(err)
 		}
 		r.mu.Lock()
 		r.cut = append(r.cut, peer)
 		r.mu.Unlock()
-	}}), grpc.StatsHandler(r.room.Handler()), grpc.ForceServerCodecV2(r.room.Codec()), grpc.MaxConcurrentStreams(64))
+	}, func() underway.Methods { return r.methods }}), grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
+		r.begun.Add(1)
+		return ctx, nil
+	}), grpc.StatsHandler(r.room.Handler()), grpc.ForceServerCodecV2(r.room.Codec()), grpc.MaxConcurrentStreams(64))
 	healthpb.RegisterHealthServer(s, echo{slow: r.slow})
 	s.RegisterService(&takes, nil)
+	r.methods = underway.MethodsOf(s)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() {
 		r.room.Close()

@@ -53,7 +53,7 @@ func (q *Queue) Next(lets func(Peer) bool, most int) (c *net.UnixConn, r Refused
 	var inner error
 	if err := raw.Read(func(queue uintptr) bool {
 		begun := time.Now()
-		fd, inner = take(int(queue), lets, most, &r) //nolint:gosec // a descriptor
+		fd, inner = take(int(queue), lets, most, &r)
 		r.Took = time.Since(begun)
 		return fd >= 0 || inner != nil || r.N > 0
 	}); err != nil {
@@ -65,7 +65,7 @@ func (q *Queue) Next(lets func(Peer) bool, most int) (c *net.UnixConn, r Refused
 	if fd < 0 {
 		return nil, r, nil
 	}
-	if c, err = FromFile(os.NewFile(uintptr(fd), "connection")); err != nil { //nolint:gosec // a descriptor
+	if c, err = FromFile(os.NewFile(uintptr(fd), "connection")); err != nil {
 		if errno, ok := errors.AsType[unix.Errno](err); ok { // as too many files, which ends
 			err = os.NewSyscallError("dup", errno)
 		}
