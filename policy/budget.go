@@ -13,16 +13,10 @@ import (
 
 // Limits of one evaluation; what passes them is an error, which denies.
 const (
-	// maxTime is of a processor, where an evaluation's thread is its own: it is not its fault
-	// that others, or the collector, have the processors meanwhile.
-	maxTime = 100 * time.Millisecond
-	// mostTimes is how many times as long it may last by the clock: whoever asks has half a second.
-	mostTimes = 4
-	maxCost   = 100_000 // expressions evaluated
-)
-
-// How long an evaluation runs before others are let go on.
-const (
+	maxTime   = 100 * time.Millisecond // of a processor, where its thread is its own: others may have them meanwhile
+	mostTimes = 4                      // as long by the clock: whoever asks has half a second
+	maxCost   = 100_000                // expressions evaluated
+	// How long an evaluation runs before others are let go on.
 	giveWay = 200 * time.Microsecond // of this process
 	giveCPU = 500 * time.Microsecond // of others, where it is slow
 )
@@ -30,8 +24,8 @@ const (
 // ErrLimit: an evaluation took more time or steps than it may.
 var ErrLimit = errors.New("the policy takes too long")
 
-// Error is an evaluation error. It tells where and of what kind, and leaves
-// the evaluator's message out: that quotes values of the request.
+// Error is an evaluation error. It tells where and of what kind, and leaves the evaluator's message out: that
+// quotes values of the request.
 type Error struct {
 	File string
 	Line int
@@ -46,11 +40,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d: evaluation failed: %s", e.File, e.Line, e.Code)
 }
 
-// budget stops an evaluation that takes too many steps, too long, or gives its
-// builtins too much. The evaluator asks it before each expression, and slow builtins
-// in their loops, all from the evaluating goroutine; that is cheaper than the
-// goroutine and timer of a context's cancellation, and bounds steps on a fast machine
-// too.
+// budget stops an evaluation that takes too many steps, too long, or gives its builtins too much. The evaluator
+// asks it before each expression, and slow builtins in their loops, all from the evaluating goroutine; that is
+// cheaper than the goroutine and timer of a context's cancellation, and bounds steps on a fast machine too.
 type budget struct {
 	gaveUp    func() error // the call's context
 	letOthers func()
@@ -64,10 +56,8 @@ type budget struct {
 
 	gaveWay, gaveCPU time.Duration // when it did so last, since begun
 
-	// ran is what the evaluation had used of a processor when it came to its thread, and
-	// thread what that had by then. clock is nil where others use the thread, too.
-	ran, thread time.Duration
-	clock       func() time.Duration
+	own         bool          // has its thread to itself
+	ran, thread time.Duration // what it had used of a processor when it came to its thread, and what that had
 
 	// lanes is nil where slow evaluations need none.
 	lanes       *lanes
@@ -78,8 +68,8 @@ type budget struct {
 // yielding is the key of what lets others go on.
 type yielding struct{}
 
-// Yielding has an evaluation let others of the process go on by yield, in the place of
-// runtime.Gosched: for whom its thread is its own, so that its time is what that uses.
+// Yielding has an evaluation let others of the process go on by yield, in the place of runtime.Gosched: for whom
+// its thread is its own, so that its time is what that uses.
 func Yielding(ctx context.Context, yield func()) context.Context {
 	return context.WithValue(ctx, yielding{}, yield)
 }
@@ -87,8 +77,7 @@ func Yielding(ctx context.Context, yield func()) context.Context {
 func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
 	b := &budget{gaveUp: ctx.Err, letOthers: runtime.Gosched, time: d, cost: cost, begun: time.Now(), left: cost, builtins: maxBuiltins}
 	if yield, ok := ctx.Value(yielding{}).(func()); ok {
-		b.letOthers, b.clock = yield, threadTime
-		b.thread = b.clock()
+		b.letOthers, b.own, b.thread = yield, true, threadTime()
 	}
 	return b
 }
@@ -102,22 +91,17 @@ func threadTime() time.Duration {
 
 // used is what the evaluation has had of a processor, where so much time went by.
 func (b *budget) used(took time.Duration) time.Duration {
-	if b.clock == nil {
-		return took
+	if b.own {
+		return b.ran + threadTime() - b.thread
 	}
-	return b.ran + b.clock() - b.thread
-}
-
-// late reports whether the evaluation has used its time up.
-func (b *budget) late(took time.Duration) bool {
-	return took > b.time && (took > mostTimes*b.time || b.used(took) > b.time)
+	return took
 }
 
 // Cancel implements topdown.Cancel.
 func (b *budget) Cancel() { b.over = true }
 
-// Cancelled implements topdown.Cancel. The clock is read each time: where each step
-// takes twice as long as the one before, the sixteenth from here would never end.
+// Cancelled implements topdown.Cancel. The clock is read each time: where each step takes twice as long as the one
+// before, the sixteenth from here would never end.
 func (b *budget) Cancelled() bool {
 	if b.over {
 		return true
@@ -125,8 +109,8 @@ func (b *budget) Cancelled() bool {
 	b.left--
 	took := time.Since(b.begun)
 	if b.lanes != nil && b.leave == nil && b.slow(took) {
-		if b.leave = b.lanes.enter(b.destination, b.time-b.used(took)); b.leave == nil {
-			b.over = true // its turn did not come within its time
+		b.leave = b.lanes.enter(b.destination, b.time-b.used(took))
+		if b.over = b.leave == nil; b.over { // its turn did not come within its time
 			return true
 		}
 		took = time.Since(b.begun)
@@ -134,23 +118,18 @@ func (b *budget) Cancelled() bool {
 	if took-b.gaveWay > giveWay {
 		took = b.yield(took)
 	}
-	b.over = b.left < 0 || b.late(took) || b.left%16 == 0 && b.gaveUp() != nil
+	b.over = b.left < 0 || took > b.time && (took > mostTimes*b.time || b.used(took) > b.time) || b.left%16 == 0 && b.gaveUp() != nil
 	return b.over
 }
 
-// yield lets others go on, and returns how long the evaluation has taken by then. Go
-// would let it run for 10 ms. Where it is known to be slow, other processes are let go on
-// as well: the kernel would let it run for a slice of some milliseconds, and whoever asks
-// is such a process. Otherwise it keeps its slice: on a busy machine, whoever gives one up
-// waits for those of all others.
+// yield lets others go on, and returns how long the evaluation has taken by then. Go would let it run for 10 ms.
+// Where it is known to be slow, other processes are let go on as well: the kernel would let it run for a slice of
+// some milliseconds, and whoever asks is such a process. Otherwise it keeps its slice: on a busy machine, whoever
+// gives one up waits for those of all others.
 func (b *budget) yield(took time.Duration) time.Duration {
-	if b.clock != nil {
-		b.ran = b.used(took)
-	}
+	b.ran = b.used(took)
 	b.letOthers()
-	if b.clock != nil { // which may be another thread's now
-		b.thread = b.clock()
-	}
+	b.thread = threadTime() // which may be another thread's now
 	if b.leave != nil && took-b.gaveCPU > giveCPU {
 		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) // sched_yield(2) always succeeds
 		b.gaveCPU = took
@@ -159,8 +138,8 @@ func (b *budget) yield(took time.Duration) time.Duration {
 	return b.gaveWay
 }
 
-// slow reports whether the evaluation costs much. It goes by what was done: on a busy
-// machine any may take a few milliseconds.
+// slow reports whether the evaluation costs much. It goes by what was done: on a busy machine any may take a few
+// milliseconds.
 func (b *budget) slow(took time.Duration) bool {
 	steps, work := b.cost-b.left, max(b.work, maxBuiltins-b.builtins)
 	return steps > slowSteps || work > slowWork || took > slowAfter && (steps > fewSteps || work > fewWork) && b.used(took) > slowAfter

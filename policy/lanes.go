@@ -6,12 +6,11 @@ import (
 	"time"
 )
 
-// When an evaluation counts as slow. Most take less than a tenth of the first, which
-// is some milliseconds, and of the second, which is what a call for 50,000 numbers
-// costs three times: what is spent before the lane, whoever repeats a request spends
-// as often as they like. The third is for what is not counted, and late: on a busy
-// machine any evaluation may stand still for a while, and one that has made few steps
-// by then did nothing else. In the lane it would wait for those that cost.
+// When an evaluation counts as slow. Most take less than a tenth of the first, which is some milliseconds, and of the
+// second, which is what a call for 50,000 numbers costs three times: what is spent before the lane, whoever repeats a
+// request spends as often as they like. The third is for what is not counted, and late: on a busy machine any evaluation
+// may stand still for a while, and one that has made few steps by then did nothing else. In the lane it would wait for
+// those that cost.
 const (
 	slowSteps = 4000
 	slowWork  = 1 << 18
@@ -23,10 +22,9 @@ const (
 	laneRest = 3
 )
 
-// lanes keep slow evaluations out of the way of the others: of one destination one
-// goes on at a time, and of all together one less than there are processors, so that
-// whoever repeats the dearest request gets no more than a part of one. The rest wait
-// without using any, each at most until its own time is over.
+// lanes keep slow evaluations out of the way of the others: of one destination one goes on at a time, and of all
+// together one less than there are processors, so that whoever repeats the dearest request gets no more than a
+// part of one. The rest wait without using any, each at most until its own time is over.
 type lanes struct {
 	all chan struct{}
 

@@ -22,14 +22,17 @@ type Door struct {
 	started   func(pid int32) bool
 	strangers *pace
 	known     *paced.Each[uint32]
+	process   *paced.Each[int32] // of users that are known
 
 	mu    sync.Mutex
 	rests time.Time // until when refusing does; guarded by mu
 }
 
-// How often processes of one user that is known may come, and how often at once: all
-// Envoys of a host, with all of their workers. Those that the agent started come as they like.
-const knownPerSecond, knownBurst = 300, 1000
+// How often processes of one user that is known may come, and how often at once, beyond
+// what each of them may in any case, as one of a user that is not known does: all Envoys of a
+// host, with all of their workers. Whoever comes seldom is kept out by no other process of
+// its user. Those that the agent started come as they like.
+const knownPerSecond, knownBurst = 100, 1000
 
 const (
 	// refusals is how many are closed before others of the process go on, for rest times as
@@ -41,13 +44,13 @@ const (
 // NewDoor takes who is known, and which processes the agent started, which it asks for each
 // connection that comes too often: both ask nothing of the kernel.
 func NewDoor(knows func(uid uint32) bool, started func(pid int32) bool) *Door {
-	return &Door{knows: knows, started: started, strangers: newPace(), known: paced.New[uint32](knownPerSecond, knownBurst)}
+	return &Door{knows: knows, started: started, strangers: newPace(), known: paced.New[uint32](knownPerSecond, knownBurst), process: paced.New[int32](processPerSecond, processBurst)}
 }
 
 // lets reports whether somebody does not come too often.
 func (d *Door) lets(c unixsock.Peer) bool {
 	if d.knows(c.UID) {
-		return d.known.Allow(c.UID) || d.started(c.PID)
+		return d.process.Allow(c.PID) || d.known.Allow(c.UID) || d.started(c.PID)
 	}
 	return d.strangers.allows(c) || d.started(c.PID)
 }

@@ -132,9 +132,12 @@ func TestADoorHasAPaceForWhoIsKnownAndNoneForWhatTheAgentStarted(t *testing.T) {
 	const app, own = 1001, 7
 	d := NewDoor(func(uid uint32) bool { return uid == app }, func(pid int32) bool { return pid == own })
 	in := 0
-	for pid := range int32(3 * knownBurst) {
-		if d.lets(unixsock.Peer{UID: app, PID: 100 + pid}) {
+	for n := range int32(3 * knownBurst) {
+		if d.lets(unixsock.Peer{UID: app, PID: 100}) {
 			in++
+		}
+		if n%100 == 0 && !d.lets(unixsock.Peer{UID: app, PID: 101 + n}) {
+			t.Fatal("another process of a known user was kept out by it")
 		}
 		if !d.lets(unixsock.Peer{UID: app, PID: own}) || !d.lets(unixsock.Peer{UID: 1002, PID: own}) {
 			t.Fatal("a proxy that the agent started was refused")
