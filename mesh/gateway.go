@@ -112,10 +112,7 @@ func (b *builder) gatewayOf(r *Resource, s *GatewayRouteSpec) *Resource {
 	}
 	// Deviates: App Mesh looks for the gateway whose namespaceSelector and
 	// gatewayRouteSelector fit.
-	all := b.graph.gatewaysOf(r.Mesh)
-	if same := slices.DeleteFunc(slices.Clone(all), func(g *Resource) bool { return g.Namespace != r.Namespace }); len(all) > 1 && len(same) == 1 {
-		all = same
-	}
+	all := r.gateways(b.graph.gatewaysOf(r.Mesh))
 	switch len(all) {
 	case 1:
 		return all[0]
@@ -126,9 +123,48 @@ func (b *builder) gatewayOf(r *Resource, s *GatewayRouteSpec) *Resource {
 		for _, g := range all {
 			names = append(names, g.String())
 		}
-		b.fail(r, "spec.virtualGatewayRef", "is required: mesh %s has several gateways, %s, and the selectors of gateways are not read", r.Mesh, strings.Join(names, " and "))
+		b.fail(r, "spec.virtualGatewayRef", "%s must name its gateway: mesh %s has several, %s, and the selectors of gateways are not read", r, r.Mesh, strings.Join(names, " and "))
 	}
 	return nil
+}
+
+// gateways are those of its mesh that a route which names none may belong to: the one of
+// its namespace, or all.
+func (r *Resource) gateways(all []*Resource) []*Resource {
+	same := slices.DeleteFunc(slices.Clone(all), func(g *Resource) bool { return g.Namespace != r.Namespace })
+	if len(all) > 1 && len(same) == 1 {
+		return same
+	}
+	return all
+}
+
+// GatewayOf is the gateway of a route that names none, among those of its mesh; nil where
+// there is not one that it must be.
+func (r *Resource) GatewayOf(all []*Resource) *Resource {
+	s, ok := r.Spec.(*GatewayRouteSpec)
+	if !ok || s.VirtualGatewayRef != nil {
+		return nil
+	}
+	if of := r.gateways(all); len(of) == 1 {
+		return of[0]
+	}
+	return nil
+}
+
+// JoinGateway names the gateway in a route that names none, so that a second one changes
+// nothing for it, and reports whether it did. A gateway without a namespace cannot be named
+// from within one. The route must not be shared yet.
+func (r *Resource) JoinGateway(all []*Resource) bool {
+	to := r.GatewayOf(all)
+	if to == nil || to.Namespace == "" && r.Namespace != "" {
+		return false
+	}
+	ref := &VirtualGatewayRef{Name: to.ObjectName}
+	if to.Namespace != r.Namespace {
+		ref.Namespace = to.Namespace
+	}
+	r.Spec.(*GatewayRouteSpec).VirtualGatewayRef = ref
+	return true
 }
 
 // gatewaysOf lists a mesh's virtual gateways by name.

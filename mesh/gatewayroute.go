@@ -27,3 +27,9 @@ type GatewayRouteVirtualService struct {
 }
 
 func (s *GatewayRouteSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
+
+// NamesGateway reports whether a gateway route says its gateway.
+func (r *Resource) NamesGateway() bool {
+	s, ok := r.Spec.(*GatewayRouteSpec)
+	return ok && s.VirtualGatewayRef != nil
+}

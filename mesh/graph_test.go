@@ -274,7 +274,7 @@ func TestGraphRefuses(t *testing.T) {
 		"a gateway's twin":    {m + node + object("VirtualGateway", "n"), `virtualGateway n has the App Mesh name "n", and so has virtualNode n (g.yaml:5): both would have the identity /m/n`},
 		"a twin by awsName":   {m + object("VirtualGateway", "g") + "spec: {awsName: n}\n---\n" + node, `metadata.name: virtualGateway g has the App Mesh name "n", and so has virtualNode n`},
 		"no gateway":          {m + edge("", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to a virtual gateway, which does not exist: mesh m has none"},
-		"several gateways":    {m + gateway("g") + gateway("h") + edge("", "s"), "spec.virtualGatewayRef: is required: mesh m has several gateways, virtualGateway g and virtualGateway h, and the selectors of gateways are not read"},
+		"several gateways":    {m + gateway("g") + gateway("h") + edge("", "s"), "spec.virtualGatewayRef: gatewayRoute e must name its gateway: mesh m has several, virtualGateway g and virtualGateway h, and the selectors of gateways are not read"},
 		"an unknown gateway":  {m + gateway("g") + edge("virtualGatewayRef: {name: h}, ", "s"), "spec.virtualGatewayRef: gatewayRoute e refers to virtualGateway h, which does not exist in mesh m"},
 		"a gateway's service": {m + gateway("g") + edge("", "s"), "spec.httpRoute.action.target.virtualService.virtualServiceRef: gatewayRoute e refers to virtualService s, which does not exist"},
 		"a gateway's port":    {m + gateway("g") + object("VirtualService", "s") + "---\n" + strings.Replace(edge("", "s"), "prefix: /", "prefix: /, port: 7", 1), "spec.httpRoute.match.port: virtualGateway g has no listener on port 7"},

@@ -45,10 +45,17 @@ func AssignMeshes(resources []*Resource) error {
 	return errs.OrNil()
 }
 
+// NamesMesh reports whether the object says its mesh, or is of a kind that says none.
+func (r *Resource) NamesMesh() bool {
+	_, ref := r.Spec.(spec).names()
+	return ref == nil || *ref != nil
+}
+
 // JoinMesh names the mesh in an object that names none; "" changes nothing. The object
 // must not be shared yet.
 func (r *Resource) JoinMesh(name string) {
-	if _, ref := r.Spec.(spec).names(); ref != nil && *ref == nil && name != "" {
+	if name != "" && !r.NamesMesh() {
+		_, ref := r.Spec.(spec).names()
 		*ref, r.Mesh = &MeshRef{Name: name}, name
 	}
 }

@@ -199,12 +199,12 @@ func (d *Drafts) nameOf(x *Draft, m *manifest.Member, option, of string, must bo
 	}
 	if option != "" {
 		m.Value = x.At.String(option)
-		d.Note(x.what(), Defaulted, x.At, x.path(m, of), fmt.Sprintf("is %q, as was said beside the file", option))
+		d.Note(x.what(), Defaulted, x.At, x.path(m, of), fmt.Sprintf("is %q, by --%s", option, of))
 		return option
 	}
 	if must {
 		x.unknown = true
-		d.Note(x.what(), Missing, x.At, x.path(m, of), "the file does not have the "+of+" of this object: say it beside the file")
+		d.Note(x.what(), Missing, x.At, x.path(m, of), "the file does not have the "+of+" of this object: say it by --"+of+" NAME")
 	}
 	return ""
 }

@@ -89,9 +89,7 @@ func (w *writer) resource(r *mesh.Resource) {
 	out := Written{Kind: r.Kind, Name: r.Name, Mesh: r.Mesh, Spec: w.members("spec", reflect.ValueOf(r.Spec).Elem())}
 	switch s := r.Spec.(type) {
 	case *mesh.GatewayRouteSpec:
-		if ref := s.VirtualGatewayRef; ref != nil {
-			out.Parent = w.nameOf("spec.virtualGatewayRef", mesh.KindVirtualGateway, mesh.Reference{Namespace: ref.Namespace, Name: ref.Name})
-		}
+		out.Parent = w.gatewayOf(r, s)
 	case *mesh.VirtualNodeSpec:
 		out.Spec = w.withGroups(out.Spec, s)
 	}
@@ -197,6 +195,25 @@ func (w *writer) nameOf(path string, k mesh.Kind, ref mesh.Reference) string {
 		w.lose(path, fmt.Sprintf("what it refers to is not among the objects: it is taken for %q", name))
 	}
 	return name
+}
+
+// gatewayOf is the gateway of a route: the one that it names, else the only one.
+func (w *writer) gatewayOf(r *mesh.Resource, s *mesh.GatewayRouteSpec) string {
+	const path = "spec.virtualGatewayRef"
+	if ref := s.VirtualGatewayRef; ref != nil {
+		return w.nameOf(path, mesh.KindVirtualGateway, mesh.Reference{Namespace: ref.Namespace, Name: ref.Name})
+	}
+	var all []*mesh.Resource
+	for _, o := range w.objects {
+		if o.Kind == mesh.KindVirtualGateway && o.Mesh == r.Mesh {
+			all = append(all, o)
+		}
+	}
+	if g := r.GatewayOf(all); g != nil {
+		return g.Name
+	}
+	w.lose(path, "is absent, and the API requires the gateway: which it is cannot be told from these objects; import takes it by --gateway NAME")
+	return ""
 }
 
 // withGroups adds the services of backend groups to a node's backends.

@@ -85,6 +85,31 @@ func TestSamplesAreExportedIntoTheirFormAndImportedAgainTheSame(t *testing.T) {
 	}
 }
 
+// A route without virtualGatewayRef belongs to the only gateway: the API requires its name.
+func TestAGatewayRouteIsExportedWithItsGatewayOrWithALoss(t *testing.T) {
+	in := func(kind, name, spec string) exporter.Stored {
+		return exporter.Stored{Kind: kind, Mesh: "one", Name: name, Manifest: group + kind + "\nmetadata: {name: " + name + "}\nspec: {" + spec + "}\n"}
+	}
+	const listeners = "meshRef: {name: one}, listeners: [{portMapping: {port: 80, protocol: http}}]"
+	route := in("GatewayRoute", "r", "meshRef: {name: one}, httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}")
+	for _, form := range []string{"aws", "cfn"} {
+		e, err := exporter.Write(form, []exporter.Stored{route, in("VirtualGateway", "g", listeners)})
+		if err != nil || len(e.Losses) > 0 {
+			t.Fatal(form, err, e.Losses)
+		}
+		again := importer.Read([]dialect.File{{Name: "again", Content: e.Text()}}, importer.Options{})
+		if _, got := objects(again); !strings.Contains(got["GatewayRoute r"], "virtualGatewayRef:\n    name: g") {
+			t.Errorf("%s: %v %v", form, got, again.Findings)
+		}
+		for _, gateways := range [][]exporter.Stored{nil, {in("VirtualGateway", "g", listeners), in("VirtualGateway", "h", listeners)}} {
+			e, err := exporter.Write(form, append(gateways, route))
+			if err != nil || len(e.Losses) != 1 || !strings.HasPrefix(e.Losses[0], "GatewayRoute r: spec.virtualGatewayRef: ") || !strings.Contains(e.Losses[0], "--gateway NAME") {
+				t.Errorf("%s: %v %v", form, err, e.Losses)
+			}
+		}
+	}
+}
+
 // What a form cannot say is listed, and all else comes back by way of it.
 func TestWhatAnotherFormCannotSayIsListedByObjectAndField(t *testing.T) {
 	node := exporter.Stored{Kind: "VirtualNode", Mesh: "one", Name: "a", Manifest: group + "VirtualNode\nmetadata: {name: a, labels: {x: y}}\nspec: {meshRef: {name: one}, podSelector: {matchLabels: {app: a}}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n"}

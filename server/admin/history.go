@@ -105,7 +105,7 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 		switch old := now.Objects().Get(k); {
 		case !w.Delete:
 			owners[k] = w.Owner
-			if err := in.read(ctx, &api.Source{File: fmt.Sprintf("%s of revision %d", k, w.Revision), Content: w.Manifest}); err != nil {
+			if err := in.readStored(ctx, k, &api.Source{File: fmt.Sprintf("%s of revision %d", k, w.Revision), Content: w.Manifest}); err != nil {
 				return nil, err
 			}
 		case old != nil:

@@ -101,3 +101,22 @@ func TestARollbackIsOneWriteAndADryRunIsNone(t *testing.T) {
 	}
 	d.wants("begin", "end")
 }
+
+// What was stored before objects said their meshes is of the mesh in whose row it is.
+func TestARollbackToWhatSaysNoMeshIsToItsOwnThoughThereAreTwo(t *testing.T) {
+	d := newDesk(t)
+	for _, manifests := range []string{shop + nodeTo("/dev/stdout"), strings.ReplaceAll(shop, "name: shop", "name: other")} {
+		if _, err := d.admin.Apply(d.ctx(), applyOf(manifests)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	then := nodeTo("/dev/stderr")
+	answer, err := d.rollback(pastOf{back: []store.Write{{Object: store.Object{Kind: "VirtualNode", Mesh: "shop", Name: "web", Manifest: []byte(then)}}}})
+	if err != nil || len(answer.GetChanges()) != 1 || !strings.Contains(answer.GetChanges()[0].GetAfter(), "meshRef:\n    name: shop") {
+		t.Errorf("%v, %v", answer.GetChanges(), err)
+	}
+	_, err = d.rollback(pastOf{back: []store.Write{{Object: store.Object{Kind: "VirtualNode", Mesh: "gone", Name: "web", Manifest: []byte(then)}}}})
+	if err == nil || !strings.Contains(err.Error(), `belongs to mesh "gone", which does not exist`) {
+		t.Error(err)
+	}
+}

@@ -121,6 +121,20 @@ func (in *intake) read(ctx context.Context, src *api.Source) error {
 	return nil
 }
 
+// readStored is read of what was stored under a key: of its mesh, whether or not it says so.
+func (in *intake) readStored(ctx context.Context, k kinds.Key, src *api.Source) error {
+	before := len(in.objects)
+	if err := in.read(ctx, src); err != nil {
+		return err
+	}
+	for _, o := range in.objects[before:] {
+		if o.Resource != nil && !o.Resource.NamesMesh() {
+			o.Resource.Mesh = k.Mesh
+		}
+	}
+	return nil
+}
+
 // take refuses what this version does not translate, by name (never ignored).
 func (in *intake) take(o *kinds.Object) {
 	in.errs = append(in.errs, o.Refused()...)

@@ -11,6 +11,9 @@ import (
 // With returns the model that applying these objects and removing those gives. Everything
 // that is wrong with it is in the error, each mistake at its place in a manifest.
 func (m *Model) With(put []*kinds.Object, remove ...kinds.Key) (*Model, error) {
+	if kinds.AssignMeshes(put, kinds.Meshes(m.graph, m.objects)...) == nil { // else newModel tells
+		kinds.AssignGateways(put, m.objects, remove...)
+	}
 	if next := m.patched(put, remove, nil); next != nil {
 		return next, nil
 	}

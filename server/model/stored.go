@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 
+	"signet.example/internal/ordered"
 	"signet.example/server/kinds"
 	"signet.example/store"
 )
@@ -19,6 +20,9 @@ func Load(td spiffeid.TrustDomain, rows []store.Object, revision uint64) (*Model
 	objects, err := parseAll(rows, td)
 	if err != nil {
 		return nil, err
+	}
+	if kinds.AssignMeshes(objects) == nil { // else newModel tells
+		kinds.AssignGateways(objects, ordered.Map[kinds.Key, *kinds.Object]{})
 	}
 	return newModel(td, revision, objects)
 }

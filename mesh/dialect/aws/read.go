@@ -112,7 +112,7 @@ func (r reader) object(path string, n manifest.Node, k *kind) {
 		k = r.tell(n, spec, whole)
 	}
 	if k == nil {
-		r.drafts.Note("", dialect.Missing, n, path, "cannot be told to be of a kind: nothing names it, and its spec may be that of several; say it beside the file")
+		r.drafts.Note("", dialect.Missing, n, path, "cannot be told to be of a kind: nothing names it, and its spec may be that of several; say it by --kind KIND")
 		r.drafts.AddIncomplete(dialect.ObjectAt(n, path, "object", ""))
 		return
 	}
