@@ -161,6 +161,9 @@ func bringIn(c *cobra.Command, report *importer.Report, o, owner string, dry, pa
 			return err
 		})
 	}
+	if answer != nil {
+		report.Resolved() // the server has what the files have not
+	}
 	if err := showReport(c, o, report, answer); err != nil {
 		return err
 	}

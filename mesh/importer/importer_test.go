@@ -60,6 +60,45 @@ func TestAReferenceThatLeadsToNothingIsUnresolvedAndOneToWhatIsLeftOutLeavesOut(
 	}
 }
 
+// As with CloudFormation, where another stack has the mesh.
+func TestWhereTheMeshIsInNoFileWhatRefersToWhatIsLeftOutIsLeftOutToo(t *testing.T) {
+	for _, ref := range []string{"", "meshRef: {name: shop}, "} {
+		r := report(importer.Options{},
+			object("VirtualNode", "tcp", "{"+ref+"listeners: [{portMapping: {port: ${PORT}, protocol: http}}]}")+
+				object("VirtualService", "of.tcp", "{"+ref+"provider: {virtualNode: {virtualNodeRef: {name: tcp}}}}")+
+				object("VirtualService", "arn.tcp", "{"+ref+"provider: {virtualNode: {virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/shop/virtualNode/tcp'}}}")+
+				object("VirtualNode", "front", "{"+ref+"backends: [{virtualService: {virtualServiceRef: {name: of.tcp}}}]}")+
+				object("VirtualNode", "good", "{"+ref+"backends: [{virtualService: {virtualServiceRef: {name: of.others}}}]}"))
+		state := map[string]importer.State{}
+		for _, o := range r.Objects {
+			state[o.Name] = o.State
+		}
+		for name, want := range map[string]importer.State{"tcp": importer.Incomplete, "of.tcp": importer.Dependent, "front": importer.Dependent, "good": importer.Complete} {
+			if state[name] != want {
+				t.Errorf("%s: %s, want %s", name, state[name], want)
+			}
+		}
+		if ref != "" && state["arn.tcp"] != importer.Dependent {
+			t.Errorf("arn.tcp: %s", state["arn.tcp"])
+		}
+		meshes := 0
+		for _, f := range r.Findings {
+			if strings.Contains(f.Text, "does not exist; there") {
+				t.Error(f)
+			}
+			if f.Outcome == importer.Unresolved && strings.Contains(f.Text, "among the files") {
+				meshes++
+			}
+		}
+		if meshes != 1 {
+			t.Errorf("%d findings of the mesh: %v", meshes, r.Findings)
+		}
+		if r.Resolved(); r.Counts[importer.Unresolved] != 0 || strings.Contains(fmt.Sprint(r.Findings), "among the files") {
+			t.Error(r.Findings)
+		}
+	}
+}
+
 func TestOfTwoObjectsOfOneNameTheSecondIsRefused(t *testing.T) {
 	r := report(importer.Options{}, object("Mesh", "shop", "{}")+object("VirtualNode", "a", "{}"), object("VirtualNode", "b", "{awsName: a}")+object("VirtualNode", "a", "{}"))
 	want := []string{"Mesh shop/shop: complete", "VirtualNode shop/a: complete", "VirtualNode shop/a: refused", "VirtualNode shop/a: refused"}

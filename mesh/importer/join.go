@@ -100,14 +100,19 @@ func (in *reading) joined(r *Report) {
 			switch out := r.leftOut(e); {
 			case out != nil:
 				outcome, state = dialect.Refused, Dependent
-				e.Msg += ": " + out.Kind + " " + out.Name + " is " + string(out.State)
+				e.Msg = e.Dangling + ": " + out.Kind + " " + out.Name + " is " + string(out.State)
 			case !resolvable(e):
 				outcome, state = dialect.Refused, Refused
 			}
 			if o.State != state {
 				o.State, again = state, true
 			}
-			if text := e.Error(); !listed[text] {
+			text := e.Error()
+			if outcome == Unresolved && ofMesh(e) {
+				e.Msg = notAmong(o.resource)
+				text = e.Msg // of each mesh once
+			}
+			if !listed[text] {
 				listed[text] = true
 				in.tell(e, o.resource, outcome)
 			}
@@ -129,12 +134,66 @@ func problems(rs []*mesh.Resource) manifest.Errors {
 		homeless[e.Object] = true
 		e.Dangling = e.Msg
 	}
-	own = slices.DeleteFunc(own, func(r *mesh.Resource) bool { return homeless[r.String()] })
+	own = append(own, elsewhere(own)...)
+	if len(errs) > 0 { // what refers to what is looked at all the same
+		for _, e := range manifest.AsErrors(mesh.AssignMeshes(own)) {
+			homeless[e.Object] = true
+			own = slices.DeleteFunc(own, func(r *mesh.Resource) bool { return r.String() == e.Object })
+		}
+	}
 	_, err := mesh.NewGraph(own)
-	return append(errs, manifest.AsErrors(err)...)
+	for _, e := range manifest.AsErrors(err) {
+		if !strings.Contains(e.Msg, " of mesh "+theOnlyOne+" refers to ") { // by an ARN, which has its name
+			errs = append(errs, e)
+		}
+	}
+	return errs
+}
+
+// theOnlyOne is in the place of a mesh's name that nothing tells.
+const theOnlyOne = "(the only one)"
+
+// elsewhere are meshes in the place of those that objects name and that are in no file: they
+// are another stack's, or the server's. Where nothing names one, it is the only mesh.
+func elsewhere(rs []*mesh.Resource) []*mesh.Resource {
+	there := map[string]bool{}
+	for _, r := range rs {
+		if r.Kind == mesh.KindMesh {
+			there[r.Name], there[r.ObjectName] = true, true
+		}
+	}
+	var list []*mesh.Resource
+	stand := func(name string) {
+		if !there[name] {
+			there[name] = true
+			list = append(list, &mesh.Resource{Kind: mesh.KindMesh, Mesh: name, Name: name, ObjectName: name, Spec: &mesh.MeshSpec{AWSName: name}})
+		}
+	}
+	for _, r := range rs {
+		if r.Kind != mesh.KindMesh && r.Mesh != "" {
+			stand(r.Mesh)
+		}
+	}
+	if len(there) == 0 {
+		stand(theOnlyOne)
+	}
+	return list
 }
 
 // resolvable reports whether a server may have what is lacking here.
+// ofMesh reports whether a mistake is that an object's mesh is not among the files.
+func ofMesh(e *manifest.Error) bool {
+	return strings.Contains(e.Dangling, " refers to mesh \"") || strings.Contains(e.Dangling, " belongs to no mesh")
+}
+
+// notAmong is what is told of that: where the files do not have it, the server may.
+func notAmong(r *mesh.Resource) string {
+	if r.Mesh == "" {
+		return "there is no mesh among the files, and --mesh names none: it is the only one that the server has"
+	}
+	return "mesh " + r.Mesh + " is not among the files: the server must have it"
+}
+
 func resolvable(e *manifest.Error) bool { return e.Dangling != "" }
 
 // leftOut is the object that is not applied to which a dangling reference leads.
@@ -163,6 +222,12 @@ func (r *Report) leftOut(e *manifest.Error) *Object {
 		return o
 	}
 	return nil
+}
+
+// Resolved takes away what was unresolved: all of it was found where it was applied.
+func (r *Report) Resolved() {
+	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return f.Outcome == Unresolved })
+	delete(r.Counts, Unresolved)
 }
 
 // Done reports whether every object is complete and no file was refused.
