@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,14 +13,19 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
+	"signet.example/proxy"
 )
 
 // addresses is where each supervised proxy listens. Envoys share an address and port
 // that two of them want (SO_REUSEPORT), and each gets calls that are the other's:
 // the second one is not started, and where it runs it is not told of the listener.
+//
+// So with where their applications listen: of two virtual nodes at one place each would
+// serve the other's calls, and whoever is the one's application could speak as the other.
 type addresses struct {
-	mu sync.Mutex
-	by map[netip.AddrPort]tenure // guarded by mu
+	mu     sync.Mutex
+	by     map[netip.AddrPort]tenure       // guarded by mu
+	behind map[string]map[string]proxy.Ref // for what each proxy runs, by the place and port of its application; guarded by mu
 }
 
 // tenure is who has an address: for as long as it listens there, and until, where
@@ -55,6 +61,60 @@ func (t *addresses) claim(proxy string, at []netip.AddrPort) error {
 	return nil
 }
 
+// serve notes that a proxy has its application at a port, or refuses that where one that
+// runs for another virtual node has its own there.
+func (t *addresses) serve(name string, of subscriptionKey, port uint32) error {
+	at := applicationAt(of, port)
+	if at == "" {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, other := range slices.Sorted(maps.Keys(t.behind[at])) {
+		if ref := t.behind[at][other]; other != name && ref != of.ref {
+			return fmt.Errorf("its application's address is taken: proxy %s, which runs for %s, has its own at %s, too: give one of them another app, or its node another port", other, ref, at)
+		}
+	}
+	if t.behind == nil {
+		t.behind = map[string]map[string]proxy.Ref{}
+	}
+	if t.behind[at] == nil {
+		t.behind[at] = map[string]proxy.Ref{}
+	}
+	t.behind[at][name] = of.ref
+	return nil
+}
+
+// serveOnly gives back where a proxy has its application at none of these ports.
+func (t *addresses) serveOnly(name string, of subscriptionKey, ports []uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var needs []string
+	for _, port := range ports {
+		needs = append(needs, applicationAt(of, port))
+	}
+	for at, by := range t.behind {
+		if !slices.Contains(needs, at) {
+			delete(by, name)
+		}
+		if len(by) == 0 {
+			delete(t.behind, at)
+		}
+	}
+}
+
+// applicationAt is where calls to a port of a proxy go on; "" for those of a gateway.
+func applicationAt(of subscriptionKey, port uint32) string {
+	place, err := proxy.ParsePlace(of.shape.App)
+	switch {
+	case err != nil || of.shape.Alone:
+		return ""
+	case place.Socket != "":
+		return fmt.Sprintf("%s, port %d", place, port)
+	}
+	return netip.AddrPortFrom(place.Addr.Unmap(), uint16(port)).String() //nolint:gosec // a listener's
+}
+
 // keep gives back, in a while, what a proxy has and does not need.
 func (t *addresses) keep(proxy string, needs []netip.AddrPort, drain time.Duration) {
 	t.mu.Lock()
@@ -68,21 +128,34 @@ func (t *addresses) keep(proxy string, needs []netip.AddrPort, drain time.Durati
 
 // granted is a set without the listeners whose address another proxy has, and which
 // these are. What it has the proxy now has, too.
-func (t *addresses) granted(proxy string, set *ads.Set, drain time.Duration) (*ads.Set, string, error) {
+func (t *addresses) granted(name string, of subscriptionKey, set *ads.Set, drain time.Duration) (*ads.Set, string, error) {
 	var needs []netip.AddrPort
+	var serves []uint32
 	var rest []*ads.Resource
 	var without []string
 	for _, r := range set.Type(ads.ListenerType) {
 		if at, ok := listens(r); ok {
-			if err := t.claim(proxy, []netip.AddrPort{at}); err != nil {
+			inbound, port := strings.HasPrefix(r.Name, ingressPrefix), uint32(at.Port())
+			var err error
+			if inbound {
+				err = t.serve(name, of, port)
+			}
+			if err == nil {
+				err = t.claim(name, []netip.AddrPort{at})
+			}
+			if err != nil {
 				without = append(without, fmt.Sprintf("without listener %s, %v", r.Name, err))
 				continue
 			}
 			needs = append(needs, at)
+			if inbound {
+				serves = append(serves, port)
+			}
 		}
 		rest = append(rest, r)
 	}
-	t.keep(proxy, needs, drain)
+	t.keep(name, needs, drain)
+	t.serveOnly(name, of, serves)
 	if without == nil {
 		return set, "", nil
 	}
@@ -95,12 +168,17 @@ func (t *addresses) granted(proxy string, set *ads.Set, drain time.Duration) (*a
 }
 
 // release gives back what a proxy has.
-func (t *addresses) release(proxy string) {
+func (t *addresses) release(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for at, by := range t.by {
-		if by.proxy == proxy {
+		if by.proxy == name {
 			delete(t.by, at)
+		}
+	}
+	for at, by := range t.behind {
+		if delete(by, name); len(by) == 0 {
+			delete(t.behind, at)
 		}
 	}
 }

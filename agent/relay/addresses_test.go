@@ -77,6 +77,68 @@ func TestOfSeveralTakenAddressesOneIsToldAlways(t *testing.T) {
 	}
 }
 
+// inboundAt is a set with a listener for each address that others call.
+func inboundAt(t *testing.T, at ...string) *ads.Set {
+	t.Helper()
+	var rs []*ads.Resource
+	for _, r := range listenersAt(t, at...).Type(ads.ListenerType) {
+		rs = append(rs, &ads.Resource{Type: r.Type, Name: ingressPrefix + r.Name, Version: r.Version, Body: r.Body})
+	}
+	set, err := ads.NewSet(rs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// Else each would serve the other's calls, and the application of the one could speak as the other.
+func TestTwoVirtualNodesHaveNoApplicationAtOnePlace(t *testing.T) {
+	var k addresses
+	view := func(node, app string) *View {
+		v := newView(&subscription{key: subscriptionKey{ref: proxy.Node("shop", node), shape: proxy.Shape{App: app}}}, svids.Name{Entry: node}, nil, nil)
+		v.addresses, v.drain, v.changed = &k, time.Second, func() {}
+		return v
+	}
+	put := func(v *View, at ...string) {
+		t.Helper()
+		if err := v.put(inboundAt(t, at...), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	green, replica, blue, color := view("green", "127.0.0.1"), view("green", "127.0.0.1"), view("blue", "127.0.0.1"), view("color", "127.0.0.1")
+	put(green, "127.0.0.2:8080")
+	put(replica, "127.0.0.3:8080")
+	put(blue, "127.0.0.4:9090")
+	put(color, "127.0.0.5:8080")
+	for name, v := range map[string]*View{"green": green, "replica": replica, "blue": blue} {
+		if err := v.claim(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	const why = "its application's address is taken: proxy green, which runs for mesh/shop/virtualNode/green, has its own at 127.0.0.1:8080, too: give one of them another app, or its node another port"
+	if err := color.claim("color"); err == nil || err.Error() != why {
+		t.Errorf("color: %v", err)
+	}
+	put(blue, "127.0.0.4:9090", "127.0.0.4:8080") // of a later apply
+	if got := blue.LeftOut(); got != "without listener lds_ingress_l1, "+why || len(ingressPorts(blue.published.Load())) != 1 {
+		t.Errorf("blue has %v, left out: %q", ingressPorts(blue.published.Load()), got)
+	}
+	green.unclaim()
+	if err := color.claim("color"); err == nil || !strings.Contains(err.Error(), "proxy replica") {
+		t.Errorf("color, while a replica serves: %v", err)
+	}
+	replica.unclaim()
+	put(blue, "127.0.0.4:9090")
+	if err := color.claim("color"); err != nil {
+		t.Errorf("color, when nobody else is there: %v", err)
+	}
+	elsewhere := view("elsewhere", "127.0.0.9")
+	put(elsewhere, "127.0.0.6:8080")
+	if err := elsewhere.claim("elsewhere"); err != nil {
+		t.Errorf("at another address: %v", err)
+	}
+}
+
 // listenersAt is a set with a listener for each address, named l0, l1, ….
 func listenersAt(t *testing.T, at ...string) *ads.Set {
 	t.Helper()

@@ -202,7 +202,7 @@ func (v *View) putClaimed() error {
 	set, left := v.full, ""
 	if v.claimant != "" {
 		var err error
-		if set, left, err = v.addresses.granted(v.claimant, set, v.drain); err != nil {
+		if set, left, err = v.addresses.granted(v.claimant, v.sub.key, set, v.drain); err != nil {
 			return err
 		}
 	}
@@ -224,7 +224,14 @@ func (v *View) claim(proxy string) error {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	if !v.ran {
+		for _, port := range ingressPorts(v.full) {
+			if err := v.addresses.serve(proxy, v.sub.key, port); err != nil {
+				v.addresses.serveOnly(proxy, v.sub.key, nil)
+				return err
+			}
+		}
 		if err := v.addresses.claim(proxy, listening(v.full)); err != nil {
+			v.addresses.serveOnly(proxy, v.sub.key, nil)
 			return err
 		}
 	}
