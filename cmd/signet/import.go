@@ -56,7 +56,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
   signet import appmesh spec.json --mesh shop --name web --set NAMESPACE=shop.local
   curl -s localhost:9901/config_dump | signet import appmesh - --dry-run
   signet import appmesh stack.yaml --set MeshName=shop --region eu-west-1
-  kubectl get -o yaml meshes,virtualnodes,virtualservices -A | signet import appmesh -`,
+  kubectl get -o yaml meshes,virtualnodes,virtualrouters,virtualservices,virtualgateways,gatewayroutes,backendgroups -A | signet import appmesh -`,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveDefault
 		},

@@ -24,8 +24,9 @@ type Conflict struct {
 // refusal is why an endpoint is not served, and what mends it.
 type refusal struct{ reason, fix string }
 
-// OtherBind mends two proxies in one place.
-const OtherBind = "give one of the two another bind in its agent's configuration, and reload that (SIGHUP)"
+// OtherBind mends two proxies in one place. A host is served at the address of its agent
+// alone, unless its group has ranges: another bind by itself may lead to no caller.
+const OtherBind = "give one of the two another bind in its agent's configuration that addresses of the NodeGroup has, and reload that (SIGHUP); or its virtual node another portMapping.port; or run it on another host; where it is the application's address, give it another app"
 
 // Endpoints are the rules of the registry of D19: where the proxies of each virtual node
 // listen. What is registered, and what is refused, is Known; here is who may be, and for
