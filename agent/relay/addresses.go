@@ -39,6 +39,27 @@ type tenure struct {
 func (t *addresses) claim(proxy string, at []netip.AddrPort) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.taken(proxy, at); err != nil {
+		return err
+	}
+	if t.by == nil {
+		t.by = map[netip.AddrPort]tenure{}
+	}
+	for _, address := range at {
+		t.by[address] = tenure{proxy: proxy}
+	}
+	return nil
+}
+
+// free reports whether claim would take all of at.
+func (t *addresses) free(proxy string, at []netip.AddrPort) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.taken(proxy, at)
+}
+
+// taken is why a proxy cannot have all of at; the caller holds mu.
+func (t *addresses) taken(proxy string, at []netip.AddrPort) error {
 	var first netip.AddrPort // of several, so that the reason stays the same
 	for _, address := range at {
 		for has, other := range t.by {
@@ -51,12 +72,6 @@ func (t *addresses) claim(proxy string, at []netip.AddrPort) error {
 	}
 	if first.IsValid() {
 		return fmt.Errorf("its address is taken: proxy %s listens on %s", t.by[first].proxy, first)
-	}
-	if t.by == nil {
-		t.by = map[netip.AddrPort]tenure{}
-	}
-	for _, address := range at {
-		t.by[address] = tenure{proxy: proxy}
 	}
 	return nil
 }
@@ -136,8 +151,8 @@ func (t *addresses) granted(name string, of subscriptionKey, set *ads.Set, drain
 	for _, r := range set.Type(ads.ListenerType) {
 		if at, ok := listens(r); ok {
 			inbound, port := strings.HasPrefix(r.Name, ingressPrefix), uint32(at.Port())
-			var err error
-			if inbound {
+			err := t.free(name, []netip.AddrPort{at})
+			if err == nil && inbound {
 				err = t.serve(name, of, port)
 			}
 			if err == nil {

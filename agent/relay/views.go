@@ -224,6 +224,9 @@ func (v *View) claim(proxy string) error {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	if !v.ran {
+		if err := v.addresses.free(proxy, listening(v.full)); err != nil {
+			return err
+		}
 		for _, port := range ingressPorts(v.full) {
 			if err := v.addresses.serve(proxy, v.sub.key, port); err != nil {
 				v.addresses.serveOnly(proxy, v.sub.key, nil)
