@@ -114,6 +114,22 @@ func TestWhatBelongsToAMeshThatIsLeftOutIsLeftOut(t *testing.T) {
 	}
 }
 
+// No host is called $NAME: what waits for a value is not served.
+func TestAPlaceholderInThePlaceOfAHostIsWaitedFor(t *testing.T) {
+	for discovery, state := range map[string]importer.State{
+		"dns: {hostname: $HOST}":                                      importer.Incomplete,
+		"dns: {hostname: \"web.${NS}\"}":                              importer.Incomplete,
+		"awsCloudMap: {namespaceName: \"${NS}\", serviceName: web}":   importer.Incomplete,
+		"awsCloudMap: {namespaceName: shop, serviceName: '{{ .X }}'}": importer.Incomplete,
+		"dns: {hostname: web.example}":                                importer.Complete,
+	} {
+		r := report(importer.Options{}, object("Mesh", "shop", "{}")+object("VirtualNode", "a", "{listeners: [{portMapping: {port: 80, protocol: http}}], serviceDiscovery: {"+discovery+"}}"))
+		if o := r.Objects[len(r.Objects)-1]; o.State != state {
+			t.Errorf("%s: %s, %v", discovery, o.State, r.Findings)
+		}
+	}
+}
+
 func TestTheFormOfAFileIsToldByItsContent(t *testing.T) {
 	for text, want := range map[string]string{
 		"apiVersion: v1\nkind: Pod\n":                      "crd",

@@ -61,6 +61,17 @@ func (in *reading) tell(e *manifest.Error, of *mesh.Resource, outcome dialect.Ou
 	})
 }
 
+// missing tells of a field that is waited for, instead of that a text stands for it.
+func (in *reading) missing(e *manifest.Error, of *mesh.Resource) {
+	for i := range in.found.Findings {
+		if f := &in.found.Findings[i]; f.Outcome == dialect.Opaque && f.File == e.File && f.Line == e.Line && f.Path == e.Field {
+			f.Outcome, f.Text = dialect.Missing, e.Msg
+			return
+		}
+	}
+	in.tell(e, of, dialect.Missing)
+}
+
 func whatOf(r *mesh.Resource) string { return string(r.Kind) + " " + r.ObjectName }
 
 // untranslated names what asks for what this version does not do.
@@ -72,6 +83,10 @@ func (in *reading) untranslated(r *Report) {
 		for _, e := range mesh.Unsupported(o.resource) {
 			o.State = Untranslated
 			in.tell(e, o.resource, dialect.Refused)
+		}
+		for _, e := range mesh.Unfilled(o.resource) {
+			o.State = Incomplete
+			in.missing(e, o.resource)
 		}
 	}
 }

@@ -146,7 +146,7 @@ func (o *Object) SameAs(old *Object) bool {
 // is stored is served: what this version does not translate or could never use.
 func (o *Object) Refused() manifest.Errors {
 	if o.Resource != nil {
-		return mesh.Unsupported(o.Resource)
+		return append(mesh.Unsupported(o.Resource), mesh.Unfilled(o.Resource)...)
 	}
 	return o.refused
 }
