@@ -179,8 +179,8 @@ func TestAnUnknownKeyHidesNoWrongValue(t *testing.T) {
 			[]string{"spec.group", "spec.gruop", "spec.spiffeID", "spec.selectors[0]"},
 		},
 		"of App Mesh's": {
-			"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n}\nspec:\n  listener: []\n  listeners:\n  - portMapping: {port: 80, protocol: tcp}\n    timeout: {http: {idle: {unit: s, value: 1}}}\n  - portMapping: {port: 80, protocol: http}\n",
-			[]string{"spec.listener", "spec.listeners[0].portMapping.protocol", "spec.listeners[0].timeout.http", "spec.listeners[1].portMapping.port"},
+			"apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n}\nspec:\n  listener: []\n  listeners:\n  - portMapping: {port: 80, protocol: tcp}\n    timeout: {http: {idle: {unit: s, value: 1}}}\n  - portMapping: {port: 80, protocol: http}\n  backendGroups: [{name: '*'}]\n",
+			[]string{"spec.listener", "spec.listeners[0].timeout.http", "spec.listeners[1].portMapping.port", "spec.backendGroups[0].name"},
 		},
 	} {
 		_, err := kinds.Parse(document(t, c.manifest), td)
