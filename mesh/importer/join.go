@@ -61,7 +61,8 @@ func (in *reading) tell(e *manifest.Error, of *mesh.Resource, outcome dialect.Ou
 	})
 }
 
-// missing tells of a field that is waited for, instead of that a text stands for it.
+// missing lists a field that is waited for, in the place of the finding that a text stands
+// for it.
 func (in *reading) missing(e *manifest.Error, of *mesh.Resource) {
 	for i := range in.found.Findings {
 		if f := &in.found.Findings[i]; f.Outcome == dialect.Opaque && f.File == e.File && f.Line == e.Line && f.Path == e.Field {
