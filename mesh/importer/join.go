@@ -158,8 +158,13 @@ func problems(rs []*mesh.Resource) manifest.Errors {
 		}
 	}
 	_, err := mesh.NewGraph(own)
+	unnamed := map[string]bool{}
+	for _, r := range own {
+		unnamed[r.String()] = r.Mesh == theOnlyOne
+	}
 	for _, e := range manifest.AsErrors(err) {
-		if !strings.Contains(e.Msg, " of mesh "+theOnlyOne+" refers to ") { // by an ARN, which has its name
+		byARN := strings.HasSuffix(e.Field, "ARN") && !resolvable(e) // which has a mesh's name, that may be this one's
+		if !byARN || !unnamed[e.Object] {
 			errs = append(errs, e)
 		}
 	}
