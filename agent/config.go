@@ -253,7 +253,7 @@ func (c Config) Validate() error {
 		}
 		if at, err := p.egress(); err == nil && at != (proxy.Egress{}) {
 			if other, taken := egress[at]; taken {
-				refuse(key+".egress", "proxies %q and %q have the same one, %s: calls of one would leave as the other", other, p.Name, at)
+				refuse(key+".egress", "proxies %q and %q have the same one, %s: calls of one would leave as the other; give one another egress, or egress_port", other, p.Name, at)
 			}
 			egress[at] = p.Name
 		}

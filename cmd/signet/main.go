@@ -110,7 +110,7 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 	add("run", newInit(), newServer(), newSigner(), newAgent(), newDev())
 	add("config", newToken(), newApply(), newDiff(), newDelete(), newRollback(), newImport(), newExport(), newBan(), newPolicy())
 	add("look", newGet(), newProxies(), newProxy(), newRoutes(), newHistory(), newExplain(), newCheck(), newCerts())
-	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService(), newDemoGet())
+	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService(), newDemoGet(), newVersion())
 	tellEnv(root)
 	for _, c := range root.Commands() { // commands without arguments offer no files
 		if c.ValidArgsFunction == nil && !c.HasSubCommands() {
@@ -118,4 +118,15 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 		}
 	}
 	return root
+}
+
+// newVersion is --version for whoever types it as a command.
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version, as --version does", Hidden: true, Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "signet version %s\n", version())
+			return err
+		},
+	}
 }

@@ -61,7 +61,7 @@ func formOf(f dialect.File) (form Form, why string) {
 	case strings.TrimSpace(text) == "":
 		return "", "is empty"
 	}
-	return "", fmt.Sprintf("has nothing of App Mesh in a form that is read (%s); --dialect says which it is", strings.Join(Forms(), ", "))
+	return "", fmt.Sprintf("has nothing of App Mesh in a form that is read (%s); --dialect says which it is; of aws appmesh give what describe-… answers, not list-…; of Terraform a state, not a plan", strings.Join(Forms(), ", "))
 }
 
 // KindOf is App Mesh's kind of a name in any case; Route is that of a route by itself.

@@ -163,6 +163,13 @@ func TestWhatOthersNeedIsNotDeleted(t *testing.T) {
 		}
 		d.wants("begin", "end")
 	}
+	if _, err := d.admin.Get(d.ctx(), &api.GetRequest{Kind: "virtualgateway", Mesh: "shop", Name: "x"}); err == nil || !strings.HasSuffix(err.Error(), "; there is none") {
+		t.Error(err)
+	}
+	if _, err := d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: "virtualnode", Mesh: "other", Name: "web"}); err == nil || !strings.HasSuffix(err.Error(), "; there is none") { // of that mesh
+		t.Error(err)
+	}
+	d.wants("begin", "end")
 	if _, err := d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: "ng", Name: "back"}); err != nil {
 		t.Error(err)
 	}

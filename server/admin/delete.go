@@ -109,7 +109,7 @@ func findObject(m Model, req *api.DeleteRequest) (*kinds.Object, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetName()), others(m, kind))
+		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetName()), others(m, kind, req.GetMesh()))
 	case 1:
 		return found[0], nil
 	}
@@ -122,23 +122,23 @@ func (s *Server) without(change Change, objects []*kinds.Object) (Draft, error) 
 	for _, o := range objects {
 		keys = append(keys, o.Key())
 	}
-	what := keys[0].String()
+	what := keys[0].String() + " is not deleted"
 	if len(keys) > 1 {
-		what = fmt.Sprintf("one of %d objects", len(keys))
+		what = fmt.Sprintf("nothing of %d objects is deleted", len(keys))
 	}
 	if err := meshesAlone(change.Now(), keys); err != nil {
 		return nil, err
 	}
 	rest, err := change.With(nil, keys...)
 	if wrong, ok := errors.AsType[manifest.Errors](err); ok {
-		msg := what + " is not deleted, others refer to it:"
+		msg := what + ", others refer to it:"
 		for _, e := range wrong {
 			msg += "\n  " + cmp.Or(e.Dangling, e.Msg) // what it refers to is there still
 		}
 		return nil, fault.New(fault.Referenced, "%s", msg)
 	}
 	if err != nil {
-		return nil, fault.New(fault.Referenced, "%s is not deleted: %v", what, err)
+		return nil, fault.New(fault.Referenced, "%s: %v", what, err)
 	}
 	for _, o := range objects {
 		if err := s.leftBy(o); err != nil {

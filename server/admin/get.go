@@ -36,7 +36,7 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 		return nil, err
 	}
 	if name := req.GetMesh(); name != "" && !slices.Contains(m.Graph().Meshes(), name) {
-		return nil, fault.New(fault.NotFound, "mesh %q does not exist%s", plain.Text(name), others(m, kinds.Mesh(name).Kind))
+		return nil, fault.New(fault.NotFound, "mesh %q does not exist%s", plain.Text(name), others(m, kinds.Mesh(name).Kind, ""))
 	}
 	resp := &api.GetResponse{}
 	for k, o := range m.Objects().All() {
@@ -46,7 +46,7 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 		resp.Objects = append(resp.Objects, &api.Object{Kind: k.Kind, Mesh: k.Mesh, Name: k.Name, Revision: o.Revision, Yaml: string(o.Encode()), Owner: o.Owner})
 	}
 	if req.GetName() != "" && len(resp.GetObjects()) == 0 {
-		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", cmp.Or(kind, "an object"), plain.Text(req.GetName()), others(m, kind))
+		return nil, fault.New(fault.NotFound, "%s %q does not exist%s", cmp.Or(kind, "an object"), plain.Text(req.GetName()), others(m, kind, req.GetMesh()))
 	}
 	return resp, nil
 }
@@ -54,14 +54,15 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 // maxOthers bounds how many names a message lists.
 const maxOthers = 10
 
-// others lists what there is of a kind, for whoever asked for what there is not.
-func others(m Model, kind string) string {
+// others lists what there is of a kind, of one mesh where that is named, for whoever asked
+// for what there is not.
+func others(m Model, kind, mesh string) string {
 	if kind == "" {
 		return ""
 	}
 	var keys []kinds.Key
 	for k := range m.Objects().All() {
-		if k.Kind == kind {
+		if k.Kind == kind && (mesh == "" || k.Mesh == mesh) {
 			keys = append(keys, k)
 		}
 	}

@@ -75,7 +75,7 @@ func caller(m Model, req *api.RoutesRequest) (proxy.Ref, error) {
 	}
 	switch len(found) {
 	case 0:
-		return proxy.Ref{}, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetFrom()), others(m, kind))
+		return proxy.Ref{}, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetFrom()), others(m, kind, req.GetMesh()))
 	case 1:
 		return found[0], nil
 	}

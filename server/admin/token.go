@@ -32,7 +32,7 @@ func (s *Server) CreateToken(ctx context.Context, req *api.CreateTokenRequest) (
 	}
 	group := m.Objects().Get(kinds.Key{Kind: kinds.NodeGroup, Name: req.GetGroup()})
 	if group == nil {
-		return nil, fault.New(fault.NotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plain.Text(req.GetGroup()), others(m, kinds.NodeGroup))
+		return nil, fault.New(fault.NotFound, "NodeGroup %q does not exist%s; apply one first (docs/CONFIGURATION.md)", plain.Text(req.GetGroup()), others(m, kinds.NodeGroup, ""))
 	}
 	if g, ok := group.Value.(identity.NodeGroup); ok && len(g.Selectors) > 0 {
 		return nil, fault.New(fault.Invalid, "NodeGroup %q has selectors: its hosts are those that have them, and join without a token (docs/AGENT.md); name a group without selectors", g.Name)
