@@ -148,7 +148,6 @@ func ServerOptions(codec encoding.CodecV2) []grpc.ServerOption {
 		grpc.ForceServerCodecV2(frameCodec{codec}),
 		grpc.MaxRecvMsgSize(maxRequest),
 		// Streams are idle most of their time, and what clients say is short.
-		grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(readBuffer),
 	}
 }

@@ -121,7 +121,7 @@ func (r *Run) follow(ctx context.Context, stream int) {
 			r.failed.Store(&err)
 		}
 		select {
-		case <-time.After(rand.N(mostPause)): //nolint:gosec // what a load does
+		case <-time.After(rand.N(mostPause)):
 		case <-ctx.Done():
 		}
 	}

@@ -178,7 +178,7 @@ func TestAMeshThatChangesAllTheTimeFailsNoRequest(t *testing.T) {
 	t.Cleanup(func() { _ = spare.Close() }) // the processes that used them have ended
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	c := &churn{rng: rand.New(rand.NewPCG(seed, 0))} //nolint:gosec // what a test does, to be repeated
+	c := &churn{rng: rand.New(rand.NewPCG(seed, 0))}
 	c.plain = spare.Addresses[0]
 	behind(t, c.plain, patient("green"))
 	apps := map[string]meshtest.App{}
