@@ -249,3 +249,37 @@ func TestWhatWasRefusedIsWithheldByAServerThatRestarted(t *testing.T) {
 	r.moves("mended.internal")
 	everyone(t, all, "mended.internal")
 }
+
+// What one host cannot have, its port being taken, another has; and what proxies run is not
+// taken away since one refuses it later, or says so.
+func TestARefusalTakesNothingAwayFromThoseWhoRunIt(t *testing.T) {
+	r := newRig(t)
+	r.apply(registry + shop)
+	all := []*replica{replicaOf(r, "127.0.0.9"), replicaOf(r, "127.0.0.9"), replicaOf(r, "127.0.0.8")}
+	time.Sleep(50 * time.Millisecond) // what they said is heard
+	r.moves("good.internal")
+	has, others := firstOf(t, all, "good.internal")
+	taken := has.refuses()
+	taken.Message = "cannot bind '127.0.0.1:15001': Address already in use"
+	has.answers(1, taken)
+	everyone(t, all, "good.internal")
+	for _, x := range others {
+		x.answers(1)
+	}
+	time.Sleep(100 * time.Millisecond)
+	for _, x := range all[:2] { // two of them, who need no right for it
+		x.answers(1, x.refuses())
+	}
+	time.Sleep(100 * time.Millisecond)
+	r.apply("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {egressFilter: {type: ALLOW_ALL}}\n") // makes all views again
+	time.Sleep(300 * time.Millisecond)
+	for _, x := range all {
+		if at := x.calls(); at != "good.internal" {
+			t.Errorf("of %s what it ran is gone: %q", x.id, at)
+		}
+	}
+	late := replicaOf(r, "127.0.0.7")
+	if at := late.calls(); at != "good.internal" {
+		t.Errorf("who comes later is sent to %q", at)
+	}
+}

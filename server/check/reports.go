@@ -10,6 +10,7 @@ import (
 	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/internal/plain"
+	"signet.example/proxy"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 	"signet.example/server/policies"
@@ -73,7 +74,11 @@ func ofProxy(agent string, p *api.ProxyStatus) []*api.Finding {
 	var list []*api.Finding
 	subject := fmt.Sprintf("proxy %s of %s", p.GetName(), agent)
 	for _, j := range p.GetRejected() {
-		list = append(list, finding(findRejected, sevError, subject, "signet get all -o yaml; correct the resource and `signet apply` it",
+		fix := "signet get all -o yaml; correct the resource and `signet apply` it"
+		if proxy.OfItsHost(j.GetMessage()) {
+			fix = "see what on its host holds the port, or keeps the file from the proxy; free it and restart the proxy"
+		}
+		list = append(list, finding(findRejected, sevError, subject, fix,
 			"Envoy refused %s %s, version %s, and keeps the last good one: %s", shortType(j.GetTypeUrl()), plain.Text(j.GetName()), plain.Text(j.GetVersion()), j.GetMessage()))
 	}
 	if p.GetState() == api.ProxyStatus_BACKOFF {

@@ -181,18 +181,13 @@ type refusal struct {
 const mostRefused = 10_000
 
 // isRefused reports whether a resource is withheld from a view: a proxy of its virtual node
-// refused it, or those of two agents did, of whatever nodes. One agent decides for no other
-// nodes than its own, and one version of Envoy for no other.
+// refused it. No agent decides for other nodes than its own, however many say the same: what
+// joins costs little. Nor does one version of Envoy for another.
 func (v *Views) isRefused(key Key, r *ads.Resource) bool {
-	first := ""
 	for by := range v.refused[resourceOf(r)] {
-		if by.envoy != key.Shape.EnvoyVersion {
-			continue
-		}
-		if by.node == key.Node || first != "" && by.agent != first {
+		if by.node == key.Node && by.envoy == key.Shape.EnvoyVersion {
 			return true
 		}
-		first = by.agent
 	}
 	return false
 }
@@ -202,17 +197,20 @@ func (v *Views) withhold(key Key, k *keptView, set *ads.Set) (*ads.Set, error) {
 	if k.withheld = nil; len(v.refused) == 0 {
 		return set, nil
 	}
+	last := v.lastOf(key, k)
 	spared := set.Withhold(func(r *ads.Resource) bool {
-		bad := v.isRefused(key, r)
+		was := last.Get(r.Type, r.Name)
+		// What all have already is not taken away: who refuses it has kept what it had.
+		bad := v.isRefused(key, r) && (was == nil || was.Version != r.Version)
 		if bad && set.Get(r.Type, r.Name) == r {
 			k.withheld = append(k.withheld, resourceOf(r))
 		}
 		return bad
-	}, v.lastOf(key, k))
+	}, last)
 	if k.withheld == nil {
 		return set, nil
 	}
-	return closeView(spared.Without(ads.ViewType), joined(set, v.lastOf(key, k)), nodeTypes)
+	return closeView(spared.Without(ads.ViewType), joined(set, last), nodeTypes)
 }
 
 // joined is what is told of a set beside its resources, with what those need that stay from
@@ -334,9 +332,23 @@ func (v *Views) refuses(agent string, f Following) (found []Refused) {
 		if _, known := v.refused[at][by]; known || len(v.refused) >= mostRefused || !v.has(f.Node, at) {
 			continue
 		}
+		if v.proven(f.Node, at) || proxy.OfItsHost(j.GetMessage()) {
+			continue // who refuses it keeps what it had, and its agent tells that
+		}
 		found = append(found, v.refuse(at, by, j.GetMessage()))
 	}
 	return found
+}
+
+// proven reports whether proxies of a virtual node have taken a resource: it is nothing that no
+// Envoy takes, and must not be taken away from those who run it.
+func (v *Views) proven(node proxy.Ref, at resource) bool {
+	for key := range v.shapes[node] {
+		if r := v.nodes[key].good.Get(at.typeURL, at.name); r != nil && r.Version == at.version {
+			return true
+		}
+	}
+	return false
 }
 
 // refuse notes a refusal.
