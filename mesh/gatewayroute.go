@@ -28,6 +28,9 @@ type GatewayRouteVirtualService struct {
 
 func (s *GatewayRouteSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
 
+// sameToOthers: nothing refers to it.
+func (s *GatewayRouteSpec) sameToOthers(any) bool { return true }
+
 // NamesGateway reports whether a gateway route says its gateway.
 func (r *Resource) NamesGateway() bool {
 	s, ok := r.Spec.(*GatewayRouteSpec)

@@ -26,4 +26,7 @@ const (
 
 func (s *MeshSpec) names() (*string, **MeshRef) { return &s.AWSName, nil }
 
+// sameToOthers: everything is made anew where a mesh changes ([Graph.With]).
+func (s *MeshSpec) sameToOthers(any) bool { return true }
+
 func (*MeshSpec) check(*ruler) {}

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -56,6 +57,9 @@ type RetryBudget struct {
 
 // names: what it is about has App Mesh's name.
 func (s *VirtualNodeOptionsSpec) names() (*string, **MeshRef) { return nil, &s.MeshRef }
+
+// sameToOthers: its node takes all of it.
+func (s *VirtualNodeOptionsSpec) sameToOthers(old any) bool { return reflect.DeepEqual(s, old) }
 
 func (s *VirtualNodeOptionsSpec) check(ru *ruler) {
 	ports := map[uint32]int{}

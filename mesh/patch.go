@@ -70,8 +70,8 @@ func sameToOthers(old, now *Resource) bool {
 	if old == nil || now == nil || !old.SameObject(now) || old.Name != now.Name {
 		return false
 	}
-	s, ok := now.Spec.(interface{ sameToOthers(old any) bool })
-	return !ok || s.sameToOthers(old.Spec)
+	s, ok := now.Spec.(spec)
+	return ok && s.sameToOthers(old.Spec)
 }
 
 // remove takes an object out of the graph. What refers to it is not looked at.

@@ -103,9 +103,9 @@ func (e edits) object() *mesh.Resource {
 	return parseOne(e.t, text)
 }
 
-var figures = regexp.MustCompile(`(weight|value): \d+`)
+var figures = regexp.MustCompile(`(weight|value|maxRequests): \d+`)
 
-// varied is one of the stored objects with another weight or timeout.
+// varied is one of the stored objects with another weight, timeout or bound.
 func (e edits) varied(stored map[mesh.Name]*mesh.Resource) *mesh.Resource {
 	names := slices.SortedFunc(maps.Keys(stored), mesh.Name.Compare)
 	text := string(stored[names[e.IntN(len(names))]].Encode())

@@ -57,8 +57,7 @@ var own = []KindInfo{
 }
 
 // spec is what the spec of each kind says of itself, in its kind's file. It may have
-// applyDefaults, too, and sameToOthers, which reports whether what refers to an object
-// sees no difference to another spec of it.
+// applyDefaults, too.
 type spec interface {
 	// names is where App Mesh's name of the object stands, and where the mesh that it
 	// names; nil for a kind that has none.
@@ -67,6 +66,9 @@ type spec interface {
 	check(*ruler)
 	// lacks finds what this version does not translate.
 	lacks(*lacking)
+	// sameToOthers reports whether what refers to an object sees no difference to another spec
+	// of it.
+	sameToOthers(old any) bool
 }
 
 // Kinds lists App Mesh's kinds, referents before what refers to them.

@@ -24,4 +24,7 @@ type VirtualRouterProvider struct {
 
 func (s *VirtualServiceSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
 
+// sameToOthers: nodes and gateway routes look at its name alone.
+func (s *VirtualServiceSpec) sameToOthers(any) bool { return true }
+
 func (*VirtualServiceSpec) lacks(*lacking) {}

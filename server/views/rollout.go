@@ -332,17 +332,17 @@ func (v *Views) refuses(agent string, f Following) (found []Refused) {
 		if _, known := v.refused[at][by]; known || len(v.refused) >= mostRefused || !v.has(f.Node, at) {
 			continue
 		}
-		if v.proven(f.Node, at) || proxy.OfItsHost(j.GetMessage()) {
-			continue // who refuses it keeps what it had, and its agent tells that
+		if v.taken(f.Node, at) || proxy.OfItsHost(j.GetMessage()) {
+			continue // who refuses it keeps what it had, and its agent reports that
 		}
 		found = append(found, v.refuse(at, by, j.GetMessage()))
 	}
 	return found
 }
 
-// proven reports whether proxies of a virtual node have taken a resource: it is nothing that no
+// taken reports whether proxies of a virtual node have taken a resource: it is nothing that no
 // Envoy takes, and must not be taken away from those who run it.
-func (v *Views) proven(node proxy.Ref, at resource) bool {
+func (v *Views) taken(node proxy.Ref, at resource) bool {
 	for key := range v.shapes[node] {
 		if r := v.nodes[key].good.Get(at.typeURL, at.name); r != nil && r.Version == at.version {
 			return true
