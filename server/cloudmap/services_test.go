@@ -107,7 +107,12 @@ func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) 
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()
-		defer func() { stop(); <-done }() // it returns nil
+		defer func() {
+			stop()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}()
 		has := func(when string, want ...string) {
 			t.Helper()
 			synctest.Wait()
