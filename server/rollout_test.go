@@ -41,6 +41,16 @@ func replicaOf(r *rig, bind string) *replica {
 	return x
 }
 
+// answersAs reports a rejection by a version of Envoy.
+func (x *replica) answersAs(envoy string, rejected *api.ResourceStatus) {
+	x.mu.Lock()
+	version := x.last
+	x.mu.Unlock()
+	x.report(&api.Report{Views: []*api.ViewStatus{{
+		VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "web"}, Version: version, Proxies: 1, Rejected: []*api.ResourceStatus{rejected}, EnvoyVersion: envoy,
+	}}})
+}
+
 // answers reports that so many proxies have answered what is there, and rejected some of it.
 func (x *replica) answers(proxies int32, rejected ...*api.ResourceStatus) {
 	x.mu.Lock()
@@ -267,6 +277,15 @@ func TestARefusalTakesNothingAwayFromThoseWhoRunIt(t *testing.T) {
 		x.answers(1)
 	}
 	time.Sleep(100 * time.Millisecond)
+	r.moves("better.internal")
+	has, others = firstOf(t, all, "better.internal")
+	has.answersAs("9.9.9", has.refuses()) // its proxy is of no such version
+	has.answers(1)
+	everyone(t, all, "better.internal")
+	for _, x := range others {
+		x.answers(1)
+	}
+	time.Sleep(100 * time.Millisecond)
 	for _, x := range all[:2] { // two of them, who need no right for it
 		x.answers(1, x.refuses())
 	}
@@ -274,12 +293,12 @@ func TestARefusalTakesNothingAwayFromThoseWhoRunIt(t *testing.T) {
 	r.apply("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {egressFilter: {type: ALLOW_ALL}}\n") // makes all views again
 	time.Sleep(300 * time.Millisecond)
 	for _, x := range all {
-		if at := x.calls(); at != "good.internal" {
+		if at := x.calls(); at != "better.internal" {
 			t.Errorf("of %s what it ran is gone: %q", x.id, at)
 		}
 	}
 	late := replicaOf(r, "127.0.0.7")
-	if at := late.calls(); at != "good.internal" {
+	if at := late.calls(); at != "better.internal" {
 		t.Errorf("who comes later is sent to %q", at)
 	}
 }

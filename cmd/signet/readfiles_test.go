@@ -23,12 +23,10 @@ func TestAFolderIsReadWithoutWhatIsNoFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
 	var c cobra.Command
 	var said bytes.Buffer
 	c.SetErr(&said)
-	c.SetContext(ctx)
+	c.SetContext(t.Context())
 	for _, recursive := range []bool{false, true} {
 		said.Reset()
 		sources, err := readSources(&c, []string{dir}, recursive)
@@ -43,6 +41,9 @@ func TestAFolderIsReadWithoutWhatIsNoFile(t *testing.T) {
 	if _, err := readSources(&c, []string{"/dev/zero"}, false); err == nil || !strings.Contains(err.Error(), "larger than 16 MiB") {
 		t.Errorf("a device by its name: %v", err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	c.SetContext(ctx)
 	if _, err := readSources(&c, []string{fifo}, false); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a pipe by its name, until the caller gives up: %v", err)
 	}

@@ -113,8 +113,8 @@ func callable(attributes map[string]string, preference string) (_ Instance, ok b
 	var n Instance
 	for _, name := range order {
 		a, err := netip.ParseAddr(attributes[name])
-		if a = a.Unmap(); err == nil && a.Zone() == "" && !a.IsLoopback() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() {
-			n.Address = a.String()
+		if err == nil && proxy.AmongHosts(a) {
+			n.Address = a.Unmap().String()
 			break
 		}
 	}

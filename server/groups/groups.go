@@ -180,7 +180,7 @@ type Ranges map[string][]netip.Prefix
 // Contain reports whether an address is in a range of the group. Only what is an address
 // among hosts is.
 func (r Ranges) Contain(group string, at netip.Addr) bool {
-	return at.IsValid() && !at.IsLoopback() && !at.IsUnspecified() && !at.IsMulticast() && !at.IsLinkLocalUnicast() &&
+	return proxy.AmongHosts(at) &&
 		slices.ContainsFunc(r[group], func(p netip.Prefix) bool { return p.Contains(at) })
 }
 

@@ -329,7 +329,7 @@ func (v *Views) refuses(agent string, f Following) (found []Refused) {
 	for _, j := range f.Rejected {
 		at := resource{j.GetTypeUrl(), j.GetName(), j.GetVersion()}
 		by := refusal{f.Node, agent, f.Envoy}
-		if _, known := v.refused[at][by]; known || len(v.refused) >= mostRefused || !v.has(f.Node, at) {
+		if _, known := v.refused[at][by]; known || len(v.refused) >= mostRefused || !v.has(f.Node, at) || !v.runs(agent, f) {
 			continue
 		}
 		if v.taken(f.Node, at) || proxy.OfItsHost(j.GetMessage()) {
@@ -338,6 +338,16 @@ func (v *Views) refuses(agent string, f Following) (found []Refused) {
 		found = append(found, v.refuse(at, by, j.GetMessage()))
 	}
 	return found
+}
+
+// runs reports whether an agent follows a virtual node with the version of Envoy that it speaks of.
+func (v *Views) runs(agent string, f Following) bool {
+	for key := range v.shapes[f.Node] {
+		if key.Shape.EnvoyVersion == f.Envoy && v.nodes[key].view.FollowedBy(agent) {
+			return true
+		}
+	}
+	return false
 }
 
 // taken reports whether proxies of a virtual node have taken a resource: it is nothing that no

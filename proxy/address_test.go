@@ -1,0 +1,24 @@
+package proxy_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"signet.example/proxy"
+)
+
+func TestAnAddressAmongHostsIsNobodysOwnAndNoPlatforms(t *testing.T) {
+	for text, want := range map[string]bool{
+		"10.0.0.1": true, "203.0.113.7": true, "2001:db8::1": true, "fd00:20::1": true, "64:ff9b::cb00:7107": true, "2002:cb00:7107::1": true, "::ffff:10.0.0.1": true,
+		"127.0.0.1": false, "127.9.9.9": false, "0.0.0.0": false, "0.0.0.1": false, "255.255.255.255": false, "240.0.0.1": false, "224.0.0.1": false, "169.254.169.254": false,
+		"::1": false, "::": false, "::7f00:1": false, "fe80::1": false, "fe80::1%eth0": false, "ff02::1": false, "::ffff:127.0.0.1": false,
+		"fd00:ec2::254": false, "fd00:ec2::23": false, "64:ff9b::a9fe:a9fe": false, "64:ff9b::7f00:1": false, "2002:7f00:1::": false,
+	} {
+		if got := proxy.AmongHosts(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s: %t", text, got)
+		}
+	}
+	if proxy.AmongHosts(netip.Addr{}) {
+		t.Error("no address is one")
+	}
+}
