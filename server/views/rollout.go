@@ -1,6 +1,7 @@
 package views
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -210,12 +211,12 @@ func (v *Views) withhold(key Key, k *keptView, set *ads.Set) (*ads.Set, error) {
 	if k.withheld == nil {
 		return set, nil
 	}
-	return closeView(spared.Without(ads.ViewType), joined(set, last), nodeTypes)
+	return closeView(spared.Without(ads.ViewType), joined(set, last, spared), nodeTypes)
 }
 
 // joined is what is told of a set beside its resources, with what those need that stay from
-// the last one.
-func joined(set, last *ads.Set) *api.View {
+// the last one: names of files that spared still has.
+func joined(set, last, spared *ads.Set) *api.View {
 	var v, before api.View
 	for of, in := range map[*api.View]*ads.Set{&v: set, &before: last} {
 		for _, r := range in.Type(ads.ViewType) {
@@ -223,11 +224,21 @@ func joined(set, last *ads.Set) *api.View {
 		}
 	}
 	for _, f := range before.GetTlsFiles() {
-		if !slices.Contains(v.GetTlsFiles(), f) {
+		if !slices.Contains(v.GetTlsFiles(), f) && mentioned(spared, f) {
 			v.TlsFiles = append(v.TlsFiles, f)
 		}
 	}
 	return &v
+}
+
+// mentioned reports whether a cluster or listener of a set has the name of a secret in it.
+func mentioned(set *ads.Set, name string) bool {
+	for _, t := range []string{ads.ClusterType, ads.ListenerType} {
+		if slices.ContainsFunc(set.Type(t), func(r *ads.Resource) bool { return bytes.Contains(r.Body, []byte(name)) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // lastOf is what proxies of a view have; of one that has none so far, what those in another
