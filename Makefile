@@ -116,10 +116,8 @@ repeat: ## what changed since BASE (default: the last commit of main elsewhere, 
 	test -n "$$pk" || { echo "no Go package differs from $(BASE)"; exit 0; }; \
 	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -shuffle on -parallel 8 -count 10 -timeout 60m $$pk
 
-# test/e2e takes longer than all others together and mostly waits: a quarter of two processors, measured.
-# It comes first; the others run beside it, one at a time. Addresses are free ones, namespaces their own.
-e2e: build tools ## real Envoys, real processes
-	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 2 -count 1 -timeout 20m ./test/e2e ./test/...
+e2e: build tools ## real Envoys, real processes, one package at a time
+	CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 20m ./test/...
 
 # The release that test/yesterday/testdata is of. Not a part of CI, whose clone may lack it: there its files,
 # its requests and its messages are what today's is held to.

@@ -54,7 +54,7 @@ func newMetrics() *metrics {
 		buildErrors:  counter("signet_server_view_build_errors_total", "Views that could not be built; the last good one stayed."),
 		policyErrors: vec("signet_server_policy_sync_errors_total", "Policy syncs that failed.", "source"),
 		jwksErrors:   vec("signet_server_jwks_fetch_errors_total", "Key set fetches that failed.", "issuer"),
-		foundErrors:  vec("signet_server_cloud_map_errors_total", "Questions to AWS Cloud Map that failed; the last good answer stayed.", "service"),
+		foundErrors:  vec("signet_server_cloud_map_errors_total", "Questions to AWS Cloud Map that failed, where it is asked; the last good answer stayed.", "service"),
 		auditErrors:  counter("signet_server_audit_errors_total", "Audit rows that could not be written."),
 		adminCalls:   vec("signet_server_admin_calls_total", "Calls on the admin socket, by method and code.", "method", "code"),
 		handshakes:   vec("signet_server_handshakes_total", "TLS handshakes of the agents' listener, by key exchange (post_quantum, classical).", "key_exchange"),

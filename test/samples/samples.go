@@ -110,7 +110,7 @@ func (s Sample) Stripped(t testing.TB) (content, line string) {
 }
 
 // Defaults are the defaults that a manifest gains; nothing else may differ.
-var Defaults = regexp.MustCompile(`^spec\.(awsName|egressFilter\.type|listeners\[\d+\]\.healthCheck\.port|serviceDiscovery\.dns\.responseType|(backendDefaults|backends\[\d+\]\.virtualService)\.clientPolicy\.tls\.enforce)$`)
+var Defaults = regexp.MustCompile(`^spec\.(awsName|meshRef\.name|virtualGatewayRef\.name|egressFilter\.type|listeners\[\d+\]\.healthCheck\.port|serviceDiscovery\.dns\.responseType|(backendDefaults|backends\[\d+\]\.virtualService)\.clientPolicy\.tls\.enforce)$`)
 
 // Documents flattens each document of a YAML stream, by kind/name.
 func Documents(t testing.TB, content string) map[string]map[string]string {
