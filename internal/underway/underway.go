@@ -386,9 +386,10 @@ func (c *Conn) lookWhetherIdle() {
 	}
 }
 
-// settle gives back everything, where the last call has ended and now the last stream.
+// settle gives back everything, where the last call has ended and now the last stream; also
+// that of calls whose time was over when they came, which gRPC ends before they begin.
 func (c *Conn) settle() {
-	if c.unsettled.Load() {
+	if c.unsettled.Load() || c.streams.none() {
 		c.room.mu.Lock()
 		c.room.settle(c)
 		c.room.mu.Unlock()

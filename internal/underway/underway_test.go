@@ -374,6 +374,43 @@ func TestWhatIsTakenIsCountedOutToTheLastByte(t *testing.T) {
 	r.empty()
 }
 
+// gRPC ends it before it begins, so that no handler tells of its message.
+func TestACallWhoseTimeIsOverWhenItComesLeavesNothingCounted(t *testing.T) {
+	r := newRig(t, underway.Most{Conn: 1 << 20, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
+	conn := r.raw("honest")
+	var sent, block bytes.Buffer
+	sent.WriteString(http2.ClientPreface)
+	to, enc := http2.NewFramer(&sent, nil), hpack.NewEncoder(&block)
+	err := to.WriteSettings()
+	for _, h := range [][2]string{
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", "/grpc.health.v1.Health/Check"},
+		{":authority", "x"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
+		{"grpc-timeout", "0n"},
+	} {
+		err = errors.Join(err, enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}))
+	}
+	message := append([]byte{0, 0, 0, 0x28, 0}, make([]byte, 10<<10)...) // of 10 KiB
+	err = errors.Join(err, to.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true}), to.WriteData(1, true, message))
+	if _, wrong := conn.Write(sent.Bytes()); err != nil || wrong != nil {
+		t.Fatal(err, wrong)
+	}
+	answers := http2.NewFramer(nil, conn)
+	for {
+		f, err := answers.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Header().StreamID == 1 && f.Header().Flags.Has(http2.FlagHeadersEndStream) {
+			break
+		}
+	}
+	r.empty()
+}
+
 // Nobody reads them, whole as they are.
 func TestMessagesThatAStreamDoesNotReadAreCounted(t *testing.T) {
 	r := newRig(t, underway.Most{Conn: 256 << 10, Peer: 1 << 20, All: 1 << 20, Others: 1 << 20})
