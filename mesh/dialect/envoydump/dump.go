@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"signet.example/internal/manifest"
@@ -34,6 +35,7 @@ type dump struct {
 	own  string // the virtual node whose proxy it is of
 	// What stands before the bootstrap has to wait for it.
 	clusters []placed[cluster]
+	warming  []placed[cluster] // newer ones, which Envoy does not use before it has found their hosts
 	routes   []placed[routeConfig]
 	kept     int // of mostResources
 }
@@ -121,10 +123,9 @@ func (d *dump) config(dec *json.Decoder, at *lines) error {
 				return err
 			}
 		case "dynamic_active_clusters", "static_clusters":
-			err = each(dec, at, func(c struct{ Cluster cluster }, line int) error {
-				d.clusters = append(d.clusters, placed[cluster]{c.Cluster, line})
-				return d.bounded()
-			})
+			err = d.clustersOf(dec, at, &d.clusters)
+		case "dynamic_warming_clusters":
+			err = d.clustersOf(dec, at, &d.warming)
 		case "dynamic_route_configs", "static_route_configs":
 			err = each(dec, at, func(r struct {
 				Config routeConfig `json:"route_config"`
@@ -141,6 +142,23 @@ func (d *dump) config(dec *json.Decoder, at *lines) error {
 		}
 	}
 	return expect(dec, json.Delim('}'))
+}
+
+func (d *dump) clustersOf(dec *json.Decoder, at *lines, to *[]placed[cluster]) error {
+	return each(dec, at, func(c struct{ Cluster cluster }, line int) error {
+		*to = append(*to, placed[cluster]{c.Cluster, line})
+		return d.bounded()
+	})
+}
+
+// latest is what App Mesh sent last of each cluster.
+func (d *dump) latest() []placed[cluster] {
+	warming := map[string]bool{}
+	for _, c := range d.warming {
+		warming[c.is.Name] = true
+	}
+	replaced := func(c placed[cluster]) bool { return warming[c.is.Name] }
+	return slices.Concat(slices.DeleteFunc(slices.Clone(d.clusters), replaced), d.warming)
 }
 
 // bounded counts what is kept.
@@ -184,7 +202,7 @@ func (d *dump) named() error {
 	if d.mesh == "" {
 		return errors.New("its bootstrap does not name a virtual node as mesh/MESH/virtualNode/NAME: say with --mesh which mesh it is of")
 	}
-	for _, c := range d.clusters {
+	for _, c := range d.latest() {
 		if m := ingress.FindStringSubmatch(c.is.Name); m != nil && d.own == "" {
 			if name, ok := strings.CutPrefix(m[1], d.mesh+"_"); ok {
 				d.own = name

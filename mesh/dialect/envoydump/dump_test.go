@@ -101,6 +101,25 @@ func TestDumpsOfOneMeshAreJoinedAndWhereTheyDoNotAgreeNothingIsTaken(t *testing.
 	}
 }
 
+// An Envoy whose control plane has gone, or whose hosts do not answer, has a cluster twice, or
+// only as one that it does not use yet.
+func TestOfAClusterThatEnvoyHasTwiceTheNewerIsRead(t *testing.T) {
+	newer := clusterOf("LOGICAL_DNS", "colour.example")
+	warming := func(text string) string {
+		return strings.Replace(text, `"dynamic_active_clusters"`, `"dynamic_warming_clusters": [`+newer+`], "dynamic_active_clusters"`, 1)
+	}
+	older := strings.Replace(newer, "/ping", "/pong", 1)
+	for what, text := range map[string]string{
+		"twice":       warming(dumpOf("mesh/shop/virtualNode/front", older+","+local, host)),
+		"warming yet": warming(dumpOf("mesh/shop/virtualNode/front", local, host)),
+	} {
+		found := read(dialect.Options{}, text)
+		if manifests, findings := textOf(found); len(found.Incomplete) > 0 || !strings.Contains(manifests, "path: /ping\n") {
+			t.Errorf("%s: %v\n%s%s", what, found.Incomplete, manifests, findings)
+		}
+	}
+}
+
 func TestADumpThatCannotBeReadIsRefusedByWhatToDo(t *testing.T) {
 	for text, want := range map[string]string{
 		dumpOf("mesh/shop/virtualGateway/edge", local, host): "describe-virtual-gateway",

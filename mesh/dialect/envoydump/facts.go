@@ -85,7 +85,7 @@ func (d *dump) facts() {
 	if d.own != "" {
 		d.node(d.own, 1).own = true
 	}
-	for _, c := range d.clusters {
+	for _, c := range d.latest() {
 		if m := ingress.FindStringSubmatch(c.is.Name); m != nil {
 			if name, ok := strings.CutPrefix(m[1], d.mesh+"_"); ok {
 				port, _ := strconv.Atoi(m[3]) // digits, few of them
