@@ -311,9 +311,10 @@ func (v *Views) hear(ctx context.Context) []Refused {
 	return found
 }
 
-// answered notes which sets are known to be good.
+// answered notes which sets are known to be good: all of what was answered, less what was
+// refused, in the place of which the proxies have what they had.
 func (v *Views) answered(f Following) {
-	if f.Proxies == 0 || len(f.Rejected) > 0 || f.Version == "" {
+	if f.Proxies == 0 || f.Version == "" {
 		return
 	}
 	for key := range v.shapes[f.Node] {
@@ -323,10 +324,26 @@ func (v *Views) answered(f Following) {
 			sets = append(sets, r.sets[key])
 		}
 		for _, set := range sets {
-			if viewVersion(set) == f.Version {
+			switch {
+			case viewVersion(set) != f.Version:
+			case len(f.Rejected) == 0:
 				k.good = set
+			case k.good != nil && viewVersion(k.good) != f.Version: // else others have answered more of it
+				k.good = set.Withhold(f.refused(k.good), k.good)
 			}
 		}
+	}
+}
+
+// refused is what proxies refused, of what was not good before.
+func (f Following) refused(good *ads.Set) func(*ads.Resource) bool {
+	return func(r *ads.Resource) bool {
+		if was := good.Get(r.Type, r.Name); was != nil && was.Version == r.Version {
+			return false
+		}
+		return slices.ContainsFunc(f.Rejected, func(j *api.ResourceStatus) bool {
+			return j.GetTypeUrl() == r.Type && j.GetName() == r.Name && j.GetVersion() == r.Version
+		})
 	}
 }
 

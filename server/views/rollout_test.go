@@ -2,10 +2,16 @@ package views
 
 import (
 	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/proxy"
 )
 
 // Without it each change while something is withheld would leave its names behind.
@@ -27,5 +33,109 @@ func TestNamesOfFilesAreThoseOfWhatIsKept(t *testing.T) {
 	got := joined(set([]string{"file:/keys/now.pem"}, now), last, set(nil, kept, now)).GetTlsFiles()
 	if !slices.Equal(got, []string{"file:/keys/now.pem", "file:/keys/kept.pem"}) {
 		t.Errorf("%q", got)
+	}
+}
+
+// changed has node b somewhere else, for views of which node a follows one.
+func changed(t *testing.T, s *source, v *Views, host string) {
+	t.Helper()
+	s.look.Model = storedOf(t, strings.Replace(manifests, "b.internal", host, 1))
+	v.Rebuild(t.Context(), nil)
+}
+
+// calls is where the proxies of a view of node a find b, "" for nowhere.
+func calls(t *testing.T, a *ads.View) string {
+	t.Helper()
+	for _, r := range a.Set().Type(ads.ClusterType) {
+		var c clusterv3.Cluster
+		if err := proto.Unmarshal(r.Body, &c); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(c.GetName(), "cds_egress_m_b_") {
+			return c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress().GetSocketAddress().GetAddress()
+		}
+	}
+	return ""
+}
+
+// refusing is what a proxy of node a says that refuses where b is now.
+func refusing(a *ads.View) Following {
+	f := Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1}
+	for _, r := range a.Set().Type(ads.ClusterType) {
+		if strings.HasPrefix(r.Name, "cds_egress_m_b_") {
+			f.Rejected = append(f.Rejected, &api.ResourceStatus{TypeUrl: r.Type, Name: r.Name, Version: r.Version, Message: "no"})
+		}
+	}
+	return f
+}
+
+// refuse has what f refuses withheld.
+func refuse(t *testing.T, s *source, v *Views, f Following) {
+	t.Helper()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.answered(f)
+	for _, j := range f.Rejected {
+		v.refuse(resource{j.GetTypeUrl(), j.GetName(), j.GetVersion()}, refusal{node: f.Node, agent: "one"}, j.GetMessage())
+	}
+	for key := range v.nodes {
+		v.behind[key] = true
+	}
+	v.rebuildNodes(t.Context(), s.look.nodeInputs(), nil)
+}
+
+// Its proxies still run what they had in the place of what they refused.
+func TestWhoComesBackAfterLongKeepsWhatItHasInThePlaceOfWhatItRefused(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	a, err := follow(t, v, "one", "mesh/m/virtualNode/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Rebuild(t.Context(), nil)
+	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
+	changed(t, s, v, "b.bad")
+	refuse(t, s, v, refusing(a))
+	key := Key{proxy.Node("m", "a"), anyShape}
+	idle := func() {
+		for _, k := range v.nodes {
+			k.used = time.Now().Add(-2 * viewIdle)
+		}
+		v.release()
+	}
+	idle()
+	if a, err = follow(t, v, "one", "mesh/m/virtualNode/a"); err != nil {
+		t.Fatal(err)
+	}
+	if at := calls(t, a); at != "b.internal" {
+		t.Errorf("after an outage it is sent to %q", at)
+	}
+	changed(t, s, v, "b.good")
+	if idle(); v.nodes[key] != nil {
+		t.Error("a view that lacks nothing is kept, and nobody follows it")
+	}
+}
+
+// One whose host has a port taken refuses something for ever, and takes the rest all the same.
+func TestWhatIsTakenBesideARefusalIsWhatStaysNext(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	a, err := follow(t, v, "one", "mesh/m/virtualNode/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Rebuild(t.Context(), nil)
+	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
+	changed(t, s, v, "b.good")
+	listener := a.Set().Type(ads.ListenerType)[0]
+	taken := &api.ResourceStatus{TypeUrl: listener.Type, Name: listener.Name, Version: listener.Version, Message: "cannot bind: Address already in use"}
+	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1, Rejected: []*api.ResourceStatus{taken}})
+	changed(t, s, v, "b.bad")
+	refuse(t, s, v, refusing(a))
+	if at := calls(t, a); at != "b.good" {
+		t.Errorf("it is sent to %q", at)
+	}
+	if r := a.Set().Get(listener.Type, listener.Name); r == nil || r.Version != listener.Version {
+		t.Error("what one host cannot have is gone for all")
 	}
 }

@@ -46,7 +46,8 @@ type keptView struct {
 	given  []version
 	// withheld is what a virtual node's lacks of what was made, since proxies refused it.
 	withheld []resource
-	// good is the last set of which some host's proxies answered everything, and refused nothing.
+	// good is the last set of which some host's proxies answered everything, with what they keep in
+	// the place of what they refused.
 	good *ads.Set
 	// maker is the agent that first asked for a virtual node's, bytes what that took then.
 	maker string
@@ -450,7 +451,8 @@ func (v *Views) publish(ctx context.Context, view *ads.View, set *ads.Set, err e
 	}
 }
 
-// release forgets views without streams.
+// release forgets views without streams. Not those that lack something: whoever comes back,
+// however late, still runs what it had in the place of that, which is known nowhere else.
 func (v *Views) release() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -466,7 +468,7 @@ func (v *Views) release() {
 		}
 	}
 	for key, k := range v.nodes {
-		if idle(k) {
+		if idle(k) && len(k.withheld) == 0 {
 			v.dropNode(key)
 		}
 	}
