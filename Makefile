@@ -51,7 +51,7 @@ CONTAINERS := runc conmon netavark iptables golang-github-containers-common libd
 
 deps: ## what a bare Debian machine lacks for the tests (root)
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler $(CONTAINERS) >/dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev openssl curl iproute2 systemd protobuf-compiler libprotobuf-dev $(CONTAINERS) >/dev/null
 	$(MAKE) .bin/prometheus .bin/nginx .bin/podman .bin/moto/bin/moto_server
 
 # Out of Debian's package and not installed: that would start a server on this machine, and bring
