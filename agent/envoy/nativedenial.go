@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"net/http"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -32,6 +33,10 @@ func deniedByProxy(d proxy.Denial, destination, name string) *api.Decision {
 	case proxy.ClassMalformed:
 		refused(d, out, "malformed request", "it breaks the rules of HTTP or the bounds on a request")
 	default:
+		if d.Method == http.MethodConnect { // as clients ask for https:// by a proxy
+			refused(d, out, "CONNECT", "it asks for a tunnel, and none is carried: call http:// by the proxy, which makes the mTLS, or for gRPC connect to its address")
+			break
+		}
 		refused(d, out, "ambiguous request", "its path, host or headers can be read in two ways")
 	}
 	return out

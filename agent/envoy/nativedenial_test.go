@@ -38,6 +38,14 @@ func TestARefusalIsExplainedByItsClass(t *testing.T) {
 	}
 }
 
+func TestATunnelThatIsRefusedIsToldFromAnAmbiguousRequest(t *testing.T) {
+	d, ok := proxy.ParseDenial(`{"msg":"native denial","decision_id":"0b6f5c2a-9a53-4c41-8e3f-0123456789ab","class":"ambiguous","details":"x","method":"CONNECT","host":"orders.internal:443"}`)
+	r := deniedByProxy(d, "spiffe://td/m/web", "web")
+	if !ok || len(r.GetRules()) != 1 || r.GetRules()[0].GetName() != "signet: CONNECT" || !strings.Contains(r.GetMessage(), "call http://") {
+		t.Errorf("%v", r)
+	}
+}
+
 func FuzzNativeDenialLine(f *testing.F) {
 	f.Add(`{"msg":"native denial","time":"2026-11-21T10:00:00Z","decision_id":"0b6f5c2a-9a53-4c41-8e3f-0123456789ab","details":"x"}`)
 	f.Fuzz(func(t *testing.T, line string) {
