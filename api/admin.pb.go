@@ -1382,7 +1382,9 @@ type RoutesResponse struct {
 	// connections: the port is one of protocol tcp, where there are no requests.
 	Connections bool `protobuf:"varint,9,opt,name=connections,proto3" json:"connections,omitempty"`
 	// places where the application connects, of each proxy of the caller that there is.
-	Places        []*RoutesResponse_Place `protobuf:"bytes,10,rep,name=places,proto3" json:"places,omitempty"`
+	Places []*RoutesResponse_Place `protobuf:"bytes,10,rep,name=places,proto3" json:"places,omitempty"`
+	// retries of a request that goes to targets; none where it is sent once.
+	Retries       *RoutesResponse_Retries `protobuf:"bytes,11,opt,name=retries,proto3" json:"retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1487,6 +1489,13 @@ func (x *RoutesResponse) GetPlaces() []*RoutesResponse_Place {
 	return nil
 }
 
+func (x *RoutesResponse) GetRetries() *RoutesResponse_Retries {
+	if x != nil {
+		return x.Retries
+	}
+	return nil
+}
+
 type HistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// kind, mesh and name of the objects that are meant; empty for all.
@@ -1494,7 +1503,9 @@ type HistoryRequest struct {
 	Mesh string `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// limit of revisions, the newest of them; 0 for 20.
-	Limit         int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// revision that alone is meant, whose changes then have what there was before and after; 0 for all.
+	Revision      uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1553,6 +1564,13 @@ func (x *HistoryRequest) GetName() string {
 func (x *HistoryRequest) GetLimit() int32 {
 	if x != nil {
 		return x.Limit
+	}
+	return 0
+}
+
+func (x *HistoryRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
 	}
 	return 0
 }
@@ -1616,7 +1634,7 @@ type Revision struct {
 	At       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
 	// actor who asked for it; empty of those from before that was written down.
 	Actor string `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
-	// changes without what there was before and after.
+	// changes; what there was before and after is there where one revision was asked for.
 	Changes       []*Change `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3150,6 +3168,77 @@ func (x *RoutesRequest_Header) GetValue() string {
 	return ""
 }
 
+type RoutesResponse_Retries struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// most of them, after the first attempt.
+	Most uint32 `protobuf:"varint,1,opt,name=most,proto3" json:"most,omitempty"`
+	// on: Envoy's conditions, as in retry_on; statuses are those of retriable-status-codes.
+	On       []string `protobuf:"bytes,2,rep,name=on,proto3" json:"on,omitempty"`
+	Statuses []uint32 `protobuf:"varint,3,rep,packed,name=statuses,proto3" json:"statuses,omitempty"`
+	// per_try bounds each attempt; none where only the whole is bounded.
+	PerTry        *durationpb.Duration `protobuf:"bytes,4,opt,name=per_try,json=perTry,proto3" json:"per_try,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesResponse_Retries) Reset() {
+	*x = RoutesResponse_Retries{}
+	mi := &file_api_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesResponse_Retries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesResponse_Retries) ProtoMessage() {}
+
+func (x *RoutesResponse_Retries) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesResponse_Retries.ProtoReflect.Descriptor instead.
+func (*RoutesResponse_Retries) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *RoutesResponse_Retries) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *RoutesResponse_Retries) GetOn() []string {
+	if x != nil {
+		return x.On
+	}
+	return nil
+}
+
+func (x *RoutesResponse_Retries) GetStatuses() []uint32 {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *RoutesResponse_Retries) GetPerTry() *durationpb.Duration {
+	if x != nil {
+		return x.PerTry
+	}
+	return nil
+}
+
 type RoutesResponse_Place struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// beside is where the proxy's way out of requests is.
@@ -3162,7 +3251,7 @@ type RoutesResponse_Place struct {
 
 func (x *RoutesResponse_Place) Reset() {
 	*x = RoutesResponse_Place{}
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3263,7 @@ func (x *RoutesResponse_Place) String() string {
 func (*RoutesResponse_Place) ProtoMessage() {}
 
 func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3276,7 @@ func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Place.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Place) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *RoutesResponse_Place) GetBeside() string {
@@ -3215,7 +3304,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3227,7 +3316,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3240,7 +3329,7 @@ func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Target.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Target) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 1}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 2}
 }
 
 func (x *RoutesResponse_Target) GetCluster() string {
@@ -3267,7 +3356,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +3368,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +3381,7 @@ func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Passed.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Passed) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 2}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 3}
 }
 
 func (x *RoutesResponse_Passed) GetRoute() string {
@@ -3434,7 +3523,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\aheaders\x18\b \x03(\v2%.signet.v1alpha1.RoutesRequest.HeaderR\aheaders\x1a2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xde\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xa0\x06\n" +
 	"\x0eRoutesResponse\x12!\n" +
 	"\fvirtual_host\x18\x01 \x01(\tR\vvirtualHost\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
@@ -3446,7 +3535,13 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06passed\x18\b \x03(\v2&.signet.v1alpha1.RoutesResponse.PassedR\x06passed\x12 \n" +
 	"\vconnections\x18\t \x01(\bR\vconnections\x12=\n" +
 	"\x06places\x18\n" +
-	" \x03(\v2%.signet.v1alpha1.RoutesResponse.PlaceR\x06places\x1a/\n" +
+	" \x03(\v2%.signet.v1alpha1.RoutesResponse.PlaceR\x06places\x12A\n" +
+	"\aretries\x18\v \x01(\v2'.signet.v1alpha1.RoutesResponse.RetriesR\aretries\x1a}\n" +
+	"\aRetries\x12\x12\n" +
+	"\x04most\x18\x01 \x01(\rR\x04most\x12\x0e\n" +
+	"\x02on\x18\x02 \x03(\tR\x02on\x12\x1a\n" +
+	"\bstatuses\x18\x03 \x03(\rR\bstatuses\x122\n" +
+	"\aper_try\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06perTry\x1a/\n" +
 	"\x05Place\x12\x16\n" +
 	"\x06beside\x18\x01 \x01(\tR\x06beside\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\tR\x02at\x1a:\n" +
@@ -3455,12 +3550,13 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x1a0\n" +
 	"\x06Passed\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
-	"\x03why\x18\x02 \x01(\tR\x03why\"b\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"~\n" +
 	"\x0eHistoryRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\x05R\x05limit\"`\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"`\n" +
 	"\x0fHistoryResponse\x127\n" +
 	"\trevisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.RevisionR\trevisions\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\"\x9b\x01\n" +
@@ -3608,69 +3704,70 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_api_admin_proto_goTypes = []any{
-	(Change_Action)(0),            // 0: signet.v1alpha1.Change.Action
-	(Finding_Severity)(0),         // 1: signet.v1alpha1.Finding.Severity
-	(Cert_State)(0),               // 2: signet.v1alpha1.Cert.State
-	(AgentInfo_State)(0),          // 3: signet.v1alpha1.AgentInfo.State
-	(*CreateTokenRequest)(nil),    // 4: signet.v1alpha1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 5: signet.v1alpha1.CreateTokenResponse
-	(*ApplyRequest)(nil),          // 6: signet.v1alpha1.ApplyRequest
-	(*Source)(nil),                // 7: signet.v1alpha1.Source
-	(*ApplyResponse)(nil),         // 8: signet.v1alpha1.ApplyResponse
-	(*Effect)(nil),                // 9: signet.v1alpha1.Effect
-	(*Change)(nil),                // 10: signet.v1alpha1.Change
-	(*GetRequest)(nil),            // 11: signet.v1alpha1.GetRequest
-	(*GetResponse)(nil),           // 12: signet.v1alpha1.GetResponse
-	(*Object)(nil),                // 13: signet.v1alpha1.Object
-	(*DeleteRequest)(nil),         // 14: signet.v1alpha1.DeleteRequest
-	(*ProxyConfigRequest)(nil),    // 15: signet.v1alpha1.ProxyConfigRequest
-	(*ProxyConfigResponse)(nil),   // 16: signet.v1alpha1.ProxyConfigResponse
-	(*ProxyConfig)(nil),           // 17: signet.v1alpha1.ProxyConfig
-	(*RoutesRequest)(nil),         // 18: signet.v1alpha1.RoutesRequest
-	(*RoutesResponse)(nil),        // 19: signet.v1alpha1.RoutesResponse
-	(*HistoryRequest)(nil),        // 20: signet.v1alpha1.HistoryRequest
-	(*HistoryResponse)(nil),       // 21: signet.v1alpha1.HistoryResponse
-	(*Revision)(nil),              // 22: signet.v1alpha1.Revision
-	(*RollbackRequest)(nil),       // 23: signet.v1alpha1.RollbackRequest
-	(*SyncPolicyRequest)(nil),     // 24: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),    // 25: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),          // 26: signet.v1alpha1.PolicyStatus
-	(*ExplainRequest)(nil),        // 27: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),       // 28: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),          // 29: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),         // 30: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),               // 31: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),          // 32: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),         // 33: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                  // 34: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),         // 35: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),        // 36: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),             // 37: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),       // 38: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),      // 39: signet.v1alpha1.BanAgentResponse
-	(*Effect_Node)(nil),           // 40: signet.v1alpha1.Effect.Node
-	(*Effect_Resource)(nil),       // 41: signet.v1alpha1.Effect.Resource
-	(*Effect_Request)(nil),        // 42: signet.v1alpha1.Effect.Request
-	(*ProxyConfig_Resource)(nil),  // 43: signet.v1alpha1.ProxyConfig.Resource
-	(*RoutesRequest_Header)(nil),  // 44: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Place)(nil),  // 45: signet.v1alpha1.RoutesResponse.Place
-	(*RoutesResponse_Target)(nil), // 46: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Passed)(nil), // 47: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),           // 50: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),        // 51: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),            // 52: signet.v1alpha1.TypeStatus
-	(*Decision)(nil),              // 53: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),      // 54: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                // 55: signet.v1alpha1.Report
-	(*structpb.Struct)(nil),       // 56: google.protobuf.Struct
+	(Change_Action)(0),             // 0: signet.v1alpha1.Change.Action
+	(Finding_Severity)(0),          // 1: signet.v1alpha1.Finding.Severity
+	(Cert_State)(0),                // 2: signet.v1alpha1.Cert.State
+	(AgentInfo_State)(0),           // 3: signet.v1alpha1.AgentInfo.State
+	(*CreateTokenRequest)(nil),     // 4: signet.v1alpha1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 5: signet.v1alpha1.CreateTokenResponse
+	(*ApplyRequest)(nil),           // 6: signet.v1alpha1.ApplyRequest
+	(*Source)(nil),                 // 7: signet.v1alpha1.Source
+	(*ApplyResponse)(nil),          // 8: signet.v1alpha1.ApplyResponse
+	(*Effect)(nil),                 // 9: signet.v1alpha1.Effect
+	(*Change)(nil),                 // 10: signet.v1alpha1.Change
+	(*GetRequest)(nil),             // 11: signet.v1alpha1.GetRequest
+	(*GetResponse)(nil),            // 12: signet.v1alpha1.GetResponse
+	(*Object)(nil),                 // 13: signet.v1alpha1.Object
+	(*DeleteRequest)(nil),          // 14: signet.v1alpha1.DeleteRequest
+	(*ProxyConfigRequest)(nil),     // 15: signet.v1alpha1.ProxyConfigRequest
+	(*ProxyConfigResponse)(nil),    // 16: signet.v1alpha1.ProxyConfigResponse
+	(*ProxyConfig)(nil),            // 17: signet.v1alpha1.ProxyConfig
+	(*RoutesRequest)(nil),          // 18: signet.v1alpha1.RoutesRequest
+	(*RoutesResponse)(nil),         // 19: signet.v1alpha1.RoutesResponse
+	(*HistoryRequest)(nil),         // 20: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),        // 21: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),               // 22: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),        // 23: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),      // 24: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),     // 25: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),           // 26: signet.v1alpha1.PolicyStatus
+	(*ExplainRequest)(nil),         // 27: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),        // 28: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),           // 29: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),          // 30: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),                // 31: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),           // 32: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),          // 33: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                   // 34: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),          // 35: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),         // 36: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),              // 37: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),        // 38: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),       // 39: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),            // 40: signet.v1alpha1.Effect.Node
+	(*Effect_Resource)(nil),        // 41: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),         // 42: signet.v1alpha1.Effect.Request
+	(*ProxyConfig_Resource)(nil),   // 43: signet.v1alpha1.ProxyConfig.Resource
+	(*RoutesRequest_Header)(nil),   // 44: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Retries)(nil), // 45: signet.v1alpha1.RoutesResponse.Retries
+	(*RoutesResponse_Place)(nil),   // 46: signet.v1alpha1.RoutesResponse.Place
+	(*RoutesResponse_Target)(nil),  // 47: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Passed)(nil),  // 48: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),    // 49: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),            // 51: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),         // 52: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),             // 53: signet.v1alpha1.TypeStatus
+	(*Decision)(nil),               // 54: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),       // 55: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                 // 56: signet.v1alpha1.Report
+	(*structpb.Struct)(nil),        // 57: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	48, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	49, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	49, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	50, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	10, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	9,  // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
@@ -3680,76 +3777,78 @@ var file_api_admin_proto_depIdxs = []int32{
 	13, // 8: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	7,  // 9: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
 	17, // 10: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	50, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	51, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	52, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	51, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	52, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	53, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
 	43, // 14: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
 	44, // 15: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	46, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	48, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	47, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	45, // 19: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
-	22, // 20: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	49, // 21: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	10, // 22: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	26, // 23: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	49, // 24: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	53, // 25: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	31, // 26: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 27: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	34, // 28: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	49, // 29: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	49, // 30: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	49, // 31: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 32: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	54, // 33: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	37, // 34: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	49, // 35: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	55, // 36: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 37: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	49, // 38: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	49, // 39: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	49, // 40: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	51, // 41: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	41, // 42: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	51, // 43: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	44, // 44: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	19, // 45: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	19, // 46: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	56, // 47: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	4,  // 48: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 49: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	11, // 50: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	14, // 51: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	15, // 52: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	18, // 53: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	20, // 54: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	23, // 55: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	24, // 56: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	27, // 57: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	29, // 58: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	32, // 59: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	35, // 60: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	38, // 61: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 62: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 63: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	12, // 64: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 65: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	16, // 66: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	19, // 67: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	21, // 68: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 69: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	25, // 70: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	28, // 71: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	30, // 72: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	33, // 73: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	36, // 74: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	39, // 75: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	62, // [62:76] is the sub-list for method output_type
-	48, // [48:62] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	47, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	49, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	48, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	46, // 19: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
+	45, // 20: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
+	22, // 21: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	50, // 22: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	10, // 23: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	26, // 24: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	50, // 25: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	54, // 26: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	31, // 27: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 28: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	34, // 29: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	50, // 30: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	50, // 31: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	50, // 32: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 33: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	55, // 34: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	37, // 35: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	50, // 36: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	56, // 37: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 38: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	50, // 39: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	50, // 40: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	50, // 41: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	52, // 42: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	41, // 43: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	52, // 44: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	44, // 45: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	19, // 46: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	19, // 47: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	57, // 48: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	49, // 49: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
+	4,  // 50: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 51: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	11, // 52: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	14, // 53: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	15, // 54: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	18, // 55: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	20, // 56: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	23, // 57: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	24, // 58: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	27, // 59: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	29, // 60: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	32, // 61: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	35, // 62: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	38, // 63: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 64: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 65: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	12, // 66: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 67: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	16, // 68: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	19, // 69: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	21, // 70: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 71: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	25, // 72: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	28, // 73: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	30, // 74: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	33, // 75: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	36, // 76: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	39, // 77: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	64, // [64:78] is the sub-list for method output_type
+	50, // [50:64] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -3770,7 +3869,7 @@ func file_api_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   44,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

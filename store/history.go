@@ -21,14 +21,18 @@ type Past struct {
 	Actor  string // who asked for it; empty where that was not written down
 	// New: before it, there was no such object.
 	New bool
+	// Before and OwnerBefore are what the object was until then.
+	Before      []byte
+	OwnerBefore string
 }
 
 // objectsOnly leaves out the changes that Apply does not write.
 const objectsOnly = ` AND kind NOT IN ('` + KindAgent + `', '` + KindBan + `', '` + KindPolicyRevision + `')`
 
 // History returns the changes of objects of the last n revisions in which one that is meant
-// changed, the newest first, and the revision with which what is known begins.
-func (s *Store) History(ctx context.Context, of Key, n int) (past []Past, since uint64, err error) {
+// changed, the newest first, and the revision with which what is known begins; with at, those
+// of that one revision.
+func (s *Store) History(ctx context.Context, of Key, at uint64, n int) (past []Past, since uint64, err error) {
 	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read history: %w", err)
@@ -38,18 +42,21 @@ func (s *Store) History(ctx context.Context, of Key, n int) (past []Past, since 
 		return nil, 0, fmt.Errorf("read history: %w", err)
 	}
 	past, err = collect(func(rows *sql.Rows) (p Past, err error) {
-		var at int64
-		err = rows.Scan(&p.Change.Revision, &p.Change.Kind, &p.Change.Mesh, &p.Change.Name, &p.Change.Manifest, &p.Change.Deleted, &at, &p.Actor, &p.Change.Owner, &p.New)
-		p.Change.At = time.Unix(0, at).UTC()
+		var when int64
+		err = rows.Scan(&p.Change.Revision, &p.Change.Kind, &p.Change.Mesh, &p.Change.Name, &p.Change.Manifest, &p.Change.Deleted, &when, &p.Actor, &p.Change.Owner,
+			&p.New, &p.Before, &p.OwnerBefore)
+		p.Change.At = time.Unix(0, when).UTC()
 		return p, err
 	}, func() (*sql.Rows, error) {
-		const meant = `(?1 = '' OR kind = ?1) AND (?2 = '' OR mesh = ?2) AND (?3 = '' OR name = ?3)` + objectsOnly
-		return tx.QueryContext(ctx, `SELECT revision, kind, mesh, name, manifest, deleted, at, actor, owner,
-			coalesce((SELECT b.deleted FROM changes b WHERE b.kind = c.kind AND b.mesh = c.mesh AND b.name = c.name AND b.revision < c.revision
-				ORDER BY b.revision DESC, b.ordinal DESC LIMIT 1), 1)
-			FROM changes c WHERE revision IN
-				(SELECT DISTINCT revision FROM changes WHERE revision >= ?4 AND `+meant+` ORDER BY revision DESC LIMIT ?5) AND `+meant+`
-			ORDER BY revision DESC, ordinal`, of.Kind, of.Mesh, of.Name, since, n)
+		const meant = `(?1 = '' OR kind = ?1) AND (?2 = '' OR mesh = ?2) AND (?3 = '' OR name = ?3) AND (?6 = 0 OR revision = ?6)` + objectsOnly
+		return tx.QueryContext(ctx, `SELECT c.revision, c.kind, c.mesh, c.name, c.manifest, c.deleted, c.at, c.actor, c.owner,
+			coalesce(p.deleted, 1), coalesce(p.manifest, x''), coalesce(p.owner, '')
+			FROM (SELECT * FROM changes WHERE revision IN
+				(SELECT DISTINCT revision FROM changes WHERE revision >= ?4 AND `+meant+` ORDER BY revision DESC LIMIT ?5) AND `+meant+`) c
+			LEFT JOIN changes p ON p.kind = c.kind AND p.mesh = c.mesh AND p.name = c.name AND (p.revision, p.ordinal) =
+				(SELECT b.revision, b.ordinal FROM changes b WHERE b.kind = c.kind AND b.mesh = c.mesh AND b.name = c.name AND b.revision < c.revision
+					ORDER BY b.revision DESC, b.ordinal DESC LIMIT 1)
+			ORDER BY c.revision DESC, c.ordinal`, of.Kind, of.Mesh, of.Name, since, n, at)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("read history: %w", err)

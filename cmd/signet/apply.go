@@ -92,7 +92,7 @@ before and after as signet routes does.`,
 			default:
 				warnOf(c.ErrOrStderr(), answer)
 				for _, ch := range answer.GetChanges() {
-					if err := printDiff(c, ch); err != nil {
+					if err := printDiff(c, "stored", "given", ch); err != nil {
 						return err
 					}
 				}
@@ -311,7 +311,7 @@ func printChanges(c *cobra.Command, answer *api.ApplyResponse, dry bool) error {
 			continue
 		}
 		if ch.GetAction() == api.Change_CONFIGURED {
-			if err := printDiff(c, ch); err != nil {
+			if err := printDiff(c, "stored", "given", ch); err != nil {
 				return err
 			}
 		}
@@ -342,10 +342,11 @@ func newOwner(ch *api.Change) string {
 	return ", of owner " + ch.GetOwner() + " now"
 }
 
-func printDiff(c *cobra.Command, ch *api.Change) error {
+// printDiff of a change says before and after which names the two sides have.
+func printDiff(c *cobra.Command, before, after string, ch *api.Change) error {
 	name := objectName(ch.GetKind(), ch.GetMesh(), ch.GetName())
 	on := colors(c, c.OutOrStdout())
-	for line := range strings.Lines(udiff.Unified("stored/"+name, "given/"+name, ch.GetBefore(), ch.GetAfter())) {
+	for line := range strings.Lines(udiff.Unified(before+"/"+name, after+"/"+name, ch.GetBefore(), ch.GetAfter())) {
 		text := printable(strings.TrimSuffix(line, "\n"))
 		switch {
 		case strings.HasPrefix(text, "+"):

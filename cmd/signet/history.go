@@ -13,18 +13,20 @@ import (
 
 func newHistory() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "history [KIND [NAME]]",
+		Use:   "history [REVISION | KIND [NAME]]",
 		Short: "Who changed which resources, and when",
 		Long: `Shows the revisions of what is applied, the newest first: when each came, who asked
-for it, and what it changed; of all resources, or of those that are named. How long it
-is known is retention.changes of the server's configuration.`,
+for it, and which resources it changed; of all, or of those that are named. Of one
+REVISION it shows what it changed in them, as a unified diff. How long it is known is
+retention.changes of the server's configuration.`,
 		Example: `  signet history
+  signet history 41                # what that revision changed
   signet history virtualrouter orders
   signet history virtualnode/shop/web -n 5 -o json
   signet rollback 41 --dry-run     # what going back to one would change`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 2 {
-				return usage(errors.New("signet history takes a KIND and a NAME at most"))
+				return usage(errors.New("signet history takes a REVISION, or a KIND and a NAME"))
 			}
 			return nil
 		},
@@ -40,7 +42,10 @@ is known is retention.changes of the server's configuration.`,
 			return usage(fmt.Errorf("--limit %d: must be at least 1", *limit))
 		}
 		req := &api.HistoryRequest{Mesh: *mesh, Limit: *limit}
-		if len(args) > 0 && args[0] != "all" {
+		if len(args) == 1 {
+			req.Revision, _ = strconv.ParseUint(args[0], 10, 63) // else it is a kind
+		}
+		if len(args) > 0 && args[0] != "all" && req.GetRevision() == 0 {
 			refs, err := refsOf(args, *mesh)
 			if err != nil {
 				return err
@@ -54,6 +59,9 @@ is known is retention.changes of the server's configuration.`,
 			answer, err := admin.History(c.Context(), req)
 			if err != nil {
 				return err
+			}
+			if o, _ := c.Flags().GetString("output"); req.GetRevision() != 0 && (o == "table" || o == "wide") {
+				return printRevision(c, answer.GetRevisions()[0])
 			}
 			return showHistory(c, answer)
 		})
@@ -78,6 +86,22 @@ func showHistory(c *cobra.Command, answer *api.HistoryResponse) error {
 		v.rows = append(v.rows, []string{strconv.FormatUint(r.GetRevision(), 10), timestamp(r.GetAt()), r.GetActor(), strings.Join(changes, ", ")})
 	}
 	return show(c, v)
+}
+
+// printRevision writes what one revision changed.
+func printRevision(c *cobra.Command, r *api.Revision) error {
+	if _, err := fmt.Fprintf(c.OutOrStdout(), "revision %d at %s by %s\n", r.GetRevision(), timestamp(r.GetAt()), printable(r.GetActor())); err != nil {
+		return err
+	}
+	for _, ch := range r.GetChanges() {
+		if err := printDiff(c, "before", "after", ch); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "%s %s%s\n", objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()), ch.GetActionWord(), newOwner(ch)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newRollback() *cobra.Command {

@@ -16,7 +16,7 @@ func newRoutes() *cobra.Command {
 		Short: "What becomes of a request: the route that takes it, and why no other",
 		Long: `Tells what the proxy of a virtual node does with a request of its application, by the
 routes that it has now: which route takes it, where that leads and with which share,
-and why each route before it does not. SERVICE is the host that the caller names, with a
+within which time and with which retries, and why each route before it does not. SERVICE is the host that the caller names, with a
 port where it names one; at a port of protocol tcp it is told where the application connects.
 With --gateway it is a request that comes to a virtual gateway.
 Whether the callee lets it in is for its policy: signet explain.`,
@@ -77,6 +77,22 @@ Whether the callee lets it in is for its policy: signet explain.`,
 	return c
 }
 
+// retriesText names conditions as Envoy's retry_on does.
+func retriesText(r *api.RoutesResponse_Retries) string {
+	if r.GetMost() == 0 {
+		return "no retries"
+	}
+	text := fmt.Sprintf("at most %d retries", r.GetMost())
+	if r.GetPerTry() != nil {
+		text += fmt.Sprintf(", each attempt within %s", r.GetPerTry().AsDuration())
+	}
+	text += ", on " + strings.Join(r.GetOn(), ", ")
+	if len(r.GetStatuses()) > 0 {
+		text += " (" + strings.Trim(fmt.Sprint(r.GetStatuses()), "[]") + ")"
+	}
+	return text
+}
+
 func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
 	var b strings.Builder
 	switch {
@@ -109,7 +125,7 @@ func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
 		if r.GetTimeout() != nil {
 			limit = "within " + r.GetTimeout().AsDuration().String()
 		}
-		fmt.Fprintf(&b, "  %s\n", limit)
+		fmt.Fprintf(&b, "  %s, %s\n", limit, retriesText(r.GetRetries()))
 	}
 	if host := r.GetHostRewrite(); host != "" {
 		fmt.Fprintf(&b, "  host: %s\n", host)

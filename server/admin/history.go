@@ -20,7 +20,7 @@ const (
 	mostRevisions = 10_000
 )
 
-// History is who changed which objects, and when.
+// History is who changed which objects, and when; of one revision also what they were.
 func (s *Server) History(ctx context.Context, req *api.HistoryRequest) (*api.HistoryResponse, error) {
 	of := store.Key{Mesh: req.GetMesh(), Name: req.GetName()}
 	if req.GetKind() != "" {
@@ -36,7 +36,7 @@ func (s *Server) History(ctx context.Context, req *api.HistoryRequest) (*api.His
 	case n == 0:
 		n = fewRevisions
 	}
-	past, since, err := s.cfg.Past.History(ctx, of, n)
+	past, since, err := s.cfg.Past.History(ctx, of, req.GetRevision(), n)
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +56,17 @@ func (s *Server) History(ctx context.Context, req *api.HistoryRequest) (*api.His
 			action = api.Change_CREATED
 		}
 		r := resp.GetRevisions()[last]
-		r.Changes = append(r.Changes, &api.Change{Action: action.Enum(), Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Owner: c.Owner})
+		change := &api.Change{Action: action.Enum(), Kind: c.Kind, Mesh: c.Mesh, Name: c.Name, Owner: c.Owner}
+		if req.GetRevision() != 0 {
+			change.Before, change.After, change.OwnerBefore = string(p.Before), string(c.Manifest), p.OwnerBefore
+		}
+		r.Changes = append(r.Changes, change)
 	}
-	if len(past) == 0 && of != (store.Key{}) {
+	switch {
+	case len(past) > 0:
+	case req.GetRevision() != 0:
+		return nil, fault.New(fault.NotFound, "nothing is known of what revision %d changed: `signet history` has the revisions that changed resources, and what is known begins with revision %d", req.GetRevision(), since)
+	case of != (store.Key{}):
 		return nil, fault.New(fault.NotFound, "nothing is known of the past of %s: what is known begins with revision %d", meant(of), since)
 	}
 	return resp, nil

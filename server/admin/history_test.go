@@ -17,12 +17,13 @@ import (
 
 // pastOf answers as it is told.
 type pastOf struct {
+	past []store.Past
 	back []store.Write
 	err  error
 }
 
-func (pastOf) History(context.Context, store.Key, int) ([]store.Past, uint64, error) {
-	return nil, 0, nil
+func (p pastOf) History(context.Context, store.Key, uint64, int) ([]store.Past, uint64, error) {
+	return p.past, 2, nil
 }
 
 func (p pastOf) Back(context.Context, uint64) ([]store.Write, error) { return p.back, p.err }
@@ -34,6 +35,31 @@ func (d *desk) rollback(past pastOf) (*api.ApplyResponse, error) {
 	d.admin = admin.New(d.cfg)
 	d.done = nil
 	return d.admin.Rollback(d.ctx(), &api.RollbackRequest{Revision: 3})
+}
+
+// What is shown of twenty revisions has a bound; what one changed is shown whole.
+func TestOneRevisionIsShownWithWhatItChanged(t *testing.T) {
+	d := newDesk(t)
+	d.cfg.Past = pastOf{past: []store.Past{{
+		Change: store.Change{Revision: 3, Kind: "Mesh", Mesh: "shop", Name: "shop", Manifest: []byte("b"), Owner: "now"},
+		Before: []byte("a"), OwnerBefore: "then",
+	}}}
+	s := admin.New(d.cfg)
+	for revision, want := range map[uint64][]string{0: {"", "", ""}, 3: {"a", "b", "then"}} {
+		answer, err := s.History(d.ctx(), &api.HistoryRequest{Revision: revision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := answer.GetRevisions()[0].GetChanges()[0]
+		if c.GetBefore() != want[0] || c.GetAfter() != want[1] || c.GetOwnerBefore() != want[2] || c.GetOwner() != "now" {
+			t.Errorf("revision %d: %v", revision, c)
+		}
+	}
+	d.cfg.Past = pastOf{}
+	_, err := admin.New(d.cfg).History(d.ctx(), &api.HistoryRequest{Revision: 3})
+	if err = fault.ToOperator(err); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "begins with revision 2") {
+		t.Error(err)
+	}
 }
 
 func TestARollbackIsCheckedAsAnApplyIs(t *testing.T) {

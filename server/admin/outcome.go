@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"strings"
+
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"signet.example/api"
@@ -36,8 +38,19 @@ func outcome(out predict.Outcome) *api.RoutesResponse {
 	if t := a.GetTimeout(); t.AsDuration() > 0 {
 		resp.Timeout = t
 	}
+	resp.Retries = retries(a.GetRetryPolicy())
 	resp.HostRewrite, resp.PathRewrite = a.GetHostRewriteLiteral(), pathRewrite(out.Route.GetMatch(), a)
 	return resp
+}
+
+// retries is nil where a request is sent once.
+func retries(p *routev3.RetryPolicy) *api.RoutesResponse_Retries {
+	if p.GetNumRetries().GetValue() == 0 || p.GetRetryOn() == "" {
+		return nil
+	}
+	return &api.RoutesResponse_Retries{
+		Most: p.GetNumRetries().GetValue(), On: strings.Split(p.GetRetryOn(), ","), Statuses: p.GetRetriableStatusCodes(), PerTry: p.GetPerTryTimeout(),
+	}
 }
 
 // pathRewrite is in words what becomes of the path.

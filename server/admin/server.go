@@ -90,7 +90,7 @@ type Tokens interface {
 type Past interface {
 	// History is who changed what of the objects that are meant, in the last n revisions, the
 	// newest first; what is known begins with since.
-	History(ctx context.Context, of store.Key, n int) (past []store.Past, since uint64, err error)
+	History(ctx context.Context, of store.Key, at uint64, n int) (past []store.Past, since uint64, err error)
 	// Back is what makes the objects as they were in a revision.
 	Back(ctx context.Context, revision uint64) ([]store.Write, error)
 }

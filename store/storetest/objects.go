@@ -191,8 +191,8 @@ func historyTells(t *testing.T, b Backend) {
 	w.Delete = true
 	apply(t, b, w)
 	apply(t, b, put("Mesh", "m", "m", "3"))
-	tell := func(of store.Key, n int) (told []string) {
-		past, _, err := b.History(t.Context(), of, n)
+	tell := func(of store.Key, at uint64, n int) (told []string) {
+		past, _, err := b.History(t.Context(), of, at, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,27 +201,31 @@ func historyTells(t *testing.T, b Backend) {
 			if c.At.Before(begun.Add(-time.Minute)) || c.At.After(time.Now().Add(time.Minute)) {
 				t.Errorf("revision %d at %s", c.Revision, c.At)
 			}
-			told = append(told, fmt.Sprintf("%d %s %s %s new=%t deleted=%t", c.Revision, p.Actor, c.Name, c.Manifest, p.New, c.Deleted))
+			told = append(told, fmt.Sprintf("%d %s %s %s new=%t deleted=%t before=%s", c.Revision, p.Actor, c.Name, c.Manifest, p.New, c.Deleted, p.Before))
 		}
 		return told
 	}
 	all := []string{
-		"4 tester m 3 new=true deleted=false", "3 tester m  new=false deleted=true", "2 another m 2 new=false deleted=false",
-		"1 tester m 1 new=true deleted=false", "1 tester e 1 new=true deleted=false",
+		"4 tester m 3 new=true deleted=false before=", "3 tester m  new=false deleted=true before=2", "2 another m 2 new=false deleted=false before=1",
+		"1 tester m 1 new=true deleted=false before=", "1 tester e 1 new=true deleted=false before=",
 	}
 	for _, c := range []struct {
 		of   store.Key
+		at   uint64
 		n    int
 		want []string
 	}{
-		{store.Key{}, 10, all},
-		{store.Key{}, 2, all[:2]},
-		{store.Key{Kind: "Mesh", Mesh: "m", Name: "m"}, 10, all[:4]},
-		{store.Key{Kind: "Entry"}, 1, all[4:]},
-		{store.Key{Name: "nobody"}, 10, nil},
+		{store.Key{}, 0, 10, all},
+		{store.Key{}, 0, 2, all[:2]},
+		{store.Key{}, 2, 1, all[2:3]},
+		{store.Key{}, 5, 1, nil},
+		{store.Key{Kind: "Mesh", Mesh: "m", Name: "m"}, 0, 10, all[:4]},
+		{store.Key{Kind: "Mesh"}, 1, 1, all[3:4]},
+		{store.Key{Kind: "Entry"}, 0, 1, all[4:]},
+		{store.Key{Name: "nobody"}, 0, 10, nil},
 	} {
-		if d := cmp.Diff(c.want, tell(c.of, c.n)); d != "" {
-			t.Errorf("%+v, %d (-want +got):\n%s", c.of, c.n, d)
+		if d := cmp.Diff(c.want, tell(c.of, c.at, c.n)); d != "" {
+			t.Errorf("%+v at %d, %d (-want +got):\n%s", c.of, c.at, c.n, d)
 		}
 	}
 }
@@ -326,8 +330,8 @@ func ownersAreKept(t *testing.T, b Backend) {
 	if err != nil || len(changes) != 1 || changes[0].Owner != "b" {
 		t.Errorf("changes %+v, %v", changes, err)
 	}
-	past, _, err := b.History(t.Context(), store.Key{Name: "m"}, 10)
-	if err != nil || len(past) != 2 || past[0].Change.Owner != "b" || past[1].Change.Owner != "a" {
+	past, _, err := b.History(t.Context(), store.Key{Name: "m"}, 0, 10)
+	if err != nil || len(past) != 2 || past[0].Change.Owner != "b" || past[0].OwnerBefore != "a" || past[1].Change.Owner != "a" {
 		t.Errorf("history %+v, %v", past, err)
 	}
 	if back, err := b.Back(t.Context(), first); err != nil || len(back) != 1 || back[0].Owner != "a" {

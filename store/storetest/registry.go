@@ -276,7 +276,7 @@ func prunedLeavesARow(t *testing.T, b Backend) {
 	if back, err := b.Back(t.Context(), 5); err != nil || len(back) != 1 || string(back[0].Manifest) != "2" {
 		t.Errorf("the change before the last: %+v, %v", back, err)
 	}
-	if past, since, err := b.History(t.Context(), store.Key{}, 10); err != nil || since != 5 || len(past) != 2 || past[0].Change.Revision != 6 || past[1].Change.Revision != 5 {
+	if past, since, err := b.History(t.Context(), store.Key{}, 0, 10); err != nil || since != 5 || len(past) != 2 || past[0].Change.Revision != 6 || past[1].Change.Revision != 5 {
 		t.Errorf("since %d: %+v, %v", since, past, err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 type Backend interface {
 	Apply(ctx context.Context, actor, asked string, basis uint64, writes []store.Write) (uint64, error)
 	Objects(ctx context.Context) ([]store.Object, uint64, error)
-	History(ctx context.Context, of store.Key, n int) (past []store.Past, since uint64, err error)
+	History(ctx context.Context, of store.Key, at uint64, n int) (past []store.Past, since uint64, err error)
 	Back(ctx context.Context, revision uint64) ([]store.Write, error)
 	Changes(ctx context.Context, after uint64) ([]store.Change, error)
 	Wait(ctx context.Context, after uint64) (uint64, error)
