@@ -484,16 +484,26 @@ func (r *Relay) Changes() <-chan struct{} {
 // Statuses is what proxies have of each view that one follows, in order.
 func (r *Relay) Statuses() []*api.ViewStatus {
 	r.mu.Lock()
-	views := slices.Collect(maps.Values(r.views))
+	views := inOrder(r.views)
 	r.mu.Unlock()
-	slices.SortFunc(views, func(a, b *View) int {
-		return cmp.Or(a.sub.key.ref.Compare(b.sub.key.ref), cmp.Compare(a.as.Entry, b.as.Entry), cmp.Compare(a.sub.key.shape.Bind, b.sub.key.shape.Bind))
-	})
 	var list []*api.ViewStatus
 	for _, v := range views {
 		if st := v.status(); st != nil {
 			list = append(list, st)
 		}
+	}
+	return list
+}
+
+// inOrder has those of proxies that the agent runs first: of the others there may be more
+// than a server is told of.
+func inOrder(views map[viewKey]*View) []*View {
+	keys := slices.SortedFunc(maps.Keys(views), func(a, b viewKey) int {
+		return cmp.Or(cmp.Compare(b.own, a.own), a.sub.ref.Compare(b.sub.ref), cmp.Compare(a.as.Entry, b.as.Entry), cmp.Compare(a.sub.shape.Bind, b.sub.shape.Bind))
+	})
+	list := make([]*View, len(keys))
+	for i, k := range keys {
+		list[i] = views[k]
 	}
 	return list
 }

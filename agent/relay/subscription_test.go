@@ -5,6 +5,9 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+
+	"signet.example/agent/svids"
+	"signet.example/proxy"
 )
 
 // stamped remembers what it was told, in its order.
@@ -37,4 +40,16 @@ func TestTheRevisionOfTheRoutesBeforeIsKeptWithTheNewOne(t *testing.T) {
 			t.Errorf("stamped %v", d.all)
 		}
 	})
+}
+
+// A server is told of so many views: those that any local process may make up come last.
+func TestViewsOfProxiesThatTheAgentRunsAreToldFirst(t *testing.T) {
+	views := map[viewKey]*View{}
+	for _, own := range []string{"", "web", "api"} {
+		views[viewKey{sub: subscriptionKey{ref: proxy.Node("m", "a"+own)}, own: own}] = &View{as: svids.Name{Entry: own}}
+	}
+	list := inOrder(views)
+	if last := list[len(list)-1]; len(list) != 3 || last.as.Entry != "" {
+		t.Errorf("%d views, the last one of %q", len(list), last.as.Entry)
+	}
 }

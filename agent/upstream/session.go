@@ -149,7 +149,8 @@ func (s *Session) report(ctx context.Context, out chan<- *api.SessionUp) error {
 	var last *api.Report
 	for {
 		changed := s.Reporter.Changed(ctx)
-		if r := s.Reporter.Report(); !proto.Equal(r, last) {
+		r := s.Reporter.Report()
+		if fit(r); !proto.Equal(r, last) {
 			select {
 			case out <- &api.SessionUp{Message: &api.SessionUp_Report{Report: r}}:
 				last = r
