@@ -18,6 +18,10 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 	if isAgentKind(req.GetKind()) {
 		return s.deleteAgent(ctx, req)
 	}
+	in := &intake{cfg: &s.cfg, skipForeign: true, names: true}
+	if err := s.understand(ctx, in, req.GetSources()); err != nil {
+		return nil, err
+	}
 	actor, change, end, err := s.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -27,7 +31,7 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 	resp := &api.ApplyResponse{Revision: m.Revision()}
 	var objects []*kinds.Object
 	if len(req.GetSources()) > 0 {
-		objects, err = s.named(ctx, m, req, resp)
+		objects, err = in.named(m, resp)
 	} else {
 		var o *kinds.Object
 		o, err = findObject(m, req)
@@ -56,11 +60,7 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 
 // named are the stored objects that manifests are of, whatever else those say. What is not
 // stored is in the warnings of the answer.
-func (s *Server) named(ctx context.Context, m Model, req *api.DeleteRequest, resp *api.ApplyResponse) ([]*kinds.Object, error) {
-	in := &intake{cfg: &s.cfg, skipForeign: true, names: true}
-	if err := s.understand(ctx, in, req.GetSources()); err != nil {
-		return nil, err
-	}
+func (in *intake) named(m Model, resp *api.ApplyResponse) ([]*kinds.Object, error) {
 	if len(in.errs) == 0 {
 		if err := kinds.AssignMeshes(in.objects, kinds.Meshes(m.Graph(), m.Objects())...); err != nil {
 			in.bad(err)

@@ -25,6 +25,12 @@ func TestALargeChangeIsReadWithinBoundsWhileOthersGoOn(t *testing.T) {
 	if _, err := d.admin.Apply(ctx, large); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "another large change") {
 		t.Errorf("a large one beside it: %v", err)
 	}
+	beside, end := context.WithTimeout(d.ctx(), 50*time.Millisecond)
+	defer end()
+	d.done = nil
+	if _, err := d.admin.Delete(beside, &api.DeleteRequest{Sources: large.GetSources()}); !errors.Is(err, context.DeadlineExceeded) || len(d.done) > 0 {
+		t.Errorf("what is to be deleted is read while others wait for a change: %v, %q", err, d.done)
+	}
 	if _, err := d.applied(groupNamed("small"), ""); err != nil {
 		t.Errorf("a small one beside it: %v", err)
 	}
