@@ -200,8 +200,15 @@ func (s *Services) ask(ctx context.Context, node proxy.Ref, t attempt) {
 		return
 	}
 	t.revision, t.believed = revision, 0
-	s.Shared.Update(func(now *Answers) *Answers { return now.with(node, &answer{t.of, list}) })
+	var was, is *Answers
+	s.Shared.Update(func(now *Answers) *Answers {
+		was, is = now, now.with(node, &answer{t.of, list})
+		return is
+	})
 	s.learned(node, t)
+	if is != was {
+		s.Changed() // Run may wait for other answers for long
+	}
 }
 
 func (s *Services) learned(node proxy.Ref, t attempt) {

@@ -1,6 +1,7 @@
 package cloudmap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -90,6 +91,43 @@ func (f *fake) questions() map[proxy.Ref]Question {
 }
 
 var orders = proxy.Node("shop", "orders")
+
+// slow answers for one service at once, and for others never.
+type slow struct{ fake }
+
+func (f *slow) Discover(ctx context.Context, q Question) ([]Instance, int64, error) {
+	if q.Service != "orders" {
+		<-ctx.Done()
+		return nil, 0, ctx.Err()
+	}
+	return f.fake.Discover(ctx, q)
+}
+
+func TestAnAnswerIsToldWithoutWaitingForThoseThatDoNotCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &slow{fake{list: []Instance{{"10.0.0.1", 0}}, revision: 1, asked: map[proxy.Ref]Question{
+			orders: {Namespace: "shop.local", Service: "orders"}, proxy.Node("shop", "web"): {Namespace: "shop.local", Service: "web"},
+		}}}
+		var told time.Duration
+		begun := time.Now()
+		s := New(Config{
+			Asked: f.questions, Asker: f, Every: 5 * time.Second, Shared: &watched.Value[*Answers]{}, Log: slog.New(slog.DiscardHandler), Clock: time.Now,
+			Changed:  func() { told = cmp.Or(told, time.Since(begun)+1) },
+			Failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "failures"}, []string{"service"}),
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		time.Sleep(time.Minute)
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if told == 0 || told > time.Second {
+			t.Errorf("told after %s", told)
+		}
+	})
+}
 
 func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
