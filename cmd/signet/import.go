@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/mesh/dialect"
@@ -161,6 +163,10 @@ func bringIn(c *cobra.Command, report *importer.Report, o, owner string, dry, pa
 			return err
 		})
 	}
+	applyErr = asPlaced(report, applyErr)
+	for i, w := range answer.GetWarnings() {
+		answer.Warnings[i] = placed(report, w)
+	}
 	if answer != nil {
 		report.Resolved() // the server has what the files have not
 	}
@@ -185,6 +191,43 @@ func sourcesOf(report *importer.Report) []*api.Source {
 		list = append(list, &api.Source{File: objectName(m.Object.Kind, m.Object.Mesh, m.Object.Name), Content: m.Content})
 	}
 	return list
+}
+
+// ofManifest is how the server places what it says of a source.
+var ofManifest = regexp.MustCompile(`^(\S+):[0-9]+:[0-9]+: (.*)`)
+
+// placed is what the server says with places of the files that were read, and not of the
+// manifests that were made of them, which nobody has seen: those of a finding that says the
+// same, or else where the object begins.
+func placed(report *importer.Report, text string) string {
+	at := map[string]*importer.Object{}
+	for _, m := range report.Manifests() {
+		at[objectName(m.Object.Kind, m.Object.Mesh, m.Object.Name)] = m.Object
+	}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		m := ofManifest.FindStringSubmatch(line)
+		if m == nil || at[m[1]] == nil {
+			continue
+		}
+		o := at[m[1]]
+		lines[i] = fmt.Sprintf("%s:%d: %s: %s", o.File, o.Line, m[1], m[2])
+		for _, f := range report.Findings {
+			if f.File == o.File && f.Text != "" && strings.HasSuffix(m[2], ": "+f.Text) {
+				lines[i] = fmt.Sprintf("%s:%d:%d: %s: %s", f.File, f.Line, f.Column, f.Field, f.Text)
+				break
+			}
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// asPlaced is an answer's error with such places.
+func asPlaced(report *importer.Report, err error) error {
+	if s, ok := status.FromError(err); ok && err != nil {
+		return status.Error(s.Code(), placed(report, s.Message()))
+	}
+	return err
 }
 
 // valuesOf are those of all files and flags; a later one holds over an earlier one, and

@@ -123,17 +123,47 @@ func printReport(c *cobra.Command, w io.Writer, r *importer.Report, all bool) er
 			return err
 		}
 	}
-	for _, f := range r.Findings {
+	for _, g := range groupsOf(r.Findings, all) {
+		color := map[dialect.Outcome]string{dialect.Refused: red, dialect.Missing: red, dialect.Dropped: yellow, dialect.Opaque: yellow, importer.Unresolved: yellow}[g[0].Outcome]
+		if err := line(color, "%s", g[0]); err != nil {
+			return err
+		}
+		var lines []string
+		for _, f := range g[1:] {
+			lines = append(lines, strconv.Itoa(f.Line))
+		}
+		if len(lines) > 0 {
+			if err := line(color, "  the same in line %s", fewOf(lines)); err != nil {
+				return err
+			}
+		}
+	}
+	return printCounts(line, r)
+}
+
+// groupsOf are the findings to show: with all each alone, else without those that need nothing
+// done, and those of a file that say the same together, where the first of them is.
+func groupsOf(findings []importer.Finding, all bool) [][]importer.Finding {
+	type same struct {
+		file, text string
+		outcome    dialect.Outcome
+	}
+	var groups [][]importer.Finding
+	at := map[same]int{}
+	for _, f := range findings {
 		quiet := f.Outcome == dialect.Defaulted || f.Outcome == dialect.Mapped && f.Text == "" || noValue.MatchString(f.Text)
 		if quiet && !all {
 			continue
 		}
-		color := map[dialect.Outcome]string{dialect.Refused: red, dialect.Missing: red, dialect.Dropped: yellow, dialect.Opaque: yellow, importer.Unresolved: yellow}[f.Outcome]
-		if err := line(color, "%s", f); err != nil {
-			return err
+		k := same{f.File, f.Text, f.Outcome}
+		if i, ok := at[k]; ok && !all {
+			groups[i] = append(groups[i], f)
+			continue
 		}
+		at[k] = len(groups)
+		groups = append(groups, []importer.Finding{f})
 	}
-	return printCounts(line, r)
+	return groups
 }
 
 // noValue is how a finding says that a parameter of a template is not known.

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/importer"
 )
@@ -26,5 +29,56 @@ Resources:
 		if n := strings.Count(out.String(), "parameter Mesh has neither"); all && (once != 0 || n != 2) || !all && (once != 1 || n != 1) {
 			t.Errorf("%d and %d times in\n%s", once, n, out.String())
 		}
+	}
+}
+
+func TestWhatAFileSaysOfSeveralFieldsIsToldOnceWithItsLines(t *testing.T) {
+	const template = `apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+spec: {}
+---
+{apiVersion: appmesh.k8s.aws/v1beta2, kind: VirtualNode, metadata: {name: a, namespace: "${NS}"}, spec: {}}
+---
+{apiVersion: appmesh.k8s.aws/v1beta2, kind: VirtualNode, metadata: {name: b, namespace: "${NS}"}, spec: {}}
+`
+	r := importer.Read([]dialect.File{{Name: "a.yaml", Content: []byte(template)}, {Name: "b.yaml", Content: []byte(template)}}, importer.Options{})
+	for all, want := range map[bool]int{false: 1, true: 2} {
+		var out bytes.Buffer
+		if err := printReport(newImportAppMesh(), &out, r, all); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{"a.yaml", "b.yaml"} {
+			n := strings.Count(out.String(), ": metadata.namespace: missing: NS has no value")
+			if same := strings.Contains(out.String(), "\n  the same in line 8\n"); n != 2*want || same == all || !strings.Contains(out.String(), file+":6:") {
+				t.Errorf("%d times in\n%s", n, out.String())
+			}
+		}
+	}
+}
+
+// The manifest that the server was given is one that the user has never seen.
+func TestARefusalOfTheServerIsPlacedInTheFileThatWasImported(t *testing.T) {
+	const template = `Resources:
+  M: {Type: AWS::AppMesh::Mesh, Properties: {MeshName: shop}}
+  A:
+    Type: AWS::AppMesh::VirtualNode
+    Properties:
+      MeshName: shop
+      VirtualNodeName: a
+      Spec:
+        Backends: [VirtualService: {VirtualServiceName: none.shop}]
+        Logging: {AccessLog: {File: {Path: /var/log/a}}}
+`
+	r := importer.Read([]dialect.File{{Name: "stack.yaml", Content: []byte(template)}}, importer.Options{})
+	err := asPlaced(r, status.Error(codes.InvalidArgument, "virtualnode/shop/a:13:9: spec.backends[0]: virtualNode a refers to virtualService none.shop, which does not exist in mesh shop\n"+
+		"virtualnode/shop/a:18:15: spec.logging: is not written\nvirtualnode/other/a:1:1: another's"))
+	want := "stack.yaml:9:57: Resources.A.Properties.Spec.Backends[0].VirtualService.VirtualServiceName: virtualNode a refers to virtualService none.shop, which does not exist in mesh shop\n" +
+		"stack.yaml:9: virtualnode/shop/a: spec.logging: is not written\nvirtualnode/other/a:1:1: another's"
+	if s, _ := status.FromError(err); s.Code() != codes.InvalidArgument || s.Message() != want {
+		t.Errorf("%v", err)
+	}
+	if asPlaced(r, nil) != nil {
+		t.Error("an error is made of none")
 	}
 }
