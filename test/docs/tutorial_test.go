@@ -44,10 +44,17 @@ func TestTheTutorialsCommandsDoWhatItSays(t *testing.T) {
 		fmt.Fprintf(&script, "\necho '@@@ %d'\n%s", i, s.script)
 	}
 	out := runScript(t, script.String(), filepath.Dir(signet), filepath.Dir(envoy))
+	checkPrinted(t, steps, out)
+}
+
+// checkPrinted wants what each step of a page says that it prints, in what was printed after
+// the step's mark.
+func checkPrinted(t *testing.T, steps []step, out string) {
+	t.Helper()
 	printed := strings.Split(out, "@@@ ")
 	for i, s := range steps {
 		if i+1 >= len(printed) {
-			t.Fatalf("the tutorial ended before its step %d:\n%s\n%s", i, s.script, out)
+			t.Fatalf("the page ended before its step %d:\n%s\n%s", i, s.script, out)
 		}
 		for line := range strings.Lines(s.output) {
 			if !shows(printed[i+1], line) {
@@ -107,7 +114,7 @@ func runScript(t *testing.T, script string, path ...string) string {
 		t.Fatal(readErr)
 	}
 	if err != nil {
-		t.Errorf("the tutorial: %v\n%s", err, text)
+		t.Errorf("the page: %v\n%s", err, text)
 	}
 	return string(text)
 }

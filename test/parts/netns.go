@@ -64,6 +64,9 @@ func Hosts(t *testing.T, name string) bool {
 	return false
 }
 
+// OnAnotherHost is the beginning of a command line that runs on the other host.
+func OnAnotherHost() string { return "ip netns exec " + os.Getenv(anotherHost) }
+
 // FromAnotherHost calls f where every socket it makes is on the other host, for
 // the calling goroutine only.
 func FromAnotherHost(t testing.TB, f func()) {
