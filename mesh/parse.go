@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"signet.example/internal/manifest"
 )
@@ -61,7 +62,7 @@ func parse(d *manifest.Document) (r *Resource, unknown, wrong manifest.Errors) {
 		r.Namespace = "" // as Kubernetes does for what is cluster-wide; Warnings says so
 	}
 	if r.Spec == nil || d.APIVersion == GroupVersion && infoOf(r.Kind).Group != GroupVersion {
-		return nil, nil, manifest.Errors{d.FieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s", d.Kind, joinKinds()))}
+		return nil, nil, manifest.Errors{d.FieldError("kind", fmt.Sprintf("%q is not one of App Mesh's kinds: %s%s", d.Kind, strings.Join(kindNames(), ", "), meantKind(d.Kind)))}
 	}
 	unknown = manifest.AsErrors(d.Decode(r.Spec))
 	if slices.ContainsFunc(unknown, func(e *manifest.Error) bool { return !e.Unknown }) {
@@ -86,15 +87,20 @@ func newSpec(of Kind) any {
 	return nil
 }
 
-func joinKinds() string {
-	out := ""
-	for i, k := range kinds {
-		if i > 0 {
-			out += ", "
-		}
-		out += string(k.Kind)
+func kindNames() []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, string(k.Kind))
 	}
-	return out
+	return names
+}
+
+// meantKind asks for the kind that was probably meant; "" where that is none.
+func meantKind(name string) string {
+	if near := manifest.Nearest(name, kindNames()); near != "" {
+		return manifest.DidYouMean("", near)
+	}
+	return ""
 }
 
 // names is where the App Mesh name and the mesh of the object stand.

@@ -156,6 +156,7 @@ func TestWhatOthersNeedIsNotDeleted(t *testing.T) {
 		{"nodegroup", "front", fault.Referenced, "agent web-1 of it is connected"},
 		{"nodegroup", "none", fault.NotFound, "there are back, front"},
 		{"pod", "x", fault.Invalid, "is not a kind; there are"},
+		{"VirtualNods", "x", fault.Invalid, "Agent; did you mean virtualnode?"},
 	} {
 		_, err := d.admin.Delete(d.ctx(), &api.DeleteRequest{Kind: c.kind, Name: c.name})
 		if !errors.Is(err, c.why) || !strings.Contains(err.Error(), c.says) {

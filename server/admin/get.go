@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"signet.example/api"
+	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
@@ -18,8 +19,16 @@ func kindOf(s string) (string, error) {
 	if k, ok := kinds.Find(s); ok {
 		return k.Name, nil
 	}
-	any := func(kinds.Kind) bool { return true }
-	return "", fault.New(fault.Invalid, "%q is not a kind; there are %s", plain.Text(s), strings.Join(append(kinds.Names(any), kindAgent), ", "))
+	names := append(kinds.Names(func(kinds.Kind) bool { return true }), kindAgent)
+	var words []string
+	for _, name := range names {
+		words = append(words, strings.ToLower(name), strings.ToLower(name)+"s")
+	}
+	meant := ""
+	if near := manifest.Nearest(strings.ToLower(s), words); near != "" {
+		meant = manifest.DidYouMean("", near)
+	}
+	return "", fault.New(fault.Invalid, "%q is not a kind; there are %s%s", plain.Text(s), strings.Join(names, ", "), meant)
 }
 
 // Get reads back what is stored: of one kind, or of all where none is named.
