@@ -243,10 +243,10 @@ func TestGraphRefuses(t *testing.T) {
 	}
 	for what, row := range map[string]struct{ content, want string }{
 		"no mesh":    {object("VirtualNode", "n"), "virtualNode n belongs to no mesh"},
-		"two meshes": {m + object("Mesh", "m2") + "---\n" + object("VirtualNode", "n"), "spec.meshRef: virtualNode n must say its mesh; there are: m, m2"},
+		"two meshes": {m + object("Mesh", "m2") + "---\n" + object("VirtualNode", "n"), "spec.meshRef: virtualNode n must say its mesh, by spec.meshRef or by --mesh of an import; there are: m, m2"},
 		"two that select": {
 			m + object("Mesh", "m2") + "spec: {namespaceSelector: {matchLabels: {mesh: m2}}}\n---\n" + object("VirtualNode", "n"),
-			"spec.meshRef: virtualNode n must say its mesh; there are: m, m2; the namespaceSelector of mesh m2 is not read: there are no namespaces here to select",
+			"spec.meshRef: virtualNode n must say its mesh, by spec.meshRef or by --mesh of an import; there are: m, m2; the namespaceSelector of mesh m2 is not read: there are no namespaces here to select",
 		},
 		"unknown mesh":        {m + object("VirtualNode", "n") + "spec: {meshRef: {name: x}}", `spec.meshRef.name: virtualNode n refers to mesh "x"`},
 		"same object":         {m + node + node, "virtualNode n exists already (g.yaml:5)"},

@@ -84,7 +84,7 @@ func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, nam
 	case len(names) == 0:
 		return "", r.fieldError("", fmt.Sprintf("%s belongs to no mesh: there is none", r))
 	}
-	return "", r.fieldError("spec.meshRef", fmt.Sprintf("%s must say its mesh; %s%s", r, known, unread))
+	return "", r.fieldError("spec.meshRef", fmt.Sprintf("%s must say its mesh, by spec.meshRef or by --mesh of an import; %s%s", r, known, unread))
 }
 
 // String is "virtualNode web" or, in a namespace, "virtualNode web in namespace shop".

@@ -133,7 +133,11 @@ func printReport(c *cobra.Command, w io.Writer, r *importer.Report, all bool) er
 			lines = append(lines, strconv.Itoa(f.Line))
 		}
 		if len(lines) > 0 {
-			if err := line(color, "  the same in line %s", fewOf(lines)); err != nil {
+			what := "lines"
+			if len(lines) == 1 {
+				what = "line"
+			}
+			if err := line(color, "  the same in %s %s", what, fewOf(lines)); err != nil {
 				return err
 			}
 		}

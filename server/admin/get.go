@@ -31,6 +31,14 @@ func kindOf(s string) (string, error) {
 	return "", fault.New(fault.Invalid, "%q is not a kind; there are %s%s", plain.Text(s), strings.Join(names, ", "), meant)
 }
 
+// thereIs refuses a mesh that is asked for and does not exist.
+func thereIs(m Model, name string) error {
+	if name == "" || slices.Contains(m.Graph().Meshes(), name) {
+		return nil
+	}
+	return fault.New(fault.NotFound, "mesh %q does not exist%s", plain.Text(name), others(m, kinds.Mesh(name).Kind, ""))
+}
+
 // Get reads back what is stored: of one kind, or of all where none is named.
 func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, error) {
 	kind := ""
@@ -44,8 +52,8 @@ func (s *Server) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse
 	if err != nil {
 		return nil, err
 	}
-	if name := req.GetMesh(); name != "" && !slices.Contains(m.Graph().Meshes(), name) {
-		return nil, fault.New(fault.NotFound, "mesh %q does not exist%s", plain.Text(name), others(m, kinds.Mesh(name).Kind, ""))
+	if err := thereIs(m, req.GetMesh()); err != nil {
+		return nil, err
 	}
 	resp := &api.GetResponse{}
 	for k, o := range m.Objects().All() {

@@ -62,6 +62,9 @@ func connections(service string, out *predict.Outlet) *api.RoutesResponse {
 
 // caller is whose proxy is meant.
 func caller(m Model, req *api.RoutesRequest) (proxy.Ref, error) {
+	if err := thereIs(m, req.GetMesh()); err != nil {
+		return proxy.Ref{}, err
+	}
 	var found []proxy.Ref
 	for _, name := range m.Graph().Meshes() {
 		of := proxy.For(name, req.GetFrom(), req.GetGateway())
