@@ -64,8 +64,10 @@ func (s *Server) History(ctx context.Context, req *api.HistoryRequest) (*api.His
 	}
 	switch {
 	case len(past) > 0:
+	case req.GetRevision() != 0 && req.GetRevision() >= since:
+		return nil, fault.New(fault.NotFound, "no revision %d has changed such resources: `signet history` has those that did", req.GetRevision())
 	case req.GetRevision() != 0:
-		return nil, fault.New(fault.NotFound, "nothing is known of what revision %d changed: `signet history` has the revisions that changed resources, and what is known begins with revision %d", req.GetRevision(), since)
+		return nil, fault.New(fault.NotFound, "what revision %d changed is not known any more: what is known begins with revision %d (retention.changes of the server's configuration is how long)", req.GetRevision(), since)
 	case of != (store.Key{}):
 		return nil, fault.New(fault.NotFound, "nothing is known of the past of %s: what is known begins with revision %d", meant(of), since)
 	}
