@@ -27,6 +27,14 @@ type Effect struct {
 // Named is a resource.
 type Named struct{ Type, Name string }
 
+// named leaves a listener's address open: it is each proxy's own, and here that of [anyShape].
+func named(typeURL, name string) Named {
+	if typeURL == ads.ListenerType {
+		name = strings.Replace(name, "_"+anyShape.Bind+"_", "_ADDRESS_", 1)
+	}
+	return Named{typeURL, name}
+}
+
 // Requested are requests by the routes of one name, that do not end as before. What many
 // proxies do alike is one value, shared by all.
 type Requested struct {
@@ -93,9 +101,9 @@ func (e *effects) of(at proxy.Ref, before, after *ads.Set) (Effect, error) {
 		for _, r := range after.Type(typeURL) {
 			switch old := before.Get(typeURL, r.Name); {
 			case old == nil:
-				out.Added = append(out.Added, Named{typeURL, r.Name})
+				out.Added = append(out.Added, named(typeURL, r.Name))
 			case old.Version != r.Version:
-				out.Changed = append(out.Changed, Named{typeURL, r.Name})
+				out.Changed = append(out.Changed, named(typeURL, r.Name))
 			default:
 				continue
 			}
@@ -109,7 +117,7 @@ func (e *effects) of(at proxy.Ref, before, after *ads.Set) (Effect, error) {
 			if after.Get(typeURL, old.Name) != nil {
 				continue
 			}
-			out.Removed = append(out.Removed, Named{typeURL, old.Name})
+			out.Removed = append(out.Removed, named(typeURL, old.Name))
 			if typeURL == ads.RouteType {
 				if err := e.routes(&out, old.Name, old, nil); err != nil {
 					return out, err

@@ -2,6 +2,7 @@ package views
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,27 @@ spec:
 		if got != row.want {
 			t.Errorf("%q, want %q", got, row.want)
 		}
+	}
+}
+
+func TestAnEffectNamesNoAddressThatNoProxyHas(t *testing.T) {
+	all, _, err := viewsOf(sourceOf(t)).Effects(storedOf(t, manifests), storedOf(t, strings.ReplaceAll(manifests, "port: 80,", "port: 90,")))
+	if err != nil || len(all) == 0 {
+		t.Fatal(all, err)
+	}
+	listeners := map[string]bool{}
+	for _, e := range all {
+		for _, r := range slices.Concat(e.Added, e.Changed, e.Removed) {
+			if r.Type == ads.ListenerType {
+				listeners[r.Name] = true
+			}
+			if strings.Contains(r.Name, anyShape.Bind) {
+				t.Errorf("%s: %s", e.Of.Name, r.Name)
+			}
+		}
+	}
+	if !listeners["lds_ingress_ADDRESS_80"] || !listeners["lds_ingress_ADDRESS_90"] {
+		t.Errorf("listeners %v", listeners)
 	}
 }
 
