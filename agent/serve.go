@@ -102,9 +102,13 @@ func (a *agent) serveWorkloadAPI() {
 	a.metrics.streams("workload", open.Count)
 }
 
+// wayOutWorkers keep their stacks from one question to the next: in a goroutine of its own
+// each would grow one from nothing. More questions at a time get goroutines of their own.
+const wayOutWorkers = 8
+
 // serveWayOut serves who may call out, to proxies alone.
 func (a *agent) serveWayOut() {
 	a.calls = decode.NewServer(append(limits.Options(a.attestor, a.guests, a.room, a.turnedAway("wayout")),
-		grpc.MaxRecvMsgSize(64<<10), grpc.UnaryInterceptor(limits.NewStreams(a.guests.Knows).Unary))...)
+		grpc.MaxRecvMsgSize(64<<10), grpc.NumStreamWorkers(wayOutWorkers), grpc.UnaryInterceptor(limits.NewStreams(a.guests.Knows).Unary))...)
 	authv3.RegisterAuthorizationServer(a.calls, a.wayOut)
 }

@@ -63,11 +63,14 @@ func (c *Children) Has(pid int) bool {
 }
 
 // Supervised is for Attestor.Supervised. A pidfd that cannot be compared is
-// nobody's.
-func (c *Children) Supervised(pidfd int, _ int) (string, bool) {
+// nobody's. Only where the process ids are one are they compared: there can be hundreds.
+func (c *Children) Supervised(pidfd, pid int) (string, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for ch := range c.held {
+		if ch.pid != pid {
+			continue
+		}
 		if same, err := SameProcess(pidfd, ch.pidfd); err == nil && same {
 			return ch.name, true
 		}

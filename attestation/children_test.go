@@ -31,6 +31,9 @@ func TestProcessThatTheAgentStartedIsItsProxy(t *testing.T) {
 		if sels := selectors(t, peerOf(t, a, stranger)); has(sels, "signet:proxy:web-1") {
 			t.Errorf("the same program, started by somebody else: %v", sels)
 		}
+		if name, ok := children.Supervised(pidfd, own.PID()+1); ok {
+			t.Errorf("by another process id it is %s", name)
+		}
 		remove()
 		remove() // once more does no harm
 		if sels := selectors(t, own); has(sels, "signet:proxy:web-1") {

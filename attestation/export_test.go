@@ -35,9 +35,6 @@ func ParseStart(raw []byte) (start uint64, err error) {
 	return im.start, err
 }
 
-// EffectiveID reads a line of /proc/<pid>/status.
-func EffectiveID(status []byte, key string) (uint32, error) { return effectiveID(status, key) }
-
 // SameLivePID is what SameProcess does without pidfs.
 var SameLivePID = sameLivePID
 

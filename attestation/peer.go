@@ -180,6 +180,26 @@ const selectorsTime = 5 * time.Second
 // connected; these are looked at before and after, so that everything in
 // between is of the process that connected.
 func (p *Peer) Selectors(ctx context.Context) (identity.Selectors, error) {
+	return p.look(ctx, func(*proc) error { return nil })
+}
+
+// Look is Selectors, and whether the process is in this one's network namespace. That is read
+// from the process, too: where it cannot be, there is an error, and nobody's word takes its
+// place.
+func (p *Peer) Look(ctx context.Context) (has identity.Selectors, sameNetwork bool, err error) {
+	has, err = p.look(ctx, func(proc *proc) error {
+		var theirs, ours unix.Stat_t
+		if err := errors.Join(unix.Fstatat(proc.dir, "ns/net", &theirs, 0), unix.Stat("/proc/self/ns/net", &ours)); err != nil {
+			return fmt.Errorf("network namespace: %w", err)
+		}
+		sameNetwork = theirs.Dev == ours.Dev && theirs.Ino == ours.Ino
+		return nil
+	})
+	return has, sameNetwork && err == nil, err
+}
+
+// look is Selectors; also reads what else is wanted, at the same moment.
+func (p *Peer) look(ctx context.Context, also func(*proc) error) (identity.Selectors, error) {
 	if err := p.acquire(); err != nil {
 		return nil, err
 	}
@@ -191,14 +211,14 @@ func (p *Peer) Selectors(ctx context.Context) (identity.Selectors, error) {
 		return nil, fmt.Errorf("attest peer %d: %w", p.pid, err)
 	}
 	defer proc.close()
-	sels, err := p.read(ctx, proc)
+	sels, err := p.read(ctx, proc, also)
 	if err != nil {
 		return nil, fmt.Errorf("attest peer %d: %w", p.pid, p.orGone(err))
 	}
 	return sels, nil
 }
 
-func (p *Peer) read(ctx context.Context, proc *proc) (identity.Selectors, error) {
+func (p *Peer) read(ctx context.Context, proc *proc, also func(*proc) error) (identity.Selectors, error) {
 	if err := p.unchanged(proc); err != nil {
 		return nil, err
 	}
@@ -209,6 +229,9 @@ func (p *Peer) read(ctx context.Context, proc *proc) (identity.Selectors, error)
 			return nil, err
 		}
 		has = append(has, more...)
+	}
+	if err := also(proc); err != nil {
+		return nil, err
 	}
 	return has, p.unchanged(proc)
 }
@@ -339,27 +362,4 @@ func (p *Peer) closeUnused() error {
 		return fmt.Errorf("close pidfd: %w", err)
 	}
 	return nil
-}
-
-// SameNetwork reports whether the process is in this one's network namespace. It
-// is read from the process, as Selectors reads: where it cannot be, the answer is
-// an error, and nobody's word takes its place.
-func (p *Peer) SameNetwork() (bool, error) {
-	if err := p.acquire(); err != nil {
-		return false, err
-	}
-	defer p.release()
-	proc, err := openProc(p.pid, p.pidfd)
-	if err != nil {
-		return false, fmt.Errorf("attest peer %d: %w", p.pid, err)
-	}
-	defer proc.close()
-	var theirs, ours unix.Stat_t
-	if err := errors.Join(unix.Fstatat(int(proc.dir.Fd()), "ns/net", &theirs, 0), unix.Stat("/proc/self/ns/net", &ours)); err != nil {
-		return false, fmt.Errorf("attest peer %d: network namespace: %w", p.pid, p.orGone(err))
-	}
-	if err := p.unchanged(proc); err != nil {
-		return false, fmt.Errorf("attest peer %d: %w", p.pid, p.orGone(err))
-	}
-	return theirs.Dev == ours.Dev && theirs.Ino == ours.Ino, nil
 }

@@ -182,6 +182,22 @@ func TestProcessThatChangedItsUserIsRefused(t *testing.T) {
 	})
 }
 
+// It is done for every answer and every connection that goes out. What is allocated stands for
+// what is opened: by os.File, and with each of a process's files read twice, it was 105.
+func TestLookingAtAPeerCostsLittle(t *testing.T) {
+	s := newStage(t)
+	_, conn := s.connect(t, nil)
+	p := peerOf(t, &attestation.Attestor{WantsHash: func(identity.Selectors) bool { return false }}, conn)
+	n := testing.AllocsPerRun(50, func() {
+		if _, here, err := p.Look(t.Context()); err != nil || !here {
+			t.Fatal(here, err)
+		}
+	})
+	if n > 60 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestSocketPassedToAnotherUserStaysTheConnectors(t *testing.T) {
 	needRoot(t)
 	eachMode(t, func(t *testing.T, a *attestation.Attestor) {

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,47 +13,68 @@ import (
 // proc reads one process through an open /proc/<pid> directory, which goes on
 // meaning that process: once it is reaped every read fails, even if its pid is
 // another's by then.
-type proc struct{ dir *os.File }
+type proc struct {
+	dir  int // a descriptor
+	name string
+}
 
 // openProc opens the directory of pid, which pidfd stands for. The order makes
 // it the right one: if the process is still alive after the opening, its pid
 // was its own all the time.
 func openProc(pid, pidfd int) (*proc, error) {
-	dir, err := os.OpenFile("/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+	path := "/proc/" + strconv.Itoa(pid)
+	dir, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if gone := alive(pidfd); gone != nil {
 		if err == nil {
-			_ = dir.Close() // nothing was written
+			_ = unix.Close(dir) // nothing was written
 		}
 		return nil, gone
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the peer's /proc: %w", err)
+		return nil, fmt.Errorf("open the peer's /proc: %w", &os.PathError{Op: "open", Path: path, Err: err})
 	}
-	return &proc{dir: dir}, nil
+	return &proc{dir, path}, nil
 }
 
-func (p *proc) close() { _ = p.dir.Close() } // nothing was written
+func (p *proc) close() { _ = unix.Close(p.dir) } // nothing was written
 
-func (p *proc) open(name string, flags int) (*os.File, error) {
-	fd, err := unix.Openat(int(p.dir.Fd()), name, flags|unix.O_CLOEXEC, 0)
+func (p *proc) open(name string, flags int) (fd int, err error) {
+	fd, err = unix.Openat(p.dir, name, flags|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: p.dir.Name() + "/" + name, Err: err}
+		return -1, &os.PathError{Op: "open", Path: p.name + "/" + name, Err: err}
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return fd, nil
 }
 
-func (p *proc) read(name string) ([]byte, error) {
-	f, err := p.open(name, unix.O_RDONLY)
+// mostProc is what is read of a file of /proc: far more than any of those has that are read.
+const mostProc = 64 << 10
+
+// read reads a whole file into buf, or where that is too small into memory of its own. It
+// goes without os.File, of which making one and closing it cost as much as the reading: this
+// is done for every answer.
+func (p *proc) read(name string, buf []byte) ([]byte, error) {
+	fd, err := p.open(name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	const most = 64 << 10
-	raw, err := io.ReadAll(io.LimitReader(f, most))
-	if err != nil {
-		return nil, fmt.Errorf("read %s/%s: %w", p.dir.Name(), name, err)
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	have := 0
+	for have < mostProc {
+		if have == len(buf) {
+			buf = append(buf, make([]byte, max(512, len(buf)))...)
+		}
+		n, err := unix.Read(fd, buf[have:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: p.name + "/" + name, Err: err}
+		case n == 0:
+			return buf[:have], nil
+		}
+		have += n
 	}
-	return raw, nil
+	return buf[:have], nil
 }
 
 // image is one execution of one program by one process: start tells the
@@ -72,20 +91,16 @@ type image struct {
 // image fails when the executable cannot be read, for then an execve could
 // not be seen either: another user's process needs CAP_SYS_PTRACE.
 func (p *proc) image() (image, error) {
-	exe, err := p.open("exe", unix.O_PATH)
-	if err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir, "exe", &st, 0); err != nil { // of the file that runs, which the link stands for
 		if errors.Is(err, os.ErrPermission) {
 			return image{}, fmt.Errorf("the agent may not see which program the peer runs (another user's process needs CAP_SYS_PTRACE): %w", err)
 		}
-		return image{}, err
-	}
-	defer exe.Close() //nolint:errcheck // nothing was written
-	var st unix.Stat_t
-	if err := unix.Fstat(int(exe.Fd()), &st); err != nil {
-		return image{}, fmt.Errorf("stat the peer's executable: %w", err)
+		return image{}, &os.PathError{Op: "stat", Path: p.name + "/exe", Err: err}
 	}
 	im := image{exe: inode{dev: uint64(st.Dev), ino: st.Ino}}
-	raw, err := p.read("stat")
+	var buf [1024]byte
+	raw, err := p.read("stat", buf[:])
 	if err != nil {
 		return image{}, err
 	}
@@ -123,37 +138,14 @@ func (im *image) parseStat(raw []byte) error {
 	return nil
 }
 
-// ids returns the effective user and group.
+// ids returns the effective user and group: those of the folder itself, which the kernel
+// gives it whatever it says of the files in it, since status costs it far more (fs/proc/base.c,
+// task_dump_owner). Of a process that is gone it says user 0: whoever asks looks afterwards
+// whether it is alive.
 func (p *proc) ids() (uid, gid uint32, err error) {
-	raw, err := p.read("status")
-	if err != nil {
-		return 0, 0, err
+	var st unix.Stat_t
+	if err := unix.Fstat(p.dir, &st); err != nil {
+		return 0, 0, &os.PathError{Op: "stat", Path: p.name, Err: err}
 	}
-	if uid, err = effectiveID(raw, "Uid:"); err != nil {
-		return 0, 0, err
-	}
-	gid, err = effectiveID(raw, "Gid:")
-	return uid, gid, err
-}
-
-// effectiveID reads a line "Uid: real effective saved filesystem" of
-// proc_pid_status(5). The name of the process comes first there, with its line
-// breaks escaped, so it cannot pass for one.
-func effectiveID(status []byte, key string) (uint32, error) {
-	for line := range strings.Lines(string(status)) {
-		rest, ok := strings.CutPrefix(line, key)
-		if !ok {
-			continue
-		}
-		fields := strings.Fields(rest)
-		if len(fields) != 4 {
-			break
-		}
-		n, err := strconv.ParseUint(fields[1], 10, 32)
-		if err != nil {
-			break
-		}
-		return uint32(n), nil
-	}
-	return 0, fmt.Errorf("/proc status: no proper line %q", key)
+	return st.Uid, st.Gid, nil
 }

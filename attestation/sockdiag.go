@@ -233,6 +233,10 @@ func onlyAt(request []byte, family byte, one, other netip.Addr) []byte {
 // diagTimeout is far more than the kernel takes, which answers at once.
 const diagTimeout = time.Second
 
+// What one datagram of an answer has at most: about one socket some 150 bytes, of many as much
+// as fits into what the kernel makes for it. One that is more is no answer.
+const diagOne, diagMany = 4 << 10, 32 << 10
+
 // diagBytes bounds what is read of one answer: far more than all that may be asked for.
 const diagBytes = 1 << 20
 
@@ -247,7 +251,10 @@ func diag(request []byte, most int, asked func(diagSocket) bool) ([]diagSocket, 
 	defer func() { _ = unix.Close(fd) }() // nothing was written that matters
 	dump := binary.NativeEndian.Uint16(request[6:])&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 	var all []diagSocket
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, diagOne)
+	if dump {
+		buf = make([]byte, diagMany)
+	}
 	for left := diagBytes; left > 0; {
 		n, err := kernelSays(fd, buf)
 		if err != nil {

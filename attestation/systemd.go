@@ -26,7 +26,8 @@ var systemdForms = identity.Forms{
 // told apart: a user makes and names those, so that all of them are
 // user@<uid>.service. Nothing is asked of systemd itself.
 func ofSystemd(_ context.Context, p *Peer, proc *proc, _ identity.Selectors) (identity.Selectors, error) {
-	raw, err := proc.read("cgroup")
+	var buf [1024]byte
+	raw, err := proc.read("cgroup", buf[:])
 	if err != nil {
 		return nil, p.orGone(err)
 	}

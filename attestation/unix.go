@@ -74,7 +74,7 @@ func unixSelector(key, value string) identity.Selector {
 // peer that connected before keeps the path that was verified then.
 func (p *proc) path(exe inode) string {
 	var buf [unix.PathMax]byte
-	n, err := unix.Readlinkat(int(p.dir.Fd()), "exe", buf[:])
+	n, err := unix.Readlinkat(p.dir, "exe", buf[:])
 	if err != nil || n == len(buf) {
 		return ""
 	}
@@ -97,15 +97,16 @@ var errNoHash = errors.New("no hash of the peer's program")
 // reader differently (FUSE), is not hashed.
 func (p *proc) openExe(exe inode) (*os.File, unix.Stat_t, error) {
 	var st unix.Stat_t
-	f, err := p.open("exe", unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := p.open("exe", unix.O_RDONLY|unix.O_NONBLOCK)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, st, errNoHash
 	}
 	if err != nil {
 		return nil, st, err
 	}
+	f := os.NewFile(uintptr(fd), "exe")
 	var fs unix.Statfs_t
-	err = errors.Join(unix.Fstat(int(f.Fd()), &st), unix.Fstatfs(int(f.Fd()), &fs))
+	err = errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs))
 	switch {
 	case err != nil:
 		err = fmt.Errorf("stat the peer's executable: %w", err)

@@ -73,11 +73,11 @@ func (p *Peer) unit() (string, error) {
 	defer proc.close()
 	// By its number alone another process could be meant: one of another user is not.
 	if uid, _, err := proc.ids(); p.mode == ModeLegacy && err == nil && uid != p.uid {
-		return "", fmt.Errorf("process %d, which is all that this kernel tells, is of user %d now: %w", p.pid, uid, ErrCredentials)
+		return "", p.orGone(fmt.Errorf("process %d, which is all that this kernel tells, is of user %d now: %w", p.pid, uid, ErrCredentials))
 	} else if p.mode == ModeLegacy && err != nil {
 		return "", p.orGone(err)
 	}
-	raw, err := proc.read("cgroup")
+	raw, err := proc.read("cgroup", nil)
 	if err != nil {
 		return "", p.orGone(err)
 	}

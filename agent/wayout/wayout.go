@@ -92,6 +92,7 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.C
 type asker struct {
 	peer    *attestation.Peer
 	has     identity.Selectors
+	here    bool // in the agent's network namespace
 	binding identity.Binding
 	as      svids.Name
 }
@@ -105,7 +106,7 @@ func (s *Server) asks(ctx context.Context) (asker, error) {
 	if !ok {
 		return asker{}, no(reasonProxy, "the connection was not attested")
 	}
-	has, err := peer.Selectors(ctx)
+	has, here, err := peer.Look(ctx)
 	if err != nil {
 		return asker{}, no(reasonProxy, "who asks: %w", err)
 	}
@@ -120,7 +121,7 @@ func (s *Server) asks(ctx context.Context) (asker, error) {
 		return asker{}, no(reasonProxy, "pid %d: %w", peer.PID(), err)
 	}
 	s.config.Stay(peer)
-	return asker{peer, has, b, svids.Name{Entry: b.Name, ID: id}}, nil
+	return asker{peer, has, here, b, svids.Name{Entry: b.Name, ID: id}}, nil
 }
 
 // decide returns nil if the connection may go out. caller is for the log.
@@ -150,13 +151,10 @@ func (s *Server) decide(ctx context.Context, at *authv3.AttributeContext) (calle
 	if !from.IsValid() || !to.IsValid() {
 		return caller, no(reasonListenAddr, "%s: a connection without two IP addresses", a.node())
 	}
-	same, err := a.peer.SameNetwork()
 	switch b := a.binding; {
-	case err != nil:
-		return caller, no(reasonNamespace, "%s: %w", a.node(), err)
-	case b.Applications.Anyone, !same && b.Applications.Namespace:
+	case b.Applications.Anyone, !a.here && b.Applications.Namespace:
 		return caller, nil
-	case !same:
+	case !a.here:
 		return caller, no(reasonNamespace, "%s: the proxy is in another network namespace than the agent, which does not see who calls there: let the namespace as a whole call out by `applications: [namespace]` in Binding %s", a.node(), b.Name)
 	}
 	holder, err := attestation.ConnectionOwner(from, to)
