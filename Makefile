@@ -128,8 +128,14 @@ yesterday: build tools ## the release before itself, built from git's history, t
 	{ (cd $$d && CGO_ENABLED=0 $(GO) build -trimpath -o $(CURDIR)/bin/signet-yesterday ./cmd/signet); r=$$?; git worktree remove --force $$d; exit $$r; }
 	SIGNET_YESTERDAY=$(CURDIR)/bin/signet-yesterday CGO_ENABLED=0 $(GO) test -tags yesterday -count 1 -timeout 10m -run ReleaseBeforeItself -v ./test/yesterday
 
+# Its 1,000 requests/s are made and answered in the test's own process, where the race detector doubles what
+# each takes (0.7 of 2.4 ms of processor for all that it passes, 1.2 of 2.9 with it), and what they are sent
+# to is without it anyway.
+LOADED := '^TestAMeshThatChangesAllTheTimeFailsNoRequest$$'
+
 soak: build tools ## the same tests with counts and durations scaled up
-	SOAK=1 CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 4h -v ./test/...
+	SOAK=1 CGO_ENABLED=0 $(GO) test -count 1 -timeout 1h -v -run $(LOADED) ./test/e2e
+	SOAK=1 CGO_ENABLED=$(CGO) $(GO) test $(RACE) -p 1 -count 1 -timeout 4h -v -skip $(LOADED) ./test/...
 	CGO_ENABLED=0 $(GO) build -trimpath -tags legacypeer -ldflags '$(LDFLAGS)' -o bin/signet-legacypeer ./cmd/signet
 	SIGNET_BIN=$(CURDIR)/bin/signet-legacypeer CGO_ENABLED=0 $(GO) test -tags legacypeer -p 1 -count 1 -timeout 1h $(PEERS) ./authz ./server ./test/e2e
 

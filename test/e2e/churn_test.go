@@ -167,6 +167,10 @@ func (c *churn) change() string {
 	return "node removed"
 }
 
+// newConnections in a second are what the way out is asked about, beside those that the proxies
+// make anew: a share of the requests would be the more the more requests there are.
+const newConnections = 40
+
 // Everything of a mesh changes five times a second, one change in ten is refused, a replica
 // comes and goes, certificates live for seconds, and the server is restarted twice.
 func TestAMeshThatChangesAllTheTimeFailsNoRequest(t *testing.T) {
@@ -199,7 +203,7 @@ func TestAMeshThatChangesAllTheTimeFailsNoRequest(t *testing.T) {
 		return len(seen) == 3
 	})
 	load := envoytest.Load{
-		URL: shop, Rate: rate, NewConnections: 0.2, Slow: 0.05, SlowFor: 300 * time.Millisecond,
+		URL: shop, Rate: rate, NewConnections: newConnections / float64(rate), Slow: 0.05, SlowFor: 300 * time.Millisecond,
 		Proxy: &url.URL{Scheme: "http", Host: w.Nodes["front"].EgressAddress()}, MaxInFlight: 1024, Check: reason,
 	}.Start(t.Context())
 	replica := newReplica(t, w, fmt.Sprintf("- {name: replica, mesh: test, virtual_node: shop-1, bind: %s, app: %s, concurrency: 1}\n", spare.Addresses[1], w.Nodes["shop-1"].App))

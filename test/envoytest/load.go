@@ -50,6 +50,11 @@ type Load struct {
 	Check func(status int, h http.Header, body string) string
 }
 
+// mostKept is how many connections are kept alive, and how many there are of those: a request
+// that finds none free waits for one. With one of its own for each that waits, a stall of half
+// a second would become as many new connections, each dearer than a request, and last.
+const mostKept = 256
+
 // maxReason bounds what is kept of a failure.
 const maxReason = 120
 
@@ -97,8 +102,11 @@ func (l Load) Start(ctx context.Context) *Run {
 // client makes an HTTP client with or without keep-alive.
 func (l Load) client(single bool) *http.Client {
 	tr := &http.Transport{
-		DisableKeepAlives: single, MaxIdleConnsPerHost: 256, TLSClientConfig: l.TLS,
+		DisableKeepAlives: single, MaxIdleConnsPerHost: mostKept, TLSClientConfig: l.TLS,
 		DialContext: (&net.Dialer{Timeout: l.Timeout}).DialContext,
+	}
+	if !single {
+		tr.MaxConnsPerHost = mostKept
 	}
 	if l.Proxy != nil {
 		tr.Proxy = http.ProxyURL(l.Proxy)
