@@ -290,5 +290,6 @@ func reason(status int, h http.Header, body string) string {
 	if status == http.StatusOK {
 		return ""
 	}
+	body, _, _ = strings.Cut(body, ", decision ") // each has an id of its own, and a reason would be one of each
 	return fmt.Sprintf("%d %s %s", status, h.Get("X-Signet-Denied"), body)
 }
