@@ -130,14 +130,31 @@ func RefOf(p *api.ProxyStatus) proxy.Ref {
 // rival is who is where n wants to be. All that is registered counts, except of the
 // agent's own only what it goes on to report as the same.
 func (in *reported) rival(n *Endpoint) *Endpoint {
-	everyone := func(*Endpoint) bool { return true }
-	if o := in.taken.rival(n, everyone); o != nil {
+	if o := in.taken.rival(n, func(*Endpoint) bool { return true }); o != nil {
 		return o
 	}
-	return in.now.rival(n, func(o *Endpoint) bool {
-		at, ok := in.stays[o.Proxy]
-		return o.Agent != n.Agent || ok && o.Ref() == at
-	})
+	return in.now.rival(n, func(o *Endpoint) bool { return o.Agent != n.Agent || in.stay(o) })
+}
+
+// stay reports whether the agent goes on to report its endpoint o as the same.
+func (in *reported) stay(o *Endpoint) bool {
+	at, ok := in.stays[o.Proxy]
+	return ok && o.Ref() == at
+}
+
+// mostOfOne are the proxies of one agent for one virtual node: callers choose from proxies, so
+// that a host with a range of addresses could take nearly all calls.
+const mostOfOne = 4
+
+// crowd counts the agent's other proxies of n's virtual node.
+func (in *reported) crowd(n *Endpoint) int {
+	others := map[string]bool{}
+	for _, o := range slices.Concat(in.taken.OfAgent(n.Agent), in.now.OfAgent(n.Agent)) {
+		if o.Proxy != n.Proxy && o.Ref() == n.Ref() && (in.taken.of(o) == o || in.stay(o)) {
+			others[o.Proxy] = true
+		}
+	}
+	return len(others)
 }
 
 // accept turns a report of one proxy into an endpoint; a reason says that it is
@@ -173,6 +190,10 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	if slices.ContainsFunc(n.Ports, func(p uint32) bool { return p == 0 || p > 65535 }) {
 		return n, &refusal{"port out of range", "signet get " + strings.ToLower(string(n.Ref().Kind)) + " " + plain.Text(n.Node) + " -o yaml"}
 	}
+	if in.crowd(n) >= mostOfOne {
+		in.now = in.now.drop(in.now.of(n)) // it is in nobody's way
+		return n, &refusal{fmt.Sprintf("agent %s has %d other proxies of %s/%s, and no host has more", n.Agent, mostOfOne, n.Mesh, n.Node), "run it on another host: callers choose from proxies, and one host is to take no other's share"}
+	}
 	return n, in.settle(n)
 }
 
@@ -197,15 +218,9 @@ func (in *reported) settle(n *Endpoint) *refusal {
 // connected.
 func notBound(group string, n *Endpoint) *refusal {
 	if group == "" {
-		return &refusal{
-			fmt.Sprintf("agent %s is in no group, or is not to be served", n.Agent),
-			"signet get agents -o wide",
-		}
+		return &refusal{fmt.Sprintf("agent %s is in no group, or is not to be served", n.Agent), "signet get agents -o wide"}
 	}
-	return &refusal{
-		fmt.Sprintf("%s %s/%s is not bound to group %q of this agent", n.Ref().Kind.Words(), n.Mesh, n.Node, group),
-		fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and %s %s>", group, n.Mesh, n.Ref().Kind, n.Node),
-	}
+	return &refusal{fmt.Sprintf("%s %s/%s is not bound to group %q of this agent", n.Ref().Kind.Words(), n.Mesh, n.Node, group), fmt.Sprintf("signet apply -f <file with a Binding of group %s, mesh %s and %s %s>", group, n.Mesh, n.Ref().Kind, n.Node)}
 }
 
 // addressOfAgent: the connection's own address, or loopback when the agent is on

@@ -287,6 +287,58 @@ func TestAHostHasAnAddressOfItsGroupsRangesUnlessItIsAnotherHostsOwn(t *testing.
 	}
 }
 
+// A9-30: a host of a group with ranges was nearly all of the endpoints that callers choose from.
+func TestOneHostIsNotNearlyAllOfAVirtualNodesProxies(t *testing.T) {
+	cfg := configOf(inMemory())
+	cfg.Hosts = within{"127.0.0.0/8"}
+	e := NewEndpoints(cfg)
+	report := func(agent string, names ...int) map[string]string {
+		r := &api.Report{}
+		for _, n := range names {
+			r.Proxies = append(r.Proxies, &api.ProxyStatus{
+				Name: fmt.Sprint(n), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: "orders"}, Address: fmt.Sprintf("127.%s.%d.%d", agent, n/200, 1+n%200), Ports: []uint32{80}, State: api.ProxyStatus_READY.Enum(), Healthy: true,
+			})
+		}
+		return e.Report(hostile(agent), r)
+	}
+	want := func(agent string, names ...string) {
+		t.Helper()
+		var got []string
+		for _, o := range e.Snapshot().OfAgent(agent) {
+			got = append(got, o.Proxy)
+		}
+		if !slices.Equal(got, names) {
+			t.Errorf("callers are sent to %v of agent %s, want %v", got, agent, names)
+		}
+	}
+	report("1", 7)
+	many := make([]int, 400)
+	for n := range many {
+		many[n] = 400 + n
+	}
+	why := report("2", many...)
+	want("1", "7")
+	want("2", "400", "401", "402", "403")
+	if len(why) != 396 || !strings.Contains(why["404"], "has 4 other proxies of m/orders") || len(e.Refused()) != 396 {
+		t.Errorf("%d are told that they are not served: %s", len(why), why["404"])
+	}
+	report("2", 1, 400, 401, 402, 403) // who is served stays, whatever comes before it
+	want("2", "400", "401", "402", "403")
+	report("2", 1, 401, 402, 403)
+	want("2", "1", "401", "402", "403")
+
+	// What the release before registered without a bound is within it at the next report.
+	cfg.Shared.Update(func(k *Known) *Known {
+		r := k.endpoints()
+		for n := range 9 {
+			r = r.put(&Endpoint{Agent: "3", Proxy: fmt.Sprint(n), Mesh: "m", Node: "orders", Address: fmt.Sprintf("127.3.0.%d", 1+n), Ranged: true, Ports: []uint32{80}, Healthy: true})
+		}
+		return k.withEndpoints(r)
+	})
+	report("3", 0, 1, 2, 3, 4, 5, 6, 7, 8)
+	want("3", "5", "6", "7", "8")
+}
+
 func TestAProxyThatIsNotBoundIsToldTheGroupThatItsHostIsInNow(t *testing.T) {
 	e := registryOf(t, 1, time.Now)
 	e.cfg.Hosts = allBut("0")

@@ -49,7 +49,7 @@ func TestAReportOfAsMuchAsCanBeIsTakenQuickly(t *testing.T) {
 	r := &api.Report{}
 	for n := range maxProxies {
 		p := &api.ProxyStatus{
-			Name: fmt.Sprint(n), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(n % 2)}, Address: fmt.Sprintf("127.0.%d.%d", n/250, 1+n%250), State: api.ProxyStatus_READY.Enum(), Healthy: true,
+			Name: fmt.Sprint(n), VirtualNode: &api.VirtualNodeRef{Mesh: "m", Name: fmt.Sprint(n / mostOfOne)}, Address: fmt.Sprintf("127.0.%d.%d", n/250, 1+n%250), State: api.ProxyStatus_READY.Enum(), Healthy: true,
 		}
 		for port := range maxPorts {
 			p.Ports = append(p.Ports, uint32(1+(n%2)*maxPorts+port))
