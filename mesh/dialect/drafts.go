@@ -40,9 +40,10 @@ type Draft struct {
 	// At is where the object stands.
 	At manifest.Node
 
-	name, mesh, parent string // "" where it is not known
-	shown              string // in the place of the name, where that is not known
-	unknown            bool   // something of it cannot be known: it is incomplete
+	name, mesh, parent string            // "" where it is not known
+	shown              string            // in the place of the name, where that is not known
+	unknown            bool              // something of it cannot be known: it is incomplete
+	given              []manifest.Member // of the names, those that the file has
 	routes             []*Draft
 }
 
@@ -192,6 +193,7 @@ func (d *Drafts) nameOf(x *Draft, m *manifest.Member, option, of string, must bo
 			return ""
 		}
 	default:
+		x.given = append(x.given, manifest.Member{Name: x.path(m, of), Value: m.Value})
 		if of, _, ok := fromARN(m.Value.Text()); ok {
 			m.Value = m.Value.String(of)
 		}
@@ -309,8 +311,20 @@ func (d *Drafts) finish(x *Draft) {
 	case unknown:
 		d.found.Incomplete = append(d.found.Incomplete, objects...)
 	default:
-		d.found.Taken += s.taken
+		d.taken(s, x, r)
 		d.found.Resources = append(d.found.Resources, r)
 		s.tellDefaults(x, r)
 	}
+}
+
+// maxTaken is how many values are told that were taken as they stand. A mesh of 1,000
+// objects has some 20,000.
+const maxTaken = 200_000
+
+// taken tells what was taken of a resource, and what there is to say of it.
+func (d *Drafts) taken(s *shaper, x *Draft, r *mesh.Resource) {
+	list := Noted(s.taken, mesh.Warnings(r), x.what())
+	room := min(len(list), maxTaken-len(d.found.Taken))
+	d.found.Taken = append(d.found.Taken, list[:room]...)
+	d.found.Untold += len(list) - room + s.more
 }

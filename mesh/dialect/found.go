@@ -2,7 +2,10 @@ package dialect
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 )
 
@@ -20,9 +23,12 @@ type Found struct {
 	// Context is what stands in the files beside App Mesh's objects, such as a template's
 	// other resources.
 	Context []Object
-	// Taken is how many values of the complete ones were taken as they stand there.
-	Taken int
-	// Findings are told by the place, file after file as they were read.
+	// Taken are the values of the complete ones that were taken as they stand there, and
+	// Untold how many there are beyond those.
+	Taken  []Finding
+	Untold int
+	// Findings are what became of the others, told by the place, file after file as they
+	// were read.
 	Findings []Finding
 }
 
@@ -100,4 +106,24 @@ func (f Finding) String() string {
 		path += ": "
 	}
 	return at + ": " + path + string(f.Outcome) + ": " + f.Text
+}
+
+// Noted are findings of what was taken of an object, with what there is to say of it: of
+// each field it is said once, at the first value in it.
+func Noted(taken []Finding, warnings manifest.Errors, what string) []Finding {
+	for _, w := range warnings {
+		i := slices.IndexFunc(taken, func(f Finding) bool { return f.Text == "" && f.Within(w.Field) })
+		if i < 0 {
+			taken = append(taken, findingOf(w, what, Mapped))
+			continue
+		}
+		taken[i].Path, taken[i].Text = w.Field, w.Msg
+	}
+	return taken
+}
+
+// Within reports whether a place is that of a field or below it.
+func (p Place) Within(field string) bool {
+	rest, ok := strings.CutPrefix(p.Path, field)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }

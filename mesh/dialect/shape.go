@@ -19,8 +19,9 @@ type shaper struct {
 	what   string
 
 	opaque []Finding
+	taken  []Finding
+	more   int // that were taken, beyond those
 	wrong  manifest.Errors
-	taken  int
 }
 
 // specs are the types of specs.
@@ -83,6 +84,9 @@ func named(name manifest.Node) manifest.Node {
 // spec is the spec of an object in the CRD's structure.
 func (s *shaper) spec(x *Draft) []manifest.Member {
 	s.spell, s.what = x.Spelling, x.what()
+	for _, m := range x.given {
+		s.take(m.Name, m.Value)
+	}
 	switch n := x.Spec.Value; n.Is() {
 	case manifest.Mapping:
 		return s.members(x.Spec.Written, n, specs[x.Kind])
@@ -240,6 +244,9 @@ func (s *shaper) value(path string, n manifest.Node, t reflect.Type) manifest.No
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
+	if n.Size() == 1 && (n.Is() == manifest.Mapping || n.Is() == manifest.List) {
+		s.take(path, n) // that there is nothing in it
+	}
 	switch {
 	case t.Kind() == reflect.Struct && n.Is() == manifest.Mapping:
 		return n.Mapping(s.members(path, n, t)...)
@@ -255,10 +262,24 @@ func (s *shaper) value(path string, n manifest.Node, t reflect.Type) manifest.No
 }
 
 func (s *shaper) scalar(path string, n manifest.Node) {
-	s.taken++
-	if n.Is() == manifest.Opaque && len(s.opaque) < maxFindings {
+	if n.Is() != manifest.Opaque {
+		s.take(path, n)
+		return
+	}
+	if len(s.opaque) < maxFindings {
 		s.opaque = append(s.opaque, findingOf(n.Error(path, fmt.Sprintf("is %q: %s", manifest.Clip(n.Text()), n.Why())), s.what, Opaque))
 	}
+}
+
+// take notes a value that is taken as it stands there.
+func (s *shaper) take(path string, n manifest.Node) {
+	if len(s.taken) == maxTaken {
+		s.more++
+		return
+	}
+	f := Finding{Place: Place{Path: path}, What: s.what, Outcome: Mapped}
+	f.File, f.Line, f.Column = n.Place()
+	s.taken = append(s.taken, f)
 }
 
 // reference makes a reference of a name: the object's own, or what its ARN says.

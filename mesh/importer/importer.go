@@ -176,7 +176,8 @@ func (in *reading) add(found *dialect.Found) {
 	in.found.Refused = append(in.found.Refused, found.Refused...)
 	in.found.Context = append(in.found.Context, found.Context...)
 	in.found.Findings = append(in.found.Findings, found.Findings...)
-	in.found.Taken += found.Taken
+	in.found.Taken = append(in.found.Taken, found.Taken...)
+	in.found.Untold += found.Untold
 }
 
 // textOf is how values are put into a file.
@@ -206,7 +207,7 @@ func (in *reading) report() *Report {
 		r.Context = append(r.Context, Context{Kind: c.Kind, Name: c.Name, File: p.File, Line: p.Line})
 	}
 	once := map[Finding]bool{}
-	for _, f := range in.found.Findings {
+	for _, f := range slices.Concat(in.found.Findings, in.found.Taken) {
 		p := in.place(f.Place)
 		finding := Finding{File: p.File, Line: p.Line, Column: p.Column, Object: f.What, Field: f.Path, Outcome: f.Outcome, Text: f.Text}
 		if once[finding] {
@@ -221,7 +222,7 @@ func (in *reading) report() *Report {
 			}
 		}
 	}
-	r.Counts[dialect.Mapped] += in.found.Taken
+	r.Counts[dialect.Mapped] += in.found.Untold
 	sortFindings(r, in.files)
 	for name := range in.given.Values {
 		if !in.used[name] {

@@ -2,6 +2,7 @@ package importer_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,60 @@ func states(r *importer.Report) []string {
 		list = append(list, fmt.Sprintf("%s %s/%s: %s", o.Kind, o.Mesh, o.Name, o.State))
 	}
 	return list
+}
+
+// Whatever the form, a report has each field that was taken, by the name that the file has
+// for it, and what there is to say of one.
+func TestEachFieldThatIsTakenIsInTheReportOfEveryForm(t *testing.T) {
+	for form, of := range map[importer.Form]struct{ text, want string }{
+		importer.CRD: {
+			object("VirtualNode", "web", "{meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: 'arn:aws:acm:r:1:certificate/c'}}}}]}"),
+			`metadata.name
+				spec.listeners[0].portMapping.port spec.listeners[0].portMapping.protocol spec.listeners[0].tls.certificate.acm.certificateARN! spec.listeners[0].tls.mode
+				spec.meshRef.name`,
+		},
+		importer.AWS: {
+			`{"meshName": "shop", "virtualNodeName": "web", "spec": {"listeners": [{"portMapping": {"port": 80, "protocol": "http"}, "tls": {"mode": "STRICT", "certificate": {"acm": {"certificateArn": "arn:aws:acm:r:1:certificate/c"}}}}], "backends": []}}`,
+			`meshName spec.backends
+				spec.listeners[0].portMapping.port spec.listeners[0].portMapping.protocol spec.listeners[0].tls.certificate.acm.certificateArn! spec.listeners[0].tls.mode
+				virtualNodeName`,
+		},
+		importer.CloudFormation: {
+			"Parameters: {Port: {Type: Number, Default: 80}}\nResources: {Web: {Type: AWS::AppMesh::VirtualNode, Properties: {MeshName: shop, VirtualNodeName: web, " +
+				"Spec: {Listeners: [{PortMapping: {Port: !Ref Port, Protocol: http}}]}}}}\n",
+			`Resources.Web.Properties.MeshName
+				Resources.Web.Properties.Spec.Listeners[0].PortMapping.Port Resources.Web.Properties.Spec.Listeners[0].PortMapping.Protocol
+				Resources.Web.Properties.VirtualNodeName`,
+		},
+		importer.Terraform: {
+			`{"version": 4, "terraform_version": "1.9.8", "resources": [{"mode": "managed", "type": "aws_appmesh_virtual_node", "name": "n", "instances": [{"attributes":
+				{"mesh_name": "shop", "name": "web", "spec": [{"backend": [], "listener": [{"port_mapping": [{"port": 80, "protocol": "http"}], "tls": []}]}]}}]}]}`,
+			`aws_appmesh_virtual_node.n.mesh_name aws_appmesh_virtual_node.n.name
+				aws_appmesh_virtual_node.n.spec[0].listener[0].port_mapping[0].port aws_appmesh_virtual_node.n.spec[0].listener[0].port_mapping[0].protocol`,
+		},
+		importer.Envoy: {
+			`{"configs": [{"bootstrap": {"node": {"id": "mesh/shop/virtualNode/web"}}}, {"dynamic_active_clusters": [{"cluster": {"name": "cds_ingress_shop_web_http_80"}}]}]}`,
+			"mesh name spec.listeners[0].portMapping.port spec.listeners[0].portMapping.protocol",
+		},
+	} {
+		r := report(importer.Options{Form: form}, of.text)
+		var got []string
+		for _, f := range r.Findings {
+			if f.Outcome != dialect.Mapped || f.Object == "Mesh shop" { // of which dumps tell, too
+				continue
+			}
+			if f.Text != "" {
+				f.Field += "!"
+			}
+			if got = append(got, f.Field); f.Line == 0 || f.Object != "VirtualNode web" {
+				t.Errorf("%s: %+v", form, f)
+			}
+		}
+		slices.Sort(got)
+		if d := cmp.Diff(strings.Fields(of.want), got); d != "" || r.Counts[dialect.Mapped] < len(got) {
+			t.Errorf("%s: %v: %s\n%v", form, r.Counts, d, r.Findings)
+		}
+	}
 }
 
 func TestAReferenceThatLeadsToNothingIsUnresolvedAndOneToWhatIsLeftOutLeavesOut(t *testing.T) {

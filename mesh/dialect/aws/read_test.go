@@ -39,7 +39,7 @@ func summary(f *dialect.Found) string {
 	for _, o := range f.Refused {
 		fmt.Fprintf(&b, "refused: %s\n", o)
 	}
-	fmt.Fprintf(&b, "%d values\n", f.Taken)
+	fmt.Fprintf(&b, "%d values\n", len(f.Taken))
 	for _, x := range f.Findings {
 		fmt.Fprintf(&b, "  %s\n", x)
 	}

@@ -46,7 +46,7 @@ func summary(f *dialect.Found) string {
 			defaulted++
 		}
 	}
-	fmt.Fprintf(&b, "%d values, %d defaults; context: %d\n", f.Taken, defaulted, len(f.Context))
+	fmt.Fprintf(&b, "%d values, %d defaults; context: %d\n", len(f.Taken), defaulted, len(f.Context))
 	for _, x := range f.Findings {
 		if !strings.HasSuffix(x.Text, "as App Mesh takes it") {
 			fmt.Fprintf(&b, "  %s\n", x)

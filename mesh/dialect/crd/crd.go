@@ -7,7 +7,6 @@ package crd
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -136,7 +135,7 @@ var envelope = []string{"apiVersion", "kind"}
 // fields lists what became of each field of a resource that is complete.
 func (r *reader) fields(d *manifest.Document, resource *mesh.Resource, dropped manifest.Errors, what string) {
 	given := map[string]bool{}
-	notes := map[string]string{}
+	var notes manifest.Errors
 	for _, w := range mesh.Warnings(resource) {
 		if w.Exported {
 			w.Msg = "an API server wrote it: it is no part of the object"
@@ -144,27 +143,19 @@ func (r *reader) fields(d *manifest.Document, resource *mesh.Resource, dropped m
 			dropped = append(dropped, w)
 			continue
 		}
-		notes[w.Field] = w.Msg
+		notes = append(notes, w)
 	}
+	var taken []dialect.Finding
 	for leaf := range d.Leaves() {
 		given[leaf.Path] = true
-		gone := slices.ContainsFunc(dropped, func(e *manifest.Error) bool { return within(leaf.Path, e.Field) })
+		at := dialect.Place{File: d.File, Line: leaf.Line, Column: leaf.Column, Path: leaf.Path}
+		gone := slices.ContainsFunc(dropped, func(e *manifest.Error) bool { return at.Within(e.Field) })
 		if gone || len(leaf.Unfilled) > 0 || slices.Contains(envelope, leaf.Path) {
 			continue
 		}
-		e := &manifest.Error{File: d.File, Line: leaf.Line, Column: leaf.Column, Field: leaf.Path}
-		for path, note := range notes {
-			if within(leaf.Path, path) {
-				e.Field, e.Msg = path, note // said once, of the first field below it
-				delete(notes, path)
-				break
-			}
-		}
-		r.tell(e, what, dialect.Mapped)
+		taken = append(taken, dialect.Finding{Place: at, What: what, Outcome: dialect.Mapped})
 	}
-	for _, path := range slices.Sorted(maps.Keys(notes)) {
-		r.tell(d.FieldError(path, notes[path]), what, dialect.Mapped)
-	}
+	r.found.Taken = append(r.found.Taken, dialect.Noted(taken, notes, what)...)
 	again, err := mesh.Split(d.File, resource.Encode())
 	if err != nil || len(again) != 1 {
 		panic(fmt.Sprintf("internal error: %s reads back as %d documents: %v", resource, len(again), err))
@@ -175,10 +166,4 @@ func (r *reader) fields(d *manifest.Document, resource *mesh.Resource, dropped m
 			r.tell(e, what, dialect.Defaulted)
 		}
 	}
-}
-
-// within reports whether a field is the one at path or below it.
-func within(field, path string) bool {
-	rest, ok := strings.CutPrefix(field, path)
-	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }

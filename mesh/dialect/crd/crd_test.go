@@ -2,6 +2,7 @@ package crd_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ func read(t *testing.T, text string, o crd.Options) *dialect.Found {
 // told are the findings but for those that have no text.
 func told(found *dialect.Found) []string {
 	var lines []string
-	for _, f := range found.Findings {
+	for _, f := range slices.Concat(found.Taken, found.Findings) {
 		if f.Text != "" {
 			lines = append(lines, fmt.Sprintf("%d %s: %s %s", f.Line, f.Path, f.Outcome, f.Text))
 		}
@@ -40,9 +41,9 @@ func TestAFieldThatTheCRDDoesNotHaveIsDroppedAsKubernetesDroppedIt(t *testing.T)
 		t.Fatal(told(found))
 	}
 	want := []string{
+		"5 spec.podSelector: mapped has no effect: Signet knows workloads by their bindings, not by Kubernetes labels",
 		"6 spec.portMaping: dropped the CRD does not have this field, and Kubernetes dropped it",
 		"7 status: dropped an API server wrote it: it is no part of the object",
-		"5 spec.podSelector: mapped has no effect: Signet knows workloads by their bindings, not by Kubernetes labels",
 		"4 spec.awsName: defaulted is web",
 	}
 	if d := cmp.Diff(want, told(found)); d != "" {
