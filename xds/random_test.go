@@ -17,6 +17,7 @@ import (
 	"signet.example/xds"
 )
 
+// What a mesh declares, no way leads round authorization (A07).
 func TestInvariantsHoldForRandomMeshes(t *testing.T) {
 	for seed := range 500 {
 		r := rand.New(rand.NewSource(int64(seed)))

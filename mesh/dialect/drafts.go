@@ -321,7 +321,8 @@ func (d *Drafts) finish(x *Draft) {
 // objects has some 20,000.
 const maxTaken = 200_000
 
-// taken tells what was taken of a resource, and what there is to say of it.
+// taken adds a finding for each value that was taken of a resource, with what there is to
+// say of it.
 func (d *Drafts) taken(s *shaper, x *Draft, r *mesh.Resource) {
 	list := Noted(s.taken, mesh.Warnings(r), x.what())
 	room := min(len(list), maxTaken-len(d.found.Taken))

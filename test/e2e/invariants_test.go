@@ -301,7 +301,7 @@ func calledExemptions(t *testing.T, w *meshtest.World, d *door) {
 
 const upgrade = "GET %s HTTP/1.1\r\nHost: back\r\nUpgrade: %s\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
-// otherWays are requests that a proxy may treat as no ordinary ones.
+// otherWays are requests that a proxy may treat as no ordinary ones (A07).
 func otherWays(t *testing.T, w *meshtest.World, d *door) {
 	d.cert = members(t, w)["front"]
 	before := d.app.conns.Load()

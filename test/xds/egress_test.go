@@ -16,6 +16,7 @@ func (in *inbound) egress() string {
 	return xdstest.EgressOn(host).String()
 }
 
+// A name is no pattern (A20).
 func TestOutboundCallsReachDeclaredBackendsOnly(t *testing.T) {
 	in := startInbound(t, orders)
 	port := strconv.FormatUint(uint64(in.app.port), 10)
