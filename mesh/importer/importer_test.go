@@ -115,6 +115,21 @@ func TestAReferenceThatLeadsToNothingIsUnresolvedAndOneToWhatIsLeftOutLeavesOut(
 	}
 }
 
+// What a mesh costs of which much is left out grows as the mesh does.
+func TestWhatIsLeftOutIsFoundByTheSameWorkAmongAnyNumberOfObjects(t *testing.T) {
+	allocated := func(n int) float64 {
+		text := object("Mesh", "shop", "{}")
+		for i := range n {
+			text += object("VirtualNode", fmt.Sprintf("n%d", i), "{listeners: [{portMapping: {port: ${PORT}, protocol: http}}]}") +
+				object("VirtualService", fmt.Sprintf("s%d.example", i), fmt.Sprintf("{provider: {virtualNode: {virtualNodeRef: {name: n%d}}}}", i))
+		}
+		return testing.AllocsPerRun(1, func() { report(importer.Options{}, text) })
+	}
+	if few, many := allocated(250), allocated(1000); many > 5*few {
+		t.Errorf("%.0f for 250 nodes, %.0f for 1,000", few, many)
+	}
+}
+
 // As with CloudFormation, where another stack has the mesh.
 func TestWhereTheMeshIsInNoFileWhatRefersToWhatIsLeftOutIsLeftOutToo(t *testing.T) {
 	for _, ref := range []string{"", "meshRef: {name: shop}, "} {

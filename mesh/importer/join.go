@@ -106,6 +106,7 @@ func (in *reading) joined(r *Report) {
 				rs = append(rs, o.resource)
 			}
 		}
+		left := r.leftOut()
 		for _, e := range problems(rs) {
 			objects := of[e.Object]
 			if len(objects) == 0 {
@@ -113,7 +114,7 @@ func (in *reading) joined(r *Report) {
 			}
 			o := objects[len(objects)-1] // of two of one name the second is refused
 			outcome, state := Unresolved, o.State
-			switch out := r.leftOut(e); {
+			switch out := left.of(e); {
 			case out != nil:
 				outcome, state = dialect.Refused, Dependent
 				e.Msg = e.Dangling + ": " + out.Kind + " " + out.Name + " is " + string(out.State)
@@ -217,32 +218,63 @@ func notAmong(r *mesh.Resource) string {
 
 func resolvable(e *manifest.Error) bool { return e.Dangling != "" }
 
-// leftOut is the object that is not applied to which a dangling reference leads.
-func (r *Report) leftOut(e *manifest.Error) *Object {
-	if e.Dangling == "" {
-		return nil
+// leftOut are the objects that are not applied, by what messages call those to which a
+// reference leads.
+type leftOut map[string]*Object
+
+// What each is called that is meant without its name.
+const (
+	aMesh    = "mesh"
+	aGateway = "a virtual gateway"
+)
+
+// leftOut lists those that are left out so far; of several of one name the first holds.
+func (r *Report) leftOut() leftOut {
+	out := leftOut{}
+	add := func(name string, o *Object) {
+		if out[name] == nil {
+			out[name] = o
+		}
 	}
-	_, to, reference := strings.Cut(e.Dangling, " refers to ")
 	for _, o := range r.Objects {
 		if o.State == Complete {
 			continue
 		}
-		kind := strings.ToLower(o.Kind[:1]) + o.Kind[1:]
-		name := kind + " " + o.Name
+		kind, name := strings.ToLower(o.Kind[:1])+o.Kind[1:], o.Name
 		if o.resource != nil {
-			name = kind + " " + o.resource.ObjectName
+			name = o.resource.ObjectName
 		}
-		switch {
-		case o.Kind == string(mesh.KindMesh) && !reference:
-		case reference && (to == name || strings.HasPrefix(to, name+" in namespace ") || strings.HasSuffix(to, "/"+kind+"/"+o.Name)):
-		case reference && o.Kind == string(mesh.KindVirtualGateway) && to == "a virtual gateway":
-		case reference && o.Kind == string(mesh.KindMesh) && strings.HasPrefix(to, "mesh \""):
-		default:
-			continue
+		add(kind+" "+name, o)
+		add("/"+kind+"/"+o.Name, o)
+		switch o.Kind {
+		case string(mesh.KindMesh):
+			add(aMesh, o)
+		case string(mesh.KindVirtualGateway):
+			add(aGateway, o)
 		}
+	}
+	return out
+}
+
+// of is the one to which a dangling reference leads, nil where it leads to nothing.
+func (l leftOut) of(e *manifest.Error) *Object {
+	if e.Dangling == "" {
+		return nil
+	}
+	_, to, reference := strings.Cut(e.Dangling, " refers to ")
+	if !reference || strings.HasPrefix(to, "mesh \"") {
+		return l[aMesh]
+	}
+	named, _, _ := strings.Cut(to, " in namespace ")
+	if o := l[named]; o != nil {
 		return o
 	}
-	return nil
+	at := strings.LastIndex(to, "/") // of an ARN
+	kind := strings.LastIndex(to[:max(at, 0)], "/")
+	if kind < 0 {
+		return nil
+	}
+	return l[to[kind:]]
 }
 
 // Resolved takes away what was unresolved: all of it was found where it was applied.
