@@ -369,5 +369,8 @@ func TestAListenerOfALaterApplyTakesNoCallsOfAnotherProxy(t *testing.T) {
 		if p.GetName() == "orders" && !slices.Equal(p.GetPorts(), []uint32{ordersPort}) {
 			t.Errorf("it is said to serve %v", p.GetPorts())
 		}
+		if left := p.GetLeftOut(); (len(left) == 1 && strings.Contains(left[0].GetMessage(), "proxy web listens on")) != (p.GetName() == "orders") {
+			t.Errorf("left out of %s: %v", p.GetName(), left)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"signet.example/ads"
 	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
 	"signet.example/agent/relay"
@@ -98,8 +99,13 @@ func (r *reporter) Report() *api.Report {
 		report.Own = append(report.Own, s.Findings...)
 		if view != nil {
 			users[view.BoundAs().Entry] = name
-			if left := view.LeftOut(); left != "" {
-				report.Own = append(report.Own, finding(api.AgentFinding_PROXY_ADDRESS, "proxy %s runs %s", name, left))
+			var without []string
+			for _, l := range view.LeftOut() {
+				status.LeftOut = append(status.LeftOut, &api.ResourceStatus{TypeUrl: ads.ListenerType, Name: l.Listener, Message: l.Why})
+				without = append(without, fmt.Sprintf("without listener %s, %s", l.Listener, l.Why))
+			}
+			if without != nil {
+				report.Own = append(report.Own, finding(api.AgentFinding_PROXY_ADDRESS, "proxy %s runs %s", name, strings.Join(without, "; ")))
 			}
 			for _, p := range view.FileProblems() {
 				report.Own = append(report.Own, finding(api.AgentFinding_TLS_FILES, "proxy %s: %s", name, p))

@@ -1499,6 +1499,10 @@ type ProxyStatus struct {
 	Acknowledged *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	// types is what it has of each type that the server gives, by the versions of the server's sets.
 	Types []*TypeStatus `protobuf:"bytes,30,rep,name=types,proto3" json:"types,omitempty"`
+	// left_out are the listeners that its agent does not let it have, since their address or
+	// port is another proxy's of the host, by type and name; message is why. Of the rest of
+	// its type it may have acknowledged everything.
+	LeftOut []*ResourceStatus `protobuf:"bytes,31,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// applications that the Binding would name for it to be so for good, for spec.applications.
 	Applications  []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1678,6 +1682,13 @@ func (x *ProxyStatus) GetAcknowledged() *timestamppb.Timestamp {
 func (x *ProxyStatus) GetTypes() []*TypeStatus {
 	if x != nil {
 		return x.Types
+	}
+	return nil
+}
+
+func (x *ProxyStatus) GetLeftOut() []*ResourceStatus {
+	if x != nil {
+		return x.LeftOut
 	}
 	return nil
 }
@@ -2019,7 +2030,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
 	"\x13RESOURCE_NOT_USABLE\x10\b\x12\r\n" +
 	"\tTLS_FILES\x10\tB\a\n" +
-	"\x05_kind\"\xd2\t\n" +
+	"\x05_kind\"\x8e\n" +
+	"\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
 	"\fvirtual_node\x18\x02 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\vvirtualNode\x12\x18\n" +
@@ -2044,7 +2056,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x06config\x18\x1b \x01(\x0e2#.signet.v1alpha1.ProxyStatus.ConfigH\x02R\vconfigValue\x88\x01\x01\x12%\n" +
 	"\x0econfig_version\x18\x1c \x01(\tR\rconfigVersion\x12>\n" +
 	"\facknowledged\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\facknowledged\x121\n" +
-	"\x05types\x18\x1e \x03(\v2\x1b.signet.v1alpha1.TypeStatusR\x05types\x12\"\n" +
+	"\x05types\x18\x1e \x03(\v2\x1b.signet.v1alpha1.TypeStatusR\x05types\x12:\n" +
+	"\bleft_out\x18\x1f \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\aleftOut\x12\"\n" +
 	"\fapplications\x18\x16 \x03(\tR\fapplications\"g\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
@@ -2174,22 +2187,23 @@ var file_api_agent_proto_depIdxs = []int32{
 	4,  // 23: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
 	30, // 24: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
 	23, // 25: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
-	30, // 26: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	30, // 27: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	30, // 28: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 29: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	31, // 30: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 31: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	9,  // 32: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	13, // 33: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	8,  // 34: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	11, // 35: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	14, // 36: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	34, // [34:37] is the sub-list for method output_type
-	31, // [31:34] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	24, // 26: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
+	30, // 27: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	30, // 28: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	30, // 29: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 30: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	31, // 31: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 32: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	9,  // 33: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	13, // 34: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	8,  // 35: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	11, // 36: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	14, // 37: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	35, // [35:38] is the sub-list for method output_type
+	32, // [32:35] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }

@@ -143,11 +143,11 @@ func (t *addresses) keep(proxy string, needs []netip.AddrPort, drain time.Durati
 
 // granted is a set without the listeners whose address another proxy has, and which
 // these are. What it has the proxy now has, too.
-func (t *addresses) granted(name string, of subscriptionKey, set *ads.Set, drain time.Duration) (*ads.Set, string, error) {
+func (t *addresses) granted(name string, of subscriptionKey, set *ads.Set, drain time.Duration) (*ads.Set, []LeftOut, error) {
 	var needs []netip.AddrPort
 	var serves []uint32
 	var rest []*ads.Resource
-	var without []string
+	var without []LeftOut
 	for _, r := range set.Type(ads.ListenerType) {
 		if at, ok := listens(r); ok {
 			inbound, port := strings.HasPrefix(r.Name, ingressPrefix), uint32(at.Port())
@@ -159,7 +159,7 @@ func (t *addresses) granted(name string, of subscriptionKey, set *ads.Set, drain
 				err = t.claim(name, []netip.AddrPort{at})
 			}
 			if err != nil {
-				without = append(without, fmt.Sprintf("without listener %s, %v", r.Name, err))
+				without = append(without, LeftOut{r.Name, err.Error()})
 				continue
 			}
 			needs = append(needs, at)
@@ -172,14 +172,14 @@ func (t *addresses) granted(name string, of subscriptionKey, set *ads.Set, drain
 	t.keep(name, needs, drain)
 	t.serveOnly(name, of, serves)
 	if without == nil {
-		return set, "", nil
+		return set, nil, nil
 	}
 	others, err := ads.NewSet(rest...)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	set, err = set.Without(ads.ListenerType).Merge(others)
-	return set, strings.Join(without, "; "), err
+	return set, without, err
 }
 
 // release gives back what a proxy has.

@@ -120,7 +120,7 @@ func TestTwoVirtualNodesHaveNoApplicationAtOnePlace(t *testing.T) {
 		t.Errorf("color: %v", err)
 	}
 	put(blue, "127.0.0.4:9090", "127.0.0.4:8080") // of a later apply
-	if got := blue.LeftOut(); got != "without listener lds_ingress_l1, "+why || len(ingressPorts(blue.published.Load())) != 1 {
+	if got := blue.LeftOut(); !slices.Equal(got, []LeftOut{{"lds_ingress_l1", why}}) || len(ingressPorts(blue.published.Load())) != 1 {
 		t.Errorf("blue has %v, left out: %q", ingressPorts(blue.published.Load()), got)
 	}
 	green.unclaim()
@@ -177,7 +177,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		expect := func(v *View, left string, at ...string) {
+		expect := func(v *View, left []LeftOut, at ...string) {
 			t.Helper()
 			var want []netip.AddrPort
 			for _, text := range at {
@@ -186,8 +186,8 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 			if got := listening(v.published.Load()); !slices.Equal(got, want) {
 				t.Errorf("%s listens on %v, want %v", v.sub.key.ref.Name, got, want)
 			}
-			if got := v.LeftOut(); got != left {
-				t.Errorf("%s: %q is left out, want %q", v.sub.key.ref.Name, got, left)
+			if got := v.LeftOut(); !slices.Equal(got, left) {
+				t.Errorf("%s: %v is left out, want %v", v.sub.key.ref.Name, got, left)
 			}
 		}
 		put(web, "127.0.0.2:8080")
@@ -197,7 +197,7 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		const why = "without listener l1, its address is taken: proxy web listens on 127.0.0.2:8080"
+		why := []LeftOut{{"l1", "its address is taken: proxy web listens on 127.0.0.2:8080"}}
 		put(orders, "127.0.0.2:9090", "127.0.0.2:8080")
 		expect(orders, why, "127.0.0.2:9090")
 		put(orders, "127.0.0.2:9090", "127.0.0.2:8080") // as each second
@@ -210,12 +210,12 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		expect(orders, why, "127.0.0.2:9090")
 		time.Sleep(11 * time.Second)
 		put(orders, "127.0.0.2:9090", "127.0.0.2:8080")
-		expect(orders, "", "127.0.0.2:9090", "127.0.0.2:8080")
+		expect(orders, nil, "127.0.0.2:9090", "127.0.0.2:8080")
 
 		// An Envoy that ends comes back with what there is, and does not wait for the rest.
 		orders.unclaim()
 		put(web, "127.0.0.2:8080")
-		expect(web, "", "127.0.0.2:8080")
+		expect(web, nil, "127.0.0.2:8080")
 		if err := orders.claim("orders"); err != nil {
 			t.Fatal(err)
 		}
@@ -224,6 +224,6 @@ func TestAListenerOfALaterApplyIsLeftOutWhereAnotherProxyListens(t *testing.T) {
 		web.unclaim()
 		put(web, "127.0.0.2:8080", "127.0.0.2:7070")
 		put(orders, "127.0.0.2:9090", "127.0.0.2:8080", "127.0.0.2:7070")
-		expect(orders, "", "127.0.0.2:9090", "127.0.0.2:8080", "127.0.0.2:7070")
+		expect(orders, nil, "127.0.0.2:9090", "127.0.0.2:8080", "127.0.0.2:7070")
 	})
 }

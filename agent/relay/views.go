@@ -70,7 +70,7 @@ type View struct {
 	has      *ads.Set   // the set of the server that was answered last
 	claimant string     // the proxy that runs by this view or is about to; "" for none
 	ran      bool       // one did
-	left     string     // which listeners of full are left out, and why
+	left     []LeftOut  // of full
 
 	// secret is made of svid, bundle of trust. Owned by Run.
 	svid   *svids.SVID
@@ -123,7 +123,7 @@ func (v *View) Run(ctx context.Context) {
 			}
 		}
 		again := time.NewTimer(time.Second)
-		if tried && v.LeftOut() == "" {
+		if tried && len(v.LeftOut()) == 0 {
 			again.Stop()
 		}
 		select {
@@ -199,14 +199,14 @@ func (v *View) putClaimed() error {
 	if v.full == nil {
 		return nil
 	}
-	set, left := v.full, ""
+	set, left := v.full, []LeftOut(nil)
 	if v.claimant != "" {
 		var err error
 		if set, left, err = v.addresses.granted(v.claimant, v.sub.key, set, v.drain); err != nil {
 			return err
 		}
 	}
-	if v.left != left {
+	if !slices.Equal(v.left, left) {
 		v.left = left
 		v.changed()
 	}
@@ -269,14 +269,17 @@ func (v *View) give() {
 // leave forgets the proxy; the caller holds claims.
 func (v *View) leave() {
 	v.claimant = ""
-	if v.left != "" {
-		v.left = ""
+	if v.left != nil {
+		v.left = nil
 		v.changed()
 	}
 }
 
-// LeftOut is which listeners the proxy does not have, and why.
-func (v *View) LeftOut() string {
+// LeftOut is a listener that a proxy does not have, and why.
+type LeftOut struct{ Listener, Why string }
+
+// LeftOut lists the listeners that the proxy does not have.
+func (v *View) LeftOut() []LeftOut {
 	v.claims.Lock()
 	defer v.claims.Unlock()
 	return v.left

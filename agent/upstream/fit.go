@@ -13,7 +13,7 @@ import (
 // files are missing for a mesh: with a report that is not taken the host would have no session.
 const (
 	mostListed   = 1000
-	mostRejected = 512 << 10 // bytes of what proxies refused: of all views, and again of all proxies
+	mostRejected = 512 << 10 // bytes of what proxies refused: of all views, again of all proxies, and again of what is left out of these
 )
 
 // fit cuts a report to that. Each view and each proxy has its share.
@@ -26,6 +26,7 @@ func fit(r *api.Report) {
 	}
 	for _, p := range r.GetProxies() {
 		p.Rejected = fitting(p.GetRejected(), mostRejected/len(r.GetProxies()))
+		p.LeftOut = fitting(p.GetLeftOut(), mostRejected/len(r.GetProxies()))
 	}
 	if more := len(r.GetOwn()) - mostListed; more > 0 {
 		text := fmt.Sprintf("%d more findings of this host are not told: see the agent's log", more+1)

@@ -28,7 +28,7 @@ func TestAReportIsOneThatAServerTakesWhateverProxiesRefuse(t *testing.T) {
 		r.Findings = append(r.Findings, "a file is missing")
 	}
 	for range 100 {
-		r.Proxies = append(r.Proxies, &api.ProxyStatus{Rejected: refused(2000)})
+		r.Proxies = append(r.Proxies, &api.ProxyStatus{Rejected: refused(2000), LeftOut: refused(2000)})
 	}
 	fit(r)
 	if n := proto.Size(r); n > 4<<20 {

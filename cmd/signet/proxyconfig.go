@@ -28,6 +28,7 @@ the proxy has it, by what its agent reports. STATE is one of
   acknowledged  it answered all of the type's newest set, and did not refuse this
   rejected      it refused this version, and goes on with what it had: WHY has Envoy's words
   pending       it has not answered all of the type's newest set
+  left out      its agent does not let it have this listener: WHY has the reason
   unknown       nobody reports what it has
 ID is the proxy's name, as signet proxies lists it, or MESH/NODE for all proxies of a
 virtual node or gateway; where none is reported it is what one would get. With --type or

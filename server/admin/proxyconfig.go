@@ -142,6 +142,11 @@ func joinStatus(c *api.ProxyConfig) {
 		default:
 			r.State = "pending"
 		}
+		for _, l := range c.GetProxy().GetLeftOut() {
+			if l.GetTypeUrl() == r.GetTypeUrl() && l.GetName() == r.GetName() {
+				r.State, r.Message = "left out", l.GetMessage()
+			}
+		}
 		for _, j := range c.GetProxy().GetRejected() {
 			if j.GetTypeUrl() == r.GetTypeUrl() && j.GetName() == r.GetName() && j.GetVersion() == r.GetVersion() {
 				r.State, r.Message = "rejected", j.GetMessage()

@@ -48,6 +48,13 @@ func TestOfEachResourceOfAProxyItIsToldWhetherTheProxyHasIt(t *testing.T) {
 	if got := ask(&api.ProxyConfigRequest{Id: "web-1", Type: "lds", Name: "y"}); got != "a.Listener/y=pending" {
 		t.Error(got)
 	}
+	status(&api.ProxyStatus{
+		Name: "web-1", VirtualNode: ref, Address: "127.0.0.9", Types: []*api.TypeStatus{{TypeUrl: "a.Listener", Version: "2", Acknowledged: "2"}},
+		LeftOut: []*api.ResourceStatus{{TypeUrl: "a.Listener", Name: "y", Message: " taken"}},
+	})
+	if got := ask(&api.ProxyConfigRequest{Id: "web-1", Type: "lds"}); got != "a.Listener/x=acknowledged a.Listener/y=left out taken" {
+		t.Error(got)
+	}
 	status(&api.ProxyStatus{Name: "web-1", VirtualNode: ref, Address: "127.0.0.9"}) // by an agent of the release before
 	if got := ask(&api.ProxyConfigRequest{Id: "web-1", Name: "x"}); got != "a.Cluster/x=unknown a.Listener/x=unknown" {
 		t.Error(got)

@@ -31,8 +31,8 @@ func checkReport(r *api.Report) error {
 		}
 	}
 	for _, p := range r.GetProxies() {
-		if len(p.GetPorts()) > maxPorts || len(p.GetTypes()) > maxPorts || len(p.GetRejected()) > maxProxies {
-			return fault.New(fault.Invalid, "report: proxy with more than %d ports or types, or %d rejected resources", maxPorts, maxProxies)
+		if len(p.GetPorts()) > maxPorts || len(p.GetTypes()) > maxPorts || len(p.GetRejected()) > maxProxies || len(p.GetLeftOut()) > maxProxies {
+			return fault.New(fault.Invalid, "report: proxy with more than %d ports or types, or %d resources rejected or left out", maxPorts, maxProxies)
 		}
 	}
 	if len(r.GetOwn()) == 0 { // an agent of the version before has them in words alone
