@@ -31,7 +31,7 @@ type deltaClient = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourc
 // would lose a salt (R2). Its fields must not be changed while Run
 // runs, and Have and the callbacks are used from Run's goroutine only.
 type Client struct {
-	// Conn is the connection to the server.
+	// Conn is the connection to the server, which should have been made with DialOptions.
 	Conn grpc.ClientConnInterface
 	// Node identifies the view.
 	Node *corev3.Node

@@ -1,6 +1,7 @@
 package ads_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,8 +49,38 @@ type world struct {
 	view *ads.View
 	conn *grpc.ClientConn
 
+	wire wire
+
 	mu     sync.Mutex
 	events []ads.Event
+}
+
+// wire is the connection of a world, which keeps what went over it in both directions.
+type wire struct {
+	net.Conn
+
+	mu        sync.Mutex
+	got, sent bytes.Buffer // by the client
+}
+
+func (w *wire) over(c net.Conn, err error) error {
+	w.Conn = c
+	return err
+}
+
+func (w *wire) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, _ = w.got.Write(b[:n]) // a bytes.Buffer never returns an error
+	return n, err
+}
+
+func (w *wire) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	_, _ = w.sent.Write(b) // as above
+	w.mu.Unlock()
+	return w.Conn.Write(b)
 }
 
 // newWorld serves a view over bufconn.
@@ -68,8 +99,11 @@ func newWorldOf(t *testing.T, mode ads.Mode, s *ads.Server, opts ...grpc.ServerO
 	l := bufconn.Listen(1 << 20)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = g.Serve(l) })
-	conn, err := grpc.NewClient("passthrough:ads", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	conn, err := grpc.NewClient("passthrough:ads", append(ads.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			c, err := l.DialContext(ctx)
+			return &w.wire, w.wire.over(c, err)
+		}))...)
 	if err != nil {
 		t.Fatal(err)
 	}

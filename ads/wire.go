@@ -135,9 +135,18 @@ const maxRequest = 1 << 20
 // readBuffer is of each connection.
 const readBuffer = 8 << 10
 
+// What may be sent before any of it is read, on one stream and on a connection: to a server,
+// and to a Client. Because these are fixed, gRPC does not measure how fast the other end is.
+// For that it would ping after each message, so that a push to a thousand streams, and the
+// thousand acknowledgements, would each come with as many pings and answers to them.
+const (
+	serverStreamWindow, serverConnWindow = 128 << 10, 256 << 10
+	clientStreamWindow, clientConnWindow = 1 << 20, 4 << 20
+)
+
 // ServerOptions are the options of a grpc.Server that serves ADS well:
-// responses reach the transport without being copied, and requests are
-// bounded. Every other service on that server goes on as before, with requests
+// responses reach the transport without being copied, requests are bounded, and a
+// push is written and read no more often than it must be. Every other service on that server goes on as before, with requests
 // of up to 1 MiB. Whatever else there is to encode and decode is codec's; nil is
 // gRPC's own.
 func ServerOptions(codec encoding.CodecV2) []grpc.ServerOption {
@@ -149,6 +158,17 @@ func ServerOptions(codec encoding.CodecV2) []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(maxRequest),
 		// Streams are idle most of their time, and what clients say is short.
 		grpc.ReadBufferSize(readBuffer),
+		grpc.StaticStreamWindowSize(serverStreamWindow),
+		grpc.StaticConnWindowSize(serverConnWindow),
+	}
+}
+
+// DialOptions are the options of a connection that Clients use. Like Envoy, such a connection
+// does not ping its server because of what it receives.
+func DialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(clientStreamWindow),
+		grpc.WithStaticConnWindowSize(clientConnWindow),
 	}
 }
 

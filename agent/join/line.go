@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"signet.example/ads"
 	"signet.example/agent/svids"
 	"signet.example/api"
 	"signet.example/identity"
@@ -24,14 +25,14 @@ import (
 // session cache, so nothing is ever resumed.
 func dial(server string, of instance, certificate func() *tls.Certificate, verify serverVerifier) (*Line, error) {
 	l := &Line{}
-	conn, err := grpc.NewClient("passthrough:///"+server,
+	conn, err := grpc.NewClient("passthrough:///"+server, append(ads.DialOptions(),
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(certificate, verify))),
 		grpc.WithContextDialer(l.dial),
 		grpc.WithConnectParams(retry.Policy{First: svids.Asking.First, Most: 5 * time.Second, Jitter: 0.3}.Connect(5*time.Second)),
 		grpc.WithPerRPCCredentials(of),
 		// A server that is stopped and not closed is noticed within 15 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", server, err)
 	}

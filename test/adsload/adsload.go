@@ -29,7 +29,8 @@ var Types = []string{
 type Load struct {
 	// Streams is how many proxies there are.
 	Streams int
-	// Conn is the connection that a stream goes over; several may have one.
+	// Conn is the connection that a stream goes over; several may have one. Those of agents
+	// are made with ads.DialOptions.
 	Conn func(stream int) (grpc.ClientConnInterface, error)
 	// Node is who the proxy of a stream is.
 	Node func(stream int) *corev3.Node

@@ -73,7 +73,7 @@ var imports = map[string][]string{
 	"agent/limits":    {"attestation", "internal"},
 	"agent/authzproc": {"identity", "api", "attestation", "policy", "authz", "agent/resources", "agent/limits", "internal", "proxy"},
 	"agent/wayout":    {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent/join":      {"identity", "api", "attestation", "agent/svids", "internal"},
+	"agent/join":      {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":  {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent":           {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
 }

@@ -151,7 +151,7 @@ func measureFanOut(t *testing.T, kind string, m meshed, streams, shared int) fan
 	empty, before, began := rss(t, pid), cpu(t, pid), time.Now()
 	conns := make([]*grpc.ClientConn, (streams+shared-1)/shared)
 	for i := range conns {
-		conn, err := grpc.NewClient("unix:"+child.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		conn, err := grpc.NewClient("unix:"+child.socket, append(ads.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 		must(t, err)
 		defer func() { _ = conn.Close() }() // nothing is lost
 		conns[i] = conn
@@ -241,7 +241,7 @@ func (c *adsChild) stop(t *testing.T) {
 }
 
 // TestADSChild is the server process of TestBenchFanOut: "push" changes the route of the next
-// service, "collect" gives back what is garbage.
+// service, "collect" gives back what is garbage and what pools hold.
 func TestADSChild(t *testing.T) {
 	args := strings.Fields(os.Getenv("SIGNET_BENCH_ADS"))
 	if len(args) != 5 {
@@ -262,6 +262,7 @@ func TestADSChild(t *testing.T) {
 	for push := 0; lines.Scan(); fmt.Println("done") {
 		if lines.Text() == "collect" {
 			debug.FreeOSMemory()
+			debug.FreeOSMemory() // what a sync.Pool has goes with the second
 			continue
 		}
 		service := push % m.services

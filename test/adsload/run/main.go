@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"signet.example/ads"
 	"signet.example/test/adsload"
 )
 
@@ -115,7 +116,7 @@ func (c *connections) get(n int) (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open[n] == nil {
-		conn, err := grpc.NewClient(c.server, grpc.WithTransportCredentials(c.creds))
+		conn, err := grpc.NewClient(c.server, append(ads.DialOptions(), grpc.WithTransportCredentials(c.creds))...)
 		if err != nil {
 			return nil, err
 		}
