@@ -70,7 +70,7 @@ func (m *machine) usable(t *topic, changed []*Resource, st *state, now time.Time
 		return ready
 	}
 	m.gate.passed = true
-	m.event(Stuck, t.url, nil, "sent although "+why)
+	m.event(Stuck, t.url, "sent although "+why)
 	return changed
 }
 

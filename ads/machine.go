@@ -52,7 +52,7 @@ type machine struct {
 // pass is what one step decided.
 type pass struct {
 	frames []*frame
-	events []Event
+	notes  []note
 	// deadline is when to step again although nothing happened; zero: never.
 	deadline time.Time
 	// settled is the generation that the client has settled at, and waiting
@@ -64,6 +64,13 @@ type pass struct {
 	answered bool
 	// more says that a window was full: not all of the generation was sent.
 	more bool
+}
+
+// note is an event for each of some resources, or one that is about none. A client may
+// acknowledge thousands at once.
+type note struct {
+	event Event
+	about []*Resource
 }
 
 // topic finds the state of a type, or begins it.
@@ -123,8 +130,7 @@ func (m *machine) step(st *state, cleared uint64, now time.Time) pass {
 	if st.set == nil {
 		return pass{settled: m.settled} // silence until the first Publish
 	}
-	events := m.out.events // of replies since the last step
-	m.out = pass{events: events}
+	m.out = pass{notes: m.out.notes} // of replies since the last step
 	attached := m.attached(st)
 	quiet, held, flying := attached, false, false
 	for _, t := range m.topics {
@@ -390,13 +396,9 @@ func (m *machine) nonce() string {
 	return m.id + "." + strconv.FormatUint(m.seq, 10)
 }
 
-// event notes something about a resource; r may be nil.
-func (m *machine) event(kind EventKind, typeURL string, r *Resource, message string) {
-	e := Event{Kind: kind, Stream: m.id, Type: typeURL, Message: message}
-	if r != nil {
-		e.Name, e.Version = r.Name, r.Version
-	}
-	m.out.events = append(m.out.events, e)
+// event notes something about resources of a type, or about none of them.
+func (m *machine) event(kind EventKind, typeURL, message string, about ...*Resource) {
+	m.out.notes = append(m.out.notes, note{Event{Kind: kind, Stream: m.id, Type: typeURL, Message: message}, about})
 }
 
 // until asks for another step at that time at the latest.

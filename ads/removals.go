@@ -46,7 +46,7 @@ func (m *machine) due(t *topic, r *Resource, d removal, cleared uint64, now time
 		m.until(limit)
 		return false
 	}
-	m.event(Stuck, t.url, r, "removed although not every stream acknowledged its listeners and routes in time")
+	m.event(Stuck, t.url, "removed although not every stream acknowledged its listeners and routes in time", r)
 	return true
 }
 

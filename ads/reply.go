@@ -47,8 +47,8 @@ func join(rs []response) response {
 
 // accept moves what the client acknowledged, as far as it is still wanted.
 func (m *machine) accept(t *topic, r response) {
-	for _, c := range r.changed {
-		m.event(Acked, t.url, c, "")
+	if len(r.changed) > 0 {
+		m.event(Acked, t.url, "", r.changed...)
 	}
 	if len(t.flight) == 0 && same(r.after, t.sent) {
 		t.acked = t.sent
@@ -81,7 +81,7 @@ func (m *machine) refuse(t *topic, r response, message string) []Rejection {
 		}
 	}
 	if len(doubted) == 0 {
-		m.event(Rejected, t.url, nil, message) // nothing to do better than what was sent
+		m.event(Rejected, t.url, message) // nothing to do better than what was sent
 		t.settle(response{removed: r.removed})
 		return nil
 	}
@@ -89,9 +89,9 @@ func (m *machine) refuse(t *topic, r response, message string) []Rejection {
 	if len(blamed) == 0 {
 		blamed = doubted
 	}
+	m.event(Rejected, t.url, message, blamed...)
 	var rejs []Rejection
 	for _, c := range blamed {
-		m.event(Rejected, t.url, c, message)
 		rejs = append(rejs, Rejection{Type: c.Type, Name: c.Name, Version: c.Version, Message: message, Client: m.client})
 	}
 	if m.mode != Proxy {

@@ -71,13 +71,18 @@ func (s *Server) log() *slog.Logger {
 	return s.Log
 }
 
-// emit hands events on, with the view's name.
-func (s *Server) emit(view string, events ...Event) {
+// emit hands an event on, with the view's name: once for each resource that it is about, or
+// as it is.
+func (s *Server) emit(view string, e Event, about ...*Resource) {
 	if s.Events == nil {
 		return
 	}
-	for _, e := range events {
-		e.View = view
+	e.View = view
+	if len(about) == 0 {
+		s.Events(e)
+	}
+	for _, r := range about {
+		e.Name, e.Version = r.Name, r.Version
 		s.Events(e)
 	}
 }

@@ -232,7 +232,9 @@ func (s *stream) push() (deadline time.Time, err error) {
 	st := s.current()
 	out := s.machine.step(st, cleared, time.Now())
 	s.mu.Unlock()
-	s.server.emit(s.view.name, out.events...)
+	for _, n := range out.notes {
+		s.server.emit(s.view.name, n.event, n.about...)
+	}
 	for _, f := range out.frames {
 		if err := s.grpc.SendMsg(f); err != nil {
 			return time.Time{}, err
