@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/net/http2"
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
 )
@@ -56,3 +60,129 @@ func frames(t *testing.T, b []byte) map[http2.FrameType]int {
 	}
 }
 
+// many is a set of n resources of each of some types.
+func many(t testing.TB, n int, types ...string) *ads.Set {
+	t.Helper()
+	var rs []*ads.Resource
+	for _, typeURL := range types {
+		for _, name := range names("r", n) {
+			rs = append(rs, res(t, typeURL, name, strings.Repeat("x", 100)))
+		}
+	}
+	return mustSet(t, rs...)
+}
+
+// request encodes one of a delta client.
+func request(t testing.TB, req *discoveryv3.DeltaDiscoveryRequest) []byte {
+	t.Helper()
+	req.Node = node
+	b, err := proto.Marshal(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// acknowledgement encodes the answer to the n-th response of a Machine.
+func acknowledgement(t testing.TB, typeURL string, n int) []byte {
+	t.Helper()
+	return request(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: fmt.Sprintf("m.%d", n)})
+}
+
+// taken applies a request and returns the pieces of the only response.
+func taken(t testing.TB, m *ads.Machine, b []byte) [][]byte {
+	t.Helper()
+	all, err := m.Pieces(b, time.Now())
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d responses, %v", len(all), err)
+	}
+	return all[0]
+}
+
+// After a restart thousands of streams want everything at once.
+func TestStreamsThatAreSentEverythingShareItInOnePiece(t *testing.T) {
+	set := many(t, 100, cds)
+	everything := request(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: cds, ResourceNamesSubscribe: []string{"*"}})
+	each := request(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: cds, ResourceNamesSubscribe: names("r", 100)})
+	most := request(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: cds, ResourceNamesSubscribe: names("r", 99)})
+	m := ads.NewMachine(ads.Proxy, true, set)
+	one := taken(t, m.Beside(), everything)
+	if len(one) != 2 {
+		t.Errorf("%d pieces", len(one))
+	}
+	if other := taken(t, m.Beside(), each); &other[0][0] != &one[0][0] {
+		t.Error("who names all has a copy")
+	}
+	var response discoveryv3.DeltaDiscoveryResponse
+	if err := proto.Unmarshal(slices.Concat(one...), &response); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range response.GetResources() {
+		if want := set.Get(cds, r.GetName()); want == nil || r.GetVersion() != want.Version || !bytes.Equal(r.GetResource().GetValue(), want.Body) {
+			t.Errorf("%s is %v", r.GetName(), r)
+		}
+	}
+	if n := len(response.GetResources()); n != 100 {
+		t.Errorf("%d resources", n)
+	}
+	if err := proto.Unmarshal(slices.Concat(taken(t, m.Beside(), most)...), &response); err != nil || len(response.GetResources()) != 99 {
+		t.Errorf("who names all but one has %d, %v", len(response.GetResources()), err)
+	}
+	runtime.GC()
+	if m.Joined(cds) {
+		t.Error("it is kept though nobody is sent it")
+	}
+}
+
+// allocated is what f allocates, in bytes.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+func TestAnAcknowledgementOfThousandsIsOneNote(t *testing.T) {
+	m := ads.NewMachine(ads.Proxy, true, many(t, 5000, cds))
+	taken(t, m, request(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: cds, ResourceNamesSubscribe: []string{"*"}}))
+	ack := acknowledgement(t, cds, 1)
+	if n := allocated(func() { _, _ = m.Take(ack, time.Now()) }); n > 64<<10 {
+		t.Errorf("it took %d bytes", n)
+	}
+}
+
+// What clients have is lists of what the view has, which all of them share.
+func TestAStreamThatHasEverythingKeepsLittle(t *testing.T) {
+	const streams, most = 2000, 1800 // so many that what others leave behind is little beside them
+	types := []string{cds, eds, lds, rds}
+	first := ads.NewMachine(ads.Relay, true, many(t, 40, types...))
+	heap := func() int {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc) //nolint:gosec // below a terabyte
+	}
+	before := heap()
+	all := make([]*ads.Machine, streams)
+	for i := range all {
+		m := first.Beside()
+		all[i] = m
+		sent := 0
+		for _, typeURL := range types {
+			answers, err := m.Take(request(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: []string{"*"}}), time.Now())
+			if err != nil || len(answers) == 0 {
+				t.Fatal(len(answers), err)
+			}
+			for range answers {
+				sent++
+				_, _ = m.Take(acknowledgement(t, typeURL, sent), time.Now())
+			}
+		}
+	}
+	if each := (heap() - before) / streams; each > most {
+		t.Errorf("each keeps %d bytes, more than %d", each, most)
+	}
+	runtime.KeepAlive(all)
+}

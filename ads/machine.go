@@ -83,7 +83,7 @@ func (m *machine) topic(typeURL string, st *state) (t *topic, fresh bool, err er
 	if _, ok := st.set.group(typeURL); !ok && !known(typeURL) {
 		return nil, false, status.Errorf(codes.InvalidArgument, "type %.200q is not served here", typeURL)
 	}
-	t = &topic{url: typeURL, delta: m.delta, names: make(map[string]struct{}), asked: make(map[string]struct{})}
+	t = &topic{url: typeURL, delta: m.delta}
 	m.topics = append(m.topics, t)
 	slices.SortStableFunc(m.topics, func(a, b *topic) int { return rank(a.url) - rank(b.url) })
 	return t, true, nil
@@ -280,17 +280,16 @@ func (m *machine) send(t *topic, target []*Resource, st *state, now time.Time) b
 	}
 	t.owe = false
 	if !waits {
-		clear(t.asked)
+		t.asked = nil // and its room, which is that of the most names there were
 	}
 	m.moved = m.moved || m.drain > 0 && t.url == ListenerType && t.moves(changed, removed)
 	m.rerouted = m.rerouted || m.linger > 0 && t.url == RouteType && t.moves(changed, removed)
-	version := st.set.TypeVersion(t.url)
 	if m.delta {
 		removed = slices.Concat(removed, absent)
 		slices.Sort(removed)
-		m.sendDelta(t, target, changed, removed, version)
+		m.sendDelta(t, target, changed, removed, st.set)
 	} else {
-		m.sendSotW(t, target, changed, removed, version)
+		m.sendSotW(t, target, changed, removed, st.set)
 	}
 	if isReferred(t.url) {
 		m.gate.passed = false
@@ -322,7 +321,7 @@ func (t *topic) absent(target []*Resource) []string {
 // sendDelta cuts a delta into responses: one per route configuration, so that
 // a refusal names it exactly (R7), else as few as fit. What exceeds the
 // window goes once responses are answered.
-func (m *machine) sendDelta(t *topic, target, changed []*Resource, removed []string, version string) {
+func (m *machine) sendDelta(t *topic, target, changed []*Resource, removed []string, of *Set) {
 	rest := changed
 	for first := true; first || len(rest) > 0; first = false {
 		if len(t.flight) >= window {
@@ -336,7 +335,7 @@ func (m *machine) sendDelta(t *topic, target, changed []*Resource, removed []str
 		}
 		r := response{nonce: m.nonce(), changed: rest[:n], removed: removed}
 		rest, removed = rest[n:], nil
-		m.out.frames = append(m.out.frames, deltaFrame(t.url, version, r.nonce, r.changed, r.removed))
+		m.out.frames = append(m.out.frames, newFrame(of, t.url, r.nonce, r.changed, r.removed, true))
 		t.flight, t.last = append(t.flight, r), r.nonce
 	}
 	t.flight[len(t.flight)-1].after = target
@@ -374,7 +373,7 @@ func cut(rs []*Resource, single bool) int {
 }
 
 // sendSotW emits one response: everything of a full type, else what changed.
-func (m *machine) sendSotW(t *topic, target, changed []*Resource, removed []string, version string) {
+func (m *machine) sendSotW(t *topic, target, changed []*Resource, removed []string, of *Set) {
 	t.sent = target
 	body := changed
 	if isFull(t.url) {
@@ -385,7 +384,7 @@ func (m *machine) sendSotW(t *topic, target, changed []*Resource, removed []stri
 		return
 	}
 	r := response{nonce: m.nonce(), changed: changed, removed: removed, after: target}
-	m.out.frames = append(m.out.frames, sotwFrame(t.url, version, r.nonce, body))
+	m.out.frames = append(m.out.frames, newFrame(of, t.url, r.nonce, body, nil, false))
 	t.flight = append(t.flight, r)
 	t.last = r.nonce
 }

@@ -14,6 +14,7 @@ type Set struct {
 	types   map[string]group
 	version string
 	n       int
+	sent    joins
 }
 
 // group is the resources of one type, sorted by name, with the hash of their

@@ -123,8 +123,8 @@ func (s *stream) run(ctx context.Context, in *inbox, first request) error {
 	if err := s.take(first); err != nil {
 		return err
 	}
-	timer := time.NewTimer(bound)
-	defer timer.Stop()
+	var alarm alarm
+	defer alarm.stop()
 	for {
 		if err := s.drain(in); err != nil {
 			return err
@@ -133,21 +133,47 @@ func (s *stream) run(ctx context.Context, in *inbox, first request) error {
 		if err != nil {
 			return err
 		}
-		if timer.Stop(); !deadline.IsZero() {
-			timer.Reset(time.Until(deadline))
-		}
+		alarm.set(deadline)
 		select {
 		case req := <-in.requests:
 			err = s.take(req)
 		case err = <-in.failed:
 		case <-s.woken:
-		case <-timer.C:
+		case <-alarm.c:
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// alarm is a timer that is made when there is first something to wait for: most streams
+// never have.
+type alarm struct {
+	timer *time.Timer
+	c     <-chan time.Time // nil while there is nothing to wait for
+}
+
+// set has it go off at t, the zero time for never.
+func (a *alarm) set(t time.Time) {
+	a.stop()
+	if t.IsZero() {
+		return
+	}
+	if a.timer == nil {
+		a.timer = time.NewTimer(time.Until(t))
+	} else {
+		a.timer.Reset(time.Until(t))
+	}
+	a.c = a.timer.C
+}
+
+func (a *alarm) stop() {
+	if a.timer != nil {
+		a.timer.Stop()
+		a.c = nil
 	}
 }
 

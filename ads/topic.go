@@ -36,7 +36,7 @@ type topic struct {
 	last     string             // nonce of the latest response
 	removals map[string]removal // left the set, kept for the client for now
 
-	filtered filtered // memo of filter
+	filtered *filtered // memo of filter, for clients that ask for some
 }
 
 // removal is when a name left the set.
@@ -58,7 +58,6 @@ type response struct {
 type filtered struct {
 	of, list []*Resource
 	subs     uint64
-	valid    bool
 }
 
 // has reports whether the client subscribed to name.
@@ -75,7 +74,7 @@ func (t *topic) filter(rs []*Resource) []*Resource {
 	if t.all {
 		return rs
 	}
-	if w := &t.filtered; w.valid && w.subs == t.subs && same(w.of, rs) {
+	if w := t.filtered; w != nil && w.subs == t.subs && same(w.of, rs) {
 		return w.list
 	}
 	var list []*Resource
@@ -93,7 +92,10 @@ func (t *topic) filter(rs []*Resource) []*Resource {
 			}
 		}
 	}
-	t.filtered = filtered{of: rs, list: list, subs: t.subs, valid: true}
+	if len(list) == len(rs) {
+		list = rs // which all streams share
+	}
+	t.filtered = &filtered{of: rs, list: list, subs: t.subs}
 	return list
 }
 
@@ -129,8 +131,8 @@ func (t *topic) subscribe(add, drop []string, versions map[string]string, fresh 
 			t.all = true
 			continue
 		}
-		t.names[n] = struct{}{}
-		t.asked[n] = struct{}{}
+		put(&t.names, n)
+		put(&t.asked, n)
 	}
 	// asked keeps names that were dropped again under a wildcard.
 	if len(t.names) > maxNames || len(t.asked) > 2*maxNames {
@@ -145,6 +147,15 @@ func (t *topic) subscribe(add, drop []string, versions map[string]string, fresh 
 	}
 	t.owe = t.all && len(t.sent) == 0
 	return nil
+}
+
+// put adds a name to a set, which is made with its first one: most streams ask for
+// everything, and name nothing.
+func put(set *map[string]struct{}, name string) {
+	if *set == nil {
+		*set = map[string]struct{}{}
+	}
+	(*set)[name] = struct{}{}
 }
 
 // drop ends subscriptions. A name that the wildcard still covers is sent
@@ -163,7 +174,7 @@ func (t *topic) drop(names []string) {
 		delete(t.names, n)
 		if t.all {
 			t.forget(n)
-			t.asked[n] = struct{}{}
+			put(&t.asked, n)
 		} else {
 			delete(t.asked, n)
 			pruned = true

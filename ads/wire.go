@@ -31,6 +31,13 @@ const (
 // heads is what precedes a resource's Body on the wire, in each variant.
 type heads struct{ delta, sotw []byte }
 
+func (h *heads) of(delta bool) []byte {
+	if delta {
+		return h.delta
+	}
+	return h.sotw
+}
+
 // framing returns the resource's heads, made at the first use. Two streams may
 // race to make them; both make the same.
 func (r *Resource) framing() *heads {
@@ -61,26 +68,24 @@ func (r *Resource) size() int { return len(r.Body) + len(r.Name) + len(r.Type) +
 type frame struct {
 	buf   mem.BufferSlice
 	delta bool
+	all   *joined // what buf has of, if it is that
 	msg   protoreflect.Message
 }
 
-// deltaFrame encodes a DeltaDiscoveryResponse.
-func deltaFrame(typeURL, version, nonce string, changed []*Resource, removed []string) *frame {
-	f := &frame{delta: true, buf: make(mem.BufferSlice, 0, 2*len(changed)+1)}
-	for _, r := range changed {
-		f.add(r.framing().delta, r.Body)
+// newFrame encodes a response of resources of a set, which are all of one type, and of
+// names that were removed, of which a state-of-the-world response has none.
+func newFrame(s *Set, typeURL, nonce string, rs []*Resource, removed []string, delta bool) *frame {
+	f := &frame{delta: delta}
+	if len(rs) >= manyPieces && same(rs, s.Type(typeURL)) {
+		f.all = s.joined(typeURL, delta)
+		f.add(f.all.bytes)
+	} else {
+		f.buf = make(mem.BufferSlice, 0, 2*len(rs)+1)
+		for _, r := range rs {
+			f.add(r.framing().of(delta), r.Body)
+		}
 	}
-	f.add(trailer(typeURL, version, nonce, removed))
-	return f
-}
-
-// sotwFrame encodes a DiscoveryResponse.
-func sotwFrame(typeURL, version, nonce string, rs []*Resource) *frame {
-	f := &frame{buf: make(mem.BufferSlice, 0, 2*len(rs)+1)}
-	for _, r := range rs {
-		f.add(r.framing().sotw, r.Body)
-	}
-	f.add(trailer(typeURL, version, nonce, nil))
+	f.add(trailer(typeURL, s.TypeVersion(typeURL), nonce, removed))
 	return f
 }
 
