@@ -24,8 +24,9 @@ func newApply() *cobra.Command {
 (signet.example/v1alpha1), checks all of them together with what is stored,
 and writes all or none. What this version does not translate is refused by name.
 With --owner what is written is noted to be that owner's, and with --prune what is the
-owner's and not in the files any more is deleted, in the same change. What is another
-owner's is neither changed nor deleted, unless --take-over makes it this one's.`,
+owner's and not in the files any more is deleted, in the same change, unless a file could
+not be read or has no object in it. What is another owner's is neither changed nor
+deleted, unless --take-over makes it this one's.`,
 		Example: `  signet apply -f mesh/ -R
   signet apply -f mesh.yaml --dry-run
   signet apply -f mesh/ -R --owner shop-team --prune
@@ -139,9 +140,12 @@ func ownerFlags(c *cobra.Command) func() *api.ApplyRequest {
 
 // applySources asks for the change that the flags name.
 func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*api.ApplyResponse) error) error {
-	sources, err := in.read(c)
+	sources, unread, err := in.read(c)
 	if err != nil {
 		return err
+	}
+	if req.GetPrune() && len(unread) > 0 {
+		return hinted(fmt.Errorf("nothing is pruned where not all could be read: %s", strings.Join(unread, ", ")), "mend or remove these, or name the folders that links lead to with -f")
 	}
 	req.Sources, req.SkipForeign = sources, *in.skipForeign
 	return withAdmin(c, func(admin api.AdminClient) error {
@@ -159,10 +163,10 @@ func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*
 	})
 }
 
-// read reads what the flags name.
-func (in input) read(c *cobra.Command) ([]*api.Source, error) {
+// read reads what the flags name, and returns what of it could not be read.
+func (in input) read(c *cobra.Command) (sources []*api.Source, unread []string, err error) {
 	if len(*in.files) == 0 {
-		return nil, usage(errors.New("no file is named: -f FILE, -f FOLDER or -f - for standard input"))
+		return nil, nil, usage(errors.New("no file is named: -f FILE, -f FOLDER or -f - for standard input"))
 	}
 	return readSources(c, *in.files, *in.recursive)
 }
@@ -183,13 +187,12 @@ func warn(w io.Writer, warnings []string) {
 	}
 }
 
-func readSources(c *cobra.Command, files []string, recursive bool) ([]*api.Source, error) {
-	var out []*api.Source
+func readSources(c *cobra.Command, files []string, recursive bool) (out []*api.Source, lost []string, err error) {
 	for _, f := range files {
 		if f == "-" {
 			content, err := readInput(c)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			out = append(out, &api.Source{File: "-", Content: content})
 			continue
@@ -197,17 +200,20 @@ func readSources(c *cobra.Command, files []string, recursive bool) ([]*api.Sourc
 		paths, unread, err := manifestsIn(f, recursive)
 		warn(c.ErrOrStderr(), unread.warnings(f))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		for _, name := range slices.Concat(unread.devices, unread.links) {
+			lost = append(lost, filepath.Join(f, name))
 		}
 		for _, p := range paths {
 			content, err := readBounded(c.Context(), p)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			out = append(out, &api.Source{File: p, Content: content})
 		}
 	}
-	return out, nil
+	return out, lost, nil
 }
 
 func isManifest(name string) bool {
@@ -219,6 +225,7 @@ type unread struct {
 	folders []string // without -R
 	others  []string // with -R: files that do not end as manifests do
 	devices []string // end so, and are no files
+	links   []string // to folders, or to nothing
 }
 
 func (u unread) warnings(folder string) []string {
@@ -231,6 +238,7 @@ func (u unread) warnings(folder string) []string {
 	say("folders in %s are not read: %s; name each with -f, or read all with -R", u.folders)
 	say("files in %s that are no manifests are not read: %s", u.others)
 	say("what is in %s and no regular file is not read: %s", u.devices)
+	say("links in %s that lead to a folder, or to nothing, are not followed: %s", u.links)
 	return out
 }
 
@@ -261,6 +269,8 @@ func manifestsIn(path string, recursive bool) (files []string, not unread, err e
 			files = append(files, name)
 		case isManifest(name):
 			not.devices = append(not.devices, rel)
+		case recursive && d.Type()&fs.ModeSymlink != 0 && !regular(name):
+			not.links = append(not.links, rel)
 		case recursive:
 			not.others = append(not.others, rel)
 		}

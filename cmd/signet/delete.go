@@ -100,7 +100,7 @@ ended. --gone deletes all that are. To shut out one that may come back: signet b
 }
 
 func deleteSources(c *cobra.Command, in input, o string, dry bool) error {
-	sources, err := in.read(c)
+	sources, _, err := in.read(c)
 	if err != nil {
 		return err
 	}

@@ -29,8 +29,8 @@ func TestAFolderIsReadWithoutWhatIsNoFile(t *testing.T) {
 	c.SetContext(t.Context())
 	for _, recursive := range []bool{false, true} {
 		said.Reset()
-		sources, err := readSources(&c, []string{dir}, recursive)
-		if err != nil || len(sources) != 2 || !strings.Contains(said.String(), "no regular file is not read: pipe.yaml, zero.yaml") {
+		sources, lost, err := readSources(&c, []string{dir}, recursive)
+		if err != nil || len(sources) != 2 || len(lost) != 2 || !strings.Contains(said.String(), "no regular file is not read: pipe.yaml, zero.yaml") {
 			t.Errorf("recursive %t: %v, %v, said %q", recursive, sources, err, said.String())
 		}
 	}
@@ -38,13 +38,13 @@ func TestAFolderIsReadWithoutWhatIsNoFile(t *testing.T) {
 	if err != nil || len(files) != 2 || len(skipped) != 2 {
 		t.Errorf("import: %v %v %v", files, skipped, err)
 	}
-	if _, err := readSources(&c, []string{"/dev/zero"}, false); err == nil || !strings.Contains(err.Error(), "larger than 16 MiB") {
+	if _, _, err := readSources(&c, []string{"/dev/zero"}, false); err == nil || !strings.Contains(err.Error(), "larger than 16 MiB") {
 		t.Errorf("a device by its name: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	c.SetContext(ctx)
-	if _, err := readSources(&c, []string{fifo}, false); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := readSources(&c, []string{fifo}, false); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a pipe by its name, until the caller gives up: %v", err)
 	}
 }

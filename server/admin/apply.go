@@ -57,6 +57,7 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 		return nil, nil, nil, err
 	}
 	in.owned(now, owner)
+	in.emptied()
 	draft, err := in.join(change, gone...)
 	if err != nil {
 		return nil, nil, nil, fault.New(fault.Invalid, "%s", err.Error())

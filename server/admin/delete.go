@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"signet.example/api"
 	"signet.example/internal/manifest"
@@ -46,7 +47,7 @@ func (s *Server) Delete(ctx context.Context, req *api.DeleteRequest) (*api.Apply
 	}
 	changes, writes := deletionsOf(objects)
 	resp.Changes = changes
-	resp.Warnings = append(resp.GetWarnings(), s.cfg.Warnings(m, rest.Model())...)
+	resp.Warnings = slices.Concat(resp.GetWarnings(), ofOwners(changes), s.cfg.Warnings(m, rest.Model()))
 	if req.GetDryRun() {
 		return resp, nil
 	}

@@ -139,7 +139,7 @@ func (s *Server) Rollback(ctx context.Context, req *api.RollbackRequest) (*api.A
 	if err != nil {
 		return nil, err
 	}
-	resp := &api.ApplyResponse{Changes: changes, Revision: now.Revision(), Warnings: append(in.warnings, s.cfg.Warnings(now, draft.Model())...)}
+	resp := &api.ApplyResponse{Changes: changes, Revision: now.Revision(), Warnings: slices.Concat(in.warnings, ofOwners(changes), s.cfg.Warnings(now, draft.Model()))}
 	if req.GetDryRun() || len(writes) == 0 {
 		return resp, nil
 	}

@@ -104,6 +104,17 @@ func TestARollbackGivesEachObjectTheOwnerThatItHadThen(t *testing.T) {
 	if err != nil || len(answer.GetChanges()) != 1 || answer.GetChanges()[0].GetOwner() != "then" || answer.GetChanges()[0].GetOwnerBefore() != "now" {
 		t.Errorf("%v, %v", answer.GetChanges(), err)
 	}
+	// Of whom they are that it changes is said, for all that there are of one together.
+	if w := answer.GetWarnings(); len(w) != 1 || w[0] != "of owner now, whose next apply may undo this: NodeGroup front" {
+		t.Errorf("%q", w)
+	}
+	var back []store.Write
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		back = append(back, store.Write{Object: store.Object{Kind: "NodeGroup", Name: name, Owner: "then", Manifest: []byte(groupNamed(name))}})
+	}
+	if answer, err = d.rollback(pastOf{back: back}); err != nil || len(answer.GetWarnings()) != 1 || !strings.HasSuffix(answer.GetWarnings()[0], "NodeGroup a, NodeGroup b, NodeGroup c and 2 more") {
+		t.Errorf("%q, %v", answer.GetWarnings(), err)
+	}
 }
 
 func TestARollbackIsOneWriteAndADryRunIsNone(t *testing.T) {

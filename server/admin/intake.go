@@ -42,6 +42,7 @@ type intake struct {
 	errs     manifest.Errors
 	warnings []string
 	exported []string // of the warnings those about fields that an API server wrote
+	empty    []string // files without any object
 	foreign  int32
 }
 
@@ -85,6 +86,8 @@ func (in *intake) read(ctx context.Context, src *api.Source) error {
 	docs, err := mesh.Split(src.GetFile(), src.GetContent())
 	if err != nil {
 		in.bad(err)
+	} else if len(docs) == 0 {
+		in.empty = append(in.empty, plain.Text(src.GetFile()))
 	}
 	for _, d := range docs {
 		switch {

@@ -1,10 +1,15 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
+	"strings"
 
 	"signet.example/api"
+	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
@@ -36,6 +41,35 @@ func (o owner) of(_ kinds.Key, stored *kinds.Object) string {
 		return stored.Owner
 	}
 	return o.name
+}
+
+// emptied warns of files that have no object, of which nobody knows what they had.
+func (in *intake) emptied() {
+	for _, file := range in.empty {
+		in.warnings = append(in.warnings, file+": there is no object in it")
+	}
+}
+
+// fewOwned are named each of what is an owner's; more are counted.
+const fewOwned = 3
+
+// ofOwners warns of what a change that names no owner does to those of owners.
+func ofOwners(changes []*api.Change) []string {
+	of := map[string][]string{}
+	for _, c := range changes {
+		if owner := cmp.Or(c.GetOwnerBefore(), c.GetOwner()); owner != "" {
+			of[owner] = append(of[owner], kinds.Key{Kind: c.GetKind(), Mesh: c.GetMesh(), Name: c.GetName()}.String())
+		}
+	}
+	var out []string
+	for _, owner := range slices.Sorted(maps.Keys(of)) {
+		named, more := of[owner], ""
+		if n := len(named) - fewOwned; n > 0 {
+			named, more = named[:fewOwned], fmt.Sprintf(" and %d more", n)
+		}
+		out = append(out, fmt.Sprintf("of owner %s, whose next apply may undo this: %s%s", owner, strings.Join(named, ", "), more))
+	}
+	return out
 }
 
 // owned refuses objects of another owner, and warns whoever names none.
@@ -70,6 +104,9 @@ func (in *intake) pruned(now Model, by owner) ([]*kinds.Object, error) {
 	}
 	if len(given) == 0 {
 		return nil, fault.New(fault.Invalid, "there is no object in what is given: that would delete all of owner %s; signet delete does that", by.name)
+	}
+	for _, file := range in.empty { // a checkout that was cut off, as likely as not
+		in.bad(&manifest.Error{File: file, Msg: "there is no object in it, so that --prune would delete what was: delete the file where that is meant"})
 	}
 	var gone []*kinds.Object
 	var leaves []kinds.Key
