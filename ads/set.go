@@ -160,6 +160,25 @@ func (s *Set) Without(typeURL string) *Set {
 	return newSet(groups)
 }
 
+// Mapped returns the set with what f makes of each resource of one type, under the same name.
+func (s *Set) Mapped(typeURL string, f func(*Resource) (*Resource, error)) (*Set, error) {
+	g, _ := s.group(typeURL)
+	list, same := make([]*Resource, len(g.rs)), true
+	for i, r := range g.rs {
+		is, err := f(r)
+		if err != nil {
+			return nil, err
+		}
+		list[i], same = is, same && is == r
+	}
+	if same {
+		return s, nil
+	}
+	groups := maps.Clone(s.types)
+	groups[typeURL] = group{rs: list, version: groupVersion(list)}
+	return newSet(groups), nil
+}
+
 // withType returns the set with one type's resources as another set has them.
 func (s *Set) withType(typeURL string, from *Set) *Set {
 	groups := maps.Clone(s.types)

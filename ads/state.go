@@ -114,6 +114,9 @@ func (st *state) isBad(r *Resource) bool {
 // refusable are the types of what clients may have reasons to refuse.
 var refusable = []string{ClusterType, ListenerType, RouteType}
 
+// Refusable reports whether a type is one of those.
+func Refusable(typeURL string) bool { return slices.Contains(refusable, typeURL) }
+
 // untried reports whether a set has a cluster, listener or route that no client of old was
 // sent, and none has refused. What else changes cannot be refused, or must not wait:
 // secrets, endpoints, and what goes away.

@@ -31,6 +31,7 @@ import (
 	"signet.example/server/issuers"
 	"signet.example/server/model"
 	"signet.example/server/policies"
+	"signet.example/server/refused"
 	"signet.example/server/signer"
 	"signet.example/server/views"
 	"signet.example/store"
@@ -194,8 +195,8 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 		TrustDomain: s.td, SVIDLifetime: s.cfg.Lifetimes.SVID, PostQuantum: s.cfg.requiresPostQuantum, Log: s.log,
 		Metrics: views.Metrics{Published: s.metrics.published, BuildErrors: s.metrics.buildErrors, Rebuild: s.metrics.rebuild},
 		Memory:  s.dir.refused(),
-		Refused: func(ctx context.Context, r views.Refused, of int) {
-			s.audit(ctx, fleet.IDOf(s.td, r.Agent), "refuse", fmt.Sprintf("%s: %d resources, such as %s %s version %s: %s", r.Node, of, r.Type, plain.Text(r.Name), plain.Text(r.Version), r.Message))
+		Refused: func(ctx context.Context, r refused.Refusal, of int) {
+			s.refusals.Reported(ctx, fleet.IDOf(s.td, r.Agent), fmt.Sprintf("%s: %d resources, such as %s %s version %s: %s", r.Node, of, r.Type, plain.Text(r.Name), plain.Text(r.Version), r.Message))
 		},
 	}, sources{s.model, s.authority.Roots, s.roster, s.endpoints, s.policies, s.issuers, s.found}, follows{s.access}, changed)
 	if err := s.views.Remember(); err != nil {

@@ -12,11 +12,14 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
 	"signet.example/proxy"
@@ -367,5 +370,51 @@ func TestTheRecordOfADenialHasTheFieldsThatAreRead(t *testing.T) {
 	slices.Sort(read)
 	if !slices.Equal(written, read) {
 		t.Errorf("Envoy writes %v, the agent reads %v", written, read)
+	}
+}
+
+func TestWhatIsKeptIsStampedAsIfItWereMadeNow(t *testing.T) {
+	for _, name := range []string{"router", "discovery", "protocols"} {
+		c := xdstest.Load(t, "testdata/"+name)
+		was := build(t, c)
+		c.Input.PolicyRevision = "another"
+		is := build(t, c)
+		for _, r := range was.Type(ads.RouteType) {
+			got, err := xds.Stamped(r, "another")
+			if err != nil || got.Version != is.Get(r.Type, r.Name).Version {
+				t.Errorf("%s: %s: %v, %v", name, r.Name, got, err)
+			}
+			if back, err := xds.Stamped(got, "5f0c2a"); err != nil || back.Version != r.Version {
+				t.Errorf("%s: %s and back: %v, %v", name, r.Name, back, err)
+			}
+			if same, err := xds.Stamped(r, "5f0c2a"); err != nil || same != r {
+				t.Errorf("%s: %s by its own: %v, %v", name, r.Name, same, err)
+			}
+		}
+	}
+}
+
+func TestWhatIsKeptCallsNobodyWhoIsGone(t *testing.T) {
+	r := build(t, xdstest.Load(t, "testdata/discovery")).Get(ads.EndpointType, "cds_egress_shop_registered_http_8080")
+	there := func(list ...string) *endpointv3.ClusterLoadAssignment {
+		got, err := xds.Among(r, func(address string, _ uint32) bool { return slices.Contains(list, address) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		cla := &endpointv3.ClusterLoadAssignment{}
+		if err := proto.Unmarshal(got.Body, cla); err != nil {
+			t.Fatal(err)
+		}
+		if (got == r) != (len(list) == 2) || got != r && got.Version == r.Version {
+			t.Errorf("of %q: the same one %v, its version %s", list, got == r, got.Version)
+		}
+		return cla
+	}
+	there("10.0.0.7", "10.0.0.8")
+	if left := there("10.0.0.7").GetEndpoints()[0].GetLbEndpoints(); len(left) != 1 || left[0].GetEndpoint().GetAddress().GetSocketAddress().GetAddress() != "10.0.0.7" {
+		t.Errorf("left: %v", left)
+	}
+	if left := there().GetEndpoints(); len(left) != 0 {
+		t.Errorf("left of nobody: %v", left)
 	}
 }

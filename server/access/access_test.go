@@ -171,4 +171,12 @@ func TestOfManyRefusalsFewHaveARowAndTheOthersAreANumber(t *testing.T) {
 	if r.Tell(t.Context()); len(rows) > 0 {
 		t.Errorf("told again: %q", rows)
 	}
+	for range 100 { // an agent's word is no more than a stranger's
+		r.Reported(t.Context(), "spiffe://test.example/signet/agent/a", "2 resources")
+	}
+	r.Reported(t.Context(), "spiffe://test.example/signet/agent/b", "1 resource")
+	r.Tell(t.Context())
+	if n := len(rows); n != refusalsPerCaller+2 || rows[0] != "spiffe://test.example/signet/agent/a: refuse 2 resources" || !strings.HasPrefix(rows[n-1], "server: refuse refused: 97 more like these since ") {
+		t.Errorf("%q", rows)
+	}
 }

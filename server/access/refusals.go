@@ -29,6 +29,8 @@ type Action string
 const (
 	ActionAttest Action = "attest"
 	ActionIssue  Action = "issue"
+	// ActionRefuse is not what we refuse: an agent says that its proxies refused something.
+	ActionRefuse Action = "refuse"
 )
 
 // audited are the methods whose refusals stand in the audit trail.
@@ -37,8 +39,10 @@ var audited = map[string]Action{
 	api.AgentAPI_Issue_FullMethodName:  ActionIssue,
 }
 
-// refusable are the actions of all methods that are audited.
-func refusable() []Action { return slices.Compact(slices.Sorted(maps.Values(audited))) }
+// bounded are the actions that have a budget.
+func bounded() []Action {
+	return append(slices.Compact(slices.Sorted(maps.Values(audited))), ActionRefuse)
+}
 
 // Refusals writes refusals into the audit trail: the first few one by one, the
 // rest of a minute as their number.
@@ -51,7 +55,7 @@ type Refusals struct {
 // NewRefusals has noted none.
 func NewRefusals(clock func() time.Time, audit func(ctx context.Context, actor, action, detail string)) *Refusals {
 	r := &Refusals{audit: audit, clock: clock, budget: map[Action]*sampled.Budget{}}
-	for _, action := range refusable() {
+	for _, action := range bounded() {
 		r.budget[action] = &sampled.Budget{Most: refusalsNamed, PerKey: refusalsPerCaller, Window: refusalsEvery}
 	}
 	return r
@@ -63,8 +67,17 @@ func (r *Refusals) Refused(ctx context.Context, c *Caller, action Action, why st
 	if c.Agent.ID != "" {
 		key = c.Agent.ID
 	}
+	r.note(ctx, key, c.String(), action, "refused: "+why)
+}
+
+// Reported notes what an agent, of a SPIFFE ID, says that its proxies refused.
+func (r *Refusals) Reported(ctx context.Context, spiffeID, what string) {
+	r.note(ctx, spiffeID, spiffeID, ActionRefuse, what)
+}
+
+func (r *Refusals) note(ctx context.Context, key, actor string, action Action, detail string) {
 	if ok, _ := r.budget[action].Take(r.clock(), key); ok {
-		r.audit(ctx, c.String(), string(action), plain.Clip("refused: "+why, maxRefusal))
+		r.audit(ctx, actor, string(action), plain.Clip(detail, maxRefusal))
 	}
 }
 
@@ -86,7 +99,7 @@ func (r *Refusals) Run(ctx context.Context) error {
 
 // Tell writes the numbers that are owed.
 func (r *Refusals) Tell(ctx context.Context) {
-	for _, action := range refusable() {
+	for _, action := range bounded() {
 		if n, since := r.budget[action].Missed(); n > 0 {
 			r.audit(ctx, "server", string(action), fmt.Sprintf("refused: %d more like these since %s", n, plain.UTC(since)))
 		}

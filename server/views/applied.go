@@ -78,15 +78,19 @@ type version struct {
 	seq  uint64
 }
 
-// gives notes that a view is made in a version.
-func (v *Views) gives(k *keptView, name string) {
-	v.seq++
+// makes notes that a view is made in a version, the newest.
+func (k *keptView) makes(name string, seq uint64) {
 	k.newest = name
+	k.gives(name, seq)
+}
+
+// gives notes that proxies may have a version of a view, which is what was made at seq.
+func (k *keptView) gives(name string, seq uint64) {
 	k.given = slices.DeleteFunc(k.given, func(old version) bool { return old.name == name }) // it is a new one now
 	if len(k.given) == versionsKept {
 		k.given = slices.Delete(k.given, 0, 1)
 	}
-	k.given = append(k.given, version{name, v.seq})
+	k.given = append(k.given, version{name, seq})
 }
 
 // place is where a proxy of a virtual node listens.

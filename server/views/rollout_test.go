@@ -12,6 +12,7 @@ import (
 	"signet.example/ads"
 	"signet.example/api"
 	"signet.example/proxy"
+	"signet.example/server/refused"
 )
 
 // Without it each change while something is withheld would leave its names behind.
@@ -76,7 +77,7 @@ func refuse(t *testing.T, s *source, v *Views, f Following) {
 	defer v.mu.Unlock()
 	v.answered(f)
 	for _, j := range f.Rejected {
-		v.refuse(resource{j.GetTypeUrl(), j.GetName(), j.GetVersion()}, refusal{node: f.Node, agent: "one"}, j.GetMessage())
+		v.refuse(refused.Refusal{Node: f.Node, Agent: "one", Type: j.GetTypeUrl(), Name: j.GetName(), Version: j.GetVersion(), Form: j.GetVersion(), Message: j.GetMessage()})
 	}
 	for key := range v.nodes {
 		v.behind[key] = true

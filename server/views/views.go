@@ -17,6 +17,7 @@ import (
 	"signet.example/internal/watched"
 	"signet.example/proxy"
 	"signet.example/server/fault"
+	"signet.example/server/refused"
 )
 
 // viewIdle is how long a view that nobody follows is kept: an agent that
@@ -45,7 +46,9 @@ type keptView struct {
 	newest string
 	given  []version
 	// withheld is what a virtual node's lacks of what was made, since proxies refused it.
-	withheld []resource
+	withheld []refused.Resource
+	// keeps: it has assignments in the place of that, which the model has not any more.
+	keeps bool
 	// good is the last set of which some host's proxies answered everything, with what they keep in
 	// the place of what they refused.
 	good *ads.Set
@@ -68,7 +71,7 @@ type Config struct {
 	// Memory is the file in which it is remembered what proxies refused.
 	Memory string
 	// Refused is told of resources that a proxy refused, one of so many; it may wait.
-	Refused func(ctx context.Context, one Refused, of int)
+	Refused func(ctx context.Context, one refused.Refusal, of int)
 }
 
 // Metrics are counted in.
@@ -109,11 +112,11 @@ type Views struct {
 
 	heard heard
 
-	rollouts map[proxy.Ref]*rollout           // changes on their way
-	refused  map[resource]map[refusal]Refused // what proxies refused
-	mute     map[string]bool                  // agents that did not answer first in time
-	last     map[Key]*ads.Set                 // what views had in the last run, of those that lacked something
-	unsaved  bool                             // refused is not what the file has
+	rollouts map[proxy.Ref]*rollout // changes on their way
+	refused  refused.All            // what proxies refused
+	mute     map[string]bool        // agents that did not answer first in time
+	last     map[Key]*ads.Set       // what views had in the last run, of those that lacked something
+	unsaved  bool                   // refused is not what the file has
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
@@ -161,7 +164,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
 		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]made{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
 		left: map[place]departure{}, heard: heard{by: map[string][]Following{}, news: map[string]bool{}},
-		rollouts: map[proxy.Ref]*rollout{}, refused: map[resource]map[refusal]Refused{}, mute: map[string]bool{},
+		rollouts: map[proxy.Ref]*rollout{}, refused: refused.All{}, last: map[Key]*ads.Set{}, mute: map[string]bool{},
 	}
 }
 
@@ -248,16 +251,16 @@ func (v *Views) nodeView(ctx context.Context, agent string, key Key) (*ads.View,
 		return nil, err
 	}
 	k := &keptView{view: ads.NewView(key.Node.String(), ads.Relay), used: time.Now(), maker: agent, bytes: set.Bytes()}
-	if set, err = v.withhold(key, k, set); err != nil {
-		return nil, err
-	}
+	made := set
+	set = v.withhold(in, key, k, made)
 	if err := v.mayKeep(agent, key.Node, k.bytes); err != nil {
 		return nil, err
 	}
-	v.gives(k, viewVersion(set))
+	v.seq++
+	k.makes(viewVersion(set), v.seq)
 	v.keepNode(key, k)
 	if r := v.rollouts[key.Node]; r != nil {
-		r.sets[key] = set // the view is silent until then
+		r.made[key] = made // the view is silent until then
 	} else {
 		k.view.Publish(set)
 	}
@@ -398,6 +401,9 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 			maps.Copy(again, v.shapes[at])
 		}
 	}
+	if in.endpoints != v.at.endpoints || in.found != v.at.found {
+		v.addKeeping(again)
+	}
 	v.departed(in)
 	v.at, v.behind = in, map[Key]bool{}
 	byNode := map[proxy.Ref]map[Key]*ads.Set{}
@@ -422,18 +428,6 @@ func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidat
 	}
 	v.forgive(in.model.Graph(), byNode)
 	for node, sets := range byNode {
-		for key, set := range sets {
-			k := v.nodes[key]
-			set, err := v.withhold(key, k, set)
-			if err != nil {
-				v.publish(ctx, k.view, nil, err)
-				v.behind[key] = true
-				delete(sets, key)
-				continue
-			}
-			v.gives(k, viewVersion(set))
-			sets[key] = set
-		}
 		v.roll(node, sets, urgent)
 	}
 }

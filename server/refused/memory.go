@@ -1,0 +1,128 @@
+package refused
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"signet.example/ads"
+	"signet.example/internal/durable"
+	"signet.example/proxy"
+)
+
+// mostRemembered is what the file of refusals may take. More is forgotten at a restart, and
+// found again by one replica after the other.
+const mostRemembered = 64 << 20
+
+// remembered is the file of refusals: who refused what, and what the views of those virtual
+// nodes had in its place. There is no secret in a view.
+type remembered struct {
+	Refused []Refusal `json:"refused"`
+	Had     []had     `json:"had"`
+}
+
+type had struct {
+	Node      string          `json:"node"`
+	Shape     json.RawMessage `json:"shape"`
+	Resources []*resourceHad  `json:"resources"`
+}
+
+type resourceHad struct {
+	Type    string `json:"type"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Body    []byte `json:"body"`
+}
+
+// View names a view of proxies.
+type View struct {
+	Node  proxy.Ref
+	Shape proxy.Shape
+}
+
+// Read reads the file of the last run of the server; a file that is not there has nothing.
+func Read(path string) (All, map[View]*ads.Set, error) {
+	all, last := All{}, map[View]*ads.Set{}
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, last, nil
+	}
+	var file remembered
+	if err == nil {
+		err = json.Unmarshal(b, &file)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("what proxies refused: %w", err)
+	}
+	for _, h := range file.Had {
+		view, set, err := h.read()
+		if err != nil {
+			return nil, nil, fmt.Errorf("what proxies refused: %s: %w", path, err)
+		}
+		last[view] = set
+	}
+	for _, r := range file.Refused {
+		all.Add(r)
+	}
+	return all, last, nil
+}
+
+func (h had) read() (View, *ads.Set, error) {
+	ref, err := proxy.ParseRef(h.Node)
+	if err != nil {
+		return View{}, nil, err
+	}
+	metadata := &structpb.Struct{}
+	if err := protojson.Unmarshal(h.Shape, metadata); err != nil {
+		return View{}, nil, err
+	}
+	shape, err := proxy.ParseShape(metadata, func(s *proxy.Shape) { s.Suit(ref) })
+	if err != nil {
+		return View{}, nil, err
+	}
+	shape.Proxy = ""
+	var list []*ads.Resource
+	for _, r := range h.Resources {
+		list = append(list, &ads.Resource{Type: r.Type, Name: r.Name, Version: r.Version, Body: r.Body})
+	}
+	set, err := ads.NewSet(list...)
+	return View{ref, shape}, set, err
+}
+
+// File is what Write writes.
+type File struct{ content remembered }
+
+// FileOf is what is remembered of refusals, and of what views had that lack something, as far as
+// there is room. It shares nothing with what it is made of that changes.
+func (a All) FileOf(have map[View]*ads.Set) File {
+	file := remembered{Refused: a.standing()}
+	size := 0
+	for view, set := range have {
+		if size += set.Bytes(); size > mostRemembered {
+			break
+		}
+		shape, err := protojson.Marshal(view.Shape.Metadata())
+		if err != nil {
+			continue
+		}
+		h := had{Node: view.Node.String(), Shape: shape}
+		for _, t := range set.Types() {
+			if t == ads.ViewType {
+				continue
+			}
+			for _, r := range set.Type(t) {
+				h.Resources = append(h.Resources, &resourceHad{r.Type, r.Name, r.Version, r.Body})
+			}
+		}
+		file.Had = append(file.Had, h)
+	}
+	return File{file}
+}
+
+// Write writes it in the place of what there was.
+func (f File) Write(path string) error { return durable.WriteJSON(path, f.content) }
