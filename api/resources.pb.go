@@ -481,12 +481,14 @@ func (x *PolicyModule) GetRego() string {
 
 // Exemption: a generated allow, for a declared health check.
 type Exemption struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Destination   string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
-	Method        string                 `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
-	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
-	Sources       []string               `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Destination string                 `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	Method      string                 `protobuf:"bytes,3,opt,name=method,proto3" json:"method,omitempty"`
+	Path        string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Sources     []string               `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
+	// port of the listener that declares the check; 0 from a server of the release before: every port.
+	Port          uint32 `protobuf:"varint,6,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -554,6 +556,13 @@ func (x *Exemption) GetSources() []string {
 		return x.Sources
 	}
 	return nil
+}
+
+func (x *Exemption) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
 }
 
 // JWTIssuer: end-user tokens that are accepted, with their keys.
@@ -722,13 +731,14 @@ const file_api_resources_proto_rawDesc = "" +
 	"\tcontested\x18\x06 \x03(\tR\tcontested\"6\n" +
 	"\fPolicyModule\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04rego\x18\x02 \x01(\tR\x04rego\"\x87\x01\n" +
+	"\x04rego\x18\x02 \x01(\tR\x04rego\"\x9b\x01\n" +
 	"\tExemption\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x18\n" +
-	"\asources\x18\x05 \x03(\tR\asources\"\x90\x01\n" +
+	"\asources\x18\x05 \x03(\tR\asources\x12\x12\n" +
+	"\x04port\x18\x06 \x01(\rR\x04port\"\x90\x01\n" +
 	"\tJWTIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +

@@ -22,7 +22,7 @@ const protocolTCP = "tcp"
 // shows the leaf alone; the proxy verified the rest of it up to the bundle (020, 057).
 func (p *peers) connectionInput(ctx context.Context, req *authv3.CheckRequest, caller Caller, now time.Time) (policy.Input, error) {
 	in := policy.Input{Destination: policy.Peer{ID: caller.Destination}, Time: now}
-	port := req.GetAttributes().GetDestination().GetAddress().GetSocketAddress().GetPortValue()
+	port := listenerPort(req)
 	if port == 0 {
 		return in, &refusedRequest{"signet: not HTTP", "the question has no HTTP request, and no port of a connection"}
 	}
@@ -33,6 +33,12 @@ func (p *peers) connectionInput(ctx context.Context, req *authv3.CheckRequest, c
 	id, err := p.verified(req, req.GetAttributes().GetSource().GetCertificate())
 	in.Source.ID = id
 	return in, err
+}
+
+// listenerPort is that of the listener that asks, as its own end of the connection has it; 0
+// where the question does not have it.
+func listenerPort(req *authv3.CheckRequest) uint32 {
+	return req.GetAttributes().GetDestination().GetAddress().GetSocketAddress().GetPortValue()
 }
 
 // connection records what is known of one, and has its id told to the proxy: there is

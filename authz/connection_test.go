@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/metadata"
 
@@ -16,9 +15,7 @@ import (
 // connection is what Envoy's network filter asks of one whose caller has this identity,
 // "" for none: without a request, and with the leaf alone.
 func connection(port uint32, source string) *authv3.CheckRequest {
-	at := &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
-	}}}
+	at := listenerAt(port)
 	q := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
 		Source: &authv3.AttributeContext_Peer{}, Destination: &authv3.AttributeContext_Peer{Address: at, Principal: "spiffe://prod.example/shop/lies"},
 	}}

@@ -66,7 +66,7 @@ func newFixture(t testing.TB, change ...func(*authz.Options, *authz.Config)) *fi
 func newFixtureWith(t testing.TB, rego string, change ...func(*authz.Options, *authz.Config)) *fixture {
 	t.Helper()
 	f := &fixture{rev: policy.NewRevision("file:///repo", "c0ffee", []policy.Module{{Path: "orders.rego", Rego: rego}}, []policy.Exemption{{
-		Name: "generated: health check /health of shop/orders", Destination: orders.String(), Method: "GET", Path: "/health", Sources: []string{web},
+		Name: "generated: health check /health of shop/orders", Destination: orders.String(), Method: "GET", Path: "/health", Port: 8080, Sources: []string{web},
 	}})}
 	compiled, err := policy.Compile(f.rev)
 	if err != nil {
@@ -116,6 +116,25 @@ func (f *fixture) question(method, path, source string, headers ...string) *auth
 	return question(f.rev.ID, method, path, source, headers...)
 }
 
+// listenerAt is the proxy's end of a connection to a listener.
+func listenerAt(port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}
+}
+
+// A9-32: what listens at another port of the node is another application.
+func TestAHealthCheckIsExemptAtTheListenerThatTheProxySays(t *testing.T) {
+	f := newFixture(t)
+	for port, want := range map[uint32]bool{8080: true, 8081: false, 0: false} {
+		q := f.question("GET", "/health", web, "host: orders:8080", "x-forwarded-port: 8080")
+		q.Attributes.Destination.Address = listenerAt(port)
+		if _, r := f.ask(t, q); r.Allowed != want {
+			t.Errorf("at port %d: allowed %t", port, r.Allowed)
+		}
+	}
+}
+
 // question is as Envoy asks it with encode_raw_headers.
 func question(revision, method, path, source string, headers ...string) *authv3.CheckRequest {
 	h := &authv3.AttributeContext_HttpRequest{Method: method, Path: path, Host: "Orders.shop:8080", Protocol: "HTTP/1.1", Scheme: "http"}
@@ -125,7 +144,7 @@ func question(revision, method, path, source string, headers ...string) *authv3.
 		h.HeaderMap.Headers = append(h.HeaderMap.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
 	}
 	q := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Destination:       &authv3.AttributeContext_Peer{Principal: "spiffe://prod.example/shop/lies"},
+		Destination:       &authv3.AttributeContext_Peer{Address: listenerAt(8080), Principal: "spiffe://prod.example/shop/lies"},
 		Request:           &authv3.AttributeContext_Request{Http: h},
 		ContextExtensions: map[string]string{"signet.policy_revision": revision},
 	}}

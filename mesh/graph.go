@@ -308,11 +308,12 @@ const (
 	ProtocolTCP   = "tcp"
 )
 
-// HealthCheck is one path that clients' proxies ask, which authorization
+// HealthCheck is one path that clients' proxies ask at a listener, which authorization
 // must therefore let them (D22).
 type HealthCheck struct {
 	Node         proxy.Ref
 	Method, Path string
+	Port         uint32 // of the listener that declares it
 	// Callers are the nodes that declare a backend that can reach Node.
 	Callers []*VirtualNode
 }

@@ -120,7 +120,7 @@ func TestHealthChecksNameThoseWhoProbe(t *testing.T) {
 		t.Fatalf("got %d health checks, want 1", len(checks))
 	}
 	c := checks[0]
-	if c.Node != proxy.Node("shop", "orders-v1") || c.Method != "GET" || c.Path != "/healthz" {
+	if c.Node != proxy.Node("shop", "orders-v1") || c.Method != "GET" || c.Path != "/healthz" || c.Port != 9001 {
 		t.Errorf("got %+v", c)
 	}
 	if len(c.Callers) != 1 || c.Callers[0].Name != "web" {

@@ -9,25 +9,23 @@ import (
 	"signet.example/proxy"
 )
 
-// HealthChecks lists each path that clients' proxies ask of a node, once, by
-// mesh, node and path. A target of weight 0 is probed like any other.
+// HealthChecks lists each path that clients' proxies ask of a node's listeners, by
+// mesh, node, path and port. A target of weight 0 is probed like any other.
 func (g *Graph) HealthChecks() []HealthCheck {
 	var out []HealthCheck
 	for _, mesh := range g.Meshes() {
 		for _, n := range g.Nodes(mesh) {
-			seen := map[string]bool{}
 			for _, l := range n.Listeners {
 				method, path := l.Probe.request()
-				if path == "" || seen[path] {
+				if path == "" {
 					continue
 				}
-				seen[path] = true
-				out = append(out, HealthCheck{Node: n.Ref, Method: method, Path: path, Callers: g.callersOf(n)})
+				out = append(out, HealthCheck{Node: n.Ref, Method: method, Path: path, Port: l.Port, Callers: g.callersOf(n)})
 			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b HealthCheck) int {
-		return cmp.Or(a.Node.Compare(b.Node), cmp.Compare(a.Path, b.Path))
+		return cmp.Or(a.Node.Compare(b.Node), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Port, b.Port))
 	})
 	return out
 }
@@ -82,7 +80,7 @@ func (g *Graph) SameHealthChecks(o *Graph) bool {
 // checkedAs reports whether n is checked as o is, and calls what it calls.
 func (n *VirtualNode) checkedAs(o *VirtualNode) bool {
 	return slices.EqualFunc(n.Listeners, o.Listeners, func(a, b Listener) bool {
-		return a.Probe == b.Probe || a.Probe != nil && b.Probe != nil && *a.Probe == *b.Probe
+		return a.Probe == b.Probe || a.Port == b.Port && a.Probe != nil && b.Probe != nil && *a.Probe == *b.Probe
 	}) && slices.EqualFunc(n.Backends, o.Backends, func(a, b Callee) bool { return a.Service == b.Service })
 }
 

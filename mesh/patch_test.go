@@ -116,7 +116,7 @@ func (e edits) varied(stored map[mesh.Name]*mesh.Resource) *mesh.Resource {
 func checks(g *mesh.Graph) []string {
 	var list []string
 	for _, h := range g.HealthChecks() {
-		text := fmt.Sprintf("%s/%s %s %s", h.Node.Mesh, h.Node.Name, h.Method, h.Path)
+		text := fmt.Sprintf("%s/%s %s %s %d", h.Node.Mesh, h.Node.Name, h.Method, h.Path, h.Port)
 		for _, c := range h.Callers {
 			text += " " + c.Name
 		}

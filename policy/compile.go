@@ -32,7 +32,10 @@ type Compiled struct {
 	lanes    *lanes // of the process
 }
 
-type exemptKey struct{ destination, method, target string }
+type exemptKey struct {
+	destination, method, target string
+	port                        uint32
+}
 
 // program is what is asked for one destination.
 type program struct {
@@ -252,7 +255,7 @@ func (c *Compiled) addExemptions() error {
 		if !ask || e.Name == "" || e.Path == "" || e.Path[0] != '/' {
 			return fmt.Errorf("policy revision %s: exemption %q: want a name and GET on a path, or POST on %s", c.rev.ID, e.Name, proxy.GRPCHealthCheck)
 		}
-		key := exemptKey{e.Destination, e.Method, e.Path}
+		key := exemptKey{e.Destination, e.Method, e.Path, e.Port}
 		if old, ok := c.exempt[key]; ok {
 			e.Sources = append(append([]string(nil), old.Sources...), e.Sources...)
 		}

@@ -264,14 +264,23 @@ func TestExemptionIsExactAndBeforeThePolicy(t *testing.T) {
 	rev := policy.NewRevision("", "", policytest.Modules(`package signet.authz
 deny contains "all" if true
 headers["x-user"] := input.jwt.sub`), []policy.Exemption{{
-		Name: "generated: health check /health of shop/order-store", Destination: store.String(), Method: "GET", Path: "/health", Sources: []string{web.String()},
+		Name: "generated: health check /health of shop/order-store", Destination: store.String(), Method: "GET", Path: "/health", Port: 8080, Sources: []string{web.String()},
 	}, {
-		Name: "generated: health check /grpc.health.v1.Health/Check of shop/order-store", Destination: store.String(), Method: "POST", Path: "/grpc.health.v1.Health/Check", Sources: []string{web.String()},
+		Name: "generated: health check /grpc.health.v1.Health/Check of shop/order-store", Destination: store.String(), Method: "POST", Path: "/grpc.health.v1.Health/Check", Port: 8080, Sources: []string{web.String()},
+	}, { // of a server of the release before
+		Name: "generated: health check /any of shop/order-store", Destination: store.String(), Method: "GET", Path: "/any", Sources: []string{web.String()},
 	}})
 	c, err := policy.Compile(rev)
 	if err != nil {
 		t.Fatal(err)
 	}
+	call := func(method, path string, source spiffeid.ID) policy.Input {
+		in := call(method, path, source)
+		in.Request.Port = 8080
+		return in
+	}
+	otherPort, noPort, anyPort := call("GET", "/health", web), call("GET", "/health", web), call("GET", "/any", web)
+	otherPort.Request.Port, noPort.Request.Port, anyPort.Request.Port = 8081, 0, 8081
 	query := call("GET", "/health", web)
 	query.Request.RawQuery = "a=b"
 	upgrade := call("GET", "/health", web)
@@ -284,19 +293,23 @@ headers["x-user"] := input.jwt.sub`), []policy.Exemption{{
 		in   policy.Input
 		want bool
 	}{
-		"declared":             {call("GET", "/health", web), true},
-		"another path":         {call("GET", "/health/", web), false},
-		"below the path":       {call("GET", "/health/x", web), false},
-		"a query":              {query, false},
-		"an upgrade":           {upgrade, false},
-		"another method":       {call("HEAD", "/health", web), false},
-		"another source":       {call("GET", "/health", store), false},
-		"no verified source":   {call("GET", "/health", spiffeid.ID{}), false},
-		"another destination":  {elsewhere, false},
-		"another case of path": {call("GET", "/Health", web), false},
-		"of gRPC, declared":    {call("POST", "/grpc.health.v1.Health/Check", web), true},
-		"of gRPC, by GET":      {call("GET", "/grpc.health.v1.Health/Check", web), false},
-		"by POST, of HTTP":     {call("POST", "/health", web), false},
+		"declared":            {call("GET", "/health", web), true},
+		"another path":        {call("GET", "/health/", web), false},
+		"below the path":      {call("GET", "/health/x", web), false},
+		"a query":             {query, false},
+		"an upgrade":          {upgrade, false},
+		"another method":      {call("HEAD", "/health", web), false},
+		"another source":      {call("GET", "/health", store), false},
+		"no verified source":  {call("GET", "/health", spiffeid.ID{}), false},
+		"another destination": {elsewhere, false},
+		// A9-32: what listens there is another application, and declares no check.
+		"another port":              {otherPort, false},
+		"a port that nobody knows":  {noPort, false},
+		"declared without any port": {anyPort, true},
+		"another case of path":      {call("GET", "/Health", web), false},
+		"of gRPC, declared":         {call("POST", "/grpc.health.v1.Health/Check", web), true},
+		"of gRPC, by GET":           {call("GET", "/grpc.health.v1.Health/Check", web), false},
+		"by POST, of HTTP":          {call("POST", "/health", web), false},
 		// Whoever calls the gateway from outside of the mesh.
 		"passed on by a gateway": {byGateway, false},
 	} {

@@ -6,21 +6,19 @@ import (
 	"signet.example/proxy"
 )
 
-// exemption finds the exemption of exactly this request: the query counts, so
-// that a path with any other query is no health check. Neither is an upgrade,
+// exemption finds the exemption of exactly this request: the port counts, since another
+// one is another application's, and the query, so that a path with any other query is no health check. Neither is an upgrade,
 // which would be a connection for anything, nor what a gateway passes on: whoever calls
 // from outside of the mesh would have the gateway's own probe.
 func (c *Compiled) exemption(in Input) (RuleRef, bool) {
 	if in.Source.ID.IsZero() || len(in.Request.Headers["upgrade"]) > 0 || len(in.Request.Headers[proxy.HeaderByGateway]) > 0 {
 		return RuleRef{}, false
 	}
-	e, ok := c.exempt[exemptKey{in.Destination.ID.String(), in.Request.Method, in.Request.Target()}]
+	key := exemptKey{in.Destination.ID.String(), in.Request.Method, in.Request.Target(), in.Request.Port}
+	e, ok := c.exempt[key]
 	if !ok {
-		return RuleRef{}, false
+		key.port = 0
+		e = c.exempt[key]
 	}
-	source := in.Source.ID.String()
-	if slices.Contains(e.Sources, source) {
-		return RuleRef{Name: e.Name}, true
-	}
-	return RuleRef{}, false
+	return RuleRef{Name: e.Name}, slices.Contains(e.Sources, in.Source.ID.String())
 }

@@ -15,10 +15,14 @@ import (
 type Module = tree.Module
 
 // Exemption is a generated allow for a declared health check: Method (GET, or POST of
-// [proxy.GRPCHealthCheck]) on exactly Path of Destination, from Sources. Identities
-// are SPIFFE IDs.
+// [proxy.GRPCHealthCheck]) on exactly Path at a Port of Destination, from Sources. Identities
+// are SPIFFE IDs. 0 is every port, as a server of the release before means it.
+//
+// Name says the port, too: the id of a revision is a hash that agents of the release before
+// compute as well, so that Port itself is not in it.
 type Exemption struct {
 	Name, Destination, Method, Path string
+	Port                            uint32
 	Sources                         []string
 }
 
@@ -55,7 +59,7 @@ func NewRevision(source, commit string, modules []Module, exemptions []Exemption
 }
 
 func compareExemptions(a, b Exemption) int {
-	return cmp.Or(cmp.Compare(a.Destination, b.Destination), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method),
+	return cmp.Or(cmp.Compare(a.Destination, b.Destination), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method), cmp.Compare(a.Port, b.Port),
 		cmp.Compare(a.Name, b.Name), slices.Compare(a.Sources, b.Sources))
 }
 

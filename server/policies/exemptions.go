@@ -11,7 +11,7 @@ import (
 )
 
 // HealthExemptions returns an exemption for each declared health check: GET on
-// its path, or the call of gRPC, from the identities that declare a backend which reaches the node.
+// its path, or the call of gRPC, at the port of its listener, from the identities that declare a backend which reaches the node.
 // A node whose name makes no SPIFFE ID gets none, which denies.
 func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption {
 	var out []policy.Exemption
@@ -21,10 +21,11 @@ func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption
 			continue
 		}
 		e := policy.Exemption{
-			Name:        fmt.Sprintf("generated: health check %s of %s/%s", h.Path, h.Node.Mesh, h.Node.Name),
+			Name:        fmt.Sprintf("generated: health check %s of %s/%s at port %d", h.Path, h.Node.Mesh, h.Node.Name, h.Port),
 			Destination: destination.String(),
 			Method:      h.Method,
 			Path:        h.Path,
+			Port:        h.Port,
 		}
 		for _, caller := range h.Callers {
 			if id, err := identity.ForVirtualNode(td, caller.Mesh, caller.Name); err == nil {

@@ -40,6 +40,8 @@ spec:
       healthCheck: {protocol: grpc, healthyThreshold: 2, unhealthyThreshold: 3, timeoutMillis: 2000, intervalMillis: 5000}
     - portMapping: {port: 9003, protocol: http2}
       healthCheck: {protocol: tcp, healthyThreshold: 2, unhealthyThreshold: 3, timeoutMillis: 2000, intervalMillis: 5000}
+    - portMapping: {port: 9004, protocol: http}
+      healthCheck: {protocol: http, path: /healthz, healthyThreshold: 2, unhealthyThreshold: 3, timeoutMillis: 2000, intervalMillis: 5000}
 ---
 apiVersion: appmesh.k8s.aws/v1beta2
 kind: VirtualService
@@ -70,11 +72,14 @@ func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []policy.Exemption{{
-		Name: "generated: health check /grpc.health.v1.Health/Check of shop/orders", Destination: "spiffe://prod.example/shop/orders",
-		Method: "POST", Path: "/grpc.health.v1.Health/Check", Sources: []string{"spiffe://prod.example/shop/web"},
+		Name: "generated: health check /grpc.health.v1.Health/Check of shop/orders at port 9002", Destination: "spiffe://prod.example/shop/orders",
+		Method: "POST", Path: "/grpc.health.v1.Health/Check", Port: 9002, Sources: []string{"spiffe://prod.example/shop/web"},
 	}, {
-		Name: "generated: health check /healthz of shop/orders", Destination: "spiffe://prod.example/shop/orders",
-		Method: "GET", Path: "/healthz", Sources: []string{"spiffe://prod.example/shop/web"},
+		Name: "generated: health check /healthz of shop/orders at port 9001", Destination: "spiffe://prod.example/shop/orders",
+		Method: "GET", Path: "/healthz", Port: 9001, Sources: []string{"spiffe://prod.example/shop/web"},
+	}, {
+		Name: "generated: health check /healthz of shop/orders at port 9004", Destination: "spiffe://prod.example/shop/orders",
+		Method: "GET", Path: "/healthz", Port: 9004, Sources: []string{"spiffe://prod.example/shop/web"},
 	}}
 	got := policies.HealthExemptions(g, spiffeid.RequireTrustDomainFromString("prod.example"))
 	if diff := cmp.Diff(want, got); diff != "" {
