@@ -62,17 +62,22 @@ func (b *builder) addEgressCluster(name string, e egressCluster, l mesh.Listener
 		IgnoreHealthOnHostRemoval: true,
 		HealthChecks:              healthChecks(e.node, l),
 		OutlierDetection:          outliers(l.Outliers),
-		TypedExtensionProtocolOptions: b.speaking(l.Protocol, &httpv3.HttpProtocolOptions{
-			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-				IdleTimeout:                 duration(b.life.upstreamIdle),
-				MaxConnectionDuration:       duration(b.life.upstream),
-				MaxConnectionDurationJitter: &typev3.Percent{Value: 10},
-			},
-		}),
 	}
-	if b.secured(e, l, endpoints) {
+	secured := b.secured(e, l, endpoints)
+	if secured {
 		c.TransportSocket = b.upstream(e.node, l, e.policy)
 	}
+	o := &httpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:                 duration(b.life.upstreamIdle),
+			MaxConnectionDuration:       duration(b.life.upstream),
+			MaxConnectionDurationJitter: &typev3.Percent{Value: 10},
+		},
+	}
+	if b.strangers(e, endpoints, secured) {
+		o.HttpFilters = b.strangersFilters()
+	}
+	c.TypedExtensionProtocolOptions = b.speaking(l.Protocol, o)
 	if len(endpoints) == 0 && e.node.DNS != nil {
 		b.byName(c, e.node, l.Port)
 		b.add(ads.ClusterType, name, c)
@@ -112,6 +117,15 @@ func (b *builder) secured(e egressCluster, l mesh.Listener, endpoints []Endpoint
 // outside reports whether a node's endpoints are strangers'.
 func (b *builder) outside(n *mesh.VirtualNode) bool {
 	return b.in.Outside != nil && b.in.Outside(n.Ref)
+}
+
+// strangers reports whether a listener's answers may be of others than proxies of the mesh: its
+// endpoints are not registered, and no SVID is asked of them.
+func (b *builder) strangers(e egressCluster, endpoints []Endpoint, secured bool) bool {
+	if secured && (e.policy == nil || !fromFiles(e.policy.Trust)) {
+		return false
+	}
+	return b.outside(e.node) || len(endpoints) == 0 && e.node.DNS != nil
 }
 
 // localCluster is the application beside the proxy.

@@ -8,6 +8,7 @@ import (
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	upstreamcodecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -22,6 +23,8 @@ import (
 const (
 	refuseFilter       = "signet.refuse_ambiguous"
 	withoutChainFilter = "signet.without_chain"
+	strangersFilter    = "signet.without_proxys_word"
+	codecFilter        = "envoy.filters.http.upstream_codec"
 	authzFilter        = "envoy.filters.http.ext_authz"
 	routerFilter       = "envoy.filters.http.router"
 )
@@ -54,6 +57,17 @@ func (b *builder) egressFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(anyQuery)),
 		b.filter(routerFilter, &routerv3.Router{}),
+	}
+}
+
+// strangersFilters take from a stranger's answer what only a proxy of the mesh says, at the
+// cluster: before the router judges whether to send the request again.
+func (b *builder) strangersFilters() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		b.filter(strangersFilter, &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			ResponseMutations: []*mutationv3.HeaderMutation{proxysWord()}, ResponseTrailersMutations: []*mutationv3.HeaderMutation{proxysWord()},
+		}}),
+		b.filter(codecFilter, &upstreamcodecv3.UpstreamCodec{}),
 	}
 }
 
@@ -107,8 +121,13 @@ func withoutChain() *headermutationv3.HeaderMutation {
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS,
 		}}}},
 		RequestTrailersMutations:  []*mutationv3.HeaderMutation{removed(wholeRegex(".*"))},
-		ResponseTrailersMutations: []*mutationv3.HeaderMutation{removed(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: proxy.HeaderPrefix}})},
+		ResponseTrailersMutations: []*mutationv3.HeaderMutation{proxysWord()},
 	}}
+}
+
+// proxysWord takes away what only a proxy of the mesh says.
+func proxysWord() *mutationv3.HeaderMutation {
+	return removed(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: proxy.HeaderPrefix}})
 }
 
 // removed is what the names of headers, or of trailers, match.

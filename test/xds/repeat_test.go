@@ -319,3 +319,53 @@ func (p *running) requests(t *testing.T) int {
 	}
 	return n
 }
+
+// A9-33: who is outside of the mesh said for a proxy of ours that a request was not served.
+func TestAStrangersAnswerSaysNothingForAProxy(t *testing.T) {
+	app, stub, bind := startMortal(t), startStub(t), loopback()
+	text := strings.NewReplacer("PORT", strconv.FormatUint(uint64(app.port), 10), "ADDRESS", app.address).Replace(`
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+spec: {}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: outside}
+spec:
+  listeners: [{portMapping: {port: PORT, protocol: http}}]
+  serviceDiscovery: {dns: {hostname: ADDRESS}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: outside}
+spec: {awsName: none.outside.internal, provider: {virtualNode: {virtualNodeRef: {name: outside}}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: front}
+spec: {backends: [{virtualService: {virtualServiceRef: {name: outside}}}]}
+`)
+	startProxy(t, xdstest.Case{
+		Name: "front", Mesh: "shop", Node: "front",
+		Input: xds.Input{Graph: xdstest.Graph(t, "mesh.yaml", []byte(text)), TrustDomain: xdstest.TrustDomain},
+		Shape: proxy.Shape{Bind: bind, App: "127.0.0.1", Egress: xdstest.EgressOn(bind), AuthzSocket: stub.socket, WayoutSocket: stub.socket},
+	}, newPKI(t))
+	m := &served{app: app, out: xdstest.EgressOn(bind).String()}
+	for _, status := range []int{http.StatusOK, http.StatusServiceUnavailable} {
+		path := fmt.Sprint("/pay/", status)
+		var r *http.Response
+		eventually(t, "the stranger is called", func() bool {
+			r = m.call(t, "none", "outside", "POST", path)
+			return app.seen("POST "+path) > 0
+		})
+		if n := app.take("POST " + path); n != 1 || corpus.Status(r) != status {
+			t.Errorf("a POST that was answered %d: the stranger got it %d times, %v", status, n, r)
+		}
+		for name := range r.Header {
+			if strings.HasPrefix(strings.ToLower(name), proxy.HeaderPrefix) {
+				t.Errorf("a stranger's %s reaches the application", name)
+			}
+		}
+	}
+}
