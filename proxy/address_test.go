@@ -12,6 +12,10 @@ func TestAnAddressAmongHostsIsNobodysOwnAndNoPlatforms(t *testing.T) {
 		"10.0.0.1": true, "203.0.113.7": true, "2001:db8::1": true, "fd00:20::1": true, "64:ff9b::cb00:7107": true, "2002:cb00:7107::1": true, "::ffff:10.0.0.1": true,
 		"127.0.0.1": false, "127.9.9.9": false, "0.0.0.0": false, "0.0.0.1": false, "255.255.255.255": false, "240.0.0.1": false, "224.0.0.1": false, "169.254.169.254": false,
 		"::1": false, "::": false, "::7f00:1": false, "fe80::1": false, "fe80::1%eth0": false, "ff02::1": false, "::ffff:127.0.0.1": false,
+		// A9-34: what other translators and tunnels make of the metadata service's address.
+		"64:ff9b:1::a9fe:a9fe": false, "64:ff9b:1:a9fe:a9:fe00::": false, "::ffff:0:169.254.169.254": false, "2001:0:a9fe:a9fe::1": false,
+		"2001:db8::5efe:a9fe:a9fe": false, "fe80::5efe:a9fe:a9fe": false, "2001:db8::200:5efe:a9fe:a9fe": false, "fec0::1": false, "feff::1": false,
+		"2001:db8::5efe:cb00:7107": true, "2001:1::1": true, "2001:db8::1:5efe:a9fe:a9fe": true, "64:ff9b:2::1": true,
 		"fd00:ec2::254": false, "fd00:ec2::23": false, "64:ff9b::a9fe:a9fe": false, "64:ff9b::7f00:1": false, "2002:7f00:1::": false,
 	} {
 		if got := proxy.AmongHosts(netip.MustParseAddr(text)); got != want {
