@@ -256,9 +256,7 @@ func (c *Compiled) addExemptions() error {
 			return fmt.Errorf("policy revision %s: exemption %q: want a name and GET on a path, or POST on %s", c.rev.ID, e.Name, proxy.GRPCHealthCheck)
 		}
 		key := exemptKey{e.Destination, e.Method, e.Path, e.Port}
-		if old, ok := c.exempt[key]; ok {
-			e.Sources = append(append([]string(nil), old.Sources...), e.Sources...)
-		}
+		e.Sources = slices.Concat(c.exempt[key].Sources, e.Sources)
 		c.exempt[key] = e
 	}
 	return nil

@@ -6,10 +6,9 @@ import (
 	"signet.example/proxy"
 )
 
-// exemption finds the exemption of exactly this request: the port counts, since another
-// one is another application's, and the query, so that a path with any other query is no health check. Neither is an upgrade,
-// which would be a connection for anything, nor what a gateway passes on: whoever calls
-// from outside of the mesh would have the gateway's own probe.
+// exemption finds the exemption of exactly this request. The port counts (another one is another
+// application's) and the query. No upgrade is one, which would be a connection for anything, nor
+// what a gateway passes on: whoever calls from outside would have the gateway's own probe.
 func (c *Compiled) exemption(in Input) (RuleRef, bool) {
 	if in.Source.ID.IsZero() || len(in.Request.Headers["upgrade"]) > 0 || len(in.Request.Headers[proxy.HeaderByGateway]) > 0 {
 		return RuleRef{}, false

@@ -54,8 +54,7 @@ type Request struct {
 	// one, the host as it was written, and when the request came.
 	RawTarget, Authority, Scheme string
 	Received                     time.Time
-	// Port is that of the listener to which it came, for exemptions only; 0 is not known.
-	Port uint32
+	Port                         uint32 // of the listener, for exemptions only; 0 is not known
 }
 
 // Connection is one to a listener of bytes: of what goes over it nothing is known.

@@ -16,10 +16,8 @@ type Module = tree.Module
 
 // Exemption is a generated allow for a declared health check: Method (GET, or POST of
 // [proxy.GRPCHealthCheck]) on exactly Path at a Port of Destination, from Sources. Identities
-// are SPIFFE IDs. 0 is every port, as a server of the release before means it.
-//
-// Name says the port, too: the id of a revision is a hash that agents of the release before
-// compute as well, so that Port itself is not in it.
+// are SPIFFE IDs. Port 0 is every port, as a server of the release before means it. Name says the
+// port, too: agents of that release compute the hash that is a revision's id, which has no Port.
 type Exemption struct {
 	Name, Destination, Method, Path string
 	Port                            uint32
