@@ -137,7 +137,7 @@ func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 		v := &routev3.VirtualHost{
 			Name:    s.service.Name + ":" + port(p),
 			Domains: []string{host + ":" + port(p)},
-			Routes:  b.serviceRoutes(s, p),
+			Routes:  b.serviceRoutes(s, p), RetryPolicy: b.sharedRetry(),
 		}
 		if p == first {
 			v.Name, v.Domains = s.service.Name, []string{host, host + ":" + port(p)}

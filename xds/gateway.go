@@ -26,7 +26,7 @@ func (b *builder) gatewayListener(l mesh.Listener, routes []*routev3.Route) {
 	b.add(ads.RouteType, at, &routev3.RouteConfiguration{
 		Name: at,
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name: "gateway", Domains: []string{"*"}, TypedPerFilterConfig: b.stamp(), Routes: routes,
+			Name: "gateway", Domains: []string{"*"}, TypedPerFilterConfig: b.stamp(), Routes: routes, RetryPolicy: b.sharedRetry(),
 			RequestHeadersToAdd: []*corev3.HeaderValueOption{header(proxy.HeaderByGateway, "true")},
 		}},
 	})

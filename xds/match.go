@@ -71,11 +71,12 @@ func headerMatch(h mesh.HeaderMatch) *routev3.HeaderMatcher {
 	return out
 }
 
-// methodsOf narrows m to the methods that the expression, a constant of ours, names.
-func methodsOf(m *routev3.RouteMatch, regex string) *routev3.RouteMatch {
-	m.Headers = append(m.Headers, &routev3.HeaderMatcher{
-		Name: ":method", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: wholeRegex(regex)},
-	})
+// notIdempotent narrows m to the methods that are not idempotent. One expression that names
+// those which are would cost Envoy more to compile than all the rest of the route to make.
+func notIdempotent(m *routev3.RouteMatch) *routev3.RouteMatch {
+	for _, method := range idempotent {
+		m.Headers = append(m.Headers, headerMatch(mesh.HeaderMatch{Name: ":method", Exact: method, Invert: true}))
+	}
 	return m
 }
 

@@ -60,7 +60,7 @@ var retryOrder = slices.Concat([]string{reset, connectFailure, refusedStream, re
 
 // idempotent are the methods that a proxy may repeat without knowing what they
 // mean (RFC 9110 section 9.2.2). One that nobody knows is not among them.
-const idempotent = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
+var idempotent = []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
 // retries are the ways in which a route repeats requests: as declared those
 // that are idempotent, and any other only if it was not served (decision 024).
@@ -70,6 +70,40 @@ type retries struct {
 }
 
 func (b *builder) retries(r *mesh.Retry) retries {
+	if r != nil {
+		return b.newRetries(r)
+	}
+	if b.usual == nil {
+		usual := b.newRetries(nil)
+		b.usual = &usual
+	}
+	return *b.usual
+}
+
+// sharedRetry is the policy of a virtual host, for the routes that have none of their own:
+// that of the requests that are not idempotent where nothing is declared. Envoy makes it once
+// then, and not for each route. There is none where routes carry a mark beside their policy.
+func (b *builder) sharedRetry() *routev3.RetryPolicy {
+	if b.unsafe(proxy.UnsafeRepeatAnyMethod) {
+		return nil
+	}
+	return b.retries(nil).unserved
+}
+
+// ownRetry is what a route has of a policy beside that of its virtual host.
+func (b *builder) ownRetry(p *routev3.RetryPolicy) *routev3.RetryPolicy {
+	switch shared := b.sharedRetry(); {
+	case shared == nil:
+		return p
+	case p == nil:
+		return &routev3.RetryPolicy{} // or it would have that of the host
+	case p == shared:
+		return nil
+	}
+	return p
+}
+
+func (b *builder) newRetries(r *mesh.Retry) retries {
 	declared, safe := b.retryPolicy(r), b.retryPolicy(r)
 	if b.unsafe(proxy.UnsafeRepeatAnyMethod) {
 		return retries{declared, declared}

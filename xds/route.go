@@ -61,7 +61,7 @@ func (b *builder) routesOf(s backend, p uint32) []mesh.Route {
 }
 
 // route is one of App Mesh's routes: two of Envoy's where idempotent requests
-// are repeated in more cases than others, which then meet the second.
+// are repeated in more cases than others, which meet the first.
 func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 	targets, upgrades, total := b.targets(s, r.Targets)
 	if total == 0 {
@@ -72,7 +72,7 @@ func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 		}}
 	}
 	to := func(m *routev3.RouteMatch, retry *routev3.RetryPolicy) *routev3.Route {
-		action := bounded(&routev3.RouteAction{RetryPolicy: retry, UpgradeConfigs: upgrades}, r.Timeout)
+		action := bounded(&routev3.RouteAction{RetryPolicy: b.ownRetry(retry), UpgradeConfigs: upgrades}, r.Timeout)
 		if len(targets) == 1 {
 			action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0].GetName()}
 		} else {
@@ -89,8 +89,8 @@ func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
 		return []*routev3.Route{one}
 	}
 	return []*routev3.Route{
-		to(methodsOf(routeMatch(r.Match), idempotent), again.repeat),
-		to(routeMatch(r.Match), again.unserved),
+		to(notIdempotent(routeMatch(r.Match)), again.unserved),
+		to(routeMatch(r.Match), again.repeat),
 	}
 }
 

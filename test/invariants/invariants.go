@@ -134,8 +134,8 @@ func (c *checker) visit(v visited) {
 		c.say(v.path, "a route overrides a filter")
 	case *routev3.RouteConfiguration:
 		c.routes(v.path, m)
-	case *routev3.Route:
-		c.retry(v.path, m)
+	case *routev3.VirtualHost:
+		c.retries(v.path, m)
 	case *routev3.RouteMatch_ConnectMatcher:
 		c.say(v.path, "a route takes CONNECT")
 	case *routev3.RouteAction_UpgradeConfig:
@@ -305,26 +305,48 @@ func (c *checker) routes(path string, m *routev3.RouteConfiguration) {
 	}
 }
 
-// retry: any method may be sent again only on conditions that hold for requests
-// which were not served.
-func (c *checker) retry(path string, m *routev3.Route) {
-	if slices.ContainsFunc(m.GetMatch().GetHeaders(), func(h *routev3.HeaderMatcher) bool {
-		return h.GetName() == ":method" && !h.GetInvertMatch() && h.GetStringMatch().GetSafeRegex().GetRegex() == idempotent
-	}) {
-		return
+// retries: any method may be sent again only on conditions that hold for requests
+// which were not served. One route leaves idempotent methods to the next, of the same match.
+func (c *checker) retries(path string, h *routev3.VirtualHost) {
+	c.retry(path, "virtual host "+h.GetName(), h.GetRetryPolicy(), nil)
+	var rest *routev3.RouteMatch // what the route before leaves, and nothing else comes to this one
+	for _, r := range h.GetRoutes() {
+		idempotent := rest != nil && proto.Equal(r.GetMatch(), rest)
+		marked := r.GetMetadata().GetFilterMetadata()[proxy.UnsafeAnnotation].GetFields()[proxy.UnsafeRepeatAnyMethod].GetBoolValue()
+		if !idempotent && !marked {
+			c.retry(path, "route "+r.GetName(), r.GetRoute().GetRetryPolicy(), r.GetMatch())
+		}
+		rest = leftOver(r.GetMatch())
 	}
-	p := m.GetRoute().GetRetryPolicy()
-	if p == nil || m.GetMetadata().GetFilterMetadata()[proxy.UnsafeAnnotation].GetFields()[proxy.UnsafeRepeatAnyMethod].GetBoolValue() {
-		return
+}
+
+// leftOver is what a match for all methods that are not idempotent leaves, nil for another.
+func leftOver(m *routev3.RouteMatch) *routev3.RouteMatch {
+	left := proto.CloneOf(m)
+	not := map[string]bool{}
+	left.Headers = slices.DeleteFunc(left.GetHeaders(), func(h *routev3.HeaderMatcher) bool {
+		exact := h.GetStringMatch().GetExact()
+		if h.GetName() != ":method" || !h.GetInvertMatch() || !slices.Contains(idempotent, exact) {
+			return false
+		}
+		not[exact] = true
+		return true
+	})
+	if len(not) < len(idempotent) {
+		return nil
 	}
+	return left
+}
+
+func (c *checker) retry(path, what string, p *routev3.RetryPolicy, m *routev3.RouteMatch) {
 	for on := range strings.SplitSeq(p.GetRetryOn(), ",") {
-		if !slices.Contains(safeConditions, on) && (m.GetMatch().GetGrpc() == nil || !slices.Contains(grpcStatuses, on)) {
-			c.say(path, "route %s repeats what may have been served: %s", m.GetName(), on)
+		if on != "" && !slices.Contains(safeConditions, on) && (m.GetGrpc() == nil || !slices.Contains(grpcStatuses, on)) {
+			c.say(path, "%s repeats what may have been served: %s", what, on)
 		}
 	}
 	for _, h := range p.GetRetriableHeaders() {
 		if !slices.ContainsFunc(notServed, func(w *routev3.HeaderMatcher) bool { return proto.Equal(h, w) }) {
-			c.say(path, "route %s repeats by the header %s", m.GetName(), h.GetName())
+			c.say(path, "%s repeats by the header %s", what, h.GetName())
 		}
 	}
 }

@@ -86,19 +86,14 @@ func perRoute(t *testing.T, m proto.Message, p proto.Message) {
 	h.GetRoutes()[0].TypedPerFilterConfig = map[string]*anypb.Any{"envoy.filters.http.ext_authz": pack(t, p)}
 }
 
-// anyMethod changes how a route repeats requests of every method.
+// anyMethod changes how a route repeats requests of the methods that are not idempotent.
 func anyMethod(change func(*routev3.RetryPolicy)) func(*testing.T, proto.Message) {
 	return func(t *testing.T, m proto.Message) {
 		t.Helper()
-		for _, h := range m.(*routev3.RouteConfiguration).GetVirtualHosts() {
-			for _, r := range h.GetRoutes() {
-				if len(r.GetMatch().GetHeaders()) == 0 {
-					change(r.GetRoute().GetRetryPolicy())
-					return
-				}
-			}
-		}
-		t.Fatal("no such route")
+		h := m.(*routev3.RouteConfiguration).GetVirtualHosts()[0]
+		p := proto.CloneOf(h.GetRetryPolicy())
+		change(p)
+		h.GetRoutes()[0].GetRoute().RetryPolicy = p
 	}
 }
 
@@ -266,6 +261,16 @@ var breakages = map[string]breakage{
 	"repeated after a reset": {ads.RouteType, outRoutes, anyMethod(func(p *routev3.RetryPolicy) { p.RetryOn = "reset" }), "repeats what may have been served"},
 	"repeated by status":     {ads.RouteType, outRoutes, anyMethod(func(p *routev3.RetryPolicy) { p.RetryOn += ",retriable-status-codes" }), "repeats what may have been served"},
 	"repeated by any header": {ads.RouteType, outRoutes, anyMethod(func(p *routev3.RetryPolicy) { p.RetriableHeaders[0].Name = "server" }), "repeats by the header"},
+	"repeated by the host": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
+		m.(*routev3.RouteConfiguration).VirtualHosts[0].RetryPolicy.RetryOn = "reset"
+	}, "virtual host stock.shop.internal repeats what may have been served"},
+	"a method left to those that are idempotent": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
+		match := m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetMatch()
+		match.Headers[0] = match.GetHeaders()[1]
+	}, "repeats what may have been served"},
+	"another path left": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
+		m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].Match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/other"}
+	}, "repeats what may have been served"},
 	"anybody serves": {ads.ClusterType, outCluster, func(t *testing.T, m proto.Message) {
 		edit(t, m.(*clusterv3.Cluster).GetTransportSocket().GetTypedConfig(), new(tlsv3.UpstreamTlsContext), func(c *tlsv3.UpstreamTlsContext) {
 			c.CommonTlsContext.GetCombinedValidationContext().DefaultValidationContext = nil

@@ -47,9 +47,10 @@ const (
 	authzFilter       = "envoy.filters.http.ext_authz"
 	policyRevisionKey = "signet.policy_revision"
 	postQuantum       = "X25519MLKEM768"
-	// idempotent are the methods that may be sent again (RFC 9110 9.2.2).
-	idempotent = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
 )
+
+// idempotent are the methods that may be sent again (RFC 9110 9.2.2).
+var idempotent = []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
 // safeConditions hold only for requests that were not served.
 var safeConditions = []string{"connect-failure", "refused-stream", "retriable-headers"}

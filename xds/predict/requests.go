@@ -77,7 +77,11 @@ func taken(m *routev3.RouteMatch, domain string) Request {
 		switch name := strings.ToLower(h.GetName()); {
 		case name == ":path":
 			paths = append(paths, value)
-		case ok && r.values(name) == nil || strings.HasPrefix(name, ":"):
+		case strings.HasPrefix(name, ":"):
+			if why, err := passesHeader(h, r); why != "" || err != nil { // else one before has chosen
+				r.set(name, value)
+			}
+		case ok && r.values(name) == nil:
 			r.set(name, value)
 		}
 	}
@@ -198,10 +202,15 @@ func valueFor(h *routev3.HeaderMatcher) (string, bool) {
 	case *routev3.HeaderMatcher_RangeMatch:
 		value = strconv.FormatInt(m.RangeMatch.GetStart(), 10)
 	}
-	if h.GetInvertMatch() {
-		return "signet-other", true
+	if !h.GetInvertMatch() {
+		return value, true
 	}
-	return value, true
+	for _, other := range others[strings.ToLower(h.GetName())] {
+		if other != value {
+			return other, true
+		}
+	}
+	return "signet-other", true
 }
 
 // textFor is a text that a matcher takes; nil takes any.

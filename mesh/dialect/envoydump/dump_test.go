@@ -120,6 +120,36 @@ func TestOfAClusterThatEnvoyHasTwiceTheNewerIsRead(t *testing.T) {
 	}
 }
 
+func TestTheTwoRoutesThatSignetMakesOfOneAreReadAsOne(t *testing.T) {
+	of := func(first, headers, second string) string {
+		const route = `{"name": "all", "match": {"prefix": "/", "headers": [HEADERS]}, "route": {"cluster": "cds_egress_shop_colour_1_http_8080", "retry_policy": POLICY}}`
+		make := func(headers, policy string) string {
+			return strings.NewReplacer("HEADERS", headers, "POLICY", policy).Replace(route)
+		}
+		zone := `{"name": "zone", "string_match": {"exact": "a"}}`
+		hosts := `{"name": "colour.internal", "domains": ["colour.internal", "colour.internal:8080"], "routes": [` + make(zone+headers, first) + "," + make(zone, second) + `]}`
+		manifests, _ := textOf(read(dialect.Options{}, dumpOf("mesh/shop/virtualNode/front", clusterOf("LOGICAL_DNS", "colour.example")+","+local, hosts)))
+		return manifests
+	}
+	const declared, safe, never = `{"retry_on": "reset,refused-stream", "num_retries": 3}`, `{"retry_on": "refused-stream", "num_retries": 3}`, `{}`
+	rest := ""
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"} {
+		rest += `, {"name": ":method", "invert_match": true, "string_match": {"exact": "` + method + `"}}`
+	}
+	before := of(declared, `, {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"}}}`, safe)
+	if n := strings.Count(before, "weightedTargets"); n != 1 || !strings.Contains(before, "maxRetries: 3\n") || strings.Contains(before, ":method") {
+		t.Fatalf("%d routes:\n%s", n, before)
+	}
+	for _, policy := range []string{safe, never} {
+		if got := of(policy, rest, declared); got != before {
+			t.Errorf("as it is now:\n%s\nas it was:\n%s", got, before)
+		}
+	}
+	if got := of(safe, rest[:strings.LastIndex(rest, ", {")], declared); got == before {
+		t.Errorf("somebody's own two routes of one name became one:\n%s", got)
+	}
+}
+
 func TestADumpThatCannotBeReadIsRefusedByWhatToDo(t *testing.T) {
 	for text, want := range map[string]string{
 		dumpOf("mesh/shop/virtualGateway/edge", local, host): "describe-virtual-gateway",
