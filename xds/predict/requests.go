@@ -13,8 +13,8 @@ import (
 
 // RequestsOf are a few requests that stand for all that the routes of a virtual host tell
 // apart: for each route one that its match takes, and for each condition of it one that
-// only that condition keeps out. Which route takes them is another question: one before
-// may.
+// only that condition keeps out, but one for all conditions on the method, or the host. Which takes
+// them is another question: one before may.
 func RequestsOf(h *routev3.VirtualHost) []Request {
 	var list []Request
 	seen := map[string]bool{}
@@ -137,14 +137,15 @@ func misses(m *routev3.RouteMatch, taken Request) []Request {
 	if m.GetGrpc() != nil {
 		list = append(list, taken.without("content-type"))
 	}
+	missed := map[string]bool{}
 	for _, h := range m.GetHeaders() {
 		name := strings.ToLower(h.GetName())
 		if strings.HasPrefix(name, ":") {
 			for _, value := range others[name] {
 				r := taken
 				r.set(name, value)
-				if why, err := passesHeader(h, r); why != "" && err == nil {
-					list = append(list, r)
+				if why, err := passesHeader(h, r); why != "" && err == nil && !missed[name] {
+					list, missed[name] = append(list, r), true
 					break
 				}
 			}
