@@ -32,15 +32,20 @@ type Resource struct {
 
 // NewResource encodes m deterministically and names its version by its content.
 func NewResource(typeURL, name string, m proto.Message) (*Resource, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("ads: encode %s %q: %w", typeURL, name, err)
+	}
+	return NewEncoded(typeURL, name, body)
+}
+
+// NewEncoded is NewResource of a message that was encoded deterministically already.
+func NewEncoded(typeURL, name string, body []byte) (*Resource, error) {
 	if typeURL == "" || name == "" {
 		return nil, errors.New("ads: a resource needs a type and a name")
 	}
 	if !utf8.ValidString(name) || len(name) > maxName {
 		return nil, fmt.Errorf("ads: name of a %s is not UTF-8 of at most %d bytes", typeURL, maxName)
-	}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("ads: encode %s %q: %w", typeURL, name, err)
 	}
 	h := sha256.New()
 	writePart(h, typeURL)

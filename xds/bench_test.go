@@ -14,11 +14,16 @@ import (
 // services of 4 routes each, App Mesh's most.
 func BenchmarkOneWeight(b *testing.B) {
 	in := xds.Input{Graph: xdstest.Graph(b, "mesh.yaml", []byte(manyRoutes(50, 4))), TrustDomain: xdstest.TrustDomain, Managed: func(proxy.Ref) bool { return true }}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape); err != nil {
-			b.Fatal(err)
-		}
+	for name, memory := range map[string]*xds.Memory{"first": nil, "again": {}} {
+		in.Memory = memory
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := xds.Build(in, proxy.Node("shop", "front"), xdstest.Shape); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -8,10 +8,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
 	"signet.example/mesh"
+	"signet.example/proxy"
 )
 
 // egress translates what the node may call: one listener in http_proxy form,
@@ -26,7 +28,7 @@ func (b *builder) egress(n *Node) {
 	if r := n.routes[p]; r != nil {
 		b.resources = append(b.resources, r)
 	} else {
-		n.routes[p] = b.add(ads.RouteType, routes, &routev3.RouteConfiguration{Name: routes, VirtualHosts: n.hosts})
+		n.routes[p] = b.addEncoded(ads.RouteType, routes, routeConfiguration(routes, n.hosts))
 	}
 	l := &listenerv3.Listener{
 		Name:             name,
@@ -68,8 +70,8 @@ func (b *builder) onlyTheApplication() *listenerv3.Filter {
 	return b.asks(connectionAuthz("wayout", wayoutCluster, wayoutTimeout))
 }
 
-func (b *builder) virtualHosts() []*routev3.VirtualHost {
-	var hosts []*routev3.VirtualHost
+func (b *builder) virtualHosts() []encodedHost {
+	var hosts []encodedHost
 	seen := map[string]string{}
 	for _, s := range b.plainFirst() {
 		// Envoy compares hosts in lower case, and reads * in one as a pattern
@@ -84,10 +86,52 @@ func (b *builder) virtualHosts() []*routev3.VirtualHost {
 			continue
 		}
 		seen[host] = s.service.Name
-		hosts = append(hosts, b.hostsOf(s, host)...)
+		of := remembered{service: s.service, node: s.node, router: s.router, targets: b.targetsOf(s), anyAgain: b.unsafe(proxy.UnsafeRepeatAnyMethod)}
+		hosts = append(hosts, b.in.Memory.recall(of, func() []encodedHost { return b.encodedHosts(b.hostsOf(s, host)) })...)
 	}
-	slices.SortFunc(hosts, func(a, b *routev3.VirtualHost) int { return strings.Compare(a.GetName(), b.GetName()) })
+	slices.SortFunc(hosts, func(a, b encodedHost) int { return strings.Compare(a.name, b.name) })
 	return hosts
+}
+
+// encodedHosts validates and encodes the virtual hosts of a service.
+func (b *builder) encodedHosts(hosts []*routev3.VirtualHost) []encodedHost {
+	var list []encodedHost
+	for _, h := range hosts {
+		if err := validate(h); err != nil {
+			b.fail(err)
+			return nil
+		}
+		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(h)
+		if err != nil { // a string that is not UTF-8
+			b.fail(err)
+			return nil
+		}
+		list = append(list, encodedHost{h.GetName(), body})
+	}
+	return list
+}
+
+// targetsOf adds the clusters of all routes of a service, in their order, and returns to what
+// these lead, each once.
+func (b *builder) targetsOf(s backend) []target {
+	var list []target
+	seen := map[mesh.WeightedTarget]bool{}
+	for _, p := range portsOf(s) {
+		for _, r := range b.routesOf(s, p) {
+			for _, t := range r.Targets {
+				if t.Weight = 0; seen[t] {
+					continue
+				}
+				seen[t] = true
+				to := target{node: b.in.Graph.Node(t.Node)}
+				if l, ok := listenerOf(to.node, t.Port); ok {
+					to.cluster = b.egressCluster(s, to.node, l)
+				}
+				list = append(list, to)
+			}
+		}
+	}
+	return list
 }
 
 // backend is a service that the node calls, how, and what answers for it.

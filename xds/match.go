@@ -71,15 +71,6 @@ func headerMatch(h mesh.HeaderMatch) *routev3.HeaderMatcher {
 	return out
 }
 
-// notIdempotent narrows m to the methods that are not idempotent. One expression that names
-// those which are would cost Envoy more to compile than all the rest of the route to make.
-func notIdempotent(m *routev3.RouteMatch) *routev3.RouteMatch {
-	for _, method := range idempotent {
-		m.Headers = append(m.Headers, headerMatch(mesh.HeaderMatch{Name: ":method", Exact: method, Invert: true}))
-	}
-	return m
-}
-
 func exact(s string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
 }

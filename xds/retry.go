@@ -62,6 +62,15 @@ var retryOrder = slices.Concat([]string{reset, connectFailure, refusedStream, re
 // mean (RFC 9110 section 9.2.2). One that nobody knows is not among them.
 var idempotent = []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
+// notIdempotent narrows m to the methods that are not idempotent. One expression that names
+// those which are would cost Envoy more to compile than all the rest of the route to make.
+func notIdempotent(m *routev3.RouteMatch) *routev3.RouteMatch {
+	for _, method := range idempotent {
+		m.Headers = append(m.Headers, headerMatch(mesh.HeaderMatch{Name: ":method", Exact: method, Invert: true}))
+	}
+	return m
+}
+
 // retries are the ways in which a route repeats requests: as declared those
 // that are idempotent, and any other only if it was not served (decision 024).
 // Where both are the same, repeat holds for all; nil means never.

@@ -56,6 +56,8 @@ type Input struct {
 	PolicyRevision string
 	// SVIDLifetime bounds every connection; 0 means DefaultSVIDLifetime.
 	SVIDLifetime time.Duration
+	// Memory, if set, is of translations before this one.
+	Memory *Memory
 }
 
 // ErrNoNode is returned when the mesh has no such virtual node.
@@ -75,7 +77,7 @@ func Build(in Input, node proxy.Ref, shape proxy.Shape) (*ads.Set, error) {
 // common, which is most of it: what it calls, and how. Use it from one goroutine.
 type Node struct {
 	calls  builder
-	hosts  []*routev3.VirtualHost
+	hosts  []encodedHost
 	out    []outward                // by tcp
 	routes map[uint32]*ads.Resource // the hosts as a resource, by egress port, 0 for a socket
 	// gateway has the routes of a virtual gateway, by the listener's port; it has no hosts.
@@ -177,7 +179,15 @@ func (b *builder) add(typeURL, name string, m proto.Message) *ads.Resource {
 		b.fail(fmt.Errorf("%s: %w", name, err))
 		return nil
 	}
-	r, err := ads.NewResource(typeURL, name, m)
+	return b.added(ads.NewResource(typeURL, name, m))
+}
+
+// addEncoded is add of what was validated and encoded.
+func (b *builder) addEncoded(typeURL, name string, body []byte) *ads.Resource {
+	return b.added(ads.NewEncoded(typeURL, name, body))
+}
+
+func (b *builder) added(r *ads.Resource, err error) *ads.Resource {
 	if err != nil {
 		b.fail(err)
 		return nil

@@ -72,10 +72,12 @@ type translation struct {
 	in    nodeInputs
 	nodes map[proxy.Ref]*xds.Node
 	pool  *ads.Pool
+
+	memory *xds.Memory
 }
 
 func (v *Views) translate(in nodeInputs) *translation {
-	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}, &v.pool}
+	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}, &v.pool, &v.memory}
 }
 
 // view makes the view of one virtual node in one shape.
@@ -94,7 +96,7 @@ func (t *translation) set(key Key) (*ads.Set, error) {
 		n, err := xds.Translate(xds.Input{
 			Graph: t.in.model.Graph(), TrustDomain: t.cfg.TrustDomain, Endpoints: t.in.at, Outside: t.in.outside, Managed: t.in.model.Managed,
 			PolicyRevision: t.in.stamp, SVIDLifetime: t.cfg.SVIDLifetime,
-			RequirePostQuantum: t.cfg.PostQuantum,
+			RequirePostQuantum: t.cfg.PostQuantum, Memory: t.memory,
 		}, key.Node)
 		if err != nil {
 			return nil, err

@@ -18,6 +18,7 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/refused"
+	"signet.example/xds"
 )
 
 // viewIdle is how long a view that nobody follows is kept: an agent that
@@ -89,6 +90,7 @@ type Views struct {
 	access Access
 	signal watched.Signal // wakes Run
 	pool   ads.Pool       // what views of nodes have in common
+	memory xds.Memory     // what services came to when they were translated the last time
 
 	asking turns // who may ask for mu: streams, one of all and one of each agent at a time
 

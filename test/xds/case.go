@@ -70,6 +70,16 @@ func Load(t testing.TB, dir string) Case {
 // Graph resolves manifests.
 func Graph(t testing.TB, file string, content []byte) *mesh.Graph {
 	t.Helper()
+	g, err := mesh.NewGraph(Resources(t, file, content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// Resources are manifests, each understood.
+func Resources(t testing.TB, file string, content []byte) []*mesh.Resource {
+	t.Helper()
 	docs, err := mesh.Split(file, content)
 	if err != nil {
 		t.Fatal(err)
@@ -82,11 +92,7 @@ func Graph(t testing.TB, file string, content []byte) *mesh.Graph {
 		}
 		rs = append(rs, r)
 	}
-	g, err := mesh.NewGraph(rs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
+	return rs
 }
 
 // Ref is what the view is of.
