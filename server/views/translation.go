@@ -77,7 +77,15 @@ type translation struct {
 }
 
 func (v *Views) translate(in nodeInputs) *translation {
-	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}, &v.pool, &v.memory}
+	return &translation{v.cfg, in, map[proxy.Ref]*xds.Node{}, &v.pool, nil}
+}
+
+// following is translate of what proxies follow: that is made again, and remembered; what is
+// only tried would take memory for all of a mesh.
+func (v *Views) following(in nodeInputs) *translation {
+	t := v.translate(in)
+	t.memory = &v.memory
+	return t
 }
 
 // view makes the view of one virtual node in one shape.
@@ -143,7 +151,11 @@ func (v *Views) Try(now, next Model, refused func(proxy.Ref, error)) *Candidate 
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, at := range changed {
 		group.Go(func() error {
-			sets[i], errs[i] = v.translate(in).try(at, followed[at])
+			t := v.translate(in)
+			if len(followed[at]) > 0 {
+				t = v.following(in)
+			}
+			sets[i], errs[i] = t.try(at, followed[at])
 			return nil
 		})
 	}

@@ -248,7 +248,7 @@ func (v *Views) nodeView(ctx context.Context, agent string, key Key) (*ads.View,
 		return nil, err
 	}
 	in := v.source.Look().nodeInputs()
-	set, err := v.translate(in).view(key)
+	set, err := v.following(in).view(key)
 	if err != nil {
 		return nil, err
 	}
@@ -391,7 +391,7 @@ func (v *Views) rebuildAgents(ctx context.Context, in Look) {
 // rebuildNodes builds the views that differ by what has changed since they were
 // built. One that fails is built again with the next change.
 func (v *Views) rebuildNodes(ctx context.Context, in nodeInputs, tried *Candidate) {
-	t, urgent := v.translate(in), in.stamp != v.at.stamp
+	t, urgent := v.following(in), in.stamp != v.at.stamp
 	v.forgiveGone()
 	again := maps.Clone(v.behind)
 	if changed := in.affected(v.at); changed.everything {
