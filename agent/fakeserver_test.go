@@ -415,7 +415,7 @@ func binding(name, node string, selectors ...string) *api.Entry {
 
 func revision(t testing.TB, rego string) *api.PolicyRevision {
 	t.Helper()
-	r := policy.NewRevision("https://git.example/policies", "c0ffee", []policy.Module{{Path: "mesh.rego", Rego: rego}}, nil)
+	r := policy.NewRevision("https://git.example/policies", "c0ffee", []policy.Module{{Path: "mesh.rego", Rego: rego}}, policy.Generated{})
 	return &api.PolicyRevision{
 		Id: r.ID, Source: r.Source, Commit: r.Commit,
 		Modules: []*api.PolicyModule{{Path: "mesh.rego", Rego: rego}},

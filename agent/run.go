@@ -168,7 +168,7 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	if !cfg.Authz.as.Other() && !cfg.Authz.spare() {
 		r.fixed = append(r.fixed, finding(api.AgentFinding_AUTHZ_SAME_USER, "the authz process runs as the agent's own user"))
 	}
-	a.session = &upstream.Session{Conn: u.line.Conn(), Reporter: r, Decision: process.Decision, Callers: &u.callers, Log: log}
+	a.session = &upstream.Session{Conn: u.line.Conn(), Reporter: r, Decision: process.Decision, Decisions: process.Decisions, Callers: &u.callers, Log: log}
 	a.serveADS()
 	a.serveWorkloadAPI()
 	a.serveWayOut()

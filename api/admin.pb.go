@@ -133,7 +133,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type Cert_State int32
@@ -189,7 +189,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{32, 0}
 }
 
 type AgentInfo_State int32
@@ -251,7 +251,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{33, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{35, 0}
 }
 
 type CreateTokenRequest struct {
@@ -1958,6 +1958,104 @@ func (x *PolicyStatus) GetWarnings() []string {
 	return nil
 }
 
+type DecisionsListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filter        *DecisionFilter        `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionsListRequest) Reset() {
+	*x = DecisionsListRequest{}
+	mi := &file_api_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionsListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionsListRequest) ProtoMessage() {}
+
+func (x *DecisionsListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionsListRequest.ProtoReflect.Descriptor instead.
+func (*DecisionsListRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DecisionsListRequest) GetFilter() *DecisionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+type DecisionsListResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// decisions, newest first, at most as many as the filter's limit.
+	Decisions []*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// silent: the SPIFFE IDs of connected agents that did not answer in time, or are of a release from before this.
+	Silent        []string `protobuf:"bytes,2,rep,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionsListResponse) Reset() {
+	*x = DecisionsListResponse{}
+	mi := &file_api_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionsListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionsListResponse) ProtoMessage() {}
+
+func (x *DecisionsListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionsListResponse.ProtoReflect.Descriptor instead.
+func (*DecisionsListResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *DecisionsListResponse) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *DecisionsListResponse) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1967,7 +2065,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2077,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2090,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23}
+	return file_api_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -2011,7 +2109,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2121,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2134,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24}
+	return file_api_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -2054,7 +2152,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2164,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2177,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{25}
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
 }
 
 type CheckResponse struct {
@@ -2091,7 +2189,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2201,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +2214,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{26}
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -2141,7 +2239,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2251,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2264,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Finding) GetId() string {
@@ -2221,7 +2319,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2331,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2344,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28}
+	return file_api_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -2272,7 +2370,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2382,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2395,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29}
+	return file_api_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -2326,7 +2424,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2436,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2449,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30}
+	return file_api_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -2432,7 +2530,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +2542,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +2555,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{31}
+	return file_api_admin_proto_rawDescGZIP(), []int{33}
 }
 
 type AgentsResponse struct {
@@ -2469,7 +2567,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2481,7 +2579,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2494,7 +2592,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{32}
+	return file_api_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -2529,7 +2627,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2639,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2652,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{33}
+	return file_api_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -2668,7 +2766,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2778,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +2791,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{34}
+	return file_api_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -2732,7 +2830,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +2842,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +2855,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{35}
+	return file_api_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -2801,7 +2899,7 @@ type Effect_Node struct {
 
 func (x *Effect_Node) Reset() {
 	*x = Effect_Node{}
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +2911,7 @@ func (x *Effect_Node) String() string {
 func (*Effect_Node) ProtoMessage() {}
 
 func (x *Effect_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +2960,7 @@ type Effect_Resource struct {
 
 func (x *Effect_Resource) Reset() {
 	*x = Effect_Resource{}
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +2972,7 @@ func (x *Effect_Resource) String() string {
 func (*Effect_Resource) ProtoMessage() {}
 
 func (x *Effect_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3029,7 @@ type Effect_Request struct {
 
 func (x *Effect_Request) Reset() {
 	*x = Effect_Request{}
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3041,7 @@ func (x *Effect_Request) String() string {
 func (*Effect_Request) ProtoMessage() {}
 
 func (x *Effect_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3144,7 @@ type ProxyConfig_Resource struct {
 
 func (x *ProxyConfig_Resource) Reset() {
 	*x = ProxyConfig_Resource{}
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3058,7 +3156,7 @@ func (x *ProxyConfig_Resource) String() string {
 func (*ProxyConfig_Resource) ProtoMessage() {}
 
 func (x *ProxyConfig_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3224,7 @@ type RoutesRequest_Header struct {
 
 func (x *RoutesRequest_Header) Reset() {
 	*x = RoutesRequest_Header{}
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3236,7 @@ func (x *RoutesRequest_Header) String() string {
 func (*RoutesRequest_Header) ProtoMessage() {}
 
 func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3183,7 +3281,7 @@ type RoutesResponse_Retries struct {
 
 func (x *RoutesResponse_Retries) Reset() {
 	*x = RoutesResponse_Retries{}
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +3293,7 @@ func (x *RoutesResponse_Retries) String() string {
 func (*RoutesResponse_Retries) ProtoMessage() {}
 
 func (x *RoutesResponse_Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3251,7 +3349,7 @@ type RoutesResponse_Place struct {
 
 func (x *RoutesResponse_Place) Reset() {
 	*x = RoutesResponse_Place{}
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3361,7 @@ func (x *RoutesResponse_Place) String() string {
 func (*RoutesResponse_Place) ProtoMessage() {}
 
 func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,7 +3402,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3414,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3356,7 +3454,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3466,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3681,12 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x05error\x18\b \x01(\tR\x05error\x122\n" +
 	"\x06synced\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06synced\x12\x1a\n" +
 	"\bwarnings\x18\n" +
-	" \x03(\tR\bwarnings\" \n" +
+	" \x03(\tR\bwarnings\"O\n" +
+	"\x14DecisionsListRequest\x127\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"h\n" +
+	"\x15DecisionsListResponse\x127\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\x12\x16\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\" \n" +
 	"\x0eExplainRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"H\n" +
 	"\x0fExplainResponse\x125\n" +
@@ -3673,7 +3776,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06unread\x18\x04 \x01(\tR\x06unread2\xc9\b\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\xa5\t\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
@@ -3685,7 +3788,8 @@ const file_api_admin_proto_rawDesc = "" +
 	"\bRollback\x12 .signet.v1alpha1.RollbackRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12U\n" +
 	"\n" +
 	"SyncPolicy\x12\".signet.v1alpha1.SyncPolicyRequest\x1a#.signet.v1alpha1.SyncPolicyResponse\x12L\n" +
-	"\aExplain\x12\x1f.signet.v1alpha1.ExplainRequest\x1a .signet.v1alpha1.ExplainResponse\x12F\n" +
+	"\aExplain\x12\x1f.signet.v1alpha1.ExplainRequest\x1a .signet.v1alpha1.ExplainResponse\x12Z\n" +
+	"\tDecisions\x12%.signet.v1alpha1.DecisionsListRequest\x1a&.signet.v1alpha1.DecisionsListResponse\x12F\n" +
 	"\x05Check\x12\x1d.signet.v1alpha1.CheckRequest\x1a\x1e.signet.v1alpha1.CheckResponse\x12H\n" +
 	"\x05Certs\x12\x1d.signet.v1alpha1.CertsRequest\x1a\x1e.signet.v1alpha1.CertsResponse0\x01\x12I\n" +
 	"\x06Agents\x12\x1e.signet.v1alpha1.AgentsRequest\x1a\x1f.signet.v1alpha1.AgentsResponse\x12O\n" +
@@ -3704,7 +3808,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_api_admin_proto_goTypes = []any{
 	(Change_Action)(0),             // 0: signet.v1alpha1.Change.Action
 	(Finding_Severity)(0),          // 1: signet.v1alpha1.Finding.Severity
@@ -3733,122 +3837,129 @@ var file_api_admin_proto_goTypes = []any{
 	(*SyncPolicyRequest)(nil),      // 24: signet.v1alpha1.SyncPolicyRequest
 	(*SyncPolicyResponse)(nil),     // 25: signet.v1alpha1.SyncPolicyResponse
 	(*PolicyStatus)(nil),           // 26: signet.v1alpha1.PolicyStatus
-	(*ExplainRequest)(nil),         // 27: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),        // 28: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),           // 29: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),          // 30: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),                // 31: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),           // 32: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),          // 33: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                   // 34: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),          // 35: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),         // 36: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),              // 37: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),        // 38: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),       // 39: signet.v1alpha1.BanAgentResponse
-	(*Effect_Node)(nil),            // 40: signet.v1alpha1.Effect.Node
-	(*Effect_Resource)(nil),        // 41: signet.v1alpha1.Effect.Resource
-	(*Effect_Request)(nil),         // 42: signet.v1alpha1.Effect.Request
-	(*ProxyConfig_Resource)(nil),   // 43: signet.v1alpha1.ProxyConfig.Resource
-	(*RoutesRequest_Header)(nil),   // 44: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Retries)(nil), // 45: signet.v1alpha1.RoutesResponse.Retries
-	(*RoutesResponse_Place)(nil),   // 46: signet.v1alpha1.RoutesResponse.Place
-	(*RoutesResponse_Target)(nil),  // 47: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Passed)(nil),  // 48: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),    // 49: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 50: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),            // 51: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),         // 52: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),             // 53: signet.v1alpha1.TypeStatus
-	(*Decision)(nil),               // 54: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),       // 55: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                 // 56: signet.v1alpha1.Report
-	(*structpb.Struct)(nil),        // 57: google.protobuf.Struct
+	(*DecisionsListRequest)(nil),   // 27: signet.v1alpha1.DecisionsListRequest
+	(*DecisionsListResponse)(nil),  // 28: signet.v1alpha1.DecisionsListResponse
+	(*ExplainRequest)(nil),         // 29: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),        // 30: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),           // 31: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),          // 32: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),                // 33: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),           // 34: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),          // 35: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                   // 36: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),          // 37: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),         // 38: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),              // 39: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),        // 40: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),       // 41: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),            // 42: signet.v1alpha1.Effect.Node
+	(*Effect_Resource)(nil),        // 43: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),         // 44: signet.v1alpha1.Effect.Request
+	(*ProxyConfig_Resource)(nil),   // 45: signet.v1alpha1.ProxyConfig.Resource
+	(*RoutesRequest_Header)(nil),   // 46: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Retries)(nil), // 47: signet.v1alpha1.RoutesResponse.Retries
+	(*RoutesResponse_Place)(nil),   // 48: signet.v1alpha1.RoutesResponse.Place
+	(*RoutesResponse_Target)(nil),  // 49: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Passed)(nil),  // 50: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),    // 51: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 52: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),            // 53: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),         // 54: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),             // 55: signet.v1alpha1.TypeStatus
+	(*DecisionFilter)(nil),         // 56: signet.v1alpha1.DecisionFilter
+	(*Decision)(nil),               // 57: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),       // 58: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                 // 59: signet.v1alpha1.Report
+	(*structpb.Struct)(nil),        // 60: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	49, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	50, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	51, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	52, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	10, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	9,  // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
-	40, // 5: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
-	42, // 6: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
+	42, // 5: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
+	44, // 6: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
 	0,  // 7: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
 	13, // 8: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	7,  // 9: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
 	17, // 10: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	51, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	52, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	53, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
-	43, // 14: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
-	44, // 15: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	47, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	49, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	48, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	46, // 19: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
-	45, // 20: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
+	53, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	54, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	55, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	45, // 14: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
+	46, // 15: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	49, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	51, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	50, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	48, // 19: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
+	47, // 20: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
 	22, // 21: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	50, // 22: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	52, // 22: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
 	10, // 23: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
 	26, // 24: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	50, // 25: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	54, // 26: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	31, // 27: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 28: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	34, // 29: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	50, // 30: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	50, // 31: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	50, // 32: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 33: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	55, // 34: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	37, // 35: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	50, // 36: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	56, // 37: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 38: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	50, // 39: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	50, // 40: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	50, // 41: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	52, // 42: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	41, // 43: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	52, // 44: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	44, // 45: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	19, // 46: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	19, // 47: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	57, // 48: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	49, // 49: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
-	4,  // 50: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 51: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	11, // 52: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	14, // 53: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	15, // 54: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	18, // 55: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	20, // 56: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	23, // 57: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	24, // 58: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	27, // 59: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	29, // 60: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	32, // 61: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	35, // 62: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	38, // 63: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 64: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 65: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	12, // 66: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 67: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	16, // 68: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	19, // 69: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	21, // 70: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 71: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	25, // 72: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	28, // 73: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	30, // 74: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	33, // 75: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	36, // 76: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	39, // 77: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	64, // [64:78] is the sub-list for method output_type
-	50, // [50:64] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	52, // 25: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	56, // 26: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
+	57, // 27: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
+	57, // 28: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	33, // 29: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	1,  // 30: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	36, // 31: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	52, // 32: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	52, // 33: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	52, // 34: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	2,  // 35: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	58, // 36: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	39, // 37: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	52, // 38: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	59, // 39: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	3,  // 40: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	52, // 41: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	52, // 42: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	52, // 43: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	54, // 44: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	43, // 45: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	54, // 46: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	46, // 47: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	19, // 48: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	19, // 49: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	60, // 50: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	51, // 51: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
+	4,  // 52: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	6,  // 53: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	11, // 54: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	14, // 55: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	15, // 56: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	18, // 57: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	20, // 58: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	23, // 59: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	24, // 60: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	29, // 61: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	27, // 62: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
+	31, // 63: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	34, // 64: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	37, // 65: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	40, // 66: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	5,  // 67: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	8,  // 68: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	12, // 69: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	8,  // 70: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	16, // 71: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	19, // 72: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	21, // 73: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	8,  // 74: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	25, // 75: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	30, // 76: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	28, // 77: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
+	32, // 78: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	35, // 79: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	38, // 80: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	41, // 81: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	67, // [67:82] is the sub-list for method output_type
+	52, // [52:67] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -3860,16 +3971,16 @@ func file_api_admin_proto_init() {
 	file_api_agent_proto_init()
 	file_api_resources_proto_init()
 	file_api_admin_proto_msgTypes[6].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[27].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[30].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[33].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[29].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[32].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

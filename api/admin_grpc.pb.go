@@ -34,6 +34,7 @@ const (
 	Admin_Rollback_FullMethodName    = "/signet.v1alpha1.Admin/Rollback"
 	Admin_SyncPolicy_FullMethodName  = "/signet.v1alpha1.Admin/SyncPolicy"
 	Admin_Explain_FullMethodName     = "/signet.v1alpha1.Admin/Explain"
+	Admin_Decisions_FullMethodName   = "/signet.v1alpha1.Admin/Decisions"
 	Admin_Check_FullMethodName       = "/signet.v1alpha1.Admin/Check"
 	Admin_Certs_FullMethodName       = "/signet.v1alpha1.Admin/Certs"
 	Admin_Agents_FullMethodName      = "/signet.v1alpha1.Admin/Agents"
@@ -59,6 +60,8 @@ type AdminClient interface {
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	SyncPolicy(ctx context.Context, in *SyncPolicyRequest, opts ...grpc.CallOption) (*SyncPolicyResponse, error)
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// Decisions lists what the agents keep of their decisions: the newest, of all that are connected.
+	Decisions(ctx context.Context, in *DecisionsListRequest, opts ...grpc.CallOption) (*DecisionsListResponse, error)
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	Certs(ctx context.Context, in *CertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CertsResponse], error)
 	Agents(ctx context.Context, in *AgentsRequest, opts ...grpc.CallOption) (*AgentsResponse, error)
@@ -174,6 +177,16 @@ func (c *adminClient) Explain(ctx context.Context, in *ExplainRequest, opts ...g
 	return out, nil
 }
 
+func (c *adminClient) Decisions(ctx context.Context, in *DecisionsListRequest, opts ...grpc.CallOption) (*DecisionsListResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecisionsListResponse)
+	err := c.cc.Invoke(ctx, Admin_Decisions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CheckResponse)
@@ -242,6 +255,8 @@ type AdminServer interface {
 	Rollback(context.Context, *RollbackRequest) (*ApplyResponse, error)
 	SyncPolicy(context.Context, *SyncPolicyRequest) (*SyncPolicyResponse, error)
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// Decisions lists what the agents keep of their decisions: the newest, of all that are connected.
+	Decisions(context.Context, *DecisionsListRequest) (*DecisionsListResponse, error)
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	Certs(*CertsRequest, grpc.ServerStreamingServer[CertsResponse]) error
 	Agents(context.Context, *AgentsRequest) (*AgentsResponse, error)
@@ -286,6 +301,9 @@ func (UnimplementedAdminServer) SyncPolicy(context.Context, *SyncPolicyRequest) 
 }
 func (UnimplementedAdminServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedAdminServer) Decisions(context.Context, *DecisionsListRequest) (*DecisionsListResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method Decisions not implemented")
 }
 func (UnimplementedAdminServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Check not implemented")
@@ -500,6 +518,24 @@ func _Admin_Explain_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Decisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecisionsListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).Decisions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_Decisions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).Decisions(ctx, req.(*DecisionsListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Check_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CheckRequest)
 	if err := dec(in); err != nil {
@@ -611,6 +647,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Admin_Explain_Handler,
+		},
+		{
+			MethodName: "Decisions",
+			Handler:    _Admin_Decisions_Handler,
 		},
 		{
 			MethodName: "Check",

@@ -75,7 +75,7 @@ func (x Report_PeerMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_PeerMode.Descriptor instead.
 func (Report_PeerMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type AgentFinding_Kind int32
@@ -147,7 +147,7 @@ func (x AgentFinding_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentFinding_Kind.Descriptor instead.
 func (AgentFinding_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type ProxyStatus_State int32
@@ -211,7 +211,7 @@ func (x ProxyStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_State.Descriptor instead.
 func (ProxyStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{18, 0}
 }
 
 // What speaker_problem is about.
@@ -267,7 +267,7 @@ func (x ProxyStatus_SpeakerFault) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_SpeakerFault.Descriptor instead.
 func (ProxyStatus_SpeakerFault) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16, 1}
+	return file_api_agent_proto_rawDescGZIP(), []int{18, 1}
 }
 
 // Config is whether the proxy has what it is to have.
@@ -323,7 +323,7 @@ func (x ProxyStatus_Config) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProxyStatus_Config.Descriptor instead.
 func (ProxyStatus_Config) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16, 2}
+	return file_api_agent_proto_rawDescGZIP(), []int{18, 2}
 }
 
 type SVIDStatus_Consumer int32
@@ -375,7 +375,7 @@ func (x SVIDStatus_Consumer) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SVIDStatus_Consumer.Descriptor instead.
 func (SVIDStatus_Consumer) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19, 0}
+	return file_api_agent_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type AttestRequest struct {
@@ -797,6 +797,7 @@ type SessionUp struct {
 	//	*SessionUp_Report
 	//	*SessionUp_Explain
 	//	*SessionUp_Alive
+	//	*SessionUp_Decisions
 	Message       isSessionUp_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -866,6 +867,15 @@ func (x *SessionUp) GetAlive() string {
 	return ""
 }
 
+func (x *SessionUp) GetDecisions() *DecisionsAnswer {
+	if x != nil {
+		if x, ok := x.Message.(*SessionUp_Decisions); ok {
+			return x.Decisions
+		}
+	}
+	return nil
+}
+
 type isSessionUp_Message interface {
 	isSessionUp_Message()
 }
@@ -883,11 +893,17 @@ type SessionUp_Alive struct {
 	Alive string `protobuf:"bytes,3,opt,name=alive,proto3,oneof"`
 }
 
+type SessionUp_Decisions struct {
+	Decisions *DecisionsAnswer `protobuf:"bytes,4,opt,name=decisions,proto3,oneof"`
+}
+
 func (*SessionUp_Report) isSessionUp_Message() {}
 
 func (*SessionUp_Explain) isSessionUp_Message() {}
 
 func (*SessionUp_Alive) isSessionUp_Message() {}
+
+func (*SessionUp_Decisions) isSessionUp_Message() {}
 
 type SessionDown struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -897,6 +913,7 @@ type SessionDown struct {
 	//	*SessionDown_Probe
 	//	*SessionDown_Unserved
 	//	*SessionDown_Withdrawn
+	//	*SessionDown_Decisions
 	Message       isSessionDown_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -975,6 +992,15 @@ func (x *SessionDown) GetWithdrawn() *Withdrawn {
 	return nil
 }
 
+func (x *SessionDown) GetDecisions() *DecisionsQuestion {
+	if x != nil {
+		if x, ok := x.Message.(*SessionDown_Decisions); ok {
+			return x.Decisions
+		}
+	}
+	return nil
+}
+
 type isSessionDown_Message interface {
 	isSessionDown_Message()
 }
@@ -1000,6 +1026,11 @@ type SessionDown_Withdrawn struct {
 	Withdrawn *Withdrawn `protobuf:"bytes,4,opt,name=withdrawn,proto3,oneof"`
 }
 
+type SessionDown_Decisions struct {
+	// decisions asks for those that are kept, by what they are about. An agent from before does not answer.
+	Decisions *DecisionsQuestion `protobuf:"bytes,5,opt,name=decisions,proto3,oneof"`
+}
+
 func (*SessionDown_Explain) isSessionDown_Message() {}
 
 func (*SessionDown_Probe) isSessionDown_Message() {}
@@ -1007,6 +1038,8 @@ func (*SessionDown_Probe) isSessionDown_Message() {}
 func (*SessionDown_Unserved) isSessionDown_Message() {}
 
 func (*SessionDown_Withdrawn) isSessionDown_Message() {}
+
+func (*SessionDown_Decisions) isSessionDown_Message() {}
 
 type Probe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1204,6 +1237,112 @@ func (x *ExplainAnswer) GetDecision() *Decision {
 	return nil
 }
 
+type DecisionsQuestion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// nonce that the answer bears.
+	Nonce         string          `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Filter        *DecisionFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionsQuestion) Reset() {
+	*x = DecisionsQuestion{}
+	mi := &file_api_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionsQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionsQuestion) ProtoMessage() {}
+
+func (x *DecisionsQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionsQuestion.ProtoReflect.Descriptor instead.
+func (*DecisionsQuestion) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DecisionsQuestion) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *DecisionsQuestion) GetFilter() *DecisionFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+type DecisionsAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Nonce string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// decisions, newest first: at most as many as the filter's limit, and 1 MiB.
+	Decisions     []*Decision `protobuf:"bytes,2,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionsAnswer) Reset() {
+	*x = DecisionsAnswer{}
+	mi := &file_api_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionsAnswer) ProtoMessage() {}
+
+func (x *DecisionsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionsAnswer.ProtoReflect.Descriptor instead.
+func (*DecisionsAnswer) Descriptor() ([]byte, []int) {
+	return file_api_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DecisionsAnswer) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *DecisionsAnswer) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
 // Report: the whole state of an agent, sent at start and when it changes, at most every 100 ms.
 type Report struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1227,7 +1366,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1378,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[13]
+	mi := &file_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1391,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Report) GetProxies() []*ProxyStatus {
@@ -1336,7 +1475,7 @@ type ViewStatus struct {
 
 func (x *ViewStatus) Reset() {
 	*x = ViewStatus{}
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1487,7 @@ func (x *ViewStatus) String() string {
 func (*ViewStatus) ProtoMessage() {}
 
 func (x *ViewStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[14]
+	mi := &file_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1500,7 @@ func (x *ViewStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ViewStatus.ProtoReflect.Descriptor instead.
 func (*ViewStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ViewStatus) GetVirtualNode() *VirtualNodeRef {
@@ -1413,7 +1552,7 @@ type AgentFinding struct {
 
 func (x *AgentFinding) Reset() {
 	*x = AgentFinding{}
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1564,7 @@ func (x *AgentFinding) String() string {
 func (*AgentFinding) ProtoMessage() {}
 
 func (x *AgentFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[15]
+	mi := &file_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1577,7 @@ func (x *AgentFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentFinding.ProtoReflect.Descriptor instead.
 func (*AgentFinding) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AgentFinding) GetKindWord() string {
@@ -1511,7 +1650,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1662,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[16]
+	mi := &file_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1675,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProxyStatus) GetName() string {
@@ -1714,7 +1853,7 @@ type TypeStatus struct {
 
 func (x *TypeStatus) Reset() {
 	*x = TypeStatus{}
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1865,7 @@ func (x *TypeStatus) String() string {
 func (*TypeStatus) ProtoMessage() {}
 
 func (x *TypeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[17]
+	mi := &file_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1878,7 @@ func (x *TypeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TypeStatus.ProtoReflect.Descriptor instead.
 func (*TypeStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TypeStatus) GetTypeUrl() string {
@@ -1775,7 +1914,7 @@ type ResourceStatus struct {
 
 func (x *ResourceStatus) Reset() {
 	*x = ResourceStatus{}
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1926,7 @@ func (x *ResourceStatus) String() string {
 func (*ResourceStatus) ProtoMessage() {}
 
 func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[18]
+	mi := &file_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1939,7 @@ func (x *ResourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStatus.ProtoReflect.Descriptor instead.
 func (*ResourceStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResourceStatus) GetTypeUrl() string {
@@ -1848,7 +1987,7 @@ type SVIDStatus struct {
 
 func (x *SVIDStatus) Reset() {
 	*x = SVIDStatus{}
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +1999,7 @@ func (x *SVIDStatus) String() string {
 func (*SVIDStatus) ProtoMessage() {}
 
 func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_proto_msgTypes[19]
+	mi := &file_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +2012,7 @@ func (x *SVIDStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SVIDStatus.ProtoReflect.Descriptor instead.
 func (*SVIDStatus) Descriptor() ([]byte, []int) {
-	return file_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SVIDStatus) GetSpiffeId() string {
@@ -1962,17 +2101,19 @@ const file_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"SVIDResult\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\x9d\x01\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xdf\x01\n" +
 	"\tSessionUp\x121\n" +
 	"\x06report\x18\x01 \x01(\v2\x17.signet.v1alpha1.ReportH\x00R\x06report\x12:\n" +
 	"\aexplain\x18\x02 \x01(\v2\x1e.signet.v1alpha1.ExplainAnswerH\x00R\aexplain\x12\x16\n" +
-	"\x05alive\x18\x03 \x01(\tH\x00R\x05aliveB\t\n" +
-	"\amessage\"\xd9\x01\n" +
+	"\x05alive\x18\x03 \x01(\tH\x00R\x05alive\x12@\n" +
+	"\tdecisions\x18\x04 \x01(\v2 .signet.v1alpha1.DecisionsAnswerH\x00R\tdecisionsB\t\n" +
+	"\amessage\"\x9d\x02\n" +
 	"\vSessionDown\x12\x1a\n" +
 	"\aexplain\x18\x01 \x01(\tH\x00R\aexplain\x12.\n" +
 	"\x05probe\x18\x02 \x01(\v2\x16.signet.v1alpha1.ProbeH\x00R\x05probe\x127\n" +
 	"\bunserved\x18\x03 \x01(\v2\x19.signet.v1alpha1.UnservedH\x00R\bunserved\x12:\n" +
-	"\twithdrawn\x18\x04 \x01(\v2\x1a.signet.v1alpha1.WithdrawnH\x00R\twithdrawnB\t\n" +
+	"\twithdrawn\x18\x04 \x01(\v2\x1a.signet.v1alpha1.WithdrawnH\x00R\twithdrawn\x12B\n" +
+	"\tdecisions\x18\x05 \x01(\v2\".signet.v1alpha1.DecisionsQuestionH\x00R\tdecisionsB\t\n" +
 	"\amessage\"5\n" +
 	"\x05Probe\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x12\x16\n" +
@@ -1989,7 +2130,13 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"V\n" +
 	"\rExplainAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
-	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"\xe3\x03\n" +
+	"\bdecision\x18\x02 \x01(\v2\x19.signet.v1alpha1.DecisionR\bdecision\"b\n" +
+	"\x11DecisionsQuestion\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x127\n" +
+	"\x06filter\x18\x02 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"`\n" +
+	"\x0fDecisionsAnswer\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x127\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\"\xe3\x03\n" +
 	"\x06Report\x126\n" +
 	"\aproxies\x18\x01 \x03(\v2\x1c.signet.v1alpha1.ProxyStatusR\aproxies\x121\n" +
 	"\x05svids\x18\x02 \x03(\v2\x1b.signet.v1alpha1.SVIDStatusR\x05svids\x12 \n" +
@@ -2125,7 +2272,7 @@ func file_api_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_api_agent_proto_goTypes = []any{
 	(Report_PeerMode)(0),          // 0: signet.v1alpha1.Report.PeerMode
 	(AgentFinding_Kind)(0),        // 1: signet.v1alpha1.AgentFinding.Kind
@@ -2146,64 +2293,71 @@ var file_api_agent_proto_goTypes = []any{
 	(*Unserved)(nil),              // 16: signet.v1alpha1.Unserved
 	(*Withdrawn)(nil),             // 17: signet.v1alpha1.Withdrawn
 	(*ExplainAnswer)(nil),         // 18: signet.v1alpha1.ExplainAnswer
-	(*Report)(nil),                // 19: signet.v1alpha1.Report
-	(*ViewStatus)(nil),            // 20: signet.v1alpha1.ViewStatus
-	(*AgentFinding)(nil),          // 21: signet.v1alpha1.AgentFinding
-	(*ProxyStatus)(nil),           // 22: signet.v1alpha1.ProxyStatus
-	(*TypeStatus)(nil),            // 23: signet.v1alpha1.TypeStatus
-	(*ResourceStatus)(nil),        // 24: signet.v1alpha1.ResourceStatus
-	(*SVIDStatus)(nil),            // 25: signet.v1alpha1.SVIDStatus
-	nil,                           // 26: signet.v1alpha1.Unserved.ReasonsEntry
-	nil,                           // 27: signet.v1alpha1.Withdrawn.PidsEntry
-	(*Decision)(nil),              // 28: signet.v1alpha1.Decision
-	(*VirtualNodeRef)(nil),        // 29: signet.v1alpha1.VirtualNodeRef
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
+	(*DecisionsQuestion)(nil),     // 19: signet.v1alpha1.DecisionsQuestion
+	(*DecisionsAnswer)(nil),       // 20: signet.v1alpha1.DecisionsAnswer
+	(*Report)(nil),                // 21: signet.v1alpha1.Report
+	(*ViewStatus)(nil),            // 22: signet.v1alpha1.ViewStatus
+	(*AgentFinding)(nil),          // 23: signet.v1alpha1.AgentFinding
+	(*ProxyStatus)(nil),           // 24: signet.v1alpha1.ProxyStatus
+	(*TypeStatus)(nil),            // 25: signet.v1alpha1.TypeStatus
+	(*ResourceStatus)(nil),        // 26: signet.v1alpha1.ResourceStatus
+	(*SVIDStatus)(nil),            // 27: signet.v1alpha1.SVIDStatus
+	nil,                           // 28: signet.v1alpha1.Unserved.ReasonsEntry
+	nil,                           // 29: signet.v1alpha1.Withdrawn.PidsEntry
+	(*Decision)(nil),              // 30: signet.v1alpha1.Decision
+	(*DecisionFilter)(nil),        // 31: signet.v1alpha1.DecisionFilter
+	(*VirtualNodeRef)(nil),        // 32: signet.v1alpha1.VirtualNodeRef
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
 }
 var file_api_agent_proto_depIdxs = []int32{
 	7,  // 0: signet.v1alpha1.AttestRequest.x509pop:type_name -> signet.v1alpha1.X509PoP
 	10, // 1: signet.v1alpha1.IssueRequest.requests:type_name -> signet.v1alpha1.SVIDRequest
 	12, // 2: signet.v1alpha1.IssueResponse.results:type_name -> signet.v1alpha1.SVIDResult
-	19, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
+	21, // 3: signet.v1alpha1.SessionUp.report:type_name -> signet.v1alpha1.Report
 	18, // 4: signet.v1alpha1.SessionUp.explain:type_name -> signet.v1alpha1.ExplainAnswer
-	15, // 5: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
-	16, // 6: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
-	17, // 7: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
-	26, // 8: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
-	27, // 9: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
-	28, // 10: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
-	22, // 11: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
-	25, // 12: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
-	0,  // 13: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
-	21, // 14: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
-	20, // 15: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
-	29, // 16: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	24, // 17: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	1,  // 18: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
-	29, // 19: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
-	24, // 20: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
-	2,  // 21: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
-	3,  // 22: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
-	4,  // 23: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
-	30, // 24: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
-	23, // 25: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
-	24, // 26: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
-	30, // 27: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
-	30, // 28: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
-	30, // 29: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
-	5,  // 30: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	31, // 31: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
-	6,  // 32: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
-	9,  // 33: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
-	13, // 34: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
-	8,  // 35: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
-	11, // 36: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
-	14, // 37: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
-	35, // [35:38] is the sub-list for method output_type
-	32, // [32:35] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	20, // 5: signet.v1alpha1.SessionUp.decisions:type_name -> signet.v1alpha1.DecisionsAnswer
+	15, // 6: signet.v1alpha1.SessionDown.probe:type_name -> signet.v1alpha1.Probe
+	16, // 7: signet.v1alpha1.SessionDown.unserved:type_name -> signet.v1alpha1.Unserved
+	17, // 8: signet.v1alpha1.SessionDown.withdrawn:type_name -> signet.v1alpha1.Withdrawn
+	19, // 9: signet.v1alpha1.SessionDown.decisions:type_name -> signet.v1alpha1.DecisionsQuestion
+	28, // 10: signet.v1alpha1.Unserved.reasons:type_name -> signet.v1alpha1.Unserved.ReasonsEntry
+	29, // 11: signet.v1alpha1.Withdrawn.pids:type_name -> signet.v1alpha1.Withdrawn.PidsEntry
+	30, // 12: signet.v1alpha1.ExplainAnswer.decision:type_name -> signet.v1alpha1.Decision
+	31, // 13: signet.v1alpha1.DecisionsQuestion.filter:type_name -> signet.v1alpha1.DecisionFilter
+	30, // 14: signet.v1alpha1.DecisionsAnswer.decisions:type_name -> signet.v1alpha1.Decision
+	24, // 15: signet.v1alpha1.Report.proxies:type_name -> signet.v1alpha1.ProxyStatus
+	27, // 16: signet.v1alpha1.Report.svids:type_name -> signet.v1alpha1.SVIDStatus
+	0,  // 17: signet.v1alpha1.Report.peer_mode:type_name -> signet.v1alpha1.Report.PeerMode
+	23, // 18: signet.v1alpha1.Report.own:type_name -> signet.v1alpha1.AgentFinding
+	22, // 19: signet.v1alpha1.Report.views:type_name -> signet.v1alpha1.ViewStatus
+	32, // 20: signet.v1alpha1.ViewStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	26, // 21: signet.v1alpha1.ViewStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	1,  // 22: signet.v1alpha1.AgentFinding.kind:type_name -> signet.v1alpha1.AgentFinding.Kind
+	32, // 23: signet.v1alpha1.ProxyStatus.virtual_node:type_name -> signet.v1alpha1.VirtualNodeRef
+	26, // 24: signet.v1alpha1.ProxyStatus.rejected:type_name -> signet.v1alpha1.ResourceStatus
+	2,  // 25: signet.v1alpha1.ProxyStatus.state:type_name -> signet.v1alpha1.ProxyStatus.State
+	3,  // 26: signet.v1alpha1.ProxyStatus.speaker_fault:type_name -> signet.v1alpha1.ProxyStatus.SpeakerFault
+	4,  // 27: signet.v1alpha1.ProxyStatus.config:type_name -> signet.v1alpha1.ProxyStatus.Config
+	33, // 28: signet.v1alpha1.ProxyStatus.acknowledged:type_name -> google.protobuf.Timestamp
+	25, // 29: signet.v1alpha1.ProxyStatus.types:type_name -> signet.v1alpha1.TypeStatus
+	26, // 30: signet.v1alpha1.ProxyStatus.left_out:type_name -> signet.v1alpha1.ResourceStatus
+	33, // 31: signet.v1alpha1.SVIDStatus.not_after:type_name -> google.protobuf.Timestamp
+	33, // 32: signet.v1alpha1.SVIDStatus.next_renewal:type_name -> google.protobuf.Timestamp
+	33, // 33: signet.v1alpha1.SVIDStatus.last_rotation:type_name -> google.protobuf.Timestamp
+	5,  // 34: signet.v1alpha1.SVIDStatus.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	34, // 35: signet.v1alpha1.SVIDStatus.outage_budget:type_name -> google.protobuf.Duration
+	6,  // 36: signet.v1alpha1.AgentAPI.Attest:input_type -> signet.v1alpha1.AttestRequest
+	9,  // 37: signet.v1alpha1.AgentAPI.Issue:input_type -> signet.v1alpha1.IssueRequest
+	13, // 38: signet.v1alpha1.AgentAPI.Session:input_type -> signet.v1alpha1.SessionUp
+	8,  // 39: signet.v1alpha1.AgentAPI.Attest:output_type -> signet.v1alpha1.AttestResponse
+	11, // 40: signet.v1alpha1.AgentAPI.Issue:output_type -> signet.v1alpha1.IssueResponse
+	14, // 41: signet.v1alpha1.AgentAPI.Session:output_type -> signet.v1alpha1.SessionDown
+	39, // [39:42] is the sub-list for method output_type
+	36, // [36:39] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_proto_init() }
@@ -2221,24 +2375,26 @@ func file_api_agent_proto_init() {
 		(*SessionUp_Report)(nil),
 		(*SessionUp_Explain)(nil),
 		(*SessionUp_Alive)(nil),
+		(*SessionUp_Decisions)(nil),
 	}
 	file_api_agent_proto_msgTypes[8].OneofWrappers = []any{
 		(*SessionDown_Explain)(nil),
 		(*SessionDown_Probe)(nil),
 		(*SessionDown_Unserved)(nil),
 		(*SessionDown_Withdrawn)(nil),
+		(*SessionDown_Decisions)(nil),
 	}
-	file_api_agent_proto_msgTypes[13].OneofWrappers = []any{}
 	file_api_agent_proto_msgTypes[15].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[16].OneofWrappers = []any{}
-	file_api_agent_proto_msgTypes[19].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[17].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[18].OneofWrappers = []any{}
+	file_api_agent_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_proto_rawDesc), len(file_api_agent_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -77,6 +77,56 @@ func (Cause) EnumDescriptor() ([]byte, []int) {
 	return file_api_decision_proto_rawDescGZIP(), []int{0}
 }
 
+type DecisionFilter_Result int32
+
+const (
+	DecisionFilter_ANY DecisionFilter_Result = 0
+	// denied, or what would be where it is observed.
+	DecisionFilter_DENIED  DecisionFilter_Result = 1
+	DecisionFilter_ALLOWED DecisionFilter_Result = 2
+)
+
+// Enum value maps for DecisionFilter_Result.
+var (
+	DecisionFilter_Result_name = map[int32]string{
+		0: "ANY",
+		1: "DENIED",
+		2: "ALLOWED",
+	}
+	DecisionFilter_Result_value = map[string]int32{
+		"ANY":     0,
+		"DENIED":  1,
+		"ALLOWED": 2,
+	}
+)
+
+func (x DecisionFilter_Result) Enum() *DecisionFilter_Result {
+	p := new(DecisionFilter_Result)
+	*p = x
+	return p
+}
+
+func (x DecisionFilter_Result) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DecisionFilter_Result) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_decision_proto_enumTypes[1].Descriptor()
+}
+
+func (DecisionFilter_Result) Type() protoreflect.EnumType {
+	return &file_api_decision_proto_enumTypes[1]
+}
+
+func (x DecisionFilter_Result) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DecisionFilter_Result.Descriptor instead.
+func (DecisionFilter_Result) EnumDescriptor() ([]byte, []int) {
+	return file_api_decision_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // Decision: the redacted record of one authorization decision. It never holds a token, a cookie or a body.
 type Decision struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -108,8 +158,10 @@ type Decision struct {
 	// node is the agent's SPIFFE ID, filled in by the server.
 	Node           string `protobuf:"bytes,19,opt,name=node,proto3" json:"node,omitempty"`
 	DurationMicros int64  `protobuf:"varint,20,opt,name=duration_micros,json=durationMicros,proto3" json:"duration_micros,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// observed: it was let through although it is denied here, since its destination is observed.
+	Observed      bool `protobuf:"varint,21,opt,name=observed,proto3" json:"observed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Decision) Reset() {
@@ -282,6 +334,101 @@ func (x *Decision) GetDurationMicros() int64 {
 	return 0
 }
 
+func (x *Decision) GetObserved() bool {
+	if x != nil {
+		return x.Observed
+	}
+	return false
+}
+
+// DecisionFilter: which decisions are asked for. What is left out is not looked at.
+type DecisionFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// source and destination: a SPIFFE ID, or the end of its path, as "shop/web".
+	Source      string                `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	Destination string                `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
+	Result      DecisionFilter_Result `protobuf:"varint,3,opt,name=result,proto3,enum=signet.v1alpha1.DecisionFilter_Result" json:"result,omitempty"`
+	// since and until: its time, each end included.
+	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Until *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	// limit: the newest so many, 1 to 500.
+	Limit         int32 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionFilter) Reset() {
+	*x = DecisionFilter{}
+	mi := &file_api_decision_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionFilter) ProtoMessage() {}
+
+func (x *DecisionFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_api_decision_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionFilter.ProtoReflect.Descriptor instead.
+func (*DecisionFilter) Descriptor() ([]byte, []int) {
+	return file_api_decision_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DecisionFilter) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *DecisionFilter) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *DecisionFilter) GetResult() DecisionFilter_Result {
+	if x != nil {
+		return x.Result
+	}
+	return DecisionFilter_ANY
+}
+
+func (x *DecisionFilter) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *DecisionFilter) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *DecisionFilter) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -296,7 +443,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_decision_proto_msgTypes[1]
+	mi := &file_api_decision_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -308,7 +455,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_decision_proto_msgTypes[1]
+	mi := &file_api_decision_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -321,7 +468,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_decision_proto_rawDescGZIP(), []int{1}
+	return file_api_decision_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Rule) GetName() string {
@@ -376,7 +523,7 @@ type TokenSummary struct {
 
 func (x *TokenSummary) Reset() {
 	*x = TokenSummary{}
-	mi := &file_api_decision_proto_msgTypes[2]
+	mi := &file_api_decision_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +535,7 @@ func (x *TokenSummary) String() string {
 func (*TokenSummary) ProtoMessage() {}
 
 func (x *TokenSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_api_decision_proto_msgTypes[2]
+	mi := &file_api_decision_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +548,7 @@ func (x *TokenSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenSummary.ProtoReflect.Descriptor instead.
 func (*TokenSummary) Descriptor() ([]byte, []int) {
-	return file_api_decision_proto_rawDescGZIP(), []int{2}
+	return file_api_decision_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TokenSummary) GetIssuer() string {
@@ -457,7 +604,7 @@ var File_api_decision_proto protoreflect.FileDescriptor
 
 const file_api_decision_proto_rawDesc = "" +
 	"\n" +
-	"\x12api/decision.proto\x12\x0fsignet.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x05\n" +
+	"\x12api/decision.proto\x12\x0fsignet.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x06\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
@@ -479,10 +626,23 @@ const file_api_decision_proto_rawDesc = "" +
 	"\amessage\x18\x11 \x01(\tR\amessage\x12\x14\n" +
 	"\x05proxy\x18\x12 \x01(\tR\x05proxy\x12\x12\n" +
 	"\x04node\x18\x13 \x01(\tR\x04node\x12'\n" +
-	"\x0fduration_micros\x18\x14 \x01(\x03R\x0edurationMicros\x1a:\n" +
+	"\x0fduration_micros\x18\x14 \x01(\x03R\x0edurationMicros\x12\x1a\n" +
+	"\bobserved\x18\x15 \x01(\bR\bobserved\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x02\n" +
+	"\x0eDecisionFilter\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12>\n" +
+	"\x06result\x18\x03 \x01(\x0e2&.signet.v1alpha1.DecisionFilter.ResultR\x06result\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\x05R\x05limit\"*\n" +
+	"\x06Result\x12\a\n" +
+	"\x03ANY\x10\x00\x12\n" +
+	"\n" +
+	"\x06DENIED\x10\x01\x12\v\n" +
+	"\aALLOWED\x10\x02\"\x8b\x01\n" +
 	"\x04Rule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x12\n" +
@@ -518,29 +678,34 @@ func file_api_decision_proto_rawDescGZIP() []byte {
 	return file_api_decision_proto_rawDescData
 }
 
-var file_api_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_api_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_api_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_api_decision_proto_goTypes = []any{
 	(Cause)(0),                    // 0: signet.v1alpha1.Cause
-	(*Decision)(nil),              // 1: signet.v1alpha1.Decision
-	(*Rule)(nil),                  // 2: signet.v1alpha1.Rule
-	(*TokenSummary)(nil),          // 3: signet.v1alpha1.TokenSummary
-	nil,                           // 4: signet.v1alpha1.Decision.HeadersEntry
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(DecisionFilter_Result)(0),    // 1: signet.v1alpha1.DecisionFilter.Result
+	(*Decision)(nil),              // 2: signet.v1alpha1.Decision
+	(*DecisionFilter)(nil),        // 3: signet.v1alpha1.DecisionFilter
+	(*Rule)(nil),                  // 4: signet.v1alpha1.Rule
+	(*TokenSummary)(nil),          // 5: signet.v1alpha1.TokenSummary
+	nil,                           // 6: signet.v1alpha1.Decision.HeadersEntry
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_api_decision_proto_depIdxs = []int32{
-	5, // 0: signet.v1alpha1.Decision.time:type_name -> google.protobuf.Timestamp
-	0, // 1: signet.v1alpha1.Decision.cause:type_name -> signet.v1alpha1.Cause
-	4, // 2: signet.v1alpha1.Decision.headers:type_name -> signet.v1alpha1.Decision.HeadersEntry
-	3, // 3: signet.v1alpha1.Decision.token:type_name -> signet.v1alpha1.TokenSummary
-	2, // 4: signet.v1alpha1.Decision.rules:type_name -> signet.v1alpha1.Rule
-	2, // 5: signet.v1alpha1.Decision.failed:type_name -> signet.v1alpha1.Rule
-	5, // 6: signet.v1alpha1.TokenSummary.expiry:type_name -> google.protobuf.Timestamp
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	7,  // 0: signet.v1alpha1.Decision.time:type_name -> google.protobuf.Timestamp
+	0,  // 1: signet.v1alpha1.Decision.cause:type_name -> signet.v1alpha1.Cause
+	6,  // 2: signet.v1alpha1.Decision.headers:type_name -> signet.v1alpha1.Decision.HeadersEntry
+	5,  // 3: signet.v1alpha1.Decision.token:type_name -> signet.v1alpha1.TokenSummary
+	4,  // 4: signet.v1alpha1.Decision.rules:type_name -> signet.v1alpha1.Rule
+	4,  // 5: signet.v1alpha1.Decision.failed:type_name -> signet.v1alpha1.Rule
+	1,  // 6: signet.v1alpha1.DecisionFilter.result:type_name -> signet.v1alpha1.DecisionFilter.Result
+	7,  // 7: signet.v1alpha1.DecisionFilter.since:type_name -> google.protobuf.Timestamp
+	7,  // 8: signet.v1alpha1.DecisionFilter.until:type_name -> google.protobuf.Timestamp
+	7,  // 9: signet.v1alpha1.TokenSummary.expiry:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_api_decision_proto_init() }
@@ -553,8 +718,8 @@ func file_api_decision_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_decision_proto_rawDesc), len(file_api_decision_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

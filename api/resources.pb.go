@@ -350,7 +350,10 @@ type PolicyRevision struct {
 	Modules    []*PolicyModule `protobuf:"bytes,4,rep,name=modules,proto3" json:"modules,omitempty"`
 	Exemptions []*Exemption    `protobuf:"bytes,5,rep,name=exemptions,proto3" json:"exemptions,omitempty"`
 	// contested packages of nodes, which several virtual nodes claim: what they allow holds for none.
-	Contested     []string `protobuf:"bytes,6,rep,name=contested,proto3" json:"contested,omitempty"`
+	Contested []string `protobuf:"bytes,6,rep,name=contested,proto3" json:"contested,omitempty"`
+	// observed identities: what the policy denies at them is recorded and let through. An agent from before does not
+	// know of it, and denies.
+	Observed      []string `protobuf:"bytes,7,rep,name=observed,proto3" json:"observed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -423,6 +426,13 @@ func (x *PolicyRevision) GetExemptions() []*Exemption {
 func (x *PolicyRevision) GetContested() []string {
 	if x != nil {
 		return x.Contested
+	}
+	return nil
+}
+
+func (x *PolicyRevision) GetObserved() []string {
+	if x != nil {
+		return x.Observed
 	}
 	return nil
 }
@@ -719,7 +729,7 @@ const file_api_resources_proto_rawDesc = "" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12)\n" +
 	"\x10x509_authorities\x18\x03 \x03(\fR\x0fx509Authorities\x12&\n" +
-	"\x0fsigned_root_set\x18\x04 \x01(\fR\rsignedRootSet\"\xe3\x01\n" +
+	"\x0fsigned_root_set\x18\x04 \x01(\fR\rsignedRootSet\"\xff\x01\n" +
 	"\x0ePolicyRevision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -728,7 +738,8 @@ const file_api_resources_proto_rawDesc = "" +
 	"\n" +
 	"exemptions\x18\x05 \x03(\v2\x1a.signet.v1alpha1.ExemptionR\n" +
 	"exemptions\x12\x1c\n" +
-	"\tcontested\x18\x06 \x03(\tR\tcontested\"6\n" +
+	"\tcontested\x18\x06 \x03(\tR\tcontested\x12\x1a\n" +
+	"\bobserved\x18\a \x03(\tR\bobserved\"6\n" +
 	"\fPolicyModule\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04rego\x18\x02 \x01(\tR\x04rego\"\x9b\x01\n" +

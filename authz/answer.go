@@ -68,6 +68,22 @@ func (a *answer) request(in policy.Input) {
 	}
 }
 
+// policy notes by which revision the request is judged.
+func (a *answer) policy(r policy.Revision) {
+	a.record.PolicyRevision, a.record.PolicySource, a.record.Commit = r.ID, r.Source, r.Commit
+}
+
+// observe lets through what the policy or its error denies, as the last step: what nobody
+// could decide stays denied. The policy's headers are those of what it allows, so that none
+// of that name passes.
+func (a *answer) observe(in policy.Input, settable []string) {
+	if a.record.Allowed || a.record.Cause == CauseUnavailable {
+		return
+	}
+	a.record.Observed = true
+	a.headers, a.remove = nil, append(settable, ownHeaders(in.Request.Headers)...)
+}
+
 // noPolicy denies where no policy is loaded, so that no rule can be missed.
 func (a *answer) noPolicy() {
 	a.record.Rules = []policy.RuleRef{{Name: "signet: no policy"}}
@@ -137,7 +153,7 @@ func ownHeaders(headers map[string][]string) []string {
 
 func (a *answer) response() *authv3.CheckResponse {
 	r := a.denied
-	if a.record.Allowed {
+	if a.record.Allowed || a.record.Observed {
 		r = a.ok
 	}
 	out := r()

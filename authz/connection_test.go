@@ -93,7 +93,7 @@ func TestAConnectionIsDecidedByItsTwoEndsAndItsPort(t *testing.T) {
 
 // Its listener bears no stamp, so that a new policy does not end its connections.
 func TestAConnectionIsJudgedByTheNewestRevision(t *testing.T) {
-	old, err := policy.Compile(policy.NewRevision("file:///repo", "old", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\nallow contains \"all\" if true"}}, nil))
+	old, err := policy.Compile(policy.NewRevision("file:///repo", "old", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\nallow contains \"all\" if true"}}, policy.Generated{}))
 	if err != nil {
 		t.Fatal(err)
 	}

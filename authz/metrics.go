@@ -16,7 +16,7 @@ func NewMetrics() *Metrics {
 	m := &Metrics{
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "signet_authz_decisions_total",
-			Help: "Authorization decisions by result (allowed, denied) and cause of the denial (policy, error, unavailable).",
+			Help: "Authorization decisions by result (allowed, denied, observed: let through although the policy denies it) and cause of the denial (policy, error, unavailable).",
 		}, []string{"result", "cause"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "signet_authz_decision_duration_seconds",
@@ -28,14 +28,20 @@ func NewMetrics() *Metrics {
 	for _, c := range []Cause{CausePolicy, CauseError, CauseUnavailable} {
 		m.decisions.WithLabelValues("denied", string(c))
 	}
+	for _, c := range []Cause{CausePolicy, CauseError} {
+		m.decisions.WithLabelValues("observed", string(c))
+	}
 	return m
 }
 
 // Observe counts one decision.
 func (m *Metrics) Observe(r Record) {
 	result := "denied"
-	if r.Allowed {
+	switch {
+	case r.Allowed:
 		result = "allowed"
+	case r.Observed:
+		result = "observed"
 	}
 	m.decisions.WithLabelValues(result, string(r.Cause)).Inc()
 	m.duration.WithLabelValues(result).Observe(r.Duration.Seconds())

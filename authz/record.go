@@ -29,6 +29,8 @@ type Record struct {
 	Time    time.Time
 	Allowed bool
 	Cause   Cause
+	// Observed: it was let through although it is denied here.
+	Observed bool
 	// Source is empty where Envoy verified no peer certificate.
 	Source, Destination string
 	// Path is without query.

@@ -210,14 +210,18 @@ func (s *Server) decide(ctx context.Context, req *authv3.CheckRequest, a *answer
 		a.refuse(err)
 		return
 	}
-	if !st.checkToken(&in, a) {
-		return
-	}
 	revision := stamped(req)
 	if in.Connection != nil {
 		revision = st.newest
 	}
-	s.evaluate(ctx, st, revision, in, a)
+	compiled := st.policies[revision]
+	if st.checkToken(&in, a) {
+		s.evaluate(ctx, st, revision, in, a)
+	}
+	if compiled != nil && compiled.Observes(in) {
+		a.policy(compiled.Revision())
+		a.observe(in, compiled.Settable(in))
+	}
 }
 
 func stamped(req *authv3.CheckRequest) string {
@@ -264,7 +268,7 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 		return
 	}
 	rev := compiled.Revision()
-	a.record.PolicyRevision, a.record.PolicySource, a.record.Commit = rev.ID, rev.Source, rev.Commit
+	a.policy(rev)
 	which := Evaluation{Destination: in.Destination.ID.String(), Revision: rev.ID}
 	if st.stopped[which] {
 		a.deny(CauseError, "an evaluation for this destination under this revision ended the authz process: none is made for a time, or until the policy changes")

@@ -65,9 +65,9 @@ func newFixture(t testing.TB, change ...func(*authz.Options, *authz.Config)) *fi
 
 func newFixtureWith(t testing.TB, rego string, change ...func(*authz.Options, *authz.Config)) *fixture {
 	t.Helper()
-	f := &fixture{rev: policy.NewRevision("file:///repo", "c0ffee", []policy.Module{{Path: "orders.rego", Rego: rego}}, []policy.Exemption{{
+	f := &fixture{rev: policy.NewRevision("file:///repo", "c0ffee", []policy.Module{{Path: "orders.rego", Rego: rego}}, policy.Generated{Exemptions: []policy.Exemption{{
 		Name: "generated: health check /health of shop/orders", Destination: orders.String(), Method: "GET", Path: "/health", Port: 8080, Sources: []string{web},
-	}})}
+	}}})}
 	compiled, err := policy.Compile(f.rev)
 	if err != nil {
 		t.Fatal(err)
@@ -386,7 +386,7 @@ func TestACallerThatGaveUpIsDenied(t *testing.T) {
 
 func TestConfigureSwapsRevisionsWhileDeciding(t *testing.T) {
 	f := newFixture(t)
-	allowAll, err := policy.Compile(policy.NewRevision("", "2", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\nallow contains \"all\""}}, nil))
+	allowAll, err := policy.Compile(policy.NewRevision("", "2", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\nallow contains \"all\""}}, policy.Generated{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,11 +447,14 @@ func TestMetricsCountByResultAndCause(t *testing.T) {
 	m.Observe(authz.Record{Allowed: true})
 	m.Observe(authz.Record{Cause: authz.CausePolicy})
 	m.Observe(authz.Record{Cause: authz.CausePolicy})
-	want := `# HELP signet_authz_decisions_total Authorization decisions by result (allowed, denied) and cause of the denial (policy, error, unavailable).
+	m.Observe(authz.Record{Cause: authz.CausePolicy, Observed: true})
+	want := `# HELP signet_authz_decisions_total Authorization decisions by result (allowed, denied, observed: let through although the policy denies it) and cause of the denial (policy, error, unavailable).
 # TYPE signet_authz_decisions_total counter
 signet_authz_decisions_total{cause="",result="allowed"} 1
 signet_authz_decisions_total{cause="error",result="denied"} 0
+signet_authz_decisions_total{cause="error",result="observed"} 0
 signet_authz_decisions_total{cause="policy",result="denied"} 2
+signet_authz_decisions_total{cause="policy",result="observed"} 1
 signet_authz_decisions_total{cause="unavailable",result="denied"} 0
 `
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "signet_authz_decisions_total"); err != nil {
@@ -461,7 +464,7 @@ signet_authz_decisions_total{cause="unavailable",result="denied"} 0
 
 // TestWithoutAPolicyADenialSaysSo: no rule was missed, there is none.
 func TestWithoutAPolicyADenialSaysSo(t *testing.T) {
-	empty := policy.NewRevision("", "", nil, nil)
+	empty := policy.NewRevision("", "", nil, policy.Generated{})
 	compiled, err := policy.Compile(empty)
 	if err != nil {
 		t.Fatal(err)

@@ -267,6 +267,7 @@ func (b *builder) node(r *Resource) {
 		n.DNS = s.ServiceDiscovery.DNS
 	}
 	b.apply(r, n)
+	n.Observed = b.observed(r)
 	n.AccessLog, n.LogFormat = s.Logging.File(), s.Logging.format()
 	b.graph.nodes = b.graph.nodes.With(r.graphName(), n)
 }

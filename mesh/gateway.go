@@ -219,7 +219,7 @@ func resolveGatewayMatch(m *HTTPGatewayRouteMatch) Match {
 // gateway makes a virtual gateway of its routes, which are there already.
 func (b *builder) gateway(r *Resource) {
 	s := r.Spec.(*VirtualGatewaySpec)
-	n := &VirtualNode{Ref: r.ref(), Gateway: &Gateway{}, AccessLog: s.Logging.File(), LogFormat: s.Logging.format()}
+	n := &VirtualNode{Ref: r.ref(), Gateway: &Gateway{}, AccessLog: s.Logging.File(), LogFormat: s.Logging.format(), Observed: b.observed(r)}
 	for i := range s.Listeners {
 		l := &s.Listeners[i]
 		out := Listener{Port: l.PortMapping.Port, Protocol: l.PortMapping.Protocol, TLS: resolveGatewayTLS(l.TLS)}

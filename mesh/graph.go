@@ -102,6 +102,8 @@ type VirtualNode struct {
 	// AccessLog is a path on the proxy's file system; "" for none.
 	AccessLog string
 	LogFormat *LoggingFormat // nil for Envoy's own
+	// Observed: what the policy denies here is let through and recorded.
+	Observed bool
 }
 
 // DiscoveredAs is the name by which a node is found: what App Mesh held a server's

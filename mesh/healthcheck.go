@@ -52,15 +52,15 @@ func (g *Graph) callersOf(n *VirtualNode) []*VirtualNode {
 	return slices.Compact(list)
 }
 
-// SameHealthChecks reports whether two graphs have the same virtual nodes, and
-// the same health checks by the same callers, as far as a look at what differs can
-// tell: false may mean only that it cannot.
-func (g *Graph) SameHealthChecks(o *Graph) bool {
+// SameToPolicy reports whether two graphs have the same virtual nodes, the same health
+// checks by the same callers, and the same nodes that are observed, as far as a look at what
+// differs can tell: false may mean only that it cannot.
+func (g *Graph) SameToPolicy(o *Graph) bool {
 	if g.meshes != o.meshes {
 		return false
 	}
 	for name := range g.nodes.Differ(o.nodes) {
-		if a, b := g.nodes.Get(name), o.nodes.Get(name); a == nil || b == nil || !a.checkedAs(b) {
+		if a, b := g.nodes.Get(name), o.nodes.Get(name); a == nil || b == nil || !a.sameToPolicy(b) {
 			return false
 		}
 	}
@@ -77,9 +77,9 @@ func (g *Graph) SameHealthChecks(o *Graph) bool {
 	return true
 }
 
-// checkedAs reports whether n is checked as o is, and calls what it calls.
-func (n *VirtualNode) checkedAs(o *VirtualNode) bool {
-	return slices.EqualFunc(n.Listeners, o.Listeners, func(a, b Listener) bool {
+// sameToPolicy reports whether n is checked and observed as o is, and calls what it calls.
+func (n *VirtualNode) sameToPolicy(o *VirtualNode) bool {
+	return n.Observed == o.Observed && slices.EqualFunc(n.Listeners, o.Listeners, func(a, b Listener) bool {
 		return a.Probe == b.Probe || a.Port == b.Port && a.Probe != nil && b.Probe != nil && *a.Probe == *b.Probe
 	}) && slices.EqualFunc(n.Backends, o.Backends, func(a, b Callee) bool { return a.Service == b.Service })
 }

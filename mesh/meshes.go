@@ -75,6 +75,10 @@ func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, nam
 		return "", r.fieldError("spec.meshRef.name", fmt.Sprintf("%s refers to mesh %q, which does not exist; %s", r, ref.Name, known))
 	}
 	switch {
+	case r.Kind == KindMeshOptions && byObject[r.ObjectName] != "":
+		return byObject[r.ObjectName], nil
+	case r.Kind == KindMeshOptions:
+		return "", r.fieldError("metadata.name", fmt.Sprintf("%s is about the mesh of its own name, which does not exist; %s", r, known))
 	case r.Mesh != "" && byName[r.Mesh]:
 		return r.Mesh, nil
 	case r.Mesh != "":

@@ -11,8 +11,10 @@ import (
 // nodes have no field for. An object of it has the name and namespace of the virtual node
 // that it is about.
 type VirtualNodeOptionsSpec struct {
-	MeshRef   *MeshRef          `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
-	Listeners []ListenerOptions `yaml:"listeners" json:"listeners" check:"required items=1.."`
+	MeshRef *MeshRef `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
+	// Authorization is the mesh's where it is left out.
+	Authorization string            `yaml:"authorization,omitempty" json:"authorization,omitempty" check:"enum=enforce,observe"`
+	Listeners     []ListenerOptions `yaml:"listeners,omitempty" json:"listeners,omitempty" check:"items=1.."`
 }
 
 // ListenerOptions are those of one listener.
@@ -62,6 +64,9 @@ func (s *VirtualNodeOptionsSpec) names() (*string, **MeshRef) { return nil, &s.M
 func (s *VirtualNodeOptionsSpec) sameToOthers(old any) bool { return reflect.DeepEqual(s, old) }
 
 func (s *VirtualNodeOptionsSpec) check(ru *ruler) {
+	if len(s.Listeners) == 0 && s.Authorization == "" {
+		ru.fail("spec", "says nothing of the node: want authorization, listeners or both")
+	}
 	ports := map[uint32]int{}
 	for i, l := range s.Listeners {
 		path := fmt.Sprintf("spec.listeners[%d]", i)
@@ -135,15 +140,34 @@ func (b *builder) options(r *Resource) {
 	}
 }
 
+// optionsOf are those of a virtual node, nil where there are none.
+func (b *builder) optionsOf(r *Resource) *VirtualNodeOptionsSpec {
+	if r.Kind != KindVirtualNode {
+		return nil
+	}
+	o := b.graph.named.Get(optionsName(r))
+	if o == nil || o.Namespace != r.Namespace || o.ObjectName != r.ObjectName {
+		return nil
+	}
+	return o.Spec.(*VirtualNodeOptionsSpec)
+}
+
+// observed is what a node's own options say, or else the mesh's.
+func (b *builder) observed(r *Resource) bool {
+	if o := b.optionsOf(r); o != nil && o.Authorization != "" {
+		return o.Authorization == AuthorizationObserve
+	}
+	return b.graph.Observes(r.Mesh)
+}
+
 // apply completes a node's listeners by its options.
 func (b *builder) apply(r *Resource, n *VirtualNode) {
-	name := optionsName(r)
-	b.linkTo(r, name)
-	o := b.graph.named.Get(name)
-	if o == nil || o.Namespace != r.Namespace || o.ObjectName != r.ObjectName {
+	b.linkTo(r, optionsName(r))
+	o := b.optionsOf(r)
+	if o == nil {
 		return
 	}
-	for _, of := range o.Spec.(*VirtualNodeOptionsSpec).Listeners {
+	for _, of := range o.Listeners {
 		i := slices.IndexFunc(n.Listeners, func(l Listener) bool { return l.Port == of.Port })
 		if i < 0 {
 			continue // options reports it

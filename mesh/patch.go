@@ -6,11 +6,11 @@ import "slices"
 // same names, and others are gone. It makes anew what is put, and what refers to
 // something of which more than the name has changed for it; all else is shared with g.
 //
-// It does not say what is wrong: where anything is, or a mesh itself is changed, ok is
+// It does not say what is wrong: where anything is, or a mesh itself or its options change, ok is
 // false, and NewGraph of everything tells.
 func (g *Graph) With(put []*Resource, remove []Name) (next *Graph, ok bool) {
 	mine, ok := g.assigned(put)
-	if !ok || slices.ContainsFunc(remove, func(n Name) bool { return n.Kind == KindMesh }) {
+	if !ok || slices.ContainsFunc(remove, func(n Name) bool { return wide(n.Kind) }) {
 		return nil, false
 	}
 	made := *g
@@ -54,7 +54,7 @@ func (g *Graph) With(put []*Resource, remove []Name) (next *Graph, ok bool) {
 // assigned are copies of resources whose mesh is complete.
 func (g *Graph) assigned(put []*Resource) ([]*Resource, bool) {
 	mine := copies(put)
-	if slices.ContainsFunc(mine, func(r *Resource) bool { return r.Kind == KindMesh }) {
+	if slices.ContainsFunc(mine, func(r *Resource) bool { return wide(r.Kind) }) {
 		return nil, false
 	}
 	all := slices.Clone(mine)

@@ -167,7 +167,7 @@ func TestAChangedGraphIsWhatIsMadeOfEverything(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Fatalf("seed %d, step %d: put %v, remove %v: the graph is not what everything gives\n%s", seed, step, put, remove, diff(want.Nodes("a"), got.Nodes("a")))
 			}
-			if g.SameHealthChecks(got) {
+			if g.SameToPolicy(got) {
 				if same++; !reflect.DeepEqual(checks(g), checks(got)) {
 					t.Fatalf("seed %d, step %d: put %v, remove %v: the health checks are not the same:\n%v\n%v", seed, step, put, remove, checks(g), checks(got))
 				}
@@ -217,7 +217,7 @@ func TestAChangeMakesAnewWhatChangedAndWhatMindsIt(t *testing.T) {
 		if got := anew(g, next); got != c.anew {
 			t.Errorf("%s: %d objects were made anew, want %d", c.what, got, c.anew)
 		}
-		if same := next.SameHealthChecks(g); same != c.same {
+		if same := next.SameToPolicy(g); same != c.same {
 			t.Errorf("%s: the health checks are the same: %t", c.what, same)
 		}
 	}

@@ -26,8 +26,11 @@ const (
 	KindBackendGroup   Kind = "BackendGroup"
 )
 
-// KindVirtualNodeOptions is one of Signet's own, about App Mesh's (docs/decisions/060).
-const KindVirtualNodeOptions Kind = "VirtualNodeOptions"
+// Signet's own, about App Mesh's (docs/decisions/060, 075).
+const (
+	KindMeshOptions        Kind = "MeshOptions"
+	KindVirtualNodeOptions Kind = "VirtualNodeOptions"
+)
 
 // KindInfo is a kind with the other names by which it is asked for, in lower case:
 // the CRD's plural, and one of two letters, "" for none.
@@ -53,6 +56,7 @@ var kinds = []KindInfo{
 
 // own are Signet's kinds about App Mesh's.
 var own = []KindInfo{
+	{KindMeshOptions, "meshoptions", "mo", SignetGroupVersion, func() spec { return &MeshOptionsSpec{} }},
 	{KindVirtualNodeOptions, "virtualnodeoptions", "vno", SignetGroupVersion, func() spec { return &VirtualNodeOptionsSpec{} }},
 }
 
@@ -113,3 +117,6 @@ type Resource struct {
 func (r *Resource) SameObject(o *Resource) bool {
 	return r.Kind == o.Kind && r.Namespace == o.Namespace && r.ObjectName == o.ObjectName
 }
+
+// wide reports whether an object of the kind is a part of every other one of its mesh.
+func wide(k Kind) bool { return k == KindMesh || k == KindMeshOptions }

@@ -29,6 +29,10 @@ func Warnings(r *Resource) manifest.Errors {
 		for _, name := range unsafeNames(r) {
 			w.errs = append(w.errs, r.Doc.FieldError(annotationPath(proxy.UnsafeAnnotation), "unsafe: "+name+": "+unsafe[name]))
 		}
+	case *MeshOptionsSpec:
+		w.observes(s.Authorization, "in mesh "+r.ObjectName)
+	case *VirtualNodeOptionsSpec:
+		w.observes(s.Authorization, "at this virtual node")
 	case *VirtualNodeSpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
 		if d := s.ServiceDiscovery; d != nil && d.AWSCloudMap != nil {
@@ -63,11 +67,17 @@ func Warnings(r *Resource) manifest.Errors {
 		warn(ref.UID != "", "spec.meshRef.uid", "a mesh is found by its name")
 	}
 	if r.Doc != nil {
-		warn(r.Kind == KindMesh && r.Doc.Namespace != "", "metadata.namespace", "a mesh is in no namespace, here as in Kubernetes")
+		warn(wide(r.Kind) && r.Doc.Namespace != "", "metadata.namespace", "a mesh is in no namespace, here as in Kubernetes")
 		w.errs = append(w.errs, r.Doc.Ignored()...)
 	}
 	w.errs.Sort()
 	return w.errs
+}
+
+func (w *lacking) observes(authorization, where string) {
+	if authorization == AuthorizationObserve {
+		w.errs = append(w.errs, w.doc.FieldError("spec.authorization", "observe: nothing that the policy denies is denied "+where+", only recorded: `signet decisions --denied` lists it"))
+	}
 }
 
 // EnvelopeWarnings names what stands around the spec of one of Signet's own

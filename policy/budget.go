@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"golang.org/x/sys/unix"
+
+	"signet.example/internal/lanes"
 )
 
 // Limits of one evaluation; what passes them is an error, which denies.
@@ -20,6 +23,23 @@ const (
 	giveWay = 200 * time.Microsecond // of this process
 	giveCPU = 500 * time.Microsecond // of others, where it is slow
 )
+
+// When an evaluation counts as slow. Most take less than a tenth of the first, which is some milliseconds, and of the
+// second, which is what a call for 50,000 numbers costs three times: what is spent before the lane, whoever repeats a
+// request spends as often as they like. The third is for what is not counted, and late: on a busy machine any evaluation
+// may stand still for a while, and one that has made few steps by then did nothing else. In the lane it would wait for
+// those that cost.
+const (
+	slowSteps = 4000
+	slowWork  = 1 << 18
+	slowAfter = maxTime / 2
+	fewSteps  = slowSteps / 10
+	fewWork   = slowWork / 10
+)
+
+// slowLanes are those of slow evaluations, by destination: one that used up its time is only ever
+// answered by an error.
+var slowLanes = sync.OnceValue(lanes.New)
 
 // ErrLimit: an evaluation took more time or steps than it may.
 var ErrLimit = errors.New("the policy takes too long")
@@ -60,7 +80,7 @@ type budget struct {
 	ran, thread time.Duration // what it had used of a processor when it came to its thread, and what that had
 
 	// lanes is nil where slow evaluations need none.
-	lanes       *lanes
+	lanes       *lanes.Lanes
 	destination string
 	leave       func(over bool) // of the lane that it is in, else nil
 }
@@ -109,7 +129,7 @@ func (b *budget) Cancelled() bool {
 	b.left--
 	took := time.Since(b.begun)
 	if b.lanes != nil && b.leave == nil && b.slow(took) {
-		b.leave = b.lanes.enter(b.destination, b.time-b.used(took))
+		b.leave = b.lanes.Enter(b.destination, b.time-b.used(took))
 		if b.over = b.leave == nil; b.over { // its turn did not come within its time
 			return true
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
+	"signet.example/internal/lanes"
 	"signet.example/proxy"
 )
 
@@ -28,8 +29,9 @@ type Compiled struct {
 	mesh     *program
 	compat   *query
 	exempt   map[exemptKey]Exemption
+	observed map[string]bool // identities
 	tracing  chan struct{}
-	lanes    *lanes // of the process
+	lanes    *lanes.Lanes
 }
 
 type exemptKey struct {
@@ -75,8 +77,12 @@ func Compile(r Revision) (*Compiled, error) {
 		nodes:    map[string]bool{},
 		programs: map[string]*program{},
 		exempt:   map[exemptKey]Exemption{},
+		observed: map[string]bool{},
 		tracing:  make(chan struct{}, maxTracing),
 		lanes:    slowLanes(),
+	}
+	for _, id := range r.Observed {
+		c.observed[id] = true
 	}
 	fencing()
 	modules, all, err := parse(r.Modules)

@@ -53,7 +53,7 @@ func TestCompileRefuses(t *testing.T) {
 		"a library of Signet's name": {"package signet.lib.http\nvalues(x) := x", `library of Signet`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(tc.rego), nil))
+			_, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(tc.rego), policy.Generated{}))
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v", err)
 			}
@@ -62,7 +62,7 @@ func TestCompileRefuses(t *testing.T) {
 }
 
 func TestCompileRefusesARevisionThatIsNotItsID(t *testing.T) {
-	r := policy.NewRevision("file:///r", "c0ffee", policytest.Modules(policytest.Mesh), nil)
+	r := policy.NewRevision("file:///r", "c0ffee", policytest.Modules(policytest.Mesh), policy.Generated{})
 	r.Modules[0].Rego += "\nallow contains \"all\""
 	if _, err := policy.Compile(r); err == nil || !strings.Contains(err.Error(), "its content is that of") {
 		t.Errorf("error %v", err)
@@ -79,12 +79,12 @@ func TestCompileRefusesAnExemptionThatIsNoHealthCheck(t *testing.T) {
 	} {
 		e := good
 		spoil(&e)
-		if _, err := policy.Compile(policy.NewRevision("", "", nil, []policy.Exemption{e})); err == nil {
+		if _, err := policy.Compile(policy.NewRevision("", "", nil, policy.Generated{Exemptions: []policy.Exemption{e}})); err == nil {
 			t.Errorf("taken: %+v", e)
 		}
 	}
 	good.Method, good.Path = "POST", "/grpc.health.v1.Health/Check"
-	if _, err := policy.Compile(policy.NewRevision("", "", nil, []policy.Exemption{good})); err != nil {
+	if _, err := policy.Compile(policy.NewRevision("", "", nil, policy.Generated{Exemptions: []policy.Exemption{good}})); err != nil {
 		t.Error(err)
 	}
 }
@@ -94,7 +94,7 @@ func TestNoPolicySetsAHeaderThatNamesTheCallerOrFramesTheRequest(t *testing.T) {
 		"x-forwarded-client-cert", "x-envoy-internal", "x-signet-denied", "host", "connection", "keep-alive", "proxy-connection",
 		"transfer-encoding", "upgrade", "te", "trailer", "content-length", "expect", "X-Upper", "a b", "",
 	} {
-		if _, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(fmt.Sprintf("package signet.authz\nheaders[%q] := \"x\"", name)), nil)); err == nil {
+		if _, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(fmt.Sprintf("package signet.authz\nheaders[%q] := \"x\"", name)), policy.Generated{})); err == nil {
 			t.Errorf("%q may be set", name)
 		}
 	}
@@ -106,24 +106,26 @@ func TestRevisionIDIsThatOfTheContentInAnyOrder(t *testing.T) {
 		{Name: "a", Destination: "spiffe://d/a", Method: "GET", Path: "/h", Sources: []string{"x", "y"}},
 		{Name: "b", Destination: "spiffe://d/b", Method: "GET", Path: "/h", Sources: []string{"x"}},
 	}
-	one := policy.NewRevision("u", "c", mods, exempt)
+	one := policy.NewRevision("u", "c", mods, policy.Generated{Exemptions: exempt})
 	slices.Reverse(mods)
 	slices.Reverse(exempt)
 	exempt[1].Sources = []string{"y", "x"}
 	mods = append(mods, policy.Module{Path: "a_test.rego", Rego: "package signet.authz_test"})
-	if two := policy.NewRevision("u", "c", mods, exempt); one.ID != two.ID {
+	if two := policy.NewRevision("u", "c", mods, policy.Generated{Exemptions: exempt}); one.ID != two.ID {
 		t.Errorf("%s and %s", one.ID, two.ID)
 	}
 	ids := map[string]bool{one.ID: true}
 	for _, r := range []policy.Revision{
-		policy.NewRevision("u", "d", mods, exempt),
-		policy.NewRevision("v", "c", mods, exempt),
-		policy.NewRevision("uc", "", mods, exempt),
-		policy.NewRevision("u", "c", mods[:1], exempt),
-		policy.NewRevision("u", "c", mods, exempt[:1]),
-		policy.NewRevision("u", "c", mods, []policy.Exemption{exempt[0], {Name: "a", Destination: "spiffe://d/a", Method: "GET", Path: "/h", Sources: []string{"x", "z"}}}),
-		policy.NewRevision("u", "c", []policy.Module{{Path: "a", Rego: "b"}}, nil),
-		policy.NewRevision("u", "c", []policy.Module{{Path: "", Rego: "ab"}}, nil),
+		policy.NewRevision("u", "d", mods, policy.Generated{Exemptions: exempt}),
+		policy.NewRevision("v", "c", mods, policy.Generated{Exemptions: exempt}),
+		policy.NewRevision("uc", "", mods, policy.Generated{Exemptions: exempt}),
+		policy.NewRevision("u", "c", mods[:1], policy.Generated{Exemptions: exempt}),
+		policy.NewRevision("u", "c", mods, policy.Generated{Exemptions: exempt[:1]}),
+		policy.NewRevision("u", "c", mods, policy.Generated{Exemptions: []policy.Exemption{exempt[0], {Name: "a", Destination: "spiffe://d/a", Method: "GET", Path: "/h", Sources: []string{"x", "z"}}}}),
+		policy.NewRevision("u", "c", []policy.Module{{Path: "a", Rego: "b"}}, policy.Generated{}),
+		policy.NewRevision("u", "c", []policy.Module{{Path: "", Rego: "ab"}}, policy.Generated{}),
+		policy.NewRevision("u", "c", mods, policy.Generated{Exemptions: exempt, Observed: []string{"x"}}),
+		policy.NewRevision("u", "c", mods, policy.Generated{Exemptions: exempt, Contested: []string{"x"}}),
 	} {
 		if ids[r.ID] {
 			t.Errorf("id %s twice", r.ID)

@@ -22,7 +22,7 @@ import (
 func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 	program, without := c.programFor(in)
 	if rule, ok := c.exemption(in); ok {
-		return Decision{Allowed: true, Allow: []RuleRef{rule}, Unset: slices.Clone(program.settable)}, nil
+		return Decision{Allowed: true, Allow: []RuleRef{rule}, Unset: c.Settable(in)}, nil
 	}
 	txn, err := c.store.NewTransaction(ctx)
 	if err != nil {
@@ -34,6 +34,13 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 	e := &evaluation{c: c, program: program, without: without, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: b}
 	defer b.done()
 	return e.decide(ctx)
+}
+
+// Settable are the headers that the policy can set on requests to a destination: a caller's
+// own copies of them never pass.
+func (c *Compiled) Settable(in Input) []string {
+	program, _ := c.programFor(in)
+	return slices.Clone(program.settable)
 }
 
 // programFor also returns the virtual node that is called where the policy has packages of

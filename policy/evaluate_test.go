@@ -27,7 +27,7 @@ var (
 
 func compile(t testing.TB, files ...string) *policy.Compiled {
 	t.Helper()
-	c, err := policy.Compile(policy.NewRevision("file:///repo", "c0ffee", policytest.Modules(files...), nil))
+	c, err := policy.Compile(policy.NewRevision("file:///repo", "c0ffee", policytest.Modules(files...), policy.Generated{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,13 +263,13 @@ allow contains "at noon" if {
 func TestExemptionIsExactAndBeforeThePolicy(t *testing.T) {
 	rev := policy.NewRevision("", "", policytest.Modules(`package signet.authz
 deny contains "all" if true
-headers["x-user"] := input.jwt.sub`), []policy.Exemption{{
+headers["x-user"] := input.jwt.sub`), policy.Generated{Exemptions: []policy.Exemption{{
 		Name: "generated: health check /health of shop/order-store", Destination: store.String(), Method: "GET", Path: "/health", Port: 8080, Sources: []string{web.String()},
 	}, {
 		Name: "generated: health check /grpc.health.v1.Health/Check of shop/order-store", Destination: store.String(), Method: "POST", Path: "/grpc.health.v1.Health/Check", Port: 8080, Sources: []string{web.String()},
 	}, { // of a server of the release before
 		Name: "generated: health check /any of shop/order-store", Destination: store.String(), Method: "GET", Path: "/any", Sources: []string{web.String()},
-	}})
+	}}})
 	c, err := policy.Compile(rev)
 	if err != nil {
 		t.Fatal(err)

@@ -21,3 +21,6 @@ func (c *Compiled) exemption(in Input) (RuleRef, bool) {
 	}
 	return RuleRef{Name: e.Name}, slices.Contains(e.Sources, in.Source.ID.String())
 }
+
+// Observes reports whether what is denied at a destination is let through and recorded.
+func (c *Compiled) Observes(in Input) bool { return c.observed[in.Destination.ID.String()] }

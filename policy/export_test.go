@@ -25,11 +25,11 @@ var BuiltinNames = builtinNames
 var Fence = fencing
 
 // SlowAtOnce is how many slow evaluations go on now.
-func SlowAtOnce() int { return len(slowLanes().all) }
+func SlowAtOnce() int { return slowLanes().Busy() }
 
 // HoldLane keeps a destination's lane until what it returns is called.
 func HoldLane(destination string) (leave func()) {
-	leaveLane := slowLanes().enter(destination, time.Second)
+	leaveLane := slowLanes().Enter(destination, time.Second)
 	return func() { leaveLane(false) }
 }
 

@@ -146,7 +146,7 @@ func TestARefusedBuiltinIsNamedWithTheReason(t *testing.T) {
 		"io.jwt.encode_sign":      `io.jwt.encode_sign({}, {}, {}) == ""`,
 		"graphql.is_valid":        `graphql.is_valid("", "")`,
 	} {
-		_, err := policy.Compile(policy.NewRevision("s", "c", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\n\nallow contains \"x\" if {\n\t" + call + "\n}\n"}}, nil))
+		_, err := policy.Compile(policy.NewRevision("s", "c", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\n\nallow contains \"x\" if {\n\t" + call + "\n}\n"}}, policy.Generated{}))
 		if err == nil || !strings.Contains(err.Error(), "a.rego:3: builtin "+builtin+" (line 4) is not available to policies: ") {
 			t.Errorf("%s: %v", builtin, err)
 		}
@@ -179,7 +179,7 @@ func TestDoublingsByBuiltinsEndBeforeTheyFillTheMemory(t *testing.T) {
 
 func compileRules(t *testing.T, rules string) *policy.Compiled {
 	t.Helper()
-	c, err := policy.Compile(policy.NewRevision("s", "c", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\n\n" + rules}}, nil))
+	c, err := policy.Compile(policy.NewRevision("s", "c", []policy.Module{{Path: "a.rego", Rego: "package signet.authz\n\n" + rules}}, policy.Generated{}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,11 +47,11 @@ deny contains "nobody reaches admin" if input.request.segments[0] == "admin"
 headers["x-user"] := "a"
 `
 	mesh := "package signet.authz\n\nallow contains \"read\" if input.request.method == \"GET\""
-	alone, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(rego, mesh), nil))
+	alone, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(rego, mesh), policy.Generated{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	contested, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(rego, mesh), nil, "orders_v2"))
+	contested, err := policy.Compile(policy.NewRevision("", "", policytest.Modules(rego, mesh), policy.Generated{Contested: []string{"orders_v2"}}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,21 +30,30 @@ type Exemption struct {
 type Revision struct {
 	ID, Source, Commit string
 	Modules            []Module
-	Exemptions         []Exemption
+	Generated
+}
+
+// Generated is what a revision has of the mesh that it is for.
+type Generated struct {
+	Exemptions []Exemption
 	// Contested are the packages of nodes that several virtual nodes claim.
 	Contested []string
+	// Observed are the identities of those whose denials are recorded and not made.
+	Observed []string
 }
 
 // NewRevision sorts its parts, leaves test modules out and computes the ID.
 // Without modules everything except the exemptions is denied.
-func NewRevision(source, commit string, modules []Module, exemptions []Exemption, contested ...string) Revision {
-	r := Revision{Source: source, Commit: commit, Contested: slices.Sorted(slices.Values(contested))}
+func NewRevision(source, commit string, modules []Module, of Generated) Revision {
+	r := Revision{Source: source, Commit: commit, Generated: Generated{
+		Contested: slices.Sorted(slices.Values(of.Contested)), Observed: slices.Sorted(slices.Values(of.Observed)),
+	}}
 	for _, m := range modules {
 		if !m.IsTest() {
 			r.Modules = append(r.Modules, m)
 		}
 	}
-	for _, e := range exemptions {
+	for _, e := range of.Exemptions {
 		e.Sources = slices.Sorted(slices.Values(e.Sources))
 		r.Exemptions = append(r.Exemptions, e)
 	}
@@ -79,6 +88,11 @@ func (r Revision) hash() string {
 	if len(r.Contested) > 0 {
 		writeCount(h, len(r.Contested))
 		writeStrings(h, r.Contested...)
+	}
+	if len(r.Observed) > 0 { // not as long as another list, which the text before it could be
+		writeStrings(h, "observed")
+		writeCount(h, len(r.Observed))
+		writeStrings(h, r.Observed...)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }

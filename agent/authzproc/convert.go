@@ -16,7 +16,7 @@ import (
 // only its own values.
 
 func revisionOf(p *api.PolicyRevision) policy.Revision {
-	r := policy.Revision{ID: p.GetId(), Source: p.GetSource(), Commit: p.GetCommit(), Contested: p.GetContested()}
+	r := policy.Revision{ID: p.GetId(), Source: p.GetSource(), Commit: p.GetCommit(), Generated: policy.Generated{Contested: p.GetContested(), Observed: p.GetObserved()}}
 	for _, m := range p.GetModules() {
 		r.Modules = append(r.Modules, policy.Module{Path: m.GetPath(), Rego: m.GetRego()})
 	}
@@ -44,7 +44,7 @@ var causes = map[authz.Cause]api.Cause{
 
 func decisionOf(r authz.Record) *api.Decision {
 	d := &api.Decision{
-		Id: r.ID, Time: timestamppb.New(r.Time), Allowed: r.Allowed, Cause: causes[r.Cause],
+		Id: r.ID, Time: timestamppb.New(r.Time), Allowed: r.Allowed, Observed: r.Observed, Cause: causes[r.Cause],
 		Source: r.Source, Destination: r.Destination, Method: r.Method, Host: r.Host, Path: r.Path, Headers: r.Headers,
 		Rules: rulesOf(r.Rules), Failed: rulesOf(r.Failed),
 		PolicyRevision: r.PolicyRevision, PolicySource: r.PolicySource, Commit: r.Commit,
@@ -72,9 +72,9 @@ func rulesOf(refs []policy.RuleRef) []*api.Rule {
 	return out
 }
 
-// observed is what metrics need of a decision.
-func observed(d *api.Decision) authz.Record {
-	r := authz.Record{Allowed: d.GetAllowed(), Duration: time.Duration(d.GetDurationMicros()) * time.Microsecond}
+// counted is what metrics need of a decision.
+func counted(d *api.Decision) authz.Record {
+	r := authz.Record{Allowed: d.GetAllowed(), Observed: d.GetObserved(), Duration: time.Duration(d.GetDurationMicros()) * time.Microsecond}
 	for ours, theirs := range causes {
 		if theirs == d.GetCause() {
 			r.Cause = ours

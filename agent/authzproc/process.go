@@ -100,12 +100,15 @@ type Config struct {
 
 // Record keeps the record of a decision, and counts it.
 func (a *Process) Record(d *api.Decision) {
-	a.metrics.decisions.Observe(observed(d))
+	a.metrics.decisions.Observe(counted(d))
 	a.ring.add(d)
 }
 
 // Decision is what is kept of one, by its id; nil where that is nothing.
 func (a *Process) Decision(id string) *api.Decision { return a.ring.get(id) }
+
+// Decisions are those that are kept, newest first.
+func (a *Process) Decisions(f *api.DecisionFilter) []*api.Decision { return a.ring.list(f) }
 
 // Stopped returns the evaluations that are not made for now, as findings, and a channel
 // that is closed when these are others.

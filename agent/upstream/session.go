@@ -48,8 +48,10 @@ type Session struct {
 	Reporter Reporter
 	// Decision is what is kept of one, by its id; nil where that is nothing.
 	Decision func(id string) *api.Decision
-	Callers  *Callers
-	Log      *slog.Logger
+	// Decisions are those that are kept, newest first.
+	Decisions func(*api.DecisionFilter) []*api.Decision
+	Callers   *Callers
+	Log       *slog.Logger
 
 	// unserved are the proxies to which no caller is sent, and why, as the server said
 	// last, over all streams. It and newcomers belong to the goroutine that receives.
@@ -130,11 +132,14 @@ func (s *Session) receive(ctx context.Context, stream interface {
 				s.explain(ctx, m.Explain, out)
 				return nil
 			})
+		case *api.SessionDown_Decisions:
+			questions.Go(func() error {
+				a := &api.DecisionsAnswer{Nonce: m.Decisions.GetNonce(), Decisions: s.Decisions(m.Decisions.GetFilter())}
+				send(ctx, out, &api.SessionUp{Message: &api.SessionUp_Decisions{Decisions: a}})
+				return nil
+			})
 		case *api.SessionDown_Probe:
-			select {
-			case out <- &api.SessionUp{Message: &api.SessionUp_Alive{Alive: m.Probe.GetNonce()}}:
-			case <-ctx.Done():
-			}
+			send(ctx, out, &api.SessionUp{Message: &api.SessionUp_Alive{Alive: m.Probe.GetNonce()}})
 			s.newcomer(ctx, m.Probe.GetRemote())
 		case *api.SessionDown_Unserved:
 			s.takeUnserved(ctx, m.Unserved.GetReasons())
@@ -207,8 +212,12 @@ func (s *Session) explain(ctx context.Context, id string, out chan<- *api.Sessio
 		}
 		d = s.Decision(id)
 	}
+	send(ctx, out, &api.SessionUp{Message: &api.SessionUp_Explain{Explain: &api.ExplainAnswer{Id: id, Decision: d}}})
+}
+
+func send(ctx context.Context, out chan<- *api.SessionUp, m *api.SessionUp) {
 	select {
-	case out <- &api.SessionUp{Message: &api.SessionUp_Explain{Explain: &api.ExplainAnswer{Id: id, Decision: d}}}:
+	case out <- m:
 	case <-ctx.Done():
 	}
 }

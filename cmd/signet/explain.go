@@ -133,6 +133,14 @@ func result(d *api.Decision) string {
 	if d.GetAllowed() {
 		return "allowed"
 	}
+	if d.GetObserved() {
+		return "let through, since its destination is observed; else it would be " + verdict(d)
+	}
+	return verdict(d)
+}
+
+// verdict is how it is denied.
+func verdict(d *api.Decision) string {
 	switch d.GetCause() {
 	case api.Cause_CAUSE_POLICY:
 		// What no policy of the operator's said has a rule of ours.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"signet.example/api"
+	"signet.example/mesh"
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/importer"
 	"signet.example/mesh/placeholder"
@@ -49,6 +50,10 @@ stand, or a name is not known, the object is incomplete. Nothing is written whil
 object is incomplete, breaks a rule, or asks for what this version does not translate:
 --partial applies the others, without what refers to those.
 
+The policy of a mesh that is new here only observes: what it would deny is let through and
+listed by signet decisions --denied, until its MeshOptions say authorization: enforce.
+--enforce has it deny from the beginning. That of a mesh that is here stays as it is.
+
 With --dry-run no server is asked; apply --dry-run checks -o crd against one.
 Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-run or
 --partial; 1 nothing was applied.`,
@@ -72,12 +77,13 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 	socketFlag(c)
 	recursive := c.Flags().BoolP("recursive", "R", false, "read the folders in a folder, too")
 	dry := c.Flags().Bool("dry-run", false, "report, write nothing, ask no server")
+	enforce := c.Flags().Bool("enforce", false, "policies of a mesh that is new deny from the beginning; else they only observe")
 	owner := c.Flags().String("owner", "", "whose the objects become, as apply --owner has it")
 	partial := c.Flags().Bool("partial", false, "apply what is complete although not all is")
 	set := c.Flags().StringArray("set", nil, "NAME=VALUE of a placeholder or parameter; may be repeated")
 	vars := c.Flags().StringArray("vars", nil, "file of placeholders' values: NAME=VALUE lines, or a YAML mapping; may be repeated")
 	namespace := c.Flags().StringP("namespace", "n", "", "namespace of objects that name none, as kubectl's")
-	mesh := c.Flags().String("mesh", "", "mesh of objects that name none, where there is more than one")
+	of := c.Flags().String("mesh", "", "mesh of objects that name none, where there is more than one")
 	other := otherFlags(c)
 	_ = c.RegisterFlagCompletionFunc("owner", cobra.NoFileCompletions) // fails only for an undefined flag
 	form := c.Flags().String("dialect", "", "form of all files, where their content does not tell it: "+strings.Join(importer.Forms(), ", "))
@@ -105,9 +111,9 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 		if err != nil {
 			return err
 		}
-		report := importer.Read(files, importer.Options{Form: importer.Form(*form), Namespace: *namespace, Mesh: *mesh, Other: options, Values: values})
+		report := importer.Read(files, importer.Options{Form: importer.Form(*form), Namespace: *namespace, Mesh: *of, Other: options, Values: values})
 		report.Files = append(report.Files, skipped...)
-		return bringIn(c, report, o, *owner, *dry, *partial)
+		return bringIn(c, report, bringing{output: o, owner: *owner, dry: *dry, partial: *partial, enforce: *enforce})
 	}
 	return c
 }
@@ -142,8 +148,14 @@ func otherFlags(c *cobra.Command) func() (dialect.Options, error) {
 	}
 }
 
+// bringing is what is to be done with what was read.
+type bringing struct {
+	output, owner         string
+	dry, partial, enforce bool
+}
+
 // bringIn applies what is complete, if that is wanted, and writes the report.
-func bringIn(c *cobra.Command, report *importer.Report, o, owner string, dry, partial bool) error {
+func bringIn(c *cobra.Command, report *importer.Report, b bringing) error {
 	if len(report.Objects) == 0 && report.Done() {
 		why := "no object of App Mesh in what was read"
 		for _, f := range report.Files {
@@ -154,12 +166,19 @@ func bringIn(c *cobra.Command, report *importer.Report, o, owner string, dry, pa
 		return errors.New(why)
 	}
 	var answer *api.ApplyResponse
-	apply := !dry && len(report.Manifests()) > 0 && (partial || report.Done())
+	var observing []importer.Manifest
+	if !b.enforce {
+		observing = report.Observing()
+	}
+	apply := !b.dry && len(report.Manifests()) > 0 && (b.partial || report.Done())
 	var applyErr error
 	if apply {
 		applyErr = withAdmin(c, func(admin api.AdminClient) error {
 			var err error
-			answer, err = admin.Apply(c.Context(), &api.ApplyRequest{Sources: sourcesOf(report), Owner: owner})
+			if observing, err = ofNewMeshes(c.Context(), admin, observing); err != nil {
+				return err
+			}
+			answer, err = admin.Apply(c.Context(), &api.ApplyRequest{Sources: sourcesOf(slices.Concat(report.Manifests(), observing)), Owner: b.owner})
 			return err
 		})
 	}
@@ -170,7 +189,7 @@ func bringIn(c *cobra.Command, report *importer.Report, o, owner string, dry, pa
 	if answer != nil {
 		report.Resolved() // the server has what the files have not
 	}
-	if err := showReport(c, o, report, answer); err != nil {
+	if err := showReport(c, b.output, report, observing, answer); err != nil {
 		return err
 	}
 	switch {
@@ -178,16 +197,31 @@ func bringIn(c *cobra.Command, report *importer.Report, o, owner string, dry, pa
 		return applyErr
 	case report.Done():
 		return nil
-	case dry || apply:
+	case b.dry || apply:
 		return different()
 	}
 	return hinted(errors.New("nothing was applied: not all of it is complete"), "see the report above; --partial applies the rest without it, --dry-run only reports")
 }
 
+// ofNewMeshes are those options whose mesh the server does not have: what a mesh that it has does
+// is for who changes its options to say.
+func ofNewMeshes(ctx context.Context, admin api.AdminClient, options []importer.Manifest) ([]importer.Manifest, error) {
+	if len(options) == 0 {
+		return nil, nil
+	}
+	answer, err := admin.Get(ctx, &api.GetRequest{Kind: string(mesh.KindMesh)})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(options), func(m importer.Manifest) bool {
+		return slices.ContainsFunc(answer.GetObjects(), func(o *api.Object) bool { return o.GetName() == m.Object.Mesh })
+	}), nil
+}
+
 // sourcesOf names each object's manifest by the object: its lines are not those of the file.
-func sourcesOf(report *importer.Report) []*api.Source {
+func sourcesOf(manifests []importer.Manifest) []*api.Source {
 	var list []*api.Source
-	for _, m := range report.Manifests() {
+	for _, m := range manifests {
 		list = append(list, &api.Source{File: objectName(m.Object.Kind, m.Object.Mesh, m.Object.Name), Content: m.Content})
 	}
 	return list

@@ -23,7 +23,7 @@ var importOutputs = []string{"text", "wide", "json", "yaml", "crd"}
 
 // showReport writes what became of everything, and what an apply changed; answer is nil
 // without one.
-func showReport(c *cobra.Command, o string, r *importer.Report, answer *api.ApplyResponse) error {
+func showReport(c *cobra.Command, o string, r *importer.Report, observing []importer.Manifest, answer *api.ApplyResponse) error {
 	switch o {
 	case "json", "yaml":
 		return showReportAs(c.OutOrStdout(), o, r, answer)
@@ -31,7 +31,7 @@ func showReport(c *cobra.Command, o string, r *importer.Report, answer *api.Appl
 		if err := printReport(c, c.ErrOrStderr(), r, false); err != nil {
 			return err
 		}
-		for i, m := range r.Manifests() {
+		for i, m := range slices.Concat(r.Manifests(), observing) {
 			sep := ""
 			if i > 0 {
 				sep = "---\n"
@@ -44,6 +44,11 @@ func showReport(c *cobra.Command, o string, r *importer.Report, answer *api.Appl
 	}
 	if err := printReport(c, c.OutOrStdout(), r, o == "wide"); err != nil {
 		return err
+	}
+	for _, m := range observing {
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "policy of mesh %s: only observes, until its MeshOptions say authorization: enforce (docs/POLICY.md)\n", printable(m.Object.Mesh)); err != nil {
+			return err
+		}
 	}
 	if answer != nil {
 		return showChanges(c, "text", answer, false)

@@ -109,7 +109,7 @@ violations found (diff, check), 4 nobody answers, 5 denied.`,
 	}
 	add("run", newInit(), newServer(), newSigner(), newAgent(), newDev())
 	add("config", newToken(), newApply(), newDiff(), newDelete(), newRollback(), newImport(), newExport(), newBan(), newPolicy())
-	add("look", newGet(), newProxies(), newProxy(), newRoutes(), newHistory(), newExplain(), newCheck(), newCerts())
+	add("look", newGet(), newProxies(), newProxy(), newRoutes(), newHistory(), newDecisions(), newExplain(), newCheck(), newCerts())
 	root.AddCommand(newAuthz(), newPolicyChild(), newDemoService(), newDemoGet(), newVersion())
 	tellEnv(root)
 	for _, c := range root.Commands() { // commands without arguments offer no files

@@ -123,7 +123,7 @@ func (l *look) check() {
 	warnings, err := check.Modules(l.tree.Modules)
 	l.Warnings = append(l.Warnings, warnings...)
 	if err == nil {
-		_, err = policy.Compile(policy.NewRevision(l.tree.URL, "", l.tree.Modules, nil))
+		_, err = policy.Compile(policy.NewRevision(l.tree.URL, "", l.tree.Modules, policy.Generated{}))
 	}
 	if err != nil {
 		l.refuse(err)

@@ -312,6 +312,21 @@ func (r *Report) Manifests() []Manifest {
 	return list
 }
 
+// Observing are the options with which the meshes among what is complete begin: their policy
+// observes, so that none of the calls that App Mesh let through is denied before anybody has looked.
+func (r *Report) Observing() []Manifest {
+	var list []Manifest
+	for _, o := range r.Objects {
+		if o.State == Complete && o.Kind == string(mesh.KindMesh) {
+			list = append(list, Manifest{
+				&Object{Kind: string(mesh.KindMeshOptions), Mesh: o.Mesh, Name: o.resource.ObjectName, State: Complete, File: o.File, Line: o.Line},
+				(&mesh.Resource{Kind: mesh.KindMeshOptions, ObjectName: o.resource.ObjectName, Spec: &mesh.MeshOptionsSpec{Authorization: mesh.AuthorizationObserve}}).Encode(),
+			})
+		}
+	}
+	return list
+}
+
 // Encode is an object that could be read in CRD form; nil for others.
 func (o *Object) Encode() []byte {
 	if o.resource == nil {

@@ -34,7 +34,7 @@ type Report struct {
 // without tests has a warning.
 func Tree(ctx context.Context, tree tree.Tree) (Report, error) {
 	var report Report
-	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, tree.Modules, nil)); err != nil {
+	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, tree.Modules, policy.Generated{})); err != nil {
 		return report, err
 	}
 	warnings, err := Modules(tree.Modules)

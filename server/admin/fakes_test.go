@@ -255,7 +255,11 @@ func (c certsOf) HeldBy(string) (int32, time.Time) {
 type sessionsOf struct{}
 
 func (sessionsOf) Explain(context.Context, string) (*api.Decision, error) { return nil, nil }
-func (sessionsOf) Wait() <-chan struct{}                                  { return nil }
+
+func (sessionsOf) Decisions(_ context.Context, f *api.DecisionFilter) ([]*api.Decision, []string) {
+	return []*api.Decision{{Id: f.GetSource(), DurationMicros: int64(f.GetLimit())}}, nil
+}
+func (sessionsOf) Wait() <-chan struct{} { return nil }
 
 type policiesOf struct{}
 

@@ -47,6 +47,7 @@ var severities = map[string][]api.Finding_Severity{
 	findUnsafeMesh:   {sevWarning},
 	findKeysLeft:     {sevWarning, sevInfo},
 	findCloudMap:     {sevError, sevWarning},
+	findObserved:     {sevWarning},
 	findNoSpeaker:    {sevError, sevWarning},
 	findWideSpeaker:  {sevWarning},
 	findSpeaker:      {sevInfo},

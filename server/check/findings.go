@@ -47,6 +47,7 @@ const (
 	findUnsafeMesh   = "SIG033"
 	findKeysLeft     = "SIG034"
 	findCloudMap     = "SIG035"
+	findObserved     = "SIG036"
 	findNoSpeaker    = "SIG040"
 	findWideSpeaker  = "SIG041"
 	findSpeaker      = "SIG042"

@@ -200,6 +200,8 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		}},
 		{"SIG032", "its access log is not written", sevWarning, func(l *Look) { l.Unlogged = []proxy.Ref{node} }},
 		{"SIG033", "let through what is unsafe", sevWarning, stored(strings.Replace(all, ofMesh("Mesh", "name: shop", ""), ofMesh("Mesh", "name: shop, annotations: {"+proxy.UnsafeAnnotation+": method-headers}", ""), 1))},
+		{"SIG036", "virtual nodes and gateways of mesh shop", sevWarning, stored(all + "---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: observe}\n")},
+		{"SIG036", "is denied here", sevWarning, stored(all + "---\napiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: web}\nspec: {authorization: observe}\n")},
 		{"SIG034", "are not used", sevWarning, func(l *Look) { l.Losing = map[string][]error{"login": {errors.New("it is weak")}} }},
 		{"SIG034", "are not used", sevInfo, func(l *Look) { l.Losing = map[string][]error{"login": {jwt.ErrOtherUse}} }},
 		{"SIG040", "nobody may call out", sevWarning, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody listens"})},

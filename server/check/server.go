@@ -90,6 +90,7 @@ func (l Look) shapes() []*api.Finding {
 			list = append(list, finding(findUnsafeMesh, sevWarning, "Mesh "+name, "take what no application needs out of its annotation "+proxy.UnsafeAnnotation+": docs/POLICY.md",
 				"its proxies let through what is unsafe: %s", strings.Join(names, ", ")))
 		}
+		list = append(list, observed(graph, name)...)
 	}
 	for _, node := range l.Unlogged {
 		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+node.String(),

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"slices"
 	"time"
 
@@ -11,45 +12,15 @@ import (
 	"signet.example/server/fault"
 )
 
-const (
-	// explainDeadline is how long the connected agents have to look up a decision.
-	explainDeadline = time.Second
-	// explainRest is how long the others still have when one has it. An agent looks
-	// for 200 ms before it says that it has not.
-	explainRest = 400 * time.Millisecond
-)
-
-// question is asked of all agents that are connected. Guarded by sessions.mu.
-type question struct {
-	open      map[string]bool // agents whose answer is awaited
-	decisions []*api.Decision
-	found     chan struct{} // closed with the first decision
-	all       chan struct{} // closed with the last answer
-}
+// explainDeadline is how long the connected agents have to look up decisions.
+const explainDeadline = time.Second
 
 // Explain asks every connected agent for a decision, in parallel, and returns
 // it, or nil when none has it in time. Ids are random: where two agents claim
 // one, one of them makes it up, and nobody can tell from here which.
 func (r *Sessions) Explain(ctx context.Context, id string) (*api.Decision, error) {
-	q := &question{open: map[string]bool{}, found: make(chan struct{}), all: make(chan struct{})}
-	r.ask(id, q)
-	defer r.forget(id, q)
-	ctx, cancel := context.WithTimeout(ctx, explainDeadline)
-	defer cancel()
-	select {
-	case <-q.found:
-		rest := time.NewTimer(explainRest)
-		defer rest.Stop()
-		select {
-		case <-q.all:
-		case <-rest.C:
-		}
-	case <-q.all:
-	case <-ctx.Done():
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch all := q.decisions; len(all) {
+	m := &api.SessionDown{Message: &api.SessionDown_Explain{Explain: id}}
+	switch all, _ := r.questions.Ask(ctx, id, 1, true, explainDeadline, func() []string { return r.send(m) }); len(all) {
 	case 0:
 		return nil, nil
 	case 1:
@@ -60,56 +31,48 @@ func (r *Sessions) Explain(ctx context.Context, id string) (*api.Decision, error
 	}
 }
 
-// ask puts a question to the agents.
-func (r *Sessions) ask(id string, q *question) {
+// Decisions asks every connected agent for what it keeps, in parallel, and returns the newest
+// of all, and the agents that did not answer in time.
+func (r *Sessions) Decisions(ctx context.Context, f *api.DecisionFilter) (list []*api.Decision, silent []string) {
+	nonce, most := rand.Text(), int(f.GetLimit())
+	m := &api.SessionDown{Message: &api.SessionDown_Decisions{Decisions: &api.DecisionsQuestion{Nonce: nonce, Filter: f}}}
+	list, silent = r.questions.Ask(ctx, nonce, most, false, explainDeadline, func() []string { return r.send(m) })
+	slices.SortStableFunc(list, func(a, b *api.Decision) int { return b.GetTime().AsTime().Compare(a.GetTime().AsTime()) })
+	return list[:min(len(list), most)], silent
+}
+
+// send puts something to the agents that are connected here, and returns to whom.
+func (r *Sessions) send(m *api.SessionDown) (sent []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for agent, s := range r.here {
 		select {
-		case s.down <- &api.SessionDown{Message: &api.SessionDown_Explain{Explain: id}}:
-			q.open[agent] = true
-		default: // its queue is full: it will not answer within the deadline
+		case s.down <- m:
+			sent = append(sent, agent)
+		default: // its queue is full: it will not answer in time
 		}
 	}
-	if len(q.open) == 0 {
-		close(q.all)
-		return
-	}
-	r.waiting[id] = append(r.waiting[id], q)
+	return sent
 }
 
-func (r *Sessions) forget(id string, q *question) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.waiting[id] = slices.DeleteFunc(r.waiting[id], func(o *question) bool { return o == q })
-	if len(r.waiting[id]) == 0 {
-		delete(r.waiting, id)
+// explained takes an agent's answer for one decision.
+func (r *Sessions) explained(s *stream, a *api.ExplainAnswer) {
+	var list []*api.Decision
+	if d := a.GetDecision(); d != nil && d.GetId() == a.GetId() {
+		list = append(list, d)
 	}
+	r.answer(s, a.GetId(), list)
 }
 
-// answer files an agent's answer, one for each question. The node is written by
-// us: an agent cannot speak in another's name.
-func (r *Sessions) answer(s *stream, a *api.ExplainAnswer) {
-	var d *api.Decision
-	if a.GetDecision().GetId() == a.GetId() && a.GetDecision() != nil {
-		d, _ = proto.Clone(a.GetDecision()).(*api.Decision) // Clone returns what it was given
+// answer takes an agent's answer. The node is written by us: an agent cannot speak in another's
+// name.
+func (r *Sessions) answer(s *stream, id string, all []*api.Decision) {
+	var list []*api.Decision
+	for _, of := range all {
+		d := proto.CloneOf(of)
 		plainMessage(d.ProtoReflect())
 		d.Node = s.peer.ID.String()
+		list = append(list, d)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, q := range r.waiting[a.GetId()] {
-		if !q.open[s.peer.Agent.ID] {
-			continue
-		}
-		delete(q.open, s.peer.Agent.ID)
-		if d != nil {
-			if q.decisions = append(q.decisions, d); len(q.decisions) == 1 {
-				close(q.found)
-			}
-		}
-		if len(q.open) == 0 {
-			close(q.all)
-		}
-	}
+	r.questions.Answer(s.peer.Agent.ID, id, list)
 }

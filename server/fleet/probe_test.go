@@ -187,7 +187,7 @@ func TestAFullQueueIsNoReasonToTakeAnAgentForDead(t *testing.T) {
 		})
 		defer end()
 		for i := range 2 * cap(r.of("x").down) {
-			r.ask(fmt.Sprint(i), &question{open: map[string]bool{}, found: make(chan struct{}), all: make(chan struct{})})
+			r.send(&api.SessionDown{Message: &api.SessionDown_Explain{Explain: fmt.Sprint(i)}})
 			synctest.Wait()
 		}
 		for _, v := range newcomersAsk(t, r, 10) {

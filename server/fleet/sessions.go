@@ -20,6 +20,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/underway"
 	"signet.example/server/fault"
+	"signet.example/server/questions"
 	"signet.example/server/shared"
 	"signet.example/store"
 )
@@ -57,10 +58,11 @@ type Sessions struct {
 	cfg      SessionsConfig
 	stopping atomic.Bool // it is we who go, not the agents
 
-	mu      sync.Mutex             // guards the following, and every question
-	here    map[string]*stream     // by agent id
-	conns   map[string]lastConn    // by agent id
-	waiting map[string][]*question // by decision id
+	mu    sync.Mutex          // guards the following
+	here  map[string]*stream  // by agent id
+	conns map[string]lastConn // by agent id
+
+	questions questions.Questions
 
 	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
 }
@@ -76,7 +78,7 @@ type SessionsConfig struct {
 // NewSessions has no sessions here. Those that a server of this name left behind have
 // ended with it.
 func NewSessions(cfg SessionsConfig) *Sessions {
-	r := &Sessions{cfg: cfg, here: map[string]*stream{}, waiting: map[string][]*question{}, conns: map[string]lastConn{}}
+	r := &Sessions{cfg: cfg, here: map[string]*stream{}, conns: map[string]lastConn{}}
 	r.ended()
 	return r
 }
@@ -216,7 +218,9 @@ func (r *Sessions) handle(s *stream, m *api.SessionUp) error {
 		}
 		r.take(s, m.Report)
 	case *api.SessionUp_Explain:
-		r.answer(s, m.Explain)
+		r.explained(s, m.Explain)
+	case *api.SessionUp_Decisions:
+		r.answer(s, m.Decisions.GetNonce(), m.Decisions.GetDecisions())
 	case *api.SessionUp_Alive: // to a probe that is not outstanding
 	}
 	return nil

@@ -233,7 +233,7 @@ func readSource(ctx context.Context, src repo.Source, login repo.Login, dir stri
 	answer.Url, answer.ReadCommit = tree.URL, tree.Commit
 	ctx, cancel := context.WithTimeout(ctx, testTime)
 	defer cancel()
-	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), nil)); err != nil {
+	if _, err := policy.Compile(policy.NewRevision(tree.URL, tree.Commit, served(tree.Modules), policy.Generated{})); err != nil {
 		answer.Error = fmt.Sprintf("commit %.12s does not compile: %v", tree.Commit, withoutRevision(err))
 		return
 	}

@@ -10,6 +10,20 @@ import (
 	"signet.example/policy"
 )
 
+// Observed are the identities of the virtual nodes and gateways whose denials are recorded
+// and not made. One whose name makes no SPIFFE ID is not among them, which denies.
+func Observed(g *mesh.Graph, td spiffeid.TrustDomain) []string {
+	var out []string
+	for _, m := range g.Meshes() {
+		for _, n := range g.Nodes(m) {
+			if id, err := identity.ForVirtualNode(td, m, n.Name); err == nil && n.Observed {
+				out = append(out, id.String())
+			}
+		}
+	}
+	return out
+}
+
 // HealthExemptions returns an exemption for each declared health check: GET on
 // its path, or the call of gRPC, at the port of its listener, from the identities that declare a backend which reaches the node.
 // A node whose name makes no SPIFFE ID gets none, which denies.

@@ -85,7 +85,7 @@ func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := policy.Compile(policy.NewRevision("", "", nil, got)); err != nil {
+	if _, err := policy.Compile(policy.NewRevision("", "", nil, policy.Generated{Exemptions: got})); err != nil {
 		t.Error(err)
 	}
 }

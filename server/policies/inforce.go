@@ -139,7 +139,7 @@ func (p *Revisions) next(ctx context.Context, m Look, old *State, tree *goodTree
 			delete(p.took, name)
 		}
 	}
-	if p.good.renewed != nil && m.Graph.SameHealthChecks(p.good.renewed) { // then the revision is the same
+	if p.good.renewed != nil && m.Graph.SameToPolicy(p.good.renewed) { // then the revision is the same
 		p.good.renewed = m.Graph
 		return nil, "", nil
 	}
@@ -147,7 +147,9 @@ func (p *Revisions) next(ctx context.Context, m Look, old *State, tree *goodTree
 	for _, c := range Contested(m.Graph, p.good.packages) {
 		contested = append(contested, c.Node)
 	}
-	rev = revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, HealthExemptions(m.Graph, p.TrustDomain), contested...))
+	rev = revisionMessage(policy.NewRevision(p.good.url, p.good.commit, p.good.modules, policy.Generated{
+		Exemptions: HealthExemptions(m.Graph, p.TrustDomain), Contested: contested, Observed: Observed(m.Graph, p.TrustDomain),
+	}))
 	if old != nil && old.Current.GetId() == rev.GetId() {
 		p.good.renewed = m.Graph
 		return nil, "", nil
@@ -234,7 +236,7 @@ func (p *Revisions) revision() string {
 
 // revisionMessage is a revision as it travels and as it is stored.
 func revisionMessage(r policy.Revision) *api.PolicyRevision {
-	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit, Contested: r.Contested}
+	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit, Contested: r.Contested, Observed: r.Observed}
 	for _, mod := range r.Modules {
 		m.Modules = append(m.Modules, &api.PolicyModule{Path: mod.Path, Rego: mod.Rego})
 	}

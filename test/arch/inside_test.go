@@ -43,7 +43,7 @@ var missing = map[string]struct {
 	calls, uses int      // percent that run backward
 	embedded    []string // structs that are embedded and have too many fields
 }{
-	"policy": {uses: 18},
+	"policy": {uses: 16},
 	"dev":    {calls: 12},
 	"xds":    {uses: 13},
 	// What is checked is linted, and what is linted is signed, by types that embed the one before.

@@ -57,7 +57,7 @@ type allowAll struct {
 func startAllowAll(t *testing.T, destination string) (a *allowAll, revision string) {
 	t.Helper()
 	a = &allowAll{socket: filepath.Join(socketDir(t), "authz.sock")}
-	rev := policy.NewRevision("file:///allow", "1", []policy.Module{{Path: "allow.rego", Rego: "package signet.authz\n\nallow contains \"everything\" if true\n"}}, nil)
+	rev := policy.NewRevision("file:///allow", "1", []policy.Module{{Path: "allow.rego", Rego: "package signet.authz\n\nallow contains \"everything\" if true\n"}}, policy.Generated{})
 	compiled, err := policy.Compile(rev)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,56 @@
+package authzproc
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"signet.example/api"
+)
+
+func TestAListHasTheNewestOfWhatItsFilterAsksFor(t *testing.T) {
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	r := newRing(ringCount, ringBytes)
+	for i := range 10 {
+		r.add(&api.Decision{
+			Id: fmt.Sprint(i), Time: timestamppb.New(at.Add(time.Duration(i) * time.Second)), Allowed: i%2 == 0, Observed: i == 1,
+			Source: fmt.Sprintf("spiffe://td/shop/web-%d", i%3), Destination: "spiffe://td/shop/orders",
+		})
+	}
+	for want, f := range map[string]*api.DecisionFilter{
+		"9 8 7":     {Limit: 3},
+		"9 7 5 3 1": {Limit: 100, Result: api.DecisionFilter_DENIED},
+		"8 6 4 2 0": {Limit: 100, Result: api.DecisionFilter_ALLOWED},
+		"7 4 1":     {Limit: 100, Source: "shop/web-1"},
+		"8 5 2":     {Limit: 100, Source: "spiffe://td/shop/web-2"},
+		"":          {Limit: 100, Source: "web"}, // no whole part of a path
+		"9 6 3 0":   {Limit: 100, Source: "web-0", Destination: "orders"},
+		"5 4":       {Limit: 100, Since: timestamppb.New(at.Add(4 * time.Second)), Until: timestamppb.New(at.Add(5 * time.Second))},
+	} {
+		var ids []string
+		for _, d := range r.list(f) {
+			ids = append(ids, d.GetId())
+		}
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("%v: %s, want %s", f, got, want)
+		}
+	}
+}
+
+func TestAListIsBounded(t *testing.T) {
+	r := newRing(ringCount, 64<<20)
+	for i := range 1000 {
+		r.add(&api.Decision{Id: fmt.Sprint(i), Path: strings.Repeat("x", 1024*(1+i%8))})
+	}
+	bytes := 0
+	list := r.list(&api.DecisionFilter{Limit: 1 << 30})
+	for _, d := range list {
+		bytes += len(d.GetPath())
+	}
+	if len(list) == 0 || len(list) > listCount || bytes > listBytes {
+		t.Errorf("%d decisions of %d bytes", len(list), bytes)
+	}
+}

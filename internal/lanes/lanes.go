@@ -1,0 +1,95 @@
+// Package lanes keeps slow work out of the way of what is not: for each of those that have
+// some done one goes on at a time. It must not know what the work is.
+//
+// # Concurrency
+//
+// Lanes are safe for any number of goroutines.
+package lanes
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// rest is how long a lane rests after work that used up its time, as a multiple of that.
+const rest = 3
+
+// Lanes let of one owner one piece of work on at a time, and of all together one less than
+// there are processors, so that whoever repeats the dearest gets no more than a part of one.
+// The rest wait without using any, each at most until its own time is over.
+type Lanes struct {
+	all chan struct{}
+
+	mu sync.Mutex
+	of map[string]*lane // those in use, by owner; guarded by mu
+}
+
+type lane struct {
+	busy  chan struct{}
+	users int // guarded by Lanes.mu
+}
+
+// New returns lanes for this process: its processors are what they share out.
+func New() *Lanes {
+	return &Lanes{all: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), of: map[string]*lane{}}
+}
+
+// Busy is how many go on now.
+func (l *Lanes) Busy() int { return len(l.all) }
+
+// Enter waits for both and returns what gives them back, or nil when time is over. Where the
+// work was over its time, the lane rests for a multiple of what it took.
+func (l *Lanes) Enter(owner string, within time.Duration) (leave func(over bool)) {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	own := l.use(owner)
+	select {
+	case own.busy <- struct{}{}:
+	case <-timer.C:
+		l.release(owner)
+		return nil
+	}
+	select {
+	case l.all <- struct{}{}:
+	case <-timer.C:
+		<-own.busy
+		l.release(owner)
+		return nil
+	}
+	begun := time.Now()
+	return func(over bool) {
+		<-l.all
+		free := func() {
+			<-own.busy
+			l.release(owner)
+		}
+		if over {
+			time.AfterFunc(rest*time.Since(begun), free)
+			return
+		}
+		free()
+	}
+}
+
+func (l *Lanes) use(owner string) *lane {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	own := l.of[owner]
+	if own == nil {
+		own = &lane{busy: make(chan struct{}, 1)}
+		l.of[owner] = own
+	}
+	own.users++
+	return own
+}
+
+func (l *Lanes) release(owner string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if own := l.of[owner]; own != nil {
+		if own.users--; own.users == 0 {
+			delete(l.of, owner)
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package mesh_test
+
+import (
+	"strings"
+	"testing"
+
+	"signet.example/mesh"
+)
+
+const twoNodes = `apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: m}
+spec: {awsName: m-prod}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: a}
+spec: {listeners: [{portMapping: {port: 8080, protocol: http}}]}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: b}
+spec: {listeners: [{portMapping: {port: 8080, protocol: http}}]}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualGateway
+metadata: {name: edge}
+spec: {listeners: [{portMapping: {port: 8080, protocol: http}}]}
+`
+
+func optionsOf(kind, name, authorization string) string {
+	return "---\napiVersion: signet.example/v1alpha1\nkind: " + kind + "\nmetadata: {name: " + name + "}\nspec: {authorization: " + authorization + "}\n"
+}
+
+func resourcesOf(t *testing.T, text string) []*mesh.Resource {
+	t.Helper()
+	docs, err := mesh.Split("m.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rs []*mesh.Resource
+	for _, d := range docs {
+		r, err := mesh.Parse(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+func observedOf(g *mesh.Graph) string {
+	var names []string
+	for _, n := range g.Nodes("m-prod") {
+		if n.Observed {
+			names = append(names, n.Name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestANodeObservesByItsOwnOptionsOrElseItsMeshs(t *testing.T) {
+	for options, want := range map[string]string{
+		"":                                       "",
+		optionsOf("MeshOptions", "m", "observe"): "edge a b",
+		optionsOf("MeshOptions", "m", "enforce"): "",
+		optionsOf("VirtualNodeOptions", "a", "observe"):                                            "a",
+		optionsOf("MeshOptions", "m", "observe") + optionsOf("VirtualNodeOptions", "a", "enforce"): "edge b",
+	} {
+		g, err := mesh.NewGraph(resourcesOf(t, twoNodes+options))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := observedOf(g); got != want {
+			t.Errorf("%s: %q are observed, want %q", options, got, want)
+		}
+		if g.Observes("m-prod") != strings.Contains(options, "MeshOptions\nmetadata: {name: m}\nspec: {authorization: observe}") || g.Observes("other") {
+			t.Errorf("%s: the mesh observes %v", options, g.Observes("m-prod"))
+		}
+	}
+}
+
+// A change of who is observed reaches the policy, whichever way the graph is made.
+func TestAChangeOfOptionsIsOneToThePolicy(t *testing.T) {
+	was, err := mesh.NewGraph(resourcesOf(t, twoNodes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := resourcesOf(t, strings.TrimPrefix(optionsOf("VirtualNodeOptions", "a", "observe"), "---\n"))
+	now, ok := was.With(one, nil)
+	if !ok || observedOf(now) != "a" || now.SameToPolicy(was) {
+		t.Errorf("%v %q", ok, observedOf(now))
+	}
+	whole := resourcesOf(t, strings.TrimPrefix(optionsOf("MeshOptions", "m", "observe"), "---\n"))
+	if _, ok := was.With(whole, nil); ok {
+		t.Error("options of a mesh are all of its nodes', which are made anew")
+	}
+}
+
+func TestOptionsOfAMeshThatIsNotThereOrSayNothingAreRefused(t *testing.T) {
+	if _, err := mesh.NewGraph(resourcesOf(t, twoNodes+optionsOf("MeshOptions", "n", "observe"))); err == nil || !strings.Contains(err.Error(), "is about the mesh of its own name, which does not exist; there are: m-prod") {
+		t.Errorf("%v", err)
+	}
+	for content, want := range map[string]string{
+		"kind: MeshOptions\nmetadata: {name: m}\nspec: {authorization: watch}\n": "enforce, observe",
+		"kind: MeshOptions\nmetadata: {name: m}\nspec: {}\n":                     "authorization",
+		"kind: VirtualNodeOptions\nmetadata: {name: m}\nspec: {}\n":              "says nothing of the node",
+	} {
+		docs, err := mesh.Split("m.yaml", []byte("apiVersion: signet.example/v1alpha1\n"+content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mesh.Parse(docs[0]); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", content, err)
+		}
+	}
+	r := resourcesOf(t, strings.TrimPrefix(optionsOf("MeshOptions", "m", "observe"), "---\n"))[0]
+	if w := mesh.Warnings(r); len(w) != 1 || !strings.Contains(w[0].Error(), "only recorded") {
+		t.Errorf("%v", w)
+	}
+}

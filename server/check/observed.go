@@ -1,0 +1,31 @@
+package check
+
+import (
+	"signet.example/api"
+	"signet.example/mesh"
+	"signet.example/server/kinds"
+)
+
+// observed are the findings of a mesh whose policy denies nothing: one of all of it, or else one
+// of each node.
+func observed(g *mesh.Graph, name string) []*api.Finding {
+	const fix = "see `signet decisions --denied`; when nothing is there that has to pass, "
+	if g.Observes(name) {
+		n := 0
+		for _, node := range g.Nodes(name) {
+			if node.Observed {
+				n++
+			}
+		}
+		return []*api.Finding{finding(findObserved, sevWarning, "MeshOptions "+name, fix+"apply it with authorization: enforce",
+			"nothing that the policy denies is denied at %d of the %d virtual nodes and gateways of mesh %s, only recorded", n, len(g.Nodes(name)), name)}
+	}
+	var list []*api.Finding
+	for _, node := range g.Nodes(name) {
+		if node.Observed {
+			list = append(list, finding(findObserved, sevWarning, kinds.Node(node.Ref).String(), fix+"take authorization: observe out of its VirtualNodeOptions",
+				"nothing that the policy denies is denied here, only recorded"))
+		}
+	}
+	return list
+}
