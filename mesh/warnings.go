@@ -39,7 +39,6 @@ func Warnings(r *Resource) manifest.Errors {
 			w.errs = append(w.errs, r.Doc.FieldError("spec.serviceDiscovery.awsCloudMap", fmt.Sprintf(
 				"AWS Cloud Map is asked for service %s of %s only where cloud_map of the server's configuration says so, and only as long as no agent registers an endpoint of this node",
 				manifest.Clip(d.AWSCloudMap.ServiceName), manifest.Clip(d.AWSCloudMap.NamespaceName))))
-			warn(d.AWSCloudMap.IPPreference != "", "spec.serviceDiscovery.awsCloudMap.ipPreference", "each agent registers the one address at which it listens")
 		}
 		for i := range s.Listeners {
 			t, h := s.Listeners[i].TLS, s.Listeners[i].HealthCheck
