@@ -8,8 +8,7 @@ package mesh
 //	                  port, timeout, connectionPool, outlierDetection, tls (mode; certificate acm, file, or sds named by a SPIFFE ID;
 //	                  validation.trust file, or sds named by a trust domain ID; exact SPIFFE IDs as
 //	                  subjectAlternativeNames, with trust file any that is none)
-//	                  serviceDiscovery.dns, none, or awsCloudMap, which is not asked: endpoints are
-//	                  those that agents registered
+//	                  serviceDiscovery.dns, none, or awsCloudMap (docs/decisions/062)
 //	                  backendGroups by name; backends, backendDefaults: client policy with certificate file or sds, trust acm,
 //	                  file or sds, enforce, ports, exact SPIFFE IDs, with trust file any names
 //	                  logging.accessLog.file, with the operators of logformat.go

@@ -24,8 +24,8 @@ const (
 	leastRSA                            = 2048
 )
 
-// parseCertificate makes the secret of a chain and a key. ends is when its first
-// certificate, or one before which it is not accepted, ends.
+// parseCertificate makes the secret of a chain and a key; ends is when its first
+// certificate does.
 func parseCertificate(name string, f proxy.TLSFiles, chain, key []byte, now time.Time) (_ *ads.Resource, ends time.Time, err error) {
 	certs, err := parsePEM(chain, mostInChain)
 	if err != nil {

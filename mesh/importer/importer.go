@@ -144,7 +144,7 @@ func (in *reading) file(f dialect.File) {
 		in.dumps.Read(f)
 		return
 	}
-	filled, err := placeholder.Fill(string(f.Content), textOf(form, f), in.given.Values)
+	filled, err := placeholder.Fill(string(f.Content), textOf(f), in.given.Values)
 	if err != nil {
 		in.found.Findings = append(in.found.Findings, dialect.Finding{
 			Place: dialect.Place{File: f.Name}, Outcome: dialect.Refused, Text: err.Error(),
@@ -181,7 +181,7 @@ func (in *reading) add(found *dialect.Found) {
 }
 
 // textOf is how values are put into a file.
-func textOf(_ Form, f dialect.File) placeholder.Form {
+func textOf(f dialect.File) placeholder.Form {
 	if text := strings.TrimSpace(string(f.Content)); text != "" && (text[0] == '{' && !strings.HasPrefix(text, "{{") || text[0] == '[') {
 		return placeholder.JSON
 	}

@@ -202,7 +202,6 @@ func elsewhere(rs []*mesh.Resource) []*mesh.Resource {
 	return list
 }
 
-// resolvable reports whether a server may have what is lacking here.
 // ofMesh reports whether a mistake is that an object's mesh is not among the files.
 func ofMesh(e *manifest.Error) bool {
 	return strings.Contains(e.Dangling, " refers to mesh \"") || strings.Contains(e.Dangling, " belongs to no mesh")
@@ -216,6 +215,7 @@ func notAmong(r *mesh.Resource) string {
 	return "mesh " + r.Mesh + " is not among the files: the server must have it"
 }
 
+// resolvable reports whether a server may have what is lacking here.
 func resolvable(e *manifest.Error) bool { return e.Dangling != "" }
 
 // leftOut are the objects that are not applied, by what messages call those to which a

@@ -17,11 +17,10 @@ import (
 const ingressRoutes = "rds_ingress_"
 
 // Predict is what a proxy of a virtual node does with a request of its application, or one
-// of a gateway with a request that comes to a port of it, by the routes that it has now.
+// of a gateway with a request that comes to a port of it, by the routes that it is to have now.
 func (v *Views) Predict(of proxy.Ref, port uint32, r predict.Request) (predict.Outcome, error) {
-	if of.Gateway() { // whose manager takes both off (xds)
-		host, _, _ := strings.Cut(r.Authority, ":")
-		r.Authority = strings.TrimSuffix(host, ".")
+	if of.Gateway() {
+		r.Authority = withoutPort(r.Authority)
 	}
 	set, err := v.translate(v.source.Look().nodeInputs()).set(Key{of, anyShapeOf(of)})
 	if err != nil {
@@ -47,4 +46,13 @@ func (v *Views) Predict(of proxy.Ref, port uint32, r predict.Request) (predict.O
 	}
 	slices.Sort(names)
 	return predict.Outcome{}, fault.New(fault.Invalid, "%s %s has several listeners, %s: name a port", of.Kind.Words(), of.Name, strings.Join(names, ", "))
+}
+
+// withoutPort is a host as a gateway's routes see it: its manager takes the port off, and a
+// dot at the end (xds). In an address of IPv6 colons stand between brackets.
+func withoutPort(authority string) string {
+	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
+		authority = authority[:i]
+	}
+	return strings.TrimSuffix(authority, ".")
 }

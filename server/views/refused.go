@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -279,7 +280,8 @@ func (v *Views) forgiveGone() {
 	}
 }
 
-// forgive forgets refusals of what is not made any more for any view of their node. The
+// forgive forgets refusals of what is not made any more for any view of their node, and what
+// views had in the last run that are made by now, or of which there is no node any more. The
 // caller holds mu.
 func (v *Views) forgive(g *mesh.Graph, made map[proxy.Ref]map[Key]*ads.Set) {
 	for node, of := range v.refused {
@@ -292,6 +294,10 @@ func (v *Views) forgive(g *mesh.Graph, made map[proxy.Ref]map[Key]*ads.Set) {
 			delete(v.refused, node)
 		}
 	}
+	maps.DeleteFunc(v.last, func(key Key, _ *ads.Set) bool {
+		k := v.nodes[key]
+		return k != nil && k.view.Set() != nil || g.Node(key.Node) == nil
+	})
 }
 
 func anyHas(sets map[Key]*ads.Set, at refused.Resource) bool {

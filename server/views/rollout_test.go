@@ -140,3 +140,21 @@ func TestWhatIsTakenBesideARefusalIsWhatStaysNext(t *testing.T) {
 		t.Error("what one host cannot have is gone for all")
 	}
 }
+
+// What is kept of the last run is in memory, and in the file's bound, until it is of no use.
+func TestWhatViewsHadInTheLastRunIsKeptUntilTheyAreMade(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	had := func(node string) Key { return Key{proxy.Node("m", node), anyShape} }
+	v.last = map[Key]*ads.Set{had("a"): {}, had("b"): {}, had("gone"): {}}
+	v.Rebuild(t.Context(), nil)
+	if len(v.last) != 2 || v.last[had("gone")] != nil {
+		t.Errorf("kept of %d views", len(v.last))
+	}
+	if _, err := follow(t, v, "one", "mesh/m/virtualNode/a"); err != nil {
+		t.Fatal(err)
+	}
+	if v.Rebuild(t.Context(), nil); len(v.last) != 1 || v.last[had("b")] == nil {
+		t.Errorf("kept of %d views", len(v.last))
+	}
+}
