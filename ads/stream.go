@@ -97,10 +97,7 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 		st.peer = s.Peer(g.Context())
 	}
 	defer func() { s.names.count(st.peer, -st.named) }()
-	view.join(st)
-	defer view.leave(st)
-	s.emit(view.name, Event{Kind: Opened, Stream: st.id})
-	err = over(st.run(g.Context(), in, first))
+	err = over(st.follow(g.Context(), in, first))
 	closed := Event{Kind: Closed, Stream: st.id}
 	if err != nil {
 		closed.Message = clean(err.Error())
@@ -108,6 +105,14 @@ func (s *Server) serve(g grpc.ServerStream, delta bool, recv func() (request, er
 	}
 	s.emit(view.name, closed)
 	return err
+}
+
+// follow is run as one of the view's streams: who is told of its end finds it gone.
+func (s *stream) follow(ctx context.Context, in *inbox, first request) error {
+	s.view.join(s)
+	defer s.view.leave(s)
+	s.server.emit(s.view.name, Event{Kind: Opened, Stream: s.id})
+	return s.run(ctx, in, first)
 }
 
 // over turns the ways in which clients go away into an orderly end.
@@ -294,6 +299,16 @@ func (s *stream) acked(typeURL, name string) (version string, subscribed bool) {
 		version = r.Version
 	}
 	return version, true
+}
+
+// holding lists what the client has acknowledged of a type. Nobody changes it.
+func (s *stream) holding(typeURL string) []*Resource {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.machine.find(typeURL); t != nil {
+		return t.acked
+	}
+	return nil
 }
 
 // inbox is what the receiving goroutine hands to the stream's.

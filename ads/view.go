@@ -178,6 +178,31 @@ func (v *View) Acked(typeURL, name string) (version string, streams, total int) 
 	return r.Version, streams, total
 }
 
+// Holding lists what the clients have of a type, of those that have answered a whole set at
+// least once: each resource once, in a version that one of them has acknowledged. It reports
+// false while there is no such client. What a client had before it came and is not what there
+// is now has no body.
+func (v *View) Holding(typeURL string) (list []*Resource, ok bool) {
+	v.mu.Lock()
+	var all []*stream
+	for s := range v.streams {
+		if s.answered > 0 {
+			all = append(all, s)
+		}
+	}
+	v.mu.Unlock()
+	for _, s := range all {
+		list = append(list, s.holding(typeURL)...)
+	}
+	slices.SortFunc(list, byName)
+	for i, r := range list {
+		if now := v.Set().Get(typeURL, r.Name); now != nil && now.Version == r.Version {
+			list[i] = now // it came before there was anything to compare with
+		}
+	}
+	return slices.CompactFunc(list, func(a, b *Resource) bool { return a.Name == b.Name }), len(all) > 0
+}
+
 // join adds a stream. It counts as settled: what it has from before it came is
 // its own machine's business.
 func (v *View) join(s *stream) {

@@ -15,6 +15,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -36,9 +37,14 @@ func (r *rig) ads(node string, secrets ...string) adsStream {
 // adsOf is ads of a proxy whose application is in this place.
 func (r *rig) adsOf(app, node string, secrets ...string) adsStream {
 	r.t.Helper()
+	return r.adsOn(r.dial("xds.sock"), app, node, secrets...)
+}
+
+func (r *rig) adsOn(conn *grpc.ClientConn, app, node string, secrets ...string) adsStream {
+	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	r.t.Cleanup(cancel)
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial("xds.sock")).DeltaAggregatedResources(ctx)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -26,7 +26,11 @@ import (
 )
 
 // reportIdle is the most time in which a change that wakes nobody stays untold.
-const reportIdle = 5 * time.Second
+const (
+	reportIdle = 5 * time.Second
+	// reportLook is the same while there are proxies that the agent did not start.
+	reportLook = time.Second
+)
 
 // reporter gathers the agent's state for reports. It owns none of it.
 type reporter struct {
@@ -42,6 +46,8 @@ type reporter struct {
 	proxies *watched.Value[int]
 	// speaker is who may call out through a proxy (wayout.Server.Speaker).
 	speaker func(sh proxy.Shape, uid uint32, bound svids.Name) wayout.Speaker
+	// begun is when the agent did.
+	begun time.Time
 	// fixed findings hold as long as the agent runs.
 	fixed []*api.AgentFinding
 }
@@ -58,7 +64,11 @@ func (r *reporter) Changed(ctx context.Context) <-chan struct{} {
 	done := make(chan struct{})
 	go func() { // ends within reportIdle, or with ctx
 		defer close(done)
-		t := time.NewTimer(reportIdle)
+		idle := reportIdle
+		if r.relay.Looks() {
+			idle = reportLook
+		}
+		t := time.NewTimer(idle)
 		defer t.Stop()
 		select {
 		case <-held:
@@ -76,9 +86,10 @@ func (r *reporter) Changed(ctx context.Context) <-chan struct{} {
 
 // Ready reports whether a proxy of this name serves.
 func (r *reporter) Ready(name string) bool {
-	return slices.ContainsFunc(r.proxyStatus(), func(s envoy.Status) bool {
+	own := slices.ContainsFunc(r.proxyStatus(), func(s envoy.Status) bool {
 		return s.Proxy.Name == name && s.State == api.ProxyStatus_READY
 	})
+	return own || slices.ContainsFunc(r.relay.Foreign(), func(f relay.Foreign) bool { return f.Name == name && f.Healthy })
 }
 
 // Report implements Reporter.
@@ -117,6 +128,7 @@ func (r *reporter) Report() *api.Report {
 			report.Own = append(report.Own, f)
 		}
 	}
+	r.addForeign(report)
 	report.Views = r.relay.Statuses()
 	held := r.keeper.Held()
 	for _, name := range slices.Sorted(maps.Keys(held)) {
@@ -165,10 +177,36 @@ func proxyReport(s envoy.Status, view *relay.View) *api.ProxyStatus {
 		State:        s.State.Enum(),
 		Reason:       s.Reason,
 	}
-	if view == nil {
-		return p
+	if view != nil {
+		p.Ports = view.Ports()
+		addConfig(p, view)
 	}
-	p.Ports, p.Types = view.Ports(), view.Types()
+	return p
+}
+
+// addForeign adds the proxies that the agent did not start, after those that it did: the
+// places of these are theirs.
+func (r *reporter) addForeign(report *api.Report) {
+	for _, f := range r.relay.Foreign() {
+		p := &api.ProxyStatus{
+			Name: f.Name, Foreign: true, VirtualNode: &api.VirtualNodeRef{Mesh: f.Ref.Mesh, Name: f.Ref.Name, Gateway: f.Ref.Gateway()},
+			Address: f.Shape.Bind, Ports: f.Ports, Healthy: f.Healthy, EnvoyVersion: f.Shape.EnvoyVersion, State: api.ProxyStatus_READY.Enum(),
+		}
+		if !f.Healthy {
+			p.Reason = "it has no stream to its agent, or listens no more"
+		}
+		addConfig(p, f.View)
+		report.Proxies = append(report.Proxies, p)
+		if f.Left != "" {
+			report.Own = append(report.Own, finding(api.AgentFinding_PROXY_ADDRESS, "proxy %s is not called at all of its ports, %s", f.Name, f.Left))
+		}
+	}
+	report.Returning = time.Since(r.begun) < relay.ComesBackWithin
+}
+
+// addConfig adds what a proxy has of its view.
+func addConfig(p *api.ProxyStatus, view *relay.View) {
+	p.Types = view.Types()
 	version, at, synced := view.Synced()
 	p.ConfigVersion, p.Config = version, api.ProxyStatus_PENDING.Enum()
 	if synced {
@@ -183,7 +221,6 @@ func proxyReport(s envoy.Status, view *relay.View) *api.ProxyStatus {
 	slices.SortFunc(p.Rejected, func(a, b *api.ResourceStatus) int {
 		return cmp.Or(cmp.Compare(a.GetTypeUrl(), b.GetTypeUrl()), cmp.Compare(a.GetName(), b.GetName()))
 	})
-	return p
 }
 
 // sameUser is the finding about proxies that run as the agent's own user.

@@ -1359,7 +1359,10 @@ type Report struct {
 	// policy_revision that the agent's authz process has loaded.
 	PolicyRevision string `protobuf:"bytes,6,opt,name=policy_revision,json=policyRevision,proto3" json:"policy_revision,omitempty"`
 	// views of virtual nodes that proxies of this host follow, also such as the agent did not start.
-	Views         []*ViewStatus `protobuf:"bytes,9,rep,name=views,proto3" json:"views,omitempty"`
+	Views []*ViewStatus `protobuf:"bytes,9,rep,name=views,proto3" json:"views,omitempty"`
+	// returning: the agent has begun so lately that foreign proxies may not have come back to it, which go on meanwhile. Those of its
+	// reports before it ended stay registered, as unhealthy.
+	Returning     bool `protobuf:"varint,10,opt,name=returning,proto3" json:"returning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1455,6 +1458,13 @@ func (x *Report) GetViews() []*ViewStatus {
 		return x.Views
 	}
 	return nil
+}
+
+func (x *Report) GetReturning() bool {
+	if x != nil {
+		return x.Returning
+	}
+	return false
 }
 
 // ViewStatus is what the proxies of one view have of it.
@@ -1643,7 +1653,9 @@ type ProxyStatus struct {
 	// its type it may have acknowledged everything.
 	LeftOut []*ResourceStatus `protobuf:"bytes,31,rep,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// applications that the Binding would name for it to be so for good, for spec.applications.
-	Applications  []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
+	Applications []string `protobuf:"bytes,22,rep,name=applications,proto3" json:"applications,omitempty"`
+	// foreign: the agent did not start it. It is ready while its stream stands, and healthy while somebody of its user listens on its ports.
+	Foreign       bool `protobuf:"varint,32,opt,name=foreign,proto3" json:"foreign,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1837,6 +1849,13 @@ func (x *ProxyStatus) GetApplications() []string {
 		return x.Applications
 	}
 	return nil
+}
+
+func (x *ProxyStatus) GetForeign() bool {
+	if x != nil {
+		return x.Foreign
+	}
+	return false
 }
 
 // TypeStatus is what a proxy has of one type.
@@ -2136,7 +2155,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x06filter\x18\x02 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"`\n" +
 	"\x0fDecisionsAnswer\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\tR\x05nonce\x127\n" +
-	"\tdecisions\x18\x02 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\"\xe3\x03\n" +
+	"\tdecisions\x18\x02 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\"\x81\x04\n" +
 	"\x06Report\x126\n" +
 	"\aproxies\x18\x01 \x03(\v2\x1c.signet.v1alpha1.ProxyStatusR\aproxies\x121\n" +
 	"\x05svids\x18\x02 \x03(\v2\x1b.signet.v1alpha1.SVIDStatusR\x05svids\x12 \n" +
@@ -2146,7 +2165,9 @@ const file_api_agent_proto_rawDesc = "" +
 	"\bfindings\x18\x05 \x03(\tR\bfindings\x12/\n" +
 	"\x03own\x18\b \x03(\v2\x1d.signet.v1alpha1.AgentFindingR\x03own\x12'\n" +
 	"\x0fpolicy_revision\x18\x06 \x01(\tR\x0epolicyRevision\x121\n" +
-	"\x05views\x18\t \x03(\v2\x1b.signet.v1alpha1.ViewStatusR\x05views\"2\n" +
+	"\x05views\x18\t \x03(\v2\x1b.signet.v1alpha1.ViewStatusR\x05views\x12\x1c\n" +
+	"\treturning\x18\n" +
+	" \x01(\bR\treturning\"2\n" +
 	"\bPeerMode\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05PIDFD\x10\x01\x12\n" +
@@ -2177,7 +2198,7 @@ const file_api_agent_proto_rawDesc = "" +
 	"\x0ePOLICY_STOPPED\x10\a\x12\x17\n" +
 	"\x13RESOURCE_NOT_USABLE\x10\b\x12\r\n" +
 	"\tTLS_FILES\x10\tB\a\n" +
-	"\x05_kind\"\x8e\n" +
+	"\x05_kind\"\xa8\n" +
 	"\n" +
 	"\vProxyStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12B\n" +
@@ -2205,7 +2226,8 @@ const file_api_agent_proto_rawDesc = "" +
 	"\facknowledged\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\facknowledged\x121\n" +
 	"\x05types\x18\x1e \x03(\v2\x1b.signet.v1alpha1.TypeStatusR\x05types\x12:\n" +
 	"\bleft_out\x18\x1f \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\aleftOut\x12\"\n" +
-	"\fapplications\x18\x16 \x03(\tR\fapplications\"g\n" +
+	"\fapplications\x18\x16 \x03(\tR\fapplications\x12\x18\n" +
+	"\aforeign\x18  \x01(\bR\aforeign\"g\n" +
 	"\x05State\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\v\n" +
 	"\aWAITING\x10\x01\x12\f\n" +

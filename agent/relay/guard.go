@@ -32,6 +32,8 @@ type guard struct {
 	as    svids.Name
 	ref   proxy.Ref
 	shape proxy.Shape
+	// foreign is what it follows as a proxy that the agent did not start, in this network namespace.
+	foreign *View
 	// leaving is the time that is left to take things away, once the binding is gone.
 	leaving *time.Timer
 }
@@ -161,6 +163,24 @@ func (g *guard) bind(w svids.Name, key subscriptionKey) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.bound, g.as, g.ref, g.shape = true, w, key.ref, key.shape
+}
+
+// follow notes what the stream of a foreign proxy is given. One of another network namespace
+// is none that this host could register: nobody here sees where it listens.
+func (g *guard) follow(ctx context.Context, v *View) {
+	_, same, err := g.peer.Look(ctx)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.foreign = nil; err == nil && same {
+		g.foreign = v
+	}
+}
+
+// follows is what follow noted, nil where that is nothing.
+func (g *guard) follows() *View {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.foreign
 }
 
 // boundAs is what the stream was given, and in which shape.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -54,6 +55,7 @@ type Relay struct {
 	addresses addresses
 	// changed counts what proxies said of their resources, for reports.
 	changed watched.Value[int]
+	looks   atomic.Bool // see Looks
 
 	mu      sync.Mutex
 	subs    map[subscriptionKey]*subscription // guarded by mu
@@ -293,9 +295,13 @@ func (r *Relay) View(ctx context.Context, node *corev3.Node) (*ads.View, error) 
 		r.config.Log.WarnContext(ctx, "the outbound listener is one that other hosts reach: who calls from there cannot be seen, and is let out only by applications: [anyone] of the Binding",
 			slog.String("node", node.GetId()), slog.String("address", sh.Egress.String()))
 	}
-	v, err := r.view(ctx, viewKey{subscriptionKey{ref, sh}, w, r.ownName(has)})
+	own := r.ownName(has)
+	v, err := r.view(ctx, viewKey{subscriptionKey{ref, sh}, w, own})
 	if err != nil {
 		return nil, err
+	}
+	if own == "" {
+		g.follow(ctx, v)
 	}
 	if err := r.follow(resources.ProxyName(has), v); err != nil {
 		return nil, err

@@ -62,6 +62,7 @@ type View struct {
 	addresses *addresses
 	drain     time.Duration
 	changed   func()
+	presence  presence // of foreign proxies
 
 	claims   sync.Mutex // guards the rest down to left, and is held while a set is published
 	full     *ads.Set   // what there is

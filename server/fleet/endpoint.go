@@ -14,6 +14,7 @@ type Endpoint struct {
 	Mesh    string `json:"mesh"`
 	Node    string `json:"node"`
 	Gateway bool   `json:"gateway,omitempty"` // Node is a virtual gateway
+	Foreign bool   `json:"foreign,omitempty"` // its agent did not start it
 	Address string `json:"address"`
 	// Ranged: the address is in a range of its NodeGroup, and not that from which its agent
 	// connects.

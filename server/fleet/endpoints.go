@@ -119,7 +119,24 @@ func (in *reported) take(r *api.Report) (next *Registered, refused []Conflict) {
 		}
 		in.taken = in.taken.put(n)
 	}
+	if r.GetReturning() {
+		in.keepForeign()
+	}
 	return in.now.replace(in.peer.Agent.ID, in.taken), refused
+}
+
+// keepForeign keeps those that the agent did not start, and that it has not seen since it
+// began: they go on without it, and come back to it.
+func (in *reported) keepForeign() {
+	for _, old := range in.now.OfAgent(in.peer.Agent.ID) {
+		if _, said := in.stays[old.Proxy]; said || !old.Foreign {
+			continue
+		}
+		n := *old
+		if n.Healthy, n.Gone = false, (time.Time{}); in.rival(&n) == nil {
+			in.taken = in.taken.put(&n)
+		}
+	}
 }
 
 // RefOf is what a proxy runs for, as its agent says.
@@ -162,7 +179,7 @@ func (in *reported) crowd(n *Endpoint) int {
 func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	n := &Endpoint{
 		Agent: in.peer.Agent.ID, Proxy: p.GetName(), Mesh: p.GetVirtualNode().GetMesh(), Node: p.GetVirtualNode().GetName(), Gateway: p.GetVirtualNode().GetGateway(),
-		Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
+		Foreign: p.GetForeign(), Address: p.GetAddress(), Ports: slices.Sorted(slices.Values(p.GetPorts())),
 		Healthy: p.GetState() == api.ProxyStatus_READY && p.GetHealthy(), Since: in.cfg.Clock(),
 	}
 	if old := in.now.of(n); old != nil && old.Ref() == n.Ref() {
@@ -183,7 +200,7 @@ func (in *reported) accept(p *api.ProxyStatus) (*Endpoint, *refusal) {
 	if err != nil || n.Ranged && !in.cfg.Hosts.MayListen(group, a) {
 		return n, &refusal{
 			fmt.Sprintf("address %q is not the agent's own (it connects from %s), nor in a range of group %s", plain.Text(n.Address), in.peer.Remote, group),
-			fmt.Sprintf("set bind of this proxy to %s in the agent's configuration, and reload that (SIGHUP), or name the range in addresses of NodeGroup %s: callers are sent to no other address", in.peer.Remote, group),
+			fmt.Sprintf("set bind of this proxy to %s in the agent's configuration, and reload that (SIGHUP), or in the bootstrap of an Envoy that it does not start, or name the range in addresses of NodeGroup %s: callers are sent to no other address", in.peer.Remote, group),
 		}
 	}
 	n.Address = a.String()

@@ -74,6 +74,11 @@ func TestAProxyInAnotherNetworkNamespaceLetsOutWhomItsBindingSays(t *testing.T) 
 	if status, err := call(); err == nil {
 		t.Errorf("without a word in its Binding: %d", status)
 	}
+	for _, p := range w.Proxies() {
+		if p.GetName() != "orders" {
+			t.Errorf("%s is registered, and nobody here sees who listens there", p.GetName())
+		}
+	}
 	binding, _, _ := strings.Cut(manifest, "---")
 	named := strings.Replace(binding, "selectors:", "applications: [namespace], selectors:", 1)
 	if named == binding {

@@ -81,6 +81,12 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 			t.Errorf("web to orders: %d, called by %q: %s", a.Status, a.Seen.Caller(), a.Body)
 		}
 	})
+	const registered = "web-envoy@"
+	t.Run("it is registered", func(t *testing.T) {
+		if out, _ := w.CLI("proxies", registered+bind, "-o", "wide"); !regexp.MustCompile(`(?m)^` + registered + bind + ` +test/web +ready +synced .* ` + bind + ` `).MatchString(out) {
+			t.Errorf("signet proxies:\n%s", out)
+		}
+	})
 	t.Run("its requests are decided", func(t *testing.T) {
 		a := w.Get("front", webHost+"/closed")
 		if a.Status != 403 || a.Denied != "policy" {
@@ -152,6 +158,23 @@ func TestAnEnvoyThatTheAgentDidNotStartIsAProxyByItsBinding(t *testing.T) {
 				t.Error(line)
 			}
 		}
+	})
+	whole := t
+	t.Run("when it ends it is unhealthy, and then gone", func(t *testing.T) {
+		e.end()
+		healthy := func() (there, is bool) {
+			for _, p := range w.Proxies() {
+				if p.GetName() == registered+bind {
+					return true, p.GetHealthy()
+				}
+			}
+			return false, false
+		}
+		eventually(t, 5*time.Second, "an unhealthy endpoint", func() bool { there, is := healthy(); return there && !is })
+		eventually(t, 30*time.Second, "no endpoint", func() bool { there, _ := healthy(); return !there })
+		e = startOwn(whole, program, dir, page(w.AgentDir())[1])
+		w.AwaitRoute("front", webHost+"/")
+		w.AwaitRoute("web", host+"/orders")
 	})
 	t.Run("it loses what it had with its binding", func(t *testing.T) { unbound(t, w, e) })
 }
@@ -257,11 +280,16 @@ func startOwn(t *testing.T, program, dir, bootstrap string) *ownEnvoy {
 		_ = e.cmd.Wait() // its log says why
 	}()
 	t.Cleanup(func() {
-		_ = e.cmd.Process.Kill() // it may have ended by itself
-		<-e.done
+		e.end()
 		_ = log.Close() // written by Envoy
 	})
 	return e
+}
+
+// end kills it.
+func (e *ownEnvoy) end() {
+	_ = e.cmd.Process.Kill() // it may have ended by itself
+	<-e.done
 }
 
 // admin is what its admin interface says, which it does while it lives.
