@@ -51,8 +51,42 @@ func (s NodeGroupSpec) Build(name string, _ spiffeid.TrustDomain) (NodeGroup, er
 // maxRanges bounds what is looked through for each endpoint.
 const maxRanges = 64
 
-// buildRanges are those of addresses, such as 10.20.0.0/16. Loopback addresses are
-// everybody's own, and those of a link mean another host on another link.
+// minRange is how many bits of a range are named at least: 10.0.0.0/8 is a company's, and
+// what is shorter is somebody else's, too.
+const minRange = 8
+
+// nobodys are addresses that are no host's own, as others see it, in no range: loopback is
+// everybody's, a link means other hosts than the next one (and 169.254.169.254 is a cloud's
+// metadata), and the others name many hosts or none.
+var nobodys = []struct {
+	netip.Prefix
+
+	are string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "no address"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved, and broadcast"},
+	{netip.MustParsePrefix("::/8"), "loopback, and IPv4 in the form of IPv6"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+}
+
+// checkRange refuses what has nobody's addresses in it, by their name.
+func checkRange(p netip.Prefix) error {
+	for _, of := range nobodys {
+		if of.Overlaps(p) {
+			return fmt.Errorf("%s has %s in it (%s), which are no host's own as others see it", p, of.Prefix, of.are)
+		}
+	}
+	if p.Bits() < minRange {
+		return fmt.Errorf("%s is wider than /%d: name the ranges of these hosts", p, minRange)
+	}
+	return nil
+}
+
+// buildRanges are those of addresses, such as 10.20.0.0/16.
 func buildRanges(list []string) ([]netip.Prefix, error) {
 	if len(list) > maxRanges {
 		return nil, NewFieldError("spec.addresses", "%d ranges, and %d are the most", len(list), maxRanges)
@@ -62,16 +96,16 @@ func buildRanges(list []string) ([]netip.Prefix, error) {
 	for i, text := range list {
 		field := fmt.Sprintf("spec.addresses[%d]", i)
 		p, err := netip.ParsePrefix(text)
-		switch a := p.Addr(); {
-		case err != nil || a.Is4In6():
+		switch {
+		case err != nil || p.Addr().Is4In6():
 			errs = append(errs, NewFieldError(field, "%s: want a range such as 10.20.0.0/16 or fd00:20::/32", Abbreviate(text)))
 		case p != p.Masked():
 			errs = append(errs, NewFieldError(field, "%s: it has bits beyond its length; %s is the range", text, p.Masked()))
-		case p.Bits() == 0:
-			errs = append(errs, NewFieldError(field, "%s: every address there is: name the ranges of these hosts", text))
-		case a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast():
-			errs = append(errs, NewFieldError(field, "%s: such addresses are no host's own, as others see it", text))
 		default:
+			if err := checkRange(p); err != nil {
+				errs = append(errs, NewFieldError(field, "%s", err))
+				continue
+			}
 			ranges = append(ranges, p)
 		}
 	}

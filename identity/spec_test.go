@@ -117,13 +117,23 @@ func TestBindingNeedsGroupMeshNodeAndSelectors(t *testing.T) {
 }
 
 func TestTheRangesOfANodeGroupAreThoseOfHosts(t *testing.T) {
-	g, err := identity.NodeGroupSpec{Addresses: []string{"10.20.0.0/16", "fd00:20::/32", "192.0.2.7/32"}}.Build("edge", td)
-	if err != nil || len(g.Addresses) != 3 {
+	g, err := identity.NodeGroupSpec{Addresses: []string{"10.20.0.0/16", "fd00:20::/32", "192.0.2.7/32", "10.0.0.0/8", "fd00::/8", "2001:db8::/32", "169.253.0.0/16"}}.Build("edge", td)
+	if err != nil || len(g.Addresses) != 7 {
 		t.Fatalf("got %+v, %v", g, err)
 	}
 	for _, bad := range []string{"", "10.20.0.1", "10.20.0.1/16", "0.0.0.0/0", "::/0", "127.0.0.0/8", "::1/128", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4", "::ffff:10.0.0.0/104", "10.0.0.0/33"} {
 		_, err := identity.NodeGroupSpec{Addresses: []string{"10.20.0.0/16", bad}}.Build("edge", td)
 		wantField(t, bad, "spec.addresses[1]", err)
+	}
+	for wide, names := range map[string]string{ // as by a slip of the key, or to have them all
+		"0.0.0.0/1": "0.0.0.0/8", "128.0.0.0/1": "169.254.0.0/16 in it (link-local)", "64.0.0.0/2": "127.0.0.0/8 in it (loopback)", "168.0.0.0/5": "169.254.0.0/16",
+		"255.255.255.255/32": "broadcast", "0.0.0.0/32": "no address", "169.254.169.254/32": "link-local", "192.0.0.0/3": "wider than /8",
+		"::/1": "::/8", "8000::/1": "fe80::/10", "f000::/4": "fe80::/10", "2000::/3": "wider than /8", "ff02::1/128": "multicast",
+	} {
+		_, err := identity.NodeGroupSpec{Addresses: []string{wide}}.Build("edge", td)
+		if wantField(t, wide, "spec.addresses[0]", err); err != nil && !strings.Contains(err.Error(), names) {
+			t.Errorf("%s: %v: want it to name %s", wide, err, names)
+		}
 	}
 	_, err = identity.NodeGroupSpec{Addresses: make([]string, 65)}.Build("edge", td)
 	wantField(t, "many", "spec.addresses", err)
