@@ -120,23 +120,30 @@ func (a *admin) shut(ctx context.Context) error {
 	return err
 }
 
-// inFlight is how many requests have no complete answer yet, by those that Envoy
-// took from clients; the admin interface's own are left out.
-func (a *admin) inFlight(ctx context.Context) (int, error) {
-	body, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape(`^http\..*\.downstream_rq_active$`))
+// flight is what Envoy has begun for others and not ended.
+type flight struct{ requests, connections int }
+
+// inFlight is what it has: requests without a complete answer, by those that Envoy took from
+// clients (the admin interface's own are left out), and connections of tcp that go on to the
+// application. Those are counted behind it: Envoy has no number of them before.
+func (a *admin) inFlight(ctx context.Context) (flight, error) {
+	const requests, connections = `http\..*\.downstream_rq_active`, `cluster\.cds_ingress_.*_tcp_[0-9]+\.upstream_cx_active`
+	body, err := a.do(ctx, http.MethodGet, "/stats?filter="+url.QueryEscape("^("+requests+"|"+connections+")$"))
 	if err != nil {
-		return 0, err
+		return flight{}, err
 	}
-	total := 0
+	var open flight
 	for line := range strings.Lines(string(body)) {
 		name, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
 		n, err := strconv.Atoi(value)
-		if !ok || err != nil {
-			return 0, fmt.Errorf("envoy /stats: not a gauge: %.100q", line)
-		}
-		if !strings.HasPrefix(name, "http.admin.") {
-			total += n
+		switch {
+		case !ok || err != nil:
+			return flight{}, fmt.Errorf("envoy /stats: not a gauge: %.100q", line)
+		case strings.HasPrefix(name, "cluster."):
+			open.connections += n
+		case !strings.HasPrefix(name, "http.admin."):
+			open.requests += n
 		}
 	}
-	return total, nil
+	return open, nil
 }

@@ -24,7 +24,7 @@ func adminOf(t *testing.T, inFlight func(asked int) int) *admin {
 	var asked atomic.Int64
 	s := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n := inFlight(int(asked.Add(1)))
-		_, _ = fmt.Fprintf(w, "http.admin.downstream_rq_active: 1\nhttp.ingress.downstream_rq_active: %d\nhttp.wayout.downstream_rq_active: 0\n", n) // the test reads it or has failed
+		_, _ = fmt.Fprintf(w, "cluster.cds_ingress_m_store_tcp_6379.upstream_cx_active: %d\nhttp.admin.downstream_rq_active: 1\nhttp.ingress.downstream_rq_active: %d\nhttp.wayout.downstream_rq_active: 0\n", n/2, n-n/2) // the test reads it or has failed
 	})}
 	go func() { _ = s.Serve(l) }() // ends with Close
 	t.Cleanup(func() { _ = s.Close() })

@@ -406,22 +406,22 @@ func (e *envoy) awaitCallers(ctx context.Context, pid int, ended <-chan struct{}
 	}
 }
 
-// answer takes no more connections, and waits until what is in flight is answered, for
-// DrainRequests at most.
+// answer takes no more connections, and waits until what is in flight is answered and
+// connections of tcp have ended, for DrainRequests at most.
 func (e *envoy) answer(ctx context.Context, ended <-chan struct{}) {
 	if err := e.admin.shut(ctx); err != nil {
 		e.log.WarnContext(ctx, "envoy drain: it goes on to listen", slog.Any("err", err))
 	}
 	for begun := time.Now(); ; {
-		n, err := e.admin.inFlight(ctx)
+		open, err := e.admin.inFlight(ctx)
 		switch {
 		case err != nil:
 			e.log.WarnContext(ctx, "envoy drain: what is in flight is not known", slog.Any("err", err))
 			return
-		case n == 0:
+		case open == flight{}:
 			return
 		case time.Since(begun) >= e.config.DrainRequests:
-			e.log.WarnContext(ctx, "envoy is ended with requests in flight", slog.Int("requests", n))
+			e.log.WarnContext(ctx, "envoy is ended with requests in flight, or connections open", slog.Int("requests", open.requests), slog.Int("connections", open.connections))
 			return
 		}
 		t := time.NewTimer(pollDraining)
