@@ -249,7 +249,7 @@ func (w *World) StartServer() {
 	if w.opts.SignerUID != 0 {
 		signer = fmt.Sprintf("signer: unix:%s\nsigner_user: \"%d\"", w.SignerSocket(), w.opts.SignerUID)
 	}
-	config := fmt.Sprintf("trust_domain: %s\ndata_dir: %s\n%s\nlisten: %s\nmetrics: 127.0.0.1:0\nlifetimes:\n  svid: %s\n%s",
+	config := fmt.Sprintf("trust_domain: %s\ndata_dir: %s\n%s\nlisten: %q\nmetrics: 127.0.0.1:0\nlifetimes:\n  svid: %s\n%s",
 		w.TD, w.ServerDir(), signer, w.listen, w.opts.Lifetime, w.opts.ServerExtra)
 	w.StartServerWith(w.write("server.yaml", config))
 }
@@ -360,7 +360,7 @@ func (w *World) agentConfig(envoy string) string {
 	if w.opts.Through != nil {
 		server = w.opts.Through(server)
 	}
-	fmt.Fprintf(&b, "server: %s\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", server, filepath.Join(w.Dir, "agent-data"), w.AgentDir(), envoy)
+	fmt.Fprintf(&b, "server: %q\ndata_dir: %s\nsocket_dir: %s\nmetrics: 127.0.0.1:0\nenvoy: %s\ndrain_time: 1s\n", server, filepath.Join(w.Dir, "agent-data"), w.AgentDir(), envoy)
 	if len(w.opts.Nodes) > 0 {
 		// Where the test is root so are they, and by name: only then do they run as it.
 		fmt.Fprintf(&b, "proxy_user: %q\nproxies:\n", cmp.Or(w.opts.ProxyUser, strconv.Itoa(os.Getuid())))
@@ -371,7 +371,7 @@ func (w *World) agentConfig(envoy string) string {
 		if n.EgressNetwork() == "unix" {
 			egress = "unix:" + egress
 		}
-		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %s, app: \"%s\", egress: \"%s\", egress_open: %t, concurrency: 1}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "")
+		fmt.Fprintf(&b, "- {name: %s, mesh: test, virtual_node: %s, bind: %q, app: \"%s\", egress: \"%s\", egress_open: %t, concurrency: 1}\n", name, name, n.Bind, n.App, egress, w.opts.EgressOpen[name] != "")
 	}
 	b.WriteString(w.opts.AgentExtra)
 	return w.write("agent.yaml", b.String())
