@@ -126,14 +126,15 @@ func (in *reported) take(r *api.Report) (next *Registered, refused []Conflict) {
 }
 
 // keepForeign keeps those that the agent did not start, and that it has not seen since it
-// began: they go on without it, and come back to it.
+// began: they go on without it, and come back to it. An agent that says so for ever has no
+// more of them for that than it may have of others.
 func (in *reported) keepForeign() {
 	for _, old := range in.now.OfAgent(in.peer.Agent.ID) {
 		if _, said := in.stays[old.Proxy]; said || !old.Foreign {
 			continue
 		}
 		n := *old
-		if n.Healthy, n.Gone = false, (time.Time{}); in.rival(&n) == nil {
+		if n.Healthy, n.Gone = false, (time.Time{}); in.rival(&n) == nil && in.crowd(&n) < mostOfOne {
 			in.taken = in.taken.put(&n)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
+	"signet.example/internal/plain"
 	"signet.example/server/fault"
 )
 
@@ -70,7 +71,7 @@ func (r *Sessions) answer(s *stream, id string, all []*api.Decision) {
 	var list []*api.Decision
 	for _, of := range all {
 		d := proto.CloneOf(of)
-		plainMessage(d.ProtoReflect())
+		plain.Message(d)
 		d.Node = s.peer.ID.String()
 		list = append(list, d)
 	}

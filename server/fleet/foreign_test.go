@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -56,5 +57,13 @@ func TestForeignProxiesStayUnhealthyUntilTheyCanHaveComeBackToTheirAgent(t *test
 	report(true)
 	if n := look(); n != nil {
 		t.Errorf("one that its agent starts is waited for: %+v", n)
+	}
+	for i := range 20 { // by a lie, each time at another place
+		p := of(fmt.Sprint("web@", i))
+		p.Ports = []uint32{uint32(100 + i)}
+		report(true, p)
+	}
+	if list := e.Snapshot().Of(proxy.Node("m", "1")); len(list) > mostOfOne {
+		t.Errorf("%d endpoints of an agent that begins for ever", len(list))
 	}
 }

@@ -3,8 +3,6 @@ package fleet
 import (
 	"strings"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	"signet.example/api"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
@@ -52,52 +50,7 @@ func checkReport(r *api.Report) error {
 			p.SpeakerFault = api.ProxyStatus_APPLICATION_SOCKET.Enum()
 		}
 	}
-	plainMessage(r.ProtoReflect())
+	plain.Message(r)
 	api.Reconcile(r) // an agent of the version before has words for its states
 	return nil
-}
-
-// plainMessage makes plain text of every string in a message that an agent wrote.
-// A new field of a report is then as harmless as the old ones.
-func plainMessage(m protoreflect.Message) {
-	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case f.IsMap():
-			plainMap(f, v.Map())
-		case f.IsList():
-			for i := range v.List().Len() {
-				if item, changed := plainValue(f, v.List().Get(i)); changed {
-					v.List().Set(i, item)
-				}
-			}
-		default:
-			if item, changed := plainValue(f, v); changed {
-				m.Set(f, item)
-			}
-		}
-		return true
-	})
-}
-
-func plainMap(f protoreflect.FieldDescriptor, m protoreflect.Map) {
-	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-		if f.MapKey().Kind() == protoreflect.StringKind && plain.Text(k.String()) != k.String() {
-			m.Clear(k) // a name that cannot be shown is nobody's
-		} else if item, changed := plainValue(f.MapValue(), v); changed {
-			m.Set(k, item)
-		}
-		return true
-	})
-}
-
-func plainValue(f protoreflect.FieldDescriptor, v protoreflect.Value) (protoreflect.Value, bool) {
-	switch f.Kind() {
-	case protoreflect.StringKind:
-		s := plain.Text(v.String())
-		return protoreflect.ValueOfString(s), s != v.String()
-	case protoreflect.MessageKind:
-		plainMessage(v.Message())
-	default: // numbers and bytes are printed as such
-	}
-	return v, false
 }
