@@ -122,8 +122,8 @@ func (r *Resource) applyDefaults() {
 		r.Name = *awsName
 	}
 	switch {
-	case r.Kind == KindMesh:
-		r.Mesh = r.Name
+	case wide(r.Kind):
+		r.Mesh = r.Name // of options until AssignMeshes has found theirs
 	case ref != nil:
 		r.Mesh = ref.Name
 	}

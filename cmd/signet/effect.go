@@ -44,7 +44,9 @@ func printEffect(c *cobra.Command, e *api.Effect) error {
 		row := []string{r.GetMethod(), requestLine(r), fewOf(from), before, after, r.GetReason()}
 		key := strings.Join(row[1:], "\n")
 		if i, ok := at[key]; ok {
-			requests[i][0] += "," + r.GetMethod()
+			methods := append(strings.Split(requests[i][0], ","), r.GetMethod())
+			slices.Sort(methods)
+			requests[i][0] = strings.Join(methods, ",")
 			continue
 		}
 		at[key] = len(requests)

@@ -37,6 +37,7 @@ var samples = map[string]string{
 	"VirtualNodeOptions": "apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{port: 80, circuitBreaker: {maxRetries: 3}}]}\n",
 	"NodeGroup":          "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: edge}\n",
 	"Entry":              "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: batch}\nspec: {group: edge, spiffeID: \"spiffe://test.example/batch\", selectors: [\"unix:uid:7\"]}\n",
+	"MeshOptions":        "apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: enforce}\n",
 	"Binding":            "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web}\nspec: {group: edge, mesh: shop, virtualNode: web, selectors: [\"unix:uid:7\"]}\n",
 	"JWTIssuer":          "apiVersion: signet.example/v1alpha1\nkind: JWTIssuer\nmetadata: {name: login}\nspec: {issuer: \"https://login.example\", audiences: [web], jwksURL: \"https://login.example/keys\"}\n",
 	"PolicySource":       "apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: rules}\nspec: {url: \"https://git.example/rules.git\"}\n",
@@ -162,7 +163,7 @@ func TestADocumentOfAnotherGroupIsForeignAndAnUnknownKindIsRefused(t *testing.T)
 	}
 	for _, kind := range []string{"Mesh", "Agent", "entry"} {
 		_, err := kinds.Parse(document(t, "apiVersion: signet.example/v1alpha1\nkind: "+kind+"\nmetadata: {name: x}\n"), td)
-		if err == nil || !strings.Contains(err.Error(), "(VirtualNodeOptions, NodeGroup, Entry, Binding, JWTIssuer, PolicySource)") {
+		if err == nil || !strings.Contains(err.Error(), "(MeshOptions, VirtualNodeOptions, NodeGroup, Entry, Binding, JWTIssuer, PolicySource)") {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
