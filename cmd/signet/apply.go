@@ -145,7 +145,7 @@ func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*
 		return err
 	}
 	if req.GetPrune() && len(unread) > 0 {
-		return hinted(fmt.Errorf("nothing is pruned where not all could be read: %s", strings.Join(unread, ", ")), "mend or remove these, or name the folders that links lead to with -f")
+		return hinted(fmt.Errorf("nothing is pruned where not all could be read: %s", strings.Join(unread, ", ")), "mend or remove these, read the folders in a folder with -R, and name those that links lead to with -f")
 	}
 	req.Sources, req.SkipForeign = sources, *in.skipForeign
 	return withAdmin(c, func(admin api.AdminClient) error {
@@ -202,7 +202,7 @@ func readSources(c *cobra.Command, files []string, recursive bool) (out []*api.S
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, name := range slices.Concat(unread.devices, unread.links) {
+		for _, name := range slices.Concat(unread.folders, unread.devices, unread.links) {
 			lost = append(lost, filepath.Join(f, name))
 		}
 		for _, p := range paths {
@@ -225,7 +225,7 @@ type unread struct {
 	folders []string // without -R
 	others  []string // with -R: files that do not end as manifests do
 	devices []string // end so, and are no files
-	links   []string // to folders, or to nothing
+	links   []string // to folders, or to nothing, by other names than a manifest's
 }
 
 func (u unread) warnings(folder string) []string {
@@ -269,7 +269,7 @@ func manifestsIn(path string, recursive bool) (files []string, not unread, err e
 			files = append(files, name)
 		case isManifest(name):
 			not.devices = append(not.devices, rel)
-		case recursive && d.Type()&fs.ModeSymlink != 0 && !regular(name):
+		case d.Type()&fs.ModeSymlink != 0 && !regular(name):
 			not.links = append(not.links, rel)
 		case recursive:
 			not.others = append(not.others, rel)
