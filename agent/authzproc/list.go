@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
+	"signet.example/internal/decode"
 )
 
 // Limits of one list.
@@ -34,10 +35,28 @@ func (r *ring) list(f *api.DecisionFilter) []*api.Decision {
 	bytes := 0
 	for i, d := range all {
 		if bytes += proto.Size(d); i == int(f.GetLimit()) || i == listCount || bytes > listBytes {
-			return all[:i]
+			all = all[:i]
+			break
 		}
 	}
-	return all
+	return decodable(all)
+}
+
+// decodable is as much of a list, its beginning, as a server decodes: one with many small rules it
+// would refuse, and with it the session.
+func decodable(list []*api.Decision) []*api.Decision {
+	for len(list) > 0 {
+		m := &api.SessionUp{Message: &api.SessionUp_Decisions{Decisions: &api.DecisionsAnswer{Decisions: list}}}
+		b, err := proto.Marshal(m)
+		if err == nil {
+			_, err = decode.Weigh(b, m)
+		}
+		if err == nil {
+			break
+		}
+		list = list[:len(list)/2]
+	}
+	return list
 }
 
 func matches(f *api.DecisionFilter, d *api.Decision) bool {

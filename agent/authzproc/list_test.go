@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
+	"signet.example/internal/decode"
 )
 
 func TestAListHasTheNewestOfWhatItsFilterAsksFor(t *testing.T) {
@@ -52,5 +54,25 @@ func TestAListIsBounded(t *testing.T) {
 	}
 	if len(list) == 0 || len(list) > listCount || bytes > listBytes {
 		t.Errorf("%d decisions of %d bytes", len(list), bytes)
+	}
+}
+
+func TestAListIsWhatAServerDecodes(t *testing.T) {
+	r := newRing(ringCount, ringBytes)
+	for i := range 500 {
+		d := &api.Decision{Id: fmt.Sprint(i)}
+		for range 20 { // of a policy with many rules of short names
+			d.Failed = append(d.Failed, &api.Rule{Name: "a"})
+		}
+		r.add(d)
+	}
+	list := r.list(&api.DecisionFilter{Limit: 500})
+	m := &api.SessionUp{Message: &api.SessionUp_Decisions{Decisions: &api.DecisionsAnswer{Nonce: strings.Repeat("x", 26), Decisions: list}}}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decode.Weigh(b, m); err != nil || len(list) == 0 {
+		t.Errorf("%d decisions: %v", len(list), err)
 	}
 }
