@@ -119,7 +119,7 @@ func TestAProxyThatDoesNotListenWhereItSaysIsNotReported(t *testing.T) {
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.9", strconv.Itoa(int(port))))
 	if err != nil {
-		t.Skip("the port is another's meanwhile: ", err)
+		t.Fatal("the port is another's meanwhile: ", err)
 	}
 	defer func() { _ = l.Close() }()
 	r.await("its endpoint, once it listens", func() bool { return r.reported(foreignName).GetHealthy() })
