@@ -18,6 +18,7 @@ import (
 
 	"signet.example/authz/jwt"
 	"signet.example/policy"
+	"signet.example/policy/sandbox"
 	"signet.example/proxy"
 )
 
@@ -285,7 +286,7 @@ func (s *Server) evaluate(ctx context.Context, st *state, revision string, in po
 	}
 	yield, end := s.opts.Evaluating(which)
 	defer end()
-	d, err := compiled.Evaluate(policy.Yielding(ctx, yield), in)
+	d, err := compiled.Evaluate(sandbox.Yielding(ctx, yield), in)
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		a.deny(CauseUnavailable, "the proxy gave up waiting")

@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
 
 	"signet.example/internal/lanes"
+	"signet.example/policy/sandbox"
 	"signet.example/proxy"
 )
 
@@ -54,6 +56,10 @@ type program struct {
 	contested []string
 }
 
+// slowLanes are those of slow evaluations, by destination: one that used up its time is only ever
+// answered by an error.
+var slowLanes = sync.OnceValue(lanes.New)
+
 // query is a compiled query; both parts may be used by many goroutines.
 type query struct {
 	body     ast.Body
@@ -84,7 +90,7 @@ func Compile(r Revision) (*Compiled, error) {
 	for _, id := range r.Observed {
 		c.observed[id] = true
 	}
-	fencing()
+	sandbox.Fence()
 	modules, all, err := parse(r.Modules)
 	if err != nil {
 		return nil, fmt.Errorf("policy revision %s: %w", r.ID, err)
@@ -113,7 +119,7 @@ func compileModules(modules map[string]*ast.Module) (*ast.Compiler, error) {
 }
 
 func newCompiler() *ast.Compiler {
-	return ast.NewCompiler().WithCapabilities(capabilities()).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
+	return ast.NewCompiler().WithCapabilities(sandbox.Capabilities()).WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
 }
 
 func addLibraries(modules map[string]*ast.Module) error {

@@ -1,6 +1,6 @@
 // Package policy owns Rego: it makes an immutable revision of a tree of modules, which
-// package repo has read and package check has tested, compiles that with restricted
-// capabilities, and evaluates it.
+// package repo has read and package check has tested, compiles that and evaluates it, both
+// within what package sandbox lets it do.
 //
 // It must not know Envoy, gRPC, the store or who asks: package authz turns a
 // request into an Input, and what a Decision means to Envoy is authz's too.

@@ -13,6 +13,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
 
+	"signet.example/policy/sandbox"
 	"signet.example/proxy"
 )
 
@@ -29,10 +30,11 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 		return Decision{}, fmt.Errorf("evaluate: %w", err)
 	}
 	defer c.store.Abort(ctx, txn)
-	b := newBudget(ctx, maxTime, maxCost)
-	b.lanes, b.destination = c.lanes, in.Destination.ID.String()
+	b := sandbox.New(ctx, sandbox.MaxTime, sandbox.MaxSteps, func(within time.Duration) func(bool) {
+		return c.lanes.Enter(in.Destination.ID.String(), within)
+	})
 	e := &evaluation{c: c, program: program, without: without, input: ast.NewTerm(in.value(c.compat != nil)), txn: txn, time: in.Time, budget: b}
-	defer b.done()
+	defer b.Done()
 	return e.decide(ctx)
 }
 
@@ -65,7 +67,7 @@ type evaluation struct {
 	input   *ast.Term
 	txn     storage.Transaction
 	time    time.Time
-	budget  *budget
+	budget  *sandbox.Budget
 }
 
 func (e *evaluation) decide(ctx context.Context) (Decision, error) {
@@ -130,18 +132,18 @@ func (e *evaluation) sets(ctx context.Context, d *Decision) error {
 
 func collect(into []RuleRef, term *ast.Term, names map[string]RuleRef) ([]RuleRef, error) {
 	if term == nil {
-		return nil, &Error{Code: "internal: a set is undefined"}
+		return nil, &sandbox.Error{Code: "internal: a set is undefined"}
 	}
 	set, ok := term.Value.(ast.Set)
 	if !ok {
-		return nil, &Error{Code: "internal: not a set"}
+		return nil, &sandbox.Error{Code: "internal: not a set"}
 	}
 	var err error
 	set.Foreach(func(t *ast.Term) {
 		name, ok := t.Value.(ast.String)
 		rule, known := names[string(name)]
 		if !ok || !known {
-			err = &Error{Code: "internal: a name that no rule has"}
+			err = &sandbox.Error{Code: "internal: a name that no rule has"}
 			return
 		}
 		into = append(into, rule)
@@ -210,10 +212,10 @@ func (e *evaluation) run(ctx context.Context, q *query, strict bool, tracers ...
 		return nil
 	})
 	if err != nil {
-		return nil, e.budget.explain(err)
+		return nil, e.budget.Explain(err)
 	}
 	if out == nil {
-		return nil, &Error{Code: "internal: the query is undefined"}
+		return nil, &sandbox.Error{Code: "internal: the query is undefined"}
 	}
 	return out, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"signet.example/policy"
+	"signet.example/policy/sandbox"
 	"signet.example/proxy"
 	"signet.example/test/policytest"
 )
@@ -182,7 +183,7 @@ deny contains "too old" if to_number(input.request.headers.cookie[0]) > 5`)
 	in := call("GET", "/status", web)
 	in.Request.Headers["cookie"] = []string{"canary"}
 	_, err := c.Evaluate(t.Context(), in)
-	var ee *policy.Error
+	var ee *sandbox.Error
 	if !errors.As(err, &ee) || ee.File != "policies/b.rego" || ee.Line != 2 || strings.Contains(err.Error(), "canary") {
 		t.Errorf("error %v", err)
 	}
@@ -197,7 +198,7 @@ allow contains "slow" if {
 }`)
 	began := time.Now()
 	_, err := c.Evaluate(t.Context(), call("GET", "/", web))
-	if !errors.Is(err, policy.ErrLimit) {
+	if !errors.Is(err, sandbox.ErrLimit) {
 		t.Errorf("error %v", err)
 	}
 	if took := time.Since(began); took > 2*time.Second {
@@ -218,7 +219,7 @@ allow contains "slow" if {
 }`)
 	in := call("GET", "/", web)
 	in.Request.Headers["big"] = []string{strings.Repeat("0", 1_000_000)}
-	if _, err := c.Evaluate(t.Context(), in); !errors.Is(err, policy.ErrLimit) {
+	if _, err := c.Evaluate(t.Context(), in); !errors.Is(err, sandbox.ErrLimit) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -232,9 +233,9 @@ allow contains "few steps" if {
 }`)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	for stands, want := range map[time.Duration]error{150 * time.Millisecond: nil, time.Second: policy.ErrLimit} {
+	for stands, want := range map[time.Duration]error{150 * time.Millisecond: nil, time.Second: sandbox.ErrLimit} {
 		left := stands
-		_, err := c.Evaluate(policy.Yielding(t.Context(), func() {
+		_, err := c.Evaluate(sandbox.Yielding(t.Context(), func() {
 			if left > 0 {
 				time.Sleep(stands / 3)
 				left -= stands / 3

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"context"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -18,12 +17,6 @@ func HeadersOf(in Input) (headers, lines map[string][]string) {
 	return headers, lines
 }
 
-// BuiltinNames are those that a policy may call.
-var BuiltinNames = builtinNames
-
-// Fence puts the fence before the evaluator's builtins, as Compile does.
-var Fence = fencing
-
 // SlowAtOnce is how many slow evaluations go on now.
 func SlowAtOnce() int { return slowLanes().Busy() }
 
@@ -31,13 +24,4 @@ func SlowAtOnce() int { return slowLanes().Busy() }
 func HoldLane(destination string) (leave func()) {
 	leaveLane := slowLanes().Enter(destination, time.Second)
 	return func() { leaveLane(false) }
-}
-
-// IsSlow reports whether an evaluation that has made steps, and work in builtins, counts
-// as slow after a time.
-func IsSlow(steps, work int, after time.Duration) bool {
-	b := newBudget(context.Background(), maxTime, maxCost)
-	b.left -= steps
-	b.work = work
-	return b.slow(after)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 
+	"signet.example/policy/sandbox"
 	"signet.example/policy/tree"
 )
 
@@ -114,7 +115,7 @@ func checkSizes(modules []Module) error {
 }
 
 func parseModule(m Module) (parsed, error) {
-	mod, err := ast.ParseModuleWithOpts(m.Path, m.Rego, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities()})
+	mod, err := ast.ParseModuleWithOpts(m.Path, m.Rego, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: sandbox.Capabilities()})
 	if err != nil {
 		return parsed{}, oneLineEach(err)
 	}
@@ -126,9 +127,8 @@ func parseModule(m Module) (parsed, error) {
 		return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, mod.Package.Loc().Row, err)
 	}
 	var errs []error
-	no := refused()
 	for _, r := range mod.Rules {
-		if err := errors.Join(checkBuiltins(r, no), p.checkRule(r, m.IsTest())); err != nil && len(errs) < maxListed {
+		if err := errors.Join(sandbox.CheckCalls(r), p.checkRule(r, m.IsTest())); err != nil && len(errs) < maxListed {
 			errs = append(errs, fmt.Errorf("%s:%d: %w", m.Path, r.Loc().Row, err))
 		}
 	}

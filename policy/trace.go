@@ -8,6 +8,8 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
+
+	"signet.example/policy/sandbox"
 )
 
 // A denial is evaluated a second time to find what stopped each allow rule.
@@ -15,7 +17,7 @@ import (
 // and short.
 const (
 	traceTime     = 50 * time.Millisecond
-	traceCost     = 20_000
+	traceSteps    = 20_000
 	maxFailed     = 100
 	maxExpression = 300
 )
@@ -35,7 +37,7 @@ func (e *evaluation) trace(ctx context.Context, d *Decision) {
 		return
 	}
 	t := &tracer{rules: e.program.rules, attempts: map[uint64]*attempt{}, best: map[position]*attempt{}}
-	e.budget = newBudget(ctx, traceTime, traceCost)
+	e.budget = sandbox.New(ctx, traceTime, traceSteps, nil)
 	if _, err := e.run(ctx, e.program.allows, true, t); err != nil {
 		d.Untraced = "tracing stopped early: " + err.Error()
 	}

@@ -30,6 +30,7 @@ import (
 	"signet.example/server/model"
 	"signet.example/server/model/modeltest"
 	"signet.example/server/policies"
+	"signet.example/server/roster"
 	"signet.example/server/shared"
 	"signet.example/server/views"
 	"signet.example/store"
@@ -46,9 +47,9 @@ func (inNoStore) PutAgent(context.Context, store.Agent) error   { return nil }
 func (inNoStore) Joined() (uint64, <-chan struct{})             { return 0, nil }
 
 // rosterOf is of an agent that joined.
-func rosterOf(t *testing.T, a store.Agent) *fleet.Roster {
+func rosterOf(t *testing.T, a store.Agent) *roster.Roster {
 	t.Helper()
-	r := fleet.NewRoster(inNoStore{}, func([]string) string { return "" })
+	r := roster.New(inNoStore{}, func([]string) string { return "" })
 	if err := r.Enrol(t.Context(), a); err != nil {
 		t.Fatal(err)
 	}

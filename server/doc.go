@@ -11,9 +11,9 @@
 // in the signer process.
 //
 // Main types, in the order in which data goes: Config and InitConfig, then the parts:
-// model (everything stored, joined), groups (what NodeGroups decide), fleet (agents that
-// joined and are connected, and the addresses that they report), policies and issuers
-// (what authorization needs from outside), views (what each agent and proxy is told), join
+// model (everything stored, joined), groups (what NodeGroups decide), roster (agents that
+// joined), fleet (those that are connected, and the addresses that they report), policies and
+// issuers (what authorization needs from outside), views (what each agent and proxy is told), join
 // (how a host becomes an agent), issuance (who gets which certificate), access (who may
 // call what), check (what is wrong); agentAPI and admin are the two faces.
 //

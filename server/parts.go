@@ -16,6 +16,7 @@ import (
 	"signet.example/server/issuers"
 	"signet.example/server/model"
 	"signet.example/server/policies"
+	"signet.example/server/roster"
 	"signet.example/server/views"
 	"signet.example/store"
 )
@@ -51,7 +52,7 @@ type server struct {
 	signing   *issuance.Queue
 	authority *issuance.Authority
 	own       *issuance.Own
-	roster    *fleet.Roster
+	roster    *roster.Roster
 	sessions  *fleet.Sessions
 	instances *fleet.Instances
 	statuses  fleet.Statuses

@@ -32,6 +32,7 @@ import (
 	"signet.example/server/model"
 	"signet.example/server/policies"
 	"signet.example/server/refused"
+	"signet.example/server/roster"
 	"signet.example/server/signer"
 	"signet.example/server/views"
 	"signet.example/store"
@@ -145,7 +146,7 @@ func load(ctx context.Context, cfg Config, log *slog.Logger, st *store.Store, cl
 // loadState reads what is stored, and makes the parts that depend on it: those that
 // views are made of, which say when they changed, before the views.
 func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
-	s.roster = fleet.NewRoster(s.store, s.place)
+	s.roster = roster.New(s.store, s.place)
 	if err := s.roster.Load(ctx); err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (s *server) loadState(ctx context.Context, changed watched.Signal) error {
 	})
 	s.sessions = fleet.NewSessions(fleet.SessionsConfig{Server: s.cfg.Name, Shared: s.common.fleet, Reports: reports{s}, Log: s.log})
 	s.statuses = fleet.Statuses{
-		TrustDomain: s.td, Roster: s.roster, Sessions: s.sessions, Endpoints: s.endpoints,
+		TrustDomain: s.td, Joined: s.roster.All, Sessions: s.sessions, Endpoints: s.endpoints,
 		Own:      func(id string) fleet.OwnCert { return fleet.OwnCert(s.issued.NewestOf(id)) },
 		Lifetime: s.cfg.Lifetimes.Agent, Started: s.started, Clock: s.clock, Withheld: s.withheld,
 	}

@@ -16,6 +16,7 @@ import (
 	"signet.example/server/kinds"
 	"signet.example/server/model"
 	"signet.example/server/policies"
+	"signet.example/server/roster"
 	"signet.example/server/views"
 )
 
@@ -23,7 +24,7 @@ import (
 type sources struct {
 	model     func() *model.Model
 	roots     func() issuance.Roots
-	roster    *fleet.Roster
+	roster    *roster.Roster
 	endpoints *fleet.Endpoints
 	policies  *policies.Revisions
 	issuers   *issuers.Keys

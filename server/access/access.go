@@ -36,6 +36,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/groups"
 	"signet.example/server/issuance"
+	"signet.example/server/roster"
 	"signet.example/store"
 )
 
@@ -89,7 +90,7 @@ func (c *Caller) Peer() fleet.Peer {
 type Config struct {
 	TrustDomain spiffeid.TrustDomain
 	Roots       func() issuance.Roots
-	Roster      *fleet.Roster
+	Roster      *roster.Roster
 	Hosts       func() groups.Hosts // which groups may host what, by what is stored now
 	Clock       func() time.Time
 	Log         *slog.Logger

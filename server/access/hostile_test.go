@@ -12,8 +12,8 @@ import (
 	"signet.example/identity"
 	"signet.example/proxy"
 	"signet.example/server/fault"
-	"signet.example/server/fleet"
 	"signet.example/server/groups"
+	"signet.example/server/roster"
 	"signet.example/store"
 )
 
@@ -45,8 +45,8 @@ func (inNoStore) Joined() (uint64, <-chan struct{})             { return 0, nil 
 func nowhere([]string) string { return "" }
 
 // rosterOf is of agents that joined.
-func rosterOf(agents ...store.Agent) *fleet.Roster {
-	r := fleet.NewRoster(inNoStore{}, nowhere)
+func rosterOf(agents ...store.Agent) *roster.Roster {
+	r := roster.New(inNoStore{}, nowhere)
 	for _, a := range agents {
 		put(r, a)
 	}
@@ -54,7 +54,7 @@ func rosterOf(agents ...store.Agent) *fleet.Roster {
 }
 
 // put has an agent in the place of what it was.
-func put(r *fleet.Roster, a store.Agent) { _ = r.Enrol(context.Background(), a) } // inNoStore has no errors
+func put(r *roster.Roster, a store.Agent) { _ = r.Enrol(context.Background(), a) } // inNoStore has no errors
 
 // The review for a ban may be over when the stream of before is entered.
 func TestAStreamThatWasLetInBeforeABanAndEnteredAfterItEnds(t *testing.T) {

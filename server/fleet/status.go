@@ -40,7 +40,7 @@ type OwnCert struct {
 // Statuses joins what is known of agents.
 type Statuses struct {
 	TrustDomain spiffeid.TrustDomain
-	Roster      *Roster
+	Joined      func() []store.Agent // those that joined, by id
 	Sessions    *Sessions
 	Endpoints   *Endpoints
 	// Own is the newest certificate that an agent, by its SPIFFE ID, was issued for itself.
@@ -54,7 +54,7 @@ type Statuses struct {
 
 // All is the status of each agent that joined, by id.
 func (s Statuses) All() []Status {
-	agents := s.Roster.All()
+	agents := s.Joined()
 	list := make([]Status, 0, len(agents))
 	for _, a := range agents {
 		list = append(list, s.Of(a))

@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,26 +21,22 @@ type known struct {
 	t   *testing.T
 	now time.Time
 	own map[string]OwnCert // by SPIFFE ID
+	by  map[string]store.Agent
 }
 
 func newKnown(t *testing.T) *known {
-	k := &known{t: t, now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), own: map[string]OwnCert{}}
+	k := &known{t: t, now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), own: map[string]OwnCert{}, by: map[string]store.Agent{}}
 	shared := inMemory()
 	k.Statuses = Statuses{
 		Withheld:    func(r *api.Report) *api.Report { return r },
-		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Roster: NewRoster(&rows{}, func([]string) string { return "" }),
+		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Joined: func() []store.Agent { return slices.Collect(maps.Values(k.by)) },
 		Sessions: sessionsAt(shared, "server", &reports{}), Endpoints: NewEndpoints(configOf(shared)),
 		Own: func(id string) OwnCert { return k.own[id] }, Lifetime: time.Hour, Started: k.now.Add(-10 * time.Minute), Clock: func() time.Time { return k.now },
 	}
 	return k
 }
 
-func (k *known) put(a store.Agent) {
-	k.t.Helper()
-	if err := k.Roster.Enrol(k.t.Context(), a); err != nil {
-		k.t.Fatal(err)
-	}
-}
+func (k *known) put(a store.Agent) { k.by[a.ID] = a }
 
 // agent joined some time ago; its newest certificate was issued then or later.
 func (k *known) agent(id string, joined, issued time.Duration) {
@@ -95,8 +93,7 @@ func TestTheStateOfAnAgentIsWhatTheLogAndItsSessionsSay(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	g, _ := k.Roster.Get("ended")
-	if st := k.Of(g); !st.Seen.Equal(k.now.Add(-2*time.Hour)) || !st.End.Equal(k.now.Add(-time.Hour)) {
+	if st := k.Of(k.by["ended"]); !st.Seen.Equal(k.now.Add(-2*time.Hour)) || !st.End.Equal(k.now.Add(-time.Hour)) {
 		t.Errorf("seen %s, end %s", st.Seen, st.End)
 	}
 }

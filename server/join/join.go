@@ -21,7 +21,7 @@ import (
 	"signet.example/internal/plain"
 	"signet.example/server/conns"
 	"signet.example/server/fault"
-	"signet.example/server/fleet"
+	"signet.example/server/roster"
 	"signet.example/store"
 )
 
@@ -252,7 +252,7 @@ func (d *Desk) again(ctx context.Context, c Caller, agent store.Agent) (string, 
 	case agent.Evidence == nil || !again:
 		return "", nil
 	case old.Banned:
-		return "", fleet.ErrBanned(old.ID)
+		return "", roster.ErrBanned(old.ID)
 	}
 	return old.ID, d.cfg.Instances.Admit(ctx, old.ID, c.Instance, c.Remote)
 }
@@ -277,7 +277,7 @@ func (d *Desk) known(ctx context.Context, c Caller, req *api.AttestRequest) (str
 	case err != nil:
 		return "", fmt.Errorf("%w: look up a host key: %w", fault.Unavailable, err)
 	case agent.Banned:
-		return "", fleet.ErrBanned(agent.ID)
+		return "", roster.ErrBanned(agent.ID)
 	}
 	return agent.ID, d.cfg.Instances.Admit(ctx, agent.ID, c.Instance, c.Remote)
 }

@@ -18,7 +18,7 @@ import (
 	"signet.example/attestation/nodes"
 	"signet.example/identity"
 	"signet.example/server/fault"
-	"signet.example/server/fleet"
+	"signet.example/server/roster"
 	"signet.example/store"
 )
 
@@ -37,14 +37,14 @@ type table struct {
 	admit  error
 	enrol  error
 	stored map[string]store.Agent // by host key
-	roster *fleet.Roster
+	roster *roster.Roster
 	during func(agent spiffeid.ID) // where it is set: what happens while the signer is asked
 }
 
 func newTable(t *testing.T) *table {
 	t.Helper()
 	w := &table{t: t, weight: nodes.Weight{Units: 2}, node: nodes.Node{Method: "test", Group: "g"}, stored: map[string]store.Agent{}}
-	w.roster = fleet.NewRoster(rows{w}, func([]string) string { return "" })
+	w.roster = roster.New(rows{w}, func([]string) string { return "" })
 	w.Desk = New(Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("mesh.example"), Evidence: evidence{w}, Agents: w.roster, Stored: w, Instances: w, SVIDs: w,
 		Strangers: bucket{w, "strangers"}, Known: bucket{w, "known"},
@@ -76,7 +76,7 @@ type rows struct{ *table }
 
 func (rows) Joined() (uint64, <-chan struct{}) { return 0, nil }
 
-// Agents and PutAgent are what the roster follows (fleet.Agents).
+// Agents and PutAgent are what the roster follows (roster.Agents).
 func (w *table) Agents(context.Context) ([]store.Agent, error) { return nil, nil }
 
 func (w *table) PutAgent(_ context.Context, a store.Agent) error {

@@ -1,5 +1,5 @@
 //go:build !race
 
-package policy_test
+package sandbox_test
 
 const raceDetector = false

@@ -1,4 +1,4 @@
-package policy_test
+package sandbox_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown/builtins"
 
 	"signet.example/policy"
+	"signet.example/policy/sandbox"
 )
 
 // What one call of a builtin may take, at the most: it cannot be stopped.
@@ -35,10 +36,10 @@ func slower() uint64 {
 // TestNoBuiltinRunsLongOrFillsTheMemory calls each builtin of the capabilities with
 // every combination of large operands of the kinds that it takes.
 func TestNoBuiltinRunsLongOrFillsTheMemory(t *testing.T) {
-	policy.Fence()
+	sandbox.Fence()
 	texts, numbers, lists, objects := largeStrings(), largeNumbers(), largeLists(), largeObjects()
 	any := []*ast.Term{texts[2], texts[len(texts)-2], numbers[len(numbers)-1], lists[1], lists[3], lists[len(lists)-1], objects[1]}
-	for _, name := range policy.BuiltinNames() {
+	for _, name := range sandbox.BuiltinNames() {
 		decl := ast.BuiltinMap[name]
 		f := topdown.GetBuiltin(name)
 		if f == nil { // part of the evaluator, such as print
@@ -71,7 +72,7 @@ func TestNoBuiltinRunsLongOrFillsTheMemory(t *testing.T) {
 
 // TestBuiltinsAreBoundedWhereTheirCostIsHidden: small operands that stand for much.
 func TestBuiltinsAreBoundedWhereTheirCostIsHidden(t *testing.T) {
-	policy.Fence()
+	sandbox.Fence()
 	s, n := ast.StringTerm, func(text string) *ast.Term { return ast.NumberTerm(jsonNumber(text)) }
 	long, lines := s(strings.Repeat("a", 60_000)), s(strings.Repeat("- *a\n", 10_000))
 	for _, row := range []struct {
@@ -170,7 +171,7 @@ func TestDoublingsByBuiltinsEndBeforeTheyFillTheMemory(t *testing.T) {
 		if err == nil || after.TotalAlloc-before.TotalAlloc > dearestCall*slower() {
 			t.Errorf("%s: %d MiB, %v", step, (after.TotalAlloc-before.TotalAlloc)>>20, err)
 		}
-		var at *policy.Error
+		var at *sandbox.Error
 		if errors.As(err, &at) && (at.File != "a.rego" || at.Line == 0) {
 			t.Errorf("%s: an error without place: %v", step, err)
 		}

@@ -1,4 +1,4 @@
-package policy
+package sandbox
 
 import (
 	"errors"
@@ -37,9 +37,11 @@ const (
 // errFence is what a call fails with whose operands are too large.
 var errFence = errors.New("more than a builtin may be given")
 
-// fencing puts the fence before all builtins, once: they are the evaluator's, for
+// Fence puts the fence before all builtins, once: they are the evaluator's, for
 // the whole program, and tests of policies are held to the same.
-var fencing = sync.OnceFunc(func() {
+func Fence() { fence() }
+
+var fence = sync.OnceFunc(func() {
 	for _, name := range builtinNames() {
 		if f := topdown.GetBuiltin(name); f != nil && !unmeasured[name] {
 			topdown.RegisterBuiltinFunc(name, fenced(name, f))
@@ -58,7 +60,7 @@ var unmeasured = map[string]bool{
 func fenced(name string, f topdown.BuiltinFunc) topdown.BuiltinFunc {
 	return func(bctx topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
 		cost, work, err := costOf(name, operands)
-		if b, ok := bctx.Cancel.(*budget); ok && err == nil {
+		if b, ok := bctx.Cancel.(*Budget); ok && err == nil {
 			if err = b.charge(cost, work); err == nil && cost+work > dearCall && b.Cancelled() {
 				return topdown.Halt{Err: &topdown.Error{Code: topdown.CancelErr, Location: bctx.Location}}
 			}

@@ -1,24 +1,21 @@
-package policy
+package sandbox
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"golang.org/x/sys/unix"
-
-	"signet.example/internal/lanes"
 )
 
 // Limits of one evaluation; what passes them is an error, which denies.
 const (
-	maxTime   = 100 * time.Millisecond // of a processor, where its thread is its own: others may have them meanwhile
+	MaxTime   = 100 * time.Millisecond // of a processor, where its thread is its own: others may have them meanwhile
+	MaxSteps  = 100_000                // expressions evaluated
 	mostTimes = 4                      // as long by the clock: whoever asks has half a second
-	maxCost   = 100_000                // expressions evaluated
 	// How long an evaluation runs before others are let go on.
 	giveWay = 200 * time.Microsecond // of this process
 	giveCPU = 500 * time.Microsecond // of others, where it is slow
@@ -32,14 +29,10 @@ const (
 const (
 	slowSteps = 4000
 	slowWork  = 1 << 18
-	slowAfter = maxTime / 2
+	slowAfter = MaxTime / 2
 	fewSteps  = slowSteps / 10
 	fewWork   = slowWork / 10
 )
-
-// slowLanes are those of slow evaluations, by destination: one that used up its time is only ever
-// answered by an error.
-var slowLanes = sync.OnceValue(lanes.New)
 
 // ErrLimit: an evaluation took more time or steps than it may.
 var ErrLimit = errors.New("the policy takes too long")
@@ -60,14 +53,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d: evaluation failed: %s", e.File, e.Line, e.Code)
 }
 
-// budget stops an evaluation that takes too many steps, too long, or gives its builtins too much. The evaluator
+// Budget stops an evaluation that takes too many steps, too long, or gives its builtins too much. The evaluator
 // asks it before each expression, and slow builtins in their loops, all from the evaluating goroutine; that is
 // cheaper than the goroutine and timer of a context's cancellation, and bounds steps on a fast machine too.
-type budget struct {
+type Budget struct {
 	gaveUp    func() error // the call's context
 	letOthers func()
 	time      time.Duration
-	cost      int
+	steps     int
 	begun     time.Time
 	left      int
 	builtins  int // bytes that builtins may still be given
@@ -79,11 +72,14 @@ type budget struct {
 	own         bool          // has its thread to itself
 	ran, thread time.Duration // what it had used of a processor when it came to its thread, and what that had
 
-	// lanes is nil where slow evaluations need none.
-	lanes       *lanes.Lanes
-	destination string
-	leave       func(over bool) // of the lane that it is in, else nil
+	lane  Lane
+	leave func(over bool) // of the lane that it is in, else nil
 }
+
+// Lane keeps slow evaluations out of the way of others: it waits until this one may go on, for
+// within at most, and returns what must be called with whether it used up its time when it has
+// ended; nil where its turn did not come. A nil Lane lets all go on.
+type Lane func(within time.Duration) (leave func(over bool))
 
 // yielding is the key of what lets others go on.
 type yielding struct{}
@@ -94,8 +90,9 @@ func Yielding(ctx context.Context, yield func()) context.Context {
 	return context.WithValue(ctx, yielding{}, yield)
 }
 
-func newBudget(ctx context.Context, d time.Duration, cost int) *budget {
-	b := &budget{gaveUp: ctx.Err, letOthers: runtime.Gosched, time: d, cost: cost, begun: time.Now(), left: cost, builtins: maxBuiltins}
+// New is the budget of one evaluation, which begins now. Done must be called when it has ended.
+func New(ctx context.Context, d time.Duration, steps int, lane Lane) *Budget {
+	b := &Budget{gaveUp: ctx.Err, letOthers: runtime.Gosched, time: d, steps: steps, begun: time.Now(), left: steps, builtins: maxBuiltins, lane: lane}
 	if yield, ok := ctx.Value(yielding{}).(func()); ok {
 		b.letOthers, b.own, b.thread = yield, true, threadTime()
 	}
@@ -110,7 +107,7 @@ func threadTime() time.Duration {
 }
 
 // used is what the evaluation has had of a processor, where so much time went by.
-func (b *budget) used(took time.Duration) time.Duration {
+func (b *Budget) used(took time.Duration) time.Duration {
 	if b.own {
 		return b.ran + threadTime() - b.thread
 	}
@@ -118,18 +115,18 @@ func (b *budget) used(took time.Duration) time.Duration {
 }
 
 // Cancel implements topdown.Cancel.
-func (b *budget) Cancel() { b.over = true }
+func (b *Budget) Cancel() { b.over = true }
 
 // Cancelled implements topdown.Cancel. The clock is read each time: where each step takes twice as long as the one
 // before, the sixteenth from here would never end.
-func (b *budget) Cancelled() bool {
+func (b *Budget) Cancelled() bool {
 	if b.over {
 		return true
 	}
 	b.left--
 	took := time.Since(b.begun)
-	if b.lanes != nil && b.leave == nil && b.slow(took) {
-		b.leave = b.lanes.Enter(b.destination, b.time-b.used(took))
+	if b.lane != nil && b.leave == nil && b.slow(took) {
+		b.leave = b.lane(b.time - b.used(took))
 		if b.over = b.leave == nil; b.over { // its turn did not come within its time
 			return true
 		}
@@ -146,7 +143,7 @@ func (b *budget) Cancelled() bool {
 // Where it is known to be slow, other processes are let go on as well: the kernel would let it run for a slice of
 // some milliseconds, and whoever asks is such a process. Otherwise it keeps its slice: on a busy machine, whoever
 // gives one up waits for those of all others.
-func (b *budget) yield(took time.Duration) time.Duration {
+func (b *Budget) yield(took time.Duration) time.Duration {
 	b.ran = b.used(took)
 	b.letOthers()
 	b.thread = threadTime() // which may be another thread's now
@@ -160,13 +157,13 @@ func (b *budget) yield(took time.Duration) time.Duration {
 
 // slow reports whether the evaluation costs much. It goes by what was done: on a busy machine any may take a few
 // milliseconds.
-func (b *budget) slow(took time.Duration) bool {
-	steps, work := b.cost-b.left, max(b.work, maxBuiltins-b.builtins)
+func (b *Budget) slow(took time.Duration) bool {
+	steps, work := b.steps-b.left, max(b.work, maxBuiltins-b.builtins)
 	return steps > slowSteps || work > slowWork || took > slowAfter && (steps > fewSteps || work > fewWork) && b.used(took) > slowAfter
 }
 
 // charge takes the cost of a builtin's call.
-func (b *budget) charge(bytes, work int) error {
+func (b *Budget) charge(bytes, work int) error {
 	b.work += work
 	if b.builtins -= bytes; b.builtins < 0 {
 		return fmt.Errorf("%w: all calls of this evaluation together more than %d MiB", errFence, maxBuiltins>>20)
@@ -174,19 +171,19 @@ func (b *budget) charge(bytes, work int) error {
 	return nil
 }
 
-// done must be called when the evaluation has ended.
-func (b *budget) done() {
+// Done must be called when the evaluation has ended.
+func (b *Budget) Done() {
 	if b.leave != nil {
 		b.leave(b.over)
 		b.leave = nil
 	}
 }
 
-// explain makes an error that may be recorded of the evaluator's.
-func (b *budget) explain(err error) error {
+// Explain makes an error that may be recorded of the evaluator's.
+func (b *Budget) Explain(err error) error {
 	if b.over {
 		if b.left < 0 {
-			return fmt.Errorf("%w: more than %d steps", ErrLimit, b.cost)
+			return fmt.Errorf("%w: more than %d steps", ErrLimit, b.steps)
 		}
 		if err := b.gaveUp(); err != nil {
 			return fmt.Errorf("evaluate: %w", err)

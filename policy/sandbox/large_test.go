@@ -1,4 +1,4 @@
-package policy_test
+package sandbox_test
 
 import (
 	"encoding/json"

@@ -1,4 +1,13 @@
-package fleet
+// Package roster is the agents that joined, held in memory as the store has them: who they
+// are, by what they are found, which of them are banned and which group each is in.
+//
+// It must not know who is connected (that is package fleet), nor how a host proves who it is.
+//
+// # Concurrency
+//
+// A [Roster] may be used by any number of goroutines. Which lock is taken before which stands
+// on its fields.
+package roster
 
 import (
 	"cmp"
@@ -62,9 +71,9 @@ func (r *Roster) Banned() []string {
 	return r.bans
 }
 
-// NewRoster has nobody until Load. place returns the group of a host with these
+// New has nobody until Load. place returns the group of a host with these
 // selectors, "" for none; it is called under the roster's lock.
-func NewRoster(s Agents, place func(selectors []string) string) *Roster {
+func New(s Agents, place func(selectors []string) string) *Roster {
 	return &Roster{
 		store: s, place: place,
 		by: map[string]store.Agent{}, keys: map[string]string{}, seen: map[evidence]string{}, at: map[string]string{},
@@ -100,7 +109,7 @@ func (r *Roster) load(ctx context.Context) error {
 		return fmt.Errorf("load agents: %w", err)
 	}
 	defer r.joined.Store(n)
-	next := NewRoster(r.store, r.place)
+	next := New(r.store, r.place)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range agents {

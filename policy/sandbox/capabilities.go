@@ -1,4 +1,4 @@
-package policy
+package sandbox
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 // a schema's $ref, the process), make a decision that cannot be repeated from its
 // record, sign, or take more time or memory than the size of their operands bounds.
 // Capabilities are the fence, not UnsafeBuiltins: CVE-2022-36085 got round those by
-// `with`. What stays is bounded by fence.
+// `with`. What stays is bounded by Fence.
 var refused = sync.OnceValue(func() map[string]string {
 	const (
 		network   = "it uses the network"
@@ -48,8 +48,8 @@ var refused = sync.OnceValue(func() map[string]string {
 	return all
 })
 
-// capabilities of the policies' Rego. time.now_ns stays: it returns Input.Time.
-func capabilities() *ast.Capabilities {
+// Capabilities of the policies' Rego. time.now_ns stays: it returns the time of the request.
+func Capabilities() *ast.Capabilities {
 	c, no := ast.CapabilitiesForThisVersion(), refused()
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool {
 		_, is := no[b.Name]
@@ -59,9 +59,10 @@ func capabilities() *ast.Capabilities {
 	return c
 }
 
-// checkBuiltins names the first refused builtin that a rule calls, and why it is
+// CheckCalls names the first refused builtin that a rule calls, and why it is
 // refused: the compiler only says that it does not know the function.
-func checkBuiltins(r *ast.Rule, no map[string]string) error {
+func CheckCalls(r *ast.Rule) error {
+	no := refused()
 	var err error
 	called := func(name string, loc *ast.Location) {
 		if why, is := no[name]; is && err == nil {
@@ -88,7 +89,7 @@ func checkBuiltins(r *ast.Rule, no map[string]string) error {
 // builtinNames are those that a policy may call, sorted.
 func builtinNames() []string {
 	names := map[string]bool{}
-	for _, b := range capabilities().Builtins {
+	for _, b := range Capabilities().Builtins {
 		names[b.Name] = true
 	}
 	return slices.Sorted(maps.Keys(names))

@@ -1,0 +1,86 @@
+package roster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"signet.example/internal/watched"
+	"signet.example/server/roster"
+	"signet.example/store"
+)
+
+// rows are agents in a store that takes its time.
+type rows struct {
+	mu    sync.Mutex
+	list  []store.Agent
+	reads int
+
+	joined watched.Value[uint64]
+}
+
+func (r *rows) Joined() (uint64, <-chan struct{}) { return r.joined.Get() }
+
+func (r *rows) Agents(context.Context) ([]store.Agent, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer time.Sleep(time.Millisecond)
+	r.reads++
+	return slices.Clone(r.list), nil
+}
+
+func (r *rows) PutAgent(_ context.Context, a store.Agent) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, a)
+	r.joined.Update(func(n uint64) uint64 { return n + 1 })
+	return nil
+}
+
+// It would be unknown until the next change of anything, and told to join again.
+func TestAnAgentThatJoinsWhileTheAgentsAreReadStaysKnown(t *testing.T) {
+	r := roster.New(&rows{}, func([]string) string { return "" })
+	for n := range 20 {
+		id := fmt.Sprint("new-", n)
+		var wg sync.WaitGroup
+		var errs [2]error
+		wg.Go(func() { errs[0] = r.Load(t.Context()) })
+		wg.Go(func() { errs[1] = r.Enrol(t.Context(), store.Agent{ID: id, HostKey: []byte(id)}) })
+		wg.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := r.Get(id); !ok {
+			t.Fatalf("%s is not known", id)
+		}
+	}
+}
+
+// Each join at a server alone would else cost a look at all agents.
+func TestAnAgentThatJoinedAtAnotherServerIsKnownAndOneThatJoinedHereCostsNoLook(t *testing.T) {
+	all := &rows{}
+	here, there := roster.New(all, func([]string) string { return "" }), roster.New(all, func([]string) string { return "" })
+	for n := range 10 {
+		if err := here.Enrol(t.Context(), store.Agent{ID: fmt.Sprint(n), HostKey: []byte{byte(n)}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := here.Follow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all.reads != 0 {
+		t.Errorf("all agents were read %d times", all.reads)
+	}
+	for range 3 {
+		if err := there.Follow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := there.Standing("7"); err != nil || all.reads != 1 {
+		t.Errorf("%v, after %d looks", err, all.reads)
+	}
+}
