@@ -184,6 +184,10 @@ func TestASupervisedEnvoyServesRotatesIsRestartedAndDrained(t *testing.T) {
 	if p.GetAddress() != e.address || len(p.GetPorts()) != 1 || p.GetPorts()[0] != e.port || p.GetEnvoyVersion() == "" || !p.GetHealthy() {
 		t.Errorf("reported as %v", p)
 	}
+	e.await("the view by Envoy's version", func() bool { // by which refusals of several versions are told apart
+		views := e.lastReport().GetViews()
+		return len(views) == 1 && views[0].GetEnvoyVersion() == p.GetEnvoyVersion()
+	})
 	info, err := os.Stat(filepath.Join(e.dir, "proxies", "web", "admin.sock"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("admin socket: %v %v", info, err)
@@ -240,6 +244,60 @@ func TestASupervisedEnvoyIsKnownByWhatItsProcessIsAndNotByWhatWasForeseen(t *tes
 	}
 	e.change(func(f *fakeServer) { f.entries = []*api.Entry{binding("again", "web", asks(real)...)} })
 	e.await("ready again", func() bool { return e.proxy().GetState() == api.ProxyStatus_READY })
+}
+
+// Whoever upgrades does it by replacing the file: the proxy goes on, and is another one from its
+// next start on. Where no server is there then, it goes on by what the agent has.
+func TestASupervisedEnvoyIsOfTheVersionThatItsProgramHasWhenItStarts(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "envoy")
+	install := func(version string) {
+		t.Helper()
+		script := "#!/bin/sh\n[ \"$1\" = --version ] && echo 'envoy  version: abc/" + version + "/Clean/RELEASE/BoringSSL' && exit\nexec " + parts.Envoy(t) + " \"$@\"\n"
+		if err := errors.Join(os.WriteFile(program+".new", []byte(script), 0o700), os.Rename(program+".new", program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install("1.37.0")
+	e := newEnvoyRigOf(t, time.Hour, program, "signet:proxy:web")
+	e.route("hello")
+	e.await("the refusal of an old one", func() bool {
+		return e.proxy().GetState() == api.ProxyStatus_WAITING && strings.HasSuffix(e.proxy().GetReason(), "envoy: at least 1.38 is needed, this is 1.37.0")
+	})
+	follows := func(version string) {
+		t.Helper()
+		e.await("a proxy of "+version, func() bool {
+			for _, v := range e.lastReport().GetViews() {
+				if v.GetEnvoyVersion() == version {
+					body, _ := e.get()
+					return body == "hello" && e.proxy().GetState() == api.ProxyStatus_READY
+				}
+			}
+			return false
+		})
+	}
+	restarts := func() {
+		t.Helper()
+		if err := syscall.Kill(int(e.proxy().GetPid()), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install("1.39.1")
+	follows("1.39.1")
+	install("1.40.7")
+	restarts()
+	follows("1.40.7")
+
+	install("1.41.0")
+	e.stop()
+	e.await("that the agent is alone", func() bool { return e.metric("signet_agent_upstream_connected") == "0" })
+	restarts()
+	e.await("the next Envoy, without a server", func() bool { body, _ := e.get(); return body == "hello" })
+	e.start()
+	e.await("that it is as it was", func() bool { return e.proxy().GetRestarts() == 2 && e.proxy().GetState() == api.ProxyStatus_READY })
+	follows("1.40.7")
+	restarts()
+	follows("1.41.0")
 }
 
 func TestASupervisedEnvoyEndsWithItsBindingAndComesBackWithTheNext(t *testing.T) {

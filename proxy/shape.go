@@ -48,6 +48,9 @@ type Shape struct {
 // ErrShape is wrapped by every refusal of a Shape.
 var ErrShape = errors.New(ShapeKey)
 
+// ErrOldEnvoy is wrapped by the refusal of a version of Envoy that is too old.
+var ErrOldEnvoy = fmt.Errorf("at least %d.%d is needed", minEnvoyMajor, minEnvoyMinor)
+
 // Envoy older than this has known holes in what we rely on: ext_authz and RBAC (A01, A03).
 const minEnvoyMajor, minEnvoyMinor = 1, 38
 
@@ -73,7 +76,7 @@ func (s Shape) Validate() error {
 		{"wayout_socket", validSocket(s.WayoutSocket)},
 		{"access_log_dir", s.validLogDir()},
 		{"proxy", s.validProxy()},
-		{"envoy_version", s.validEnvoy()},
+		{"envoy_version", ValidEnvoy(s.EnvoyVersion)},
 	} {
 		if field.err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrShape, field.name, field.err)
@@ -147,18 +150,20 @@ func (s Shape) validProxy() error {
 	return nil
 }
 
-func (s Shape) validEnvoy() error {
-	if s.EnvoyVersion == "" {
+// ValidEnvoy refuses what is not a version of Envoy, and one that is too old. A version that
+// is not known, "", is let through.
+func ValidEnvoy(version string) error {
+	if version == "" {
 		return nil
 	}
-	m := envoyVersion.FindStringSubmatch(s.EnvoyVersion)
+	m := envoyVersion.FindStringSubmatch(version)
 	if m == nil {
-		return fmt.Errorf("%.64q is not a version of Envoy", s.EnvoyVersion)
+		return fmt.Errorf("%.64q is not a version of Envoy", version)
 	}
 	major, _ := strconv.Atoi(m[1]) // at most four digits: cannot fail
 	minor, _ := strconv.Atoi(m[2])
 	if major < minEnvoyMajor || major == minEnvoyMajor && minor < minEnvoyMinor {
-		return fmt.Errorf("at least %d.%d is needed, this is %s", minEnvoyMajor, minEnvoyMinor, s.EnvoyVersion)
+		return fmt.Errorf("%w, this is %s", ErrOldEnvoy, version)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -70,11 +71,7 @@ func (a *admin) version(ctx context.Context) (string, error) {
 	if err := json.Unmarshal(body, &info); err != nil {
 		return "", fmt.Errorf("envoy /server_info: %w", err)
 	}
-	// commit/version/Clean/RELEASE/BoringSSL
-	if parts := strings.Split(info.Version, "/"); len(parts) > 1 {
-		return parts[1], nil
-	}
-	return info.Version, nil
+	return cmp.Or(versionIn(info.Version), info.Version), nil
 }
 
 // serials are the serial numbers, in hexadecimal, of the certificates that Envoy

@@ -65,7 +65,8 @@ func (p Proxy) UID() uint32 {
 
 // Views are what proxies are sent. Each method is called from several goroutines.
 type Views interface {
-	// Configure says what a proxy is that is about to run, whatever it says of itself.
+	// Configure says what a proxy is that is about to run, whatever it says of itself; again
+	// before each start, for its program may be another by then.
 	Configure(name string, ref proxy.Ref, shape proxy.Shape)
 	// Unconfigure takes that back: the proxy has ended.
 	Unconfigure(name string)

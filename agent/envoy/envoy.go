@@ -53,18 +53,19 @@ type known struct {
 // envoy supervises the Envoy of one proxy. Its fields do not change; what does is
 // safe for any number of goroutines.
 type envoy struct {
-	config Config
-	proxy  Proxy
-	log    *slog.Logger
-	admin  *admin
+	config   Config
+	proxy    Proxy
+	programs *programs
+	log      *slog.Logger
+	admin    *admin
 
 	status watched.Value[known]
 	// classical are its TLS handshakes that were not post-quantum.
 	classical classical
 }
 
-func newEnvoy(c Config, p Proxy) *envoy {
-	e := &envoy{config: c, proxy: p, log: c.Log.With(slog.String("proxy", p.Name)), admin: newAdmin(p.Admin)}
+func newEnvoy(c Config, p Proxy, versions *programs) *envoy {
+	e := &envoy{config: c, proxy: p, programs: versions, log: c.Log.With(slog.String("proxy", p.Name)), admin: newAdmin(p.Admin)}
 	e.status.Set(known{state: api.ProxyStatus_WAITING})
 	return e
 }
@@ -142,10 +143,10 @@ func (e *envoy) Run(ctx context.Context) {
 func (e *envoy) awaitView(ctx context.Context) (_ View, release func(), ok bool) {
 	for {
 		changed := e.config.Views.Changed()
-		has, err := e.selectors()
+		err := e.configure()
 		var v View
 		if err == nil {
-			v, err = e.config.Views.For(ctx, e.proxy.Name, has)
+			v, err = e.config.Views.For(ctx, e.proxy.Name, e.selectors())
 		}
 		if err != nil {
 			e.explainWait(ctx, err, api.AgentFinding_PROXY_WAITING)
@@ -195,11 +196,23 @@ func (e *envoy) explainWait(ctx context.Context, err error, kind api.AgentFindin
 	}
 }
 
-// selectors are of what the proxy is given when it is started, where its program is there.
-func (e *envoy) selectors() (identity.Selectors, error) {
-	if _, err := exec.LookPath(e.config.Program); err != nil {
-		return nil, fmt.Errorf("envoy: %w", err)
+// configure gives the views what the proxy is, by its program as that is now: it may have been replaced
+// since the last start. An error is why it cannot be started.
+func (e *envoy) configure() error {
+	path, err := exec.LookPath(e.config.Program)
+	if err != nil {
+		return fmt.Errorf("envoy: %w", err)
 	}
+	shape := e.proxy.Shape
+	if shape.EnvoyVersion, err = e.programs.version(path, e.proxy.User); err != nil {
+		return fmt.Errorf("envoy: %s: %w", path, err)
+	}
+	e.config.Views.Configure(e.proxy.Name, e.proxy.Ref, shape)
+	return nil
+}
+
+// selectors are of what the proxy is given when it is started.
+func (e *envoy) selectors() identity.Selectors {
 	uid, gid := os.Geteuid(), os.Getegid()
 	if u := e.proxy.User; u != nil {
 		uid, gid = int(u.UID), int(u.GID)
@@ -208,7 +221,7 @@ func (e *envoy) selectors() (identity.Selectors, error) {
 		{Type: "unix", Value: "uid:" + strconv.Itoa(uid)},
 		{Type: "unix", Value: "gid:" + strconv.Itoa(gid)},
 		{Type: "signet", Value: "proxy:" + e.proxy.Name},
-	}, nil
+	}
 }
 
 // once runs one Envoy to its end, or to that of its binding.

@@ -9,11 +9,8 @@ import (
 )
 
 func TestAProxyIsAttestedAsTheUserThatItRunsAs(t *testing.T) {
-	e := newEnvoy(Config{Program: "/bin/sh", Log: slog.New(slog.DiscardHandler)}, Proxy{Name: "web", User: &child.User{UID: 64991, GID: 64992}})
-	has, err := e.selectors()
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := newEnvoy(Config{Program: "/bin/sh", Log: slog.New(slog.DiscardHandler)}, Proxy{Name: "web", User: &child.User{UID: 64991, GID: 64992}}, &programs{})
+	has := e.selectors()
 	for _, want := range []string{"unix:uid:64991", "unix:gid:64992"} {
 		if !slices.Contains(has.Strings(), want) {
 			t.Errorf("%s is not among %q", want, has.Strings())

@@ -9,7 +9,8 @@ import (
 
 // Supervisor runs the Envoys of the configuration that is in force.
 type Supervisor struct {
-	config Config
+	config   Config
+	programs programs
 	// changes takes what is to be changed to Run.
 	changes chan Change
 
@@ -125,7 +126,7 @@ func (s *Supervisor) run(ctx context.Context, p *supervised, before []<-chan str
 	}
 	s.config.Views.Configure(p.proxy.Name, p.proxy.Ref, p.proxy.Shape)
 	s.config.Metrics.begin(p.proxy.Name)
-	e := newEnvoy(s.config, p.proxy)
+	e := newEnvoy(s.config, p.proxy, &s.programs)
 	s.mu.Lock()
 	p.envoy = e
 	s.mu.Unlock()

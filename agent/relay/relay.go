@@ -135,11 +135,17 @@ func (r *Relay) filesOf(own string) []tlsfiles.Dir {
 	return r.dirs[own]
 }
 
-// Configure implements envoy.Views.
+// Configure implements envoy.Views. A proxy that becomes another while no server is there
+// goes on by what it has: nobody would give it anything else.
 func (r *Relay) Configure(name string, ref proxy.Ref, shape proxy.Shape) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.proxies[name] = supervised{sub: subscriptionKey{ref, shape}}
+	key := subscriptionKey{ref, shape}
+	p, ok := r.proxies[name]
+	if ok && (p.sub == key || p.by != nil && p.by.view.published.Load() != nil && !r.config.Connected.Load()) {
+		return
+	}
+	r.proxies[name] = supervised{sub: key}
 }
 
 // Unconfigure implements envoy.Views.
