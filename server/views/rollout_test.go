@@ -1,6 +1,9 @@
 package views
 
 import (
+	"bytes"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -156,5 +159,36 @@ func TestWhatViewsHadInTheLastRunIsKeptUntilTheyAreMade(t *testing.T) {
 	}
 	if v.Rebuild(t.Context(), nil); len(v.last) != 1 || v.last[had("b")] == nil {
 		t.Errorf("kept of %d views", len(v.last))
+	}
+}
+
+// Without the file the next run of the server would have all of them refuse it once more.
+func TestRefusalsThatCannotBeRememberedAreTold(t *testing.T) {
+	s := sourceOf(t)
+	v := viewsOf(s)
+	var log bytes.Buffer
+	v.cfg.Log, v.cfg.Memory = slog.New(slog.NewTextHandler(&log, nil)), filepath.Join(t.TempDir(), "gone", "refused.json")
+	a, err := follow(t, v, "one", "mesh/m/virtualNode/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Rebuild(t.Context(), nil)
+	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
+	if v.save(t.Context()); log.Len() > 0 {
+		t.Errorf("of nothing: %s", &log)
+	}
+	changed(t, s, v, "b.bad")
+	refuse(t, s, v, refusing(a))
+	if v.save(t.Context()); strings.Count(log.String(), "what proxies refused is not remembered over a restart") != 1 || !strings.Contains(log.String(), v.cfg.Memory) {
+		t.Errorf("it says %q", &log)
+	}
+	v.cfg.Memory = filepath.Join(t.TempDir(), "refused.json")
+	changed(t, s, v, "b.worse")
+	refuse(t, s, v, refusing(a))
+	v.save(t.Context())
+	next := viewsOf(s)
+	next.cfg.Memory = v.cfg.Memory
+	if err := next.Remember(); err != nil || next.refused.Count() == 0 || next.last[Key{proxy.Node("m", "a"), anyShape}] == nil {
+		t.Errorf("the next run remembers %d, %v", next.refused.Count(), err)
 	}
 }
