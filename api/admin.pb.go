@@ -2004,7 +2004,7 @@ func (x *DecisionsListRequest) GetFilter() *DecisionFilter {
 
 type DecisionsListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// decisions, newest first, at most as many as the filter's limit.
+	// decisions, newest first, at most as many as the filter's limit: where there are more, of each agent in turn.
 	Decisions []*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
 	// silent: the ids of connected agents that did not answer in time, or are of a release from before this.
 	Silent        []string `protobuf:"bytes,2,rep,name=silent,proto3" json:"silent,omitempty"`

@@ -60,7 +60,7 @@ type AdminClient interface {
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	SyncPolicy(ctx context.Context, in *SyncPolicyRequest, opts ...grpc.CallOption) (*SyncPolicyResponse, error)
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
-	// Decisions lists what the agents keep of their decisions: the newest, of all that are connected.
+	// Decisions lists what the agents keep of their decisions, of all that are connected in turns.
 	Decisions(ctx context.Context, in *DecisionsListRequest, opts ...grpc.CallOption) (*DecisionsListResponse, error)
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
 	Certs(ctx context.Context, in *CertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CertsResponse], error)
@@ -255,7 +255,7 @@ type AdminServer interface {
 	Rollback(context.Context, *RollbackRequest) (*ApplyResponse, error)
 	SyncPolicy(context.Context, *SyncPolicyRequest) (*SyncPolicyResponse, error)
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
-	// Decisions lists what the agents keep of their decisions: the newest, of all that are connected.
+	// Decisions lists what the agents keep of their decisions, of all that are connected in turns.
 	Decisions(context.Context, *DecisionsListRequest) (*DecisionsListResponse, error)
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
 	Certs(*CertsRequest, grpc.ServerStreamingServer[CertsResponse]) error

@@ -1293,7 +1293,7 @@ func (x *DecisionsQuestion) GetFilter() *DecisionFilter {
 type DecisionsAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Nonce string                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
-	// decisions, newest first: at most as many as the filter's limit, and 1 MiB.
+	// decisions of each destination, and there of each caller, in turn: at most as many as the filter's limit, and 1 MiB.
 	Decisions     []*Decision `protobuf:"bytes,2,rep,name=decisions,proto3" json:"decisions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

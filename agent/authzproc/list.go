@@ -1,6 +1,7 @@
 package authzproc
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -16,25 +17,25 @@ const (
 	listBytes = 1 << 20
 )
 
-// list is what is kept of what a filter asks for, newest first.
+// list is what is kept of what a filter asks for: of each destination in turn, and there of each
+// of its callers, as they have their shares of the ring.
 func (r *ring) list(f *api.DecisionFilter) []*api.Decision {
 	r.mu.Lock()
 	var all []*api.Decision
 	for _, d := range r.byID { // they are not written once they are here
-		if matches(f, d) {
+		if f.Takes(d) {
 			all = append(all, d)
 		}
 	}
 	r.mu.Unlock()
 	slices.SortFunc(all, func(a, b *api.Decision) int {
-		if n := b.GetTime().AsTime().Compare(a.GetTime().AsTime()); n != 0 {
-			return n
-		}
-		return strings.Compare(a.GetId(), b.GetId())
+		return cmp.Or(api.NewestFirst(a, b), strings.Compare(a.GetId(), b.GetId()))
 	})
+	all = api.InTurns(all, len(all), func(d *api.Decision) string { return d.GetSource() + "\n" + d.GetDestination() })
+	all = api.InTurns(all, min(int(f.GetLimit()), listCount), (*api.Decision).GetDestination)
 	bytes := 0
 	for i, d := range all {
-		if bytes += proto.Size(d); i == int(f.GetLimit()) || i == listCount || bytes > listBytes {
+		if bytes += proto.Size(d); bytes > listBytes {
 			all = all[:i]
 			break
 		}
@@ -57,25 +58,4 @@ func decodable(list []*api.Decision) []*api.Decision {
 		list = list[:len(list)/2]
 	}
 	return list
-}
-
-func matches(f *api.DecisionFilter, d *api.Decision) bool {
-	switch f.GetResult() {
-	case api.DecisionFilter_DENIED:
-		if d.GetAllowed() {
-			return false
-		}
-	case api.DecisionFilter_ALLOWED:
-		if !d.GetAllowed() {
-			return false
-		}
-	}
-	at := d.GetTime().AsTime()
-	return isOf(f.GetSource(), d.GetSource()) && isOf(f.GetDestination(), d.GetDestination()) &&
-		(f.GetSince() == nil || !at.Before(f.GetSince().AsTime())) && (f.GetUntil() == nil || !at.After(f.GetUntil().AsTime()))
-}
-
-// isOf reports whether an identity is the one that is asked for: whole, or by the end of its path.
-func isOf(asked, id string) bool {
-	return asked == "" || asked == id || strings.HasSuffix(id, "/"+asked)
 }

@@ -76,3 +76,26 @@ func TestAListIsWhatAServerDecodes(t *testing.T) {
 		t.Errorf("%d decisions: %v", len(list), err)
 	}
 }
+
+// A caller that is denied all the time, and a proxy that makes callers up, are listed as often as
+// whoever was denied once, until all are.
+func TestNobodyFillsAListThatOthersAreIn(t *testing.T) {
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	r := newRing(ringCount, ringBytes)
+	add := func(source, destination string, second int) {
+		r.add(&api.Decision{Id: fmt.Sprint(source, destination, second), Time: timestamppb.New(at.Add(time.Duration(second) * time.Second)), Source: source, Destination: destination})
+	}
+	add("quiet", "orders", 1)
+	for i := range 100 {
+		add("flood", "orders", 100+i)
+		add(fmt.Sprint("made up ", i), "taken over", 200+i)
+	}
+	seen := map[string]int{}
+	for _, d := range r.list(&api.DecisionFilter{Limit: 10}) {
+		seen[d.GetSource()]++
+		seen[d.GetDestination()]++
+	}
+	if seen["quiet"] != 1 || seen["flood"] != 4 || seen["orders"] != 5 || seen["taken over"] != 5 {
+		t.Error(seen)
+	}
+}

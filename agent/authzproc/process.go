@@ -107,7 +107,7 @@ func (a *Process) Record(d *api.Decision) {
 // Decision is what is kept of one, by its id; nil where that is nothing.
 func (a *Process) Decision(id string) *api.Decision { return a.ring.get(id) }
 
-// Decisions are those that are kept, newest first.
+// Decisions are those that are kept, of each caller and callee in turn.
 func (a *Process) Decisions(f *api.DecisionFilter) []*api.Decision { return a.ring.list(f) }
 
 // Stopped returns the evaluations that are not made for now, as findings, and a channel

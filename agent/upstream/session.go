@@ -48,7 +48,7 @@ type Session struct {
 	Reporter Reporter
 	// Decision is what is kept of one, by its id; nil where that is nothing.
 	Decision func(id string) *api.Decision
-	// Decisions are those that are kept, newest first.
+	// Decisions are those that are kept, of each caller and callee in turn.
 	Decisions func(*api.DecisionFilter) []*api.Decision
 	Callers   *Callers
 	Log       *slog.Logger

@@ -24,7 +24,8 @@ func newDecisions() *cobra.Command {
   observed   the policy denies it, and it was let through: its mesh or node is observed
   denied
 Denials and what would be have room of their own beside what is allowed: 3,072 of a host,
-divided among callers and callees, so that none of them can have the others' forgotten.
+divided among callers and callees, so that none of them can have the others' forgotten; of
+more than --limit hosts, callees and callers are listed in turn, for the same reason.
 --follow goes on with those that come; with -o json each is a line.`,
 		Example: `  signet decisions --denied
   signet decisions --from shop/web --to shop/orders --since 10m
@@ -159,7 +160,8 @@ func followDecisions(c *cobra.Command, admin api.AdminClient, f *api.DecisionFil
 		before := seen
 		seen = map[string]bool{}
 		for _, d := range slices.Backward(answer.GetDecisions()) {
-			if seen[d.GetId()] = true; before[d.GetId()] {
+			one := d.GetNode() + " " + d.GetId() // which another host may claim, too
+			if seen[one] = true; before[one] {
 				continue
 			}
 			if err := tellOne(c, t, o, d); err != nil {

@@ -77,7 +77,7 @@ type Certificates interface {
 type Sessions interface {
 	// Explain asks the agents for a decision, nil if none has it.
 	Explain(ctx context.Context, id string) (*api.Decision, error)
-	// Decisions asks them for the newest that they keep, and names those that did not answer.
+	// Decisions asks them for what they keep, each in turn, and names those that did not answer.
 	Decisions(ctx context.Context, f *api.DecisionFilter) (list []*api.Decision, silent []string)
 	// Wait returns what is closed at the next report, connect or disconnect.
 	Wait() <-chan struct{}

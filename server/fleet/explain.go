@@ -11,6 +11,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/plain"
 	"signet.example/server/fault"
+	"signet.example/server/questions"
 )
 
 // explainDeadline is how long the connected agents have to look up decisions.
@@ -21,7 +22,11 @@ const explainDeadline = time.Second
 // one, one of them makes it up, and nobody can tell from here which.
 func (r *Sessions) Explain(ctx context.Context, id string) (*api.Decision, error) {
 	m := &api.SessionDown{Message: &api.SessionDown_Explain{Explain: id}}
-	switch all, _ := r.questions.Ask(ctx, id, 1, true, explainDeadline, func() []string { return r.send(m) }); len(all) {
+	asked := questions.Question{
+		ID: id, Most: 2, First: true, Within: explainDeadline, // of two one is made up
+		Takes: func(d *api.Decision) bool { return d.GetId() == id },
+	}
+	switch all, _ := r.questions.Ask(ctx, asked, func() []string { return r.send(m) }); len(all) {
 	case 0:
 		return nil, nil
 	case 1:
@@ -33,13 +38,13 @@ func (r *Sessions) Explain(ctx context.Context, id string) (*api.Decision, error
 }
 
 // Decisions asks every connected agent for what it keeps, in parallel, and returns the newest
-// of all, and the agents that did not answer in time.
+// of each in turn, and the agents that did not answer in time.
 func (r *Sessions) Decisions(ctx context.Context, f *api.DecisionFilter) (list []*api.Decision, silent []string) {
-	nonce, most := rand.Text(), int(f.GetLimit())
-	m := &api.SessionDown{Message: &api.SessionDown_Decisions{Decisions: &api.DecisionsQuestion{Nonce: nonce, Filter: f}}}
-	list, silent = r.questions.Ask(ctx, nonce, most, false, explainDeadline, func() []string { return r.send(m) })
-	slices.SortStableFunc(list, func(a, b *api.Decision) int { return b.GetTime().AsTime().Compare(a.GetTime().AsTime()) })
-	return list[:min(len(list), most)], silent
+	asked := questions.Question{ID: rand.Text(), Most: int(f.GetLimit()), Takes: f.Takes, Within: explainDeadline}
+	m := &api.SessionDown{Message: &api.SessionDown_Decisions{Decisions: &api.DecisionsQuestion{Nonce: asked.ID, Filter: f}}}
+	list, silent = r.questions.Ask(ctx, asked, func() []string { return r.send(m) })
+	slices.SortStableFunc(list, api.NewestFirst)
+	return list, silent
 }
 
 // send puts something to the agents that are connected here, and returns to whom.
@@ -59,7 +64,7 @@ func (r *Sessions) send(m *api.SessionDown) (sent []string) {
 // explained takes an agent's answer for one decision.
 func (r *Sessions) explained(s *stream, a *api.ExplainAnswer) {
 	var list []*api.Decision
-	if d := a.GetDecision(); d != nil && d.GetId() == a.GetId() {
+	if d := a.GetDecision(); d != nil {
 		list = append(list, d)
 	}
 	r.answer(s, a.GetId(), list)

@@ -26,24 +26,37 @@ type Questions struct {
 	waiting map[string][]*question // by id; guarded by mu, and so is each
 }
 
+// Question is what agents are asked.
+type Question struct {
+	ID string
+	// Most decisions are returned, of all agents.
+	Most int
+	// Takes reports whether a decision is one that is asked for: an agent may say anything.
+	Takes func(*api.Decision) bool
+	// First: once one has answered, not all have the time that there is.
+	First  bool
+	Within time.Duration
+}
+
+// question is one with what was answered so far.
 type question struct {
-	most  int             // decisions of each agent
+	Question
+
 	open  map[string]bool // agents whose answer is awaited
 	found []*api.Decision
 	some  chan struct{} // closed with the first decision
 	all   chan struct{} // closed with the last answer
 }
 
-// Ask returns what was answered within a time to the question of an id, at most so many
-// decisions of each agent, and the agents that were silent. Whom it was put to is what send
-// returns, which must not call back. Where first is set, not all have that time once one has answered.
-func (q *Questions) Ask(ctx context.Context, id string, most int, first bool, within time.Duration, send func() []string) (found []*api.Decision, silent []string) {
-	ctx, cancel := context.WithTimeout(ctx, within)
+// Ask returns what was answered in time, of the agents in turns, and those that were silent.
+// Whom it was put to is what send returns, which must not call back.
+func (q *Questions) Ask(ctx context.Context, asked Question, send func() []string) (found []*api.Decision, silent []string) {
+	ctx, cancel := context.WithTimeout(ctx, asked.Within)
 	defer cancel()
-	own := q.put(id, most, send)
-	defer q.forget(id, own)
+	own := q.put(asked, send)
+	defer q.forget(own)
 	some := own.some
-	if !first {
+	if !asked.First {
 		some = nil
 	}
 	select {
@@ -62,8 +75,8 @@ func (q *Questions) Ask(ctx context.Context, id string, most int, first bool, wi
 	return slices.Clone(own.found), slices.Sorted(maps.Keys(own.open))
 }
 
-func (q *Questions) put(id string, most int, send func() []string) *question {
-	own := &question{most: most, open: map[string]bool{}, some: make(chan struct{}), all: make(chan struct{})}
+func (q *Questions) put(asked Question, send func() []string) *question {
+	own := &question{Question: asked, open: map[string]bool{}, some: make(chan struct{}), all: make(chan struct{})}
 	q.mu.Lock()
 	defer q.mu.Unlock() // so that no answer comes before its question is here
 	for _, agent := range send() {
@@ -76,18 +89,18 @@ func (q *Questions) put(id string, most int, send func() []string) *question {
 	if q.waiting == nil {
 		q.waiting = map[string][]*question{}
 	}
-	q.waiting[id] = append(q.waiting[id], own)
+	q.waiting[own.ID] = append(q.waiting[own.ID], own)
 	return own
 }
 
-func (q *Questions) forget(id string, own *question) {
+func (q *Questions) forget(own *question) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if rest := slices.DeleteFunc(q.waiting[id], func(o *question) bool { return o == own }); len(rest) > 0 {
-		q.waiting[id] = rest
+	if rest := slices.DeleteFunc(q.waiting[own.ID], func(o *question) bool { return o == own }); len(rest) > 0 {
+		q.waiting[own.ID] = rest
 		return
 	}
-	delete(q.waiting, id)
+	delete(q.waiting, own.ID)
 }
 
 // Answer files an agent's answer, one for each question.
@@ -99,13 +112,25 @@ func (q *Questions) Answer(agent, id string, list []*api.Decision) {
 			continue
 		}
 		delete(of.open, agent)
-		if none := len(of.found) == 0; len(list) > 0 {
-			if of.found = append(of.found, list[:min(len(list), of.most)]...); none {
-				close(of.some)
-			}
-		}
+		of.take(list)
 		if len(of.open) == 0 {
 			close(of.all)
 		}
 	}
+}
+
+// take adds what an agent has answered. What there is no room for goes at once: agents are
+// many, and each answers with as much as is asked for; and they take turns, so that none leaves
+// the others no room with what it makes up.
+func (q *question) take(list []*api.Decision) {
+	none := len(q.found) == 0
+	for _, d := range list {
+		if q.Takes(d) {
+			q.found = append(q.found, d)
+		}
+	}
+	if none && len(q.found) > 0 {
+		close(q.some)
+	}
+	q.found = api.InTurns(q.found, q.Most, (*api.Decision).GetNode)
 }
