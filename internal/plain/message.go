@@ -5,11 +5,15 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Message makes plain text of every string in a message that somebody else wrote. A new
+// Message makes plain text of every string in a message that somebody else wrote, and none of
+// every time that is none: no JSON can be made of that, and of all that it is listed with. A new
 // field of it is then as harmless as the old ones.
 func Message(m proto.Message) { ofMessage(m.ProtoReflect()) }
 
 func ofMessage(m protoreflect.Message) {
+	if t, ok := m.Interface().(interface{ IsValid() bool }); ok && !t.IsValid() { // a Timestamp or Duration
+		proto.Reset(m.Interface())
+	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.IsMap():
