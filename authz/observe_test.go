@@ -1,6 +1,7 @@
 package authz_test
 
 import (
+	"slices"
 	"testing"
 
 	"signet.example/authz"
@@ -48,6 +49,31 @@ headers["x-user"] := "somebody" if input.request.method == "GET"`
 		}
 		if !r.Allowed && (len(resp.GetOkResponse().GetHeaders()) > 0 || resp.GetOkResponse().GetHeadersToRemove()[0] != "x-user") {
 			t.Errorf("%s: the caller's own copy of a header of the policy passes: %v", what, resp)
+		}
+	}
+}
+
+// Denied by the plugin, such a request never came to the application with a name that its caller
+// chose.
+func TestHeadersThatPackageEnvoyAuthzSetsDoNotPassWhereItIsObserved(t *testing.T) {
+	const allow = `package envoy.authz
+import input.attributes.request.http
+default allow := {"allowed": false}
+`
+	for what, rego := range map[string]string{
+		"in allow": allow + `allow := {"allowed": true, "headers": {"x-user": "somebody"}, "request_headers_to_remove": ["X-Role"]} if http.method == "GET"`,
+		"by rules": allow + `headers["x-user"] := "somebody"
+request_headers_to_remove := ["x-role"]
+allow := {"allowed": true, "headers": headers, "request_headers_to_remove": request_headers_to_remove} if http.method == "GET"`,
+		"by a rule for all": allow + `headers := {"x-user": "somebody"}
+allow := {"allowed": true, "headers": headers, "request_headers_to_remove": ["x-role"]} if http.method == "GET"`,
+	} {
+		f := observing(t, rego)
+		resp, err := f.Check(asked(t.Context()), f.question("POST", "/orders", web, "x-user: root", "x-role: root", "x-other: mine"))
+		gone, r := resp.GetOkResponse().GetHeadersToRemove(), f.last()
+		slices.Sort(gone)
+		if err != nil || !r.Observed || !slices.Equal(slices.Compact(gone), []string{"x-role", "x-user"}) {
+			t.Errorf("%s: %v, %+v", what, gone, r)
 		}
 	}
 }

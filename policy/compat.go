@@ -112,6 +112,9 @@ func stringsTerm(m map[string]string) *ast.Term {
 	return ast.ObjectTerm(pairs...)
 }
 
+// The members of what allow is that say what is set in a request and taken from it.
+const compatSets, compatRemoves = "headers", "request_headers_to_remove"
+
 // compat asks data.envoy.authz.allow: true, or an object whose allowed is true
 // and which may set and remove headers of the request. Builtin errors are undefined there, as under
 // opa-envoy-plugin; all else that is not an allow is none.
@@ -130,10 +133,10 @@ func (e *evaluation) compat(ctx context.Context, d *Decision, headers http.Heade
 	case ast.Object:
 		allowed := v.Get(str("allowed"))
 		ok = allowed != nil && allowed.Value.Compare(ast.Boolean(true)) == 0
-		if h := v.Get(str("headers")); ok && h != nil {
+		if h := v.Get(str(compatSets)); ok && h != nil {
 			err = addHeaders(headers, h.Value)
 		}
-		if h := v.Get(str("request_headers_to_remove")); ok && err == nil && h != nil {
+		if h := v.Get(str(compatRemoves)); ok && err == nil && h != nil {
 			d.Unset, err = headersToRemove(h.Value)
 		}
 	default:
@@ -175,4 +178,47 @@ func (c *Compiled) compatRule() RuleRef {
 		}
 	}
 	return RuleRef{Name: "envoy.authz.allow", File: rules[0].Loc().File, Line: rules[0].Loc().Row}
+}
+
+// compatHeaders are the headers that a module of package envoy.authz sets or takes away by constant
+// names: in members of objects, and by rules of the same names.
+func compatHeaders(mod *ast.Module) (names []string) {
+	add := func(t *ast.Term) {
+		if name, ok := t.Value.(ast.String); ok && forbiddenHeader(strings.ToLower(string(name))) == nil {
+			names = append(names, strings.ToLower(string(name)))
+		}
+	}
+	listed := func(name string, t *ast.Term) {
+		if t == nil {
+			return
+		}
+		switch v := t.Value.(type) {
+		case ast.Object:
+			if name == compatSets {
+				v.Foreach(func(key, _ *ast.Term) { add(key) })
+			}
+		case *ast.Array:
+			if name == compatRemoves {
+				v.Foreach(add)
+			}
+		}
+	}
+	for _, name := range []string{compatSets, compatRemoves} {
+		ast.WalkRules(mod, func(r *ast.Rule) bool {
+			if ref := r.Head.Ref(); ref[0].Equal(ast.VarTerm(name)) {
+				listed(name, r.Head.Value)
+				if name == compatSets && len(ref) == 2 {
+					add(ref[1])
+				}
+			}
+			return false
+		})
+		ast.WalkTerms(mod, func(t *ast.Term) bool {
+			if o, ok := t.Value.(ast.Object); ok {
+				listed(name, o.Get(str(name)))
+			}
+			return false
+		})
+	}
+	return names
 }

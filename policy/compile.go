@@ -30,10 +30,12 @@ type Compiled struct {
 	programs map[string]*program
 	mesh     *program
 	compat   *query
-	exempt   map[exemptKey]Exemption
-	observed map[string]bool // identities
-	tracing  chan struct{}
-	lanes    *lanes.Lanes
+	// compatHeaders are those that package envoy.authz sets or takes away by constant names.
+	compatHeaders []string
+	exempt        map[exemptKey]Exemption
+	observed      map[string]bool // identities
+	tracing       chan struct{}
+	lanes         *lanes.Lanes
 }
 
 type exemptKey struct {
@@ -156,7 +158,9 @@ func (c *Compiled) prepare(all []parsed) error {
 		if p.node != "" {
 			c.nodes[p.node] = true
 		}
-		compat = compat || p.compat
+		if p.compat {
+			compat, c.compatHeaders = true, append(c.compatHeaders, p.headers...)
+		}
 	}
 	var err error
 	if c.mesh, err = c.newProgram(all, ""); err != nil {

@@ -38,11 +38,12 @@ func (c *Compiled) Evaluate(ctx context.Context, in Input) (Decision, error) {
 	return e.decide(ctx)
 }
 
-// Settable are the headers that the policy can set on requests to a destination: a caller's
-// own copies of them never pass.
+// Settable are the headers that the policy can set on requests to a destination: a caller's own
+// copies of them do not pass with what it has not allowed. Of what it allowed those that package
+// envoy.authz can set do, as under opa-envoy-plugin.
 func (c *Compiled) Settable(in Input) []string {
 	program, _ := c.programFor(in)
-	return slices.Clone(program.settable)
+	return slices.Concat(program.settable, c.compatHeaders)
 }
 
 // programFor also returns the virtual node that is called where the policy has packages of

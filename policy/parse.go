@@ -65,7 +65,8 @@ type parsed struct {
 	served bool
 	// compat: the package is envoy.authz.
 	compat bool
-	// headers are the names that its headers rules can set.
+	// headers are the names that its headers rules can set; of envoy.authz those that it sets or
+	// takes away, as far as they are constants.
 	headers []string
 }
 
@@ -125,6 +126,9 @@ func parseModule(m Module) (parsed, error) {
 	p, err := classify(mod, m.IsTest())
 	if err != nil {
 		return parsed{}, fmt.Errorf("%s:%d: %w", m.Path, mod.Package.Loc().Row, err)
+	}
+	if p.compat {
+		p.headers = compatHeaders(mod)
 	}
 	var errs []error
 	for _, r := range mod.Rules {
