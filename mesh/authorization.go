@@ -1,5 +1,11 @@
 package mesh
 
+import (
+	"slices"
+
+	"signet.example/proxy"
+)
+
 // What becomes of a request that the policy denies.
 const (
 	// AuthorizationEnforce is the default: it is denied.
@@ -34,4 +40,16 @@ func (g *Graph) Observes(mesh string) bool {
 	}
 	o := g.named.Get(NameOf(KindMeshOptions, mesh, m.resource.ObjectName))
 	return o != nil && o.Spec.(*MeshOptionsSpec).Authorization == AuthorizationObserve
+}
+
+// Loosened are the virtual nodes and gateways whose policy enforced in a graph before and only
+// observes in this one; none of those that are new.
+func (g *Graph) Loosened(before *Graph) (list []proxy.Ref) {
+	for name := range g.nodes.Differ(before.nodes) {
+		if now, was := g.nodes.Get(name), before.nodes.Get(name); now != nil && was != nil && now.Observed && !was.Observed {
+			list = append(list, now.Ref)
+		}
+	}
+	slices.SortFunc(list, proxy.Ref.Compare)
+	return list
 }

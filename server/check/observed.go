@@ -1,6 +1,9 @@
 package check
 
 import (
+	"fmt"
+	"strings"
+
 	"signet.example/api"
 	"signet.example/mesh"
 	"signet.example/server/kinds"
@@ -28,4 +31,25 @@ func observed(g *mesh.Graph, name string) []*api.Finding {
 		}
 	}
 	return list
+}
+
+// fewLoosened are named each; more are counted.
+const fewLoosened = 5
+
+// loosened warns of those whose policy does not deny any more after a change, whatever it
+// changes: to delete the options of one that enforced says so nowhere else.
+func loosened(before, after *mesh.Graph) []string {
+	list := after.Loosened(before)
+	if len(list) == 0 {
+		return nil
+	}
+	var names []string
+	for _, ref := range list[:min(len(list), fewLoosened)] {
+		names = append(names, kinds.Node(ref).String())
+	}
+	where := strings.Join(names, ", ")
+	if more := len(list) - len(names); more > 0 {
+		where += fmt.Sprintf(" and %d more", more)
+	}
+	return []string{"from here on the policy only observes, and denies nothing, at " + where + ": authorization: enforce in the options of these, or of their mesh, has it deny"}
 }

@@ -86,6 +86,30 @@ func TestAChangeWarnsOfWhatLookingAtEverythingFinds(t *testing.T) {
 	}
 }
 
+// Enforcement goes by more ways than by a word that says so.
+func TestWhatOnlyObservesFromAChangeOnIsWarnedOf(t *testing.T) {
+	nodes := modeltest.Mesh + modeltest.OfMesh("VirtualNode", "a", "") + modeltest.OfMesh("VirtualNode", "b", "listeners: [{portMapping: {port: 80, protocol: http}}]")
+	observing := modeltest.Own("MeshOptions", "m", "authorization: observe")
+	enforcing := modeltest.Own("VirtualNodeOptions", "b", "authorization: enforce")
+	for _, c := range []struct{ what, before, after, want string }{
+		{"options that enforced are deleted", nodes + observing + enforcing, nodes + observing, "VirtualNode m/b:"},
+		{"they say something else", nodes + observing + enforcing, nodes + observing + modeltest.Own("VirtualNodeOptions", "b", "listeners: [{port: 80, circuitBreaker: {maxRequests: 1}}]"), "VirtualNode m/b:"},
+		{"the mesh observes", nodes, nodes + observing, "VirtualNode m/a, VirtualNode m/b:"},
+		{"the mesh observes and a node does not", nodes + enforcing, nodes + observing + enforcing, "VirtualNode m/a:"},
+		{"a mesh is new", "", nodes + observing, ""},
+		{"one enforces", nodes + observing, nodes + observing + enforcing, ""},
+	} {
+		before := modeltest.Empty(t)
+		if c.before != "" {
+			before = modeltest.Of(t, c.before)
+		}
+		got := strings.Join(warned(before, modeltest.Of(t, c.after)), "\n")
+		if has := strings.Contains(got, "from here on the policy only observes"); has != (c.want != "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s", c.what, got)
+		}
+	}
+}
+
 func TestACallThatAFilesCertificateStopsIsWarnedOf(t *testing.T) {
 	orders := func(tls string) string {
 		return modeltest.OfMesh("VirtualNode", "orders", "listeners: [{portMapping: {port: 8080, protocol: http}"+tls+"}]")
