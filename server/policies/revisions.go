@@ -34,6 +34,8 @@ const (
 	// syncRetry is how soon a failed source is tried again, unless its own
 	// interval is shorter.
 	syncRetry = 30 * time.Second
+	// renewRetry is how soon a revision of the mesh as it is is made again where that failed.
+	renewRetry = 5 * time.Second
 	// syncShare bounds what a source takes that fails again and again: it rests so many
 	// times as long as it took.
 	syncShare = 10
@@ -184,17 +186,22 @@ func (p *Revisions) Run(ctx context.Context) error {
 		case <-p.renew:
 		case <-timer.C:
 		}
-		if err := p.renewRevision(ctx); err != nil && ctx.Err() == nil {
+		err := p.renewRevision(ctx)
+		if err != nil && ctx.Err() == nil {
 			p.Log.ErrorContext(ctx, "policy revision not renewed", slog.Any("err", err))
 		}
 		// Beside this loop: the mesh changes meanwhile, and its exemptions with it.
-		timer.Reset(p.poll(func(src repo.Source) {
+		next := p.poll(func(src repo.Source) {
 			polling.Go(func() {
 				p.syncOne(ctx, src, false)
 				<-p.reading
 				p.renew.Wake()
 			})
-		}))
+		})
+		if err != nil { // the mesh says already what is not in force
+			next = min(next, renewRetry)
+		}
+		timer.Reset(next)
 	}
 }
 

@@ -32,6 +32,7 @@ type world struct {
 	mu     sync.Mutex
 	last   *store.PolicyRow
 	puts   int
+	full   int    // so many times nothing can be stored
 	loaded string // by the agent
 	report chan struct{}
 	look   policies.Look
@@ -46,15 +47,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	docs, err := mesh.Split("m.yaml", []byte("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := mesh.Parse(docs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := mesh.NewGraph([]*mesh.Resource{r})
+	g, err := mesh.NewGraph(resourcesOf(t, "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,6 +70,10 @@ func (w *world) PutRevision(_ context.Context, row store.PolicyRow) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.full > 0 {
+		w.full--
+		return errors.New("the disk is full")
+	}
 	w.last = &row
 	w.puts++
 	return nil
@@ -299,6 +296,73 @@ func TestACommitWhoseReadingWasKilledIsLookedAtAgainByHandOnly(t *testing.T) {
 	if want := []string{"", "", "", "two"}; !slices.Equal(w.reads, want) {
 		t.Errorf("read with %q, want %q", w.reads, want)
 	}
+}
+
+// The mesh was stored, and says that its policy denies; where the revision could not be, that was
+// tried again when a source was next read: an hour later where there is none.
+func TestARevisionOfTheMeshThatCouldNotBeStoredIsMadeAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.look.Sources = nil
+		p := w.revisions(t)
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		synctest.Wait()
+		first := p.State().Current.GetId()
+		g, err := mesh.NewGraph(resourcesOf(t, observing))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.mu.Lock()
+		w.full = 2
+		w.mu.Unlock()
+		w.look = policies.Look{Revision: 1, Graph: g}
+		p.Renew()
+		synctest.Wait()
+		if p.State().Current.GetId() != first {
+			t.Fatal("the control: it could not be stored")
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if s := p.State(); s.Current.GetId() == first || len(s.Current.GetObserved()) != 1 {
+			t.Errorf("in force is %v", s.Current)
+		}
+		end()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+const observing = `apiVersion: appmesh.k8s.aws/v1beta2
+kind: Mesh
+metadata: {name: shop}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: web}
+---
+apiVersion: signet.example/v1alpha1
+kind: MeshOptions
+metadata: {name: shop}
+spec: {authorization: observe}
+`
+
+func resourcesOf(t *testing.T, text string) (rs []*mesh.Resource) {
+	t.Helper()
+	docs, err := mesh.Split("m.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range docs {
+		r, err := mesh.Parse(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	return rs
 }
 
 // A store that is slow, or a database elsewhere, holds up the revision that it is to keep
