@@ -29,6 +29,61 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ProgressResponse_Proxy_State int32
+
+const (
+	ProgressResponse_Proxy_UNSPECIFIED ProgressResponse_Proxy_State = 0
+	// it has everything.
+	ProgressResponse_Proxy_APPLIED ProgressResponse_Proxy_State = 1
+	// it refused some of it, or its agent does not let it have that; it goes on with what it had.
+	ProgressResponse_Proxy_REFUSED ProgressResponse_Proxy_State = 2
+	// it has not answered.
+	ProgressResponse_Proxy_WAITING ProgressResponse_Proxy_State = 3
+)
+
+// Enum value maps for ProgressResponse_Proxy_State.
+var (
+	ProgressResponse_Proxy_State_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "APPLIED",
+		2: "REFUSED",
+		3: "WAITING",
+	}
+	ProgressResponse_Proxy_State_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"APPLIED":     1,
+		"REFUSED":     2,
+		"WAITING":     3,
+	}
+)
+
+func (x ProgressResponse_Proxy_State) Enum() *ProgressResponse_Proxy_State {
+	p := new(ProgressResponse_Proxy_State)
+	*p = x
+	return p
+}
+
+func (x ProgressResponse_Proxy_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProgressResponse_Proxy_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (ProgressResponse_Proxy_State) Type() protoreflect.EnumType {
+	return &file_api_admin_proto_enumTypes[0]
+}
+
+func (x ProgressResponse_Proxy_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProgressResponse_Proxy_State.Descriptor instead.
+func (ProgressResponse_Proxy_State) EnumDescriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{7, 0, 0}
+}
+
 type Change_Action int32
 
 const (
@@ -68,11 +123,11 @@ func (x Change_Action) String() string {
 }
 
 func (Change_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[0].Descriptor()
+	return file_api_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (Change_Action) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[0]
+	return &file_api_admin_proto_enumTypes[1]
 }
 
 func (x Change_Action) Number() protoreflect.EnumNumber {
@@ -81,7 +136,7 @@ func (x Change_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Action.Descriptor instead.
 func (Change_Action) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{6, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type Finding_Severity int32
@@ -120,11 +175,11 @@ func (x Finding_Severity) String() string {
 }
 
 func (Finding_Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[1].Descriptor()
+	return file_api_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (Finding_Severity) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[1]
+	return &file_api_admin_proto_enumTypes[2]
 }
 
 func (x Finding_Severity) Number() protoreflect.EnumNumber {
@@ -133,7 +188,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{31, 0}
 }
 
 type Cert_State int32
@@ -176,11 +231,11 @@ func (x Cert_State) String() string {
 }
 
 func (Cert_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[2].Descriptor()
+	return file_api_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (Cert_State) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[2]
+	return &file_api_admin_proto_enumTypes[3]
 }
 
 func (x Cert_State) Number() protoreflect.EnumNumber {
@@ -189,7 +244,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{32, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{34, 0}
 }
 
 type AgentInfo_State int32
@@ -238,11 +293,11 @@ func (x AgentInfo_State) String() string {
 }
 
 func (AgentInfo_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[3].Descriptor()
+	return file_api_admin_proto_enumTypes[4].Descriptor()
 }
 
 func (AgentInfo_State) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[3]
+	return &file_api_admin_proto_enumTypes[4]
 }
 
 func (x AgentInfo_State) Number() protoreflect.EnumNumber {
@@ -251,7 +306,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{35, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{37, 0}
 }
 
 type CreateTokenRequest struct {
@@ -371,7 +426,10 @@ type ApplyRequest struct {
 	// prune: delete the objects of the owner that the sources have no longer.
 	Prune bool `protobuf:"varint,6,opt,name=prune,proto3" json:"prune,omitempty"`
 	// take_over: objects of another owner become this one's. Without it they are refused.
-	TakeOver      bool `protobuf:"varint,7,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	TakeOver bool `protobuf:"varint,7,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	// concerned: tell of the effect whose proxies' configuration the change makes another one, and no requests. Also of a
+	// change that is made.
+	Concerned     bool `protobuf:"varint,8,opt,name=concerned,proto3" json:"concerned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -455,6 +513,13 @@ func (x *ApplyRequest) GetTakeOver() bool {
 	return false
 }
 
+func (x *ApplyRequest) GetConcerned() bool {
+	if x != nil {
+		return x.Concerned
+	}
+	return false
+}
+
 // Source: one input file as it is, so that errors name its lines.
 type Source struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -518,7 +583,9 @@ type ApplyResponse struct {
 	// an export are the same for every resource, and bury the others.
 	ExportedWarnings int32 `protobuf:"varint,5,opt,name=exported_warnings,json=exportedWarnings,proto3" json:"exported_warnings,omitempty"`
 	// effect, if it was asked for.
-	Effect        *Effect `protobuf:"bytes,6,opt,name=effect,proto3" json:"effect,omitempty"`
+	Effect *Effect `protobuf:"bytes,6,opt,name=effect,proto3" json:"effect,omitempty"`
+	// progress of a change that was waited for: who waits adds it.
+	Progress      *ProgressResponse `protobuf:"bytes,7,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -595,6 +662,13 @@ func (x *ApplyResponse) GetEffect() *Effect {
 	return nil
 }
 
+func (x *ApplyResponse) GetProgress() *ProgressResponse {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
 // Effect is what a change does: whose configuration it makes another one, and which requests
 // do not end as before. For each condition of a route there is a request that it takes and
 // one that it does not.
@@ -604,7 +678,8 @@ type Effect struct {
 	Requests []*Effect_Request      `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty"`
 	// left_out counts virtual hosts of which not every request was looked at: there are too many, or
 	// routes that cannot be predicted.
-	LeftOut       uint32 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	LeftOut       uint32                `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	Connections   []*Effect_Connections `protobuf:"bytes,4,rep,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -660,6 +735,111 @@ func (x *Effect) GetLeftOut() uint32 {
 	return 0
 }
 
+func (x *Effect) GetConnections() []*Effect_Connections {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+type ProgressRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// nodes whose proxies are meant, and the resources that count where one is refused, as an Effect has them.
+	Nodes         []*Effect_Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgressRequest) Reset() {
+	*x = ProgressRequest{}
+	mi := &file_api_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgressRequest) ProtoMessage() {}
+
+func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
+func (*ProgressRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ProgressRequest) GetNodes() []*Effect_Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type ProgressResponse struct {
+	state   protoimpl.MessageState    `protogen:"open.v1"`
+	Proxies []*ProgressResponse_Proxy `protobuf:"bytes,1,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// settled: no proxy has still to answer.
+	Settled       bool `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgressResponse) Reset() {
+	*x = ProgressResponse{}
+	mi := &file_api_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgressResponse) ProtoMessage() {}
+
+func (x *ProgressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgressResponse.ProtoReflect.Descriptor instead.
+func (*ProgressResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProgressResponse) GetProxies() []*ProgressResponse_Proxy {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+func (x *ProgressResponse) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
 type Change struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	ActionWord string                 `protobuf:"bytes,1,opt,name=action_word,json=action,proto3" json:"action_word,omitempty"`
@@ -679,7 +859,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_api_admin_proto_msgTypes[6]
+	mi := &file_api_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +871,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[6]
+	mi := &file_api_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +884,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{6}
+	return file_api_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Change) GetActionWord() string {
@@ -781,7 +961,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_api_admin_proto_msgTypes[7]
+	mi := &file_api_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +973,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[7]
+	mi := &file_api_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +986,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{7}
+	return file_api_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetRequest) GetKind() string {
@@ -839,7 +1019,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_api_admin_proto_msgTypes[8]
+	mi := &file_api_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1031,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[8]
+	mi := &file_api_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1044,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{8}
+	return file_api_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetResponse) GetObjects() []*Object {
@@ -890,7 +1070,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_api_admin_proto_msgTypes[9]
+	mi := &file_api_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1082,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[9]
+	mi := &file_api_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1095,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{9}
+	return file_api_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Object) GetKind() string {
@@ -975,7 +1155,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1167,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[10]
+	mi := &file_api_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1180,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{10}
+	return file_api_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteRequest) GetKind() string {
@@ -1054,7 +1234,7 @@ type ProxyConfigRequest struct {
 
 func (x *ProxyConfigRequest) Reset() {
 	*x = ProxyConfigRequest{}
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1246,7 @@ func (x *ProxyConfigRequest) String() string {
 func (*ProxyConfigRequest) ProtoMessage() {}
 
 func (x *ProxyConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[11]
+	mi := &file_api_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1259,7 @@ func (x *ProxyConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfigRequest.ProtoReflect.Descriptor instead.
 func (*ProxyConfigRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{11}
+	return file_api_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProxyConfigRequest) GetId() string {
@@ -1119,7 +1299,7 @@ type ProxyConfigResponse struct {
 
 func (x *ProxyConfigResponse) Reset() {
 	*x = ProxyConfigResponse{}
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1311,7 @@ func (x *ProxyConfigResponse) String() string {
 func (*ProxyConfigResponse) ProtoMessage() {}
 
 func (x *ProxyConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[12]
+	mi := &file_api_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1324,7 @@ func (x *ProxyConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfigResponse.ProtoReflect.Descriptor instead.
 func (*ProxyConfigResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{12}
+	return file_api_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProxyConfigResponse) GetProxies() []*ProxyConfig {
@@ -1175,7 +1355,7 @@ type ProxyConfig struct {
 
 func (x *ProxyConfig) Reset() {
 	*x = ProxyConfig{}
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1367,7 @@ func (x *ProxyConfig) String() string {
 func (*ProxyConfig) ProtoMessage() {}
 
 func (x *ProxyConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[13]
+	mi := &file_api_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1380,7 @@ func (x *ProxyConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfig.ProtoReflect.Descriptor instead.
 func (*ProxyConfig) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{13}
+	return file_api_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProxyConfig) GetAgent() string {
@@ -1279,7 +1459,7 @@ type RoutesRequest struct {
 
 func (x *RoutesRequest) Reset() {
 	*x = RoutesRequest{}
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1471,7 @@ func (x *RoutesRequest) String() string {
 func (*RoutesRequest) ProtoMessage() {}
 
 func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[14]
+	mi := &file_api_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1484,7 @@ func (x *RoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest.ProtoReflect.Descriptor instead.
 func (*RoutesRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{14}
+	return file_api_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RoutesRequest) GetMesh() string {
@@ -1391,7 +1571,7 @@ type RoutesResponse struct {
 
 func (x *RoutesResponse) Reset() {
 	*x = RoutesResponse{}
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1583,7 @@ func (x *RoutesResponse) String() string {
 func (*RoutesResponse) ProtoMessage() {}
 
 func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[15]
+	mi := &file_api_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1596,7 @@ func (x *RoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse.ProtoReflect.Descriptor instead.
 func (*RoutesResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15}
+	return file_api_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RoutesResponse) GetVirtualHost() string {
@@ -1512,7 +1692,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1704,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[16]
+	mi := &file_api_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1717,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{16}
+	return file_api_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HistoryRequest) GetKind() string {
@@ -1586,7 +1766,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1778,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[17]
+	mi := &file_api_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1791,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{17}
+	return file_api_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *HistoryResponse) GetRevisions() []*Revision {
@@ -1642,7 +1822,7 @@ type Revision struct {
 
 func (x *Revision) Reset() {
 	*x = Revision{}
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1834,7 @@ func (x *Revision) String() string {
 func (*Revision) ProtoMessage() {}
 
 func (x *Revision) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[18]
+	mi := &file_api_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1847,7 @@ func (x *Revision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revision.ProtoReflect.Descriptor instead.
 func (*Revision) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{18}
+	return file_api_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Revision) GetRevision() uint64 {
@@ -1708,7 +1888,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1900,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[19]
+	mi := &file_api_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1913,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{19}
+	return file_api_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RollbackRequest) GetRevision() uint64 {
@@ -1760,7 +1940,7 @@ type SyncPolicyRequest struct {
 
 func (x *SyncPolicyRequest) Reset() {
 	*x = SyncPolicyRequest{}
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +1952,7 @@ func (x *SyncPolicyRequest) String() string {
 func (*SyncPolicyRequest) ProtoMessage() {}
 
 func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[20]
+	mi := &file_api_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +1965,7 @@ func (x *SyncPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyRequest.ProtoReflect.Descriptor instead.
 func (*SyncPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{20}
+	return file_api_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SyncPolicyRequest) GetSource() string {
@@ -1804,7 +1984,7 @@ type SyncPolicyResponse struct {
 
 func (x *SyncPolicyResponse) Reset() {
 	*x = SyncPolicyResponse{}
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1996,7 @@ func (x *SyncPolicyResponse) String() string {
 func (*SyncPolicyResponse) ProtoMessage() {}
 
 func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[21]
+	mi := &file_api_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2009,7 @@ func (x *SyncPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicyResponse.ProtoReflect.Descriptor instead.
 func (*SyncPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{21}
+	return file_api_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SyncPolicyResponse) GetStatuses() []*PolicyStatus {
@@ -1860,7 +2040,7 @@ type PolicyStatus struct {
 
 func (x *PolicyStatus) Reset() {
 	*x = PolicyStatus{}
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2052,7 @@ func (x *PolicyStatus) String() string {
 func (*PolicyStatus) ProtoMessage() {}
 
 func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[22]
+	mi := &file_api_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2065,7 @@ func (x *PolicyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyStatus.ProtoReflect.Descriptor instead.
 func (*PolicyStatus) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{22}
+	return file_api_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PolicyStatus) GetSource() string {
@@ -1967,7 +2147,7 @@ type DecisionsListRequest struct {
 
 func (x *DecisionsListRequest) Reset() {
 	*x = DecisionsListRequest{}
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2159,7 @@ func (x *DecisionsListRequest) String() string {
 func (*DecisionsListRequest) ProtoMessage() {}
 
 func (x *DecisionsListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[23]
+	mi := &file_api_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2172,7 @@ func (x *DecisionsListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsListRequest.ProtoReflect.Descriptor instead.
 func (*DecisionsListRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{23}
+	return file_api_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DecisionsListRequest) GetFilter() *DecisionFilter {
@@ -2014,7 +2194,7 @@ type DecisionsListResponse struct {
 
 func (x *DecisionsListResponse) Reset() {
 	*x = DecisionsListResponse{}
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2206,7 @@ func (x *DecisionsListResponse) String() string {
 func (*DecisionsListResponse) ProtoMessage() {}
 
 func (x *DecisionsListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[24]
+	mi := &file_api_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2219,7 @@ func (x *DecisionsListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecisionsListResponse.ProtoReflect.Descriptor instead.
 func (*DecisionsListResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{24}
+	return file_api_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DecisionsListResponse) GetDecisions() []*Decision {
@@ -2065,7 +2245,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2257,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[25]
+	mi := &file_api_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2270,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{25}
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -2109,7 +2289,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2301,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[26]
+	mi := &file_api_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2314,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{26}
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -2152,7 +2332,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2344,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2357,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 type CheckResponse struct {
@@ -2189,7 +2369,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2201,7 +2381,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2214,7 +2394,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28}
+	return file_api_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -2239,7 +2419,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2251,7 +2431,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2264,7 +2444,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29}
+	return file_api_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Finding) GetId() string {
@@ -2319,7 +2499,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2511,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2524,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30}
+	return file_api_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -2370,7 +2550,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2562,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2575,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{31}
+	return file_api_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -2424,7 +2604,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2616,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2629,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{32}
+	return file_api_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -2530,7 +2710,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2542,7 +2722,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2555,7 +2735,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{33}
+	return file_api_admin_proto_rawDescGZIP(), []int{35}
 }
 
 type AgentsResponse struct {
@@ -2567,7 +2747,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2759,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2772,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{34}
+	return file_api_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -2627,7 +2807,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2639,7 +2819,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2652,7 +2832,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{35}
+	return file_api_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -2766,7 +2946,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2958,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2971,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{36}
+	return file_api_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -2830,7 +3010,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +3022,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +3035,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{37}
+	return file_api_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -2899,7 +3079,7 @@ type Effect_Node struct {
 
 func (x *Effect_Node) Reset() {
 	*x = Effect_Node{}
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3091,7 @@ func (x *Effect_Node) String() string {
 func (*Effect_Node) ProtoMessage() {}
 
 func (x *Effect_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,6 +3128,76 @@ func (x *Effect_Node) GetResources() []*Effect_Resource {
 	return nil
 }
 
+// Connections are a listener of protocol tcp to which not the same may connect as before, by what its handshake
+// takes; the policy decides about each connection besides. SPIFFE IDs, or words for whoever is not named.
+type Effect_Connections struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *VirtualNodeRef        `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Before        []string               `protobuf:"bytes,3,rep,name=before,proto3" json:"before,omitempty"`
+	After         []string               `protobuf:"bytes,4,rep,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect_Connections) Reset() {
+	*x = Effect_Connections{}
+	mi := &file_api_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect_Connections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect_Connections) ProtoMessage() {}
+
+func (x *Effect_Connections) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect_Connections.ProtoReflect.Descriptor instead.
+func (*Effect_Connections) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{5, 1}
+}
+
+func (x *Effect_Connections) GetNode() *VirtualNodeRef {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Effect_Connections) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Effect_Connections) GetBefore() []string {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *Effect_Connections) GetAfter() []string {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type Effect_Resource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// action: added, changed or removed.
@@ -2960,7 +3210,7 @@ type Effect_Resource struct {
 
 func (x *Effect_Resource) Reset() {
 	*x = Effect_Resource{}
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3222,7 @@ func (x *Effect_Resource) String() string {
 func (*Effect_Resource) ProtoMessage() {}
 
 func (x *Effect_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3235,7 @@ func (x *Effect_Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect_Resource.ProtoReflect.Descriptor instead.
 func (*Effect_Resource) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{5, 1}
+	return file_api_admin_proto_rawDescGZIP(), []int{5, 2}
 }
 
 func (x *Effect_Resource) GetAction() string {
@@ -3029,7 +3279,7 @@ type Effect_Request struct {
 
 func (x *Effect_Request) Reset() {
 	*x = Effect_Request{}
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3291,7 @@ func (x *Effect_Request) String() string {
 func (*Effect_Request) ProtoMessage() {}
 
 func (x *Effect_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +3304,7 @@ func (x *Effect_Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect_Request.ProtoReflect.Descriptor instead.
 func (*Effect_Request) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{5, 2}
+	return file_api_admin_proto_rawDescGZIP(), []int{5, 3}
 }
 
 func (x *Effect_Request) GetFrom() []*VirtualNodeRef {
@@ -3127,6 +3377,100 @@ func (x *Effect_Request) GetReason() string {
 	return ""
 }
 
+type ProgressResponse_Proxy struct {
+	state     protoimpl.MessageState        `protogen:"open.v1"`
+	Agent     string                        `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Name      string                        `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Node      *VirtualNodeRef               `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	StateWord string                        `protobuf:"bytes,4,opt,name=state_word,json=state,proto3" json:"state_word,omitempty"`
+	State     *ProgressResponse_Proxy_State `protobuf:"varint,5,opt,name=state,json=stateValue,proto3,enum=signet.v1alpha1.ProgressResponse_Proxy_State,oneof" json:"state,omitempty"`
+	// why it waits, where that is known.
+	Why string `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
+	// refused, with Envoy's words.
+	Refused       []*ResourceStatus `protobuf:"bytes,7,rep,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProgressResponse_Proxy) Reset() {
+	*x = ProgressResponse_Proxy{}
+	mi := &file_api_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProgressResponse_Proxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProgressResponse_Proxy) ProtoMessage() {}
+
+func (x *ProgressResponse_Proxy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProgressResponse_Proxy.ProtoReflect.Descriptor instead.
+func (*ProgressResponse_Proxy) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{7, 0}
+}
+
+func (x *ProgressResponse_Proxy) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *ProgressResponse_Proxy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProgressResponse_Proxy) GetNode() *VirtualNodeRef {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *ProgressResponse_Proxy) GetStateWord() string {
+	if x != nil {
+		return x.StateWord
+	}
+	return ""
+}
+
+func (x *ProgressResponse_Proxy) GetState() ProgressResponse_Proxy_State {
+	if x != nil && x.State != nil {
+		return *x.State
+	}
+	return ProgressResponse_Proxy_UNSPECIFIED
+}
+
+func (x *ProgressResponse_Proxy) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ProgressResponse_Proxy) GetRefused() []*ResourceStatus {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
 type ProxyConfig_Resource struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	TypeUrl string                 `protobuf:"bytes,1,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
@@ -3144,7 +3488,7 @@ type ProxyConfig_Resource struct {
 
 func (x *ProxyConfig_Resource) Reset() {
 	*x = ProxyConfig_Resource{}
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3156,7 +3500,7 @@ func (x *ProxyConfig_Resource) String() string {
 func (*ProxyConfig_Resource) ProtoMessage() {}
 
 func (x *ProxyConfig_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3169,7 +3513,7 @@ func (x *ProxyConfig_Resource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyConfig_Resource.ProtoReflect.Descriptor instead.
 func (*ProxyConfig_Resource) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{13, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *ProxyConfig_Resource) GetTypeUrl() string {
@@ -3224,7 +3568,7 @@ type RoutesRequest_Header struct {
 
 func (x *RoutesRequest_Header) Reset() {
 	*x = RoutesRequest_Header{}
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3580,7 @@ func (x *RoutesRequest_Header) String() string {
 func (*RoutesRequest_Header) ProtoMessage() {}
 
 func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3593,7 @@ func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesRequest_Header.ProtoReflect.Descriptor instead.
 func (*RoutesRequest_Header) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{14, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *RoutesRequest_Header) GetName() string {
@@ -3281,7 +3625,7 @@ type RoutesResponse_Retries struct {
 
 func (x *RoutesResponse_Retries) Reset() {
 	*x = RoutesResponse_Retries{}
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3637,7 @@ func (x *RoutesResponse_Retries) String() string {
 func (*RoutesResponse_Retries) ProtoMessage() {}
 
 func (x *RoutesResponse_Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3650,7 @@ func (x *RoutesResponse_Retries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Retries.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Retries) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *RoutesResponse_Retries) GetMost() uint32 {
@@ -3349,7 +3693,7 @@ type RoutesResponse_Place struct {
 
 func (x *RoutesResponse_Place) Reset() {
 	*x = RoutesResponse_Place{}
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3705,7 @@ func (x *RoutesResponse_Place) String() string {
 func (*RoutesResponse_Place) ProtoMessage() {}
 
 func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3718,7 @@ func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Place.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Place) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 1}
+	return file_api_admin_proto_rawDescGZIP(), []int{17, 1}
 }
 
 func (x *RoutesResponse_Place) GetBeside() string {
@@ -3402,7 +3746,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[45]
+	mi := &file_api_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3414,7 +3758,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[45]
+	mi := &file_api_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3427,7 +3771,7 @@ func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Target.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Target) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 2}
+	return file_api_admin_proto_rawDescGZIP(), []int{17, 2}
 }
 
 func (x *RoutesResponse_Target) GetCluster() string {
@@ -3454,7 +3798,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[46]
+	mi := &file_api_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3466,7 +3810,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[46]
+	mi := &file_api_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3479,7 +3823,7 @@ func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Passed.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Passed) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{15, 3}
+	return file_api_admin_proto_rawDescGZIP(), []int{17, 3}
 }
 
 func (x *RoutesResponse_Passed) GetRoute() string {
@@ -3506,7 +3850,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"a\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xde\x01\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xfc\x01\n" +
 	"\fApplyRequest\x121\n" +
 	"\asources\x18\x01 \x03(\v2\x17.signet.v1alpha1.SourceR\asources\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12!\n" +
@@ -3514,25 +3858,33 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06effect\x18\x04 \x01(\bR\x06effect\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05prune\x18\x06 \x01(\bR\x05prune\x12\x1b\n" +
-	"\ttake_over\x18\a \x01(\bR\btakeOver\"6\n" +
+	"\ttake_over\x18\a \x01(\bR\btakeOver\x12\x1c\n" +
+	"\tconcerned\x18\b \x01(\bR\tconcerned\"6\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"\x81\x02\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\xc0\x02\n" +
 	"\rApplyResponse\x121\n" +
 	"\achanges\x18\x01 \x03(\v2\x17.signet.v1alpha1.ChangeR\achanges\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12'\n" +
 	"\x0fskipped_foreign\x18\x03 \x01(\x05R\x0eskippedForeign\x12\x1a\n" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12+\n" +
 	"\x11exported_warnings\x18\x05 \x01(\x05R\x10exportedWarnings\x12/\n" +
-	"\x06effect\x18\x06 \x01(\v2\x17.signet.v1alpha1.EffectR\x06effect\"\xfc\x05\n" +
+	"\x06effect\x18\x06 \x01(\v2\x17.signet.v1alpha1.EffectR\x06effect\x12=\n" +
+	"\bprogress\x18\a \x01(\v2!.signet.v1alpha1.ProgressResponseR\bprogress\"\xca\a\n" +
 	"\x06Effect\x122\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1c.signet.v1alpha1.Effect.NodeR\x05nodes\x12;\n" +
 	"\brequests\x18\x02 \x03(\v2\x1f.signet.v1alpha1.Effect.RequestR\brequests\x12\x19\n" +
-	"\bleft_out\x18\x03 \x01(\rR\aleftOut\x1a\x95\x01\n" +
+	"\bleft_out\x18\x03 \x01(\rR\aleftOut\x12E\n" +
+	"\vconnections\x18\x04 \x03(\v2#.signet.v1alpha1.Effect.ConnectionsR\vconnections\x1a\x95\x01\n" +
 	"\x04Node\x123\n" +
 	"\x04node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04node\x12\x18\n" +
 	"\aproxies\x18\x02 \x03(\tR\aproxies\x12>\n" +
-	"\tresources\x18\x03 \x03(\v2 .signet.v1alpha1.Effect.ResourceR\tresources\x1aJ\n" +
+	"\tresources\x18\x03 \x03(\v2 .signet.v1alpha1.Effect.ResourceR\tresources\x1a\x84\x01\n" +
+	"\vConnections\x123\n" +
+	"\x04node\x18\x01 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04node\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
+	"\x06before\x18\x03 \x03(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x04 \x03(\tR\x05after\x1aJ\n" +
 	"\bResource\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -3548,7 +3900,28 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06before\x18\b \x01(\v2\x1f.signet.v1alpha1.RoutesResponseR\x06before\x125\n" +
 	"\x05after\x18\t \x01(\v2\x1f.signet.v1alpha1.RoutesResponseR\x05after\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason\"\xe9\x02\n" +
+	" \x01(\tR\x06reason\"E\n" +
+	"\x0fProgressRequest\x122\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1c.signet.v1alpha1.Effect.NodeR\x05nodes\"\xda\x03\n" +
+	"\x10ProgressResponse\x12A\n" +
+	"\aproxies\x18\x01 \x03(\v2'.signet.v1alpha1.ProgressResponse.ProxyR\aproxies\x12\x18\n" +
+	"\asettled\x18\x02 \x01(\bR\asettled\x1a\xe8\x02\n" +
+	"\x05Proxy\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
+	"\x04node\x18\x03 \x01(\v2\x1f.signet.v1alpha1.VirtualNodeRefR\x04node\x12\x19\n" +
+	"\n" +
+	"state_word\x18\x04 \x01(\tR\x05state\x12M\n" +
+	"\x05state\x18\x05 \x01(\x0e2-.signet.v1alpha1.ProgressResponse.Proxy.StateH\x00R\n" +
+	"stateValue\x88\x01\x01\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\x129\n" +
+	"\arefused\x18\a \x03(\v2\x1f.signet.v1alpha1.ResourceStatusR\arefused\"?\n" +
+	"\x05State\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\v\n" +
+	"\aAPPLIED\x10\x01\x12\v\n" +
+	"\aREFUSED\x10\x02\x12\v\n" +
+	"\aWAITING\x10\x03B\b\n" +
+	"\x06_state\"\xe9\x02\n" +
 	"\x06Change\x12\x1b\n" +
 	"\vaction_word\x18\x01 \x01(\tR\x06action\x12@\n" +
 	"\x06action\x18\a \x01(\x0e2\x1e.signet.v1alpha1.Change.ActionH\x00R\vactionValue\x88\x01\x01\x12\x12\n" +
@@ -3776,13 +4149,14 @@ const file_api_admin_proto_rawDesc = "" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06unread\x18\x04 \x01(\tR\x06unread2\xa5\t\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\xf8\t\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
 	"\x03Get\x12\x1b.signet.v1alpha1.GetRequest\x1a\x1c.signet.v1alpha1.GetResponse\x12H\n" +
 	"\x06Delete\x12\x1e.signet.v1alpha1.DeleteRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12X\n" +
-	"\vProxyConfig\x12#.signet.v1alpha1.ProxyConfigRequest\x1a$.signet.v1alpha1.ProxyConfigResponse\x12I\n" +
+	"\vProxyConfig\x12#.signet.v1alpha1.ProxyConfigRequest\x1a$.signet.v1alpha1.ProxyConfigResponse\x12Q\n" +
+	"\bProgress\x12 .signet.v1alpha1.ProgressRequest\x1a!.signet.v1alpha1.ProgressResponse0\x01\x12I\n" +
 	"\x06Routes\x12\x1e.signet.v1alpha1.RoutesRequest\x1a\x1f.signet.v1alpha1.RoutesResponse\x12L\n" +
 	"\aHistory\x12\x1f.signet.v1alpha1.HistoryRequest\x1a .signet.v1alpha1.HistoryResponse\x12L\n" +
 	"\bRollback\x12 .signet.v1alpha1.RollbackRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12U\n" +
@@ -3807,159 +4181,175 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 	return file_api_admin_proto_rawDescData
 }
 
-var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_api_admin_proto_goTypes = []any{
-	(Change_Action)(0),             // 0: signet.v1alpha1.Change.Action
-	(Finding_Severity)(0),          // 1: signet.v1alpha1.Finding.Severity
-	(Cert_State)(0),                // 2: signet.v1alpha1.Cert.State
-	(AgentInfo_State)(0),           // 3: signet.v1alpha1.AgentInfo.State
-	(*CreateTokenRequest)(nil),     // 4: signet.v1alpha1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 5: signet.v1alpha1.CreateTokenResponse
-	(*ApplyRequest)(nil),           // 6: signet.v1alpha1.ApplyRequest
-	(*Source)(nil),                 // 7: signet.v1alpha1.Source
-	(*ApplyResponse)(nil),          // 8: signet.v1alpha1.ApplyResponse
-	(*Effect)(nil),                 // 9: signet.v1alpha1.Effect
-	(*Change)(nil),                 // 10: signet.v1alpha1.Change
-	(*GetRequest)(nil),             // 11: signet.v1alpha1.GetRequest
-	(*GetResponse)(nil),            // 12: signet.v1alpha1.GetResponse
-	(*Object)(nil),                 // 13: signet.v1alpha1.Object
-	(*DeleteRequest)(nil),          // 14: signet.v1alpha1.DeleteRequest
-	(*ProxyConfigRequest)(nil),     // 15: signet.v1alpha1.ProxyConfigRequest
-	(*ProxyConfigResponse)(nil),    // 16: signet.v1alpha1.ProxyConfigResponse
-	(*ProxyConfig)(nil),            // 17: signet.v1alpha1.ProxyConfig
-	(*RoutesRequest)(nil),          // 18: signet.v1alpha1.RoutesRequest
-	(*RoutesResponse)(nil),         // 19: signet.v1alpha1.RoutesResponse
-	(*HistoryRequest)(nil),         // 20: signet.v1alpha1.HistoryRequest
-	(*HistoryResponse)(nil),        // 21: signet.v1alpha1.HistoryResponse
-	(*Revision)(nil),               // 22: signet.v1alpha1.Revision
-	(*RollbackRequest)(nil),        // 23: signet.v1alpha1.RollbackRequest
-	(*SyncPolicyRequest)(nil),      // 24: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),     // 25: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),           // 26: signet.v1alpha1.PolicyStatus
-	(*DecisionsListRequest)(nil),   // 27: signet.v1alpha1.DecisionsListRequest
-	(*DecisionsListResponse)(nil),  // 28: signet.v1alpha1.DecisionsListResponse
-	(*ExplainRequest)(nil),         // 29: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),        // 30: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),           // 31: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),          // 32: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),                // 33: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),           // 34: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),          // 35: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                   // 36: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),          // 37: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),         // 38: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),              // 39: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),        // 40: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),       // 41: signet.v1alpha1.BanAgentResponse
-	(*Effect_Node)(nil),            // 42: signet.v1alpha1.Effect.Node
-	(*Effect_Resource)(nil),        // 43: signet.v1alpha1.Effect.Resource
-	(*Effect_Request)(nil),         // 44: signet.v1alpha1.Effect.Request
-	(*ProxyConfig_Resource)(nil),   // 45: signet.v1alpha1.ProxyConfig.Resource
-	(*RoutesRequest_Header)(nil),   // 46: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Retries)(nil), // 47: signet.v1alpha1.RoutesResponse.Retries
-	(*RoutesResponse_Place)(nil),   // 48: signet.v1alpha1.RoutesResponse.Place
-	(*RoutesResponse_Target)(nil),  // 49: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Passed)(nil),  // 50: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),    // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 52: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),            // 53: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),         // 54: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),             // 55: signet.v1alpha1.TypeStatus
-	(*DecisionFilter)(nil),         // 56: signet.v1alpha1.DecisionFilter
-	(*Decision)(nil),               // 57: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),       // 58: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                 // 59: signet.v1alpha1.Report
-	(*structpb.Struct)(nil),        // 60: google.protobuf.Struct
+	(ProgressResponse_Proxy_State)(0), // 0: signet.v1alpha1.ProgressResponse.Proxy.State
+	(Change_Action)(0),                // 1: signet.v1alpha1.Change.Action
+	(Finding_Severity)(0),             // 2: signet.v1alpha1.Finding.Severity
+	(Cert_State)(0),                   // 3: signet.v1alpha1.Cert.State
+	(AgentInfo_State)(0),              // 4: signet.v1alpha1.AgentInfo.State
+	(*CreateTokenRequest)(nil),        // 5: signet.v1alpha1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 6: signet.v1alpha1.CreateTokenResponse
+	(*ApplyRequest)(nil),              // 7: signet.v1alpha1.ApplyRequest
+	(*Source)(nil),                    // 8: signet.v1alpha1.Source
+	(*ApplyResponse)(nil),             // 9: signet.v1alpha1.ApplyResponse
+	(*Effect)(nil),                    // 10: signet.v1alpha1.Effect
+	(*ProgressRequest)(nil),           // 11: signet.v1alpha1.ProgressRequest
+	(*ProgressResponse)(nil),          // 12: signet.v1alpha1.ProgressResponse
+	(*Change)(nil),                    // 13: signet.v1alpha1.Change
+	(*GetRequest)(nil),                // 14: signet.v1alpha1.GetRequest
+	(*GetResponse)(nil),               // 15: signet.v1alpha1.GetResponse
+	(*Object)(nil),                    // 16: signet.v1alpha1.Object
+	(*DeleteRequest)(nil),             // 17: signet.v1alpha1.DeleteRequest
+	(*ProxyConfigRequest)(nil),        // 18: signet.v1alpha1.ProxyConfigRequest
+	(*ProxyConfigResponse)(nil),       // 19: signet.v1alpha1.ProxyConfigResponse
+	(*ProxyConfig)(nil),               // 20: signet.v1alpha1.ProxyConfig
+	(*RoutesRequest)(nil),             // 21: signet.v1alpha1.RoutesRequest
+	(*RoutesResponse)(nil),            // 22: signet.v1alpha1.RoutesResponse
+	(*HistoryRequest)(nil),            // 23: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),           // 24: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),                  // 25: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),           // 26: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),         // 27: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),        // 28: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),              // 29: signet.v1alpha1.PolicyStatus
+	(*DecisionsListRequest)(nil),      // 30: signet.v1alpha1.DecisionsListRequest
+	(*DecisionsListResponse)(nil),     // 31: signet.v1alpha1.DecisionsListResponse
+	(*ExplainRequest)(nil),            // 32: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),           // 33: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),              // 34: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),             // 35: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),                   // 36: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),              // 37: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),             // 38: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                      // 39: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),             // 40: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),            // 41: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),                 // 42: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),           // 43: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),          // 44: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),               // 45: signet.v1alpha1.Effect.Node
+	(*Effect_Connections)(nil),        // 46: signet.v1alpha1.Effect.Connections
+	(*Effect_Resource)(nil),           // 47: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),            // 48: signet.v1alpha1.Effect.Request
+	(*ProgressResponse_Proxy)(nil),    // 49: signet.v1alpha1.ProgressResponse.Proxy
+	(*ProxyConfig_Resource)(nil),      // 50: signet.v1alpha1.ProxyConfig.Resource
+	(*RoutesRequest_Header)(nil),      // 51: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Retries)(nil),    // 52: signet.v1alpha1.RoutesResponse.Retries
+	(*RoutesResponse_Place)(nil),      // 53: signet.v1alpha1.RoutesResponse.Place
+	(*RoutesResponse_Target)(nil),     // 54: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Passed)(nil),     // 55: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),       // 56: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 57: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),               // 58: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),            // 59: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),                // 60: signet.v1alpha1.TypeStatus
+	(*DecisionFilter)(nil),            // 61: signet.v1alpha1.DecisionFilter
+	(*Decision)(nil),                  // 62: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),          // 63: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                    // 64: signet.v1alpha1.Report
+	(*ResourceStatus)(nil),            // 65: signet.v1alpha1.ResourceStatus
+	(*structpb.Struct)(nil),           // 66: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	51, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	52, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	7,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
-	10, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
-	9,  // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
-	42, // 5: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
-	44, // 6: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
-	0,  // 7: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
-	13, // 8: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
-	7,  // 9: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
-	17, // 10: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	53, // 11: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	54, // 12: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	55, // 13: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
-	45, // 14: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
-	46, // 15: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	49, // 16: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	51, // 17: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	50, // 18: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	48, // 19: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
-	47, // 20: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
-	22, // 21: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	52, // 22: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	10, // 23: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	26, // 24: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	52, // 25: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	56, // 26: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
-	57, // 27: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
-	57, // 28: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	33, // 29: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	1,  // 30: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	36, // 31: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	52, // 32: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	52, // 33: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	52, // 34: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	2,  // 35: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	58, // 36: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	39, // 37: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	52, // 38: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	59, // 39: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	3,  // 40: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	52, // 41: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	52, // 42: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	52, // 43: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	54, // 44: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	43, // 45: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	54, // 46: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	46, // 47: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	19, // 48: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	19, // 49: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	60, // 50: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	51, // 51: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
-	4,  // 52: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	6,  // 53: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	11, // 54: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	14, // 55: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	15, // 56: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	18, // 57: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	20, // 58: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	23, // 59: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	24, // 60: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	29, // 61: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	27, // 62: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
-	31, // 63: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	34, // 64: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	37, // 65: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	40, // 66: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	5,  // 67: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	8,  // 68: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	12, // 69: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	8,  // 70: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	16, // 71: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	19, // 72: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	21, // 73: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	8,  // 74: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	25, // 75: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	30, // 76: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	28, // 77: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
-	32, // 78: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	35, // 79: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	38, // 80: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	41, // 81: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	67, // [67:82] is the sub-list for method output_type
-	52, // [52:67] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	56, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	57, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	8,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
+	13, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
+	10, // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
+	12, // 5: signet.v1alpha1.ApplyResponse.progress:type_name -> signet.v1alpha1.ProgressResponse
+	45, // 6: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
+	48, // 7: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
+	46, // 8: signet.v1alpha1.Effect.connections:type_name -> signet.v1alpha1.Effect.Connections
+	45, // 9: signet.v1alpha1.ProgressRequest.nodes:type_name -> signet.v1alpha1.Effect.Node
+	49, // 10: signet.v1alpha1.ProgressResponse.proxies:type_name -> signet.v1alpha1.ProgressResponse.Proxy
+	1,  // 11: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
+	16, // 12: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
+	8,  // 13: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
+	20, // 14: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
+	58, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	59, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	60, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	50, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
+	51, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	54, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	56, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	55, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	53, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
+	52, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
+	25, // 25: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	57, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	13, // 27: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	29, // 28: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	57, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	61, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
+	62, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
+	62, // 32: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	36, // 33: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	2,  // 34: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	39, // 35: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	57, // 36: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	57, // 37: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	57, // 38: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	3,  // 39: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	63, // 40: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	42, // 41: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	57, // 42: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	64, // 43: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	4,  // 44: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	57, // 45: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	57, // 46: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	57, // 47: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	59, // 48: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	47, // 49: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	59, // 50: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	59, // 51: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	51, // 52: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	22, // 53: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	22, // 54: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	59, // 55: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	0,  // 56: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
+	65, // 57: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
+	66, // 58: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	56, // 59: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
+	5,  // 60: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	7,  // 61: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	14, // 62: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	17, // 63: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	18, // 64: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	11, // 65: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
+	21, // 66: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	23, // 67: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	26, // 68: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	27, // 69: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	32, // 70: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	30, // 71: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
+	34, // 72: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	37, // 73: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	40, // 74: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	43, // 75: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	6,  // 76: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	9,  // 77: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	15, // 78: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	9,  // 79: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	19, // 80: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	12, // 81: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
+	22, // 82: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	24, // 83: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	9,  // 84: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	28, // 85: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	33, // 86: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	31, // 87: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
+	35, // 88: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	38, // 89: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	41, // 90: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	44, // 91: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	76, // [76:92] is the sub-list for method output_type
+	60, // [60:76] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -3970,17 +4360,18 @@ func file_api_admin_proto_init() {
 	file_api_decision_proto_init()
 	file_api_agent_proto_init()
 	file_api_resources_proto_init()
-	file_api_admin_proto_msgTypes[6].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[29].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[32].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[35].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[8].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[31].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[34].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[37].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[44].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   47,
+			NumEnums:      5,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	Admin_Get_FullMethodName         = "/signet.v1alpha1.Admin/Get"
 	Admin_Delete_FullMethodName      = "/signet.v1alpha1.Admin/Delete"
 	Admin_ProxyConfig_FullMethodName = "/signet.v1alpha1.Admin/ProxyConfig"
+	Admin_Progress_FullMethodName    = "/signet.v1alpha1.Admin/Progress"
 	Admin_Routes_FullMethodName      = "/signet.v1alpha1.Admin/Routes"
 	Admin_History_FullMethodName     = "/signet.v1alpha1.Admin/History"
 	Admin_Rollback_FullMethodName    = "/signet.v1alpha1.Admin/Rollback"
@@ -52,6 +53,9 @@ type AdminClient interface {
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// ProxyConfig tells what a proxy is to have, and what it has acknowledged of that.
 	ProxyConfig(ctx context.Context, in *ProxyConfigRequest, opts ...grpc.CallOption) (*ProxyConfigResponse, error)
+	// Progress tells how far what is stored has come to proxies of some virtual nodes: at once, and whenever that is
+	// something else, until each has it or has refused it.
+	Progress(ctx context.Context, in *ProgressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProgressResponse], error)
 	// Routes tells what a proxy does with a request of its application, or, a gateway, with one that comes to it.
 	Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error)
 	// History tells who changed which objects, and when.
@@ -127,6 +131,25 @@ func (c *adminClient) ProxyConfig(ctx context.Context, in *ProxyConfigRequest, o
 	return out, nil
 }
 
+func (c *adminClient) Progress(ctx context.Context, in *ProgressRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProgressResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_Progress_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ProgressRequest, ProgressResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ProgressClient = grpc.ServerStreamingClient[ProgressResponse]
+
 func (c *adminClient) Routes(ctx context.Context, in *RoutesRequest, opts ...grpc.CallOption) (*RoutesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RoutesResponse)
@@ -199,7 +222,7 @@ func (c *adminClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.
 
 func (c *adminClient) Certs(ctx context.Context, in *CertsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CertsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_Certs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[1], Admin_Certs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -247,6 +270,9 @@ type AdminServer interface {
 	Delete(context.Context, *DeleteRequest) (*ApplyResponse, error)
 	// ProxyConfig tells what a proxy is to have, and what it has acknowledged of that.
 	ProxyConfig(context.Context, *ProxyConfigRequest) (*ProxyConfigResponse, error)
+	// Progress tells how far what is stored has come to proxies of some virtual nodes: at once, and whenever that is
+	// something else, until each has it or has refused it.
+	Progress(*ProgressRequest, grpc.ServerStreamingServer[ProgressResponse]) error
 	// Routes tells what a proxy does with a request of its application, or, a gateway, with one that comes to it.
 	Routes(context.Context, *RoutesRequest) (*RoutesResponse, error)
 	// History tells who changed which objects, and when.
@@ -286,6 +312,9 @@ func (UnimplementedAdminServer) Delete(context.Context, *DeleteRequest) (*ApplyR
 }
 func (UnimplementedAdminServer) ProxyConfig(context.Context, *ProxyConfigRequest) (*ProxyConfigResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method ProxyConfig not implemented")
+}
+func (UnimplementedAdminServer) Progress(*ProgressRequest, grpc.ServerStreamingServer[ProgressResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method Progress not implemented")
 }
 func (UnimplementedAdminServer) Routes(context.Context, *RoutesRequest) (*RoutesResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Routes not implemented")
@@ -427,6 +456,17 @@ func _Admin_ProxyConfig_Handler(srv interface{}, ctx context.Context, dec func(i
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _Admin_Progress_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ProgressRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Progress(m, &grpc.GenericServerStream[ProgressRequest, ProgressResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_ProgressServer = grpc.ServerStreamingServer[ProgressResponse]
 
 func _Admin_Routes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RoutesRequest)
@@ -666,6 +706,11 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Progress",
+			Handler:       _Admin_Progress_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Certs",
 			Handler:       _Admin_Certs_Handler,

@@ -16,6 +16,7 @@ import (
 	"signet.example/server/model"
 	"signet.example/server/views"
 	"signet.example/store"
+	"signet.example/xds/effect"
 )
 
 // operators is what an operator asks, of this server.
@@ -95,25 +96,8 @@ func (d draft) Try(writes []store.Write, refused func(proxy.Ref, error)) (admin.
 }
 
 // Effects implements admin.Draft.
-func (d draft) Effects() ([]admin.Effect, int, error) {
-	all, leftOut, err := d.of.s.views.Effects(viewed{d.of.now}, viewed{d.next})
-	list := make([]admin.Effect, 0, len(all))
-	for _, e := range all {
-		of := admin.Effect{Of: e.Of, Added: named(e.Added), Changed: named(e.Changed), Removed: named(e.Removed)}
-		for _, r := range e.Requests {
-			of.Requests = append(of.Requests, admin.Requested(r))
-		}
-		list = append(list, of)
-	}
-	return list, leftOut, err
-}
-
-func named(list []views.Named) []admin.Named {
-	out := make([]admin.Named, 0, len(list))
-	for _, n := range list {
-		out = append(out, admin.Named(n))
-	}
-	return out
+func (d draft) Effects(requests bool) ([]effect.Effect, int, error) {
+	return d.of.s.views.Effects(viewed{d.of.now}, viewed{d.next}, requests)
 }
 
 // ready is a change that was checked against all that is stored (admin.Ready).

@@ -26,8 +26,13 @@ and writes all or none. What this version does not translate is refused by name.
 With --owner what is written is noted to be that owner's, and with --prune what is the
 owner's and not in the files any more is deleted, in the same change, unless a file could
 not be read or has no object in it. What is another owner's is neither changed nor
-deleted, unless --take-over makes it this one's.`,
+deleted, unless --take-over makes it this one's.
+Proxies get what was written a moment later, one host after the other, and an Envoy may
+refuse it. With --wait the command ends when each proxy whose configuration the change
+makes another one has it or has refused it, names those that refused it with Envoy's
+words and those that did not answer, and exits with 1 if there are any.`,
 		Example: `  signet apply -f mesh/ -R
+  signet apply -f mesh/ -R --wait
   signet apply -f mesh.yaml --dry-run
   signet apply -f mesh/ -R --owner shop-team --prune
   kubectl get -o yaml virtualnodes | signet apply -f - --skip-foreign`,
@@ -37,14 +42,27 @@ deleted, unless --take-over makes it this one's.`,
 	resultFlag(c)
 	owner := ownerFlags(c)
 	dry := c.Flags().Bool("dry-run", false, "tell the changes, write nothing")
+	wait := waitFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o, err := resultOf(c)
 		if err != nil {
 			return err
 		}
+		waits := c.Flags().Changed("wait")
+		switch {
+		case waits && *dry:
+			return usage(errors.New("--wait does not go with --dry-run: nothing is written that a proxy could have"))
+		case waits && *wait <= 0:
+			return usage(fmt.Errorf("--wait=%s: must be more than nothing, such as --wait=%s", *wait, waitMost))
+		}
 		req := owner()
-		req.DryRun = *dry
-		return applySources(c, in, req, func(answer *api.ApplyResponse) error { return showChanges(c, o, answer, *dry) })
+		req.DryRun, req.Concerned = *dry, waits
+		return applySources(c, in, req, func(admin api.AdminClient, answer *api.ApplyResponse) error {
+			if !waits {
+				return showChanges(c, o, answer, *dry)
+			}
+			return applyAndWait(c, o, admin, answer, *wait)
+		})
 	}
 	return c
 }
@@ -58,7 +76,8 @@ and writes nothing. Exit code 0: nothing to do. 3: differences. 1: apply would r
 With --effect it tells what the change does in place of its text: whose proxies get
 another configuration, and which requests do not end as before. For each condition of
 each route a request is made up that it takes and one that it does not, and foretold
-before and after as signet routes does.`,
+before and after as signet routes does. Of listeners of protocol tcp it tells who may
+connect, by the names in the handshake; the policy decides besides.`,
 		Example: `  signet diff -f mesh/
   signet diff -f mesh/ -R --effect
   signet diff -f mesh.yaml -o name
@@ -76,7 +95,7 @@ before and after as signet routes does.`,
 		}
 		req := owner()
 		req.DryRun, req.Effect = true, *effect
-		return applySources(c, in, req, func(answer *api.ApplyResponse) error {
+		return applySources(c, in, req, func(_ api.AdminClient, answer *api.ApplyResponse) error {
 			answer.Changes = slices.DeleteFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetAction() == api.Change_UNCHANGED })
 			switch {
 			case *effect && answer.GetEffect() == nil:
@@ -139,7 +158,7 @@ func ownerFlags(c *cobra.Command) func() *api.ApplyRequest {
 }
 
 // applySources asks for the change that the flags name.
-func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*api.ApplyResponse) error) error {
+func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(api.AdminClient, *api.ApplyResponse) error) error {
 	sources, unread, err := in.read(c)
 	if err != nil {
 		return err
@@ -159,7 +178,7 @@ func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(*
 		if by := req.GetOwner(); by != "" && !slices.ContainsFunc(answer.GetChanges(), func(ch *api.Change) bool { return ch.GetOwner() == by }) {
 			return hinted(errors.New("the server knows no owners: nothing was pruned, and what was written is nobody's"), "upgrade the server, then apply again")
 		}
-		return then(answer)
+		return then(admin, answer)
 	})
 }
 

@@ -10,8 +10,8 @@ import (
 	"signet.example/api"
 )
 
-// printEffect writes two tables: whose configuration becomes another one, and which
-// requests do not end as before.
+// printEffect writes tables: whose configuration becomes another one, which requests do not
+// end as before, and, where there are any, to which ports not the same may connect.
 func printEffect(c *cobra.Command, e *api.Effect) error {
 	var nodes, requests [][]string
 	for _, n := range e.GetNodes() {
@@ -52,6 +52,11 @@ func printEffect(c *cobra.Command, e *api.Effect) error {
 		at[key] = len(requests)
 		requests = append(requests, row)
 	}
+	var connections [][]string
+	for _, l := range e.GetConnections() {
+		gone, fresh, same := apart(l.GetBefore(), l.GetAfter())
+		connections = append(connections, []string{fmt.Sprintf("%s:%d", callerName(l.GetNode()), l.GetPort()), fewOf(fresh), fewOf(gone), fewOf(same)})
+	}
 	w := c.OutOrStdout()
 	for i, t := range []struct {
 		titles []string
@@ -60,9 +65,17 @@ func printEffect(c *cobra.Command, e *api.Effect) error {
 	}{
 		{[]string{"NODE", "PROXIES", "ADDED", "CHANGED", "REMOVED", "RESOURCES"}, nodes, "no proxy's configuration changes"},
 		{[]string{"METHOD", "REQUEST", "FROM", "BEFORE", "AFTER", "REASON"}, requests, "no request ends in another way"},
+		{[]string{"PORT", "MAY CONNECT NOW", "NO MORE", "AS BEFORE"}, connections, ""},
 	} {
+		if len(t.rows) == 0 && t.none == "" {
+			continue
+		}
 		var err error
+		if i > 0 {
+			_, err = fmt.Fprintln(w)
+		}
 		switch {
+		case err != nil:
 		case len(t.rows) == 0:
 			_, err = fmt.Fprintln(w, t.none)
 		default:
@@ -72,9 +85,6 @@ func printEffect(c *cobra.Command, e *api.Effect) error {
 			}
 			err = laid.print(w, t.rows)
 		}
-		if err == nil && i == 0 {
-			_, err = fmt.Fprintln(w)
-		}
 		if err != nil {
 			return err
 		}
@@ -83,6 +93,23 @@ func printEffect(c *cobra.Command, e *api.Effect) error {
 		warn(c.ErrOrStderr(), []string{fmt.Sprintf("the requests of %d hosts were not all looked at: there are too many, or routes whose outcome is not foretold", n)})
 	}
 	return nil
+}
+
+// apart is what of two lists in order is in the first alone, in the second alone, and in both.
+func apart(before, after []string) (gone, fresh, same []string) {
+	for _, name := range before {
+		if slices.Contains(after, name) {
+			same = append(same, name)
+		} else {
+			gone = append(gone, name)
+		}
+	}
+	for _, name := range after {
+		if !slices.Contains(before, name) {
+			fresh = append(fresh, name)
+		}
+	}
+	return gone, fresh, same
 }
 
 // fewNamed are named in a cell of a table; more are counted.

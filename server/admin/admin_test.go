@@ -24,6 +24,7 @@ import (
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/store"
+	"signet.example/xds/effect"
 	"signet.example/xds/predict"
 )
 
@@ -53,7 +54,7 @@ func TestAnAuditRowNamesWhatIsAskedAndNeverWhatItHolds(t *testing.T) {
 		req    any
 		row    string
 	}{
-		{"Apply", &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a\x1b.yaml", Content: []byte(secret)}, {File: "b.yaml"}}}, `dry_run=true skip_foreign=false effect=false prune=false take_over=false files=["a�.yaml" "b.yaml"] owner=""`},
+		{"Apply", &api.ApplyRequest{DryRun: true, Sources: []*api.Source{{File: "a\x1b.yaml", Content: []byte(secret)}, {File: "b.yaml"}}}, `dry_run=true skip_foreign=false effect=false prune=false take_over=false concerned=false files=["a�.yaml" "b.yaml"] owner=""`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front", Ttl: durationpb.New(time.Minute)}, `group="front" ttl=1m0s`},
 		{"CreateToken", &api.CreateTokenRequest{Group: "front"}, `group="front" ttl=0s`},
 		{"Delete", &api.DeleteRequest{Kind: "entry", Name: "job"}, `dry_run=false kind="entry" mesh="" name="job"`},
@@ -105,12 +106,12 @@ func TestAnApplyIsWrittenOnceAndOnlyIfAllOfItIsGood(t *testing.T) {
 	if err != nil || resp.GetRevision() != 1 || len(resp.GetChanges()) != 2 {
 		t.Fatal(resp, err)
 	}
-	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false effect=false prune=false take_over=false files=["a.yaml"] owner=""`, "end")
+	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=false files=["a.yaml"] owner=""`, "end")
 	resp, err = d.admin.Apply(d.ctx(), applyOf(groupNamed("front")))
 	if err != nil || resp.GetChanges()[0].GetAction() != api.Change_UNCHANGED || resp.GetRevision() != 1 {
 		t.Error(resp, err)
 	}
-	d.wants("begin", `uid 7 pid 8: Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false files=["a.yaml"] owner=""`, "end") // a row, and no change
+	d.wants("begin", `uid 7 pid 8: Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=false files=["a.yaml"] owner=""`, "end") // a row, and no change
 	dry := applyOf(groupNamed("back"))
 	dry.DryRun = true
 	if resp, err = d.admin.Apply(d.ctx(), dry); err != nil || resp.GetChanges()[0].GetAction() != api.Change_CREATED {
@@ -360,7 +361,7 @@ func TestTheEffectOfAChangeIsToldInADryRunAloneAndWhatManyDoAlikeOnce(t *testing
 	d := newDesk(t)
 	differ := []predict.Difference{{Request: predict.Request{Method: "GET", Scheme: "http", Authority: "shop.internal", Path: "/"}, Why: "its host is new"}}
 	for _, name := range []string{"a", "b"} {
-		d.effects = append(d.effects, admin.Effect{Of: proxy.Node("m", name), Changed: []admin.Named{{Type: "t", Name: "r"}}, Requests: []admin.Requested{{Routes: "r", Differences: differ}}})
+		d.effects = append(d.effects, effect.Effect{Of: proxy.Node("m", name), Changed: []effect.Named{{Type: "t", Name: "r"}}, Requests: []effect.Requested{{Routes: "r", Differences: differ}}})
 	}
 	req := applyOf(shop)
 	req.Effect = true
@@ -376,5 +377,20 @@ func TestTheEffectOfAChangeIsToldInADryRunAloneAndWhatManyDoAlikeOnce(t *testing
 	d.wants("begin", "end", "effects") // nobody waits for it
 	if e := resp.GetEffect(); len(e.GetNodes()) != 2 || len(e.GetRequests()) != 1 || len(e.GetRequests()[0].GetFrom()) != 2 {
 		t.Errorf("%v", e)
+	}
+}
+
+func TestAnApplyThatIsWaitedForIsToldWhomItConcerns(t *testing.T) {
+	d := newDesk(t)
+	d.effects = []effect.Effect{{Of: proxy.Node("m", "a"), Changed: []effect.Named{{Type: "t", Name: "r"}}}}
+	req := applyOf(shop)
+	req.Concerned = true
+	resp, err := d.admin.Apply(d.ctx(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.wants("begin", `write uid 7 pid 8: dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=true files=["a.yaml"] owner=""`, "end", "effects")
+	if n := resp.GetEffect().GetNodes(); len(n) != 1 || n[0].GetResources()[0].GetName() != "r" || resp.GetRevision() != 1 {
+		t.Errorf("%v", resp)
 	}
 }

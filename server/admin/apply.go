@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 
 	"signet.example/api"
@@ -22,18 +23,26 @@ func (s *Server) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 	if err != nil {
 		return nil, err
 	}
-	if req.GetEffect() { // after the lock, as below
-		effects, leftOut, err := draft.Effects()
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "what it does to requests cannot be foretold: %v", err)
-		}
-		if resp.Effect, err = effectOf(effects, leftOut, s.cfg.Fleet.All()); err != nil {
+	if req.GetEffect() || req.GetConcerned() { // after the lock, as below
+		if resp.Effect, err = s.effect(draft, req); err != nil {
 			return nil, err
 		}
 	}
 	own := len(resp.GetWarnings()) - int(resp.GetExportedWarnings())
 	resp.Warnings = slices.Insert(resp.GetWarnings(), own, issuers.Warnings(ctx, applied)...) // after the lock: others need not wait for it
 	return resp, nil
+}
+
+// effect is what a change does, or, of one that is made, whose proxies it concerns.
+func (s *Server) effect(d Draft, req *api.ApplyRequest) (*api.Effect, error) {
+	all, leftOut, err := d.Effects(req.GetEffect())
+	switch {
+	case err != nil && req.GetEffect():
+		return nil, fault.New(fault.Invalid, "what it does to requests cannot be foretold: %v", err)
+	case err != nil: // it is stored
+		return nil, fmt.Errorf("whom it concerns cannot be told: %w", err)
+	}
+	return effectOf(all, leftOut, s.cfg.Fleet.All())
 }
 
 // apply is Apply, and returns what was made of the change, and the issuers that are new or changed.
@@ -97,10 +106,10 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 	case req.GetDryRun():
 		return resp, draft, applied, nil
 	case len(writes) == 0:
-		return resp, nil, nil, s.intent(ctx, "Apply", req)
+		return resp, draft, nil, s.intent(ctx, "Apply", req)
 	}
 	resp.Revision, err = ready.Write(ctx, actor, describe(req))
-	return resp, nil, applied, err
+	return resp, draft, applied, err
 }
 
 // changesOf compares with what is stored, by canonical manifest and owner.

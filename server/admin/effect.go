@@ -10,11 +10,12 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/xds/effect"
 	"signet.example/xds/predict"
 )
 
 // effectOf is what effects come to, with the proxies that agents report: what many proxies do alike is one.
-func effectOf(all []Effect, leftOut int, agents []fleet.Status) (*api.Effect, error) {
+func effectOf(all []effect.Effect, leftOut int, agents []fleet.Status) (*api.Effect, error) {
 	out := &api.Effect{LeftOut: uint32(leftOut)} //nolint:gosec // virtual hosts of a mesh
 	served := proxiesOf(agents)
 	requests := map[string]*api.Effect_Request{}
@@ -23,13 +24,16 @@ func effectOf(all []Effect, leftOut int, agents []fleet.Status) (*api.Effect, er
 		n := &api.Effect_Node{Node: of, Proxies: served[e.Of]}
 		for _, some := range []struct {
 			action string
-			named  []Named
+			named  []effect.Named
 		}{{"added", e.Added}, {"changed", e.Changed}, {"removed", e.Removed}} {
 			for _, r := range some.named {
 				n.Resources = append(n.Resources, &api.Effect_Resource{Action: some.action, Type: r.Type, Name: r.Name})
 			}
 		}
 		out.Nodes = append(out.Nodes, n)
+		for _, c := range e.Connections {
+			out.Connections = append(out.Connections, &api.Effect_Connections{Node: of, Port: c.Port, Before: c.Before, After: c.After})
+		}
 		for _, by := range e.Requests {
 			for _, d := range by.Differences {
 				r := requestEffect(by.Routes, d)

@@ -26,6 +26,7 @@ import (
 	"signet.example/server/groups"
 	"signet.example/server/kinds"
 	"signet.example/store"
+	"signet.example/xds/effect"
 	"signet.example/xds/predict"
 )
 
@@ -44,8 +45,10 @@ type desk struct {
 	objects  map[kinds.Key]*kinds.Object
 	revision uint64
 	cannot   map[string]error // of virtual nodes, by name: why they cannot be translated
-	effects  []admin.Effect   // of any change
+	effects  []effect.Effect  // of any change
 	agents   []fleet.Status
+	reached  map[string]reached // by agent
+	moving   bool               // something is on its way from host to host
 	log      []*api.Cert
 	look     func() // where it is set: called when it is asked how far the log is known
 	unread   error
@@ -178,7 +181,7 @@ func (f draftOf) Try(writes []store.Write, refused func(proxy.Ref, error)) (admi
 	return f, nil
 }
 
-func (f draftOf) Effects() ([]admin.Effect, int, error) {
+func (f draftOf) Effects(bool) ([]effect.Effect, int, error) {
 	f.c.d.note("effects")
 	return f.c.d.effects, 0, nil
 }
@@ -289,6 +292,23 @@ func (r routingOf) Config(of proxy.Ref, bind string, _ bool, which func(typeURL,
 		}
 	}
 	return c, nil
+}
+
+// Mark is the moment 5.
+func (r routingOf) Mark(context.Context) uint64 { return 5 }
+
+// Reached is by what is said of agents; one is asked from the moment 5.
+func (r routingOf) Reached(agent string, of proxy.Ref, since uint64) (bool, []*api.ResourceStatus) {
+	said := r.d.reached[agent]
+	return since == 5 && said.has, said.rejected
+}
+
+func (r routingOf) Settled(proxy.Ref) bool { return !r.d.moving }
+
+// reached is what an agent's proxies have.
+type reached struct {
+	has      bool
+	rejected []*api.ResourceStatus
 }
 
 type tokensOf struct{ d *desk }

@@ -105,6 +105,14 @@ type Routing interface {
 	// Config is what a proxy of a virtual node or gateway is to have that is bound to an
 	// address, with what is in each resource if full is set and which returns true for it.
 	Config(of proxy.Ref, bind string, full bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error)
+	// Mark has everything made that is stored, and returns a moment after that for Reached.
+	Mark(ctx context.Context) (since uint64)
+	// Reached reports whether an agent says that its proxies of a virtual node have what there
+	// was at a moment, or what came later, and what they refused of that, or are not sent since
+	// others did.
+	Reached(agent string, of proxy.Ref, since uint64) (has bool, rejected []*api.ResourceStatus)
+	// Settled reports whether nothing of a virtual node is on its way from host to host.
+	Settled(of proxy.Ref) bool
 	// Outlet is where the application of a virtual node speaks to a service on a port of
 	// protocol tcp, nil where that is none.
 	Outlet(of proxy.Ref, service string, port uint32) (*predict.Outlet, error)

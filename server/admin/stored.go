@@ -9,7 +9,7 @@ import (
 	"signet.example/server/groups"
 	"signet.example/server/kinds"
 	"signet.example/store"
-	"signet.example/xds/predict"
+	"signet.example/xds/effect"
 )
 
 // Model is everything that is stored, at one moment, valid as a whole. It is immutable.
@@ -49,7 +49,8 @@ type Draft interface {
 	Try(writes []store.Write, refused func(proxy.Ref, error)) (Ready, error)
 	// Effects are what it would do to proxies and requests. It may be asked after the end of
 	// the change. leftOut counts the virtual hosts of which not every request was looked at.
-	Effects() (all []Effect, leftOut int, err error)
+	// Without requests none is looked at.
+	Effects(requests bool) (all []effect.Effect, leftOut int, err error)
 }
 
 // Ready is a change that can be stored.
@@ -57,22 +58,6 @@ type Ready interface {
 	// Write stores it, with the row of the audit trail that says who asked for what, and
 	// serves it: when it returns, the views have it.
 	Write(ctx context.Context, actor, asked string) (revision uint64, err error)
-}
-
-// Effect is what a change does to the proxies of one virtual node or gateway.
-type Effect struct {
-	Of                      proxy.Ref
-	Added, Changed, Removed []Named
-	Requests                []Requested
-}
-
-// Named is a resource, by the URL of its type.
-type Named struct{ Type, Name string }
-
-// Requested are requests that do not end as before, by the routes of one name.
-type Requested struct {
-	Routes      string
-	Differences []predict.Difference
 }
 
 // begin is the beginning of every change: who makes it, and what is stored.

@@ -7,8 +7,7 @@ import (
 	"testing"
 
 	"signet.example/ads"
-	"signet.example/proxy"
-	"signet.example/xds/predict"
+	"signet.example/xds/effect"
 )
 
 func TestWhatAChangeDoesIsToldOfTheProxiesThatItReachesAndOfNoOthers(t *testing.T) {
@@ -31,7 +30,7 @@ spec:
 	} {
 		s := sourceOf(t)
 		v := viewsOf(s)
-		all, leftOut, err := v.Effects(storedOf(t, row.before), storedOf(t, row.after))
+		all, leftOut, err := v.Effects(storedOf(t, row.before), storedOf(t, row.after), true)
 		if err != nil || leftOut != 0 {
 			t.Fatal(leftOut, err)
 		}
@@ -50,7 +49,7 @@ spec:
 }
 
 func TestAnEffectNamesNoAddressThatNoProxyHas(t *testing.T) {
-	all, _, err := viewsOf(sourceOf(t)).Effects(storedOf(t, manifests), storedOf(t, strings.ReplaceAll(manifests, "port: 80,", "port: 90,")))
+	all, _, err := viewsOf(sourceOf(t)).Effects(storedOf(t, manifests), storedOf(t, strings.ReplaceAll(manifests, "port: 80,", "port: 90,")), true)
 	if err != nil || len(all) == 0 {
 		t.Fatal(all, err)
 	}
@@ -70,22 +69,72 @@ func TestAnEffectNamesNoAddressThatNoProxyHas(t *testing.T) {
 	}
 }
 
-func TestWhatTakesTooLongToForetellIsLeftOutAndCounted(t *testing.T) {
-	v := viewsOf(sourceOf(t))
-	in, at := v.source.Look().nodeInputs(), proxy.Node("m", "a")
-	var sets [2]*ads.Set
-	for i, text := range []string{manifests, strings.Replace(manifests, "metadata: {name: b}\nspec: {provider", "metadata: {name: b}\nspec: {awsName: c, provider", 1)} {
-		in.model = storedOf(t, text)
-		set, err := v.translate(in).set(Key{at, anyShape})
-		if err != nil {
-			t.Fatal(err)
+func TestWhoMayConnectToAListenerOfTCPIsToldBeforeAndAfter(t *testing.T) {
+	const db = `---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualNode
+metadata: {name: db}
+spec: {listeners: [{portMapping: {port: 5432, protocol: tcp}TLS}], serviceDiscovery: {dns: {hostname: db.internal}}}
+---
+apiVersion: appmesh.k8s.aws/v1beta2
+kind: VirtualService
+metadata: {name: db}
+spec: {provider: {virtualNode: {virtualNodeRef: {name: db}}}}
+`
+	with := func(tls string, callers ...string) string {
+		m := manifests + strings.Replace(db, "TLS", tls, 1)
+		for _, c := range callers {
+			m = strings.Replace(m, "metadata: {name: "+c+"}\nspec:\n", "metadata: {name: "+c+"}\nspec:\n  backendGroups: [{name: data}]\n", 1)
 		}
-		sets[i] = set
+		return m + "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: BackendGroup\nmetadata: {name: data}\nspec: {virtualservices: [{name: db}]}\n"
 	}
-	for left, want := range map[int]int{0: 2, 1000: 0} { // one host is gone, one is new
-		e := effects{known: map[string][]predict.Difference{}, left: left}
-		if _, err := e.of(at, sets[0], sets[1]); err != nil || e.leftOut != want {
-			t.Errorf("with %d routes to look at %d hosts are left out, want %d: %v", left, e.leftOut, want, err)
+	const a, b, itself, plain = "spiffe://test.example/m/a", "spiffe://test.example/m/b", "spiffe://test.example/m/db", "anyone in plaintext"
+	strict := ", tls: {mode: STRICT, certificate: {acm: {certificateARN: arn}}}"
+	for name, c := range map[string]struct {
+		before, after string
+		was, is       []string
+	}{
+		"a backend more":       {with("", "a"), with("", "a", "b"), []string{plain, a}, []string{plain, a, b}},
+		"a backend less":       {with(strict, "a", "b"), with(strict, "b"), []string{a, b}, []string{b}},
+		"no backend is left":   {with(strict, "a"), with(strict), []string{a}, []string{itself}},
+		"plaintext is refused": {with("", "a"), with(strict, "a"), []string{plain, a}, []string{a}},
+		"a new listener":       {manifests, with(strict, "a"), nil, []string{a}},
+		"a listener less":      {with(strict, "a"), manifests, []string{a}, nil},
+		"names that are given": {
+			with(strict, "a"), with(strict[:len(strict)-1]+", validation: {trust: {sds: {secretName: \"spiffe://test.example\"}}, subjectAlternativeNames: {match: {exact: [\"spiffe://test.example/batch\"]}}}}", "a"),
+			[]string{a},
+			[]string{"spiffe://test.example/batch"},
+		},
+		"TLS of its own":              {with(strict, "a"), with(", tls: {mode: DISABLED, certificate: {acm: {certificateARN: arn}}}", "a"), []string{a}, []string{plain}},
+		"something else of the same":  {with(strict, "a"), with(strict+", timeout: {tcp: {idle: {unit: s, value: 90}}}", "a"), nil, nil},
+		"the target of an HTTP route": {with(strict, "a"), strings.Replace(with(strict, "a"), "b.internal", "c.internal", 1), nil, nil},
+	} {
+		all, _, err := viewsOf(sourceOf(t)).Effects(storedOf(t, c.before), storedOf(t, c.after), true)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
 		}
+		var got []effect.Connections
+		for _, e := range all {
+			if got = append(got, e.Connections...); len(e.Connections) > 0 && e.Of.Name != "db" {
+				t.Errorf("%s: of %s: %v", name, e.Of.Name, e.Connections)
+			}
+		}
+		want := []effect.Connections{{Port: 5432, Before: c.was, After: c.is}}
+		if c.was == nil && c.is == nil {
+			want = nil
+		}
+		if !slices.EqualFunc(got, want, func(a, b effect.Connections) bool {
+			return a.Port == b.Port && slices.Equal(a.Before, b.Before) && slices.Equal(a.After, b.After)
+		}) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestWhomAChangeConcernsIsFoundWithoutALookAtRequestsOrConnections(t *testing.T) {
+	all, leftOut, err := viewsOf(sourceOf(t)).Effects(storedOf(t, manifests), storedOf(t, strings.Replace(manifests, "metadata: {name: b}\nspec: {provider", "metadata: {name: b}\nspec: {awsName: c, provider", 1)), false)
+	if err != nil || leftOut != 0 || len(all) != 1 || len(all[0].Requests) != 0 || len(all[0].Changed) != 1 {
+		t.Errorf("%v, %d, %v", all, leftOut, err)
 	}
 }

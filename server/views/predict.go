@@ -10,11 +10,9 @@ import (
 	"signet.example/ads"
 	"signet.example/proxy"
 	"signet.example/server/fault"
+	"signet.example/xds/effect"
 	"signet.example/xds/predict"
 )
-
-// ingressRoutes begins the names of routes of requests that come to a proxy (xds).
-const ingressRoutes = "rds_ingress_"
 
 // Predict is what a proxy of a virtual node does with a request of its application, or one
 // of a gateway with a request that comes to a port of it, by the routes that it is to have now.
@@ -29,11 +27,11 @@ func (v *Views) Predict(of proxy.Ref, port uint32, r predict.Request) (predict.O
 	var found []*routev3.RouteConfiguration
 	var names []string
 	for _, res := range set.Type(ads.RouteType) {
-		rc, err := routeConfiguration(res)
+		rc, err := effect.Routes(res)
 		if err != nil {
 			return predict.Outcome{}, err
 		}
-		if strings.HasPrefix(res.Name, ingressRoutes) != of.Gateway() || port != 0 && !strings.HasSuffix(res.Name, fmt.Sprintf("_%d", port)) {
+		if strings.HasPrefix(res.Name, effect.IngressRoutes) != of.Gateway() || port != 0 && !strings.HasSuffix(res.Name, fmt.Sprintf("_%d", port)) {
 			continue
 		}
 		found, names = append(found, rc), append(names, res.Name)

@@ -325,12 +325,17 @@ func (v *Views) Withheld(r *api.Report) *api.Report {
 			}) {
 				continue
 			}
-			p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: w.Type, Name: w.Name, Version: w.Version, Message: fmt.Sprintf("refused at agent %s: %s", w.Agent, w.Message)})
+			p.Rejected = append(p.Rejected, &api.ResourceStatus{TypeUrl: w.Type, Name: w.Name, Version: w.Version, Message: refusedElsewhere(w)})
 			p.Config = api.ProxyStatus_REJECTED.Enum()
 		}
 	}
 	api.Reconcile(of)
 	return of
+}
+
+// refusedElsewhere is why proxies are not sent what those of another agent refused.
+func refusedElsewhere(r refused.Refusal) string {
+	return fmt.Sprintf("refused at agent %s: %s", r.Agent, r.Message)
 }
 
 // withheldFrom lists what proxies of a virtual node and version of Envoy are not sent, those

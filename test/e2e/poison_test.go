@@ -82,7 +82,7 @@ func (f fronts) refused(t *testing.T) (names []string) {
 
 // TestWhatEachHostsEnvoyRefusesTakesNothingFromAny: three hosts with one virtual node's proxies
 // try one after the other what the server takes for good (R9), since a refusal is its host's
-// alone; all go on with what they had, and operators see whose it was.
+// alone; all go on with what they had, and operators see whose it was, who waits for that at once.
 func TestWhatEachHostsEnvoyRefusesTakesNothingFromAny(t *testing.T) {
 	binding := func(name string) string {
 		return fmt.Sprintf("apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: %s}\nspec: {group: hosts, mesh: test, virtualNode: front, selectors: [\"signet:proxy:%s\"]}\n", name, name)
@@ -117,8 +117,21 @@ func TestWhatEachHostsEnvoyRefusesTakesNothingFromAny(t *testing.T) {
 	}
 	eventually(t, 20*time.Second, "three hosts", func() bool { return synced(api.ProxyStatus_SYNCED) })
 
+	// whoever applies waits for what comes of it.
+	apply := func(router string, wantCode int, want string) {
+		t.Helper()
+		file := filepath.Join(w.Dir, "router.yaml")
+		if err := os.WriteFile(file, []byte(router), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, code := w.CLI("apply", "-f", file, "--wait"); code != wantCode || !strings.Contains(out, want) {
+			t.Errorf("apply --wait, exit %d, want %d and %q:\n%s", code, wantCode, want, out)
+		} else if n := strings.Count(out, "RE2 program size"); wantCode != 0 && n != len(hosts) {
+			t.Errorf("it names %d refusals:\n%s", n, out)
+		}
+	}
 	hosts.picky(t)
-	w.Apply(router("/a[0-9]{60}|/b.*"))
+	apply(router("/a[0-9]{60}|/b.*"), 1, "signet: 3 proxies refused it\nhint: it is stored as revision ")
 	eventually(t, 20*time.Second, "each of the three is told not to have it", func() bool { return synced(api.ProxyStatus_REJECTED) })
 	time.Sleep(2 * time.Second) // longer than the others would wait for the first
 	if names := hosts.refused(t); len(names) != len(hosts) {
@@ -137,8 +150,12 @@ func TestWhatEachHostsEnvoyRefusesTakesNothingFromAny(t *testing.T) {
 		t.Errorf("signet check, exit %d:\n%s", code, out)
 	}
 
-	w.Apply(router("/b.*"))
-	calls("/b", 200)
+	apply(router("/b.*"), 0, "\n3 proxies have it\n")
+	for name, f := range hosts {
+		if status, err := rawCall(f.egress, "/b"); err != nil || status != 200 {
+			t.Errorf("%s has not what it is said to have: %d %v", name, status, err)
+		}
+	}
 	calls("/a", 404)
 	eventually(t, 20*time.Second, "all have what replaced it", func() bool { return synced(api.ProxyStatus_SYNCED) })
 }

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+)
+
+// waitMost is how long --wait without a value waits: an Envoy answers within milliseconds, and one
+// host after the other is tried where some refuse.
+const waitMost = 30 * time.Second
+
+// waitFlag has a command wait for the proxies that its change concerns.
+func waitFlag(c *cobra.Command) *time.Duration {
+	wait := c.Flags().Duration("wait", 0, "wait until each proxy that the change concerns has it or has refused it, at most this long")
+	c.Flags().Lookup("wait").NoOptDefVal = waitMost.String()
+	_ = c.RegisterFlagCompletionFunc("wait", cobra.NoFileCompletions) // fails only for an undefined flag
+	return wait
+}
+
+// waitFor waits until the proxies that a change concerns have answered, and notes in its answer
+// what each did.
+func waitFor(c *cobra.Command, admin api.AdminClient, answer *api.ApplyResponse, most time.Duration) error {
+	if answer.GetEffect() == nil {
+		return hinted(errors.New("it is stored, but the server does not tell whose proxies it concerns"), "upgrade the server; `signet proxies` shows what each has")
+	}
+	answer.Progress = &api.ProgressResponse{Settled: true}
+	if len(answer.GetEffect().GetNodes()) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), most)
+	defer cancel()
+	stream, err := admin.Progress(ctx, &api.ProgressRequest{Nodes: answer.GetEffect().GetNodes()})
+	if err != nil {
+		return notKnown(answer, err)
+	}
+	line := newProgress(c)
+	defer line.end()
+	for {
+		now, err := stream.Recv()
+		switch {
+		case err == nil:
+			answer.Progress = now
+			line.say(fmt.Sprintf("waiting: %d of %s have it", len(inState(now, api.ProgressResponse_Proxy_APPLIED)), counted(len(now.GetProxies()), "proxy", "proxies")))
+		case errors.Is(err, io.EOF) || status.Code(err) == codes.DeadlineExceeded:
+			return nil
+		default:
+			return notKnown(answer, err)
+		}
+	}
+}
+
+// notKnown is the end of a wait that has no answer.
+func notKnown(answer *api.ApplyResponse, err error) error {
+	return &exitError{
+		err: fmt.Errorf("it is stored as revision %d, but whether proxies have it is not known: %w", answer.GetRevision(), err), code: exitCode(err),
+		hint: "`signet proxies` shows what each has",
+	}
+}
+
+func inState(p *api.ProgressResponse, s api.ProgressResponse_Proxy_State) (list []*api.ProgressResponse_Proxy) {
+	for _, one := range p.GetProxies() {
+		if one.GetState() == s {
+			list = append(list, one)
+		}
+	}
+	return list
+}
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// showProgress writes how a wait ended.
+func showProgress(w io.Writer, answer *api.ApplyResponse) error {
+	p := answer.GetProgress()
+	var lines []string
+	for _, one := range p.GetProxies() {
+		who := fmt.Sprintf("proxy %s of %s at agent %s", one.GetName(), callerName(one.GetNode()), one.GetAgent())
+		switch one.GetState() {
+		case api.ProgressResponse_Proxy_REFUSED:
+			for _, r := range one.GetRefused() {
+				lines = append(lines, fmt.Sprintf("%s refused %s %s: %s", who, kindOfType(r.GetTypeUrl()), r.GetName(), strings.Join(strings.Fields(r.GetMessage()), " ")))
+			}
+		case api.ProgressResponse_Proxy_WAITING:
+			lines = append(lines, strings.TrimSuffix(fmt.Sprintf("%s has not answered: %s", who, one.GetWhy()), ": "))
+		}
+	}
+	switch n := len(inState(p, api.ProgressResponse_Proxy_APPLIED)); {
+	case len(answer.GetEffect().GetNodes()) == 0:
+		lines = append(lines, "no proxy's configuration changes")
+	case len(p.GetProxies()) == 0:
+		lines = append(lines, "no proxy that it concerns is reported")
+	case n == 1:
+		lines = append(lines, "1 proxy has it")
+	case n > 0:
+		lines = append(lines, fmt.Sprintf("%d proxies have it", n))
+	}
+	for _, l := range lines {
+		if _, err := fmt.Fprintln(w, printable(l)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unreached is nil where every proxy has a change that was waited for.
+func unreached(answer *api.ApplyResponse, most time.Duration) error {
+	var parts []string
+	if n := len(inState(answer.GetProgress(), api.ProgressResponse_Proxy_REFUSED)); n > 0 {
+		parts = append(parts, counted(n, "proxy", "proxies")+" refused it")
+	}
+	if n := len(inState(answer.GetProgress(), api.ProgressResponse_Proxy_WAITING)); n > 0 {
+		parts = append(parts, fmt.Sprintf("%s did not answer within %s", counted(n, "proxy", "proxies"), most))
+	}
+	if parts == nil {
+		if !answer.GetProgress().GetSettled() {
+			return hinted(fmt.Errorf("it was still on its way from host to host after %s", most), "`signet proxies` shows what each has")
+		}
+		return nil
+	}
+	return hinted(errors.New(strings.Join(parts, ", ")), fmt.Sprintf("it is stored as revision %d, and who refused it goes on with what it had; `signet proxies` shows what each has, `signet rollback %d` takes it back", answer.GetRevision(), answer.GetRevision()-1))
+}
+
+// applyAndWait shows what an apply changed, waits, and shows how that ended. One document has both.
+func applyAndWait(c *cobra.Command, format string, admin api.AdminClient, answer *api.ApplyResponse, most time.Duration) error {
+	document := format == "json" || format == "yaml"
+	if !document {
+		if err := showChanges(c, format, answer, false); err != nil {
+			return err
+		}
+	}
+	waited := waitFor(c, admin, answer, most)
+	if document {
+		if err := showChanges(c, format, answer, false); err != nil {
+			return err
+		}
+	}
+	if waited != nil {
+		return waited
+	}
+	if !document {
+		w := c.OutOrStdout()
+		if format == "name" { // which has names alone
+			w = c.ErrOrStderr()
+		}
+		if err := showProgress(w, answer); err != nil {
+			return err
+		}
+	}
+	return unreached(answer, most)
+}

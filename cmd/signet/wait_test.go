@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"signet.example/api"
+)
+
+func TestTheEndOfAWaitNamesWhoRefusedAndWhoDidNotAnswer(t *testing.T) {
+	node := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
+	one := func(name string, state api.ProgressResponse_Proxy_State) *api.ProgressResponse_Proxy {
+		return &api.ProgressResponse_Proxy{Name: name, Agent: "h-1", Node: node, State: state.Enum()}
+	}
+	bad := one("bad", api.ProgressResponse_Proxy_REFUSED)
+	bad.Refused = []*api.ResourceStatus{{TypeUrl: "type.googleapis.com/envoy.config.listener.v3.Listener", Name: "lds_ingress", Message: "no such\nfilter\x1b[2J"}}
+	away := one("far", api.ProgressResponse_Proxy_WAITING)
+	away.Why = "its agent is away"
+	const applied, waiting = api.ProgressResponse_Proxy_APPLIED, api.ProgressResponse_Proxy_WAITING
+	for _, c := range []struct {
+		concerned bool
+		proxies   []*api.ProgressResponse_Proxy
+		moving    bool
+		want, err string
+	}{
+		{false, nil, false, "no proxy's configuration changes", ""},
+		{true, nil, false, "no proxy that it concerns is reported", ""},
+		{true, []*api.ProgressResponse_Proxy{one("a", applied)}, false, "1 proxy has it", ""},
+		{true, []*api.ProgressResponse_Proxy{one("a", applied), one("b", applied)}, false, "2 proxies have it", ""},
+		{true, []*api.ProgressResponse_Proxy{one("a", applied)}, true, "1 proxy has it", "it was still on its way from host to host after 5s"},
+		{
+			true,
+			[]*api.ProgressResponse_Proxy{bad, away, one("late", waiting), one("a", applied)},
+			false,
+			"proxy bad of shop/web at agent h-1 refused Listener lds_ingress: no such filter\ufffd[2J\n" +
+				"proxy far of shop/web at agent h-1 has not answered: its agent is away\n" +
+				"proxy late of shop/web at agent h-1 has not answered\n1 proxy has it",
+			"1 proxy refused it, 2 proxies did not answer within 5s",
+		},
+	} {
+		answer := &api.ApplyResponse{Revision: 7, Effect: &api.Effect{}, Progress: &api.ProgressResponse{Proxies: c.proxies, Settled: !c.moving}}
+		if c.concerned {
+			answer.Effect.Nodes = []*api.Effect_Node{{Node: node}}
+		}
+		var out bytes.Buffer
+		if err := showProgress(&out, answer); err != nil || strings.TrimSpace(out.String()) != c.want {
+			t.Errorf("%v\n%s\nwant\n%s", err, &out, c.want)
+		}
+		err := unreached(answer, 5*time.Second)
+		switch {
+		case c.err == "" && err == nil:
+		case c.err == "" || err == nil || err.Error() != c.err || exitCode(err) != exitFailed:
+			t.Errorf("it ends with %v, want %q", err, c.err)
+		}
+	}
+	err := notKnown(&api.ApplyResponse{Revision: 7}, status.Error(codes.Unavailable, "the server is stopping"))
+	if exitCode(err) != exitUnreachable || !strings.Contains(err.Error(), "it is stored as revision 7, but") {
+		t.Errorf("a server that stops: %v", err)
+	}
+}
+
+func TestProgressIsALineForEachStepWhereNobodyWatchesAndOneLineOnATerminal(t *testing.T) {
+	for terminal, want := range map[bool]string{
+		false: "1 of 2\n2 of 2\n",
+		true:  "\r\x1b[K1 of 2\r\x1b[K2 of 2\r\x1b[K",
+	} {
+		var out bytes.Buffer
+		p := &progress{w: &out, terminal: terminal}
+		for _, text := range []string{"1 of 2", "1 of 2", "2 of 2"} {
+			p.say(text)
+		}
+		if p.end(); out.String() != want {
+			t.Errorf("%q, want %q", &out, want)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package admin
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"signet.example/api"
+	"signet.example/internal/watched"
+	"signet.example/proxy"
+	"signet.example/server/fault"
+	"signet.example/server/fleet"
+)
+
+const (
+	// progressPace is how often it is looked how far a change has come, at most.
+	progressPace = 50 * time.Millisecond
+	// progressIdle is how long nothing is looked at where no agent says anything.
+	progressIdle = time.Second
+)
+
+// Progress sends how far what is stored has come.
+func (s *Server) Progress(req *api.ProgressRequest, stream grpc.ServerStreamingServer[api.ProgressResponse]) error {
+	ctx := stream.Context()
+	since := s.cfg.Routing.Mark(ctx)
+	var sent *api.ProgressResponse
+	for {
+		wake := s.cfg.Sessions.Wait()
+		next := s.progress(req.GetNodes(), since)
+		if sent == nil || !proto.Equal(sent, next) {
+			if err := stream.Send(next); err != nil {
+				return err
+			}
+			sent = next
+		}
+		if next.GetSettled() || !watched.Sleep(ctx, progressPace) {
+			return nil
+		}
+		if err := s.awaitNews(ctx, wake); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitNews waits until an agent says something, a while at most.
+func (s *Server) awaitNews(ctx context.Context, wake <-chan struct{}) error {
+	timer := time.NewTimer(progressIdle)
+	defer timer.Stop()
+	select {
+	case <-wake:
+	case <-timer.C:
+	case <-s.cfg.Stopping:
+		return fault.New(fault.Unavailable, "the server is stopping")
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// progress is how it is now with the proxies of virtual nodes.
+func (s *Server) progress(nodes []*api.Effect_Node, since uint64) *api.ProgressResponse {
+	resp := &api.ProgressResponse{Settled: true}
+	agents := slices.DeleteFunc(s.cfg.Fleet.All(), func(st fleet.Status) bool {
+		return st.State != api.AgentInfo_CONNECTED && st.State != api.AgentInfo_AWAY // it serves nobody
+	})
+	for _, n := range nodes {
+		for _, st := range agents {
+			resp.Proxies = append(resp.Proxies, s.progressAt(n, st, since)...)
+		}
+		resp.Settled = resp.Settled && s.cfg.Routing.Settled(refOfNode(n))
+	}
+	for _, p := range resp.GetProxies() {
+		resp.Settled = resp.Settled && p.GetState() != api.ProgressResponse_Proxy_WAITING
+	}
+	api.Reconcile(resp)
+	return resp
+}
+
+func refOfNode(n *api.Effect_Node) proxy.Ref {
+	return proxy.For(n.GetNode().GetMesh(), n.GetNode().GetName(), n.GetNode().GetGateway())
+}
+
+// progressAt is how it is with the proxies of a virtual node at one agent.
+func (s *Server) progressAt(n *api.Effect_Node, at fleet.Status, since uint64) (list []*api.ProgressResponse_Proxy) {
+	var of []*api.ProxyStatus
+	for _, p := range at.Report.GetProxies() {
+		if fleet.RefOf(p) == refOfNode(n) && p.GetState() != api.ProxyStatus_DRAINING {
+			of = append(of, p)
+		}
+	}
+	if of == nil {
+		return nil
+	}
+	has, rejected := s.cfg.Routing.Reached(at.Agent.ID, refOfNode(n), since)
+	for _, p := range of {
+		one := &api.ProgressResponse_Proxy{Agent: at.Agent.ID, Name: p.GetName(), Node: n.GetNode(), State: api.ProgressResponse_Proxy_WAITING.Enum()}
+		runs := p.GetState() == api.ProxyStatus_READY || p.GetState() == api.ProxyStatus_UNSERVED
+		switch {
+		case at.State != api.AgentInfo_CONNECTED:
+			one.Why = "its agent is " + api.Word(at.State)
+		case !runs:
+			one.Why = strings.TrimSuffix("it is "+api.Word(p.GetState())+": "+p.GetReason(), ": ")
+		case has:
+			one.State = api.ProgressResponse_Proxy_APPLIED.Enum()
+		}
+		if one.Refused = refusedBy(n, of, p, rejected); len(one.GetRefused()) > 0 && at.State == api.AgentInfo_CONNECTED {
+			one.State = api.ProgressResponse_Proxy_REFUSED.Enum()
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// refusedBy is what a proxy does not have of what changes, of what those at its agent refused: all
+// that it is not reported to have taken while another one refused it.
+func refusedBy(n *api.Effect_Node, all []*api.ProxyStatus, p *api.ProxyStatus, rejected []*api.ResourceStatus) (list []*api.ResourceStatus) {
+	same := func(a *api.ResourceStatus) func(*api.ResourceStatus) bool {
+		return func(b *api.ResourceStatus) bool {
+			return a.GetTypeUrl() == b.GetTypeUrl() && a.GetName() == b.GetName() && a.GetVersion() == b.GetVersion()
+		}
+	}
+	for _, r := range slices.Concat(rejected, p.GetLeftOut()) {
+		another := slices.ContainsFunc(all, func(o *api.ProxyStatus) bool { return slices.ContainsFunc(o.GetRejected(), same(r)) }) &&
+			!slices.ContainsFunc(p.GetRejected(), same(r))
+		if changes(n, r) && !another && !slices.ContainsFunc(list, same(r)) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// changes reports whether a resource of a proxy is one of those that a change makes another.
+func changes(n *api.Effect_Node, r *api.ResourceStatus) bool {
+	return slices.ContainsFunc(n.GetResources(), func(c *api.Effect_Resource) bool {
+		return c.GetType() == r.GetTypeUrl() && placeless(c.GetName()) == placeless(r.GetName())
+	})
+}
+
+// placeless is the name of a resource without what it has of where its proxy listens (xds).
+func placeless(name string) string {
+	for _, out := range []string{"lds_egress_", "rds_egress_"} {
+		if strings.HasPrefix(name, out) {
+			return out
+		}
+	}
+	if in := "lds_ingress_"; strings.HasPrefix(name, in) {
+		return in + name[strings.LastIndexByte(name, '_'):]
+	}
+	return name
+}

@@ -1,0 +1,167 @@
+package admin_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"signet.example/api"
+	"signet.example/server/fleet"
+	"signet.example/store"
+)
+
+// progressStream keeps what is sent, a line a proxy.
+type progressStream struct {
+	grpc.ServerStream
+
+	ctx  context.Context
+	sent []string
+}
+
+func (s *progressStream) Context() context.Context { return s.ctx }
+
+func (s *progressStream) Send(m *api.ProgressResponse) error {
+	line := ""
+	for _, p := range m.GetProxies() {
+		line += p.GetName() + " " + p.GetStateWord()
+		if p.GetWhy() != "" {
+			line += " (" + p.GetWhy() + ")"
+		}
+		for _, r := range p.GetRefused() {
+			line += ": " + r.GetMessage()
+		}
+		line += "; "
+	}
+	if m.GetSettled() {
+		line += "settled"
+	}
+	s.sent = append(s.sent, line)
+	return nil
+}
+
+var webRef = &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
+
+// at is an agent with proxies of web.
+func at(id string, state api.AgentInfo_State, proxies ...*api.ProxyStatus) fleet.Status {
+	for _, p := range proxies {
+		if p.GetVirtualNode() == nil {
+			p.VirtualNode = webRef
+		}
+	}
+	return fleet.Status{Agent: store.Agent{ID: id}, State: state, Report: &api.Report{Proxies: proxies}}
+}
+
+func proxyIn(name string, state api.ProxyStatus_State) *api.ProxyStatus {
+	return &api.ProxyStatus{Name: name, State: state.Enum(), Address: "10.0.0.1"}
+}
+
+// aChange of web is of a cluster and two listeners.
+var aChange = []*api.Effect_Node{{Node: webRef, Resources: []*api.Effect_Resource{
+	{Type: "x.Cluster", Name: "c"}, {Type: "x.Listener", Name: "lds_ingress_ADDRESS_80"}, {Type: "x.Listener", Name: "lds_egress_127.0.0.2_15001"},
+}}}
+
+// progressNow is what is sent in a while.
+func progressNow(t *testing.T, d *desk) []string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(d.ctx())
+	s, done := &progressStream{ctx: ctx}, make(chan error, 1)
+	go func() { done <- d.admin.Progress(&api.ProgressRequest{Nodes: aChange}, s) }()
+	time.Sleep(10 * time.Second)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	return s.sent
+}
+
+func TestAChangeIsAtEachProxyThatHasItOrRefusedItAndWhoDidNotAnswerIsWaitedFor(t *testing.T) {
+	refused := func(typeURL, name, message string) *api.ResourceStatus {
+		return &api.ResourceStatus{TypeUrl: typeURL, Name: name, Version: "2", Message: message}
+	}
+	const ready, connected = api.ProxyStatus_READY, api.AgentInfo_CONNECTED
+	waits := proxyIn("p", api.ProxyStatus_WAITING)
+	waits.Reason = "no binding fits"
+	left := proxyIn("p", ready)
+	left.LeftOut = []*api.ResourceStatus{{TypeUrl: "x.Listener", Name: "lds_ingress_10.0.0.1_80", Message: "taken"}, {TypeUrl: "x.Listener", Name: "lds_ingress_10.0.0.1_90", Message: "also taken"}}
+	foreign := proxyIn("q", ready)
+	foreign.VirtualNode = &api.VirtualNodeRef{Mesh: "shop", Name: "orders"}
+	twin := proxyIn("q", ready)
+	twin.Rejected = []*api.ResourceStatus{refused("x.Cluster", "c", "no")}
+	for name, c := range map[string]struct {
+		agents []fleet.Status
+		said   reached
+		moving bool
+		want   string
+	}{
+		"it has it":                  {[]fleet.Status{at("a", connected, proxyIn("p", ready))}, reached{has: true}, false, "p applied; settled"},
+		"it has not":                 {[]fleet.Status{at("a", connected, proxyIn("p", ready))}, reached{}, false, "p waiting; "},
+		"no caller is sent to it":    {[]fleet.Status{at("a", connected, proxyIn("p", api.ProxyStatus_UNSERVED))}, reached{has: true}, false, "p applied; settled"},
+		"it does not run":            {[]fleet.Status{at("a", connected, waits)}, reached{}, false, "p waiting (it is waiting: no binding fits); "},
+		"it ends":                    {[]fleet.Status{at("a", connected, proxyIn("p", api.ProxyStatus_DRAINING))}, reached{}, false, "settled"},
+		"its agent is away":          {[]fleet.Status{at("a", api.AgentInfo_AWAY, proxyIn("p", ready))}, reached{has: true}, false, "p waiting (its agent is away); "},
+		"its host is gone":           {[]fleet.Status{at("a", api.AgentInfo_GONE, proxyIn("p", ready))}, reached{}, false, "settled"},
+		"its host is banned":         {[]fleet.Status{at("a", api.AgentInfo_BANNED, proxyIn("p", ready))}, reached{}, false, "settled"},
+		"another node's":             {[]fleet.Status{at("a", connected, foreign)}, reached{}, false, "settled"},
+		"there are no hosts":         {nil, reached{}, false, "settled"},
+		"another host tries it next": {[]fleet.Status{at("a", connected, proxyIn("p", ready))}, reached{has: true}, true, "p applied; "},
+		"it refused some": {
+			[]fleet.Status{at("a", connected, proxyIn("p", ready))},
+			reached{true, []*api.ResourceStatus{refused("x.Cluster", "c", "no"), refused("x.Cluster", "c", "no")}},
+			false, "p refused: no; settled",
+		},
+		"it refused its own listeners": {
+			[]fleet.Status{at("a", connected, proxyIn("p", ready))},
+			reached{true, []*api.ResourceStatus{refused("x.Listener", "lds_ingress_10.0.0.1_80", "in"), refused("x.Listener", "lds_egress_unix:/x", "out")}},
+			false, "p refused: in: out; settled",
+		},
+		"it refused something else before": {
+			[]fleet.Status{at("a", connected, proxyIn("p", ready))},
+			reached{true, []*api.ResourceStatus{refused("x.Cluster", "d", "no"), refused("x.Listener", "lds_ingress_10.0.0.1_90", "no")}},
+			false, "p applied; settled",
+		},
+		"its agent leaves out what changes": {[]fleet.Status{at("a", connected, left)}, reached{has: true}, false, "p refused: taken; settled"},
+		"its twin on the host refused it": {
+			[]fleet.Status{at("a", connected, proxyIn("p", ready), twin)},
+			reached{true, []*api.ResourceStatus{refused("x.Cluster", "c", "no")}},
+			false, "p applied; q refused: no; settled",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDesk(t)
+				d.agents, d.reached, d.moving = c.agents, map[string]reached{"a": c.said}, c.moving
+				if got := progressNow(t, d); !slices.Equal(got, []string{c.want}) {
+					t.Errorf("%q, want %q", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsNewsOfAChangeIsSentAndEndsWithTheLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t)
+		d.agents = []fleet.Status{
+			at("a", api.AgentInfo_CONNECTED, proxyIn("p", api.ProxyStatus_READY)),
+			at("b", api.AgentInfo_CONNECTED, proxyIn("q", api.ProxyStatus_READY)),
+		}
+		d.reached = map[string]reached{}
+		s, done := &progressStream{ctx: d.ctx()}, make(chan error, 1)
+		go func() { done <- d.admin.Progress(&api.ProgressRequest{Nodes: aChange}, s) }()
+		for _, agent := range []string{"b", "a"} {
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			d.reached[agent] = reached{has: true}
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if want := []string{"p waiting; q waiting; ", "p waiting; q applied; ", "p applied; q applied; settled"}; !slices.Equal(s.sent, want) {
+			t.Errorf("%q, want %q", s.sent, want)
+		}
+	})
+}
