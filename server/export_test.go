@@ -22,6 +22,7 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/conns"
 	"signet.example/server/fleet"
+	"signet.example/server/kinds"
 	"signet.example/server/model"
 	"signet.example/server/model/modeltest"
 	"signet.example/server/views"
@@ -58,8 +59,8 @@ const (
 )
 
 // Touched lists the virtual nodes of a mesh that would be translated again if
-// applied were applied to it, and those of which the translation then differs.
-func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ []string, err error) {
+// applied were applied to it and removed deleted, and those of which the translation then differs.
+func Touched(td spiffeid.TrustDomain, stored, applied string, removed ...kinds.Key) (touched, differ []string, err error) {
 	empty, err := model.Load(td, nil, 0)
 	if err != nil {
 		return nil, nil, err
@@ -76,7 +77,7 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	if err != nil {
 		return nil, nil, err
 	}
-	next, err := now.With(after)
+	next, err := now.With(after, removed...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -89,14 +90,16 @@ func Touched(td spiffeid.TrustDomain, stored, applied string) (touched, differ [
 	cfg := views.Config{TrustDomain: td, Log: slog.New(slog.DiscardHandler)}
 	was, is := views.New(cfg, fixed{look(now)}, anyone{}, watched.NewSignal()), views.New(cfg, fixed{look(next)}, anyone{}, watched.NewSignal())
 	for k := range next.Objects().All() {
-		if k.Kind != string(mesh.KindVirtualNode) {
+		at, ok := mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name).Proxied()
+		if !ok {
 			continue
 		}
-		set, err := is.View(context.Background(), anyNode(k.Mesh, k.Name))
+		node := anyProxy(at)
+		set, err := is.View(context.Background(), node)
 		if err != nil {
 			return nil, nil, err
 		}
-		old, err := was.View(context.Background(), anyNode(k.Mesh, k.Name)) // there may have been none
+		old, err := was.View(context.Background(), node) // there may have been none
 		if err != nil || old.Set().Version() != set.Set().Version() {
 			differ = append(differ, k.Name)
 		}
@@ -129,12 +132,14 @@ func (anyone) Follow(proxy.Ref) error { return nil }
 func (anyone) LogsTo(string)          {}
 
 // anyNode is a proxy of a virtual node.
-func anyNode(mesh, name string) *corev3.Node {
+func anyNode(mesh, name string) *corev3.Node { return anyProxy(proxy.Node(mesh, name)) }
+
+func anyProxy(of proxy.Ref) *corev3.Node {
 	shape := proxy.Shape{
 		Bind: "127.0.0.2", App: "127.0.0.1", Egress: proxy.EgressPort("127.0.0.2", proxy.DefaultEgressPort),
 		AuthzSocket: "/run/signet/authz.sock", WayoutSocket: "/run/signet/wayout.sock",
 	}
-	return &corev3.Node{Id: proxy.Node(mesh, name).String(), Metadata: shape.Metadata()}
+	return &corev3.Node{Id: of.String(), Metadata: shape.Metadata()}
 }
 
 // ServeStopped serves a face that was stopped before.

@@ -11,6 +11,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/server"
+	"signet.example/server/kinds"
 )
 
 // canary has web call orders by a router, admin call ledger, and lonely nobody.
@@ -177,6 +178,38 @@ func TestAChangeOfWhoMaySpeakToANodeByTCPReachesTheNode(t *testing.T) {
 		slices.Sort(differ)
 		if !slices.Equal(touched, c.want) || !slices.Equal(differ, c.want) {
 			t.Errorf("%s: translated again %v, of which differ %v, want %v", what, touched, differ, c.want)
+		}
+	}
+}
+
+// A gateway does not name its routes, they name it: one that is gone, or is another gateway's now,
+// is reached from the gateway only in the graph before.
+func TestAGatewayLosesARouteThatIsDeletedOrAnotherGateways(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("prod.example")
+	gateway := func(name string) string {
+		return "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: " + name + "}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}]}\n"
+	}
+	route := func(name, of string) string {
+		return "apiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: " + name + "}\nspec: {virtualGatewayRef: {name: " + of + "}, httpRoute: {match: {prefix: /" + name + "}, action: {target: {virtualService: {virtualServiceRef: {name: orders}}}}}}\n"
+	}
+	stored := strings.Join([]string{canary, gateway("edge"), gateway("inner"), route("first", "edge"), route("second", "edge")}, "---\n")
+	for what, c := range map[string]struct {
+		applied string
+		removed []kinds.Key
+		want    []string
+	}{
+		"deleted":           {removed: []kinds.Key{{Kind: "GatewayRoute", Mesh: "shop", Name: "second"}}, want: []string{"edge"}},
+		"another gateway's": {applied: route("second", "inner"), want: []string{"edge", "inner"}},
+	} {
+		touched, differ, err := server.Touched(td, stored, c.applied, c.removed...)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if diff := cmp.Diff(c.want, touched); diff != "" {
+			t.Errorf("%s: translated again (-want +got):\n%s", what, diff)
+		}
+		if diff := cmp.Diff(c.want, differ); diff != "" {
+			t.Errorf("%s: of which the translation differs (-want +got):\n%s", what, diff)
 		}
 	}
 }

@@ -13,9 +13,8 @@ import (
 // are reached. Building the others again would
 // make one changed weight cost as much as the whole mesh.
 //
-// A node that reached something before the change and does not any more is
-// among them, too: the first link of that chain that changed is named, and the
-// node still reaches it.
+// Those that reached it before the change are among them, too: a gateway has the routes that
+// name it, and one that is deleted, or names another gateway now, is not reached any more.
 type affected struct {
 	everything bool
 	nodes      map[proxy.Ref]bool // some may be there no more
@@ -27,31 +26,33 @@ func (in nodeInputs) affected(was nodeInputs) affected {
 		return affected{everything: true}
 	}
 	t := affected{nodes: map[proxy.Ref]bool{}, everything: in.stamp != was.stamp} // the stamp is in every route
-	reach := func(n mesh.Name) {
+	reach := func(g *mesh.Graph, n mesh.Name) {
 		if ref, ok := n.Proxied(); ok {
 			t.nodes[ref] = true
 		}
-		for node := range in.model.Graph().Reaching(n) {
+		for node := range g.Reaching(n) {
 			t.nodes[node.Ref] = true
 		}
 	}
+	before, after := was.model.Graph(), in.model.Graph()
 	for k := range in.model.Objects().Differ(was.model.Objects()) {
 		switch k.Row().Reach {
 		case kinds.Callers:
 			n := mesh.NameOf(mesh.Kind(k.Kind), k.Mesh, k.Name)
-			reach(n)
-			t.called(was.model.Graph(), n)
-			t.called(in.model.Graph(), n)
+			for _, g := range []*mesh.Graph{before, after} {
+				reach(g, n)
+				t.called(g, n)
+			}
 		case kinds.Nobody:
 		default:
 			t.everything = true
 		}
 	}
 	for _, n := range in.endpoints.Differ(was.endpoints) {
-		reach(mesh.NodeName(n))
+		reach(after, mesh.NodeName(n))
 	}
 	for n := range in.found.Differ(was.found) {
-		reach(mesh.NodeName(n))
+		reach(after, mesh.NodeName(n))
 	}
 	return t
 }
