@@ -498,7 +498,10 @@ type Exemption struct {
 	Path        string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
 	Sources     []string               `protobuf:"bytes,5,rep,name=sources,proto3" json:"sources,omitempty"`
 	// port of the listener that declares the check; 0 from a server of the release before: every port.
-	Port          uint32 `protobuf:"varint,6,opt,name=port,proto3" json:"port,omitempty"`
+	Port uint32 `protobuf:"varint,6,opt,name=port,proto3" json:"port,omitempty"`
+	// ingress of the listener, by name, from whose addresses the check comes without an identity. An agent from before
+	// does not know of it, and denies.
+	Ingress       []string `protobuf:"bytes,7,rep,name=ingress,proto3" json:"ingress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -573,6 +576,13 @@ func (x *Exemption) GetPort() uint32 {
 		return x.Port
 	}
 	return 0
+}
+
+func (x *Exemption) GetIngress() []string {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
 }
 
 // JWTIssuer: end-user tokens that are accepted, with their keys.
@@ -742,14 +752,15 @@ const file_api_resources_proto_rawDesc = "" +
 	"\bobserved\x18\a \x03(\tR\bobserved\"6\n" +
 	"\fPolicyModule\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04rego\x18\x02 \x01(\tR\x04rego\"\x9b\x01\n" +
+	"\x04rego\x18\x02 \x01(\tR\x04rego\"\xb5\x01\n" +
 	"\tExemption\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x18\n" +
 	"\asources\x18\x05 \x03(\tR\asources\x12\x12\n" +
-	"\x04port\x18\x06 \x01(\rR\x04port\"\x90\x01\n" +
+	"\x04port\x18\x06 \x01(\rR\x04port\x12\x18\n" +
+	"\aingress\x18\a \x03(\tR\aingress\"\x90\x01\n" +
 	"\tJWTIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +

@@ -48,8 +48,11 @@ func (a *answer) caller(c Caller) {
 // request records what may be recorded; this is where redaction happens.
 func (a *answer) request(in policy.Input) {
 	r := &a.record
-	if !in.Source.ID.IsZero() {
+	switch {
+	case !in.Source.ID.IsZero():
 		r.Source = in.Source.ID.String()
+	case in.Source.Ingress != "":
+		r.Source = proxy.IngressCallers(in.Source.Ingress)
 	}
 	if in.Connection != nil {
 		a.connection(in.Connection)

@@ -31,7 +31,9 @@ func (p *peers) connectionInput(ctx context.Context, req *authv3.CheckRequest, c
 		return in, nil
 	}
 	id, err := p.verified(req, req.GetAttributes().GetSource().GetCertificate())
-	in.Source.ID = id
+	if in.Source.ID = id; id.IsZero() && err == nil {
+		in.Source.Ingress = ingress(ctx)
+	}
 	return in, err
 }
 

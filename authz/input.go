@@ -56,7 +56,9 @@ func (p *peers) newInput(ctx context.Context, req *authv3.CheckRequest, caller C
 	if chain := takeChain(headers); !foreign(ctx) {
 		id, peerErr = p.verified(req, chain)
 	}
-	in.Source.ID = id
+	if in.Source.ID = id; id.IsZero() && peerErr == nil {
+		in.Source.Ingress = ingress(ctx)
+	}
 	switch {
 	case !isToken(h.GetMethod()):
 		return in, &refusedRequest{"signet: ambiguous method", "not a method (RFC 9110 9.1)"}

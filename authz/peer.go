@@ -74,6 +74,17 @@ func foreign(ctx context.Context) bool {
 	return slices.Contains(metadata.ValueFromIncomingContext(ctx, proxy.CallersKey), proxy.ForeignCallers)
 }
 
+// ingress is the name of the ingress at which the proxy says that its callers are. It says so
+// of callers without TLS: one who shows a certificate is none of them.
+func ingress(ctx context.Context) string {
+	for _, v := range metadata.ValueFromIncomingContext(ctx, proxy.CallersKey) {
+		if name, ok := proxy.IngressOf(v); ok {
+			return name
+		}
+	}
+	return ""
+}
+
 func (p *peers) presented(leaf, chain string) (spiffeid.ID, error) {
 	if leaf == "" || chain == "" {
 		return spiffeid.ID{}, errors.New("the proxy does not show it: its configuration is of an older server")

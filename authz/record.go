@@ -31,7 +31,8 @@ type Record struct {
 	Cause   Cause
 	// Observed: it was let through although it is denied here.
 	Observed bool
-	// Source is empty where Envoy verified no peer certificate.
+	// Source is empty where Envoy verified no peer certificate, and no ingress of the listener
+	// is at the caller's address: then it is [proxy.IngressCallers] of that.
 	Source, Destination string
 	// Path is without query.
 	Method, Host, Path string

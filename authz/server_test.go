@@ -15,9 +15,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/metadata"
 
 	"signet.example/authz"
 	"signet.example/policy"
+	"signet.example/proxy"
 	"signet.example/test/peertest"
 )
 
@@ -131,6 +133,38 @@ func TestAHealthCheckIsExemptAtTheListenerThatTheProxySays(t *testing.T) {
 		q.Attributes.Destination.Address = listenerAt(port)
 		if _, r := f.ask(t, q); r.Allowed != want {
 			t.Errorf("at port %d: allowed %t", port, r.Allowed)
+		}
+	}
+}
+
+// What stands in the place of an identity gives none, and a caller who has one is nowhere else.
+func TestACallerAtAnIngressHasNoIdentity(t *testing.T) {
+	f := newFixtureWith(t, `package signet.authz
+allow contains "from the load balancer" if input.source == {"ingress": "alb"}
+allow contains "by identity" if {
+	input.source.spiffe_id == "`+web+`"
+	not input.source.ingress
+}`)
+	ask := func(source string, told ...string) authz.Record {
+		ctx := asked(metadata.NewIncomingContext(t.Context(), metadata.MD{proxy.CallersKey: told}))
+		if _, err := f.Check(ctx, f.question("GET", "/", source)); err != nil {
+			t.Fatal(err)
+		}
+		return f.last()
+	}
+	for name, c := range map[string]struct {
+		record authz.Record
+		allow  bool
+		source string
+	}{
+		"at the ingress":                 {ask("", "ingress/alb"), true, "ingress/alb"},
+		"at another one":                 {ask("", "ingress/nlb"), false, "ingress/nlb"},
+		"nowhere":                        {ask(""), false, ""},
+		"with an identity":               {ask(web, "ingress/alb"), true, web},
+		"of a file, which is no ingress": {ask(web, proxy.ForeignCallers), false, ""},
+	} {
+		if c.record.Allowed != c.allow || c.record.Source != c.source {
+			t.Errorf("%s: %+v", name, c.record)
 		}
 	}
 }

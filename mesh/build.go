@@ -62,6 +62,7 @@ func (b *builder) resolve(rs []*Resource) {
 	b.each(rs, KindVirtualRouter, b.router)
 	b.each(rs, KindVirtualService, b.service)
 	b.each(rs, KindVirtualNodeOptions, b.options)
+	b.each(rs, KindGatewayOptions, b.options)
 	b.each(rs, KindBackendGroup, b.group)
 	b.each(rs, KindVirtualNode, b.backends)
 	b.each(rs, KindGatewayRoute, b.gatewayRoute)
@@ -292,7 +293,7 @@ func (s *VirtualNodeSpec) tcpPorts() []uint32 {
 	return list
 }
 
-func ports(node *Resource) []uint32 { return node.Spec.(*VirtualNodeSpec).ports() }
+func ports(node *Resource) []uint32 { return node.Spec.(interface{ ports() []uint32 }).ports() }
 
 // sameToOthers: a target's ports, and which of them take bytes, are all that services and routers look at.
 func (s *VirtualNodeSpec) sameToOthers(old any) bool {

@@ -228,6 +228,7 @@ func (b *builder) gateway(r *Resource) {
 		}
 		n.Listeners = append(n.Listeners, out)
 	}
+	b.apply(r, n)
 	var policy *ClientPolicy
 	if s.BackendDefaults != nil {
 		policy = s.BackendDefaults.ClientPolicy

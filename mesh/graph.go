@@ -140,6 +140,23 @@ type Listener struct {
 	Application *Application
 	// Breaker bounds what each caller's proxy has under way here.
 	Breaker Breaker
+	// Ingress are callers without a certificate that are known by where they are.
+	Ingress []Ingress
+}
+
+// Application is how the application behind a listener is known by TLS.
+type Application struct {
+	Trust       string // as ClientTLS.Trust
+	Names       []string
+	SNI         string
+	PresentSVID bool
+}
+
+// Breaker is a CircuitBreaker; 0 means no bound.
+type Breaker struct {
+	Connections, Pending, Requests, Retries uint32
+	HostConnections, Pools                  uint32
+	BudgetPercent, BudgetLeast              uint32 // 0 percent: no budget
 }
 
 // Timeout bounds a request and a silent stream; 0 means no bound.
@@ -318,4 +335,6 @@ type HealthCheck struct {
 	Port         uint32 // of the listener that declares it
 	// Callers are the nodes that declare a backend that can reach Node.
 	Callers []*VirtualNode
+	// Ingress are those of the listener, by name, whose load balancers ask it, too.
+	Ingress []string
 }

@@ -16,11 +16,7 @@ func (g *Graph) HealthChecks() []HealthCheck {
 	for _, mesh := range g.Meshes() {
 		for _, n := range g.Nodes(mesh) {
 			for _, l := range n.Listeners {
-				method, path := l.Probe.request()
-				if path == "" {
-					continue
-				}
-				out = append(out, HealthCheck{Node: n.Ref, Method: method, Path: path, Port: l.Port, Callers: g.callersOf(n)})
+				out = append(out, g.healthChecks(n, l)...)
 			}
 		}
 	}
@@ -28,6 +24,29 @@ func (g *Graph) HealthChecks() []HealthCheck {
 		return cmp.Or(a.Node.Compare(b.Node), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Port, b.Port))
 	})
 	return out
+}
+
+// healthChecks are those of one listener: its own, and those of load balancers at other paths.
+func (g *Graph) healthChecks(n *VirtualNode, l Listener) []HealthCheck {
+	var list []HealthCheck
+	method, own := l.Probe.request()
+	if own != "" {
+		list = append(list, HealthCheck{Node: n.Ref, Method: method, Path: own, Port: l.Port, Callers: g.callersOf(n)})
+		for _, in := range l.Ingress {
+			list[0].Ingress = append(list[0].Ingress, in.Name)
+		}
+	}
+	for _, in := range l.Ingress {
+		asks := func(h HealthCheck) bool { return h.Method == http.MethodGet && h.Path == in.HealthCheckPath }
+		switch i := slices.IndexFunc(list, asks); {
+		case in.HealthCheckPath == "", i >= 0 && slices.Contains(list[i].Ingress, in.Name):
+		case i >= 0:
+			list[i].Ingress = append(list[i].Ingress, in.Name)
+		default:
+			list = append(list, HealthCheck{Node: n.Ref, Method: http.MethodGet, Path: in.HealthCheckPath, Port: l.Port, Ingress: []string{in.Name}})
+		}
+	}
+	return list
 }
 
 // request is what a probe asks for; nothing where it only connects.
@@ -80,7 +99,8 @@ func (g *Graph) SameToPolicy(o *Graph) bool {
 // sameToPolicy reports whether n is checked and observed as o is, and calls what it calls.
 func (n *VirtualNode) sameToPolicy(o *VirtualNode) bool {
 	return n.Observed == o.Observed && slices.EqualFunc(n.Listeners, o.Listeners, func(a, b Listener) bool {
-		return a.Probe == b.Probe || a.Port == b.Port && a.Probe != nil && b.Probe != nil && *a.Probe == *b.Probe
+		return slices.EqualFunc(a.Ingress, b.Ingress, func(x, y Ingress) bool { return x.Name == y.Name && x.HealthCheckPath == y.HealthCheckPath }) &&
+			(a.Probe == b.Probe || a.Port == b.Port && a.Probe != nil && b.Probe != nil && *a.Probe == *b.Probe)
 	}) && slices.EqualFunc(n.Backends, o.Backends, func(a, b Callee) bool { return a.Service == b.Service })
 }
 

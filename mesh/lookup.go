@@ -72,7 +72,7 @@ func of[V comparable](all ordered.Map[Name, V], k Kind, mesh string) []V {
 func (g *Graph) Reaching(n Name) iter.Seq[*VirtualNode] {
 	return func(yield func(*VirtualNode) bool) {
 		names := []Name{n}
-		if n.Kind == KindVirtualNodeOptions { // they are of the nodes that look for them
+		if n.Kind.about() != "" { // they are of the nodes that look for them
 			names = nil
 			for by := range g.referrers.Get(n).All() {
 				names = append(names, by)
@@ -89,7 +89,7 @@ func (g *Graph) Reaching(n Name) iter.Seq[*VirtualNode] {
 // callers follows references backwards as far as the nodes that make calls.
 func (g *Graph) callers(n Name, yield func(*VirtualNode) bool) bool {
 	for from := range g.referrers.Get(n).All() {
-		if from.Kind == KindVirtualNodeOptions {
+		if from.Kind.about() != "" {
 			continue // they call nobody, and who looks for them is the node that they are about
 		}
 		if node := g.nodes.Get(from); node != nil {

@@ -24,6 +24,8 @@ type ListenerOptions struct {
 	ApplicationTLS *ApplicationTLS `yaml:"applicationTLS,omitempty" json:"applicationTLS,omitempty"`
 	// CircuitBreaker is that of each proxy that calls the listener.
 	CircuitBreaker *CircuitBreaker `yaml:"circuitBreaker,omitempty" json:"circuitBreaker,omitempty"`
+	// Ingress are the load balancers before the listener, and others that call in plaintext.
+	Ingress []ListenerIngress `yaml:"ingress,omitempty" json:"ingress,omitempty" check:"items=1..16"`
 }
 
 // ApplicationTLS is how a proxy knows the application behind it.
@@ -70,13 +72,11 @@ func (s *VirtualNodeOptionsSpec) check(ru *ruler) {
 	ports := map[uint32]int{}
 	for i, l := range s.Listeners {
 		path := fmt.Sprintf("spec.listeners[%d]", i)
-		if first, dup := ports[l.Port]; dup {
-			ru.fail(path+".port", "port %d is that of spec.listeners[%d] already", l.Port, first)
+		ru.onePort(path, l.Port, ports, i)
+		if l.ApplicationTLS == nil && l.CircuitBreaker == nil && len(l.Ingress) == 0 {
+			ru.fail(path, "says nothing of the listener: want applicationTLS, circuitBreaker, ingress or several of them")
 		}
-		ports[l.Port] = i
-		if l.ApplicationTLS == nil && l.CircuitBreaker == nil {
-			ru.fail(path, "says nothing of the listener: want applicationTLS, circuitBreaker or both")
-		}
+		ru.ingress(path+".ingress", l.Ingress)
 		if c := l.CircuitBreaker; c != nil {
 			switch {
 			case *c == CircuitBreaker{}:
@@ -86,6 +86,14 @@ func (s *VirtualNodeOptionsSpec) check(ru *ruler) {
 			}
 		}
 	}
+}
+
+// onePort wants the options of a listener in one place.
+func (ru *ruler) onePort(path string, port uint32, before map[uint32]int, i int) {
+	if first, dup := before[port]; dup {
+		ru.fail(path+".port", "port %d is that of spec.listeners[%d] already", port, first)
+	}
+	before[port] = i
 }
 
 func (s *VirtualNodeOptionsSpec) lacks(u *lacking) {
@@ -105,51 +113,89 @@ func (s *VirtualNodeOptionsSpec) lacks(u *lacking) {
 	}
 }
 
-// Application is how the application behind a listener is known by TLS.
-type Application struct {
-	Trust       string // as ClientTLS.Trust
-	Names       []string
-	SNI         string
-	PresentSVID bool
+// VirtualGatewayOptionsSpec is the spec of kind VirtualGatewayOptions, which is to a virtual
+// gateway what VirtualNodeOptions are to a virtual node.
+type VirtualGatewayOptionsSpec struct {
+	MeshRef *MeshRef `yaml:"meshRef,omitempty" json:"meshRef,omitempty"`
+	// Authorization is the mesh's where it is left out.
+	Authorization string                   `yaml:"authorization,omitempty" json:"authorization,omitempty" check:"enum=enforce,observe"`
+	Listeners     []GatewayListenerOptions `yaml:"listeners,omitempty" json:"listeners,omitempty" check:"items=1.."`
 }
 
-// Breaker is a CircuitBreaker; 0 means no bound.
-type Breaker struct {
-	Connections, Pending, Requests, Retries uint32
-	HostConnections, Pools                  uint32
-	BudgetPercent, BudgetLeast              uint32 // 0 percent: no budget
+// GatewayListenerOptions are those of one listener.
+type GatewayListenerOptions struct {
+	Port    uint32            `yaml:"port" json:"port" check:"required min=1 max=65535"`
+	Ingress []ListenerIngress `yaml:"ingress" json:"ingress" check:"required items=1..16"`
 }
 
-// optionsName is by what the options of a virtual node are found, whether there are any.
+// names: what it is about has App Mesh's name.
+func (s *VirtualGatewayOptionsSpec) names() (*string, **MeshRef) { return nil, &s.MeshRef }
+
+// sameToOthers: its gateway takes all of it.
+func (s *VirtualGatewayOptionsSpec) sameToOthers(old any) bool { return reflect.DeepEqual(s, old) }
+
+func (s *VirtualGatewayOptionsSpec) check(ru *ruler) {
+	if len(s.Listeners) == 0 && s.Authorization == "" {
+		ru.fail("spec", "says nothing of the gateway: want authorization, listeners or both")
+	}
+	ports := map[uint32]int{}
+	for i, l := range s.Listeners {
+		path := fmt.Sprintf("spec.listeners[%d]", i)
+		ru.onePort(path, l.Port, ports, i)
+		ru.ingress(path+".ingress", l.Ingress)
+	}
+}
+
+func (*VirtualGatewayOptionsSpec) lacks(*lacking) {}
+
+// optionsName is by what the options of a virtual node or gateway are found, whether there
+// are any.
 func optionsName(node *Resource) Name {
-	return NameOf(KindVirtualNodeOptions, node.Mesh, DefaultName(KindVirtualNodeOptions, node.Namespace, node.ObjectName))
+	k := KindVirtualNodeOptions
+	if node.Kind == KindVirtualGateway {
+		k = KindGatewayOptions
+	}
+	return NameOf(k, node.Mesh, DefaultName(k, node.Namespace, node.ObjectName))
 }
 
 // options checks that what the options are about is there.
 func (b *builder) options(r *Resource) {
-	to := b.graph.objects.Get(objectKey{KindVirtualNode, r.Mesh, r.Namespace, r.ObjectName})
+	of := r.Kind.about()
+	to := b.graph.objects.Get(objectKey{of, r.Mesh, r.Namespace, r.ObjectName})
 	if to == nil {
-		b.dangling(r, "metadata.name", describe(KindVirtualNode, r.Namespace, r.ObjectName), " in mesh "+r.Mesh+", and has its name: it is about the virtual node of its own name")
+		b.dangling(r, "metadata.name", describe(of, r.Namespace, r.ObjectName), " in mesh "+r.Mesh+", and has its name: it is about the "+kindWords[of]+" of its own name")
 		return
 	}
 	b.link(r, to)
-	for i, l := range r.Spec.(*VirtualNodeOptionsSpec).Listeners {
+	for i, l := range optionsIn(r).Listeners {
 		if !slices.Contains(ports(to), l.Port) {
 			b.fail(r, fmt.Sprintf("spec.listeners[%d].port", i), "%s has no listener on port %d%s", to, l.Port, to.place())
 		}
 	}
 }
 
-// optionsOf are those of a virtual node, nil where there are none.
-func (b *builder) optionsOf(r *Resource) *VirtualNodeOptionsSpec {
-	if r.Kind != KindVirtualNode {
-		return nil
+var kindWords = map[Kind]string{KindVirtualNode: "virtual node", KindVirtualGateway: "virtual gateway"}
+
+// optionsIn are a resource's: a gateway may have some of a node's.
+func optionsIn(r *Resource) *VirtualNodeOptionsSpec {
+	s, ok := r.Spec.(*VirtualGatewayOptionsSpec)
+	if !ok {
+		return r.Spec.(*VirtualNodeOptionsSpec)
 	}
+	o := &VirtualNodeOptionsSpec{Authorization: s.Authorization}
+	for _, l := range s.Listeners {
+		o.Listeners = append(o.Listeners, ListenerOptions{Port: l.Port, Ingress: l.Ingress})
+	}
+	return o
+}
+
+// optionsOf are those of a virtual node or gateway, nil where there are none.
+func (b *builder) optionsOf(r *Resource) *VirtualNodeOptionsSpec {
 	o := b.graph.named.Get(optionsName(r))
 	if o == nil || o.Namespace != r.Namespace || o.ObjectName != r.ObjectName {
 		return nil
 	}
-	return o.Spec.(*VirtualNodeOptionsSpec)
+	return optionsIn(o)
 }
 
 // observed is what a node's own options say, or else the mesh's.
@@ -178,6 +224,7 @@ func (b *builder) apply(r *Resource, n *VirtualNode) {
 		if c := of.CircuitBreaker; c != nil {
 			n.Listeners[i].Breaker = c.resolve()
 		}
+		n.Listeners[i].Ingress = resolveIngress(of.Ingress)
 	}
 }
 

@@ -26,11 +26,23 @@ const (
 	KindBackendGroup   Kind = "BackendGroup"
 )
 
-// Signet's own, about App Mesh's (docs/decisions/060, 075).
+// Signet's own, about App Mesh's (docs/decisions/060, 075, 080).
 const (
 	KindMeshOptions        Kind = "MeshOptions"
 	KindVirtualNodeOptions Kind = "VirtualNodeOptions"
+	KindGatewayOptions     Kind = "VirtualGatewayOptions"
 )
+
+// about is the kind of which options of this kind are; "" for any other.
+func (k Kind) about() Kind {
+	switch k {
+	case KindVirtualNodeOptions:
+		return KindVirtualNode
+	case KindGatewayOptions:
+		return KindVirtualGateway
+	}
+	return ""
+}
 
 // KindInfo is a kind with the other names by which it is asked for, in lower case:
 // the CRD's plural, and one of two letters, "" for none.
@@ -58,6 +70,7 @@ var kinds = []KindInfo{
 var own = []KindInfo{
 	{KindMeshOptions, "meshoptions", "mo", SignetGroupVersion, func() spec { return &MeshOptionsSpec{} }},
 	{KindVirtualNodeOptions, "virtualnodeoptions", "vno", SignetGroupVersion, func() spec { return &VirtualNodeOptionsSpec{} }},
+	{KindGatewayOptions, "virtualgatewayoptions", "vgo", SignetGroupVersion, func() spec { return &VirtualGatewayOptionsSpec{} }},
 }
 
 // spec is what the spec of each kind says of itself, in its kind's file. It may have

@@ -21,25 +21,6 @@ func (ru *ruler) fail(path, format string, args ...any) {
 	}
 }
 
-func (s *VirtualNodeSpec) check(ru *ruler) {
-	// Deviates: App Mesh wants service discovery wherever there is a listener;
-	// here an agent may register the endpoints (D19).
-	ports := map[uint32]int{}
-	for i := range s.Listeners {
-		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
-		if first, dup := ports[l.PortMapping.Port]; dup {
-			ru.fail(path+".portMapping.port", "port %d is that of spec.listeners[%d] already", l.PortMapping.Port, first)
-		} else {
-			ports[l.PortMapping.Port] = i
-		}
-		ru.listener(path, l)
-	}
-	for i := range s.Backends {
-		b := &s.Backends[i].VirtualService
-		ru.arn(fmt.Sprintf("spec.backends[%d].virtualService.virtualServiceARN", i), b.VirtualServiceARN, arnVirtualService)
-	}
-}
-
 func (ru *ruler) listener(path string, l *VirtualNodeListener) {
 	protocol := l.PortMapping.Protocol
 	if t := l.Timeout; t != nil {
@@ -76,30 +57,6 @@ func protocolOf(grpc, http, http2, tcp bool) string {
 func (ru *ruler) sameProtocol(path, listener, given string) {
 	if given != "" && given != listener {
 		ru.fail(path+"."+given, "the listener's protocol is %s", listener)
-	}
-}
-
-func (s *VirtualServiceSpec) check(ru *ruler) {
-	if s.Provider == nil {
-		return
-	}
-	if n := s.Provider.VirtualNode; n != nil {
-		ru.arn("spec.provider.virtualNode.virtualNodeARN", n.VirtualNodeARN, proxy.VirtualNode)
-	}
-	if n := s.Provider.VirtualRouter; n != nil {
-		ru.arn("spec.provider.virtualRouter.virtualRouterARN", n.VirtualRouterARN, arnVirtualRouter)
-	}
-}
-
-func (s *VirtualGatewaySpec) check(ru *ruler) {
-	for i := range s.Listeners {
-		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
-		if p := l.ConnectionPool; p != nil {
-			ru.sameProtocol(path+".connectionPool", l.PortMapping.Protocol, protocolOf(p.GRPC != nil, p.HTTP != nil, p.HTTP2 != nil, false))
-		}
-		if h := l.HealthCheck; h != nil {
-			ru.healthCheckPort(path, h.Port, l.PortMapping.Port)
-		}
 	}
 }
 

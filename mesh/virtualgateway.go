@@ -1,5 +1,7 @@
 package mesh
 
+import "fmt"
+
 // VirtualGatewaySpec is the spec of kind VirtualGateway.
 type VirtualGatewaySpec struct {
 	// AWSName defaults to name_namespace (AM-names).
@@ -44,3 +46,15 @@ func (s *VirtualGatewaySpec) applyDefaults() {
 }
 
 func (s *VirtualGatewaySpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
+
+func (s *VirtualGatewaySpec) check(ru *ruler) {
+	for i := range s.Listeners {
+		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
+		if p := l.ConnectionPool; p != nil {
+			ru.sameProtocol(path+".connectionPool", l.PortMapping.Protocol, protocolOf(p.GRPC != nil, p.HTTP != nil, p.HTTP2 != nil, false))
+		}
+		if h := l.HealthCheck; h != nil {
+			ru.healthCheckPort(path, h.Port, l.PortMapping.Port)
+		}
+	}
+}

@@ -1,5 +1,7 @@
 package mesh
 
+import "fmt"
+
 // VirtualNodeSpec is the spec of kind VirtualNode.
 type VirtualNodeSpec struct {
 	// AWSName defaults to name_namespace (AM-names).
@@ -78,3 +80,22 @@ func (s *VirtualNodeSpec) applyDefaults() {
 }
 
 func (s *VirtualNodeSpec) names() (*string, **MeshRef) { return &s.AWSName, &s.MeshRef }
+
+func (s *VirtualNodeSpec) check(ru *ruler) {
+	// Deviates: App Mesh wants service discovery wherever there is a listener;
+	// here an agent may register the endpoints (D19).
+	ports := map[uint32]int{}
+	for i := range s.Listeners {
+		l, path := &s.Listeners[i], fmt.Sprintf("spec.listeners[%d]", i)
+		if first, dup := ports[l.PortMapping.Port]; dup {
+			ru.fail(path+".portMapping.port", "port %d is that of spec.listeners[%d] already", l.PortMapping.Port, first)
+		} else {
+			ports[l.PortMapping.Port] = i
+		}
+		ru.listener(path, l)
+	}
+	for i := range s.Backends {
+		b := &s.Backends[i].VirtualService
+		ru.arn(fmt.Sprintf("spec.backends[%d].virtualService.virtualServiceARN", i), b.VirtualServiceARN, arnVirtualService)
+	}
+}

@@ -1,5 +1,7 @@
 package mesh
 
+import "signet.example/proxy"
+
 // VirtualServiceSpec is the spec of kind VirtualService.
 type VirtualServiceSpec struct {
 	// AWSName defaults to name.namespace (AM-names). It is the name that
@@ -28,3 +30,15 @@ func (s *VirtualServiceSpec) names() (*string, **MeshRef) { return &s.AWSName, &
 func (s *VirtualServiceSpec) sameToOthers(any) bool { return true }
 
 func (*VirtualServiceSpec) lacks(*lacking) {}
+
+func (s *VirtualServiceSpec) check(ru *ruler) {
+	if s.Provider == nil {
+		return
+	}
+	if n := s.Provider.VirtualNode; n != nil {
+		ru.arn("spec.provider.virtualNode.virtualNodeARN", n.VirtualNodeARN, proxy.VirtualNode)
+	}
+	if n := s.Provider.VirtualRouter; n != nil {
+		ru.arn("spec.provider.virtualRouter.virtualRouterARN", n.VirtualRouterARN, arnVirtualRouter)
+	}
+}

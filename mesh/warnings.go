@@ -33,6 +33,8 @@ func Warnings(r *Resource) manifest.Errors {
 		w.observes(s.Authorization, "in mesh "+r.ObjectName)
 	case *VirtualNodeOptionsSpec:
 		w.observes(s.Authorization, "at this virtual node")
+	case *VirtualGatewayOptionsSpec:
+		w.observes(s.Authorization, "at this virtual gateway")
 	case *VirtualNodeSpec:
 		warn(s.PodSelector != nil, "spec.podSelector", selectors)
 		if d := s.ServiceDiscovery; d != nil && d.AWSCloudMap != nil {

@@ -272,7 +272,7 @@ func (c *Compiled) addExemptions() error {
 			return fmt.Errorf("policy revision %s: exemption %q: want a name and GET on a path, or POST on %s", c.rev.ID, e.Name, proxy.GRPCHealthCheck)
 		}
 		key := exemptKey{e.Destination, e.Method, e.Path, e.Port}
-		e.Sources = slices.Concat(c.exempt[key].Sources, e.Sources)
+		e.Sources, e.Ingress = slices.Concat(c.exempt[key].Sources, e.Sources), slices.Concat(c.exempt[key].Ingress, e.Ingress)
 		c.exempt[key] = e
 	}
 	return nil

@@ -268,6 +268,8 @@ headers["x-user"] := input.jwt.sub`), policy.Generated{Exemptions: []policy.Exem
 		Name: "generated: health check /health of shop/order-store", Destination: store.String(), Method: "GET", Path: "/health", Port: 8080, Sources: []string{web.String()},
 	}, {
 		Name: "generated: health check /grpc.health.v1.Health/Check of shop/order-store", Destination: store.String(), Method: "POST", Path: "/grpc.health.v1.Health/Check", Port: 8080, Sources: []string{web.String()},
+	}, {
+		Name: "generated: health check /alb of shop/order-store for ingress alb", Destination: store.String(), Method: "GET", Path: "/alb", Port: 8080, Ingress: []string{"alb"},
 	}, { // of a server of the release before
 		Name: "generated: health check /any of shop/order-store", Destination: store.String(), Method: "GET", Path: "/any", Sources: []string{web.String()},
 	}}})
@@ -288,6 +290,13 @@ headers["x-user"] := input.jwt.sub`), policy.Generated{Exemptions: []policy.Exem
 	upgrade.Request.Headers = map[string][]string{"upgrade": {"websocket"}}
 	byGateway := call("GET", "/health", web)
 	byGateway.Request.Headers = map[string][]string{proxy.HeaderByGateway: {"true"}}
+	from := func(path, ingress string) policy.Input {
+		in := call("GET", path, spiffeid.ID{})
+		in.Source.Ingress = ingress
+		return in
+	}
+	bearing := call("GET", "/alb", web)
+	bearing.Source.Ingress = "alb"
 	elsewhere := call("GET", "/health", web)
 	elsewhere.Destination.ID = web
 	for name, tc := range map[string]struct {
@@ -304,13 +313,18 @@ headers["x-user"] := input.jwt.sub`), policy.Generated{Exemptions: []policy.Exem
 		"no verified source":  {call("GET", "/health", spiffeid.ID{}), false},
 		"another destination": {elsewhere, false},
 		// A9-32: what listens there is another application, and declares no check.
-		"another port":              {otherPort, false},
-		"a port that nobody knows":  {noPort, false},
-		"declared without any port": {anyPort, true},
-		"another case of path":      {call("GET", "/Health", web), false},
-		"of gRPC, declared":         {call("POST", "/grpc.health.v1.Health/Check", web), true},
-		"of gRPC, by GET":           {call("GET", "/grpc.health.v1.Health/Check", web), false},
-		"by POST, of HTTP":          {call("POST", "/health", web), false},
+		"another port":                 {otherPort, false},
+		"a port that nobody knows":     {noPort, false},
+		"declared without any port":    {anyPort, true},
+		"another case of path":         {call("GET", "/Health", web), false},
+		"of gRPC, declared":            {call("POST", "/grpc.health.v1.Health/Check", web), true},
+		"of gRPC, by GET":              {call("GET", "/grpc.health.v1.Health/Check", web), false},
+		"by POST, of HTTP":             {call("POST", "/health", web), false},
+		"of a load balancer":           {from("/alb", "alb"), true},
+		"of another one":               {from("/alb", "nlb"), false},
+		"of a load balancer, a node's": {from("/health", "alb"), false},
+		"from nowhere":                 {from("/alb", ""), false},
+		"with an identity":             {bearing, false},
 		// Whoever calls the gateway from outside of the mesh.
 		"passed on by a gateway": {byGateway, false},
 	} {

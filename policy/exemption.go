@@ -10,7 +10,7 @@ import (
 // application's) and the query. No upgrade is one, which would be a connection for anything, nor
 // what a gateway passes on: whoever calls from outside would have the gateway's own probe.
 func (c *Compiled) exemption(in Input) (RuleRef, bool) {
-	if in.Source.ID.IsZero() || len(in.Request.Headers["upgrade"]) > 0 || len(in.Request.Headers[proxy.HeaderByGateway]) > 0 {
+	if in.Source.ID.IsZero() && in.Source.Ingress == "" || len(in.Request.Headers["upgrade"]) > 0 || len(in.Request.Headers[proxy.HeaderByGateway]) > 0 {
 		return RuleRef{}, false
 	}
 	key := exemptKey{in.Destination.ID.String(), in.Request.Method, in.Request.Target(), in.Request.Port}
@@ -18,6 +18,9 @@ func (c *Compiled) exemption(in Input) (RuleRef, bool) {
 	if !ok {
 		key.port = 0
 		e = c.exempt[key]
+	}
+	if in.Source.ID.IsZero() {
+		return RuleRef{Name: e.Name}, slices.Contains(e.Ingress, in.Source.Ingress)
 	}
 	return RuleRef{Name: e.Name}, slices.Contains(e.Sources, in.Source.ID.String())
 }

@@ -74,4 +74,8 @@ func (r Request) Target() string {
 
 // Peer is one end of a call. The zero Peer is one that is not verified: it has
 // no spiffe_id, so that no rule which names a source can match it.
-type Peer struct{ ID spiffeid.ID }
+type Peer struct {
+	ID spiffeid.ID
+	// Ingress of the listener's, by name, at whose addresses a caller without an ID is.
+	Ingress string
+}

@@ -15,13 +15,13 @@ import (
 type Module = tree.Module
 
 // Exemption is a generated allow for a declared health check: Method (GET, or POST of
-// [proxy.GRPCHealthCheck]) on exactly Path at a Port of Destination, from Sources. Identities
-// are SPIFFE IDs. Port 0 is every port, as a server of the release before means it. Name says the
-// port, too: agents of that release compute the hash that is a revision's id, which has no Port.
+// [proxy.GRPCHealthCheck]) on exactly Path at a Port of Destination, from Sources, which
+// are SPIFFE IDs, and from callers without one at Ingress of the listener. Port 0 is every port, as a server of the release before means it. Name says the
+// port and Ingress, too: agents of that release compute the hash that is a revision's id, which has neither.
 type Exemption struct {
 	Name, Destination, Method, Path string
 	Port                            uint32
-	Sources                         []string
+	Sources, Ingress                []string
 }
 
 // Revision is what is distributed and evaluated: tested Rego and the
@@ -54,7 +54,7 @@ func NewRevision(source, commit string, modules []Module, of Generated) Revision
 		}
 	}
 	for _, e := range of.Exemptions {
-		e.Sources = slices.Sorted(slices.Values(e.Sources))
+		e.Sources, e.Ingress = slices.Sorted(slices.Values(e.Sources)), slices.Sorted(slices.Values(e.Ingress))
 		r.Exemptions = append(r.Exemptions, e)
 	}
 	slices.SortFunc(r.Modules, func(a, b Module) int {
@@ -67,7 +67,7 @@ func NewRevision(source, commit string, modules []Module, of Generated) Revision
 
 func compareExemptions(a, b Exemption) int {
 	return cmp.Or(cmp.Compare(a.Destination, b.Destination), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method), cmp.Compare(a.Port, b.Port),
-		cmp.Compare(a.Name, b.Name), slices.Compare(a.Sources, b.Sources))
+		cmp.Compare(a.Name, b.Name), slices.Compare(a.Sources, b.Sources), slices.Compare(a.Ingress, b.Ingress))
 }
 
 // hash is the first 128 bits of SHA-256 over every string with its length, so

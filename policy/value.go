@@ -30,6 +30,7 @@ var (
 	keyVirtualNode = ast.StringTerm("virtual_node")
 	keyConnection  = ast.StringTerm("connection")
 	keyPort        = ast.StringTerm("port")
+	keyIngress     = ast.StringTerm("ingress")
 )
 
 // value is the input document, made directly of AST terms: going by way of Go
@@ -74,9 +75,12 @@ func (r Request) term() *ast.Term {
 	)
 }
 
-// term of an unverified peer is the empty object.
+// term of an unverified peer is the empty object, unless it is known by where it is.
 func (p Peer) term() *ast.Term {
-	if p.ID.IsZero() {
+	switch {
+	case p.ID.IsZero() && p.Ingress != "":
+		return ast.ObjectTerm([2]*ast.Term{keyIngress, ast.StringTerm(p.Ingress)})
+	case p.ID.IsZero():
 		return ast.ObjectTerm()
 	}
 	pairs := [][2]*ast.Term{

@@ -22,14 +22,6 @@ const (
 	authorityFile    = "file-authorities:"
 )
 
-// CallersKey is the metadata by which a proxy tells the agent, with each question, that
-// callers by TLS are vouched for by authorities of a file: they are ForeignCallers, and
-// whatever names they have, they have no identity.
-const (
-	CallersKey     = "x-signet-callers"
-	ForeignCallers = "foreign"
-)
-
 // maxTLSPath is App Mesh's bound of a path, which the API's model has, too.
 const maxTLSPath = 255
 

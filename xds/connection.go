@@ -60,12 +60,11 @@ type weighted struct {
 }
 
 // inboundConnections are the filters of an inbound listener behind TLS: ask, and carry.
-func (b *builder) inboundConnections(statPrefix string, l mesh.Listener) []*listenerv3.Filter {
+func (b *builder) inboundConnections(statPrefix string, l mesh.Listener, c callers) []*listenerv3.Filter {
 	ask := connectionAuthz("authz", authzCluster, authzTimeout)
 	// The agent looks at what Envoy does not of the caller's certificate (020).
-	if ask.IncludePeerCertificate = !l.ForeignClients(); l.ForeignClients() {
-		ask.GetGrpcService().InitialMetadata = foreignCallers()
-	}
+	ask.IncludePeerCertificate = !c.foreign()
+	ask.GetGrpcService().InitialMetadata = c.metadata()
 	to := []weighted{{ingressClusterName(b.node.Ref, l), 1}}
 	return []*listenerv3.Filter{
 		b.asks(ask),

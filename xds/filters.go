@@ -33,12 +33,11 @@ const (
 const authzTimeout = 500 * time.Millisecond
 
 // ingressFilters is the only chain that an inbound manager gets: refuse what is
-// ambiguous, ask, take the caller's chain away, forward. foreign: callers by TLS have no
-// identity.
-func (b *builder) ingressFilters(foreign bool) []*hcmv3.HttpFilter {
+// ambiguous, ask, take the caller's chain away, forward.
+func (b *builder) ingressFilters(c callers) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(b.queryGrammar())),
-		b.filter(authzFilter, extAuthz(foreign)),
+		b.filter(authzFilter, extAuthz(c)),
 		b.filter(withoutChainFilter, withoutChain()),
 		b.filter(routerFilter, &routerv3.Router{}),
 	}
@@ -76,34 +75,24 @@ func (b *builder) filter(name string, m proto.Message) *hcmv3.HttpFilter {
 }
 
 // extAuthz asks the agent, and denies whenever there is no answer.
-func extAuthz(foreign bool) *authzv3.ExtAuthz {
-	f := &authzv3.ExtAuthz{
+func extAuthz(c callers) *authzv3.ExtAuthz {
+	return &authzv3.ExtAuthz{
 		TransportApiVersion: corev3.ApiVersion_V3,
 		Services: &authzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
 			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: authzCluster}},
 			Timeout:         duration(authzTimeout),
+			InitialMetadata: c.metadata(),
 		}},
 		FailureModeAllow: false, // stated: the one field that must never change
 		StatusOnError:    &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		// Policies must see each value of a repeated header (A03).
 		EncodeRawHeaders: true,
 		// The agent looks at what Envoy does not of the caller's certificate (020).
-		IncludePeerCertificate: true,
+		IncludePeerCertificate: !c.foreign(),
 		// An answer with an invalid header is an error, not a request with part of it.
 		ValidateMutations:          true,
 		DecoderHeaderMutationRules: mutationRules(),
 	}
-	if foreign {
-		f.IncludePeerCertificate = false
-		// In the listener, beside whom it trusts: both change at once.
-		f.GetGrpcService().InitialMetadata = foreignCallers()
-	}
-	return f
-}
-
-// foreignCallers tell the agent that callers by TLS have no identity.
-func foreignCallers() []*corev3.HeaderValue {
-	return []*corev3.HeaderValue{{Key: proxy.CallersKey, Value: proxy.ForeignCallers}}
 }
 
 // withoutChain writes x-forwarded-client-cert again, where there is one, as Envoy

@@ -41,7 +41,7 @@ func (b *builder) gatewayRoutes(l mesh.Listener) []*routev3.Route {
 	for _, s := range b.plainFirst() {
 		services[s.service.GraphName()] = s
 	}
-	var list []*routev3.Route
+	list := gatewayHealth(l)
 	for _, r := range b.node.Gateway.Routes {
 		if r.Port != 0 && r.Port != l.Port {
 			continue
@@ -62,6 +62,22 @@ func (b *builder) gatewayRoutes(l mesh.Listener) []*routev3.Route {
 	// Envoy asks nobody about a request without a route: who may not call would learn
 	// which routes there are.
 	return append(list, notFound("no-route", mesh.Match{Prefix: "/"}))
+}
+
+// gatewayHealth are the routes by which a gateway itself answers the load balancers before it:
+// there is no application of its own. Whoever else asks is decided on as ever.
+func gatewayHealth(l mesh.Listener) []*routev3.Route {
+	var list []*routev3.Route
+	for _, in := range l.Ingress {
+		if in.HealthCheckPath == "" {
+			continue
+		}
+		list = append(list, &routev3.Route{
+			Name: "health-check-" + in.Name, Match: routeMatch(mesh.Match{Path: in.HealthCheckPath, Method: http.MethodGet}),
+			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusOK}},
+		})
+	}
+	return list
 }
 
 // mostComposed bounds the routes of one listener: they are a product, each factor of which is

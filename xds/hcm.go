@@ -98,17 +98,18 @@ func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfi
 }
 
 // ingressHCM faces other workloads.
-func (b *builder) ingressHCM(statPrefix string, l mesh.Listener) *hcmv3.HttpConnectionManager {
+func (b *builder) ingressHCM(statPrefix string, l mesh.Listener, c callers) *hcmv3.HttpConnectionManager {
 	m := b.hcm(statPrefix, ingressRouteName(l))
 	if l.Protocol == mesh.ProtocolHTTP {
 		m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}}
 	}
-	m.HttpFilters = b.ingressFilters(l.ForeignClients())
-	m.EarlyHeaderMutationExtensions = b.early(b.ingressHeaders())
+	m.HttpFilters = b.ingressFilters(c)
+	m.EarlyHeaderMutationExtensions = b.early(b.ingressHeaders(c))
+	c.believe(m)
 	// The application may read who called; what a caller wrote there is gone.
 	m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 	// The chain is for the agent; withoutChain takes it away.
-	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Chain: !l.ForeignClients(), Uri: true}
+	m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Chain: !c.foreign(), Uri: true}
 	// One form of a host for policy and application (A32).
 	m.StripPortMode = &hcmv3.HttpConnectionManager_StripAnyHostPort{StripAnyHostPort: true}
 	m.StripTrailingHostDot = true

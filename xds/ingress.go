@@ -17,6 +17,7 @@ import (
 const (
 	hcmFilter    = "envoy.filters.network.http_connection_manager"
 	tlsInspector = "envoy.filters.listener.tls_inspector"
+	rawBuffer    = "raw_buffer" // Envoy's name of what is not TLS
 
 	// bufferLimit is how much of one connection a proxy holds in memory.
 	bufferLimit = 256 << 10
@@ -48,12 +49,6 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 	if len(b.node.Listeners) > 1 { // AM-resources
 		statPrefix += "." + l.Protocol + "." + port(l.Port)
 	}
-	var behind []*listenerv3.Filter
-	if l.Protocol == mesh.ProtocolTCP {
-		behind = b.inboundConnections(statPrefix, l)
-	} else {
-		behind = []*listenerv3.Filter{b.manager(b.ingressHCM(statPrefix, l))}
-	}
 	return &listenerv3.Listener{
 		Name:             name,
 		Address:          address(b.shape.Bind, l.Port),
@@ -63,7 +58,7 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		ListenerFilters:               b.inspected(),
 		ListenerFiltersTimeout:        duration(inspectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
-		FilterChains:                  b.chains(l, behind),
+		FilterChains:                  b.chains(statPrefix, l),
 	}
 }
 
@@ -80,10 +75,10 @@ func (b *builder) inspected() []*listenerv3.ListenerFilter {
 // plaintext, so that its callers may change over one after the other
 // (docs/decisions/067). The same filters stand behind each, so plaintext meets
 // the same authorization, with no source identity.
-func (b *builder) chains(l mesh.Listener, behind []*listenerv3.Filter) []*listenerv3.FilterChain {
-	mode := b.mode(l)
+func (b *builder) chains(statPrefix string, l mesh.Listener) []*listenerv3.FilterChain {
+	mode, behind := b.mode(l), b.behind(statPrefix, l, byCertificate(l))
 	if l.Protocol == mesh.ProtocolTCP && mode == mesh.TLSDisabled { // what looks like TLS is the application's own
-		return []*listenerv3.FilterChain{{Name: "plaintext", Filters: behind}}
+		return append(b.ingressChains(statPrefix, l, ""), &listenerv3.FilterChain{Name: "plaintext", Filters: behind})
 	}
 	var chains []*listenerv3.FilterChain
 	if mode != mesh.TLSDisabled || b.managed(l) {
@@ -100,9 +95,35 @@ func (b *builder) chains(l mesh.Listener, behind []*listenerv3.Filter) []*listen
 		chains = append(chains, tls)
 	}
 	if mode != mesh.TLSStrict {
-		chains = append(chains, chain("plaintext", "raw_buffer", behind...))
+		if len(l.Ingress) > 0 {
+			chains, behind = append(chains, b.ingressChains(statPrefix, l, rawBuffer)...), b.behind(statPrefix, l, strangers(l))
+		}
+		chains = append(chains, chain("plaintext", rawBuffer, behind...))
 	}
 	return chains
+}
+
+// ingressChains are the ways of callers who are known by where they are.
+func (b *builder) ingressChains(statPrefix string, l mesh.Listener, transport string) []*listenerv3.FilterChain {
+	var chains []*listenerv3.FilterChain
+	for _, in := range l.Ingress {
+		c := chain("ingress-"+in.Name, transport, b.behind(statPrefix, l, atIngress(in))...)
+		for _, r := range in.Ranges {
+			// The connection's own peer: nothing that a caller sends has to do with it.
+			c.FilterChainMatch.DirectSourcePrefixRanges = append(c.FilterChainMatch.DirectSourcePrefixRanges,
+				&corev3.CidrRange{AddressPrefix: r.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(r.Bits()))}) //nolint:gosec // at most 128
+		}
+		chains = append(chains, c)
+	}
+	return chains
+}
+
+// behind are the filters of an inbound listener for callers of a kind.
+func (b *builder) behind(statPrefix string, l mesh.Listener, c callers) []*listenerv3.Filter {
+	if l.Protocol == mesh.ProtocolTCP {
+		return b.inboundConnections(statPrefix, l, c)
+	}
+	return []*listenerv3.Filter{b.manager(b.ingressHCM(statPrefix, l, c))}
 }
 
 // managed reports whether the TLS of a listener takes nothing but what its proxy has in

@@ -11,13 +11,17 @@ import (
 
 // ingressHeaders is what an inbound manager takes from a request before anybody
 // reads it.
-func (b *builder) ingressHeaders() *earlyv3.HeaderMutation {
+func (b *builder) ingressHeaders(c callers) *earlyv3.HeaderMutation {
 	m := dropProxyHeaders()
+	m.Mutations = append(m.Mutations, c.forged()...)
 	for _, w := range proxy.WithheldHeaders() {
 		if b.unsafe(w.Unsafe) {
 			continue
 		}
 		for _, name := range w.Headers {
+			if !c.withholds(w.Unsafe, name) {
+				continue
+			}
 			m.Mutations = append(m.Mutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
 		}
 	}

@@ -22,7 +22,7 @@ func revisionOf(p *api.PolicyRevision) policy.Revision {
 	}
 	for _, e := range p.GetExemptions() {
 		r.Exemptions = append(r.Exemptions, policy.Exemption{
-			Name: e.GetName(), Destination: e.GetDestination(), Method: e.GetMethod(), Path: e.GetPath(), Port: e.GetPort(), Sources: e.GetSources(),
+			Name: e.GetName(), Destination: e.GetDestination(), Method: e.GetMethod(), Path: e.GetPath(), Port: e.GetPort(), Sources: e.GetSources(), Ingress: e.GetIngress(),
 		})
 	}
 	return r

@@ -51,7 +51,7 @@ func inputShape(compat bool) *shape {
 			"query": {kind: isLists}, "headers": {kind: isLists}, "header_lines": {kind: isLists},
 		}),
 		"connection": fields(map[string]*shape{"protocol": aText, "port": aPort}),
-		"source":     peerShape(), "destination": peerShape(),
+		"source":     sourceShape(), "destination": peerShape(),
 		"jwt":  {kind: anything},
 		"time": aText,
 	})
@@ -70,6 +70,13 @@ func inputShape(compat bool) *shape {
 func peerShape() *shape {
 	p := fields(map[string]*shape{"spiffe_id": aText, "trust_domain": aText, "path": aText, "mesh": aText, "virtual_node": aText})
 	p.never = map[string]string{"address": noAddr, "principal": "it is spiffe_id here"}
+	return p
+}
+
+// sourceShape is a peer's, of which ingress is there in the place of all the rest.
+func sourceShape() *shape {
+	p := peerShape()
+	p.fields["ingress"] = aText
 	return p
 }
 

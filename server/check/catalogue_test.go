@@ -48,6 +48,7 @@ var severities = map[string][]api.Finding_Severity{
 	findKeysLeft:     {sevWarning, sevInfo},
 	findCloudMap:     {sevError, sevWarning},
 	findObserved:     {sevWarning},
+	findIngress:      {sevWarning},
 	findNoSpeaker:    {sevError, sevWarning},
 	findWideSpeaker:  {sevWarning},
 	findSpeaker:      {sevInfo},

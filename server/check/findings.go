@@ -48,6 +48,7 @@ const (
 	findKeysLeft     = "SIG034"
 	findCloudMap     = "SIG035"
 	findObserved     = "SIG036"
+	findIngress      = "SIG037"
 	findNoSpeaker    = "SIG040"
 	findWideSpeaker  = "SIG041"
 	findSpeaker      = "SIG042"

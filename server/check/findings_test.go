@@ -202,6 +202,9 @@ func TestEachFindingIsOfItsConditionAlone(t *testing.T) {
 		{"SIG033", "let through what is unsafe", sevWarning, stored(strings.Replace(all, ofMesh("Mesh", "name: shop", ""), ofMesh("Mesh", "name: shop, annotations: {"+proxy.UnsafeAnnotation+": method-headers}", ""), 1))},
 		{"SIG036", "virtual nodes and gateways of mesh shop", sevWarning, stored(all + "---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: observe}\n")},
 		{"SIG036", "is denied here", sevWarning, stored(all + "---\napiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: web}\nspec: {authorization: observe}\n")},
+		{"SIG037", "STRICT and refuses plaintext, which is what ingress alb (10.0.0.0/24) sends", sevWarning, stored(all +
+			ofMesh("VirtualNode", "name: behind", "listeners: [{portMapping: {port: 8080, protocol: http}, tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}}]") +
+			"---\napiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: behind}\nspec: {listeners: [{port: 8080, ingress: [{name: alb, ranges: [10.0.0.0/24]}]}]}\n")},
 		{"SIG034", "are not used", sevWarning, func(l *Look) { l.Losing = map[string][]error{"login": {errors.New("it is weak")}} }},
 		{"SIG034", "are not used", sevInfo, func(l *Look) { l.Losing = map[string][]error{"login": {jwt.ErrOtherUse}} }},
 		{"SIG040", "nobody may call out", sevWarning, proxyOf(&api.ProxyStatus{SpeakerProblem: "nobody listens"})},

@@ -26,7 +26,7 @@ func observed(g *mesh.Graph, name string) []*api.Finding {
 	var list []*api.Finding
 	for _, node := range g.Nodes(name) {
 		if node.Observed {
-			list = append(list, finding(findObserved, sevWarning, kinds.Node(node.Ref).String(), fix+"take authorization: observe out of its VirtualNodeOptions",
+			list = append(list, finding(findObserved, sevWarning, kinds.Node(node.Ref).String(), fix+"take authorization: observe out of its options",
 				"nothing that the policy denies is denied here, only recorded"))
 		}
 	}

@@ -91,6 +91,7 @@ func (l Look) shapes() []*api.Finding {
 				"its proxies let through what is unsafe: %s", strings.Join(names, ", ")))
 		}
 		list = append(list, observed(graph, name)...)
+		list = append(list, ingress(graph, name)...)
 	}
 	for _, node := range l.Unlogged {
 		list = append(list, finding(findAccessLog, sevWarning, "proxy of "+node.String(),

@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -25,7 +26,8 @@ func Observed(g *mesh.Graph, td spiffeid.TrustDomain) []string {
 }
 
 // HealthExemptions returns an exemption for each declared health check: GET on
-// its path, or the call of gRPC, at the port of its listener, from the identities that declare a backend which reaches the node.
+// its path, or the call of gRPC, at the port of its listener, from the identities that declare a backend which reaches the node,
+// and from the load balancers of the listener.
 // A node whose name makes no SPIFFE ID gets none, which denies.
 func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption {
 	var out []policy.Exemption
@@ -40,13 +42,17 @@ func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption
 			Method:      h.Method,
 			Path:        h.Path,
 			Port:        h.Port,
+			Ingress:     h.Ingress,
+		}
+		if len(h.Ingress) > 0 {
+			e.Name += " for ingress " + strings.Join(h.Ingress, ", ")
 		}
 		for _, caller := range h.Callers {
 			if id, err := identity.ForVirtualNode(td, caller.Mesh, caller.Name); err == nil {
 				e.Sources = append(e.Sources, id.String())
 			}
 		}
-		if len(e.Sources) > 0 {
+		if len(e.Sources)+len(e.Ingress) > 0 {
 			out = append(out, e)
 		}
 	}

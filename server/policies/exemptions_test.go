@@ -49,6 +49,14 @@ metadata: {name: orders}
 spec:
   awsName: orders.local
   provider: {virtualNode: {virtualNodeRef: {name: orders}}}
+---
+apiVersion: signet.example/v1alpha1
+kind: VirtualNodeOptions
+metadata: {name: orders}
+spec:
+  listeners:
+    - {port: 9001, ingress: [{name: alb, ranges: [10.0.1.0/24]}, {name: nlb, ranges: [10.0.2.0/24], healthCheckPath: /healthz}, {name: old, ranges: [10.0.3.0/24], healthCheckPath: /old}]}
+    - {port: 9003, ingress: [{name: alb, ranges: [10.0.1.0/24]}]}
 `
 
 func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
@@ -75,11 +83,14 @@ func TestADeclaredHealthCheckExemptsThoseWhoDeclareTheBackend(t *testing.T) {
 		Name: "generated: health check /grpc.health.v1.Health/Check of shop/orders at port 9002", Destination: "spiffe://prod.example/shop/orders",
 		Method: "POST", Path: "/grpc.health.v1.Health/Check", Port: 9002, Sources: []string{"spiffe://prod.example/shop/web"},
 	}, {
-		Name: "generated: health check /healthz of shop/orders at port 9001", Destination: "spiffe://prod.example/shop/orders",
-		Method: "GET", Path: "/healthz", Port: 9001, Sources: []string{"spiffe://prod.example/shop/web"},
+		Name: "generated: health check /healthz of shop/orders at port 9001 for ingress alb, nlb, old", Destination: "spiffe://prod.example/shop/orders",
+		Method: "GET", Path: "/healthz", Port: 9001, Sources: []string{"spiffe://prod.example/shop/web"}, Ingress: []string{"alb", "nlb", "old"},
 	}, {
 		Name: "generated: health check /healthz of shop/orders at port 9004", Destination: "spiffe://prod.example/shop/orders",
 		Method: "GET", Path: "/healthz", Port: 9004, Sources: []string{"spiffe://prod.example/shop/web"},
+	}, {
+		Name: "generated: health check /old of shop/orders at port 9001 for ingress old", Destination: "spiffe://prod.example/shop/orders",
+		Method: "GET", Path: "/old", Port: 9001, Ingress: []string{"old"},
 	}}
 	got := policies.HealthExemptions(g, spiffeid.RequireTrustDomainFromString("prod.example"))
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -242,7 +242,7 @@ func revisionMessage(r policy.Revision) *api.PolicyRevision {
 	}
 	for _, e := range r.Exemptions {
 		m.Exemptions = append(m.Exemptions, &api.Exemption{
-			Name: e.Name, Destination: e.Destination, Method: e.Method, Path: e.Path, Port: e.Port, Sources: e.Sources,
+			Name: e.Name, Destination: e.Destination, Method: e.Method, Path: e.Path, Port: e.Port, Sources: e.Sources, Ingress: e.Ingress,
 		})
 	}
 	return m

@@ -1,0 +1,22 @@
+package proxy
+
+import "strings"
+
+// CallersKey is the metadata by which a proxy tells the agent, with each question, what its
+// configuration says of the callers at a listener. None of its values gives an identity.
+const (
+	CallersKey = "x-signet-callers"
+	// ForeignCallers by TLS are vouched for by authorities of a file: whatever names they
+	// have, they have no identity.
+	ForeignCallers = "foreign"
+
+	ingressCallers = "ingress/"
+)
+
+// IngressCallers are without TLS, at the addresses of the ingress of a name.
+func IngressCallers(name string) string { return ingressCallers + name }
+
+// IngressOf is the name in a value that IngressCallers gave.
+func IngressOf(callers string) (name string, ok bool) {
+	return strings.CutPrefix(callers, ingressCallers)
+}

@@ -1,0 +1,131 @@
+package xdstest_test
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"signet.example/proxy"
+	"signet.example/test/corpus"
+)
+
+// rawFrom sends a request from an address of this host.
+func rawFrom(t *testing.T, from, addr, request string) *http.Response {
+	t.Helper()
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := d.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }() // one request
+	return corpus.HTTP1(t, conn, request)
+}
+
+// forwardedForms are what a caller may say of a caller before it, and of itself.
+func forwardedForms() map[string]string {
+	forms := map[string]string{
+		"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Request-Id": "5f5bd2ab-55b3-4e6e-9a37-00d9b6a9f6a1",
+		"X-Amzn-Trace-Id": "Root=1-67891233-abcdef012345678912345678", "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+		"X-Forwarded-Client-Cert": "URI=spiffe://test.example/shop/front", "X-Envoy-Original-Path": "/admin", "X-Signet-Denied": "no",
+	}
+	for _, w := range proxy.WithheldHeaders() {
+		for _, name := range w.Headers {
+			forms[http.CanonicalHeaderKey(name)] = "said"
+		}
+	}
+	forms["X-Forwarded-Port"] = "443"
+	return forms
+}
+
+func TestAnIngressSaysForWhomItCallsAndNobodyElse(t *testing.T) {
+	alb, nginx, stranger := loopback(), loopback(), loopback()
+	in := startInbound(t, orders+optionsOf("orders", `ingress: [{name: alb, ranges: [`+alb+`/32]}, {name: nginx, ranges: [`+nginx+`], passes: [host-headers, address-headers]}]`))
+	forms := forwardedForms()
+	if len(forms) < 40 {
+		t.Fatalf("%d forms", len(forms))
+	}
+	request := "GET /q HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n"
+	for name, value := range forms {
+		request += name + ": " + value + "\r\n"
+	}
+	everybody := []string{"Traceparent", "X-Amzn-Trace-Id"}
+	believed := append([]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Request-Id"}, everybody...)
+	for from, want := range map[string]struct {
+		told   []string
+		passes []string
+	}{
+		alb:      {[]string{"ingress/alb"}, believed},
+		nginx:    {[]string{"ingress/nginx"}, append(of(proxy.UnsafeHostHeaders, proxy.UnsafeAddressHeaders), believed...)},
+		stranger: {nil, everybody},
+	} {
+		r := rawFrom(t, from, in.addr, request+"\r\n")
+		arrived := in.app.take()
+		if corpus.Status(r) != http.StatusOK || len(arrived) != 1 {
+			t.Fatalf("from %s: %v, %d arrived", from, r, len(arrived))
+		}
+		for name, value := range forms {
+			got := arrived[0].Header.Values(name)
+			if as := slices.Equal(got, []string{value}); as != slices.Contains(want.passes, name) {
+				t.Errorf("from %s: %s arrived as %q", from, name, got)
+			}
+		}
+		if got := arrived[0].Header.Get("X-Forwarded-For"); from == stranger && strings.Contains(got, "203.0.113.9") || got == "" {
+			t.Errorf("from %s: X-Forwarded-For is %q", from, got)
+		}
+		if got := in.stub.told.Get(proxy.CallersKey); !slices.Equal(got, want.told) {
+			t.Errorf("from %s: the agent is told that callers are %v", from, got)
+		}
+		if p := in.stub.lastCheck().GetSource(); p.GetPrincipal() != "" {
+			t.Errorf("from %s: the agent is told of %q", from, p.GetPrincipal())
+		}
+	}
+}
+
+// of lists the withheld headers of some kinds, as they arrive.
+func of(kinds ...string) []string {
+	var list []string
+	for _, w := range proxy.WithheldHeaders() {
+		for _, name := range w.Headers {
+			if slices.Contains(kinds, w.Unsafe) {
+				list = append(list, http.CanonicalHeaderKey(name))
+			}
+		}
+	}
+	return list
+}
+
+// A certificate says more than an address, and a strict listener takes nothing else.
+func TestAnAddressIsNobodysIdentity(t *testing.T) {
+	alb := loopback()
+	options := optionsOf("orders", `ingress: [{name: alb, ranges: [`+alb+`]}]`)
+	in := startInbound(t, orders+options)
+	d := tls.Dialer{
+		NetDialer: &net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(alb)}},
+		Config:    &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*in.pki.svid(t, "spiffe://test.example/shop/front")}}, //nolint:gosec // whom it calls is not the question
+	}
+	conn, err := d.DialContext(t.Context(), "tcp", in.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }() // one request
+	r := corpus.HTTP1(t, conn, "GET /q HTTP/1.1\r\nHost: orders\r\nX-Forwarded-Proto: gopher\r\nX-Real-Ip: said\r\nConnection: close\r\n\r\n")
+	arrived := in.app.take()
+	if corpus.Status(r) != http.StatusOK || len(arrived) != 1 || arrived[0].Header.Get("X-Forwarded-Proto") != "https" || arrived[0].Header.Get("X-Real-Ip") != "" {
+		t.Errorf("%v, arrived %+v", r, arrived)
+	}
+	if got := in.stub.told.Get(proxy.CallersKey); len(got) > 0 {
+		t.Errorf("the agent is told that a caller with a certificate is %v", got)
+	}
+	if got := in.stub.lastCheck().GetSource().GetPrincipal(); got != "spiffe://test.example/shop/front" {
+		t.Errorf("the agent is told of %q", got)
+	}
+
+	strict := startInbound(t, strings.Replace(orders, "{port: PORT, protocol: http}\n  backends", "{port: PORT, protocol: http}\n      tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}\n  backends", 1)+options)
+	if r := rawFrom(t, alb, strict.addr, get+"\r\n"); r != nil {
+		t.Errorf("a strict listener answered plaintext: %v", r)
+	}
+}

@@ -1,0 +1,87 @@
+package xds
+
+import (
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"signet.example/mesh"
+	"signet.example/proxy"
+)
+
+// What a load balancer says of the caller before it. forwardedPort is withheld from others
+// (docs/decisions/025); Envoy looks after the other ones, by how many hops are believed.
+const (
+	forwardedFor  = "x-forwarded-for"
+	forwardedPort = "x-forwarded-port"
+)
+
+// callers are those of one filter chain: what the agent hears of them, and what of their
+// headers is believed (docs/decisions/080).
+type callers struct {
+	says    string // a value of [proxy.CallersKey]; "" for nothing
+	ingress *mesh.Ingress
+	// strangers call where an ingress is declared, and are none: nothing is theirs to say
+	// of a caller before them.
+	strangers bool
+}
+
+func byCertificate(l mesh.Listener) callers {
+	if l.ForeignClients() {
+		return callers{says: proxy.ForeignCallers}
+	}
+	return callers{}
+}
+
+func atIngress(in mesh.Ingress) callers {
+	return callers{says: proxy.IngressCallers(in.Name), ingress: &in}
+}
+
+func strangers(l mesh.Listener) callers {
+	c := byCertificate(l)
+	c.strangers = true
+	return c
+}
+
+// metadata is that of each question to the agent. It is in the listener, beside who its
+// callers are: both change at once.
+func (c callers) metadata() []*corev3.HeaderValue {
+	if c.says == "" {
+		return nil
+	}
+	return []*corev3.HeaderValue{{Key: proxy.CallersKey, Value: c.says}}
+}
+
+// foreign reports whether callers' certificates give them no identity.
+func (c callers) foreign() bool { return c.says == proxy.ForeignCallers }
+
+// believe has a manager pass on what an ingress says of the caller before it.
+func (c callers) believe(m *hcmv3.HttpConnectionManager) {
+	if c.ingress == nil {
+		return
+	}
+	m.XffNumTrustedHops = 1 // that of an ingress: its x-forwarded-proto holds, too
+	m.SkipXffAppend = true
+	m.PreserveExternalRequestId = true
+}
+
+// withholds reports whether a header of a kind is taken from such callers.
+func (c callers) withholds(kind, header string) bool {
+	if c.ingress == nil {
+		return true
+	}
+	for _, passes := range c.ingress.Passes {
+		if passes == kind {
+			return false
+		}
+	}
+	return header != forwardedPort
+}
+
+// forged is what is taken from callers beside what is taken from all.
+func (c callers) forged() []*mutationv3.HeaderMutation {
+	if !c.strangers {
+		return nil
+	}
+	return []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Remove{Remove: forwardedFor}}}
+}
