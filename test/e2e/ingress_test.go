@@ -1,0 +1,57 @@
+package e2e
+
+import (
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"signet.example/test/meshtest"
+)
+
+// TestALoadBalancerIsKnownByItsAddress calls a service in plaintext as a load balancer does: its
+// health check passes without a rule, what a rule has for it passes, and neither gives anybody
+// else anything.
+func TestALoadBalancerIsKnownByItsAddress(t *testing.T) {
+	const alb, stranger = "127.200.0.7", "127.200.1.7"
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes:     []string{"shop"},
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("shop", ""), meshtest.ServiceOfNode("shop", "shop")),
+		Policy:    map[string]string{"orders.rego": "package signet.authz\n\nallow contains \"customers\" if {\n\tinput.source.ingress == \"alb\"\n\tinput.request.method == \"GET\"\n\tinput.request.segments[0] == \"orders\"\n}\n"},
+	})
+	options := func(listener string) string {
+		return "apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: shop}\nspec: {listeners: [{port: 8080, " + listener + "}]}\n"
+	}
+	call := func(from, method, path string) int {
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c := &http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+		a, err := meshtest.Do(t, c, method, "http://"+net.JoinHostPort(w.Nodes["shop"].Bind, "8080")+path)
+		if err != nil {
+			return 0
+		}
+		return a.Status
+	}
+	w.Apply(options("ingress: [{name: alb, ranges: [127.200.0.0/24], healthCheckPath: /up}]"))
+	eventually(t, 15*time.Second, "the load balancer's check passes", func() bool { return call(alb, http.MethodGet, "/up") == http.StatusOK })
+	for _, c := range []struct {
+		from, method, path string
+		want               int
+	}{
+		{alb, http.MethodGet, "/orders", http.StatusOK},
+		{alb, http.MethodPost, "/orders", http.StatusForbidden},
+		{alb, http.MethodPost, "/up", http.StatusForbidden},
+		{alb, http.MethodGet, "/up/", http.StatusForbidden},
+		{stranger, http.MethodGet, "/up", http.StatusForbidden},
+		{stranger, http.MethodGet, "/orders", http.StatusForbidden},
+	} {
+		if got := call(c.from, c.method, c.path); got != c.want {
+			t.Errorf("%s %s from %s: %d, want %d", c.method, c.path, c.from, got, c.want)
+		}
+	}
+	eventually(t, 5*time.Second, "its denials are found by its name", func() bool {
+		return len(decisionsOf(t, w, "--denied", "--from", "ingress/alb", "--to", "test/shop")) > 0
+	})
+	// Who was the load balancer is anybody, once it is not.
+	w.Apply(options("ingress: [{name: alb, ranges: [127.200.9.0/24], healthCheckPath: /up}]"))
+	eventually(t, 15*time.Second, "another address is not the load balancer", func() bool { return call(alb, http.MethodGet, "/up") == http.StatusForbidden })
+}
