@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,5 +128,28 @@ func TestAnAddressIsNobodysIdentity(t *testing.T) {
 	strict := startInbound(t, strings.Replace(orders, "{port: PORT, protocol: http}\n  backends", "{port: PORT, protocol: http}\n      tls: {mode: STRICT, certificate: {acm: {certificateARN: a}}}\n  backends", 1)+options)
 	if r := rawFrom(t, alb, strict.addr, get+"\r\n"); r != nil {
 		t.Errorf("a strict listener answered plaintext: %v", r)
+	}
+}
+
+// There is no application behind a gateway that a load balancer could ask: it answers itself.
+func TestAGatewayAnswersItsLoadBalancer(t *testing.T) {
+	alb := loopback()
+	mesh := edgeTLS + "---\napiVersion: signet.example/v1alpha1\nkind: VirtualGatewayOptions\nmetadata: {name: edge}\nspec: {listeners: [{port: PORT, ingress: [{name: alb, ranges: [" + alb + "], healthCheckPath: /up}]}]}\n"
+	var seen []*http.Request
+	serve := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = append(seen, r) })
+	c := startCaller(t, mesh, []string{"s"}, callee{"n", plain("http"), serve})
+	p := &gatewayPair{at: loopback(), pki: newPKI(t), caller: c}
+	_, edge := p.cases(t, mesh)
+	startProxy(t, edge, p.pki)
+	at := net.JoinHostPort(p.at, strconv.FormatUint(uint64(c.port), 10))
+	if code := corpus.Status(rawFrom(t, alb, at, "GET /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")); code != http.StatusOK || len(seen) > 0 {
+		t.Errorf("its health check: %d, and the service saw %d", code, len(seen))
+	}
+	if path := c.stub.lastCheck().GetRequest().GetHttp().GetPath(); path != "/up" || !slices.Equal(c.stub.told.Get(proxy.CallersKey), []string{"ingress/alb"}) {
+		t.Errorf("the agent was asked about %q of %v", path, c.stub.told)
+	}
+	if code := corpus.Status(rawFrom(t, alb, at, "GET /x HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n")); code != http.StatusOK || len(seen) != 1 ||
+		!strings.HasPrefix(seen[0].Header.Get("X-Forwarded-For"), "203.0.113.9") {
+		t.Errorf("%d, the service saw %v", code, seen)
 	}
 }
