@@ -18,13 +18,22 @@ const (
 // An object of it has the name of the mesh that it is about.
 type MeshOptionsSpec struct {
 	// Authorization is that of all virtual nodes and gateways whose own options say none.
-	Authorization string `yaml:"authorization" json:"authorization" check:"required enum=enforce,observe"`
+	Authorization string `yaml:"authorization,omitempty" json:"authorization,omitempty" check:"enum=enforce,observe"`
+	// EnvoyHeaders are those beginning with x-envoy- that proxies add to requests for their
+	// applications and to answers: passed on, as App Mesh's did, where it is left out.
+	EnvoyHeaders string `yaml:"envoyHeaders,omitempty" json:"envoyHeaders,omitempty" check:"enum=pass,suppress"`
 }
+
+const envoyHeadersSuppress = "suppress"
 
 // names: it has its mesh's.
 func (*MeshOptionsSpec) names() (*string, **MeshRef) { return nil, nil }
 
-func (*MeshOptionsSpec) check(*ruler) {}
+func (s *MeshOptionsSpec) check(ru *ruler) {
+	if *s == (MeshOptionsSpec{}) {
+		ru.fail("spec", "says nothing of the mesh: want authorization, envoyHeaders or both")
+	}
+}
 
 func (*MeshOptionsSpec) lacks(*lacking) {}
 
@@ -34,12 +43,25 @@ func (*MeshOptionsSpec) sameToOthers(any) bool { return false }
 // Observes reports whether policies of the mesh's nodes only observe, by the mesh's options;
 // a node's own may say otherwise.
 func (g *Graph) Observes(mesh string) bool {
+	return g.meshOptions(mesh).Authorization == AuthorizationObserve
+}
+
+// WithoutEnvoyHeaders reports whether the mesh's proxies add no x-envoy-* headers.
+func (g *Graph) WithoutEnvoyHeaders(mesh string) bool {
+	return g.meshOptions(mesh).EnvoyHeaders == envoyHeadersSuppress
+}
+
+// meshOptions are empty where a mesh has none.
+func (g *Graph) meshOptions(mesh string) MeshOptionsSpec {
 	m := g.mesh(mesh)
 	if m == nil {
-		return false
+		return MeshOptionsSpec{}
 	}
 	o := g.named.Get(NameOf(KindMeshOptions, mesh, m.resource.ObjectName))
-	return o != nil && o.Spec.(*MeshOptionsSpec).Authorization == AuthorizationObserve
+	if o == nil {
+		return MeshOptionsSpec{}
+	}
+	return *o.Spec.(*MeshOptionsSpec)
 }
 
 // Loosened are the virtual nodes and gateways whose policy enforced in a graph before and only

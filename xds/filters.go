@@ -38,9 +38,14 @@ func (b *builder) ingressFilters(c callers) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(b.queryGrammar())),
 		b.filter(authzFilter, extAuthz(c)),
-		b.filter(withoutChainFilter, withoutChain()),
-		b.filter(routerFilter, &routerv3.Router{}),
+		b.filter(withoutChainFilter, b.withoutChain()),
+		b.router(),
 	}
+}
+
+// router adds x-envoy-* headers to requests and answers unless the mesh has none.
+func (b *builder) router() *hcmv3.HttpFilter {
+	return b.filter(routerFilter, &routerv3.Router{SuppressEnvoyHeaders: b.in.Graph.WithoutEnvoyHeaders(b.node.Mesh)})
 }
 
 func (b *builder) queryGrammar() string {
@@ -55,7 +60,7 @@ func (b *builder) queryGrammar() string {
 func (b *builder) egressFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(anyQuery)),
-		b.filter(routerFilter, &routerv3.Router{}),
+		b.router(),
 	}
 }
 
@@ -99,9 +104,10 @@ func extAuthz(c callers) *authzv3.ExtAuthz {
 // would without the caller's chain, which is there for the agent alone: how large
 // it is is the caller's choice, and applications read that header.
 // Nor do trailers of a request reach the application, which come after the decision;
-// and of an answer, no trailer says what only a proxy says.
-func withoutChain() *headermutationv3.HeaderMutation {
-	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+// and of an answer, no trailer says what only a proxy says. What the manager itself adds as
+// x-envoy-* goes where the mesh has none of these.
+func (b *builder) withoutChain() *headermutationv3.HeaderMutation {
+	m := &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 		RequestMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
 			Header: &corev3.HeaderValue{
 				Key:   "x-forwarded-client-cert",
@@ -112,6 +118,10 @@ func withoutChain() *headermutationv3.HeaderMutation {
 		RequestTrailersMutations:  []*mutationv3.HeaderMutation{removed(wholeRegex(".*"))},
 		ResponseTrailersMutations: []*mutationv3.HeaderMutation{proxysWord()},
 	}}
+	if b.in.Graph.WithoutEnvoyHeaders(b.node.Mesh) {
+		m.Mutations.RequestMutations = append(m.Mutations.RequestMutations, removed(envoyHeaders()))
+	}
+	return m
 }
 
 // proxysWord takes away what only a proxy of the mesh says.

@@ -3,6 +3,7 @@ package xds
 import (
 	"time"
 
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
@@ -10,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
-	"signet.example/proxy"
 )
 
 // Bounds on what one client may hold. They stand here although most are
@@ -86,11 +86,11 @@ const dropFilter = "signet.drop_proxy_headers"
 // anybody reads a request: filters and application see none that a caller wrote
 // (A33). What Envoy itself adds, it adds later.
 func dropProxyHeaders() *earlyv3.HeaderMutation {
-	m := &earlyv3.HeaderMutation{}
-	for _, prefix := range []string{"x-envoy-", proxy.HeaderPrefix} {
-		m.Mutations = append(m.Mutations, removed(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}}))
-	}
-	return m
+	return &earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{removed(envoyHeaders()), proxysWord()}}
+}
+
+func envoyHeaders() *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}}
 }
 
 func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfig {

@@ -17,6 +17,8 @@ import (
 
 // manager: the order of filters where requests come in, and the hardening.
 func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
+	chain, _ := parent[*listenerv3.FilterChain](v)
+	believed := ingressOf(chain) != ""
 	if inbound(v) {
 		c.filters(v.path, m)
 		if m.GetForwardClientCertDetails() != hcmv3.HttpConnectionManager_SANITIZE_SET {
@@ -37,10 +39,10 @@ func (c *checker) manager(v visited, m *hcmv3.HttpConnectionManager) {
 		{m.GetNormalizePath().GetValue() && m.GetMergeSlashes(), "paths are not normalised"},
 		{m.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST, "escaped slashes are not refused"},
 		{m.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST, "underscores in headers are not refused"},
-		{m.GetUseRemoteAddress().GetValue() && m.GetXffNumTrustedHops() == 0, "x-forwarded-for is believed"},
+		{m.GetUseRemoteAddress().GetValue() && (m.GetXffNumTrustedHops() == 0 || believed && m.GetXffNumTrustedHops() == 1), "x-forwarded-for is believed"},
 		{proto.Equal(m.GetInternalAddressConfig(), internalAddresses), "callers may be internal"},
 		{dropsProxyHeaders(m), "a caller may speak in a proxy's name"},
-		{!m.GetPreserveExternalRequestId(), "request ids of callers are kept"},
+		{!m.GetPreserveExternalRequestId() || believed, "request ids of callers are kept"},
 		{m.GetStreamIdleTimeout().AsDuration() > 0 && m.GetRequestHeadersTimeout().AsDuration() > 0, "silent clients are kept"},
 	} {
 		if !h.ok {

@@ -125,7 +125,7 @@ func (c *checker) visit(v visited) {
 			c.say(v.path, "filter %s is disabled or optional", m.GetName())
 		}
 	case *authzv3.ExtAuthz:
-		c.extAuthz(v.path, m)
+		c.extAuthz(v, m)
 	case *authzv3.ExtAuthzPerRoute:
 		c.perRoute(v.path, m)
 	case *rbacv3.RBACPerRoute:
@@ -188,7 +188,7 @@ func (c *checker) listener(path string, m *listenerv3.Listener) {
 				c.say(path, "listener %s, filter chain %q: the agent is told the wrong thing of who vouches for callers", m.GetName(), chain.GetName())
 			}
 		}
-		if !c.gateway && len(filters) == 2 && asksAuthz(filters[0], chain.GetTransportSocket()) && c.carries(path, m.GetName(), filters[1]) {
+		if !c.gateway && len(filters) == 2 && asksAuthz(filters[0], chain) && c.carries(path, m.GetName(), filters[1]) {
 			continue
 		}
 		if len(filters) != 1 || !filters[0].GetTypedConfig().MessageIs((*hcmv3.HttpConnectionManager)(nil)) {
@@ -216,10 +216,16 @@ func isAsked(f *listenerv3.Filter, want *connauthzv3.ExtAuthz) bool {
 
 // asksAuthz: by the chain, the agent is shown the caller's certificate, or told that it is
 // a file's authority that vouches for callers; in plaintext there is none to be shown.
-func asksAuthz(f *listenerv3.Filter, tls *corev3.TransportSocket) bool {
+func asksAuthz(f *listenerv3.Filter, chain *listenerv3.FilterChain) bool {
+	tls := chain.GetTransportSocket()
 	foreign := proto.CloneOf(authzConnection)
 	foreign.IncludePeerCertificate = false
 	foreign.GetGrpcService().InitialMetadata = []*corev3.HeaderValue{{Key: "x-signet-callers", Value: "foreign"}}
+	if at := ingressOf(chain); at != "" {
+		ingress := proto.CloneOf(authzConnection)
+		ingress.GetGrpcService().InitialMetadata = ingressSaid(at)
+		return isAsked(f, ingress)
+	}
 	if tls == nil {
 		return isAsked(f, authzConnection) || isAsked(f, foreign)
 	}
@@ -351,7 +357,8 @@ func (c *checker) retry(path, what string, p *routev3.RetryPolicy, m *routev3.Ro
 	}
 }
 
-func (c *checker) extAuthz(path string, m *authzv3.ExtAuthz) {
+func (c *checker) extAuthz(v visited, m *authzv3.ExtAuthz) {
+	path := v.path
 	if m.GetFailureModeAllow() {
 		c.say(path, "failure_mode_allow")
 	}
@@ -371,8 +378,13 @@ func (c *checker) extAuthz(path string, m *authzv3.ExtAuthz) {
 	if !m.GetEncodeRawHeaders() {
 		c.say(path, "repeated headers are joined")
 	}
-	if m.GetIncludePeerCertificate() == foreignTold(m) || !foreignTold(m) && len(m.GetGrpcService().GetInitialMetadata()) > 0 {
+	chain, _ := parent[*listenerv3.FilterChain](v)
+	at := ingressOf(chain)
+	if m.GetIncludePeerCertificate() == foreignTold(m) || !foreignTold(m) && at == "" && len(m.GetGrpcService().GetInitialMetadata()) > 0 {
 		c.say(path, "the agent is not shown the caller's certificate")
+	}
+	if at != "" && !proto.Equal(&corev3.GrpcService{InitialMetadata: m.GetGrpcService().GetInitialMetadata()}, &corev3.GrpcService{InitialMetadata: ingressSaid(at)}) {
+		c.say(path, "the agent hears that callers are at another ingress than they are")
 	}
 }
 

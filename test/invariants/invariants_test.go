@@ -1,6 +1,7 @@
 package invariants_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -349,5 +350,32 @@ func TestCheckSetReportsWhatItCannotDecode(t *testing.T) {
 	}
 	if v := invariants.CheckSet(set); len(v) != 1 {
 		t.Errorf("found %q", v)
+	}
+}
+
+func TestAnIngressIsBelievedInItsOwnChainAlone(t *testing.T) {
+	c := xdstest.Load(t, "../../xds/testdata/ingress")
+	set, err := xds.Build(c.Input, c.Ref(), c.Shape)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, breaks := range map[string]func(*listenerv3.FilterChain){
+		"":                                func(*listenerv3.FilterChain) {},
+		"x-forwarded-for is believed":     func(c *listenerv3.FilterChain) { c.FilterChainMatch.DirectSourcePrefixRanges = nil },
+		"request ids of callers are kept": func(c *listenerv3.FilterChain) { c.FilterChainMatch.DirectSourcePrefixRanges[0].PrefixLen = nil },
+		"the agent is not shown the caller's certificate":     func(c *listenerv3.FilterChain) { c.FilterChainMatch.TransportProtocol = "tls" },
+		"callers are at another ingress than they are":        func(c *listenerv3.FilterChain) { c.Name = "ingress-other" },
+		"first filter does not demand one SPIFFE ID, or none": func(c *listenerv3.FilterChain) { c.TransportSocket = &corev3.TransportSocket{Name: "tls"} },
+	} {
+		m, err := invariants.Decode(set.Get(ads.ListenerType, "lds_ingress_127.0.0.2_8080"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		chains := m.(*listenerv3.Listener).FilterChains
+		breaks(chains[slices.IndexFunc(chains, func(c *listenerv3.FilterChain) bool { return c.Name == "ingress-alb" })])
+		v := invariants.Check([]proto.Message{m})
+		if want == "" && len(v) > 0 || !strings.Contains(strings.Join(v, "\n"), want) {
+			t.Errorf("want %q, found %q", want, v)
+		}
 	}
 }

@@ -86,3 +86,28 @@ func TestAMeshLetsThroughByNameWhatItsApplicationsNeed(t *testing.T) {
 		}
 	}
 }
+
+func TestAMeshMayHaveNoHeadersOfEnvoys(t *testing.T) {
+	const suppress = "---\napiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {envoyHeaders: suppress}\n"
+	for options, want := range map[string]bool{"": true, suppress: false} {
+		in := startInbound(t, orders+options)
+		r := raw(t, in.addr, "GET /q HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n")
+		arrived := in.app.take()
+		if corpus.Status(r) != http.StatusOK || len(arrived) != 1 {
+			t.Fatalf("%v, %d arrived", r, len(arrived))
+		}
+		for whose, h := range map[string]http.Header{"the application": arrived[0].Header, "the caller": r.Header} {
+			has := false
+			for name := range h {
+				has = has || strings.HasPrefix(name, "X-Envoy-")
+			}
+			if has != want {
+				t.Errorf("%q: %s sees %v", options, whose, h)
+			}
+		}
+		// Its application's own calls, too.
+		if r := raw(t, in.egress(), "GET http://plain.shop.internal/q HTTP/1.1\r\nHost: plain.shop.internal\r\nConnection: close\r\n\r\n"); corpus.Status(r) != http.StatusOK || (r.Header.Get("X-Envoy-Upstream-Service-Time") != "") != want {
+			t.Errorf("%q: the application sees %v", options, r)
+		}
+	}
+}
