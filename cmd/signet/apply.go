@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -159,6 +160,9 @@ func ownerFlags(c *cobra.Command) func() *api.ApplyRequest {
 
 // applySources asks for the change that the flags name.
 func applySources(c *cobra.Command, in input, req *api.ApplyRequest, then func(api.AdminClient, *api.ApplyResponse) error) error {
+	if req.GetOwner() == "" && (req.GetPrune() || req.GetTakeOver()) {
+		return usage(errors.New("--prune and --take-over need --owner NAME: whose objects are deleted, or become"))
+	}
 	sources, unread, err := in.read(c)
 	if err != nil {
 		return err
@@ -199,10 +203,31 @@ func warnOf(w io.Writer, answer *api.ApplyResponse) {
 	}
 }
 
-// warn writes warnings a line each.
+// placedText is what begins with a place in a file.
+var placedText = regexp.MustCompile(`^(\S+:[0-9]+:[0-9]+): (.+)`)
+
+// warn writes warnings a line each; what is said at several places is said at the first, with the others.
 func warn(w io.Writer, warnings []string) {
+	var first []string
+	others := map[string][]string{} // places, by what is said
 	for _, text := range warnings {
+		m := placedText.FindStringSubmatch(text)
+		if m == nil {
+			first = append(first, text)
+			continue
+		}
+		if _, said := others[m[2]]; said {
+			others[m[2]] = append(others[m[2]], m[1])
+			continue
+		}
+		others[m[2]] = nil
+		first = append(first, text)
+	}
+	for _, text := range first {
 		_, _ = fmt.Fprintln(w, "warning: "+printable(text)) // stderr is gone: nobody to tell
+		if m := placedText.FindStringSubmatch(text); m != nil && len(others[m[2]]) > 0 {
+			_, _ = fmt.Fprintln(w, printable("  the same at "+fewOf(others[m[2]]))) // the same
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -61,25 +62,47 @@ func completeFlag(c *cobra.Command, flag, kind string) {
 	})
 }
 
-// storedNames asks the server; without one there is nothing to offer.
+// completeRevisions completes one argument with the last revisions, the newest first.
+func completeRevisions(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	if len(args) > 0 {
+		return nil, directive
+	}
+	return offered(c, func(ctx context.Context, admin api.AdminClient) (list []string, _ error) {
+		answer, err := admin.History(ctx, &api.HistoryRequest{Limit: fewRevisions})
+		for _, r := range answer.GetRevisions() {
+			list = append(list, fmt.Sprintf("%d\t%s %s", r.GetRevision(), timestamp(r.GetAt()), changesText(r)))
+		}
+		return list, err
+	}), directive
+}
+
+// storedNames are those that the server has of a kind.
 func storedNames(c *cobra.Command, kind, mesh string) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
-	defer cancel()
-	var names []string
-	_ = readEnv(c)                                       // what is wrong there shows when the command runs
-	_ = withAdmin(c, func(admin api.AdminClient) error { // whoever presses Tab wants no error
+	return offered(c, func(ctx context.Context, admin api.AdminClient) (names []string, _ error) {
 		if isAgents(kind) {
 			answer, err := admin.Agents(ctx, &api.AgentsRequest{})
 			for _, a := range answer.GetAgents() {
 				names = append(names, a.GetId())
 			}
-			return err
+			return names, err
 		}
 		answer, err := admin.Get(ctx, &api.GetRequest{Kind: kind, Mesh: mesh})
 		for _, o := range answer.GetObjects() {
 			names = append(names, o.GetName())
 		}
+		return names, err
+	})
+}
+
+// offered asks the server; without one there is nothing to offer.
+func offered(c *cobra.Command, ask func(context.Context, api.AdminClient) ([]string, error)) (list []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), completionTime)
+	defer cancel()
+	_ = readEnv(c)                                             // what is wrong there shows when the command runs
+	_ = withAdmin(c, func(admin api.AdminClient) (err error) { // whoever presses Tab wants no error
+		list, err = ask(ctx, admin)
 		return err
 	})
-	return names
+	return list
 }

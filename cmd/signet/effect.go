@@ -64,7 +64,7 @@ func printEffect(c *cobra.Command, e *api.Effect) error {
 		none   string
 	}{
 		{[]string{"NODE", "PROXIES", "ADDED", "CHANGED", "REMOVED", "RESOURCES"}, nodes, "no proxy's configuration changes"},
-		{[]string{"METHOD", "REQUEST", "FROM", "BEFORE", "AFTER", "REASON"}, requests, "no request ends in another way"},
+		{[]string{"METHOD", "REQUEST", "FROM", "BEFORE", "AFTER", "REASON"}, requests, "no request ends in another way by its route"},
 		{[]string{"PORT", "MAY CONNECT NOW", "NO MORE", "AS BEFORE"}, connections, ""},
 	} {
 		if len(t.rows) == 0 && t.none == "" {

@@ -36,7 +36,7 @@ retention.changes of the server's configuration.`,
 	outputFlags(c)
 	mesh := c.Flags().String("mesh", "", "only of this mesh")
 	completeFlag(c, "mesh", "meshes")
-	limit := c.Flags().Int32P("limit", "n", 20, "at most so many revisions")
+	limit := c.Flags().Int32P("limit", "n", fewRevisions, "at most so many revisions")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if *limit < 1 {
 			return usage(fmt.Errorf("--limit %d: must be at least 1", *limit))
@@ -69,23 +69,31 @@ retention.changes of the server's configuration.`,
 	return c
 }
 
+// fewRevisions are shown, and offered, where nobody says how many.
+const fewRevisions = 20
+
 // fewChanges of a revision are named in a row; more are counted.
 const fewChanges = 3
 
 func showHistory(c *cobra.Command, answer *api.HistoryResponse) error {
 	v := view{message: answer, header: []string{"revision", "at", "who", "changes"}, none: fmt.Sprintf("nothing has changed since revision %d", answer.GetSince())}
 	for _, r := range answer.GetRevisions() {
-		var changes []string
-		for i, ch := range r.GetChanges() {
-			if i == fewChanges {
-				changes = append(changes, fmt.Sprintf("%d more", len(r.GetChanges())-fewChanges))
-				break
-			}
-			changes = append(changes, ch.GetActionWord()+" "+objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()))
-		}
-		v.rows = append(v.rows, []string{strconv.FormatUint(r.GetRevision(), 10), timestamp(r.GetAt()), r.GetActor(), strings.Join(changes, ", ")})
+		v.rows = append(v.rows, []string{strconv.FormatUint(r.GetRevision(), 10), timestamp(r.GetAt()), r.GetActor(), changesText(r)})
 	}
 	return show(c, v)
+}
+
+// changesText is what a revision changed, in a row.
+func changesText(r *api.Revision) string {
+	var changes []string
+	for i, ch := range r.GetChanges() {
+		if i == fewChanges {
+			changes = append(changes, fmt.Sprintf("%d more", len(r.GetChanges())-fewChanges))
+			break
+		}
+		changes = append(changes, ch.GetActionWord()+" "+objectName(ch.GetKind(), ch.GetMesh(), ch.GetName()))
+	}
+	return strings.Join(changes, ", ")
 }
 
 // printRevision writes what one revision changed.
@@ -116,7 +124,7 @@ Bans, agents, tokens and policies (which are in git) stay as they are.`,
   signet rollback 41 --dry-run
   signet rollback 41`,
 		Args:              exactArgs("a REVISION"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeRevisions,
 	}
 	socketFlag(c)
 	resultFlag(c)

@@ -81,7 +81,7 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 	owner := c.Flags().String("owner", "", "whose the objects become, as apply --owner has it")
 	partial := c.Flags().Bool("partial", false, "apply what is complete although not all is")
 	set := c.Flags().StringArray("set", nil, "NAME=VALUE of a placeholder or parameter; may be repeated")
-	vars := c.Flags().StringArray("vars", nil, "file of placeholders' values: NAME=VALUE lines, or a YAML mapping; may be repeated")
+	vars := c.Flags().StringArray("vars", nil, "file of placeholders' values: NAME=VALUE lines, a YAML mapping, or the JSON of a stack's parameters; may be repeated")
 	namespace := c.Flags().StringP("namespace", "n", "", "namespace of objects that name none, as kubectl's")
 	of := c.Flags().String("mesh", "", "mesh of objects that name none, where there is more than one")
 	other := otherFlags(c)
@@ -113,6 +113,9 @@ Exit codes: 0 all of it is complete (and applied); 3 not all of it, with --dry-r
 		}
 		report := importer.Read(files, importer.Options{Form: importer.Form(*form), Namespace: *namespace, Mesh: *of, Other: options, Values: values})
 		report.Files = append(report.Files, skipped...)
+		if err := allUsed(report, *set); err != nil {
+			return err
+		}
 		return bringIn(c, report, bringing{output: o, owner: *owner, dry: *dry, partial: *partial, enforce: *enforce})
 	}
 	return c
@@ -183,10 +186,8 @@ func bringIn(c *cobra.Command, report *importer.Report, b bringing) error {
 		})
 	}
 	applyErr = asPlaced(report, applyErr)
-	for i, w := range answer.GetWarnings() {
-		answer.Warnings[i] = placed(report, w)
-	}
 	if answer != nil {
+		answer.Warnings = unreported(report, answer.GetWarnings())
 		report.Resolved() // the server has what the files have not
 	}
 	if err := showReport(c, b.output, report, observing, answer); err != nil {
@@ -230,38 +231,79 @@ func sourcesOf(manifests []importer.Manifest) []*api.Source {
 // ofManifest is how the server places what it says of a source.
 var ofManifest = regexp.MustCompile(`^(\S+):[0-9]+:[0-9]+: (.*)`)
 
-// placed is what the server says with places of the files that were read, and not of the
-// manifests that were made of them, which nobody has seen: those of a finding that says the
-// same, or else where the object begins.
-func placed(report *importer.Report, text string) string {
-	at := map[string]*importer.Object{}
+// places has what the server says with places of the files that were read, and not of the
+// manifests that were made of them, which nobody has seen.
+type places struct {
+	report *importer.Report
+	at     map[string]*importer.Object
+}
+
+func placesOf(report *importer.Report) places {
+	p := places{report, map[string]*importer.Object{}}
 	for _, m := range report.Manifests() {
-		at[objectName(m.Object.Kind, m.Object.Mesh, m.Object.Name)] = m.Object
+		p.at[objectName(m.Object.Kind, m.Object.Mesh, m.Object.Name)] = m.Object
 	}
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		m := ofManifest.FindStringSubmatch(line)
-		if m == nil || at[m[1]] == nil {
+	return p
+}
+
+// of is a line with the place of the finding that says the same, of this object if there is
+// one, which the report has then, or else with the place where the object begins.
+func (p places) of(line string) (placed string, reported bool) {
+	m := ofManifest.FindStringSubmatch(line)
+	if m == nil || p.at[m[1]] == nil {
+		return line, false
+	}
+	o := p.at[m[1]]
+	placed = fmt.Sprintf("%s:%d: %s: %s", o.File, o.Line, m[1], m[2])
+	for _, f := range p.report.Findings {
+		if f.File != o.File || f.Text == "" || !strings.HasSuffix(m[2], ": "+f.Text) {
 			continue
 		}
-		o := at[m[1]]
-		lines[i] = fmt.Sprintf("%s:%d: %s: %s", o.File, o.Line, m[1], m[2])
-		for _, f := range report.Findings {
-			if f.File == o.File && f.Text != "" && strings.HasSuffix(m[2], ": "+f.Text) {
-				lines[i] = fmt.Sprintf("%s:%d:%d: %s: %s", f.File, f.Line, f.Column, f.Field, f.Text)
+		if own := o.Has(f); own || !reported {
+			placed, reported = fmt.Sprintf("%s:%d:%d: %s: %s", f.File, f.Line, f.Column, f.Field, f.Text), true
+			if own {
 				break
 			}
 		}
 	}
-	return strings.Join(lines, "\n")
+	return placed, reported
 }
 
-// asPlaced is an answer's error with such places.
-func asPlaced(report *importer.Report, err error) error {
-	if s, ok := status.FromError(err); ok && err != nil {
-		return status.Error(s.Code(), placed(report, s.Message()))
+// unreported are warnings of the server, but for those that the report has, too.
+func unreported(report *importer.Report, warnings []string) []string {
+	p := placesOf(report)
+	var list []string
+	for _, w := range warnings {
+		if placed, reported := p.of(w); !reported {
+			list = append(list, placed)
+		}
 	}
-	return err
+	return list
+}
+
+// asPlaced is an answer's error with places of the files.
+func asPlaced(report *importer.Report, err error) error {
+	s, ok := status.FromError(err)
+	if !ok || err == nil {
+		return err
+	}
+	p := placesOf(report)
+	lines := strings.Split(s.Message(), "\n")
+	for i := range lines {
+		lines[i], _ = p.of(lines[i])
+	}
+	return status.Error(s.Code(), strings.Join(lines, "\n"))
+}
+
+// allUsed refuses a value of --set that nothing takes: of a misspelt name the default would hold.
+// A file of values may have others' too.
+func allUsed(report *importer.Report, flags []string) error {
+	for _, s := range flags {
+		if name, _, _ := strings.Cut(s, "="); slices.Contains(report.Unused, name) {
+			return usage(fmt.Errorf("--set %s: no placeholder or parameter in the files has this name", name))
+		}
+	}
+	return nil
 }
 
 // valuesOf are those of all files and flags; a later one holds over an earlier one, and
@@ -275,7 +317,7 @@ func valuesOf(ctx context.Context, files, flags []string) (map[string]string, er
 		}
 		of, err := placeholder.ParseVars(f, content)
 		if err != nil {
-			return nil, fmt.Errorf("--vars %w", err)
+			return nil, fmt.Errorf("--vars: %w", err)
 		}
 		maps.Copy(values, of)
 	}

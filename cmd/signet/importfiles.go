@@ -76,7 +76,7 @@ func importFiles(c *cobra.Command, args []string, recursive bool) (files []diale
 			case d.IsDir():
 				return nil
 			case !slices.Contains(importable, strings.ToLower(filepath.Ext(path))):
-				skip(path, "not one of "+strings.Join(importable, ", "))
+				skip(path, notImportable(path))
 				return nil
 			}
 			if !regular(path) {
@@ -94,4 +94,12 @@ func importFiles(c *cobra.Command, args []string, recursive bool) (files []diale
 		}
 	}
 	return files, skipped, nil
+}
+
+// notImportable is why a file of a folder is not read.
+func notImportable(path string) string {
+	if strings.EqualFold(filepath.Ext(path), ".tf") {
+		return "Terraform's configuration is not read: give its state, as `terraform show -json` writes it"
+	}
+	return "not one of " + strings.Join(importable, ", ")
 }

@@ -45,8 +45,12 @@ func showReport(c *cobra.Command, o string, r *importer.Report, observing []impo
 	if err := printReport(c, c.OutOrStdout(), r, o == "wide"); err != nil {
 		return err
 	}
+	when := " once it is applied"
+	if answer != nil {
+		when = ""
+	}
 	for _, m := range observing {
-		if _, err := fmt.Fprintf(c.OutOrStdout(), "policy of mesh %s: only observes, until its MeshOptions say authorization: enforce (docs/POLICY.md)\n", printable(m.Object.Mesh)); err != nil {
+		if _, err := fmt.Fprintf(c.OutOrStdout(), "policy of mesh %s: only observes%s, until its MeshOptions say authorization: enforce (docs/POLICY.md)\n", printable(m.Object.Mesh), when); err != nil {
 			return err
 		}
 	}
@@ -234,7 +238,7 @@ func printCounts(line func(color, format string, args ...any) error, r *importer
 		}
 	}
 	if len(r.Unused) > 0 {
-		return line("", "values that no placeholder has: %s", strings.Join(r.Unused, ", "))
+		return line(yellow, "values that no placeholder or parameter has: %s", strings.Join(r.Unused, ", "))
 	}
 	return nil
 }

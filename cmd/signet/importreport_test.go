@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -80,5 +82,25 @@ func TestARefusalOfTheServerIsPlacedInTheFileThatWasImported(t *testing.T) {
 	}
 	if asPlaced(r, nil) != nil {
 		t.Error("an error is made of none")
+	}
+}
+
+// What the report has is not said a second time, and of two objects that say the same each has its own lines.
+func TestWarningsThatTheReportHasAreNotSaidAgainAndEachIsPlacedInItsObject(t *testing.T) {
+	const node = "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: %s}\nspec:\n  meshRef: {name: shop}\n  podSelector: {}\n"
+	r := importer.Read([]dialect.File{{Name: "m.yaml", Content: []byte("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n" + fmt.Sprintf(node, "a") + fmt.Sprintf(node, "b"))}}, importer.Options{})
+	text := ""
+	for _, f := range r.Findings {
+		if f.Field == "spec.podSelector" {
+			text = f.Text
+		}
+	}
+	said := func(name string) string { return "virtualnode/shop/" + name + ":8:3: spec.podSelector: " + text }
+	got := unreported(r, []string{said("a"), said("b"), "virtualnode/shop/b: spec.other: is not said", "virtualnode/shop/b:9:3: spec.other: is not said"})
+	if diff := cmp.Diff([]string{"virtualnode/shop/b: spec.other: is not said", "m.yaml:12: virtualnode/shop/b: spec.other: is not said"}, got); text == "" || diff != "" {
+		t.Errorf("%q (-want +got):\n%s", text, diff)
+	}
+	if placed, _ := placesOf(r).of(said("b")); !strings.HasPrefix(placed, "m.yaml:17:") {
+		t.Errorf("of the second object: %s", placed)
 	}
 }

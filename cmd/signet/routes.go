@@ -24,8 +24,13 @@ Whether the callee lets it in is for its policy: signet explain.`,
   signet routes orders.shop.internal/cart?v=2 --from web -X DELETE -H 'x-canary: 1'
   signet routes db.shop.internal:5432 --from web
   signet routes www.example.com/ --from edge --gateway -o json`,
-		Args:              exactArgs("a SERVICE"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Args: func(c *cobra.Command, args []string) error {
+			if given, _ := c.Flags().GetBool("gateway"); given && len(args) > 1 {
+				return usage(errors.New("--gateway is a switch and takes no name: --from names the gateway"))
+			}
+			return exactArgs("a SERVICE")(c, args)
+		},
+		ValidArgsFunction: completeNames("virtualservices"),
 	}
 	socketFlag(c)
 	resultFlag(c)

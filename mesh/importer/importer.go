@@ -202,6 +202,7 @@ func (in *reading) report() *Report {
 	in.objects(r)
 	in.untranslated(r)
 	in.joined(r)
+	r.settled()
 	for _, c := range in.found.Context {
 		p := in.place(c.Place)
 		r.Context = append(r.Context, Context{Kind: c.Kind, Name: c.Name, File: p.File, Line: p.Line})

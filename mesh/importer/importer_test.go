@@ -169,6 +169,29 @@ func TestWhereTheMeshIsInNoFileWhatRefersToWhatIsLeftOutIsLeftOutToo(t *testing.
 	}
 }
 
+// What the files leave no doubt of is said where they are applied: a server may have another mesh,
+// and another gateway of this one.
+func TestManifestsNameTheMeshAndTheGatewayThatTheyWereTakenFor(t *testing.T) {
+	r := report(importer.Options{}, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {awsName: shop-prod}\n"+
+		object("VirtualService", "s", "{}")+
+		object("VirtualGateway", "g", "{listeners: [{portMapping: {port: 80, protocol: http}}]}")+
+		object("GatewayRoute", "r", "{httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}"))
+	for _, m := range r.Manifests() {
+		if text := string(m.Content); m.Object.Kind != "Mesh" && !strings.Contains(text, "meshRef:\n    name: shop\n") ||
+			m.Object.Kind == "GatewayRoute" && !strings.Contains(text, "virtualGatewayRef:\n    name: g\n") {
+			t.Errorf("a server with another mesh could not tell of which this is:\n%s", text)
+		}
+	}
+	if n := len(r.Manifests()); n != 4 {
+		t.Errorf("%d manifests of 4", n)
+	}
+	for _, m := range report(importer.Options{}, object("VirtualNode", "n", "{}")).Manifests() {
+		if strings.Contains(string(m.Content), "meshRef") {
+			t.Errorf("a mesh is named that no file has:\n%s", m.Content)
+		}
+	}
+}
+
 func TestOfTwoObjectsOfOneNameTheSecondIsRefused(t *testing.T) {
 	r := report(importer.Options{}, object("Mesh", "shop", "{}")+object("VirtualNode", "a", "{}"), object("VirtualNode", "b", "{awsName: a}")+object("VirtualNode", "a", "{}"))
 	want := []string{"Mesh shop/shop: complete", "VirtualNode shop/a: complete", "VirtualNode shop/a: refused", "VirtualNode shop/a: refused"}

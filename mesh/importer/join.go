@@ -277,6 +277,28 @@ func (l leftOut) of(e *manifest.Error) *Object {
 	return l[to[kind:]]
 }
 
+// settled names in each object that is complete the mesh and the gateway that it was taken for
+// where it names none: a server that has another one, too, could not tell.
+func (r *Report) settled() {
+	called := map[string]string{} // metadata.name of meshes
+	gateways := map[string][]*mesh.Resource{}
+	for _, o := range r.Objects {
+		switch {
+		case o.State != Complete:
+		case o.resource.Kind == mesh.KindMesh:
+			called[o.Mesh] = o.resource.ObjectName
+		case o.resource.Kind == mesh.KindVirtualGateway:
+			gateways[o.Mesh] = append(gateways[o.Mesh], o.resource)
+		}
+	}
+	for _, o := range r.Objects {
+		if o.State == Complete {
+			o.resource.JoinMesh(called[o.Mesh])
+			o.resource.JoinGateway(gateways[o.Mesh])
+		}
+	}
+}
+
 // Resolved takes away what was unresolved: all of it was found where it was applied.
 func (r *Report) Resolved() {
 	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return f.Outcome == Unresolved })
@@ -325,6 +347,11 @@ func (r *Report) Observing() []Manifest {
 		}
 	}
 	return list
+}
+
+// Has reports whether a finding is one of this object.
+func (o *Object) Has(f Finding) bool {
+	return f.File == o.File && o.resource != nil && f.Object == whatOf(o.resource)
 }
 
 // Encode is an object that could be read in CRD form; nil for others.

@@ -1,6 +1,7 @@
 package placeholder
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -16,21 +17,24 @@ var assignment = regexp.MustCompile(`^(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*
 // maxVars bounds a file of values.
 const maxVars = 1 << 20
 
-// ParseVars reads a file of values: NAME=value lines as a shell has them, or a YAML
-// mapping of names to texts.
+// ParseVars reads a file of values: NAME=value lines as a shell has them, a YAML mapping of
+// names to texts, or a stack's parameters as `aws cloudformation` has them in JSON.
 func ParseVars(file string, content []byte) (map[string]string, error) {
 	if len(content) > maxVars {
 		return nil, fmt.Errorf("%s has %d bytes; at most %d are read", file, len(content), maxVars)
 	}
-	values, lines := assignments(string(content))
-	if !lines {
+	values, known := assignments(string(content))
+	if !known {
+		values, known = parameters(content)
+	}
+	if !known {
 		values = map[string]string{}
 		read, err := manifest.ReadSettings(file, content, &values)
 		if err == nil {
 			err = read.Check(nil)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("neither NAME=value lines nor a YAML mapping: %w", err)
+			return nil, fmt.Errorf("%s has neither NAME=value lines nor a YAML mapping, nor parameters as `aws cloudformation` has them: %w", file, err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -57,6 +61,28 @@ func assignments(text string) (map[string]string, bool) {
 			return nil, false
 		}
 		values[m[1]] = unquoted(m[2])
+	}
+	return values, true
+}
+
+// parameters reports whether a text is the list that create-stack and deploy take by
+// --parameters file://…, and describe-stacks answers.
+func parameters(content []byte) (map[string]string, bool) {
+	var list []struct {
+		Key   string  `json:"ParameterKey"`
+		Value *string `json:"ParameterValue"` // none where the previous one is to be used
+	}
+	if err := json.Unmarshal(content, &list); err != nil || len(list) == 0 {
+		return nil, false
+	}
+	values := map[string]string{}
+	for _, p := range list {
+		if p.Key == "" {
+			return nil, false
+		}
+		if p.Value != nil {
+			values[p.Key] = *p.Value
+		}
 	}
 	return values, true
 }

@@ -339,5 +339,5 @@ func (t *template) importValue(at, name manifest.Node) manifest.Node {
 	case manifest.Opaque:
 		return at.Opaque(value.Text(), value.Why())
 	}
-	return at.Opaque("${ImportValue:"+name.Text()+"}", fmt.Sprintf("no value is given for what another stack exports as %q", manifest.Clip(name.Text())))
+	return at.Opaque("${ImportValue:"+name.Text()+"}", fmt.Sprintf("no value is given for what another stack exports as %q: --import-value NAME=VALUE, or its template", manifest.Clip(name.Text())))
 }

@@ -198,7 +198,7 @@ Conditions:
 		"!If [Unknown, a, b]":               {"${Unknown}", is + `"${Unknown}": parameter None has neither a value nor a default`},
 		"!If [Loop, a, b]":                  {"${Loop}", is + `"${Loop}": condition Loop needs itself`},
 		"!If [Yes, a]":                      {"${Fn::If}", is + `"${Fn::If}": Fn::If does not have the arguments that it takes`},
-		"!ImportValue nothing":              {"${ImportValue:nothing}", is + `"${ImportValue:nothing}": no value is given for what another stack exports as "nothing"`},
+		"!ImportValue nothing":              {"${ImportValue:nothing}", is + `"${ImportValue:nothing}": no value is given for what another stack exports as "nothing": --import-value NAME=VALUE, or its template`},
 		"!Select [9, !Ref List]":            {"${Fn::Select}", is + `"${Fn::Select}": Fn::Select has no item 9`},
 		"!FindInMap [M, nowhere, host]":     {"${Fn::FindInMap}", is + `"${Fn::FindInMap}": the template's Mappings have no M, nowhere, host`},
 		"!Base64 x":                         {"${Fn::Base64}", is + `"${Fn::Base64}": only AWS evaluates Fn::Base64`},
@@ -231,6 +231,23 @@ func TestWhatCannotBeKnownMakesItsResourceIncompleteWhereNoTextCanStand(t *testi
 		content := "Parameters:\n  P: {Type: String}\nResources:\n  A: {Type: AWS::AppMesh::VirtualNode,\n    Properties: {" + properties + "}}\n"
 		if got := summary(read(dialect.Options{}, file("t.yaml", content))); !strings.Contains(got, want) {
 			t.Errorf("%s: %s\nwant %s", properties, got, want)
+		}
+	}
+}
+
+func TestAValueThatItsParameterForbidsIsRefusedWithWhatItMayBe(t *testing.T) {
+	const content = "Parameters:\n  Env: {Type: String, AllowedValues: [staging, production]}\n  W: {Type: Number, MinValue: 0, MaxValue: 100}\n  S: {Type: String}\nResources: {}\n"
+	for given, want := range map[string]string{
+		"Env=prod":    `Parameters.Env: refused: "prod" is none of its AllowedValues: staging, production`,
+		"Env=staging": "", "W=10": "", "W=0.5": "", "S=ten": "",
+		"W=ten": `Parameters.W: refused: "ten" is not a number, which is its Type`,
+		"W=-1":  `Parameters.W: refused: "-1" is less than its MinValue, 0`,
+		"W=101": `Parameters.W: refused: "101" is more than its MaxValue, 100`,
+	} {
+		name, value, _ := strings.Cut(given, "=")
+		got := summary(read(dialect.Options{Parameters: map[string]string{name: value}}, file("t.yaml", content)))
+		if want != "" && !strings.Contains(got, want) || want == "" && strings.Contains(got, "refused") {
+			t.Errorf("%s: %s\nwant %s", given, got, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"signet.example/internal/manifest"
@@ -63,11 +64,42 @@ func macroOf(transform manifest.Node) string {
 func (t *template) checkParameters() {
 	for _, p := range t.parameters.Members() {
 		given, ok := t.drafts.Options.Parameters[p.Name]
-		allowed := p.Value.Get("AllowedValues").Items()
-		if ok && len(allowed) > 0 && !slices.ContainsFunc(allowed, func(a manifest.Node) bool { return a.Text() == given }) {
-			t.drafts.Note("", dialect.Refused, p.Key(), "Parameters."+p.Name, fmt.Sprintf("%q is none of its AllowedValues", manifest.Clip(given)))
+		if !ok {
+			continue
+		}
+		if why := forbidden(p.Value, given); why != "" {
+			t.drafts.Note("", dialect.Refused, p.Key(), "Parameters."+p.Name, fmt.Sprintf("%q is %s", manifest.Clip(given), why))
 		}
 	}
+}
+
+// forbidden is why a parameter may not have a value; "" where it may. Its lengths and pattern are
+// not looked at: what App Mesh lets a value be is.
+func forbidden(p manifest.Node, given string) string {
+	if allowed := p.Get("AllowedValues").Items(); len(allowed) > 0 {
+		var values []string
+		for _, a := range allowed {
+			if a.Text() == given {
+				return ""
+			}
+			values = append(values, a.Text())
+		}
+		return "none of its AllowedValues: " + manifest.Clip(strings.Join(values, ", "))
+	}
+	if p.Get("Type").Text() != "Number" {
+		return ""
+	}
+	n, err := strconv.ParseFloat(given, 64)
+	if err != nil {
+		return "not a number, which is its Type"
+	}
+	if least, err := strconv.ParseFloat(p.Get("MinValue").Text(), 64); err == nil && n < least {
+		return "less than its MinValue, " + p.Get("MinValue").Text()
+	}
+	if most, err := strconv.ParseFloat(p.Get("MaxValue").Text(), 64); err == nil && n > most {
+		return "more than its MaxValue, " + p.Get("MaxValue").Text()
+	}
+	return ""
 }
 
 // offerExports offers to the other templates what this one exports.
