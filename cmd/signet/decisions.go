@@ -31,7 +31,7 @@ more than --limit hosts, callees and callers are listed in turn, for the same re
   signet decisions --from shop/web --to shop/orders --since 10m
   signet decisions --denied --follow
   signet decisions --denied -o json | jq -r '.decisions[].path'`,
-		Args:              cobra.NoArgs,
+		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	socketFlag(c)

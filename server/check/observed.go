@@ -6,6 +6,7 @@ import (
 
 	"signet.example/api"
 	"signet.example/mesh"
+	"signet.example/proxy"
 	"signet.example/server/kinds"
 )
 
@@ -33,23 +34,33 @@ func observed(g *mesh.Graph, name string) []*api.Finding {
 	return list
 }
 
-// fewLoosened are named each; more are counted.
-const fewLoosened = 5
+// fewNamed are named each where the policy loosens or tightens; more are counted.
+const fewNamed = 5
 
 // loosened warns of those whose policy does not deny any more after a change, whatever it
 // changes: to delete the options of one that enforced says so nowhere else.
 func loosened(before, after *mesh.Graph) []string {
-	list := after.Loosened(before)
+	return ofSome(after.Loosened(before), "from here on the policy only observes, and denies nothing, at %s: authorization: enforce in the options of these, or of their mesh, has it deny")
+}
+
+// tightened warns of those whose policy begins to deny: that is in no route, and so not in what is
+// foretold of requests.
+func tightened(before, after *mesh.Graph) []string {
+	return ofSome(before.Loosened(after), "from here on what the policy denies is denied at %s, which only observed: `signet decisions --denied` lists what they let through")
+}
+
+// ofSome is a warning that names some; none of nobody.
+func ofSome(list []proxy.Ref, warning string) []string {
 	if len(list) == 0 {
 		return nil
 	}
 	var names []string
-	for _, ref := range list[:min(len(list), fewLoosened)] {
+	for _, ref := range list[:min(len(list), fewNamed)] {
 		names = append(names, kinds.Node(ref).String())
 	}
 	where := strings.Join(names, ", ")
 	if more := len(list) - len(names); more > 0 {
 		where += fmt.Sprintf(" and %d more", more)
 	}
-	return []string{"from here on the policy only observes, and denies nothing, at " + where + ": authorization: enforce in the options of these, or of their mesh, has it deny"}
+	return []string{fmt.Sprintf(warning, where)}
 }

@@ -127,9 +127,9 @@ func agentAdvice(kind api.AgentFinding_Kind) (severity api.Finding_Severity, fix
 // mostElsewhere is how many Bindings of other groups are named.
 const mostElsewhere = 5
 
-// elsewhere is why a proxy waits that an agent cannot know, and what mends it: no Binding
-// of its virtual node is for the group of its host. It is "" where one is: the agent
-// has that one, and says what the proxy lacks.
+// elsewhere is why a proxy waits that an agent cannot know, and what mends it: there is no such
+// virtual node, or no Binding of it is for the group of its host. It is "" where one is: the
+// agent has that one, and says what the proxy lacks.
 func (l Look) elsewhere(st fleet.Status, proxyName string) (why, fix string) {
 	i := slices.IndexFunc(st.Report.GetProxies(), func(p *api.ProxyStatus) bool {
 		return p.GetState() == api.ProxyStatus_WAITING && p.GetName() == proxyName
@@ -141,6 +141,10 @@ func (l Look) elsewhere(st fleet.Status, proxyName string) (why, fix string) {
 	node, bound := fleet.RefOf(p), l.Stored.Groups().Hosts
 	if bound.May(group, node) {
 		return "", ""
+	}
+	if k := kinds.Node(node); l.Stored.Objects().Get(k) == nil {
+		return fmt.Sprintf("; there is no %s%s", k, kinds.Meant(l.Stored.Objects(), k)),
+			"name one that `signet get all` lists in the agent's configuration, and reload the agent (SIGHUP)"
 	}
 	var others []string
 	first, more := "", 0
@@ -199,7 +203,7 @@ func ofSpeaker(agent string, p *api.ProxyStatus) []*api.Finding {
 	case len(p.GetApplications()) == 0: // the Binding says it
 		return nil
 	}
-	return []*api.Finding{finding(findSpeaker, sevInfo, subject, paste, "%s may call out through it, as was found when it first listened", who)}
+	return []*api.Finding{finding(findSpeaker, sevInfo, subject, paste, "who may call out through it, as was found when it first listened: %s", who)}
 }
 
 func quoted(list []string) []string {

@@ -29,3 +29,17 @@ func TestAProxyThatWaitsIsToldOfTheGroupThatItsBindingIsFor(t *testing.T) {
 		}
 	}
 }
+
+// A name of Kubernetes is not the node's name: no Binding for it would be taken.
+func TestAProxyThatWaitsForANodeThatIsNotThereIsToldSo(t *testing.T) {
+	l := sound(t)
+	l.Stored = modelOf(t, all+"---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: front, namespace: ns}\nspec: {}\n"+own("NodeGroup", "g", ""))
+	r := l.Agents[0].Report
+	r.Proxies = []*api.ProxyStatus{{Name: "web", State: api.ProxyStatus_WAITING.Enum(), VirtualNode: &api.VirtualNodeRef{Mesh: "shop", Name: "front"}}}
+	r.Own = []*api.AgentFinding{{Kind: api.AgentFinding_PROXY_WAITING.Enum(), KindWord: "proxy-waiting", Proxy: "web", Text: "proxy web waits: no binding"}}
+	for _, f := range l.reports() {
+		if f.GetId() == findAgentOwn && (!strings.Contains(f.GetCause(), "there is no VirtualNode shop/front; with a namespace its name is name_namespace, or its awsName: did you mean front_ns?") || !strings.Contains(f.GetFix(), "reload the agent")) {
+			t.Errorf("it says %q, and to mend it %q", f.GetCause(), f.GetFix())
+		}
+	}
+}

@@ -188,3 +188,22 @@ func soak(ci, most int) int {
 	}
 	return ci
 }
+
+// That the policy begins to deny is in no route, so that nothing else tells it.
+func TestWhereThePolicyBeginsToDenyIsWarnedOf(t *testing.T) {
+	nodes := modeltest.Mesh + modeltest.OfMesh("VirtualNode", "a", "") + modeltest.OfMesh("VirtualNode", "b", "")
+	of := func(kind, name, word string) string { return modeltest.Own(kind, name, "authorization: "+word) }
+	for _, c := range []struct{ what, before, after, want string }{
+		{"a mesh enforces", nodes + of("MeshOptions", "m", "observe"), nodes + of("MeshOptions", "m", "enforce"), "VirtualNode m/a, VirtualNode m/b, which only observed"},
+		{"its options are gone", nodes + of("MeshOptions", "m", "observe"), nodes, "VirtualNode m/a, VirtualNode m/b, which only observed"},
+		{"but a node does not", nodes + of("MeshOptions", "m", "observe"), nodes + of("MeshOptions", "m", "enforce") + of("VirtualNodeOptions", "b", "observe"), "VirtualNode m/a, which only observed"},
+		{"a node enforces", nodes + of("VirtualNodeOptions", "b", "observe"), nodes + of("VirtualNodeOptions", "b", "enforce"), "VirtualNode m/b, which only observed"},
+		{"a node observes", nodes, nodes + of("VirtualNodeOptions", "b", "observe"), ""},
+		{"nothing changes", nodes + of("MeshOptions", "m", "observe"), nodes + of("MeshOptions", "m", "observe"), ""},
+	} {
+		got := strings.Join(warned(modeltest.Of(t, c.before), modeltest.Of(t, c.after)), "\n")
+		if has := strings.Contains(got, "which only observed"); has != (c.want != "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s", c.what, got)
+		}
+	}
+}

@@ -160,30 +160,12 @@ func (m *Model) check() manifest.Errors {
 	return errs
 }
 
-// meant asks for the object that a key of none probably means, for the first mistakes: each
-// is looked for among all objects of its kind. Of App Mesh's kinds somebody may know an
-// object by metadata.name, without the namespace that its name ends in.
+// meant is [kinds.Meant] for the first mistakes: each is looked for among all objects of its kind.
 func (m *Model) meant(k kinds.Key, mistakes int) string {
 	if mistakes >= manifest.MaxErrors {
 		return ""
 	}
-	var names, named []string
-	for at, o := range m.objects.From(kinds.Key{Kind: k.Kind, Mesh: k.Mesh}) {
-		if at.Kind != k.Kind || at.Mesh != k.Mesh {
-			break
-		}
-		names = append(names, at.Name)
-		if o.Resource != nil && o.Resource.ObjectName == k.Name {
-			named = append(named, at.Name)
-		}
-	}
-	if len(named) > 0 {
-		return manifest.DidYouMean("with a namespace its name is name_namespace, or its awsName", named...)
-	}
-	if best := manifest.Nearest(k.Name, names); best != "" {
-		return manifest.DidYouMean("", best)
-	}
-	return ""
+	return kinds.Meant(m.objects, k)
 }
 
 // addedTo returns which of two objects that cannot be together was added: the one
