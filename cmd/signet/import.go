@@ -269,7 +269,7 @@ func (p places) of(line string) (placed string, reported bool) {
 	return placed, reported
 }
 
-// unreported are warnings of the server, but for those that the report has, too.
+// unreported are warnings of the server, except for those that the report has, too.
 func unreported(report *importer.Report, warnings []string) []string {
 	p := placesOf(report)
 	var list []string

@@ -36,15 +36,24 @@ func TestTheTutorialsCommandsDoWhatItSays(t *testing.T) {
 	for _, tool := range []string{"bash", "git", "curl", "openssl", "python3"} {
 		parts.Program(t, tool)
 	}
-	// Another run of this page on this machine has addresses of its own.
-	page := strings.ReplaceAll(read(t, "docs", "TUTORIAL.md"), "127.0.71.", fmt.Sprintf("127.%d.%d.", 64+os.Getpid()%64, os.Getpid()/64%256))
-	steps := tutorial(page)
+	steps, script := ownAddresses(t, "TUTORIAL.md", "127.0.71.")
+	checkPrinted(t, steps, runScript(t, script, filepath.Dir(signet), filepath.Dir(envoy)))
+}
+
+// ownAddresses are a page's steps, and all of them as one script, with other addresses than those that
+// begin as in the page: another run of it on this machine has addresses of its own.
+func ownAddresses(t *testing.T, name, addresses string) ([]step, string) {
+	t.Helper()
+	page := read(t, "docs", name)
+	if !strings.Contains(page, addresses) {
+		t.Fatalf("%s has no address %s…", name, addresses)
+	}
+	steps := tutorial(strings.ReplaceAll(page, addresses, fmt.Sprintf("127.%d.%d.", 64+os.Getpid()%64, os.Getpid()/64%256)))
 	var script strings.Builder
 	for i, s := range steps {
 		fmt.Fprintf(&script, "\necho '@@@ %d'\n%s", i, s.script)
 	}
-	out := runScript(t, script.String(), filepath.Dir(signet), filepath.Dir(envoy))
-	checkPrinted(t, steps, out)
+	return steps, script.String()
 }
 
 // checkPrinted wants what each step of a page says that it prints, in what was printed after
