@@ -77,6 +77,9 @@ func (s *Server) apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRe
 		}
 	}
 	changes, writes := changesOf(now, in.objects, owner.of)
+	if owner.name == "" {
+		in.warnings = append(in.warnings, ofOwners(changes)...)
+	}
 	deleted, deletes := deletionsOf(gone)
 	changes, writes = append(changes, deleted...), append(writes, deletes...)
 	ready, err := in.try(draft, writes)

@@ -53,11 +53,12 @@ func (in *intake) emptied() {
 // fewOwned are named each of what is an owner's; more are counted.
 const fewOwned = 3
 
-// ofOwners warns of what a change that names no owner does to those of owners.
+// ofOwners warns of what a change that names no owner does to objects of owners: what it leaves
+// as it is needs no warning.
 func ofOwners(changes []*api.Change) []string {
 	of := map[string][]string{}
 	for _, c := range changes {
-		if owner := cmp.Or(c.GetOwnerBefore(), c.GetOwner()); owner != "" {
+		if owner := cmp.Or(c.GetOwnerBefore(), c.GetOwner()); owner != "" && c.GetAction() != api.Change_UNCHANGED {
 			of[owner] = append(of[owner], kinds.Key{Kind: c.GetKind(), Mesh: c.GetMesh(), Name: c.GetName()}.String())
 		}
 	}
@@ -72,7 +73,7 @@ func ofOwners(changes []*api.Change) []string {
 	return out
 }
 
-// owned refuses objects of another owner, and warns whoever names none.
+// owned refuses whoever names an owner objects of another.
 func (in *intake) owned(now Model, by owner) {
 	if kinds.AssignMeshes(in.objects, kinds.Meshes(now.Graph(), now.Objects())...) != nil {
 		return // which join tells
@@ -80,9 +81,7 @@ func (in *intake) owned(now Model, by owner) {
 	for _, o := range in.objects {
 		stored := now.Objects().Get(o.Key())
 		switch {
-		case stored == nil || stored.Owner == "" || stored.Owner == by.name || by.takeOver:
-		case by.name == "":
-			in.warnings = append(in.warnings, o.Doc.FieldError("metadata.name", fmt.Sprintf("%s is of owner %s, whose next apply may undo this", o.Key(), stored.Owner)).Error())
+		case by.name == "" || stored == nil || stored.Owner == "" || stored.Owner == by.name || by.takeOver:
 		default:
 			in.bad(o.Doc.FieldError("metadata.name", fmt.Sprintf("%s is of owner %s: apply with --take-over makes it %s's", o.Key(), stored.Owner, by.name)))
 		}

@@ -97,8 +97,14 @@ func TestAnApplyThatWouldTakeOrDeleteWhatIsAnothersIsRefused(t *testing.T) {
 			t.Errorf("%s, %v, want %s", got, err, row.says)
 		}
 	}
-	req := applyOf(groupNamed("front"))
-	if resp, err := d.admin.Apply(d.ctx(), req); err != nil || len(resp.GetWarnings()) != 1 || !strings.Contains(resp.GetWarnings()[0], "is of owner a, whose next apply may undo this") {
-		t.Errorf("%v, %v", resp.GetWarnings(), err)
+	for manifest, want := range map[string]string{
+		groupNamed("front"): "", // as it is: there is nothing to undo
+		strings.Replace(groupNamed("front"), "spec: {}", "spec: {addresses: [10.0.0.0/16]}", 1): "of owner a, whose next apply may undo this: NodeGroup front",
+	} {
+		req := applyOf(manifest)
+		req.DryRun = true
+		if resp, err := d.admin.Apply(d.ctx(), req); err != nil || strings.Join(resp.GetWarnings(), "\n") != want {
+			t.Errorf("%q, %v, want %q", resp.GetWarnings(), err, want)
+		}
 	}
 }
