@@ -87,7 +87,7 @@ func retriesText(r *api.RoutesResponse_Retries) string {
 	if r.GetMost() == 0 {
 		return "no retries"
 	}
-	text := fmt.Sprintf("at most %d retries", r.GetMost())
+	text := "at most " + counted(int(r.GetMost()), "retry", "retries")
 	if r.GetPerTry() != nil {
 		text += fmt.Sprintf(", each attempt within %s", r.GetPerTry().AsDuration())
 	}
