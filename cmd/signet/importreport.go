@@ -138,8 +138,10 @@ func printReport(c *cobra.Command, w io.Writer, r *importer.Report, all bool) er
 			return err
 		}
 		var lines []string
-		for _, f := range g[1:] {
-			lines = append(lines, strconv.Itoa(f.Line))
+		for i, f := range g[1:] {
+			if f.Line != g[i].Line { // of JSON in one line there is one line to tell
+				lines = append(lines, strconv.Itoa(f.Line))
+			}
 		}
 		if len(lines) > 0 {
 			what := "lines"

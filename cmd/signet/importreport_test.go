@@ -59,6 +59,14 @@ spec: {}
 	}
 }
 
+func TestWhatALineSaysTwiceHasNoOtherLines(t *testing.T) {
+	r := importer.Read([]dialect.File{{Name: "m.json", Content: []byte(`{"mesh": {"meshName": "shop", "metadata": {"version": 1}, "spec": {}, "status": {"status": "ACTIVE"}}}`)}}, importer.Options{})
+	var out bytes.Buffer
+	if err := printReport(newImportAppMesh(), &out, r, false); err != nil || !strings.Contains(out.String(), "dropped: it is App Mesh's own") || strings.Contains(out.String(), "the same in") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
 // The manifest that the server was given is one that the user has never seen.
 func TestARefusalOfTheServerIsPlacedInTheFileThatWasImported(t *testing.T) {
 	const template = `Resources:
