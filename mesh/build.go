@@ -93,8 +93,24 @@ func (b *builder) fail(r *Resource, path, format string, args ...any) {
 	b.add(r, r.fieldError(path, fmt.Sprintf(format, args...)))
 }
 
-func (b *builder) dangling(r *Resource, path, to, where string) {
-	b.add(r, r.Doc.DanglingError(path, fmt.Sprintf("%s refers to %s", r, to), where))
+// MissingError is the cause of a mistake about what an object refers to, or belongs to, and
+// that is not there.
+type MissingError struct {
+	Kind Kind
+	// ObjectName is its metadata.name, AppMeshName that of App Mesh: a reference has one of
+	// the two, or neither where any object of the kind would do.
+	ObjectName, AppMeshName string
+}
+
+// Error implements error.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s %s%s does not exist", e.Kind, e.ObjectName, e.AppMeshName)
+}
+
+func (b *builder) dangling(r *Resource, path string, missing MissingError, to, where string) {
+	e := r.Doc.DanglingError(path, fmt.Sprintf("%s refers to %s", r, to), where)
+	e.Cause = &missing
+	b.add(r, e)
 }
 
 func (b *builder) add(r *Resource, e *manifest.Error) {
@@ -200,7 +216,7 @@ func (b *builder) referent(from *Resource, path string, k Kind, ref Reference) *
 	}
 	to := b.graph.objects.Get(objectKey{k, from.Mesh, namespace, ref.Name})
 	if to == nil {
-		b.dangling(from, path, describe(k, namespace, ref.Name), " in mesh "+from.Mesh+b.meant(from.Mesh, k, ref.Name))
+		b.dangling(from, path, MissingError{Kind: k, ObjectName: ref.Name}, describe(k, namespace, ref.Name), " in mesh "+from.Mesh+b.meant(from.Mesh, k, ref.Name))
 	}
 	return to
 }
@@ -236,7 +252,7 @@ func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Reso
 	}
 	to := b.graph.named.Get(NameOf(k, of.Mesh, of.Name))
 	if to == nil {
-		b.dangling(from, path, arn, b.meantByARN(of.Mesh, k, of.Name))
+		b.dangling(from, path, MissingError{Kind: k, AppMeshName: of.Name}, arn, b.meantByARN(of.Mesh, k, of.Name))
 	}
 	return to
 }

@@ -117,7 +117,7 @@ func (b *builder) gatewayOf(r *Resource, s *GatewayRouteSpec) *Resource {
 	case 1:
 		return all[0]
 	case 0:
-		b.dangling(r, "spec.virtualGatewayRef", "a virtual gateway", ": mesh "+r.Mesh+" has none")
+		b.dangling(r, "spec.virtualGatewayRef", MissingError{Kind: KindVirtualGateway}, "a virtual gateway", ": mesh "+r.Mesh+" has none")
 	default:
 		var names []string
 		for _, g := range all {

@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -284,6 +285,34 @@ func TestGraphRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v\nwant …%s…", what, err, row.want)
 		}
+	}
+}
+
+// Who decides by it need not read messages, in which names are that others chose.
+func TestWhatAReferenceLacksIsKnownByAType(t *testing.T) {
+	m := object("Mesh", "m") + "---\n"
+	route := func(target string) string {
+		return m + object("VirtualRouter", "r") + "spec: {listeners: [{portMapping: {port: 1, protocol: http}}], routes: [{name: x, httpRoute: {match: {prefix: /}, action: {weightedTargets: [" + target + "]}}}]}\n"
+	}
+	for what, row := range map[string]struct {
+		content string
+		want    mesh.MissingError
+	}{
+		"a reference":       {route("{virtualNodeRef: {name: n}, weight: 1}"), mesh.MissingError{Kind: mesh.KindVirtualNode, ObjectName: "n"}},
+		"an ARN":            {route("{virtualNodeARN: 'arn:aws:appmesh:r:1:mesh/m/virtualNode/x', weight: 1}"), mesh.MissingError{Kind: mesh.KindVirtualNode, AppMeshName: "x"}},
+		"any gateway":       {m + object("GatewayRoute", "e") + "spec: {httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: s}}}}}}", mesh.MissingError{Kind: mesh.KindVirtualGateway}},
+		"a mesh":            {m + object("VirtualNode", "n") + "spec: {meshRef: {name: x}}", mesh.MissingError{Kind: mesh.KindMesh, ObjectName: "x"}},
+		"any mesh":          {object("VirtualNode", "n"), mesh.MissingError{Kind: mesh.KindMesh}},
+		"a group's service": {m + object("BackendGroup", "g") + "spec: {virtualservices: [{name: gone}]}", mesh.MissingError{Kind: mesh.KindVirtualService, ObjectName: "gone"}},
+	} {
+		_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(row.content)))
+		if got, ok := errors.AsType[*mesh.MissingError](err); !ok || *got != row.want {
+			t.Errorf("%s: %+v of %v", what, got, err)
+		}
+	}
+	_, err := mesh.NewGraph(parseAll(t, "g.yaml", []byte(m+object("Mesh", "m2")+"---\n"+object("VirtualNode", "n"))))
+	if got, ok := errors.AsType[*mesh.MissingError](err); err == nil || ok {
+		t.Errorf("an object that has to say its mesh: %+v", got)
 	}
 }
 

@@ -72,23 +72,30 @@ func meshOf(r *Resource, byObject map[string]string, byName map[string]bool, nam
 		if byName[ref.Name] {
 			return ref.Name, nil
 		}
-		return "", r.fieldError("spec.meshRef.name", fmt.Sprintf("%s refers to mesh %q, which does not exist; %s", r, ref.Name, known))
+		return "", r.withoutMesh("spec.meshRef.name", ref.Name, fmt.Sprintf("refers to mesh %q, which does not exist; %s", ref.Name, known))
 	}
 	switch {
 	case r.Kind == KindMeshOptions && byObject[r.ObjectName] != "":
 		return byObject[r.ObjectName], nil
 	case r.Kind == KindMeshOptions:
-		return "", r.fieldError("metadata.name", fmt.Sprintf("%s is about the mesh of its own name, which does not exist; %s", r, known))
+		return "", r.withoutMesh("metadata.name", r.ObjectName, "is about the mesh of its own name, which does not exist; "+known)
 	case r.Mesh != "" && byName[r.Mesh]:
 		return r.Mesh, nil
 	case r.Mesh != "":
-		return "", r.fieldError("", fmt.Sprintf("%s belongs to mesh %q, which does not exist; %s", r, r.Mesh, known))
+		return "", r.withoutMesh("", r.Mesh, fmt.Sprintf("belongs to mesh %q, which does not exist; %s", r.Mesh, known))
 	case len(names) == 1:
 		return names[0], nil
 	case len(names) == 0:
-		return "", r.fieldError("", fmt.Sprintf("%s belongs to no mesh: there is none", r))
+		return "", r.withoutMesh("", "", "belongs to no mesh: there is none")
 	}
 	return "", r.fieldError("spec.meshRef", fmt.Sprintf("%s must say its mesh, by spec.meshRef or by --mesh of an import; %s%s", r, known, unread))
+}
+
+// withoutMesh is about an object whose mesh, of a name or any, is not there.
+func (r *Resource) withoutMesh(path, name, says string) *manifest.Error {
+	e := r.fieldError(path, r.String()+" "+says)
+	e.Cause = &MissingError{Kind: KindMesh, ObjectName: name}
+	return e
 }
 
 // String is "virtualNode web" or, in a namespace, "virtualNode web in namespace shop".

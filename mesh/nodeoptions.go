@@ -163,7 +163,7 @@ func (b *builder) options(r *Resource) {
 	of := r.Kind.about()
 	to := b.graph.objects.Get(objectKey{of, r.Mesh, r.Namespace, r.ObjectName})
 	if to == nil {
-		b.dangling(r, "metadata.name", describe(of, r.Namespace, r.ObjectName), " in mesh "+r.Mesh+", and has its name: it is about the "+kindWords[of]+" of its own name")
+		b.dangling(r, "metadata.name", MissingError{Kind: of, ObjectName: r.ObjectName}, describe(of, r.Namespace, r.ObjectName), " in mesh "+r.Mesh+", and has its name: it is about the "+kindWords[of]+" of its own name")
 		return
 	}
 	b.link(r, to)

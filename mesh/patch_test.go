@@ -164,7 +164,7 @@ func TestAChangedGraphIsWhatIsMadeOfEverything(t *testing.T) {
 				refused++
 				continue
 			}
-			if !reflect.DeepEqual(got, want) {
+			if !reflect.DeepEqual(got, want) { //nolint:govet // a graph has no errors in it, only their type
 				t.Fatalf("seed %d, step %d: put %v, remove %v: the graph is not what everything gives\n%s", seed, step, put, remove, diff(want.Nodes("a"), got.Nodes("a")))
 			}
 			if g.SameToPolicy(got) {

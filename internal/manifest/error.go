@@ -38,7 +38,12 @@ type Error struct {
 	Unknowable bool
 	// Lacks is the key that is missing where that is the mistake; "" for every other one.
 	Lacks string
+	// Cause is for callers that decide by what is wrong; nil for every other mistake. Msg says it.
+	Cause error
 }
+
+// Unwrap gives errors.As the cause.
+func (e *Error) Unwrap() error { return e.Cause }
 
 // Error is one line: where, which field, what.
 func (e *Error) Error() string {

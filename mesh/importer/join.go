@@ -2,6 +2,7 @@ package importer
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
@@ -125,8 +126,8 @@ func (in *reading) joined(r *Report) {
 				o.State, again = state, true
 			}
 			text := e.Error()
-			if outcome == Unresolved && ofMesh(e) {
-				e.Msg = notAmong(o.resource)
+			if missing, ok := errors.AsType[*mesh.MissingError](e); ok && outcome == Unresolved && missing.Kind == mesh.KindMesh {
+				e.Msg = notAmong(missing.ObjectName)
 				text = e.Msg // of each mesh once
 			}
 			if !listed[text] {
@@ -202,79 +203,54 @@ func elsewhere(rs []*mesh.Resource) []*mesh.Resource {
 	return list
 }
 
-// ofMesh reports whether a mistake is that an object's mesh is not among the files.
-func ofMesh(e *manifest.Error) bool {
-	return strings.Contains(e.Dangling, " refers to mesh \"") || strings.Contains(e.Dangling, " belongs to no mesh")
-}
-
-// notAmong is what is told of that: where the files do not have it, the server may.
-func notAmong(r *mesh.Resource) string {
-	if r.Mesh == "" {
+// notAmong is what is told of a mesh that the files do not have: the server may.
+func notAmong(name string) string {
+	if name == "" {
 		return "there is no mesh among the files, and --mesh names none: it is the only one that the server has"
 	}
-	return "mesh " + r.Mesh + " is not among the files: the server must have it"
+	return "mesh " + name + " is not among the files: the server must have it"
 }
 
 // resolvable reports whether a server may have what is lacking here.
 func resolvable(e *manifest.Error) bool { return e.Dangling != "" }
 
-// leftOut are the objects that are not applied, by what messages call those to which a
-// reference leads.
-type leftOut map[string]*Object
-
-// What each is called that is meant without its name.
-const (
-	aMesh    = "mesh"
-	aGateway = "a virtual gateway"
-)
+// leftOut are the objects that are not applied, by the names that references have.
+type leftOut map[mesh.MissingError]*Object
 
 // leftOut lists those that are left out so far; of several of one name the first holds.
 func (r *Report) leftOut() leftOut {
 	out := leftOut{}
-	add := func(name string, o *Object) {
-		if out[name] == nil {
-			out[name] = o
+	add := func(as mesh.MissingError, o *Object) {
+		if out[as] == nil {
+			out[as] = o
 		}
 	}
 	for _, o := range r.Objects {
 		if o.State == Complete {
 			continue
 		}
-		kind, name := strings.ToLower(o.Kind[:1])+o.Kind[1:], o.Name
+		kind, name := mesh.Kind(o.Kind), o.Name
 		if o.resource != nil {
 			name = o.resource.ObjectName
 		}
-		add(kind+" "+name, o)
-		add("/"+kind+"/"+o.Name, o)
-		switch o.Kind {
-		case string(mesh.KindMesh):
-			add(aMesh, o)
-		case string(mesh.KindVirtualGateway):
-			add(aGateway, o)
-		}
+		add(mesh.MissingError{Kind: kind, ObjectName: name}, o)
+		add(mesh.MissingError{Kind: kind, AppMeshName: o.Name}, o)
+		add(mesh.MissingError{Kind: kind}, o)
 	}
 	return out
 }
 
-// of is the one to which a dangling reference leads, nil where it leads to nothing.
+// of is the one to which a dangling reference leads, nil where it leads to nothing. Of meshes
+// any counts: where one is left out, what it was called is often what is wrong with it.
 func (l leftOut) of(e *manifest.Error) *Object {
-	if e.Dangling == "" {
+	missing, ok := errors.AsType[*mesh.MissingError](e)
+	if !ok {
 		return nil
 	}
-	_, to, reference := strings.Cut(e.Dangling, " refers to ")
-	if !reference || strings.HasPrefix(to, "mesh \"") {
-		return l[aMesh]
+	if missing.Kind == mesh.KindMesh {
+		return l[mesh.MissingError{Kind: mesh.KindMesh}]
 	}
-	named, _, _ := strings.Cut(to, " in namespace ")
-	if o := l[named]; o != nil {
-		return o
-	}
-	at := strings.LastIndex(to, "/") // of an ARN
-	kind := strings.LastIndex(to[:max(at, 0)], "/")
-	if kind < 0 {
-		return nil
-	}
-	return l[to[kind:]]
+	return l[*missing]
 }
 
 // settled names in each object that is complete the mesh and the gateway that it was taken for
