@@ -1,7 +1,9 @@
 package mesh
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 
 	"signet.example/internal/manifest"
 )
@@ -93,6 +95,15 @@ func Kinds() []KindInfo { return slices.Clone(kinds) }
 
 // AllKinds lists App Mesh's kinds, and then Signet's own about them.
 func AllKinds() []KindInfo { return slices.Concat(kinds, own) }
+
+// ReferentsFirst orders objects of each mesh so that what is referred to stands before what
+// refers to it.
+func ReferentsFirst(a, b *Resource) int {
+	rank := func(k Kind) int {
+		return slices.IndexFunc(kinds, func(i KindInfo) bool { return i.Kind == k })
+	}
+	return cmp.Or(strings.Compare(a.Mesh, b.Mesh), rank(a.Kind)-rank(b.Kind), strings.Compare(a.Name, b.Name))
+}
 
 // infoOf is the kind of a name, nil where there is none.
 func infoOf(k Kind) *KindInfo {

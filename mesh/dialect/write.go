@@ -50,17 +50,11 @@ func Write(rs []*mesh.Resource, s Spelling) ([]Written, []Finding) {
 		w.objects[[4]string{string(r.Kind), r.Mesh, r.Namespace, r.ObjectName}] = r
 	}
 	rs = slices.Clone(rs)
-	slices.SortStableFunc(rs, func(a, b *mesh.Resource) int {
-		return cmp.Or(strings.Compare(a.Mesh, b.Mesh), rank(a.Kind)-rank(b.Kind), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortStableFunc(rs, mesh.ReferentsFirst)
 	for _, r := range rs {
 		w.resource(r)
 	}
 	return w.list, w.losses
-}
-
-func rank(k mesh.Kind) int {
-	return slices.IndexFunc(mesh.Kinds(), func(i mesh.KindInfo) bool { return i.Kind == k })
 }
 
 type writer struct {

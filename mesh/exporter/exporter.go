@@ -7,7 +7,6 @@ package exporter
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
@@ -68,9 +67,7 @@ func Write(form string, stored []Stored) (*Export, error) {
 		resources = append(resources, r)
 	}
 	nameMeshes(resources)
-	slices.SortStableFunc(resources, func(a, b *mesh.Resource) int {
-		return cmp.Or(strings.Compare(a.Mesh, b.Mesh), rank(a.Kind)-rank(b.Kind), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortStableFunc(resources, mesh.ReferentsFirst)
 	if len(resources) == 0 {
 		return e, nil
 	}
@@ -133,11 +130,6 @@ func nameMeshes(resources []*mesh.Resource) {
 	for _, r := range resources {
 		r.JoinMesh(r.Mesh)
 	}
-}
-
-// rank orders kinds, referents before what refers to them.
-func rank(k mesh.Kind) int {
-	return slices.IndexFunc(mesh.Kinds(), func(i mesh.KindInfo) bool { return i.Kind == k })
 }
 
 // fileOf is a name that no two objects have in common: a mesh and a kind have no

@@ -1,8 +1,6 @@
 package envoydump
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -67,34 +65,34 @@ const mostResources, mostRoutes = 50_000, 500
 
 // read decodes a dump, one resource at a time.
 func (d *dump) read(content []byte) (line int, err error) {
-	at := &lines{content: content}
-	dec := json.NewDecoder(bytes.NewReader(content))
+	in := dialect.NewStream(content)
 	fail := func(err error) (int, error) {
-		return at.of(int(dec.InputOffset())), fmt.Errorf("is no config dump of Envoy: %w", err)
+		line, _ := in.Place(0)
+		return line, fmt.Errorf("is no config dump of Envoy: %w", err)
 	}
-	if err := expect(dec, json.Delim('{')); err != nil {
+	if err := in.Delim('{'); err != nil {
 		return fail(err)
 	}
-	for dec.More() {
-		key, err := dec.Token()
+	for in.More() {
+		key, err := in.Token()
 		if err != nil {
 			return fail(err)
 		}
 		if key != "configs" {
-			if err := dec.Decode(&json.RawMessage{}); err != nil {
+			if err := in.Skip(); err != nil {
 				return fail(err)
 			}
 			continue
 		}
-		if err := expect(dec, json.Delim('[')); err != nil {
+		if err := in.Delim('['); err != nil {
 			return fail(err)
 		}
-		for dec.More() {
-			if err := d.config(dec, at); err != nil {
+		for in.More() {
+			if err := d.config(in); err != nil {
 				return fail(err)
 			}
 		}
-		if err := expect(dec, json.Delim(']')); err != nil {
+		if err := in.Delim(']'); err != nil {
 			return fail(err)
 		}
 	}
@@ -102,12 +100,12 @@ func (d *dump) read(content []byte) (line int, err error) {
 }
 
 // config is one of the dump's parts, each of one type.
-func (d *dump) config(dec *json.Decoder, at *lines) error {
-	if err := expect(dec, json.Delim('{')); err != nil {
+func (d *dump) config(in *dialect.Stream) error {
+	if err := in.Delim('{'); err != nil {
 		return err
 	}
-	for dec.More() {
-		key, err := dec.Token()
+	for in.More() {
+		key, err := in.Token()
 		if err != nil {
 			return err
 		}
@@ -116,18 +114,18 @@ func (d *dump) config(dec *json.Decoder, at *lines) error {
 			var b struct {
 				Node struct{ ID string } `json:"node"`
 			}
-			if err := dec.Decode(&b); err != nil {
+			if err := in.Decode(&b); err != nil {
 				return err
 			}
 			if err := d.is(b.Node.ID); err != nil {
 				return err
 			}
 		case "dynamic_active_clusters", "static_clusters":
-			err = d.clustersOf(dec, at, &d.clusters)
+			err = d.clustersOf(in, &d.clusters)
 		case "dynamic_warming_clusters":
-			err = d.clustersOf(dec, at, &d.warming)
+			err = d.clustersOf(in, &d.warming)
 		case "dynamic_route_configs", "static_route_configs":
-			err = each(dec, at, func(r struct {
+			err = each(in, func(r struct {
 				Config routeConfig `json:"route_config"`
 			}, line int,
 			) error {
@@ -135,17 +133,17 @@ func (d *dump) config(dec *json.Decoder, at *lines) error {
 				return d.bounded(r.Config.Hosts...)
 			})
 		default:
-			err = dec.Decode(&json.RawMessage{})
+			err = in.Skip()
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return expect(dec, json.Delim('}'))
+	return in.Delim('}')
 }
 
-func (d *dump) clustersOf(dec *json.Decoder, at *lines, to *[]placed[cluster]) error {
-	return each(dec, at, func(c struct{ Cluster cluster }, line int) error {
+func (d *dump) clustersOf(in *dialect.Stream, to *[]placed[cluster]) error {
+	return each(in, func(c struct{ Cluster cluster }, line int) error {
 		*to = append(*to, placed[cluster]{c.Cluster, line})
 		return d.bounded()
 	})
@@ -212,46 +210,20 @@ func (d *dump) named() error {
 	return nil
 }
 
-func expect(dec *json.Decoder, want json.Delim) error {
-	got, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	if got != want {
-		return fmt.Errorf("%v stands where %v has to", got, want)
-	}
-	return nil
-}
-
 // each decodes the items of a list.
-func each[T any](dec *json.Decoder, at *lines, f func(item T, line int) error) error {
-	if err := expect(dec, json.Delim('[')); err != nil {
+func each[T any](in *dialect.Stream, f func(item T, line int) error) error {
+	if err := in.Delim('['); err != nil {
 		return err
 	}
-	for dec.More() {
-		line := at.of(int(dec.InputOffset()) + 1)
+	for in.More() {
+		line, _ := in.Place(-1)
 		var item T
-		if err := dec.Decode(&item); err != nil {
+		if err := in.Decode(&item); err != nil {
 			return err
 		}
 		if err := f(item, line); err != nil {
 			return err
 		}
 	}
-	return expect(dec, json.Delim(']'))
-}
-
-// lines finds lines of a text, each behind the last one that was asked for.
-type lines struct {
-	content    []byte
-	seen, line int
-}
-
-func (l *lines) of(offset int) int {
-	for ; l.seen < offset && l.seen < len(l.content); l.seen++ {
-		if l.content[l.seen] == '\n' {
-			l.line++
-		}
-	}
-	return l.line + 1
+	return in.Delim(']')
 }

@@ -230,7 +230,7 @@ func (d *dump) service(hosts []virtualHost, line int) {
 			}
 		}
 	}
-	s.routes = joined(lists, hosts)
+	s.routes = ofAllPorts(lists, hosts)
 	s.text, _ = json.Marshal([]any{s.ports, specsOf(s.routes)}) // maps of texts and numbers
 	key := "service " + d.mesh + "/" + name
 	first := d.all.calls[key]
@@ -308,9 +308,9 @@ func (d *dump) route(s *service, r route, n int, lost map[string]bool) (made, bo
 	return made{r.Name, map[string]any{form: spec}}, true
 }
 
-// joined are the routes of all ports of a service: one that every port has is for all, the
-// others are for theirs.
-func joined(lists [][]made, hosts []virtualHost) []made {
+// ofAllPorts are the routes of a service: one that each of its ports has is for all of them,
+// the others are for theirs.
+func ofAllPorts(lists [][]made, hosts []virtualHost) []made {
 	everywhere := func(r made) bool {
 		for _, list := range lists {
 			if !slices.ContainsFunc(list, func(o made) bool { return o.name == r.name && same(o.spec, r.spec) }) {

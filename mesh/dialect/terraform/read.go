@@ -1,7 +1,6 @@
 package terraform
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,10 +36,9 @@ const maxDepth = 100
 // Read implements [dialect.Reader].
 func Read(d *dialect.Drafts, f dialect.File) {
 	d.File(f.Name)
-	r := &reader{drafts: d, file: f, at: place{content: f.Content}}
-	dec := json.NewDecoder(bytes.NewReader(f.Content))
-	if err := r.object(dec, 0); err != nil {
-		line, column := r.at.of(int(dec.InputOffset()))
+	r := &reader{drafts: d, file: f, in: dialect.NewStream(f.Content)}
+	if err := r.object(0); err != nil {
+		line, column := r.in.Place(0)
 		d.Wrong(manifest.Errors{{File: f.Name, Line: line, Column: column, Msg: "is no state of Terraform: " + err.Error()}})
 	}
 }
@@ -48,60 +46,49 @@ func Read(d *dialect.Drafts, f dialect.File) {
 type reader struct {
 	drafts *dialect.Drafts
 	file   dialect.File
-	at     place
+	in     *dialect.Stream
 }
 
 // object looks for resources: in the state itself, or in the modules of an answer.
-func (r *reader) object(dec *json.Decoder, depth int) error {
+func (r *reader) object(depth int) error {
 	if depth > maxDepth {
 		return errors.New("its modules are nested too deep")
 	}
-	if err := delim(dec, '{'); err != nil {
+	if err := r.in.Delim('{'); err != nil {
 		return err
 	}
-	for dec.More() {
-		key, err := dec.Token()
+	for r.in.More() {
+		key, err := r.in.Token()
 		if err != nil {
 			return err
 		}
 		switch key {
 		case "resources":
-			err = r.list(dec, func() error { return r.resource(dec) })
+			err = r.list(r.resource)
 		case "child_modules":
-			err = r.list(dec, func() error { return r.object(dec, depth+1) })
+			err = r.list(func() error { return r.object(depth + 1) })
 		case "values", "root_module":
-			err = r.object(dec, depth+1)
+			err = r.object(depth + 1)
 		default:
-			err = dec.Decode(&json.RawMessage{})
+			err = r.in.Skip()
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return delim(dec, '}')
+	return r.in.Delim('}')
 }
 
-func (r *reader) list(dec *json.Decoder, each func() error) error {
-	if err := delim(dec, '['); err != nil {
+func (r *reader) list(each func() error) error {
+	if err := r.in.Delim('['); err != nil {
 		return err
 	}
-	for dec.More() {
+	for r.in.More() {
 		if err := each(); err != nil {
 			return err
 		}
 	}
-	return delim(dec, ']')
-}
-
-func delim(dec *json.Decoder, want json.Delim) error {
-	got, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	if got != want {
-		return fmt.Errorf("%v stands where %v has to", got, want)
-	}
-	return nil
+	return r.in.Delim(']')
 }
 
 // head is what is looked at of every resource.
@@ -109,12 +96,12 @@ type head struct {
 	Mode, Type, Name, Module, Address string
 }
 
-func (r *reader) resource(dec *json.Decoder) error {
+func (r *reader) resource() error {
 	var raw json.RawMessage
-	if err := dec.Decode(&raw); err != nil {
+	if err := r.in.Decode(&raw); err != nil {
 		return err
 	}
-	start := int(dec.InputOffset()) - len(raw)
+	line, column := r.in.Place(len(raw))
 	var h head
 	if err := json.Unmarshal(raw, &h); err != nil {
 		return errors.New("a resource has no type and name that are texts")
@@ -122,7 +109,6 @@ func (r *reader) resource(dec *json.Decoder) error {
 	if h.Mode == "data" {
 		return nil
 	}
-	line, column := r.at.of(start)
 	k, ours := kinds[h.Type]
 	if !ours {
 		r.drafts.AddContext(dialect.Object{Place: dialect.Place{File: r.file.Name, Line: line, Column: column}, Kind: h.Type, Name: h.Name})
@@ -191,20 +177,4 @@ func (r *reader) instance(n manifest.Node, address string, k kind) {
 		r.drafts.Note(string(k.Kind)+" "+x.Name.Value.Text(), dialect.Dropped, m.Key(), address+"."+m.Name, why)
 	}
 	r.drafts.Add(x)
-}
-
-// place finds lines of a text, each behind the last one that was asked for.
-type place struct {
-	content           []byte
-	seen, line, start int // bytes that were looked at, lines among them, where the last one begins
-}
-
-// of is the line and column of an offset, from 1.
-func (p *place) of(offset int) (line, column int) {
-	for ; p.seen < offset && p.seen < len(p.content); p.seen++ {
-		if p.content[p.seen] == '\n' {
-			p.line, p.start = p.line+1, p.seen+1
-		}
-	}
-	return p.line + 1, offset - p.start + 1
 }
