@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"signet.example/internal/manifest"
 	"signet.example/mesh"
 	"signet.example/mesh/dialect"
 )
@@ -60,6 +61,9 @@ func formOf(f dialect.File) (form Form, why string) {
 		return AWS, ""
 	case strings.TrimSpace(text) == "":
 		return "", "is empty"
+	}
+	if _, wrong := (manifest.Form{}).Read(f.Name, f.Content); len(wrong) > 0 {
+		return "", fmt.Sprintf("has a mistake that keeps its form from being seen: line %d, column %d: %s", wrong[0].Line, wrong[0].Column, wrong[0].Msg)
 	}
 	return "", fmt.Sprintf("has nothing of App Mesh in a form that is read (%s); --dialect says which it is; of aws appmesh give what describe-… answers, not list-…; of Terraform a state, not a plan", strings.Join(Forms(), ", "))
 }

@@ -236,6 +236,8 @@ func TestTheFormOfAFileIsToldByItsContent(t *testing.T) {
 		`{"@type": "type.googleapis.com/envoy.admin.v3.Bootstrap`: "envoy",
 		"services: {}\n":                                          "nothing of App Mesh",
 		" \n":                                                     "is empty",
+		"spec:\n  listeners:\n - port: 80\n":                      "line 3, column 2: ",
+		"{\"listeners\": [}":                                      "line 1, column ",
 	} {
 		f := report(importer.Options{}, text).Files[0]
 		if got := string(f.Form) + f.Why; !strings.Contains(got, want) {
