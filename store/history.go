@@ -21,7 +21,7 @@ type Past struct {
 	Actor  string // who asked for it; empty where that was not written down
 	// New: before it, there was no such object.
 	New bool
-	// Before and OwnerBefore are what the object was until then.
+	// Before and OwnerBefore are what the object was until then; Before is of one revision alone.
 	Before      []byte
 	OwnerBefore string
 }
@@ -31,7 +31,7 @@ const objectsOnly = ` AND kind NOT IN ('` + KindAgent + `', '` + KindBan + `', '
 
 // History returns the changes of objects of the last n revisions in which one that is meant
 // changed, the newest first, and the revision with which what is known begins; with at, those
-// of that one revision.
+// of that one revision, and only then with manifests: of many revisions they are large.
 func (s *Store) History(ctx context.Context, of Key, at uint64, n int) (past []Past, since uint64, err error) {
 	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
@@ -49,8 +49,8 @@ func (s *Store) History(ctx context.Context, of Key, at uint64, n int) (past []P
 		return p, err
 	}, func() (*sql.Rows, error) {
 		const meant = `(?1 = '' OR kind = ?1) AND (?2 = '' OR mesh = ?2) AND (?3 = '' OR name = ?3) AND (?6 = 0 OR revision = ?6)` + objectsOnly
-		return tx.QueryContext(ctx, `SELECT c.revision, c.kind, c.mesh, c.name, c.manifest, c.deleted, c.at, c.actor, c.owner,
-			coalesce(p.deleted, 1), coalesce(p.manifest, x''), coalesce(p.owner, '')
+		return tx.QueryContext(ctx, `SELECT c.revision, c.kind, c.mesh, c.name, CASE WHEN ?6 = 0 THEN x'' ELSE c.manifest END, c.deleted, c.at, c.actor, c.owner,
+			coalesce(p.deleted, 1), CASE WHEN ?6 = 0 THEN x'' ELSE coalesce(p.manifest, x'') END, coalesce(p.owner, '')
 			FROM (SELECT * FROM changes WHERE revision IN
 				(SELECT DISTINCT revision FROM changes WHERE revision >= ?4 AND `+meant+` ORDER BY revision DESC LIMIT ?5) AND `+meant+`) c
 			LEFT JOIN changes p ON p.kind = c.kind AND p.mesh = c.mesh AND p.name = c.name AND (p.revision, p.ordinal) =

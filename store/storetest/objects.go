@@ -201,13 +201,13 @@ func historyTells(t *testing.T, b Backend) {
 			if c.At.Before(begun.Add(-time.Minute)) || c.At.After(time.Now().Add(time.Minute)) {
 				t.Errorf("revision %d at %s", c.Revision, c.At)
 			}
-			told = append(told, fmt.Sprintf("%d %s %s %s new=%t deleted=%t before=%s", c.Revision, p.Actor, c.Name, c.Manifest, p.New, c.Deleted, p.Before))
+			told = append(told, fmt.Sprintf("%d %s %s new=%t deleted=%t %q after %q", c.Revision, p.Actor, c.Name, p.New, c.Deleted, c.Manifest, p.Before))
 		}
 		return told
 	}
 	all := []string{
-		"4 tester m 3 new=true deleted=false before=", "3 tester m  new=false deleted=true before=2", "2 another m 2 new=false deleted=false before=1",
-		"1 tester m 1 new=true deleted=false before=", "1 tester e 1 new=true deleted=false before=",
+		`4 tester m new=true deleted=false "" after ""`, `3 tester m new=false deleted=true "" after ""`, `2 another m new=false deleted=false "" after ""`,
+		`1 tester m new=true deleted=false "" after ""`, `1 tester e new=true deleted=false "" after ""`,
 	}
 	for _, c := range []struct {
 		of   store.Key
@@ -217,10 +217,11 @@ func historyTells(t *testing.T, b Backend) {
 	}{
 		{store.Key{}, 0, 10, all},
 		{store.Key{}, 0, 2, all[:2]},
-		{store.Key{}, 2, 1, all[2:3]},
+		{store.Key{}, 2, 1, []string{`2 another m new=false deleted=false "2" after "1"`}},
+		{store.Key{}, 3, 1, []string{`3 tester m new=false deleted=true "" after "2"`}},
 		{store.Key{}, 5, 1, nil},
 		{store.Key{Kind: "Mesh", Mesh: "m", Name: "m"}, 0, 10, all[:4]},
-		{store.Key{Kind: "Mesh"}, 1, 1, all[3:4]},
+		{store.Key{Kind: "Mesh"}, 1, 1, []string{`1 tester m new=true deleted=false "1" after ""`}},
 		{store.Key{Kind: "Entry"}, 0, 1, all[4:]},
 		{store.Key{Name: "nobody"}, 0, 10, nil},
 	} {
