@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"signet.example/internal/watched"
 	"signet.example/server/cloudmap"
 	"signet.example/server/fleet"
@@ -36,7 +38,14 @@ func alone(dir dataDir, clock func() time.Time, log *slog.Logger) (common, error
 	known, err := fleet.OpenFile(dir.endpoints(), clock, log)
 	keys, keysErr := issuers.OpenFile(dir.issuers(), log)
 	found, foundErr := cloudmap.OpenFile(dir.cloudMap(), log)
+	keep := func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		for _, run := range []func(context.Context) error{known.Run, keys.Run, found.Run} {
+			g.Go(func() error { return run(ctx) })
+		}
+		return g.Wait()
+	}
 	return common{
-		fleet: known, keys: keys, found: found, policy: &watched.Value[*policies.State]{}, activating: shared.NewMutex(), writes: shared.NewMutex(), keep: known.Run,
+		fleet: known, keys: keys, found: found, policy: &watched.Value[*policies.State]{}, activating: shared.NewMutex(), writes: shared.NewMutex(), keep: keep,
 	}, errors.Join(err, keysErr, foundErr)
 }

@@ -144,10 +144,12 @@ func TestAnAnswerIsKeptWhileCloudMapFailsAndBelievedWhenItAnswers(t *testing.T) 
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- s.Run(ctx) }()
+		for _, run := range []func(context.Context) error{s.Run, file.Run} {
+			go func() { done <- run(ctx) }()
+		}
 		defer func() {
 			stop()
-			if err := <-done; err != nil {
+			if err := errors.Join(<-done, <-done); err != nil {
 				t.Error(err)
 			}
 		}()

@@ -35,10 +35,10 @@ func TestAnAddressIsAnAgentsIfItConnectsFromThere(t *testing.T) {
 	}
 }
 
-// fileOf is a file with nothing in it.
-func fileOf(t *testing.T) *File {
+// fileAt is what the file at path has.
+func fileAt(t *testing.T, path string) *shared.File[*Known] {
 	t.Helper()
-	f, err := OpenFile(filepath.Join(t.TempDir(), "endpoints.json"), time.Now, slog.New(slog.DiscardHandler))
+	f, err := OpenFile(path, time.Now, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,8 @@ func TestAnAgentThatComesAndGoesAddsNothingForEver(t *testing.T) {
 
 func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		file := fileOf(t)
+		path := filepath.Join(t.TempDir(), "endpoints.json")
+		file := fileAt(t, path)
 		e := registryIn(t, file, 3, time.Now)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -159,7 +160,7 @@ func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *tes
 		for i := range 50 {
 			e.Report(hostile("0"), reportOf(0, i%2 == 0))
 			synctest.Wait()
-			now, err := os.Stat(file.path)
+			now, err := os.Stat(path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,12 +174,8 @@ func TestWhatIsRegisteredIsThereAfterARestartThoughItIsNotWrittenEachTime(t *tes
 		}
 		cancel()
 		<-ended
-		next, err := OpenFile(file.path, time.Now, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
 		cfg := e.cfg
-		cfg.Shared = next
+		cfg.Shared = fileAt(t, path)
 		again := NewEndpoints(cfg)
 		if again.Count() != 3 || again.Snapshot().Of(proxy.Node("m", "0"))[0].Healthy {
 			t.Error("the restarted server does not know what was reported last")

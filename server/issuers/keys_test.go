@@ -110,6 +110,11 @@ func TestAStoreThatCannotBeReadIsACacheThatIsLost(t *testing.T) {
 		f.Update(func(issuers.Sets) issuers.Sets {
 			return issuers.Sets{"users": {URL: "https://users.example/keys", JWKS: []byte(good)}}
 		})
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if err := f.Run(ended); err != nil {
+			t.Error(err)
+		}
 		again, err := issuers.OpenFile(path, slog.New(slog.DiscardHandler))
 		if got := served(keysOf(again, nil, nil), list); err != nil || got != good {
 			t.Errorf("%s, after the next start: %s, %v", name, got, err)

@@ -1,8 +1,8 @@
 // Package shared is what the parts of a server ask for where servers of one store have
 // something in common: the newest of a series of values, and one at a time. What stands
 // behind these two interfaces is true for all of them, and no part keeps such a truth
-// elsewhere. A server that is alone has it in memory ([Mutex], and the Value of
-// internal/watched); servers beside others have it in their database.
+// elsewhere. A server that is alone has it in memory ([Mutex], the Value of internal/watched,
+// and [File] where it outlives the server); servers beside others have it in their database.
 //
 // It must not know what is shared: a part declares its value, which is immutable, and the
 // server hands it in.

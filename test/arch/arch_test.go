@@ -53,7 +53,7 @@ var imports = map[string][]string{
 	"server/admin":     {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy", "xds/predict", "xds/effect"},
 	"server/check":     {"identity", "mesh", "api", "policy", "authz/jwt", "store", "server/cloudmap", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
 	"server/roster":    {"store", "server/fault"},
-	"server/shared":    {},
+	"server/shared":    {"internal"},
 	"server/conns":     {},
 	"server/questions": {"api"},
 	"server/fleet":     {"identity", "api", "store", "server/fault", "server/shared", "server/conns", "server/questions", "internal", "proxy"},
