@@ -1,11 +1,14 @@
 package refused
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -126,3 +129,26 @@ func (a All) FileOf(have map[View]*ads.Set) File {
 
 // Write writes it in the place of what there was.
 func (f File) Write(path string) error { return durable.WriteJSON(path, f.content) }
+
+// SaveAgain is how long a file is let be that could not be written.
+const SaveAgain = 30 * time.Second
+
+// Keeper writes files one after the other. It belongs to one goroutine.
+type Keeper struct{ next time.Time }
+
+// Due reports whether it is worth a try.
+func (k *Keeper) Due() bool { return !time.Now().Before(k.next) }
+
+// Write writes one, unless path is "". It reports false, and says so in the log, where that
+// failed.
+func (k *Keeper) Write(ctx context.Context, f File, path string, log *slog.Logger) bool {
+	if path == "" {
+		return true
+	}
+	err := f.Write(path)
+	if err != nil {
+		log.WarnContext(ctx, "what proxies refused is not remembered over a restart", slog.Any("err", err))
+		k.next = time.Now().Add(SaveAgain)
+	}
+	return err == nil
+}

@@ -3,7 +3,6 @@ package views
 import (
 	"cmp"
 	"context"
-	"log/slog"
 
 	"signet.example/ads"
 	"signet.example/server/refused"
@@ -25,17 +24,20 @@ func (v *Views) Remember() error {
 	return nil
 }
 
-// save writes the file where something else is refused than it has. Only Run calls it.
+// save writes the file where something else is refused than it has, also what it could not
+// write before. Only Run calls it.
 func (v *Views) save(ctx context.Context) {
+	if !v.keeper.Due() {
+		return
+	}
 	v.mu.Lock()
 	file, ok := v.toRemember()
 	v.unsaved = false
 	v.mu.Unlock()
-	if !ok || v.cfg.Memory == "" {
-		return
-	}
-	if err := file.Write(v.cfg.Memory); err != nil {
-		v.cfg.Log.WarnContext(ctx, "what proxies refused is not remembered over a restart", slog.Any("err", err))
+	if ok && !v.keeper.Write(ctx, file, v.cfg.Memory, v.cfg.Log) {
+		v.mu.Lock()
+		v.unsaved = true
+		v.mu.Unlock()
 	}
 }
 

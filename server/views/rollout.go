@@ -102,6 +102,7 @@ func (v *Views) begin(node proxy.Ref, r *rollout) bool {
 // changes; one whose proxies refused something, or that was mute the last time, only where there is
 // no other. What others refused is tried by the last one, too, that has not.
 func (v *Views) canaryFor(node proxy.Ref, r *rollout) (found attempt, ok bool) {
+	plans := v.plans(r) // of each view once, however many hosts there are
 	v.heard.mu.Lock()
 	defer v.heard.mu.Unlock()
 	hosts, best, second := 0, 0, false
@@ -117,22 +118,39 @@ func (v *Views) canaryFor(node proxy.Ref, r *rollout) (found attempt, ok bool) {
 		if !v.refused[node].SomeOf(name) {
 			rank += 2
 		}
-		for key, made := range r.made {
-			k := v.nodes[key]
-			if rank <= best || k == nil || !k.view.FollowedBy(name) {
+		for _, p := range plans {
+			if rank <= best || !p.kept.view.FollowedBy(name) {
 				continue
 			}
-			all, withheld := v.spared(v.at, key, k, made, "")
-			set, opinion := all, v.refused[node].UntriedBy(name, withheld)
+			set, opinion := p.all, v.refused[node].UntriedBy(name, p.withheld)
 			if opinion {
-				set, _ = v.spared(v.at, key, k, made, name)
+				set, _ = v.spared(v.at, p.key, p.kept, r.made[p.key], name)
 			}
-			if opinion || len(k.view.New(set)) > 0 { // all may have been sent what one refused
-				found, best, second = attempt{key, name, set}, rank, opinion
+			if opinion || len(p.kept.view.New(set)) > 0 { // all may have been sent what one refused
+				found, best, second = attempt{p.key, name, set}, rank, opinion
 			}
 		}
 	}
 	return found, best > 0 && (hosts > 1 || r.lost > 0 || second)
+}
+
+// plan is what all would have of one view.
+type plan struct {
+	key      Key
+	kept     *keptView
+	all      *ads.Set
+	withheld []refused.Resource
+}
+
+// plans are those of the views of a rollout that are kept still.
+func (v *Views) plans(r *rollout) (list []plan) {
+	for key, made := range r.made {
+		if k := v.nodes[key]; k != nil {
+			all, withheld := v.spared(v.at, key, k, made, "")
+			list = append(list, plan{key, k, all, withheld})
+		}
+	}
+	return list
 }
 
 // end takes a rollout off the way. What was tried is not taken back by that: the next
@@ -206,8 +224,8 @@ func (v *Views) hear(ctx context.Context) []refused.Refusal {
 	again := map[proxy.Ref]bool{}
 	for agent, list := range said {
 		for _, f := range list {
-			new := v.refuses(agent, f)
-			if found = append(found, new...); len(new) > 0 {
+			fresh := v.refuses(agent, f)
+			if found = append(found, fresh...); len(fresh) > 0 {
 				again[f.Node] = true
 			}
 			v.answered(f)

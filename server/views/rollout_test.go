@@ -182,9 +182,7 @@ func TestRefusalsThatCannotBeRememberedAreTold(t *testing.T) {
 	if v.save(t.Context()); strings.Count(log.String(), "what proxies refused is not remembered over a restart") != 1 || !strings.Contains(log.String(), v.cfg.Memory) {
 		t.Errorf("it says %q", &log)
 	}
-	v.cfg.Memory = filepath.Join(t.TempDir(), "refused.json")
-	changed(t, s, v, "b.worse")
-	refuse(t, s, v, refusing(a))
+	v.cfg.Memory, v.keeper = filepath.Join(t.TempDir(), "refused.json"), refused.Keeper{} // half a minute later
 	v.save(t.Context())
 	next := viewsOf(s)
 	next.cfg.Memory = v.cfg.Memory

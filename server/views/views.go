@@ -119,6 +119,7 @@ type Views struct {
 	mute     map[string]bool        // agents that did not answer first in time
 	last     map[Key]*ads.Set       // what views had in the last run, of those that lacked something
 	unsaved  bool                   // refused is not what the file has
+	keeper   refused.Keeper         // Run's alone
 }
 
 // keepNode and dropNode are the ways in and out of nodes.
