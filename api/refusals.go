@@ -9,6 +9,15 @@ import (
 // the same host key is connected.
 func Elsewhere(err error) bool { return status.Code(err) == codes.FailedPrecondition }
 
+// Untaken reports whether a server did not take what an agent sent, and will not the next time.
+func Untaken(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.ResourceExhausted, codes.Internal:
+		return true
+	}
+	return false
+}
+
 // Banned reports whether the servers will not have an agent again: that is all that
 // PermissionDenied means to a session and to a host key that has joined. The agent
 // then ends, and its keys, sockets and proxies with it (A30): waiting would only

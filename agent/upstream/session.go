@@ -77,8 +77,13 @@ func (s *Session) Run(ctx context.Context) error {
 			return err
 		}
 		pause, level := tries.Failed(time.Since(begun), err), slog.LevelDebug
-		if api.Elsewhere(err) && tries.Doubled() {
-			level = slog.LevelError
+		if tries.Doubled() {
+			switch {
+			case api.Elsewhere(err):
+				level = slog.LevelError
+			case api.Untaken(err): // nothing is known of this host, so that no caller is sent to it
+				level = slog.LevelWarn
+			}
 		}
 		s.Log.Log(ctx, level, "session ended", slog.Any("err", err))
 		if !watched.Sleep(ctx, pause) {

@@ -12,6 +12,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"signet.example/api"
 )
 
@@ -40,6 +44,36 @@ type lineCount struct{ n atomic.Int64 }
 func (l *lineCount) Write(p []byte) (int, error) {
 	l.n.Add(int64(strings.Count(string(p), "\n")))
 	return len(p), nil
+}
+
+// refusing is a connection to a server that ends each session with an error.
+type refusing struct {
+	grpc.ClientConnInterface
+
+	err error
+}
+
+func (r refusing) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, r.err
+}
+
+// With a report that no server takes nobody is sent to the proxies of this host: that has to
+// be seen without the logs of debugging.
+func TestASessionThatTheServerDoesNotTakeIsTold(t *testing.T) {
+	for code, told := range map[codes.Code]bool{codes.InvalidArgument: true, codes.ResourceExhausted: true, codes.Internal: true, codes.Unavailable: false} {
+		synctest.Test(t, func(t *testing.T) {
+			log := &lineCount{}
+			s := &Session{Conn: refusing{err: status.Error(code, "report: more than 1024 proxies")}, Log: slog.New(slog.NewTextHandler(log, nil))}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			if err := s.Run(ctx); err != nil {
+				t.Error(err)
+			}
+			if n := log.n.Load(); told != (n > 0) || n > 20 {
+				t.Errorf("%s: %d lines in an hour", code, n)
+			}
+		})
+	}
 }
 
 func TestTheLastThingThatAServerSaidHoldsHoweverFastItSpeaks(t *testing.T) {

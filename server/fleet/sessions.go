@@ -181,6 +181,9 @@ func (r *Sessions) Serve(p Peer, conn grpc.BidiStreamingServer[api.SessionUp, ap
 			}
 			s.sent(p)
 		case err := <-up:
+			if err != nil && ctx.Err() == nil {
+				r.cfg.Log.WarnContext(ctx, "an agent's session ends by what it sent, and is of no use until it sends something else", slog.String("agent", p.Agent.ID), slog.Any("err", err))
+			}
 			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -196,7 +199,10 @@ func (r *Sessions) receive(ctx context.Context, conn grpc.BidiStreamingServer[ap
 		s.waits(false)
 		if err != nil {
 			s.byAgent.Store(errors.Is(err, io.EOF) && ctx.Err() == nil)
-			return nil //nolint:nilerr // the agent left: nothing to tell it
+			if api.Untaken(err) { // too large, or no message of ours
+				return err
+			}
+			return nil // the agent left: nothing to tell it
 		}
 		if s.alive(m) {
 			continue

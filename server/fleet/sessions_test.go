@@ -1,16 +1,20 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"signet.example/api"
 	"signet.example/server/shared"
@@ -55,6 +59,34 @@ func TestTheServerWaitsForTheReadersOfItsSessions(t *testing.T) {
 			t.Error("the reader has ended, and close waits on")
 		}
 	})
+}
+
+// badStream is one of which reading ends in an error at once.
+type badStream struct {
+	slowStream
+
+	err error
+}
+
+func (s *badStream) Recv() (*api.SessionUp, error) { return nil, s.err }
+
+// An agent whose report is too large would else see its session end without a reason, and
+// make the same one again, for ever.
+func TestASessionThatEndsByWhatItsAgentSentIsToldToBoth(t *testing.T) {
+	for err, told := range map[error]bool{
+		status.Error(codes.ResourceExhausted, "received message larger than max"): true,
+		status.Error(codes.Internal, "failed to unmarshal the received message"):  true,
+		status.Error(codes.Canceled, "context canceled"):                          false,
+		io.EOF: false,
+	} {
+		var log bytes.Buffer
+		r := NewSessions(SessionsConfig{Server: "one", Shared: inMemory(), Reports: &reports{}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		got := r.Serve(hostile("x"), &badStream{slowStream{ctx: t.Context()}, err})
+		r.Close()
+		if told != errors.Is(got, err) || told != strings.Contains(log.String(), "by what it sent") {
+			t.Errorf("%v: the agent is told %v, and the operator\n%s", err, got, log.String())
+		}
+	}
 }
 
 func TestNothingIsKeptOfTheConnectionOfAnAgentThatDoesNotComeBack(t *testing.T) {
