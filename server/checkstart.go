@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -24,7 +25,7 @@ import (
 const askSigner = 10 * time.Second
 
 // Check tries what a start of the server would try, and leaves nothing behind. What
-// a server that runs with the same data_dir holds is not tried beside it.
+// a server that runs with the same data_dir holds may be in use.
 func Check(ctx context.Context, cfg Config) error {
 	cfg = cfg.Complete()
 	if err := cfg.Validate(); err != nil {
@@ -42,15 +43,17 @@ func Check(ctx context.Context, cfg Config) error {
 	if errs = append(errs, err); err == nil && cfg.TrustDomain != "" && cfg.TrustDomain != td.Name() {
 		errs = append(errs, fmt.Errorf("trust_domain: is %q here and %q in the CA", cfg.TrustDomain, td.Name()))
 	}
-	if durable.Locked(filepath.Join(cfg.DataDir, lockFile)) {
-		return errors.Join(errs...)
-	}
+	runs := durable.Locked(filepath.Join(cfg.DataDir, lockFile))
 	for _, at := range []struct{ key, address string }{{"listen", cfg.Listen}, {"metrics", cfg.Metrics}} {
-		if at.address != "" {
-			if err := tcpsock.Try(ctx, at.address); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", at.key, err))
-			}
+		if at.address == "" {
+			continue
 		}
+		if err := tcpsock.Try(ctx, at.address); err != nil && (!runs || !errors.Is(err, syscall.EADDRINUSE)) {
+			errs = append(errs, fmt.Errorf("%s: %w", at.key, err))
+		}
+	}
+	if runs {
+		return errors.Join(errs...)
 	}
 	if err := unixsock.Try(ctx, cfg.AdminSocket); err != nil {
 		errs = append(errs, fmt.Errorf("admin_socket: %w", err))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"signet.example/internal/durable"
 	"signet.example/server"
 	"signet.example/store"
 	"signet.example/test/parts"
@@ -60,6 +61,14 @@ func TestACheckTriesWhatAStartOfTheServerTries(t *testing.T) {
 			c.Listen, c.Metrics = "192.0.2.1:0", taken.Addr().String()
 			return nil
 		}, "metrics: "},
+		"an address that is none beside a server that runs": {func(dir string, c *server.Config) error {
+			c.Listen, c.Metrics = "192.0.2.1:0", taken.Addr().String()
+			return runs(t, dir)
+		}, "listen: "},
+		"a port in use beside a server that runs": {func(dir string, c *server.Config) error {
+			c.Listen = taken.Addr().String() // its own
+			return runs(t, dir)
+		}, ""},
 		"no folder of the socket": {func(dir string, c *server.Config) error {
 			c.AdminSocket = filepath.Join(dir, "missing", "admin.sock")
 			return nil
@@ -130,6 +139,16 @@ func TestACheckOfAKilledServersStoreSeesItsNewestCommits(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// runs has a server run with a data directory, as far as others see that.
+func runs(t *testing.T, dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return durable.Lock(f)
 }
 
 // seen has the store of a data directory say that it has seen a record.

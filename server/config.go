@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -169,8 +170,8 @@ func (c Config) Validate() error {
 			bad("trust_domain", "%v", err)
 		}
 	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		bad("listen", "%v", err)
+	if why := badAddress(c.Listen); why != "" {
+		bad("listen", "%q: %s; want ADDRESS:PORT, such as 127.0.0.1:8443 for this host alone, or :8443 for all of its addresses", c.Listen, why)
 	}
 	if c.Metrics != "" && !loopbackAddress(c.Metrics) {
 		bad("metrics", "%q is not an address of the loopback interface, and the endpoint has no authentication", c.Metrics)
@@ -223,6 +224,21 @@ func (c Config) Validate() error {
 		bad("endpoint_grace", "%s is negative", c.EndpointGrace)
 	}
 	return errs.OrNil()
+}
+
+// badAddress is why nothing could listen on host:port, on whatever machine; "" for nothing.
+func badAddress(hostport string) string {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return strings.TrimPrefix(err.Error(), "address "+hostport+": ")
+	}
+	if n, err := strconv.Atoi(port); port == "" || err == nil && (n < 0 || n > 65535) {
+		return fmt.Sprintf("%q is no port", port)
+	}
+	if _, err := parseAddr(host); err != nil && strings.Trim(host, "0123456789.") == "" && host != "" {
+		return fmt.Sprintf("%q is no address", host) // nor a name that could be looked up
+	}
+	return ""
 }
 
 // loopbackAddress reports whether host:port is an address of this machine's own.

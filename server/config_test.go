@@ -51,6 +51,19 @@ func TestEveryMistakeOfAConfigurationIsNamed(t *testing.T) {
 	}
 }
 
+func TestAnAddressOnWhichNothingCouldListenIsRefusedWithOneThatCould(t *testing.T) {
+	for listen, says := range map[string]string{
+		"nowhere": "missing port", "127.0.0.1": "missing port", "::1:8443": "too many colons", "127.0.0.1:": "is no port", "127.0.0.1:99999": "is no port", "127.0.0.1:-1": "is no port",
+		"300.1.2.3:8443": "is no address", "127.1:8443": "is no address",
+		":8443": "", "localhost:8443": "", "[::1]:8443": "", "0.0.0.0:0": "", "mesh.example:https": "",
+	} {
+		err := server.Config{DataDir: "/srv/signet", Listen: listen}.Complete().Validate()
+		if (err == nil) != (says == "") || err != nil && (!strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "want ADDRESS:PORT")) {
+			t.Errorf("%s: %v", listen, err)
+		}
+	}
+}
+
 func TestASignerElsewhereHasItsOwnPassword(t *testing.T) {
 	c := server.Config{DataDir: "/srv/signet", Signer: "unix:/run/signet-signer/signer.sock", SignerUser: "signet-signer"}
 	if c = c.Complete(); c.PasswordFile != "" || c.Validate() != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"syscall"
 
@@ -80,6 +81,8 @@ func serverHint(err error, dir string) error {
 		return hinted(err, "another program, or another server, has this port: choose with --listen, or with the key metrics of the configuration file")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return hinted(err, "this machine does not have that address: choose with --listen")
+	case errors.As(err, new(*net.DNSError)):
+		return hinted(err, "the name has no address: choose with --listen, or with the key metrics of the configuration file")
 	case errors.Is(err, fs.ErrNotExist) && missing(dir):
 		return hinted(err, "make the folder with: signet init --trust-domain <domain> --data-dir "+dir)
 	}
