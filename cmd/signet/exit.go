@@ -1,11 +1,13 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -59,25 +61,51 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// printError writes what happened, and what to do about it.
-func printError(w io.Writer, command string, err error) {
-	msg, hint := err.Error(), ""
+// failure is what is said of an error.
+type failure struct {
+	Message  string `json:"message"` // of one mistake a line
+	Hint     string `json:"hint"`    // what to do; "" where the message says it
+	ExitCode int    `json:"exitCode"`
+}
+
+// failureOf is that of a command.
+func failureOf(command string, err error) failure {
+	f := failure{Message: err.Error(), ExitCode: exitCode(err)}
 	if e, ok := errors.AsType[*exitError](err); ok {
-		hint = e.hint
+		f.Hint = e.hint
 	}
 	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
-		msg = s.Message()
+		f.Message = s.Message()
 	}
-	msg = plain.Cause(msg)
-	if hint == "" && exitCode(err) == exitUsage {
-		hint = "see " + command + " --help"
+	if f.Hint == "" && f.ExitCode == exitUsage {
+		f.Hint = "see " + command + " --help"
 	}
-	lines := strings.Split(strings.TrimSpace(msg), "\n")
+	lines := strings.Split(strings.TrimSpace(plain.Cause(f.Message)), "\n")
 	for i, line := range lines {
 		lines[i] = printable(strings.ReplaceAll(line, "\t", "    "))
 	}
-	_, _ = fmt.Fprintf(w, "signet: %s\n", strings.Join(lines, "\n")) // stderr is gone: nobody to tell
-	if hint != "" {
-		_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
+	f.Message = strings.Join(lines, "\n")
+	return f
+}
+
+// print writes what happened, and what to do about it.
+func (f failure) print(w io.Writer) {
+	_, _ = fmt.Fprintf(w, "signet: %s\n", f.Message) // stderr is gone: nobody to tell
+	if f.Hint != "" {
+		_, _ = fmt.Fprintf(w, "hint: %s\n", f.Hint)
 	}
+}
+
+// printJSON writes the same as one line for programs: the last one, since warnings may stand
+// before it.
+func (f failure) printJSON(w io.Writer) {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(map[string]failure{"error": f}) // as in print
+}
+
+// forPrograms reports whether a command was asked for an answer that programs read.
+func forPrograms(c *cobra.Command) bool {
+	o := c.Flag("output")
+	return o != nil && (o.Value.String() == "json" || o.Value.String() == "yaml")
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +40,23 @@ func TestAHintIsGivenByTheKindOfAnErrorAndNotByItsWords(t *testing.T) {
 		if code := exitCode(c.err); code != exitFailed {
 			t.Errorf("%s: exit code %d", text, code)
 		}
+	}
+}
+
+// What is between the braces comes from others: a program that reads it must not be misled,
+// nor a terminal.
+func TestAnErrorForProgramsIsOneLineOfJSON(t *testing.T) {
+	var out bytes.Buffer
+	failureOf("signet apply", hinted(errors.New("a.yaml:1: \"x\" <b>\nb.yaml:2: \x1b[31mred\x00"), "mend them")).printJSON(&out)
+	var got struct{ Error failure }
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatalf("%v in %s", err, &out)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 1 || strings.ContainsAny(out.String(), "\x1b\x00") {
+		t.Errorf("%d lines: %q", n, out.String())
+	}
+	if lines := strings.Split(got.Error.Message, "\n"); len(lines) != 2 || lines[0] != `a.yaml:1: "x" <b>` || got.Error.Hint != "mend them" || got.Error.ExitCode != exitFailed {
+		t.Errorf("%+v", got.Error)
 	}
 }
 

@@ -64,8 +64,13 @@ func run(ctx context.Context, args []string) int {
 	if errors.As(err, &silent) && silent.quiet {
 		return silent.code
 	}
-	printError(root.ErrOrStderr(), c.CommandPath(), err)
-	return exitCode(err)
+	f := failureOf(c.CommandPath(), err)
+	if forPrograms(c) {
+		f.printJSON(root.ErrOrStderr())
+	} else {
+		f.print(root.ErrOrStderr())
+	}
+	return f.ExitCode
 }
 
 func newRoot() *cobra.Command {
