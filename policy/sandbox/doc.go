@@ -1,12 +1,11 @@
-// Package sandbox bounds what a policy's Rego may do, whoever wrote it and whatever it is
-// asked: which builtins it may call, what one call of a builtin may read, make and take, and
-// what one evaluation may.
+// Package sandbox bounds what a policy's Rego may do: which builtins it may call, the size of
+// what one call may read and return, and the time and steps of one evaluation.
 //
-// It must not know what a policy is about, or what is decided.
+// It must not know what policies decide.
 //
-// In order: [Capabilities] and [CheckCalls] (what may be called), [Fence] (what a call may
-// cost), [Budget] (what an evaluation may), [Error] and [ErrLimit] (what may be said of one
-// that failed).
+// In order: [Capabilities] and [CheckCalls] (what may be called), [Fence] (the cost of a call),
+// [Budget] (the cost of an evaluation), [Error] and [ErrLimit] (errors that quote nothing of a
+// request).
 //
 // # Concurrency
 //

@@ -18,12 +18,12 @@ import (
 	"signet.example/proxy"
 )
 
-// mostRemembered is what the file of refusals may take. More is forgotten at a restart, and
-// found again by one replica after the other.
+// mostRemembered bounds the file, in bytes. What does not fit is lost at a restart: one replica
+// after the other then refuses it again.
 const mostRemembered = 64 << 20
 
-// remembered is the file of refusals: who refused what, and what the views of those virtual
-// nodes had in its place. There is no secret in a view.
+// remembered is the content of the file: the refusals, and the resources that the views of those
+// virtual nodes had instead. A view has no secrets.
 type remembered struct {
 	Refused []Refusal `json:"refused"`
 	Had     []had     `json:"had"`
@@ -48,7 +48,7 @@ type View struct {
 	Shape proxy.Shape
 }
 
-// Read reads the file of the last run of the server; a file that is not there has nothing.
+// Read reads the file that the server's last run wrote; a missing file counts as empty.
 func Read(path string) (All, map[View]*ads.Set, error) {
 	all, last := All{}, map[View]*ads.Set{}
 	b, err := os.ReadFile(path)
@@ -97,11 +97,11 @@ func (h had) read() (View, *ads.Set, error) {
 	return View{ref, shape}, set, err
 }
 
-// File is what Write writes.
+// File is a snapshot that can be written.
 type File struct{ content remembered }
 
-// FileOf is what is remembered of refusals, and of what views had that lack something, as far as
-// there is room. It shares nothing with what it is made of that changes.
+// FileOf returns a snapshot of the refusals, and of the sets of the views from which something is
+// withheld, as far as the file has room. It shares no mutable state with them.
 func (a All) FileOf(have map[View]*ads.Set) File {
 	file := remembered{Refused: a.standing()}
 	size := 0
@@ -127,20 +127,19 @@ func (a All) FileOf(have map[View]*ads.Set) File {
 	return File{file}
 }
 
-// Write writes it in the place of what there was.
+// Write replaces the file at path.
 func (f File) Write(path string) error { return durable.WriteJSON(path, f.content) }
 
-// SaveAgain is how long a file is let be that could not be written.
+// SaveAgain is the pause after a failed write.
 const SaveAgain = 30 * time.Second
 
-// Keeper writes files one after the other. It belongs to one goroutine.
+// Keeper writes snapshots, and pauses after a write that failed. It belongs to one goroutine.
 type Keeper struct{ next time.Time }
 
-// Due reports whether it is worth a try.
+// Due reports whether the pause is over.
 func (k *Keeper) Due() bool { return !time.Now().Before(k.next) }
 
-// Write writes one, unless path is "". It reports false, and says so in the log, where that
-// failed.
+// Write writes a snapshot, unless path is "". On failure it logs the error and returns false.
 func (k *Keeper) Write(ctx context.Context, f File, path string, log *slog.Logger) bool {
 	if path == "" {
 		return true

@@ -1,7 +1,12 @@
-// Package refused is what proxies refused of what they were sent: who of which virtual node,
-// and whether others have taken it, also over a restart of the server.
+// Package refused records which resources proxies have refused (NACKed), by virtual node: whose
+// proxy refused what, and whether another host's proxies have accepted it since. The record
+// survives a restart of the server.
 //
-// It must not know what views are made of, or who has a change first.
+// It must not know what views are made of, or which host tries a change first.
+//
+// # Concurrency
+//
+// Nothing here is locked: package views holds its own lock around every call.
 package refused
 
 import (
@@ -13,21 +18,21 @@ import (
 	"signet.example/proxy"
 )
 
-// Most is how many refusals are kept at a time, of all virtual nodes: more is left to each proxy,
-// which keeps what it had.
+// Most bounds the refusals that are kept, over all virtual nodes. Beyond it nothing is withheld: each
+// proxy that refuses a resource keeps its previous version anyway.
 const Most = 10_000
 
-// Refusal is that a proxy of a virtual node refused a resource. It is withheld from those of the
-// agent whose proxy that was, and from the others as long as none of them has taken it (R8):
-// what takes a right away is held back by nobody's word.
+// Refusal records that a proxy of a virtual node refused a resource. The resource is withheld from
+// the proxies of the same agent, and from all others until one of them has accepted it (R8). An
+// update that takes a right away is never withheld.
 type Refusal struct {
 	Node                         proxy.Ref
-	Agent, Envoy                 string // whose proxy refused it, and in which version
-	Type, Name, Version, Message string // the last in Envoy's words
-	Form                         string // see Resource
-	Ended                        bool   // it is what ended proxies, and is tried by nobody else
+	Agent, Envoy                 string // whose proxy refused it, and its version
+	Type, Name, Version, Message string // Message is Envoy's own
+	Form                         string // as in Resource
+	Ended                        bool   // proxies ended while they had it: no other host tries it
 
-	overruled bool // another agent's have taken it, or were given it
+	overruled bool // another agent's proxies have accepted it, or did not answer in time
 }
 
 // Compare orders refusals.
@@ -36,23 +41,23 @@ func (r Refusal) Compare(o Refusal) int {
 		r.Node.Compare(o.Node), strings.Compare(r.Agent, o.Agent))
 }
 
-// Resource is one form of a resource: what Envoy can have reasons to refuse. It is a version
-// without the policy that routes are stamped with.
+// Resource identifies what Envoy may refuse. Form is the resource's version without the policy
+// revision that routes are stamped with: another policy is no reason to try it again.
 type Resource struct{ Type, Name, Form string }
 
-// who refused a resource, and in which version of Envoy.
+// who is the agent whose proxy refused a resource, and that proxy's version of Envoy.
 type who struct{ agent, envoy string }
 
-// Node is what proxies of one virtual node refused.
+// Node holds the refusals of one virtual node's proxies.
 type Node map[Resource]map[who]Refusal
 
-// Has reports whether an agent's proxies are known to have refused a resource.
+// Has reports whether a proxy of the agent, in that version of Envoy, has refused the resource.
 func (n Node) Has(at Resource, agent, envoy string) bool {
 	_, ok := n[at][who{agent, envoy}]
 	return ok
 }
 
-// First is one of the refusals of a resource, always the same.
+// First returns one of the refusals of a resource, the same one for the same refusals.
 func (n Node) First(at Resource) (r Refusal, ok bool) {
 	if len(n[at]) == 0 {
 		return r, false
@@ -60,8 +65,8 @@ func (n Node) First(at Resource) (r Refusal, ok bool) {
 	return slices.MinFunc(slices.Collect(maps.Values(n[at])), Refusal.Compare), true
 }
 
-// Stand reports whether proxies of a version of Envoy refused a resource, and no others have
-// taken it: those of one agent, or for "" of any.
+// Stand reports whether a resource is to be withheld from an agent's proxies of that version of
+// Envoy, or with agent "" from all: it was refused, and is not overruled.
 func (n Node) Stand(at Resource, envoy, agent string) bool {
 	for by, r := range n[at] {
 		if by.envoy == envoy && !r.overruled && (agent == "" || by.agent == agent || r.Ended) {
@@ -71,7 +76,7 @@ func (n Node) Stand(at Resource, envoy, agent string) bool {
 	return false
 }
 
-// SomeOf reports whether an agent's proxies refused anything.
+// SomeOf reports whether any refusal is the agent's.
 func (n Node) SomeOf(agent string) bool {
 	for _, by := range n {
 		for w := range by {
@@ -83,7 +88,8 @@ func (n Node) SomeOf(agent string) bool {
 	return false
 }
 
-// UntriedBy reports whether something of what is withheld could be tried by an agent's proxies.
+// UntriedBy reports whether the agent's proxies could try one of the withheld resources: they have
+// not refused it themselves, and it has not ended another's.
 func (n Node) UntriedBy(agent string, withheld []Resource) bool {
 	return slices.ContainsFunc(withheld, func(at Resource) bool {
 		for by, r := range n[at] {
@@ -95,8 +101,8 @@ func (n Node) UntriedBy(agent string, withheld []Resource) bool {
 	})
 }
 
-// Overrule has refusals of what other proxies of that version of Envoy have taken withhold nothing
-// any more: they are of their hosts alone. It reports whether there were any.
+// Overrule marks the refusals of resources that proxies of the same version of Envoy have
+// accepted: the fault is then the refusing host's own. It reports whether it marked any.
 func (n Node) Overrule(envoy string, taken func(Resource) bool) (some bool) {
 	for at, by := range n {
 		if !taken(at) {
@@ -112,7 +118,7 @@ func (n Node) Overrule(envoy string, taken func(Resource) bool) (some bool) {
 	return some
 }
 
-// Forgive forgets what agents refused that are gone, and returns what of.
+// Forgive forgets the refusals of agents that are gone, and returns the resources concerned.
 func (n Node) Forgive(gone func(agent string) bool) (of []Resource) {
 	for at, by := range n {
 		before := len(by)
@@ -124,18 +130,18 @@ func (n Node) Forgive(gone func(agent string) bool) (of []Resource) {
 	return of
 }
 
-// Keep forgets what keep is false of, and that of which nobody is left who refused it. It
-// reports whether there was any.
+// Keep forgets the resources for which keep returns false, and those without a refusal. It
+// reports whether it forgot any.
 func (n Node) Keep(keep func(Resource) bool) (some bool) {
 	before := len(n)
 	maps.DeleteFunc(n, func(at Resource, by map[who]Refusal) bool { return len(by) == 0 || !keep(at) })
 	return len(n) != before
 }
 
-// All is what proxies refused, by virtual node.
+// All holds all refusals, by virtual node.
 type All map[proxy.Ref]Node
 
-// Add notes a refusal.
+// Add records a refusal.
 func (a All) Add(r Refusal) {
 	if a[r.Node] == nil {
 		a[r.Node] = Node{}
@@ -147,7 +153,7 @@ func (a All) Add(r Refusal) {
 	a[r.Node][at][who{r.Agent, r.Envoy}] = r
 }
 
-// Count is how many there are.
+// Count returns the number of refusals.
 func (a All) Count() (n int) {
 	for _, of := range a {
 		for _, by := range of {
@@ -157,7 +163,7 @@ func (a All) Count() (n int) {
 	return n
 }
 
-// standing lists those that are not overruled, in order.
+// standing lists the refusals that are not overruled, sorted.
 func (a All) standing() (list []Refusal) {
 	for _, of := range a {
 		for _, by := range of {

@@ -1,7 +1,7 @@
-// Package roster is the agents that joined, held in memory as the store has them: who they
-// are, by what they are found, which of them are banned and which group each is in.
+// Package roster holds the agents that have joined, in memory as the store has them: it finds
+// them by id, host key or evidence, and knows which are banned and which group each is in.
 //
-// It must not know who is connected (that is package fleet), nor how a host proves who it is.
+// It must not know who is connected (that is package fleet), or how a host proves who it is.
 //
 // # Concurrency
 //
@@ -22,42 +22,42 @@ import (
 	"signet.example/store"
 )
 
-// Agents is where those that joined are kept, for all servers. A row that was put is
-// durable on return. Agents and PutAgent are called by one goroutine at a time.
+// Agents is the store of the agents that have joined, shared by all servers. PutAgent returns when
+// the row is durable. Agents and PutAgent are called by one goroutine at a time.
 type Agents interface {
 	Agents(ctx context.Context) ([]store.Agent, error)
 	PutAgent(ctx context.Context, a store.Agent) error
-	// Joined counts how often an agent was put, by whichever server, and returns what is
-	// closed when one is put again. It never waits.
+	// Joined returns how often any server has put an agent, and a channel that is closed when
+	// one is put again. It never waits.
 	Joined() (n uint64, next <-chan struct{})
 }
 
-// Roster is the agents that joined, held in memory so that no call waits for
-// the database. The store is the truth: the roster follows it.
+// Roster holds the agents in memory, so that no call waits for the database. The store is
+// authoritative: the roster follows it.
 type Roster struct {
 	store Agents
 	place func(selectors []string) string
 
-	// following is held from reading or writing the store to the change of what is held:
-	// an agent that joins meanwhile must not be lost, nor a deleted one come back.
+	// following is held from reading or writing the store until memory has changed too: an
+	// agent that joins meanwhile must not be lost, and a deleted one must not come back.
 	following sync.Mutex
-	joined    atomic.Uint64 // of Agents.Joined, how many are held; written under following
+	joined    atomic.Uint64 // the Agents.Joined that memory has; written under following
 
 	mu   sync.RWMutex           // guards the following
 	by   map[string]store.Agent // by id
 	keys map[string]string      // ids by host key, SHA-256 of the SPKI
 	seen map[evidence]string    // ids by evidence, of those that can give theirs again
-	at   map[string]string      // the groups of those whose selectors decide, by id
+	at   map[string]string      // by id, the groups of agents that selectors place
 	bans []string               // ids of those that are banned, sorted; replaced, not changed
 	n    uint64                 // of changes so far
 }
 
-// evidence is what tells a host from the others of its method.
+// evidence identifies a host among those that joined by the same method.
 type evidence struct{ method, key string }
 
 func evidenceOf(a store.Agent) evidence { return evidence{a.Method, string(a.Evidence)} }
 
-// Version is another one after each change.
+// Version returns a number that differs after each change.
 func (r *Roster) Version() uint64 {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -71,7 +71,7 @@ func (r *Roster) Banned() []string {
 	return r.bans
 }
 
-// New has nobody until Load. place returns the group of a host with these
+// New returns an empty roster; Load fills it. place returns the group of a host with these
 // selectors, "" for none; it is called under the roster's lock.
 func New(s Agents, place func(selectors []string) string) *Roster {
 	return &Roster{
@@ -80,30 +80,29 @@ func New(s Agents, place func(selectors []string) string) *Roster {
 	}
 }
 
-// Load replaces what is held with what the store has.
+// Load reads all agents from the store.
 func (r *Roster) Load(ctx context.Context) error {
 	r.following.Lock()
 	defer r.following.Unlock()
 	return r.load(ctx)
 }
 
-// Follow is Load where agents have joined at other servers. It does nothing, and waits for
-// nobody, where none have.
+// Follow calls Load if agents have joined at other servers. Otherwise it returns at once.
 func (r *Roster) Follow(ctx context.Context) error {
 	if n, _ := r.store.Joined(); n == r.joined.Load() {
 		return nil
 	}
 	r.following.Lock()
 	defer r.following.Unlock()
-	if n, _ := r.store.Joined(); n == r.joined.Load() { // one that joined here
+	if n, _ := r.store.Joined(); n == r.joined.Load() { // the one that joined, did here
 		return nil
 	}
 	return r.load(ctx)
 }
 
-// load is Load for those that hold following.
+// load is Load. Callers hold following.
 func (r *Roster) load(ctx context.Context) error {
-	n, _ := r.store.Joined() // not after the look: one that joins meanwhile is looked for again
+	n, _ := r.store.Joined() // before reading: an agent that joins meanwhile causes another Load
 	agents, err := r.store.Agents(ctx)
 	if err != nil {
 		return fmt.Errorf("load agents: %w", err)
@@ -124,9 +123,9 @@ func (r *Roster) load(ctx context.Context) error {
 	return nil
 }
 
-// add has an agent found by what is known of it. Callers hold mu.
+// add indexes an agent. Callers hold mu.
 func (r *Roster) add(a store.Agent) {
-	if old, ok := r.by[a.ID]; ok { // it joined again, by another host key
+	if old, ok := r.by[a.ID]; ok { // it joined again, with another host key
 		delete(r.keys, string(old.HostKey))
 		delete(r.seen, evidenceOf(old))
 		a.Banned, a.BanReason = a.Banned || old.Banned, cmp.Or(a.BanReason, old.BanReason) // joining lifts no ban
@@ -140,8 +139,8 @@ func (r *Roster) add(a store.Agent) {
 	}
 }
 
-// PlaceAgain has the groups of all whose selectors decide found anew, and reports
-// whether anyone is in another one.
+// PlaceAgain places the agents anew that selectors place, and reports whether the group of any
+// has changed.
 func (r *Roster) PlaceAgain() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -166,7 +165,7 @@ func (r *Roster) Enrol(ctx context.Context, a store.Agent) error {
 		return err
 	}
 	r.put(a)
-	if after, _ := r.store.Joined(); after == before+1 { // it alone
+	if after, _ := r.store.Joined(); after == before+1 { // no other agent joined meanwhile
 		r.joined.CompareAndSwap(before, after)
 	}
 	return nil
@@ -179,7 +178,7 @@ func (r *Roster) put(a store.Agent) {
 	r.n++
 }
 
-// BySelectors lists, by id, those whose selectors decide which group they are in.
+// BySelectors lists, by id, the agents that selectors place.
 func (r *Roster) BySelectors() []store.Agent {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -190,7 +189,7 @@ func (r *Roster) BySelectors() []store.Agent {
 	return list
 }
 
-// ByToken lists, by id, those that are in the group which their token named.
+// ByToken lists, by id, the agents whose token named their group.
 func (r *Roster) ByToken() []store.Agent {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -211,7 +210,7 @@ func (r *Roster) ByEvidence(method string, key []byte) (store.Agent, bool) {
 	return r.of(id), ok
 }
 
-// of is an agent with the group that it is in. Callers hold mu.
+// of returns an agent with its group. Callers hold mu.
 func (r *Roster) of(id string) store.Agent {
 	a := r.by[id]
 	if a.Group == "" {
@@ -220,8 +219,8 @@ func (r *Roster) of(id string) store.Agent {
 	return a
 }
 
-// OfKey finds the agent that joined with this host key, banned or not. It costs a look
-// into memory, whoever asks.
+// OfKey finds the agent that joined with this host key, banned or not. It only reads memory, so
+// strangers may cause it.
 func (r *Roster) OfKey(hostKey []byte) (id string, ok bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -257,8 +256,8 @@ func (r *Roster) Standing(id string) (store.Agent, error) {
 	return a, nil
 }
 
-// ErrBanned is what a banned agent is told, and ends by: elsewhere it is refused by
-// fault.Identity, or is refused one thing.
+// ErrBanned returns the error by which a banned agent ends itself (api.Banned). A session or a
+// join gets the code of it for no other reason.
 func ErrBanned(id string) error {
 	return fault.New(fault.Denied, "agent %s is banned; its host can only join as a new agent, with a new token or a certificate for another key", id)
 }

@@ -21,8 +21,8 @@ import (
 	"signet.example/xds"
 )
 
-// formOf is what Envoy can have reasons to refuse of a resource: not the policy that routes are
-// stamped with.
+// formOf identifies a resource by what Envoy may refuse of it: the policy revision that routes are
+// stamped with does not count.
 func formOf(r *ads.Resource) refused.Resource {
 	at := refused.Resource{Type: r.Type, Name: r.Name, Form: r.Version}
 	if r.Type == ads.RouteType {
@@ -33,7 +33,7 @@ func formOf(r *ads.Resource) refused.Resource {
 	return at
 }
 
-// formIn is the resource of a set that has a form, nil for none.
+// formIn returns the resource of a set that has that form, or nil.
 func formIn(set *ads.Set, at refused.Resource) *ads.Resource {
 	if r := set.Get(at.Type, at.Name); r != nil && formOf(r) == at {
 		return r
@@ -41,9 +41,9 @@ func formIn(set *ads.Set, at refused.Resource) *ads.Resource {
 	return nil
 }
 
-// spared is a set that was made for a view without what is withheld from an agent, or for ""
-// from all who have not tried it. What is kept in its place is under the policy of today, and
-// calls nobody who is gone. Of a view of which nothing is known nothing is withheld.
+// spared returns a set for a view, without what is withheld from an agent, or with agent "" from
+// all. In place of a withheld resource stays the previous one, under the current policy and
+// without endpoints that are gone. Nothing is withheld from a view whose previous set is not known.
 func (v *Views) spared(in nodeInputs, key Key, k *keptView, made *ads.Set, agent string) (set *ads.Set, withheld []refused.Resource) {
 	by := v.refused[key.Node]
 	if len(by) == 0 {
@@ -56,7 +56,7 @@ func (v *Views) spared(in nodeInputs, key Key, k *keptView, made *ads.Set, agent
 	if err == nil {
 		set = made.Withhold(func(r *ads.Resource) bool {
 			was := last.Get(r.Type, r.Name)
-			// What all have already is not taken away: who refuses it has kept what it had.
+			// What all have already stays: a proxy that refuses it keeps its own previous version.
 			if !ads.Refusable(r.Type) || was != nil && was.Version == r.Version || !by.Stand(formOf(r), key.Shape.EnvoyVersion, agent) {
 				return false
 			}
@@ -70,7 +70,7 @@ func (v *Views) spared(in nodeInputs, key Key, k *keptView, made *ads.Set, agent
 		}
 		set, err = closeView(set.Without(ads.ViewType), joined(made, last, set), nodeTypes)
 	}
-	if err != nil { // it is all of our own making
+	if err != nil { // a bug: all of it is what we made
 		v.cfg.Metrics.BuildErrors.Inc()
 		v.cfg.Log.Error("what proxies refused is not withheld", slog.String("node", key.Node.String()), slog.Any("err", err))
 		return made, nil
@@ -78,14 +78,14 @@ func (v *Views) spared(in nodeInputs, key Key, k *keptView, made *ads.Set, agent
 	return set, withheld
 }
 
-// withhold is what all have of a set that was made for a view.
+// withhold returns what all proxies of a view get of a set, and records what is withheld.
 func (v *Views) withhold(in nodeInputs, key Key, k *keptView, made *ads.Set) (set *ads.Set) {
 	set, k.withheld = v.spared(in, key, k, made, "")
 	k.keeps = len(set.Type(ads.EndpointType)) > len(made.Type(ads.EndpointType))
 	return set
 }
 
-// addKeeping adds the views that keep assignments which no change of the model can name.
+// addKeeping adds the views that keep endpoint assignments of which the model no longer knows.
 func (v *Views) addKeeping(again map[Key]bool) {
 	for node := range v.refused {
 		for key := range v.shapes[node] {
@@ -96,9 +96,8 @@ func (v *Views) addKeeping(again map[Key]bool) {
 	}
 }
 
-// today is a set that proxies had as it would be made now, as far as that takes rights away:
-// routes under the policy in force, and of assignments that are not made any more those endpoints
-// that callers are sent to.
+// today updates a previous set as far as that takes rights away: its routes get the policy in
+// force, and assignments that are no longer made lose the endpoints that are gone or unhealthy.
 func (in nodeInputs) today(last, made *ads.Set) (*ads.Set, error) {
 	if last == nil {
 		return nil, nil
@@ -115,7 +114,7 @@ func (in nodeInputs) today(last, made *ads.Set) (*ads.Set, error) {
 	})
 }
 
-// called are the endpoints of all virtual nodes that are healthy.
+// called selects the healthy endpoints of all virtual nodes.
 func (in nodeInputs) called() func(address string, port uint32) bool {
 	all := map[xds.Endpoint]bool{}
 	for _, name := range in.model.Graph().Meshes() {
@@ -132,8 +131,8 @@ func (in nodeInputs) called() func(address string, port uint32) bool {
 	}
 }
 
-// joined is what is told of a set beside its resources, with what those need that stay from
-// the last one: names of files that spared still has.
+// joined returns the View message of a set in which resources of the last one stay: with the TLS
+// files that those need.
 func joined(set, last, spared *ads.Set) *api.View {
 	var v, before api.View
 	for of, in := range map[*api.View]*ads.Set{&v: set, &before: last} {
@@ -149,7 +148,7 @@ func joined(set, last, spared *ads.Set) *api.View {
 	return &v
 }
 
-// mentioned reports whether a cluster or listener of a set has the name of a secret in it.
+// mentioned reports whether a cluster or listener of a set refers to a secret.
 func mentioned(set *ads.Set, name string) bool {
 	for _, t := range []string{ads.ClusterType, ads.ListenerType} {
 		if slices.ContainsFunc(set.Type(t), func(r *ads.Resource) bool { return bytes.Contains(r.Body, []byte(name)) }) {
@@ -159,8 +158,8 @@ func mentioned(set *ads.Set, name string) bool {
 	return false
 }
 
-// lastOf is what proxies of a view have; of one that has none so far, what those in another
-// shape have, less their listeners, which are in other places.
+// lastOf returns what the proxies of a view have. For a view without a set it is the last run's, or
+// that of another shape of the node without listeners, whose addresses differ.
 func (v *Views) lastOf(key Key, k *keptView) *ads.Set {
 	if last := cmp.Or(k.good, k.view.Set()); last != nil {
 		return last
@@ -176,8 +175,8 @@ func (v *Views) lastOf(key Key, k *keptView) *ads.Set {
 	return nil
 }
 
-// refuses takes what an agent says that its proxies refused, as far as it is what their
-// views have, and returns what is new of it.
+// refuses records what an agent reports that its proxies refused, if their views have it, and
+// returns what is new.
 func (v *Views) refuses(agent string, f Following) (found []refused.Refusal) {
 	n := v.refused.Count()
 	for _, j := range f.Rejected {
@@ -187,7 +186,7 @@ func (v *Views) refuses(agent string, f Following) (found []refused.Refusal) {
 		}
 		at := formOf(r)
 		if v.refused[f.Node].Has(at, agent, f.Envoy) || n+len(found) >= refused.Most || v.taken(f, at) {
-			continue // who refuses it keeps what it had, and its agent reports that
+			continue // the proxy keeps its previous version, and its agent's report shows that
 		}
 		found = append(found, v.refuse(refused.Refusal{
 			Node: f.Node, Agent: agent, Envoy: f.Envoy, Type: r.Type, Name: r.Name, Version: r.Version, Form: at.Form, Message: plain.Text(j.GetMessage()),
@@ -196,7 +195,7 @@ func (v *Views) refuses(agent string, f Following) (found []refused.Refusal) {
 	return found
 }
 
-// runs reports whether an agent follows a virtual node with the version of Envoy that it speaks of.
+// runs reports whether an agent follows a virtual node with the version of Envoy that it reports.
 func (v *Views) runs(agent string, f Following) bool {
 	for key := range v.shapes[f.Node] {
 		if key.Shape.EnvoyVersion == f.Envoy && v.nodes[key].view.FollowedBy(agent) {
@@ -206,8 +205,8 @@ func (v *Views) runs(agent string, f Following) bool {
 	return false
 }
 
-// taken reports whether proxies of a virtual node and version of Envoy have taken a resource: it is
-// nothing that no Envoy takes, and must not be taken away from those who run it.
+// taken reports whether proxies of a virtual node, in a version of Envoy, have accepted a resource:
+// the fault is not in the resource, and it must not be taken from those that run it.
 func (v *Views) taken(f Following, at refused.Resource) bool {
 	for key := range v.shapes[f.Node] {
 		if key.Shape.EnvoyVersion == f.Envoy && formIn(v.nodes[key].good, at) != nil {
@@ -217,8 +216,8 @@ func (v *Views) taken(f Following, at refused.Resource) bool {
 	return false
 }
 
-// sent is a resource that proxies of a virtual node have, or are to have, and that Envoy can
-// refuse; nil for none of that version.
+// sent returns the resource of that version that proxies of a virtual node have or are to have, if
+// it is of a type that Envoy can refuse; else nil.
 func (v *Views) sent(node proxy.Ref, j *api.ResourceStatus) *ads.Resource {
 	if !ads.Refusable(j.GetTypeUrl()) {
 		return nil
@@ -238,8 +237,8 @@ func (v *Views) sent(node proxy.Ref, j *api.ResourceStatus) *ads.Resource {
 	return nil
 }
 
-// overrule has what proxies of an agent have taken, or were given, withheld from nobody any more,
-// less what these rejected themselves.
+// overrule stops withholding what an agent's proxies have accepted, or were given and did not
+// answer: everything of the set except what they rejected.
 func (v *Views) overrule(key Key, set *ads.Set, rejected []*api.ResourceStatus) {
 	if v.refused[key.Node].Overrule(key.Shape.EnvoyVersion, func(at refused.Resource) bool {
 		r := formIn(set, at)
@@ -255,15 +254,15 @@ func rejects(rejected []*api.ResourceStatus, r *ads.Resource) bool {
 	})
 }
 
-// refuse notes a refusal.
+// refuse records a refusal.
 func (v *Views) refuse(r refused.Refusal) refused.Refusal {
 	v.refused.Add(r)
 	v.unsaved = true
 	return r
 }
 
-// forgiveGone forgets the refusals of agents that are not served any more, and has the views
-// made again that lack something because of them. The caller holds mu.
+// forgiveGone forgets the refusals of agents that are no longer served, and marks the views that
+// lack something because of them for rebuilding. The caller holds mu.
 func (v *Views) forgiveGone() {
 	for node, of := range v.refused {
 		for _, at := range of.Forgive(func(agent string) bool {
@@ -280,13 +279,12 @@ func (v *Views) forgiveGone() {
 	}
 }
 
-// forgive forgets refusals of what is not made any more for any view of their node, and what
-// views had in the last run that are made by now, or of which there is no node any more. The
-// caller holds mu.
+// forgive forgets refusals of resources that no view of their node has any more. It also drops the
+// last run's sets of views that are made by now, or whose node is gone. The caller holds mu.
 func (v *Views) forgive(g *mesh.Graph, made map[proxy.Ref]map[Key]*ads.Set) {
 	for node, of := range v.refused {
 		sets, all := made[node], len(v.shapes[node])
-		gone := all == 0 && g.Node(node) == nil // where nobody follows it now, nothing is known of it
+		gone := all == 0 && g.Node(node) == nil // while nobody follows the node it is not known what it would have
 		if of.Keep(func(at refused.Resource) bool { return !gone && (all == 0 || len(sets) != all || anyHas(sets, at)) }) {
 			v.unsaved = true
 		}
@@ -309,8 +307,8 @@ func anyHas(sets map[Key]*ads.Set, at refused.Resource) bool {
 	return false
 }
 
-// Withheld is a report with what is not sent to its proxies since some of their virtual
-// node refused it: their agent does not know, for it has not been tried there, or not again.
+// Withheld adds to a report what is withheld from its proxies because others of their virtual node
+// refused it. Their agent does not know: the resource has not been sent there, or not again.
 func (v *Views) Withheld(r *api.Report) *api.Report {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -338,8 +336,8 @@ func refusedElsewhere(r refused.Refusal) string {
 	return fmt.Sprintf("refused at agent %s: %s", r.Agent, r.Message)
 }
 
-// withheldFrom lists what proxies of a virtual node and version of Envoy are not sent, those
-// whose version is not known included. The caller holds mu.
+// withheldFrom lists what is withheld from proxies of a virtual node in a version of Envoy; "", a
+// version that is not known, is any. The caller holds mu.
 func (v *Views) withheldFrom(node proxy.Ref, envoy string) (list []refused.Refusal) {
 	for key := range v.shapes[node] {
 		if of := key.Shape.EnvoyVersion; of != "" && envoy != "" && of != envoy {
@@ -355,14 +353,14 @@ func (v *Views) withheldFrom(node proxy.Ref, envoy string) (list []refused.Refus
 	return slices.Compact(list)
 }
 
-// unheard reports whether agents have said something since hear.
+// unheard reports whether there are reports that hear has not processed.
 func (v *Views) unheard() bool {
 	v.heard.mu.Lock()
 	defer v.heard.mu.Unlock()
 	return len(v.heard.news) > 0
 }
 
-// tell has the operator know what was refused, once for each virtual node and agent.
+// tell logs and audits refusals, once for each virtual node and agent.
 func (v *Views) tell(ctx context.Context, found []refused.Refusal) {
 	type whose struct {
 		node  proxy.Ref

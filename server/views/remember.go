@@ -8,8 +8,8 @@ import (
 	"signet.example/server/refused"
 )
 
-// Remember reads what proxies refused of what the last run of the server made. It is called
-// before anything is served; with an error nothing is remembered.
+// Remember loads the refusals that the server's last run recorded. It must be called before
+// anything is served; after an error it begins without any.
 func (v *Views) Remember() error {
 	all, last, err := refused.Read(v.cfg.Memory)
 	if err != nil {
@@ -24,8 +24,7 @@ func (v *Views) Remember() error {
 	return nil
 }
 
-// save writes the file where something else is refused than it has, also what it could not
-// write before. Only Run calls it.
+// save writes the file if the refusals have changed since it was written. Only Run calls it.
 func (v *Views) save(ctx context.Context) {
 	if !v.keeper.Due() {
 		return
@@ -46,7 +45,7 @@ func (v *Views) toRemember() (file refused.File, ok bool) {
 		return file, false
 	}
 	have := map[refused.View]*ads.Set{}
-	for key, set := range v.last { // of those that nobody has followed since
+	for key, set := range v.last { // of views that nobody has followed since the restart
 		if v.nodes[key] == nil {
 			have[refused.View(key)] = set
 		}

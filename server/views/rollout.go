@@ -11,34 +11,34 @@ import (
 	"signet.example/server/refused"
 )
 
-// canaryBound is how long the proxies of one host may take to answer for the others.
+// canaryBound is how long a change waits for the answer of the host that has it first.
 const canaryBound = time.Second
 
-// lostCanaries is after how many hosts whose proxies ended, one after the other, before they
-// had answered a change, it is refused.
+// lostCanaries is the number of hosts whose proxies may end, one after the other, before they have
+// answered a change; then it counts as refused.
 const lostCanaries = 2
 
-// rollout is a change of a virtual node's views on its way: one agent has it first, the
-// others when the proxies there have answered (R9). A virtual node has one at a time.
+// rollout is a change of a virtual node's views that one agent has first, and the others once
+// that agent's proxies have answered (R9). A virtual node has one rollout at a time.
 type rollout struct {
-	made   map[Key]*ads.Set // what is to be published, and what was refused of it
+	made   map[Key]*ads.Set // the sets to publish, before anything is withheld
 	seq    uint64           // of what was made
-	parked map[Key]*ads.Set // what was made since; nil for nothing
+	parked map[Key]*ads.Set // newer sets, for the next rollout; nil for none
 	attempt
 	lost  int
 	timer *time.Timer
 }
 
-// attempt is what one agent has before the others: all that its own proxies have not refused.
+// attempt is what one agent has before the others: everything that its own proxies have not refused.
 type attempt struct {
 	key   Key // the view that is tried
 	agent string
 	set   *ads.Set
 }
 
-// roll publishes sets that were made of a virtual node, to one agent first where the proxies
-// of several follow and there is something that these could refuse. What is urgent goes at
-// once, and what is under way with it. The caller holds mu.
+// roll publishes new sets of a virtual node. They go to one agent first if the proxies of several
+// agents follow the node and could refuse something of them. Urgent sets go to all at once, and
+// take a rollout in progress with them. The caller holds mu.
 func (v *Views) roll(node proxy.Ref, made map[Key]*ads.Set, urgent bool) {
 	v.seq++
 	for key, set := range made {
@@ -77,15 +77,14 @@ func (v *Views) untried(sets map[Key]*ads.Set) bool {
 	return false
 }
 
-// begin has one agent try a change. False where there is none whose answer is worth waiting
-// for, or that could spare others.
+// begin has one agent try a change. It returns false if no agent's answer is worth waiting for.
 func (v *Views) begin(node proxy.Ref, r *rollout) bool {
 	next, ok := v.canaryFor(node, r)
 	if !ok {
 		return false
 	}
 	if old := v.nodes[r.key]; old != nil && r.key != next.key {
-		old.view.Publish(old.view.Set()) // who tried it before has what all have
+		old.view.Publish(old.view.Set()) // the agent that tried before goes back to what all have
 	}
 	r.attempt = next
 	if r.timer == nil {
@@ -98,11 +97,12 @@ func (v *Views) begin(node proxy.Ref, r *rollout) bool {
 	return true
 }
 
-// canaryFor is an agent whose proxies have answered before, with the view that they follow and that
-// changes; one whose proxies refused something, or that was mute the last time, only where there is
-// no other. What others refused is tried by the last one, too, that has not.
+// canaryFor chooses the agent that has a change first: one whose proxies have answered before and
+// follow a view that changes. Agents whose proxies have refused something, or that did not answer
+// the last time, are chosen only if there is no other. An only agent is chosen, too, for what
+// others refused and its proxies have not tried.
 func (v *Views) canaryFor(node proxy.Ref, r *rollout) (found attempt, ok bool) {
-	plans := v.plans(r) // of each view once, however many hosts there are
+	plans := v.plans(r) // once for each view, however many hosts there are
 	v.heard.mu.Lock()
 	defer v.heard.mu.Unlock()
 	hosts, best, second := 0, 0, false
@@ -126,7 +126,7 @@ func (v *Views) canaryFor(node proxy.Ref, r *rollout) (found attempt, ok bool) {
 			if opinion {
 				set, _ = v.spared(v.at, p.key, p.kept, r.made[p.key], name)
 			}
-			if opinion || len(p.kept.view.New(set)) > 0 { // all may have been sent what one refused
+			if opinion || len(p.kept.view.New(set)) > 0 { // what one refused may have been sent to all before
 				found, best, second = attempt{p.key, name, set}, rank, opinion
 			}
 		}
@@ -134,7 +134,7 @@ func (v *Views) canaryFor(node proxy.Ref, r *rollout) (found attempt, ok bool) {
 	return found, best > 0 && (hosts > 1 || r.lost > 0 || second)
 }
 
-// plan is what all would have of one view.
+// plan is the set that all proxies of one view would have.
 type plan struct {
 	key      Key
 	kept     *keptView
@@ -142,7 +142,7 @@ type plan struct {
 	withheld []refused.Resource
 }
 
-// plans are those of the views of a rollout that are kept still.
+// plans returns the plan of each view of a rollout that still exists.
 func (v *Views) plans(r *rollout) (list []plan) {
 	for key, made := range r.made {
 		if k := v.nodes[key]; k != nil {
@@ -153,8 +153,7 @@ func (v *Views) plans(r *rollout) (list []plan) {
 	return list
 }
 
-// end takes a rollout off the way. What was tried is not taken back by that: the next
-// publication replaces it.
+// end drops a rollout. The agent that tried it keeps what it has until the next publication.
 func (v *Views) end(node proxy.Ref, r *rollout) {
 	if r.timer != nil {
 		r.timer.Stop()
@@ -162,8 +161,8 @@ func (v *Views) end(node proxy.Ref, r *rollout) {
 	delete(v.rollouts, node)
 }
 
-// conclude publishes what was tried to all, and goes on with what was made meanwhile, or with
-// what others refused and somebody has not tried.
+// conclude publishes a rollout to all agents. Then it starts the next one: of the newer sets if
+// there are any, else of what some agents refused and another has not tried.
 func (v *Views) conclude(node proxy.Ref, r *rollout) {
 	v.end(node, r)
 	v.publishAll(r)
@@ -175,7 +174,7 @@ func (v *Views) conclude(node proxy.Ref, r *rollout) {
 	}
 }
 
-// publishAll has all have what was made, without what is withheld of it.
+// publishAll publishes the sets to all agents, without what is withheld.
 func (v *Views) publishAll(r *rollout) {
 	for key, made := range r.made {
 		k := v.nodes[key]
@@ -191,8 +190,8 @@ func (v *Views) publishAll(r *rollout) {
 	}
 }
 
-// expire goes on without the answer of an agent that gives none: what others refused is not
-// held back by it.
+// expire continues without the answer of an agent that has not given one in time. What others
+// refused of the change is then no longer withheld because of this agent.
 func (v *Views) expire(node proxy.Ref, r *rollout) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -205,8 +204,8 @@ func (v *Views) expire(node proxy.Ref, r *rollout) {
 	v.conclude(node, r)
 }
 
-// hear does what follows of what agents have said since it did the last time: what is tried
-// is published, or made again without what was refused. It returns what was refused.
+// hear processes the reports since its last call: it publishes rollouts that were accepted, and
+// rebuilds without what was refused. It returns the new refusals.
 func (v *Views) hear(ctx context.Context) []refused.Refusal {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -266,8 +265,8 @@ func follows(list []Following, node proxy.Ref) bool {
 	return slices.ContainsFunc(list, func(f Following) bool { return f.Node == node && f.Proxies > 0 })
 }
 
-// lacks reports whether an agent's proxies have answered a view that lacks what they have not
-// refused.
+// lacks reports whether something is withheld from a view that an agent's proxies have answered,
+// although they have not refused it.
 func (v *Views) lacks(agent string, f Following) bool {
 	if f.Proxies == 0 || f.Version == "" || len(v.refused[f.Node]) == 0 {
 		return false
@@ -280,9 +279,9 @@ func (v *Views) lacks(agent string, f Following) bool {
 	return false
 }
 
-// answered notes which sets are known to be good: all of what was answered, less what was
-// refused, in the place of which the proxies have what they had. What is good holds over
-// whoever refuses it.
+// answered records the sets that are known to be good: what proxies have answered, with their
+// previous resources in place of those that they refused. A good resource stays published,
+// whoever refuses it later.
 func (v *Views) answered(f Following) {
 	if f.Proxies == 0 || f.Version == "" {
 		return
@@ -301,14 +300,14 @@ func (v *Views) answered(f Following) {
 			switch {
 			case len(f.Rejected) == 0:
 				k.good = set
-			case k.good != nil && viewVersion(k.good) != f.Version: // else others have answered more of it
+			case k.good != nil && viewVersion(k.good) != f.Version: // else another host has accepted more of this version
 				k.good = set.Withhold(f.refused(k.good), k.good)
 			}
 		}
 	}
 }
 
-// refused is what proxies refused, of what was not good before.
+// refused selects the resources that proxies refused and that were not known to be good.
 func (f Following) refused(good *ads.Set) func(*ads.Resource) bool {
 	return func(r *ads.Resource) bool {
 		was := good.Get(r.Type, r.Name)
@@ -316,8 +315,8 @@ func (f Following) refused(good *ads.Set) func(*ads.Resource) bool {
 	}
 }
 
-// lose has another agent try what ended the proxies of one, or went with its connection;
-// what ended those of two is refused.
+// lose has another agent try a change when the proxies of the first have ended, or its connection
+// has. If that happens at two agents that are still connected, the change counts as refused.
 func (v *Views) lose(node proxy.Ref, r *rollout, connected bool) (found []refused.Refusal) {
 	if connected {
 		r.lost++
@@ -337,7 +336,7 @@ func (v *Views) lose(node proxy.Ref, r *rollout, connected bool) (found []refuse
 	return nil
 }
 
-// stop ends what is on its way when the server does.
+// stop ends all rollouts when the server stops.
 func (v *Views) stop() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
