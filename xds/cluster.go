@@ -7,10 +7,8 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/ads"
@@ -21,9 +19,6 @@ const (
 	connectTimeout      = time.Second // AM-clusters
 	authzConnectTimeout = 250 * time.Millisecond
 )
-
-// httpOptions is the key of a cluster's HTTP settings.
-const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // egressCluster is what one cluster was made from: two services that reach the
 // same listener share its cluster if they call it in the same way.
@@ -157,17 +152,6 @@ func (b *builder) agentCluster(name, socket string, breakers *clusterv3.CircuitB
 			UpstreamProtocolOptions: http2(&corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(streams)}),
 		}),
 	}
-}
-
-func fixed(name string, a *corev3.Address) *endpointv3.ClusterLoadAssignment {
-	return &endpointv3.ClusterLoadAssignment{
-		ClusterName: name,
-		Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(a)}}},
-	}
-}
-
-func (b *builder) options(o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
-	return map[string]*anypb.Any{httpOptions: b.any(o)}
 }
 
 // oneConnection lets each worker have one, for Envoy never refuses a worker its

@@ -23,7 +23,8 @@ import (
 // first is not served (docs/decisions/057, 058).
 
 const (
-	tcpFilter = "envoy.filters.network.tcp_proxy"
+	tcpFilter             = "envoy.filters.network.tcp_proxy"
+	connectionAuthzFilter = "envoy.filters.network.ext_authz"
 	// earlyBytes is how much of a connection is kept while it is decided and made.
 	earlyBytes = 16 << 10
 )

@@ -18,17 +18,17 @@ import (
 
 // egress translates what the node may call: one listener in http_proxy form,
 // with a virtual host for each declared backend and for nothing else
-// (DROP_ALL: an unknown host is 404).
-func (b *builder) egress(n *Node) {
+// (DROP_ALL: an unknown host is 404). made has the routes of the ports for which they were made.
+func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) {
 	host, p := b.shape.Egress.Addr().String(), uint32(b.shape.Egress.Port())
 	name, routes, at := b.shape.Egress.Listener(), egressRouteName(p), address(host, p)
 	if socket := b.shape.Egress.Socket; socket != "" {
 		routes, at = egressSocketRoutes, pipe(socket, b.shape.Egress.Mode)
 	}
-	if r := n.routes[p]; r != nil {
+	if r := made[p]; r != nil {
 		b.resources = append(b.resources, r)
 	} else {
-		n.routes[p] = b.addEncoded(ads.RouteType, routes, routeConfiguration(routes, n.hosts))
+		made[p] = b.addEncoded(ads.RouteType, routes, routeConfiguration(routes, hosts))
 	}
 	l := &listenerv3.Listener{
 		Name:             name,
@@ -54,7 +54,6 @@ func (b *builder) egress(n *Node) {
 }
 
 const (
-	connectionAuthzFilter = "envoy.filters.network.ext_authz"
 	// wayoutTimeout is how long the agent may take to find who calls. It takes
 	// less than a millisecond; a connection without an answer is closed.
 	wayoutTimeout = time.Second

@@ -20,6 +20,14 @@ import (
 	"signet.example/mesh"
 )
 
+// fixed is an assignment of one address.
+func fixed(name string, a *corev3.Address) *endpointv3.ClusterLoadAssignment {
+	return &endpointv3.ClusterLoadAssignment{
+		ClusterName: name,
+		Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(a)}}},
+	}
+}
+
 // endpoints are the registered ones in a fixed order, each once.
 func (b *builder) endpoints(n *mesh.VirtualNode, p uint32) []Endpoint {
 	if b.in.Endpoints == nil {

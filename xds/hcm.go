@@ -3,7 +3,6 @@ package xds
 import (
 	"time"
 
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
@@ -81,17 +80,6 @@ func nobodyInternal() *hcmv3.HttpConnectionManager_InternalAddressConfig {
 
 // dropFilter is the name of what takes callers' copies of a proxy's headers away.
 const dropFilter = "signet.drop_proxy_headers"
-
-// dropProxyHeaders removes what only a proxy may say, Envoy or Signet, before
-// anybody reads a request: filters and application see none that a caller wrote
-// (A33). What Envoy itself adds, it adds later.
-func dropProxyHeaders() *earlyv3.HeaderMutation {
-	return &earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{removed(envoyHeaders()), proxysWord()}}
-}
-
-func envoyHeaders() *matcherv3.StringMatcher {
-	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}}
-}
 
 func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfig {
 	return []*corev3.TypedExtensionConfig{{Name: dropFilter, TypedConfig: b.any(m)}}

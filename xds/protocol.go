@@ -43,6 +43,13 @@ func served(protocol string) []string {
 	return []string{alpnHTTP2, alpnHTTP1}
 }
 
+// httpOptions is the key of a cluster's HTTP settings.
+const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+func (b *builder) options(o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
+	return map[string]*anypb.Any{httpOptions: b.any(o)}
+}
+
 // speaking completes the options of a cluster of this protocol, which has none where it
 // is not HTTP.
 func (b *builder) speaking(protocol string, o *httpv3.HttpProtocolOptions) map[string]*anypb.Any {

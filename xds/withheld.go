@@ -4,10 +4,22 @@ import (
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/proxy"
 )
+
+// dropProxyHeaders removes what only a proxy may say, Envoy or Signet, before
+// anybody reads a request: filters and application see none that a caller wrote
+// (A33). What Envoy itself adds, it adds later.
+func dropProxyHeaders() *earlyv3.HeaderMutation {
+	return &earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{removed(envoyHeaders()), proxysWord()}}
+}
+
+func envoyHeaders() *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "x-envoy-"}}
+}
 
 // ingressHeaders is what an inbound manager takes from a request before anybody
 // reads it.

@@ -4,61 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"signet.example/ads"
-	"signet.example/identity"
-	"signet.example/mesh"
 	"signet.example/proxy"
 )
-
-// DefaultSVIDLifetime is used where an Input has none (D15).
-const DefaultSVIDLifetime = time.Hour
-
-// Endpoint is one address of a virtual node, that an agent registered or that was found elsewhere.
-type Endpoint struct {
-	Address string
-	Port    uint32
-	Healthy bool
-}
-
-// Input is everything that a view depends on, except for whose view it is.
-type Input struct {
-	// Graph is the mesh with its references resolved.
-	Graph *mesh.Graph
-	// TrustDomain is the one of every identity that the mesh gives.
-	TrustDomain spiffeid.TrustDomain
-	// Endpoints returns the registered endpoints of a node's port, nil when none
-	// is registered. The order does not matter. A nil func means none anywhere.
-	Endpoints func(node proxy.Ref, port uint32) []Endpoint
-	// Outside reports whether a node's endpoints are none that agents registered, but were
-	// looked for elsewhere: who is there is as little known as behind a name. A nil func
-	// means of none.
-	Outside func(node proxy.Ref) bool
-	// Managed reports whether an agent may host the node (a binding names it). Such
-	// a node is called by mTLS even while no endpoint of it is registered: else
-	// the loss of its last registration would turn calls into plaintext. A nil
-	// func means that only nodes with registered endpoints are managed.
-	Managed func(node proxy.Ref) bool
-	// Strict reports whether a managed listener was hardened, so that it takes no
-	// plaintext (D17). A nil func means that none was.
-	Strict func(node proxy.Ref) bool
-	// RequirePostQuantum reports whether proxies of a mesh refuse a TLS connection
-	// without a post-quantum key exchange. A nil func means that none does.
-	RequirePostQuantum func(mesh string) bool
-	// PolicyRevision is stamped on what the proxy asks the agent
-	// (D3). An agent that does not know it denies.
-	PolicyRevision string
-	// SVIDLifetime bounds every connection; 0 means DefaultSVIDLifetime.
-	SVIDLifetime time.Duration
-	// Memory, if set, is of translations before this one.
-	Memory *Memory
-}
 
 // ErrNoNode is returned when the mesh has no such virtual node.
 var ErrNoNode = errors.New("no such virtual node")
@@ -134,7 +85,7 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 		for _, l := range b.node.Listeners {
 			b.ingress(l)
 		}
-		b.egress(n)
+		b.egress(n.hosts, n.routes)
 		b.tcpEgress(n.out)
 	}
 	if b.err != nil {
@@ -150,88 +101,3 @@ func (n *Node) View(shape proxy.Shape) (*ads.Set, error) {
 func (n *Node) failed(err error) error {
 	return fmt.Errorf("xds: mesh %q, %s %q: %w", n.calls.node.Mesh, n.calls.node.Kind.Words(), n.calls.node.Name, err)
 }
-
-// builder collects the resources of one view. Its first error wins and ends
-// the view: a view is whole or it is not sent.
-type builder struct {
-	in    Input
-	node  *mesh.VirtualNode
-	shape proxy.Shape // zero while what all shapes have in common is built
-	life  lifetimes
-
-	resources []*ads.Resource
-	clusters  map[string]egressCluster // those that were added, by name
-	usual     *retries                 // where a route declares none, once made
-	err       error
-}
-
-// fail keeps the first error.
-func (b *builder) fail(err error) {
-	if b.err == nil {
-		b.err = err
-	}
-}
-
-// add validates m by the constraints of Envoy's own protobufs, and encodes it.
-// The extensions in it were validated by any, before they were packed.
-func (b *builder) add(typeURL, name string, m proto.Message) *ads.Resource {
-	if err := validate(m); err != nil {
-		b.fail(fmt.Errorf("%s: %w", name, err))
-		return nil
-	}
-	return b.added(ads.NewResource(typeURL, name, m))
-}
-
-// addEncoded is add of what was validated and encoded.
-func (b *builder) addEncoded(typeURL, name string, body []byte) *ads.Resource {
-	return b.added(ads.NewEncoded(typeURL, name, body))
-}
-
-func (b *builder) added(r *ads.Resource, err error) *ads.Resource {
-	if err != nil {
-		b.fail(err)
-		return nil
-	}
-	b.resources = append(b.resources, r)
-	return r
-}
-
-// validate asks the generated validator, which looks into all of m except an Any.
-func validate(m proto.Message) error {
-	if v, ok := m.(interface{ ValidateAll() error }); ok {
-		return v.ValidateAll()
-	}
-	return nil
-}
-
-// any validates and packs an extension's configuration, deterministically:
-// anypb.New would write maps in any order, and each build would be another version.
-func (b *builder) any(m proto.Message) *anypb.Any {
-	if err := validate(m); err != nil {
-		b.fail(fmt.Errorf("%s: %w", m.ProtoReflect().Descriptor().FullName(), err))
-	}
-	a, err := pack(m)
-	if err != nil { // a string that is not UTF-8
-		b.fail(fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err))
-	}
-	return a
-}
-
-func pack(m proto.Message) (*anypb.Any, error) {
-	a := new(anypb.Any)
-	err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true})
-	return a, err
-}
-
-// idOf is the SPIFFE ID that a virtual node presents.
-func (b *builder) idOf(n *mesh.VirtualNode) string {
-	id, err := identity.ForVirtualNode(b.in.TrustDomain, n.Mesh, n.Name)
-	if err != nil {
-		b.fail(err)
-		return ""
-	}
-	return id.String()
-}
-
-// bundle is the name of the trust domain's own validation context.
-func (b *builder) bundle() string { return b.in.TrustDomain.IDString() }
