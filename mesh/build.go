@@ -93,20 +93,6 @@ func (b *builder) fail(r *Resource, path, format string, args ...any) {
 	b.add(r, r.fieldError(path, fmt.Sprintf(format, args...)))
 }
 
-// MissingError is the cause of a mistake about what an object refers to, or belongs to, and
-// that is not there.
-type MissingError struct {
-	Kind Kind
-	// ObjectName is its metadata.name, AppMeshName that of App Mesh: a reference has one of
-	// the two, or neither where any object of the kind would do.
-	ObjectName, AppMeshName string
-}
-
-// Error implements error.
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("%s %s%s does not exist", e.Kind, e.ObjectName, e.AppMeshName)
-}
-
 func (b *builder) dangling(r *Resource, path string, missing MissingError, to, where string) {
 	e := r.Doc.DanglingError(path, fmt.Sprintf("%s refers to %s", r, to), where)
 	e.Cause = &missing

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -140,6 +141,20 @@ type Resource struct {
 // App Mesh name they have.
 func (r *Resource) SameObject(o *Resource) bool {
 	return r.Kind == o.Kind && r.Namespace == o.Namespace && r.ObjectName == o.ObjectName
+}
+
+// MissingError is the cause of a mistake about what an object refers to, or belongs to, and
+// that is not there.
+type MissingError struct {
+	Kind Kind
+	// ObjectName is its metadata.name, AppMeshName that of App Mesh: a reference has one of
+	// the two, or neither where any object of the kind would do.
+	ObjectName, AppMeshName string
+}
+
+// Error implements error.
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s %s%s does not exist", e.Kind, e.ObjectName, e.AppMeshName)
 }
 
 // wide reports whether an object of the kind is a part of every other one of its mesh.
