@@ -22,7 +22,6 @@ type builder struct {
 
 	resources []*ads.Resource
 	clusters  map[string]egressCluster // those that were added, by name
-	usual     *retries                 // where a route declares none, once made
 	err       error
 }
 

@@ -24,6 +24,7 @@ const (
 	refuseFilter       = "signet.refuse_ambiguous"
 	withoutChainFilter = "signet.without_chain"
 	strangersFilter    = "signet.without_proxys_word"
+	repeatFilter       = "signet.repeat_idempotent"
 	codecFilter        = "envoy.filters.http.upstream_codec"
 	authzFilter        = "envoy.filters.http.ext_authz"
 	routerFilter       = "envoy.filters.http.router"
@@ -33,14 +34,18 @@ const (
 const authzTimeout = 500 * time.Millisecond
 
 // ingressFilters is the only chain that an inbound manager gets: refuse what is
-// ambiguous, ask, take the caller's chain away, forward.
+// ambiguous, ask, take the caller's chain away, forward. A gateway repeats requests, as the
+// proxy of a caller does.
 func (b *builder) ingressFilters(c callers) []*hcmv3.HttpFilter {
-	return []*hcmv3.HttpFilter{
+	filters := []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(b.queryGrammar())),
 		b.filter(authzFilter, extAuthz(c)),
 		b.filter(withoutChainFilter, b.withoutChain()),
-		b.router(),
 	}
+	if b.node.Gateway != nil {
+		filters = append(filters, b.repeatIdempotent())
+	}
+	return append(filters, b.router())
 }
 
 // router adds x-envoy-* headers to requests and answers unless the mesh has none.
@@ -60,6 +65,7 @@ func (b *builder) queryGrammar() string {
 func (b *builder) egressFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		b.filter(refuseFilter, refuseAmbiguous(anyQuery)),
+		b.repeatIdempotent(),
 		b.router(),
 	}
 }

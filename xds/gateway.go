@@ -165,16 +165,15 @@ func (b *builder) way(r *mesh.GatewayRoute, w way, s backend, of uint32) []*rout
 				return nil
 			}
 			route.Name, route.Match = r.Name+"/"+route.Name, on.match
-			for _, made := range b.route(s, route) {
-				made.Match.Headers = append(made.Match.Headers, on.path...)
-				if a := made.GetRoute(); a != nil {
-					a.PrefixRewrite, a.RegexRewrite = on.prefix, on.regex
-					if !r.Rewrite.KeepHost {
-						a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: s.service.Name}
-					}
+			made := b.route(s, route)
+			made.Match.Headers = append(made.Match.Headers, on.path...)
+			if a := made.GetRoute(); a != nil {
+				a.PrefixRewrite, a.RegexRewrite = on.prefix, on.regex
+				if !r.Rewrite.KeepHost {
+					a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: s.service.Name}
 				}
-				list = append(list, made)
 			}
+			list = append(list, made)
 		}
 	}
 	if !all {

@@ -4,8 +4,17 @@ import (
 	"slices"
 	"strings"
 
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	matcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
+	actionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/matcher/action/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	inputsv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
@@ -15,10 +24,11 @@ import (
 // What App Mesh retries with where nothing is declared (AM-retry). The
 // guide adds "reset"; a running proxy did not have it.
 const (
-	defaultRetryOn = "unavailable,connect-failure,refused-stream,retriable-status-codes"
 	defaultRetries = 2
 	hostAttempts   = 5
 )
+
+var defaultRetryOn = []string{"unavailable", connectFailure, refusedStream, retriableStatus}
 
 // Envoy's conditions. The first three hold only for requests that were not
 // served: the connection did not stand, the callee refused the stream, or its
@@ -62,82 +72,77 @@ var retryOrder = slices.Concat([]string{reset, connectFailure, refusedStream, re
 // mean (RFC 9110 section 9.2.2). One that nobody knows is not among them.
 var idempotent = []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
-// notIdempotent narrows m to the methods that are not idempotent. One expression that names
-// those which are would cost Envoy more to compile than all the rest of the route to make.
-func notIdempotent(m *routev3.RouteMatch) *routev3.RouteMatch {
-	for _, method := range idempotent {
-		m.Headers = append(m.Headers, headerMatch(mesh.HeaderMatch{Name: ":method", Exact: method, Invert: true}))
+// retryHeader adds conditions to the policy by which a request is repeated. Of callers it is
+// dropped, and no request is sent on with it.
+const retryHeader = "x-envoy-retry-on"
+
+// repeatIdempotent tells the router of each request whose method is idempotent, by
+// retryHeader: its route's policy lists statuses on which these are repeated, and no other
+// (decision 024). So one route is enough for all methods.
+func (b *builder) repeatIdempotent() *hcmv3.HttpFilter {
+	var methods []*matcherv3.Matcher_MatcherList_Predicate
+	for _, m := range idempotent {
+		methods = append(methods, b.methodIs(m))
 	}
-	return m
+	others := &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_NotMatcher{
+		NotMatcher: &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_OrMatcher{
+			OrMatcher: &matcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: methods},
+		}},
+	}}
+	return b.filter(repeatFilter, &matchingv3.ExtensionWithMatcher{
+		XdsMatcher: &matcherv3.Matcher{MatcherType: &matcherv3.Matcher_MatcherList_{MatcherList: &matcherv3.Matcher_MatcherList{
+			Matchers: []*matcherv3.Matcher_MatcherList_FieldMatcher{{
+				Predicate: others,
+				OnMatch: &matcherv3.Matcher_OnMatch{OnMatch: &matcherv3.Matcher_OnMatch_Action{
+					Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: b.any(&actionv3.SkipFilter{})},
+				}},
+			}},
+		}}},
+		ExtensionConfig: &corev3.TypedExtensionConfig{
+			Name: repeatFilter,
+			TypedConfig: b.any(&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+				RequestMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_Append{Append: header(retryHeader, retriableStatus)}}},
+			}}),
+		},
+	})
 }
 
-// retries are the ways in which a route repeats requests: as declared those
-// that are idempotent, and any other only if it was not served (decision 024).
-// Where both are the same, repeat holds for all; nil means never.
-type retries struct {
-	repeat, unserved *routev3.RetryPolicy
+func (b *builder) methodIs(method string) *matcherv3.Matcher_MatcherList_Predicate {
+	return &matcherv3.Matcher_MatcherList_Predicate{MatchType: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+		SinglePredicate: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+			Input: &xdscorev3.TypedExtensionConfig{Name: "method", TypedConfig: b.any(&inputsv3.HttpRequestHeaderMatchInput{HeaderName: ":method"})},
+			Matcher: &matcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+				ValueMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: method}},
+			},
+		},
+	}}
 }
 
-func (b *builder) retries(r *mesh.Retry) retries {
-	if r != nil {
-		return b.newRetries(r)
+// repeating has a route repeat requests as r says. Where a connection that ended is among
+// that, the header of those that are idempotent says so, too; others have none that could.
+func (b *builder) repeating(route *routev3.Route, r *mesh.Retry) *routev3.Route {
+	if r == nil && b.sharedRetry() != nil {
+		return route // by the policy of its virtual host
 	}
-	if b.usual == nil {
-		usual := b.newRetries(nil)
-		b.usual = &usual
+	policy, on := b.retryPolicy(r)
+	if route.GetRoute().RetryPolicy = policy; policy.GetRetryOn() != join(on) && slices.Contains(on, reset) {
+		route.RequestHeadersToAdd = []*corev3.HeaderValueOption{{
+			Header: &corev3.HeaderValue{Key: retryHeader, Value: reset + "," + retriableStatus}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS,
+		}}
 	}
-	return *b.usual
+	route.Metadata = b.unsafeMark(proxy.UnsafeRepeatAnyMethod)
+	return route
 }
 
-// sharedRetry is the policy of a virtual host, for the routes that have none of their own:
-// that of the requests that are not idempotent where nothing is declared. Envoy makes it once
-// then, and not for each route. There is none where routes carry a mark beside their policy.
+// sharedRetry is the policy of a virtual host, for the routes that declare none: Envoy makes
+// it once then, and not for each route. There is none where routes carry a mark beside their
+// policy.
 func (b *builder) sharedRetry() *routev3.RetryPolicy {
 	if b.unsafe(proxy.UnsafeRepeatAnyMethod) {
 		return nil
 	}
-	return b.retries(nil).unserved
-}
-
-// ownRetry is what a route has of a policy beside that of its virtual host.
-func (b *builder) ownRetry(p *routev3.RetryPolicy) *routev3.RetryPolicy {
-	switch shared := b.sharedRetry(); {
-	case shared == nil:
-		return p
-	case p == nil:
-		return &routev3.RetryPolicy{} // or it would have that of the host
-	case p == shared:
-		return nil
-	}
-	return p
-}
-
-func (b *builder) newRetries(r *mesh.Retry) retries {
-	declared, safe := b.retryPolicy(r), b.retryPolicy(r)
-	if b.unsafe(proxy.UnsafeRepeatAnyMethod) {
-		return retries{declared, declared}
-	}
-	safe.RetriableStatusCodes = nil
-	safe.RetryOn = join(safeConditions)
-	if r != nil {
-		var on []string
-		for _, e := range slices.Concat(r.HTTP, r.TCP) {
-			on = append(on, retryEvents[e].safe...)
-		}
-		// Whoever declares a status knows the calls, as no proxy does (decision 054).
-		on = append(on, r.GRPC...)
-		safe.RetryOn = join(on)
-	}
-	switch {
-	case safe.GetRetryOn() == declared.GetRetryOn():
-		return retries{declared, declared}
-	case safe.GetRetryOn() == "":
-		return retries{declared, nil}
-	}
-	if strings.Contains(safe.GetRetryOn(), retriableHeaders) {
-		safe.RetriableHeaders = notServed()
-	}
-	return retries{declared, safe}
+	policy, _ := b.retryPolicy(nil)
+	return policy
 }
 
 // notServed are the answers by which a callee's proxy says that the application
@@ -149,9 +154,10 @@ func notServed() []*routev3.HeaderMatcher {
 	}
 }
 
-func (b *builder) retryPolicy(r *mesh.Retry) *routev3.RetryPolicy {
-	out := &routev3.RetryPolicy{
-		RetryOn:                       defaultRetryOn,
+// retryPolicy repeats any request on what proves that it was not served, and one that is
+// idempotent as declared: on is that, of which the policy itself says the statuses only.
+func (b *builder) retryPolicy(r *mesh.Retry) (policy *routev3.RetryPolicy, on []string) {
+	policy = &routev3.RetryPolicy{
 		NumRetries:                    wrapperspb.UInt32(defaultRetries),
 		RetriableStatusCodes:          []uint32{503},
 		HostSelectionRetryMaxAttempts: hostAttempts,
@@ -163,26 +169,34 @@ func (b *builder) retryPolicy(r *mesh.Retry) *routev3.RetryPolicy {
 			},
 		}},
 	}
-	if r == nil {
-		return out
+	unserved, on := safeConditions, defaultRetryOn
+	if r != nil {
+		unserved, on, policy.RetriableStatusCodes = declared(r)
+		policy.NumRetries = wrapperspb.UInt32(r.MaxRetries)
+		if r.PerTry > 0 {
+			policy.PerTryTimeout = duration(r.PerTry)
+		}
 	}
-	out.RetryOn, out.RetriableStatusCodes = retryOn(slices.Concat(r.HTTP, r.TCP), r.GRPC)
-	out.NumRetries = wrapperspb.UInt32(r.MaxRetries)
-	if r.PerTry > 0 {
-		out.PerTryTimeout = duration(r.PerTry)
+	if b.unsafe(proxy.UnsafeRepeatAnyMethod) {
+		unserved = on
 	}
-	return out
+	if policy.RetryOn = join(unserved); slices.Contains(unserved, retriableHeaders) {
+		policy.RetriableHeaders = notServed()
+	}
+	return policy, on
 }
 
-func retryOn(events, statuses []string) (string, []uint32) {
-	on := slices.Clone(statuses)
-	var codes []uint32
-	for _, e := range events {
-		on = append(on, retryEvents[e].on...)
-		codes = append(codes, retryEvents[e].codes...)
+// declared are the conditions and statuses of a route's events, and the conditions of these
+// that hold for requests that were not served. Whoever declares a status of gRPC knows the
+// calls, as no proxy does (decision 054).
+func declared(r *mesh.Retry) (unserved, on []string, codes []uint32) {
+	unserved, on = slices.Clone(r.GRPC), slices.Clone(r.GRPC)
+	for _, e := range slices.Concat(r.HTTP, r.TCP) {
+		event := retryEvents[e]
+		unserved, on, codes = append(unserved, event.safe...), append(on, event.on...), append(codes, event.codes...)
 	}
 	slices.Sort(codes)
-	return join(on), slices.Compact(codes)
+	return unserved, on, slices.Compact(codes)
 }
 
 // join writes conditions in their order, each once.

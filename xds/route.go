@@ -35,7 +35,7 @@ func (b *builder) ingressRoutes(name, cluster string, t mesh.Timeout) *routev3.R
 func (b *builder) serviceRoutes(s backend, p uint32) []*routev3.Route {
 	var routes []*routev3.Route
 	for _, r := range b.routesOf(s, p) {
-		routes = append(routes, b.route(s, r)...)
+		routes = append(routes, b.route(s, r))
 	}
 	return routes
 }
@@ -60,38 +60,25 @@ func (b *builder) routesOf(s backend, p uint32) []mesh.Route {
 	return routes
 }
 
-// route is one of App Mesh's routes: two of Envoy's where idempotent requests
-// are repeated in more cases than others, which meet the first.
-func (b *builder) route(s backend, r mesh.Route) []*routev3.Route {
+// route is one of App Mesh's routes.
+func (b *builder) route(s backend, r mesh.Route) *routev3.Route {
 	targets, upgrades, total := b.targets(s, r.Targets)
 	if total == 0 {
 		// Nothing can answer: say so, rather than let a later route take it.
-		return []*routev3.Route{{
+		return &routev3.Route{
 			Name: r.Name, Match: routeMatch(r.Match),
 			Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusServiceUnavailable}},
-		}}
-	}
-	to := func(m *routev3.RouteMatch, retry *routev3.RetryPolicy) *routev3.Route {
-		action := bounded(&routev3.RouteAction{RetryPolicy: b.ownRetry(retry), UpgradeConfigs: upgrades}, r.Timeout)
-		if len(targets) == 1 {
-			action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0].GetName()}
-		} else {
-			action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{
-				WeightedClusters: &routev3.WeightedCluster{Clusters: targets},
-			}
 		}
-		return &routev3.Route{Name: r.Name, Match: m, Action: &routev3.Route_Route{Route: action}}
 	}
-	again := b.retries(r.Retry)
-	if r.Match.GRPC || again.repeat == again.unserved { // every call of gRPC is a POST
-		one := to(routeMatch(r.Match), again.unserved)
-		one.Metadata = b.unsafeMark(proxy.UnsafeRepeatAnyMethod)
-		return []*routev3.Route{one}
+	action := bounded(&routev3.RouteAction{UpgradeConfigs: upgrades}, r.Timeout)
+	if len(targets) == 1 {
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: targets[0].GetName()}
+	} else {
+		action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{
+			WeightedClusters: &routev3.WeightedCluster{Clusters: targets},
+		}
 	}
-	return []*routev3.Route{
-		to(notIdempotent(routeMatch(r.Match)), again.unserved),
-		to(routeMatch(r.Match), again.repeat),
-	}
+	return b.repeating(&routev3.Route{Name: r.Name, Match: routeMatch(r.Match), Action: &routev3.Route_Route{Route: action}}, r.Retry)
 }
 
 // targets adds the clusters of a route, and their sum of weights. A target of

@@ -11,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
@@ -140,6 +141,12 @@ func (c *checker) visit(v visited) {
 		c.say(v.path, "a route takes CONNECT")
 	case *routev3.RouteAction_UpgradeConfig:
 		c.upgrade(v.path, m.GetUpgradeType())
+	case *corev3.HeaderValueOption:
+		c.header(v, m)
+	case *matchingv3.ExtensionWithMatcher:
+		if !proto.Equal(m, repeatIdempotent) {
+			c.say(v.path, "a filter is passed by for some requests")
+		}
 	case *corev3.Http2ProtocolOptions:
 		if m.GetAllowConnect() {
 			c.say(v.path, "HTTP/2 CONNECT is allowed")
@@ -312,36 +319,29 @@ func (c *checker) routes(path string, m *routev3.RouteConfiguration) {
 }
 
 // retries: any method may be sent again only on conditions that hold for requests
-// which were not served. One route leaves idempotent methods to the next, of the same match.
+// which were not served.
 func (c *checker) retries(path string, h *routev3.VirtualHost) {
 	c.retry(path, "virtual host "+h.GetName(), h.GetRetryPolicy(), nil)
-	var rest *routev3.RouteMatch // what the route before leaves, and nothing else comes to this one
 	for _, r := range h.GetRoutes() {
-		idempotent := rest != nil && proto.Equal(r.GetMatch(), rest)
-		marked := r.GetMetadata().GetFilterMetadata()[proxy.UnsafeAnnotation].GetFields()[proxy.UnsafeRepeatAnyMethod].GetBoolValue()
-		if !idempotent && !marked {
+		if !r.GetMetadata().GetFilterMetadata()[proxy.UnsafeAnnotation].GetFields()[proxy.UnsafeRepeatAnyMethod].GetBoolValue() {
 			c.retry(path, "route "+r.GetName(), r.GetRoute().GetRetryPolicy(), r.GetMatch())
 		}
-		rest = leftOver(r.GetMatch())
 	}
 }
 
-// leftOver is what a match for all methods that are not idempotent leaves, nil for another.
-func leftOver(m *routev3.RouteMatch) *routev3.RouteMatch {
-	left := proto.CloneOf(m)
-	not := map[string]bool{}
-	left.Headers = slices.DeleteFunc(left.GetHeaders(), func(h *routev3.HeaderMatcher) bool {
-		exact := h.GetStringMatch().GetExact()
-		if h.GetName() != ":method" || !h.GetInvertMatch() || !slices.Contains(idempotent, exact) {
-			return false
-		}
-		not[exact] = true
-		return true
-	})
-	if len(not) < len(idempotent) {
-		return nil
+// retryHeader adds conditions to a request's retry policy.
+const retryHeader = "x-envoy-retry-on"
+
+// header: to Envoy itself one filter speaks by headers, of requests whose method is idempotent;
+// where it has, a route may say more.
+func (c *checker) header(v visited, m *corev3.HeaderValueOption) {
+	key := strings.ToLower(m.GetHeader().GetKey())
+	if f, ok := parent[*matchingv3.ExtensionWithMatcher](v); ok && proto.Equal(f, repeatIdempotent) || !strings.HasPrefix(key, "x-envoy-") {
+		return
 	}
-	return left
+	if _, ok := parent[*routev3.Route](v); !ok || key != retryHeader || m.GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS {
+		c.say(v.path, "%s is set of requests of any method", key)
+	}
 }
 
 func (c *checker) retry(path, what string, p *routev3.RetryPolicy, m *routev3.RouteMatch) {

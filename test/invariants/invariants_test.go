@@ -5,11 +5,13 @@ import (
 	"strings"
 	"testing"
 
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
@@ -265,13 +267,17 @@ var breakages = map[string]breakage{
 	"repeated by the host": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
 		m.(*routev3.RouteConfiguration).VirtualHosts[0].RetryPolicy.RetryOn = "reset"
 	}, "virtual host stock.shop.internal repeats what may have been served"},
-	"a method left to those that are idempotent": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
-		match := m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].GetMatch()
-		match.Headers[0] = match.GetHeaders()[1]
-	}, "repeats what may have been served"},
-	"another path left": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
-		m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].Match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/other"}
-	}, "repeats what may have been served"},
+	"repeated by a header": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
+		m.(*routev3.RouteConfiguration).VirtualHosts[0].Routes[0].RequestHeadersToAdd = []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "X-Envoy-Retry-On", Value: "reset"}}}
+	}, "x-envoy-retry-on is set of requests of any method"},
+	"more of them by a header": {ads.RouteType, outRoutes, func(_ *testing.T, m proto.Message) {
+		m.(*routev3.RouteConfiguration).RequestHeadersToAdd = []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "x-envoy-max-retries", Value: "9"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS}}
+	}, "x-envoy-max-retries is set of requests of any method"},
+	"a method more is idempotent": {ads.ListenerType, outListener, repeating(func(f *matchingv3.ExtensionWithMatcher) {
+		methods := f.GetXdsMatcher().GetMatcherList().GetMatchers()[0].GetPredicate().GetNotMatcher().GetOrMatcher()
+		methods.GetPredicate()[0].GetSinglePredicate().GetValueMatch().MatchPattern = &xdsmatcherv3.StringMatcher_Prefix{Prefix: "P"}
+	}), "a filter is passed by"},
+	"all methods are idempotent": {ads.ListenerType, outListener, repeating(func(f *matchingv3.ExtensionWithMatcher) { f.XdsMatcher = nil }), "x-envoy-retry-on is set of requests of any method"},
 	"anybody serves": {ads.ClusterType, outCluster, func(t *testing.T, m proto.Message) {
 		edit(t, m.(*clusterv3.Cluster).GetTransportSocket().GetTypedConfig(), new(tlsv3.UpstreamTlsContext), func(c *tlsv3.UpstreamTlsContext) {
 			c.CommonTlsContext.GetCombinedValidationContext().DefaultValidationContext = nil
@@ -280,6 +286,15 @@ var breakages = map[string]breakage{
 	"client resumes": {ads.ClusterType, outCluster, func(t *testing.T, m proto.Message) {
 		edit(t, m.(*clusterv3.Cluster).GetTransportSocket().GetTypedConfig(), new(tlsv3.UpstreamTlsContext), func(c *tlsv3.UpstreamTlsContext) { c.MaxSessionKeys = nil })
 	}, "resumed"},
+}
+
+func repeating(change func(*matchingv3.ExtensionWithMatcher)) func(*testing.T, proto.Message) {
+	return func(t *testing.T, m proto.Message) {
+		t.Helper()
+		edit(t, m.(*listenerv3.Listener).FilterChains[0].Filters[1].GetTypedConfig(), new(hcmv3.HttpConnectionManager), func(h *hcmv3.HttpConnectionManager) {
+			edit(t, h.GetHttpFilters()[1].GetTypedConfig(), new(matchingv3.ExtensionWithMatcher), change)
+		})
+	}
 }
 
 func wayOut(change func(*connauthzv3.ExtAuthz)) func(*testing.T, proto.Message) {

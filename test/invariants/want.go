@@ -6,6 +6,7 @@ import (
 
 	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	rbacfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
@@ -38,6 +39,7 @@ var (
 	mutationRules       = want("mutation_rules", new(mutationrulesv3.HeaderMutationRules))
 	oneSVID             = want("one_svid", new(networkrbacv3.RBAC))
 	noSVID              = want("no_svid", new(networkrbacv3.RBAC))
+	repeatIdempotent    = want("repeat_idempotent", new(matchingv3.ExtensionWithMatcher))
 	notServed           = want("not_served", new(routev3.RetryPolicy)).GetRetriableHeaders()
 )
 
@@ -48,9 +50,6 @@ const (
 	policyRevisionKey = "signet.policy_revision"
 	postQuantum       = "X25519MLKEM768"
 )
-
-// idempotent are the methods that may be sent again (RFC 9110 9.2.2).
-var idempotent = []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
 // safeConditions hold only for requests that were not served.
 var safeConditions = []string{"connect-failure", "refused-stream", "retriable-headers"}

@@ -19,8 +19,8 @@ import (
 	"signet.example/xds"
 )
 
-// mortal is an application that counts what it got, by "METHOD /path", and then
-// ends the connection or answers as the path says.
+// mortal is an application that counts what it got, by "METHOD /path" and what a proxy said
+// to itself in it as toldProxy, and then ends the connection or answers as the path says.
 type mortal struct {
 	address string
 	port    uint32
@@ -28,6 +28,8 @@ type mortal struct {
 	mu  sync.Mutex
 	got map[string]int // guarded by mu
 }
+
+const toldProxy = "headers about retries"
 
 func startMortal(t *testing.T) *mortal {
 	t.Helper()
@@ -71,6 +73,11 @@ func (m *mortal) serve(conn *net.TCPConn) {
 		key := r.Method + " " + r.URL.Path
 		m.mu.Lock()
 		m.got[key]++
+		for name := range r.Header {
+			if strings.HasPrefix(name, "X-Envoy-Retr") {
+				m.got[toldProxy]++
+			}
+		}
 		first := m.got[key] == 1
 		m.mu.Unlock()
 		switch what := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]; what {
@@ -367,5 +374,9 @@ spec: {backends: [{virtualService: {virtualServiceRef: {name: outside}}}]}
 				t.Errorf("a stranger's %s reaches the application", name)
 			}
 		}
+	}
+	m.call(t, "none", "outside", "GET", "/again/503")
+	if n := app.take(toldProxy); n > 0 || app.take("GET /again/503") != 3 {
+		t.Errorf("a GET that is answered 503: the stranger is told %d headers for a proxy", n)
 	}
 }

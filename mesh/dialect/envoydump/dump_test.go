@@ -120,33 +120,32 @@ func TestOfAClusterThatEnvoyHasTwiceTheNewerIsRead(t *testing.T) {
 	}
 }
 
-func TestTheTwoRoutesThatSignetMakesOfOneAreReadAsOne(t *testing.T) {
-	of := func(first, headers, second string) string {
-		const route = `{"name": "all", "match": {"prefix": "/", "headers": [HEADERS]}, "route": {"cluster": "cds_egress_shop_colour_1_http_8080", "retry_policy": POLICY}}`
-		make := func(headers, policy string) string {
-			return strings.NewReplacer("HEADERS", headers, "POLICY", policy).Replace(route)
-		}
-		zone := `{"name": "zone", "string_match": {"exact": "a"}}`
-		hosts := `{"name": "colour.internal", "domains": ["colour.internal", "colour.internal:8080"], "routes": [` + make(zone+headers, first) + "," + make(zone, second) + `]}`
+// Signet up to 0.7 made two routes of one.
+func TestWhatSignetMakesOfARouteIsReadAsThatRoute(t *testing.T) {
+	const route = `{"name": "all", "match": {"prefix": "/", "headers": [HEADERS]}, "route": {"cluster": "cds_egress_shop_colour_1_http_8080", "retry_policy": POLICY}}`
+	const zone = `{"name": "zone", "string_match": {"exact": "a"}}`
+	const declared, safe = `{"retry_on": "reset,refused-stream", "num_retries": 3}`, `{"retry_on": "refused-stream", "num_retries": 3}`
+	one := func(headers, policy string) string {
+		return strings.NewReplacer("HEADERS", headers, "POLICY", policy).Replace(route)
+	}
+	of := func(routes ...string) string {
+		hosts := `{"name": "colour.internal", "domains": ["colour.internal", "colour.internal:8080"], "routes": [` + strings.Join(routes, ",") + `]}`
 		manifests, _ := textOf(read(dialect.Options{}, dumpOf("mesh/shop/virtualNode/front", clusterOf("LOGICAL_DNS", "colour.example")+","+local, hosts)))
 		return manifests
 	}
-	const declared, safe, never = `{"retry_on": "reset,refused-stream", "num_retries": 3}`, `{"retry_on": "refused-stream", "num_retries": 3}`, `{}`
-	rest := ""
-	for _, method := range []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"} {
-		rest += `, {"name": ":method", "invert_match": true, "string_match": {"exact": "` + method + `"}}`
+	two := of(one(zone+`, {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"}}}`, declared), one(zone, safe))
+	if n := strings.Count(two, "weightedTargets"); n != 1 || !strings.Contains(two, "maxRetries: 3\n") || strings.Contains(two, ":method") {
+		t.Errorf("%d routes:\n%s", n, two)
 	}
-	before := of(declared, `, {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"}}}`, safe)
-	if n := strings.Count(before, "weightedTargets"); n != 1 || !strings.Contains(before, "maxRetries: 3\n") || strings.Contains(before, ":method") {
-		t.Fatalf("%d routes:\n%s", n, before)
+	if own := of(one(zone+`, {"name": ":method", "string_match": {"exact": "GET"}}`, declared), one(zone, safe)); !strings.Contains(own, "method: GET\n") {
+		t.Errorf("somebody's own two routes of one name became one:\n%s", own)
 	}
-	for _, policy := range []string{safe, never} {
-		if got := of(policy, rest, declared); got != before {
-			t.Errorf("as it is now:\n%s\nas it was:\n%s", got, before)
-		}
+	now := of(one(zone, `{"retry_on": "connect-failure,refused-stream,retriable-headers", "num_retries": 2, "retriable_status_codes": [502, 503, 504]}`))
+	if !strings.Contains(now, "- gateway-error\n") || strings.Contains(now, "stream-error") || strings.Contains(now, "connection-error") {
+		t.Errorf("another policy:\n%s", now)
 	}
-	if got := of(safe, rest[:strings.LastIndex(rest, ", {")], declared); got == before {
-		t.Errorf("somebody's own two routes of one name became one:\n%s", got)
+	if never := of(one(zone, `{"num_retries": 1, "retriable_status_codes": [409]}`)); !strings.Contains(never, "- client-error\n") {
+		t.Errorf("another policy:\n%s", never)
 	}
 }
 

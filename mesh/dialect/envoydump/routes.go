@@ -8,24 +8,18 @@ import (
 )
 
 // idempotent is the expression of methods for which Signet had a route of its own before the
-// one of the same name for all, up to 0.7; since then the one before is for all other methods.
+// one of the same name for all, up to 0.7.
 const idempotent = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE"
 
-// forAll makes one route of the two that Signet makes of one: the match of the second, and
-// what the one for idempotent methods does.
+// forAll makes one route of two that Signet made of one: the match of the second, and what the
+// one for idempotent methods did.
 func forAll(list []route) []route {
 	var out []route
 	for i := 0; i < len(list); i++ {
 		r := list[i]
-		if i+1 < len(list) && list[i+1].Name == r.Name {
-			switch next := list[i+1]; {
-			case r.Match.onlyIdempotent():
-				r.Match = next.Match
-				i++
-			case r.Match.notIdempotent(next.Match):
-				r = next
-				i++
-			}
+		if i+1 < len(list) && list[i+1].Name == r.Name && r.Match.onlyIdempotent() {
+			i++
+			r.Match = list[i].Match
 		}
 		out = append(out, r)
 	}
@@ -39,18 +33,6 @@ func (m match) onlyIdempotent() bool {
 	}
 	last := m.Headers[n-1]
 	return last.Name == ":method" && last.String != nil && last.String.Regex != nil && last.String.Regex.Regex == idempotent
-}
-
-// notIdempotent reports whether m has the headers of all, and beside them nothing but
-// that the method is none of those that are idempotent.
-func (m match) notIdempotent(all match) bool {
-	var not []string
-	for _, h := range m.Headers {
-		if h.Name == ":method" && h.Invert && h.String != nil && h.String.Exact != nil {
-			not = append(not, *h.String.Exact)
-		}
-	}
-	return len(m.Headers) == len(all.Headers)+len(not) && strings.Join(not, "|") == idempotent
 }
 
 // Defaults of App Mesh, which its API does not show.
@@ -225,16 +207,21 @@ func (n rawNumber) MarshalJSON() ([]byte, error) { return []byte(n), nil }
 // was given.
 func (a *action) retries(form string) (policy map[string]any, lost []string) {
 	r := a.Retry
-	if r == nil || r.On == "" || r.On == defaultRetryOn || r.On == unservedOn && r.PerTry == nil && r.Num != nil && *r.Num == defaultRetries {
+	if r == nil || r.On == "" && len(r.Codes) == 0 || r.On == defaultRetryOn || r.On == unservedOn && len(r.Codes) == 0 && r.PerTry == nil && r.Num != nil && *r.Num == defaultRetries {
 		return nil, nil
 	}
 	var http, tcp, grpc []any
+	gateway := strings.Contains(r.On, unservedHeaders) // of Signet: the conditions below are its own
 	for on := range strings.SplitSeq(r.On, ",") {
 		switch on {
 		case streamError:
-			http = append(http, "stream-error")
+			if !gateway {
+				http = append(http, "stream-error")
+			}
 		case connectionError:
-			tcp = append(tcp, "connection-error")
+			if !gateway {
+				tcp = append(tcp, "connection-error")
+			}
 		case "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable":
 			grpc = append(grpc, on)
 		case unservedHeaders:
