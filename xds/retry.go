@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -105,6 +106,19 @@ func (b *builder) repeatIdempotent() *hcmv3.HttpFilter {
 			}}),
 		},
 	})
+}
+
+// Marked are the headers of a request behind the filters of a manager that repeats requests.
+func Marked(method string, headers map[string][]string) map[string][]string {
+	marked := maps.Clone(headers)
+	maps.DeleteFunc(marked, func(name string, _ []string) bool { return strings.HasPrefix(name, "x-envoy-") })
+	if slices.Contains(idempotent, method) {
+		if marked == nil {
+			marked = map[string][]string{}
+		}
+		marked[retryHeader] = []string{retriableStatus}
+	}
+	return marked
 }
 
 func (b *builder) methodIs(method string) *matcherv3.Matcher_MatcherList_Predicate {

@@ -38,14 +38,14 @@ func outcome(out predict.Outcome) *api.RoutesResponse {
 	if t := a.GetTimeout(); t.AsDuration() > 0 {
 		resp.Timeout = t
 	}
-	resp.Retries = retries(a.GetRetryPolicy())
+	resp.Retries = retries(out.Retry)
 	resp.HostRewrite, resp.PathRewrite = a.GetHostRewriteLiteral(), pathRewrite(out.Route.GetMatch(), a)
 	return resp
 }
 
 // retries is nil where a request is sent once.
 func retries(p *routev3.RetryPolicy) *api.RoutesResponse_Retries {
-	if p.GetNumRetries().GetValue() == 0 || p.GetRetryOn() == "" {
+	if p == nil {
 		return nil
 	}
 	return &api.RoutesResponse_Retries{

@@ -10,6 +10,7 @@ import (
 	"signet.example/ads"
 	"signet.example/proxy"
 	"signet.example/server/fault"
+	"signet.example/xds"
 	"signet.example/xds/effect"
 	"signet.example/xds/predict"
 )
@@ -20,6 +21,7 @@ func (v *Views) Predict(of proxy.Ref, port uint32, r predict.Request) (predict.O
 	if of.Gateway() {
 		r.Authority = withoutPort(r.Authority)
 	}
+	r.Headers = xds.Marked(r.Method, r.Headers)
 	set, err := v.translate(v.source.Look().nodeInputs()).set(Key{of, anyShapeOf(of)})
 	if err != nil {
 		return predict.Outcome{}, fmt.Errorf("translate %s: %w", of, err)

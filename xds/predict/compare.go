@@ -50,7 +50,7 @@ func (o Outcome) refused() bool {
 
 // does is what a route does with what it takes.
 func does(r *routev3.Route) *routev3.Route {
-	out := &routev3.Route{Action: r.GetAction(), TypedPerFilterConfig: r.GetTypedPerFilterConfig(), Metadata: r.GetMetadata()}
+	out := &routev3.Route{Action: r.GetAction(), TypedPerFilterConfig: r.GetTypedPerFilterConfig(), RequestHeadersToAdd: r.GetRequestHeadersToAdd(), Metadata: r.GetMetadata()}
 	if a := r.GetRoute(); a.GetPrefixRewrite() != "" { // in the place of what the match has
 		out.Match = r.GetMatch()
 	}

@@ -22,7 +22,8 @@ type Request struct {
 	Method, Scheme string
 	Authority      string // host, with a port where the caller sends one
 	Path           string // with the query
-	// Headers by their names in lower case; of several values those that stand first.
+	// Headers by their names in lower case, with those that filters set; of several values
+	// those that stand first.
 	Headers map[string][]string
 }
 
@@ -30,6 +31,8 @@ type Request struct {
 type Outcome struct {
 	VirtualHost string // "" if no service has the host: 404
 	Route       *routev3.Route
+	// Retry is by what it is sent again, nil where it is sent once.
+	Retry *routev3.RetryPolicy
 	// Passed are the routes that were looked at before, and why each was not taken.
 	Passed []Passed
 }
@@ -65,7 +68,7 @@ func Of(rc *routev3.RouteConfiguration, r Request) (Outcome, error) {
 			return out, fmt.Errorf("route %s: %w", route.GetName(), err)
 		}
 		if why == "" {
-			out.Route = route
+			out.Route, out.Retry = route, retryOf(host, route, r)
 			return out, nil
 		}
 		out.Passed = append(out.Passed, Passed{route.GetName(), why})
