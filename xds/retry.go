@@ -77,9 +77,9 @@ var idempotent = []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 // dropped, and no request is sent on with it.
 const retryHeader = "x-envoy-retry-on"
 
-// repeatIdempotent tells the router of each request whose method is idempotent, by
-// retryHeader: its route's policy lists statuses on which these are repeated, and no other
-// (decision 024). So one route is enough for all methods.
+// repeatIdempotent is the filter that marks each request whose method is idempotent for the
+// router, by retryHeader: its route's policy lists statuses on which these are repeated, and
+// no other (decision 024). So one route is enough for all methods.
 func (b *builder) repeatIdempotent() *hcmv3.HttpFilter {
 	var methods []*matcherv3.Matcher_MatcherList_Predicate
 	for _, m := range idempotent {
