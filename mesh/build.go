@@ -227,7 +227,7 @@ func (b *builder) meant(mesh string, k Kind, name string) string {
 		}
 		list = append(list, text)
 	}
-	return manifest.DidYouMean("a reference has metadata.name and its namespace", list...)
+	return DidYouMean("a reference has metadata.name and its namespace", list...)
 }
 
 func (b *builder) findARN(from *Resource, path string, k Kind, arn string) *Resource {
@@ -257,7 +257,7 @@ func (b *builder) meantByARN(mesh string, k Kind, name string) string {
 			list = append(list, r.Name)
 		}
 	}
-	return manifest.DidYouMean("an ARN has the App Mesh name", list...)
+	return DidYouMean("an ARN has the App Mesh name", list...)
 }
 
 func (b *builder) node(r *Resource) {

@@ -93,7 +93,7 @@ func commandProblem(text, name, argument, length string) string {
 	bracket := strings.Contains(text, "(")
 	switch {
 	case !may && !alone:
-		return fmt.Sprintf("%q is not an operator that is let into a log%s", manifest.Clip(text), manifest.DidYouMean("", nearestOperator(name)...))
+		return fmt.Sprintf("%q is not an operator that is let into a log%s", manifest.Clip(text), DidYouMean("", nearestOperator(name)...))
 	case !may && bracket:
 		return fmt.Sprintf("%q takes nothing in brackets", manifest.Clip(text))
 	case may && (bracket || !alone) && !takes.form.MatchString(argument):

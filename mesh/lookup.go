@@ -3,6 +3,7 @@ package mesh
 import (
 	"iter"
 	"slices"
+	"strings"
 
 	"signet.example/internal/ordered"
 	"signet.example/proxy"
@@ -105,4 +106,20 @@ func (g *Graph) callers(n Name, yield func(*VirtualNode) bool) bool {
 
 func sortCallees(list []Callee) {
 	slices.SortFunc(list, func(a, b Callee) int { return a.Service.Compare(b.Service) })
+}
+
+// maxMeant is how many objects are asked for by [DidYouMean].
+const maxMeant = 3
+
+// DidYouMean is what stands behind an error about a name that nothing has: why, and
+// what was probably meant; "" where that is nothing.
+func DidYouMean(why string, names ...string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	text := "; "
+	if why != "" {
+		text += why + ": "
+	}
+	return text + "did you mean " + strings.Join(names[:min(len(names), maxMeant)], " or ") + "?"
 }

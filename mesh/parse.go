@@ -98,7 +98,7 @@ func kindNames() []string {
 // meantKind asks for the kind that was probably meant; "" where that is none.
 func meantKind(name string) string {
 	if near := manifest.Nearest(name, kindNames()); near != "" {
-		return manifest.DidYouMean("", near)
+		return DidYouMean("", near)
 	}
 	return ""
 }

@@ -44,12 +44,26 @@ type change struct {
 	revision uint64
 	ordinal  int
 	at       int64
+	prepared map[string]*sql.Stmt // of tx, which closes them
+}
+
+// exec runs a statement that is prepared once for all writes of the change.
+func (c *change) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	stmt := c.prepared[query]
+	if stmt == nil {
+		var err error
+		if stmt, err = c.tx.PrepareContext(ctx, query); err != nil {
+			return nil, err
+		}
+		c.prepared[query] = stmt
+	}
+	return stmt.ExecContext(ctx, args...)
 }
 
 // configure runs f in a transaction that takes the next revision. The counter
 // is one row in the same transaction, so a failed write leaves no gap.
 func (s *Store) configure(ctx context.Context, actor string, f func(*change) error) (uint64, error) {
-	c := &change{actor: actor, at: time.Now().UnixNano()}
+	c := &change{actor: actor, at: time.Now().UnixNano(), prepared: map[string]*sql.Stmt{}}
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		c.tx = tx
 		const next = `UPDATE counter SET revision = revision + 1 RETURNING revision`
@@ -82,7 +96,7 @@ func (c *change) on(ctx context.Context, basis uint64) error {
 func (c *change) write(ctx context.Context, w Write) error {
 	name := fmt.Sprintf("%s %s/%s", w.Kind, w.Mesh, w.Name)
 	if !w.Delete {
-		_, err := c.tx.ExecContext(ctx,
+		_, err := c.exec(ctx,
 			`INSERT INTO objects (kind, mesh, name, manifest, revision, created, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)
 			 ON CONFLICT DO UPDATE SET manifest = excluded.manifest, revision = excluded.revision, owner = excluded.owner`,
 			w.Kind, w.Mesh, w.Name, blob(w.Manifest), c.revision, w.Owner)
@@ -91,7 +105,7 @@ func (c *change) write(ctx context.Context, w Write) error {
 		}
 		return c.outbox(ctx, w.Object, false)
 	}
-	r, err := c.tx.ExecContext(ctx,
+	r, err := c.exec(ctx,
 		`DELETE FROM objects WHERE kind = ? AND mesh = ? AND name = ?`, w.Kind, w.Mesh, w.Name)
 	if err := one(r, err); err != nil {
 		return fmt.Errorf("delete %s: %w", name, err)
@@ -101,7 +115,7 @@ func (c *change) write(ctx context.Context, w Write) error {
 }
 
 func (c *change) outbox(ctx context.Context, o Object, deleted bool) error {
-	_, err := c.tx.ExecContext(ctx,
+	_, err := c.exec(ctx,
 		`INSERT INTO changes (revision, ordinal, kind, mesh, name, manifest, deleted, at, actor, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.revision, c.ordinal, o.Kind, o.Mesh, o.Name, blob(o.Manifest), deleted, c.at, c.actor, o.Owner)
 	if err != nil {

@@ -226,22 +226,6 @@ func mustBounds(s string) bounds {
 	return b
 }
 
-// maxMeant is how many objects are asked for by [DidYouMean].
-const maxMeant = 3
-
-// DidYouMean is what stands behind an error about a name that nothing has: why, and
-// what was probably meant; "" where that is nothing.
-func DidYouMean(why string, names ...string) string {
-	if len(names) == 0 {
-		return ""
-	}
-	text := "; "
-	if why != "" {
-		text += why + ": "
-	}
-	return text + "did you mean " + strings.Join(names[:min(len(names), maxMeant)], " or ") + "?"
-}
-
 // Nearest returns the word that was probably meant by name, which is none of
 // them; "" where all are further away than a typing mistake.
 func Nearest(name string, words []string) string {

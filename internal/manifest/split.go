@@ -132,16 +132,19 @@ func isMarker(line string) bool {
 }
 
 func (f *Format) parse(src *source) ([]*Document, error) {
-	if err := src.checkText(); err != nil {
-		return nil, err
-	}
-	if src.blank() {
-		return nil, nil
+	root := src.simple()
+	if root == nil {
+		if err := src.checkText(); err != nil || src.blank() {
+			return nil, err
+		}
 	}
 	if f.Reject != nil {
 		if why := f.Reject(src.text); why != "" {
 			return nil, src.errorAt(pos{line: src.first}, "", why)
 		}
+	}
+	if root != nil {
+		return f.documents(src, root, nil)
 	}
 	body, err := src.parse()
 	if body == nil || err != nil {

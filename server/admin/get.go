@@ -10,6 +10,7 @@ import (
 	"signet.example/api"
 	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
+	"signet.example/mesh"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
 )
@@ -26,7 +27,7 @@ func kindOf(s string) (string, error) {
 	}
 	meant := ""
 	if near := manifest.Nearest(strings.ToLower(s), words); near != "" {
-		meant = manifest.DidYouMean("", near)
+		meant = mesh.DidYouMean("", near)
 	}
 	return "", fault.New(fault.Invalid, "%q is not a kind; there are %s%s", plain.Text(s), strings.Join(names, ", "), meant)
 }

@@ -3,6 +3,7 @@ package kinds
 import (
 	"signet.example/internal/manifest"
 	"signet.example/internal/ordered"
+	"signet.example/mesh"
 )
 
 // Meant asks for the object that a key of none probably means, as the end of an error. Of App
@@ -20,10 +21,10 @@ func Meant(objects ordered.Map[Key, *Object], k Key) string {
 		}
 	}
 	if len(named) > 0 {
-		return manifest.DidYouMean("with a namespace its name is name_namespace, or its awsName", named...)
+		return mesh.DidYouMean("with a namespace its name is name_namespace, or its awsName", named...)
 	}
 	if best := manifest.Nearest(k.Name, names); best != "" {
-		return manifest.DidYouMean("", best)
+		return mesh.DidYouMean("", best)
 	}
 	return ""
 }
