@@ -54,9 +54,10 @@ func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) {
 }
 
 const (
-	// wayoutTimeout is how long the agent may take to find who calls. It takes
-	// less than a millisecond; a connection without an answer is closed.
-	wayoutTimeout = time.Second
+	// wayoutTimeout is how long the agent may take to find who calls. It takes less than a
+	// millisecond, but on a host without a processor to spare Envoy's own loop may come to
+	// the answer late; a connection without one is closed (docs/decisions/057).
+	wayoutTimeout = 5 * time.Second
 	// firstByteTimeout is how long a connection may say nothing before it is closed, where
 	// strangers can connect. In HTTP it is the client that speaks first.
 	firstByteTimeout = 2 * time.Second

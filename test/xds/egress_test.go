@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"signet.example/test/corpus"
 	xdstest "signet.example/test/xds"
@@ -61,5 +62,16 @@ func TestWebsocketsPassInAndOut(t *testing.T) {
 		if name == "in" && !strings.HasPrefix(in.stub.lastCheck().GetRequest().GetHttp().GetPath(), "/ws") {
 			t.Error("nobody asked about it")
 		}
+	}
+}
+
+// On a host without a processor to spare the word about a connection comes late; that is no
+// reason to close it (docs/decisions/057).
+func TestAConnectionOutWaitsForAnAnswerThatIsLate(t *testing.T) {
+	t.Parallel()
+	in := startInbound(t, orders)
+	in.stub.late.Store(int64(1500 * time.Millisecond))
+	if r := raw(t, in.egress(), "GET http://plain.shop.internal/a HTTP/1.1\r\nHost: whatever\r\nConnection: close\r\n\r\n"); corpus.Status(r) != http.StatusOK {
+		t.Errorf("%d", corpus.Status(r))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"signet.example/ads"
+	"signet.example/internal/watched"
 	"signet.example/proxy"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
@@ -33,6 +35,8 @@ type stub struct {
 	socket string
 	grpc   *grpc.Server
 	wg     sync.WaitGroup
+
+	late atomic.Int64 // how long an answer about a connection takes
 
 	mu   sync.Mutex
 	last *authv3.CheckRequest
@@ -63,6 +67,9 @@ func (s *stub) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.Che
 	s.last = req
 	s.told, _ = metadata.FromIncomingContext(ctx)
 	s.mu.Unlock()
+	if req.GetAttributes().GetRequest().GetHttp() == nil {
+		watched.Sleep(ctx, time.Duration(s.late.Load()))
+	}
 	full := req.GetAttributes().GetRequest().GetHttp().GetPath()
 	path, _, _ := strings.Cut(full, "?")
 	if strings.HasPrefix(path, "/admin") {
