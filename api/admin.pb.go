@@ -1564,7 +1564,10 @@ type RoutesResponse struct {
 	// places where the application connects, of each proxy of the caller that there is.
 	Places []*RoutesResponse_Place `protobuf:"bytes,10,rep,name=places,proto3" json:"places,omitempty"`
 	// retries of a request that goes to targets; none where it is sent once.
-	Retries       *RoutesResponse_Retries `protobuf:"bytes,11,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries *RoutesResponse_Retries `protobuf:"bytes,11,opt,name=retries,proto3" json:"retries,omitempty"`
+	// ports at which the caller has the host for requests, and those of protocol tcp: where no route takes what was asked for.
+	Ports         []uint32 `protobuf:"varint,12,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	TcpPorts      []uint32 `protobuf:"varint,13,rep,packed,name=tcp_ports,json=tcpPorts,proto3" json:"tcp_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1672,6 +1675,20 @@ func (x *RoutesResponse) GetPlaces() []*RoutesResponse_Place {
 func (x *RoutesResponse) GetRetries() *RoutesResponse_Retries {
 	if x != nil {
 		return x.Retries
+	}
+	return nil
+}
+
+func (x *RoutesResponse) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *RoutesResponse) GetTcpPorts() []uint32 {
+	if x != nil {
+		return x.TcpPorts
 	}
 	return nil
 }
@@ -3739,7 +3756,9 @@ type RoutesResponse_Target struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// weight of all targets' sum.
-	Weight        uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight uint32 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	// own bounds of the callee's proxy, where it is one of ours.
+	Own           *RoutesResponse_Bounds `protobuf:"bytes,3,opt,name=own,proto3" json:"own,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3788,6 +3807,84 @@ func (x *RoutesResponse_Target) GetWeight() uint32 {
 	return 0
 }
 
+func (x *RoutesResponse_Target) GetOwn() *RoutesResponse_Bounds {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
+// Bounds that a proxy has before its application; what is 0 has none.
+type RoutesResponse_Bounds struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// timeout of a request: 504 after it.
+	Timeout     *durationpb.Duration `protobuf:"bytes,1,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Connections uint32               `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
+	// pending requests wait for a connection, requests are under way at a time: 503 beyond either.
+	Pending       uint32 `protobuf:"varint,3,opt,name=pending,proto3" json:"pending,omitempty"`
+	Requests      uint32 `protobuf:"varint,4,opt,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutesResponse_Bounds) Reset() {
+	*x = RoutesResponse_Bounds{}
+	mi := &file_api_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutesResponse_Bounds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutesResponse_Bounds) ProtoMessage() {}
+
+func (x *RoutesResponse_Bounds) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutesResponse_Bounds.ProtoReflect.Descriptor instead.
+func (*RoutesResponse_Bounds) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{17, 3}
+}
+
+func (x *RoutesResponse_Bounds) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *RoutesResponse_Bounds) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *RoutesResponse_Bounds) GetPending() uint32 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *RoutesResponse_Bounds) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
 type RoutesResponse_Passed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Route         string                 `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
@@ -3798,7 +3895,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[50]
+	mi := &file_api_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3810,7 +3907,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[50]
+	mi := &file_api_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3823,7 +3920,7 @@ func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutesResponse_Passed.ProtoReflect.Descriptor instead.
 func (*RoutesResponse_Passed) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{17, 3}
+	return file_api_admin_proto_rawDescGZIP(), []int{17, 4}
 }
 
 func (x *RoutesResponse_Passed) GetRoute() string {
@@ -3994,7 +4091,7 @@ const file_api_admin_proto_rawDesc = "" +
 	"\aheaders\x18\b \x03(\v2%.signet.v1alpha1.RoutesRequest.HeaderR\aheaders\x1a2\n" +
 	"\x06Header\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xa0\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xa5\b\n" +
 	"\x0eRoutesResponse\x12!\n" +
 	"\fvirtual_host\x18\x01 \x01(\tR\vvirtualHost\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
@@ -4007,7 +4104,9 @@ const file_api_admin_proto_rawDesc = "" +
 	"\vconnections\x18\t \x01(\bR\vconnections\x12=\n" +
 	"\x06places\x18\n" +
 	" \x03(\v2%.signet.v1alpha1.RoutesResponse.PlaceR\x06places\x12A\n" +
-	"\aretries\x18\v \x01(\v2'.signet.v1alpha1.RoutesResponse.RetriesR\aretries\x1a}\n" +
+	"\aretries\x18\v \x01(\v2'.signet.v1alpha1.RoutesResponse.RetriesR\aretries\x12\x14\n" +
+	"\x05ports\x18\f \x03(\rR\x05ports\x12\x1b\n" +
+	"\ttcp_ports\x18\r \x03(\rR\btcpPorts\x1a}\n" +
 	"\aRetries\x12\x12\n" +
 	"\x04most\x18\x01 \x01(\rR\x04most\x12\x0e\n" +
 	"\x02on\x18\x02 \x03(\tR\x02on\x12\x1a\n" +
@@ -4015,10 +4114,16 @@ const file_api_admin_proto_rawDesc = "" +
 	"\aper_try\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06perTry\x1a/\n" +
 	"\x05Place\x12\x16\n" +
 	"\x06beside\x18\x01 \x01(\tR\x06beside\x12\x0e\n" +
-	"\x02at\x18\x02 \x01(\tR\x02at\x1a:\n" +
+	"\x02at\x18\x02 \x01(\tR\x02at\x1at\n" +
 	"\x06Target\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
-	"\x06weight\x18\x02 \x01(\rR\x06weight\x1a0\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\x128\n" +
+	"\x03own\x18\x03 \x01(\v2&.signet.v1alpha1.RoutesResponse.BoundsR\x03own\x1a\x95\x01\n" +
+	"\x06Bounds\x123\n" +
+	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12 \n" +
+	"\vconnections\x18\x02 \x01(\rR\vconnections\x12\x18\n" +
+	"\apending\x18\x03 \x01(\rR\apending\x12\x1a\n" +
+	"\brequests\x18\x04 \x01(\rR\brequests\x1a0\n" +
 	"\x06Passed\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x10\n" +
 	"\x03why\x18\x02 \x01(\tR\x03why\"~\n" +
@@ -4182,7 +4287,7 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_api_admin_proto_goTypes = []any{
 	(ProgressResponse_Proxy_State)(0), // 0: signet.v1alpha1.ProgressResponse.Proxy.State
 	(Change_Action)(0),                // 1: signet.v1alpha1.Change.Action
@@ -4239,22 +4344,23 @@ var file_api_admin_proto_goTypes = []any{
 	(*RoutesResponse_Retries)(nil),    // 52: signet.v1alpha1.RoutesResponse.Retries
 	(*RoutesResponse_Place)(nil),      // 53: signet.v1alpha1.RoutesResponse.Place
 	(*RoutesResponse_Target)(nil),     // 54: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Passed)(nil),     // 55: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),       // 56: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),     // 57: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),               // 58: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),            // 59: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),                // 60: signet.v1alpha1.TypeStatus
-	(*DecisionFilter)(nil),            // 61: signet.v1alpha1.DecisionFilter
-	(*Decision)(nil),                  // 62: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),          // 63: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                    // 64: signet.v1alpha1.Report
-	(*ResourceStatus)(nil),            // 65: signet.v1alpha1.ResourceStatus
-	(*structpb.Struct)(nil),           // 66: google.protobuf.Struct
+	(*RoutesResponse_Bounds)(nil),     // 55: signet.v1alpha1.RoutesResponse.Bounds
+	(*RoutesResponse_Passed)(nil),     // 56: signet.v1alpha1.RoutesResponse.Passed
+	(*durationpb.Duration)(nil),       // 57: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 58: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),               // 59: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),            // 60: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),                // 61: signet.v1alpha1.TypeStatus
+	(*DecisionFilter)(nil),            // 62: signet.v1alpha1.DecisionFilter
+	(*Decision)(nil),                  // 63: signet.v1alpha1.Decision
+	(SVIDStatus_Consumer)(0),          // 64: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                    // 65: signet.v1alpha1.Report
+	(*ResourceStatus)(nil),            // 66: signet.v1alpha1.ResourceStatus
+	(*structpb.Struct)(nil),           // 67: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	56, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	57, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	57, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	58, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	8,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
 	13, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
 	10, // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
@@ -4268,88 +4374,90 @@ var file_api_admin_proto_depIdxs = []int32{
 	16, // 12: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
 	8,  // 13: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
 	20, // 14: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	58, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	59, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	60, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	59, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	60, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	61, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
 	50, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
 	51, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
 	54, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	56, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	55, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	57, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	56, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
 	53, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
 	52, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
 	25, // 25: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	57, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	58, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
 	13, // 27: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
 	29, // 28: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	57, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	61, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
-	62, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
-	62, // 32: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	58, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	62, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
+	63, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
+	63, // 32: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
 	36, // 33: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
 	2,  // 34: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
 	39, // 35: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	57, // 36: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	57, // 37: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	57, // 38: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	58, // 36: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	58, // 37: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	58, // 38: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
 	3,  // 39: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	63, // 40: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	64, // 40: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
 	42, // 41: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	57, // 42: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	64, // 43: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	58, // 42: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	65, // 43: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
 	4,  // 44: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	57, // 45: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	57, // 46: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	57, // 47: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	59, // 48: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	58, // 45: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	58, // 46: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	58, // 47: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	60, // 48: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
 	47, // 49: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	59, // 50: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	59, // 51: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	60, // 50: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	60, // 51: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
 	51, // 52: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
 	22, // 53: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
 	22, // 54: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	59, // 55: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	60, // 55: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
 	0,  // 56: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
-	65, // 57: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
-	66, // 58: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	56, // 59: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
-	5,  // 60: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	7,  // 61: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	14, // 62: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	17, // 63: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	18, // 64: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	11, // 65: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
-	21, // 66: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	23, // 67: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	26, // 68: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	27, // 69: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	32, // 70: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	30, // 71: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
-	34, // 72: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	37, // 73: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	40, // 74: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	43, // 75: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	6,  // 76: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	9,  // 77: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	15, // 78: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	9,  // 79: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	19, // 80: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	12, // 81: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
-	22, // 82: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	24, // 83: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	9,  // 84: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	28, // 85: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	33, // 86: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	31, // 87: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
-	35, // 88: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	38, // 89: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	41, // 90: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	44, // 91: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	76, // [76:92] is the sub-list for method output_type
-	60, // [60:76] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	66, // 57: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
+	67, // 58: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	57, // 59: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
+	55, // 60: signet.v1alpha1.RoutesResponse.Target.own:type_name -> signet.v1alpha1.RoutesResponse.Bounds
+	57, // 61: signet.v1alpha1.RoutesResponse.Bounds.timeout:type_name -> google.protobuf.Duration
+	5,  // 62: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	7,  // 63: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	14, // 64: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	17, // 65: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	18, // 66: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	11, // 67: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
+	21, // 68: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	23, // 69: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	26, // 70: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	27, // 71: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	32, // 72: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	30, // 73: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
+	34, // 74: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	37, // 75: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	40, // 76: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	43, // 77: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	6,  // 78: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	9,  // 79: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	15, // 80: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	9,  // 81: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	19, // 82: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	12, // 83: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
+	22, // 84: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	24, // 85: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	9,  // 86: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	28, // 87: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	33, // 88: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	31, // 89: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
+	35, // 90: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	38, // 91: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	41, // 92: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	44, // 93: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	78, // [78:94] is the sub-list for method output_type
+	62, // [62:78] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -4371,7 +4479,7 @@ func file_api_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

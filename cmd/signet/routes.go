@@ -16,7 +16,8 @@ func newRoutes() *cobra.Command {
 		Short: "What becomes of a request: the route that takes it, and why no other",
 		Long: `Tells what the proxy of a virtual node does with a request of its application, by the
 routes that it has now: which route takes it, where that leads and with which share,
-within which time and with which retries, and why each route before it does not. SERVICE is the host that the caller names, with a
+within which time and with which retries, what the callee's own proxy bounds below that,
+and why each route before it does not. SERVICE is the host that the caller names, with a
 port where it names one; at a port of protocol tcp it is told where the application connects.
 With --gateway it is a request that comes to a virtual gateway.
 Whether the callee lets it in is for its policy: signet explain.`,
@@ -76,7 +77,7 @@ Whether the callee lets it in is for its policy: signet explain.`,
 			if o != "text" {
 				return showResult(c, o, answer, answer.GetRoute())
 			}
-			return printRoute(c, answer)
+			return printRoute(c, req.GetAuthority(), answer)
 		})
 	}
 	return c
@@ -98,7 +99,42 @@ func retriesText(r *api.RoutesResponse_Retries) string {
 	return text
 }
 
-func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
+// atOtherPorts is a host with the ports at which it is, for who asked for another one.
+func atOtherPorts(authority string, r *api.RoutesResponse) string {
+	host, _, _ := strings.Cut(authority, ":")
+	list := func(ports []uint32) string {
+		return strings.ReplaceAll(strings.Trim(fmt.Sprint(ports), "[]"), " ", ", ")
+	}
+	var parts []string
+	if len(r.GetPorts()) > 0 {
+		parts = append(parts, "for requests at port "+list(r.GetPorts()))
+	}
+	if len(r.GetTcpPorts()) > 0 {
+		parts = append(parts, "for connections of tcp at port "+list(r.GetTcpPorts()))
+	}
+	return host + " " + strings.Join(parts, ", and ") + " alone"
+}
+
+// boundsText is what a callee's own proxy does with what comes through the caller's route, as
+// far as it is less than that lets through.
+func boundsText(own *api.RoutesResponse_Bounds, r *api.RoutesResponse) string {
+	var parts []string
+	if d := own.GetTimeout().AsDuration(); d > 0 && (r.GetTimeout() == nil || d < r.GetTimeout().AsDuration()) {
+		parts = append(parts, fmt.Sprintf("answers 504 after %s", d))
+	}
+	if n := own.GetConnections(); n > 0 {
+		parts = append(parts, fmt.Sprintf("has at most %d connections to the application", n))
+	}
+	if n := own.GetPending(); n > 0 && !r.GetConnections() {
+		parts = append(parts, fmt.Sprintf("answers 503 where more than %d requests wait for one", n))
+	}
+	if n := own.GetRequests(); n > 0 && !r.GetConnections() {
+		parts = append(parts, fmt.Sprintf("answers 503 beyond %d requests at a time", n))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func printRoute(c *cobra.Command, authority string, r *api.RoutesResponse) error {
 	var b strings.Builder
 	switch {
 	case r.GetConnections():
@@ -109,6 +145,8 @@ func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
 		if len(r.GetPlaces()) == 0 {
 			b.WriteString("  where, is told when a proxy of the caller is connected\n")
 		}
+	case r.GetRoute() == "" && len(r.GetTcpPorts()) > 0 && len(r.GetPorts()) == 0, r.GetVirtualHost() == "" && len(r.GetPorts()) > 0:
+		fmt.Fprintf(&b, "404: the caller has %s\n", atOtherPorts(authority, r))
 	case r.GetVirtualHost() == "":
 		b.WriteString("404: the caller declares no backend of this host\n")
 	case r.GetRoute() == "":
@@ -124,6 +162,9 @@ func printRoute(c *cobra.Command, r *api.RoutesResponse) error {
 	}
 	for _, t := range r.GetTargets() {
 		fmt.Fprintf(&b, "  to %s, %.4g %%\n", t.GetCluster(), 100*float64(t.GetWeight())/float64(max(1, total)))
+		if own := boundsText(t.GetOwn(), r); own != "" {
+			fmt.Fprintf(&b, "    whose proxy %s\n", own)
+		}
 	}
 	if len(r.GetTargets()) > 0 && !r.GetConnections() {
 		limit := "without a time-out"

@@ -294,6 +294,12 @@ func (r routingOf) Config(of proxy.Ref, bind string, _ bool, which func(typeURL,
 	return c, nil
 }
 
+func (r routingOf) Bounds(string, string) (*predict.Bounds, error) { return nil, nil }
+
+func (r routingOf) Ports(proxy.Ref, string) (requests, connections []uint32, err error) {
+	return nil, nil, nil
+}
+
 // Mark is the moment 5.
 func (r routingOf) Mark(context.Context) uint64 { return 5 }
 

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"signet.example/api"
 	"signet.example/internal/manifest"
 	"signet.example/internal/plain"
@@ -26,8 +28,11 @@ func (s *Server) Routes(ctx context.Context, req *api.RoutesRequest) (*api.Route
 	if host, port, ok := strings.Cut(req.GetAuthority(), ":"); ok {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
 			out, err := s.cfg.Routing.Outlet(of, host, uint32(n))
-			if out != nil || err != nil {
-				return connections(req.GetAuthority(), out), err
+			if err != nil {
+				return nil, err
+			}
+			if out != nil {
+				return s.beyond(of, req, connections(req.GetAuthority(), out))
 			}
 		}
 	}
@@ -43,13 +48,31 @@ func (s *Server) Routes(ctx context.Context, req *api.RoutesRequest) (*api.Route
 	if err != nil {
 		return nil, err
 	}
-	return outcome(out), nil
+	return s.beyond(of, req, outcome(out))
+}
+
+// beyond adds what is not in the caller's routes: what the callees' own proxies bound, and, where
+// no route takes it, at which ports the host is.
+func (s *Server) beyond(of proxy.Ref, req *api.RoutesRequest, resp *api.RoutesResponse) (*api.RoutesResponse, error) {
+	for _, t := range resp.GetTargets() {
+		b, err := s.cfg.Routing.Bounds(of.Mesh, t.GetCluster())
+		if err != nil {
+			return nil, err
+		}
+		if b != nil {
+			t.Own = &api.RoutesResponse_Bounds{Timeout: durationpb.New(b.Timeout), Connections: b.Connections, Pending: b.Pending, Requests: b.Requests}
+		}
+	}
+	if resp.GetRoute() != "" || resp.GetConnections() || of.Gateway() {
+		return resp, nil
+	}
+	host, _, _ := strings.Cut(strings.ToLower(req.GetAuthority()), ":")
+	var err error
+	resp.Ports, resp.TcpPorts, err = s.cfg.Routing.Ports(of, host)
+	return resp, err
 }
 
 func connections(service string, out *predict.Outlet) *api.RoutesResponse {
-	if out == nil {
-		return nil
-	}
 	resp := &api.RoutesResponse{VirtualHost: service, Connections: true}
 	for _, t := range out.Targets {
 		resp.Targets = append(resp.Targets, &api.RoutesResponse_Target{Cluster: t.Cluster, Weight: t.Weight})

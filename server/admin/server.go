@@ -105,6 +105,12 @@ type Routing interface {
 	// Config is what a proxy of a virtual node or gateway is to have that is bound to an
 	// address, with what is in each resource if full is set and which returns true for it.
 	Config(of proxy.Ref, bind string, full bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error)
+	// Bounds are those of the proxy of the virtual node that a cluster of a mesh leads to, nil
+	// where that is no proxy of ours.
+	Bounds(mesh, cluster string) (*predict.Bounds, error)
+	// Ports are those at which the proxy of a virtual node has a host, for requests and for
+	// connections of tcp.
+	Ports(of proxy.Ref, host string) (requests, connections []uint32, err error)
 	// Mark has everything made that is stored, and returns a moment after that for Reached.
 	Mark(ctx context.Context) (since uint64)
 	// Reached reports whether an agent says that its proxies of a virtual node have what there

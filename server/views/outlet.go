@@ -3,6 +3,8 @@ package views
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -10,6 +12,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/proxy"
+	"signet.example/xds/effect"
 	"signet.example/xds/predict"
 )
 
@@ -50,6 +53,33 @@ func (v *Views) Outlet(of proxy.Ref, service string, port uint32) (*predict.Outl
 	slices.SortFunc(out.Places, predict.Place.Compare)
 	out.Places = slices.Compact(out.Places)
 	return out, nil
+}
+
+// Ports are those at which the proxy of a virtual node has a host, for requests and for
+// connections of tcp.
+func (v *Views) Ports(of proxy.Ref, host string) (requests, connections []uint32, err error) {
+	any := anyShapeOf(of)
+	set, err := v.translate(v.source.Look().nodeInputs()).set(Key{of, any})
+	if err != nil {
+		return nil, nil, fmt.Errorf("translate %s: %w", of, err)
+	}
+	for _, r := range set.Type(ads.RouteType) {
+		rc, err := effect.Routes(r)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !strings.HasPrefix(r.Name, effect.IngressRoutes) {
+			requests = append(requests, predict.Ports(rc, host)...)
+		}
+	}
+	for _, r := range set.Type(ads.ListenerType) {
+		port, err := strconv.ParseUint(r.Name[strings.LastIndexByte(r.Name, '_')+1:], 10, 16)
+		if err == nil && outletOf(set, any, host, uint32(port)) != nil {
+			connections = append(connections, uint32(port))
+		}
+	}
+	slices.Sort(connections)
+	return requests, slices.Compact(connections), nil
 }
 
 // mostTries is how many places are looked at: so many services that share one are not met.

@@ -5,7 +5,9 @@ import (
 	"slices"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
 	"signet.example/proxy"
@@ -55,4 +57,34 @@ func withoutPort(authority string) string {
 		authority = authority[:i]
 	}
 	return strings.TrimSuffix(authority, ".")
+}
+
+// Bounds are those of the proxy of the virtual node that a cluster leads to, by what it is to
+// have; nil where that is no proxy of ours.
+func (v *Views) Bounds(mesh, cluster string) (*predict.Bounds, error) {
+	in := v.source.Look().nodeInputs()
+	for _, n := range in.model.Graph().Nodes(mesh) {
+		for _, l := range n.Listeners {
+			of := fmt.Sprintf("%s_%s_%s_%d", n.Mesh, n.Name, l.Protocol, l.Port)
+			via, ok := strings.CutPrefix(cluster, "cds_egress_"+of)
+			if !ok || via != "" && !strings.HasPrefix(via, "_via_") || !in.model.Managed(n.Ref) {
+				continue
+			}
+			set, err := v.translate(in).set(Key{n.Ref, anyShapeOf(n.Ref)})
+			if err != nil {
+				return nil, fmt.Errorf("translate %s: %w", n.Ref, err)
+			}
+			rc, err := effect.Routes(set.Get(ads.RouteType, fmt.Sprintf("%s%s_%d", effect.IngressRoutes, l.Protocol, l.Port)))
+			if err != nil {
+				return nil, err
+			}
+			var c clusterv3.Cluster
+			if r := set.Get(ads.ClusterType, "cds_ingress_"+of); r == nil || proto.Unmarshal(r.Body, &c) != nil {
+				return nil, fmt.Errorf("internal error: %s has no cluster of its application", n.Ref)
+			}
+			b := predict.BoundsOf(rc, &c)
+			return &b, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // as said
 }
