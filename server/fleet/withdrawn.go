@@ -117,9 +117,13 @@ func (w *withdrawals) send(agent string) bool {
 	if s == nil {
 		return true
 	}
-	pids := map[string]int64{}
+	pids, asked := map[string]int64{}, map[draining]bool{}
 	for name, p := range w.drains[agent] {
-		if w.without(p.at, p.address) {
+		place := draining{at: p.at, address: p.address}
+		if _, ok := asked[place]; !ok { // however many are said to drain there
+			asked[place] = w.without(p.at, p.address)
+		}
+		if asked[place] {
 			pids[name] = p.pid
 		}
 	}
