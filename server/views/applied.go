@@ -1,12 +1,11 @@
 package views
 
 import (
+	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"signet.example/api"
-	"signet.example/internal/watched"
 	"signet.example/mesh"
 	"signet.example/proxy"
 )
@@ -19,58 +18,6 @@ const (
 	// wait as long.
 	leftKept = 10 * time.Minute
 )
-
-// Following is what the proxies of one host have of a virtual node's view, as their agent
-// says.
-type Following struct {
-	Node     proxy.Ref
-	Version  string // of the view that all of them have answered last, "" for none
-	Proxies  int
-	Envoy    string                // their version
-	Rejected []*api.ResourceStatus // of what they were sent last
-}
-
-// heard is what agents that are connected here say of the views that they follow. It has a
-// lock of its own: who reports does not wait for views to be made.
-type heard struct {
-	mu sync.Mutex
-	by map[string][]Following // by agent, as its latest report says; guarded by mu
-	// news are the agents that have said something since hear; guarded by mu.
-	news map[string]bool
-	// changed counts what was heard.
-	changed watched.Value[int]
-}
-
-// Reported takes what an agent says of the views of virtual nodes that it may follow, in
-// place of what it said before. It never waits.
-func (v *Views) Reported(agent string, list []Following) {
-	h := &v.heard
-	h.mu.Lock()
-	if h.by[agent] = list; list == nil {
-		h.by[agent] = []Following{} // it is connected
-	}
-	h.news[agent] = true
-	h.mu.Unlock()
-	h.changed.Update(func(n int) int { return n + 1 })
-}
-
-// Left forgets what an agent said, unless it is connected again.
-func (v *Views) Left(agent string, connected func() bool) {
-	h := &v.heard
-	h.mu.Lock()
-	if !connected() {
-		delete(h.by, agent)
-		h.news[agent] = true
-	}
-	h.mu.Unlock()
-	h.changed.Update(func(n int) int { return n + 1 })
-}
-
-// Heard is closed at the next thing that an agent says of its views.
-func (v *Views) Heard() <-chan struct{} {
-	_, changed := v.heard.changed.Get()
-	return changed
-}
 
 // version is one that a view had, by when it was given it.
 type version struct {
@@ -155,9 +102,7 @@ func (v *Views) Without(node proxy.Ref, address string) bool {
 	for n := range v.at.model.Graph().Reaching(mesh.NodeName(node)) {
 		callers[n.Ref] = true
 	}
-	v.heard.mu.Lock()
-	defer v.heard.mu.Unlock()
-	for _, list := range v.heard.by {
+	for _, list := range v.heard.All() {
 		for _, f := range list {
 			if f.Proxies > 0 && callers[f.Node] && !v.hasSince(f, went.seq) {
 				return false
@@ -182,4 +127,57 @@ func (v *Views) hasSince(f Following, seq uint64) bool {
 		}
 	}
 	return false
+}
+
+// Mark makes the views of everything that is stored, and returns the moment: who has what is
+// given from then on has that.
+func (v *Views) Mark(ctx context.Context) (since uint64) {
+	v.Rebuild(ctx, nil)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.seq
+}
+
+// Reached reports whether all proxies of a virtual node at an agent have, by its word, what there
+// was at a moment or came later, and what of what is made now they refused, or are not sent since
+// others did. Ask again when Heard is closed.
+func (v *Views) Reached(agent string, of proxy.Ref, since uint64) (has bool, rejected []*api.ResourceStatus) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	some, all, now := false, true, v.offerOf(of)
+	for _, f := range v.heard.Of(agent) {
+		if f.Node != of || f.Proxies == 0 {
+			continue
+		}
+		some, all = true, all && v.hasSince(f, since)
+		for _, j := range f.Rejected {
+			if v.refusable(of, now).Offered(j.GetTypeUrl(), j.GetName(), j.GetVersion()) {
+				rejected = append(rejected, j)
+			}
+		}
+		for _, r := range v.withheldFrom(of, f.Envoy) {
+			j := &api.ResourceStatus{TypeUrl: r.Type, Name: r.Name, Version: r.Version, Message: r.Message}
+			if r.Agent != agent {
+				j.Message = refusedElsewhere(r)
+			}
+			rejected = append(rejected, j)
+		}
+	}
+	return some && all, rejected
+}
+
+// Settled reports whether no change of a virtual node is on its way from host to host, and what
+// agents said of it was followed: before, another host may yet be asked to try it.
+func (v *Views) Settled(of proxy.Ref) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.rollouts[of] != nil {
+		return false
+	}
+	for _, list := range v.heard.New() {
+		if slices.ContainsFunc(list, func(f Following) bool { return f.Node == of }) {
+			return false
+		}
+	}
+	return true
 }

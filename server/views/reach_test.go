@@ -73,7 +73,7 @@ func TestWhatIsRefusedOfAChangeIsToldAndWhatWasRefusedBeforeIsNot(t *testing.T) 
 		t.Fatal(err)
 	}
 	v.Rebuild(t.Context(), nil)
-	v.answered(Following{Node: node, Version: viewVersion(one.Set()), Proxies: 1})
+	answers(v, Following{Node: node, Version: viewVersion(one.Set()), Proxies: 1})
 	rejected := func(agent string) []*api.ResourceStatus {
 		_, list := v.Reached(agent, node, v.seq)
 		return list

@@ -175,74 +175,12 @@ func (v *Views) lastOf(key Key, k *keptView) *ads.Set {
 	return nil
 }
 
-// refuses records what an agent reports that its proxies refused, if their views have it, and
-// returns what is new.
-func (v *Views) refuses(agent string, f Following) (found []refused.Refusal) {
-	n := v.refused.Count()
-	for _, j := range f.Rejected {
-		r := v.sent(f.Node, j)
-		if r == nil || proxy.OfItsHost(j.GetMessage()) || !v.runs(agent, f) {
-			continue
-		}
-		at := formOf(r)
-		if v.refused[f.Node].Has(at, agent, f.Envoy) || n+len(found) >= refused.Most || v.taken(f, at) {
-			continue // the proxy keeps its previous version, and its agent's report shows that
-		}
-		found = append(found, v.refuse(refused.Refusal{
-			Node: f.Node, Agent: agent, Envoy: f.Envoy, Type: r.Type, Name: r.Name, Version: r.Version, Form: at.Form, Message: plain.Text(j.GetMessage()),
-		}))
-	}
-	return found
-}
-
-// runs reports whether an agent follows a virtual node with the version of Envoy that it reports.
-func (v *Views) runs(agent string, f Following) bool {
-	for key := range v.shapes[f.Node] {
-		if key.Shape.EnvoyVersion == f.Envoy && v.nodes[key].view.FollowedBy(agent) {
-			return true
-		}
-	}
-	return false
-}
-
-// taken reports whether proxies of a virtual node, in a version of Envoy, have accepted a resource:
-// the fault is not in the resource, and it must not be taken from those that run it.
-func (v *Views) taken(f Following, at refused.Resource) bool {
-	for key := range v.shapes[f.Node] {
-		if key.Shape.EnvoyVersion == f.Envoy && formIn(v.nodes[key].good, at) != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// sent returns the resource of that version that proxies of a virtual node have or are to have, if
-// it is of a type that Envoy can refuse; else nil.
-func (v *Views) sent(node proxy.Ref, j *api.ResourceStatus) *ads.Resource {
-	if !ads.Refusable(j.GetTypeUrl()) {
-		return nil
-	}
-	r := v.rollouts[node]
-	for key := range v.shapes[node] {
-		sets := []*ads.Set{v.nodes[key].view.Set()}
-		if r != nil {
-			sets = append(sets, r.made[key], r.set)
-		}
-		for _, set := range sets {
-			if has := set.Get(j.GetTypeUrl(), j.GetName()); has != nil && has.Version == j.GetVersion() {
-				return has
-			}
-		}
-	}
-	return nil
-}
-
 // overrule stops withholding what an agent's proxies have accepted, or were given and did not
 // answer: everything of the set except what they rejected.
-func (v *Views) overrule(key Key, set *ads.Set, rejected []*api.ResourceStatus) {
+func (v *Views) overrule(key Key, set *ads.Set, rejected []*api.ResourceStatus, form func(*ads.Resource) refused.Resource) {
 	if v.refused[key.Node].Overrule(key.Shape.EnvoyVersion, func(at refused.Resource) bool {
-		r := formIn(set, at)
-		return r != nil && !rejects(rejected, r)
+		r := set.Get(at.Type, at.Name)
+		return r != nil && form(r) == at && !rejects(rejected, r)
 	}) {
 		v.unsaved = true
 	}
@@ -351,13 +289,6 @@ func (v *Views) withheldFrom(node proxy.Ref, envoy string) (list []refused.Refus
 	}
 	slices.SortFunc(list, refused.Refusal.Compare)
 	return slices.Compact(list)
-}
-
-// unheard reports whether there are reports that hear has not processed.
-func (v *Views) unheard() bool {
-	v.heard.mu.Lock()
-	defer v.heard.mu.Unlock()
-	return len(v.heard.news) > 0
 }
 
 // tell logs and audits refusals, once for each virtual node and agent.

@@ -3,6 +3,7 @@ package views
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,9 +25,17 @@ type rollout struct {
 	made   map[Key]*ads.Set // the sets to publish, before anything is withheld
 	seq    uint64           // of what was made
 	parked map[Key]*ads.Set // newer sets, for the next rollout; nil for none
+	again  bool             // it is about to be made again, since something was refused
 	attempt
-	lost  int
+	tries map[string]try // by agent
 	timer *time.Timer
+}
+
+// try is what is known of an agent that had a change before others. It holds as often as the
+// change is made again: one that refuses one thing after the other delays it no longer.
+type try struct {
+	until time.Time // the others get it without its answer
+	lost  bool      // its proxies ended before they had answered it
 }
 
 // attempt is what one agent has before the others: everything that its own proxies have not refused.
@@ -45,27 +54,42 @@ func (v *Views) roll(node proxy.Ref, made map[Key]*ads.Set, urgent bool) {
 		all, _ := v.spared(v.at, key, v.nodes[key], set, "")
 		v.nodes[key].makes(viewVersion(all), v.seq)
 	}
-	if r := v.rollouts[node]; r != nil {
-		for _, older := range []map[Key]*ads.Set{r.parked, r.made} { // newest first
+	r := &rollout{made: made, seq: v.seq, tries: map[string]try{}}
+	if before := v.rollouts[node]; before != nil {
+		for _, older := range []map[Key]*ads.Set{before.parked, before.made} { // newest first
 			for key, set := range older {
 				if made[key] == nil {
 					made[key] = set
 				}
 			}
 		}
-		if !urgent && v.untried(made) {
-			r.parked = made
+		if !urgent && !before.again && v.untried(made) {
+			before.parked = made
 			return
 		}
-		v.end(node, r)
+		if before.again {
+			r.tries = before.tries
+		}
+		v.end(node, before)
 	}
-	r := &rollout{made: made, seq: v.seq}
-	if urgent {
+	all := urgent || v.answeredAlready(r)
+	if all {
 		v.publishAll(r)
 	}
-	if !v.begin(node, r) && !urgent {
+	if !v.begin(node, r) && !all {
 		v.publishAll(r)
 	}
+}
+
+// answeredAlready reports whether the agent that had what was made has answered it, at the moment
+// at which another one refused something. It will not say so again.
+func (v *Views) answeredAlready(r *rollout) bool {
+	for key := range r.made {
+		if k := v.nodes[key]; k != nil && viewVersion(k.good) == k.newest && len(k.view.New(k.good)) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *Views) untried(sets map[Key]*ads.Set) bool {
@@ -87,9 +111,13 @@ func (v *Views) begin(node proxy.Ref, r *rollout) bool {
 		old.view.Publish(old.view.Set()) // the agent that tried before goes back to what all have
 	}
 	r.attempt = next
-	if r.timer == nil {
-		r.timer = time.AfterFunc(canaryBound, func() { v.expire(node, r) })
+	t, ok := r.tries[next.agent]
+	if !ok {
+		t.until = time.Now().Add(canaryBound)
+		r.tries[next.agent] = t
 	}
+	r.stop()
+	r.timer = time.AfterFunc(time.Until(t.until), func() { v.expire(node, r, next.agent) })
 	v.rollouts[node] = r
 	k := v.nodes[next.key]
 	k.gives(viewVersion(next.set), r.seq)
@@ -103,11 +131,9 @@ func (v *Views) begin(node proxy.Ref, r *rollout) bool {
 // others refused and its proxies have not tried.
 func (v *Views) canaryFor(node proxy.Ref, r *rollout) (found attempt, ok bool) {
 	plans := v.plans(r) // once for each view, however many hosts there are
-	v.heard.mu.Lock()
-	defer v.heard.mu.Unlock()
-	hosts, best, second := 0, 0, false
-	for name, list := range v.heard.by {
-		if !slices.ContainsFunc(list, func(f Following) bool { return f.Node == node && f.Proxies > 0 && f.Version != "" }) {
+	hosts, best, second, lost := 0, 0, false, r.lost()
+	for name, list := range v.heard.All() {
+		if r.tries[name].lost || !slices.ContainsFunc(list, func(f Following) bool { return f.Node == node && f.Proxies > 0 && f.Version != "" }) {
 			continue
 		}
 		hosts++
@@ -131,7 +157,7 @@ func (v *Views) canaryFor(node proxy.Ref, r *rollout) (found attempt, ok bool) {
 			}
 		}
 	}
-	return found, best > 0 && (hosts > 1 || r.lost > 0 || second)
+	return found, best > 0 && (hosts > 1 || lost > 0 || second)
 }
 
 // plan is the set that all proxies of one view would have.
@@ -155,10 +181,24 @@ func (v *Views) plans(r *rollout) (list []plan) {
 
 // end drops a rollout. The agent that tried it keeps what it has until the next publication.
 func (v *Views) end(node proxy.Ref, r *rollout) {
+	r.stop()
+	delete(v.rollouts, node)
+}
+
+func (r *rollout) stop() {
 	if r.timer != nil {
 		r.timer.Stop()
 	}
-	delete(v.rollouts, node)
+}
+
+// lost is how many agents' proxies ended. None is counted twice, however often it comes back.
+func (r *rollout) lost() (n int) {
+	for _, t := range r.tries {
+		if t.lost {
+			n++
+		}
+	}
+	return n
 }
 
 // conclude publishes a rollout to all agents. Then it starts the next one: of the newer sets if
@@ -192,16 +232,26 @@ func (v *Views) publishAll(r *rollout) {
 
 // expire continues without the answer of an agent that has not given one in time. What others
 // refused of the change is then no longer withheld because of this agent.
-func (v *Views) expire(node proxy.Ref, r *rollout) {
+func (v *Views) expire(node proxy.Ref, r *rollout, agent string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.rollouts[node] != r {
+	if v.rollouts[node] != r || r.agent != agent {
 		return
 	}
 	v.mute[r.agent] = true
 	v.cfg.Log.Warn("a change was sent to one agent first, which has not answered: the others get it", slog.String("node", node.String()), slog.String("agent", r.agent))
-	v.overrule(r.key, r.set, nil)
+	v.overrule(r.key, r.set, nil, formOf)
 	v.conclude(node, r)
+}
+
+// hearing is one time at which reports are processed.
+type hearing struct {
+	v        *Views
+	offers   map[proxy.Ref]*offer
+	room     int // for refusals
+	found    []refused.Refusal
+	again    map[proxy.Ref]bool // whose views are to be made again
+	answered map[proxy.Ref]bool // whose rollout has an answer
 }
 
 // hear processes the reports since its last call: it publishes rollouts that were accepted, and
@@ -209,56 +259,77 @@ func (v *Views) expire(node proxy.Ref, r *rollout) {
 func (v *Views) hear(ctx context.Context) []refused.Refusal {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.heard.mu.Lock()
-	news := v.heard.news
-	v.heard.news = map[string]bool{}
-	said := map[string][]Following{}
-	for agent := range news {
-		if said[agent] = v.heard.by[agent]; said[agent] == nil { // it has left
-			delete(v.mute, agent)
-		}
-	}
-	v.heard.mu.Unlock()
-	var found []refused.Refusal
-	again := map[proxy.Ref]bool{}
+	h := hearing{v: v, offers: map[proxy.Ref]*offer{}, room: refused.Most - v.refused.Count(), again: map[proxy.Ref]bool{}, answered: map[proxy.Ref]bool{}}
+	said, gone := v.heard.Take()
+	refusing := map[string]time.Duration{}
 	for agent, list := range said {
+		begun, found := time.Now(), len(h.found)
 		for _, f := range list {
-			fresh := v.refuses(agent, f)
-			if found = append(found, fresh...); len(fresh) > 0 {
-				again[f.Node] = true
-			}
-			v.answered(f)
-			r := v.rollouts[f.Node]
-			if r == nil && v.lacks(agent, f) {
-				again[f.Node] = true // it can try that
-			}
-			if r == nil || r.agent != agent || viewVersion(r.set) != f.Version || f.Proxies == 0 {
-				continue
-			}
-			if delete(v.mute, agent); !again[f.Node] {
-				v.conclude(f.Node, r)
-			}
+			h.one(agent, f)
+		}
+		if took := time.Since(begun); len(h.found) == found {
+			v.heard.Cost(agent, took)
+		} else {
+			refusing[agent] = took
 		}
 	}
+	for node := range h.answered {
+		if r := v.rollouts[node]; !h.again[node] {
+			v.conclude(node, r)
+		}
+	}
+	maps.DeleteFunc(v.mute, func(agent string, _ bool) bool { return slices.Contains(gone, agent) })
 	for node, r := range v.rollouts {
-		if list, ok := said[r.agent]; ok && !again[node] && !follows(list, node) {
-			if lost := v.lose(node, r, list != nil); len(lost) > 0 {
-				found, again[node] = append(found, lost...), true
-			}
+		list, connected := said[r.agent]
+		if h.again[node] || (!connected || follows(list, node)) && !slices.Contains(gone, r.agent) {
+			continue
+		}
+		if lost := v.lose(node, r, connected); len(lost) > 0 {
+			h.found, h.again[node] = append(h.found, lost...), true
 		}
 	}
-	for node := range again {
+	begun := time.Now()
+	v.makeAgain(ctx, h.again)
+	for agent, took := range refusing {
+		v.heard.Cost(agent, took+time.Since(begun))
+	}
+	return h.found
+}
+
+// one is hear of one view.
+func (h *hearing) one(agent string, f Following) {
+	of := h.offers[f.Node]
+	if of == nil {
+		of = h.v.offerOf(f.Node)
+		h.offers[f.Node] = of
+	}
+	if new := h.v.refuses(agent, f, of, h.room-len(h.found)); len(new) > 0 {
+		h.found, h.again[f.Node] = append(h.found, new...), true
+	}
+	h.v.answered(f, of)
+	r := h.v.rollouts[f.Node]
+	if r == nil && !h.again[f.Node] && h.v.lacks(agent, f) {
+		h.again[f.Node] = true // it can try that
+	}
+	if r != nil && r.agent == agent && viewVersion(r.set) == f.Version && f.Proxies > 0 {
+		delete(h.v.mute, agent)
+		h.answered[f.Node] = true
+	}
+}
+
+// makeAgain makes all views of virtual nodes anew.
+func (v *Views) makeAgain(ctx context.Context, nodes map[proxy.Ref]bool) {
+	for node := range nodes {
 		if r := v.rollouts[node]; r != nil {
-			v.end(node, r)
+			r.again = true
 		}
 		for key := range v.shapes[node] {
 			v.behind[key] = true
 		}
 	}
-	if len(again) > 0 {
+	if len(nodes) > 0 {
 		v.rebuildNodes(ctx, v.source.Look().nodeInputs(), nil)
 	}
-	return found
 }
 
 func follows(list []Following, node proxy.Ref) bool {
@@ -272,56 +343,20 @@ func (v *Views) lacks(agent string, f Following) bool {
 		return false
 	}
 	for key := range v.shapes[f.Node] {
-		if k := v.nodes[key]; k.view.FollowedBy(agent) && v.refused[f.Node].UntriedBy(agent, k.withheld) {
+		if k := v.nodes[key]; len(k.withheld) > 0 && k.view.FollowedBy(agent) && v.refused[f.Node].UntriedBy(agent, k.withheld) {
 			return true
 		}
 	}
 	return false
 }
 
-// answered records the sets that are known to be good: what proxies have answered, with their
-// previous resources in place of those that they refused. A good resource stays published,
-// whoever refuses it later.
-func (v *Views) answered(f Following) {
-	if f.Proxies == 0 || f.Version == "" {
-		return
-	}
-	for key := range v.shapes[f.Node] {
-		k := v.nodes[key]
-		sets := []*ads.Set{k.view.Set()}
-		if r := v.rollouts[key.Node]; r != nil && r.key == key {
-			sets = append(sets, r.set)
-		}
-		for _, set := range sets {
-			if viewVersion(set) != f.Version {
-				continue
-			}
-			v.overrule(key, set, f.Rejected)
-			switch {
-			case len(f.Rejected) == 0:
-				k.good = set
-			case k.good != nil && viewVersion(k.good) != f.Version: // else another host has accepted more of this version
-				k.good = set.Withhold(f.refused(k.good), k.good)
-			}
-		}
-	}
-}
-
-// refused selects the resources that proxies refused and that were not known to be good.
-func (f Following) refused(good *ads.Set) func(*ads.Resource) bool {
-	return func(r *ads.Resource) bool {
-		was := good.Get(r.Type, r.Name)
-		return (was == nil || was.Version != r.Version) && rejects(f.Rejected, r)
-	}
-}
-
 // lose has another agent try a change when the proxies of the first have ended, or its connection
 // has. If that happens at two agents that are still connected, the change counts as refused.
 func (v *Views) lose(node proxy.Ref, r *rollout, connected bool) (found []refused.Refusal) {
 	if connected {
-		r.lost++
+		r.tries[r.agent] = try{r.tries[r.agent].until, true}
 	}
-	if r.lost >= lostCanaries {
+	if r.lost() >= lostCanaries {
 		for _, res := range v.nodes[r.key].view.New(r.set) { // it is kept as long as it is tried
 			found = append(found, v.refuse(refused.Refusal{
 				Node: node, Agent: r.agent, Envoy: r.key.Shape.EnvoyVersion, Type: res.Type, Name: res.Name, Version: res.Version, Form: formOf(res).Form,

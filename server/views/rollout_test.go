@@ -73,12 +73,15 @@ func refusing(a *ads.View) Following {
 	return f
 }
 
+// answers has an answer of proxies noted.
+func answers(v *Views, f Following) { v.answered(f, v.offerOf(f.Node)) }
+
 // refuse has what f refuses withheld.
 func refuse(t *testing.T, s *source, v *Views, f Following) {
 	t.Helper()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.answered(f)
+	answers(v, f)
 	for _, j := range f.Rejected {
 		v.refuse(refused.Refusal{Node: f.Node, Agent: "one", Type: j.GetTypeUrl(), Name: j.GetName(), Version: j.GetVersion(), Form: j.GetVersion(), Message: j.GetMessage()})
 	}
@@ -97,7 +100,7 @@ func TestWhoComesBackAfterLongKeepsWhatItHasInThePlaceOfWhatItRefused(t *testing
 		t.Fatal(err)
 	}
 	v.Rebuild(t.Context(), nil)
-	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
+	answers(v, Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
 	changed(t, s, v, "b.bad")
 	refuse(t, s, v, refusing(a))
 	key := Key{proxy.Node("m", "a"), anyShape}
@@ -129,11 +132,11 @@ func TestWhatIsTakenBesideARefusalIsWhatStaysNext(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.Rebuild(t.Context(), nil)
-	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
+	answers(v, Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
 	changed(t, s, v, "b.good")
 	listener := a.Set().Type(ads.ListenerType)[0]
 	taken := &api.ResourceStatus{TypeUrl: listener.Type, Name: listener.Name, Version: listener.Version, Message: "cannot bind: Address already in use"}
-	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1, Rejected: []*api.ResourceStatus{taken}})
+	answers(v, Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1, Rejected: []*api.ResourceStatus{taken}})
 	changed(t, s, v, "b.bad")
 	refuse(t, s, v, refusing(a))
 	if at := calls(t, a); at != "b.good" {
@@ -173,7 +176,7 @@ func TestRefusalsThatCannotBeRememberedAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.Rebuild(t.Context(), nil)
-	v.answered(Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
+	answers(v, Following{Node: proxy.Node("m", "a"), Version: viewVersion(a.Set()), Proxies: 1})
 	if v.save(t.Context()); log.Len() > 0 {
 		t.Errorf("of nothing: %s", &log)
 	}

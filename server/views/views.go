@@ -13,6 +13,7 @@ import (
 
 	"signet.example/ads"
 	"signet.example/api"
+	"signet.example/internal/lanes"
 	"signet.example/internal/plain"
 	"signet.example/internal/watched"
 	"signet.example/proxy"
@@ -92,7 +93,7 @@ type Views struct {
 	pool   ads.Pool       // what views of nodes have in common
 	memory xds.Memory     // what services came to when they were translated the last time
 
-	asking turns // who may ask for mu: streams, one of all and one of each agent at a time
+	asking lanes.Turns // who may ask for mu: streams, one of all and one of each agent at a time
 
 	// mu guards the two maps and what they lead to. It is held from the look at
 	// everything that views are made of until what came of it is published.
@@ -112,7 +113,7 @@ type Views struct {
 	seq  uint64              // counts what views of nodes are given
 	left map[place]departure // the endpoints that callers were sent to, and are not any more
 
-	heard heard
+	heard lanes.News[[]Following] // what agents that are connected here say of the views that they follow
 
 	rollouts map[proxy.Ref]*rollout // changes on their way
 	refused  refused.All            // what proxies refused
@@ -166,7 +167,7 @@ func New(cfg Config, source Source, access Access, changed watched.Signal) *View
 		cfg: cfg, source: source, access: access, signal: changed,
 		agents: map[string]*keptView{}, nodes: map[Key]*keptView{},
 		shapes: map[proxy.Ref]map[Key]bool{}, byMaker: map[string]map[proxy.Ref]made{}, behind: map[Key]bool{}, byGroup: map[string]groupSet{},
-		left: map[place]departure{}, heard: heard{by: map[string][]Following{}, news: map[string]bool{}},
+		left:     map[place]departure{},
 		rollouts: map[proxy.Ref]*rollout{}, refused: refused.All{}, last: map[Key]*ads.Set{}, mute: map[string]bool{},
 	}
 }
@@ -311,6 +312,25 @@ func (v *Views) mayKeep(agent string, node proxy.Ref, more int) error {
 	return nil
 }
 
+// ask locks mu for an agent's stream, and returns how to unlock it. Making a view takes up to
+// tenths of a second, which what an operator does waits for, too, such as a ban.
+func (v *Views) ask(ctx context.Context, agent string) (end func(), err error) {
+	leave, err := v.asking.Take(ctx, agent)
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	if err := ctx.Err(); err != nil {
+		v.mu.Unlock()
+		leave()
+		return nil, err
+	}
+	return func() {
+		v.mu.Unlock()
+		leave()
+	}, nil
+}
+
 // Changed asks for a rebuild. It never waits.
 func (v *Views) Changed() { v.signal.Wake() }
 
@@ -320,9 +340,7 @@ func (v *Views) Run(ctx context.Context) error {
 	defer idle.Stop()
 	for {
 		heard := v.Heard()
-		if v.unheard() {
-			v.tell(ctx, v.hear(ctx))
-		}
+		v.tell(ctx, v.hear(ctx))
 		v.save(ctx)
 		select {
 		case <-ctx.Done():

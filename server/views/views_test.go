@@ -391,8 +391,8 @@ func TestAChangeAndOtherAgentsWaitForOneStreamOfAnAgentAtMost(t *testing.T) {
 	if at := slices.Index(order, "other"); at > 4 {
 		t.Errorf("another agent's waited for %d of %q", at, order[:at])
 	}
-	if len(v.asking.each) != 0 || len(order) != 52 {
-		t.Errorf("%d are left, %d went", len(v.asking.each), len(order))
+	if n := v.asking.Owners(); n != 0 || len(order) != 52 {
+		t.Errorf("%d are left, %d went", n, len(order))
 	}
 }
 
