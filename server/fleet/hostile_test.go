@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -152,4 +153,39 @@ func TestAReportThatComesAfterItsSessionChangesNothing(t *testing.T) {
 	if err := r.handle(second, up); err != nil || taken != 1 {
 		t.Errorf("after the session ended: %d, %v", taken, err)
 	}
+}
+
+// A9-40: each time all callers' views were made again, 50 times a second.
+func TestEndpointsThatComeAndGoDoSoAtAPaceAndKeepNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		known := inMemory()
+		e := NewEndpoints(configOf(known))
+		changes, healthy, seen := 0, false, (*Registered)(nil)
+		r := sessionsAt(known, "one", &reports{report: func(p Peer, m *api.Report) {
+			e.Report(p, m)
+			if now := e.Snapshot(); now != seen {
+				changes, seen = changes+1, now
+			}
+		}})
+		stream, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
+		defer end()
+		say := func(healthy bool) {
+			stream.up <- &api.SessionUp{Message: &api.SessionUp_Report{Report: reportOf(0, healthy)}}
+		}
+		begun := time.Now()
+		for time.Since(begun) < 60*time.Second {
+			healthy = !healthy
+			say(healthy)
+			time.Sleep(time.Second / reportPerSecond)
+		}
+		if most := changesBurst + 60*changesPerSecond + 2; changes > most || changes < changesBurst {
+			t.Errorf("%d changes in a minute, %d may be", changes, most)
+		}
+		time.Sleep(time.Hour) // all of it was taken
+		say(!healthy)
+		synctest.Wait()
+		if o := e.Snapshot().OfAgent("x"); len(o) != 1 || o[0].Healthy == healthy {
+			t.Error("what it says then is not taken at once")
+		}
+	})
 }

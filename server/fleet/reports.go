@@ -16,6 +16,9 @@ const (
 	maxSVIDs   = 8192
 
 	reportPerSecond, reportBurst = 50, 100 // messages of one session
+	// Reports of one agent that change its endpoints. A host that starts a hundred proxies has one
+	// for each at most.
+	changesPerSecond, changesBurst = 2, 100
 )
 
 // checkReport bounds what an agent makes the server remember and show.

@@ -18,7 +18,10 @@ import (
 	"google.golang.org/grpc"
 
 	"signet.example/api"
+	"signet.example/internal/ordered"
+	"signet.example/internal/paced"
 	"signet.example/internal/underway"
+	"signet.example/internal/watched"
 	"signet.example/server/fault"
 	"signet.example/server/questions"
 	"signet.example/server/shared"
@@ -63,6 +66,7 @@ type Sessions struct {
 	conns map[string]lastConn // by agent id
 
 	questions questions.Questions
+	changes   *paced.Each[string] // by agent: reports that change its endpoints
 
 	receiving sync.WaitGroup // the readers of sessions, which outlive their handlers a little
 }
@@ -78,7 +82,7 @@ type SessionsConfig struct {
 // NewSessions has no sessions here. Those that a server of this name left behind have
 // ended with it.
 func NewSessions(cfg SessionsConfig) *Sessions {
-	r := &Sessions{cfg: cfg, here: map[string]*stream{}, conns: map[string]lastConn{}}
+	r := &Sessions{cfg: cfg, here: map[string]*stream{}, conns: map[string]lastConn{}, changes: paced.New[string](changesPerSecond, changesBurst)}
 	r.ended()
 	return r
 }
@@ -210,8 +214,31 @@ func (r *Sessions) receive(ctx context.Context, conn grpc.BidiStreamingServer[ap
 		if err := limit.Wait(ctx); err != nil { // slows a talkative agent down
 			return err
 		}
+		before := r.endpointsOf(s.peer.Agent.ID)
 		if err := r.handle(s, m); err != nil {
 			return err
+		}
+		if r.endpointsOf(s.peer.Agent.ID) != before && !r.paced(ctx, s.peer.Agent.ID) {
+			return ctx.Err()
+		}
+	}
+}
+
+// endpointsOf is another one whenever an agent's endpoints change.
+func (r *Sessions) endpointsOf(agent string) *replicas {
+	return r.known().endpoints().agents.Get(ordered.String(agent))
+}
+
+// paced waits until an agent's endpoints may change again: all who call them are told of it each
+// time. False where ctx has ended.
+func (r *Sessions) paced(ctx context.Context, agent string) bool {
+	for {
+		after, never := r.changes.Take(agent, 1)
+		if after == 0 || never {
+			return true
+		}
+		if !watched.Sleep(ctx, after) {
+			return false
 		}
 	}
 }
