@@ -72,8 +72,8 @@ func (r records) Destination(ref proxy.Ref) string {
 	return id.String()
 }
 
-// Denied implements envoy.Records.
-func (r records) Denied(d *api.Decision) {
+// Answered implements envoy.Records.
+func (r records) Answered(d *api.Decision) {
 	r.authz.Record(d)
 }
 

@@ -84,6 +84,8 @@ const (
 	// denied, or what would be where it is observed.
 	DecisionFilter_DENIED  DecisionFilter_Result = 1
 	DecisionFilter_ALLOWED DecisionFilter_Result = 2
+	// what proxies answered by themselves in the last day, denials too, each told with all that are like it.
+	DecisionFilter_ANSWERED DecisionFilter_Result = 3
 )
 
 // Enum value maps for DecisionFilter_Result.
@@ -92,11 +94,13 @@ var (
 		0: "ANY",
 		1: "DENIED",
 		2: "ALLOWED",
+		3: "ANSWERED",
 	}
 	DecisionFilter_Result_value = map[string]int32{
-		"ANY":     0,
-		"DENIED":  1,
-		"ALLOWED": 2,
+		"ANY":      0,
+		"DENIED":   1,
+		"ALLOWED":  2,
+		"ANSWERED": 3,
 	}
 )
 
@@ -159,7 +163,20 @@ type Decision struct {
 	Node           string `protobuf:"bytes,19,opt,name=node,proto3" json:"node,omitempty"`
 	DurationMicros int64  `protobuf:"varint,20,opt,name=duration_micros,json=durationMicros,proto3" json:"duration_micros,omitempty"`
 	// observed: it was let through although it is denied here, since its destination is observed.
-	Observed      bool `protobuf:"varint,21,opt,name=observed,proto3" json:"observed,omitempty"`
+	Observed bool `protobuf:"varint,21,opt,name=observed,proto3" json:"observed,omitempty"`
+	// kind of an answer that a proxy made by itself, or of a denial, as docs/ANSWERS.md has it.
+	Kind string `protobuf:"bytes,22,opt,name=kind,proto3" json:"kind,omitempty"`
+	// cure is what to do about it, filled in by the server.
+	Cure string `protobuf:"bytes,23,opt,name=cure,proto3" json:"cure,omitempty"`
+	// peer is the address and port of whoever called, as its proxy saw it.
+	Peer string `protobuf:"bytes,24,opt,name=peer,proto3" json:"peer,omitempty"`
+	// status that the caller got; 0 of a connection.
+	Status uint32 `protobuf:"varint,25,opt,name=status,proto3" json:"status,omitempty"`
+	// count of such answers from first until last, where they are told together: of one caller, callee and kind, of which this is one of
+	// the newest.
+	Count         uint64                 `protobuf:"varint,26,opt,name=count,proto3" json:"count,omitempty"`
+	First         *timestamppb.Timestamp `protobuf:"bytes,27,opt,name=first,proto3" json:"first,omitempty"`
+	Last          *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -341,10 +358,60 @@ func (x *Decision) GetObserved() bool {
 	return false
 }
 
+func (x *Decision) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Decision) GetCure() string {
+	if x != nil {
+		return x.Cure
+	}
+	return ""
+}
+
+func (x *Decision) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Decision) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Decision) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Decision) GetFirst() *timestamppb.Timestamp {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *Decision) GetLast() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
 // DecisionFilter: which decisions are asked for. What is left out is not looked at.
 type DecisionFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// source and destination: a SPIFFE ID, or the end of its path, as "shop/web".
+	// source and destination: a SPIFFE ID, or the end of its path, as "shop/web". Of who has none a source is an address, and a
+	// destination the host that was called.
 	Source      string                `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	Destination string                `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
 	Result      DecisionFilter_Result `protobuf:"varint,3,opt,name=result,proto3,enum=signet.v1alpha1.DecisionFilter_Result" json:"result,omitempty"`
@@ -604,7 +671,7 @@ var File_api_decision_proto protoreflect.FileDescriptor
 
 const file_api_decision_proto_rawDesc = "" +
 	"\n" +
-	"\x12api/decision.proto\x12\x0fsignet.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\x06\n" +
+	"\x12api/decision.proto\x12\x0fsignet.v1alpha1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\a\n" +
 	"\bDecision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
@@ -627,22 +694,30 @@ const file_api_decision_proto_rawDesc = "" +
 	"\x05proxy\x18\x12 \x01(\tR\x05proxy\x12\x12\n" +
 	"\x04node\x18\x13 \x01(\tR\x04node\x12'\n" +
 	"\x0fduration_micros\x18\x14 \x01(\x03R\x0edurationMicros\x12\x1a\n" +
-	"\bobserved\x18\x15 \x01(\bR\bobserved\x1a:\n" +
+	"\bobserved\x18\x15 \x01(\bR\bobserved\x12\x12\n" +
+	"\x04kind\x18\x16 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04cure\x18\x17 \x01(\tR\x04cure\x12\x12\n" +
+	"\x04peer\x18\x18 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06status\x18\x19 \x01(\rR\x06status\x12\x14\n" +
+	"\x05count\x18\x1a \x01(\x04R\x05count\x120\n" +
+	"\x05first\x18\x1b \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
+	"\x04last\x18\x1c \x01(\v2\x1a.google.protobuf.TimestampR\x04last\x1a:\n" +
 	"\fHeadersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb0\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbe\x02\n" +
 	"\x0eDecisionFilter\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12>\n" +
 	"\x06result\x18\x03 \x01(\x0e2&.signet.v1alpha1.DecisionFilter.ResultR\x06result\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x14\n" +
-	"\x05limit\x18\x06 \x01(\x05R\x05limit\"*\n" +
+	"\x05limit\x18\x06 \x01(\x05R\x05limit\"8\n" +
 	"\x06Result\x12\a\n" +
 	"\x03ANY\x10\x00\x12\n" +
 	"\n" +
 	"\x06DENIED\x10\x01\x12\v\n" +
-	"\aALLOWED\x10\x02\"\x8b\x01\n" +
+	"\aALLOWED\x10\x02\x12\f\n" +
+	"\bANSWERED\x10\x03\"\x8b\x01\n" +
 	"\x04Rule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x12\n" +
@@ -697,15 +772,17 @@ var file_api_decision_proto_depIdxs = []int32{
 	5,  // 3: signet.v1alpha1.Decision.token:type_name -> signet.v1alpha1.TokenSummary
 	4,  // 4: signet.v1alpha1.Decision.rules:type_name -> signet.v1alpha1.Rule
 	4,  // 5: signet.v1alpha1.Decision.failed:type_name -> signet.v1alpha1.Rule
-	1,  // 6: signet.v1alpha1.DecisionFilter.result:type_name -> signet.v1alpha1.DecisionFilter.Result
-	7,  // 7: signet.v1alpha1.DecisionFilter.since:type_name -> google.protobuf.Timestamp
-	7,  // 8: signet.v1alpha1.DecisionFilter.until:type_name -> google.protobuf.Timestamp
-	7,  // 9: signet.v1alpha1.TokenSummary.expiry:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 6: signet.v1alpha1.Decision.first:type_name -> google.protobuf.Timestamp
+	7,  // 7: signet.v1alpha1.Decision.last:type_name -> google.protobuf.Timestamp
+	1,  // 8: signet.v1alpha1.DecisionFilter.result:type_name -> signet.v1alpha1.DecisionFilter.Result
+	7,  // 9: signet.v1alpha1.DecisionFilter.since:type_name -> google.protobuf.Timestamp
+	7,  // 10: signet.v1alpha1.DecisionFilter.until:type_name -> google.protobuf.Timestamp
+	7,  // 11: signet.v1alpha1.TokenSummary.expiry:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_api_decision_proto_init() }

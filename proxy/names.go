@@ -29,3 +29,7 @@ const DecisionIDField = "decision_id"
 // PolicyRevisionKey is the context extension of a route that carries the policy
 // revision which it belongs to: xds writes it, authz reads it.
 const PolicyRevisionKey = "signet.policy_revision"
+
+// EgressClusterPrefix begins the name of every cluster of another virtual node, as App Mesh
+// wrote it; then come the mesh, the node, the protocol and the port.
+const EgressClusterPrefix = "cds_egress_"

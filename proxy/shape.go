@@ -16,6 +16,10 @@ import (
 // ShapeKey is where a node's metadata carries its Shape.
 const ShapeKey = "signet.shape"
 
+// answersKey is where it carries Shape.Answers: beside the others, since a server of the release
+// before refuses a field of theirs that it does not know.
+const answersKey = "signet.answers"
+
 // Shape is what makes two proxies of one virtual node need different bytes. An
 // agent declares it; it is validated and never trusted to grant anything: who
 // may be which virtual node is decided by bindings (D2, D6).
@@ -38,6 +42,9 @@ type Shape struct {
 	// AccessLogDir is the folder in which the agent's operator lets access logs be
 	// written; empty for none.
 	AccessLogDir string
+	// Answers: what starts the proxy takes the line of every answer that it makes by itself,
+	// and not of denials alone.
+	Answers bool
 	// EnvoyVersion is the proxy's version, such as "1.40.0"; empty if not known.
 	EnvoyVersion string
 	// Proxy is the agent's name for the proxy, or the like; it is not used in
@@ -212,7 +219,11 @@ func (s Shape) Metadata() *structpb.Struct {
 	if s.EgressOpen {
 		shape.Fields["egress_open"] = structpb.NewBoolValue(true)
 	}
-	return &structpb.Struct{Fields: map[string]*structpb.Value{ShapeKey: structpb.NewStructValue(shape)}}
+	all := &structpb.Struct{Fields: map[string]*structpb.Value{ShapeKey: structpb.NewStructValue(shape)}}
+	if s.Answers {
+		all.Fields[answersKey] = structpb.NewBoolValue(true)
+	}
+	return all
 }
 
 // ParseShape reads and validates the Shape in a node's metadata. settle, if not
@@ -222,7 +233,7 @@ func ParseShape(metadata *structpb.Struct, settle func(*Shape)) (Shape, error) {
 	if shape == nil {
 		return Shape{}, fmt.Errorf("%w: the node's metadata has none", ErrShape)
 	}
-	var s Shape
+	s := Shape{Answers: metadata.GetFields()[answersKey].GetBoolValue()}
 	var mode string
 	into := map[string]*string{
 		"bind": &s.Bind, "app": &s.App, "authz_socket": &s.AuthzSocket, "wayout_socket": &s.WayoutSocket,

@@ -6,14 +6,12 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 	connauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
-	"signet.example/proxy"
 )
 
 // Connections that are asked about, and carried as bytes. Left to itself Envoy connects
@@ -69,7 +67,7 @@ func (b *builder) inboundConnections(statPrefix string, l mesh.Listener, c calle
 	to := []weighted{{ingressClusterName(b.node.Ref, l), 1}}
 	return []*listenerv3.Filter{
 		b.asks(ask),
-		b.connection(statPrefix, to, l.Timeout.Idle, b.life.connection, append(b.declaredLogs(), b.undecided())),
+		b.connection(statPrefix, to, l.Timeout.Idle, b.life.connection, append(b.declaredLogs(), b.undecided()...)),
 	}
 }
 
@@ -88,29 +86,4 @@ func connectionAuthz(statPrefix, cluster string, within time.Duration) *connauth
 
 func (b *builder) asks(ask *connauthzv3.ExtAuthz) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: connectionAuthzFilter, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: b.any(ask)}}
-}
-
-// undecided is the record of a connection that was closed since the agent gave no answer.
-// It has no request; the caller is told nothing.
-func (b *builder) undecided() *accesslogv3.AccessLog {
-	return &accesslogv3.AccessLog{
-		Name:   "envoy.access_loggers.stderr",
-		Filter: b.celFilter(detailsAre("ext_authz_error")),
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StderrAccessLog{
-			AccessLogFormat: &streamv3.StderrAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-				Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: texts(map[string]string{
-					"msg":         proxy.DenialMessage,
-					"time":        "%START_TIME%",
-					"decision_id": decisionID,
-					"class":       string(proxy.ClassUnavailable),
-					"details":     "%RESPONSE_CODE_DETAILS%",
-					"method":      mesh.ProtocolTCP,
-					"host":        "port %DOWNSTREAM_LOCAL_PORT%",
-					"source":      "%DOWNSTREAM_PEER_URI_SAN%",
-					"peer":        "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-				})},
-				OmitEmptyValues: true,
-			}},
-		})},
-	}
 }

@@ -63,8 +63,13 @@ func ofGRPC(when string) string {
 	return "request.headers['content-type'].startsWith('application/grpc') && (" + when + ")"
 }
 
-func grpcStatus(c codes.Code) []*corev3.HeaderValueOption {
-	return []*corev3.HeaderValueOption{header("grpc-status", strconv.Itoa(int(c)))}
+func grpcStatus(c codes.Code) *corev3.HeaderValueOption {
+	return header("grpc-status", strconv.Itoa(int(c)))
+}
+
+// withID are headers, and the one by which the answer is found.
+func withID(headers ...*corev3.HeaderValueOption) []*corev3.HeaderValueOption {
+	return append(headers, header(proxy.HeaderDecisionID, decisionID))
 }
 
 // decisionID is made afresh at each use: 122 random bits. Envoy's stream id
@@ -91,7 +96,7 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 	for _, d := range nativeDenials {
 		m := &hcmv3.ResponseMapper{
 			Filter:             b.celFilter(d.when),
-			HeadersToAdd:       []*corev3.HeaderValueOption{header(proxy.HeaderDecisionID, decisionID), header(proxy.HeaderDenied, string(d.class))},
+			HeadersToAdd:       withID(header(proxy.HeaderDenied, string(d.class))),
 			BodyFormatOverride: textFormat("denied: " + string(d.class) + ", decision " + thisDecisionID + "\n"),
 		}
 		if d.status != 0 {
@@ -100,26 +105,13 @@ func (b *builder) localReplies() *hcmv3.LocalReplyConfig {
 		c.Mappers = append(c.Mappers, m)
 	}
 	c.Mappers = append(c.Mappers,
-		&hcmv3.ResponseMapper{Filter: b.celFilter(ofGRPC(timedOut)), HeadersToAdd: grpcStatus(codes.DeadlineExceeded)},
-		&hcmv3.ResponseMapper{Filter: b.celFilter(notSent), HeadersToAdd: []*corev3.HeaderValueOption{header(proxy.HeaderNotServed, "true")}},
-		&hcmv3.ResponseMapper{Filter: b.celFilter(ofGRPC(mayBeSent)), HeadersToAdd: grpcStatus(codes.Unknown)},
-		&hcmv3.ResponseMapper{Filter: b.celFilter(mayBeSent), StatusCode: wrapperspb.UInt32(http.StatusBadGateway)},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(ofGRPC(timedOut)), HeadersToAdd: withID(grpcStatus(codes.DeadlineExceeded))},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(notSent), HeadersToAdd: withID(header(proxy.HeaderNotServed, "true"))},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(ofGRPC(mayBeSent)), HeadersToAdd: withID(grpcStatus(codes.Unknown))},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(mayBeSent), StatusCode: wrapperspb.UInt32(http.StatusBadGateway), HeadersToAdd: withID()},
+		&hcmv3.ResponseMapper{Filter: b.celFilter(ownAnswer), HeadersToAdd: withID()},
 	)
 	return &c
-}
-
-// accessLogs are the one that the node declares, and the record of native
-// denials on the proxy's standard error, which its supervisor keeps.
-func (b *builder) accessLogs() []*accesslogv3.AccessLog {
-	return append(b.declaredLogs(), &accesslogv3.AccessLog{
-		Name: "envoy.access_loggers.stderr",
-		// Nearly all requests are answered below 400: they need no expression, unless
-		// they are calls of gRPC, whose denials have status 200.
-		Filter: both(either(statusAtLeast(http.StatusBadRequest), requestOfGRPC()), b.celFilter(anyNativeDenial())),
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: b.any(&streamv3.StderrAccessLog{
-			AccessLogFormat: &streamv3.StderrAccessLog_LogFormat{LogFormat: denialFormat()},
-		})},
-	})
 }
 
 // declaredLogs are the one that the node declares, if it does. One that the host does not
@@ -178,28 +170,6 @@ func texts(fields map[string]string) *structpb.Struct {
 		st.Fields[k] = structpb.NewStringValue(v)
 	}
 	return st
-}
-
-// denialFormat has no query, header or body: they may carry secrets
-// (D21). It is JSON, so that a path cannot forge a line (A21).
-func denialFormat() *corev3.SubstitutionFormatString {
-	fields := map[string]string{
-		"msg":         proxy.DenialMessage,
-		"time":        "%START_TIME%",
-		"decision_id": thisDecisionID,
-		"class":       "%RESP(" + proxy.HeaderDenied + ")%",
-		"details":     "%RESPONSE_CODE_DETAILS%",
-		"status":      "%RESPONSE_CODE%",
-		"method":      "%REQ(:METHOD):16%",
-		"path":        "%PATH(NQ):256%",
-		"host":        "%REQ(:AUTHORITY):256%",
-		"source":      "%DOWNSTREAM_PEER_URI_SAN%",
-		"peer":        "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-	}
-	return &corev3.SubstitutionFormatString{
-		Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: texts(fields)},
-		OmitEmptyValues: true,
-	}
 }
 
 func anyNativeDenial() string {

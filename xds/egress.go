@@ -14,6 +14,7 @@ import (
 	"signet.example/ads"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/proxy/answers"
 )
 
 // egress translates what the node may call: one listener in http_proxy form,
@@ -38,6 +39,7 @@ func (b *builder) egress(hosts []encodedHost, made map[uint32]*ads.Resource) {
 		// connections of the ways in takes none of the application's.
 		IgnoreGlobalConnLimit:         true,
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		AccessLog:                     b.connectionLogs(answers.Out),
 		FilterChains: []*listenerv3.FilterChain{{
 			Name:    "explicit",
 			Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.manager(b.egressHCM("egress", routes))},

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"signet.example/mesh"
+	"signet.example/proxy/answers"
 )
 
 // Bounds on what one client may hold. They stand here although most are
@@ -25,7 +26,7 @@ const (
 )
 
 // hcm is the hardened HTTP manager of both directions (D20).
-func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
+func (b *builder) hcm(statPrefix, routes string, way answers.Way) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
 		StatPrefix: statPrefix,
@@ -59,7 +60,7 @@ func (b *builder) hcm(statPrefix, routes string) *hcmv3.HttpConnectionManager {
 		DrainTimeout:               duration(drainTimeout),
 
 		LocalReplyConfig: b.localReplies(),
-		AccessLog:        b.accessLogs(),
+		AccessLog:        b.requestLogs(way),
 	}
 }
 
@@ -87,7 +88,7 @@ func (b *builder) early(m *earlyv3.HeaderMutation) []*corev3.TypedExtensionConfi
 
 // ingressHCM faces other workloads.
 func (b *builder) ingressHCM(statPrefix string, l mesh.Listener, c callers) *hcmv3.HttpConnectionManager {
-	m := b.hcm(statPrefix, ingressRouteName(l))
+	m := b.hcm(statPrefix, ingressRouteName(l), answers.In)
 	if l.Protocol == mesh.ProtocolHTTP {
 		m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}}
 	}
@@ -114,7 +115,7 @@ func (b *builder) ingressHCM(statPrefix string, l mesh.Listener, c callers) *hcm
 // egressHCM faces the application beside the proxy, in http_proxy form
 // (D18).
 func (b *builder) egressHCM(statPrefix, routes string) *hcmv3.HttpConnectionManager {
-	m := b.hcm(statPrefix, routes)
+	m := b.hcm(statPrefix, routes, answers.Out)
 	m.HttpFilters = b.egressFilters()
 	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: websocketUpgrade}} // a route to another protocol takes it back
 	m.CommonHttpProtocolOptions.IdleTimeout = duration(maxIdle)

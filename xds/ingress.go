@@ -12,6 +12,7 @@ import (
 	"signet.example/ads"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/proxy/answers"
 )
 
 const (
@@ -58,6 +59,7 @@ func (b *builder) ingressListener(name string, l mesh.Listener) *listenerv3.List
 		ListenerFilters:               b.inspected(),
 		ListenerFiltersTimeout:        duration(inspectTimeout),
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+		AccessLog:                     b.connectionLogs(answers.In),
 		FilterChains:                  b.chains(statPrefix, l),
 	}
 }

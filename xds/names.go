@@ -32,5 +32,5 @@ func ingressClusterName(n proxy.Ref, l mesh.Listener) string {
 }
 
 func egressClusterName(n proxy.Ref, l mesh.Listener) string {
-	return "cds_egress_" + n.Mesh + "_" + n.Name + "_" + l.Protocol + "_" + port(l.Port)
+	return proxy.EgressClusterPrefix + n.Mesh + "_" + n.Name + "_" + l.Protocol + "_" + port(l.Port)
 }

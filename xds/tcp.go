@@ -13,6 +13,7 @@ import (
 	"signet.example/ads"
 	"signet.example/mesh"
 	"signet.example/proxy"
+	"signet.example/proxy/answers"
 )
 
 // outward is one way out of connections: to a service on one of its ports.
@@ -117,6 +118,7 @@ func (b *builder) tcpEgress(list []outward) {
 			Address:                       at,
 			TrafficDirection:              corev3.TrafficDirection_OUTBOUND,
 			PerConnectionBufferLimitBytes: wrapperspb.UInt32(bufferLimit),
+			AccessLog:                     b.connectionLogs(answers.Out),
 			FilterChains: []*listenerv3.FilterChain{{
 				Name:    "explicit",
 				Filters: []*listenerv3.Filter{b.onlyTheApplication(), b.connection("egress", o.to, o.idle, b.life.upstream, b.declaredLogs())},

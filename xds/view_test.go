@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -19,10 +20,12 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/ads"
 	"signet.example/proxy"
+	"signet.example/proxy/answers"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -345,31 +348,68 @@ func lifetimes(t *testing.T, set *ads.Set) (connection, stream, idle, upstream t
 	return o.GetMaxConnectionDuration().AsDuration(), o.GetMaxStreamDuration().AsDuration(), o.GetIdleTimeout().AsDuration(), upstream
 }
 
-// The agent reads what Envoy writes: both have the fields from one type.
-func TestTheRecordOfADenialHasTheFieldsThatAreRead(t *testing.T) {
-	set := build(t, xdstest.Load(t, "testdata/strict"))
-	var written []string
-	for _, r := range set.Type(ads.ListenerType) {
-		for _, chain := range decodeAs[*listenerv3.Listener](t, r).GetFilterChains() {
+// answerLogs are the lines that the listeners of a view write of answers of the proxy's own:
+// their fields, and whose they are.
+func answerLogs(t *testing.T, c xdstest.Case) (fields map[string]bool, ofRequests, ofConnections int) {
+	t.Helper()
+	fields = map[string]bool{}
+	add := func(logs []*accesslogv3.AccessLog) (n int) {
+		for _, l := range logs {
+			var line streamv3.StderrAccessLog
+			if l.GetTypedConfig().UnmarshalTo(&line) != nil {
+				continue // the node's own
+			}
+			n++
+			for name := range line.GetLogFormat().GetJsonFormat().GetFields() {
+				fields[name] = true
+			}
+		}
+		return n
+	}
+	for _, r := range build(t, c).Type(ads.ListenerType) {
+		l := decodeAs[*listenerv3.Listener](t, r)
+		ofConnections += add(l.GetAccessLog())
+		for _, chain := range l.GetFilterChains() {
 			var m hcmv3.HttpConnectionManager
-			if err := chain.GetFilters()[len(chain.GetFilters())-1].GetTypedConfig().UnmarshalTo(&m); err != nil {
-				t.Fatal(err)
+			if chain.GetFilters()[len(chain.GetFilters())-1].GetTypedConfig().UnmarshalTo(&m) == nil {
+				ofRequests += add(m.GetAccessLog())
 			}
-			logs := m.GetAccessLog()
-			var record streamv3.StderrAccessLog
-			if err := logs[len(logs)-1].GetTypedConfig().UnmarshalTo(&record); err != nil {
-				t.Fatal(err)
-			}
-			written = slices.Sorted(maps.Keys(record.GetLogFormat().GetJsonFormat().GetFields()))
 		}
 	}
+	return fields, ofRequests, ofConnections
+}
+
+// The agent reads what Envoy writes: both have the fields from one type.
+func TestTheLineOfAnAnswerHasTheFieldsThatAreRead(t *testing.T) {
+	fields, ofRequests, ofConnections := answerLogs(t, xdstest.Load(t, "testdata/strict"))
+	written := slices.Sorted(maps.Keys(fields))
 	var read []string
-	for f := range reflect.TypeFor[proxy.Denial]().Fields() {
+	for f := range reflect.TypeFor[answers.Line]().Fields() {
 		read = append(read, f.Tag.Get("json"))
 	}
 	slices.Sort(read)
 	if !slices.Equal(written, read) {
 		t.Errorf("Envoy writes %v, the agent reads %v", written, read)
+	}
+	if ofRequests == 0 || ofConnections == 0 {
+		t.Errorf("%d logs of requests, %d of connections", ofRequests, ofConnections)
+	}
+}
+
+// An agent of the release before logs each line that it does not know.
+func TestAnAgentThatDoesNotTakeThemIsSentNoAnswersButDenials(t *testing.T) {
+	for _, name := range []string{"strict", "tcp"} {
+		c := xdstest.Load(t, "testdata/"+name)
+		c.Shape.Answers = false
+		_, _, ofConnections := answerLogs(t, c)
+		if ofConnections != 0 {
+			t.Errorf("%s: %d logs of connections", name, ofConnections)
+		}
+		for _, r := range build(t, c).Type(ads.ListenerType) {
+			if text := prototext.Format(decodeAs[*listenerv3.Listener](t, r)); strings.Contains(text, "response_flag_filter") {
+				t.Errorf("%s: %s writes of more than denials", name, r.Name)
+			}
+		}
 	}
 }
 

@@ -102,12 +102,12 @@ type Children interface {
 	Add(pidfd int, name string) (remove func(), err error)
 }
 
-// Records keeps what proxies denied by themselves.
+// Records keeps what proxies answered by themselves.
 type Records interface {
 	// Destination is the SPIFFE ID of what a proxy runs for, "" where that is not known.
 	Destination(ref proxy.Ref) string
-	// Denied takes the record of a denial.
-	Denied(d *api.Decision)
+	// Answered takes the record of an answer.
+	Answered(d *api.Decision)
 }
 
 // Callers are those who call our proxies. Its method is called from many goroutines.

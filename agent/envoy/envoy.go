@@ -19,7 +19,7 @@ import (
 	"signet.example/internal/child"
 	"signet.example/internal/retry"
 	"signet.example/internal/watched"
-	"signet.example/proxy"
+	"signet.example/proxy/answers"
 )
 
 const (
@@ -79,15 +79,15 @@ func (e *envoy) current(now time.Time) Status {
 	}
 }
 
-// line takes one line of the proxy's standard error: the record of a denial, or its log. On
+// line takes one line of the proxy's standard error: an answer of its own, or its log. On
 // standard output are access logs alone, in which meshes and callers have words of theirs.
 func (e *envoy) line(ctx context.Context, line string) {
-	denial, ok := proxy.ParseDenial(line)
+	l, ok := answers.ParseLine(line)
 	if !ok {
 		logLine(ctx, e.log, line)
 		return
 	}
-	e.config.Records.Denied(deniedByProxy(denial, e.config.Records.Destination(e.proxy.Ref), e.proxy.Name))
+	e.config.Records.Answered(e.answered(l))
 }
 
 // become changes the status. What leaves it as it is, as each look of one that

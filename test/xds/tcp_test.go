@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"signet.example/proxy"
+	own "signet.example/proxy/answers"
 	xdstest "signet.example/test/xds"
 	"signet.example/xds"
 )
@@ -160,7 +161,7 @@ func TestNothingIsOpenedForAConnectionBeforeItIsLet(t *testing.T) {
 				Endpoints: func(proxy.Ref, uint32) []xds.Endpoint { return endpoints },
 				Strict:    func(proxy.Ref) bool { return strict },
 			},
-			Shape: proxy.Shape{Bind: bind, App: app.Addr().(*net.TCPAddr).IP.String(), Egress: xdstest.EgressOn(bind), AuthzSocket: authz.socket, WayoutSocket: wayout.socket},
+			Shape: proxy.Shape{Bind: bind, App: app.Addr().(*net.TCPAddr).IP.String(), Egress: xdstest.EgressOn(bind), AuthzSocket: authz.socket, WayoutSocket: wayout.socket, Answers: true},
 		}
 	}
 	store := node("store")
@@ -326,8 +327,8 @@ func TestNothingIsOpenedForAConnectionBeforeItIsLet(t *testing.T) {
 	_ = c.Close()
 	callee.envoy.Wait(t, "the proxy's record of it", func() bool {
 		for line := range strings.Lines(callee.envoy.Log()) {
-			d, ok := proxy.ParseDenial(strings.TrimSpace(line))
-			if ok && d.Class == proxy.ClassUnavailable && d.Source == "spiffe://test.example/shop/web" && d.Method == "tcp" && d.Host == fmt.Sprintf("port %d", app.port()) {
+			d, ok := own.ParseLine(strings.TrimSpace(line))
+			if ok && own.Of(d).Name == "undecided" && d.Source == "spiffe://test.example/shop/web" && d.Method == "tcp" && d.Host == fmt.Sprintf("port %d", app.port()) {
 				return true
 			}
 		}

@@ -1,0 +1,90 @@
+package answers_test
+
+import (
+	"strings"
+	"testing"
+
+	"signet.example/proxy"
+	"signet.example/proxy/answers"
+)
+
+func TestAKindIsKnownByEnvoysWords(t *testing.T) {
+	const began, after = "upstream_reset_before_response_started{", "upstream_reset_after_response_started{"
+	for want, list := range map[string][]answers.Line{
+		"tunnel":                     {{Method: "CONNECT", Status: 400, Details: "rbac_access_denied_matched_policy[ambiguous]"}},
+		"ambiguous":                  {{Details: "path_normalization_failed", Method: "GET"}},
+		"malformed":                  {{Details: "http1.codec_error"}, {Details: "http2.violation.of.messaging.rule"}},
+		"large-headers":              {{Details: "request_headers_too_large"}},
+		"undeclared":                 {{Way: answers.Out, Details: "route_not_found"}, {Way: answers.Out, Details: "route_not_found", Service: "-"}},
+		"no-route":                   {{Way: answers.Out, Details: "route_not_found", Service: "orders"}},
+		"no-gateway-route":           {{Way: answers.In, Details: "direct_response", Status: 404}},
+		"no-target":                  {{Way: answers.Out, Details: "direct_response", Status: 503}, {Way: answers.Out, Details: "cluster_not_found"}},
+		"no-endpoint":                {{Way: answers.Out, Details: "no_healthy_upstream"}, {Way: answers.Out, Method: "tcp", Flags: "UH"}},
+		"application-down":           {{Way: answers.In, Details: began + "remote_connection_failure|delayed_connect_error:_Connection_refused}"}, {Way: answers.In, Method: "tcp", Flags: "UF,URX"}},
+		"unreachable":                {{Way: answers.Out, Details: began + "remote_connection_failure|delayed_connect_error:_Connection_refused}"}},
+		"callee-name":                {{Way: answers.Out, Details: began + "remote_connection_failure}", CalleeTLS: "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_verify_SAN_list:_verify_SAN_matcher:TLS_error_end"}},
+		"callee-expired":             {{Way: answers.Out, CalleeTLS: "CERTIFICATE_VERIFY_FAILED:_certificate_has_expired"}},
+		"callee-unknown-authority":   {{Way: answers.Out, CalleeTLS: "CERTIFICATE_VERIFY_FAILED:_unable_to_get_local_issuer_certificate"}},
+		"callee-refuses-caller":      {{Way: answers.Out, CalleeTLS: "TLS_error:|268436526:SSL_routines:OPENSSL_internal:TLSV1_ALERT_CERTIFICATE_REQUIRED:TLS_error_end"}},
+		"callee-without-tls":         {{Way: answers.Out, CalleeTLS: "TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end"}},
+		"plaintext-refused":          {{Way: answers.In, Details: "filter_chain_not_found", CallerTLS: "TLS_error|error:1000009c:SSL_routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end"}},
+		"caller-without-certificate": {{Way: answers.In, CallerTLS: "PEER_DID_NOT_RETURN_A_CERTIFICATE"}},
+		"refused-by-caller":          {{Way: answers.In, CallerTLS: "TLS_error:|268436504:SSL_routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA:TLS_error_end"}},
+		"not-an-svid":                {{Way: answers.In, Closed: "rbac_access_denied_matched_policy[one SVID]"}},
+		"pool-full":                  {{Details: began + "overflow}"}},
+		"application-reset":          {{Way: answers.In, Details: began + "connection_termination}"}},
+		"callee-reset":               {{Way: answers.Out, Details: began + "connection_termination}"}},
+		"not-http":                   {{Way: answers.In, Details: began + "protocol_error}"}},
+		"cut-off":                    {{Details: after + "connection_termination}"}},
+		"try-timeout":                {{Details: "upstream_per_try_timeout"}},
+		"undecided":                  {{Way: answers.In, Details: "ext_authz_error"}},
+		"not-the-application":        {{Way: answers.Out, Details: "ext_authz_denied"}},
+		"other":                      {{Details: "something_new"}, {}},
+	} {
+		for _, l := range list {
+			if got := answers.Of(l); got.Name != want {
+				t.Errorf("%+v is %s, want %s", l, got.Name, want)
+			}
+		}
+	}
+	for rule, want := range map[string]string{"signet: token refused": "token-refused", "signet: ambiguous path": "ambiguous", "signet: no policy": "no-policy", "": "denied"} {
+		if got := answers.OfDecision("policy", rule); got.Name != want {
+			t.Errorf("%q is %s, want %s", rule, got.Name, want)
+		}
+	}
+	for cause, want := range map[string]string{"error": "policy-error", "unavailable": "undecided"} {
+		if got := answers.OfDecision(cause, ""); got.Name != want {
+			t.Errorf("%q is %s, want %s", cause, got.Name, want)
+		}
+	}
+}
+
+// An operator pastes it into a shell.
+func TestACureHasNoNameThatAShellReadsAsMore(t *testing.T) {
+	k, _ := answers.Named("undeclared")
+	for _, hostile := range []string{"$(rm -rf ~)", "a;b", "-x", "a b", "`id`", "a\x1b[2J", strings.Repeat("a", 300), "", "a'b", "a|b", "a&b", "a\nb"} {
+		if cure := k.CureFor(answers.Names{From: hostile, To: hostile, Host: hostile}); !strings.Contains(cure, "`signet routes HOST --from MESH/CALLER`") {
+			t.Errorf("%q: %s", hostile, cure)
+		}
+	}
+	if cure := k.CureFor(answers.Names{From: "shop/web", Host: "orders.shop.internal:8080"}); !strings.Contains(cure, "`signet routes orders.shop.internal:8080 --from shop/web`") {
+		t.Error(cure)
+	}
+}
+
+func TestAClusterTellsWhomItLeadsTo(t *testing.T) {
+	for cluster, want := range map[string]string{
+		"cds_egress_shop_orders_http_8080":                         "orders",
+		"cds_egress_shop_orders_v2_grpc_50051":                     "orders_v2",
+		"cds_egress_shop_a_http_80_tcp_6379":                       "a_http_80",
+		"cds_egress_shop_orders_http2_80_via_orders.shop.internal": "orders",
+		"cds_ingress_shop_orders_http_8080":                        "",
+		"cds_egress_other_orders_http_8080":                        "",
+		"":                                                         "",
+	} {
+		got, ok := answers.CalleeOf("shop", cluster)
+		if ok != (want != "") || ok && got != proxy.Node("shop", want) {
+			t.Errorf("%q: %v, %v", cluster, got, ok)
+		}
+	}
+}
