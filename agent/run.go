@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"signet.example/agent/answered"
 	"signet.example/agent/authzproc"
 	"signet.example/agent/envoy"
 	"signet.example/agent/join"
@@ -97,6 +98,7 @@ type agent struct {
 	link     *link
 	upstream *upstream.Upstream
 	authz    *authzproc.Process
+	answered *answered.Day
 	gate     *authzproc.Gate
 	relay    *relay.Relay
 	session  *upstream.Session
@@ -118,7 +120,7 @@ type agent struct {
 func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*agent, error) {
 	children := &attestation.Children{}
 	socks := own.sockets
-	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, link: u, guests: &limits.Guests{Within: limits.GuestTime}, room: limits.NewUnread()}
+	a := &agent{cfg: cfg, log: log, metrics: m, host: own, sockets: socks, link: u, answered: answered.New(answered.Bytes), guests: &limits.Guests{Within: limits.GuestTime}, room: limits.NewUnread()}
 	a.guests.Named = func(uid uint32) bool {
 		s := u.state.Load()
 		return s != nil && s.NamesUser(uid)
@@ -133,13 +135,13 @@ func assemble(cfg Config, u *link, own *host, m *metrics, log *slog.Logger) (*ag
 	a.door = limits.NewDoor(a.guests.Knows, func(pid int32) bool { return children.Has(int(pid)) })
 	process, err := authzproc.New(authzproc.Config{
 		Executable: cmp.Or(cfg.Executable, child.Self), User: cfg.Authz.as, Spare: cfg.Authz.spare(), MemoryLimit: cfg.Authz.MemoryLimit,
-		State: &u.state, Metrics: m.authz, Log: log,
+		State: &u.state, Answered: a.answered, Metrics: m.authz, Log: log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.authz = process
-	a.given = proxy.Shape{AuthzSocket: socks.path(authzSocket), WayoutSocket: socks.path(wayoutSocket), AccessLogDir: cfg.AccessLogDir}
+	a.given = proxy.Shape{AuthzSocket: socks.path(authzSocket), WayoutSocket: socks.path(wayoutSocket), AccessLogDir: cfg.AccessLogDir, Answers: true}
 	a.relay = relay.New(relay.Config{
 		Conn: u.line.Conn(), Connected: &u.connected, State: &u.state, Trust: u.enrol.Trusted(), SVIDs: u.keeper, Policies: process,
 		Given: a.given, Drain: cfg.DrainTime + time.Second, CheckApp: wayout.CheckApp, Stay: a.guests.Stay, Refused: m.refused.WithLabelValues("xds"), Log: log,
@@ -198,6 +200,7 @@ func (a *agent) run(ctx context.Context) error {
 	g.Go(func() error { return overload.New(limits.Memory(), a.room, a.log).Run(under) })
 	g.Go(func() error { return a.relay.Run(under) })
 	g.Go(func() error { return a.authz.Run(under) })
+	g.Go(func() error { return a.answered.Keep(under, a.cfg.DataDir, a.log) })
 	for name, serve := range map[string]func(net.Listener) error{
 		xdsSocket:      func(l net.Listener) error { return limits.Serve(under, a.xds, l, a.room) },
 		workloadSocket: func(l net.Listener) error { return limits.Serve(under, a.workload, l, a.room) },

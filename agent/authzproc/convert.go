@@ -10,6 +10,7 @@ import (
 	"signet.example/api"
 	"signet.example/authz"
 	"signet.example/policy"
+	"signet.example/proxy/answers"
 )
 
 // What travels between the agent's two processes is api's; what decides knows
@@ -50,6 +51,9 @@ func decisionOf(r authz.Record) *api.Decision {
 		PolicyRevision: r.PolicyRevision, PolicySource: r.PolicySource, Commit: r.Commit,
 		Message: r.Message, Proxy: r.Proxy, DurationMicros: r.Duration.Microseconds(),
 	}
+	if !r.Allowed {
+		d.Kind = answers.OfDecision(string(r.Cause), ruleOf(r)).Name
+	}
 	if t := r.Token; t != nil {
 		d.Token = &api.TokenSummary{
 			Issuer: t.Issuer, Subject: t.Subject, Audience: t.Audience, KeyId: t.KeyID, KeyedHash: t.KeyedHash, Error: t.Error,
@@ -59,6 +63,14 @@ func decisionOf(r authz.Record) *api.Decision {
 		}
 	}
 	return d
+}
+
+// ruleOf is the one rule that decided, where it is Signet's own.
+func ruleOf(r authz.Record) string {
+	if len(r.Rules) == 1 && r.Rules[0].File == "" {
+		return r.Rules[0].Name
+	}
+	return ""
 }
 
 func rulesOf(refs []policy.RuleRef) []*api.Rule {

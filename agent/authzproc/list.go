@@ -32,6 +32,12 @@ func (r *ring) list(f *api.DecisionFilter) []*api.Decision {
 		return cmp.Or(api.NewestFirst(a, b), strings.Compare(a.GetId(), b.GetId()))
 	})
 	all = api.InTurns(all, len(all), func(d *api.Decision) string { return d.GetSource() + "\n" + d.GetDestination() })
+	return bounded(all, f)
+}
+
+// bounded is as much of a list as is asked for, of each destination in turn, and as fits into
+// one answer.
+func bounded(all []*api.Decision, f *api.DecisionFilter) []*api.Decision {
 	all = api.InTurns(all, min(int(f.GetLimit()), listCount), (*api.Decision).GetDestination)
 	bytes := 0
 	for i, d := range all {

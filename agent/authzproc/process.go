@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
+	"signet.example/agent/answered"
 	"signet.example/agent/resources"
 	"signet.example/api"
 	"signet.example/attestation"
@@ -93,22 +94,39 @@ type Config struct {
 	// MemoryLimit in MiB that its collector keeps it under.
 	MemoryLimit int64
 	// State is what the servers told the agent for itself; nil before the first.
-	State   *watched.Value[*resources.Snapshot]
-	Metrics *Metrics
-	Log     *slog.Logger
+	State *watched.Value[*resources.Snapshot]
+	// Answered takes what is denied, too, for a day.
+	Answered *answered.Day
+	Metrics  *Metrics
+	Log      *slog.Logger
 }
 
-// Record keeps the record of a decision, and counts it.
+// Record keeps the record of a decision, and counts it; or of what a proxy could not carry.
 func (a *Process) Record(d *api.Decision) {
-	a.metrics.decisions.Observe(counted(d))
+	if !d.NotCarried() {
+		a.metrics.decisions.Observe(counted(d))
+	}
 	a.ring.add(d)
+	if !d.GetAllowed() {
+		a.settings.Answered.Add(d)
+	}
 }
 
 // Decision is what is kept of one, by its id; nil where that is nothing.
-func (a *Process) Decision(id string) *api.Decision { return a.ring.get(id) }
+func (a *Process) Decision(id string) *api.Decision {
+	if d := a.ring.get(id); d != nil {
+		return d
+	}
+	return a.settings.Answered.Get(id)
+}
 
 // Decisions are those that are kept, of each caller and callee in turn.
-func (a *Process) Decisions(f *api.DecisionFilter) []*api.Decision { return a.ring.list(f) }
+func (a *Process) Decisions(f *api.DecisionFilter) []*api.Decision {
+	if f.GetResult() == api.DecisionFilter_ANSWERED {
+		return bounded(a.settings.Answered.List(f), f)
+	}
+	return a.ring.list(f)
+}
 
 // Stopped returns the evaluations that are not made for now, as findings, and a channel
 // that is closed when these are others.

@@ -9,8 +9,8 @@ import (
 	"signet.example/api"
 )
 
-// Limits of the decisions that are kept. Denials have most of the room, since
-// only their ids are told to callers.
+// Limits of the decisions that are kept. Denials have most of the room: what is allowed has
+// no id that a caller was told. What proxies could not carry has as much room as that, beside both.
 const (
 	ringCount = 4096
 	ringBytes = 4 << 20
@@ -20,13 +20,13 @@ const (
 
 // ring keeps the newest decisions for explanations, bounded by number and by
 // bytes. It lives in the keys process: a killed authz process takes none along.
-// Nobody can flush it: what is allowed is kept apart from what is denied, and
+// Nobody can flush it: what is allowed, denied and failed is kept apart, and
 // where there is no room, the oldest decision of the destination that has most of
 // it goes, of the caller that has most of that. It is safe for any number of goroutines.
 type ring struct {
-	mu              sync.Mutex
-	denied, allowed *store
-	byID            map[string]*api.Decision
+	mu                      sync.Mutex
+	denied, allowed, failed *store
+	byID                    map[string]*api.Decision
 }
 
 func newRing(count, bytes int) *ring {
@@ -35,6 +35,7 @@ func newRing(count, bytes int) *ring {
 		byID:    byID,
 		denied:  newStore(count-count/allowedShare, bytes-bytes/allowedShare, byID),
 		allowed: newStore(count/allowedShare, bytes/allowedShare, byID),
+		failed:  newStore(count/allowedShare, bytes/allowedShare, byID),
 	}
 }
 
@@ -44,8 +45,11 @@ func (r *ring) add(d *api.Decision) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	into := r.denied
-	if d.GetAllowed() {
+	switch {
+	case d.GetAllowed():
 		into = r.allowed
+	case d.NotCarried():
+		into = r.failed
 	}
 	if n > into.bytes || d.GetId() == "" || r.byID[d.GetId()] != nil {
 		return // no room at all, or no record of ours

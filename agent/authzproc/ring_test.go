@@ -5,8 +5,11 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"signet.example/agent/answered"
 	"signet.example/api"
 )
 
@@ -58,6 +61,26 @@ func TestNoCallerFlushesTheDecisionsOfOthers(t *testing.T) {
 	}
 }
 
+// TestADenialSurvives100000AllowedCalls: as they come from authz, with what would be denied.
+func TestADenialSurvives100000AllowedCalls(t *testing.T) {
+	a := &Process{metrics: NewMetrics(prometheus.NewRegistry()), ring: newRing(ringCount, ringBytes), settings: Config{Answered: answered.New(1 << 20)}}
+	a.Record(&api.Decision{Id: "denied", Time: timestamppb.Now(), Source: "web", Destination: "orders", Cause: api.Cause_CAUSE_POLICY})
+	a.Record(&api.Decision{Id: "observed", Time: timestamppb.Now(), Source: "web", Destination: "orders", Cause: api.Cause_CAUSE_POLICY, Observed: true})
+	for i := range 100_000 {
+		a.Record(&api.Decision{Id: fmt.Sprint(i), Time: timestamppb.Now(), Source: "web", Destination: "orders", Allowed: true, Path: "/a/path"})
+	}
+	// Nor do calls that could not be carried take its room.
+	for i := range 10_000 {
+		a.Record(&api.Decision{Id: fmt.Sprint("failed ", i), Time: timestamppb.Now(), Source: "web", Destination: "orders", Kind: "timeout"})
+	}
+	if list := a.Decisions(&api.DecisionFilter{Result: api.DecisionFilter_DENIED, Limit: 500}); len(list) != 2 || a.Decision("denied") == nil || a.Decision("observed") == nil {
+		t.Errorf("%v", list)
+	}
+	if list := a.Decisions(&api.DecisionFilter{Result: api.DecisionFilter_ALLOWED, Limit: 500}); len(list) != 500 {
+		t.Errorf("%d allowed calls are kept", len(list))
+	}
+}
+
 func TestTheRingIsBoundedHoweverManyCallersThereAre(t *testing.T) {
 	seed := rand.Uint64()
 	g := rand.New(rand.NewPCG(seed, 1))
@@ -70,7 +93,7 @@ func TestTheRingIsBoundedHoweverManyCallersThereAre(t *testing.T) {
 		}
 	}
 	n, size := 0, 0
-	for _, s := range []*store{r.denied, r.allowed} {
+	for _, s := range []*store{r.denied, r.allowed, r.failed} {
 		kept, bytes := 0, 0
 		portions := 0
 		for destination, sh := range s.shares {

@@ -23,6 +23,7 @@ func newDecisions() *cobra.Command {
   allowed
   observed   the policy denies it, and it was let through: its mesh or node is observed
   denied
+  failed     a proxy could not carry it: signet explain has more, a day back
 Denials and what would be have room of their own beside what is allowed: 3,072 of a host,
 divided among callers and callees, so that none of them can have the others' forgotten; of
 more than --limit hosts, callees and callers are listed in turn, for the same reason.
@@ -102,6 +103,8 @@ func rowOf(d *api.Decision) []string {
 		result = "allowed"
 	case d.GetObserved():
 		result = "observed"
+	case d.GetCause() == api.Cause_CAUSE_UNSPECIFIED && d.GetKind() != "":
+		result = "failed"
 	}
 	var rules []string
 	for _, r := range slices.Concat(d.GetRules(), d.GetFailed()) {

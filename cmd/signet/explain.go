@@ -15,22 +15,35 @@ import (
 
 func newExplain() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "explain ID",
-		Short: "Why a call was denied (or allowed): rule, file and line, commit",
-		Long: `Looks up a decision by the id in the denied answer's x-signet-decision-id header.
-The record is redacted: no token, no cookie, no query, no body. Looking is audited.`,
+		Use:   "explain [ID]",
+		Short: "Why a call was denied, or failed at a proxy, and what to do",
+		Long: `Looks up what a proxy answered by itself: by the id in the answer's x-signet-decision-id
+header, or by caller, callee and time, a day back; then each kind of answer is told with how
+many there were. docs/ANSWERS.md has all kinds. --at is a time of day in UTC as in access
+logs, or a whole one (RFC 3339); its minute is looked at, with the one before and after.
+The record is redacted: no token, no cookie, no query, no body. Looking by id is audited.`,
 		Example: `  signet explain 5f0c2c1f9c7b4d6e8a1b2c3d4e5f6071
+  signet explain --from shop/web --to shop/orders --since 10m
+  signet explain --to shop/orders --at 14:03
   signet explain 5f0c2c1f9c7b4d6e8a1b2c3d4e5f6071 -o json
   signet explain 5f0c2c1f9c7b4d6e8a1b2c3d4e5f6071 --columns why,policy`,
-		Args:              exactArgs("the decision's ID"),
+		Args:              rangeArgs(0, "the decision's ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	socketFlag(c)
 	outputFlags(c)
+	which := answersFlags(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		o, err := outputOf(c)
 		if err != nil {
 			return err
+		}
+		f, err := which(args)
+		if err != nil {
+			return usage(err)
+		}
+		if f != nil {
+			return withAdmin(c, func(admin api.AdminClient) error { return explainAll(c, admin, f, o) })
 		}
 		// Envoy writes its own denials' ids with dashes.
 		if !decisionID.MatchString(strings.ReplaceAll(args[0], "-", "")) {
@@ -98,6 +111,7 @@ func factsOf(d *api.Decision, wide bool) []fact {
 	line("decision", d.GetId())
 	line("result", result(d))
 	line("why", d.GetMessage())
+	line("to do", d.GetCure())
 	for _, r := range d.GetRules() {
 		line("rule", at(r.GetName(), r.GetFile(), r.GetLine()))
 	}
@@ -110,13 +124,20 @@ func factsOf(d *api.Decision, wide bool) []fact {
 	if d.GetCommit() != "" {
 		line("policy", "commit "+d.GetCommit()+" of "+d.GetPolicySource())
 	}
-	line("from", orNone(d.GetSource()))
+	from := orNone(d.GetSource())
+	if d.GetSource() == "" && d.GetPeer() != "" {
+		from += ", at " + d.GetPeer()
+	}
+	line("from", from)
 	line("to", d.GetDestination())
 	line("request", strings.TrimSpace(d.GetMethod()+" "+d.GetHost()+d.GetPath()))
 	if t := d.GetToken(); t != nil {
 		line("token", tokenText(t))
 	}
 	line("time", timestamp(d.GetTime()))
+	if d.GetCount() > 1 {
+		line("times", fmt.Sprintf("%d, from %s until %s", d.GetCount(), timestamp(d.GetFirst()), timestamp(d.GetLast())))
+	}
 	line("node", nodeName(d.GetNode()))
 	if wide {
 		line("proxy", d.GetProxy())
@@ -154,6 +175,9 @@ func verdict(d *api.Decision) string {
 		return "denied: the policy could not be evaluated"
 	case api.Cause_CAUSE_UNAVAILABLE:
 		return "denied: nobody could decide"
+	}
+	if d.GetKind() != "" {
+		return "not carried: " + d.GetKind()
 	}
 	return "denied"
 }

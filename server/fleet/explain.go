@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"signet.example/api"
 	"signet.example/internal/plain"
+	"signet.example/proxy/answers"
 	"signet.example/server/fault"
 	"signet.example/server/questions"
 )
@@ -71,14 +73,29 @@ func (r *Sessions) explained(s *stream, a *api.ExplainAnswer) {
 }
 
 // answer takes an agent's answer. The node is written by us: an agent cannot speak in another's
-// name.
+// name. So is what to do: an operator pastes the commands in it.
 func (r *Sessions) answer(s *stream, id string, all []*api.Decision) {
 	var list []*api.Decision
 	for _, of := range all {
 		d := proto.CloneOf(of)
 		plain.Message(d)
-		d.Node = s.peer.ID.String()
+		d.Node, d.Cure = s.peer.ID.String(), cureOf(d)
 		list = append(list, d)
 	}
 	r.questions.Answer(s.peer.Agent.ID, id, list)
+}
+
+// cureOf is what to do about a decision, "" where nothing is known of its kind.
+func cureOf(d *api.Decision) string {
+	k, ok := answers.Named(d.GetKind())
+	if !ok {
+		return ""
+	}
+	return k.CureFor(answers.Names{From: inMesh(d.GetSource()), To: inMesh(d.GetDestination()), Host: d.GetHost()})
+}
+
+// inMesh is an identity as commands name it, by mesh and node.
+func inMesh(id string) string {
+	_, path, _ := strings.Cut(strings.TrimPrefix(id, "spiffe://"), "/")
+	return path
 }
