@@ -71,16 +71,17 @@ var imports = map[string][]string{
 	"dev":              {"api"},
 	"cmd":              {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/repo", "internal"},
 	"agent/svids":      {"identity", "internal"},
+	"agent/answered":   {"api", "internal"},
 	"agent/tlsfiles":   {"ads", "sds", "internal", "proxy"},
 	"agent/resources":  {"identity", "ads", "api", "attestation", "agent/svids", "internal", "proxy"},
 	"agent/envoy":      {"identity", "api", "agent/svids", "internal", "proxy"},
 	"agent/relay":      {"identity", "ads", "api", "attestation", "sds", "agent/svids", "agent/tlsfiles", "agent/resources", "internal", "proxy"},
 	"agent/limits":     {"attestation", "internal"},
-	"agent/authzproc":  {"identity", "api", "attestation", "policy", "authz", "agent/resources", "agent/limits", "internal", "proxy"},
+	"agent/authzproc":  {"identity", "api", "attestation", "policy", "authz", "agent/resources", "agent/answered", "agent/limits", "internal", "proxy"},
 	"agent/wayout":     {"identity", "api", "attestation", "agent/svids", "agent/resources", "internal", "proxy"},
 	"agent/join":       {"identity", "ads", "api", "attestation", "agent/svids", "internal"},
 	"agent/upstream":   {"ads", "api", "agent/svids", "agent/resources", "internal", "proxy"},
-	"agent":            {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
+	"agent":            {"identity", "ads", "api", "attestation", "sds", "internal", "proxy", "agent/svids", "agent/tlsfiles", "agent/resources", "agent/answered", "agent/limits", "agent/envoy", "agent/relay", "agent/authzproc", "agent/wayout", "agent/join", "agent/upstream"},
 }
 
 type listed struct {
