@@ -139,6 +139,57 @@ func (Change_Action) EnumDescriptor() ([]byte, []int) {
 	return file_api_admin_proto_rawDescGZIP(), []int{8, 0}
 }
 
+type DraftPolicyRequest_From int32
+
+const (
+	DraftPolicyRequest_UNSPECIFIED DraftPolicyRequest_From = 0
+	// what is declared: backends, routes and gateway routes.
+	DraftPolicyRequest_MESH DraftPolicyRequest_From = 1
+	// what the connected agents keep of what they let through.
+	DraftPolicyRequest_TRAFFIC DraftPolicyRequest_From = 2
+)
+
+// Enum value maps for DraftPolicyRequest_From.
+var (
+	DraftPolicyRequest_From_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "MESH",
+		2: "TRAFFIC",
+	}
+	DraftPolicyRequest_From_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"MESH":        1,
+		"TRAFFIC":     2,
+	}
+)
+
+func (x DraftPolicyRequest_From) Enum() *DraftPolicyRequest_From {
+	p := new(DraftPolicyRequest_From)
+	*p = x
+	return p
+}
+
+func (x DraftPolicyRequest_From) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DraftPolicyRequest_From) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_admin_proto_enumTypes[2].Descriptor()
+}
+
+func (DraftPolicyRequest_From) Type() protoreflect.EnumType {
+	return &file_api_admin_proto_enumTypes[2]
+}
+
+func (x DraftPolicyRequest_From) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DraftPolicyRequest_From.Descriptor instead.
+func (DraftPolicyRequest_From) EnumDescriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
+}
+
 type Finding_Severity int32
 
 const (
@@ -175,11 +226,11 @@ func (x Finding_Severity) String() string {
 }
 
 func (Finding_Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[2].Descriptor()
+	return file_api_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (Finding_Severity) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[2]
+	return &file_api_admin_proto_enumTypes[3]
 }
 
 func (x Finding_Severity) Number() protoreflect.EnumNumber {
@@ -188,7 +239,7 @@ func (x Finding_Severity) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Finding_Severity.Descriptor instead.
 func (Finding_Severity) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{31, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{33, 0}
 }
 
 type Cert_State int32
@@ -231,11 +282,11 @@ func (x Cert_State) String() string {
 }
 
 func (Cert_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[3].Descriptor()
+	return file_api_admin_proto_enumTypes[4].Descriptor()
 }
 
 func (Cert_State) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[3]
+	return &file_api_admin_proto_enumTypes[4]
 }
 
 func (x Cert_State) Number() protoreflect.EnumNumber {
@@ -244,7 +295,7 @@ func (x Cert_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Cert_State.Descriptor instead.
 func (Cert_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{34, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{36, 0}
 }
 
 type AgentInfo_State int32
@@ -293,11 +344,11 @@ func (x AgentInfo_State) String() string {
 }
 
 func (AgentInfo_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[4].Descriptor()
+	return file_api_admin_proto_enumTypes[5].Descriptor()
 }
 
 func (AgentInfo_State) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[4]
+	return &file_api_admin_proto_enumTypes[5]
 }
 
 func (x AgentInfo_State) Number() protoreflect.EnumNumber {
@@ -306,7 +357,7 @@ func (x AgentInfo_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentInfo_State.Descriptor instead.
 func (AgentInfo_State) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{37, 0}
+	return file_api_admin_proto_rawDescGZIP(), []int{39, 0}
 }
 
 type CreateTokenRequest struct {
@@ -2253,6 +2304,148 @@ func (x *DecisionsListResponse) GetSilent() []string {
 	return nil
 }
 
+type DraftPolicyRequest struct {
+	state protoimpl.MessageState  `protogen:"open.v1"`
+	From  DraftPolicyRequest_From `protobuf:"varint,1,opt,name=from,proto3,enum=signet.v1alpha1.DraftPolicyRequest_From" json:"from,omitempty"`
+	// mesh that is meant; empty for all.
+	Mesh string `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// since: only of traffic from then on.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DraftPolicyRequest) Reset() {
+	*x = DraftPolicyRequest{}
+	mi := &file_api_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DraftPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DraftPolicyRequest) ProtoMessage() {}
+
+func (x *DraftPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DraftPolicyRequest.ProtoReflect.Descriptor instead.
+func (*DraftPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DraftPolicyRequest) GetFrom() DraftPolicyRequest_From {
+	if x != nil {
+		return x.From
+	}
+	return DraftPolicyRequest_UNSPECIFIED
+}
+
+func (x *DraftPolicyRequest) GetMesh() string {
+	if x != nil {
+		return x.Mesh
+	}
+	return ""
+}
+
+func (x *DraftPolicyRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+type DraftPolicyResponse struct {
+	state protoimpl.MessageState      `protogen:"open.v1"`
+	Files []*DraftPolicyResponse_File `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	// exemptions: health checks that pass without a rule, since the mesh declares them.
+	Exemptions []*Exemption `protobuf:"bytes,2,rep,name=exemptions,proto3" json:"exemptions,omitempty"`
+	// notes: what the rules do not hold to, and what could not be told.
+	Notes []string `protobuf:"bytes,3,rep,name=notes,proto3" json:"notes,omitempty"`
+	// decisions that were looked at, of traffic.
+	Decisions int32 `protobuf:"varint,4,opt,name=decisions,proto3" json:"decisions,omitempty"`
+	// silent: the ids of connected agents that did not answer in time.
+	Silent        []string `protobuf:"bytes,5,rep,name=silent,proto3" json:"silent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DraftPolicyResponse) Reset() {
+	*x = DraftPolicyResponse{}
+	mi := &file_api_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DraftPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DraftPolicyResponse) ProtoMessage() {}
+
+func (x *DraftPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DraftPolicyResponse.ProtoReflect.Descriptor instead.
+func (*DraftPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DraftPolicyResponse) GetFiles() []*DraftPolicyResponse_File {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *DraftPolicyResponse) GetExemptions() []*Exemption {
+	if x != nil {
+		return x.Exemptions
+	}
+	return nil
+}
+
+func (x *DraftPolicyResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *DraftPolicyResponse) GetDecisions() int32 {
+	if x != nil {
+		return x.Decisions
+	}
+	return 0
+}
+
+func (x *DraftPolicyResponse) GetSilent() []string {
+	if x != nil {
+		return x.Silent
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2262,7 +2455,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2467,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[27]
+	mi := &file_api_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2480,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27}
+	return file_api_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExplainRequest) GetId() string {
@@ -2306,7 +2499,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2511,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[28]
+	mi := &file_api_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2524,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{28}
+	return file_api_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExplainResponse) GetDecision() *Decision {
@@ -2349,7 +2542,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2554,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[29]
+	mi := &file_api_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2567,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{29}
+	return file_api_admin_proto_rawDescGZIP(), []int{31}
 }
 
 type CheckResponse struct {
@@ -2386,7 +2579,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2591,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[30]
+	mi := &file_api_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2604,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{30}
+	return file_api_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CheckResponse) GetFindings() []*Finding {
@@ -2436,7 +2629,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2641,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[31]
+	mi := &file_api_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2654,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{31}
+	return file_api_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Finding) GetId() string {
@@ -2516,7 +2709,7 @@ type CertsRequest struct {
 
 func (x *CertsRequest) Reset() {
 	*x = CertsRequest{}
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +2721,7 @@ func (x *CertsRequest) String() string {
 func (*CertsRequest) ProtoMessage() {}
 
 func (x *CertsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[32]
+	mi := &file_api_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +2734,7 @@ func (x *CertsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsRequest.ProtoReflect.Descriptor instead.
 func (*CertsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{32}
+	return file_api_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CertsRequest) GetAll() bool {
@@ -2567,7 +2760,7 @@ type CertsResponse struct {
 
 func (x *CertsResponse) Reset() {
 	*x = CertsResponse{}
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2772,7 @@ func (x *CertsResponse) String() string {
 func (*CertsResponse) ProtoMessage() {}
 
 func (x *CertsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[33]
+	mi := &file_api_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2785,7 @@ func (x *CertsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertsResponse.ProtoReflect.Descriptor instead.
 func (*CertsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{33}
+	return file_api_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CertsResponse) GetCerts() []*Cert {
@@ -2621,7 +2814,7 @@ type Cert struct {
 
 func (x *Cert) Reset() {
 	*x = Cert{}
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2826,7 @@ func (x *Cert) String() string {
 func (*Cert) ProtoMessage() {}
 
 func (x *Cert) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[34]
+	mi := &file_api_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2839,7 @@ func (x *Cert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cert.ProtoReflect.Descriptor instead.
 func (*Cert) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{34}
+	return file_api_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Cert) GetSpiffeId() string {
@@ -2727,7 +2920,7 @@ type AgentsRequest struct {
 
 func (x *AgentsRequest) Reset() {
 	*x = AgentsRequest{}
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +2932,7 @@ func (x *AgentsRequest) String() string {
 func (*AgentsRequest) ProtoMessage() {}
 
 func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[35]
+	mi := &file_api_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +2945,7 @@ func (x *AgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsRequest.ProtoReflect.Descriptor instead.
 func (*AgentsRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{35}
+	return file_api_admin_proto_rawDescGZIP(), []int{37}
 }
 
 type AgentsResponse struct {
@@ -2764,7 +2957,7 @@ type AgentsResponse struct {
 
 func (x *AgentsResponse) Reset() {
 	*x = AgentsResponse{}
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2776,7 +2969,7 @@ func (x *AgentsResponse) String() string {
 func (*AgentsResponse) ProtoMessage() {}
 
 func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[36]
+	mi := &file_api_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2789,7 +2982,7 @@ func (x *AgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentsResponse.ProtoReflect.Descriptor instead.
 func (*AgentsResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{36}
+	return file_api_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AgentsResponse) GetAgents() []*AgentInfo {
@@ -2824,7 +3017,7 @@ type AgentInfo struct {
 
 func (x *AgentInfo) Reset() {
 	*x = AgentInfo{}
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +3029,7 @@ func (x *AgentInfo) String() string {
 func (*AgentInfo) ProtoMessage() {}
 
 func (x *AgentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[37]
+	mi := &file_api_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +3042,7 @@ func (x *AgentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentInfo.ProtoReflect.Descriptor instead.
 func (*AgentInfo) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{37}
+	return file_api_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AgentInfo) GetId() string {
@@ -2963,7 +3156,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3168,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[38]
+	mi := &file_api_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3181,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{38}
+	return file_api_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BanAgentRequest) GetAgent() string {
@@ -3027,7 +3220,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3232,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[39]
+	mi := &file_api_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3245,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{39}
+	return file_api_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BanAgentResponse) GetChanged() bool {
@@ -3096,7 +3289,7 @@ type Effect_Node struct {
 
 func (x *Effect_Node) Reset() {
 	*x = Effect_Node{}
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3301,7 @@ func (x *Effect_Node) String() string {
 func (*Effect_Node) ProtoMessage() {}
 
 func (x *Effect_Node) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[40]
+	mi := &file_api_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3352,7 @@ type Effect_Connections struct {
 
 func (x *Effect_Connections) Reset() {
 	*x = Effect_Connections{}
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3364,7 @@ func (x *Effect_Connections) String() string {
 func (*Effect_Connections) ProtoMessage() {}
 
 func (x *Effect_Connections) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[41]
+	mi := &file_api_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3420,7 @@ type Effect_Resource struct {
 
 func (x *Effect_Resource) Reset() {
 	*x = Effect_Resource{}
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3432,7 @@ func (x *Effect_Resource) String() string {
 func (*Effect_Resource) ProtoMessage() {}
 
 func (x *Effect_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[42]
+	mi := &file_api_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3489,7 @@ type Effect_Request struct {
 
 func (x *Effect_Request) Reset() {
 	*x = Effect_Request{}
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3308,7 +3501,7 @@ func (x *Effect_Request) String() string {
 func (*Effect_Request) ProtoMessage() {}
 
 func (x *Effect_Request) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[43]
+	mi := &file_api_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3604,7 @@ type ProgressResponse_Proxy struct {
 
 func (x *ProgressResponse_Proxy) Reset() {
 	*x = ProgressResponse_Proxy{}
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3616,7 @@ func (x *ProgressResponse_Proxy) String() string {
 func (*ProgressResponse_Proxy) ProtoMessage() {}
 
 func (x *ProgressResponse_Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[44]
+	mi := &file_api_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3505,7 +3698,7 @@ type ProxyConfig_Resource struct {
 
 func (x *ProxyConfig_Resource) Reset() {
 	*x = ProxyConfig_Resource{}
-	mi := &file_api_admin_proto_msgTypes[45]
+	mi := &file_api_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +3710,7 @@ func (x *ProxyConfig_Resource) String() string {
 func (*ProxyConfig_Resource) ProtoMessage() {}
 
 func (x *ProxyConfig_Resource) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[45]
+	mi := &file_api_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3585,7 +3778,7 @@ type RoutesRequest_Header struct {
 
 func (x *RoutesRequest_Header) Reset() {
 	*x = RoutesRequest_Header{}
-	mi := &file_api_admin_proto_msgTypes[46]
+	mi := &file_api_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3597,7 +3790,7 @@ func (x *RoutesRequest_Header) String() string {
 func (*RoutesRequest_Header) ProtoMessage() {}
 
 func (x *RoutesRequest_Header) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[46]
+	mi := &file_api_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3642,7 +3835,7 @@ type RoutesResponse_Retries struct {
 
 func (x *RoutesResponse_Retries) Reset() {
 	*x = RoutesResponse_Retries{}
-	mi := &file_api_admin_proto_msgTypes[47]
+	mi := &file_api_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3654,7 +3847,7 @@ func (x *RoutesResponse_Retries) String() string {
 func (*RoutesResponse_Retries) ProtoMessage() {}
 
 func (x *RoutesResponse_Retries) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[47]
+	mi := &file_api_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3903,7 @@ type RoutesResponse_Place struct {
 
 func (x *RoutesResponse_Place) Reset() {
 	*x = RoutesResponse_Place{}
-	mi := &file_api_admin_proto_msgTypes[48]
+	mi := &file_api_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3915,7 @@ func (x *RoutesResponse_Place) String() string {
 func (*RoutesResponse_Place) ProtoMessage() {}
 
 func (x *RoutesResponse_Place) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[48]
+	mi := &file_api_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +3958,7 @@ type RoutesResponse_Target struct {
 
 func (x *RoutesResponse_Target) Reset() {
 	*x = RoutesResponse_Target{}
-	mi := &file_api_admin_proto_msgTypes[49]
+	mi := &file_api_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3777,7 +3970,7 @@ func (x *RoutesResponse_Target) String() string {
 func (*RoutesResponse_Target) ProtoMessage() {}
 
 func (x *RoutesResponse_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[49]
+	mi := &file_api_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3829,7 +4022,7 @@ type RoutesResponse_Bounds struct {
 
 func (x *RoutesResponse_Bounds) Reset() {
 	*x = RoutesResponse_Bounds{}
-	mi := &file_api_admin_proto_msgTypes[50]
+	mi := &file_api_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3841,7 +4034,7 @@ func (x *RoutesResponse_Bounds) String() string {
 func (*RoutesResponse_Bounds) ProtoMessage() {}
 
 func (x *RoutesResponse_Bounds) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[50]
+	mi := &file_api_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3895,7 +4088,7 @@ type RoutesResponse_Passed struct {
 
 func (x *RoutesResponse_Passed) Reset() {
 	*x = RoutesResponse_Passed{}
-	mi := &file_api_admin_proto_msgTypes[51]
+	mi := &file_api_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3907,7 +4100,7 @@ func (x *RoutesResponse_Passed) String() string {
 func (*RoutesResponse_Passed) ProtoMessage() {}
 
 func (x *RoutesResponse_Passed) ProtoReflect() protoreflect.Message {
-	mi := &file_api_admin_proto_msgTypes[51]
+	mi := &file_api_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,6 +4128,68 @@ func (x *RoutesResponse_Passed) GetWhy() string {
 		return x.Why
 	}
 	return ""
+}
+
+type DraftPolicyResponse_File struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// path in the repository, <mesh>/<node>/<name>.rego.
+	Path    string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Content string `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	// rules in it; 0 of tests.
+	Rules         int32 `protobuf:"varint,3,opt,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DraftPolicyResponse_File) Reset() {
+	*x = DraftPolicyResponse_File{}
+	mi := &file_api_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DraftPolicyResponse_File) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DraftPolicyResponse_File) ProtoMessage() {}
+
+func (x *DraftPolicyResponse_File) ProtoReflect() protoreflect.Message {
+	mi := &file_api_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DraftPolicyResponse_File.ProtoReflect.Descriptor instead.
+func (*DraftPolicyResponse_File) Descriptor() ([]byte, []int) {
+	return file_api_admin_proto_rawDescGZIP(), []int{28, 0}
+}
+
+func (x *DraftPolicyResponse_File) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DraftPolicyResponse_File) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
+func (x *DraftPolicyResponse_File) GetRules() int32 {
+	if x != nil {
+		return x.Rules
+	}
+	return 0
 }
 
 var File_api_admin_proto protoreflect.FileDescriptor
@@ -4164,7 +4419,27 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"h\n" +
 	"\x15DecisionsListResponse\x127\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\x12\x16\n" +
-	"\x06silent\x18\x02 \x03(\tR\x06silent\" \n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\"\xc8\x01\n" +
+	"\x12DraftPolicyRequest\x12<\n" +
+	"\x04from\x18\x01 \x01(\x0e2(.signet.v1alpha1.DraftPolicyRequest.FromR\x04from\x12\x12\n" +
+	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\".\n" +
+	"\x04From\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04MESH\x10\x01\x12\v\n" +
+	"\aTRAFFIC\x10\x02\"\xaa\x02\n" +
+	"\x13DraftPolicyResponse\x12?\n" +
+	"\x05files\x18\x01 \x03(\v2).signet.v1alpha1.DraftPolicyResponse.FileR\x05files\x12:\n" +
+	"\n" +
+	"exemptions\x18\x02 \x03(\v2\x1a.signet.v1alpha1.ExemptionR\n" +
+	"exemptions\x12\x14\n" +
+	"\x05notes\x18\x03 \x03(\tR\x05notes\x12\x1c\n" +
+	"\tdecisions\x18\x04 \x01(\x05R\tdecisions\x12\x16\n" +
+	"\x06silent\x18\x05 \x03(\tR\x06silent\x1aJ\n" +
+	"\x04File\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\tR\acontent\x12\x14\n" +
+	"\x05rules\x18\x03 \x01(\x05R\x05rules\" \n" +
 	"\x0eExplainRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"H\n" +
 	"\x0fExplainResponse\x125\n" +
@@ -4254,7 +4529,8 @@ const file_api_admin_proto_rawDesc = "" +
 	"\achanged\x18\x01 \x01(\bR\achanged\x12\"\n" +
 	"\fcertificates\x18\x02 \x01(\x05R\fcertificates\x127\n" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
-	"\x06unread\x18\x04 \x01(\tR\x06unread2\xf8\t\n" +
+	"\x06unread\x18\x04 \x01(\tR\x06unread2\xd2\n" +
+	"\n" +
 	"\x05Admin\x12X\n" +
 	"\vCreateToken\x12#.signet.v1alpha1.CreateTokenRequest\x1a$.signet.v1alpha1.CreateTokenResponse\x12F\n" +
 	"\x05Apply\x12\x1d.signet.v1alpha1.ApplyRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12@\n" +
@@ -4266,7 +4542,8 @@ const file_api_admin_proto_rawDesc = "" +
 	"\aHistory\x12\x1f.signet.v1alpha1.HistoryRequest\x1a .signet.v1alpha1.HistoryResponse\x12L\n" +
 	"\bRollback\x12 .signet.v1alpha1.RollbackRequest\x1a\x1e.signet.v1alpha1.ApplyResponse\x12U\n" +
 	"\n" +
-	"SyncPolicy\x12\".signet.v1alpha1.SyncPolicyRequest\x1a#.signet.v1alpha1.SyncPolicyResponse\x12L\n" +
+	"SyncPolicy\x12\".signet.v1alpha1.SyncPolicyRequest\x1a#.signet.v1alpha1.SyncPolicyResponse\x12X\n" +
+	"\vDraftPolicy\x12#.signet.v1alpha1.DraftPolicyRequest\x1a$.signet.v1alpha1.DraftPolicyResponse\x12L\n" +
 	"\aExplain\x12\x1f.signet.v1alpha1.ExplainRequest\x1a .signet.v1alpha1.ExplainResponse\x12Z\n" +
 	"\tDecisions\x12%.signet.v1alpha1.DecisionsListRequest\x1a&.signet.v1alpha1.DecisionsListResponse\x12F\n" +
 	"\x05Check\x12\x1d.signet.v1alpha1.CheckRequest\x1a\x1e.signet.v1alpha1.CheckResponse\x12H\n" +
@@ -4286,178 +4563,189 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 	return file_api_admin_proto_rawDescData
 }
 
-var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_api_admin_proto_goTypes = []any{
 	(ProgressResponse_Proxy_State)(0), // 0: signet.v1alpha1.ProgressResponse.Proxy.State
 	(Change_Action)(0),                // 1: signet.v1alpha1.Change.Action
-	(Finding_Severity)(0),             // 2: signet.v1alpha1.Finding.Severity
-	(Cert_State)(0),                   // 3: signet.v1alpha1.Cert.State
-	(AgentInfo_State)(0),              // 4: signet.v1alpha1.AgentInfo.State
-	(*CreateTokenRequest)(nil),        // 5: signet.v1alpha1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),       // 6: signet.v1alpha1.CreateTokenResponse
-	(*ApplyRequest)(nil),              // 7: signet.v1alpha1.ApplyRequest
-	(*Source)(nil),                    // 8: signet.v1alpha1.Source
-	(*ApplyResponse)(nil),             // 9: signet.v1alpha1.ApplyResponse
-	(*Effect)(nil),                    // 10: signet.v1alpha1.Effect
-	(*ProgressRequest)(nil),           // 11: signet.v1alpha1.ProgressRequest
-	(*ProgressResponse)(nil),          // 12: signet.v1alpha1.ProgressResponse
-	(*Change)(nil),                    // 13: signet.v1alpha1.Change
-	(*GetRequest)(nil),                // 14: signet.v1alpha1.GetRequest
-	(*GetResponse)(nil),               // 15: signet.v1alpha1.GetResponse
-	(*Object)(nil),                    // 16: signet.v1alpha1.Object
-	(*DeleteRequest)(nil),             // 17: signet.v1alpha1.DeleteRequest
-	(*ProxyConfigRequest)(nil),        // 18: signet.v1alpha1.ProxyConfigRequest
-	(*ProxyConfigResponse)(nil),       // 19: signet.v1alpha1.ProxyConfigResponse
-	(*ProxyConfig)(nil),               // 20: signet.v1alpha1.ProxyConfig
-	(*RoutesRequest)(nil),             // 21: signet.v1alpha1.RoutesRequest
-	(*RoutesResponse)(nil),            // 22: signet.v1alpha1.RoutesResponse
-	(*HistoryRequest)(nil),            // 23: signet.v1alpha1.HistoryRequest
-	(*HistoryResponse)(nil),           // 24: signet.v1alpha1.HistoryResponse
-	(*Revision)(nil),                  // 25: signet.v1alpha1.Revision
-	(*RollbackRequest)(nil),           // 26: signet.v1alpha1.RollbackRequest
-	(*SyncPolicyRequest)(nil),         // 27: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),        // 28: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),              // 29: signet.v1alpha1.PolicyStatus
-	(*DecisionsListRequest)(nil),      // 30: signet.v1alpha1.DecisionsListRequest
-	(*DecisionsListResponse)(nil),     // 31: signet.v1alpha1.DecisionsListResponse
-	(*ExplainRequest)(nil),            // 32: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),           // 33: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),              // 34: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),             // 35: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),                   // 36: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),              // 37: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),             // 38: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                      // 39: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),             // 40: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),            // 41: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),                 // 42: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),           // 43: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),          // 44: signet.v1alpha1.BanAgentResponse
-	(*Effect_Node)(nil),               // 45: signet.v1alpha1.Effect.Node
-	(*Effect_Connections)(nil),        // 46: signet.v1alpha1.Effect.Connections
-	(*Effect_Resource)(nil),           // 47: signet.v1alpha1.Effect.Resource
-	(*Effect_Request)(nil),            // 48: signet.v1alpha1.Effect.Request
-	(*ProgressResponse_Proxy)(nil),    // 49: signet.v1alpha1.ProgressResponse.Proxy
-	(*ProxyConfig_Resource)(nil),      // 50: signet.v1alpha1.ProxyConfig.Resource
-	(*RoutesRequest_Header)(nil),      // 51: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Retries)(nil),    // 52: signet.v1alpha1.RoutesResponse.Retries
-	(*RoutesResponse_Place)(nil),      // 53: signet.v1alpha1.RoutesResponse.Place
-	(*RoutesResponse_Target)(nil),     // 54: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Bounds)(nil),     // 55: signet.v1alpha1.RoutesResponse.Bounds
-	(*RoutesResponse_Passed)(nil),     // 56: signet.v1alpha1.RoutesResponse.Passed
-	(*durationpb.Duration)(nil),       // 57: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),     // 58: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),               // 59: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),            // 60: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),                // 61: signet.v1alpha1.TypeStatus
-	(*DecisionFilter)(nil),            // 62: signet.v1alpha1.DecisionFilter
-	(*Decision)(nil),                  // 63: signet.v1alpha1.Decision
-	(SVIDStatus_Consumer)(0),          // 64: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                    // 65: signet.v1alpha1.Report
-	(*ResourceStatus)(nil),            // 66: signet.v1alpha1.ResourceStatus
-	(*structpb.Struct)(nil),           // 67: google.protobuf.Struct
+	(DraftPolicyRequest_From)(0),      // 2: signet.v1alpha1.DraftPolicyRequest.From
+	(Finding_Severity)(0),             // 3: signet.v1alpha1.Finding.Severity
+	(Cert_State)(0),                   // 4: signet.v1alpha1.Cert.State
+	(AgentInfo_State)(0),              // 5: signet.v1alpha1.AgentInfo.State
+	(*CreateTokenRequest)(nil),        // 6: signet.v1alpha1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 7: signet.v1alpha1.CreateTokenResponse
+	(*ApplyRequest)(nil),              // 8: signet.v1alpha1.ApplyRequest
+	(*Source)(nil),                    // 9: signet.v1alpha1.Source
+	(*ApplyResponse)(nil),             // 10: signet.v1alpha1.ApplyResponse
+	(*Effect)(nil),                    // 11: signet.v1alpha1.Effect
+	(*ProgressRequest)(nil),           // 12: signet.v1alpha1.ProgressRequest
+	(*ProgressResponse)(nil),          // 13: signet.v1alpha1.ProgressResponse
+	(*Change)(nil),                    // 14: signet.v1alpha1.Change
+	(*GetRequest)(nil),                // 15: signet.v1alpha1.GetRequest
+	(*GetResponse)(nil),               // 16: signet.v1alpha1.GetResponse
+	(*Object)(nil),                    // 17: signet.v1alpha1.Object
+	(*DeleteRequest)(nil),             // 18: signet.v1alpha1.DeleteRequest
+	(*ProxyConfigRequest)(nil),        // 19: signet.v1alpha1.ProxyConfigRequest
+	(*ProxyConfigResponse)(nil),       // 20: signet.v1alpha1.ProxyConfigResponse
+	(*ProxyConfig)(nil),               // 21: signet.v1alpha1.ProxyConfig
+	(*RoutesRequest)(nil),             // 22: signet.v1alpha1.RoutesRequest
+	(*RoutesResponse)(nil),            // 23: signet.v1alpha1.RoutesResponse
+	(*HistoryRequest)(nil),            // 24: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),           // 25: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),                  // 26: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),           // 27: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),         // 28: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),        // 29: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),              // 30: signet.v1alpha1.PolicyStatus
+	(*DecisionsListRequest)(nil),      // 31: signet.v1alpha1.DecisionsListRequest
+	(*DecisionsListResponse)(nil),     // 32: signet.v1alpha1.DecisionsListResponse
+	(*DraftPolicyRequest)(nil),        // 33: signet.v1alpha1.DraftPolicyRequest
+	(*DraftPolicyResponse)(nil),       // 34: signet.v1alpha1.DraftPolicyResponse
+	(*ExplainRequest)(nil),            // 35: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),           // 36: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),              // 37: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),             // 38: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),                   // 39: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),              // 40: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),             // 41: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                      // 42: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),             // 43: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),            // 44: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),                 // 45: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),           // 46: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),          // 47: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),               // 48: signet.v1alpha1.Effect.Node
+	(*Effect_Connections)(nil),        // 49: signet.v1alpha1.Effect.Connections
+	(*Effect_Resource)(nil),           // 50: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),            // 51: signet.v1alpha1.Effect.Request
+	(*ProgressResponse_Proxy)(nil),    // 52: signet.v1alpha1.ProgressResponse.Proxy
+	(*ProxyConfig_Resource)(nil),      // 53: signet.v1alpha1.ProxyConfig.Resource
+	(*RoutesRequest_Header)(nil),      // 54: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Retries)(nil),    // 55: signet.v1alpha1.RoutesResponse.Retries
+	(*RoutesResponse_Place)(nil),      // 56: signet.v1alpha1.RoutesResponse.Place
+	(*RoutesResponse_Target)(nil),     // 57: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Bounds)(nil),     // 58: signet.v1alpha1.RoutesResponse.Bounds
+	(*RoutesResponse_Passed)(nil),     // 59: signet.v1alpha1.RoutesResponse.Passed
+	(*DraftPolicyResponse_File)(nil),  // 60: signet.v1alpha1.DraftPolicyResponse.File
+	(*durationpb.Duration)(nil),       // 61: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 62: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),               // 63: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),            // 64: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),                // 65: signet.v1alpha1.TypeStatus
+	(*DecisionFilter)(nil),            // 66: signet.v1alpha1.DecisionFilter
+	(*Decision)(nil),                  // 67: signet.v1alpha1.Decision
+	(*Exemption)(nil),                 // 68: signet.v1alpha1.Exemption
+	(SVIDStatus_Consumer)(0),          // 69: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                    // 70: signet.v1alpha1.Report
+	(*ResourceStatus)(nil),            // 71: signet.v1alpha1.ResourceStatus
+	(*structpb.Struct)(nil),           // 72: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	57, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	58, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	8,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
-	13, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
-	10, // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
-	12, // 5: signet.v1alpha1.ApplyResponse.progress:type_name -> signet.v1alpha1.ProgressResponse
-	45, // 6: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
-	48, // 7: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
-	46, // 8: signet.v1alpha1.Effect.connections:type_name -> signet.v1alpha1.Effect.Connections
-	45, // 9: signet.v1alpha1.ProgressRequest.nodes:type_name -> signet.v1alpha1.Effect.Node
-	49, // 10: signet.v1alpha1.ProgressResponse.proxies:type_name -> signet.v1alpha1.ProgressResponse.Proxy
+	61, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	62, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	9,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
+	14, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
+	11, // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
+	13, // 5: signet.v1alpha1.ApplyResponse.progress:type_name -> signet.v1alpha1.ProgressResponse
+	48, // 6: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
+	51, // 7: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
+	49, // 8: signet.v1alpha1.Effect.connections:type_name -> signet.v1alpha1.Effect.Connections
+	48, // 9: signet.v1alpha1.ProgressRequest.nodes:type_name -> signet.v1alpha1.Effect.Node
+	52, // 10: signet.v1alpha1.ProgressResponse.proxies:type_name -> signet.v1alpha1.ProgressResponse.Proxy
 	1,  // 11: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
-	16, // 12: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
-	8,  // 13: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
-	20, // 14: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	59, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	60, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	61, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
-	50, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
-	51, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	54, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	57, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	56, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	53, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
-	52, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
-	25, // 25: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	58, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	13, // 27: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	29, // 28: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	58, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	62, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
-	63, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
-	63, // 32: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	36, // 33: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	2,  // 34: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	39, // 35: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	58, // 36: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	58, // 37: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	58, // 38: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	3,  // 39: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	64, // 40: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	42, // 41: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	58, // 42: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	65, // 43: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	4,  // 44: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	58, // 45: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	58, // 46: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	58, // 47: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	60, // 48: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	47, // 49: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	60, // 50: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	60, // 51: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	51, // 52: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	22, // 53: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	22, // 54: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	60, // 55: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	0,  // 56: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
-	66, // 57: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
-	67, // 58: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	57, // 59: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
-	55, // 60: signet.v1alpha1.RoutesResponse.Target.own:type_name -> signet.v1alpha1.RoutesResponse.Bounds
-	57, // 61: signet.v1alpha1.RoutesResponse.Bounds.timeout:type_name -> google.protobuf.Duration
-	5,  // 62: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	7,  // 63: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	14, // 64: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	17, // 65: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	18, // 66: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	11, // 67: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
-	21, // 68: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	23, // 69: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	26, // 70: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	27, // 71: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	32, // 72: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	30, // 73: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
-	34, // 74: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	37, // 75: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	40, // 76: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	43, // 77: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	6,  // 78: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	9,  // 79: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	15, // 80: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	9,  // 81: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	19, // 82: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	12, // 83: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
-	22, // 84: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	24, // 85: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	9,  // 86: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	28, // 87: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	33, // 88: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	31, // 89: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
-	35, // 90: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	38, // 91: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	41, // 92: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	44, // 93: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	78, // [78:94] is the sub-list for method output_type
-	62, // [62:78] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	17, // 12: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
+	9,  // 13: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
+	21, // 14: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
+	63, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	64, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	65, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	53, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
+	54, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	57, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	61, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	59, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	56, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
+	55, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
+	26, // 25: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	62, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	14, // 27: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	30, // 28: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	62, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	66, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
+	67, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
+	2,  // 32: signet.v1alpha1.DraftPolicyRequest.from:type_name -> signet.v1alpha1.DraftPolicyRequest.From
+	62, // 33: signet.v1alpha1.DraftPolicyRequest.since:type_name -> google.protobuf.Timestamp
+	60, // 34: signet.v1alpha1.DraftPolicyResponse.files:type_name -> signet.v1alpha1.DraftPolicyResponse.File
+	68, // 35: signet.v1alpha1.DraftPolicyResponse.exemptions:type_name -> signet.v1alpha1.Exemption
+	67, // 36: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	39, // 37: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	3,  // 38: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	42, // 39: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	62, // 40: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	62, // 41: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	62, // 42: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	4,  // 43: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	69, // 44: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	45, // 45: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	62, // 46: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	70, // 47: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	5,  // 48: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	62, // 49: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	62, // 50: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	62, // 51: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	64, // 52: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	50, // 53: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	64, // 54: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	64, // 55: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	54, // 56: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	23, // 57: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	23, // 58: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	64, // 59: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	0,  // 60: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
+	71, // 61: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
+	72, // 62: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	61, // 63: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
+	58, // 64: signet.v1alpha1.RoutesResponse.Target.own:type_name -> signet.v1alpha1.RoutesResponse.Bounds
+	61, // 65: signet.v1alpha1.RoutesResponse.Bounds.timeout:type_name -> google.protobuf.Duration
+	6,  // 66: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	8,  // 67: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	15, // 68: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	18, // 69: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	19, // 70: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	12, // 71: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
+	22, // 72: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	24, // 73: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	27, // 74: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	28, // 75: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	33, // 76: signet.v1alpha1.Admin.DraftPolicy:input_type -> signet.v1alpha1.DraftPolicyRequest
+	35, // 77: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	31, // 78: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
+	37, // 79: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	40, // 80: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	43, // 81: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	46, // 82: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	7,  // 83: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	10, // 84: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	16, // 85: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	10, // 86: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	20, // 87: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	13, // 88: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
+	23, // 89: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	25, // 90: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	10, // 91: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	29, // 92: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	34, // 93: signet.v1alpha1.Admin.DraftPolicy:output_type -> signet.v1alpha1.DraftPolicyResponse
+	36, // 94: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	32, // 95: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
+	38, // 96: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	41, // 97: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	44, // 98: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	47, // 99: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	83, // [83:100] is the sub-list for method output_type
+	66, // [66:83] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -4469,17 +4757,17 @@ func file_api_admin_proto_init() {
 	file_api_agent_proto_init()
 	file_api_resources_proto_init()
 	file_api_admin_proto_msgTypes[8].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[31].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[34].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[37].OneofWrappers = []any{}
-	file_api_admin_proto_msgTypes[44].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[33].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[36].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[39].OneofWrappers = []any{}
+	file_api_admin_proto_msgTypes[46].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   52,
+			NumEnums:      6,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

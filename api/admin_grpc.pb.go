@@ -34,6 +34,7 @@ const (
 	Admin_History_FullMethodName     = "/signet.v1alpha1.Admin/History"
 	Admin_Rollback_FullMethodName    = "/signet.v1alpha1.Admin/Rollback"
 	Admin_SyncPolicy_FullMethodName  = "/signet.v1alpha1.Admin/SyncPolicy"
+	Admin_DraftPolicy_FullMethodName = "/signet.v1alpha1.Admin/DraftPolicy"
 	Admin_Explain_FullMethodName     = "/signet.v1alpha1.Admin/Explain"
 	Admin_Decisions_FullMethodName   = "/signet.v1alpha1.Admin/Decisions"
 	Admin_Check_FullMethodName       = "/signet.v1alpha1.Admin/Check"
@@ -63,6 +64,8 @@ type AdminClient interface {
 	// Rollback makes the objects what they were in a revision, as a new revision, or changes nothing.
 	Rollback(ctx context.Context, in *RollbackRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	SyncPolicy(ctx context.Context, in *SyncPolicyRequest, opts ...grpc.CallOption) (*SyncPolicyResponse, error)
+	// DraftPolicy writes Rego to begin with, for what meshes declare or what was seen of their traffic. It changes nothing.
+	DraftPolicy(ctx context.Context, in *DraftPolicyRequest, opts ...grpc.CallOption) (*DraftPolicyResponse, error)
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Decisions lists what the agents keep of their decisions, of all that are connected in turns.
 	Decisions(ctx context.Context, in *DecisionsListRequest, opts ...grpc.CallOption) (*DecisionsListResponse, error)
@@ -190,6 +193,16 @@ func (c *adminClient) SyncPolicy(ctx context.Context, in *SyncPolicyRequest, opt
 	return out, nil
 }
 
+func (c *adminClient) DraftPolicy(ctx context.Context, in *DraftPolicyRequest, opts ...grpc.CallOption) (*DraftPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DraftPolicyResponse)
+	err := c.cc.Invoke(ctx, Admin_DraftPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainResponse)
@@ -280,6 +293,8 @@ type AdminServer interface {
 	// Rollback makes the objects what they were in a revision, as a new revision, or changes nothing.
 	Rollback(context.Context, *RollbackRequest) (*ApplyResponse, error)
 	SyncPolicy(context.Context, *SyncPolicyRequest) (*SyncPolicyResponse, error)
+	// DraftPolicy writes Rego to begin with, for what meshes declare or what was seen of their traffic. It changes nothing.
+	DraftPolicy(context.Context, *DraftPolicyRequest) (*DraftPolicyResponse, error)
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Decisions lists what the agents keep of their decisions, of all that are connected in turns.
 	Decisions(context.Context, *DecisionsListRequest) (*DecisionsListResponse, error)
@@ -327,6 +342,9 @@ func (UnimplementedAdminServer) Rollback(context.Context, *RollbackRequest) (*Ap
 }
 func (UnimplementedAdminServer) SyncPolicy(context.Context, *SyncPolicyRequest) (*SyncPolicyResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method SyncPolicy not implemented")
+}
+func (UnimplementedAdminServer) DraftPolicy(context.Context, *DraftPolicyRequest) (*DraftPolicyResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method DraftPolicy not implemented")
 }
 func (UnimplementedAdminServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Explain not implemented")
@@ -540,6 +558,24 @@ func _Admin_SyncPolicy_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_DraftPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DraftPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServer).DraftPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Admin_DraftPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServer).DraftPolicy(ctx, req.(*DraftPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Admin_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainRequest)
 	if err := dec(in); err != nil {
@@ -683,6 +719,10 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SyncPolicy",
 			Handler:    _Admin_SyncPolicy_Handler,
+		},
+		{
+			MethodName: "DraftPolicy",
+			Handler:    _Admin_DraftPolicy_Handler,
 		},
 		{
 			MethodName: "Explain",

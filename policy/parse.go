@@ -32,6 +32,13 @@ const (
 	Headers = "headers"
 )
 
+// Beginnings of names that no rule of a policy has: those of Signet's own rules, and of
+// exemptions.
+const (
+	OwnRule       = "signet:"
+	generatedRule = "generated:"
+)
+
 // IsAsked reports whether rules of this name are asked for.
 func IsAsked(name string) bool { return name == Allow || name == Deny || name == Headers }
 
@@ -272,7 +279,7 @@ func checkNamedRule(r *ast.Rule, kind string) error {
 	switch {
 	case strings.TrimSpace(s) != s || s == "" || len(s) > maxRuleName || strings.ContainsFunc(s, unprintable) || !utf8.ValidString(s):
 		return fmt.Errorf("rule %s: name %q: want 1 to %d printable bytes", kind, s, maxRuleName)
-	case strings.HasPrefix(s, "generated:") || strings.HasPrefix(s, "signet:"):
+	case strings.HasPrefix(s, generatedRule) || strings.HasPrefix(s, OwnRule):
 		return fmt.Errorf("rule %s: name %q: this prefix is Signet's own", kind, s)
 	}
 	return nil

@@ -162,22 +162,13 @@ func (b *builder) plainFirst() []backend {
 	return list
 }
 
-// portless is what a bare name means: port 80 if the service has it (RFC 9110 section
-// 4.2.1), else its first port.
-func portless(ports []uint32) uint32 {
-	if slices.Contains(ports, 80) {
-		return 80
-	}
-	return ports[0]
-}
-
 // hostsOf gives a virtual host to each port of a service.
 func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 	ports := portsOf(s)
 	if len(ports) == 0 {
 		return []*routev3.VirtualHost{{Name: s.service.Name, Domains: []string{host}}}
 	}
-	first := portless(ports)
+	first := mesh.Portless(ports)
 	var hosts []*routev3.VirtualHost
 	for _, p := range ports {
 		v := &routev3.VirtualHost{
@@ -194,24 +185,4 @@ func (b *builder) hostsOf(s backend, host string) []*routev3.VirtualHost {
 }
 
 // portsOf lists the ports on which a service may be called by HTTP, each once.
-func portsOf(s backend) []uint32 {
-	var ports []uint32
-	switch {
-	case s.router != nil:
-		ports = s.router.Ports
-	case s.node != nil:
-		for _, l := range s.node.Listeners {
-			if l.Protocol != mesh.ProtocolTCP {
-				ports = append(ports, l.Port)
-			}
-		}
-	}
-	var once []uint32
-	seen := map[uint32]bool{}
-	for _, p := range ports {
-		if !seen[p] {
-			once, seen[p] = append(once, p), true
-		}
-	}
-	return once
-}
+func portsOf(s backend) []uint32 { return mesh.PortsOf(s.node, s.router) }

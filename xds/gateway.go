@@ -100,7 +100,7 @@ func (b *builder) servicePort(r *mesh.GatewayRoute, s backend) (uint32, bool) {
 	case len(ports) == 0:
 		return 0, true
 	case r.ServicePort == 0:
-		return portless(ports), true
+		return mesh.Portless(ports), true
 	case !slices.Contains(ports, r.ServicePort):
 		b.fail(fmt.Errorf("gateway route %q: its target is port %d of virtual service %q, which has %v", r.Name, r.ServicePort, s.service.Name, ports))
 		return 0, false
@@ -235,7 +235,7 @@ func (w way) then(m mesh.Match) (onward, bool, error) {
 	case w.path != "":
 		on.setPath(w.from)
 		on.prefix = w.path // Envoy writes the whole path anew, since all of it is matched
-		return on, takes(m, w.path), nil
+		return on, m.PathMatch().Takes(w.path), nil
 	case w.prefix != "":
 		return w.thenByPrefix(on, m)
 	}
@@ -281,10 +281,10 @@ func (o onward) alsoPath(a, b mesh.Match) (onward, bool, error) {
 	switch {
 	case a.Path != "":
 		o.setPath(a)
-		return o, takes(b, a.Path), nil
+		return o, b.PathMatch().Takes(a.Path), nil
 	case b.Path != "":
 		o.setPath(b)
-		return o, takes(a, b.Path), nil
+		return o, a.PathMatch().Takes(b.Path), nil
 	case a.PathRegex == "" && b.PathRegex == "":
 		if len(a.Prefix) < len(b.Prefix) {
 			a, b = b, a
@@ -302,16 +302,4 @@ func (o onward) alsoPath(a, b mesh.Match) (onward, bool, error) {
 	}
 	o.path = append(o.path, headerMatch(also))
 	return o, true, nil
-}
-
-// takes reports whether m takes a path.
-func takes(m mesh.Match, path string) bool {
-	switch {
-	case m.Path != "":
-		return m.Path == path
-	case m.PathRegex != "":
-		r, err := regexp.Compile("^(?:" + m.PathRegex + ")$")
-		return err == nil && r.MatchString(path)
-	}
-	return strings.HasPrefix(path, m.Prefix)
 }

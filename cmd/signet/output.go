@@ -152,6 +152,28 @@ func showResult(c *cobra.Command, format string, m proto.Message, names ...strin
 	return nil
 }
 
+// textOrJSON is -o of a command whose result is its own and no server's answer.
+func textOrJSON(c *cobra.Command) {
+	c.Flags().StringP("output", "o", "text", "text or json")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
+}
+
+func textOrJSONOf(c *cobra.Command) (string, error) {
+	o, _ := c.Flags().GetString("output")
+	if o != "text" && o != "json" {
+		return "", usage(fmt.Errorf("-o %s: must be text or json", o))
+	}
+	return o, nil
+}
+
+// showJSON writes such a result.
+func showJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
 // showLine writes one JSON document on one line: a watch is NDJSON.
 func showLine(w io.Writer, m proto.Message) error {
 	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(api.InWords(m))

@@ -14,9 +14,9 @@ func newPolicy() *cobra.Command {
 	c := group(&cobra.Command{
 		Use:     "policy",
 		Short:   "Rego policies from git",
-		Example: "  signet policy sync\n  signet policy check .\n  signet policy sync mesh-policy -o json",
+		Example: "  signet policy init policy/ --from-mesh\n  signet policy sync\n  signet policy check .\n  signet policy sync mesh-policy -o json",
 	})
-	c.AddCommand(newPolicySync(), newPolicyCheck(), newPolicyTest())
+	c.AddCommand(newPolicyInit(), newPolicySync(), newPolicyCheck(), newPolicyTest())
 	return c
 }
 

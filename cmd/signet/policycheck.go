@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -86,12 +85,11 @@ type tests struct {
 
 // lookAt makes a command of a look at a folder.
 func lookAt(c *cobra.Command, what func(context.Context, *look) error) *cobra.Command {
-	c.Flags().StringP("output", "o", "text", "text or json")
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for an undefined flag
+	textOrJSON(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		o, _ := c.Flags().GetString("output")
-		if o != "text" && o != "json" {
-			return usage(fmt.Errorf("-o %s: must be text or json", o))
+		o, err := textOrJSONOf(c)
+		if err != nil {
+			return err
 		}
 		tree, err := readPolicies(c.Context(), args[0])
 		if err != nil {
@@ -102,10 +100,7 @@ func lookAt(c *cobra.Command, what func(context.Context, *look) error) *cobra.Co
 			return err
 		}
 		if o == "json" {
-			e := json.NewEncoder(c.OutOrStdout())
-			e.SetIndent("", "  ")
-			e.SetEscapeHTML(false)
-			err = e.Encode(l)
+			err = showJSON(c.OutOrStdout(), l)
 		} else {
 			warn(c.ErrOrStderr(), l.Warnings)
 			err = l.print(c.OutOrStdout())

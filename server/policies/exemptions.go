@@ -6,6 +6,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"signet.example/api"
 	"signet.example/identity"
 	"signet.example/mesh"
 	"signet.example/policy"
@@ -25,6 +26,20 @@ func Observed(g *mesh.Graph, td spiffeid.TrustDomain) []string {
 	return out
 }
 
+// HealthExemption begins the name of each exemption of a health check.
+const HealthExemption = "generated: health check "
+
+// Exemptions are exemptions as they travel.
+func Exemptions(list []policy.Exemption) []*api.Exemption {
+	var out []*api.Exemption
+	for _, e := range list {
+		out = append(out, &api.Exemption{
+			Name: e.Name, Destination: e.Destination, Method: e.Method, Path: e.Path, Port: e.Port, Sources: e.Sources, Ingress: e.Ingress,
+		})
+	}
+	return out
+}
+
 // HealthExemptions returns an exemption for each declared health check: GET on
 // its path, or the call of gRPC, at the port of its listener, from the identities that declare a backend which reaches the node,
 // and from the load balancers of the listener.
@@ -37,7 +52,7 @@ func HealthExemptions(g *mesh.Graph, td spiffeid.TrustDomain) []policy.Exemption
 			continue
 		}
 		e := policy.Exemption{
-			Name:        fmt.Sprintf("generated: health check %s of %s/%s at port %d", h.Path, h.Node.Mesh, h.Node.Name, h.Port),
+			Name:        fmt.Sprintf(HealthExemption+"%s of %s/%s at port %d", h.Path, h.Node.Mesh, h.Node.Name, h.Port),
 			Destination: destination.String(),
 			Method:      h.Method,
 			Path:        h.Path,

@@ -236,14 +236,9 @@ func (p *Revisions) revision() string {
 
 // revisionMessage is a revision as it travels and as it is stored.
 func revisionMessage(r policy.Revision) *api.PolicyRevision {
-	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit, Contested: r.Contested, Observed: r.Observed}
+	m := &api.PolicyRevision{Id: r.ID, Source: r.Source, Commit: r.Commit, Contested: r.Contested, Observed: r.Observed, Exemptions: Exemptions(r.Exemptions)}
 	for _, mod := range r.Modules {
 		m.Modules = append(m.Modules, &api.PolicyModule{Path: mod.Path, Rego: mod.Rego})
-	}
-	for _, e := range r.Exemptions {
-		m.Exemptions = append(m.Exemptions, &api.Exemption{
-			Name: e.Name, Destination: e.Destination, Method: e.Method, Path: e.Path, Port: e.Port, Sources: e.Sources, Ingress: e.Ingress,
-		})
 	}
 	return m
 }

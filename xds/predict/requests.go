@@ -187,7 +187,7 @@ func pathOf(m *routev3.RouteMatch) string {
 	case *routev3.RouteMatch_Path:
 		return p.Path
 	case *routev3.RouteMatch_SafeRegex:
-		return exampleOf(p.SafeRegex.GetRegex())
+		return Example(p.SafeRegex.GetRegex())
 	}
 	return ""
 }
@@ -224,7 +224,7 @@ func textFor(m *matcherv3.StringMatcher) string {
 	case *matcherv3.StringMatcher_Suffix:
 		return "a" + p.Suffix
 	case *matcherv3.StringMatcher_SafeRegex:
-		return exampleOf(p.SafeRegex.GetRegex())
+		return Example(p.SafeRegex.GetRegex())
 	}
 	return "1"
 }
@@ -232,9 +232,9 @@ func textFor(m *matcherv3.StringMatcher) string {
 // mostExample bounds a text that is made up for an expression.
 const mostExample = 256
 
-// exampleOf is a text that an expression matches, "" where none is found; whoever uses it
+// Example is a text that an expression matches, "" where none is found; whoever uses it
 // compares.
-func exampleOf(regex string) string {
+func Example(regex string) string {
 	re, err := syntax.Parse(regex, syntax.Perl)
 	if err != nil {
 		return ""

@@ -1,0 +1,100 @@
+package draft
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"signet.example/mesh"
+	"signet.example/proxy"
+)
+
+var declared = form{"declared", `Who may call %s, and how, as its mesh declares it: by callers'
+backends, and by the methods and paths of the routes behind them.
+Written by signet policy init --from-mesh. Change it as you like: with --dry-run the same
+command tells where it and the mesh differ.
+`}
+
+// FromMesh writes rules for exactly what meshes declare.
+func FromMesh(m Mesh) Draft {
+	d := &drafting{mesh: m, rules: map[proxy.Ref][]rule{}}
+	for _, name := range m.names() {
+		d.declare(name)
+	}
+	return Draft{d.files(declared), d.notes}
+}
+
+func (d *drafting) declare(name string) {
+	narrowed := map[string]bool{}
+	for _, e := range d.mesh.Graph.Edges(name) {
+		r, ok := d.ofEdge(e)
+		if !ok {
+			continue // said below, once for each name
+		}
+		if d.rules[e.Callee.Ref] = append(d.rules[e.Callee.Ref], r); e.Narrowed {
+			narrowed[r.why[0]] = true
+		}
+	}
+	var idle []string
+	for _, n := range d.mesh.Graph.Nodes(name) {
+		switch of := called(n.Ref); {
+		case d.mesh.id(n.Ref) == "":
+			d.notes = append(d.notes, fmt.Sprintf("%s: its name makes no SPIFFE ID, so that no rule can name it", of))
+		case len(d.rules[n.Ref]) == 0:
+			idle = append(idle, of)
+		case n.Gateway != nil:
+			d.notes = append(d.notes, fmt.Sprintf("%s: anybody may send it what its routes take, since its callers are outside of the mesh; who all have identities can be named in its rules", of))
+		}
+		if ports := mesh.PortsOf(n, nil); n.Gateway == nil && len(ports) > 1 && len(d.rules[n.Ref]) > 0 {
+			d.notes = append(d.notes, fmt.Sprintf("%s has %d listeners of requests: a policy does not see by which of them one comes, so whoever may call one of them may make the same calls at all", called(n.Ref), len(ports)))
+		}
+	}
+	if len(idle) > 0 {
+		d.notes = append(d.notes, "nobody may call "+few(idle)+": no backend and no route leads there")
+	}
+	if len(narrowed) > 0 {
+		d.notes = append(d.notes, "rules ask for methods and paths only; by headers, query or scheme fewer requests are taken by "+few(slices.Sorted(maps.Keys(narrowed))))
+	}
+}
+
+// ofEdge is the rule of an edge, if all of its names make SPIFFE IDs.
+func (d *drafting) ofEdge(e mesh.Edge) (rule, bool) {
+	r := rule{by: "anybody", port: e.Port, host: e.Host, why: []string{because(e)}}
+	if e.Caller != nil {
+		r.by, r.caller = called(e.Caller.Ref), d.mesh.id(e.Caller.Ref)
+	}
+	if e.Method != "" {
+		r.methods = []string{e.Method}
+	}
+	for _, p := range e.Paths {
+		if p != (mesh.PathMatch{}) {
+			r.paths = append(r.paths, path{PathMatch: p})
+		}
+	}
+	return r, (e.Caller == nil || r.caller != "") && d.mesh.id(e.Callee.Ref) != ""
+}
+
+// because is by what an edge is declared.
+func because(e mesh.Edge) string {
+	switch {
+	case e.Caller == nil:
+		return "gateway route " + e.Route
+	case e.Route == "":
+		return e.Service
+	}
+	return e.Service + ", route " + e.Route
+}
+
+// called is a virtual node or gateway as people call it.
+func called(r proxy.Ref) string { return r.Mesh + "/" + r.Name }
+
+// mostFew are named in a note.
+const mostFew = 10
+
+func few(names []string) string {
+	if more := len(names) - mostFew; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:mostFew], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
