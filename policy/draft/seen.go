@@ -37,7 +37,7 @@ Written by signet policy init --from-traffic. Change it as you like.
 // FromTraffic writes rules for what was let through, by whom and how often.
 func FromTraffic(m Mesh, all []Seen) Draft {
 	d := &drafting{mesh: m, rules: map[proxy.Ref][]rule{}}
-	w := &watched{calls: map[calling]*segment{}, connections: map[calling]tally{}, left: map[string]int{}, strange: map[string]int{}}
+	w := &traffic{calls: map[calling]*segment{}, connections: map[calling]tally{}, left: map[string]int{}, strange: map[string]int{}}
 	for _, s := range all {
 		w.add(d.mesh, s)
 	}
@@ -100,15 +100,15 @@ func counted(calls int) string {
 	return fmt.Sprintf("%d calls", calls)
 }
 
-// watched sorts what was seen.
-type watched struct {
+// traffic sorts what was seen.
+type traffic struct {
 	calls       map[calling]*segment
 	connections map[calling]tally
 	left        map[string]int // by reason
 	strange     map[string]int // calls of nobody, by what they are
 }
 
-func (w *watched) add(m Mesh, s Seen) {
+func (w *traffic) add(m Mesh, s Seen) {
 	callee, known := m.node(s.Destination)
 	t := tally{calls: 1, last: s.Time}
 	if s.Observed {

@@ -156,7 +156,7 @@ func (r rule) example(of Example) (call, bool) {
 	return c, r.takesPath(c.path)
 }
 
-// others are calls that the rule does not allow: each is the example but for one thing.
+// others are calls that the rule does not allow: each differs from the example in one thing.
 func (r rule) others(good call) []call {
 	var list []call
 	with := func(change func(*call)) {
