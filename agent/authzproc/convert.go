@@ -86,7 +86,13 @@ func rulesOf(refs []policy.RuleRef) []*api.Rule {
 
 // counted is what metrics need of a decision.
 func counted(d *api.Decision) authz.Record {
-	r := authz.Record{Allowed: d.GetAllowed(), Observed: d.GetObserved(), Duration: time.Duration(d.GetDurationMicros()) * time.Microsecond}
+	r := authz.Record{
+		Allowed: d.GetAllowed(), Observed: d.GetObserved(), Duration: time.Duration(d.GetDurationMicros()) * time.Microsecond,
+		Source: d.GetSource(), Destination: d.GetDestination(), PolicyRevision: d.GetPolicyRevision(),
+	}
+	if rules := d.GetRules(); len(rules) > 0 { // the first is the one that is counted
+		r.Rules = []policy.RuleRef{{Name: rules[0].GetName()}}
+	}
 	for ours, theirs := range causes {
 		if theirs == d.GetCause() {
 			r.Cause = ours
