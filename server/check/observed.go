@@ -13,7 +13,7 @@ import (
 // observed are the findings of a mesh whose policy denies nothing: one of all of it, or else one
 // of each node.
 func observed(g *mesh.Graph, name string) []*api.Finding {
-	const fix = "see `signet decisions --denied`; when nothing is there that has to pass, "
+	const fix = "see `signet decisions --denied`, and `signet policy init` for rules to begin with; when nothing is there that has to pass, "
 	if g.Observes(name) {
 		n := 0
 		for _, node := range g.Nodes(name) {

@@ -1,6 +1,7 @@
 package xdstest_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,14 +28,14 @@ import (
 // TestAPolicyFromTheMeshOfEverySampleLetsThroughWhatItsRoutesSendAndNothingElse asks the
 // policy that is written for a mesh about every pair of its virtual nodes and gateways. What
 // is declared is read from the configuration of the callers' proxies, and not from what the
-// policy is made of.
+// policy is made of. Until it is enforced what it refuses is let through.
 func TestAPolicyFromTheMeshOfEverySampleLetsThroughWhatItsRoutesSendAndNothingElse(t *testing.T) {
 	files, pairs, sent, refused := 0, 0, 0, 0
 	for _, form := range importer.Forms() {
 		for _, name := range samples.Of(t, importer.Form(form)) {
 			r := samples.Whole(t, importer.Form(form), name)
 			files++
-			g := graphOf(t, name, r)
+			g := graphOf(t, name, slices.Concat(r.Manifests(), r.Observing())) // as an import leaves it
 			if g == nil {
 				t.Errorf("%s: nothing of it is complete", name)
 				continue
@@ -104,7 +105,7 @@ func askedOf(t *testing.T, name string, g *mesh.Graph) *declaring {
 			t.Errorf("%s: %v, %v, %d tests", name, err, report.Warnings, report.Passed)
 		}
 	}
-	compiled, err := policy.Compile(policy.NewRevision("", "", modules, policy.Generated{Exemptions: policies.HealthExemptions(g, xdstest.TrustDomain)}))
+	compiled, err := policy.Compile(policy.NewRevision("", "", modules, policy.Generated{Exemptions: policies.HealthExemptions(g, xdstest.TrustDomain), Observed: policies.Observed(g, xdstest.TrustDomain)}))
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -243,6 +244,9 @@ func (a *declaring) wants(from, to *mesh.VirtualNode, w what, allowed bool) {
 	got, err := a.policy.Evaluate(a.t.Context(), in)
 	if err != nil || got.Allowed != allowed {
 		a.t.Errorf("%s: %s at %s, %+v: allowed is %t, want %t; %v %v", a.name, in.Source.ID, in.Destination.ID, w, got.Allowed, allowed, got.Allow, err)
+	}
+	if !a.policy.Observes(in) {
+		a.t.Errorf("%s: %s denies from the beginning", a.name, in.Destination.ID)
 	}
 }
 

@@ -35,7 +35,7 @@ func TestEnvoyAcceptsWhatIsCompleteOfEverySample(t *testing.T) {
 					t.Log(f)
 				}
 			}
-			g := graphOf(t, name, r)
+			g := graphOf(t, name, r.Manifests())
 			if g == nil {
 				continue
 			}
@@ -84,10 +84,10 @@ func privileged(n *mesh.VirtualNode) bool {
 }
 
 // graphOf joins what is complete; nil where nothing of it can stand alone.
-func graphOf(t *testing.T, name string, r *importer.Report) *mesh.Graph {
+func graphOf(t *testing.T, name string, manifests []importer.Manifest) *mesh.Graph {
 	t.Helper()
 	var rs []*mesh.Resource
-	for _, m := range r.Manifests() {
+	for _, m := range manifests {
 		docs, err := mesh.Split(name, m.Content)
 		if err != nil {
 			t.Fatal(err)
