@@ -156,20 +156,19 @@ func (d *drafted) findLeft() error {
 		meshes[mesh], names[filepath.Base(f.Path)] = true, true
 	}
 	for mesh := range meshes {
-		there, err := filepath.Glob(filepath.Join(d.Folder, mesh, "*", "*.rego"))
-		if err != nil {
+		there, err := os.ReadDir(filepath.Join(d.Folder, mesh))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		for _, path := range there {
-			rel, err := filepath.Rel(d.Folder, path)
-			if err != nil {
-				return err
-			}
-			if !names[filepath.Base(rel)] || slices.ContainsFunc(d.Files, func(f draftedFile) bool { return f.Path == rel }) {
-				continue
-			}
-			if is, err := os.ReadFile(path); err == nil && bytes.Contains(is, []byte(draft.Written)) {
-				d.Files = append(d.Files, draftedFile{Path: rel, Action: fileLeft})
+		for _, node := range there {
+			for name := range names {
+				rel := filepath.Join(mesh, node.Name(), name)
+				if slices.ContainsFunc(d.Files, func(f draftedFile) bool { return f.Path == rel }) {
+					continue
+				}
+				if is, err := os.ReadFile(filepath.Join(d.Folder, rel)); err == nil && bytes.Contains(is, []byte(draft.Written)) {
+					d.Files = append(d.Files, draftedFile{Path: rel, Action: fileLeft})
+				}
 			}
 		}
 	}

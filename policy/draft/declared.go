@@ -39,8 +39,8 @@ func (d *drafting) declare(name string) {
 	var idle []string
 	for _, n := range d.mesh.Graph.Nodes(name) {
 		switch of := called(n.Ref); {
-		case d.mesh.id(n.Ref) == "":
-			d.notes = append(d.notes, fmt.Sprintf("%s: its name makes no SPIFFE ID, so that no rule can name it", of))
+		case d.mesh.unwritten(n.Ref) != "":
+			d.notes = append(d.notes, of+": "+d.mesh.unwritten(n.Ref))
 		case len(d.rules[n.Ref]) == 0:
 			idle = append(idle, of)
 		case n.Gateway != nil:
@@ -50,6 +50,9 @@ func (d *drafting) declare(name string) {
 			d.notes = append(d.notes, fmt.Sprintf("%s has %d listeners of requests: a policy does not see by which of them one comes, so whoever may call one of them may make the same calls at all", called(n.Ref), len(ports)))
 		}
 	}
+	if f := d.mesh.Graph.Mesh(name); f != nil && f.EgressFilter != nil && f.EgressFilter.Type == mesh.EgressAllowAll {
+		d.notes = append(d.notes, fmt.Sprintf("mesh %s lets its nodes call whom they like (ALLOW_ALL): what they call beside their backends is not declared, and gets no rule", name))
+	}
 	if len(idle) > 0 {
 		d.notes = append(d.notes, "nobody may call "+few(idle)+": no backend and no route leads there")
 	}
@@ -58,7 +61,7 @@ func (d *drafting) declare(name string) {
 	}
 }
 
-// ofEdge is the rule of an edge, if all of its names make SPIFFE IDs.
+// ofEdge is the rule of an edge, if its names allow for one.
 func (d *drafting) ofEdge(e mesh.Edge) (rule, bool) {
 	r := rule{by: "anybody", port: e.Port, host: e.Host, why: []string{because(e)}}
 	if e.Caller != nil {
@@ -72,7 +75,7 @@ func (d *drafting) ofEdge(e mesh.Edge) (rule, bool) {
 			r.paths = append(r.paths, path{PathMatch: p})
 		}
 	}
-	return r, (e.Caller == nil || r.caller != "") && d.mesh.id(e.Callee.Ref) != ""
+	return r, (e.Caller == nil || r.caller != "") && d.mesh.unwritten(e.Callee.Ref) == ""
 }
 
 // because is by what an edge is declared.

@@ -16,6 +16,7 @@ import (
 
 	"signet.example/identity"
 	"signet.example/mesh"
+	"signet.example/policy"
 	"signet.example/proxy"
 )
 
@@ -64,6 +65,17 @@ func (m Mesh) id(r proxy.Ref) string {
 		return ""
 	}
 	return id.String()
+}
+
+// unwritten is why a virtual node or gateway can have no package of its own; "" if it can.
+func (m Mesh) unwritten(r proxy.Ref) string {
+	switch {
+	case m.id(r) == "":
+		return "its name makes no SPIFFE ID, so that no rule can name it"
+	case policy.IsAsked(r.Mesh) || policy.IsAsked(r.Name):
+		return "its package would have the name of a rule; write what it allows in package signet.authz, by input.destination"
+	}
+	return ""
 }
 
 // drafting collects rules and notes.

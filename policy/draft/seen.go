@@ -117,6 +117,8 @@ func (w *traffic) add(m Mesh, s Seen) {
 	of := calling{callee: callee, caller: s.Source, method: s.Method, port: s.Port}
 	switch {
 	case !known || m.Only != "" && callee.Mesh != m.Only || s.Exempt:
+	case m.unwritten(callee) != "":
+		w.left[called(callee)+": "+m.unwritten(callee)]++
 	case s.Denied:
 		w.left["they were denied"]++
 	case s.Forbidden != "":

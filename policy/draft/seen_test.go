@@ -37,6 +37,7 @@ func TestRulesAreWrittenForWhatWasSeenWithItsCounts(t *testing.T) {
 	of(func(s *draft.Seen) { s.Denied = true })
 	of(func(s *draft.Seen) { s.Forbidden, s.Observed = "nobody may", true })
 	of(func(s *draft.Seen) { s.Exempt = true })
+	of(func(s *draft.Seen) { s.Destination = "spiffe://prod.example/shop/headers" })
 	of(func(s *draft.Seen) { s.Source = "" })
 	of(func(s *draft.Seen) { s.Source, s.Path = "", "/health" })
 	of(func(s *draft.Seen) { s.Source, s.Path = "", "/health" })
@@ -72,6 +73,7 @@ func TestPathsAreMergedToAFewTemplates(t *testing.T) {
 		"too many":    {names, ""},
 		"few":         {gets("/users", "/orders"), `input.request.path == "/orders"` + "\n" + `input.request.path == "/users"`},
 		"all of deep": {deep, ""},
+		"long":        {gets("/"+strings.Repeat("long/", 50)+"a", "/"+strings.Repeat("long/", 50)+"b"), ""},
 	} {
 		d := draft.FromTraffic(shop(t), traffic(row.paths...))
 		served(t, d)

@@ -70,7 +70,7 @@ func clip(s string) string {
 		_, last := utf8.DecodeLastRuneInString(s)
 		s = s[:len(s)-last]
 	}
-	return s
+	return strings.TrimSpace(s)
 }
 
 // unique is a name that none has yet.
