@@ -70,7 +70,7 @@ func (b *builder) gatewayRoute(r *Resource) {
 	if f.host != nil {
 		out.Host = HostMatch{strings.ToLower(f.host.Exact), strings.ToLower(f.host.Suffix)}
 	}
-	b.graph.edges = b.graph.edges.With(r.graphName(), out)
+	b.graph.gatewayRoutes = b.graph.gatewayRoutes.With(r.graphName(), out)
 }
 
 // gatewayRouteForm is what the forms of a gateway route have in common.
@@ -235,7 +235,7 @@ func (b *builder) gateway(r *Resource) {
 	}
 	called := map[Name]bool{}
 	for from := range b.graph.referrers.Get(r.graphName()).All() {
-		route, of := b.graph.edges.Get(from), b.graph.named.Get(from)
+		route, of := b.graph.gatewayRoutes.Get(from), b.graph.named.Get(from)
 		if route == nil || of == nil { // another kind, or refused by its name
 			continue
 		}
@@ -310,7 +310,7 @@ func (g *Graph) behindGateways(before *Graph, again map[Name]bool, changed []Nam
 		if name.Kind != KindVirtualGateway {
 			continue
 		}
-		for at, route := range g.edges.From(Name{Kind: KindGatewayRoute, Mesh: name.Mesh}) {
+		for at, route := range g.gatewayRoutes.From(Name{Kind: KindGatewayRoute, Mesh: name.Mesh}) {
 			if at.Mesh != name.Mesh {
 				break
 			}
@@ -324,7 +324,7 @@ func (g *Graph) behindGateways(before *Graph, again map[Name]bool, changed []Nam
 	}
 	for _, name := range affected {
 		for _, graph := range []*Graph{before, g} {
-			if route := graph.edges.Get(name); route != nil {
+			if route := graph.gatewayRoutes.Get(name); route != nil {
 				again[route.Gateway] = true
 			}
 		}

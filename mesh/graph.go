@@ -14,11 +14,11 @@ import (
 // what is referred to: that is in the graph, and by its name the graph finds it.
 // So an object is the same value in a graph in which only others have changed.
 type Graph struct {
-	meshes   ordered.Map[ordered.String, *meshInfo]
-	nodes    ordered.Map[Name, *VirtualNode]
-	routers  ordered.Map[Name, *VirtualRouter]
-	services ordered.Map[Name, *VirtualService]
-	edges    ordered.Map[Name, *GatewayRoute]
+	meshes        ordered.Map[ordered.String, *meshInfo]
+	nodes         ordered.Map[Name, *VirtualNode]
+	routers       ordered.Map[Name, *VirtualRouter]
+	services      ordered.Map[Name, *VirtualService]
+	gatewayRoutes ordered.Map[Name, *GatewayRoute]
 
 	// What a change is resolved by.
 	objects   ordered.Map[objectKey, *Resource]              // by Kubernetes' names, for references

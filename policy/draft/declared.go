@@ -22,7 +22,7 @@ func FromMesh(m Mesh) Draft {
 	for _, name := range m.names() {
 		d.declare(name)
 	}
-	return Draft{d.files(declared), d.notes}
+	return d.draft(declared)
 }
 
 func (d *drafting) declare(name string) {

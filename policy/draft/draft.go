@@ -8,6 +8,7 @@ package draft
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"signet.example/identity"
 	"signet.example/mesh"
 	"signet.example/policy"
+	"signet.example/policy/tree"
 	"signet.example/proxy"
 )
 
@@ -83,6 +85,15 @@ type drafting struct {
 	mesh  Mesh
 	rules map[proxy.Ref][]rule
 	notes []string
+}
+
+// draft is what all rules come to.
+func (d *drafting) draft(form form) Draft {
+	files := d.files(form)
+	if n := len(files) / 2 * 3; n > tree.MaxModules { // two files and their folder
+		d.notes = append(d.notes, fmt.Sprintf("a repository may hold %d files and folders, and these are %d: --mesh writes those of one mesh", tree.MaxModules, n))
+	}
+	return Draft{files, d.notes}
 }
 
 // files are those of all rules: two for each virtual node that has any.

@@ -3,6 +3,7 @@ package draft_test
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,11 @@ func shop(t *testing.T) draft.Mesh {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return meshOf(t, content)
+}
+
+func meshOf(t *testing.T, content []byte) draft.Mesh {
+	t.Helper()
 	docs, err := mesh.Split("mesh.yaml", content)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +88,20 @@ func golden(t *testing.T, name string, d draft.Draft) {
 	}
 	if !bytes.Equal(b.Bytes(), want) {
 		t.Errorf("%s is not what it was (-update writes it anew):\n%s", file, b.String())
+	}
+}
+
+// What a repository cannot hold is said before it is pushed.
+func TestMoreThanARepositoryHoldsIsSaid(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\n")
+	for i := range 667 {
+		fmt.Fprintf(&b, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: n%d}\nspec: {listeners: [{portMapping: {port: 80, protocol: http}}], backends: [{virtualService: {virtualServiceRef: {name: s%[1]d}}}]}\n", i)
+		fmt.Fprintf(&b, "---\napiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: s%d}\nspec: {provider: {virtualNode: {virtualNodeRef: {name: n%[1]d}}}}\n", i)
+	}
+	d := draft.FromMesh(meshOf(t, []byte(b.String())))
+	if len(d.Files) != 2*667 || !slices.ContainsFunc(d.Notes, func(n string) bool { return strings.Contains(n, "may hold 2000 files and folders, and these are 2001") }) {
+		t.Errorf("%d files, %v", len(d.Files), d.Notes)
 	}
 }
 

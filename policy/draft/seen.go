@@ -60,7 +60,7 @@ func FromTraffic(m Mesh, all []Seen) Draft {
 	if n := len(w.strange); n > 0 {
 		d.notes = append(d.notes, "callers without an identity of the mesh get no rule, whoever they are (a load balancer's checks, neighbours that have not moved): "+few(mostOften(w.strange)))
 	}
-	return Draft{d.files(seen), d.notes}
+	return d.draft(seen)
 }
 
 // calling is who calls whom, by one method, or at one port.

@@ -37,7 +37,7 @@ var imports = map[string][]string{
 	"attestation":      {"identity", "api", "internal"},
 	"policy":           {"policy/sandbox", "policy/tree", "internal", "proxy"},
 	"policy/check":     {"policy", "policy/tree", "internal", "proxy"},
-	"policy/draft":     {"identity", "mesh", "policy", "internal", "proxy"},
+	"policy/draft":     {"identity", "mesh", "policy", "policy/tree", "internal", "proxy"},
 	"policy/repo":      {"identity", "policy/tree"},
 	"policy/sandbox":   {},
 	"policy/tree":      {},
