@@ -10,6 +10,7 @@ import (
 	"signet.example/proxy"
 	"signet.example/server/admin"
 	"signet.example/server/check"
+	"signet.example/server/drafts"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
@@ -26,6 +27,7 @@ func (s *server) operators() *admin.Server {
 		Metrics: admin.Metrics{AuditErrors: s.metrics.auditErrors, Calls: s.metrics.adminCalls},
 		Trail:   s.store, Note: s.audit,
 		Stored: stored{s}, Past: s.store, Routing: s.views, Fleet: operated{s}, AgentRows: s.store, Certificates: s.issued, Sessions: s.sessions, Policies: s.policies,
+		Drafts: drafts.Drafts{TrustDomain: s.td, Sessions: s.sessions},
 		Tokens: s.store, Pin: func() []byte { return s.authority.Roots().Set.Pin() },
 		Findings: func(ctx context.Context) []*api.Finding { return check.Findings(s.look(ctx)) },
 		Warnings: func(before, after admin.Model, named ...kinds.Key) []string {

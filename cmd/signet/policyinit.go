@@ -119,6 +119,7 @@ type exemptionLine struct {
 	Path        string   `json:"path"`
 	Port        uint32   `json:"port"`
 	Sources     []string `json:"sources"`
+	Ingress     []string `json:"ingress"` // ranges of its load balancers
 }
 
 // draftedIn compares what was drafted with what is in a folder.
@@ -143,7 +144,7 @@ func draftedIn(folder string, answer *api.DraftPolicyResponse) (*drafted, error)
 		d.Files = append(d.Files, to)
 	}
 	for _, e := range answer.GetExemptions() {
-		d.Exemptions = append(d.Exemptions, exemptionLine{e.GetDestination(), e.GetMethod(), e.GetPath(), e.GetPort(), e.GetSources()})
+		d.Exemptions = append(d.Exemptions, exemptionLine{e.GetDestination(), e.GetMethod(), e.GetPath(), e.GetPort(), append([]string{}, e.GetSources()...), append([]string{}, e.GetIngress()...)})
 	}
 	return d, d.findLeft()
 }
@@ -244,6 +245,9 @@ func (d *drafted) show(c *cobra.Command, output string) error {
 		var from []string
 		for _, s := range e.Sources {
 			from = append(from, inMesh(s))
+		}
+		for _, at := range e.Ingress {
+			from = append(from, "load balancers at "+at)
 		}
 		lines = append(lines, fmt.Sprintf("no rule needed: health check %s %s of %s at port %d, from %s", e.Method, e.Path, inMesh(e.Destination), e.Port, fewOf(from)))
 	}

@@ -46,6 +46,7 @@ type Config struct {
 	Certificates Certificates
 	Sessions     Sessions
 	Policies     Policies
+	Drafts       Drafts
 	Tokens       Tokens
 	Pin          func() []byte // of the root set, for tokens
 

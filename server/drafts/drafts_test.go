@@ -1,4 +1,4 @@
-package admin_test
+package drafts_test
 
 import (
 	"cmp"
@@ -9,10 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"signet.example/api"
-	"signet.example/server/admin"
+	"signet.example/mesh"
+	"signet.example/server/drafts"
 )
 
 const declaredShop = `apiVersion: appmesh.k8s.aws/v1beta2
@@ -35,24 +37,43 @@ metadata: {name: orders}
 spec: {meshRef: {name: shop}, provider: {virtualNode: {virtualNodeRef: {name: orders}}}}
 `
 
-func TestAPolicyIsDraftedOfAMeshAndItsHealthChecksAreListed(t *testing.T) {
-	d := newDesk(t)
-	if _, err := d.admin.Apply(d.ctx(), applyOf(declaredShop)); err != nil {
+var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+
+// policyOf is what is written of the shop.
+func policyOf(t *testing.T, s drafts.Sessions, req *api.DraftPolicyRequest) (*api.DraftPolicyResponse, error) {
+	t.Helper()
+	docs, err := mesh.Split("shop.yaml", []byte(declaredShop))
+	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := d.admin.DraftPolicy(d.ctx(), &api.DraftPolicyRequest{From: api.DraftPolicyRequest_MESH, Mesh: "shop"})
+	var rs []*mesh.Resource
+	for _, d := range docs {
+		r, err := mesh.Parse(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs = append(rs, r)
+	}
+	g, err := mesh.NewGraph(rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return drafts.Drafts{TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Sessions: s}.Policy(t.Context(), g, req)
+}
+
+func TestAPolicyIsDraftedOfAMeshAndItsHealthChecksAreListed(t *testing.T) {
+	answer, err := policyOf(t, nil, &api.DraftPolicyRequest{From: api.DraftPolicyRequest_MESH, Mesh: "shop"})
 	if err != nil || len(answer.GetFiles()) != 2 || answer.GetFiles()[0].GetRules() != 1 || !strings.Contains(answer.GetFiles()[0].GetContent(), `"shop/web may call"`) {
 		t.Errorf("%v, %v", answer, err)
 	}
 	if e := answer.GetExemptions(); len(e) != 1 || e[0].GetPath() != "/health" || !slices.Equal(e[0].GetSources(), []string{"spiffe://test.example/shop/web"}) {
 		t.Errorf("exemptions: %v", e)
 	}
-	for want, req := range map[string]*api.DraftPolicyRequest{
-		"must be MESH or TRAFFIC": {}, `mesh "shp" does not exist; there are shop`: {From: api.DraftPolicyRequest_MESH, Mesh: "shp"},
-	} {
-		if _, err := d.admin.DraftPolicy(d.ctx(), req); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %s", err, want)
-		}
+	if answer, err := policyOf(t, nil, &api.DraftPolicyRequest{From: api.DraftPolicyRequest_MESH, Mesh: "sho"}); err != nil || len(answer.GetFiles())+len(answer.GetExemptions()) > 0 {
+		t.Errorf("of another mesh: %v, %v", answer, err)
+	}
+	if _, err := policyOf(t, nil, &api.DraftPolicyRequest{}); err == nil || !strings.Contains(err.Error(), "must be MESH or TRAFFIC") {
+		t.Error(err)
 	}
 }
 
@@ -64,8 +85,7 @@ type remembering struct {
 	asked int
 }
 
-func (r *remembering) Explain(context.Context, string) (*api.Decision, error) { return nil, nil }
-func (r *remembering) Wait() <-chan struct{}                                  { return nil }
+// Decisions implements drafts.Sessions.
 func (r *remembering) Decisions(_ context.Context, f *api.DecisionFilter) ([]*api.Decision, []string) {
 	r.asked++
 	var all []*api.Decision
@@ -85,10 +105,6 @@ func (r *remembering) Decisions(_ context.Context, f *api.DecisionFilter) ([]*ap
 }
 
 func TestAllThatAgentsRememberIsLookedAtHoweverLittleTheyAnswerAtOnce(t *testing.T) {
-	d := newDesk(t)
-	if _, err := d.admin.Apply(d.ctx(), applyOf(declaredShop)); err != nil {
-		t.Fatal(err)
-	}
 	r := &remembering{hosts: map[string][]*api.Decision{}, most: map[string]int{"short": 50}}
 	n := 0
 	for host, of := range map[string]struct {
@@ -104,8 +120,7 @@ func TestAllThatAgentsRememberIsLookedAtHoweverLittleTheyAnswerAtOnce(t *testing
 			})
 		}
 	}
-	d.cfg.Sessions = r
-	answer, err := admin.New(d.cfg).DraftPolicy(d.ctx(), &api.DraftPolicyRequest{From: api.DraftPolicyRequest_TRAFFIC})
+	answer, err := policyOf(t, r, &api.DraftPolicyRequest{From: api.DraftPolicyRequest_TRAFFIC})
 	if err != nil || int(answer.GetDecisions()) != n || r.asked > 30 || !slices.Equal(answer.GetSilent(), []string{"quiet"}) || len(answer.GetNotes()) > 0 {
 		t.Errorf("%d of %d by %d questions, %v, notes %v, %v", answer.GetDecisions(), n, r.asked, answer.GetSilent(), answer.GetNotes(), err)
 	}
@@ -115,17 +130,13 @@ func TestAllThatAgentsRememberIsLookedAtHoweverLittleTheyAnswerAtOnce(t *testing
 		}
 	}
 	since := &api.DraftPolicyRequest{From: api.DraftPolicyRequest_TRAFFIC, Since: timestamppb.New(noon.Add(-99 * time.Second))}
-	if answer, err = admin.New(d.cfg).DraftPolicy(d.ctx(), since); err != nil || answer.GetDecisions() != 100+6 {
+	if answer, err = policyOf(t, r, since); err != nil || answer.GetDecisions() != 100+6 {
 		t.Errorf("since: %d, %v", answer.GetDecisions(), err)
 	}
 }
 
 // What was seen is read as it is meant: connections, health checks, whose rule denies.
 func TestDecisionsAreReadAsWhatTheyWere(t *testing.T) {
-	d := newDesk(t)
-	if _, err := d.admin.Apply(d.ctx(), applyOf(declaredShop)); err != nil {
-		t.Fatal(err)
-	}
 	r := &remembering{hosts: map[string][]*api.Decision{}}
 	of := func(change func(*api.Decision)) {
 		c := &api.Decision{
@@ -142,8 +153,7 @@ func TestDecisionsAreReadAsWhatTheyWere(t *testing.T) {
 	})
 	of(func(c *api.Decision) { c.Path, c.Rules = "/admin", []*api.Rule{{Name: "nobody may"}} })
 	of(func(c *api.Decision) { c.Path, c.Observed = "/denied", false })
-	d.cfg.Sessions = r
-	answer, err := admin.New(d.cfg).DraftPolicy(d.ctx(), &api.DraftPolicyRequest{From: api.DraftPolicyRequest_TRAFFIC})
+	answer, err := policyOf(t, r, &api.DraftPolicyRequest{From: api.DraftPolicyRequest_TRAFFIC})
 	if err != nil {
 		t.Fatal(err)
 	}
