@@ -102,7 +102,9 @@ func (p *pages) all(ctx context.Context, since *timestamppb.Timestamp) []draft.S
 			p.silent[agent] = true
 		}
 		for _, d := range p.fresh(found, f.GetUntil()) {
-			list = append(list, seenOf(d))
+			if !d.NotCarried() { // which is no decision
+				list = append(list, seenOf(d))
+			}
 		}
 		next, ok := p.next()
 		if !ok {

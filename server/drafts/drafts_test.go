@@ -152,7 +152,8 @@ func TestDecisionsAreReadAsWhatTheyWere(t *testing.T) {
 		c.Allowed, c.Path, c.Rules = true, "/health", []*api.Rule{{Name: "generated: health check /health of shop/orders at port 8080"}}
 	})
 	of(func(c *api.Decision) { c.Path, c.Rules = "/admin", []*api.Rule{{Name: "nobody may"}} })
-	of(func(c *api.Decision) { c.Path, c.Observed = "/denied", false })
+	of(func(c *api.Decision) { c.Path, c.Observed, c.Cause = "/denied", false, api.Cause_CAUSE_POLICY })
+	of(func(c *api.Decision) { c.Path, c.Observed, c.Kind = "/nowhere", false, "no-route" })
 	answer, err := policyOf(t, r, &api.DraftPolicyRequest{From: api.DraftPolicyRequest_TRAFFIC})
 	if err != nil {
 		t.Fatal(err)
