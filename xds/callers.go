@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"slices"
+
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -70,12 +72,7 @@ func (c callers) withholds(kind, header string) bool {
 	if c.ingress == nil {
 		return true
 	}
-	for _, passes := range c.ingress.Passes {
-		if passes == kind {
-			return false
-		}
-	}
-	return header != forwardedPort
+	return header != forwardedPort && !slices.Contains(c.ingress.Passes, kind)
 }
 
 // forged is what is taken from callers beside what is taken from all.

@@ -121,7 +121,7 @@ func TestADayOf1000AnswersASecondIsKeptWithin64MiB(t *testing.T) {
 	for _, a := range d.List(&api.DecisionFilter{}) {
 		count += a.GetCount()
 	}
-	if count != uint64(n) { //nolint:gosec // positive
+	if count != uint64(n) {
 		t.Errorf("%d answers are counted, of %d", count, n)
 	}
 }

@@ -59,7 +59,7 @@ func twoOf(t *testing.T) *two {
 	for _, name := range []string{"one", "two"} {
 		ctx, end := context.WithCancel(context.WithValue(context.Background(), callerKey{}, name))
 		done := make(chan struct{})
-		go func() { defer close(done); _ = server.DeltaAggregatedResources(&silent{ctx: ctx}) }() // ends with ctx
+		go func() { defer close(done); _ = server.DeltaAggregatedResources(&silent{ctx: ctx}) }() //nolint:contextcheck // the stream has it, and ends with it
 		t.Cleanup(func() { end(); <-done })
 		for !w.a.FollowedBy(name) {
 			time.Sleep(time.Millisecond)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func TestALoadBalancerIsKnownByItsAddress(t *testing.T) {
 		return "apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: shop}\nspec: {listeners: [{port: 8080, " + listener + "}]}\n"
 	}
 	call := func(from, method, path string) int {
-		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
 		c := &http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}, Timeout: 5 * time.Second}
 		a, err := meshtest.Do(t, c, method, "http://"+net.JoinHostPort(w.Nodes["shop"].Bind, "8080")+path)
 		if err != nil {

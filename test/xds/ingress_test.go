@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +18,7 @@ import (
 // rawFrom sends a request from an address of this host.
 func rawFrom(t *testing.T, from, addr, request string) *http.Response {
 	t.Helper()
-	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
 	conn, err := d.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +106,7 @@ func TestAnAddressIsNobodysIdentity(t *testing.T) {
 	options := optionsOf("orders", `ingress: [{name: alb, ranges: [`+alb+`]}]`)
 	in := startInbound(t, orders+options)
 	d := tls.Dialer{
-		NetDialer: &net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(alb)}},
+		NetDialer: &net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(alb), 0))},
 		Config:    &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*in.pki.svid(t, "spiffe://test.example/shop/front")}}, //nolint:gosec // whom it calls is not the question
 	}
 	conn, err := d.DialContext(t.Context(), "tcp", in.addr)
