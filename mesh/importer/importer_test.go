@@ -5,8 +5,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"signet.example/mesh/dialect"
 	"signet.example/mesh/importer"
@@ -197,6 +199,54 @@ func TestOfTwoObjectsOfOneNameTheSecondIsRefused(t *testing.T) {
 	want := []string{"Mesh shop/shop: complete", "VirtualNode shop/a: complete", "VirtualNode shop/a: refused", "VirtualNode shop/a: refused"}
 	if d := cmp.Diff(want, states(r)); d != "" {
 		t.Error(d, r.Findings)
+	}
+}
+
+// Two environments' manifests in one folder: each round of the whole left one object out.
+func TestObjectsThatAreGivenTwiceAreRefusedByOneLook(t *testing.T) {
+	const item = `{"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "metadata": {"name": "shop"}, "spec": {}}`
+	for what, c := range map[string]struct {
+		n    int
+		text string
+	}{
+		"documents":   {3000, strings.Repeat(object("Mesh", "shop", "{}"), 3000)},
+		"in one line": {1000, `{"apiVersion": "v1", "kind": "List", "items": [` + strings.Repeat(item+",", 999) + item + "]}"},
+	} {
+		begun := cpu(t)
+		r := report(importer.Options{}, c.text)
+		refused := 0
+		for i, o := range r.Objects {
+			if o.State == importer.Refused {
+				refused++
+			} else if i != 0 {
+				t.Fatalf("%s: the object %d is %s", what, i, o.State)
+			}
+		}
+		if took := cpu(t) - begun; refused != c.n-1 || took > time.Duration(c.n)*3*time.Millisecond {
+			t.Errorf("%s: %d of %d refused in %s", what, refused, c.n, took)
+		}
+	}
+}
+
+// cpu is what this process has used of processors.
+func cpu(t *testing.T) time.Duration {
+	t.Helper()
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// Messages have no mesh in an object's name.
+func TestWhatIsWrongIsOfTheObjectWhereItStands(t *testing.T) {
+	const backend = "{virtualService: {virtualServiceRef: {name: api}}}"
+	node := func(mesh, backends string) string {
+		return object("VirtualService", "api", "{meshRef: {name: "+mesh+"}}") + object("VirtualNode", "web", "{meshRef: {name: "+mesh+"}, backends: ["+backends+"]}")
+	}
+	r := report(importer.Options{}, object("Mesh", "one", "{}")+object("Mesh", "two", "{}")+node("one", backend+", "+backend)+node("two", backend))
+	if got := strings.Join(states(r), "; "); !strings.Contains(got, "VirtualNode one/web: refused") || !strings.Contains(got, "VirtualNode two/web: complete") {
+		t.Error(got, r.Findings)
 	}
 }
 

@@ -99,21 +99,20 @@ func (in *reading) joined(r *Report) {
 	listed := map[string]bool{}
 	for again := true; again; {
 		again = false
-		of := map[string][]*Object{} // by the name that messages have
+		of := named{}
 		var rs []*mesh.Resource
 		for _, o := range r.Objects {
 			if o.State == Complete {
-				of[o.resource.String()] = append(of[o.resource.String()], o)
+				of.add(o)
 				rs = append(rs, o.resource)
 			}
 		}
 		left := r.leftOut()
 		for _, e := range problems(rs) {
-			objects := of[e.Object]
-			if len(objects) == 0 {
+			o := of.meant(e)
+			if o == nil {
 				continue // said of an object that was left out meanwhile
 			}
-			o := objects[len(objects)-1] // of two of one name the second is refused
 			outcome, state := Unresolved, o.State
 			switch out := left.of(e); {
 			case out != nil:
@@ -124,6 +123,7 @@ func (in *reading) joined(r *Report) {
 			}
 			if o.State != state {
 				o.State, again = state, true
+				of.remove(o)
 			}
 			text := e.Error()
 			if missing, ok := errors.AsType[*mesh.MissingError](e); ok && outcome == Unresolved && missing.Kind == mesh.KindMesh {
@@ -136,6 +136,45 @@ func (in *reading) joined(r *Report) {
 			}
 		}
 	}
+}
+
+// named are objects by the name that messages have, and the file, in their order.
+type named map[[2]string][]*Object
+
+func keyOf(o *Object) [2]string {
+	if o.resource.Doc == nil {
+		return [2]string{o.resource.String()}
+	}
+	return [2]string{o.resource.String(), o.resource.Doc.File}
+}
+
+func (n named) add(o *Object) { n[keyOf(o)] = append(n[keyOf(o)], o) }
+
+// remove takes an object out that is left out, so that the next mistake in its line is of the one
+// before it.
+func (n named) remove(o *Object) {
+	n[keyOf(o)] = slices.DeleteFunc(n[keyOf(o)], func(other *Object) bool { return other == o })
+}
+
+// meant is the object that a mistake is of, nil where all of its name are left out: the last of
+// those of its file that begin before it, and of two in one line the second.
+func (n named) meant(e *manifest.Error) *Object {
+	all := n[[2]string{e.Object, e.File}]
+	if len(all) == 0 { // its place is another one's
+		for key, others := range n {
+			if key[0] == e.Object && len(others) > 0 {
+				return others[len(others)-1]
+			}
+		}
+		return nil
+	}
+	i, _ := slices.BinarySearchFunc(all, e.Line+1, func(o *Object, line int) int {
+		if o.resource.Doc == nil {
+			return -1
+		}
+		return cmp.Compare(o.resource.Doc.Line, line)
+	})
+	return all[max(0, i-1)]
 }
 
 // problems are what is wrong between objects. Those that belong to no mesh hide nothing of
