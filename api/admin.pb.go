@@ -139,57 +139,6 @@ func (Change_Action) EnumDescriptor() ([]byte, []int) {
 	return file_api_admin_proto_rawDescGZIP(), []int{8, 0}
 }
 
-type DraftPolicyRequest_From int32
-
-const (
-	DraftPolicyRequest_UNSPECIFIED DraftPolicyRequest_From = 0
-	// what is declared: backends, routes and gateway routes.
-	DraftPolicyRequest_MESH DraftPolicyRequest_From = 1
-	// what the connected agents keep of what they let through.
-	DraftPolicyRequest_TRAFFIC DraftPolicyRequest_From = 2
-)
-
-// Enum value maps for DraftPolicyRequest_From.
-var (
-	DraftPolicyRequest_From_name = map[int32]string{
-		0: "UNSPECIFIED",
-		1: "MESH",
-		2: "TRAFFIC",
-	}
-	DraftPolicyRequest_From_value = map[string]int32{
-		"UNSPECIFIED": 0,
-		"MESH":        1,
-		"TRAFFIC":     2,
-	}
-)
-
-func (x DraftPolicyRequest_From) Enum() *DraftPolicyRequest_From {
-	p := new(DraftPolicyRequest_From)
-	*p = x
-	return p
-}
-
-func (x DraftPolicyRequest_From) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (DraftPolicyRequest_From) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[2].Descriptor()
-}
-
-func (DraftPolicyRequest_From) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[2]
-}
-
-func (x DraftPolicyRequest_From) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use DraftPolicyRequest_From.Descriptor instead.
-func (DraftPolicyRequest_From) EnumDescriptor() ([]byte, []int) {
-	return file_api_admin_proto_rawDescGZIP(), []int{27, 0}
-}
-
 type Finding_Severity int32
 
 const (
@@ -226,11 +175,11 @@ func (x Finding_Severity) String() string {
 }
 
 func (Finding_Severity) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[3].Descriptor()
+	return file_api_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (Finding_Severity) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[3]
+	return &file_api_admin_proto_enumTypes[2]
 }
 
 func (x Finding_Severity) Number() protoreflect.EnumNumber {
@@ -282,11 +231,11 @@ func (x Cert_State) String() string {
 }
 
 func (Cert_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[4].Descriptor()
+	return file_api_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (Cert_State) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[4]
+	return &file_api_admin_proto_enumTypes[3]
 }
 
 func (x Cert_State) Number() protoreflect.EnumNumber {
@@ -344,11 +293,11 @@ func (x AgentInfo_State) String() string {
 }
 
 func (AgentInfo_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_admin_proto_enumTypes[5].Descriptor()
+	return file_api_admin_proto_enumTypes[4].Descriptor()
 }
 
 func (AgentInfo_State) Type() protoreflect.EnumType {
-	return &file_api_admin_proto_enumTypes[5]
+	return &file_api_admin_proto_enumTypes[4]
 }
 
 func (x AgentInfo_State) Number() protoreflect.EnumNumber {
@@ -2305,8 +2254,10 @@ func (x *DecisionsListResponse) GetSilent() []string {
 }
 
 type DraftPolicyRequest struct {
-	state protoimpl.MessageState  `protogen:"open.v1"`
-	From  DraftPolicyRequest_From `protobuf:"varint,1,opt,name=from,proto3,enum=signet.v1alpha1.DraftPolicyRequest_From" json:"from,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// from_traffic: of what the connected agents keep of what they let through, and not of what is declared: backends, routes
+	// and gateway routes.
+	FromTraffic bool `protobuf:"varint,1,opt,name=from_traffic,json=fromTraffic,proto3" json:"from_traffic,omitempty"`
 	// mesh that is meant; empty for all.
 	Mesh string `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	// since: only of traffic from then on.
@@ -2345,11 +2296,11 @@ func (*DraftPolicyRequest) Descriptor() ([]byte, []int) {
 	return file_api_admin_proto_rawDescGZIP(), []int{27}
 }
 
-func (x *DraftPolicyRequest) GetFrom() DraftPolicyRequest_From {
+func (x *DraftPolicyRequest) GetFromTraffic() bool {
 	if x != nil {
-		return x.From
+		return x.FromTraffic
 	}
-	return DraftPolicyRequest_UNSPECIFIED
+	return false
 }
 
 func (x *DraftPolicyRequest) GetMesh() string {
@@ -4419,15 +4370,11 @@ const file_api_admin_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x1f.signet.v1alpha1.DecisionFilterR\x06filter\"h\n" +
 	"\x15DecisionsListResponse\x127\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x19.signet.v1alpha1.DecisionR\tdecisions\x12\x16\n" +
-	"\x06silent\x18\x02 \x03(\tR\x06silent\"\xc8\x01\n" +
-	"\x12DraftPolicyRequest\x12<\n" +
-	"\x04from\x18\x01 \x01(\x0e2(.signet.v1alpha1.DraftPolicyRequest.FromR\x04from\x12\x12\n" +
+	"\x06silent\x18\x02 \x03(\tR\x06silent\"}\n" +
+	"\x12DraftPolicyRequest\x12!\n" +
+	"\ffrom_traffic\x18\x01 \x01(\bR\vfromTraffic\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x120\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\".\n" +
-	"\x04From\x12\x0f\n" +
-	"\vUNSPECIFIED\x10\x00\x12\b\n" +
-	"\x04MESH\x10\x01\x12\v\n" +
-	"\aTRAFFIC\x10\x02\"\xaa\x02\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xaa\x02\n" +
 	"\x13DraftPolicyResponse\x12?\n" +
 	"\x05files\x18\x01 \x03(\v2).signet.v1alpha1.DraftPolicyResponse.FileR\x05files\x12:\n" +
 	"\n" +
@@ -4563,189 +4510,187 @@ func file_api_admin_proto_rawDescGZIP() []byte {
 	return file_api_admin_proto_rawDescData
 }
 
-var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_api_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_api_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_api_admin_proto_goTypes = []any{
 	(ProgressResponse_Proxy_State)(0), // 0: signet.v1alpha1.ProgressResponse.Proxy.State
 	(Change_Action)(0),                // 1: signet.v1alpha1.Change.Action
-	(DraftPolicyRequest_From)(0),      // 2: signet.v1alpha1.DraftPolicyRequest.From
-	(Finding_Severity)(0),             // 3: signet.v1alpha1.Finding.Severity
-	(Cert_State)(0),                   // 4: signet.v1alpha1.Cert.State
-	(AgentInfo_State)(0),              // 5: signet.v1alpha1.AgentInfo.State
-	(*CreateTokenRequest)(nil),        // 6: signet.v1alpha1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),       // 7: signet.v1alpha1.CreateTokenResponse
-	(*ApplyRequest)(nil),              // 8: signet.v1alpha1.ApplyRequest
-	(*Source)(nil),                    // 9: signet.v1alpha1.Source
-	(*ApplyResponse)(nil),             // 10: signet.v1alpha1.ApplyResponse
-	(*Effect)(nil),                    // 11: signet.v1alpha1.Effect
-	(*ProgressRequest)(nil),           // 12: signet.v1alpha1.ProgressRequest
-	(*ProgressResponse)(nil),          // 13: signet.v1alpha1.ProgressResponse
-	(*Change)(nil),                    // 14: signet.v1alpha1.Change
-	(*GetRequest)(nil),                // 15: signet.v1alpha1.GetRequest
-	(*GetResponse)(nil),               // 16: signet.v1alpha1.GetResponse
-	(*Object)(nil),                    // 17: signet.v1alpha1.Object
-	(*DeleteRequest)(nil),             // 18: signet.v1alpha1.DeleteRequest
-	(*ProxyConfigRequest)(nil),        // 19: signet.v1alpha1.ProxyConfigRequest
-	(*ProxyConfigResponse)(nil),       // 20: signet.v1alpha1.ProxyConfigResponse
-	(*ProxyConfig)(nil),               // 21: signet.v1alpha1.ProxyConfig
-	(*RoutesRequest)(nil),             // 22: signet.v1alpha1.RoutesRequest
-	(*RoutesResponse)(nil),            // 23: signet.v1alpha1.RoutesResponse
-	(*HistoryRequest)(nil),            // 24: signet.v1alpha1.HistoryRequest
-	(*HistoryResponse)(nil),           // 25: signet.v1alpha1.HistoryResponse
-	(*Revision)(nil),                  // 26: signet.v1alpha1.Revision
-	(*RollbackRequest)(nil),           // 27: signet.v1alpha1.RollbackRequest
-	(*SyncPolicyRequest)(nil),         // 28: signet.v1alpha1.SyncPolicyRequest
-	(*SyncPolicyResponse)(nil),        // 29: signet.v1alpha1.SyncPolicyResponse
-	(*PolicyStatus)(nil),              // 30: signet.v1alpha1.PolicyStatus
-	(*DecisionsListRequest)(nil),      // 31: signet.v1alpha1.DecisionsListRequest
-	(*DecisionsListResponse)(nil),     // 32: signet.v1alpha1.DecisionsListResponse
-	(*DraftPolicyRequest)(nil),        // 33: signet.v1alpha1.DraftPolicyRequest
-	(*DraftPolicyResponse)(nil),       // 34: signet.v1alpha1.DraftPolicyResponse
-	(*ExplainRequest)(nil),            // 35: signet.v1alpha1.ExplainRequest
-	(*ExplainResponse)(nil),           // 36: signet.v1alpha1.ExplainResponse
-	(*CheckRequest)(nil),              // 37: signet.v1alpha1.CheckRequest
-	(*CheckResponse)(nil),             // 38: signet.v1alpha1.CheckResponse
-	(*Finding)(nil),                   // 39: signet.v1alpha1.Finding
-	(*CertsRequest)(nil),              // 40: signet.v1alpha1.CertsRequest
-	(*CertsResponse)(nil),             // 41: signet.v1alpha1.CertsResponse
-	(*Cert)(nil),                      // 42: signet.v1alpha1.Cert
-	(*AgentsRequest)(nil),             // 43: signet.v1alpha1.AgentsRequest
-	(*AgentsResponse)(nil),            // 44: signet.v1alpha1.AgentsResponse
-	(*AgentInfo)(nil),                 // 45: signet.v1alpha1.AgentInfo
-	(*BanAgentRequest)(nil),           // 46: signet.v1alpha1.BanAgentRequest
-	(*BanAgentResponse)(nil),          // 47: signet.v1alpha1.BanAgentResponse
-	(*Effect_Node)(nil),               // 48: signet.v1alpha1.Effect.Node
-	(*Effect_Connections)(nil),        // 49: signet.v1alpha1.Effect.Connections
-	(*Effect_Resource)(nil),           // 50: signet.v1alpha1.Effect.Resource
-	(*Effect_Request)(nil),            // 51: signet.v1alpha1.Effect.Request
-	(*ProgressResponse_Proxy)(nil),    // 52: signet.v1alpha1.ProgressResponse.Proxy
-	(*ProxyConfig_Resource)(nil),      // 53: signet.v1alpha1.ProxyConfig.Resource
-	(*RoutesRequest_Header)(nil),      // 54: signet.v1alpha1.RoutesRequest.Header
-	(*RoutesResponse_Retries)(nil),    // 55: signet.v1alpha1.RoutesResponse.Retries
-	(*RoutesResponse_Place)(nil),      // 56: signet.v1alpha1.RoutesResponse.Place
-	(*RoutesResponse_Target)(nil),     // 57: signet.v1alpha1.RoutesResponse.Target
-	(*RoutesResponse_Bounds)(nil),     // 58: signet.v1alpha1.RoutesResponse.Bounds
-	(*RoutesResponse_Passed)(nil),     // 59: signet.v1alpha1.RoutesResponse.Passed
-	(*DraftPolicyResponse_File)(nil),  // 60: signet.v1alpha1.DraftPolicyResponse.File
-	(*durationpb.Duration)(nil),       // 61: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),     // 62: google.protobuf.Timestamp
-	(*ProxyStatus)(nil),               // 63: signet.v1alpha1.ProxyStatus
-	(*VirtualNodeRef)(nil),            // 64: signet.v1alpha1.VirtualNodeRef
-	(*TypeStatus)(nil),                // 65: signet.v1alpha1.TypeStatus
-	(*DecisionFilter)(nil),            // 66: signet.v1alpha1.DecisionFilter
-	(*Decision)(nil),                  // 67: signet.v1alpha1.Decision
-	(*Exemption)(nil),                 // 68: signet.v1alpha1.Exemption
-	(SVIDStatus_Consumer)(0),          // 69: signet.v1alpha1.SVIDStatus.Consumer
-	(*Report)(nil),                    // 70: signet.v1alpha1.Report
-	(*ResourceStatus)(nil),            // 71: signet.v1alpha1.ResourceStatus
-	(*structpb.Struct)(nil),           // 72: google.protobuf.Struct
+	(Finding_Severity)(0),             // 2: signet.v1alpha1.Finding.Severity
+	(Cert_State)(0),                   // 3: signet.v1alpha1.Cert.State
+	(AgentInfo_State)(0),              // 4: signet.v1alpha1.AgentInfo.State
+	(*CreateTokenRequest)(nil),        // 5: signet.v1alpha1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),       // 6: signet.v1alpha1.CreateTokenResponse
+	(*ApplyRequest)(nil),              // 7: signet.v1alpha1.ApplyRequest
+	(*Source)(nil),                    // 8: signet.v1alpha1.Source
+	(*ApplyResponse)(nil),             // 9: signet.v1alpha1.ApplyResponse
+	(*Effect)(nil),                    // 10: signet.v1alpha1.Effect
+	(*ProgressRequest)(nil),           // 11: signet.v1alpha1.ProgressRequest
+	(*ProgressResponse)(nil),          // 12: signet.v1alpha1.ProgressResponse
+	(*Change)(nil),                    // 13: signet.v1alpha1.Change
+	(*GetRequest)(nil),                // 14: signet.v1alpha1.GetRequest
+	(*GetResponse)(nil),               // 15: signet.v1alpha1.GetResponse
+	(*Object)(nil),                    // 16: signet.v1alpha1.Object
+	(*DeleteRequest)(nil),             // 17: signet.v1alpha1.DeleteRequest
+	(*ProxyConfigRequest)(nil),        // 18: signet.v1alpha1.ProxyConfigRequest
+	(*ProxyConfigResponse)(nil),       // 19: signet.v1alpha1.ProxyConfigResponse
+	(*ProxyConfig)(nil),               // 20: signet.v1alpha1.ProxyConfig
+	(*RoutesRequest)(nil),             // 21: signet.v1alpha1.RoutesRequest
+	(*RoutesResponse)(nil),            // 22: signet.v1alpha1.RoutesResponse
+	(*HistoryRequest)(nil),            // 23: signet.v1alpha1.HistoryRequest
+	(*HistoryResponse)(nil),           // 24: signet.v1alpha1.HistoryResponse
+	(*Revision)(nil),                  // 25: signet.v1alpha1.Revision
+	(*RollbackRequest)(nil),           // 26: signet.v1alpha1.RollbackRequest
+	(*SyncPolicyRequest)(nil),         // 27: signet.v1alpha1.SyncPolicyRequest
+	(*SyncPolicyResponse)(nil),        // 28: signet.v1alpha1.SyncPolicyResponse
+	(*PolicyStatus)(nil),              // 29: signet.v1alpha1.PolicyStatus
+	(*DecisionsListRequest)(nil),      // 30: signet.v1alpha1.DecisionsListRequest
+	(*DecisionsListResponse)(nil),     // 31: signet.v1alpha1.DecisionsListResponse
+	(*DraftPolicyRequest)(nil),        // 32: signet.v1alpha1.DraftPolicyRequest
+	(*DraftPolicyResponse)(nil),       // 33: signet.v1alpha1.DraftPolicyResponse
+	(*ExplainRequest)(nil),            // 34: signet.v1alpha1.ExplainRequest
+	(*ExplainResponse)(nil),           // 35: signet.v1alpha1.ExplainResponse
+	(*CheckRequest)(nil),              // 36: signet.v1alpha1.CheckRequest
+	(*CheckResponse)(nil),             // 37: signet.v1alpha1.CheckResponse
+	(*Finding)(nil),                   // 38: signet.v1alpha1.Finding
+	(*CertsRequest)(nil),              // 39: signet.v1alpha1.CertsRequest
+	(*CertsResponse)(nil),             // 40: signet.v1alpha1.CertsResponse
+	(*Cert)(nil),                      // 41: signet.v1alpha1.Cert
+	(*AgentsRequest)(nil),             // 42: signet.v1alpha1.AgentsRequest
+	(*AgentsResponse)(nil),            // 43: signet.v1alpha1.AgentsResponse
+	(*AgentInfo)(nil),                 // 44: signet.v1alpha1.AgentInfo
+	(*BanAgentRequest)(nil),           // 45: signet.v1alpha1.BanAgentRequest
+	(*BanAgentResponse)(nil),          // 46: signet.v1alpha1.BanAgentResponse
+	(*Effect_Node)(nil),               // 47: signet.v1alpha1.Effect.Node
+	(*Effect_Connections)(nil),        // 48: signet.v1alpha1.Effect.Connections
+	(*Effect_Resource)(nil),           // 49: signet.v1alpha1.Effect.Resource
+	(*Effect_Request)(nil),            // 50: signet.v1alpha1.Effect.Request
+	(*ProgressResponse_Proxy)(nil),    // 51: signet.v1alpha1.ProgressResponse.Proxy
+	(*ProxyConfig_Resource)(nil),      // 52: signet.v1alpha1.ProxyConfig.Resource
+	(*RoutesRequest_Header)(nil),      // 53: signet.v1alpha1.RoutesRequest.Header
+	(*RoutesResponse_Retries)(nil),    // 54: signet.v1alpha1.RoutesResponse.Retries
+	(*RoutesResponse_Place)(nil),      // 55: signet.v1alpha1.RoutesResponse.Place
+	(*RoutesResponse_Target)(nil),     // 56: signet.v1alpha1.RoutesResponse.Target
+	(*RoutesResponse_Bounds)(nil),     // 57: signet.v1alpha1.RoutesResponse.Bounds
+	(*RoutesResponse_Passed)(nil),     // 58: signet.v1alpha1.RoutesResponse.Passed
+	(*DraftPolicyResponse_File)(nil),  // 59: signet.v1alpha1.DraftPolicyResponse.File
+	(*durationpb.Duration)(nil),       // 60: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),     // 61: google.protobuf.Timestamp
+	(*ProxyStatus)(nil),               // 62: signet.v1alpha1.ProxyStatus
+	(*VirtualNodeRef)(nil),            // 63: signet.v1alpha1.VirtualNodeRef
+	(*TypeStatus)(nil),                // 64: signet.v1alpha1.TypeStatus
+	(*DecisionFilter)(nil),            // 65: signet.v1alpha1.DecisionFilter
+	(*Decision)(nil),                  // 66: signet.v1alpha1.Decision
+	(*Exemption)(nil),                 // 67: signet.v1alpha1.Exemption
+	(SVIDStatus_Consumer)(0),          // 68: signet.v1alpha1.SVIDStatus.Consumer
+	(*Report)(nil),                    // 69: signet.v1alpha1.Report
+	(*ResourceStatus)(nil),            // 70: signet.v1alpha1.ResourceStatus
+	(*structpb.Struct)(nil),           // 71: google.protobuf.Struct
 }
 var file_api_admin_proto_depIdxs = []int32{
-	61, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	62, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	9,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
-	14, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
-	11, // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
-	13, // 5: signet.v1alpha1.ApplyResponse.progress:type_name -> signet.v1alpha1.ProgressResponse
-	48, // 6: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
-	51, // 7: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
-	49, // 8: signet.v1alpha1.Effect.connections:type_name -> signet.v1alpha1.Effect.Connections
-	48, // 9: signet.v1alpha1.ProgressRequest.nodes:type_name -> signet.v1alpha1.Effect.Node
-	52, // 10: signet.v1alpha1.ProgressResponse.proxies:type_name -> signet.v1alpha1.ProgressResponse.Proxy
+	60, // 0: signet.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	61, // 1: signet.v1alpha1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	8,  // 2: signet.v1alpha1.ApplyRequest.sources:type_name -> signet.v1alpha1.Source
+	13, // 3: signet.v1alpha1.ApplyResponse.changes:type_name -> signet.v1alpha1.Change
+	10, // 4: signet.v1alpha1.ApplyResponse.effect:type_name -> signet.v1alpha1.Effect
+	12, // 5: signet.v1alpha1.ApplyResponse.progress:type_name -> signet.v1alpha1.ProgressResponse
+	47, // 6: signet.v1alpha1.Effect.nodes:type_name -> signet.v1alpha1.Effect.Node
+	50, // 7: signet.v1alpha1.Effect.requests:type_name -> signet.v1alpha1.Effect.Request
+	48, // 8: signet.v1alpha1.Effect.connections:type_name -> signet.v1alpha1.Effect.Connections
+	47, // 9: signet.v1alpha1.ProgressRequest.nodes:type_name -> signet.v1alpha1.Effect.Node
+	51, // 10: signet.v1alpha1.ProgressResponse.proxies:type_name -> signet.v1alpha1.ProgressResponse.Proxy
 	1,  // 11: signet.v1alpha1.Change.action:type_name -> signet.v1alpha1.Change.Action
-	17, // 12: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
-	9,  // 13: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
-	21, // 14: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
-	63, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
-	64, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	65, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
-	53, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
-	54, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	57, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
-	61, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
-	59, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
-	56, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
-	55, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
-	26, // 25: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
-	62, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
-	14, // 27: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
-	30, // 28: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
-	62, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
-	66, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
-	67, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
-	2,  // 32: signet.v1alpha1.DraftPolicyRequest.from:type_name -> signet.v1alpha1.DraftPolicyRequest.From
-	62, // 33: signet.v1alpha1.DraftPolicyRequest.since:type_name -> google.protobuf.Timestamp
-	60, // 34: signet.v1alpha1.DraftPolicyResponse.files:type_name -> signet.v1alpha1.DraftPolicyResponse.File
-	68, // 35: signet.v1alpha1.DraftPolicyResponse.exemptions:type_name -> signet.v1alpha1.Exemption
-	67, // 36: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
-	39, // 37: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
-	3,  // 38: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
-	42, // 39: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
-	62, // 40: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
-	62, // 41: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
-	62, // 42: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
-	4,  // 43: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
-	69, // 44: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
-	45, // 45: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
-	62, // 46: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
-	70, // 47: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
-	5,  // 48: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
-	62, // 49: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
-	62, // 50: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
-	62, // 51: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
-	64, // 52: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	50, // 53: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
-	64, // 54: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	64, // 55: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
-	54, // 56: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
-	23, // 57: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
-	23, // 58: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
-	64, // 59: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
-	0,  // 60: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
-	71, // 61: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
-	72, // 62: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
-	61, // 63: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
-	58, // 64: signet.v1alpha1.RoutesResponse.Target.own:type_name -> signet.v1alpha1.RoutesResponse.Bounds
-	61, // 65: signet.v1alpha1.RoutesResponse.Bounds.timeout:type_name -> google.protobuf.Duration
-	6,  // 66: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
-	8,  // 67: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
-	15, // 68: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
-	18, // 69: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
-	19, // 70: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
-	12, // 71: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
-	22, // 72: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
-	24, // 73: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
-	27, // 74: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
-	28, // 75: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
-	33, // 76: signet.v1alpha1.Admin.DraftPolicy:input_type -> signet.v1alpha1.DraftPolicyRequest
-	35, // 77: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
-	31, // 78: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
-	37, // 79: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
-	40, // 80: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
-	43, // 81: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
-	46, // 82: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
-	7,  // 83: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
-	10, // 84: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
-	16, // 85: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
-	10, // 86: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
-	20, // 87: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
-	13, // 88: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
-	23, // 89: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
-	25, // 90: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
-	10, // 91: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
-	29, // 92: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
-	34, // 93: signet.v1alpha1.Admin.DraftPolicy:output_type -> signet.v1alpha1.DraftPolicyResponse
-	36, // 94: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
-	32, // 95: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
-	38, // 96: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
-	41, // 97: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
-	44, // 98: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
-	47, // 99: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
-	83, // [83:100] is the sub-list for method output_type
-	66, // [66:83] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	16, // 12: signet.v1alpha1.GetResponse.objects:type_name -> signet.v1alpha1.Object
+	8,  // 13: signet.v1alpha1.DeleteRequest.sources:type_name -> signet.v1alpha1.Source
+	20, // 14: signet.v1alpha1.ProxyConfigResponse.proxies:type_name -> signet.v1alpha1.ProxyConfig
+	62, // 15: signet.v1alpha1.ProxyConfig.proxy:type_name -> signet.v1alpha1.ProxyStatus
+	63, // 16: signet.v1alpha1.ProxyConfig.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	64, // 17: signet.v1alpha1.ProxyConfig.types:type_name -> signet.v1alpha1.TypeStatus
+	52, // 18: signet.v1alpha1.ProxyConfig.resources:type_name -> signet.v1alpha1.ProxyConfig.Resource
+	53, // 19: signet.v1alpha1.RoutesRequest.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	56, // 20: signet.v1alpha1.RoutesResponse.targets:type_name -> signet.v1alpha1.RoutesResponse.Target
+	60, // 21: signet.v1alpha1.RoutesResponse.timeout:type_name -> google.protobuf.Duration
+	58, // 22: signet.v1alpha1.RoutesResponse.passed:type_name -> signet.v1alpha1.RoutesResponse.Passed
+	55, // 23: signet.v1alpha1.RoutesResponse.places:type_name -> signet.v1alpha1.RoutesResponse.Place
+	54, // 24: signet.v1alpha1.RoutesResponse.retries:type_name -> signet.v1alpha1.RoutesResponse.Retries
+	25, // 25: signet.v1alpha1.HistoryResponse.revisions:type_name -> signet.v1alpha1.Revision
+	61, // 26: signet.v1alpha1.Revision.at:type_name -> google.protobuf.Timestamp
+	13, // 27: signet.v1alpha1.Revision.changes:type_name -> signet.v1alpha1.Change
+	29, // 28: signet.v1alpha1.SyncPolicyResponse.statuses:type_name -> signet.v1alpha1.PolicyStatus
+	61, // 29: signet.v1alpha1.PolicyStatus.synced:type_name -> google.protobuf.Timestamp
+	65, // 30: signet.v1alpha1.DecisionsListRequest.filter:type_name -> signet.v1alpha1.DecisionFilter
+	66, // 31: signet.v1alpha1.DecisionsListResponse.decisions:type_name -> signet.v1alpha1.Decision
+	61, // 32: signet.v1alpha1.DraftPolicyRequest.since:type_name -> google.protobuf.Timestamp
+	59, // 33: signet.v1alpha1.DraftPolicyResponse.files:type_name -> signet.v1alpha1.DraftPolicyResponse.File
+	67, // 34: signet.v1alpha1.DraftPolicyResponse.exemptions:type_name -> signet.v1alpha1.Exemption
+	66, // 35: signet.v1alpha1.ExplainResponse.decision:type_name -> signet.v1alpha1.Decision
+	38, // 36: signet.v1alpha1.CheckResponse.findings:type_name -> signet.v1alpha1.Finding
+	2,  // 37: signet.v1alpha1.Finding.severity:type_name -> signet.v1alpha1.Finding.Severity
+	41, // 38: signet.v1alpha1.CertsResponse.certs:type_name -> signet.v1alpha1.Cert
+	61, // 39: signet.v1alpha1.Cert.not_before:type_name -> google.protobuf.Timestamp
+	61, // 40: signet.v1alpha1.Cert.not_after:type_name -> google.protobuf.Timestamp
+	61, // 41: signet.v1alpha1.Cert.next_renewal:type_name -> google.protobuf.Timestamp
+	3,  // 42: signet.v1alpha1.Cert.state:type_name -> signet.v1alpha1.Cert.State
+	68, // 43: signet.v1alpha1.Cert.consumer:type_name -> signet.v1alpha1.SVIDStatus.Consumer
+	44, // 44: signet.v1alpha1.AgentsResponse.agents:type_name -> signet.v1alpha1.AgentInfo
+	61, // 45: signet.v1alpha1.AgentInfo.joined:type_name -> google.protobuf.Timestamp
+	69, // 46: signet.v1alpha1.AgentInfo.report:type_name -> signet.v1alpha1.Report
+	4,  // 47: signet.v1alpha1.AgentInfo.state:type_name -> signet.v1alpha1.AgentInfo.State
+	61, // 48: signet.v1alpha1.AgentInfo.last_seen:type_name -> google.protobuf.Timestamp
+	61, // 49: signet.v1alpha1.AgentInfo.not_after:type_name -> google.protobuf.Timestamp
+	61, // 50: signet.v1alpha1.BanAgentResponse.not_after:type_name -> google.protobuf.Timestamp
+	63, // 51: signet.v1alpha1.Effect.Node.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	49, // 52: signet.v1alpha1.Effect.Node.resources:type_name -> signet.v1alpha1.Effect.Resource
+	63, // 53: signet.v1alpha1.Effect.Connections.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	63, // 54: signet.v1alpha1.Effect.Request.from:type_name -> signet.v1alpha1.VirtualNodeRef
+	53, // 55: signet.v1alpha1.Effect.Request.headers:type_name -> signet.v1alpha1.RoutesRequest.Header
+	22, // 56: signet.v1alpha1.Effect.Request.before:type_name -> signet.v1alpha1.RoutesResponse
+	22, // 57: signet.v1alpha1.Effect.Request.after:type_name -> signet.v1alpha1.RoutesResponse
+	63, // 58: signet.v1alpha1.ProgressResponse.Proxy.node:type_name -> signet.v1alpha1.VirtualNodeRef
+	0,  // 59: signet.v1alpha1.ProgressResponse.Proxy.state:type_name -> signet.v1alpha1.ProgressResponse.Proxy.State
+	70, // 60: signet.v1alpha1.ProgressResponse.Proxy.refused:type_name -> signet.v1alpha1.ResourceStatus
+	71, // 61: signet.v1alpha1.ProxyConfig.Resource.config:type_name -> google.protobuf.Struct
+	60, // 62: signet.v1alpha1.RoutesResponse.Retries.per_try:type_name -> google.protobuf.Duration
+	57, // 63: signet.v1alpha1.RoutesResponse.Target.own:type_name -> signet.v1alpha1.RoutesResponse.Bounds
+	60, // 64: signet.v1alpha1.RoutesResponse.Bounds.timeout:type_name -> google.protobuf.Duration
+	5,  // 65: signet.v1alpha1.Admin.CreateToken:input_type -> signet.v1alpha1.CreateTokenRequest
+	7,  // 66: signet.v1alpha1.Admin.Apply:input_type -> signet.v1alpha1.ApplyRequest
+	14, // 67: signet.v1alpha1.Admin.Get:input_type -> signet.v1alpha1.GetRequest
+	17, // 68: signet.v1alpha1.Admin.Delete:input_type -> signet.v1alpha1.DeleteRequest
+	18, // 69: signet.v1alpha1.Admin.ProxyConfig:input_type -> signet.v1alpha1.ProxyConfigRequest
+	11, // 70: signet.v1alpha1.Admin.Progress:input_type -> signet.v1alpha1.ProgressRequest
+	21, // 71: signet.v1alpha1.Admin.Routes:input_type -> signet.v1alpha1.RoutesRequest
+	23, // 72: signet.v1alpha1.Admin.History:input_type -> signet.v1alpha1.HistoryRequest
+	26, // 73: signet.v1alpha1.Admin.Rollback:input_type -> signet.v1alpha1.RollbackRequest
+	27, // 74: signet.v1alpha1.Admin.SyncPolicy:input_type -> signet.v1alpha1.SyncPolicyRequest
+	32, // 75: signet.v1alpha1.Admin.DraftPolicy:input_type -> signet.v1alpha1.DraftPolicyRequest
+	34, // 76: signet.v1alpha1.Admin.Explain:input_type -> signet.v1alpha1.ExplainRequest
+	30, // 77: signet.v1alpha1.Admin.Decisions:input_type -> signet.v1alpha1.DecisionsListRequest
+	36, // 78: signet.v1alpha1.Admin.Check:input_type -> signet.v1alpha1.CheckRequest
+	39, // 79: signet.v1alpha1.Admin.Certs:input_type -> signet.v1alpha1.CertsRequest
+	42, // 80: signet.v1alpha1.Admin.Agents:input_type -> signet.v1alpha1.AgentsRequest
+	45, // 81: signet.v1alpha1.Admin.BanAgent:input_type -> signet.v1alpha1.BanAgentRequest
+	6,  // 82: signet.v1alpha1.Admin.CreateToken:output_type -> signet.v1alpha1.CreateTokenResponse
+	9,  // 83: signet.v1alpha1.Admin.Apply:output_type -> signet.v1alpha1.ApplyResponse
+	15, // 84: signet.v1alpha1.Admin.Get:output_type -> signet.v1alpha1.GetResponse
+	9,  // 85: signet.v1alpha1.Admin.Delete:output_type -> signet.v1alpha1.ApplyResponse
+	19, // 86: signet.v1alpha1.Admin.ProxyConfig:output_type -> signet.v1alpha1.ProxyConfigResponse
+	12, // 87: signet.v1alpha1.Admin.Progress:output_type -> signet.v1alpha1.ProgressResponse
+	22, // 88: signet.v1alpha1.Admin.Routes:output_type -> signet.v1alpha1.RoutesResponse
+	24, // 89: signet.v1alpha1.Admin.History:output_type -> signet.v1alpha1.HistoryResponse
+	9,  // 90: signet.v1alpha1.Admin.Rollback:output_type -> signet.v1alpha1.ApplyResponse
+	28, // 91: signet.v1alpha1.Admin.SyncPolicy:output_type -> signet.v1alpha1.SyncPolicyResponse
+	33, // 92: signet.v1alpha1.Admin.DraftPolicy:output_type -> signet.v1alpha1.DraftPolicyResponse
+	35, // 93: signet.v1alpha1.Admin.Explain:output_type -> signet.v1alpha1.ExplainResponse
+	31, // 94: signet.v1alpha1.Admin.Decisions:output_type -> signet.v1alpha1.DecisionsListResponse
+	37, // 95: signet.v1alpha1.Admin.Check:output_type -> signet.v1alpha1.CheckResponse
+	40, // 96: signet.v1alpha1.Admin.Certs:output_type -> signet.v1alpha1.CertsResponse
+	43, // 97: signet.v1alpha1.Admin.Agents:output_type -> signet.v1alpha1.AgentsResponse
+	46, // 98: signet.v1alpha1.Admin.BanAgent:output_type -> signet.v1alpha1.BanAgentResponse
+	82, // [82:99] is the sub-list for method output_type
+	65, // [65:82] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_api_admin_proto_init() }
@@ -4766,7 +4711,7 @@ func file_api_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_admin_proto_rawDesc), len(file_api_admin_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      5,
 			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -64,10 +64,7 @@ be written, and its exit code is 3 where that is anything.`,
 		case *since > 0 && *fromMesh:
 			return usage(errors.New("--since goes with --from-traffic: what is declared has no time"))
 		}
-		req := &api.DraftPolicyRequest{From: api.DraftPolicyRequest_MESH, Mesh: *of}
-		if *fromTraffic {
-			req.From = api.DraftPolicyRequest_TRAFFIC
-		}
+		req := &api.DraftPolicyRequest{Mesh: *of, FromTraffic: *fromTraffic}
 		if *since > 0 {
 			req.Since = timestamppb.New(time.Now().Add(-*since))
 		}

@@ -19,7 +19,6 @@ import (
 	"signet.example/mesh"
 	"signet.example/policy"
 	"signet.example/policy/draft"
-	"signet.example/server/fault"
 	"signet.example/server/policies"
 	"signet.example/xds/predict"
 )
@@ -41,10 +40,7 @@ func (w Drafts) Policy(ctx context.Context, g *mesh.Graph, req *api.DraftPolicyR
 	of := draft.Mesh{Graph: g, TrustDomain: w.TrustDomain, Only: req.GetMesh(), Example: predict.Example}
 	resp := &api.DraftPolicyResponse{}
 	var d draft.Draft
-	switch req.GetFrom() {
-	case api.DraftPolicyRequest_MESH:
-		d = draft.FromMesh(of)
-	case api.DraftPolicyRequest_TRAFFIC:
+	if req.GetFromTraffic() {
 		p := pages{sessions: w.Sessions, known: map[string]bool{}, hosts: map[string]*host{}, silent: map[string]bool{}}
 		all := p.all(ctx, req.GetSince())
 		if err := ctx.Err(); err != nil {
@@ -55,8 +51,8 @@ func (w Drafts) Policy(ctx context.Context, g *mesh.Graph, req *api.DraftPolicyR
 			d.Notes = append(d.Notes, fmt.Sprintf("only the newest %d decisions were looked at: ask for less by --since or --mesh", len(all)))
 		}
 		resp.Decisions, resp.Silent = int32(len(all)), slices.Sorted(maps.Keys(p.silent)) //nolint:gosec // mostPages of pageSize
-	default:
-		return nil, fault.New(fault.Invalid, "from: must be MESH or TRAFFIC")
+	} else {
+		d = draft.FromMesh(of)
 	}
 	for _, f := range d.Files {
 		resp.Files = append(resp.Files, &api.DraftPolicyResponse_File{Path: f.Path, Content: f.Content, Rules: int32(f.Rules)}) //nolint:gosec // lines of a file
