@@ -236,10 +236,10 @@ func TestEveryApplyAndDeleteIsInTheAuditTrail(t *testing.T) {
 		}
 	}
 	for i, want := range []string{
-		`apply dry_run=false skip_foreign=false effect=false prune=false take_over=false files=["test.yaml"] owner="": put "NodeGroup" ""/"front"; put`,
-		`Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false files=["test.yaml"] owner=""`,
-		`Apply dry_run=true skip_foreign=false effect=false prune=false take_over=false files=["dry.yaml"] owner=""`,
-		`Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false files=["test.yaml"] owner="" failed: InvalidArgument`,
+		`apply dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=false files=["test.yaml"] owner="": put "NodeGroup" ""/"front"; put`,
+		`Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=false files=["test.yaml"] owner=""`,
+		`Apply dry_run=true skip_foreign=false effect=false prune=false take_over=false concerned=false files=["dry.yaml"] owner=""`,
+		`Apply dry_run=false skip_foreign=false effect=false prune=false take_over=false concerned=false files=["test.yaml"] owner="" failed: InvalidArgument`,
 		`Delete dry_run=false kind="entry" mesh="" name="job"`,
 		`apply dry_run=false kind="entry" mesh="" name="job": delete "Entry" ""/"job"`,
 	} {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type desk struct {
 	effects  []effect.Effect  // of any change
 	agents   []fleet.Status
 	reached  map[string]reached // by agent
+	reaching sync.Mutex         // held where reached changes while it is read
 	moving   bool               // something is on its way from host to host
 	log      []*api.Cert
 	look     func() // where it is set: called when it is asked how far the log is known
@@ -305,6 +307,8 @@ func (r routingOf) Mark(context.Context) uint64 { return 5 }
 
 // Reached is by what is said of agents; one is asked from the moment 5.
 func (r routingOf) Reached(agent string, of proxy.Ref, since uint64) (bool, []*api.ResourceStatus) {
+	r.d.reaching.Lock()
+	defer r.d.reaching.Unlock()
 	said := r.d.reached[agent]
 	return since == 5 && said.has, said.rejected
 }

@@ -155,7 +155,9 @@ func TestWhatIsNewsOfAChangeIsSentAndEndsWithTheLastAnswer(t *testing.T) {
 		for _, agent := range []string{"b", "a"} {
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
+			d.reaching.Lock()
 			d.reached[agent] = reached{has: true}
+			d.reaching.Unlock()
 		}
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,11 +161,13 @@ func TestEndpointsThatComeAndGoDoSoAtAPaceAndKeepNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		known := inMemory()
 		e := NewEndpoints(configOf(known))
-		changes, healthy, seen := 0, false, (*Registered)(nil)
+		var changes atomic.Int64
+		healthy, seen := false, (*Registered)(nil)
 		r := sessionsAt(known, "one", &reports{report: func(p Peer, m *api.Report) {
 			e.Report(p, m)
 			if now := e.Snapshot(); now != seen {
-				changes, seen = changes+1, now
+				changes.Add(1)
+				seen = now
 			}
 		}})
 		stream, end := probedAgent(t, r, func(*probedStream, *api.SessionDown) {})
@@ -178,8 +181,8 @@ func TestEndpointsThatComeAndGoDoSoAtAPaceAndKeepNobodyWaiting(t *testing.T) {
 			say(healthy)
 			time.Sleep(time.Second / reportPerSecond)
 		}
-		if most := changesBurst + 60*changesPerSecond + 2; changes > most || changes < changesBurst {
-			t.Errorf("%d changes in a minute, %d may be", changes, most)
+		if n, most := changes.Load(), int64(changesBurst+60*changesPerSecond+2); n > most || n < changesBurst {
+			t.Errorf("%d changes in a minute, %d may be", n, most)
 		}
 		time.Sleep(time.Hour) // all of it was taken
 		say(!healthy)

@@ -27,20 +27,21 @@ func document(t *testing.T, text string) *manifest.Document {
 
 // samples has one manifest of each kind that is applied.
 var samples = map[string]string{
-	"Mesh":               "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n",
-	"VirtualNode":        "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
-	"VirtualRouter":      "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
-	"VirtualService":     "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
-	"VirtualGateway":     "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: front}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
-	"GatewayRoute":       "apiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: all}\nspec: {meshRef: {name: shop}, virtualGatewayRef: {name: front}, httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: web}}}}}}\n",
-	"BackendGroup":       "apiVersion: appmesh.k8s.aws/v1beta2\nkind: BackendGroup\nmetadata: {name: all}\nspec: {meshRef: {name: shop}, virtualservices: [{name: web}]}\n",
-	"VirtualNodeOptions": "apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{port: 80, circuitBreaker: {maxRetries: 3}}]}\n",
-	"NodeGroup":          "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: edge}\n",
-	"Entry":              "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: batch}\nspec: {group: edge, spiffeID: \"spiffe://test.example/batch\", selectors: [\"unix:uid:7\"]}\n",
-	"MeshOptions":        "apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: enforce}\n",
-	"Binding":            "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web}\nspec: {group: edge, mesh: shop, virtualNode: web, selectors: [\"unix:uid:7\"]}\n",
-	"JWTIssuer":          "apiVersion: signet.example/v1alpha1\nkind: JWTIssuer\nmetadata: {name: login}\nspec: {issuer: \"https://login.example\", audiences: [web], jwksURL: \"https://login.example/keys\"}\n",
-	"PolicySource":       "apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: rules}\nspec: {url: \"https://git.example/rules.git\"}\n",
+	"Mesh":                  "apiVersion: appmesh.k8s.aws/v1beta2\nkind: Mesh\nmetadata: {name: shop}\nspec: {}\n",
+	"VirtualNode":           "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualNode\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
+	"VirtualRouter":         "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
+	"VirtualService":        "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: web}\nspec: {meshRef: {name: shop}}\n",
+	"VirtualGateway":        "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualGateway\nmetadata: {name: front}\nspec: {meshRef: {name: shop}, listeners: [{portMapping: {port: 80, protocol: http}}]}\n",
+	"GatewayRoute":          "apiVersion: appmesh.k8s.aws/v1beta2\nkind: GatewayRoute\nmetadata: {name: all}\nspec: {meshRef: {name: shop}, virtualGatewayRef: {name: front}, httpRoute: {match: {prefix: /}, action: {target: {virtualService: {virtualServiceRef: {name: web}}}}}}\n",
+	"BackendGroup":          "apiVersion: appmesh.k8s.aws/v1beta2\nkind: BackendGroup\nmetadata: {name: all}\nspec: {meshRef: {name: shop}, virtualservices: [{name: web}]}\n",
+	"VirtualNodeOptions":    "apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: web}\nspec: {meshRef: {name: shop}, listeners: [{port: 80, circuitBreaker: {maxRetries: 3}}]}\n",
+	"VirtualGatewayOptions": "apiVersion: signet.example/v1alpha1\nkind: VirtualGatewayOptions\nmetadata: {name: front}\nspec: {meshRef: {name: shop}, listeners: [{port: 80, ingress: [{name: alb, ranges: [10.0.1.0/24]}]}]}\n",
+	"NodeGroup":             "apiVersion: signet.example/v1alpha1\nkind: NodeGroup\nmetadata: {name: edge}\n",
+	"Entry":                 "apiVersion: signet.example/v1alpha1\nkind: Entry\nmetadata: {name: batch}\nspec: {group: edge, spiffeID: \"spiffe://test.example/batch\", selectors: [\"unix:uid:7\"]}\n",
+	"MeshOptions":           "apiVersion: signet.example/v1alpha1\nkind: MeshOptions\nmetadata: {name: shop}\nspec: {authorization: enforce}\n",
+	"Binding":               "apiVersion: signet.example/v1alpha1\nkind: Binding\nmetadata: {name: web}\nspec: {group: edge, mesh: shop, virtualNode: web, selectors: [\"unix:uid:7\"]}\n",
+	"JWTIssuer":             "apiVersion: signet.example/v1alpha1\nkind: JWTIssuer\nmetadata: {name: login}\nspec: {issuer: \"https://login.example\", audiences: [web], jwksURL: \"https://login.example/keys\"}\n",
+	"PolicySource":          "apiVersion: signet.example/v1alpha1\nkind: PolicySource\nmetadata: {name: rules}\nspec: {url: \"https://git.example/rules.git\"}\n",
 }
 
 func TestAnObjectOfEachKindReadsBackAsItIsStored(t *testing.T) {
@@ -163,7 +164,7 @@ func TestADocumentOfAnotherGroupIsForeignAndAnUnknownKindIsRefused(t *testing.T)
 	}
 	for _, kind := range []string{"Mesh", "Agent", "entry"} {
 		_, err := kinds.Parse(document(t, "apiVersion: signet.example/v1alpha1\nkind: "+kind+"\nmetadata: {name: x}\n"), td)
-		if err == nil || !strings.Contains(err.Error(), "(MeshOptions, VirtualNodeOptions, NodeGroup, Entry, Binding, JWTIssuer, PolicySource)") {
+		if err == nil || !strings.Contains(err.Error(), "(MeshOptions, VirtualNodeOptions, VirtualGatewayOptions, NodeGroup, Entry, Binding, JWTIssuer, PolicySource)") {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
