@@ -53,7 +53,7 @@ var imports = map[string][]string{
 	"server/access":    {"identity", "api", "store", "server/fault", "server/conns", "server/fleet", "server/roster", "server/groups", "server/issuance", "internal", "proxy"},
 	"server/admin":     {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy", "xds/predict", "xds/effect"},
 	"server/check":     {"identity", "mesh", "api", "policy", "authz/jwt", "store", "server/cloudmap", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
-	"server/drafts":    {"mesh", "api", "policy", "policy/draft", "server/fault", "server/policies", "xds/predict"},
+	"server/drafts":    {"mesh", "api", "policy", "policy/draft", "server/policies", "xds/predict"},
 	"server/roster":    {"store", "server/fault"},
 	"server/shared":    {"internal"},
 	"server/conns":     {},
