@@ -103,7 +103,7 @@ func (r *reporter) Report() *api.Report {
 		name, view := s.Proxy.Name, r.relay.ViewOf(s.Proxy.Name)
 		status := proxyReport(s, view)
 		if view != nil && s.State == api.ProxyStatus_READY {
-			may := r.speaker(s.Proxy.Shape, s.Proxy.UID(), view.BoundAs())
+			may := r.speaker(view.Shape(), s.Proxy.UID(), view.BoundAs())
 			status.Speaker, status.SpeakerProblem, status.SpeakerFault, status.Applications = may.Who, may.Problem, may.Fault, may.Applications
 		}
 		report.Proxies = append(report.Proxies, status)

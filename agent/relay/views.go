@@ -23,6 +23,7 @@ import (
 	"signet.example/agent/tlsfiles"
 	"signet.example/api"
 	"signet.example/internal/watched"
+	"signet.example/proxy"
 	"signet.example/sds"
 )
 
@@ -429,3 +430,6 @@ func (v *View) status() *api.ViewStatus {
 
 // BoundAs is by what the proxies are bound.
 func (v *View) BoundAs() svids.Name { return v.as }
+
+// Shape is what the proxies are, as the server knows them.
+func (v *View) Shape() proxy.Shape { return v.sub.key.shape }
