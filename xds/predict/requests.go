@@ -12,7 +12,7 @@ import (
 )
 
 // RequestsOf are a few requests that stand for all that the routes of a virtual host tell
-// apart: for each route one that its match takes, and for each condition of it one that
+// apart: for each route one that its match takes, by POST as well where it takes any method, and for each condition of it one that
 // only that condition keeps out, but one for all conditions on the method, or the host. Which takes
 // them is another question: one before may.
 func RequestsOf(h *routev3.VirtualHost) []Request {
@@ -29,12 +29,22 @@ func RequestsOf(h *routev3.VirtualHost) []Request {
 			m := route.GetMatch()
 			taken := taken(m, domain)
 			add(taken)
+			if anyMethod(m) { // what is sent again depends on it
+				post := taken
+				post.Method = "POST"
+				add(post)
+			}
 			for _, missed := range misses(m, taken) {
 				add(missed)
 			}
 		}
 	}
 	return list
+}
+
+// anyMethod reports whether a match looks at no method.
+func anyMethod(m *routev3.RouteMatch) bool {
+	return m.GetGrpc() == nil && !slices.ContainsFunc(m.GetHeaders(), func(h *routev3.HeaderMatcher) bool { return h.GetName() == ":method" })
 }
 
 // String is the request as a line of curl's.
