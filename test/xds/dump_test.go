@@ -1,10 +1,12 @@
 package xdstest_test
 
 import (
+	"fmt"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -23,6 +25,26 @@ var nodeID = regexp.MustCompile(`"id": "mesh/[^"]+"`)
 // have must be a finding; how many objects are incomplete because of that is returned.
 func comesBack(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) int {
 	t.Helper()
+	// What Envoy has acknowledged it shows a moment later, while it makes clusters of one
+	// mesh into those of another that have the same names.
+	for until := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		lost, differs := dumped(t, envoy, of)
+		if len(differs) == 0 {
+			return lost
+		}
+		if time.Now().After(until) {
+			for _, d := range differs {
+				t.Error(d)
+			}
+			return lost
+		}
+	}
+}
+
+// dumped is how many objects are incomplete in one dump, and what of it is not as it was.
+func dumped(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) (lost int, differs []string) {
+	t.Helper()
+	differ := func(format string, args ...any) { differs = append(differs, fmt.Sprintf(format, args...)) }
 	dump := nodeID.ReplaceAll(envoy.ConfigDump(t), []byte(`"id": "`+of.Ref().String()+`"`)) // one Envoy is many proxies here
 	report := importer.Read([]dialect.File{{Name: "dump.json", Content: dump}}, importer.Options{})
 	text, findings := new(strings.Builder), new(strings.Builder)
@@ -35,9 +57,9 @@ func comesBack(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) int {
 	if !report.Done() {
 		why := findings.String()
 		if !strings.Contains(why, "a route answers by itself") {
-			t.Errorf("%s %s: %s", of.Name, of.Node, why)
+			differ("%s %s: %s", of.Name, of.Node, why)
 		}
-		return 1
+		return 1, differs
 	}
 	back := of
 	back.Input.Graph = xdstest.Graph(t, "dump.yaml", []byte(text.String()))
@@ -46,16 +68,16 @@ func comesBack(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) int {
 	}
 	want := routesOf(t, of, "rds_egress")
 	if got := routesOf(t, back, "rds_egress"); !proto.Equal(got, want) {
-		t.Errorf("%s %s: translated again it is\n%s\nwas\n%s\nby\n%s", of.Name, of.Node, prototext.Format(got), prototext.Format(want), text)
+		differ("%s %s: translated again it is\n%s\nwas\n%s\nby\n%s", of.Name, of.Node, prototext.Format(got), prototext.Format(want), text)
 	}
 	for _, n := range back.Input.Graph.Nodes(of.Mesh) {
 		was := of.Input.Graph.Node(n.Ref)
 		if was == nil {
-			t.Errorf("%s: there was no %s", of.Name, n.Ref)
+			differ("%s: there was no %s", of.Name, n.Ref)
 			continue
 		}
 		if n.DNS != nil && (was.DNS == nil || strings.TrimSuffix(was.DNS.Hostname, ".") != n.DNS.Hostname || was.DNS.ResponseType != n.DNS.ResponseType) {
-			t.Errorf("%s: %s is found by %+v, was by %+v", of.Name, n.Ref, n.DNS, was.DNS)
+			differ("%s: %s is found by %+v, was by %+v", of.Name, n.Ref, n.DNS, was.DNS)
 		}
 		if n.Ref == of.Ref() {
 			continue // its own listeners are called by others
@@ -63,10 +85,10 @@ func comesBack(t *testing.T, envoy *envoytest.Envoy, of xdstest.Case) int {
 		for _, l := range n.Listeners {
 			for _, o := range was.Listeners {
 				if l.Port == o.Port && (l.Protocol != o.Protocol || !reflect.DeepEqual(l.Probe, o.Probe) || !reflect.DeepEqual(l.Outliers, o.Outliers)) {
-					t.Errorf("%s: port %d of %s is %+v, was %+v", of.Name, l.Port, n.Ref, l, o)
+					differ("%s: port %d of %s is %+v, was %+v", of.Name, l.Port, n.Ref, l, o)
 				}
 			}
 		}
 	}
-	return 0
+	return 0, differs
 }
