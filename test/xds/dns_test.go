@@ -33,9 +33,9 @@ type nameserver struct {
 	conn   *net.UDPConn
 	a      map[string]netip.Addr
 	silent atomic.Bool // to every name
-	aaaa   netip.Addr  // of every name
 
 	mu    sync.Mutex
+	aaaa  netip.Addr     // of every name; guarded by mu
 	asked map[string]int // by "name type"; guarded by mu
 }
 
@@ -66,6 +66,7 @@ func (n *nameserver) serve() {
 		q := m.Questions[0]
 		n.mu.Lock()
 		n.asked[q.Name.String()+" "+q.Type.String()]++
+		aaaa := n.aaaa
 		n.mu.Unlock()
 		a, ok := n.a[q.Name.String()]
 		if !ok || n.silent.Load() {
@@ -77,7 +78,7 @@ func (n *nameserver) serve() {
 		case dnsmessage.TypeA:
 			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
 		case dnsmessage.TypeAAAA: // leads nowhere (RFC 6666), if nothing else is said
-			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: n.aaaa.As16()}}}
+			m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: aaaa.As16()}}}
 		}
 		if out, err := m.Pack(); err == nil {
 			_, _ = n.conn.WriteToUDPAddrPort(out, from)
@@ -241,7 +242,9 @@ func TestANameThatIsNotAnsweredHoldsNothingElse(t *testing.T) {
 func TestANameIsCalledByTheFamilyThatItsNodeOrElseItsMeshPrefers(t *testing.T) {
 	stub, pki := startStub(t), newPKI(t)
 	dns := startNameserver(t, map[string]netip.Addr{"six.dns.internal.": netip.MustParseAddr(loopback())})
+	dns.mu.Lock()
 	dns.aaaa = netip.IPv6Loopback()
+	dns.mu.Unlock()
 	port, reachable := uint32(8080), false
 	if l, err := net.Listen("tcp6", "[::1]:0"); err == nil { // else there is no IPv6 here, and only questions are looked at
 		port, reachable = uint32(l.Addr().(*net.TCPAddr).Port), true //nolint:gosec // a port
