@@ -23,8 +23,8 @@ spec:
 	for _, row := range []struct{ before, after, want string }{
 		{was, was, ""},
 		{was, strings.Replace(was, "b.internal", "b.example", 1), "a: 0 added, 1 changed, 0 removed, 0 requests; "},
-		{was, router, "a: 0 added, 1 changed, 0 removed, 1 requests; "}, // all but /x is 404 then
-		{router, was, "a: 0 added, 1 changed, 0 removed, 1 requests; "},
+		{was, router, "a: 0 added, 1 changed, 0 removed, 2 requests; "}, // GET and POST: all but /x is 404 then
+		{router, was, "a: 0 added, 1 changed, 0 removed, 2 requests; "},
 		{was, manifests, "other: 0 added, 0 changed, 7 removed, 0 requests; "},
 		{manifests, was, "other: 7 added, 0 changed, 0 removed, 0 requests; "},
 	} {
