@@ -3,13 +3,18 @@ package agent_test
 import (
 	"fmt"
 	"net"
+	"os"
+	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"golang.org/x/sys/unix"
 
 	"signet.example/ads"
 	"signet.example/api"
@@ -66,6 +71,43 @@ func listenAs(t *testing.T) (port uint32, closed func()) {
 	}
 	t.Cleanup(func() { _ = l.Close() })                                   // closed already, or not needed any more
 	return uint32(l.Addr().(*net.TCPAddr).Port), func() { _ = l.Close() } //nolint:forcetypeassert,gosec // it listens on TCP
+}
+
+// listenAsUnknown is the port on which a user listens there who has no number in this user
+// namespace, as far as the kernel tells.
+func listenAsUnknown(t *testing.T) (port uint32) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to listen as another user")
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// A socket is of the user as whom its thread touches files.
+	if before, err := unix.SetfsuidRetUid(65534); err != nil || before != 0 {
+		t.Fatal(before, err)
+	}
+	defer func() { _, _ = unix.SetfsuidRetUid(0) }() // it was
+	port, _ = listenAs(t)
+	return port
+}
+
+// Its process is of this user: what listens is not its own, and could be anybody's.
+func TestAProxyWhoseListenerIsOfAnUnknownUserIsNotCalledAndThatIsTold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(f *fakeServer) { f.entries = []*api.Entry{binding("web", "web", self(t))} })
+	port := listenAsUnknown(t)
+	r.routeListener(port)
+	r.ready()
+	defer r.follow()()
+	told := fmt.Sprintf("proxy %s is not called at all of its ports, who listens on 127.0.0.9:%d has no number in the agent's user namespace", foreignName, port)
+	r.await(told, func() bool {
+		return slices.ContainsFunc(r.lastReport().GetOwn(), func(f *api.AgentFinding) bool {
+			return f.GetKind() == api.AgentFinding_PROXY_ADDRESS && strings.HasPrefix(f.GetText(), told)
+		})
+	})
+	if p := r.reported(foreignName); p.GetHealthy() || len(p.GetPorts()) != 0 {
+		t.Errorf("%v", p)
+	}
 }
 
 func TestAProxyThatTheAgentDidNotStartIsReportedWhileItServes(t *testing.T) {

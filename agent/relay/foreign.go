@@ -2,6 +2,8 @@ package relay
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -62,9 +64,10 @@ func (r *Relay) Foreign() []Foreign {
 	look := false
 	for v, users := range r.foreignViews() {
 		f := Foreign{Name: v.foreignName(), Ref: v.sub.key.ref, Shape: v.sub.key.shape, View: v}
-		ports, silent := v.listening(users)
+		ports, silent, unknown := v.listening(users)
 		f.Ports, f.Healthy = v.presence.see(ports, time.Now())
 		f.Ports, f.Left = r.addresses.leftTo(f.Shape.Bind, f.Ports)
+		f.Left = cmp.Or(f.Left, unknown)
 		look = look || silent || len(f.Ports) > 0
 		if len(f.Ports) > 0 || f.Left != "" {
 			list = append(list, f)
@@ -111,10 +114,11 @@ func (v *View) foreignName() string {
 }
 
 // listening are the ports that proxies of these users have taken, and on which one of them
-// listens; silent reports whether there are others, on which none does.
-func (v *View) listening(users []uint32) (ports []uint32, silent bool) {
+// listens; silent reports whether there are others, on which none does, and unknown is why
+// nobody can say of one of these whose it is.
+func (v *View) listening(users []uint32) (ports []uint32, silent bool, unknown string) {
 	if len(users) == 0 {
-		return nil, false
+		return nil, false, ""
 	}
 	has, _ := v.view.Holding(ads.ListenerType)
 	for _, l := range has {
@@ -123,14 +127,39 @@ func (v *View) listening(users []uint32) (ports []uint32, silent bool) {
 			continue
 		}
 		owners, err := attestation.ListenerOwners(at)
-		if err != nil || !slices.ContainsFunc(owners, func(o attestation.SocketOwner) bool { return slices.Contains(users, o.UID) }) {
-			silent = true
+		if err == nil {
+			err = heldBy(owners, users)
+		}
+		if err == nil {
+			ports = append(ports, uint32(at.Port()))
 			continue
 		}
-		ports = append(ports, uint32(at.Port()))
+		silent = true
+		if errors.Is(err, errUnknownUser) {
+			unknown = cmp.Or(unknown, fmt.Sprintf("who listens on %s %s", at, err))
+		}
 	}
 	slices.Sort(ports)
-	return ports, silent
+	return ports, silent, unknown
+}
+
+// errUnknownUser is returned by heldBy where a listener could be anybody's.
+var errUnknownUser = errors.New("has no number in the agent's user namespace (the kernel writes 65534): run it as a user who has one")
+
+// heldBy returns nil if one of these users is the owner of one of the sockets. An owner without
+// a number here is none of them, even if one of them has none either: all who have none look
+// the same.
+func heldBy(owners []attestation.SocketOwner, users []uint32) error {
+	err := attestation.ErrNoOwner
+	for _, o := range owners {
+		switch {
+		case !o.Known():
+			err = errUnknownUser
+		case slices.Contains(users, o.UID):
+			return nil
+		}
+	}
+	return err
 }
 
 // leftTo are those of the ports of an address that no proxy of the configuration has, and

@@ -1,11 +1,13 @@
 package relay
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
+	"signet.example/attestation"
 	"signet.example/proxy"
 )
 
@@ -49,6 +51,33 @@ func TestAForeignProxyHasNoPlaceOfOneThatTheAgentRuns(t *testing.T) {
 	}
 	if left, why := a.leftTo("127.0.0.3", []uint32{8080}); len(left) != 1 || why != "" {
 		t.Errorf("elsewhere it has %v: %s", left, why)
+	}
+}
+
+// Two users without a number in the agent's user namespace are both 65534 to it, and may be
+// two: the one's process could claim what the other's listens on.
+func TestAListenerOfAnUnknownUserIsNoForeignProxys(t *testing.T) {
+	for name, c := range map[string]struct {
+		owners []uint32
+		users  []uint32
+		want   error
+	}{
+		"its own":                   {[]uint32{1000}, []uint32{1001, 1000}, nil},
+		"root's own":                {[]uint32{0}, []uint32{0}, nil},
+		"one of two":                {[]uint32{65534, 1000}, []uint32{1000}, nil},
+		"another's":                 {[]uint32{1000}, []uint32{1001}, attestation.ErrNoOwner},
+		"nobody's":                  {nil, []uint32{1001}, attestation.ErrNoOwner},
+		"unknown, as the proxy is":  {[]uint32{65534}, []uint32{65534}, errUnknownUser},
+		"unknown":                   {[]uint32{65534}, []uint32{1000}, errUnknownUser},
+		"no user at all, both ways": {[]uint32{^uint32(0)}, []uint32{^uint32(0)}, errUnknownUser},
+	} {
+		var owners []attestation.SocketOwner
+		for _, uid := range c.owners {
+			owners = append(owners, attestation.SocketOwner{UID: uid})
+		}
+		if err := heldBy(owners, c.users); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
