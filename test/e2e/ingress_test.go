@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -55,4 +57,68 @@ func TestALoadBalancerIsKnownByItsAddress(t *testing.T) {
 	// Who was the load balancer is anybody, once it is not.
 	w.Apply(options("ingress: [{name: alb, ranges: [127.200.9.0/24], healthCheckPath: /up}]"))
 	eventually(t, 15*time.Second, "another address is not the load balancer", func() bool { return call(alb, http.MethodGet, "/up") == http.StatusForbidden })
+}
+
+// TestConnectionsOfALoadBalancerAreKnownByItsAddress is the same of bytes, as an NLB before a
+// database has them: with the port's TLS managed, so that callers of the mesh come by mTLS as
+// before, and without any.
+func TestConnectionsOfALoadBalancerAreKnownByItsAddress(t *testing.T) {
+	const nlb, stranger = "127.200.0.7", "127.200.1.7"
+	w := meshtest.Start(t, meshtest.Options{
+		Nodes: []string{"web", "store"}, Policy: map[string]string{"store.rego": `package signet.authz.store
+
+allow contains "customers' connections" if {
+	input.source.ingress == "nlb"
+	object.keys(input.source) == {"ingress"}
+	input.connection.port == 6379
+}
+
+allow contains "web speaks to the store" if input.source.virtual_node == "web"
+`},
+		Manifests: meshtest.Join(meshtest.Mesh(), meshtest.VirtualNode("web", "", "store"), storeNode(""), meshtest.ServiceOfNode("store", "store")),
+	})
+	app := startSpeaker(t, w.Nodes["store"].App)
+	options := func(ranges string) string {
+		return fmt.Sprintf("apiVersion: signet.example/v1alpha1\nkind: VirtualNodeOptions\nmetadata: {name: store}\nspec: {listeners: [{port: %d, ingress: [{name: nlb, ranges: [%s]}]}]}\n", storePort, ranges)
+	}
+	at := net.JoinHostPort(w.Nodes["store"].Bind, fmt.Sprint(storePort))
+	from := func(addr string) error {
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 0))}
+		c, err := d.DialContext(t.Context(), "tcp", at)
+		if err != nil {
+			return err
+		}
+		got, err := exchange(c, "store", len("hello store"))
+		if err == nil && got != "hello store" {
+			err = fmt.Errorf("it answered %q", got)
+		}
+		return errors.Join(err, c.Close())
+	}
+	allowed := func(what string) {
+		t.Helper()
+		w.Await(what, 30*time.Second, func() error { return from(nlb) })
+	}
+	refused := func(what, addr string) {
+		t.Helper()
+		came := app.came.Load()
+		if err := from(addr); err == nil || app.came.Load() != came {
+			t.Errorf("%s: %v, and the store was connected to %d times", what, err, app.came.Load()-came)
+		}
+	}
+	w.Apply(options("127.200.0.0/24"))
+	allowed("the load balancer's connections pass")
+	refused("from another address", stranger)
+	w.Await("callers of the mesh come by mTLS as before", 30*time.Second, func() error { return hungUp(speak(wayTo(t, w, "web"))) })
+	eventually(t, 10*time.Second, "its connections are found by its name", func() bool {
+		return len(decisionsOf(t, w, "--from", "ingress/nlb", "--to", "test/store")) > 0
+	})
+
+	w.Apply(storeNode(", tls: {mode: DISABLED, certificate: {sds: {secretName: \"spiffe://test.example/test/store\"}}}"))
+	allowed("without TLS they pass as well")
+	refused("from another address, without TLS", stranger)
+
+	// Who was the load balancer is anybody, once it is not.
+	w.Apply(options("127.200.9.0/24"))
+	eventually(t, 30*time.Second, "another address is not the load balancer", func() bool { return from(nlb) != nil })
+	refused("an address that is not the load balancer's any more", nlb)
 }
