@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -61,7 +62,7 @@ func jwks(names ...string) []byte {
 
 func issuers() []authz.Issuer {
 	return []authz.Issuer{
-		{Name: "id", Issuer: issuerURL, Audiences: []string{"orders"}, JWKS: jwks("rsa", "ec", "ed")},
+		{Name: "id", Issuer: issuerURL, Audiences: []string{"orders"}, JWKS: jwks("rsa", "ec", "ec384", "ed")},
 		{Name: "second", Issuer: "https://second.example", Audiences: []string{"orders"}, JWKS: jwks("other")},
 	}
 }
@@ -98,7 +99,12 @@ func sign(key crypto.Signer, header, payload string) string {
 	case *rsa.PrivateKey:
 		sig, err = rsa.SignPKCS1v15(rand.Reader, k, crypto.SHA256, sum[:])
 	case *ecdsa.PrivateKey:
-		r, s, e := ecdsa.Sign(rand.Reader, k, sum[:])
+		hashed := sum[:]
+		if k.Curve == elliptic.P384() {
+			wide := sha512.Sum384([]byte(input))
+			hashed = wide[:]
+		}
+		r, s, e := ecdsa.Sign(rand.Reader, k, hashed)
 		size := (k.Params().BitSize + 7) / 8
 		sig, err = append(r.FillBytes(make([]byte, size)), s.FillBytes(make([]byte, size))...), e
 	case ed25519.PrivateKey:
@@ -124,6 +130,7 @@ func TestTokensOfEachAcceptedAlgorithmBecomeInputJWT(t *testing.T) {
 	for name, tok := range map[string]string{
 		"RS256":            sign(keys()["rsa"], rs256, good().json()),
 		"ES256":            sign(keys()["ec"], `{"alg":"ES256","kid":"ec","typ":"at+jwt"}`, good().json()),
+		"ES384":            sign(keys()["ec384"], `{"alg":"ES384","kid":"ec384"}`, good().json()),
 		"EdDSA":            sign(keys()["ed"], `{"alg":"EdDSA","kid":"ed"}`, good().json()),
 		"without kid":      sign(keys()["rsa"], `{"alg":"RS256"}`, good().json()),
 		"list of audience": sign(keys()["rsa"], rs256, good().with("aud", []string{"x", "orders"}).json()),
@@ -211,6 +218,8 @@ func TestAttackedTokensAreRefused(t *testing.T) {
 		"PS256 in the header":           sign(k["rsa"], `{"alg":"PS256","kid":"rsa"}`, good().json()),
 		"ES256 with the RSA key's kid":  sign(k["ec"], `{"alg":"ES256","kid":"rsa"}`, good().json()),
 		"ES256 by a P-384 key":          sign(k["ec384"], `{"alg":"ES256","kid":"ec"}`, good().json()),
+		"ES384 by a P-256 key":          sign(k["ec"], `{"alg":"ES384","kid":"ec384"}`, good().json()),
+		"ES256 with a P-384 key's kid":  sign(k["ec384"], `{"alg":"ES256","kid":"ec384"}`, good().json()),
 		"crit":                          header(`"crit":["exp"],"exp":1`),
 		"empty crit":                    header(`"crit":[]`),
 		"b64 false":                     header(`"b64":false`),
@@ -437,7 +446,7 @@ func TestARefusedTokenHasItsTrueReason(t *testing.T) {
 		"its header has crit, b64, zip or cty, which change how it is read": {header(`{"alg":"RS256","kid":"rsa","crit":[]}`), header(`{"alg":"RS256","kid":"rsa","b64":true}`), header(`{"alg":"RS256","zip":"DEF"}`), header(`{"alg":"RS256","cty":"JWT"}`)},
 		"its typ is not JWT or at+jwt":                                      {header(`{"alg":"RS256","kid":"rsa","typ":"logout+jwt"}`), header(`{"alg":"RS256","typ":5}`)},
 		"its kid is not a text of 1 to 256 bytes":                           {header(`{"alg":"RS256","kid":""}`), header(`{"alg":"RS256","kid":5}`)},
-		"its algorithm is not RS256, ES256 or EdDSA":                        {header(`{"alg":"PS256","kid":"rsa"}`), header(`{"kid":"rsa"}`)},
+		"its algorithm is not RS256, ES256, ES384 or EdDSA":                 {header(`{"alg":"PS256","kid":"rsa"}`), header(`{"kid":"rsa"}`)},
 		"its claims are no JSON object, or have a name twice":               {sign(k["rsa"], rs256, `[]`)},
 		"it has no issuer (iss)":                                            {claim("iss", nil), claim("iss", 5)},
 		"no JWTIssuer has its issuer":                                       {claim("iss", "https://evil.example")},

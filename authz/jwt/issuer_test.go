@@ -154,9 +154,14 @@ func TestKeySetIsTakenOnlyIfEachKeyCanBeUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p521, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for what, good := range map[string]string{
 		"P-256":             jwk(t, ec.Public(), nil),
 		"P-256 with alg":    jwk(t, ec.Public(), with("alg", "ES256")),
+		"P-384":             jwk(t, p384.Public(), with("alg", "ES384")),
 		"RSA":               jwk(t, rsaKey.Public(), with("use", "sig")),
 		"Ed25519":           jwk(t, edPub, with("key_ops", []string{"verify"})),
 		"an unknown member": jwk(t, ec.Public(), with("x-vendor", 1)),
@@ -176,7 +181,8 @@ func TestKeySetIsTakenOnlyIfEachKeyCanBeUsed(t *testing.T) {
 		"alg none":         jwk(t, ec.Public(), with("alg", "none")),
 		"alg of RSA":       jwk(t, ec.Public(), with("alg", "RS256")),
 		"alg not accepted": jwk(t, rsaKey.Public(), with("alg", "PS512")),
-		"P-384":            jwk(t, p384.Public(), nil),
+		"ES256 of P-384":   jwk(t, p384.Public(), with("alg", "ES256")),
+		"P-521":            jwk(t, p521.Public(), nil),
 		"off the curve":    jwk(t, ec.Public(), with("y", "AAAA")),
 		"RSA 512":          jwk(t, rsaKey.Public(), with("n", strings.Repeat("A", 85)+"B")),
 		"not an object":    `7`,
@@ -202,7 +208,7 @@ func TestKeySetIsTakenOnlyIfEachKeyCanBeUsed(t *testing.T) {
 
 func TestKeysThatMustNotVerifyAreLeftOut(t *testing.T) {
 	key := newKey(t)
-	other, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	other, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	must(t, err)
 	small, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // too small on purpose
 	must(t, err)
@@ -211,13 +217,13 @@ func TestKeysThatMustNotVerifyAreLeftOut(t *testing.T) {
 	must(t, err)
 	smallKey, err := json.Marshal(jose.JSONWebKey{Key: small.Public()})
 	must(t, err)
-	p384, err := json.Marshal(jose.JSONWebKey{Key: other.Public()})
+	p521, err := json.Marshal(jose.JSONWebKey{Key: other.Public()})
 	must(t, err)
 	for name, text := range map[string]string{
 		"symmetric":        `{"kty":"oct","k":"AAAA"}`,
 		"private":          string(private),
 		"RSA of 1024":      string(smallKey),
-		"P-384":            string(p384),
+		"P-521":            string(p521),
 		"for encryption":   strings.Replace(ec, `"use":"sig"`, `"use":"enc"`, 1),
 		"only for wrapped": strings.Replace(ec, `"use":"sig"`, `"key_ops":["wrapKey"]`, 1),
 		"of another alg":   strings.Replace(ec, `"use":"sig"`, `"alg":"ES384"`, 1),

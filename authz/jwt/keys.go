@@ -37,7 +37,7 @@ type key struct {
 }
 
 // CheckKeys accepts a key set (RFC 7517) only if each key can be used: public,
-// for signatures, and of an algorithm that is accepted (RS256, ES256, EdDSA).
+// for signatures, and of an algorithm that is accepted (RS256, ES256, ES384, EdDSA).
 // It is for keys that an operator wrote; of a fetched set UsableKeys keeps
 // what can be used.
 func CheckKeys(raw []byte) error {
@@ -189,15 +189,18 @@ func algorithmOf(public any) (jose.SignatureAlgorithm, error) {
 		}
 		return jose.RS256, nil
 	case *ecdsa.PublicKey:
-		if k.Curve != elliptic.P256() {
-			return "", fmt.Errorf("curve %s: only P-256 (ES256) is accepted", k.Curve.Params().Name)
+		switch k.Curve {
+		case elliptic.P256():
+			return jose.ES256, nil
+		case elliptic.P384():
+			return jose.ES384, nil
 		}
-		return jose.ES256, nil
+		return "", fmt.Errorf("curve %s: only P-256 (ES256) and P-384 (ES384) are accepted", k.Curve.Params().Name)
 	case ed25519.PublicKey:
 		if len(k) != ed25519.PublicKeySize {
 			return "", errors.New("Ed25519 key of wrong size")
 		}
 		return jose.EdDSA, nil
 	}
-	return "", errors.New("kind of key is not accepted: want RSA, EC P-256 or Ed25519")
+	return "", errors.New("kind of key is not accepted: want RSA, EC P-256, EC P-384 or Ed25519")
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
+	_ "crypto/sha512" // SHA-384
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -36,7 +37,7 @@ var (
 	errCritical   = errors.New("its header has crit, b64, zip or cty, which change how it is read")
 	errType       = errors.New("its typ is not JWT or at+jwt")
 	errKeyID      = errors.New("its kid is not a text of 1 to 256 bytes")
-	errAlgorithm  = errors.New("its algorithm is not RS256, ES256 or EdDSA")
+	errAlgorithm  = errors.New("its algorithm is not RS256, ES256, ES384 or EdDSA")
 	ErrPayload    = errors.New("its claims are no JSON object, or have a name twice")
 	errNoIssuer   = errors.New("it has no issuer (iss)")
 	errIssuer     = errors.New("no JWTIssuer has its issuer")
@@ -138,7 +139,7 @@ func tokenHeader(raw []byte) (alg, kid string, err error) {
 		}
 	}
 	alg, _ = members["alg"].(string)
-	if !slices.Contains([]jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA}, jose.SignatureAlgorithm(alg)) {
+	if !slices.Contains([]jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.ES384, jose.EdDSA}, jose.SignatureAlgorithm(alg)) {
 		return "", "", errAlgorithm
 	}
 	return alg, kid, nil
@@ -227,9 +228,8 @@ func checkSignature(c Compact, by key) error {
 	switch public := by.public.(type) {
 	case *rsa.PublicKey: // RS256: RFC 7518 3.3
 		good = rsa.VerifyPKCS1v15(public, crypto.SHA256, sum[:], c.signature) == nil
-	case *ecdsa.PublicKey: // ES256: RFC 7518 3.4, r and s of 32 bytes each
-		good = len(c.signature) == 64 &&
-			ecdsa.Verify(public, sum[:], new(big.Int).SetBytes(c.signature[:32]), new(big.Int).SetBytes(c.signature[32:]))
+	case *ecdsa.PublicKey:
+		good = verifyECDSA(public, by.algorithm, signed, c.signature)
 	case ed25519.PublicKey: // EdDSA: RFC 8037 3.1
 		good = ed25519.Verify(public, []byte(signed), c.signature)
 	}
@@ -237,6 +237,20 @@ func checkSignature(c Compact, by key) error {
 		return errSignature
 	}
 	return nil
+}
+
+// verifyECDSA is RFC 7518 3.4: r and s have the bytes of the curve's order each.
+func verifyECDSA(public *ecdsa.PublicKey, algorithm jose.SignatureAlgorithm, signed string, signature []byte) bool {
+	hash, half := crypto.SHA256, 32
+	if algorithm == jose.ES384 {
+		hash, half = crypto.SHA384, 48
+	}
+	if len(signature) != 2*half {
+		return false
+	}
+	h := hash.New()
+	_, _ = h.Write([]byte(signed)) // a hash takes everything
+	return ecdsa.Verify(public, h.Sum(nil), new(big.Int).SetBytes(signature[:half]), new(big.Int).SetBytes(signature[half:]))
 }
 
 // readClaims holds the registered claims of RFC 7519 4.1 to their types. On an

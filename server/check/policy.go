@@ -96,7 +96,7 @@ func (l Look) issuers() []*api.Finding {
 		if slices.ContainsFunc(l.Losing[name], func(err error) bool { return !errors.Is(err, jwt.ErrOtherUse) }) {
 			severity = sevWarning
 		}
-		list = append(list, finding(findKeysLeft, severity, "JWTIssuer "+name, "none here: RS256 (2048 bits and more), ES256 and EdDSA keys are used, each of a kid of its own",
+		list = append(list, finding(findKeysLeft, severity, "JWTIssuer "+name, "none here: RS256 (2048 bits and more), ES256, ES384 and EdDSA keys are used, each of a kid of its own",
 			"keys of its set are not used, and tokens that they sign are refused: %s", strings.Join(issuers.Texts(l.Losing[name]), "; ")))
 	}
 	return list
