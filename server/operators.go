@@ -15,6 +15,7 @@ import (
 	"signet.example/server/fleet"
 	"signet.example/server/kinds"
 	"signet.example/server/model"
+	"signet.example/server/proxies"
 	"signet.example/server/views"
 	"signet.example/store"
 	"signet.example/xds/effect"
@@ -26,7 +27,7 @@ func (s *server) operators() *admin.Server {
 		TrustDomain: s.td, Clock: s.clock, Log: s.log, Stopping: s.stopping,
 		Metrics: admin.Metrics{AuditErrors: s.metrics.auditErrors, Calls: s.metrics.adminCalls},
 		Trail:   s.store, Note: s.audit,
-		Stored: stored{s}, Past: s.store, Routing: s.views, Fleet: operated{s}, AgentRows: s.store, Certificates: s.issued, Sessions: s.sessions, Policies: s.policies,
+		Stored: stored{s}, Past: s.store, Routing: s.views, Proxies: proxies.Proxies{Routing: s.views, Config: s.views.Config, Agents: s.statuses.All}, Fleet: operated{s}, AgentRows: s.store, Certificates: s.issued, Sessions: s.sessions, Policies: s.policies,
 		Drafts: drafts.Drafts{TrustDomain: s.td, Sessions: s.sessions},
 		Tokens: s.store, Pin: func() []byte { return s.authority.Roots().Set.Pin() },
 		Findings: func(ctx context.Context) []*api.Finding { return check.Findings(s.look(ctx)) },

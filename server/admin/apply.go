@@ -42,7 +42,7 @@ func (s *Server) effect(d Draft, req *api.ApplyRequest) (*api.Effect, error) {
 	case err != nil: // it is stored
 		return nil, fmt.Errorf("whom it concerns cannot be told: %w", err)
 	}
-	return effectOf(all, leftOut, s.cfg.Fleet.All())
+	return s.cfg.Proxies.Effect(all, leftOut)
 }
 
 // apply is Apply, and returns what was made of the change, and the issuers that are new or changed.

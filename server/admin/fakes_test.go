@@ -28,7 +28,6 @@ import (
 	"signet.example/server/kinds"
 	"signet.example/store"
 	"signet.example/xds/effect"
-	"signet.example/xds/predict"
 )
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -67,7 +66,7 @@ func newDesk(t *testing.T) *desk {
 		TrustDomain: spiffeid.RequireTrustDomainFromString("test.example"), Clock: func() time.Time { return noon }, Log: slog.New(slog.DiscardHandler),
 		Metrics: admin.Metrics{AuditErrors: d.unsaid, Calls: d.calls}, Stopping: make(chan struct{}),
 		Trail: d, Note: func(_ context.Context, _, action, detail string) { d.note("row " + action + " " + detail) },
-		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{}, Policies: policiesOf{}, Tokens: tokensOf{d}, Routing: routingOf{d},
+		Stored: storedOf{d}, Fleet: fleetOf{d}, AgentRows: rowsOf{d}, Certificates: certsOf{d}, Sessions: sessionsOf{}, Policies: policiesOf{}, Tokens: tokensOf{d}, Routing: routingOf{d}, Proxies: proxiesOf{},
 		Pin: func() []byte { return make([]byte, 32) }, Findings: func(context.Context) []*api.Finding { return nil },
 		Warnings: func(admin.Model, admin.Model, ...kinds.Key) []string { return nil },
 		LogDirs:  func() []string { return []string{"/var/log/proxies"} }, CheckGroup: func(identity.NodeGroup) error { return nil },
@@ -275,33 +274,6 @@ func (policiesOf) PackagesInForce() []policy.Package { return nil }
 
 type routingOf struct{ d *desk }
 
-func (r routingOf) Predict(proxy.Ref, uint32, predict.Request) (predict.Outcome, error) {
-	return predict.Outcome{}, nil
-}
-
-func (r routingOf) Outlet(proxy.Ref, string, uint32) (*predict.Outlet, error) { return nil, nil }
-
-// Config has two resources of each of two types.
-func (r routingOf) Config(of proxy.Ref, bind string, _ bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error) {
-	r.d.note("config of " + of.Name + " at " + bind)
-	c := &api.ProxyConfig{Node: &api.VirtualNodeRef{Mesh: of.Mesh, Name: of.Name, Gateway: of.Gateway()}, Assumed: bind == ""}
-	for _, t := range []string{"a.Cluster", "a.Listener"} {
-		c.Types = append(c.Types, &api.TypeStatus{TypeUrl: t, Version: "2"})
-		for _, name := range []string{"x", "y"} {
-			if which(t, name) {
-				c.Resources = append(c.Resources, &api.ProxyConfig_Resource{TypeUrl: t, Name: name, Version: "v"})
-			}
-		}
-	}
-	return c, nil
-}
-
-func (r routingOf) Bounds(string, string) (*predict.Bounds, error) { return nil, nil }
-
-func (r routingOf) Ports(proxy.Ref, string) (requests, connections []uint32, err error) {
-	return nil, nil, nil
-}
-
 // Mark is the moment 5.
 func (r routingOf) Mark(context.Context) uint64 { return 5 }
 
@@ -319,6 +291,25 @@ func (r routingOf) Settled(proxy.Ref) bool { return !r.d.moving }
 type reached struct {
 	has      bool
 	rejected []*api.ResourceStatus
+}
+
+type proxiesOf struct{}
+
+func (proxiesOf) Routes(of proxy.Ref, _ *api.RoutesRequest) (*api.RoutesResponse, error) {
+	return &api.RoutesResponse{Route: of.String()}, nil
+}
+
+func (proxiesOf) Configs(*mesh.Graph, *api.ProxyConfigRequest) (*api.ProxyConfigResponse, error) {
+	return nil, nil
+}
+
+// Effect has whom there is one for.
+func (proxiesOf) Effect(all []effect.Effect, _ int) (*api.Effect, error) {
+	out := &api.Effect{}
+	for _, e := range all {
+		out.Nodes = append(out.Nodes, &api.Effect_Node{Node: &api.VirtualNodeRef{Mesh: e.Of.Mesh, Name: e.Of.Name}})
+	}
+	return out, nil
 }
 
 type tokensOf struct{ d *desk }

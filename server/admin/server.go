@@ -17,11 +17,12 @@ import (
 	"signet.example/internal/decode"
 	"signet.example/internal/private"
 	"signet.example/internal/unixsock"
+	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/kinds"
 	"signet.example/store"
-	"signet.example/xds/predict"
+	"signet.example/xds/effect"
 )
 
 const maxBytes = 64 << 20 // a whole mesh in one apply
@@ -41,6 +42,7 @@ type Config struct {
 	Stored       Stored
 	Past         Past
 	Routing      Routing
+	Proxies      Proxies
 	Fleet        Fleet
 	AgentRows    AgentRows
 	Certificates Certificates
@@ -98,20 +100,8 @@ type Past interface {
 	Back(ctx context.Context, revision uint64) ([]store.Write, error)
 }
 
-// Routing knows what proxies do.
+// Routing knows how far proxies have come.
 type Routing interface {
-	// Predict is what a proxy does with a request: of a virtual node with one of its
-	// application, of a gateway with one that comes to a port of it, 0 for its only one.
-	Predict(of proxy.Ref, port uint32, r predict.Request) (predict.Outcome, error)
-	// Config is what a proxy of a virtual node or gateway is to have that is bound to an
-	// address, with what is in each resource if full is set and which returns true for it.
-	Config(of proxy.Ref, bind string, full bool, which func(typeURL, name string) bool) (*api.ProxyConfig, error)
-	// Bounds are those of the proxy of the virtual node that a cluster of a mesh leads to, nil
-	// where that is no proxy of ours.
-	Bounds(mesh, cluster string) (*predict.Bounds, error)
-	// Ports are those at which the proxy of a virtual node has a host, for requests and for
-	// connections of tcp.
-	Ports(of proxy.Ref, host string) (requests, connections []uint32, err error)
 	// Mark has everything made that is stored, and returns a moment after that for Reached.
 	Mark(ctx context.Context) (since uint64)
 	// Reached reports whether an agent says that its proxies of a virtual node have what there
@@ -120,9 +110,16 @@ type Routing interface {
 	Reached(agent string, of proxy.Ref, since uint64) (has bool, rejected []*api.ResourceStatus)
 	// Settled reports whether nothing of a virtual node is on its way from host to host.
 	Settled(of proxy.Ref) bool
-	// Outlet is where the application of a virtual node speaks to a service on a port of
-	// protocol tcp, nil where that is none.
-	Outlet(of proxy.Ref, service string, port uint32) (*predict.Outlet, error)
+}
+
+// Proxies shows what proxies do and have.
+type Proxies interface {
+	// Routes predicts what a proxy does with a request.
+	Routes(of proxy.Ref, req *api.RoutesRequest) (*api.RoutesResponse, error)
+	// Configs lists what the proxies that are asked for are to have, and what each has acknowledged.
+	Configs(g *mesh.Graph, req *api.ProxyConfigRequest) (*api.ProxyConfigResponse, error)
+	// Effect is what the effects of a change come to.
+	Effect(all []effect.Effect, leftOut int) (*api.Effect, error)
 }
 
 // Metrics are counted in.

@@ -51,7 +51,8 @@ var imports = map[string][]string{
 	"server/signer":    {"identity", "api", "ca", "internal"}, // nobody else has ca: the control plane cannot sign
 	"server/fault":     {},
 	"server/access":    {"identity", "api", "store", "server/fault", "server/conns", "server/fleet", "server/roster", "server/groups", "server/issuance", "internal", "proxy"},
-	"server/admin":     {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy", "xds/predict", "xds/effect"},
+	"server/admin":     {"identity", "mesh", "api", "attestation", "policy", "policy/repo", "authz/jwt", "store", "server/fault", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy", "xds/effect"},
+	"server/proxies":   {"mesh", "api", "proxy", "server/fault", "server/fleet", "internal", "xds/predict", "xds/effect"},
 	"server/check":     {"identity", "mesh", "api", "policy", "authz/jwt", "store", "server/cloudmap", "server/fleet", "server/groups", "server/issuers", "server/kinds", "server/policies", "internal", "proxy"},
 	"server/drafts":    {"mesh", "api", "policy", "policy/draft", "server/policies", "xds/predict"},
 	"server/roster":    {"store", "server/fault"},
@@ -69,7 +70,7 @@ var imports = map[string][]string{
 	"server/kinds":     {"identity", "mesh", "attestation", "policy/repo", "authz/jwt", "internal", "proxy"},
 	"server/views":     {"identity", "ads", "api", "xds", "mesh", "proxy", "server/fault", "server/cloudmap", "server/fleet", "server/kinds", "server/refused", "internal", "xds/predict", "xds/effect"},
 	"server/refused":   {"ads", "internal", "proxy"},
-	"server":           {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/cloudmap", "server/policies", "server/kinds", "server/model", "server/signer", "server/fault", "server/shared", "server/conns", "server/fleet", "server/roster", "server/groups", "server/access", "server/admin", "server/check", "server/drafts", "server/refused", "server/views", "internal", "proxy", "xds/effect"},
+	"server":           {"identity", "mesh", "ads", "api", "attestation", "policy/repo", "authz/jwt", "store", "server/issuance", "server/join", "server/issuers", "server/cloudmap", "server/policies", "server/kinds", "server/model", "server/signer", "server/fault", "server/shared", "server/conns", "server/fleet", "server/roster", "server/groups", "server/access", "server/admin", "server/check", "server/drafts", "server/proxies", "server/refused", "server/views", "internal", "proxy", "xds/effect"},
 	"dev":              {"api"},
 	"cmd":              {"server", "server/kinds", "server/policies", "server/signer", "agent", "agent/authzproc", "agent/wayout", "agent/join", "dev", "api", "mesh", "policy", "policy/check", "policy/draft", "policy/repo", "internal"},
 	"agent/svids":      {"identity", "internal"},

@@ -1,46 +1,42 @@
-package admin
+package proxies
 
 import (
-	"context"
 	"slices"
 	"strings"
 
 	"signet.example/api"
 	"signet.example/internal/plain"
+	"signet.example/mesh"
 	"signet.example/proxy"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
 )
 
-// ProxyConfig lists what proxies are to have, and what each has acknowledged.
-func (s *Server) ProxyConfig(ctx context.Context, req *api.ProxyConfigRequest) (*api.ProxyConfigResponse, error) {
-	m, err := s.cfg.Stored.Newest(ctx)
-	if err != nil {
-		return nil, err
-	}
+// Configs lists what proxies are to have, and what each has acknowledged.
+func (p Proxies) Configs(g *mesh.Graph, req *api.ProxyConfigRequest) (*api.ProxyConfigResponse, error) {
 	typeWord, err := typeOf(req.GetType())
 	if err != nil {
 		return nil, err
 	}
-	ref, isRef := refOf(m, req.GetId())
+	ref, isRef := refOf(g, req.GetId())
 	resp := &api.ProxyConfigResponse{}
-	for _, a := range s.cfg.Fleet.All() {
-		for _, p := range a.Report.GetProxies() {
-			of := proxy.For(p.GetVirtualNode().GetMesh(), p.GetVirtualNode().GetName(), p.GetVirtualNode().GetGateway())
-			if p.GetName() != req.GetId() && (!isRef || of != ref) || m.Graph().Node(of) == nil {
+	for _, a := range p.Agents() {
+		for _, reported := range a.Report.GetProxies() {
+			of := fleet.RefOf(reported)
+			if reported.GetName() != req.GetId() && (!isRef || of != ref) || g.Node(of) == nil {
 				continue
 			}
-			one, err := s.configOf(of, p.GetAddress(), req, typeWord)
+			one, err := p.configOf(of, reported.GetAddress(), req, typeWord)
 			if err != nil {
 				return nil, err
 			}
-			one.Agent, one.Proxy, one.Connected = a.Agent.ID, p, a.State == api.AgentInfo_CONNECTED
+			one.Agent, one.Proxy, one.Connected = a.Agent.ID, reported, a.State == api.AgentInfo_CONNECTED
 			joinStatus(one)
 			resp.Proxies = append(resp.Proxies, one)
 		}
 	}
 	if len(resp.GetProxies()) == 0 && isRef {
-		one, err := s.configOf(ref, "", req, typeWord)
+		one, err := p.configOf(ref, "", req, typeWord)
 		if err != nil {
 			return nil, err
 		}
@@ -48,16 +44,16 @@ func (s *Server) ProxyConfig(ctx context.Context, req *api.ProxyConfigRequest) (
 		resp.Proxies = append(resp.Proxies, one)
 	}
 	if len(resp.GetProxies()) == 0 {
-		return nil, fault.New(fault.NotFound, "there is no proxy, virtual node or gateway %q%s; MESH/NODE is what a proxy of it would have", plain.Text(req.GetId()), reported(s.cfg.Fleet.All()))
+		return nil, fault.New(fault.NotFound, "there is no proxy, virtual node or gateway %q%s; MESH/NODE is what a proxy of it would have", plain.Text(req.GetId()), namesOf(p.Agents()))
 	}
-	if (req.GetName() != "" || typeWord != "") && !slices.ContainsFunc(resp.GetProxies(), func(p *api.ProxyConfig) bool { return len(p.GetResources()) > 0 }) {
+	if (req.GetName() != "" || typeWord != "") && !slices.ContainsFunc(resp.GetProxies(), func(of *api.ProxyConfig) bool { return len(of.GetResources()) > 0 }) {
 		return nil, fault.New(fault.NotFound, "%s has no resource of that type or name; without --type and --name all are listed", plain.Text(req.GetId()))
 	}
 	return resp, nil
 }
 
-func (s *Server) configOf(of proxy.Ref, bind string, req *api.ProxyConfigRequest, typeWord string) (*api.ProxyConfig, error) {
-	return s.cfg.Routing.Config(of, bind, req.GetFull(), func(typeURL, name string) bool {
+func (p Proxies) configOf(of proxy.Ref, bind string, req *api.ProxyConfigRequest, typeWord string) (*api.ProxyConfig, error) {
+	return p.Config(of, bind, req.GetFull(), func(typeURL, name string) bool {
 		return strings.HasSuffix(typeURL, typeWord) && (req.GetName() == "" || name == req.GetName())
 	})
 }
@@ -80,17 +76,17 @@ func typeOf(word string) (string, error) {
 
 // refOf is the virtual node or gateway that is meant, by its node id, MESH/NAME, or a name
 // that only one has.
-func refOf(m Model, id string) (proxy.Ref, bool) {
+func refOf(g *mesh.Graph, id string) (proxy.Ref, bool) {
 	if ref, err := proxy.ParseRef(id); err == nil {
-		return ref, m.Graph().Node(ref) != nil
+		return ref, g.Node(ref) != nil
 	}
 	mesh, name, ok := strings.Cut(id, "/")
 	if !ok {
 		mesh, name = "", id
 	}
 	var found []proxy.Ref
-	for _, in := range m.Graph().Meshes() {
-		for _, n := range m.Graph().Nodes(in) {
+	for _, in := range g.Meshes() {
+		for _, n := range g.Nodes(in) {
 			if n.Name == name && (mesh == "" || n.Mesh == mesh) {
 				found = append(found, n.Ref)
 			}
@@ -102,8 +98,8 @@ func refOf(m Model, id string) (proxy.Ref, bool) {
 	return found[0], true
 }
 
-// reported names the proxies that there are, for who looks for another one.
-func reported(agents []fleet.Status) string {
+// namesOf lists the proxies that there are, for who looks for another one.
+func namesOf(agents []fleet.Status) string {
 	var names []string
 	for _, a := range agents {
 		for _, p := range a.Report.GetProxies() {

@@ -1,4 +1,4 @@
-package admin_test
+package proxies_test
 
 import (
 	"errors"
@@ -8,21 +8,21 @@ import (
 	"signet.example/api"
 	"signet.example/server/fault"
 	"signet.example/server/fleet"
+	"signet.example/server/proxies"
 	"signet.example/store"
 )
 
 func TestOfEachResourceOfAProxyItIsToldWhetherTheProxyHasIt(t *testing.T) {
-	d := newDesk(t)
-	if _, err := d.admin.Apply(d.ctx(), applyOf(shop+nodeTo("/dev/stdout"))); err != nil {
-		t.Fatal(err)
-	}
+	g := graphOf(t, "shop", "web")
+	var agents []fleet.Status
+	shown := proxies.Proxies{Config: configOf, Agents: func() []fleet.Status { return agents }}
 	ref := &api.VirtualNodeRef{Mesh: "shop", Name: "web"}
 	status := func(p *api.ProxyStatus) {
-		d.agents = []fleet.Status{{Agent: store.Agent{ID: "a1"}, State: api.AgentInfo_CONNECTED, Report: &api.Report{Proxies: []*api.ProxyStatus{p}}}}
+		agents = []fleet.Status{{Agent: store.Agent{ID: "a1"}, State: api.AgentInfo_CONNECTED, Report: &api.Report{Proxies: []*api.ProxyStatus{p}}}}
 	}
 	ask := func(req *api.ProxyConfigRequest) string {
 		t.Helper()
-		answer, err := d.admin.ProxyConfig(d.ctx(), req)
+		answer, err := shown.Configs(g, req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestOfEachResourceOfAProxyItIsToldWhetherTheProxyHasIt(t *testing.T) {
 		`no type "secret"`:                 {Id: "web-1", Type: "secret"},
 		"no resource of that type or name": {Id: "web-1", Name: "z"},
 	} {
-		_, err := d.admin.ProxyConfig(d.ctx(), req)
+		_, err := shown.Configs(g, req)
 		if err == nil || !strings.Contains(err.Error(), text) || !errors.Is(err, fault.NotFound) && !errors.Is(err, fault.Invalid) {
 			t.Errorf("%v, want %s", err, text)
 		}

@@ -1,7 +1,6 @@
-package admin
+package proxies
 
 import (
-	"context"
 	"strconv"
 	"strings"
 
@@ -15,24 +14,16 @@ import (
 	"signet.example/xds/predict"
 )
 
-// Routes predicts what becomes of a request.
-func (s *Server) Routes(ctx context.Context, req *api.RoutesRequest) (*api.RoutesResponse, error) {
-	m, err := s.cfg.Stored.Newest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	of, err := caller(m, req)
-	if err != nil {
-		return nil, err
-	}
+// Routes predicts what a proxy does with a request.
+func (p Proxies) Routes(of proxy.Ref, req *api.RoutesRequest) (*api.RoutesResponse, error) {
 	if host, port, ok := strings.Cut(req.GetAuthority(), ":"); ok {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil {
-			out, err := s.cfg.Routing.Outlet(of, host, uint32(n))
+			out, err := p.Routing.Outlet(of, host, uint32(n))
 			if err != nil {
 				return nil, err
 			}
 			if out != nil {
-				return s.beyond(of, req, connections(req.GetAuthority(), out))
+				return p.beyond(of, req, connections(req.GetAuthority(), out))
 			}
 		}
 	}
@@ -44,18 +35,18 @@ func (s *Server) Routes(ctx context.Context, req *api.RoutesRequest) (*api.Route
 		name := strings.ToLower(h.GetName())
 		r.Headers[name] = append(r.Headers[name], h.GetValue())
 	}
-	out, err := s.cfg.Routing.Predict(of, req.GetPort(), r)
+	out, err := p.Routing.Predict(of, req.GetPort(), r)
 	if err != nil {
 		return nil, err
 	}
-	return s.beyond(of, req, outcome(out))
+	return p.beyond(of, req, outcome(out))
 }
 
 // beyond adds what is not in the caller's routes: what the callees' own proxies bound, and, where
 // no route takes it, at which ports the host is.
-func (s *Server) beyond(of proxy.Ref, req *api.RoutesRequest, resp *api.RoutesResponse) (*api.RoutesResponse, error) {
+func (p Proxies) beyond(of proxy.Ref, req *api.RoutesRequest, resp *api.RoutesResponse) (*api.RoutesResponse, error) {
 	for _, t := range resp.GetTargets() {
-		b, err := s.cfg.Routing.Bounds(of.Mesh, t.GetCluster())
+		b, err := p.Routing.Bounds(of.Mesh, t.GetCluster())
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +59,7 @@ func (s *Server) beyond(of proxy.Ref, req *api.RoutesRequest, resp *api.RoutesRe
 	}
 	host, _, _ := strings.Cut(strings.ToLower(req.GetAuthority()), ":")
 	var err error
-	resp.Ports, resp.TcpPorts, err = s.cfg.Routing.Ports(of, host)
+	resp.Ports, resp.TcpPorts, err = p.Routing.Ports(of, host)
 	return resp, err
 }
 
@@ -81,31 +72,6 @@ func connections(service string, out *predict.Outlet) *api.RoutesResponse {
 		resp.Places = append(resp.Places, &api.RoutesResponse_Place{Beside: p.Beside, At: p.At})
 	}
 	return resp
-}
-
-// caller is whose proxy is meant.
-func caller(m Model, req *api.RoutesRequest) (proxy.Ref, error) {
-	if err := thereIs(m, req.GetMesh()); err != nil {
-		return proxy.Ref{}, err
-	}
-	var found []proxy.Ref
-	for _, name := range m.Graph().Meshes() {
-		of := proxy.For(name, req.GetFrom(), req.GetGateway())
-		if (req.GetMesh() == "" || req.GetMesh() == name) && m.Graph().Node(of) != nil {
-			found = append(found, of)
-		}
-	}
-	kind := "VirtualNode"
-	if req.GetGateway() {
-		kind = "VirtualGateway"
-	}
-	switch len(found) {
-	case 0:
-		return proxy.Ref{}, fault.New(fault.NotFound, "%s %q does not exist%s", kind, plain.Text(req.GetFrom()), others(m, kind, req.GetMesh()))
-	case 1:
-		return found[0], nil
-	}
-	return proxy.Ref{}, fault.New(fault.Invalid, "%s %q exists in meshes %s and %s: name one", kind, plain.Text(req.GetFrom()), found[0].Mesh, found[1].Mesh)
 }
 
 // normalised refuses a path that the proxy writes anew, or refuses, before it looks for a

@@ -1,4 +1,4 @@
-package admin
+package proxies
 
 import (
 	"maps"
@@ -14,10 +14,10 @@ import (
 	"signet.example/xds/predict"
 )
 
-// effectOf is what effects come to, with the proxies that agents report: what many proxies do alike is one.
-func effectOf(all []effect.Effect, leftOut int, agents []fleet.Status) (*api.Effect, error) {
+// Effect is what effects come to, with the proxies that agents report: what many proxies do alike is one.
+func (p Proxies) Effect(all []effect.Effect, leftOut int) (*api.Effect, error) {
 	out := &api.Effect{LeftOut: uint32(leftOut)} //nolint:gosec // virtual hosts of a mesh
-	served := proxiesOf(agents)
+	served := servedBy(p.Agents())
 	requests := map[string]*api.Effect_Request{}
 	for _, e := range all {
 		of := &api.VirtualNodeRef{Mesh: e.Of.Mesh, Name: e.Of.Name, Gateway: e.Of.Gateway()}
@@ -54,17 +54,15 @@ func effectOf(all []effect.Effect, leftOut int, agents []fleet.Status) (*api.Eff
 	return out, nil
 }
 
-// proxiesOf names the proxies that are reported, by what they are of.
-func proxiesOf(agents []fleet.Status) map[proxy.Ref][]string {
+// servedBy names the proxies that connected agents report, by what they are of.
+func servedBy(agents []fleet.Status) map[proxy.Ref][]string {
 	of := map[proxy.Ref][]string{}
 	for _, a := range agents {
 		if a.State != api.AgentInfo_CONNECTED {
 			continue
 		}
 		for _, p := range a.Report.GetProxies() {
-			n := p.GetVirtualNode()
-			ref := proxy.For(n.GetMesh(), n.GetName(), n.GetGateway())
-			of[ref] = append(of[ref], p.GetName())
+			of[fleet.RefOf(p)] = append(of[fleet.RefOf(p)], p.GetName())
 		}
 	}
 	return of

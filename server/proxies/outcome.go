@@ -1,4 +1,4 @@
-package admin
+package proxies
 
 import (
 	"strings"
