@@ -7,8 +7,8 @@
 // It must not know HTTP, policies or where keys are fetched from: authz finds
 // the token in a request and says what its claims mean, the server fetches.
 //
-// Main types in order: IssuerSpec and Issuer; Issuers, whose Verify makes a Token
-// of a Compact.
+// Main types in order: IssuerSpec and Issuer; ALBSpec, of load balancers, whose tokens and
+// keys have a form of their own; Issuers, whose Verify makes a Token of a Compact.
 //
 // # Concurrency
 //

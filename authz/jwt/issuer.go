@@ -30,6 +30,8 @@ type Issuer struct {
 	JWKSURL       string
 	JWKS          []byte
 	Refresh       time.Duration
+	// ALB is there of load balancers, whose tokens are others (ALBSpec).
+	ALB *ALB
 }
 
 // IssuerSpec is the spec of kind JWTIssuer; JWKS is RFC 7517 JSON as a string.

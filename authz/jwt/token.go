@@ -69,6 +69,7 @@ type Token struct {
 	Size int
 
 	notBefore time.Time
+	takes     func(From) bool // of a load balancer's
 }
 
 // Digest distinguishes tokens by what they are decoded to: their text is
@@ -79,36 +80,51 @@ type Digest [sha256.Size]byte
 type Compact struct {
 	text                       string
 	header, payload, signature []byte
+	form                       *form
 }
+
+// form is how tokens of a kind are written.
+type form struct {
+	name     byte
+	encoding *base64.Encoding
+	longest  int
+	refused  error
+}
+
+// Strict refuses non-zero unused bits.
+var bearerForm = &form{'b', base64.RawURLEncoding.Strict(), maxToken, errForm}
 
 // Parse decodes a compact serialization (RFC 7515 7.1), with everything that
 // is cheap to refuse refused before anything is allocated for it.
-func Parse(text string) (Compact, error) {
-	if len(text) > maxToken {
+func Parse(text string) (Compact, error) { return bearerForm.parse(text) }
+
+func (f *form) parse(text string) (Compact, error) {
+	if len(text) > f.longest {
 		return Compact{}, errSize
 	}
 	if strings.Count(text, ".") != 2 {
-		return Compact{}, errForm
+		return Compact{}, f.refused
 	}
 	parts := strings.Split(text, ".")
-	s := Compact{text: text}
+	s := Compact{text: text, form: f}
 	for i, into := range []*[]byte{&s.header, &s.payload, &s.signature} {
 		if strings.ContainsAny(parts[i], "\r\n") { // which the decoder skips
-			return Compact{}, errForm
+			return Compact{}, f.refused
 		}
-		// Strict refuses non-zero unused bits.
-		b, err := base64.RawURLEncoding.Strict().DecodeString(parts[i])
+		b, err := f.encoding.DecodeString(parts[i])
 		if err != nil || len(b) == 0 {
-			return Compact{}, errForm
+			return Compact{}, f.refused
 		}
 		*into = b
 	}
 	return s, nil
 }
 
-// Digest is what the token is known by.
+// Digest is what the token is known by. One text is not the other form's, whatever it is
+// decoded to: they are verified by other keys.
 func (c Compact) Digest() Digest {
 	h := sha256.New()
+	h.Write([]byte{c.form.name})
 	for _, part := range [][]byte{c.header, c.payload, c.signature} {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))) //nolint:gosec // at most maxToken
 		h.Write(part)
@@ -121,17 +137,9 @@ func (c Compact) Digest() Digest {
 // issuer's to say, not the token's (jku, x5u, jwk, x5c, x5t). What would change
 // how the token is read is refused.
 func tokenHeader(raw []byte) (alg, kid string, err error) {
-	members, err := decodeObject(raw)
+	members, err := headerMembers(raw)
 	if err != nil {
-		return "", "", errHeader
-	}
-	for _, name := range []string{"crit", "b64", "zip", "cty"} {
-		if _, ok := members[name]; ok {
-			return "", "", errCritical
-		}
-	}
-	if typ, ok := members["typ"]; ok && !acceptedType(typ) {
-		return "", "", errType
+		return "", "", err
 	}
 	if v, ok := members["kid"]; ok {
 		if kid, ok = v.(string); !ok || kid == "" || len(kid) > MaxKeyID {
@@ -143,6 +151,23 @@ func tokenHeader(raw []byte) (alg, kid string, err error) {
 		return "", "", errAlgorithm
 	}
 	return alg, kid, nil
+}
+
+// headerMembers reads a header that does not change how the token is read.
+func headerMembers(raw []byte) (map[string]any, error) {
+	members, err := decodeObject(raw)
+	if err != nil {
+		return nil, errHeader
+	}
+	for _, name := range []string{"crit", "b64", "zip", "cty"} {
+		if _, ok := members[name]; ok {
+			return nil, errCritical
+		}
+	}
+	if typ, ok := members["typ"]; ok && !acceptedType(typ) {
+		return nil, errType
+	}
+	return members, nil
 }
 
 // acceptedType: RFC 7519 5.1 and RFC 9068 2.1; the names are case-insensitive
@@ -255,7 +280,23 @@ func verifyECDSA(public *ecdsa.PublicKey, algorithm jose.SignatureAlgorithm, sig
 
 // readClaims holds the registered claims of RFC 7519 4.1 to their types. On an
 // error what was read stays, for the record: the signature was good.
-func (t *Token) readClaims(iss *issuer) error {
+func (t *Token) readClaims(iss *issuer) (err error) {
+	if err := t.readTimes(); err != nil {
+		return err
+	}
+	if t.Audience, err = iss.audience(t.Claims); err != nil {
+		return err
+	}
+	for _, a := range t.Audience {
+		if slices.Contains(iss.audiences, a) {
+			return nil
+		}
+	}
+	return errAudience
+}
+
+// readTimes reads whom a token is about, and when it is good.
+func (t *Token) readTimes() error {
 	claims := t.Claims
 	if sub, ok := claims["sub"]; ok {
 		if t.Subject, ok = sub.(string); !ok {
@@ -283,15 +324,7 @@ func (t *Token) readClaims(iss *issuer) error {
 	if iat.After(t.notBefore) {
 		t.notBefore = iat // used before it was issued: one of two clocks is wrong
 	}
-	if t.Audience, err = iss.audience(claims); err != nil {
-		return err
-	}
-	for _, a := range t.Audience {
-		if slices.Contains(iss.audiences, a) {
-			return nil
-		}
-	}
-	return errAudience
+	return nil
 }
 
 // audience is a text or a list of them, and must be there: a token for nobody
