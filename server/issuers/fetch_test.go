@@ -85,8 +85,10 @@ func TestAnIssuersNameLeadsToNoMetadataService(t *testing.T) {
 		"100.100.100.200": true, "100.64.0.1": true, "192.0.0.192": true, "168.63.129.16": true, "255.255.255.255": true,
 		"fd00:ec2::254": true, "fd20:ce::254": true, "fc00::1": true,
 		"64:ff9b::a9fe:a9fe": true, "64:ff9b:1::a9fe:a9fe": true, "2002:a9fe:a9fe::1": true, "::169.254.169.254": true, "::ffff:169.254.169.254": true,
-		"64:ff9b::6440:1": true,
-		"192.0.2.1":       false, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false, "64:ff9b::c000:201": false, "2001:db8::1": false, "2600::1": false,
+		"64:ff9b::6440:1": true, "64:ff9b::a83f:8110": true, "198.18.0.1": true, "240.0.0.1": true, "fec0::1": true, "100::1": true,
+		// As other translators and tunnels write the metadata service's (A9-34).
+		"2001:0:a9fe:a9fe::1": true, "2001:db8::5efe:a9fe:a9fe": true, "::ffff:0:169.254.169.254": true, "64:ff9b:1::c000:201": false, "2002:c000:201::1": false, "fc00::5efe:c000:201": true,
+		"192.0.2.1": false, "10.1.2.3": false, "172.16.0.1": false, "192.168.1.1": false, "64:ff9b::c000:201": false, "2001:db8::1": false, "2600::1": false,
 	} {
 		if got := issuers.Inside(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: %t", address, got)

@@ -63,7 +63,7 @@ var imports = map[string][]string{
 	"server/groups":    {"identity", "ads", "api", "server/fault", "internal", "proxy"},
 	"server/issuance":  {"identity", "api", "store", "server/fault", "internal"},
 	"server/cloudmap":  {"server/shared", "internal", "proxy"},
-	"server/issuers":   {"api", "authz/jwt", "server/shared", "internal"},
+	"server/issuers":   {"api", "authz/jwt", "server/shared", "internal", "proxy"},
 	"server/policies":  {"identity", "mesh", "api", "policy", "policy/repo", "store", "server/shared", "internal", "proxy"},
 	"server/join":      {"identity", "api", "attestation", "store", "server/fault", "server/conns", "server/roster", "internal"},
 	"server/model":     {"identity", "mesh", "policy/repo", "authz/jwt", "store", "server/groups", "server/kinds", "internal", "proxy"},
